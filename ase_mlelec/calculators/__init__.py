@@ -1,0 +1,1 @@
+"""ASE calculators; the public names are in ase_mlelec."""

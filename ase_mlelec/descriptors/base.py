@@ -1,0 +1,37 @@
+"""What every descriptor is: cutoff, number of features, and a map from edges to environments."""
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a descriptor says about every centre.
+
+    features : Tensor [C, F], invariant under rotation, translation and permutation of equal atoms
+    species : Tensor [C], index of the centre's species in the model's list
+    frame : Tensor [C, M, 3] or None; vectors that rotate with the structure
+    """
+    features: torch.Tensor
+    species: torch.Tensor
+    frame: torch.Tensor | None = None
+
+
+class Descriptor(torch.nn.Module):
+    """Base of all descriptors; a subclass sets the three attributes and writes ``forward``.
+
+    cutoff : float, Å
+    n_features : int
+    species : tuple of str, chemical symbols in the order of the model's species index
+    """
+    cutoff: float
+    n_features: int
+    species: tuple
+
+    def forward(self, system, edges):
+        """Environment of all centres of ``edges``; reads no geometry but ``edges.vec``."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(system, edges)")
+
+    def arguments(self):
+        """dict of constructor arguments (JSON types), from which a model file builds the descriptor again."""
+        raise NotImplementedError(f"{type(self).__name__} must define arguments()")

@@ -1,0 +1,52 @@
+"""What every head is, and the per-species fitting net most of them share."""
+import torch
+
+from ase_mlelec.nets import DenseNet, one_hot_rows
+
+
+class Head(torch.nn.Module):
+    """Base of all heads.
+
+    quantity : str, what ``forward`` returns, e.g. "energy"
+    """
+    quantity: str
+
+    def forward(self, environment, edges):
+        """Tensor [C, ...] of the quantity of every centre."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(environment, edges)")
+
+    def arguments(self):
+        """dict of constructor arguments (JSON types), from which a model file builds the head again."""
+        raise NotImplementedError(f"{type(self).__name__} must define arguments()")
+
+
+class FittingNets(torch.nn.Module):
+    """One fitting net per species: [C, F] -> bias[species] + scale * net(standardised features), [C, n_out].
+
+    Source: Zhang et al. 2018, Eq. (2); Zeng et al. 2022, Eq. (1).
+    """
+
+    def __init__(self, n_species, n_features, widths, n_out, timestep=False):
+        super().__init__()
+        self.hidden = torch.nn.ModuleList(DenseNet(n_features, widths, timestep) for _ in range(n_species))
+        self.last = torch.nn.ModuleList(torch.nn.Linear(widths[-1], n_out) for _ in range(n_species))
+        for layer in self.last:
+            torch.nn.init.normal_(layer.weight, 0, widths[-1] ** -0.5)
+            torch.nn.init.zeros_(layer.bias)
+        self.register_buffer("shift", torch.zeros(n_species, n_features))
+        self.register_buffer("inverse", torch.ones(n_species, n_features))
+        self.register_buffer("bias", torch.zeros(n_species, n_out))
+        self.register_buffer("scale", torch.ones(n_out))
+
+    def forward(self, features, species):
+        parts = one_hot_rows(species, len(self.hidden))
+        if len(parts) == 1:
+            return self._species(0, features)
+        out = features.new_zeros(len(features), self.bias.shape[1])
+        for k, rows in enumerate(parts):
+            out = out.index_put((rows,), self._species(k, features[rows]))
+        return out
+
+    def _species(self, k, features):
+        x = (features - self.shift[k]) * self.inverse[k]
+        return self.bias[k] + self.scale * self.last[k](self.hidden[k](x))

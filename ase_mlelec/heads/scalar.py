@@ -1,0 +1,22 @@
+"""A scalar of every centre, such as the atomic energy."""
+from ase_mlelec.heads.base import FittingNets, Head
+
+
+class ScalarHead(Head):
+    """Atomic energies [N], eV.
+
+    Source: Zhang et al. 2018, Eq. (2).
+    """
+    quantity = "energy"
+
+    def __init__(self, n_species, n_features, widths=(240, 240, 240), timestep=False):
+        super().__init__()
+        self.n_species, self.n_features, self.widths, self.timestep = n_species, n_features, tuple(widths), timestep
+        self.nets = FittingNets(n_species, n_features, self.widths, 1, timestep)
+
+    def arguments(self):
+        return dict(n_species=self.n_species, n_features=self.n_features, widths=list(self.widths),
+                    timestep=self.timestep)
+
+    def forward(self, environment, edges):
+        return self.nets(environment.features, environment.species)[:, 0]

@@ -1,0 +1,58 @@
+"""Model = descriptor + named heads.  What is saved, loaded and evaluated."""
+import torch
+from ase.calculators.calculator import InputError
+from ase.data import atomic_numbers, chemical_symbols
+
+
+class Model(torch.nn.Module):
+    """A descriptor and heads that share it.
+
+    descriptor : Descriptor
+    heads : dict of Head, by the name of the quantity
+    metadata : dict of JSON types: what the numbers mean and where they come from
+    """
+
+    def __init__(self, descriptor, heads, metadata=None):
+        super().__init__()
+        self.descriptor = descriptor
+        self.heads = torch.nn.ModuleDict(heads)
+        self.metadata = dict(metadata or {})
+
+    @property
+    def species(self):
+        """tuple of str, the chemical symbols the model knows."""
+        return self.descriptor.species
+
+    @property
+    def cutoff(self):
+        """float, Å"""
+        return self.descriptor.cutoff
+
+    @property
+    def dtype(self):
+        return next(self.parameters()).dtype
+
+    def check_species(self, numbers):
+        """Raise InputError if an atomic number is foreign to the model."""
+        known = {atomic_numbers[symbol] for symbol in self.species}
+        foreign = sorted(set(int(z) for z in numbers) - known)
+        if foreign:
+            raise InputError(f"got species {', '.join(chemical_symbols[z] for z in foreign)}; the model knows "
+                             f"{', '.join(self.species)}; use or train a model with all species of the structure")
+
+    def forward(self, system, edges, quantities=None):
+        """dict of Tensor [C, ...], the quantities asked for (default all) of every centre."""
+        environment = self.descriptor(system, edges)
+        names = self.heads.keys() if quantities is None else quantities
+        return {name: self.heads[name](environment, edges) for name in names}
+
+    def save(self, path):
+        """Write the one-file model (see ase_mlelec.bundle)."""
+        from ase_mlelec.bundle import save_model
+        save_model(self, path)
+
+    def for_evaluation(self):
+        """Faster, frozen copy: embedding nets as Chebyshev series where the descriptor offers it."""
+        compressed = getattr(self.descriptor, "compressed", None)
+        descriptor = compressed() if compressed else self.descriptor
+        return Model(descriptor, dict(self.heads), self.metadata).eval().requires_grad_(False)

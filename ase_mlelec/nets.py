@@ -1,0 +1,48 @@
+"""Feed-forward nets as the Deep Potential papers build them, shared by descriptors and heads."""
+import torch
+
+
+class DenseLayer(torch.nn.Module):
+    """y = tanh(x W + b) [* idt], plus x if the width stays, plus [x, x] if it doubles.
+
+    Source: Zhang et al. 2018 (DeepPot-SE), supplementary; the layer rule of its reference implementation.
+    """
+
+    def __init__(self, n_in, n_out, timestep=False):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.empty(n_in, n_out))
+        self.bias = torch.nn.Parameter(torch.empty(n_out))
+        self.idt = torch.nn.Parameter(torch.empty(n_out)) if timestep else None
+        self.repeat = n_out // n_in if n_out in (n_in, 2 * n_in) else 0
+        with torch.no_grad():
+            self.weight.normal_(0, (n_in + n_out) ** -0.5)
+            self.bias.normal_(0, 0.5)
+            if timestep:
+                self.idt.normal_(0.1, 0.001)
+
+    def forward(self, x):
+        y = torch.tanh(torch.addmm(self.bias, x, self.weight))
+        if self.idt is not None:
+            y = y * self.idt
+        if self.repeat == 1:
+            y = y + x
+        elif self.repeat == 2:
+            y = y + torch.cat([x, x], dim=1)
+        return y
+
+
+class DenseNet(torch.nn.Sequential):
+    """Hidden DenseLayers of the given widths; no output layer."""
+
+    def __init__(self, n_in, widths, timestep=False):
+        sizes = [n_in, *widths]
+        # a time step scales the residual only where there is something to add to
+        super().__init__(*(DenseLayer(a, b, timestep and k > 0)
+                           for k, (a, b) in enumerate(zip(sizes, sizes[1:]))))
+
+
+def one_hot_rows(species, n_species):
+    """List of index tensors, one per species: the rows of each."""
+    if n_species == 1:
+        return [slice(None)]
+    return [(species == k).nonzero()[:, 0] for k in range(n_species)]

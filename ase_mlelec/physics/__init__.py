@@ -1,0 +1,1 @@
+"""Physics as functions of tensors: no network, no Atoms and no file in here."""

@@ -1,0 +1,46 @@
+"""One decorator that lets a function of tensors take NumPy arrays, lists and numbers as well."""
+import functools
+import inspect
+
+import numpy as np
+import torch
+
+
+def numpy_or_torch(function):
+    """Hand every argument to `function` as a float64 tensor and return the kind that the caller gave.
+
+    One tensor among the arguments is enough to get float64 tensors back, on its device and in its autograd graph;
+    otherwise the results are NumPy arrays, and Python floats where they have no dimension.  None passes untouched.
+
+    Raises ValueError, with the argument's name, for what is not numbers.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        device = next((value.device for value in given.values() if isinstance(value, torch.Tensor)), None)
+        result = function(**{name: _to_tensor(name, value, device) for name, value in given.items()})
+        return result if device is not None else _to_numpy(result)
+    return wrapper
+
+
+def _to_tensor(name, value, device):
+    if value is None:
+        return None
+    if isinstance(value, torch.Tensor):
+        return value.to(device=device, dtype=torch.float64)
+    try:
+        # A copy: torch warns about read-only arrays and refuses negative strides.
+        array = np.array(value, dtype=np.float64, order="C")
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: got {value!r}, need real numbers; give a NumPy array, a tensor or a list") from None
+    return torch.from_numpy(array).to(device)
+
+
+def _to_numpy(result):
+    if isinstance(result, tuple):
+        return tuple(_to_numpy(item) for item in result)
+    return result.item() if result.ndim == 0 else result.numpy()

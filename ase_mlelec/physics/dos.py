@@ -1,0 +1,190 @@
+"""Electronic properties that follow from a density of states on an energy grid, taken as piecewise linear.
+
+DOS in states/eV including spin degeneracy.  Everything is differentiable with respect to the DOS.
+"""
+import numpy as np
+import torch
+
+from ase_mlelec import units
+from ase_mlelec.physics import fermi
+from ase_mlelec.physics.arrays import numpy_or_torch
+from ase_mlelec.physics.fermi import check_dos
+
+
+@numpy_or_torch
+def cumulative(energies, dos):
+    """Number of states below each grid point, ∫ D dε from the first one: the exact integral of a piecewise-linear DOS.
+
+    energies : Tensor [S], eV, increasing
+    dos : Tensor [..., S], states/eV
+
+    Returns Tensor [..., S], states; the first is 0.
+
+    Raises ValueError for a DOS that does not fit an increasing grid.
+    """
+    check_dos(energies, dos)
+    return torch.nn.functional.pad(torch.cumulative_trapezoid(dos, energies), (1, 0))
+
+
+@numpy_or_torch
+def moments(energies, dos, order):
+    """Moment ∫ ε^n D dε over the whole grid, exact for a piecewise-linear DOS.
+
+    energies : Tensor [S], eV, increasing
+    dos : Tensor [..., S], states/eV
+    order : int, 0 to 18
+
+    Returns Tensor [...], states eV^n; divide by order 0 for the mean of ε^n.
+
+    Raises ValueError for another order and for a DOS that does not fit an increasing grid.
+    """
+    check_dos(energies, dos)
+    if order not in range(19):
+        raise ValueError(f"order: got {order.item():g}, need an integer from 0 to 18")
+    node, weight = (energies.new_tensor(v) for v in np.polynomial.legendre.leggauss(10))   # exact to ε^19
+    node, width = 0.5 + 0.5 * node, energies.diff()[:, None]
+    value = dos[..., :-1, None] * (1 - node) + dos[..., 1:, None] * node
+    return (0.5 * weight * width * value * (energies[:-1, None] + width * node)**order).sum((-1, -2))
+
+
+@numpy_or_torch
+def band_gap(energies, dos, fermi_level, threshold=0.01):
+    """Gap around the Fermi level: the interval in which the DOS stays below a threshold.
+
+    The edges are where the linearly interpolated DOS crosses the threshold.  A DOS at or above it at the Fermi level is
+    a metal: gap 0 and both edges at the Fermi level.  The default threshold is meant for a DOS per atom; divide a total
+    DOS by the number of atoms, or multiply the threshold.  Broadening fills the gap from both sides: with a Gaussian
+    exp(-(x/s)²) expect it to come out too small by about 2 to 4 s.
+
+    energies : Tensor [S], eV, increasing
+    dos : Tensor [..., S], states/eV per atom
+    fermi_level : Tensor [...], eV
+    threshold : float, states/eV, in the units of dos
+
+    Returns (gap, vbm, cbm), Tensors [...], eV.
+
+    Raises ValueError for a Fermi level outside the grid, a gap that reaches the end of the grid, a threshold that is
+    not positive, and a DOS that does not fit an increasing grid.
+    """
+    check_dos(energies, dos)
+    _check_inside(energies, "fermi_level", fermi_level)
+    if not (threshold > 0).all():
+        raise ValueError(f"threshold: got {threshold.min().item():g} states/eV, need more than 0; a DOS is seldom 0")
+    fermi_level, _ = torch.broadcast_tensors(fermi_level, dos[..., 0])
+    dos = dos.expand(*fermi_level.shape, -1)
+    metal = _interpolate(energies, dos, fermi_level[..., None])[..., 0] >= threshold
+    index = torch.arange(len(energies), device=energies.device)
+    filled = dos >= threshold
+    last = torch.where(filled & (energies <= fermi_level[..., None]), index, -1).amax(-1)
+    first = torch.where(filled & (energies > fermi_level[..., None]), index, len(energies)).amin(-1)
+    if (~metal & ((last < 0) | (first == len(energies)))).any():
+        raise ValueError(f"dos: got a gap that reaches an end of the grid, {energies[0]:g} to {energies[-1]:g} eV, "
+                         "need states on both sides of the Fermi level; widen the grid or lower the threshold")
+    vbm = torch.where(metal, fermi_level, _crossing(energies, dos, last, threshold, metal))
+    cbm = torch.where(metal, fermi_level, _crossing(energies, dos, first - 1, threshold, metal))
+    return cbm - vbm, vbm, cbm
+
+
+def _crossing(energies, dos, segment, threshold, metal):
+    """Energy at which the DOS passes the threshold in one segment [...]; in a metal any number that is finite."""
+    segment = segment.clamp(0, len(energies) - 2)
+    start, end = (dos.gather(-1, at[..., None])[..., 0] for at in (segment, segment + 1))
+    fraction = (threshold - start) / torch.where(metal, 1.0, end - start)
+    return energies[segment] + fraction * (energies[segment + 1] - energies[segment])
+
+
+@numpy_or_torch
+def band_energy(energies, dos, n_electrons, temperature):
+    """Band energy E = ∫ ε D f dε at the Fermi level of n_electrons.
+
+    energies : Tensor [S], eV, increasing
+    dos : Tensor [..., S], states/eV
+    n_electrons : Tensor [...]
+    temperature : Tensor [...], K
+
+    Returns Tensor [...], eV, on the scale of energies (absolute, not relative to the Fermi level).
+
+    Raises ValueError as fermi.fermi_level does.
+
+    Source: Ellis et al. 2021, Eqs. (17), (A10).
+    """
+    mu = fermi.fermi_level(energies, dos, n_electrons, temperature)
+    return (fermi.integration_weights(energies, mu, temperature)[1] * dos).sum(-1)
+
+
+@numpy_or_torch
+def entropy(energies, dos, n_electrons, temperature):
+    """Entropy of the electrons, S = -k ∫ D [f ln f + (1-f) ln(1-f)] dε >= 0, at the Fermi level of n_electrons.
+
+    energies : Tensor [S], eV, increasing
+    dos : Tensor [..., S], states/eV
+    n_electrons : Tensor [...]
+    temperature : Tensor [...], K
+
+    Returns Tensor [...], eV/K.
+
+    Raises ValueError as fermi.fermi_level does.
+
+    Source: Ellis et al. 2021, Eqs. (A7), (A8), (A10).
+    """
+    mu = fermi.fermi_level(energies, dos, n_electrons, temperature)
+    return (fermi.entropy_weights(energies, mu, temperature) * dos).sum(-1)
+
+
+@numpy_or_torch
+def heat_capacity(energies, dos, n_electrons, temperature):
+    """Heat capacity of the electrons at constant number and constant DOS, C = dE/dT = T dS/dT.
+
+    With the moments M_n = ∫ D x^n f (1-f) dε of the thermal window, x = (ε - μ)/kT, and dμ/dT = -k M_1/M_0,
+
+        C = k (M_2 - M_1²/M_0)
+
+    energies : Tensor [S], eV, increasing
+    dos : Tensor [..., S], states/eV
+    n_electrons : Tensor [...]
+    temperature : Tensor [...], K
+
+    Returns Tensor [...], eV/K; 0 where the window holds no states.
+
+    Raises ValueError as fermi.fermi_level does.
+
+    Source: derivative of Ellis et al. 2021, Eqs. (A5), (A6) at constant N.
+    """
+    mu = fermi.fermi_level(energies, dos, n_electrons, temperature)
+    m0, m1, m2 = ((weights * dos).sum(-1) for weights in fermi.slope_weights(energies, mu, temperature))
+    return units.KB * (m2 - m1**2 / torch.where(m0 == 0, 1.0, m0))
+
+
+@numpy_or_torch
+def order_parameter(energies, ados, fermi_level, offsets=(0, -5, -8)):
+    """Order parameter of each atom, Q_i = Σ_k g_i(E_F + offset_k): large in a liquid, small in the diamond phase of Si.
+
+    energies : Tensor [S], eV, increasing
+    ados : Tensor [N, S], states/eV, contributions of the atoms to the DOS
+    fermi_level : float, eV
+    offsets : sequence of float, eV; the minima of the DOS of crystalline silicon by default
+
+    Returns Tensor [N], states/eV.
+
+    Raises ValueError when an energy lies outside the grid, and for a DOS that does not fit an increasing grid.
+
+    Source: Zeng et al. 2022, Sec. VI.
+    """
+    check_dos(energies, ados)
+    points = fermi_level[..., None] + offsets
+    _check_inside(energies, "fermi_level + offsets", points)
+    return _interpolate(energies, ados, points.expand(*ados.shape[:-1], -1)).sum(-1)
+
+
+def _interpolate(energies, dos, points):
+    """DOS [..., K] at points [..., K] by linear interpolation of dos [..., S]."""
+    segment = (torch.searchsorted(energies, points.contiguous(), right=True) - 1).clamp(0, len(energies) - 2)
+    fraction = (points - energies[segment]) / (energies[segment + 1] - energies[segment])
+    start, end = dos.gather(-1, segment), dos.gather(-1, segment + 1)
+    return start + fraction * (end - start)
+
+
+def _check_inside(energies, name, points):
+    if not ((points >= energies[0]) & (points <= energies[-1])).all():
+        raise ValueError(f"{name}: got {points.min().item():g} to {points.max().item():g} eV, need values on the grid, "
+                         f"{energies[0]:g} to {energies[-1]:g} eV; widen it, or check the reference of the energies")

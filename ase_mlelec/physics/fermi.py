@@ -1,0 +1,472 @@
+"""Fermi-Dirac statistics of a density of states that is piecewise linear on an energy grid, integrated exactly.
+
+With x = (ε - μ)/kT and f = 1/(1 + e^x), every integral ∫ D(ε) g(x) dε is a sum of weights, w_i = ∫ h_i(ε) g(x) dε, over
+the hat functions h_i of the grid.  A segment wider than kT takes the closed form (A10), in which the antiderivatives of
+g are split into the zero-temperature step, a jump at μ (the Sommerfeld term) and a tail that decays as e^-|x|: nothing
+large is ever subtracted.  In a segment narrower than kT the differences in (A10) cancel by (kT/width)^2, but g is
+smooth, and Gauss-Legendre quadrature has no error left.
+
+Source: Ellis et al. 2021, Appendix A.
+"""
+import math
+from fractions import Fraction
+from typing import Callable, NamedTuple
+
+import numpy as np
+import torch
+
+from ase_mlelec import units
+from ase_mlelec.physics.arrays import numpy_or_torch
+
+_GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(10)  # the poles of f, x = ±iπ, are far: error < 1e-20
+_COLDEST_KT = 1e-30         # eV; stands for temperature 0, where every x is infinite or 0
+_LARGEST_X = 800.0          # e^-800 is 0 in float64, while x^3 e^-x stays finite
+_FLAT = 1e-13               # electrons per state of the grid that count as none: 500 times the rounding of N(μ)
+_MAX_ITERATIONS = 200       # bisection alone needs 60
+
+
+# Polylogarithms
+
+def _polylog_series(n_terms):
+    """Coefficients of Li_2 and Li_3 of 1 - e^-u in powers u^1, u^2, ...: dLi_n/du = Li_{n-1} / (e^u - 1), Li_1 = u."""
+    bernoulli = [Fraction(1)]   # B_k/k!, the series of u/(e^u - 1)
+    for k in range(1, n_terms):
+        bernoulli.append(-sum(b / math.factorial(k - j + 1) for j, b in enumerate(bernoulli)))
+    series = [[Fraction(p == 1) for p in range(1, n_terms + 1)]]
+    for _ in (2, 3):
+        series.append([sum(c * bernoulli[p - q] for q, c in enumerate(series[-1][:p], 1)) / p
+                       for p in range(1, n_terms + 1)])
+    return [[float(c) for c in coefficients] for coefficients in series[1:]]
+
+
+_LI2_SERIES, _LI3_SERIES = _polylog_series(20)  # u reaches ln 2 of a convergence radius 2π: 0.11^20
+
+
+def _horner(coefficients, u):
+    total = torch.full_like(u, coefficients[-1])
+    for c in coefficients[-2::-1]:
+        total = total * u + c
+    return total * u
+
+
+def _li1(depth):
+    """Li_1(-e^depth) for depth <= 0."""
+    return -torch.log1p(torch.exp(depth))
+
+
+def _li2(depth):
+    """Li_2(-e^depth) for depth <= 0."""
+    return _horner(_LI2_SERIES, _li1(depth))
+
+
+def _li3(depth):
+    """Li_3(-e^depth) for depth <= 0."""
+    return _horner(_LI3_SERIES, _li1(depth))
+
+
+def _fold(x):
+    """Side of the Fermi level, ±1 (0 belongs to +1), and depth -|x|; unlike abs and sign, differentiable at 0."""
+    side = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+    return side, -side * x
+
+
+@numpy_or_torch
+def polylog(order, x):
+    """Polylogarithm Li_n(-e^x), n = 0, 1, 2, 3, differentiable any number of times.
+
+    For x <= 0 a power series in log(1 + e^x); for x > 0 the inversion formula
+    Li_n(-e^x) + (-1)^n Li_n(-e^-x) = 0 - {1, x, π²/6 + x²/2, π²x/6 + x³/6}[n].
+
+    order : int, 0 to 3
+    x : Tensor [...]
+
+    Raises ValueError for another order.
+
+    Source: Ellis et al. 2021, Eqs. (A1)-(A3); L. Lewin, Polylogarithms and Associated Functions, 1981.
+    """
+    side, depth = _fold(x)
+    above = torch.where(x >= 0, x, 0.0)
+    if order == 0:
+        return -torch.sigmoid(x)
+    if order == 1:
+        return _li1(depth) - above
+    if order == 2:
+        return -side * _li2(depth) - torch.where(x >= 0, math.pi**2 / 6 + above**2 / 2, 0.0)
+    if order == 3:
+        return _li3(depth) - math.pi**2 / 6 * above - above**3 / 6
+    raise ValueError(f"order: got {order.item():g}, need 0, 1, 2 or 3; higher polylogarithms are not used here")
+
+
+# Antiderivatives.  Each function returns (tail, jump): the antiderivative less its zero-temperature part is
+# tail(x) + jump θ(x), where the tail vanishes as e^-|x| on both sides, all its terms having one sign.
+
+def _f0(x):
+    return _li1(_fold(x)[1]), 0.0
+
+
+def _f1(x):
+    side, depth = _fold(x)
+    return side * (_li2(depth) - depth * _li1(depth)), math.pi**2 / 6
+
+
+def _f2(x):
+    depth = _fold(x)[1]
+    return depth**2 * _li1(depth) - 2 * depth * _li2(depth) + 2 * _li3(depth), 0.0
+
+
+def _s0(x):
+    side, depth = _fold(x)
+    return side * (depth * _li1(depth) - 2 * _li2(depth)), -math.pi**2 / 3
+
+
+def _s1(x):
+    depth = _fold(x)[1]
+    return -depth**2 * _li1(depth) + 3 * depth * _li2(depth) - 3 * _li3(depth), 0.0
+
+
+def _slope_moment(order):
+    """Antiderivative of -x^n df/dx by parts: -x^n f + n F_{n-1}."""
+    def antiderivative(x):
+        side, depth = _fold(x)
+        tail, jump = (_f0, _f1, _f2)[order - 1](x) if order else (0.0, 0.0)
+        return order * tail - x**order * side * torch.sigmoid(depth), order * jump if order else 1.0
+    return antiderivative
+
+
+@numpy_or_torch
+def fermi_moment(order, x):
+    """Antiderivative F_n of x^n f(x), n = 0, 1, 2, without the powers of kT.
+
+        F_0 = x + Li_1,  F_1 = x²/2 + x Li_1 - Li_2,  F_2 = x³/3 + x² Li_1 - 2x Li_2 + 2 Li_3,  Li_n = Li_n(-e^x)
+
+    order : int, 0 to 2
+    x : Tensor [...]
+
+    Raises ValueError for another order.
+
+    Source: Ellis et al. 2021, Eqs. (A4)-(A6).
+    """
+    _check_order(order, 2)
+    tail, jump = (_f0, _f1, _f2)[int(order)](x)
+    below = torch.where(x >= 0, 0.0, x)
+    return below**(order + 1) / (order + 1) + tail + jump * (x >= 0).to(x.dtype)
+
+
+@numpy_or_torch
+def entropy_moment(order, x):
+    """Antiderivative S_n of x^n s(x), n = 0, 1, with s = f ln f + (1 - f) ln(1 - f), without the powers of kT.
+
+        S_0 = -x Li_1 + 2 Li_2,  S_1 = -x² Li_1 + 3x Li_2 - 3 Li_3,  Li_n = Li_n(-e^x); both 0 at x = -∞
+
+    order : int, 0 or 1
+    x : Tensor [...]
+
+    Raises ValueError for another order.
+
+    Source: Ellis et al. 2021, Eqs. (A7), (A8).
+    """
+    _check_order(order, 1)
+    tail, jump = (_s0, _s1)[int(order)](x)
+    return tail + jump * (x >= 0).to(x.dtype)
+
+
+# Weights
+
+def _entropy_density(x):
+    """s(x) = f ln f + (1 - f) ln(1 - f), even in x."""
+    depth = _fold(x)[1]
+    return depth * torch.sigmoid(depth) + _li1(depth)
+
+
+def _step_number(left, width, kT, fill):
+    """Hat functions of a segment times the step θ(μ - ε); `fill` is the fraction of the segment below μ."""
+    return width * (fill - fill**2 / 2), width * fill**2 / 2
+
+
+def _step_energy(left, width, kT, fill):
+    """As _step_number, times x = (ε - μ)/kT."""
+    start, end = _step_number(left, width, kT, fill)
+    return ((left * start + width**2 * (fill**2 / 2 - fill**3 / 3)) / kT,
+            (left * end + width**2 * fill**3 / 3) / kT)
+
+
+class _Kernel(NamedTuple):
+    """A function g(x) to integrate a DOS with, and what its exact integrals need."""
+    value: Callable             # g(x)
+    first: Callable             # antiderivative of g, less the step
+    second: Callable            # antiderivative of x g, less the step
+    step: Callable | None = None    # integrals over the zero-temperature part of g
+
+
+_NUMBER = _Kernel(lambda x: torch.sigmoid(-x), _f0, _f1, _step_number)                  # f
+_ENERGY = _Kernel(lambda x: x * torch.sigmoid(-x), _f1, _f2, _step_energy)              # x f
+_ENTROPY = _Kernel(_entropy_density, _s0, _s1)                                          # s
+_SLOPE = [_Kernel(lambda x, n=n: x**n * torch.sigmoid(x) * torch.sigmoid(-x), _slope_moment(n), _slope_moment(n + 1))
+          for n in range(3)]                                                            # -x^n df/dx
+
+
+def _thermal_energy(temperature):
+    return (units.KB * temperature).clamp(min=_COLDEST_KT)
+
+
+def _hat_weights(kernel, energies, mu, temperature):
+    """Integrals of the hat functions of the grid times g((ε - μ)/kT), [..., S] eV, for mu and temperature [...]."""
+    mu, kT = mu[..., None], _thermal_energy(temperature)[..., None]
+    width = energies.diff()
+    narrow = width <= kT
+    if narrow.all():
+        start, end = _quadrature(kernel, energies, width, mu, kT)
+    elif not narrow.any():
+        start, end = _closed_form(kernel, energies, width, mu, kT)
+    else:
+        start, end = (torch.where(narrow, a, b) for a, b in zip(_quadrature(kernel, energies, width, mu, kT),
+                                                                _closed_form(kernel, energies, width, mu, kT)))
+    return torch.nn.functional.pad(start, (0, 1)) + torch.nn.functional.pad(end, (1, 0))
+
+
+def _quadrature(kernel, energies, width, mu, kT):
+    """Integrals over each segment times its falling and its rising hat function, by Gauss-Legendre."""
+    node = 0.5 + 0.5 * energies.new_tensor(_GAUSS_NODES)
+    left = (energies[:-1] - mu)[..., None]
+    value = kernel.value((left + width[:, None] * node) / kT[..., None]) * energies.new_tensor(0.5 * _GAUSS_WEIGHTS)
+    return width * (value * (1 - node)).sum(-1), width * (value * node).sum(-1)
+
+
+def _closed_form(kernel, energies, width, mu, kT):
+    """As _quadrature, by (A10) for the tails plus the exact integral of the step."""
+    left, right = energies[:-1] - mu, energies[1:] - mu
+    holds_mu = (left < 0) & (right >= 0)    # half open, as in _fold: a grid point at μ counts once
+    x = ((energies - mu) / kT).clamp(-_LARGEST_X, _LARGEST_X)
+    first, second = (_difference(antiderivative(x), holds_mu) for antiderivative in (kernel.first, kernel.second))
+    start = kT * (first * right - kT * second) / width
+    end = kT * (kT * second - first * left) / width
+    if kernel.step is None:
+        return start, end
+    fill = torch.where(holds_mu, -left / width, (right < 0).to(left.dtype))
+    step_start, step_end = kernel.step(left, width, kT, fill)
+    return start + step_start, end + step_end
+
+
+def _difference(antiderivative, holds_mu):
+    tail, jump = antiderivative
+    return tail.diff(dim=-1) + jump * holds_mu.to(tail.dtype)
+
+
+@numpy_or_torch
+def occupation(energies, mu, temperature):
+    """Fermi-Dirac occupation f = 1/(1 + e^x), x = (ε - μ)/kT; at temperature 0 the step, with 1/2 at μ.
+
+    energies : Tensor [...], eV, any broadcastable shape; need not be a grid
+    mu : Tensor [...], eV
+    temperature : Tensor [...], K
+
+    Raises ValueError for NaN and for a negative temperature.
+
+    Source: Ellis et al. 2021, Eq. (A1).
+    """
+    _check_finite(energies=energies, mu=mu)
+    _check_temperature(temperature)
+    return torch.sigmoid((mu - energies) / _thermal_energy(temperature))
+
+
+@numpy_or_torch
+def integration_weights(energies, mu, temperature):
+    """Weights (w_N, w_E, w_TS) that integrate a piecewise-linear DOS exactly: I = Σ_i w_i D(ε_i).
+
+        w_N·D = ∫ D f dε                               electrons
+        w_E·D = ∫ ε D f dε                             band energy, eV; absolute, not minus μN
+        w_TS·D = kT ∫ D [f ln f + (1-f) ln(1-f)] dε    -TS, eV
+
+    energies : Tensor [S], eV, increasing, spacing free
+    mu : Tensor [...], eV
+    temperature : Tensor [...], K, broadcast against mu; 0 is the limit
+
+    Returns three Tensors [..., S], differentiable with respect to every argument.
+
+    Raises ValueError for energies that are not an increasing grid, NaN, or a negative temperature.
+
+    Source: Ellis et al. 2021, Eqs. (A4)-(A10).
+    """
+    check_grid(energies)
+    _check_finite(mu=mu)
+    _check_temperature(temperature)
+    mu, temperature = torch.broadcast_tensors(mu, temperature)
+    kT = _thermal_energy(temperature)[..., None]
+    number, relative_energy, entropy = (_hat_weights(kernel, energies, mu, temperature)
+                                        for kernel in (_NUMBER, _ENERGY, _ENTROPY))
+    return number, mu[..., None] * number + kT * relative_energy, kT * entropy
+
+
+@numpy_or_torch
+def entropy_weights(energies, mu, temperature):
+    """Weights of the entropy, w·D = -k ∫ D [f ln f + (1-f) ln(1-f)] dε >= 0 in eV/K; finite where -TS/T is 0/0.
+
+    energies : Tensor [S], eV, increasing, spacing free
+    mu : Tensor [...], eV
+    temperature : Tensor [...], K
+
+    Returns Tensor [..., S].
+
+    Raises ValueError as integration_weights does.
+
+    Source: Ellis et al. 2021, Eqs. (A7), (A8), (A10).
+    """
+    check_grid(energies)
+    _check_finite(mu=mu)
+    _check_temperature(temperature)
+    return -units.KB * _hat_weights(_ENTROPY, energies, *torch.broadcast_tensors(mu, temperature))
+
+
+@numpy_or_torch
+def slope_weights(energies, mu, temperature):
+    """Weights (k_0, k_1, k_2) of the thermal window: k_n·D = ∫ D x^n f (1-f) dε in electrons, x = (ε - μ)/kT.
+
+    They give every response to μ and T: dN/dμ = k_0·D/kT, dN/dT = k_1·D/T, d(E - μN)/dT = k k_2·D at fixed μ.
+
+    energies : Tensor [S], eV, increasing, spacing free
+    mu : Tensor [...], eV
+    temperature : Tensor [...], K
+
+    Returns three Tensors [..., S].
+
+    Raises ValueError as integration_weights does.
+
+    Source: derivative of Ellis et al. 2021, Eqs. (A4)-(A6) with respect to μ and T.
+    """
+    check_grid(energies)
+    _check_finite(mu=mu)
+    _check_temperature(temperature)
+    mu, temperature = torch.broadcast_tensors(mu, temperature)
+    return tuple(_hat_weights(kernel, energies, mu, temperature) for kernel in _SLOPE)
+
+
+# Fermi level
+
+@numpy_or_torch
+def fermi_level(energies, dos, n_electrons, temperature):
+    """Fermi level μ, eV: the root of N(μ) = w_N(μ)·D = n_electrons.
+
+    In a gap so wide that N does not change in float64, μ is where electrons above equal holes below, which tends to
+    mid-gap at temperature 0.  Differentiable any number of times with respect to dos, n_electrons and temperature by
+    the implicit function theorem, dμ = (dn - w_N·dD - (dN/dT) dT) / (dN/dμ); where dN/dμ is exactly zero, as in a gap
+    at temperature 0, the derivatives are set to zero.
+
+    energies : Tensor [S], eV, increasing, spacing free
+    dos : Tensor [..., S], states/eV including spin degeneracy
+    n_electrons : Tensor [...]
+    temperature : Tensor [...], K; 0 is the limit
+
+    Returns Tensor [...], with the broadcast leading dimensions of dos, n_electrons and temperature.
+
+    Raises ValueError for energies that are not an increasing grid, a DOS that does not fit them, NaN, a negative
+    temperature, and for fewer electrons than none or more than the DOS holds on the grid.
+
+    Source: Ellis et al. 2021, text after Eq. (A10).
+    """
+    check_dos(energies, dos)
+    _check_temperature(temperature)
+    if energies.requires_grad:
+        raise ValueError("energies: got a grid that requires gradients, need a fixed one; call energies.detach()")
+    capacity = torch.trapezoid(dos.detach(), energies)
+    _check_electrons(n_electrons, capacity)
+    capacity, n_electrons, temperature = torch.broadcast_tensors(capacity, n_electrons, temperature)
+    return _FermiLevel.apply(energies, dos.expand(*capacity.shape, -1), n_electrons, temperature)
+
+
+class _FermiLevel(torch.autograd.Function):
+    """The root of N(μ) = n; its derivatives are differentiable functions of the root itself."""
+
+    @staticmethod
+    def forward(ctx, energies, dos, n_electrons, temperature):
+        mu = _find_root(energies, dos, n_electrons, temperature)
+        ctx.save_for_backward(energies, dos, temperature, mu)
+        return mu
+
+    @staticmethod
+    def backward(ctx, grad):
+        energies, dos, temperature, mu = ctx.saved_tensors
+        weights = _hat_weights(_NUMBER, energies, mu, temperature)
+        window, first = ((_hat_weights(kernel, energies, mu, temperature) * dos).sum(-1) for kernel in _SLOPE[:2])
+        responds = window != 0
+        grad = torch.where(responds, grad, 0.0) / torch.where(responds, window, 1.0)
+        grad_electrons = grad * _thermal_energy(temperature)
+        return None, -grad_electrons[..., None] * weights, grad_electrons, -units.KB * grad * first
+
+
+def _find_root(energies, dos, n_electrons, temperature):
+    """Midpoint of the two levels at which N differs from n_electrons by a rounding error more and less.
+
+    In a metal the two coincide.  Within a gap, holes at the one equal electrons at the other; since both are
+    exponential in μ/kT, they equal each other at the midpoint: the neutrality condition that N - n cannot resolve.
+    """
+    flat = _FLAT * torch.trapezoid(dos.abs(), energies)
+    target = torch.stack([n_electrons - flat, n_electrons + flat])
+    return 0.5 * _bracketed_newton(energies, dos, target, 0.01 * flat, temperature).sum(0)
+
+
+def _bracketed_newton(energies, dos, target, tolerance, temperature):
+    """Root of N(μ) = target: Newton steps, bisection where they leave the bracket or fail to halve."""
+    kT = _thermal_energy(temperature)
+    low, high = energies[0] - 50 * kT + 0 * target, energies[-1] + 50 * kT + 0 * target
+    mu, step = 0.5 * (low + high), high - low
+    resolution = 1e-16 * energies.abs().max()
+    for _ in range(_MAX_ITERATIONS):
+        excess = (_hat_weights(_NUMBER, energies, mu, temperature) * dos).sum(-1) - target
+        done = (excess.abs() <= tolerance) | (step.abs() <= resolution)
+        if done.all():
+            break
+        slope = (_hat_weights(_SLOPE[0], energies, mu, temperature) * dos).sum(-1) / kT
+        low, high = torch.where(excess < 0, mu, low), torch.where(excess < 0, high, mu)
+        newton = mu - excess / slope    # not finite where N is flat: fails both tests
+        safe = (newton > low) & (newton < high) & ((newton - mu).abs() < 0.5 * step.abs())
+        following = torch.where(done, mu, torch.where(safe, newton, 0.5 * (low + high)))
+        mu, step = following, following - mu
+    return mu
+
+
+# Checks
+
+def check_grid(energies):
+    """Raise ValueError unless energies is [S], S >= 2, finite and strictly increasing."""
+    if energies.ndim != 1 or len(energies) < 2:
+        raise ValueError(f"energies: got shape {list(energies.shape)}, need [S] with S >= 2; pass one grid in eV")
+    _check_finite(energies=energies)
+    if not (energies.diff() > 0).all():
+        at = int((energies.diff() <= 0).nonzero()[0])
+        raise ValueError(f"energies: got {energies[at]:g} then {energies[at + 1]:g} eV at point {at}, need increasing "
+                         "values; sort the grid together with the DOS")
+
+
+def check_dos(energies, dos):
+    """Raise ValueError unless energies is a grid and dos is finite and [..., S] on it."""
+    check_grid(energies)
+    if dos.ndim < 1 or dos.shape[-1] != len(energies):
+        raise ValueError(f"dos: got shape {list(dos.shape)}, need [..., {len(energies)}] to match energies; put the "
+                         "energy axis last")
+    _check_finite(dos=dos)
+
+
+def _check_finite(**named):
+    for name, value in named.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name}: got NaN or infinity, need finite numbers; check the file or model behind them")
+
+
+def _check_temperature(temperature):
+    good = (temperature >= 0) & torch.isfinite(temperature)
+    if not good.all():
+        raise ValueError(f"temperature: got {temperature[~good][0].item():g} K, need a finite number >= 0; give the "
+                         "electronic temperature in kelvin")
+
+
+def _check_electrons(n_electrons, capacity):
+    bad = ~((n_electrons >= 0) & (n_electrons <= capacity + 1e-12 * capacity.abs()))
+    if bad.any():
+        got, holds = (value.expand_as(bad)[bad][0].item() for value in (n_electrons, capacity))
+        raise ValueError(f"n_electrons: got {got:g}, need 0 to {holds:g}, which the DOS holds on this grid; widen the "
+                         "energy grid or check the count of valence electrons")
+
+
+def _check_order(order, highest):
+    if order not in range(highest + 1):
+        raise ValueError(f"order: got {order.item():g}, need an integer from 0 to {highest}")

@@ -1,0 +1,89 @@
+"""System: one or many structures as tensors.  The only place where strain is applied."""
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from ase.calculators.calculator import InputError
+
+
+@dataclass(frozen=True)
+class System:
+    """A batch of B structures with N atoms in all.
+
+    positions : Tensor [N, 3], Å
+    numbers : Tensor [N], atomic numbers
+    cell : Tensor [B, 3, 3], Å, lattice vectors in rows; zero rows along directions without one
+    pbc : Tensor [B, 3], bool
+    batch : Tensor [N], the structure every atom belongs to
+    """
+    positions: torch.Tensor
+    numbers: torch.Tensor
+    cell: torch.Tensor
+    pbc: torch.Tensor
+    batch: torch.Tensor
+
+    @classmethod
+    def from_atoms(cls, atoms, dtype=torch.float64, device="cpu"):
+        """Build from one ase.Atoms or a sequence of them.
+
+        Raises InputError for an empty structure, NaN or infinite positions, or a periodic cell without volume.
+        """
+        images = [atoms] if hasattr(atoms, "get_atomic_numbers") else list(atoms)
+        for image in images:
+            check_atoms(image)
+        counts = [len(image) for image in images]
+
+        def tensor(rows, kind):
+            return torch.as_tensor(np.asarray(rows), dtype=kind, device=device)
+
+        return cls(positions=tensor(np.concatenate([image.positions for image in images]), dtype),
+                   numbers=tensor(np.concatenate([image.numbers for image in images]), torch.long),
+                   cell=tensor([image.cell.array for image in images], dtype),
+                   pbc=tensor([image.pbc for image in images], torch.bool),
+                   batch=tensor(np.repeat(np.arange(len(images)), counts), torch.long))
+
+    @property
+    def n_systems(self):
+        return len(self.cell)
+
+    @property
+    def n_atoms(self):
+        """Tensor [B], atoms of each structure."""
+        return torch.bincount(self.batch, minlength=self.n_systems)
+
+    @property
+    def volume(self):
+        """Tensor [B], Å^3."""
+        return torch.linalg.det(self.cell).abs()
+
+    def strained(self, strain):
+        """The structures deformed by a strain: r -> r (1 + ε), cell -> cell (1 + ε); ε is Tensor [B, 3, 3]."""
+        deformation = torch.eye(3, dtype=self.cell.dtype, device=self.cell.device) + strain
+        return replace(self, positions=torch.einsum("ni,nij->nj", self.positions, deformation[self.batch]),
+                       cell=self.cell @ deformation)
+
+    def sum_per_system(self, values):
+        """Sum per-atom values [N, ...] over the atoms of each structure -> [B, ...]."""
+        out = values.new_zeros(self.n_systems, *values.shape[1:])
+        return out.index_add(0, self.batch, values)
+
+
+def check_atoms(atoms):
+    """Refuse structures no model can evaluate.
+
+    Raises InputError naming cause and remedy.
+    """
+    if len(atoms) == 0:
+        raise InputError("got an empty Atoms object; give at least one atom")
+    finite = np.isfinite(atoms.positions).all(axis=1)
+    if not finite.all():
+        raise InputError(f"positions of atom {int(np.argmin(finite))} are NaN or infinite; "
+                         "check the last step of the run (time step too long?)")
+    if not np.isfinite(atoms.cell.array).all():
+        raise InputError("the cell holds NaN or infinite numbers; set it with atoms.set_cell(...)")
+    if atoms.pbc.any():
+        vectors = atoms.cell.array[atoms.pbc]
+        spans = np.sqrt(np.linalg.det(vectors @ vectors.T).clip(0))     # length, area or volume
+        if spans < 1e-6:
+            raise InputError(f"pbc is {atoms.pbc.tolist()} but the periodic cell vectors span no volume; "
+                             "set the cell with atoms.set_cell(...) or pbc=False")

@@ -1,0 +1,1 @@
+"""Training: data (frames), losses, and one loop (fit)."""

@@ -1,0 +1,13 @@
+"""The only place with conversion factors (CODATA 2018, the set behind Quantum ESPRESSO 6.7 to all printed digits).
+
+The public API speaks ASE units: eV, Å, e, amu, K.  Files of other programs are converted here and nowhere else.
+"""
+
+HARTREE = 27.211386245988       # eV
+RYDBERG = HARTREE / 2           # eV
+BOHR = 0.529177210903           # Å
+KB = 8.617333262145179e-5       # eV/K
+GPA = 1 / 160.2176634          # eV/Å^3 per GPa
+
+HARTREE_PER_BOHR = HARTREE / BOHR       # eV/Å
+HARTREE_PER_BOHR3 = HARTREE / BOHR**3   # eV/Å^3

@@ -1,0 +1,40 @@
+"""``mlelec info``"""
+import json
+
+HELP = "Show what a model file contains: species, cutoff, quantities, size, and the metadata with units and provenance."
+
+
+def add_arguments(parser):
+    parser.add_argument("model", metavar="MODEL", help="name of a shipped model (see 'mlelec models') or a path")
+    parser.add_argument("--json", action="store_true", help="print JSON, complete, for other programs")
+
+
+def run(arguments):
+    from ase_mlelec import load_model
+
+    model = load_model(arguments.model)
+    summary = {
+        "species": list(model.species),
+        "cutoff_A": model.cutoff,
+        "descriptor": type(model.descriptor).__name__,
+        "heads": {quantity: type(head).__name__ for quantity, head in model.heads.items()},
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "metadata": model.metadata,
+    }
+    print(json.dumps(summary, indent=2, ensure_ascii=False) if arguments.json else "\n".join(outline(summary)))
+
+
+def outline(mapping, indent=""):
+    """Lines of ``key: value`` with nested dicts indented; long lists, such as an energy grid, are cut in the middle."""
+    for key, value in mapping.items():
+        if isinstance(value, dict):
+            yield f"{indent}{key}:"
+            yield from outline(value, indent + "  ")
+        elif isinstance(value, list):
+            shown = [str(entry) for entry in value]
+            if len(shown) > 12:
+                shown = [*shown[:3], "...", *shown[-3:], f"({len(value)} values)"]
+            yield f"{indent}{key}: {' '.join(shown)}"
+        else:
+            yield f"{indent}{key}: {value}"

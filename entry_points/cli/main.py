@@ -1,0 +1,72 @@
+"""Dispatcher of the console script ``mlelec``."""
+import argparse
+import os
+import sys
+from importlib import import_module
+
+import ase_mlelec
+
+# name of the module -> its line in `mlelec --help`
+COMMANDS = {
+    "demo": "relax silicon and plot its density of states with the shipped model",
+    "models": "list the shipped models",
+    "info": "show what a model file contains",
+    "convert": "convert data sets between formats",
+    "train": "train a model as described in a TOML file",
+    "test": "errors of a model on a data set",
+    "predict": "evaluate a model on structures and write the results",
+    "dos": "density of states of a structure or a trajectory",
+}
+
+
+def main(argv=None):
+    """Run ``mlelec`` with ``argv`` (default: the command line) and return the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    chosen = next((argument for argument in argv if not argument.startswith("-")), None)
+    try:
+        arguments = build_parser(chosen).parse_args(argv)
+        arguments.run(arguments)
+        sys.stdout.flush()      # a broken pipe shows here, not when the interpreter exits
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if os.environ.get("MLELEC_DEBUG") or not isinstance(error, user_errors()):
+            raise
+        if isinstance(error, BrokenPipeError):      # the reader, such as `head`, has what it wanted
+            sys.stdout = open(os.devnull, "w")      # the interpreter flushes stdout once more when it exits
+            return 0
+        print("mlelec: error:", " ".join(str(error).split()), file=sys.stderr)
+        return 1
+
+
+def build_parser(chosen=None):
+    """The parser of all commands; only the one that is ``chosen`` is imported and knows its arguments."""
+    parser = argparse.ArgumentParser(prog="mlelec", description="Machine-learned electronic structure with ASE.",
+                                     epilog="'mlelec COMMAND --help' tells more about a command.")
+    parser.add_argument("--version", action="version", version=f"ase-mlelec {ase_mlelec.__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        if name == chosen:
+            command = import_module(f"{__package__}.{name}")
+            subparser = subparsers.add_parser(name, help=summary, description=command.HELP)
+            command.add_arguments(subparser)
+            subparser.set_defaults(run=command.run)
+        else:
+            subparsers.add_parser(name, help=summary)
+    return parser
+
+
+def user_errors():
+    """Exceptions that tell the user what to change, as opposed to a defect of the program.
+
+    Imported here, because only a failing command needs ASE for it.
+    """
+    from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError
+    from ase.io.formats import UnknownFileTypeError
+
+    return ValueError, OSError, CalculatorError, PropertyNotImplementedError, UnknownFileTypeError
+
+
+if __name__ == "__main__":
+    sys.exit(main())

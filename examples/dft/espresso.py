@@ -1,0 +1,52 @@
+"""Run Quantum ESPRESSO programs on one core: write the input with ASE, run, check that the job is done.
+
+Environment: ESPRESSO_PSEUDO, the folder of pseudopotentials (default /usr/share/espresso/pseudo, Debian's).  A serial
+OpenBLAS (Debian: libopenblas0-serial) is put in front when present; it makes pw.x 1.4-2 times faster.
+"""
+import os
+import subprocess
+from pathlib import Path
+
+from ase.io.espresso import write_espresso_in, write_fortran_namelist
+
+PSEUDO = os.environ.get("ESPRESSO_PSEUDO", "/usr/share/espresso/pseudo")
+OPENBLAS = "/usr/lib/x86_64-linux-gnu/openblas-serial"
+SAVE = Path("tmp/x.save")
+
+
+def run(program, name, directory):
+    """Run ``program < name.in > name.out`` in ``directory``; RuntimeError with the end of the output on failure."""
+    environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", OMPI_ALLOW_RUN_AS_ROOT="1",
+                       OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_btl="self",
+                       OMPI_MCA_hwloc_base_binding_policy="none",
+                       LD_LIBRARY_PATH=f"{OPENBLAS}:{os.environ.get('LD_LIBRARY_PATH', '')}")
+    directory = Path(directory)
+    with open(directory / f"{name}.in") as source, open(directory / f"{name}.out", "w") as target:
+        code = subprocess.run([program], stdin=source, stdout=target, stderr=subprocess.STDOUT, cwd=directory,
+                              env=environment).returncode
+    text = (directory / f"{name}.out").read_text()
+    if code or "JOB DONE" not in text:
+        raise RuntimeError(f"{program} failed in {directory}/{name}.out:\n{text[-1500:]}")
+
+
+def pw(atoms, directory, name, pseudopotentials, kpts, koffset=(0, 0, 0), **namelists):
+    """One pw.x run; ``namelists``: control, system, electrons as dicts that overrule the common settings."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    data = {"control": dict(calculation="scf", prefix="x", outdir="./tmp", pseudo_dir=PSEUDO, disk_io="low",
+                            verbosity="high", tprnfor=True, tstress=True),
+            "system": {}, "electrons": {}}
+    for namelist, settings in namelists.items():
+        data[namelist].update(settings)
+    with open(directory / f"{name}.in", "w") as target:
+        write_espresso_in(target, atoms, input_data=data, pseudopotentials=pseudopotentials, kpts=kpts,
+                          koffset=koffset)
+    run("pw.x", name, directory)
+
+
+def projwfc(directory, name="projwfc"):
+    """Project the bands of the last pw.x run on atomic functions; writes SAVE/atomic_proj.xml and name.out."""
+    with open(Path(directory) / f"{name}.in", "w") as target:
+        write_fortran_namelist(target, {"projwfc": dict(prefix="x", outdir="./tmp", ngauss=0, degauss=0.04,
+                                                        filpdos="pdos")})
+    run("projwfc.x", name, directory)

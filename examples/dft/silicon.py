@@ -1,0 +1,253 @@
+"""The silicon data set: structures from molecular dynamics, labelled by Quantum ESPRESSO.
+
+    python silicon.py sample first.extxyz                     # structures from Stillinger-Weber MD
+    python silicon.py sample second.extxyz --model si         # structures from a model's own MD
+    python silicon.py label first.extxyz work --part 0/2      # DFT; one file per structure, skips what is done
+    python silicon.py collect work silicon.h5                 # one compressed data set
+    python silicon.py convergence first.extxyz work table.csv # error of the labels against denser k meshes
+
+Energies, forces and stress: Si.pz-vbc, 20 Ry, 4^3 k points per 8 atoms, Fermi-Dirac at ONE electronic temperature
+(2000 K) for every structure, so that the energy is a function of the positions alone.  DOS: nscf at 6^3 per 8 atoms, 8^3
+for crystals below 600 K, projected on the atomic s and p functions.  Seeds are below 1000.
+"""
+import argparse
+import shutil
+import time
+from functools import partial
+from pathlib import Path
+
+import espresso
+import numpy as np
+import torch
+from ase import Atoms, units
+from ase.build import bulk
+from ase.io import read, write
+from ase.md.langevin import Langevin
+from ase.md.nptberendsen import NPTBerendsen
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from stillinger_weber import StillingerWeber
+
+from ase_mlelec import DeepPotCalculator
+from ase_mlelec.io.espresso import Projections, read_projections, read_pw
+from ase_mlelec.train.frames import Frame, Frames, write_hdf5
+
+ELECTRONIC_TEMPERATURE = 2000.0             # K
+WIDTH = 0.04 * units.Ry                     # eV, Gaussian exp(-(x/s)^2)
+ENERGIES = np.linspace(-8.0, 10.0, 181)    # eV
+BANDS_PER_ATOM = 3.25
+# the same from a model's own constant-pressure MD: pressures (GPa) in place of scales
+MODEL_PLAN = [
+    ("solid", 8, (600, 1500, 2100), 0.0, 10.0, 4, 600),
+    ("liquid", 8, (1500, 2000, 2600), 0.0, 10.0, 8, 620),
+    ("solid", 16, (1800,), 0.0, 6.0, 3, 650),
+    ("liquid", 16, (1700, 2300), 0.0, 8.0, 3, 660),
+    ("solid", 32, (1500,), 3.0, 3.0, 1, 670),
+    ("liquid", 32, (2000,), 4.0, 4.0, 1, 671),
+]
+REPEAT = {8: (1, 1, 1), 16: (1, 1, 2), 32: (1, 2, 2), 64: (2, 2, 2)}
+
+# (phase, atoms, temperatures K, linear scale of a = 5.40 Å from, to, structures per temperature, first seed)
+PLAN = [
+    ("static", 8, (10,), 0.955, 1.025, 8, 1),
+    ("solid", 8, (300, 600, 900, 1200, 1500, 1800, 2200), 0.965, 1.015, 8, 100),
+    ("liquid", 8, (1600, 2000, 2500, 3000), 0.950, 1.000, 16, 300),
+    ("solid", 16, (300, 1200, 1800), 0.970, 1.010, 2, 500),
+    ("liquid", 16, (1800, 2400), 0.955, 0.995, 3, 520),
+    ("solid", 32, (1200,), 0.98, 1.005, 2, 540),
+    ("liquid", 32, (2000,), 0.96, 0.99, 2, 550),
+    ("solid", 64, (1200,), 1.0, 1.0, 1, 560),
+    ("liquid", 64, (2000,), 0.975, 0.975, 1, 561),
+]
+
+
+def strained_crystal(n_atoms, scale, rng, strain=0.02):
+    """Diamond cell with a random symmetric strain on top of the linear scale."""
+    atoms = bulk("Si", "diamond", a=5.40 * scale, cubic=True) * REPEAT[n_atoms]
+    shear = rng.normal(0, strain / 2, (3, 3))
+    shear = (shear + shear.T) / 2
+    shear -= np.eye(3) * np.trace(shear) / 3
+    atoms.set_cell(atoms.cell.array @ (np.eye(3) + shear), scale_atoms=True)
+    return atoms
+
+
+def dynamics(atoms, temperature, steps, rng, timestep=2.0):
+    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+    Langevin(atoms, timestep * units.fs, temperature_K=temperature, friction=0.05 / units.fs, rng=rng).run(steps)
+    atoms.wrap()
+
+
+def snapshot(phase, n_atoms, temperature, scale, seed, calculator):
+    rng = np.random.default_rng(seed)
+    atoms = strained_crystal(n_atoms, scale, rng, strain=0.0 if n_atoms == 64 else 0.02)
+    atoms.calc = calculator
+    if phase == "static":
+        atoms.rattle(0.02, rng=rng)
+    elif phase == "solid":
+        dynamics(atoms, temperature, 300, rng)
+    else:
+        dynamics(atoms, 6000.0, 300, rng)
+        dynamics(atoms, temperature, 300, rng)
+    atoms.calc = None
+    atoms.info = {"name": f"{phase}-{n_atoms}-{temperature}K-{seed:03d}", "phase": phase, "temperature": temperature,
+                  "seed": seed}
+    return atoms
+
+
+def model_snapshot(phase, n_atoms, temperature, pressure, seed, calculator):
+    """Constant-pressure MD of a model; a run that leaves reasonable densities is dropped (None)."""
+    rng = np.random.default_rng(seed)
+    atoms = strained_crystal(n_atoms, 0.97 if phase == "liquid" else 0.99, rng)
+    atoms.calc = calculator
+    if phase == "liquid":
+        dynamics(atoms, 4500.0, 300, rng)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+    run = NPTBerendsen(atoms, 2 * units.fs, temperature_K=temperature, pressure_au=pressure * units.GPa,
+                       taut=50 * units.fs, taup=400 * units.fs, compressibility_au=0.01 / units.GPa)
+    for _ in run.irun(600):
+        if not 13.0 < atoms.get_volume() / n_atoms < 24.0:
+            return None
+    atoms.wrap()
+    atoms.calc = None
+    atoms.info = {"name": f"{phase}-{n_atoms}-{temperature}K-{seed:03d}", "phase": phase, "temperature": temperature,
+                  "seed": seed}
+    return atoms
+
+
+def sample(path, make, plan):
+    """Write the structures of ``plan`` made by ``make`` (snapshot or model_snapshot)."""
+    images = []
+    for phase, n_atoms, temperatures, low, high, count, seed in plan:
+        for t, temperature in enumerate(temperatures):
+            for k in range(count):
+                value = low + (high - low) * (k + 0.5) / count
+                atoms = make(phase, n_atoms, temperature, value, seed + t * count + k)
+                if atoms is None:
+                    print(f"{phase} {temperature} K {value:.1f}: dropped")
+                    continue
+                images.append(atoms)
+                print(atoms.info["name"], f"{atoms.get_volume() / n_atoms:.2f} Å^3/atom", flush=True)
+    write(path, images)
+
+
+def meshes(atoms):
+    """k meshes of the scf and of the DOS: constant density, 4^3 and 6^3 (8^3 for cold crystals) per 8 atoms."""
+    repeat = np.array(REPEAT[len(atoms)])
+    cold = atoms.info["phase"] != "liquid" and atoms.info["temperature"] < 600
+    return tuple(int(n) for n in 4 // repeat), tuple(int(n) for n in (8 if cold else 6) // repeat)
+
+
+def calculate_bands(atoms, directory, kpts, n_bands):
+    system = dict(ecutwfc=20.0, occupations="smearing", smearing="fermi-dirac", nosym=True, nbnd=n_bands,
+                  degauss=units.kB * ELECTRONIC_TEMPERATURE / units.Ry)
+    # 1e-3 leaves eigenvalues within 0.05 meV and the site DOS within 1e-4 states/eV of 1e-6 (see convergence)
+    espresso.pw(atoms, directory, "nscf", {"Si": "Si.pz-vbc.UPF"}, kpts, system=system, electrons=dict(conv_thr=1e-3),
+                control=dict(calculation="nscf", tprnfor=False, tstress=False))
+    espresso.projwfc(directory)
+    return read_projections(directory / espresso.SAVE, directory / "projwfc.out")
+
+
+def calculate_energy(atoms, directory, kpts):
+    system = dict(ecutwfc=20.0, occupations="smearing", smearing="fermi-dirac", nosym=True, nbnd=int(2.5 * len(atoms)),
+                  degauss=units.kB * ELECTRONIC_TEMPERATURE / units.Ry)
+    espresso.pw(atoms, directory, "scf", {"Si": "Si.pz-vbc.UPF"}, kpts, system=system, electrons=dict(conv_thr=1e-8))
+    return read_pw(directory / espresso.SAVE)
+
+
+def label(atoms, work):
+    """DFT of one structure; the result appears as one file, or not at all."""
+    target = work / f"{atoms.info['name']}.npz"
+    if target.exists():
+        return
+    start = time.time()
+    directory = work / atoms.info["name"]
+    energy_mesh, dos_mesh = meshes(atoms)
+    result = calculate_energy(atoms, directory, energy_mesh)
+    bands = calculate_bands(atoms, directory, dos_mesh, int(BANDS_PER_ATOM * len(atoms)))
+    partial = directory / "result.npz"
+    np.savez_compressed(partial, cell=atoms.cell.array, positions=atoms.positions, energy=result.energy,
+                        forces=result.forces, stress=result.stress, fermi_level=result.fermi_level,
+                        eigenvalues=bands.eigenvalues, kpoint_weights=bands.kpoint_weights,
+                        site_weights=bands.site_weights.astype(np.float32), seconds=time.time() - start)
+    partial.rename(target)
+    shutil.rmtree(directory)
+    print(f"{atoms.info['name']}: {result.energy / len(atoms):.4f} eV/atom, {time.time() - start:.0f} s", flush=True)
+
+
+def label_all(path, work, part):
+    index, parts = (int(x) for x in part.split("/"))
+    images = read(path, ":")
+    # small cells first and phases mixed: whatever is finished at any time is a balanced data set
+    order = sorted(np.random.default_rng(0).permutation(len(images)), key=lambda k: len(images[k]))
+    for k in order[index::parts]:
+        label(images[k], work)
+
+
+def role(seed, n_atoms):
+    """Which structures train, which steer the training, and which are never seen until the end."""
+    if n_atoms == 64:
+        return "size"
+    return {3: "test", 5: "validation"}.get(seed % 6, "train")
+
+
+def load_result(path):
+    """One labelled structure of ``label``: (Frame, Projections)."""
+    with np.load(path) as stored:
+        data = {key: stored[key] for key in stored.files}
+    atoms = Atoms("Si" * len(data["positions"]), data["positions"], cell=data["cell"], pbc=True)
+    bands = Projections(data["eigenvalues"], data["kpoint_weights"], data["site_weights"].astype(float))
+    labels = {"energy": float(data["energy"]), "forces": data["forces"],
+              "virial": -data["stress"] * atoms.get_volume(), "ados": bands.site_dos(ENERGIES, WIDTH),
+              "dos": bands.total_dos(ENERGIES, WIDTH)}
+    seed = int(path.stem.split("-")[-1])
+    return Frame(atoms, labels, path.stem, role(seed, len(atoms))), bands
+
+
+def collect(work, target):
+    """Gather all finished labels into one compressed data set."""
+    frames, complete = [], []
+    for path in sorted(work.glob("*.npz")):
+        frame, bands = load_result(path)
+        frames.append(frame)
+        complete.append(bands.complete_below)
+    settings = {"program": "Quantum ESPRESSO 6.7", "pseudopotential": "Si.pz-vbc.UPF (LDA)", "ecutwfc_Ry": 20.0,
+                "kpoints_energy": "4x4x4 per 8 atoms", "kpoints_dos": "6x6x6 per 8 atoms, 8x8x8 for solids below 600 K",
+                "smearing": "Fermi-Dirac", "electronic_temperature_K": ELECTRONIC_TEMPERATURE,
+                "bands_per_atom": BANDS_PER_ATOM}
+    write_hdf5(target, Frames(frames, ENERGIES, {
+        "dos_width_eV": WIDTH, "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
+        "valence_electrons": {"Si": 4}, "settings": settings, "bands_complete_below_eV": min(complete)}))
+    groups = [frame.group for frame in frames]
+    print(f"{len(frames)} structures: " + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups)))
+          + f"; bands complete below {min(complete):.2f} eV")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("sample")
+    command.add_argument("structures")
+    command.add_argument("--model", help="sample from this model's own MD instead of Stillinger-Weber")
+    command = commands.add_parser("label")
+    command.add_argument("structures")
+    command.add_argument("work", type=Path)
+    command.add_argument("--part", default="0/1", help="i/n: every n-th structure from the i-th on")
+    command = commands.add_parser("collect")
+    command.add_argument("work", type=Path)
+    command.add_argument("target", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.command == "sample":
+        if arguments.model:
+            sample(arguments.structures, partial(model_snapshot, calculator=DeepPotCalculator(arguments.model)),
+                   MODEL_PLAN)
+        else:
+            sample(arguments.structures, partial(snapshot, calculator=StillingerWeber()), PLAN)
+    elif arguments.command == "label":
+        arguments.work.mkdir(exist_ok=True)
+        label_all(arguments.structures, arguments.work, arguments.part)
+    elif arguments.command == "collect":
+        collect(arguments.work, arguments.target)
+
+
+if __name__ == "__main__":
+    main()
