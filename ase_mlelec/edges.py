@@ -47,6 +47,11 @@ class Edges:
             yield slice(low, high), Edges(self.center[low:high] - start, self.neighbor[low:high],
                                           self.shift[low:high], self.vec[low:high], self.atoms[start:start + size])
 
+    def part(self, atoms, rows):
+        """The edges ``rows`` (slice) of the structure with ``atoms`` (slice), counted from its first atom."""
+        return Edges(self.center[rows] - atoms.start, self.neighbor[rows] - atoms.start, self.shift[rows],
+                     self.vec[rows], self.atoms[atoms] - atoms.start)
+
     @classmethod
     def build(cls, system, cutoff):
         """All pairs closer than ``cutoff`` (Å) in every structure of ``system``.

@@ -1,4 +1,6 @@
 """Model = descriptor + named heads.  What is saved, loaded and evaluated."""
+import copy
+
 import torch
 from ase.calculators.calculator import InputError
 from ase.data import atomic_numbers, chemical_symbols
@@ -53,6 +55,7 @@ class Model(torch.nn.Module):
 
     def for_evaluation(self):
         """Faster, frozen copy: embedding nets as Chebyshev series where the descriptor offers it."""
-        compressed = getattr(self.descriptor, "compressed", None)
-        descriptor = compressed() if compressed else self.descriptor
-        return Model(descriptor, dict(self.heads), self.metadata).eval().requires_grad_(False)
+        own = copy.deepcopy(self)
+        if hasattr(own.descriptor, "compressed"):
+            own.descriptor = own.descriptor.compressed()
+        return own.eval().requires_grad_(False)

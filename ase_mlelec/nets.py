@@ -12,12 +12,13 @@ class DenseLayer(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.empty(n_in, n_out))
         self.bias = torch.nn.Parameter(torch.empty(n_out))
-        self.idt = torch.nn.Parameter(torch.empty(n_out)) if timestep else None
         self.repeat = n_out // n_in if n_out in (n_in, 2 * n_in) else 0
+        # a time step scales the residual only where there is something to add to
+        self.idt = torch.nn.Parameter(torch.empty(n_out)) if timestep and self.repeat else None
         with torch.no_grad():
             self.weight.normal_(0, (n_in + n_out) ** -0.5)
             self.bias.normal_(0, 0.5)
-            if timestep:
+            if self.idt is not None:
                 self.idt.normal_(0.1, 0.001)
 
     def forward(self, x):
@@ -36,9 +37,7 @@ class DenseNet(torch.nn.Sequential):
 
     def __init__(self, n_in, widths, timestep=False):
         sizes = [n_in, *widths]
-        # a time step scales the residual only where there is something to add to
-        super().__init__(*(DenseLayer(a, b, timestep and k > 0)
-                           for k, (a, b) in enumerate(zip(sizes, sizes[1:]))))
+        super().__init__(*(DenseLayer(a, b, timestep) for a, b in zip(sizes, sizes[1:])))
 
 
 def one_hot_rows(species, n_species):

@@ -29,6 +29,8 @@ class System:
         Raises InputError for an empty structure, NaN or infinite positions, or a periodic cell without volume.
         """
         images = [atoms] if hasattr(atoms, "get_atomic_numbers") else list(atoms)
+        if not images:
+            raise InputError("got an empty sequence of structures; give at least one ase.Atoms")
         for image in images:
             check_atoms(image)
         counts = [len(image) for image in images]

@@ -13,7 +13,7 @@ from ase.outputs import all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.bundle import load_model
-from ase_mlelec.edges import EdgeCache
+from ase_mlelec.edges import EdgeCache, Edges
 from ase_mlelec.system import System
 
 CHUNK = 256         # centres evaluated at a time: bounds memory and keeps the work in the processor's cache
@@ -115,6 +115,36 @@ class MLElecCalculator(Calculator):
             self.atoms = atoms.copy()
         return self.atoms
 
+    def each_of(self, images, properties=POTENTIAL_PROPERTIES):
+        """Evaluate structures together, then make them the present one in turn: iterator over ``images``.
+
+        Small structures fill the processor only together.  ``properties`` are names of what is going to be asked for;
+        those that are not of the potential evaluate the electronic quantities.  What depends on all atoms of a
+        structure, such as the Fermi level, is computed when it is asked for.
+        """
+        asked = [name in POTENTIAL_PROPERTIES for name in properties]
+        own = self.potential is None and "energy" in self.implemented_properties
+        system = System.from_atoms(images, self.dtype, self.device)
+        self.models[0].check_species(system.numbers.tolist())
+        edges = Edges.build(system, self._cache.cutoff)
+        self._check_distances(edges)
+        self.reset()
+        members = [self._member_potential(k, model, system, edges) for k, model in enumerate(self.models)
+                   if own and any(asked)]
+        values = {} if all(asked) else self._member_electronic(system, edges)
+        partner = self.potential.each_of(images) if any(asked) and hasattr(self.potential, "each_of") else images
+        ends = np.cumsum([0, *map(len, images)])
+        bounds = torch.searchsorted(edges.center, torch.as_tensor(ends, device=self.device)).tolist()
+        for k, (image, _) in enumerate(zip(images, partner)):
+            atoms, rows = slice(ends[k], ends[k + 1]), slice(bounds[k], bounds[k + 1])
+            self.reset()
+            self.atoms = image.copy()
+            if members:
+                self._store_potential([(energy[atoms], gradient[rows]) for energy, gradient in members],
+                                      edges.part(atoms, rows))
+            self._store({name: [member[atoms] for member in columns] for name, columns in values.items()})
+            yield image
+
     # the model's side -------------------------------------------------------------------------------------------
 
     def _geometry(self):
@@ -142,7 +172,11 @@ class MLElecCalculator(Calculator):
 
     def _evaluate_potential(self):
         system, edges = self._geometry()
-        members = [self._member_potential(k, model, system, edges) for k, model in enumerate(self.models)]
+        self._store_potential([self._member_potential(k, model, system, edges) for k, model in enumerate(self.models)],
+                              edges)
+
+    def _store_potential(self, members, edges):
+        """ASE's results of the present atoms from atomic energies and dE/dvec of every member."""
         volume = self.atoms.get_volume() if self.atoms.cell.rank == 3 else None
         results = [_potential_results(energies, gradient, edges, volume) for energies, gradient in members]
         self._store({name: [result[name] for result in results] for name in results[0]})
@@ -175,7 +209,10 @@ class MLElecCalculator(Calculator):
 
     def _evaluate_electronic(self):
         """Fill the cache with what ``evaluate`` returns: means over the committee, as numpy arrays."""
-        system, edges = self._geometry()
+        self._store(self._member_electronic(*self._geometry()))
+
+    def _member_electronic(self, system, edges):
+        """dict of list of array [N, ...]: what ``evaluate`` returns, by member of the committee."""
         values = {}
         with torch.no_grad():
             for k, model in enumerate(self.models):
@@ -186,7 +223,7 @@ class MLElecCalculator(Calculator):
                 for name in parts[0]:
                     value = torch.cat([part[name] for part in parts]).double().cpu().numpy()
                     values.setdefault(name, []).append(value)
-        self._store(values)
+        return values
 
     def _store(self, values):
         """Means over members into results (ASE's names) or the private cache; spreads into ``uncertainty``."""
@@ -208,12 +245,10 @@ class MLElecCalculator(Calculator):
 
 
 def _as_dtype(dtype):
-    if isinstance(dtype, str):
-        found = getattr(torch, dtype, None)
-        if not isinstance(found, torch.dtype):
-            raise CalculatorSetupError(f"got dtype={dtype!r}; choose 'float32' or 'float64'")
-        return found
-    return dtype
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found not in (None, torch.float32, torch.float64) or (found is None and dtype is not None):
+        raise CalculatorSetupError(f"got dtype={dtype!r}; choose 'float32' or 'float64'")
+    return found
 
 
 def _as_potential(potential, device, dtype, skin):

@@ -32,6 +32,9 @@ class Descriptor(torch.nn.Module):
         """Environment of all centres of ``edges``; reads no geometry but ``edges.vec``."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(system, edges)")
 
+    def standardise(self, samples):
+        """Set the normalisation of a new descriptor from training data, an iterable of (system, edges); default none."""
+
     def arguments(self):
         """dict of constructor arguments (JSON types), from which a model file builds the descriptor again."""
         raise NotImplementedError(f"{type(self).__name__} must define arguments()")

@@ -94,6 +94,19 @@ class DeepPotSE(Descriptor):
             rows += [(angular * r)[:, None] * harmonics(vec / r[:, None], self.l_max)]
         return r, s, torch.cat(rows, dim=1)
 
+    @torch.no_grad()
+    def standardise(self, samples):
+        """Bring the radial and angular rows of every species to unit root mean square over the neighbours."""
+        self.mean.zero_()
+        self.scale.fill_(1.0)
+        square, count = torch.zeros_like(self.scale), torch.zeros_like(self.mean)
+        for system, edges in samples:
+            center = self.species_of_number[system.numbers][edges.atoms][edges.center]
+            _, s, rows = self._rows(edges.vec, center)
+            square.index_add_(0, center, torch.stack([s**2, (rows[:, 1:4] ** 2).sum(dim=1) / 3], dim=1))
+            count += torch.bincount(center, minlength=len(count))
+        self.scale.copy_((square / count[:, None].clamp(min=1)).sqrt().clamp(min=1e-3))
+
     def _moments(self, x, rows, present, k, species):
         """Contribution of the neighbours of species k to sum_j G_j R_j^T - (as many empty slots): [C, M, rows]."""
         if self.one_side:

@@ -1,24 +1,31 @@
-"""One training loop that can be read, interrupted and resumed."""
+"""One training loop that can be read, interrupted and resumed, and the normalisation of a new model."""
 import csv
-import os
+import pickle
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from ase_mlelec.heads.base import FittingNets
+from ase_mlelec.io.atomic import replacing
 from ase_mlelec.train.frames import Batches
+
+LARGEST_GRADIENT = 10.0     # norm to which longer gradients are cut
 
 
 def fit(model, frames, loss, *, steps, validation=None, batch_size=8, learning_rate=(2e-3, 1e-6), parameters=None,
         seed=0, checkpoint=None, curve=None, interval=200, progress=True):
     """Minimise ``loss`` over ``frames`` with Adam and a learning rate that falls exponentially, r = r0 d^(t/steps).
 
-    model : Model, trained in place, in its own dtype
+    An interrupted run that is called again with its checkpoint ends with the same parameters, to the bit.
+
+    model : Model, trained in place, in its own dtype and on its device
     frames, validation : Frames
-    loss : callable(model, batch, ratio) -> (loss, dict of mean squared errors), with ``labels``
+    loss : callable(model, batch, ratio) -> (value, dict of mean squared errors), see ase_mlelec.train.losses
     learning_rate : (first, last)
-    parameters : the parameters to train; default all that require gradients
+    parameters : the parameters to train; default all.  Without those of the descriptor, and with a loss that does not
+        move atoms, the descriptor is evaluated once
     checkpoint : path; written every ``interval`` steps and read at the start when present
     curve : path of a CSV file with root mean square errors every ``interval`` steps
 
@@ -28,37 +35,52 @@ def fit(model, frames, loss, *, steps, validation=None, batch_size=8, learning_r
 
     Source: learning rate, Rottenberg 2023, Eq. (2.22).
     """
-    train = Batches(frames, model.cutoff, loss.labels, model.dtype)
-    held = Batches(validation, model.cutoff, loss.labels, model.dtype) if validation else None
-    parameters = [p for p in (parameters or model.parameters()) if p.requires_grad]
-    run = _Run(model, torch.optim.Adam(parameters, lr=learning_rate[0]), checkpoint,
-               {"steps": steps, "seed": seed, "frames": len(frames)})
+    parameters = list(model.parameters() if parameters is None else parameters)
+    train, held = (_prepare(model, part, loss, parameters) for part in (frames, validation))
     first, last = learning_rate
+    run = _Run(model, torch.optim.Adam(parameters, lr=first), checkpoint, {
+        "steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": f"{first:g} to {last:g}",
+        "loss": f"{type(loss).__name__} {vars(loss)}", "frames": frames.fingerprint()})
     order = _order(len(train), batch_size, seed, run.step)
-    bar = tqdm(total=steps, initial=run.step, disable=not progress, desc="train", unit="step", mininterval=2)
-    errors = {}
-    while run.step < steps:
-        ratio = (last / first) ** (run.step / steps)
-        for group in run.optimizer.param_groups:
-            group["lr"] = first * ratio
-        value, squares = loss(model, train.batch(next(order)), ratio)
-        run.optimizer.zero_grad()
-        value.backward(inputs=parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-        run.optimizer.step()
-        run.step += 1
-        bar.update()
-        if run.step % interval == 0 or run.step == steps:
-            errors = {name: float(square.detach()) ** 0.5 for name, square in squares.items()}
-            if held is not None:
-                errors |= {f"validation_{name}": e for name, e in evaluate_loss(model, held, loss).items()}
-            bar.set_postfix({name: f"{e:.4g}" for name, e in errors.items()})
-            _write_row(curve, {"step": run.step, "learning_rate": first * ratio, **errors})
-            run.save()
-    bar.close()
-    return errors
+    with tqdm(total=steps, initial=run.step, disable=None if progress else True, unit=" steps", mininterval=2) as bar:
+        while run.step < steps:
+            ratio = (last / first) ** (run.step / steps)
+            squares = _step(model, train.batch(next(order)), loss, ratio, parameters, run.optimizer, first * ratio)
+            run.step += 1
+            bar.update()
+            if run.step % interval == 0 or run.step == steps:
+                errors = {name: float(square.detach()) ** 0.5 for name, square in squares.items()}
+                if held is not None:
+                    errors |= {f"validation_{name}": e for name, e in evaluate_loss(model, held, loss).items()}
+                bar.set_postfix({name: f"{e:.3g}" for name, e in errors.items()})
+                run.rows.append({"step": run.step, "learning_rate": first * ratio, **errors})
+                run.save(curve)
+    return {name: e for name, e in run.rows[-1].items() if name not in ("step", "learning_rate")} if run.rows else {}
 
 
+def _prepare(model, frames, loss, parameters):
+    """Batches of ``frames``, with the descriptor evaluated where nothing will change it; None for no frames."""
+    if not frames:
+        return None
+    batches = Batches.for_model(model, frames, loss.labels)
+    trained = {id(parameter) for parameter in parameters}
+    fixed = not any(id(parameter) in trained for parameter in model.descriptor.parameters())
+    return batches.fix(model.descriptor) if fixed and not getattr(loss, "moves_atoms", True) else batches
+
+
+def _step(model, batch, loss, ratio, parameters, optimizer, learning_rate):
+    """One step of the optimizer; returns the mean squared errors before it."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    value, squares = loss(model, batch, ratio)
+    optimizer.zero_grad()
+    value.backward(inputs=parameters)
+    torch.nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
+    optimizer.step()
+    return squares
+
+
+@torch.no_grad()
 def evaluate_loss(model, batches, loss, batch_size=16):
     """dict of root mean square errors over all frames, weighted by the size of the batches."""
     totals, count = {}, 0
@@ -67,7 +89,7 @@ def evaluate_loss(model, batches, loss, batch_size=16):
         _, squares = loss(model, batch, 0.0)
         count += n
         for name, square in squares.items():
-            totals[name] = totals.get(name, 0.0) + n * float(square.detach())
+            totals[name] = totals.get(name, 0.0) + n * float(square)
     return {name: (total / count) ** 0.5 for name, total in totals.items()}
 
 
@@ -83,107 +105,115 @@ def _order(n, batch_size, seed, done):
 
 
 class _Run:
-    """Model, optimizer and step, kept in a checkpoint that is replaced atomically."""
+    """What an interruption must not lose: model, optimizer, step and the rows of the learning curve."""
 
     def __init__(self, model, optimizer, path, identity):
-        self.model, self.optimizer, self.identity, self.step = model, optimizer, identity, 0
+        self.model, self.optimizer, self.identity, self.step, self.rows = model, optimizer, identity, 0, []
         self.path = Path(path) if path else None
         if self.path and self.path.exists():
             self._load()
 
     def _load(self):
-        state = torch.load(self.path, weights_only=True)
-        if state["identity"] != self.identity:
-            raise ValueError(f"{self.path} belongs to another run {state['identity']}, this one is {self.identity}; "
-                             "remove it or choose another checkpoint")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        remedy = "remove it or choose another checkpoint"
+        try:
+            state = torch.load(self.path, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{self.path} is truncated or no checkpoint ({error}); {remedy}") from None
+        stored = state["identity"]
+        other = [f"{key} {stored.get(key)}, this one {mine}" for key, mine in self.identity.items()
+                 if stored.get(key) != mine]
+        if other:
+            raise ValueError(f"{self.path} belongs to another run: {'; '.join(other)}; {remedy}")
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError):
+            raise ValueError(f"{self.path} belongs to a run with another model or other parameters; {remedy}") from None
+        self.step, self.rows = state["step"], state["rows"]
 
-    def save(self):
-        if self.path is None:
-            return
-        partial = self.path.with_name(f".{self.path.name}.part")
-        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step,
-                    "identity": self.identity}, partial)
-        os.replace(partial, self.path)
+    def save(self, curve):
+        if self.path:
+            with replacing(self.path) as partial:
+                torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+                            "step": self.step, "rows": self.rows, "identity": self.identity}, partial)
+        if curve:
+            with replacing(curve) as partial, open(partial, "w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
+                writer.writeheader()
+                writer.writerows(self.rows)
 
 
-def _write_row(path, row):
-    if path is None:
-        return
-    new = row["step"] == 0 or not Path(path).exists()
-    with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+def standardise(model, frames):
+    """Set the normalisation of a new model from its training data: of the descriptor, then of all heads."""
+    batches = Batches.for_model(model, frames, ())
+    model.descriptor.standardise((batch.system, batch.edges()) for batch in batches.all_batches(16))
+    standardise_heads(model, frames)
 
 
 @torch.no_grad()
-def standardise(model, frames):
-    """Set the normalisation of a new model from its training data.
+def standardise_heads(model, frames, names=None):
+    """Set the normalisation of new heads (default all that have FittingNets) for the descriptor as it is now.
 
-    Descriptor rows get unit root mean square; features zero mean and unit spread; energies their least-squares
-    composition; spectra their mean by species.
+    Features get zero mean and unit spread.  Energies and total DOS get their least-squares composition as bias, ADOS
+    its mean by species; the spread around the bias is the scale of a head's output.
+
+    Raises ValueError for a species without atoms in ``frames``.
     """
-    batches = Batches(frames, model.cutoff, _normalised_labels(model), model.dtype)
-    _scale_rows(model.descriptor, batches)
-    features, species = [], []
-    for batch in batches.all_batches(16):
-        environment = model.descriptor(batch.system, batch.edges())
-        features.append(environment.features)
-        species.append(environment.species)
-    features, species = torch.cat(features), torch.cat(species)
-    for head in model.heads.values():
-        for k in range(len(model.species)):
+    if names is None:
+        names = [name for name, head in model.heads.items() if isinstance(getattr(head, "nets", None), FittingNets)]
+    labels = {name: _label_of(name, frames) for name in names}
+    batches = Batches.for_model(model, frames, tuple(labels.values()))
+    features, species = _features(model, batches)
+    for name, label in labels.items():
+        nets = model.heads[name].nets
+        for k, symbol in enumerate(model.species):
             own = features[species == k]
-            head.nets.shift[k] = own.mean(dim=0)
+            if len(own) == 0:
+                raise ValueError(f"got no atoms of {symbol} in {len(frames)} frames; add some or leave it out")
+            nets.shift[k] = own.mean(dim=0)
             # features that hardly vary must not be blown up
-            spread = own.std(dim=0)
-            head.nets.inverse[k] = 1 / (spread + 0.1 * spread.mean() + 1e-12)
-    if "energy" in model.heads:
-        _centre_energies(model, batches)
-    if "dos" in model.heads:
-        _centre_spectra(model, batches, species)
+            spread = own.std(dim=0, correction=0)
+            nets.inverse[k] = 1 / (spread + 0.1 * spread.mean() + 1e-12)
+        if label == "ados":
+            _centre_atoms(nets, batches, species)
+        else:
+            _centre_totals(model, nets, batches, label)
 
 
-def _normalised_labels(model):
-    return tuple({"energy": "energy", "dos": "ados"}[name] for name in model.heads)
+def _label_of(head, frames):
+    """The label that the bias of a head is taken from."""
+    if head == "dos":
+        return "ados" if "ados" in frames.labels else "dos"
+    return head
 
 
-def _scale_rows(descriptor, batches):
-    square = torch.zeros_like(descriptor.scale)
-    count = torch.zeros(len(descriptor.species), dtype=descriptor.scale.dtype)
-    descriptor.scale.fill_(1.0)
-    for batch in batches.all_batches(16):
-        edges = batch.edges()
-        center = descriptor.species_of_number[batch.system.numbers][edges.center]
-        _, s, rows = descriptor._rows(edges.vec, center)
-        angular = (rows[:, 1:4] ** 2).sum(dim=1) / 3
-        square.index_add_(0, center, torch.stack([s**2, angular], dim=1))
-        count += torch.bincount(center, minlength=len(count))
-    descriptor.scale.copy_((square / count[:, None].clamp(min=1)).sqrt().clamp(min=1e-3))
+def _features(model, batches):
+    """Features [N, F] and species [N] of all atoms."""
+    environments = [model.descriptor(batch.system, batch.edges()) for batch in batches.all_batches(16)]
+    return torch.cat([e.features for e in environments]), torch.cat([e.species for e in environments])
 
 
-def _centre_energies(model, batches):
-    counts, energies = [], []
+def _centre_totals(model, nets, batches, label):
+    counts, totals = [], []
     for batch in batches.all_batches(16):
         species = model.descriptor.species_of_number[batch.system.numbers]
         one_hot = torch.nn.functional.one_hot(species, len(model.species)).to(model.dtype)
         counts.append(batch.system.sum_per_system(one_hot))
-        energies.append(batch.labels["energy"])
-    counts, energies = torch.cat(counts), torch.cat(energies)
-    bias = torch.linalg.lstsq(counts, energies[:, None], driver="gelsd").solution
-    nets = model.heads["energy"].nets
+        totals.append(batch.labels[label].reshape(batch.system.n_systems, -1))
+    counts, totals = torch.cat(counts), torch.cat(totals)
+    # on the processor, with the driver that copes with compositions that are all alike
+    bias = torch.linalg.lstsq(counts.cpu(), totals.cpu(), driver="gelsd").solution.to(totals.device)
     nets.bias.copy_(bias)
-    residual = (energies - (counts @ bias)[:, 0]) / counts.sum(dim=1)
-    nets.scale.fill_(float(residual.std()) if len(residual) > 1 else 1.0)
+    _set_scale(nets, (totals - counts @ bias) / counts.sum(dim=1, keepdim=True))
 
 
-def _centre_spectra(model, batches, species):
+def _centre_atoms(nets, batches, species):
     spectra = torch.cat([batch.labels["ados"] for batch in batches.all_batches(16)])
-    nets = model.heads["dos"].nets
-    for k in range(len(model.species)):
+    for k in range(len(nets.bias)):
         nets.bias[k] = spectra[species == k].mean(dim=0)
-    nets.scale.fill_(float((spectra - nets.bias[species]).std()))
+    _set_scale(nets, spectra - nets.bias[species])
+
+
+def _set_scale(nets, residual):
+    spread = float((residual**2).mean().sqrt())
+    nets.scale.fill_(spread if spread > 0 else 1.0)

@@ -1,5 +1,11 @@
-"""Losses: what a model is asked to get right.  Each is called with a model, a batch and the learning-rate ratio."""
+"""Losses: what a model is asked to get right.
+
+A loss is called with a model, a batch and the learning-rate ratio, and returns (value, dict of mean squared errors).
+``labels`` names what it compares with; ``moves_atoms`` tells whether it needs gradients with respect to the geometry,
+without which a fixed descriptor can be evaluated once for the whole training.
+"""
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -24,6 +30,7 @@ class EnergyLoss:
     energy: tuple = (0.02, 1.0)
     forces: tuple = (1000.0, 1.0)
     virial: tuple = (0.0, 0.0)
+    moves_atoms: ClassVar = True
 
     @property
     def labels(self):
@@ -31,26 +38,36 @@ class EnergyLoss:
         return tuple(name for name, ends in terms.items() if any(ends))
 
     def __call__(self, model, batch, ratio):
-        positions, strain, system, edges = batch.strained_edges()
-        energy = system.sum_per_system(model(system, edges, ("energy",))["energy"])
-        wanted = [positions, strain] if "virial" in self.labels else [positions]
-        n_atoms = system.n_atoms.to(energy.dtype)
+        energy, derivatives = energy_and_derivatives(model, batch, self.labels)
+        n_atoms = batch.system.n_atoms.to(energy.dtype)
         loss, errors = energy.new_zeros(()), {}
         if "energy" in self.labels:
             error = (energy - batch.labels["energy"]) ** 2
             loss = loss + prefactor(self.energy, ratio) * (error / n_atoms).mean()
             errors["energy_eV_per_atom"] = (error / n_atoms**2).mean()
-        if "forces" in self.labels or "virial" in self.labels:
-            gradients = torch.autograd.grad(energy.sum(), wanted, create_graph=torch.is_grad_enabled())
         if "forces" in self.labels:
-            error = (gradients[0] + batch.labels["forces"]) ** 2
-            loss = loss + prefactor(self.forces, ratio) * error.mean()
+            error = ((derivatives["forces"] - batch.labels["forces"]) ** 2).mean(dim=1)
+            loss = loss + prefactor(self.forces, ratio) * (batch.system.sum_per_system(error) / n_atoms).mean()
             errors["forces_eV_per_A"] = error.mean()
         if "virial" in self.labels:
-            error = ((gradients[1] + batch.labels["virial"]) ** 2).mean(dim=(1, 2))
+            error = ((derivatives["virial"] - batch.labels["virial"]) ** 2).mean(dim=(1, 2))
             loss = loss + prefactor(self.virial, ratio) * (error / n_atoms).mean()
             errors["virial_eV_per_atom"] = (error / n_atoms**2).mean()
         return loss, errors
+
+
+def energy_and_derivatives(model, batch, quantities=("forces", "virial")):
+    """Energies [B] eV, and dict of forces [N, 3] eV/Å and virial [B, 3, 3] eV, those asked for.
+
+    Under ``torch.no_grad()`` the graph through the derivatives is not kept, which halves time and memory.
+    """
+    training = torch.is_grad_enabled()
+    with torch.enable_grad():
+        positions, strain, system, edges = batch.strained_edges()
+        energy = system.sum_per_system(model(system, edges, ("energy",))["energy"])
+        leaves = {name: leaf for name, leaf in (("forces", positions), ("virial", strain)) if name in quantities}
+        gradients = torch.autograd.grad(energy.sum(), list(leaves.values()), create_graph=training) if leaves else ()
+    return energy if training else energy.detach(), {name: -g for name, g in zip(leaves, gradients)}
 
 
 @dataclass(frozen=True)
@@ -58,24 +75,25 @@ class SpectrumLoss:
     """Mean squares over atoms and energies of the ADOS, and over structures of the DOS per atom and its integral.
 
     atomic, total, cumulative : weights.  With total = cumulative = 0 the loss is the square of the paper's, divided by
-    the width of the energy window.
+    the width of the energy window; with atomic = 0 it needs no ADOS, only the total DOS.
 
     Source: Zeng et al. 2022, Eq. (2); cumulative term as in Ben Mahmoud et al. 2020.
     """
     atomic: float = 1.0
     total: float = 0.0
     cumulative: float = 0.0
+    moves_atoms: ClassVar = False
 
     @property
     def labels(self):
-        return ("ados",) if self.atomic or not self.total else ("dos",)
+        return ("ados",) if self.atomic else ("dos",)
 
     def __call__(self, model, batch, ratio):
-        prediction = model(batch.system, batch.edges(), ("dos",))["dos"]
+        prediction = batch.predict(model, "dos")
         system, step = batch.system, model.heads["dos"].energies.diff().mean()
         n_atoms = system.n_atoms.to(prediction.dtype)[:, None]
         loss, errors = prediction.new_zeros(()), {}
-        if "ados" in batch.labels:
+        if self.atomic:
             error = (prediction - batch.labels["ados"]) ** 2
             loss = loss + self.atomic * error.mean()
             errors["ados_per_eV"] = error.mean()

@@ -15,7 +15,7 @@ COMMANDS = {
     "train": "train a model as described in a TOML file",
     "test": "errors of a model on a data set",
     "predict": "evaluate a model on structures and write the results",
-    "dos": "density of states of a structure or a trajectory",
+    "dos": "density of states, Fermi level and gap of a structure",
 }
 
 

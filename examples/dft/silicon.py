@@ -4,7 +4,7 @@
     python silicon.py sample second.extxyz --model si         # structures from a model's own MD
     python silicon.py label first.extxyz work --part 0/2      # DFT; one file per structure, skips what is done
     python silicon.py collect work silicon.h5                 # one compressed data set
-    python silicon.py convergence first.extxyz work table.csv # error of the labels against denser k meshes
+    python silicon.py convergence first.extxyz work silicon_convergence.csv   # error of the labels against denser k meshes
 
 Energies, forces and stress: Si.pz-vbc, 20 Ry, 4^3 k points per 8 atoms, Fermi-Dirac at ONE electronic temperature
 (2000 K) for every structure, so that the energy is a function of the positions alone.  DOS: nscf at 6^3 per 8 atoms, 8^3
@@ -21,11 +21,13 @@ import numpy as np
 import torch
 from ase import Atoms, units
 from ase.build import bulk
+from ase.calculators.calculator import InputError
 from ase.io import read, write
 from ase.md.langevin import Langevin
 from ase.md.nptberendsen import NPTBerendsen
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from stillinger_weber import StillingerWeber
+from vesin import NeighborList
 
 from ase_mlelec import DeepPotCalculator
 from ase_mlelec.io.espresso import Projections, read_projections, read_pw
@@ -44,11 +46,13 @@ MODEL_PLAN = [
     ("solid", 32, (1500,), 3.0, 3.0, 1, 670),
     ("liquid", 32, (2000,), 4.0, 4.0, 1, 671),
 ]
+CONVERGENCE = ("solid-8-300K-103", "liquid-8-2000K-324")
 REPEAT = {8: (1, 1, 1), 16: (1, 1, 2), 32: (1, 2, 2), 64: (2, 2, 2)}
 
 # (phase, atoms, temperatures K, linear scale of a = 5.40 Å from, to, structures per temperature, first seed)
 PLAN = [
     ("static", 8, (10,), 0.955, 1.025, 8, 1),
+    ("core", 8, (0,), 0.90, 0.99, 10, 20),
     ("solid", 8, (300, 600, 900, 1200, 1500, 1800, 2200), 0.965, 1.015, 8, 100),
     ("liquid", 8, (1600, 2000, 2500, 3000), 0.950, 1.000, 16, 300),
     ("solid", 16, (300, 1200, 1800), 0.970, 1.010, 2, 500),
@@ -82,51 +86,59 @@ def snapshot(phase, n_atoms, temperature, scale, seed, calculator):
     atoms.calc = calculator
     if phase == "static":
         atoms.rattle(0.02, rng=rng)
+    elif phase == "core":       # atoms pushed together: teaches the repulsion that MD meets when it goes astray
+        atoms.rattle(0.28, rng=rng)
     elif phase == "solid":
         dynamics(atoms, temperature, 300, rng)
     else:
         dynamics(atoms, 6000.0, 300, rng)
         dynamics(atoms, temperature, 300, rng)
-    atoms.calc = None
-    atoms.info = {"name": f"{phase}-{n_atoms}-{temperature}K-{seed:03d}", "phase": phase, "temperature": temperature,
-                  "seed": seed}
     return atoms
 
 
 def model_snapshot(phase, n_atoms, temperature, pressure, seed, calculator):
-    """Constant-pressure MD of a model; a run that leaves reasonable densities is dropped (None)."""
+    """Constant-pressure MD of a model; a run that leaves reasonable densities or distances is dropped (None)."""
     rng = np.random.default_rng(seed)
     atoms = strained_crystal(n_atoms, 0.97 if phase == "liquid" else 0.99, rng)
     atoms.calc = calculator
-    if phase == "liquid":
-        dynamics(atoms, 4500.0, 300, rng)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
-    run = NPTBerendsen(atoms, 2 * units.fs, temperature_K=temperature, pressure_au=pressure * units.GPa,
-                       taut=50 * units.fs, taup=400 * units.fs, compressibility_au=0.01 / units.GPa)
-    for _ in run.irun(600):
-        if not 13.0 < atoms.get_volume() / n_atoms < 24.0:
-            return None
+    try:
+        if phase == "liquid":
+            dynamics(atoms, 4500.0, 300, rng)
+        MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+        run = NPTBerendsen(atoms, 2 * units.fs, temperature_K=temperature, pressure_au=pressure * units.GPa,
+                           taut=50 * units.fs, taup=400 * units.fs, compressibility_au=0.01 / units.GPa)
+        for _ in run.irun(400):
+            if not 13.0 < atoms.get_volume() / n_atoms < 24.0:
+                return None
+    except InputError:      # an immature model lets atoms run into each other
+        return None
     atoms.wrap()
-    atoms.calc = None
-    atoms.info = {"name": f"{phase}-{n_atoms}-{temperature}K-{seed:03d}", "phase": phase, "temperature": temperature,
-                  "seed": seed}
-    return atoms
+    return None if shortest_distance(atoms) < 1.9 else atoms
+
+
+def shortest_distance(atoms):
+    found, = NeighborList(cutoff=4.0, full_list=True).compute(atoms.positions, atoms.cell.array, True, "d")
+    return found.min()
 
 
 def sample(path, make, plan):
     """Write the structures of ``plan`` made by ``make`` (snapshot or model_snapshot)."""
-    images = []
-    for phase, n_atoms, temperatures, low, high, count, seed in plan:
+    done = {atoms.info["name"] for atoms in read(path, ":")} if Path(path).exists() else set()
+    for phase, n_atoms, temperatures, low, high, count, first_seed in plan:
         for t, temperature in enumerate(temperatures):
             for k in range(count):
-                value = low + (high - low) * (k + 0.5) / count
-                atoms = make(phase, n_atoms, temperature, value, seed + t * count + k)
-                if atoms is None:
-                    print(f"{phase} {temperature} K {value:.1f}: dropped")
+                value, seed = low + (high - low) * (k + 0.5) / count, first_seed + t * count + k
+                name = f"{phase}-{n_atoms}-{temperature}K-{seed:03d}"
+                if name in done:
                     continue
-                images.append(atoms)
-                print(atoms.info["name"], f"{atoms.get_volume() / n_atoms:.2f} Å^3/atom", flush=True)
-    write(path, images)
+                atoms = make(phase, n_atoms, temperature, value, seed)
+                if atoms is None:
+                    print(f"{name}: dropped", flush=True)
+                    continue
+                atoms.calc = None
+                atoms.info = {"name": name, "phase": phase, "temperature": temperature, "seed": seed}
+                write(path, atoms, append=True)
+                print(name, f"{atoms.get_volume() / n_atoms:.2f} Å^3/atom", flush=True)
 
 
 def meshes(atoms):
@@ -221,6 +233,28 @@ def collect(work, target):
           + f"; bands complete below {min(complete):.2f} eV")
 
 
+def convergence(path, work, target):
+    """rms error of the site DOS on k meshes against the densest, below the Fermi level, for several widths."""
+    images = {atoms.info["name"]: atoms for atoms in read(path, ":")}
+    meshes_tried, widths = (4, 6, 8, 10), (0.01, 0.02, 0.03, 0.04)
+    rows = ["structure,width_Ry,mesh,rms_error_states_per_eV,signal_states_per_eV"]
+    for name in CONVERGENCE:
+        directory = work / f"convergence-{name}"
+        calculate_energy(images[name], directory, (4, 4, 4))
+        bands = [calculate_bands(images[name], directory, (n,) * 3, int(BANDS_PER_ATOM * len(images[name])))
+                 for n in meshes_tried]
+        level = read_pw(directory / espresso.SAVE).fermi_level
+        energies = ENERGIES[ENERGIES < level]
+        for width in widths:
+            best = bands[-1].site_dos(energies, width * units.Ry)
+            signal = np.sqrt(best.var(axis=0).mean())
+            for n, result in zip(meshes_tried[:-1], bands):
+                error = np.sqrt(((result.site_dos(energies, width * units.Ry) - best) ** 2).mean())
+                rows.append(f"{name},{width},{n}^3 against {meshes_tried[-1]}^3,{error:.4f},{signal:.4f}")
+        shutil.rmtree(directory)
+    Path(target).write_text("\n".join(rows) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -232,6 +266,10 @@ def main():
     command.add_argument("work", type=Path)
     command.add_argument("--part", default="0/1", help="i/n: every n-th structure from the i-th on")
     command = commands.add_parser("collect")
+    command.add_argument("work", type=Path)
+    command.add_argument("target", type=Path)
+    command = commands.add_parser("convergence")
+    command.add_argument("structures")
     command.add_argument("work", type=Path)
     command.add_argument("target", type=Path)
     arguments = parser.parse_args()
@@ -247,6 +285,8 @@ def main():
         label_all(arguments.structures, arguments.work, arguments.part)
     elif arguments.command == "collect":
         collect(arguments.work, arguments.target)
+    elif arguments.command == "convergence":
+        convergence(arguments.structures, arguments.work, arguments.target)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What a run tells: evaluation of trajectories, statistics of atomic densities of states, figures."""

@@ -1,0 +1,82 @@
+"""Statistics of atomic densities of states (ADOS), and the geometry they are compared with.
+
+The order parameter Q itself is ``ase_mlelec.physics.dos.order_parameter``.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ase_mlelec.edges import Edges
+from ase_mlelec.system import System
+
+
+@dataclass(frozen=True)
+class PrincipalComponents:
+    """The directions in which spectra vary most: g ≈ mean + scores @ components.
+
+    mean : array [S], states/eV
+    components : array [K, S], orthonormal rows, the largest entry of each positive
+    explained_variance : array [K], the fraction of the total variance along each component, descending
+    """
+    mean: np.ndarray
+    components: np.ndarray
+    explained_variance: np.ndarray
+
+    def scores(self, ados):
+        """Coordinates [..., K] of spectra [..., S] along the components, states/eV."""
+        return (np.asarray(ados) - self.mean) @ self.components.T
+
+    def spectra(self, scores):
+        """Spectra [..., S] at coordinates [..., K], states/eV."""
+        return self.mean + np.asarray(scores) @ self.components
+
+
+def principal_components(ados, n_components=2):
+    """Principal component analysis of the ADOS of any number of atoms and snapshots.
+
+    ados : array [..., S], states/eV; leading axes are joined
+    n_components : int
+
+    Raises ValueError for fewer than two spectra, NaN, or more components than spectra or grid points.
+
+    Source: Zeng et al. 2022, Sec. VI.
+    """
+    rows = np.asarray(ados, dtype=float)
+    rows = rows.reshape(-1, rows.shape[-1])
+    if not np.isfinite(rows).all():
+        raise ValueError("ados: got NaN or infinity, need finite numbers; leave out the padding of smaller structures")
+    if len(rows) < 2 or not 1 <= n_components <= min(rows.shape):
+        raise ValueError(f"got {len(rows)} spectra of {rows.shape[-1]} points for {n_components} components, need at "
+                         "least two spectra and no more components than spectra or points; give more snapshots")
+    mean = rows.mean(axis=0)
+    _, singular, components = np.linalg.svd(rows - mean, full_matrices=False)
+    # an SVD leaves the sign open
+    peak = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
+    total = max((singular**2).sum(), np.finfo(float).tiny)
+    return PrincipalComponents(mean, (components * np.where(peak < 0, -1.0, 1.0))[:n_components],
+                               (singular**2 / total)[:n_components])
+
+
+def coordination(atoms, radius, width=0.0):
+    """Coordination number of every atom: neighbours within ``radius``, periodic images included.
+
+        n_i = Σ_j w(r_ij),  w = 1 below radius - width/2, 0 above radius + width/2, (1 + cos πx)/2 between them
+
+    atoms : ase.Atoms
+    radius : float, Å; 2.9 lies between the first two shells of silicon, crystalline and liquid
+    width : float, Å; 0 counts neighbours, more makes the number continuous along a trajectory
+
+    Returns array [N].
+
+    Raises ValueError for a radius or width that makes no sense.
+    """
+    if not (radius > 0 and 0 <= width <= 2 * radius):
+        raise ValueError(f"got radius {radius:g} Å and width {width:g} Å, need radius > 0 and 0 <= width <= 2 radius")
+    edges = Edges.build(System.from_atoms(atoms), radius + width / 2)
+    distance = edges.vec.norm(dim=1)
+    weight = torch.ones_like(distance)
+    if width > 0:
+        x = ((distance - radius) / width + 0.5).clamp(min=0)
+        weight = 0.5 * (1 + torch.cos(np.pi * x))
+    return torch.zeros(len(atoms), dtype=weight.dtype).index_add(0, edges.center, weight).numpy()

@@ -1,0 +1,177 @@
+"""Figures of densities of states and of runs.
+
+Every ``plot_*`` function draws into the Axes it is given and returns it; titles, limits, legends and files are the
+caller's.  ``melting_figure`` arranges some of them into a page.
+"""
+import numpy as np
+from matplotlib.figure import Figure
+
+COLOURS = ("#1f5a8a", "#e0a030", "#c8343f", "#3f8f6b", "#7a5195", "#666666")
+SHADE = 0.22        # opacity of bands behind lines
+
+
+def plot_dos(ax, energies, dos, fermi_level=None, *, align=False, occupied=False, **line):
+    """A density of states over energy; call again to compare temperatures or phases.
+
+    energies : array [S], eV
+    dos : array [S], states/eV
+    fermi_level : float, eV; marked by a dashed line in the colour of the curve
+    align : put the Fermi level at zero
+    occupied : shade the states below the Fermi level
+    line : keywords of ``Axes.plot``, such as label and color
+
+    Raises ValueError when ``align`` or ``occupied`` has no Fermi level to refer to.
+    """
+    if fermi_level is None and (align or occupied):
+        raise ValueError("got align or occupied without fermi_level; pass fermi_level in eV")
+    energies, dos = np.asarray(energies, dtype=float), np.asarray(dos, dtype=float)
+    zero = fermi_level if align else 0.0
+    drawn, = ax.plot(energies - zero, dos, **line)
+    if fermi_level is not None:
+        ax.axvline(fermi_level - zero, color="0.45" if align else drawn.get_color(), lw=0.9, ls=(0, (4, 3)), zorder=1)
+    if occupied:
+        ax.fill_between(energies - zero, dos, where=energies <= fermi_level, color=drawn.get_color(), alpha=SHADE, lw=0)
+    ax.set_xlabel(r"$E - E_\mathrm{F}$ (eV)" if align else "energy (eV)")
+    ax.set_ylabel("DOS (states/eV)")
+    ax.set_xlim(energies[0] - zero, energies[-1] - zero)
+    ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+    return ax
+
+
+def plot_dos_map(ax, x, energies, dos, fermi_level=None, *, label="DOS (states/eV)", cmap="magma"):
+    """Densities of states as colours along x, with the Fermi level as a line and a colour bar.
+
+    x : array [n], increasing, such as time
+    energies : array [S], eV
+    dos : array [n, S], states/eV
+    fermi_level : array [n], eV
+    """
+    mesh = ax.pcolormesh(x, energies, np.asarray(dos).T, shading="nearest", cmap=cmap, vmin=0, rasterized=True)
+    if fermi_level is not None:
+        ax.plot(x, fermi_level, color="white", lw=1.2)
+        ax.annotate(r"$E_\mathrm{F}$", (x[len(x) // 12], np.asarray(fermi_level)[len(x) // 12]), xytext=(0, 4),
+                    textcoords="offset points", color="white")
+    ax.set_ylabel("energy (eV)")
+    ax.figure.colorbar(mesh, ax=ax, label=label, pad=0.015)
+    return ax
+
+
+def plot_series(ax, x, values, label, **line):
+    """A quantity along x; of a quantity per atom the mean, and the range of the middle 80 % of the atoms as a band.
+
+    x : array [n], such as time
+    values : array [n] or [n, N]
+    label : str, with the unit; the name of the y axis
+    line : keywords of ``Axes.plot``
+    """
+    values = np.asarray(values, dtype=float)
+    drawn, = ax.plot(x, values if values.ndim == 1 else np.nanmean(values, axis=1), **line)
+    if values.ndim > 1:
+        low, high = np.nanpercentile(values, (10, 90), axis=1)
+        ax.fill_between(x, low, high, color=drawn.get_color(), alpha=SHADE, lw=0)
+    ax.set_ylabel(label)
+    ax.margins(x=0)
+    return ax
+
+
+def plot_parity(ax, reference, prediction, unit="", **points):
+    """Prediction against reference with the diagonal, the mean absolute and the root mean square error.
+
+    reference, prediction : arrays of one shape
+    unit : str, such as "eV/Å"
+    points : keywords of ``Axes.plot``
+
+    Raises ValueError for different shapes.
+    """
+    reference, prediction = np.asarray(reference, dtype=float), np.asarray(prediction, dtype=float)
+    if reference.shape != prediction.shape:
+        raise ValueError(f"got reference {reference.shape} and prediction {prediction.shape}, need one shape; "
+                         "evaluate the same structures in the same order")
+    error = (prediction - reference).ravel()
+    many = error.size > 2000
+    style = {"ls": "", "marker": ".", "ms": 2 if many else 6, "alpha": 0.3 if many else 0.8, "mew": 0,
+             "color": COLOURS[0], "rasterized": many}
+    both = np.concatenate([reference.ravel(), prediction.ravel()])
+    pad = 0.04 * (np.ptp(both) or 1.0)
+    limits = both.min() - pad, both.max() + pad
+    ax.axline((limits[0], limits[0]), slope=1, color="0.6", lw=0.9, zorder=0)
+    ax.plot(reference.ravel(), prediction.ravel(), **(style | points))
+    ax.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"reference{unit and f' ({unit})'}",
+           ylabel=f"prediction{unit and f' ({unit})'}")
+    ax.text(0.04, 0.96, f"MAE {np.abs(error).mean():.3g} {unit}\nRMSE {np.sqrt((error**2).mean()):.3g} {unit}",
+            transform=ax.transAxes, va="top", fontsize="small")
+    return ax
+
+
+def plot_components(ax, scores, values=None, label="", *, cmap="viridis"):
+    """Atoms in the plane of two principal components of their density of states, coloured by a number per atom.
+
+    scores : array [..., 2], states/eV, from PrincipalComponents.scores
+    values : array [...], such as the order parameter; adds a colour bar with ``label``
+    """
+    scores = np.asarray(scores).reshape(-1, np.shape(scores)[-1])
+    colour = {"color": COLOURS[0]} if values is None else {"c": np.ravel(values), "cmap": cmap}
+    drawn = ax.scatter(scores[:, 0], scores[:, 1], s=5, lw=0, alpha=0.6, rasterized=True, **colour)
+    ax.set(xlabel="component 1 (states/eV)", ylabel="component 2 (states/eV)")
+    if values is not None:
+        ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.015).solids.set_alpha(1)
+    return ax
+
+
+def melting_figure(run, *, title=None):
+    """A page on a run through a phase transition: temperature, order parameter, coordination and DOS over time; DOS and
+    order parameter at the start, half-way through the transition, and at the end.
+
+    run : mapping with "time" [n] fs, "temperature" [n] K, "order_parameter" [n, N] states/eV, "coordination" [n, N],
+        "total_dos" [n, S] states/eV, "fermi_level" [n] eV and "energy_grid" [S] eV, such as the ``results`` of an
+        ElectronicRecorder
+
+    Returns a matplotlib Figure; save it with ``figure.savefig(path)``.
+
+    Source: after Zeng et al. 2022, Figs. 5-7.
+    """
+    run = {name: run[name] for name in ("time", "temperature", "order_parameter", "coordination", "total_dos",
+                                        "fermi_level", "energy_grid")}
+    time, dos = run["time"] / 1000, run["total_dos"] / run["order_parameter"].shape[1]
+    figure = Figure(figsize=(10.5, 7.2), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.03)
+    page = figure.add_gridspec(1, 2, width_ratios=(1.5, 1))
+    left = page[0].subgridspec(4, 1, height_ratios=(1, 1, 1, 2.1))
+    right = page[1].subgridspec(2, 1)
+    series = [figure.add_subplot(left[0])]
+    series += [figure.add_subplot(left[k], sharex=series[0]) for k in range(1, 4)]
+    for ax, name, label, colour in zip(series, ("temperature", "order_parameter", "coordination"),
+                                       ("temperature (K)", "$Q$ (states/eV)", "neighbours"),
+                                       (COLOURS[2], COLOURS[0], COLOURS[3])):
+        plot_series(ax, time, run[name], label, color=colour)
+        ax.tick_params(labelbottom=False)
+    plot_dos_map(series[3], time, run["energy_grid"], dos, run["fermi_level"], label="DOS (states/eV/atom)")
+    series[3].set_xlabel("time (ps)")
+    spectra, histogram = figure.add_subplot(right[0]), figure.add_subplot(right[1])
+    _compare_stages(spectra, histogram, run, time, dos)
+    for k, ax in enumerate((*series, spectra, histogram)):
+        ax.set_title(f"({'abcdef'[k]})", loc="left", fontsize="medium", pad=3)
+        if ax is not series[3]:
+            ax.spines[["top", "right"]].set_visible(False)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def _compare_stages(spectra, histogram, run, time, dos):
+    """Spectra and distribution of the order parameter at start, transition and end: means over a tenth of the run."""
+    n, width = len(time), max(1, len(time) // 10)
+    order = np.nanmean(run["order_parameter"], axis=1)
+    half = int(np.abs(order - (order[:width].mean() + order[-width:].mean()) / 2).argmin())
+    bins = np.linspace(np.nanmin(run["order_parameter"]), np.nanmax(run["order_parameter"]) + 1e-9, 41)
+    for start, colour in zip((0, half - width // 2, n - width), COLOURS):
+        part = slice(max(start, 0), max(start, 0) + width)
+        level, kelvin = run["fermi_level"][part].mean(), run["temperature"][part].mean()
+        label = f"{time[part].mean():.1f} ps, {kelvin:.0f} K"
+        plot_dos(spectra, run["energy_grid"], dos[part].mean(axis=0), level, align=True, color=colour, label=label)
+        histogram.hist(run["order_parameter"][part].ravel(), bins=bins, density=True, color=colour, alpha=0.55,
+                       label=label)
+    spectra.set_ylabel("DOS (states/eV/atom)")
+    spectra.legend(frameon=False, fontsize="small", loc="upper left")
+    histogram.set(xlabel="order parameter $Q$ (states/eV)", ylabel="share of atoms", yticks=[])
+    histogram.legend(frameon=False, fontsize="small")

@@ -1,0 +1,195 @@
+"""The configuration of a training in TOML, with strict keys.
+
+    [data]
+    files = ["silicon.h5"]          # relative to the configuration file
+
+    [energy]                        # the heads wanted; an empty section takes the defaults below
+    forces = [100, 10]
+
+    [dos]
+
+    [output]
+    model = "si.safetensors"
+"""
+import difflib
+import tomllib
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import get_args, get_origin, get_type_hints
+
+Pair = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """files : data sets, relative to the configuration file
+    train, validation, test : groups of frames; a frame without group trains, those of other groups are left out
+    validation_fraction : share of the training frames that is held out at random where no frame is in ``validation``
+    """
+    files: tuple[str, ...]
+    train: tuple[str, ...] = ("train",)
+    validation: tuple[str, ...] = ("validation",)
+    test: tuple[str, ...] = ("test",)
+    validation_fraction: float = 0.1
+
+    def __post_init__(self):
+        if not self.files:
+            raise ValueError("data.files: got an empty list; name at least one data set")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"data.validation_fraction: got {self.validation_fraction:g}, need 0 <= fraction < 1")
+
+
+@dataclass(frozen=True)
+class DescriptorConfig:
+    """Arguments of DeepPotSE; n_basis = 0 stands for embedding nets, no sel for one by the volume of the cutoff."""
+    cutoff: float = 6.0
+    smooth: float = 1.8
+    widths: tuple[int, ...] = (24,)
+    n_axis: int = 8
+    l_max: int = 3
+    n_basis: int = 16
+    sel: tuple[int, ...] = ()
+    one_side: bool = True
+
+
+@dataclass(frozen=True)
+class EnergyConfig:
+    """widths : of the fitting nets
+    energy, forces, virial : prefactors of the loss at the first and the last step; [0, 0] leaves the label out
+    learning_rate : at the first and the last step
+    """
+    widths: tuple[int, ...] = (64, 64)
+    energy: Pair = (0.1, 10.0)
+    forces: Pair = (100.0, 10.0)
+    virial: Pair = (1.0, 5.0)
+    steps: int = 4000
+    learning_rate: Pair = (5e-3, 5e-6)
+    batch_size: int = 4
+
+    def __post_init__(self):
+        _check_training("energy", self, (*self.energy, *self.forces, *self.virial))
+
+
+@dataclass(frozen=True)
+class DOSConfig:
+    """widths : of the fitting nets
+    atomic, total, cumulative : weights of the loss; atomic = 0 trains on the total DOS alone
+    learning_rate : at the first and the last step
+    """
+    widths: tuple[int, ...] = (128, 128)
+    atomic: float = 1.0
+    total: float = 0.0
+    cumulative: float = 0.0
+    steps: int = 2000
+    learning_rate: Pair = (2e-3, 2e-6)
+    batch_size: int = 8
+
+    def __post_init__(self):
+        _check_training("dos", self, (self.atomic, self.total, self.cumulative))
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """model : the model file, relative to the configuration file; checkpoints and learning curves go next to it"""
+    model: str
+
+    def __post_init__(self):
+        if not self.model.endswith(".safetensors"):
+            raise ValueError(f"output.model: got '{self.model}', need a name that ends in .safetensors; rename it")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training: data, descriptor, the heads that are wanted (at least one), output, and the seed of everything random.
+
+    The energy head is trained together with the descriptor; the DOS head then on the descriptor as it is, or together
+    with it where there is no energy head.
+    """
+    data: DataConfig
+    output: OutputConfig
+    descriptor: DescriptorConfig = field(default_factory=DescriptorConfig)
+    energy: EnergyConfig | None = None
+    dos: DOSConfig | None = None
+    seed: int = 0
+    folder: Path = field(default=Path("."), metadata={"key": False})    # what relative paths start from
+
+    def __post_init__(self):
+        if self.energy is None and self.dos is None:
+            raise ValueError("got neither an [energy] nor a [dos] section; add at least one, it may be empty")
+
+
+def _check_training(section, config, weights):
+    if min(weights) < 0 or not any(weights):
+        raise ValueError(f"{section}: got the loss weights {', '.join(f'{w:g}' for w in weights)}, need none below 0 and "
+                         "one above; correct them")
+    if min(config.learning_rate) <= 0:
+        raise ValueError(f"{section}.learning_rate: got {list(config.learning_rate)}, need two numbers above 0")
+    for name in ("steps", "batch_size"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{section}.{name}: got {getattr(config, name)}, need at least 1")
+
+
+def read_config(path):
+    """Config of a TOML file.
+
+    Raises ValueError, with the name of the file, for a missing file, a mistake in the TOML, an unknown or missing key, or
+    a wrong type.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        return parse_config(tomllib.loads(text), path.parent)
+    except (OSError, ValueError) as error:      # tomllib's errors and those of the encoding are ValueErrors
+        raise ValueError(f"{path}: {error}") from None
+
+
+def parse_config(table, folder="."):
+    """Config of nested dicts, as tomllib returns them; relative paths start from ``folder``.
+
+    Raises ValueError for an unknown or missing key, or a wrong type.
+    """
+    return _build(Config, table, "", folder=Path(folder))
+
+
+def _build(cls, table, where, **given):
+    kinds = get_type_hints(cls)
+    keys = {entry.name: entry for entry in fields(cls) if entry.metadata.get("key", True)}
+    for key in table:
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise ValueError(f"unknown key '{where}{key}'; {hint}known are {', '.join(keys)}")
+    for key, entry in keys.items():
+        if key not in table and entry.default is MISSING and entry.default_factory is MISSING:
+            raise ValueError(f"key '{where}{key}' is missing; add it")
+    return cls(**given, **{key: _convert(value, kinds[key], f"{where}{key}") for key, value in table.items()})
+
+
+def _convert(value, kind, where):
+    """``value`` as the annotated type ``kind``; TOML arrays become tuples and integers serve as floats."""
+    if get_origin(kind) is UnionType:
+        kind, = (option for option in get_args(kind) if option is not NoneType)
+    if hasattr(kind, "__dataclass_fields__"):
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: got {value!r}, need a section [{where}]")
+        return _build(kind, value, f"{where}.")
+    if get_origin(kind) is tuple:
+        entry, *others = get_args(kind)
+        if not isinstance(value, list) or (Ellipsis not in others and len(value) != 1 + len(others)):
+            raise ValueError(f"{where}: got {value!r}, need {_described(kind)}")
+        return tuple(_convert(item, entry, f"{where}[{i}]") for i, item in enumerate(value))
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{where}: got {value!r}, need {_described(kind)}")
+    return value
+
+
+def _described(kind):
+    names = {int: "an integer", float: "a number", str: "a text in quotes", bool: "true or false"}
+    if kind in names:
+        return names[kind]
+    entry, *others = get_args(kind)
+    what = {int: "integers", float: "numbers", str: "texts in quotes"}[entry]
+    return f"a list of {what}, [...]" if Ellipsis in others else f"a list of {1 + len(others)} {what}"

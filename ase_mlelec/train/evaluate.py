@@ -1,0 +1,100 @@
+"""Errors of a model on labelled structures: the table of ``mlelec test`` and of a model's metadata."""
+import numpy as np
+import torch
+
+from ase_mlelec import units
+from ase_mlelec.train.frames import Batches
+from ase_mlelec.train.losses import energy_and_derivatives
+
+FRAMES_PER_BATCH = 8
+# key of the result -> what it is, unit
+QUANTITIES = {
+    "energy_mae_meV_per_atom": ("energy, mean absolute", "meV/atom"),
+    "energy_rmse_meV_per_atom": ("energy, root mean square", "meV/atom"),
+    "forces_mae_meV_per_A": ("force component, mean absolute", "meV/Å"),
+    "forces_rmse_meV_per_A": ("force component, root mean square", "meV/Å"),
+    "stress_rmse_GPa": ("stress component, root mean square", "GPa"),
+    "ados_rmse_states_per_eV": ("ADOS, root mean square", "states/eV"),
+    "ados_rmse_over_std": ("ADOS, relative to its spread over the atoms", ""),
+    "dos_rmse_states_per_eV_per_atom": ("total DOS per atom, root mean square", "states/eV/atom"),
+}
+
+
+def errors(model, frames):
+    """Errors of everything that ``model`` predicts and ``frames`` have labels of.
+
+    The spread of the ADOS is the square root of the variance over the atoms of ``frames``, averaged over the energies:
+    a model that predicts the mean spectrum for every atom has a relative error of 1.
+
+    Returns dict of float, keys as in QUANTITIES.
+
+    Raises ValueError when there is nothing to compare, labels are mis-shaped or on another energy grid, and InputError
+    for species that the model does not know.
+    """
+    energy = [name for name in ("energy", "forces", "virial") if name in frames.labels and "energy" in model.heads]
+    spectra = [name for name in ("ados", "dos") if name in frames.labels and "dos" in model.heads][:1]
+    if not energy + spectra:
+        raise ValueError(f"got {len(frames)} frames with the labels {', '.join(frames.labels) or 'none'} in common, "
+                         f"the model predicts {', '.join(model.heads)}; give data with labels of these")
+    fast = model.for_evaluation()
+    batches = Batches.for_model(fast, frames, tuple(energy + spectra))
+    with torch.no_grad():
+        return (_energy_errors(fast, batches, energy) if energy else {}) | (
+            _spectrum_errors(fast, batches, spectra[0]) if spectra else {})
+
+
+def _energy_errors(model, batches, labels):
+    found = {name: [] for name in labels}
+    for batch in batches.all_batches(FRAMES_PER_BATCH):
+        energy, derivatives = energy_and_derivatives(model, batch, labels)
+        differences = {name: value - batch.labels[name] for name, value in derivatives.items()}
+        if "energy" in labels:
+            differences["energy"] = (energy - batch.labels["energy"]) / batch.system.n_atoms
+        if "virial" in labels:
+            differences["virial"] = differences["virial"] / batch.system.volume[:, None, None] / units.GPA
+        for name, difference in differences.items():
+            found[name].append(difference.double().cpu().numpy())
+    found = {name: np.concatenate(parts) for name, parts in found.items()}
+    result = {}
+    for name, stem in (("energy", "meV_per_atom"), ("forces", "meV_per_A")):
+        if name in found:
+            result[f"{name}_mae_{stem}"] = 1000 * float(np.abs(found[name]).mean())
+            result[f"{name}_rmse_{stem}"] = 1000 * _rms(found[name])
+    if "virial" in found:
+        result["stress_rmse_GPa"] = _rms(found["virial"])
+    return result
+
+
+def _spectrum_errors(model, batches, label):
+    atomic, total, labels = [], [], []
+    for batch in batches.all_batches(FRAMES_PER_BATCH):
+        system, prediction, truth = batch.system, batch.predict(model, "dos"), batch.labels[label]
+        if label == "ados":
+            atomic.append((prediction - truth).double().cpu().numpy())
+            labels.append(truth.double().cpu().numpy())
+            truth = system.sum_per_system(truth)
+        difference = (system.sum_per_system(prediction) - truth) / system.n_atoms[:, None]
+        total.append(difference.double().cpu().numpy())
+    result = {}
+    if label == "ados":
+        result["ados_rmse_states_per_eV"] = _rms(np.concatenate(atomic))
+        spread = float(np.sqrt(np.concatenate(labels).var(axis=0).mean()))
+        if spread > 0:      # a single atom has none
+            result["ados_rmse_over_std"] = result["ados_rmse_states_per_eV"] / spread
+    return result | {"dos_rmse_states_per_eV_per_atom": _rms(np.concatenate(total))}
+
+
+def _rms(values):
+    return float(np.sqrt((values**2).mean()))
+
+
+def table(columns):
+    """Text of a table: one line per quantity, one column per entry of ``columns``, a dict of results of ``errors``."""
+    rows = [key for key in QUANTITIES if any(key in result for result in columns.values())]
+    width = max(len(QUANTITIES[key][0]) for key in rows)
+    lines = [" " * width + "".join(f"{name:>12}" for name in columns)]
+    for key in rows:
+        title, unit = QUANTITIES[key]
+        values = "".join(f"{result[key]:12.4g}" if key in result else f"{'-':>12}" for result in columns.values())
+        lines.append(f"{title:<{width}}{values}  {unit}".rstrip())
+    return "\n".join(lines)

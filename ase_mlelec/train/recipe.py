@@ -1,0 +1,187 @@
+"""The recipe behind ``mlelec train``: from a configuration and data sets to a model file with its provenance."""
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+from ase_mlelec.descriptors import DeepPotSE
+from ase_mlelec.edges import Edges
+from ase_mlelec.heads import ScalarHead, SpectrumHead
+from ase_mlelec.io.frames import join, read_frames
+from ase_mlelec.model import Model
+from ase_mlelec.physics import fermi
+from ase_mlelec.system import System
+from ase_mlelec.train.evaluate import errors
+from ase_mlelec.train.fit import fit, standardise, standardise_heads
+from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
+
+COPIED = ("dos_width_eV", "energy_reference", "valence_electrons", "settings")     # attributes of the data
+PACKAGES = ("ase-mlelec", "torch", "numpy", "ase")
+
+
+def train(config, progress=True):
+    """Train a model as ``config`` (a Config) says, save it, and return it.
+
+    First the descriptor with the energy head, then the DOS head on the descriptor as it is then; without energy head the
+    DOS head and the descriptor together.  Checkpoints and learning curves are next to the output: the same call after an
+    interruption goes on where the last checkpoint was.  The checkpoints are removed when the model has been saved.
+
+    Returns Model; ``metadata["errors"]`` has the errors on the held-out frames, ``metadata["training"]`` the provenance.
+
+    Raises ValueError for data that do not fit the configuration, and for checkpoints of another one.
+    """
+    parts = split(join(read_frames(config.folder / name) for name in config.data.files), config)
+    # what cannot be described is found out before the training, not after it
+    described = describe(parts["train"], config)
+    model = _new_model(parts["train"], config)
+    (config.folder / config.output.model).parent.mkdir(parents=True, exist_ok=True)
+    checkpoints = []
+    if config.energy:
+        checkpoints.append(_train_energy(model, parts, config, progress))
+    if config.dos:
+        checkpoints.append(_train_dos(model, parts, config, progress))
+    model.cpu()
+    held_out = {name: errors(model, part) for name, part in parts.items() if name != "train" and len(part)}
+    model.metadata = described | {"errors": held_out, "training": _provenance(parts, config)}
+    model.save(config.folder / config.output.model)
+    for checkpoint in checkpoints:
+        checkpoint.unlink(missing_ok=True)
+    return model.eval()
+
+
+def split(frames, config):
+    """dict of Frames: train, validation and test, by group or at random (see DataConfig).
+
+    Raises ValueError when nothing is left to train on.
+    """
+    data = config.data
+    training = frames.select(lambda frame: not frame.group or frame.group in data.train)
+    held = frames.select(lambda frame: frame.group in data.validation)
+    test = frames.select(lambda frame: frame.group in data.test)
+    if not len(held):
+        order = np.random.default_rng(config.seed).permutation(len(training))
+        chosen = set(order[:round(data.validation_fraction * len(training))].tolist())
+        held = replace(training, frames=[frame for i, frame in enumerate(training) if i in chosen])
+        training = replace(training, frames=[frame for i, frame in enumerate(training) if i not in chosen])
+    if not len(training):
+        groups = sorted({frame.group for frame in frames})
+        raise ValueError(f"got {len(frames)} frames of the groups {', '.join(groups) or 'none'}, none of them to train "
+                         f"on; name groups in data.train, now {', '.join(data.train)}")
+    return {"train": training, "validation": held, "test": test}
+
+
+def describe(frames, config):
+    """dict of JSON types: what a model trained on ``frames`` has to tell about its numbers."""
+    described = {name: frames.attributes[name] for name in COPIED if name in frames.attributes}
+    shortest = shortest_distance(frames, config.descriptor.cutoff)
+    if shortest is not None:
+        described["shortest_distance_A"] = shortest
+    temperature = frames.attributes.get("settings", {}).get("electronic_temperature_K")
+    if temperature is not None:
+        described["electronic_temperature_K"] = temperature
+    valence = frames.attributes.get("valence_electrons")
+    if config.dos and valence and frames.energies is not None and {"ados", "dos"} <= set(frames.labels):
+        described["electrons_in_dos"] = electrons_in_dos(frames, valence, temperature or 0.0)
+    return described
+
+
+def shortest_distance(frames, cutoff):
+    """The shortest distance of two atoms, Å, or None where none are within ``cutoff``."""
+    edges = (Edges.build(System.from_atoms(frame.atoms), cutoff) for frame in frames)
+    return min((float(e.vec.norm(dim=1).min()) for e in edges if len(e.vec)), default=None)
+
+
+def electrons_in_dos(frames, valence_electrons, temperature):
+    """Electrons per atom of each species that the atomic DOS hold below the Fermi level, mean over ``frames``.
+
+    Projections miss a little of every state, so that the sum of the atomic DOS reaches the number of valence electrons
+    only above the true Fermi level.  The level is found from the total DOS, which misses nothing:
+
+        n = integral of f(e - mu) sum_i D_i(e) de,  mu from D(e) and the valence electrons
+
+    The valence electrons of all species are scaled by the common ratio of n to their number.
+
+    valence_electrons : dict, by symbol
+    temperature : float, K
+
+    Returns dict of float, by symbol.
+    """
+    ratios = []
+    for frame in frames:
+        n_valence = sum(valence_electrons[symbol] for symbol in frame.atoms.get_chemical_symbols())
+        level = fermi.fermi_level(frames.energies, frame.labels["dos"], n_valence, temperature)
+        weights = fermi.integration_weights(frames.energies, level, temperature)[0]
+        ratios.append(weights @ frame.labels["ados"].sum(axis=0) / n_valence)
+    return {symbol: count * float(np.mean(ratios)) for symbol, count in valence_electrons.items()}
+
+
+def _new_model(frames, config):
+    species = sorted({symbol for frame in frames for symbol in frame.atoms.get_chemical_symbols()})
+    arguments = asdict(config.descriptor)
+    arguments["n_basis"] = arguments["n_basis"] or None
+    with _seeded(config.seed):
+        descriptor = DeepPotSE(species, **arguments)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Model(descriptor, {}).to(device=device, dtype=torch.float64)
+
+
+def _train_energy(model, parts, config, progress):
+    options = config.energy
+    _add_head(model, ScalarHead, config.seed, widths=options.widths)
+    standardise(model, parts["train"])
+    return _fit(model, "energy", EnergyLoss(options.energy, options.forces, options.virial), parts, config, progress)
+
+
+def _train_dos(model, parts, config, progress):
+    options, frames = config.dos, parts["train"]
+    if frames.energies is None:
+        raise ValueError("the spectra of the data have no energy grid; convert the data with 'mlelec convert --grid'")
+    head = _add_head(model, SpectrumHead, config.seed, energies=frames.energies, widths=options.widths)
+    for layer in head.nets.last:        # start from the mean spectrum: better than from noise around it
+        torch.nn.init.zeros_(layer.weight)
+    if config.energy:
+        standardise_heads(model, frames, ["dos"])
+    else:
+        standardise(model, frames)
+    loss = SpectrumLoss(options.atomic, options.total, options.cumulative)
+    parameters = head.parameters() if config.energy else None
+    return _fit(model, "dos", loss, parts, config, progress, parameters)
+
+
+def _add_head(model, kind, seed, **options):
+    """Give ``model`` a new head of class ``kind`` with weights that depend on the seed alone."""
+    parameter = next(model.parameters())
+    with _seeded(seed):
+        head = kind(len(model.species), model.descriptor.n_features, **options)
+    model.heads[head.quantity] = head.to(device=parameter.device, dtype=parameter.dtype)
+    return head
+
+
+def _fit(model, name, loss, parts, config, progress, parameters=None):
+    """One stage; returns the path of its checkpoint."""
+    options = getattr(config, name)
+    output = config.folder / config.output.model
+    checkpoint = output.with_suffix(f".{name}.checkpoint")
+    fit(model, parts["train"], loss, steps=options.steps, validation=parts["validation"],
+        batch_size=options.batch_size, learning_rate=options.learning_rate, parameters=parameters, seed=config.seed,
+        checkpoint=checkpoint, curve=output.with_suffix(f".{name}.csv"), progress=progress)
+    return checkpoint
+
+
+def _provenance(parts, config):
+    settings = asdict(config)
+    del settings["folder"]      # where the files lay says nothing about them
+    return {"frames": {name: len(part) for name, part in parts.items()},
+            "fingerprints": {name: part.fingerprint() for name, part in parts.items() if len(part)},
+            "configuration": settings,
+            "versions": {name: version(name) for name in PACKAGES}}
+
+
+@contextmanager
+def _seeded(seed):
+    """Random weights inside the block depend on ``seed`` alone; random numbers outside go on as if nothing had been."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

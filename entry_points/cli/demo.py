@@ -1,0 +1,81 @@
+"""``mlelec demo``"""
+from pathlib import Path
+
+HELP = ("Relax silicon, melt it, and follow its electrons: density of states, Fermi level, and an order parameter per "
+        "atom. Writes a picture, a trajectory for 'ase gui', and the numbers (HDF5); takes about a minute.")
+
+HOT, COOL = 3400, 2000      # K: far above melting, so that it melts within a picosecond; and what it is cooled to
+
+
+def add_arguments(parser):
+    parser.add_argument("--output", type=Path, default="mlelec-demo", metavar="FOLDER",
+                        help="where the files go (%(default)s)")
+    parser.add_argument("--model", default="si", help="name or path of a model with energy and DOS (%(default)s)")
+    parser.add_argument("--atoms-per-side", type=int, default=3, metavar="N",
+                        help="cubic cells of 8 atoms along each side (%(default)s, which makes 216 atoms)")
+    parser.add_argument("--steps", type=int, default=1600, help="time steps of 2 fs (%(default)s)")
+
+
+def run(arguments):
+    from ase_mlelec import DeepDOSCalculator
+
+    if arguments.atoms_per_side < 1 or arguments.steps < 10:
+        raise ValueError(f"got --atoms-per-side {arguments.atoms_per_side} and --steps {arguments.steps}, need at "
+                         "least 1 and 10")
+    calc = DeepDOSCalculator(arguments.model)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    atoms = relaxed_crystal(calc) * ((arguments.atoms_per_side,) * 3)
+    atoms.calc = calc
+    draw(melt(atoms, arguments.steps, arguments.output / "demo"), arguments.output / "demo.png")
+
+
+def relaxed_crystal(calc):
+    """The cubic cell of 8 atoms at the lattice constant of the model."""
+    from ase.build import bulk
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import BFGS
+
+    atoms = bulk("Si", "diamond", a=5.5, cubic=True)
+    atoms.calc = calc
+    BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.005, steps=100)
+    print(f"Relaxed the diamond cell: lattice constant {atoms.cell.lengths().mean():.3f} Å, "
+          f"Fermi level {calc.get_fermi_level():.2f} eV.")
+    return atoms
+
+
+def melt(atoms, steps, path):
+    """Heat quickly to HOT, cool to COOL, and record on the way; the results of the recorder."""
+    import numpy as np
+    from ase import units
+    from ase.md.langevin import Langevin
+
+    from ase_mlelec import ElectronicRecorder
+    from ase_mlelec.analysis import ados
+    from ase_mlelec.analysis.trajectory import heat
+
+    def coordination(atoms):
+        return ados.coordination(atoms, radius=2.9, width=0.3)
+
+    dyn = Langevin(atoms, 2 * units.fs, temperature_K=300, friction=0.02 / units.fs, fixcm=False,
+                   rng=np.random.default_rng(1))
+    recorder = ElectronicRecorder(
+        atoms, path.with_suffix(".h5"), dyn=dyn, extxyz=path.with_suffix(".extxyz"), resume=False,
+        quantities=["temperature", "energy", "fermi_level", "total_dos", "order_parameter", coordination])
+    dyn.attach(recorder, interval=max(1, steps // 80))
+    heating = int(0.65 * steps)
+    print(f"Heating {len(atoms)} atoms from 300 to {HOT} K in {2e-3 * heating:.1f} ps ...")
+    heat(dyn, 300, HOT, heating)
+    print(f"Cooling to {COOL} K in {2e-3 * (steps - heating):.1f} ps: if it stays disordered, it is a liquid ...")
+    heat(dyn, HOT, COOL, steps - heating)
+    return recorder.results
+
+
+def draw(results, path):
+    from ase_mlelec.analysis.plots import melting_figure
+
+    order, level, near = (results[name] for name in ("order_parameter", "fermi_level", "coordination"))
+    print(f"Fermi level {level[0]:.2f} -> {level[-1]:.2f} eV, neighbours {near[0].mean():.1f} -> {near[-1].mean():.1f}, "
+          f"order parameter Q {order[0].mean():.2f} -> {order[-1].mean():.2f} states/eV.")
+    melting_figure(results, title=f"Melting of silicon, {order.shape[1]} atoms").savefig(path, dpi=150)
+    print(f"Wrote {path}, {path.with_suffix('.h5')} and {path.with_suffix('.extxyz')}. Colour the atoms by Q:\n"
+          f"  ase gui {path.with_suffix('.extxyz')}@-1    (View -> Colors -> By user-defined \"order_parameter\")")

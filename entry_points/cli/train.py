@@ -1,0 +1,24 @@
+"""``mlelec train``"""
+HELP = ("Train a model as described in a TOML file. The same command goes on with a run that was interrupted. Learning "
+        "curves (CSV) appear next to the model.")
+
+
+def add_arguments(parser):
+    parser.add_argument("config", metavar="CONFIG.toml", help="sections [data], [energy] and/or [dos], [output] and, "
+                        "where the defaults are not wanted, [descriptor]; see 'pydoc ase_mlelec.train.config'")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no table of errors")
+
+
+def run(arguments):
+    from ase_mlelec.train.config import read_config
+
+    config = read_config(arguments.config)
+
+    from ase_mlelec.train.evaluate import table
+    from ase_mlelec.train.recipe import train
+
+    model = train(config, progress=not arguments.quiet)
+    if not arguments.quiet:
+        if model.metadata["errors"]:
+            print(table(model.metadata["errors"]))
+        print(f"Model: {config.folder / config.output.model}")

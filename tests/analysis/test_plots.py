@@ -1,0 +1,92 @@
+"""Figures are made without a display and without warnings (which are errors); what is drawn are the data."""
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from ase_mlelec.analysis import plots
+
+ENERGIES = np.linspace(-8, 10, 91)
+
+
+@pytest.fixture
+def ax():
+    return Figure(layout="constrained").add_subplot()
+
+
+def gaussian(centre):
+    return np.exp(-(ENERGIES - centre)**2)
+
+
+def is_drawn(figure, path):
+    figure.savefig(path, dpi=40)
+    return path.stat().st_size > 1000
+
+
+def test_dos(ax, tmp_path):
+    assert plots.plot_dos(ax, ENERGIES, gaussian(0), 1.0, label="solid", color="k", occupied=True) is ax
+    plots.plot_dos(ax, ENERGIES, gaussian(2), 1.5, label="liquid")
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), gaussian(0))
+    assert [line.get_xdata()[0] for line in ax.lines[1::2]] == [1.0, 1.5]
+    assert ax.get_xlabel() == "energy (eV)" and "states/eV" in ax.get_ylabel()
+    assert is_drawn(ax.figure, tmp_path / "dos.png")
+
+
+def test_aligned_dos(ax):
+    plots.plot_dos(ax, ENERGIES, gaussian(2), 2.0, align=True)
+    curve, level = ax.lines
+    assert curve.get_xdata()[np.argmax(curve.get_ydata())] == pytest.approx(0)
+    assert level.get_xdata()[0] == 0
+    assert "F" in ax.get_xlabel()
+
+
+@pytest.mark.parametrize("option", ["align", "occupied"])
+def test_fermi_level_is_needed(ax, option):
+    with pytest.raises(ValueError, match="without fermi_level"):
+        plots.plot_dos(ax, ENERGIES, gaussian(0), **{option: True})
+
+
+def test_dos_map(ax, tmp_path):
+    time = np.arange(6.0)
+    assert plots.plot_dos_map(ax, time, ENERGIES, [gaussian(k) for k in range(6)], time) is ax
+    np.testing.assert_array_equal(ax.collections[0].get_array().reshape(91, 6)[:, 2], gaussian(2))
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), time)
+    assert is_drawn(ax.figure, tmp_path / "map.png")
+
+
+def test_series(ax):
+    values = np.arange(12.0).reshape(3, 4)
+    assert plots.plot_series(ax, [0, 1, 2], values, "$Q$ (states/eV)") is ax
+    plots.plot_series(ax, [0, 1, 2], values[:, 0], "$Q$ (states/eV)")
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), values.mean(axis=1))
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), values[:, 0])
+    assert len(ax.collections) == 1
+
+
+@pytest.mark.parametrize("size", [10, 5000])
+def test_parity(ax, tmp_path, size):
+    reference = np.random.default_rng(0).normal(size=(size, 3))
+    assert plots.plot_parity(ax, reference, reference + 0.5, "eV/Å") is ax
+    assert "MAE 0.5 eV/Å\nRMSE 0.5 eV/Å" in ax.texts[0].get_text()
+    assert ax.get_xlim() == ax.get_ylim()
+    assert is_drawn(ax.figure, tmp_path / "parity.png")
+    with pytest.raises(ValueError, match="need one shape"):
+        plots.plot_parity(ax, reference, reference[1:])
+
+
+def test_components(ax, tmp_path):
+    scores = np.random.default_rng(0).normal(size=(3, 20, 2))
+    assert plots.plot_components(ax, scores, scores[..., 0], "$Q$ (states/eV)") is ax
+    assert len(ax.collections[0].get_offsets()) == 60
+    assert is_drawn(ax.figure, tmp_path / "components.png")
+    plots.plot_components(Figure().add_subplot(), scores)
+
+
+@pytest.mark.parametrize("n", [1, 3, 30])
+def test_melting(tmp_path, n):
+    time = np.arange(n)
+    run = {"time": 20.0 * time, "temperature": 300 + 100.0 * time, "coordination": np.full((n, 8), 4.0),
+           "order_parameter": np.random.default_rng(0).random((n, 8)) + time[:, None], "energy_grid": ENERGIES,
+           "total_dos": np.array([gaussian(0)] * n), "fermi_level": np.full(n, 6.5)}
+    figure = plots.melting_figure(run, title="melting")
+    assert [ax.get_xlabel() for ax in figure.axes if "time" in ax.get_xlabel()] == ["time (ps)"]
+    assert is_drawn(figure, tmp_path / "melting.png")

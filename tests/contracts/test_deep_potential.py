@@ -1,0 +1,50 @@
+"""DeepPot-SE under the descriptor contract: nets of both kinds, Chebyshev series with one to three angular channels."""
+import numpy as np
+import pytest
+import torch
+from small_models import random_descriptor
+from structures import LeftHanded, Molecule, Orthorhombic, Sheared, Slab
+
+from ase_mlelec.descriptors import deep_potential
+from ase_mlelec.descriptors.embedding import ChebyshevBasis
+from ase_mlelec.testing import DescriptorContract
+
+
+class TestOneSided(Orthorhombic, DescriptorContract):
+    def make_descriptor(self):
+        return random_descriptor()
+
+
+class TestTwoSided(Sheared, DescriptorContract):
+    def make_descriptor(self):
+        return random_descriptor(one_side=False)
+
+
+class TestOneSpecies(LeftHanded, DescriptorContract):
+    def make_atoms(self):
+        atoms = super().make_atoms()
+        atoms.symbols[:] = "Si"
+        return atoms
+
+    def make_descriptor(self):
+        return random_descriptor(species=("Si",))
+
+
+class TestTwoSidedThreeChannels(Slab, DescriptorContract):
+    def make_descriptor(self):
+        return random_descriptor(one_side=False, l_max=3)
+
+
+class TestChebyshevOne(Orthorhombic, DescriptorContract):
+    def make_descriptor(self):
+        return random_descriptor(n_basis=12, l_max=1)
+
+
+class TestChebyshevTwo(Sheared, DescriptorContract):
+    def make_descriptor(self):
+        return random_descriptor(n_basis=12, l_max=2, one_side=False)
+
+
+class TestChebyshevThree(Molecule, DescriptorContract):
+    def make_descriptor(self):
+        return random_descriptor(n_basis=12, l_max=3)

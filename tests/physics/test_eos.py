@@ -1,0 +1,47 @@
+"""Equations of state against their own closed forms and ASE's fit."""
+import numpy as np
+import pytest
+from ase.eos import EquationOfState
+
+from ase_mlelec.physics import eos
+
+TRUE = (40.0, -214.0, 0.6, 4.3)
+
+
+@pytest.mark.parametrize("kind", eos.KINDS)
+def test_recovers_its_own_parameters(kind):
+    volumes = np.linspace(36, 44, 9)
+    *values, errors = eos.fit(volumes, eos.KINDS[kind](volumes, *TRUE), kind)
+    np.testing.assert_allclose(values, TRUE, rtol=1e-7)
+    assert max(errors) < 1e-5
+
+
+@pytest.mark.parametrize("kind", eos.KINDS)
+def test_bulk_modulus_and_its_derivative_by_differences(kind):
+    """B = V E'' and B' = dB/dP at the minimum."""
+    h, energy = 1e-2, lambda v: eos.KINDS[kind](v, *TRUE)
+    pressure = lambda v: -(energy(v + h) - energy(v - h)) / (2 * h)
+    modulus = lambda v: -v * (pressure(v + h) - pressure(v - h)) / (2 * h)
+    assert abs(pressure(TRUE[0])) < 1e-6
+    assert modulus(TRUE[0]) == pytest.approx(TRUE[2], rel=1e-5)
+    slope = (modulus(TRUE[0] + 0.1) - modulus(TRUE[0] - 0.1)) / (pressure(TRUE[0] + 0.1) - pressure(TRUE[0] - 0.1))
+    assert slope == pytest.approx(TRUE[3], rel=1e-3)
+
+
+def test_agrees_with_ase():
+    volumes = np.linspace(37, 43, 9)
+    energies = eos.birch_murnaghan(volumes, *TRUE) + 1e-4 * np.random.default_rng(0).normal(size=9)
+    v0, e0, modulus = EquationOfState(volumes, energies, eos="birchmurnaghan").fit(warn=False)
+    *values, errors = eos.fit(volumes, energies)
+    np.testing.assert_allclose(values[:3], (v0, e0, modulus), rtol=1e-4)
+    assert abs(values[0] - TRUE[0]) < 5 * errors[0] and abs(values[2] - TRUE[2]) < 5 * errors[2]
+
+
+@pytest.mark.parametrize("volumes, energies, kind, message", [
+    ([1, 2, 3], [1, 2, 3], "murnaghan", "at least 5"),
+    (range(36, 44), range(8), "birch-murnaghan", "no minimum"),
+    (range(36, 44), range(8), "vinet", "choose one of"),
+])
+def test_errors(volumes, energies, kind, message):
+    with pytest.raises(ValueError, match=message):
+        eos.fit(volumes, energies, kind)

@@ -1,0 +1,48 @@
+"""A small labelled data set, made in a moment: copper by ASE's EMT, with spectra that follow the atomic energies."""
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from ase_mlelec.io.frames import Frame, Frames
+
+ENERGIES = np.linspace(-6.0, 6.0, 25)       # eV
+WIDTH = 0.8                                 # eV
+SPILL = 1.02                                # total DOS over the sum of the atomic ones
+ATTRIBUTES = {"dos_width_eV": WIDTH, "energy_reference": "made up", "valence_electrons": {"Cu": 2},
+              "settings": {"program": "EMT", "electronic_temperature_K": 1000.0}}
+
+
+def copper(n, seed):
+    """n fcc or bcc cells of 4 or 2 atoms, strained and rattled."""
+    rng = np.random.default_rng(seed)
+    for i in range(n):
+        kind, a = (("fcc", 3.6), ("bcc", 2.87))[i % 2]
+        atoms = bulk("Cu", kind, a=a, cubic=True)
+        strain = rng.normal(0, 0.02, (3, 3))
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain + strain.T), scale_atoms=True)
+        atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
+        yield atoms
+
+
+def labels_of(atoms):
+    """Energy, forces and virial by EMT; for every atom a band of two electrons that moves with its energy, and an empty
+    one."""
+    atoms = atoms.copy()
+    atoms.calc = EMT()
+    centres = -2.0 + 0.5 * atoms.get_potential_energies()
+    ados = (gaussian(ENERGIES - centres[:, None]) + gaussian(ENERGIES - 3.0)) * 2.0
+    return {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(),
+            "virial": -atoms.get_stress(voigt=False) * atoms.get_volume(), "ados": ados,
+            "dos": SPILL * ados.sum(axis=0)}
+
+
+def gaussian(x):
+    return np.exp(-(x / WIDTH) ** 2) / (WIDTH * np.pi**0.5)
+
+
+def make_frames(n=12, seed=0):
+    """Data set of n structures in the groups train, validation and test (every fourth and fifth is held out)."""
+    groups = ("train", "train", "train", "validation", "test")
+    return Frames([Frame(Atoms(atoms), labels_of(atoms), f"cu-{i}", groups[i % 5])
+                   for i, atoms in enumerate(copper(n, seed))], ENERGIES, dict(ATTRIBUTES))

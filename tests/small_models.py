@@ -1,0 +1,51 @@
+"""Small random models, the same for the same seed, with statistics that reach every branch of the code."""
+import numpy as np
+import torch
+
+from ase_mlelec.descriptors import DeepPotSE
+from ase_mlelec.heads import ScalarHead, SpectrumHead
+from ase_mlelec.model import Model
+
+ENERGIES = np.linspace(-8.0, 6.0, 57)      # eV
+
+
+def random_descriptor(seed=0, species=("Si", "O"), cutoff=4.0, smooth=1.0, mean=True, **options):
+    """DeepPotSE in float64 with a mean (so that empty slots count) and a scale that differ by species.
+
+    A Chebyshev series in the distance has no empty slots: its mean stays zero.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        options = {"widths": (4, 8), "n_axis": 3, "sel": (6,) * len(species), **options}
+        descriptor = DeepPotSE(species, cutoff, smooth, **options).double()
+        with torch.no_grad():
+            if mean and descriptor.n_basis is None:
+                descriptor.mean.uniform_(0.05, 0.15)
+            descriptor.scale.uniform_(0.5, 0.9)
+    return descriptor
+
+
+def randomise_nets(nets, level, spread):
+    """Statistics of the fitting nets as data would give them."""
+    with torch.no_grad():
+        nets.shift.uniform_(-0.2, 0.2)
+        nets.inverse.uniform_(0.5, 1.5)
+        nets.bias.copy_(level * (0.9 + 0.2 * torch.rand_like(nets.bias)))
+        nets.scale.fill_(spread)
+
+
+def random_model(seed=0, heads=("energy",), cutoff=4.0, dtype=torch.float64, metadata=None, **options):
+    """Model with an energy and/or a DOS head over ``random_descriptor``; the DOS is positive, 4 and 6 electrons fill half."""
+    descriptor = random_descriptor(seed, cutoff=cutoff, **options)
+    n_species, made = len(descriptor.species), {}
+    with torch.random.fork_rng():
+        torch.manual_seed(1000 + seed)
+        if "energy" in heads:
+            made["energy"] = ScalarHead(n_species, descriptor.n_features, (12, 12), timestep=True).double()
+            randomise_nets(made["energy"].nets, -3.0, 0.5)
+        if "dos" in heads:
+            made["dos"] = SpectrumHead(n_species, descriptor.n_features, ENERGIES, (12, 12)).double()
+            randomise_nets(made["dos"].nets, 0.7, 0.02)
+    counts = dict(zip(descriptor.species, (4.0, 6.0)))
+    return Model(descriptor, made, {"electrons_in_dos": counts, "electronic_temperature_K": 300.0,
+                                    **(metadata or {})}).to(dtype).eval()
