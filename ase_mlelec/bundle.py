@@ -64,6 +64,8 @@ def load_model(model, classes=()):
     if not path.exists():
         raise CalculatorSetupError(f"no model '{name}': neither a file nor one of the shipped models "
                                    f"{', '.join(list_models())}")
+    if path.is_dir():
+        raise CalculatorSetupError(f"{path} is a folder; give the model file in it")
     if path.suffix in (".dp", ".pth", ".pb", ".pt"):
         from ase_mlelec.io.deepmd import read_model
         return read_model(path)
@@ -115,5 +117,5 @@ def _build(path, header, classes):
     try:
         return Model(make(header["descriptor"]), {name: make(head) for name, head in header["heads"].items()},
                      header.get("metadata"))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CalculatorSetupError(f"{path}: damaged header ({error!r}); save the model again") from None

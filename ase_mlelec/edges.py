@@ -16,6 +16,8 @@ SHORTEST_DISTANCE = 0.05    # Å; below it two atoms are on top of each other
 class Edges:
     """Directed pairs centre -> neighbour within a cutoff, all periodic images, sorted by centre.
 
+    The neighbours of a centre come in the order of their atomic numbers where ``build`` made them.
+
     center : Tensor [E], index of the centre
     neighbor : Tensor [E], index of the atom
     shift : Tensor [E, 3], integers; the neighbour sits at r_neighbor + shift @ cell
@@ -75,26 +77,32 @@ def find_pairs(system, cutoff):
         parts.append((pairs.astype(np.int64) + offset, shift))
         offset += count
     device = system.positions.device
-    pairs = torch.as_tensor(np.concatenate([p[0] for p in parts]), device=device)
-    shift = torch.as_tensor(np.concatenate([p[1] for p in parts]), device=device)
+    pairs, shift = (np.concatenate(arrays) for arrays in zip(*parts))
+    numbers = system.numbers.cpu().numpy()
+    order = np.argsort(pairs[:, 0] * (numbers.max() + 1) + numbers[pairs[:, 1]], kind="stable")
+    pairs, shift = torch.as_tensor(pairs[order], device=device), torch.as_tensor(shift[order], device=device)
     return pairs[:, 0].contiguous(), pairs[:, 1].contiguous(), shift
 
 
 def connect(system, center, neighbor, shift, cutoff):
     """Edges of the candidate pairs that are within ``cutoff`` at the present positions."""
-    cell = system.cell[system.batch[center]] if system.n_systems > 1 else system.cell
-    offset = (shift.to(system.cell.dtype)[:, None, :] @ cell)[:, 0]
-    vec = system.positions[neighbor] - system.positions[center] + offset
+    # index_select, not [...]: several times faster, forwards and backwards
+    offset = shift.to(system.cell.dtype)
+    if system.n_systems == 1:
+        offset = offset @ system.cell[0]
+    else:
+        offset = (offset[:, None, :] @ system.cell.index_select(0, system.batch.index_select(0, center)))[:, 0]
+    vec = system.positions.index_select(0, neighbor) - system.positions.index_select(0, center) + offset
     with torch.no_grad():
-        squared = (vec * vec).sum(dim=1)
-        near = squared < cutoff * cutoff
-        if len(squared) and float(squared.min()) < SHORTEST_DISTANCE**2:
-            worst = int(squared.argmin())
+        distance = torch.linalg.vector_norm(vec, dim=1)
+        near = distance < cutoff
+        if len(distance) and float(distance.min()) < SHORTEST_DISTANCE:
+            worst = int(distance.argmin())
             raise InputError(f"atoms {int(center[worst])} and {int(neighbor[worst])} overlap "
-                             f"({float(squared[worst]) ** 0.5:.3f} Å apart); remove one of them or check the cell")
+                             f"({float(distance[worst]):.3f} Å apart); remove one of them or check the cell")
     if not bool(near.all()):
         keep = near.nonzero()[:, 0]
-        center, neighbor, shift, vec = center[keep], neighbor[keep], shift[keep], vec[keep]
+        center, neighbor, shift, vec = (array.index_select(0, keep) for array in (center, neighbor, shift, vec))
     return Edges(center, neighbor, shift, vec, torch.arange(len(system.positions), device=center.device))
 
 

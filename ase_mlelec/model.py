@@ -55,7 +55,8 @@ class Model(torch.nn.Module):
 
     def for_evaluation(self):
         """Faster, frozen copy: embedding nets as Chebyshev series where the descriptor offers it."""
-        own = copy.deepcopy(self)
-        if hasattr(own.descriptor, "compressed"):
-            own.descriptor = own.descriptor.compressed()
-        return own.eval().requires_grad_(False)
+        compressed = getattr(self.descriptor, "compressed", None)
+        descriptor = compressed() if compressed else self.descriptor
+        if descriptor is self.descriptor:
+            descriptor = copy.deepcopy(descriptor)
+        return Model(descriptor, copy.deepcopy(dict(self.heads)), self.metadata).eval().requires_grad_(False)

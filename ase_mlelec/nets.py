@@ -40,8 +40,15 @@ class DenseNet(torch.nn.Sequential):
         super().__init__(*(DenseLayer(a, b, timestep) for a, b in zip(sizes, sizes[1:])))
 
 
-def one_hot_rows(species, n_species):
-    """List of index tensors, one per species: the rows of each."""
+def map_by_species(function, species, n_species, *tensors):
+    """Apply ``function(k, *rows)`` to the rows of the tensors [C, ...] whose species [C] is k, for all k; joins the results.
+
+    Rows are brought together by one permutation: its backward pass is a plain addition, that of fancy indexing is not.
+    """
     if n_species == 1:
-        return [slice(None)]
-    return [(species == k).nonzero()[:, 0] for k in range(n_species)]
+        return function(0, *tensors)
+    order = species.argsort(stable=True)
+    counts = torch.bincount(species, minlength=n_species).tolist()
+    parts = zip(*(tensor.index_select(0, order).split(counts) for tensor in tensors))
+    joined = torch.cat([function(k, *part) for k, part in enumerate(parts)])
+    return joined.index_select(0, order.argsort())

@@ -309,7 +309,7 @@ class ModelContract:
     compression : agreement of the copy for evaluation with the model, relative to the largest value
     """
     tolerance = 1e-12
-    compression = 1e-9
+    compression = 1e-10
 
     def make_model(self, seed=0):
         raise NotImplementedError(f"{type(self).__name__} must define make_model(seed)")
@@ -402,12 +402,12 @@ class CalculatorContract:
 
     rules : ASE result -> (turns as "scalar", "vector" or "voigt"; grows as "extensive", "intensive" or "atom")
     tolerance : of float64, relative to the largest value; forces amplify rounding by sum over neighbours and nets
-    single : of float32
+    single : of float32 (rounding 6e-8, amplified in forces by the slopes of the nets)
     differences : of forces and stress against five-point differences of the energy over 0.001 Å
     """
     rules = RULES
-    tolerance = 1e-11
-    single = 1e-4
+    tolerance = 1e-12
+    single = 2e-5
     differences = 1e-7
 
     def make_model(self, seed=0):

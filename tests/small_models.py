@@ -1,12 +1,29 @@
 """Small random models, the same for the same seed, with statistics that reach every branch of the code."""
+import functools
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
 from ase_mlelec.descriptors import DeepPotSE
+from ase_mlelec.edges import Edges
 from ase_mlelec.heads import ScalarHead, SpectrumHead
 from ase_mlelec.model import Model
+from ase_mlelec.system import System
+from ase_mlelec.testing import random_atoms
 
 ENERGIES = np.linspace(-8.0, 6.0, 57)      # eV
+
+
+@contextmanager
+def seeded(seed):
+    """Random numbers of torch that depend on nothing but ``seed``, and disturb no others."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 def random_descriptor(seed=0, species=("Si", "O"), cutoff=4.0, smooth=1.0, mean=True, **options):
@@ -14,8 +31,7 @@ def random_descriptor(seed=0, species=("Si", "O"), cutoff=4.0, smooth=1.0, mean=
 
     A Chebyshev series in the distance has no empty slots: its mean stays zero.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         options = {"widths": (4, 8), "n_axis": 3, "sel": (6,) * len(species), **options}
         descriptor = DeepPotSE(species, cutoff, smooth, **options).double()
         with torch.no_grad():
@@ -25,27 +41,36 @@ def random_descriptor(seed=0, species=("Si", "O"), cutoff=4.0, smooth=1.0, mean=
     return descriptor
 
 
-def randomise_nets(nets, level, spread):
-    """Statistics of the fitting nets as data would give them."""
+def randomise_nets(nets, level, spread, features=None, species=None):
+    """Statistics of the fitting nets as data would give them: standardised features, a level and a spread."""
     with torch.no_grad():
-        nets.shift.uniform_(-0.2, 0.2)
-        nets.inverse.uniform_(0.5, 1.5)
         nets.bias.copy_(level * (0.9 + 0.2 * torch.rand_like(nets.bias)))
         nets.scale.fill_(spread)
+        for k in range(len(nets.bias) if features is not None else 0):
+            own = features[species == k]
+            nets.shift[k] = own.mean(dim=0)
+            nets.inverse[k] = 1 / (own.std(dim=0) + 0.1 * own.std())
+
+
+@functools.cache
+def sample(species):
+    return random_atoms("".join(f"{symbol}6" for symbol in species), [6, 6, 6], seed=9)
 
 
 def random_model(seed=0, heads=("energy",), cutoff=4.0, dtype=torch.float64, metadata=None, **options):
     """Model with an energy and/or a DOS head over ``random_descriptor``; the DOS is positive, 4 and 6 electrons fill half."""
     descriptor = random_descriptor(seed, cutoff=cutoff, **options)
+    system = System.from_atoms(sample(descriptor.species))
+    with torch.no_grad():
+        seen = descriptor(system, Edges.build(system, cutoff))
     n_species, made = len(descriptor.species), {}
-    with torch.random.fork_rng():
-        torch.manual_seed(1000 + seed)
+    with seeded(1000 + seed):
         if "energy" in heads:
             made["energy"] = ScalarHead(n_species, descriptor.n_features, (12, 12), timestep=True).double()
-            randomise_nets(made["energy"].nets, -3.0, 0.5)
+            randomise_nets(made["energy"].nets, -3.0, 0.5, seen.features, seen.species)
         if "dos" in heads:
             made["dos"] = SpectrumHead(n_species, descriptor.n_features, ENERGIES, (12, 12)).double()
-            randomise_nets(made["dos"].nets, 0.7, 0.02)
+            randomise_nets(made["dos"].nets, 0.7, 0.05, seen.features, seen.species)
     counts = dict(zip(descriptor.species, (4.0, 6.0)))
     return Model(descriptor, made, {"electrons_in_dos": counts, "electronic_temperature_K": 300.0,
                                     **(metadata or {})}).to(dtype).eval()

@@ -56,20 +56,20 @@ def plot_dos_map(ax, x, energies, dos, fermi_level=None, *, label="DOS (states/e
     return ax
 
 
-def plot_series(ax, x, values, label, **line):
+def plot_series(ax, x, values, ylabel, **line):
     """A quantity along x; of a quantity per atom the mean, and the range of the middle 80 % of the atoms as a band.
 
     x : array [n], such as time
     values : array [n] or [n, N]
-    label : str, with the unit; the name of the y axis
-    line : keywords of ``Axes.plot``
+    ylabel : str, name of the y axis, with the unit
+    line : keywords of ``Axes.plot``, such as label and color
     """
     values = np.asarray(values, dtype=float)
     drawn, = ax.plot(x, values if values.ndim == 1 else np.nanmean(values, axis=1), **line)
     if values.ndim > 1:
         low, high = np.nanpercentile(values, (10, 90), axis=1)
         ax.fill_between(x, low, high, color=drawn.get_color(), alpha=SHADE, lw=0)
-    ax.set_ylabel(label)
+    ax.set_ylabel(ylabel)
     ax.margins(x=0)
     return ax
 

@@ -10,7 +10,6 @@ import torch
 from ase.calculators.calculator import (Calculator, CalculationFailed, CalculatorSetupError, InputError,
                                         PropertyNotImplementedError, all_changes)
 from ase.outputs import all_outputs
-from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.bundle import load_model
 from ase_mlelec.edges import EdgeCache, Edges
@@ -268,17 +267,18 @@ def _potential_results(energies, gradient, edges, volume):
 
     F_i = sum_ij g_ij - sum_ji g_ji and dE/dε = sum vec ⊗ g, because vec = r_j - r_i deforms as a whole.
     """
-    gradient = gradient.double()
-    forces = gradient.new_zeros(len(edges.atoms), 3)
-    forces.index_add_(0, edges.center, gradient).index_add_(0, edges.neighbor, gradient, alpha=-1)
+    vec, gradient = edges.vec.T.double().contiguous(), gradient.T.double().contiguous()      # planes [3, E]: faster
+    forces = gradient.new_zeros(3, len(edges.atoms))
+    forces.index_add_(1, edges.center, gradient).index_add_(1, edges.neighbor, -gradient)
     energies = energies.double()
     energy = float(energies.sum())
     results = {"energy": energy, "free_energy": energy, "energies": energies.cpu().numpy(),
-               "forces": forces.cpu().numpy()}
+               "forces": forces.T.contiguous().cpu().numpy()}
     if volume is not None:
-        virial = gradient.new_zeros(len(edges.atoms), 3, 3)
-        virial.index_add_(0, edges.center, edges.vec.double()[:, :, None] * gradient[:, None, :])
-        virial = (virial + virial.transpose(1, 2)) / (2 * volume)
-        results["stresses"] = full_3x3_to_voigt_6_stress(virial.cpu().numpy())
+        diagonal = vec * gradient
+        sheared = [(vec[a] * gradient[b] + vec[b] * gradient[a]) / 2 for a, b in ((1, 2), (0, 2), (0, 1))]
+        voigt = torch.cat([diagonal, torch.stack(sheared)]) / volume
+        stresses = voigt.new_zeros(6, len(edges.atoms)).index_add_(1, edges.center, voigt)
+        results["stresses"] = stresses.T.contiguous().cpu().numpy()
         results["stress"] = results["stresses"].sum(axis=0)
     return results

@@ -11,7 +11,7 @@ from ase_mlelec.edges import EdgeCache
 class CombinedCalculator(Calculator):
     """One calculator with all results and methods of its parts: energy, density of states and more in the same step.
 
-        atoms.calc = CombinedCalculator([DeepPotCalculator("potential.safetensors"), DeepDOSCalculator("dos.safetensors")])
+        atoms.calc = CombinedCalculator([DeepPotCalculator("energy.safetensors"), DeepDOSCalculator("dos.safetensors")])
 
     The first part that has a property or a method supplies it.  Energy, forces and stress come from one and the same
     part, the first that has an energy, so that forces are the gradient of what is logged.  Parts of this package, and
@@ -33,7 +33,8 @@ class CombinedCalculator(Calculator):
     @property
     def uncertainty(self):
         """dict, the spread over committees of everything that was evaluated, by the first part that has it."""
-        return {name: value for part in reversed(self.parts) for name, value in getattr(part, "uncertainty", {}).items()}
+        spreads = [getattr(part, "uncertainty", {}) for part in reversed(self.parts)]
+        return {name: value for spread in spreads for name, value in spread.items()}
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         if system_changes:

@@ -26,6 +26,8 @@ class DeepDOSCalculator(MLElecCalculator):
             other = member.heads["dos"].energies.cpu().numpy()
             if len(other) != len(grid) or not np.allclose(other, grid):
                 raise CalculatorSetupError("the models of a committee have different energy grids; train them on one")
+        if self._electron_counts() is None:
+            self.implemented_properties.remove("fermi_level")
 
     @property
     def energies(self):
@@ -55,10 +57,14 @@ class DeepDOSCalculator(MLElecCalculator):
         return GridDOSCollection([GridDOSData(self.energies, row, {"index": str(i), "symbol": symbol}) for i, (row, symbol)
                                   in enumerate(zip(ados, self.atoms.get_chemical_symbols()))])
 
+    def _electron_counts(self):
+        """dict of electrons in the DOS by species, or None."""
+        return self.metadata.get("electrons_in_dos") or self.metadata.get("valence_electrons")
+
     def _filled(self, atoms, temperature):
         """(grid, total DOS, electrons in it, temperature) of a structure."""
         total = self.get_total_dos(atoms)
-        counts = self.metadata.get("electrons_in_dos") or self.metadata.get("valence_electrons")
+        counts = self._electron_counts()
         if counts is None:
             raise CalculatorSetupError("the model's header has no 'electrons_in_dos': the Fermi level is unknown; "
                                        "train with valence_electrons in the data's attributes")

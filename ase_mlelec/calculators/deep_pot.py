@@ -14,7 +14,8 @@ class DeepPotCalculator(MLElecCalculator):
     def get_descriptors(self, atoms=None):
         """Features [N, F] of every atom (of the first model of a committee)."""
         self._present(atoms)
-        self._evaluate_electronic()
+        if "descriptors" not in self._extra:
+            self._evaluate_electronic()
         return self._extra["descriptors"]
 
     def evaluate(self, model, system, environment):

@@ -9,11 +9,11 @@ import copy
 import math
 
 import torch
+from ase.calculators.calculator import CalculatorSetupError
 from ase.data import atomic_numbers
 
 from ase_mlelec.descriptors.base import Descriptor, Environment
 from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbedding, EmbeddingNets
-from ase_mlelec.nets import one_hot_rows
 
 CLOSEST = 0.8       # Å; a compressed embedding covers all distances above, the nets themselves serve below
 
@@ -51,17 +51,21 @@ class DeepPotSE(Descriptor):
         self.sel = tuple(sel) if sel else (math.ceil(0.2 * cutoff**3 / len(self.species)),) * len(self.species)
         self.one_side, self.l_max, self.n_basis = one_side, l_max, n_basis
         n_species = len(self.species)
-        n_pairs = n_species if one_side else n_species**2
-        self.embedding = (EmbeddingNets(n_pairs, self.widths) if n_basis is None else
-                          ChebyshevEmbedding(n_pairs, n_basis, self.widths[-1], self.cutoff))
+        self.embedding = (EmbeddingNets(n_species, one_side, self.widths) if n_basis is None else
+                          ChebyshevEmbedding(n_species, one_side, n_basis, self.widths[-1], self.cutoff))
         self.n_features = l_max * self.widths[-1] * n_axis
         self.register_buffer("mean", torch.zeros(n_species))        # of s, by species of the centre
         self.register_buffer("scale", torch.ones(n_species, 2))     # of the radial and the angular entries
+        self.register_buffer("empty_slot", None, persistent=False)  # set where the embedding is fixed
+        self.by_number = sorted(range(n_species), key=lambda k: atomic_numbers[self.species[k]])
         table = torch.full((120,), -1)
         table[[atomic_numbers[symbol] for symbol in self.species]] = torch.arange(n_species)
         self.register_buffer("species_of_number", table, persistent=False)
 
     def arguments(self):
+        if isinstance(self.embedding, CompressedEmbedding):
+            raise CalculatorSetupError("this is a copy for evaluation, which cannot be built again from its arguments; "
+                                       "save the model it was made from")
         return dict(species=list(self.species), cutoff=self.cutoff, smooth=self.smooth, widths=list(self.widths),
                     n_axis=self.n_axis, sel=list(self.sel), one_side=self.one_side, l_max=self.l_max,
                     n_basis=self.n_basis)
@@ -70,29 +74,29 @@ class DeepPotSE(Descriptor):
         all_species = self.species_of_number[system.numbers]
         species, neighbor_species = all_species[edges.atoms], all_species[edges.neighbor]
         r, s, rows = self._rows(edges.vec, species[edges.center])
-        x = self.embedding.argument(r, s)
-        t = self._empty(species)
-        for k, chosen in enumerate(one_hot_rows(neighbor_species, len(self.species))):
-            padded_x, padded_rows, present = _pad(edges.center[chosen], x[chosen], rows[chosen], edges.n_centers)
-            t = t + self._moments(padded_x, padded_rows, present, k, species)
-        t = t / sum(self.sel)
-        blocks = [(0, 4), (4, 9), (9, 16)][:self.l_max]
-        features = [(t[:, :, a:b] @ t[:, :self.n_axis, a:b].transpose(1, 2)).flatten(1) for a, b in blocks]
-        return Environment(torch.cat(features, dim=1) if len(features) > 1 else features[0], species, t[:, :, 1:4])
+        table = torch.cat([self.embedding.argument(r, s)[None], rows])
+        padded, present, blocks = _pad(edges.center, neighbor_species, table, edges.n_centers, self.by_number)
+        t = self.embedding.moments(padded[:, 0], padded[:, 1:], blocks, species)
+        t = self._add_empty_slots(t, present, species) / sum(self.sel)
+        channels = [t[:, a:b] for a, b in ((0, 4), (4, 9), (9, 16))[:self.l_max]]
+        features = [(c.transpose(1, 2) @ c[:, :, :self.n_axis]).flatten(1) for c in channels]
+        return Environment(torch.cat(features, dim=1) if len(features) > 1 else features[0], species,
+                           t[:, 1:4].transpose(1, 2))
 
     def _rows(self, vec, center_species):
-        """Distances [E], normalised s [E] and normalised rows [E, 4, 9 or 16]."""
-        r = (vec * vec).sum(dim=1).sqrt()
+        """Distances [E], normalised s [E] and normalised rows [4, 9 or 16, E]."""
+        vec = vec.T.contiguous()        # long rows are several times faster than rows of three
+        r = (vec * vec).sum(dim=0).sqrt()
         weight = switch(r, self.smooth, self.cutoff) / r
         if len(self.species) > 1:
-            mean, scale = self.mean[center_species], self.scale[center_species]
-            s, angular = (weight - mean) / scale[:, 0], weight / (r * scale[:, 1])
+            mean, scale = self.mean[center_species], [column[center_species] for column in self.scale.T]
         else:
-            s, angular = (weight - self.mean) / self.scale[0, 0], weight / (r * self.scale[0, 1])
-        rows = [s[:, None], angular[:, None] * vec]
+            mean, scale = self.mean, self.scale[0]
+        s, angular = (weight - mean) / scale[0], weight / (r * scale[1])
+        rows = [s[None], angular * vec]
         if self.l_max > 1:
-            rows += [(angular * r)[:, None] * harmonics(vec / r[:, None], self.l_max)]
-        return r, s, torch.cat(rows, dim=1)
+            rows += [angular * r * harmonics(vec / r, self.l_max)]
+        return r, s, torch.cat(rows)
 
     @torch.no_grad()
     def standardise(self, samples):
@@ -103,51 +107,28 @@ class DeepPotSE(Descriptor):
         for system, edges in samples:
             center = self.species_of_number[system.numbers][edges.atoms][edges.center]
             _, s, rows = self._rows(edges.vec, center)
-            square.index_add_(0, center, torch.stack([s**2, (rows[:, 1:4] ** 2).sum(dim=1) / 3], dim=1))
+            square.index_add_(0, center, torch.stack([s**2, (rows[1:4] ** 2).sum(dim=0) / 3], dim=1))
             count += torch.bincount(center, minlength=len(count))
         self.scale.copy_((square / count[:, None].clamp(min=1)).sqrt().clamp(min=1e-3))
 
-    def _moments(self, x, rows, present, k, species):
-        """Contribution of the neighbours of species k to sum_j G_j R_j^T - (as many empty slots): [C, M, rows]."""
-        if self.one_side:
-            return self._moments_of(self.embedding, x, rows, present, k, self._empty_argument(species))
-        parts = torch.zeros(len(species), self.widths[-1], rows.shape[2], dtype=rows.dtype, device=rows.device)
-        for c, chosen in enumerate(one_hot_rows(species, len(self.species))):
-            pair = c + len(self.species) * k
-            part = self._moments_of(self.embedding, x[chosen], rows[chosen], present[chosen], pair,
-                                    self._empty_argument(species[chosen]))
-            parts = parts.index_put((chosen,), part)
-        return parts
+    def _add_empty_slots(self, t, present, species):
+        """Add what the empty ones of the sel slots contribute: zero rows are normalised too, s = -mean/scale.
 
-    def _moments_of(self, embedding, x, rows, present, pair, empty):
-        if isinstance(embedding, CompressedEmbedding) and x.numel() and bool(x.detach().max() > embedding.high):
-            embedding = self.nets
-        moments = embedding.basis(x, pair) @ rows
-        if bool(self.mean.any()):
-            moments = moments - _radial(embedding.basis(empty, pair)[:, :, 0] * (empty * present[:, None]), rows)
-        return embedding.contract(moments, pair)
-
-    def _empty_argument(self, species):
-        """[C, 1], the normalised s of an empty slot, -mean/scale."""
-        return (-self.mean / self.scale[:, 0])[species][:, None]
-
-    def _empty(self, species):
-        """What sum(sel) empty slots add to T (zero rows are normalised too): [C, M, rows].
-
-        Zero unless the mean of s is subtracted, which a Chebyshev series in r never needs.
+        Nothing unless the mean of s is subtracted, which a Chebyshev series in r never needs.
         """
-        width = {1: 4, 2: 9, 3: 16}[self.l_max]
-        t = torch.zeros(len(species), self.widths[-1], width, dtype=self.mean.dtype, device=self.mean.device)
         if not bool(self.mean.any()):
             return t
-        empty = self._empty_argument(species)
-        embedding = getattr(self, "nets", self.embedding)
-        for k, slots in enumerate(self.sel):
-            for c, chosen in enumerate(one_hot_rows(species, len(self.species))):
-                pair = k if self.one_side else c + len(self.species) * k
-                values = embedding.basis(empty[chosen], pair)[:, :, 0] * (empty[chosen] * slots)
-                t[chosen] = t[chosen] + _radial(values, t[chosen])
-        return t
+        empty = self._empty_slot() if self.empty_slot is None else self.empty_slot
+        count = (torch.tensor(self.sel, device=present.device) - present).to(t.dtype)       # [C, species]
+        radial = (count[:, None] @ empty[species])
+        return t + torch.nn.functional.pad(radial, (0, 0, 0, t.shape[1] - 1))
+
+    def _empty_slot(self):
+        """s G(s) of an empty slot, by species of centre and neighbour: [species, species, M]."""
+        s = -self.mean / self.scale[:, 0]
+        n = len(self.species)
+        values = [self.embedding.values(s[c:c + 1], c, k)[0] * s[c] for c in range(n) for k in range(n)]
+        return torch.stack(values).reshape(n, n, -1)
 
     def compressed(self, tolerance=1e-11):
         """Copy whose embedding nets are replaced by their Chebyshev series, several times faster to evaluate.
@@ -157,36 +138,48 @@ class DeepPotSE(Descriptor):
         if self.n_basis is not None or isinstance(self.embedding, CompressedEmbedding):
             return self
         fast = copy.deepcopy(self)
-        fast.nets = fast.embedding
         low = float((-self.mean / self.scale[:, 0]).min())
         high = float(((1 / CLOSEST - self.mean) / self.scale[:, 0]).max())
-        fast.embedding = CompressedEmbedding(fast.nets, low, high, tolerance)
+        fast.embedding = CompressedEmbedding(fast.embedding, low, high, tolerance)
+        fast.empty_slot = fast._empty_slot().detach()
         return fast
 
 
-def _radial(values, like):
-    """[C, M] -> [C, M, rows] with the values in the radial column."""
-    return torch.nn.functional.pad(values[:, :, None], (0, like.shape[2] - 1))
+def _pad(center, kind, table, n_centers, kinds):
+    """Lay the columns of ``table`` [R, E] out by centre, one block of slots per kind, zeros in empty slots.
 
+    kinds : all kinds, in the order in which the edges of a centre come (if not, they are sorted here)
 
-def _pad(center, x, rows, n_centers):
-    """Lay the edges of every centre out as [C, n] and [C, n, rows], zero rows in empty places; also counts [C]."""
-    present = torch.bincount(center, minlength=n_centers)
-    n = int(present.max()) if len(center) else 0
-    first = present.cumsum(0) - present
-    slot = torch.arange(len(center), device=center.device) - first[center]
-    place = center * n + slot
-    padded_x = x.new_zeros(n_centers * n).index_put((place,), x).reshape(n_centers, n)
-    padded_rows = rows.new_zeros(n_centers * n, rows.shape[1]).index_put((place,), rows)
-    return padded_x, padded_rows.reshape(n_centers, n, rows.shape[1]), present.to(x.dtype)
+    Returns Tensor [C, R, n]; the number of edges of each kind [C, kinds]; the slice of n that each kind has.
+    """
+    rank = torch.tensor(kinds, device=center.device).argsort()
+    key = center * len(kinds) + rank[kind] if len(kinds) > 1 else center
+    order = None
+    if len(kinds) > 1 and bool((key[1:] < key[:-1]).any()):
+        key, order = key.sort(stable=True)
+    present = torch.bincount(key, minlength=n_centers * len(kinds)).reshape(n_centers, len(kinds))
+    sizes = present.amax(dim=0) if n_centers else present.sum(dim=0)
+    ends = sizes.cumsum(0)
+    n = int(ends[-1])
+    # edge e of group (centre, kind) goes to slot e - (first edge of the group) of the group's block
+    origin = torch.arange(n_centers, device=center.device)[:, None] * n + ends - sizes
+    first = (present.flatten().cumsum(0) - present.flatten()).reshape(present.shape)
+    place = (origin - first).flatten()[key] + torch.arange(len(key), device=key.device)
+    if order is not None:
+        place = torch.empty_like(place).index_copy(0, order, place)
+    # planes [R, C n] are filled by one scatter, which is several times faster than writing rows
+    planes = table.new_zeros(len(table), n_centers * n).scatter(1, place.expand_as(table), table)
+    bounds = [0, *ends.tolist()]
+    blocks = [slice(bounds[k], bounds[k + 1]) for k in rank.tolist()]
+    return planes.reshape(len(table), n_centers, n).transpose(0, 1), present[:, rank], blocks
 
 
 def harmonics(unit, l_max):
-    """Real harmonics of l = 2 .. l_max of unit vectors [E, 3], scaled so that Y_l(a) . Y_l(b) = P_l(a . b)."""
-    x, y, z = unit.unbind(dim=1)
+    """Real harmonics of l = 2 .. l_max of unit vectors [3, E], scaled so that Y_l(a) . Y_l(b) = P_l(a . b)."""
+    x, y, z = unit
     out = [3**0.5 * x * y, 3**0.5 * y * z, 3**0.5 * z * x, 0.75**0.5 * (x * x - y * y), 1.5 * z * z - 0.5]
     if l_max > 2:
         out += [0.625**0.5 * y * (3 * x * x - y * y), 15**0.5 * x * y * z, 0.375**0.5 * y * (5 * z * z - 1),
                 0.5 * z * (5 * z * z - 3), 0.375**0.5 * x * (5 * z * z - 1), 3.75**0.5 * z * (x * x - y * y),
                 0.625**0.5 * x * (x * x - 3 * y * y)]
-    return torch.stack(out, dim=1)
+    return torch.stack(out)

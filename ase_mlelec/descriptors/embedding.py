@@ -3,108 +3,190 @@
 A net of one variable is a smooth function of one variable, so a Chebyshev series of it is exact to its truncation.  The
 sum over neighbours then runs over the basis functions, and the net's coefficients act once per centre.
 """
+import functools
+
 import numpy as np
 import torch
 
-from ase_mlelec.nets import DenseNet
+from ase_mlelec.nets import DenseNet, map_by_species
 
 
-class ChebyshevBasis(torch.autograd.Function):
-    """d^m/dx^m T_k(x) for k < K: Tensor [C, n] -> [C, K, n]; differentiable to any order.
+class ChebyshevMoments(torch.autograd.Function):
+    """sum_j R_j T_k(x_j) for k < K, by species of the neighbour j; differentiable to any order.
 
-    T_{k+1} = 2 x T_k - T_{k-1}, and its m-th derivative T^(m)_{k+1} = 2 m T^(m-1)_k + 2 x T^(m)_k - T^(m)_{k-1}.
+    x : Tensor [C, n];  R : Tensor [C, rows, n];  blocks : slices of n, one per species
+
+    Returns moments [C, rows, species, K], and the T_k(x_j) up to a sign, [C, K, n]: the backward pass is written with them,
+    and a second backward pass goes through them.  T'_k = sum_m D_km T_m is again a series, so that the derivatives with
+    respect to x and R are one matrix product per centre, with no array [C, K, n] but the first one.
     """
 
     @staticmethod
-    def forward(ctx, x, n_basis, order):
-        ctx.save_for_backward(x)
-        ctx.n_basis, ctx.order = n_basis, order
-        two_x, lower = 2 * x, None
-        for m in range(order + 1):
-            values = x.new_empty(x.shape[0], n_basis, x.shape[1])
-            values[:, 0] = 1 if m == 0 else 0
-            if n_basis > 1:
-                values[:, 1] = x if m == 0 else (1 if m == 1 else 0)
-            for k in range(1, n_basis - 1):
-                torch.mul(two_x, values[:, k], out=values[:, k + 1])
-                values[:, k + 1] -= values[:, k - 1]
-                if m > 0:
-                    values[:, k + 1].add_(lower[:, k], alpha=2 * m)
-            lower = values
-        return values
+    def forward(ctx, x, rows, blocks, n_basis):
+        basis = _signed_chebyshev(x, n_basis)
+        ctx.save_for_backward(rows, basis)
+        ctx.set_materialize_grads(False)
+        ctx.blocks = blocks
+        moments = [rows[:, :, block] @ basis[:, :, block].transpose(1, 2) for block in blocks]
+        return torch.stack(moments, dim=2) * _signs(n_basis, x.dtype, x.device), basis
 
     @staticmethod
-    def backward(ctx, gradient):
-        x, = ctx.saved_tensors
-        derivative = ChebyshevBasis.apply(x, ctx.n_basis, ctx.order + 1)
-        return torch.einsum("ckn,ckn->cn", gradient, derivative), None, None
+    def backward(ctx, of_moments, of_basis):
+        rows, basis = ctx.saved_tensors
+        like = basis.shape[1], basis.dtype, basis.device
+        of_x = of_rows = None
+        if of_moments is not None:
+            of_moments = of_moments * _signs(*like)
+            both = torch.cat([of_moments, of_moments @ _differentiation(*like)], dim=1)
+            parts = [both[:, :, k] @ basis[:, :, block] for k, block in enumerate(ctx.blocks)]
+            of_rows, slope = (parts[0] if len(parts) == 1 else _assemble(parts, ctx.blocks)).chunk(2, dim=1)
+            of_x = (slope * rows).sum(dim=1)
+        if of_basis is not None:
+            through = ((_differentiation(*like).T @ of_basis) * basis).sum(dim=1)
+            of_x = through if of_x is None else of_x + through
+        return of_x, of_rows, None, None
 
 
-class EmbeddingNets(torch.nn.Module):
-    """One tanh net per pair of species, of the normalised s(r) (DeepPot-SE).
+def _assemble(parts, blocks):
+    """Put the parts [..., block] in the order of their blocks."""
+    return torch.cat([part for _, part in sorted(zip(blocks, parts), key=lambda pair: pair[0].start)], dim=-1)
+
+
+def _signed_chebyshev(x, n_basis):
+    """S_k(x) = ±T_k(x) for k < K, signs + + - - + + ...: [C, n] -> [C, K, n].
+
+    With these signs T_{k+1} = 2 x T_k - T_{k-1} becomes S_{k+1} = S_{k-1} ± 2 x S_k, a single fused operation.
+    """
+    values = x.new_empty(n_basis, *x.shape)
+    values[0] = 1
+    values[1:2] = x
+    planes = values.unbind(0)
+    for k in range(1, n_basis - 1):
+        torch.addcmul(planes[k - 1], x, planes[k], value=-2 if k % 2 else 2, out=planes[k + 1])
+    return values.transpose(0, 1)
+
+
+@functools.lru_cache
+def _signs(n_basis, dtype, device):
+    """Tensor [K], T_k = sign_k S_k."""
+    return torch.tensor([1, 1, -1, -1] * n_basis, dtype=dtype, device=device)[:n_basis]
+
+
+@functools.lru_cache
+def _differentiation(n_basis, dtype, device):
+    """Tensor [K, K]: S'_k = sum_m D_km S_m."""
+    matrix = np.zeros((n_basis, n_basis))
+    for k in range(1, n_basis):
+        matrix[k, :k] = np.polynomial.chebyshev.chebder(np.eye(n_basis)[k])[:k]
+    signs = _signs(n_basis, torch.float64, "cpu")
+    return (signs[:, None] * torch.as_tensor(matrix) * signs).to(device, dtype)
+
+
+class _Embedding(torch.nn.Module):
+    """One function of distance per species of the neighbour, or per pair of species.
+
+    n_species : int
+    one_side : True, numbered by species of the neighbour; False, centre + n_species * neighbour
+    """
+
+    def __init__(self, n_species, one_side):
+        super().__init__()
+        self.n_species, self.one_side = n_species, one_side or n_species == 1
+        self.n_pairs = n_species if self.one_side else n_species**2
+
+    def pair(self, center, neighbor):
+        return neighbor if self.one_side else center + self.n_species * neighbor
+
+    def argument(self, r, s):
+        """The variable of the function, from distances and normalised s [E]."""
+        return s
+
+    def moments(self, x, rows, blocks, species):
+        """sum_j R_j G(x_j)^T over all neighbours.
+
+        x : Tensor [C, n];  rows : Tensor [C, rows, n];  blocks : slices of n, one per species of the neighbour
+        species : Tensor [C], of the centre
+
+        Returns Tensor [C, rows, M].
+        """
+        raise NotImplementedError
+
+
+class EmbeddingNets(_Embedding):
+    """Tanh nets of the normalised s(r) (DeepPot-SE).
 
     Source: Zhang et al. 2018, Eq. (11); conventions of the weights as in the reference implementation.
     """
 
-    def __init__(self, n_pairs, widths):
-        super().__init__()
-        self.nets = torch.nn.ModuleList(DenseNet(1, widths) for _ in range(n_pairs))
+    def __init__(self, n_species, one_side, widths):
+        super().__init__(n_species, one_side)
+        self.nets = torch.nn.ModuleList(DenseNet(1, widths) for _ in range(self.n_pairs))
         self.n_out = widths[-1]
 
-    def argument(self, r, s):
-        return s
+    def values(self, x, center, neighbor):
+        """G(x): [...] -> [..., M]"""
+        return self.nets[self.pair(center, neighbor)](x.reshape(-1, 1)).reshape(*x.shape, self.n_out)
 
-    def basis(self, x, pair):
-        """[C, n] -> [C, M, n]"""
-        return self.nets[pair](x.reshape(-1, 1)).reshape(*x.shape, self.n_out).transpose(1, 2)
+    def moments(self, x, rows, blocks, species):
+        def part(k, center, x, rows):
+            return rows @ self.values(x, center, k)
 
-    def contract(self, moments, pair):
-        return moments
+        n_centers = 1 if self.one_side else self.n_species
+        return sum(map_by_species(functools.partial(part, k), species, n_centers, x[:, block], rows[:, :, block])
+                   for k, block in enumerate(blocks))
 
 
-class ChebyshevEmbedding(torch.nn.Module):
+class _Series(_Embedding):
+    """Chebyshev series with ``coefficients`` [pairs, M, K]."""
+
+    def contract(self, moments, species):
+        """sum_k c_k moments_k: [C, rows, species, K] -> [C, rows, M]"""
+        if self.one_side:
+            return moments.flatten(2) @ self.coefficients.transpose(1, 2).flatten(0, 1)
+        by_center = self.coefficients.unflatten(0, (self.n_species, self.n_species)).permute(1, 0, 3, 2).flatten(1, 2)
+        return map_by_species(lambda c, own: own.flatten(2) @ by_center[c], species, self.n_species, moments)
+
+
+class ChebyshevEmbedding(_Series):
     """Trainable series in a bounded variable of the distance, x = 2 (1 - ρ)/(1 + ρ) - 1 with ρ = r/cutoff.
 
     x resolves short distances four times finer than long ones.
     """
 
-    def __init__(self, n_pairs, n_basis, n_out, cutoff):
-        super().__init__()
+    def __init__(self, n_species, one_side, n_basis, n_out, cutoff):
+        super().__init__(n_species, one_side)
         self.cutoff, self.n_basis, self.n_out = cutoff, n_basis, n_out
         decay = 1 / (1 + 0.5 * torch.arange(n_basis, dtype=torch.get_default_dtype()))[:, None]
-        self.coefficients = torch.nn.Parameter(torch.randn(n_pairs, n_out, n_basis) * decay.T)
+        self.coefficients = torch.nn.Parameter(torch.randn(self.n_pairs, n_out, n_basis) * decay.T)
 
     def argument(self, r, s):
         rho = r / self.cutoff
         return 2 * (1 - rho) / (1 + rho) - 1
 
-    def basis(self, x, pair):
-        return ChebyshevBasis.apply(x, self.n_basis, 0)
-
-    def contract(self, moments, pair):
-        return self.coefficients[pair] @ moments
+    def moments(self, x, rows, blocks, species):
+        return self.contract(ChebyshevMoments.apply(x, rows, blocks, self.n_basis)[0], species)
 
 
-class CompressedEmbedding(torch.nn.Module):
-    """Chebyshev series of EmbeddingNets over a range of the normalised s; for evaluation."""
+class CompressedEmbedding(_Series):
+    """Series of EmbeddingNets over a range of the normalised s, and the nets above it; for evaluation."""
 
     def __init__(self, nets, low, high, tolerance):
-        super().__init__()
-        self.low, self.high = low, high
+        super().__init__(nets.n_species, nets.one_side)
+        self.nets, self.low, self.high = nets, low, high
         fits = [_interpolate(net, low, high, tolerance) for net in nets.nets]
         self.n_basis = max(len(fit) for fit in fits)
         padded = [np.pad(fit, ((0, self.n_basis - len(fit)), (0, 0))).T for fit in fits]
         like = nets.nets[0][0].weight
         self.register_buffer("coefficients", torch.as_tensor(np.array(padded), dtype=like.dtype, device=like.device))
 
-    def argument(self, r, s):
-        return s
+    def values(self, x, center, neighbor):
+        return self.nets.values(x, center, neighbor)
 
-    def basis(self, x, pair):
-        return ChebyshevBasis.apply((x - self.low) * (2 / (self.high - self.low)) - 1, self.n_basis, 0)
-
-    def contract(self, moments, pair):
-        return self.coefficients[pair] @ moments
+    def moments(self, x, rows, blocks, species):
+        if x.numel() and bool(x.detach().max() > self.high):
+            return self.nets.moments(x, rows, blocks, species)
+        x = (x - self.low) * (2 / (self.high - self.low)) - 1
+        return self.contract(ChebyshevMoments.apply(x, rows, blocks, self.n_basis)[0], species)
 
 
 def _interpolate(net, low, high, tolerance):

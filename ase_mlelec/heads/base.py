@@ -1,7 +1,7 @@
 """What every head is, and the per-species fitting net most of them share."""
 import torch
 
-from ase_mlelec.nets import DenseNet, one_hot_rows
+from ase_mlelec.nets import DenseNet, map_by_species
 
 
 class Head(torch.nn.Module):
@@ -39,13 +39,7 @@ class FittingNets(torch.nn.Module):
         self.register_buffer("scale", torch.ones(n_out))
 
     def forward(self, features, species):
-        parts = one_hot_rows(species, len(self.hidden))
-        if len(parts) == 1:
-            return self._species(0, features)
-        out = features.new_zeros(len(features), self.bias.shape[1])
-        for k, rows in enumerate(parts):
-            out = out.index_put((rows,), self._species(k, features[rows]))
-        return out
+        return map_by_species(self._species, species, len(self.hidden), features)
 
     def _species(self, k, features):
         x = (features - self.shift[k]) * self.inverse[k]

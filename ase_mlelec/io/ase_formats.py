@@ -1,8 +1,8 @@
 """The file format ``mlelec-h5`` for ase.io: our HDF5 data sets as lists of Atoms.
 
 Energy, forces and stress come as a SinglePointCalculator, spectra as ``arrays["ados"]``, ``info["dos"]`` and
-``info["dos_energies"]``.  What describes the whole data set (settings, widths) has no place in Atoms and is not carried;
-``ase_mlelec.io.frames`` reads and writes it.
+``info["dos_energies"]``.  What describes the whole data set (settings, widths) has no place in Atoms and is not
+carried; ``ase_mlelec.io.frames`` reads and writes it.
 """
 from ase_mlelec.io.frames import from_images, read_hdf5, to_images, write_hdf5
 

@@ -57,12 +57,14 @@ class DescriptorConfig:
 class EnergyConfig:
     """widths : of the fitting nets
     energy, forces, virial : prefactors of the loss at the first and the last step; [0, 0] leaves the label out
+    strong_force : eV/Å; labels beyond it count less (see EnergyLoss); none by default
     learning_rate : at the first and the last step
     """
     widths: tuple[int, ...] = (64, 64)
     energy: Pair = (0.1, 10.0)
     forces: Pair = (100.0, 10.0)
     virial: Pair = (1.0, 5.0)
+    strong_force: float | None = None
     steps: int = 4000
     learning_rate: Pair = (5e-3, 5e-6)
     batch_size: int = 4
@@ -101,7 +103,7 @@ class OutputConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A training: data, descriptor, the heads that are wanted (at least one), output, and the seed of everything random.
+    """A training: data, descriptor, heads that are wanted (at least one), output, and the seed of everything random.
 
     The energy head is trained together with the descriptor; the DOS head then on the descriptor as it is, or together
     with it where there is no energy head.
@@ -121,8 +123,8 @@ class Config:
 
 def _check_training(section, config, weights):
     if min(weights) < 0 or not any(weights):
-        raise ValueError(f"{section}: got the loss weights {', '.join(f'{w:g}' for w in weights)}, need none below 0 and "
-                         "one above; correct them")
+        raise ValueError(f"{section}: got the loss weights {', '.join(f'{w:g}' for w in weights)}, need none below 0 "
+                         "and one above; correct them")
     if min(config.learning_rate) <= 0:
         raise ValueError(f"{section}.learning_rate: got {list(config.learning_rate)}, need two numbers above 0")
     for name in ("steps", "batch_size"):
@@ -133,8 +135,8 @@ def _check_training(section, config, weights):
 def read_config(path):
     """Config of a TOML file.
 
-    Raises ValueError, with the name of the file, for a missing file, a mistake in the TOML, an unknown or missing key, or
-    a wrong type.
+    Raises ValueError, with the name of the file, for a missing file, a mistake in the TOML, an unknown or missing key,
+    or a wrong type.
     """
     path = Path(path)
     try:

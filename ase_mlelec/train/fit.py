@@ -1,6 +1,6 @@
 """One training loop that can be read, interrupted and resumed, and the normalisation of a new model."""
 import csv
-import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -115,10 +115,9 @@ class _Run:
 
     def _load(self):
         remedy = "remove it or choose another checkpoint"
-        try:
-            state = torch.load(self.path, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{self.path} is truncated or no checkpoint ({error}); {remedy}") from None
+        if not zipfile.is_zipfile(self.path):       # the container that torch.save writes
+            raise ValueError(f"{self.path} is truncated or no checkpoint; {remedy}")
+        state = torch.load(self.path, weights_only=True)
         stored = state["identity"]
         other = [f"{key} {stored.get(key)}, this one {mine}" for key, mine in self.identity.items()
                  if stored.get(key) != mine]

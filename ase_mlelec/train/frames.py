@@ -1,4 +1,4 @@
-"""Labelled structures as batches of tensors.  Files and arrays are in ase_mlelec.io.frames, whose names are here too."""
+"""Labelled structures as batches of tensors.  Files are in ase_mlelec.io.frames, whose names are here too."""
 from dataclasses import dataclass
 
 import numpy as np

@@ -24,12 +24,15 @@ class EnergyLoss:
     """p_e/N dE^2 + p_f/(3N) sum |dF|^2 + p_v/(9N) |dΞ|^2, averaged over the structures of a batch.
 
     energy, forces, virial : (start, limit) prefactors; a zero limit and start leaves the term and its label out
+    strong_force : eV/Å; errors of atoms and structures count less beyond it, by 1/(1 + (|F|/strong_force)^2), so that
+        structures pushed together teach repulsion without taking over.  None: all count alike.
 
     Source: Rottenberg 2023, Eqs. (2.20)-(2.21).
     """
     energy: tuple = (0.02, 1.0)
     forces: tuple = (1000.0, 1.0)
     virial: tuple = (0.0, 0.0)
+    strong_force: float | None = None
     moves_atoms: ClassVar = True
 
     @property
@@ -40,20 +43,28 @@ class EnergyLoss:
     def __call__(self, model, batch, ratio):
         energy, derivatives = energy_and_derivatives(model, batch, self.labels)
         n_atoms = batch.system.n_atoms.to(energy.dtype)
+        atomic, whole = self._weights(batch, n_atoms)
         loss, errors = energy.new_zeros(()), {}
         if "energy" in self.labels:
             error = (energy - batch.labels["energy"]) ** 2
-            loss = loss + prefactor(self.energy, ratio) * (error / n_atoms).mean()
+            loss = loss + prefactor(self.energy, ratio) * (whole * error / n_atoms).mean()
             errors["energy_eV_per_atom"] = (error / n_atoms**2).mean()
         if "forces" in self.labels:
             error = ((derivatives["forces"] - batch.labels["forces"]) ** 2).mean(dim=1)
-            loss = loss + prefactor(self.forces, ratio) * (batch.system.sum_per_system(error) / n_atoms).mean()
+            loss = loss + prefactor(self.forces, ratio) * (batch.system.sum_per_system(atomic * error) / n_atoms).mean()
             errors["forces_eV_per_A"] = error.mean()
         if "virial" in self.labels:
             error = ((derivatives["virial"] - batch.labels["virial"]) ** 2).mean(dim=(1, 2))
-            loss = loss + prefactor(self.virial, ratio) * (error / n_atoms).mean()
+            loss = loss + prefactor(self.virial, ratio) * (whole * error / n_atoms).mean()
             errors["virial_eV_per_atom"] = (error / n_atoms**2).mean()
         return loss, errors
+
+    def _weights(self, batch, n_atoms):
+        """Weights of the atoms [N] and of the structures [B], from the forces of the labels."""
+        if self.strong_force is None or "forces" not in batch.labels:
+            return 1.0, 1.0
+        atomic = 1 / (1 + (batch.labels["forces"] ** 2).sum(dim=1) / self.strong_force**2)
+        return atomic, batch.system.sum_per_system(atomic) / n_atoms
 
 
 def energy_and_derivatives(model, batch, quantities=("forces", "virial")):

@@ -24,11 +24,12 @@ PACKAGES = ("ase-mlelec", "torch", "numpy", "ase")
 def train(config, progress=True):
     """Train a model as ``config`` (a Config) says, save it, and return it.
 
-    First the descriptor with the energy head, then the DOS head on the descriptor as it is then; without energy head the
-    DOS head and the descriptor together.  Checkpoints and learning curves are next to the output: the same call after an
-    interruption goes on where the last checkpoint was.  The checkpoints are removed when the model has been saved.
+    First the descriptor with the energy head, then the DOS head on the descriptor as it is then; without energy head
+    the DOS head and the descriptor together.  Checkpoints and learning curves are next to the output: the same call
+    after an interruption goes on where the last checkpoint was.  The checkpoints are removed when the model is saved.
 
-    Returns Model; ``metadata["errors"]`` has the errors on the held-out frames, ``metadata["training"]`` the provenance.
+    Returns Model; ``metadata["errors"]`` has the errors on the held-out frames, ``metadata["training"]`` where the
+    model comes from.
 
     Raises ValueError for data that do not fit the configuration, and for checkpoints of another one.
     """
@@ -131,7 +132,8 @@ def _train_energy(model, parts, config, progress):
     options = config.energy
     _add_head(model, ScalarHead, config.seed, widths=options.widths)
     standardise(model, parts["train"])
-    return _fit(model, "energy", EnergyLoss(options.energy, options.forces, options.virial), parts, config, progress)
+    loss = EnergyLoss(options.energy, options.forces, options.virial, options.strong_force)
+    return _fit(model, "energy", loss, parts, config, progress)
 
 
 def _train_dos(model, parts, config, progress):

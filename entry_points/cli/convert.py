@@ -1,6 +1,6 @@
 """``mlelec convert``"""
-HELP = ("Convert labelled structures to a data set (TARGET ends in .h5), or a model of deepmd-kit in its .dp container to "
-        "ours (TARGET ends in .safetensors).")
+HELP = ("Convert labelled structures to a data set (TARGET ends in .h5), or a model of deepmd-kit in its .dp container "
+        "to ours (TARGET ends in .safetensors).")
 
 
 def add_arguments(parser):
@@ -8,7 +8,7 @@ def add_arguments(parser):
                         help="data sets: .h5, deepmd npy folders, files that ASE reads with labels; or one .dp model")
     parser.add_argument("target", metavar="TARGET", help=".h5 or .safetensors")
     parser.add_argument("--grid", metavar=("FIRST", "LAST"), type=float, nargs=2,
-                        help="energies of the first and the last point of the spectra, eV; deepmd-kit does not keep them")
+                        help="energies of the first and the last point of spectra, eV; deepmd-kit does not keep them")
 
 
 def run(arguments):
@@ -20,7 +20,7 @@ def run(arguments):
     elif suffix == ".safetensors":
         convert_model(arguments.sources, arguments.target, arguments.grid)
     else:
-        raise ValueError(f"got TARGET '{arguments.target}', need a name that ends in .h5 (data) or .safetensors (model)")
+        raise ValueError(f"got TARGET '{arguments.target}', need a name ending in .h5 (data) or .safetensors (model)")
 
 
 def convert_data(sources, target, grid):

@@ -4,7 +4,7 @@ from pathlib import Path
 HELP = ("Relax silicon, melt it, and follow its electrons: density of states, Fermi level, and an order parameter per "
         "atom. Writes a picture, a trajectory for 'ase gui', and the numbers (HDF5); takes about a minute.")
 
-HOT, COOL = 3400, 2000      # K: far above melting, so that it melts within a picosecond; and what it is cooled to
+HOT, COOL = 2800, 1600      # K: so far above melting that it melts within a picosecond; and still a liquid
 
 
 def add_arguments(parser):

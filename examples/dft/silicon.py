@@ -194,11 +194,14 @@ def label_all(path, work, part):
         label(images[k], work)
 
 
-def role(seed, n_atoms):
+def role(name):
     """Which structures train, which steer the training, and which are never seen until the end."""
-    if n_atoms == 64:
+    phase, n_atoms, _, seed = name.split("-")
+    if n_atoms == "64":
         return "size"
-    return {3: "test", 5: "validation"}.get(seed % 6, "train")
+    if phase == "core":
+        return "train"
+    return {3: "test", 5: "validation", 9: "test"}.get(int(seed) % 12, "train")
 
 
 def load_result(path):
@@ -210,8 +213,7 @@ def load_result(path):
     labels = {"energy": float(data["energy"]), "forces": data["forces"],
               "virial": -data["stress"] * atoms.get_volume(), "ados": bands.site_dos(ENERGIES, WIDTH),
               "dos": bands.total_dos(ENERGIES, WIDTH)}
-    seed = int(path.stem.split("-")[-1])
-    return Frame(atoms, labels, path.stem, role(seed, len(atoms))), bands
+    return Frame(atoms, labels, path.stem, role(path.stem)), bands
 
 
 def collect(work, target):

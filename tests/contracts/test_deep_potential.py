@@ -1,12 +1,7 @@
 """DeepPot-SE under the descriptor contract: nets of both kinds, Chebyshev series with one to three angular channels."""
-import numpy as np
-import pytest
-import torch
 from small_models import random_descriptor
 from structures import LeftHanded, Molecule, Orthorhombic, Sheared, Slab
 
-from ase_mlelec.descriptors import deep_potential
-from ase_mlelec.descriptors.embedding import ChebyshevBasis
 from ase_mlelec.testing import DescriptorContract
 
 

@@ -43,10 +43,12 @@ def test_energy_loss_is_the_equation(frames, ratio):
     for frame in frames:
         n, atoms, labels = len(frame.atoms), frame.atoms.copy(), frame.labels
         atoms.calc = calc
-        virial = -atoms.get_stress(voigt=False) * atoms.get_volume()
-        expected.append(prefactor(terms["energy"], ratio) / n * (atoms.get_potential_energy() - labels["energy"]) ** 2
-                        + prefactor(terms["forces"], ratio) / (3 * n) * ((atoms.get_forces() - labels["forces"]) ** 2).sum()
-                        + prefactor(terms["virial"], ratio) / (9 * n) * ((virial - labels["virial"]) ** 2).sum())
+        energy = (atoms.get_potential_energy() - labels["energy"]) ** 2
+        forces = ((atoms.get_forces() - labels["forces"]) ** 2).sum()
+        virial = ((-atoms.get_stress(voigt=False) * atoms.get_volume() - labels["virial"]) ** 2).sum()
+        expected.append(prefactor(terms["energy"], ratio) / n * energy
+                        + prefactor(terms["forces"], ratio) / (3 * n) * forces
+                        + prefactor(terms["virial"], ratio) / (9 * n) * virial)
     loss = EnergyLoss(**terms)
     value, _ = loss(model, Batches.for_model(model, frames, loss.labels).batch([0, 1, 2]), ratio)
     assert float(value.detach()) == pytest.approx(np.mean(expected), rel=1e-10)
@@ -76,7 +78,7 @@ def test_spectrum_loss_is_the_equation(frames):
 def test_gradient(loss, frames):
     model = small_model(frames)
     batch = Batches.for_model(model, frames, loss.labels).batch([0, 1])
-    parameters = [p for p in model.parameters()]
+    parameters = list(model.parameters())
     gradients = torch.autograd.grad(loss(model, batch, 0.5)[0], parameters, allow_unused=True)
     rng, h = np.random.default_rng(0), 1e-5
     for parameter, gradient in zip(parameters, gradients):
@@ -90,7 +92,8 @@ def test_gradient(loss, frames):
             values.append(float(loss(model, batch, 0.5)[0].detach()))
             with torch.no_grad():
                 parameter -= sign * h * direction
-        assert float((gradient * direction).sum()) == pytest.approx((values[0] - values[1]) / (2 * h), rel=2e-6, abs=1e-7)
+        slope = (values[0] - values[1]) / (2 * h)
+        assert float((gradient * direction).sum()) == pytest.approx(slope, rel=2e-6, abs=1e-7)
 
 
 def test_without_gradients_the_same_numbers(frames):

@@ -1,0 +1,172 @@
+"""Every subcommand of ``mlelec`` on a tiny model and data set."""
+import json
+
+import h5py
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.io import read, write
+from small_data import ENERGIES, make_frames
+from small_models import random_model
+
+from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, load_model
+from ase_mlelec.io.frames import Frames, read_frames, to_images, write_hdf5
+from ase_mlelec.train.evaluate import errors
+from ase_mlelec_entry_points.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model of silicon with energy and DOS, one of copper energies, and copper data."""
+    path = tmp_path_factory.mktemp("cli")
+    random_model(0, ("energy", "dos"), species=("Si",), n_basis=6).save(path / "si.safetensors")
+    random_model(0, ("energy",), species=("Cu",), n_basis=6).save(path / "cu.safetensors")
+    write_hdf5(path / "cu.h5", make_frames(10))
+    atoms = bulk("Si", cubic=True)
+    images = [atoms.copy() for _ in range(3)]
+    for seed, image in enumerate(images):
+        image.rattle(0.1, seed=seed)
+    write(path / "si.traj", images)
+    return path
+
+
+def call(*arguments):
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+def fails(capsys, *arguments):
+    """The one line of the error."""
+    assert main([str(argument) for argument in arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("mlelec: error: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+CONFIG = """
+[data]
+files = ["cu.h5"]
+[descriptor]
+cutoff = 4.0
+smooth = 2.0
+widths = [4]
+n_axis = 3
+n_basis = 5
+[energy]
+steps = 3
+widths = [6]
+[dos]
+steps = 3
+widths = [6]
+[output]
+model = "out/trained.safetensors"
+"""
+
+
+def test_train(folder, capsys):
+    (folder / "config.toml").write_text(CONFIG)
+    call("train", folder / "config.toml")
+    out = capsys.readouterr().out
+    assert "validation" in out and "test" in out and "meV/atom" in out and "trained.safetensors" in out
+    assert sorted(path.name for path in (folder / "out").iterdir()) == [
+        "trained.dos.csv", "trained.energy.csv", "trained.safetensors"]
+    assert set(load_model(folder / "out" / "trained.safetensors").heads) == {"energy", "dos"}
+    call("train", folder / "config.toml", "--quiet")
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err == ""
+    (folder / "wrong.toml").write_text(CONFIG.replace("n_axis", "naxis"))
+    assert "unknown key 'descriptor.naxis'; did you mean 'n_axis'?" in fails(capsys, "train", folder / "wrong.toml")
+
+
+def test_test(folder, capsys):
+    call("test", folder / "cu.safetensors", folder / "cu.h5", "--group", "test", "--json", folder / "errors.json")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "2 structures, 6 atoms" and lines[1].split() == ["test"] and lines[2].endswith("meV/atom")
+    stored = json.loads((folder / "errors.json").read_text())
+    frames = read_frames(folder / "cu.h5").select(lambda frame: frame.group == "test")
+    assert stored == {"frames": 2, **errors(load_model(folder / "cu.safetensors"), frames)}
+    call("test", folder / "cu.safetensors", folder / "cu.h5")
+    assert capsys.readouterr().out.startswith("10 structures")
+    assert "no frames of group 'size'; it has test, train, validation" in fails(
+        capsys, "test", folder / "cu.safetensors", folder / "cu.h5", "--group", "size")
+    assert "got species Cu; the model knows Si" in fails(capsys, "test", folder / "si.safetensors", folder / "cu.h5")
+
+
+def test_predict(folder, capsys):
+    call("predict", folder / "si.safetensors", folder / "si.traj", folder / "out.extxyz")
+    assert "3 structures" in capsys.readouterr().out
+    calc = DeepPotCalculator(folder / "si.safetensors", device="cpu", on_extrapolation="ignore")
+    for got, atoms in zip(read(folder / "out.extxyz", ":"), read(folder / "si.traj", ":"), strict=True):
+        atoms.calc = calc
+        assert got.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+        np.testing.assert_allclose(got.get_forces(), atoms.get_forces(), atol=1e-6)
+        np.testing.assert_allclose(got.get_stress(), atoms.get_stress(), atol=1e-6)
+    call("predict", folder / "si.safetensors", f"{folder / 'si.traj'}@1:", folder / "out.extxyz")
+    assert "2 structures" in capsys.readouterr().out
+    assert "ends in .extxyz" in fails(capsys, "predict", folder / "si.safetensors", folder / "si.traj", "out.pdb")
+
+
+def test_predict_without_cell(folder):
+    atoms = read(folder / "si.traj")
+    atoms.pbc, atoms.cell = False, None
+    write(folder / "cluster.xyz", atoms)
+    call("predict", folder / "si.safetensors", folder / "cluster.xyz", folder / "cluster.extxyz")
+    assert set(read(folder / "cluster.extxyz").calc.results) >= {"energy", "forces"}
+
+
+def test_dos(folder, capsys):
+    files = "--plot", folder / "dos.png", "--csv", folder / "dos.csv"
+    call("dos", folder / "si.safetensors", folder / "si.traj", *files)
+    calc = DeepDOSCalculator(folder / "si.safetensors", device="cpu")
+    atoms = read(folder / "si.traj")
+    assert capsys.readouterr().out == f"Si8: Fermi level {calc.get_fermi_level(atoms=atoms):.3f} eV, no gap\n"
+    assert (folder / "dos.csv").read_text().startswith("energy_eV,dos_states_per_eV\n")
+    table = np.loadtxt(folder / "dos.csv", delimiter=",", skiprows=1)
+    np.testing.assert_allclose(table, np.column_stack([calc.energies, calc.get_total_dos(atoms)]), rtol=1e-5)
+    assert (folder / "dos.png").read_bytes().startswith(b"\x89PNG")
+    assert "needs a model with 'dos'" in fails(capsys, "dos", folder / "cu.safetensors", folder / "si.traj")
+
+
+def test_convert_data(folder, capsys):
+    frames = read_frames(folder / "cu.h5")
+    write(folder / "a.extxyz", to_images(Frames(frames.frames[:4], ENERGIES)))
+    write_hdf5(folder / "b.h5", Frames(frames.frames[4:], ENERGIES, frames.attributes))
+    call("convert", folder / "a.extxyz", folder / "b.h5", folder / "both.h5")
+    assert capsys.readouterr().out == f"{folder / 'both.h5'}: 10 structures with energy, forces, virial, ados, dos\n"
+    both = read_frames(folder / "both.h5")
+    assert both.attributes == frames.attributes and [f.group for f in both] == [f.group for f in frames]
+    np.testing.assert_allclose(both.frames[1].labels["forces"], frames.frames[1].labels["forces"], atol=1e-7)
+
+
+def test_convert_grid(folder, capsys):
+    """Spectra without energies, as deepmd-kit has them."""
+    frames = read_frames(folder / "cu.h5")
+    write_hdf5(folder / "no-grid.h5", Frames(frames.frames))
+    call("convert", folder / "no-grid.h5", folder / "grid.h5", "--grid", "-6", "6")
+    np.testing.assert_allclose(read_frames(folder / "grid.h5").energies, ENERGIES)
+    for frame in frames:
+        frame.labels = {"energy": frame.labels["energy"]}
+    write_hdf5(folder / "no-dos.h5", frames)
+    assert "got --grid, and spectra with no energies" in fails(
+        capsys, "convert", folder / "no-dos.h5", folder / "grid.h5", "--grid", "-6", "6")
+
+
+def test_convert_model(folder, capsys, monkeypatch):
+    model = random_model(0, ("dos",), species=("Si",))
+    monkeypatch.setattr("ase_mlelec.io.deepmd.read_model", lambda path: model)
+    (folder / "model.dp").touch()
+    call("convert", folder / "model.dp", folder / "converted.safetensors", "--grid", "-2", "3")
+    assert "dos of Si" in capsys.readouterr().out
+    energies = load_model(folder / "converted.safetensors").heads["dos"].energies.numpy()
+    np.testing.assert_allclose(energies, np.linspace(-2, 3, len(energies)))
+    assert "got --grid for a model of energy" in fails(
+        capsys, "convert", folder / "cu.safetensors", folder / "x.safetensors", "--grid", "0", "1")
+    assert "got 2 models for one TARGET" in fails(
+        capsys, "convert", folder / "model.dp", folder / "model.dp", folder / "x.safetensors")
+
+
+def test_convert_mistakes(folder, capsys):
+    assert "ending in .h5 (data) or .safetensors (model)" in fails(capsys, "convert", folder / "cu.h5", "cu.npz")
+    with h5py.File(folder / "foreign.h5", "w") as file:
+        file["x"] = 1
+    assert "another program" in fails(capsys, "convert", folder / "foreign.h5", folder / "x.h5")
+    assert not (folder / "x.h5").exists()

@@ -1,0 +1,226 @@
+"""One-file models: what is written comes back, whatever is not a model is refused in one line."""
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.calculator import CalculatorSetupError
+from safetensors import safe_open
+from safetensors.torch import save_file
+from small_models import random_model
+
+from ase_mlelec import DeepDOSCalculator, bundle
+from ase_mlelec.bundle import FORMAT_VERSION, list_models, load_model
+from ase_mlelec.descriptors import DeepPotSE
+from ase_mlelec.heads import ScalarHead
+from ase_mlelec.model import Model
+from ase_mlelec.testing import assert_same_model
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A good file."""
+    random_model(0, ("energy", "dos"), metadata={"licence": "CC0"}).save(tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def header_of(path):
+    with safe_open(path, framework="pt") as stored:
+        return json.loads(stored.metadata()["ase_mlelec"])
+
+
+def rewrite(path, change):
+    """Write the file again with a header that ``change`` has edited in place."""
+    header = header_of(path)
+    change(header)
+    with safe_open(path, framework="pt") as stored:
+        state = {key: stored.get_tensor(key) for key in stored.keys()}
+    save_file(state, path, metadata={"ase_mlelec": json.dumps(header)})
+
+
+# round trips -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("options", [{}, {"one_side": False, "l_max": 2}, {"n_basis": 8}], ids=str)
+def test_round_trip(tmp_path, dtype, options):
+    model = random_model(3, ("energy", "dos"), dtype=dtype, **options)
+    model.save(tmp_path / "m.safetensors")
+    again = load_model(str(tmp_path / "m.safetensors")).eval()
+    assert_same_model(again, model)
+    assert again.metadata == model.metadata
+    assert again.descriptor.arguments() == model.descriptor.arguments()
+    assert torch.equal(again.heads["dos"].energies, model.heads["dos"].energies)
+
+
+def test_saving_again_gives_the_same_file(path, tmp_path):
+    load_model(path).save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_header_says_what_it_is(path):
+    header = header_of(path)
+    assert header["format_version"] == FORMAT_VERSION
+    assert header["species"] == ["Si", "O"]
+    assert header["units"] == {"length": "Å", "energy": "eV", "dos": "states/eV including spin degeneracy"}
+    assert header["descriptor"]["class"] == "DeepPotSE" and header["heads"]["dos"]["class"] == "SpectrumHead"
+    assert header["metadata"]["licence"] == "CC0"
+
+
+def test_a_model_is_returned_as_it_is():
+    model = random_model()
+    assert load_model(model) is model
+
+
+def test_shipped_models_by_name(path, monkeypatch):
+    """Names need no path and no suffix; a file of that name elsewhere does not hide them."""
+    monkeypatch.setattr(bundle, "PRETRAINED", path.parent)
+    assert list_models() == ["model"]
+    assert load_model("model").species == ("Si", "O")
+
+
+def test_list_of_shipped_models():
+    folder = files("ase_mlelec") / "pretrained"
+    assert list_models() == sorted(file.name.removesuffix(".safetensors") for file in folder.iterdir()
+                                   if file.name.endswith(".safetensors"))
+
+
+class WideHead(ScalarHead):
+    """A class of another package."""
+
+
+def test_classes_of_other_packages(tmp_path):
+    model = random_model()
+    Model(model.descriptor, {"energy": WideHead(2, model.descriptor.n_features, (4,)).double()}).save(tmp_path / "w")
+    with pytest.raises(CalculatorSetupError, match=r"needs the class WideHead; pass it as load_model\(path, classes="):
+        load_model(tmp_path / "w")
+    assert isinstance(load_model(tmp_path / "w", classes=[WideHead]).heads["energy"], WideHead)
+
+
+# atomic writing ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("broken", ["save_file", "os.replace", "metadata"])
+def test_failure_leaves_nothing_behind(path, monkeypatch, broken):
+    """Neither a part of the new file nor damage to the old one."""
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    before, model = path.read_bytes(), random_model(1)
+    if broken == "save_file":
+        def half(state, target, metadata):
+            Path(target).write_bytes(b"half of it")
+            fail()
+        monkeypatch.setattr(bundle, "save_file", half)
+    elif broken == "os.replace":
+        monkeypatch.setattr(os, "replace", fail)
+    else:
+        model.metadata["array"] = np.zeros(3)
+    with pytest.raises(TypeError if broken == "metadata" else OSError):
+        model.save(path)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert path.read_bytes() == before
+
+
+def test_compressed_copies_are_not_models(tmp_path):
+    """The copy for evaluation holds a series, not what was trained."""
+    with pytest.raises(CalculatorSetupError, match="copy for evaluation.*save the model it was made from"):
+        random_model().for_evaluation().save(tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+# what is refused ---------------------------------------------------------------------------------------------------
+
+def refused(path, message):
+    with pytest.raises(CalculatorSetupError, match=message) as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value) and str(path.name) in str(caught.value)
+    assert caught.value.__cause__ is None and (caught.value.__suppress_context__ or not caught.value.__context__)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_truncated(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+    refused(path, "truncated or not a safetensors model .*; copy or save it again")
+
+
+def test_not_safetensors(path):
+    path.write_text("energy = -1.0 eV\n" * 20)
+    refused(path, "truncated or not a safetensors model")
+
+
+def test_folder(tmp_path):
+    refused(tmp_path, "is a folder; give the model file in it")
+
+
+def test_of_another_program(path):
+    save_file({"weight": torch.zeros(3)}, path, metadata={"format": "pt"})
+    refused(path, "of another program .*; give a file written by Model.save")
+    save_file({"weight": torch.zeros(3)}, path)
+    refused(path, "of another program")
+
+
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, None, "1"])
+def test_newer(path, version):
+    rewrite(path, lambda header: header.update(format_version=version))
+    refused(path, f"has model format {version}, this version reads up to {FORMAT_VERSION}; update ase-mlelec")
+
+
+@pytest.mark.parametrize("change", [lambda h: h.pop("descriptor"), lambda h: h["descriptor"].pop("class"),
+                                    lambda h: h["descriptor"]["arguments"].update(colour="red"),
+                                    lambda h: h["descriptor"]["arguments"].update(smooth=9.0),
+                                    lambda h: h["descriptor"]["arguments"].update(species=["Xx"]),
+                                    lambda h: h.update(heads=["energy"])])
+def test_damaged_header(path, change):
+    rewrite(path, change)
+    refused(path, "damaged header .*; save the model again")
+
+
+def test_arrays_that_do_not_fit(path):
+    rewrite(path, lambda header: header["descriptor"]["arguments"].update(widths=[4, 4]))
+    refused(path, "arrays do not fit the architecture in the header .*; save the model again")
+
+
+def test_missing():
+    with pytest.raises(CalculatorSetupError, match="no model 'unobtainium': neither a file nor one of the shipped models"):
+        load_model("unobtainium")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pb"])
+def test_containers_with_code(tmp_path, suffix):
+    """They are not opened; the one command that converts them is named."""
+    path = tmp_path / f"water{suffix}"
+    path.write_bytes(b"\x80\x02")
+    refused(path, rf"water{suffix} holds code and is not loaded; .*: dp convert-backend water{suffix} water.dp")
+
+
+# old files ---------------------------------------------------------------------------------------------------------
+
+FORMAT_1_ATOMS = Atoms("Si2O", [[0.1, 0.2, 0.3], [2.2, 0.4, 0.1], [0.9, 1.7, 0.8]], cell=[4.0, 4.5, 5.0], pbc=True)
+FORMAT_1_NUMBERS = {"energy": -9.227857612689961,
+                    "forces": [[0.4135059095494111, 0.2942292468219625, -0.2727385593023193],
+                               [-0.2430514011840513, -0.4661998945197711, 0.12564748665469802],
+                               [-0.1704545083653597, 0.17197064769780873, 0.1470910726476212]],
+                    "fermi_level": -1.1611896347542598,
+                    "ados": [0.701362061511431, 0.6915502322397571, 0.696846466954553]}
+
+
+def test_format_1():
+    """A frozen file of format 1 gives what it gave when it was written, made in tests/ with
+
+        model = random_model(11, ("energy", "dos"), one_side=False, l_max=2)
+        model.save("data/format_1.safetensors")
+        calculator = DeepDOSCalculator(model)
+        print(calculator.get_property("energy", FORMAT_1_ATOMS), calculator.get_property("forces", FORMAT_1_ATOMS),
+              calculator.get_property("fermi_level", FORMAT_1_ATOMS), calculator.get_ados()[:, 10])
+    """
+    calculator = DeepDOSCalculator(DATA / "format_1.safetensors")
+    found = {name: calculator.get_property(name, FORMAT_1_ATOMS) for name in ("energy", "forces", "fermi_level")}
+    found["ados"] = calculator.get_ados()[:, 10]
+    for name, wanted in FORMAT_1_NUMBERS.items():
+        # 1e-10: the evaluation may change to the truncation of a compressed embedding, the meaning of the file may not
+        np.testing.assert_allclose(found[name], wanted, rtol=0, atol=1e-10)

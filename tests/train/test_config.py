@@ -1,0 +1,80 @@
+"""The TOML configuration: strict keys, named types, and defaults that are enough."""
+import pytest
+
+from ase_mlelec.train.config import Config, DescriptorConfig, parse_config, read_config
+
+SHORTEST = """
+[data]
+files = ["silicon.h5"]
+[energy]
+[dos]
+[output]
+model = "si.safetensors"
+"""
+
+
+def test_defaults(tmp_path):
+    (tmp_path / "config.toml").write_text(SHORTEST)
+    config = read_config(tmp_path / "config.toml")
+    assert isinstance(config, Config) and config.folder == tmp_path and config.seed == 0
+    assert config.data.files == ("silicon.h5",) and config.data.validation == ("validation",)
+    assert config.descriptor == DescriptorConfig(cutoff=6.0, smooth=1.8, widths=(24,), n_axis=8, l_max=3, n_basis=16)
+    energy = config.energy
+    assert (energy.widths, energy.energy, energy.forces, energy.virial) == ((64, 64), (0.1, 10), (100, 10), (1, 5))
+    assert energy.learning_rate == (5e-3, 5e-6) and energy.batch_size == 4
+    assert config.dos.widths == (128, 128)
+
+
+def table(**sections):
+    return {"data": {"files": ["a.h5"]}, "energy": {}, "output": {"model": "m.safetensors"}, **sections}
+
+
+def test_values():
+    config = parse_config(table(seed=3, descriptor={"cutoff": 5, "sel": [40]}, energy={"forces": [10, 1.5]}))
+    assert config.seed == 3 and config.dos is None
+    assert config.descriptor.cutoff == 5.0 and type(config.descriptor.cutoff) is float
+    assert config.descriptor.sel == (40,) and config.energy.forces == (10.0, 1.5)
+
+
+@pytest.mark.parametrize("sections, message", [
+    ({"enrgy": {}}, "unknown key 'enrgy'; did you mean 'energy'"),
+    ({"energy": {"learning_rates": [1, 1]}}, "unknown key 'energy.learning_rates'; did you mean 'learning_rate'"),
+    ({"descriptor": {"qwertz": 1}}, "unknown key 'descriptor.qwertz'; known are cutoff, smooth"),
+    ({"folder": "x"}, "unknown key 'folder'"),
+    ({"data": {}}, "key 'data.files' is missing"),
+    ({"data": {"files": "a.h5"}}, r"data.files: got 'a.h5', need a list of texts in quotes"),
+    ({"data": {"files": []}}, "data.files: got an empty list"),
+    ({"data": {"files": ["a"], "validation_fraction": 1.0}}, "validation_fraction: got 1, need 0 <= fraction < 1"),
+    ({"descriptor": {"cutoff": "6"}}, "descriptor.cutoff: got '6', need a number"),
+    ({"descriptor": {"n_axis": 8.0}}, "descriptor.n_axis: got 8.0, need an integer"),
+    ({"descriptor": {"one_side": 1}}, "descriptor.one_side: got 1, need true or false"),
+    ({"energy": {"steps": True}}, "energy.steps: got True, need an integer"),
+    ({"energy": {"widths": [64, 6.4]}}, r"energy.widths\[1\]: got 6.4, need an integer"),
+    ({"energy": {"forces": [1, 2, 3]}}, r"energy.forces: got \[1, 2, 3\], need a list of 2 numbers"),
+    ({"energy": {"forces": [-1, 2]}}, "energy: got the loss weights .*need none below 0"),
+    ({"energy": {"learning_rate": [1e-3, 0]}}, "energy.learning_rate: .*need two numbers above 0"),
+    ({"energy": {"batch_size": 0}}, "energy.batch_size: got 0, need at least 1"),
+    ({"energy": 1}, r"energy: got 1, need a section \[energy\]"),
+    ({"dos": {"atomic": 0}}, "dos: got the loss weights 0, 0, 0"),
+    ({"output": {"model": "m.pt"}}, "output.model: got 'm.pt', need a name that ends in .safetensors"),
+    ({"seed": "a"}, "seed: got 'a', need an integer"),
+], ids=str)
+def test_mistakes(sections, message):
+    with pytest.raises(ValueError, match=message):
+        parse_config(table(**sections))
+
+
+def test_no_head():
+    with pytest.raises(ValueError, match=r"neither an \[energy\] nor a \[dos\] section"):
+        parse_config({"data": {"files": ["a.h5"]}, "output": {"model": "m.safetensors"}})
+
+
+@pytest.mark.parametrize("content, message", [
+    (None, "No such file"), (b"[data", "config.toml: "), (b"\xff", "config.toml: "),
+    (b"sed = 1", "config.toml: unknown key 'sed'; did you mean 'seed'")])
+def test_mistakes_name_the_file(content, message, tmp_path):
+    path = tmp_path / "config.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_config(path)

@@ -1,0 +1,175 @@
+"""The recipe: from data to a model file that says what it is, and the errors it states."""
+import copy
+
+import numpy as np
+import pytest
+import torch
+from small_data import ATTRIBUTES, ENERGIES, SPILL, make_frames
+from small_models import random_model
+
+from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, load_model, units
+from ase_mlelec.heads import SpectrumHead
+from ase_mlelec.physics import fermi
+from ase_mlelec.train import fit as fit_module
+from ase_mlelec.train.config import parse_config
+from ase_mlelec.train.evaluate import errors, table
+from ase_mlelec.train.frames import Frames, write_hdf5
+from ase_mlelec.train.recipe import electrons_in_dos, split, train
+
+DESCRIPTOR = {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 3, "l_max": 2, "n_basis": 5}
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return make_frames(10)
+
+
+def configuration(folder, **sections):
+    """Four steps of each stage; a section that is None is left out."""
+    tables = {"data": {"files": ["cu.h5"]}, "descriptor": DESCRIPTOR, "output": {"model": "cu.safetensors"},
+              "energy": {"steps": 4, "widths": [6]}, "dos": {"steps": 4, "widths": [6]}, **sections}
+    return parse_config({name: table for name, table in tables.items() if table is not None}, folder)
+
+
+def test_train(frames, tmp_path):
+    write_hdf5(tmp_path / "cu.h5", frames)
+    random_state = torch.random.get_rng_state()
+    train(configuration(tmp_path), progress=False)
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["cu.dos.csv", "cu.energy.csv", "cu.h5", "cu.safetensors"]
+    model = load_model(tmp_path / "cu.safetensors")
+    metadata = model.metadata
+    assert model.species == ("Cu",) and set(model.heads) == {"energy", "dos"}
+    assert {name: metadata[name] for name in ATTRIBUTES} == ATTRIBUTES
+    assert metadata["electronic_temperature_K"] == 1000.0
+    shortest = min(frame.atoms.repeat(2).get_all_distances(mic=True)[np.triu_indices(len(frame.atoms) * 8, 1)].min()
+                   for frame in frames if frame.group == "train")
+    assert metadata["shortest_distance_A"] == pytest.approx(shortest, rel=1e-6)
+    training = metadata["training"]
+    assert training["frames"] == {"train": 6, "validation": 2, "test": 2}
+    assert training["configuration"]["energy"]["steps"] == 4 and "folder" not in training["configuration"]
+    test = frames.select(lambda frame: frame.group == "test")
+    assert training["fingerprints"]["test"] == test.fingerprint()
+    assert metadata["errors"]["test"] == pytest.approx(errors(model, test), rel=1e-5)
+    calc = DeepDOSCalculator(model, device="cpu", on_extrapolation="ignore")
+    atoms = frames.frames[0].atoms.copy()
+    atoms.calc = calc
+    assert np.isfinite(atoms.get_forces()).all() and -3 < calc.get_fermi_level() < 3
+
+
+def test_interrupted_training_goes_on(frames, tmp_path, monkeypatch):
+    """Interrupted in the second stage, the same command repeats nothing and ends with the same model."""
+    write_hdf5(tmp_path / "cu.h5", frames)
+    expected = train(configuration(tmp_path), progress=False).state_dict()
+    (tmp_path / "cu.safetensors").unlink()
+    true_step, calls = fit_module._step, []
+
+    def counting(model, batch, loss, *rest):
+        calls.append(type(loss).__name__)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return true_step(model, batch, loss, *rest)
+    monkeypatch.setattr(fit_module, "_step", counting)
+    with pytest.raises(KeyboardInterrupt):
+        train(configuration(tmp_path), progress=False)
+    assert not (tmp_path / "cu.safetensors").exists()
+    resumed = train(configuration(tmp_path), progress=False).state_dict()
+    assert calls == ["EnergyLoss"] * 4 + ["SpectrumLoss"] * 3 + ["SpectrumLoss"] * 4
+    assert all(torch.equal(value, expected[name]) for name, value in resumed.items())
+
+
+def test_dos_without_energy_trains_the_descriptor(frames, tmp_path):
+    write_hdf5(tmp_path / "cu.h5", frames)
+    short, longer = (train(configuration(tmp_path, energy=None, dos={"steps": steps, "widths": [6]}), progress=False)
+                     for steps in (1, 2))
+    assert set(short.heads) == {"dos"}
+    assert not torch.equal(*(m.descriptor.embedding.coefficients for m in (short, longer)))
+    assert set(short.metadata["errors"]["test"]) == {"ados_rmse_states_per_eV", "ados_rmse_over_std",
+                                                     "dos_rmse_states_per_eV_per_atom"}
+
+
+def test_spectra_without_grid(frames, tmp_path):
+    write_hdf5(tmp_path / "cu.h5", Frames(frames.frames))
+    with pytest.raises(ValueError, match="no energy grid; convert the data with 'mlelec convert --grid'"):
+        train(configuration(tmp_path), progress=False)
+
+
+def without_groups(frames):
+    return Frames([copy.copy(frame) for frame in frames], ENERGIES)
+
+
+def test_split(frames):
+    config = configuration(".")
+    by_group = split(frames, config)
+    assert {name: {f.group for f in part} for name, part in by_group.items()} == {
+        name: {name} for name in ("train", "validation", "test")}
+    plain = without_groups(frames)
+    for frame in plain:
+        frame.group = ""
+    at_random = split(plain, configuration(".", data={"files": ["a"], "validation_fraction": 0.3}))
+    assert [len(part) for part in at_random.values()] == [7, 3, 0]
+    names = [frame.name for part in at_random.values() for frame in part]
+    assert sorted(names) == sorted(frame.name for frame in plain)
+    with pytest.raises(ValueError, match="groups test, train, validation, none of them to train on; .* now learn"):
+        split(frames, configuration(".", data={"files": ["a"], "train": ["learn"]}))
+
+
+def test_electrons_in_dos(frames):
+    """The total DOS is SPILL times the atomic ones: these hold 1/SPILL of the electrons below the true level."""
+    assert electrons_in_dos(frames, {"Cu": 2}, 1000.0) == {"Cu": pytest.approx(2 / SPILL, rel=1e-9)}
+    frame = frames.frames[0]
+    level = fermi.fermi_level(ENERGIES, frame.labels["dos"], 2.0 * len(frame.atoms), 1000.0)
+    held = fermi.integration_weights(ENERGIES, level, 1000.0)[0] @ frame.labels["ados"].sum(axis=0)
+    single = electrons_in_dos(Frames([frame], ENERGIES), {"Cu": 2}, 1000.0)
+    assert single["Cu"] == pytest.approx(held / len(frame.atoms))
+
+
+# errors
+
+def test_errors_are_those_of_the_calculators(frames):
+    """Alternative derivation: structure by structure through ASE."""
+    model = random_model(2, ("energy",), species=("Cu",), n_basis=6)
+    model.heads["dos"] = SpectrumHead(1, model.descriptor.n_features, ENERGIES, (8,)).double()
+    model.metadata.clear()
+    potential, dos = DeepPotCalculator(model, device="cpu"), DeepDOSCalculator(model, device="cpu")
+    found = {name: [] for name in ("energy", "forces", "stress", "ados", "dos")}
+    for frame in frames:
+        atoms, labels, n = frame.atoms.copy(), frame.labels, len(frame.atoms)
+        atoms.calc = potential
+        found["energy"].append((atoms.get_potential_energy() - labels["energy"]) / n)
+        found["forces"].append(atoms.get_forces() - labels["forces"])
+        found["stress"].append(atoms.get_stress(voigt=False) + labels["virial"] / atoms.get_volume())
+        difference = dos.get_ados(atoms) - labels["ados"]
+        found["ados"].append(difference)
+        found["dos"].append(difference.mean(axis=0))
+    found = {name: np.concatenate([np.atleast_1d(v) for v in values]) for name, values in found.items()}
+    rms = {name: np.sqrt((value**2).mean()) for name, value in found.items()}
+    labels = np.concatenate([frame.labels["ados"] for frame in frames])
+    assert errors(model, frames) == pytest.approx({
+        "energy_mae_meV_per_atom": 1000 * np.abs(found["energy"]).mean(),
+        "energy_rmse_meV_per_atom": 1000 * rms["energy"],
+        "forces_mae_meV_per_A": 1000 * np.abs(found["forces"]).mean(),
+        "forces_rmse_meV_per_A": 1000 * rms["forces"],
+        "stress_rmse_GPa": rms["stress"] / units.GPA, "ados_rmse_states_per_eV": rms["ados"],
+        "ados_rmse_over_std": rms["ados"] / np.sqrt(labels.var(axis=0).mean()),
+        "dos_rmse_states_per_eV_per_atom": rms["dos"]}, rel=1e-9)
+
+
+def test_errors_of_what_is_there(frames):
+    model = random_model(2, ("energy",), species=("Cu",), n_basis=6)
+    part = without_groups(frames)
+    for frame in part:
+        frame.labels = {"energy": frame.labels["energy"], "ados": frame.labels["ados"]}
+    assert set(errors(model, part)) == {"energy_mae_meV_per_atom", "energy_rmse_meV_per_atom"}
+    for frame in part:
+        del frame.labels["energy"]
+    with pytest.raises(ValueError, match="labels ados in common, the model predicts energy"):
+        errors(model, part)
+
+
+def test_table():
+    text = table({"test": {"stress_rmse_GPa": 0.25}, "size": {"stress_rmse_GPa": 1.0, "ados_rmse_over_std": 0.2}})
+    header, stress, ados = text.splitlines()
+    assert header.split() == ["test", "size"]
+    assert stress.split()[-3:] == ["0.25", "1", "GPa"] and ados.split()[-2:] == ["-", "0.2"]
