@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ase_mlelec import descriptors, heads
+from ase_mlelec.io.atomic import replacing
 from ase_mlelec.model import Model
 
 FORMAT_VERSION = 1
@@ -34,13 +35,15 @@ def save_model(model, path):
               "heads": {name: _described(head) for name, head in model.heads.items()},
               "metadata": model.metadata}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as partial:
         save_file(state, partial, metadata={"ase_mlelec": json.dumps(header)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        partial.chmod(0o666 & ~_umask())     # safetensors writes files that only their owner can read
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _described(part):
@@ -57,6 +60,8 @@ def load_model(model, classes=()):
     """
     if isinstance(model, Model):
         return model
+    if not isinstance(model, (str, os.PathLike)):
+        raise CalculatorSetupError(f"got an object of type {type(model).__name__} as model; give a name, a path or a Model")
     name = os.fspath(model)
     if name in list_models():
         name = os.fspath(PRETRAINED / f"{name}.safetensors")

@@ -5,6 +5,8 @@ import torch
 from ase.calculators.calculator import InputError
 from ase.data import atomic_numbers, chemical_symbols
 
+from ase_mlelec.heads.base import FittingNets
+
 
 class Model(torch.nn.Module):
     """A descriptor and heads that share it.
@@ -59,4 +61,8 @@ class Model(torch.nn.Module):
         descriptor = compressed() if compressed else self.descriptor
         if descriptor is self.descriptor:
             descriptor = copy.deepcopy(descriptor)
-        return Model(descriptor, copy.deepcopy(dict(self.heads)), self.metadata).eval().requires_grad_(False)
+        model = Model(descriptor, copy.deepcopy(dict(self.heads)), self.metadata).eval().requires_grad_(False)
+        for module in model.heads.modules():
+            if isinstance(module, FittingNets):
+                module.fold()
+        return model

@@ -84,8 +84,7 @@ def check_atoms(atoms):
     if not np.isfinite(atoms.cell.array).all():
         raise InputError("the cell holds NaN or infinite numbers; set it with atoms.set_cell(...)")
     if atoms.pbc.any():
-        vectors = atoms.cell.array[atoms.pbc]
-        spans = np.sqrt(np.linalg.det(vectors @ vectors.T).clip(0))     # length, area or volume
-        if spans < 1e-6:
+        spans = np.linalg.svd(atoms.cell.array[atoms.pbc], compute_uv=False)
+        if spans.min() < 1e-6 * max(1, spans.max()):
             raise InputError(f"pbc is {atoms.pbc.tolist()} but the periodic cell vectors span no volume; "
                              "set the cell with atoms.set_cell(...) or pbc=False")

@@ -30,7 +30,7 @@ def peer(model, quantity):
     if quantity == "energy":
         from deepmd.calculator import DP
         return _ase_results(DP(model=model)), versions
-    from deepmd.infer import DeepDOS
+    from deepmd.infer.deep_dos import DeepDOS
     net = DeepDOS(model)
     order = {symbol: k for k, symbol in enumerate(net.get_type_map())}
 

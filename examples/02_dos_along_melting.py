@@ -13,6 +13,7 @@ Source: after Zeng et al. 2022, Figs. 5 and 6.
 import argparse
 from pathlib import Path
 
+import numpy as np
 from ase import units
 from ase.build import bulk
 from ase.md.nptberendsen import NPTBerendsen
@@ -30,7 +31,9 @@ def coordination(atoms):
 
 def melt(atoms, temperature, steps, output):
     """Heat from 300 K to ``temperature``, K; the recorded quantities."""
-    atoms.rattle(0.1, seed=1)       # half of this potential energy becomes heat: about 300 K
+    # the momenta of 600 K, half of whose energy goes into the potential
+    width = np.sqrt(atoms.get_masses() * units.kB * 600)[:, None]
+    atoms.set_momenta(width * np.random.default_rng(1).normal(size=(len(atoms), 3)))
     dyn = NPTBerendsen(atoms, 2 * units.fs, temperature_K=300, pressure_au=0.0, taut=100 * units.fs,
                        taup=500 * units.fs, compressibility_au=0.01 / units.GPa)
     recorder = ElectronicRecorder(

@@ -88,8 +88,8 @@ class ElectronicRecorder:
         as columns: ``ase gui`` colours by them, see set_atom_scalars
     resume : False starts the files anew
 
-    Raises ValueError for unknown quantities, quantities that are not numbers, and a file with other quantities or of
-    another model.
+    Raises ValueError for unknown quantities, quantities that are not numbers, and a file with other quantities, of
+    another model, or of the same run from its beginning.
     """
 
     def __init__(self, atoms, path, quantities=("energy", "temperature", "fermi_level", "total_dos", "order_parameter"),
@@ -102,7 +102,7 @@ class ElectronicRecorder:
         clock = [] if dyn is None else ["step", "time"] if hasattr(dyn, "get_time") else ["step"]
         self.results.start([*clock, *_names(quantities)], atoms.calc, resume)
         n_rows = self.results.n_rows
-        self._last = self.results["fingerprint"][-1] if n_rows else None
+        self._last = self._last_row() if n_rows else None
         self._start = {name: self.results[name][-1] - self._clock()[name] for name in clock if n_rows}
         if self.extxyz is not None:
             _trim_extxyz(self.extxyz, n_rows)
@@ -119,6 +119,14 @@ class ElectronicRecorder:
             scalars = {name: value for name, value in row.items()
                        if np.shape(value) == (len(self.atoms),) and name not in all_outputs}
             write(self.extxyz, set_atom_scalars(self.atoms, **scalars), format="extxyz", append=True)
+
+    def _last_row(self):
+        """Fingerprint of the last row, after making sure that the run was not started from the beginning again."""
+        rows, present = self.results["fingerprint"], _fingerprint(self.atoms)
+        if present == rows[0] and present != rows[-1]:
+            raise ValueError(f"{self.results.path} already holds a run from this structure on; continue from its last "
+                             "structure, give another file, or resume=False to start it anew")
+        return rows[-1]
 
     def _clock(self):
         if self.dyn is None:
@@ -330,10 +338,11 @@ class ResultFile(Mapping):
         if not self.path.exists():
             raise FileNotFoundError(f"{self.path}: no such file")
         try:
-            file = h5py.File(self.path, mode)
+            # a reader in another process must not stop a run
+            file = h5py.File(self.path, mode, locking=None if mode == "r" else False)
         except OSError as error:
-            raise ValueError(f"{self.path}: truncated or not an HDF5 file ({error}); delete it, or give resume=False "
-                             "to start it anew") from None
+            raise ValueError(f"{self.path}: cannot be opened as an HDF5 file ({error}); if it is truncated, delete it, "
+                             "or give resume=False to start it anew") from None
         if "rows" not in file.attrs:
             file.close()
             raise ValueError(f"{self.path}: an HDF5 file of another program; give a file of evaluate or "
@@ -344,7 +353,8 @@ class ResultFile(Mapping):
         known = self.header
         for key, value in json.loads(json.dumps(header)).items():
             if known.get(key) != value:
-                raise ValueError(f"{self.path} was written with {key} {known.get(key)}, got {value}; give another "
+                told = "" if key == "model" else f" ({known.get(key)}, not {value})"
+                raise ValueError(f"{self.path} was written with another {key.replace('_', ' ')}{told}; give another "
                                  "file, or resume=False to start it anew")
         if (grid is not None) != ("energy_grid" in self) or grid is not None and not np.array_equal(
                 self["energy_grid"], grid):

@@ -40,7 +40,9 @@ class MLElecCalculator(Calculator):
         super().__init__()
         if on_extrapolation not in ("warn", "raise", "ignore"):
             raise CalculatorSetupError(f"got on_extrapolation={on_extrapolation!r}; choose 'warn', 'raise' or 'ignore'")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if not skin >= 0:
+            raise CalculatorSetupError(f"got skin={skin} Å; give 0 or more")
+        self.device = _as_device(device)
         members = model if isinstance(model, (list, tuple)) else [model]
         if not members:
             raise CalculatorSetupError("got an empty list of models; give at least one")
@@ -57,13 +59,15 @@ class MLElecCalculator(Calculator):
         self.implemented_properties = self._potential_properties() + list(self.electronic)
 
     def _check_models(self):
+        first = self.models[0].species
         for member in self.models:
             missing = [name for name in self.needs if name not in member.heads]
             if missing:
                 raise CalculatorSetupError(f"{type(self).__name__} needs a model with '{missing[0]}', this one has "
                                            f"{', '.join(member.heads)}; load another model")
-            if member.species != self.models[0].species:
-                raise CalculatorSetupError("the models of a committee must know the same species in the same order")
+            if member.species != first:
+                raise CalculatorSetupError(f"the models of a committee know different species: {', '.join(first)} and "
+                                           f"{', '.join(member.species)}; train them with one list in one order")
 
     def _potential_properties(self):
         if self.potential is not None:
@@ -189,9 +193,11 @@ class MLElecCalculator(Calculator):
             energy = model.heads["energy"](environment, leaf)
             gradients.append(torch.autograd.grad(energy.sum(), leaf.vec)[0])
             energies.append(energy.detach())
-            environments.append(_detached(environment))
-        self._environments[k] = environments
-        gradient = torch.cat(gradients)
+            if len(model.heads) > 1:        # kept for the others
+                environments.append(_detached(environment))
+        if environments:
+            self._environments[k] = environments
+        gradient = torch.cat([part.T for part in gradients], dim=1).T     # stays in planes x, y, z
         if model.cutoff < self._cache.cutoff:
             gradient = torch.zeros_like(edges.vec).index_put((self._near(model, edges),), gradient)
         return torch.cat(energies), gradient
@@ -241,6 +247,16 @@ class MLElecCalculator(Calculator):
         # forces must be the gradient of the energy that is logged
         if "energy" in self.results and "free_energy" in self.implemented_properties:
             self.results.setdefault("free_energy", self.potential.get_property("free_energy", self.atoms))
+
+
+def _as_device(device):
+    try:
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise CalculatorSetupError(f"got device={device!r}; choose 'cpu', 'cuda' or 'cuda:0'") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise CalculatorSetupError(f"got device={device!r}, but torch finds no CUDA device; choose 'cpu'")
+    return found
 
 
 def _as_dtype(dtype):

@@ -76,7 +76,7 @@ class DeepPotSE(Descriptor):
         r, s, rows = self._rows(edges.vec, species[edges.center])
         table = torch.cat([self.embedding.argument(r, s)[None], rows])
         padded, present, blocks = _pad(edges.center, neighbor_species, table, edges.n_centers, self.by_number)
-        t = self.embedding.moments(padded[:, 0], padded[:, 1:], blocks, species)
+        t = self.embedding.moments(padded, blocks, species)
         t = self._add_empty_slots(t, present, species) / sum(self.sel)
         channels = [t[:, a:b] for a, b in ((0, 4), (4, 9), (9, 16))[:self.l_max]]
         features = [(c.transpose(1, 2) @ c[:, :, :self.n_axis]).flatten(1) for c in channels]
@@ -89,7 +89,7 @@ class DeepPotSE(Descriptor):
         r = (vec * vec).sum(dim=0).sqrt()
         weight = switch(r, self.smooth, self.cutoff) / r
         if len(self.species) > 1:
-            mean, scale = self.mean[center_species], [column[center_species] for column in self.scale.T]
+            mean, *scale = (column.index_select(0, center_species) for column in (self.mean, *self.scale.T))
         else:
             mean, scale = self.mean, self.scale[0]
         s, angular = (weight - mean) / scale[0], weight / (r * scale[1])

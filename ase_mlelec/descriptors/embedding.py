@@ -14,7 +14,7 @@ from ase_mlelec.nets import DenseNet, map_by_species
 class ChebyshevMoments(torch.autograd.Function):
     """sum_j R_j T_k(x_j) for k < K, by species of the neighbour j; differentiable to any order.
 
-    x : Tensor [C, n];  R : Tensor [C, rows, n];  blocks : slices of n, one per species
+    padded : Tensor [C, 1 + rows, n], x and below it R;  blocks : slices of n, one per species
 
     Returns moments [C, rows, species, K], and the T_k(x_j) up to a sign, [C, K, n]: the backward pass is written with them,
     and a second backward pass goes through them.  T'_k = sum_m D_km T_m is again a series, so that the derivatives with
@@ -22,33 +22,36 @@ class ChebyshevMoments(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, rows, blocks, n_basis):
-        basis = _signed_chebyshev(x, n_basis)
-        ctx.save_for_backward(rows, basis)
+    def forward(ctx, padded, blocks, n_basis):
+        basis, rows = _signed_chebyshev(padded[:, 0], n_basis), padded[:, 1:]
+        ctx.save_for_backward(padded, basis)
         ctx.set_materialize_grads(False)
         ctx.blocks = blocks
         moments = [rows[:, :, block] @ basis[:, :, block].transpose(1, 2) for block in blocks]
-        return torch.stack(moments, dim=2) * _signs(n_basis, x.dtype, x.device), basis
+        return torch.stack(moments, dim=2) * _signs(n_basis, basis.dtype, basis.device), basis
 
     @staticmethod
     def backward(ctx, of_moments, of_basis):
-        rows, basis = ctx.saved_tensors
-        like = basis.shape[1], basis.dtype, basis.device
-        of_x = of_rows = None
+        padded, basis = ctx.saved_tensors
+        constants = basis.shape[1], basis.dtype, basis.device
+        total = None
         if of_moments is not None:
-            of_moments = of_moments * _signs(*like)
-            both = torch.cat([of_moments, of_moments @ _differentiation(*like)], dim=1)
+            of_moments = of_moments * _signs(*constants)
+            both = torch.cat([of_moments, of_moments @ _differentiation(*constants)], dim=1)
             parts = [both[:, :, k] @ basis[:, :, block] for k, block in enumerate(ctx.blocks)]
-            of_rows, slope = (parts[0] if len(parts) == 1 else _assemble(parts, ctx.blocks)).chunk(2, dim=1)
-            of_x = (slope * rows).sum(dim=1)
+            of_rows, slope = _assemble(parts, ctx.blocks).chunk(2, dim=1)
+            total = torch.cat([(slope * padded[:, 1:]).sum(dim=1, keepdim=True), of_rows], dim=1)
         if of_basis is not None:
-            through = ((_differentiation(*like).T @ of_basis) * basis).sum(dim=1)
-            of_x = through if of_x is None else of_x + through
-        return of_x, of_rows, None, None
+            of_x = ((_differentiation(*constants).T @ of_basis) * basis).sum(dim=1, keepdim=True)
+            of_x = torch.nn.functional.pad(of_x, (0, 0, 0, padded.shape[1] - 1))
+            total = of_x if total is None else total + of_x
+        return total, None, None
 
 
 def _assemble(parts, blocks):
     """Put the parts [..., block] in the order of their blocks."""
+    if len(parts) == 1:
+        return parts[0]
     return torch.cat([part for _, part in sorted(zip(blocks, parts), key=lambda pair: pair[0].start)], dim=-1)
 
 
@@ -101,10 +104,10 @@ class _Embedding(torch.nn.Module):
         """The variable of the function, from distances and normalised s [E]."""
         return s
 
-    def moments(self, x, rows, blocks, species):
+    def moments(self, padded, blocks, species):
         """sum_j R_j G(x_j)^T over all neighbours.
 
-        x : Tensor [C, n];  rows : Tensor [C, rows, n];  blocks : slices of n, one per species of the neighbour
+        padded : Tensor [C, 1 + rows, n], x and below it R;  blocks : slices of n, one per species of the neighbour
         species : Tensor [C], of the centre
 
         Returns Tensor [C, rows, M].
@@ -127,20 +130,20 @@ class EmbeddingNets(_Embedding):
         """G(x): [...] -> [..., M]"""
         return self.nets[self.pair(center, neighbor)](x.reshape(-1, 1)).reshape(*x.shape, self.n_out)
 
-    def moments(self, x, rows, blocks, species):
-        def part(k, center, x, rows):
-            return rows @ self.values(x, center, k)
+    def moments(self, padded, blocks, species):
+        def part(k, center, own):
+            return own[:, 1:] @ self.values(own[:, 0], center, k)
 
         n_centers = 1 if self.one_side else self.n_species
-        return sum(map_by_species(functools.partial(part, k), species, n_centers, x[:, block], rows[:, :, block])
+        return sum(map_by_species(functools.partial(part, k), species, n_centers, padded[:, :, block])
                    for k, block in enumerate(blocks))
 
 
 class _Series(_Embedding):
     """Chebyshev series with ``coefficients`` [pairs, M, K]."""
 
-    def contract(self, moments, species):
-        """sum_k c_k moments_k: [C, rows, species, K] -> [C, rows, M]"""
+    def moments(self, padded, blocks, species):
+        moments, _ = ChebyshevMoments.apply(padded, blocks, self.n_basis)
         if self.one_side:
             return moments.flatten(2) @ self.coefficients.transpose(1, 2).flatten(0, 1)
         by_center = self.coefficients.unflatten(0, (self.n_species, self.n_species)).permute(1, 0, 3, 2).flatten(1, 2)
@@ -163,9 +166,6 @@ class ChebyshevEmbedding(_Series):
         rho = r / self.cutoff
         return 2 * (1 - rho) / (1 + rho) - 1
 
-    def moments(self, x, rows, blocks, species):
-        return self.contract(ChebyshevMoments.apply(x, rows, blocks, self.n_basis)[0], species)
-
 
 class CompressedEmbedding(_Series):
     """Series of EmbeddingNets over a range of the normalised s, and the nets above it; for evaluation."""
@@ -179,14 +179,17 @@ class CompressedEmbedding(_Series):
         like = nets.nets[0][0].weight
         self.register_buffer("coefficients", torch.as_tensor(np.array(padded), dtype=like.dtype, device=like.device))
 
-    def values(self, x, center, neighbor):
-        return self.nets.values(x, center, neighbor)
+    def argument(self, r, s):
+        return (s - self.low) * (2 / (self.high - self.low)) - 1
 
-    def moments(self, x, rows, blocks, species):
-        if x.numel() and bool(x.detach().max() > self.high):
-            return self.nets.moments(x, rows, blocks, species)
-        x = (x - self.low) * (2 / (self.high - self.low)) - 1
-        return self.contract(ChebyshevMoments.apply(x, rows, blocks, self.n_basis)[0], species)
+    def values(self, s, center, neighbor):
+        return self.nets.values(s, center, neighbor)
+
+    def moments(self, padded, blocks, species):
+        if padded.numel() and bool(padded[:, 0].detach().max() > 1):
+            s = padded[:, 1:2]      # the first row of R
+            return self.nets.moments(torch.cat([s, padded[:, 1:]], dim=1), blocks, species)
+        return super().moments(padded, blocks, species)
 
 
 def _interpolate(net, low, high, tolerance):

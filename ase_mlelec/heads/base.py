@@ -41,6 +41,16 @@ class FittingNets(torch.nn.Module):
     def forward(self, features, species):
         return map_by_species(self._species, species, len(self.hidden), features)
 
+    @torch.no_grad()
+    def fold(self):
+        """Absorb shift and inverse into the first layers, where these have no shortcut; for evaluation."""
+        for k, first in enumerate(net[0] for net in self.hidden):
+            if first.repeat:
+                return
+            first.weight *= self.inverse[k, :, None]
+            first.bias -= self.shift[k] @ first.weight
+        self.shift = self.inverse = None
+
     def _species(self, k, features):
-        x = (features - self.shift[k]) * self.inverse[k]
+        x = features if self.shift is None else (features - self.shift[k]) * self.inverse[k]
         return self.bias[k] + self.scale * self.last[k](self.hidden[k](x))

@@ -50,7 +50,7 @@ def _symbols(path):
         raise ValueError(f"{path}: no type_map.raw; write one symbol per line so that types have a meaning")
     names = (path / "type_map.raw").read_text().split()
     unknown = [name for name in names if name not in atomic_numbers]
-    if unknown or types.max() >= len(names):
+    if unknown or types.max() >= len(names) or types.min() < 0:
         raise ValueError(f"{path}: type_map.raw {names} does not name the chemical species of all types; correct it")
     return [names[t] for t in types]
 
@@ -73,7 +73,8 @@ def _read_set(folder, symbols, periodic):
 
 def _rows(file, width, n_frames=None):
     array = np.load(file, allow_pickle=False).astype(float)
-    if array.ndim == 0 or array.size % width or (n_frames is not None and array.size != n_frames * width):
+    n_rows = n_frames or (len(array) if array.ndim > 1 else array.size // width)
+    if array.ndim == 0 or array.size != n_rows * width:
         raise ValueError(f"{file}: shape {array.shape} does not fit {n_frames or 'any number of'} frames of {width} "
                          "numbers; check it against type.raw")
     return array
@@ -150,7 +151,12 @@ def _refuse_unsupported(path, tree, descriptor, fitting):
                                           fitting.get("activation_function")} != {"tanh"},
         "excluded types or pairs": bool(descriptor.get("exclude_types") or fitting.get("exclude_types")
                                         or tree.get("atom_exclude_types") or tree.get("pair_exclude_types")),
-        "frame or atomic parameters": bool(fitting.get("numb_fparam") or fitting.get("numb_aparam")),
+        "frame or atomic parameters": bool(fitting.get("numb_fparam") or fitting.get("numb_aparam")
+                                           or fitting.get("dim_case_embd")),
+        "spin": bool(descriptor.get("spin") or fitting.get("spin")),
+        "a time step in the embedding nets": bool(descriptor.get("resnet_dt")),
+        "atomic energies in vacuum": any(energy is not None for energy in fitting.get("atom_ener") or []),
+        "types that are no chemical symbols": not set(tree["type_map"]) <= atomic_numbers.keys(),
         "mixed types": bool(fitting.get("mixed_types")),
         "env_protection": bool(descriptor.get("env_protection")),
         "an exponential switch": bool(descriptor.get("env_mat", {}).get("use_exp_switch")),
@@ -164,7 +170,10 @@ def _refuse_unsupported(path, tree, descriptor, fitting):
 
 def _load_descriptor(se, descriptor, stored):
     mean, scale = (stored.array(descriptor["@variables"][name]) for name in ("davg", "dstd"))
-    # the slot axis is redundant: every slot of a centre's species has the same statistics
+    # the slot axis is redundant: every slot of a centre's species has the same statistics, every direction as well
+    if (mean != mean[:, :1]).any() or mean[..., 1:].any() or (scale != scale[:, :1, [0, 1, 1, 1]]).any():
+        raise CalculatorSetupError("davg or dstd differ between slots or directions, which se_e2_a cannot have; "
+                                   "the file is damaged: convert or copy it again")
     se.mean.copy_(mean[:, 0, 0])
     se.scale.copy_(scale[:, 0, :2])
     for net, source in zip(se.embedding.nets, descriptor["embeddings"]["networks"]):

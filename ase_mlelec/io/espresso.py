@@ -32,7 +32,7 @@ class PwResult:
     forces : array [N, 3], eV/Å, or None
     stress : array [3, 3], eV/Å^3 in ASE's sign, or None
     fermi_level : float, eV, or None for fixed occupations
-    smearing : str or None; smearing_width : float, eV (k_B T for Fermi-Dirac)
+    smearing : str or None, as pw.x prints it, e.g. "Fermi-Dirac"; smearing_width : float, eV (k_B T for Fermi-Dirac)
     n_electrons : float
     """
     symbols: list
@@ -77,6 +77,10 @@ def read_pw(path):
     return _read_pw_xml(path) if path.suffix == ".xml" else _read_pw_text(path)
 
 
+NO_ENERGY = "an nscf or bands run, which has no total energy; give the scf run's output, kept before the nscf run"
+SMEARING = {"fd": "Fermi-Dirac", "mp": "Methfessel-Paxton", "mv": "Marzari-Vanderbilt"}     # name in XML -> in the text
+
+
 def _floats(element):
     return np.array(element.text.split(), dtype=float)
 
@@ -89,6 +93,8 @@ def _read_pw_xml(path):
     out = root.find("output")
     if out is None:
         raise EspressoError(f"{path}: no <output>; this is not pw.x's data-file-schema.xml or the run did not finish")
+    if root.findtext("input/control_variables/calculation", "scf").strip() in ("nscf", "bands"):
+        raise EspressoError(f"{path}: written by {NO_ENERGY}")
     scf = out.find("convergence_info/scf_conv")
     if scf is not None and scf.findtext("convergence_achieved", "true").strip() != "true":
         raise EspressoError(f"{path}: the SCF did not converge; raise electron_maxstep or lower mixing_beta")
@@ -110,7 +116,7 @@ def _read_pw_xml(path):
         forces=None if forces is None else _floats(forces).reshape(natoms, 3) * units.HARTREE_PER_BOHR,
         stress=None if stress is None else -_floats(stress).reshape(3, 3) * units.HARTREE_PER_BOHR3,
         fermi_level=None if fermi is None else float(fermi.text) * units.HARTREE,
-        smearing=None if smearing is None else smearing.text.strip(),
+        smearing=None if smearing is None else SMEARING.get(smearing.text.strip(), smearing.text.strip()),
         smearing_width=0.0 if smearing is None else float(smearing.get("degauss")) * units.HARTREE,
         n_electrons=float(bands.findtext("nelec")))
 
@@ -129,6 +135,8 @@ def _read_pw_text(path):
         raise EspressoError(f"{path}: not a pw.x output (no 'Program PWSCF'); give pw.x's standard output")
     if "convergence NOT achieved" in text:
         raise EspressoError(f"{path}: the SCF did not converge; raise electron_maxstep or lower mixing_beta")
+    if "End of band structure calculation" in text:
+        raise EspressoError(f"{path}: the output of {NO_ENERGY}")
     energy = _last(r"^!\s+total energy\s+=\s*", text, units.RYDBERG)
     if energy is None or "JOB DONE" not in text:
         raise EspressoError(f"{path}: the run is unfinished (no final total energy or no 'JOB DONE'); run it to the end")
@@ -229,6 +237,8 @@ def read_projections(path, output):
     except (OSError, ElementTree.ParseError) as error:
         raise EspressoError(f"{path} or {output}: missing or truncated ({error}); run projwfc.x again") from None
     header, states = root.find("HEADER"), root.find("EIGENSTATES")
+    if header is None or states is None:
+        raise EspressoError(f"{path}: no <HEADER> or <EIGENSTATES>; give projwfc.x's atomic_proj.xml")
     n_bands, n_kpoints, n_functions = (int(header.get(key)) for key in (
         "NUMBER_OF_BANDS", "NUMBER_OF_K-POINTS", "NUMBER_OF_ATOMIC_WFC"))
     if int(header.get("NUMBER_OF_SPIN_COMPONENTS", "1")) != 1:

@@ -8,7 +8,7 @@ import ase_mlelec
 
 # name of the module -> its line in `mlelec --help`
 COMMANDS = {
-    "demo": "relax silicon and plot its density of states with the shipped model",
+    "demo": "relax and melt silicon and follow its electrons with the shipped model",
     "models": "list the shipped models",
     "info": "show what a model file contains",
     "convert": "convert data sets between formats",

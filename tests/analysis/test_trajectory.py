@@ -166,10 +166,10 @@ def test_files_of_something_else(calc, images, tmp_path):
         evaluate(calc, images[1:], ["energy"], out=out, progress=False)
     with pytest.raises(ValueError, match="holds 5 rows, got 2 structures"):
         evaluate(calc, images[:2], ["energy"], out=out, progress=False)
-    with pytest.raises(ValueError, match="was written with quantities"):
+    with pytest.raises(ValueError, match="another quantities"):
         evaluate(calc, images, ["energy", "forces"], out=out, progress=False)
     other = DeepDOSCalculator(random_model(1, ("energy", "dos"), metadata={"seed": 1}))
-    with pytest.raises(ValueError, match="was written with model"):
+    with pytest.raises(ValueError, match="another model;"):
         evaluate(other, images, ["energy"], out=out, progress=False)
     shifted = DeepDOSCalculator(random_model(0, ("energy", "dos")))
     shifted.models[0].heads["dos"].energies += 1
@@ -180,7 +180,7 @@ def test_files_of_something_else(calc, images, tmp_path):
     with pytest.raises(ValueError, match="of another program"):
         evaluate(calc, images, ["energy"], out=tmp_path / "foreign.h5")
     out.write_bytes(out.read_bytes()[:500])
-    with pytest.raises(ValueError, match="truncated or not an HDF5 file"):
+    with pytest.raises(ValueError, match="cannot be opened as an HDF5 file"):
         evaluate(calc, images, ["energy"], out=out)
     with pytest.raises(FileNotFoundError):
         ResultFile(tmp_path / "none.h5")["energy"]
@@ -244,6 +244,14 @@ def test_recorder_goes_on(atoms, tmp_path):
     for name in ("time", *RECORDED):
         np.testing.assert_allclose(run[name], expected[name], atol=1e-9, err_msg=name)
     assert run_dynamics(atoms, tmp_path / "run.h5", resume=False).results.n_rows == 3
+
+
+def test_recorder_of_a_run_that_was_started_again(atoms, tmp_path):
+    again = atoms.copy()
+    again.calc = atoms.calc
+    run_dynamics(atoms, tmp_path / "run.h5")
+    with pytest.raises(ValueError, match="already holds a run from this structure on"):
+        run_dynamics(again, tmp_path / "run.h5")
 
 
 def test_recorder_under_an_optimizer(atoms, tmp_path):

@@ -1,0 +1,381 @@
+"""Quantum ESPRESSO files: one small run of pw.x 6.7 as text and as XML, cut down by hand, and what must be refused."""
+import json
+from pathlib import Path
+
+import ase.units
+import numpy as np
+import pytest
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from ase_mlelec.io.espresso import EspressoError, Projections, read_projections, read_pw
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "mala"
+UNITS = ase.units.create_units("2018")      # of QE 6.7
+RY, HARTREE, BOHR = UNITS["Rydberg"], UNITS["Hartree"], UNITS["Bohr"]
+
+TEXT = """
+     Program PWSCF v.6.7MaX starts on 21Nov2026 at  7:40: 0
+
+     bravais-lattice index     =            0
+     lattice parameter (alat)  =       7.3505  a.u.
+     unit-cell volume          =     287.2246 (a.u.)^3
+     number of atoms/cell      =            2
+     number of atomic types    =            1
+     number of electrons       =         8.00
+     number of Kohn-Sham states=            8
+     kinetic-energy cutoff     =      10.0000  Ry
+     Exchange-correlation= SLA  PZ   NOGX NOGC
+
+     crystal axes: (cart. coord. in units of alat)
+               a(1) = (   0.000000   0.694136   0.719844 )
+               a(2) = (   0.694136   0.000000   0.668427 )
+               a(3) = (   0.706990   0.694136   0.025709 )
+
+     reciprocal axes: (cart. coord. in units 2 pi/alat)
+               b(1) = ( -0.700367  0.686399  0.727304 )
+               b(2) = (  0.727304 -0.768209  0.740773 )
+               b(3) = (  0.700367  0.754241 -0.727304 )
+
+   Cartesian axes
+
+     site n.     atom                  positions (alat units)
+         1           Si1 tau(   1) = (   0.0128544   0.0000000   0.0000000  )
+         2           Si1 tau(   2) = (   0.3342134   0.3599221   0.3470678  )
+
+   Crystallographic axes
+
+     site n.     atom                  positions (cryst. coord.)
+         1           Si1 tau(   1) = ( -0.0090028  0.0093490  0.0090028  )
+         2           Si1 tau(   2) = (  0.2653974  0.2236850  0.2530961  )
+
+     number of k points=     4  Fermi-Dirac smearing, width (Ry)=  0.0200
+                       cart. coord. in units 2pi/alat
+        k(    1) = (   0.0000000   0.0000000   0.0000000), wk =   0.5000000
+
+     iteration #  1     ecut=    10.00 Ry     beta= 0.70
+     total energy              =     -15.42816411 Ry
+     estimated scf accuracy    <       0.05021358 Ry
+
+     End of self-consistent calculation
+
+          k = 0.0000 0.0000 0.0000 (   143 PWs)   bands (ev):
+
+    -5.5007   6.0830   6.4183   7.1391   8.8111   9.0125   9.1632  10.4567
+
+     the Fermi energy is     6.8984 ev
+
+!    total energy              =     -15.43563229 Ry
+     estimated scf accuracy    <       0.00000083 Ry
+     smearing contrib. (-TS)   =      -0.02874636 Ry
+     internal energy E=F+TS    =     -15.40688593 Ry
+
+     The total energy is F=E-TS. E is the sum of the following terms:
+     one-electron contribution =       5.28774639 Ry
+     hartree contribution      =       1.10818578 Ry
+     xc contribution           =      -4.83576753 Ry
+     ewald contribution        =     -16.96705057 Ry
+
+     convergence has been achieved in   5 iterations
+
+     Forces acting on atoms (cartesian axes, Ry/au):
+
+     atom    1 type  1   force =     0.01549258   -0.01253285    0.00659752
+     atom    2 type  1   force =    -0.01549258    0.01253285   -0.00659752
+     The non-local contrib.  to forces
+     atom    1 type  1   force =    -0.01658679   -0.00378514    0.05623377
+     atom    2 type  1   force =     0.01655899    0.00379964   -0.05626140
+
+     Total force =     0.020946     Total SCF correction =     0.000060
+
+     Computing stress (Cartesian axis) and pressure
+
+          total   stress  (Ry/bohr**3)                   (kbar)     P=       61.48
+   0.00104543   0.00083939   0.00008802          153.79      123.48       12.95
+   0.00083939   0.00084375   0.00012709          123.48      124.12       18.70
+   0.00008802   0.00012709  -0.00063541           12.95       18.70      -93.47
+
+     kinetic stress (kbar)   2434.00     -3.84      3.04
+
+     PWSCF        :      0.62s CPU      0.71s WALL
+
+=------------------------------------------------------------------------------=
+   JOB DONE.
+=------------------------------------------------------------------------------=
+"""
+
+XML = """<?xml version="1.0" encoding="UTF-8"?>
+<qes:espresso xmlns:qes="http://www.quantum-espresso.org/ns/qes/qes-1.0" Units="Hartree atomic units">
+  <input><control_variables><calculation>scf</calculation></control_variables></input>
+  <output>
+    <convergence_info>
+      <scf_conv>
+        <convergence_achieved>true</convergence_achieved>
+        <n_scf_steps>5</n_scf_steps>
+        <scf_error>4.174485496250256e-7</scf_error>
+      </scf_conv>
+    </convergence_info>
+    <atomic_structure nat="2" alat="7.350524526780e0">
+      <atomic_positions>
+        <atom name="Si1" index="2">2.456643962013501e0 2.645616574476078e0 2.551130268244790e0</atom>
+        <atom name="Si1" index="1">9.448630623128851e-2 0.000000000000000e0 0.000000000000000e0</atom>
+      </atomic_positions>
+      <cell>
+        <a1>0.000000000000000e0 5.102260536489580e0 5.291233148952156e0</a1>
+        <a2>5.102260536489580e0 0.000000000000000e0 4.913287924027003e0</a2>
+        <a3>5.196746842720868e0 5.102260536489580e0 1.889726124625770e-1</a3>
+      </cell>
+    </atomic_structure>
+    <total_energy>
+      <etot>-7.717816146505375e0</etot>
+      <eband>5.991973745310215e-1</eband>
+      <ehart>5.540928881377081e-1</ehart>
+      <vtxc>-3.152944932252001e0</vtxc>
+      <etxc>-2.417883763931878e0</etxc>
+      <ewald>-8.483525286831341e0</ewald>
+      <demet>-1.437318052244346e-2</demet>
+    </total_energy>
+    <band_structure>
+      <lsda>false</lsda>
+      <nbnd>8</nbnd>
+      <nelec>8.000000000000000e0</nelec>
+      <fermi_energy>2.535114058720773e-1</fermi_energy>
+      <smearing degauss="1.000000000000e-2">fd</smearing>
+    </band_structure>
+    <forces rank="2" dims="3 2" order="F">
+      7.746289302505272e-3 -6.266422863790423e-3 3.298759841321709e-3
+      -7.746289302505272e-3 6.266422863790423e-3 -3.298759841321709e-3
+      </forces>
+    <stress rank="2" dims="3 3" order="F">
+      5.227151346365293e-4 4.196971341573253e-4 4.401238490353044e-5
+      4.196971341573253e-4 4.218743446647178e-4 6.354591520623998e-5
+      4.401238490353044e-5 6.354591520623998e-5 -3.177055767818598e-4
+      </stress>
+  </output>
+</qes:espresso>
+"""
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The run as pw.x leaves it: scf.out and x.save/data-file-schema.xml."""
+    (tmp_path / "scf.out").write_text(TEXT)
+    (tmp_path / "x.save").mkdir()
+    (tmp_path / "x.save" / "data-file-schema.xml").write_text(XML)
+    return tmp_path
+
+
+# pw.x --------------------------------------------------------------------------------------------------------------
+
+def test_text(files):
+    """Every number of the file, converted by ASE's factors."""
+    run = read_pw(files / "scf.out")
+    assert run.symbols == ["Si", "Si"]
+    assert run.smearing == "Fermi-Dirac" and run.n_electrons == 8 and run.fermi_level == 6.8984
+    # 1e-10: conversion factors agree to 1e-11, numbers are of order 100
+    assert run.energy == pytest.approx(-15.43563229 * RY, rel=1e-10)
+    assert run.smearing_width == pytest.approx(0.02 * RY, rel=1e-10)
+    wanted = {"one_electron": 5.28774639, "hartree": 1.10818578, "xc": -4.83576753, "ion_ion": -16.96705057,
+              "entropy": -0.02874636}
+    assert run.terms == pytest.approx({name: value * RY for name, value in wanted.items()}, rel=1e-10)
+    assert sum(run.terms.values()) == pytest.approx(run.energy, abs=2e-8 * RY)      # eight printed digits
+    np.testing.assert_allclose(run.cell[2], np.array([0.706990, 0.694136, 0.025709]) * 7.3505 * BOHR, rtol=1e-10)
+    np.testing.assert_allclose(run.positions[1], np.array([0.3342134, 0.3599221, 0.3470678]) * 7.3505 * BOHR, rtol=1e-10)
+    np.testing.assert_allclose(run.forces[1], np.array([-0.01549258, 0.01253285, -0.00659752]) * RY / BOHR, rtol=1e-10)
+    # pw.x prints -dE/dε/V: compressed crystals have positive numbers there and a negative stress in ASE
+    np.testing.assert_allclose(run.stress[0], -np.array([0.00104543, 0.00083939, 0.00008802]) * RY / BOHR**3, rtol=1e-10)
+    assert -np.trace(run.stress) / 3 / ase.units.GPa == pytest.approx(6.148, abs=1e-3)      # "P = 61.48 kbar"
+
+
+@pytest.mark.parametrize("path", ["x.save", "x.save/data-file-schema.xml"])
+def test_xml_and_text_agree(files, path):
+    """The XML of the same run, to the digits that the text prints."""
+    text, xml = read_pw(files / "scf.out"), read_pw(files / path)
+    assert xml.symbols == text.symbols and xml.smearing == text.smearing and xml.n_electrons == text.n_electrons
+    assert xml.energy == pytest.approx(text.energy, abs=1e-8 * RY)
+    assert xml.fermi_level == pytest.approx(text.fermi_level, abs=1e-4)
+    assert xml.smearing_width == pytest.approx(text.smearing_width, abs=1e-4 * RY)
+    for name in {*text.terms} & {*xml.terms}:
+        assert xml.terms[name] == pytest.approx(text.terms[name], abs=1e-8 * RY), name
+    for name, tolerance in {"cell": 5e-5, "positions": 5e-5, "forces": 1e-8 * RY / BOHR, "stress": 1e-8 * RY / BOHR**3}.items():
+        np.testing.assert_allclose(getattr(xml, name), getattr(text, name), rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_xml_has_full_precision(files):
+    run = read_pw(files / "x.save")
+    assert run.energy == pytest.approx(-7.717816146505375 * HARTREE, rel=1e-10)
+    np.testing.assert_allclose(run.positions[0], [0.05, 0, 0], rtol=1e-10)      # as it stood in the input, in Å
+    assert set(run.terms) == {"band", "hartree", "xc", "xc_potential", "ion_ion", "entropy"}
+    # Ellis et al. 2021, Eq. (9): total = band - hartree + xc - xc_potential + ion_ion + entropy
+    signs = {"band": 1, "hartree": -1, "xc": 1, "xc_potential": -1, "ion_ion": 1, "entropy": 1}
+    # the band energy is that of the last but one potential: first order in what the accuracy, 4e-7 Ha, is second order in
+    assert sum(signs[name] * run.terms[name] for name in signs) == pytest.approx(run.energy, abs=2e-4 * HARTREE)
+
+
+def test_to_atoms(files):
+    atoms = read_pw(files / "x.save").to_atoms()
+    run = read_pw(files / "x.save")
+    assert atoms.get_potential_energy() == atoms.get_potential_energy(force_consistent=True) == run.energy
+    assert np.array_equal(atoms.get_forces(), run.forces) and atoms.pbc.all()
+    np.testing.assert_allclose(voigt_6_to_full_3x3_stress(atoms.get_stress()), run.stress, rtol=0, atol=1e-16)
+
+
+def test_insulator_without_forces(files):
+    """Fixed occupations have neither Fermi level nor entropy; forces and stress are computed on demand only."""
+    text = TEXT.replace("the Fermi energy is     6.8984 ev", "highest occupied level (ev):     6.2255")
+    text = text.replace("  Fermi-Dirac smearing, width (Ry)=  0.0200", "")
+    text = "\n".join(line for line in text.splitlines() if "smearing contrib" not in line)
+    start, end = text.index("     Forces acting"), text.index("     PWSCF        :")
+    (files / "scf.out").write_text(text[:start] + text[end:])
+    xml = XML[:XML.index("    <forces")] + XML[XML.index("  </output>"):]
+    for line in ('<fermi_energy>2.535114058720773e-1</fermi_energy>', '<smearing degauss="1.000000000000e-2">fd</smearing>'):
+        xml = xml.replace(line, "")
+    (files / "x.save" / "data-file-schema.xml").write_text(xml)
+    for run in read_pw(files / "scf.out"), read_pw(files / "x.save"):
+        assert run.forces is run.stress is run.fermi_level is run.smearing is None and run.smearing_width == 0
+        assert set(run.to_atoms().calc.results) == {"energy", "free_energy"}
+
+
+def refused(path, message, read=read_pw):
+    with pytest.raises(EspressoError, match=message) as caught:
+        read(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("edit, message", [
+    (lambda text: text.replace("convergence has been achieved in   5", "convergence NOT achieved after   5"),
+     "the SCF did not converge; raise electron_maxstep"),
+    (lambda text: text[:text.index("!    total")], "the run is unfinished .*; run it to the end"),
+    (lambda text: text.replace("JOB DONE.", ""), "the run is unfinished .*; run it to the end"),
+    (lambda text: text.replace("End of self-consistent", "End of band structure").replace("!", " "),
+     "an nscf or bands run, which has no total energy; give the scf"),
+    (lambda text: text.replace("PWSCF v", "PROJWFC v"), "not a pw.x output .*; give pw.x's standard output"),
+    (lambda text: text.replace("     Total force", "ATOMIC_POSITIONS (angstrom)\n"), "several structures; read it with ase.io"),
+    (lambda text: text.replace("a(1) =", "a1 ="), "cell or positions not found; keep pw.x's whole standard output"),
+])
+def test_refused_text(files, edit, message):
+    (files / "scf.out").write_text(edit(TEXT))
+    refused(files / "scf.out", message)
+
+
+@pytest.mark.parametrize("edit, message", [
+    (lambda xml: xml.replace("achieved>true", "achieved>false"), "the SCF did not converge; raise electron_maxstep"),
+    (lambda xml: xml.replace("<calculation>scf", "<calculation>nscf"), "nscf or bands run, which has no total energy; give"),
+    (lambda xml: xml[:1500], "truncated or not XML .*; run pw.x again"),
+    (lambda xml: xml.replace("output>", "input_again>"), "no <output>; this is not pw.x's data-file-schema.xml or"),
+])
+def test_refused_xml(files, edit, message):
+    path = files / "x.save" / "data-file-schema.xml"
+    path.write_text(edit(XML))
+    refused(path, message)
+
+
+def test_missing(tmp_path):
+    refused(tmp_path / "scf.out", "no such file; give the pw.x output, prefix.save or data-file-schema.xml")
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason=f"no reference data in {REFERENCE}")
+def test_beryllium_of_mala():
+    """A run of pw.x 6.6 by others, with the numbers read from it by others."""
+    run = read_pw(REFERENCE / "Be2" / "Be_snapshot0.out")
+    wanted = json.loads((REFERENCE / "eq9_be2.json").read_text())["qe_Ry"]
+    names = {"one_el": "one_electron", "hartree": "hartree", "xc": "xc", "ewald": "ion_ion", "demet": "entropy"}
+    assert run.energy == pytest.approx(wanted.pop("total") * RY, rel=1e-10)
+    assert run.terms == pytest.approx({names[key]: value * RY for key, value in wanted.items()}, rel=1e-10)
+    assert run.symbols == ["Be", "Be"] and run.n_electrons == 4 and run.smearing == "Fermi-Dirac"
+    assert run.forces.shape == (2, 3) and np.abs(run.forces.sum(axis=0)).max() < 1e-7
+
+
+# projwfc.x ---------------------------------------------------------------------------------------------------------
+
+OWNERS = """
+     Program PROJWFC v.6.7MaX starts on 21Nov2026 at  5:49:54
+
+     Atomic states used for projection
+     (read from pseudopotential files):
+
+     state #   1: atom   1 (Si ), wfc  1 (l=0 m= 1)
+     state #   2: atom   2 (H  ), wfc  1 (l=0 m= 1)
+     state #   3: atom   1 (Si ), wfc  2 (l=1 m= 1)
+"""
+EIGENVALUES = [[-0.4, 0.1, 0.5], [-0.3, 0.2, 0.45]]     # Ry
+AMPLITUDES = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 3, 3, 2))      # k, function, band, (Re, Im)
+
+
+def projections_xml(spins=1):
+    points = ""
+    for weight, energies, functions in zip((0.25, 0.75), EIGENVALUES, AMPLITUDES):
+        points += f'<K-POINT Weight="{weight:.16E}">\n 0.0 0.0 {weight}\n</K-POINT>\n'
+        points += f"<E>\n {energies[0]:.15E} {energies[1]:.15E}\n {energies[2]:.15E}\n</E>\n<PROJS>\n"
+        for k, function in enumerate(functions):
+            rows = "\n".join(f" {re:.16E} {im:.16E}" for re, im in function)
+            points += f'<ATOMIC_WFC index="{k + 1}" spin="1">\n{rows}\n</ATOMIC_WFC>\n'
+        points += "</PROJS>\n"
+    return (f'<PROJECTIONS>\n<HEADER NUMBER_OF_BANDS="3" NUMBER_OF_K-POINTS="2" NUMBER_OF_SPIN_COMPONENTS="{spins}" '
+            'NUMBER_OF_ATOMIC_WFC="3" NUMBER_OF_ELECTRONS="5.0" FERMI_ENERGY="0.15"/>\n'
+            f"<EIGENSTATES>\n{points}</EIGENSTATES>\n</PROJECTIONS>\n")
+
+
+@pytest.fixture
+def projected(tmp_path):
+    (tmp_path / "x.save").mkdir()
+    (tmp_path / "x.save" / "atomic_proj.xml").write_text(projections_xml())
+    (tmp_path / "pdos.out").write_text(OWNERS)
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", ["x.save", "x.save/atomic_proj.xml"])
+def test_projections(projected, path):
+    found = read_projections(projected / path, projected / "pdos.out")
+    np.testing.assert_allclose(found.eigenvalues, np.array(EIGENVALUES) * RY, rtol=1e-10)
+    np.testing.assert_allclose(found.kpoint_weights, [0.5, 1.5], rtol=1e-15)        # two electrons in every band
+    squares = (AMPLITUDES**2).sum(axis=3)       # k, function, band
+    np.testing.assert_allclose(found.site_weights[..., 0], squares[:, 0] + squares[:, 2], rtol=1e-14)
+    np.testing.assert_allclose(found.site_weights[..., 1], squares[:, 1], rtol=1e-14)
+    assert found.complete_below == pytest.approx(0.45 * RY, rel=1e-10)
+
+
+def test_dos_integrates_to_the_weights(projected):
+    """A Gaussian on a fine grid: the sum is exact to exp(-(π width/step)^2), here 1e-42, and to its tails, erfc(9)."""
+    found = read_projections(projected / "x.save", projected / "pdos.out")
+    width, step = 0.2, 0.06
+    energies = np.arange(-0.4 * RY - 9 * width, 0.5 * RY + 9 * width, step)
+    site = found.site_dos(energies, width)
+    assert site.shape == (2, len(energies))
+    np.testing.assert_allclose(site.sum(axis=1) * step, np.einsum("k,kbn->n", found.kpoint_weights, found.site_weights),
+                               rtol=1e-14)
+    np.testing.assert_allclose(found.total_dos(energies, width).sum() * step, 2 * 3, rtol=1e-14)    # three bands
+
+
+def test_width_is_that_of_the_metadata():
+    """exp(-(x/width)^2): at one width from a level 1/e of the peak."""
+    one = Projections(np.array([[0.0]]), np.array([2.0]), np.ones((1, 1, 1)))
+    dos = one.site_dos([0.0, 0.3], 0.3)[0]
+    assert dos == pytest.approx([2 / (0.3 * np.pi**0.5), 2 / (0.3 * np.pi**0.5) / np.e], rel=1e-14)
+    assert dos == pytest.approx(one.total_dos([0.0, 0.3], 0.3))
+    with pytest.raises(ValueError, match="width must be positive, got 0 eV"):
+        one.site_dos([0.0], 0)
+
+
+def test_spin_polarised_projections(projected):
+    (projected / "x.save" / "atomic_proj.xml").write_text(projections_xml(spins=2))
+    refused(projected / "x.save", "spin-polarised projections are not supported; use nspin = 1",
+            lambda path: read_projections(path, projected / "pdos.out"))
+
+
+def test_truncated_projections(projected):
+    path = projected / "x.save" / "atomic_proj.xml"
+    path.write_text(projections_xml()[:900])
+    refused(path, "missing or truncated .*; run projwfc.x again", lambda path: read_projections(path, projected / "pdos.out"))
+
+
+def test_output_of_another_run(projected):
+    (projected / "pdos.out").write_text(OWNERS.replace("     state #   3", "     sta"))
+    refused(projected / "pdos.out", "lists 2 atomic functions, .* holds 3; give the text output of the same",
+            lambda path: read_projections(projected / "x.save", path))
+    refused(projected / "none.out", "missing or truncated", lambda path: read_projections(projected / "x.save", path))
+
+
+def test_xml_of_another_program(projected):
+    (projected / "other.xml").write_text(XML)
+    refused(projected / "other.xml", "no <HEADER> or <EIGENSTATES>; give projwfc.x's atomic_proj.xml",
+            lambda path: read_projections(path, projected / "pdos.out"))
