@@ -36,7 +36,8 @@ def peer(model, quantity):
 
     def ados(atoms):
         types = [order[symbol] for symbol in atoms.symbols]
-        return {"ados": net.eval(atoms.positions.reshape(1, -1), atoms.cell.array.reshape(1, 9), types)[1][0]}
+        _, atomic = net.eval(atoms.positions.reshape(1, -1), atoms.cell.array.reshape(1, 9), types, atomic=True)
+        return {"ados": atomic[0]}
     return ados, versions
 
 

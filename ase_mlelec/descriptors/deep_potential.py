@@ -10,12 +10,12 @@ import math
 
 import torch
 from ase.calculators.calculator import CalculatorSetupError
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, covalent_radii
 
 from ase_mlelec.descriptors.base import Descriptor, Environment
 from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbedding, EmbeddingNets
 
-CLOSEST = 0.8       # Å; a compressed embedding covers all distances above, the nets themselves serve below
+CLOSEST = 0.8       # Å, or 3/4 of the shortest bond if that is longer: a compressed embedding covers all distances above
 
 
 def switch(r, smooth, cutoff):
@@ -72,10 +72,11 @@ class DeepPotSE(Descriptor):
 
     def forward(self, system, edges):
         all_species = self.species_of_number[system.numbers]
-        species, neighbor_species = all_species[edges.atoms], all_species[edges.neighbor]
-        r, s, rows = self._rows(edges.vec, species[edges.center])
+        species = all_species[edges.atoms]
+        r, s, rows = self._rows(edges.vec, species.index_select(0, edges.center))
         table = torch.cat([self.embedding.argument(r, s)[None], rows])
-        padded, present, blocks = _pad(edges.center, neighbor_species, table, edges.n_centers, self.by_number)
+        padded, present, blocks = _pad(edges.center, all_species.index_select(0, edges.neighbor), table,
+                                       edges.n_centers, self.by_number)
         t = self.embedding.moments(padded, blocks, species)
         t = self._add_empty_slots(t, present, species) / sum(self.sel)
         channels = [t[:, a:b] for a, b in ((0, 4), (4, 9), (9, 16))[:self.l_max]]
@@ -133,13 +134,14 @@ class DeepPotSE(Descriptor):
     def compressed(self, tolerance=1e-11):
         """Copy whose embedding nets are replaced by their Chebyshev series, several times faster to evaluate.
 
-        The series covers distances above CLOSEST; closer pairs are sent through the nets.
+        The series covers distances that occur (see CLOSEST); where atoms are closer the nets themselves serve.
         """
         if self.n_basis is not None or isinstance(self.embedding, CompressedEmbedding):
             return self
         fast = copy.deepcopy(self)
         low = float((-self.mean / self.scale[:, 0]).min())
-        high = float(((1 / CLOSEST - self.mean) / self.scale[:, 0]).max())
+        bond = 2 * min(covalent_radii[atomic_numbers[symbol]] for symbol in self.species)
+        high = float(((1 / max(CLOSEST, 0.75 * bond) - self.mean) / self.scale[:, 0]).max())
         fast.embedding = CompressedEmbedding(fast.embedding, low, high, tolerance)
         fast.empty_slot = fast._empty_slot().detach()
         return fast
@@ -153,25 +155,27 @@ def _pad(center, kind, table, n_centers, kinds):
     Returns Tensor [C, R, n]; the number of edges of each kind [C, kinds]; the slice of n that each kind has.
     """
     rank = torch.tensor(kinds, device=center.device).argsort()
-    key = center * len(kinds) + rank[kind] if len(kinds) > 1 else center
-    order = None
-    if len(kinds) > 1 and bool((key[1:] < key[:-1]).any()):
-        key, order = key.sort(stable=True)
-    present = torch.bincount(key, minlength=n_centers * len(kinds)).reshape(n_centers, len(kinds))
-    sizes = present.amax(dim=0) if n_centers else present.sum(dim=0)
-    ends = sizes.cumsum(0)
-    n = int(ends[-1])
-    # edge e of group (centre, kind) goes to slot e - (first edge of the group) of the group's block
-    origin = torch.arange(n_centers, device=center.device)[:, None] * n + ends - sizes
-    first = (present.flatten().cumsum(0) - present.flatten()).reshape(present.shape)
-    place = (origin - first).flatten()[key] + torch.arange(len(key), device=key.device)
-    if order is not None:
-        place = torch.empty_like(place).index_copy(0, order, place)
-    # planes [R, C n] are filled by one scatter, which is several times faster than writing rows
-    planes = table.new_zeros(len(table), n_centers * n).scatter(1, place.expand_as(table), table)
+    group = center * len(kinds) + rank.index_select(0, kind) if len(kinds) > 1 else center
+    present = torch.bincount(group, minlength=n_centers * len(kinds)).reshape(n_centers, len(kinds))
+    ends = (present.amax(dim=0) if n_centers else present.sum(dim=0)).cumsum(0)
     bounds = [0, *ends.tolist()]
+    place = _places(group, present, bounds)
+    # planes [R, C n] are filled by one scatter, which is several times faster than writing rows
+    planes = table.new_zeros(len(table), n_centers * bounds[-1]).scatter(1, place.expand_as(table), table)
     blocks = [slice(bounds[k], bounds[k + 1]) for k in rank.tolist()]
-    return planes.reshape(len(table), n_centers, n).transpose(0, 1), present[:, rank], blocks
+    return planes.reshape(len(table), n_centers, bounds[-1]).transpose(0, 1), present.index_select(1, rank), blocks
+
+
+def _places(group, present, bounds):
+    """Where in [C, n] each edge goes: the slot e - (first edge of its group) in the block of the group; Tensor [E]."""
+    order = None
+    if present.shape[1] > 1 and bool((group[1:] < group[:-1]).any()):
+        group, order = group.sort(stable=True)
+    starts = torch.arange(len(present), device=group.device)[:, None] * bounds[-1]
+    starts = starts + torch.tensor(bounds[:-1], device=group.device)
+    first = (present.flatten().cumsum(0) - present.flatten()).reshape(present.shape)
+    place = (starts - first).flatten().index_select(0, group) + torch.arange(len(group), device=group.device)
+    return place if order is None else torch.empty_like(place).index_copy(0, order, place)
 
 
 def harmonics(unit, l_max):
