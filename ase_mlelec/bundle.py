@@ -29,7 +29,13 @@ def list_models():
 
 
 def save_model(model, path):
-    """Write ``model`` atomically: the file appears whole or not at all."""
+    """Write ``model`` atomically: the file appears whole or not at all.
+
+    Raises CalculatorSetupError for a copy made by ``Model.for_evaluation``.
+    """
+    if model.evaluation_only:
+        raise CalculatorSetupError("this model is a copy for evaluation, which a file cannot describe; "
+                                   "save the model it was made from")
     header = {"format_version": FORMAT_VERSION, "species": list(model.species), "units": UNITS,
               "descriptor": _described(model.descriptor),
               "heads": {name: _described(head) for name, head in model.heads.items()},

@@ -21,6 +21,7 @@ class Model(torch.nn.Module):
         self.descriptor = descriptor
         self.heads = torch.nn.ModuleDict(heads)
         self.metadata = dict(metadata or {})
+        self.evaluation_only = False        # a copy with rearranged arrays, which a file does not describe
 
     @property
     def species(self):
@@ -65,4 +66,5 @@ class Model(torch.nn.Module):
         for module in model.heads.modules():
             if isinstance(module, FittingNets):
                 module.fold()
+        model.evaluation_only = True
         return model

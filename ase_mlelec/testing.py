@@ -344,6 +344,8 @@ class ModelContract:
         for name, values in self.quantities(fast, atoms).items():
             assert_close(values, self.quantities(model, atoms)[name], self.compression, name)
         assert not any(parameter.requires_grad for parameter in fast.parameters())
+        for name, values in self.quantities(fast.for_evaluation(), atoms).items():
+            assert torch.equal(values, self.quantities(fast, atoms)[name]), name
         fast.to(torch.float32)
         assert_same_model(model, before)
 

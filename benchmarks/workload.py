@@ -1,7 +1,7 @@
-"""One program, one model, one structure, in a process of its own: run.py starts it for either program.
+"""One program, one model, one structure, in a process of its own: run.py starts it with the Python of either program.
 
 Every evaluation sees new positions (each atom moved by about 0.01 Å, as in a step of molecular dynamics), so that nothing
-is remembered but the neighbour list, which is part of what is compared.
+can be remembered but what either program keeps between steps, such as a neighbour list.
 """
 import argparse
 import json
@@ -13,17 +13,19 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_INT
 
 
 def ours(model, quantity):
-    """(function of Atoms -> dict of arrays, versions)"""
+    """(function of Atoms -> dict of arrays, dict of versions)"""
     import torch
 
     import ase_mlelec
-    cls = ase_mlelec.DeepPotCalculator if quantity == "energy" else ase_mlelec.DeepDOSCalculator
-    calc = cls(model)
-    evaluate = _ase_results(calc) if quantity == "energy" else lambda atoms: {"ados": calc.get_ados(atoms)}
-    return evaluate, {"ase-mlelec": ase_mlelec.__version__, "torch": torch.__version__}
+    versions = {"ase-mlelec": ase_mlelec.__version__, "torch": torch.__version__}
+    if quantity == "energy":
+        return _ase_results(ase_mlelec.DeepPotCalculator(model, device="cpu")), versions
+    calc = ase_mlelec.DeepDOSCalculator(model, device="cpu")
+    return lambda atoms: {"ados": calc.get_ados(atoms)}, versions
 
 
 def peer(model, quantity):
+    """The same of deepmd-kit; it has no ASE calculator for the DOS."""
     import deepmd
     import tensorflow
     versions = {"deepmd-kit": deepmd.__version__, "tensorflow": tensorflow.__version__}
@@ -50,13 +52,20 @@ def _ase_results(calc):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("program", "quantity", "model", "structure", "output"):
+    parser.add_argument("program", choices=["ours", "peer"])
+    parser.add_argument("quantity", choices=["energy", "dos"])
+    for name in ("model", "structure", "output"):
         parser.add_argument(name)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cores", type=int, nargs="+", required=True)
     arguments = parser.parse_args()
-    os.environ.update({name: str(arguments.threads) for name in THREADS}, TF_INTER_OP_PARALLELISM_THREADS="1",
-                      DP_INTER_OP_PARALLELISM_THREADS="1", TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="")
+    os.sched_setaffinity(0, arguments.cores)
+    os.environ.update(dict.fromkeys(THREADS, str(len(arguments.cores))), CUDA_VISIBLE_DEVICES="",
+                      TF_INTER_OP_PARALLELISM_THREADS="1", DP_INTER_OP_PARALLELISM_THREADS="1")
+    run(arguments)
+
+
+def run(arguments):
     import numpy as np
     from ase import Atoms
     stored = np.load(arguments.structure)

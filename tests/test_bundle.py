@@ -126,10 +126,11 @@ def test_failure_leaves_nothing_behind(path, monkeypatch, broken):
     assert path.read_bytes() == before
 
 
-def test_compressed_copies_are_not_models(tmp_path):
-    """The copy for evaluation holds a series, not what was trained."""
+@pytest.mark.parametrize("n_basis", [None, 8])
+def test_copies_for_evaluation_are_not_models(tmp_path, n_basis):
+    """They hold arrays rearranged for speed, not what was trained."""
     with pytest.raises(CalculatorSetupError, match="copy for evaluation.*save the model it was made from"):
-        random_model().for_evaluation().save(tmp_path / "m.safetensors")
+        random_model(n_basis=n_basis).for_evaluation().save(tmp_path / "m.safetensors")
     assert not list(tmp_path.iterdir())
 
 

@@ -9,7 +9,6 @@ import copy
 import math
 
 import torch
-from ase.calculators.calculator import CalculatorSetupError
 from ase.data import atomic_numbers, covalent_radii
 
 from ase_mlelec.descriptors.base import Descriptor, Environment
@@ -63,9 +62,6 @@ class DeepPotSE(Descriptor):
         self.register_buffer("species_of_number", table, persistent=False)
 
     def arguments(self):
-        if isinstance(self.embedding, CompressedEmbedding):
-            raise CalculatorSetupError("this is a copy for evaluation, which cannot be built again from its arguments; "
-                                       "save the model it was made from")
         return dict(species=list(self.species), cutoff=self.cutoff, smooth=self.smooth, widths=list(self.widths),
                     n_axis=self.n_axis, sel=list(self.sel), one_side=self.one_side, l_max=self.l_max,
                     n_basis=self.n_basis)

@@ -45,7 +45,7 @@ class FittingNets(torch.nn.Module):
     def fold(self):
         """Absorb shift and inverse into the first layers, where these have no shortcut; for evaluation."""
         for k, first in enumerate(net[0] for net in self.hidden):
-            if first.repeat:
+            if first.repeat or self.shift is None:
                 return
             first.weight *= self.inverse[k, :, None]
             first.bias -= self.shift[k] @ first.weight
