@@ -46,10 +46,19 @@ def write_model(path, spec, seed=0):
         file.attrs["json"] = json.dumps(tree)
 
 
-def add_closest(path, closest):
-    """Add the shortest distance in the training data, which deepmd-kit needs for compression, to a .dp file."""
+def adapt(path, closest):
+    """Make a .dp file of somebody else's weights mean the same to both programs, and to deepmd-kit's compression.
+
+    deepmd-kit's TensorFlow backend multiplies with out_std, which its others only store, and its compression drops
+    out_bias: the former becomes one, the latter part of the last layer.
+    """
     with h5py.File(path, "r+") as file:
         tree = json.loads(file.attrs["json"])
+        model = tree["model"]
+        bias, std = (file[model["@variables"][name]] for name in ("out_bias", "out_std"))
+        for k, net in enumerate(model["fitting"]["nets"]["networks"]):
+            file[net["layers"][-1]["@variables"]["b"]][...] += bias[0, k]
+        bias[...], std[...] = 0, 1
         file["min_nbor_dist"] = np.array(closest)
         tree["@variables"]["min_nbor_dist"] = "/min_nbor_dist"
         file.attrs["json"] = json.dumps(tree)

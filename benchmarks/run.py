@@ -41,7 +41,7 @@ def prepare(folder, replaced, peer_python):
         path = folder / f"{name}.dp"
         if name in replaced:
             shutil.copyfile(replaced[name], path)
-            models.add_closest(path, spec["closest"])
+            models.adapt(path, spec["closest"])
         else:
             models.write_model(path, spec)
     if peer_python:
@@ -108,7 +108,8 @@ def report(rows, where, replaced):
              f"Python {where['python']}; " + ", ".join(f"{key} {value}" for key, value in versions.items()) + ".", ""]
     lines += [COLUMNS if any("plain" in row["seconds"] for row in rows) else
               "deepmd-kit was not given (`--peer-python`): only this package is timed.", ""]
-    for name, (_, _, title) in CASES.items():
+    for name in dict.fromkeys(row["model"] for row in rows):
+        title = CASES[name][2]
         weights = f"weights of {Path(replaced[name]).name}" if name in replaced else "random weights"
         lines += [f"## {title} ({weights})", "", *_table([row for row in rows if row["model"] == name]), ""]
     return "\n".join(lines)
