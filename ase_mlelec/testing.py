@@ -47,7 +47,7 @@ RULES = {"energy": ("scalar", "extensive"), "free_energy": ("scalar", "extensive
 def random_atoms(symbols, cell=None, pbc=True, shortest=1.6, seed=0):
     """ase.Atoms at random places, no two closer than ``shortest`` Å (images included).
 
-    symbols : str, e.g. "Si4O3"; cell : as for ase.Atoms, or None for a molecule in a ball of suitable size
+    symbols : str, e.g. "Si4O3"; cell : as for ase.Atoms, or None for a molecule in a small box
     """
     generator = np.random.default_rng(seed)
     names = string2symbols(symbols)
@@ -157,7 +157,8 @@ class DescriptorContract:
     def environment(self, atoms, descriptor=None):
         """Environment of all atoms, without gradient."""
         descriptor = descriptor or self.make_descriptor()
-        system = System.from_atoms(atoms, next(descriptor.buffers()).dtype)
+        arrays = [array for array in descriptor.state_dict().values() if array.is_floating_point()]
+        system = System.from_atoms(atoms, arrays[0].dtype if arrays else torch.float64)
         with torch.no_grad():
             return descriptor(system, Edges.build(system, descriptor.cutoff))
 
