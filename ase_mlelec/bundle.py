@@ -67,7 +67,8 @@ def load_model(model, classes=()):
     if isinstance(model, Model):
         return model
     if not isinstance(model, (str, os.PathLike)):
-        raise CalculatorSetupError(f"got an object of type {type(model).__name__} as model; give a name, a path or a Model")
+        raise CalculatorSetupError(f"got an object of type {type(model).__name__} as model; "
+                                   "give a name, a path or a Model")
     name = os.fspath(model)
     if name in list_models():
         name = os.fspath(PRETRAINED / f"{name}.safetensors")

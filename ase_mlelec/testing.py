@@ -13,8 +13,8 @@ Write a pytest class that inherits a contract and makes the object; everything e
             return random_atoms("Si4O3", cell=[6, 7, 8])        # every call the same, at least two atoms
 
 ``DescriptorContract`` needs ``make_descriptor`` and ``make_atoms``, ``HeadContract`` needs ``make_head`` and
-``make_environment``, ``ModelContract`` needs ``make_model`` and ``make_atoms``.  Structures should have no symmetry, and
-at least one contract class each should run with a cell smaller than the cutoff, a slab and a molecule.
+``make_environment``, ``ModelContract`` needs ``make_model`` and ``make_atoms``.  Structures should have no symmetry;
+run each contract with a cell smaller than the cutoff, a slab and a molecule as well.
 Needs pytest (extra ``test``).
 """
 import copy
@@ -262,8 +262,8 @@ class DescriptorContract:
 class HeadContract:
     """Locality, precision and round trip of a Head that gives one row per centre.
 
-    A subclass writes ``make_head()`` -> Head in float64 and ``make_environment()`` -> Environment of several centres that
-    the head understands, the same every time.
+    A subclass writes ``make_head()`` -> Head in float64 and ``make_environment()`` -> Environment of several centres
+    that the head understands, the same every time.
     """
     tolerance = 1e-13
     single = 1e-5
@@ -305,7 +305,9 @@ class HeadContract:
 
 
 class ModelContract:
-    """Batching, saving and evaluation copies of a Model.  A subclass writes ``make_model(seed=0)`` and ``make_atoms()``.
+    """Batching, saving and evaluation copies of a Model.
+
+    A subclass writes ``make_model(seed=0)`` and ``make_atoms()``.
 
     compression : agreement of the copy for evaluation with the model, relative to the largest value
     """
@@ -460,7 +462,8 @@ class CalculatorContract:
     @pytest.mark.parametrize("sign", [1, -1], ids=["rotation", "inversion"])
     def test_rotation(self, sign):
         """Electronic structure has no handedness: inversion as well as rotation."""
-        calculator, atoms, rotation = self.make_calculator(self.make_model()), self.make_atoms(), random_rotation() * sign
+        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
+        rotation = random_rotation() * sign
         wanted = {name: turn(self.rule(name)[0], value, rotation)
                   for name, value in self.values(calculator, atoms).items()}
         self.assert_same(self.values(calculator, turned(atoms, rotation)), wanted)

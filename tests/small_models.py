@@ -58,7 +58,10 @@ def sample(species):
 
 
 def random_model(seed=0, heads=("energy",), cutoff=4.0, dtype=torch.float64, metadata=None, **options):
-    """Model with an energy and/or a DOS head over ``random_descriptor``; the DOS is positive, 4 and 6 electrons fill half."""
+    """Model with an energy and/or a DOS head over ``random_descriptor``.
+
+    The DOS is positive everywhere; 4 electrons of the first species and 6 of the second fill about half of it.
+    """
     descriptor = random_descriptor(seed, cutoff=cutoff, **options)
     system = System.from_atoms(sample(descriptor.species))
     with torch.no_grad():

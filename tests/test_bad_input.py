@@ -100,7 +100,8 @@ def test_structure(change, cause, remedy):
 
 
 def test_no_atoms():
-    refused(InputError, "empty Atoms object", "give at least one atom", lambda: deep_pot().get_property("energy", Atoms()))
+    refused(InputError, "empty Atoms object", "give at least one atom",
+            lambda: deep_pot().get_property("energy", Atoms()))
 
 
 def test_nothing_evaluated_yet():
@@ -127,7 +128,8 @@ def test_dtype(dtype):
 
 
 def test_device():
-    refused(CalculatorSetupError, "got device='gpu'", "choose 'cpu', 'cuda' or 'cuda:0'", lambda: deep_pot(device="gpu"))
+    refused(CalculatorSetupError, "got device='gpu'", "choose 'cpu', 'cuda' or 'cuda:0'",
+            lambda: deep_pot(device="gpu"))
     if not torch.cuda.is_available():
         refused(CalculatorSetupError, "got device='cuda', but torch finds no CUDA device", "choose 'cpu'",
                 lambda: deep_pot(device="cuda"))
@@ -139,13 +141,13 @@ def test_skin(skin):
 
 
 def test_dos_model_has_no_energy():
-    refused(CalculatorSetupError, "DeepPotCalculator needs a model with 'energy', this one has dos", "load another model",
-            lambda: DeepPotCalculator(random_model(0, ("dos",))))
+    refused(CalculatorSetupError, "DeepPotCalculator needs a model with 'energy', this one has dos",
+            "load another model", lambda: DeepPotCalculator(random_model(0, ("dos",))))
 
 
 def test_energy_model_has_no_dos():
-    refused(CalculatorSetupError, "DeepDOSCalculator needs a model with 'dos', this one has energy", "load another model",
-            lambda: DeepDOSCalculator(random_model()))
+    refused(CalculatorSetupError, "DeepDOSCalculator needs a model with 'dos', this one has energy",
+            "load another model", lambda: DeepDOSCalculator(random_model()))
 
 
 def test_energy_of_a_dos_calculator():

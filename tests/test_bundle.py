@@ -187,7 +187,7 @@ def test_arrays_that_do_not_fit(path):
 
 
 def test_missing():
-    with pytest.raises(CalculatorSetupError, match="no model 'unobtainium': neither a file nor one of the shipped models"):
+    with pytest.raises(CalculatorSetupError, match="no model 'unobtainium': neither a file nor one of the shipped"):
         load_model("unobtainium")
 
 

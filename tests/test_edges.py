@@ -166,7 +166,8 @@ CUTOFF = 3.1
        strain=st.sampled_from([0.0, 0.005, 0.05]))
 def test_cache_never_misses_a_pair(seed, pbc, cell, skin, step, strain):
     """A walk of atoms and cell, as in a run at constant pressure, whatever their size."""
-    atoms, cache, generator = scattered(CELLS[cell], pbc, seed=seed % 7), EdgeCache(CUTOFF, skin), np.random.default_rng(seed)
+    atoms, cache = scattered(CELLS[cell], pbc, seed=seed % 7), EdgeCache(CUTOFF, skin)
+    generator = np.random.default_rng(seed)
     for _ in range(6):
         atoms.positions += generator.normal(0, 1, atoms.positions.shape) * step
         atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain * generator.normal(0, 1, (3, 3))),

@@ -10,7 +10,8 @@ from ase_mlelec.system import System, check_atoms
 
 
 def images():
-    return [bulk("NaCl", "rocksalt", 5.6, cubic=True), molecule("H2O"), Atoms("Si", cell=[[0, 3, 0], [2, 0, 0], [0, 1, 4]])]
+    left_handed = Atoms("Si", cell=[[0, 3, 0], [2, 0, 0], [0, 1, 4]])
+    return [bulk("NaCl", "rocksalt", 5.6, cubic=True), molecule("H2O"), left_handed]
 
 
 def test_holds_what_atoms_hold():

@@ -14,7 +14,8 @@ class SpectrumHead(Head):
     def __init__(self, n_species, n_features, energies, widths=(240, 240, 240), timestep=False):
         super().__init__()
         self.n_species, self.n_features, self.widths, self.timestep = n_species, n_features, tuple(widths), timestep
-        self.energies = torch.as_tensor(energies, dtype=torch.float64)      # no buffer: float32 would round the grid
+        # a copy, as the caller's array may change; no buffer, as float32 would round the grid
+        self.energies = torch.as_tensor(energies, dtype=torch.float64).clone()
         self.nets = FittingNets(n_species, n_features, self.widths, len(self.energies), timestep)
 
     def arguments(self):

@@ -139,7 +139,8 @@ def _read_pw_text(path):
         raise EspressoError(f"{path}: the output of {NO_ENERGY}")
     energy = _last(r"^!\s+total energy\s+=\s*", text, units.RYDBERG)
     if energy is None or "JOB DONE" not in text:
-        raise EspressoError(f"{path}: the run is unfinished (no final total energy or no 'JOB DONE'); run it to the end")
+        raise EspressoError(f"{path}: the run is unfinished (no final total energy or no 'JOB DONE'); "
+                            "run it to the end")
     labels = {"one_electron": "one-electron contribution", "hartree": "hartree contribution",
               "xc": "xc contribution", "ion_ion": "ewald contribution", "entropy": r"smearing contrib\. \(-TS\)"}
     terms = {name: _last(rf"{label}\s+=\s*", text, units.RYDBERG) for name, label in labels.items()}
@@ -222,8 +223,8 @@ def _broaden(levels, weights, energies, width):
 
 
 def read_projections(path, output):
-    """Read projwfc.x: ``atomic_proj.xml`` (path: the file or prefix.save) and its text ``output`` (which atom owns which
-    atomic function; the XML does not say).  Collinear non-polarised runs.
+    """Read projwfc.x: ``atomic_proj.xml`` (path: the file or prefix.save) and its text ``output`` (which atom owns
+    which atomic function; the XML does not say).  Collinear non-polarised runs.
 
     Returns Projections.
 

@@ -242,10 +242,9 @@ def convergence(path, work, target):
     rows = ["structure,width_Ry,mesh,rms_error_states_per_eV,signal_states_per_eV"]
     for name in CONVERGENCE:
         directory = work / f"convergence-{name}"
-        calculate_energy(images[name], directory, (4, 4, 4))
+        level = calculate_energy(images[name], directory, (4, 4, 4)).fermi_level
         bands = [calculate_bands(images[name], directory, (n,) * 3, int(BANDS_PER_ATOM * len(images[name])))
                  for n in meshes_tried]
-        level = read_pw(directory / espresso.SAVE).fermi_level
         energies = ENERGIES[ENERGIES < level]
         for width in widths:
             best = bands[-1].site_dos(energies, width * units.Ry)

@@ -22,7 +22,8 @@ def reference(name):
     """(Model, Atoms, arrays of the .npz)"""
     with np.load(FOLDER / f"{name}.npz") as stored:
         data = dict(stored)
-    atoms = Atoms([str(data["type_map"][t]) for t in data["types"]], data["positions"], cell=data["cell"], pbc=data["pbc"])
+    symbols = [str(symbol) for symbol in data["type_map"][data["types"]]]
+    atoms = Atoms(symbols, data["positions"], cell=data["cell"], pbc=data["pbc"])
     return load_model(FOLDER / f"{name}.dp"), atoms, data
 
 
