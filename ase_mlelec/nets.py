@@ -41,7 +41,7 @@ class DenseNet(torch.nn.Sequential):
 
 
 def map_by_species(function, species, n_species, *tensors):
-    """Apply ``function(k, *rows)`` to the rows of the tensors [C, ...] whose species [C] is k, for all k; joins the results.
+    """Apply ``function(k, *rows)`` to the rows of the tensors [C, ...] whose species [C] is k; joins the results.
 
     Rows are brought together by one permutation: its backward pass is a plain addition, that of fancy indexing is not.
     """

@@ -1,4 +1,4 @@
-"""The models and structures both programs are given: random weights in deepmd-kit's .dp container, water and silicon."""
+"""The models and structures both programs are given: random weights in deepmd-kit's .dp format; water, silicon."""
 import json
 
 import h5py

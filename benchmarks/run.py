@@ -1,9 +1,10 @@
-"""Side by side with deepmd-kit: same weights, same structures, same cores, in turns; writes RESULTS.md and results.json.
+"""Side by side with deepmd-kit: same weights, same structures, same cores, in turns; writes RESULTS.md, results.json.
 
     python benchmarks/run.py --peer-python /path/to/other/venv/bin/python
 
-The other environment holds ``deepmd-kit==3.2.0 tensorflow-cpu==2.21.0 ase`` (its fastest backend on a processor).  Without
-it only this package is timed.  Models have random weights unless ``--model water_small=file.dp`` names others.
+The other environment holds ``deepmd-kit==3.2.0 tensorflow-cpu==2.21.0 ase`` (its fastest backend on
+a processor).  Without it only this package is timed.  Models have random weights
+unless ``--model water_small=file.dp`` names others.
 """
 import argparse
 import json
@@ -30,9 +31,9 @@ PROGRAMS = {"ours": ("ours", ".dp"), "compressed": ("peer", ".compressed.pb"), "
 REPEATS = {"192": 20, "216": 20, "1440": 8, "1536": 8, "5184": 4}
 DIFFERENCES = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3", "ados": "states/eV"}
 
-COLUMNS = ("µs/atom: of ase-mlelec. Ratio: the faster of deepmd-kit's two models over ase-mlelec. Last columns: largest "
-           "difference from deepmd-kit's plain (compressed) model. The ADOS of its TensorFlow backend differs by as much "
-           "from that of its own NumPy backend, with which ase-mlelec agrees to 1e-14.")
+COLUMNS = ("µs/atom: of ase-mlelec. Ratio: the faster of deepmd-kit's two models over ase-mlelec. Last columns: "
+           "largest difference from deepmd-kit's plain (compressed) model. The ADOS of its TensorFlow backend "
+           "differs by as much from that of its own NumPy backend, with which ase-mlelec agrees to 1e-14.")
 
 
 def prepare(folder, replaced, peer_python):
@@ -100,10 +101,10 @@ def report(rows, where, replaced):
     """RESULTS.md as a string."""
     versions = {key: value for row in rows for key, value in row["versions"].items()}
     lines = ["# Speed beside deepmd-kit", "",
-             "Written by `benchmarks/run.py`: same weights and structures, double precision, programs in turns on the same "
-             f"{where['cores_used']} core(s). Times are the shortest (median) of all evaluations in ms; every evaluation "
-             "sees new positions. Both programs are called from Python: energy, forces and stress through their ASE "
-             "calculators, ADOS through `get_ados` and `DeepDOS.eval`.", "",
+             "Written by `benchmarks/run.py`: same weights and structures, double precision, programs in turns on the "
+             f"same {where['cores_used']} core(s). Times are the shortest (median) of all evaluations in ms; every "
+             "evaluation sees new positions. Both programs are called from Python: energy, forces and stress "
+             "through their ASE calculators, ADOS through `get_ados` and `DeepDOS.eval`.", "",
              f"{where['processor']}, {where['cores']} cores, load {where['load_at_start']} at the start; "
              f"Python {where['python']}; " + ", ".join(f"{key} {value}" for key, value in versions.items()) + ".", ""]
     lines += [COLUMNS if any("plain" in row["seconds"] for row in rows) else

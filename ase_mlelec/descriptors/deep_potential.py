@@ -14,7 +14,7 @@ from ase.data import atomic_numbers, covalent_radii
 from ase_mlelec.descriptors.base import Descriptor, Environment
 from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbedding, EmbeddingNets
 
-CLOSEST = 0.8       # Å, or 3/4 of the shortest bond if that is longer: a compressed embedding covers all distances above
+CLOSEST = 0.8   # Å, or 3/4 of the shortest bond if that is longer: a compressed embedding covers all distances above
 
 
 def switch(r, smooth, cutoff):

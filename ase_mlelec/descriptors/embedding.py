@@ -16,9 +16,9 @@ class ChebyshevMoments(torch.autograd.Function):
 
     padded : Tensor [C, 1 + rows, n], x and below it R;  blocks : slices of n, one per species
 
-    Returns moments [C, rows, species, K], and the T_k(x_j) up to a sign, [C, K, n]: the backward pass is written with them,
-    and a second backward pass goes through them.  T'_k = sum_m D_km T_m is again a series, so that the derivatives with
-    respect to x and R are one matrix product per centre, with no array [C, K, n] but the first one.
+    Returns moments [C, rows, species, K], and the T_k(x_j) up to a sign, [C, K, n]: the backward pass is written with
+    them, and a second backward pass goes through them.  T'_k = sum_m D_km T_m is again a series, so that the
+    derivatives with respect to x and R are one matrix product per centre, with no array [C, K, n] but the first one.
     """
 
     @staticmethod
