@@ -8,6 +8,7 @@ RYDBERG = HARTREE / 2           # eV
 BOHR = 0.529177210903           # Å
 KB = 8.617333262145179e-5       # eV/K
 GPA = 1 / 160.2176634          # eV/Å^3 per GPa
+COULOMB = HARTREE * BOHR        # eV Å: e²/(4π ε_0), the energy of two charges e at 1 Å
 
 HARTREE_PER_BOHR = HARTREE / BOHR       # eV/Å
 HARTREE_PER_BOHR3 = HARTREE / BOHR**3   # eV/Å^3

@@ -16,6 +16,7 @@ BOHR = si.fine_structure / (4 * si.pi * si.Rydberg) * 1e10
     ("BOHR", CODATA["Bohr"], BOHR),
     ("KB", CODATA["kB"], si.k / si.e),
     ("GPA", CODATA["GPa"], 1e9 * si.angstrom**3 / si.e),
+    ("COULOMB", CODATA["Hartree"] * CODATA["Bohr"], 1e10 * si.e / (4 * si.pi * si.epsilon_0)),
     ("HARTREE_PER_BOHR", CODATA["Hartree"] / CODATA["Bohr"], HARTREE / BOHR),
     ("HARTREE_PER_BOHR3", CODATA["Hartree"] / CODATA["Bohr"] ** 3, HARTREE / BOHR**3),
 ])

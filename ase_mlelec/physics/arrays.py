@@ -10,11 +10,13 @@ def numpy_or_torch(function):
     """Hand every argument to `function` as a float64 tensor and return the kind that the caller gave.
 
     One tensor among the arguments is enough to get float64 tensors back, on its device and in its autograd graph;
-    otherwise the results are NumPy arrays, and Python floats where they have no dimension.  None passes untouched.
+    otherwise the results are NumPy arrays, and Python floats where they have no dimension.  None passes untouched, and
+    so does what belongs to a parameter whose default is a string.
 
     Raises ValueError, with the argument's name, for what is not numbers.
     """
     signature = inspect.signature(function)
+    names = {name for name, parameter in signature.parameters.items() if isinstance(parameter.default, str)}
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
@@ -22,7 +24,8 @@ def numpy_or_torch(function):
         bound.apply_defaults()
         given = bound.arguments
         device = next((value.device for value in given.values() if isinstance(value, torch.Tensor)), None)
-        result = function(**{name: _to_tensor(name, value, device) for name, value in given.items()})
+        result = function(**{name: value if name in names else _to_tensor(name, value, device)
+                             for name, value in given.items()})
         return result if device is not None else _to_numpy(result)
     return wrapper
 
@@ -43,4 +46,13 @@ def _to_tensor(name, value, device):
 def _to_numpy(result):
     if isinstance(result, tuple):
         return tuple(_to_numpy(item) for item in result)
+    if isinstance(result, dict):
+        return {key: _to_numpy(item) for key, item in result.items()}
     return result.item() if result.ndim == 0 else result.numpy()
+
+
+def check_finite(**named):
+    """Raise ValueError, with the name, for the first tensor that holds NaN or infinity."""
+    for name, value in named.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name}: got NaN or infinity, need finite numbers; check the file or model behind them")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ase_mlelec import units
-from ase_mlelec.physics.arrays import numpy_or_torch
+from ase_mlelec.physics.arrays import check_finite, numpy_or_torch
 
 _GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(10)  # the poles of f, x = ±iπ, are far: error < 1e-20
 _COLDEST_KT = 1e-30         # eV; stands for temperature 0, where every x is infinite or 0
@@ -264,7 +264,7 @@ def occupation(energies, mu, temperature):
 
     Source: Ellis et al. 2021, Eq. (A1).
     """
-    _check_finite(energies=energies, mu=mu)
+    check_finite(energies=energies, mu=mu)
     _check_temperature(temperature)
     return torch.sigmoid((mu - energies) / _thermal_energy(temperature))
 
@@ -288,7 +288,7 @@ def integration_weights(energies, mu, temperature):
     Source: Ellis et al. 2021, Eqs. (A4)-(A10).
     """
     check_grid(energies)
-    _check_finite(mu=mu)
+    check_finite(mu=mu)
     _check_temperature(temperature)
     mu, temperature = torch.broadcast_tensors(mu, temperature)
     kT = _thermal_energy(temperature)[..., None]
@@ -312,7 +312,7 @@ def entropy_weights(energies, mu, temperature):
     Source: Ellis et al. 2021, Eqs. (A7), (A8), (A10).
     """
     check_grid(energies)
-    _check_finite(mu=mu)
+    check_finite(mu=mu)
     _check_temperature(temperature)
     return -units.KB * _hat_weights(_ENTROPY, energies, *torch.broadcast_tensors(mu, temperature))
 
@@ -334,7 +334,7 @@ def slope_weights(energies, mu, temperature):
     Source: derivative of Ellis et al. 2021, Eqs. (A4)-(A6) with respect to μ and T.
     """
     check_grid(energies)
-    _check_finite(mu=mu)
+    check_finite(mu=mu)
     _check_temperature(temperature)
     mu, temperature = torch.broadcast_tensors(mu, temperature)
     return tuple(_hat_weights(kernel, energies, mu, temperature) for kernel in _SLOPE)
@@ -430,7 +430,7 @@ def check_grid(energies):
     """Raise ValueError unless energies is [S], S >= 2, finite and strictly increasing."""
     if energies.ndim != 1 or len(energies) < 2:
         raise ValueError(f"energies: got shape {list(energies.shape)}, need [S] with S >= 2; pass one grid in eV")
-    _check_finite(energies=energies)
+    check_finite(energies=energies)
     if not (energies.diff() > 0).all():
         at = int((energies.diff() <= 0).nonzero()[0])
         raise ValueError(f"energies: got {energies[at]:g} then {energies[at + 1]:g} eV at point {at}, need increasing "
@@ -443,13 +443,7 @@ def check_dos(energies, dos):
     if dos.ndim < 1 or dos.shape[-1] != len(energies):
         raise ValueError(f"dos: got shape {list(dos.shape)}, need [..., {len(energies)}] to match energies; put the "
                          "energy axis last")
-    _check_finite(dos=dos)
-
-
-def _check_finite(**named):
-    for name, value in named.items():
-        if not torch.isfinite(value).all():
-            raise ValueError(f"{name}: got NaN or infinity, need finite numbers; check the file or model behind them")
+    check_finite(dos=dos)
 
 
 def _check_temperature(temperature):

@@ -1,0 +1,123 @@
+"""Electrostatic energy of point charges in a periodic cell, in a neutralising background, by Ewald's method."""
+import math
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from ase_mlelec import units
+from ase_mlelec.physics import grid
+from ase_mlelec.physics.arrays import check_finite, numpy_or_torch
+
+_REACH = 6.0        # both sums end where their terms have fallen to e^-36 = 2e-16
+_OVERLAP = 0.01     # Å; nearer atoms are a mistake
+_CHUNK = 2**19      # pairs in flight: about 64 MiB
+# What a term costs, in units of one atom times one wave vector; measured on one core.
+_COST_OF_PAIR, _COST_OF_WAVE_VECTOR = 30.0, 20.0
+
+
+@numpy_or_torch
+def energy(positions, charges, cell):
+    """Energy of point charges, all their periodic images, and a background that makes the cell neutral.
+
+        E = e²/2 { Σ' q_i q_j erfc(α r)/r + 4π/Ω Σ_{G≠0} exp(-G²/4α²)/G² |S(G)|² - 2α/√π Σ q_i² - π/(Ω α²) (Σ q_i)² }
+
+    It does not depend on α, which is chosen for speed.
+
+    positions : Tensor [N, 3], Å; need not lie inside the cell
+    charges : Tensor [N], e
+    cell : Tensor [3, 3], Å
+
+    Returns Tensor [], eV, differentiable with respect to every argument.
+
+    Raises ValueError for shapes that disagree, NaN, a cell of no volume, and atoms on top of each other.
+
+    Source: Ewald, Ann. Phys. 369, 253 (1921); Ellis et al. 2021, V^ii in Eq. (9).
+    """
+    check_charges(positions, charges)
+    grid.check_cell(cell)
+    volume = grid.volume(cell)
+    alpha = _splitting(len(positions), cell)
+    scaled = positions @ torch.linalg.inv(cell)
+    background = math.pi / (2 * alpha**2 * volume) * charges.sum()**2
+    itself = alpha / math.sqrt(math.pi) * (charges**2).sum()
+    return units.COULOMB * (_real_sum(scaled, charges, cell, alpha) + _reciprocal_sum(scaled, charges, cell, alpha)
+                            - itself - background)
+
+
+def check_charges(positions, charges):
+    """Raise ValueError unless positions is [N, 3], charges is [N], N >= 1, and both are finite."""
+    if positions.ndim != 2 or positions.shape[1] != 3 or not len(positions):
+        raise ValueError(f"positions: got shape {list(positions.shape)}, need [N, 3] with N >= 1; pass them in Å")
+    if charges.shape != positions.shape[:1]:
+        raise ValueError(f"charges: got shape {list(charges.shape)}, need [{len(positions)}] to match positions; pass "
+                         "one charge per atom")
+    check_finite(positions=positions, charges=charges)
+
+
+def _splitting(n_atoms, cell):
+    """The α, 1/Å, at which both sums together are cheapest."""
+    cell = cell.detach().cpu()
+    volume = grid.volume(cell).item()
+    alpha = torch.logspace(-2, 2, 201, dtype=cell.dtype) * 6 / volume**(1 / 3)
+    pairs = 0.5 * n_atoms**2 * (2 * _image_reach(cell, alpha) + 1).prod(-1)
+    waves = (2 * _wave_reach(cell, alpha) + 1).prod(-1) / 2
+    cost = _COST_OF_PAIR * pairs + (n_atoms + _COST_OF_WAVE_VECTOR) * waves
+    return alpha[cost.argmin()].item()
+
+
+def _image_reach(cell, alpha):
+    """Cell vectors to add either way to a difference within half a cell, Tensor [..., 3]."""
+    heights = 1 / torch.linalg.inv(cell).norm(dim=0)
+    return torch.floor(_REACH / alpha[..., None] / heights + 0.5)
+
+
+def _wave_reach(cell, alpha):
+    """Highest frequency along each axis, Tensor [..., 3]."""
+    return torch.floor(2 * _REACH * alpha[..., None] * cell.norm(dim=1) / (2 * math.pi))
+
+
+def _real_sum(scaled, charges, cell, alpha):
+    """Σ over pairs of q_i q_j erfc(α r)/r, every pair once; 1/Å."""
+    reach = _image_reach(cell.detach().cpu(), torch.tensor(alpha, dtype=cell.dtype)).int().tolist()
+    shifts = torch.cartesian_prod(*(torch.arange(-n, n + 1.0, dtype=cell.dtype, device=cell.device) for n in reach))
+    total, start = 0.0, 0
+    while start < len(scaled):
+        stop = start + max(1, _CHUNK // (len(shifts) * (len(scaled) - start)))
+        total = total + checkpoint(_real_block, scaled[start:stop], scaled[start:], charges[start:stop],
+                                   charges[start:], cell, shifts, alpha, use_reentrant=False, preserve_rng_state=False)
+        start = stop
+    return total
+
+
+def _real_block(scaled, others, charges, other_charges, cell, shifts, alpha):
+    """Part of _real_sum of some atoms [I] with themselves and with those that follow [J]; the first I of J are they."""
+    difference = others - scaled[:, None]
+    difference = difference - difference.detach().round()
+    squares = ((difference[:, :, None] + shifts) @ cell).square().sum(-1)
+    order = torch.arange(len(others), device=cell.device) - torch.arange(len(scaled), device=cell.device)[:, None]
+    # an image of an atom itself is seen from both sides; the atom itself never
+    share = (order > 0).to(cell.dtype) + 0.5 * (order == 0)
+    share = share[:, :, None] * ((order != 0)[:, :, None] | shifts.any(-1))
+    squares = torch.where(share > 0, squares, 1.0)
+    if squares.min() < _OVERLAP**2:
+        raise ValueError(f"positions: got two atoms {squares.min().sqrt().item():.2g} Å apart, need {_OVERLAP} Å; "
+                         "remove the duplicate, or the atom that is a periodic image of another")
+    distances = squares.sqrt()
+    products = charges[:, None] * other_charges
+    return ((share * torch.erfc(alpha * distances) / distances).sum(-1) * products).sum()
+
+
+def _reciprocal_sum(scaled, charges, cell, alpha):
+    """2π/Ω Σ_{G≠0} exp(-G²/4α²)/G² |S(G)|², 1/Å."""
+    reach = _wave_reach(cell.detach().cpu(), torch.tensor(alpha, dtype=cell.dtype)).int().tolist()
+    # half of the wave vectors: S(-G) is the complex conjugate of S(G)
+    k1, k2, k3 = (torch.arange(first, last + 1.0, dtype=cell.dtype, device=cell.device)
+                  for first, last in zip((-reach[0], -reach[1], 0), reach))
+    vectors = torch.cartesian_prod(k1, k2, k3)
+    squares = (vectors @ grid.reciprocal_cell(cell)).square().sum(-1)
+    nonzero = vectors.any(-1)
+    share = torch.where(vectors[:, 2] > 0, 2.0, 1.0) * nonzero
+    squares = torch.where(nonzero, squares, 1.0)
+    factor = grid.structure_factor(scaled, charges, (k1, k2, k3)).flatten()
+    intensity = factor.real.square() + factor.imag.square()
+    return 2 * math.pi / grid.volume(cell) * (share * torch.exp(-squares / (4 * alpha**2)) / squares * intensity).sum()

@@ -1,0 +1,45 @@
+"""Electrostatic energy of a periodic density with itself, by fast Fourier transform."""
+import math
+
+import torch
+
+from ase_mlelec import units
+from ase_mlelec.physics import grid
+from ase_mlelec.physics.arrays import numpy_or_torch
+
+
+@numpy_or_torch
+def potential(density, cell):
+    """Hartree potential v_H = e² 4π n_G/G² with v_H = 0 at G = 0: that of the density in a neutralising background.
+
+    It solves the Poisson equation of the trigonometric interpolation of the density; see grid for what that means at
+    the Nyquist frequency.
+
+    density : Tensor [G1, G2, G3], electrons/Å^3
+    cell : Tensor [3, 3], Å
+
+    Returns Tensor [G1, G2, G3], eV, the energy of an electron.
+
+    Raises ValueError for a density that is not a grid, a cell of no volume, and NaN.
+    """
+    grid.check_cell(cell)
+    grid.check_grid_values("density", density)
+    squares = grid.squared_wave_vectors(density.shape, cell)
+    kernel = torch.where(squares > 0, 4 * math.pi * units.COULOMB / torch.where(squares > 0, squares, 1.0), 0.0)
+    return torch.fft.irfftn(kernel * torch.fft.rfftn(density), s=density.shape)
+
+
+@numpy_or_torch
+def energy(density, cell):
+    """Hartree energy U = 1/2 ∫ n v_H of a density in a neutralising background.
+
+    density : Tensor [G1, G2, G3], electrons/Å^3
+    cell : Tensor [3, 3], Å
+
+    Returns Tensor [], eV, differentiable with respect to the density and the cell (at fixed density values).
+
+    Raises ValueError as potential does.
+
+    Source: Ellis et al. 2021, U in Eq. (9).
+    """
+    return 0.5 * (density * potential(density, cell)).mean() * grid.volume(cell)

@@ -1,0 +1,130 @@
+"""Total free energy of electrons and ions from the local density of states, without orbitals.
+
+    A = E_b - TS - U + E_xc - V_xc + V_ii
+
+E_b is the band energy, U the Hartree energy, V_xc = ∫ n v_xc, and V_ii the energy of the ions in a neutralising
+background.  Pseudopotentials appear nowhere: what they do is inside the eigenvalues, and therefore in E_b, so that
+energies must be those of the DFT code and never relative to the Fermi level.
+
+Source: Ellis et al. 2021, Eq. (9).
+"""
+import torch
+
+from ase_mlelec.physics import ewald, fermi, grid, hartree
+from ase_mlelec.physics import xc as exchange_correlation
+from ase_mlelec.physics.arrays import check_finite, numpy_or_torch
+
+
+@numpy_or_torch
+def from_ldos(ldos, energies, cell, positions, charges, temperature, *, xc="lda_pz", core_density=None, mu=None):
+    """Total free energy and its terms from the local density of states.
+
+    ldos : Tensor [G1, G2, G3, S], 1/(eV Å^3) including spin degeneracy
+    energies : Tensor [S], eV, increasing, on the absolute scale of the eigenvalues
+    cell : Tensor [3, 3], Å
+    positions : Tensor [N, 3], Å
+    charges : Tensor [N], e, of the valence electrons
+    temperature : Tensor [], K, of the electrons
+    xc : "lda_pz", "lda_pw", "pbe" or "pbesol"
+    core_density : Tensor [G1, G2, G3], electrons/Å^3, of pseudopotentials with core correction
+    mu : Tensor [], eV; by default the Fermi level at which the DOS holds sum(charges) electrons
+
+    Returns a dict of Tensors [], eV: band, entropy (-TS), hartree, xc, xc_potential, ion_ion, total and fermi_level,
+    differentiable with respect to every argument but energies.
+
+    Raises ValueError for shapes that disagree, NaN, negative charges, an unknown functional, a cell of no volume, atoms
+    on top of each other, more electrons than the DOS holds, and an energy grid that ends below the Fermi level.
+
+    Source: Ellis et al. 2021, Eqs. (9)-(13).
+    """
+    if ldos.ndim != 4 or 0 in ldos.shape:
+        raise ValueError(f"ldos: got shape {list(ldos.shape)}, need [G1, G2, G3, S]; put the energy axis last")
+    check_finite(ldos=ldos)
+    fermi.check_dos(energies, ldos)
+    grid.check_cell(cell)
+    dos = ldos.mean((0, 1, 2)) * grid.volume(cell)
+    if mu is None:
+        mu = _fermi_level(dos, energies, charges, temperature)
+    density = ldos @ fermi.integration_weights(energies, mu, temperature)[0]
+    return from_dos_and_density(dos, energies, density, cell, positions, charges, temperature, xc=xc,
+                                core_density=core_density, mu=mu)
+
+
+@numpy_or_torch
+def from_dos_and_density(dos, energies, density, cell, positions, charges, temperature, *, xc="lda_pz",
+                         core_density=None, mu=None):
+    """As from_ldos, from the two integrals of the LDOS that the total free energy depends on.
+
+    They are independent arguments here.  In terms of the LDOS D both follow from it and the Fermi level,
+    dos = ∫ D dr and density = w_N(μ)·D with w_N of fermi.integration_weights, so that whoever differentiates with
+    respect to D piece by piece adds ∂A/∂density ∂density/∂μ ∂μ/∂dos to ∂A/∂dos: A is not stationary in μ.
+
+    dos : Tensor [S], states/eV per cell
+    density : Tensor [G1, G2, G3], electrons/Å^3, valence
+    the other arguments, the result and the errors are those of from_ldos
+
+    Source: Ellis et al. 2021, Eqs. (9), (11), (12).
+    """
+    fermi.check_dos(energies, dos)
+    if dos.ndim != 1:
+        raise ValueError(f"dos: got shape {list(dos.shape)}, need [{len(energies)}]; pass the sum over all atoms or "
+                         "grid points")
+    if temperature.ndim:
+        raise ValueError(f"temperature: got shape {list(temperature.shape)}, need one number in kelvin; call once per "
+                         "temperature")
+    if mu is None:
+        mu = _fermi_level(dos, energies, charges, temperature)
+    _check_level(mu, energies)
+    _, energy_weights, entropy_weights = fermi.integration_weights(energies, mu, temperature)
+    terms = {"band": energy_weights @ dos, "entropy": entropy_weights @ dos,
+             **from_density(density, cell, positions, charges, xc=xc, core_density=core_density)}
+    terms["total"] = (terms["band"] + terms["entropy"] - terms["hartree"] + terms["xc"] - terms["xc_potential"]
+                      + terms["ion_ion"])
+    terms["fermi_level"] = mu
+    return terms
+
+
+@numpy_or_torch
+def from_density(density, cell, positions, charges, *, xc="lda_pz", core_density=None):
+    """Terms of the total free energy that follow from the density and the ions.
+
+    density : Tensor [G1, G2, G3], electrons/Å^3, valence
+    cell : Tensor [3, 3], Å
+    positions : Tensor [N, 3], Å
+    charges : Tensor [N], e, of the valence electrons
+    xc : "lda_pz", "lda_pw", "pbe" or "pbesol"
+    core_density : Tensor [G1, G2, G3], electrons/Å^3, of pseudopotentials with core correction
+
+    Returns a dict of Tensors [], eV: hartree, xc, xc_potential and ion_ion.
+
+    Raises ValueError as from_ldos does.
+
+    Source: Ellis et al. 2021, Eq. (9).
+    """
+    _check_charges(charges)
+    xc_energy, xc_potential = exchange_correlation.energies(density, cell, xc=xc, core_density=core_density)
+    return {"hartree": hartree.energy(density, cell), "xc": xc_energy, "xc_potential": xc_potential,
+            "ion_ion": ewald.energy(positions, charges, cell)}
+
+
+def _fermi_level(dos, energies, charges, temperature):
+    _check_charges(charges)
+    return fermi.fermi_level(energies, dos, charges.sum(), temperature)
+
+
+def _check_charges(charges):
+    if charges is None or not charges.numel():
+        raise ValueError("charges: got none, need one per atom; pass the numbers of valence electrons of the "
+                         "pseudopotentials")
+    check_finite(charges=charges)
+    if (charges < 0).any():
+        raise ValueError(f"charges: got {charges.min().item():g} e, need numbers of valence electrons; the ions are "
+                         "the positive charges here")
+
+
+def _check_level(mu, energies):
+    if mu.ndim:
+        raise ValueError(f"mu: got shape {list(mu.shape)}, need one number in eV; call once per Fermi level")
+    if not energies[0] <= mu <= energies[-1]:
+        raise ValueError(f"energies: got a grid from {energies[0]:g} to {energies[-1]:g} eV, need one that holds the "
+                         f"Fermi level, {mu.item():g} eV; extend the grid of the LDOS, or check the electrons")
