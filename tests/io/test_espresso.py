@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from ase_mlelec.io.espresso import EspressoError, Projections, read_projections, read_pw
+from ase_mlelec.io.espresso import (EspressoError, Projections, read_filplot, read_ldos, read_projections,
+                                    read_pw)
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "mala"
 UNITS = ase.units.create_units("2018")      # of QE 6.7
@@ -384,3 +385,106 @@ def test_xml_of_another_program(projected):
     (projected / "other.xml").write_text(XML)
     refused(projected / "other.xml", "no <HEADER> or <EIGENSTATES>; give projwfc.x's atomic_proj.xml",
             lambda path: read_projections(path, projected / "pdos.out"))
+
+
+# pp.x --------------------------------------------------------------------------------------------------------------
+
+def filplot(data, energy=None, stored=None, exponent="E"):
+    """As pp.x 6.7 writes it: a cell by hand (ibrav 0), 1PE17.9, five in a row, the first index fastest."""
+    n1, n2, n3 = data.shape
+    m1, m2, m3 = stored or data.shape
+    full = np.full((m1, m2, n3), 7.0)       # what the FFT needs and nobody reads
+    full[:n1, :n2] = data
+    words = []
+    for value in full.ravel(order="F"):
+        mantissa, power = f"{value:.9e}".split("e")
+        words.append(f"{mantissa}{exponent if abs(int(power)) < 100 else ''}{int(power):+03d}".rjust(17))
+    rows = "".join("".join(words[i:i + 5]) + "\n" for i in range(0, len(words), 5))
+    title = "" if energy is None else f" Energy = {energy:8.4f} eV, broadening =   0.5000 eV"
+    return (f"{title:75}\n" + "".join(f"{n:8d}" for n in (m1, m2, m3, n1, n2, n3, 2, 1)) + "\n"
+            "     0        5.41176366      0.00000000      0.00000000      0.00000000      0.00000000      0.00000000\n"
+            "   1.0000000000000069        0.0000000000000000        0.0000000000000000     \n"
+            "   6.9837718094464360E-002   1.4142137914129034        0.0000000000000000     \n"
+            "   3.4918859047232180E-002  0.10475657714169656        1.0126469123697335     \n"
+            "       35.6089481138        4.0000000000       12.0000000000     3\n"
+            "   1   Al    3.00\n"
+            "   1       0.010000000    0.000000000    0.000000000    1\n"
+            "   2       0.553775043    0.787769460    0.506323456    1\n" + rows)
+
+
+FIELD = np.random.default_rng(3).uniform(-1, 1, (3, 4, 5))
+
+
+@pytest.mark.parametrize("stored, exponent", [(None, "E"), ((4, 4, 5), "E"), ((3, 5, 6), "D")])
+def test_filplot(tmp_path, stored, exponent):
+    (tmp_path / "rho").write_text(filplot(FIELD, stored=stored, exponent=exponent))
+    found = read_filplot(tmp_path / "rho")
+    assert found.shape == FIELD.shape
+    np.testing.assert_allclose(found, FIELD, rtol=1e-9)
+
+
+def test_filplot_of_a_lattice_by_number(tmp_path):
+    """With ibrav other than 0 there are no cell vectors in the file."""
+    lines = filplot(FIELD).splitlines(keepends=True)
+    lines[2:6] = [lines[2].replace("     0  ", "     2  ", 1)]
+    (tmp_path / "rho").write_text("".join(lines))
+    np.testing.assert_allclose(read_filplot(tmp_path / "rho"), FIELD, rtol=1e-9)
+
+
+def test_three_digit_exponents(tmp_path):
+    """Far from all bands pp.x prints numbers such as 1.5-103, without the E."""
+    data = FIELD.copy()
+    data[0, 1, 2], data[2, 3, 4] = 1.5e-103, -2.25e-299
+    text = filplot(data)
+    assert "1.500000000-103" in text
+    (tmp_path / "rho").write_text(text)
+    np.testing.assert_allclose(read_filplot(tmp_path / "rho"), data, rtol=1e-9)
+
+
+ENERGIES = np.array([-0.5, 0.0, 0.5])
+
+
+@pytest.fixture
+def ldos_files(tmp_path):
+    paths = [tmp_path / f"ldos.pp{index:03d}" for index in (1, 2, 3)]
+    for energy, path in zip(ENERGIES, paths):
+        path.write_text(filplot(FIELD**2 * (energy + 1), energy))
+    return paths
+
+
+def test_ldos(ldos_files):
+    found = read_ldos(ldos_files, ENERGIES)
+    np.testing.assert_allclose(found, FIELD[..., None]**2 * (ENERGIES + 1) / (RY * BOHR**3), rtol=2e-9)
+    assert np.array_equal(read_ldos(ldos_files), found)
+
+
+@pytest.mark.parametrize("edit, message", [
+    (lambda text: text[:-18], "truncated after 59 of the 60 numbers on a grid of 3 x 4 x 5; run pp.x again"),
+    (lambda text: text[:-5], "truncated after 60 of the 60 numbers"),       # the last one without its exponent
+    (lambda text: text[:200], "truncated after 0 of the 60 numbers"),
+    (lambda text: text[:50], "truncated, or not a filplot file"),
+    (lambda text: TEXT, "truncated, or not a filplot file"),
+    (lambda text: text.replace("E-01", "%"), "truncated, or not a filplot file")])
+def test_refused_filplot(tmp_path, edit, message):
+    (tmp_path / "rho").write_text(edit(filplot(FIELD)))
+    refused(tmp_path / "rho", message, read_filplot)
+
+
+def test_missing_filplot(tmp_path):
+    refused(tmp_path / "rho", "no such file; give the file that filplot names", read_filplot)
+
+
+def test_refused_ldos(ldos_files):
+    refused(ldos_files[0], "got the energy -0.5 eV, need -0.25 eV; check emin, delta_e and the order",
+            lambda path: read_ldos(ldos_files, [-0.25, 0.0, 0.5]))
+    refused(ldos_files[2], "got the energy 0.5 eV, need -0.5 eV", lambda path: read_ldos(ldos_files[::-1], ENERGIES))
+    text = filplot(FIELD, 0.0)
+    for other, message in ((text.replace("0.553775043", "0.553775000"), "grid, cell, atoms or quantity differ from"),
+                           (filplot(FIELD[:2], 0.0), "grid, cell, atoms or quantity differ from those of .*001"),
+                           (filplot(FIELD), "not an LDOS .no energy in its title.; run pp.x with plot_num = 3")):
+        ldos_files[1].write_text(other)
+        refused(ldos_files[1], message, lambda path: read_ldos(ldos_files, ENERGIES))
+    with pytest.raises(EspressoError, match="got 3 files for 2 energies, need one file per energy"):
+        read_ldos(ldos_files, ENERGIES[:2])
+    with pytest.raises(EspressoError, match="got no file, need one per energy"):
+        read_ldos([])
