@@ -9,8 +9,8 @@ from ase_mlelec.physics import dos, fermi
 
 
 class DeepDOSCalculator(MLElecCalculator):
-    """Atomic density of states (ADOS) by DeepPot-SE, with energy, forces and stress where the model or ``potential`` has
-    them, so that it runs under ASE's optimizers and MD.
+    """Atomic density of states (ADOS) by DeepPot-SE, with energy, forces and stress where the model or ``potential``
+    has them, so that it runs under ASE's optimizers and MD.
 
     Parameters: see MLElecCalculator.
 
@@ -54,8 +54,9 @@ class DeepDOSCalculator(MLElecCalculator):
     def get_dos(self, atoms=None):
         """ase GridDOSCollection with one entry per atom (info: index, symbol); ``sum_all()`` is the total."""
         ados = self.get_ados(atoms)
-        return GridDOSCollection([GridDOSData(self.energies, row, {"index": str(i), "symbol": symbol}) for i, (row, symbol)
-                                  in enumerate(zip(ados, self.atoms.get_chemical_symbols()))])
+        symbols = self.atoms.get_chemical_symbols()
+        return GridDOSCollection([GridDOSData(self.energies, row, {"index": str(i), "symbol": symbol})
+                                  for i, (row, symbol) in enumerate(zip(ados, symbols))])
 
     def _electron_counts(self):
         """dict of electrons in the DOS by species, or None."""

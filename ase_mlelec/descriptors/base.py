@@ -33,7 +33,7 @@ class Descriptor(torch.nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define forward(system, edges)")
 
     def standardise(self, samples):
-        """Set the normalisation of a new descriptor from training data, an iterable of (system, edges); default none."""
+        """Set the normalisation of a new descriptor from training data, an iterable of (system, edges); none here."""
 
     def arguments(self):
         """dict of constructor arguments (JSON types), from which a model file builds the descriptor again."""

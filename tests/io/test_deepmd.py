@@ -297,7 +297,8 @@ def test_nopbc_ignores_the_box(folder, keep_box):
     (lambda f: (f / "type.raw").write_text("1 0 -1"), "does not name the chemical species of all types; correct"),
     (lambda f: (f / "set.001" / "box.npy").unlink(), "no box.npy; add it, or an empty file 'nopbc'"),
     (lambda f: (f / "set.000" / "coord.npy").unlink(), "no coord.npy; the set is incomplete"),
-    (lambda f: (f / "type.raw").write_text("1 0"), r"shape \(2, 9\) does not fit any number of frames of 6 numbers; check"),
+    (lambda f: (f / "type.raw").write_text("1 0"),
+     r"shape \(2, 9\) does not fit any number of frames of 6 numbers; check"),
     (lambda f: np.save(f / "set.000" / "force.npy", np.zeros((2, 6))), r"force.npy: shape \(2, 6\) does not fit 2 fra"),
 ])
 def test_bad_folders(folder, spoil, message):

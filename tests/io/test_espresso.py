@@ -254,7 +254,7 @@ def refused(path, message, read=read_pw):
     (lambda text: text.replace("End of self-consistent", "End of band structure").replace("!", " "),
      "an nscf or bands run, which has no total energy; give the scf"),
     (lambda text: text.replace("PWSCF v", "PROJWFC v"), "not a pw.x output .*; give pw.x's standard output"),
-    (lambda text: text.replace("     Total force", "ATOMIC_POSITIONS (angstrom)\n"), "several structures; read it with"),
+    (lambda text: text.replace("     Total force", "ATOMIC_POSITIONS (angstrom)\n"), "several structures; read it"),
     (lambda text: text.replace("a(1) =", "a1 ="), "cell or positions not found; keep pw.x's whole standard output"),
 ])
 def test_refused_text(files, edit, message):

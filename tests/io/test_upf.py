@@ -119,7 +119,7 @@ def test_bare_coulomb_potential(tmp_path):
     (version_2, lambda text: text.replace("z_valence", "zv"), "no valence charge in <PP_HEADER>"),
     (version_2, lambda text: text.replace('functional="', 'xc="'), "no functional in <PP_HEADER>"),
     (version_2, lambda text: text.replace('z_valence="3', 'z_valence="0'), "no valence charge, got z_valence 0"),
-    (version_1, lambda text: text.replace("    3.00000000000      Z valence\n", ""), "no valence charge, got z_valence"),
+    (version_1, lambda text: text.replace("    3.00000000000      Z valence\n", ""), "no valence charge, got"),
     (version_1, lambda text: text.replace("    3.00000000000   ", "  three"), "header not understood, no valence"),
 ])
 def test_refused(tmp_path, make, edit, message):
