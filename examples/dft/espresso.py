@@ -4,10 +4,13 @@ Environment: ESPRESSO_PSEUDO, the folder of pseudopotentials (default /usr/share
 OpenBLAS (Debian: libopenblas0-serial) is put in front when present; it makes pw.x 1.4-2 times faster.
 """
 import os
+import re
 import subprocess
 from pathlib import Path
 
 from ase.io.espresso import write_espresso_in, write_fortran_namelist
+
+from ase_mlelec.io.espresso import read_ldos
 
 PSEUDO = os.environ.get("ESPRESSO_PSEUDO", "/usr/share/espresso/pseudo")
 OPENBLAS = "/usr/lib/x86_64-linux-gnu/openblas-serial"
@@ -50,3 +53,20 @@ def projwfc(directory, name="projwfc"):
         write_fortran_namelist(target, {"projwfc": dict(prefix="x", outdir="./tmp", ngauss=0, degauss=0.04,
                                                         filpdos="pdos")})
     run("projwfc.x", name, directory)
+
+
+def ldos(directory, energies, width):
+    """Local density of states after a pw.x run, array [G1, G2, G3, S] in 1/(eV Å^3), Gaussian exp(-(x/width)^2).
+
+    pp.x broadens with the kind of smearing that pw.x stored, whatever width it is given: the tag is rewritten first.
+    """
+    directory = Path(directory)
+    schema = directory / SAVE / "data-file-schema.xml"
+    schema.write_text(re.sub(r'(<smearing degauss="[^"]*">)\s*[\w-]+\s*(</smearing>)', r"\1gaussian\2",
+                             schema.read_text()))
+    with open(directory / "ldos.in", "w") as target:
+        write_fortran_namelist(target, {"inputpp": dict(
+            prefix="x", outdir="./tmp", filplot="ldos.", plot_num=3, degauss_ldos=width,
+            emin=float(energies[0]), emax=float(energies[-1]) + 1e-6, delta_e=float(energies[1] - energies[0]))})
+    run("pp.x", "ldos", directory)
+    return read_ldos([directory / f"ldos.{k:03d}" for k in range(1, len(energies) + 1)])
