@@ -142,10 +142,11 @@ def sample(path, make, plan):
 
 
 def meshes(atoms):
-    """k meshes of the scf and of the DOS: constant density, 4^3 and 6^3 (8^3 for cold crystals) per 8 atoms."""
+    """k meshes of the scf and of the DOS, of constant density: per 8 atoms 6^3, for crystals 4^3 and 8^3 where cold."""
     repeat = np.array(REPEAT[len(atoms)])
-    cold = atoms.info["phase"] != "liquid" and atoms.info["temperature"] < 600
-    return tuple(int(n) for n in 4 // repeat), tuple(int(n) for n in (8 if cold else 6) // repeat)
+    liquid = atoms.info["phase"] == "liquid"
+    cold = not liquid and atoms.info["temperature"] < 600
+    return tuple(int(n) for n in (6 if liquid else 4) // repeat), tuple(int(n) for n in (8 if cold else 6) // repeat)
 
 
 def calculate_bands(atoms, directory, kpts, n_bands):
@@ -154,13 +155,17 @@ def calculate_bands(atoms, directory, kpts, n_bands):
     # 1e-3 leaves eigenvalues within 0.05 meV and the site DOS within 1e-4 states/eV of 1e-6 (see convergence)
     espresso.pw(atoms, directory, "nscf", {"Si": "Si.pz-vbc.UPF"}, kpts, system=system, electrons=dict(conv_thr=1e-3),
                 control=dict(calculation="nscf", tprnfor=False, tstress=False))
+    return project(directory)
+
+
+def project(directory):
     espresso.projwfc(directory)
     return read_projections(directory / espresso.SAVE, directory / "projwfc.out")
 
 
-def calculate_energy(atoms, directory, kpts):
-    system = dict(ecutwfc=20.0, occupations="smearing", smearing="fermi-dirac", nosym=True, nbnd=int(2.5 * len(atoms)),
-                  degauss=units.kB * ELECTRONIC_TEMPERATURE / units.Ry)
+def calculate_energy(atoms, directory, kpts, bands_per_atom=2.5):
+    system = dict(ecutwfc=20.0, occupations="smearing", smearing="fermi-dirac", nosym=True,
+                  nbnd=int(bands_per_atom * len(atoms)), degauss=units.kB * ELECTRONIC_TEMPERATURE / units.Ry)
     espresso.pw(atoms, directory, "scf", {"Si": "Si.pz-vbc.UPF"}, kpts, system=system, electrons=dict(conv_thr=1e-8))
     return read_pw(directory / espresso.SAVE)
 
@@ -173,8 +178,12 @@ def label(atoms, work):
     start = time.time()
     directory = work / atoms.info["name"]
     energy_mesh, dos_mesh = meshes(atoms)
-    result = calculate_energy(atoms, directory, energy_mesh)
-    bands = calculate_bands(atoms, directory, dos_mesh, int(BANDS_PER_ATOM * len(atoms)))
+    if energy_mesh == dos_mesh:
+        result = calculate_energy(atoms, directory, energy_mesh, BANDS_PER_ATOM)
+        bands = project(directory)
+    else:
+        result = calculate_energy(atoms, directory, energy_mesh)
+        bands = calculate_bands(atoms, directory, dos_mesh, int(BANDS_PER_ATOM * len(atoms)))
     partial = directory / "result.npz"
     np.savez_compressed(partial, cell=atoms.cell.array, positions=atoms.positions, energy=result.energy,
                         forces=result.forces, stress=result.stress, fermi_level=result.fermi_level,
