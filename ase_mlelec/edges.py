@@ -6,6 +6,7 @@ import torch
 import vesin
 from ase.calculators.calculator import InputError
 from ase.geometry import complete_cell
+from scipy.spatial import cKDTree
 
 from ase_mlelec.system import System
 
@@ -22,7 +23,7 @@ class Edges:
     neighbor : Tensor [E], index of the atom
     shift : Tensor [E, 3], integers; the neighbour sits at r_neighbor + shift @ cell
     vec : Tensor [E, 3], Å, neighbour - centre: the only geometry a descriptor reads; carries the gradient
-    atoms : Tensor [C], the atom every centre sits on
+    atoms : Tensor [C], the atom every centre sits on; -1 where it is a point in space
     """
     center: torch.Tensor
     neighbor: torch.Tensor
@@ -55,14 +56,25 @@ class Edges:
                      self.vec[rows], self.atoms[atoms] - atoms.start)
 
     @classmethod
-    def build(cls, system, cutoff):
+    def build(cls, system, cutoff, centers=None):
         """All pairs closer than ``cutoff`` (Å) in every structure of ``system``.
 
         Any cell shape, any pbc, cutoffs beyond the cell and single atoms (which see their images) are allowed.
 
-        Raises InputError when two atoms overlap.
+        centers : Tensor [C, 3], Å; points in space as centres, of one structure.  Give them as a function of
+            ``system.cell`` (fractional @ cell) where they move with it: ``vec`` carries their gradient too.  An atom may
+            sit on a centre.
+
+        Raises InputError when two atoms overlap, or for centres in more than one structure.
         """
-        return connect(system, *find_pairs(system, cutoff), cutoff)
+        if centers is None:
+            return connect(system, *find_pairs(system, cutoff), cutoff)
+        center, neighbor, shift = find_center_pairs(system, centers, cutoff)
+        offset = shift.to(system.cell.dtype) @ system.cell[0]
+        vec = system.positions.index_select(0, neighbor) + offset - centers.index_select(0, center)
+        keep = (vec.detach().norm(dim=1) < cutoff).nonzero()[:, 0]
+        atoms = torch.full((len(centers),), -1, device=centers.device)
+        return cls(*(array.index_select(0, keep) for array in (center, neighbor, shift, vec)), atoms)
 
 
 def find_pairs(system, cutoff):
@@ -82,6 +94,40 @@ def find_pairs(system, cutoff):
     order = np.argsort(pairs[:, 0] * (numbers.max() + 1) + numbers[pairs[:, 1]], kind="stable")
     pairs, shift = torch.as_tensor(pairs[order], device=device), torch.as_tensor(shift[order], device=device)
     return pairs[:, 0].contiguous(), pairs[:, 1].contiguous(), shift
+
+
+def find_center_pairs(system, centers, cutoff):
+    """(center, neighbor, shift) of all atoms within ``cutoff`` Å of points [C, 3], by centre, then atomic number.
+
+    Raises InputError for more than one structure.
+    """
+    if system.n_systems != 1:
+        raise InputError(f"got {system.n_systems} structures with centers; give centers of one structure at a time")
+    pbc = system.pbc[0].cpu().numpy()
+    cell = complete_cell(system.cell[0].detach().cpu().double().numpy() * pbc[:, None])
+    (points, home), (positions, wrap) = (
+        _wrapped(array.detach().cpu().double().numpy(), cell, pbc) for array in (centers, system.positions))
+    reach = cutoff * np.linalg.norm(np.linalg.inv(cell), axis=0)     # in cell vectors
+    images = np.indices(2 * np.ceil(reach).astype(int) * pbc + 1).reshape(3, -1).T - np.ceil(reach).astype(int) * pbc
+    place = (positions @ np.linalg.inv(cell))[:, None] + images
+    atom, image = np.nonzero((((place > -1e-6 - reach) & (place < 1 + 1e-6 + reach)) | ~pbc).all(axis=2))
+    if len(points):
+        pairs = cKDTree(points).sparse_distance_matrix(cKDTree(positions[atom] + images[image] @ cell),
+                                                       cutoff, output_type="ndarray")
+    else:
+        pairs = {"i": np.zeros(0, int), "j": np.zeros(0, int)}
+    center, found = pairs["i"], pairs["j"]
+    order = np.lexsort((found, system.numbers.cpu().numpy()[atom[found]], center))
+    center, found = center[order], found[order]
+    shift = images[image[found]] - wrap[atom[found]] + home[center]
+    return tuple(torch.as_tensor(array.astype(np.int64), device=system.positions.device)
+                 for array in (center, atom[found], shift))
+
+
+def _wrapped(points, cell, pbc):
+    """Points [n, 3] moved into the cell along the periodic directions, and by how many cell vectors they were off."""
+    off = np.floor(points @ np.linalg.inv(cell)) * pbc
+    return points - off @ cell, off.astype(int)
 
 
 def connect(system, center, neighbor, shift, cutoff):

@@ -1,5 +1,6 @@
 """Descriptors: edges -> features of every centre, invariant under rotation and permutation."""
 from ase_mlelec.descriptors.base import Descriptor, Environment
+from ase_mlelec.descriptors.bispectrum import Bispectrum
 from ase_mlelec.descriptors.deep_potential import DeepPotSE
 
-__all__ = ["DeepPotSE", "Descriptor", "Environment"]
+__all__ = ["Bispectrum", "DeepPotSE", "Descriptor", "Environment"]

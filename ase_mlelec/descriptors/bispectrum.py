@@ -1,0 +1,391 @@
+"""SNAP bispectrum components around atoms or the points of a grid.
+
+An atom at the vector r from the centre, at the distance r < R, is a point g = (a, b) of the sphere in four dimensions,
+a = cos(t) + i sin(t) z/r, b = sin(t) (-y + i x)/r, t = rfac0 pi (r - rmin0)/(R - rmin0).  The density of neighbours
+there has the components U_j = 1 + sum_k w_k f(r_k) u_j(g_k), matrices (j+1) x (j+1) with j the doubled order, and
+
+    B_(j1 j2 j) = sum conj(U_j) (C C U_j1 U_j2), C: Clebsch-Gordan coefficients.
+
+It is computed without them: f_j(g) = sum conj(U_j) u_j(g) is a real function on SU(2), products of the u_j follow the
+Clebsch-Gordan series, and so B_(j1 j2 j) = (j+1) int f_j1 f_j2 f_j dg, for which finite quadrature rules are exact.
+All steps are batched products of matrices.
+
+Sources: Thompson et al. 2015 (J. Comput. Phys. 285, 316), Eqs. (4)-(15); Ellis et al. 2021, Sec. II C.
+"""
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from ase.calculators.calculator import InputError
+from ase.data import atomic_numbers
+
+from ase_mlelec.descriptors import wigner
+from ase_mlelec.descriptors.base import Descriptor, Environment
+from ase_mlelec.edges import find_center_pairs
+from ase_mlelec.system import System
+
+FAR = 1e6               # Å; where empty slots of a list of neighbours are put
+BRICK_EDGE = 0.8        # Å; edge of the bricks of grid points that share a list of neighbours
+BRICKS_AT_ONCE = 4096   # bricks whose neighbours are searched together: bounds memory
+CHUNK = 2048            # grid points that are handed out together: bounds memory
+BLOCK = 64              # centres evaluated together: what they need stays in the processor's cache
+BLOCK_CUDA = 1024
+
+
+class Kernel:
+    """Constant tables for one twojmax as tensors, and the way from (a, b, weight) of neighbours to components."""
+
+    def __init__(self, twojmax, dtype, device):
+        def tensor(array):
+            return torch.as_tensor(np.asarray(array), device=device)
+
+        def real(array):
+            return tensor(array).to(dtype)
+
+        self.twojmax = twojmax
+        moments = wigner.moment_tables(twojmax)
+        self.first, self.second = [tensor(k) for k in moments.first], [tensor(k) for k in moments.second]
+        self.sign = [real(s) for s in moments.sign]
+        self.series = [[real(c) for c in row] for row in moments.series]
+        self.multiplicity, self.identity = real(moments.multiplicity), real(moments.identity)
+        self.of_order = real(moments.orders[:, None] == np.arange(twojmax + 1))      # [U, orders]
+        triples = wigner.triples(twojmax)
+        inner = {tuple(sorted(map(int, triple))) for triple in triples if min(triple) > 0}
+        self.groups, found = [], {}
+        for degrees in _degree_groups(twojmax):
+            wanted = {triple for triple in inner if sum(triple) in degrees}
+            if wanted:
+                group = wigner.group_tables(wanted, moments.columns)
+                start = len(found) if not found else max(found.values()) + 1
+                offset = sum(len(g.pairs) * len(g.thirds) for g in self.groups)
+                found.update({triple: offset + place for triple, place in group.wanted.items()})
+                self.groups.append(group)
+        n_inner = sum(len(g.pairs) * len(g.thirds) for g in self.groups)
+        found.update({(0, j, j): n_inner + j for j in range(twojmax + 1)})
+        self.place = tensor([found[tuple(sorted(map(int, triple)))] for triple in triples])
+        self.scale = real([1.0 if min(t) == 0 else t[2] + 1.0 for t in triples.tolist()])
+        self.tables = [({j: tensor(g.gather[j]) for j in g.js}, {j: real(g.sphere[j]) for j in g.js},
+                        {j: real(g.gamma[j]) for j in g.js}) for g in self.groups]
+
+    # neighbours -> U -------------------------------------------------------------------------------------------
+
+    def rows(self, a_re, a_im, b_re, b_im, weight):
+        """Left rows Re, Im of a^p s^n, [L, P, K], and right rows Re, Im of w b^q, [R, P, K]."""
+        s = a_re * a_re + a_im * a_im - b_re * b_re - b_im * b_im
+        left = []
+        powers = _powers(a_re, a_im, self.twojmax, torch.ones_like(weight))
+        for n in range(self.twojmax // 2 + 1):
+            powers = powers[:2 * (self.twojmax - 2 * n) + 1]
+            left.append(powers)
+            powers = powers * s
+        return torch.cat(left), _powers(b_re, b_im, self.twojmax, weight)
+
+    def to_u(self, moments):
+        """[P, U] from moments [P, L R]."""
+        parts = [torch.addcmul(moments.index_select(1, first), moments.index_select(1, second), sign)
+                 for first, second, sign in zip(self.first, self.second, self.sign)]
+        out = []
+        for v, series in enumerate(self.series):
+            total = parts[0][:, :len(series[0])] * series[0]
+            for n in range(1, v + 1):
+                total = torch.addcmul(total, parts[n][:, :len(series[0])], series[n])
+            out.append(total)
+        return torch.cat(out, dim=1) + self.identity
+
+    # U -> components -------------------------------------------------------------------------------------------
+
+    def components(self, u):
+        """B [P, F] from U [P, U]."""
+        products = [self._triple_products(k, u) for k in range(len(self.groups))]
+        norms = (u * u * self.multiplicity) @ self.of_order
+        products.append(norms * u[:, :1])
+        return torch.cat(products, dim=1).index_select(1, self.place) * self.scale
+
+    def _functions(self, k, u):
+        """{j: f_j at the points of group k, [P, X]}"""
+        gather, sphere, gamma = self.tables[k]
+        out = {}
+        for j in self.groups[k].js:
+            columns = u.index_select(1, gather[j]).reshape(len(u), j + 1, 2 * (j + 1))
+            planes = torch.bmm(columns.transpose(0, 1), sphere[j])                      # [planes, P, sphere]
+            out[j] = torch.bmm(gamma[j].expand(len(u), -1, -1), planes.transpose(0, 1)).flatten(1)
+        return out
+
+    def _triple_products(self, k, u):
+        group, f = self.groups[k], self._functions(k, u)
+        pairs = torch.stack([f[i] * f[j] for i, j in group.pairs], dim=1)
+        thirds = torch.stack([f[j] for j in group.thirds], dim=1)
+        return torch.bmm(pairs, thirds.transpose(1, 2)).flatten(1)
+
+    def evaluate(self, vec, kind, species):
+        """B [P, F] of vectors [3, P, K]."""
+        left, right = self.rows(*species.on_sphere(vec, kind))
+        moments = torch.bmm(left.permute(1, 0, 2), right.permute(1, 2, 0))
+        return self.components(self.to_u(moments.flatten(1)))
+
+
+def _powers(re, im, n, first):
+    """Re, Im of first * (re + i im)^k, k = 0..n, without the zero Im of k = 0: [2 n + 1, ...]."""
+    out, x, y = [first], first, None
+    for _ in range(n):
+        x, y = (x * re, x * im) if y is None else (x * re - y * im, x * im + y * re)
+        out += [x, y]
+    return torch.stack(out)
+
+
+def _degree_groups(twojmax):
+    """Sets of total degrees that share a quadrature rule: high degrees need many points, but are few."""
+    return (set(range(23)), set(range(23, 3 * twojmax + 1)))
+
+
+@lru_cache(maxsize=8)
+def kernel(twojmax, dtype, device):
+    return Kernel(twojmax, dtype, device)
+
+
+@dataclass(frozen=True)
+class Shells:
+    """How neighbours are weighted: per species cutoff (Å) and weight, and the constants of the map to the sphere."""
+    cutoffs: tuple
+    weights: tuple
+    rfac0: float
+    rmin0: float
+    switch: bool
+
+    def on_sphere(self, vec, kind):
+        """Re a, Im a, Re b, Im b and weight w f of vectors [3, P, K] to neighbours of the species kind [P, K].
+
+        At r = 0 they take their limit for r -> 0.
+        """
+        if len(self.cutoffs) == 1:
+            cutoff, weight = self.cutoffs[0], self.weights[0]
+        else:
+            cutoff, weight = (vec.new_tensor(values)[kind] for values in (self.cutoffs, self.weights))
+        x, y, z = vec
+        r = (x * x + y * y + z * z + torch.finfo(vec.dtype).tiny ** 0.5).sqrt()
+        from_rmin = (r - self.rmin0) / (cutoff - self.rmin0)
+        angle = (self.rfac0 * torch.pi) * from_rmin
+        side = torch.where(r > self.rmin0, 1.0, -1.0).to(r.dtype) if self.rmin0 else 1.0
+        sine = side * torch.sin(angle) / r
+        f = 0.5 + 0.5 * torch.cos(torch.pi * from_rmin.clamp(min=0)) if self.switch else torch.ones_like(r)
+        return side * torch.cos(angle), sine * z, -sine * y, sine * x, weight * f * (r < cutoff)
+
+
+class _Components(torch.autograd.Function):
+    """B [P, F] of vectors [3, P, K]; nothing is kept for the way back but the vectors."""
+
+    @staticmethod
+    def forward(ctx, vec, kind, shells, twojmax):
+        ctx.save_for_backward(vec, kind)
+        ctx.shells, ctx.twojmax = shells, twojmax
+        table = kernel(twojmax, vec.dtype, vec.device)
+        return torch.cat([table.evaluate(part, kinds, shells) for part, kinds in _blocks(vec, kind)])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        vec, kind = ctx.saved_tensors
+        table, out = kernel(ctx.twojmax, vec.dtype, vec.device), []
+        start = 0
+        for part, kinds in _blocks(vec, kind):
+            with torch.enable_grad():
+                leaf = part.detach().requires_grad_(True)
+                value = table.evaluate(leaf, kinds, ctx.shells)
+                out += torch.autograd.grad(value, leaf, gradient[start:start + len(value)])
+            start += len(value)
+        return torch.cat(out, dim=1), None, None, None
+
+
+def _blocks(vec, kind):
+    size = BLOCK_CUDA if vec.is_cuda else BLOCK
+    for start in range(0, max(vec.shape[1], 1), size):
+        yield vec[:, start:start + size], kind[start:start + size]
+
+
+@dataclass(frozen=True)
+class GridChunk:
+    """Some points of a grid and the atoms near them; bricks of neighbouring points share a list of neighbours.
+
+    indices : Tensor [P], in the flattened grid (C order)
+    fractional : Tensor [P, 3], coordinates in cell vectors
+    brick : Tensor [P], the brick of every point
+    neighbor : Tensor [b, K], index of the atom; the number of atoms in empty slots
+    shift : Tensor [b, K, 3]; the neighbour sits at r_neighbor + shift @ cell
+    """
+    indices: torch.Tensor
+    fractional: torch.Tensor
+    brick: torch.Tensor
+    neighbor: torch.Tensor
+    shift: torch.Tensor
+
+
+class Bispectrum(Descriptor):
+    """SNAP bispectrum components of atoms, of points in space, or of a grid.
+
+    species : sequence of chemical symbols
+    twojmax : 2 J, the largest order
+    cutoff : float, Å, of all species for which ``cutoffs`` has none
+    weights, cutoffs : dict by symbol or one number per species; a weight that is not given is 1
+    rfac0, rmin0 : constants of the map to the sphere (Å)
+    switch : True for neighbours that fade out at the cutoff
+    bzero : True subtracts what a centre without neighbours has
+
+    Features are [C, F] in LAMMPS' order: j1 = 0..2J, j2 = 0..j1, j = j1 - j2, j1 - j2 + 2, .. <= min(2J, j1 + j2),
+    those with j >= j1; 91 for 2J = 10.  Centres that are points in space have the species 0.  All is as in LAMMPS, but
+    an atom on a centre contributes its limit for r -> 0, while LAMMPS leaves it out: only so are features and forces
+    continuous.  (With rmin0 > 0 there is no limit: what is returned is finite but means nothing.)
+
+    For a grid, chunk by chunk, differentiable in ``system.positions`` and ``system.cell``::
+
+        for chunk in descriptor.grid_chunks(system, shape):
+            features = descriptor.of_chunk(system, chunk)       # [P, F] of the points chunk.indices
+
+    Source: Thompson et al. 2015, Eqs. (4)-(15).
+    """
+
+    def __init__(self, species, twojmax=10, cutoff=4.67637, weights=None, cutoffs=None, rfac0=0.99363, rmin0=0.0,
+                 switch=True, bzero=False):
+        super().__init__()
+        self.species, self.twojmax = tuple(species), int(twojmax)
+        self.shells = Shells(_per_species("cutoffs", cutoffs, self.species, cutoff),
+                             _per_species("weights", weights, self.species, 1.0), float(rfac0), float(rmin0), switch)
+        if self.twojmax < 1:
+            raise ValueError(f"twojmax: got {twojmax}, need 1 or more; 8 and 10 are usual")
+        if not all(radius > max(rmin0, 0.0) for radius in self.shells.cutoffs):
+            raise ValueError(f"cutoffs: got {min(self.shells.cutoffs)} Å, need more than 0 and rmin0 = {rmin0} Å")
+        self.cutoff, self.bzero = max(self.shells.cutoffs), bzero
+        order = wigner.triples(self.twojmax)[:, 2]
+        self.n_features = len(order)
+        self.register_buffer("offset", torch.tensor(order + 1.0 if bzero else 0.0 * order).to(torch.get_default_dtype()))
+        table = torch.full((120,), 0)
+        table[[atomic_numbers[symbol] for symbol in self.species]] = torch.arange(len(self.species))
+        self.register_buffer("species_of_number", table, persistent=False)
+
+    def arguments(self):
+        shells = self.shells
+        return dict(species=list(self.species), twojmax=self.twojmax, cutoff=self.cutoff, weights=list(shells.weights),
+                    cutoffs=list(shells.cutoffs), rfac0=shells.rfac0, rmin0=shells.rmin0, switch=shells.switch,
+                    bzero=self.bzero)
+
+    def forward(self, system, edges):
+        kinds = self.species_of_number[system.numbers]
+        count = torch.bincount(edges.center, minlength=edges.n_centers)
+        width = max(int(count.max()), 1) if len(count) else 1
+        slot = torch.arange(len(edges.center), device=count.device) - (count.cumsum(0) - count)[edges.center]
+        place = edges.center * width + slot
+        vec = edges.vec.new_full((3, edges.n_centers * width), FAR).scatter(1, place.expand(3, -1), edges.vec.T)
+        kind = place.new_zeros(edges.n_centers * width).scatter(0, place, kinds[edges.neighbor])
+        features = self._features(vec.reshape(3, -1, width), kind.reshape(-1, width))
+        return Environment(features, torch.where(edges.atoms < 0, 0, kinds[edges.atoms]))
+
+    def _features(self, vec, kind):
+        return _Components.apply(vec, kind, self.shells, self.twojmax) - self.offset.to(vec.dtype)
+
+    def grid_chunks(self, system, shape):
+        """Iterator of GridChunk over all points (i/G1, k/G2, l/G3) of a grid of ``shape`` = (G1, G2, G3).
+
+        Raises InputError unless the cell is periodic in three directions.
+        """
+        shape = check_grid(system, shape)
+        bricks = _bricks(system.cell[0].detach().double().cpu().numpy(), shape)
+        sizes = np.array([len(brick) for brick in bricks])
+        for some in range(0, len(bricks), BRICKS_AT_ONCE):
+            batch = bricks[some:some + BRICKS_AT_ONCE]
+            yield from self._chunks_of(system, shape, batch, sizes[some:some + BRICKS_AT_ONCE])
+
+    def _chunks_of(self, system, shape, bricks, sizes):
+        cell = system.cell[0].detach().double().cpu().numpy()
+        points = [np.stack(np.unravel_index(brick, shape), axis=1) / shape for brick in bricks]
+        middles = np.array([point.mean(axis=0) for point in points])
+        radius = max(np.linalg.norm((point - middle) @ cell, axis=1).max() for point, middle in zip(points, middles))
+        device = system.positions.device
+        # 1e-6 Å: grid points are where float32 puts them
+        center, neighbor, shift = find_center_pairs(system, torch.as_tensor(middles @ cell, device=device),
+                                                    self.cutoff + radius + 1e-6)
+        count = torch.bincount(center, minlength=len(bricks))
+        slot = torch.arange(len(center), device=device) - (count.cumsum(0) - count)[center]
+        starts = [0, *(np.nonzero(np.diff(np.cumsum(sizes) // CHUNK))[0] + 1).tolist(), len(bricks)]
+        for low, high in zip(starts, starts[1:]):
+            rows = (center >= low) & (center < high)
+            width = max(int(count[low:high].max()), 1)
+            table = torch.full((high - low, width), len(system.positions), device=device)
+            offset = torch.zeros(high - low, width, 3, dtype=torch.long, device=device)
+            table[center[rows] - low, slot[rows]] = neighbor[rows]
+            offset[center[rows] - low, slot[rows]] = shift[rows]
+            brick = np.repeat(np.arange(high - low), sizes[low:high])
+            fractional = torch.as_tensor(np.concatenate(points[low:high]), device=device)
+            yield GridChunk(torch.as_tensor(np.concatenate(bricks[low:high]), device=device),
+                            fractional.to(system.cell.dtype), torch.as_tensor(brick, device=device), table, offset)
+
+    def of_chunk(self, system, chunk):
+        """Features [P, F] of the points of a GridChunk, differentiable in ``system.positions`` and ``system.cell``."""
+        cell = system.cell[0]
+        positions = torch.cat([system.positions, system.positions.new_full((1, 3), FAR)])
+        atoms = positions[chunk.neighbor] + chunk.shift.to(cell.dtype) @ cell                    # [b, K, 3]
+        vec = atoms.permute(2, 0, 1).index_select(1, chunk.brick) - (chunk.fractional @ cell).T[:, :, None]
+        kinds = torch.cat([self.species_of_number[system.numbers], chunk.neighbor.new_zeros(1)])
+        return self._features(vec, kinds[chunk.neighbor].index_select(0, chunk.brick))
+
+
+def _per_species(name, values, species, default):
+    """tuple of float, one per species, from a dict by symbol, a sequence or None."""
+    if values is None:
+        values = {}
+    if isinstance(values, dict):
+        foreign = sorted(values.keys() - set(species))
+        if foreign:
+            raise ValueError(f"{name}: got {foreign[0]}, need one of {', '.join(species)}; remove it")
+        values = [values.get(symbol, default) for symbol in species]
+    if len(values) != len(species):
+        raise ValueError(f"{name}: got {len(values)} numbers, need {len(species)}, one per species; or give a dict")
+    return tuple(float(value) for value in values)
+
+
+def check_grid(system, shape):
+    """The shape as a tuple of three int.
+
+    Raises InputError for several structures, a shape that is none, or a cell that is not periodic in all directions.
+    """
+    if system.n_systems != 1:
+        raise InputError(f"got {system.n_systems} structures, need one; make a grid for each")
+    if not bool(system.pbc.all()):
+        raise InputError(f"got pbc {system.pbc[0].tolist()}, need three periodic directions for a grid; set atoms.pbc = "
+                         "True and a cell with three vectors")
+    shape = tuple(int(n) for n in shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise InputError(f"got grid {shape}, need three positive numbers of points")
+    return shape
+
+
+def _bricks(cell, shape):
+    """Flattened indices of the points of every brick: list of int arrays that together are the grid."""
+    spacing = np.linalg.norm(cell, axis=1) / shape
+    pieces = [np.array_split(np.arange(n), min(n, max(1, round(n * h / BRICK_EDGE)))) for n, h in zip(shape, spacing)]
+    whole = np.arange(np.prod(shape)).reshape(shape)
+    return [whole[np.ix_(i, k, m)].ravel() for i in pieces[0] for k in pieces[1] for m in pieces[2]]
+
+
+def grid_bispectrum(atoms, shape, *, twojmax=10, cutoff=4.67637, weights=None, cutoffs=None, rfac0=0.99363, rmin0=0.0,
+                    switch=True, bzero=False):
+    """Bispectrum components on the points (i/G1, k/G2, l/G3) of a grid, as LAMMPS' ``compute sna/grid``.
+
+    atoms : ase.Atoms, periodic in three directions
+    shape : (G1, G2, G3)
+    weights, cutoffs : dict by chemical symbol; without them weight 1 and ``cutoff`` (Å)
+    other parameters : see Bispectrum, which also says what happens to an atom on a grid point
+
+    Returns array [G1, G2, G3, F], float64.  Raises InputError for a structure that is not periodic.
+
+    Source: Ellis et al. 2021, Sec. II C.
+    """
+    species = sorted(set(atoms.get_chemical_symbols()))
+    weights, cutoffs = ({symbol: value for symbol, value in (given or {}).items() if symbol in species}
+                        for given in (weights, cutoffs))
+    descriptor = Bispectrum(species, twojmax, cutoff, weights, cutoffs, rfac0, rmin0, switch, bzero)
+    system = System.from_atoms(atoms)
+    out = np.empty((int(np.prod(check_grid(system, shape))), descriptor.n_features))
+    with torch.no_grad():
+        for chunk in descriptor.grid_chunks(system, shape):
+            out[chunk.indices.numpy()] = descriptor.of_chunk(system, chunk).numpy()
+    return out.reshape(*shape, -1)
