@@ -62,8 +62,8 @@ class Edges:
         Any cell shape, any pbc, cutoffs beyond the cell and single atoms (which see their images) are allowed.
 
         centers : Tensor [C, 3], Å; points in space as centres, of one structure.  Give them as a function of
-            ``system.cell`` (fractional @ cell) where they move with it: ``vec`` carries their gradient too.  An atom may
-            sit on a centre.
+            ``system.cell`` (fractional @ cell) where they move with it: ``vec`` carries their gradient too.  An atom
+            may sit on a centre.
 
         Raises InputError when two atoms overlap, or for centres in more than one structure.
         """

@@ -257,7 +257,8 @@ class Bispectrum(Descriptor):
         self.cutoff, self.bzero = max(self.shells.cutoffs), bzero
         order = wigner.triples(self.twojmax)[:, 2]
         self.n_features = len(order)
-        self.register_buffer("offset", torch.tensor(order + 1.0 if bzero else 0.0 * order).to(torch.get_default_dtype()))
+        offset = torch.tensor(order + 1.0 if bzero else 0.0 * order)
+        self.register_buffer("offset", offset.to(torch.get_default_dtype()))
         table = torch.full((120,), 0)
         table[[atomic_numbers[symbol] for symbol in self.species]] = torch.arange(len(self.species))
         self.register_buffer("species_of_number", table, persistent=False)
@@ -350,8 +351,8 @@ def check_grid(system, shape):
     if system.n_systems != 1:
         raise InputError(f"got {system.n_systems} structures, need one; make a grid for each")
     if not bool(system.pbc.all()):
-        raise InputError(f"got pbc {system.pbc[0].tolist()}, need three periodic directions for a grid; set atoms.pbc = "
-                         "True and a cell with three vectors")
+        raise InputError(f"got pbc {system.pbc[0].tolist()}, need three periodic directions for a grid; set "
+                         "atoms.pbc = True and a cell with three vectors")
     shape = tuple(int(n) for n in shape)
     if len(shape) != 3 or min(shape) < 1:
         raise InputError(f"got grid {shape}, need three positive numbers of points")

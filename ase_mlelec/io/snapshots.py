@@ -69,7 +69,8 @@ def write_snapshots(path, snapshots, energies, attributes):
         file["energies"] = np.asarray(energies, dtype=float)
         for k, snapshot in enumerate(snapshots):
             if len(snapshot.dos) != len(energies):
-                raise ValueError(f"snapshot {snapshot.name}: {len(snapshot.dos)} energies, the file has {len(energies)}")
+                raise ValueError(f"snapshot {snapshot.name}: {len(snapshot.dos)} energies, the file has "
+                                 f"{len(energies)}")
             group = file.create_group(f"{k:05d}")
             group.attrs.update(name=snapshot.name, group=snapshot.group, temperature=snapshot.temperature,
                                shape=snapshot.shape)
@@ -99,8 +100,8 @@ class Snapshots:
         try:
             with h5py.File(self.path) as file:
                 if "ase_mlelec_snapshots" not in file.attrs:
-                    raise ValueError(f"{path}: not a file of snapshots; write it with write_snapshots or convert MALA's "
-                                     "with 'mlelec convert'")
+                    raise ValueError(f"{path}: not a file of snapshots; write it with write_snapshots or convert "
+                                     "MALA's with 'mlelec convert'")
                 self.attributes = json.loads(file.attrs["ase_mlelec_snapshots"])
                 self.energies = file["energies"][()]
                 self._keys = sorted(key for key in file if key != "energies")
@@ -130,7 +131,8 @@ class Snapshots:
             ldos = group["ldos"][()] * np.float32(group["ldos"].attrs["scale"])
             optional = {name: group[name][()] for name in OPTIONAL if name in group}
             return Snapshot(atoms, tuple(int(n) for n in group.attrs["shape"]), float(group.attrs["temperature"]), ldos,
-                            group["dos"][()], name=str(group.attrs["name"]), group=str(group.attrs["group"]), **optional)
+                            group["dos"][()], name=str(group.attrs["name"]), group=str(group.attrs["group"]),
+                            **optional)
 
     def __iter__(self):
         return (self[k] for k in range(len(self)))
