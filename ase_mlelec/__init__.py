@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "DeepPotCalculator": "ase_mlelec.calculators.deep_pot",
     "DeepDOSCalculator": "ase_mlelec.calculators.deep_dos",
+    "MLDFTCalculator": "ase_mlelec.calculators.ml_dft",
     "CombinedCalculator": "ase_mlelec.calculators.combined",
     "load_model": "ase_mlelec.bundle",
     "list_models": "ase_mlelec.bundle",

@@ -30,7 +30,7 @@ ALLOWED = {
     "bundle": MODEL_AND_BELOW | {"io"},
     "train": MODEL_AND_BELOW | {"io", "bundle", "physics"},
     "analysis": MODEL_AND_BELOW | {"bundle", "physics"},
-    "calculators": MODEL_AND_BELOW | {"bundle", "physics"},
+    "calculators": MODEL_AND_BELOW | {"bundle", "io", "physics"},
     "testing": MODEL_AND_BELOW | {"bundle", "calculators"},
 }
 # Against the arrows, and therefore inside a function: one line of convenience that users expect of a model.

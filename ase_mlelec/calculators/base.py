@@ -94,7 +94,7 @@ class MLElecCalculator(Calculator):
         if any(name in ("stress", "stresses") for name in wanted) and self.atoms.cell.rank < 3:
             raise PropertyNotImplementedError("stress needs a cell with three vectors; set it with atoms.set_cell(...)")
         if self.potential is None and any(name in POTENTIAL_PROPERTIES for name in wanted):
-            self._evaluate_potential()
+            self._evaluate_potential(wanted)
         elif any(name in POTENTIAL_PROPERTIES for name in wanted):
             self._ask_potential(wanted)
         if any(name in self.electronic for name in wanted):
@@ -173,7 +173,7 @@ class MLElecCalculator(Calculator):
             warnings.warn(message, stacklevel=5)
             self._warned = True
 
-    def _evaluate_potential(self):
+    def _evaluate_potential(self, wanted):
         system, edges = self._geometry()
         self._store_potential([self._member_potential(k, model, system, edges) for k, model in enumerate(self.models)],
                               edges)

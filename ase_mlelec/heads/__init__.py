@@ -1,6 +1,6 @@
 """Heads: environments -> a physical quantity of every centre."""
 from ase_mlelec.heads.base import Head
 from ase_mlelec.heads.scalar import ScalarHead
-from ase_mlelec.heads.spectrum import SpectrumHead
+from ase_mlelec.heads.spectrum import LDOSHead, SpectrumHead
 
-__all__ = ["Head", "ScalarHead", "SpectrumHead"]
+__all__ = ["Head", "LDOSHead", "ScalarHead", "SpectrumHead"]

@@ -1,7 +1,9 @@
-"""A spectrum of every centre on a fixed energy grid, such as the atomic density of states."""
+"""Spectra of every centre on a fixed energy grid: atomic density of states, local density of states."""
 import torch
 
 from ase_mlelec.heads.base import FittingNets, Head
+
+ACTIVATIONS = {"silu": torch.nn.SiLU, "leaky_relu": torch.nn.LeakyReLU}
 
 
 class SpectrumHead(Head):
@@ -24,3 +26,46 @@ class SpectrumHead(Head):
 
     def forward(self, environment, edges):
         return self.nets(environment.features, environment.species)
+
+
+class LDOSHead(Head):
+    """Local density of states [C, S], 1/(eV Å^3), of grid points on ``energies`` [S] (eV); one net for all points.
+
+    D = scale (W h + b), with h a feed-forward net of the fingerprints, standardised element by element.
+
+    activation : "silu", or the paper's "leaky_relu", whose kinks are jumps in the forces: with a grid spacing of 0.45 Å
+        central differences over ±1e-3 Å are off by 0.02 eV/Å
+
+    Source: Ellis et al. 2021, section II C.
+    """
+    quantity = "ldos"
+
+    def __init__(self, n_features, energies, widths=(128, 128), activation="silu"):
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation: got '{activation}', need one of {', '.join(ACTIVATIONS)}; correct it")
+        self.n_features, self.widths, self.activation = n_features, tuple(widths), activation
+        # a copy, as the caller's array may change; no buffer, as float32 would round the grid
+        self.energies = torch.as_tensor(energies, dtype=torch.float64).clone()
+        sizes = [n_features, *self.widths]
+        self.hidden = torch.nn.Sequential(*(part for a, b in zip(sizes, sizes[1:])
+                                            for part in (torch.nn.Linear(a, b), ACTIVATIONS[activation]())))
+        self.last = torch.nn.Linear(sizes[-1], len(self.energies))
+        self.register_buffer("shift", torch.zeros(n_features))
+        self.register_buffer("inverse", torch.ones(n_features))
+        self.register_buffer("scale", torch.ones(()))
+
+    def arguments(self):
+        return dict(n_features=self.n_features, energies=self.energies.tolist(), widths=list(self.widths),
+                    activation=self.activation)
+
+    def activations(self, features):
+        """Tensor [C, H], the last hidden layer, in which the LDOS is linear."""
+        return self.hidden((features - self.shift) * self.inverse)
+
+    def forward(self, environment, edges):
+        return self.spectrum(environment.features)
+
+    def spectrum(self, features):
+        """Tensor [C, S], 1/(eV Å^3), from fingerprints [C, F]."""
+        return self.scale * self.last(self.activations(features))

@@ -87,6 +87,14 @@ def write_snapshots(path, snapshots, energies, attributes):
                     group.create_dataset(key, data=np.asarray(value, dtype=kind), **(packed if np.ndim(value) else {}))
 
 
+def is_snapshots(path):
+    """True for an HDF5 file of snapshots."""
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path) as file:
+        return "ase_mlelec_snapshots" in file.attrs
+
+
 class Snapshots:
     """The snapshots of a file, read when they are asked for; a selection of them is the same kind of object.
 

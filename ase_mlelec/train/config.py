@@ -92,6 +92,40 @@ class DOSConfig:
 
 
 @dataclass(frozen=True)
+class BispectrumConfig:
+    """Arguments of Bispectrum; cutoffs and weights of single species are not in a configuration file."""
+    twojmax: int = 10
+    cutoff: float = 4.67637
+    rmin0: float = 0.0
+
+
+@dataclass(frozen=True)
+class LDOSConfig:
+    """widths, activation : of the net
+    ldos, density, dos, band_energy : weights of the loss (see LDOSLoss)
+    dos_weight : of the DOS of a snapshot beside its LDOS when the last layer is refitted
+    batch_size : snapshots per step
+    learning_rate : at the first epoch, and the one at which training ends
+    patience : epochs without progress before the learning rate is halved
+    """
+    widths: tuple[int, ...] = (128, 128)
+    activation: str = "silu"
+    ldos: float = 1.0
+    density: float = 0.0
+    dos: float = 0.0
+    band_energy: float = 0.0
+    dos_weight: float = 100.0
+    epochs: int = 400
+    learning_rate: Pair = (2e-3, 1e-5)
+    patience: int = 10
+    batch_size: int = 2
+
+    def __post_init__(self):
+        _check_counts("ldos", self, ("epochs", "patience"))
+        _check_training("ldos", self, (self.ldos, self.density, self.dos, self.band_energy))
+
+
+@dataclass(frozen=True)
 class OutputConfig:
     """model : the model file, relative to the configuration file; checkpoints and learning curves go next to it"""
     model: str
@@ -106,19 +140,23 @@ class Config:
     """A training: data, descriptor, heads that are wanted (at least one), output, and the seed of everything random.
 
     The energy head is trained together with the descriptor; the DOS head then on the descriptor as it is, or together
-    with it where there is no energy head.
+    with it where there is no energy head.  The LDOS head has data and a descriptor (bispectrum) of its own.
     """
     data: DataConfig
     output: OutputConfig
     descriptor: DescriptorConfig = field(default_factory=DescriptorConfig)
     energy: EnergyConfig | None = None
     dos: DOSConfig | None = None
+    bispectrum: BispectrumConfig = field(default_factory=BispectrumConfig)
+    ldos: LDOSConfig | None = None
     seed: int = 0
     folder: Path = field(default=Path("."), metadata={"key": False})    # what relative paths start from
 
     def __post_init__(self):
-        if self.energy is None and self.dos is None:
-            raise ValueError("got neither an [energy] nor a [dos] section; add at least one, it may be empty")
+        if self.energy is None and self.dos is None and self.ldos is None:
+            raise ValueError("got none of the sections [energy], [dos] and [ldos]; add at least one, it may be empty")
+        if self.ldos is not None and (self.energy or self.dos):
+            raise ValueError("got [ldos] beside [energy] or [dos]; train them apart, their data differ")
 
 
 def _check_training(section, config, weights):
@@ -127,7 +165,11 @@ def _check_training(section, config, weights):
                          "and one above; correct them")
     if min(config.learning_rate) <= 0:
         raise ValueError(f"{section}.learning_rate: got {list(config.learning_rate)}, need two numbers above 0")
-    for name in ("steps", "batch_size"):
+    _check_counts(section, config, [name for name in ("steps", "batch_size") if hasattr(config, name)])
+
+
+def _check_counts(section, config, names):
+    for name in names:
         if getattr(config, name) < 1:
             raise ValueError(f"{section}.{name}: got {getattr(config, name)}, need at least 1")
 

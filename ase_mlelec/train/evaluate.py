@@ -17,6 +17,10 @@ QUANTITIES = {
     "ados_rmse_states_per_eV": ("ADOS, root mean square", "states/eV"),
     "ados_rmse_over_std": ("ADOS, relative to its spread over the atoms", ""),
     "dos_rmse_states_per_eV_per_atom": ("total DOS per atom, root mean square", "states/eV/atom"),
+    "ldos_rmse": ("LDOS, root mean square", "1/(eV Å^3)"),
+    "density_mape_percent": ("density, mean absolute percentage", "%"),
+    "band_energy_mae_meV_per_atom": ("band energy, mean absolute", "meV/atom"),
+    "free_energy_mae_meV_per_atom": ("total free energy, mean absolute", "meV/atom"),
 }
 
 

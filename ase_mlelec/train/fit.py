@@ -38,7 +38,7 @@ def fit(model, frames, loss, *, steps, validation=None, batch_size=8, learning_r
     parameters = list(model.parameters() if parameters is None else parameters)
     train, held = (_prepare(model, part, loss, parameters) for part in (frames, validation))
     first, last = learning_rate
-    run = _Run(model, torch.optim.Adam(parameters, lr=first), checkpoint, {
+    run = Run(model, torch.optim.Adam(parameters, lr=first), checkpoint, {
         "steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": f"{first:g} to {last:g}",
         "loss": f"{type(loss).__name__} {vars(loss)}", "frames": frames.fingerprint()})
     order = _order(len(train), batch_size, seed, run.step)
@@ -104,7 +104,7 @@ def _order(n, batch_size, seed, done):
         epoch, skip = epoch + 1, 0
 
 
-class _Run:
+class Run:
     """What an interruption must not lose: model, optimizer, step and the rows of the learning curve."""
 
     def __init__(self, model, optimizer, path, identity):

@@ -6,15 +6,17 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from ase_mlelec.descriptors import DeepPotSE
+from ase_mlelec.descriptors import Bispectrum, DeepPotSE
 from ase_mlelec.edges import Edges
-from ase_mlelec.heads import ScalarHead, SpectrumHead
+from ase_mlelec.heads import LDOSHead, ScalarHead, SpectrumHead
 from ase_mlelec.io.frames import join, read_frames
+from ase_mlelec.io.snapshots import Snapshots
 from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
 from ase_mlelec.system import System
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
+from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, mean_ldos_errors, standardise_ldos
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
 
 COPIED = ("dos_width_eV", "energy_reference", "valence_electrons", "settings")     # attributes of the data
@@ -33,6 +35,8 @@ def train(config, progress=True):
 
     Raises ValueError for data that do not fit the configuration, and for checkpoints of another one.
     """
+    if config.ldos:
+        return train_ldos(config, progress)
     parts = split(join(read_frames(config.folder / name) for name in config.data.files), config)
     # what cannot be described is found out before the training, not after it
     described = describe(parts["train"], config)
@@ -50,6 +54,65 @@ def train(config, progress=True):
     for checkpoint in checkpoints:
         checkpoint.unlink(missing_ok=True)
     return model.eval()
+
+
+def train_ldos(config, progress=True):
+    """``train`` for a local density of states: fingerprints of all grid points, gradient descent, refit, errors."""
+    snapshots = _snapshots(config)
+    output = config.folder / config.output.model
+    output.parent.mkdir(parents=True, exist_ok=True)
+    cache, checkpoint = output.with_suffix(".fingerprints.h5"), output.with_suffix(".ldos.checkpoint")
+    model = _new_ldos_model(snapshots, config)
+    parts = {name: GridData(snapshots.select(*getattr(config.data, name)), model.descriptor, cache, progress)
+             for name in ("train", "validation", "test")}
+    if not len(parts["train"]):
+        raise ValueError(f"got {len(snapshots)} snapshots of the groups {', '.join(sorted(set(snapshots.groups)))}, none "
+                         f"of them to train on; name groups in data.train, now {', '.join(config.data.train)}")
+    model.float()       # the fingerprints are computed in double precision, and kept in single
+    standardise_ldos(model.heads["ldos"], parts["train"])
+    options = config.ldos
+    loss = LDOSLoss(options.ldos, options.density, options.dos, options.band_energy)
+    fit_ldos(model, parts["train"], loss, validation=parts["validation"], epochs=options.epochs,
+             batch_size=options.batch_size, learning_rate=options.learning_rate, patience=options.patience,
+             dos_weight=options.dos_weight, seed=config.seed, checkpoint=checkpoint,
+             curve=output.with_suffix(".ldos.csv"), progress=progress)
+    held_out = {name: mean_ldos_errors(model, part) for name, part in parts.items() if name != "train" and len(part)}
+    model.metadata = describe_ldos(snapshots) | {
+        "errors": held_out,
+        "training": _provenance({name: part.snapshots for name, part in parts.items()}, config)}
+    model.save(output)
+    for leftover in (checkpoint, cache):
+        leftover.unlink(missing_ok=True)
+    return model.eval()
+
+
+def _snapshots(config):
+    if len(config.data.files) != 1:
+        raise ValueError(f"data.files: got {len(config.data.files)} files, need one file of snapshots for [ldos]")
+    snapshots = Snapshots(config.folder / config.data.files[0])
+    missing = [key for key in ("valence_electrons", "xc", "grid_spacing_A") if key not in snapshots.attributes]
+    if missing:
+        raise ValueError(f"{snapshots.path}: no '{missing[0]}' in its attributes; write it with write_snapshots")
+    return snapshots
+
+
+def describe_ldos(snapshots):
+    """dict of JSON types: what an LDOS model has to tell; at several electronic temperatures, the lowest is its own."""
+    described = {name: snapshots.attributes[name] for name in (*COPIED, "xc", "grid_spacing_A", "core_charges")
+                 if name in snapshots.attributes}
+    training = list(snapshots)
+    shortest = [shortest_distance([snapshot], 6.0) for snapshot in training]
+    described["shortest_distance_A"] = min(distance for distance in shortest if distance is not None)
+    described["electronic_temperature_K"] = min(snapshot.temperature for snapshot in training)
+    return described
+
+
+def _new_ldos_model(snapshots, config):
+    species = sorted({symbol for snapshot in snapshots for symbol in snapshot.atoms.get_chemical_symbols()})
+    descriptor = Bispectrum(species, **asdict(config.bispectrum)).double()
+    with _seeded(config.seed):
+        head = LDOSHead(descriptor.n_features, snapshots.energies, config.ldos.widths, config.ldos.activation)
+    return Model(descriptor, {"ldos": head})
 
 
 def split(frames, config):

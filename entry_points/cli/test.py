@@ -12,10 +12,25 @@ def add_arguments(parser):
 def run(arguments):
     import json
 
-    from ase_mlelec import load_model
     from ase_mlelec.io.atomic import replacing
+    from ase_mlelec.io.snapshots import is_snapshots
+    from ase_mlelec.train.evaluate import table
+
+    if is_snapshots(arguments.data):
+        frames, result = errors_of_ldos(arguments)
+    else:
+        frames, result = errors_of_frames(arguments)
+    print(f"{len(frames)} structures, {sum(len(frame.atoms) for frame in frames)} atoms")
+    print(table({arguments.group or "all": result}))
+    if arguments.json:
+        with replacing(arguments.json) as partial:
+            partial.write_text(json.dumps({"frames": len(frames), **result}, indent=2) + "\n", encoding="utf-8")
+
+
+def errors_of_frames(arguments):
+    from ase_mlelec import load_model
     from ase_mlelec.io.frames import read_frames
-    from ase_mlelec.train.evaluate import errors, table
+    from ase_mlelec.train.evaluate import errors
 
     frames = read_frames(arguments.data)
     if arguments.group is not None:
@@ -23,9 +38,27 @@ def run(arguments):
         frames = frames.select(lambda frame: frame.group == arguments.group)
         if not len(frames):
             raise ValueError(f"{arguments.data}: no frames of group '{arguments.group}'; it has {', '.join(groups)}")
-    result = errors(load_model(arguments.model), frames)
-    print(f"{len(frames)} structures, {sum(len(frame.atoms) for frame in frames)} atoms")
-    print(table({arguments.group or "all": result}))
-    if arguments.json:
-        with replacing(arguments.json) as partial:
-            partial.write_text(json.dumps({"frames": len(frames), **result}, indent=2) + "\n", encoding="utf-8")
+    return frames, errors(load_model(arguments.model), frames)
+
+
+def errors_of_ldos(arguments):
+    import tempfile
+    from pathlib import Path
+
+    from ase_mlelec import load_model
+    from ase_mlelec.io.snapshots import Snapshots
+    from ase_mlelec.train.ldos import GridData, mean_ldos_errors
+
+    model, snapshots = load_model(arguments.model), Snapshots(arguments.data)
+    if "ldos" not in model.heads:
+        raise ValueError(f"{arguments.data} holds LDOS snapshots, the model predicts {', '.join(model.heads)}; "
+                         "give a model of the LDOS")
+    if arguments.group is not None:
+        chosen = snapshots.select(arguments.group)
+        if not len(chosen):
+            raise ValueError(f"{arguments.data}: no frames of group '{arguments.group}'; it has "
+                             f"{', '.join(sorted(set(snapshots.groups)))}")
+        snapshots = chosen
+    with tempfile.TemporaryDirectory() as folder:
+        data = GridData(snapshots, model.descriptor.double(), Path(folder) / "fingerprints.h5")
+        return snapshots, mean_ldos_errors(model, data)

@@ -1,0 +1,246 @@
+"""MLDFTCalculator: total free energy, forces and stress from the local density of states on a grid."""
+import numpy as np
+import torch
+from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, InputError
+from ase.spectrum.dosdata import GridDOSData
+
+from ase_mlelec.calculators.base import MLElecCalculator
+from ase_mlelec.physics import fermi, total_energy
+from ase_mlelec.system import System
+
+OWN_PROPERTIES = ["energy", "free_energy", "forces", "stress"]
+TERMS = ("band", "entropy", "hartree", "xc", "xc_potential", "ion_ion", "total")
+
+
+class MLDFTCalculator(MLElecCalculator):
+    """Total (Mermin) free energy A of electrons and ions from the local density of states (LDOS) on a grid, with forces
+    and stress that are its exact derivatives.
+
+    The grid keeps the spacing of the training data as well as whole numbers of points allow.  Memory: the LDOS of all
+    grid points, in the precision of the model, and a fixed amount beyond.
+
+    electronic_temperature : K; default the model's own.  It can be set between evaluations: the LDOS is kept
+    fermi_level : eV; default None: solved for the number of electrons every time
+    Other parameters: see MLElecCalculator.  The members of a committee must have one kind of fingerprints; ``uncertainty``
+    has their spread of energy, terms, dos and density.
+
+    Raises CalculatorSetupError for models without the LDOS, valence charges or a temperature.
+
+    Source: Ellis et al. 2021, Eq. (9).
+    """
+    needs = ("ldos",)
+    electronic = ("fermi_level",)
+
+    def __init__(self, model, *, electronic_temperature=None, fermi_level=None, **options):
+        super().__init__(model, **options)
+        self._fixed_level, self._temperature = fermi_level, None
+        first = self.models[0]
+        for member in self.models[1:]:
+            if member.descriptor.arguments() != first.descriptor.arguments():
+                raise CalculatorSetupError("the models of a committee have different fingerprints; train them on one kind")
+            if not torch.equal(member.heads["ldos"].energies, first.heads["ldos"].energies):
+                raise CalculatorSetupError("the models of a committee have different energy grids; train them on one")
+        for key in ("valence_electrons", "grid_spacing_A", "xc"):
+            if key not in self.metadata:
+                raise CalculatorSetupError(f"the model's header has no '{key}', without which there is no total energy; "
+                                           "train with it in the attributes of the data")
+        missing = [symbol for symbol in first.species if symbol not in self.metadata["valence_electrons"]]
+        if missing:
+            raise CalculatorSetupError(f"the model's header has no valence charge of {missing[0]}; add it to "
+                                       "valence_electrons in the attributes of the data")
+        temperature = electronic_temperature
+        if temperature is None:
+            temperature = self.metadata.get("electronic_temperature_K")
+        if temperature is None:
+            raise CalculatorSetupError("the model was trained at several electronic temperatures; "
+                                       "choose one with electronic_temperature=... (K)")
+        self.electronic_temperature = temperature
+
+    @property
+    def electronic_temperature(self):
+        """float, K"""
+        return self._temperature
+
+    @electronic_temperature.setter
+    def electronic_temperature(self, temperature):
+        if not (np.isfinite(temperature) and temperature >= 0):
+            raise CalculatorSetupError(f"got electronic_temperature={temperature} K; give 0 or more")
+        self._temperature = float(temperature)
+        kept = {key: self._extra[key] for key in ("ldos", "states") if key in self._extra}
+        self.results, self._extra = {}, kept
+
+    @property
+    def energies(self):
+        """Array [S], eV; the grid of LDOS and DOS, on the absolute scale of the DFT code."""
+        return self.models[0].heads["ldos"].energies.cpu().numpy()
+
+    def grid(self, atoms=None):
+        """(G1, G2, G3), the numbers of grid points along the cell vectors."""
+        cell = (atoms if atoms is not None else self.atoms).cell
+        return tuple(max(1, round(float(length) / self.metadata["grid_spacing_A"])) for length in cell.lengths())
+
+    # results ----------------------------------------------------------------------------------------------------
+
+    def get_ldos(self, atoms=None):
+        """Local density of states [G1, G2, G3, S], 1/(eV Å^3)."""
+        self._predict(atoms)
+        members = self._extra["ldos"]
+        mean = members[0] if len(members) == 1 else torch.stack(members).mean(dim=0)
+        return mean.cpu().numpy().reshape(*self.grid(), -1)
+
+    def get_total_dos(self, atoms=None):
+        """Density of states [S] of the whole structure, states/eV."""
+        self._integrate(atoms)
+        return self._extra["dos"]
+
+    def get_dos(self, atoms=None):
+        """ase GridDOSData of the whole structure, states/eV."""
+        total = self.get_total_dos(atoms)
+        return GridDOSData(self.energies, total, {"label": self.atoms.get_chemical_formula()})
+
+    def get_density(self, atoms=None):
+        """Density of the valence electrons [G1, G2, G3], e/Å^3."""
+        self._integrate(atoms)
+        return self._extra["density"]
+
+    def write_density(self, path, atoms=None):
+        """Write the density of the valence electrons as a cube file."""
+        from ase_mlelec.io.cube import write_cube
+        density = self.get_density(atoms)
+        write_cube(path, self.atoms, density)
+
+    def get_fermi_level(self, atoms=None):
+        """Fermi level, eV."""
+        return self.get_terms(atoms)["fermi_level"]
+
+    def get_terms(self, atoms=None):
+        """dict of float, eV: band, entropy (-TS), hartree, xc, xc_potential, ion_ion, total = A, and fermi_level."""
+        self._integrate(atoms)
+        return dict(self._extra["terms"])
+
+    @property
+    def terms(self):
+        """get_terms() of the present atoms."""
+        return self.get_terms()
+
+    # evaluation -------------------------------------------------------------------------------------------------
+
+    def each_of(self, images, properties=()):
+        """Make each image the present one in turn; a grid fills the processor alone."""
+        for image in images:
+            self._present(image)
+            yield image
+
+    def _potential_properties(self):
+        return super()._potential_properties() if self.potential is not None else list(OWN_PROPERTIES)
+
+    def _evaluate_potential(self, wanted):
+        terms = self.get_terms()
+        self.results.update(energy=terms["total"], free_energy=terms["total"])
+        if "forces" in wanted or "stress" in wanted:
+            self._differentiate()
+
+    def electronic_results(self):
+        return {"fermi_level": self.get_fermi_level()}
+
+    def _structure(self):
+        atoms = self.atoms
+        if not (atoms.pbc.all() and atoms.cell.rank == 3):
+            raise InputError(f"got pbc {atoms.pbc.tolist()}; {type(self).__name__} needs a cell periodic in three "
+                             "directions; set it with atoms.set_cell(...) and atoms.pbc = True")
+        self._geometry()                # checks species and distances
+        return System.from_atoms(atoms, self.dtype, self.device)
+
+    def _predict(self, atoms=None):
+        """LDOS [G, S] of every member, and its sum over the grid [S] in float64."""
+        self._present(atoms)
+        if "ldos" in self._extra:
+            return
+        system, shape = self._structure(), self.grid()
+        heads, descriptor = [model.heads["ldos"] for model in self.models], self.models[0].descriptor
+        ldos = [torch.empty(int(np.prod(shape)), len(self.energies), dtype=self.dtype, device=self.device) for _ in heads]
+        states = [torch.zeros(len(self.energies), dtype=torch.float64, device=self.device) for _ in heads]
+        with torch.no_grad():
+            for chunk in descriptor.grid_chunks(system, shape):
+                features = descriptor.of_chunk(system, chunk)
+                for k, head in enumerate(heads):
+                    part = head.spectrum(features)
+                    ldos[k][chunk.indices] = part
+                    states[k] += part.double().sum(dim=0)
+        if not all(bool(s.isfinite().all()) for s in states):
+            raise CalculationFailed("the model gave an LDOS that is not finite; check structure and model")
+        self._extra.update(ldos=ldos, states=states)
+
+    def _integrate(self, atoms=None):
+        """Terms, DOS and density of the present atoms at the present temperature."""
+        self._predict(atoms)
+        if "terms" in self._extra:
+            return
+        members = [_Integrals(self, ldos, states) for ldos, states in zip(self._extra["ldos"], self._extra["states"])]
+        self._extra["integrals"] = members
+        columns = {name: [member.terms[name].item() for member in members] for name in (*TERMS, "fermi_level")}
+        self._extra["terms"] = {name: float(np.mean(values)) for name, values in columns.items()}
+        spectra = {name: [getattr(member, name).detach().cpu().numpy() for member in members]
+                   for name in ("dos", "density")}
+        self._extra.update({name: np.mean(values, axis=0) for name, values in spectra.items()})
+        if len(members) > 1:
+            columns["energy"] = columns.pop("total")
+            self.uncertainty.update({name: np.std(values, axis=0) for name, values in (columns | spectra).items()})
+
+    def _differentiate(self):
+        """Forces and stress: explicit derivatives of A, and those through the LDOS, chunk by chunk."""
+        members, system, shape = self._extra["integrals"], self._structure(), self.grid()
+        gradients = [member.gradients() for member in members]
+        positions, cell = system.positions.requires_grad_(True), system.cell.requires_grad_(True)
+        total = [sum(g[name] for g in gradients) for name in ("positions", "cell")]
+        descriptor = self.models[0].descriptor
+        for chunk in descriptor.grid_chunks(system, shape):
+            features = descriptor.of_chunk(system, chunk)
+            change = 0.0
+            for model, g in zip(self.models, gradients):
+                part = model.heads["ldos"].spectrum(features)
+                # dA/dLDOS(r, e) has rank two: g_dos(e) + g_density(r) w(e)
+                change = change + (part @ g["weights"]) @ g["density"][chunk.indices] + (part @ g["states"]).sum()
+            for k, gradient in enumerate(torch.autograd.grad(change, (positions, cell))):
+                total[k] = total[k] + gradient.reshape(total[k].shape).double()
+        positions, cell = (tensor.detach().double() for tensor in (positions, cell[0]))
+        strain = (positions.T @ total[0] + cell.T @ total[1]) / len(members)
+        stress = ((strain + strain.T) / 2 / self.atoms.get_volume()).cpu().numpy()
+        self.results.update(forces=-(total[0] / len(members)).cpu().numpy(),
+                            stress=stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]])
+
+
+class _Integrals:
+    """Terms of A of one member, as functions of its LDOS, positions and cell."""
+
+    def __init__(self, calc, ldos, states):
+        atoms, device, meta = calc.atoms, calc.device, calc.metadata
+        number = {"dtype": torch.float64, "device": device}
+        self.ldos, shape = ldos, calc.grid()
+        self.mean = (states / len(ldos)).requires_grad_(True)          # [S], 1/(eV Å^3)
+        self.shift = torch.zeros(shape, **number, requires_grad=True)  # stands for any change of the density
+        self.positions = torch.as_tensor(atoms.positions, **number).clone().requires_grad_(True)
+        self.cell = torch.as_tensor(atoms.cell.array, **number).clone().requires_grad_(True)
+        charges = torch.tensor([float(meta["valence_electrons"][s]) for s in atoms.get_chemical_symbols()], **number)
+        energies = torch.as_tensor(calc.energies, **number)
+        temperature = torch.tensor(calc.electronic_temperature, **number)
+        try:
+            self.dos = self.mean * torch.linalg.det(self.cell).abs()
+            mu = calc._fixed_level
+            mu = (fermi.fermi_level(energies, self.dos, charges.sum(), temperature) if mu is None
+                  else torch.tensor(float(mu), **number))
+            self.weights = fermi.integration_weights(energies, mu, temperature)[0]
+            self.density = (ldos @ self.weights.to(ldos.dtype)).double().reshape(shape) + self.shift
+            self.terms = total_energy.from_dos_and_density(
+                self.dos, energies, self.density, self.cell, self.positions, charges, temperature, xc=meta["xc"],
+                core_density=None, mu=mu)
+        except ValueError as error:
+            raise CalculationFailed(str(error)) from None
+
+    def gradients(self):
+        """dict: dA/dpositions [N, 3], dA/dcell [3, 3] at fixed LDOS, and the two factors of dA/dLDOS."""
+        mean, shift, positions, cell = torch.autograd.grad(
+            self.terms["total"], (self.mean, self.shift, self.positions, self.cell), retain_graph=True)
+        kind = self.ldos.dtype
+        return {"positions": positions, "cell": cell, "density": shift.reshape(-1).to(kind),
+                "states": (mean / len(self.ldos)).to(kind), "weights": self.weights.detach().to(kind)}

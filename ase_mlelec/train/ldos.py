@@ -1,0 +1,298 @@
+"""Training a model of the local density of states: fingerprints once, gradient descent, then a closed-form refit.
+
+The LDOS is learnt point by point, but what is wanted are its integrals: DOS, density, band energy.  A net that is good
+at every point still has a common offset in its integrals that wanders during training.  The last layer is linear, so
+it is refitted at the end by least squares on the pointwise LDOS and the DOS of every snapshot together.
+"""
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ase_mlelec.physics import fermi, total_energy
+from ase_mlelec.system import System
+from ase_mlelec.train.fit import Run
+
+MEMORY = 3e9            # bytes of fingerprints and LDOS kept in memory; the rest is read again every time
+RIDGE = 1e-10           # of the largest diagonal element
+
+
+@dataclass(frozen=True)
+class GridItem:
+    """One snapshot as tensors.
+
+    features : Tensor [G, F], fingerprints of all grid points; points : Tensor [P], those with an LDOS
+    ldos : Tensor [P, S], 1/(eV Å^3); dos : Tensor [S], states/eV
+    number, energy : Tensor [S], weights of occupied states and band energy at the Fermi level of the labels
+    """
+    features: torch.Tensor
+    points: torch.Tensor
+    ldos: torch.Tensor
+    dos: torch.Tensor
+    number: torch.Tensor
+    energy: torch.Tensor
+    volume: float
+    n_atoms: int
+    n_electrons: float
+
+
+class GridData:
+    """Snapshots with the fingerprints of all their grid points, computed once into an HDF5 file.
+
+    A run that was interrupted goes on with the fingerprints it finds there.
+
+    snapshots : Snapshots
+    cache : path of the HDF5 file of fingerprints; it belongs to one descriptor
+    """
+
+    def __init__(self, snapshots, descriptor, cache, progress=True):
+        self.snapshots, self.cache = snapshots, Path(cache)
+        self._kept, self._bytes = {}, 0
+        self._keys = [snapshots.identity(k) for k in range(len(snapshots))]
+        with h5py.File(self.cache, "a") as file:
+            if file.attrs.setdefault("descriptor", repr(descriptor.arguments())) != repr(descriptor.arguments()):
+                raise ValueError(f"{self.cache} holds fingerprints of another kind; remove it")
+            missing = [k for k, key in enumerate(self._keys) if key not in file]
+            for k in tqdm(missing, disable=None if progress else True, desc="fingerprints", unit=" snapshots"):
+                snapshot = snapshots[k]
+                file[self._keys[k]] = fingerprints(descriptor, snapshot.atoms, snapshot.shape).numpy()
+                file.flush()
+
+    def __len__(self):
+        return len(self.snapshots)
+
+    def __getitem__(self, k):
+        if k in self._kept:
+            return self._kept[k]
+        item = self._read(k)
+        size = 4 * (item.features.numel() + item.ldos.numel())
+        if self._bytes + size < MEMORY:
+            self._kept[k], self._bytes = item, self._bytes + size
+        return item
+
+    def _read(self, k):
+        snapshot = self.snapshots[k]
+        with h5py.File(self.cache) as file:
+            features = torch.from_numpy(file[self._keys[k]][()])
+        points = torch.arange(len(features)) if snapshot.points is None else torch.as_tensor(snapshot.points).long()
+        counts = self.snapshots.attributes["valence_electrons"]
+        n_electrons = float(sum(counts[symbol] for symbol in snapshot.atoms.get_chemical_symbols()))
+        mu = fermi.fermi_level(self.snapshots.energies, snapshot.dos, n_electrons, snapshot.temperature)
+        weights = fermi.integration_weights(self.snapshots.energies, mu, snapshot.temperature)
+        dos, number, energy = (torch.as_tensor(a, dtype=torch.float32) for a in (snapshot.dos, *weights[:2]))
+        return GridItem(features, points, torch.as_tensor(snapshot.ldos, dtype=torch.float32), dos, number, energy,
+                        snapshot.atoms.get_volume(), len(snapshot.atoms), n_electrons)
+
+
+@torch.no_grad()
+def fingerprints(descriptor, atoms, shape):
+    """Tensor [G1 G2 G3, F], float32, of all grid points in C order."""
+    system = System.from_atoms(atoms, torch.float64)
+    features = torch.empty(int(np.prod(shape)), descriptor.n_features)
+    for chunk in descriptor.grid_chunks(system, shape):
+        features[chunk.indices] = descriptor.of_chunk(system, chunk).float()
+    return features
+
+
+@dataclass(frozen=True)
+class LDOSLoss:
+    """Mean squares over points and energies of the LDOS (in units of the head's scale), over points of the density (in
+    units of the mean density), over energies of the DOS per atom, and of the band energy per atom (eV).
+
+    Source: Ellis et al. 2021, section II C; the integrated terms as in its outlook.
+    """
+    ldos: float = 1.0
+    density: float = 0.0
+    dos: float = 0.0
+    band_energy: float = 0.0
+
+    def __call__(self, head, item):
+        error = (head.spectrum(item.features[item.points]) - item.ldos)
+        errors = {"ldos": ((error / head.scale) ** 2).mean(),
+                  "density_relative": ((error @ item.number / item.n_electrons * item.volume) ** 2).mean()}
+        loss = self.ldos * errors["ldos"] + self.density * errors["density_relative"]
+        if self.dos or self.band_energy or not torch.is_grad_enabled():
+            # the LDOS is linear in the last hidden layer, and so is its mean over the grid
+            mean = head.scale * head.last(head.activations(item.features).mean(dim=0))
+            per_atom = (item.volume * mean - item.dos) / item.n_atoms
+            errors["dos_per_atom_eV"] = (per_atom**2).mean()
+            errors["band_energy_eV_per_atom"] = (per_atom @ item.energy) ** 2
+            loss = loss + self.dos * errors["dos_per_atom_eV"] + self.band_energy * errors["band_energy_eV_per_atom"]
+        return loss, errors
+
+
+@torch.no_grad()
+def standardise_ldos(head, data):
+    """Fingerprints to mean 0 and spread 1, element by element; LDOS to a maximum of 1.
+
+    Source: Ellis et al. 2021, section II C.
+    """
+    count, total, square, largest = 0, 0.0, 0.0, 0.0
+    for k in range(len(data)):
+        item = data[k]
+        x = item.features[item.points].double()
+        count, total, square = count + len(x), total + x.sum(dim=0), square + (x**2).sum(dim=0)
+        largest = max(largest, float(item.ldos.max()))
+    mean = total / count
+    spread = (square / count - mean**2).clamp(min=0).sqrt()
+    head.shift.copy_(mean)
+    head.inverse.copy_(1 / spread.clamp(min=1e-6 * float(spread.max())))
+    head.scale.fill_(largest)
+
+
+def fit_ldos(model, data, loss=LDOSLoss(), *, validation=None, epochs=60, batch_size=8, learning_rate=(2e-3, 1e-5),
+             patience=4, dos_weight=30.0, seed=0, checkpoint=None, curve=None, progress=True):
+    """Fit the LDOS head of ``model``: Adam, a learning rate that is halved on plateaus, early stopping, closed-form refit.
+
+    model : Model with a head "ldos", trained in place
+    data, validation : GridData
+    batch_size : snapshots per step; all their points with an LDOS take part
+    learning_rate : (first, last): training ends when it falls below the last, or after ``epochs``
+    patience : epochs without a new minimum of the loss on ``validation`` (default: on the training data) before the
+        learning rate is halved
+    dos_weight : of the DOS of a snapshot beside its pointwise LDOS in the refit
+    checkpoint, curve : paths, as in ase_mlelec.train.fit
+
+    Returns dict of the root mean square errors on ``validation`` or the training data.
+
+    Raises ValueError when a checkpoint belongs to another run.
+
+    Source: Ellis et al. 2021, section II C.
+    """
+    head, held = model.heads["ldos"], validation if validation is not None and len(validation) else data
+    optimizer = torch.optim.Adam(head.parameters(), lr=learning_rate[0])
+    run = Run(model, optimizer, checkpoint, {
+        "seed": seed, "batch_size": batch_size, "learning_rate": f"{learning_rate[0]:g} to {learning_rate[1]:g}",
+        "patience": patience, "loss": f"{type(loss).__name__} {vars(loss)}",
+        "snapshots": data.snapshots.fingerprint()})
+    with tqdm(total=epochs, initial=run.step, disable=None if progress else True, unit=" epochs") as bar:
+        while run.step < epochs:
+            rate = plateau([row["loss"] for row in run.rows], learning_rate[0], patience)
+            if rate < learning_rate[1]:
+                break
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            _epoch(head, data, loss, optimizer, np.random.default_rng([seed, run.step]), batch_size)
+            run.step += 1
+            value, errors = mean_errors(head, held, loss)
+            run.rows.append({"step": run.step, "learning_rate": rate, "loss": value, **errors})
+            run.save(curve)
+            bar.update()
+            bar.set_postfix({name: f"{e:.3g}" for name, e in errors.items()})
+    refit_last_layer(head, data, dos_weight)
+    return mean_errors(head, held, loss)[1]
+
+
+def _epoch(head, data, loss, optimizer, rng, batch_size):
+    order = rng.permutation(len(data))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start:start + batch_size]
+        optimizer.zero_grad()
+        for k in chosen:
+            value, _ = loss(head, data[k])
+            (value / len(chosen)).backward()
+        optimizer.step()
+
+
+def plateau(losses, first, patience):
+    """Learning rate after these losses: halved whenever ``patience`` epochs in a row brought no new minimum."""
+    rate, best, waited = first, np.inf, 0
+    for value in losses:
+        if value < best:
+            best, waited = value, 0
+        else:
+            waited += 1
+        if waited == patience:
+            rate, waited = rate / 2, 0
+    return rate
+
+
+@torch.no_grad()
+def mean_errors(head, data, loss):
+    """(mean loss, dict of root mean square errors) over all snapshots."""
+    total, squares = 0.0, {}
+    for k in range(len(data)):
+        value, errors = loss(head, data[k])
+        total += float(value)
+        for name, square in errors.items():
+            squares[name] = squares.get(name, 0.0) + float(square)
+    return total / len(data), {name: (square / len(data)) ** 0.5 for name, square in squares.items()}
+
+
+@torch.no_grad()
+def refit_last_layer(head, data, dos_weight):
+    """Replace the last layer by the least-squares solution for the pointwise LDOS and the DOS of every snapshot:
+
+        sum over snapshots of  mean_r |W h(r) - D(r)|^2 + dos_weight |mean_r W h(r) - DOS/volume|^2
+    """
+    size = head.last.in_features + 1
+    normal = torch.zeros(size, size, dtype=torch.float64)
+    right = torch.zeros(size, head.last.out_features, dtype=torch.float64)
+    for k in range(len(data)):
+        item = data[k]
+        h = _with_one(head.activations(item.features[item.points]).double())
+        mean = _with_one(head.activations(item.features).double().mean(dim=0, keepdim=True))
+        normal += h.T @ h / len(h) + dos_weight * mean.T @ mean
+        right += h.T @ item.ldos.double() / len(h) + dos_weight * mean.T @ (item.dos.double() / item.volume)[None]
+    normal += torch.eye(size, dtype=torch.float64) * RIDGE * normal.diagonal().max()
+    solution = torch.linalg.solve(normal, right) / head.scale
+    head.last.weight.copy_(solution[:-1].T)
+    head.last.bias.copy_(solution[-1])
+
+
+def _with_one(h):
+    return torch.nn.functional.pad(h, (0, 1), value=1.0)
+
+
+@torch.no_grad()
+def ldos_errors(model, data):
+    """Errors of every snapshot of ``data`` (GridData), integrals against those of the true LDOS in the same way.
+
+    Returns dict of array, one entry per snapshot: ldos (root mean square over points and energies, 1/(eV Å^3)), dos
+    (root mean square, states/eV/atom), density_percent (mean of |n - n_true|/n_true, %), band_energy and free_energy
+    (predicted - true, eV/atom).
+
+    Source: Ellis et al. 2021, Tables II and IV.
+    """
+    head, found = model.heads["ldos"], []
+    for k in range(len(data)):
+        item, snapshot = data[k], data.snapshots[k]
+        ldos = head.spectrum(item.features.to(model.dtype)).double().numpy()
+        dos = ldos.mean(axis=0) * item.volume
+        terms, density = free_energy(data.snapshots, snapshot, dos, ldos)
+        true, true_density = free_energy(data.snapshots, snapshot, snapshot.dos)
+        found.append({
+            "ldos": np.sqrt(((ldos[item.points] - snapshot.ldos) ** 2).mean()),
+            "dos": np.sqrt(((dos - snapshot.dos) ** 2).mean()) / item.n_atoms,
+            "density_percent": 100 * np.abs(density / true_density - 1).mean(),
+            "band_energy": (terms["band"] - true["band"]) / item.n_atoms,
+            "free_energy": (terms["total"] - true["total"]) / item.n_atoms})
+    return {name: np.array([float(row[name]) for row in found]) for name in found[0]}
+
+
+def mean_ldos_errors(model, data):
+    """dict of float, means over the snapshots of ``data``: the keys of QUANTITIES in ase_mlelec.train.evaluate."""
+    found = ldos_errors(model, data)
+    return {"ldos_rmse": float(np.sqrt((found["ldos"] ** 2).mean())),
+            "density_mape_percent": float(found["density_percent"].mean()),
+            "dos_rmse_states_per_eV_per_atom": float(np.sqrt((found["dos"] ** 2).mean())),
+            "band_energy_mae_meV_per_atom": 1000 * float(np.abs(found["band_energy"]).mean()),
+            "free_energy_mae_meV_per_atom": 1000 * float(np.abs(found["free_energy"]).mean())}
+
+
+def free_energy(snapshots, snapshot, dos, ldos=None):
+    """(terms of the total free energy, density) from a DOS, and an LDOS or else the density of the snapshot."""
+    counts, energies = snapshots.attributes["valence_electrons"], snapshots.energies
+    charges = np.array([counts[symbol] for symbol in snapshot.atoms.get_chemical_symbols()], dtype=float)
+    density = snapshot.density
+    if ldos is not None:
+        level = fermi.fermi_level(energies, dos, charges.sum(), snapshot.temperature)
+        weights = fermi.integration_weights(energies, level, snapshot.temperature)[0]
+        density = (ldos @ weights).reshape(snapshot.shape)
+    terms = total_energy.from_dos_and_density(dos, energies, density, snapshot.atoms.cell.array,
+                                              snapshot.atoms.positions, charges, snapshot.temperature,
+                                              xc=snapshots.attributes["xc"])
+    return terms, density
