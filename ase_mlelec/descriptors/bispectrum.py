@@ -13,7 +13,6 @@ All steps are batched products of matrices.
 Sources: Thompson et al. 2015 (J. Comput. Phys. 285, 316), Eqs. (4)-(15); Ellis et al. 2021, Sec. II C.
 """
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from ase.data import atomic_numbers
 
 from ase_mlelec.descriptors import wigner
 from ase_mlelec.descriptors.base import Descriptor, Environment
+from ase_mlelec.descriptors.su2 import Buffers, kernel
 from ase_mlelec.edges import find_center_pairs
 from ase_mlelec.system import System
 
@@ -31,117 +31,6 @@ BRICKS_AT_ONCE = 4096   # bricks whose neighbours are searched together: bounds 
 CHUNK = 2048            # grid points that are handed out together: bounds memory
 BLOCK = 64              # centres evaluated together: what they need stays in the processor's cache
 BLOCK_CUDA = 1024
-
-
-class Kernel:
-    """Constant tables for one twojmax as tensors, and the way from (a, b, weight) of neighbours to components."""
-
-    def __init__(self, twojmax, dtype, device):
-        def tensor(array):
-            return torch.as_tensor(np.asarray(array), device=device)
-
-        def real(array):
-            return tensor(array).to(dtype)
-
-        self.twojmax = twojmax
-        moments = wigner.moment_tables(twojmax)
-        self.first, self.second = [tensor(k) for k in moments.first], [tensor(k) for k in moments.second]
-        self.sign = [real(s) for s in moments.sign]
-        self.series = [[real(c) for c in row] for row in moments.series]
-        self.multiplicity, self.identity = real(moments.multiplicity), real(moments.identity)
-        self.of_order = real(moments.orders[:, None] == np.arange(twojmax + 1))      # [U, orders]
-        triples = wigner.triples(twojmax)
-        inner = {tuple(sorted(map(int, triple))) for triple in triples if min(triple) > 0}
-        self.groups, found = [], {}
-        for degrees in _degree_groups(twojmax):
-            wanted = {triple for triple in inner if sum(triple) in degrees}
-            if wanted:
-                group = wigner.group_tables(wanted, moments.columns)
-                start = len(found) if not found else max(found.values()) + 1
-                offset = sum(len(g.pairs) * len(g.thirds) for g in self.groups)
-                found.update({triple: offset + place for triple, place in group.wanted.items()})
-                self.groups.append(group)
-        n_inner = sum(len(g.pairs) * len(g.thirds) for g in self.groups)
-        found.update({(0, j, j): n_inner + j for j in range(twojmax + 1)})
-        self.place = tensor([found[tuple(sorted(map(int, triple)))] for triple in triples])
-        self.scale = real([1.0 if min(t) == 0 else t[2] + 1.0 for t in triples.tolist()])
-        self.tables = [({j: tensor(g.gather[j]) for j in g.js}, {j: real(g.sphere[j]) for j in g.js},
-                        {j: real(g.gamma[j]) for j in g.js}) for g in self.groups]
-
-    # neighbours -> U -------------------------------------------------------------------------------------------
-
-    def rows(self, a_re, a_im, b_re, b_im, weight):
-        """Left rows Re, Im of a^p s^n, [L, P, K], and right rows Re, Im of w b^q, [R, P, K]."""
-        s = a_re * a_re + a_im * a_im - b_re * b_re - b_im * b_im
-        left = []
-        powers = _powers(a_re, a_im, self.twojmax, torch.ones_like(weight))
-        for n in range(self.twojmax // 2 + 1):
-            powers = powers[:2 * (self.twojmax - 2 * n) + 1]
-            left.append(powers)
-            powers = powers * s
-        return torch.cat(left), _powers(b_re, b_im, self.twojmax, weight)
-
-    def to_u(self, moments):
-        """[P, U] from moments [P, L R]."""
-        parts = [torch.addcmul(moments.index_select(1, first), moments.index_select(1, second), sign)
-                 for first, second, sign in zip(self.first, self.second, self.sign)]
-        out = []
-        for v, series in enumerate(self.series):
-            total = parts[0][:, :len(series[0])] * series[0]
-            for n in range(1, v + 1):
-                total = torch.addcmul(total, parts[n][:, :len(series[0])], series[n])
-            out.append(total)
-        return torch.cat(out, dim=1) + self.identity
-
-    # U -> components -------------------------------------------------------------------------------------------
-
-    def components(self, u):
-        """B [P, F] from U [P, U]."""
-        products = [self._triple_products(k, u) for k in range(len(self.groups))]
-        norms = (u * u * self.multiplicity) @ self.of_order
-        products.append(norms * u[:, :1])
-        return torch.cat(products, dim=1).index_select(1, self.place) * self.scale
-
-    def _functions(self, k, u):
-        """{j: f_j at the points of group k, [P, X]}"""
-        gather, sphere, gamma = self.tables[k]
-        out = {}
-        for j in self.groups[k].js:
-            columns = u.index_select(1, gather[j]).reshape(len(u), j + 1, 2 * (j + 1))
-            planes = torch.bmm(columns.transpose(0, 1), sphere[j])                      # [planes, P, sphere]
-            out[j] = torch.bmm(gamma[j].expand(len(u), -1, -1), planes.transpose(0, 1)).flatten(1)
-        return out
-
-    def _triple_products(self, k, u):
-        group, f = self.groups[k], self._functions(k, u)
-        pairs = torch.stack([f[i] * f[j] for i, j in group.pairs], dim=1)
-        thirds = torch.stack([f[j] for j in group.thirds], dim=1)
-        return torch.bmm(pairs, thirds.transpose(1, 2)).flatten(1)
-
-    def evaluate(self, vec, kind, species):
-        """B [P, F] of vectors [3, P, K]."""
-        left, right = self.rows(*species.on_sphere(vec, kind))
-        moments = torch.bmm(left.permute(1, 0, 2), right.permute(1, 2, 0))
-        return self.components(self.to_u(moments.flatten(1)))
-
-
-def _powers(re, im, n, first):
-    """Re, Im of first * (re + i im)^k, k = 0..n, without the zero Im of k = 0: [2 n + 1, ...]."""
-    out, x, y = [first], first, None
-    for _ in range(n):
-        x, y = (x * re, x * im) if y is None else (x * re - y * im, x * im + y * re)
-        out += [x, y]
-    return torch.stack(out)
-
-
-def _degree_groups(twojmax):
-    """Sets of total degrees that share a quadrature rule: high degrees need many points, but are few."""
-    return (set(range(23)), set(range(23, 3 * twojmax + 1)))
-
-
-@lru_cache(maxsize=8)
-def kernel(twojmax, dtype, device):
-    return Kernel(twojmax, dtype, device)
 
 
 @dataclass(frozen=True)
@@ -158,18 +47,45 @@ class Shells:
 
         At r = 0 they take their limit for r -> 0.
         """
+        weight, _, r, argument, c, s = self._radial(vec, kind)
+        x, y, z = vec
+        f = 0.5 + 0.5 * torch.cos(torch.pi * argument.clamp(min=0)) if self.switch else 1.0
+        return c, s * z, -s * y, s * x, weight * f * (argument < 1)
+
+    def _radial(self, vec, kind):
+        """Weight w, R - rmin0, r, (r - rmin0)/(R - rmin0), cos(t), and sin(t)/r."""
         if len(self.cutoffs) == 1:
             cutoff, weight = self.cutoffs[0], self.weights[0]
         else:
             cutoff, weight = (vec.new_tensor(values)[kind] for values in (self.cutoffs, self.weights))
+        reach = cutoff - self.rmin0
+        r = (vec * vec).sum(dim=0).sqrt_().clamp_(min=torch.finfo(vec.dtype).tiny ** 0.25)
+        argument = (r - self.rmin0) / reach
+        angle = (self.rfac0 * torch.pi) * argument
+        c, s = torch.cos(angle), torch.sin(angle) / r
+        if self.rmin0:
+            side = torch.where(argument > 0, 1.0, -1.0).to(r.dtype)
+            c, s = c * side, s * side
+        return weight, reach, r, argument, c, s
+
+    def back(self, vec, kind, gradients):
+        """Gradient [3, P, K] with respect to vec from those with respect to the five of ``on_sphere``."""
+        of_c, of_a_im, of_b_re, of_b_im, of_weight = gradients
+        weight, reach, r, argument, c, s = self._radial(vec, kind)
         x, y, z = vec
-        r = (x * x + y * y + z * z + torch.finfo(vec.dtype).tiny ** 0.5).sqrt()
-        from_rmin = (r - self.rmin0) / (cutoff - self.rmin0)
-        angle = (self.rfac0 * torch.pi) * from_rmin
-        side = torch.where(r > self.rmin0, 1.0, -1.0).to(r.dtype) if self.rmin0 else 1.0
-        sine = side * torch.sin(angle) / r
-        f = 0.5 + 0.5 * torch.cos(torch.pi * from_rmin.clamp(min=0)) if self.switch else torch.ones_like(r)
-        return side * torch.cos(angle), sine * z, -sine * y, sine * x, weight * f * (r < cutoff)
+        of_s = of_a_im * z - of_b_re * y + of_b_im * x
+        kappa = self.rfac0 * torch.pi / reach
+        # dc/dr = -kappa s r, ds/dr = (kappa c - s)/r
+        slope = (kappa * c - s) / (r * r)
+        if not self.rmin0:      # cancels near r = 0
+            t = (kappa * r) ** 2
+            series = kappa**3 * (-1 / 3 + t * (1 / 30 + t * (-1 / 840 + t / 45360)))
+            slope = torch.where(t < 0.01, series, slope)
+        radial = of_s * slope - of_c * (kappa * s)
+        if self.switch:
+            fade = weight / reach * torch.sin(torch.pi * argument.clamp(min=0)) / r
+            radial -= of_weight * (argument < 1) * (fade * (torch.pi / 2))
+        return torch.stack([radial * x + s * of_b_im, radial * y - s * of_b_re, radial * z + s * of_a_im])
 
 
 class _Components(torch.autograd.Function):
@@ -179,28 +95,26 @@ class _Components(torch.autograd.Function):
     def forward(ctx, vec, kind, shells, twojmax):
         ctx.save_for_backward(vec, kind)
         ctx.shells, ctx.twojmax = shells, twojmax
-        table = kernel(twojmax, vec.dtype, vec.device)
-        return torch.cat([table.evaluate(part, kinds, shells) for part, kinds in _blocks(vec, kind)])
+        table, buffers = kernel(twojmax, vec.dtype, vec.device), Buffers(vec.dtype, vec.device)
+        return torch.cat([table.components(shells.on_sphere(vec[:, part], kind[part]), buffers)
+                          for part in _blocks(vec)])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         vec, kind = ctx.saved_tensors
-        table, out = kernel(ctx.twojmax, vec.dtype, vec.device), []
-        start = 0
-        for part, kinds in _blocks(vec, kind):
-            with torch.enable_grad():
-                leaf = part.detach().requires_grad_(True)
-                value = table.evaluate(leaf, kinds, ctx.shells)
-                out += torch.autograd.grad(value, leaf, gradient[start:start + len(value)])
-            start += len(value)
-        return torch.cat(out, dim=1), None, None, None
+        table, buffers = kernel(ctx.twojmax, vec.dtype, vec.device), Buffers(vec.dtype, vec.device)
+        out = torch.empty_like(vec)
+        for part in _blocks(vec):
+            found = table.gradient(ctx.shells.on_sphere(vec[:, part], kind[part]), gradient[part], buffers)
+            out[:, part] = ctx.shells.back(vec[:, part], kind[part], found)
+        return out, None, None, None
 
 
-def _blocks(vec, kind):
+def _blocks(vec):
+    """Slices of the centres [3, P, K], at least one."""
     size = BLOCK_CUDA if vec.is_cuda else BLOCK
-    for start in range(0, max(vec.shape[1], 1), size):
-        yield vec[:, start:start + size], kind[start:start + size]
+    return [slice(start, start + size) for start in range(0, max(vec.shape[1], 1), size)]
 
 
 @dataclass(frozen=True)
