@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import torch
+from torch.utils.checkpoint import checkpoint
 
 
 def numpy_or_torch(function):
@@ -56,3 +57,14 @@ def check_finite(**named):
     for name, value in named.items():
         if not torch.isfinite(value).all():
             raise ValueError(f"{name}: got NaN or infinity, need finite numbers; check the file or model behind them")
+
+
+def sum_over_chunks(function, size, *tensors):
+    """Σ function(*chunk) over chunks of `size` rows of tensors of equal length, differentiable any number of times.
+
+    Only one chunk's intermediate results are in memory at a time: the backward pass computes them again.
+    """
+    chunks = list(zip(*(tensor.split(size) for tensor in tensors)))
+    if len(chunks) == 1:
+        return function(*chunks[0])
+    return sum(checkpoint(function, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks)

@@ -8,14 +8,16 @@ interpolation of the grid values: odd powers of it vanish, even powers remain.  
 component, and the Laplacian has the diagonal one only, which keeps every result real and free of a preferred direction
 in skewed cells.  A density that is cut off at a sphere, as that of a plane-wave code, has no such components.
 """
+import functools
 import math
 
 import torch
-from torch.utils.checkpoint import checkpoint
 
-from ase_mlelec.physics.arrays import check_finite
+from ase_mlelec import units
+from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, sum_over_chunks
 
 _CHUNK = 2**22      # complex numbers in flight in a structure factor: 64 MiB
+_TABLE_STEP = 0.02  # 1/Å; interpolation between tabulated form factors: relative error below 1e-9
 
 
 def check_cell(cell):
@@ -91,15 +93,85 @@ def structure_factor(scaled, weights, frequencies):
     Returns Tensor [K1, K2, K3], complex.
     """
     size = max(1, _CHUNK // (len(frequencies[0]) * len(frequencies[1])))
-    if len(scaled) <= size:
-        return _structure_factor(scaled, weights, *frequencies)
-    # recomputed in the backward pass, where keeping the phases of all atoms would be most of the memory
-    return sum(checkpoint(_structure_factor, s, w, *frequencies, use_reentrant=False, preserve_rng_state=False)
-               for s, w in zip(scaled.split(size), weights.split(size)))
+    return sum_over_chunks(functools.partial(_structure_factor, frequencies), size, scaled, weights)
 
 
-def _structure_factor(scaled, weights, *frequencies):
+def _structure_factor(frequencies, scaled, weights):
     first, second, third = (torch.polar(torch.ones_like(phase), phase) for phase in (
         -2 * math.pi * scaled[:, axis, None] * frequencies[axis] for axis in range(3)))
     plane = (weights[:, None] * first)[:, :, None] * second[:, None, :]
     return torch.tensordot(plane, third, dims=([0], [0]))
+
+
+@numpy_or_torch
+def superpose(density, radii, steps, positions, cell, shape, cutoff=None):
+    """Sum over atoms and their images of one spherical density, such as the partial core charge of a pseudopotential.
+
+        n(r) = Σ_G exp(iG·r) S(G) f(|G|)/Ω,   f(q) = 4π ∫ ρ(r) r² sin(qr)/(qr) dr by Simpson's rule on the radial mesh
+
+    density : Tensor [M], electrons/Å^3, ρ at the radii
+    radii : Tensor [M], Å
+    steps : Tensor [M], Å, derivative of the radii with respect to their index (rab in UPF files)
+    positions : Tensor [N, 3], Å, of the atoms that have this density: call once per element and add
+    cell : Tensor [3, 3], Å
+    shape : three int, points of the grid
+    cutoff : float, eV, kinetic energy ħ²G²/2m up to which a plane wave counts, 4 or more times the cutoff of the
+        orbitals in a plane-wave code (ecutrho); by default all that the grid tells apart
+
+    Returns Tensor [G1, G2, G3], electrons/Å^3, differentiable with respect to positions and cell; it dips below zero
+    where the waves do not resolve the atom, as that of the plane-wave code does.
+
+    Raises ValueError for arrays that disagree, a shape that is not three positive integers, a cutoff that is not
+    positive, a cell of no volume, and NaN.
+
+    Source: Louie, Froyen and Cohen, Phys. Rev. B 26, 1738 (1982), for the partial core charge.
+    """
+    shape = _checked_shape(shape)
+    check_cell(cell)
+    _check_radial(density, radii, steps)
+    if positions.ndim != 2 or positions.shape[1] != 3:
+        raise ValueError(f"positions: got shape {list(positions.shape)}, need [N, 3]; pass them in Å")
+    check_finite(positions=positions)
+    squares = squared_wave_vectors(shape, cell)
+    inside = torch.ones_like(squares, dtype=torch.bool)
+    for k, n in zip(_frequencies(shape, cell), shape):
+        inside = inside & (2 * k.abs() != n)
+    if cutoff is not None:
+        if not cutoff > 0:
+            raise ValueError(f"cutoff: got {cutoff.item():g} eV, need more than 0; give the cutoff of the density")
+        inside = inside & (squares.detach() <= 2 * cutoff / (units.HARTREE * units.BOHR**2))
+    wave_numbers = torch.where(squares > 0, torch.where(squares > 0, squares, 1.0).sqrt(), 0.0)
+    factor = torch.where(inside, _form_factor(wave_numbers, density, radii, steps), 0.0) / volume(cell)
+    scaled = positions @ torch.linalg.inv(cell)
+    waves = structure_factor(scaled, torch.ones_like(scaled[:, 0]), [k.flatten() for k in _frequencies(shape, cell)])
+    return torch.fft.irfftn(factor * waves, s=shape, norm="forward")
+
+
+def _form_factor(wave_numbers, density, radii, steps):
+    """f(q) of a spherical density, by cubic Hermite interpolation between exact values and slopes."""
+    odd = len(radii) - (len(radii) + 1) % 2      # Simpson's rule takes pairs of intervals
+    radii, weights = radii[:odd], (density * radii**2 * steps)[:odd] * (4 * math.pi / 3)
+    weights = weights * torch.tensor([1.0, *[4.0, 2.0] * ((odd - 3) // 2), 4.0, 1.0]).to(weights)
+    radii, weights = radii[weights != 0], weights[weights != 0]
+    index = (wave_numbers.detach() / _TABLE_STEP).long()
+    q = _TABLE_STEP * torch.arange(int(index.max()) + 2, dtype=radii.dtype, device=radii.device)[:, None]
+    x = q * radii
+    sinc = torch.sinc(x / math.pi)
+    value = sinc @ weights
+    slope = ((torch.cos(x) - sinc) / torch.where(q > 0, q, 1.0)) @ weights * _TABLE_STEP
+    t = wave_numbers / _TABLE_STEP - index
+    a, b, da, db = value[index], value[index + 1], slope[index], slope[index + 1]
+    return a + t * (da + t * (3 * (b - a) - 2 * da - db + t * (2 * (a - b) + da + db)))
+
+
+def _checked_shape(shape):
+    if shape.shape != (3,) or not all(n > 0 and n == int(n) for n in shape.tolist()):
+        raise ValueError(f"shape: got {shape.tolist()}, need three positive integers; give the points of the grid")
+    return tuple(int(n) for n in shape.tolist())
+
+
+def _check_radial(density, radii, steps):
+    if radii.ndim != 1 or len(radii) < 3 or density.shape != radii.shape or steps.shape != radii.shape:
+        raise ValueError(f"density, radii, steps: got shapes {list(density.shape)}, {list(radii.shape)} and "
+                         f"{list(steps.shape)}, need one [M] for all, M >= 3; pass the arrays of one radial mesh")
+    check_finite(density=density, radii=radii, steps=steps)

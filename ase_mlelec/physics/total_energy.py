@@ -37,14 +37,17 @@ def from_ldos(ldos, energies, cell, positions, charges, temperature, *, xc="lda_
 
     Source: Ellis et al. 2021, Eqs. (9)-(13).
     """
-    if ldos.ndim != 4 or 0 in ldos.shape:
-        raise ValueError(f"ldos: got shape {list(ldos.shape)}, need [G1, G2, G3, S]; put the energy axis last")
+    fermi.check_grid(energies)
+    if ldos.ndim != 4 or 0 in ldos.shape or ldos.shape[3] != len(energies):
+        raise ValueError(f"ldos: got shape {list(ldos.shape)}, need [G1, G2, G3, {len(energies)}] to match energies; "
+                         "put the energy axis last")
     check_finite(ldos=ldos)
-    fermi.check_dos(energies, ldos)
     grid.check_cell(cell)
+    _check_ions(positions, charges)
+    _check_numbers(temperature=temperature, mu=mu)
     dos = ldos.mean((0, 1, 2)) * grid.volume(cell)
     if mu is None:
-        mu = _fermi_level(dos, energies, charges, temperature)
+        mu = fermi.fermi_level(energies, dos, charges.sum(), temperature)
     density = ldos @ fermi.integration_weights(energies, mu, temperature)[0]
     return from_dos_and_density(dos, energies, density, cell, positions, charges, temperature, xc=xc,
                                 core_density=core_density, mu=mu)
@@ -69,11 +72,10 @@ def from_dos_and_density(dos, energies, density, cell, positions, charges, tempe
     if dos.ndim != 1:
         raise ValueError(f"dos: got shape {list(dos.shape)}, need [{len(energies)}]; pass the sum over all atoms or "
                          "grid points")
-    if temperature.ndim:
-        raise ValueError(f"temperature: got shape {list(temperature.shape)}, need one number in kelvin; call once per "
-                         "temperature")
+    _check_ions(positions, charges)
+    _check_numbers(temperature=temperature, mu=mu)
     if mu is None:
-        mu = _fermi_level(dos, energies, charges, temperature)
+        mu = fermi.fermi_level(energies, dos, charges.sum(), temperature)
     _check_level(mu, energies)
     _, energy_weights, entropy_weights = fermi.integration_weights(energies, mu, temperature)
     terms = {"band": energy_weights @ dos, "entropy": entropy_weights @ dos,
@@ -101,30 +103,29 @@ def from_density(density, cell, positions, charges, *, xc="lda_pz", core_density
 
     Source: Ellis et al. 2021, Eq. (9).
     """
-    _check_charges(charges)
+    _check_ions(positions, charges)
     xc_energy, xc_potential = exchange_correlation.energies(density, cell, xc=xc, core_density=core_density)
     return {"hartree": hartree.energy(density, cell), "xc": xc_energy, "xc_potential": xc_potential,
             "ion_ion": ewald.energy(positions, charges, cell)}
 
 
-def _fermi_level(dos, energies, charges, temperature):
-    _check_charges(charges)
-    return fermi.fermi_level(energies, dos, charges.sum(), temperature)
-
-
-def _check_charges(charges):
+def _check_ions(positions, charges):
     if charges is None or not charges.numel():
         raise ValueError("charges: got none, need one per atom; pass the numbers of valence electrons of the "
                          "pseudopotentials")
-    check_finite(charges=charges)
+    ewald.check_charges(positions, charges)
     if (charges < 0).any():
         raise ValueError(f"charges: got {charges.min().item():g} e, need numbers of valence electrons; the ions are "
                          "the positive charges here")
 
 
+def _check_numbers(**named):
+    for name, value in named.items():
+        if value is not None and value.ndim:
+            raise ValueError(f"{name}: got shape {list(value.shape)}, need one number; call once for each")
+
+
 def _check_level(mu, energies):
-    if mu.ndim:
-        raise ValueError(f"mu: got shape {list(mu.shape)}, need one number in eV; call once per Fermi level")
     if not energies[0] <= mu <= energies[-1]:
         raise ValueError(f"energies: got a grid from {energies[0]:g} to {energies[-1]:g} eV, need one that holds the "
                          f"Fermi level, {mu.item():g} eV; extend the grid of the LDOS, or check the electrons")

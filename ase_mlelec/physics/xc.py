@@ -6,6 +6,7 @@ transform or a model may dip below zero: e is continued as an odd function of n,
 its gradient correction is 0 for |n| below 1e-6 or σ below 1e-10.  Quantum ESPRESSO does the same.
 """
 import difflib
+import functools
 import math
 from typing import Callable, NamedTuple
 
@@ -13,11 +14,13 @@ import torch
 
 from ase_mlelec import units
 from ase_mlelec.physics import grid
-from ase_mlelec.physics.arrays import check_finite, numpy_or_torch
+from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, sum_over_chunks
 
 _SMALLEST_DENSITY = 1e-10               # bohr^-3
 _SMALLEST_DENSITY_OF_GRADIENT = 1e-6    # bohr^-3
 _SMALLEST_SQUARED_GRADIENT = 1e-10      # bohr^-8
+
+_CHUNK = 2**16      # grid points in flight
 
 _PW92 = (0.031091, 0.21370, 7.5957, 3.5876, 1.6382, 0.49294)    # A, α1, β1 to β4 as printed; A is (1 - ln 2)/π²
 _PZ81_DENSE = (0.0311, -0.048, 0.0020, -0.0116)                 # A, B, C, D
@@ -151,24 +154,25 @@ def energies(density, cell, xc="lda_pz", core_density=None):
                              "the density; evaluate both on one grid")
         check_finite(core_density=core_density)
         total = density + core_density
-    inputs, product = [total], None
+    fields = [density, total]
     if FUNCTIONALS[xc].gradient:
         slope = grid.gradient(total, cell)
-        inputs.append(slope.square().sum(0))
-        product = (slope * (slope if core_density is None else grid.gradient(density, cell))).sum(0)
-    value, derivatives = _with_derivatives(inputs, xc)
-    potential_energy = density * derivatives[0]
-    if product is not None:
-        potential_energy = potential_energy + 2 * derivatives[1] * product
-    return value.mean() * grid.volume(cell), potential_energy.mean() * grid.volume(cell)
+        of_valence = slope if core_density is None else grid.gradient(density, cell)
+        fields += [slope.square().sum(0), (slope * of_valence).sum(0)]
+    sums = sum_over_chunks(functools.partial(_sums, xc), _CHUNK, *(field.flatten() for field in fields))
+    return tuple(sums * (grid.volume(cell) / density.numel()))
 
 
-def _with_derivatives(inputs, xc):
-    """e and its partial derivatives, in the autograd graph only where the inputs are."""
+def _sums(xc, density, total, squared_gradient=None, product=None):
+    """Sums of e and of n v_xc by parts over some grid points, in the autograd graph only where the fields are."""
+    inputs = [total] if squared_gradient is None else [total, squared_gradient]
     wanted = torch.is_grad_enabled() and any(item.requires_grad for item in inputs)
     with torch.enable_grad():
         # views, so that the derivative with respect to the density does not go through its gradient
         inputs = [item.view_as(item) if item.requires_grad else item.detach().requires_grad_() for item in inputs]
         value = energy_density(*inputs, xc=xc)
-        derivatives = torch.autograd.grad(value.sum(), inputs, create_graph=wanted)
-    return value if wanted else value.detach(), derivatives
+        slopes = torch.autograd.grad(value.sum(), inputs, create_graph=wanted)
+    potential = density * slopes[0]
+    if product is not None:
+        potential = potential + 2 * product * slopes[1]
+    return torch.stack([(value if wanted else value.detach()).sum(), potential.sum()])
