@@ -38,6 +38,31 @@ def plot_dos(ax, energies, dos, fermi_level=None, *, align=False, occupied=False
     return ax
 
 
+def plot_dos_comparison(ax, below, energies, reference, prediction, fermi_level=None):
+    """Two densities of states over energy, and their difference in a second panel.
+
+    ax, below : Axes of the densities of states and of the difference
+    energies : array [S], eV
+    reference, prediction : arrays [S], states/eV
+    fermi_level : float, eV; marked by a dashed line in both
+
+    Returns (ax, below).
+
+    Source: after Ellis et al. 2021, Fig. 3.
+    """
+    plot_dos(ax, energies, reference, color="black", lw=1.8, label="DFT")
+    plot_dos(ax, energies, prediction, color=COLOURS[2], lw=1.4, ls=(0, (4, 2)), label="ML-DFT")
+    below.plot(energies, np.subtract(prediction, reference), color=COLOURS[2], lw=1)
+    below.axhline(0, color="0.6", lw=0.9, zorder=0)
+    for panel in (ax, below) if fermi_level is not None else ():
+        panel.axvline(fermi_level, color="0.45", lw=0.9, ls=(0, (1, 2)), zorder=1)
+    ax.legend(frameon=False)
+    ax.set_xlabel("")
+    ax.tick_params(labelbottom=False)
+    below.set(xlabel="energy (eV)", ylabel="error", xlim=ax.get_xlim())
+    return ax, below
+
+
 def plot_dos_map(ax, x, energies, dos, fermi_level=None, *, label="DOS (states/eV)", cmap="magma"):
     """Densities of states as colours along x, with the Fermi level as a line and a colour bar.
 
@@ -83,24 +108,74 @@ def plot_parity(ax, reference, prediction, unit="", **points):
 
     Raises ValueError for different shapes.
     """
+    reference, prediction = _parity_frame(ax, reference, prediction, unit)
+    error = prediction - reference
+    many = error.size > 2000
+    style = {"ls": "", "marker": ".", "ms": 2 if many else 6, "alpha": 0.3 if many else 0.8, "mew": 0,
+             "color": COLOURS[0], "rasterized": many}
+    ax.plot(reference, prediction, **(style | points))
+    ax.text(0.04, 0.96, f"MAE {np.abs(error).mean():.3g} {unit}\nRMSE {np.sqrt((error**2).mean()):.3g} {unit}",
+            transform=ax.transAxes, va="top", fontsize="small")
+    return ax
+
+
+def plot_parity_counts(ax, reference, prediction, unit="", *, cmap="viridis"):
+    """Parity of very many numbers, such as a density on a grid: the colour is the number of points, with a colour bar.
+
+    reference, prediction : arrays of one shape, positive
+    unit : str, such as "e/Å$^3$"
+
+    The text has the mean and the largest absolute error, and the mean of |prediction/reference - 1|.
+
+    Raises ValueError for different shapes.
+
+    Source: after Ellis et al. 2021, Fig. 4.
+    """
+    reference, prediction = _parity_frame(ax, reference, prediction, unit)
+    extent = (*ax.get_xlim(), *ax.get_ylim())
+    drawn = ax.hexbin(reference, prediction, gridsize=90, extent=extent, bins="log", mincnt=1, cmap=cmap, lw=0.1,
+                      rasterized=True)
+    ax.figure.colorbar(drawn, ax=ax, label="points", pad=0.015)
+    error = np.abs(prediction - reference)
+    ax.text(0.04, 0.96, f"MAE {error.mean():.3g} {unit}\nlargest {error.max():.3g} {unit}\n"
+            f"MAPE {100 * (error / reference).mean():.3g} %", transform=ax.transAxes, va="top", fontsize="small")
+    return ax
+
+
+def plot_parity_groups(ax, reference, prediction, groups, unit=""):
+    """Parity of one number per structure; colour and mean absolute error by group, such as the phase.
+
+    reference, prediction : arrays [n]
+    groups : sequence [n] of str
+    unit : str, such as "eV/atom"
+
+    Raises ValueError for different shapes.
+
+    Source: after Ellis et al. 2021, Figs. 5, 6.
+    """
+    reference, prediction = _parity_frame(ax, reference, prediction, unit)
+    for name, colour, marker in zip(dict.fromkeys(groups), COLOURS, "os^Dvp"):
+        chosen = np.array([group == name for group in groups])
+        error = np.abs(prediction - reference)[chosen].mean()
+        ax.plot(reference[chosen], prediction[chosen], ls="", marker=marker, ms=5, mew=0, alpha=0.8, color=colour,
+                label=f"{name}: MAE {error:.3g} {unit}")
+    ax.legend(frameon=False, fontsize="small", loc="upper left", handletextpad=0.2, borderaxespad=0.2)
+    return ax
+
+
+def _parity_frame(ax, reference, prediction, unit):
+    """Axes with the diagonal and one range for both; the two arrays, flattened."""
     reference, prediction = np.asarray(reference, dtype=float), np.asarray(prediction, dtype=float)
     if reference.shape != prediction.shape:
         raise ValueError(f"got reference {reference.shape} and prediction {prediction.shape}, need one shape; "
                          "evaluate the same structures in the same order")
-    error = (prediction - reference).ravel()
-    many = error.size > 2000
-    style = {"ls": "", "marker": ".", "ms": 2 if many else 6, "alpha": 0.3 if many else 0.8, "mew": 0,
-             "color": COLOURS[0], "rasterized": many}
     both = np.concatenate([reference.ravel(), prediction.ravel()])
     pad = 0.04 * (np.ptp(both) or 1.0)
     limits = both.min() - pad, both.max() + pad
     ax.axline((limits[0], limits[0]), slope=1, color="0.6", lw=0.9, zorder=0)
-    ax.plot(reference.ravel(), prediction.ravel(), **(style | points))
     ax.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"reference{unit and f' ({unit})'}",
            ylabel=f"prediction{unit and f' ({unit})'}")
-    ax.text(0.04, 0.96, f"MAE {np.abs(error).mean():.3g} {unit}\nRMSE {np.sqrt((error**2).mean()):.3g} {unit}",
-            transform=ax.transAxes, va="top", fontsize="small")
-    return ax
+    return reference.ravel(), prediction.ravel()
 
 
 def plot_components(ax, scores, values=None, label="", *, cmap="viridis"):
@@ -115,6 +190,42 @@ def plot_components(ax, scores, values=None, label="", *, cmap="viridis"):
     ax.set(xlabel="component 1 (states/eV)", ylabel="component 2 (states/eV)")
     if values is not None:
         ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.015).solids.set_alpha(1)
+    return ax
+
+
+def plot_variances(ax, groups, ylabel):
+    """Boxes around the middle half of the values of each group, a line at the median, whiskers to the extremes.
+
+    groups : dict from name to array [n], such as the variance of a principal component's score in each snapshot
+    ylabel : str, with the unit
+
+    Source: after Ellis et al. 2021, Fig. 7.
+    """
+    drawn = ax.boxplot(list(groups.values()), whis=(0, 100), widths=0.5, patch_artist=True)
+    for box, median, colour in zip(drawn["boxes"], drawn["medians"], COLOURS):
+        box.set(facecolor=colour, alpha=0.6)
+        median.set(color="black")
+    ax.set_xticks(range(1, len(groups) + 1), list(groups))
+    ax.set_ylabel(ylabel)
+    return ax
+
+
+def plot_slice(ax, field, cell, label, **mesh):
+    """A field, such as the electron density, on the plane through the origin that the first two cell vectors span.
+
+    field : array [G1, G2, G3] on the points (i/G1, k/G2, l/G3) of the cell; transpose field and cell for another plane
+    cell : array [3, 3], Å
+    label : str, of the colour bar, with the unit
+    mesh : keywords of ``Axes.pcolormesh``, such as cmap and vmin
+    """
+    plane = np.pad(np.asarray(field)[:, :, 0], (0, 1), mode="wrap")
+    a, b = np.asarray(cell, dtype=float)[:2]
+    along = a / np.linalg.norm(a)
+    across = np.linalg.norm(b - (b @ along) * along)
+    i, k = np.meshgrid(*(np.linspace(0, 1, n) for n in plane.shape), indexing="ij")
+    drawn = ax.pcolormesh(i * np.linalg.norm(a) + k * (b @ along), k * across, plane, shading="gouraud", **mesh)
+    ax.set(aspect="equal", xlabel="x (Å)", ylabel="y (Å)")
+    ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.015)
     return ax
 
 

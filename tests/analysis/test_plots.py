@@ -73,6 +73,60 @@ def test_parity(ax, tmp_path, size):
         plots.plot_parity(ax, reference, reference[1:])
 
 
+def test_parity_counts(ax, tmp_path):
+    reference = np.random.default_rng(0).uniform(1, 2, (20, 20, 20))
+    assert plots.plot_parity_counts(ax, reference, 1.02 * reference, "e/Å$^3$") is ax
+    assert ax.collections[0].get_array().sum() == 8000          # every point is counted once
+    mean, largest, relative = ax.texts[0].get_text().splitlines()
+    assert float(mean.split()[1]) == pytest.approx(0.02 * reference.mean(), rel=5e-3)
+    assert float(largest.split()[1]) == pytest.approx(0.02 * reference.max(), rel=5e-3)
+    assert relative == "MAPE 2 %"
+    assert ax.get_xlim() == ax.get_ylim()
+    assert is_drawn(ax.figure, tmp_path / "counts.png")
+
+
+def test_parity_groups(ax, tmp_path):
+    reference, groups = np.array([0.0, 0.1, 1.0, 1.1]), ["solid", "liquid", "solid", "liquid"]
+    assert plots.plot_parity_groups(ax, reference, reference + [0.1, 0.2, -0.1, 0.2], groups, "eV/atom") is ax
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["solid: MAE 0.1 eV/atom",
+                                                                         "liquid: MAE 0.2 eV/atom"]
+    np.testing.assert_array_equal(ax.lines[1].get_xdata(), [0.0, 1.0])
+    assert is_drawn(ax.figure, tmp_path / "groups.png")
+    with pytest.raises(ValueError, match="need one shape"):
+        plots.plot_parity_groups(ax, reference, reference[1:], groups)
+
+
+def test_dos_comparison(tmp_path):
+    figure = Figure(layout="constrained")
+    ax, below = figure.subplots(2, 1)
+    assert plots.plot_dos_comparison(ax, below, ENERGIES, gaussian(0), 1.5 * gaussian(0), 1.0) == (ax, below)
+    np.testing.assert_allclose(below.lines[0].get_ydata(), 0.5 * gaussian(0))
+    assert ax.get_xlim() == below.get_xlim() == (-8, 10)
+    assert ax.lines[-1].get_xdata()[0] == below.lines[-1].get_xdata()[0] == 1.0
+    assert is_drawn(figure, tmp_path / "comparison.png")
+
+
+def test_variances(ax, tmp_path):
+    assert plots.plot_variances(ax, {"solid": np.arange(5.0), "liquid": np.arange(9.0)}, "variance") is ax
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["solid", "liquid"]
+    boxes = [patch.get_path().vertices[:, 1] for patch in ax.patches]
+    assert [(box.min(), box.max()) for box in boxes] == [(1, 3), (2, 6)]      # the quartiles
+    assert is_drawn(ax.figure, tmp_path / "variances.png")
+
+
+def test_slice_is_where_the_cell_is(ax, tmp_path):
+    cell = np.array([[0.0, 4.0, 0.0], [3.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
+    field = np.random.default_rng(0).random((8, 6, 2))
+    assert plots.plot_slice(ax, field, cell, "density (e/Å$^3$)", cmap="magma") is ax
+    mesh = ax.collections[0]
+    corners = mesh.get_coordinates()[[0, -1, 0, -1], [0, 0, -1, -1]]
+    np.testing.assert_allclose(corners, [[0, 0], [4, 0], [1, 3], [5, 3]], atol=1e-12)
+    drawn = np.asarray(mesh.get_array()).reshape(9, 7)
+    np.testing.assert_array_equal(drawn[:-1, :-1], field[:, :, 0])
+    np.testing.assert_array_equal(drawn[-1], drawn[0])            # periodic
+    assert is_drawn(ax.figure, tmp_path / "slice.png")
+
+
 def test_components(ax, tmp_path):
     scores = np.random.default_rng(0).normal(size=(3, 20, 2))
     assert plots.plot_components(ax, scores, scores[..., 0], "$Q$ (states/eV)") is ax
