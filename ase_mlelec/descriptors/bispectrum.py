@@ -21,7 +21,7 @@ from ase.data import atomic_numbers
 
 from ase_mlelec.descriptors import wigner
 from ase_mlelec.descriptors.base import Descriptor, Environment
-from ase_mlelec.descriptors.su2 import Buffers, kernel
+from ase_mlelec.descriptors.su2 import Program, kernel
 from ase_mlelec.edges import find_center_pairs
 from ase_mlelec.system import System
 
@@ -42,22 +42,30 @@ class Shells:
     rmin0: float
     switch: bool
 
-    def on_sphere(self, vec, kind):
-        """Re a, Im a, Re b, Im b and weight w f of vectors [3, P, K] to neighbours of the species kind [P, K].
+    def on_sphere(self, vec, kind, sphere, weight):
+        """Write Re and Im of (a, b) [2, 2, P, K] and w f [P, K] of vectors [3, P, K] to neighbours of a kind [P, K].
 
         At r = 0 they take their limit for r -> 0.
         """
-        weight, _, r, argument, c, s = self._radial(vec, kind)
-        x, y, z = vec
-        f = 0.5 + 0.5 * torch.cos(torch.pi * argument.clamp(min=0)) if self.switch else 1.0
-        return c, s * z, -s * y, s * x, weight * f * (argument < 1)
+        w, _, _, argument, c, s = self._radial(vec, kind)
+        sphere[0, 0] = c
+        torch.mul(vec[2], s, out=sphere[1, 0])
+        torch.mul(vec[1], s, out=sphere[0, 1]).neg_()
+        torch.mul(vec[0], s, out=sphere[1, 1])
+        torch.mul(self._fade(argument), w, out=weight)
+
+    def _fade(self, argument):
+        """f of (r - rmin0)/(R - rmin0): 0 from 1 on."""
+        if not self.switch:
+            return (argument < 1).to(argument.dtype)
+        return torch.cos(argument.clamp(0, 1).mul_(torch.pi)).add_(1).mul_(0.5)
 
     def _radial(self, vec, kind):
         """Weight w, R - rmin0, r, (r - rmin0)/(R - rmin0), cos(t), and sin(t)/r."""
         if len(self.cutoffs) == 1:
             cutoff, weight = self.cutoffs[0], self.weights[0]
         else:
-            cutoff, weight = (vec.new_tensor(values)[kind] for values in (self.cutoffs, self.weights))
+            cutoff, weight = (torch.take(vec.new_tensor(values), kind) for values in (self.cutoffs, self.weights))
         reach = cutoff - self.rmin0
         r = (vec * vec).sum(dim=0).sqrt_().clamp_(min=torch.finfo(vec.dtype).tiny ** 0.25)
         argument = (r - self.rmin0) / reach
@@ -68,9 +76,9 @@ class Shells:
             c, s = c * side, s * side
         return weight, reach, r, argument, c, s
 
-    def back(self, vec, kind, gradients):
-        """Gradient [3, P, K] with respect to vec from those with respect to the five of ``on_sphere``."""
-        of_c, of_a_im, of_b_re, of_b_im, of_weight = gradients
+    def back(self, vec, kind, of_sphere, of_weight):
+        """Gradient [3, P, K] with respect to vec from those with respect to what ``on_sphere`` writes."""
+        (of_c, of_b_re), (of_a_im, of_b_im) = of_sphere
         weight, reach, r, argument, c, s = self._radial(vec, kind)
         x, y, z = vec
         of_s = of_a_im * z - of_b_re * y + of_b_im * x
@@ -95,26 +103,40 @@ class _Components(torch.autograd.Function):
     def forward(ctx, vec, kind, shells, twojmax):
         ctx.save_for_backward(vec, kind)
         ctx.shells, ctx.twojmax = shells, twojmax
-        table, buffers = kernel(twojmax, vec.dtype, vec.device), Buffers(vec.dtype, vec.device)
-        return torch.cat([table.components(shells.on_sphere(vec[:, part], kind[part]), buffers)
-                          for part in _blocks(vec)])
+        out = [program.components[:used].clone() for _, used, program in _evaluate(vec, kind, shells, twojmax)]
+        return torch.cat(out) if out else vec.new_zeros(0, len(kernel(twojmax, vec.dtype, vec.device).place))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         vec, kind = ctx.saved_tensors
-        table, buffers = kernel(ctx.twojmax, vec.dtype, vec.device), Buffers(vec.dtype, vec.device)
         out = torch.empty_like(vec)
-        for part in _blocks(vec):
-            found = table.gradient(ctx.shells.on_sphere(vec[:, part], kind[part]), gradient[part], buffers)
-            out[:, part] = ctx.shells.back(vec[:, part], kind[part], found)
+        for start, used, program in _evaluate(vec, kind, ctx.shells, ctx.twojmax, with_backward=True):
+            part = slice(start, start + used)
+            program.of_components[:used] = gradient[part]
+            program.backward()
+            out[:, part] = ctx.shells.back(vec[:, part], kind[part], program.of_sphere[:, :, :used],
+                                           program.of_weight[:used])
         return out, None, None, None
 
 
-def _blocks(vec):
-    """Slices of the centres [3, P, K], at least one."""
-    size = BLOCK_CUDA if vec.is_cuda else BLOCK
-    return [slice(start, start + size) for start in range(0, max(vec.shape[1], 1), size)]
+def _evaluate(vec, kind, shells, twojmax, with_backward=False):
+    """Iterator of (first centre, number of centres, Program that has been run) over blocks of [3, P, K]."""
+    n_centers, n_neighbors = vec.shape[1:]
+    size = min(n_centers, BLOCK_CUDA if vec.is_cuda else BLOCK)
+    if not size:
+        return
+    program = Program(kernel(twojmax, vec.dtype, vec.device), size, n_neighbors, with_backward)
+    program.sphere.zero_()
+    program.weight.zero_()
+    if with_backward:
+        program.of_components.zero_()
+    for start in range(0, n_centers, size):
+        part = slice(start, start + size)
+        used = min(size, n_centers - start)
+        shells.on_sphere(vec[:, part], kind[part], program.sphere[:, :, :used], program.weight[:used])
+        program.forward()
+        yield start, used, program
 
 
 @dataclass(frozen=True)

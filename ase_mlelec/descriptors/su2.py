@@ -1,10 +1,12 @@
 """From neighbours on the group SU(2) to bispectrum components, and back: batched matrix products with fixed tables.
 
-Nothing here is recorded by autograd: ``components`` and ``gradient`` are the two ways by hand, with buffers that are
-used again from block to block, because fresh memory and small operations cost more than the arithmetic.
-Index letters: P centres, K neighbours, U numbers of all U_j, G x S = X points of a quadrature rule.
+Both ways are written by hand as programs: lists of operations on arrays that are laid out once and used for block after
+block of centres.  Fresh memory, views and autograd's records would cost more than the arithmetic.
+
+Index letters: P centres, K neighbours, U numbers of all U_j, L and R rows of the moments, G x S = X points of a
+quadrature rule.
 """
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 
 import numpy as np
@@ -17,7 +19,7 @@ class Kernel:
     """The tables for one twojmax, dtype and device."""
 
     def __init__(self, twojmax, dtype, device):
-        self.twojmax, self.dtype, self.device = twojmax, dtype, device
+        self.twojmax = twojmax
 
         def integers(array):
             return torch.as_tensor(np.array(array), device=device)
@@ -29,16 +31,18 @@ class Kernel:
         self.first, self.second, self.sign = integers(moments.first), integers(moments.second), real(moments.sign)
         self.back, self.back_second = integers(moments.back), integers(moments.back_second)
         self.back_sign = real(moments.back_sign)
-        self.series = [[real(row) for row in rows] for rows in moments.series]
+        self.series = [real(rows) for rows in moments.series]
         self.starts = [0, *accumulate(rows.shape[1] for rows in moments.series)]      # of the parts of [U] and [V]
-        self.identity, self.multiplicity = real(moments.identity), real(moments.multiplicity)
-        self.of_order = real(moments.orders[:, None] == np.arange(twojmax + 1))
+        self.identity = real(moments.identity)
+        orders = moments.orders[:, None] == np.arange(twojmax + 1)
+        self.norm = real(orders * moments.multiplicity[:, None])         # |U|^2 [P, U] -> sum by order
         self.n_rows = [2 * (twojmax - 2 * n) + 1 for n in range(twojmax // 2 + 1)]       # of a^p s^n, by n
+        self.powers = real(np.arange(1, twojmax + 1))[:, None, None, None]
         self.groups = [Group(tables, real) for tables in wigner.group_tables(twojmax, moments.columns)]
-        self._index_planes(moments.columns, integers, real)
+        self._index_planes(moments.columns, integers)
         self._index_components(integers, real)
 
-    def _index_planes(self, columns, integers, real):
+    def _index_planes(self, columns, integers):
         """Which numbers of U the planes of each order are made of: [P, U] -> [P, all orders, j+1, 2 (j+1)].
 
         Backward each number comes from one place: cos and sin are summed by the matrix product.
@@ -55,9 +59,6 @@ class Kernel:
                     n_blocks += len(found)
         self.planes, self.n_planes = integers(np.concatenate(names)), sum(map(len, names))
         self.unplane, self.n_blocks = integers(place), n_blocks
-        has_planes = np.ones(len(columns))
-        has_planes[columns[0, 0, 0, 0]] = 0
-        self.has_planes = real(has_planes)
 
     def _index_components(self, integers, real):
         """Which of the triple products (those with an order 0 last) is which component, and its factor j + 1."""
@@ -71,188 +72,19 @@ class Kernel:
         self.place = integers([places[tuple(sorted(map(int, triple)))] for triple in triples])
         self.scale = real([triple[2] + 1.0 if triple.min() else 1.0 for triple in triples])
 
-    # forward ---------------------------------------------------------------------------------------------------------
-
-    def components(self, sphere, buffers):
-        """B [P, F] of neighbours (Re a, Im a, Re b, Im b, weight), each [P, K]."""
-        u = self._u(*sphere, buffers)
-        columns = self._columns(u, buffers)
-        products = buffers("products", len(u), self.n_products)
-        start = 0
-        for group in self.groups:
-            stop = start + group.n_pairs * group.n_thirds
-            products[:, start:stop] = group.products(self._functions(group, columns, buffers), buffers).flatten(1)
-            start = stop
-        torch.mul(self._norms(u), u[:, :1], out=products[:, start:])
-        return products.index_select(1, self.place) * self.scale
-
-    def _u(self, a_re, a_im, b_re, b_im, weight, buffers):
-        """[P, U]"""
-        left, right = self._rows(a_re, a_im, b_re, b_im, weight, buffers)
-        moments = buffers("moments", left.shape[1], len(left), len(right))
-        torch.bmm(left.permute(1, 0, 2), right.permute(1, 2, 0), out=moments)
-        v = buffers("v", len(moments), len(self.identity))
-        second, u = torch.empty_like(v), buffers("u", *v.shape)
-        torch.index_select(moments.flatten(1), 1, self.first, out=v)
-        torch.index_select(moments.flatten(1), 1, self.second, out=second)
-        v.addcmul_(second, self.sign)
-        for k, rows in enumerate(self.series):
-            width = rows[0].shape[0]
-            part = u[:, self.starts[k]:self.starts[k] + width]
-            torch.mul(v[:, :width], rows[0], out=part)
-            for n in range(1, k + 1):
-                part.addcmul_(v[:, self.starts[n]:self.starts[n] + width], rows[n])
-        return u.add_(self.identity)
-
-    def _rows(self, a_re, a_im, b_re, b_im, weight, buffers):
-        """Re, Im of a^p s^n, by n, then p, [L, P, K]; those of w b^q, [R, P, K].  Keeps s and b^q."""
-        n, shape = 2 * self.twojmax + 1, weight.shape
-        left = buffers("left", sum(self.n_rows), *shape)
-        _powers(a_re, a_im, left[:n])
-        s = torch.mul(a_re, a_re, out=buffers("s", *shape)).addcmul_(a_im, a_im)
-        s.addcmul_(b_re, b_re, value=-1).addcmul_(b_im, b_im, value=-1)
-        start = 0
-        for above, rows in zip(self.n_rows, self.n_rows[1:]):
-            torch.mul(left[start:start + rows], s, out=left[start + above:start + above + rows])
-            start += above
-        powers = _powers(b_re, b_im, buffers("powers", n, *shape))
-        return left, torch.mul(powers, weight, out=buffers("right", n, *shape))
-
-    def _columns(self, u, buffers):
-        out = buffers("columns", len(u), self.n_planes)
-        return torch.index_select(u, 1, self.planes, out=out)
-
-    def _functions(self, group, columns, buffers):
-        """f_j at the points of the rule, [orders, P, X]."""
-        n_centers = len(columns)
-        out = buffers("functions", len(group.js), n_centers, *group.shape)
-        for k, j in enumerate(group.js):
-            start = self.plane_starts[j]
-            block = columns[:, start:start + 2 * (j + 1)**2].view(n_centers, j + 1, 2 * (j + 1))
-            planes = buffers("planes", j + 1, n_centers, group.shape[1])
-            torch.bmm(block.transpose(0, 1), group.sphere[j], out=planes)
-            torch.bmm(group.gamma[j].expand(n_centers, -1, -1), planes.transpose(0, 1), out=out[k])
-        return out.flatten(2)
-
-    def _norms(self, u):
-        """sum |U_j|^2 [P, orders]"""
-        return (u * u * self.multiplicity) @ self.of_order
-
-    # backward --------------------------------------------------------------------------------------------------------
-
-    def gradient(self, sphere, gradient, buffers):
-        """Gradients of sum(gradient * B) with respect to the five of ``sphere``, from gradient [P, F]."""
-        u = self._u(*sphere, buffers)
-        columns = self._columns(u, buffers)
-        products = buffers("products", len(u), self.n_products).zero_()
-        products.index_copy_(1, self.place, gradient * self.scale)
-        blocks = buffers("blocks", len(u), self.n_blocks).zero_()
-        start = 0
-        for group in self.groups:
-            stop = start + group.n_pairs * group.n_thirds
-            of_products = products[:, start:stop].reshape(-1, group.n_pairs, group.n_thirds)
-            of_functions = group.gradient(self._functions(group, columns, buffers), of_products, buffers)
-            self._planes_back(group, of_functions, blocks, buffers)
-            start = stop
-        of_u = blocks.index_select(1, self.unplane).mul_(self.has_planes)
-        of_norms = products[:, start:]
-        of_u.addcmul_(u, ((2 * u[:, :1] * of_norms) @ self.of_order.T) * self.multiplicity)
-        of_u[:, :1] += (of_norms * self._norms(u)).sum(dim=1, keepdim=True)
-        return self._rows_back(sphere, self._moments_back(of_u), buffers)
-
-    def _planes_back(self, group, of_functions, blocks, buffers):
-        """Add to ``blocks`` [P, blocks of all orders] what comes from d/df_j [orders, P, G, S]."""
-        n_centers, (_, n_sphere) = len(blocks), group.shape
-        for k, j in enumerate(group.js):
-            planes = buffers("planes", n_centers, j + 1, n_sphere)
-            torch.bmm(group.gamma[j].T.expand(n_centers, -1, -1), of_functions[k].view(n_centers, *group.shape),
-                      out=planes)
-            start, odd = self.block_starts[j], j % 2
-            if not odd:         # m = 0 has no sin
-                blocks[:, start:start + 2 * (j + 1)] += planes[:, 0] @ group.sphere[j][0].T
-                start += 2 * (j + 1)
-            pairs = planes[:, 1 - odd:].reshape(n_centers, -1, 2 * n_sphere).transpose(0, 1)
-            found = torch.bmm(pairs, group.sphere_back[j])                            # [m, P, 2 (j+1)]
-            blocks[:, start:start + found.shape[0] * found.shape[2]] += found.transpose(0, 1).flatten(1)
-
-    def _moments_back(self, of_u):
-        """d/dM [P, L, R] from d/dU [P, U]"""
-        of_v = of_u.new_zeros(len(of_u), of_u.shape[1] + 1)         # the last one stays zero
-        for k, rows in enumerate(self.series):
-            width = rows[0].shape[0]
-            part = of_u[:, self.starts[k]:self.starts[k] + width]
-            for n in range(k + 1):
-                of_v[:, self.starts[n]:self.starts[n] + width].addcmul_(part, rows[n])
-        out = of_v.index_select(1, self.back)
-        out.addcmul_(of_v.index_select(1, self.back_second), self.back_sign)
-        return out.view(len(of_u), sum(self.n_rows), -1)
-
-    def _rows_back(self, sphere, of_moments, buffers):
-        """From d/dM to the gradients with respect to the five of ``sphere``."""
-        a_re, a_im, b_re, b_im, weight = sphere
-        n, shape = self.twojmax, weight.shape
-        left, right = (buffers(name, rows, *shape) for name, rows in (("left", sum(self.n_rows)), ("right", 2 * n + 1)))
-        s, powers = buffers("s", *shape), buffers("powers", 2 * n + 1, *shape)
-        of_left = torch.bmm(of_moments, right.transpose(0, 1)).transpose(0, 1)
-        of_right = torch.bmm(of_moments.transpose(1, 2), left.transpose(0, 1)).transpose(0, 1)
-        # Horner's rule in s, for the value (d/d(a^p)) and the derivative
-        of_powers, slope = (buffers(name, 2 * n + 1, *shape).zero_() for name in ("of_powers", "slope"))
-        stop = len(of_left)
-        for rows, higher in zip(reversed(self.n_rows), [0, *reversed(self.n_rows)]):
-            slope[:higher].mul_(s).add_(of_powers[:higher])
-            of_powers[:higher].mul_(s)
-            of_powers[:rows].add_(of_left[stop - rows:stop])
-            stop -= rows
-        of_s = 2 * slope[:higher].mul_(left[:higher]).sum(dim=0)
-        of_a = _powers_back(left[:2 * n + 1], of_powers)
-        of_weight = (of_right * powers).sum(dim=0)
-        of_b = _powers_back(powers, torch.mul(of_right, weight, out=right))
-        return (of_a[0].addcmul_(of_s, a_re), of_a[1].addcmul_(of_s, a_im), of_b[0].addcmul_(of_s, b_re, value=-1),
-                of_b[1].addcmul_(of_s, b_im, value=-1), of_weight)
-
 
 class Group:
-    """The tables of triple products that share a quadrature rule, and what is done with them."""
+    """Tables of the triple products that share a quadrature rule."""
 
     def __init__(self, tables, real):
         self.js, self.runs, self.places = tables.js, tables.runs, tables.places
         self.n_pairs, self.n_thirds = tables.n_pairs, tables.n_thirds
+        self.n_products = self.n_pairs * self.n_thirds
         self.sphere, self.gamma = ({j: real(table) for j, table in stage.items()}
                                    for stage in (tables.sphere, tables.gamma))
         j = self.js[0]
-        self.shape = (len(self.gamma[j]), self.sphere[j].shape[2])      # G, S
+        self.n_gamma, self.n_sphere = len(self.gamma[j]), self.sphere[j].shape[2]
         self.sphere_back = {j: _join_parts(table[1 - j % 2:]) for j, table in self.sphere.items()}
-
-    def products(self, functions, buffers):
-        """int f_j1 f_j2 f_j, [P, pairs, thirds], from the functions [orders, P, X]."""
-        out = buffers("triples", functions.shape[1], self.n_pairs, self.n_thirds)
-        thirds = functions[:self.n_thirds].permute(1, 2, 0)
-        return torch.bmm(self._pairs(functions, buffers).transpose(0, 1), thirds, out=out)
-
-    def _pairs(self, functions, buffers):
-        out, start = buffers("pairs", self.n_pairs, *functions.shape[1:]), 0
-        for first, low, high in self.runs:
-            torch.mul(functions[first], functions[low:high], out=out[start:start + high - low])
-            start += high - low
-        return out
-
-    def gradient(self, functions, of_products, buffers):
-        """Gradient with respect to the functions, from that with respect to ``products``."""
-        n_orders, n_centers, n_points = functions.shape
-        pairs, thirds = self._pairs(functions, buffers), functions[:self.n_thirds]
-        of_thirds = torch.bmm(of_products.transpose(1, 2), pairs.transpose(0, 1),
-                              out=buffers("of_thirds", n_centers, self.n_thirds, n_points))
-        of_pairs = torch.bmm(of_products, thirds.transpose(0, 1),
-                             out=buffers("of_pairs", n_centers, self.n_pairs, n_points)).transpose(0, 1)
-        out, start = buffers("of_functions", n_orders, n_centers, n_points), 0
-        out[:self.n_thirds].copy_(of_thirds.transpose(0, 1))
-        out[self.n_thirds:].zero_()
-        for first, low, high in self.runs:
-            out[low:high].addcmul_(of_pairs[start:start + high - low], functions[first])
-            for k in range(low, high):
-                out[first].addcmul_(of_pairs[start + k - low], functions[k])
-            start += high - low
-        return out
 
 
 def _join_parts(planes):
@@ -261,43 +93,265 @@ def _join_parts(planes):
     return planes.reshape(n_planes // 2, 2, n_columns, n_sphere).transpose(2, 3).reshape(-1, 2 * n_sphere, n_columns)
 
 
-def _powers(re, im, out):
-    """Re, Im of z^k, k = 0..n, without the zero Im of k = 0, into [2 n + 1, ...]: doubled until n is reached."""
-    out[0] = 1.0
-    n = len(out) // 2
-    x, y = out[1::2], out[2::2]
-    x[0], y[0] = re, im
-    have = 1
-    while have < n:
-        more = min(have, n - have)
-        new = slice(have, have + more)
-        torch.mul(x[:more], x[have - 1], out=x[new]).addcmul_(y[:more], y[have - 1], value=-1)
-        torch.mul(x[:more], y[have - 1], out=y[new]).addcmul_(y[:more], x[have - 1])
-        have += more
-    return out
+class Program:
+    """Operations on fixed arrays for blocks of P centres with K neighbours each.
 
+    Fill ``sphere`` and ``weight``, call ``forward()`` and read ``components``; fill ``of_components`` too, call
+    ``backward()`` and read ``of_sphere`` and ``of_weight``.
 
-def _powers_back(powers, of_powers):
-    """(d/d Re z, d/d Im z) from the gradient with respect to the rows of ``_powers``: sum_k k z^(k-1)* g_k."""
-    n = len(powers) // 2
-    factors = torch.arange(1, n + 1, dtype=powers.dtype, device=powers.device)[:, None, None]
-    g_re, g_im = of_powers[1::2] * factors, of_powers[2::2] * factors
-    x, y = powers[1:-2:2], powers[2:-2:2]
-    return (g_re[0] + (g_re[1:] * x).addcmul_(g_im[1:], y).sum(dim=0),
-            g_im[0] + (g_im[1:] * x).addcmul_(g_re[1:], y, value=-1).sum(dim=0))
+    sphere : [2, 2, P, K], Re and Im of (a, b)
+    weight : [P, K]
+    components : [P, F]
+    """
 
+    def __init__(self, tables, n_centers, n_neighbors, with_backward=False):
+        self.tables, self.shape = tables, (n_centers, n_neighbors)
+        self.options = dict(dtype=tables.identity.dtype, device=tables.identity.device)
+        self.arrays, self.steps = {}, []
+        self._powers()
+        self._sums()
+        self._functions(keep=with_backward)
+        self._components()
+        self.forward_steps, self.steps = self.steps, []
+        if with_backward:
+            self._back_to_u()
+            self._back_to_moments()
+            self._back_to_sphere()
+        self.backward_steps = self.steps
 
-class Buffers:
-    """Arrays by name that are used again by the next block; what was in them is lost."""
+    def forward(self):
+        for step in self.forward_steps:
+            step()
 
-    def __init__(self, dtype, device):
-        self.options, self.arrays = dict(dtype=dtype, device=device), {}
+    def backward(self):
+        for step in self.backward_steps:
+            step()
 
-    def __call__(self, name, *shape):
+    def array(self, name, *shape):
+        """An array that is used again by everything of the same name."""
         size = int(np.prod(shape))
         if name not in self.arrays or len(self.arrays[name]) < size:
             self.arrays[name] = torch.empty(size, **self.options)
         return self.arrays[name][:size].view(shape)
+
+    def do(self, function, *arguments, **options):
+        self.steps.append(partial(function, *arguments, **options))
+
+    # forward ---------------------------------------------------------------------------------------------------------
+
+    def _powers(self):
+        """Rows Re, Im of a^p s^n, by n, then p; beside the first ones those of b^q, and w b^q."""
+        n, rows = self.tables.twojmax, self.tables.n_rows
+        both = self.array("powers", sum(rows), 2, *self.shape)
+        both[0] = 1.0
+        self.left, self.right = both[:, 0], self.array("right", 2 * n + 1, *self.shape)
+        self.sphere, self.weight = both[1:3], self.array("weight", *self.shape)
+        self.x, self.y = both[1:2 * n + 1:2], both[2:2 * n + 1:2]         # Re and Im of the powers 1..n of a and b
+        have = 1
+        while have < n:
+            more = min(have, n - have)
+            new, x, y = slice(have, have + more), self.x[:more], self.y[:more]
+            self.do(torch.mul, x, self.x[have - 1], out=self.x[new])
+            self.do(self.x[new].addcmul_, y, self.y[have - 1], value=-1)
+            self.do(torch.mul, x, self.y[have - 1], out=self.y[new])
+            self.do(self.y[new].addcmul_, y, self.x[have - 1])
+            have += more
+        self.right_powers = both[:2 * n + 1, 1]
+        self.do(torch.mul, self.right_powers, self.weight, out=self.right)
+        squares, self.s = self.array("squares", 2, 2, *self.shape), self.array("s", *self.shape)
+        self.do(torch.mul, self.sphere, self.sphere, out=squares)
+        self.do(squares[0].add_, squares[1])
+        self.do(torch.sub, squares[0, 0], squares[0, 1], out=self.s)
+        start = 0
+        for here, further in zip(rows, rows[1:]):
+            self.do(torch.mul, self.left[start:start + further], self.s,
+                    out=self.left[start + here:start + here + further])
+            start += here
+
+    def _sums(self):
+        """The moments, V and U."""
+        tables, n_centers = self.tables, self.shape[0]
+        self.moments = self.array("moments", n_centers, len(self.left), len(self.right))
+        self.do(torch.bmm, self.left.permute(1, 0, 2), self.right.permute(1, 2, 0), out=self.moments)
+        v, second, self.u = (self.array(name, n_centers, len(tables.identity)) for name in ("v", "second", "u"))
+        self.do(torch.index_select, self.moments.flatten(1), 1, tables.first, out=v)
+        self.do(torch.index_select, self.moments.flatten(1), 1, tables.second, out=second)
+        self.do(v.addcmul_, second, tables.sign)
+        for k, rows in enumerate(tables.series):
+            part = self._part(self.u, k, k)
+            self.do(torch.mul, self._part(v, 0, k), rows[0], out=part)
+            for n in range(1, k + 1):
+                self.do(part.addcmul_, self._part(v, n, k), rows[n])
+        self.do(self.u.add_, tables.identity)
+
+    def _part(self, array, n, k):
+        """The columns of V_n, or of the part n of U, for elements that the part k of U has."""
+        start = self.tables.starts[n]
+        return array[:, start:start + self.tables.series[k].shape[1]]
+
+    def _functions(self, keep):
+        """f_j at the points of the rules, [orders, P, X] for every group."""
+        tables, n_centers = self.tables, self.shape[0]
+        columns = self.array("columns", n_centers, tables.n_planes)
+        self.do(torch.index_select, self.u, 1, tables.planes, out=columns)
+        self.functions, self.pairs = [], []
+        self.products = self.array("products", n_centers, tables.n_products)
+        start = 0
+        for number, group in enumerate(tables.groups):
+            suffix = str(number) if keep else ""
+            f = self.array("functions" + suffix, len(group.js), n_centers, group.n_gamma, group.n_sphere)
+            for k, j in enumerate(group.js):
+                first = tables.plane_starts[j]
+                block = columns[:, first:first + 2 * (j + 1)**2].view(n_centers, j + 1, 2 * (j + 1)).transpose(0, 1)
+                planes = self.array("planes", j + 1, n_centers, group.n_sphere)
+                self.do(torch.bmm, block, group.sphere[j], out=planes)
+                self.do(torch.bmm, group.gamma[j].expand(n_centers, -1, -1), planes.transpose(0, 1), out=f[k])
+            f = f.flatten(2)
+            pairs = self.array("pairs" + suffix, group.n_pairs, *f.shape[1:])
+            self._multiply_pairs(group, f, pairs)
+            triples = self.array("triples", n_centers, group.n_pairs, group.n_thirds)
+            self.do(torch.bmm, pairs.transpose(0, 1), f[:group.n_thirds].permute(1, 2, 0), out=triples)
+            self.do(self.products[:, start:start + group.n_products].copy_, triples.flatten(1))
+            start += group.n_products
+            self.functions.append(f)
+            self.pairs.append(pairs)
+
+    def _multiply_pairs(self, group, f, pairs):
+        start = 0
+        for first, low, high in group.runs:
+            self.do(torch.mul, f[first], f[low:high], out=pairs[start:start + high - low])
+            start += high - low
+
+    def _components(self):
+        """Collect the components; those with an order 0 are U_0 times the norm of a U_j."""
+        tables, n_centers = self.tables, self.shape[0]
+        self.norms = self.array("norms", n_centers, tables.norm.shape[1])
+        squares = self.array("squares_of_u", *self.u.shape)
+        self.do(torch.mul, self.u, self.u, out=squares)
+        self.do(torch.mm, squares, tables.norm, out=self.norms)
+        self.do(torch.mul, self.norms, self.u[:, :1], out=self.products[:, -self.norms.shape[1]:])
+        self.components = self.array("components", n_centers, len(tables.place))
+        self.do(torch.index_select, self.products, 1, tables.place, out=self.components)
+        self.do(self.components.mul_, tables.scale)
+
+    # backward --------------------------------------------------------------------------------------------------------
+
+    def _back_to_u(self):
+        tables, n_centers = self.tables, self.shape[0]
+        self.of_components = self.array("of_components", n_centers, len(tables.place))
+        self.do(self.of_components.mul_, tables.scale)
+        of_products = self.array("of_products", *self.products.shape)
+        self.do(of_products.zero_)
+        self.do(of_products.index_copy_, 1, tables.place, self.of_components)
+        blocks = self.array("blocks", n_centers, tables.n_blocks)
+        self.do(blocks.zero_)
+        start = 0
+        for group, f, pairs in zip(tables.groups, self.functions, self.pairs):
+            of_group = of_products[:, start:start + group.n_products].unflatten(1, (group.n_pairs, group.n_thirds))
+            self._back_to_blocks(group, self._back_to_functions(group, of_group, f, pairs), blocks)
+            start += group.n_products
+        self.of_u = self.array("of_u", *self.u.shape)
+        self.do(torch.index_select, blocks, 1, tables.unplane, out=self.of_u)
+        self.do(self.of_u[:, 0].zero_)      # U_0 has no planes
+        of_norms, along = of_products[:, start:], self.array("along", *self.u.shape)
+        dot, twice = (self.array(name, *self.norms.shape) for name in ("dot", "twice"))
+        self.do(torch.mul, of_norms, self.norms, out=dot)
+        self.do(torch.mul, of_norms, self.u[:, :1], out=twice)
+        self.do(torch.mm, twice, tables.norm.T, out=along)
+        self.do(self.of_u.addcmul_, along, self.u, value=2)
+        sums = self.array("sums", n_centers)
+        self.do(torch.sum, dot, 1, out=sums)
+        self.do(self.of_u[:, 0].add_, sums)
+
+    def _back_to_functions(self, group, of_products, f, pairs):
+        """Gradient with respect to f, [orders, P, X], from that with respect to pairs x thirds."""
+        n_orders, n_centers, n_points = f.shape
+        thirds = f[:group.n_thirds]
+        of_thirds = self.array("of_thirds", n_centers, group.n_thirds, n_points)
+        of_pairs = self.array("of_pairs", n_centers, group.n_pairs, n_points)
+        self.do(torch.bmm, of_products.transpose(1, 2), pairs.transpose(0, 1), out=of_thirds)
+        self.do(torch.bmm, of_products, thirds.transpose(0, 1), out=of_pairs)
+        of_pairs = of_pairs.transpose(0, 1)
+        out, start = self.array("of_functions", n_orders, n_centers, n_points), 0
+        self.do(out[:group.n_thirds].copy_, of_thirds.transpose(0, 1))
+        self.do(out[group.n_thirds:].zero_)
+        for first, low, high in group.runs:
+            self.do(out[low:high].addcmul_, of_pairs[start:start + high - low], f[first])
+            for k in range(low, high):
+                self.do(out[first].addcmul_, of_pairs[start + k - low], f[k])
+            start += high - low
+        return out
+
+    def _back_to_blocks(self, group, of_f, blocks):
+        """Add to ``blocks`` what comes from the functions of a group."""
+        n_centers, n_sphere = len(blocks), group.n_sphere
+        for k, j in enumerate(group.js):
+            odd, start = j % 2, self.tables.block_starts[j]
+            planes = self.array("planes", n_centers, j + 1, n_sphere)
+            self.do(torch.bmm, group.gamma[j].T.expand(n_centers, -1, -1), of_f[k].unflatten(1, (-1, n_sphere)),
+                    out=planes)
+            if not odd:         # m = 0 has no sin
+                self.do(blocks[:, start:start + 2 * (j + 1)].addmm_, planes[:, 0], group.sphere[j][0].T)
+                start += 2 * (j + 1)
+            n_blocks = (j + odd) // 2
+            parts = planes[:, 1 - odd:].unflatten(1, (n_blocks, 2)).flatten(2).transpose(0, 1)      # [m, P, 2 S]
+            found = self.array("found", n_blocks, n_centers, 2 * (j + 1))
+            self.do(torch.bmm, parts, group.sphere_back[j], out=found)
+            here = blocks[:, start:start + n_blocks * 2 * (j + 1)].unflatten(1, (n_blocks, -1))
+            self.do(here.add_, found.transpose(0, 1))
+
+    def _back_to_moments(self):
+        tables, n_centers = self.tables, self.shape[0]
+        of_v = self.array("of_v", n_centers, len(tables.identity) + 1)         # the last one stays zero
+        self.do(of_v.zero_)
+        for k, rows in enumerate(tables.series):
+            for n in range(k + 1):
+                self.do(self._part(of_v, n, k).addcmul_, self._part(self.of_u, k, k), rows[n])
+        self.of_moments, second = (self.array(name, *self.moments.shape) for name in ("of_moments", "of_second"))
+        self.do(torch.index_select, of_v, 1, tables.back, out=self.of_moments.view(n_centers, -1))
+        self.do(torch.index_select, of_v, 1, tables.back_second, out=second.view(n_centers, -1))
+        self.do(self.of_moments.view(n_centers, -1).addcmul_, second.view(n_centers, -1), tables.back_sign)
+
+    def _back_to_sphere(self):
+        n, rows = self.tables.twojmax, self.tables.n_rows
+        n_centers, n_neighbors = self.shape
+        of_left = self.array("of_left", n_centers, len(self.left), n_neighbors)
+        of_right = self.array("of_right", n_centers, len(self.right), n_neighbors)
+        self.do(torch.bmm, self.of_moments, self.right.transpose(0, 1), out=of_left)
+        self.do(torch.bmm, self.of_moments.transpose(1, 2), self.left.transpose(0, 1), out=of_right)
+        of_left, of_right = of_left.transpose(0, 1), of_right.transpose(0, 1)
+        of_powers = self.array("of_powers", 2 * n + 1, 2, *self.shape)
+        slope, temporary = (self.array(name, 2 * n + 1, *self.shape) for name in ("slope", "temporary"))
+        # powers of b, and the weight
+        self.of_weight, of_s = self.array("of_weight", *self.shape), self.array("of_s", *self.shape)
+        self.do(torch.mul, of_right, self.right_powers, out=temporary)
+        self.do(torch.sum, temporary, 0, out=self.of_weight)
+        self.do(torch.mul, of_right, self.weight, out=of_powers[:, 1])
+        # powers of a, and s: Horner's rule in s for the value and the derivative
+        of_a, stop, higher = of_powers[:, 0], len(of_left), 0
+        self.do(of_a.zero_)
+        self.do(slope.zero_)
+        for here in reversed(rows):
+            self.do(slope[:higher].mul_, self.s)
+            self.do(slope[:higher].add_, of_a[:higher])
+            self.do(of_a[:higher].mul_, self.s)
+            self.do(of_a[:here].add_, of_left[stop - here:stop])
+            stop, last, higher = stop - here, higher, here
+        self.do(torch.mul, slope[:last], self.left[:last], out=temporary[:last])
+        self.do(torch.sum, temporary[:last], 0, out=of_s)
+        # sum_k k z^(k-1)* g_k
+        self.of_sphere = self.array("of_sphere", 2, 2, *self.shape)
+        g_re, g_im = of_powers[1::2], of_powers[2::2]
+        total = self.array("total", n, 2, *self.shape)
+        self.do(g_re.mul_, self.tables.powers)
+        self.do(g_im.mul_, self.tables.powers)
+        for part, first, second, sign in (0, g_re, g_im, 1), (1, g_im, g_re, -1):
+            self.do(torch.mul, first[1:], self.x[:-1], out=total[1:])
+            self.do(total[1:].addcmul_, second[1:], self.y[:-1], value=sign)
+            self.do(total[0].copy_, first[0])
+            self.do(torch.sum, total, 0, out=self.of_sphere[part])
+        self.do(self.of_sphere[:, 0].addcmul_, self.sphere[:, 0], of_s, value=2)
+        self.do(self.of_sphere[:, 1].addcmul_, self.sphere[:, 1], of_s, value=-2)
 
 
 @lru_cache(maxsize=8)
