@@ -60,7 +60,7 @@ def check_finite(**named):
 
 
 def sum_over_chunks(function, size, *tensors):
-    """Σ function(*chunk) over chunks of `size` rows of tensors of equal length, differentiable any number of times.
+    """Sum of a function over chunks of `size` rows of tensors of equal length, differentiable any number of times.
 
     Only one chunk's intermediate results are in memory at a time: the backward pass computes them again.
     """

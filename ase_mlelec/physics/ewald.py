@@ -19,9 +19,9 @@ _COST_OF_LOOK, _COST_OF_PAIR, _COST_OF_WAVE_VECTOR = 10.0, 50.0, 90.0
 def energy(positions, charges, cell):
     """Energy of point charges, all their periodic images, and a background that makes the cell neutral.
 
-        E = e²/2 { Σ' q_i q_j erfc(α r)/r + 4π/Ω Σ_{G≠0} exp(-G²/4α²)/G² |S(G)|² - 2α/√π Σ q_i² - π/(Ω α²) (Σ q_i)² }
+        E = e²/2 { Σ' q_i q_j erfc(α r)/r + 4π/Ω Σ_{G≠0} exp(-G²/4α²)/G² S(G)² - 2α/√π Σ q_i² - π/(Ω α²) (Σ q_i)² }
 
-    It does not depend on α, which is chosen for speed.
+    with the size S(G) of the structure factor.  It does not depend on α, which is chosen for speed.
 
     positions : Tensor [N, 3], Å; need not lie inside the cell
     charges : Tensor [N], e
@@ -38,6 +38,7 @@ def energy(positions, charges, cell):
     volume = grid.volume(cell)
     alpha = _splitting(len(positions), cell)
     scaled = positions @ torch.linalg.inv(cell)
+    scaled = scaled - scaled.detach().floor()
     background = math.pi / (2 * alpha**2 * volume) * charges.sum()**2
     itself = alpha / math.sqrt(math.pi) * (charges**2).sum()
     return units.COULOMB * (_real_sum(scaled, charges, cell, alpha) + _reciprocal_sum(scaled, charges, cell, alpha)
@@ -82,16 +83,18 @@ def _real_sum(scaled, charges, cell, alpha):
     return sum_over_chunks(functools.partial(_real_part, scaled, charges, cell, alpha), _CHUNK, *pairs)
 
 
-def _real_part(scaled, charges, cell, alpha, first, second, shifts, share):
+def _real_part(scaled, charges, cell, alpha, first, second, shifts):
     distances = ((scaled[second] - scaled[first] + shifts) @ cell).norm(dim=-1)
-    return (share * charges[first] * charges[second] * torch.erfc(alpha * distances) / distances).sum()
+    # a pair of an atom and its own image was found with both signs
+    products = charges[first] * charges[second] * torch.where(first == second, 0.5, 1.0)
+    return (products * torch.erfc(alpha * distances) / distances).sum()
 
 
 def _close_pairs(scaled, cell, alpha):
-    """Pairs within reach: Tensors [P] of both atoms, [P, 3] of cell vectors to add to the second, and [P] of shares.
+    """Pairs within reach: Tensors [P], [P] of first and second atom, and [P, 3] of cell vectors to add to the second.
 
-    Every pair of atoms is looked at, some rows of the matrix of pairs at a time.  A pair of atoms counts once, and a
-    pair of an atom and its own image, which appears with both signs, half.
+    Every pair of atoms is looked at, some rows of the matrix of pairs at a time.  A pair of atoms appears in one order
+    only, a pair of an atom and its own image with both signs.
     """
     reach = _image_reach(cell.cpu(), torch.tensor(alpha, dtype=cell.dtype)).int().tolist()
     images = torch.cartesian_prod(*(torch.arange(-n, n + 1.0, dtype=cell.dtype, device=cell.device) for n in reach))
@@ -109,9 +112,8 @@ def _close_pairs(scaled, cell, alpha):
         wanted = (columns > rows) | (columns == rows) & images[image].any(-1)
         rows, columns, image = rows[wanted], columns[wanted], image[wanted]
         _check_distances(squares[rows, columns, image])
-        found.append((start + rows, start + columns,
-                      torch.stack([item[rows, columns] for item in nearest], dim=-1) + images[image],
-                      torch.where(columns > rows, 1.0, 0.5).to(cell.dtype)))
+        shifts = torch.stack([item[rows, columns] for item in nearest], dim=-1) + images[image]
+        found.append((start + rows, start + columns, shifts.short()))
         start = stop
     return [torch.cat(items) for items in zip(*found)]
 

@@ -62,7 +62,7 @@ def _odd_frequencies(shape, like):
 
 
 def squared_wave_vectors(shape, cell):
-    """Symbol of minus the Laplacian, |G|², on the half spectrum: Tensor [G1, G2, G3//2 + 1], 1/Å^2."""
+    """Symbol of minus the Laplacian, G², on the half spectrum: Tensor [G1, G2, G3//2 + 1], 1/Å^2."""
     metric = reciprocal_cell(cell) @ reciprocal_cell(cell).T
     even, odd = list(_frequencies(shape, cell)), _odd_frequencies(shape, cell)
     squares = sum(even[i]**2 * metric[i, i] for i in range(3))
@@ -107,7 +107,7 @@ def _structure_factor(frequencies, scaled, weights):
 def superpose(density, radii, steps, positions, cell, shape, cutoff=None):
     """Sum over atoms and their images of one spherical density, such as the partial core charge of a pseudopotential.
 
-        n(r) = Σ_G exp(iG·r) S(G) f(|G|)/Ω,   f(q) = 4π ∫ ρ(r) r² sin(qr)/(qr) dr by Simpson's rule on the radial mesh
+        n(r) = 1/Ω Σ_G f(G) S(G) exp(iG·r),   f(q) = 4π ∫ ρ(r) r² sin(qr)/(qr) dr by Simpson's rule on the radial mesh
 
     density : Tensor [M], electrons/Å^3, ρ at the radii
     radii : Tensor [M], Å
@@ -115,8 +115,7 @@ def superpose(density, radii, steps, positions, cell, shape, cutoff=None):
     positions : Tensor [N, 3], Å, of the atoms that have this density: call once per element and add
     cell : Tensor [3, 3], Å
     shape : three int, points of the grid
-    cutoff : float, eV, kinetic energy ħ²G²/2m up to which a plane wave counts, 4 or more times the cutoff of the
-        orbitals in a plane-wave code (ecutrho); by default all that the grid tells apart
+    cutoff : float, eV, kinetic energy ħ²G²/2m up to which a plane wave counts (ecutrho); by default all on the grid
 
     Returns Tensor [G1, G2, G3], electrons/Å^3, differentiable with respect to positions and cell; it dips below zero
     where the waves do not resolve the atom, as that of the plane-wave code does.

@@ -1,9 +1,10 @@
 """Exchange and correlation without spin: local density (PZ81, PW92) and gradient-corrected (PBE, PBEsol).
 
-A functional is an energy per volume e(n, σ), σ = |∇n|², written here in Hartree atomic units; everything else, such as
+A functional is an energy per volume e(n, σ), σ = (∇n)², written here in Hartree atomic units; everything else, such as
 the potential, is its derivative.  Where the density is small the formulas are singular, and a density from a Fourier
-transform or a model may dip below zero: e is continued as an odd function of n, and is 0 for |n| below 1e-10 bohr^-3;
-its gradient correction is 0 for |n| below 1e-6 or σ below 1e-10.  Quantum ESPRESSO does the same.
+transform or a model may dip below zero: e is continued as an odd function of n, and is 0 where n is smaller in size
+than 1e-10 bohr^-3; its gradient correction is 0 where n is smaller than 1e-6 or σ than 1e-10.  Quantum ESPRESSO does
+the same.
 """
 import difflib
 import functools
@@ -102,7 +103,7 @@ def _energy_per_volume(n, sigma, functional):
 
 @numpy_or_torch
 def energy_density(density, squared_gradient=None, xc="lda_pz"):
-    """Exchange-correlation energy per volume, e(n, σ), σ = |∇n|².
+    """Exchange-correlation energy per volume, e(n, σ), σ = (∇n)².
 
     density : Tensor [...], electrons/Å^3
     squared_gradient : Tensor [...], electrons²/Å^8; the local functionals do not look at it

@@ -149,6 +149,20 @@ def test_kinds_of_arrays():
     assert {key: item.item() for key, item in tensors.items()} == pytest.approx(numbers, rel=1e-5)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda():
+    """Terms and gradients of the CPU."""
+    results = []
+    for device in "cpu", "cuda":
+        inputs = {key: torch.tensor(GOOD[key], dtype=torch.float64, device=device, requires_grad=True)
+                  for key in ("ldos", "cell", "positions")}
+        terms = total_energy.from_ldos(**{**GOOD, **inputs}, xc="pbe", core_density=CORE)
+        results.append([*terms.values(), *torch.autograd.grad(terms["total"], list(inputs.values()))])
+    for one, other in zip(*results):
+        torch.testing.assert_close(one, other.cpu(), rtol=1e-10, atol=1e-11)
+
+
 # Refusals
 
 @pytest.mark.parametrize("bad, message", [

@@ -114,7 +114,7 @@ def test_terms_of_the_ldos(number):
     found = {"deband": -2 * terms["hartree"] - terms["xc_potential"], "ewald": terms["ion_ion"],
              **{name: terms[name] for name in ("hartree", "xc", "band", "entropy", "total")}}
     for name, value in found.items():
-        assert value == pytest.approx(other[name], abs=2e-5), name
+        assert value == pytest.approx(other[name], abs=2e-6), name
     level = json.loads((FOLDER / "postproc_be2.json").read_text())[f"snap{number}"]["fermi_sc_eV"]
     assert terms["fermi_level"] == pytest.approx(level, abs=1e-5)
 
