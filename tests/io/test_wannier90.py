@@ -1,0 +1,162 @@
+"""Wannier90's files: what is written is read again, what Wannier90 wrote has its meaning, what is damaged is refused."""
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+from ase_mlelec.io.wannier90 import Centres, assign_centres, nearest_atoms, read_centres
+from ase_mlelec.units import BOHR
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "wannier90"
+needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason=f"no reference data in {REFERENCE}")
+
+WOUT = """
+                            Lattice Vectors ({unit})
+                    a_1     {6:.6f}   0.000000   0.000000
+                    a_2     0.000000   {7:.6f}   0.000000
+                    a_3     0.000000   0.000000   {8:.6f}
+
+ |   Site       Fractional Coordinate          Cartesian Coordinate ({unit})     |
+ +----------------------------------------------------------------------------+
+ | O    1   0.01667   0.01429   0.01250   |    0.10000   0.10000   0.10000    |
+ | H1   1   0.15000   0.05714   0.01250   |    0.90000   0.40000   0.10000    |
+ *----------------------------------------------------------------------------*
+ |  Number of Wannier Functions               :                 2             |
+ Initial State
+  WF centre and spread    1  (  9.000000,  9.000000,  9.000000 )     9.00000000
+ Final State
+  WF centre and spread    1  (  {x:.6f}, -0.755890,  0.944863 )     2.84264245
+  WF centre and spread    2  ( -0.566918,  0.188973,  0.377945 )    {spread}
+  Sum of centres and spreads (  0.000000, -0.566918,  1.322808 )     4.84264245
+"""
+
+
+def wout(unit="Bohr", x=0.566918, spread="2.00000000"):
+    lengths = {str(n): n / BOHR if unit == "Bohr" else n for n in (6, 7, 8)}
+    text = WOUT
+    for n, length in lengths.items():
+        text = text.replace(f"{{{n}:.6f}}", f"{length:.6f}")
+    return text.format(unit=unit, x=x, spread=spread)
+
+
+# Centres -----------------------------------------------------------------------------------------------------------
+
+def test_wout(tmp_path):
+    path = tmp_path / "m.wout"
+    path.write_text(wout())
+    found = read_centres(path)
+    np.testing.assert_allclose(found.positions, [[0.3, -0.4, 0.5], [-0.3, 0.1, 0.2]], atol=1e-6)
+    np.testing.assert_allclose(found.spreads, [0.79602095, 2 * BOHR**2], atol=1e-8)
+    assert found.symbols == ["O", "H"] and found.atoms.pbc.all()
+    np.testing.assert_allclose(found.atoms.cell.lengths(), [6, 7, 8], atol=1e-6)
+    np.testing.assert_allclose(found.atoms.positions[1], [0.9, 0.4, 0.1], atol=1e-4)
+    path.write_text(wout("Ang"))
+    assert read_centres(path).positions[0, 0] == 0.566918 and read_centres(path).spreads[0] == 2.84264245
+
+
+def test_centres_xyz(tmp_path):
+    text = " 3\n written by hand\nX  0.1 0.2 0.3\nX 1.0 2.0 3.0\nSi  0.5 0.5 0.5\n"
+    path = tmp_path / "m_centres.xyz.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+    found = read_centres(path)
+    np.testing.assert_array_equal(found.positions, [[0.1, 0.2, 0.3], [1, 2, 3]])
+    assert found.spreads is None and found.symbols == ["Si"] and found.atoms.positions[0, 0] == 0.5
+
+
+@pytest.mark.parametrize("name, text, message", [
+    ("a.wout", "Wannier90\n", "a.wout: no final state; the run did not finish"),
+    ("a.wout", wout().partition("Sum of")[0], "no final state"),
+    ("a.wout", wout(spread="**********"), "got 1 readable centres, need 2; run Wannier90 again"),
+    ("a.xyz", "3\n\nX 0 0 0\n", r"truncated or not an xyz file \(1 rows of 3\); set write_xyz"),
+    ("a.xyz", "X\n", "truncated or not an xyz file"),
+    ("a.xyz", "1\n\nSi 0 0 0\n", r"no centre \(X\), need seed_centres.xyz"),
+    ("a.wout.gz", "not gzip", "truncated or not text"),
+])
+def test_bad_centres(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_centres(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ValueError, match="none.wout: no such file"):
+        read_centres(tmp_path / "none.wout")
+
+
+def water(rng, n=5):
+    """n oxygens, some beyond the faces of an oblique cell, and four centres around each, in arbitrary cells."""
+    cell = np.array([[6.0, 0, 0], [2.5, 5.5, 0], [-1, 2, 7]])
+    oxygens = np.array([[0.01, 0.02, 0.01], [0.5, 0.5, 0.98], [1.05, 0.4, 0.3], [0.5, 0.0, 0.5], [0.2, 0.7, 0.6]])[:n]
+    atoms = Atoms(f"O{n}H", [*(oxygens @ cell), [1.0, 1, 1]], cell=cell, pbc=True)
+    offsets = rng.uniform(-0.35, 0.35, (n, 4, 3))
+    positions = (atoms.positions[:n, None] + offsets + rng.integers(-2, 3, (n, 4, 3)) @ cell).reshape(-1, 3)
+    order = rng.permutation(4 * n)
+    return atoms, positions[order], offsets, order // 4
+
+
+def test_centroids():
+    atoms, positions, offsets, owner = water(np.random.default_rng(1))
+    centroids, indices = assign_centres(atoms, positions, {"O": 4})
+    np.testing.assert_array_equal(indices, range(5))
+    np.testing.assert_allclose(centroids, atoms.positions[:5] + offsets.mean(1), atol=1e-12)
+    found, vectors = nearest_atoms(atoms[:5], positions)
+    np.testing.assert_array_equal(found, owner)
+    whole = (positions - atoms.positions[owner] - vectors) @ np.linalg.inv(atoms.cell)
+    np.testing.assert_allclose(whole, whole.round(), atol=1e-12)
+
+
+def test_centres_that_do_not_split():
+    atoms, positions, *_ = water(np.random.default_rng(2))
+    with pytest.raises(ValueError, match=r"got 20 centres, need 25 for \{'O': 5\}"):
+        assign_centres(atoms, positions, {"O": 5})
+    with pytest.raises(ValueError, match="got 20 centres, need 0"):
+        assign_centres(atoms, positions, {"N": 4})
+    wrong = positions.copy()
+    wrong[3] = wrong[7]
+    with pytest.raises(ValueError, match=r"centres do not split: got [35] nearest to atom \d \(O\), need 4; reject"):
+        assign_centres(atoms, wrong, {"O": 4})
+    pair = Atoms("O2", [[0, 0, 0], [2.0, 0, 0]])
+    with pytest.raises(ValueError, match="centre 0: got atoms 0 and 1 both at 1.00 Å, need one nearest"):
+        assign_centres(pair, [[1.0, 0, 0], [2.0, 0, 0]], {"O": 1})
+
+
+def test_spreads():
+    atoms, positions, *_ = water(np.random.default_rng(3))
+    centres = Centres(positions, np.full(20, 0.6), list(atoms.symbols), atoms)
+    assign_centres(atoms, centres, {"O": 4}, max_spread=0.9)
+    centres.spreads[6] = 1.4
+    with pytest.raises(ValueError, match=r"centre 6: got a spread of 1.40 Å\^2, need at most 0.9; reject"):
+        assign_centres(atoms, centres, {"O": 4}, max_spread=0.9)
+    with pytest.raises(ValueError, match="got centres without spreads"):
+        assign_centres(atoms, positions, {"O": 4}, max_spread=0.9)
+
+
+@needs_reference
+@pytest.mark.parametrize("index, good", [(0, True), (1, True), (2, True), (3, False), (4, True)])
+def test_graphene_bilayers(index, good):
+    """One pz function per atom; in one of the five the gauge is bad: spreads of 10 Å^2."""
+    with np.load(REFERENCE / "graphene_bilayer_wannier.npz") as stored:
+        data = {key.removesuffix(f"_{index:02}"): stored[key] for key in stored if key.endswith(f"_{index:02}")}
+    atoms = Atoms([str(symbol) for symbol in data["symbols"]], data["positions"], cell=data["cell"], pbc=True)
+    centres = Centres(data["centres"], data["spreads"], list(atoms.symbols), atoms)
+    if good:
+        centroids, _ = assign_centres(atoms, centres, {"C": 1}, max_spread=1.2)
+        assert np.abs(centroids - atoms.positions).max() < 0.1
+    else:
+        with pytest.raises(ValueError, match=r"centre 0: got a spread of 9.93 Å\^2"):
+            assign_centres(atoms, centres, {"C": 1}, max_spread=1.2)
+
+
+@needs_reference
+def test_silicon_centres():
+    """sp3 functions: each in the direction of a neighbour, 0.8 Å from its atom, in the atoms' cell or not."""
+    found = read_centres(REFERENCE / "silicon" / "silicon_centres.xyz")
+    assert found.positions.shape == (8, 3) and found.symbols == ["Si", "Si"]
+    atoms = found.atoms
+    atoms.set_cell(2.6988 * np.array([[-1, 0, 1], [0, 1, 1], [-1, 1, 0]]))
+    atoms.pbc = True
+    centroids, _ = assign_centres(atoms, found, {"Si": 4})
+    np.testing.assert_allclose(centroids, atoms.positions, atol=1e-4)
