@@ -9,6 +9,9 @@ BOHR = 0.529177210903           # Å
 KB = 8.617333262145179e-5       # eV/K
 GPA = 1 / 160.2176634          # eV/Å^3 per GPa
 COULOMB = HARTREE * BOHR        # eV Å: e²/(4π ε_0), the energy of two charges e at 1 Å
+CM = 1e8                        # Å
+SPEED_OF_LIGHT = 2997.92458     # Å/fs
+PLANCK = 4.135667696923859      # eV fs: h, not ħ
 
 HARTREE_PER_BOHR = HARTREE / BOHR       # eV/Å
 HARTREE_PER_BOHR3 = HARTREE / BOHR**3   # eV/Å^3
