@@ -1,0 +1,93 @@
+"""Meshes of k points in reduced coordinates: Monkhorst-Pack, pairs k and -k, irreducible by symmetry."""
+import warnings
+
+import numpy as np
+import spglib
+
+_FAILURE = getattr(spglib, "SpglibError", RuntimeError)     # where spglib raises; elsewhere it returns None
+
+
+def monkhorst_pack(shape, shift=(0, 0, 0)):
+    """Regular mesh k_i = (n_i + s_i)/N_i, n_i = 0 ... N_i - 1, the last index running fastest.
+
+    shape : three ints, points along each reciprocal vector
+    shift : three floats, in steps of the mesh; 0 holds Gamma, 1/2 is the usual shift
+
+    Returns array [K, 3], moved into [-1/2, 1/2).
+
+    Raises ValueError for a shape that is not three positive integers.
+
+    Source: Monkhorst and Pack 1976, Phys. Rev. B 13, 5188.
+    """
+    shape, shift = _checked(shape, shift)
+    kpts = (np.indices(shape).reshape(3, -1).T + shift) / shape
+    return kpts - np.floor(kpts + 0.5 + 1e-12)
+
+
+def time_reversal_pairs(shape, shift=(0, 0, 0)):
+    """Half of a Monkhorst-Pack mesh: of every pair k and -k one point, with the weight of both.
+
+    shape : three ints
+    shift : three floats, each 0 or 1/2; other meshes hold no pairs
+
+    Returns (kpts [K, 3], weights [K] that add up to 1).
+
+    Raises ValueError for another shift.
+    """
+    shape, shift = _checked(shape, shift)
+    if (2 * shift % 1).any():
+        raise ValueError(f"shift: got {shift.tolist()}, need 0 or 1/2 so that -k is on the mesh; use monkhorst_pack")
+    index = np.indices(shape).reshape(3, -1).T
+    opposite = np.ravel_multi_index(((-index - (2 * shift).astype(int)) % shape).T, shape)
+    here = np.arange(len(index))
+    weights = np.where(opposite == here, 1.0, 2.0) / len(index)
+    first = here <= opposite
+    return monkhorst_pack(shape, shift)[first], weights[first]
+
+
+def irreducible(shape, cell, fractions, numbers, shift=(0, 0, 0), time_reversal=True, symprec=1e-4):
+    """Points of a Monkhorst-Pack mesh that the symmetry of a crystal does not map onto each other.
+
+    Wannier functions may break the symmetry of the crystal: where they do, energies of mapped points differ by as much.
+
+    shape : three ints
+    cell : array [3, 3], Å, rows
+    fractions : array [N, 3], reduced positions of the atoms
+    numbers : array [N], atomic numbers, or any labels that tell different atoms apart
+    shift : three floats, each 0 or 1/2
+    time_reversal : k and -k count as one, also in a crystal without inversion
+    symprec : float, Å
+
+    Returns (kpts [K, 3], weights [K] that add up to 1, mapping [N1 N2 N3] from the points of monkhorst_pack to rows).
+
+    Raises ValueError for another shift, and where spglib finds no symmetry, as for atoms on top of each other.
+
+    Source: spglib, Togo and Tanaka 2018, arXiv:1808.01590.
+    """
+    shape, shift = _checked(shape, shift)
+    if (2 * shift % 1).any():
+        raise ValueError(f"shift: got {shift.tolist()}, need 0 or 1/2; use monkhorst_pack for the full mesh")
+    crystal = (np.asarray(cell, dtype=float), np.asarray(fractions, dtype=float), np.asarray(numbers))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)     # about the way in which spglib reports failures
+            found = spglib.get_ir_reciprocal_mesh(shape, crystal, is_shift=(2 * shift).astype(int), symprec=symprec,
+                                                  is_time_reversal=time_reversal)
+    except _FAILURE:
+        found = None
+    if found is None:
+        raise ValueError("cell: got a crystal without symmetry, not even the identity; check cell and positions")
+    mapping, grid = found
+    # spglib's own order of the points is looked up, not relied on
+    place = np.ravel_multi_index((grid % shape).T, shape)
+    target = np.empty(len(grid), dtype=int)
+    target[place] = place[mapping]
+    rows, mapping, counts = np.unique(target, return_inverse=True, return_counts=True)
+    return monkhorst_pack(shape, shift)[rows], counts / len(grid), mapping
+
+
+def _checked(shape, shift):
+    array = np.asarray(shape)
+    if array.shape != (3,) or array.dtype.kind not in "iu" or (array < 1).any():
+        raise ValueError(f"shape: got {shape!r}, need three positive integers such as (6, 6, 1)")
+    return array, np.broadcast_to(np.asarray(shift, dtype=float), 3)
