@@ -1,0 +1,281 @@
+"""Infrared and Raman spectra and the dielectric constant from what dipoles and polarizabilities do along a trajectory.
+
+The spectrum of a series x(t) is the Fourier transform of its time correlation function,
+
+    S(ω) = ∫ <x(0) x(t)> w(t) e^-iωt dt,  w(t) = exp(-(σt)²/2),
+
+where the window w stands for a finite resolution: S is convolved with a Gaussian of standard deviation σ, which leaves
+integrals alone and spectra positive.  The transform is a zero-padded FFT there and back, so that a million frames take
+a second.
+
+Source: Zhang et al. 2020, Eq. (6); McQuarrie, Statistical Mechanics, 1976, Ch. 21.
+"""
+import math
+
+import numpy as np
+import torch
+from scipy.fft import next_fast_len
+
+from ase_mlelec import units
+from ase_mlelec.physics.arrays import check_finite, numpy_or_torch
+
+_RESOLUTION = 10.0          # cm^-1, where nothing is asked for and the trajectory is long enough
+_CORRECTIONS = ("none", "harmonic")
+_FULL_WIDTH = math.sqrt(8 * math.log(2))    # of a Gaussian at half its height, in standard deviations
+_SMALLEST_WINDOW = 1e-9     # where w(t) counts as zero
+_POINTS_PER_WIDTH = 8       # of the resolution, by zero padding
+
+
+# Infrared
+
+def infrared(dipoles, timestep_fs, temperature, volume, *, max_wavenumber=4000, resolution=None,
+             quantum_correction=None):
+    """Infrared absorption: absorption coefficient times refractive index.
+
+        α(ω) n(ω) = β/(6 ε_0 c V) ∫ <Ṁ(0)·Ṁ(t)> e^-iωt dt
+
+    The derivative is that of the band-limited series through the frames, exact below the Nyquist frequency; a constant
+    added to the dipoles, such as by another origin or branch, has no effect.
+
+    dipoles : Tensor [n, 3], e Å, on one branch (see physics.dipole.unwrap), n >= 3
+    timestep_fs : float, fs between frames
+    temperature : float, K
+    volume : float, Å^3
+    max_wavenumber : float, cm^-1, end of the spectrum
+    resolution : float, cm^-1, full width at half maximum that a sharp line gets; default 10 cm^-1, or twice the
+        smallest that the trajectory allows, one wave in its duration
+    quantum_correction : None or "harmonic".  Harmonic vibrations absorb the same in classical and in quantum
+        mechanics, and None gives that: the factor βħω/(1 - e^-βħω) between their correlation functions has cancelled
+        against induced emission in Eq. (6).  "harmonic" multiplies by it: absorption without induced emission
+
+    Returns (wavenumbers [K] cm^-1, alpha_n [K] cm^-1).
+
+    Raises ValueError for wrong shapes, NaN, a trajectory shorter than the resolution asked for, frames too far apart
+    for max_wavenumber, and numbers that are not positive.
+
+    Source: Zhang et al. 2020, Eq. (6), in SI units.
+    """
+    return _infrared(dipoles, timestep_fs, temperature, volume, max_wavenumber, resolution, _name(quantum_correction),
+                     kind="dipoles")
+
+
+def infrared_from_derivative(derivatives, timestep_fs, temperature, volume, *, max_wavenumber=4000, resolution=None,
+                             quantum_correction=None):
+    """As infrared, from the time derivatives of the dipoles, such as Σ Z*·v of Born charges and velocities.
+
+    derivatives : Tensor [n, 3], e Å/fs
+    """
+    return _infrared(derivatives, timestep_fs, temperature, volume, max_wavenumber, resolution,
+                     _name(quantum_correction), kind="derivatives")
+
+
+@numpy_or_torch
+def _infrared(series, timestep_fs, temperature, volume, max_wavenumber, resolution, correction="none", kind="dipoles"):
+    _check_series(kind, series, (3,))
+    _check_positive("K", temperature=temperature)
+    _check_positive("Å^3", volume=volume)
+    wavenumbers, spectrum = _spectrum(series, timestep_fs, max_wavenumber, resolution, derive=kind == "dipoles")
+    per_angstrom = 2 * math.pi * units.COULOMB / (3 * units.KB * temperature * units.SPEED_OF_LIGHT * volume) * spectrum
+    return wavenumbers, units.CM * per_angstrom * _quantum_factor(wavenumbers, temperature, correction)
+
+
+# Raman
+
+def raman(polarizabilities, timestep_fs, temperature, *, max_wavenumber=4000, resolution=None, quantum_correction=None):
+    """Raman spectra: what the isotropic and the anisotropic part of the polarizability contribute.
+
+    With the mean a = Tr α/3 and β = α - a 1, as spectral densities per wavenumber of the fluctuations,
+
+        isotropic: of <δa(0) δa(t)>,  anisotropic: of <Tr δβ(0) δβ(t)>/10,
+
+    light scattered with the polarization of the laser is isotropic + 4/3 anisotropic, across it anisotropic.  Measured
+    intensities have a factor (ν_laser - ν)^4 more.
+
+    polarizabilities : Tensor [n, 3, 3], Å^3, n >= 3
+    quantum_correction : None for the classical spectrum, "harmonic" for βħω/(1 - e^-βħω) times that, which is the
+        Stokes side of harmonic vibrations
+    Other arguments : as in infrared
+
+    Returns (wavenumbers [K] cm^-1, isotropic [K], anisotropic [K] Å^6 cm); without correction their integrals over all
+    wavenumbers are <δa²> and <Tr δβ²>/10.
+
+    Raises ValueError as infrared does.
+
+    Source: Berne and Pecora, Dynamic Light Scattering, 1976, Sec. 3.3.
+    """
+    return _raman(polarizabilities, timestep_fs, temperature, max_wavenumber, resolution, _name(quantum_correction))
+
+
+@numpy_or_torch
+def _raman(polarizabilities, timestep_fs, temperature, max_wavenumber, resolution, correction="none"):
+    _check_series("polarizabilities", polarizabilities, (3, 3))
+    _check_positive("K", temperature=temperature)
+    fluctuation = polarizabilities - polarizabilities.mean(0)
+    mean = fluctuation.diagonal(dim1=1, dim2=2).mean(1)
+    anisotropy = fluctuation - mean[:, None, None] * torch.eye(3).to(mean)
+    wavenumbers, isotropic = _spectrum(mean[:, None], timestep_fs, max_wavenumber, resolution)
+    anisotropic = _spectrum(anisotropy.reshape(-1, 9), timestep_fs, max_wavenumber, resolution)[1] / 10
+    # S(ω) counts both signs of ω, and there are 2πc of angular frequency per wavenumber
+    factor = 2 * units.SPEED_OF_LIGHT / units.CM * _quantum_factor(wavenumbers, temperature, correction)
+    return wavenumbers, factor * isotropic, factor * anisotropic
+
+
+# Static
+
+@numpy_or_torch
+def dielectric_constant(dipoles, temperature, volume, electronic=1.0):
+    """Static dielectric constant from the fluctuations of the dipole under periodic boundary conditions.
+
+        ε = ε_∞ + (<M²> - <M>²)/(3 ε_0 V kT)
+
+    dipoles : Tensor [n, 3], e Å, on one branch (see physics.dipole.unwrap)
+    temperature : float, K
+    volume : float, Å^3
+    electronic : float, ε_∞, the dielectric constant of the electrons with the ions at rest
+
+    Returns float.
+
+    Raises ValueError for wrong shapes, NaN, and numbers that are not positive.
+
+    Source: Neumann, Mol. Phys. 50, 841 (1983).
+    """
+    _check_series("dipoles", dipoles, (3,))
+    _check_positive("K", temperature=temperature)
+    _check_positive("Å^3", volume=volume)
+    fluctuation = (dipoles - dipoles.mean(0)).square().sum(1).mean()
+    return electronic + 4 * math.pi * units.COULOMB * fluctuation / (3 * volume * units.KB * temperature)
+
+
+# Series
+
+def in_order(times, *series):
+    """Bring frames into the order of time, however a file has them.
+
+    times : array [n], fs
+    series : arrays [n, ...]
+
+    Returns (timestep_fs, *series).
+
+    Raises ValueError for time stamps that are doubled or not evenly spaced, and for series of other lengths.
+    """
+    times = np.asarray(times, dtype=float)
+    if times.ndim != 1 or len(times) < 2 or any(len(values) != len(times) for values in series):
+        raise ValueError(f"times: got shape {list(times.shape)} for series of {[len(values) for values in series]} "
+                         "frames, need one time per frame and two frames; give them all")
+    order = np.argsort(times, kind="stable")
+    steps = np.diff(times[order])
+    usual = np.median(steps)
+    # the clock of a long run is a sum of many rounded steps, and files have few digits
+    off = np.abs(steps - usual) > 0.01 * usual
+    if usual <= 0 or off.any():
+        frame = int(off.argmax())
+        raise ValueError(f"times: got steps of {steps.min():g} to {steps.max():g} fs, the first odd one after "
+                         f"{times[order[frame]]:g} fs, need even steps; leave out doubled frames, or cut the "
+                         "trajectory where its interval changes")
+    return (times[order[-1]] - times[order[0]]) / len(steps), *(np.asarray(values)[order] for values in series)
+
+
+def block_error(function, series, n_blocks=5):
+    """What a function of a series gives for the whole, and its standard error from blocks of the series.
+
+        alpha_n, error = block_error(lambda part: infrared(part, 0.5, 300, volume, resolution=20)[1], dipoles)
+
+    function : callable of [m, ...], returns an array whose shape does not depend on m
+    series : array [n, ...], in the order of time
+    n_blocks : int, at least 2
+
+    Returns (value, error) of the kind of the function.
+
+    Raises ValueError for fewer than 2 blocks or fewer frames than blocks.
+
+    Source: Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989).
+    """
+    if not 2 <= n_blocks <= len(series):
+        raise ValueError(f"n_blocks: got {n_blocks} for {len(series)} frames, need at least 2 blocks of a frame")
+    length = len(series) // n_blocks
+    parts = [function(series[k * length:(k + 1) * length]) for k in range(n_blocks)]
+    whole, mean = function(series), sum(parts) / n_blocks
+    if np.shape(whole) != np.shape(mean):
+        raise ValueError(f"function: got shape {np.shape(whole)} for the series and {np.shape(mean)} for a block, need "
+                         "one shape; give it a resolution")
+    return whole, (sum((part - mean)**2 for part in parts) / (n_blocks - 1) / n_blocks)**0.5
+
+
+# Fourier transforms
+
+def _spectrum(series, timestep, max_wavenumber, resolution, derive=False):
+    """Wavenumbers and S(ω) of a series [n, k], summed over k; of the series' time derivative where asked for."""
+    _check_positive("fs", timestep_fs=timestep)
+    _check_positive("cm^-1", max_wavenumber=max_wavenumber)
+    highest = units.CM / (2 * units.SPEED_OF_LIGHT * timestep)
+    if max_wavenumber > highest:
+        raise ValueError(f"max_wavenumber: got {max_wavenumber:g} cm^-1 with frames every {timestep:g} fs, which tell "
+                         f"up to {highest:.0f} cm^-1; store frames more often, or lower max_wavenumber")
+    width = 2 * math.pi * units.SPEED_OF_LIGHT / units.CM * _resolution(resolution, len(series) * timestep)
+    width = (width / _FULL_WIDTH).item()        # σ, rad/fs
+    timestep = timestep.item()
+    lags = _correlation(series.diff(dim=0) / timestep if derive else series, width, timestep, derive)
+    time = timestep * torch.arange(len(lags)).to(lags)
+    lags = lags * torch.exp(-(width * time)**2 / 2)
+    n_fft = next_fast_len(math.ceil(2 * math.pi * _POINTS_PER_WIDTH / (_FULL_WIDTH * width * timestep)), real=True)
+    spectrum = timestep * (2 * torch.fft.rfft(lags, n_fft).real - lags[0])
+    wavenumbers = units.CM / (units.SPEED_OF_LIGHT * timestep * n_fft) * torch.arange(len(spectrum)).to(lags)
+    wanted = wavenumbers <= max_wavenumber
+    return wavenumbers[wanted], spectrum[wanted]
+
+
+def _correlation(series, width, timestep, difference):
+    """Σ_k <x_k(0) x_k(t)> [lags] of a series [n, k], as far as the window reaches; 1/n for every lag keeps S positive.
+
+    Of the difference quotient of a series, `difference` makes the derivative: the quotient has |sin(y)/y|² of its
+    power, y = ω timestep/2.
+    """
+    n = len(series)
+    n_lags = min(n, math.ceil(math.sqrt(-2 * math.log(_SMALLEST_WINDOW)) / (width * timestep)))
+    n_fft = next_fast_len(n + n_lags, real=True)        # the first n_lags of the circular correlation do not wrap
+    power = sum(torch.fft.rfft(column.contiguous(), n_fft).abs().square() for column in series.T)
+    if difference:
+        power = power / torch.sinc(torch.arange(len(power)).to(power) / n_fft)**2
+    return torch.fft.irfft(power, n_fft)[:n_lags] / n
+
+
+def _resolution(resolution, duration):
+    """Resolution in cm^-1: what was asked for, if the trajectory is long enough, or a good one."""
+    smallest = units.CM / (units.SPEED_OF_LIGHT * duration)
+    if resolution is None:
+        return (2 * smallest).clamp(min=_RESOLUTION)
+    _check_positive("cm^-1", resolution=resolution)
+    if resolution < smallest:
+        raise ValueError(f"resolution: got {resolution:g} cm^-1 for a trajectory of {duration:g} fs, need at least "
+                         f"{smallest:.3g} cm^-1; run {smallest / resolution:.1f} times as long, or ask for less")
+    return resolution
+
+
+def _quantum_factor(wavenumbers, temperature, correction):
+    """x/(1 - e^-x), x = βħω, or 1."""
+    if correction == "none":
+        return torch.ones_like(wavenumbers)
+    x = units.PLANCK * units.SPEED_OF_LIGHT / units.CM * wavenumbers / (units.KB * temperature)
+    safe = torch.where(x > 0, x, 1.0)
+    return torch.where(x > 0, safe / -torch.expm1(-safe), 1.0)
+
+
+def _name(correction):
+    name = "none" if correction is None else correction
+    if name not in _CORRECTIONS:
+        raise ValueError(f"quantum_correction: got {correction!r}, need None or 'harmonic'")
+    return name
+
+
+def _check_series(name, series, components):
+    if series.ndim < 1 or tuple(series.shape[1:]) != components or len(series) < 3:
+        raise ValueError(f"{name}: got shape {list(series.shape)}, need [n, {', '.join(map(str, components))}] with at "
+                         "least 3 frames; give the whole trajectory")
+    check_finite(**{name: series})
+
+
+def _check_positive(unit, **named):
+    for name, value in named.items():
+        if value.ndim or not 0 < value < math.inf:
+            got = f"shape {list(value.shape)}" if value.ndim else f"{value:g} {unit}"
+            raise ValueError(f"{name}: got {got}, need one positive number in {unit}")
