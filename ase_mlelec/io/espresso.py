@@ -338,3 +338,30 @@ def _check_energy(path, title, energy):
     if energy is not None and abs(found - energy) > 1e-3:       # the title has four decimals
         raise EspressoError(f"{path}: got the energy {found:g} eV, need {energy:g} eV; check emin, delta_e and the "
                             "order of the files")
+
+
+def read_ph(path):
+    """Born effective charges and dielectric tensor of the electrons from the text output of ph.x (epsil, zeu).
+
+    Returns (born_charges [N, 3, 3] e, dipole by displacement: Z[i, a, b] = dM_a/dR_ib, as calculated, without
+    acoustic sum rule; dielectric [3, 3]).
+
+    Raises EspressoError when the run is unfinished or had no electric field.
+
+    Source: Quantum ESPRESSO 6.7 output; order of the axes checked by turning a water molecule with its dipole.
+    """
+    try:
+        text = Path(path).read_text(errors="replace")
+    except OSError as error:
+        raise EspressoError(f"{path}: {error.strerror}; give ph.x's standard output") from None
+    if "Program PHONON" not in text or "JOB DONE" not in text:
+        raise EspressoError(f"{path}: unfinished or not an output of ph.x; run it to the end")
+    row = r"\(\s+(\S+)\s+(\S+)\s+(\S+)\s+\)"
+    tensor = re.search(rf"Dielectric constant in cartesian axis\s+{row}\s+{row}\s+{row}", text)
+    # newer versions print the charges twice, first as calculated and then with the acoustic sum rule
+    charges = text.split("Effective charges (d Force / dE) in cartesian axis")[1:2]
+    rows = re.findall(rf"E[xyz]\s+{row}", charges[0]) if charges else []
+    if tensor is None or not rows or len(rows) % 3:
+        raise EspressoError(f"{path}: no dielectric tensor or no charges (d Force / dE); set epsil and zeu in &inputph, "
+                            "at q = 0 of an insulator")
+    return np.array(rows, dtype=float).reshape(-1, 3, 3), np.array(tensor.groups(), dtype=float).reshape(3, 3)

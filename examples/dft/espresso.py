@@ -17,16 +17,18 @@ OPENBLAS = "/usr/lib/x86_64-linux-gnu/openblas-serial"
 SAVE = Path("tmp/x.save")
 
 
+def environment():
+    return dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", OMPI_ALLOW_RUN_AS_ROOT="1",
+                OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_btl="self", OMPI_MCA_hwloc_base_binding_policy="none",
+                LD_LIBRARY_PATH=f"{OPENBLAS}:{os.environ.get('LD_LIBRARY_PATH', '')}")
+
+
 def run(program, name, directory):
     """Run ``program < name.in > name.out`` in ``directory``; RuntimeError with the end of the output on failure."""
-    environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", OMPI_ALLOW_RUN_AS_ROOT="1",
-                       OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_btl="self",
-                       OMPI_MCA_hwloc_base_binding_policy="none",
-                       LD_LIBRARY_PATH=f"{OPENBLAS}:{os.environ.get('LD_LIBRARY_PATH', '')}")
     directory = Path(directory)
     with open(directory / f"{name}.in") as source, open(directory / f"{name}.out", "w") as target:
         code = subprocess.run([program], stdin=source, stdout=target, stderr=subprocess.STDOUT, cwd=directory,
-                              env=environment).returncode
+                              env=environment()).returncode
     text = (directory / f"{name}.out").read_text()
     if code or "JOB DONE" not in text:
         raise RuntimeError(f"{program} failed in {directory}/{name}.out:\n{text[-1500:]}")
@@ -70,3 +72,51 @@ def ldos(directory, energies, width):
             emin=float(energies[0]), emax=float(energies[-1]) + 1e-6, delta_e=float(energies[1] - energies[0]))})
     run("pp.x", "ldos", directory)
     return read_ldos([directory / f"ldos.{k:03d}" for k in range(1, len(energies) + 1)])
+
+
+def wannier(atoms, directory, projections, n_functions):
+    """Maximally localized Wannier functions of the occupied bands after a pw.x run at the Gamma point.
+
+    projections : str as in Wannier90's input, such as "O: sp3"
+
+    Returns the path of Wannier90's output.  RuntimeError where the localization does not converge.
+    """
+    directory = Path(directory)
+    cell, positions = ("\n".join(" ".join(f"{x:.12f}" for x in row) for row in rows)
+                       for rows in (atoms.cell.array, atoms.positions))
+    sites = "\n".join(f"{symbol} {row}" for symbol, row in zip(atoms.symbols, positions.splitlines()))
+    (directory / "x.win").write_text(
+        f"num_wann = {n_functions}\ngamma_only = true\nmp_grid = 1 1 1\nwrite_xyz = true\nnum_iter = 500\n"
+        "conv_window = 5\nconv_tol = 1e-9\n"
+        f"begin unit_cell_cart\nang\n{cell}\nend unit_cell_cart\n"
+        f"begin atoms_cart\nang\n{sites}\nend atoms_cart\n"
+        f"begin projections\n{projections}\nend projections\nbegin kpoints\n0 0 0\nend kpoints\n")
+    _wannier90(directory, "-pp", "x")
+    with open(directory / "overlaps.in", "w") as target:
+        write_fortran_namelist(target, {"inputpp": dict(prefix="x", outdir="./tmp", seedname="x", write_mmn=True,
+                                                        write_amn=True)})
+    run("pw2wannier90.x", "overlaps", directory)
+    _wannier90(directory, "x")
+    output = directory / "x.wout"
+    if "convergence criteria satisfied" not in output.read_text():
+        raise RuntimeError(f"wannier90.x did not converge in {output}; change the projections or reject the structure")
+    return output
+
+
+def _wannier90(directory, *arguments):
+    done = subprocess.run(["wannier90.x", *arguments], cwd=directory, env=environment(), capture_output=True, text=True)
+    if done.returncode:
+        output = directory / "x.wout"
+        text = output.read_text() if output.exists() else ""
+        raise RuntimeError(f"wannier90.x failed in {directory}:\n{done.stdout}{done.stderr}{text[-1500:]}")
+
+
+def response(directory):
+    """Born charges and dielectric tensor by ph.x after a pw.x run of an insulator; writes response.out.
+
+    The pw.x run must not use the real wave functions of ``K_POINTS gamma``: give it kpts=(1, 1, 1).
+    """
+    (Path(directory) / "response.in").write_text(
+        "response to an electric field\n&inputph\n  prefix = 'x'\n  outdir = './tmp'\n  epsil = .true.\n"
+        "  zeu = .true.\n  trans = .false.\n  tr2_ph = 1e-14\n/\n0 0 0\n")
+    run("ph.x", "response", directory)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from ase_mlelec.io.espresso import (EspressoError, Projections, read_filplot, read_ldos, read_projections,
+from ase_mlelec.io.espresso import (EspressoError, Projections, read_filplot, read_ldos, read_ph, read_projections,
                                     read_pw)
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "mala"
@@ -488,3 +488,79 @@ def test_refused_ldos(ldos_files):
         read_ldos(ldos_files, ENERGIES[:2])
     with pytest.raises(EspressoError, match="got no file, need one per energy"):
         read_ldos([])
+
+
+# ph.x
+
+# one water molecule in a box of 8 Å, PBE at 40 Ry; ph.x 6.7
+RESPONSE = """
+     Program PHONON v.6.7MaX starts on 21Nov2026 at 10:22:46
+
+          Dielectric constant in cartesian axis
+
+          (       1.041523254       0.000054762      -0.000000070 )
+          (       0.000054767       1.041611087      -0.000000061 )
+          (      -0.000000069      -0.000000060       1.044361521 )
+
+     Polarizability (a.u.)^3                    Polarizability (A^3)
+     11.26      0.02     -0.00             1.6687        0.0022       -0.0000
+      0.02     11.28     -0.00             0.0022        1.6722       -0.0000
+     -0.00     -0.00     12.02            -0.0000       -0.0000        1.7811
+
+          Effective charges (d Force / dE) in cartesian axis
+
+           atom      1   O
+      Ex  (       -0.29646        0.07482        0.00001 )
+      Ey  (        0.07521       -0.25767        0.00001 )
+      Ez  (        0.00001        0.00001       -0.50394 )
+           atom      2   H
+      Ex  (        0.11719       -0.03956        0.00000 )
+      Ey  (       -0.07541        0.24829        0.00000 )
+      Ez  (       -0.00000        0.00000        0.29671 )
+           atom      3   H
+      Ex  (        0.26830       -0.03595        0.00000 )
+      Ey  (       -0.00031        0.09719        0.00000 )
+      Ez  (        0.00000        0.00000        0.29685 )
+
+     PHONON       :     15.39s CPU   2m59.66s WALL
+
+   JOB DONE.
+"""
+
+
+def test_ph_turns_the_dipole_with_the_molecule(tmp_path):
+    """Σ Z (z x R) = z x M tells dipole from displacement; M of the same run's Wannier centres, 2 e each, 6 e on O."""
+    (tmp_path / "ph.out").write_text(RESPONSE)
+    born, dielectric = read_ph(tmp_path / "ph.out")
+    assert born.shape == (3, 3, 3) and dielectric[2, 2] == 1.044361521
+    assert abs(born.sum(axis=0)).max() < 0.1
+    angle = np.radians(104.5)
+    sites = 0.97 * np.array([[0, 0, 0], [1, 0, 0], [np.cos(angle), np.sin(angle), 0]])
+    dipole = sites.sum(axis=0) - 8 * np.array([0.0642535, 0.08198025, 0])
+    turned = np.einsum("iab,ib->a", born, np.cross([0, 0, 1], sites))
+    np.testing.assert_allclose(turned, np.cross([0, 0, 1], dipole), atol=0.006)
+    other_way = np.einsum("iba,ib->a", born, np.cross([0, 0, 1], sites))
+    assert np.abs(other_way - np.cross([0, 0, 1], dipole)).max() > 0.03
+
+
+def test_ph_with_a_second_block_after_the_sum_rule(tmp_path):
+    """Newer versions print the corrected charges as well; what was calculated comes first."""
+    block = "          Effective charges (d Force / dE) in cartesian axis"
+    second = RESPONSE[RESPONSE.index(block):RESPONSE.index("     PHONON  ")].replace("0.29", "0.31")
+    (tmp_path / "one.out").write_text(RESPONSE)
+    (tmp_path / "two.out").write_text(RESPONSE.replace("     PHONON  ", f"{second}     PHONON  "))
+    np.testing.assert_array_equal(read_ph(tmp_path / "two.out")[0], read_ph(tmp_path / "one.out")[0])
+
+
+@pytest.mark.parametrize("text, message", [
+    (RESPONSE.replace("JOB DONE", ""), "unfinished or not an output of ph.x"),
+    (TEXT, "unfinished or not an output of ph.x"),
+    (RESPONSE.replace("Effective charges (d Force", "Charges (d Force"), "set epsil and zeu"),
+    (RESPONSE.replace("Dielectric", "Other"), "set epsil and zeu"),
+])
+def test_refused_ph(tmp_path, text, message):
+    (tmp_path / "ph.out").write_text(text)
+    with pytest.raises(EspressoError, match=message):
+        read_ph(tmp_path / "ph.out")
+    with pytest.raises(EspressoError, match="No such file"):
+        read_ph(tmp_path / "missing.out")

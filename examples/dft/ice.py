@@ -1,0 +1,371 @@
+"""The ice data set: cells of 16 H2O from 20 to 120 GPa, labelled by Quantum ESPRESSO and Wannier90.
+
+    python ice.py sample first.extxyz                         # proton-disordered cells, thermally displaced
+    python ice.py sample second.extxyz --models a b c d --seed 500    # where a committee disagrees, from its own MD
+    python ice.py label first.extxyz work --part 0/2          # DFT; one file per structure, skips what is done
+    python ice.py response first.extxyz work molecular-2803-010 ...   # Born charges and dielectric tensor of some
+    python ice.py collect work ice.h5                         # one compressed data set, and ice_response.npz
+
+HSCV pseudopotentials, PBE, 85 Ry, Gamma; four Wannier functions per oxygen.  A structure whose functions do not come in
+fours, or spread over more than 0.9 Å^2, is not labelled: work/NAME.rejected says why.  Seeds are below 1000.
+"""
+import argparse
+import gzip
+import shutil
+import time
+from pathlib import Path
+
+import espresso
+import numpy as np
+import torch
+from ase import Atoms, units
+from ase.calculators.calculator import InputError
+from ase.io import read, write
+from ase.md.nptberendsen import NPTBerendsen
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from vesin import NeighborList
+
+from ase_mlelec import DeepPotCalculator
+from ase_mlelec.io.atomic import replacing
+from ase_mlelec.io.espresso import read_ph, read_pw
+from ase_mlelec.io.frames import Frame, Frames, write_hdf5
+from ase_mlelec.io.wannier90 import Wannier90Error, assign_centres, read_centres
+
+PSEUDO = {"H": "H_HSCV_PBE-1.0.UPF", "O": "O_HSCV_PBE-1.0.UPF"}
+CUTOFF = 85.0                               # Ry
+CHARGES = {"O": 6, "H": 1}                  # of the ions, e
+CENTRES = {"O": 4}                          # Wannier functions per atom, two electrons each
+MAX_SPREAD = 0.9                            # Å^2; larger ones are in a wrong minimum
+# ice VII and X at room temperature, Birch-Murnaghan with the constants of Hemley et al., Nature 330, 737 (1987)
+PRESSURES = (20, 40, 60, 80, 100, 120)                  # GPa
+LATTICE_CONSTANTS = (3.03, 2.87, 2.77, 2.70, 2.65, 2.60)    # Å
+OH_LENGTH = 0.98                            # Å
+DISAGREEMENT = (0.10, 0.60)                 # eV/Å, deviation of a force: less is known, with more MD goes astray
+FRAMES_PER_RUN = 3
+
+# (phase, lattice constant from, to Å, structures, first seed)
+PLAN = [("molecular", 2.72, 3.10, 48, 0), ("hopping", 2.60, 2.85, 36, 100), ("symmetric", 2.56, 2.72, 24, 200),
+        ("hot", 2.58, 3.05, 16, 300)]
+TEMPERATURES = (240, 270, 300, 330)         # K, of the MD
+RUNS_PER_PRESSURE = 4
+TETRAHEDRON = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+
+
+# Structures
+
+def ice_vii(a, rng, repeat=2):
+    """Oxygens and protons of ice VII: a bcc lattice of oxygens, which is two diamond lattices within each other.
+
+    a : float, Å, lattice constant of the bcc cell; repeat : int, even, cells along each side: 2 repeat^3 molecules
+
+    Returns (cell [3] Å, oxygens [N, 3] Å, donors [2N], bonds [2N, 3] Å): one proton on each bond from its donor to the
+    next oxygen, and two protons to each donor.
+    """
+    corners = np.array(list(np.ndindex((repeat,) * 3)))
+    oxygens = np.concatenate([2 * corners, 2 * corners + 1])        # in units of a/2: even sites, then odd ones
+    index = {tuple(site): k for k, site in enumerate(oxygens)}
+    pairs = np.array([(k, index[tuple((site + step) % (2 * repeat))]) for k, site in enumerate(oxygens[:len(corners)])
+                      for step in TETRAHEDRON])
+    vectors = np.tile(TETRAHEDRON, (len(corners), 1)) * a / 2
+    forward = _ice_rules(pairs, rng)
+    donors = np.where(forward, pairs[:, 0], pairs[:, 1])
+    return np.full(3, a * repeat), oxygens * a / 2, donors, np.where(forward[:, None], vectors, -vectors)
+
+
+def _ice_rules(pairs, rng):
+    """Random directions of bonds, [B] bool, two out of every molecule and two into it.
+
+    Walking along unused bonds until there is no way on closes a loop, since every molecule has four bonds; directions
+    along such loops obey the rules.  Turning random loops round afterwards makes all arrangements equally likely.
+
+    Source: Bernal and Fowler, J. Chem. Phys. 1, 515 (1933); Rahman and Stillinger, J. Chem. Phys. 57, 4009 (1972).
+    """
+    bonds = [np.flatnonzero((pairs == site).any(axis=1)) for site in range(pairs.max() + 1)]
+    start = np.full(len(pairs), -1)         # the molecule that gives the proton
+    for bond in rng.permutation(len(pairs)):
+        site = pairs[bond, 0]
+        while len(free := [b for b in bonds[site] if start[b] < 0]):
+            chosen = rng.choice(free)
+            start[chosen] = site
+            site = pairs[chosen].sum() - site
+    for _ in range(2 * len(pairs)):
+        path, visited, site = [], [], rng.integers(len(bonds))
+        while site not in visited:
+            visited.append(site)
+            path.append(rng.choice([b for b in bonds[site] if start[b] == site]))
+            site = pairs[path[-1]].sum() - site
+        for bond in path[visited.index(site):]:
+            start[bond] = pairs[bond].sum() - start[bond]
+    return start == pairs[:, 0]
+
+
+def ice_atoms(a, rng, repeat=2, fractions=None, oxygen_noise=0.0, proton_noise=0.0):
+    """Atoms of ice VII, each oxygen followed by its two protons.
+
+    fractions : array [2N], places of the protons along their bonds, 0 at the donor; default at OH_LENGTH, or in the
+        middle of the bond where that is nearer
+    oxygen_noise, proton_noise : float, Å, standard deviations along each axis; protons: across their bonds only
+    """
+    cell, oxygens, donors, bonds = ice_vii(a, rng, repeat)
+    length = np.linalg.norm(bonds, axis=1, keepdims=True)
+    fractions = np.minimum(OH_LENGTH / length, 0.5) if fractions is None else np.reshape(fractions, (-1, 1))
+    across = rng.normal(0, proton_noise, bonds.shape)
+    across -= (across * bonds).sum(axis=1, keepdims=True) * bonds / length**2
+    moved = rng.normal(0, oxygen_noise, oxygens.shape)
+    protons = oxygens[donors] + moved[donors] + fractions * bonds + across
+    order = np.argsort(donors, kind="stable").reshape(-1, 2)
+    positions = np.concatenate([np.stack([oxygens + moved, *protons[order.T]], axis=1)]).reshape(-1, 3)
+    return Atoms("OHH" * len(oxygens), positions, cell=cell, pbc=True)
+
+
+def snapshot(phase, a, seed):
+    """Ice VII ("molecular", "hot"), with protons that leave their molecule ("hopping"), and ice X ("symmetric")."""
+    rng = np.random.default_rng(seed)
+    middle = OH_LENGTH / (a * np.sqrt(3) / 2)
+    for _ in range(100):
+        fractions = rng.normal(min(middle, 0.5), 0.04 if phase == "hot" else 0.025, 32)
+        if phase == "hopping":
+            fractions = rng.uniform(min(middle, 0.45), 0.5, 32)
+            fractions = np.where(rng.random(32) < 0.1, 1 - fractions, fractions)
+        elif phase == "symmetric":
+            fractions = rng.normal(0.5, 0.04, 32)
+        noise = (0.10, 0.16) if phase == "hot" else (0.05, 0.10)
+        atoms = ice_atoms(a, rng, 2, fractions, *noise)
+        shear = rng.normal(0, 0.01, (3, 3))
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + (shear + shear.T) / 2), scale_atoms=True)
+        if is_sound(atoms):
+            return atoms
+    raise RuntimeError(f"{phase} at {a:.3f} Å: no structure without atoms on top of each other")
+
+
+def is_sound(atoms):
+    """Whether no two atoms are closer than ice ever has them."""
+    pairs, distances = NeighborList(cutoff=1.7, full_list=False).compute(atoms.positions, atoms.cell.array, True, "Pd")
+    oxygens = (atoms.numbers[pairs] == 8).sum(axis=1)
+    return not (distances < np.array([1.1, 0.75, 1.7])[oxygens]).any()
+
+
+def sample(path):
+    done = names(path)
+    for phase, low, high, count, first_seed in PLAN:
+        for k in range(count):
+            a, seed = low + (high - low) * (k + 0.5) / count, first_seed + k
+            name = f"{phase}-{1000 * a:.0f}-{seed:03d}"
+            if name not in done:
+                add(path, snapshot(phase, a, seed), name)
+
+
+def sample_by_committee(path, models, first_seed):
+    """Constant-pressure MD of the mean of several models, and from each run a few frames on which they disagree."""
+    calc, done = DeepPotCalculator(models), names(path)
+    runs = [(pressure, TEMPERATURES[k % len(TEMPERATURES)]) for pressure in PRESSURES for k in range(RUNS_PER_PRESSURE)]
+    for seed, (pressure, temperature) in enumerate(runs, first_seed):
+        head = f"md-{pressure}GPa{temperature}K-{seed:03d}"
+        if any(name.startswith(head) for name in done):
+            continue
+        frames, worst = explore(calc, pressure, temperature, seed)
+        for step, atoms in frames:
+            add(path, atoms, f"{head}-{step:05d}")
+        print(f"{head}: {len(frames)} frames, largest deviation of a force {worst:.2f} eV/Å", flush=True)
+
+
+def explore(calc, pressure, temperature, seed, steps=4000, interval=20):
+    """Frames [(step, Atoms)] of an MD run with disagreement between the bounds, and the largest one met."""
+    rng = np.random.default_rng(seed)
+    atoms = ice_atoms(np.interp(pressure, PRESSURES, LATTICE_CONSTANTS), rng, 2, None, 0.03, 0.05)
+    atoms.calc = calc
+    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+    run = NPTBerendsen(atoms, 0.5 * units.fs, temperature_K=temperature, pressure_au=pressure * units.GPa,
+                       taut=50 * units.fs, taup=200 * units.fs, compressibility_au=0.005 / units.GPa)
+    found, worst = [], 0.0
+    try:
+        for step, _ in enumerate(run.irun(steps)):
+            if step % interval:
+                continue
+            atoms.get_forces()
+            deviation = np.linalg.norm(calc.uncertainty["forces"], axis=1).max()
+            worst = max(worst, deviation)
+            if deviation > DISAGREEMENT[1] or not is_sound(atoms):
+                break
+            if deviation > DISAGREEMENT[0]:
+                found.append((step, atoms.copy()))
+    except InputError:      # an immature model lets atoms run into each other
+        pass
+    chosen = rng.permutation(len(found))[:FRAMES_PER_RUN]
+    return [found[k] for k in sorted(chosen)], worst
+
+
+def names(path):
+    return {atoms.info["name"] for atoms in read(path, ":")} if Path(path).exists() else set()
+
+
+def add(path, atoms, name):
+    atoms.calc, atoms.info = None, {"name": name}
+    atoms.set_momenta(None)
+    write(path, atoms, append=True)
+
+
+# Labels
+
+def pseudopotentials(folder):
+    """Unpack the HSCV pseudopotentials, which come with Quantum ESPRESSO's documentation, to a folder; its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PSEUDO.values():
+        if (folder / name).exists():
+            continue
+        if (Path(espresso.PSEUDO) / name).exists():
+            data = (Path(espresso.PSEUDO) / name).read_bytes()
+        elif packed := sorted(Path("/usr/share/doc").glob(f"quantum-espresso*/**/{name}.gz")):
+            data = gzip.decompress(packed[0].read_bytes())
+        else:
+            raise FileNotFoundError(f"{name}: neither in {espresso.PSEUDO} nor, as {name}.gz, below /usr/share/doc/"
+                                    "quantum-espresso; install Debian's quantum-espresso package, or put the file "
+                                    "into a folder and name that in ESPRESSO_PSEUDO")
+        with replacing(folder / name) as partial:
+            partial.write_bytes(data)
+    return str(folder.resolve())
+
+
+def calculate(atoms, directory, kpts):
+    shutil.rmtree(directory, ignore_errors=True)
+    espresso.pw(atoms, directory, "scf", PSEUDO, kpts, system=dict(ecutwfc=CUTOFF, nosym=True),
+                electrons=dict(conv_thr=1e-10), control=dict(pseudo_dir=pseudopotentials(directory.parent / "pseudo")))
+    return read_pw(directory / espresso.SAVE)
+
+
+def label(atoms, work):
+    """DFT and Wannier centres of one structure; the result appears as one file, or the reason why there is none."""
+    name = atoms.info["name"]
+    target, rejected = work / f"{name}.npz", work / f"{name}.rejected"
+    if target.exists() or rejected.exists():
+        return
+    start, directory = time.time(), work / name
+    result = calculate(atoms, directory, None)
+    try:
+        output = espresso.wannier(atoms, directory, "O: sp3", sum(CENTRES.get(s, 0) for s in atoms.symbols))
+        centres = read_centres(output)
+        centroids, _ = assign_centres(atoms, centres, CENTRES, MAX_SPREAD)
+    except (Wannier90Error, RuntimeError) as error:
+        rejected.write_text(f"{error}\n")
+    else:
+        with replacing(target) as partial, open(partial, "wb") as file:
+            np.savez_compressed(file, numbers=atoms.numbers, cell=atoms.cell.array, positions=atoms.positions,
+                                energy=result.energy, forces=result.forces, stress=result.stress, centroids=centroids,
+                                centres=centres.positions, spreads=centres.spreads, seconds=time.time() - start)
+    shutil.rmtree(directory)
+    print(f"{name}: {result.energy / len(atoms):.4f} eV/atom, {pressure_of(result.stress):.1f} GPa, "
+          f"{'rejected, ' if rejected.exists() else ''}{time.time() - start:.0f} s", flush=True)
+
+
+def label_all(path, work, part):
+    index, parts = (int(x) for x in part.split("/"))
+    images = read(path, ":")
+    # phases and densities mixed: whatever is finished at any time is a balanced data set
+    for k in np.random.default_rng(0).permutation(len(images))[index::parts]:
+        label(images[k], work)
+
+
+def respond(path, work, chosen):
+    """Born charges and dielectric tensors of the structures of those names."""
+    images = {atoms.info["name"]: atoms for atoms in read(path, ":")}
+    (work / "response").mkdir(exist_ok=True)
+    for name in chosen:
+        target, directory, start = work / "response" / f"{name}.npz", work / f"response-{name}", time.time()
+        if target.exists():
+            continue
+        if name not in images:
+            raise ValueError(f"got {name}, need a name in {path}, such as {min(images)}")
+        atoms = images[name]
+        calculate(atoms, directory, (1, 1, 1))
+        espresso.response(directory)
+        born, dielectric = read_ph(directory / "response.out")
+        with replacing(target) as partial, open(partial, "wb") as file:
+            np.savez_compressed(file, numbers=atoms.numbers, cell=atoms.cell.array, positions=atoms.positions,
+                                born_charges=born, dielectric=dielectric, seconds=time.time() - start)
+        shutil.rmtree(directory)
+        print(f"{name}: dielectric constant {np.trace(dielectric) / 3:.3f}, {time.time() - start:.0f} s", flush=True)
+
+
+def pressure_of(stress):
+    return -np.trace(stress) / 3 / units.GPa
+
+
+# Data set
+
+def role(name):
+    """Which structures train, which steer the training, and which are never seen until the end; MD runs as a whole."""
+    return {3: "test", 5: "validation", 9: "test"}.get(int(name.split("-")[2]) % 12, "train")
+
+
+def load_result(path):
+    with np.load(path) as stored:
+        data = {key: stored[key] for key in stored.files}
+    atoms = Atoms(data["numbers"], data["positions"], cell=data["cell"], pbc=True)
+    oxygen = atoms.symbols == "O"
+    displacement = np.zeros((len(atoms), 3))
+    displacement[oxygen] = data["centroids"] - atoms.positions[oxygen]
+    charges = np.array([CHARGES[symbol] for symbol in atoms.symbols], dtype=float)
+    dipole = charges @ atoms.positions - 2 * CENTRES["O"] * data["centroids"].sum(axis=0)
+    labels = {"energy": float(data["energy"]), "forces": data["forces"],
+              "virial": -data["stress"] * atoms.get_volume(), "atomic_dipole": displacement, "dipole": dipole}
+    return Frame(atoms, labels, path.stem, role(path.stem)), pressure_of(data["stress"])
+
+
+def collect(work, target):
+    """Gather all finished labels into one compressed data set, and all responses beside it."""
+    frames, pressures = zip(*map(load_result, sorted(work.glob("*.npz"))))
+    settings = {"program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "pseudopotentials": f"{PSEUDO['O']}, {PSEUDO['H']}",
+                "functional": "PBE", "ecutwfc_Ry": CUTOFF, "kpoints": "Gamma, cells of 16 H2O"}
+    write_hdf5(target, Frames(list(frames), None, {
+        "settings": settings, "valence_charges": CHARGES, "wannier_centres": CENTRES,
+        "atomic_dipole": "Å, from an atom to the mean of its Wannier centres; 0 where it has none",
+        "dipole": "e Å, of ions and electrons, each centroid next to its atom"}))
+    groups = [frame.group for frame in frames]
+    print(f"{len(frames)} structures: " + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups)))
+          + f"; {min(pressures):.0f} to {max(pressures):.0f} GPa; {len(list(work.glob('*.rejected')))} rejected")
+    responses = sorted((work / "response").glob("*.npz"))
+    if responses:
+        stored = [np.load(path) for path in responses]
+        with replacing(target.with_name(f"{target.stem}_response.npz")) as partial, open(partial, "wb") as file:
+            np.savez_compressed(file, name=[path.stem for path in responses], **{
+                key: np.array([data[key] for data in stored])
+                for key in ("numbers", "cell", "positions", "born_charges", "dielectric")})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("sample")
+    command.add_argument("structures")
+    command.add_argument("--models", nargs="+", metavar="MODEL", help="a committee, whose own MD is sampled")
+    command.add_argument("--seed", type=int, default=500, help="of the first MD run; another for each round")
+    command = commands.add_parser("label")
+    command.add_argument("structures")
+    command.add_argument("work", type=Path)
+    command.add_argument("--part", default="0/1", help="i/n: every n-th structure from the i-th on")
+    command = commands.add_parser("response")
+    command.add_argument("structures")
+    command.add_argument("work", type=Path)
+    command.add_argument("names", nargs="+", metavar="NAME")
+    command = commands.add_parser("collect")
+    command.add_argument("work", type=Path)
+    command.add_argument("target", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.command == "sample":
+        if arguments.models:
+            sample_by_committee(arguments.structures, arguments.models, arguments.seed)
+        else:
+            sample(arguments.structures)
+    elif arguments.command == "collect":
+        collect(arguments.work, arguments.target)
+    else:
+        arguments.work.mkdir(exist_ok=True)
+        if arguments.command == "label":
+            label_all(arguments.structures, arguments.work, arguments.part)
+        else:
+            respond(arguments.structures, arguments.work, arguments.names)
+
+
+if __name__ == "__main__":
+    main()
