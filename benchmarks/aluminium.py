@@ -1,0 +1,198 @@
+"""Aluminium by ML-DFT: errors of models trained on the crystal, on the liquid and on both, and of the shipped `al`.
+
+    python benchmarks/aluminium.py      # writes ALUMINIUM.md and aluminium_energies.png beside this file
+
+An interrupted run goes on where it was: fingerprints, checkpoints and models are kept in the folder ``--cache``.
+Snapshots of group "test" of examples/data/aluminium.h5 were never used in training; 32 atoms are larger cells than any
+in it.  Errors are those of the integrals of the predicted LDOS against the same integrals of the DFT LDOS.
+
+Source: after Ellis et al. 2021, Tables II and IV, Figs. 5, 6 and 8.
+"""
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import units
+from matplotlib.figure import Figure
+
+from ase_mlelec import MLDFTCalculator, load_model
+from ase_mlelec.analysis.plots import plot_parity_groups
+from ase_mlelec.descriptors import Bispectrum
+from ase_mlelec.heads import LDOSHead
+from ase_mlelec.io.snapshots import Snapshots
+from ase_mlelec.model import Model
+from ase_mlelec.train.config import read_config
+from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, free_energy, ldos_errors, standardise_ldos
+from ase_mlelec.train.recipe import describe_ldos
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parent / "examples"
+# trained on -> (phases of the training, phases of the tests)
+TRAININGS = {
+    "solid 298 K": (["solid 298 K"], ["solid 298 K"]),
+    "solid 933 K": (["solid 933 K"], ["liquid 933 K", "solid 933 K"]),
+    "liquid 933 K": (["liquid 933 K"], ["liquid 933 K", "solid 933 K"]),
+    "solid + liquid 933 K": (["solid 933 K", "liquid 933 K"], ["liquid 933 K", "solid 933 K"]),
+}
+ALL = ["solid 298 K", "solid 933 K", "liquid 933 K", "strained"]
+FORCES_OF = 3       # unseen snapshots of each phase
+
+
+def by_phase(path):
+    """The snapshots in groups that tell the phase too: "liquid 933 K test"."""
+    snapshots = Snapshots(path)
+    snapshots.groups = [f"{phase_of(snapshot)} {snapshot.group}" for snapshot in snapshots]
+    return snapshots
+
+
+def phase_of(snapshot):
+    phase = snapshot.name.split("-")[0]
+    return phase if phase == "strained" else f"{phase} {snapshot.temperature:.0f} K"
+
+
+def train(name, phases, snapshots, config, cache):
+    """(model, number of snapshots for training, of them for validation)"""
+    path = cache / f"{name.replace(' + ', ' ').replace(' ', '_')}.safetensors"
+    parts = [snapshots.select(*(f"{phase} {role}" for phase in phases)) for role in ("train", "validation")]
+    sizes = [len(part) for part in parts]
+    if path.exists():
+        return load_model(path), *sizes
+    torch.manual_seed(config.seed)
+    descriptor = Bispectrum(["Al"], **asdict(config.bispectrum)).double()
+    head = LDOSHead(descriptor.n_features, snapshots.energies, config.ldos.widths, config.ldos.activation)
+    data, held = (GridData(part, descriptor, cache / "fingerprints.h5") for part in parts)
+    model, options = Model(descriptor, {"ldos": head}).float(), config.ldos
+    standardise_ldos(head, data)
+    loss = LDOSLoss(options.ldos, options.density, options.dos, options.band_energy)
+    fit_ldos(model, data, loss, validation=held, epochs=options.epochs, batch_size=options.batch_size,
+             learning_rate=options.learning_rate, patience=options.patience, dos_weight=options.dos_weight,
+             seed=config.seed, checkpoint=path.with_suffix(".checkpoint"))
+    model.metadata = describe_ldos(parts[0])
+    model.save(path)
+    return model, *sizes
+
+
+def evaluate(model, snapshots, cache):
+    """dict of array [n]: errors as of ldos_errors, and the energies of DFT, eV/atom"""
+    data = GridData(snapshots, model.descriptor.double(), cache / "fingerprints.h5")
+    found = ldos_errors(model, data)
+    terms = [free_energy(snapshots, snapshot, snapshot.dos)[0] for snapshot in snapshots]
+    for name, term in ("band_energy", "band"), ("free_energy", "total"):
+        found[f"true_{name}"] = np.array([float(row[term]) for row in terms]) / [len(s.atoms) for s in snapshots]
+    return found
+
+
+def energy_columns(found):
+    """Largest and mean absolute error in meV/atom, mean relative error in %; of band and total energy."""
+    cells = []
+    for name in "band_energy", "free_energy":
+        error, true = np.abs(found[name]), np.abs(found[f"true_{name}"])
+        cells += [f"{1000 * error.max():.2f}", f"{1000 * error.mean():.2f}", f"{100 * (error / true).mean():.4f}"]
+    return cells
+
+
+def table_of_energies(runs, snapshots, cache, results):
+    yield "| trained on | tested on | band: max AE | MAE | MAPE | total: max AE | MAE | MAPE |"
+    yield "|" + "---|" * 8
+    for name, (model, n_train, n_held, tests) in runs.items():
+        counts = f"{name} ({n_train} snapshots, {n_held} for validation)"
+        for phase in tests:
+            part = snapshots.select(f"{phase} test")
+            found = results[name, phase] = evaluate(model, part, cache)
+            yield f"| {counts} | {len(part)} {phase} | " + " | ".join(energy_columns(found)) + " |"
+            counts = ""
+
+
+def table_of_fields(results, name):
+    yield "| tested on | LDOS, 1/(eV Å^3) | DOS, states/eV/atom | density, MAPE in % |"
+    yield "|---|---|---|---|"
+    for phase in ALL:
+        found = results[name, phase]
+        rms = [np.sqrt(np.mean(found[key]**2)) for key in ("ldos", "dos")]
+        yield f"| {phase} | {rms[0]:.2e} | {rms[1]:.4f} | {found['density_percent'].mean():.2f} |"
+
+
+def table_of_sizes(results, name, snapshots):
+    yield "| snapshot | band energy, meV/atom | total energy, meV/atom | DOS, states/eV/atom | density, MAPE in % |"
+    yield "|---|---|---|---|---|"
+    for phase in ALL:
+        found = results[name, phase]
+        for k, snapshot in enumerate(snapshots.select(f"{phase} test")):
+            if len(snapshot.atoms) > 16:
+                yield (f"| {snapshot.name} | {1000 * found['band_energy'][k]:+.2f} | "
+                       f"{1000 * found['free_energy'][k]:+.2f} | {found['dos'][k]:.4f} | "
+                       f"{found['density_percent'][k]:.2f} |")
+
+
+def table_of_forces(model, snapshots):
+    yield "| tested on | forces: RMSE, eV/Å | root mean square of DFT | stress: RMSE, GPa |"
+    yield "|---|---|---|---|"
+    calc = MLDFTCalculator(model)
+    for phase in ALL:
+        rows = []
+        for snapshot in list(snapshots.select(f"{phase} test"))[:FORCES_OF]:
+            calc.electronic_temperature = snapshot.temperature
+            stress = calc.get_stress(snapshot.atoms) - snapshot.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            force = calc.get_forces(snapshot.atoms) - snapshot.forces
+            rows.append([np.mean(force**2), np.mean(snapshot.forces**2), np.mean((stress / units.GPa)**2)])
+        yield f"| {len(rows)} {phase} | " + " | ".join(f"{np.sqrt(x):.3f}" for x in np.mean(rows, axis=0)) + " |"
+
+
+def table_of_labels(snapshots):
+    """What the grid of energies and the broadening cost: A from the DFT LDOS against A of the DFT program."""
+    yield "| snapshots | mean of the difference, meV/atom | standard deviation |"
+    yield "|---|---|---|"
+    for phase in ALL:
+        part = snapshots.select(*(f"{phase} {role}" for role in ("train", "validation", "test")))
+        error = [(float(free_energy(part, s, s.dos)[0]["total"]) - s.energy) / len(s.atoms) for s in part]
+        yield f"| {len(part)} {phase} | {1000 * np.mean(error):+.3f} | {1000 * np.std(error):.3f} |"
+
+
+def picture(results):
+    trained = ["solid 933 K", "liquid 933 K", "solid + liquid 933 K"]
+    figure = Figure(figsize=(12, 7.6), layout="constrained")
+    for axes, name, title in zip(figure.subplots(2, 3), ("band_energy", "free_energy"), ("band", "total free")):
+        for ax, model in zip(axes, trained):
+            columns = [results[model, phase] for phase in ("solid 933 K", "liquid 933 K")]
+            true = np.concatenate([found[f"true_{name}"] for found in columns])
+            error = np.concatenate([found[name] for found in columns])
+            groups = ["solid"] * len(columns[0][name]) + ["liquid"] * len(columns[1][name])
+            plot_parity_groups(ax, true, true + error, groups, "eV/atom")
+            ax.set_title(f"{title} energy, from {model}", fontsize="medium")
+    return figure
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=EXAMPLES / "al.toml", help="settings of the trainings")
+    parser.add_argument("--data", type=Path, default=EXAMPLES / "data" / "aluminium.h5")
+    parser.add_argument("--model", default="al", help="trained on all phases (%(default)s)")
+    parser.add_argument("--cache", type=Path, default=EXAMPLES / "output" / "aluminium_benchmark")
+    parser.add_argument("--output", type=Path, default=HERE)
+    arguments = parser.parse_args()
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    config, snapshots, results = read_config(arguments.config), by_phase(arguments.data), {}
+    runs = {name: (*train(name, phases, snapshots, config, arguments.cache), tests)
+            for name, (phases, tests) in TRAININGS.items()}
+    shipped = load_model(arguments.model)
+    counts = shipped.metadata["training"]["frames"]
+    runs["all of them: `al`"] = shipped, counts["train"], counts["validation"], ALL
+    lines = ["# Aluminium by ML-DFT", "", "Regenerated by `python benchmarks/aluminium.py`. Snapshots of 4 to 32 atoms "
+             "at fixed density, strained ones around it; none of the tests was seen in training or validation.", "",
+             "## Band energy and total free energy, meV/atom and %", "",
+             *table_of_energies(runs, snapshots, arguments.cache, results), "",
+             "![Energies of models trained on crystal, liquid and both](aluminium_energies.png)", ""]
+    name = next(reversed(runs))
+    lines += ["## What `al` predicts in space and energy", "", *table_of_fields(results, name), "",
+              "## `al` on larger cells than any in training", "", *table_of_sizes(results, name, snapshots), "",
+              "## Forces and stress of `al` against DFT", "", *table_of_forces(shipped, snapshots), "",
+              "## DFT itself: total free energy from its LDOS against its own", "", *table_of_labels(snapshots)]
+    (arguments.output / "ALUMINIUM.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    picture(results).savefig(arguments.output / "aluminium_energies.png", dpi=110)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
