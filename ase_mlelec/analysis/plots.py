@@ -159,7 +159,8 @@ def plot_parity_groups(ax, reference, prediction, groups, unit=""):
         error = np.abs(prediction - reference)[chosen].mean()
         ax.plot(reference[chosen], prediction[chosen], ls="", marker=marker, ms=5, mew=0, alpha=0.8, color=colour,
                 label=f"{name}: MAE {error:.3g} {unit}")
-    ax.legend(frameon=False, fontsize="small", loc="upper left", handletextpad=0.2, borderaxespad=0.2)
+    ax.locator_params(nbins=5)
+    ax.legend(frameon=False, fontsize="small", loc="lower right", handletextpad=0.2, borderaxespad=0.2)
     return ax
 
 
