@@ -13,6 +13,7 @@ All steps are batched products of matrices.
 Sources: Thompson et al. 2015 (J. Comput. Phys. 285, 316), Eqs. (4)-(15); Ellis et al. 2021, Sec. II C.
 """
 from dataclasses import dataclass
+from threading import get_ident
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from ase.data import atomic_numbers
 
 from ase_mlelec.descriptors import wigner
 from ase_mlelec.descriptors.base import Descriptor, Environment
-from ase_mlelec.descriptors.su2 import Program, kernel
+from ase_mlelec.descriptors.su2 import kernel, program
 from ase_mlelec.edges import find_center_pairs
 from ase_mlelec.system import System
 
@@ -29,8 +30,8 @@ FAR = 1e6               # Å; where empty slots of a list of neighbours are put
 BRICK_EDGE = 0.8        # Å; edge of the bricks of grid points that share a list of neighbours
 BRICKS_AT_ONCE = 4096   # bricks whose neighbours are searched together: bounds memory
 CHUNK = 2048            # grid points that are handed out together: bounds memory
-BLOCK = 64              # centres evaluated together: what they need stays in the processor's cache
-BLOCK_CUDA = 1024
+BLOCK = 32              # centres evaluated together: what they need should stay in the processor's cache
+BLOCK_CUDA = 512
 
 
 @dataclass(frozen=True)
@@ -103,40 +104,37 @@ class _Components(torch.autograd.Function):
     def forward(ctx, vec, kind, shells, twojmax):
         ctx.save_for_backward(vec, kind)
         ctx.shells, ctx.twojmax = shells, twojmax
-        out = [program.components[:used].clone() for _, used, program in _evaluate(vec, kind, shells, twojmax)]
-        return torch.cat(out) if out else vec.new_zeros(0, len(kernel(twojmax, vec.dtype, vec.device).place))
+        out = vec.new_empty(vec.shape[1], len(kernel(twojmax, vec.dtype, vec.device).place))
+        for start, used, run in _evaluate(vec, kind, shells, twojmax):
+            out[start:start + used] = run.components[:used]
+        return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         vec, kind = ctx.saved_tensors
         out = torch.empty_like(vec)
-        for start, used, program in _evaluate(vec, kind, ctx.shells, ctx.twojmax, with_backward=True):
+        for start, used, run in _evaluate(vec, kind, ctx.shells, ctx.twojmax, with_backward=True):
             part = slice(start, start + used)
-            program.of_components[:used] = gradient[part]
-            program.backward()
-            out[:, part] = ctx.shells.back(vec[:, part], kind[part], program.of_sphere[:, :, :used],
-                                           program.of_weight[:used])
+            run.of_components[:used] = gradient[part]
+            run.backward()
+            out[:, part] = ctx.shells.back(vec[:, part], kind[part], run.of_sphere[:, :, :used], run.of_weight[:used])
         return out, None, None, None
 
 
 def _evaluate(vec, kind, shells, twojmax, with_backward=False):
-    """Iterator of (first centre, number of centres, Program that has been run) over blocks of [3, P, K]."""
+    """Iterator of (first centre, number of centres, Program that was run for them) over blocks of [3, P, K]."""
     n_centers, n_neighbors = vec.shape[1:]
     size = min(n_centers, BLOCK_CUDA if vec.is_cuda else BLOCK)
     if not size:
         return
-    program = Program(kernel(twojmax, vec.dtype, vec.device), size, n_neighbors, with_backward)
-    program.sphere.zero_()
-    program.weight.zero_()
-    if with_backward:
-        program.of_components.zero_()
+    run = program(get_ident(), twojmax, vec.dtype, vec.device, size, n_neighbors, with_backward)
     for start in range(0, n_centers, size):
         part = slice(start, start + size)
-        used = min(size, n_centers - start)
-        shells.on_sphere(vec[:, part], kind[part], program.sphere[:, :, :used], program.weight[:used])
-        program.forward()
-        yield start, used, program
+        used = min(size, n_centers - start)         # what the other rows hold does not matter
+        shells.on_sphere(vec[:, part], kind[part], run.sphere[:, :, :used], run.weight[:used])
+        run.forward()
+        yield start, used, run
 
 
 @dataclass(frozen=True)

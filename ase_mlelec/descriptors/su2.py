@@ -366,3 +366,9 @@ class Program:
 def kernel(twojmax, dtype, device):
     """The Kernel, made once."""
     return Kernel(twojmax, dtype, device)
+
+
+@lru_cache(maxsize=4)
+def program(thread, twojmax, dtype, device, n_centers, n_neighbors, with_backward):
+    """The Program of one thread, with its arrays, as the last call left it."""
+    return Program(kernel(twojmax, dtype, device), n_centers, n_neighbors, with_backward)

@@ -10,6 +10,7 @@ Sources: Thompson et al. 2015 (J. Comput. Phys. 285, 316); Lebedev and Laikov 19
 """
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.integrate import lebedev_rule
@@ -24,18 +25,18 @@ def triples(twojmax):
                      for j in range(j1 - j2, min(twojmax, j1 + j2) + 1, 2) if j >= j1])
 
 
+@lru_cache(maxsize=None)
 def element_polynomial(j, mb, ma):
-    """Power series in s = |a|^2 - |b|^2 of u_j[mb, ma] / (a^p b^q), for p >= 0."""
+    """Coefficients of the power series in s = |a|^2 - |b|^2 of u_j[mb, ma] / (a^p b^q), for p >= 0."""
     norm = math.sqrt(math.factorial(j - ma) * math.factorial(ma) / (math.factorial(j - mb) * math.factorial(mb)))
-    above, below = np.polynomial.Polynomial([0.5, 0.5]), np.polynomial.Polynomial([0.5, -0.5])    # |a|^2 and |b|^2
-    total = np.polynomial.Polynomial([0.0])
+    degree = (j - abs(ma + mb - j) - abs(mb - ma)) // 2
+    total = np.zeros(degree + 1)
     for i in range(max(0, ma - mb), min(j - mb, ma) + 1):
         weight = (-1)**i * math.comb(j - mb, i) * math.comb(mb, ma - i)
-        total += weight * above**(j - mb - i) * below**min(i, mb - ma + i)
-    coefficients = np.zeros((j - abs(ma + mb - j) - abs(mb - ma)) // 2 + 1)
-    found = norm * total.coef[:len(coefficients)]
-    coefficients[:len(found)] = found
-    return coefficients
+        above, below = j - mb - i, min(i, mb - ma + i)      # powers of |a|^2 = (1 + s)/2 and |b|^2 = (1 - s)/2
+        total += weight / 2**degree * np.convolve([math.comb(above, k) for k in range(above + 1)],
+                                                  [(-1)**k * math.comb(below, k) for k in range(below + 1)])
+    return norm * total
 
 
 def elements(twojmax):
