@@ -50,6 +50,15 @@ class Edges:
             yield slice(low, high), Edges(self.center[low:high] - start, self.neighbor[low:high],
                                           self.shift[low:high], self.vec[low:high], self.atoms[start:start + size])
 
+    def at_centers(self, rows):
+        """Some of the centres (Tensor of indices, ascending) with their edges."""
+        number = torch.full((self.n_centers,), -1, device=rows.device)
+        number[rows] = torch.arange(len(rows), device=rows.device)
+        center = number.index_select(0, self.center)
+        keep = (center >= 0).nonzero()[:, 0]
+        return Edges(center.index_select(0, keep), self.neighbor.index_select(0, keep), self.shift.index_select(0, keep),
+                     self.vec.T.index_select(1, keep).T, self.atoms.index_select(0, rows))
+
     def part(self, atoms, rows):
         """The edges ``rows`` (slice) of the structure with ``atoms`` (slice), counted from its first atom."""
         return Edges(self.center[rows] - atoms.start, self.neighbor[rows] - atoms.start, self.shift[rows],

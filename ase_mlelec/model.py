@@ -45,6 +45,14 @@ class Model(torch.nn.Module):
             raise InputError(f"got species {', '.join(chemical_symbols[z] for z in foreign)}; the model knows "
                              f"{', '.join(self.species)}; use or train a model with all species of the structure")
 
+    def is_center(self, numbers, *quantities):
+        """Tensor [N], bool: the atoms (numbers [N]) that have one of the quantities; all unless the heads name some."""
+        chosen = set()
+        for head in (self.heads[name] for name in quantities):
+            chosen |= set(getattr(head, "centers", range(len(self.species))))
+        wanted = torch.tensor([atomic_numbers[self.species[k]] for k in sorted(chosen)], device=numbers.device)
+        return torch.isin(numbers, wanted)
+
     def forward(self, system, edges, quantities=None):
         """dict of Tensor [C, ...], the quantities asked for (default all) of every centre."""
         environment = self.descriptor(system, edges)

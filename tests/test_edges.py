@@ -231,3 +231,15 @@ def test_cache_notices_other_structures(change):
         atoms = scattered(CELLS["needle"], True, seed=5)
     assert found_pairs(cache.edges(System.from_atoms(atoms))) == brute_force(atoms, CUTOFF)
     assert cache.n_builds == 2
+
+
+def test_some_of_the_centres():
+    """The same pairs in the same order, counted among the chosen centres."""
+    system = System.from_atoms(random_atoms("Si4O3", cell=[4.7, 6.0, 5.5]))
+    edges, rows = Edges.build(system, 4.0), torch.tensor([1, 4, 6])
+    part = edges.at_centers(rows)
+    keep = torch.isin(edges.center, rows)
+    assert torch.equal(part.atoms, rows) and torch.equal(rows[part.center], edges.center[keep])
+    for name in ("neighbor", "shift", "vec"):
+        assert torch.equal(getattr(part, name), getattr(edges, name)[keep])
+    assert edges.at_centers(rows[:0]).n_centers == len(edges.at_centers(rows[:0]).center) == 0

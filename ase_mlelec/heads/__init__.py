@@ -2,5 +2,7 @@
 from ase_mlelec.heads.base import Head
 from ase_mlelec.heads.scalar import ScalarHead
 from ase_mlelec.heads.spectrum import LDOSHead, SpectrumHead
+from ase_mlelec.heads.tensor import TensorHead
+from ase_mlelec.heads.vector import VectorHead
 
-__all__ = ["Head", "LDOSHead", "ScalarHead", "SpectrumHead"]
+__all__ = ["Head", "LDOSHead", "ScalarHead", "SpectrumHead", "TensorHead", "VectorHead"]

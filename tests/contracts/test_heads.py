@@ -1,17 +1,19 @@
 """The heads under the head contract."""
+import pytest
 import torch
 from small_models import ENERGIES, randomise_nets
 
 from ase_mlelec.descriptors import Environment
-from ase_mlelec.heads import ScalarHead, SpectrumHead
-from ase_mlelec.testing import HeadContract
+from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
+from ase_mlelec.testing import HeadContract, assert_close, random_rotation
 
 
 class TwoSpecies:
     def make_environment(self):
         generator = torch.Generator().manual_seed(3)
         return Environment(torch.randn(9, 6, generator=generator, dtype=torch.float64),
-                           torch.tensor([0, 1, 1, 0, 1, 0, 0, 0, 1]))
+                           torch.tensor([0, 1, 1, 0, 1, 0, 0, 0, 1]),
+                           torch.randn(9, 5, 3, generator=generator, dtype=torch.float64))
 
     def finished(self, head):
         randomise_nets(head.nets, 1.0, 0.3)
@@ -34,3 +36,71 @@ class TestSpeciesThatDoNotOccur(TwoSpecies, HeadContract):
     def make_head(self):
         torch.manual_seed(0)
         return self.finished(ScalarHead(5, 6, (8,)).double())
+
+
+class OfCentres(TwoSpecies, HeadContract):
+    """Heads that give tensors of the centres of some species."""
+
+    def test_turns_with_the_structure(self):
+        environment, head = self.make_environment(), self.make_head()
+        for rotation in (torch.as_tensor(random_rotation()), -torch.eye(3, dtype=torch.float64)):
+            turned = Environment(environment.features, environment.species, environment.frame @ rotation.T)
+            with torch.no_grad():
+                wanted = head(environment, None) @ rotation.T
+                if wanted.ndim == 3:
+                    wanted = rotation @ wanted
+                assert_close(head(turned, None), wanted, self.tolerance)
+
+    def test_only_the_chosen_go_through_the_nets(self):
+        environment, head = self.make_environment(), self.make_head()
+        rows = []
+        hooks = [net.register_forward_hook(lambda module, args, out: rows.append(len(out))) for net in head.nets.hidden]
+        values = head(environment, None)
+        chosen = torch.isin(environment.species, torch.tensor(head.centers))
+        assert sum(rows) == int(chosen.sum()) and len(rows) == len(hooks) == len(head.centers)
+        assert not values[~chosen].any() and bool(values[chosen].flatten(1).any(dim=1).all())
+
+    def test_is_linear_in_its_basis(self):
+        environment, head = self.make_environment(), self.make_head()
+        outputs = torch.randn(9, len(head.nets.scale), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        basis = head.basis(environment.frame)
+        wanted = (outputs.reshape(*outputs.shape, *[1] * (basis.ndim - 2)) * basis).sum(dim=1)
+        assert_close(head.contract(outputs, environment.frame), wanted, 1e-14)
+
+    def test_descriptor_without_rows(self):
+        environment = self.make_environment()
+        with pytest.raises(ValueError, match="descriptor without rows that turn.*; use DeepPotSE"):
+            self.make_head()(Environment(environment.features, environment.species), None)
+
+
+class TestVector(OfCentres):
+    def make_head(self):
+        torch.manual_seed(0)
+        return self.finished(VectorHead(2, 6, 5, (1,), (8, 8)).double())
+
+
+class TestTensor(OfCentres):
+    def make_head(self):
+        torch.manual_seed(0)
+        return self.finished(TensorHead(2, 6, 5, (1, 0), (8, 8), timestep=True).double())
+
+
+class TestFullTensor(OfCentres):
+    def make_head(self):
+        torch.manual_seed(0)
+        return self.finished(TensorHead(3, 6, 5, (2, 0), (8,), full=True).double())
+
+    def test_only_the_chosen_go_through_the_nets(self):
+        """Species 2 is chosen and does not occur."""
+        environment, head = self.make_environment(), self.make_head()
+        assert not head(environment, None)[environment.species == 1].any()
+
+    def test_is_symmetric_to_the_last_bit(self):
+        values = self.make_head()(self.make_environment(), None)
+        assert torch.equal(values, values.mT)
+
+
+@pytest.mark.parametrize("centers", [(), (2,), (0, -1)])
+def test_centres_that_do_not_exist(centers):
+    with pytest.raises(ValueError, match="got centers .* need indices of some of the 2 species; correct them"):
+        VectorHead(2, 6, 5, centers)

@@ -1,0 +1,71 @@
+"""Vectors of chosen centres, such as the displacement of the Wannier centroid from its atom."""
+import torch
+
+from ase_mlelec.heads.base import FittingNets, Head
+
+
+class CentreHead(Head):
+    """Base of heads that give tensors of the centres of chosen species, and zero for all others.
+
+        value = sum_o F_o(D) B_o(T)
+
+    with F the fitting net of the centre's species and B what a subclass makes of the rows T that turn with the structure.
+
+    n_rows : M, the rows of ``Environment.frame``
+    centers : indices of the species whose atoms have a value; only those go through the nets
+    n_out : number of the B_o
+    """
+
+    def __init__(self, n_species, n_features, n_rows, centers, widths, timestep, n_out):
+        super().__init__()
+        if not centers or not set(centers) <= set(range(n_species)):
+            raise ValueError(f"got centers {list(centers)}, need indices of some of the {n_species} species; correct them")
+        self.n_species, self.n_features, self.n_rows = n_species, n_features, n_rows
+        self.centers, self.widths, self.timestep = tuple(centers), tuple(widths), timestep
+        self.nets = FittingNets(len(self.centers), n_features, self.widths, n_out, timestep)
+        place = torch.full((n_species,), -1)
+        place[list(self.centers)] = torch.arange(len(self.centers))
+        self.register_buffer("place", place, persistent=False)
+
+    def arguments(self):
+        return dict(n_species=self.n_species, n_features=self.n_features, n_rows=self.n_rows,
+                    centers=list(self.centers), widths=list(self.widths), timestep=self.timestep)
+
+    def basis(self, frame):
+        """Tensor [C, n_out, 3 ...], what the outputs of the nets multiply."""
+        raise NotImplementedError(f"{type(self).__name__} must define basis(frame)")
+
+    def contract(self, outputs, frame):
+        """Tensor [C, 3 ...], outputs [C, n_out] of the nets times ``basis``."""
+        raise NotImplementedError(f"{type(self).__name__} must define contract(outputs, frame)")
+
+    def forward(self, environment, edges):
+        if environment.frame is None:
+            raise ValueError(f"{type(self).__name__} got a descriptor without rows that turn with the structure; "
+                             "use DeepPotSE")
+        place = self.place[environment.species]
+        rows = (place >= 0).nonzero()[:, 0]
+        if len(rows) == len(place):
+            return self.contract(self.nets(environment.features, place), environment.frame)
+        features, place, frame = (t.index_select(0, rows) for t in (environment.features, place, environment.frame))
+        values = self.contract(self.nets(features, place), frame)
+        return values.new_zeros(len(environment.species), *values.shape[1:]).index_copy(0, rows, values)
+
+
+class VectorHead(CentreHead):
+    """Vectors [C, 3], w = sum_j F_j(D) T_j, with T_j the j-th row of ``Environment.frame`` [C, M, 3].
+
+    Trained on displacements of Wannier centroids from their atoms it gives these, in Å.
+
+    Source: Zhang et al. 2020, the equation after Eq. (5).
+    """
+    quantity = "dipole"
+
+    def __init__(self, n_species, n_features, n_rows, centers, widths=(240, 240, 240), timestep=False):
+        super().__init__(n_species, n_features, n_rows, centers, widths, timestep, n_rows)
+
+    def basis(self, frame):
+        return frame
+
+    def contract(self, outputs, frame):
+        return (outputs[:, None] @ frame)[:, 0]
