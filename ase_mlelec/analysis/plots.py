@@ -1,9 +1,10 @@
-"""Figures of densities of states and of runs.
+"""Figures of densities of states, of spectra and of runs.
 
 Every ``plot_*`` function draws into the Axes it is given and returns it; titles, limits, legends and files are the
 caller's.  ``melting_figure`` arranges some of them into a page.
 """
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 COLOURS = ("#1f5a8a", "#e0a030", "#c8343f", "#3f8f6b", "#7a5195", "#666666")
@@ -227,6 +228,48 @@ def plot_slice(ax, field, cell, label, **mesh):
     drawn = ax.pcolormesh(i * np.linalg.norm(a) + k * (b @ along), k * across, plane, shading="gouraud", **mesh)
     ax.set(aspect="equal", xlabel="x (Å)", ylabel="y (Å)")
     ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.015)
+    return ax
+
+
+def plot_spectrum(ax, wavenumbers, values, error=None, *, ylabel=r"$\alpha n$ (1000 cm$^{-1}$)", **line):
+    """A vibrational spectrum over the wavenumber, with its standard error as a band.
+
+    wavenumbers : array [K], cm^-1
+    values, error : arrays [K], in the unit of ylabel, such as an absorption in 1000 cm^-1
+    line : keywords of ``Axes.plot``, such as label and color
+
+    Source: after Zhang et al. 2020, Fig. 2.
+    """
+    drawn, = ax.plot(wavenumbers, values, **line)
+    if error is not None:
+        ax.fill_between(wavenumbers, np.subtract(values, error), np.add(values, error), color=drawn.get_color(),
+                        alpha=SHADE, lw=0)
+    ax.set(xlabel="wavenumber (cm$^{-1}$)", ylabel=ylabel)
+    ax.margins(x=0)
+    return ax
+
+
+def plot_stack(ax, x, curves, labels, *, cmap="viridis"):
+    """Curves above each other, such as spectra at several pressures, each on a base line of its own.
+
+    x : array [K]
+    curves : arrays [n, K], drawn from the bottom to the top in one unit; the base lines are as far apart as the mean
+        curve is high
+    labels : sequence [n] of str, written at the right end of each curve
+
+    Source: after Zhang et al. 2020, Figs. 1, 3.
+    """
+    curves = np.asarray(curves, dtype=float)
+    step = curves.max(axis=1).mean()
+    colours = colormaps[cmap](np.linspace(0, 0.85, len(curves)))
+    for k, (curve, label, colour) in enumerate(zip(curves, labels, colours, strict=True)):
+        ax.plot(x, curve + k * step, color=colour, lw=1.3, zorder=3 + len(curves) - k)
+        ax.axhline(k * step, color="0.8", lw=0.6, zorder=0)
+        ax.annotate(label, (1, k * step + curve[-1]), xycoords=("axes fraction", "data"), xytext=(-3, 3), ha="right",
+                    textcoords="offset points", fontsize="small", color=colour)
+    ax.set_yticks([])
+    ax.set_ylim(-0.05 * step, (curves + step * np.arange(len(curves))[:, None]).max() + 0.1 * step)
+    ax.margins(x=0)
     return ax
 
 

@@ -127,6 +127,32 @@ def test_slice_is_where_the_cell_is(ax, tmp_path):
     assert is_drawn(ax.figure, tmp_path / "slice.png")
 
 
+def test_spectrum(ax, tmp_path):
+    nu = np.linspace(0, 4000, 50)
+    assert plots.plot_spectrum(ax, nu, np.sin(nu / 900)**2, 0.1 * np.ones(50), label="H2O", color="k") is ax
+    plots.plot_spectrum(ax, nu, np.cos(nu / 900)**2)
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), np.cos(nu / 900)**2)
+    band, = ax.collections
+    assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(np.max(np.sin(nu / 900)**2) + 0.1)
+    assert "cm" in ax.get_xlabel() and "cm" in ax.get_ylabel() and ax.get_xlim() == (0, 4000)
+    assert is_drawn(ax.figure, tmp_path / "spectrum.png")
+
+
+def test_stack(ax, tmp_path):
+    x, curves = np.linspace(0, 3, 7), np.random.default_rng(0).random((4, 7))
+    assert plots.plot_stack(ax, x, curves, ["20 GPa", "40 GPa", "60 GPa", "80 GPa"]) is ax
+    drawn = np.array([line.get_ydata() for line in ax.lines[::2]])
+    base = np.array([line.get_ydata()[0] for line in ax.lines[1::2]])
+    np.testing.assert_allclose(drawn - base[:, None], curves)
+    np.testing.assert_allclose(np.diff(base), curves.max(axis=1).mean())
+    assert ax.get_ylim()[0] < 0 and ax.get_ylim()[1] > drawn.max()
+    assert [(text.get_text(), text.xy[1]) for text in ax.texts] == [
+        (f"{20 * k + 20} GPa", base[k] + curves[k, -1]) for k in range(4)]
+    assert is_drawn(ax.figure, tmp_path / "stack.png")
+    with pytest.raises(ValueError):
+        plots.plot_stack(ax, x, curves, ["20 GPa"])
+
+
 def test_components(ax, tmp_path):
     scores = np.random.default_rng(0).normal(size=(3, 20, 2))
     assert plots.plot_components(ax, scores, scores[..., 0], "$Q$ (states/eV)") is ax
