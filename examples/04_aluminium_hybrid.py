@@ -43,7 +43,8 @@ def draw_variances(axes, snapshots):
     spectra = [snapshot.ldos[::len(snapshot.ldos) // 400][:400] for snapshot in snapshots]
     parts = ados.principal_components(spectra)
     for k, values in enumerate(parts.scores(spectra).var(axis=1).T):
-        boxes = {kind: [v for v, name in zip(values, snapshots.groups) if name.startswith(kind)] for kind in PHASES}
+        boxes = {kind.replace("-4-", "\n"): [v for v, name in zip(values, snapshots.groups) if name.startswith(kind)]
+                 for kind in PHASES}
         plot_variances(axes[k], boxes, f"variance of component {k + 1} (eV$^{{-2}}$ Å$^{{-6}}$)")
         axes[k].set_title(f"{100 * parts.explained_variance[k]:.0f} % of the variance of the LDOS", fontsize="medium")
 
