@@ -148,6 +148,11 @@ def dielectric_constant(dipoles, temperature, volume, electronic=1.0):
 
 # Series
 
+def finest_resolution(duration_fs):
+    """The finest resolution that a trajectory allows, cm^-1: one wave in its duration, fs."""
+    return units.CM / (units.SPEED_OF_LIGHT * duration_fs)
+
+
 def in_order(times, *series):
     """Bring frames into the order of time, however a file has them.
 
@@ -241,7 +246,7 @@ def _correlation(series, width, timestep, difference):
 
 def _resolution(resolution, duration):
     """Resolution in cm^-1: what was asked for, if the trajectory is long enough, or a good one."""
-    smallest = units.CM / (units.SPEED_OF_LIGHT * duration)
+    smallest = finest_resolution(duration)
     if resolution is None:
         return (2 * smallest).clamp(min=_RESOLUTION)
     _check_positive("cm^-1", resolution=resolution)

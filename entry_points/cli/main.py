@@ -16,6 +16,7 @@ COMMANDS = {
     "test": "errors of a model on a data set",
     "predict": "evaluate a model on structures and write the results",
     "dos": "density of states, Fermi level and gap of a structure",
+    "ir": "infrared spectrum of a trajectory with dipoles",
 }
 
 

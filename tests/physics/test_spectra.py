@@ -149,6 +149,14 @@ def test_defaults_fit_the_trajectory():
     np.testing.assert_array_equal(*same)
 
 
+def test_finest_resolution():
+    finest = spectra.finest_resolution(STEP * 2000)
+    assert finest == pytest.approx(1 / (si.c * 100 * STEP * 2000 * si.femto), rel=1e-12)
+    spectra.infrared(DIPOLES[:2001], STEP, TEMPERATURE, VOLUME, resolution=finest * (1 + 1e-9))
+    with pytest.raises(ValueError, match="run 1.0 times as long"):
+        spectra.infrared(DIPOLES[:2000], STEP, TEMPERATURE, VOLUME, resolution=finest * 0.999)
+
+
 def test_a_million_frames_in_seconds():
     series = np.random.default_rng(5).normal(size=(1_000_000, 3))
     start = time.process_time()

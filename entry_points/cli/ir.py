@@ -1,0 +1,106 @@
+"""``mlelec ir``"""
+HELP = "Infrared spectrum of a trajectory with dipoles: alpha(omega) n(omega) as a table and a picture."
+BLOCKS = 5      # of the trajectory, for the standard error
+
+
+def add_arguments(parser):
+    parser.add_argument("file", metavar="FILE", help="HDF5 file of an ElectronicRecorder with the quantities dipole "
+                        "and cell, or a trajectory that ASE reads, with dipoles")
+    parser.add_argument("--timestep", type=float, metavar="FS", help="time between frames, fs; not needed where the "
+                        "file has the time: recorded, or as info['time'] in fs")
+    parser.add_argument("--temperature", type=float, metavar="K", help="default: the mean temperature in the file")
+    parser.add_argument("--resolution", type=float, default=20.0, help="width of a sharp line, cm^-1 (%(default)s)")
+    parser.add_argument("--max-wavenumber", type=float, default=4000.0, help="end of the spectrum, cm^-1 (%(default)s)")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the spectrum with its standard error")
+    parser.add_argument("--csv", metavar="FILE", help="write wavenumbers, alpha n and its standard error, cm^-1")
+
+
+def run(arguments):
+    import numpy as np
+
+    from ase_mlelec.physics import dipole, spectra
+
+    read = read_recorded if arguments.file.endswith((".h5", ".hdf5")) else read_trajectory
+    times, dipoles, cells, temperatures = read(arguments.file)
+    if arguments.timestep is not None:
+        times = arguments.timestep * np.arange(len(dipoles))
+    temperature = float(np.mean(temperatures)) if arguments.temperature is None else arguments.temperature
+    for name, missing in ("timestep", times is None), ("temperature", not temperature > 0):
+        if missing:
+            raise ValueError(f"{arguments.file}: got no {name.replace('step', '')} of the frames; give --{name}")
+    step, dipoles, cells = spectra.in_order(times, dipoles, cells)
+    dipoles = dipole.in_mean_cell(dipole.unwrap(dipoles, cells), cells)
+    volume = float(np.abs(np.linalg.det(cells)).mean())
+
+    def absorption(part):
+        return spectra.infrared(part, step, temperature, volume, max_wavenumber=arguments.max_wavenumber,
+                                resolution=arguments.resolution)
+
+    wavenumbers, alpha_n = absorption(dipoles)
+    error = None
+    if spectra.finest_resolution((len(dipoles) // BLOCKS - 1) * step) <= arguments.resolution:
+        error = spectra.block_error(lambda part: absorption(part)[1], dipoles, BLOCKS)[1]
+    print(f"{len(dipoles)} frames every {step:g} fs, {temperature:.0f} K, {volume:.1f} Å^3: largest at "
+          f"{wavenumbers[alpha_n.argmax()]:.0f} cm^-1, alpha n = {alpha_n.max():.4g} cm^-1"
+          + ("; too short for error bars" if error is None else ""))
+    if arguments.csv:
+        write_table(arguments.csv, wavenumbers, alpha_n, error)
+    if arguments.plot:
+        plot(arguments.plot, wavenumbers, alpha_n, error)
+
+
+def read_recorded(path):
+    """Times fs (or None), dipoles, cells and temperatures (or nan) of the frames of an ElectronicRecorder."""
+    from ase_mlelec.analysis.trajectory import ResultFile
+
+    rows = ResultFile(path)
+    for name in ("dipole", "cell"):
+        if name not in rows:
+            raise ValueError(f"{path}: got the quantities {', '.join(rows)}, need {name}; record "
+                             "quantities=('dipole', 'cell', 'temperature')")
+    return (rows["time"] if "time" in rows else None, rows["dipole"], rows["cell"],
+            rows["temperature"] if "temperature" in rows else float("nan"))
+
+
+def read_trajectory(path):
+    """As read_recorded, of a trajectory: dipoles of its calculators, times in info, temperatures of its momenta."""
+    import numpy as np
+    from ase.io import iread
+
+    times, dipoles, cells, temperatures = [], [], [], []
+    for frame, atoms in enumerate(iread(path)):
+        found = None if atoms.calc is None else atoms.calc.results.get("dipole")
+        if found is None:
+            raise ValueError(f"{path}: got no dipole in frame {frame}, need one in every frame; run it with a "
+                             "calculator that has dipoles, or record them with ElectronicRecorder")
+        dipoles.append(found)
+        cells.append(atoms.cell.array)
+        times.append(atoms.info.get("time"))
+        temperatures.append(atoms.get_temperature() if atoms.has("momenta") else float("nan"))
+    return None if None in times else times, np.array(dipoles), np.array(cells), temperatures
+
+
+def write_table(path, wavenumbers, alpha_n, error):
+    import numpy as np
+
+    from ase_mlelec.io.atomic import replacing
+
+    columns = {"wavenumber_per_cm": wavenumbers, "alpha_n_per_cm": alpha_n}
+    if error is not None:
+        columns["standard_error_per_cm"] = error
+    with replacing(path) as partial:
+        np.savetxt(partial, np.column_stack(list(columns.values())), fmt="%.6g", delimiter=",", comments="",
+                   header=",".join(columns))
+
+
+def plot(path, wavenumbers, alpha_n, error):
+    from matplotlib.figure import Figure
+
+    from ase_mlelec.analysis.plots import COLOURS, plot_spectrum
+    from ase_mlelec.io.atomic import replacing
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    plot_spectrum(figure.add_subplot(), wavenumbers, alpha_n / 1000, None if error is None else error / 1000,
+                  color=COLOURS[0])
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150)
