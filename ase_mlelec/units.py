@@ -12,6 +12,7 @@ COULOMB = HARTREE * BOHR        # eV Å: e²/(4π ε_0), the energy of two charg
 CM = 1e8                        # Å
 SPEED_OF_LIGHT = 2997.92458     # Å/fs
 PLANCK = 4.135667696923859      # eV fs: h, not ħ
+SIEMENS_PER_METRE = 1 / 1.602176634e6   # e²/(eV fs Å) per S/m
 
 HARTREE_PER_BOHR = HARTREE / BOHR       # eV/Å
 HARTREE_PER_BOHR3 = HARTREE / BOHR**3   # eV/Å^3

@@ -1,0 +1,408 @@
+"""Tight-binding Hamiltonians: H(k) from H(R), eigenstates, velocities, levels, density of states, projections.
+
+H(k) = Σ_R exp(2πi k·R) H(R) with k and R in reduced coordinates: the phase knows lattice vectors only, not the
+centres of the functions.  Energies do not depend on that choice.  Functions here take and return NumPy arrays; the work
+is done by PyTorch on the device of choice.
+"""
+import functools
+
+import numpy as np
+import scipy.sparse
+import torch
+from scipy.special import expit
+
+from ase_mlelec import units
+from ase_mlelec.physics.arrays import check_finite
+
+HERMITIAN = 1e-4            # eV; H(R) and H(-R)† may differ by as much, e.g. in the last digits of a file
+DEGENERATE = 1e-6           # eV; closer levels are treated as one subspace
+_CHUNK = 2**24              # complex numbers in the matrices of one batch of k points: 256 MB
+_FLAT = 1e-13               # electrons per state that count as none, as in physics.fermi
+_DENSE_FILL = 0.2           # share of elements that are not zero; above it dense products are faster
+
+
+class BlochSum:
+    """A(k) = Σ_R exp(2πi k·R) A(R) for matrices with A(-R) = A(R)†.
+
+    The lower triangles of all A(R) share one sparsity pattern, the union over R.  Their values at many k are one
+    product of the phases with the table of A(R) on that pattern, and A(k) is Hermitian by construction.
+
+    r_vectors : array [R, 3], integers, every R with its -R
+    matrices : array [R, W, W], or sequence of R sparse matrices, eV; rounding is averaged out, (A(R) + A(-R)†)/2
+
+    Raises ValueError for shapes that do not match, NaN, lattice vectors given twice, and H(R) that differs from H(-R)†
+    by more than 1e-4 eV.
+    """
+
+    def __init__(self, r_vectors, matrices):
+        r_vectors, stacked = _stack(r_vectors, matrices)
+        self.size = stacked.shape[1]
+        self.r_vectors, self.stacked = _hermitian(r_vectors, stacked)
+        deviation = abs(self.stacked - _rows_of(stacked, r_vectors, self.r_vectors)).max()
+        if 2 * deviation > HERMITIAN:
+            raise ValueError(f"matrices: got H(R) and H(-R)† that differ by {2 * deviation:.3g} eV, need a Hermitian "
+                             "Hamiltonian; average them with physics.tight_binding.hermitian_part if that is intended")
+        self.is_real = not np.iscomplexobj(self.stacked.data) or not self.stacked.data.imag.any()
+        if self.is_real:
+            self.stacked = self.stacked.real
+
+    @property
+    def matrices(self):
+        """A(R), [R, W, W]: a dense array where a fifth of it is not zero, else a list of CSR matrices."""
+        return self.toarray() if self.stacked.nnz > _DENSE_FILL * np.prod(self.stacked.shape) else self.tolist()
+
+    def toarray(self):
+        """A(R), dense array [R, W, W]."""
+        return self.stacked.toarray().reshape(-1, self.size, self.size)
+
+    def tolist(self):
+        """A(R), list of R CSR matrices [W, W]."""
+        return [self.stacked[start:start + self.size] for start in range(0, self.stacked.shape[0], self.size)]
+
+    @functools.cached_property
+    def _table(self):
+        """(pattern [P] as row*W + column of the lower triangle, values: tensor [R, P], or CSR [P, R] where mostly 0)"""
+        elements = self.stacked.tocoo()
+        which, row = np.divmod(elements.row.astype(np.int64), self.size)
+        lower = row >= elements.col
+        pattern, place = np.unique(row[lower] * self.size + elements.col[lower], return_inverse=True)
+        shape = len(pattern), len(self.r_vectors)
+        table = scipy.sparse.csr_array((elements.data[lower], (place, which[lower])), shape)
+        if table.nnz > _DENSE_FILL * np.prod(table.shape):
+            return pattern, torch.from_numpy(np.ascontiguousarray(table.toarray().T))
+        return pattern, table
+
+    @functools.cached_property
+    def _csr(self):
+        """(indices, indptr, order) of the full matrix: its data are (values, conjugate values)[order]."""
+        pattern = self._table[0]
+        row, column = np.divmod(pattern, self.size)
+        mirrored = np.flatnonzero(row != column)
+        rows, columns = np.concatenate([row, column[mirrored]]), np.concatenate([column, row[mirrored]])
+        order = np.lexsort((columns, rows))
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=self.size))])
+        order = np.concatenate([np.arange(len(pattern)), len(pattern) + mirrored])[order]
+        return columns[np.argsort(rows * self.size + columns)], indptr, order
+
+    @functools.cached_property
+    def _diagonal(self):
+        """Where the pattern is on the diagonal."""
+        row, column = np.divmod(self._table[0], self.size)
+        return torch.from_numpy(np.flatnonzero(row == column))
+
+    def _values(self, kpts, device, vectors=None):
+        values = self._product(kpts, device, vectors)
+        torch.view_as_real(values)[..., 1].index_fill_(1, self._diagonal.to(device), 0.0)    # zero but for rounding
+        return values
+
+    def _product(self, kpts, device, vectors):
+        """Values on the pattern, tensor [K, P]; with vectors [R] each A(R) is multiplied by i times its entry."""
+        turns = torch.from_numpy(kpts).to(device) @ torch.from_numpy(self.r_vectors.T.astype(float)).to(device)
+        angle = 2 * torch.pi * (turns - turns.round())
+        real, imaginary = angle.cos(), angle.sin()
+        if vectors is not None:
+            vectors = torch.from_numpy(vectors).to(device)
+            real, imaginary = -imaginary * vectors, real * vectors
+        table = self._table[1]
+        if not isinstance(table, torch.Tensor):     # SciPy: PyTorch's sparse products are slower than its dense ones
+            real, imaginary = (np.ascontiguousarray(part.cpu().numpy().T) for part in (real, imaginary))
+            value = table @ real + 1j * (table @ imaginary)
+            return torch.from_numpy(np.ascontiguousarray(value.T)).to(device)
+        table = table.to(device)
+        if self.is_real:
+            return torch.complex(real @ table, imaginary @ table)
+        return torch.complex(real, imaginary) @ table
+
+    def lower(self, kpts, device="cpu", vectors=None):
+        """A(k) with zeros above the diagonal, which eigensolvers do not look at: tensor [K, W, W]."""
+        values = self._values(kpts, device, vectors)
+        pattern = self._table[0]
+        matrix = torch.zeros(len(kpts), self.size * self.size, dtype=torch.complex128, device=device)
+        if len(kpts):
+            matrix[:, torch.from_numpy(pattern).to(device)] = values
+        return matrix.reshape(-1, self.size, self.size)
+
+    def dense(self, kpts, device="cpu", vectors=None):
+        """A(k), tensor [K, W, W]; with vectors [R] the sum of i vectors_R exp(2πi k·R) A(R)."""
+        lower = self.lower(kpts, device, vectors)
+        return lower + lower.tril(-1).mH
+
+    def gradient(self, kpts, cell, device="cpu"):
+        """dA/dk, tensor [K, 3, W, W], eV Å, k in 1/Å including the 2π."""
+        vectors = self.r_vectors @ np.asarray(cell, dtype=float)
+        return torch.stack([self.dense(kpts, device, vectors[:, axis].copy()) for axis in range(3)], dim=1)
+
+    def sparse(self, k):
+        """A(k) at one point [3], CSR [W, W]; real where A(R) is real and -k equals k."""
+        values = self._values(np.asarray(k, dtype=float)[None], "cpu")[0].numpy()
+        if self.is_real and _is_invariant(k):
+            values = values.real.copy()
+        indices, indptr, order = self._csr
+        return scipy.sparse.csr_array((np.concatenate([values, values.conj()])[order], indices, indptr),
+                                      (self.size, self.size))
+
+
+def hermitian_part(r_vectors, matrices):
+    """(A(R) + A(-R)†)/2 of matrices that are not Hermitian, such as predictions of i -> j and j -> i by themselves.
+
+    r_vectors : array [R, 3], integers
+    matrices : array [R, W, W], or sequence of R sparse matrices
+
+    Returns (r_vectors [R', 3] with -R for every R, matrices: list of R' CSR matrices).
+
+    Raises ValueError for shapes that do not match, NaN, and lattice vectors given twice.
+    """
+    r_vectors, stacked = _stack(r_vectors, matrices)
+    size = stacked.shape[1]
+    r_vectors, stacked = _hermitian(r_vectors, stacked)
+    return r_vectors, [stacked[start:start + size] for start in range(0, stacked.shape[0], size)]
+
+
+def from_elements(n_vectors, size, which, row, column, values):
+    """List of n_vectors CSR matrices [W, W] from their elements [M]: lattice vector, row, column, value (added up)."""
+    stacked = scipy.sparse.csr_array((values, (which * size + row, column)), (n_vectors * size, size))
+    return [stacked[start:start + size] for start in range(0, n_vectors * size, size)]
+
+
+def _stack(r_vectors, matrices):
+    """(r_vectors [R, 3] as integers, CSR [R W, W] of all matrices below each other), checked."""
+    given = np.asarray(r_vectors)
+    if given.ndim != 2 or given.shape[1] != 3 or not len(given) or (given != np.round(given)).any():
+        raise ValueError(f"r_vectors: got shape {list(given.shape)}, need integers [R, 3]; use reduced coordinates")
+    r_vectors = given.astype(np.int64)
+    if len(np.unique(r_vectors, axis=0)) < len(r_vectors):
+        raise ValueError("r_vectors: got a lattice vector twice, need each once; add its matrices up")
+    shapes = {tuple(matrix.shape) for matrix in matrices}
+    if len(matrices) != len(r_vectors) or len(shapes) != 1 or len(set(*shapes)) != 1 or len(*shapes) != 2:
+        raise ValueError(f"matrices: got {len(matrices)} of shapes {sorted(shapes)}, need {len(r_vectors)} that are "
+                         "[W, W]; give one square matrix per lattice vector")
+    size = shapes.pop()[0]
+    if isinstance(matrices, np.ndarray):
+        stacked = scipy.sparse.csr_array(matrices.reshape(-1, size))
+    else:
+        stacked = scipy.sparse.csr_array(scipy.sparse.vstack([scipy.sparse.csr_array(matrix) for matrix in matrices]))
+    stacked = stacked.astype(np.complex128 if np.iscomplexobj(stacked.data) else np.float64)
+    check_finite(matrices=torch.from_numpy(stacked.data))
+    return r_vectors, stacked
+
+
+def _rows_of(stacked, r_vectors, wanted):
+    """Stacked matrices in the order of other lattice vectors [R', 3]; zero for those that are missing."""
+    size = stacked.shape[1]
+    order = {tuple(r): index for index, r in enumerate(wanted.tolist())}
+    which = np.array([order[tuple(r)] for r in r_vectors.tolist()])
+    elements = stacked.tocoo()
+    index, row = np.divmod(elements.row.astype(np.int64), size)
+    place = which[index] * size + row
+    return scipy.sparse.csr_array((elements.data, (place, elements.col)), (len(wanted) * size, size))
+
+
+def _hermitian(r_vectors, stacked):
+    """(all of ±R sorted, the Hermitian part of stacked matrices in that order)"""
+    size = stacked.shape[1]
+    wanted = np.unique(np.concatenate([r_vectors, -r_vectors]), axis=0)     # sorted: -R is as far from the other end
+    stacked = _rows_of(stacked, r_vectors, wanted)
+    elements = stacked.tocoo()
+    which, row = np.divmod(elements.row.astype(np.int64), size)
+    opposite = (len(wanted) - 1 - which) * size + elements.col
+    adjoint = scipy.sparse.csr_array((elements.data.conj(), (opposite, row)), stacked.shape)
+    return wanted, scipy.sparse.csr_array(0.5 * (stacked + adjoint))
+
+
+def check_kpts(kpts):
+    """Array [K, 3] of floats, or ValueError."""
+    kpts = np.asarray(kpts, dtype=float)
+    if kpts.ndim != 2 or kpts.shape[1] != 3:
+        raise ValueError(f"kpts: got shape {list(kpts.shape)}, need [K, 3] in reduced coordinates; write [[0, 0, 0]] "
+                         "for one point")
+    if not np.isfinite(kpts).all():
+        raise ValueError("kpts: got NaN or infinity, need finite reduced coordinates")
+    return kpts
+
+
+def _is_invariant(kpts):
+    """Whether -k equals k up to a reciprocal lattice vector."""
+    return (2 * np.asarray(kpts) % 1 == 0).all(-1)
+
+
+def _batches(kpts, size, n_matrices=1):
+    """Slices of k points whose matrices fit in memory."""
+    step = max(1, int(_CHUNK // (n_matrices * size * size)))
+    return (slice(start, start + step) for start in range(0, len(kpts), step))
+
+
+# Eigenstates
+
+def eigenvalues(bloch, kpts, device="cpu"):
+    """All energies at k points, array [K, W], eV, ascending.
+
+    bloch : BlochSum, H(R) in eV
+    kpts : array [K, 3], reduced coordinates
+    """
+    kpts = check_kpts(kpts)
+    energies = np.empty((len(kpts), bloch.size))
+    real = _is_invariant(kpts) & bloch.is_real      # a real matrix takes a quarter of the time
+    for kind in (False, True):
+        rows = np.flatnonzero(real == kind)
+        for batch in _batches(rows, bloch.size):
+            matrix = bloch.lower(kpts[rows[batch]], device)
+            energies[rows[batch]] = torch.linalg.eigvalsh(matrix.real.contiguous() if kind else matrix).cpu().numpy()
+    return energies
+
+
+def eigenstates(bloch, kpts, device="cpu"):
+    """Energies [K, W], eV, ascending, and states [K, W, W], one per column in the basis of the functions."""
+    kpts = check_kpts(kpts)
+    found = [torch.linalg.eigh(bloch.lower(kpts[batch], device)) for batch in _batches(kpts, bloch.size, 2)]
+    return tuple(torch.cat([pair[i] for pair in found]).cpu().numpy() for i in (0, 1))
+
+
+def velocity_matrices(bloch, kpts, cell, device="cpu"):
+    """Energies and the operator dH/dk between the states.
+
+    bloch : BlochSum, H(R) in eV
+    kpts : array [K, 3], reduced coordinates
+    cell : array [3, 3], Å, rows
+
+    Returns (energies [K, W], eV, ascending; states [K, W, W]; matrices [K, 3, W, W], eV Å, <m|dH/dk|n>).
+
+    Keep K small: there are 3 K matrices.
+    """
+    kpts = check_kpts(kpts)
+    energies, states = torch.linalg.eigh(bloch.lower(kpts, device))
+    matrices = states.mH[:, None] @ bloch.gradient(kpts, cell, device) @ states[:, None]
+    return energies.cpu().numpy(), states.cpu().numpy(), matrices.cpu().numpy()
+
+
+def velocities(bloch, kpts, cell, device="cpu"):
+    """Slopes of the bands, dE/dk in eV Å, k in 1/Å including the 2π; divide by ħ for a velocity.
+
+    Levels that are degenerate (to 1e-6 eV) split along each direction on its own: their slopes are the eigenvalues of
+    dH/dk within their subspace, ascending.
+
+    bloch : BlochSum, H(R) in eV
+    kpts : array [K, 3], reduced coordinates
+    cell : array [3, 3], Å, rows
+
+    Returns (energies [K, W], eV, ascending; slopes [K, W, 3], eV Å).
+
+    Source: Hellmann-Feynman theorem; Wang et al. 2006, Phys. Rev. B 74, 195118, Eq. (27).
+    """
+    kpts = check_kpts(kpts)
+    energies, slopes = np.empty((len(kpts), bloch.size)), np.empty((len(kpts), bloch.size, 3))
+    for batch in _batches(kpts, bloch.size, 12):
+        energies[batch], _, matrices = velocity_matrices(bloch, kpts[batch], cell, device)
+        slopes[batch] = np.einsum("kann->kna", matrices).real
+        for k, start, stop in _subspaces(energies[batch]):
+            block = matrices[k, :, start:stop, start:stop]
+            slopes[batch][k, start:stop] = np.linalg.eigvalsh(block).T
+    return energies, slopes
+
+
+def _subspaces(energies):
+    """(k, first, last + 1) of the groups of degenerate levels, each level of a group close to the next."""
+    close = np.diff(energies, axis=1) < DEGENERATE
+    for k in np.flatnonzero(close.any(1)):
+        groups = np.split(np.arange(energies.shape[1]), np.flatnonzero(~close[k]) + 1)
+        yield from ((int(k), int(group[0]), int(group[-1]) + 1) for group in groups if len(group) > 1)
+
+
+def projections(bloch, kpts, groups, device="cpu"):
+    """Weight of groups of functions, such as layers or orbitals, in every state ("fat bands").
+
+    bloch : BlochSum, H(R) in eV
+    kpts : array [K, 3], reduced coordinates
+    groups : sequence of index arrays into the W functions; a partition of them gives weights that add up to 1
+
+    Returns (energies [K, W], eV, ascending; weights [K, W, len(groups)]).
+
+    Within a degenerate level only the sum over its states means something.
+
+    Raises ValueError for an index that is no function.
+    """
+    kpts = check_kpts(kpts)
+    groups = [np.atleast_1d(group) for group in groups]
+    for group in groups:
+        if len(group) and not (0 <= group.min() and group.max() < bloch.size):
+            raise ValueError(f"groups: got index {group.min()} to {group.max()}, need 0 to {bloch.size - 1}; count the "
+                             "functions from zero")
+    energies, weights = [], []
+    for batch in _batches(kpts, bloch.size, 3):
+        level, states = torch.linalg.eigh(bloch.lower(kpts[batch], device))
+        share = (states.real**2 + states.imag**2)
+        weights.append(torch.stack([share[:, group].sum(1) for group in groups], dim=-1).cpu().numpy())
+        energies.append(level.cpu().numpy())
+    return np.concatenate(energies), np.concatenate(weights)
+
+
+# Levels
+
+def occupations(energies, mu, temperature):
+    """Fermi-Dirac occupation of levels [...], between 0 and 1; at temperature 0 the step, with 1/2 at mu."""
+    kT = units.KB * float(temperature)
+    if kT == 0:
+        return 0.5 - 0.5 * np.sign(np.asarray(energies) - mu)
+    return expit((mu - np.asarray(energies)) / kT)
+
+
+def fermi_level(energies, weights, n_electrons, temperature, degeneracy=2):
+    """Fermi level of levels on a mesh, eV: the root of g Σ_k w_k Σ_n f(ε_nk) = n_electrons.
+
+    In a gap too wide for N to change in float64 it is where electrons above equal holes below: at temperature 0 its
+    middle.
+
+    energies : array [K, n], eV
+    weights : array [K], adding up to 1
+    n_electrons : float
+    temperature : float, K; 0 is the limit
+    degeneracy : electrons per state, 2 without spin
+
+    Raises ValueError for fewer electrons than none or more than the levels hold, and for a negative temperature.
+    """
+    energies, weights = np.asarray(energies, dtype=float), np.asarray(weights, dtype=float)
+    capacity = degeneracy * energies.shape[1]
+    if not 0 <= n_electrons <= capacity:
+        raise ValueError(f"n_electrons: got {n_electrons:g}, need 0 to {capacity:g}, which the bands hold; check the "
+                         "count of valence electrons and the spin degeneracy")
+    if not temperature >= 0:
+        raise ValueError(f"temperature: got {temperature:g} K, need a number >= 0; give kelvin")
+    flat = _FLAT * capacity
+    margin = 50 * units.KB * temperature + 1e-9
+    edges = (energies.min() - margin, energies.max() + margin)
+
+    def root(target):
+        low, high = edges
+        while high - low > 4e-16 * max(1.0, abs(low), abs(high)):
+            middle = 0.5 * (low + high)
+            if middle in (low, high):
+                break
+            number = degeneracy * (weights @ occupations(energies, middle, temperature)).sum()
+            low, high = (middle, high) if number < target else (low, middle)
+        return 0.5 * (low + high)
+    return 0.5 * (root(n_electrons - flat) + root(n_electrons + flat))
+
+
+def density_of_states(energies, levels, weights, width, degeneracy=2):
+    """Density of states by Gaussians exp(-(x/width)²), states/eV; its integral is g W.
+
+    energies : array [S], eV
+    levels : array [K, n], eV
+    weights : array [K], adding up to 1
+    width : float, eV
+    degeneracy : electrons per state, 2 without spin
+
+    Returns array [S].
+
+    Raises ValueError for a width that is not positive.
+    """
+    energies, levels = np.asarray(energies, dtype=float), np.asarray(levels, dtype=float)
+    if not width > 0:
+        raise ValueError(f"width: got {width:g} eV, need more than 0; half the spacing of the levels is a start")
+    flat, weight = levels.ravel(), np.repeat(weights, levels.shape[1])
+    order = np.argsort(flat)
+    flat, weight = flat[order], weight[order]
+    total = np.zeros(len(energies))
+    for index, energy in enumerate(energies):       # only what lies within 7 widths: exp(-49) = 5e-22
+        near = slice(*np.searchsorted(flat, [energy - 7 * width, energy + 7 * width]))
+        total[index] = weight[near] @ np.exp(-((energy - flat[near]) / width) ** 2)
+    return degeneracy * total / (width * np.sqrt(np.pi))
