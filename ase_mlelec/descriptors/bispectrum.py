@@ -13,6 +13,7 @@ All steps are batched products of matrices.
 Sources: Thompson et al. 2015 (J. Comput. Phys. 285, 316), Eqs. (4)-(15); Ellis et al. 2021, Sec. II C.
 """
 from dataclasses import dataclass
+from itertools import islice, product
 from threading import get_ident
 
 import numpy as np
@@ -26,6 +27,7 @@ from ase_mlelec.descriptors.su2 import kernel, program
 from ase_mlelec.edges import find_center_pairs
 from ase_mlelec.system import System
 
+LARGEST = 16            # of twojmax: tested up to here
 FAR = 1e6               # Å; where empty slots of a list of neighbours are put
 BRICK_EDGE = 0.8        # Å; edge of the bricks of grid points that share a list of neighbours
 BRICKS_AT_ONCE = 4096   # bricks whose neighbours are searched together: bounds memory
@@ -62,7 +64,10 @@ class Shells:
         return torch.cos(argument.clamp(0, 1).mul_(torch.pi)).add_(1).mul_(0.5)
 
     def _radial(self, vec, kind):
-        """Weight w, R - rmin0, r, (r - rmin0)/(R - rmin0), cos(t), and sin(t)/r."""
+        """Weight w, R - rmin0, r, (r - rmin0)/(R - rmin0), cos(t) and sin(t)/r.
+
+        As in LAMMPS, r < rmin0 has (a, b) of the opposite sign.
+        """
         if len(self.cutoffs) == 1:
             cutoff, weight = self.cutoffs[0], self.weights[0]
         else:
@@ -145,7 +150,7 @@ class GridChunk:
     fractional : Tensor [P, 3], coordinates in cell vectors
     brick : Tensor [P], the brick of every point
     neighbor : Tensor [b, K], index of the atom; the number of atoms in empty slots
-    shift : Tensor [b, K, 3]; the neighbour sits at r_neighbor + shift @ cell
+    shift : Tensor [b, K, 3], whole numbers; the neighbour sits at r_neighbor + shift @ cell
     """
     indices: torch.Tensor
     fractional: torch.Tensor
@@ -184,10 +189,11 @@ class Bispectrum(Descriptor):
         self.species, self.twojmax = tuple(species), int(twojmax)
         self.shells = Shells(_per_species("cutoffs", cutoffs, self.species, cutoff),
                              _per_species("weights", weights, self.species, 1.0), float(rfac0), float(rmin0), switch)
-        if self.twojmax < 1:
-            raise ValueError(f"twojmax: got {twojmax}, need 1 or more; 8 and 10 are usual")
+        if not 1 <= self.twojmax <= LARGEST:
+            raise ValueError(f"twojmax: got {twojmax}, need 1 to {LARGEST}; 8 and 10 are usual")
         if not all(radius > max(rmin0, 0.0) for radius in self.shells.cutoffs):
-            raise ValueError(f"cutoffs: got {min(self.shells.cutoffs)} Å, need more than 0 and rmin0 = {rmin0} Å")
+            raise ValueError(f"cutoffs: got {min(self.shells.cutoffs)} Å, need more than 0 and than rmin0 = "
+                             f"{rmin0} Å; choose a larger cutoff")
         self.cutoff, self.bzero = max(self.shells.cutoffs), bzero
         order = wigner.triples(self.twojmax)[:, 2]
         self.n_features = len(order)
@@ -205,10 +211,7 @@ class Bispectrum(Descriptor):
 
     def forward(self, system, edges):
         kinds = self.species_of_number[system.numbers]
-        count = torch.bincount(edges.center, minlength=edges.n_centers)
-        width = max(int(count.max()), 1) if len(count) else 1
-        slot = torch.arange(len(edges.center), device=count.device) - (count.cumsum(0) - count)[edges.center]
-        place = edges.center * width + slot
+        place, width = _slots(edges.center, edges.n_centers)
         vec = edges.vec.new_full((3, edges.n_centers * width), FAR).scatter(1, place.expand(3, -1), edges.vec.T)
         kind = place.new_zeros(edges.n_centers * width).scatter(0, place, kinds[edges.neighbor])
         features = self._features(vec.reshape(3, -1, width), kind.reshape(-1, width))
@@ -224,40 +227,38 @@ class Bispectrum(Descriptor):
         """
         shape = check_grid(system, shape)
         bricks = _bricks(system.cell[0].detach().double().cpu().numpy(), shape)
-        sizes = np.array([len(brick) for brick in bricks])
-        for some in range(0, len(bricks), BRICKS_AT_ONCE):
-            batch = bricks[some:some + BRICKS_AT_ONCE]
-            yield from self._chunks_of(system, shape, batch, sizes[some:some + BRICKS_AT_ONCE])
+        while batch := list(islice(bricks, BRICKS_AT_ONCE)):
+            yield from self._chunks_of(system, shape, batch)
 
-    def _chunks_of(self, system, shape, bricks, sizes):
-        cell = system.cell[0].detach().double().cpu().numpy()
-        points = [np.stack(np.unravel_index(brick, shape), axis=1) / shape for brick in bricks]
-        middles = np.array([point.mean(axis=0) for point in points])
-        radius = max(np.linalg.norm((point - middle) @ cell, axis=1).max() for point, middle in zip(points, middles))
-        device = system.positions.device
-        # 1e-6 Å: grid points are where float32 puts them
+    def _chunks_of(self, system, shape, bricks):
+        cell, device = system.cell[0].detach().double().cpu().numpy(), system.positions.device
+        sizes = np.array([len(brick) for brick in bricks])
+        ends, brick, indices = sizes.cumsum(), np.repeat(np.arange(len(bricks)), sizes), np.concatenate(bricks)
+        points = np.stack(np.unravel_index(indices, shape), axis=1) / shape
+        middles = np.add.reduceat(points, ends - sizes) / sizes[:, None]
+        radius = np.linalg.norm((points - middles[brick]) @ cell, axis=1).max()
+        # 1e-4 Å: float32 puts points and atoms a little elsewhere
         center, neighbor, shift = find_center_pairs(system, torch.as_tensor(middles @ cell, device=device),
-                                                    self.cutoff + radius + 1e-6)
-        count = torch.bincount(center, minlength=len(bricks))
-        slot = torch.arange(len(center), device=device) - (count.cumsum(0) - count)[center]
-        starts = [0, *(np.nonzero(np.diff(np.cumsum(sizes) // CHUNK))[0] + 1).tolist(), len(bricks)]
-        for low, high in zip(starts, starts[1:]):
-            rows = (center >= low) & (center < high)
-            width = max(int(count[low:high].max()), 1)
-            table = torch.full((high - low, width), len(system.positions), device=device)
-            offset = torch.zeros(high - low, width, 3, dtype=torch.long, device=device)
-            table[center[rows] - low, slot[rows]] = neighbor[rows]
-            offset[center[rows] - low, slot[rows]] = shift[rows]
-            brick = np.repeat(np.arange(high - low), sizes[low:high])
-            fractional = torch.as_tensor(np.concatenate(points[low:high]), device=device)
-            yield GridChunk(torch.as_tensor(np.concatenate(bricks[low:high]), device=device),
-                            fractional.to(system.cell.dtype), torch.as_tensor(brick, device=device), table, offset)
+                                                    self.cutoff + radius + 1e-4)
+        place, width = _slots(center, len(bricks))
+        table = place.new_full((len(bricks) * width,), len(system.positions)).scatter(0, place, neighbor)
+        offset = shift.new_zeros(len(bricks) * width, 3).index_copy(0, place, shift).to(system.cell.dtype)
+        table, offset = table.reshape(-1, width), offset.reshape(-1, width, 3)
+        indices, brick = (torch.as_tensor(array, device=device) for array in (indices, brick))
+        points = torch.as_tensor(points, device=device).to(system.cell.dtype)
+        low = 0
+        while low < len(bricks):
+            start = ends[low] - sizes[low]
+            high = max(low + 1, int(np.searchsorted(ends, start + CHUNK, side="right")))
+            part = slice(start, ends[high - 1])
+            yield GridChunk(indices[part], points[part], brick[part] - low, table[low:high], offset[low:high])
+            low = high
 
     def of_chunk(self, system, chunk):
         """Features [P, F] of the points of a GridChunk, differentiable in ``system.positions`` and ``system.cell``."""
         cell = system.cell[0]
         positions = torch.cat([system.positions, system.positions.new_full((1, 3), FAR)])
-        atoms = positions[chunk.neighbor] + chunk.shift.to(cell.dtype) @ cell                    # [b, K, 3]
+        atoms = positions[chunk.neighbor] + chunk.shift @ cell         # [b, K, 3]
         vec = atoms.permute(2, 0, 1).index_select(1, chunk.brick) - (chunk.fractional @ cell).T[:, :, None]
         kinds = torch.cat([self.species_of_number[system.numbers], chunk.neighbor.new_zeros(1)])
         return self._features(vec, kinds[chunk.neighbor].index_select(0, chunk.brick))
@@ -277,6 +278,14 @@ def _per_species(name, values, species, default):
     return tuple(float(value) for value in values)
 
 
+def _slots(center, n_centers):
+    """Places in a table [C, K], flattened, for pairs that are sorted by centre, and its width K, a multiple of 4."""
+    count = torch.bincount(center, minlength=n_centers)
+    width = 4 * max(1, -(-int(count.max()) // 4)) if n_centers else 4
+    first = count.cumsum(0) - count
+    return center * width + torch.arange(len(center), device=center.device) - first[center], width
+
+
 def check_grid(system, shape):
     """The shape as a tuple of three int.
 
@@ -294,11 +303,11 @@ def check_grid(system, shape):
 
 
 def _bricks(cell, shape):
-    """Flattened indices of the points of every brick: list of int arrays that together are the grid."""
+    """Iterator over bricks of neighbouring points that together are the grid: their flattened indices."""
     spacing = np.linalg.norm(cell, axis=1) / shape
     pieces = [np.array_split(np.arange(n), min(n, max(1, round(n * h / BRICK_EDGE)))) for n, h in zip(shape, spacing)]
-    whole = np.arange(np.prod(shape)).reshape(shape)
-    return [whole[np.ix_(i, k, m)].ravel() for i in pieces[0] for k in pieces[1] for m in pieces[2]]
+    for i, k, m in product(*pieces):
+        yield ((i[:, None, None] * shape[1] + k[:, None]) * shape[2] + m).ravel()
 
 
 def grid_bispectrum(atoms, shape, *, twojmax=10, cutoff=4.67637, weights=None, cutoffs=None, rfac0=0.99363, rmin0=0.0,
