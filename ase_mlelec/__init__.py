@@ -11,6 +11,7 @@ _PUBLIC = {
     "DeepPotCalculator": "ase_mlelec.calculators.deep_pot",
     "DeepDOSCalculator": "ase_mlelec.calculators.deep_dos",
     "MLDFTCalculator": "ase_mlelec.calculators.ml_dft",
+    "DeepWannierCalculator": "ase_mlelec.calculators.deep_wannier",
     "CombinedCalculator": "ase_mlelec.calculators.combined",
     "load_model": "ase_mlelec.bundle",
     "list_models": "ase_mlelec.bundle",

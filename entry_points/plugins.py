@@ -8,6 +8,7 @@ import ase_mlelec
 
 PAPERS = {
     "DeepPotCalculator": "Zhang et al., Advances in Neural Information Processing Systems 31 (2018)",
+    "DeepWannierCalculator": "Zhang et al., Phys. Rev. B 102, 041121 (2020)",
     "DeepDOSCalculator": "Zeng et al., Phys. Rev. B 105, 174109 (2022)",
     "MLDFTCalculator": "Ellis et al., Phys. Rev. B 104, 035120 (2021)",
 }

@@ -7,12 +7,13 @@ import torch
 
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.edges import Edges
-from ase_mlelec.heads import ScalarHead, SpectrumHead
+from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
 from ase_mlelec.model import Model
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms
 
 ENERGIES = np.linspace(-8.0, 6.0, 57)      # eV
+WANNIER = {"valence_charges": {"Si": 4.0, "O": 6.0}, "electrons_per_centre": {"O": 8.0}}     # SiO2 is neutral
 
 
 @contextmanager
@@ -57,8 +58,10 @@ def sample(species):
     return random_atoms("".join(f"{symbol}6" for symbol in species), [6, 6, 6], seed=9)
 
 
-def random_model(seed=0, heads=("energy",), cutoff=4.0, dtype=torch.float64, metadata=None, **options):
-    """Model with an energy and/or a DOS head over ``random_descriptor``.
+def random_model(seed=0, heads=("energy",), cutoff=4.0, dtype=torch.float64, metadata=None, centers=(1,), **options):
+    """Model with energy, DOS, dipole and polarizability heads, those named, over ``random_descriptor``.
+
+    centers : indices of the species that have dipoles and polarizabilities
 
     The DOS is positive everywhere; 4 electrons of the first species and 6 of the second fill about half of it.
     """
@@ -74,6 +77,11 @@ def random_model(seed=0, heads=("energy",), cutoff=4.0, dtype=torch.float64, met
         if "dos" in heads:
             made["dos"] = SpectrumHead(n_species, descriptor.n_features, ENERGIES, (12, 12)).double()
             randomise_nets(made["dos"].nets, 0.7, 0.05, seen.features, seen.species)
+        for kind in (VectorHead, TensorHead):
+            if kind.quantity in heads:
+                head = kind(n_species, descriptor.n_features, descriptor.widths[-1], centers, (12, 12)).double()
+                randomise_nets(head.nets, 0.2, 0.3, seen.features, head.place[seen.species])
+                made[kind.quantity] = head
     counts = dict(zip(descriptor.species, (4.0, 6.0)))
     return Model(descriptor, made, {"electrons_in_dos": counts, "electronic_temperature_K": 300.0,
                                     **(metadata or {})}).to(dtype).eval()

@@ -11,7 +11,7 @@ from ase.calculators.calculator import BaseCalculator
 from ase_mlelec_entry_points import ioformats
 from ase_mlelec_entry_points.cli.main import COMMANDS, main
 
-CALCULATORS = ["DeepDOSCalculator", "DeepPotCalculator", "MLDFTCalculator"]
+CALCULATORS = ["DeepDOSCalculator", "DeepPotCalculator", "DeepWannierCalculator", "MLDFTCalculator"]
 
 
 def run_python(*arguments):

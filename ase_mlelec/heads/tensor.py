@@ -11,7 +11,8 @@ class TensorHead(CentreHead):
 
     full : True takes all products, sum_ij F_ij T_i ⊗ T_j with F_ij = F_ji
 
-    Source: Sommers et al. 2020, Eq. (6), for the products; the isotropic part is a function of the environment here.
+    Source: Sommers et al. 2020 (Phys. Chem. Chem. Phys. 22, 10592) for the products; there the isotropic part is a
+    constant.
     """
     quantity = "polarizability"
 

@@ -1,0 +1,263 @@
+"""DeepWannierCalculator: Wannier centroids, dipole, polarization, Born charges and polarizability."""
+import warnings
+from pathlib import Path
+
+import numpy as np
+import spglib
+import torch
+from ase.calculators.calculator import CalculatorSetupError, InputError, PropertyNotImplementedError, all_changes
+from ase.calculators.polarizability import StaticPolarizabilityCalculator
+
+from ase_mlelec import units
+from ase_mlelec.calculators.base import CHUNK, MLElecCalculator
+
+VALUES = {"displacements": "dipole", "atomic_polarizability": "polarizability"}     # by name of the head
+IN_A_FIELD = ("energy", "free_energy", "forces")
+
+
+class DeepWannierCalculator(MLElecCalculator):
+    """Electrons as points, their Wannier centroids, and what follows: dipole, polarization, Born charges; the
+    polarizability where the model has it; energy, forces and stress where the model or ``potential`` has them.
+
+        M = sum_i Z_i r_i - sum_c Q_c w_c,   w_c = r_c + d_c / k
+
+    with d the vectors of the model, Z ``valence_charges`` and Q ``electrons_per_centre`` of its metadata, both dict by
+    symbol in e (for water {"O": 6, "H": 1} and {"O": 8}), and k ``functions_per_vector``, number of Wannier functions
+    whose displacements are added up in d (default 1: d is the mean).
+
+    A centroid stays with its atom, so that the dipole depends on the atoms' positions as they are, in or out of the
+    cell; images differ by charges times cell vectors.  The dipole of a charged structure refers to the origin.
+
+    electric_field : None or array [3], V/Å; can be set between evaluations.  Energy E - M.F, forces those of its
+        gradient, -dE/dr + Z* F.  Atomic energies and stress are not given in a field
+    Other parameters: see MLElecCalculator.
+
+    Raises CalculatorSetupError for models without charges.
+
+    Source: Zhang et al. 2020, Eqs. (1)-(5) and (6).
+    """
+
+    def __init__(self, model, *, electric_field=None, **options):
+        self._field = None
+        super().__init__(model, **options)
+        self.electric_field = electric_field
+
+    @property
+    def electric_field(self):
+        """Array [3], V/Å, or None."""
+        return None if self._field is None else self._field.copy()
+
+    @electric_field.setter
+    def electric_field(self, field):
+        if field is not None:
+            field = np.array(field, dtype=float)
+            if field.shape != (3,) or not np.isfinite(field).all():
+                raise CalculatorSetupError(f"got electric_field={field.tolist()}, need three numbers in V/Å")
+            if "dipole" not in self.models[0].heads:
+                raise CalculatorSetupError("got electric_field for a model without dipoles; load one with a dipole head")
+        self._field = field
+        self.reset()
+        self.implemented_properties = self._potential_properties() + list(self.electronic)
+        if self.electronic:
+            self.implemented_properties.append("born_effective_charges")
+
+    @property
+    def electronic(self):
+        return ("dipole", "polarization") if "dipole" in self.models[0].heads else ()
+
+    # results ----------------------------------------------------------------------------------------------------
+
+    def get_centroids(self, atoms=None):
+        """Wannier centroids [n, 3], Å, of the atoms that have one, in the order of the atoms."""
+        self._present(atoms)
+        displacements = self._evaluated("displacements", "dipole")
+        return (self.atoms.positions + displacements)[self._charges()[1] > 0]
+
+    def get_polarizability(self, atoms=None):
+        """Electronic polarizability [3, 3], Å^3, of the structure (of the cell, where it is periodic)."""
+        self._present(atoms)
+        return self._evaluated("polarizability", "polarizability")
+
+    def get_dielectric_tensor(self, atoms=None):
+        """Electronic dielectric tensor [3, 3], 1 + 4 pi polarizability/volume."""
+        polarizability = self.get_polarizability(atoms)
+        return np.eye(3) + 4 * np.pi * polarizability / self._volume("dielectric tensor")
+
+    def get_born_charges(self, atoms=None):
+        """Born effective charges [N, 3, 3], e: Z[i, a, b] = dM_a/dr_ib, the force along b per field along a.
+
+        Their sum over the atoms is the charge of the structure times the unit matrix: nothing is left to correct.
+        """
+        return self.get_property("born_effective_charges", self._present(atoms))
+
+    def write_born(self, path, dielectric=None, atoms=None):
+        """Write phonopy's BORN file: dielectric tensor, and Born charges of the atoms that no symmetry relates.
+
+        dielectric : array [3, 3]; default that of the model's polarizability
+        atoms : the primitive cell that phonopy uses
+        """
+        charges = self.get_born_charges(atoms)
+        tensor = self.get_dielectric_tensor() if dielectric is None else np.asarray(dielectric, dtype=float)
+        cell = self.atoms.cell.array, self.atoms.get_scaled_positions(), self.atoms.numbers
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)     # about the way in which spglib reports failures
+            found = spglib.get_symmetry(cell)
+        if found is None:
+            raise InputError("got a crystal without symmetry, not even the identity; check cell and positions")
+        inequivalent = np.unique(found["equivalent_atoms"])
+        rows = [" ".join(f"{x:.10f}" for x in row.ravel()) for row in (tensor, *charges[inequivalent])]
+        Path(path).write_text("\n".join([f"{units.COULOMB:.6f}", *rows, ""]), encoding="utf-8")
+
+    # evaluation -------------------------------------------------------------------------------------------------
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        others = [name for name in properties if name != "born_effective_charges"]
+        super().calculate(atoms, others, system_changes)
+        if "polarization" in properties:
+            self._volume("polarization")
+        if "born_effective_charges" in properties and "born_effective_charges" not in self.results:
+            self._store({"born_effective_charges": [self._response(model, np.eye(3))[1].transpose(1, 0, 2)
+                                                    for model in self.models]})
+
+    def electronic_results(self):
+        self._evaluated("displacements", "dipole")
+        return {}       # _store has put them where they belong
+
+    def evaluate(self, model, system, environment):
+        values = {name: model.heads[head](environment, None) for name, head in VALUES.items() if head in model.heads}
+        if "displacements" in values:
+            values["displacements"] = values["displacements"] / self.metadata.get("functions_per_vector", 1)
+        return values
+
+    def _evaluated(self, name, head):
+        if head not in self.models[0].heads:
+            raise CalculatorSetupError(f"the model has no {head}, only {', '.join(self.models[0].heads)}; "
+                                       "load one that has it")
+        if name not in self._extra:
+            self._evaluate_electronic()
+        return self._extra[name]
+
+    def _member_electronic(self, system, edges):
+        """As in the base class, but environments that nothing else has computed are those of the centres alone."""
+        values = {}
+        with torch.no_grad():
+            for k, model in enumerate(self.models):
+                rows, environments = slice(None), self._environments.get(k)
+                if environments is None:
+                    chosen = model.is_center(system.numbers, *(head for head in VALUES.values() if head in model.heads))
+                    rows = chosen.nonzero()[:, 0]
+                    environments = (model.descriptor(system, part)
+                                    for _, part in self._reach(model, edges).at_centers(rows).chunks(CHUNK))
+                parts = [self.evaluate(model, system, environment) for environment in environments]
+                for name in parts[0]:
+                    value = torch.cat([part[name] for part in parts]).double()
+                    full = value.new_zeros(len(system.numbers), *value.shape[1:])
+                    full[rows] = value
+                    values.setdefault(name, []).append(full.cpu().numpy())
+        return values
+
+    def _store(self, values):
+        """Also what follows from the atomic quantities, and the work of the field, member by member."""
+        if "displacements" in values:
+            charge, electrons = self._charges()
+            values["dipole"] = [charge @ self.atoms.positions - electrons @ d for d in values["displacements"]]
+            if self.atoms.cell.rank == 3:
+                values["polarization"] = [dipole / self.atoms.get_volume() for dipole in values["dipole"]]
+        if "atomic_polarizability" in values:
+            values["polarizability"] = [member.sum(axis=0) for member in values["atomic_polarizability"]]
+        if self._field is not None and "energy" in values:
+            work = [self._work(model) for model in self.models]
+            values = {name: [value + term[name] for value, term in zip(values[name], work)] for name in IN_A_FIELD}
+        super()._store(values)
+
+    def _ask_potential(self, wanted):
+        known = set(self.results)
+        super()._ask_potential(wanted)
+        if self._field is not None:
+            work = [self._work(model) for model in self.models]
+            for name in self.results.keys() - known:
+                self.results[name] = self.results[name] + np.mean([term[name] for term in work], axis=0)
+
+    def _work(self, model):
+        """dict: what the field adds to energy and forces."""
+        dipole, gradient = self._response(model, self._field[None])
+        return {"energy": -float(dipole @ self._field), "free_energy": -float(dipole @ self._field),
+                "forces": gradient[0]}
+
+    def _response(self, model, directions):
+        """Dipole [3], e Å, and the gradient [n, N, 3], e, of its components along ``directions`` [n, 3]."""
+        system, edges = self._geometry()
+        charge, electrons = self._charges()
+        rows = model.is_center(system.numbers, "dipole").nonzero()[:, 0]
+        weights = torch.as_tensor(-electrons / self.metadata.get("functions_per_vector", 1), device=self.device)
+        along = torch.as_tensor(directions, dtype=self.dtype, device=self.device)
+        moment = torch.zeros(3, dtype=torch.float64, device=self.device)
+        gradient = torch.zeros(len(along), len(self.atoms), 3, dtype=torch.float64, device=self.device)
+        for _, part in self._reach(model, edges).at_centers(rows).chunks(CHUNK):
+            leaf = part.with_vec(part.vec.detach().requires_grad_(True))
+            vectors = model.heads["dipole"](model.descriptor(system, leaf), leaf)
+            vectors = vectors * weights[part.atoms, None].to(self.dtype)
+            moment += vectors.detach().double().sum(dim=0)
+            for a, direction in enumerate(along):
+                slope, = torch.autograd.grad((vectors @ direction).sum(), leaf.vec, retain_graph=a + 1 < len(along))
+                gradient[a].index_add_(0, part.neighbor, slope.double())
+                gradient[a].index_add_(0, part.atoms[part.center], -slope.double())
+        return (charge @ self.atoms.positions + moment.cpu().numpy(),
+                gradient.cpu().numpy() + charge[:, None] * np.asarray(directions)[:, None])
+
+    # what is needed ---------------------------------------------------------------------------------------------
+
+    def _check_models(self):
+        super()._check_models()
+        first = self.models[0]
+        if not any(head in first.heads for head in VALUES.values()):
+            raise CalculatorSetupError(f"DeepWannierCalculator needs a model with 'dipole' or 'polarizability', this one "
+                                       f"has {', '.join(first.heads)}; load another model")
+        for name in VALUES.values():
+            if len({member.heads[name].centers if name in member.heads else None for member in self.models}) > 1:
+                raise CalculatorSetupError(f"the models of a committee have '{name}' of different species; train them "
+                                           "on the same")
+        if "dipole" in first.heads:
+            _check_charges(first)
+
+    def _potential_properties(self):
+        found = super()._potential_properties()
+        return found if self._field is None else [name for name in found if name in IN_A_FIELD]
+
+    def _charges(self):
+        """Arrays [N], e: the charge at each atom, ion and electrons together, and of its electrons (0 for no centre)."""
+        ions, electrons = self.metadata["valence_charges"], self.metadata["electrons_per_centre"]
+        symbols = self.atoms.get_chemical_symbols()
+        bound = np.array([float(electrons.get(symbol, 0)) for symbol in symbols])
+        return np.array([float(ions[symbol]) for symbol in symbols]) - bound, bound
+
+    def _volume(self, what):
+        if self.atoms.cell.rank < 3:
+            raise PropertyNotImplementedError(f"{what} needs a cell with three vectors; set it with atoms.set_cell(...)")
+        return self.atoms.get_volume()
+
+
+def _check_charges(model):
+    centers = [model.species[k] for k in model.heads["dipole"].centers]
+    for key, needed in ("valence_charges", model.species), ("electrons_per_centre", centers):
+        found = model.metadata.get(key) or {}
+        missing = [symbol for symbol in needed if not found.get(symbol)]
+        if missing:
+            raise CalculatorSetupError(f"the model's metadata have no {key} of {', '.join(missing)}; set "
+                                       f"model.metadata['{key}'] = {{'{missing[0]}': ...}}, in e")
+    if set(model.metadata["electrons_per_centre"]) - set(centers):
+        raise CalculatorSetupError(f"electrons_per_centre names {', '.join(model.metadata['electrons_per_centre'])}, the "
+                                   f"centres of the model are {', '.join(centers)}; correct the metadata")
+
+
+class StaticPolarizability(StaticPolarizabilityCalculator):
+    """The polarizability of a DeepWannierCalculator for ASE's Raman tools, in their e^2 Å^2/eV:
+
+        StaticRamanCalculator(atoms, StaticPolarizability, {"calculator": calculator}).run()
+    """
+
+    def __init__(self, calculator):
+        self.calculator = calculator
+
+    def __call__(self, atoms, *args, **kwargs):
+        return self.calculator.get_polarizability(atoms) / units.COULOMB
