@@ -1,0 +1,225 @@
+"""Large sparse Hermitian matrices: eigenpairs near an energy, and the density of states without any eigenpair."""
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+import scipy.sparse.linalg
+import torch
+
+_DENSE_DENSITY = 0.03       # share of elements that are not zero; above it a dense factorization is faster
+_BLOCK = 8                  # vectors per step
+_RESIDUAL = 1e-8            # eV; |Hx - Ex|, of which the error of an energy is the square over the gap
+
+
+class Interior(NamedTuple):
+    """Eigenpairs nearest to an energy.
+
+    energies : array [n], eV, ascending
+    vectors : array [W, n]
+    first : index of the first of them among all W levels, counted from zero
+    """
+    energies: np.ndarray
+    vectors: np.ndarray
+    first: int
+
+
+def eigenpairs(matrix, center, n):
+    """The n eigenpairs of a Hermitian matrix nearest to an energy.
+
+    Factorizes H - center = L D L† once and finds the largest eigenvalues of its inverse by block Lanczos iteration.
+    The signs of D tell how many levels lie below the center (Sylvester), hence which levels the found ones are.
+
+    matrix : sparse matrix [W, W], eV
+    center : float, eV; best in a gap
+    n : int, at most W
+
+    Returns Interior.
+
+    Raises ValueError for another n, RuntimeError where the iteration does not converge.
+
+    Source: Ericsson and Ruhe 1980, Math. Comp. 35, 1251 (shift and invert).
+    """
+    size = matrix.shape[0]
+    if not 1 <= n <= size:
+        raise ValueError(f"n: got {n}, need 1 to {size}; ask for fewer bands than there are functions")
+    solve, n_below = _factorized(matrix, center)
+    inverse, vectors = _largest(solve, size, n, matrix.dtype)
+    energies = center + 1 / inverse
+    order = np.argsort(energies)
+    energies, vectors = energies[order], vectors[:, order]
+    residual = np.linalg.norm(matrix @ vectors - vectors * energies, axis=0).max()
+    if not residual < 1e-6:
+        raise RuntimeError(f"center: got residuals of {residual:.1g} eV at {center:g} eV, need less than 1e-6; move "
+                           "the center away from the levels")
+    return Interior(energies, vectors, n_below - int((energies < center).sum()))
+
+
+def _factorized(matrix, center):
+    """(function that solves (H - center) x = b for b [W, m], number of eigenvalues below the center)"""
+    size = matrix.shape[0]
+    if matrix.nnz > _DENSE_DENSITY * size**2:
+        return _dense_factorized(matrix, center)
+    shifted = scipy.sparse.csc_array(matrix - center * scipy.sparse.eye_array(size))
+    # no pivoting off the diagonal: then L U = L D L† and the signs of D count levels; residuals are checked afterwards
+    factors = scipy.sparse.linalg.splu(shifted, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0,
+                                       options={"SymmetricMode": True})
+    if (factors.perm_r != factors.perm_c).any():
+        return _dense_factorized(matrix, center)
+    return factors.solve, int((factors.U.diagonal().real < 0).sum())
+
+
+def _dense_factorized(matrix, center):
+    dense = torch.from_numpy(matrix.toarray())
+    dense.diagonal().sub_(center)
+    factors, pivots, _ = torch.linalg.ldl_factor_ex(dense, hermitian=True)
+    del dense
+    # LAPACK's convention: two equal negative pivots are a 2x2 block of D, which has one negative eigenvalue
+    single = pivots > 0
+    n_below = int((factors.diagonal().real[single] < 0).sum()) + int((~single).sum()) // 2
+
+    def solve(block):
+        return torch.linalg.ldl_solve(factors, pivots, torch.from_numpy(np.ascontiguousarray(block)),
+                                      hermitian=True).numpy()
+    return solve, n_below
+
+
+def _largest(solve, size, n, dtype):
+    """The n eigenvalues of largest modulus of a Hermitian operator, and their vectors.
+
+    A Krylov space holds a degenerate level at most as often as its block is wide.  So what is left when the found
+    vectors are projected out is searched again, until nothing in it is larger than what was found.
+    """
+    values, vectors = _block_lanczos(solve, size, n, np.zeros((size, 0), dtype=dtype))
+    while vectors.shape[1] < size:
+        others = _block_lanczos(solve, size, min(_BLOCK, size - vectors.shape[1]), vectors)
+        if abs(others[0]).max() <= abs(values[:n]).min() * (1 + 1e-9):
+            break
+        values, vectors = np.concatenate([values, others[0]]), np.concatenate([vectors, others[1]], axis=1)
+        order = np.argsort(-abs(values), kind="stable")
+        values, vectors = values[order], vectors[:, order]
+    return values[:n], vectors[:, :n]
+
+
+def _block_lanczos(solve, size, n, known):
+    """n eigenvalues of largest modulus within the complement of known vectors [W, d], with full orthogonalization."""
+    rng = np.random.default_rng(known.shape[1])
+    dtype, room = known.dtype, size - known.shape[1]
+    width = min(_BLOCK, room)
+    most = min(room, 12 * n + 40 * width)
+    start = rng.normal(size=(size, width)) + (1j * rng.normal(size=(size, width)) if dtype.kind == "c" else 0)
+    block = _orthogonal(start.astype(dtype), known)[0]
+    basis = np.zeros((size, 0), dtype=dtype)
+    projected = np.zeros((0, 0), dtype=dtype)
+    while True:
+        basis = np.concatenate([basis, block], axis=1)
+        image = solve(block)
+        overlap = basis.conj().T @ image
+        grown = np.zeros((basis.shape[1],) * 2, dtype=dtype)
+        grown[:len(projected), :len(projected)] = projected
+        grown[:, -block.shape[1]:] = overlap
+        grown[-block.shape[1]:, :] = overlap.conj().T
+        projected = grown
+        block, coupling = _orthogonal(image, np.concatenate([known, basis], axis=1))
+        if basis.shape[1] >= n:
+            inverse, coefficients = np.linalg.eigh(projected)
+            chosen = np.argsort(-abs(inverse))[:n]
+            inverse, coefficients = inverse[chosen], coefficients[:, chosen]
+            # an error r of the inverse is one of r/θ² of the energy
+            error = np.linalg.norm(coupling @ coefficients[-coupling.shape[1]:], axis=0) / inverse**2
+            if error.max() < _RESIDUAL or basis.shape[1] == room:
+                return inverse, basis @ coefficients
+            if basis.shape[1] >= most:
+                raise RuntimeError(f"n: got {n} levels that do not converge in {basis.shape[1]} vectors; ask for more "
+                                   "levels or move the center")
+        block = block[:, :room - basis.shape[1]]
+
+
+def _orthogonal(block, basis):
+    """(orthonormal vectors orthogonal to a basis, what of them the block is made of)"""
+    for _ in range(2):      # once is not enough against rounding
+        block = block - basis @ (basis.conj().T @ block)
+    block, coupling = np.linalg.qr(block)
+    # columns that were zero are now anything
+    return np.linalg.qr(block - basis @ (basis.conj().T @ block))[0], coupling
+
+
+class KernelPolynomialDOS(NamedTuple):
+    """Density of states with its statistical error, per matrix.
+
+    dos : array [S], states/eV; the integral is W
+    error : array [S], states/eV, standard error of the mean over random vectors
+    """
+    dos: np.ndarray
+    error: np.ndarray
+
+
+def kernel_polynomial_dos(matrix, energies, n_moments=512, n_vectors=16, seed=0):
+    """Density of states from Chebyshev moments with the Jackson kernel and a stochastic trace.
+
+    The cost is n_moments/2 products of the matrix with n_vectors vectors.  The resolution, a Gaussian's standard
+    deviation, is π/n_moments of half the band width in the middle of the spectrum and less at its edges.
+
+    matrix : sparse Hermitian matrix [W, W], eV
+    energies : array [S], eV
+    n_moments, n_vectors : int
+    seed : int of the random phases
+
+    Returns KernelPolynomialDOS.
+
+    Raises ValueError for fewer than two vectors, which leave no error estimate, or fewer than two moments.
+
+    Source: Weisse et al. 2006, Rev. Mod. Phys. 78, 275, Eqs. (35), (71), (81).
+    """
+    if n_vectors < 2 or n_moments < 2:
+        raise ValueError(f"n_moments, n_vectors: got {n_moments} and {n_vectors}, need at least 2 of each")
+    size = matrix.shape[0]
+    low, high = _bounds(matrix)
+    center, half = 0.5 * (low + high), 0.5 * (high - low)
+    scaled = scipy.sparse.csr_array((matrix - center * scipy.sparse.eye_array(size)) / half)
+    rng = np.random.default_rng(seed)
+    vectors = (np.exp(2j * np.pi * rng.random((size, n_vectors))) if matrix.dtype.kind == "c"
+               else rng.choice([-1.0, 1.0], (size, n_vectors)))
+    moments = _moments(scaled, vectors, n_moments)
+    x = (np.asarray(energies, dtype=float) - center) / half
+    inside = abs(x) < 1
+    angle = np.arccos(x[inside])
+    order = np.arange(n_moments)
+    weight = _jackson(n_moments) * np.where(order == 0, 1, 2)
+    spectra = np.zeros((n_vectors, len(x)))
+    spectra[:, inside] = (moments * weight) @ np.cos(order[:, None] * angle) / (np.pi * half * np.sin(angle))
+    return KernelPolynomialDOS(spectra.mean(0), spectra.std(0, ddof=1) / np.sqrt(n_vectors))
+
+
+def _moments(matrix, vectors, n_moments):
+    """<v|T_m(H)|v> of each vector, [n_vectors, n_moments]; T_m T_m' = (T_{m+m'} + T_{m-m'})/2 halves the products."""
+    def product(a, b):
+        return np.einsum("ij,ij->j", a.conj(), b).real
+    moments = np.empty((n_moments + 2, vectors.shape[1]))
+    before, now = vectors, matrix @ vectors
+    moments[0], moments[1] = product(vectors, vectors), product(vectors, now)
+    for m in range(1, (n_moments + 1) // 2):
+        moments[2 * m] = 2 * product(now, now) - moments[0]
+        before, now = now, 2 * (matrix @ now) - before
+        moments[2 * m + 1] = 2 * product(now, before) - moments[1]
+    return moments[:n_moments].T
+
+
+def _jackson(n):
+    m, angle = np.arange(n), np.pi / (n + 1)
+    return ((n - m + 1) * np.cos(m * angle) + np.sin(m * angle) / np.tan(angle)) / (n + 1)
+
+
+def _bounds(matrix):
+    """Energies between which all levels lie, with a margin: the ends by Lanczos, kept within Gershgorin's."""
+    size = matrix.shape[0]
+    diagonal = matrix.diagonal().real
+    radius = abs(matrix).sum(1) - abs(diagonal)
+    low, high = (diagonal - radius).min(), (diagonal + radius).max()
+    if size > 50:
+        start = np.random.default_rng(0).normal(size=size).astype(matrix.dtype)
+        ends = [scipy.sparse.linalg.eigsh(matrix, 1, which=which, v0=start, tol=1e-3, return_eigenvectors=False)[0]
+                for which in ("SA", "LA")]
+        margin = 0.01 * (ends[1] - ends[0])
+        low, high = max(low, ends[0] - margin), min(high, ends[1] + margin)
+    return low - 1e-3 * (high - low) - 1e-6, high + 1e-3 * (high - low) + 1e-6
