@@ -155,6 +155,45 @@ def test_overlap(atoms):
         Edges.build(System.from_atoms(atoms), 4.0)
 
 
+# Points in space as centres ----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("pbc", ALL_PBC, ids=lambda pbc: "".join("FT"[p] for p in pbc))
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_atom_around_points(cell, pbc):
+    """Points inside and outside of the cell, one of them on an atom, which is its neighbour too."""
+    atoms = scattered(CELLS[cell], pbc)
+    points = np.vstack([np.random.default_rng(5).uniform(-6, 8, (3, 3)), atoms.positions[2:3]])
+    together = atoms + Atoms("X4", points)
+    for cutoff in (1.9, 4.7):
+        edges = Edges.build(System.from_atoms(atoms), cutoff, torch.as_tensor(points))
+        wanted = {(i - 4, j, *shift) for i, j, *shift in brute_force(together, cutoff) if i >= 4 > j}
+        assert found_pairs(edges) == wanted and edges.n_centers == 4
+        assert edges.atoms.tolist() == [-1] * 4 and bool((edges.center.diff() >= 0).all())
+        i, j = edges.center.numpy(), edges.neighbor.numpy()
+        expected = atoms.positions[j] + edges.shift.numpy() @ atoms.cell.array - points[i]
+        np.testing.assert_allclose(edges.vec.numpy(), expected, rtol=0, atol=1e-13)
+
+
+def test_points_carry_the_gradient():
+    """Points at fixed fractional coordinates: a pair vector deforms like one between atoms under strain."""
+    atoms = scattered(CELLS["left-handed"], True)
+    system, fractional = System.from_atoms(atoms), torch.rand(5, 3, dtype=torch.float64,
+                                                              generator=torch.Generator().manual_seed(0))
+    strain = torch.zeros(1, 3, 3, dtype=torch.float64, requires_grad=True)
+    strained = system.strained(strain)
+    edges = Edges.build(strained, 3.0, fractional @ strained.cell[0])
+    weights = torch.randn(edges.vec.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    of_strain, = torch.autograd.grad((weights * edges.vec).sum(), strain)
+    np.testing.assert_allclose(of_strain[0], edges.vec.detach().T @ weights, rtol=0, atol=1e-12)
+
+
+def test_no_points_and_too_many_structures():
+    system = System.from_atoms(scattered(CELLS["skewed"], True))
+    assert Edges.build(system, 3.0, torch.zeros(0, 3, dtype=torch.float64)).vec.shape == (0, 3)
+    with pytest.raises(InputError, match="got 2 structures with centers; give centers of one structure at a time"):
+        Edges.build(System.from_atoms([Atoms("H"), Atoms("H")]), 3.0, torch.zeros(1, 3))
+
+
 # EdgeCache ---------------------------------------------------------------------------------------------------------
 
 CUTOFF = 3.1
