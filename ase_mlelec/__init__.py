@@ -13,6 +13,7 @@ _PUBLIC = {
     "MLDFTCalculator": "ase_mlelec.calculators.ml_dft",
     "DeepWannierCalculator": "ase_mlelec.calculators.deep_wannier",
     "CombinedCalculator": "ase_mlelec.calculators.combined",
+    "WannierHamiltonian": "ase_mlelec.wannier_hamiltonian",
     "load_model": "ase_mlelec.bundle",
     "list_models": "ase_mlelec.bundle",
     "evaluate": "ase_mlelec.analysis.trajectory",

@@ -40,7 +40,7 @@ GRAPHENE_SITES = np.array([[0, 0, 0], [1 / 3, -1 / 3, 0]]) @ HEXAGONAL
 
 def random_model(rng, size=5, n_vectors=6, real=False):
     """Hermitian H(R) without any symmetry, on an oblique cell."""
-    half = rng.permutation(np.indices((3, 3, 3)).reshape(3, -1).T - 1)[:n_vectors]
+    half = np.concatenate([[[0, 0, 0]], rng.permutation(np.indices((3, 3, 3)).reshape(3, -1).T - 1)[:n_vectors]])
     hops = [(tuple(r), m, n, rng.normal() + (0 if real else 1j * rng.normal())) for r in half
             for m in range(size) for n in range(size)]
     return build(size, hops, [[3, 0.2, 0.1], [0.5, 2.5, 0.3], [-0.4, 0.2, 4]])

@@ -1,4 +1,4 @@
-"""Wannier90's files: what is written is read again, what Wannier90 wrote has its meaning, what is damaged is refused."""
+"""Wannier90's files: what is written is read again, what is damaged is refused."""
 import gzip
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from ase_mlelec.io.wannier90 import Centres, assign_centres, nearest_atoms, read_centres
+from ase_mlelec.io.wannier90 import (Centres, assign_centres, nearest_atoms, read_centres, read_hr, read_tb, read_win,
+                                     write_hr, write_tb)
 from ase_mlelec.units import BOHR
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "wannier90"
@@ -160,3 +161,115 @@ def test_silicon_centres():
     atoms.pbc = True
     centroids, _ = assign_centres(atoms, found, {"Si": 4})
     np.testing.assert_allclose(centroids, atoms.positions, atol=1e-4)
+
+
+# Hamiltonians ------------------------------------------------------------------------------------------------------
+
+RNG = np.random.default_rng(4)
+R_VECTORS = np.array([[-1, 0, 0], [0, 0, 0], [1, 0, 0]])
+HOME = RNG.normal(size=(2, 2))
+HOP = RNG.normal(size=(2, 2)) + 1j * RNG.normal(size=(2, 2))
+MATRICES = np.array([HOP.conj().T, HOME + HOME.T, HOP])
+PLACES = RNG.normal(size=(3, 2, 2, 3)) + 1j * RNG.normal(size=(3, 2, 2, 3))
+
+
+def hr_text(degeneracies=(2, 1, 2), matrices=MATRICES, first=" written by Wannier90"):
+    rows = [f"{r[0]} {r[1]} {r[2]} {m + 1} {n + 1} {h[m, n].real:.6f} {h[m, n].imag:.6f}"
+            for r, h in zip(R_VECTORS, matrices) for n in range(2) for m in range(2)]
+    return "\n".join([first, "  2", "  3", " ".join(map(str, degeneracies)), *rows]) + "\n"
+
+
+WSVEC = "## written\n" + "".join(f"{r} 0 0 {m} {n}\n{images}" for r in (-1, 0, 1) for m in (1, 2) for n in (1, 2)
+                                 for images in ["2\n0 0 0\n" + f"{-2 * r} 0 0\n" if r else "1\n0 0 0\n"])
+
+
+def test_hr_by_hand(tmp_path):
+    """A mesh of two points: R = 1 and R = -1 are the same vector, each counts half, and wsvec shares it out again."""
+    (tmp_path / "x_hr.dat").write_text(hr_text())
+    with pytest.warns(UserWarning, match="x_hr.dat: no x_wsvec.dat beside it; without the images of minimal distance"):
+        found = read_hr(tmp_path / "x_hr.dat")
+    np.testing.assert_array_equal(found.r_vectors, R_VECTORS)
+    np.testing.assert_allclose(found.matrices, MATRICES * np.array([0.5, 1, 0.5])[:, None, None], atol=1e-6)
+    assert found.positions is None and found.cell is None
+    (tmp_path / "x_wsvec.dat").write_text(WSVEC)
+    found = read_hr(tmp_path / "x_hr.dat")
+    half = 0.25 * (HOP + HOP.conj().T)
+    np.testing.assert_allclose(found.matrices, [half, HOME + HOME.T, half], atol=1e-6)
+
+
+def test_written_files_are_read(tmp_path):
+    """To the twelve digits that are written, without a wsvec file and without a warning."""
+    write_hr(tmp_path / "x_hr.dat", R_VECTORS, MATRICES)
+    write_tb(tmp_path / "x_tb.dat", np.diag([2.0, 3, 4]), R_VECTORS, MATRICES, PLACES)
+    for found in read_hr(tmp_path / "x_hr.dat"), read_tb(tmp_path / "x_tb.dat"):
+        np.testing.assert_array_equal(found.r_vectors, R_VECTORS)
+        np.testing.assert_allclose(found.matrices, MATRICES, atol=1e-12)
+    np.testing.assert_allclose(found.positions, PLACES, atol=1e-12)
+    np.testing.assert_array_equal(found.cell, np.diag([2.0, 3, 4]))
+
+
+@pytest.mark.parametrize("text, message", [
+    (hr_text()[:-30], r"truncated or damaged \(\d\d numbers of 84\); write it again"),
+    (hr_text().rpartition("1 0 0 2 2")[0], r"truncated or damaged \(77 numbers of 84\)"),
+    (hr_text()[:30], "truncated or not written by Wannier90"),
+    ("", "truncated or not written by Wannier90"),
+    (hr_text().replace("  2\n", "  two\n"), "truncated or not written by Wannier90"),
+    (hr_text((2, 1, 0)), "wrong degeneracies, 0 to 2, need positive ones whose inverses add up to the number of k"),
+    (hr_text((2, 1, 3)), "wrong degeneracies, 1 to 3"),
+    (hr_text((2, 1)), "wrong degeneracies|truncated"),
+    (hr_text().replace("1 0 0 2 2 ", "1 0 0 2 1 "), "rows m, n that are not each pair of 2 functions once"),
+    (hr_text().replace("1 0 0 2 2 ", "3 0 0 2 2 "), "rows of one lattice vector apart from each other"),
+    (hr_text().replace(".", "x", 1), r"truncated or damaged \(could not convert"),
+])
+def test_bad_hr(tmp_path, text, message):
+    path = tmp_path / "x_hr.dat"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_hr(path)
+    assert "\n" not in str(caught.value) and "x_hr.dat: " in str(caught.value)
+
+
+@pytest.mark.parametrize("text, message", [
+    (WSVEC[:-7], "x_wsvec.dat: truncated or of another run"), ("## written\n", r"\(0 elements of 12\)"),
+    (WSVEC.replace("1 0 0 2 2\n", "5 0 0 2 2\n"), "truncated or of another run"),
+    (WSVEC.rpartition("1 0 0 2 2\n")[0], r"\(11 elements of 12\)"),
+])
+def test_bad_wsvec(tmp_path, text, message):
+    (tmp_path / "x_hr.dat").write_text(hr_text())
+    (tmp_path / "x_wsvec.dat").write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_hr(tmp_path / "x_hr.dat")
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_tb(tmp_path):
+    path = tmp_path / "x_tb.dat"
+    write_tb(path, np.eye(3), R_VECTORS, MATRICES, PLACES)
+    text = path.read_text()
+    for damaged, message in ((text[:-40], "truncated or damaged"), (text[:60], "truncated or damaged"),
+                             (text[:len(text) // 3], "truncated or damaged"),
+                             ("   1    0    0\n".join(text.rsplit("   1    0    0\n", 1)).replace(
+                                 "\n   1    0    0\n", "\n   1    0    7\n", 1), "got other lattice vectors for")):
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match=message):
+            read_tb(path)
+
+
+def test_win(tmp_path):
+    path = tmp_path / "x.win"
+    path.write_text("num_wann = 4 ! four\nSpinors : .true.\nmp_grid 2 2 1\nBegin Unit_Cell_Cart\nbohr\n10 0 0\n0 10 0\n"
+                    "0 0 10\nEnd Unit_Cell_Cart\nbegin atoms_frac\nSi1 0.5 0 0\nO 0 0 0.25\nend atoms_frac\n"
+                    "begin projections\nSi: sp3 # all\nend projections\n")
+    found = read_win(path)
+    assert found.keywords == {"num_wann": "4", "spinors": ".true.", "mp_grid": "2 2 1"}
+    assert found.blocks["projections"] == ["Si: sp3"] and found.atoms.get_chemical_formula() == "OSi"
+    np.testing.assert_allclose(found.atoms.positions, [[5 * BOHR, 0, 0], [0, 0, 2.5 * BOHR]])
+    path.write_text("begin atoms_frac\nSi 0 0 0\n")
+    with pytest.raises(ValueError, match="x.win: got a block without an end"):
+        read_win(path)
+    path.write_text("num_wann = 4\n")
+    with pytest.raises(ValueError, match="no readable cell or atoms .'unit_cell_cart'."):
+        read_win(path)
+    path.write_text("begin unit_cell_cart\n2 0 0\n0 2 0\n0 0 2\nend unit_cell_cart\nbegin atoms_cart\nang\nH 1 0 0\n"
+                    "end atoms_cart")
+    np.testing.assert_allclose(read_win(path).atoms.positions, [[1, 0, 0]])

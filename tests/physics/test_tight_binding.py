@@ -161,7 +161,8 @@ def test_fermi_level(temperature):
     for electrons in (0.7, 5.2, 11.9):
         level = fermi_level(levels, weights, electrons, temperature)
         if temperature:
-            number = 2 * np.sum(weights[:, None] / (1 + np.exp(np.clip((levels - level) / (KB * temperature), -700, 700))))
+            x = np.clip((levels - level) / (KB * temperature), -700, 700)
+            number = 2 * np.sum(weights[:, None] / (1 + np.exp(x)))
             assert number == pytest.approx(electrons, abs=1e-9)
         else:
             below, above = (2 * np.sum(weights[:, None] * (levels < level + shift)) for shift in (-1e-9, 1e-9))
@@ -230,7 +231,8 @@ def test_bad_matrices(r_vectors, matrices, message):
 
 
 @pytest.mark.parametrize("kpts, message", [([0, 0, 0], r"kpts: got shape \[3\], need \[K, 3\] in reduced coordinates"),
-                                           ([[0, 0]], r"got shape \[1, 2\]"), ([[0, np.nan, 0]], "got NaN or infinity")])
+                                           ([[0, 0]], r"got shape \[1, 2\]"),
+                                           ([[0, np.nan, 0]], "got NaN or infinity")])
 def test_bad_kpts(kpts, message):
     for function in (eigenvalues, tight_binding.eigenstates):
         with pytest.raises(ValueError, match=message):
