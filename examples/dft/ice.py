@@ -317,7 +317,8 @@ def collect(work, target):
     settings = {"program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "pseudopotentials": f"{PSEUDO['O']}, {PSEUDO['H']}",
                 "functional": "PBE", "ecutwfc_Ry": CUTOFF, "kpoints": "Gamma, cells of 16 H2O"}
     write_hdf5(target, Frames(list(frames), None, {
-        "settings": settings, "valence_charges": CHARGES, "wannier_centres": CENTRES,
+        "settings": settings, "valence_charges": CHARGES,
+        "electrons_per_centre": {symbol: 2 * count for symbol, count in CENTRES.items()},
         "atomic_dipole": "Å, from an atom to the mean of its Wannier centres; 0 where it has none",
         "dipole": "e Å, of ions and electrons, each centroid next to its atom"}))
     groups = [frame.group for frame in frames]
