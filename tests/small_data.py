@@ -3,8 +3,10 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.geometry import get_distances
 
 from ase_mlelec.io.frames import Frame, Frames
+from ase_mlelec.testing import random_atoms
 
 ENERGIES = np.linspace(-6.0, 6.0, 25)       # eV
 WIDTH = 0.8                                 # eV
@@ -46,3 +48,23 @@ def make_frames(n=12, seed=0):
     groups = ("train", "train", "train", "validation", "test")
     return Frames([Frame(Atoms(atoms), labels_of(atoms), f"cu-{i}", groups[i % 5])
                    for i, atoms in enumerate(copper(n, seed))], ENERGIES, dict(ATTRIBUTES))
+
+
+def make_wannier_frames(n=10, seed=0):
+    """Data set of n cells Si2O4 whose oxygens have a vector and a symmetric tensor, sums over their Si neighbours."""
+    groups = ("train", "train", "train", "validation", "test")
+    atoms = [random_atoms("Si2O4", cell=[5.0, 5.2, 5.4], seed=seed + i) for i in range(n)]
+    return Frames([Frame(each, wannier_labels(each), f"sio-{i}", groups[i % 5]) for i, each in enumerate(atoms)],
+                  attributes={"valence_charges": {"Si": 4, "O": 6}})
+
+
+def wannier_labels(atoms):
+    vectors, tensors = np.zeros((len(atoms), 3)), np.zeros((len(atoms), 3, 3))
+    silicon = atoms.numbers == 14
+    for i in np.nonzero(~silicon)[0]:
+        apart, distance = get_distances(atoms.positions[i], atoms.positions[silicon], cell=atoms.cell, pbc=True)
+        weight = np.exp(-distance[0] ** 2 / 2)
+        vectors[i] = weight @ apart[0]
+        tensors[i] = np.einsum("j,ja,jb->ab", weight, apart[0], apart[0]) + (1.5 + weight.sum()) * np.eye(3)
+    return {"atomic_dipole": vectors, "summed_dipole": vectors.sum(axis=0), "atomic_polarizability": tensors,
+            "polarizability": tensors.sum(axis=0)}

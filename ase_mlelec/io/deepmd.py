@@ -13,13 +13,13 @@ from ase.calculators.calculator import CalculatorSetupError
 from ase.data import atomic_numbers
 
 from ase_mlelec.descriptors import DeepPotSE
-from ase_mlelec.heads import ScalarHead, SpectrumHead
+from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
 from ase_mlelec.model import Model
 
 # file name -> (name here, values per atom or per frame, components)
 LABELS = {"energy": ("energy", "frame", 1), "force": ("forces", "atom", 3), "virial": ("virial", "frame", 9),
           "atom_dos": ("ados", "atom", None), "dos": ("dos", "frame", None),
-          "atomic_dipole": ("atomic_dipole", "atom", 3), "dipole": ("dipole", "frame", 3),
+          "atomic_dipole": ("atomic_dipole", "atom", 3), "dipole": ("summed_dipole", "frame", 3),
           "atomic_polarizability": ("atomic_polarizability", "atom", 9),
           "polarizability": ("polarizability", "frame", 9)}
 
@@ -28,8 +28,9 @@ def read_data(path):
     """Read a deepmd npy system (a folder with type.raw and set.*/).
 
     Returns list of (Atoms, labels): labels is a dict of arrays with energy in eV, forces [N, 3] eV/Å, virial [3, 3] eV,
-    ados [N, S], dos [S] states/eV and the others as they are in the files.  A ``nopbc`` file means that the box is
-    ignored.  Atoms of type -1 do not occur in these data.
+    ados [N, S], dos [S] states/eV and the others as they are in the files.  A ``dipole.npy`` holds the sum of the atomic
+    vectors, not the charge times Å, and is called summed_dipole here.  A ``nopbc`` file means that the box is ignored.
+    Atomic files with the atoms of one type alone are filled up with zeros.  Atoms of type -1 do not occur in these data.
 
     Raises ValueError for missing or mis-shaped files.
     """
@@ -66,7 +67,7 @@ def _read_set(folder, symbols, periodic):
     columns = {}
     for stem, (name, per, width) in LABELS.items():
         if (folder / f"{stem}.npy").exists():
-            columns[name] = _label(folder / f"{stem}.npy", per, width, n_frames, len(symbols))
+            columns[name] = _label(folder / f"{stem}.npy", per, width, n_frames, symbols)
     return [(Atoms(symbols, positions[i], cell=boxes[i], pbc=periodic),
              {name: values[i] for name, values in columns.items()}) for i in range(n_frames)]
 
@@ -80,20 +81,28 @@ def _rows(file, width, n_frames=None):
     return array
 
 
-def _label(file, per, width, n_frames, n_atoms):
+def _label(file, per, width, n_frames, symbols):
     array = np.load(file, allow_pickle=False).astype(float)
+    n_atoms, shape = len(symbols), {1: (), 9: (3, 3)}.get(width, (-1,))
+    if file.stem.startswith("atomic") and array.ndim and array.size != n_frames * n_atoms * width:
+        # the atoms of one type alone; only their number tells which
+        kinds = [kind for kind in set(symbols) if array.size == n_frames * symbols.count(kind) * width]
+        if len(kinds) == 1:
+            full = np.zeros((n_frames, n_atoms, width))
+            full[:, np.array(symbols) == kinds[0]] = array.reshape(n_frames, -1, width)
+            array = full
     count = n_atoms if per == "atom" else 1
     if array.ndim == 0 or array.size % (n_frames * count) or (width and array.size != n_frames * count * width):
         raise ValueError(f"{file}: shape {array.shape} does not fit {n_frames} frames of {n_atoms} atoms"
                          + (f" and {width} components" if width else ""))
-    shape = (n_frames, *((n_atoms,) if per == "atom" else ()), *{1: (), 9: (3, 3)}.get(width, (-1,)))
-    return array.reshape(shape)
+    return array.reshape(n_frames, *((n_atoms,) if per == "atom" else ()), *shape)
 
 
 def read_model(path):
-    """Import a DeepPot-SE energy or DOS model (descriptor se_e2_a) from a ``.dp`` file.
+    """Import a DeepPot-SE model (descriptor se_e2_a) of energy, DOS, dipoles or polarizabilities from a ``.dp`` file.
 
-    Returns Model in the precision of the file.
+    Returns Model in the precision of the file.  deepmd-kit stores neither the energy grid of a DOS nor the charges that
+    belong to dipoles: set ``model.metadata`` (see DeepWannierCalculator) before a calculator is made of it.
 
     Raises CalculatorSetupError for other containers, descriptors or features that are not supported.
     """
@@ -126,31 +135,47 @@ def _build_model(path, stored):
     species = tree["type_map"]
     se = DeepPotSE(species, descriptor["rcut"], descriptor["rcut_smth"], descriptor["neuron"],
                    descriptor["axis_neuron"], descriptor["sel"], descriptor["type_one_side"])
-    widths, timestep = fitting["neuron"], bool(fitting["resnet_dt"])
-    if fitting["type"] == "ener":
-        head = ScalarHead(len(species), se.n_features, widths, timestep)
-    else:
-        # deepmd-kit stores no energy grid: numbers 0 .. S-1 stand for it until the user sets the true one
-        head = SpectrumHead(len(species), se.n_features, np.arange(fitting["dim_out"], dtype=float), widths, timestep)
-    first = stored.array(descriptor["@variables"]["davg"])
-    model = Model(se, {head.quantity: head},
-                  {"origin": f"deepmd-kit {stored.tree.get('version', '?')}", "energy_grid_known": False})
-    model.to(first.dtype)
+    head = _new_head(len(species), se, tree, fitting, stored, widths=fitting["neuron"],
+                     timestep=bool(fitting["resnet_dt"]))
+    metadata = {"origin": f"deepmd-kit {stored.tree.get('version', '?')}"}
+    if head.quantity == "dos":
+        metadata["energy_grid_known"] = False
+    model = Model(se, {head.quantity: head}, metadata)
+    model.to(stored.array(descriptor["@variables"]["davg"]).dtype)
     with torch.no_grad():
         _load_descriptor(se, descriptor, stored)
-        _load_fitting(head.nets, tree, fitting, stored)
+        (_load_centres if hasattr(head, "centers") else _load_fitting)(head, tree, fitting, stored)
     return model.eval()
+
+
+def _new_head(n_species, se, tree, fitting, stored, **options):
+    if fitting["type"] == "ener":
+        return ScalarHead(n_species, se.n_features, **options)
+    if fitting["type"] == "dos":
+        # deepmd-kit stores no energy grid: numbers 0 .. S-1 stand for it until the user sets the true one
+        return SpectrumHead(n_species, se.n_features, np.arange(fitting["dim_out"], dtype=float), **options)
+    _, shift = _scale_and_shift(n_species, tree, fitting, stored)
+    centers = [k for k in range(n_species) if _has_net(fitting, k) or shift[k]]
+    shape = n_species, se.n_features, se.widths[-1], centers
+    if fitting["type"] == "dipole":
+        return VectorHead(*shape, **options)
+    return TensorHead(*shape, **options, full=not fitting["fit_diag"])
+
+
+def _has_net(fitting, k):
+    return fitting["nets"]["networks"][k] is not None and k not in fitting["exclude_types"]
 
 
 def _refuse_unsupported(path, tree, descriptor, fitting):
     reasons = {
         f"model type {tree.get('type')}": tree.get("type") != "standard",
         f"descriptor {descriptor.get('type')}": descriptor.get("type") != "se_e2_a",
-        f"fitting {fitting.get('type')}": fitting.get("type") not in ("ener", "dos"),
+        f"fitting {fitting.get('type')}": fitting.get("type") not in ("ener", "dos", "dipole", "polar"),
         "an activation other than tanh": {descriptor.get("activation_function"),
                                           fitting.get("activation_function")} != {"tanh"},
-        "excluded types or pairs": bool(descriptor.get("exclude_types") or fitting.get("exclude_types")
-                                        or tree.get("atom_exclude_types") or tree.get("pair_exclude_types")),
+        "excluded types or pairs": bool(
+            descriptor.get("exclude_types") or tree.get("atom_exclude_types") or tree.get("pair_exclude_types")
+            or (fitting.get("exclude_types") and fitting["type"] in ("ener", "dos"))),
         "frame or atomic parameters": bool(fitting.get("numb_fparam") or fitting.get("numb_aparam")
                                            or fitting.get("dim_case_embd")),
         "spin": bool(descriptor.get("spin") or fitting.get("spin")),
@@ -165,7 +190,7 @@ def _refuse_unsupported(path, tree, descriptor, fitting):
     found = [reason for reason, present in reasons.items() if present]
     if found:
         raise CalculatorSetupError(f"{path}: {', '.join(found)} cannot be imported; supported are se_e2_a models of "
-                                   "energy and DOS with tanh nets")
+                                   "energy, DOS, dipole and polarizability with tanh nets")
 
 
 def _load_descriptor(se, descriptor, stored):
@@ -181,7 +206,8 @@ def _load_descriptor(se, descriptor, stored):
             _load_layer(layer, layer_source, stored)
 
 
-def _load_fitting(nets, tree, fitting, stored):
+def _load_fitting(head, tree, fitting, stored):
+    nets = head.nets
     for k, source in enumerate(fitting["nets"]["networks"]):
         *hidden, last = source["layers"]
         for layer, layer_source in zip(nets.hidden[k], hidden):
@@ -192,6 +218,47 @@ def _load_fitting(nets, tree, fitting, stored):
     nets.bias.copy_(stored.array(tree["@variables"]["out_bias"])[0])
     if fitting["@variables"].get("bias_atom_e"):
         nets.bias += stored.array(fitting["@variables"]["bias_atom_e"]).reshape(nets.bias.shape)
+
+
+def _scale_and_shift(n_species, tree, fitting, stored):
+    """Arrays [species], the factor of the nets' outputs and what is added to the diagonal of a polarizability.
+
+    The file means scale (net + shift).  A model that was trained with TensorFlow means scale net + shift, with the
+    entries counted over the types that have a net, and its converter does not change the numbers.
+    """
+    scale, shift = torch.ones(n_species, dtype=torch.float64), torch.zeros(n_species, dtype=torch.float64)
+    if fitting["type"] != "polar":
+        return scale, shift
+    factor, constant = (stored.array(fitting["@variables"][name]).ravel().double()
+                        for name in ("scale", "constant_matrix"))
+    if stored.tree.get("backend") == "TensorFlow":
+        chosen = [k for k in range(n_species) if _has_net(fitting, k)]
+        scale[chosen], shift[chosen] = factor[:len(chosen)], constant[:len(chosen)]
+        return scale, shift
+    bias = stored.array(tree["@variables"]["out_bias"])[0].reshape(-1, 3, 3).double()
+    return factor, factor * (constant + bias.diagonal(dim1=1, dim2=2).mean(dim=1)) * bool(fitting["shift_diag"])
+
+
+def _load_centres(head, tree, fitting, stored):
+    """Nets of a dipole or polarizability model; the factors of the species go into the last layers."""
+    tensor, nets, variables = fitting["type"] == "polar", head.nets, fitting["@variables"]
+    scale, shift = _scale_and_shift(head.n_species, tree, fitting, stored)
+    for place, k in enumerate(head.centers):
+        weight, bias = nets.last[place].weight.zero_(), nets.last[place].bias.zero_()
+        if _has_net(fitting, k):
+            *hidden, last = fitting["nets"]["networks"][k]["layers"]
+            for layer, source in zip(nets.hidden[place], hidden):
+                _load_layer(layer, source, stored)
+            source = last["@variables"]
+            w, b = stored.array(source["w"]), stored.array(source["b"]) if source["b"] is not None else 0
+            columns = torch.cat([w, (b + stored.array(variables["bias_atom_e"])[k])[None]]) * scale[k]
+            if tensor and head.full:        # F_ij with i <= j of the symmetric part of the file's matrix
+                square = columns.reshape(-1, head.n_rows, head.n_rows)
+                i, j = torch.triu_indices(head.n_rows, head.n_rows)
+                columns = ((square + square.mT) / 2)[:, i, j]
+            weight[int(tensor):], bias[int(tensor):] = columns[:-1].T, columns[-1]
+        if tensor:
+            bias[0] = shift[k]
 
 
 def _load_layer(layer, source, stored):

@@ -16,14 +16,15 @@ from ase_mlelec.io.atomic import replacing
 
 # label -> axes: N atoms, S energies, numbers are components
 SHAPES = {"energy": "", "forces": "N3", "virial": "33", "ados": "NS", "dos": "S", "dipole": "3", "atomic_dipole": "N3",
-          "polarizability": "33", "atomic_polarizability": "N33"}
+          "summed_dipole": "3", "polarizability": "33", "atomic_polarizability": "N33"}
 FORMAT_VERSION = 1
 
 
 @dataclass
 class Frame:
     """One structure with its labels: energy eV, forces [N, 3] eV/Å, virial [3, 3] eV (-dE/dε), ados [N, S] and dos [S]
-    states/eV, and those of SHAPES beyond.
+    states/eV, dipole [3] e Å, polarizability [3, 3] Å^3 and its parts by atom, atomic_dipole [N, 3] Å, the displacement
+    of an atom's Wannier centroid from it (zero where there is none), and summed_dipole [3] Å, its sum over the atoms.
 
     group : what the structure is for, e.g. "train", "validation", "test"
     """

@@ -16,7 +16,7 @@ import tomllib
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import get_args, get_origin, get_type_hints
+from typing import ClassVar, get_args, get_origin, get_type_hints
 
 Pair = tuple[float, float]
 
@@ -92,6 +92,34 @@ class DOSConfig:
 
 
 @dataclass(frozen=True)
+class DipoleConfig:
+    """centers : species whose atoms have a vector (or tensor), e.g. ["O"]
+    widths : of the fitting nets
+    atomic, total : weights of the loss; atomic = 0 trains on the sums over structures alone
+    learning_rate : at the first and the last step
+    """
+    centers: tuple[str, ...]
+    widths: tuple[int, ...] = (64, 64)
+    atomic: float = 1.0
+    total: float = 0.0
+    steps: int = 2000
+    learning_rate: Pair = (3e-3, 3e-6)
+    batch_size: int = 4
+    section: ClassVar[str] = "dipole"
+
+    def __post_init__(self):
+        if not self.centers:
+            raise ValueError(f"{self.section}.centers: got an empty list; name the species that have a {self.section}")
+        _check_training(self.section, self, (self.atomic, self.total))
+
+
+@dataclass(frozen=True)
+class PolarizabilityConfig(DipoleConfig):
+    """As DipoleConfig."""
+    section: ClassVar[str] = "polarizability"
+
+
+@dataclass(frozen=True)
 class BispectrumConfig:
     """Arguments of Bispectrum; cutoffs and weights of single species are not in a configuration file."""
     twojmax: int = 10
@@ -139,24 +167,28 @@ class OutputConfig:
 class Config:
     """A training: data, descriptor, heads that are wanted (at least one), output, and the seed of everything random.
 
-    The energy head is trained together with the descriptor; the DOS head then on the descriptor as it is, or together
-    with it where there is no energy head.  The LDOS head has data and a descriptor (bispectrum) of its own.
+    The first head of energy, dos, dipole and polarizability is trained together with the descriptor, the others then on
+    the descriptor as it is.  The LDOS head has data and a descriptor (bispectrum) of its own.
     """
     data: DataConfig
     output: OutputConfig
     descriptor: DescriptorConfig = field(default_factory=DescriptorConfig)
     energy: EnergyConfig | None = None
     dos: DOSConfig | None = None
+    dipole: DipoleConfig | None = None
+    polarizability: PolarizabilityConfig | None = None
     bispectrum: BispectrumConfig = field(default_factory=BispectrumConfig)
     ldos: LDOSConfig | None = None
     seed: int = 0
     folder: Path = field(default=Path("."), metadata={"key": False})    # what relative paths start from
 
     def __post_init__(self):
-        if self.energy is None and self.dos is None and self.ldos is None:
-            raise ValueError("got none of the sections [energy], [dos] and [ldos]; add at least one, it may be empty")
-        if self.ldos is not None and (self.energy or self.dos):
-            raise ValueError("got [ldos] beside [energy] or [dos]; train them apart, their data differ")
+        others = [name for name in ("energy", "dos", "dipole", "polarizability") if getattr(self, name) is not None]
+        if not others and self.ldos is None:
+            raise ValueError("got none of the sections [energy], [dos], [dipole], [polarizability] and [ldos]; add at "
+                             "least one")
+        if self.ldos is not None and others:
+            raise ValueError(f"got [ldos] beside [{others[0]}]; train them apart, their data differ")
 
 
 def _check_training(section, config, weights):

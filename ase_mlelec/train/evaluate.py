@@ -4,7 +4,7 @@ import torch
 
 from ase_mlelec import units
 from ase_mlelec.train.frames import Batches
-from ase_mlelec.train.losses import energy_and_derivatives
+from ase_mlelec.train.losses import TensorLoss, VectorLoss, centre_errors, energy_and_derivatives
 
 FRAMES_PER_BATCH = 8
 # key of the result -> what it is, unit
@@ -17,6 +17,11 @@ QUANTITIES = {
     "ados_rmse_states_per_eV": ("ADOS, root mean square", "states/eV"),
     "ados_rmse_over_std": ("ADOS, relative to its spread over the atoms", ""),
     "dos_rmse_states_per_eV_per_atom": ("total DOS per atom, root mean square", "states/eV/atom"),
+    "atomic_dipole_rmse_A": ("atomic vector component, root mean square", "Å"),
+    "summed_dipole_rmse_A": ("sum of the vectors, component, root mean square", "Å"),
+    "dipole_rmse_e_A": ("dipole component, root mean square", "e Å"),
+    "atomic_polarizability_rmse_A3": ("atomic polarizability component, root mean square", "Å^3"),
+    "polarizability_rmse_A3": ("polarizability component, root mean square", "Å^3"),
     "ldos_rmse": ("LDOS, root mean square", "1/(eV Å^3)"),
     "density_mape_percent": ("density, mean absolute percentage", "%"),
     "band_energy_mae_meV_per_atom": ("band energy, mean absolute", "meV/atom"),
@@ -28,7 +33,9 @@ def errors(model, frames):
     """Errors of everything that ``model`` predicts and ``frames`` have labels of.
 
     The spread of the ADOS is the square root of the variance over the atoms of ``frames``, averaged over the energies:
-    a model that predicts the mean spectrum for every atom has a relative error of 1.
+    a model that predicts the mean spectrum for every atom has a relative error of 1.  Vectors and tensors are those of
+    the centres alone; tensors are compared with the symmetric part of theirs.  The dipole has an error where the model's
+    metadata tell the charge of the electrons.
 
     Returns dict of float, keys as in QUANTITIES.
 
@@ -37,14 +44,19 @@ def errors(model, frames):
     """
     energy = [name for name in ("energy", "forces", "virial") if name in frames.labels and "energy" in model.heads]
     spectra = [name for name in ("ados", "dos") if name in frames.labels and "dos" in model.heads][:1]
-    if not energy + spectra:
+    centred = {loss.quantity: name for loss in (VectorLoss, TensorLoss) if loss.quantity in model.heads
+               for name in reversed(loss.label.values()) if name in frames.labels}
+    if not energy + spectra + list(centred):
         raise ValueError(f"got {len(frames)} frames with the labels {', '.join(frames.labels) or 'none'} in common, "
                          f"the model predicts {', '.join(model.heads)}; give data with labels of these")
     fast = model.for_evaluation()
-    batches = Batches.for_model(fast, frames, tuple(energy + spectra))
+    batches = Batches.for_model(fast, frames, tuple([*energy, *spectra, *centred.values()]))
     with torch.no_grad():
-        return (_energy_errors(fast, batches, energy) if energy else {}) | (
-            _spectrum_errors(fast, batches, spectra[0]) if spectra else {})
+        result = _energy_errors(fast, batches, energy) if energy else {}
+        result |= _spectrum_errors(fast, batches, spectra[0]) if spectra else {}
+        for quantity, label in centred.items():
+            result |= _centre_errors(fast, batches, quantity, label)
+    return result
 
 
 def _energy_errors(model, batches, labels):
@@ -86,6 +98,20 @@ def _spectrum_errors(model, batches, label):
         if spread > 0:      # a single atom has none
             result["ados_rmse_over_std"] = result["ados_rmse_states_per_eV"] / spread
     return result | {"dos_rmse_states_per_eV_per_atom": _rms(np.concatenate(total))}
+
+
+def _centre_errors(model, batches, quantity, label):
+    parts = [centre_errors(model, batch, quantity, label) for batch in batches.all_batches(FRAMES_PER_BATCH)]
+    atomic, total = (None if column[0] is None else _rms(torch.cat(column).double().cpu().numpy())
+                     for column in zip(*parts))
+    unit = {"dipole": "A", "polarizability": "A3"}[quantity]
+    whole = {"dipole": "summed_dipole", "polarizability": "polarizability"}[quantity]
+    result = {f"atomic_{quantity}_rmse_{unit}": atomic} if atomic is not None else {}
+    result[f"{whole}_rmse_{unit}"] = total
+    charges = set((model.metadata.get("electrons_per_centre") or {}).values())
+    if quantity == "dipole" and len(charges) == 1:
+        result["dipole_rmse_e_A"] = charges.pop() / model.metadata.get("functions_per_vector", 1) * total
+    return result
 
 
 def _rms(values):

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ase_mlelec.heads.base import FittingNets
 from ase_mlelec.io.atomic import replacing
-from ase_mlelec.train.frames import Batches
+from ase_mlelec.train.frames import Batches, join_environments
 
 LARGEST_GRADIENT = 10.0     # norm to which longer gradients are cut
 
@@ -154,7 +154,8 @@ def standardise_heads(model, frames, names=None):
     """Set the normalisation of new heads (default all that have FittingNets) for the descriptor as it is now.
 
     Features get zero mean and unit spread.  Energies and total DOS get their least-squares composition as bias, ADOS
-    its mean by species; the spread around the bias is the scale of a head's output.
+    its mean by species, tensors of centres the best constant coefficients of their basis; the spread around the bias is
+    the scale of a head's output.
 
     Raises ValueError for a species without atoms in ``frames``.
     """
@@ -162,34 +163,36 @@ def standardise_heads(model, frames, names=None):
         names = [name for name, head in model.heads.items() if isinstance(getattr(head, "nets", None), FittingNets)]
     labels = {name: _label_of(name, frames) for name in names}
     batches = Batches.for_model(model, frames, tuple(labels.values()))
-    features, species = _features(model, batches)
+    environment = _environment(model, batches)
+    features, species = environment.features, environment.species
     for name, label in labels.items():
         nets = model.heads[name].nets
-        for k, symbol in enumerate(model.species):
+        for place, k in enumerate(getattr(model.heads[name], "centers", range(len(model.species)))):
             own = features[species == k]
             if len(own) == 0:
-                raise ValueError(f"got no atoms of {symbol} in {len(frames)} frames; add some or leave it out")
-            nets.shift[k] = own.mean(dim=0)
+                raise ValueError(f"got no atoms of {model.species[k]} in {len(frames)} frames; add some or leave it out")
+            nets.shift[place] = own.mean(dim=0)
             # features that hardly vary must not be blown up
             spread = own.std(dim=0, correction=0)
-            nets.inverse[k] = 1 / (spread + 0.1 * spread.mean() + 1e-12)
+            nets.inverse[place] = 1 / (spread + 0.1 * spread.mean() + 1e-12)
         if label == "ados":
             _centre_atoms(nets, batches, species)
+        elif hasattr(model.heads[name], "centers"):
+            _centre_tensors(model.heads[name], batches, label, environment)
         else:
             _centre_totals(model, nets, batches, label)
 
 
 def _label_of(head, frames):
     """The label that the bias of a head is taken from."""
-    if head == "dos":
-        return "ados" if "ados" in frames.labels else "dos"
-    return head
+    atomic, total = {"dos": ("ados", "dos"), "dipole": ("atomic_dipole", "summed_dipole"),
+                     "polarizability": ("atomic_polarizability", "polarizability")}.get(head, (head, head))
+    return atomic if atomic in frames.labels else total
 
 
-def _features(model, batches):
-    """Features [N, F] and species [N] of all atoms."""
-    environments = [model.descriptor(batch.system, batch.edges()) for batch in batches.all_batches(16)]
-    return torch.cat([e.features for e in environments]), torch.cat([e.species for e in environments])
+def _environment(model, batches):
+    """Environment of all atoms."""
+    return join_environments([model.descriptor(batch.system, batch.edges()) for batch in batches.all_batches(16)])
 
 
 def _centre_totals(model, nets, batches, label):
@@ -211,6 +214,27 @@ def _centre_atoms(nets, batches, species):
     for k in range(len(nets.bias)):
         nets.bias[k] = spectra[species == k].mean(dim=0)
     _set_scale(nets, spectra - nets.bias[species])
+
+
+def _centre_tensors(head, batches, label, environment):
+    """Bias: the constant outputs b_o of the nets for which sum_o b_o B_o is nearest to the labels.
+
+    Basis tensors are much alike; directions in which they hardly differ are left out, or the constants would be large.
+    """
+    basis = head.basis(environment.frame)                                   # [N, O, 3 ...]
+    system = next(iter(batches.all_batches(len(batches)))).system
+    columns = []
+    for k in head.centers:
+        own = basis * (environment.species == k).reshape(-1, *[1] * (basis.ndim - 1))
+        columns.append(own if label.startswith("atomic") else system.sum_per_system(own))
+    matrix = torch.cat(columns, dim=1).movedim(1, -1).flatten(0, -2)        # [rows, centers O]
+    truth = torch.cat([batch.labels[label] for batch in batches.all_batches(16)]).reshape(-1, 1)
+    size = matrix.square().mean(dim=0).sqrt() + 1e-12
+    solution = torch.linalg.lstsq((matrix / size).cpu(), truth.cpu(), rcond=1e-3, driver="gelsd").solution.to(size)
+    residual = (truth - matrix / size @ solution).square().mean().sqrt()
+    head.nets.bias.copy_((solution[:, 0] / size).reshape(head.nets.bias.shape))
+    size = size.reshape(head.nets.bias.shape).square().mean(dim=0).sqrt()
+    head.nets.scale.copy_(residual.clamp(min=1e-12) / (size * len(size)**0.5))
 
 
 def _set_scale(nets, residual):

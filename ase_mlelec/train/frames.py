@@ -27,9 +27,14 @@ class Batch:
 
     def predict(self, model, quantity):
         """Tensor [N, ...], a quantity of every atom."""
-        if self.environment is None:
-            return model(self.system, self.edges(), (quantity,))[quantity]
-        return model.heads[quantity](self.environment, None)
+        if self.environment is not None:
+            return model.heads[quantity](self.environment, None)
+        edges, chosen = self.edges(), model.is_center(self.system.numbers, quantity)
+        if bool(chosen.all()):
+            return model(self.system, edges, (quantity,))[quantity]
+        rows = chosen.nonzero()[:, 0]
+        values = model(self.system, edges.at_centers(rows), (quantity,))[quantity]
+        return values.new_zeros(len(chosen), *values.shape[1:]).index_copy(0, rows, values)
 
     def edges(self):
         return connect(self.system, *self.pairs, self.cutoff)
@@ -93,7 +98,7 @@ class Batches:
         labels = {name: (torch.cat if SHAPES[name].startswith("N") else torch.stack)(
             [self.labels[i][name] for i in indices]) for name in self.labels[0]}
         if self.environments is not None:
-            return Batch(joined, (), labels, self.cutoff, _join([self.environments[i] for i in indices]))
+            return Batch(joined, (), labels, self.cutoff, join_environments([self.environments[i] for i in indices]))
         offsets = np.cumsum([0, *counts.tolist()])
         pairs = tuple(torch.cat([self.pairs[i][k] + (int(offset) if k < 2 else 0)
                                  for i, offset in zip(indices, offsets)]) for k in range(3))
@@ -105,7 +110,8 @@ class Batches:
             yield self.batch(range(start, min(start + size, len(self))))
 
 
-def _join(environments):
+def join_environments(environments):
+    """One Environment of several, centre after centre."""
     columns = [None if getattr(environments[0], name) is None else torch.cat([getattr(e, name) for e in environments])
                for name in ("features", "species", "frame")]
     return Environment(*columns)

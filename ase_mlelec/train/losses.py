@@ -114,3 +114,58 @@ class SpectrumLoss:
         errors["dos_per_atom_eV"] = (total**2).mean()
         states = (total.cumsum(dim=1) * step) ** 2
         return loss + self.total * (total**2).mean() + self.cumulative * states.mean(), errors
+
+
+@dataclass(frozen=True)
+class VectorLoss:
+    """Mean squares over the components of the vectors of centres, and of their sum over a structure per centre.
+
+    atomic, total : weights; with atomic = 0 it needs no atomic_dipole, only summed_dipole
+
+    Source: Zhang et al. 2020, text before Eq. (6).
+    """
+    atomic: float = 1.0
+    total: float = 0.0
+    moves_atoms: ClassVar = False
+    quantity: ClassVar = "dipole"
+    label: ClassVar = {"atomic": "atomic_dipole", "total": "summed_dipole"}
+    unit: ClassVar = "A"
+
+    @property
+    def labels(self):
+        return (self.label["atomic" if self.atomic else "total"],)
+
+    def __call__(self, model, batch, ratio):
+        atomic, total = centre_errors(model, batch, self.quantity, self.labels[0])
+        n_centers = batch.system.sum_per_system(model.is_center(batch.system.numbers, self.quantity).to(total.dtype))
+        square = (total.flatten(1) / n_centers.clamp(min=1)[:, None]).square().mean()
+        loss, squares = self.total * square, {f"total_{self.unit}_per_centre": square}
+        if self.atomic:
+            square = atomic.square().mean()
+            loss, squares[f"atomic_{self.unit}"] = loss + self.atomic * square, square
+        return loss, squares
+
+
+@dataclass(frozen=True)
+class TensorLoss(VectorLoss):
+    """As VectorLoss, of symmetric tensors: what is antisymmetric in the labels is no part of a polarizability.
+
+    atomic, total : weights; with atomic = 0 it needs no atomic_polarizability, only polarizability
+    """
+    quantity: ClassVar = "polarizability"
+    label: ClassVar = {"atomic": "atomic_polarizability", "total": "polarizability"}
+    unit: ClassVar = "A3"
+
+
+def centre_errors(model, batch, quantity, label):
+    """Prediction - label of the centres [C, ...] and of the sum over each structure [B, ...].
+
+    The first is None where the label is that of a structure.  Tensors are compared with the symmetric part of theirs.
+    """
+    prediction, truth = batch.predict(model, quantity), batch.labels[label]
+    if quantity == "polarizability":
+        truth = (truth + truth.mT) / 2
+    if not label.startswith("atomic"):
+        return None, batch.system.sum_per_system(prediction) - truth
+    rows = model.is_center(batch.system.numbers, quantity).nonzero()[:, 0]
+    return (prediction - truth).index_select(0, rows), batch.system.sum_per_system(prediction - truth)

@@ -8,7 +8,7 @@ import torch
 
 from ase_mlelec.descriptors import Bispectrum, DeepPotSE
 from ase_mlelec.edges import Edges
-from ase_mlelec.heads import LDOSHead, ScalarHead, SpectrumHead
+from ase_mlelec.heads import LDOSHead, ScalarHead, SpectrumHead, TensorHead, VectorHead
 from ase_mlelec.io.frames import join, read_frames
 from ase_mlelec.io.snapshots import Snapshots
 from ase_mlelec.model import Model
@@ -17,18 +17,19 @@ from ase_mlelec.system import System
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
 from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, mean_ldos_errors, standardise_ldos
-from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
+from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss
 
-COPIED = ("dos_width_eV", "energy_reference", "valence_electrons", "settings")     # attributes of the data
+COPIED = ("dos_width_eV", "energy_reference", "valence_electrons", "valence_charges", "electrons_per_centre",
+          "functions_per_vector", "settings")      # attributes of the data
 PACKAGES = ("ase-mlelec", "torch", "numpy", "ase")
 
 
 def train(config, progress=True):
     """Train a model as ``config`` (a Config) says, save it, and return it.
 
-    First the descriptor with the energy head, then the DOS head on the descriptor as it is then; without energy head
-    the DOS head and the descriptor together.  Checkpoints and learning curves are next to the output: the same call
-    after an interruption goes on where the last checkpoint was.  The checkpoints are removed when the model is saved.
+    First the descriptor with the first head, of energy, dos, dipole and polarizability, then the others on the
+    descriptor as it is then.  Checkpoints and learning curves are next to the output: the same call after an
+    interruption goes on where the last checkpoint was.  The checkpoints are removed when the model is saved.
 
     Returns Model; ``metadata["errors"]`` has the errors on the held-out frames, ``metadata["training"]`` where the
     model comes from.
@@ -47,7 +48,11 @@ def train(config, progress=True):
         checkpoints.append(_train_energy(model, parts, config, progress))
     if config.dos:
         checkpoints.append(_train_dos(model, parts, config, progress))
+    for name, head, loss in ("dipole", VectorHead, VectorLoss), ("polarizability", TensorHead, TensorLoss):
+        if getattr(config, name):
+            checkpoints.append(_train_centres(model, name, head, loss, parts, config, progress))
     model.cpu()
+    model.metadata = described      # the error of a dipole depends on the charges
     held_out = {name: errors(model, part) for name, part in parts.items() if name != "train" and len(part)}
     model.metadata = described | {"errors": held_out, "training": _provenance(parts, config)}
     model.save(config.folder / config.output.model)
@@ -146,9 +151,29 @@ def describe(frames, config):
     if temperature is not None:
         described["electronic_temperature_K"] = temperature
     valence = frames.attributes.get("valence_electrons")
+    if config.dipole:
+        described.update(wannier_charges(frames, config.dipole.centers))
     if config.dos and valence and frames.energies is not None and {"ados", "dos"} <= set(frames.labels):
         described["electrons_in_dos"] = electrons_in_dos(frames, valence, temperature or 0.0)
     return described
+
+
+def wannier_charges(frames, centers):
+    """dict of valence_charges and electrons_per_centre, by symbol in e, as far as the attributes of the data tell.
+
+    Structures are neutral: with one species of centres, the electrons of all atoms divided by the centres are theirs.
+    """
+    known = frames.attributes
+    charges = known.get("valence_charges") or known.get("valence_electrons")
+    if not charges:
+        return {}
+    found = {"valence_charges": charges}
+    if "electrons_per_centre" not in known and len(centers) == 1:
+        symbols = [frame.atoms.get_chemical_symbols() for frame in frames]
+        shares = {sum(charges[s] for s in each) / each.count(centers[0]) for each in symbols if centers[0] in each}
+        if len(shares) == 1:
+            found["electrons_per_centre"] = {centers[0]: float(shares.pop())}
+    return found
 
 
 def shortest_distance(frames, cutoff):
@@ -213,6 +238,23 @@ def _train_dos(model, parts, config, progress):
     loss = SpectrumLoss(options.atomic, options.total, options.cumulative)
     parameters = head.parameters() if config.energy else None
     return _fit(model, "dos", loss, parts, config, progress, parameters)
+
+
+def _train_centres(model, name, kind, loss, parts, config, progress):
+    options, alone = getattr(config, name), not model.heads
+    foreign = [symbol for symbol in options.centers if symbol not in model.species]
+    if foreign:
+        raise ValueError(f"{name}.centers: got {foreign[0]}, the data have {', '.join(model.species)}; choose of these")
+    head = _add_head(model, kind, config.seed, n_rows=model.descriptor.widths[-1], widths=options.widths,
+                     centers=[model.species.index(symbol) for symbol in options.centers])
+    for layer in head.nets.last:        # start from the best constants
+        torch.nn.init.zeros_(layer.weight)
+    if alone:
+        standardise(model, parts["train"])
+    else:
+        standardise_heads(model, parts["train"], [name])
+    return _fit(model, name, loss(options.atomic, options.total), parts, config, progress,
+                None if alone else head.parameters())
 
 
 def _add_head(model, kind, seed, **options):

@@ -41,7 +41,8 @@ def random_tree(kind="ener", one_side=True, seed=0, sel=(30, 41)):
 
     There are as many features as the first layer of the fitting net is wide, so that it has a skip.
     """
-    generator, n_out = np.random.default_rng(seed), 1 if kind == "ener" else 5
+    generator = np.random.default_rng(seed)
+    n_out = {"ener": 1, "dos": 5, "dipole": 6, "polar": 6, "full polar": 36}[kind]
     neuron, axis = [3, 6, 6], 2
     davg, dstd = np.zeros((2, sum(sel), 4)), np.ones((2, sum(sel), 4))
     davg[..., 0] = generator.uniform(0.05, 0.2, (2, 1))
@@ -52,15 +53,19 @@ def random_tree(kind="ener", one_side=True, seed=0, sel=(30, 41)):
                   "embeddings": {"networks": [random_layers(generator, 1, neuron) for _ in range(n_nets)]},
                   "env_mat": {"use_exp_switch": False}, "exclude_types": [], "env_protection": 0.0, "spin": None,
                   "@variables": {"davg": davg, "dstd": dstd}}
-    fitting = {"type": kind, "dim_out": n_out, "neuron": [12, 12, 8], "resnet_dt": True, "activation_function": "tanh",
+    fitting = {"type": kind.split()[-1], "dim_out": n_out, "neuron": [12, 12, 8], "resnet_dt": True, "activation_function": "tanh",
                "numb_fparam": 0, "numb_aparam": 0, "dim_case_embd": 0, "mixed_types": False, "exclude_types": [],
                "tot_ener_zero": False, "atom_ener": None, "spin": None,
                "nets": {"networks": [random_layers(generator, 12, [12, 12, 8], n_out, True) for _ in TYPE_MAP]},
                "@variables": {"bias_atom_e": generator.normal(0, 1, (2, n_out))}}
-    return {"version": "3.2.0", "model": {
+    if "polar" in kind:
+        fitting |= {"fit_diag": kind == "polar", "shift_diag": True}
+        fitting["@variables"] |= {"scale": np.array([[1.5], [0.7]]), "constant_matrix": np.array([2.0, 0.3])}
+    n_bias = {"dipole": 3, "polar": 9}.get(fitting["type"], n_out)
+    return {"version": "3.2.0", "backend": "PyTorch", "model": {
         "type": "standard", "type_map": TYPE_MAP, "atom_exclude_types": [], "pair_exclude_types": [],
-        "descriptor": descriptor, "fitting": fitting, "@variables": {"out_bias": generator.normal(-5, 1, (1, 2, n_out)),
-                                                                     "out_std": np.full((1, 2, n_out), 7.0)}}}
+        "descriptor": descriptor, "fitting": fitting, "@variables": {"out_bias": generator.normal(-5, 1, (1, 2, n_bias)),
+                                                                     "out_std": np.full((1, 2, n_bias), 7.0)}}}
 
 
 def write_dp(path, tree):
@@ -132,9 +137,22 @@ def evaluate(tree, atoms):
                 row = (row - mean[centre, slot]) / scale[centre, slot]
                 t = t + np.outer(apply_net(row[:1], net), row) / sum(sel)
         features = (t @ t[:descriptor["axis_neuron"]].T).ravel()
-        out.append(apply_net(features, fitting["nets"]["networks"][centre]) + model["@variables"]["out_bias"][0, centre]
-                   + fitting["@variables"]["bias_atom_e"][centre])
+        net = fitting["nets"]["networks"][centre]
+        y = 0 if net is None else apply_net(features, net) + fitting["@variables"]["bias_atom_e"][centre]
+        out.append(atomic_property(y, t[:, 1:], fitting, model["@variables"]["out_bias"][0, centre], centre))
     return np.array(out)
+
+
+def atomic_property(y, rows, fitting, bias, centre):
+    """What the output of the net, 0 for a type without net, and the rows [M, 3] that turn with the structure mean."""
+    if fitting["type"] == "dipole":
+        return y * np.ones(len(rows)) @ rows
+    if fitting["type"] != "polar":
+        return y + bias
+    factors = np.diag(y * np.ones(len(rows))) if fitting["fit_diag"] else np.reshape(y, (len(rows), -1))
+    scale, constant = (fitting["@variables"][name].ravel()[centre] for name in ("scale", "constant_matrix"))
+    value = rows.T @ (factors + factors.T) @ rows / 2
+    return scale * (value + (constant + bias.reshape(3, 3).trace() / 3) * np.eye(3))
 
 
 STRUCTURES = [random_atoms("O2H4", [[4.0, 0, 0], [0.7, 4.4, 0], [0, -0.5, 4.2]], shortest=1.1),
@@ -161,6 +179,56 @@ def test_dos(tmp_path, atoms):
     model = load_model(write_dp(tmp_path / "m.dp", tree))
     found = DeepDOSCalculator(model).get_ados(atoms)
     np.testing.assert_allclose(found, evaluate(tree, atoms), rtol=0, atol=1e-10)
+
+
+def predict(model, atoms):
+    system = System.from_atoms(atoms)
+    quantity, = model.heads
+    return model(system, Edges.build(system, model.cutoff))[quantity].detach().numpy()
+
+
+@pytest.mark.parametrize("kind", ["dipole", "polar", "full polar"])
+@pytest.mark.parametrize("atoms", STRUCTURES, ids=["crystal", "molecule"])
+def test_dipole_and_polarizability(tmp_path, kind, atoms):
+    """Statistics, scale and both shifts of each type."""
+    tree = random_tree(kind, seed=2)
+    wanted = evaluate(tree, atoms)
+    found = predict(load_model(write_dp(tmp_path / "m.dp", tree)), atoms)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("by", ["no net", "exclude_types"])
+def test_dipole_of_one_type(tmp_path, by):
+    """The other one has none, and is not evaluated."""
+    tree, atoms = random_tree("dipole", seed=2), STRUCTURES[0]
+    wanted = evaluate(tree, atoms)
+    wanted[atoms.numbers == 1] = 0
+    if by == "no net":
+        tree["model"]["fitting"]["nets"]["networks"][1] = None
+    else:
+        tree["model"]["fitting"]["exclude_types"] = [1]
+    model = load_model(write_dp(tmp_path / "m.dp", tree))
+    assert model.heads["dipole"].centers == (0,)
+    np.testing.assert_allclose(predict(model, atoms), wanted, rtol=0, atol=1e-13)
+
+
+def test_constant_polarizability_of_a_type_without_net(tmp_path):
+    tree, atoms = random_tree("polar", seed=2), STRUCTURES[0]
+    tree["model"]["fitting"]["nets"]["networks"][1] = None
+    wanted = evaluate(tree, atoms)
+    np.testing.assert_allclose(predict(load_model(write_dp(tmp_path / "m.dp", tree)), atoms), wanted, rtol=0, atol=1e-12)
+
+
+def test_polarizability_trained_with_tensorflow(tmp_path):
+    """There the shift is not scaled, which its converter does not tell."""
+    tree, atoms = random_tree("polar", seed=2), STRUCTURES[0]
+    tree["backend"] = "TensorFlow"
+    variables = tree["model"]["fitting"]["@variables"]
+    found = predict(load_model(write_dp(tmp_path / "m.dp", tree)), atoms)
+    constant, scale = variables["constant_matrix"], variables["scale"].ravel()
+    tree["model"]["@variables"]["out_bias"][:] = 0
+    variables["constant_matrix"] = constant / scale
+    np.testing.assert_allclose(found, evaluate(tree, atoms), rtol=0, atol=1e-12)
 
 
 def test_precision_of_the_file(tmp_path):
@@ -202,7 +270,8 @@ def change(*keys, value):
 @pytest.mark.parametrize("edit, cause", [
     (change("type", value="linear_ener"), "model type linear_ener"),
     (change("descriptor", "type", value="dpa1"), "descriptor dpa1"),
-    (change("fitting", "type", value="dipole"), "fitting dipole"),
+    (change("fitting", "type", value="property"), "fitting property"),
+    (change("fitting", "exclude_types", value=[1]), "excluded types or pairs"),
     (change("descriptor", "activation_function", value="gelu"), "an activation other than tanh"),
     (change("fitting", "activation_function", value="relu"), "an activation other than tanh"),
     (change("descriptor", "exclude_types", value=[[0, 1]]), "excluded types or pairs"),
@@ -275,8 +344,22 @@ def test_read_data(folder):
         assert np.array_equal(labels["forces"], stored["force"].reshape(3, 3))
         assert np.array_equal(labels["virial"], stored["virial"].reshape(3, 3))
         assert np.array_equal(labels["ados"], stored["atom_dos"].reshape(3, 4))
-        assert np.array_equal(labels["dos"], stored["dos"]) and np.array_equal(labels["dipole"], stored["dipole"])
+        assert np.array_equal(labels["dos"], stored["dos"])
+        assert np.array_equal(labels["summed_dipole"], stored["dipole"]) and "dipole" not in labels
         assert np.array_equal(labels["atomic_polarizability"], stored["atomic_polarizability"].reshape(3, 3, 3))
+
+
+def test_atoms_of_one_type_alone(folder):
+    """deepmd-kit also takes files with the chosen atoms alone: one O, then two H among H, O, H."""
+    for kind, count in ("O", 1), ("H", 2):
+        values = np.random.default_rng(0).normal(size=(2, count * 3))
+        np.save(folder / "set.000" / "atomic_dipole.npy", values)
+        np.save(folder / "set.000" / "atomic_polarizability.npy", np.repeat(values, 3, axis=1))
+        for k, (atoms, labels) in enumerate(read_data(folder)[:2]):
+            chosen = atoms.symbols == kind
+            assert np.array_equal(labels["atomic_dipole"][chosen], values[k].reshape(-1, 3))
+            assert labels["atomic_polarizability"].shape == (3, 3, 3)
+            assert not labels["atomic_dipole"][~chosen].any() and not labels["atomic_polarizability"][~chosen].any()
 
 
 @pytest.mark.parametrize("keep_box", [True, False])

@@ -56,6 +56,10 @@ def test_values():
     ({"energy": {"batch_size": 0}}, "energy.batch_size: got 0, need at least 1"),
     ({"energy": 1}, r"energy: got 1, need a section \[energy\]"),
     ({"dos": {"atomic": 0}}, "dos: got the loss weights 0, 0, 0"),
+    ({"dipole": {}}, "key 'dipole.centers' is missing"),
+    ({"dipole": {"centers": []}}, "dipole.centers: got an empty list; name the species that have a dipole"),
+    ({"polarizability": {"centers": ["O"], "atomic": 0}}, "polarizability: got the loss weights 0, 0, need none"),
+    ({"ldos": {}}, r"got \[ldos\] beside \[energy\]; train them apart"),
     ({"output": {"model": "m.pt"}}, "output.model: got 'm.pt', need a name that ends in .safetensors"),
     ({"seed": "a"}, "seed: got 'a', need an integer"),
 ], ids=str)
@@ -65,7 +69,7 @@ def test_mistakes(sections, message):
 
 
 def test_no_head():
-    with pytest.raises(ValueError, match=r"neither an \[energy\] nor a \[dos\] section"):
+    with pytest.raises(ValueError, match=r"none of the sections \[energy\], \[dos\], \[dipole\], .*add at least one"):
         parse_config({"data": {"files": ["a.h5"]}, "output": {"model": "m.safetensors"}})
 
 

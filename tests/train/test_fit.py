@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from ase.calculators.calculator import InputError
-from small_data import ENERGIES, make_frames
+from small_data import ENERGIES, make_frames, make_wannier_frames
+from small_models import random_model
 
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.descriptors.deep_potential import switch
-from ase_mlelec.heads import ScalarHead, SpectrumHead
+from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
 from ase_mlelec.model import Model
+from ase_mlelec.testing import assert_close
 from ase_mlelec.train import fit as module
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
@@ -241,3 +243,26 @@ def test_species_without_atoms(train_frames):
     model.heads["energy"] = ScalarHead(2, model.descriptor.n_features, (4,))
     with pytest.raises(ValueError, match="no atoms of Ag in 9 frames"):
         standardise(model.double(), train_frames)
+
+
+@pytest.mark.parametrize("kind, label", [(VectorHead, "atomic_dipole"), (VectorHead, "summed_dipole"),
+                                         (TensorHead, "polarizability")])
+def test_bias_of_centres_is_the_best_constant(kind, label):
+    """Labels that are constant coefficients times the basis are met before any training."""
+    frames, model = make_wannier_frames(12), random_model(3, ())
+    head = kind(2, model.descriptor.n_features, 8, (1,), (4,)).double()
+    model.heads[head.quantity] = head
+    with torch.no_grad():
+        for layer in head.nets.last:
+            layer.weight.zero_()
+        head.nets.bias.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(0))
+        values = [batch.predict(model, head.quantity) for batch in Batches.for_model(model, frames, ()).all_batches(1)]
+        for frame, value in zip(frames, values):
+            frame.labels = {label: (value if label.startswith("atomic") else value.sum(dim=0)).numpy()}
+    head.nets.bias.zero_()
+    standardise_heads(model, frames)
+    batch = Batches.for_model(model, frames, ()).batch(range(len(frames)))
+    with torch.no_grad():
+        found = batch.system.sum_per_system(batch.predict(model, head.quantity))
+    # directions of the basis that hardly matter, below 1e-3 of the largest, are left out
+    assert_close(found, torch.stack([value.sum(dim=0) for value in values]), 3e-3)

@@ -2,13 +2,14 @@
 import numpy as np
 import pytest
 import torch
-from small_data import make_frames
-from small_models import random_model
+from small_data import make_frames, make_wannier_frames
+from small_models import WANNIER, random_model
 
 from ase_mlelec.calculators.deep_pot import DeepPotCalculator
+from ase_mlelec.calculators.deep_wannier import DeepWannierCalculator
 from ase_mlelec.heads import SpectrumHead
 from ase_mlelec.train.frames import Batches
-from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, prefactor
+from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss, prefactor
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +104,38 @@ def test_without_gradients_the_same_numbers(frames):
         value, _ = loss(model, batch, 0.5)
     assert not value.requires_grad
     assert float(value) == pytest.approx(float(loss(model, batch, 0.5)[0].detach()), rel=1e-14)
+
+
+@pytest.mark.parametrize("atomic", [1.0, 0.0], ids=["atomic", "totals alone"])
+def test_centre_losses_are_their_equations(atomic):
+    """Mean squares over the oxygens and over the sums per oxygen, with predictions of the calculator."""
+    frames, model = make_wannier_frames(3), random_model(2, ("dipole", "polarizability"), metadata=dict(WANNIER))
+    frames.frames[1].labels["atomic_polarizability"][3, 0, 1] += 0.4        # antisymmetric parts do not count
+    frames.frames[1].labels["atomic_polarizability"][3, 1, 0] -= 0.4
+    calc, errors = DeepWannierCalculator(model, on_extrapolation="ignore"), {"dipole": [], "polarizability": []}
+    for frame in frames:
+        oxygen = frame.atoms.numbers == 8
+        vectors = calc.get_centroids(frame.atoms) - frame.atoms.positions[oxygen]
+        errors["dipole"].append(vectors - frame.labels["atomic_dipole"][oxygen])
+        calc.get_polarizability()
+        tensors = calc._extra["atomic_polarizability"] - frame.labels["atomic_polarizability"]
+        errors["polarizability"].append((tensors + tensors.transpose(0, 2, 1))[oxygen] / 2)
+    for loss in VectorLoss(atomic, 0.7), TensorLoss(atomic, 0.7):
+        found = np.array(errors[loss.quantity])
+        value, squares = loss(model, Batches.for_model(model, frames, loss.labels).batch([0, 1, 2]), 1.0)
+        total = (found.sum(axis=1) / 4) ** 2
+        assert float(value.detach()) == pytest.approx(atomic * (found**2).mean() + 0.7 * total.mean(), rel=1e-9)
+        assert len(squares) == (2 if atomic else 1)
+
+
+def test_labels_of_centre_losses():
+    assert VectorLoss().labels == ("atomic_dipole",) and VectorLoss(0, 1).labels == ("summed_dipole",)
+    assert TensorLoss().labels == ("atomic_polarizability",) and TensorLoss(0, 1).labels == ("polarizability",)
+
+
+def test_only_centres_are_described():
+    """Four oxygens in a cell of six atoms."""
+    frames, model, rows = make_wannier_frames(2), random_model(2, ("dipole",)), []
+    model.descriptor.register_forward_hook(lambda module, args, out: rows.append(len(out.features)))
+    Batches.for_model(model, frames, ("atomic_dipole",)).batch([0, 1]).predict(model, "dipole")
+    assert rows == [8]

@@ -4,17 +4,17 @@ import copy
 import numpy as np
 import pytest
 import torch
-from small_data import ATTRIBUTES, ENERGIES, SPILL, make_frames
+from small_data import ATTRIBUTES, ENERGIES, SPILL, make_frames, make_wannier_frames
 from small_models import random_model
 
-from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, load_model, units
+from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, load_model, units
 from ase_mlelec.heads import SpectrumHead
 from ase_mlelec.physics import fermi
 from ase_mlelec.train import fit as fit_module
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors, table
 from ase_mlelec.train.frames import Frames, write_hdf5
-from ase_mlelec.train.recipe import electrons_in_dos, split, train
+from ase_mlelec.train.recipe import electrons_in_dos, split, train, wannier_charges
 
 DESCRIPTOR = {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 3, "l_max": 2, "n_basis": 5}
 
@@ -173,3 +173,50 @@ def test_table():
     header, stress, ados = text.splitlines()
     assert header.split() == ["test", "size"]
     assert stress.split()[-3:] == ["0.25", "1", "GPa"] and ados.split()[-2:] == ["-", "0.2"]
+
+
+CENTRES = {"dipole": {"centers": ["O"], "steps": 100, "widths": [8], "learning_rate": [3e-2, 3e-3]},
+           "polarizability": {"centers": ["O"], "steps": 100, "widths": [8], "learning_rate": [3e-2, 3e-3]}}
+
+
+@pytest.mark.parametrize("atomic", [1.0, 0.0], ids=["atomic", "totals alone"])
+def test_train_vectors_and_tensors(tmp_path, atomic):
+    """The first head with its descriptor, the second on it as it is: better than the constant coefficients of the start,
+    and a model that a calculator can use."""
+    frames = make_wannier_frames(15)
+    if not atomic:
+        for frame in frames:
+            del frame.labels["atomic_dipole"], frame.labels["atomic_polarizability"]
+    write_hdf5(tmp_path / "cu.h5", frames)
+    sections = {name: {**table, "atomic": atomic, "total": 1.0} for name, table in CENTRES.items()}
+    started = {name: {**table, "learning_rate": [1e-12, 1e-12], "steps": 1} for name, table in sections.items()}
+    start = train(configuration(tmp_path, energy=None, dos=None, **started), progress=False)
+    model = train(configuration(tmp_path, energy=None, dos=None, **sections), progress=False)
+    assert model.metadata["electrons_per_centre"] == {"O": 8.0} and set(model.heads) == {"dipole", "polarizability"}
+    train_part = frames.select(lambda frame: frame.group == "train")
+    before, after = errors(start, train_part), errors(model, train_part)
+    keys = {"summed_dipole_rmse_A", "dipole_rmse_e_A", "polarizability_rmse_A3"}
+    assert set(after) == (keys | {"atomic_dipole_rmse_A", "atomic_polarizability_rmse_A3"} if atomic else keys)
+    assert after["dipole_rmse_e_A"] == pytest.approx(8 * after["summed_dipole_rmse_A"])
+    for name in after:
+        assert after[name] < 0.95 * before[name], name
+    atoms = frames.frames[0].atoms
+    calculator = DeepWannierCalculator(tmp_path / "cu.safetensors")
+    assert np.isfinite(calculator.get_property("dipole", atoms)).all()
+    assert np.abs(calculator.get_polarizability() - frames.frames[0].labels["polarizability"]).max() < 2
+    assert "dipole" in table({"train": after})
+
+
+def test_charges_of_the_data():
+    frames = make_wannier_frames(2)
+    assert wannier_charges(frames, ["O"]) == {"valence_charges": {"Si": 4, "O": 6}, "electrons_per_centre": {"O": 8.0}}
+    assert wannier_charges(frames, ["Si", "O"]) == {"valence_charges": {"Si": 4, "O": 6}}
+    frames.attributes["electrons_per_centre"] = {"O": 8}
+    assert "electrons_per_centre" not in wannier_charges(frames, ["O"])     # which is copied as it is
+    assert wannier_charges(Frames([]), ["O"]) == {}
+
+
+def test_centres_that_the_data_do_not_have(tmp_path):
+    write_hdf5(tmp_path / "cu.h5", make_wannier_frames(5))
+    with pytest.raises(ValueError, match="dipole.centers: got H, the data have O, Si; choose of these"):
+        train(configuration(tmp_path, energy=None, dos=None, dipole={"centers": ["H"]}), progress=False)
