@@ -32,7 +32,7 @@ FAR = 1e6               # Å; where empty slots of a list of neighbours are put
 BRICK_EDGE = 0.8        # Å; edge of the bricks of grid points that share a list of neighbours
 BRICKS_AT_ONCE = 4096   # bricks whose neighbours are searched together: bounds memory
 CHUNK = 2048            # grid points that are handed out together: bounds memory
-BLOCK = 32              # centres evaluated together: what they need should stay in the processor's cache
+BLOCK = 64              # centres evaluated together: what they need should stay in the processor's cache
 BLOCK_CUDA = 512
 
 
