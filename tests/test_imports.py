@@ -27,11 +27,12 @@ ALLOWED = {
     "heads": {"edges", "system", "units", "nets"},
     "model": MODEL_AND_BELOW,
     "io": MODEL_AND_BELOW,
+    "bilayers": set(),
     "wannier_hamiltonian": {"io", "physics", "units"},
     "bundle": MODEL_AND_BELOW | {"io"},
     "train": MODEL_AND_BELOW | {"io", "bundle", "physics"},
     "analysis": MODEL_AND_BELOW | {"bundle", "physics"},
-    "calculators": MODEL_AND_BELOW | {"bundle", "io", "physics", "wannier_hamiltonian"},
+    "calculators": MODEL_AND_BELOW | {"bundle", "io", "physics", "wannier_hamiltonian", "bilayers"},
     "testing": MODEL_AND_BELOW | {"bundle", "calculators"},
 }
 # Against the arrows, and therefore inside a function: one line of convenience that users expect of a model.
