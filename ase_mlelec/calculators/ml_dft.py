@@ -3,9 +3,10 @@ import numpy as np
 import torch
 from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, InputError
 from ase.spectrum.dosdata import GridDOSData
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.calculators.base import MLElecCalculator
-from ase_mlelec.physics import fermi, total_energy
+from ase_mlelec.physics import core, fermi, total_energy
 from ase_mlelec.system import System
 
 OWN_PROPERTIES = ["energy", "free_energy", "forces", "stress"]
@@ -21,8 +22,8 @@ class MLDFTCalculator(MLElecCalculator):
 
     electronic_temperature : K; default the model's own.  It can be set between evaluations: the LDOS is kept
     fermi_level : eV; default None: solved for the number of electrons every time
-    Other parameters: see MLElecCalculator.  The members of a committee must have one kind of fingerprints; ``uncertainty``
-    has their spread of energy, terms, dos and density.
+    Other parameters: see MLElecCalculator.  The members of a committee must have one kind of fingerprints and data;
+    ``uncertainty`` has the spread of ASE's results, terms, dos and density.
 
     Raises CalculatorSetupError for models without the LDOS, valence charges or a temperature.
 
@@ -34,27 +35,35 @@ class MLDFTCalculator(MLElecCalculator):
     def __init__(self, model, *, electronic_temperature=None, fermi_level=None, **options):
         super().__init__(model, **options)
         self._fixed_level, self._temperature = fermi_level, None
-        first = self.models[0]
-        for member in self.models[1:]:
-            if member.descriptor.arguments() != first.descriptor.arguments():
-                raise CalculatorSetupError("the models of a committee have different fingerprints; train them on one kind")
-            if not torch.equal(member.heads["ldos"].energies, first.heads["ldos"].energies):
-                raise CalculatorSetupError("the models of a committee have different energy grids; train them on one")
         for key in ("valence_electrons", "grid_spacing_A", "xc"):
             if key not in self.metadata:
-                raise CalculatorSetupError(f"the model's header has no '{key}', without which there is no total energy; "
-                                           "train with it in the attributes of the data")
-        missing = [symbol for symbol in first.species if symbol not in self.metadata["valence_electrons"]]
+                raise CalculatorSetupError(f"the model's header has no '{key}', without which there is no total "
+                                           "energy; train with it in the attributes of the data")
+        missing = [symbol for symbol in self.models[0].species if symbol not in self.metadata["valence_electrons"]]
         if missing:
             raise CalculatorSetupError(f"the model's header has no valence charge of {missing[0]}; add it to "
                                        "valence_electrons in the attributes of the data")
+        self._check_committee()
         temperature = electronic_temperature
         if temperature is None:
             temperature = self.metadata.get("electronic_temperature_K")
         if temperature is None:
-            raise CalculatorSetupError("the model was trained at several electronic temperatures; "
-                                       "choose one with electronic_temperature=... (K)")
+            raise CalculatorSetupError("got no electronic temperature, and the model's header has none; choose one "
+                                       "with electronic_temperature=... (K)")
         self.electronic_temperature = temperature
+
+    def _check_committee(self):
+        first = self.models[0]
+        for member in self.models[1:]:
+            different = [key for key in ("valence_electrons", "grid_spacing_A", "xc", "core_charges")
+                         if member.metadata.get(key) != first.metadata.get(key)]
+            if member.descriptor.arguments() != first.descriptor.arguments():
+                different = ["fingerprints"]
+            if not torch.equal(member.heads["ldos"].energies, first.heads["ldos"].energies):
+                different = ["energy grids"]
+            if different:
+                raise CalculatorSetupError(f"the models of a committee have different {different[0]}; train them on "
+                                           "one kind of data")
 
     @property
     def electronic_temperature(self):
@@ -67,7 +76,7 @@ class MLDFTCalculator(MLElecCalculator):
             raise CalculatorSetupError(f"got electronic_temperature={temperature} K; give 0 or more")
         self._temperature = float(temperature)
         kept = {key: self._extra[key] for key in ("ldos", "states") if key in self._extra}
-        self.results, self._extra = {}, kept
+        self.results, self._extra, self.uncertainty = {}, kept, {}
 
     @property
     def energies(self):
@@ -146,8 +155,8 @@ class MLDFTCalculator(MLElecCalculator):
     def _structure(self):
         atoms = self.atoms
         if not (atoms.pbc.all() and atoms.cell.rank == 3):
-            raise InputError(f"got pbc {atoms.pbc.tolist()}; {type(self).__name__} needs a cell periodic in three "
-                             "directions; set it with atoms.set_cell(...) and atoms.pbc = True")
+            raise InputError(f"got a cell of rank {atoms.cell.rank} and pbc {atoms.pbc.tolist()}, need three vectors "
+                             "and three periodic directions; set them with atoms.set_cell(...) and atoms.pbc = True")
         self._geometry()                # checks species and distances
         return System.from_atoms(atoms, self.dtype, self.device)
 
@@ -158,8 +167,9 @@ class MLDFTCalculator(MLElecCalculator):
             return
         system, shape = self._structure(), self.grid()
         heads, descriptor = [model.heads["ldos"] for model in self.models], self.models[0].descriptor
-        ldos = [torch.empty(int(np.prod(shape)), len(self.energies), dtype=self.dtype, device=self.device) for _ in heads]
-        states = [torch.zeros(len(self.energies), dtype=torch.float64, device=self.device) for _ in heads]
+        size = int(np.prod(shape)), len(self.energies)
+        ldos = [torch.empty(size, dtype=self.dtype, device=self.device) for _ in heads]
+        states = [torch.zeros(size[1], dtype=torch.float64, device=self.device) for _ in heads]
         with torch.no_grad():
             for chunk in descriptor.grid_chunks(system, shape):
                 features = descriptor.of_chunk(system, chunk)
@@ -184,7 +194,7 @@ class MLDFTCalculator(MLElecCalculator):
                    for name in ("dos", "density")}
         self._extra.update({name: np.mean(values, axis=0) for name, values in spectra.items()})
         if len(members) > 1:
-            columns["energy"] = columns.pop("total")
+            columns["energy"] = columns["free_energy"] = columns.pop("total")
             self.uncertainty.update({name: np.std(values, axis=0) for name, values in (columns | spectra).items()})
 
     def _differentiate(self):
@@ -192,22 +202,24 @@ class MLDFTCalculator(MLElecCalculator):
         members, system, shape = self._extra["integrals"], self._structure(), self.grid()
         gradients = [member.gradients() for member in members]
         positions, cell = system.positions.requires_grad_(True), system.cell.requires_grad_(True)
-        total = [sum(g[name] for g in gradients) for name in ("positions", "cell")]
         descriptor = self.models[0].descriptor
         for chunk in descriptor.grid_chunks(system, shape):
             features = descriptor.of_chunk(system, chunk)
-            change = 0.0
             for model, g in zip(self.models, gradients):
                 part = model.heads["ldos"].spectrum(features)
                 # dA/dLDOS(r, e) has rank two: g_dos(e) + g_density(r) w(e)
-                change = change + (part @ g["weights"]) @ g["density"][chunk.indices] + (part @ g["states"]).sum()
-            for k, gradient in enumerate(torch.autograd.grad(change, (positions, cell))):
-                total[k] = total[k] + gradient.reshape(total[k].shape).double()
+                change = (part @ g["weights"]) @ g["density"][chunk.indices] + (part @ g["states"]).sum()
+                slopes = torch.autograd.grad(change, (positions, cell), retain_graph=model is not self.models[-1])
+                g["positions"] = g["positions"] + slopes[0].double()
+                g["cell"] = g["cell"] + slopes[1][0].double()
         positions, cell = (tensor.detach().double() for tensor in (positions, cell[0]))
-        strain = (positions.T @ total[0] + cell.T @ total[1]) / len(members)
-        stress = ((strain + strain.T) / 2 / self.atoms.get_volume()).cpu().numpy()
-        self.results.update(forces=-(total[0] / len(members)).cpu().numpy(),
-                            stress=stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]])
+        forces, stresses = [], []
+        for g in gradients:
+            strain = positions.T @ g["positions"] + cell.T @ g["cell"]
+            stress = ((strain + strain.T) / 2 / self.atoms.get_volume()).cpu().numpy()
+            forces.append(-g["positions"].cpu().numpy())
+            stresses.append(full_3x3_to_voigt_6_stress(stress))
+        self._store({"forces": forces, "stress": stresses})
 
 
 class _Integrals:
@@ -221,7 +233,8 @@ class _Integrals:
         self.shift = torch.zeros(shape, **number, requires_grad=True)  # stands for any change of the density
         self.positions = torch.as_tensor(atoms.positions, **number).clone().requires_grad_(True)
         self.cell = torch.as_tensor(atoms.cell.array, **number).clone().requires_grad_(True)
-        charges = torch.tensor([float(meta["valence_electrons"][s]) for s in atoms.get_chemical_symbols()], **number)
+        symbols = atoms.get_chemical_symbols()
+        charges = torch.tensor([float(meta["valence_electrons"][symbol]) for symbol in symbols], **number)
         energies = torch.as_tensor(calc.energies, **number)
         temperature = torch.tensor(calc.electronic_temperature, **number)
         try:
@@ -233,7 +246,8 @@ class _Integrals:
             self.density = (ldos @ self.weights.to(ldos.dtype)).double().reshape(shape) + self.shift
             self.terms = total_energy.from_dos_and_density(
                 self.dos, energies, self.density, self.cell, self.positions, charges, temperature, xc=meta["xc"],
-                core_density=None, mu=mu)
+                core_density=core.density(meta.get("core_charges", {}), symbols, self.positions, self.cell, shape),
+                mu=mu)
         except ValueError as error:
             raise CalculationFailed(str(error)) from None
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ase_mlelec.physics import fermi, total_energy
+from ase_mlelec.physics import core, fermi, total_energy
 from ase_mlelec.system import System
 from ase_mlelec.train.fit import Run
 
@@ -145,7 +145,7 @@ def standardise_ldos(head, data):
 
 def fit_ldos(model, data, loss=LDOSLoss(), *, validation=None, epochs=60, batch_size=8, learning_rate=(2e-3, 1e-5),
              patience=4, dos_weight=30.0, seed=0, checkpoint=None, curve=None, progress=True):
-    """Fit the LDOS head of ``model``: Adam, a learning rate that is halved on plateaus, early stopping, closed-form refit.
+    """Fit the LDOS head of ``model``: Adam, a learning rate halved on plateaus, early stopping, closed-form refit.
 
     model : Model with a head "ldos", trained in place
     data, validation : GridData
@@ -292,7 +292,9 @@ def free_energy(snapshots, snapshot, dos, ldos=None):
         level = fermi.fermi_level(energies, dos, charges.sum(), snapshot.temperature)
         weights = fermi.integration_weights(energies, level, snapshot.temperature)[0]
         density = (ldos @ weights).reshape(snapshot.shape)
-    terms = total_energy.from_dos_and_density(dos, energies, density, snapshot.atoms.cell.array,
-                                              snapshot.atoms.positions, charges, snapshot.temperature,
-                                              xc=snapshots.attributes["xc"])
+    cell, positions = snapshot.atoms.cell.array, snapshot.atoms.positions
+    core_density = core.density(snapshots.attributes.get("core_charges", {}), snapshot.atoms.get_chemical_symbols(),
+                                positions, cell, snapshot.shape)
+    terms = total_energy.from_dos_and_density(dos, energies, density, cell, positions, charges, snapshot.temperature,
+                                              xc=snapshots.attributes["xc"], core_density=core_density)
     return terms, density
