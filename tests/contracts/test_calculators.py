@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 import torch
 from ase.calculators.calculator import CalculatorSetupError
-from small_models import ENERGIES, random_model
+from small_models import ENERGIES, WANNIER, random_model
 from structures import LeftHanded, Molecule, Orthorhombic, Sheared, Slab
 
-from ase_mlelec import DeepDOSCalculator, DeepPotCalculator
+from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator
 from ase_mlelec.calculators import base
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
@@ -30,6 +30,29 @@ class DeepDOS(ModelContract, CalculatorContract):
 
     def per_atom(self, calculator, atoms):
         return {"ados": calculator.get_ados(atoms)}
+
+
+class DeepWannier(ModelContract, CalculatorContract):
+    """Dipoles change with the images of the atoms; displacements of the centroids and polarizabilities do not."""
+    heads = ("energy", "dipole", "polarizability")
+
+    def make_model(self, seed=0):
+        return random_model(seed, self.heads, metadata=dict(WANNIER))
+
+    def make_calculator(self, model, **options):
+        return DeepWannierCalculator(model, **options)
+
+    def names(self, calculator, atoms):
+        flat = atoms.cell.rank < 3
+        return [name for name in super().names(calculator, atoms) if not (flat and name == "polarization")]
+
+    def per_atom(self, calculator, atoms):
+        displacements, oxygen = np.zeros((len(atoms), 3)), atoms.numbers == 8
+        displacements[oxygen] = calculator.get_centroids(atoms) - atoms.positions[oxygen]
+        return {"displacements": displacements}
+
+    def rule(self, name):
+        return ("vector", "atom") if name == "displacements" else super().rule(name)
 
 
 class TestDeepPotOrthorhombic(Orthorhombic, DeepPot):
@@ -66,6 +89,19 @@ class TestDeepDOSAlone(Sheared, DeepDOS):
 
     def make_model(self, seed=0):
         return random_model(seed, ("dos",))
+
+
+class TestDeepWannierLeftHanded(LeftHanded, DeepWannier):
+    pass
+
+
+class TestDeepWannierSlab(Slab, DeepWannier):
+    pass
+
+
+class TestDeepWannierMolecule(Molecule, DeepWannier):
+    """No energy of its own: oxygens alone are evaluated."""
+    heads = ("dipole",)
 
 
 def test_chunks_do_not_matter(monkeypatch):
