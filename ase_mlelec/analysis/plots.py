@@ -273,6 +273,31 @@ def plot_stack(ax, x, curves, labels, *, cmap="viridis"):
     return ax
 
 
+def plot_bands(ax, bands, weights=None, label="", *, cmap="coolwarm", **line):
+    """Bands along a path, relative to their reference; with weights as points whose colour is the weight ("fat bands").
+
+    bands : ase.spectrum.band_structure.BandStructure; NaN is left out
+    weights : array [K, n], between 0 and 1, such as the share of a layer
+    label : str of the colour bar
+    line : keywords of ``Axes.plot``
+    """
+    x, ticks, names = bands.path.get_linear_kpoint_axis()
+    energies = bands.energies - bands.reference
+    if weights is None:
+        for spin in energies:
+            ax.plot(x, spin, **{"color": COLOURS[0], "lw": 1.2, **line})
+    else:
+        drawn = ax.scatter(np.repeat(x, energies.shape[2]), energies[0].ravel(), 4, np.ravel(weights), cmap=cmap,
+                           vmin=0, vmax=1, lw=0)
+        ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.015)
+    for tick in ticks:
+        ax.axvline(tick, color="0.7", lw=0.8, zorder=0)
+    ax.set_xticks(ticks, [name.replace("G", "Γ") for name in names])
+    ax.set_xlim(x[0], x[-1])
+    ax.set_ylabel("energy (eV)")
+    return ax
+
+
 def melting_figure(run, *, title=None):
     """A page on a run through a phase transition: temperature, order parameter, coordination and DOS over time; DOS and
     order parameter at the start, half-way through the transition, and at the end.

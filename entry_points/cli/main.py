@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a model as described in a TOML file",
     "test": "errors of a model on a data set",
     "predict": "evaluate a model on structures and write the results",
+    "bands": "bands of a Wannier Hamiltonian along a path",
     "dos": "density of states, Fermi level and gap of a structure",
     "ir": "infrared spectrum of a trajectory with dipoles",
 }

@@ -1,6 +1,8 @@
 """Figures are made without a display and without warnings (which are errors); what is drawn are the data."""
 import numpy as np
 import pytest
+from ase.cell import Cell
+from ase.spectrum.band_structure import BandStructure
 from matplotlib.figure import Figure
 
 from ase_mlelec.analysis import plots
@@ -159,6 +161,18 @@ def test_components(ax, tmp_path):
     assert len(ax.collections[0].get_offsets()) == 60
     assert is_drawn(ax.figure, tmp_path / "components.png")
     plots.plot_components(Figure().add_subplot(), scores)
+
+
+def test_bands(ax, tmp_path):
+    """Lines and coloured points at the energies above the reference, ticks where the path turns."""
+    bands = BandStructure(Cell.new([1, 2, 3]).bandpath("GXSG", npoints=20), np.random.default_rng(0).random((1, 20, 3)),
+                          reference=0.4)
+    assert plots.plot_bands(ax, bands) is ax
+    np.testing.assert_array_equal([line.get_ydata() for line in ax.lines[:3]], bands.energies[0].T - 0.4)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["Γ", "X", "S", "Γ"]
+    other = Figure().add_subplot()
+    plots.plot_bands(other, bands, bands.energies[0], "upper layer")
+    assert len(other.collections[0].get_offsets()) == 60 and is_drawn(other.figure, tmp_path / "bands.png")
 
 
 @pytest.mark.parametrize("n", [1, 3, 30])

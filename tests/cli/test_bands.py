@@ -1,0 +1,40 @@
+"""``mlelec bands`` on graphene's pz bands."""
+import numpy as np
+import pytest
+from ase.io.jsonio import read_json
+from small_lattices import GRAPHENE_SITES, graphene
+
+from ase_mlelec import WannierHamiltonian
+from ase_mlelec_entry_points.cli.main import main
+
+
+@pytest.fixture
+def files(tmp_path):
+    hamiltonian = WannierHamiltonian(*graphene(), GRAPHENE_SITES)
+    hamiltonian.write(tmp_path / "g_hr.dat")
+    rows = "\n".join(" ".join(map(str, row)) for row in hamiltonian.cell)
+    (tmp_path / "g.win").write_text(f"begin unit_cell_cart\n{rows}\nend unit_cell_cart\n")
+    return tmp_path
+
+
+def test_bands(files, capsys):
+    options = ["--path", "GMKG", "--points", "31", "--fermi", "0.5", "--plot", files / "g.png",
+               "--json", files / "g.json"]
+    assert main([str(word) for word in ["bands", files / "g_hr.dat", *options]]) == 0
+    assert capsys.readouterr().out == "2 functions, 7 lattice vectors; path GMKG: 2 bands from -8.100 to 8.100 eV\n"
+    bands = read_json(files / "g.json")
+    assert bands.energies.shape == (1, 31, 2) and bands.reference == 0.5
+    np.testing.assert_allclose(bands.energies[0, 0], [-8.1, 8.1], atol=1e-9)
+    assert (files / "g.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_window_and_errors(files, capsys):
+    path = str(files / "g_hr.dat")
+    assert main(["bands", path, "--window", "0.5", "9"]) == 0
+    assert ": 1 bands from 0.5" in capsys.readouterr().out
+    for arguments, message in (([path, "--window", "20", "21"], "--window: got 20 to 21 eV, need one that holds bands"),
+                               ([path, "--window", "2", "1"], "need (low, high) with low < high"),
+                               ([str(files / "none_hr.dat")], "no"), ([str(files / "g.win")], "got another name")):
+        assert main(["bands", *arguments]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("mlelec: error: ") and message in error and error.count("\n") == 1
