@@ -12,18 +12,22 @@ def add_arguments(parser):
 def run(arguments):
     from ase.io import read
 
-    from ase_mlelec import DeepDOSCalculator
+    from ase_mlelec import DeepDOSCalculator, MLDFTCalculator, load_model
+    from ase_mlelec.physics.dos import band_gap
 
-    atoms = read(arguments.structure)
-    calc = DeepDOSCalculator(arguments.model)
-    level = calc.get_fermi_level(atoms=atoms)
-    gap, vbm, cbm = calc.get_band_gap(atoms)
+    atoms, model = read(arguments.structure), load_model(arguments.model)
+    calc = (MLDFTCalculator if "ldos" in model.heads else DeepDOSCalculator)(model)
+    level, total = calc.get_fermi_level(atoms=atoms), calc.get_total_dos(atoms)
+    if "ldos" in model.heads:
+        gap, vbm, cbm = band_gap(calc.energies, total / len(atoms), level)
+    else:
+        gap, vbm, cbm = calc.get_band_gap(atoms)
     print(f"{atoms.get_chemical_formula()}: Fermi level {level:.3f} eV, "
           + (f"gap {gap:.3f} eV from {vbm:.3f} to {cbm:.3f} eV" if gap > 0 else "no gap"))
     if arguments.csv:
-        write_table(arguments.csv, calc.energies, calc.get_total_dos(atoms))
+        write_table(arguments.csv, calc.energies, total)
     if arguments.plot:
-        plot(arguments.plot, calc.energies, calc.get_total_dos(atoms), level, atoms.get_chemical_formula())
+        plot(arguments.plot, calc.energies, total, level, atoms.get_chemical_formula())
 
 
 def write_table(path, energies, total):

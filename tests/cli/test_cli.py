@@ -7,9 +7,10 @@ import pytest
 from ase.build import bulk
 from ase.io import read, write
 from small_data import ENERGIES, make_frames
+from small_ldos import random_ldos_model
 from small_models import random_model
 
-from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, load_model
+from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, MLDFTCalculator, load_model
 from ase_mlelec.io.frames import Frames, read_frames, to_images, write_hdf5
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec_entry_points.cli.main import main
@@ -124,6 +125,19 @@ def test_dos(folder, capsys):
     np.testing.assert_allclose(table, np.column_stack([calc.energies, calc.get_total_dos(atoms)]), rtol=1e-5)
     assert (folder / "dos.png").read_bytes().startswith(b"\x89PNG")
     assert "needs a model with 'dos'" in fails(capsys, "dos", folder / "cu.safetensors", folder / "si.traj")
+
+
+def test_dos_of_an_ldos_model(folder, capsys):
+    model = random_ldos_model(species=("Al",))
+    model.save(folder / "al.safetensors")
+    atoms = bulk("Al", cubic=True)
+    atoms.rattle(0.1, seed=0)
+    write(folder / "al.traj", atoms)
+    call("dos", folder / "al.safetensors", folder / "al.traj", "--csv", folder / "ldos.csv")
+    calc = MLDFTCalculator(model, device="cpu")
+    assert capsys.readouterr().out == f"Al4: Fermi level {calc.get_fermi_level(atoms):.3f} eV, no gap\n"
+    table = np.loadtxt(folder / "ldos.csv", delimiter=",", skiprows=1)
+    np.testing.assert_allclose(table[:, 1], calc.get_total_dos(atoms), rtol=1e-5)
 
 
 def test_convert_data(folder, capsys):
