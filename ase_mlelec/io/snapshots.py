@@ -15,7 +15,7 @@ from ase import Atoms
 from ase_mlelec.io.atomic import replacing
 
 FORMAT_VERSION = 1
-LEVELS = 65535          # the LDOS is stored in steps of max/65535
+LEVELS = 65535          # the LDOS is stored in steps of max/65535, and what is negative as zero
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,21 @@ class Snapshot:
     group: str = ""
 
     def __post_init__(self):
-        n_points = int(np.prod(self.shape)) if self.points is None else len(self.points)
+        here, whole = f"snapshot '{self.name}'", int(np.prod(self.shape))
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"{here}: got a grid {self.shape}, need three positive numbers of points; correct it")
+        n_points = whole if self.points is None else len(self.points)
         if np.shape(self.ldos) != (n_points, len(self.dos)):
-            raise ValueError(f"snapshot {self.name}: LDOS of shape {np.shape(self.ldos)}, needed {n_points} points x "
-                             f"{len(self.dos)} energies")
+            raise ValueError(f"{here}: got an LDOS of shape {np.shape(self.ldos)}, need {n_points} points x "
+                             f"{len(self.dos)} energies; flatten the grid in C order")
         if self.density is not None and np.shape(self.density) != tuple(self.shape):
-            raise ValueError(f"snapshot {self.name}: density of shape {np.shape(self.density)}, needed {self.shape}")
+            raise ValueError(f"{here}: got a density of shape {np.shape(self.density)}, need {tuple(self.shape)}; "
+                             "give it on the grid of the LDOS")
+        if self.points is not None and not (n_points and 0 <= np.min(self.points) and np.max(self.points) < whole):
+            raise ValueError(f"{here}: got points that are none or outside of the grid, need flat indices from 0 to "
+                             f"{whole - 1}; correct them")
+        if not (np.isfinite(self.ldos).all() and np.isfinite(self.dos).all()):
+            raise ValueError(f"{here}: got NaN or infinity in LDOS or DOS, need finite numbers; check the calculation")
 
 
 OPTIONAL = ("density", "energy", "forces", "stress", "fermi_level", "points")
@@ -61,7 +70,10 @@ def write_snapshots(path, snapshots, energies, attributes):
     """Write an HDF5 file of snapshots (an iterable, taken one by one), compressed, atomically.
 
     energies : array [S], eV, of all spectra
-    attributes : dict of JSON types: dos_width_eV, valence_electrons, settings, ...
+    attributes : dict of JSON types: valence_electrons, by symbol; xc, see ase_mlelec.physics.xc; grid_spacing_A; and
+        where there are such: core_charges, see ase_mlelec.physics.core, dos_width_eV, energy_reference, settings
+
+    Raises ValueError for a snapshot on other energies.
     """
     packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
     with replacing(path) as partial, h5py.File(partial, "w") as file:
@@ -69,15 +81,15 @@ def write_snapshots(path, snapshots, energies, attributes):
         file["energies"] = np.asarray(energies, dtype=float)
         for k, snapshot in enumerate(snapshots):
             if len(snapshot.dos) != len(energies):
-                raise ValueError(f"snapshot {snapshot.name}: {len(snapshot.dos)} energies, the file has "
-                                 f"{len(energies)}")
+                raise ValueError(f"snapshot '{snapshot.name}': got {len(snapshot.dos)} energies, need the "
+                                 f"{len(energies)} of the file; write it to a file of its own")
             group = file.create_group(f"{k:05d}")
             group.attrs.update(name=snapshot.name, group=snapshot.group, temperature=snapshot.temperature,
                                shape=snapshot.shape)
             for key in ("numbers", "positions", "cell", "pbc"):
                 group[key] = np.asarray(getattr(snapshot.atoms, key))
             group["dos"] = np.asarray(snapshot.dos, dtype=float)
-            scale = float(np.max(snapshot.ldos)) / LEVELS or 1.0
+            scale = max(float(np.max(snapshot.ldos)), 0.0) / LEVELS or 1.0
             steps = np.rint(np.clip(snapshot.ldos, 0, None) / scale).astype(np.uint16)
             group.create_dataset("ldos", data=steps, **packed).attrs["scale"] = scale
             for key in OPTIONAL:
@@ -114,27 +126,29 @@ class Snapshots:
                 self.energies = file["energies"][()]
                 self._keys = sorted(key for key in file if key != "energies")
                 self.groups = [str(file[key].attrs["group"]) for key in self._keys]
-        except (OSError, KeyError) as error:
-            raise ValueError(f"{path}: truncated or not an HDF5 file of snapshots ({error}); "
+        except (OSError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path}: missing, truncated or not an HDF5 file of snapshots ({error}); "
                              "write or copy it again") from None
-        if self.attributes.pop("format_version") > FORMAT_VERSION:
+        if self.attributes.pop("format_version", FORMAT_VERSION) > FORMAT_VERSION:
             raise ValueError(f"{path} is newer than this version reads; update ase-mlelec")
 
     def select(self, *groups):
         """The snapshots of these groups."""
+        return self.take([k for k, group in enumerate(self.groups) if group in groups])
+
+    def take(self, indices):
+        """The snapshots of these places."""
         chosen = object.__new__(Snapshots)
-        chosen.__dict__ = self.__dict__ | {
-            "_keys": [key for key, group in zip(self._keys, self.groups) if group in groups],
-            "groups": [group for group in self.groups if group in groups]}
+        chosen.__dict__ = self.__dict__ | {name: [getattr(self, name)[k] for k in indices]
+                                           for name in ("_keys", "groups")}
         return chosen
 
     def __len__(self):
         return len(self._keys)
 
     def __getitem__(self, k):
-        key = self._keys[k]
         with h5py.File(self.path) as file:
-            group = file[key]
+            group = file[self._keys[k]]
             atoms = Atoms(group["numbers"][()], group["positions"][()], cell=group["cell"][()], pbc=group["pbc"][()])
             ldos = group["ldos"][()] * np.float32(group["ldos"].attrs["scale"])
             optional = {name: group[name][()] for name in OPTIONAL if name in group}
