@@ -33,7 +33,7 @@ BRICK_EDGE = 0.8        # Å; edge of the bricks of grid points that share a lis
 BRICKS_AT_ONCE = 4096   # bricks whose neighbours are searched together: bounds memory
 CHUNK = 2048            # grid points that are handed out together: bounds memory
 BLOCK = 64              # centres evaluated together: what they need should stay in the processor's cache
-BLOCK_CUDA = 512
+BLOCK_CUDA = 256
 
 
 @dataclass(frozen=True)
