@@ -4,7 +4,7 @@ import torch
 from small_models import ENERGIES, randomise_nets
 
 from ase_mlelec.descriptors import Environment
-from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
+from ase_mlelec.heads import LDOSHead, ScalarHead, SpectrumHead, TensorHead, VectorHead
 from ase_mlelec.testing import HeadContract, assert_close, random_rotation
 
 
@@ -36,6 +36,38 @@ class TestSpeciesThatDoNotOccur(TwoSpecies, HeadContract):
     def make_head(self):
         torch.manual_seed(0)
         return self.finished(ScalarHead(5, 6, (8,)).double())
+
+
+class TestLDOS(TwoSpecies, HeadContract):
+    activation = "silu"
+
+    def make_head(self):
+        torch.manual_seed(0)
+        head = LDOSHead(6, ENERGIES, (8, 16), self.activation).double()
+        with torch.no_grad():
+            head.shift.uniform_(-0.3, 0.3)
+            head.inverse.uniform_(0.7, 1.4)
+            head.scale.fill_(0.03)
+        return head
+
+    def test_linear_in_the_last_hidden_layer(self):
+        """What the closed-form refit relies on, written out."""
+        environment, head = self.make_environment(), self.make_head()
+        with torch.no_grad():
+            hidden = head.activations(environment.features)
+            assert hidden.shape == (9, 16)
+            wanted = 0.03 * (hidden @ head.last.weight.T + head.last.bias)
+            assert_close(head(environment, None), wanted, self.tolerance)
+            assert_close(hidden, head.hidden((environment.features - head.shift) * head.inverse), self.tolerance)
+
+    def test_one_net_for_all_species(self):
+        environment, head = self.make_environment(), self.make_head()
+        other = Environment(environment.features, 1 - environment.species)
+        assert torch.equal(head(environment, None), head(other, None))
+
+
+class TestLDOSOfThePaper(TestLDOS):
+    activation = "leaky_relu"
 
 
 class OfCentres(TwoSpecies, HeadContract):
