@@ -40,10 +40,10 @@ def train(snapshots, cache, epochs):
 
 def draw_variances(axes, snapshots):
     """Variance within each snapshot of the scores of its LDOS along the principal components of all."""
-    spectra = [snapshot.ldos[::len(snapshot.ldos) // 400][:400] for snapshot in snapshots]
+    names, spectra = zip(*((snapshot.name, snapshot.ldos[::len(snapshot.ldos) // 400][:400]) for snapshot in snapshots))
     parts = ados.principal_components(spectra)
     for k, values in enumerate(parts.scores(spectra).var(axis=1).T):
-        boxes = {kind.replace("-4-", "\n"): [v for v, name in zip(values, snapshots.groups) if name.startswith(kind)]
+        boxes = {kind.replace("-4-", "\n"): [v for v, name in zip(values, names) if name.startswith(kind)]
                  for kind in PHASES}
         plot_variances(axes[k], boxes, f"variance of component {k + 1} (eV$^{{-2}}$ Å$^{{-6}}$)")
         axes[k].set_title(f"{100 * parts.explained_variance[k]:.0f} % of the variance of the LDOS", fontsize="medium")
@@ -57,21 +57,22 @@ def main():
     arguments = parser.parse_args()
     arguments.output.mkdir(exist_ok=True)
     snapshots, cache = Snapshots(arguments.data), arguments.output / "04_fingerprints.h5"
-    unseen = {snapshot.name: snapshot.group == "test" for snapshot in snapshots}
-    snapshots.groups = list(unseen)         # selected by name
-    solid, liquid = ([name for name in unseen if name.startswith(kind) and not unseen[name]] for kind in PHASES[1:])
-    tests = snapshots.select(*(name for name in unseen if name.startswith(PHASES[1:]) and unseen[name]))
+    names, groups = [snapshot.name for snapshot in snapshots], snapshots.groups
+    solid, liquid = ([k for k, name in enumerate(names) if name.startswith(kind) and groups[k] != "test"]
+                     for kind in PHASES[1:])
+    tests = snapshots.take([k for k, name in enumerate(names) if name.startswith(PHASES[1:]) and groups[k] == "test"])
+    phases = [snapshot.name.split("-")[0] for snapshot in tests]
     terms = [free_energy(tests, snapshot, snapshot.dos)[0] for snapshot in tests]
     figure = Figure(figsize=(15, 7.2), layout="constrained")
     axes = figure.subplots(2, 4)
     for column, (name, (n_solid, n_liquid)) in zip(axes.T, TRAININGS.items()):
-        model = train(snapshots.select(*solid[:n_solid], *liquid[:n_liquid]), cache, arguments.epochs)
+        model = train(snapshots.take(solid[:n_solid] + liquid[:n_liquid]), cache, arguments.epochs)
         found = ldos_errors(model, GridData(tests, model.descriptor.double(), cache))
         for ax, term, key in zip(column, ("band", "total"), ("band_energy", "free_energy")):
             true = np.array([float(row[term]) for row in terms]) / 4
-            plot_parity_groups(ax, true, true + found[key], [name.split("-")[0] for name in tests.groups], "eV/atom")
+            plot_parity_groups(ax, true, true + found[key], phases, "eV/atom")
             ax.set_title(f"{key.replace('_', ' ')}, trained on {name}", fontsize="medium")
-    draw_variances(axes[:, 3], snapshots.select(*(name for name in unseen if name.startswith(PHASES))))
+    draw_variances(axes[:, 3], snapshots.take([k for k, name in enumerate(names) if name.startswith(PHASES)]))
     figure.savefig(arguments.output / "04_aluminium_hybrid.png", dpi=110)
 
 
