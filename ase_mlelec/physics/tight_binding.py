@@ -61,16 +61,29 @@ class BlochSum:
 
     @functools.cached_property
     def _table(self):
-        """(pattern [P] as row*W + column of the lower triangle, values: tensor [R, P], or CSR [P, R] where mostly 0)"""
+        """(pattern [P] as row*W + column of the lower triangle, what cos and sin of 2π k·R multiply there).
+
+        A pair of R and -R gives cos (A(R) + A(-R)) + sin i(A(R) - A(-R)), so that half of the phases are enough, and
+        all products are real.  Dense: tensor [2 H, P] (real A) or [2 H, 2 P], H pairs; sparse: two CSR matrices [P, 2 H].
+        """
         elements = self.stacked.tocoo()
         which, row = np.divmod(elements.row.astype(np.int64), self.size)
         lower = row >= elements.col
         pattern, place = np.unique(row[lower] * self.size + elements.col[lower], return_inverse=True)
-        shape = len(pattern), len(self.r_vectors)
-        table = scipy.sparse.csr_array((elements.data[lower], (place, which[lower])), shape)
-        if table.nnz > _DENSE_FILL * np.prod(table.shape):
-            return pattern, torch.from_numpy(np.ascontiguousarray(table.toarray().T))
-        return pattern, table
+        n_pairs, which = len(self.r_vectors) // 2 + 1, which[lower] - len(self.r_vectors) // 2
+        odd = 1j * np.sign(which) * elements.data[lower]
+        table = scipy.sparse.csr_array((np.concatenate([elements.data[lower].astype(complex), odd]),
+                                        (np.tile(place, 2), np.concatenate([abs(which), abs(which) + n_pairs]))),
+                                       (len(pattern), 2 * n_pairs))
+        if table.nnz <= _DENSE_FILL * np.prod(table.shape):
+            parts = table.real.copy(), table.imag.copy()
+            for part in parts:
+                part.eliminate_zeros()
+            return pattern, parts
+        dense = table.toarray().T
+        if self.is_real:        # the cosines are real, the sines imaginary
+            return pattern, torch.from_numpy(np.ascontiguousarray(dense.real + dense.imag))
+        return pattern, torch.from_numpy(np.ascontiguousarray(dense).view(float))
 
     @functools.cached_property
     def _csr(self):
@@ -97,21 +110,23 @@ class BlochSum:
 
     def _product(self, kpts, device, vectors):
         """Values on the pattern, tensor [K, P]; with vectors [R] each A(R) is multiplied by i times its entry."""
-        turns = torch.from_numpy(kpts).to(device) @ torch.from_numpy(self.r_vectors.T.astype(float)).to(device)
+        middle = len(self.r_vectors) // 2
+        turns = (torch.from_numpy(kpts).to(device)
+                 @ torch.from_numpy(self.r_vectors[middle:].T.astype(float)).to(device))
         angle = 2 * torch.pi * (turns - turns.round())
-        real, imaginary = angle.cos(), angle.sin()
+        even, odd = angle.cos(), angle.sin()
         if vectors is not None:
-            vectors = torch.from_numpy(vectors).to(device)
-            real, imaginary = -imaginary * vectors, real * vectors
+            vectors = torch.from_numpy(vectors[middle:]).to(device)
+            even, odd = -odd * vectors, even * vectors
         table = self._table[1]
         if not isinstance(table, torch.Tensor):     # SciPy: PyTorch's sparse products are slower than its dense ones
-            real, imaginary = (np.ascontiguousarray(part.cpu().numpy().T) for part in (real, imaginary))
-            value = table @ real + 1j * (table @ imaginary)
-            return torch.from_numpy(np.ascontiguousarray(value.T)).to(device)
+            phases = np.ascontiguousarray(torch.cat([even, odd], dim=1).cpu().numpy().T)
+            values = (table[0] @ phases + 1j * (table[1] @ phases)).T
+            return torch.from_numpy(np.ascontiguousarray(values)).to(device)
         table = table.to(device)
         if self.is_real:
-            return torch.complex(real @ table, imaginary @ table)
-        return torch.complex(real, imaginary) @ table
+            return torch.complex(even @ table[:len(table) // 2], odd @ table[len(table) // 2:])
+        return torch.view_as_complex((torch.cat([even, odd], dim=1) @ table).reshape(len(kpts), -1, 2))
 
     def lower(self, kpts, device="cpu", vectors=None):
         """A(k) with zeros above the diagonal, which eigensolvers do not look at: tensor [K, W, W]."""
@@ -198,9 +213,10 @@ def _rows_of(stacked, r_vectors, wanted):
 
 
 def _hermitian(r_vectors, stacked):
-    """(all of ±R sorted, the Hermitian part of stacked matrices in that order)"""
+    """(all of ±R and 0 sorted, the Hermitian part of stacked matrices in that order)"""
     size = stacked.shape[1]
-    wanted = np.unique(np.concatenate([r_vectors, -r_vectors]), axis=0)     # sorted: -R is as far from the other end
+    # sorted, so that -R is as far from one end as R from the other, and 0 in the middle
+    wanted = np.unique(np.concatenate([r_vectors, -r_vectors, [[0, 0, 0]]]), axis=0)
     stacked = _rows_of(stacked, r_vectors, wanted)
     elements = stacked.tocoo()
     which, row = np.divmod(elements.row.astype(np.int64), size)
