@@ -5,19 +5,22 @@ package: Zhang et al. 2018 (DeepPot-SE) with the storage conventions of deepmd-k
 """
 import itertools
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.calculators.calculator import CalculatorSetupError
 
-from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, load_model
+from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, load_model
 from ase_mlelec.edges import Edges
 from ase_mlelec.io.deepmd import read_data
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms
 
 TYPE_MAP = ["O", "H"]
+DATA = Path(__file__).parents[1] / "data"
 
 
 # writing a .dp file ------------------------------------------------------------------------------------------------
@@ -229,6 +232,23 @@ def test_polarizability_trained_with_tensorflow(tmp_path):
     tree["model"]["@variables"]["out_bias"][:] = 0
     variables["constant_matrix"] = constant / scale
     np.testing.assert_allclose(found, evaluate(tree, atoms), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["dipole", "polar"])
+def test_models_that_deepmd_kit_trained(kind):
+    """Made by tests/data/deepmd_models.py, which also tells what deepmd-kit computes with them."""
+    with np.load(DATA / "deepmd.npz") as stored:
+        data = dict(stored)
+    model = load_model(DATA / f"deepmd_{kind}.dp")
+    atoms = Atoms([TYPE_MAP[k] for k in data["types"]], data["positions"], cell=data["cell"], pbc=True)
+    np.testing.assert_allclose(predict(model, atoms), data[kind], rtol=0, atol=1e-12)
+    if kind == "dipole":
+        model.metadata.update(valence_charges={"O": 6, "H": 1}, electrons_per_centre={"O": 8}, functions_per_vector=4)
+        found = DeepWannierCalculator(model).get_centroids(atoms) - atoms.positions[data["types"] == 0]
+        wanted = data[kind][data["types"] == 0] / 4
+    else:
+        found, wanted = DeepWannierCalculator(model).get_polarizability(atoms), data[kind].sum(axis=0)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10)       # truncation of the compressed embedding
 
 
 def test_precision_of_the_file(tmp_path):
