@@ -56,8 +56,9 @@ class Edges:
         number[rows] = torch.arange(len(rows), device=rows.device)
         center = number.index_select(0, self.center)
         keep = (center >= 0).nonzero()[:, 0]
-        return Edges(center.index_select(0, keep), self.neighbor.index_select(0, keep), self.shift.index_select(0, keep),
-                     self.vec.T.index_select(1, keep).T, self.atoms.index_select(0, rows))
+        return Edges(center.index_select(0, keep), self.neighbor.index_select(0, keep),
+                     self.shift.index_select(0, keep), self.vec.T.index_select(1, keep).T,
+                     self.atoms.index_select(0, rows))
 
     def part(self, atoms, rows):
         """The edges ``rows`` (slice) of the structure with ``atoms`` (slice), counted from its first atom."""

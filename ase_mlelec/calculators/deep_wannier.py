@@ -54,7 +54,7 @@ class DeepWannierCalculator(MLElecCalculator):
             if field.shape != (3,) or not np.isfinite(field).all():
                 raise CalculatorSetupError(f"got electric_field={field.tolist()}, need three numbers in V/Å")
             if "dipole" not in self.models[0].heads:
-                raise CalculatorSetupError("got electric_field for a model without dipoles; load one with a dipole head")
+                raise CalculatorSetupError("got electric_field for a model without dipoles; load one that has them")
         self._field = field
         self.reset()
         self.implemented_properties = self._potential_properties() + list(self.electronic)
@@ -211,8 +211,8 @@ class DeepWannierCalculator(MLElecCalculator):
         super()._check_models()
         first = self.models[0]
         if not any(head in first.heads for head in VALUES.values()):
-            raise CalculatorSetupError(f"DeepWannierCalculator needs a model with 'dipole' or 'polarizability', this one "
-                                       f"has {', '.join(first.heads)}; load another model")
+            raise CalculatorSetupError(f"DeepWannierCalculator needs a model with 'dipole' or 'polarizability', this "
+                                       f"one has {', '.join(first.heads)}; load another model")
         for name in VALUES.values():
             if len({member.heads[name].centers if name in member.heads else None for member in self.models}) > 1:
                 raise CalculatorSetupError(f"the models of a committee have '{name}' of different species; train them "
@@ -225,7 +225,7 @@ class DeepWannierCalculator(MLElecCalculator):
         return found if self._field is None else [name for name in found if name in IN_A_FIELD]
 
     def _charges(self):
-        """Arrays [N], e: the charge at each atom, ion and electrons together, and of its electrons (0 for no centre)."""
+        """Arrays [N], e: the charge at each atom, ion and electrons together, and of its electrons (0: no centre)."""
         ions, electrons = self.metadata["valence_charges"], self.metadata["electrons_per_centre"]
         symbols = self.atoms.get_chemical_symbols()
         bound = np.array([float(electrons.get(symbol, 0)) for symbol in symbols])
@@ -233,7 +233,8 @@ class DeepWannierCalculator(MLElecCalculator):
 
     def _volume(self, what):
         if self.atoms.cell.rank < 3:
-            raise PropertyNotImplementedError(f"{what} needs a cell with three vectors; set it with atoms.set_cell(...)")
+            raise PropertyNotImplementedError(f"{what} needs a cell with three vectors; set it with "
+                                              "atoms.set_cell(...)")
         return self.atoms.get_volume()
 
 
@@ -246,8 +247,8 @@ def _check_charges(model):
             raise CalculatorSetupError(f"the model's metadata have no {key} of {', '.join(missing)}; set "
                                        f"model.metadata['{key}'] = {{'{missing[0]}': ...}}, in e")
     if set(model.metadata["electrons_per_centre"]) - set(centers):
-        raise CalculatorSetupError(f"electrons_per_centre names {', '.join(model.metadata['electrons_per_centre'])}, the "
-                                   f"centres of the model are {', '.join(centers)}; correct the metadata")
+        raise CalculatorSetupError(f"electrons_per_centre names {', '.join(model.metadata['electrons_per_centre'])}, "
+                                   f"the centres of the model are {', '.join(centers)}; correct the metadata")
 
 
 class StaticPolarizability(StaticPolarizabilityCalculator):

@@ -9,7 +9,8 @@ class CentreHead(Head):
 
         value = sum_o F_o(D) B_o(T)
 
-    with F the fitting net of the centre's species and B what a subclass makes of the rows T that turn with the structure.
+    with F the fitting net of the centre's species and B what a subclass makes of the rows T, which turn with the
+    structure.
 
     n_rows : M, the rows of ``Environment.frame``
     centers : indices of the species whose atoms have a value; only those go through the nets
@@ -19,7 +20,8 @@ class CentreHead(Head):
     def __init__(self, n_species, n_features, n_rows, centers, widths, timestep, n_out):
         super().__init__()
         if not centers or not set(centers) <= set(range(n_species)):
-            raise ValueError(f"got centers {list(centers)}, need indices of some of the {n_species} species; correct them")
+            raise ValueError(f"got centers {list(centers)}, need indices of some of the {n_species} species; "
+                             "correct them")
         self.n_species, self.n_features, self.n_rows = n_species, n_features, n_rows
         self.centers, self.widths, self.timestep = tuple(centers), tuple(widths), timestep
         self.nets = FittingNets(len(self.centers), n_features, self.widths, n_out, timestep)

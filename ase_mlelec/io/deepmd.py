@@ -28,9 +28,10 @@ def read_data(path):
     """Read a deepmd npy system (a folder with type.raw and set.*/).
 
     Returns list of (Atoms, labels): labels is a dict of arrays with energy in eV, forces [N, 3] eV/Å, virial [3, 3] eV,
-    ados [N, S], dos [S] states/eV and the others as they are in the files.  A ``dipole.npy`` holds the sum of the atomic
-    vectors, not the charge times Å, and is called summed_dipole here.  A ``nopbc`` file means that the box is ignored.
-    Atomic files with the atoms of one type alone are filled up with zeros.  Atoms of type -1 do not occur in these data.
+    ados [N, S], dos [S] states/eV and the others as they are in the files.  A ``dipole.npy`` holds the sum of the
+    atomic vectors, not a dipole in e Å, and is called summed_dipole here.  A ``nopbc`` file means that the box is
+    ignored.  Atomic files with the atoms of one type alone are filled up with zeros.  Atoms of type -1 do not occur in
+    these data.
 
     Raises ValueError for missing or mis-shaped files.
     """

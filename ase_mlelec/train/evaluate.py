@@ -34,8 +34,8 @@ def errors(model, frames):
 
     The spread of the ADOS is the square root of the variance over the atoms of ``frames``, averaged over the energies:
     a model that predicts the mean spectrum for every atom has a relative error of 1.  Vectors and tensors are those of
-    the centres alone; tensors are compared with the symmetric part of theirs.  The dipole has an error where the model's
-    metadata tell the charge of the electrons.
+    the centres alone; tensors are compared with the symmetric part of their labels.  The dipole has an error where the
+    model's metadata tell the charge of the electrons.
 
     Returns dict of float, keys as in QUANTITIES.
 

@@ -170,7 +170,8 @@ def standardise_heads(model, frames, names=None):
         for place, k in enumerate(getattr(model.heads[name], "centers", range(len(model.species)))):
             own = features[species == k]
             if len(own) == 0:
-                raise ValueError(f"got no atoms of {model.species[k]} in {len(frames)} frames; add some or leave it out")
+                raise ValueError(f"got no atoms of {model.species[k]} in {len(frames)} frames; add some or "
+                                 "leave it out")
             nets.shift[place] = own.mean(dim=0)
             # features that hardly vary must not be blown up
             spread = own.std(dim=0, correction=0)

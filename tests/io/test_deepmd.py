@@ -56,9 +56,9 @@ def random_tree(kind="ener", one_side=True, seed=0, sel=(30, 41)):
                   "embeddings": {"networks": [random_layers(generator, 1, neuron) for _ in range(n_nets)]},
                   "env_mat": {"use_exp_switch": False}, "exclude_types": [], "env_protection": 0.0, "spin": None,
                   "@variables": {"davg": davg, "dstd": dstd}}
-    fitting = {"type": kind.split()[-1], "dim_out": n_out, "neuron": [12, 12, 8], "resnet_dt": True, "activation_function": "tanh",
-               "numb_fparam": 0, "numb_aparam": 0, "dim_case_embd": 0, "mixed_types": False, "exclude_types": [],
-               "tot_ener_zero": False, "atom_ener": None, "spin": None,
+    fitting = {"type": kind.split()[-1], "dim_out": n_out, "neuron": [12, 12, 8], "resnet_dt": True,
+               "activation_function": "tanh", "numb_fparam": 0, "numb_aparam": 0, "dim_case_embd": 0,
+               "mixed_types": False, "exclude_types": [], "tot_ener_zero": False, "atom_ener": None, "spin": None,
                "nets": {"networks": [random_layers(generator, 12, [12, 12, 8], n_out, True) for _ in TYPE_MAP]},
                "@variables": {"bias_atom_e": generator.normal(0, 1, (2, n_out))}}
     if "polar" in kind:
@@ -67,8 +67,8 @@ def random_tree(kind="ener", one_side=True, seed=0, sel=(30, 41)):
     n_bias = {"dipole": 3, "polar": 9}.get(fitting["type"], n_out)
     return {"version": "3.2.0", "backend": "PyTorch", "model": {
         "type": "standard", "type_map": TYPE_MAP, "atom_exclude_types": [], "pair_exclude_types": [],
-        "descriptor": descriptor, "fitting": fitting, "@variables": {"out_bias": generator.normal(-5, 1, (1, 2, n_bias)),
-                                                                     "out_std": np.full((1, 2, n_bias), 7.0)}}}
+        "descriptor": descriptor, "fitting": fitting,
+        "@variables": {"out_bias": generator.normal(-5, 1, (1, 2, n_bias)), "out_std": np.full((1, 2, n_bias), 7.0)}}}
 
 
 def write_dp(path, tree):
@@ -218,8 +218,8 @@ def test_dipole_of_one_type(tmp_path, by):
 def test_constant_polarizability_of_a_type_without_net(tmp_path):
     tree, atoms = random_tree("polar", seed=2), STRUCTURES[0]
     tree["model"]["fitting"]["nets"]["networks"][1] = None
-    wanted = evaluate(tree, atoms)
-    np.testing.assert_allclose(predict(load_model(write_dp(tmp_path / "m.dp", tree)), atoms), wanted, rtol=0, atol=1e-12)
+    found = predict(load_model(write_dp(tmp_path / "m.dp", tree)), atoms)
+    np.testing.assert_allclose(found, evaluate(tree, atoms), rtol=0, atol=1e-12)
 
 
 def test_polarizability_trained_with_tensorflow(tmp_path):

@@ -181,8 +181,8 @@ CENTRES = {"dipole": {"centers": ["O"], "steps": 100, "widths": [8], "learning_r
 
 @pytest.mark.parametrize("atomic", [1.0, 0.0], ids=["atomic", "totals alone"])
 def test_train_vectors_and_tensors(tmp_path, atomic):
-    """The first head with its descriptor, the second on it as it is: better than the constant coefficients of the start,
-    and a model that a calculator can use."""
+    """The first head with its descriptor, the second on it as it is: better than the constant coefficients of the
+    start, and a model that a calculator can use."""
     frames = make_wannier_frames(15)
     if not atomic:
         for frame in frames:
