@@ -4,7 +4,8 @@
     python silicon.py sample second.extxyz --model si         # structures from a model's own MD
     python silicon.py label first.extxyz work --part 0/2      # DFT; one file per structure, skips what is done
     python silicon.py collect work silicon.h5                 # one compressed data set
-    python silicon.py convergence first.extxyz work silicon_convergence.csv   # error of the labels against denser k meshes
+    python silicon.py convergence first.extxyz work silicon_convergence.csv     # DOS labels against denser k meshes
+    python silicon.py compare work other silicon_energies.csv                   # energies of two folders of labels
 
 Energies, forces and stress: Si.pz-vbc, 20 Ry, k points per 8 atoms 4^3 for crystals and 6^3 for liquids, Fermi-Dirac at
 ONE electronic temperature (2000 K) for every structure, so that the energy is a function of the positions alone.  DOS:
@@ -275,6 +276,20 @@ def convergence(path, work, target):
     Path(target).write_text("\n".join(rows) + "\n")
 
 
+def compare(work, other, target):
+    """Energies and forces of the structures labelled in both folders, such as on two k meshes."""
+    rows = ["structure,volume_A3_per_atom,energy_difference_meV_per_atom,rms_force_difference_meV_per_A"]
+    for path in sorted(work.glob("*.npz")):
+        if (other / path.name).exists():
+            with np.load(path) as one, np.load(other / path.name) as two:
+                n_atoms = len(one["positions"])
+                energy = 1000 * float(one["energy"] - two["energy"]) / n_atoms
+                force = 1000 * np.sqrt(((one["forces"] - two["forces"]) ** 2).mean())
+                volume = abs(np.linalg.det(one["cell"])) / n_atoms
+            rows.append(f"{path.stem},{volume:.2f},{energy:.2f},{force:.1f}")
+    Path(target).write_text("\n".join(rows) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -292,6 +307,10 @@ def main():
     command.add_argument("structures")
     command.add_argument("work", type=Path)
     command.add_argument("target", type=Path)
+    command = commands.add_parser("compare")
+    command.add_argument("work", type=Path)
+    command.add_argument("other", type=Path)
+    command.add_argument("target", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.command == "sample":
@@ -305,6 +324,8 @@ def main():
         label_all(arguments.structures, arguments.work, arguments.part)
     elif arguments.command == "collect":
         collect(arguments.work, arguments.target)
+    elif arguments.command == "compare":
+        compare(arguments.work, arguments.other, arguments.target)
     elif arguments.command == "convergence":
         convergence(arguments.structures, arguments.work, arguments.target)
 
