@@ -32,7 +32,7 @@ FAR = 1e6               # Å; where empty slots of a list of neighbours are put
 BRICK_EDGE = 0.8        # Å; edge of the bricks of grid points that share a list of neighbours
 BRICKS_AT_ONCE = 4096   # bricks whose neighbours are searched together: bounds memory
 CHUNK = 2048            # grid points that are handed out together: bounds memory
-BLOCK = 64              # centres evaluated together: what they need should stay in the processor's cache
+BLOCK = 128             # centres evaluated together: bounds memory, and is enough to hide the cost of calling
 BLOCK_CUDA = 256
 
 
@@ -119,26 +119,27 @@ class _Components(torch.autograd.Function):
     def backward(ctx, gradient):
         vec, kind = ctx.saved_tensors
         out = torch.empty_like(vec)
-        for start, used, run in _evaluate(vec, kind, ctx.shells, ctx.twojmax, with_backward=True):
+        for start, used, run in _evaluate(vec, kind, ctx.shells, ctx.twojmax, gradient):
             part = slice(start, start + used)
-            run.of_components[:used] = gradient[part]
-            run.backward()
             out[:, part] = ctx.shells.back(vec[:, part], kind[part], run.of_sphere[:, :, :used], run.of_weight[:used])
         return out, None, None, None
 
 
-def _evaluate(vec, kind, shells, twojmax, with_backward=False):
+def _evaluate(vec, kind, shells, twojmax, gradient=None):
     """Iterator of (first centre, number of centres, Program that was run for them) over blocks of [3, P, K]."""
     n_centers, n_neighbors = vec.shape[1:]
-    size = min(n_centers, BLOCK_CUDA if vec.is_cuda else BLOCK)
-    if not size:
+    if not n_centers:
         return
-    run = program(get_ident(), twojmax, vec.dtype, vec.device, size, n_neighbors, with_backward)
+    n_blocks = -(-n_centers // (BLOCK_CUDA if vec.is_cuda else BLOCK))
+    size = min(n_centers, -(-n_centers // (8 * n_blocks)) * 8)         # few sizes: a Program is made for each
+    run = program(get_ident(), twojmax, vec.dtype, vec.device, size, n_neighbors, gradient is not None)
     for start in range(0, n_centers, size):
         part = slice(start, start + size)
         used = min(size, n_centers - start)         # what the other rows hold does not matter
         shells.on_sphere(vec[:, part], kind[part], run.sphere[:, :, :used], run.weight[:used])
-        run.forward()
+        if gradient is not None:
+            run.of_components[:used] = gradient[part]
+        run.run()
         yield start, used, run
 
 

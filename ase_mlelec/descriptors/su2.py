@@ -14,6 +14,8 @@ import torch
 
 from ase_mlelec.descriptors import wigner
 
+PART = 16       # centres whose functions are evaluated together: they should stay in the processor's cache
+
 
 class Kernel:
     """The tables for one twojmax, dtype and device."""
@@ -95,37 +97,35 @@ def _join_parts(planes):
 
 
 class Program:
-    """Operations on fixed arrays for blocks of P centres with K neighbours each.
+    """Operations on fixed arrays for blocks of P centres with K neighbours each: the way forward or the gradient.
 
-    Fill ``sphere`` and ``weight``, call ``forward()`` and read ``components``; fill ``of_components`` too, call
-    ``backward()`` and read ``of_sphere`` and ``of_weight``.
+    Fill the first two, for the gradient ``of_components`` too, call ``run()``, and read the other ones.
 
     sphere : [2, 2, P, K], Re and Im of (a, b)
     weight : [P, K]
     components : [P, F]
+    of_components : [P, F], gradient with respect to the components
+    of_sphere, of_weight : gradient with respect to the first two
     """
 
-    def __init__(self, tables, n_centers, n_neighbors, with_backward=False):
+    def __init__(self, tables, n_centers, n_neighbors, gradient):
         self.tables, self.shape = tables, (n_centers, n_neighbors)
         self.options = dict(dtype=tables.identity.dtype, device=tables.identity.device)
+        part = n_centers if self.options["device"].type == "cuda" else PART
+        self.parts = [slice(start, min(start + part, n_centers)) for start in range(0, n_centers, part)]
         self.arrays, self.steps = {}, []
         self._powers()
         self._sums()
-        self._functions(keep=with_backward)
-        self._components()
-        self.forward_steps, self.steps = self.steps, []
-        if with_backward:
+        self._norms()
+        if gradient:
             self._back_to_u()
             self._back_to_moments()
             self._back_to_sphere()
-        self.backward_steps = self.steps
+        else:
+            self._components()
 
-    def forward(self):
-        for step in self.forward_steps:
-            step()
-
-    def backward(self):
-        for step in self.backward_steps:
+    def run(self):
+        for step in self.steps:
             step()
 
     def array(self, name, *shape):
@@ -197,113 +197,123 @@ class Program:
         start = self.tables.starts[n]
         return array[:, start:start + self.tables.series[k].shape[1]]
 
-    def _functions(self, keep):
-        """f_j at the points of the rules, [orders, P, X] for every group."""
+    def _norms(self):
+        """sum |U_j|^2, [P, orders]"""
+        squares = self.array("squares_of_u", *self.u.shape)
+        self.norms = self.array("norms", len(self.u), self.tables.norm.shape[1])
+        self.do(torch.mul, self.u, self.u, out=squares)
+        self.do(torch.mm, squares, self.tables.norm, out=self.norms)
+
+    def _components(self):
+        """Products of three functions; those with one of order 0 are U_0 times a norm."""
+        tables, n_centers = self.tables, self.shape[0]
+        products, start = self.array("products", n_centers, tables.n_products), 0
+        for group, planes in self._planes():
+            triples = self.array("triples", n_centers, group.n_pairs, group.n_thirds)
+            for part in self.parts:
+                f = self._functions(group, planes, part)
+                self.do(torch.bmm, self._pairs(group, f).transpose(0, 1), f[:group.n_thirds].permute(1, 2, 0),
+                        out=triples[part])
+            self.do(products[:, start:start + group.n_products].copy_, triples.flatten(1))
+            start += group.n_products
+        self.do(torch.mul, self.norms, self.u[:, :1], out=products[:, start:])
+        self.components = self.array("components", n_centers, len(tables.place))
+        self._pick(products, tables.place, self.components)
+        self.do(self.components.mul_, tables.scale)
+
+    def _planes(self):
+        """Iterator of (group, {j: Fourier coefficients in gamma of f_j at the points of the sphere, [j+1, P, S]})."""
         tables, n_centers = self.tables, self.shape[0]
         columns = self.array("columns", n_centers, tables.n_planes)
         self._pick(self.u, tables.planes, columns)
-        self.functions, self.pairs = [], []
-        self.products = self.array("products", n_centers, tables.n_products)
-        start = 0
-        for number, group in enumerate(tables.groups):
-            suffix = str(number) if keep else ""
-            f = self.array("functions" + suffix, len(group.js), n_centers, group.n_gamma, group.n_sphere)
-            for k, j in enumerate(group.js):
-                first = tables.plane_starts[j]
-                block = columns[:, first:first + 2 * (j + 1)**2].view(n_centers, j + 1, 2 * (j + 1)).transpose(0, 1)
-                planes = self.array("planes", j + 1, n_centers, group.n_sphere)
-                self.do(torch.bmm, block, group.sphere[j], out=planes)
-                self.do(torch.bmm, group.gamma[j].expand(n_centers, -1, -1), planes.transpose(0, 1), out=f[k])
-            f = f.flatten(2)
-            pairs = self.array("pairs" + suffix, group.n_pairs, *f.shape[1:])
-            self._multiply_pairs(group, f, pairs)
-            triples = self.array("triples", n_centers, group.n_pairs, group.n_thirds)
-            self.do(torch.bmm, pairs.transpose(0, 1), f[:group.n_thirds].permute(1, 2, 0), out=triples)
-            self.do(self.products[:, start:start + group.n_products].copy_, triples.flatten(1))
-            start += group.n_products
-            self.functions.append(f)
-            self.pairs.append(pairs)
+        for group in tables.groups:
+            out = {}
+            for j in group.js:
+                start = tables.plane_starts[j]
+                block = columns[:, start:start + 2 * (j + 1)**2].unflatten(1, (j + 1, -1)).transpose(0, 1)
+                out[j] = self.array(f"planes {j}", j + 1, n_centers, group.n_sphere)
+                self.do(torch.bmm, block, group.sphere[j], out=out[j])
+            yield group, out
 
-    def _multiply_pairs(self, group, f, pairs):
-        start = 0
+    def _functions(self, group, planes, part):
+        """f_j of a part of the centres at the points of the rule, [orders, P, X]."""
+        n_centers = part.stop - part.start
+        f = self.array("functions", len(group.js), n_centers, group.n_gamma, group.n_sphere)
+        for k, j in enumerate(group.js):
+            self.do(torch.bmm, group.gamma[j].expand(n_centers, -1, -1), planes[j][:, part].transpose(0, 1), out=f[k])
+        return f.flatten(2)
+
+    def _pairs(self, group, f):
+        """Products of two functions, [pairs, P, X]."""
+        out, start = self.array("pairs", group.n_pairs, *f.shape[1:]), 0
         for first, low, high in group.runs:
-            self.do(torch.mul, f[first], f[low:high], out=pairs[start:start + high - low])
+            self.do(torch.mul, f[first], f[low:high], out=out[start:start + high - low])
             start += high - low
-
-    def _components(self):
-        """Collect the components; those with an order 0 are U_0 times the norm of a U_j."""
-        tables, n_centers = self.tables, self.shape[0]
-        self.norms = self.array("norms", n_centers, tables.norm.shape[1])
-        squares = self.array("squares_of_u", *self.u.shape)
-        self.do(torch.mul, self.u, self.u, out=squares)
-        self.do(torch.mm, squares, tables.norm, out=self.norms)
-        self.do(torch.mul, self.norms, self.u[:, :1], out=self.products[:, -self.norms.shape[1]:])
-        self.components = self.array("components", n_centers, len(tables.place))
-        self._pick(self.products, tables.place, self.components)
-        self.do(self.components.mul_, tables.scale)
+        return out
 
     # backward --------------------------------------------------------------------------------------------------------
 
     def _back_to_u(self):
         tables, n_centers = self.tables, self.shape[0]
         self.of_components = self.array("of_components", n_centers, len(tables.place))
+        of_products, start = self.array("of_products", n_centers, tables.n_products), 0
+        blocks = self.array("blocks", n_centers, tables.n_blocks)
         self.do(self.of_components.mul_, tables.scale)
-        of_products = self.array("of_products", *self.products.shape)
         self.do(of_products.zero_)
         self.do(of_products.index_copy_, 1, tables.place, self.of_components)
-        blocks = self.array("blocks", n_centers, tables.n_blocks)
         self.do(blocks.zero_)
-        start = 0
-        for group, f, pairs in zip(tables.groups, self.functions, self.pairs):
+        for group, planes in self._planes():
             of_group = of_products[:, start:start + group.n_products].unflatten(1, (group.n_pairs, group.n_thirds))
-            self._back_to_blocks(group, self._back_to_functions(group, of_group, f, pairs), blocks)
+            of_planes = {j: self.array(f"of_planes {j}", n_centers, j + 1, group.n_sphere) for j in group.js}
+            for part in self.parts:
+                self._back_to_planes(group, of_group[part], self._functions(group, planes, part), of_planes, part)
+            self._back_to_blocks(group, of_planes, blocks)
             start += group.n_products
         self.of_u = self.array("of_u", *self.u.shape)
         self._pick(blocks, tables.unplane, self.of_u)
         self.do(self.of_u[:, 0].zero_)      # U_0 has no planes
-        of_norms, along = of_products[:, start:], self.array("along", *self.u.shape)
+        self._back_from_norms(of_products[:, start:])
+
+    def _back_from_norms(self, of_products):
         dot, twice = (self.array(name, *self.norms.shape) for name in ("dot", "twice"))
-        self.do(torch.mul, of_norms, self.norms, out=dot)
-        self.do(torch.mul, of_norms, self.u[:, :1], out=twice)
-        self.do(torch.mm, twice, tables.norm.T, out=along)
+        along, sums = self.array("along", *self.u.shape), self.array("sums", len(self.u))
+        self.do(torch.mul, of_products, self.norms, out=dot)
+        self.do(torch.mul, of_products, self.u[:, :1], out=twice)
+        self.do(torch.mm, twice, self.tables.norm.T, out=along)
         self.do(self.of_u.addcmul_, along, self.u, value=2)
-        sums = self.array("sums", n_centers)
         self.do(torch.sum, dot, 1, out=sums)
         self.do(self.of_u[:, 0].add_, sums)
 
-    def _back_to_functions(self, group, of_products, f, pairs):
-        """Gradient with respect to f, [orders, P, X], from that with respect to pairs x thirds."""
+    def _back_to_planes(self, group, of_products, f, of_planes, part):
+        """From the products of a part of the centres to its planes."""
         n_orders, n_centers, n_points = f.shape
-        thirds = f[:group.n_thirds]
         of_thirds = self.array("of_thirds", n_centers, group.n_thirds, n_points)
         of_pairs = self.array("of_pairs", n_centers, group.n_pairs, n_points)
-        self.do(torch.bmm, of_products.transpose(1, 2), pairs.transpose(0, 1), out=of_thirds)
-        self.do(torch.bmm, of_products, thirds.transpose(0, 1), out=of_pairs)
+        self.do(torch.bmm, of_products.transpose(1, 2), self._pairs(group, f).transpose(0, 1), out=of_thirds)
+        self.do(torch.bmm, of_products, f[:group.n_thirds].transpose(0, 1), out=of_pairs)
         of_pairs = of_pairs.transpose(0, 1)
-        out, start = self.array("of_functions", n_orders, n_centers, n_points), 0
-        self.do(out[:group.n_thirds].copy_, of_thirds.transpose(0, 1))
-        self.do(out[group.n_thirds:].zero_)
+        of_f, start = self.array("of_functions", n_orders, n_centers, n_points), 0
+        self.do(of_f[:group.n_thirds].copy_, of_thirds.transpose(0, 1))
+        self.do(of_f[group.n_thirds:].zero_)
         for first, low, high in group.runs:
-            self.do(out[low:high].addcmul_, of_pairs[start:start + high - low], f[first])
+            self.do(of_f[low:high].addcmul_, of_pairs[start:start + high - low], f[first])
             for k in range(low, high):
-                self.do(out[first].addcmul_, of_pairs[start + k - low], f[k])
+                self.do(of_f[first].addcmul_, of_pairs[start + k - low], f[k])
             start += high - low
-        return out
-
-    def _back_to_blocks(self, group, of_f, blocks):
-        """Add to ``blocks`` what comes from the functions of a group."""
-        n_centers, n_sphere = len(blocks), group.n_sphere
         for k, j in enumerate(group.js):
+            self.do(torch.bmm, group.gamma[j].T.expand(n_centers, -1, -1),
+                    of_f[k].unflatten(1, (-1, group.n_sphere)), out=of_planes[j][part])
+
+    def _back_to_blocks(self, group, of_planes, blocks):
+        """Add to ``blocks`` what comes from the planes of a group."""
+        for j, planes in of_planes.items():
             odd, start = j % 2, self.tables.block_starts[j]
-            planes = self.array("planes", n_centers, j + 1, n_sphere)
-            self.do(torch.bmm, group.gamma[j].T.expand(n_centers, -1, -1), of_f[k].unflatten(1, (-1, n_sphere)),
-                    out=planes)
             if not odd:         # m = 0 has no sin
                 self.do(blocks[:, start:start + 2 * (j + 1)].addmm_, planes[:, 0], group.sphere[j][0].T)
                 start += 2 * (j + 1)
             n_blocks = (j + odd) // 2
             parts = planes[:, 1 - odd:].unflatten(1, (n_blocks, 2)).flatten(2).transpose(0, 1)      # [m, P, 2 S]
-            found = self.array("found", n_blocks, n_centers, 2 * (j + 1))
+            found = self.array("found", n_blocks, len(blocks), 2 * (j + 1))
             self.do(torch.bmm, parts, group.sphere_back[j], out=found)
             here = blocks[:, start:start + n_blocks * 2 * (j + 1)].unflatten(1, (n_blocks, -1))
             self.do(here.add_, found.transpose(0, 1))
@@ -369,6 +379,6 @@ def kernel(twojmax, dtype, device):
 
 
 @lru_cache(maxsize=4)
-def program(thread, twojmax, dtype, device, n_centers, n_neighbors, with_backward):
+def program(thread, twojmax, dtype, device, n_centers, n_neighbors, gradient):
     """The Program of one thread, with its arrays, as the last call left it."""
-    return Program(kernel(twojmax, dtype, device), n_centers, n_neighbors, with_backward)
+    return Program(kernel(twojmax, dtype, device), n_centers, n_neighbors, gradient)
