@@ -8,8 +8,10 @@ import scipy.sparse.linalg
 import torch
 
 _DENSE_DENSITY = 0.03       # share of elements that are not zero; above it a dense factorization is faster
-_BLOCK = 8                  # vectors per step
+_BLOCK = 4                  # vectors per step
 _RESIDUAL = 1e-8            # eV; |Hx - Ex|, of which the error of an energy is the square over the gap
+_GLANCE = 1e-3              # eV; the same where a level that was missed only has to show itself
+_PATIENCE = 4               # blocks from one look at the convergence to the next
 
 
 class Interior(NamedTuple):
@@ -90,23 +92,24 @@ def _largest(solve, size, n, dtype):
     A Krylov space holds a degenerate level at most as often as its block is wide.  So what is left when the found
     vectors are projected out is searched again, until nothing in it is larger than what was found.
     """
-    values, vectors = _block_lanczos(solve, size, n, np.zeros((size, 0), dtype=dtype))
+    values, vectors = _block_lanczos(solve, size, n, np.zeros((size, 0), dtype=dtype), _RESIDUAL)
     while vectors.shape[1] < size:
-        others = _block_lanczos(solve, size, min(_BLOCK, size - vectors.shape[1]), vectors)
-        if abs(others[0]).max() <= abs(values[:n]).min() * (1 + 1e-9):
+        largest = _block_lanczos(solve, size, 1, vectors, _GLANCE)[0]
+        if abs(largest).max() <= abs(values[:n]).min() * (1 + 1e-9):
             break
+        others = _block_lanczos(solve, size, min(_BLOCK, size - vectors.shape[1]), vectors, _RESIDUAL)
         values, vectors = np.concatenate([values, others[0]]), np.concatenate([vectors, others[1]], axis=1)
         order = np.argsort(-abs(values), kind="stable")
         values, vectors = values[order], vectors[:, order]
     return values[:n], vectors[:, :n]
 
 
-def _block_lanczos(solve, size, n, known):
+def _block_lanczos(solve, size, n, known, residual):
     """n eigenvalues of largest modulus within the complement of known vectors [W, d], with full orthogonalization."""
     rng = np.random.default_rng(known.shape[1])
     dtype, room = known.dtype, size - known.shape[1]
     width = min(_BLOCK, room)
-    most = min(room, 12 * n + 40 * width)
+    most = min(room, 20 * n + 80 * width)
     start = rng.normal(size=(size, width)) + (1j * rng.normal(size=(size, width)) if dtype.kind == "c" else 0)
     block = _orthogonal(start.astype(dtype), known)[0]
     basis = np.zeros((size, 0), dtype=dtype)
@@ -121,13 +124,13 @@ def _block_lanczos(solve, size, n, known):
         grown[-block.shape[1]:, :] = overlap.conj().T
         projected = grown
         block, coupling = _orthogonal(image, np.concatenate([known, basis], axis=1))
-        if basis.shape[1] >= n:
+        if basis.shape[1] >= most or basis.shape[1] >= n and basis.shape[1] // width % _PATIENCE == 0:
             inverse, coefficients = np.linalg.eigh(projected)
             chosen = np.argsort(-abs(inverse))[:n]
             inverse, coefficients = inverse[chosen], coefficients[:, chosen]
             # an error r of the inverse is one of r/θ² of the energy
             error = np.linalg.norm(coupling @ coefficients[-coupling.shape[1]:], axis=0) / inverse**2
-            if error.max() < _RESIDUAL or basis.shape[1] == room:
+            if error.max() < residual or basis.shape[1] == room:
                 return inverse, basis @ coefficients
             if basis.shape[1] >= most:
                 raise RuntimeError(f"n: got {n} levels that do not converge in {basis.shape[1]} vectors; ask for more "

@@ -64,7 +64,7 @@ class BlochSum:
         """(pattern [P] as row*W + column of the lower triangle, what cos and sin of 2π k·R multiply there).
 
         A pair of R and -R gives cos (A(R) + A(-R)) + sin i(A(R) - A(-R)), so that half of the phases are enough, and
-        all products are real.  Dense: tensor [2 H, P] (real A) or [2 H, 2 P], H pairs; sparse: two CSR matrices [P, 2 H].
+        all products are real.  With H pairs, dense: tensor [2 H, P] (real A) or [2 H, 2 P]; sparse: two CSR [P, 2 H].
         """
         elements = self.stacked.tocoo()
         which, row = np.divmod(elements.row.astype(np.int64), self.size)
