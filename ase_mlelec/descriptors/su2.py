@@ -30,6 +30,7 @@ class Kernel:
             return torch.as_tensor(np.array(array), device=device).to(dtype)
 
         moments = wigner.moment_tables(twojmax)
+        self.n_columns = moments.n_columns
         self.first, self.second, self.sign = integers(moments.first), integers(moments.second), real(moments.sign)
         self.back, self.back_second = integers(moments.back), integers(moments.back_second)
         self.back_sign = real(moments.back_sign)
@@ -152,7 +153,7 @@ class Program:
         n, rows = self.tables.twojmax, self.tables.n_rows
         both = self.array("powers", sum(rows), 2, *self.shape)
         both[0] = 1.0
-        self.left, self.right = both[:, 0], self.array("right", 2 * n + 1, *self.shape)
+        self.left, self.right = both[:, 0], self.array("right", self.tables.n_columns, *self.shape).zero_()
         self.sphere, self.weight = both[1:3], self.array("weight", *self.shape)
         self.x, self.y = both[1:2 * n + 1:2], both[2:2 * n + 1:2]         # Re and Im of the powers 1..n of a and b
         have = 1
@@ -165,7 +166,7 @@ class Program:
             self.do(self.y[new].addcmul_, y, self.x[have - 1])
             have += more
         self.right_powers = both[:2 * n + 1, 1]
-        self.do(torch.mul, self.right_powers, self.weight, out=self.right)
+        self.do(torch.mul, self.right_powers, self.weight, out=self.right[:2 * n + 1])
         squares, self.s = self.array("squares", 2, 2, *self.shape), self.array("s", *self.shape)
         self.do(torch.mul, self.sphere, self.sphere, out=squares)
         self.do(squares[0].add_, squares[1])
@@ -333,10 +334,11 @@ class Program:
     def _back_to_sphere(self):
         n, rows = self.tables.twojmax, self.tables.n_rows
         n_centers, n_neighbors = self.shape
+        right, of_moments = self.right[:2 * n + 1], self.of_moments[:, :, :2 * n + 1]       # without the padding
         of_left = self.array("of_left", n_centers, len(self.left), n_neighbors)
-        of_right = self.array("of_right", n_centers, len(self.right), n_neighbors)
-        self.do(torch.bmm, self.of_moments, self.right.transpose(0, 1), out=of_left)
-        self.do(torch.bmm, self.of_moments.transpose(1, 2), self.left.transpose(0, 1), out=of_right)
+        of_right = self.array("of_right", n_centers, len(right), n_neighbors)
+        self.do(torch.bmm, of_moments, right.transpose(0, 1), out=of_left)
+        self.do(torch.bmm, of_moments.transpose(1, 2), self.left.transpose(0, 1), out=of_right)
         of_left, of_right = of_left.transpose(0, 1), of_right.transpose(0, 1)
         of_powers = self.array("of_powers", 2 * n + 1, 2, *self.shape)
         slope, temporary = (self.array(name, 2 * n + 1, *self.shape) for name in ("slope", "temporary"))
