@@ -61,10 +61,10 @@ class Shells:
         """f of (r - rmin0)/(R - rmin0): 0 from 1 on."""
         if not self.switch:
             return (argument < 1).to(argument.dtype)
-        return torch.cos(argument.clamp(0, 1).mul_(torch.pi)).add_(1).mul_(0.5)
+        return torch.cos(argument.clamp(min=0).mul_(torch.pi)).add_(1).mul_(0.5)
 
     def _radial(self, vec, kind):
-        """Weight w, R - rmin0, r, (r - rmin0)/(R - rmin0), cos(t) and sin(t)/r.
+        """Weight w, R - rmin0, r, (r - rmin0)/(R - rmin0) or 1 beyond the cutoff, cos(t) and sin(t)/r.
 
         As in LAMMPS, r < rmin0 has (a, b) of the opposite sign.
         """
@@ -74,7 +74,7 @@ class Shells:
             cutoff, weight = (torch.take(vec.new_tensor(values), kind) for values in (self.cutoffs, self.weights))
         reach = cutoff - self.rmin0
         r = (vec * vec).sum(dim=0).sqrt_().clamp_(min=torch.finfo(vec.dtype).tiny ** 0.25)
-        argument = (r - self.rmin0) / reach
+        argument = ((r - self.rmin0) / reach).clamp_(max=1)        # cosines of large numbers, in empty slots, are slow
         angle = (self.rfac0 * torch.pi) * argument
         c, s = torch.cos(angle), torch.sin(angle) / r
         if self.rmin0:
@@ -97,7 +97,7 @@ class Shells:
             slope = torch.where(t < 0.01, series, slope)
         radial = of_s * slope - of_c * (kappa * s)
         if self.switch:
-            fade = weight / reach * torch.sin(torch.pi * argument.clamp(min=0)) / r
+            fade = weight / reach * torch.sin(argument.clamp(min=0).mul_(torch.pi)) / r
             radial -= of_weight * (argument < 1) * (fade * (torch.pi / 2))
         return torch.stack([radial * x + s * of_b_im, radial * y - s * of_b_re, radial * z + s * of_a_im])
 
