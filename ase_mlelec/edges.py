@@ -73,7 +73,7 @@ class Edges:
 
         centers : Tensor [C, 3], Å; points in space as centres, of one structure.  Give them as a function of
             ``system.cell`` (fractional @ cell) where they move with it: ``vec`` carries their gradient too.  An atom
-            may sit on a centre.
+            may sit on a centre; atoms that overlap are not noticed then.
 
         Raises InputError when two atoms overlap, or for centres in more than one structure.
         """
