@@ -12,10 +12,7 @@ All steps are batched products of matrices.
 
 Sources: Thompson et al. 2015 (J. Comput. Phys. 285, 316), Eqs. (4)-(15); Ellis et al. 2021, Sec. II C.
 """
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice, product
 from threading import get_ident
 
@@ -26,7 +23,7 @@ from ase.data import atomic_numbers
 
 from ase_mlelec.descriptors import wigner
 from ase_mlelec.descriptors.base import Descriptor, Environment
-from ase_mlelec.descriptors.su2 import MOST_THREADS, kernel, program
+from ase_mlelec.descriptors.su2 import kernel, program
 from ase_mlelec.edges import find_center_pairs
 from ase_mlelec.system import System
 
@@ -35,7 +32,7 @@ FAR = 1e6               # Å; where empty slots of a list of neighbours are put
 BRICK_EDGE = 0.8        # Å; edge of the bricks of grid points that share a list of neighbours
 BRICKS_AT_ONCE = 4096   # bricks whose neighbours are searched together: bounds memory
 CHUNK = 2048            # grid points that are handed out together: bounds memory
-BLOCK = 64              # centres evaluated together: bounds memory, and is enough to hide the cost of calling
+BLOCK = 128             # centres evaluated together: bounds memory, and is enough to hide the cost of calling
 BLOCK_CUDA = 256
 
 
@@ -112,63 +109,38 @@ class _Components(torch.autograd.Function):
     def forward(ctx, vec, kind, shells, twojmax):
         ctx.save_for_backward(vec, kind)
         ctx.shells, ctx.twojmax = shells, twojmax
-        if not vec.shape[1]:
-            return vec.new_zeros(0, len(kernel(twojmax, vec.dtype, vec.device).place))
-        return torch.cat(_by_blocks(_forward, vec, kind, shells, twojmax))
+        out = vec.new_empty(vec.shape[1], len(kernel(twojmax, vec.dtype, vec.device).place))
+        for start, used, run in _evaluate(vec, kind, shells, twojmax):
+            out[start:start + used] = run.components[:used]
+        return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         vec, kind = ctx.saved_tensors
-        if not vec.shape[1]:
-            return torch.zeros_like(vec), None, None, None
-        return torch.cat(_by_blocks(_backward, vec, kind, ctx.shells, ctx.twojmax, gradient), dim=1), None, None, None
+        out = torch.empty_like(vec)
+        for start, used, run in _evaluate(vec, kind, ctx.shells, ctx.twojmax, gradient):
+            part = slice(start, start + used)
+            out[:, part] = ctx.shells.back(vec[:, part], kind[part], run.of_sphere[:, :, :used], run.of_weight[:used])
+        return out, None, None, None
 
 
-def _forward(size, vec, kind, shells, twojmax):
-    """Components [P, F] of at most ``size`` centres."""
-    run, used = program(get_ident(), twojmax, vec.dtype, vec.device, size, vec.shape[2], False), vec.shape[1]
-    shells.on_sphere(vec, kind, run.sphere[:, :, :used], run.weight[:used])
-    run()
-    return run.components[:used].clone()
-
-
-def _backward(size, vec, kind, shells, twojmax, gradient):
-    """Gradient [3, P, K] with respect to the vectors of at most ``size`` centres."""
-    run, used = program(get_ident(), twojmax, vec.dtype, vec.device, size, vec.shape[2], True), vec.shape[1]
-    shells.on_sphere(vec, kind, run.sphere[:, :, :used], run.weight[:used])
-    run.of_components[:used] = gradient
-    run()
-    return shells.back(vec, kind, run.of_sphere[:, :, :used], run.of_weight[:used])
-
-
-def _by_blocks(function, vec, kind, shells, twojmax, *gradient):
-    """list of what the function returns for blocks of the centres of vec [3, P, K].
-
-    On a processor every thread works on blocks of its own, each with a Program of its own: the single operations are
-    too small to be shared.
-    """
-    n_centers = vec.shape[1]
+def _evaluate(vec, kind, shells, twojmax, gradient=None):
+    """Iterator of (first centre, number of centres, Program that was run for them) over blocks of [3, P, K]."""
+    n_centers, n_neighbors = vec.shape[1:]
+    if not n_centers:
+        return
     n_blocks = -(-n_centers // (BLOCK_CUDA if vec.is_cuda else BLOCK))
     size = min(n_centers, -(-n_centers // (8 * n_blocks)) * 8)         # few sizes: a Program is made for each
-
-    def work(start):
+    run = program(get_ident(), twojmax, vec.dtype, vec.device, size, n_neighbors, gradient is not None)
+    for start in range(0, n_centers, size):
         part = slice(start, start + size)
-        with torch.no_grad():
-            return function(size, vec[:, part], kind[part], shells, twojmax, *(array[part] for array in gradient))
-
-    starts, n_threads = range(0, n_centers, size), 1 if vec.is_cuda else torch.get_num_threads()
-    if n_threads == 1:
-        return [work(start) for start in starts]
-    found = list(_pool(os.getpid(), min(n_threads, MOST_THREADS)).map(work, starts))
-    torch.set_num_threads(n_threads)        # what the threads of the pool set for themselves is for new threads too
-    return found
-
-
-@lru_cache(maxsize=1)
-def _pool(process, n_threads):
-    """Threads of a process (one that was forked has none) in which single operations are not shared out."""
-    return ThreadPoolExecutor(n_threads, "bispectrum", torch.set_num_threads, (1,))
+        used = min(size, n_centers - start)         # what the other rows hold does not matter
+        shells.on_sphere(vec[:, part], kind[part], run.sphere[:, :, :used], run.weight[:used])
+        if gradient is not None:
+            run.of_components[:used] = gradient[part]
+        run.run()
+        yield start, used, run
 
 
 @dataclass(frozen=True)

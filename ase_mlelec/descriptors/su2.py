@@ -14,8 +14,7 @@ import torch
 
 from ase_mlelec.descriptors import wigner
 
-MOST_THREADS = 8        # that work on blocks at the same time: bounds memory
-PART = 16               # centres whose functions are evaluated together: they should stay in the processor's cache
+PART = 16       # centres whose functions are evaluated together: they should stay in the processor's cache
 
 
 class Kernel:
@@ -101,7 +100,7 @@ def _join_parts(planes):
 class Program:
     """Operations on fixed arrays for blocks of P centres with K neighbours each: the way forward or the gradient.
 
-    Fill the first two, for the gradient ``of_components`` too, call it, and read the other ones.
+    Fill the first two, for the gradient ``of_components`` too, call ``run()``, and read the other ones.
 
     sphere : [2, 2, P, K], Re and Im of (a, b)
     weight : [P, K]
@@ -126,7 +125,7 @@ class Program:
         else:
             self._components()
 
-    def __call__(self):
+    def run(self):
         for step in self.steps:
             step()
 
@@ -378,12 +377,10 @@ class Program:
 @lru_cache(maxsize=8)
 def kernel(twojmax, dtype, device):
     """The Kernel, made once."""
-    with torch.inference_mode(False):       # its arrays serve in every mode
-        return Kernel(twojmax, dtype, device)
+    return Kernel(twojmax, dtype, device)
 
 
-@lru_cache(maxsize=2 * MOST_THREADS)
+@lru_cache(maxsize=4)
 def program(thread, twojmax, dtype, device, n_centers, n_neighbors, gradient):
     """The Program of one thread, with its arrays, as the last call left it."""
-    with torch.inference_mode(False):
-        return Program(kernel(twojmax, dtype, device), n_centers, n_neighbors, gradient)
+    return Program(kernel(twojmax, dtype, device), n_centers, n_neighbors, gradient)

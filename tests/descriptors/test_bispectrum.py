@@ -177,31 +177,6 @@ def test_bricks_chunks_and_blocks_do_not_matter(monkeypatch):
     assert max(len(chunk.indices) for chunk in descriptor.grid_chunks(system, shape)) < 100
 
 
-def test_threads_and_modes_do_not_matter(monkeypatch):
-    """Blocks on several threads, in inference mode or not, and with a gradient in between."""
-    monkeypatch.setattr(bispectrum, "BLOCK", 8)
-    atoms, shape, descriptor = oxide(), (4, 4, 4), Bispectrum(["O", "Si"], 3, **OXIDE)
-
-    def features_and_gradient():
-        system = System.from_atoms(atoms)
-        with torch.inference_mode():
-            alone = torch.cat([descriptor.of_chunk(system, chunk) for chunk in descriptor.grid_chunks(system, shape)])
-        leaf = system.positions.requires_grad_()
-        values = torch.cat([descriptor.of_chunk(system, chunk) for chunk in descriptor.grid_chunks(system, shape)])
-        assert torch.equal(alone, values)
-        return values.detach(), torch.autograd.grad((values**2).sum(), leaf)[0]
-
-    wanted = features_and_gradient()
-    torch.set_num_threads(3)
-    try:
-        found = features_and_gradient()
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(1)
-    for one, other in zip(found, wanted):
-        assert_close(one, other, 1e-14)
-
-
 def test_points_equal_the_grid():
     """Grid points as centres of Edges: the same numbers by the pair list, of the one species 0."""
     atoms, shape = oxide(), (2, 3, 2)
