@@ -131,10 +131,13 @@ class BispectrumConfig:
 class LDOSConfig:
     """widths, activation : of the net
     ldos, density, dos, band_energy : weights of the loss (see LDOSLoss)
+    scaling : of the LDOS, "maximum" or "spread" (see standardise_ldos)
     dos_weight : of the DOS of a snapshot beside its LDOS when the last layer is refitted
-    batch_size : snapshots per step
+    hold : how strongly the refit is held at the layer that the descent found (see refit_last_layer)
+    batch_size, batch_points : snapshots per step, and points of each of them; 0: all
     learning_rate : at the first epoch, and the one at which training ends
-    patience : epochs without progress before the learning rate is halved
+    schedule : "plateau" or "cosine" (see fit_ldos)
+    patience : of "plateau", epochs without progress before the learning rate is halved
     """
     widths: tuple[int, ...] = (128, 128)
     activation: str = "silu"
@@ -142,14 +145,25 @@ class LDOSConfig:
     density: float = 0.0
     dos: float = 0.0
     band_energy: float = 0.0
+    scaling: str = "maximum"
     dos_weight: float = 100.0
+    hold: float = 0.0
     epochs: int = 400
     learning_rate: Pair = (2e-3, 1e-5)
+    schedule: str = "plateau"
     patience: int = 10
     batch_size: int = 2
+    batch_points: int = 0
 
     def __post_init__(self):
         _check_counts("ldos", self, ("epochs", "patience"))
+        for name, choices in (("scaling", ("maximum", "spread")), ("schedule", ("plateau", "cosine"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"ldos.{name}: got '{getattr(self, name)}', need one of {', '.join(choices)}; "
+                                 "correct it")
+        for name in ("dos_weight", "hold", "batch_points"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"ldos.{name}: got {getattr(self, name):g}, need 0 or more; correct it")
         _check_training("ldos", self, (self.ldos, self.density, self.dos, self.band_energy))
 
 
@@ -169,6 +183,9 @@ class Config:
 
     The first head of energy, dos, dipole and polarizability is trained together with the descriptor, the others then on
     the descriptor as it is.  The LDOS head has data and a descriptor (bispectrum) of its own.
+
+    committee : number of models, alike but for the seed, which is ``seed`` of the first; those of several have -0, -1
+        ... at the end of their names
     """
     data: DataConfig
     output: OutputConfig
@@ -180,9 +197,12 @@ class Config:
     bispectrum: BispectrumConfig = field(default_factory=BispectrumConfig)
     ldos: LDOSConfig | None = None
     seed: int = 0
+    committee: int = 1
     folder: Path = field(default=Path("."), metadata={"key": False})    # what relative paths start from
 
     def __post_init__(self):
+        if self.committee < 1:
+            raise ValueError(f"committee: got {self.committee}, need at least 1")
         others = [name for name in ("energy", "dos", "dipole", "polarizability") if getattr(self, name) is not None]
         if not others and self.ldos is None:
             raise ValueError("got none of the sections [energy], [dos], [dipole], [polarizability] and [ldos]; add at "

@@ -4,7 +4,9 @@ The LDOS is learnt point by point, but what is wanted are its integrals: DOS, de
 at every point still has a common offset in its integrals that wanders during training.  The last layer is linear, so
 it is refitted at the end by least squares on the pointwise LDOS and the DOS of every snapshot together.
 """
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import h5py
@@ -88,12 +90,12 @@ class GridData:
 
 
 @torch.no_grad()
-def fingerprints(descriptor, atoms, shape):
-    """Tensor [G1 G2 G3, F], float32, of all grid points in C order."""
+def fingerprints(descriptor, atoms, shape, dtype=torch.float32):
+    """Tensor [G1 G2 G3, F] of all grid points in C order, computed in float64."""
     system = System.from_atoms(atoms, torch.float64)
-    features = torch.empty(int(np.prod(shape)), descriptor.n_features)
+    features = torch.empty(int(np.prod(shape)), descriptor.n_features, dtype=dtype)
     for chunk in descriptor.grid_chunks(system, shape):
-        features[chunk.indices] = descriptor.of_chunk(system, chunk).float()
+        features[chunk.indices] = descriptor.of_chunk(system, chunk).to(dtype)
     return features
 
 
@@ -125,35 +127,52 @@ class LDOSLoss:
 
 
 @torch.no_grad()
-def standardise_ldos(head, data):
-    """Fingerprints to mean 0 and spread 1, element by element; LDOS to a maximum of 1.
+def standardise_ldos(head, data, scaling="maximum"):
+    """Fingerprints of a new head to mean 0 and spread 1, element by element, and the LDOS by ``scaling``:
 
-    Source: Ellis et al. 2021, section II C.
+    "maximum": to a maximum of 1.  "spread": around its mean spectrum, from which the head starts, to a spread of 1; the
+    first layer gets weights of variance 1/F, so that its outputs have a spread of 1 too.  An LDOS that varies little
+    around a large mean is then learnt with the full resolution of the net.
+
+    Source: Ellis et al. 2021, section II C, for "maximum".
     """
-    count, total, square, largest = 0, 0.0, 0.0, 0.0
-    for k in range(len(data)):
-        item = data[k]
-        x = item.features[item.points].double()
-        count, total, square = count + len(x), total + x.sum(dim=0), square + (x**2).sum(dim=0)
-        largest = max(largest, float(item.ldos.max()))
-    mean = total / count
-    spread = (square / count - mean**2).clamp(min=0).sqrt()
+    mean, spread = _mean_and_spread(data[k].features[data[k].points] for k in range(len(data)))
     head.shift.copy_(mean)
     head.inverse.copy_(1 / spread.clamp(min=1e-6 * float(spread.max())))
-    head.scale.fill_(largest)
+    if scaling == "maximum":
+        head.scale.fill_(max(float(data[k].ldos.max()) for k in range(len(data))))
+        return
+    mean, spread = _mean_and_spread(data[k].ldos for k in range(len(data)))
+    head.scale.copy_(spread.square().mean().sqrt())
+    head.last.bias.copy_(mean / head.scale)
+    head.hidden[0].weight.mul_(3**0.5)      # torch draws them with variance 1/(3 F)
 
 
-def fit_ldos(model, data, loss=LDOSLoss(), *, validation=None, epochs=60, batch_size=8, learning_rate=(2e-3, 1e-5),
-             patience=4, dos_weight=30.0, seed=0, checkpoint=None, curve=None, progress=True):
-    """Fit the LDOS head of ``model``: Adam, a learning rate halved on plateaus, early stopping, closed-form refit.
+def _mean_and_spread(arrays):
+    """Mean and standard deviation of every column, double precision."""
+    count, total, square = 0, 0.0, 0.0
+    for x in arrays:
+        x = x.double()
+        count, total, square = count + len(x), total + x.sum(dim=0), square + (x**2).sum(dim=0)
+    mean = total / count
+    return mean, (square / count - mean**2).clamp(min=0).sqrt()
+
+
+def fit_ldos(model, data, loss=LDOSLoss(), *, validation=None, epochs=60, batch_size=8, batch_points=0,
+             learning_rate=(2e-3, 1e-5), schedule="plateau", patience=4, dos_weight=30.0, hold=0.0, seed=0,
+             checkpoint=None, curve=None, progress=True):
+    """Fit the LDOS head of ``model``: Adam, a falling learning rate, closed-form refit.
 
     model : Model with a head "ldos", trained in place
     data, validation : GridData
-    batch_size : snapshots per step; all their points with an LDOS take part
-    learning_rate : (first, last): training ends when it falls below the last, or after ``epochs``
-    patience : epochs without a new minimum of the loss on ``validation`` (default: on the training data) before the
-        learning rate is halved
-    dos_weight : of the DOS of a snapshot beside its pointwise LDOS in the refit
+    batch_size : snapshots per step
+    batch_points : points of each of them, at random, until all with an LDOS had their turn; 0: all of them in one step
+    learning_rate : (first, last)
+    schedule : "plateau": the learning rate is halved on plateaus, and training ends when it falls below the last one,
+        or after ``epochs``; "cosine": it falls to the last one as half a cosine, over all ``epochs``
+    patience : of "plateau", epochs without a new minimum of the loss on ``validation`` (default: on the training data)
+        before the learning rate is halved
+    dos_weight, hold : of the refit, see refit_last_layer
     checkpoint, curve : paths, as in ase_mlelec.train.fit
 
     Returns dict of the root mean square errors on ``validation`` or the training data.
@@ -165,36 +184,55 @@ def fit_ldos(model, data, loss=LDOSLoss(), *, validation=None, epochs=60, batch_
     head, held = model.heads["ldos"], validation if validation is not None and len(validation) else data
     optimizer = torch.optim.Adam(head.parameters(), lr=learning_rate[0])
     run = Run(model, optimizer, checkpoint, {
-        "seed": seed, "batch_size": batch_size, "learning_rate": f"{learning_rate[0]:g} to {learning_rate[1]:g}",
+        "seed": seed, "batch_size": batch_size, "batch_points": batch_points,
+        "schedule": schedule if schedule == "plateau" else f"{schedule} over {epochs} epochs",
+        "learning_rate": f"{learning_rate[0]:g} to {learning_rate[1]:g}",
         "patience": patience, "loss": f"{type(loss).__name__} {vars(loss)}",
         "snapshots": data.snapshots.fingerprint()})
     with tqdm(total=epochs, initial=run.step, disable=None if progress else True, unit=" epochs") as bar:
         while run.step < epochs:
-            rate = plateau([row["loss"] for row in run.rows], learning_rate[0], patience)
+            rate = (cosine(run.step / epochs, learning_rate) if schedule == "cosine" else
+                    plateau([row["loss"] for row in run.rows], learning_rate[0], patience))
             if rate < learning_rate[1]:
                 break
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            _epoch(head, data, loss, optimizer, np.random.default_rng([seed, run.step]), batch_size)
+            _epoch(head, data, loss, optimizer, np.random.default_rng([seed, run.step]), batch_size, batch_points)
             run.step += 1
             value, errors = mean_errors(head, held, loss)
             run.rows.append({"step": run.step, "learning_rate": rate, "loss": value, **errors})
             run.save(curve)
             bar.update()
             bar.set_postfix({name: f"{e:.3g}" for name, e in errors.items()})
-    refit_last_layer(head, data, dos_weight)
+    refit_last_layer(head, data, dos_weight, hold)
     return mean_errors(head, held, loss)[1]
 
 
-def _epoch(head, data, loss, optimizer, rng, batch_size):
+def _epoch(head, data, loss, optimizer, rng, batch_size, batch_points):
     order = rng.permutation(len(data))
     for start in range(0, len(order), batch_size):
-        chosen = order[start:start + batch_size]
-        optimizer.zero_grad()
-        for k in chosen:
-            value, _ = loss(head, data[k])
-            (value / len(chosen)).backward()
-        optimizer.step()
+        chosen = [_parts(data[k], batch_points, rng) for k in order[start:start + batch_size]]
+        for parts in zip_longest(*chosen):
+            present = [part for part in parts if part is not None]
+            optimizer.zero_grad()
+            for part in present:
+                value, _ = loss(head, part)
+                (value / len(present)).backward()
+            optimizer.step()
+
+
+def _parts(item, n, rng):
+    """The snapshot, or shares of it with the LDOS of n of its points each."""
+    if not n:
+        return [item]
+    order = torch.from_numpy(rng.permutation(len(item.points)))
+    return [replace(item, points=item.points[share], ldos=item.ldos[share]) for share in order.split(n)]
+
+
+def cosine(progress, learning_rate):
+    """Learning rate after the share ``progress`` of a training: half a cosine between (first, last)."""
+    first, last = learning_rate
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def plateau(losses, first, patience):
@@ -223,13 +261,17 @@ def mean_errors(head, data, loss):
 
 
 @torch.no_grad()
-def refit_last_layer(head, data, dos_weight):
+def refit_last_layer(head, data, dos_weight, hold=0.0):
     """Replace the last layer by the least-squares solution for the pointwise LDOS and the DOS of every snapshot:
 
         sum over snapshots of  mean_r |W h(r) - D(r)|^2 + dos_weight |mean_r W h(r) - DOS/volume|^2
+        + hold mean_r,i h_i(r)^2 |W - W_0|^2
+
+    with W_0 the last layer that the descent found.  Where snapshots are few, W should move only where it matters to
+    them: many combinations of hidden units hardly vary on their points, but do on others.
     """
     size = head.last.in_features + 1
-    normal = torch.zeros(size, size, dtype=torch.float64)
+    normal, pull = torch.zeros(size, size, dtype=torch.float64), 0.0
     right = torch.zeros(size, head.last.out_features, dtype=torch.float64)
     for k in range(len(data)):
         item = data[k]
@@ -237,7 +279,9 @@ def refit_last_layer(head, data, dos_weight):
         mean = _with_one(head.activations(item.features).double().mean(dim=0, keepdim=True))
         normal += h.T @ h / len(h) + dos_weight * mean.T @ mean
         right += h.T @ item.ldos.double() / len(h) + dos_weight * mean.T @ (item.dos.double() / item.volume)[None]
-    normal += torch.eye(size, dtype=torch.float64) * RIDGE * normal.diagonal().max()
+        pull += hold * float((h**2).mean())
+    right += pull * head.scale * torch.cat([head.last.weight.T, head.last.bias[None]]).double()
+    normal += torch.eye(size, dtype=torch.float64) * (RIDGE * normal.diagonal().max() + pull)
     solution = torch.linalg.solve(normal, right) / head.scale
     head.last.weight.copy_(solution[:-1].T)
     head.last.bias.copy_(solution[-1])
@@ -251,16 +295,19 @@ def _with_one(h):
 def ldos_errors(model, data):
     """Errors of every snapshot of ``data`` (GridData), integrals against those of the true LDOS in the same way.
 
+    model : Model, or a list of them, a committee that predicts the mean LDOS of its members
+
     Returns dict of array, one entry per snapshot: ldos (root mean square over points and energies, 1/(eV Å^3)), dos
     (root mean square, states/eV/atom), density_percent (mean of |n - n_true|/n_true, %), band_energy and free_energy
     (predicted - true, eV/atom).
 
     Source: Ellis et al. 2021, Tables II and IV.
     """
-    head, found = model.heads["ldos"], []
+    models, found = model if isinstance(model, list) else [model], []
     for k in range(len(data)):
         item, snapshot = data[k], data.snapshots[k]
-        ldos = head.spectrum(item.features.to(model.dtype)).double().numpy()
+        members = [one.heads["ldos"].spectrum(item.features.to(one.dtype)).double() for one in models]
+        ldos = (sum(members) / len(members)).numpy()
         dos = ldos.mean(axis=0) * item.volume
         terms, density = free_energy(data.snapshots, snapshot, dos, ldos)
         true, true_density = free_energy(data.snapshots, snapshot, snapshot.dos)

@@ -14,6 +14,7 @@ from ase_mlelec.io.snapshots import Snapshots
 from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
 from ase_mlelec.system import System
+from ase_mlelec.train.config import OutputConfig
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
 from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, mean_ldos_errors, standardise_ldos
@@ -32,10 +33,12 @@ def train(config, progress=True):
     interruption goes on where the last checkpoint was.  The checkpoints are removed when the model is saved.
 
     Returns Model; ``metadata["errors"]`` has the errors on the held-out frames, ``metadata["training"]`` where the
-    model comes from.
+    model comes from.  With a committee: list of Model.
 
     Raises ValueError for data that do not fit the configuration, and for checkpoints of another one.
     """
+    if config.committee > 1:
+        return [train(member, progress) for member in members(config)]
     if config.ldos:
         return train_ldos(config, progress)
     parts = split(join(read_frames(config.folder / name) for name in config.data.files), config)
@@ -61,6 +64,15 @@ def train(config, progress=True):
     return model.eval()
 
 
+def members(config):
+    """list of Config, one for every model of the committee."""
+    if config.committee == 1:
+        return [config]
+    stem = config.output.model.removesuffix(".safetensors")
+    return [replace(config, committee=1, seed=config.seed + k, output=OutputConfig(f"{stem}-{k}.safetensors"))
+            for k in range(config.committee)]
+
+
 def train_ldos(config, progress=True):
     """``train`` for a local density of states: fingerprints of all grid points, gradient descent, refit, errors."""
     snapshots = _snapshots(config)
@@ -68,19 +80,20 @@ def train_ldos(config, progress=True):
     output.parent.mkdir(parents=True, exist_ok=True)
     cache, checkpoint = output.with_suffix(".fingerprints.h5"), output.with_suffix(".ldos.checkpoint")
     model = _new_ldos_model(snapshots, config)
-    parts = {name: GridData(snapshots.select(*getattr(config.data, name)), model.descriptor, cache, progress)
-             for name in ("train", "validation", "test")}
+    groups = {"train": ("", *config.data.train), "validation": config.data.validation, "test": config.data.test}
+    parts = {name: GridData(snapshots.select(*chosen), model.descriptor, cache, progress)
+             for name, chosen in groups.items()}
     if not len(parts["train"]):
         raise ValueError(f"got {len(snapshots)} snapshots of the groups {', '.join(sorted(set(snapshots.groups)))}, none "
                          f"of them to train on; name groups in data.train, now {', '.join(config.data.train)}")
     model.float()       # the fingerprints are computed in double precision, and kept in single
-    standardise_ldos(model.heads["ldos"], parts["train"])
     options = config.ldos
+    standardise_ldos(model.heads["ldos"], parts["train"], options.scaling)
     loss = LDOSLoss(options.ldos, options.density, options.dos, options.band_energy)
     fit_ldos(model, parts["train"], loss, validation=parts["validation"], epochs=options.epochs,
-             batch_size=options.batch_size, learning_rate=options.learning_rate, patience=options.patience,
-             dos_weight=options.dos_weight, seed=config.seed, checkpoint=checkpoint,
-             curve=output.with_suffix(".ldos.csv"), progress=progress)
+             batch_size=options.batch_size, batch_points=options.batch_points, learning_rate=options.learning_rate,
+             schedule=options.schedule, patience=options.patience, dos_weight=options.dos_weight, hold=options.hold,
+             seed=config.seed, checkpoint=checkpoint, curve=output.with_suffix(".ldos.csv"), progress=progress)
     held_out = {name: mean_ldos_errors(model, part) for name, part in parts.items() if name != "train" and len(part)}
     model.metadata = describe_ldos(snapshots) | {
         "errors": held_out,

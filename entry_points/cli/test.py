@@ -3,7 +3,9 @@ HELP = "Errors of a model on labelled structures, of everything that it predicts
 
 
 def add_arguments(parser):
-    parser.add_argument("model", metavar="MODEL", help="name of a shipped model (see 'mlelec models') or a path")
+    parser.add_argument("model", metavar="MODEL", nargs="+",
+                        help="name of a shipped model (see 'mlelec models') or a path; several models of the LDOS are a "
+                             "committee")
     parser.add_argument("data", metavar="DATA", help="data set: .h5, deepmd npy folder, or a file that ASE reads")
     parser.add_argument("--group", help="only the frames of this group, such as test")
     parser.add_argument("--json", metavar="FILE", help="also write the errors as JSON")
@@ -17,14 +19,15 @@ def run(arguments):
     from ase_mlelec.train.evaluate import table
 
     if is_snapshots(arguments.data):
-        frames, result = errors_of_ldos(arguments)
+        frames, columns = errors_of_ldos(arguments)
     else:
-        frames, result = errors_of_frames(arguments)
+        frames, columns = errors_of_frames(arguments)
     print(f"{len(frames)} structures, {sum(len(frame.atoms) for frame in frames)} atoms")
-    print(table({arguments.group or "all": result}))
+    print(table(columns))
     if arguments.json:
+        result = {"frames": len(frames), **list(columns.values())[-1]}
         with replacing(arguments.json) as partial:
-            partial.write_text(json.dumps({"frames": len(frames), **result}, indent=2) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def errors_of_frames(arguments):
@@ -32,13 +35,16 @@ def errors_of_frames(arguments):
     from ase_mlelec.io.frames import read_frames
     from ase_mlelec.train.evaluate import errors
 
+    if len(arguments.model) > 1:
+        raise ValueError(f"{arguments.data}: got {len(arguments.model)} models, a committee, which is for LDOS snapshots "
+                         "alone; test the models one by one")
     frames = read_frames(arguments.data)
     if arguments.group is not None:
         groups = sorted({frame.group for frame in frames})
         frames = frames.select(lambda frame: frame.group == arguments.group)
         if not len(frames):
             raise ValueError(f"{arguments.data}: no frames of group '{arguments.group}'; it has {', '.join(groups)}")
-    return frames, errors(load_model(arguments.model), frames)
+    return frames, {arguments.group or "all": errors(load_model(arguments.model[0]), frames)}
 
 
 def errors_of_ldos(arguments):
@@ -49,10 +55,14 @@ def errors_of_ldos(arguments):
     from ase_mlelec.io.snapshots import Snapshots
     from ase_mlelec.train.ldos import GridData, mean_ldos_errors
 
-    model, snapshots = load_model(arguments.model), Snapshots(arguments.data)
-    if "ldos" not in model.heads:
-        raise ValueError(f"{arguments.data} holds LDOS snapshots, the model predicts {', '.join(model.heads)}; "
-                         "give a model of the LDOS")
+    models, snapshots = [load_model(name) for name in arguments.model], Snapshots(arguments.data)
+    for model in models:
+        if "ldos" not in model.heads:
+            raise ValueError(f"{arguments.data} holds LDOS snapshots, the model predicts {', '.join(model.heads)}; "
+                             "give a model of the LDOS")
+    descriptor = models[0].descriptor.double()
+    if any(model.descriptor.arguments() != descriptor.arguments() for model in models):
+        raise ValueError(f"got models with different fingerprints, {' and '.join(arguments.model)}; test them one by one")
     if arguments.group is not None:
         chosen = snapshots.select(arguments.group)
         if not len(chosen):
@@ -60,5 +70,8 @@ def errors_of_ldos(arguments):
                              f"{', '.join(sorted(set(snapshots.groups)))}")
         snapshots = chosen
     with tempfile.TemporaryDirectory() as folder:
-        data = GridData(snapshots, model.descriptor.double(), Path(folder) / "fingerprints.h5")
-        return snapshots, mean_ldos_errors(model, data)
+        data = GridData(snapshots, descriptor, Path(folder) / "fingerprints.h5")
+        if len(models) == 1:
+            return snapshots, {arguments.group or "all": mean_ldos_errors(models[0], data)}
+        columns = {f"member {k}": mean_ldos_errors(model, data) for k, model in enumerate(models)}
+        return snapshots, columns | {"committee": mean_ldos_errors(models, data)}

@@ -15,10 +15,11 @@ def run(arguments):
     config = read_config(arguments.config)
 
     from ase_mlelec.train.evaluate import table
-    from ase_mlelec.train.recipe import train
+    from ase_mlelec.train.recipe import members, train
 
-    model = train(config, progress=not arguments.quiet)
-    if not arguments.quiet:
-        if model.metadata["errors"]:
-            print(table(model.metadata["errors"]))
-        print(f"Model: {config.folder / config.output.model}")
+    for member in members(config):
+        model = train(member, progress=not arguments.quiet)
+        if not arguments.quiet:
+            if model.metadata["errors"]:
+                print(table(model.metadata["errors"]))
+            print(f"Model: {member.folder / member.output.model}")

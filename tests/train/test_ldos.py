@@ -1,0 +1,209 @@
+"""Training of the LDOS: points in batches, learning rate, normalisation, refit, committees."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase_mlelec_entry_points.cli.main import main
+from small_ldos import ATTRIBUTES, ENERGIES, make_snapshot
+from small_models import seeded
+
+from ase_mlelec import load_model
+from ase_mlelec.descriptors import Bispectrum
+from ase_mlelec.heads import LDOSHead
+from ase_mlelec.io.snapshots import Snapshots, write_snapshots
+from ase_mlelec.model import Model
+from ase_mlelec.train.config import parse_config, read_config
+from ase_mlelec.train.ldos import (GridData, LDOSLoss, cosine, fit_ldos, ldos_errors, mean_ldos_errors,
+                                   refit_last_layer, standardise_ldos)
+
+DESCRIPTOR = Bispectrum(["Al"], 3, 3.2).double()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two snapshots, one of them with the LDOS at 100 of its 216 points."""
+    folder = tmp_path_factory.mktemp("snapshots")
+    write_snapshots(folder / "al.h5", [make_snapshot(0), make_snapshot(1, n_points=100)], ENERGIES, ATTRIBUTES)
+    return GridData(Snapshots(folder / "al.h5"), DESCRIPTOR, folder / "fingerprints.h5", progress=False)
+
+
+def new_head(widths=(12, 12), seed=0):
+    with seeded(seed):
+        return LDOSHead(DESCRIPTOR.n_features, ENERGIES, widths)
+
+
+def new_model(data, scaling="maximum", seed=0):
+    head = new_head(seed=seed)
+    standardise_ldos(head, data, scaling)
+    return Model(DESCRIPTOR, {"ldos": head})
+
+
+def fit(model, data, **options):
+    return fit_ldos(model, data, **{"epochs": 4, "batch_size": 2, "progress": False, **options})
+
+
+class Recorded(LDOSLoss):
+    """The loss, and what it was asked for while gradients were wanted."""
+    seen = []
+
+    def __call__(self, head, item):
+        if torch.is_grad_enabled():
+            self.seen.append(item)
+        return super().__call__(head, item)
+
+
+def test_every_point_once_in_an_epoch(data):
+    Recorded.seen = []
+    fit(new_model(data), data, loss=Recorded(), epochs=1, batch_points=64)
+    for k, sizes in ((0, [64, 64, 64, 24]), (1, [64, 36])):
+        parts = [item for item in Recorded.seen if item.volume == data[k].volume and item.features is data[k].features]
+        assert [len(item.points) for item in parts] == sizes
+        points = torch.cat([item.points for item in parts])
+        order = points.argsort()
+        assert torch.equal(points[order], data[k].points) and not torch.equal(points, data[k].points)
+        assert torch.equal(torch.cat([item.ldos for item in parts])[order], data[k].ldos)
+
+
+def test_one_batch_of_all_points_is_the_whole_snapshot(data):
+    whole, parts = new_model(data), new_model(data)
+    fit(whole, data, epochs=1)
+    fit(parts, data, epochs=1, batch_points=1000)
+    for a, b in zip(whole.heads["ldos"].hidden.parameters(), parts.heads["ldos"].hidden.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_integrals_are_of_all_points_in_every_batch(data):
+    """The DOS of a batch of points is that of the whole grid."""
+    Recorded.seen = []
+    model = new_model(data)
+    fit(model, data, loss=Recorded(ldos=0.0, dos=1.0), epochs=1, batch_points=50)
+    loss, head = LDOSLoss(ldos=0.0, dos=1.0), model.heads["ldos"]
+    for item in Recorded.seen:
+        k, = (k for k in range(2) if item.features is data[k].features)
+        assert float(loss(head, item)[0].detach()) == float(loss(head, data[k])[0].detach())
+
+
+def test_cosine(data, tmp_path):
+    assert cosine(0, (2e-3, 1e-5)) == 2e-3 and cosine(1, (2e-3, 1e-5)) == 1e-5
+    np.testing.assert_allclose(cosine(0.5, (2e-3, 1e-5)), (2e-3 + 1e-5) / 2)
+    fit(new_model(data), data, schedule="cosine", learning_rate=(4e-3, 0.0), curve=tmp_path / "curve.csv")
+    rates = np.genfromtxt(tmp_path / "curve.csv", delimiter=",", names=True)["learning_rate"]
+    np.testing.assert_allclose(rates, 4e-3 * np.cos(np.pi / 8 * np.arange(4)) ** 2, rtol=1e-12)
+
+
+def test_interrupted(data, tmp_path, monkeypatch):
+    """The same parameters to the bit; the checkpoint of a cosine is of no use for one of another length."""
+    options = dict(schedule="cosine", batch_points=64, checkpoint=tmp_path / "fit.checkpoint")
+    whole, parts = new_model(data), new_model(data)
+    fit(whole, data, **options | {"checkpoint": None})
+    calls = []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return cosine(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("ase_mlelec.train.ldos.cosine", failing)
+        fit(parts, data, **options)
+    with pytest.raises(ValueError, match="cosine over 4 epochs, this one cosine over 5 epochs"):
+        fit(new_model(data), data, **options, epochs=5)
+    resumed = new_model(data, seed=1)
+    fit(resumed, data, **options)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_scaling_to_the_spread(data):
+    head = new_head(widths=(4000,))
+    standardise_ldos(head, data, "spread")
+    ldos = torch.cat([data[k].ldos for k in range(2)]).double().numpy()
+    np.testing.assert_allclose(float(head.scale), np.sqrt(((ldos - ldos.mean(axis=0)) ** 2).mean()), rtol=1e-5)
+    features = torch.cat([data[k].features[data[k].points] for k in range(2)])
+    with torch.no_grad():
+        outputs = head.hidden[0]((features - head.shift) * head.inverse)
+        head.last.weight.zero_()
+        np.testing.assert_allclose(head.spectrum(features[:1])[0], ldos.mean(axis=0), rtol=1e-5)
+    assert abs(float(outputs.var(dim=0, correction=0).mean()) - 1) < 0.1
+
+
+@pytest.mark.parametrize("hold", [0.0, 1e-3, 1.0])
+def test_refit_is_least_squares(data, hold):
+    """Against the rows of the same problem stacked, by singular values."""
+    head, dos_weight = new_head(widths=(6,)), 30.0
+    standardise_ldos(head, data)
+    with torch.no_grad():
+        before = torch.cat([head.last.weight.T, head.last.bias[None]]).double().numpy() * float(head.scale)
+        rows, right, pull = [], [], 0.0
+        for k in range(2):
+            item = data[k]
+            h = np.pad(head.activations(item.features).double().numpy(), ((0, 0), (0, 1)), constant_values=1.0)
+            own = h[item.points]
+            rows += [own / len(own) ** 0.5, dos_weight**0.5 * h.mean(axis=0)[None]]
+            right += [item.ldos.double().numpy() / len(own) ** 0.5,
+                      dos_weight**0.5 * (item.dos.double().numpy() / item.volume)[None]]
+            pull += hold * (own**2).mean()
+    rows.append(pull**0.5 * np.eye(7))
+    right.append(pull**0.5 * before)
+    wanted = np.linalg.lstsq(np.concatenate(rows), np.concatenate(right), rcond=None)[0]
+    refit_last_layer(head, data, dos_weight, hold)
+    found = np.concatenate([head.last.weight.detach().T, head.last.bias.detach()[None]]) * float(head.scale)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_held_refit_stays(data):
+    head = new_head()
+    standardise_ldos(head, data)
+    before = head.last.weight.detach().clone()
+    refit_last_layer(head, data, 30.0, hold=1e9)
+    torch.testing.assert_close(head.last.weight.detach(), before, rtol=1e-5, atol=1e-6)
+
+
+def test_committee(tmp_path, capsys):
+    """Snapshots without a group train; members differ; the committee has the errors of the mean LDOS."""
+    write_snapshots(tmp_path / "train.h5", [make_snapshot(0, group="")], ENERGIES, ATTRIBUTES)
+    write_snapshots(tmp_path / "test.h5", [make_snapshot(2, group="")], ENERGIES, ATTRIBUTES)
+    (tmp_path / "al.toml").write_text(
+        'committee = 2\n[data]\nfiles = ["train.h5"]\n[bispectrum]\ntwojmax = 3\ncutoff = 3.2\n[ldos]\n'
+        'widths = [6]\nepochs = 2\nscaling = "spread"\nschedule = "cosine"\nbatch_points = 50\nhold = 1e-4\n'
+        '[output]\nmodel = "al.safetensors"\n')
+    assert main(["train", str(tmp_path / "al.toml"), "--quiet"]) == 0
+    names = [str(tmp_path / f"al-{k}.safetensors") for k in range(2)]
+    models = [load_model(name) for name in names]
+    assert [model.metadata["training"]["configuration"]["seed"] for model in models] == [0, 1]
+    assert not list(tmp_path.glob("*.checkpoint")) and not list(tmp_path.glob("*.fingerprints.h5"))
+    capsys.readouterr()
+    assert main(["test", *names, str(tmp_path / "test.h5"), "--json", str(tmp_path / "errors.json")]) == 0
+    heading = capsys.readouterr().out.splitlines()[1].split()
+    assert heading == ["member", "0", "member", "1", "committee"]
+    data = GridData(Snapshots(tmp_path / "test.h5"), models[0].descriptor.double(), tmp_path / "f.h5", progress=False)
+    with torch.no_grad():
+        first, second = (model.heads["ldos"].spectrum(data[0].features).numpy() for model in models)
+    assert np.abs(first - second).max() > 1e-4
+    wanted = np.sqrt((((first + second) / 2 - data.snapshots[0].ldos) ** 2).mean())
+    np.testing.assert_allclose(ldos_errors(models, data)["ldos"], wanted, rtol=1e-5)
+    assert f'"ldos_rmse": {mean_ldos_errors(models, data)["ldos_rmse"]}' in (tmp_path / "errors.json").read_text()
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"scaling": "minmax"}, "ldos.scaling: got 'minmax', need one of maximum, spread; correct it"),
+    ({"schedule": "linear"}, "ldos.schedule: got 'linear', need one of plateau, cosine; correct it"),
+    ({"hold": -1}, "ldos.hold: got -1, need 0 or more; correct it"),
+    ({"batch_points": -1}, "ldos.batch_points: got -1, need 0 or more; correct it"),
+])
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        parse_config({"data": {"files": ["a.h5"]}, "output": {"model": "a.safetensors"}, "ldos": options})
+
+
+def test_bad_committee():
+    with pytest.raises(ValueError, match="committee: got 0, need at least 1"):
+        parse_config({"data": {"files": ["a.h5"]}, "output": {"model": "a.safetensors"}, "ldos": {}, "committee": 0})
+
+
+def test_examples():
+    """The configurations in the repository are understood."""
+    for path in (Path(__file__).parents[2] / "examples").glob("*.toml"):
+        assert read_config(path).data.files
