@@ -4,7 +4,6 @@ import inspect
 
 import numpy as np
 import torch
-from torch.utils.checkpoint import checkpoint
 
 
 def numpy_or_torch(function):
@@ -59,12 +58,38 @@ def check_finite(**named):
             raise ValueError(f"{name}: got NaN or infinity, need finite numbers; check the file or model behind them")
 
 
-def sum_over_chunks(function, size, *tensors):
-    """Sum of a function over chunks of `size` rows of tensors of equal length, differentiable any number of times.
+def sum_over_chunks(function, size, *tensors, shared=()):
+    """Sum of function(*shared, *rows) over chunks of `size` rows of tensors of equal length.
 
+    Differentiable any number of times with respect to the tensors and those in `shared`, which every chunk sees whole.
     Only one chunk's intermediate results are in memory at a time: the backward pass computes them again.
     """
     chunks = list(zip(*(tensor.split(size) for tensor in tensors)))
     if len(chunks) == 1:
-        return function(*chunks[0])
-    return sum(checkpoint(function, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks)
+        return function(*shared, *chunks[0])
+    return sum(_Recomputed.apply(function, *shared, *chunk) for chunk in chunks)
+
+
+class _Recomputed(torch.autograd.Function):
+    """A function of tensors that keeps nothing but these for the way back.
+
+    As torch.utils.checkpoint, whose first call imports the compiler of torch: 2 s and 70 MB.
+    """
+
+    @staticmethod
+    def forward(ctx, function, *tensors):
+        ctx.function = function
+        ctx.save_for_backward(*tensors)
+        return function(*tensors)
+
+    @staticmethod
+    def backward(ctx, grad):
+        differentiable = torch.is_grad_enabled()
+        with torch.enable_grad():
+            # views, so that the way back ends here
+            inputs = [tensor.view_as(tensor) for tensor in ctx.saved_tensors]
+            # what grad(value, .., grad) does by way of another import of that kind
+            value = (ctx.function(*inputs) * grad.conj()).sum().real
+            wanted = [tensor for tensor, needed in zip(inputs, ctx.needs_input_grad[1:]) if needed]
+            slopes = iter(torch.autograd.grad(value, wanted, create_graph=differentiable, allow_unused=True))
+        return None, *(next(slopes) if needed else None for needed in ctx.needs_input_grad[1:])

@@ -80,10 +80,10 @@ def _wave_reach(cell, alpha):
 def _real_sum(scaled, charges, cell, alpha):
     """Σ over pairs of q_i q_j erfc(α r)/r, every pair once; 1/Å."""
     pairs = _close_pairs(scaled.detach(), cell.detach(), alpha)
-    return sum_over_chunks(functools.partial(_real_part, scaled, charges, cell, alpha), _CHUNK, *pairs)
+    return sum_over_chunks(functools.partial(_real_part, alpha), _CHUNK, *pairs, shared=(scaled, charges, cell))
 
 
-def _real_part(scaled, charges, cell, alpha, first, second, shifts):
+def _real_part(alpha, scaled, charges, cell, first, second, shifts):
     distances = ((scaled[second] - scaled[first] + shifts) @ cell).norm(dim=-1)
     # a pair of an atom and its own image was found with both signs
     products = charges[first] * charges[second] * torch.where(first == second, 0.5, 1.0)

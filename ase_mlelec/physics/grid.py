@@ -77,10 +77,16 @@ def gradient(values, cell):
 
     Returns Tensor [3, G1, G2, G3], the unit of values per Å.
     """
+    return torch.tensordot(reciprocal_cell(cell).T, torch.stack(phase_derivatives(values)), dims=1)
+
+
+def phase_derivatives(values):
+    """Three Tensors [G1, G2, G3], derivatives with respect to 2π times the position along each cell vector.
+
+    The gradient is their sum with the reciprocal vectors, and its square Σ b_i·b_k d_i d_k.
+    """
     spectrum = torch.fft.rfftn(values)
-    along = torch.stack([torch.fft.irfftn(1j * k * spectrum, s=values.shape)
-                         for k in _odd_frequencies(values.shape, values)])
-    return torch.tensordot(reciprocal_cell(cell).T, along, dims=1)
+    return [torch.fft.irfftn(1j * k * spectrum, s=values.shape) for k in _odd_frequencies(values.shape, values)]
 
 
 def structure_factor(scaled, weights, frequencies):

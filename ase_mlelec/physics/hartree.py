@@ -22,16 +22,20 @@ def potential(density, cell):
 
     Raises ValueError for a density that is not a grid, a cell of no volume, and NaN.
     """
+    return torch.fft.irfftn(_kernel(density, cell) * torch.fft.rfftn(density), s=density.shape)
+
+
+def _kernel(density, cell):
+    """e² 4π/G² on the half spectrum, 0 at G = 0; eV Å."""
     grid.check_cell(cell)
     grid.check_grid_values("density", density)
     squares = grid.squared_wave_vectors(density.shape, cell)
-    kernel = torch.where(squares > 0, 4 * math.pi * units.COULOMB / torch.where(squares > 0, squares, 1.0), 0.0)
-    return torch.fft.irfftn(kernel * torch.fft.rfftn(density), s=density.shape)
+    return torch.where(squares > 0, 4 * math.pi * units.COULOMB / torch.where(squares > 0, squares, 1.0), 0.0)
 
 
 @numpy_or_torch
 def energy(density, cell):
-    """Hartree energy U = 1/2 ∫ n v_H of a density in a neutralising background.
+    """Hartree energy U = 1/2 ∫ n v_H of a density in a neutralising background, Ω/2 Σ_G e² 4π/G² |n_G|².
 
     density : Tensor [G1, G2, G3], electrons/Å^3
     cell : Tensor [3, 3], Å
@@ -42,4 +46,12 @@ def energy(density, cell):
 
     Source: Ellis et al. 2021, U in Eq. (9).
     """
-    return 0.5 * (density * potential(density, cell)).mean() * grid.volume(cell)
+    kernel = _kernel(density, cell)
+    spectrum = torch.view_as_real(torch.fft.rfftn(density, norm="forward"))
+    intensity = spectrum.square().sum(-1)
+    # half of the wave vectors: n_-G is the complex conjugate of n_G; those without a partner count once
+    halves = torch.ones(intensity.shape[2], dtype=torch.float64, device=density.device)
+    halves[0] = 0.5
+    if density.shape[2] % 2 == 0:
+        halves[-1] = 0.5
+    return (kernel * intensity * halves).sum() * grid.volume(cell)

@@ -157,16 +157,24 @@ def energies(density, cell, xc="lda_pz", core_density=None):
         total = density + core_density
     fields = [density, total]
     if FUNCTIONALS[xc].gradient:
-        slope = grid.gradient(total, cell)
-        of_valence = slope if core_density is None else grid.gradient(density, cell)
-        fields += [slope.square().sum(0), (slope * of_valence).sum(0)]
-    sums = sum_over_chunks(functools.partial(_sums, xc), _CHUNK, *(field.flatten() for field in fields))
+        fields += grid.phase_derivatives(total)
+        if core_density is not None:
+            fields += grid.phase_derivatives(density)
+    metric = grid.reciprocal_cell(cell) @ grid.reciprocal_cell(cell).T
+    sums = sum_over_chunks(functools.partial(_sums, xc), _CHUNK, *(field.flatten() for field in fields),
+                           shared=(metric,))
     return tuple(sums * (grid.volume(cell) / density.numel()))
 
 
-def _sums(xc, density, total, squared_gradient=None, product=None):
-    """Sums of e and of n v_xc by parts over some grid points, in the autograd graph only where the fields are."""
-    inputs = [total] if squared_gradient is None else [total, squared_gradient]
+def _sums(xc, metric, density, total, *slopes):
+    """Sums of e and of n v_xc by parts over some grid points, in the autograd graph only where the fields are.
+
+    slopes : phase_derivatives of the total density and, where it differs, of the valence density; none without gradient
+    """
+    inputs, product = [total], None
+    if slopes:
+        inputs.append(_product(metric, slopes[:3], slopes[:3]))
+        product = _product(metric, slopes[:3], slopes[-3:])
     wanted = torch.is_grad_enabled() and any(item.requires_grad for item in inputs)
     with torch.enable_grad():
         # views, so that the derivative with respect to the density does not go through its gradient
@@ -177,3 +185,8 @@ def _sums(xc, density, total, squared_gradient=None, product=None):
     if product is not None:
         potential = potential + 2 * product * slopes[1]
     return torch.stack([(value if wanted else value.detach()).sum(), potential.sum()])
+
+
+def _product(metric, first, second):
+    """Product of two gradients, Tensor [P], from three Tensors [P] each along the cell vectors."""
+    return ((metric @ torch.stack(first)) * torch.stack(second)).sum(0)

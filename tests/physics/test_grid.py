@@ -158,3 +158,18 @@ def test_sum_over_chunks():
     for size in (3, 7):
         assert torch.autograd.gradgradcheck(lambda a, b: total(size, a, b), (x, y))
     assert total(3, x[:0], y[:0]) == 0
+
+
+def test_sum_over_chunks_of_complex_numbers():
+    """Likewise, with a tensor that all chunks see; one that needs no gradient among them."""
+    x, y, z = tensor(np.linspace(-1, 1, 7), True), tensor(np.linspace(0, 2, 7)), tensor([0.3, 1.2], True)
+
+    def wave(z, a, b):
+        return torch.polar(1 + a[:, None]**2, z * b[:, None]).sum(0)
+
+    def total(size, x, z):
+        return arrays.sum_over_chunks(wave, size, x, y, shared=(z,))
+    torch.testing.assert_close(total(3, x, z), wave(z, x, y))
+    for size in (3, 7):
+        assert torch.autograd.gradcheck(lambda x, z: total(size, x, z), (x, z))
+        assert torch.autograd.gradgradcheck(lambda x, z: total(size, x, z), (x, z))
