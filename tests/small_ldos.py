@@ -30,12 +30,13 @@ def sample(species, twojmax, cutoff):
     return fingerprints(Bispectrum(species, twojmax, cutoff).double(), atoms, (8, 8, 8)).double()
 
 
-def random_ldos_model(seed=0, species=("Al", "O"), twojmax=3, cutoff=3.2, dtype=torch.float64, **metadata):
+def random_ldos_model(seed=0, species=("Al", "O"), twojmax=3, cutoff=3.2, dtype=torch.float64, widths=(6, 6),
+                      **metadata):
     """Model with an LDOS that is positive and varies by tens of per cent; electrons fill about half of it."""
     descriptor = Bispectrum(species, twojmax, cutoff).double()
     features = sample(species, twojmax, cutoff)
     with seeded(2000 + seed):
-        head = LDOSHead(descriptor.n_features, ENERGIES, (6, 6)).double()
+        head = LDOSHead(descriptor.n_features, ENERGIES, widths).double()
         with torch.no_grad():
             head.shift.copy_(features.mean(dim=0))
             head.inverse.copy_(1 / features.std(dim=0))

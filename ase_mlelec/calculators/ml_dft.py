@@ -17,10 +17,11 @@ class MLDFTCalculator(MLElecCalculator):
     """Total (Mermin) free energy A of electrons and ions from the local density of states (LDOS) on a grid, with forces
     and stress that are its exact derivatives.
 
-    The grid keeps the spacing of the training data as well as whole numbers of points allow.  Memory: the LDOS of all
-    grid points, in the precision of the model, and a fixed amount beyond.
+    The grid keeps the spacing of the training data as well as whole numbers of points allow.  Memory: as many numbers
+    per grid point and member of a committee as the last hidden layer has (or the LDOS, where these are fewer), in the
+    precision of the model, a few dozen beside them for the terms, and a fixed amount beyond.
 
-    electronic_temperature : K; default the model's own.  It can be set between evaluations: the LDOS is kept
+    electronic_temperature : K; default the model's own.  It can be set between evaluations: the prediction is kept
     fermi_level : eV; default None: solved for the number of electrons every time
     Other parameters: see MLElecCalculator.  The members of a committee must have one kind of fingerprints and data;
     ``uncertainty`` has the spread of ASE's results, terms, dos and density.
@@ -75,7 +76,7 @@ class MLDFTCalculator(MLElecCalculator):
         if not (np.isfinite(temperature) and temperature >= 0):
             raise CalculatorSetupError(f"got electronic_temperature={temperature} K; give 0 or more")
         self._temperature = float(temperature)
-        kept = {key: self._extra[key] for key in ("ldos", "states") if key in self._extra}
+        kept = {key: self._extra[key] for key in ("coordinates", "means") if key in self._extra}
         self.results, self._extra, self.uncertainty = {}, kept, {}
 
     @property
@@ -93,9 +94,12 @@ class MLDFTCalculator(MLElecCalculator):
     def get_ldos(self, atoms=None):
         """Local density of states [G1, G2, G3, S], 1/(eV Å^3)."""
         self._predict(atoms)
-        members = self._extra["ldos"]
-        mean = members[0] if len(members) == 1 else torch.stack(members).mean(dim=0)
-        return mean.cpu().numpy().reshape(*self.grid(), -1)
+        total = None
+        for model, coordinates in zip(self.models, self._extra["coordinates"]):
+            matrix, offset = (tensor.to(self.dtype) for tensor in model.heads["ldos"].basis())
+            ldos = torch.addmm(offset, coordinates, matrix)
+            total = ldos if total is None else total.add_(ldos)
+        return total.div_(len(self.models)).cpu().numpy().reshape(*self.grid(), -1)
 
     def get_total_dos(self, atoms=None):
         """Density of states [S] of the whole structure, states/eV."""
@@ -161,54 +165,59 @@ class MLDFTCalculator(MLElecCalculator):
         return System.from_atoms(atoms, self.dtype, self.device)
 
     def _predict(self, atoms=None):
-        """LDOS [G, S] of every member, and its sum over the grid [S] in float64."""
+        """Coordinates [G, K] of the LDOS of every member, and their means over the grid [K] in float64."""
         self._present(atoms)
-        if "ldos" in self._extra:
+        if "coordinates" in self._extra:
             return
         system, shape = self._structure(), self.grid()
         heads, descriptor = [model.heads["ldos"] for model in self.models], self.models[0].descriptor
-        size = int(np.prod(shape)), len(self.energies)
-        ldos = [torch.empty(size, dtype=self.dtype, device=self.device) for _ in heads]
-        states = [torch.zeros(size[1], dtype=torch.float64, device=self.device) for _ in heads]
+        size, number = int(np.prod(shape)), {"dtype": self.dtype, "device": self.device}
+        bases = [head.basis() for head in heads]
+        coordinates = [torch.empty(size, len(matrix), **number) for matrix, _ in bases]
+        means = [torch.zeros(len(matrix), dtype=torch.float64, device=self.device) for matrix, _ in bases]
         with torch.no_grad():
             for chunk in descriptor.grid_chunks(system, shape):
                 features = descriptor.of_chunk(system, chunk)
                 for k, head in enumerate(heads):
-                    part = head.spectrum(features)
-                    ldos[k][chunk.indices] = part
-                    states[k] += part.double().sum(dim=0)
-        if not all(bool(s.isfinite().all()) for s in states):
+                    part = head.coordinates(features)
+                    coordinates[k][chunk.indices] = part
+                    means[k] += part.sum(dim=0, dtype=torch.float64) / size
+        if not all(bool((m @ matrix + offset).isfinite().all()) for m, (matrix, offset) in zip(means, bases)):
             raise CalculationFailed("the model gave an LDOS that is not finite; check structure and model")
-        self._extra.update(ldos=ldos, states=states)
+        self._extra.update(coordinates=coordinates, means=means)
 
     def _integrate(self, atoms=None):
         """Terms, DOS and density of the present atoms at the present temperature."""
         self._predict(atoms)
         if "terms" in self._extra:
             return
-        members = [_Integrals(self, ldos, states) for ldos, states in zip(self._extra["ldos"], self._extra["states"])]
-        self._extra["integrals"] = members
+        with torch.no_grad():       # the way back is for forces alone, and needs as much memory again
+            members = list(self._integrals())
         columns = {name: [member.terms[name].item() for member in members] for name in (*TERMS, "fermi_level")}
         self._extra["terms"] = {name: float(np.mean(values)) for name, values in columns.items()}
-        spectra = {name: [getattr(member, name).detach().cpu().numpy() for member in members]
+        spectra = {name: [getattr(member, name).cpu().numpy() for member in members]
                    for name in ("dos", "density")}
         self._extra.update({name: np.mean(values, axis=0) for name, values in spectra.items()})
         if len(members) > 1:
             columns["energy"] = columns["free_energy"] = columns.pop("total")
             self.uncertainty.update({name: np.std(values, axis=0) for name, values in (columns | spectra).items()})
 
+    def _integrals(self):
+        for model, coordinates, mean in zip(self.models, self._extra["coordinates"], self._extra["means"]):
+            yield _Integrals(self, model.heads["ldos"].basis(), coordinates, mean)
+
     def _differentiate(self):
         """Forces and stress: explicit derivatives of A, and those through the LDOS, chunk by chunk."""
-        members, system, shape = self._extra["integrals"], self._structure(), self.grid()
-        gradients = [member.gradients() for member in members]
+        system, shape = self._structure(), self.grid()
+        gradients = [member.gradients() for member in self._integrals()]
         positions, cell = system.positions.requires_grad_(True), system.cell.requires_grad_(True)
         descriptor = self.models[0].descriptor
         for chunk in descriptor.grid_chunks(system, shape):
             features = descriptor.of_chunk(system, chunk)
             for model, g in zip(self.models, gradients):
-                part = model.heads["ldos"].spectrum(features)
-                # dA/dLDOS(r, e) has rank two: g_dos(e) + g_density(r) w(e)
-                change = (part @ g["weights"]) @ g["density"][chunk.indices] + (part @ g["states"]).sum()
+                part = model.heads["ldos"].coordinates(features)
+                # dA/dcoordinates(r, k) has rank two: g_dos(k) + g_density(r) w(k)
+                change = (part @ g["weights"]) @ g["density"][chunk.indices] + (part @ g["dos"]).sum()
                 slopes = torch.autograd.grad(change, (positions, cell), retain_graph=model is not self.models[-1])
                 g["positions"] = g["positions"] + slopes[0].double()
                 g["cell"] = g["cell"] + slopes[1][0].double()
@@ -223,14 +232,15 @@ class MLDFTCalculator(MLElecCalculator):
 
 
 class _Integrals:
-    """Terms of A of one member, as functions of its LDOS, positions and cell."""
+    """Terms of A of one member, as functions of the coordinates of its LDOS, positions and cell."""
 
-    def __init__(self, calc, ldos, states):
+    def __init__(self, calc, basis, coordinates, mean):
         atoms, device, meta = calc.atoms, calc.device, calc.metadata
         number = {"dtype": torch.float64, "device": device}
-        self.ldos, shape = ldos, calc.grid()
-        self.mean = (states / len(ldos)).requires_grad_(True)          # [S], 1/(eV Å^3)
-        self.shift = torch.zeros(shape, **number, requires_grad=True)  # stands for any change of the density
+        self.n_points, self.dtype, shape = len(coordinates), coordinates.dtype, calc.grid()
+        self.matrix, offset = basis
+        self.mean = (mean @ self.matrix + offset).requires_grad_(True)      # [S], 1/(eV Å^3)
+        self.shift = torch.zeros(shape, **number, requires_grad=True)       # stands for any change of the density
         self.positions = torch.as_tensor(atoms.positions, **number).clone().requires_grad_(True)
         self.cell = torch.as_tensor(atoms.cell.array, **number).clone().requires_grad_(True)
         symbols = atoms.get_chemical_symbols()
@@ -243,7 +253,8 @@ class _Integrals:
             mu = (fermi.fermi_level(energies, self.dos, charges.sum(), temperature) if mu is None
                   else torch.tensor(float(mu), **number))
             self.weights = fermi.integration_weights(energies, mu, temperature)[0]
-            self.density = (ldos @ self.weights.to(ldos.dtype)).double().reshape(shape) + self.shift
+            density = (coordinates @ (self.matrix @ self.weights).to(self.dtype)).double() + offset @ self.weights
+            self.density = density.reshape(shape) + self.shift
             self.terms = total_energy.from_dos_and_density(
                 self.dos, energies, self.density, self.cell, self.positions, charges, temperature, xc=meta["xc"],
                 core_density=core.density(meta.get("core_charges", {}), symbols, self.positions, self.cell, shape),
@@ -252,9 +263,10 @@ class _Integrals:
             raise CalculationFailed(str(error)) from None
 
     def gradients(self):
-        """dict: dA/dpositions [N, 3], dA/dcell [3, 3] at fixed LDOS, and the two factors of dA/dLDOS."""
+        """dict: dA/dpositions [N, 3], dA/dcell [3, 3] at fixed LDOS, and the factors of dA/dcoordinates."""
         mean, shift, positions, cell = torch.autograd.grad(
-            self.terms["total"], (self.mean, self.shift, self.positions, self.cell), retain_graph=True)
-        kind = self.ldos.dtype
+            self.terms["total"], (self.mean, self.shift, self.positions, self.cell))
+        kind = self.dtype
         return {"positions": positions, "cell": cell, "density": shift.reshape(-1).to(kind),
-                "states": (mean / len(self.ldos)).to(kind), "weights": self.weights.detach().to(kind)}
+                "dos": (self.matrix @ mean / self.n_points).to(kind),
+                "weights": (self.matrix @ self.weights.detach()).to(kind)}

@@ -69,3 +69,20 @@ class LDOSHead(Head):
     def spectrum(self, features):
         """Tensor [C, S], 1/(eV Å^3), from fingerprints [C, F]."""
         return self.scale * self.last(self.activations(features))
+
+    def coordinates(self, features):
+        """Tensor [C, K], in which the LDOS is linear: the last hidden layer or, where it is narrower, the LDOS itself.
+
+        Integrals of the LDOS over points or energies are integrals of these, and they are smaller.
+        """
+        return self.activations(features) if self._is_low_rank() else self.spectrum(features)
+
+    def basis(self):
+        """(matrix [K, S], offset [S]), float64 without gradients: the LDOS is coordinates @ matrix + offset."""
+        scale, matrix, offset = (p.detach().double() for p in (self.scale, self.last.weight, self.last.bias))
+        if self._is_low_rank():
+            return scale * matrix.T, scale * offset
+        return torch.eye(len(offset)).to(offset), torch.zeros_like(offset)
+
+    def _is_low_rank(self):
+        return self.last.in_features < self.last.out_features

@@ -126,7 +126,7 @@ def passes(monkeypatch):
 # derivatives -------------------------------------------------------------------------------------------------------
 
 CASES = {"lda_pz": (aluminium, {}, {}), "pbe": (oxide, {"xc": "pbe"}, {}),
-         "fixed level": (aluminium, {}, {"fermi_level": -0.7}),
+         "wide net": (aluminium, {"widths": (4, 40)}, {}), "fixed level": (aluminium, {}, {"fermi_level": -0.7}),
          "core": (oxide, {"xc": "pbe", "core_charges": {"Al": CORE}}, {}),
          "core, fixed level": (aluminium, {"xc": "lda_pw", "core_charges": {"Al": CORE}}, {"fermi_level": 0.3})}
 
@@ -191,10 +191,10 @@ def charges(atoms):
     return np.array([VALENCE[symbol] for symbol in atoms.get_chemical_symbols()], dtype=float)
 
 
-@pytest.mark.parametrize("xc", ["lda_pz", "pbe"])
-def test_terms_are_those_of_the_ldos(xc):
+@pytest.mark.parametrize("xc, widths", [("lda_pz", (6, 6)), ("pbe", (6, 6)), ("lda_pz", (4, 40))])
+def test_terms_are_those_of_the_ldos(xc, widths):
     """The whole LDOS through total_energy.from_ldos, at several electronic temperatures, from one prediction."""
-    atoms, calc = oxide(), calculator(random_ldos_model(2, xc=xc))
+    atoms, calc = oxide(), calculator(random_ldos_model(2, xc=xc, widths=widths))
     ldos = calc.get_ldos(atoms)
     assert ldos.shape == (*calc.grid(), len(ENERGIES))
     for temperature in (TEMPERATURE, 300.0, 0.0, 20_000.0):

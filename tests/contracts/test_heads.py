@@ -60,6 +60,16 @@ class TestLDOS(TwoSpecies, HeadContract):
             assert_close(head(environment, None), wanted, self.tolerance)
             assert_close(hidden, head.hidden((environment.features - head.shift) * head.inverse), self.tolerance)
 
+    @pytest.mark.parametrize("last", [len(ENERGIES) - 1, len(ENERGIES), len(ENERGIES) + 5])
+    def test_coordinates(self, last):
+        """The LDOS is linear in them, and there are never more of them than energies."""
+        head, features = LDOSHead(6, ENERGIES, (8, last), self.activation).double(), self.make_environment().features
+        with torch.no_grad():
+            head.scale.fill_(0.03)
+            matrix, offset = head.basis()
+            assert matrix.shape == (min(last, len(ENERGIES)), len(ENERGIES))
+            assert_close(head.coordinates(features) @ matrix + offset, head.spectrum(features), self.tolerance)
+
     def test_one_net_for_all_species(self):
         environment, head = self.make_environment(), self.make_head()
         other = Environment(environment.features, 1 - environment.species)
