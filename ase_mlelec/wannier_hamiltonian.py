@@ -112,6 +112,12 @@ class WannierHamiltonian:
         return cls(np.array(atoms.cell), found.r_vectors, found.matrices, centres and centres.positions,
                    spin_degeneracy=spin)
 
+    @classmethod
+    def from_elements(cls, cell, r_vectors, which, row, column, value, centres, **options):
+        """From single elements [M]: place of the lattice vector, functions of the home cell and of that cell, eV."""
+        matrices = tight_binding.from_elements(len(r_vectors), len(centres), which, row, column, value)
+        return cls(cell, r_vectors, matrices, centres, **options)
+
     def write(self, path):
         """Write ``seed_hr.dat`` (H(R) only) or ``seed_tb.dat`` (cell and <0|r|R> too), images folded in.
 

@@ -1,8 +1,9 @@
 """Heads: environments -> a physical quantity of every centre."""
 from ase_mlelec.heads.base import Head
+from ase_mlelec.heads.pair import PairHead
 from ase_mlelec.heads.scalar import ScalarHead
 from ase_mlelec.heads.spectrum import LDOSHead, SpectrumHead
 from ase_mlelec.heads.tensor import TensorHead
 from ase_mlelec.heads.vector import VectorHead
 
-__all__ = ["Head", "LDOSHead", "ScalarHead", "SpectrumHead", "TensorHead", "VectorHead"]
+__all__ = ["Head", "LDOSHead", "PairHead", "ScalarHead", "SpectrumHead", "TensorHead", "VectorHead"]

@@ -8,9 +8,11 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
+from ase import units
 from ase.io.espresso import write_espresso_in, write_fortran_namelist
 
-from ase_mlelec.io.espresso import read_ldos
+from ase_mlelec.io.espresso import read_filplot, read_ldos
 
 PSEUDO = os.environ.get("ESPRESSO_PSEUDO", "/usr/share/espresso/pseudo")
 OPENBLAS = "/usr/lib/x86_64-linux-gnu/openblas-serial"
@@ -120,3 +122,53 @@ def response(directory):
         "response to an electric field\n&inputph\n  prefix = 'x'\n  outdir = './tmp'\n  epsil = .true.\n"
         "  zeu = .true.\n  trans = .false.\n  tr2_ph = 1e-14\n/\n0 0 0\n")
     run("ph.x", "response", directory)
+
+
+def hamiltonian(atoms, directory, projections, n_functions, mesh, extra=""):
+    """H(R) of Wannier functions after an nscf pw.x run on the full Γ-centred mesh (see full_mesh).
+
+    projections : str, the lines of Wannier90's projections block
+    extra : str, further lines of the input, such as windows
+
+    Returns the path of ``x_hr.dat``, beside which lie x_wsvec.dat, x.win and x.wout.
+    """
+    directory = Path(directory)
+    cell, positions = ("\n".join(" ".join(f"{x:.12f}" for x in row) for row in rows)
+                       for rows in (atoms.cell.array, atoms.positions))
+    sites = "\n".join(f"{symbol} {row}" for symbol, row in zip(atoms.symbols, positions.splitlines()))
+    points = "\n".join(" ".join(f"{x:.12f}" for x in k[:3]) for k in full_mesh(mesh))
+    (directory / "x.win").write_text(
+        f"num_wann = {n_functions}\nmp_grid = {mesh[0]} {mesh[1]} {mesh[2]}\nwrite_hr = true\n"
+        f"use_ws_distance = true\n{extra}\n"
+        f"begin unit_cell_cart\nang\n{cell}\nend unit_cell_cart\nbegin atoms_cart\nang\n{sites}\nend atoms_cart\n"
+        f"begin projections\n{projections}\nend projections\nbegin kpoints\n{points}\nend kpoints\n")
+    _wannier90(directory, "-pp", "x")
+    with open(directory / "overlaps.in", "w") as target:
+        write_fortran_namelist(target, {"inputpp": dict(prefix="x", outdir="./tmp", seedname="x", write_mmn=True,
+                                                        write_amn=True)})
+    run("pw2wannier90.x", "overlaps", directory)
+    _wannier90(directory, "x")
+    return directory / "x_hr.dat"
+
+
+def full_mesh(mesh):
+    """Points and weights [K, 4] of a Γ-centred mesh without symmetry, the last coordinate running fastest."""
+    points = np.stack(np.meshgrid(*(np.arange(n) / n for n in mesh), indexing="ij"), axis=-1).reshape(-1, 3)
+    return np.hstack([points, np.full((len(points), 1), 1 / len(points))])
+
+
+def vacuum_level(atoms, directory):
+    """(level eV, its spread eV) of the electrostatic potential in the vacuum of a slab after an scf run: mean over
+    planes parallel to the first two cell vectors, over the Å around the middle of the widest gap between atoms.
+    """
+    directory = Path(directory)
+    with open(directory / "potential.in", "w") as target:
+        write_fortran_namelist(target, {"inputpp": dict(prefix="x", outdir="./tmp", filplot="potential", plot_num=11)})
+    run("pp.x", "potential", directory)
+    planes = read_filplot(directory / "potential").mean(axis=(0, 1)) * units.Ry
+    heights = np.sort(atoms.get_scaled_positions()[:, 2] % 1)
+    gaps = np.diff(np.append(heights, heights[0] + 1))
+    middle = heights[gaps.argmax()] + gaps.max() / 2
+    away = (np.arange(len(planes)) / len(planes) - middle + 0.5) % 1 - 0.5
+    inside = planes[abs(away) * atoms.cell.lengths()[2] <= 0.5]
+    return float(inside.mean()), float(np.ptp(inside))

@@ -1,0 +1,251 @@
+"""WannierTBCalculator: from the structure of a layered crystal to its Hamiltonian, bands and density of states."""
+import warnings
+
+import numpy as np
+import torch
+from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, InputError, PropertyNotImplementedError
+from ase.dft.kpoints import BandPath
+from ase.spectrum.dosdata import GridDOSData
+
+from ase_mlelec.calculators.base import MLElecCalculator
+from ase_mlelec.descriptors.local_frame import layer_frames
+from ase_mlelec.physics import fermi
+from ase_mlelec.physics.tight_binding import check_kpts
+from ase_mlelec.system import System
+from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
+
+LARGE = 3000            # functions; from here on the density of states comes from kernel polynomials
+MARGIN = 0.03           # of distances beyond those of the training data before a warning
+BANDS = ("eigenvalues", "ibz_kpoints", "kpoint_weights", "nbands", "nkpts", "nspins")
+
+
+class WannierTBCalculator(MLElecCalculator):
+    """Wannier tight binding of layered crystals: H(R) from the structure, and what follows from it.
+
+    Energy, forces and stress are those of the model's force field, or of ``potential``.  The zero of all energies of
+    electrons is the vacuum level.
+
+    kpts : three ints, a Γ-centred mesh; or k points [K, 3], or an ase BandPath: where eigenvalues are wanted.  The Fermi
+        level belongs to the mesh that was set last
+    electronic_temperature : K
+    Other parameters: see MLElecCalculator.  The members of a committee must have the same functions; the Hamiltonian is
+    their mean, and ``uncertainty`` has the spread of eigenvalues.
+
+    ASE's ``calculate_band_structure(atoms, path)`` and ``ase.dft.bandgap.bandgap(calc)`` work with it.
+
+    Raises CalculatorSetupError for models without a Hamiltonian, and for a wrong mesh or temperature.
+
+    Source: Qi et al. 2024.
+    """
+    needs = ("hamiltonian",)
+    electronic = (*BANDS, "fermi_level")
+
+    def __init__(self, model, *, kpts=(1, 1, 1), electronic_temperature=300.0, **options):
+        super().__init__(model, **options)
+        self._check_committee()
+        self._electrons = self.metadata.get("electrons_per_atom")
+        if not self._electrons:
+            self.implemented_properties.remove("fermi_level")
+        self._kpts = self._mesh = (1, 1, 1)
+        self.set(kpts=kpts, electronic_temperature=electronic_temperature)
+
+    def _check_committee(self):
+        first = self.models[0].heads["hamiltonian"].arguments()
+        for member in self.models[1:]:
+            own = member.heads["hamiltonian"].arguments()
+            if any(own[key] != first[key] for key in ("functions", "frame", "cutoff")):
+                raise CalculatorSetupError("the models of a committee have different functions or cutoffs; train them on "
+                                           "one kind of data")
+
+    def set(self, **parameters):
+        """Change kpts or electronic_temperature; the Hamiltonian is kept."""
+        if not parameters:
+            return {}
+        foreign = [name for name in parameters if name not in ("kpts", "electronic_temperature")]
+        if foreign:
+            raise CalculatorSetupError(f"got {foreign[0]}; WannierTBCalculator can set kpts and electronic_temperature")
+        if "kpts" in parameters:
+            self._set_kpts(parameters["kpts"])
+        temperature = parameters.get("electronic_temperature")
+        if temperature is not None:
+            if not (np.isfinite(temperature) and temperature >= 0):
+                raise CalculatorSetupError(f"got electronic_temperature={temperature} K; give 0 or more")
+            self.electronic_temperature = float(temperature)
+        for name in (*BANDS, "fermi_level"):
+            self.results.pop(name, None)
+            self._extra.pop(name, None)
+        self.parameters.update(parameters)
+        return parameters
+
+    def _set_kpts(self, kpts):
+        if isinstance(kpts, BandPath):
+            self._kpts = check_kpts(kpts.kpts)
+        elif np.ndim(kpts) == 1 and len(kpts) == 3 and all(int(n) == n and n >= 1 for n in kpts):
+            self._kpts = self._mesh = tuple(int(n) for n in kpts)
+        else:
+            try:
+                self._kpts = check_kpts(kpts)
+            except (ValueError, TypeError):
+                raise CalculatorSetupError(f"got kpts={kpts!r}; give three positive integers, k points [K, 3] or a "
+                                           "BandPath") from None
+
+    # Hamiltonian --------------------------------------------------------------------------------------------------
+
+    def get_hamiltonian(self, atoms=None):
+        """WannierHamiltonian, eV above the vacuum level.
+
+        Functions come in the order of the atoms, those of one atom in the order of the model's ``functions``, with axes
+        in the frame of the atom's layer.
+
+        Raises InputError for layers that cannot be told apart and structures without a cell or with foreign species.
+        """
+        self._present(atoms)
+        if "hamiltonian" not in self._extra:
+            members = self._members()
+            self._extra["member_values"] = [values for *_, values in members]
+            self._extra["pattern"] = members[0][:-1]
+            self._extra["hamiltonian"] = self._built(np.mean(self._extra["member_values"], axis=0))
+        return self._extra["hamiltonian"]
+
+    def _built(self, values):
+        (r_vectors, which, row, column), owners = self._extra["pattern"]
+        if not np.isfinite(values).all():
+            raise CalculationFailed("the model gave a Hamiltonian that is not finite; check structure and model")
+        return WannierHamiltonian.from_elements(self.atoms.cell.array, r_vectors, which, row, column, values,
+                                                self.atoms.positions[owners], device=str(self.device))
+
+    def _members(self):
+        """list over models of ((r_vectors, which, row, column), owners, values)."""
+        self.models[0].check_species(self.atoms.numbers)
+        system = System.from_atoms(self.atoms, self.dtype, self.device)
+        found, head = [], self.models[0].heads["hamiltonian"]
+        with torch.no_grad():
+            frames = layer_frames(system, head.fold)
+            geometry = head.geometry(system, frames)
+            self._check_range(geometry)
+            layers = head.describe_layers(self.atoms, frames)
+            for model in self.models:
+                head = model.heads["hamiltonian"]
+                onsite, hopping = head(geometry)
+                onsite = head.shifted(geometry, {k: block for k, (_, block) in onsite.items()}, layers)
+                *pattern, values, owners = head.elements(geometry, onsite,
+                                                         {key: block for key, (_, block) in hopping.items()})
+                found.append((tuple(pattern), owners, values))
+        return found
+
+    def _check_range(self, geometry):
+        known = self.metadata.get("nearest_distances_A")
+        if self.on_extrapolation == "ignore" or not known:
+            return
+        nearest = self.models[0].heads["hamiltonian"].nearest(geometry)
+        for name, distances in zip(("within", "across"), nearest):
+            low, high = known[name]
+            shortest, longest = float(distances.min()), float(distances.max())
+            if shortest < low * (1 - MARGIN) or longest > high * (1 + MARGIN):
+                what = {"within": "the layers", "across": "neighbouring layers"}[name]
+                message = (f"nearest atoms of {what} are {shortest:.2f} to {longest:.2f} Å apart, {low:.2f} to "
+                           f"{high:.2f} in the training data: the model extrapolates; check the structure or train on "
+                           "such ones")
+                if self.on_extrapolation == "raise":
+                    raise CalculationFailed(message)
+                warnings.warn(message, stacklevel=6)
+
+    # bands --------------------------------------------------------------------------------------------------------
+
+    def electronic_results(self):
+        hamiltonian = self.get_hamiltonian()
+        if isinstance(self._kpts, tuple):
+            kpts, weights = hamiltonian.mesh(self._kpts)
+        else:
+            kpts, weights = self._kpts, np.full(len(self._kpts), 1 / len(self._kpts))
+        eigenvalues = hamiltonian.eigenvalues(kpts)
+        if len(self.models) > 1:
+            self.uncertainty["eigenvalues"] = np.std([self._built(values).eigenvalues(kpts) for values in
+                                                      self._extra["member_values"]], axis=0)[None]
+        results = {"eigenvalues": eigenvalues[None], "ibz_kpoints": kpts, "kpoint_weights": weights,
+                   "nbands": hamiltonian.size, "nkpts": len(kpts), "nspins": 1}
+        if self._electrons:
+            results["fermi_level"] = self.get_fermi_level()
+        return results
+
+    def get_fermi_level(self, atoms=None):
+        """Fermi level of the mesh, eV above the vacuum level."""
+        hamiltonian = self.get_hamiltonian(atoms)
+        if "fermi_level" not in self._extra:
+            self._extra["fermi_level"] = self._solve_fermi_level(hamiltonian)
+        return self._extra["fermi_level"]
+
+    def _solve_fermi_level(self, hamiltonian):
+        if not self._electrons:
+            raise PropertyNotImplementedError("the model's header has no electrons_per_atom, without which there is no "
+                                              "Fermi level; train with it in the attributes of the data")
+        n_electrons = float(sum(self._electrons[symbol] for symbol in self.atoms.get_chemical_symbols()))
+        try:
+            if hamiltonian.size < LARGE:
+                return float(hamiltonian.fermi_level(n_electrons, self._mesh, self.electronic_temperature))
+            energies, dos = self._polynomial_dos
+            dos = dos * (2 * hamiltonian.size / np.trapezoid(dos, energies))
+            return float(fermi.fermi_level(energies, dos, n_electrons, self.electronic_temperature))
+        except ValueError as error:
+            raise CalculationFailed(str(error)) from None
+
+    @property
+    def _polynomial_dos(self):
+        """(energies, DOS) of a large cell at Γ over its whole spectrum."""
+        if "polynomial_dos" not in self._extra:
+            hamiltonian = self.get_hamiltonian()
+            bound = np.abs(hamiltonian.bloch.sparse((0, 0, 0))).sum(axis=1).max()       # of every level (Gershgorin)
+            energies = np.linspace(-bound, bound, 8001)
+            self._extra["polynomial_dos"] = energies, hamiltonian.kernel_polynomial_dos(energies).dos
+        return self._extra["polynomial_dos"]
+
+    def get_dos(self, energies=None, width=0.1, atoms=None):
+        """ase GridDOSData, states/eV, of levels on the mesh broadened by Gaussians exp(-(x/width)²).
+
+        From 3000 functions on by kernel polynomials at Γ, whose resolution is π x width of the spectrum / 512.
+
+        energies : array [S], eV above the vacuum level; default: all that have states
+        width : float, eV
+        """
+        hamiltonian = self.get_hamiltonian(atoms)
+        if hamiltonian.size >= LARGE:
+            grid, dos = self._polynomial_dos
+            chosen = grid if energies is None else np.asarray(energies, dtype=float)
+            total = np.interp(chosen, grid, dos, left=0.0, right=0.0)
+        else:
+            kpts, weights = hamiltonian.mesh(self._mesh)
+            if energies is None:
+                levels = hamiltonian.eigenvalues(kpts)
+                energies = np.arange(levels.min() - 5 * width, levels.max() + 5 * width, width / 4)
+            chosen = np.asarray(energies, dtype=float)
+            total = hamiltonian.dos(chosen, (kpts, weights), width)
+        return GridDOSData(chosen, total, {"label": self.atoms.get_chemical_formula()})
+
+    def band_structure(self, path=None, n_bands=None, window=None, npoints=100, atoms=None):
+        """ase BandStructure along a path, such as "GKMG", its zero at the Fermi level where that is known.
+
+        n_bands, window : as in WannierHamiltonian.eigenvalues; energies above the vacuum level
+        """
+        hamiltonian = self.get_hamiltonian(atoms)
+        reference = self.get_fermi_level() if self._electrons else 0.0
+        return hamiltonian.band_structure(path, npoints, n_bands, window, reference)
+
+    # what ASE's functions for bands ask for
+
+    def get_eigenvalues(self, kpt=0, spin=0):
+        """Energies [bands] at one of the k points, eV."""
+        if spin != 0:
+            raise InputError(f"got spin={spin}; there is one spin channel, 0")
+        return self.get_property("eigenvalues", self.atoms)[spin, kpt]
+
+    def get_ibz_k_points(self):
+        """k points [K, 3]."""
+        return self.get_property("ibz_kpoints", self.atoms)
+
+    def get_k_point_weights(self):
+        """Weights [K], adding up to 1."""
+        return self.get_property("kpoint_weights", self.atoms)
+
+    def get_number_of_spins(self):
+        """1; every level holds two electrons."""
+        return 1

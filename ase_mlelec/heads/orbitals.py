@@ -1,0 +1,93 @@
+"""Functions of an atom as combinations of real spherical harmonics around the normal of its layer.
+
+Columns: s; pz, px, py; dz2, dxz, dyz, dx2-y2, dxy.  A column winds around the normal with λ = m, as cos(mθ) or sin(mθ),
+and has signs under reflection of the normal, (-1)^(l+m), and of the in-plane axis y, -1 for the sines.
+"""
+import functools
+
+import numpy as np
+
+ORBITALS = ("s", "pz", "px", "py", "dz2", "dxz", "dyz", "dx2-y2", "dxy")
+DEGREE = np.array([0, 1, 1, 1, 2, 2, 2, 2, 2])
+WINDING = np.array([0, 0, 1, 1, 0, 1, 1, 2, 2])
+SINE = np.array([False, False, False, True, False, False, True, False, True])
+
+
+def harmonics(vectors):
+    """Values [n, 9] of the columns in the directions ``vectors`` [n, 3], normalised to 4π over the sphere."""
+    x, y, z = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T
+    one = np.ones_like(x)
+    p, d = 3**0.5, 5**0.5
+    return np.stack([one, p * z, p * x, p * y, d * (1.5 * z * z - 0.5), d * 3**0.5 * x * z, d * 3**0.5 * y * z,
+                     d * 0.75**0.5 * (x * x - y * y), d * 3**0.5 * x * y], axis=1)
+
+
+@functools.lru_cache
+def _directions():
+    directions = np.random.default_rng(0).normal(size=(40, 3))
+    values = harmonics(directions)
+    return directions, [np.linalg.pinv(values[:, DEGREE == l]) for l in range(3)]
+
+
+def coefficients(orbital, z, x):
+    """Coefficients [9] of an orbital with the axes z and x (need not be normalised) in the columns.
+
+    Raises ValueError for other orbitals and for axes that are not perpendicular.
+    """
+    if orbital not in ORBITALS:
+        raise ValueError(f"orbital: got '{orbital}', need one of {', '.join(ORBITALS)}")
+    z, x = (np.asarray(axis, dtype=float) / max(np.linalg.norm(axis), 1e-12) for axis in (z, x))
+    if abs(z @ x) > 1e-3 or min(np.linalg.norm(z), np.linalg.norm(x)) < 0.5:
+        raise ValueError(f"axes: got z = {z.round(3).tolist()} and x = {x.round(3).tolist()}, need two perpendicular "
+                         "directions; correct them")
+    x = x - (x @ z) * z
+    directions, inverses = _directions()
+    own = directions @ np.stack([x / np.linalg.norm(x), np.cross(z, x / np.linalg.norm(x)), z], axis=1)
+    place = ORBITALS.index(orbital)
+    degree = DEGREE[place]
+    result = np.zeros(len(ORBITALS))
+    result[DEGREE == degree] = inverses[degree] @ harmonics(own)[:, place]
+    return result
+
+
+def transform(functions):
+    """(U [W, W] orthogonal, functions = U @ columns; columns [W], their places) of the functions of one atom.
+
+    functions : list of (orbital, z, x), axes in the frame of the layer
+
+    Hybrids are orthogonalized as Wannier functions are, symmetrically.
+
+    Raises ValueError where they do not span complete sets, such as px without py.
+    """
+    matrix = np.array([coefficients(*function) for function in functions])
+    columns = np.flatnonzero(abs(matrix).max(axis=0) > 1e-5)
+    values, vectors = np.linalg.eigh(matrix @ matrix.T)
+    closed = [WINDING[k] == 0 or ((DEGREE == DEGREE[k]) & (WINDING == WINDING[k])).sum()
+              == ((DEGREE[columns] == DEGREE[k]) & (WINDING[columns] == WINDING[k])).sum() for k in columns]
+    if len(columns) != len(functions) or values[0] < 1e-6 or not all(closed):
+        names = ", ".join(orbital for orbital, _, _ in functions)
+        raise ValueError(f"functions {names}: got {len(functions)} that span {len(columns)} harmonics around the "
+                         "normal, need as many, both partners of each pair; add or remove functions")
+    return (vectors / np.sqrt(values)) @ vectors.T @ matrix[:, columns], columns
+
+
+def parities(columns):
+    """Signs [2, W] of columns under reflection of the normal, and of y."""
+    degree, winding, sine = DEGREE[columns], WINDING[columns], SINE[columns]
+    return np.stack([1 - 2 * ((degree + winding) % 2), 1 - 2 * sine.astype(int)])
+
+
+def circular(columns):
+    """(V [W, W] complex with χ = V @ columns, windings λ [W]): χ turns by exp(-iλβ) with the frame."""
+    size = len(columns)
+    matrix, winding = np.zeros((size, size), dtype=complex), np.zeros(size, dtype=int)
+    for place, column in enumerate(columns):
+        if WINDING[column] == 0:
+            matrix[place, place] = 1
+            continue
+        same = np.flatnonzero((DEGREE[columns] == DEGREE[column]) & (WINDING[columns] == WINDING[column]))
+        cosine, sine = same[~SINE[columns][same]][0], same[SINE[columns][same]][0]
+        sign = -1 if SINE[column] else 1        # the place of the cosine holds +λ, that of the sine -λ
+        matrix[place, cosine], matrix[place, sine] = 0.5**0.5, sign * 1j * 0.5**0.5
+        winding[place] = sign * WINDING[column]
+    return matrix, winding

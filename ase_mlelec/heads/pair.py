@@ -1,0 +1,483 @@
+"""Blocks of a tight-binding Hamiltonian between the functions of two atoms, or of one, of layered crystals.
+
+Three kinds, by physics: on-site from the environment; hopping within a layer from reduced representations of both
+environments and the pair vector; hopping between layers from the pair vector, and the representations.
+
+Between functions that wind around the normals of their layers with λ and μ (χ_λ ~ exp(iλθ)), with θ1 and θ2 the
+directions of the pair in the frames of the two layers and s = sin of its angle to the normal,
+
+    M_λμ = s^|λ-μ| exp(-iλθ1 + iμθ2) h_λμ,
+
+where h depends on what does not turn with either frame: r, z/r, s^M exp(iMθ1), s^M exp(iMθ2) and environments.  So
+blocks follow a turn of either layer exactly, and are smooth where atoms are above each other.  h is the sum of a linear
+two-centre part and a net.  Reflections of the frames are averaged over, and i -> j with the transpose of j -> i.
+
+Sources: Slater and Koster 1954, Phys. Rev. 94, 1498; Qi et al. 2024, section II B, for the three kinds.
+"""
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ase_mlelec.descriptors.deep_potential import switch
+from ase_mlelec.descriptors.local_frame import LocalFrame, chebyshev
+from ase_mlelec.edges import Edges
+from ase_mlelec.heads import orbitals
+from ase_mlelec.heads.base import Head
+from ase_mlelec.nets import map_by_species
+
+NEAR = (5.5, 6.5)           # Å; nets of near pairs fade out, those of long ones in
+FADE = 11.0                 # Å; from here to the cutoff hopping fades
+N_LINEAR, N_TURNED, N_NET = 14, 8, 8        # Chebyshev polynomials of the two-centre part, its anisotropy, and the net
+CHUNK = 40000               # pairs at a time
+REFLECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What the blocks of one or more structures depend on.
+
+    species [N]; side [N], ±1, above or below the middle of the layer; layer [N]; moments [N, kinds, channels] and
+    features [N, F] of the LocalFrame
+    first, second [E]: pairs, each once; r [E] Å, t = z/r [E], u [E] = (x + iy)/r in the frame of the first atom,
+    turn [E] = exp(iΔφ); inter [E], between layers; shift [E, 3]
+    """
+    species: torch.Tensor
+    side: torch.Tensor
+    layer: torch.Tensor
+    moments: torch.Tensor
+    features: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
+    r: torch.Tensor
+    t: torch.Tensor
+    u: torch.Tensor
+    turn: torch.Tensor
+    inter: torch.Tensor
+    shift: torch.Tensor
+
+    def reflected(self, up, across, parity):
+        """Seen in frames with reflected normal (up = -1) or in-plane direction y (across = -1)."""
+        features = self.features
+        moments, u, turn = self.moments, self.u, self.turn
+        if up < 0:
+            features = features * parity[0]
+            sign = torch.ones(moments.shape[1], dtype=features.dtype, device=features.device)
+            sign[1] = -1        # the kinds with p = 1: (1, 0), then every other one
+            sign[4::2] = -1
+            moments = moments * sign[:, None]
+        if across < 0:
+            features, moments, u, turn = features * parity[1], moments.conj(), u.conj(), turn.conj()
+        return replace(self, features=features, moments=moments, t=up * self.t, u=u, turn=turn)
+
+    def pairs(self, rows):
+        """The same atoms with some of the pairs."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in ("first", "second", "r", "t", "u", "turn",
+                                                                            "inter", "shift")})
+
+    def reversed(self):
+        """Every pair from its other end."""
+        return replace(self, first=self.second, second=self.first, t=-self.t, u=-self.u * self.turn,
+                       turn=self.turn.conj(), shift=-self.shift)
+
+
+class _PairNet(torch.nn.Module):
+    """h [E, W, W'] of pairs of one kind and range: envelope(r) (two-centre part + net).
+
+    envelope = exp(a + b r) follows the size of the elements, so that near and far ones are learnt alike.
+    """
+
+    def __init__(self, n_in, shape, widths, limits, inter):
+        super().__init__()
+        self.shape, self.limits, self.inter = shape, limits, inter
+        sizes = [n_in, *widths]
+        self.hidden = torch.nn.Sequential(*(part for a, b in zip(sizes, sizes[1:])
+                                            for part in (torch.nn.Linear(a, b), torch.nn.SiLU())))
+        self.last = torch.nn.Linear(sizes[-1], shape[0] * shape[1])
+        torch.nn.init.zeros_(self.last.weight)
+        torch.nn.init.zeros_(self.last.bias)
+        n_linear = N_LINEAR * (5 if inter else 3) + N_TURNED * (8 if inter else 4)
+        self.register_buffer("linear", torch.zeros(n_linear, shape[0] * shape[1]))
+        self.register_buffer("envelope", torch.tensor([0.0, 0.0]))
+        self.register_buffer("net_scale", torch.ones(()))
+
+    def size(self, r):
+        return (self.envelope[0] + self.envelope[1] * r).exp()
+
+    def _radial(self, r, n):
+        low, high = self.limits
+        # the variable of 1/(r + const) resolves short distances better
+        x = (1 / (r + low) - 1 / (high + low)) / (0.5 / low - 1 / (high + low))
+        return chebyshev((2 * x - 1).clamp(-1, 1), n)
+
+    def two_centre(self, g, fold):
+        """Functions [E, K] of the two-centre part."""
+        radial = self._radial(g.r, N_LINEAR)
+        turned = radial[:, :N_TURNED]
+        parts = [radial * (g.t**power)[:, None] for power in range(5 if self.inter else 3)]
+        angles = [g.u**fold] + ([(g.u * g.turn)**fold] if self.inter else [])
+        for angle in angles:
+            parts += [turned * (factor * weight)[:, None] for factor in (angle.real, angle.imag)
+                      for weight in (torch.ones_like(g.t), g.t)]
+        return torch.cat(parts, dim=1)
+
+    def forward(self, g, fold, reduced, directed):
+        """h [E, W, W']; reduced [N, R] and directed [N, C, q] are of the environments."""
+        ways = torch.stack([g.u.conj()**(q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
+        back = -g.u * g.turn
+        backs = torch.stack([back.conj()**(q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
+        seen = torch.cat([directed[g.first] * ways, directed[g.second] * backs], dim=1).flatten(1)
+        angles = [g.u**fold] + ([(g.u * g.turn)**fold] if self.inter else [])
+        x = torch.cat([self._radial(g.r, N_NET)[:, 1:], g.t[:, None], (g.t * g.t)[:, None], reduced[g.first],
+                       reduced[g.second], seen.real, seen.imag]
+                      + [part[:, None] for angle in angles for part in (angle.real, angle.imag)], dim=1)
+        h = self.two_centre(g, fold) @ self.linear + self.net_scale * self.last(self.hidden(x))
+        return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)
+
+
+class PairHead(Head):
+    """Hamiltonian blocks, eV above the vacuum level.
+
+    functions : dict by symbol of dict: "orbitals", list of names as in ase_mlelec.heads.orbitals; "z" and "x", their
+        axes in the frame of the layer for atoms above its middle; "sided", whether the axes of atoms below are mirrored
+    frame : dict of arguments of LocalFrame, whose species are those of the model
+    cutoff : float, Å, of hopping
+    reference_areas : dict of float, Å^2 per atom, of unstrained layers by their formulas
+    widths : of the nets of pairs; n_reduced : size of the reduced representation of an environment, and n_directed :
+        of its parts that turn, by winding number
+    """
+    quantity = "hamiltonian"
+
+    def __init__(self, functions, frame, cutoff=12.0, widths=(48, 32), n_hidden=48, n_reduced=16, n_directed=4,
+                 reference_areas=None):
+        super().__init__()
+        self.functions, self.cutoff, self.widths = functions, float(cutoff), tuple(widths)
+        self.n_hidden, self.n_reduced, self.n_directed = n_hidden, n_reduced, n_directed
+        if cutoff <= FADE:
+            raise ValueError(f"cutoff: got {cutoff} Å, need more than {FADE}, from where hopping fades")
+        self.local = LocalFrame(**frame)
+        self.species, self.fold = self.local.species, self.local.fold
+        n_species = len(self.species)
+        self._build_functions()
+        low = len(self.local.windings) - 1
+        self.environment = torch.nn.ModuleList(_environment_net(self.local.n_features, n_hidden, n_reduced)
+                                               for _ in range(n_species))
+        generators = 1 + 2 * n_directed
+        self.onsite = torch.nn.ModuleList(torch.nn.Linear(n_reduced, generators * size * size) for size in self.sizes)
+        for layer in self.onsite:
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+        self.directed = torch.nn.Parameter(torch.randn(max(low, 1), n_directed, 2 * self.local.n_channels)
+                                           * (2 * self.local.n_channels)**-0.5)
+        self.pairs = torch.nn.ModuleDict()
+        for inter in (False, True):
+            n_in = N_NET + 1 + 2 * n_reduced + 4 * n_directed * low + (4 if inter else 2)
+            for a in range(n_species):
+                for b in range(a, n_species):
+                    for name, limits in (("near", (2.0 if inter else 0.7, NEAR[1])), ("long", (NEAR[0], self.cutoff))):
+                        self.pairs[_key(inter, a, b, name)] = _PairNet(n_in, (self.sizes[a], self.sizes[b]), self.widths,
+                                                                       limits, inter)
+        self.register_buffer("shift", torch.zeros(n_species, self.local.n_features))
+        self.register_buffer("inverse", torch.ones(n_species, self.local.n_features))
+        self.register_buffer("moment_inverse", torch.ones(max(low, 1), 2 * self.local.n_channels))
+        self.register_buffer("onsite_scale", torch.ones(n_species))
+        for k, size in enumerate(self.sizes):
+            self.register_buffer(f"linear_{k}", torch.zeros(self.local.n_features, size * size))
+        self.register_buffer("dipole", torch.zeros(2))
+        self.reference_areas = dict(reference_areas or {})
+
+    def _build_functions(self):
+        missing = [symbol for symbol in self.species if symbol not in self.functions]
+        if missing:
+            raise ValueError(f"functions: got none of {missing[0]}, need those of {', '.join(self.species)}")
+        self.sizes, self._columns, self._transforms = [], [], []
+        for k, symbol in enumerate(self.species):
+            entry = self.functions[symbol]
+            transform, columns = orbitals.transform(list(zip(entry["orbitals"], entry["z"], entry["x"])))
+            up, across = orbitals.parities(columns)
+            vectors, winding = orbitals.circular(columns)
+            self.sizes.append(len(columns))
+            self._columns.append(columns)
+            for name, value in (("signs", np.stack([up, across]).astype(float)), ("transform", transform)):
+                self.register_buffer(f"{name}_{k}", torch.as_tensor(value, dtype=torch.get_default_dtype()),
+                                     persistent=False)
+            # as two real arrays: conversions of a module to another precision would drop the imaginary part
+            self.register_buffer(f"circular_{k}", torch.as_tensor(np.stack([vectors.real, vectors.imag]),
+                                                                  dtype=torch.get_default_dtype()), persistent=False)
+            self.register_buffer(f"winding_{k}", torch.as_tensor(winding), persistent=False)
+
+    def arguments(self):
+        return dict(functions=self.functions, frame=self.local.arguments(), cutoff=self.cutoff,
+                    widths=list(self.widths), n_hidden=self.n_hidden, n_reduced=self.n_reduced,
+                    n_directed=self.n_directed, reference_areas=self.reference_areas)
+
+    # geometry ---------------------------------------------------------------------------------------------------
+
+    def geometry(self, system, frames, edges=None):
+        """Geometry of one structure.
+
+        edges : Edges within the cutoff; built here by default
+        """
+        edges = Edges.build(system, self.cutoff) if edges is None else edges
+        moments, species = self.local.moments(system, edges, frames)
+        r, t, u, turn, within = frames.of_pairs(edges)
+        first, second, shift = edges.center, edges.neighbor, edges.shift.long()
+        # each pair once, from the species that comes first
+        code = shift @ torch.tensor([1 << 40, 1 << 20, 1], device=shift.device)
+        ahead = (code > 0) | ((code == 0) & (first < second))
+        keep = ((species[first] < species[second]) | ((species[first] == species[second]) & ahead)).nonzero()[:, 0]
+        return Geometry(species, self._sides(species, edges, r, t, within), frames.layer, moments,
+                        self.local.features(moments), first[keep], second[keep], r[keep], t[keep], u[keep], turn[keep],
+                        ~within[keep], shift[keep])
+
+    def _sides(self, species, edges, r, t, within):
+        """+1 for atoms above their neighbours of other species within the layer, -1 below; +1 where it is no matter."""
+        sided = torch.tensor([bool(self.functions[symbol]["sided"]) for symbol in self.species], device=species.device)
+        return torch.where(sided[species] & (heights(species, edges, r, t, within) < 0), -1, 1)
+
+    def atom_transforms(self, geometry, k):
+        """U [n, W, W] of the atoms of species k: functions = U @ columns."""
+        matrix, up = getattr(self, f"transform_{k}"), getattr(self, f"signs_{k}")[0]
+        below = (geometry.side[geometry.species == k] < 0)[:, None, None]
+        return torch.where(below, matrix * up, matrix)
+
+    # blocks -----------------------------------------------------------------------------------------------------
+
+    def environments(self, geometry):
+        """(standardised features [N, F], reduced [N, R], directed [N, C, q]) of all atoms."""
+        species, count = geometry.species, len(self.species)
+        features = map_by_species(lambda k, own: (own - self.shift[k]) * self.inverse[k], species, count,
+                                  geometry.features)
+        low = self.moment_inverse.shape[0] if len(self.local.windings) > 1 else 0
+        scaled = [torch.cat([geometry.moments[:, 3 + 2 * q], geometry.moments[:, 4 + 2 * q]], dim=1)
+                  * self.moment_inverse[q] for q in range(low)]
+        directed = [scaled[q] @ self.directed[q].T.to(scaled[q].dtype) for q in range(low)]
+        empty = geometry.moments.new_zeros(len(geometry.species), self.n_directed, 0)
+        return (features, map_by_species(lambda k, own: self.environment[k](own), species, count, features),
+                torch.stack(directed, dim=2) if directed else empty)
+
+    def forward(self, geometry):
+        """(on-site, hopping): dicts of (indices, blocks), eV, in the columns of orbitals and the frames of the layers.
+
+        on-site by species k: (atoms [n], [n, W, W]); hopping by (inter, a, b): (pairs [e], [e, W, W'])
+        """
+        seen = []
+        for up, across in REFLECTIONS:
+            view = geometry.reflected(up, across, self.local.parity.to(geometry.features))
+            seen.append((up, across, view, *self.environments(view)))
+        onsite = {}
+        for k in range(len(self.species)):
+            atoms = (geometry.species == k).nonzero()[:, 0]
+            block = sum(self._signed(self._onsite(k, features[atoms], reduced[atoms], directed[atoms]), k, k, up, across)
+                        for up, across, _, features, reduced, directed in seen) / len(seen)
+            onsite[k] = atoms, (block + block.mT) / 2
+        hopping = {key: (rows, torch.cat([self._hopping(key, geometry, seen, part) for part in rows.split(CHUNK)]))
+                   for key, rows in self.groups(geometry).items()}
+        return onsite, hopping
+
+    def _signed(self, block, a, b, up, across):
+        """A block as it is in the frames that were reflected."""
+        first, second = (getattr(self, f"signs_{k}") for k in (a, b))
+        for sign, place in ((up, 0), (across, 1)):
+            if sign < 0:
+                block = block * first[place, :, None] * second[place]
+        return block
+
+    def _onsite(self, k, features, reduced, directed):
+        """Blocks [n, W, W] of atoms of one species: what does not turn, and parts of the environment that turn alike."""
+        size = self.sizes[k]
+        h = self.onsite[k](reduced)
+        h = h + torch.nn.functional.pad(features @ getattr(self, f"linear_{k}"), (0, h.shape[1] - size * size))
+        h = self.onsite_scale[k] * h.reshape(len(reduced), -1, size, size)
+        vectors, winding = self._circular(k, directed.dtype), getattr(self, f"winding_{k}")
+        generators = self._generators(directed, winding)            # [n, 1 + 2C, W, W]
+        matrix = ((vectors.conj() @ h.to(directed.dtype) @ vectors.T) * generators).sum(dim=1)
+        return (vectors.T @ matrix @ vectors.conj()).real
+
+    def _circular(self, k, dtype):
+        return torch.complex(*getattr(self, f"circular_{k}")).to(dtype)
+
+    def _generators(self, directed, winding):
+        """What turns as an element between λ and μ: 1 where λ - μ is a multiple of M, else conjugate moments with q = λ - μ + nM,
+        the two of smallest |q|; zero where there are none."""
+        n, channels, low = directed.shape
+        found = directed.new_zeros(n, 1 + 2 * channels, len(winding), len(winding))
+        for i, first in enumerate(winding.tolist()):
+            for j, second in enumerate(winding.tolist()):
+                charge = first - second
+                if charge % self.fold == 0:
+                    found[:, 0, i, j] = 1
+                    continue
+                rest = charge % self.fold
+                for place, q in enumerate(sorted((rest, rest - self.fold), key=lambda q: (abs(q), q * charge < 0))):
+                    if abs(q) <= low:
+                        value = directed[:, :, abs(q) - 1]
+                        start = 1 + place * channels
+                        found[:, start:start + channels, i, j] = value.conj() if q > 0 else value
+        return found
+
+    def _hopping(self, key, geometry, seen, rows):
+        """Blocks [e, W, W'] of pairs of one kind; of equal species from both ends."""
+        ways = (False, True) if key[1] == key[2] else (False,)
+        blocks = []
+        for back in ways:
+            h = 0
+            for up, across, view, _, reduced, directed in seen:
+                pairs = view.pairs(rows).reversed() if back else view.pairs(rows)
+                h = h + self._signed(self._bare(key, pairs, reduced, directed), *key[1:], up, across)
+            pairs = geometry.pairs(rows)
+            block = self.dress(h / len(seen), key, pairs.reversed() if back else pairs)
+            blocks.append(block.mT if back else block)
+        return sum(blocks) / len(blocks)
+
+    def _bare(self, key, pairs, reduced, directed):
+        """h [e, W, W'] of pairs as one frame sees them, near and long ones by nets of their own."""
+        near = switch(pairs.r, *NEAR)
+        far = (1 - near) * switch(pairs.r, FADE, self.cutoff)
+        h = pairs.r.new_zeros(len(pairs.r), self.sizes[key[1]], self.sizes[key[2]])
+        for name, share in (("near", near), ("long", far)):
+            rows = (share > 0).nonzero()[:, 0]
+            if len(rows):
+                part = self.pairs[_key(*key, name)](pairs.pairs(rows), self.fold, reduced, directed)
+                h = h.index_add(0, rows, share[rows, None, None] * part)
+        return h
+
+    def phases(self, key, pairs):
+        """Tensor [e, W, W'], complex: s^|λ-μ| exp(-iλθ1 + iμθ2)."""
+        first, second = (getattr(self, f"winding_{k}").tolist() for k in key[1:])
+        step = {0: torch.ones_like(pairs.u)}
+        for charge in range(1, 5):
+            step[charge] = step[charge - 1] * pairs.u.conj()
+            step[-charge] = step[1 - charge] * pairs.u
+        turn = {q: pairs.turn**q for q in set(second)}
+        return torch.stack([torch.stack([step[a - b] * turn[b] for b in second], dim=1) for a in first], dim=1)
+
+    def dress(self, h, key, pairs):
+        """Blocks in the columns of the two frames from h, which is in the frame of the pair."""
+        if key[1:] and not any(bool(getattr(self, f"winding_{k}").any()) for k in key[1:]):
+            return h
+        left, right = (self._circular(k, pairs.u.dtype) for k in key[1:])
+        matrix = (left.conj() @ h.to(left.dtype) @ right.T) * self.phases(key, pairs)
+        return (left.T @ matrix @ right.conj()).real
+
+    def groups(self, geometry):
+        """dict (inter, a, b) -> rows of the pairs of that kind."""
+        code = (geometry.inter.long() * len(self.species) + geometry.species[geometry.first]) * len(self.species)
+        code = code + geometry.species[geometry.second]
+        found = {}
+        for inter in (False, True):
+            for a in range(len(self.species)):
+                for b in range(a, len(self.species)):
+                    rows = (code == (int(inter) * len(self.species) + a) * len(self.species) + b).nonzero()[:, 0]
+                    if len(rows):
+                        found[inter, a, b] = rows
+        return found
+
+    def elements(self, geometry, onsite, hopping):
+        """Hamiltonian between the functions from blocks as forward returns them.
+
+        onsite : dict k -> blocks [n, W, W], hopping : dict (inter, a, b) -> blocks [e, W, W']
+
+        Returns (r_vectors [R, 3]; which [m], row [m], column [m], value [m]: lattice vector, functions of the home cell
+        and of that cell, eV; owners [W]: the atom of each function), NumPy arrays.  Functions come in the order of the
+        atoms, and on each atom in that of ``functions``.
+        """
+        species = geometry.species
+        sizes = torch.tensor(self.sizes, device=species.device)[species]
+        starts = sizes.cumsum(0) - sizes
+        transforms, number = {}, torch.zeros_like(species)
+        for k in range(len(self.species)):
+            atoms = (species == k).nonzero()[:, 0]
+            number[atoms] = torch.arange(len(atoms), device=species.device)
+            transforms[k] = self.atom_transforms(geometry, k)
+        parts = []
+        for k, block in onsite.items():
+            atoms = (species == k).nonzero()[:, 0]
+            turned = transforms[k] @ block @ transforms[k].mT
+            parts.append((torch.zeros(len(atoms), 3, dtype=torch.long, device=species.device), atoms, atoms, turned))
+        groups = self.groups(geometry)
+        for key, block in hopping.items():
+            rows = groups[key]
+            first, second, shift = geometry.first[rows], geometry.second[rows], geometry.shift[rows]
+            turned = transforms[key[1]][number[first]] @ block @ transforms[key[2]][number[second]].mT
+            parts += [(shift, first, second, turned), (-shift, second, first, turned.mT)]
+        vectors, which = torch.unique(torch.cat([shift for shift, *_ in parts]), dim=0, return_inverse=True)
+        found, start = [], 0
+        for shift, first, second, block in parts:
+            n, height, width = block.shape
+            row = starts[first][:, None, None] + torch.arange(height, device=species.device)[:, None]
+            column = starts[second][:, None, None] + torch.arange(width, device=species.device)
+            place = which[start:start + n][:, None, None]
+            found.append([array.expand(n, height, width).reshape(-1) for array in (place, row, column, block)])
+            start += n
+        which, row, column, value = (torch.cat(arrays).detach().cpu().numpy() for arrays in zip(*found))
+        owners = torch.repeat_interleave(torch.arange(len(species), device=species.device), sizes)
+        return vectors.cpu().numpy(), which, row, column, value.astype(float), owners.cpu().numpy()
+
+    # layers ------------------------------------------------------------------------------------------------------
+
+    def layer_shifts(self, atoms_per_layer, areas, formulas):
+        """Shift [L] of every layer, eV, by the dipoles of the interfaces: C(strain difference, ratio of atoms).
+
+        An interface raises all layers above it by D/2 and lowers those below by as much,
+        D = c1 (ε_below - ε_above) + c2 ln(N_below/N_above); ε = ln(area per atom / that in the training data)/2.
+
+        Source: Qi et al. 2024, section II C.
+        """
+        steps = self.interface_features(atoms_per_layer, areas, formulas) @ self.dipole.double().cpu()
+        shifts = torch.zeros(len(atoms_per_layer), dtype=torch.float64)
+        for place, step in enumerate(steps):
+            shifts[:place + 1] -= step / 2
+            shifts[place + 1:] += step / 2
+        return shifts
+
+    def shifted(self, geometry, onsite, layers):
+        """On-site blocks (dict k -> [n, W, W]) with the shifts of layers as describe_layers gives them."""
+        shifts = self.layer_shifts(*layers).to(geometry.r)[geometry.layer]
+        return {k: block + shifts[geometry.species == k][:, None, None] * torch.eye(block.shape[1]).to(block)
+                for k, block in onsite.items()}
+
+    @staticmethod
+    def describe_layers(atoms, frames):
+        """(atoms, area per atom Å^2, formula) of every layer, the lowest first, as three lists."""
+        area = np.linalg.norm(np.cross(atoms.cell[0], atoms.cell[1]))
+        parts = [atoms[frames.layer.cpu().numpy() == layer] for layer in range(len(frames.angle))]
+        return ([len(part) for part in parts], [float(area / len(part)) for part in parts],
+                [part.symbols.formula.reduce()[0].format("hill") for part in parts])
+
+    @staticmethod
+    def nearest(geometry):
+        """Distances [N], Å, of the nearest atoms in the same layer, and (for atoms that have one) in another."""
+        found = []
+        for between in (False, True):
+            rows = (geometry.inter == between).nonzero()[:, 0]
+            shortest = torch.full((len(geometry.species),), float("inf")).to(geometry.r)
+            for index in (geometry.first, geometry.second):
+                shortest = shortest.scatter_reduce(0, index[rows], geometry.r[rows], "amin")
+            found.append(shortest[shortest.isfinite()])
+        return found
+
+    def interface_features(self, atoms_per_layer, areas, formulas):
+        """Tensor [L - 1, 2]: strain difference and logarithm of the ratio of atoms, lower layer first."""
+        strain = torch.tensor([0.5 * np.log(area / self.reference_areas.get(formula, area))
+                               for area, formula in zip(areas, formulas)], dtype=torch.float64)
+        count = torch.tensor(atoms_per_layer, dtype=torch.float64).log()
+        return torch.stack([strain[:-1] - strain[1:], count[:-1] - count[1:]], dim=1)
+
+
+def heights(species, edges, r, t, within):
+    """Tensor [N], Å: mean height of an atom above its neighbours of other species within the layer and 3.2 Å."""
+    near = (within & (species[edges.center] != species[edges.neighbor]) & (r < 3.2)).nonzero()[:, 0]
+    total = torch.zeros(len(species), dtype=r.dtype, device=r.device)
+    center = edges.center[near]
+    count = torch.zeros_like(total).index_add(0, center, torch.ones_like(r[near]))
+    return total.index_add(0, center, -(t * r)[near]) / count.clamp(min=1)
+
+
+def _key(inter, a, b, name):
+    return f"{'inter' if inter else 'intra'}_{a}_{b}_{name}"
+
+
+def _environment_net(n_in, n_hidden, n_out):
+    return torch.nn.Sequential(torch.nn.Linear(n_in, n_hidden), torch.nn.SiLU(), torch.nn.Linear(n_hidden, n_out),
+                               torch.nn.SiLU())

@@ -1,0 +1,466 @@
+"""Training a Hamiltonian: blocks in layer frames, two-centre parts in closed form, gradient descent for the rest.
+
+Blocks of the data are between functions with axes of their own.  They are turned into the columns of
+``ase_mlelec.heads.orbitals`` in the frames of the layers, where functions of any order, sign and orientation are alike.
+"""
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from tqdm import tqdm
+
+from ase_mlelec.descriptors.deep_potential import switch
+from ase_mlelec.descriptors.local_frame import find_fold, layer_frames
+from ase_mlelec.edges import Edges
+from ase_mlelec.heads import orbitals
+from ase_mlelec.heads.pair import FADE, NEAR, REFLECTIONS, Geometry, heights
+from ase_mlelec.physics.kmesh import monkhorst_pack
+from ase_mlelec.system import System
+from ase_mlelec.train.fit import Run
+from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
+
+CATEGORIES = ("onsite", "intra_near", "intra_long", "inter_near", "inter_long")
+SIDED = 0.5             # Å; species that are always as far above or below their neighbours have two sides
+RIDGE = 1e-9            # of the mean diagonal element, in the two-centre fits
+ONSITE_RIDGE = 1e-5     # of the unit variance of the features
+LARGEST_GRADIENT = 10.0
+SHARP = 6.0             # Å, between near and long pairs in tables of errors
+
+
+@dataclass(frozen=True)
+class Item:
+    """One structure: geometry and its true blocks.
+
+    onsite : dict k -> Tensor [n, W, W] and hopping : dict (inter, a, b) -> Tensor [e, W, W'], eV, in the order of
+        PairHead.forward
+    transforms : list of array [W, W], U of every atom: functions of the data = U @ columns
+    layers : (atoms per layer, areas Å^2 per atom, formulas)
+    """
+    geometry: Geometry
+    onsite: dict
+    hopping: dict
+    transforms: list
+    layers: tuple
+
+
+def frame_functions(frames):
+    """(species, fold, functions) that describe a data set: arguments of PairHead and LocalFrame.
+
+    frames : iterable of HamiltonianFrame
+
+    Raises ValueError for functions that are not the same on all atoms of a species.
+    """
+    frames = list(frames)
+    systems = [System.from_atoms(frame.atoms) for frame in frames]
+    species = sorted({symbol for frame in frames for symbol in frame.atoms.get_chemical_symbols()})
+    fold = find_fold(systems)
+    found, raised = {}, {symbol: [] for symbol in species}
+    for frame, system in zip(frames, systems):
+        symbols = np.array(frame.atoms.get_chemical_symbols())
+        lie = layer_frames(system, fold)
+        height = _heights(system, lie, species).numpy()
+        for symbol in species:
+            raised[symbol].append(height[symbols == symbol])
+        axes = _local_axes(frame, lie)
+        for atom in np.argsort(-height, kind="stable"):     # the highest of its neighbours: above the middle
+            if axes[atom]:
+                found.setdefault(symbols[atom], axes[atom])
+    missing = [symbol for symbol in species if symbol not in found]
+    if missing:
+        raise ValueError(f"got no functions of {missing[0]}, need some on every species; leave its atoms out or project "
+                         "on them")
+    functions = {}
+    for symbol in species:
+        names, z, x = zip(*found[symbol])
+        functions[symbol] = {"orbitals": list(names), "z": np.round(z, 6).tolist(), "x": np.round(x, 6).tolist(),
+                             "sided": bool((abs(np.concatenate(raised[symbol])) > SIDED).all())}
+    return species, fold, functions
+
+
+def _heights(system, lie, species):
+    edges = Edges.build(system, 4.0)
+    index = torch.tensor([species.index(chemical_symbols[number]) for number in system.numbers.tolist()])
+    r, t, _, _, within = lie.of_pairs(edges)
+    return heights(index, edges, r, t, within)
+
+
+def _local_axes(frame, lie):
+    """list by atom of list of (orbital, z, x), axes in the frame of the atom's layer."""
+    axes, angle = lie.axes.numpy(), lie.angle.numpy()[lie.layer.numpy()]
+    found = [[] for _ in frame.atoms]
+    for atom, orbital, z, x in frame.functions:
+        c, s = np.cos(angle[atom]), np.sin(angle[atom])
+        rotation = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) @ axes
+        found[atom].append((orbital, tuple(np.round(rotation @ z, 8)), tuple(np.round(rotation @ x, 8))))
+    return found
+
+
+def prepare(head, frame):
+    """Item of a HamiltonianFrame.
+
+    Raises ValueError for functions that the head does not have.
+    """
+    system = System.from_atoms(frame.atoms)
+    lie = layer_frames(system, head.fold)
+    geometry = head.geometry(system, lie)
+    transforms, kept = [], {}
+    for k, functions in zip(geometry.species.tolist(), _local_axes(frame, lie)):
+        key = tuple(functions)
+        if key not in kept:
+            kept[key] = orbitals.transform(functions) if functions else (np.zeros((0, 0)), np.zeros(0, int))
+        matrix, columns = kept[key]
+        if not np.array_equal(columns, head._columns[k]):
+            raise ValueError(f"frame '{frame.name}': got the harmonics {[orbitals.ORBITALS[c] for c in columns]} of "
+                             f"{head.species[k]}, need {[orbitals.ORBITALS[c] for c in head._columns[k]]}; train on one "
+                             "set of functions")
+        transforms.append(matrix)
+    onsite, hopping = _true_blocks(head, frame, geometry, transforms)
+    return Item(geometry, onsite, hopping, transforms, head.describe_layers(frame.atoms, lie))
+
+
+def _true_blocks(head, frame, geometry, transforms):
+    """Blocks of H(R) in the columns of the layer frames; zero beyond what the data have."""
+    hamiltonian = frame.hamiltonian
+    owners = np.array([function.atom for function in frame.functions])
+    rows = [np.flatnonzero(owners == atom) for atom in range(len(frame.atoms))]
+    dense = hamiltonian.bloch.toarray()
+    # one more, of zeros, for lattice vectors that the data do not have
+    dense = np.concatenate([dense, np.zeros((1, *dense.shape[1:]))])
+    place = {tuple(r): index for index, r in enumerate(hamiltonian.r_vectors.tolist())}
+    home = place[0, 0, 0]
+
+    def block(which, first, second):
+        values = dense[which[:, None, None], np.array([rows[i] for i in first])[:, :, None],
+                       np.array([rows[i] for i in second])[:, None, :]]
+        left, right = (np.array([transforms[i] for i in index]) for index in (first, second))
+        return torch.as_tensor(left.transpose(0, 2, 1) @ values @ right)
+    species = geometry.species.numpy()
+    onsite = {}
+    for k in range(len(head.species)):
+        atoms = np.flatnonzero(species == k)
+        if len(atoms):
+            onsite[k] = block(np.full(len(atoms), home), atoms, atoms)
+    hopping = {}
+    for key, pairs in head.groups(geometry).items():
+        which = np.array([place.get(tuple(r), len(dense) - 1) for r in geometry.shift[pairs].tolist()])
+        hopping[key] = block(which, geometry.first[pairs].numpy(), geometry.second[pairs].numpy())
+    return onsite, hopping
+
+
+def join(head, items):
+    """(Geometry, onsite, hopping) of several structures as one."""
+    offsets = np.cumsum([0] + [len(item.geometry.species) for item in items])
+    parts = {}
+    for entry in fields(Geometry):
+        arrays = [getattr(item.geometry, entry.name) for item in items]
+        if entry.name in ("first", "second"):
+            arrays = [array + int(offset) for array, offset in zip(arrays, offsets)]
+        parts[entry.name] = torch.cat(arrays)
+    onsite = {k: torch.cat([item.onsite[k] for item in items if k in item.onsite]) for k in range(len(head.species))
+              if any(k in item.onsite for item in items)}
+    keys = {key for item in items for key in item.hopping}
+    hopping = {key: torch.cat([item.hopping[key] for item in items if key in item.hopping]) for key in keys}
+    return Geometry(**parts), onsite, hopping
+
+
+# Closed forms
+
+@torch.no_grad()
+def standardise_hamiltonian(head, items):
+    """Normalisation of inputs and outputs, and the two-centre parts by least squares."""
+    geometry, onsite, hopping = join(head, items)
+    for k, size in enumerate(head.sizes):
+        own = geometry.features[geometry.species == k]
+        if not len(own):
+            raise ValueError(f"got no atoms of {head.species[k]} to train on; add some or leave it out")
+        parity = head.local.parity.to(own)
+        even = (parity > 0).all(dim=0)
+        mean = torch.where(even, own.mean(dim=0), 0.0)      # odd ones must change sign with the frame
+        spread = (own - mean).square().mean(dim=0).sqrt()
+        head.shift[k], head.inverse[k] = mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
+    for q in range(head.moment_inverse.shape[0] if len(head.local.windings) > 1 else 0):
+        moments = torch.cat([geometry.moments[:, 3 + 2 * q], geometry.moments[:, 4 + 2 * q]], dim=1)
+        size = moments.abs().square().mean(dim=0).sqrt()
+        head.moment_inverse[q] = 1 / (size + 0.1 * size.mean() + 1e-3)
+    for k in range(len(head.sizes)):
+        _fit_onsite(head, k, geometry, onsite[k])
+    for key, rows in head.groups(geometry).items():
+        for name in ("near", "long"):
+            _fit_two_centre(head, key, name, geometry.pairs(rows), hopping[key])
+    head.reference_areas = _mean_areas(items)
+
+
+def _fit_onsite(head, k, geometry, truth):
+    """Scale, mean and linear part of the on-site blocks of one species: ridge regression on the features, all frames'
+    reflections, elements that do not turn with the frame."""
+    winding, vectors = getattr(head, f"winding_{k}"), head._circular(k, torch.complex128)
+    fixed = (winding[:, None] - winding) % head.fold == 0
+    own, rows, values = geometry.species == k, [], []
+    for up, across in REFLECTIONS:
+        seen = geometry.reflected(up, across, head.local.parity.to(geometry.features))
+        rows.append((seen.features[own] - head.shift[k]) * head.inverse[k])
+        matrix = (vectors.conj() @ head._signed(truth, k, k, up, across).to(vectors.dtype) @ vectors.T) * fixed
+        values.append((vectors.T @ matrix @ vectors.conj()).real.flatten(1))
+    rows, values = torch.cat(rows).double(), torch.cat(values)
+    mean = values.mean(dim=0)
+    scale = max(float((truth.flatten(1) - mean).square().mean().sqrt()), 1e-6)
+    normal = rows.T @ rows + torch.eye(rows.shape[1], dtype=rows.dtype) * ONSITE_RIDGE * len(rows)
+    linear = torch.linalg.solve(normal, rows.T @ (values - mean))
+    head.onsite_scale[k] = scale
+    head.onsite[k].bias.zero_()
+    head.onsite[k].bias[:len(mean)] = mean / scale
+    getattr(head, f"linear_{k}").copy_(linear / scale)
+
+
+def _mean_areas(items):
+    areas = {}
+    for item in items:
+        for area, formula in zip(*item.layers[1:]):
+            areas.setdefault(formula, []).append(area)
+    return {formula: float(np.mean(values)) for formula, values in areas.items()}
+
+
+def _fit_two_centre(head, key, name, pairs, blocks):
+    """Envelope and linear part of one net: for every (λ, μ), weighted least squares over all frames' reflections."""
+    net = head.pairs["_".join(["inter" if key[0] else "intra", str(key[1]), str(key[2]), name])]
+    rows = ((pairs.r < NEAR[1]) if name == "near" else (pairs.r > NEAR[0])).nonzero()[:, 0]
+    if not len(rows):
+        return
+    pairs, blocks = pairs.pairs(rows), blocks[rows]
+    net.envelope.copy_(_envelope(pairs.r, blocks))
+    ends = [(pairs, blocks)] + ([(pairs.reversed(), blocks.mT)] if key[1] == key[2] else [])
+    left, right = (head._circular(k, torch.complex128) for k in key[1:])
+    normal, right_side = {}, 0
+    windings = [getattr(head, f"winding_{k}").tolist() for k in key[1:]]
+    powers = sorted({abs(a - b) for a in windings[0] for b in windings[1]})
+    for side, truth in ends:
+        for up, across in REFLECTIONS:
+            for part in torch.arange(len(truth)).split(20000):
+                seen = _reflected_pairs(side.pairs(part), up, across)
+                target = head._signed(truth[part], *key[1:], up, across)
+                matrix = left.conj() @ target.to(left.dtype) @ right.T
+                basis = net.two_centre(seen, head.fold) * net.size(seen.r)[:, None]
+                if name == "long":
+                    basis = basis * switch(seen.r, FADE, head.cutoff)[:, None]
+                basis, weight = basis / net.size(seen.r)[:, None]**0.5, net.size(seen.r)**-0.5
+                for power in powers:
+                    scaled = basis * seen.u.abs()[:, None]**power
+                    normal[power] = normal.get(power, 0) + scaled.T @ scaled
+                value = head.phases(key, seen).conj() * matrix * weight[:, None, None]
+                right_side = right_side + torch.einsum("ek,eab->abk", basis.to(value.dtype), value)
+    size = len(right_side[0, 0])
+    found = torch.zeros(size, *right_side.shape[:2], dtype=torch.complex128)
+    for power in powers:
+        regular = normal[power] + torch.eye(size, dtype=torch.float64) * (RIDGE * normal[power].diagonal().mean() + 1e-300)
+        factor = torch.linalg.cholesky(regular + 1e-14 * regular.diagonal().max() * torch.eye(size, dtype=torch.float64))
+        for i, a in enumerate(windings[0]):
+            for j, b in enumerate(windings[1]):
+                if abs(a - b) == power:
+                    values = right_side[i, j]
+                    found[:, i, j] = torch.complex(*(torch.cholesky_solve(v[:, None], factor)[:, 0]
+                                                     for v in (values.real.contiguous(), values.imag.contiguous())))
+    net.linear.copy_((left.T @ found @ right.conj()).real.reshape(size, -1))
+
+
+def _reflected_pairs(pairs, up, across):
+    u, turn = (pairs.u, pairs.turn) if across > 0 else (pairs.u.conj(), pairs.turn.conj())
+    return pairs.__class__(**{**vars(pairs), "t": up * pairs.t, "u": u, "turn": turn})
+
+
+def _envelope(r, blocks):
+    """(a, b): exp(a + b r) through the root mean squares of the elements in bins of the distance; never rising."""
+    bins = ((r - r.min()) / 0.5).long()
+    count = r.new_zeros(int(bins.max()) + 1).index_add(0, bins, torch.ones_like(r))
+    square = torch.zeros_like(count).index_add(0, bins, blocks.square().mean(dim=(1, 2)))
+    centre = torch.zeros_like(count).index_add(0, bins, r)
+    keep = count > 0
+    x, y = centre[keep] / count[keep], 0.5 * (square[keep] / count[keep] + 1e-12).log()
+    if len(x) < 2:
+        return torch.tensor([float(y.mean()), 0.0])
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean())**2).sum()
+    slope = slope.clamp(max=0.0)
+    return torch.stack([y.mean() - slope * x.mean(), slope])
+
+
+# Loss and errors
+
+def category_errors(head, geometry, onsite, hopping):
+    """dict category -> Tensor of differences predicted - true of all elements, eV."""
+    found = {name: [] for name in CATEGORIES}
+    blocks, pairs = head(geometry)
+    for k, truth in onsite.items():
+        found["onsite"].append((blocks[k][1] - truth).flatten())
+    for key, truth in hopping.items():
+        rows, block = pairs[key]
+        near = geometry.r[rows] < SHARP
+        for name, mask in (("near", near), ("long", ~near)):
+            found[f"{'inter' if key[0] else 'intra'}_{name}"].append((block - truth)[mask].flatten())
+    return {name: torch.cat(parts) for name, parts in found.items() if parts and sum(map(len, parts))}
+
+
+@torch.no_grad()
+def category_scales(head, items, batch_size=8):
+    """dict category -> root mean square difference of the two-centre parts alone, eV; what the loss is measured in."""
+    totals = {}
+    for start in range(0, len(items), batch_size):
+        for name, error in category_errors(head, *join(head, items[start:start + batch_size])).items():
+            square, count = totals.get(name, (0.0, 0))
+            totals[name] = square + float(error.square().sum()), count + len(error)
+    return {name: max((square / count)**0.5, 1e-5) for name, (square, count) in totals.items()}
+
+
+def fit_hamiltonian(model, items, *, validation=(), steps=2000, batch_size=4, learning_rate=(3e-3, 3e-6), weights=None,
+                    seed=0, checkpoint=None, curve=None, fingerprint="", interval=100, progress=True):
+    """Fit the Hamiltonian head of ``model`` with Adam and a learning rate that falls exponentially.
+
+    The loss is the sum over categories of weight x mean square error / (that of the two-centre parts alone).  Call
+    standardise_hamiltonian first; at the end the interface dipole is fitted to what is left.
+
+    items, validation : lists of Item (see prepare)
+    weights : dict of float by category; default 1
+    checkpoint, curve : paths, as in ase_mlelec.train.fit
+
+    Returns dict of the root mean square errors, eV, on ``validation`` or the training data.
+
+    Raises ValueError when a checkpoint belongs to another run.
+    """
+    head, weights = model.heads["hamiltonian"], dict.fromkeys(CATEGORIES, 1.0) | (weights or {})
+    scales = category_scales(head, items)
+    _scale_nets(head, scales)
+    parameters = list(head.parameters())
+    first, last = learning_rate
+    run = Run(model, torch.optim.Adam(parameters, lr=first), checkpoint, {
+        "steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": f"{first:g} to {last:g}",
+        "weights": str(weights), "frames": fingerprint})
+    held = list(validation) or items
+    batches = _order(len(items), batch_size, seed, run.step)
+    with tqdm(total=steps, initial=run.step, disable=None if progress else True, unit=" steps", mininterval=2) as bar:
+        while run.step < steps:
+            rate = first * (last / first) ** (run.step / steps)
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate
+            errors = category_errors(head, *join(head, [items[k] for k in next(batches)]))
+            loss = sum(weights[name] * (error / scales[name]).square().mean() for name, error in errors.items())
+            run.optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
+            run.optimizer.step()
+            run.step += 1
+            bar.update()
+            if run.step % interval == 0 or run.step == steps:
+                found = category_scales(head, held)
+                bar.set_postfix({name: f"{1000 * e:.3g} meV" for name, e in found.items()})
+                run.rows.append({"step": run.step, "learning_rate": rate, **found})
+                run.save(curve)
+    fit_dipole(head, items)
+    return category_scales(head, held)
+
+
+def _order(n, batch_size, seed, done):
+    """Endless shuffled batches of indices, the same whether or not the run was interrupted."""
+    per_epoch = max(n // batch_size, 1)
+    while True:
+        epoch, k = divmod(done, per_epoch)
+        shuffled = np.random.default_rng([seed, epoch]).permutation(n)
+        yield shuffled[k * batch_size:(k + 1) * batch_size]
+        done += 1
+
+
+@torch.no_grad()
+def _scale_nets(head, scales):
+    """Nets start with outputs of the size of what the two-centre parts leave, in units of their envelopes."""
+    for name, net in head.pairs.items():
+        kind, _, _, reach = name.split("_")
+        middle = torch.tensor(3.0 if reach == "near" else 8.0)
+        net.net_scale.fill_(min(1.0, scales.get(f"{kind}_{reach}", 1.0) / float(net.size(middle))))
+
+
+@torch.no_grad()
+def fit_dipole(head, items):
+    """Coefficients of the interface dipole from the mean on-site differences of layers that differ; least squares."""
+    rows, steps = [], []
+    for item in items:
+        features = head.interface_features(*item.layers)
+        if not bool((features.abs() > 1e-6).any()):
+            continue
+        blocks, _ = head(item.geometry.pairs(slice(0, 0)))
+        rest = torch.zeros(len(item.layers[0]), dtype=torch.float64)
+        count = torch.zeros_like(rest)
+        for k, truth in item.onsite.items():
+            atoms, block = blocks[k]
+            difference = (truth - block).diagonal(dim1=1, dim2=2).mean(dim=1)
+            rest.index_add_(0, item.geometry.layer[atoms], difference.double())
+            count.index_add_(0, item.geometry.layer[atoms], torch.ones_like(difference).double())
+        level = rest / count
+        rows.append(features)
+        steps.append(level[1:] - level[:-1])
+    head.dipole.zero_()
+    if rows:
+        solution = torch.linalg.lstsq(torch.cat(rows), torch.cat(steps)[:, None], driver="gelsd", rcond=1e-6).solution
+        head.dipole.copy_(solution[:, 0])
+
+
+@torch.no_grad()
+def hamiltonian_errors(model, frames):
+    """Errors of the elements between the functions of the data, and of bands of cells up to 300 functions.
+
+    frames : iterable of HamiltonianFrame
+
+    Returns dict of float: mean absolute errors in meV and R2 by category; keys as in QUANTITIES of
+    ase_mlelec.train.evaluate.
+    """
+    head = model.heads["hamiltonian"]
+    truths, found = {name: [] for name in CATEGORIES}, {name: [] for name in CATEGORIES}
+    bands = []
+    for frame in frames:
+        item = prepare(head, frame)
+        blocks, pairs = head(item.geometry)
+        shifted = head.shifted(item.geometry, {k: block for k, (_, block) in blocks.items()}, item.layers)
+        turn = [torch.as_tensor(matrix) for matrix in item.transforms]
+                for k, truth in item.onsite.items():
+            atoms, block = blocks[k][0], shifted[k]
+            left = torch.stack([turn[i] for i in atoms.tolist()])
+            for store, value in ((truths, truth), (found, block)):
+                store["onsite"].append((left @ value.double() @ left.mT).flatten())
+        for key, truth in item.hopping.items():
+            rows, block = pairs[key]
+            left, right = (torch.stack([turn[i] for i in index[rows].tolist()])
+                           for index in (item.geometry.first, item.geometry.second))
+            near = item.geometry.r[rows] < SHARP
+            for store, value in ((truths, truth), (found, block)):
+                whole = left @ value.double() @ right.mT
+                for name, mask in (("near", near), ("long", ~near)):
+                    store[f"{'inter' if key[0] else 'intra'}_{name}"].append(whole[mask].flatten())
+        if frame.hamiltonian.size <= 300:
+            bands.append(_band_errors(head, frame, item, shifted, {key: block for key, (_, block) in pairs.items()}))
+    return _summary({name: (torch.cat(found[name]), torch.cat(truths[name])) for name in CATEGORIES if found[name]},
+                    np.concatenate(bands) if bands else None)
+
+
+def _band_errors(head, frame, item, onsite, hopping):
+    mesh = [1 if n > 15 else max(1, round(18 / n)) for n in frame.atoms.cell.lengths()]
+    kpts = monkhorst_pack(mesh)
+    *elements, owners = head.elements(item.geometry, onsite, hopping)
+    own = WannierHamiltonian.from_elements(frame.atoms.cell.array, *elements, frame.atoms.positions[owners])
+    return (own.eigenvalues(kpts) - frame.hamiltonian.eigenvalues(kpts)).ravel()
+
+
+def _summary(columns, bands):
+    result = {}
+    every = [torch.cat([pair[i] for pair in columns.values()]) for i in (0, 1)]
+    inter = [torch.cat([columns[name][i] for name in columns if name.startswith("inter")] or [every[i][:0]])
+             for i in (0, 1)]
+    for name, (mine, truth) in {"all": every, **columns, "inter": inter}.items():
+        if not len(truth):
+            continue
+        result[f"hamiltonian_{name}_mae_meV"] = 1000 * float((mine - truth).abs().mean())
+        spread = float((truth - truth.mean()).square().sum())
+        if spread > 0:
+            result[f"hamiltonian_{name}_r2"] = 1 - float((mine - truth).square().sum()) / spread
+        large = truth.abs() > 1e-3
+        if name in ("all", "inter") and bool(large.any()):
+            result[f"hamiltonian_{name}_large_mae_meV"] = 1000 * float((mine - truth)[large].abs().mean())
+    if bands is not None:
+        result["bands_mae_meV"] = 1000 * float(np.abs(bands).mean())
+    return result

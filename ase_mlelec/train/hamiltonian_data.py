@@ -1,0 +1,222 @@
+"""Data sets of Wannier Hamiltonians: structures with H(R) referred to the vacuum, and the axes of every function.
+
+One HDF5 file, the elements of H(R) sparse and in single precision (2e-7 eV at 4 eV).  Read frame by frame.
+"""
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import scipy.sparse
+from ase import Atoms
+
+from ase_mlelec.io.atomic import replacing
+from ase_mlelec.io.frames import Frame, Frames
+from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
+
+FORMAT_VERSION = 1
+SMALLEST = 1e-7         # eV; smaller elements are not stored
+VACUUM = "vacuum level"
+
+
+class Function(NamedTuple):
+    """One Wannier function: where it was projected from.
+
+    atom : int
+    orbital : str, as Wannier90 calls it: s, pz, px, py, dz2, dxz, dyz, dx2-y2, dxy, in its own axes
+    z, x : tuple of 3 floats, Cartesian axes, perpendicular to each other; z and x of Wannier90's projections block
+    """
+    atom: int
+    orbital: str
+    z: tuple = (0.0, 0.0, 1.0)
+    x: tuple = (1.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class HamiltonianFrame:
+    """A structure and its Hamiltonian.
+
+    hamiltonian : WannierHamiltonian of the same cell, eV above the vacuum level, real; function n at R = 0 belongs to
+        the atom as it is in ``atoms``
+    functions : list of Function, one per row of H(R)
+    energy : float, eV, and forces : array [N, 3], eV/Å, or None
+    group : what the frame is for, e.g. "train", "validation", "test"
+    """
+    atoms: Atoms
+    hamiltonian: WannierHamiltonian
+    functions: list
+    energy: float | None = None
+    forces: np.ndarray | None = None
+    name: str = ""
+    group: str = ""
+
+    def __post_init__(self):
+        here, size = f"frame '{self.name}'", self.hamiltonian.size
+        if len(self.functions) != size:
+            raise ValueError(f"{here}: got {len(self.functions)} functions for a Hamiltonian of {size}, need one per "
+                             "row; list them in its order")
+        owners = [function.atom for function in self.functions]
+        if not (0 <= min(owners) and max(owners) < len(self.atoms)):
+            raise ValueError(f"{here}: got functions of atom {max(owners)}, need 0 to {len(self.atoms) - 1}; correct "
+                             "their atoms")
+        if not self.hamiltonian.bloch.is_real:
+            raise ValueError(f"{here}: got a complex H(R), need a real one; leave out spin-orbit coupling, and check "
+                             "the gauge")
+        if abs(self.hamiltonian.cell - self.atoms.cell.array).max() > 1e-4:
+            raise ValueError(f"{here}: got a Hamiltonian of another cell than that of the atoms; read both from one run")
+
+
+def referred_to(hamiltonian, level):
+    """The Hamiltonian with ``level`` (eV), such as the vacuum level, as its zero of energy; without <0|r|R>."""
+    home = np.flatnonzero(~hamiltonian.r_vectors.any(axis=1))[0]
+    matrices = list(hamiltonian.bloch.tolist())
+    matrices[home] = matrices[home] - level * scipy.sparse.eye_array(hamiltonian.size)
+    return WannierHamiltonian(hamiltonian.cell, hamiltonian.r_vectors, matrices, hamiltonian.centres,
+                              spin_degeneracy=hamiltonian.spin_degeneracy)
+
+
+def at_their_atoms(hamiltonian, atoms, functions):
+    """The Hamiltonian with every function in the cell in which its centre is nearest to its atom."""
+    away = hamiltonian.centres - atoms.positions[[function.atom for function in functions]]
+    cells = np.rint(away @ np.linalg.inv(hamiltonian.cell)).astype(int)
+    return hamiltonian.moved(-cells) if cells.any() else hamiltonian
+
+
+def write_hamiltonians(path, frames, attributes):
+    """Write an HDF5 file of HamiltonianFrame (an iterable, taken one by one), compressed, atomically.
+
+    attributes : dict of JSON types: electrons_per_atom by symbol, those that fill the functions; settings
+    """
+    packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs["ase_mlelec_hamiltonians"] = json.dumps(
+            {"energy_reference": VACUUM, **attributes, "format_version": FORMAT_VERSION})
+        for k, frame in enumerate(frames):
+            group = file.create_group(f"{k:05d}")
+            group.attrs.update(name=frame.name, group=frame.group)
+            for key in ("numbers", "positions", "cell", "pbc"):
+                group[key] = np.asarray(getattr(frame.atoms, key))
+            r_vectors = frame.hamiltonian.r_vectors
+            half = len(r_vectors) // 2          # the vectors before the middle are the negative ones
+            elements = frame.hamiltonian.bloch.stacked.tocoo()
+            which, row = np.divmod(elements.row.astype(np.int64), frame.hamiltonian.size)
+            keep = (which >= half) & (abs(elements.data) > SMALLEST)
+            group["r_vectors"] = r_vectors[half:].astype(np.int32)
+            for key, values, kind in (("which", which - half, np.int32), ("row", row, np.int32),
+                                      ("column", elements.col, np.int32), ("value", elements.data, np.float32)):
+                group.create_dataset(key, data=values[keep].astype(kind), **packed)
+            group["atom"] = np.array([function.atom for function in frame.functions], dtype=np.int32)
+            group["axes"] = np.array([[function.z, function.x] for function in frame.functions], dtype=float)
+            group.attrs["orbitals"] = json.dumps([function.orbital for function in frame.functions])
+            for key in ("energy", "forces"):
+                if getattr(frame, key) is not None:
+                    group[key] = getattr(frame, key)
+
+
+def is_hamiltonians(path):
+    """True for an HDF5 file of Hamiltonians."""
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path) as file:
+        return "ase_mlelec_hamiltonians" in file.attrs
+
+
+class Hamiltonians:
+    """The frames of a file, read when they are asked for; a selection of them is the same kind of object.
+
+    attributes : dict; groups : list of str, what every frame is for
+
+    Raises ValueError for truncated, foreign or newer files, and for energies that are not referred to the vacuum.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        try:
+            with h5py.File(self.path) as file:
+                if "ase_mlelec_hamiltonians" not in file.attrs:
+                    raise ValueError(f"{path}: not a file of Hamiltonians; write it with write_hamiltonians")
+                self.attributes = json.loads(file.attrs["ase_mlelec_hamiltonians"])
+                self._keys = sorted(file)
+                self.groups = [str(file[key].attrs["group"]) for key in self._keys]
+        except (OSError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path}: missing, truncated or not an HDF5 file of Hamiltonians ({error}); write or copy "
+                             "it again") from None
+        if self.attributes.pop("format_version", FORMAT_VERSION) > FORMAT_VERSION:
+            raise ValueError(f"{path} is newer than this version reads; update ase-mlelec")
+        if self.attributes.get("energy_reference") != VACUUM:
+            raise ValueError(f"{path}: got energies referred to {self.attributes.get('energy_reference')}, need the "
+                             "vacuum level, which all structures share; use referred_to")
+
+    def select(self, *groups):
+        """The frames of these groups."""
+        return self.take([k for k, group in enumerate(self.groups) if group in groups])
+
+    def take(self, indices):
+        """The frames of these places."""
+        chosen = object.__new__(Hamiltonians)
+        chosen.__dict__ = self.__dict__ | {name: [getattr(self, name)[k] for k in indices]
+                                           for name in ("_keys", "groups")}
+        return chosen
+
+    def __len__(self):
+        return len(self._keys)
+
+    def __iter__(self):
+        return (self[k] for k in range(len(self)))
+
+    def __getitem__(self, k):
+        with h5py.File(self.path) as file:
+            group = file[self._keys[k]]
+            atoms = Atoms(group["numbers"][()], group["positions"][()], cell=group["cell"][()], pbc=group["pbc"][()])
+            orbitals, axes = json.loads(group.attrs["orbitals"]), group["axes"][()]
+            functions = [Function(int(atom), orbital, tuple(z.tolist()), tuple(x.tolist()))
+                         for atom, orbital, (z, x) in zip(group["atom"][()], orbitals, axes)]
+            half, which, row, column = (group[key][()].astype(np.int64) for key in ("r_vectors", "which", "row",
+                                                                                   "column"))
+            value = group["value"][()].astype(float)
+            optional = {key: group[key][()] for key in ("energy", "forces") if key in group}
+            name, role = str(group.attrs["name"]), str(group.attrs["group"])
+        return HamiltonianFrame(atoms, _from_half(atoms, len(functions), half, which, row, column, value, functions),
+                                functions, name=name, group=role, **optional)
+
+    def fingerprint(self):
+        """str, a hash of structures and elements, for the provenance in a model file."""
+        digest = hashlib.sha256()
+        with h5py.File(self.path) as file:
+            for key in self._keys:
+                for name in ("numbers", "positions", "cell", "r_vectors", "value"):
+                    digest.update(np.ascontiguousarray(file[key][name][()]).tobytes())
+        return digest.hexdigest()[:16]
+
+    def frames(self):
+        """Frames with energies and forces, for a force field of the same structures.
+
+        Raises ValueError where a frame has none.
+        """
+        found = []
+        for frame in self:
+            if frame.energy is None or frame.forces is None:
+                raise ValueError(f"{self.path}: frame '{frame.name}' has no energy and forces; leave out [energy]")
+            found.append(Frame(frame.atoms, {"energy": float(frame.energy), "forces": frame.forces}, frame.name,
+                               frame.group))
+        return Frames(found, None, dict(self.attributes))
+
+
+def _from_half(atoms, size, half, which, row, column, value, functions):
+    """WannierHamiltonian from the H(R) of half of the R."""
+    count = len(half)
+    away = which > 0        # R = 0 is complete
+    which, row, column, value = (np.concatenate(pair) for pair in (
+        (which, count - 1 + which[away]), (row, column[away]), (column, row[away]), (value, value[away])))
+    stacked = scipy.sparse.csr_array((value, (which * size + row, column)), ((2 * count - 1) * size, size))
+    matrices = [stacked[start:start + size] for start in range(0, stacked.shape[0], size)]
+    centres = atoms.positions[[function.atom for function in functions]]
+    return WannierHamiltonian(atoms.cell.array, np.concatenate([half, -half[1:]]), matrices, centres)
+
+
+def with_group(frame, group):
+    """The same frame for another purpose."""
+    return replace(frame, group=group)

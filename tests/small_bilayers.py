@@ -1,0 +1,167 @@
+"""Bilayers whose Hamiltonians follow from two-centre formulas: graphene pz, and a crystal MX2 with d and p functions."""
+import numpy as np
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+
+from ase_mlelec.physics.tight_binding import from_elements
+from ase_mlelec.train.hamiltonian_data import Function, HamiltonianFrame
+from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
+
+CUTOFF = 12.0
+
+
+def graphene_bilayer(shift=(0.0, 0.0), distance=3.35, a=2.46, strain=0.0, noise=0.0, seed=0, repeat=1, height=17.0):
+    cell = np.array([[a, 0, 0], [-a / 2, a * np.sqrt(3) / 2, 0], [0, 0, height]])
+    cell[:2] *= 1 + strain
+    sites = np.array([[1 / 3, 2 / 3], [2 / 3, 1 / 3]])
+    fractions = np.hstack([np.concatenate([sites, sites + shift]), np.zeros((4, 1))])
+    atoms = Atoms("C4", fractions @ cell, cell=cell, pbc=True)
+    atoms.positions[:, 2] = 5 + np.repeat([0, distance], 2)
+    atoms = atoms * (repeat, repeat, 1)
+    atoms.positions += np.random.default_rng(seed).normal(0, noise, atoms.positions.shape) if noise else 0
+    return atoms
+
+
+def fade(r):
+    """1 below 10.5 Å, 0 beyond 11.5 Å, smoothly: the truth ends within the reach of the model."""
+    u = np.clip(r - 10.5, 0, 1)
+    return 1 - u**3 * (10 - 15 * u + 6 * u * u)
+
+
+def pairs_of(atoms):
+    i, j, shift, vectors = neighbor_list("ijSD", atoms, CUTOFF)
+    return i, j, shift, vectors, np.linalg.norm(vectors, axis=1)
+
+
+def hamiltonian_of(atoms, owners, which_shift, row, column, value):
+    r_vectors, which = np.unique(which_shift, axis=0, return_inverse=True)
+    matrices = from_elements(len(r_vectors), len(owners), which.ravel(), row, column, value)
+    return WannierHamiltonian(atoms.cell.array, r_vectors, matrices, atoms.positions[owners])
+
+
+def graphene_frame(atoms, name="", group="train"):
+    """pz functions along z with the hopping of Moon and Koshino 2012, Phys. Rev. B 85, 195458, Eq. (2).
+
+    t(d) = V_π (1 - (z/d)²) + V_σ (z/d)², decaying as exp(-(d - d0)/0.184 a); on-site energies depend on the bonds.
+    """
+    i, j, shift, vectors, r = pairs_of(atoms)
+    cosine = (vectors[:, 2] / r)**2
+    decay = 0.184 * 2.46
+    value = (-2.7 * np.exp((1.42 - r) / decay) * (1 - cosine) + 0.48 * np.exp((3.35 - r) / decay) * cosine) * fade(r)
+    onsite = -4.0 + 3.0 * np.bincount(i, np.exp((1.42 - r) / decay) * (1 - cosine), len(atoms)) / 10
+    n = np.arange(len(atoms))
+    hamiltonian = hamiltonian_of(atoms, n, np.concatenate([shift, np.zeros((len(n), 3), int)]),
+                                 np.concatenate([i, n]), np.concatenate([j, n]), np.concatenate([value, onsite]))
+    return HamiltonianFrame(atoms, hamiltonian, [Function(k, "pz") for k in n], name=name, group=group)
+
+
+# MX2: hybrids that belong to the layer, as the conventions for MoS2 have them
+
+A, THICKNESS = 3.16, 3.13
+PAIRS = np.array([1.0, -0.6, 0.3, 0.8, -0.4])           # strengths σ, π, δ of d-d; σ, π of p-p times their decays
+
+
+def mx2_bilayer(shift=(0.0, 0.0), distance=6.3, turned=True, strain=0.0, noise=0.0, seed=0, height=24.0, angle=0.0):
+    """Mo2S4: the second layer turned by 180 degrees (2H) or not; ``angle`` turns everything, in degrees."""
+    cell = np.array([[A, 0, 0], [-A / 2, A * np.sqrt(3) / 2, 0], [0, 0, height]])
+    cell[:2] *= 1 + strain
+    m, x = np.array([1 / 3, 2 / 3]), np.array([2 / 3, 1 / 3])
+    fractions, z = [], []
+    for layer in (0, 1):
+        first, second = (m, x) if not (layer and turned) else (x, m)
+        offset = np.array(shift) * layer
+        fractions += [first + offset, second + offset, second + offset]
+        z += [5 + THICKNESS / 2 + layer * distance + dz for dz in (0, THICKNESS / 2, -THICKNESS / 2)]
+    atoms = Atoms("MoSSMoSS", np.hstack([fractions, np.zeros((6, 1))]) @ cell, cell=cell, pbc=True)
+    atoms.positions[:, 2] = z
+    atoms.set_tags([0, 0, 0, 1, 1, 1] if turned else [0, 0, 0, 2, 2, 2])
+    atoms.positions += np.random.default_rng(seed).normal(0, noise, (6, 3)) if noise else 0
+    if angle:
+        atoms.rotate(angle, "z", rotate_cell=True)
+    return atoms
+
+
+def mx2_functions(atoms, angle=0.0):
+    """Three dz2 along the in-plane directions to S, dxz and dyz on Mo; three pz on S towards Mo and outward.
+
+    Tag 1 marks layers that are turned by 180 degrees.
+    """
+    functions = []
+    turns = {tag: np.radians(angle + (180 if tag == 1 else 0)) for tag in (0, 1, 2)}
+    middle = {layer: atoms.positions[(atoms.get_tags() == layer) & (atoms.symbols == "Mo"), 2].mean()
+              for layer in set(atoms.get_tags().tolist())}
+    for k, atom in enumerate(atoms):
+        turn = turns[int(atom.tag)]
+
+        def along(degrees, up=0.0):
+            return (np.cos(np.radians(degrees) + turn), np.sin(np.radians(degrees) + turn), up)
+        if atom.symbol == "Mo":
+            functions += [Function(k, "dz2", along(degrees), (0, 0, 1)) for degrees in (-30, 210, 90)]
+            functions += [Function(k, name, (0, 0, 1), along(150)) for name in ("dxz", "dyz")]
+        else:
+            side = 1.0 if atom.position[2] > middle[int(atom.tag)] else -1.0
+            functions += [Function(k, "pz", along(degrees, side), along(degrees, -side)) for degrees in (30, 150, 270)]
+    return functions
+
+
+def mx2_frame(atoms, functions, name="", group="train"):
+    """Two-centre (Slater-Koster) hopping between p and d functions along fixed axes, a crystal field of the neighbours
+    on site, then turned into the hybrids."""
+    from ase_mlelec.heads import orbitals
+    l_of = {"Mo": 2, "S": 1}
+    i, j, shift, vectors, r = pairs_of(atoms)
+    symbols = np.array(atoms.get_chemical_symbols())
+    hybrids = [orthogonal([orbitals.coefficients(*f[1:]) for f in functions if f.atom == k])
+               for k in range(len(atoms))]
+    sizes = np.array([len(h) for h in hybrids])
+    starts = np.cumsum(sizes) - sizes
+    blocks = {"which": [], "row": [], "column": [], "value": []}
+
+    def add(r_vector, a, b, block):
+        row, column = np.meshgrid(starts[a] + np.arange(sizes[a]), starts[b] + np.arange(sizes[b]), indexing="ij")
+        blocks["which"].append(np.tile(r_vector, (block.size, 1)))
+        for key, value in (("row", row), ("column", column), ("value", block)):
+            blocks[key].append(value.ravel())
+    field = [np.zeros((2 * l_of[s] + 1,) * 2) for s in symbols]
+    for a, b, s, v, d in zip(i, j, shift, vectors, r):
+        la, lb = l_of[symbols[a]], l_of[symbols[b]]
+        bare = two_centre(la, lb, v / d) * np.exp((2.4 - d) / 1.1) * fade(d)
+        add(s, a, b, hybrids[a] @ bare @ hybrids[b].T)
+        if d < 5.5:
+            field[a] += 0.3 * two_centre(la, la, v / d) * np.exp((2.4 - d) / 0.8) * np.clip(1 - (d / 5.5)**2, 0, 1)**3
+    for a, symbol in enumerate(symbols):
+        energy = -5.0 if symbol == "Mo" else -7.0
+        add(np.zeros(3, int), a, a, hybrids[a] @ (energy * np.eye(len(field[a])) + field[a]) @ hybrids[a].T)
+    owners = np.repeat(np.arange(len(atoms)), sizes)
+    hamiltonian = hamiltonian_of(atoms, owners, *(np.concatenate(blocks[key]) for key in ("which", "row", "column",
+                                                                                          "value")))
+    return HamiltonianFrame(atoms, hamiltonian, functions, name=name, group=group)
+
+
+def orthogonal(matrix):
+    """Hybrids [W, 9] -> [W, 2l + 1] in the l they are made of, symmetrically orthogonalized."""
+    matrix = np.array(matrix)
+    matrix = matrix[:, {5: slice(4, 9), 3: slice(1, 4)}[len(matrix)]]
+    left, _, right = np.linalg.svd(matrix)
+    return left @ right
+
+
+def two_centre(la, lb, direction):
+    """Block between all functions of la and lb for a pair along ``direction``: diagonal in the axes of the pair."""
+    first, second = (turned(l, direction) for l in (la, lb))
+    strengths = {(2, 2): (-0.5, 0.4, -0.1), (1, 1): (0.6, -0.25), (2, 1): (-0.8, 0.35), (1, 2): (0.8, -0.35)}[la, lb]
+    core = np.zeros((2 * la + 1, 2 * lb + 1))
+    for m, strength in enumerate(strengths):
+        for place in ([0] if m == 0 else [2 * m - 1, 2 * m]):
+            core[place, place] = strength
+    return first.T @ core @ second
+
+
+def turned(degree, direction):
+    """Real harmonics along a pair, rows, in those along z."""
+    from ase_mlelec.heads import orbitals
+    helper = np.eye(3)[np.argmin(abs(direction))]
+    x = helper - (helper @ direction) * direction
+    names = [orbitals.ORBITALS[k] for k in np.flatnonzero(orbitals.DEGREE == degree)]
+    rows = np.array([orbitals.coefficients(name, direction, x) for name in names])
+    return rows[:, orbitals.DEGREE == degree]
