@@ -4,8 +4,8 @@ HELP = "Errors of a model on labelled structures, of everything that it predicts
 
 def add_arguments(parser):
     parser.add_argument("model", metavar="MODEL", nargs="+",
-                        help="name of a shipped model (see 'mlelec models') or a path; several models of the LDOS are a "
-                             "committee")
+                        help="name of a shipped model (see 'mlelec models') or a path; several models of the LDOS are "
+                             "a committee")
     parser.add_argument("data", metavar="DATA", help="data set: .h5, deepmd npy folder, or a file that ASE reads")
     parser.add_argument("--group", help="only the frames of this group, such as test")
     parser.add_argument("--json", metavar="FILE", help="also write the errors as JSON")
@@ -17,9 +17,12 @@ def run(arguments):
     from ase_mlelec.io.atomic import replacing
     from ase_mlelec.io.snapshots import is_snapshots
     from ase_mlelec.train.evaluate import table
+    from ase_mlelec.train.hamiltonian_data import is_hamiltonians
 
     if is_snapshots(arguments.data):
         frames, columns = errors_of_ldos(arguments)
+    elif is_hamiltonians(arguments.data):
+        frames, columns = errors_of_hamiltonians(arguments)
     else:
         frames, columns = errors_of_frames(arguments)
     print(f"{len(frames)} structures, {sum(len(frame.atoms) for frame in frames)} atoms")
@@ -36,8 +39,8 @@ def errors_of_frames(arguments):
     from ase_mlelec.train.evaluate import errors
 
     if len(arguments.model) > 1:
-        raise ValueError(f"{arguments.data}: got {len(arguments.model)} models, a committee, which is for LDOS snapshots "
-                         "alone; test the models one by one")
+        raise ValueError(f"{arguments.data}: got {len(arguments.model)} models, a committee, which is for LDOS "
+                         "snapshots alone; test the models one by one")
     frames = read_frames(arguments.data)
     if arguments.group is not None:
         groups = sorted({frame.group for frame in frames})
@@ -45,6 +48,29 @@ def errors_of_frames(arguments):
         if not len(frames):
             raise ValueError(f"{arguments.data}: no frames of group '{arguments.group}'; it has {', '.join(groups)}")
     return frames, {arguments.group or "all": errors(load_model(arguments.model[0]), frames)}
+
+
+def errors_of_hamiltonians(arguments):
+    from ase_mlelec import load_model
+    from ase_mlelec.train.evaluate import errors
+    from ase_mlelec.train.hamiltonian import hamiltonian_errors
+    from ase_mlelec.train.hamiltonian_data import Hamiltonians
+
+    frames = Hamiltonians(arguments.data)
+    if arguments.group is not None:
+        groups = sorted(set(frames.groups))
+        frames = frames.select(arguments.group)
+        if not len(frames):
+            raise ValueError(f"{arguments.data}: no frames of group '{arguments.group}'; it has {', '.join(groups)}")
+    columns = {}
+    for name in arguments.model:
+        model = load_model(name)
+        if "hamiltonian" not in model.heads:
+            raise ValueError(f"{arguments.data} holds Hamiltonians, {name} predicts {', '.join(model.heads)}; give a "
+                             "model of the Hamiltonian")
+        columns[name if len(arguments.model) > 1 else arguments.group or "all"] = hamiltonian_errors(model, frames) | (
+            errors(model, frames.frames()) if "energy" in model.heads else {})
+    return frames, columns
 
 
 def errors_of_ldos(arguments):
@@ -62,7 +88,8 @@ def errors_of_ldos(arguments):
                              "give a model of the LDOS")
     descriptor = models[0].descriptor.double()
     if any(model.descriptor.arguments() != descriptor.arguments() for model in models):
-        raise ValueError(f"got models with different fingerprints, {' and '.join(arguments.model)}; test them one by one")
+        raise ValueError(f"got models with different fingerprints, {' and '.join(arguments.model)}; test them one by "
+                         "one")
     if arguments.group is not None:
         chosen = snapshots.select(arguments.group)
         if not len(chosen):

@@ -1,4 +1,5 @@
 """mlelec convert with MALA's own Be2 snapshots, outside the repository in ../shared/reference/mala."""
+import json
 from pathlib import Path
 
 import numpy as np
@@ -33,3 +34,22 @@ def test_missing_options(tmp_path, capsys, options, message):
     assert main(["convert", SOURCE, str(tmp_path / "be.h5"), *options]) != 0
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_train_on_one_and_test_on_another(tmp_path):
+    """examples/be2.toml with one small net and few epochs: the LDOS of a snapshot that it has not seen."""
+    (tmp_path / "data").mkdir()
+    for k, name in enumerate(("data/be2.h5", "test.h5")):
+        assert main(["convert", str(BE2 / f"Be_snapshot{k}.info.json"), str(tmp_path / name), "--grid", "-5", "20",
+                     "--upf", UPF]) == 0
+    text = (Path(__file__).parents[2] / "examples" / "be2.toml").read_text()
+    for old, new in (("committee = 5", ""), ("[512, 512]", "[32]"), ("epochs = 30", "epochs = 4")):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "be2.toml").write_text(text)
+    assert main(["train", str(tmp_path / "be2.toml"), "--quiet"]) == 0
+    assert main(["test", str(tmp_path / "be2.safetensors"), str(tmp_path / "test.h5"), "--json",
+                 str(tmp_path / "errors.json")]) == 0
+    errors = json.loads((tmp_path / "errors.json").read_text())
+    truth = np.load(BE2 / "Be_snapshot1.out.npy").reshape(-1, 11)
+    assert errors["ldos_rmse"] < 0.2 * truth.std(axis=0).mean() and errors["density_mape_percent"] < 3
