@@ -134,6 +134,7 @@ class LDOSConfig:
     scaling : of the LDOS, "maximum" or "spread" (see standardise_ldos)
     dos_weight : of the DOS of a snapshot beside its LDOS when the last layer is refitted
     hold : how strongly the refit is held at the layer that the descent found (see refit_last_layer)
+    force_weight : of the forces of the DFT code in a second refit (see ase_mlelec.train.ldos_forces); 0: without
     batch_size, batch_points : snapshots per step, and points of each of them; 0: all
     learning_rate : at the first epoch, and the one at which training ends
     schedule : "plateau" or "cosine" (see fit_ldos)
@@ -148,6 +149,7 @@ class LDOSConfig:
     scaling: str = "maximum"
     dos_weight: float = 100.0
     hold: float = 0.0
+    force_weight: float = 0.0
     epochs: int = 400
     learning_rate: Pair = (2e-3, 1e-5)
     schedule: str = "plateau"
@@ -161,7 +163,7 @@ class LDOSConfig:
             if getattr(self, name) not in choices:
                 raise ValueError(f"ldos.{name}: got '{getattr(self, name)}', need one of {', '.join(choices)}; "
                                  "correct it")
-        for name in ("dos_weight", "hold", "batch_points"):
+        for name in ("dos_weight", "hold", "force_weight", "batch_points"):
             if getattr(self, name) < 0:
                 raise ValueError(f"ldos.{name}: got {getattr(self, name):g}, need 0 or more; correct it")
         _check_training("ldos", self, (self.ldos, self.density, self.dos, self.band_energy))

@@ -18,6 +18,7 @@ from ase_mlelec.train.config import OutputConfig
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
 from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, mean_ldos_errors, standardise_ldos
+from ase_mlelec.train.ldos_forces import ForceData, refit_with_forces
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss
 
 COPIED = ("dos_width_eV", "energy_reference", "valence_electrons", "valence_charges", "electrons_per_centre",
@@ -86,14 +87,18 @@ def train_ldos(config, progress=True):
     if not len(parts["train"]):
         raise ValueError(f"got {len(snapshots)} snapshots of the groups {', '.join(sorted(set(snapshots.groups)))}, none "
                          f"of them to train on; name groups in data.train, now {', '.join(config.data.train)}")
-    model.float()       # the fingerprints are computed in double precision, and kept in single
     options = config.ldos
+    forces = ForceData(parts["train"].snapshots, model.descriptor, cache, progress) if options.force_weight else ()
+    model.float()       # the fingerprints are computed in double precision, and kept in single
     standardise_ldos(model.heads["ldos"], parts["train"], options.scaling)
     loss = LDOSLoss(options.ldos, options.density, options.dos, options.band_energy)
     fit_ldos(model, parts["train"], loss, validation=parts["validation"], epochs=options.epochs,
              batch_size=options.batch_size, batch_points=options.batch_points, learning_rate=options.learning_rate,
              schedule=options.schedule, patience=options.patience, dos_weight=options.dos_weight, hold=options.hold,
              seed=config.seed, checkpoint=checkpoint, curve=output.with_suffix(".ldos.csv"), progress=progress)
+    if len(forces):
+        refit_with_forces(model.heads["ldos"], parts["train"], forces, options.force_weight, options.dos_weight,
+                          options.hold, progress)
     held_out = {name: mean_ldos_errors(model, part) for name, part in parts.items() if name != "train" and len(part)}
     model.metadata = describe_ldos(snapshots) | {
         "errors": held_out,

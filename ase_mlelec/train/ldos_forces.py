@@ -1,0 +1,247 @@
+"""Forces of the DFT code in the training of the local density of states: a refit of the last layer that sees them.
+
+The LDOS is D = scale W (h, 1), and forces are derivatives of a functional of it.  Once the hidden layers h(r) and their
+derivatives with respect to displacements of the atoms are known, which needs the net but once, forces are smooth
+functions F(W) of the last layer alone.  To first order around the present W_p they are linear equations beside those of
+the LDOS and the DOS, whose least-squares solution is W_0 with the normal matrix N, the same for all energies:
+
+    minimise  tr (W - W_0) N (W - W_0)^T / S + weight sum_snapshots mean_m (F_m(W_p) + G_m.(W - W_p) - F_m^DFT)^2
+
+W has some 10^4 entries, but there are few forces.  So the solution is W_0 plus a combination of the rows G_m N^-1, with
+coefficients from a system as large as the number of forces; with new F and G this is repeated (Gauss-Newton).
+"""
+import hashlib
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ase_mlelec.physics import core, fermi, total_energy
+from ase_mlelec.train.ldos import RIDGE, fingerprints
+
+COARSE = 0.6            # grid points per point of the data, along each vector: forces change by 0.003 eV/Å in aluminium
+STEP = 1e-5             # Å; one-sided differences of fingerprints, with relative errors of this order
+DIRECTIONS = 12         # of displacement per snapshot
+ITERATIONS = 2
+FRACTIONS = (1, 0.5, 0.25, 0.125)       # of a step, until one is an improvement
+
+
+@dataclass(frozen=True)
+class ForceItem:
+    """One snapshot on a grid of its own, to first order in displacements of its atoms along M directions.
+
+    features : Tensor [P, F]; slopes : Tensor [M, P, F], 1/Å, their derivatives along ``directions`` : Tensor [M, N, 3],
+        orthonormal; wanted : Tensor [M], eV/Å, forces of the DFT code along them
+    """
+    snapshot: object
+    shape: tuple
+    features: torch.Tensor
+    slopes: torch.Tensor
+    directions: torch.Tensor
+    wanted: torch.Tensor
+
+
+class ForceData:
+    """Snapshots with fingerprints and their derivatives on grids that are coarse, but fine enough for forces.
+
+    Large structures are displaced along DIRECTIONS random directions, small ones along all but translations.
+
+    snapshots : Snapshots, of which those of one atom are left out
+    cache : path of an HDF5 file, that of GridData; it belongs to one descriptor
+
+    Raises ValueError for snapshots without forces.
+    """
+
+    def __init__(self, snapshots, descriptor, cache, progress=True):
+        self.attributes, self.cache = snapshots.attributes, cache
+        atoms = [snapshot.atoms for snapshot in snapshots]
+        self.snapshots = snapshots.take([k for k, each in enumerate(atoms) if len(each) > 1])
+        self._keys = [f"{self.snapshots.identity(k)}-forces" for k in range(len(self))]
+        with h5py.File(cache, "a") as file:
+            missing = [k for k, key in enumerate(self._keys) if key not in file]
+            for k in tqdm(missing, disable=None if progress else True, desc="derivatives", unit=" snapshots"):
+                snapshot = self.snapshots[k]
+                if snapshot.forces is None:
+                    raise ValueError(f"{snapshots.path}: snapshot '{snapshot.name}' has no forces; write them too, or "
+                                     "train with force_weight = 0")
+                features, slopes = _first_order(descriptor, snapshot, _directions(snapshot.atoms))
+                file[self._keys[k]] = torch.cat([features[None], slopes]).numpy()
+                file.flush()
+
+    def __len__(self):
+        return len(self.snapshots)
+
+    def __getitem__(self, k):
+        snapshot = self.snapshots[k]
+        with h5py.File(self.cache) as file:
+            stored = torch.from_numpy(file[self._keys[k]][()])
+        directions = _directions(snapshot.atoms)
+        wanted = torch.einsum("mni,ni->m", directions, torch.as_tensor(snapshot.forces))
+        return ForceItem(snapshot, coarse_shape(snapshot.shape), stored[0], stored[1:], directions, wanted)
+
+
+def coarse_shape(shape):
+    """(G1, G2, G3) of the grid on which forces are integrated, from that of the data."""
+    return tuple(max(1, round(COARSE * n)) for n in shape)
+
+
+def _directions(atoms):
+    """Tensor [M, N, 3], orthonormal and without translation, the same for the same structure."""
+    n_atoms = len(atoms)
+    seed = hashlib.sha256(np.ascontiguousarray(atoms.positions).tobytes()).digest()[:4]
+    rng = np.random.default_rng(int.from_bytes(seed, "big"))
+    noise = rng.normal(size=(min(DIRECTIONS, 3 * n_atoms - 3), n_atoms, 3))
+    noise -= noise.mean(axis=1, keepdims=True)
+    return torch.as_tensor(np.linalg.qr(noise.reshape(len(noise), -1).T)[0].T.reshape(noise.shape).copy())
+
+
+def _first_order(descriptor, snapshot, directions):
+    """Fingerprints [P, F] and their derivatives [M, P, F] along the directions [M, N, 3], float32."""
+    shape, moved = coarse_shape(snapshot.shape), snapshot.atoms.copy()
+    start = fingerprints(descriptor, moved, shape, torch.float64)
+    slopes = torch.empty(len(directions), *start.shape)
+    for slope, direction in zip(slopes, directions.numpy()):
+        moved.positions = snapshot.atoms.positions + STEP * direction
+        slope.copy_((fingerprints(descriptor, moved, shape, torch.float64) - start) / STEP)
+    return start.float(), slopes
+
+
+def hidden_first_order(head, item):
+    """Last hidden layer and a column of ones [P, H + 1], and its derivatives [M, P, H + 1] along the directions."""
+    values, slopes = (item.features - head.shift) * head.inverse, item.slopes * head.inverse
+    for part in head.hidden:
+        if isinstance(part, torch.nn.Linear):
+            values, slopes = part(values).detach(), slopes @ part.weight.detach().T
+        else:       # element by element
+            values.requires_grad_(True)
+            out = part(values)
+            values, slopes = out.detach(), slopes * torch.autograd.grad(out.sum(), values)[0]
+    return torch.nn.functional.pad(values, (0, 1), value=1.0), torch.nn.functional.pad(slopes, (0, 1))
+
+
+def projected_forces(head, attributes, item, hidden, slopes, last):
+    """Forces [M] eV/Å of the last layer ``last`` [S, H + 1] along the directions of ``item``, differentiable in it.
+
+    attributes : dict, those of the snapshots
+    hidden, slopes : as of hidden_first_order
+
+    Source: derivative of Ellis et al. 2021, Eq. (9).
+    """
+    atoms, energies, kind = item.snapshot.atoms, head.energies, last.dtype
+    symbols, counts = atoms.get_chemical_symbols(), attributes["valence_electrons"]
+    charges = torch.tensor([float(counts[symbol]) for symbol in symbols], dtype=torch.float64)
+    temperature = torch.tensor(item.snapshot.temperature, dtype=torch.float64)
+    cell, positions = (torch.as_tensor(array) for array in (atoms.cell.array, atoms.positions))
+    steps = torch.zeros(len(slopes), dtype=torch.float64, requires_grad=True)
+    positions = positions + torch.tensordot(steps, item.directions, 1)
+    mean = hidden.mean(dim=0) + steps.to(kind) @ slopes.mean(dim=1)
+    dos = (head.scale * atoms.get_volume() * (last @ mean)).double()
+    mu = fermi.fermi_level(energies, dos, charges.sum(), temperature)
+    weights = fermi.integration_weights(energies, mu, temperature)[0].to(kind) @ last
+    # the product before the sum over directions: no graph of tensors [M, P, H]
+    density = head.scale * (hidden @ weights + steps.to(kind) @ (slopes @ weights))
+    density = density.double().reshape(item.shape)
+    core_density = core.density(attributes.get("core_charges", {}), symbols, positions, cell, item.shape)
+    terms = total_energy.from_dos_and_density(dos, energies, density, cell, positions, charges, temperature,
+                                              xc=attributes["xc"], core_density=core_density, mu=mu)
+    forces, = torch.autograd.grad(terms["total"], steps, create_graph=last.requires_grad)
+    return -forces
+
+
+def force_rows(head, attributes, item, hidden, slopes, last):
+    """Derivatives [M, S, H + 1] of projected_forces with respect to ``last``, float64."""
+    last = last.detach().to(hidden.dtype).requires_grad_(True)
+    forces = projected_forces(head, attributes, item, hidden, slopes, last)
+    return torch.stack([torch.autograd.grad(force, last, retain_graph=True)[0] for force in forces]).double()
+
+
+def refit_with_forces(head, data, forces, weight, dos_weight, hold=0.0, progress=True):
+    """Move the last layer from the least-squares solution for LDOS and DOS towards the forces of the DFT code.
+
+    head : LDOSHead after refit_last_layer of ase_mlelec.train.ldos
+    data, dos_weight, hold : as there
+    forces : ForceData
+    weight : of the mean square of the forces ((eV/Å)^2) of a snapshot beside that of its LDOS (in units of the scale)
+
+    Returns (float, float), eV/Å: root mean square errors of the forces along the directions of ``forces``, before and
+    after.
+    """
+    first = torch.cat([head.last.weight, head.last.bias[:, None]], dim=1).detach().double()
+    normal = normal_matrix(head, data, dos_weight, hold) / len(first)
+
+    def value(last, residuals):
+        pull = torch.einsum("sh,hk,sk->", last - first, normal, last - first)
+        return float(pull + weight * sum(part.square().mean() for part in residuals))
+
+    last, residuals = first, _residuals(head, forces, first)
+    errors = [_root_mean_square(residuals)]
+    for _ in tqdm(range(ITERATIONS), disable=None if progress else True, desc="forces", unit=" iterations"):
+        rows = _all_rows(head, forces, last)
+        weights = torch.cat([torch.full_like(part, weight / len(part)) for part in residuals])
+        wanted = torch.cat(residuals) + torch.einsum("msh,sh->m", rows, last - first)
+        step = first + nearest(normal, rows, wanted, weights) - last
+        for fraction in FRACTIONS:
+            trial = last + fraction * step
+            of_trial = _residuals(head, forces, trial)
+            if value(trial, of_trial) < value(last, residuals):
+                last, residuals = trial, of_trial
+                break
+        else:
+            break
+    with torch.no_grad():
+        head.last.weight.copy_(last[:, :-1])
+        head.last.bias.copy_(last[:, -1])
+    return errors[0], _root_mean_square(residuals)
+
+
+def _residuals(head, forces, last):
+    """list of Tensor [M], eV/Å, one for each snapshot: wanted forces less those of the last layer."""
+    found, last = [], last.to(head.last.weight.dtype)
+    for item in (forces[k] for k in range(len(forces))):
+        predicted = projected_forces(head, forces.attributes, item, *hidden_first_order(head, item), last)
+        found.append(item.wanted - predicted)
+    return found
+
+
+def _all_rows(head, forces, last):
+    """Tensor [m, S, H + 1], rows of all snapshots."""
+    items = (forces[k] for k in range(len(forces)))
+    return torch.cat([force_rows(head, forces.attributes, item, *hidden_first_order(head, item), last)
+                      for item in items])
+
+
+def _root_mean_square(parts):
+    return float(torch.cat(parts).square().mean().sqrt())
+
+
+@torch.no_grad()
+def normal_matrix(head, data, dos_weight, hold=0.0):
+    """Tensor [H + 1, H + 1], float64, of the least squares that refit_last_layer of ase_mlelec.train.ldos solves."""
+    size = head.last.in_features + 1
+    normal, pull = torch.zeros(size, size, dtype=torch.float64), 0.0
+    for k in range(len(data)):
+        item = data[k]
+        layers = torch.nn.functional.pad(head.activations(item.features).double(), (0, 1), value=1.0)
+        mean, chosen = layers.mean(dim=0), layers[item.points]
+        normal += chosen.T @ chosen / len(chosen) + dos_weight * torch.outer(mean, mean)
+        pull += hold * float(chosen.square().mean())
+    return normal + torch.eye(len(normal), dtype=torch.float64) * (RIDGE * normal.diagonal().max() + pull)
+
+
+def nearest(normal, rows, wanted, weights):
+    """The X [S, K] that minimises tr X N X^T + sum_m weights_m (rows_m.X - wanted_m)^2, float64.
+
+    normal : Tensor [K, K], positive definite; rows : Tensor [m, S, K]; wanted, weights : Tensor [m]
+
+    From the normal equations of the few rows: X = sum_m c_m rows_m N^-1, (rows_m.(rows_n N^-1) + 1/weights_m on the
+    diagonal) c = wanted.
+    """
+    factor = torch.linalg.cholesky(normal)
+    # R = rows L^-T with N = L L^T
+    reduced = torch.linalg.solve_triangular(factor.T, rows, upper=True, left=False)
+    flat = reduced.flatten(1)
+    coefficients = torch.linalg.solve(flat @ flat.T + torch.diag(1 / weights), wanted)
+    combined = torch.tensordot(coefficients, reduced, 1)
+    return torch.linalg.solve_triangular(factor, combined, upper=False, left=False)

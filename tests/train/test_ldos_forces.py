@@ -1,0 +1,184 @@
+"""The force term of the LDOS: forces and rows against differences, the solution against brute force, what it gains."""
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from small_ldos import ATTRIBUTES, CORE, ENERGIES, make_snapshot, random_ldos_model
+from small_models import seeded
+
+from ase_mlelec import MLDFTCalculator
+from ase_mlelec.io.snapshots import Snapshots, write_snapshots
+from ase_mlelec.train import ldos_forces
+from ase_mlelec.train.ldos import GridData, refit_last_layer
+from ase_mlelec.train.ldos_forces import (ForceData, coarse_shape, force_rows, hidden_first_order, nearest,
+                                          normal_matrix, projected_forces, refit_with_forces)
+
+WITH_CORE = {**ATTRIBUTES, "core_charges": {"Al": CORE}}
+
+
+def calculator(model, shape, attributes):
+    """MLDFTCalculator on a grid of this shape."""
+    model.metadata = {**model.metadata, "core_charges": attributes.get("core_charges", {})}
+    calc = MLDFTCalculator(model, device="cpu")
+    calc.grid = lambda atoms=None: shape
+    return calc
+
+
+def labelled(seed, attributes=ATTRIBUTES, **options):
+    """Snapshot with the forces of the model that made its LDOS, on the grid on which training integrates forces."""
+    truth = random_ldos_model(77, ("Al",))
+    snapshot = make_snapshot(seed, truth=truth, **options)
+    calc = calculator(truth, coarse_shape(snapshot.shape), attributes)
+    return replace(snapshot, forces=calc.get_property("forces", snapshot.atoms))
+
+
+@pytest.fixture
+def files(tmp_path):
+    def write(snapshots, attributes=ATTRIBUTES):
+        write_snapshots(tmp_path / "al.h5", snapshots, ENERGIES, attributes)
+        return Snapshots(tmp_path / "al.h5"), tmp_path / "fingerprints.h5"
+    return write
+
+
+def whole_layer(head):
+    return torch.cat([head.last.weight, head.last.bias[:, None]], dim=1).detach()
+
+
+@pytest.mark.parametrize("attributes", [ATTRIBUTES, WITH_CORE], ids=["valence", "core"])
+def test_forces_are_those_of_the_calculator(files, attributes):
+    """MLDFTCalculator has its derivatives from the descriptor itself."""
+    snapshots, cache = files([labelled(1, attributes)], attributes)
+    model = random_ldos_model(3, ("Al",))
+    item = ForceData(snapshots, model.descriptor, cache, progress=False)[0]
+    item = replace(item, features=item.features.double(), slopes=item.slopes.double())
+    head = model.heads["ldos"]
+    found = projected_forces(head, attributes, item, *hidden_first_order(head, item), whole_layer(head))
+    forces = calculator(model, item.shape, attributes).get_property("forces", item.snapshot.atoms)
+    wanted = np.einsum("mni,ni->m", item.directions, forces)
+    assert abs(wanted).max() > 0.1
+    np.testing.assert_allclose(found.numpy(), wanted, atol=2e-5 * abs(wanted).max())
+
+
+def test_labels_are_those_of_the_directions(files):
+    """Orthonormal directions without translation hold all of the forces but their sum."""
+    snapshots, cache = files([labelled(1)])
+    item = ForceData(snapshots, random_ldos_model(3, ("Al",)).descriptor, cache, progress=False)[0]
+    flat = item.directions.flatten(1)
+    assert flat.shape == (9, 12)
+    torch.testing.assert_close(flat @ flat.T, torch.eye(9, dtype=torch.float64), rtol=0, atol=1e-12)
+    forces = snapshots[0].forces
+    np.testing.assert_allclose(torch.einsum("m,mni->ni", item.wanted, item.directions).numpy(),
+                               forces - forces.mean(axis=0), atol=1e-12)
+
+
+def test_many_atoms_share_few_directions(monkeypatch, files):
+    monkeypatch.setattr(ldos_forces, "DIRECTIONS", 5)
+    snapshots, cache = files([labelled(1)])
+    item = ForceData(snapshots, random_ldos_model(3, ("Al",)).descriptor, cache, progress=False)[0]
+    assert item.slopes.shape[0] == len(item.wanted) == 5
+    flat = item.directions.flatten(1)
+    torch.testing.assert_close(flat @ flat.T, torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(item.directions.sum(dim=1).numpy(), 0, atol=1e-12)
+
+
+def test_rows_against_differences_of_the_calculators_energy(files):
+    """Mixed second differences of A in the positions and in the last layer, by MLDFTCalculator alone."""
+    snapshots, cache = files([labelled(1)])
+    model = random_ldos_model(3, ("Al",))
+    head, item = model.heads["ldos"], ForceData(snapshots, model.descriptor, cache, progress=False)[0]
+    item = replace(item, features=item.features.double(), slopes=item.slopes.double())
+    rows = force_rows(head, ATTRIBUTES, item, *hidden_first_order(head, item), whole_layer(head))
+    with seeded(5):
+        change = torch.randn(rows.shape[1:], dtype=torch.float64)
+    found, start, step = torch.einsum("msh,sh->m", rows, change).numpy(), whole_layer(head), 1e-4
+    forces = []
+    for sign in (1, -1):
+        moved = start + sign * step * change
+        head.last.weight.data, head.last.bias.data = moved[:, :-1].clone(), moved[:, -1].clone()
+        forces.append(calculator(model, item.shape, ATTRIBUTES).get_property("forces", item.snapshot.atoms))
+    wanted = np.einsum("mni,ni->m", item.directions, forces[0] - forces[1]) / (2 * step)
+    assert abs(wanted).max() > 0.05
+    np.testing.assert_allclose(found, wanted, atol=5e-5 * abs(wanted).max())
+
+
+def test_nearest_is_least_squares():
+    """Against one dense least-squares problem for all entries of X."""
+    with seeded(2):
+        root, rows = torch.randn(6, 6, dtype=torch.float64), torch.randn(7, 4, 6, dtype=torch.float64)
+        wanted, weights = torch.randn(7, dtype=torch.float64), torch.rand(7, dtype=torch.float64) + 0.1
+    found = nearest(root @ root.T, rows, wanted, weights)
+    # tr X N X^T = |X root|^2, all energies apart
+    data = torch.kron(torch.eye(4, dtype=torch.float64), root.T.contiguous())
+    system = torch.cat([data, weights.sqrt()[:, None] * rows.flatten(1)])
+    right = torch.cat([torch.zeros(24, dtype=torch.float64), weights.sqrt() * wanted])
+    torch.testing.assert_close(found, torch.linalg.lstsq(system, right).solution.reshape(4, 6), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("hold", [0.0, 0.3])
+def test_normal_matrix_is_that_of_the_refit(files, hold):
+    """The gradient of what the refit minimises is 2 (W - W_0) N, by automatic differentiation."""
+    snapshots, cache = files([labelled(seed, n_points=50) for seed in (1, 2)])
+    model = random_ldos_model(3, ("Al",))
+    head, data = model.heads["ldos"].float(), GridData(snapshots, model.descriptor, cache, progress=False)
+    before = whole_layer(head).double()
+    refit_last_layer(head, data, 30.0, hold)
+    best = whole_layer(head).double()
+    with seeded(4):
+        last = (best + 0.1 * torch.randn_like(best)).requires_grad_(True)
+    total = 0.0
+    for k in range(len(data)):
+        item = data[k]
+        hidden = torch.nn.functional.pad(head.activations(item.features).detach().double(), (0, 1), value=1.0)
+        spectrum = head.scale * hidden @ last.T
+        total = total + (spectrum[item.points] - item.ldos).square().sum() / len(item.points)
+        total = total + 30.0 * (spectrum.mean(dim=0) - item.dos / item.volume).square().sum()
+        total = total + hold * hidden[item.points].square().mean() * (head.scale * (last - before)).square().sum()
+    gradient, = torch.autograd.grad(total / head.scale**2, last)
+    wanted = 2 * (last.detach() - best) @ normal_matrix(head, data, 30.0, hold)
+    torch.testing.assert_close(gradient, wanted, rtol=0, atol=2e-4 * float(wanted.abs().max()))
+
+
+def test_refit_reaches_the_forces(files):
+    """The more they weigh, the closer they come, and the farther is the last layer from that of the LDOS alone."""
+    snapshots, cache = files([labelled(seed, n_points=100) for seed in range(2)])
+    model = random_ldos_model(3, ("Al",))
+    data = GridData(snapshots, model.descriptor, cache, progress=False)
+    forces = ForceData(snapshots, model.descriptor, cache, progress=False)
+    head = model.float().heads["ldos"]
+    refit_last_layer(head, data, 30.0)
+    start, before, after, distances = whole_layer(head), [], [], []
+    for weight in (1e-9, 1e-2, 1.0):
+        head.last.weight.data, head.last.bias.data = start[:, :-1].clone(), start[:, -1].clone()
+        errors = refit_with_forces(head, data, forces, weight, 30.0, progress=False)
+        before.append(errors[0])
+        after.append(errors[1])
+        distances.append(float((whole_layer(head) - start).norm()))
+    assert len(set(before)) == 1
+    assert after[0] == pytest.approx(before[0], rel=1e-3)
+    assert after[2] < after[1] < 0.9 * before[0] and after[2] < before[0] / 2
+    assert distances[0] < 1e-2 * distances[1] < 1e-2 * distances[2]
+    # the errors that are returned are those of the calculator's forces
+    calc, squares = calculator(model, coarse_shape(snapshots[0].shape), ATTRIBUTES), []
+    for k, snapshot in enumerate(snapshots):
+        error = calc.get_property("forces", snapshot.atoms) - snapshot.forces
+        squares.append(np.einsum("mni,ni->m", forces[k].directions, error) ** 2)
+    assert np.mean(squares) ** 0.5 == pytest.approx(after[2], rel=1e-2)
+
+
+def test_fingerprints_are_kept(files):
+    snapshots, cache = files([labelled(1)])
+    descriptor = random_ldos_model(3, ("Al",)).descriptor
+    first = ForceData(snapshots, descriptor, cache, progress=False)[0]
+    with h5py.File(cache, "a") as file:
+        key, = file
+        file[key][0] = 7.0
+    again = ForceData(snapshots, descriptor, cache, progress=False)[0]
+    assert torch.equal(again.slopes, first.slopes) and (again.features == 7).all()
+
+
+def test_snapshots_without_forces(files):
+    snapshots, cache = files([replace(labelled(1), forces=None)])
+    with pytest.raises(ValueError, match="'al-1' has no forces"):
+        ForceData(snapshots, random_ldos_model(3, ("Al",)).descriptor, cache, progress=False)
