@@ -6,14 +6,15 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk, molecule
 
+EMBEDDING = [25, 50, 100]
 WATER = dict(species=["O", "H"], cutoff=6.0, smooth=0.5, sel=[46, 92], mean=0.05, scale=(0.13, 0.08), closest=0.85)
 SILICON = dict(species=["Si"], cutoff=6.0, smooth=1.8, sel=[90], mean=0.06, scale=(0.12, 0.08), closest=1.9)
 MODELS = {
     "water_small": dict(WATER, quantity="ener", n_axis=4, fitting=[60, 60, 60], n_out=1),
     "water_large": dict(WATER, quantity="ener", n_axis=16, fitting=[240, 240, 240], n_out=1),
+    "water_dipole": dict(WATER, quantity="dipole", n_axis=4, fitting=[60, 60, 60], n_out=EMBEDDING[-1]),
     "silicon_dos": dict(SILICON, quantity="dos", n_axis=8, fitting=[120, 120, 120], n_out=250),
 }
-EMBEDDING = [25, 50, 100]
 
 
 def water(n):
@@ -36,7 +37,7 @@ def silicon(*repeat):
 
 
 def write_model(path, spec, seed=0):
-    """Write a DeepPot-SE energy or DOS model with random weights, readable by both programs."""
+    """Write a DeepPot-SE model of energy, DOS or dipole (of oxygen) with random weights, readable by both programs."""
     with h5py.File(path, "w") as file:
         store = _Store(file, np.random.default_rng(seed))
         tree = {"software": "deepmd-kit", "version": "3.2.0", "backend": "none", "model": _model(spec, store),
@@ -86,11 +87,11 @@ class _Store:
 
 
 def _model(spec, store):
-    n_species = len(spec["species"])
+    n_species, width = len(spec["species"]), 3 if spec["quantity"] == "dipole" else spec["n_out"]
     return {"@class": "Model", "@version": 2, "type": "standard", "type_map": spec["species"],
             "atom_exclude_types": [], "pair_exclude_types": [], "rcond": None, "preset_out_bias": None,
-            "@variables": {"out_bias": store.put(np.zeros((1, n_species, spec["n_out"]))),
-                           "out_std": store.put(np.ones((1, n_species, spec["n_out"])))},
+            "@variables": {"out_bias": store.put(np.zeros((1, n_species, width))),
+                           "out_std": store.put(np.ones((1, n_species, width)))},
             "descriptor": _descriptor(spec, store), "fitting": _fitting(spec, store)}
 
 
@@ -125,17 +126,20 @@ def _fitting(spec, store):
              "bias_out": True,
              "layers": [*(store.layer(a, b, True) for a, b in zip(sizes, sizes[1:])),
                         store.layer(sizes[-1], spec["n_out"], False, last=True)]} for _ in range(n_species)]
-    name = {"ener": "energy", "dos": "dos"}[spec["quantity"]]
+    name = {"ener": "energy"}.get(spec["quantity"], spec["quantity"])
+    options = {"dim_out": spec["n_out"], "exclude_types": [], "atom_ener": [] if spec["quantity"] == "ener" else None}
+    if spec["quantity"] == "dipole":
+        options = {"embedding_width": EMBEDDING[-1], "r_differentiable": True, "c_differentiable": True,
+                   "exclude_types": list(range(1, n_species))}
     return {"@class": "Fitting", "@version": 4, "type": spec["quantity"], "var_name": name, "ntypes": n_species,
-            "dim_descrpt": n_features, "dim_out": spec["n_out"], "neuron": spec["fitting"], "resnet_dt": True,
+            "dim_descrpt": n_features, "neuron": spec["fitting"], "resnet_dt": True,
             "numb_fparam": 0, "numb_aparam": 0, "dim_case_embd": 0, "default_fparam": None,
             "activation_function": "tanh", "precision": "float64", "mixed_types": False,
-            "nets": _collection(nets, n_species, "fitting"), "rcond": None, "exclude_types": [],
+            "nets": _collection(nets, n_species, "fitting"), "rcond": None,
             "@variables": {"bias_atom_e": store.put(np.zeros((n_species, spec["n_out"]))), "case_embd": None,
                            "fparam_avg": None, "fparam_inv_std": None, "aparam_avg": None, "aparam_inv_std": None},
             "type_map": spec["species"], "tot_ener_zero": False, "trainable": [True] * (len(sizes)),
-            "layer_name": None, "use_aparam_as_mask": False, "spin": None,
-            "atom_ener": [] if spec["quantity"] == "ener" else None}
+            "layer_name": None, "use_aparam_as_mask": False, "spin": None, **options}
 
 
 def _collection(nets, n_species, kind):
@@ -148,4 +152,6 @@ def _script(spec):
                "activation_function": "tanh", "seed": 1}
     if spec["quantity"] == "dos":
         fitting["numb_dos"] = spec["n_out"]
+    if spec["quantity"] == "dipole":
+        fitting["sel_type"] = [0]
     return {"type_map": spec["species"], "descriptor": {**_descriptor_options(spec), "seed": 1}, "fitting_net": fitting}

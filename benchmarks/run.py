@@ -26,19 +26,22 @@ SILICON = {"216": lambda: models.silicon(3, 3, 3), "1440": lambda: models.silico
            "5184": lambda: models.silicon(9, 9, 8)}
 CASES = {"water_small": ("energy", WATER, "water, energy + forces + stress, axis 4, fitting 60x60x60"),
          "water_large": ("energy", WATER, "water, energy + forces + stress, axis 16, fitting 240x240x240"),
-         "silicon_dos": ("dos", SILICON, "silicon, ADOS on 250 energies, axis 8, fitting 120x120x120")}
-PROGRAMS = {"ours": ("ours", ".dp"), "compressed": ("peer", ".compressed.pb"), "plain": ("peer", ".pb")}
+         "silicon_dos": ("dos", SILICON, "silicon, ADOS on 250 energies, axis 8, fitting 120x120x120"),
+         "water_dipole": ("dipole", WATER, "water, vectors of the oxygens, axis 4, fitting 60x60x60")}
+PROGRAMS = {"ours": ("ours", ".dp"), "compressed": ("peer", ".compressed.pb"), "plain": ("peer", ".pb"),
+            "pytorch": ("torch", ".pth")}
 REPEATS = {"192": 20, "216": 20, "1440": 8, "1536": 8, "5184": 4}
-DIFFERENCES = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3", "ados": "states/eV"}
+DIFFERENCES = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3", "ados": "states/eV", "vectors": "Å"}
 
 COLUMNS = ("µs/atom: of ase-mlelec. Ratio: the faster of deepmd-kit's two models over ase-mlelec. Last columns: "
            "largest difference from deepmd-kit's plain (compressed) model. The ADOS of its TensorFlow backend "
            "differs by as much from that of its own NumPy backend, with which ase-mlelec agrees to 1e-14.")
 
 
-def prepare(folder, replaced, peer_python):
-    """Write all models into ``folder``, those of the peer in its own formats too."""
-    for name, spec in models.MODELS.items():
+def prepare(folder, names, replaced, peer_python):
+    """Write models into ``folder``, those of the peer in its own formats too."""
+    for name in names:
+        spec = models.MODELS[name]
         path = folder / f"{name}.dp"
         if name in replaced:
             shutil.copyfile(replaced[name], path)
@@ -58,8 +61,8 @@ def _run(command, **options):
 def measure(folder, name, size, program, arguments):
     """dict of arrays that one process of workload.py leaves behind."""
     who, suffix = PROGRAMS[program]
-    output = folder / "output.npz"
-    _run([sys.executable if who == "ours" else arguments.peer_python, HERE / "workload.py", who, CASES[name][0],
+    python, output = sys.executable if who == "ours" else getattr(arguments, f"{who}_python"), folder / "output.npz"
+    _run([python, HERE / "workload.py", "ours" if who == "ours" else "peer", CASES[name][0],
           folder / f"{name}{suffix}", folder / f"{name}_{size}.npz", output, "--repeats", str(REPEATS[size]),
           "--cores", *map(str, arguments.cores)], cwd=folder)
     with np.load(output) as stored:
@@ -117,7 +120,8 @@ def report(rows, where, replaced):
 
 
 def _table(rows):
-    titles = {"ours": "ase-mlelec", "compressed": "deepmd-kit compressed", "plain": "deepmd-kit"}
+    titles = {"ours": "ase-mlelec", "compressed": "deepmd-kit compressed", "plain": "deepmd-kit",
+              "pytorch": "deepmd-kit, PyTorch"}
     programs = [program for program in titles if all(program in row["seconds"] for row in rows)]
     peers = programs[1:]
     keys = [key for key in DIFFERENCES if rows and peers and key in rows[0]["difference"]["ours"]]
@@ -147,12 +151,13 @@ def main():
     if arguments.peer_python and not shutil.which(arguments.peer_python):
         parser.error(f"no program {arguments.peer_python}; give the Python of the environment with deepmd-kit")
     replaced = dict(item.split("=", 1) for item in arguments.model)
-    programs = list(PROGRAMS) if arguments.peer_python else ["ours"]
+    programs = ["ours", "compressed", "plain"] if arguments.peer_python else ["ours"]
     where = machine(arguments)
-    pairs = [(name, size) for name, (_, sizes, _) in CASES.items() for size in sizes if size in arguments.sizes]
+    names = [name for name in CASES if name != "water_dipole"]      # that one is dipole_speed.py's
+    pairs = [(name, size) for name in names for size in CASES[name][1] if size in arguments.sizes]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        prepare(folder, replaced, arguments.peer_python)
+        prepare(folder, names, replaced, arguments.peer_python)
         with tqdm(total=len(pairs) * len(programs) * arguments.rounds, unit="process") as bar:
             rows = [compare(folder, name, size, programs, arguments, bar) for name, size in pairs]
     (arguments.output / "results.json").write_text(json.dumps({"machine": where, "rows": rows}, indent=1) + "\n")

@@ -4,6 +4,7 @@ Every evaluation sees new positions (each atom moved by about 0.01 Å, as in a s
 nothing can be remembered but what either program keeps between steps, such as a neighbour list.
 """
 import argparse
+import importlib
 import json
 import os
 import time
@@ -20,27 +21,42 @@ def ours(model, quantity):
     versions = {"ase-mlelec": ase_mlelec.__version__, "torch": torch.__version__}
     if quantity == "energy":
         return _ase_results(ase_mlelec.DeepPotCalculator(model, device="cpu")), versions
+    if quantity == "dipole":
+        return _vectors(ase_mlelec.load_model(model)), versions
     calc = ase_mlelec.DeepDOSCalculator(model, device="cpu")
     return lambda atoms: {"ados": calc.get_ados(atoms)}, versions
 
 
+def _vectors(model):
+    """The vectors as deepmd-kit has them, by a calculator: the displacements of its centroids from their atoms."""
+    import ase_mlelec
+    model.metadata.update(valence_charges={"O": 6, "H": 1}, electrons_per_centre={"O": 8})
+    calc = ase_mlelec.DeepWannierCalculator(model, device="cpu")
+    return lambda atoms: {"vectors": calc.get_centroids(atoms) - atoms.positions[atoms.numbers == 8]}
+
+
 def peer(model, quantity):
-    """The same of deepmd-kit; it has no ASE calculator for the DOS."""
+    """The same of deepmd-kit; it has no ASE calculator for the DOS and for dipoles."""
     import deepmd
-    import tensorflow
-    versions = {"deepmd-kit": deepmd.__version__, "tensorflow": tensorflow.__version__}
+    import numpy as np
+    backend = importlib.import_module("torch" if model.endswith(".pth") else "tensorflow")
+    versions = {"deepmd-kit": deepmd.__version__, backend.__name__: backend.__version__}
     if quantity == "energy":
         from deepmd.calculator import DP
         return _ase_results(DP(model=model)), versions
+    from deepmd.infer.deep_dipole import DeepDipole
     from deepmd.infer.deep_dos import DeepDOS
-    net = DeepDOS(model)
+    net = {"dos": DeepDOS, "dipole": DeepDipole}[quantity](model)
     order = {symbol: k for k, symbol in enumerate(net.get_type_map())}
 
-    def ados(atoms):
-        types = [order[symbol] for symbol in atoms.symbols]
-        _, atomic = net.eval(atoms.positions.reshape(1, -1), atoms.cell.array.reshape(1, 9), types, atomic=True)
-        return {"ados": atomic[0]}
-    return ados, versions
+    def evaluate(atoms):
+        types = np.array([order[symbol] for symbol in atoms.symbols])
+        geometry = atoms.positions.reshape(1, -1), atoms.cell.array.reshape(1, 9), types
+        if quantity == "dos":
+            return {"ados": net.eval(*geometry, atomic=True)[1][0]}
+        values = np.reshape(net.eval(*geometry, atomic=True), (-1, 3))      # of the oxygens, or of all atoms
+        return {"vectors": values if len(values) < len(types) else values[types == 0]}
+    return evaluate, versions
 
 
 def _ase_results(calc):
@@ -53,7 +69,7 @@ def _ase_results(calc):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("program", choices=["ours", "peer"])
-    parser.add_argument("quantity", choices=["energy", "dos"])
+    parser.add_argument("quantity", choices=["energy", "dos", "dipole"])
     for name in ("model", "structure", "output"):
         parser.add_argument(name)
     parser.add_argument("--repeats", type=int, default=5)

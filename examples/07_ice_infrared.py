@@ -1,14 +1,13 @@
-"""Where do the protons of ice go under pressure, and what does its infrared spectrum say; and that of heavy ice?
+"""What does the infrared spectrum of ice say about its protons under pressure; and that of heavy ice?
 
     python 07_ice_infrared.py                           # 16 molecules, 5 ps at each pressure, about 15 minutes
     python 07_ice_infrared.py --repeat 4 --time 500     # 128 molecules and 0.5 ns, as in the paper
 
-Molecular dynamics at 300 K with classical nuclei.  The two peaks of g_OH(r) become one where the protons are in the
-middle of the bonds (ice X).  In the paper the stretching band at about 3000 cm^-1 softens with pressure, the spectrum
-changes suddenly near 70 GPa, and two strong bands follow.  Writes to output/: 07_ice_infrared.png and the recorded
-dipoles, from which `mlelec ir` draws spectra as well.
+Molecular dynamics at 300 K with classical nuclei.  In the paper the stretching band at about 3000 cm^-1 softens with
+pressure, the spectrum changes suddenly near 70 GPa, and two strong bands follow, which harden.  Writes to output/:
+07_ice_infrared.png and the recorded dipoles, from which `mlelec ir` draws spectra as well.
 
-Source: after Zhang et al. 2020, Figs. 1-3.
+Source: after Zhang et al. 2020, Figs. 2 and 3.
 """
 import argparse
 import sys
@@ -16,10 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import units
-from ase.geometry.rdf import get_rdf
 from ase.md.bussi import Bussi
-from ase.md.nptberendsen import NPTBerendsen
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from matplotlib.figure import Figure
 
 from ase_mlelec import DeepWannierCalculator, ElectronicRecorder
@@ -29,40 +25,57 @@ from ase_mlelec.physics import spectra
 sys.path.insert(0, str(Path(__file__).parent / "dft"))
 import ice  # noqa: E402
 
-STEP, RESOLUTION = 0.5, 40.0        # fs, cm^-1
+RESOLUTION = 40.0                   # cm^-1
+DEUTERIUM = 2.014                   # amu
+PAPER = 3000, 70                    # cm^-1, stretching band at the lowest pressures; GPa, where the spectrum changes
 
 
-def run(calc, pressure, path, arguments, heavy=False):
-    """Molecular dynamics at ``pressure``, GPa: r Å, g_OH, wavenumbers cm^-1, alpha n cm^-1 and its standard error."""
-    rng, n_steps = np.random.default_rng(pressure), int(1000 * arguments.time / STEP)
-    atoms = ice.ice_atoms(np.interp(pressure, ice.PRESSURES, ice.LATTICE_CONSTANTS), rng, arguments.repeat)
-    atoms.set_masses([2.014 if heavy and atom.symbol == "H" else atom.mass for atom in atoms])
-    atoms.calc = calc
-    MaxwellBoltzmannDistribution(atoms, temperature_K=450, rng=rng)     # part of it goes into the potential
-    NPTBerendsen(atoms, STEP * units.fs, temperature_K=300, pressure_au=pressure * units.GPa, taut=50 * units.fs,
-                 taup=200 * units.fs, compressibility_au=0.005 / units.GPa).run(min(n_steps // 2, 4000))
-    dyn, pairs = Bussi(atoms, STEP * units.fs, 300, taut=2000 * units.fs, rng=rng), []
+def run(calc, pressure, path, arguments, hydrogen_mass=1.008):
+    """Molecular dynamics at ``pressure``, GPa: wavenumbers cm^-1, alpha n cm^-1 and its standard error."""
+    rng, n_steps = np.random.default_rng(pressure), int(1000 * arguments.time / ice.STEP)
+    atoms = ice.compressed(calc, pressure, rng, arguments.repeat, 300, min(n_steps // 2, 4000), hydrogen_mass)
+    dyn = Bussi(atoms, ice.STEP * units.fs, 300, taut=2000 * units.fs, rng=rng)
     recorder = ElectronicRecorder(atoms, path, ("dipole", "cell", "temperature"), dyn=dyn, resume=False)
     dyn.attach(recorder, interval=2)
-    dyn.attach(lambda: pairs.append(get_rdf(atoms, 2.2, 110, elements=(8, 1))), interval=20)
     dyn.run(n_steps)
-    radii, dipoles = pairs[0][1], recorder.results["dipole"]
+    dipoles = recorder.results["dipole"]
 
     def absorption(part):
-        return spectra.infrared(part, 2 * STEP, 300, atoms.get_volume(), resolution=RESOLUTION)
+        return spectra.infrared(part, 2 * ice.STEP, 300, atoms.get_volume(), resolution=RESOLUTION)
 
     alpha_n, error = spectra.block_error(lambda part: absorption(part)[1], dipoles)
-    return radii, np.mean([g for g, _ in pairs], axis=0), absorption(dipoles)[0], alpha_n, error
+    return absorption(dipoles)[0], alpha_n, error
 
 
-def stretch(wavenumbers, alpha_n, above):
-    return wavenumbers[np.argmax(np.where(wavenumbers > above, alpha_n, 0))]
+def strongest(wavenumbers, alpha_n, low, high=np.inf):
+    """Wavenumber of the largest absorption between two wavenumbers."""
+    return wavenumbers[np.argmax(np.where((wavenumbers > low) & (wavenumbers < high), alpha_n, 0))]
+
+
+def picture(pressures, runs, heavy):
+    figure = Figure(figsize=(10.5, 5.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    wavenumbers, labels = runs[0][0], [f"{pressure} GPa" for pressure in pressures]
+    plot_stack(left, wavenumbers, [alpha_n for _, alpha_n, _ in runs], labels)
+    left.set(xlabel="wavenumber (cm$^{-1}$)", ylabel=r"$\alpha n$", title="H$_2$O, 300 K")
+    # what the paper says in words: where the stretching band starts from, and between which curves the change is
+    left.axvline(PAPER[0], color="0.4", lw=1, ls=(0, (4, 3)), label=f"paper: stretching band, {PAPER[0]} cm$^{{-1}}$")
+    between = np.searchsorted(pressures, PAPER[1])
+    if 0 < between < len(runs):
+        level = (between - 0.06) * np.mean([alpha_n.max() for _, alpha_n, _ in runs])
+        left.axhline(level, color=COLOURS[2], lw=1, ls=(0, (1, 2)), label=f"paper: abrupt change, {PAPER[1]} GPa")
+    left.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    for name, (_, alpha_n, error), colour in ("H$_2$O", runs[0], COLOURS[0]), ("D$_2$O", heavy, COLOURS[2]):
+        plot_spectrum(right, wavenumbers, alpha_n / 1000, error / 1000, label=name, color=colour)
+    right.set_title(f"{labels[0]}, 300 K")
+    right.legend(frameon=False)
+    return figure
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="ice")
-    parser.add_argument("--pressures", type=int, nargs="+", default=[20, 40, 60, 80, 110], help="GPa")
+    parser.add_argument("--pressures", type=int, nargs="+", default=[20, 40, 60, 80, 110], help="GPa, increasing")
     parser.add_argument("--repeat", type=int, default=2, help="2: 16 molecules (default), 4: 128 molecules")
     parser.add_argument("--time", type=float, default=5.0, help="of each run, ps (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "output")
@@ -71,22 +84,11 @@ def main():
     calc, runs = DeepWannierCalculator(arguments.model), []
     for pressure in arguments.pressures:
         runs.append(run(calc, pressure, arguments.output / f"07_ice_{pressure}GPa.h5", arguments))
-        radii, g, wavenumbers, alpha_n, _ = runs[-1]
-        print(f"{pressure} GPa: O-H {radii[g.argmax()]:.2f} Å, strongest absorption above 1900 cm^-1 at "
-              f"{stretch(wavenumbers, alpha_n, 1900):.0f} cm^-1", flush=True)
-    heavy = run(calc, arguments.pressures[0], arguments.output / "07_heavy_ice.h5", arguments, heavy=True)
-    print(f"H2O to D2O: {stretch(*runs[0][2:4], 1900) / stretch(*heavy[2:4], 1400):.3f} in wavenumber")
-
-    figure = Figure(figsize=(13, 4.5), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    labels = [f"{pressure} GPa" for pressure in arguments.pressures]
-    plot_stack(left, radii, [g for _, g, *_ in runs], labels).set(xlabel="r (Å)", ylabel="$g_{OH}(r)$", xlim=(0.7, 2.2))
-    plot_stack(middle, wavenumbers, [alpha_n for *_, alpha_n, _ in runs], labels)
-    middle.set(xlabel="wavenumber (cm$^{-1}$)", ylabel=r"$\alpha n$")
-    for name, (*_, alpha_n, error), colour in ("H$_2$O", runs[0], COLOURS[0]), ("D$_2$O", heavy, COLOURS[2]):
-        plot_spectrum(right, wavenumbers, alpha_n / 1000, error / 1000, label=f"{name}, {labels[0]}", color=colour)
-    right.legend(frameon=False)
-    figure.savefig(arguments.output / "07_ice_infrared.png", dpi=120)
+        high, low = (strongest(*runs[-1][:2], *part) for part in ((1900,), (100, 1900)))
+        print(f"{pressure} GPa: strongest absorption at {high:.0f} cm^-1, below 1900 at {low:.0f} cm^-1", flush=True)
+    heavy = run(calc, arguments.pressures[0], arguments.output / "07_heavy_ice.h5", arguments, DEUTERIUM)
+    print(f"H2O to D2O: {strongest(*runs[0][:2], 1900) / strongest(*heavy[:2], 1400):.3f} in wavenumber")
+    picture(arguments.pressures, runs, heavy).savefig(arguments.output / "07_ice_infrared.png", dpi=120)
 
 
 if __name__ == "__main__":

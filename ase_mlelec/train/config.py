@@ -13,7 +13,7 @@
 """
 import difflib
 import tomllib
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import ClassVar, get_args, get_origin, get_type_hints
@@ -170,6 +170,36 @@ class LDOSConfig:
 
 
 @dataclass(frozen=True)
+class HamiltonianConfig:
+    """cutoff : Å, of hopping; environment, n_radial : cutoff (Å) and radial functions of LocalFrame
+    widths : of the nets of pairs
+    onsite, intra_near, intra_long, inter_near, inter_long : weights of the loss; near is below 6 Å
+    learning_rate : at the first and the last step
+    """
+    cutoff: float = 12.0
+    environment: float = 6.0
+    n_radial: int = 6
+    widths: tuple[int, ...] = (48, 32)
+    onsite: float = 1.0
+    intra_near: float = 1.0
+    intra_long: float = 1.0
+    inter_near: float = 1.0
+    inter_long: float = 1.0
+    steps: int = 2000
+    learning_rate: Pair = (3e-3, 3e-6)
+    batch_size: int = 4
+
+    def __post_init__(self):
+        _check_training("hamiltonian", self, tuple(self.weights.values()))
+
+    @property
+    def weights(self):
+        """dict of float by category."""
+        names = ("onsite", "intra_near", "intra_long", "inter_near", "inter_long")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
 class OutputConfig:
     """model : the model file, relative to the configuration file; checkpoints and learning curves go next to it"""
     model: str
@@ -184,7 +214,8 @@ class Config:
     """A training: data, descriptor, heads that are wanted (at least one), output, and the seed of everything random.
 
     The first head of energy, dos, dipole and polarizability is trained together with the descriptor, the others then on
-    the descriptor as it is.  The LDOS head has data and a descriptor (bispectrum) of its own.
+    the descriptor as it is.  The LDOS head has data and a descriptor (bispectrum) of its own, the Hamiltonian data of
+    its own, on which the energy may be trained as well.
 
     committee : number of models, alike but for the seed, which is ``seed`` of the first; those of several have -0, -1
         ... at the end of their names
@@ -198,6 +229,7 @@ class Config:
     polarizability: PolarizabilityConfig | None = None
     bispectrum: BispectrumConfig = field(default_factory=BispectrumConfig)
     ldos: LDOSConfig | None = None
+    hamiltonian: HamiltonianConfig | None = None
     seed: int = 0
     committee: int = 1
     folder: Path = field(default=Path("."), metadata={"key": False})    # what relative paths start from
@@ -206,9 +238,12 @@ class Config:
         if self.committee < 1:
             raise ValueError(f"committee: got {self.committee}, need at least 1")
         others = [name for name in ("energy", "dos", "dipole", "polarizability") if getattr(self, name) is not None]
-        if not others and self.ldos is None:
-            raise ValueError("got none of the sections [energy], [dos], [dipole], [polarizability] and [ldos]; add at "
-                             "least one")
+        if not others and self.ldos is None and self.hamiltonian is None:
+            raise ValueError("got none of the sections [energy], [dos], [dipole], [polarizability], [ldos] and "
+                             "[hamiltonian]; add at least one")
+        beside = [name for name in (*others, "ldos") if name != "energy" and getattr(self, name) is not None]
+        if self.hamiltonian is not None and beside:
+            raise ValueError(f"got [hamiltonian] beside [{beside[0]}]; train them apart, their data differ")
         if self.ldos is not None and others:
             raise ValueError(f"got [ldos] beside [{others[0]}]; train them apart, their data differ")
 
@@ -248,6 +283,12 @@ def parse_config(table, folder="."):
     Raises ValueError for an unknown or missing key, or a wrong type.
     """
     return _build(Config, table, "", folder=Path(folder))
+
+
+def with_seed(config, seed):
+    """Config of the same training with other random numbers, whose model is MODEL-SEED.safetensors."""
+    name = f"{config.output.model.removesuffix('.safetensors')}-{seed}.safetensors"
+    return replace(config, seed=seed, output=replace(config.output, model=name))
 
 
 def _build(cls, table, where, **given):

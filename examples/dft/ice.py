@@ -22,7 +22,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import InputError
 from ase.io import read, write
 from ase.md.nptberendsen import NPTBerendsen
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from vesin import NeighborList
 
 from ase_mlelec import DeepPotCalculator
@@ -42,6 +42,7 @@ LATTICE_CONSTANTS = (3.03, 2.87, 2.77, 2.70, 2.65, 2.60)    # Å
 OH_LENGTH = 0.98                            # Å
 DISAGREEMENT = (0.10, 0.60)                 # eV/Å, deviation of a force: less is known, with more MD goes astray
 FRAMES_PER_RUN = 3
+STEP = 0.5                                  # fs, of all molecular dynamics
 
 # (phase, lattice constant from, to Å, structures, first seed)
 PLAN = [("molecular", 2.72, 3.10, 48, 0), ("hopping", 2.60, 2.85, 36, 100), ("symmetric", 2.56, 2.72, 24, 200),
@@ -156,34 +157,33 @@ def sample(path):
 
 
 def sample_by_committee(path, models, first_seed):
-    """Constant-pressure MD of the mean of several models, and from each run a few frames on which they disagree."""
-    calc, done = DeepPotCalculator(models), names(path)
+    """Constant-pressure MD of several models in turn, and from each run a few frames on which they disagree."""
+    committee, done = DeepPotCalculator(models), names(path)
+    drivers = [DeepPotCalculator(model) for model in committee.models]
     runs = [(pressure, TEMPERATURES[k % len(TEMPERATURES)]) for pressure in PRESSURES for k in range(RUNS_PER_PRESSURE)]
     for seed, (pressure, temperature) in enumerate(runs, first_seed):
         head = f"md-{pressure}GPa{temperature}K-{seed:03d}"
         if any(name.startswith(head) for name in done):
             continue
-        frames, worst = explore(calc, pressure, temperature, seed)
+        frames, worst = explore(drivers[seed % len(drivers)], committee, pressure, temperature, seed)
         for step, atoms in frames:
             add(path, atoms, f"{head}-{step:05d}")
         print(f"{head}: {len(frames)} frames, largest deviation of a force {worst:.2f} eV/Å", flush=True)
 
 
-def explore(calc, pressure, temperature, seed, steps=4000, interval=20):
+def explore(calc, committee, pressure, temperature, seed, steps=4000, interval=20):
     """Frames [(step, Atoms)] of an MD run with disagreement between the bounds, and the largest one met."""
     rng = np.random.default_rng(seed)
     atoms = ice_atoms(np.interp(pressure, PRESSURES, LATTICE_CONSTANTS), rng, 2, None, 0.03, 0.05)
     atoms.calc = calc
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
-    run = NPTBerendsen(atoms, 0.5 * units.fs, temperature_K=temperature, pressure_au=pressure * units.GPa,
-                       taut=50 * units.fs, taup=200 * units.fs, compressibility_au=0.005 / units.GPa)
+    thermalize_momenta(atoms, temperature_K=temperature, rng=rng)
     found, worst = [], 0.0
     try:
-        for step, _ in enumerate(run.irun(steps)):
+        for step, _ in enumerate(barostat(atoms, pressure, temperature).irun(steps)):
             if step % interval:
                 continue
-            atoms.get_forces()
-            deviation = np.linalg.norm(calc.uncertainty["forces"], axis=1).max()
+            committee.get_property("forces", atoms)
+            deviation = np.linalg.norm(committee.uncertainty["forces"], axis=1).max()
             worst = max(worst, deviation)
             if deviation > DISAGREEMENT[1] or not is_sound(atoms):
                 break
@@ -193,6 +193,22 @@ def explore(calc, pressure, temperature, seed, steps=4000, interval=20):
         pass
     chosen = rng.permutation(len(found))[:FRAMES_PER_RUN]
     return [found[k] for k in sorted(chosen)], worst
+
+
+def compressed(calc, pressure, rng, repeat=2, temperature=300, steps=4000, hydrogen_mass=1.008):
+    """Atoms of ice at a pressure in GPa and a temperature in K, after that many steps at constant pressure."""
+    atoms = ice_atoms(np.interp(pressure, PRESSURES, LATTICE_CONSTANTS), rng, repeat)
+    atoms.set_masses(np.where(atoms.symbols == "H", hydrogen_mass, atoms.get_masses()))
+    atoms.calc = calc
+    thermalize_momenta(atoms, temperature_K=1.5 * temperature, rng=rng)     # part of it goes into the potential
+    barostat(atoms, pressure, temperature).run(steps)
+    return atoms
+
+
+def barostat(atoms, pressure, temperature):
+    """Dynamics of 0.5 fs per step at constant pressure in GPa and temperature in K; the cell keeps its shape."""
+    return NPTBerendsen(atoms, STEP * units.fs, temperature_K=temperature, pressure_au=pressure * units.GPa,
+                        taut=50 * units.fs, taup=200 * units.fs, compressibility_au=0.005 / units.GPa)
 
 
 def names(path):
