@@ -19,6 +19,7 @@ from ase_mlelec.io.atomic import replacing
 
 LENGTHS = {"ang": 1.0, "bohr": units.BOHR}      # unit in the files -> Å
 AMBIGUOUS = 0.05        # Å; a centre whose two nearest atoms are as close as this belongs to neither
+SAME_PLACE = 0.01       # Å; ``.wout`` has five digits of the fractional coordinates
 
 
 class Wannier90Error(ValueError):
@@ -32,11 +33,13 @@ class Centres(NamedTuple):
     spreads : array [W], Å^2, or None where the file has none (``_centres.xyz``)
     symbols : list of str, length N
     atoms : ase.Atoms of the run, with cell and pbc from ``.wout``, without them from ``_centres.xyz``
+    n_bands : int, bands that the functions were made from, or None where the file does not tell
     """
     positions: np.ndarray
     spreads: np.ndarray | None
     symbols: list
     atoms: Atoms
+    n_bands: int | None = None
 
 
 def read_text(path):
@@ -106,7 +109,8 @@ def _centres_of_wout(path, text):
     symbols = [site[0] for site in sites]
     fractions = np.array([site[1:] for site in sites], dtype=float).reshape(-1, 3)
     atoms = Atoms(symbols, scaled_positions=fractions, cell=cell, pbc=True)
-    return Centres(table[:, :3] * scale, table[:, 3] * scale**2, symbols, atoms)
+    bands = re.search(r"Number of input Bloch states\s*:\s*(\d+)", head)
+    return Centres(table[:, :3] * scale, table[:, 3] * scale**2, symbols, atoms, int(bands[1]) if bands else None)
 
 
 def _symbol(label):
@@ -150,11 +154,16 @@ def assign_centres(atoms, centres, per_species, max_spread=None):
     outside of the cell; indices [n] of those atoms, increasing).
 
     Raises Wannier90Error when an atom gets another number of centres, for a centre that is as near to one atom as to
-    another, for spreads above max_spread, and for max_spread without spreads.
+    another, for Centres of another structure, for functions of more bands than there are functions (a metal, or empty
+    bands: the charges of such functions have no dipole), for spreads above max_spread, and for max_spread without
+    spreads.
 
     Source: Zhang et al. 2020, Phys. Rev. B 102, 041121(R): centroids of the four centres around each oxygen.
     """
-    positions, spreads = (centres.positions, centres.spreads) if isinstance(centres, Centres) else (centres, None)
+    positions, spreads = centres, None
+    if isinstance(centres, Centres):
+        positions, spreads = centres.positions, centres.spreads
+        _check_run(atoms, centres)
     if max_spread is not None:
         _check_spreads(spreads, max_spread)
     wanted = np.array([per_species.get(symbol, 0) for symbol in atoms.symbols])
@@ -172,6 +181,23 @@ def assign_centres(atoms, centres, per_species, max_spread=None):
     total = np.zeros((len(indices), 3))
     np.add.at(total, owner, offset)
     return atoms.positions[indices] + total / counts[:, None], indices
+
+
+def _check_run(atoms, centres):
+    """Whether a run was of these atoms, in any order (Wannier90 sorts them by species), and of occupied bands alone."""
+    ours, theirs = sorted(atoms.symbols), sorted(centres.symbols)
+    if ours != theirs:
+        raise Wannier90Error(f"got centres of {Atoms(theirs).symbols}, need those of {Atoms(ours).symbols}; these are "
+                             "of another structure, give the files of this one")
+    away = centres.atoms.positions[:, None] - atoms.positions
+    distances = find_mic(away.reshape(-1, 3), atoms.cell, atoms.pbc)[1].reshape(away.shape[:2])
+    distances[np.not_equal.outer(centres.atoms.numbers, atoms.numbers)] = np.inf
+    if (farthest := distances.min(axis=0).max()) > SAME_PLACE:
+        raise Wannier90Error(f"got centres of a structure whose atoms are up to {farthest:.2f} Å away from these, need "
+                             f"less than {SAME_PLACE}; give the files of this structure")
+    if centres.n_bands is not None and centres.n_bands > len(centres.positions):
+        raise Wannier90Error(f"got {len(centres.positions)} functions of {centres.n_bands} bands, need as many as "
+                             "functions; a metal has no such dipole, for an insulator leave the empty bands out")
 
 
 def _check_spreads(spreads, max_spread):

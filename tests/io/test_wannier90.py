@@ -53,6 +53,9 @@ def test_wout(tmp_path):
     assert found.symbols == ["O", "H"] and found.atoms.pbc.all()
     np.testing.assert_allclose(found.atoms.cell.lengths(), [6, 7, 8], atol=1e-6)
     np.testing.assert_allclose(found.atoms.positions[1], [0.9, 0.4, 0.1], atol=1e-4)
+    assert found.n_bands is None
+    path.write_text(wout().replace(" Initial State", " |  Number of input Bloch states     :     5     |\n Initial State"))
+    assert read_centres(path).n_bands == 5
     path.write_text(wout("Ang"))
     assert read_centres(path).positions[0, 0] == 0.566918 and read_centres(path).spreads[0] == 2.84264245
 
@@ -122,6 +125,38 @@ def test_centres_that_do_not_split():
     pair = Atoms("O2", [[0, 0, 0], [2.0, 0, 0]])
     with pytest.raises(ValueError, match="centre 0: got atoms 0 and 1 both at 1.00 Å, need one nearest"):
         assign_centres(pair, [[1.0, 0, 0], [2.0, 0, 0]], {"O": 1})
+
+
+def bands_of(atoms, positions, n_bands=None):
+    """Centres of a run as Wannier90 has them: its atoms sorted by species and in any cell."""
+    sorted_atoms = atoms[np.argsort(atoms.numbers, kind="stable")]
+    sorted_atoms.positions += [1, -1, 2] @ atoms.cell.array
+    return Centres(positions, None, list(sorted_atoms.symbols), sorted_atoms, n_bands)
+
+
+def test_centres_of_another_structure():
+    atoms, positions, *_ = water(np.random.default_rng(5))
+    wanted, _ = assign_centres(atoms, positions, {"O": 4})
+    np.testing.assert_array_equal(assign_centres(atoms, bands_of(atoms, positions), {"O": 4})[0], wanted)
+    moved = atoms.copy()
+    moved.positions[3] += [0.0, 0.2, 0.0]
+    with pytest.raises(ValueError, match="structure whose atoms are up to 0.20 Å away from these, need less than 0.01; "):
+        assign_centres(moved, bands_of(atoms, positions), {"O": 4})
+    moved.symbols[3] = "S"
+    with pytest.raises(ValueError, match="got centres of HO5, need those of HO4S; these are of another structure, give"):
+        assign_centres(moved, bands_of(atoms, positions), {"O": 4})
+    exchanged = atoms.copy()
+    exchanged.symbols[[0, 5]] = ["H", "O"]      # the same places and the same formula
+    with pytest.raises(ValueError, match="structure whose atoms are up to"):
+        assign_centres(exchanged, bands_of(atoms, positions), {"O": 4})
+
+
+def test_functions_of_a_metal():
+    """Disentangled functions are made from more bands than there are functions; some of them are not occupied."""
+    atoms, positions, *_ = water(np.random.default_rng(6))
+    assign_centres(atoms, bands_of(atoms, positions, 20), {"O": 4})
+    with pytest.raises(ValueError, match="got 20 functions of 24 bands, need as many as functions; a metal has no such"):
+        assign_centres(atoms, bands_of(atoms, positions, 24), {"O": 4})
 
 
 def test_spreads():
