@@ -9,6 +9,7 @@ Errors are those of the integrals of the predicted LDOS against the same integra
 Source: after Ellis et al. 2021, Tables II and IV, Figs. 5, 6 and 8.
 """
 import argparse
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from ase_mlelec.heads import LDOSHead
 from ase_mlelec.io.snapshots import Snapshots
 from ase_mlelec.model import Model
 from ase_mlelec.train.config import read_config
-from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, free_energy, ldos_errors, standardise_ldos
+from ase_mlelec.train.ldos import (GridData, LDOSLoss, fit_ldos, free_energy, ldos_errors, refit_last_layer,
+                                   standardise_ldos)
+from ase_mlelec.train.ldos_forces import ForceData, refit_with_forces
 from ase_mlelec.train.recipe import describe_ldos
 
 HERE = Path(__file__).parent
@@ -38,6 +41,7 @@ TRAININGS = {
 }
 ALL = ["solid 298 K", "solid 933 K", "liquid 933 K", "strained"]
 FORCES_OF = 3       # unseen snapshots of each phase
+FORCE_WEIGHTS = (0.0, 1e-3)
 
 
 def by_phase(path):
@@ -54,7 +58,8 @@ def phase_of(snapshot):
 
 def train(name, phases, snapshots, config, cache):
     """(model, number of snapshots for training, of them for validation)"""
-    path = cache / f"{name.replace(' + ', ' ').replace(' ', '_')}.safetensors"
+    stem, weight = name.replace(" + ", " ").replace(" ", "_"), config.ldos.force_weight
+    path = cache / f"{stem}{f'_forces_{weight:g}' if weight else ''}.safetensors"
     parts = [snapshots.select(*(f"{phase} {role}" for phase in phases)) for role in ("train", "validation")]
     sizes = [len(part) for part in parts]
     if path.exists():
@@ -63,12 +68,15 @@ def train(name, phases, snapshots, config, cache):
     descriptor = Bispectrum(["Al"], **asdict(config.bispectrum)).double()
     head = LDOSHead(descriptor.n_features, snapshots.energies, config.ldos.widths, config.ldos.activation)
     data, held = (GridData(part, descriptor, cache / "fingerprints.h5") for part in parts)
+    forces = ForceData(parts[0], descriptor, cache / "fingerprints.h5") if weight else None
     model, options = Model(descriptor, {"ldos": head}).float(), config.ldos
     standardise_ldos(head, data)
     loss = LDOSLoss(options.ldos, options.density, options.dos, options.band_energy)
     fit_ldos(model, data, loss, validation=held, epochs=options.epochs, batch_size=options.batch_size,
              learning_rate=options.learning_rate, patience=options.patience, dos_weight=options.dos_weight,
              seed=config.seed, checkpoint=path.with_suffix(".checkpoint"))
+    if weight:
+        refit_with_forces(head, data, forces, weight, options.dos_weight)
     model.metadata = describe_ldos(parts[0])
     model.save(path)
     return model, *sizes
@@ -136,15 +144,51 @@ def rows_of_sizes(results, name, snapshots):
 def table_of_forces(model, snapshots):
     yield "| tested on | forces: RMSE, eV/Å | root mean square of DFT | stress: RMSE, GPa |"
     yield "|---|---|---|---|"
-    calc = MLDFTCalculator(model)
     for phase in ALL:
-        rows = []
-        for snapshot in list(snapshots.select(f"{phase} test"))[:FORCES_OF]:
-            calc.electronic_temperature = snapshot.temperature
-            stress = calc.get_stress(snapshot.atoms) - snapshot.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
-            force = calc.get_forces(snapshot.atoms) - snapshot.forces
-            rows.append([np.mean(force**2), np.mean(snapshot.forces**2), np.mean((stress / units.GPa)**2)])
-        yield f"| {len(rows)} {phase} | " + " | ".join(f"{np.sqrt(x):.3f}" for x in np.mean(rows, axis=0)) + " |"
+        part = list(snapshots.select(f"{phase} test"))[:FORCES_OF]
+        yield f"| {len(part)} {phase} | " + " | ".join(f"{x:.3f}" for x in force_errors(model, part)) + " |"
+
+
+def force_errors(model, snapshots):
+    """Root mean squares: error of the forces, forces of DFT (eV/Å), error of the stress (GPa)"""
+    calc, rows = MLDFTCalculator(model), []
+    for snapshot in snapshots:
+        calc.electronic_temperature = snapshot.temperature
+        stress = calc.get_stress(snapshot.atoms) - snapshot.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        force = calc.get_forces(snapshot.atoms) - snapshot.forces
+        rows.append([np.mean(force**2), np.mean(snapshot.forces**2), np.mean((stress / units.GPa)**2)])
+    return np.sqrt(np.mean(rows, axis=0))
+
+
+def refitted(model, weight, snapshots, config, cache):
+    """The model with a last layer from LDOS and DOS, and with this weight from the forces."""
+    path = cache / f"refitted_{model.metadata['training']['fingerprints']['train']}_{weight:g}.safetensors"
+    if not path.exists():
+        part = snapshots.select(*(f"{phase} train" for phase in ALL))
+        descriptor, model = model.descriptor.double(), deepcopy(model).float()
+        data, head = GridData(part, descriptor, cache / "fingerprints.h5"), model.heads["ldos"]
+        refit_last_layer(head, data, config.ldos.dos_weight)
+        if weight:
+            forces = ForceData(part, descriptor, cache / "fingerprints.h5")
+            refit_with_forces(head, data, forces, weight, config.ldos.dos_weight)
+        model.save(path)
+    return load_model(path)
+
+
+def table_of_force_term(shipped, snapshots, config, cache):
+    yield ("| force_weight | tested on | forces: RMSE, eV/Å | stress: RMSE, GPa | LDOS, 1/(eV Å^3) | "
+           "density, MAPE in % | band energy: MAE, meV/atom | total: MAE |")
+    yield "|" + "---|" * 8
+    for phase in ALL:
+        part = snapshots.select(f"{phase} test")
+        for weight in FORCE_WEIGHTS:
+            model = refitted(shipped, weight, snapshots, config, cache)
+            force, _, stress = force_errors(model, list(part)[:FORCES_OF])
+            found = ldos_errors(model, GridData(part, model.descriptor.double(), cache / "fingerprints.h5"))
+            mae = [1000 * np.abs(found[key]).mean() for key in ("band_energy", "free_energy")]
+            yield (f"| {weight:g} | {len(part)} {phase} | {force:.3f} | {stress:.2f} | "
+                   f"{np.sqrt(np.mean(found['ldos']**2)):.2e} | {found['density_percent'].mean():.2f} | {mae[0]:.2f} | "
+                   f"{mae[1]:.2f} |")
 
 
 def table_of_labels(snapshots):
@@ -186,14 +230,19 @@ def main():
     shipped = load_model(arguments.model)
     counts = shipped.metadata["training"]["frames"]
     runs["all of them: `al`"] = shipped, counts["train"], counts["validation"], ALL
-    lines = ["# Aluminium by ML-DFT", "", "Regenerated by `python benchmarks/aluminium.py`. Snapshots at fixed density, "
-             "strained ones around it; none of the tests was seen in training or validation.", "",
+    lines = ["# Aluminium by ML-DFT", "",
+             "Regenerated by `python benchmarks/aluminium.py`. Snapshots at fixed density, strained ones around it; "
+             "none of the tests was seen in training or validation.", "",
              "## Band energy and total free energy, meV/atom and %", "",
              *table_of_energies(runs, snapshots, arguments.cache, results), "",
              "![Energies of models trained on crystal, liquid and both](aluminium_energies.png)", ""]
     name = next(reversed(runs))
     lines += ["## What `al` predicts in space and energy", "", *table_of_fields(results, name), "",
-              *section_of_sizes(results, name, snapshots), "## Forces and stress of `al` against DFT", "", *table_of_forces(shipped, snapshots), "",
+              *section_of_sizes(results, name, snapshots),
+              "## Forces and stress of `al` against DFT", "",
+              *table_of_forces(shipped, snapshots), "", "## With and without forces in the training", "",
+              "The net of `al`, its last layer refitted without and with forces. Forces and stress are those of at "
+              f"most {FORCES_OF} snapshots.", "", *table_of_force_term(shipped, snapshots, config, arguments.cache), "",
               "## DFT itself: total free energy from its LDOS against its own", "", *table_of_labels(snapshots)]
     (arguments.output / "ALUMINIUM.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     picture(results).savefig(arguments.output / "aluminium_energies.png", dpi=110)

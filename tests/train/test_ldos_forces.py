@@ -11,9 +11,11 @@ from small_models import seeded
 from ase_mlelec import MLDFTCalculator
 from ase_mlelec.io.snapshots import Snapshots, write_snapshots
 from ase_mlelec.train import ldos_forces
+from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.ldos import GridData, refit_last_layer
 from ase_mlelec.train.ldos_forces import (ForceData, coarse_shape, force_rows, hidden_first_order, nearest,
                                           normal_matrix, projected_forces, refit_with_forces)
+from ase_mlelec.train.recipe import train
 
 WITH_CORE = {**ATTRIBUTES, "core_charges": {"Al": CORE}}
 
@@ -182,3 +184,28 @@ def test_snapshots_without_forces(files):
     snapshots, cache = files([replace(labelled(1), forces=None)])
     with pytest.raises(ValueError, match="'al-1' has no forces"):
         ForceData(snapshots, random_ldos_model(3, ("Al",)).descriptor, cache, progress=False)
+
+
+def test_training_takes_forces(files, tmp_path):
+    """With force_weight, a training ends with the second refit; nothing else is different."""
+    snapshots, cache = files([labelled(seed, n_points=60) for seed in (0, 1)])
+    models = []
+    for weight in (0.0, 0.1):
+        models.append(train(parse_config({
+            "data": {"files": ["al.h5"]}, "output": {"model": f"{weight:g}.safetensors"},
+            "bispectrum": {"twojmax": 3, "cutoff": 3.2},
+            "ldos": {"widths": [4], "epochs": 2, "force_weight": weight}}, tmp_path), progress=False))
+    without, with_forces = (model.heads["ldos"] for model in models)
+    assert torch.equal(without.hidden[0].weight, with_forces.hidden[0].weight)
+    descriptor = models[0].descriptor.double()
+    forces = ForceData(snapshots, descriptor, cache, progress=False)
+    before, after = refit_with_forces(without, GridData(snapshots, descriptor, cache, progress=False), forces, 0.1,
+                                      100.0, progress=False)
+    assert after < before
+    torch.testing.assert_close(without.last.weight, with_forces.last.weight)
+    assert not (tmp_path / "0.1.fingerprints.h5").exists()
+
+
+def test_bad_weight():
+    with pytest.raises(ValueError, match="ldos.force_weight: got -1, need 0 or more"):
+        parse_config({"data": {"files": ["a.h5"]}, "output": {"model": "a.safetensors"}, "ldos": {"force_weight": -1}})
