@@ -58,7 +58,6 @@ def graphene_frame(atoms, name="", group="train"):
 # MX2: hybrids that belong to the layer, as the conventions for MoS2 have them
 
 A, THICKNESS = 3.16, 3.13
-PAIRS = np.array([1.0, -0.6, 0.3, 0.8, -0.4])           # strengths σ, π, δ of d-d; σ, π of p-p times their decays
 
 
 def mx2_bilayer(shift=(0.0, 0.0), distance=6.3, turned=True, strain=0.0, noise=0.0, seed=0, height=24.0, angle=0.0):
@@ -110,31 +109,35 @@ def mx2_frame(atoms, functions, name="", group="train"):
     from ase_mlelec.heads import orbitals
     l_of = {"Mo": 2, "S": 1}
     i, j, shift, vectors, r = pairs_of(atoms)
-    symbols = np.array(atoms.get_chemical_symbols())
+    degree = np.array([l_of[symbol] for symbol in atoms.symbols])
     hybrids = [orthogonal([orbitals.coefficients(*f[1:]) for f in functions if f.atom == k])
                for k in range(len(atoms))]
-    sizes = np.array([len(h) for h in hybrids])
+    sizes = 2 * degree + 1
     starts = np.cumsum(sizes) - sizes
-    blocks = {"which": [], "row": [], "column": [], "value": []}
+    parts = []
 
-    def add(r_vector, a, b, block):
-        row, column = np.meshgrid(starts[a] + np.arange(sizes[a]), starts[b] + np.arange(sizes[b]), indexing="ij")
-        blocks["which"].append(np.tile(r_vector, (block.size, 1)))
-        for key, value in (("row", row), ("column", column), ("value", block)):
-            blocks[key].append(value.ravel())
-    field = [np.zeros((2 * l_of[s] + 1,) * 2) for s in symbols]
-    for a, b, s, v, d in zip(i, j, shift, vectors, r):
-        la, lb = l_of[symbols[a]], l_of[symbols[b]]
-        bare = two_centre(la, lb, v / d) * np.exp((2.4 - d) / 1.1) * fade(d)
-        add(s, a, b, hybrids[a] @ bare @ hybrids[b].T)
-        if d < 5.5:
-            field[a] += 0.3 * two_centre(la, la, v / d) * np.exp((2.4 - d) / 0.8) * np.clip(1 - (d / 5.5)**2, 0, 1)**3
-    for a, symbol in enumerate(symbols):
-        energy = -5.0 if symbol == "Mo" else -7.0
-        add(np.zeros(3, int), a, a, hybrids[a] @ (energy * np.eye(len(field[a])) + field[a]) @ hybrids[a].T)
+    def add(r_vectors, a, b, blocks):
+        row, column = starts[a][:, None, None] + np.arange(blocks.shape[1])[:, None], starts[b][:, None, None]
+        column = column + np.arange(blocks.shape[2])
+        row, column = (np.broadcast_to(array, blocks.shape).ravel() for array in (row, column))
+        parts.append((np.repeat(r_vectors, blocks[0].size, axis=0), row, column, blocks.ravel()))
+    for la, lb in ((2, 2), (2, 1), (1, 2), (1, 1)):
+        own = np.flatnonzero((degree[i] == la) & (degree[j] == lb))
+        bare = two_centre(la, lb, vectors[own] / r[own, None]) * (np.exp((2.4 - r[own]) / 1.1) * fade(r[own]))[:, None,
+                                                                                                              None]
+        left, right = (np.array([hybrids[k] for k in index[own]]) for index in (i, j))
+        add(shift[own], i[own], j[own], left @ bare @ right.transpose(0, 2, 1))
+    for l, energy in ((2, -5.0), (1, -7.0)):
+        near = np.flatnonzero((degree[i] == l) & (r < 5.5))
+        size = 0.3 * np.exp((2.4 - r[near]) / 0.8) * (1 - (r[near] / 5.5)**2)**3
+        own = np.flatnonzero(degree == l)
+        field = np.zeros((len(atoms), 2 * l + 1, 2 * l + 1))
+        np.add.at(field, i[near], two_centre(l, l, vectors[near] / r[near, None]) * size[:, None, None])
+        field = field[own] + energy * np.eye(2 * l + 1)
+        left = np.array([hybrids[k] for k in own])
+        add(np.zeros((len(own), 3), int), own, own, left @ field @ left.transpose(0, 2, 1))
     owners = np.repeat(np.arange(len(atoms)), sizes)
-    hamiltonian = hamiltonian_of(atoms, owners, *(np.concatenate(blocks[key]) for key in ("which", "row", "column",
-                                                                                          "value")))
+    hamiltonian = hamiltonian_of(atoms, owners, *(np.concatenate(part) for part in zip(*parts)))
     return HamiltonianFrame(atoms, hamiltonian, functions, name=name, group=group)
 
 
@@ -146,22 +149,25 @@ def orthogonal(matrix):
     return left @ right
 
 
-def two_centre(la, lb, direction):
-    """Block between all functions of la and lb for a pair along ``direction``: diagonal in the axes of the pair."""
-    first, second = (turned(l, direction) for l in (la, lb))
+def two_centre(la, lb, directions):
+    """Blocks between all functions of la and lb for pairs along ``directions`` [E, 3]: diagonal in their axes."""
     strengths = {(2, 2): (-0.5, 0.4, -0.1), (1, 1): (0.6, -0.25), (2, 1): (-0.8, 0.35), (1, 2): (0.8, -0.35)}[la, lb]
     core = np.zeros((2 * la + 1, 2 * lb + 1))
     for m, strength in enumerate(strengths):
         for place in ([0] if m == 0 else [2 * m - 1, 2 * m]):
             core[place, place] = strength
-    return first.T @ core @ second
+    return turned(la, directions).transpose(0, 2, 1) @ core @ turned(lb, directions)
 
 
-def turned(degree, direction):
-    """Real harmonics along a pair, rows, in those along z."""
+def turned(degree, directions):
+    """Real harmonics along pairs, rows [E, 2l + 1, 2l + 1], in those along z."""
     from ase_mlelec.heads import orbitals
-    helper = np.eye(3)[np.argmin(abs(direction))]
-    x = helper - (helper @ direction) * direction
-    names = [orbitals.ORBITALS[k] for k in np.flatnonzero(orbitals.DEGREE == degree)]
-    rows = np.array([orbitals.coefficients(name, direction, x) for name in names])
-    return rows[:, orbitals.DEGREE == degree]
+    helper = np.eye(3)[np.argmin(abs(directions), axis=1)]
+    x = helper - (helper * directions).sum(axis=1, keepdims=True) * directions
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    axes = np.stack([x, np.cross(directions, x), directions], axis=1)
+    points = np.random.default_rng(1).normal(size=(20, 3))
+    columns = orbitals.DEGREE == degree
+    values = orbitals.harmonics((points @ axes.transpose(0, 2, 1)).reshape(-1, 3))[:, columns]
+    inverse = np.linalg.pinv(orbitals.harmonics(points)[:, columns])
+    return (inverse @ values.reshape(len(directions), len(points), -1)).transpose(0, 2, 1)

@@ -59,7 +59,7 @@ class LayerFrames(NamedTuple):
         turns = torch.polar(torch.ones_like(self.angle), -self.angle).to(torch.complex(x, y))
         u = torch.complex(x / r, y / r) * turns[first]
         step = edges.shift[:, 2] + self.level.index_select(0, edges.neighbor) - self.level.index_select(0, edges.center)
-        return r, z / r, u, turns[first] * turns[second].conj(), (first == second) & (step == 0)
+        return r, z / r, u, turns[first].conj() * turns[second], (first == second) & (step == 0)
 
 
 def layer_frames(system, fold):

@@ -199,11 +199,10 @@ class PairHead(Head):
             self.sizes.append(len(columns))
             self._columns.append(columns)
             for name, value in (("signs", np.stack([up, across]).astype(float)), ("transform", transform)):
-                self.register_buffer(f"{name}_{k}", torch.as_tensor(value, dtype=torch.get_default_dtype()),
-                                     persistent=False)
+                self.register_buffer(f"{name}_{k}", torch.as_tensor(value, dtype=torch.float64), persistent=False)
             # as two real arrays: conversions of a module to another precision would drop the imaginary part
-            self.register_buffer(f"circular_{k}", torch.as_tensor(np.stack([vectors.real, vectors.imag]),
-                                                                  dtype=torch.get_default_dtype()), persistent=False)
+            self.register_buffer(f"circular_{k}", torch.as_tensor(np.stack([vectors.real, vectors.imag])),
+                                 persistent=False)
             self.register_buffer(f"winding_{k}", torch.as_tensor(winding), persistent=False)
 
     def arguments(self):

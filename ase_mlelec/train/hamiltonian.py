@@ -283,6 +283,13 @@ def _envelope(r, blocks):
     return torch.stack([y.mean() - slope * x.mean(), slope])
 
 
+def distance_ranges(head, items):
+    """dict of [shortest, longest] Å over ``items``: to the nearest atom "within" the layer, and "across"."""
+    found = [head.nearest(item.geometry) for item in items]
+    return {name: [min(float(part[k].min()) for part in found), max(float(part[k].max()) for part in found)]
+            for k, name in enumerate(("within", "across"))}
+
+
 # Loss and errors
 
 def category_errors(head, geometry, onsite, hopping):
@@ -418,7 +425,7 @@ def hamiltonian_errors(model, frames):
         blocks, pairs = head(item.geometry)
         shifted = head.shifted(item.geometry, {k: block for k, (_, block) in blocks.items()}, item.layers)
         turn = [torch.as_tensor(matrix) for matrix in item.transforms]
-                for k, truth in item.onsite.items():
+        for k, truth in item.onsite.items():
             atoms, block = blocks[k][0], shifted[k]
             left = torch.stack([turn[i] for i in atoms.tolist()])
             for store, value in ((truths, truth), (found, block)):
