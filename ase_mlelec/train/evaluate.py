@@ -26,6 +26,23 @@ QUANTITIES = {
     "density_mape_percent": ("density, mean absolute percentage", "%"),
     "band_energy_mae_meV_per_atom": ("band energy, mean absolute", "meV/atom"),
     "free_energy_mae_meV_per_atom": ("total free energy, mean absolute", "meV/atom"),
+    "hamiltonian_all_mae_meV": ("Hamiltonian elements, mean absolute", "meV"),
+    "hamiltonian_all_r2": ("Hamiltonian elements, R2", ""),
+    "hamiltonian_all_large_mae_meV": ("elements above 1 meV, mean absolute", "meV"),
+    "hamiltonian_onsite_mae_meV": ("on-site elements, mean absolute", "meV"),
+    "hamiltonian_onsite_r2": ("on-site elements, R2", ""),
+    "hamiltonian_intra_near_mae_meV": ("within layers below 6 Å, mean absolute", "meV"),
+    "hamiltonian_intra_near_r2": ("within layers below 6 Å, R2", ""),
+    "hamiltonian_intra_long_mae_meV": ("within layers beyond 6 Å, mean absolute", "meV"),
+    "hamiltonian_intra_long_r2": ("within layers beyond 6 Å, R2", ""),
+    "hamiltonian_inter_mae_meV": ("between layers, mean absolute", "meV"),
+    "hamiltonian_inter_r2": ("between layers, R2", ""),
+    "hamiltonian_inter_large_mae_meV": ("between layers, elements above 1 meV", "meV"),
+    "hamiltonian_inter_near_mae_meV": ("between layers below 6 Å, mean absolute", "meV"),
+    "hamiltonian_inter_near_r2": ("between layers below 6 Å, R2", ""),
+    "hamiltonian_inter_long_mae_meV": ("between layers beyond 6 Å, mean absolute", "meV"),
+    "hamiltonian_inter_long_r2": ("between layers beyond 6 Å, R2", ""),
+    "bands_mae_meV": ("all bands on a mesh, mean absolute", "meV"),
 }
 
 

@@ -6,9 +6,9 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from ase_mlelec.descriptors import Bispectrum, DeepPotSE
+from ase_mlelec.descriptors import Bispectrum, DeepPotSE, LocalFrame
 from ase_mlelec.edges import Edges
-from ase_mlelec.heads import LDOSHead, ScalarHead, SpectrumHead, TensorHead, VectorHead
+from ase_mlelec.heads import LDOSHead, PairHead, ScalarHead, SpectrumHead, TensorHead, VectorHead
 from ase_mlelec.io.frames import join, read_frames
 from ase_mlelec.io.snapshots import Snapshots
 from ase_mlelec.model import Model
@@ -17,6 +17,9 @@ from ase_mlelec.system import System
 from ase_mlelec.train.config import OutputConfig
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
+from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, frame_functions, hamiltonian_errors, prepare,
+                                          standardise_hamiltonian)
+from ase_mlelec.train.hamiltonian_data import Hamiltonians
 from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, mean_ldos_errors, standardise_ldos
 from ase_mlelec.train.ldos_forces import ForceData, refit_with_forces
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss
@@ -42,6 +45,8 @@ def train(config, progress=True):
         return [train(member, progress) for member in members(config)]
     if config.ldos:
         return train_ldos(config, progress)
+    if config.hamiltonian:
+        return train_hamiltonian(config, progress)
     parts = split(join(read_frames(config.folder / name) for name in config.data.files), config)
     # what cannot be described is found out before the training, not after it
     described = describe(parts["train"], config)
@@ -106,6 +111,53 @@ def train_ldos(config, progress=True):
     model.save(output)
     for leftover in (checkpoint, cache):
         leftover.unlink(missing_ok=True)
+    return model.eval()
+
+
+def train_hamiltonian(config, progress=True):
+    """``train`` for a Hamiltonian, after the energy where that is wanted of the same data."""
+    if len(config.data.files) != 1:
+        raise ValueError(f"data.files: got {len(config.data.files)} files, need one file of Hamiltonians for "
+                         "[hamiltonian]")
+    data, options = Hamiltonians(config.folder / config.data.files[0]), config.hamiltonian
+    parts = {name: data.select(*getattr(config.data, name)) for name in ("train", "validation", "test")}
+    if not len(parts["train"]):
+        raise ValueError(f"got {len(data)} frames of the groups {', '.join(sorted(set(data.groups)))}, none of them to "
+                         f"train on; name groups in data.train, now {', '.join(config.data.train)}")
+    output = config.folder / config.output.model
+    output.parent.mkdir(parents=True, exist_ok=True)
+    species, fold, functions = frame_functions(parts["train"])
+    frame = dict(species=species, cutoff=options.environment, fold=fold, n_radial=options.n_radial)
+    with _seeded(config.seed):
+        head = PairHead(functions, frame, options.cutoff, options.widths).double()
+    checkpoints, held_out, model = [], {}, Model(LocalFrame(**frame).double(), {})
+    if config.energy:
+        frames = {name: part.frames() for name, part in parts.items()}
+        model = _new_model(frames["train"], config)
+        checkpoints.append(_train_energy(model, frames, config, progress))
+        model.cpu()
+        held_out = {name: errors(model, part) for name, part in frames.items() if name != "train" and len(part)}
+    items = {name: [prepare(head, frame) for frame in parts[name]] for name in ("train", "validation")}
+    standardise_hamiltonian(head, items["train"])
+    model.heads["hamiltonian"] = head
+    checkpoints.append(output.with_suffix(".hamiltonian.checkpoint"))
+    fit_hamiltonian(model, items["train"], validation=items["validation"], steps=options.steps,
+                    batch_size=options.batch_size, learning_rate=options.learning_rate, weights=options.weights,
+                    seed=config.seed, checkpoint=checkpoints[-1], curve=output.with_suffix(".hamiltonian.csv"),
+                    fingerprint=parts["train"].fingerprint(), progress=progress)
+    for name in ("validation", "test"):
+        if len(parts[name]):
+            held_out[name] = held_out.get(name, {}) | hamiltonian_errors(model, parts[name])
+    described = {name: data.attributes[name] for name in ("electrons_per_atom", "energy_reference", "settings")
+                 if name in data.attributes}
+    model.metadata = described | {"nearest_distances_A": distance_ranges(head, items["train"]), "errors": held_out,
+                                  "training": _provenance(parts, config)}
+    shortest = shortest_distance(parts["train"], 6.0)
+    if shortest is not None:
+        model.metadata["shortest_distance_A"] = shortest
+    model.save(output)
+    for checkpoint in checkpoints:
+        checkpoint.unlink(missing_ok=True)
     return model.eval()
 
 
