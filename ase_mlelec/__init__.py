@@ -11,6 +11,7 @@ _PUBLIC = {
     "DeepPotCalculator": "ase_mlelec.calculators.deep_pot",
     "DeepDOSCalculator": "ase_mlelec.calculators.deep_dos",
     "MLDFTCalculator": "ase_mlelec.calculators.ml_dft",
+    "WannierTBCalculator": "ase_mlelec.calculators.wannier_tb",
     "DeepWannierCalculator": "ase_mlelec.calculators.deep_wannier",
     "CombinedCalculator": "ase_mlelec.calculators.combined",
     "WannierHamiltonian": "ase_mlelec.wannier_hamiltonian",

@@ -10,6 +10,7 @@ PAPERS = {
     "DeepPotCalculator": "Zhang et al., Advances in Neural Information Processing Systems 31 (2018)",
     "DeepWannierCalculator": "Zhang et al., Phys. Rev. B 102, 041121 (2020)",
     "DeepDOSCalculator": "Zeng et al., Phys. Rev. B 105, 174109 (2022)",
+    "WannierTBCalculator": "Qi et al., arXiv:2403.13675 (2024)",
     "MLDFTCalculator": "Ellis et al., Phys. Rev. B 104, 035120 (2021)",
 }
 

@@ -2,7 +2,7 @@
 import functools
 import inspect
 
-from ase.calculators.calculator import Calculator, CalculatorSetupError, all_changes
+from ase.calculators.calculator import Calculator, CalculatorSetupError, PropertyNotImplementedError, all_changes
 
 from ase_mlelec.calculators.base import POTENTIAL_PROPERTIES
 from ase_mlelec.edges import EdgeCache
@@ -53,6 +53,24 @@ class CombinedCalculator(Calculator):
             self.reset()
             self.atoms = image.copy()
             yield image
+
+    def set(self, **parameters):
+        """Change parameters, such as kpts, of the parts that have bands."""
+        changed = super().set(**parameters)
+        for part in self.__dict__.get("parts", ()) if parameters else ():
+            if hasattr(part, "get_hamiltonian"):
+                part.set(**parameters)
+        return changed
+
+    def band_structure(self, *arguments, **options):
+        """ase BandStructure of the first part that has one of its own; ASE's calculators all have the method.
+
+        Raises PropertyNotImplementedError where no part has.
+        """
+        for part in self.parts:
+            if getattr(type(part), "band_structure", Calculator.band_structure) is not Calculator.band_structure:
+                return self._at_present_atoms(part.band_structure)(*arguments, **options)
+        raise PropertyNotImplementedError("no part has a band structure; add a WannierTBCalculator")
 
     def __getattr__(self, name):
         if not name.startswith("_"):

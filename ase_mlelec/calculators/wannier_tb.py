@@ -57,6 +57,12 @@ class WannierTBCalculator(MLElecCalculator):
                 raise CalculatorSetupError("the models of a committee have different functions or cutoffs; train them on "
                                            "one kind of data")
 
+    def each_of(self, images, properties=()):
+        """Make each image the present one in turn."""
+        for image in images:
+            self._present(image)
+            yield image
+
     def set(self, **parameters):
         """Change kpts or electronic_temperature; the Hamiltonian is kept."""
         if not parameters:
