@@ -10,10 +10,15 @@ from pathlib import Path
 
 
 def compress(source, target):
-    """What ``dp compress`` does; its own check wants a learning rate, which converted models do not carry."""
+    """What ``dp compress`` does; its own check wants settings of a training, which converted models do not carry."""
     module = importlib.import_module("deepmd.tf.entrypoints.compress")
     normalize = module.normalize
-    module.normalize = lambda tree: normalize({**tree, "learning_rate": {"start_lr": 1e-3}})
+
+    def complete(tree):
+        loss = {"type": "tensor", "pref": 0.0, "pref_atomic": 1.0}
+        wanted = {"loss": loss} if tree["model"]["fitting_net"]["type"] == "dipole" else {}
+        return normalize({**tree, "learning_rate": {"start_lr": 1e-3}, **wanted})
+    module.normalize = complete
     module.compress(input=source, output=target, extrapolate=5, step=0.01, frequency=-1, training_script=None,
                     checkpoint_folder="model-compression", mpi_log="master", log_path=None, log_level=2)
 

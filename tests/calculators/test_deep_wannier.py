@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
 from ase.calculators.harmonic import SpringCalculator
+from ase.spacegroup import Spacegroup, crystal
 from ase.vibrations.infrared import Infrared
 from ase.vibrations.placzek import PlaczekStatic
 from ase.vibrations.raman import StaticRamanCalculator
@@ -249,6 +250,29 @@ def test_born_file(tmp_path):
     rows = np.loadtxt(tmp_path / "BORN", skiprows=1)
     assert rows[0].tolist() == [2, 0, 0, 0, 2, 0, 0, 0, 2]
     assert len(rows) == 1 + len(CRYSTAL)
+
+
+def test_born_file_of_a_crystal_with_symmetry(tmp_path):
+    """Quartz: from the two lines of charges phonopy turns out those of all nine atoms, by the rotations of the crystal.
+
+    phonopy's format: conversion factor, dielectric tensor, then the charges of the first atom of each symmetry class in
+    the order of the atoms, row by row, field or polarization first.
+    """
+    quartz = crystal(["Si", "O"], [(0.47, 0, 1 / 3), (0.413, 0.266, 0.786)], spacegroup=152,
+                     cellpar=[4.91, 4.91, 5.40, 90, 90, 120])
+    calculator = DeepWannierCalculator(model())
+    calculator.write_born(tmp_path / "BORN", atoms=quartz)
+    rows = np.loadtxt(tmp_path / "BORN", skiprows=2).reshape(-1, 3, 3)
+    born, cell, places = calculator.get_born_charges(), quartz.cell.array.T, quartz.get_scaled_positions()
+    assert np.abs(born[0] - born[0].T).max() > 0.01     # such that a wrong order of indices would show
+    expanded = np.full(born.shape, np.nan)
+    for rotation, shift in Spacegroup(152).get_symop():
+        turn = cell @ rotation @ np.linalg.inv(cell)
+        for row, first in zip(rows, (0, 3), strict=True):
+            away = places - (rotation @ places[first] + shift)
+            image = np.abs(away - away.round()).max(axis=1).argmin()
+            expanded[image] = turn @ row @ turn.T
+    assert_close(expanded, born, 1e-8)
 
 
 # what is refused ---------------------------------------------------------------------------------------------------
