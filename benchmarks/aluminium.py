@@ -41,7 +41,7 @@ TRAININGS = {
 }
 ALL = ["solid 298 K", "solid 933 K", "liquid 933 K", "strained"]
 FORCES_OF = 3       # unseen snapshots of each phase
-FORCE_WEIGHTS = (0.0, 1e-3)
+FORCE_WEIGHTS = (0.0, 1e-2)
 
 
 def by_phase(path):

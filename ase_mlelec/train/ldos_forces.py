@@ -5,9 +5,12 @@ derivatives with respect to displacements of the atoms are known, which needs th
 functions F(W) of the last layer alone.  To first order around the present W_p they are linear equations beside those of
 the LDOS and the DOS, whose least-squares solution is W_0 with the normal matrix N, the same for all energies:
 
-    minimise  tr (W - W_0) N (W - W_0)^T / S + weight sum_snapshots mean_m (F_m(W_p) + G_m.(W - W_p) - F_m^DFT)^2
+    minimise  tr M (W - W_0) N (W - W_0)^T + weight sum_snapshots mean_m (F_m(W_p) + G_m.(W - W_p) - F_m^DFT)^2
 
-W has some 10^4 entries, but there are few forces.  So the solution is W_0 plus a combination of the rows G_m N^-1, with
+M is 1/S for all energies alike, and more for the changes of the LDOS that change the density: a small part of the LDOS,
+but the one that forces pull at.
+
+W has some 10^4 entries, but there are few forces.  So the solution is W_0 plus a combination of M^-1 G_m N^-1, with
 coefficients from a system as large as the number of forces; with new F and G this is repeated (Gauss-Newton).
 """
 import hashlib
@@ -25,6 +28,7 @@ COARSE = 0.6            # grid points per point of the data, along each vector: 
 STEP = 1e-5             # Å; one-sided differences of fingerprints, with relative errors of this order
 DIRECTIONS = 12         # of displacement per snapshot
 ITERATIONS = 2
+DENSITY = 10.0          # weight of changes of the density in units of its mean, beside those of the LDOS in its scale
 FRACTIONS = (1, 0.5, 0.25, 0.125)       # of a step, until one is an improvement
 
 
@@ -169,10 +173,11 @@ def refit_with_forces(head, data, forces, weight, dos_weight, hold=0.0, progress
     after.
     """
     first = torch.cat([head.last.weight, head.last.bias[:, None]], dim=1).detach().double()
-    normal = normal_matrix(head, data, dos_weight, hold) / len(first)
+    normal = normal_matrix(head, data, dos_weight, hold)
+    metric = energy_metric(head, data)
 
     def value(last, residuals):
-        pull = torch.einsum("sh,hk,sk->", last - first, normal, last - first)
+        pull = ((metric @ (last - first) @ normal) * (last - first)).sum()
         return float(pull + weight * sum(part.square().mean() for part in residuals))
 
     last, residuals = first, _residuals(head, forces, first)
@@ -181,7 +186,7 @@ def refit_with_forces(head, data, forces, weight, dos_weight, hold=0.0, progress
         rows = _all_rows(head, forces, last)
         weights = torch.cat([torch.full_like(part, weight / len(part)) for part in residuals])
         wanted = torch.cat(residuals) + torch.einsum("msh,sh->m", rows, last - first)
-        step = first + nearest(normal, rows, wanted, weights) - last
+        step = first + nearest(metric, normal, rows, wanted, weights) - last
         for fraction in FRACTIONS:
             trial = last + fraction * step
             of_trial = _residuals(head, forces, trial)
@@ -230,18 +235,30 @@ def normal_matrix(head, data, dos_weight, hold=0.0):
     return normal + torch.eye(len(normal), dtype=torch.float64) * (RIDGE * normal.diagonal().max() + pull)
 
 
-def nearest(normal, rows, wanted, weights):
-    """The X [S, K] that minimises tr X N X^T + sum_m weights_m (rows_m.X - wanted_m)^2, float64.
+@torch.no_grad()
+def energy_metric(head, data):
+    """Tensor [S, S], float64: 1/S, and the mean of w w^T with w the weights of the density at the Fermi level."""
+    metric = torch.eye(head.last.out_features, dtype=torch.float64) / head.last.out_features
+    for item in (data[k] for k in range(len(data))):
+        weights = float(head.scale) * item.volume / item.n_electrons * item.number.double()
+        metric += DENSITY / len(data) * torch.outer(weights, weights)
+    return metric
 
-    normal : Tensor [K, K], positive definite; rows : Tensor [m, S, K]; wanted, weights : Tensor [m]
 
-    From the normal equations of the few rows: X = sum_m c_m rows_m N^-1, (rows_m.(rows_n N^-1) + 1/weights_m on the
-    diagonal) c = wanted.
+def nearest(metric, normal, rows, wanted, weights):
+    """The X [S, K] that minimises tr M X N X^T + sum_m weights_m (rows_m.X - wanted_m)^2, float64.
+
+    metric : M, Tensor [S, S], normal : N, Tensor [K, K], positive definite; rows : Tensor [m, S, K]; wanted, weights :
+        Tensor [m]
+
+    From the normal equations of the few rows: X = sum_m c_m M^-1 rows_m N^-1, with c from
+    (rows_m.(M^-1 rows_n N^-1) + 1/weights_m on the diagonal) c = wanted.
     """
-    factor = torch.linalg.cholesky(normal)
-    # R = rows L^-T with N = L L^T
-    reduced = torch.linalg.solve_triangular(factor.T, rows, upper=True, left=False)
+    left, right = torch.linalg.cholesky(metric), torch.linalg.cholesky(normal)
+    # R = A^-1 rows B^-T with M = A A^T, N = B B^T
+    reduced = torch.linalg.solve_triangular(left, rows, upper=False)
+    reduced = torch.linalg.solve_triangular(right.T, reduced, upper=True, left=False)
     flat = reduced.flatten(1)
     coefficients = torch.linalg.solve(flat @ flat.T + torch.diag(1 / weights), wanted)
-    combined = torch.tensordot(coefficients, reduced, 1)
-    return torch.linalg.solve_triangular(factor, combined, upper=False, left=False)
+    combined = torch.linalg.solve_triangular(left.T, torch.tensordot(coefficients, reduced, 1), upper=True)
+    return torch.linalg.solve_triangular(right, combined, upper=False, left=False)

@@ -12,9 +12,9 @@ from ase_mlelec import MLDFTCalculator
 from ase_mlelec.io.snapshots import Snapshots, write_snapshots
 from ase_mlelec.train import ldos_forces
 from ase_mlelec.train.config import parse_config
-from ase_mlelec.train.ldos import GridData, refit_last_layer
-from ase_mlelec.train.ldos_forces import (ForceData, coarse_shape, force_rows, hidden_first_order, nearest,
-                                          normal_matrix, projected_forces, refit_with_forces)
+from ase_mlelec.train.ldos import GridData, LDOSLoss, refit_last_layer
+from ase_mlelec.train.ldos_forces import (ForceData, coarse_shape, energy_metric, force_rows, hidden_first_order,
+                                          nearest, normal_matrix, projected_forces, refit_with_forces)
 from ase_mlelec.train.recipe import train
 
 WITH_CORE = {**ATTRIBUTES, "core_charges": {"Al": CORE}}
@@ -107,15 +107,33 @@ def test_rows_against_differences_of_the_calculators_energy(files):
 
 def test_nearest_is_least_squares():
     """Against one dense least-squares problem for all entries of X."""
+    number = {"dtype": torch.float64}
     with seeded(2):
-        root, rows = torch.randn(6, 6, dtype=torch.float64), torch.randn(7, 4, 6, dtype=torch.float64)
-        wanted, weights = torch.randn(7, dtype=torch.float64), torch.rand(7, dtype=torch.float64) + 0.1
-    found = nearest(root @ root.T, rows, wanted, weights)
-    # tr X N X^T = |X root|^2, all energies apart
-    data = torch.kron(torch.eye(4, dtype=torch.float64), root.T.contiguous())
+        left, right, rows = torch.randn(4, 4, **number), torch.randn(6, 6, **number), torch.randn(7, 4, 6, **number)
+        wanted, weights = torch.randn(7, **number), torch.rand(7, **number) + 0.1
+    found = nearest(left @ left.T, right @ right.T, rows, wanted, weights)
+    # tr M X N X^T = |left^T X right|^2
+    data = torch.kron(left.T.contiguous(), right.T.contiguous())
     system = torch.cat([data, weights.sqrt()[:, None] * rows.flatten(1)])
-    right = torch.cat([torch.zeros(24, dtype=torch.float64), weights.sqrt() * wanted])
-    torch.testing.assert_close(found, torch.linalg.lstsq(system, right).solution.reshape(4, 6), rtol=0, atol=1e-9)
+    right_side = torch.cat([torch.zeros(24, **number), weights.sqrt() * wanted])
+    torch.testing.assert_close(found, torch.linalg.lstsq(system, right_side).solution.reshape(4, 6), rtol=0, atol=1e-8)
+
+
+def test_metric_is_that_of_ldos_and_density(files):
+    """A change of the last layer changes LDOS and density by what LDOSLoss sees, at all points."""
+    snapshots, cache = files([labelled(1)])
+    model = random_ldos_model(3, ("Al",))
+    head, data = model.heads["ldos"].float(), GridData(snapshots, model.descriptor, cache, progress=False)
+    with seeded(6):
+        change = 0.01 * torch.randn_like(whole_layer(head))
+    item = data[0]
+    item = replace(item, ldos=head.spectrum(item.features).detach())
+    cost = ((energy_metric(head, data) @ change.double() @ normal_matrix(head, data, 0.0)) * change).sum()
+    head.last.weight.data += change[:, :-1]
+    head.last.bias.data += change[:, -1]
+    with torch.no_grad():
+        wanted = LDOSLoss(ldos=1.0, density=ldos_forces.DENSITY)(head, item)[0]
+    assert float(cost) == pytest.approx(float(wanted), rel=1e-4)
 
 
 @pytest.mark.parametrize("hold", [0.0, 0.3])
@@ -151,7 +169,7 @@ def test_refit_reaches_the_forces(files):
     head = model.float().heads["ldos"]
     refit_last_layer(head, data, 30.0)
     start, before, after, distances = whole_layer(head), [], [], []
-    for weight in (1e-9, 1e-2, 1.0):
+    for weight in (1e-9, 0.1, 10.0):
         head.last.weight.data, head.last.bias.data = start[:, :-1].clone(), start[:, -1].clone()
         errors = refit_with_forces(head, data, forces, weight, 30.0, progress=False)
         before.append(errors[0])
