@@ -171,3 +171,42 @@ def turned(degree, directions):
     values = orbitals.harmonics((points @ axes.transpose(0, 2, 1)).reshape(-1, 3))[:, columns]
     inverse = np.linalg.pinv(orbitals.harmonics(points)[:, columns])
     return (inverse @ values.reshape(len(directions), len(points), -1)).transpose(0, 2, 1)
+
+
+def random_wannier_model(kind="mx2", seed=0, energy=False):
+    """A model with random numbers wherever it has any, the same for the same seed; float64."""
+    import torch
+    from small_models import seeded
+
+    from ase_mlelec.descriptors import DeepPotSE, LocalFrame
+    from ase_mlelec.heads import PairHead, ScalarHead
+    from ase_mlelec.model import Model
+    from ase_mlelec.train.hamiltonian import frame_functions
+    if kind == "mx2":
+        atoms = mx2_bilayer()
+        frame, electrons = HamiltonianFrame(atoms, *_empty(atoms, mx2_functions(atoms))), {"Mo": 6, "S": 4}
+    else:
+        atoms = graphene_bilayer()
+        frame, electrons = HamiltonianFrame(atoms, *_empty(atoms, [Function(k, "pz") for k in range(4)])), {"C": 1}
+    species, fold, functions = frame_functions([frame])
+    options = dict(species=species, cutoff=5.0, fold=fold, n_radial=3)
+    with seeded(seed), torch.no_grad():
+        head = PairHead(functions, options, widths=(6,), n_hidden=6, n_reduced=4, n_directed=2).double()
+        for name, tensor in [*head.named_parameters(), *head.named_buffers()]:
+            if "linear" in name or isinstance(tensor, torch.nn.Parameter):
+                tensor.copy_(0.1 * torch.randn(tensor.shape, dtype=tensor.dtype))
+        for net in head.pairs.values():
+            net.envelope.copy_(torch.tensor([0.0, -0.3]))
+        head.dipole.copy_(torch.tensor([0.3, -0.2]))
+        head.reference_areas = {"C": 2.6}
+        heads, descriptor = {"hamiltonian": head}, LocalFrame(**options).double()
+        if energy:
+            descriptor = DeepPotSE(species, 4.0, 1.0, widths=(4,), n_axis=2, sel=(8,) * len(species)).double()
+            heads = {"energy": ScalarHead(len(species), descriptor.n_features, (6,)).double(), **heads}
+    return Model(descriptor, heads, {"electrons_per_atom": electrons, "energy_reference": "vacuum level"})
+
+
+def _empty(atoms, functions):
+    n = np.arange(len(functions))
+    owners = np.array([function.atom for function in functions])
+    return hamiltonian_of(atoms, owners, np.zeros((len(n), 3), int), n, n, np.ones(len(n))), functions

@@ -393,6 +393,7 @@ class PairHead(Head):
         for k, block in onsite.items():
             atoms = (species == k).nonzero()[:, 0]
             turned = transforms[k] @ block @ transforms[k].mT
+            turned = (turned + turned.mT) / 2       # of rounding
             parts.append((torch.zeros(len(atoms), 3, dtype=torch.long, device=species.device), atoms, atoms, turned))
         groups = self.groups(geometry)
         for key, block in hopping.items():
