@@ -168,8 +168,9 @@ class WannierTBCalculator(MLElecCalculator):
         if len(self.models) > 1:
             self.uncertainty["eigenvalues"] = np.std([self._built(values).eigenvalues(kpts) for values in
                                                       self._extra["member_values"]], axis=0)[None]
-        results = {"eigenvalues": eigenvalues[None], "ibz_kpoints": kpts, "kpoint_weights": weights,
-                   "nbands": hamiltonian.size, "nkpts": len(kpts), "nspins": 1}
+        # counts first: ASE takes them from the arrays otherwise, and does not want them again
+        results = {"nspins": 1, "nkpts": len(kpts), "nbands": hamiltonian.size, "eigenvalues": eigenvalues[None],
+                   "ibz_kpoints": kpts, "kpoint_weights": weights}
         if self._electrons:
             results["fermi_level"] = self.get_fermi_level()
         return results

@@ -1,0 +1,194 @@
+"""WannierTBCalculator: ASE's interfaces, and what its Hamiltonian gives directly."""
+import numpy as np
+import pytest
+from ase.build import graphene as monolayer
+from ase.calculators.calculator import (CalculationFailed, CalculatorSetupError, InputError,
+                                        PropertyNotImplementedError)
+from ase.calculators.lj import LennardJones
+from ase.dft.bandgap import bandgap
+from ase.spectrum.band_structure import calculate_band_structure
+from small_bilayers import graphene_bilayer, mx2_bilayer, random_wannier_model
+from small_models import random_model
+
+from ase_mlelec import CombinedCalculator, DeepPotCalculator, WannierTBCalculator, load_model
+from ase_mlelec.calculators import wannier_tb
+from ase_mlelec.physics import tight_binding
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_wannier_model("graphene", energy=True)
+
+
+@pytest.fixture
+def atoms():
+    return graphene_bilayer((0.3, 0.1), noise=0.02, seed=1)
+
+
+def test_results(model, atoms):
+    calc = WannierTBCalculator(model, kpts=(3, 3, 1), electronic_temperature=500.0)
+    atoms.calc = calc
+    hamiltonian = calc.get_hamiltonian(atoms)
+    assert hamiltonian.size == 4 and np.allclose(hamiltonian.centres, atoms.positions)
+    kpts, weights = hamiltonian.mesh((3, 3, 1))
+    levels = tight_binding.eigenvalues(hamiltonian.bloch, kpts)
+    assert np.array_equal(calc.get_property("eigenvalues", atoms)[0], levels)
+    np.testing.assert_allclose(calc.get_ibz_k_points(), kpts)
+    np.testing.assert_allclose(calc.get_k_point_weights(), weights)
+    assert calc.get_property("nbands") == 4 and calc.get_number_of_spins() == 1
+    wanted = tight_binding.fermi_level(levels, weights, 4, 500.0)
+    assert calc.get_property("fermi_level") == pytest.approx(wanted, abs=1e-12)
+    # forces and energy are those of the force field alone
+    alone = DeepPotCalculator(model)
+    np.testing.assert_allclose(atoms.get_forces(), alone.get_property("forces", atoms), atol=1e-12)
+    assert atoms.get_potential_energy() == pytest.approx(alone.get_potential_energy(atoms), abs=1e-12)
+    assert set(calc.results) <= set(calc.export_properties())
+
+
+def test_hamiltonian_is_kept_and_renewed(model, atoms, monkeypatch):
+    calc, calls = WannierTBCalculator(model), []
+    members = calc._members
+    monkeypatch.setattr(calc, "_members", lambda: calls.append(1) or members())
+    first = calc.get_hamiltonian(atoms)
+    calc.set(kpts=(2, 2, 1))
+    assert calc.get_hamiltonian(atoms) is first and calc.get_fermi_level(atoms) == calc.get_fermi_level()
+    assert len(calls) == 1
+    atoms.positions[0] += [0.1, 0, 0]
+    assert calc.get_hamiltonian(atoms) is not first and len(calls) == 2
+
+
+def test_ase_bands(model, atoms):
+    atoms.calc = calc = WannierTBCalculator(model, kpts=(3, 3, 1))
+    path = atoms.cell.bandpath("GKM", npoints=7)
+    level = calc.get_fermi_level(atoms)
+    found, own = calculate_band_structure(atoms, path), calc.band_structure(path)
+    np.testing.assert_allclose(found.energies[0], calc.get_hamiltonian().eigenvalues(path.kpts), atol=1e-12)
+    assert np.array_equal(found.energies, own.energies) and found.reference == own.reference == level
+    calc.set(kpts=(3, 3, 1))
+    levels = calc.get_property("eigenvalues", atoms)[0]
+    wanted = max(levels[:, 2].min() - levels[:, 1].max(), 0)
+    gap, low, high = bandgap(calc)
+    assert gap == pytest.approx(wanted, abs=1e-12) if wanted > 1e-6 else gap == 0
+    assert calc.get_eigenvalues(kpt=1).shape == (4,)
+    with pytest.raises(InputError, match="one spin channel"):
+        calc.get_eigenvalues(spin=1)
+
+
+def test_dos(model, atoms, monkeypatch):
+    calc = WannierTBCalculator(model, kpts=(2, 2, 1))
+    dos = calc.get_dos(atoms=atoms, width=0.2)
+    assert np.trapezoid(dos.get_weights(), dos.get_energies()) == pytest.approx(8, abs=1e-3)
+    # as if the cell were a large one: kernel polynomials at Γ hold the same states
+    gamma = WannierTBCalculator(model)
+    wanted = gamma.get_fermi_level(atoms)
+    monkeypatch.setattr(wannier_tb, "LARGE", 1)
+    large = WannierTBCalculator(model)
+    dos = large.get_dos(atoms=atoms)
+    assert np.trapezoid(dos.get_weights(), dos.get_energies()) == pytest.approx(8, rel=0.02)
+    levels = gamma.get_hamiltonian(atoms).eigenvalues([[0, 0, 0]])[0]
+    assert levels[1] - 0.05 < large.get_fermi_level(atoms) < levels[2] + 0.05 and levels[1] <= wanted <= levels[2]
+
+
+def test_save_and_load(model, atoms, tmp_path):
+    model.save(tmp_path / "tb.safetensors")
+    again = load_model(tmp_path / "tb.safetensors")
+    assert again.metadata == model.metadata and again.heads["hamiltonian"].reference_areas == {"C": 2.6}
+    for made in (again, random_wannier_model("mx2")):
+        if made is not again:
+            made.save(tmp_path / "mx2.safetensors")
+            atoms, model, made = mx2_bilayer(), made, load_model(tmp_path / "mx2.safetensors")
+        one, two = (WannierTBCalculator(each).get_hamiltonian(atoms).bloch.toarray() for each in (model, made))
+        assert np.array_equal(one, two) and abs(one).max() > 0.01
+
+
+def test_single_precision(model, atoms):
+    one, two = (WannierTBCalculator(model, dtype=kind).get_hamiltonian(atoms).bloch.toarray()
+                for kind in ("float64", "float32"))
+    assert 0 < abs(one - two).max() < 1e-5
+
+
+def test_committee(atoms):
+    members = [random_wannier_model("graphene", seed) for seed in (0, 1)]
+    calc = WannierTBCalculator(members)
+    each = [WannierTBCalculator(member).get_hamiltonian(atoms) for member in members]
+    wanted = (each[0].hk([[0.1, 0.2, 0]]) + each[1].hk([[0.1, 0.2, 0]])) / 2
+    np.testing.assert_allclose(calc.get_hamiltonian(atoms).hk([[0.1, 0.2, 0]]), wanted, atol=1e-12)
+    calc.get_property("eigenvalues", atoms)
+    levels = [one.eigenvalues([[0, 0, 0]])[0] for one in each]
+    np.testing.assert_allclose(calc.uncertainty["eigenvalues"][0, 0], np.std(levels, axis=0), atol=1e-12)
+    with pytest.raises(CalculatorSetupError, match="different functions|different species"):
+        WannierTBCalculator([members[0], random_wannier_model("mx2")])
+
+
+def test_without_force_field(atoms):
+    calc = WannierTBCalculator(random_wannier_model("graphene"))
+    with pytest.raises(PropertyNotImplementedError, match="energy property not implemented"):
+        calc.get_potential_energy(atoms)
+    calc = WannierTBCalculator(random_wannier_model("graphene"), potential=LennardJones(sigma=1.3, rc=4.0))
+    atoms.calc = calc
+    wanted = LennardJones(sigma=1.3, rc=4.0).get_potential_energy(atoms)
+    assert atoms.get_potential_energy() == pytest.approx(wanted)
+    assert calculate_band_structure(atoms, atoms.cell.bandpath("GM", npoints=3)).energies.shape == (1, 3, 4)
+
+
+def test_combined(atoms):
+    """ASE's calculators all have band_structure; the combination hands out that of the part with bands."""
+    tight = WannierTBCalculator(random_wannier_model("graphene"))
+    combined = CombinedCalculator([LennardJones(sigma=1.3, rc=4.0), tight])
+    atoms.calc = combined
+    atoms.get_potential_energy()
+    path = atoms.cell.bandpath("GM", npoints=3)
+    wanted = WannierTBCalculator(random_wannier_model("graphene")).band_structure(path, atoms=atoms)
+    assert np.array_equal(combined.band_structure(path).energies, wanted.energies)
+    assert np.array_equal(calculate_band_structure(atoms, path).energies, wanted.energies)
+    with pytest.raises(PropertyNotImplementedError, match="add a WannierTBCalculator"):
+        CombinedCalculator([LennardJones()]).band_structure()
+
+
+def test_each_of(model, atoms):
+    calc = WannierTBCalculator(model)
+    images = [atoms, graphene_bilayer((0.0, 0.0))]
+    found = [calc.get_fermi_level(image) for image in calc.each_of(images)]
+    assert found == [WannierTBCalculator(model).get_fermi_level(image) for image in images]
+
+
+def test_extrapolation(atoms):
+    model = random_wannier_model("graphene")
+    model.metadata["nearest_distances_A"] = {"within": [1.35, 1.5], "across": [3.0, 3.8]}
+    WannierTBCalculator(model).get_hamiltonian(atoms)
+    for other, message in ((graphene_bilayer(strain=0.15), "of the layers are 1.63"),
+                           (graphene_bilayer(distance=4.5), "of neighbouring layers are 4.50"),
+                           (graphene_bilayer(distance=2.6), "of neighbouring layers are 2.60")):
+        with pytest.warns(UserWarning, match=f"{message}.*extrapolates"):
+            WannierTBCalculator(model).get_hamiltonian(other)
+        with pytest.raises(CalculationFailed, match="extrapolates"):
+            WannierTBCalculator(model, on_extrapolation="raise").get_hamiltonian(other)
+        WannierTBCalculator(model, on_extrapolation="ignore").get_hamiltonian(other)
+
+
+def test_errors(model, atoms):
+    calc = WannierTBCalculator(model)
+    isolated = atoms.copy()
+    isolated.set_cell(None)
+    isolated.pbc = False
+    merged = graphene_bilayer(distance=1.6)
+    for bad, message in ((isolated, "set cell and pbc"), (merged, "increase their distance"),
+                         (monolayer(vacuum=8.0), "set cell and pbc|increase their distance"),
+                         (mx2_bilayer(), "got species S, Mo; the model knows C")):
+        with pytest.raises(InputError, match=message):
+            calc.get_hamiltonian(bad)
+    with pytest.raises(InputError, match="no structure yet"):
+        WannierTBCalculator(model).get_hamiltonian()
+    for options in {"kpts": (0, 1, 1)}, {"kpts": "many"}, {"electronic_temperature": -1}, {"kpts": [[0, 0]]}:
+        with pytest.raises(CalculatorSetupError, match="got"):
+            WannierTBCalculator(model, **options)
+    with pytest.raises(CalculatorSetupError, match="can set kpts"):
+        calc.set(xc="PBE")
+    with pytest.raises(CalculatorSetupError, match="needs a model with 'hamiltonian'"):
+        WannierTBCalculator(random_model(0))
+    unknown = random_wannier_model("graphene")
+    del unknown.metadata["electrons_per_atom"]
+    calc = WannierTBCalculator(unknown)
+    assert "fermi_level" not in calc.implemented_properties and calc.band_structure("GM", atoms=atoms).reference == 0
+    with pytest.raises(PropertyNotImplementedError, match="no electrons_per_atom"):
+        calc.get_fermi_level()

@@ -1,0 +1,151 @@
+"""Data sets of Hamiltonians, and the training behind ``mlelec train``."""
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_frame, mx2_functions
+
+from ase_mlelec import WannierHamiltonian, WannierTBCalculator, load_model
+from ase_mlelec.train import recipe
+from ase_mlelec.train.config import parse_config
+from ase_mlelec.train.hamiltonian import frame_functions
+from ase_mlelec.train.hamiltonian_data import (Function, HamiltonianFrame, Hamiltonians, at_their_atoms,
+                                               is_hamiltonians, referred_to, write_hamiltonians)
+from ase_mlelec_entry_points.cli.main import main
+
+K = [[0.1, 0.3, 0.0], [0.0, 0.0, 0.0]]
+OPTIONS = {"steps": 4, "batch_size": 2, "widths": [6], "n_radial": 3, "environment": 4.5}
+
+
+def frames():
+    rng = np.random.default_rng(0)
+    roles = ["train"] * 4 + ["validation", "test"]
+    return [graphene_frame(graphene_bilayer(rng.random(2), rng.uniform(3.2, 3.6), noise=0.02 * (k % 2), seed=k), f"g{k}",
+                           role) for k, role in enumerate(roles)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_hamiltonians(folder / "g.h5", frames(), {"electrons_per_atom": {"C": 1}, "settings": {"program": "formula"}})
+    return folder
+
+
+def configuration(folder, output="g.safetensors", **options):
+    return parse_config({"data": {"files": ["g.h5"]}, "hamiltonian": OPTIONS | options, "output": {"model": output}},
+                        folder)
+
+
+def test_data_come_back(folder):
+    assert is_hamiltonians(folder / "g.h5")
+    data, wanted = Hamiltonians(folder / "g.h5"), frames()
+    assert len(data) == 6 and data.groups[-2:] == ["validation", "test"] and len(data.select("train")) == 4
+    for found, frame in zip(data, wanted):
+        assert found.name == frame.name and found.functions == frame.functions and found.atoms == frame.atoms
+        assert abs(found.hamiltonian.hk(K) - frame.hamiltonian.hk(K)).max() < 1e-5      # single precision, 1300 elements
+    atoms = mx2_bilayer((0.2, 0.1))
+    frame = mx2_frame(atoms, mx2_functions(atoms))
+    frame = HamiltonianFrame(atoms, frame.hamiltonian, frame.functions, -3.5, np.ones((6, 3)))
+    write_hamiltonians(folder / "m.h5", [frame], {})
+    found, = Hamiltonians(folder / "m.h5")
+    np.testing.assert_allclose([f.z for f in found.functions], [f.z for f in frame.functions], atol=1e-12)
+    assert found.energy == -3.5 and Hamiltonians(folder / "m.h5").frames().labels == ("energy", "forces")
+
+
+def test_vacuum_level_and_homes():
+    frame = frames()[0]
+    lowered = referred_to(frame.hamiltonian, 1.25)
+    np.testing.assert_allclose(lowered.eigenvalues(K), frame.hamiltonian.eigenvalues(K) - 1.25, atol=1e-12)
+    away = frame.hamiltonian.moved(np.array([[1, 0, 0], [0, 0, 0], [0, -1, 0], [0, 0, 0]]))
+    home = at_their_atoms(away, frame.atoms, frame.functions)
+    np.testing.assert_allclose(home.centres, frame.atoms.positions, atol=1e-12)
+    assert abs(home.hk(K) - frame.hamiltonian.hk(K)).max() < 1e-12 < 1e-3 < abs(away.hk(K) - frame.hamiltonian.hk(K)).max()
+
+
+def test_functions_of_the_data():
+    atoms = mx2_bilayer((0.2, 0.1))
+    species, fold, functions = frame_functions([mx2_frame(atoms, mx2_functions(atoms))])
+    assert (species, fold) == (["Mo", "S"], 3) and functions["Mo"]["orbitals"] == ["dz2"] * 3 + ["dxz", "dyz"]
+    assert functions["S"]["sided"] and not functions["Mo"]["sided"]
+    assert all(z[2] > 0 for z in functions["S"]["z"])           # of the upper sulphur
+
+
+def test_train_and_test(folder, capsys):
+    (folder / "g.toml").write_text('[data]\nfiles = ["g.h5"]\n[hamiltonian]\nsteps = 4\nbatch_size = 2\nwidths = [6]\n'
+                                   'n_radial = 3\nenvironment = 4.5\n[output]\nmodel = "cli.safetensors"\n')
+    assert main(["train", str(folder / "g.toml"), "--quiet"]) == 0
+    model = load_model(folder / "cli.safetensors")
+    errors = model.metadata["errors"]["test"]
+    assert errors["hamiltonian_inter_r2"] > 0.999 and errors["hamiltonian_intra_near_mae_meV"] < 1
+    assert model.metadata["electrons_per_atom"] == {"C": 1} and model.metadata["energy_reference"] == "vacuum level"
+    within, across = (model.metadata["nearest_distances_A"][key] for key in ("within", "across"))
+    assert 1.3 < within[0] < within[1] < 1.6 and 3.0 < across[0] < across[1] < 4
+    assert not list(folder.glob("cli*.checkpoint")) and (folder / "cli.hamiltonian.csv").exists()
+    assert main(["test", str(folder / "cli.safetensors"), str(folder / "g.h5"), "--group", "test", "--json",
+                 str(folder / "errors.json")]) == 0
+    output = capsys.readouterr().out
+    assert "1 structures, 4 atoms" in output and "between layers, R2" in output
+    assert json.loads((folder / "errors.json").read_text())["hamiltonian_all_mae_meV"] == pytest.approx(
+        errors["hamiltonian_all_mae_meV"], rel=1e-9)
+    # the errors are those of the calculator's bands
+    frame = frames()[-1]
+    levels = WannierTBCalculator(model, on_extrapolation="ignore").get_hamiltonian(frame.atoms).eigenvalues(K)
+    assert abs(levels - frame.hamiltonian.eigenvalues(K)).mean() < 20 * errors["bands_mae_meV"] / 1000 + 1e-3
+
+
+def test_interrupted_training_goes_on(folder, monkeypatch):
+    whole = recipe.train(configuration(folder, "whole.safetensors"), progress=False)
+    fit = recipe.fit_hamiltonian
+
+    def interrupted(*arguments, **options):
+        fit(*arguments, **{**options, "interval": 2})
+    monkeypatch.setattr(recipe, "fit_hamiltonian", interrupted)
+    from ase_mlelec.train import hamiltonian
+    save, calls = hamiltonian.Run.save, []
+
+    def stopping(run, curve):
+        save(run, curve)
+        calls.append(run.step)
+        if run.step == 2:
+            raise KeyboardInterrupt
+    monkeypatch.setattr(hamiltonian.Run, "save", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.train(configuration(folder), progress=False)
+    again = recipe.train(configuration(folder), progress=False)
+    assert calls == [2, 4]
+    for (name, one), two in zip(whole.state_dict().items(), again.state_dict().values()):
+        assert torch.equal(one, two), name
+
+
+def test_errors(folder, tmp_path, capsys):
+    frame = frames()[0]
+    for change, message in (({"functions": frame.functions[:3]}, "got 3 functions for a Hamiltonian of 4"),
+                            ({"functions": [Function(7, "pz")] * 4}, "need 0 to 3"),
+                            ({"atoms": frame.atoms * (2, 1, 1)}, "of another cell")):
+        with pytest.raises(ValueError, match=message):
+            HamiltonianFrame(**{**vars(frame), **change})
+    complex_one = WannierHamiltonian(frame.atoms.cell.array, [[0, 0, 0], [1, 0, 0], [-1, 0, 0]],
+                                     np.array([np.eye(4), 0.1j * np.eye(4), -0.1j * np.eye(4)]))
+    with pytest.raises(ValueError, match="got a complex H"):
+        HamiltonianFrame(**{**vars(frame), "hamiltonian": complex_one})
+    with pytest.raises(ValueError, match="has no energy and forces"):
+        Hamiltonians(folder / "g.h5").frames()
+    (tmp_path / "cut.h5").write_bytes((folder / "g.h5").read_bytes()[:2000])
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1
+    write_hamiltonians(tmp_path / "fermi.h5", [frame], {"energy_reference": "Fermi level"})
+    for name, message in (("cut.h5", "truncated"), ("none.h5", "missing"), ("other.h5", "not a file of Hamiltonians"),
+                          ("fermi.h5", "need the vacuum level")):
+        with pytest.raises(ValueError, match=message):
+            Hamiltonians(tmp_path / name)
+    for table, message in (({"data": {"files": ["g.h5"], "train": ["none"]}}, "none of them to train on"),
+                           ({"data": {"files": ["g.h5", "m.h5"]}}, "need one file"), ({"dos": {}}, "train them apart"),
+                           ({"hamiltonian": {"step": 1}}, "did you mean 'steps'"),
+                           ({"hamiltonian": {"onsite": -1.0}}, "loss weights")):
+        with pytest.raises(ValueError, match=message):
+            recipe.train(parse_config({"data": {"files": ["g.h5"]}, "hamiltonian": OPTIONS,
+                                       "output": {"model": "x.safetensors"}} | table, folder), progress=False)
+    assert main(["test", "si", str(folder / "g.h5")]) == 1
+    assert "give a model of the Hamiltonian" in capsys.readouterr().err
