@@ -13,7 +13,7 @@
 """
 import difflib
 import tomllib
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import ClassVar, get_args, get_origin, get_type_hints
@@ -283,12 +283,6 @@ def parse_config(table, folder="."):
     Raises ValueError for an unknown or missing key, or a wrong type.
     """
     return _build(Config, table, "", folder=Path(folder))
-
-
-def with_seed(config, seed):
-    """Config of the same training with other random numbers, whose model is MODEL-SEED.safetensors."""
-    name = f"{config.output.model.removesuffix('.safetensors')}-{seed}.safetensors"
-    return replace(config, seed=seed, output=replace(config.output, model=name))
 
 
 def _build(cls, table, where, **given):

@@ -6,17 +6,13 @@ HELP = ("Train a model as described in a TOML file. The same command goes on wit
 def add_arguments(parser):
     parser.add_argument("config", metavar="CONFIG.toml", help="sections [data], [energy] and/or [dos], [output] and, "
                         "where the defaults are not wanted, [descriptor]; see 'pydoc ase_mlelec.train.config'")
-    parser.add_argument("--seed", type=int, help="train another member of a committee: this seed instead of the one in "
-                        "the file, and MODEL-SEED.safetensors instead of MODEL.safetensors")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no table of errors")
 
 
 def run(arguments):
-    from ase_mlelec.train.config import read_config, with_seed
+    from ase_mlelec.train.config import read_config
 
     config = read_config(arguments.config)
-    if arguments.seed is not None:
-        config = with_seed(config, arguments.seed)
 
     from ase_mlelec.train.evaluate import table
     from ase_mlelec.train.recipe import members, train

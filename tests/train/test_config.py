@@ -1,7 +1,7 @@
 """The TOML configuration: strict keys, named types, and defaults that are enough."""
 import pytest
 
-from ase_mlelec.train.config import Config, DescriptorConfig, parse_config, read_config, with_seed
+from ase_mlelec.train.config import Config, DescriptorConfig, parse_config, read_config
 
 SHORTEST = """
 [data]
@@ -34,13 +34,6 @@ def test_values():
     assert config.seed == 3 and config.dos is None
     assert config.descriptor.cutoff == 5.0 and type(config.descriptor.cutoff) is float
     assert config.descriptor.sel == (40,) and config.energy.forces == (10.0, 1.5)
-
-
-def test_another_seed():
-    config = parse_config(table(), "folder")
-    other = with_seed(config, 3)
-    assert (other.seed, other.output.model) == (3, "m-3.safetensors") and other.folder == config.folder
-    assert (config.seed, config.output.model) == (0, "m.safetensors")
 
 
 @pytest.mark.parametrize("sections, message", [
