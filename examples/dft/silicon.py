@@ -6,6 +6,7 @@
     python silicon.py collect work silicon.h5                 # one compressed data set
     python silicon.py convergence first.extxyz work silicon_convergence.csv     # DOS labels against denser k meshes
     python silicon.py compare work other silicon_energies.csv                   # energies of two folders of labels
+    python silicon.py pulay work silicon_pulay.csv            # energies at other cutoffs: the missing part of the stress
 
 Energies, forces and stress: Si.pz-vbc, 20 Ry, k points per 8 atoms 4^3 for crystals and 6^3 for liquids, Fermi-Dirac at
 ONE electronic temperature (2000 K) for every structure, so that the energy is a function of the positions alone.  DOS:
@@ -35,6 +36,7 @@ from ase_mlelec.io.espresso import Projections, read_projections, read_pw
 from ase_mlelec.train.frames import Frame, Frames, write_hdf5
 
 ELECTRONIC_TEMPERATURE = 2000.0             # K
+CUTOFF = 20.0                               # Ry
 WIDTH = 0.04 * units.Ry                     # eV, Gaussian exp(-(x/s)^2)
 ENERGIES = np.linspace(-8.0, 10.0, 181)    # eV
 BANDS_PER_ATOM = 3.25
@@ -49,7 +51,12 @@ MODEL_PLAN = [
     # second round: what the first one got wrong, superheated crystals and liquids far from the densities above
     ("solid", 8, (1800, 2200, 2500), -2.0, 8.0, 6, 700),
     ("liquid", 8, (1500, 1900, 2400), -4.0, 12.0, 12, 740),
+    # third round: open liquids
+    ("liquid", 8, (1500, 2000, 2500), -10.0, 0.0, 6, 840),
 ]
+PULAY_STRUCTURES = ("static-8-10K-001", "solid-8-1500K-136", "liquid-8-2000K-324", "liquid-8-1900K-760")
+PULAY_CUTOFFS = (19.0, 21.0)                # Ry
+PULAY_VIRIAL = 0.115                        # eV/atom, their mean in silicon_pulay.csv
 CONVERGENCE = ("solid-8-300K-103", "liquid-8-2000K-324")
 REPEAT = {8: (1, 1, 1), 16: (1, 1, 2), 32: (1, 2, 2), 64: (2, 2, 2)}
 
@@ -65,6 +72,7 @@ PLAN = [
     ("liquid", 32, (2000,), 0.96, 0.99, 2, 550),
     ("solid", 64, (1200,), 1.0, 1.0, 1, 560),
     ("liquid", 64, (2000,), 0.975, 0.975, 1, 561),
+    ("liquid", 8, (1600, 2000, 2500), 0.980, 1.005, 8, 800),
 ]
 
 
@@ -158,7 +166,7 @@ def meshes(atoms):
 
 
 def calculate_bands(atoms, directory, kpts, n_bands):
-    system = dict(ecutwfc=20.0, occupations="smearing", smearing="fermi-dirac", nosym=True, nbnd=n_bands,
+    system = dict(ecutwfc=CUTOFF, occupations="smearing", smearing="fermi-dirac", nosym=True, nbnd=n_bands,
                   degauss=units.kB * ELECTRONIC_TEMPERATURE / units.Ry)
     # 1e-3 leaves eigenvalues within 0.05 meV and the site DOS within 1e-4 states/eV of 1e-6 (see convergence)
     espresso.pw(atoms, directory, "nscf", {"Si": "Si.pz-vbc.UPF"}, kpts, system=system, electrons=dict(conv_thr=1e-3),
@@ -171,8 +179,8 @@ def project(directory):
     return read_projections(directory / espresso.SAVE, directory / "projwfc.out")
 
 
-def calculate_energy(atoms, directory, kpts, bands_per_atom=2.5):
-    system = dict(ecutwfc=20.0, occupations="smearing", smearing="fermi-dirac", nosym=True,
+def calculate_energy(atoms, directory, kpts, bands_per_atom=2.5, cutoff=CUTOFF):
+    system = dict(ecutwfc=cutoff, occupations="smearing", smearing="fermi-dirac", nosym=True,
                   nbnd=int(bands_per_atom * len(atoms)), degauss=units.kB * ELECTRONIC_TEMPERATURE / units.Ry)
     espresso.pw(atoms, directory, "scf", {"Si": "Si.pz-vbc.UPF"}, kpts, system=system, electrons=dict(conv_thr=1e-8))
     return read_pw(directory / espresso.SAVE)
@@ -229,9 +237,10 @@ def load_result(path):
         data = {key: stored[key] for key in stored.files}
     atoms = Atoms("Si" * len(data["positions"]), data["positions"], cell=data["cell"], pbc=True)
     bands = Projections(data["eigenvalues"], data["kpoint_weights"], data["site_weights"].astype(float))
-    labels = {"energy": float(data["energy"]), "forces": data["forces"],
-              "virial": -data["stress"] * atoms.get_volume(), "ados": bands.site_dos(ENERGIES, WIDTH),
-              "dos": bands.total_dos(ENERGIES, WIDTH)}
+    # without the Pulay virial, stress and energies of unlike volumes contradict one another
+    virial = -data["stress"] * atoms.get_volume() + PULAY_VIRIAL * len(atoms) * np.eye(3)
+    labels = {"energy": float(data["energy"]), "forces": data["forces"], "virial": virial,
+              "ados": bands.site_dos(ENERGIES, WIDTH), "dos": bands.total_dos(ENERGIES, WIDTH)}
     return Frame(atoms, labels, path.stem, role(path.stem)), bands
 
 
@@ -242,11 +251,11 @@ def collect(work, target):
         frame, bands = load_result(path)
         frames.append(frame)
         complete.append(bands.complete_below)
-    settings = {"program": "Quantum ESPRESSO 6.7", "pseudopotential": "Si.pz-vbc.UPF (LDA)", "ecutwfc_Ry": 20.0,
+    settings = {"program": "Quantum ESPRESSO 6.7", "pseudopotential": "Si.pz-vbc.UPF (LDA)", "ecutwfc_Ry": CUTOFF,
                 "kpoints_energy": "per 8 atoms: 4x4x4 for crystals and 64-atom cells, 6x6x6 for other liquids",
                 "kpoints_dos": "6x6x6 per 8 atoms, 8x8x8 for solids below 600 K",
                 "smearing": "Fermi-Dirac", "electronic_temperature_K": ELECTRONIC_TEMPERATURE,
-                "bands_per_atom": BANDS_PER_ATOM}
+                "bands_per_atom": BANDS_PER_ATOM, "pulay_virial_added_eV_per_atom": PULAY_VIRIAL}
     write_hdf5(target, Frames(frames, ENERGIES, {
         "dos_width_eV": WIDTH, "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
         "valence_electrons": {"Si": 4}, "settings": settings, "bands_complete_below_eV": min(complete)}))
@@ -290,6 +299,23 @@ def compare(work, other, target):
     Path(target).write_text("\n".join(rows) + "\n")
 
 
+def pulay(work, target):
+    """Energies at a lower and a higher cutoff, and the Pulay virial -2/3 dE/dln(cutoff) per atom from them.
+
+    Plane waves of a fixed cutoff are more in a larger cell, but the stress is the derivative at a fixed number.
+    """
+    low, high = PULAY_CUTOFFS
+    rows = [f"structure,volume_A3_per_atom,energy_{low:g}Ry_eV,energy_{high:g}Ry_eV,pulay_virial_eV_per_atom"]
+    for name in PULAY_STRUCTURES:
+        atoms, directory = load_result(work / f"{name}.npz")[0].atoms, work / f"pulay-{name}"
+        energies = [calculate_energy(atoms, directory, (4, 4, 4), cutoff=cutoff).energy for cutoff in PULAY_CUTOFFS]
+        virial = -2 / 3 * (energies[1] - energies[0]) / np.log(high / low) / len(atoms)
+        rows.append(f"{name},{atoms.get_volume() / len(atoms):.2f},{energies[0]:.5f},{energies[1]:.5f},{virial:.4f}")
+        shutil.rmtree(directory)
+        print(rows[-1], flush=True)
+    Path(target).write_text("\n".join(rows) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -305,6 +331,9 @@ def main():
     command.add_argument("target", type=Path)
     command = commands.add_parser("convergence")
     command.add_argument("structures")
+    command.add_argument("work", type=Path)
+    command.add_argument("target", type=Path)
+    command = commands.add_parser("pulay")
     command.add_argument("work", type=Path)
     command.add_argument("target", type=Path)
     command = commands.add_parser("compare")
@@ -324,6 +353,8 @@ def main():
         label_all(arguments.structures, arguments.work, arguments.part)
     elif arguments.command == "collect":
         collect(arguments.work, arguments.target)
+    elif arguments.command == "pulay":
+        pulay(arguments.work, arguments.target)
     elif arguments.command == "compare":
         compare(arguments.work, arguments.other, arguments.target)
     elif arguments.command == "convergence":
