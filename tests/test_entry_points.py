@@ -11,7 +11,8 @@ from ase.calculators.calculator import BaseCalculator
 from ase_mlelec_entry_points import ioformats
 from ase_mlelec_entry_points.cli.main import COMMANDS, main
 
-CALCULATORS = ["DeepDOSCalculator", "DeepPotCalculator", "DeepWannierCalculator", "MLDFTCalculator"]
+CALCULATORS = ["DeepDOSCalculator", "DeepPotCalculator", "DeepWannierCalculator", "MLDFTCalculator",
+               "WannierTBCalculator"]
 
 
 def run_python(*arguments):
