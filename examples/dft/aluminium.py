@@ -3,6 +3,7 @@
     python aluminium.py sample structures.extxyz              # structures from EMT molecular dynamics
     python aluminium.py label structures.extxyz work          # DFT; one file per structure, skips what is done
     python aluminium.py collect work aluminium.h5             # one compressed data set, grid points sub-sampled
+    python aluminium.py pulay work                            # the part that the stress of pw.x lacks at this cutoff
 
 Al.pz-vbc, 15 Ry, 8^3 k points per 4 atoms, Fermi-Dirac at the temperature of the atoms.  LDOS on 171 energies from -6 to
 11 eV with Gaussians exp(-(x/s)^2), s = 0.2 eV.  Seeds are below 1000.
@@ -28,6 +29,8 @@ from ase_mlelec.physics import fermi
 PSEUDO = {"Al": "Al.pz-vbc.UPF"}
 ENERGIES = np.linspace(-6.0, 11.0, 171)    # eV
 WIDTH = 0.2                                 # eV
+CUTOFF = 15.0                               # Ry
+PULAY_VIRIAL = 0.102                        # eV/atom, mean of what "pulay" prints: 0.098 and 0.107
 KPOINTS = {4: (8, 8, 8), 8: (8, 8, 4), 16: (8, 4, 4), 32: (4, 4, 4)}
 REPEAT = {4: (1, 1, 1), 8: (1, 1, 2), 16: (1, 2, 2), 32: (2, 2, 2)}
 LATTICE_CONSTANT = 4.05                     # Å, the density of the paper
@@ -75,6 +78,16 @@ def sample(path):
                 write(path, snapshot(phase, n_atoms, temperature, seed, strain), append=True)
 
 
+def calculate(atoms, directory, temperature, cutoff=CUTOFF):
+    n_atoms = len(atoms)
+    espresso.pw(atoms, directory, "scf", PSEUDO, KPOINTS[n_atoms],
+                system=dict(ecutwfc=cutoff, occupations="smearing", smearing="fermi-dirac", nosym=True,
+                            degauss=units.kB * temperature / units.Ry, nbnd=int(np.ceil(2.025 * n_atoms)) + 4),
+                # Eq. (9) is of first order in the error of the density
+                electrons=dict(conv_thr=1e-10))
+    return read_pw(directory / espresso.SAVE)
+
+
 def label(atoms, work):
     """DFT of one structure; the result appears as one file, or not at all."""
     target = work / f"{atoms.info['name']}.npz"
@@ -83,12 +96,7 @@ def label(atoms, work):
     start, directory, n_atoms = time.time(), work / atoms.info["name"], len(atoms)
     shutil.rmtree(directory, ignore_errors=True)
     temperature = float(atoms.info["temperature"])
-    espresso.pw(atoms, directory, "scf", PSEUDO, KPOINTS[n_atoms],
-                system=dict(ecutwfc=15.0, occupations="smearing", smearing="fermi-dirac", nosym=True,
-                            degauss=units.kB * temperature / units.Ry, nbnd=int(np.ceil(2.025 * n_atoms)) + 4),
-                # Eq. (9) is of first order in the error of the density
-                electrons=dict(conv_thr=1e-10))
-    result = read_pw(directory / espresso.SAVE)
+    result = calculate(atoms, directory, temperature)
     ldos = espresso.ldos(directory, ENERGIES, WIDTH)
     partial = directory / "result.npz"
     scale = ldos.max() / 65535
@@ -133,16 +141,26 @@ def load_result(path, n_points=None):
         seed = int.from_bytes(path.stem.encode(), "big") % 2**32
         points = np.sort(np.random.default_rng(seed).choice(len(ldos), n_points, replace=False))
         ldos = ldos[points]
-    return Snapshot(Atoms(f"Al{n_atoms}", data["positions"], cell=data["cell"], pbc=True), shape, temperature, ldos,
-                    data["dos"], points, density, float(data["energy"]), data["forces"], data["stress"],
-                    float(data["fermi_level"]), path.stem, role(path.stem))
+    atoms = Atoms(f"Al{n_atoms}", data["positions"], cell=data["cell"], pbc=True)
+    stress = data["stress"] - PULAY_VIRIAL * n_atoms / atoms.get_volume() * np.eye(3)
+    return Snapshot(atoms, shape, temperature, ldos, data["dos"], points, density, float(data["energy"]),
+                    data["forces"], stress, float(data["fermi_level"]), path.stem, role(path.stem))
+
+
+def pulay(work):
+    """Print the Pulay virial of the crystal at two lattice constants."""
+    for a in (3.95, LATTICE_CONSTANT):
+        atoms, directory = bulk("Al", "fcc", a=a, cubic=True), work / "pulay"
+        virial = espresso.pulay_virial(lambda cutoff: calculate(atoms, directory, 933.0, cutoff).energy, 4, 14.0, 16.0)
+        print(f"a = {a} Å: {virial:.4f} eV/atom")
+        shutil.rmtree(directory)
 
 
 def collect(work, target, n_points):
     """Gather all finished labels into one compressed data set; the snapshots in WHOLE keep all grid points."""
     paths = sorted(work.glob("*.npz"))
-    settings = {"program": "Quantum ESPRESSO 6.7", "pseudopotential": PSEUDO["Al"] + " (LDA)", "ecutwfc_Ry": 15.0,
-                "kpoints": "8x8x8 per 4 atoms", "smearing": "Fermi-Dirac at the temperature of the snapshot"}
+    settings = {"program": "Quantum ESPRESSO 6.7", "pseudopotential": PSEUDO["Al"] + " (LDA)", "ecutwfc_Ry": CUTOFF,
+                "pulay_virial_added_eV_per_atom": PULAY_VIRIAL, "kpoints": "8x8x8 per 4 atoms", "smearing": "Fermi-Dirac at the temperature of the snapshot"}
     snapshots = (load_result(path, None if path.stem in WHOLE else n_points) for path in paths)
     write_snapshots(target, snapshots, ENERGIES, {
         "dos_width_eV": WIDTH, "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
@@ -164,8 +182,12 @@ def main():
     command.add_argument("work", type=Path)
     command.add_argument("target", type=Path)
     command.add_argument("--points", type=int, default=400, help="grid points per snapshot that keep their LDOS")
+    command = commands.add_parser("pulay")
+    command.add_argument("work", type=Path)
     arguments = parser.parse_args()
-    if arguments.command == "sample":
+    if arguments.command == "pulay":
+        pulay(arguments.work)
+    elif arguments.command == "sample":
         sample(arguments.structures)
     elif arguments.command == "label":
         arguments.work.mkdir(exist_ok=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import units
+import numpy as np
 from ase.io.espresso import write_espresso_in, write_fortran_namelist
 
 from ase_mlelec.io.espresso import read_filplot, read_ldos
@@ -49,6 +50,17 @@ def pw(atoms, directory, name, pseudopotentials, kpts, koffset=(0, 0, 0), **name
         write_espresso_in(target, atoms, input_data=data, pseudopotentials=pseudopotentials, kpts=kpts,
                           koffset=koffset)
     run("pw.x", name, directory)
+
+
+def pulay_virial(energy, n_atoms, low, high):
+    """What the stress of pw.x lacks, as an isotropic virial in eV/atom: -2/3 dE/dln(cutoff) between two cutoffs.
+
+    energy : callable, eV of a cutoff; low, high : Ry.  Plane waves of a fixed cutoff are more in a larger cell, but the
+    stress is the derivative of the energy at a fixed number of them.
+
+    Source: Francis and Payne, J. Phys.: Condens. Matter 2, 4395 (1990).
+    """
+    return -2 / 3 * (energy(high) - energy(low)) / np.log(high / low) / n_atoms
 
 
 def projwfc(directory, name="projwfc"):

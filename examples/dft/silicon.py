@@ -300,17 +300,14 @@ def compare(work, other, target):
 
 
 def pulay(work, target):
-    """Energies at a lower and a higher cutoff, and the Pulay virial -2/3 dE/dln(cutoff) per atom from them.
-
-    Plane waves of a fixed cutoff are more in a larger cell, but the stress is the derivative at a fixed number.
-    """
-    low, high = PULAY_CUTOFFS
-    rows = [f"structure,volume_A3_per_atom,energy_{low:g}Ry_eV,energy_{high:g}Ry_eV,pulay_virial_eV_per_atom"]
+    """The Pulay virial of a few structures."""
+    rows = [f"structure,volume_A3_per_atom,pulay_virial_eV_per_atom_{PULAY_CUTOFFS[0]:g}_to_{PULAY_CUTOFFS[1]:g}_Ry"]
     for name in PULAY_STRUCTURES:
         atoms, directory = load_result(work / f"{name}.npz")[0].atoms, work / f"pulay-{name}"
-        energies = [calculate_energy(atoms, directory, (4, 4, 4), cutoff=cutoff).energy for cutoff in PULAY_CUTOFFS]
-        virial = -2 / 3 * (energies[1] - energies[0]) / np.log(high / low) / len(atoms)
-        rows.append(f"{name},{atoms.get_volume() / len(atoms):.2f},{energies[0]:.5f},{energies[1]:.5f},{virial:.4f}")
+        virial = espresso.pulay_virial(
+            lambda cutoff: calculate_energy(atoms, directory, (4, 4, 4), cutoff=cutoff).energy,
+            len(atoms), *PULAY_CUTOFFS)
+        rows.append(f"{name},{atoms.get_volume() / len(atoms):.2f},{virial:.4f}")
         shutil.rmtree(directory)
         print(rows[-1], flush=True)
     Path(target).write_text("\n".join(rows) + "\n")
