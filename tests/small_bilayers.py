@@ -193,7 +193,7 @@ def random_wannier_model(kind="mx2", seed=0, energy=False):
     with seeded(seed), torch.no_grad():
         head = PairHead(functions, options, widths=(6,), n_hidden=6, n_reduced=4, n_directed=2).double()
         for name, tensor in [*head.named_parameters(), *head.named_buffers()]:
-            if "linear" in name or isinstance(tensor, torch.nn.Parameter):
+            if "linear" in name or "turned" in name or isinstance(tensor, torch.nn.Parameter):
                 tensor.copy_(0.1 * torch.randn(tensor.shape, dtype=tensor.dtype))
         for net in head.pairs.values():
             net.envelope.copy_(torch.tensor([0.0, -0.3]))

@@ -183,6 +183,7 @@ class PairHead(Head):
         self.register_buffer("onsite_scale", torch.ones(n_species))
         for k, size in enumerate(self.sizes):
             self.register_buffer(f"linear_{k}", torch.zeros(self.local.n_features, size * size))
+            self.register_buffer(f"turned_{k}", torch.zeros(1 + 4 * self.local.n_channels, size, size))
         self.register_buffer("dipole", torch.zeros(2))
         self.reference_areas = dict(reference_areas or {})
 
@@ -247,13 +248,17 @@ class PairHead(Head):
         species, count = geometry.species, len(self.species)
         features = map_by_species(lambda k, own: (own - self.shift[k]) * self.inverse[k], species, count,
                                   geometry.features)
-        low = self.moment_inverse.shape[0] if len(self.local.windings) > 1 else 0
-        scaled = [torch.cat([geometry.moments[:, 3 + 2 * q], geometry.moments[:, 4 + 2 * q]], dim=1)
-                  * self.moment_inverse[q] for q in range(low)]
-        directed = [scaled[q] @ self.directed[q].T.to(scaled[q].dtype) for q in range(low)]
-        empty = geometry.moments.new_zeros(len(geometry.species), self.n_directed, 0)
-        return (features, map_by_species(lambda k, own: self.environment[k](own), species, count, features),
-                torch.stack(directed, dim=2) if directed else empty)
+        moments = self.scaled_moments(geometry)
+        directed = torch.einsum("nmq,qcm->ncq", moments, self.directed[:moments.shape[2]].to(moments.dtype))
+        return (features, map_by_species(lambda k, own: self.environment[k](own), species, count, features), directed)
+
+    def scaled_moments(self, geometry):
+        """Moments [N, m, q], complex, that turn with the frame, q = 1, 2 ... below M, of about unit size."""
+        low = len(self.local.windings) - 1
+        moments = [torch.cat([geometry.moments[:, 3 + 2 * q], geometry.moments[:, 4 + 2 * q]], dim=1)
+                   * self.moment_inverse[q] for q in range(low)]
+        empty = geometry.moments.new_zeros(len(geometry.species), 2 * self.local.n_channels, 0)
+        return torch.stack(moments, dim=2) if moments else empty
 
     def forward(self, geometry):
         """(on-site, hopping): dicts of (indices, blocks), eV, in the columns of orbitals and the frames of the layers.
@@ -264,11 +269,13 @@ class PairHead(Head):
         for up, across in REFLECTIONS:
             view = geometry.reflected(up, across, self.local.parity.to(geometry.features))
             seen.append((up, across, view, *self.environments(view)))
+        turning = [self.scaled_moments(view) for _, _, view, *_ in seen]
         onsite = {}
         for k in range(len(self.species)):
             atoms = (geometry.species == k).nonzero()[:, 0]
-            block = sum(self._signed(self._onsite(k, features[atoms], reduced[atoms], directed[atoms]), k, k, up, across)
-                        for up, across, _, features, reduced, directed in seen) / len(seen)
+            block = sum(self._signed(self._onsite(k, moments[atoms], features[atoms], reduced[atoms], directed[atoms]),
+                                     k, k, up, across)
+                        for (up, across, _, features, reduced, directed), moments in zip(seen, turning)) / len(seen)
             onsite[k] = atoms, (block + block.mT) / 2
         hopping = {key: (rows, torch.cat([self._hopping(key, geometry, seen, part) for part in rows.split(CHUNK)]))
                    for key, rows in self.groups(geometry).items()}
@@ -282,23 +289,30 @@ class PairHead(Head):
                 block = block * first[place, :, None] * second[place]
         return block
 
-    def _onsite(self, k, features, reduced, directed):
-        """Blocks [n, W, W] of atoms of one species: what does not turn, and parts of the environment that turn alike."""
+    def _onsite(self, k, moments, features, reduced, directed):
+        """Blocks [n, W, W] of atoms of one species: what does not turn, and parts of the environment that turn alike,
+        both from a linear part and a net."""
         size = self.sizes[k]
         h = self.onsite[k](reduced)
         h = h + torch.nn.functional.pad(features @ getattr(self, f"linear_{k}"), (0, h.shape[1] - size * size))
-        h = self.onsite_scale[k] * h.reshape(len(reduced), -1, size, size)
-        vectors, winding = self._circular(k, directed.dtype), getattr(self, f"winding_{k}")
-        generators = self._generators(directed, winding)            # [n, 1 + 2C, W, W]
+        block = self._turned(k, h.reshape(len(reduced), -1, size, size), directed)
+        if bool(getattr(self, f"winding_{k}").any()):
+            block = block + self._turned(k, getattr(self, f"turned_{k}"), moments)
+        return self.onsite_scale[k] * block
+
+    def _turned(self, k, h, directed):
+        """Σ_c h_c G_c [n, W, W] with h [n or none, c, W, W] and the generators of directed [n, C, q]."""
+        vectors = self._circular(k, directed.dtype)
+        generators = self.generators(directed, getattr(self, f"winding_{k}"))
         matrix = ((vectors.conj() @ h.to(directed.dtype) @ vectors.T) * generators).sum(dim=1)
         return (vectors.T @ matrix @ vectors.conj()).real
 
     def _circular(self, k, dtype):
         return torch.complex(*getattr(self, f"circular_{k}")).to(dtype)
 
-    def _generators(self, directed, winding):
-        """What turns as an element between λ and μ: 1 where λ - μ is a multiple of M, else conjugate moments with q = λ - μ + nM,
-        the two of smallest |q|; zero where there are none."""
+    def generators(self, directed, winding):
+        """What turns as an element between λ and μ, [n, 1 + 2C, W, W]: 1 where λ - μ is a multiple of M, else conjugates
+        of moments with q = λ - μ + nM, the two of smallest |q|; zero where there are none."""
         n, channels, low = directed.shape
         found = directed.new_zeros(n, 1 + 2 * channels, len(winding), len(winding))
         for i, first in enumerate(winding.tolist()):

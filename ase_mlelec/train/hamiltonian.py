@@ -192,16 +192,17 @@ def standardise_hamiltonian(head, items):
 
 
 def _fit_onsite(head, k, geometry, truth):
-    """Scale, mean and linear part of the on-site blocks of one species: ridge regression on the features, all frames'
-    reflections, elements that do not turn with the frame."""
+    """Scale, mean and linear parts of the on-site blocks of one species, by ridge regression over all frames'
+    reflections: on features where elements do not turn with the frame, else on the moments that turn alike."""
     winding, vectors = getattr(head, f"winding_{k}"), head._circular(k, torch.complex128)
     fixed = (winding[:, None] - winding) % head.fold == 0
-    own, rows, values = geometry.species == k, [], []
+    own, rows, values, turning = geometry.species == k, [], [], []
     for up, across in REFLECTIONS:
         seen = geometry.reflected(up, across, head.local.parity.to(geometry.features))
         rows.append((seen.features[own] - head.shift[k]) * head.inverse[k])
-        matrix = (vectors.conj() @ head._signed(truth, k, k, up, across).to(vectors.dtype) @ vectors.T) * fixed
-        values.append((vectors.T @ matrix @ vectors.conj()).real.flatten(1))
+        matrix = vectors.conj() @ head._signed(truth, k, k, up, across).to(vectors.dtype) @ vectors.T
+        values.append((vectors.T @ (matrix * fixed) @ vectors.conj()).real.flatten(1))
+        turning.append((head.generators(head.scaled_moments(seen)[own], winding)[:, 1:], matrix))
     rows, values = torch.cat(rows).double(), torch.cat(values)
     mean = values.mean(dim=0)
     scale = max(float((truth.flatten(1) - mean).square().mean().sqrt()), 1e-6)
@@ -211,6 +212,13 @@ def _fit_onsite(head, k, geometry, truth):
     head.onsite[k].bias.zero_()
     head.onsite[k].bias[:len(mean)] = mean / scale
     getattr(head, f"linear_{k}").copy_(linear / scale)
+    generators, matrix = (torch.cat(parts) for parts in zip(*turning))
+    found = torch.zeros(generators.shape[1:], dtype=vectors.dtype)
+    for i, j in (~fixed).nonzero().tolist():
+        columns = generators[:, :, i, j].to(vectors.dtype)
+        normal = columns.mH @ columns + torch.eye(columns.shape[1], dtype=columns.dtype) * ONSITE_RIDGE * len(columns)
+        found[:, i, j] = torch.linalg.solve(normal, columns.mH @ matrix[:, i, j])
+    getattr(head, f"turned_{k}")[1:] = (vectors.T @ found @ vectors.conj()).real / scale
 
 
 def _mean_areas(items):
