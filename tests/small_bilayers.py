@@ -1,4 +1,4 @@
-"""Bilayers whose Hamiltonians follow from two-centre formulas: graphene pz, and a crystal MX2 with d and p functions."""
+"""Bilayers whose Hamiltonians follow from two-centre formulas: graphene pz, and MX2 with d and p functions."""
 import numpy as np
 from ase import Atoms
 from ase.neighborlist import neighbor_list

@@ -25,8 +25,8 @@ class WannierTBCalculator(MLElecCalculator):
     Energy, forces and stress are those of the model's force field, or of ``potential``.  The zero of all energies of
     electrons is the vacuum level.
 
-    kpts : three ints, a Γ-centred mesh; or k points [K, 3], or an ase BandPath: where eigenvalues are wanted.  The Fermi
-        level belongs to the mesh that was set last
+    kpts : three ints, a Γ-centred mesh; or k points [K, 3], or an ase BandPath: where eigenvalues are wanted.  The
+        Fermi level belongs to the mesh that was set last
     electronic_temperature : K
     Other parameters: see MLElecCalculator.  The members of a committee must have the same functions; the Hamiltonian is
     their mean, and ``uncertainty`` has the spread of eigenvalues.
@@ -54,8 +54,8 @@ class WannierTBCalculator(MLElecCalculator):
         for member in self.models[1:]:
             own = member.heads["hamiltonian"].arguments()
             if any(own[key] != first[key] for key in ("functions", "frame", "cutoff")):
-                raise CalculatorSetupError("the models of a committee have different functions or cutoffs; train them on "
-                                           "one kind of data")
+                raise CalculatorSetupError("the models of a committee have different functions or cutoffs; train them "
+                                           "on one kind of data")
 
     def each_of(self, images, properties=()):
         """Make each image the present one in turn."""

@@ -170,8 +170,8 @@ class LocalFrame(Descriptor):
         self.species, self.cutoff, self.fold, self.n_radial = tuple(species), float(cutoff), int(fold), int(n_radial)
         self.smooth = float(cutoff - 1.0 if smooth is None else smooth)
         if not (0 <= self.smooth < self.cutoff and fold >= 1 and n_radial >= 1):
-            raise ValueError(f"got cutoff {cutoff}, smooth {smooth}, fold {fold}, n_radial {n_radial}; need 0 <= smooth "
-                             "< cutoff and positive integers")
+            raise ValueError(f"got cutoff {cutoff}, smooth {smooth}, fold {fold}, n_radial {n_radial}; need 0 <= "
+                             "smooth < cutoff and positive integers")
         low = tuple(q for q in range(1, min(HIGHEST, self.fold - 1) + 1))
         self.windings = low + (self.fold,)
         # (p, q) of the moments

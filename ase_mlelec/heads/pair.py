@@ -175,8 +175,8 @@ class PairHead(Head):
             for a in range(n_species):
                 for b in range(a, n_species):
                     for name, limits in (("near", (2.0 if inter else 0.7, NEAR[1])), ("long", (NEAR[0], self.cutoff))):
-                        self.pairs[_key(inter, a, b, name)] = _PairNet(n_in, (self.sizes[a], self.sizes[b]), self.widths,
-                                                                       limits, inter)
+                        shape = self.sizes[a], self.sizes[b]
+                        self.pairs[_key(inter, a, b, name)] = _PairNet(n_in, shape, self.widths, limits, inter)
         self.register_buffer("shift", torch.zeros(n_species, self.local.n_features))
         self.register_buffer("inverse", torch.ones(n_species, self.local.n_features))
         self.register_buffer("moment_inverse", torch.ones(max(low, 1), 2 * self.local.n_channels))
@@ -311,8 +311,8 @@ class PairHead(Head):
         return torch.complex(*getattr(self, f"circular_{k}")).to(dtype)
 
     def generators(self, directed, winding):
-        """What turns as an element between λ and μ, [n, 1 + 2C, W, W]: 1 where λ - μ is a multiple of M, else conjugates
-        of moments with q = λ - μ + nM, the two of smallest |q|; zero where there are none."""
+        """What turns as an element between λ and μ, [n, 1 + 2C, W, W]: 1 where λ - μ is a multiple of M, else
+        conjugates of moments with q = λ - μ + nM, the two of smallest |q|; zero where there are none."""
         n, channels, low = directed.shape
         found = directed.new_zeros(n, 1 + 2 * channels, len(winding), len(winding))
         for i, first in enumerate(winding.tolist()):

@@ -68,8 +68,8 @@ def frame_functions(frames):
                 found.setdefault(symbols[atom], axes[atom])
     missing = [symbol for symbol in species if symbol not in found]
     if missing:
-        raise ValueError(f"got no functions of {missing[0]}, need some on every species; leave its atoms out or project "
-                         "on them")
+        raise ValueError(f"got no functions of {missing[0]}, need some on every species; leave its atoms out or "
+                         "project on them")
     functions = {}
     for symbol in species:
         names, z, x = zip(*found[symbol])
@@ -112,8 +112,8 @@ def prepare(head, frame):
         matrix, columns = kept[key]
         if not np.array_equal(columns, head._columns[k]):
             raise ValueError(f"frame '{frame.name}': got the harmonics {[orbitals.ORBITALS[c] for c in columns]} of "
-                             f"{head.species[k]}, need {[orbitals.ORBITALS[c] for c in head._columns[k]]}; train on one "
-                             "set of functions")
+                             f"{head.species[k]}, need {[orbitals.ORBITALS[c] for c in head._columns[k]]}; train on "
+                             "one set of functions")
         transforms.append(matrix)
     onsite, hopping = _true_blocks(head, frame, geometry, transforms)
     return Item(geometry, onsite, hopping, transforms, head.describe_layers(frame.atoms, lie))
@@ -260,8 +260,9 @@ def _fit_two_centre(head, key, name, pairs, blocks):
     size = len(right_side[0, 0])
     found = torch.zeros(size, *right_side.shape[:2], dtype=torch.complex128)
     for power in powers:
-        regular = normal[power] + torch.eye(size, dtype=torch.float64) * (RIDGE * normal[power].diagonal().mean() + 1e-300)
-        factor = torch.linalg.cholesky(regular + 1e-14 * regular.diagonal().max() * torch.eye(size, dtype=torch.float64))
+        diagonal = normal[power].diagonal()
+        ridge = RIDGE * diagonal.mean() + 1e-14 * diagonal.max() + 1e-300
+        factor = torch.linalg.cholesky(normal[power] + ridge * torch.eye(size, dtype=diagonal.dtype))
         for i, a in enumerate(windings[0]):
             for j, b in enumerate(windings[1]):
                 if abs(a - b) == power:

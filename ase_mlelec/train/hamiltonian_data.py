@@ -4,7 +4,7 @@ One HDF5 file, the elements of H(R) sparse and in single precision (2e-7 eV at 4
 """
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ class HamiltonianFrame:
             raise ValueError(f"{here}: got a complex H(R), need a real one; leave out spin-orbit coupling, and check "
                              "the gauge")
         if abs(self.hamiltonian.cell - self.atoms.cell.array).max() > 1e-4:
-            raise ValueError(f"{here}: got a Hamiltonian of another cell than that of the atoms; read both from one run")
+            raise ValueError(f"{here}: got a Hamiltonian of another cell than that of its atoms; read both of one run")
 
 
 def referred_to(hamiltonian, level):
@@ -215,8 +215,3 @@ def _from_half(atoms, size, half, which, row, column, value, functions):
     matrices = [stacked[start:start + size] for start in range(0, stacked.shape[0], size)]
     centres = atoms.positions[[function.atom for function in functions]]
     return WannierHamiltonian(atoms.cell.array, np.concatenate([half, -half[1:]]), matrices, centres)
-
-
-def with_group(frame, group):
-    """The same frame for another purpose."""
-    return replace(frame, group=group)

@@ -17,8 +17,8 @@ from ase_mlelec.system import System
 from ase_mlelec.train.config import OutputConfig
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
-from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, frame_functions, hamiltonian_errors, prepare,
-                                          standardise_hamiltonian)
+from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, frame_functions, hamiltonian_errors,
+                                          prepare, standardise_hamiltonian)
 from ase_mlelec.train.hamiltonian_data import Hamiltonians
 from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, mean_ldos_errors, standardise_ldos
 from ase_mlelec.train.ldos_forces import ForceData, refit_with_forces

@@ -99,7 +99,8 @@ def test_features_are_invariant(make):
     order = np.random.default_rng(0).permutation(len(atoms))
     other = atoms.copy()
     other.rotate(50, (1, 2, 3), rotate_cell=True)
-    for found in (environment(other, **options).features, environment(atoms * (2, 1, 1), **options).features[:len(atoms)]):
+    doubled = environment(atoms * (2, 1, 1), **options).features[:len(atoms)]
+    for found in (environment(other, **options).features, doubled):
         assert torch.allclose(found, wanted, atol=1e-11)
     assert torch.allclose(environment(atoms[order], **options).features, wanted[order], atol=1e-11)
     other = atoms.copy()        # another first cell vector: another of the equivalent frames
@@ -146,5 +147,5 @@ def test_errors():
     with pytest.raises(InputError, match="no 4-fold direction"):
         frames_of(atoms, 4)
     for options in {"cutoff": 5.0, "smooth": 6.0}, {"fold": 0}, {"n_radial": 0}:
-        with pytest.raises(ValueError, match="need 0 <= smooth"):
+        with pytest.raises(ValueError, match="need 0 <= "):
             LocalFrame(["C"], **options)

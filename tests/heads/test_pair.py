@@ -62,7 +62,8 @@ def test_other_cells_of_the_same_crystal(kind):
     """Other first vectors choose other frames of the same symmetry; supercells fold the bands."""
     atoms = MAKE[kind]()
     gamma = np.zeros((1, 3))
-    for row, matrix in (("sheared", [[1, 1, 0], [0, 1, 0], [0, 0, 1]]), ("left-handed", [[0, 1, 0], [1, 0, 0], [0, 0, 1]])):
+    for row, matrix in (("sheared", [[1, 1, 0], [0, 1, 0], [0, 0, 1]]),
+                        ("left-handed", [[0, 1, 0], [1, 0, 0], [0, 0, 1]])):
         other = atoms.copy()
         other.set_cell(np.array(matrix) @ atoms.cell.array)
         np.testing.assert_allclose(levels(kind, other, gamma), levels(kind, atoms, gamma), atol=1e-11, err_msg=row)
