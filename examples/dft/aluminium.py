@@ -5,8 +5,8 @@
     python aluminium.py collect work aluminium.h5             # one compressed data set, grid points sub-sampled
     python aluminium.py pulay work                            # the part that the stress of pw.x lacks at this cutoff
 
-Al.pz-vbc, 15 Ry, 8^3 k points per 4 atoms, Fermi-Dirac at the temperature of the atoms.  LDOS on 171 energies from -6 to
-11 eV with Gaussians exp(-(x/s)^2), s = 0.2 eV.  Seeds are below 1000.
+Al.pz-vbc, 15 Ry, 8^3 k points per 4 atoms, Fermi-Dirac at the temperature of the atoms.  LDOS on 171 energies from -6
+to 11 eV with Gaussians exp(-(x/s)^2), s = 0.2 eV.  Seeds are below 1000.
 """
 import argparse
 import shutil
@@ -111,15 +111,6 @@ def label(atoms, work):
     print(f"{atoms.info['name']}: {result.energy / n_atoms:.4f} eV/atom, {time.time() - start:.0f} s", flush=True)
 
 
-def label_all(path, work, part):
-    index, parts = (int(x) for x in part.split("/"))
-    images = read(path, ":")
-    # small cells first and phases mixed: whatever is finished at any time is a balanced data set
-    order = sorted(np.random.default_rng(0).permutation(len(images)), key=lambda k: len(images[k]))
-    for k in order[index::parts]:
-        label(images[k], work)
-
-
 def role(name):
     """Which snapshots train, which steer the training, and which are never seen until the end."""
     phase, n_atoms, _, seed = name.split("-")
@@ -160,7 +151,8 @@ def collect(work, target, n_points):
     """Gather all finished labels into one compressed data set; the snapshots in WHOLE keep all grid points."""
     paths = sorted(work.glob("*.npz"))
     settings = {"program": "Quantum ESPRESSO 6.7", "pseudopotential": PSEUDO["Al"] + " (LDA)", "ecutwfc_Ry": CUTOFF,
-                "pulay_virial_added_eV_per_atom": PULAY_VIRIAL, "kpoints": "8x8x8 per 4 atoms", "smearing": "Fermi-Dirac at the temperature of the snapshot"}
+                "kpoints": "8x8x8 per 4 atoms", "smearing": "Fermi-Dirac at the temperature of the snapshot",
+                "pulay_virial_added_eV_per_atom": PULAY_VIRIAL}
     snapshots = (load_result(path, None if path.stem in WHOLE else n_points) for path in paths)
     write_snapshots(target, snapshots, ENERGIES, {
         "dos_width_eV": WIDTH, "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
@@ -174,10 +166,7 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("sample")
     command.add_argument("structures")
-    command = commands.add_parser("label")
-    command.add_argument("structures")
-    command.add_argument("work", type=Path)
-    command.add_argument("--part", default="0/1", help="i/n: every n-th structure from the i-th on")
+    espresso.add_label_command(commands)
     command = commands.add_parser("collect")
     command.add_argument("work", type=Path)
     command.add_argument("target", type=Path)
@@ -190,8 +179,7 @@ def main():
     elif arguments.command == "sample":
         sample(arguments.structures)
     elif arguments.command == "label":
-        arguments.work.mkdir(exist_ok=True)
-        label_all(arguments.structures, arguments.work, arguments.part)
+        espresso.label_all(label, arguments.structures, arguments.work, arguments.part)
     elif arguments.command == "collect":
         collect(arguments.work, arguments.target, arguments.points)
 

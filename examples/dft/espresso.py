@@ -1,5 +1,7 @@
 """Run Quantum ESPRESSO programs on one core: write the input with ASE, run, check that the job is done.
 
+What the scripts of all data sets share is here too: the order in which structures are labelled.
+
 Environment: ESPRESSO_PSEUDO, the folder of pseudopotentials (default /usr/share/espresso/pseudo, Debian's).  A serial
 OpenBLAS (Debian: libopenblas0-serial) is put in front when present; it makes pw.x 1.4-2 times faster.
 """
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import units
-import numpy as np
+from ase.io import read
 from ase.io.espresso import write_espresso_in, write_fortran_namelist
 
 from ase_mlelec.io.espresso import read_filplot, read_ldos
@@ -35,6 +37,27 @@ def run(program, name, directory):
     text = (directory / f"{name}.out").read_text()
     if code or "JOB DONE" not in text:
         raise RuntimeError(f"{program} failed in {directory}/{name}.out:\n{text[-1500:]}")
+
+
+def add_label_command(commands):
+    """The subcommand ``label`` of argparse, whose arguments are those of ``label_all``."""
+    command = commands.add_parser("label")
+    command.add_argument("structures")
+    command.add_argument("work", type=Path)
+    command.add_argument("--part", default="0/1", help="i/n: every n-th structure from the i-th on")
+
+
+def label_all(label, structures, work, part):
+    """``label(atoms, work)`` for the structures of a file; ``part`` "i/n": every n-th of them from the i-th on.
+
+    Small cells come first, and phases are mixed: whatever is finished at any time is a balanced data set.
+    """
+    work.mkdir(exist_ok=True)
+    index, parts = (int(x) for x in part.split("/"))
+    images = read(structures, ":")
+    order = sorted(np.random.default_rng(0).permutation(len(images)), key=lambda k: len(images[k]))
+    for k in order[index::parts]:
+        label(images[k], work)
 
 
 def pw(atoms, directory, name, pseudopotentials, kpts, koffset=(0, 0, 0), **namelists):
@@ -95,26 +118,43 @@ def wannier(atoms, directory, projections, n_functions):
 
     Returns the path of Wannier90's output.  RuntimeError where the localization does not converge.
     """
+    _functions(atoms, directory, projections, n_functions, (1, 1, 1),
+               "gamma_only = true\nwrite_xyz = true\nnum_iter = 500\nconv_window = 5\nconv_tol = 1e-9")
+    output = Path(directory) / "x.wout"
+    if "convergence criteria satisfied" not in output.read_text():
+        raise RuntimeError(f"wannier90.x did not converge in {output}; change the projections or reject the structure")
+    return output
+
+
+def hamiltonian(atoms, directory, projections, n_functions, mesh, extra=""):
+    """H(R) of Wannier functions after an nscf pw.x run on the full Γ-centred mesh (see full_mesh).
+
+    projections : str, the lines of Wannier90's projections block
+    extra : str, further lines of the input, such as windows
+
+    Returns the path of ``x_hr.dat``, beside which lie x_wsvec.dat, x.win and x.wout.
+    """
+    _functions(atoms, directory, projections, n_functions, mesh,
+               f"write_hr = true\nuse_ws_distance = true\n{extra}")
+    return Path(directory) / "x_hr.dat"
+
+
+def _functions(atoms, directory, projections, n_functions, mesh, settings):
+    """Wannier functions of the bands of the last pw.x run; writes x.win, and what ``settings`` ask Wannier90 for."""
     directory = Path(directory)
-    cell, positions = ("\n".join(" ".join(f"{x:.12f}" for x in row) for row in rows)
-                       for rows in (atoms.cell.array, atoms.positions))
+    cell, positions, points = ("\n".join(" ".join(f"{x:.12f}" for x in row) for row in rows)
+                               for rows in (atoms.cell.array, atoms.positions, full_mesh(mesh)[:, :3]))
     sites = "\n".join(f"{symbol} {row}" for symbol, row in zip(atoms.symbols, positions.splitlines()))
     (directory / "x.win").write_text(
-        f"num_wann = {n_functions}\ngamma_only = true\nmp_grid = 1 1 1\nwrite_xyz = true\nnum_iter = 500\n"
-        "conv_window = 5\nconv_tol = 1e-9\n"
-        f"begin unit_cell_cart\nang\n{cell}\nend unit_cell_cart\n"
-        f"begin atoms_cart\nang\n{sites}\nend atoms_cart\n"
-        f"begin projections\n{projections}\nend projections\nbegin kpoints\n0 0 0\nend kpoints\n")
+        f"num_wann = {n_functions}\nmp_grid = {mesh[0]} {mesh[1]} {mesh[2]}\n{settings}\n"
+        f"begin unit_cell_cart\nang\n{cell}\nend unit_cell_cart\nbegin atoms_cart\nang\n{sites}\nend atoms_cart\n"
+        f"begin projections\n{projections}\nend projections\nbegin kpoints\n{points}\nend kpoints\n")
     _wannier90(directory, "-pp", "x")
     with open(directory / "overlaps.in", "w") as target:
         write_fortran_namelist(target, {"inputpp": dict(prefix="x", outdir="./tmp", seedname="x", write_mmn=True,
                                                         write_amn=True)})
     run("pw2wannier90.x", "overlaps", directory)
     _wannier90(directory, "x")
-    output = directory / "x.wout"
-    if "convergence criteria satisfied" not in output.read_text():
-        raise RuntimeError(f"wannier90.x did not converge in {output}; change the projections or reject the structure")
-    return output
 
 
 def _wannier90(directory, *arguments):
@@ -134,33 +174,6 @@ def response(directory):
         "response to an electric field\n&inputph\n  prefix = 'x'\n  outdir = './tmp'\n  epsil = .true.\n"
         "  zeu = .true.\n  trans = .false.\n  tr2_ph = 1e-14\n/\n0 0 0\n")
     run("ph.x", "response", directory)
-
-
-def hamiltonian(atoms, directory, projections, n_functions, mesh, extra=""):
-    """H(R) of Wannier functions after an nscf pw.x run on the full Γ-centred mesh (see full_mesh).
-
-    projections : str, the lines of Wannier90's projections block
-    extra : str, further lines of the input, such as windows
-
-    Returns the path of ``x_hr.dat``, beside which lie x_wsvec.dat, x.win and x.wout.
-    """
-    directory = Path(directory)
-    cell, positions = ("\n".join(" ".join(f"{x:.12f}" for x in row) for row in rows)
-                       for rows in (atoms.cell.array, atoms.positions))
-    sites = "\n".join(f"{symbol} {row}" for symbol, row in zip(atoms.symbols, positions.splitlines()))
-    points = "\n".join(" ".join(f"{x:.12f}" for x in k[:3]) for k in full_mesh(mesh))
-    (directory / "x.win").write_text(
-        f"num_wann = {n_functions}\nmp_grid = {mesh[0]} {mesh[1]} {mesh[2]}\nwrite_hr = true\n"
-        f"use_ws_distance = true\n{extra}\n"
-        f"begin unit_cell_cart\nang\n{cell}\nend unit_cell_cart\nbegin atoms_cart\nang\n{sites}\nend atoms_cart\n"
-        f"begin projections\n{projections}\nend projections\nbegin kpoints\n{points}\nend kpoints\n")
-    _wannier90(directory, "-pp", "x")
-    with open(directory / "overlaps.in", "w") as target:
-        write_fortran_namelist(target, {"inputpp": dict(prefix="x", outdir="./tmp", seedname="x", write_mmn=True,
-                                                        write_amn=True)})
-    run("pw2wannier90.x", "overlaps", directory)
-    _wannier90(directory, "x")
-    return directory / "x_hr.dat"
 
 
 def full_mesh(mesh):

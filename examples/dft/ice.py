@@ -273,18 +273,10 @@ def label(atoms, work):
           f"{'rejected, ' if rejected.exists() else ''}{time.time() - start:.0f} s", flush=True)
 
 
-def label_all(path, work, part):
-    index, parts = (int(x) for x in part.split("/"))
-    images = read(path, ":")
-    # phases and densities mixed: whatever is finished at any time is a balanced data set
-    for k in np.random.default_rng(0).permutation(len(images))[index::parts]:
-        label(images[k], work)
-
-
 def respond(path, work, chosen):
     """Born charges and dielectric tensors of the structures of those names."""
     images = {atoms.info["name"]: atoms for atoms in read(path, ":")}
-    (work / "response").mkdir(exist_ok=True)
+    (work / "response").mkdir(parents=True, exist_ok=True)
     for name in chosen:
         target, directory, start = work / "response" / f"{name}.npz", work / f"response-{name}", time.time()
         if target.exists():
@@ -356,10 +348,7 @@ def main():
     command.add_argument("structures")
     command.add_argument("--models", nargs="+", metavar="MODEL", help="a committee, whose own MD is sampled")
     command.add_argument("--seed", type=int, default=500, help="of the first MD run; another for each round")
-    command = commands.add_parser("label")
-    command.add_argument("structures")
-    command.add_argument("work", type=Path)
-    command.add_argument("--part", default="0/1", help="i/n: every n-th structure from the i-th on")
+    espresso.add_label_command(commands)
     command = commands.add_parser("response")
     command.add_argument("structures")
     command.add_argument("work", type=Path)
@@ -376,12 +365,10 @@ def main():
             sample(arguments.structures)
     elif arguments.command == "collect":
         collect(arguments.work, arguments.target)
+    elif arguments.command == "label":
+        espresso.label_all(label, arguments.structures, arguments.work, arguments.part)
     else:
-        arguments.work.mkdir(exist_ok=True)
-        if arguments.command == "label":
-            label_all(arguments.structures, arguments.work, arguments.part)
-        else:
-            respond(arguments.structures, arguments.work, arguments.names)
+        respond(arguments.structures, arguments.work, arguments.names)
 
 
 if __name__ == "__main__":

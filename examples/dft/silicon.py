@@ -4,9 +4,9 @@
     python silicon.py sample second.extxyz --model si         # structures from a model's own MD
     python silicon.py label first.extxyz work --part 0/2      # DFT; one file per structure, skips what is done
     python silicon.py collect work silicon.h5                 # one compressed data set
+    python silicon.py pulay work silicon_pulay.csv            # the part that the stress of pw.x lacks at this cutoff
     python silicon.py convergence first.extxyz work silicon_convergence.csv     # DOS labels against denser k meshes
     python silicon.py compare work other silicon_energies.csv                   # energies of two folders of labels
-    python silicon.py pulay work silicon_pulay.csv            # energies at other cutoffs: the missing part of the stress
 
 Energies, forces and stress: Si.pz-vbc, 20 Ry, k points per 8 atoms 4^3 for crystals and 6^3 for liquids, Fermi-Dirac at
 ONE electronic temperature (2000 K) for every structure, so that the energy is a function of the positions alone.  DOS:
@@ -210,15 +210,6 @@ def label(atoms, work):
     print(f"{atoms.info['name']}: {result.energy / len(atoms):.4f} eV/atom, {time.time() - start:.0f} s", flush=True)
 
 
-def label_all(path, work, part):
-    index, parts = (int(x) for x in part.split("/"))
-    images = read(path, ":")
-    # small cells first and phases mixed: whatever is finished at any time is a balanced data set
-    order = sorted(np.random.default_rng(0).permutation(len(images)), key=lambda k: len(images[k]))
-    for k in order[index::parts]:
-        label(images[k], work)
-
-
 def role(name):
     """Which structures train, which steer the training, and which are never seen until the end."""
     phase, n_atoms, _, seed = name.split("-")
@@ -319,10 +310,7 @@ def main():
     command = commands.add_parser("sample")
     command.add_argument("structures")
     command.add_argument("--model", help="sample from this model's own MD instead of Stillinger-Weber")
-    command = commands.add_parser("label")
-    command.add_argument("structures")
-    command.add_argument("work", type=Path)
-    command.add_argument("--part", default="0/1", help="i/n: every n-th structure from the i-th on")
+    espresso.add_label_command(commands)
     command = commands.add_parser("collect")
     command.add_argument("work", type=Path)
     command.add_argument("target", type=Path)
@@ -346,8 +334,7 @@ def main():
         else:
             sample(arguments.structures, partial(snapshot, calculator=StillingerWeber()), PLAN)
     elif arguments.command == "label":
-        arguments.work.mkdir(exist_ok=True)
-        label_all(arguments.structures, arguments.work, arguments.part)
+        espresso.label_all(label, arguments.structures, arguments.work, arguments.part)
     elif arguments.command == "collect":
         collect(arguments.work, arguments.target)
     elif arguments.command == "pulay":
