@@ -97,8 +97,8 @@ def _lattice(layer):
     """(lattice constant, a1 and a2 with 60 degrees between them in terms of the cell's vectors)."""
     a, b, _, alpha, beta, gamma = layer.cell.cellpar()
     if abs(a - b) > 1e-3 * a or min(abs(gamma - 60), abs(gamma - 120)) > 0.1 or layer.cell[:2, 2].any():
-        raise ValueError(f"layer {layer.symbols}: got cell vectors {a:.3f} and {b:.3f} Å with {gamma:.2f} degrees, need "
-                         "a hexagonal cell in the xy plane; give the primitive cell")
+        raise ValueError(f"layer {layer.symbols}: got cell vectors {a:.3f} and {b:.3f} Å with {gamma:.2f} degrees, "
+                         "need a hexagonal cell in the xy plane; give the primitive cell")
     turn = [[1, 0], [1, 1]] if gamma > 90 else [[1, 0], [0, 1]]
     return a, np.array(turn)
 

@@ -43,8 +43,8 @@ class WannierHamiltonian:
         if positions is not None:
             positions = np.asarray(positions)
             if positions.shape != (len(r_vectors), size, size, 3):
-                raise ValueError(f"positions: got shape {list(positions.shape)}, need [{len(r_vectors)}, {size}, {size}, "
-                                 "3]; give <0|r|R> for every R")
+                raise ValueError(f"positions: got shape {list(positions.shape)}, need [{len(r_vectors)}, {size}, "
+                                 f"{size}, 3]; give <0|r|R> for every R")
             # Wannier90 makes <0|r|R> by finite differences, which are not exactly Hermitian
             self.position_blochs = [BlochSum(*hermitian_part(r_vectors, positions[..., axis])) for axis in range(3)]
         self.spin_degeneracy = spin_degeneracy

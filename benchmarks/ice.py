@@ -34,7 +34,9 @@ TEMPERATURE = 300                           # K
 GRAM_PER_CM3 = 1000 * units.kg / units.m**3    # amu/Å^3
 MOLECULE = 18.015                           # amu
 COLUMNS = {"atomic_dipole_rmse_A": "centroid, RMSE per component, Å",
-           "dipole_rmse_e_A": "dipole of the cell, RMSE, e Å", "energy_mae_meV_per_atom": "energy, MAE, meV/atom", "forces_rmse_meV_per_A": "force, RMSE, meV/Å",
+           "dipole_rmse_e_A": "dipole of the cell, RMSE, e Å",
+           "energy_mae_meV_per_atom": "energy, MAE, meV/atom",
+           "forces_rmse_meV_per_A": "force, RMSE, meV/Å",
            "stress_rmse_GPa": "stress, RMSE, GPa"}
 
 

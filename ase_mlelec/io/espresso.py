@@ -362,6 +362,6 @@ def read_ph(path):
     charges = text.split("Effective charges (d Force / dE) in cartesian axis")[1:2]
     rows = re.findall(rf"E[xyz]\s+{row}", charges[0]) if charges else []
     if tensor is None or not rows or len(rows) % 3:
-        raise EspressoError(f"{path}: no dielectric tensor or no charges (d Force / dE); set epsil and zeu in &inputph, "
+        raise EspressoError(f"{path}: no dielectric tensor or no charges (d Force / dE); set epsil and zeu in &inputph "
                             "at q = 0 of an insulator")
     return np.array(rows, dtype=float).reshape(-1, 3, 3), np.array(tensor.groups(), dtype=float).reshape(3, 3)
