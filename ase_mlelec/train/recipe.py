@@ -41,12 +41,29 @@ def train(config, progress=True):
 
     Raises ValueError for data that do not fit the configuration, and for checkpoints of another one.
     """
-    if config.committee > 1:
-        return [train(member, progress) for member in members(config)]
-    if config.ldos:
-        return train_ldos(config, progress)
-    if config.hamiltonian:
-        return train_hamiltonian(config, progress)
+    models = [model for _, model in train_members(config, progress)]
+    return models if config.committee > 1 else models[0]
+
+
+def train_members(config, progress=True):
+    """``train``, one model of the committee after the other: iterator over (Config of the member, Model)."""
+    stem = config.output.model.removesuffix(".safetensors")
+    cache = (config.folder / config.output.model).with_suffix(".fingerprints.h5")       # the same for all members
+    members = [config] if config.committee == 1 else [
+        replace(config, committee=1, seed=config.seed + k, output=OutputConfig(f"{stem}-{k}.safetensors"))
+        for k in range(config.committee)]
+    for member in members:
+        if config.ldos:
+            yield member, train_ldos(member, cache, progress)
+        elif config.hamiltonian:
+            yield member, train_hamiltonian(member, progress)
+        else:
+            yield member, train_frames(member, progress)
+    cache.unlink(missing_ok=True)
+
+
+def train_frames(config, progress=True):
+    """``train`` for one model of energies, dos, dipoles and polarizabilities."""
     parts = split(join(read_frames(config.folder / name) for name in config.data.files), config)
     # what cannot be described is found out before the training, not after it
     described = describe(parts["train"], config)
@@ -70,28 +87,22 @@ def train(config, progress=True):
     return model.eval()
 
 
-def members(config):
-    """list of Config, one for every model of the committee."""
-    if config.committee == 1:
-        return [config]
-    stem = config.output.model.removesuffix(".safetensors")
-    return [replace(config, committee=1, seed=config.seed + k, output=OutputConfig(f"{stem}-{k}.safetensors"))
-            for k in range(config.committee)]
+def train_ldos(config, cache, progress=True):
+    """``train`` for a local density of states: fingerprints of all grid points, gradient descent, refit, errors.
 
-
-def train_ldos(config, progress=True):
-    """``train`` for a local density of states: fingerprints of all grid points, gradient descent, refit, errors."""
+    cache : path of the HDF5 file of fingerprints, which is left
+    """
     snapshots = _snapshots(config)
     output = config.folder / config.output.model
     output.parent.mkdir(parents=True, exist_ok=True)
-    cache, checkpoint = output.with_suffix(".fingerprints.h5"), output.with_suffix(".ldos.checkpoint")
+    checkpoint = output.with_suffix(".ldos.checkpoint")
     model = _new_ldos_model(snapshots, config)
     groups = {"train": ("", *config.data.train), "validation": config.data.validation, "test": config.data.test}
     parts = {name: GridData(snapshots.select(*chosen), model.descriptor, cache, progress)
              for name, chosen in groups.items()}
     if not len(parts["train"]):
-        raise ValueError(f"got {len(snapshots)} snapshots of the groups {', '.join(sorted(set(snapshots.groups)))}, none "
-                         f"of them to train on; name groups in data.train, now {', '.join(config.data.train)}")
+        raise ValueError(f"got {len(snapshots)} snapshots of the groups {', '.join(sorted(set(snapshots.groups)))}, "
+                         f"none of them to train on; name groups in data.train, now {', '.join(config.data.train)}")
     options = config.ldos
     forces = ForceData(parts["train"].snapshots, model.descriptor, cache, progress) if options.force_weight else ()
     model.float()       # the fingerprints are computed in double precision, and kept in single
@@ -109,8 +120,7 @@ def train_ldos(config, progress=True):
         "errors": held_out,
         "training": _provenance({name: part.snapshots for name, part in parts.items()}, config)}
     model.save(output)
-    for leftover in (checkpoint, cache):
-        leftover.unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
     return model.eval()
 
 

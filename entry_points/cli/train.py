@@ -15,10 +15,9 @@ def run(arguments):
     config = read_config(arguments.config)
 
     from ase_mlelec.train.evaluate import table
-    from ase_mlelec.train.recipe import members, train
+    from ase_mlelec.train.recipe import train_members
 
-    for member in members(config):
-        model = train(member, progress=not arguments.quiet)
+    for member, model in train_members(config, progress=not arguments.quiet):
         if not arguments.quiet:
             if model.metadata["errors"]:
                 print(table(model.metadata["errors"]))

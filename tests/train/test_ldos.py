@@ -13,8 +13,9 @@ from ase_mlelec.descriptors import Bispectrum
 from ase_mlelec.heads import LDOSHead
 from ase_mlelec.io.snapshots import Snapshots, write_snapshots
 from ase_mlelec.model import Model
+from ase_mlelec.train import ldos
 from ase_mlelec.train.config import parse_config, read_config
-from ase_mlelec.train.ldos import (GridData, LDOSLoss, cosine, fit_ldos, ldos_errors, mean_ldos_errors,
+from ase_mlelec.train.ldos import (GridData, LDOSLoss, cosine, fingerprints, fit_ldos, ldos_errors, mean_ldos_errors,
                                    refit_last_layer, standardise_ldos)
 
 DESCRIPTOR = Bispectrum(["Al"], 3, 3.2).double()
@@ -161,8 +162,11 @@ def test_held_refit_stays(data):
     torch.testing.assert_close(head.last.weight.detach(), before, rtol=1e-5, atol=1e-6)
 
 
-def test_committee(tmp_path, capsys):
-    """Snapshots without a group train; members differ; the committee has the errors of the mean LDOS."""
+def test_committee(tmp_path, capsys, monkeypatch):
+    """Snapshots without a group train; members differ but share fingerprints; the committee has the errors of the mean
+    LDOS."""
+    calls = []
+    monkeypatch.setattr(ldos, "fingerprints", lambda *arguments: calls.append(1) or fingerprints(*arguments))
     write_snapshots(tmp_path / "train.h5", [make_snapshot(0, group="")], ENERGIES, ATTRIBUTES)
     write_snapshots(tmp_path / "test.h5", [make_snapshot(2, group="")], ENERGIES, ATTRIBUTES)
     (tmp_path / "al.toml").write_text(
@@ -171,6 +175,7 @@ def test_committee(tmp_path, capsys):
         '[output]\nmodel = "al.safetensors"\n')
     assert main(["train", str(tmp_path / "al.toml"), "--quiet"]) == 0
     names = [str(tmp_path / f"al-{k}.safetensors") for k in range(2)]
+    assert len(calls) == 1
     models = [load_model(name) for name in names]
     assert [model.metadata["training"]["configuration"]["seed"] for model in models] == [0, 1]
     assert not list(tmp_path.glob("*.checkpoint")) and not list(tmp_path.glob("*.fingerprints.h5"))
