@@ -26,7 +26,7 @@ BOHR = si.fine_structure / (4 * si.pi * si.Rydberg) * 1e10
 ])
 def test_factor(name, of_ase, of_si):
     value = getattr(units, name)
-    exact = name in ("KB", "GPA", "CM", "SPEED_OF_LIGHT", "PLANCK", "SIEMENS_PER_METRE")     # by the definition of the SI
+    exact = name in ("KB", "GPA", "CM", "SPEED_OF_LIGHT", "PLANCK", "SIEMENS_PER_METRE")     # by definition of the SI
     # ASE derives atomic units from rounded constants: 8e-12 in Hartree, 6e-12 in Bohr
     assert value == pytest.approx(of_ase, rel=1e-15 if exact else 3e-11)
     # SciPy carries CODATA 2018 or 2022: they differ by 7e-10 in Bohr (the fine-structure constant)
