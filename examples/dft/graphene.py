@@ -147,14 +147,6 @@ def label(atoms, work):
     shutil.rmtree(directory)
 
 
-def label_all(path, work, part):
-    index, parts = (int(x) for x in part.split("/"))
-    images = read(path, ":")
-    # kinds mixed: whatever is finished at any time is a balanced data set
-    for k in np.random.default_rng(0).permutation(len(images))[index::parts]:
-        label(images[k], work)
-
-
 def role(name):
     """Which structures train, which steer the training, and which are never seen until the end."""
     return {3: "test", 5: "validation", 9: "test"}.get(int(name.split("-")[1]) % 12, "train")
@@ -190,10 +182,7 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("sample")
     command.add_argument("structures")
-    command = commands.add_parser("label")
-    command.add_argument("structures")
-    command.add_argument("work", type=Path)
-    command.add_argument("--part", default="0/1", help="i/n: every n-th structure from the i-th on")
+    espresso.add_label_command(commands)
     command = commands.add_parser("collect")
     command.add_argument("work", type=Path)
     command.add_argument("target", type=Path)
@@ -203,8 +192,7 @@ def main():
     elif arguments.command == "collect":
         collect(arguments.work, arguments.target)
     else:
-        arguments.work.mkdir(exist_ok=True)
-        label_all(arguments.structures, arguments.work, arguments.part)
+        espresso.label_all(label, arguments.structures, arguments.work, arguments.part)
 
 
 if __name__ == "__main__":
