@@ -16,6 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase import units
+from ase.build import bulk
+from ase.md.velocitydistribution import Stationary
+from ase.md.verlet import VelocityVerlet
 from matplotlib.figure import Figure
 
 from ase_mlelec import MLDFTCalculator, load_model
@@ -42,6 +45,7 @@ TRAININGS = {
 ALL = ["solid 298 K", "solid 933 K", "liquid 933 K", "strained"]
 FORCES_OF = 3       # unseen snapshots of each phase
 FORCE_WEIGHTS = (0.0, 1e-2)
+NVE_STEPS, NVE_SPACING = 1000, 0.4      # of 1 fs; Å
 
 
 def by_phase(path):
@@ -57,9 +61,8 @@ def phase_of(snapshot):
 
 
 def train(name, phases, snapshots, config, cache):
-    """(model, number of snapshots for training, of them for validation)"""
-    stem, weight = name.replace(" + ", " ").replace(" ", "_"), config.ldos.force_weight
-    path = cache / f"{stem}{f'_forces_{weight:g}' if weight else ''}.safetensors"
+    """(model, number of snapshots for training, of them for validation); without forces, as in the paper"""
+    path = cache / f"{name.replace(' + ', ' ').replace(' ', '_')}.safetensors"
     parts = [snapshots.select(*(f"{phase} {role}" for phase in phases)) for role in ("train", "validation")]
     sizes = [len(part) for part in parts]
     if path.exists():
@@ -68,15 +71,12 @@ def train(name, phases, snapshots, config, cache):
     descriptor = Bispectrum(["Al"], **asdict(config.bispectrum)).double()
     head = LDOSHead(descriptor.n_features, snapshots.energies, config.ldos.widths, config.ldos.activation)
     data, held = (GridData(part, descriptor, cache / "fingerprints.h5") for part in parts)
-    forces = ForceData(parts[0], descriptor, cache / "fingerprints.h5") if weight else None
     model, options = Model(descriptor, {"ldos": head}).float(), config.ldos
     standardise_ldos(head, data)
     loss = LDOSLoss(options.ldos, options.density, options.dos, options.band_energy)
     fit_ldos(model, data, loss, validation=held, epochs=options.epochs, batch_size=options.batch_size,
              learning_rate=options.learning_rate, patience=options.patience, dos_weight=options.dos_weight,
              seed=config.seed, checkpoint=path.with_suffix(".checkpoint"))
-    if weight:
-        refit_with_forces(head, data, forces, weight, options.dos_weight)
     model.metadata = describe_ldos(parts[0])
     model.save(path)
     return model, *sizes
@@ -201,6 +201,24 @@ def table_of_labels(snapshots):
         yield f"| {len(part)} {phase} | {1000 * np.mean(error):+.3f} | {1000 * np.std(error):.3f} |"
 
 
+def energy_conservation(model):
+    """MD of four atoms without a thermostat; the grid is wider than that of the data, to take minutes, not hours."""
+    model = deepcopy(model)
+    model.metadata["grid_spacing_A"] = NVE_SPACING
+    atoms = bulk("Al", a=4.05, cubic=True)
+    atoms.calc = MLDFTCalculator(model, electronic_temperature=933.0)
+    atoms.set_momenta(np.sqrt(atoms.get_masses() * units.kB * 1800)[:, None]
+                      * np.random.default_rng(0).normal(size=(len(atoms), 3)))
+    Stationary(atoms)
+    run, energies, temperatures = VelocityVerlet(atoms, 1.0 * units.fs), [], []
+    run.attach(lambda: (energies.append(atoms.get_total_energy()), temperatures.append(atoms.get_temperature())))
+    run.run(NVE_STEPS)
+    energies, time = 1000 * np.array(energies) / len(atoms), np.arange(NVE_STEPS + 1) / 1000
+    return (f"{NVE_STEPS} steps of 1 fs without a thermostat, four atoms at {np.mean(temperatures):.0f} K, grid of "
+            f"{' x '.join(map(str, atoms.calc.grid()))} points: drift of A + kinetic energy "
+            f"{np.polyfit(time, energies, 1)[0]:+.4f} meV/atom/ps, standard deviation {energies.std():.4f} meV/atom.")
+
+
 def picture(results):
     trained = ["solid 933 K", "liquid 933 K", "solid + liquid 933 K"]
     figure = Figure(figsize=(12, 7.6), layout="constrained")
@@ -219,7 +237,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=EXAMPLES / "al.toml", help="settings of the trainings")
     parser.add_argument("--data", type=Path, default=EXAMPLES / "data" / "aluminium.h5")
-    parser.add_argument("--model", default="al", help="trained on all phases (%(default)s)")
+    parser.add_argument("--model", default="al", help="trained on all phases, and on forces (%(default)s)")
     parser.add_argument("--cache", type=Path, default=EXAMPLES / "output" / "aluminium_benchmark")
     parser.add_argument("--output", type=Path, default=HERE)
     arguments = parser.parse_args()
@@ -243,6 +261,7 @@ def main():
               *table_of_forces(shipped, snapshots), "", "## With and without forces in the training", "",
               "The net of `al`, its last layer refitted without and with forces. Forces and stress are those of at "
               f"most {FORCES_OF} snapshots.", "", *table_of_force_term(shipped, snapshots, config, arguments.cache), "",
+              "## Energy conservation", "", energy_conservation(shipped), "",
               "## DFT itself: total free energy from its LDOS against its own", "", *table_of_labels(snapshots)]
     (arguments.output / "ALUMINIUM.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     picture(results).savefig(arguments.output / "aluminium_energies.png", dpi=110)
