@@ -114,12 +114,16 @@ def ldos(directory, energies, width):
 def wannier(atoms, directory, projections, n_functions):
     """Maximally localized Wannier functions of the occupied bands after a pw.x run at the Gamma point.
 
+    In a cell that is not rectangular the phases of one centre along b1, b2 and b1 - b2 may lie on different branches,
+    which moves the centre by Å: guiding centres choose the branch.
+
     projections : str as in Wannier90's input, such as "O: sp3"
 
     Returns the path of Wannier90's output.  RuntimeError where the localization does not converge.
     """
     _functions(atoms, directory, projections, n_functions, (1, 1, 1),
-               "gamma_only = true\nwrite_xyz = true\nnum_iter = 500\nconv_window = 5\nconv_tol = 1e-9")
+               "gamma_only = true\nguiding_centres = true\nwrite_xyz = true\n"
+               "num_iter = 500\nconv_window = 5\nconv_tol = 1e-9")
     output = Path(directory) / "x.wout"
     if "convergence criteria satisfied" not in output.read_text():
         raise RuntimeError(f"wannier90.x did not converge in {output}; change the projections or reject the structure")
