@@ -105,7 +105,8 @@ def train(source, folder):
 
 def evaluate(models, folder):
     """List of (title, LDOS RMSE, density MAPE): members, committee, and the range of committees of fewer members."""
-    data = GridData(Snapshots(folder / "test.h5"), models[0].descriptor.double(), folder / "test_fingerprints.h5")
+    data = GridData(Snapshots(folder / "test.h5"), models[0].descriptor.double(), folder / "test_fingerprints.h5",
+                    zero=models[0].heads["ldos"].zero)
 
     def errors(chosen):
         found = mean_ldos_errors(list(chosen), data)

@@ -7,7 +7,7 @@ from ase.build import bulk
 from small_models import seeded
 
 from ase_mlelec.descriptors import Bispectrum
-from ase_mlelec.heads import LDOSHead
+from ase_mlelec.heads import EnergyZero, LDOSHead
 from ase_mlelec.io.snapshots import Snapshot
 from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
@@ -31,12 +31,12 @@ def sample(species, twojmax, cutoff):
 
 
 def random_ldos_model(seed=0, species=("Al", "O"), twojmax=3, cutoff=3.2, dtype=torch.float64, widths=(6, 6),
-                      **metadata):
+                      zero=EnergyZero(), **metadata):
     """Model with an LDOS that is positive and varies by tens of per cent; electrons fill about half of it."""
     descriptor = Bispectrum(species, twojmax, cutoff).double()
     features = sample(species, twojmax, cutoff)
     with seeded(2000 + seed):
-        head = LDOSHead(descriptor.n_features, ENERGIES, widths).double()
+        head = LDOSHead(descriptor.n_features, ENERGIES, widths, zero=zero).double()
         with torch.no_grad():
             head.shift.copy_(features.mean(dim=0))
             head.inverse.copy_(1 / features.std(dim=0))

@@ -313,7 +313,7 @@ class ResultFile(Mapping):
         """Begin the file, or make sure that what exists can be continued."""
         header = {"format_version": FORMAT_VERSION, "quantities": list(names), "calculator": type(calc).__name__,
                   "model": getattr(calc, "metadata", {})}
-        grid = calc.energies if hasattr(calc, "get_dos") else None
+        grid = getattr(calc, "relative_energies", calc.energies) if hasattr(calc, "get_dos") else None
         if resume and self.path.exists():
             self._check(header, grid)
             return

@@ -62,6 +62,8 @@ class MLDFTCalculator(MLElecCalculator):
                 different = ["fingerprints"]
             if not torch.equal(member.heads["ldos"].energies, first.heads["ldos"].energies):
                 different = ["energy grids"]
+            if member.heads["ldos"].zero != first.heads["ldos"].zero:
+                different = ["zeros of energy"]
             if different:
                 raise CalculatorSetupError(f"the models of a committee have different {different[0]}; train them on "
                                            "one kind of data")
@@ -81,8 +83,21 @@ class MLDFTCalculator(MLElecCalculator):
 
     @property
     def energies(self):
-        """Array [S], eV; the grid of LDOS and DOS, on the absolute scale of the DFT code."""
+        """Array [S], eV; the grid of LDOS and DOS of the present atoms, on the absolute scale of the DFT code.
+
+        It moves with the mean density of the structure: relative_energies plus get_energy_zero().
+        """
+        return self.relative_energies + (0.0 if self.atoms is None else self.get_energy_zero())
+
+    @property
+    def relative_energies(self):
+        """Array [S], eV; the grid of LDOS and DOS relative to get_energy_zero(), the same for all structures."""
         return self.models[0].heads["ldos"].energies.cpu().numpy()
+
+    def get_energy_zero(self, atoms=None):
+        """float, eV: see EnergyZero; in the file of a trajectory, "energy_grid" is relative to it."""
+        self._present(atoms)
+        return self.models[0].heads["ldos"].zero.level(self.atoms.symbols, self.atoms.get_volume())
 
     def grid(self, atoms=None):
         """(G1, G2, G3), the numbers of grid points along the cell vectors."""
@@ -204,7 +219,7 @@ class MLDFTCalculator(MLElecCalculator):
 
     def _integrals(self):
         for model, coordinates, mean in zip(self.models, self._extra["coordinates"], self._extra["means"]):
-            yield _Integrals(self, model.heads["ldos"].basis(), coordinates, mean)
+            yield _Integrals(self, model.heads["ldos"], coordinates, mean)
 
     def _differentiate(self):
         """Forces and stress: explicit derivatives of A, and those through the LDOS, chunk by chunk."""
@@ -234,31 +249,34 @@ class MLDFTCalculator(MLElecCalculator):
 class _Integrals:
     """Terms of A of one member, as functions of the coordinates of its LDOS, positions and cell."""
 
-    def __init__(self, calc, basis, coordinates, mean):
+    def __init__(self, calc, head, coordinates, mean):
         atoms, device, meta = calc.atoms, calc.device, calc.metadata
         number = {"dtype": torch.float64, "device": device}
         self.n_points, self.dtype, shape = len(coordinates), coordinates.dtype, calc.grid()
-        self.matrix, offset = basis
+        self.matrix, offset = head.basis()
         self.mean = (mean @ self.matrix + offset).requires_grad_(True)      # [S], 1/(eV Å^3)
         self.shift = torch.zeros(shape, **number, requires_grad=True)       # stands for any change of the density
         self.positions = torch.as_tensor(atoms.positions, **number).clone().requires_grad_(True)
         self.cell = torch.as_tensor(atoms.cell.array, **number).clone().requires_grad_(True)
         symbols = atoms.get_chemical_symbols()
         charges = torch.tensor([float(meta["valence_electrons"][symbol]) for symbol in symbols], **number)
-        energies = torch.as_tensor(calc.energies, **number)
+        volume = torch.linalg.det(self.cell).abs()
+        energies, level = head.energies.to(device), head.zero.level(symbols, volume)
         temperature = torch.tensor(calc.electronic_temperature, **number)
         try:
-            self.dos = self.mean * torch.linalg.det(self.cell).abs()
+            self.dos = self.mean * volume
             mu = calc._fixed_level
             mu = (fermi.fermi_level(energies, self.dos, charges.sum(), temperature) if mu is None
-                  else torch.tensor(float(mu), **number))
+                  else torch.tensor(float(mu), **number) - level)
             self.weights = fermi.integration_weights(energies, mu, temperature)[0]
             density = (coordinates @ (self.matrix @ self.weights).to(self.dtype)).double() + offset @ self.weights
             self.density = density.reshape(shape) + self.shift
-            self.terms = total_energy.from_dos_and_density(
+            terms = total_energy.from_dos_and_density(
                 self.dos, energies, self.density, self.cell, self.positions, charges, temperature, xc=meta["xc"],
                 core_density=core.density(meta.get("core_charges", {}), symbols, self.positions, self.cell, shape),
                 mu=mu)
+            to_absolute = {"fermi_level": level, **dict.fromkeys(("band", "total"), level * (self.weights @ self.dos))}
+            self.terms = {name: value + to_absolute.get(name, 0.0) for name, value in terms.items()}
         except ValueError as error:
             raise CalculationFailed(str(error)) from None
 

@@ -1,4 +1,6 @@
 """Spectra of every centre on a fixed energy grid: atomic density of states, local density of states."""
+from dataclasses import asdict, dataclass, field
+
 import torch
 
 from ase_mlelec.heads.base import FittingNets, Head
@@ -28,11 +30,32 @@ class SpectrumHead(Head):
         return self.nets(environment.features, environment.species)
 
 
+@dataclass(frozen=True)
+class EnergyZero:
+    """What the energies of an LDOS are relative to, on the scale of the DFT code: a function of the mean density.
+
+    offset : float, eV; slopes : dict, eV Å^3, by symbol
+
+    Plane-wave codes refer energies to the average potential of the cell.  When the whole crystal is compressed, the
+    chemical potential moves on this scale, by 10 eV per unit of strain of the volume in aluminium.  When a part of it
+    is, the chemical potential stays and the bands move instead.  A model that sees the surroundings of a point alone
+    cannot tell the two apart: its energies must be relative to what the chemical potential is at the mean density.
+    """
+    offset: float = 0.0
+    slopes: dict = field(default_factory=dict)
+
+    def level(self, symbols, volume):
+        """eV, of a cell with these atoms; volume : Å^3, float or Tensor."""
+        return self.offset + sum(self.slopes.get(symbol, 0.0) for symbol in symbols) / volume
+
+
 class LDOSHead(Head):
-    """Local density of states [C, S], 1/(eV Å^3), of grid points on ``energies`` [S] (eV); one net for all points.
+    """Local density of states [C, S], 1/(eV Å^3), of grid points; one net for all points.
 
     D = scale (W h + b), with h a feed-forward net of the fingerprints, standardised element by element.
 
+    energies : [S], eV, relative to zero.level of the structure
+    zero : EnergyZero, or its arguments as a dict
     activation : "silu", or the paper's "leaky_relu", whose kinks are jumps in the forces: with a grid spacing of 0.45 Å
         central differences over ±1e-3 Å are off by 0.02 eV/Å
 
@@ -40,11 +63,12 @@ class LDOSHead(Head):
     """
     quantity = "ldos"
 
-    def __init__(self, n_features, energies, widths=(128, 128), activation="silu"):
+    def __init__(self, n_features, energies, widths=(128, 128), activation="silu", zero=EnergyZero()):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation: got '{activation}', need one of {', '.join(ACTIVATIONS)}; correct it")
         self.n_features, self.widths, self.activation = n_features, tuple(widths), activation
+        self.zero = zero if isinstance(zero, EnergyZero) else EnergyZero(**zero)
         # a copy, as the caller's array may change; no buffer, as float32 would round the grid
         self.energies = torch.as_tensor(energies, dtype=torch.float64).clone()
         sizes = [n_features, *self.widths]
@@ -57,7 +81,7 @@ class LDOSHead(Head):
 
     def arguments(self):
         return dict(n_features=self.n_features, energies=self.energies.tolist(), widths=list(self.widths),
-                    activation=self.activation)
+                    activation=self.activation, zero=asdict(self.zero))
 
     def activations(self, features):
         """Tensor [C, H], the last hidden layer, in which the LDOS is linear."""

@@ -12,14 +12,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 from tqdm import tqdm
 
+from ase_mlelec.heads.spectrum import EnergyZero
 from ase_mlelec.physics import core, fermi, total_energy
 from ase_mlelec.system import System
 from ase_mlelec.train.fit import Run
 
 MEMORY = 3e9            # bytes of fingerprints and LDOS kept in memory; the rest is read again every time
 RIDGE = 1e-10           # of the largest diagonal element
+# of fit_zero, eV and eV Å^3: how far the Fermi level is off a function of the density, and how steep that may be
+NOISE, STEEPEST = 0.05, 500.0
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class GridItem:
     """One snapshot as tensors.
 
     features : Tensor [G, F], fingerprints of all grid points; points : Tensor [P], those with an LDOS
-    ldos : Tensor [P, S], 1/(eV Å^3); dos : Tensor [S], states/eV
+    ldos : Tensor [P, S], 1/(eV Å^3); dos : Tensor [S], states/eV; on energies relative to ``level``, eV
     number, energy : Tensor [S], weights of occupied states and band energy at the Fermi level of the labels
     """
     features: torch.Tensor
@@ -39,6 +43,7 @@ class GridItem:
     volume: float
     n_atoms: int
     n_electrons: float
+    level: float
 
 
 class GridData:
@@ -48,10 +53,11 @@ class GridData:
 
     snapshots : Snapshots
     cache : path of the HDF5 file of fingerprints; it belongs to one descriptor
+    zero : EnergyZero, that of the head which is trained or tested
     """
 
-    def __init__(self, snapshots, descriptor, cache, progress=True):
-        self.snapshots, self.cache = snapshots, Path(cache)
+    def __init__(self, snapshots, descriptor, cache, progress=True, zero=EnergyZero()):
+        self.snapshots, self.cache, self.zero = snapshots, Path(cache), zero
         self._kept, self._bytes = {}, 0
         self._keys = [snapshots.identity(k) for k in range(len(snapshots))]
         with h5py.File(self.cache, "a") as file:
@@ -82,11 +88,44 @@ class GridData:
         points = torch.arange(len(features)) if snapshot.points is None else torch.as_tensor(snapshot.points).long()
         counts = self.snapshots.attributes["valence_electrons"]
         n_electrons = float(sum(counts[symbol] for symbol in snapshot.atoms.get_chemical_symbols()))
-        mu = fermi.fermi_level(self.snapshots.energies, snapshot.dos, n_electrons, snapshot.temperature)
-        weights = fermi.integration_weights(self.snapshots.energies, mu, snapshot.temperature)
-        dos, number, energy = (torch.as_tensor(a, dtype=torch.float32) for a in (snapshot.dos, *weights[:2]))
-        return GridItem(features, points, torch.as_tensor(snapshot.ldos, dtype=torch.float32), dos, number, energy,
-                        snapshot.atoms.get_volume(), len(snapshot.atoms), n_electrons)
+        energies, volume = self.snapshots.energies, snapshot.atoms.get_volume()
+        level = self.zero.level(snapshot.atoms.get_chemical_symbols(), volume)
+        ldos, dos = (relative(energies, spectra, level) for spectra in (snapshot.ldos, snapshot.dos))
+        mu = fermi.fermi_level(energies, dos, n_electrons, snapshot.temperature)
+        weights = fermi.integration_weights(energies, mu, snapshot.temperature)
+        ldos, dos, number, energy = (torch.as_tensor(a, dtype=torch.float32) for a in (ldos, dos, *weights[:2]))
+        return GridItem(features, points, ldos, dos, number, energy, volume, len(snapshot.atoms), n_electrons, level)
+
+
+def relative(energies, spectra, level):
+    """Spectra [..., S] on ``energies`` [S] as functions of the energy relative to ``level``, on the same numbers.
+
+    Cubic splines; beyond the ends of the grid, the values there.
+    """
+    if level == 0:
+        return spectra
+    return CubicSpline(energies, spectra, axis=-1)(np.clip(energies + level, energies[0], energies[-1]))
+
+
+def fit_zero(snapshots):
+    """EnergyZero that follows the Fermi levels of snapshots, and is zero at their mean density.
+
+    Least squares, with slopes no steeper than the densities of the snapshots can tell.
+    """
+    counts = snapshots.attributes["valence_electrons"]
+    symbols = [snapshot.atoms.get_chemical_symbols() for snapshot in snapshots]
+    species = sorted(set(sum(symbols, [])))
+    densities = np.array([[own.count(symbol) / snapshot.atoms.get_volume() for symbol in species]
+                          for own, snapshot in zip(symbols, snapshots)])
+    levels = np.array([float(fermi.fermi_level(snapshots.energies, snapshot.dos, sum(counts[s] for s in own),
+                                               snapshot.temperature)) for own, snapshot in zip(symbols, snapshots)])
+    mean = densities.mean(axis=0)
+    shifts = densities - mean
+    if not shifts.any():
+        return EnergyZero()
+    slopes = np.linalg.solve(shifts.T @ shifts + np.eye(len(species)) * (NOISE / STEEPEST) ** 2,
+                             shifts.T @ (levels - levels.mean()))
+    return EnergyZero(-float(slopes @ mean), dict(zip(species, slopes.tolist())))
 
 
 @torch.no_grad()
@@ -297,6 +336,8 @@ def ldos_errors(model, data):
 
     model : Model, or a list of them, a committee that predicts the mean LDOS of its members
 
+    Raises ValueError where ``data`` has another zero of energy than the model.
+
     Returns dict of array, one entry per snapshot: ldos (root mean square over points and energies, 1/(eV Å^3)), dos
     (root mean square, states/eV/atom), density_percent (mean of |n - n_true|/n_true, %), band_energy and free_energy
     (predicted - true, eV/atom).
@@ -304,16 +345,18 @@ def ldos_errors(model, data):
     Source: Ellis et al. 2021, Tables II and IV.
     """
     models, found = model if isinstance(model, list) else [model], []
+    if any(one.heads["ldos"].zero != data.zero for one in models):
+        raise ValueError("the data and the models have different zeros of energy; give GridData zero=head.zero")
     for k in range(len(data)):
         item, snapshot = data[k], data.snapshots[k]
         members = [one.heads["ldos"].spectrum(item.features.to(one.dtype)).double() for one in models]
         ldos = (sum(members) / len(members)).numpy()
         dos = ldos.mean(axis=0) * item.volume
-        terms, density = free_energy(data.snapshots, snapshot, dos, ldos)
+        terms, density = free_energy(data.snapshots, snapshot, dos, ldos, item.level)
         true, true_density = free_energy(data.snapshots, snapshot, snapshot.dos)
         found.append({
-            "ldos": np.sqrt(((ldos[item.points] - snapshot.ldos) ** 2).mean()),
-            "dos": np.sqrt(((dos - snapshot.dos) ** 2).mean()) / item.n_atoms,
+            "ldos": np.sqrt(((ldos[item.points] - item.ldos.numpy()) ** 2).mean()),
+            "dos": np.sqrt(((dos - item.dos.numpy()) ** 2).mean()) / item.n_atoms,
             "density_percent": 100 * np.abs(density / true_density - 1).mean(),
             "band_energy": (terms["band"] - true["band"]) / item.n_atoms,
             "free_energy": (terms["total"] - true["total"]) / item.n_atoms})
@@ -330,9 +373,12 @@ def mean_ldos_errors(model, data):
             "free_energy_mae_meV_per_atom": 1000 * float(np.abs(found["free_energy"]).mean())}
 
 
-def free_energy(snapshots, snapshot, dos, ldos=None):
-    """(terms of the total free energy, density) from a DOS, and an LDOS or else the density of the snapshot."""
-    counts, energies = snapshots.attributes["valence_electrons"], snapshots.energies
+def free_energy(snapshots, snapshot, dos, ldos=None, level=0.0):
+    """(terms of the total free energy, density) from a DOS, and an LDOS or else the density of the snapshot.
+
+    level : eV, what the energies of DOS and LDOS are relative to
+    """
+    counts, energies = snapshots.attributes["valence_electrons"], snapshots.energies + level
     charges = np.array([counts[symbol] for symbol in snapshot.atoms.get_chemical_symbols()], dtype=float)
     density = snapshot.density
     if ldos is not None:

@@ -20,7 +20,7 @@ from ase_mlelec.train.fit import fit, standardise, standardise_heads
 from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, frame_functions, hamiltonian_errors,
                                           prepare, standardise_hamiltonian)
 from ase_mlelec.train.hamiltonian_data import Hamiltonians
-from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, mean_ldos_errors, standardise_ldos
+from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, fit_zero, mean_ldos_errors, standardise_ldos
 from ase_mlelec.train.ldos_forces import ForceData, refit_with_forces
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss
 
@@ -96,13 +96,14 @@ def train_ldos(config, cache, progress=True):
     output = config.folder / config.output.model
     output.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = output.with_suffix(".ldos.checkpoint")
-    model = _new_ldos_model(snapshots, config)
     groups = {"train": ("", *config.data.train), "validation": config.data.validation, "test": config.data.test}
-    parts = {name: GridData(snapshots.select(*chosen), model.descriptor, cache, progress)
-             for name, chosen in groups.items()}
-    if not len(parts["train"]):
+    chosen = {name: snapshots.select(*of_part) for name, of_part in groups.items()}
+    if not len(chosen["train"]):
         raise ValueError(f"got {len(snapshots)} snapshots of the groups {', '.join(sorted(set(snapshots.groups)))}, "
                          f"none of them to train on; name groups in data.train, now {', '.join(config.data.train)}")
+    model = new_ldos_model(snapshots, fit_zero(chosen["train"]), config)
+    parts = {name: GridData(part, model.descriptor, cache, progress, model.heads["ldos"].zero)
+             for name, part in chosen.items()}
     options = config.ldos
     forces = ForceData(parts["train"].snapshots, model.descriptor, cache, progress) if options.force_weight else ()
     model.float()       # the fingerprints are computed in double precision, and kept in single
@@ -192,11 +193,12 @@ def describe_ldos(snapshots):
     return described
 
 
-def _new_ldos_model(snapshots, config):
+def new_ldos_model(snapshots, zero, config):
+    """Untrained Model for the species and energies of ``snapshots``, with an EnergyZero."""
     species = sorted({symbol for snapshot in snapshots for symbol in snapshot.atoms.get_chemical_symbols()})
     descriptor = Bispectrum(species, **asdict(config.bispectrum)).double()
     with _seeded(config.seed):
-        head = LDOSHead(descriptor.n_features, snapshots.energies, config.ldos.widths, config.ldos.activation)
+        head = LDOSHead(descriptor.n_features, snapshots.energies, config.ldos.widths, config.ldos.activation, zero)
     return Model(descriptor, {"ldos": head})
 
 

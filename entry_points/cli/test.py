@@ -97,7 +97,7 @@ def errors_of_ldos(arguments):
                              f"{', '.join(sorted(set(snapshots.groups)))}")
         snapshots = chosen
     with tempfile.TemporaryDirectory() as folder:
-        data = GridData(snapshots, descriptor, Path(folder) / "fingerprints.h5")
+        data = GridData(snapshots, descriptor, Path(folder) / "fingerprints.h5", zero=models[0].heads["ldos"].zero)
         if len(models) == 1:
             return snapshots, {arguments.group or "all": mean_ldos_errors(models[0], data)}
         columns = {f"member {k}": mean_ldos_errors(model, data) for k, model in enumerate(models)}

@@ -19,7 +19,7 @@ from small_models import random_model
 from ase_mlelec import DeepPotCalculator, MLDFTCalculator, load_model
 from ase_mlelec.descriptors import bispectrum
 from ase_mlelec.edges import Edges
-from ase_mlelec.heads import LDOSHead
+from ase_mlelec.heads import EnergyZero, LDOSHead
 from ase_mlelec.io.cube import read_cube
 from ase_mlelec.model import Model
 from ase_mlelec.physics import core, fermi, total_energy
@@ -125,9 +125,11 @@ def passes(monkeypatch):
 
 # derivatives -------------------------------------------------------------------------------------------------------
 
+ZERO = EnergyZero(-4.0, {"Al": 60.0, "O": -25.0})
 CASES = {"lda_pz": (aluminium, {}, {}), "pbe": (oxide, {"xc": "pbe"}, {}),
          "wide net": (aluminium, {"widths": (4, 40)}, {}), "fixed level": (aluminium, {}, {"fermi_level": -0.7}),
          "core": (oxide, {"xc": "pbe", "core_charges": {"Al": CORE}}, {}),
+         "zero": (oxide, {"zero": ZERO}, {}), "zero, fixed level": (aluminium, {"zero": ZERO}, {"fermi_level": -1.0}),
          "core, fixed level": (aluminium, {"xc": "lda_pw", "core_charges": {"Al": CORE}}, {"fermi_level": 0.3})}
 
 
@@ -241,6 +243,26 @@ def test_fixed_fermi_level():
     number = fermi.integration_weights(ENERGIES, level + 0.5, TEMPERATURE)[0] @ higher.get_total_dos(atoms)
     assert higher.get_fermi_level() == level + 0.5
     assert higher.get_density().mean() * atoms.get_volume() == pytest.approx(number, rel=1e-12) and number > 12.5
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_zero_of_energy(fixed):
+    """All energies of electrons move by the level of the cell; density and forces do not."""
+    atoms, volume = oxide(), oxide().get_volume()
+    level = -4.0 + 2 * (60.0 - 25.0) / volume
+    plain = calculator(random_ldos_model(), fermi_level=0.5 if fixed else None)
+    moved = calculator(random_ldos_model(zero=ZERO), fermi_level=0.5 + level if fixed else None)
+    number = plain.get_density(atoms).mean() * volume
+    wanted, found = plain.get_terms(), moved.get_terms(atoms)
+    for name, value in wanted.items():
+        change = {"fermi_level": level, "band": level * number, "total": level * number}.get(name, 0.0)
+        assert found[name] == pytest.approx(value + change, rel=1e-12), name
+    assert_close(moved.energies, plain.energies + level, 1e-13)
+    assert_close(moved.relative_energies, ENERGIES, 1e-13)
+    assert moved.get_energy_zero() == pytest.approx(level, rel=1e-13) and plain.get_energy_zero() == 0
+    assert_close(moved.get_density(), plain.get_density(), 1e-13)
+    if not fixed:
+        assert_close(moved.get_property("forces", atoms), plain.get_property("forces", atoms), 1e-9)
 
 
 def test_temperature_keeps_the_ldos(passes):
@@ -367,6 +389,11 @@ OTHERS = {"fingerprints": dict(cutoff=3.3), "xc": dict(xc="pbe"),
 def test_committee_that_does_not_fit(what):
     refused(CalculatorSetupError, f"committee have different {what}", "train them on one kind of data",
             lambda: calculator([random_ldos_model(), random_ldos_model(1, **OTHERS[what])]))
+
+
+def test_committee_of_other_zeros():
+    refused(CalculatorSetupError, "committee have different zeros of energy", "train them on one kind of data",
+            lambda: calculator([random_ldos_model(), random_ldos_model(1, zero=ZERO)]))
 
 
 def test_committee_of_other_energies():

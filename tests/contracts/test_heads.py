@@ -4,7 +4,7 @@ import torch
 from small_models import ENERGIES, randomise_nets
 
 from ase_mlelec.descriptors import Environment
-from ase_mlelec.heads import LDOSHead, ScalarHead, SpectrumHead, TensorHead, VectorHead
+from ase_mlelec.heads import EnergyZero, LDOSHead, ScalarHead, SpectrumHead, TensorHead, VectorHead
 from ase_mlelec.testing import HeadContract, assert_close, random_rotation
 
 
@@ -43,7 +43,7 @@ class TestLDOS(TwoSpecies, HeadContract):
 
     def make_head(self):
         torch.manual_seed(0)
-        head = LDOSHead(6, ENERGIES, (8, 16), self.activation).double()
+        head = LDOSHead(6, ENERGIES, (8, 16), self.activation, EnergyZero(0.5, {"Al": 30.0})).double()
         with torch.no_grad():
             head.shift.uniform_(-0.3, 0.3)
             head.inverse.uniform_(0.7, 1.4)

@@ -1,4 +1,5 @@
-"""Training of the LDOS: points in batches, learning rate, normalisation, refit, committees."""
+"""Training of the LDOS: points in batches, learning rate, normalisation, refit, committees, zero of energy."""
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,13 @@ from small_models import seeded
 
 from ase_mlelec import load_model
 from ase_mlelec.descriptors import Bispectrum
-from ase_mlelec.heads import LDOSHead
+from ase_mlelec.heads import EnergyZero, LDOSHead
 from ase_mlelec.io.snapshots import Snapshots, write_snapshots
 from ase_mlelec.model import Model
 from ase_mlelec.train import ldos
 from ase_mlelec.train.config import parse_config, read_config
-from ase_mlelec.train.ldos import (GridData, LDOSLoss, cosine, fingerprints, fit_ldos, ldos_errors, mean_ldos_errors,
-                                   refit_last_layer, standardise_ldos)
+from ase_mlelec.train.ldos import (GridData, LDOSLoss, cosine, fingerprints, fit_ldos, fit_zero, ldos_errors,
+                                   mean_ldos_errors, refit_last_layer, relative, standardise_ldos)
 
 DESCRIPTOR = Bispectrum(["Al"], 3, 3.2).double()
 
@@ -212,3 +213,50 @@ def test_examples():
     """The configurations in the repository are understood."""
     for path in (Path(__file__).parents[2] / "examples").glob("*.toml"):
         assert read_config(path).data.files
+
+
+def strained_snapshots(path, slope):
+    """Cells of four volumes, whose LDOS moves by ``slope`` (eV Å^3) times the density of the atoms."""
+    snapshots = []
+    for k, factor in enumerate((0.97, 0.99, 1.01, 1.03)):
+        made = make_snapshot(k)
+        atoms = made.atoms.copy()
+        atoms.set_cell(atoms.cell.array * factor, scale_atoms=True)
+        level = slope * (4 / atoms.get_volume() - 4 / made.atoms.get_volume())
+        spectrum = 4 * np.exp(-((ENERGIES - level) / 2) ** 2)
+        ldos = np.broadcast_to(spectrum / atoms.get_volume(), made.ldos.shape)
+        snapshots.append(replace(made, atoms=atoms, dos=spectrum, ldos=ldos))
+    write_snapshots(path, snapshots, ENERGIES, ATTRIBUTES)
+    return Snapshots(path)
+
+
+def test_zero_follows_the_density(tmp_path):
+    """The slope is found, and relative to it the spectra of all volumes are one."""
+    snapshots = strained_snapshots(tmp_path / "strained.h5", 150.0)
+    zero = fit_zero(snapshots)
+    assert zero.slopes["Al"] == pytest.approx(150.0, abs=1.5)
+    volumes = [snapshot.atoms.get_volume() for snapshot in snapshots]
+    assert np.mean([zero.level(["Al"] * 4, volume) for volume in volumes]) == pytest.approx(0, abs=1e-12)
+    data = GridData(snapshots, DESCRIPTOR, tmp_path / "f.h5", progress=False, zero=zero)
+    inside = slice(4, -4)       # beyond the ends of the grid the spectra are held
+    for k in range(1, 4):
+        np.testing.assert_allclose(data[k].dos[inside], data[0].dos[inside], atol=0.02)
+        assert np.abs(snapshots[k].dos - snapshots[0].dos).max() > 0.1
+    np.testing.assert_allclose(data[0].dos, data[0].ldos.mean(dim=0) * data[0].volume, atol=1e-4)     # 16 bits
+
+
+def test_zero_of_one_density(data):
+    """Without strain there is nothing to learn; energies are those of the file."""
+    assert fit_zero(data.snapshots) == EnergyZero()
+
+
+def test_relative_spectra():
+    """A smooth spectrum moves as its formula does; beyond the grid it is held."""
+    found = relative(ENERGIES, np.exp(-(ENERGIES / 2) ** 2), 0.3)
+    np.testing.assert_allclose(found[:-1], np.exp(-((ENERGIES[:-1] + 0.3) / 2) ** 2), atol=2e-4)
+    assert found[-1] == pytest.approx(np.exp(-(ENERGIES[-1] / 2) ** 2), rel=1e-12)
+
+
+def test_zeros_that_differ(data):
+    with pytest.raises(ValueError, match="different zeros of energy; give GridData zero=head.zero"):
+        ldos_errors(Model(DESCRIPTOR, {"ldos": LDOSHead(DESCRIPTOR.n_features, ENERGIES, zero=EnergyZero(1.0))}), data)
