@@ -120,7 +120,9 @@ def role(name):
 
 
 def load_result(path, n_points=None):
-    """One labelled structure of ``label`` as a Snapshot, with the LDOS of ``n_points`` random grid points or of all."""
+    """One labelled structure of ``label`` as a Snapshot, with the LDOS of all grid points, or of ``n_points`` random ones
+    per four atoms.
+    """
     with np.load(path) as stored:
         data = {key: stored[key] for key in stored.files}
     ldos = data["ldos"] * float(data["scale"])
@@ -130,7 +132,7 @@ def load_result(path, n_points=None):
     ldos, points = ldos.reshape(-1, len(ENERGIES)), None
     if n_points is not None:
         seed = int.from_bytes(path.stem.encode(), "big") % 2**32
-        points = np.sort(np.random.default_rng(seed).choice(len(ldos), n_points, replace=False))
+        points = np.sort(np.random.default_rng(seed).choice(len(ldos), n_points * n_atoms // 4, replace=False))
         ldos = ldos[points]
     atoms = Atoms(f"Al{n_atoms}", data["positions"], cell=data["cell"], pbc=True)
     stress = data["stress"] - PULAY_VIRIAL * n_atoms / atoms.get_volume() * np.eye(3)
@@ -170,7 +172,7 @@ def main():
     command = commands.add_parser("collect")
     command.add_argument("work", type=Path)
     command.add_argument("target", type=Path)
-    command.add_argument("--points", type=int, default=400, help="grid points per snapshot that keep their LDOS")
+    command.add_argument("--points", type=int, default=400, help="grid points per four atoms that keep their LDOS")
     command = commands.add_parser("pulay")
     command.add_argument("work", type=Path)
     arguments = parser.parse_args()

@@ -4,6 +4,7 @@
     python ice.py sample second.extxyz --models a b c d --seed 500    # where a committee disagrees, from its own MD
     python ice.py label first.extxyz work --part 0/2          # DFT; one file per structure, skips what is done
     python ice.py response first.extxyz work molecular-2803-010 ...   # Born charges and dielectric tensor of some
+    python ice.py pulay work                                  # the part that the stress of pw.x lacks at this cutoff
     python ice.py collect work ice.h5                         # one compressed data set, and ice_response.npz
 
 HSCV pseudopotentials, PBE, 85 Ry, Gamma; four Wannier functions per oxygen.  A structure whose functions do not come in
@@ -33,6 +34,7 @@ from ase_mlelec.io.wannier90 import Wannier90Error, assign_centres, read_centres
 
 PSEUDO = {"H": "H_HSCV_PBE-1.0.UPF", "O": "O_HSCV_PBE-1.0.UPF"}
 CUTOFF = 85.0                               # Ry
+PULAY_VIRIAL = 0.203                        # eV/atom, what "pulay" prints at both lattice constants: 8 to 12 GPa
 CHARGES = {"O": 6, "H": 1}                  # of the ions, e
 CENTRES = {"O": 4}                          # Wannier functions per atom, two electrons each
 MAX_SPREAD = 0.9                            # Å^2; larger ones are in a wrong minimum
@@ -242,9 +244,9 @@ def pseudopotentials(folder):
     return str(folder.resolve())
 
 
-def calculate(atoms, directory, kpts):
+def calculate(atoms, directory, kpts, cutoff=CUTOFF):
     shutil.rmtree(directory, ignore_errors=True)
-    espresso.pw(atoms, directory, "scf", PSEUDO, kpts, system=dict(ecutwfc=CUTOFF, nosym=True),
+    espresso.pw(atoms, directory, "scf", PSEUDO, kpts, system=dict(ecutwfc=cutoff, nosym=True),
                 electrons=dict(conv_thr=1e-10), control=dict(pseudo_dir=pseudopotentials(directory.parent / "pseudo")))
     return read_pw(directory / espresso.SAVE)
 
@@ -294,6 +296,16 @@ def respond(path, work, chosen):
         print(f"{name}: dielectric constant {np.trace(dielectric) / 3:.3f}, {time.time() - start:.0f} s", flush=True)
 
 
+def pulay(work):
+    """Print the Pulay virial of ice VII at two lattice constants."""
+    for a in (2.70, 2.95):
+        atoms, directory = ice_atoms(a, np.random.default_rng(0)), work / "pulay"
+        virial = espresso.pulay_virial(lambda cutoff: calculate(atoms, directory, None, cutoff).energy, len(atoms),
+                                       CUTOFF - 5, CUTOFF + 5)
+        print(f"a = {a} Å: {virial:.4f} eV/atom", flush=True)
+        shutil.rmtree(directory)
+
+
 def pressure_of(stress):
     return -np.trace(stress) / 3 / units.GPa
 
@@ -313,17 +325,19 @@ def load_result(path):
     displacement = np.zeros((len(atoms), 3))
     displacement[oxygen] = data["centroids"] - atoms.positions[oxygen]
     charges = np.array([CHARGES[symbol] for symbol in atoms.symbols], dtype=float)
+    virial = PULAY_VIRIAL * len(atoms) * np.eye(3) - data["stress"] * atoms.get_volume()
     dipole = charges @ atoms.positions - 2 * CENTRES["O"] * data["centroids"].sum(axis=0)
     labels = {"energy": float(data["energy"]), "forces": data["forces"],
-              "virial": -data["stress"] * atoms.get_volume(), "atomic_dipole": displacement, "dipole": dipole}
-    return Frame(atoms, labels, path.stem, role(path.stem)), pressure_of(data["stress"])
+              "virial": virial, "atomic_dipole": displacement, "dipole": dipole}
+    return Frame(atoms, labels, path.stem, role(path.stem)), pressure_of(-virial / atoms.get_volume())
 
 
 def collect(work, target):
     """Gather all finished labels into one compressed data set, and all responses beside it."""
     frames, pressures = zip(*map(load_result, sorted(work.glob("*.npz"))))
     settings = {"program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "pseudopotentials": f"{PSEUDO['O']}, {PSEUDO['H']}",
-                "functional": "PBE", "ecutwfc_Ry": CUTOFF, "kpoints": "Gamma, cells of 16 H2O"}
+                "functional": "PBE", "ecutwfc_Ry": CUTOFF, "kpoints": "Gamma, cells of 16 H2O",
+                "pulay_virial_added_eV_per_atom": PULAY_VIRIAL}
     write_hdf5(target, Frames(list(frames), None, {
         "settings": settings, "valence_charges": CHARGES,
         "electrons_per_centre": {symbol: 2 * count for symbol, count in CENTRES.items()},
@@ -353,6 +367,8 @@ def main():
     command.add_argument("structures")
     command.add_argument("work", type=Path)
     command.add_argument("names", nargs="+", metavar="NAME")
+    command = commands.add_parser("pulay")
+    command.add_argument("work", type=Path)
     command = commands.add_parser("collect")
     command.add_argument("work", type=Path)
     command.add_argument("target", type=Path)
@@ -367,6 +383,8 @@ def main():
         collect(arguments.work, arguments.target)
     elif arguments.command == "label":
         espresso.label_all(label, arguments.structures, arguments.work, arguments.part)
+    elif arguments.command == "pulay":
+        pulay(arguments.work)
     else:
         respond(arguments.structures, arguments.work, arguments.names)
 
