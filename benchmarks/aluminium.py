@@ -118,30 +118,36 @@ def table_of_fields(results, name):
         yield f"| {phase} | {rms[0]:.2e} | {rms[1]:.4f} | {found['density_percent'].mean():.2f} |"
 
 
-def section_of_sizes(results, name, snapshots):
-    rows = list(rows_of_sizes(results, name, snapshots))
+def section_of_sizes(results, name, model, snapshots):
+    rows = list(rows_of_sizes(results, name, model, snapshots))
     if not rows:
         return ["The data set has no unseen cells of more than four atoms.", ""]
     return ["## `al` on unseen cells of more than four atoms", "",
-            "| snapshot | band energy, meV/atom | total energy, meV/atom | DOS, states/eV/atom | density, MAPE in % |",
-            "|---|---|---|---|---|", *rows, ""]
+            "| snapshot | band energy, meV/atom | total energy, meV/atom | DOS, states/eV/atom | density, MAPE in % | "
+            "forces: RMSE, eV/Å |",
+            "|---|---|---|---|---|---|", *rows, ""]
 
 
-def rows_of_sizes(results, name, snapshots):
+def rows_of_sizes(results, name, model, snapshots):
     for phase in ALL:
         found = results[name, phase]
         for k, snapshot in enumerate(snapshots.select(f"{phase} test")):
             if len(snapshot.atoms) > 4:
                 yield (f"| {snapshot.name} | {1000 * found['band_energy'][k]:+.2f} | "
                        f"{1000 * found['free_energy'][k]:+.2f} | {found['dos'][k]:.4f} | "
-                       f"{found['density_percent'][k]:.2f} |")
+                       f"{found['density_percent'][k]:.2f} | {force_errors(model, [snapshot])[0]:.3f} |")
+
+
+def smallest(snapshots):
+    """At most FORCES_OF of them, those of the fewest atoms first."""
+    return sorted(snapshots, key=lambda snapshot: len(snapshot.atoms))[:FORCES_OF]
 
 
 def table_of_forces(model, snapshots):
     yield "| tested on | forces: RMSE, eV/Å | root mean square of DFT | stress: RMSE, GPa |"
     yield "|---|---|---|---|"
     for phase in ALL:
-        part = list(snapshots.select(f"{phase} test"))[:FORCES_OF]
+        part = smallest(snapshots.select(f"{phase} test"))
         yield f"| {len(part)} {phase} | " + " | ".join(f"{x:.3f}" for x in force_errors(model, part)) + " |"
 
 
@@ -179,7 +185,7 @@ def table_of_force_term(shipped, snapshots, config, cache):
         part = snapshots.select(f"{phase} test")
         for weight in FORCE_WEIGHTS:
             model = refitted(shipped, weight, snapshots, config, cache)
-            force, _, stress = force_errors(model, list(part)[:FORCES_OF])
+            force, _, stress = force_errors(model, smallest(part))
             found = ldos_errors(model, grid_data(part, model, cache))
             mae = [1000 * np.abs(found[key]).mean() for key in ("band_energy", "free_energy")]
             yield (f"| {weight:g} | {len(part)} {phase} | {force:.3f} | {stress:.2f} | "
@@ -252,7 +258,7 @@ def main():
              "![Energies of models trained on crystal, liquid and both](aluminium_energies.png)", ""]
     name = next(reversed(runs))
     lines += ["## What `al` predicts in space and energy", "", *table_of_fields(results, name), "",
-              *section_of_sizes(results, name, snapshots),
+              *section_of_sizes(results, name, shipped, snapshots),
               "## Forces and stress of `al` against DFT", "",
               *table_of_forces(shipped, snapshots), "", "## With and without forces in the training", "",
               "The net of `al`, its last layer refitted without and with forces. Forces and stress are those of at "
