@@ -15,6 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 _BOND = 1.2     # atoms closer than this times the sum of their covalent radii are bonded
+_SAME = 0.3     # logarithm of areas per atom; two layers in one piece have half the area, 0.7
 
 
 class Coincidence(NamedTuple):
@@ -161,18 +162,19 @@ def _bonds(atoms):
     return neighbor_list("ij", atoms, radii.tolist())
 
 
-def layers(atoms):
+def layers(atoms, areas=None):
     """Which layer each atom is in, from the structure alone: atoms that bonds connect are one layer.
 
     atoms : ase.Atoms, layers parallel to the first two cell vectors, in any order and shift
+    areas : dict of float, Å^2 per atom by formula; what is in one piece of this area, without bonds to the next cell
+        along the third cell vector, is a single layer
 
     Returns int array [N], 0 for the lowest layer; lowest is what lies above the widest gap.
 
     Raises ValueError where bonds connect everything, and where small pieces such as molecules are no layers.
     """
-    first, second = _bonds(atoms)
-    n_parts, part = connected_components(coo_array((np.ones(len(first)), (first, second)), (len(atoms),) * 2), False)
-    if n_parts < 2:
+    n_parts, part = _pieces(atoms)
+    if n_parts < 2 and not _is_layer(atoms, areas or {}):
         raise ValueError(f"layers: got {atoms.get_chemical_formula()} in one piece, need layers without bonds between "
                          "them; increase their distance")
     height = atoms.cell.scaled_positions(atoms.positions)[:, 2] % 1
@@ -186,3 +188,14 @@ def layers(atoms):
         raise ValueError(f"layers: got {n_parts} pieces of {sizes.min()} to {sizes.max()} atoms, need layers of "
                          "similar size; remove what lies between them")
     return rank[part]
+
+
+def _pieces(atoms):
+    first, second = _bonds(atoms)
+    return connected_components(coo_array((np.ones(len(first)), (first, second)), (len(atoms),) * 2), False)
+
+
+def _is_layer(atoms, areas):
+    area = np.linalg.norm(np.cross(atoms.cell[0], atoms.cell[1])) / len(atoms)
+    wanted = areas.get(atoms.symbols.formula.reduce()[0].format("hill"))
+    return wanted is not None and abs(np.log(area / wanted)) < _SAME and _pieces(atoms * (1, 1, 2))[0] == 2

@@ -139,3 +139,23 @@ def test_bad_bilayers(arguments, message):
 def test_bad_integers(m, r):
     with pytest.raises(ValueError, match="need positive integers without a common divisor"):
         commensurate(m, r)
+
+
+def test_single_layer():
+    """One layer by its area; two that are bonded have half of it, and a crystal has less."""
+    areas = {"MoS2": 8.6 / 3, "C": 2.6}
+    for layer, single in (MOS2, True), (CARBON, True), (CARBON * (3, 2, 1), True), (WSE2, False), (bulk("C"), False):
+        layer = layer.copy()
+        layer.pbc = True
+        layer.cell[2] = layer.cell[2] if layer.cell[2].any() else [0, 0, 15.0]
+        for known in areas, None:
+            if single and known:
+                assert (layers(layer, known) == 0).all()
+            else:
+                with pytest.raises(ValueError, match="in one piece"):
+                    layers(layer, known)
+    bonded = CARBON + CARBON
+    bonded.positions[2:, 2] += 1.6
+    bonded.set_cell([*CARBON.cell[:2], [0, 0, 15.0]])
+    with pytest.raises(ValueError, match="in one piece"):
+        layers(bonded, areas)

@@ -126,7 +126,7 @@ class WannierTBCalculator(MLElecCalculator):
         system = System.from_atoms(self.atoms, self.dtype, self.device)
         found, head = [], self.models[0].heads["hamiltonian"]
         with torch.no_grad():
-            frames = layer_frames(system, head.fold)
+            frames = layer_frames(system, head.fold, head.reference_areas)
             geometry = head.geometry(system, frames)
             self._check_range(geometry)
             layers = head.describe_layers(self.atoms, frames)
@@ -143,15 +143,15 @@ class WannierTBCalculator(MLElecCalculator):
         known = self.metadata.get("nearest_distances_A")
         if self.on_extrapolation == "ignore" or not known:
             return
-        nearest = self.models[0].heads["hamiltonian"].nearest(geometry)
-        for name, distances in zip(("within", "across"), nearest):
+        head = self.models[0].heads["hamiltonian"]
+        for name, distances in zip(("within", "across"), head.nearest(geometry)):
             low, high = known[name]
-            shortest, longest = float(distances.min()), float(distances.max())
+            shortest, longest = (float(distances.min()), float(distances.max())) if len(distances) else (np.inf, np.inf)
             if shortest < low * (1 - MARGIN) or longest > high * (1 + MARGIN):
                 what = {"within": "the layers", "across": "neighbouring layers"}[name]
-                message = (f"nearest atoms of {what} are {shortest:.2f} to {longest:.2f} Å apart, {low:.2f} to "
-                           f"{high:.2f} in the training data: the model extrapolates; check the structure or train on "
-                           "such ones")
+                found = f"{shortest:.2f} to {longest:.2f}" if len(distances) else f"more than {head.cutoff:g}"
+                message = (f"nearest atoms of {what} are {found} Å apart, {low:.2f} to {high:.2f} in the training "
+                           "data: the model extrapolates; check the structure or train on such ones")
                 if self.on_extrapolation == "raise":
                     raise CalculationFailed(message)
                 warnings.warn(message, stacklevel=6)

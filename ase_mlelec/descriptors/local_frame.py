@@ -62,15 +62,16 @@ class LayerFrames(NamedTuple):
         return r, z / r, u, turns[first].conj() * turns[second], (first == second) & (step == 0)
 
 
-def layer_frames(system, fold):
+def layer_frames(system, fold, areas=None):
     """LayerFrames of one structure.
 
     fold : int, M
+    areas : dict of float, Å^2 per atom by formula, of layers that may be alone; none by default
 
     Raises InputError where there is no cell, the layers cannot be told apart, or a layer has no M-fold direction.
     """
     axes = _axes(system)
-    layer, level = _layers(system)
+    layer, level = _layers(system, areas)
     bonds = _bonds(system, layer, fold)
     x, y, _ = axes @ bonds.vec.T
     radii = torch.as_tensor(covalent_radii)[system.numbers.cpu()].to(bonds.vec)
@@ -119,13 +120,13 @@ def _axes(system):
     return torch.stack([x, torch.linalg.cross(n, x), n])
 
 
-def _layers(system):
+def _layers(system, areas):
     """(layer [N], level [N]); see LayerFrames."""
     cell = system.cell[0].double().cpu().numpy()
     atoms = Atoms(system.numbers.cpu().numpy(), system.positions.detach().double().cpu().numpy(), cell=cell,
                   pbc=system.pbc[0].cpu().numpy())
     try:
-        layer = layers(atoms)
+        layer = layers(atoms, areas)
     except ValueError as error:
         raise InputError(str(error)) from None
     height = atoms.cell.scaled_positions(atoms.positions)[:, 2]

@@ -186,9 +186,12 @@ def full_mesh(mesh):
     return np.hstack([points, np.full((len(points), 1), 1 / len(points))])
 
 
-def vacuum_level(atoms, directory):
-    """(level eV, its spread eV) of the electrostatic potential in the vacuum of a slab after an scf run: mean over
-    planes parallel to the first two cell vectors, over the Å around the middle of the widest gap between atoms.
+def vacuum_levels(atoms, directory, away=0.0):
+    """(level below, level above, spread) of the electrostatic potential in the vacuum of a slab after an scf run, eV.
+
+    Means over planes parallel to the first two cell vectors, over the half Å that begins ``away`` from the middle of
+    the widest gap between atoms, on the side of the layers' lower and upper faces; spread : the larger of the two
+    half Å's.  With a dipole correction, whose jump is in that middle, ``away`` must be more than half its width.
     """
     directory = Path(directory)
     with open(directory / "potential.in", "w") as target:
@@ -198,6 +201,7 @@ def vacuum_level(atoms, directory):
     heights = np.sort(atoms.get_scaled_positions()[:, 2] % 1)
     gaps = np.diff(np.append(heights, heights[0] + 1))
     middle = heights[gaps.argmax()] + gaps.max() / 2
-    away = (np.arange(len(planes)) / len(planes) - middle + 0.5) % 1 - 0.5
-    inside = planes[abs(away) * atoms.cell.lengths()[2] <= 0.5]
-    return float(inside.mean()), float(np.ptp(inside))
+    height = ((np.arange(len(planes)) / len(planes) - middle + 0.5) % 1 - 0.5) * atoms.cell.lengths()[2]
+    # above the middle of the gap is below the layers
+    below, above = (planes[(away <= way * height) & (way * height <= away + 0.5)] for way in (1, -1))
+    return float(below.mean()), float(above.mean()), float(max(np.ptp(below), np.ptp(above)))

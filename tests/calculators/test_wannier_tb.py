@@ -166,6 +166,30 @@ def test_extrapolation(atoms):
         WannierTBCalculator(model, on_extrapolation="ignore").get_hamiltonian(other)
 
 
+def test_single_layer(model):
+    """One layer is what two become that are out of each other's reach."""
+    layer = monolayer(a=2.46, vacuum=8.0)
+    alone = WannierTBCalculator(model, kpts=(3, 3, 1))
+    hamiltonian = alone.get_hamiltonian(layer)
+    for distance in 14.0, 20.0:
+        both = layer + layer
+        both.positions[2:, 2] += distance
+        both.set_cell([*layer.cell[:2], [0, 0, 60.0]])
+        both.pbc = True
+        matrix = WannierTBCalculator(model).get_hamiltonian(both).hk([[0.1, 0.3, 0.0]])[0]
+        np.testing.assert_allclose(matrix[:2, :2], hamiltonian.hk([[0.1, 0.3, 0.0]])[0], atol=1e-9)
+        np.testing.assert_allclose(matrix[:2, 2:], 0, atol=1e-12)
+    assert abs(hamiltonian.hk([[0.1, 0.3, 0.0]])[0, 0, 1]) > 0.01 and alone.get_fermi_level(layer) < 1e3
+    known = random_wannier_model("graphene")
+    known.metadata["nearest_distances_A"] = {"within": [1.35, 1.5], "across": [3.0, 3.8]}
+    with pytest.warns(UserWarning, match="of neighbouring layers are more than 12 Å apart, 3.00 to 3.80 in the"):
+        WannierTBCalculator(known).get_hamiltonian(layer)
+    del known.metadata["nearest_distances_A"]
+    known.heads["hamiltonian"].reference_areas = {}     # nothing tells one layer from two that are bonded
+    with pytest.raises(InputError, match="increase their distance"):
+        WannierTBCalculator(known).get_hamiltonian(layer)
+
+
 def test_errors(model, atoms):
     calc = WannierTBCalculator(model)
     isolated = atoms.copy()
@@ -173,7 +197,6 @@ def test_errors(model, atoms):
     isolated.pbc = False
     merged = graphene_bilayer(distance=1.6)
     for bad, message in ((isolated, "set cell and pbc"), (merged, "increase their distance"),
-                         (monolayer(vacuum=8.0), "set cell and pbc|increase their distance"),
                          (mx2_bilayer(), "got species S, Mo; the model knows C")):
         with pytest.raises(InputError, match=message):
             calc.get_hamiltonian(bad)

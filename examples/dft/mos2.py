@@ -1,0 +1,164 @@
+"""The bilayer MoS2 data set: Hamiltonians by Quantum ESPRESSO and Wannier90, referred to the vacuum level; forces.
+
+    ESPRESSO_PSEUDO=FOLDER                            # with mo.upf and s.upf
+    python mos2.py sample mos2.extxyz                 # shifts, distances, strains, noise; some larger cells
+    python mos2.py label mos2.extxyz work --part 0/2  # DFT; one file per structure, skips what is done
+    python mos2.py collect work mos2.h5               # one compressed data set
+
+PBE with Grimme's D2, PAW, 40 Ry, cells 22 Å high; per primitive cell 4x4 points for energy and forces, 6x6 for the 34
+bands, of which the lowest 12 (Mo 4s 4p, S 3s) are left out.  The 22 functions have projections as in Qi et al. 2024: on
+Mo three dz2 along the directions to S in the plane, dxz and dyz; on S three pz towards Mo and outward; 40 localization
+steps.  Axes belong to a layer and turn with it.
+
+Layers that are not alike, and parallel ones (3R), have a dipole, whose periodic images would put a field across them:
+the dipole correction takes it away, and the zero of energy is the mean of the two vacuum levels.  For the same reason
+the noise leaves every layer, as a whole, without a dipole along its normal; in the larger cells it has them locally.
+
+A structure with a spread above 2.5 Å^2, a function away from its atom, bands that are not DFT's, or no flat vacuum is
+not labelled: work/NAME.rejected says why.  Seeds are below 1000.
+"""
+from pathlib import Path
+
+import espresso
+import layered
+import numpy as np
+from ase import Atoms
+from ase.build import make_supercell
+from ase.neighborlist import neighbor_list
+from layered import Kind
+
+from ase_mlelec.bilayers import layers
+from ase_mlelec.io.espresso import read_pw
+from ase_mlelec.train.hamiltonian_data import Function
+
+PSEUDO = {"Mo": "mo.upf", "S": "s.upf"}
+JUMP = 0.05                     # of the height of the cell, around the middle of the vacuum
+CONTROL = dict(tefield=True, dipfield=True, tstress=False)
+SYSTEM = dict(ecutwfc=40.0, occupations="smearing", smearing="gaussian", degauss=0.005, vdw_corr="grimme-d2",
+              edir=3, emaxpos=1 - JUMP / 2, eopreg=JUMP, eamp=0.0)
+MESHES = {1: (4, 6), 3: (3, 4), 4: (2, 3)}      # by primitive cells: of scf and nscf
+BANDS, CORE, FUNCTIONS = 34, 12, 22             # per primitive cell
+STEPS = 40                      # of the localization
+MAX_SPREAD = 2.5                # Å^2
+MAX_MISMATCH = 1e-4             # eV; H(R) has six digits
+A, THICKNESS = 3.14, 3.13       # Å, of a layer
+THINNER = 0.6                   # of the thickness, per strain in the plane
+HEIGHT = 22.0                   # Å, of the cell
+VACUUM = 0.5 * JUMP * HEIGHT + 0.25             # Å from the middle of the vacuum, where its levels are taken
+
+PLAN = [
+    Kind("shift", 48, distance=(6.0, 6.8), strain=(0.0, 0.0), shear=0.0, noise=(0.0, 0.0), first_seed=0),
+    Kind("distance", 24, distance=(5.9, 7.8), strain=(-0.01, 0.08), shear=0.0, noise=(0.0, 0.0), first_seed=100),
+    Kind("strain", 36, distance=(6.0, 7.0), strain=(-0.02, 0.08), shear=0.01, noise=(0.0, 0.0), first_seed=200),
+    Kind("noise", 60, distance=(6.0, 7.0), strain=(-0.02, 0.08), shear=0.01, noise=(0.03, 0.04), first_seed=300),
+    Kind("root3", 10, distance=(6.1, 6.9), strain=(-0.01, 0.08), shear=0.005, noise=(0.06, 0.07), first_seed=600),
+    Kind("double", 6, distance=(6.1, 6.9), strain=(-0.01, 0.08), shear=0.005, noise=(0.06, 0.07), first_seed=700),
+]
+SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": [[2, 0, 0], [0, 2, 0], [0, 0, 1]]}
+ATTRIBUTES = {"electrons_per_atom": {"Mo": 6, "S": 4}, "settings": {
+    "program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "xc": "PBE + D2", "pseudopotentials": "PAW, of Qi et al. 2024",
+    "ecutwfc_Ry": SYSTEM["ecutwfc"], "kpoints": "4x4x1 (scf), 6x6x1 (nscf) of the primitive cell",
+    "bands": BANDS, "excluded_bands": CORE, "localization_steps": STEPS, "dipole_correction": True,
+    "projections": "Mo: three dz2 along the in-plane directions to S, dxz, dyz; S: three pz towards Mo and outward"}}
+
+
+def bilayer(shift, distance, turned=True, strain=np.zeros((2, 2)), supercell=np.eye(3, dtype=int), noise=(0.0, 0.0),
+            rng=None):
+    """Mo2S4, or more of it; the upper layer moves by ``shift`` (fractions of the primitive vectors) from Mo above Mo.
+
+    turned : whether the upper layer is turned by 180 degrees, as in 2H; distance : Å, between the planes of Mo
+    noise : (in the plane, along the normal), Å
+    """
+    cell = np.array([[A, 0, 0], [-A / 2, A * np.sqrt(3) / 2, 0], [0, 0, HEIGHT]])
+    cell[:2, :2] = cell[:2, :2] @ (np.eye(2) + strain)
+    metal, sulphur = np.array([1 / 3, 2 / 3]), np.array([2 / 3, 1 / 3])
+    upper = [sulphur, metal, metal] if turned else [metal, sulphur, sulphur]
+    fractions = np.array([metal, sulphur, sulphur, *(site + metal - upper[0] + shift for site in upper)])
+    atoms = Atoms("MoS2MoS2", np.hstack([fractions, np.zeros((6, 1))]) @ cell, cell=cell, pbc=True)
+    outer = 0.5 * THICKNESS * (1 - THINNER * np.trace(strain) / 2)
+    atoms.positions[:, 2] = HEIGHT / 2 + np.repeat([-distance / 2, distance / 2], 3) + outer * np.array([0, 1, -1] * 2)
+    atoms.set_tags(np.repeat([0, 1], 3))
+    atoms = make_supercell(atoms, supercell)
+    if rng is not None:
+        atoms.positions += without_dipoles(atoms, rng.normal(0, 1, (len(atoms), 3)) * [noise[0], noise[0], noise[1]])
+    return atoms
+
+
+def without_dipoles(atoms, moves):
+    """The displacements [N, 3] with the sulphur of each layer (tag), as a whole, as much higher as its molybdenum."""
+    moves, metal = moves.copy(), atoms.symbols == "Mo"
+    for tag in (0, 1):
+        own = atoms.get_tags() == tag
+        moves[own & ~metal, 2] += moves[own & metal, 2].mean() - moves[own & ~metal, 2].mean()
+    return moves
+
+
+def build(kind, seed, shift, distance, strain, rng):
+    turned = seed % 5 < 3       # the roles of structures go by twelves: both stackings are in each of them
+    return bilayer(shift, distance, turned, strain, SUPERCELLS.get(kind.name, np.eye(3, dtype=int)), kind.noise, rng)
+
+
+def functions(atoms):
+    """list of Function, five per Mo and three per S, in the order of the atoms.
+
+    A layer is turned by 180 degrees where its bonds from Mo point to -210, -90 and 30 degrees.
+    """
+    layer, metal = layers(atoms), atoms.symbols == "Mo"
+    first, _, bonds = neighbor_list("ijD", atoms, {("Mo", "S"): 3.0})
+    threefold = np.exp(3j * np.arctan2(bonds[:, 1], bonds[:, 0]))[metal[first]]
+    first = first[metal[first]]
+    found = []
+    for k, atom in enumerate(atoms):
+        way = 1 if threefold[layer[first] == layer[k]].sum().imag < 0 else -1
+
+        def along(degrees, up=0.0):
+            return (float(way * np.cos(np.radians(degrees))), float(way * np.sin(np.radians(degrees))), up)
+        if atom.symbol == "Mo":
+            found += [Function(k, "dz2", along(degrees), (0.0, 0.0, 1.0)) for degrees in (-30, 210, 90)]
+            found += [Function(k, name, (0.0, 0.0, 1.0), along(150)) for name in ("dxz", "dyz")]
+        else:
+            side = 1.0 if atom.position[2] > atoms.positions[metal & (layer == layer[k]), 2].mean() else -1.0
+            found += [Function(k, "pz", along(degrees, side), along(degrees, -side)) for degrees in (30, 150, 270)]
+    return found
+
+
+def projections(atoms, functions):
+    """Lines of Wannier90's projections block, one per function and in their order."""
+    def numbers(values):
+        return ",".join(f"{value:.9f}" for value in values)
+    sites = atoms.get_scaled_positions()
+    return "\n".join(f"f={numbers(sites[atom])}:{orbital}:z={numbers(z)}:x={numbers(x)}"
+                     for atom, orbital, z, x in functions)
+
+
+def check_pseudopotentials():
+    for name in PSEUDO.values():
+        if not (Path(espresso.PSEUDO) / name).exists():
+            raise FileNotFoundError(
+                f"{name}: not in {espresso.PSEUDO}; copy the PAW pseudopotentials mo.upf (14 electrons) and s.upf (6), "
+                "published with the code of Qi et al. 2024 (github.com/yuboqiuab/multifunctional), into a folder and "
+                "name that in ESPRESSO_PSEUDO")
+
+
+def calculate(atoms, directory):
+    """Label of one structure; Wannier90Error where the functions or the vacuum are not good enough."""
+    check_pseudopotentials()
+    cells = len(atoms) // 6
+    coarse, fine = ((n, n, 1) for n in MESHES[cells])
+    # gentle mixing: with 0.7 and the correction a trial was at 1e-4 Ry still after 13 steps
+    espresso.pw(atoms, directory, "scf", PSEUDO, coarse, control=CONTROL, system=SYSTEM,
+                electrons=dict(conv_thr=1e-9, mixing_beta=0.3))
+    scf = read_pw(directory / espresso.SAVE)
+    vacuum = layered.flat_vacuum(atoms, directory, VACUUM)
+    layered.all_bands(atoms, directory, PSEUDO, fine, BANDS * cells, SYSTEM, **CONTROL)
+    wanted, size = functions(atoms), FUNCTIONS * cells
+    path = espresso.hamiltonian(atoms, directory, projections(atoms, wanted), size, fine,
+                                f"num_bands = {size}\nexclude_bands = 1-{CORE * cells}\nnum_iter = {STEPS}")
+    found, spreads = layered.good_hamiltonian(path, atoms, wanted, MAX_SPREAD)
+    mismatch = abs(found.eigenvalues(espresso.full_mesh(fine)[:, :3]) - layered.dft_levels(directory)).max()
+    layered.check_mismatch(mismatch, MAX_MISMATCH)
+    return layered.Label(scf, found, spreads, vacuum, float(mismatch))
+
+
+if __name__ == "__main__":
+    layered.main(__doc__, PLAN, build, calculate, functions, ATTRIBUTES)
