@@ -172,7 +172,7 @@ def main():
     command = commands.add_parser("collect")
     command.add_argument("work", type=Path)
     command.add_argument("target", type=Path)
-    command.add_argument("--points", type=int, default=400, help="grid points per four atoms that keep their LDOS")
+    command.add_argument("--points", type=int, default=300, help="grid points per four atoms that keep their LDOS")
     command = commands.add_parser("pulay")
     command.add_argument("work", type=Path)
     arguments = parser.parse_args()
