@@ -48,9 +48,9 @@ STEP = 0.5                                  # fs, of all molecular dynamics
 
 # (phase, lattice constant from, to Å, structures, first seed)
 PLAN = [("molecular", 2.72, 3.10, 48, 0), ("hopping", 2.60, 2.85, 36, 100), ("symmetric", 2.56, 2.72, 24, 200),
-        ("hot", 2.58, 3.05, 16, 300)]
+        ("hot", 2.58, 3.05, 16, 300), ("close", 2.56, 2.90, 14, 400)]
 TEMPERATURES = (240, 270, 300, 330)         # K, of the MD
-RUNS_PER_PRESSURE = 4
+RUNS_PER_PRESSURE = 2
 TETRAHEDRON = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
 
 
@@ -122,7 +122,10 @@ def ice_atoms(a, rng, repeat=2, fractions=None, oxygen_noise=0.0, proton_noise=0
 
 
 def snapshot(phase, a, seed):
-    """Ice VII ("molecular", "hot"), with protons that leave their molecule ("hopping"), and ice X ("symmetric")."""
+    """Ice VII ("molecular", "hot"), with protons that leave their molecule ("hopping"), and ice X ("symmetric").
+
+    "close": protons anywhere along their bonds, down to distances that no ice has; they teach repulsion.
+    """
     rng = np.random.default_rng(seed)
     middle = OH_LENGTH / (a * np.sqrt(3) / 2)
     for _ in range(100):
@@ -130,6 +133,8 @@ def snapshot(phase, a, seed):
         if phase == "hopping":
             fractions = rng.uniform(min(middle, 0.45), 0.5, 32)
             fractions = np.where(rng.random(32) < 0.1, 1 - fractions, fractions)
+        elif phase == "close":
+            fractions = rng.normal(min(middle, 0.5), 0.07, 32)
         elif phase == "symmetric":
             fractions = rng.normal(0.5, 0.04, 32)
         noise = (0.10, 0.16) if phase == "hot" else (0.05, 0.10)
@@ -314,6 +319,8 @@ def pressure_of(stress):
 
 def role(name):
     """Which structures train, which steer the training, and which are never seen until the end; MD runs as a whole."""
+    if name.startswith("close"):
+        return "train"
     return {3: "test", 5: "validation", 9: "test"}.get(int(name.split("-")[2]) % 12, "train")
 
 
