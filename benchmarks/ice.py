@@ -104,7 +104,7 @@ def pressures(model, picoseconds, cache):
         end, done = cache / f"{pressure}GPa.extxyz", cache / f"{pressure}GPa_{picoseconds:g}ps.json"
         if not done.exists():
             if atoms is None:
-                atoms = cells.compressed(calc, pressure, np.random.default_rng(0), 4, TEMPERATURE)
+                atoms = cells.compressed(calc, pressure, np.random.default_rng(0), 4, TEMPERATURE, 1000)
             atoms.calc = calc
             row = dynamics(atoms, pressure, picoseconds)
             write(end, cells.Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=True,
