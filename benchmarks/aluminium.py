@@ -260,9 +260,10 @@ def main():
     lines += ["## What `al` predicts in space and energy", "", *table_of_fields(results, name), "",
               *section_of_sizes(results, name, shipped, snapshots),
               "## Forces and stress of `al` against DFT", "",
+              f"Of at most {FORCES_OF} snapshots of each phase, those of the fewest atoms; larger cells are above.", "",
               *table_of_forces(shipped, snapshots), "", "## With and without forces in the training", "",
               "The net of `al`, its last layer refitted without and with forces. Forces and stress are those of at "
-              f"most {FORCES_OF} snapshots.", "", *table_of_force_term(shipped, snapshots, config, arguments.cache), "",
+              f"most {FORCES_OF} snapshots, those of the fewest atoms.", "", *table_of_force_term(shipped, snapshots, config, arguments.cache), "",
               "## Energy conservation", "", energy_conservation(shipped), "",
               "## DFT itself: total free energy from its LDOS against its own", "", *table_of_labels(snapshots)]
     (arguments.output / "ALUMINIUM.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
