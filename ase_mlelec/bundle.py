@@ -1,6 +1,6 @@
 """Bundle: one-file models.  Safetensors for the numbers, JSON in its header for the meaning; nothing is executed.
 
-Header (key ``ase_mlelec``): format_version, descriptor and heads as class names of this package with constructor
+Header (key ``ase_mlelec``): format_version, descriptor(s) and heads as class names of this package with constructor
 arguments, and the model's metadata: units, species, energy grid, electronic temperature, training provenance, licence.
 """
 import json
@@ -38,6 +38,7 @@ def save_model(model, path):
                                    "save the model it was made from")
     header = {"format_version": FORMAT_VERSION, "species": list(model.species), "units": UNITS,
               "descriptor": _described(model.descriptor),
+              "electronic": model.electronic and _described(model.electronic),
               "heads": {name: _described(head) for name, head in model.heads.items()},
               "metadata": model.metadata}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -128,6 +129,6 @@ def _build(path, header, classes):
 
     try:
         return Model(make(header["descriptor"]), {name: make(head) for name, head in header["heads"].items()},
-                     header.get("metadata"))
+                     header.get("metadata"), header.get("electronic") and make(header["electronic"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CalculatorSetupError(f"{path}: damaged header ({error!r}); save the model again") from None

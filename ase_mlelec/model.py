@@ -14,11 +14,17 @@ class Model(torch.nn.Module):
     descriptor : Descriptor
     heads : dict of Head, by the name of the quantity
     metadata : dict of JSON types: what the numbers mean and where they come from
+    electronic : Descriptor of all heads but the energy; default the same one for all.  Electronic quantities with few
+        data want a smaller one of their own.
+
+    Raises ValueError where the two descriptors differ in species or cutoff.
     """
 
-    def __init__(self, descriptor, heads, metadata=None):
+    def __init__(self, descriptor, heads, metadata=None, electronic=None):
         super().__init__()
-        self.descriptor = descriptor
+        if electronic is not None and (electronic.species, electronic.cutoff) != (descriptor.species, descriptor.cutoff):
+            raise ValueError("got descriptors of different species or cutoffs; give both the same")
+        self.descriptor, self.electronic = descriptor, electronic
         self.heads = torch.nn.ModuleDict(heads)
         self.metadata = dict(metadata or {})
         self.evaluation_only = False        # a copy with rearranged arrays, which a file does not describe
@@ -36,6 +42,10 @@ class Model(torch.nn.Module):
     @property
     def dtype(self):
         return next(self.parameters()).dtype
+
+    def descriptor_of(self, quantity):
+        """The Descriptor that a head sees."""
+        return self.descriptor if quantity == "energy" or self.electronic is None else self.electronic
 
     def check_species(self, numbers):
         """Raise InputError if an atomic number is foreign to the model."""
@@ -55,9 +65,9 @@ class Model(torch.nn.Module):
 
     def forward(self, system, edges, quantities=None):
         """dict of Tensor [C, ...], the quantities asked for (default all) of every centre."""
-        environment = self.descriptor(system, edges)
-        names = self.heads.keys() if quantities is None else quantities
-        return {name: self.heads[name](environment, edges) for name in names}
+        names = list(self.heads.keys() if quantities is None else quantities)
+        seen = {descriptor: descriptor(system, edges) for descriptor in {self.descriptor_of(name) for name in names}}
+        return {name: self.heads[name](seen[self.descriptor_of(name)], edges) for name in names}
 
     def save(self, path):
         """Write the one-file model (see ase_mlelec.bundle)."""
@@ -66,13 +76,16 @@ class Model(torch.nn.Module):
 
     def for_evaluation(self):
         """Faster, frozen copy: embedding nets as Chebyshev series where the descriptor offers it."""
-        compressed = getattr(self.descriptor, "compressed", None)
-        descriptor = compressed() if compressed else self.descriptor
-        if descriptor is self.descriptor:
-            descriptor = copy.deepcopy(descriptor)
-        model = Model(descriptor, copy.deepcopy(dict(self.heads)), self.metadata).eval().requires_grad_(False)
+        model = Model(_compressed(self.descriptor), copy.deepcopy(dict(self.heads)), self.metadata,
+                      _compressed(self.electronic)).eval().requires_grad_(False)
         for module in model.heads.modules():
             if isinstance(module, FittingNets):
                 module.fold()
         model.evaluation_only = True
         return model
+
+
+def _compressed(descriptor):
+    """Copy that is faster to evaluate, where the descriptor offers one."""
+    fast = descriptor.compressed() if hasattr(descriptor, "compressed") else descriptor
+    return copy.deepcopy(descriptor) if fast is descriptor else fast

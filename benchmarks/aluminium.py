@@ -57,8 +57,8 @@ def phase_of(snapshot):
 
 def train(name, phases, snapshots, config, cache):
     """(model, number of snapshots for training, of them for validation); without forces, as in the paper"""
-    path = cache / f"{name.replace(' + ', ' ').replace(' ', '_')}.safetensors"
     parts = [snapshots.select(*(f"{phase} {role}" for phase in phases)) for role in ("train", "validation")]
+    path = cache / f"{name.replace(' + ', ' ').replace(' ', '_')}_{parts[0].fingerprint()}.safetensors"
     sizes = [len(part) for part in parts]
     if path.exists():
         return load_model(path), *sizes

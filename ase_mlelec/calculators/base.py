@@ -189,11 +189,11 @@ class MLElecCalculator(Calculator):
         energies, gradients, environments = [], [], []
         for _, part in self._reach(model, edges).chunks(CHUNK):
             leaf = part.with_vec(part.vec.detach().requires_grad_(True))
-            environment = model.descriptor(system, leaf)
+            environment = model.descriptor_of("energy")(system, leaf)
             energy = model.heads["energy"](environment, leaf)
             gradients.append(torch.autograd.grad(energy.sum(), leaf.vec)[0])
             energies.append(energy.detach())
-            if len(model.heads) > 1:        # kept for the others
+            if len(model.heads) > 1 and model.electronic is None:       # kept for the others
                 environments.append(_detached(environment))
         if environments:
             self._environments[k] = environments
@@ -222,7 +222,8 @@ class MLElecCalculator(Calculator):
         with torch.no_grad():
             for k, model in enumerate(self.models):
                 if k not in self._environments:
-                    self._environments[k] = [model.descriptor(system, part)
+                    descriptor = model.electronic or model.descriptor
+                    self._environments[k] = [descriptor(system, part)
                                              for _, part in self._reach(model, edges).chunks(CHUNK)]
                 parts = [self.evaluate(model, system, environment) for environment in self._environments[k]]
                 for name in parts[0]:

@@ -146,7 +146,7 @@ class DeepWannierCalculator(MLElecCalculator):
                 if environments is None:
                     chosen = model.is_center(system.numbers, *(head for head in VALUES.values() if head in model.heads))
                     rows = chosen.nonzero()[:, 0]
-                    environments = (model.descriptor(system, part)
+                    environments = (model.descriptor_of("dipole")(system, part)
                                     for _, part in self._reach(model, edges).at_centers(rows).chunks(CHUNK))
                 parts = [self.evaluate(model, system, environment) for environment in environments]
                 for name in parts[0]:
@@ -195,7 +195,7 @@ class DeepWannierCalculator(MLElecCalculator):
         gradient = torch.zeros(len(along), len(self.atoms), 3, dtype=torch.float64, device=self.device)
         for _, part in self._reach(model, edges).at_centers(rows).chunks(CHUNK):
             leaf = part.with_vec(part.vec.detach().requires_grad_(True))
-            vectors = model.heads["dipole"](model.descriptor(system, leaf), leaf)
+            vectors = model.heads["dipole"](model.descriptor_of("dipole")(system, leaf), leaf)
             vectors = vectors * weights[part.atoms, None].to(self.dtype)
             moment += vectors.detach().double().sum(dim=0)
             for a, direction in enumerate(along):

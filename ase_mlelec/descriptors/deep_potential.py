@@ -34,25 +34,31 @@ class DeepPotSE(Descriptor):
     one_side : True, one embedding per neighbour species; False, one per (centre, neighbour)
     l_max : 1 is DeepPot-SE; 2 or 3 add the invariants sum_jk G_j G_k P_l(cos jk) as further blocks of features
     n_basis : None for embedding nets; a number for a Chebyshev series of so many terms, trained directly
+    n_products : 0, or for l_max > 1 a number n: the frame has n^2 further vectors, Q_a T_b with the second moments
+        Q_a = 1/n sum_j G_a(s_j) (r r^T/r^2 - 1/3) w/r, for directions that no weighted sum of neighbours has
 
     Features: [C, l_max * M * n_axis].
     """
 
     def __init__(self, species, cutoff, smooth, widths=(25, 50, 100), n_axis=16, sel=None, one_side=True, l_max=1,
-                 n_basis=None):
+                 n_basis=None, n_products=0):
         super().__init__()
         if not 0 <= smooth < cutoff:
             raise ValueError(f"got smooth = {smooth} and cutoff = {cutoff} Å; need 0 <= smooth < cutoff")
         if l_max not in (1, 2, 3):
             raise ValueError(f"got l_max = {l_max}; DeepPotSE has 1, 2 or 3")
+        if n_products and (l_max < 2 or not 0 < n_products <= widths[-1]):
+            raise ValueError(f"got n_products = {n_products} with l_max = {l_max}; need l_max of 2 or 3 and at most "
+                             f"{widths[-1]} products")
         self.species = tuple(species)
         self.cutoff, self.smooth, self.widths, self.n_axis = float(cutoff), float(smooth), tuple(widths), n_axis
         self.sel = tuple(sel) if sel else (math.ceil(0.2 * cutoff**3 / len(self.species)),) * len(self.species)
-        self.one_side, self.l_max, self.n_basis = one_side, l_max, n_basis
+        self.one_side, self.l_max, self.n_basis, self.n_products = one_side, l_max, n_basis, n_products
         n_species = len(self.species)
         self.embedding = (EmbeddingNets(n_species, one_side, self.widths) if n_basis is None else
                           ChebyshevEmbedding(n_species, one_side, n_basis, self.widths[-1], self.cutoff))
         self.n_features = l_max * self.widths[-1] * n_axis
+        self.n_frame = self.widths[-1] + n_products**2          # rows of the frame
         self.register_buffer("mean", torch.zeros(n_species))        # of s, by species of the centre
         self.register_buffer("scale", torch.ones(n_species, 2))     # of the radial and the angular entries
         self.register_buffer("empty_slot", None, persistent=False)  # set where the embedding is fixed
@@ -64,7 +70,7 @@ class DeepPotSE(Descriptor):
     def arguments(self):
         return dict(species=list(self.species), cutoff=self.cutoff, smooth=self.smooth, widths=list(self.widths),
                     n_axis=self.n_axis, sel=list(self.sel), one_side=self.one_side, l_max=self.l_max,
-                    n_basis=self.n_basis)
+                    n_basis=self.n_basis, n_products=self.n_products)
 
     def forward(self, system, edges):
         all_species = self.species_of_number[system.numbers]
@@ -77,8 +83,15 @@ class DeepPotSE(Descriptor):
         t = self._add_empty_slots(t, present, species) / sum(self.sel)
         channels = [t[:, a:b] for a, b in ((0, 4), (4, 9), (9, 16))[:self.l_max]]
         features = [(c.transpose(1, 2) @ c[:, :, :self.n_axis]).flatten(1) for c in channels]
-        return Environment(torch.cat(features, dim=1) if len(features) > 1 else features[0], species,
-                           t[:, 1:4].transpose(1, 2))
+        return Environment(torch.cat(features, dim=1) if len(features) > 1 else features[0], species, self._frame(t))
+
+    def _frame(self, t):
+        """Vectors [C, n_frame, 3] that turn with the structure."""
+        rows, n = t[:, 1:4].transpose(1, 2), self.n_products
+        if not n:
+            return rows
+        products = torch.einsum("caij,cbj->cabi", quadrupoles(t[:, 4:9, :n]), rows[:, :n])
+        return torch.cat([rows, products.flatten(1, 2)], dim=1)
 
     def _rows(self, vec, center_species):
         """Distances [E], normalised s [E] and normalised rows [4, 9 or 16, E]."""
@@ -183,3 +196,12 @@ def harmonics(unit, l_max):
                 0.5 * z * (5 * z * z - 3), 0.375**0.5 * x * (5 * z * z - 1), 3.75**0.5 * z * (x * x - y * y),
                 0.625**0.5 * x * (x * x - 3 * y * y)]
     return torch.stack(out)
+
+
+def quadrupoles(moments):
+    """Symmetric traceless matrices [C, n, 3, 3] of moments [C, 5, n] of the ``harmonics`` of l = 2."""
+    xy, yz, zx, difference, axial = moments.unbind(dim=1)
+    xy, yz, zx = xy / 3**0.5, yz / 3**0.5, zx / 3**0.5
+    zz = axial / 1.5
+    xx, yy = difference / 3**0.5 - zz / 2, -difference / 3**0.5 - zz / 2
+    return torch.stack([xx, xy, zx, xy, yy, yz, zx, yz, zz], dim=-1).unflatten(-1, (3, 3))

@@ -51,6 +51,7 @@ class DescriptorConfig:
     n_basis: int = 16
     sel: tuple[int, ...] = ()
     one_side: bool = True
+    n_products: int = 0
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,8 @@ class Config:
     """A training: data, descriptor, heads that are wanted (at least one), output, and the seed of everything random.
 
     The first head of energy, dos, dipole and polarizability is trained together with the descriptor, the others then on
-    the descriptor as it is.  The LDOS head has data and a descriptor (bispectrum) of its own, the Hamiltonian data of
+    the descriptor as it is.  With ``electronic`` all but the energy have that descriptor instead, which the first of
+    them is trained with; it is for data that are too few for the descriptor of the energy.  The LDOS head has data and a descriptor (bispectrum) of its own, the Hamiltonian data of
     its own, on which the energy may be trained as well.
 
     committee : number of models, alike but for the seed, which is ``seed`` of the first; those of several have -0, -1
@@ -223,6 +225,7 @@ class Config:
     data: DataConfig
     output: OutputConfig
     descriptor: DescriptorConfig = field(default_factory=DescriptorConfig)
+    electronic: DescriptorConfig | None = None
     energy: EnergyConfig | None = None
     dos: DOSConfig | None = None
     dipole: DipoleConfig | None = None
@@ -241,11 +244,20 @@ class Config:
         if not others and self.ldos is None and self.hamiltonian is None:
             raise ValueError("got none of the sections [energy], [dos], [dipole], [polarizability], [ldos] and "
                              "[hamiltonian]; add at least one")
+        if self.electronic is not None:
+            self._check_electronic(others)
         beside = [name for name in (*others, "ldos") if name != "energy" and getattr(self, name) is not None]
         if self.hamiltonian is not None and beside:
             raise ValueError(f"got [hamiltonian] beside [{beside[0]}]; train them apart, their data differ")
         if self.ldos is not None and others:
             raise ValueError(f"got [ldos] beside [{others[0]}]; train them apart, their data differ")
+
+    def _check_electronic(self, heads):
+        if "energy" not in heads or len(heads) == 1:
+            raise ValueError("got [electronic] without [energy] and a head beside it; put the settings into [descriptor]")
+        if self.electronic.cutoff != self.descriptor.cutoff:
+            raise ValueError(f"electronic.cutoff: got {self.electronic.cutoff:g}, the descriptor has "
+                             f"{self.descriptor.cutoff:g} Å; give both the same")
 
 
 def _check_training(section, config, weights):

@@ -64,8 +64,9 @@ def _prepare(model, frames, loss, parameters):
         return None
     batches = Batches.for_model(model, frames, loss.labels)
     trained = {id(parameter) for parameter in parameters}
-    fixed = not any(id(parameter) in trained for parameter in model.descriptor.parameters())
-    return batches.fix(model.descriptor) if fixed and not getattr(loss, "moves_atoms", True) else batches
+    descriptor = model.electronic or model.descriptor
+    fixed = not any(id(parameter) in trained for parameter in descriptor.parameters())
+    return batches.fix(descriptor) if fixed and not getattr(loss, "moves_atoms", True) else batches
 
 
 def _step(model, batch, loss, ratio, parameters, optimizer, learning_rate):
@@ -143,9 +144,10 @@ class Run:
 
 
 def standardise(model, frames):
-    """Set the normalisation of a new model from its training data: of the descriptor, then of all heads."""
+    """Set the normalisation of a new model from its training data: of the descriptors, then of all heads."""
     batches = Batches.for_model(model, frames, ())
-    model.descriptor.standardise((batch.system, batch.edges()) for batch in batches.all_batches(16))
+    for descriptor in filter(None, (model.descriptor, model.electronic)):
+        descriptor.standardise((batch.system, batch.edges()) for batch in batches.all_batches(16))
     standardise_heads(model, frames)
 
 
@@ -163,10 +165,10 @@ def standardise_heads(model, frames, names=None):
         names = [name for name, head in model.heads.items() if isinstance(getattr(head, "nets", None), FittingNets)]
     labels = {name: _label_of(name, frames) for name in names}
     batches = Batches.for_model(model, frames, tuple(labels.values()))
-    environment = _environment(model, batches)
-    features, species = environment.features, environment.species
+    seen = {descriptor: _environment(descriptor, batches) for descriptor in map(model.descriptor_of, names)}
     for name, label in labels.items():
-        nets = model.heads[name].nets
+        nets, environment = model.heads[name].nets, seen[model.descriptor_of(name)]
+        features, species = environment.features, environment.species
         for place, k in enumerate(getattr(model.heads[name], "centers", range(len(model.species)))):
             own = features[species == k]
             if len(own) == 0:
@@ -191,9 +193,9 @@ def _label_of(head, frames):
     return atomic if atomic in frames.labels else total
 
 
-def _environment(model, batches):
+def _environment(descriptor, batches):
     """Environment of all atoms."""
-    return join_environments([model.descriptor(batch.system, batch.edges()) for batch in batches.all_batches(16)])
+    return join_environments([descriptor(batch.system, batch.edges()) for batch in batches.all_batches(16)])
 
 
 def _centre_totals(model, nets, batches, label):

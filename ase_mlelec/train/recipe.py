@@ -290,12 +290,11 @@ def electrons_in_dos(frames, valence_electrons, temperature):
 
 def _new_model(frames, config):
     species = sorted({symbol for frame in frames for symbol in frame.atoms.get_chemical_symbols()})
-    arguments = asdict(config.descriptor)
-    arguments["n_basis"] = arguments["n_basis"] or None
     with _seeded(config.seed):
-        descriptor = DeepPotSE(species, **arguments)
+        descriptor, electronic = (options and DeepPotSE(species, **asdict(options) | {"n_basis": options.n_basis or None})
+                                  for options in (config.descriptor, config.electronic))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Model(descriptor, {}).to(device=device, dtype=torch.float64)
+    return Model(descriptor, {}, electronic=electronic).to(device=device, dtype=torch.float64)
 
 
 def _train_energy(model, parts, config, progress):
@@ -318,32 +317,37 @@ def _train_dos(model, parts, config, progress):
     else:
         standardise(model, frames)
     loss = SpectrumLoss(options.atomic, options.total, options.cumulative)
-    parameters = head.parameters() if config.energy else None
-    return _fit(model, "dos", loss, parts, config, progress, parameters)
+    return _fit(model, "dos", loss, parts, config, progress, _parameters(model, head))
 
 
 def _train_centres(model, name, kind, loss, parts, config, progress):
-    options, alone = getattr(config, name), not model.heads
+    options, first = getattr(config, name), not model.heads
     foreign = [symbol for symbol in options.centers if symbol not in model.species]
     if foreign:
         raise ValueError(f"{name}.centers: got {foreign[0]}, the data have {', '.join(model.species)}; choose of these")
-    head = _add_head(model, kind, config.seed, n_rows=model.descriptor.widths[-1], widths=options.widths,
+    head = _add_head(model, kind, config.seed, n_rows=model.descriptor_of(name).n_frame, widths=options.widths,
                      centers=[model.species.index(symbol) for symbol in options.centers])
     for layer in head.nets.last:        # start from the best constants
         torch.nn.init.zeros_(layer.weight)
-    if alone:
+    if first:
         standardise(model, parts["train"])
     else:
         standardise_heads(model, parts["train"], [name])
-    return _fit(model, name, loss(options.atomic, options.total), parts, config, progress,
-                None if alone else head.parameters())
+    return _fit(model, name, loss(options.atomic, options.total), parts, config, progress, _parameters(model, head))
+
+
+def _parameters(model, head):
+    """What a stage trains: a head, and its descriptor unless another head has been trained on that."""
+    descriptor = model.descriptor_of(head.quantity)
+    shared = any(model.descriptor_of(name) is descriptor for name in model.heads if name != head.quantity)
+    return [*(() if shared else descriptor.parameters()), *head.parameters()]
 
 
 def _add_head(model, kind, seed, **options):
     """Give ``model`` a new head of class ``kind`` with weights that depend on the seed alone."""
     parameter = next(model.parameters())
     with _seeded(seed):
-        head = kind(len(model.species), model.descriptor.n_features, **options)
+        head = kind(len(model.species), model.descriptor_of(kind.quantity).n_features, **options)
     model.heads[head.quantity] = head.to(device=parameter.device, dtype=parameter.dtype)
     return head
 

@@ -3,7 +3,7 @@
     python ice.py sample first.extxyz                         # proton-disordered cells, thermally displaced
     python ice.py sample second.extxyz --models a b c d --seed 500    # where a committee disagrees, from its own MD
     python ice.py label first.extxyz work --part 0/2          # DFT; one file per structure, skips what is done
-    python ice.py response first.extxyz work molecular-2803-010 ...   # Born charges and dielectric tensor of some
+    python ice.py response work                               # Born charges and dielectric tensors of small cells
     python ice.py pulay work                                  # the part that the stress of pw.x lacks at this cutoff
     python ice.py collect work ice.h5                         # one compressed data set, and ice_response.npz
 
@@ -49,6 +49,10 @@ STEP = 0.5                                  # fs, of all molecular dynamics
 # (phase, lattice constant from, to Å, structures, first seed)
 PLAN = [("molecular", 2.72, 3.10, 48, 0), ("hopping", 2.60, 2.85, 36, 100), ("symmetric", 2.56, 2.72, 24, 200),
         ("hot", 2.58, 3.05, 16, 300), ("close", 2.56, 2.90, 14, 400)]
+# (phase, lattice constant Å, seed) of the cells whose Born charges are calculated, two molecules each
+RESPONSES = [("molecular", 3.00, 800), ("molecular", 2.85, 801), ("hopping", 2.78, 802), ("hopping", 2.70, 803),
+             ("symmetric", 2.66, 804), ("symmetric", 2.60, 805)]
+RESPONSE_MESH = (4, 4, 4)                   # shifted by half a step
 TEMPERATURES = (240, 270, 300, 330)         # K, of the MD
 RUNS_PER_PRESSURE = 2
 TETRAHEDRON = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
@@ -121,24 +125,24 @@ def ice_atoms(a, rng, repeat=2, fractions=None, oxygen_noise=0.0, proton_noise=0
     return Atoms("OHH" * len(oxygens), positions, cell=cell, pbc=True)
 
 
-def snapshot(phase, a, seed):
+def snapshot(phase, a, seed, repeat=2):
     """Ice VII ("molecular", "hot"), with protons that leave their molecule ("hopping"), and ice X ("symmetric").
 
     "close": protons anywhere along their bonds, down to distances that no ice has; they teach repulsion.
     """
     rng = np.random.default_rng(seed)
-    middle = OH_LENGTH / (a * np.sqrt(3) / 2)
+    middle, count = OH_LENGTH / (a * np.sqrt(3) / 2), 4 * repeat**3
     for _ in range(100):
-        fractions = rng.normal(min(middle, 0.5), 0.04 if phase == "hot" else 0.025, 32)
+        fractions = rng.normal(min(middle, 0.5), 0.04 if phase == "hot" else 0.025, count)
         if phase == "hopping":
-            fractions = rng.uniform(min(middle, 0.45), 0.5, 32)
-            fractions = np.where(rng.random(32) < 0.1, 1 - fractions, fractions)
+            fractions = rng.uniform(min(middle, 0.45), 0.5, count)
+            fractions = np.where(rng.random(count) < 0.1, 1 - fractions, fractions)
         elif phase == "close":
-            fractions = rng.normal(min(middle, 0.5), 0.07, 32)
+            fractions = rng.normal(min(middle, 0.5), 0.07, count)
         elif phase == "symmetric":
-            fractions = rng.normal(0.5, 0.04, 32)
+            fractions = rng.normal(0.5, 0.04, count)
         noise = (0.10, 0.16) if phase == "hot" else (0.05, 0.10)
-        atoms = ice_atoms(a, rng, 2, fractions, *noise)
+        atoms = ice_atoms(a, rng, repeat, fractions, *noise)
         shear = rng.normal(0, 0.01, (3, 3))
         atoms.set_cell(atoms.cell.array @ (np.eye(3) + (shear + shear.T) / 2), scale_atoms=True)
         if is_sound(atoms):
@@ -249,9 +253,9 @@ def pseudopotentials(folder):
     return str(folder.resolve())
 
 
-def calculate(atoms, directory, kpts, cutoff=CUTOFF):
+def calculate(atoms, directory, kpts, cutoff=CUTOFF, koffset=(0, 0, 0)):
     shutil.rmtree(directory, ignore_errors=True)
-    espresso.pw(atoms, directory, "scf", PSEUDO, kpts, system=dict(ecutwfc=cutoff, nosym=True),
+    espresso.pw(atoms, directory, "scf", PSEUDO, kpts, koffset, system=dict(ecutwfc=cutoff, nosym=True),
                 electrons=dict(conv_thr=1e-10), control=dict(pseudo_dir=pseudopotentials(directory.parent / "pseudo")))
     return read_pw(directory / espresso.SAVE)
 
@@ -280,25 +284,27 @@ def label(atoms, work):
           f"{'rejected, ' if rejected.exists() else ''}{time.time() - start:.0f} s", flush=True)
 
 
-def respond(path, work, chosen):
-    """Born charges and dielectric tensors of the structures of those names."""
-    images = {atoms.info["name"]: atoms for atoms in read(path, ":")}
+def respond(work):
+    """Born charges and dielectric tensors of the cells of RESPONSES.
+
+    Cells of two molecules, for the sake of the points: at Γ alone the charges of 16 molecules sum to -7 to -11 e.
+    """
     (work / "response").mkdir(parents=True, exist_ok=True)
-    for name in chosen:
+    for phase, a, seed in RESPONSES:
+        name = f"{phase}-{1000 * a:.0f}-{seed:03d}"
         target, directory, start = work / "response" / f"{name}.npz", work / f"response-{name}", time.time()
         if target.exists():
             continue
-        if name not in images:
-            raise ValueError(f"got {name}, need a name in {path}, such as {min(images)}")
-        atoms = images[name]
-        calculate(atoms, directory, (1, 1, 1))
+        atoms = snapshot(phase, a, seed, repeat=1)
+        calculate(atoms, directory, RESPONSE_MESH, koffset=(1, 1, 1))
         espresso.response(directory)
         born, dielectric = read_ph(directory / "response.out")
         with replacing(target) as partial, open(partial, "wb") as file:
             np.savez_compressed(file, numbers=atoms.numbers, cell=atoms.cell.array, positions=atoms.positions,
                                 born_charges=born, dielectric=dielectric, seconds=time.time() - start)
         shutil.rmtree(directory)
-        print(f"{name}: dielectric constant {np.trace(dielectric) / 3:.3f}, {time.time() - start:.0f} s", flush=True)
+        print(f"{name}: dielectric constant {np.trace(dielectric) / 3:.3f}, charges sum to "
+              f"{abs(born.sum(axis=0)).max():.3f} e, {time.time() - start:.0f} s", flush=True)
 
 
 def pulay(work):
@@ -371,9 +377,7 @@ def main():
     command.add_argument("--seed", type=int, default=500, help="of the first MD run; another for each round")
     espresso.add_label_command(commands)
     command = commands.add_parser("response")
-    command.add_argument("structures")
     command.add_argument("work", type=Path)
-    command.add_argument("names", nargs="+", metavar="NAME")
     command = commands.add_parser("pulay")
     command.add_argument("work", type=Path)
     command = commands.add_parser("collect")
@@ -393,7 +397,7 @@ def main():
     elif arguments.command == "pulay":
         pulay(arguments.work)
     else:
-        respond(arguments.structures, arguments.work, arguments.names)
+        respond(arguments.work)
 
 
 if __name__ == "__main__":
