@@ -63,11 +63,15 @@ def table_of_errors(model, frames):
 def table_of_born_charges(calc, path):
     yield "| cell | RMSE, e | with the sum rule imposed on DFT | sum over the cell: model | DFT |"
     yield "|---|---|---|---|---|"
+    all_off, all_corrected = [], []
     for atoms, name, true in responses(path):
         found = calc.get_born_charges(atoms)
         off, corrected = found - true, found - (true - true.mean(axis=0))
         yield (f"| {name} | {rms(off):.4f} | {rms(corrected):.4f} | {np.abs(found.sum(axis=0)).max():.1e} | "
                f"{np.abs(true.sum(axis=0)).max():.3f} |")
+        all_off.append(off)
+        all_corrected.append(corrected)
+    yield f"| all | {rms(np.concatenate(all_off)):.4f} | {rms(np.concatenate(all_corrected)):.4f} | | |"
 
 
 def responses(path):

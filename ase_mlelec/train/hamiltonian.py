@@ -23,7 +23,7 @@ from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
 CATEGORIES = ("onsite", "intra_near", "intra_long", "inter_near", "inter_long")
 SIDED = 0.5             # Å; species that are always as far above or below their neighbours have two sides
 RIDGE = 1e-9            # of the mean diagonal element, in the two-centre fits
-ONSITE_RIDGE = 1e-5     # of the unit variance of the features
+ONSITE_RIDGE = 1e-3     # of the unit variance of the features; with 1e-5, 16 cells of graphene are learnt by heart
 LARGEST_GRADIENT = 10.0
 SHARP = 6.0             # Å, between near and long pairs in tables of errors
 

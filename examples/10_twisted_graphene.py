@@ -1,0 +1,84 @@
+"""How do the bands of bilayer graphene change with the twist, down to the magic angle?
+
+    python 10_twisted_graphene.py           # some minutes; writes output/10_twisted_graphene.png
+    python 10_twisted_graphene.py --angles 21.79 13.17          # less
+
+The model `graphene` makes the pz Hamiltonian of a rigid bilayer at every angle; shown are the bands around the Fermi
+level along K-Γ-M-K of the twisted cell, from the Dirac point.  The four that meet there become flat at the magic angle
+of 1.08 degrees: 11,164 atoms.
+
+Source: after Bistritzer and MacDonald 2011, Proc. Natl. Acad. Sci. 108, 12233; Qi et al. 2024, Fig. 3.
+"""
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from ase.build import graphene
+from matplotlib.figure import Figure
+
+from ase_mlelec import WannierTBCalculator
+from ase_mlelec.analysis.plots import COLOURS
+from ase_mlelec.bilayers import commensurate, twisted_bilayer
+
+HERE = Path(__file__).parent
+DISTANCE = 3.35                         # Å, mean of the layers of twisted bilayers
+ANGLES = (21.79, 6.01, 2.13, 1.08)      # degrees
+POINTS = {"K": (1 / 3, 1 / 3, 0), "Γ": (0, 0, 0), "M": (0.5, 0, 0)}      # of vectors that enclose 60 degrees
+PATH = "KΓMK"
+LENGTHS = (2 / np.sqrt(3), 1.0, 1 / np.sqrt(3))
+N_BANDS = 12
+
+
+def twisted(angle):
+    """(Atoms, Coincidence) of the commensurate bilayer nearest to an angle in degrees."""
+    m = np.arange(1, 60)
+    angles = np.degrees(np.arccos((3 * m**2 + 3 * m + 0.5) / (3 * m**2 + 3 * m + 1)))
+    layer = graphene(a=2.46, vacuum=0.0)
+    return twisted_bilayer(layer, layer, commensurate(int(m[abs(angles - angle).argmin()]), 1), DISTANCE)
+
+
+def path_of(n):
+    """n points [n, 3] along PATH, their places [n] on the axis, and those of its corners."""
+    corners, ticks = np.array([POINTS[name] for name in PATH]), np.concatenate([[0], np.cumsum(LENGTHS)])
+    places = np.linspace(0, ticks[-1], n)
+    return np.stack([np.interp(places, ticks, corners[:, k]) for k in range(3)], axis=1), places, ticks
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="graphene")
+    parser.add_argument("--angles", type=float, nargs="+", default=ANGLES, help="degrees")
+    parser.add_argument("--points", type=int, default=19, help="k points of each path")
+    parser.add_argument("--output", type=Path, default=HERE / "output")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(exist_ok=True)
+    calc = WannierTBCalculator(arguments.model)
+    # the Dirac point is that of a layer, wherever the other one is turned to
+    small = calc.get_hamiltonian(twisted(21.79)[0])
+    dirac = small.eigenvalues([POINTS["K"]])[0][small.size // 2 - 2:small.size // 2 + 2].mean()
+    figure = Figure(figsize=(3.2 * len(arguments.angles), 3.8), layout="constrained")
+    axes = figure.subplots(1, len(arguments.angles), squeeze=False)[0]
+    kpts, places, ticks = path_of(arguments.points)
+    for ax, angle in zip(axes, arguments.angles):
+        (atoms, twist), start = twisted(angle), time.time()
+        hamiltonian = calc.get_hamiltonian(atoms)
+        made = time.time() - start
+        energies = hamiltonian.eigenvalues(kpts, n_bands=N_BANDS, window=(dirac - 0.1, dirac + 0.1))
+        nearest = np.sort(abs(energies[0] - dirac).argsort()[:4])
+        level = energies[0, nearest].mean()
+        flat = 1000 * np.ptp(energies[:, nearest])
+        ax.plot(places, 1000 * (energies - level), color=COLOURS[0], lw=1.0)
+        ax.plot(places, 1000 * (energies[:, nearest] - level), color=COLOURS[1], lw=1.8)
+        ax.set(title=f"{twist.angle:.2f}°, {len(atoms):,} atoms\nfour bands: {flat:.0f} meV wide", xlim=places[[0, -1]],
+               xticks=ticks, xticklabels=list(PATH))
+        ax.grid(axis="x")
+        print(f"{twist.angle:.3f} degrees, {len(atoms)} atoms: four bands within {flat:.1f} meV; Hamiltonian {made:.1f} s, "
+              f"{len(kpts)} k points {time.time() - start - made:.1f} s", flush=True)
+    axes[0].set_ylabel("energy (meV)")
+    figure.savefig(arguments.output / "10_twisted_graphene.png", dpi=150)
+    print(f"Picture: {arguments.output / '10_twisted_graphene.png'}")
+
+
+if __name__ == "__main__":
+    main()
