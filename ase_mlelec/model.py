@@ -22,7 +22,8 @@ class Model(torch.nn.Module):
 
     def __init__(self, descriptor, heads, metadata=None, electronic=None):
         super().__init__()
-        if electronic is not None and (electronic.species, electronic.cutoff) != (descriptor.species, descriptor.cutoff):
+        if electronic is not None and (electronic.species != descriptor.species
+                                       or electronic.cutoff != descriptor.cutoff):
             raise ValueError("got descriptors of different species or cutoffs; give both the same")
         self.descriptor, self.electronic = descriptor, electronic
         self.heads = torch.nn.ModuleDict(heads)

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from ase.dft.kpoints import BandPath
 from matplotlib.figure import Figure
 
 from ase_mlelec import WannierTBCalculator
@@ -55,17 +56,19 @@ def band_errors(frame, predicted, n_electrons):
     return (found - true)[abs(true - level) < NEAR]
 
 
-def picture(path, parts, frames, calc):
+def picture(target, parts, frames, calc):
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     ax, below = figure.subplots(1, 2)
     true, found, kind = (np.concatenate(column) for column in zip(*parts))
     plot_parity_groups(ax, true, found, [KINDS[k] for k in kind], "eV")
     frame = frames[0]
+    points = {"G": [0, 0, 0], "M": [0.5, 0, 0], "K": [1 / 3, 1 / 3, 0]}     # of strained cells too
+    path = BandPath(frame.atoms.cell, special_points=points, path="GMKG").interpolate(npoints=120)
     for hamiltonian, line in ((frame.hamiltonian, {"color": "black", "lw": 2.0}),
                               (calc.get_hamiltonian(frame.atoms), {"color": COLOURS[2], "ls": (0, (4, 2))})):
-        plot_bands(below, hamiltonian.band_structure("GMKG", 120), **line)
+        plot_bands(below, hamiltonian.band_structure(path), **line)
     below.set_title(f"{frame.name}: DFT black, model red")
-    figure.savefig(path, dpi=150)
+    figure.savefig(target, dpi=150)
 
 
 def main():

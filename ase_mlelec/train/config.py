@@ -216,8 +216,8 @@ class Config:
 
     The first head of energy, dos, dipole and polarizability is trained together with the descriptor, the others then on
     the descriptor as it is.  With ``electronic`` all but the energy have that descriptor instead, which the first of
-    them is trained with; it is for data that are too few for the descriptor of the energy.  The LDOS head has data and a descriptor (bispectrum) of its own, the Hamiltonian data of
-    its own, on which the energy may be trained as well.
+    them is trained with; it is for data that are too few for the descriptor of the energy.  The LDOS head has data and
+    a descriptor (bispectrum) of its own, the Hamiltonian data of its own, on which the energy may be trained as well.
 
     committee : number of models, alike but for the seed, which is ``seed`` of the first; those of several have -0, -1
         ... at the end of their names
@@ -254,7 +254,8 @@ class Config:
 
     def _check_electronic(self, heads):
         if "energy" not in heads or len(heads) == 1:
-            raise ValueError("got [electronic] without [energy] and a head beside it; put the settings into [descriptor]")
+            raise ValueError("got [electronic] without [energy] and a head beside it; put the settings into "
+                             "[descriptor]")
         if self.electronic.cutoff != self.descriptor.cutoff:
             raise ValueError(f"electronic.cutoff: got {self.electronic.cutoff:g}, the descriptor has "
                              f"{self.descriptor.cutoff:g} Å; give both the same")

@@ -207,6 +207,24 @@ def test_train_vectors_and_tensors(tmp_path, atomic):
     assert "dipole" in table({"train": after})
 
 
+def test_electronic_descriptor_is_trained_by_the_first_head_that_has_it(frames, tmp_path):
+    """The energy stays as it is without the second descriptor; the dos moves that one and nothing else."""
+    write_hdf5(tmp_path / "cu.h5", frames)
+    electronic = {**DESCRIPTOR, "widths": [3]}
+    alone = train(configuration(tmp_path, dos=None), progress=False)
+    start = train(configuration(tmp_path, electronic=electronic, dos={"steps": 1, "widths": [6],
+                                                                      "learning_rate": [1e-12, 1e-12]}), progress=False)
+    model = train(configuration(tmp_path, electronic=electronic), progress=False)
+    assert model.electronic.widths == (3,) and model.descriptor.widths == (4,)
+    for part, same in (("descriptor.", alone), ("heads.energy.", alone), ("electronic.", start)):
+        pairs = [(value, same.state_dict()[name]) for name, value in model.state_dict().items()
+                 if name.startswith(part)]
+        equal = [torch.allclose(*pair, atol=1e-9) for pair in pairs]
+        assert pairs and all(equal) == (part != "electronic.")
+    found = load_model(tmp_path / "cu.safetensors")
+    assert errors(found, frames) == pytest.approx(errors(model, frames), rel=1e-5)
+
+
 def test_charges_of_the_data():
     frames = make_wannier_frames(2)
     assert wannier_charges(frames, ["O"]) == {"valence_charges": {"Si": 4, "O": 6}, "electrons_per_centre": {"O": 8.0}}
