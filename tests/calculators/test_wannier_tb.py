@@ -11,6 +11,7 @@ from small_bilayers import graphene_bilayer, mx2_bilayer, random_wannier_model
 from small_models import random_model
 
 from ase_mlelec import CombinedCalculator, DeepPotCalculator, WannierTBCalculator, load_model
+from ase_mlelec.bilayers import commensurate, twisted_bilayer
 from ase_mlelec.calculators import wannier_tb
 from ase_mlelec.physics import tight_binding
 
@@ -215,3 +216,15 @@ def test_errors(model, atoms):
     assert "fermi_level" not in calc.implemented_properties and calc.band_structure("GM", atoms=atoms).reference == 0
     with pytest.raises(PropertyNotImplementedError, match="no electrons_per_atom"):
         calc.get_fermi_level()
+
+
+def test_shipped_graphene_has_cones():
+    """Twisted by 21.8 degrees: four levels meet at K, with a velocity near LDA's 5.4 eV Å."""
+    layer = monolayer(a=2.46)
+    atoms, _ = twisted_bilayer(layer, layer, commensurate(1, 1), 3.35)
+    corner, step = np.array([1 / 3, 2 / 3, 0]), np.array([0.01, 0, 0])
+    hamiltonian = WannierTBCalculator("graphene").get_hamiltonian(atoms)
+    at, beside = hamiltonian.eigenvalues([corner, corner + step])[:, len(atoms) // 2 - 2:len(atoms) // 2 + 2]
+    assert np.ptp(at) < 0.04
+    distance = np.linalg.norm(2 * np.pi * step @ np.linalg.inv(atoms.cell.array).T)
+    assert np.ptp(beside) / 2 / distance == pytest.approx(5.5, abs=0.4)
