@@ -23,10 +23,9 @@ from ase_mlelec import MLDFTCalculator, load_model
 from ase_mlelec.analysis.plots import plot_parity_groups
 from ase_mlelec.io.snapshots import Snapshots
 from ase_mlelec.train.config import read_config
-from ase_mlelec.train.ldos import (GridData, LDOSLoss, fit_ldos, fit_zero, free_energy, ldos_errors, refit_last_layer,
-                                   standardise_ldos)
-from ase_mlelec.train.ldos_forces import ForceData, refit_with_forces
-from ase_mlelec.train.recipe import describe_ldos, new_ldos_model
+from ase_mlelec.train.ldos import GridData, fit_zero, free_energy, ldos_errors, refit_last_layer
+from ase_mlelec.train.ldos_forces import ForceData, refit_with_labels
+from ase_mlelec.train.recipe import describe_ldos, fit_ldos_model, new_ldos_model
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
@@ -39,7 +38,7 @@ TRAININGS = {
 }
 ALL = ["solid 298 K", "solid 933 K", "liquid 933 K", "strained"]
 FORCES_OF = 3       # unseen snapshots of each phase
-FORCE_WEIGHTS = (0.0, 1e-2)
+FORCE_AND_ENERGY_WEIGHTS = ((0.0, 0.0), (1e-2, 0.0), (0.0, 0.1), (1e-2, 0.1))
 NVE_STEPS, NVE_SPACING = 1000, 0.4      # of 1 fs; Å
 
 
@@ -56,19 +55,15 @@ def phase_of(snapshot):
 
 
 def train(name, phases, snapshots, config, cache):
-    """(model, number of snapshots for training, of them for validation); without forces, as in the paper"""
+    """(model, number of snapshots for training, of them for validation), with the settings of `al`"""
     parts = [snapshots.select(*(f"{phase} {role}" for phase in phases)) for role in ("train", "validation")]
     path = cache / f"{name.replace(' + ', ' ').replace(' ', '_')}_{parts[0].fingerprint()}.safetensors"
     sizes = [len(part) for part in parts]
     if path.exists():
         return load_model(path), *sizes
-    model, options = new_ldos_model(snapshots, fit_zero(parts[0]), config), config.ldos
+    model = new_ldos_model(snapshots, fit_zero(parts[0]), config)
     data, held = (grid_data(part, model, cache) for part in parts)
-    standardise_ldos(model.float().heads["ldos"], data)
-    loss = LDOSLoss(options.ldos, options.density, options.dos, options.band_energy)
-    fit_ldos(model, data, loss, validation=held, epochs=options.epochs, batch_size=options.batch_size,
-             learning_rate=options.learning_rate, patience=options.patience, dos_weight=options.dos_weight,
-             seed=config.seed, checkpoint=path.with_suffix(".checkpoint"))
+    fit_ldos_model(model, data, held, config, path.with_suffix(".checkpoint"))
     model.metadata = describe_ldos(parts[0])
     model.save(path)
     return model, *sizes
@@ -162,33 +157,34 @@ def force_errors(model, snapshots):
     return np.sqrt(np.mean(rows, axis=0))
 
 
-def refitted(model, weight, snapshots, config, cache):
-    """The model with a last layer from LDOS and DOS, and with this weight from the forces."""
-    path = cache / f"refitted_{model.metadata['training']['fingerprints']['train']}_{weight:g}.safetensors"
+def refitted(model, weights, snapshots, config, cache):
+    """The model with a last layer from LDOS and DOS, and with these weights from forces and energies."""
+    fingerprint = model.metadata["training"]["fingerprints"]["train"]
+    path = cache / f"refitted_{fingerprint}_{weights[0]:g}_{weights[1]:g}.safetensors"
     if not path.exists():
         part = snapshots.select(*(f"{phase} train" for phase in ALL))
         descriptor, model = deepcopy(model.descriptor).double(), deepcopy(model).float()
         data, head = grid_data(part, model, cache), model.heads["ldos"]
         refit_last_layer(head, data, config.ldos.dos_weight)
-        if weight:
+        if any(weights):
             forces = ForceData(part, descriptor, cache / "fingerprints.h5")
-            refit_with_forces(head, data, forces, weight, config.ldos.dos_weight)
+            refit_with_labels(head, data, forces, *weights, config.ldos.dos_weight)
         model.save(path)
     return load_model(path)
 
 
 def table_of_force_term(shipped, snapshots, config, cache):
-    yield ("| force_weight | tested on | forces: RMSE, eV/Å | stress: RMSE, GPa | LDOS, 1/(eV Å^3) | "
+    yield ("| force_weight, energy_weight | tested on | forces: RMSE, eV/Å | stress: RMSE, GPa | LDOS, 1/(eV Å^3) | "
            "density, MAPE in % | band energy: MAE, meV/atom | total: MAE |")
     yield "|" + "---|" * 8
     for phase in ALL:
         part = snapshots.select(f"{phase} test")
-        for weight in FORCE_WEIGHTS:
-            model = refitted(shipped, weight, snapshots, config, cache)
+        for weights in FORCE_AND_ENERGY_WEIGHTS:
+            model = refitted(shipped, weights, snapshots, config, cache)
             force, _, stress = force_errors(model, smallest(part))
             found = ldos_errors(model, grid_data(part, model, cache))
             mae = [1000 * np.abs(found[key]).mean() for key in ("band_energy", "free_energy")]
-            yield (f"| {weight:g} | {len(part)} {phase} | {force:.3f} | {stress:.2f} | "
+            yield (f"| {weights[0]:g}, {weights[1]:g} | {len(part)} {phase} | {force:.3f} | {stress:.2f} | "
                    f"{np.sqrt(np.mean(found['ldos']**2)):.2e} | {found['density_percent'].mean():.2f} | {mae[0]:.2f} | "
                    f"{mae[1]:.2f} |")
 
@@ -239,7 +235,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=EXAMPLES / "al.toml", help="settings of the trainings")
     parser.add_argument("--data", type=Path, default=EXAMPLES / "data" / "aluminium.h5")
-    parser.add_argument("--model", default="al", help="trained on all phases, and on forces (%(default)s)")
+    parser.add_argument("--model", default="al", help="trained on all phases (%(default)s)")
     parser.add_argument("--cache", type=Path, default=EXAMPLES / "output" / "aluminium_benchmark")
     parser.add_argument("--output", type=Path, default=HERE)
     arguments = parser.parse_args()
@@ -261,9 +257,10 @@ def main():
               *section_of_sizes(results, name, shipped, snapshots),
               "## Forces and stress of `al` against DFT", "",
               f"Of at most {FORCES_OF} snapshots of each phase, those of the fewest atoms; larger cells are above.", "",
-              *table_of_forces(shipped, snapshots), "", "## With and without forces in the training", "",
-              "The net of `al`, its last layer refitted without and with forces. Forces and stress are those of at "
-              f"most {FORCES_OF} snapshots, those of the fewest atoms.", "", *table_of_force_term(shipped, snapshots, config, arguments.cache), "",
+              *table_of_forces(shipped, snapshots), "", "## With and without forces and energies in the training", "",
+              "The net of `al`, its last layer refitted without and with forces and free energies. Forces and stress "
+              f"are those of at most {FORCES_OF} snapshots, those of the fewest atoms.", "",
+              *table_of_force_term(shipped, snapshots, config, arguments.cache), "",
               "## Energy conservation", "", energy_conservation(shipped), "",
               "## DFT itself: total free energy from its LDOS against its own", "", *table_of_labels(snapshots)]
     (arguments.output / "ALUMINIUM.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

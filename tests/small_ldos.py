@@ -39,7 +39,7 @@ def random_ldos_model(seed=0, species=("Al", "O"), twojmax=3, cutoff=3.2, dtype=
         head = LDOSHead(descriptor.n_features, ENERGIES, widths, zero=zero).double()
         with torch.no_grad():
             head.shift.copy_(features.mean(dim=0))
-            head.inverse.copy_(1 / features.std(dim=0))
+            head.inverse.copy_(torch.diag(1 / features.std(dim=0)))
             head.scale.fill_(0.05)
             head.last.weight.mul_(2)
             head.last.bias.copy_(1 + 0.1 * torch.sin(torch.arange(len(ENERGIES))))

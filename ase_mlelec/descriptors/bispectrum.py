@@ -170,6 +170,7 @@ class Bispectrum(Descriptor):
     rfac0, rmin0 : constants of the map to the sphere (Å)
     switch : True for neighbours that fade out at the cutoff
     bzero : True subtracts what a centre without neighbours has
+    n_radial : radial sums per species that follow the components, see radial_sums
 
     Features are [C, F] in LAMMPS' order: j1 = 0..2J, j2 = 0..j1, j = j1 - j2, j1 - j2 + 2, .. <= min(2J, j1 + j2),
     those with j >= j1; 91 for 2J = 10.  Centres that are points in space have the species 0.  All is as in LAMMPS, but
@@ -185,9 +186,9 @@ class Bispectrum(Descriptor):
     """
 
     def __init__(self, species, twojmax=10, cutoff=4.67637, weights=None, cutoffs=None, rfac0=0.99363, rmin0=0.0,
-                 switch=True, bzero=False):
+                 switch=True, bzero=False, n_radial=0):
         super().__init__()
-        self.species, self.twojmax = tuple(species), int(twojmax)
+        self.species, self.twojmax, self.n_radial = tuple(species), int(twojmax), int(n_radial)
         self.shells = Shells(_per_species("cutoffs", cutoffs, self.species, cutoff),
                              _per_species("weights", weights, self.species, 1.0), float(rfac0), float(rmin0), switch)
         if not 1 <= self.twojmax <= LARGEST:
@@ -195,9 +196,12 @@ class Bispectrum(Descriptor):
         if not all(radius > max(rmin0, 0.0) for radius in self.shells.cutoffs):
             raise ValueError(f"cutoffs: got {min(self.shells.cutoffs)} Å, need more than 0 and than rmin0 = "
                              f"{rmin0} Å; choose a larger cutoff")
+        if self.n_radial < 0:
+            raise ValueError(f"n_radial: got {n_radial}, need 0 or more; 16 are plenty")
         self.cutoff, self.bzero = max(self.shells.cutoffs), bzero
         order = wigner.triples(self.twojmax)[:, 2]
-        self.n_features = len(order)
+        self.n_sums = self.n_radial * len(self.species)
+        self.n_features = len(order) + self.n_sums
         offset = torch.tensor(order + 1.0 if bzero else 0.0 * order)
         self.register_buffer("offset", offset.to(torch.get_default_dtype()))
         table = torch.full((120,), 0)
@@ -208,7 +212,7 @@ class Bispectrum(Descriptor):
         shells = self.shells
         return dict(species=list(self.species), twojmax=self.twojmax, cutoff=self.cutoff, weights=list(shells.weights),
                     cutoffs=list(shells.cutoffs), rfac0=shells.rfac0, rmin0=shells.rmin0, switch=shells.switch,
-                    bzero=self.bzero)
+                    bzero=self.bzero, n_radial=self.n_radial)
 
     def forward(self, system, edges):
         kinds = self.species_of_number[system.numbers]
@@ -219,7 +223,10 @@ class Bispectrum(Descriptor):
         return Environment(features, torch.where(edges.atoms < 0, 0, kinds[edges.atoms]))
 
     def _features(self, vec, kind):
-        return _Components.apply(vec, kind, self.shells, self.twojmax) - self.offset.to(vec.dtype)
+        components = _Components.apply(vec, kind, self.shells, self.twojmax) - self.offset.to(vec.dtype)
+        if not self.n_radial:
+            return components
+        return torch.cat([components, radial_sums(vec, kind, self.shells.cutoffs, self.n_radial)], dim=1)
 
     def grid_chunks(self, system, shape):
         """Iterator of GridChunk over all points (i/G1, k/G2, l/G3) of a grid of ``shape`` = (G1, G2, G3).
@@ -263,6 +270,26 @@ class Bispectrum(Descriptor):
         vec = atoms.permute(2, 0, 1).index_select(1, chunk.brick) - (chunk.fractional @ cell).T[:, :, None]
         kinds = torch.cat([self.species_of_number[system.numbers], chunk.neighbor.new_zeros(1)])
         return self._features(vec, kinds[chunk.neighbor].index_select(0, chunk.brick))
+
+
+def radial_sums(vec, kind, cutoffs, n_radial):
+    """Tensor [P, n_species K], for every species the sums over its neighbours of K spherical functions of them.
+
+    phi_k = sin(k pi x)/(k pi x) (1 - x^2)^3 for k = 0..K-1, with x = r/R: linear combinations are superpositions of
+    one function per atom, as densities of neutral atoms are.
+
+    vec : Tensor [3, P, N], Å; kind : Tensor [P, N], species of the neighbours; cutoffs : R of every species, Å
+    """
+    reach = torch.take(vec.new_tensor(cutoffs), kind)
+    x = ((vec * vec).sum(dim=0).clamp(min=1e-12).sqrt() / reach).clamp(max=1)
+    fade = (1 - x * x) ** 3
+    sine, cosine = torch.sin(torch.pi * x), torch.cos(torch.pi * x)
+    radial, before, now = [fade], torch.zeros_like(x), sine
+    for k in range(1, n_radial):
+        radial.append(fade * now / (k * torch.pi * x))
+        before, now = now, 2 * cosine * now - before            # sin((k + 1) pi x)
+    return torch.cat([torch.stack([(part * (kind == species)).sum(dim=1) for part in radial], dim=1)
+                      for species in range(len(cutoffs))], dim=1)
 
 
 def _per_species(name, values, species, default):

@@ -52,7 +52,9 @@ class EnergyZero:
 class LDOSHead(Head):
     """Local density of states [C, S], 1/(eV Å^3), of grid points; one net for all points.
 
-    D = scale (W h + b), with h a feed-forward net of the fingerprints, standardised element by element.
+    D = scale (W (h, z) + b), with h a feed-forward net of the fingerprints, turned into uncorrelated ones of spread 1
+    (see standardise_ldos), and z the last n_linear of these, in which D is linear: with radial sums (see
+    ase_mlelec.descriptors.bispectrum.radial_sums) a superposition of atomic spectra from which the net starts.
 
     energies : [S], eV, relative to zero.level of the structure
     zero : EnergyZero, or its arguments as a dict
@@ -63,29 +65,32 @@ class LDOSHead(Head):
     """
     quantity = "ldos"
 
-    def __init__(self, n_features, energies, widths=(128, 128), activation="silu", zero=EnergyZero()):
+    def __init__(self, n_features, energies, widths=(128, 128), activation="silu", zero=EnergyZero(), n_linear=0):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation: got '{activation}', need one of {', '.join(ACTIVATIONS)}; correct it")
-        self.n_features, self.widths, self.activation = n_features, tuple(widths), activation
+        self.n_features, self.widths, self.activation, self.n_linear = n_features, tuple(widths), activation, n_linear
         self.zero = zero if isinstance(zero, EnergyZero) else EnergyZero(**zero)
         # a copy, as the caller's array may change; no buffer, as float32 would round the grid
         self.energies = torch.as_tensor(energies, dtype=torch.float64).clone()
         sizes = [n_features, *self.widths]
         self.hidden = torch.nn.Sequential(*(part for a, b in zip(sizes, sizes[1:])
                                             for part in (torch.nn.Linear(a, b), ACTIVATIONS[activation]())))
-        self.last = torch.nn.Linear(sizes[-1], len(self.energies))
+        self.last = torch.nn.Linear(sizes[-1] + n_linear, len(self.energies))
         self.register_buffer("shift", torch.zeros(n_features))
-        self.register_buffer("inverse", torch.ones(n_features))
+        self.register_buffer("inverse", torch.eye(n_features))
         self.register_buffer("scale", torch.ones(()))
 
     def arguments(self):
         return dict(n_features=self.n_features, energies=self.energies.tolist(), widths=list(self.widths),
-                    activation=self.activation, zero=asdict(self.zero))
+                    activation=self.activation, zero=asdict(self.zero), n_linear=self.n_linear)
 
     def activations(self, features):
-        """Tensor [C, H], the last hidden layer, in which the LDOS is linear."""
-        return self.hidden((features - self.shift) * self.inverse)
+        """Tensor [C, H], the last hidden layer and z, in which the LDOS is linear."""
+        first, features = self.hidden[0], features - self.shift
+        # weights of the fingerprints as they are: one product of small matrices instead of one for every point
+        h = self.hidden[1:](torch.nn.functional.linear(features, first.weight @ self.inverse, first.bias))
+        return torch.cat([h, features @ self.inverse[self.n_features - self.n_linear:].T], dim=1)
 
     def forward(self, environment, edges):
         return self.spectrum(environment.features)

@@ -126,6 +126,7 @@ class BispectrumConfig:
     twojmax: int = 10
     cutoff: float = 4.67637
     rmin0: float = 0.0
+    n_radial: int = 0
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ class LDOSConfig:
     scaling : of the LDOS, "maximum" or "spread" (see standardise_ldos)
     dos_weight : of the DOS of a snapshot beside its LDOS when the last layer is refitted
     hold : how strongly the refit is held at the layer that the descent found (see refit_last_layer)
-    force_weight : of the forces of the DFT code in a second refit (see ase_mlelec.train.ldos_forces); 0: without
+    force_weight, energy_weight : of the forces of the DFT code and of the free energies of its LDOS in a second refit
+        (see ase_mlelec.train.ldos_forces); 0: without
     batch_size, batch_points : snapshots per step, and points of each of them; 0: all
     learning_rate : at the first epoch, and the one at which training ends
     schedule : "plateau" or "cosine" (see fit_ldos)
@@ -151,6 +153,7 @@ class LDOSConfig:
     dos_weight: float = 100.0
     hold: float = 0.0
     force_weight: float = 0.0
+    energy_weight: float = 0.0
     epochs: int = 400
     learning_rate: Pair = (2e-3, 1e-5)
     schedule: str = "plateau"
@@ -164,7 +167,7 @@ class LDOSConfig:
             if getattr(self, name) not in choices:
                 raise ValueError(f"ldos.{name}: got '{getattr(self, name)}', need one of {', '.join(choices)}; "
                                  "correct it")
-        for name in ("dos_weight", "hold", "force_weight", "batch_points"):
+        for name in ("dos_weight", "hold", "force_weight", "energy_weight", "batch_points"):
             if getattr(self, name) < 0:
                 raise ValueError(f"ldos.{name}: got {getattr(self, name):g}, need 0 or more; correct it")
         _check_training("ldos", self, (self.ldos, self.density, self.dos, self.band_energy))

@@ -22,6 +22,7 @@ from ase_mlelec.train.fit import Run
 
 MEMORY = 3e9            # bytes of fingerprints and LDOS kept in memory; the rest is read again every time
 RIDGE = 1e-10           # of the largest diagonal element
+SMALLEST = 1e-6         # of the largest variance of fingerprints
 # of fit_zero, eV and eV Å^3: how far the Fermi level is off a function of the density, and how steep that may be
 NOISE, STEEPEST = 0.05, 500.0
 
@@ -167,17 +168,21 @@ class LDOSLoss:
 
 @torch.no_grad()
 def standardise_ldos(head, data, scaling="maximum"):
-    """Fingerprints of a new head to mean 0 and spread 1, element by element, and the LDOS by ``scaling``:
+    """Fingerprints of a new head to mean 0 and principal components of spread 1, and the LDOS by ``scaling``:
 
     "maximum": to a maximum of 1.  "spread": around its mean spectrum, from which the head starts, to a spread of 1; the
     first layer gets weights of variance 1/F, so that its outputs have a spread of 1 too.  An LDOS that varies little
     around a large mean is then learnt with the full resolution of the net.
 
+    Components of the bispectrum are strongly correlated.  With principal components descent gets in a few thousand
+    steps where elements standardised one by one do not get at all; those of the radial sums are taken apart.
+
     Source: Ellis et al. 2021, section II C, for "maximum".
     """
-    mean, spread = _mean_and_spread(data[k].features[data[k].points] for k in range(len(data)))
-    head.shift.copy_(mean)
-    head.inverse.copy_(1 / spread.clamp(min=1e-6 * float(spread.max())))
+    shift, covariance = _mean_and_covariance(data[k].features[data[k].points] for k in range(len(data)))
+    head.shift.copy_(shift)
+    head.inverse.copy_(torch.block_diag(*(_whitening(covariance[part, part]) for part in (
+        slice(0, head.n_features - head.n_linear), slice(head.n_features - head.n_linear, None)))))
     if scaling == "maximum":
         head.scale.fill_(max(float(data[k].ldos.max()) for k in range(len(data))))
         return
@@ -185,6 +190,29 @@ def standardise_ldos(head, data, scaling="maximum"):
     head.scale.copy_(spread.square().mean().sqrt())
     head.last.bias.copy_(mean / head.scale)
     head.hidden[0].weight.mul_(3**0.5)      # torch draws them with variance 1/(3 F)
+
+
+def _mean_and_covariance(arrays):
+    """Means [F] of the columns and their covariances [F, F], double precision."""
+    count, total, square = 0, 0.0, 0.0
+    for x in arrays:
+        x = x.double()
+        count, total, square = count + len(x), total + x.sum(dim=0), square + x.T @ x
+    mean = total / count
+    return mean, square / count - torch.outer(mean, mean)
+
+
+def _whitening(covariance):
+    """Matrix [F, F] that turns deviations from the mean into principal components of spread 1, of standardised columns.
+
+    Components below SMALLEST of the largest variance, of which many are numerical noise, stay small.
+    """
+    if not len(covariance):
+        return covariance
+    spread = covariance.diagonal().clamp(min=0).sqrt()
+    inverse = 1 / spread.clamp(min=1e-6 * float(spread.max()))
+    variance, axes = torch.linalg.eigh(inverse[:, None] * covariance * inverse)
+    return ((axes / (variance.clamp(min=0) + SMALLEST * variance[-1]).sqrt()).T * inverse)
 
 
 def _mean_and_spread(arrays):
@@ -253,10 +281,11 @@ def _epoch(head, data, loss, optimizer, rng, batch_size, batch_points):
         chosen = [_parts(data[k], batch_points, rng) for k in order[start:start + batch_size]]
         for parts in zip_longest(*chosen):
             present = [part for part in parts if part is not None]
+            n_points = sum(len(part.points) for part in present)
             optimizer.zero_grad()
             for part in present:
                 value, _ = loss(head, part)
-                (value / len(present)).backward()
+                (value * len(part.points) / n_points).backward()        # every point counts the same
             optimizer.step()
 
 
@@ -303,27 +332,37 @@ def mean_errors(head, data, loss):
 def refit_last_layer(head, data, dos_weight, hold=0.0):
     """Replace the last layer by the least-squares solution for the pointwise LDOS and the DOS of every snapshot:
 
-        sum over snapshots of  mean_r |W h(r) - D(r)|^2 + dos_weight |mean_r W h(r) - DOS/volume|^2
-        + hold mean_r,i h_i(r)^2 |W - W_0|^2
+        sum over snapshots of  share (mean_r |W h(r) - D(r)|^2 + dos_weight |mean_r W h(r) - DOS/volume|^2
+                                      + hold mean_r,i h_i(r)^2 |W - W_0|^2)
 
-    with W_0 the last layer that the descent found.  Where snapshots are few, W should move only where it matters to
-    them: many combinations of hidden units hardly vary on their points, but do on others.
+    with W_0 the last layer that the descent found, and shares that count every point with an LDOS alike.  Where snapshots
+    are few, W should move only where it matters to them: many combinations of hidden units hardly vary on their points,
+    but do on others.
     """
-    size = head.last.in_features + 1
+    normal, right = normal_equations(head, data, dos_weight, hold)
+    solution = torch.linalg.solve(normal, right) / head.scale
+    head.last.weight.copy_(solution[:-1].T)
+    head.last.bias.copy_(solution[-1])
+
+
+@torch.no_grad()
+def normal_equations(head, data, dos_weight, hold=0.0):
+    """(N [H + 1, H + 1], R [H + 1, S]), float64: scale W of refit_last_layer is N^-1 R."""
+    size, n_points = head.last.in_features + 1, 0
     normal, pull = torch.zeros(size, size, dtype=torch.float64), 0.0
     right = torch.zeros(size, head.last.out_features, dtype=torch.float64)
     for k in range(len(data)):
         item = data[k]
-        h = _with_one(head.activations(item.features[item.points]).double())
-        mean = _with_one(head.activations(item.features).double().mean(dim=0, keepdim=True))
-        normal += h.T @ h / len(h) + dos_weight * mean.T @ mean
-        right += h.T @ item.ldos.double() / len(h) + dos_weight * mean.T @ (item.dos.double() / item.volume)[None]
-        pull += hold * float((h**2).mean())
+        layers = _with_one(head.activations(item.features).double())
+        h, mean = layers[item.points], layers.mean(dim=0, keepdim=True)
+        whole, n_points = dos_weight * len(h) * mean.T, n_points + len(h)
+        normal += h.T @ h + whole @ mean
+        right += h.T @ item.ldos.double() + whole @ (item.dos.double() / item.volume)[None]
+        pull += hold * float((h**2).mean()) * len(h)
     right += pull * head.scale * torch.cat([head.last.weight.T, head.last.bias[None]]).double()
     normal += torch.eye(size, dtype=torch.float64) * (RIDGE * normal.diagonal().max() + pull)
-    solution = torch.linalg.solve(normal, right) / head.scale
-    head.last.weight.copy_(solution[:-1].T)
-    head.last.bias.copy_(solution[-1])
+    share = len(data) / n_points
+    return share * normal, share * right
 
 
 def _with_one(h):

@@ -1,4 +1,4 @@
-"""Forces of the DFT code in the training of the local density of states: a refit of the last layer that sees them.
+"""Forces and free energies in the training of the local density of states: a refit of the last layer that sees them.
 
 The LDOS is D = scale W (h, 1), and forces are derivatives of a functional of it.  Once the hidden layers h(r) and their
 derivatives with respect to displacements of the atoms are known, which needs the net but once, forces are smooth
@@ -7,11 +7,14 @@ the LDOS and the DOS, whose least-squares solution is W_0 with the normal matrix
 
     minimise  tr M (W - W_0) N (W - W_0)^T + weight sum_snapshots mean_m (F_m(W_p) + G_m.(W - W_p) - F_m^DFT)^2
 
+and likewise with the free energy of each snapshot, to which long waves of the density matter most, as they do to its
+Coulomb energy, but hardly to the mean square of the LDOS.
+
 M is 1/S for all energies alike, and more for the changes of the LDOS that change the density: a small part of the LDOS,
 but the one that forces pull at.
 
-W has some 10^4 entries, but there are few forces.  So the solution is W_0 plus a combination of M^-1 G_m N^-1, with
-coefficients from a system as large as the number of forces; with new F and G this is repeated (Gauss-Newton).
+W has some 10^4 entries, but there are few labels.  So the solution is W_0 plus a combination of M^-1 G_m N^-1, with
+coefficients from a system as large as their number; with new F and G this is repeated (Gauss-Newton).
 """
 import hashlib
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from ase_mlelec.physics import core, fermi, total_energy
-from ase_mlelec.train.ldos import RIDGE, fingerprints
+from ase_mlelec.train.ldos import fingerprints, free_energy, normal_equations
 
 COARSE = 0.6            # grid points per point of the data, along each vector: forces change by 0.003 eV/Å in aluminium
 STEP = 1e-5             # Å; one-sided differences of fingerprints, with relative errors of this order
@@ -113,8 +116,9 @@ def _first_order(descriptor, snapshot, directions):
 
 
 def hidden_first_order(head, item):
-    """Last hidden layer and a column of ones [P, H + 1], and its derivatives [M, P, H + 1] along the directions."""
-    values, slopes = (item.features - head.shift) * head.inverse, item.slopes * head.inverse
+    """Coordinates of the LDOS and a column of ones [P, H + 1], and their derivatives [M, P, H + 1] by directions."""
+    values, slopes = (item.features - head.shift) @ head.inverse.T, item.slopes @ head.inverse.T
+    linear = [x[..., head.n_features - head.n_linear:] for x in (values, slopes)]
     for part in head.hidden:
         if isinstance(part, torch.nn.Linear):
             values, slopes = part(values).detach(), slopes @ part.weight.detach().T
@@ -122,6 +126,7 @@ def hidden_first_order(head, item):
             values.requires_grad_(True)
             out = part(values)
             values, slopes = out.detach(), slopes * torch.autograd.grad(out.sum(), values)[0]
+    values, slopes = (torch.cat(parts, dim=-1) for parts in zip((values, slopes), linear))
     return torch.nn.functional.pad(values, (0, 1), value=1.0), torch.nn.functional.pad(slopes, (0, 1))
 
 
@@ -133,25 +138,39 @@ def projected_forces(head, attributes, item, hidden, slopes, last):
 
     Source: derivative of Ellis et al. 2021, Eq. (9).
     """
-    atoms, energies, kind = item.snapshot.atoms, head.energies, last.dtype
+    steps = torch.zeros(len(slopes), dtype=torch.float64, requires_grad=True)
+    total = _free_energy(head, attributes, item.snapshot, item.shape, hidden, last, slopes, item.directions, steps)
+    forces, = torch.autograd.grad(total, steps, create_graph=last.requires_grad)
+    return -forces
+
+
+def energy_per_atom(head, attributes, snapshot, hidden, last):
+    """A per atom of the last layer, eV, relative to head.zero, differentiable in it; hidden : [G, H + 1]."""
+    return _free_energy(head, attributes, snapshot, snapshot.shape, hidden, last) / len(snapshot.atoms)
+
+
+def _free_energy(head, attributes, snapshot, shape, hidden, last, slopes=None, directions=None, steps=None):
+    """A, eV; with slopes, to first order in ``steps`` [M] Å along the directions."""
+    atoms, energies, kind = snapshot.atoms, head.energies, last.dtype
     symbols, counts = atoms.get_chemical_symbols(), attributes["valence_electrons"]
     charges = torch.tensor([float(counts[symbol]) for symbol in symbols], dtype=torch.float64)
-    temperature = torch.tensor(item.snapshot.temperature, dtype=torch.float64)
+    temperature = torch.tensor(snapshot.temperature, dtype=torch.float64)
     cell, positions = (torch.as_tensor(array) for array in (atoms.cell.array, atoms.positions))
-    steps = torch.zeros(len(slopes), dtype=torch.float64, requires_grad=True)
-    positions = positions + torch.tensordot(steps, item.directions, 1)
-    mean = hidden.mean(dim=0) + steps.to(kind) @ slopes.mean(dim=1)
+    mean = hidden.mean(dim=0)
+    if steps is not None:
+        positions = positions + torch.tensordot(steps, directions, 1)
+        mean = mean + steps.to(kind) @ slopes.mean(dim=1)
     dos = (head.scale * atoms.get_volume() * (last @ mean)).double()
     mu = fermi.fermi_level(energies, dos, charges.sum(), temperature)
     weights = fermi.integration_weights(energies, mu, temperature)[0].to(kind) @ last
-    # the product before the sum over directions: no graph of tensors [M, P, H]
-    density = head.scale * (hidden @ weights + steps.to(kind) @ (slopes @ weights))
-    density = density.double().reshape(item.shape)
-    core_density = core.density(attributes.get("core_charges", {}), symbols, positions, cell, item.shape)
-    terms = total_energy.from_dos_and_density(dos, energies, density, cell, positions, charges, temperature,
-                                              xc=attributes["xc"], core_density=core_density, mu=mu)
-    forces, = torch.autograd.grad(terms["total"], steps, create_graph=last.requires_grad)
-    return -forces
+    density = hidden @ weights
+    if steps is not None:
+        # the product before the sum over directions: no graph of tensors [M, P, H]
+        density = density + steps.to(kind) @ (slopes @ weights)
+    density = (head.scale * density).double().reshape(shape)
+    core_density = core.density(attributes.get("core_charges", {}), symbols, positions, cell, shape)
+    return total_energy.from_dos_and_density(dos, energies, density, cell, positions, charges, temperature,
+                                             xc=attributes["xc"], core_density=core_density, mu=mu)["total"]
 
 
 def force_rows(head, attributes, item, hidden, slopes, last):
@@ -161,35 +180,42 @@ def force_rows(head, attributes, item, hidden, slopes, last):
     return torch.stack([torch.autograd.grad(force, last, retain_graph=True)[0] for force in forces]).double()
 
 
-def refit_with_forces(head, data, forces, weight, dos_weight, hold=0.0, progress=True):
-    """Move the last layer from the least-squares solution for LDOS and DOS towards the forces of the DFT code.
+def refit_with_labels(head, data, forces, force_weight, energy_weight, dos_weight, hold=0.0, progress=True):
+    """Move the last layer from the least-squares solution for LDOS and DOS towards the forces of the DFT code and the
+    free energies of its LDOS.
 
     head : LDOSHead after refit_last_layer of ase_mlelec.train.ldos
     data, dos_weight, hold : as there
-    forces : ForceData
-    weight : of the mean square of the forces ((eV/Å)^2) of a snapshot beside that of its LDOS (in units of the scale)
+    forces : ForceData, or None where force_weight is 0
+    force_weight, energy_weight : of the mean square of the forces ((eV/Å)^2) and the square of the energy ((eV/atom)^2)
+        of a snapshot beside that of its LDOS (in units of the scale)
 
-    Returns (float, float), eV/Å: root mean square errors of the forces along the directions of ``forces``, before and
-    after.
+    Returns {"forces": (before, after), "energy": (before, after)}, root mean square errors along the directions of
+    ``forces`` (eV/Å) and of the energies (eV/atom), of those with a weight.
     """
+    labels = [kind(*arguments, weight) for kind, arguments, weight in (
+        (_Forces, (head, forces), force_weight), (_Energies, (head, data), energy_weight)) if weight]
     first = torch.cat([head.last.weight, head.last.bias[:, None]], dim=1).detach().double()
-    normal = normal_matrix(head, data, dos_weight, hold)
+    normal, _ = normal_equations(head, data, dos_weight, hold)
     metric = energy_metric(head, data)
 
     def value(last, residuals):
         pull = ((metric @ (last - first) @ normal) * (last - first)).sum()
-        return float(pull + weight * sum(part.square().mean() for part in residuals))
+        return float(pull + sum(weights @ residual**2 for (residual, weights) in residuals))
 
-    last, residuals = first, _residuals(head, forces, first)
-    errors = [_root_mean_square(residuals)]
+    def all_residuals(last):
+        return [(label.residuals(last.float()), label.weights) for label in labels]
+
+    last, residuals = first, all_residuals(first)
+    errors = [_root_mean_squares(residuals)]
     for _ in tqdm(range(ITERATIONS), disable=None if progress else True, desc="forces", unit=" iterations"):
-        rows = _all_rows(head, forces, last)
-        weights = torch.cat([torch.full_like(part, weight / len(part)) for part in residuals])
-        wanted = torch.cat(residuals) + torch.einsum("msh,sh->m", rows, last - first)
+        rows = torch.cat([label.rows(last.float()) for label in labels])
+        missing, weights = (torch.cat(parts) for parts in zip(*residuals))
+        wanted = missing + torch.einsum("msh,sh->m", rows, last - first)
         step = first + nearest(metric, normal, rows, wanted, weights) - last
         for fraction in FRACTIONS:
             trial = last + fraction * step
-            of_trial = _residuals(head, forces, trial)
+            of_trial = all_residuals(trial)
             if value(trial, of_trial) < value(last, residuals):
                 last, residuals = trial, of_trial
                 break
@@ -198,41 +224,69 @@ def refit_with_forces(head, data, forces, weight, dos_weight, hold=0.0, progress
     with torch.no_grad():
         head.last.weight.copy_(last[:, :-1])
         head.last.bias.copy_(last[:, -1])
-    return errors[0], _root_mean_square(residuals)
+    errors.append(_root_mean_squares(residuals))
+    return {label.name: tuple(both) for label, *both in zip(labels, *errors)}
 
 
-def _residuals(head, forces, last):
-    """list of Tensor [M], eV/Å, one for each snapshot: wanted forces less those of the last layer."""
-    found, last = [], last.to(head.last.weight.dtype)
-    for item in (forces[k] for k in range(len(forces))):
-        predicted = projected_forces(head, forces.attributes, item, *hidden_first_order(head, item), last)
-        found.append(item.wanted - predicted)
-    return found
+def check_densities(snapshots):
+    """Raises ValueError for snapshots without a density, which have no free energy."""
+    for snapshot in snapshots:
+        if snapshot.density is None:
+            raise ValueError(f"{snapshots.path}: snapshot '{snapshot.name}' has no density; write it too, or train "
+                             "with energy_weight = 0")
 
 
-def _all_rows(head, forces, last):
-    """Tensor [m, S, H + 1], rows of all snapshots."""
-    items = (forces[k] for k in range(len(forces)))
-    return torch.cat([force_rows(head, forces.attributes, item, *hidden_first_order(head, item), last)
-                      for item in items])
+class _Forces:
+    """Forces of the DFT code: residuals and weights [m] and rows [m, S, H + 1] of all snapshots."""
+    name = "forces"
+
+    def __init__(self, head, forces, weight):
+        self.head, self.forces = head, forces
+        counts = [len(_directions(snapshot.atoms)) for snapshot in forces.snapshots]
+        self.weights = torch.cat([torch.full((n,), weight / n, dtype=torch.float64) for n in counts])
+
+    def residuals(self, last):
+        return torch.cat([item.wanted - projected_forces(self.head, self.forces.attributes, item, *hidden, last)
+                          for item, hidden in self._items()])
+
+    def rows(self, last):
+        return torch.cat([force_rows(self.head, self.forces.attributes, item, *hidden, last)
+                          for item, hidden in self._items()])
+
+    def _items(self):
+        items = (self.forces[k] for k in range(len(self.forces)))
+        return ((item, hidden_first_order(self.head, item)) for item in items)
 
 
-def _root_mean_square(parts):
-    return float(torch.cat(parts).square().mean().sqrt())
+class _Energies:
+    """Free energies of the DFT code's LDOS, per atom: residuals and weights [n] and rows [n, S, H + 1]."""
+    name = "energy"
+
+    def __init__(self, head, data, weight):
+        self.head, self.data = head, data
+        self.weights = torch.full((len(data),), weight, dtype=torch.float64)
+        self.wanted = []
+        for k in range(len(data)):
+            item, snapshot = data[k], data.snapshots[k]
+            total = free_energy(data.snapshots, snapshot, snapshot.dos)[0]["total"]
+            self.wanted.append((float(total) - item.level * item.n_electrons) / item.n_atoms)
+
+    def residuals(self, last):
+        with torch.no_grad():
+            return torch.stack([wanted - self._energy(k, last) for k, wanted in enumerate(self.wanted)])
+
+    def rows(self, last):
+        last = last.detach().requires_grad_(True)
+        return torch.stack([torch.autograd.grad(self._energy(k, last), last)[0].double()
+                            for k in range(len(self.data))])
+
+    def _energy(self, k, last):
+        hidden = torch.nn.functional.pad(self.head.activations(self.data[k].features).detach(), (0, 1), value=1.0)
+        return energy_per_atom(self.head, self.data.snapshots.attributes, self.data.snapshots[k], hidden, last)
 
 
-@torch.no_grad()
-def normal_matrix(head, data, dos_weight, hold=0.0):
-    """Tensor [H + 1, H + 1], float64, of the least squares that refit_last_layer of ase_mlelec.train.ldos solves."""
-    size = head.last.in_features + 1
-    normal, pull = torch.zeros(size, size, dtype=torch.float64), 0.0
-    for k in range(len(data)):
-        item = data[k]
-        layers = torch.nn.functional.pad(head.activations(item.features).double(), (0, 1), value=1.0)
-        mean, chosen = layers.mean(dim=0), layers[item.points]
-        normal += chosen.T @ chosen / len(chosen) + dos_weight * torch.outer(mean, mean)
-        pull += hold * float(chosen.square().mean())
-    return normal + torch.eye(len(normal), dtype=torch.float64) * (RIDGE * normal.diagonal().max() + pull)
+def _root_mean_squares(residuals):
+    return [float(residual.square().mean().sqrt()) for residual, _ in residuals]
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, fram
                                           prepare, standardise_hamiltonian)
 from ase_mlelec.train.hamiltonian_data import Hamiltonians
 from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, fit_zero, mean_ldos_errors, standardise_ldos
-from ase_mlelec.train.ldos_forces import ForceData, refit_with_forces
+from ase_mlelec.train.ldos_forces import ForceData, check_densities, refit_with_labels
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss
 
 COPIED = ("dos_width_eV", "energy_reference", "valence_electrons", "valence_charges", "electrons_per_centre",
@@ -104,18 +104,8 @@ def train_ldos(config, cache, progress=True):
     model = new_ldos_model(snapshots, fit_zero(chosen["train"]), config)
     parts = {name: GridData(part, model.descriptor, cache, progress, model.heads["ldos"].zero)
              for name, part in chosen.items()}
-    options = config.ldos
-    forces = ForceData(parts["train"].snapshots, model.descriptor, cache, progress) if options.force_weight else ()
-    model.float()       # the fingerprints are computed in double precision, and kept in single
-    standardise_ldos(model.heads["ldos"], parts["train"], options.scaling)
-    loss = LDOSLoss(options.ldos, options.density, options.dos, options.band_energy)
-    fit_ldos(model, parts["train"], loss, validation=parts["validation"], epochs=options.epochs,
-             batch_size=options.batch_size, batch_points=options.batch_points, learning_rate=options.learning_rate,
-             schedule=options.schedule, patience=options.patience, dos_weight=options.dos_weight, hold=options.hold,
-             seed=config.seed, checkpoint=checkpoint, curve=output.with_suffix(".ldos.csv"), progress=progress)
-    if len(forces):
-        refit_with_forces(model.heads["ldos"], parts["train"], forces, options.force_weight, options.dos_weight,
-                          options.hold, progress)
+    fit_ldos_model(model, parts["train"], parts["validation"], config, checkpoint, output.with_suffix(".ldos.csv"),
+                   progress)
     held_out = {name: mean_ldos_errors(model, part) for name, part in parts.items() if name != "train" and len(part)}
     model.metadata = describe_ldos(snapshots) | {
         "errors": held_out,
@@ -172,6 +162,27 @@ def train_hamiltonian(config, progress=True):
     return model.eval()
 
 
+def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None, progress=True):
+    """Train a new model of the LDOS in place: descent and the refits that ``config`` (Config) asks for.
+
+    data, validation : GridData; checkpoint, curve : paths, as in ase_mlelec.train.ldos.fit_ldos
+    """
+    options, head = config.ldos, model.heads["ldos"]
+    forces = ForceData(data.snapshots, model.descriptor, data.cache, progress) if options.force_weight else None
+    if options.energy_weight:
+        check_densities(data.snapshots)
+    model.float()       # the fingerprints are computed in double precision, and kept in single
+    standardise_ldos(head, data, options.scaling)
+    loss = LDOSLoss(options.ldos, options.density, options.dos, options.band_energy)
+    fit_ldos(model, data, loss, validation=validation, epochs=options.epochs, batch_size=options.batch_size,
+             batch_points=options.batch_points, learning_rate=options.learning_rate, schedule=options.schedule,
+             patience=options.patience, dos_weight=options.dos_weight, hold=options.hold, seed=config.seed,
+             checkpoint=checkpoint, curve=curve, progress=progress)
+    if options.force_weight or options.energy_weight:
+        refit_with_labels(head, data, forces, options.force_weight, options.energy_weight, options.dos_weight,
+                          options.hold, progress)
+
+
 def _snapshots(config):
     if len(config.data.files) != 1:
         raise ValueError(f"data.files: got {len(config.data.files)} files, need one file of snapshots for [ldos]")
@@ -198,7 +209,8 @@ def new_ldos_model(snapshots, zero, config):
     species = sorted({symbol for snapshot in snapshots for symbol in snapshot.atoms.get_chemical_symbols()})
     descriptor = Bispectrum(species, **asdict(config.bispectrum)).double()
     with _seeded(config.seed):
-        head = LDOSHead(descriptor.n_features, snapshots.energies, config.ldos.widths, config.ldos.activation, zero)
+        head = LDOSHead(descriptor.n_features, snapshots.energies, config.ldos.widths, config.ldos.activation, zero,
+                        descriptor.n_sums)
     return Model(descriptor, {"ldos": head})
 
 

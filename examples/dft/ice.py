@@ -48,7 +48,8 @@ STEP = 0.5                                  # fs, of all molecular dynamics
 
 # (phase, lattice constant from, to Å, structures, first seed)
 PLAN = [("molecular", 2.72, 3.10, 48, 0), ("hopping", 2.60, 2.85, 36, 100), ("symmetric", 2.56, 2.72, 24, 200),
-        ("hot", 2.58, 3.05, 16, 300), ("close", 2.56, 2.90, 14, 400)]
+        ("hot", 2.58, 3.05, 16, 300), ("close", 2.56, 2.90, 14, 400), ("symmetric", 2.56, 2.72, 12, 224),
+        ("hot", 2.58, 3.05, 10, 316)]
 # (phase, lattice constant Å, seed) of the cells whose Born charges are calculated, two molecules each
 RESPONSES = [("molecular", 3.00, 800), ("molecular", 2.85, 801), ("hopping", 2.78, 802), ("hopping", 2.70, 803),
              ("symmetric", 2.66, 804), ("symmetric", 2.60, 805)]

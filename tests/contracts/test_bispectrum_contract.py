@@ -26,6 +26,11 @@ class TestBZero(LeftHanded, DescriptorContract):
         return float64(["O", "Si"], 5, cutoff=3.4, bzero=True)
 
 
+class TestRadialSums(Sheared, DescriptorContract):
+    def make_descriptor(self):
+        return float64(["Si", "O"], 3, **OXIDE, n_radial=5)
+
+
 class TestRmin(Slab, DescriptorContract):
     def make_descriptor(self):
         return float64(["Si", "O"], 4, rmin0=0.5, rfac0=0.9, cutoff=3.2)

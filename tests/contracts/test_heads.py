@@ -39,14 +39,14 @@ class TestSpeciesThatDoNotOccur(TwoSpecies, HeadContract):
 
 
 class TestLDOS(TwoSpecies, HeadContract):
-    activation = "silu"
+    activation, n_linear = "silu", 0
 
     def make_head(self):
         torch.manual_seed(0)
-        head = LDOSHead(6, ENERGIES, (8, 16), self.activation, EnergyZero(0.5, {"Al": 30.0})).double()
+        head = LDOSHead(6, ENERGIES, (8, 16), self.activation, EnergyZero(0.5, {"Al": 30.0}), self.n_linear).double()
         with torch.no_grad():
             head.shift.uniform_(-0.3, 0.3)
-            head.inverse.uniform_(0.7, 1.4)
+            head.inverse.add_(0.3 * torch.rand_like(head.inverse))
             head.scale.fill_(0.03)
         return head
 
@@ -55,10 +55,12 @@ class TestLDOS(TwoSpecies, HeadContract):
         environment, head = self.make_environment(), self.make_head()
         with torch.no_grad():
             hidden = head.activations(environment.features)
-            assert hidden.shape == (9, 16)
+            assert hidden.shape == (9, 16 + self.n_linear)
             wanted = 0.03 * (hidden @ head.last.weight.T + head.last.bias)
             assert_close(head(environment, None), wanted, self.tolerance)
-            assert_close(hidden, head.hidden((environment.features - head.shift) * head.inverse), self.tolerance)
+            standard = (environment.features - head.shift) @ head.inverse.T
+            assert_close(hidden[:, :16], head.hidden(standard), self.tolerance)
+            assert_close(hidden[:, 16:], standard[:, 6 - self.n_linear:], self.tolerance)
 
     @pytest.mark.parametrize("last", [len(ENERGIES) - 1, len(ENERGIES), len(ENERGIES) + 5])
     def test_coordinates(self, last):
@@ -78,6 +80,10 @@ class TestLDOS(TwoSpecies, HeadContract):
 
 class TestLDOSOfThePaper(TestLDOS):
     activation = "leaky_relu"
+
+
+class TestLDOSWithALinearPart(TestLDOS):
+    n_linear = 2
 
 
 class OfCentres(TwoSpecies, HeadContract):

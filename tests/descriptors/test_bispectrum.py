@@ -8,6 +8,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import InputError
+from ase.neighborlist import neighbor_list
 
 from ase_mlelec.descriptors import Bispectrum, bispectrum, wigner
 from ase_mlelec.descriptors.bispectrum import grid_bispectrum
@@ -225,10 +226,28 @@ def slopes(descriptor, atoms, shape, step=3e-5):
     return float((of_positions * move).sum() + (of_cell * deform).sum()), numeric
 
 
-@pytest.mark.parametrize("options", [dict(twojmax=10), dict(twojmax=5, rmin0=0.3), dict(twojmax=3, bzero=True)],
-                         ids=["10", "rmin0", "bzero"])
+def test_radial_sums():
+    """Against the formula, with a neighbour list of ASE; one of the points is an atom."""
+    atoms, n_radial = oxide(), 4
+    points = np.concatenate([atoms.positions[:1], np.random.default_rng(3).uniform(0, 6, (5, 3))])
+    species = ["O", "Si"]
+    found = at_points(Bispectrum(species, 2, **OXIDE, n_radial=n_radial), atoms, points)[:, -8:]
+    for point, row in zip(points, found):
+        probe = atoms + Atoms("He", [point], cell=atoms.cell, pbc=True)
+        center, neighbor, distance = neighbor_list("ijd", probe, max(OXIDE["cutoffs"].values()))
+        wanted = []
+        for symbol in species:
+            x = distance[(center == len(atoms)) & (probe.symbols[neighbor] == symbol)] / OXIDE["cutoffs"][symbol]
+            x = x[x < 1]
+            wanted += [((1 - x**2) ** 3 * np.sinc(k * x)).sum() for k in range(n_radial)]
+        np.testing.assert_allclose(row, wanted, atol=1e-11)
+
+
+@pytest.mark.parametrize("options", [dict(twojmax=10), dict(twojmax=5, rmin0=0.3), dict(twojmax=3, bzero=True),
+                                     dict(twojmax=2, n_radial=6)], ids=["10", "rmin0", "bzero", "radial"])
 def test_gradient(options):
-    analytic, numeric = slopes(Bispectrum(["O", "Si"], **OXIDE, **options), oxide(), (2, 3, 2))
+    # radial sums have a kink in their third derivative, which an atom at the cutoff of a point may cross
+    analytic, numeric = slopes(Bispectrum(["O", "Si"], **OXIDE, **options), oxide(), (2, 3, 2), step=1e-5)
     assert analytic == pytest.approx(numeric, rel=1e-8)
 
 
@@ -303,6 +322,7 @@ def test_errors_of_the_grid(atoms, shape, message):
     (dict(cutoff=0.0), "cutoffs: got 0.0 Å, need more than 0"),
     (dict(rmin0=5.0), "need more than 0 and than rmin0 = 5.0 Å"),
     (dict(weights={"Cu": 1.0}), "weights: got Cu, need one of Al, Mg; remove it"),
+    (dict(n_radial=-1), "n_radial: got -1, need 0 or more"),
     (dict(cutoffs=[4.0]), "cutoffs: got 1 numbers, need 2, one per species"),
 ])
 def test_errors_of_the_descriptor(options, message):

@@ -17,7 +17,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.train import ldos
 from ase_mlelec.train.config import parse_config, read_config
 from ase_mlelec.train.ldos import (GridData, LDOSLoss, cosine, fingerprints, fit_ldos, fit_zero, ldos_errors,
-                                   mean_ldos_errors, refit_last_layer, relative, standardise_ldos)
+                                   SMALLEST, mean_ldos_errors, refit_last_layer, relative, standardise_ldos)
 
 DESCRIPTOR = Bispectrum(["Al"], 3, 3.2).double()
 
@@ -125,10 +125,30 @@ def test_scaling_to_the_spread(data):
     np.testing.assert_allclose(float(head.scale), np.sqrt(((ldos - ldos.mean(axis=0)) ** 2).mean()), rtol=1e-5)
     features = torch.cat([data[k].features[data[k].points] for k in range(2)])
     with torch.no_grad():
-        outputs = head.hidden[0]((features - head.shift) * head.inverse)
+        outputs = head.hidden[0]((features - head.shift) @ head.inverse.T)
         head.last.weight.zero_()
         np.testing.assert_allclose(head.spectrum(features[:1])[0], ldos.mean(axis=0), rtol=1e-5)
     assert abs(float(outputs.var(dim=0, correction=0).mean()) - 1) < 0.1
+
+
+@pytest.mark.parametrize("n_linear", [0, 3])
+def test_principal_components(data, n_linear):
+    """Mean 0, no correlations and spread 1, or less where the fingerprints hardly vary; the linear ones by themselves.
+    """
+    head = LDOSHead(DESCRIPTOR.n_features, ENERGIES, (6,), n_linear=n_linear).double()
+    standardise_ldos(head, data)
+    features = torch.cat([data[k].features[data[k].points] for k in range(2)]).double()
+    found = ((features - head.shift) @ head.inverse.T).numpy()
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-6)
+    n_nets = DESCRIPTOR.n_features - n_linear
+    for part in (slice(0, n_nets), slice(n_nets, None)):
+        covariance = found[:, part].T @ found[:, part] / len(found)
+        variances = covariance.diagonal()
+        np.testing.assert_allclose(covariance, np.diag(variances), atol=1e-6)
+        correlations = np.atleast_2d(np.corrcoef(features[:, part].T)) if len(variances) else np.empty((0, 0))
+        own = np.linalg.eigvalsh(correlations)
+        np.testing.assert_allclose(variances, own / (own + SMALLEST * own.max(initial=0)), atol=2e-3)
+    assert not head.inverse[:n_nets, n_nets:].any() and not head.inverse[n_nets:, :n_nets].any()
 
 
 @pytest.mark.parametrize("hold", [0.0, 1e-3, 1.0])
@@ -143,10 +163,10 @@ def test_refit_is_least_squares(data, hold):
             item = data[k]
             h = np.pad(head.activations(item.features).double().numpy(), ((0, 0), (0, 1)), constant_values=1.0)
             own = h[item.points]
-            rows += [own / len(own) ** 0.5, dos_weight**0.5 * h.mean(axis=0)[None]]
-            right += [item.ldos.double().numpy() / len(own) ** 0.5,
-                      dos_weight**0.5 * (item.dos.double().numpy() / item.volume)[None]]
-            pull += hold * (own**2).mean()
+            whole = (dos_weight * len(own)) ** 0.5
+            rows += [own, whole * h.mean(axis=0)[None]]
+            right += [item.ldos.double().numpy(), whole * (item.dos.double().numpy() / item.volume)[None]]
+            pull += hold * len(own) * (own**2).mean()
     rows.append(pull**0.5 * np.eye(7))
     right.append(pull**0.5 * before)
     wanted = np.linalg.lstsq(np.concatenate(rows), np.concatenate(right), rcond=None)[0]

@@ -9,12 +9,15 @@ from small_ldos import ATTRIBUTES, CORE, ENERGIES, make_snapshot, random_ldos_mo
 from small_models import seeded
 
 from ase_mlelec import MLDFTCalculator
+from ase_mlelec.heads import EnergyZero, LDOSHead
 from ase_mlelec.io.snapshots import Snapshots, write_snapshots
+from ase_mlelec.testing import five_point
 from ase_mlelec.train import ldos_forces
 from ase_mlelec.train.config import parse_config
-from ase_mlelec.train.ldos import GridData, LDOSLoss, refit_last_layer
-from ase_mlelec.train.ldos_forces import (ForceData, coarse_shape, energy_metric, force_rows, hidden_first_order,
-                                          nearest, normal_matrix, projected_forces, refit_with_forces)
+from ase_mlelec.train.ldos import (GridData, LDOSLoss, ldos_errors, normal_equations, refit_last_layer,
+                                   standardise_ldos)
+from ase_mlelec.train.ldos_forces import (ForceData, coarse_shape, energy_metric, energy_per_atom, force_rows,
+                                          hidden_first_order, nearest, projected_forces, refit_with_labels)
 from ase_mlelec.train.recipe import train
 
 WITH_CORE = {**ATTRIBUTES, "core_charges": {"Al": CORE}}
@@ -128,7 +131,7 @@ def test_metric_is_that_of_ldos_and_density(files):
         change = 0.01 * torch.randn_like(whole_layer(head))
     item = data[0]
     item = replace(item, ldos=head.spectrum(item.features).detach())
-    cost = ((energy_metric(head, data) @ change.double() @ normal_matrix(head, data, 0.0)) * change).sum()
+    cost = ((energy_metric(head, data) @ change.double() @ normal_equations(head, data, 0.0)[0]) * change).sum()
     head.last.weight.data += change[:, :-1]
     head.last.bias.data += change[:, -1]
     with torch.no_grad():
@@ -152,11 +155,11 @@ def test_normal_matrix_is_that_of_the_refit(files, hold):
         item = data[k]
         hidden = torch.nn.functional.pad(head.activations(item.features).detach().double(), (0, 1), value=1.0)
         spectrum = head.scale * hidden @ last.T
-        total = total + (spectrum[item.points] - item.ldos).square().sum() / len(item.points)
+        total = total + (spectrum[item.points] - item.ldos).square().sum() / len(item.points)       # all have 50
         total = total + 30.0 * (spectrum.mean(dim=0) - item.dos / item.volume).square().sum()
         total = total + hold * hidden[item.points].square().mean() * (head.scale * (last - before)).square().sum()
     gradient, = torch.autograd.grad(total / head.scale**2, last)
-    wanted = 2 * (last.detach() - best) @ normal_matrix(head, data, 30.0, hold)
+    wanted = 2 * (last.detach() - best) @ normal_equations(head, data, 30.0, hold)[0]
     torch.testing.assert_close(gradient, wanted, rtol=0, atol=2e-4 * float(wanted.abs().max()))
 
 
@@ -171,7 +174,7 @@ def test_refit_reaches_the_forces(files):
     start, before, after, distances = whole_layer(head), [], [], []
     for weight in (1e-9, 0.1, 10.0):
         head.last.weight.data, head.last.bias.data = start[:, :-1].clone(), start[:, -1].clone()
-        errors = refit_with_forces(head, data, forces, weight, 30.0, progress=False)
+        errors = refit_with_labels(head, data, forces, weight, 0.0, 30.0, progress=False)["forces"]
         before.append(errors[0])
         after.append(errors[1])
         distances.append(float((whole_layer(head) - start).norm()))
@@ -204,22 +207,66 @@ def test_snapshots_without_forces(files):
         ForceData(snapshots, random_ldos_model(3, ("Al",)).descriptor, cache, progress=False)
 
 
-def test_training_takes_forces(files, tmp_path):
-    """With force_weight, a training ends with the second refit; nothing else is different."""
+@pytest.mark.parametrize("zero", [EnergyZero(), EnergyZero(0.3, {"Al": 20.0})], ids=["no zero", "zero"])
+def test_energies_are_those_of_the_calculator(files, zero):
+    """Relative to the zero of the head; their derivatives by central differences."""
+    snapshots, cache = files([labelled(1)])
+    model = random_ldos_model(3, ("Al",), zero=zero)
+    head, data = model.heads["ldos"], GridData(snapshots, model.descriptor, cache, progress=False, zero=zero)
+    item, snapshot, last = data[0], snapshots[0], whole_layer(model.heads["ldos"]).requires_grad_(True)
+    hidden = torch.nn.functional.pad(head.activations(item.features.double()).detach(), (0, 1), value=1.0)
+
+    def energy(layer):
+        return energy_per_atom(head, snapshots.attributes, snapshot, hidden, layer)
+
+    calc = calculator(model, snapshot.shape, ATTRIBUTES)
+    wanted = calc.get_property("free_energy", snapshot.atoms) - item.level * item.n_electrons
+    assert energy(last).item() == pytest.approx(wanted / item.n_atoms, abs=1e-6)        # fingerprints: single precision
+    gradient, = torch.autograd.grad(energy(last), last)
+    with seeded(5), torch.no_grad():
+        change = torch.randn_like(last)
+        numeric = five_point(lambda step: float(energy(last + step * change)), 1e-3)
+    assert float((gradient * change).sum()) == pytest.approx(numeric, rel=1e-7)
+
+
+@pytest.mark.parametrize("n_linear", [0, 2])
+def test_refit_reaches_the_energies(files, n_linear):
+    snapshots, cache = files([labelled(seed, n_points=40) for seed in range(3)])
+    model = random_ldos_model(3, ("Al",))
+    data = GridData(snapshots, model.descriptor, cache, progress=False)
+    model.heads["ldos"] = head = LDOSHead(model.descriptor.n_features, ENERGIES, (5,), n_linear=n_linear)
+    standardise_ldos(head, data)
+    refit_last_layer(head, data, 1.0)
+    found = refit_with_labels(head, data, None, 0.0, 100.0, 1.0, progress=False)
+    assert list(found) == ["energy"] and found["energy"][1] < 0.2 * found["energy"][0]
+    errors = ldos_errors(model, data)["free_energy"]
+    assert np.mean(errors**2) ** 0.5 == pytest.approx(found["energy"][1], rel=1e-2)
+
+
+def test_no_energy_without_density(files, tmp_path):
+    files([replace(labelled(1, n_points=20), density=None)])
+    with pytest.raises(ValueError, match="'al-1' has no density; write it too, or train with energy_weight = 0"):
+        train(parse_config({"data": {"files": ["al.h5"]}, "output": {"model": "al.safetensors"},
+                            "bispectrum": {"twojmax": 3}, "ldos": {"energy_weight": 1.0}}, tmp_path), progress=False)
+
+
+def test_training_takes_forces_and_energies(files, tmp_path):
+    """With their weights, a training ends with the second refit; nothing else is different."""
     snapshots, cache = files([labelled(seed, n_points=60) for seed in (0, 1)])
     models = []
     for weight in (0.0, 0.1):
         models.append(train(parse_config({
             "data": {"files": ["al.h5"]}, "output": {"model": f"{weight:g}.safetensors"},
-            "bispectrum": {"twojmax": 3, "cutoff": 3.2},
-            "ldos": {"widths": [4], "epochs": 2, "force_weight": weight}}, tmp_path), progress=False))
+            "bispectrum": {"twojmax": 3, "cutoff": 3.2, "n_radial": 2},
+            "ldos": {"widths": [4], "epochs": 2, "force_weight": weight, "energy_weight": weight}}, tmp_path),
+            progress=False))
     without, with_forces = (model.heads["ldos"] for model in models)
     assert torch.equal(without.hidden[0].weight, with_forces.hidden[0].weight)
     descriptor = models[0].descriptor.double()
     forces = ForceData(snapshots, descriptor, cache, progress=False)
-    before, after = refit_with_forces(without, GridData(snapshots, descriptor, cache, progress=False), forces, 0.1,
-                                      100.0, progress=False)
-    assert after < before
+    errors = refit_with_labels(without, GridData(snapshots, descriptor, cache, progress=False), forces, 0.1, 0.1, 100.0,
+                               progress=False)
+    assert errors["forces"][1] < errors["forces"][0]
     torch.testing.assert_close(without.last.weight, with_forces.last.weight)
     assert not (tmp_path / "0.1.fingerprints.h5").exists()
 
