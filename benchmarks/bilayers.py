@@ -1,10 +1,9 @@
 """Hamiltonians of unseen bilayers: errors of the elements by category, and of the bands near the Fermi level.
 
-    python benchmarks/bilayers.py       # writes BILAYERS.md and bilayers_graphene.png beside this file
+    python benchmarks/bilayers.py       # writes BILAYERS.md and the pictures bilayers_MODEL.png beside this file
 
-Structures of group "test" of examples/data/graphene.h5 were never used in training.  Bands are compared with those of
-the Wannier Hamiltonians, which are DFT's within 1.5 eV of the Fermi level to 0.01 eV, or the structure is not in the
-data.
+Structures of group "test" of examples/data were never used in training.  Bands are compared with those of the Wannier
+Hamiltonians, which are DFT's around the Fermi level to 0.01 eV (MoS2: everywhere), or the structure is not in the data.
 
 Source: after Qi et al. 2024, Figs. 3a and 4.
 """
@@ -19,14 +18,15 @@ from ase_mlelec import WannierTBCalculator
 from ase_mlelec.analysis.plots import COLOURS, plot_bands, plot_parity_groups
 from ase_mlelec.bilayers import layers
 from ase_mlelec.physics.kmesh import monkhorst_pack
-from ase_mlelec.train.evaluate import table
+from ase_mlelec.train.evaluate import errors, table
 from ase_mlelec.train.hamiltonian import hamiltonian_errors
 from ase_mlelec.train.hamiltonian_data import Hamiltonians
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "examples" / "data"
-MESH = (18, 18, 1)
-NEAR = 1.0              # eV from the Fermi level
+MESH = (18, 18, 1)      # of primitive cells
+NEAR = 1.0              # eV from the Fermi level, or from the edges of the gap
+GAP = 0.3               # eV; what is less counts as none
 SHARP = 6.0             # Å, between near and long pairs
 KINDS = ("on-site", "within layers, near", "within layers, far", "between layers, near", "between layers, far")
 
@@ -48,17 +48,22 @@ def elements(frame, predicted):
     return [np.concatenate(column) for column in zip(*rows)]
 
 
-def band_errors(frame, predicted, n_electrons):
-    """Differences of the levels near DFT's Fermi level, eV."""
+def bands(frame, predicted, n_electrons):
+    """(differences of the levels near DFT's Fermi level or gap, its gap, gap of ``predicted`` or None), eV."""
     kpts = monkhorst_pack(MESH)
     true, found = (hamiltonian.eigenvalues(kpts) for hamiltonian in (frame.hamiltonian, predicted))
-    level = frame.hamiltonian.fermi_level(n_electrons, MESH, 300.0)
-    return (found - true)[abs(true - level) < NEAR]
+    gaps = [levels[:, n_electrons // 2].min() - levels[:, n_electrons // 2 - 1].max() for levels in (true, found)]
+    if gaps[0] > GAP:
+        low, high = true[:, n_electrons // 2 - 1].max(), true[:, n_electrons // 2].min()
+    else:
+        low = high = frame.hamiltonian.fermi_level(n_electrons, MESH, 300.0)
+        gaps = None
+    return (found - true)[(true > low - NEAR) & (true < high + NEAR)], gaps
 
 
 def picture(target, parts, frames, calc):
     figure = Figure(figsize=(10, 4.4), layout="constrained")
-    ax, below = figure.subplots(1, 2)
+    ax, beside = figure.subplots(1, 2)
     true, found, kind = (np.concatenate(column) for column in zip(*parts))
     plot_parity_groups(ax, true, found, [KINDS[k] for k in kind], "eV")
     frame = frames[0]
@@ -66,35 +71,52 @@ def picture(target, parts, frames, calc):
     path = BandPath(frame.atoms.cell, special_points=points, path="GMKG").interpolate(npoints=120)
     for hamiltonian, line in ((frame.hamiltonian, {"color": "black", "lw": 2.0}),
                               (calc.get_hamiltonian(frame.atoms), {"color": COLOURS[2], "ls": (0, (4, 2))})):
-        plot_bands(below, hamiltonian.band_structure(path), **line)
-    below.set_title(f"{frame.name}: DFT black, model red")
+        plot_bands(beside, hamiltonian.band_structure(path), **line)
+    beside.set_title(f"{frame.name}: DFT black, model red")
     figure.savefig(target, dpi=150)
+
+
+def section(name, path):
+    """Lines about the model ``name`` on the tests of a data set."""
+    calc, data = WannierTBCalculator(name, on_extrapolation="ignore"), Hamiltonians(path)
+    unseen, electrons = data.select("test"), data.attributes["electrons_per_atom"]
+    frames = list(unseen)
+    parts, near, gaps = [], [], []
+    for frame in frames:
+        predicted = calc.get_hamiltonian(frame.atoms)
+        parts.append(elements(frame, predicted))
+        n_electrons = sum(electrons[s] for s in frame.atoms.get_chemical_symbols())
+        differences, gap = bands(frame, predicted, n_electrons)
+        near.append(differences)
+        gaps += [(frame.name, *gap)] if gap else []
+    picture(HERE / f"bilayers_{name}.png", parts, frames, calc)
+    groups = [data.groups.count(group) for group in ("train", "validation", "test")]
+    near = np.concatenate(near)
+    found = hamiltonian_errors(calc.models[0], frames)
+    if "energy" in calc.models[0].heads:
+        found = errors(calc.models[0], unseen.frames()) | found
+    lines = [f"## `{name}`", "",
+             f"{groups[0]} structures for training, {groups[1]} for validation, {groups[2]} tests: "
+             + ", ".join(frame.name for frame in frames) + ".", "",
+             "```", table({"test": found}), "```", "",
+             f"Levels within {NEAR:g} eV of the {'edges of the gap' if gaps else 'Fermi level'}, {MESH[0]} x {MESH[1]} "
+             f"points: mean absolute error {1000 * abs(near).mean():.1f} meV, "
+             f"{1000 * abs(near - near.mean()).mean():.1f} meV without their mean ({1000 * near.mean():+.1f} meV); {len(near)} levels.", ""]
+    if gaps:
+        rows = [f"| {test} | {true:.3f} | {gap:.3f} | {1000 * (gap - true):+.0f} |" for test, true, gap in gaps]
+        lines += ["| test | gap of DFT on this mesh, eV | of the model | difference, meV |", "|---|---|---|---|", *rows,
+                  ""]
+    return [*lines, f"![Elements and bands of unseen cells](bilayers_{name}.png)", ""]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="graphene")
-    parser.add_argument("--data", type=Path, default=DATA / "graphene.h5")
+    parser.add_argument("--models", nargs="+", default=["graphene", "mos2"])
     arguments = parser.parse_args()
-    calc, data = WannierTBCalculator(arguments.model, on_extrapolation="ignore"), Hamiltonians(arguments.data)
-    frames, electrons = list(data.select("test")), data.attributes["electrons_per_atom"]
-    parts, near = [], []
-    for frame in frames:
-        predicted = calc.get_hamiltonian(frame.atoms)
-        parts.append(elements(frame, predicted))
-        near.append(band_errors(frame, predicted, sum(electrons[s] for s in frame.atoms.get_chemical_symbols())))
-    picture(HERE / "bilayers_graphene.png", parts, frames, calc)
-    groups = [data.groups.count(group) for group in ("train", "validation", "test")]
-    near = np.concatenate(near)
-    lines = ["# Hamiltonians of bilayers", "", "Regenerated by `python benchmarks/bilayers.py`.", "",
-             f"Model `graphene`: {groups[0]} structures for training, {groups[1]} for validation, {groups[2]} tests: "
-             + ", ".join(frame.name for frame in frames) + ".", "",
-             "```", table({"test": hamiltonian_errors(calc.models[0], frames)}), "```", "",
-             f"Levels within {NEAR:g} eV of the Fermi level, {MESH[0]} x {MESH[1]} points: mean absolute error "
-             f"{1000 * abs(near).mean():.1f} meV, {1000 * abs(near - near.mean()).mean():.1f} meV without their mean "
-             f"({1000 * near.mean():+.1f} meV); {len(near)} levels.", "",
-             "![Elements and bands of unseen cells](bilayers_graphene.png)"]
-    text = "\n".join(lines) + "\n"
+    lines = ["# Hamiltonians of bilayers", "", "Regenerated by `python benchmarks/bilayers.py`.", ""]
+    for name in arguments.models:
+        lines += section(name, DATA / f"{name}.h5")
+    text = "\n".join(lines)
     (HERE / "BILAYERS.md").write_text(text)
     print(text)
 

@@ -52,8 +52,8 @@ class EnergyZero:
 class LDOSHead(Head):
     """Local density of states [C, S], 1/(eV Å^3), of grid points; one net for all points.
 
-    D = scale (W (h, z) + b), with h a feed-forward net of the fingerprints, turned into uncorrelated ones of spread 1
-    (see standardise_ldos), and z the last n_linear of these, in which D is linear: with radial sums (see
+    D = scale (W (h, z) + b), with h a feed-forward net of the fingerprints, standardised (see standardise_ldos in
+    ase_mlelec.train.ldos), and z the last n_linear of these, in which D is linear: with radial sums (see
     ase_mlelec.descriptors.bispectrum.radial_sums) a superposition of atomic spectra from which the net starts.
 
     energies : [S], eV, relative to zero.level of the structure

@@ -133,7 +133,7 @@ class BispectrumConfig:
 class LDOSConfig:
     """widths, activation : of the net
     ldos, density, dos, band_energy : weights of the loss (see LDOSLoss)
-    scaling : of the LDOS, "maximum" or "spread" (see standardise_ldos)
+    scaling : of the LDOS, "maximum" or "spread"; fingerprints : "elements" or "components" (see standardise_ldos)
     dos_weight : of the DOS of a snapshot beside its LDOS when the last layer is refitted
     hold : how strongly the refit is held at the layer that the descent found (see refit_last_layer)
     force_weight, energy_weight : of the forces of the DFT code and of the free energies of its LDOS in a second refit
@@ -150,6 +150,7 @@ class LDOSConfig:
     dos: float = 0.0
     band_energy: float = 0.0
     scaling: str = "maximum"
+    fingerprints: str = "elements"
     dos_weight: float = 100.0
     hold: float = 0.0
     force_weight: float = 0.0
@@ -163,7 +164,8 @@ class LDOSConfig:
 
     def __post_init__(self):
         _check_counts("ldos", self, ("epochs", "patience"))
-        for name, choices in (("scaling", ("maximum", "spread")), ("schedule", ("plateau", "cosine"))):
+        for name, choices in (("scaling", ("maximum", "spread")), ("fingerprints", ("elements", "components")),
+                              ("schedule", ("plateau", "cosine"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"ldos.{name}: got '{getattr(self, name)}', need one of {', '.join(choices)}; "
                                  "correct it")

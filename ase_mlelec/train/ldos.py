@@ -167,22 +167,27 @@ class LDOSLoss:
 
 
 @torch.no_grad()
-def standardise_ldos(head, data, scaling="maximum"):
-    """Fingerprints of a new head to mean 0 and principal components of spread 1, and the LDOS by ``scaling``:
+def standardise_ldos(head, data, scaling="maximum", fingerprints="elements"):
+    """Fingerprints of a new head to mean 0 and spread 1, and the LDOS by ``scaling``:
 
     "maximum": to a maximum of 1.  "spread": around its mean spectrum, from which the head starts, to a spread of 1; the
     first layer gets weights of variance 1/F, so that its outputs have a spread of 1 too.  An LDOS that varies little
     around a large mean is then learnt with the full resolution of the net.
 
-    Components of the bispectrum are strongly correlated.  With principal components descent gets in a few thousand
-    steps where elements standardised one by one do not get at all; those of the radial sums are taken apart.
+    fingerprints : "elements", one by one, or "components": principal components, of the linear ones by themselves.
+        Elements are strongly correlated; with components descent gets further in fewer steps.  But components of small
+        variance extrapolate badly: the data must be more than a snapshot or two.
 
-    Source: Ellis et al. 2021, section II C, for "maximum".
+    Source: Ellis et al. 2021, section II C, for "maximum" and "elements".
     """
-    shift, covariance = _mean_and_covariance(data[k].features[data[k].points] for k in range(len(data)))
-    head.shift.copy_(shift)
-    head.inverse.copy_(torch.block_diag(*(_whitening(covariance[part, part]) for part in (
-        slice(0, head.n_features - head.n_linear), slice(head.n_features - head.n_linear, None)))))
+    mean, covariance = _mean_and_covariance(data[k].features[data[k].points] for k in range(len(data)))
+    head.shift.copy_(mean)
+    if fingerprints == "elements":
+        head.inverse.copy_(torch.diag(_inverse_spread(covariance)))
+    else:
+        first = head.n_features - head.n_linear
+        parts = (_whitening(covariance[part, part]) for part in (slice(0, first), slice(first, None)))
+        head.inverse.copy_(torch.block_diag(*parts))
     if scaling == "maximum":
         head.scale.fill_(max(float(data[k].ldos.max()) for k in range(len(data))))
         return
@@ -209,10 +214,14 @@ def _whitening(covariance):
     """
     if not len(covariance):
         return covariance
-    spread = covariance.diagonal().clamp(min=0).sqrt()
-    inverse = 1 / spread.clamp(min=1e-6 * float(spread.max()))
+    inverse = _inverse_spread(covariance)
     variance, axes = torch.linalg.eigh(inverse[:, None] * covariance * inverse)
-    return ((axes / (variance.clamp(min=0) + SMALLEST * variance[-1]).sqrt()).T * inverse)
+    return (axes / (variance.clamp(min=0) + SMALLEST * variance[-1]).sqrt()).T * inverse
+
+
+def _inverse_spread(covariance):
+    spread = covariance.diagonal().clamp(min=0).sqrt()
+    return 1 / spread.clamp(min=1e-6 * float(spread.max()))
 
 
 def _mean_and_spread(arrays):
@@ -335,9 +344,9 @@ def refit_last_layer(head, data, dos_weight, hold=0.0):
         sum over snapshots of  share (mean_r |W h(r) - D(r)|^2 + dos_weight |mean_r W h(r) - DOS/volume|^2
                                       + hold mean_r,i h_i(r)^2 |W - W_0|^2)
 
-    with W_0 the last layer that the descent found, and shares that count every point with an LDOS alike.  Where snapshots
-    are few, W should move only where it matters to them: many combinations of hidden units hardly vary on their points,
-    but do on others.
+    with W_0 the last layer that the descent found, and shares that count every point with an LDOS alike.  Where
+    snapshots are few, W should move only where it matters to them: many combinations of hidden units hardly vary on
+    their points, but do on others.
     """
     normal, right = normal_equations(head, data, dos_weight, hold)
     solution = torch.linalg.solve(normal, right) / head.scale

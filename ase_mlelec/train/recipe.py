@@ -172,7 +172,7 @@ def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None,
     if options.energy_weight:
         check_densities(data.snapshots)
     model.float()       # the fingerprints are computed in double precision, and kept in single
-    standardise_ldos(head, data, options.scaling)
+    standardise_ldos(head, data, options.scaling, options.fingerprints)
     loss = LDOSLoss(options.ldos, options.density, options.dos, options.band_energy)
     fit_ldos(model, data, loss, validation=validation, epochs=options.epochs, batch_size=options.batch_size,
              batch_points=options.batch_points, learning_rate=options.learning_rate, schedule=options.schedule,

@@ -136,7 +136,7 @@ def test_principal_components(data, n_linear):
     """Mean 0, no correlations and spread 1, or less where the fingerprints hardly vary; the linear ones by themselves.
     """
     head = LDOSHead(DESCRIPTOR.n_features, ENERGIES, (6,), n_linear=n_linear).double()
-    standardise_ldos(head, data)
+    standardise_ldos(head, data, fingerprints="components")
     features = torch.cat([data[k].features[data[k].points] for k in range(2)]).double()
     found = ((features - head.shift) @ head.inverse.T).numpy()
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-6)
