@@ -11,61 +11,46 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 from ase.dft.kpoints import BandPath
 from matplotlib.figure import Figure
 
 from ase_mlelec import WannierTBCalculator
 from ase_mlelec.analysis.plots import COLOURS, plot_bands, plot_parity_groups
-from ase_mlelec.bilayers import layers
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.train.evaluate import errors, table
-from ase_mlelec.train.hamiltonian import hamiltonian_errors
+from ase_mlelec.train.hamiltonian import compared_elements, hamiltonian_errors
 from ase_mlelec.train.hamiltonian_data import Hamiltonians
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "examples" / "data"
 MESH = (18, 18, 1)      # of primitive cells
 NEAR = 1.0              # eV from the Fermi level, or from the edges of the gap
-GAP = 0.3               # eV; what is less counts as none
-SHARP = 6.0             # Å, between near and long pairs
-KINDS = ("on-site", "within layers, near", "within layers, far", "between layers, near", "between layers, far")
+HAS_GAP = {"graphene": False, "mos2": True}
+KINDS = {"onsite": "on-site", "intra_near": "within layers, near", "intra_long": "within layers, far",
+         "inter_near": "between layers, near", "inter_long": "between layers, far"}
 
 
-def elements(frame, predicted):
-    """(true, predicted, kind) of all elements that the data have, eV; kind is a place in KINDS"""
-    hamiltonian, atoms = frame.hamiltonian, frame.atoms
-    owners = np.array([function.atom for function in frame.functions])
-    layer = layers(atoms)[owners]
-    inter = layer[:, None] != layer
-    places = {tuple(r): k for k, r in enumerate(predicted.r_vectors.tolist())}
-    blocks, rows = predicted.bloch.toarray().real, []
-    for r, true in zip(hamiltonian.r_vectors, hamiltonian.bloch.toarray().real):
-        found = blocks[places[tuple(r)]] if tuple(r) in places else np.zeros_like(true)
-        apart = atoms.positions[owners] + r @ atoms.cell.array - atoms.positions[owners][:, None]
-        distance = np.linalg.norm(apart, axis=2)
-        kind = np.where(distance < 1e-6, 0, 1 + 2 * inter + (distance >= SHARP))
-        rows.append((true.ravel(), found.ravel(), kind.ravel()))
-    return [np.concatenate(column) for column in zip(*rows)]
-
-
-def bands(frame, predicted, n_electrons):
-    """(differences of the levels near DFT's Fermi level or gap, its gap, gap of ``predicted`` or None), eV."""
+def bands(frame, predicted, n_electrons, has_gap):
+    """(differences of the levels near DFT's gap or Fermi level, (its gap, gap of ``predicted``) or None), eV"""
     kpts = monkhorst_pack(MESH)
     true, found = (hamiltonian.eigenvalues(kpts) for hamiltonian in (frame.hamiltonian, predicted))
-    gaps = [levels[:, n_electrons // 2].min() - levels[:, n_electrons // 2 - 1].max() for levels in (true, found)]
-    if gaps[0] > GAP:
-        low, high = true[:, n_electrons // 2 - 1].max(), true[:, n_electrons // 2].min()
+    if has_gap:
+        edges = np.array([(levels[:, n_electrons // 2 - 1].max(), levels[:, n_electrons // 2].min())
+                          for levels in (true, found)])
+        (low, high), gaps = edges[0], np.diff(edges)[:, 0]
     else:
         low = high = frame.hamiltonian.fermi_level(n_electrons, MESH, 300.0)
         gaps = None
     return (found - true)[(true > low - NEAR) & (true < high + NEAR)], gaps
 
 
-def picture(target, parts, frames, calc):
+def picture(target, frames, calc):
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     ax, beside = figure.subplots(1, 2)
-    true, found, kind = (np.concatenate(column) for column in zip(*parts))
-    plot_parity_groups(ax, true, found, [KINDS[k] for k in kind], "eV")
+    columns, _ = compared_elements(calc.models[0], frames)
+    found, true = (torch.cat(column).numpy() for column in zip(*columns.values()))
+    plot_parity_groups(ax, true, found, [KINDS[name] for name, (_, own) in columns.items() for _ in own], "eV")
     frame = frames[0]
     points = {"G": [0, 0, 0], "M": [0.5, 0, 0], "K": [1 / 3, 1 / 3, 0]}     # of strained cells too
     path = BandPath(frame.atoms.cell, special_points=points, path="GMKG").interpolate(npoints=120)
@@ -81,15 +66,14 @@ def section(name, path):
     calc, data = WannierTBCalculator(name, on_extrapolation="ignore"), Hamiltonians(path)
     unseen, electrons = data.select("test"), data.attributes["electrons_per_atom"]
     frames = list(unseen)
-    parts, near, gaps = [], [], []
+    near, gaps = [], []
     for frame in frames:
         predicted = calc.get_hamiltonian(frame.atoms)
-        parts.append(elements(frame, predicted))
         n_electrons = sum(electrons[s] for s in frame.atoms.get_chemical_symbols())
-        differences, gap = bands(frame, predicted, n_electrons)
+        differences, gap = bands(frame, predicted, n_electrons, HAS_GAP[name])
         near.append(differences)
-        gaps += [(frame.name, *gap)] if gap else []
-    picture(HERE / f"bilayers_{name}.png", parts, frames, calc)
+        gaps += [] if gap is None else [(frame.name, *gap)]
+    picture(HERE / f"bilayers_{name}.png", frames, calc)
     groups = [data.groups.count(group) for group in ("train", "validation", "test")]
     near = np.concatenate(near)
     found = hamiltonian_errors(calc.models[0], frames)
@@ -111,7 +95,7 @@ def section(name, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["graphene", "mos2"])
+    parser.add_argument("--models", nargs="+", default=list(HAS_GAP), choices=list(HAS_GAP))
     arguments = parser.parse_args()
     lines = ["# Hamiltonians of bilayers", "", "Regenerated by `python benchmarks/bilayers.py`.", ""]
     for name in arguments.models:

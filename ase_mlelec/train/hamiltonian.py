@@ -417,7 +417,6 @@ def fit_dipole(head, items):
         head.dipole.copy_(solution[:, 0])
 
 
-@torch.no_grad()
 def hamiltonian_errors(model, frames):
     """Errors of the elements between the functions of the data, and of bands of cells up to 300 functions.
 
@@ -425,6 +424,16 @@ def hamiltonian_errors(model, frames):
 
     Returns dict of float: mean absolute errors in meV and R2 by category; keys as in QUANTITIES of
     ase_mlelec.train.evaluate.
+    """
+    return _summary(*compared_elements(model, frames))
+
+
+@torch.no_grad()
+def compared_elements(model, frames):
+    """(elements, differences of levels) of a model on HamiltonianFrames, eV.
+
+    elements : dict by category of (predicted, true), Tensor [n] each, between the functions of the data
+    differences : array, of the levels on a mesh of cells up to 300 functions, or None
     """
     head = model.heads["hamiltonian"]
     truths, found = {name: [] for name in CATEGORIES}, {name: [] for name in CATEGORIES}
@@ -450,8 +459,8 @@ def hamiltonian_errors(model, frames):
                     store[f"{'inter' if key[0] else 'intra'}_{name}"].append(whole[mask].flatten())
         if frame.hamiltonian.size <= 300:
             bands.append(_band_errors(head, frame, item, shifted, {key: block for key, (_, block) in pairs.items()}))
-    return _summary({name: (torch.cat(found[name]), torch.cat(truths[name])) for name in CATEGORIES if found[name]},
-                    np.concatenate(bands) if bands else None)
+    elements = {name: (torch.cat(found[name]), torch.cat(truths[name])) for name in CATEGORIES if found[name]}
+    return elements, np.concatenate(bands) if bands else None
 
 
 def _band_errors(head, frame, item, onsite, hopping):

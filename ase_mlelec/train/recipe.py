@@ -302,10 +302,12 @@ def electrons_in_dos(frames, valence_electrons, temperature):
 
 def _new_model(frames, config):
     species = sorted({symbol for frame in frames for symbol in frame.atoms.get_chemical_symbols()})
-    with _seeded(config.seed):
-        descriptor, electronic = (
-            options and DeepPotSE(species, **asdict(options) | {"n_basis": options.n_basis or None})
-            for options in (config.descriptor, config.electronic))
+
+    def new_descriptor(options):
+        with _seeded(config.seed):      # one does not depend on the other: electrons can be trained without the energy
+            return DeepPotSE(species, **asdict(options) | {"n_basis": options.n_basis or None})
+
+    descriptor, electronic = (options and new_descriptor(options) for options in (config.descriptor, config.electronic))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Model(descriptor, {}, electronic=electronic).to(device=device, dtype=torch.float64)
 

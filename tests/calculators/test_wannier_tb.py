@@ -1,7 +1,10 @@
 """WannierTBCalculator: ASE's interfaces, and what its Hamiltonian gives directly."""
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase.build import graphene as monolayer
+from ase.build import mx2
 from ase.calculators.calculator import (CalculationFailed, CalculatorSetupError, InputError,
                                         PropertyNotImplementedError)
 from ase.calculators.lj import LennardJones
@@ -14,6 +17,8 @@ from ase_mlelec import CombinedCalculator, DeepPotCalculator, WannierTBCalculato
 from ase_mlelec.bilayers import commensurate, twisted_bilayer
 from ase_mlelec.calculators import wannier_tb
 from ase_mlelec.physics import tight_binding
+from ase_mlelec.physics.kmesh import monkhorst_pack
+from ase_mlelec.train.hamiltonian_data import Hamiltonians
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +233,38 @@ def test_shipped_graphene_has_cones():
     assert np.ptp(at) < 0.04
     distance = np.linalg.norm(2 * np.pi * step @ np.linalg.inv(atoms.cell.array).T)
     assert np.ptp(beside) / 2 / distance == pytest.approx(5.5, abs=0.4)
+
+
+
+@pytest.mark.parametrize("name", ["distance-105", "distance-123", "strain-225"])
+def test_shipped_mos2_has_the_gap_of_dft(name):
+    """Of structures that were not in its training: within 50 meV, and levels around it within 40 meV on average."""
+    data = Hamiltonians(Path(__file__).parents[2] / "examples" / "data" / "mos2.h5")
+    frame = next(frame for frame in data.select("test") if frame.name == name)
+    found = WannierTBCalculator("mos2", on_extrapolation="ignore").get_hamiltonian(frame.atoms)
+    kpts = monkhorst_pack((6, 6, 1))
+    true, found = frame.hamiltonian.eigenvalues(kpts), found.eigenvalues(kpts)
+    assert true.shape[1] == 22
+    gaps = [levels[:, 14].min() - levels[:, 13].max() for levels in (true, found)]
+    assert gaps[1] == pytest.approx(gaps[0], abs=0.05) and gaps[0] > 0.3
+    assert abs(found - true)[:, 10:18].mean() < 0.04
+
+
+def test_shipped_mos2_pushes_layers_apart():
+    """Energy and forces: parallel layers of bilayer MoS2 lie 6 to 7 Å apart, more where sulphur is above sulphur."""
+    calc, distances = WannierTBCalculator("mos2"), []
+    for turned in (0.0, 180.0):
+        atoms = mx2("MoS2", a=3.18, thickness=3.13, vacuum=0.0)
+        upper = atoms.copy()
+        upper.rotate(turned, "z")
+        upper.translate([0, 0, 6.5])
+        atoms += upper
+        atoms.pbc = True
+        atoms.center(vacuum=8.0, axis=2)
+        atoms.calc = calc
+        energies = []
+        for _ in range(9):
+            energies.append(atoms.get_potential_energy())
+            atoms.positions[3:, 2] += 0.1
+        distances.append(6.5 + 0.1 * int(np.argmin(energies)))
+    assert all(6.0 < distance < 7.2 for distance in distances)
