@@ -234,13 +234,15 @@ def test_refit_reaches_the_energies(files, n_linear):
     snapshots, cache = files([labelled(seed, n_points=40) for seed in range(3)])
     model = random_ldos_model(3, ("Al",))
     data = GridData(snapshots, model.descriptor, cache, progress=False)
-    model.heads["ldos"] = head = LDOSHead(model.descriptor.n_features, ENERGIES, (5,), n_linear=n_linear)
+    with seeded(7):
+        model.heads["ldos"] = head = LDOSHead(model.descriptor.n_features, ENERGIES, (5,), n_linear=n_linear)
     standardise_ldos(head, data)
     refit_last_layer(head, data, 1.0)
     found = refit_with_labels(head, data, None, 0.0, 100.0, 1.0, progress=False)
     assert list(found) == ["energy"] and found["energy"][1] < 0.2 * found["energy"][0]
     errors = ldos_errors(model, data)["free_energy"]
-    assert np.mean(errors**2) ** 0.5 == pytest.approx(found["energy"][1], rel=1e-2)
+    # energies of 20 eV from a layer that is kept in single precision
+    assert np.mean(errors**2) ** 0.5 == pytest.approx(found["energy"][1], abs=5e-6)
 
 
 def test_no_energy_without_density(files, tmp_path):
