@@ -25,6 +25,7 @@ from ase_mlelec.train.ldos import GridData, fit_ldos, free_energy, ldos_errors, 
 
 HERE = Path(__file__).parent
 PHASES = ("solid-4-298K", "solid-4-933K", "liquid-4-933K")         # how names of snapshots begin
+POINTS = 300            # of the LDOS of each snapshot, for the principal components: all that the file has
 TRAININGS = {"crystal": (8, 0), "liquid": (0, 8), "both": (4, 4)}   # snapshots of solid and liquid at 933 K
 
 
@@ -40,7 +41,8 @@ def train(snapshots, cache, epochs):
 
 def draw_variances(axes, snapshots):
     """Variance within each snapshot of the scores of its LDOS along the principal components of all."""
-    names, spectra = zip(*((snapshot.name, snapshot.ldos[::len(snapshot.ldos) // 400][:400]) for snapshot in snapshots))
+    names, spectra = zip(*((snapshot.name, snapshot.ldos[::len(snapshot.ldos) // POINTS][:POINTS])
+                           for snapshot in snapshots))
     parts = ados.principal_components(spectra)
     for k, values in enumerate(parts.scores(spectra).var(axis=1).T):
         boxes = {kind.replace("-4-", "\n"): [v for v, name in zip(values, names) if name.startswith(kind)]
