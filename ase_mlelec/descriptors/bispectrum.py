@@ -279,6 +279,8 @@ def radial_sums(vec, kind, cutoffs, n_radial):
     one function per atom, as densities of neutral atoms are.
 
     vec : Tensor [3, P, N], Å; kind : Tensor [P, N], species of the neighbours; cutoffs : R of every species, Å
+
+    Source: none; spherical Bessel functions of order 0, which vanish at R, with a smooth end.
     """
     reach = torch.take(vec.new_tensor(cutoffs), kind)
     x = ((vec * vec).sum(dim=0).clamp(min=1e-12).sqrt() / reach).clamp(max=1)

@@ -166,6 +166,8 @@ def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None,
     """Train a new model of the LDOS in place: descent and the refits that ``config`` (Config) asks for.
 
     data, validation : GridData; checkpoint, curve : paths, as in ase_mlelec.train.ldos.fit_ldos
+
+    Raises ValueError for snapshots without the forces or densities that ``config`` gives a weight.
     """
     options, head = config.ldos, model.heads["ldos"]
     forces = ForceData(data.snapshots, model.descriptor, data.cache, progress) if options.force_weight else None
