@@ -35,6 +35,12 @@ class Edges:
     def n_centers(self):
         return len(self.atoms)
 
+    @property
+    def distances(self):
+        """Å, [E]; from the planes x, y, z, in which vectors are kept: several times faster than ``vec.norm(dim=1)``."""
+        planes = self.vec.T
+        return (planes * planes).sum(dim=0).sqrt()
+
     def with_vec(self, vec):
         """The same pairs with other vectors, e.g. a leaf that collects the gradient."""
         return replace(self, vec=vec)

@@ -11,6 +11,7 @@ from small_bilayers import hamiltonian_of, mx2_bilayer, mx2_frame, mx2_functions
 from ase_mlelec import units
 from ase_mlelec.bilayers import layers
 from ase_mlelec.io.espresso import PwResult
+from ase_mlelec.io.frames import read_frames
 from ase_mlelec.io.wannier90 import Wannier90Error
 from ase_mlelec.train.hamiltonian import frame_functions
 from ase_mlelec.train.hamiltonian_data import Hamiltonians
@@ -54,7 +55,7 @@ def test_sampled_structures(sampled):
     """Two layers each, as many primitive cells as the name says, bonds and distances within what MoS2 can have."""
     for atoms in read(sampled, ":"):
         kind, seed = atoms.info["name"].split("-")
-        cells = {"root3": 3, "double": 4}.get(kind, 1)
+        cells = {"root3": 3, "wide": 3, "double": 4}.get(kind, 1)
         assert len(atoms) == 6 * cells and atoms.cell[2, 2] == mos2.HEIGHT
         assert np.bincount(layers(atoms)).tolist() == [3 * cells] * 2
         first, d = neighbor_list("id", atoms, {("Mo", "S"): 3.0})
@@ -71,7 +72,7 @@ def test_sampled_structures(sampled):
             own = layers(atoms) == layer
             z = [atoms.positions[own & (atoms.symbols == symbol), 2].mean() for symbol in ("Mo", "S")]
             assert z[0] == pytest.approx(z[1], abs=1e-6)
-        moved = kind in ("noise", "root3", "double")
+        moved = kind in ("noise", "root3", "double", "calm", "lively", "wide")
         heights = atoms.positions[(atoms.symbols == "Mo") & (layers(atoms) == 0), 2]
         assert np.ptp(heights) > 0.01 if moved and cells > 1 else np.ptp(heights) < 1e-6
 
@@ -159,23 +160,27 @@ def label_of(atoms, spread=1.7):
 
 def test_labels_and_the_data_set(tmp_path, capsys):
     structures, work, calls = tmp_path / "mos2.extxyz", tmp_path / "work", []
-    layered.sample(structures, [mos2.PLAN[3]._replace(count=6)], mos2.build)
+    layered.sample(structures, [mos2.PLAN[3]._replace(count=7)], mos2.build)
 
     def calculate(atoms, directory):
         calls.append(atoms.info["name"])
         directory.mkdir()
         if calls[-1] == "noise-301":
             raise Wannier90Error("got a spread of 9.00 Å^2, need at most 2.5")
-        return label_of(atoms)
+        return layered.Label(label_of(atoms).scf) if calls[-1] == "noise-302" else label_of(atoms)
     for part in "0/2", "1/2", "0/1":
         espresso.label_all(lambda atoms, folder: layered.label(atoms, folder, calculate), structures, work, part)
-    assert sorted(calls) == [f"noise-30{k}" for k in range(6)]      # the last part had nothing to do
-    assert sorted(path.suffix for path in work.iterdir()) == [".npz"] * 5 + [".rejected"]
+    assert sorted(calls) == [f"noise-30{k}" for k in range(7)]      # the last part had nothing to do
+    assert sorted(path.suffix for path in work.iterdir()) == [".npz"] * 6 + [".rejected"]
     assert "spread of 9.00" in (work / "noise-301.rejected").read_text()
     layered.collect(work, tmp_path / "mos2.h5", mos2.functions, mos2.ATTRIBUTES)
     output = capsys.readouterr().out
     assert "levels within 0.02 meV, work function 0.250 eV" in output
-    assert "5 structures: 1 test, 3 train, 1 validation; 1 rejected" in output
+    assert "noise-302: -7.500 eV, forces up to 17.00 eV/Å" in output
+    assert "mos2.h5: 5 structures, 1 test, 3 train, 1 validation\n" in output and "1 rejected" in output
+    frame, = read_frames(tmp_path / "mos2_forces.h5")
+    assert (frame.name, frame.group, frame.labels["energy"]) == ("noise-302", "train", -7.5)
+    np.testing.assert_allclose(frame.labels["forces"], label_of(frame.atoms).scf.forces)
     data = Hamiltonians(tmp_path / "mos2.h5")
     assert data.attributes["electrons_per_atom"] == {"Mo": 6, "S": 4} and data.frames().labels == ("energy", "forces")
     atoms = {image.info["name"]: image for image in read(structures, ":")}

@@ -74,7 +74,7 @@ def coordination(atoms, radius, width=0.0):
     if not (radius > 0 and 0 <= width <= 2 * radius):
         raise ValueError(f"got radius {radius:g} Å and width {width:g} Å, need radius > 0 and 0 <= width <= 2 radius")
     edges = Edges.build(System.from_atoms(atoms), radius + width / 2)
-    distance = edges.vec.norm(dim=1)
+    distance = edges.distances
     weight = torch.ones_like(distance)
     if width > 0:
         x = ((distance - radius) / width + 0.5).clamp(min=0)

@@ -164,7 +164,7 @@ class MLElecCalculator(Calculator):
         shortest = self.metadata.get("shortest_distance_A")
         if self.on_extrapolation == "ignore" or shortest is None or len(edges.vec) == 0 or self._warned:
             return
-        found = float(edges.vec.norm(dim=1).min())
+        found = float(edges.distances.min())
         if found < 0.9 * shortest:
             message = (f"atoms are {found:.2f} Å apart, the closest in the training data are {shortest:.2f} Å: "
                        "the model extrapolates; check the run or train on such structures")
@@ -203,7 +203,7 @@ class MLElecCalculator(Calculator):
         return torch.cat(energies), gradient
 
     def _near(self, model, edges):
-        return (edges.vec.norm(dim=1) < model.cutoff).nonzero()[:, 0]
+        return (edges.distances < model.cutoff).nonzero()[:, 0]
 
     def _reach(self, model, edges):
         """The edges within the model's own cutoff (members of a committee may differ)."""

@@ -75,7 +75,7 @@ def layer_frames(system, fold, areas=None):
     bonds = _bonds(system, layer, fold)
     x, y, _ = axes @ bonds.vec.T
     radii = torch.as_tensor(covalent_radii)[system.numbers.cpu()].to(bonds.vec)
-    r = bonds.vec.norm(dim=1)
+    r = bonds.distances
     reach = BOND * (radii[bonds.center] + radii[bonds.neighbor])
     share = torch.complex(x / r, y / r)**fold * switch(r / reach, 0.8, 1.0)
     n_layers = int(layer.max()) + 1
@@ -147,7 +147,7 @@ def _bonds(system, layer, fold):
                          system.pbc.cpu(), system.batch.cpu())
     edges = Edges.build(plain, 2 * BOND * float(radii.max()))
     reach = BOND * (radii[edges.center] + radii[edges.neighbor])
-    keep = (edges.vec.norm(dim=1) < reach) & (layer[edges.center] == layer[edges.neighbor])
+    keep = (edges.distances < reach) & (layer[edges.center] == layer[edges.neighbor])
     if fold % 2:
         keep &= numbers[edges.center] > numbers[edges.neighbor]
     rows = keep.nonzero()[:, 0]
@@ -195,7 +195,7 @@ class LocalFrame(Descriptor):
 
     def moments(self, system, edges, frames):
         """(A [C, kinds, channels], complex, in the order of ``kinds``; species [C])"""
-        near = (edges.vec.norm(dim=1) < self.cutoff).nonzero()[:, 0]
+        near = (edges.distances < self.cutoff).nonzero()[:, 0]
         edges = Edges(edges.center[near], edges.neighbor[near], edges.shift[near], edges.vec[near], edges.atoms)
         r, t, u, _, within = frames.of_pairs(edges)
         species = self.species_of_number[system.numbers]

@@ -23,7 +23,7 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """files : data sets, relative to the configuration file
+    """files : data sets, relative to the configuration file; beside one of Hamiltonians, others serve [energy] alone
     train, validation, test : groups of frames; a frame without group trains, those of other groups are left out
     validation_fraction : share of the training frames that is held out at random where no frame is in ``validation``
     """

@@ -19,7 +19,7 @@ from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
 from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, frame_functions, hamiltonian_errors,
                                           prepare, standardise_hamiltonian)
-from ase_mlelec.train.hamiltonian_data import Hamiltonians
+from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
 from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, fit_zero, mean_ldos_errors, standardise_ldos
 from ase_mlelec.train.ldos_forces import ForceData, check_densities, refit_with_labels
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss
@@ -116,11 +116,9 @@ def train_ldos(config, cache, progress=True):
 
 
 def train_hamiltonian(config, progress=True):
-    """``train`` for a Hamiltonian, after the energy where that is wanted of the same data."""
-    if len(config.data.files) != 1:
-        raise ValueError(f"data.files: got {len(config.data.files)} files, need one file of Hamiltonians for "
-                         "[hamiltonian]")
-    data, options = Hamiltonians(config.folder / config.data.files[0]), config.hamiltonian
+    """``train`` for a Hamiltonian, after the energy where that is wanted: of the same data, and of other files."""
+    data, others = _hamiltonians(config)
+    options = config.hamiltonian
     parts = {name: data.select(*getattr(config.data, name)) for name in ("train", "validation", "test")}
     if not len(parts["train"]):
         raise ValueError(f"got {len(data)} frames of the groups {', '.join(sorted(set(data.groups)))}, none of them to "
@@ -131,9 +129,12 @@ def train_hamiltonian(config, progress=True):
     frame = dict(species=species, cutoff=options.environment, fold=fold, n_radial=options.n_radial)
     with _seeded(config.seed):
         head = PairHead(functions, frame, options.cutoff, options.widths).double()
-    checkpoints, held_out, model = [], {}, Model(LocalFrame(**frame).double(), {})
+    checkpoints, held_out, sources, model = [], {}, dict(parts), Model(LocalFrame(**frame).double(), {})
     if config.energy:
-        frames = {name: part.frames() for name, part in parts.items()}
+        more = {name: others.select(lambda frame, chosen=getattr(config.data, name): frame.group in chosen)
+                for name in parts}
+        frames = {name: join([part.frames(), more[name]]) for name, part in parts.items()}
+        sources.update({f"{name}, energies only": part for name, part in more.items() if len(part)})
         model = _new_model(frames["train"], config)
         checkpoints.append(_train_energy(model, frames, config, progress))
         model.cpu()
@@ -152,7 +153,7 @@ def train_hamiltonian(config, progress=True):
     described = {name: data.attributes[name] for name in ("electrons_per_atom", "energy_reference", "settings")
                  if name in data.attributes}
     model.metadata = described | {"nearest_distances_A": distance_ranges(head, items["train"]), "errors": held_out,
-                                  "training": _provenance(parts, config)}
+                                  "training": _provenance(sources, config)}
     shortest = shortest_distance(parts["train"], 6.0)
     if shortest is not None:
         model.metadata["shortest_distance_A"] = shortest
@@ -160,6 +161,16 @@ def train_hamiltonian(config, progress=True):
     for checkpoint in checkpoints:
         checkpoint.unlink(missing_ok=True)
     return model.eval()
+
+
+def _hamiltonians(config):
+    """(Hamiltonians, Frames with energies and forces of all other files)"""
+    paths = [config.folder / name for name in config.data.files]
+    whole = [path for path in paths if is_hamiltonians(path)] or paths[:1]
+    if len(whole) > 1 or (len(paths) > 1 and config.energy is None):
+        raise ValueError(f"data.files: got {len(whole)} files of Hamiltonians and {len(paths) - len(whole)} others, "
+                         "need one file of Hamiltonians for [hamiltonian], and others only with [energy]")
+    return Hamiltonians(whole[0]), join(read_frames(path) for path in paths if path not in whole)
 
 
 def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None, progress=True):
@@ -275,7 +286,7 @@ def wannier_charges(frames, centers):
 def shortest_distance(frames, cutoff):
     """The shortest distance of two atoms, Å, or None where none are within ``cutoff``."""
     edges = (Edges.build(System.from_atoms(frame.atoms), cutoff) for frame in frames)
-    return min((float(e.vec.norm(dim=1).min()) for e in edges if len(e.vec)), default=None)
+    return min((float(e.distances.min()) for e in edges if len(e.vec)), default=None)
 
 
 def electrons_in_dos(frames, valence_electrons, temperature):

@@ -17,6 +17,7 @@ from ase.io import read, write
 from ase_mlelec import WannierHamiltonian
 from ase_mlelec.io.atomic import replacing
 from ase_mlelec.io.espresso import PwResult
+from ase_mlelec.io.frames import Frame, Frames, write_hdf5
 from ase_mlelec.io.wannier90 import Wannier90Error, read_centres
 from ase_mlelec.train.hamiltonian_data import HamiltonianFrame, at_their_atoms, referred_to, write_hamiltonians
 
@@ -29,7 +30,7 @@ class Kind(NamedTuple):
     """A group of structures.
 
     distance : (from, to), Å; strain : (from, to), isotropic; shear : standard deviation of twice its elements
-    noise : (in the plane, out of it), Å, standard deviations
+    noise : (in the plane, out of it), Å, standard deviations; hamiltonian : False, energy and forces only
     """
     name: str
     count: int
@@ -38,18 +39,19 @@ class Kind(NamedTuple):
     shear: float
     noise: tuple
     first_seed: int
+    hamiltonian: bool = True
 
 
 class Label(NamedTuple):
-    """What the calculation of a structure gives.
+    """What the calculation of a structure gives; nothing but ``scf`` without a Hamiltonian.
 
     spreads : array [W], Å^2; vacuum : (below, above) the layers, eV; mismatch : eV, of the worst DFT level
     """
     scf: PwResult
-    hamiltonian: WannierHamiltonian
-    spreads: np.ndarray
-    vacuum: tuple
-    mismatch: float
+    hamiltonian: WannierHamiltonian | None = None
+    spreads: np.ndarray | None = None
+    vacuum: tuple = ()
+    mismatch: float = 0.0
 
 
 def sample(path, plan, build):
@@ -140,21 +142,36 @@ def label(atoms, work, calculate):
     start = time.time()
     shutil.rmtree(directory, ignore_errors=True)
     try:
-        scf, found, spreads, vacuum, mismatch = calculate(atoms, directory)
+        found = calculate(atoms, directory)
     except Wannier90Error as error:
         rejected.write_text(f"{error}\n")
         print(f"{name}: rejected, {error}", flush=True)
     else:
-        level = float(np.mean(vacuum))
+        data, seconds = stored(found), time.time() - start
         with replacing(target) as partial, open(partial, "wb") as file:
             np.savez_compressed(file, numbers=atoms.numbers, cell=atoms.cell.array, positions=atoms.positions,
-                                energy=scf.energy, forces=scf.forces, fermi_level=scf.fermi_level, vacuum_level=level,
-                                vacuum_step=vacuum[1] - vacuum[0], r_vectors=found.r_vectors,
-                                matrices=found.bloch.toarray().real.astype(np.float32), centres=found.centres,
-                                spreads=spreads, mismatch=mismatch, seconds=time.time() - start)
-        print(f"{name}: spread {spreads.max():.3f} Å^2, levels within {1000 * mismatch:.2g} meV, work function "
-              f"{level - scf.fermi_level:.3f} eV, {time.time() - start:.0f} s", flush=True)
+                                seconds=seconds, **data)
+        print(f"{name}: {described(data)}, {seconds:.0f} s", flush=True)
     shutil.rmtree(directory)
+
+
+def stored(label):
+    """dict of arrays of a Label."""
+    scf, found = label.scf, label.hamiltonian
+    data = dict(energy=scf.energy, forces=scf.forces, fermi_level=scf.fermi_level)
+    if found is not None:
+        below, above = label.vacuum
+        data |= dict(vacuum_level=(below + above) / 2, vacuum_step=above - below, r_vectors=found.r_vectors,
+                     matrices=found.bloch.toarray().real.astype(np.float32), centres=found.centres,
+                     spreads=label.spreads, mismatch=label.mismatch)
+    return data
+
+
+def described(data):
+    if "r_vectors" not in data:
+        return f"{data['energy']:.3f} eV, forces up to {abs(data['forces']).max():.2f} eV/Å"
+    return (f"spread {data['spreads'].max():.3f} Å^2, levels within {1000 * data['mismatch']:.2g} meV, work function "
+            f"{data['vacuum_level'] - data['fermi_level']:.3f} eV")
 
 
 def role(name):
@@ -163,13 +180,16 @@ def role(name):
 
 
 def load_label(path, functions_of):
-    """One labelled structure of ``label``, as a HamiltonianFrame above the mean of the two vacuum levels.
+    """One labelled structure of ``label``, as a HamiltonianFrame above the mean of the two vacuum levels, or as a Frame
+    where it has no Hamiltonian.
 
     functions_of : callable of Atoms -> list of Function
     """
-    with np.load(path) as stored:
-        data = {key: stored[key] for key in stored.files}
+    with np.load(path) as file:
+        data = {key: file[key] for key in file.files}
     atoms = Atoms(data["numbers"], data["positions"], cell=data["cell"], pbc=True)
+    if "r_vectors" not in data:
+        return Frame(atoms, {"energy": float(data["energy"]), "forces": data["forces"]}, path.stem, role(path.stem))
     functions = functions_of(atoms)
     hamiltonian = WannierHamiltonian(data["cell"], data["r_vectors"], data["matrices"].astype(float), data["centres"])
     hamiltonian = referred_to(at_their_atoms(hamiltonian, atoms, functions), float(data["vacuum_level"]))
@@ -178,12 +198,24 @@ def load_label(path, functions_of):
 
 
 def collect(work, target, functions_of, attributes):
-    """Gather all finished labels into one compressed data set."""
-    paths = sorted(work.glob("*.npz"))
-    write_hamiltonians(target, (load_label(path, functions_of) for path in paths), attributes)
+    """Gather all finished labels into one compressed data set, those without a Hamiltonian into another."""
+    bare, whole = [], []
+    for path in sorted(work.glob("*.npz")):
+        with np.load(path) as file:
+            (whole if "r_vectors" in file.files else bare).append(path)
+    write_hamiltonians(target, (load_label(path, functions_of) for path in whole), attributes)
+    count(whole, target)
+    if bare:
+        forces = target.with_name(f"{target.stem}_forces.h5")
+        write_hdf5(forces, Frames([load_label(path, functions_of) for path in bare], None,
+                                  {"settings": attributes["settings"]}))
+        count(bare, forces)
+    print(f"{len(list(work.glob('*.rejected')))} rejected")
+
+
+def count(paths, target):
     groups = [role(path.stem) for path in paths]
-    print(f"{len(paths)} structures: " + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups)))
-          + f"; {len(list(work.glob('*.rejected')))} rejected")
+    print(f"{target}: {len(paths)} structures, " + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups))))
 
 
 def main(description, plan, build, calculate, functions_of, attributes):

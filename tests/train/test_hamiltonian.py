@@ -10,6 +10,7 @@ from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_fr
 from ase_mlelec import WannierHamiltonian, WannierTBCalculator, load_model
 from ase_mlelec.train import recipe
 from ase_mlelec.train.config import parse_config
+from ase_mlelec.train.frames import Frame, Frames, join, read_frames, write_hdf5
 from ase_mlelec.train.hamiltonian import frame_functions
 from ase_mlelec.train.hamiltonian_data import (Function, HamiltonianFrame, Hamiltonians, at_their_atoms,
                                                is_hamiltonians, referred_to, write_hamiltonians)
@@ -94,6 +95,32 @@ def test_train_and_test(folder, capsys):
     frame = frames()[-1]
     levels = WannierTBCalculator(model, on_extrapolation="ignore").get_hamiltonian(frame.atoms).eigenvalues(K)
     assert abs(levels - frame.hamiltonian.eigenvalues(K)).mean() < 20 * errors["bands_mae_meV"] / 1000 + 1e-3
+
+
+def test_energies_of_other_files(tmp_path):
+    """A force field is trained on the structures with Hamiltonians and on those without."""
+    def energy(atoms):
+        return float(1.7 + 0.3 * np.prod(np.cos(atoms.positions[:, 0])))
+    whole = [HamiltonianFrame(frame.atoms, frame.hamiltonian, frame.functions, energy(frame.atoms),
+                              np.zeros((4, 3)), frame.name, frame.group) for frame in frames()]
+    write_hamiltonians(tmp_path / "g.h5", whole, {"electrons_per_atom": {"C": 1}})
+    bare = [Frame(frame.atoms * (1, 2, 1), {"energy": 2 * energy(frame.atoms), "forces": np.zeros((8, 3))}, frame.name,
+                  frame.group) for frame in frames()[1:]]
+    write_hdf5(tmp_path / "e.h5", Frames(bare))
+    table = {"data": {"files": ["e.h5", "g.h5"]}, "hamiltonian": OPTIONS, "output": {"model": "g.safetensors"},
+             "descriptor": {"cutoff": 4.0, "smooth": 1.0, "widths": [4], "n_axis": 2, "n_basis": 4},
+             "energy": {"widths": [4], "virial": [0, 0], "steps": 2, "batch_size": 2}}
+    model = recipe.train(parse_config(table, tmp_path), progress=False)
+    assert model.metadata["training"]["frames"] == {
+        "train": 4, "validation": 1, "test": 1, "train, energies only": 3, "validation, energies only": 1,
+        "test, energies only": 1}
+    both = recipe.errors(model, join([Hamiltonians(tmp_path / "g.h5").select("test").frames(),
+                                      read_frames(tmp_path / "e.h5").select(lambda frame: frame.group == "test")]))
+    name = "energy_mae_meV_per_atom"
+    assert model.metadata["errors"]["test"][name] == pytest.approx(both[name], rel=1e-9)
+    del table["energy"], table["descriptor"]
+    with pytest.raises(ValueError, match="others only with .energy."):
+        recipe.train(parse_config(table, tmp_path), progress=False)
 
 
 def test_interrupted_training_goes_on(folder, monkeypatch):
