@@ -1,22 +1,38 @@
-"""Time of band structures from H(R): all bands of small and middle cells, a few bands and the DOS of large ones.
+"""Time of Hamiltonians, bands and densities of states, beside other programs and against size; writes TIGHT_BINDING.md.
 
-Run it on one core, ``OMP_NUM_THREADS=1 python benchmarks/tight_binding.py``; CPU seconds, so that other programs on the
-machine matter little.  ``--large`` adds a Hamiltonian of the size of a 1,308-atom MoS2 bilayer (4,796 functions, a
-minute and 2 GB), ``--magic`` the pz functions of graphene twisted by 1.08 degrees (11,164 atoms).
+    OMP_NUM_THREADS=1 python benchmarks/tight_binding.py            # about ten minutes
+    OMP_NUM_THREADS=1 python benchmarks/tight_binding.py --magic    # and pz functions at 1.08 degrees, 11,164 atoms
+
+On one core; CPU seconds, so that other programs on the machine matter little.  tbmodels is compared where it is
+installed.  Twisted MoS2 is that of Qi et al. 2024, with a layer under more strain than the other; its Hamiltonian comes
+from the model `mos2`.
 """
 import argparse
+import importlib.util
+import multiprocessing
 import resource
 import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
-from ase.build import graphene
+from ase.build import graphene, mx2
 from ase.neighborlist import neighbor_list
+from matplotlib.figure import Figure
 
-from ase_mlelec import WannierHamiltonian
+from ase_mlelec import WannierHamiltonian, WannierTBCalculator
+from ase_mlelec.analysis.plots import COLOURS
 from ase_mlelec.bilayers import commensurate, twisted_bilayer
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.physics.tight_binding import from_elements
+
+HERE = Path(__file__).parent
+A, THICKNESS, DISTANCE = 3.26, 3.13, 6.3        # Å; strained to 3.14 and 3.38 in the cell of 8.95 degrees
+CELLS = [((6, 0), (5, 1)), ((10, 0), (9, 1)), ((15, 0), (14, 1)), ((21, 0), (20, 1)), ((29, 0), (28, 1)),
+         ((41, 0), (40, 1))]
+N_BANDS, MOST_BANDS = 40, 6000                  # bands around the gap, of up to so many functions
+GAP = -5.6, -4.6                                # eV above the vacuum level, with the gap of twisted MoS2 in the middle
 
 
 def twisted_graphene(m, r, reach=5.5):
@@ -67,11 +83,14 @@ def seconds(function, repeats=1):
 
 
 def small_cells():
-    """A 24^3 mesh of 8 and 18 functions against one matrix product and batched eigvalsh, written out."""
+    """Rows: a 24^3 mesh of 8 and 18 functions beside tbmodels, and a matrix product and batched eigvalsh written out."""
+    yield "| functions | R | ase-mlelec, s | product + eigvalsh, s | tbmodels, s | largest difference, eV |"
+    yield "|---|---|---|---|---|---|"
     kpts = monkhorst_pack((24, 24, 24))
     for size, n_vectors in ((8, 123), (18, 150)):
         hamiltonian = random_cell(size, n_vectors)
-        table = torch.from_numpy(hamiltonian.bloch.toarray().reshape(-1, size * size))
+        matrices = hamiltonian.bloch.toarray()
+        table = torch.from_numpy(matrices.reshape(-1, size * size))
         phases = hamiltonian.r_vectors.T.astype(float)
 
         def plain():
@@ -79,47 +98,116 @@ def small_cells():
             return torch.linalg.eigvalsh((torch.complex(angle.cos(), angle.sin()) @ table).reshape(-1, size, size))
         ours, found = seconds(lambda: hamiltonian.eigenvalues(kpts), 3)
         other, wanted = seconds(plain, 3)
-        print(f"{size} functions, {len(hamiltonian.r_vectors)} R, 13824 k: {ours:.2f} s; product and "
-              f"eigvalsh {other:.2f} s; difference {abs(found - wanted.numpy()).max():.0e} eV", flush=True)
+        off, peer = abs(found - wanted.numpy()).max(), "not installed"
+        if importlib.util.find_spec("tbmodels"):
+            import tbmodels
+            hop = dict(zip(map(tuple, hamiltonian.r_vectors.tolist()), matrices))
+            model = tbmodels.Model(hop=hop, size=size, contains_cc=True)
+            taken, levels = seconds(lambda: model.eigenval(kpts), 3)
+            off, peer = max(off, abs(found - np.array(levels)).max()), f"{taken:.2f} ({taken / ours:.1f}x)"
+        yield f"| {size} | {len(hamiltonian.r_vectors)} | {ours:.2f} | {other:.2f} | {peer} | {off:.0e} |"
 
 
-def middle_cell(n_kpts):
-    """All bands of 737 functions against LAPACK alone on the same matrices."""
-    hamiltonian = random_cell(737, 9, 0.2)
-    kpts = np.random.default_rng(0).random((n_kpts, 3))
+def twisted_mos2(lower, upper):
+    layer = mx2("MoS2", a=A, thickness=THICKNESS, vacuum=0.0)
+    return twisted_bilayer(layer, layer, (lower, upper), DISTANCE)
+
+
+def all_bands(n_kpts):
+    """Line: all bands of the 201-atom cell against LAPACK alone on the same matrices."""
+    hamiltonian = WannierTBCalculator("mos2", on_extrapolation="ignore").get_hamiltonian(twisted_mos2(*CELLS[0])[0])
+    kpts = np.random.default_rng(0).random((n_kpts, 3)) * [1, 1, 0]
     ours, _ = seconds(lambda: hamiltonian.eigenvalues(kpts))
     matrices = torch.from_numpy(hamiltonian.hk(kpts))
     lapack, _ = seconds(lambda: [torch.linalg.eigvalsh(matrix) for matrix in matrices])
-    print(f"737 functions, {n_kpts} k, all bands: {ours:.1f} s; LAPACK {lapack:.1f} s, ratio {ours / lapack:.2f}",
-          flush=True)
+    return (f"All {hamiltonian.size} bands of the 201-atom cell at {n_kpts} k points: {ours:.1f} s; LAPACK on the same "
+            f"matrices {lapack:.1f} s, ratio {ours / lapack:.2f}.")
 
 
-def few_bands(name, hamiltonian, k, n_bands, window):
+def costs_of_mos2(cells):
+    """dict of what one cell of twisted MoS2 costs, in a process of its own."""
+    torch.set_num_threads(1)
+    (atoms, twist), calc = twisted_mos2(*cells), WannierTBCalculator("mos2", on_extrapolation="ignore")
+    found = {"angle": twist.angle, "atoms": len(atoms)}
+    forces, _ = seconds(lambda: calc.get_property("forces", atoms))
+    made, hamiltonian = seconds(lambda: calc.get_hamiltonian(atoms))
+    return found | {"forces": forces, "hamiltonian": made} | costs_of_bands(hamiltonian, (0.1, 0.2, 0))
+
+
+def costs_of_graphene(m, r):
+    torch.set_num_threads(1)
+    made, (hamiltonian, twist) = seconds(lambda: twisted_graphene(m, r))
+    found = {"angle": twist.angle, "atoms": hamiltonian.size, "hamiltonian": made}
+    return found | costs_of_bands(hamiltonian, (1 / 3, 1 / 3, 0), 12, (0.6, 1.0))
+
+
+def costs_of_bands(hamiltonian, k, n_bands=N_BANDS, window=GAP):
     matrix = hamiltonian.bloch.sparse(k)
-    built, _ = seconds(lambda: hamiltonian.bloch.sparse(k))
-    ours, found = seconds(lambda: hamiltonian.eigenvalues([k], n_bands=n_bands, window=window))
-    dos, _ = seconds(lambda: hamiltonian.kernel_polynomial_dos(np.linspace(-3, 3, 301), k, 256, 4))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    print(f"{name}: {hamiltonian.size} functions, {100 * matrix.nnz / hamiltonian.size**2:.2f} % filled; H(k) "
-          f"{built:.2f} s, {n_bands} bands {ours:.1f} s ({found.min():.3f} to {found.max():.3f} eV), DOS by 256 "
-          f"moments of 4 vectors {dos:.1f} s; {memory:.1f} GB so far", flush=True)
+    found = {"functions": hamiltonian.size, "filled": matrix.nnz / hamiltonian.size**2}
+    found["dos"], _ = seconds(lambda: hamiltonian.kernel_polynomial_dos(np.linspace(-20, 10, 6001), k, 256, 4))
+    if hamiltonian.size < MOST_BANDS or n_bands < N_BANDS:
+        found["bands"], levels = seconds(lambda: hamiltonian.eigenvalues([k], n_bands=n_bands, window=window))
+        found["levels"] = float(levels.min()), float(levels.max())
+    return found | {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2}
+
+
+def alone(function, *arguments):
+    """The result of a function in a new process, whose memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def table_of_costs(rows):
+    yield ("| degrees | atoms | functions | forces, s | Hamiltonian, s | of H(k) not zero, % | bands, s | "
+           "density of states, s | GB |")
+    yield "|" + "---|" * 9
+    for row in rows:
+        forces, bands = (f"{row[key]:.1f}" if key in row else "" for key in ("forces", "bands"))
+        yield (f"| {abs(row['angle']):.2f} | {row['atoms']:,} | {row['functions']:,} | {forces} | "
+               f"{row['hamiltonian']:.1f} | {100 * row['filled']:.2f} | {bands} | {row['dos']:.1f} | "
+               f"{row['memory']:.1f} |")
+
+
+def picture(rows):
+    figure = Figure(figsize=(5.5, 4.2), layout="constrained")
+    ax = figure.subplots()
+    for key, label, colour in zip(("hamiltonian", "bands", "dos", "forces"),
+                                  ("Hamiltonian from the structure", f"{N_BANDS} bands at one k point",
+                                   "density of states", "energy and forces"), COLOURS):
+        chosen = [row for row in rows if key in row]
+        ax.loglog([row["atoms"] for row in chosen], [row[key] for row in chosen], "o-", ms=4, color=colour, label=label)
+    ax.set(xlabel="atoms of twisted MoS$_2$", ylabel="seconds of one core")
+    ax.legend(frameon=False)
+    return figure
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kpts", type=int, default=5, help="k points of the 737 functions (default: 5)")
-    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--kpts", type=int, default=20, help="k points of the 201-atom cell (%(default)s)")
+    parser.add_argument("--sizes", type=int, default=len(CELLS), help="how many cells, the smallest first (all)")
     parser.add_argument("--magic", action="store_true")
+    parser.add_argument("--output", type=Path, default=HERE)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    small_cells()
-    middle_cell(arguments.kpts)
-    for m in (8, 30) if arguments.magic else (8,):
-        built, (hamiltonian, found) = seconds(lambda m=m: twisted_graphene(m, 1))
-        few_bands(f"graphene, {found.angle:.2f} degrees, built in {built:.1f} s", hamiltonian, (1 / 3, 1 / 3, 0), 12,
-                  (0.6, 1.0))
-    if arguments.large:
-        few_bands("like MoS2 at 3.4 degrees", random_cell(4796, 9, 0.012), (0.1, 0.2, 0), 40, (-1.0, 1.0))
+    lines = ["# Tight binding: time on one core", "",
+             f"Regenerated by `OMP_NUM_THREADS=1 python benchmarks/tight_binding.py{' --magic' * arguments.magic}`; CPU "
+             "seconds.", "", "## All bands of small cells on 13,824 k points, random complex H(R)", "", *small_cells(),
+             "", "## All bands of a middle cell", "", all_bands(arguments.kpts)]
+    print("\n".join(lines), flush=True)
+    rows = []
+    for cells in CELLS[:arguments.sizes]:
+        rows.append(alone(costs_of_mos2, cells))
+        print(rows[-1], flush=True)
+    lines += ["", "## Twisted MoS2, model `mos2`, against size", "",
+              f"Bands: the {N_BANDS} nearest to the middle of the gap at one k point, up to {MOST_BANDS:,} functions. "
+              "Density of states: 256 Chebyshev moments of 4 vectors. GB: largest memory of the process.", "",
+              *table_of_costs(rows), "", "![Cost against size](tight_binding_cost.png)"]
+    picture(rows).savefig(arguments.output / "tight_binding_cost.png", dpi=130)
+    sizes = [(8, 1)] + [(30, 1)] * arguments.magic
+    lines += ["", "## Twisted graphene, a formula for pz functions within 5.5 Å (Moon and Koshino 2013), 12 bands at K",
+              "", *table_of_costs([alone(costs_of_graphene, *pair) for pair in sizes])]
+    (arguments.output / "TIGHT_BINDING.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
