@@ -16,6 +16,7 @@ import models
 import numpy as np
 import run
 import torch
+from ase import Atoms
 from tqdm import tqdm
 
 from ase_mlelec import CombinedCalculator, DeepPotCalculator, DeepWannierCalculator, load_model
@@ -85,10 +86,24 @@ def calculators(folder):
 def table_of_shares(folder):
     yield "| | atoms | energy + forces, ms | with dipole, ms | more, % |"
     yield "|---|---|---|---|---|"
-    for name, calc in calculators(folder).items():
-        for size in SIZES:
-            alone, together = share(calc, run.WATER[size](), run.REPEATS[size])
-            yield f"| {name} | {size} | {1e3 * alone:.1f} | {1e3 * together:.1f} | {100 * (together / alone - 1):.0f} |"
+    cases = [(name, calc, run.WATER[size](), run.REPEATS[size])
+             for name, calc in calculators(folder).items() for size in SIZES]
+    shipped = DeepWannierCalculator("ice", device="cpu")
+    cases += [("`ice`, two descriptors, shared edges", shipped, ice(repeat), 20) for repeat in (2, 4)]
+    for name, calc, atoms, repeats in cases:
+        alone, together = share(calc, atoms, repeats)
+        yield (f"| {name} | {len(atoms)} | {1e3 * alone:.1f} | {1e3 * together:.1f} | "
+               f"{100 * (together / alone - 1):.0f} |")
+
+
+def ice(repeat):
+    """Atoms of cubic ice VII of 2.9 Å, 2 repeat³ molecules, protons on the lines between oxygens."""
+    a, shortest = 2.9, 1.0
+    cell = np.eye(3) * a
+    atoms = Atoms("O2", [[0, 0, 0], [a / 2] * 3], cell=cell, pbc=True) * repeat
+    ways = np.array([[1, 1, 1], [-1, -1, 1]]) / 3**0.5        # both protons of every molecule point the same way
+    protons = (atoms.positions[:, None] + shortest * ways).reshape(-1, 3)
+    return atoms + Atoms(f"H{len(protons)}", protons, cell=atoms.cell, pbc=True)
 
 
 def main():
