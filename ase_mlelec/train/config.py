@@ -226,6 +226,8 @@ class Config:
 
     committee : number of models, alike but for the seed, which is ``seed`` of the first; those of several have -0, -1
         ... at the end of their names
+    start : a model file, relative to the configuration file, or the name of a shipped model, from whose parameters and
+        normalisation all heads (not the LDOS) start: fine-tuning, with the same settings of descriptors and heads
     """
     data: DataConfig
     output: OutputConfig
@@ -240,6 +242,7 @@ class Config:
     hamiltonian: HamiltonianConfig | None = None
     seed: int = 0
     committee: int = 1
+    start: str = ""
     folder: Path = field(default=Path("."), metadata={"key": False})    # what relative paths start from
 
     def __post_init__(self):
@@ -254,6 +257,8 @@ class Config:
         beside = [name for name in (*others, "ldos") if name != "energy" and getattr(self, name) is not None]
         if self.hamiltonian is not None and beside:
             raise ValueError(f"got [hamiltonian] beside [{beside[0]}]; train them apart, their data differ")
+        if self.ldos is not None and self.start:
+            raise ValueError(f"start: got '{self.start}' beside [ldos], which is trained from scratch; leave one out")
         if self.ldos is not None and others:
             raise ValueError(f"got [ldos] beside [{others[0]}]; train them apart, their data differ")
 

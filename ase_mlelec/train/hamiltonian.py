@@ -189,6 +189,7 @@ def standardise_hamiltonian(head, items):
         for name in ("near", "long"):
             _fit_two_centre(head, key, name, geometry.pairs(rows), hopping[key])
     head.reference_areas = _mean_areas(items)
+    _scale_nets(head, category_scales(head, items))
 
 
 def _fit_onsite(head, k, geometry, truth):
@@ -317,7 +318,8 @@ def category_errors(head, geometry, onsite, hopping):
 
 @torch.no_grad()
 def category_scales(head, items, batch_size=8):
-    """dict category -> root mean square difference of the two-centre parts alone, eV; what the loss is measured in."""
+    """dict category -> root mean square difference, eV; the loss is measured in that before the fit, for a new head the
+    one of the two-centre parts alone."""
     totals = {}
     for start in range(0, len(items), batch_size):
         for name, error in category_errors(head, *join(head, items[start:start + batch_size])).items():
@@ -330,8 +332,8 @@ def fit_hamiltonian(model, items, *, validation=(), steps=2000, batch_size=4, le
                     seed=0, checkpoint=None, curve=None, fingerprint="", interval=100, progress=True):
     """Fit the Hamiltonian head of ``model`` with Adam and a learning rate that falls exponentially.
 
-    The loss is the sum over categories of weight x mean square error / (that of the two-centre parts alone).  Call
-    standardise_hamiltonian first; at the end the interface dipole is fitted to what is left.
+    The loss is the sum over categories of weight x mean square error / (that before the fit).  Call
+    standardise_hamiltonian first, or start from a fitted head; at the end the interface dipole is fitted to what is left.
 
     items, validation : lists of Item (see prepare)
     weights : dict of float by category; default 1
@@ -343,7 +345,6 @@ def fit_hamiltonian(model, items, *, validation=(), steps=2000, batch_size=4, le
     """
     head, weights = model.heads["hamiltonian"], dict.fromkeys(CATEGORIES, 1.0) | (weights or {})
     scales = category_scales(head, items)
-    _scale_nets(head, scales)
     parameters = list(head.parameters())
     first, last = learning_rate
     run = Run(model, torch.optim.Adam(parameters, lr=first), checkpoint, {
@@ -394,7 +395,10 @@ def _scale_nets(head, scales):
 
 @torch.no_grad()
 def fit_dipole(head, items):
-    """Coefficients of the interface dipole from the mean on-site differences of layers that differ; least squares."""
+    """Coefficients of the interface dipole from the mean on-site differences of layers that differ; least squares.
+
+    They stay as they are where no layers differ.
+    """
     rows, steps = [], []
     for item in items:
         features = head.interface_features(*item.layers)
@@ -411,7 +415,6 @@ def fit_dipole(head, items):
         level = rest / count
         rows.append(features)
         steps.append(level[1:] - level[:-1])
-    head.dipole.zero_()
     if rows:
         solution = torch.linalg.lstsq(torch.cat(rows), torch.cat(steps)[:, None], driver="gelsd", rcond=1e-6).solution
         head.dipole.copy_(solution[:, 0])

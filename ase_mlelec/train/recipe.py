@@ -6,6 +6,7 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
+from ase_mlelec.bundle import load_model
 from ase_mlelec.descriptors import Bispectrum, DeepPotSE, LocalFrame
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import LDOSHead, PairHead, ScalarHead, SpectrumHead, TensorHead, VectorHead
@@ -125,11 +126,9 @@ def train_hamiltonian(config, progress=True):
                          f"train on; name groups in data.train, now {', '.join(config.data.train)}")
     output = config.folder / config.output.model
     output.parent.mkdir(parents=True, exist_ok=True)
-    species, fold, functions = frame_functions(parts["train"])
-    frame = dict(species=species, cutoff=options.environment, fold=fold, n_radial=options.n_radial)
-    with _seeded(config.seed):
-        head = PairHead(functions, frame, options.cutoff, options.widths).double()
-    checkpoints, held_out, sources, model = [], {}, dict(parts), Model(LocalFrame(**frame).double(), {})
+    head = _hamiltonian_head(parts["train"], config)
+    checkpoints, held_out, sources = [], {}, dict(parts)
+    model = Model(LocalFrame(**head.local.arguments()).double(), {})
     if config.energy:
         more = {name: others.select(lambda frame, chosen=getattr(config.data, name): frame.group in chosen)
                 for name in parts}
@@ -140,7 +139,12 @@ def train_hamiltonian(config, progress=True):
         model.cpu()
         held_out = {name: errors(model, part) for name, part in frames.items() if name != "train" and len(part)}
     items = {name: [prepare(head, frame) for frame in parts[name]] for name in ("train", "validation")}
-    standardise_hamiltonian(head, items["train"])
+    ranges = distance_ranges(head, items["train"])
+    if config.start:
+        known = _start(config).metadata["nearest_distances_A"]
+        ranges = {name: [min(low, known[name][0]), max(high, known[name][1])] for name, (low, high) in ranges.items()}
+    else:
+        standardise_hamiltonian(head, items["train"])
     model.heads["hamiltonian"] = head
     checkpoints.append(output.with_suffix(".hamiltonian.checkpoint"))
     fit_hamiltonian(model, items["train"], validation=items["validation"], steps=options.steps,
@@ -152,7 +156,7 @@ def train_hamiltonian(config, progress=True):
             held_out[name] = held_out.get(name, {}) | hamiltonian_errors(model, parts[name])
     described = {name: data.attributes[name] for name in ("electrons_per_atom", "energy_reference", "settings")
                  if name in data.attributes}
-    model.metadata = described | {"nearest_distances_A": distance_ranges(head, items["train"]), "errors": held_out,
+    model.metadata = described | {"nearest_distances_A": ranges, "errors": held_out,
                                   "training": _provenance(sources, config)}
     shortest = shortest_distance(parts["train"], 6.0)
     if shortest is not None:
@@ -171,6 +175,21 @@ def _hamiltonians(config):
         raise ValueError(f"data.files: got {len(whole)} files of Hamiltonians and {len(paths) - len(whole)} others, "
                          "need one file of Hamiltonians for [hamiltonian], and others only with [energy]")
     return Hamiltonians(whole[0]), join(read_frames(path) for path in paths if path not in whole)
+
+
+def _hamiltonian_head(frames, config):
+    """PairHead for the functions of ``frames``, or that of the model that training starts from."""
+    options = config.hamiltonian
+    if config.start:
+        head = _start(config, "hamiltonian").heads["hamiltonian"].double().requires_grad_(True).train()
+        theirs = dict(cutoff=head.cutoff, environment=head.local.cutoff, n_radial=head.local.n_radial,
+                      widths=head.widths)
+        _check_same("hamiltonian", {name: getattr(options, name) for name in theirs}, theirs)
+        return head
+    species, fold, functions = frame_functions(frames)
+    frame = dict(species=species, cutoff=options.environment, fold=fold, n_radial=options.n_radial)
+    with _seeded(config.seed):
+        return PairHead(functions, frame, options.cutoff, options.widths).double()
 
 
 def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None, progress=True):
@@ -383,12 +402,43 @@ def _add_head(model, kind, seed, **options):
 def _fit(model, name, loss, parts, config, progress, parameters=None):
     """One stage; returns the path of its checkpoint."""
     options = getattr(config, name)
+    if config.start:
+        _take_over(model, name, config)
     output = config.folder / config.output.model
     checkpoint = output.with_suffix(f".{name}.checkpoint")
     fit(model, parts["train"], loss, steps=options.steps, validation=parts["validation"],
         batch_size=options.batch_size, learning_rate=options.learning_rate, parameters=parameters, seed=config.seed,
         checkpoint=checkpoint, curve=output.with_suffix(f".{name}.csv"), progress=progress)
     return checkpoint
+
+
+def _start(config, *heads):
+    """The Model that training starts from; ValueError where it lacks one of ``heads``."""
+    path = config.folder / config.start
+    start = load_model(path if path.exists() else config.start)
+    for name in heads:
+        if name not in start.heads:
+            raise ValueError(f"start: {config.start} has no {name}, it has {', '.join(start.heads)}; leave out [{name}] "
+                             "or start from another model")
+    return start
+
+
+def _take_over(model, name, config):
+    """Parameters and normalisation of a head, and of its descriptor unless another head was trained on that."""
+    start = _start(config, name)
+    pairs = [(model.heads[name], start.heads[name])]
+    if sum(model.descriptor_of(head) is model.descriptor_of(name) for head in model.heads) == 1:
+        pairs.append((model.descriptor_of(name), start.descriptor_of(name)))
+    for mine, theirs in pairs:
+        _check_same(name, mine.arguments(), theirs.arguments())
+        mine.load_state_dict(theirs.state_dict())
+
+
+def _check_same(section, mine, theirs):
+    for name, value in theirs.items():
+        if mine.get(name) != value:
+            raise ValueError(f"start: got {mine.get(name)} as {name} of the {section}, the model that training starts "
+                             f"from has {value}; give it the same")
 
 
 def _provenance(parts, config):

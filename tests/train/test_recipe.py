@@ -58,6 +58,24 @@ def test_train(frames, tmp_path):
     assert np.isfinite(atoms.get_forces()).all() and -3 < calc.get_fermi_level() < 3
 
 
+def test_start_from_a_model(frames, tmp_path):
+    """One step too small to change anything leaves the model that training started from; and what does not fit."""
+    write_hdf5(tmp_path / "cu.h5", frames)
+    first = train(configuration(tmp_path), progress=False)
+    step = {"steps": 1, "widths": [6], "learning_rate": [1e-12, 1e-12]}
+    again = dict(output={"model": "tuned.safetensors"}, energy=step, dos=step, seed=7, start="cu.safetensors")
+    tuned = train(configuration(tmp_path, **again), progress=False)
+    for (name, one), two in zip(first.state_dict().items(), tuned.state_dict().values()):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-9, msg=name)
+    assert tuned.metadata["training"]["configuration"]["start"] == "cu.safetensors"
+    for change, message in ((dict(dos=None, energy=step | {"widths": [5]}), r"got \[5\] as widths of the energy"),
+                            (dict(dos=None, descriptor=DESCRIPTOR | {"n_axis": 2}), "got 2 as n_axis of the energy"),
+                            (dict(dos=None, start="ice"), "as species of the energy"),
+                            (dict(energy=None, start="ice"), "ice has no dos")):
+        with pytest.raises(ValueError, match=message):
+            train(configuration(tmp_path, **again | change), progress=False)
+
+
 def test_interrupted_training_goes_on(frames, tmp_path, monkeypatch):
     """Interrupted in the second stage, the same command repeats nothing and ends with the same model."""
     write_hdf5(tmp_path / "cu.h5", frames)
