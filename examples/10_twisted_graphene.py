@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from ase.build import graphene
+from ase.dft.kpoints import BandPath
 from matplotlib.figure import Figure
 
 from ase_mlelec import WannierTBCalculator
@@ -27,7 +28,6 @@ DISTANCE = 3.35                         # Å, mean of the layers of twisted bila
 ANGLES = (21.79, 6.01, 3.89, 2.13)      # degrees
 POINTS = {"K": (1 / 3, 2 / 3, 0), "Γ": (0, 0, 0), "M": (0.5, 0.5, 0)}     # of vectors that enclose 60 degrees
 PATH = "KΓMK"
-LENGTHS = (2 / np.sqrt(3), 1.0, 1 / np.sqrt(3))
 N_BANDS = 12
 
 
@@ -37,13 +37,6 @@ def twisted(angle):
     angles = np.degrees(np.arccos((3 * m**2 + 3 * m + 0.5) / (3 * m**2 + 3 * m + 1)))
     layer = graphene(a=2.46, vacuum=0.0)
     return twisted_bilayer(layer, layer, commensurate(int(m[abs(angles - angle).argmin()]), 1), DISTANCE)
-
-
-def path_of(n):
-    """n points [n, 3] along PATH, their places [n] on the axis, and those of its corners."""
-    corners, ticks = np.array([POINTS[name] for name in PATH]), np.concatenate([[0], np.cumsum(LENGTHS)])
-    places = np.linspace(0, ticks[-1], n)
-    return np.stack([np.interp(places, ticks, corners[:, k]) for k in range(3)], axis=1), places, ticks
 
 
 def main():
@@ -60,11 +53,12 @@ def main():
     dirac = small.eigenvalues([POINTS["K"]])[0][small.size // 2 - 2:small.size // 2 + 2].mean()
     figure = Figure(figsize=(3.2 * len(arguments.angles), 3.8), layout="constrained")
     axes = figure.subplots(1, len(arguments.angles), squeeze=False)[0]
-    kpts, places, ticks = path_of(arguments.points)
     for ax, angle in zip(axes, arguments.angles):
         (atoms, twist), start = twisted(angle), time.time()
         hamiltonian = calc.get_hamiltonian(atoms)
         made = time.time() - start
+        path = BandPath(atoms.cell, special_points=POINTS, path=PATH).interpolate(npoints=arguments.points)
+        kpts, (places, ticks, labels) = path.kpts, path.get_linear_kpoint_axis()
         energies = hamiltonian.eigenvalues(kpts, n_bands=N_BANDS, window=(dirac - 0.1, dirac + 0.1))
         nearest = np.sort(abs(energies[0] - dirac).argsort()[:4])
         level = energies[0, nearest].mean()
@@ -72,7 +66,7 @@ def main():
         ax.plot(places, 1000 * (energies - level), color=COLOURS[0], lw=1.0)
         ax.plot(places, 1000 * (energies[:, nearest] - level), color=COLOURS[1], lw=1.8)
         ax.set(title=f"{twist.angle:.2f}°, {len(atoms):,} atoms\nfour bands: {flat:.0f} meV wide", xlim=places[[0, -1]],
-               xticks=ticks, xticklabels=list(PATH))
+               xticks=ticks, xticklabels=labels)
         ax.grid(axis="x")
         print(f"{twist.angle:.3f} degrees, {len(atoms)} atoms: four bands within {flat:.1f} meV; "
               f"Hamiltonian {made:.1f} s, {len(kpts)} k points {time.time() - start - made:.1f} s", flush=True)

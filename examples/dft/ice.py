@@ -22,6 +22,7 @@ import torch
 from ase import Atoms, units
 from ase.calculators.calculator import InputError
 from ase.io import read, write
+from ase.md.nose_hoover_chain import IsotropicMTKNPT
 from ase.md.nptberendsen import NPTBerendsen
 from ase.md.velocitydistribution import thermalize_momenta
 from vesin import NeighborList
@@ -218,9 +219,18 @@ def compressed(calc, pressure, rng, repeat=2, temperature=300, steps=4000, hydro
 
 
 def barostat(atoms, pressure, temperature):
-    """Dynamics of 0.5 fs per step at constant pressure in GPa and temperature in K; the cell keeps its shape."""
+    """Dynamics of 0.5 fs per step that reach a pressure in GPa and temperature in K; the cell keeps its shape."""
     return NPTBerendsen(atoms, STEP * units.fs, temperature_K=temperature, pressure_au=pressure * units.GPa,
                         taut=50 * units.fs, taup=200 * units.fs, compressibility_au=0.005 / units.GPa)
+
+
+def constant_pressure(atoms, pressure, temperature):
+    """Dynamics of 0.5 fs per step with a conserved energy, of atoms that are near the pressure (GPa) already.
+
+    Forces are evaluated once per step, by ``barostat`` twice.
+    """
+    step = STEP * units.fs
+    return IsotropicMTKNPT(atoms, step, temperature, pressure * units.GPa, 100 * step, 400 * step)
 
 
 def names(path):
