@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from ase_mlelec import WannierTBCalculator
 from ase_mlelec.analysis.plots import COLOURS, plot_bands, plot_parity_groups
+from ase_mlelec.io.frames import join, read_frames
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.train.evaluate import errors, table
 from ase_mlelec.train.hamiltonian import compared_elements, hamiltonian_errors
@@ -61,6 +62,24 @@ def picture(target, frames, calc):
     figure.savefig(target, dpi=150)
 
 
+def with_forces(unseen, path):
+    """Frames of the tests with Hamiltonians and of those without, in the file beside."""
+    others = path.with_name(f"{path.stem}_forces.h5")
+    return join([unseen.frames(), read_frames(others).select(lambda frame: frame.group == "test")]
+                if others.exists() else [unseen.frames()])
+
+
+def table_of_forces(model, frames):
+    """Rows of the errors of energies and forces by kind of structure."""
+    yield "| tests | n | energy, MAE, meV/atom | force component, MAE, meV/Å | RMSE |"
+    yield "|---|---|---|---|---|"
+    for kind in sorted({frame.name.split("-")[0] for frame in frames}):
+        own = frames.select(lambda frame, kind=kind: frame.name.split("-")[0] == kind)
+        found = errors(model, own)
+        yield (f"| {kind} | {len(own)} | {found['energy_mae_meV_per_atom']:.1f} | {found['forces_mae_meV_per_A']:.1f} | "
+               f"{found['forces_rmse_meV_per_A']:.1f} |")
+
+
 def section(name, path):
     """Lines about the model ``name`` on the tests of a data set."""
     calc, data = WannierTBCalculator(name, on_extrapolation="ignore"), Hamiltonians(path)
@@ -76,21 +95,24 @@ def section(name, path):
     picture(HERE / f"bilayers_{name}.png", frames, calc)
     groups = [data.groups.count(group) for group in ("train", "validation", "test")]
     near = np.concatenate(near)
-    found = hamiltonian_errors(calc.models[0], frames)
+    found, forces = hamiltonian_errors(calc.models[0], frames), []
     if "energy" in calc.models[0].heads:
-        found = errors(calc.models[0], unseen.frames()) | found
+        labelled = with_forces(unseen, path)
+        found = errors(calc.models[0], labelled) | found
+        forces = [*table_of_forces(calc.models[0], labelled), ""]
     lines = [f"## `{name}`", "",
-             f"{groups[0]} structures for training, {groups[1]} for validation, {groups[2]} tests: "
+             f"{groups[0]} structures with Hamiltonians for training, {groups[1]} for validation, {groups[2]} tests: "
              + ", ".join(frame.name for frame in frames) + ".", "",
              "```", table({"test": found}), "```", "",
              f"Levels within {NEAR:g} eV of the {'edges of the gap' if gaps else 'Fermi level'}, {MESH[0]} x {MESH[1]} "
              f"points: mean absolute error {1000 * abs(near).mean():.1f} meV, "
-             f"{1000 * abs(near - near.mean()).mean():.1f} meV without their mean ({1000 * near.mean():+.1f} meV); {len(near)} levels.", ""]
+             f"{1000 * abs(near - near.mean()).mean():.1f} meV without their mean ({1000 * near.mean():+.1f} meV); "
+             f"{len(near)} levels.", ""]
     if gaps:
         rows = [f"| {test} | {true:.3f} | {gap:.3f} | {1000 * (gap - true):+.0f} |" for test, true, gap in gaps]
         lines += ["| test | gap of DFT on this mesh, eV | of the model | difference, meV |", "|---|---|---|---|", *rows,
                   ""]
-    return [*lines, f"![Elements and bands of unseen cells](bilayers_{name}.png)", ""]
+    return [*lines, *forces, f"![Elements and bands of unseen cells](bilayers_{name}.png)", ""]
 
 
 def main():
