@@ -23,15 +23,18 @@ class Head(torch.nn.Module):
 class FittingNets(torch.nn.Module):
     """One fitting net per species: [C, F] -> bias[species] + scale * net(standardised features), [C, n_out].
 
+    Without ``widths`` it is linear.
+
     Source: Zhang et al. 2018, Eq. (2); Zeng et al. 2022, Eq. (1).
     """
 
     def __init__(self, n_species, n_features, widths, n_out, timestep=False):
         super().__init__()
         self.hidden = torch.nn.ModuleList(DenseNet(n_features, widths, timestep) for _ in range(n_species))
-        self.last = torch.nn.ModuleList(torch.nn.Linear(widths[-1], n_out) for _ in range(n_species))
+        width = widths[-1] if len(widths) else n_features
+        self.last = torch.nn.ModuleList(torch.nn.Linear(width, n_out) for _ in range(n_species))
         for layer in self.last:
-            torch.nn.init.normal_(layer.weight, 0, widths[-1] ** -0.5)
+            torch.nn.init.normal_(layer.weight, 0, width ** -0.5)
             torch.nn.init.zeros_(layer.bias)
         self.register_buffer("shift", torch.zeros(n_species, n_features))
         self.register_buffer("inverse", torch.ones(n_species, n_features))
@@ -44,8 +47,10 @@ class FittingNets(torch.nn.Module):
     @torch.no_grad()
     def fold(self):
         """Absorb shift and inverse into the first layers, where these have no shortcut; for evaluation."""
+        if self.shift is None or not len(self.hidden[0]):
+            return
         for k, first in enumerate(net[0] for net in self.hidden):
-            if first.repeat or self.shift is None:
+            if first.repeat:
                 return
             first.weight *= self.inverse[k, :, None]
             first.bias -= self.shift[k] @ first.weight

@@ -56,7 +56,9 @@ class DescriptorConfig:
 
 @dataclass(frozen=True)
 class EnergyConfig:
-    """widths : of the fitting nets
+    """widths : of the fitting nets; [] for energies that are linear in the features, on the descriptor as it is drawn:
+        in closed form, with the last prefactors and no steps.  For data too few for a net
+    ridge : of that closed form (see ase_mlelec.train.linear)
     energy, forces, virial : prefactors of the loss at the first and the last step; [0, 0] leaves the label out
     strong_force : eV/Å; labels beyond it count less (see EnergyLoss); none by default
     learning_rate : at the first and the last step
@@ -66,12 +68,15 @@ class EnergyConfig:
     forces: Pair = (100.0, 10.0)
     virial: Pair = (1.0, 5.0)
     strong_force: float | None = None
+    ridge: float = 1e-7
     steps: int = 4000
     learning_rate: Pair = (5e-3, 5e-6)
     batch_size: int = 4
 
     def __post_init__(self):
         _check_training("energy", self, (*self.energy, *self.forces, *self.virial))
+        if not self.ridge > 0:
+            raise ValueError(f"energy.ridge: got {self.ridge:g}, need more than 0")
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class EnergyLoss:
     def __call__(self, model, batch, ratio):
         energy, derivatives = energy_and_derivatives(model, batch, self.labels)
         n_atoms = batch.system.n_atoms.to(energy.dtype)
-        atomic, whole = self._weights(batch, n_atoms)
+        atomic, whole = self.weights(batch, n_atoms)
         loss, errors = energy.new_zeros(()), {}
         if "energy" in self.labels:
             error = (energy - batch.labels["energy"]) ** 2
@@ -59,10 +59,10 @@ class EnergyLoss:
             errors["virial_eV_per_atom"] = (error / n_atoms**2).mean()
         return loss, errors
 
-    def _weights(self, batch, n_atoms):
+    def weights(self, batch, n_atoms):
         """Weights of the atoms [N] and of the structures [B], from the forces of the labels."""
         if self.strong_force is None or "forces" not in batch.labels:
-            return 1.0, 1.0
+            return torch.ones_like(batch.system.batch, dtype=n_atoms.dtype), torch.ones_like(n_atoms)
         atomic = 1 / (1 + (batch.labels["forces"] ** 2).sum(dim=1) / self.strong_force**2)
         return atomic, batch.system.sum_per_system(atomic) / n_atoms
 

@@ -23,6 +23,7 @@ from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, fram
 from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
 from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, fit_zero, mean_ldos_errors, standardise_ldos
 from ase_mlelec.train.ldos_forces import ForceData, check_densities, refit_with_labels
+from ase_mlelec.train.linear import fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss
 
 COPIED = ("dos_width_eV", "energy_reference", "valence_electrons", "valence_charges", "electrons_per_centre",
@@ -146,7 +147,7 @@ def train_hamiltonian(config, progress=True):
     else:
         standardise_hamiltonian(head, items["train"])
     model.heads["hamiltonian"] = head
-    checkpoints.append(output.with_suffix(".hamiltonian.checkpoint"))
+    checkpoints.append(_checkpoint(config, "hamiltonian"))
     fit_hamiltonian(model, items["train"], validation=items["validation"], steps=options.steps,
                     batch_size=options.batch_size, learning_rate=options.learning_rate, weights=options.weights,
                     seed=config.seed, checkpoint=checkpoints[-1], curve=output.with_suffix(".hamiltonian.csv"),
@@ -346,10 +347,18 @@ def _new_model(frames, config):
 
 def _train_energy(model, parts, config, progress):
     options = config.energy
-    _add_head(model, ScalarHead, config.seed, widths=options.widths)
+    head = _add_head(model, ScalarHead, config.seed, widths=options.widths)
     standardise(model, parts["train"])
     loss = EnergyLoss(options.energy, options.forces, options.virial, options.strong_force)
-    return _fit(model, "energy", loss, parts, config, progress)
+    if not options.widths:
+        for layer in head.nets.last:        # what the ridge draws to
+            torch.nn.init.zeros_(layer.weight)
+        if config.start:
+            _take_over(model, "energy", config)
+        fit_linear(model, parts["train"], loss, options.ridge, progress=progress)
+    else:
+        _fit(model, "energy", loss, parts, config, progress)
+    return _checkpoint(config, "energy")
 
 
 def _train_dos(model, parts, config, progress):
@@ -401,15 +410,17 @@ def _add_head(model, kind, seed, **options):
 
 def _fit(model, name, loss, parts, config, progress, parameters=None):
     """One stage; returns the path of its checkpoint."""
-    options = getattr(config, name)
+    options, checkpoint = getattr(config, name), _checkpoint(config, name)
     if config.start:
         _take_over(model, name, config)
-    output = config.folder / config.output.model
-    checkpoint = output.with_suffix(f".{name}.checkpoint")
     fit(model, parts["train"], loss, steps=options.steps, validation=parts["validation"],
         batch_size=options.batch_size, learning_rate=options.learning_rate, parameters=parameters, seed=config.seed,
-        checkpoint=checkpoint, curve=output.with_suffix(f".{name}.csv"), progress=progress)
+        checkpoint=checkpoint, curve=checkpoint.with_suffix(".csv"), progress=progress)
     return checkpoint
+
+
+def _checkpoint(config, name):
+    return (config.folder / config.output.model).with_suffix(f".{name}.checkpoint")
 
 
 def _start(config, *heads):

@@ -1,0 +1,73 @@
+"""Energies that are linear in the features: the best weights in closed form, for data too few for a net."""
+import torch
+from tqdm import tqdm
+
+from ase_mlelec.train.frames import Batches
+from ase_mlelec.train.losses import energy_and_derivatives
+
+
+def fit_linear(model, frames, loss, ridge, batch_size=16, progress=True):
+    """Weights of an energy head without hidden layers: ridge regression to energies, forces and virials.
+
+    Least is the sum over structures of ``loss`` with its last prefactors, plus a ridge on how far the weights of the
+    standardised features are from what they were, which is zero in a new model.
+
+    model : Model, trained in place; the descriptor stays as it is
+    loss : EnergyLoss
+    ridge : float, of the mean diagonal element of the normal matrix
+
+    Raises ValueError when labels are missing or mis-shaped.
+    """
+    nets = model.heads["energy"].nets
+    batches = Batches.for_model(model, frames, loss.labels)
+    normal = right = 0
+    for start in tqdm(range(0, len(batches), batch_size), disable=None if progress else True, unit=" batches"):
+        batch = batches.batch(range(start, min(start + batch_size, len(batches))))
+        rows, rest = _weighted_rows(model, batch, loss)
+        normal, right = normal + rows.T @ rows, right + rows.T @ rest
+    normal.diagonal().add_(ridge * normal.diagonal().mean())
+    change = torch.linalg.solve(normal, right)
+    weights, constants = change[:-len(nets.last)].reshape(len(nets.last), -1), change[-len(nets.last):]
+    with torch.no_grad():
+        for layer, weight, constant in zip(nets.last, weights, constants):
+            layer.weight += weight
+            layer.bias += constant
+
+
+def _weighted_rows(model, batch, loss):
+    """(what the weights multiply [n, P], what is left to fit [n]): energies, force components, virial components."""
+    columns, derivatives = _columns(model, batch, loss.labels)
+    energy, found = energy_and_derivatives(model, batch, loss.labels)
+    n_atoms = batch.system.n_atoms.to(energy.dtype)
+    atomic, whole = loss.weights(batch, n_atoms)
+    share = 1 / n_atoms.index_select(0, batch.system.batch)
+    importance = {"energy": (loss.energy, whole / n_atoms, 1), "forces": (loss.forces, atomic * share, 3),
+                  "virial": (loss.virial, whole / n_atoms, 9)}
+    rows, rest = [], []
+    for name in loss.labels:
+        (_, last), weight, n = importance[name]
+        root = (last / n * weight).sqrt().repeat_interleave(n)
+        mine = energy if name == "energy" else found[name]
+        rows.append(root[:, None] * (columns if name == "energy" else derivatives[name]))
+        rest.append(root * (batch.labels[name] - mine.detach()).reshape(-1))
+    return torch.cat(rows), torch.cat(rest)
+
+
+def _columns(model, batch, labels):
+    """Energies [B, P] of unit weights, and dict of their forces [3 N, P] and virials [9 B, P]."""
+    nets = model.heads["energy"].nets
+    positions, strain, system, edges = batch.strained_edges()
+    environment = model.descriptor_of("energy")(system, edges)
+    species = environment.species
+    x = nets.scale * (environment.features - nets.shift[species]) * nets.inverse[species]
+    own = torch.nn.functional.one_hot(species, len(nets.last)).to(x)
+    columns = torch.cat([system.sum_per_system(x * own[:, k, None]) for k in range(own.shape[1])], dim=1)
+    constants = nets.scale * system.sum_per_system(own)
+    leaves = {name: leaf for name, leaf in (("forces", positions), ("virial", strain)) if name in labels}
+    gradients = [torch.autograd.grad(column.sum(), list(leaves.values()), retain_graph=True)
+                 for column in columns.T] if leaves else []
+    derivatives = {}
+    for name, each in zip(leaves, zip(*gradients)):
+        table = torch.stack([-gradient.reshape(-1) for gradient in each], dim=1)
+        derivatives[name] = torch.cat([table, table.new_zeros(len(table), constants.shape[1])], dim=1)
+    return torch.cat([columns.detach(), constants], dim=1), derivatives
