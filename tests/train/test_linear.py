@@ -1,0 +1,117 @@
+"""Energies that are linear in the features: the closed form is the minimum, finds the truth, and makes whole models."""
+import copy
+
+import numpy as np
+import pytest
+import torch
+from ase.calculators.fd import calculate_numerical_forces
+from small_data import make_frames
+
+from ase_mlelec import DeepPotCalculator, load_model
+from ase_mlelec.descriptors import DeepPotSE
+from ase_mlelec.heads import ScalarHead
+from ase_mlelec.model import Model
+from ase_mlelec.testing import random_atoms
+from ase_mlelec.train import recipe
+from ase_mlelec.train.config import parse_config
+from ase_mlelec.train.fit import standardise
+from ase_mlelec.train.frames import Batches, Frame, Frames, write_hdf5
+from ase_mlelec.train.linear import fit_linear
+from ase_mlelec.train.losses import EnergyLoss, energy_and_derivatives
+
+
+def alloy(n=12):
+    """Cells of different sizes and compositions with noise for labels, some forces strong."""
+    rng, frames = np.random.default_rng(0), []
+    for k in range(n):
+        formula = ("Cu2Au", "CuAu3", "Cu4")[k % 3]
+        atoms = random_atoms(formula, cell=[4.0, 4.3, 4.6], seed=k)
+        frames.append(Frame(atoms, {"energy": rng.normal(), "forces": rng.normal(0, 3, (len(atoms), 3)),
+                                    "virial": rng.normal(size=(3, 3))}, f"x{k}"))
+    return Frames(frames)
+
+
+def linear_model(frames, seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        descriptor = DeepPotSE(["Au", "Cu"], 4.0, 1.5, (3,), 3, l_max=2, n_basis=4)
+        model = Model(descriptor, {"energy": ScalarHead(2, descriptor.n_features, ())}).double()
+    standardise(model, frames)
+    return model
+
+
+@pytest.mark.parametrize("loss", [EnergyLoss((9, 2.0), (9, 0.5), (9, 0.1)), EnergyLoss((9, 1.0), (0, 0), (0, 0)),
+                                  EnergyLoss((0, 0), (9, 1.0), (9, 0.2), strong_force=2.0)])
+def test_least_of_the_loss(loss):
+    """No gradient of the loss that steps would follow is left, whatever the weights were before."""
+    frames = alloy()
+    model = linear_model(frames)
+    weights = [layer.weight for layer in model.heads["energy"].nets.last]
+
+    def gradient():
+        batch = Batches.for_model(model, frames, loss.labels).batch(range(len(frames)))
+        value, _ = loss(model, batch, 0.0)
+        return torch.cat([g.flatten() for g in torch.autograd.grad(value, weights)])
+    before = gradient()
+    fit_linear(model, frames, loss, 1e-13, batch_size=5, progress=False)
+    assert gradient().norm() < 1e-6 * before.norm()
+
+
+def test_ridge_draws_to_the_weights_before():
+    frames, loss = alloy(), EnergyLoss((1, 1.0), (1, 1.0), (0, 0))
+    model = linear_model(frames)
+    start = copy.deepcopy(model.heads["energy"].nets.last.state_dict())
+    for ridge, low, high in ((1e9, 0, 1e-6), (1e-6, 1e-3, 1e9)):
+        model.heads["energy"].nets.last.load_state_dict(start)
+        fit_linear(model, frames, loss, ridge, progress=False)
+        moved = max(float((value - start[name]).abs().max())
+                    for name, value in model.heads["energy"].nets.last.state_dict().items())
+        assert low <= moved < high
+
+
+def test_finds_the_truth():
+    """Labels of a linear model come back on structures that were not in the fit."""
+    frames = alloy(40)
+    truth = linear_model(frames, seed=1)
+    labelled = copy.deepcopy(frames)
+    batches = Batches.for_model(truth, frames, ("energy",))
+    for k, frame in enumerate(labelled):
+        energy, found = energy_and_derivatives(truth, batches.batch([k]))
+        frame.labels.update(energy=float(energy.detach()), forces=found["forces"].detach().numpy(),
+                            virial=found["virial"][0].detach().numpy())
+    model = copy.deepcopy(truth)
+    for layer in model.heads["energy"].nets.last:
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    seen = labelled.select(lambda frame: int(frame.name[1:]) < 25)
+    fit_linear(model, seen, EnergyLoss((1, 1.0), (1, 1.0), (1, 1.0)), 1e-13, progress=False)
+    unseen = Batches.for_model(model, labelled, ("energy",)).batch(range(25, 40))
+    for one, two in zip(_flat(model, unseen), _flat(truth, unseen)):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
+
+
+def _flat(model, batch):
+    energy, found = energy_and_derivatives(model, batch)
+    return [energy.detach(), *(value.detach() for value in found.values())]
+
+
+def test_in_one_command(tmp_path):
+    """From data to a calculator; fine-tuning goes on from the weights."""
+    frames = make_frames(25)
+    write_hdf5(tmp_path / "cu.h5", frames)
+    table = {"data": {"files": ["cu.h5"]}, "output": {"model": "cu.safetensors"}, "energy": {"widths": []},
+             "descriptor": {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 4, "l_max": 2, "n_basis": 5}}
+    first = recipe.train(parse_config(table, tmp_path), progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cu.h5", "cu.safetensors"]
+    forces = np.concatenate([frame.labels["forces"] for frame in frames])
+    assert first.metadata["errors"]["test"]["forces_mae_meV_per_A"] < 100 * abs(forces).mean()      # a tenth of them
+    atoms = frames.frames[0].atoms
+    atoms.calc = DeepPotCalculator(load_model(tmp_path / "cu.safetensors"), device="cpu", on_extrapolation="ignore")
+    np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), atol=1e-5)
+    held = table | {"start": "cu.safetensors", "energy": {"widths": [], "ridge": 1e9},
+                    "output": {"model": "held.safetensors"}}
+    again = recipe.train(parse_config(held, tmp_path), progress=False)
+    for one, two in zip(first.state_dict().values(), again.state_dict().values()):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="energy.ridge: got 0, need more than 0"):
+        parse_config(table | {"energy": {"widths": [], "ridge": 0.0}}, tmp_path)
