@@ -8,8 +8,8 @@
 PBE with Grimme's D2, PAW, 40 Ry, cells 22 Å high; per primitive cell 4x4 points for energy and forces, 6x6 for the 34
 bands, of which the lowest 12 (Mo 4s 4p, S 3s) are left out.  The 22 functions have projections as in Qi et al. 2024: on
 Mo three dz2 along the directions to S in the plane, dxz and dyz; on S three pz towards Mo and outward; 40 localization
-steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively" and "wide" have energy and forces only, at a
-quarter of the cost.
+steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively", "wide" and "row" have energy and forces
+only, at a quarter of the cost; the last two are larger cells, whose atoms move against their own images.
 
 Layers that are not alike, and parallel ones (3R), have a dipole, whose periodic images would put a field across them:
 the dipole correction takes it away, and the zero of energy is the mean of the two vacuum levels.  For the same reason
@@ -37,7 +37,7 @@ JUMP = 0.05                     # of the height of the cell, around the middle o
 CONTROL = dict(tefield=True, dipfield=True, tstress=False)
 SYSTEM = dict(ecutwfc=40.0, occupations="smearing", smearing="gaussian", degauss=0.005, vdw_corr="grimme-d2",
               edir=3, emaxpos=1 - JUMP / 2, eopreg=JUMP, eamp=0.0)
-MESHES = {1: (4, 6), 3: (3, 4), 4: (2, 3)}      # by primitive cells: of scf and nscf
+POINTS, FINE_POINTS = 4, 6      # along a primitive vector, of scf and nscf; as dense at least in larger cells
 BANDS, CORE, FUNCTIONS = 34, 12, 22             # per primitive cell
 STEPS = 40                      # of the localization
 MAX_SPREAD = 2.5                # Å^2
@@ -60,10 +60,12 @@ PLAN = [
          hamiltonian=False),
     Kind("wide", 40, distance=(5.9, 7.2), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=800,
          hamiltonian=False),
+    Kind("row", 60, distance=(5.9, 7.2), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=850,
+         hamiltonian=False),
 ]
 BARE = [kind.name for kind in PLAN if not kind.hamiltonian]
 ROOT3 = [[2, 1, 0], [-1, 1, 0], [0, 0, 1]]
-SUPERCELLS = {"root3": ROOT3, "wide": ROOT3, "double": [[2, 0, 0], [0, 2, 0], [0, 0, 1]]}
+SUPERCELLS = {"root3": ROOT3, "wide": ROOT3, "double": np.diag([2, 2, 1]), "row": np.diag([2, 1, 1])}
 ATTRIBUTES = {"electrons_per_atom": {"Mo": 6, "S": 4}, "settings": {
     "program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "xc": "PBE + D2", "pseudopotentials": "PAW, of Qi et al. 2024",
     "ecutwfc_Ry": SYSTEM["ecutwfc"], "kpoints": "4x4x1 (scf), 6x6x1 (nscf) of the primitive cell",
@@ -140,6 +142,12 @@ def projections(atoms, functions):
                      for atom, orbital, z, x in functions)
 
 
+def mesh(atoms, n):
+    """k points along the vectors of a cell, n along a primitive one of as much area."""
+    primitive = np.sqrt(atoms.cell.volume / HEIGHT / (len(atoms) // 6) * 2 / np.sqrt(3))
+    return (*(int(np.ceil(n * primitive / length - 0.15)) for length in atoms.cell.lengths()[:2]), 1)
+
+
 def check_pseudopotentials():
     for name in PSEUDO.values():
         if not (Path(espresso.PSEUDO) / name).exists():
@@ -153,7 +161,7 @@ def calculate(atoms, directory):
     """Label of one structure; Wannier90Error where the functions or the vacuum are not good enough."""
     check_pseudopotentials()
     cells, bare = len(atoms) // 6, atoms.info.get("name", "").split("-")[0] in BARE
-    coarse, fine = ((n, n, 1) for n in MESHES[cells])
+    coarse, fine = (mesh(atoms, n) for n in (POINTS, FINE_POINTS))
     # gentle mixing: with 0.7 and the correction a trial was at 1e-4 Ry still after 13 steps
     espresso.pw(atoms, directory, "scf", PSEUDO, coarse, control=CONTROL, system=SYSTEM,
                 electrons=dict(conv_thr=1e-8 if bare else 1e-9, mixing_beta=0.3))
