@@ -154,7 +154,7 @@ def table_of_pressures(rows):
         thermal = 3 * row["molecules"] * units.kB * row["temperature"] / row["volume"] / units.GPa     # of the momenta
         densities = [MOLECULE / volume / GRAM_PER_CM3 for volume in (row["volume"] / row["molecules"], a**3 / 2)]
         yield (f"| {row['pressure']} | {row['found'] + thermal:.1f} | {row['temperature']:.0f} | {row['picoseconds']:g} | "
-               f"{row['drift']:.2f} | {densities[0]:.3f} | {densities[1]:.3f} | {row['near']:.3f} | {row['far']:.3f} | "
+               f"{row['drift']:.3f} | {densities[0]:.3f} | {densities[1]:.3f} | {row['near']:.3f} | {row['far']:.3f} | "
                f"{row['shortest']:.2f} |")
 
 
