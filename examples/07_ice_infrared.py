@@ -33,7 +33,7 @@ PAPER = 3000, 70                    # cm^-1, stretching band at the lowest press
 def run(calc, pressure, path, arguments, hydrogen_mass=1.008):
     """Molecular dynamics at ``pressure``, GPa: wavenumbers cm^-1, alpha n cm^-1 and its standard error."""
     rng, n_steps = np.random.default_rng(pressure), int(1000 * arguments.time / ice.STEP)
-    atoms = ice.compressed(calc, pressure, rng, arguments.repeat, 300, min(n_steps // 2, 4000), hydrogen_mass)
+    atoms = ice.compressed(calc, pressure, rng, arguments.repeat, 300, min(n_steps // 4, 4000), hydrogen_mass)
     dyn = Bussi(atoms, ice.STEP * units.fs, 300, taut=2000 * units.fs, rng=rng)
     recorder = ElectronicRecorder(atoms, path, ("dipole", "cell", "temperature"), dyn=dyn, resume=False)
     dyn.attach(recorder, interval=2)

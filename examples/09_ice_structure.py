@@ -29,7 +29,7 @@ FARTHEST, BINS = 2.2, 110       # Å
 def run(calc, pressure, arguments):
     """Molecular dynamics at ``pressure``, GPa: g_OH [BINS], and mean lengths of the two parts of a bond O-H-O, Å."""
     rng, n_steps = np.random.default_rng(pressure), int(1000 * arguments.time / ice.STEP)
-    atoms = ice.compressed(calc, pressure, rng, arguments.repeat, 300, min(n_steps // 2, 4000))
+    atoms = ice.compressed(calc, pressure, rng, arguments.repeat, 300, min(n_steps // 4, 4000))
     dyn, pairs, bonds = ice.constant_pressure(atoms, pressure, 300), [], []
 
     def observe():
