@@ -8,8 +8,8 @@
 PBE with Grimme's D2, PAW, 40 Ry, cells 22 Å high; per primitive cell 4x4 points for energy and forces, 6x6 for the 34
 bands, of which the lowest 12 (Mo 4s 4p, S 3s) are left out.  The 22 functions have projections as in Qi et al. 2024: on
 Mo three dz2 along the directions to S in the plane, dxz and dyz; on S three pz towards Mo and outward; 40 localization
-steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively", "wide" and "row" have energy and forces
-only, at a quarter of the cost; the last two are larger cells, whose atoms move against their own images.
+steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively" and "row" have energy and forces only,
+at a quarter of the cost; rows are two primitive cells, whose atoms move against their own images, on the same k points.
 
 Layers that are not alike, and parallel ones (3R), have a dipole, whose periodic images would put a field across them:
 the dipole correction takes it away, and the zero of energy is the mean of the two vacuum levels.  For the same reason
@@ -58,14 +58,11 @@ PLAN = [
          hamiltonian=False),
     Kind("lively", 100, distance=(5.8, 7.6), strain=(-0.02, 0.08), shear=0.01, noise=(0.05, 0.06), first_seed=500,
          hamiltonian=False),
-    Kind("wide", 40, distance=(5.9, 7.2), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=800,
-         hamiltonian=False),
     Kind("row", 60, distance=(5.9, 7.2), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=850,
          hamiltonian=False),
 ]
 BARE = [kind.name for kind in PLAN if not kind.hamiltonian]
-ROOT3 = [[2, 1, 0], [-1, 1, 0], [0, 0, 1]]
-SUPERCELLS = {"root3": ROOT3, "wide": ROOT3, "double": np.diag([2, 2, 1]), "row": np.diag([2, 1, 1])}
+SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": np.diag([2, 2, 1]), "row": np.diag([2, 1, 1])}
 ATTRIBUTES = {"electrons_per_atom": {"Mo": 6, "S": 4}, "settings": {
     "program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "xc": "PBE + D2", "pseudopotentials": "PAW, of Qi et al. 2024",
     "ecutwfc_Ry": SYSTEM["ecutwfc"], "kpoints": "4x4x1 (scf), 6x6x1 (nscf) of the primitive cell",
