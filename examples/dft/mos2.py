@@ -10,6 +10,7 @@ bands, of which the lowest 12 (Mo 4s 4p, S 3s) are left out.  The 22 functions h
 Mo three dz2 along the directions to S in the plane, dxz and dyz; on S three pz towards Mo and outward; 40 localization
 steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively" and "row" have energy and forces only,
 at a quarter of the cost; rows are two primitive cells, whose atoms move against their own images, on the same k points.
+A "ripple" is a single layer of four, bent along one of its vectors: without them a fitted layer bends too easily.
 
 Layers that are not alike, and parallel ones (3R), have a dipole, whose periodic images would put a field across them:
 the dipole correction takes it away, and the zero of energy is the mean of the two vacuum levels.  For the same reason
@@ -58,11 +59,14 @@ PLAN = [
          hamiltonian=False),
     Kind("lively", 100, distance=(5.8, 7.6), strain=(-0.02, 0.08), shear=0.01, noise=(0.05, 0.06), first_seed=500,
          hamiltonian=False),
+    Kind("ripple", 20, distance=(6.3, 6.3), strain=(-0.02, 0.02), shear=0.005, noise=(0.03, 0.4), first_seed=910,
+         hamiltonian=False),
     Kind("row", 60, distance=(5.9, 7.2), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=850,
          hamiltonian=False),
 ]
 BARE = [kind.name for kind in PLAN if not kind.hamiltonian]
-SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": np.diag([2, 2, 1]), "row": np.diag([2, 1, 1])}
+SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": np.diag([2, 2, 1]), "row": np.diag([2, 1, 1]),
+              "ripple": np.diag([4, 1, 1])}
 ATTRIBUTES = {"electrons_per_atom": {"Mo": 6, "S": 4}, "settings": {
     "program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "xc": "PBE + D2", "pseudopotentials": "PAW, of Qi et al. 2024",
     "ecutwfc_Ry": SYSTEM["ecutwfc"], "kpoints": "4x4x1 (scf), 6x6x1 (nscf) of the primitive cell",
@@ -103,7 +107,19 @@ def without_dipoles(atoms, moves):
 
 def build(kind, seed, shift, distance, strain, rng):
     turned = seed % 5 < 3       # the roles of structures go by twelves: both stackings are in each of them
-    return bilayer(shift, distance, turned, strain, SUPERCELLS.get(kind.name, np.eye(3, dtype=int)), kind.noise, rng)
+    supercell = SUPERCELLS.get(kind.name, np.eye(3, dtype=int))
+    if kind.name == "ripple":
+        return ripple(bilayer(shift, distance, turned, strain, supercell), *kind.noise, rng)
+    return bilayer(shift, distance, turned, strain, supercell, kind.noise, rng)
+
+
+def ripple(atoms, noise, amplitude, rng):
+    """The lower layer alone, bent along its first vector by up to ``amplitude``, Å, in one wave."""
+    layer = atoms[atoms.get_tags() == 0]
+    height = amplitude * rng.uniform(0.3, 1) * np.sin(2 * np.pi * (layer.get_scaled_positions()[:, 0] + rng.random()))
+    layer.positions += rng.normal(0, noise, (len(layer), 3))
+    layer.positions[:, 2] += height + HEIGHT / 2 - layer.positions[:, 2].mean()
+    return layer
 
 
 def functions(atoms):
@@ -139,9 +155,9 @@ def projections(atoms, functions):
                      for atom, orbital, z, x in functions)
 
 
-def mesh(atoms, n):
-    """k points along the vectors of a cell, n along a primitive one of as much area."""
-    primitive = np.sqrt(atoms.cell.volume / HEIGHT / (len(atoms) // 6) * 2 / np.sqrt(3))
+def mesh(atoms, n, cells):
+    """k points along the vectors of a cell, n along a primitive one of as much area; cells : of them in ``atoms``."""
+    primitive = np.sqrt(atoms.cell.volume / HEIGHT / cells * 2 / np.sqrt(3))
     return (*(int(np.ceil(n * primitive / length - 0.15)) for length in atoms.cell.lengths()[:2]), 1)
 
 
@@ -157,8 +173,9 @@ def check_pseudopotentials():
 def calculate(atoms, directory):
     """Label of one structure; Wannier90Error where the functions or the vacuum are not good enough."""
     check_pseudopotentials()
-    cells, bare = len(atoms) // 6, atoms.info.get("name", "").split("-")[0] in BARE
-    coarse, fine = (mesh(atoms, n) for n in (POINTS, FINE_POINTS))
+    kind = atoms.info.get("name", "").split("-")[0]
+    cells, bare = len(atoms) // (3 if kind == "ripple" else 6), kind in BARE
+    coarse, fine = (mesh(atoms, n, cells) for n in (POINTS, FINE_POINTS))
     # gentle mixing: with 0.7 and the correction a trial was at 1e-4 Ry still after 13 steps
     espresso.pw(atoms, directory, "scf", PSEUDO, coarse, control=CONTROL, system=SYSTEM,
                 electrons=dict(conv_thr=1e-8 if bare else 1e-9, mixing_beta=0.3))
