@@ -25,7 +25,7 @@ from ase_mlelec.physics import spectra
 sys.path.insert(0, str(Path(__file__).parent / "dft"))
 import ice  # noqa: E402
 
-RESOLUTION = 40.0                   # cm^-1
+RESOLUTION, SHORTEST = 40.0, 4.2    # cm^-1; ps, of which a fifth has that resolution
 DEUTERIUM = 2.014                   # amu
 PAPER = 3000, 70                    # cm^-1, stretching band at the lowest pressures; GPa, where the spectrum changes
 
@@ -80,6 +80,9 @@ def main():
     parser.add_argument("--time", type=float, default=5.0, help="of each run, ps (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "output")
     arguments = parser.parse_args()
+    if arguments.time < SHORTEST:
+        parser.error(f"--time: got {arguments.time:g} ps, need {SHORTEST:g} for spectra of {RESOLUTION:g} cm^-1 with "
+                     "error bars")
     arguments.output.mkdir(exist_ok=True)
     calc, runs = DeepWannierCalculator(arguments.model), []
     for pressure in arguments.pressures:
