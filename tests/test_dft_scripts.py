@@ -121,6 +121,8 @@ def test_functions_are_found_in_other_structures(sampled):
             np.testing.assert_allclose(one.x, other.x, atol=1e-9)
     for atoms in read(sampled, ":"):
         kind, seed = atoms.info["name"].split("-")
+        if kind == "ripple":        # one layer, for forces alone
+            continue
         turned = [int(seed) % 5 < 3 and tag == 1 for tag in atoms.get_tags()]
         for f in mos2.functions(atoms):
             if f.orbital == "dxz":

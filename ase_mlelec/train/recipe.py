@@ -439,7 +439,7 @@ def _take_over(model, name, config):
     start = _start(config, name)
     pairs = [(model.heads[name], start.heads[name])]
     if sum(model.descriptor_of(head) is model.descriptor_of(name) for head in model.heads) == 1:
-        pairs.append((model.descriptor_of(name), start.descriptor_of(name)))
+        pairs.insert(0, (model.descriptor_of(name), start.descriptor_of(name)))
     for mine, theirs in pairs:
         _check_same(name, mine.arguments(), theirs.arguments())
         mine.load_state_dict(theirs.state_dict())
