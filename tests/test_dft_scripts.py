@@ -79,7 +79,10 @@ def test_sampled_structures(sampled):
             assert z[0] == pytest.approx(z[1], abs=1e-6)
         moved = kind in ("noise", "root3", "double", "calm", "lively", "row")
         heights = atoms.positions[(atoms.symbols == "Mo") & (layers(atoms) == 0), 2]
-        assert np.ptp(heights) > 1e-4 if moved and cells > 1 else np.ptp(heights) < 1e-6
+        if moved and cells == 2:        # two heights may be alike by chance, their bonds are not
+            assert np.ptp(d) > 0.05
+        else:
+            assert np.ptp(heights) > 0.01 if moved and cells > 1 else np.ptp(heights) < 1e-6
 
 
 def test_both_stackings_are_tested():

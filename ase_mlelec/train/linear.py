@@ -17,6 +17,8 @@ def fit_linear(model, frames, loss, ridge, batch_size=16, progress=True):
     ridge : float, of the mean diagonal element of the normal matrix
 
     Raises ValueError when labels are missing or mis-shaped.
+
+    Source: as the linear fit of Thompson et al. 2015, J. Comput. Phys. 285, 316, with a ridge.
     """
     nets = model.heads["energy"].nets
     batches = Batches.for_model(model, frames, loss.labels)
