@@ -4,10 +4,12 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 import scipy.sparse
+import scipy.sparse.csgraph
 import scipy.sparse.linalg
-import torch
 
-_DENSE_DENSITY = 0.03       # share of elements that are not zero; above it a dense factorization is faster
+_PANEL = 192                # columns of a block of the factorization
+_SINGULAR = 1e-10           # eV; of the levels of a diagonal block
+_ACCURACY = 1e-8            # of the solutions; otherwise rows are exchanged
 _BLOCK = 4                  # vectors per step
 _RESIDUAL = 1e-8            # eV; |Hx - Ex|, of which the error of an energy is the square over the gap
 _GLANCE = 1e-3              # eV; the same where a level that was missed only has to show itself
@@ -59,30 +61,70 @@ def eigenpairs(matrix, center, n):
 
 def _factorized(matrix, center):
     """(function that solves (H - center) x = b for b [W, m], number of eigenvalues below the center)"""
-    size = matrix.shape[0]
-    if matrix.nnz > _DENSE_DENSITY * size**2:
-        return _dense_factorized(matrix, center)
-    shifted = scipy.sparse.csc_array(matrix - center * scipy.sparse.eye_array(size))
-    # no pivoting off the diagonal: then L U = L D L† and the signs of D count levels; residuals are checked afterwards
-    factors = scipy.sparse.linalg.splu(shifted, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0,
-                                       options={"SymmetricMode": True})
-    if (factors.perm_r != factors.perm_c).any():
-        return _dense_factorized(matrix, center)
-    return factors.solve, int((factors.U.diagonal().real < 0).sum())
+    shifted = scipy.sparse.coo_array(matrix - center * scipy.sparse.eye_array(matrix.shape[0]))
+    found = _envelope_factorized(shifted)
+    trial = np.random.default_rng(0).normal(size=(shifted.shape[0], 1)).astype(matrix.dtype)
+    if found and np.linalg.norm(shifted @ found[0](trial) - trial) < _ACCURACY * np.linalg.norm(trial):
+        return found
+    return _dense_factorized(shifted)
 
 
-def _dense_factorized(matrix, center):
-    dense = torch.from_numpy(matrix.toarray())
-    dense.diagonal().sub_(center)
-    factors, pivots, _ = torch.linalg.ldl_factor_ex(dense, hermitian=True)
-    del dense
+def _envelope_factorized(shifted):
+    """Block L D L†; None where a diagonal block has no inverse.
+
+    Rows are in the order of reverse Cuthill and McKee, for which what lies ahead of the first element of a row, and
+    stays zero, is most of a large cell.  Panels of L are dense, of 192 columns: nearly all work is matrix products.
+    No row is exchanged with one of another block, so a center can be a bad one; the caller checks what is solved.
+    """
+    size = shifted.shape[0]
+    order = scipy.sparse.csgraph.reverse_cuthill_mckee(shifted.tocsr(), symmetric_mode=True)
+    place = np.argsort(order)
+    row, column = place[shifted.row], place[shifted.col]
+    lower = row >= column
+    columns = scipy.sparse.csc_array((shifted.data[lower], (row[lower], column[lower])), shifted.shape)
+    starts = np.arange(0, size, _PANEL)
+    stops = np.minimum(starts + _PANEL, size)
+    ends = np.maximum.accumulate([columns.indices[columns.indptr[start]:columns.indptr[stop]].max(initial=start) + 1
+                                  for start, stop in zip(starts, stops)])
+    ends = np.maximum(ends, stops)
+    panels = [columns[:, start:stop][start:end].toarray() for start, stop, end in zip(starts, stops, ends)]
+    inverses, n_below = [], 0
+    for k, (start, stop, end) in enumerate(zip(starts, stops, ends)):
+        values, vectors = np.linalg.eigh(panels[k][:stop - start])
+        if abs(values).min() < _SINGULAR:
+            return None
+        n_below += int((values < 0).sum())
+        inverses.append((vectors / values) @ vectors.conj().T)
+        below = panels[k][stop - start:]
+        panels[k] = below @ inverses[k]
+        for later in range(k + 1, int(np.searchsorted(starts, end))):
+            first, last = starts[later] - stop, min(stops[later], end) - stop
+            panels[later][:end - starts[later], :last - first] -= panels[k][first:] @ below[first:last].conj().T
+
+    def solve(block):
+        block = block[order]
+        for start, stop, end, panel in zip(starts, stops, ends, panels):
+            block[stop:end] -= panel @ block[start:stop]
+        for start, stop, end, panel, inverse in reversed(list(zip(starts, stops, ends, panels, inverses))):
+            block[start:stop] = inverse @ block[start:stop] - _overlap(panel, block[stop:end])
+        return block[place]
+    return solve, n_below
+
+
+def _dense_factorized(shifted):
+    """The same with rows exchanged wherever that is more exact (LAPACK)."""
+    lower = scipy.sparse.tril(shifted, format="coo")
+    dense = np.zeros(shifted.shape, shifted.dtype, order="F")
+    dense[lower.row, lower.col] = lower.data
+    kind = "he" if dense.dtype.kind == "c" else "sy"
+    factorize, back = scipy.linalg.get_lapack_funcs((kind + "trf", kind + "trs"), (dense,))
+    factors, pivots, _ = factorize(dense, lower=1, lwork=64 * len(dense), overwrite_a=1)
     # LAPACK's convention: two equal negative pivots are a 2x2 block of D, which has one negative eigenvalue
     single = pivots > 0
     n_below = int((factors.diagonal().real[single] < 0).sum()) + int((~single).sum()) // 2
 
     def solve(block):
-        return torch.linalg.ldl_solve(factors, pivots, torch.from_numpy(np.ascontiguousarray(block)),
-                                      hermitian=True).numpy()
+        return back(factors, pivots, np.asfortranarray(block), lower=1)[0]
     return solve, n_below
 
 
@@ -117,7 +159,7 @@ def _block_lanczos(solve, size, n, known, residual):
     while True:
         basis = np.concatenate([basis, block], axis=1)
         image = solve(block)
-        overlap = basis.conj().T @ image
+        overlap = _overlap(basis, image)
         grown = np.zeros((basis.shape[1],) * 2, dtype=dtype)
         grown[:len(projected), :len(projected)] = projected
         grown[:, -block.shape[1]:] = overlap
@@ -141,10 +183,15 @@ def _block_lanczos(solve, size, n, known, residual):
 def _orthogonal(block, basis):
     """(orthonormal vectors orthogonal to a basis, what of them the block is made of)"""
     for _ in range(2):      # once is not enough against rounding
-        block = block - basis @ (basis.conj().T @ block)
+        block = block - basis @ _overlap(basis, block)
     block, coupling = np.linalg.qr(block)
     # columns that were zero are now anything
-    return np.linalg.qr(block - basis @ (basis.conj().T @ block))[0], coupling
+    return np.linalg.qr(block - basis @ _overlap(basis, block))[0], coupling
+
+
+def _overlap(basis, block):
+    """basis† block, without a conjugated copy of the larger one."""
+    return (block.conj().T @ basis).conj().T
 
 
 class KernelPolynomialDOS(NamedTuple):

@@ -150,7 +150,8 @@ def _functions(atoms, directory, projections, n_functions, mesh, settings):
                                for rows in (atoms.cell.array, atoms.positions, full_mesh(mesh)[:, :3]))
     sites = "\n".join(f"{symbol} {row}" for symbol, row in zip(atoms.symbols, positions.splitlines()))
     (directory / "x.win").write_text(
-        f"num_wann = {n_functions}\nmp_grid = {mesh[0]} {mesh[1]} {mesh[2]}\n{settings}\n"
+        # with Wannier90's 1e-6 Å^-1, neighbours at almost the same distance in a strained cell may be lost
+        f"num_wann = {n_functions}\nmp_grid = {mesh[0]} {mesh[1]} {mesh[2]}\nkmesh_tol = 1e-8\n{settings}\n"
         f"begin unit_cell_cart\nang\n{cell}\nend unit_cell_cart\nbegin atoms_cart\nang\n{sites}\nend atoms_cart\n"
         f"begin projections\n{projections}\nend projections\nbegin kpoints\n{points}\nend kpoints\n")
     _wannier90(directory, "-pp", "x")
@@ -163,7 +164,7 @@ def _functions(atoms, directory, projections, n_functions, mesh, settings):
 
 def _wannier90(directory, *arguments):
     done = subprocess.run(["wannier90.x", *arguments], cwd=directory, env=environment(), capture_output=True, text=True)
-    if done.returncode:
+    if done.returncode or "Error:" in done.stdout:      # it exits with 0 after some errors
         output = directory / "x.wout"
         text = output.read_text() if output.exists() else ""
         raise RuntimeError(f"wannier90.x failed in {directory}:\n{done.stdout}{done.stderr}{text[-1500:]}")

@@ -37,6 +37,29 @@ def test_sparse(center, n, k):
     check(matrix, center, n)
 
 
+@pytest.mark.parametrize("panel", [1, 7, 64])
+@pytest.mark.parametrize("k", [(0.1, 0.2, 0), (0, 0.5, 0)])
+def test_panels(monkeypatch, panel, k):
+    """The factorization's blocks: of one column, of a size that does not divide the matrix, and two separate sheets."""
+    monkeypatch.setattr(interior, "_PANEL", panel)
+    monkeypatch.setattr(interior, "_dense_factorized", None)
+    check(scipy.sparse.block_diag([sheet(k=k), sheet(4, k=k)], format="csr"), 0.05, 12)
+
+
+@pytest.mark.parametrize("k", [(0.1, 0.2, 0), (0, 0, 0)])
+def test_exchanges_of_rows_where_they_are_needed(monkeypatch, k):
+    """Diagonal elements that are equal to the center, although no level is."""
+    monkeypatch.setattr(interior, "_PANEL", 1)
+    matrix, used, pivoted = sheet(4, disorder=0, k=k), [], interior._dense_factorized
+    monkeypatch.setattr(interior, "_dense_factorized", lambda shifted: used.append(True) or pivoted(shifted))
+    assert abs(np.linalg.eigvalsh(matrix.toarray())).min() > 0.01
+    found = interior.eigenpairs(matrix, 0.0, 8)
+    assert used
+    wanted = np.linalg.eigvalsh(matrix.toarray())
+    np.testing.assert_allclose(np.sort(abs(found.energies)), np.sort(abs(wanted))[:8], atol=1e-9)
+    np.testing.assert_allclose(wanted[found.first:found.first + 8], found.energies, atol=1e-9)
+
+
 @pytest.mark.parametrize("kind", [float, complex])
 def test_dense(kind):
     matrix = RNG.normal(size=(150, 150)) + (1j * RNG.normal(size=(150, 150)) if kind is complex else 0)
