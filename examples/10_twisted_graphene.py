@@ -1,12 +1,11 @@
 """How do the bands of bilayer graphene change with the twist, down to the magic angle?
 
-    python 10_twisted_graphene.py                       # some minutes; writes output/10_twisted_graphene.png
+    python 10_twisted_graphene.py                       # ten minutes; writes output/10_twisted_graphene.png
     python 10_twisted_graphene.py --angles 21.79 6.01   # seconds
 
 The model `graphene` makes the pz Hamiltonian of a rigid bilayer at every angle; shown are the bands around the Fermi
-level along K-Γ-M-K of the twisted cell, from the Dirac point.  The four that meet there become flatter with the angle.
-At the magic angle, 1.08 degrees, 11,164 functions with hopping up to 12 Å make a matrix that is too dense for two cores
-and some minutes.
+level along K-Γ-M-K of the twisted cell, from the Dirac point.  The four that meet there become flatter with the angle, down to the
+magic one, 1.08 degrees: 11,164 functions with hopping up to 12 Å, of which the twelve nearest levels are found.
 
 Source: after Bistritzer and MacDonald 2011, Proc. Natl. Acad. Sci. 108, 12233; Qi et al. 2024, Fig. 3.
 """
@@ -25,7 +24,7 @@ from ase_mlelec.bilayers import commensurate, twisted_bilayer
 
 HERE = Path(__file__).parent
 DISTANCE = 3.35                         # Å, mean of the layers of twisted bilayers
-ANGLES = (21.79, 6.01, 3.89, 2.13)      # degrees
+ANGLES = (21.79, 6.01, 3.89, 2.13, 1.08)        # degrees
 POINTS = {"K": (1 / 3, 2 / 3, 0), "Γ": (0, 0, 0), "M": (0.5, 0.5, 0)}     # of vectors that enclose 60 degrees
 PATH = "KΓMK"
 N_BANDS = 12
