@@ -185,6 +185,7 @@ class HamiltonianConfig:
     """cutoff : Å, of hopping; environment, n_radial : cutoff (Å) and radial functions of LocalFrame
     widths : of the nets of pairs
     onsite, intra_near, intra_long, inter_near, inter_long : weights of the loss; near is below 6 Å
+    levels : weight of the levels within 1 eV of the Fermi level or the gap, for data with numbers of electrons
     learning_rate : at the first and the last step
     """
     cutoff: float = 12.0
@@ -196,6 +197,7 @@ class HamiltonianConfig:
     intra_long: float = 1.0
     inter_near: float = 1.0
     inter_long: float = 1.0
+    levels: float = 1.0
     steps: int = 2000
     learning_rate: Pair = (3e-3, 3e-6)
     batch_size: int = 4
@@ -206,7 +208,7 @@ class HamiltonianConfig:
     @property
     def weights(self):
         """dict of float by category."""
-        names = ("onsite", "intra_near", "intra_long", "inter_near", "inter_long")
+        names = ("onsite", "intra_near", "intra_long", "inter_near", "inter_long", "levels")
         return {name: getattr(self, name) for name in names}
 
 

@@ -18,6 +18,7 @@ from ase_mlelec.heads.pair import FADE, NEAR, REFLECTIONS, Geometry, heights
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.system import System
 from ase_mlelec.train.fit import Run
+from ase_mlelec.train.levels import LARGEST, level_errors, level_responses, mesh
 from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
 
 CATEGORIES = ("onsite", "intra_near", "intra_long", "inter_near", "inter_long")
@@ -36,12 +37,14 @@ class Item:
         PairHead.forward
     transforms : list of array [W, W], U of every atom: functions of the data = U @ columns
     layers : (atoms per layer, areas Å^2 per atom, formulas)
+    responses : dict of the derivatives of its levels, see ase_mlelec.train.levels; may be empty
     """
     geometry: Geometry
     onsite: dict
     hopping: dict
     transforms: list
     layers: tuple
+    responses: dict
 
 
 def frame_functions(frames):
@@ -96,8 +99,10 @@ def _local_axes(frame, lie):
     return found
 
 
-def prepare(head, frame):
+def prepare(head, frame, n_electrons=0):
     """Item of a HamiltonianFrame.
+
+    n_electrons : int, of the structure; levels near the Fermi level are learnt too where it is known
 
     Raises ValueError for functions that the head does not have.
     """
@@ -116,7 +121,8 @@ def prepare(head, frame):
                              "one set of functions")
         transforms.append(matrix)
     onsite, hopping = _true_blocks(head, frame, geometry, transforms)
-    return Item(geometry, onsite, hopping, transforms, head.describe_layers(frame.atoms, lie))
+    responses = level_responses(frame, n_electrons, geometry, head.groups(geometry), transforms)
+    return Item(geometry, onsite, hopping, transforms, head.describe_layers(frame.atoms, lie), responses)
 
 
 def _true_blocks(head, frame, geometry, transforms):
@@ -302,18 +308,22 @@ def distance_ranges(head, items):
 
 # Loss and errors
 
-def category_errors(head, geometry, onsite, hopping):
-    """dict category -> Tensor of differences predicted - true of all elements, eV."""
+def category_errors(head, items):
+    """dict category -> Tensor of differences predicted - true of all elements of the items, and of "levels", eV."""
+    geometry, onsite, hopping = join(head, items)
     found = {name: [] for name in CATEGORIES}
     blocks, pairs = head(geometry)
-    for k, truth in onsite.items():
-        found["onsite"].append((blocks[k][1] - truth).flatten())
-    for key, truth in hopping.items():
-        rows, block = pairs[key]
-        near = geometry.r[rows] < SHARP
+    differences = {k: blocks[k][1] - truth for k, truth in onsite.items()}
+    differences |= {key: pairs[key][1] - truth for key, truth in hopping.items()}
+    for k in onsite:
+        found["onsite"].append(differences[k].flatten())
+    for key in hopping:
+        near = geometry.r[pairs[key][0]] < SHARP
         for name, mask in (("near", near), ("long", ~near)):
-            found[f"{'inter' if key[0] else 'intra'}_{name}"].append((block - truth)[mask].flatten())
-    return {name: torch.cat(parts) for name, parts in found.items() if parts and sum(map(len, parts))}
+            found[f"{'inter' if key[0] else 'intra'}_{name}"].append(differences[key][mask].flatten())
+    errors = {name: torch.cat(parts) for name, parts in found.items() if parts and sum(map(len, parts))}
+    levels = level_errors(items, differences)
+    return errors if levels is None else errors | {"levels": levels}
 
 
 @torch.no_grad()
@@ -322,7 +332,7 @@ def category_scales(head, items, batch_size=8):
     one of the two-centre parts alone."""
     totals = {}
     for start in range(0, len(items), batch_size):
-        for name, error in category_errors(head, *join(head, items[start:start + batch_size])).items():
+        for name, error in category_errors(head, items[start:start + batch_size]).items():
             square, count = totals.get(name, (0.0, 0))
             totals[name] = square + float(error.square().sum()), count + len(error)
     return {name: max((square / count)**0.5, 1e-5) for name, (square, count) in totals.items()}
@@ -336,14 +346,14 @@ def fit_hamiltonian(model, items, *, validation=(), steps=2000, batch_size=4, le
     standardise_hamiltonian first, or start from a fitted head; at the end the interface dipole is fitted to what is left.
 
     items, validation : lists of Item (see prepare)
-    weights : dict of float by category; default 1
+    weights : dict of float by category, "levels" among them; default 1
     checkpoint, curve : paths, as in ase_mlelec.train.fit
 
     Returns dict of the root mean square errors, eV, on ``validation`` or the training data.
 
     Raises ValueError when a checkpoint belongs to another run.
     """
-    head, weights = model.heads["hamiltonian"], dict.fromkeys(CATEGORIES, 1.0) | (weights or {})
+    head, weights = model.heads["hamiltonian"], dict.fromkeys((*CATEGORIES, "levels"), 1.0) | (weights or {})
     scales = category_scales(head, items)
     parameters = list(head.parameters())
     first, last = learning_rate
@@ -357,7 +367,7 @@ def fit_hamiltonian(model, items, *, validation=(), steps=2000, batch_size=4, le
             rate = first * (last / first) ** (run.step / steps)
             for group in run.optimizer.param_groups:
                 group["lr"] = rate
-            errors = category_errors(head, *join(head, [items[k] for k in next(batches)]))
+            errors = category_errors(head, [items[k] for k in next(batches)])
             loss = sum(weights[name] * (error / scales[name]).square().mean() for name, error in errors.items())
             run.optimizer.zero_grad()
             loss.backward()
@@ -460,15 +470,14 @@ def compared_elements(model, frames):
                 whole = left @ value.double() @ right.mT
                 for name, mask in (("near", near), ("long", ~near)):
                     store[f"{'inter' if key[0] else 'intra'}_{name}"].append(whole[mask].flatten())
-        if frame.hamiltonian.size <= 300:
+        if frame.hamiltonian.size <= LARGEST:
             bands.append(_band_errors(head, frame, item, shifted, {key: block for key, (_, block) in pairs.items()}))
     elements = {name: (torch.cat(found[name]), torch.cat(truths[name])) for name in CATEGORIES if found[name]}
     return elements, np.concatenate(bands) if bands else None
 
 
 def _band_errors(head, frame, item, onsite, hopping):
-    mesh = [1 if n > 15 else max(1, round(18 / n)) for n in frame.atoms.cell.lengths()]
-    kpts = monkhorst_pack(mesh)
+    kpts = monkhorst_pack(mesh(frame.atoms))
     *elements, owners = head.elements(item.geometry, onsite, hopping)
     own = WannierHamiltonian.from_elements(frame.atoms.cell.array, *elements, frame.atoms.positions[owners])
     return (own.eigenvalues(kpts) - frame.hamiltonian.eigenvalues(kpts)).ravel()

@@ -139,7 +139,9 @@ def train_hamiltonian(config, progress=True):
         checkpoints.append(_train_energy(model, frames, config, progress))
         model.cpu()
         held_out = {name: errors(model, part) for name, part in frames.items() if name != "train" and len(part)}
-    items = {name: [prepare(head, frame) for frame in parts[name]] for name in ("train", "validation")}
+    electrons = data.attributes.get("electrons_per_atom", {})
+    items = {name: [prepare(head, frame, sum(electrons.get(symbol, 0) for symbol in frame.atoms.symbols))
+                    for frame in parts[name]] for name in ("train", "validation")}
     ranges = distance_ranges(head, items["train"])
     if config.start:
         known = _start(config).metadata["nearest_distances_A"]

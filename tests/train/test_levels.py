@@ -1,0 +1,81 @@
+"""First-order answers of levels to errors of the Hamiltonian, against levels of changed Hamiltonians."""
+import numpy as np
+import pytest
+import torch
+from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_frame, mx2_functions
+
+from ase_mlelec import WannierHamiltonian
+from ase_mlelec.heads.pair import PairHead
+from ase_mlelec.physics.kmesh import time_reversal_pairs
+from ase_mlelec.train import levels
+from ase_mlelec.train.hamiltonian import (category_errors, category_scales, frame_functions, prepare,
+                                          standardise_hamiltonian)
+
+
+def mx2(k):
+    atoms = mx2_bilayer((0.2, 0.1 * k), noise=0.03, seed=k, turned=k % 2 == 0)
+    return mx2_frame(atoms, mx2_functions(atoms))
+
+
+def graphene(k):
+    return graphene_frame(graphene_bilayer((0.1 * k, 0.3), noise=0.03, seed=k))
+
+
+@pytest.fixture(scope="module", params=[(mx2, 28), (graphene, 4)], ids=["MX2", "graphene"])
+def fitted(request):
+    """(head with the two-centre parts alone, frames, number of electrons)"""
+    make, n_electrons = request.param
+    frames = [make(k) for k in range(3)]
+    species, fold, functions = frame_functions(frames)
+    torch.manual_seed(0)
+    head = PairHead(functions, dict(species=species, cutoff=4.5, fold=fold, n_radial=3), 12.0, (6,)).double()
+    standardise_hamiltonian(head, [prepare(head, frame) for frame in frames])
+    return head, frames, n_electrons
+
+
+@torch.no_grad()
+def changed(head, item, frame, part):
+    """Levels on the mesh where a part of the model's error is added to the true blocks."""
+    blocks, pairs = head(item.geometry)
+    onsite, hopping = ({key: truth + part * (found[key][1] - truth) for key, truth in true.items()}
+                       for true, found in ((item.onsite, blocks), (item.hopping, pairs)))
+    *elements, owners = head.elements(item.geometry, onsite, hopping)
+    hamiltonian = WannierHamiltonian.from_elements(frame.atoms.cell.array, *elements, frame.atoms.positions[owners])
+    return hamiltonian.eigenvalues(time_reversal_pairs(levels.mesh(frame.atoms))[0])
+
+
+def test_slopes_of_levels(fitted):
+    """Of several structures at once, one of which has no number of electrons."""
+    head, frames, n_electrons = fitted
+    items = [prepare(head, frame, n) for frame, n in zip(frames, (n_electrons, 0, n_electrons))]
+    assert not items[1].responses
+    found = category_errors(head, items)["levels"].detach().numpy()
+    wanted = []
+    for item, frame in zip(items[::2], frames[::2]):
+        energies, step = changed(head, item, frame, 0.0), 1e-4
+        slopes = (changed(head, item, frame, step) - changed(head, item, frame, -step)) / (2 * step)
+        edges = energies[:, n_electrons // 2 - 1].max(), energies[:, n_electrons // 2].min()
+        wanted.append(slopes[(energies > min(edges) - 1) & (energies < max(edges) + 1)])
+    wanted = np.concatenate(wanted)
+    assert len(found) > 10 and abs(wanted).max() > 1e-5
+    np.testing.assert_allclose(found, wanted, atol=2e-3 * abs(wanted).max())
+
+
+def test_levels_are_a_category_where_electrons_are_known(fitted):
+    head, frames, n_electrons = fitted
+    errors = category_scales(head, [prepare(head, frames[0], n_electrons)])
+    assert errors["levels"] > 0
+    without = category_scales(head, [prepare(head, frames[0])])
+    assert without == {name: error for name, error in errors.items() if name != "levels"}
+
+
+@pytest.mark.parametrize("n_electrons", [0, 1, 1000])
+def test_nothing_or_everything_is_filled(fitted, n_electrons):
+    head, frames, _ = fitted
+    assert prepare(head, frames[0], n_electrons).responses == {}
+
+
+def test_large_cells_have_none(fitted, monkeypatch):
+    head, frames, n_electrons = fitted
+    monkeypatch.setattr(levels, "LARGEST", 3)
+    assert prepare(head, frames[0], n_electrons).responses == {}
