@@ -182,10 +182,13 @@ def _block_lanczos(solve, size, n, known, residual):
 
 def _orthogonal(block, basis):
     """(orthonormal vectors orthogonal to a basis, what of them the block is made of)"""
+    size = np.linalg.norm(block, axis=0).max()
     for _ in range(2):      # once is not enough against rounding
         block = block - basis @ _overlap(basis, block)
     block, coupling = np.linalg.qr(block)
-    # columns that were zero are now anything
+    if abs(coupling.diagonal()).min() > 1e-4 * size:
+        return block, coupling
+    # columns that were almost zero are now anything
     return np.linalg.qr(block - basis @ _overlap(basis, block))[0], coupling
 
 
