@@ -303,23 +303,6 @@ def test_inputs_of_larger_cells(tmp_path, monkeypatch, cells):
         assert all(text in " ".join(given[name].split()) for name in ("scf", "nscf"))
 
 
-def test_weights_of_projections(tmp_path):
-    """Every row is multiplied by the weight of its own band at its own k point; head and order stay."""
-    energies = np.array([[-3.0, 0.5], [0.0, 2.0], [4.0, 7.0]])          # [band, k]
-    (tmp_path / "x.eig").write_text("".join(f"{m + 1} {k + 1} {energies[m, k]:.6f}\n" for k in range(2)
-                                            for m in range(3)))
-    rows = [(m + 1, n + 1, k + 1, 0.1 * m - n, 0.3 * k + 0.01) for k in range(2) for n in range(4) for m in range(3)]
-    (tmp_path / "x.amn").write_text(" made by a test\n  3  2  4\n" + "".join(
-        f"{m:5d}{n:5d}{k:5d}{re:18.12f}{im:18.12f}\n" for m, n, k, re, im in rows))
-    espresso._weigh_projections(tmp_path, lambda e: 1 + 100 * np.exp(-e**2))
-    lines = (tmp_path / "x.amn").read_text().splitlines()
-    assert lines[:2] == [" made by a test", "  3  2  4"]
-    for line, (m, n, k, re, im) in zip(lines[2:], rows, strict=True):
-        weight = 1 + 100 * np.exp(-energies[m - 1, k - 1]**2)
-        assert [int(x) for x in line.split()[:3]] == [m, n, k]
-        assert [float(x) for x in line.split()[3:]] == pytest.approx([weight * re, weight * im], rel=1e-11)
-
-
 def test_errors_of_wannier90_that_exits_as_if_all_were_well(tmp_path, monkeypatch):
     program = tmp_path / "wannier90.x"
     program.write_text("#!/bin/sh\necho ' kmesh_get_bvector: Not enough bvectors found'\n"

@@ -130,21 +130,20 @@ def wannier(atoms, directory, projections, n_functions):
     return output
 
 
-def hamiltonian(atoms, directory, projections, n_functions, mesh, extra="", weight=None):
+def hamiltonian(atoms, directory, projections, n_functions, mesh, extra=""):
     """H(R) of Wannier functions after an nscf pw.x run on the full Γ-centred mesh (see full_mesh).
 
     projections : str, the lines of Wannier90's projections block
     extra : str, further lines of the input, such as windows
-    weight : callable of energies [n], eV, for the projections of the states on the functions; none leaves them alone
 
     Returns the path of ``x_hr.dat``, beside which lie x_wsvec.dat, x.win and x.wout.
     """
     _functions(atoms, directory, projections, n_functions, mesh,
-               f"write_hr = true\nuse_ws_distance = true\n{extra}", weight)
+               f"write_hr = true\nuse_ws_distance = true\n{extra}")
     return Path(directory) / "x_hr.dat"
 
 
-def _functions(atoms, directory, projections, n_functions, mesh, settings, weight=None):
+def _functions(atoms, directory, projections, n_functions, mesh, settings):
     """Wannier functions of the bands of the last pw.x run; writes x.win, and what ``settings`` ask Wannier90 for."""
     directory = Path(directory)
     cell, positions, points = ("\n".join(" ".join(f"{x:.12f}" for x in row) for row in rows)
@@ -160,19 +159,7 @@ def _functions(atoms, directory, projections, n_functions, mesh, settings, weigh
         write_fortran_namelist(target, {"inputpp": dict(prefix="x", outdir="./tmp", seedname="x", write_mmn=True,
                                                         write_amn=True)})
     run("pw2wannier90.x", "overlaps", directory)
-    if weight:
-        _weigh_projections(directory, weight)
     _wannier90(directory, "x")
-
-
-def _weigh_projections(directory, weight):
-    """Multiplies the rows of x.amn (band, function, k point, real, imaginary) by a function of the bands' energies."""
-    head = (directory / "x.amn").read_text().splitlines()[:2]
-    rows, levels = (np.loadtxt(directory / name, skiprows=n) for name, n in (("x.amn", 2), ("x.eig", 0)))
-    energies = np.zeros(levels[:, :2].max(axis=0).astype(int) + 1)
-    energies[tuple(levels[:, :2].astype(int).T)] = levels[:, 2]
-    rows[:, 3:] *= weight(energies[tuple(rows[:, [0, 2]].astype(int).T)])[:, None]
-    np.savetxt(directory / "x.amn", rows, "%d %d %d %.12e %.12e", header="\n".join(head), comments="")
 
 
 def _wannier90(directory, *arguments):

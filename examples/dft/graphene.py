@@ -5,12 +5,9 @@
     python graphene.py collect work graphene.h5               # one compressed data set
 
 C.UPF (LDA, norm-conserving), 40 Ry, 9x9 mesh, 26 bands per primitive cell.  The functions are pz projections without
-localization steps, in which states around the Fermi level weigh a hundred times as much as others: so their bands are
-those of DFT to a meV.  The weight falls as a Gaussian, and the Hamiltonian changes smoothly with the structure; with a
-frozen window it jumps whenever a level of the mesh enters or leaves (0.1 eV more of it: 5 to 7 meV on-site).
-
-A structure with a spread above 1.2 Å^2, bands that are not DFT's, or no flat vacuum is not labelled:
-work/NAME.rejected says why.  Seeds are below 1000.
+localization steps; the frozen window holds the π bands around the Fermi level alone.  A structure with a spread above
+1.2 Å^2, a window that misses its bands, or no flat vacuum is not labelled: work/NAME.rejected says why.  Seeds are
+below 1000.
 """
 import espresso
 import layered
@@ -26,7 +23,7 @@ SYSTEM = dict(ecutwfc=40.0, occupations="smearing", smearing="gaussian", degauss
 MESH = (9, 9, 1)
 BANDS = 26                      # up to 17 eV above the Fermi level, for the disentanglement
 WINDOW = (-10.5, 17.0)          # eV from the Fermi level
-WEIGHT, WIDTH = 100.0, 1.5      # of states at the Fermi level, and eV; σ bands start 3.1 eV below, others 3 eV above
+FROZEN = (-2.3, 1.8)            # eV; the σ bands start 3.1 eV below, free-electron ones 3 eV above
 MAX_SPREAD = 1.2                # Å^2
 MAX_MISMATCH = 0.01             # eV, of a DFT level within 1.5 eV of the Fermi level
 A = 2.46                        # Å
@@ -41,7 +38,7 @@ PLAN = [
 ATTRIBUTES = {"electrons_per_atom": {"C": 1}, "settings": {
     "program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "pseudopotential": "C.UPF (LDA)",
     "ecutwfc_Ry": SYSTEM["ecutwfc"], "kpoints": "9x9x1", "bands": BANDS, "projections": "C: pz",
-    "localization_steps": 0, "weight": WEIGHT, "weight_width_eV": WIDTH}}
+    "localization_steps": 0, "frozen_window_eV": FROZEN}}
 
 
 def bilayer(shift, distance, a=A, strain=None, noise=(0.0, 0.0), rng=None):
@@ -73,10 +70,10 @@ def calculate(atoms, directory):
     vacuum = layered.flat_vacuum(atoms, directory)
     layered.all_bands(atoms, directory, PSEUDO, MESH, BANDS, SYSTEM)
     fermi = scf.fermi_level
-    extra = (f"num_bands = {BANDS}\nnum_iter = 0\ndis_num_iter = 0\n"
+    extra = (f"num_bands = {BANDS}\nnum_iter = 0\ndis_num_iter = 400\ndis_conv_tol = 1e-10\n"
+             f"dis_froz_min = {fermi + FROZEN[0]:.4f}\ndis_froz_max = {fermi + FROZEN[1]:.4f}\n"
              f"dis_win_min = {fermi + WINDOW[0]:.4f}\ndis_win_max = {fermi + WINDOW[1]:.4f}")
-    path = espresso.hamiltonian(atoms, directory, "C: pz", len(atoms), MESH, extra,
-                                lambda energies: 1 + WEIGHT * np.exp(-((energies - fermi) / WIDTH)**2))
+    path = espresso.hamiltonian(atoms, directory, "C: pz", len(atoms), MESH, extra)
     found, spreads = layered.good_hamiltonian(path, atoms, functions(atoms), MAX_SPREAD)
     mismatch = worst_level(found.eigenvalues(espresso.full_mesh(MESH)[:, :3]), layered.dft_levels(directory), fermi)
     layered.check_mismatch(mismatch, MAX_MISMATCH)
