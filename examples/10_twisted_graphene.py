@@ -59,7 +59,8 @@ def main():
         path = BandPath(atoms.cell, special_points=POINTS, path=PATH).interpolate(npoints=arguments.points)
         kpts, (places, ticks, labels) = path.kpts, path.get_linear_kpoint_axis()
         energies = hamiltonian.eigenvalues(kpts, n_bands=N_BANDS, window=(dirac - 0.1, dirac + 0.1))
-        nearest = np.sort(abs(energies[0] - dirac).argsort()[:4])
+        first = (energies[0, 3:] - energies[0, :-3]).argmin()           # four levels are one at K
+        nearest = slice(first, first + 4)
         level = energies[0, nearest].mean()
         flat = 1000 * np.ptp(energies[:, nearest])
         ax.plot(places, 1000 * (energies - level), color=COLOURS[0], lw=1.0)
