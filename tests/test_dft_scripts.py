@@ -191,6 +191,16 @@ def test_labels_and_the_data_set(tmp_path, capsys):
     frame, = read_frames(tmp_path / "mos2_forces.h5")
     assert (frame.name, frame.group, frame.labels["energy"]) == ("noise-302", "train", -7.5)
     np.testing.assert_allclose(frame.labels["forces"], label_of(frame.atoms).scf.forces)
+    before = {frame.name: frame.hamiltonian for frame in Hamiltonians(tmp_path / "mos2.h5")}
+    for name in "noise-300", "noise-302":
+        (work / f"{name}.npz").rename(tmp_path / f"{name}.npz")
+    (tmp_path / "noise-302.npz").rename(work / "noise-309.npz")         # new; the two that are not there any more stay
+    layered.collect(work, tmp_path / "mos2.h5", mos2.functions, mos2.ATTRIBUTES)
+    assert [frame.name for frame in read_frames(tmp_path / "mos2_forces.h5")] == ["noise-302", "noise-309"]
+    after = {frame.name: frame.hamiltonian for frame in Hamiltonians(tmp_path / "mos2.h5")}
+    assert list(after) == list(before) and len(after) == 5
+    for name, hamiltonian in after.items():
+        np.testing.assert_array_equal(hamiltonian.bloch.toarray(), before[name].bloch.toarray())
     data = Hamiltonians(tmp_path / "mos2.h5")
     assert data.attributes["electrons_per_atom"] == {"Mo": 6, "S": 4} and data.frames().labels == ("energy", "forces")
     atoms = {image.info["name"]: image for image in read(structures, ":")}

@@ -17,9 +17,10 @@ from ase.io import read, write
 from ase_mlelec import WannierHamiltonian
 from ase_mlelec.io.atomic import replacing
 from ase_mlelec.io.espresso import PwResult
-from ase_mlelec.io.frames import Frame, Frames, write_hdf5
+from ase_mlelec.io.frames import Frame, Frames, read_hdf5, write_hdf5
 from ase_mlelec.io.wannier90 import Wannier90Error, read_centres
-from ase_mlelec.train.hamiltonian_data import HamiltonianFrame, at_their_atoms, referred_to, write_hamiltonians
+from ase_mlelec.train.hamiltonian_data import (HamiltonianFrame, Hamiltonians, at_their_atoms, referred_to,
+                                               write_hamiltonians)
 
 MAX_IMAGINARY = 1e-3            # eV, of any element of H(R)
 MAX_AWAY = 0.8                  # Å, of a function's centre from its atom
@@ -198,24 +199,35 @@ def load_label(path, functions_of):
 
 
 def collect(work, target, functions_of, attributes):
-    """Gather all finished labels into one compressed data set, those without a Hamiltonian into another."""
+    """Gather all finished labels into one compressed data set, those without a Hamiltonian into another.
+
+    Structures that the data sets have and ``work`` has not are kept.
+    """
     bare, whole = [], []
     for path in sorted(work.glob("*.npz")):
         with np.load(path) as file:
             (whole if "r_vectors" in file.files else bare).append(path)
-    write_hamiltonians(target, (load_label(path, functions_of) for path in whole), attributes)
-    count(whole, target)
+    if whole:
+        kept = Hamiltonians(target) if target.exists() else ()
+        write_hamiltonians(target, joined(kept, whole, functions_of), attributes)
+        report(target, Hamiltonians(target).groups)
     if bare:
         forces = target.with_name(f"{target.stem}_forces.h5")
-        write_hdf5(forces, Frames([load_label(path, functions_of) for path in bare], None,
-                                  {"settings": attributes["settings"]}))
-        count(bare, forces)
+        frames = list(joined(read_hdf5(forces).frames if forces.exists() else (), bare, functions_of))
+        write_hdf5(forces, Frames(frames, None, {"settings": attributes["settings"]}))
+        report(forces, [frame.group for frame in frames])
     print(f"{len(list(work.glob('*.rejected')))} rejected")
 
 
-def count(paths, target):
-    groups = [role(path.stem) for path in paths]
-    print(f"{target}: {len(paths)} structures, " + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups))))
+def joined(kept, paths, functions_of):
+    """Frames of a data set and of labels, one by one, by name; the label where both have one."""
+    sources = {frame.name: (lambda k=k: kept[k]) for k, frame in enumerate(kept)}
+    sources |= {path.stem: (lambda path=path: load_label(path, functions_of)) for path in paths}
+    return (sources[name]() for name in sorted(sources))
+
+
+def report(path, groups):
+    print(f"{path}: {len(groups)} structures, " + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups))))
 
 
 def main(description, plan, build, calculate, functions_of, attributes):

@@ -3,7 +3,7 @@
     ESPRESSO_PSEUDO=FOLDER                            # with mo.upf and s.upf
     python mos2.py sample mos2.extxyz                 # shifts, distances, strains, noise; some larger cells
     python mos2.py label mos2.extxyz work --part 0/2  # DFT; one file per structure, skips what is done
-    python mos2.py collect work mos2.h5               # compressed data sets: mos2.h5 and mos2_forces.h5
+    python mos2.py collect work mos2.h5               # adds to the data sets: mos2.h5 and mos2_forces.h5
 
 PBE with Grimme's D2, PAW, 40 Ry, cells 22 Å high; per primitive cell 4x4 points for energy and forces, 6x6 for the 34
 bands, of which the lowest 12 (Mo 4s 4p, S 3s) are left out.  The 22 functions have projections as in Qi et al. 2024: on
