@@ -3,7 +3,7 @@
     ESPRESSO_PSEUDO=FOLDER                            # with mo.upf and s.upf
     python mos2.py sample mos2.extxyz                 # shifts, distances, strains, noise; some larger cells
     python mos2.py label mos2.extxyz work --part 0/2  # DFT; one file per structure, skips what is done
-    python mos2.py collect work mos2.h5               # adds to the data sets: mos2.h5 and mos2_forces.h5
+    python mos2.py collect work mos2.h5               # adds to the data sets mos2.h5, mos2_forces.h5, mos2_larger.h5
 
 PBE with Grimme's D2, PAW, 40 Ry, cells 22 Å high; per primitive cell 4x4 points for energy and forces, 6x6 for the 34
 bands, of which the lowest 12 (Mo 4s 4p, S 3s) are left out.  The 22 functions have projections as in Qi et al. 2024: on
@@ -64,6 +64,7 @@ PLAN = [
     Kind("row", 60, distance=(5.9, 7.2), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=850,
          hamiltonian=False),
 ]
+LARGER = "root3", "double"       # with Hamiltonians, a data set of their own
 BARE = [kind.name for kind in PLAN if not kind.hamiltonian]
 SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": np.diag([2, 2, 1]), "row": np.diag([2, 1, 1]),
               "ripple": np.diag([4, 1, 1])}
@@ -194,4 +195,4 @@ def calculate(atoms, directory):
 
 
 if __name__ == "__main__":
-    layered.main(__doc__, PLAN, build, calculate, functions, ATTRIBUTES)
+    layered.main(__doc__, PLAN, build, calculate, functions, ATTRIBUTES, LARGER)
