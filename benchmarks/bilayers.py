@@ -25,23 +25,28 @@ from ase_mlelec.train.hamiltonian_data import Hamiltonians
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "examples" / "data"
-MESH = (18, 18, 1)      # of primitive cells
+POINTS = 18             # along the vectors of primitive cells, fewer along those of larger ones
 NEAR = 1.0              # eV from the Fermi level, or from the edges of the gap
 HAS_GAP = {"graphene": False, "mos2": True}
 KINDS = {"onsite": "on-site", "intra_near": "within layers, near", "intra_long": "within layers, far",
          "inter_near": "between layers, near", "inter_long": "between layers, far"}
 
 
-def bands(frame, predicted, n_electrons, has_gap):
+def mesh(atoms, shortest):
+    """k points of a cell; a primitive one has vectors about as long as ``shortest``, Å."""
+    return (*(POINTS // round(length / shortest) for length in atoms.cell.lengths()[:2]), 1)
+
+
+def bands(frame, predicted, points, n_electrons, has_gap):
     """(differences of the levels near DFT's gap or Fermi level, (its gap, gap of ``predicted``) or None), eV"""
-    kpts = monkhorst_pack(MESH)
+    kpts = monkhorst_pack(points)
     true, found = (hamiltonian.eigenvalues(kpts) for hamiltonian in (frame.hamiltonian, predicted))
     if has_gap:
         edges = np.array([(levels[:, n_electrons // 2 - 1].max(), levels[:, n_electrons // 2].min())
                           for levels in (true, found)])
         (low, high), gaps = edges[0], np.diff(edges)[:, 0]
     else:
-        low = high = frame.hamiltonian.fermi_level(n_electrons, MESH, 300.0)
+        low = high = frame.hamiltonian.fermi_level(n_electrons, points, 300.0)
         gaps = None
     return (found - true)[(true > low - NEAR) & (true < high + NEAR)], gaps
 
@@ -80,21 +85,36 @@ def table_of_forces(model, frames):
                f"{found['forces_rmse_meV_per_A']:.1f} |")
 
 
+def table_of_elements(model, frames, near):
+    """Rows of the errors of Hamiltonians by the size of cells; near : list of the differences of levels by frame, eV."""
+    yield ("| atoms | tests | all elements, meV | above 1 meV | on-site | within layers, near | between layers, R2 | "
+           "levels, meV |")
+    yield "|---|---|---|---|---|---|---|---|"
+    sizes = [len(frame.atoms) for frame in frames]
+    for size in sorted(set(sizes)):
+        own = [k for k, n in enumerate(sizes) if n == size]
+        found = hamiltonian_errors(model, [frames[k] for k in own])
+        elements = [found[f"hamiltonian_{name}_mae_meV"] for name in ("all", "all_large", "onsite", "intra_near")]
+        yield (f"| {size} | {len(own)} | " + " | ".join(f"{x:.2f}" for x in elements) +
+               f" | {found['hamiltonian_inter_r2']:.3f} | {1000 * abs(np.concatenate([near[k] for k in own])).mean():.1f} |")
+
+
 def section(name, path):
     """Lines about the model ``name`` on the tests of a data set."""
     calc, data = WannierTBCalculator(name, on_extrapolation="ignore"), Hamiltonians(path)
     unseen, electrons = data.select("test"), data.attributes["electrons_per_atom"]
     frames = list(unseen)
-    near, gaps = [], []
+    shortest = min(frame.atoms.cell.lengths()[:2].min() for frame in frames)
+    by_frame, gaps = [], []
     for frame in frames:
         predicted = calc.get_hamiltonian(frame.atoms)
         n_electrons = sum(electrons[s] for s in frame.atoms.get_chemical_symbols())
-        differences, gap = bands(frame, predicted, n_electrons, HAS_GAP[name])
-        near.append(differences)
+        differences, gap = bands(frame, predicted, mesh(frame.atoms, shortest), n_electrons, HAS_GAP[name])
+        by_frame.append(differences)
         gaps += [] if gap is None else [(frame.name, *gap)]
     picture(HERE / f"bilayers_{name}.png", frames, calc)
     groups = [data.groups.count(group) for group in ("train", "validation", "test")]
-    near = np.concatenate(near)
+    near = np.concatenate(by_frame)
     found, forces = hamiltonian_errors(calc.models[0], frames), []
     if "energy" in calc.models[0].heads:
         labelled = with_forces(unseen, path)
@@ -104,8 +124,9 @@ def section(name, path):
              f"{groups[0]} structures with Hamiltonians for training, {groups[1]} for validation, {groups[2]} tests: "
              + ", ".join(frame.name for frame in frames) + ".", "",
              "```", table({"test": found}), "```", "",
-             f"Levels within {NEAR:g} eV of the {'edges of the gap' if gaps else 'Fermi level'}, {MESH[0]} x {MESH[1]} "
-             f"points: mean absolute error {1000 * abs(near).mean():.1f} meV, "
+             *table_of_elements(calc.models[0], frames, by_frame), "",
+             f"Levels within {NEAR:g} eV of the {'edges of the gap' if gaps else 'Fermi level'}, {POINTS} x {POINTS} "
+             f"points of primitive cells: mean absolute error {1000 * abs(near).mean():.1f} meV, "
              f"{1000 * abs(near - near.mean()).mean():.1f} meV without their mean ({1000 * near.mean():+.1f} meV); "
              f"{len(near)} levels.", ""]
     if gaps:

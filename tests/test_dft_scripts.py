@@ -201,8 +201,6 @@ def test_labels_and_the_data_set(tmp_path, capsys):
     assert list(after) == list(before) and len(after) == 5
     for name, hamiltonian in after.items():
         np.testing.assert_array_equal(hamiltonian.bloch.toarray(), before[name].bloch.toarray())
-    layered.collect(work, tmp_path / "more.h5", mos2.functions, mos2.ATTRIBUTES, larger=["noise"])
-    assert {path.name for path in tmp_path.glob("more*")} == {"more_forces.h5", "more_larger.h5"}
     data = Hamiltonians(tmp_path / "mos2.h5")
     assert data.attributes["electrons_per_atom"] == {"Mo": 6, "S": 4} and data.frames().labels == ("energy", "forces")
     atoms = {image.info["name"]: image for image in read(structures, ":")}

@@ -185,7 +185,8 @@ class HamiltonianConfig:
     """cutoff : Å, of hopping; environment, n_radial : cutoff (Å) and radial functions of LocalFrame
     widths : of the nets of pairs
     onsite, intra_near, intra_long, inter_near, inter_long : weights of the loss; near is below 6 Å
-    levels : weight of the levels within 1 eV of the Fermi level or the gap, for data with numbers of electrons
+    levels : weight of the levels within 1 eV of the Fermi level or the gap, nearer ones more, for data with numbers of
+        electrons
     learning_rate : at the first and the last step
     """
     cutoff: float = 12.0

@@ -5,6 +5,7 @@ import torch
 from ase_mlelec.physics.kmesh import time_reversal_pairs
 
 REACH = 1.0             # eV, of the levels below and above the Fermi level or the edges of the gap
+HALVED = 0.5            # eV from the edges, where errors count half: few levels decide the gap
 LARGEST = 300           # functions; of larger cells elements alone are compared
 
 
@@ -14,7 +15,8 @@ def mesh(atoms):
 
 
 def level_responses(frame, n_electrons, geometry, groups, transforms):
-    """Derivatives of levels near the Fermi level by the blocks of PairHead: <ψ|∂H(k)/∂h|ψ> (Hellmann and Feynman).
+    """Derivatives of levels near the Fermi level by the blocks of PairHead: <ψ|∂H(k)/∂h|ψ> (Hellmann and Feynman), times
+    what errors of a level count: 1 at the edges of the gap and between them, less farther away.
 
     frame : HamiltonianFrame, whose states ψ are taken
     n_electrons : int, two to a state
@@ -30,8 +32,9 @@ def level_responses(frame, n_electrons, geometry, groups, transforms):
     kpts = time_reversal_pairs(mesh(frame.atoms))[0]
     energies, states = np.linalg.eigh(hamiltonian.hk(kpts))
     edges = energies[:, filled - 1].max(), energies[:, filled].min()
-    k, band = ((energies > min(edges) - REACH) & (energies < max(edges) + REACH)).nonzero()
-    chosen = states[k, :, band]                                                 # [L, functions]
+    away = np.maximum(min(edges) - energies, energies - max(edges)).clip(0)
+    k, band = (away < REACH).nonzero()
+    chosen = states[k, :, band] * (1 + away[k, band, None] / HALVED)**-0.5      # [L, functions]
     owners = np.array([function.atom for function in frame.functions])
     columns = [torch.as_tensor(chosen[:, owners == atom] @ transforms[atom]) for atom in range(len(frame.atoms))]
     found = {}
@@ -51,7 +54,8 @@ def level_responses(frame, n_electrons, geometry, groups, transforms):
 
 
 def level_errors(items, differences):
-    """First-order errors of the levels of several structures, Tensor, eV; None where no item has responses.
+    """First-order errors of the levels of several structures, Tensor, eV, times what they count; None where no item has
+    responses.
 
     items : sequence of ase_mlelec.train.hamiltonian.Item
     differences : dict by species and group of Tensor [n, W, W']: predicted - true blocks of all items in their order

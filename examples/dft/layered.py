@@ -198,24 +198,22 @@ def load_label(path, functions_of):
                             role(path.stem))
 
 
-def collect(work, target, functions_of, attributes, larger=()):
-    """Add all finished labels to compressed data sets; structures that are not in ``work`` any more stay in them.
+def collect(work, target, functions_of, attributes):
+    """Gather all finished labels into one compressed data set, those without a Hamiltonian into another.
 
-    Those without a Hamiltonian go to TARGET_forces.h5, those of the kinds ``larger`` to TARGET_larger.h5.
+    Structures that the data sets have and ``work`` has not are kept.
     """
-    forces, apart = (target.with_name(f"{target.stem}_{name}.h5") for name in ("forces", "larger"))
-    parts = {target: [], apart: [], forces: []}
+    bare, whole = [], []
     for path in sorted(work.glob("*.npz")):
         with np.load(path) as file:
-            whole = "r_vectors" in file.files
-        parts[forces if not whole else apart if path.stem.split("-")[0] in larger else target].append(path)
-    for file, paths in parts.items():
-        if file != forces and paths:
-            kept = Hamiltonians(file) if file.exists() else ()
-            write_hamiltonians(file, joined(kept, paths, functions_of), attributes)
-            report(file, Hamiltonians(file).groups)
-    if parts[forces]:
-        frames = list(joined(read_hdf5(forces).frames if forces.exists() else (), parts[forces], functions_of))
+            (whole if "r_vectors" in file.files else bare).append(path)
+    if whole:
+        kept = Hamiltonians(target) if target.exists() else ()
+        write_hamiltonians(target, joined(kept, whole, functions_of), attributes)
+        report(target, Hamiltonians(target).groups)
+    if bare:
+        forces = target.with_name(f"{target.stem}_forces.h5")
+        frames = list(joined(read_hdf5(forces).frames if forces.exists() else (), bare, functions_of))
         write_hdf5(forces, Frames(frames, None, {"settings": attributes["settings"]}))
         report(forces, [frame.group for frame in frames])
     print(f"{len(list(work.glob('*.rejected')))} rejected")
@@ -232,7 +230,7 @@ def report(path, groups):
     print(f"{path}: {len(groups)} structures, " + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups))))
 
 
-def main(description, plan, build, calculate, functions_of, attributes, larger=()):
+def main(description, plan, build, calculate, functions_of, attributes):
     """The command line of a script: sample, label, collect."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -246,7 +244,7 @@ def main(description, plan, build, calculate, functions_of, attributes, larger=(
     if arguments.command == "sample":
         sample(arguments.structures, plan, build)
     elif arguments.command == "collect":
-        collect(arguments.work, arguments.target, functions_of, attributes, larger)
+        collect(arguments.work, arguments.target, functions_of, attributes)
     else:
         espresso.label_all(lambda atoms, work: label(atoms, work, calculate), arguments.structures, arguments.work,
                            arguments.part)

@@ -3,13 +3,14 @@
     ESPRESSO_PSEUDO=FOLDER                            # with mo.upf and s.upf
     python mos2.py sample mos2.extxyz                 # shifts, distances, strains, noise; some larger cells
     python mos2.py label mos2.extxyz work --part 0/2  # DFT; one file per structure, skips what is done
-    python mos2.py collect work mos2.h5               # adds to the data sets mos2.h5, mos2_forces.h5, mos2_larger.h5
+    python mos2.py collect work mos2.h5               # adds to the data sets: mos2.h5 and mos2_forces.h5
 
 PBE with Grimme's D2, PAW, 40 Ry, cells 22 Å high; per primitive cell 4x4 points for energy and forces, 6x6 for the 34
 bands, of which the lowest 12 (Mo 4s 4p, S 3s) are left out.  The 22 functions have projections as in Qi et al. 2024: on
 Mo three dz2 along the directions to S in the plane, dxz and dyz; on S three pz towards Mo and outward; 40 localization
 steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively" and "row" have energy and forces only,
-at a quarter of the cost; rows are two primitive cells, whose atoms move against their own images, on the same k points.
+at a quarter of the cost.  Rows, and pairs, which have Hamiltonians, are two primitive cells, whose atoms move against
+their own images, on the same k points.
 A "ripple" is a single layer of four, bent along one of its vectors: without them a fitted layer bends too easily.
 
 Layers that are not alike, and parallel ones (3R), have a dipole, whose periodic images would put a field across them:
@@ -53,6 +54,7 @@ PLAN = [
     Kind("distance", 24, distance=(5.9, 7.8), strain=(-0.01, 0.08), shear=0.0, noise=(0.0, 0.0), first_seed=100),
     Kind("strain", 36, distance=(6.0, 7.0), strain=(-0.02, 0.08), shear=0.01, noise=(0.0, 0.0), first_seed=200),
     Kind("noise", 60, distance=(6.0, 7.0), strain=(-0.02, 0.08), shear=0.01, noise=(0.03, 0.04), first_seed=300),
+    Kind("pair", 60, distance=(5.9, 7.2), strain=(-0.02, 0.08), shear=0.01, noise=(0.04, 0.05), first_seed=750),
     Kind("root3", 10, distance=(6.1, 6.9), strain=(-0.01, 0.08), shear=0.005, noise=(0.06, 0.07), first_seed=600),
     Kind("double", 6, distance=(6.1, 6.9), strain=(-0.01, 0.08), shear=0.005, noise=(0.06, 0.07), first_seed=700),
     Kind("calm", 100, distance=(5.8, 7.8), strain=(-0.02, 0.02), shear=0.005, noise=(0.02, 0.02), first_seed=400,
@@ -64,10 +66,9 @@ PLAN = [
     Kind("row", 60, distance=(5.9, 7.2), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=850,
          hamiltonian=False),
 ]
-LARGER = "root3", "double"       # with Hamiltonians, a data set of their own
 BARE = [kind.name for kind in PLAN if not kind.hamiltonian]
-SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": np.diag([2, 2, 1]), "row": np.diag([2, 1, 1]),
-              "ripple": np.diag([4, 1, 1])}
+SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": np.diag([2, 2, 1]), "pair": np.diag([2, 1, 1]),
+              "row": np.diag([2, 1, 1]), "ripple": np.diag([4, 1, 1])}
 ATTRIBUTES = {"electrons_per_atom": {"Mo": 6, "S": 4}, "settings": {
     "program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "xc": "PBE + D2", "pseudopotentials": "PAW, of Qi et al. 2024",
     "ecutwfc_Ry": SYSTEM["ecutwfc"], "kpoints": "4x4x1 (scf), 6x6x1 (nscf) of the primitive cell",
@@ -195,4 +196,4 @@ def calculate(atoms, directory):
 
 
 if __name__ == "__main__":
-    layered.main(__doc__, PLAN, build, calculate, functions, ATTRIBUTES, LARGER)
+    layered.main(__doc__, PLAN, build, calculate, functions, ATTRIBUTES)
