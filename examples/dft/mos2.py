@@ -8,9 +8,9 @@
 PBE with Grimme's D2, PAW, 40 Ry, cells 22 Å high; per primitive cell 4x4 points for energy and forces, 6x6 for the 34
 bands, of which the lowest 12 (Mo 4s 4p, S 3s) are left out.  The 22 functions have projections as in Qi et al. 2024: on
 Mo three dz2 along the directions to S in the plane, dxz and dyz; on S three pz towards Mo and outward; 40 localization
-steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively" and "row" have energy and forces only,
-at a quarter of the cost.  Rows, and pairs, which have Hamiltonians, are two primitive cells, whose atoms move against
-their own images, on the same k points.
+steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively" and "row" have energy and forces only, at a
+quarter of the cost.  Rows, and pairs, which have Hamiltonians, are two primitive cells, whose atoms move against their
+own images, on the same k points.
 A "ripple" is a single layer of four, bent along one of its vectors: without them a fitted layer bends too easily.
 
 Layers that are not alike, and parallel ones (3R), have a dipole, whose periodic images would put a field across them:
