@@ -37,7 +37,7 @@ def trained(folder, name, data, start="", **settings):
 
 def rows(name, model, seconds, groups):
     """Rows of a table: errors of a model on tests by size of the cell."""
-    for atoms, frames in groups.items():
+    for atoms, frames in sorted(groups.items()):
         found = hamiltonian_errors(model, frames)
         yield (f"| {name} | {atoms} | {len(frames)} | {found['hamiltonian_all_mae_meV']:.2f} | "
                f"{found['hamiltonian_onsite_mae_meV']:.1f} | {found['hamiltonian_intra_near_mae_meV']:.1f} | "
