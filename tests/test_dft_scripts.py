@@ -55,7 +55,7 @@ def test_sampled_structures(sampled):
     """Two layers each, as many primitive cells as the name says, bonds and distances within what MoS2 can have."""
     for atoms in read(sampled, ":"):
         kind, seed = atoms.info["name"].split("-")
-        cells = {"root3": 3, "double": 4, "row": 2}.get(kind, 1)
+        cells = {"root3": 3, "double": 4, "row": 2, "pair": 2}.get(kind, 1)
         if kind == "ripple":
             assert len(atoms) == 12 and mos2.mesh(atoms, 4, 4) == (1, 4, 1)
             assert 0.1 < np.ptp(atoms.positions[atoms.symbols == "Mo", 2]) < 1.0
@@ -77,7 +77,7 @@ def test_sampled_structures(sampled):
             own = layers(atoms) == layer
             z = [atoms.positions[own & (atoms.symbols == symbol), 2].mean() for symbol in ("Mo", "S")]
             assert z[0] == pytest.approx(z[1], abs=1e-6)
-        moved = kind in ("noise", "root3", "double", "calm", "lively", "row")
+        moved = kind in ("noise", "root3", "double", "calm", "lively", "row", "pair")
         heights = atoms.positions[(atoms.symbols == "Mo") & (layers(atoms) == 0), 2]
         if moved and cells == 2:        # two heights may be alike by chance, their bonds are not
             assert np.ptp(d) > 0.05

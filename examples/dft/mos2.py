@@ -54,7 +54,6 @@ PLAN = [
     Kind("distance", 24, distance=(5.9, 7.8), strain=(-0.01, 0.08), shear=0.0, noise=(0.0, 0.0), first_seed=100),
     Kind("strain", 36, distance=(6.0, 7.0), strain=(-0.02, 0.08), shear=0.01, noise=(0.0, 0.0), first_seed=200),
     Kind("noise", 60, distance=(6.0, 7.0), strain=(-0.02, 0.08), shear=0.01, noise=(0.03, 0.04), first_seed=300),
-    Kind("pair", 60, distance=(5.9, 7.2), strain=(-0.02, 0.08), shear=0.01, noise=(0.04, 0.05), first_seed=750),
     Kind("root3", 10, distance=(6.1, 6.9), strain=(-0.01, 0.08), shear=0.005, noise=(0.06, 0.07), first_seed=600),
     Kind("double", 6, distance=(6.1, 6.9), strain=(-0.01, 0.08), shear=0.005, noise=(0.06, 0.07), first_seed=700),
     Kind("calm", 100, distance=(5.8, 7.8), strain=(-0.02, 0.02), shear=0.005, noise=(0.02, 0.02), first_seed=400,
@@ -65,6 +64,7 @@ PLAN = [
          hamiltonian=False),
     Kind("row", 60, distance=(5.9, 7.2), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=850,
          hamiltonian=False),
+    Kind("pair", 59, distance=(5.9, 7.2), strain=(-0.02, 0.08), shear=0.01, noise=(0.04, 0.05), first_seed=751),
 ]
 BARE = [kind.name for kind in PLAN if not kind.hamiltonian]
 SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": np.diag([2, 2, 1]), "pair": np.diag([2, 1, 1]),
