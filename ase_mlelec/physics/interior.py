@@ -9,7 +9,8 @@ import scipy.sparse.linalg
 
 _PANEL = 192                # columns of a block of the factorization
 _SINGULAR = 1e-10           # eV; of the levels of a diagonal block
-_ACCURACY = 1e-8            # of the solutions; otherwise rows are exchanged
+_ACCURACY = 1e-8            # of the solutions
+_ROUGH = 1e-6               # of those that one correction mends; otherwise rows are exchanged
 _BLOCK = 4                  # vectors per step
 _RESIDUAL = 1e-8            # eV; |Hx - Ex|, of which the error of an energy is the square over the gap
 _GLANCE = 1e-3              # eV; the same where a level that was missed only has to show itself
@@ -63,10 +64,21 @@ def _factorized(matrix, center):
     """(function that solves (H - center) x = b for b [W, m], number of eigenvalues below the center)"""
     shifted = scipy.sparse.coo_array(matrix - center * scipy.sparse.eye_array(matrix.shape[0]))
     found = _envelope_factorized(shifted)
-    trial = np.random.default_rng(0).normal(size=(shifted.shape[0], 1)).astype(matrix.dtype)
-    if found and np.linalg.norm(shifted @ found[0](trial) - trial) < _ACCURACY * np.linalg.norm(trial):
-        return found
+    if found:
+        (solve, n_below), rows = found, shifted.tocsr()
+        trial = np.random.default_rng(0).normal(size=(shifted.shape[0], 1)).astype(matrix.dtype)
+        error = np.linalg.norm(rows @ solve(trial) - trial) / np.linalg.norm(trial)
+        if error < _ACCURACY:
+            return found
+        if error < _ROUGH:
+            return lambda block: _corrected(solve, rows, block), n_below
     return _dense_factorized(shifted)
+
+
+def _corrected(solve, matrix, block):
+    """Solution of matrix @ x = block after one step of iterative refinement."""
+    rough = solve(block)
+    return rough + solve(block - matrix @ rough)
 
 
 def _envelope_factorized(shifted):
