@@ -190,6 +190,26 @@ def layers(atoms, areas=None):
     return rank[part]
 
 
+def layer_areas(structures):
+    """dict of float, Å^2 per atom by formula, for ``layers``: of layers that others lie beside, or else of all.
+
+    structures : iterable of ase.Atoms; without a single stack, what is in one piece is taken for one layer
+    """
+    beside, alone = {}, {}
+    for atoms in structures:
+        n_parts, part = _pieces(atoms)
+        for k in range(n_parts):
+            layer = atoms[part == k]
+            area = np.linalg.norm(np.cross(atoms.cell[0], atoms.cell[1])) / len(layer)
+            (beside if n_parts > 1 else alone).setdefault(formula_of(layer), []).append(float(area))
+    return {formula: float(np.mean(areas)) for formula, areas in (alone | beside).items()}
+
+
+def formula_of(atoms):
+    """Formula of a layer whatever its size, such as "MoS2"."""
+    return atoms.symbols.formula.reduce()[0].format("hill")
+
+
 def _pieces(atoms):
     first, second = _bonds(atoms)
     return connected_components(coo_array((np.ones(len(first)), (first, second)), (len(atoms),) * 2), False)
@@ -197,5 +217,5 @@ def _pieces(atoms):
 
 def _is_layer(atoms, areas):
     area = np.linalg.norm(np.cross(atoms.cell[0], atoms.cell[1])) / len(atoms)
-    wanted = areas.get(atoms.symbols.formula.reduce()[0].format("hill"))
+    wanted = areas.get(formula_of(atoms))
     return wanted is not None and abs(np.log(area / wanted)) < _SAME and _pieces(atoms * (1, 1, 2))[0] == 2

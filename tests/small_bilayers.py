@@ -188,7 +188,7 @@ def random_wannier_model(kind="mx2", seed=0, energy=False):
     else:
         atoms = graphene_bilayer()
         frame, electrons = HamiltonianFrame(atoms, *_empty(atoms, [Function(k, "pz") for k in range(4)])), {"C": 1}
-    species, fold, functions = frame_functions([frame])
+    species, fold, functions, _ = frame_functions([frame])
     options = dict(species=species, cutoff=5.0, fold=fold, n_radial=3)
     with seeded(seed), torch.no_grad():
         head = PairHead(functions, options, widths=(6,), n_hidden=6, n_reduced=4, n_directed=2).double()

@@ -5,7 +5,9 @@ from ase import Atoms
 from ase.build import bulk, graphene, mx2
 from ase.neighborlist import neighbor_list
 
-from ase_mlelec.bilayers import coincidences, commensurate, layers, twisted_bilayer
+from small_bilayers import mx2_bilayer
+
+from ase_mlelec.bilayers import coincidences, commensurate, layer_areas, layers, twisted_bilayer
 
 CARBON = graphene(a=2.46)
 MOS2 = mx2("MoS2", a=3.16, thickness=3.13)
@@ -154,6 +156,11 @@ def test_single_layer():
             else:
                 with pytest.raises(ValueError, match="in one piece"):
                     layers(layer, known)
+    stacked, area = mx2_bilayer(), np.linalg.norm(np.cross(*mx2_bilayer().cell[:2])) / 3
+    alone = stacked[stacked.positions[:, 2] < stacked.positions[:, 2].mean()]
+    alone.set_cell(1.1 * alone.cell, scale_atoms=False)
+    assert layer_areas([alone]) == pytest.approx({"MoS2": 1.21 * area})
+    assert layer_areas([alone, stacked]) == pytest.approx({"MoS2": area})
     bonded = CARBON + CARBON
     bonded.positions[2:, 2] += 1.6
     bonded.set_cell([*CARBON.cell[:2], [0, 0, 15.0]])

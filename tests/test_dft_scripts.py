@@ -56,9 +56,11 @@ def test_sampled_structures(sampled):
     for atoms in read(sampled, ":"):
         kind, seed = atoms.info["name"].split("-")
         cells = {"root3": 3, "double": 4, "row": 2, "pair": 2}.get(kind, 1)
-        if kind == "ripple":
-            assert len(atoms) == 12 and mos2.mesh(atoms, 4, 4) == (1, 4, 1)
-            assert 0.1 < np.ptp(atoms.positions[atoms.symbols == "Mo", 2]) < 1.0
+        if kind in ("ripple", "sheet", "wide"):
+            n, points = {"ripple": (12, (1, 4, 1)), "sheet": (12, (2, 2, 1)), "wide": (48, (1, 1, 1))}[kind]
+            assert len(atoms) == n and mos2.mesh(atoms, 4, n // 3) == points
+            assert (layers(atoms, mos2.AREAS) == 0).all() and atoms.positions[:, 2].mean() == pytest.approx(11, abs=0.1)
+            assert (0.1 if kind == "ripple" else 0.02) < np.ptp(atoms.positions[atoms.symbols == "Mo", 2]) < 1.0
             continue
         assert mos2.mesh(atoms, 4, cells) == {1: (4, 4, 1), 2: (2, 4, 1), 3: (3, 3, 1), 4: (2, 2, 1)}[cells]
         assert len(atoms) == 6 * cells and atoms.cell[2, 2] == mos2.HEIGHT
@@ -124,8 +126,6 @@ def test_functions_are_found_in_other_structures(sampled):
             np.testing.assert_allclose(one.x, other.x, atol=1e-9)
     for atoms in read(sampled, ":"):
         kind, seed = atoms.info["name"].split("-")
-        if kind == "ripple":        # one layer, for forces alone
-            continue
         turned = [int(seed) % 5 < 3 and tag == 1 for tag in atoms.get_tags()]
         for f in mos2.functions(atoms):
             if f.orbital == "dxz":
@@ -211,7 +211,7 @@ def test_labels_and_the_data_set(tmp_path, capsys):
                                    wanted.hamiltonian.eigenvalues(kpts) - 1.25, atol=2e-5)      # single precision
         np.testing.assert_allclose(frame.forces, wanted.scf.forces)
         assert frame.energy == -7.5 and frame.group == layered.role(frame.name)
-    species, fold, found = frame_functions(data)
+    species, fold, found, _ = frame_functions(data)
     assert (species, fold) == (["Mo", "S"], 3) and found["S"]["sided"] and not found["Mo"]["sided"]
 
 

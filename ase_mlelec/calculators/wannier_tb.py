@@ -145,13 +145,18 @@ class WannierTBCalculator(MLElecCalculator):
             return
         head = self.models[0].heads["hamiltonian"]
         for name, distances in zip(("within", "across"), head.nearest(geometry)):
-            low, high = known[name]
-            shortest, longest = (float(distances.min()), float(distances.max())) if len(distances) else (np.inf, np.inf)
-            if shortest < low * (1 - MARGIN) or longest > high * (1 + MARGIN):
+            low, high = known.get(name, (np.inf, 0.0))
+            if len(distances):
+                within = low * (1 - MARGIN) <= float(distances.min()) and float(distances.max()) <= high * (1 + MARGIN)
+            else:
+                within = name == "within" or known.get("alone", False)
+            if not within:
                 what = {"within": "the layers", "across": "neighbouring layers"}[name]
-                found = f"{shortest:.2f} to {longest:.2f}" if len(distances) else f"more than {head.cutoff:g}"
-                message = (f"nearest atoms of {what} are {found} Å apart, {low:.2f} to {high:.2f} in the training "
-                           "data: the model extrapolates; check the structure or train on such ones")
+                found = (f"{float(distances.min()):.2f} to {float(distances.max()):.2f}" if len(distances) else
+                         f"more than {head.cutoff:g}")
+                wanted = f"{low:.2f} to {high:.2f}" if name in known else "none"
+                message = (f"nearest atoms of {what} are {found} Å apart, {wanted} in the training data: the model "
+                           "extrapolates; check the structure or train on such ones")
                 if self.on_extrapolation == "raise":
                     raise CalculationFailed(message)
                 warnings.warn(message, stacklevel=6)

@@ -89,15 +89,17 @@ def layer_frames(system, fold, areas=None):
     return LayerFrames(*(array.to(device) for array in (layer, level, axes, total.angle() / fold)))
 
 
-def find_fold(systems):
+def find_fold(systems, areas=None):
     """The symmetry M of all layers, 3, 4, 6 or 2: the first by which their bonds point alike.
+
+    areas : as for layer_frames
 
     Raises InputError where none does.
     """
     for fold in (3, 4, 6, 2):
         try:
             for system in systems:
-                layer_frames(system, fold)
+                layer_frames(system, fold, areas)
         except InputError as error:
             if "fold direction" not in str(error):
                 raise

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ase_mlelec.bilayers import formula_of
 from ase_mlelec.descriptors.deep_potential import switch
 from ase_mlelec.descriptors.local_frame import LocalFrame, chebyshev
 from ase_mlelec.edges import Edges
@@ -457,7 +458,7 @@ class PairHead(Head):
         area = np.linalg.norm(np.cross(atoms.cell[0], atoms.cell[1]))
         parts = [atoms[frames.layer.cpu().numpy() == layer] for layer in range(len(frames.angle))]
         return ([len(part) for part in parts], [float(area / len(part)) for part in parts],
-                [part.symbols.formula.reduce()[0].format("hill") for part in parts])
+                [formula_of(part) for part in parts])
 
     @staticmethod
     def nearest(geometry):

@@ -10,6 +10,7 @@ import torch
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
+from ase_mlelec.bilayers import layer_areas
 from ase_mlelec.descriptors.deep_potential import switch
 from ase_mlelec.descriptors.local_frame import find_fold, layer_frames
 from ase_mlelec.edges import Edges
@@ -48,7 +49,7 @@ class Item:
 
 
 def frame_functions(frames):
-    """(species, fold, functions) that describe a data set: arguments of PairHead and LocalFrame.
+    """(species, fold, functions, areas) that describe a data set: arguments of PairHead and LocalFrame.
 
     frames : iterable of HamiltonianFrame
 
@@ -57,11 +58,12 @@ def frame_functions(frames):
     frames = list(frames)
     systems = [System.from_atoms(frame.atoms) for frame in frames]
     species = sorted({symbol for frame in frames for symbol in frame.atoms.get_chemical_symbols()})
-    fold = find_fold(systems)
+    areas = layer_areas(frame.atoms for frame in frames)
+    fold = find_fold(systems, areas)
     found, raised = {}, {symbol: [] for symbol in species}
     for frame, system in zip(frames, systems):
         symbols = np.array(frame.atoms.get_chemical_symbols())
-        lie = layer_frames(system, fold)
+        lie = layer_frames(system, fold, areas)
         height = _heights(system, lie, species).numpy()
         for symbol in species:
             raised[symbol].append(height[symbols == symbol])
@@ -78,7 +80,7 @@ def frame_functions(frames):
         names, z, x = zip(*found[symbol])
         functions[symbol] = {"orbitals": list(names), "z": np.round(z, 6).tolist(), "x": np.round(x, 6).tolist(),
                              "sided": bool((abs(np.concatenate(raised[symbol])) > SIDED).all())}
-    return species, fold, functions
+    return species, fold, functions, areas
 
 
 def _heights(system, lie, species):
@@ -107,7 +109,7 @@ def prepare(head, frame, n_electrons=0):
     Raises ValueError for functions that the head does not have.
     """
     system = System.from_atoms(frame.atoms)
-    lie = layer_frames(system, head.fold)
+    lie = layer_frames(system, head.fold, head.reference_areas)
     geometry = head.geometry(system, lie)
     transforms, kept = [], {}
     for k, functions in zip(geometry.species.tolist(), _local_axes(frame, lie)):
@@ -194,7 +196,6 @@ def standardise_hamiltonian(head, items):
     for key, rows in head.groups(geometry).items():
         for name in ("near", "long"):
             _fit_two_centre(head, key, name, geometry.pairs(rows), hopping[key])
-    head.reference_areas = _mean_areas(items)
     _scale_nets(head, category_scales(head, items))
 
 
@@ -226,14 +227,6 @@ def _fit_onsite(head, k, geometry, truth):
         normal = columns.mH @ columns + torch.eye(columns.shape[1], dtype=columns.dtype) * ONSITE_RIDGE * len(columns)
         found[:, i, j] = torch.linalg.solve(normal, columns.mH @ matrix[:, i, j])
     getattr(head, f"turned_{k}")[1:] = (vectors.T @ found @ vectors.conj()).real / scale
-
-
-def _mean_areas(items):
-    areas = {}
-    for item in items:
-        for area, formula in zip(*item.layers[1:]):
-            areas.setdefault(formula, []).append(area)
-    return {formula: float(np.mean(values)) for formula, values in areas.items()}
 
 
 def _fit_two_centre(head, key, name, pairs, blocks):
@@ -299,11 +292,21 @@ def _envelope(r, blocks):
     return torch.stack([y.mean() - slope * x.mean(), slope])
 
 
-def distance_ranges(head, items):
-    """dict of [shortest, longest] Å over ``items``: to the nearest atom "within" the layer, and "across"."""
+def distance_ranges(head, items, known=None):
+    """dict of [shortest, longest] Å over ``items``: to the nearest atom "within" the layer, and "across" where layers
+    have neighbours; "alone": whether some have none.
+
+    known : those of former training, which the new ones widen
+    """
     found = [head.nearest(item.geometry) for item in items]
-    return {name: [min(float(part[k].min()) for part in found), max(float(part[k].max()) for part in found)]
-            for k, name in enumerate(("within", "across"))}
+    known = known or {}
+    ranges = {"alone": known.get("alone", False) or any(not len(across) for _, across in found)}
+    for k, name in enumerate(("within", "across")):
+        distances = [float(value) for part in found if len(part[k]) for value in (part[k].min(), part[k].max())]
+        distances += known.get(name, [])
+        if distances:
+            ranges[name] = [min(distances), max(distances)]
+    return ranges
 
 
 # Loss and errors

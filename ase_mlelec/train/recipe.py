@@ -142,11 +142,8 @@ def train_hamiltonian(config, progress=True):
     electrons = data.attributes.get("electrons_per_atom", {})
     items = {name: [prepare(head, frame, sum(electrons.get(symbol, 0) for symbol in frame.atoms.symbols))
                     for frame in parts[name]] for name in ("train", "validation")}
-    ranges = distance_ranges(head, items["train"])
-    if config.start:
-        known = _start(config).metadata["nearest_distances_A"]
-        ranges = {name: [min(low, known[name][0]), max(high, known[name][1])] for name, (low, high) in ranges.items()}
-    else:
+    ranges = distance_ranges(head, items["train"], config.start and _start(config).metadata["nearest_distances_A"])
+    if not config.start:
         standardise_hamiltonian(head, items["train"])
     model.heads["hamiltonian"] = head
     checkpoints.append(_checkpoint(config, "hamiltonian"))
@@ -189,10 +186,10 @@ def _hamiltonian_head(frames, config):
                       widths=head.widths)
         _check_same("hamiltonian", {name: getattr(options, name) for name in theirs}, theirs)
         return head
-    species, fold, functions = frame_functions(frames)
+    species, fold, functions, areas = frame_functions(frames)
     frame = dict(species=species, cutoff=options.environment, fold=fold, n_radial=options.n_radial)
     with _seeded(config.seed):
-        return PairHead(functions, frame, options.cutoff, options.widths).double()
+        return PairHead(functions, frame, options.cutoff, options.widths, reference_areas=areas).double()
 
 
 def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None, progress=True):

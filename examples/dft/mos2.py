@@ -8,10 +8,11 @@
 PBE with Grimme's D2, PAW, 40 Ry, cells 22 Å high; per primitive cell 4x4 points for energy and forces, 6x6 for the 34
 bands, of which the lowest 12 (Mo 4s 4p, S 3s) are left out.  The 22 functions have projections as in Qi et al. 2024: on
 Mo three dz2 along the directions to S in the plane, dxz and dyz; on S three pz towards Mo and outward; 40 localization
-steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively" and "row" have energy and forces only, at a
-quarter of the cost.  Rows, and pairs, which have Hamiltonians, are two primitive cells, whose atoms move against their
-own images, on the same k points.
-A "ripple" is a single layer of four, bent along one of its vectors: without them a fitted layer bends too easily.
+steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively", "row", "ripple" and "wide" have energy and
+forces only, at a quarter of the cost.  Rows, and pairs, which have Hamiltonians, are two primitive cells, whose atoms
+move against their own images, on the same k points.  Single layers hold most of what atoms do to their neighbours in a
+layer, at a fifth of the cost of two: a "sheet" is 2x2 of them, with Hamiltonian, a "wide" one 4x4, and a "ripple" four
+in a row, bent along it: without ripples a fitted layer bends too easily.
 
 Layers that are not alike, and parallel ones (3R), have a dipole, whose periodic images would put a field across them:
 the dipole correction takes it away, and the zero of energy is the mean of the two vacuum levels.  For the same reason
@@ -40,11 +41,12 @@ CONTROL = dict(tefield=True, dipfield=True, tstress=False)
 SYSTEM = dict(ecutwfc=40.0, occupations="smearing", smearing="gaussian", degauss=0.005, vdw_corr="grimme-d2",
               edir=3, emaxpos=1 - JUMP / 2, eopreg=JUMP, eamp=0.0)
 POINTS, FINE_POINTS = 4, 6      # along a primitive vector, of scf and nscf; as dense at least in larger cells
-BANDS, CORE, FUNCTIONS = 34, 12, 22             # per primitive cell
+BANDS, CORE, FUNCTIONS = 17, 6, 11              # per MoS2
 STEPS = 40                      # of the localization
 MAX_SPREAD = 2.5                # Å^2
 MAX_MISMATCH = 1e-4             # eV; H(R) has six digits
 A, THICKNESS = 3.14, 3.13       # Å, of a layer
+AREAS = {"MoS2": A**2 * np.sqrt(3) / 6}          # Å^2 per atom, by which a layer is known that is alone
 THINNER = 0.6                   # of the thickness, per strain in the plane
 HEIGHT = 22.0                   # Å, of the cell
 VACUUM = 0.5 * JUMP * HEIGHT + 0.25             # Å from the middle of the vacuum, where its levels are taken
@@ -65,14 +67,18 @@ PLAN = [
     Kind("row", 60, distance=(5.9, 7.2), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=850,
          hamiltonian=False),
     Kind("pair", 59, distance=(5.9, 7.2), strain=(-0.02, 0.08), shear=0.01, noise=(0.04, 0.05), first_seed=751),
+    Kind("sheet", 30, distance=(6.3, 6.3), strain=(0.0, 0.06), shear=0.01, noise=(0.05, 0.06), first_seed=930),
+    Kind("wide", 30, distance=(6.3, 6.3), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=960,
+         hamiltonian=False),
 ]
 BARE = [kind.name for kind in PLAN if not kind.hamiltonian]
 SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": np.diag([2, 2, 1]), "pair": np.diag([2, 1, 1]),
-              "row": np.diag([2, 1, 1]), "ripple": np.diag([4, 1, 1])}
+              "row": np.diag([2, 1, 1]), "ripple": np.diag([4, 1, 1]), "sheet": np.diag([2, 2, 1]),
+              "wide": np.diag([4, 4, 1])}
 ATTRIBUTES = {"electrons_per_atom": {"Mo": 6, "S": 4}, "settings": {
     "program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "xc": "PBE + D2", "pseudopotentials": "PAW, of Qi et al. 2024",
     "ecutwfc_Ry": SYSTEM["ecutwfc"], "kpoints": "4x4x1 (scf), 6x6x1 (nscf) of the primitive cell",
-    "bands": BANDS, "excluded_bands": CORE, "localization_steps": STEPS, "dipole_correction": True,
+    "bands": 2 * BANDS, "excluded_bands": 2 * CORE, "localization_steps": STEPS, "dipole_correction": True,
     "projections": "Mo: three dz2 along the in-plane directions to S, dxz, dyz; S: three pz towards Mo and outward"}}
 
 
@@ -111,13 +117,20 @@ def build(kind, seed, shift, distance, strain, rng):
     turned = seed % 5 < 3       # the roles of structures go by twelves: both stackings are in each of them
     supercell = SUPERCELLS.get(kind.name, np.eye(3, dtype=int))
     if kind.name == "ripple":
-        return ripple(bilayer(shift, distance, turned, strain, supercell), *kind.noise, rng)
-    return bilayer(shift, distance, turned, strain, supercell, kind.noise, rng)
+        return ripple(lower(bilayer(shift, distance, turned, strain, supercell)), *kind.noise, rng)
+    atoms = bilayer(shift, distance, turned, strain, supercell, kind.noise, rng)
+    return lower(atoms) if kind.name in ("sheet", "wide") else atoms
 
 
-def ripple(atoms, noise, amplitude, rng):
-    """The lower layer alone, bent along its first vector by up to ``amplitude``, Å, in one wave."""
+def lower(atoms):
+    """The lower layer alone, in the middle of the cell."""
     layer = atoms[atoms.get_tags() == 0]
+    layer.positions[:, 2] += HEIGHT / 2 - layer.positions[:, 2].mean()
+    return layer
+
+
+def ripple(layer, noise, amplitude, rng):
+    """A layer bent along its first vector by up to ``amplitude``, Å, in one wave."""
     height = amplitude * rng.uniform(0.3, 1) * np.sin(2 * np.pi * (layer.get_scaled_positions()[:, 0] + rng.random()))
     layer.positions += rng.normal(0, noise, (len(layer), 3))
     layer.positions[:, 2] += height + HEIGHT / 2 - layer.positions[:, 2].mean()
@@ -129,7 +142,7 @@ def functions(atoms):
 
     A layer is turned by 180 degrees where its bonds from Mo point to -210, -90 and 30 degrees.
     """
-    layer, metal = layers(atoms), atoms.symbols == "Mo"
+    layer, metal = layers(atoms, AREAS), atoms.symbols == "Mo"
     first, _, bonds = neighbor_list("ijD", atoms, {("Mo", "S"): 3.0})
     threefold = np.exp(3j * np.arctan2(bonds[:, 1], bonds[:, 0]))[metal[first]]
     first = first[metal[first]]
@@ -175,20 +188,21 @@ def check_pseudopotentials():
 def calculate(atoms, directory):
     """Label of one structure; Wannier90Error where the functions or the vacuum are not good enough."""
     check_pseudopotentials()
-    kind = atoms.info.get("name", "").split("-")[0]
-    cells, bare = len(atoms) // (3 if kind == "ripple" else 6), kind in BARE
-    coarse, fine = (mesh(atoms, n, cells) for n in (POINTS, FINE_POINTS))
+    bare = atoms.info.get("name", "").split("-")[0] in BARE
+    units, sheets = len(atoms) // 3, layers(atoms, AREAS).max() + 1
+    coarse, fine = (mesh(atoms, n, units // sheets) for n in (POINTS, FINE_POINTS))
     # gentle mixing: with 0.7 and the correction a trial was at 1e-4 Ry still after 13 steps
-    espresso.pw(atoms, directory, "scf", PSEUDO, coarse, control=CONTROL, system=SYSTEM,
+    points = None if coarse == (1, 1, 1) else coarse        # None: Γ, with real functions
+    espresso.pw(atoms, directory, "scf", PSEUDO, points, control=CONTROL, system=SYSTEM,
                 electrons=dict(conv_thr=1e-8 if bare else 1e-9, mixing_beta=0.3))
     scf = read_pw(directory / espresso.SAVE)
     if bare:
         return layered.Label(scf)
     vacuum = layered.flat_vacuum(atoms, directory, VACUUM)
-    layered.all_bands(atoms, directory, PSEUDO, fine, BANDS * cells, SYSTEM, **CONTROL)
-    wanted, size = functions(atoms), FUNCTIONS * cells
+    layered.all_bands(atoms, directory, PSEUDO, fine, BANDS * units, SYSTEM, **CONTROL)
+    wanted, size = functions(atoms), FUNCTIONS * units
     path = espresso.hamiltonian(atoms, directory, projections(atoms, wanted), size, fine,
-                                f"num_bands = {size}\nexclude_bands = 1-{CORE * cells}\nnum_iter = {STEPS}")
+                                f"num_bands = {size}\nexclude_bands = 1-{CORE * units}\nnum_iter = {STEPS}")
     found, spreads = layered.good_hamiltonian(path, atoms, wanted, MAX_SPREAD)
     mismatch = abs(found.eigenvalues(espresso.full_mesh(fine)[:, :3]) - layered.dft_levels(directory)).max()
     layered.check_mismatch(mismatch, MAX_MISMATCH)

@@ -134,10 +134,11 @@ def test_fades_at_the_cutoff():
 # learning
 
 def trained(frames, steps, held=(), **options):
-    species, fold, functions = frame_functions(frames)
+    species, fold, functions, areas = frame_functions(frames)
     frame = dict(species=species, cutoff=5.5, fold=fold, n_radial=5)
     torch.manual_seed(0)
-    head = PairHead(functions, frame, widths=(12,), n_hidden=12, n_reduced=6, n_directed=2).double()
+    head = PairHead(functions, frame, widths=(12,), n_hidden=12, n_reduced=6, n_directed=2,
+                    reference_areas=areas).double()
     model = Model(LocalFrame(**frame).double(), {"hamiltonian": head})
     items, others = ([prepare(head, frame) for frame in part] for part in (frames, held))
     standardise_hamiltonian(head, items)

@@ -5,6 +5,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from ase.calculators.calculator import CalculationFailed
 from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_frame, mx2_functions
 
 from ase_mlelec import WannierHamiltonian, WannierTBCalculator, load_model
@@ -68,8 +69,10 @@ def test_vacuum_level_and_homes():
 
 def test_functions_of_the_data():
     atoms = mx2_bilayer((0.2, 0.1))
-    species, fold, functions = frame_functions([mx2_frame(atoms, mx2_functions(atoms))])
-    assert (species, fold) == (["Mo", "S"], 3) and functions["Mo"]["orbitals"] == ["dz2"] * 3 + ["dxz", "dyz"]
+    species, fold, functions, areas = frame_functions([mx2_frame(atoms, mx2_functions(atoms))])
+    assert (species, fold) == (["Mo", "S"], 3) and areas["MoS2"] == pytest.approx(np.linalg.norm(
+        np.cross(atoms.cell[0], atoms.cell[1])) / 3)
+    assert functions["Mo"]["orbitals"] == ["dz2"] * 3 + ["dxz", "dyz"]
     assert functions["S"]["sided"] and not functions["Mo"]["sided"]
     assert all(z[2] > 0 for z in functions["S"]["z"])           # of the upper sulphur
 
@@ -145,6 +148,28 @@ def test_fine_tuning_on_larger_cells(folder):
                             ({"start": "si"}, "si has no hamiltonian")):
         with pytest.raises(ValueError, match=message):
             recipe.train(parse_config(table | change, folder), progress=False)
+
+
+def test_single_layers_among_bilayers(tmp_path):
+    """Layers alone hold what a layer does to itself: they train with others, and without."""
+    def single(k, role):
+        atoms = graphene_bilayer(noise=0.02, seed=k)
+        atoms = atoms[atoms.positions[:, 2] < atoms.positions[:, 2].mean()]
+        return graphene_frame(atoms, f"s{k}", role)
+    alone = [single(k, role) for k, role in enumerate(["train", "train", "test"])]
+    for name, data in ("mixed", frames() + alone), ("alone", alone):
+        write_hamiltonians(tmp_path / "g.h5", data, {"electrons_per_atom": {"C": 1}})
+        model = recipe.train(configuration(tmp_path), progress=False)
+        assert model.metadata["errors"]["test"]["hamiltonian_intra_near_mae_meV"] < 3
+        calc = WannierTBCalculator(model, on_extrapolation="raise")
+        found = calc.get_hamiltonian(alone[2].atoms)
+        wanted = alone[2].hamiltonian
+        assert abs(found.eigenvalues(K) - wanted.eigenvalues(K)).max() < 0.03, name
+        if name == "mixed":
+            assert len(calc.get_hamiltonian(graphene_bilayer(distance=3.4)).centres) == 4
+        else:
+            with pytest.raises(CalculationFailed, match="3.40 Å apart, none in the training data"):
+                calc.get_hamiltonian(graphene_bilayer((0, 0), 3.4))
 
 
 def test_interrupted_training_goes_on(folder, monkeypatch):

@@ -26,9 +26,10 @@ def fitted(request):
     """(head with the two-centre parts alone, frames, number of electrons)"""
     make, n_electrons = request.param
     frames = [make(k) for k in range(3)]
-    species, fold, functions = frame_functions(frames)
+    species, fold, functions, areas = frame_functions(frames)
     torch.manual_seed(0)
-    head = PairHead(functions, dict(species=species, cutoff=4.5, fold=fold, n_radial=3), 12.0, (6,)).double()
+    head = PairHead(functions, dict(species=species, cutoff=4.5, fold=fold, n_radial=3), 12.0, (6,),
+                    reference_areas=areas).double()
     standardise_hamiltonian(head, [prepare(head, frame) for frame in frames])
     return head, frames, n_electrons
 
