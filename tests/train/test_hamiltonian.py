@@ -157,14 +157,14 @@ def test_single_layers_among_bilayers(tmp_path):
         atoms = atoms[atoms.positions[:, 2] < atoms.positions[:, 2].mean()]
         return graphene_frame(atoms, f"s{k}", role)
     alone = [single(k, role) for k, role in enumerate(["train", "train", "test"])]
-    for name, data in ("mixed", frames() + alone), ("alone", alone):
+    for name, data, limit in ("mixed", frames() + alone, 0.03), ("alone", alone, 0.1):     # eV
         write_hamiltonians(tmp_path / "g.h5", data, {"electrons_per_atom": {"C": 1}})
         model = recipe.train(configuration(tmp_path), progress=False)
         assert model.metadata["errors"]["test"]["hamiltonian_intra_near_mae_meV"] < 3
         calc = WannierTBCalculator(model, on_extrapolation="raise")
         found = calc.get_hamiltonian(alone[2].atoms)
         wanted = alone[2].hamiltonian
-        assert abs(found.eigenvalues(K) - wanted.eigenvalues(K)).max() < 0.03, name
+        assert abs(found.eigenvalues(K) - wanted.eigenvalues(K)).max() < limit, name
         if name == "mixed":
             assert len(calc.get_hamiltonian(graphene_bilayer(distance=3.4)).centres) == 4
         else:
