@@ -157,7 +157,7 @@ class DescriptorContract:
     def environment(self, atoms, descriptor=None):
         """Environment of all atoms, without gradient."""
         descriptor = descriptor or self.make_descriptor()
-        arrays = [array for array in descriptor.state_dict().values() if array.is_floating_point()]
+        arrays = [array for array in (*descriptor.parameters(), *descriptor.buffers()) if array.is_floating_point()]
         system = System.from_atoms(atoms, arrays[0].dtype if arrays else torch.float64)
         with torch.no_grad():
             return descriptor(system, Edges.build(system, descriptor.cutoff))

@@ -35,6 +35,9 @@ class Descriptor(torch.nn.Module):
     def standardise(self, samples):
         """Set the normalisation of a new descriptor from training data, an iterable of (system, edges); none here."""
 
+    def feature_weights(self):
+        """Tensor [F], how much of each feature an energy may have where they differ in roughness; None: as it comes."""
+
     def arguments(self):
         """dict of constructor arguments (JSON types), from which a model file builds the descriptor again."""
         raise NotImplementedError(f"{type(self).__name__} must define arguments()")

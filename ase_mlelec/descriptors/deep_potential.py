@@ -13,6 +13,8 @@ from ase.data import atomic_numbers, covalent_radii
 
 from ase_mlelec.descriptors.base import Descriptor, Environment
 from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbedding, EmbeddingNets
+from ase_mlelec.descriptors.harmonics import harmonics
+from ase_mlelec.descriptors.padding import pad
 
 CLOSEST = 0.8   # Å, or 3/4 of the shortest bond if that is longer: a compressed embedding covers all distances above
 
@@ -77,8 +79,8 @@ class DeepPotSE(Descriptor):
         species = all_species[edges.atoms]
         r, s, rows = self._rows(edges.vec, species.index_select(0, edges.center))
         table = torch.cat([self.embedding.argument(r, s)[None], rows])
-        padded, present, blocks = _pad(edges.center, all_species.index_select(0, edges.neighbor), table,
-                                       edges.n_centers, self.by_number)
+        padded, present, blocks = pad(edges.center, all_species.index_select(0, edges.neighbor), table,
+                                      edges.n_centers, self.by_number)
         t = self.embedding.moments(padded, blocks, species)
         t = self._add_empty_slots(t, present, species) / sum(self.sel)
         channels = [t[:, a:b] for a, b in ((0, 4), (4, 9), (9, 16))[:self.l_max]]
@@ -105,7 +107,7 @@ class DeepPotSE(Descriptor):
         s, angular = (weight - mean) / scale[0], weight / (r * scale[1])
         rows = [s[None], angular * vec]
         if self.l_max > 1:
-            rows += [angular * r * harmonics(vec / r, self.l_max)]
+            rows += [angular * r * harmonics(vec / r, self.l_max)[4:]]
         return r, s, torch.cat(rows)
 
     @torch.no_grad()
@@ -156,51 +158,9 @@ class DeepPotSE(Descriptor):
         return fast
 
 
-def _pad(center, kind, table, n_centers, kinds):
-    """Lay the columns of ``table`` [R, E] out by centre, one block of slots per kind, zeros in empty slots.
-
-    kinds : all kinds, in the order in which the edges of a centre come (if not, they are sorted here)
-
-    Returns Tensor [C, R, n]; the number of edges of each kind [C, kinds]; the slice of n that each kind has.
-    """
-    rank = torch.tensor(kinds, device=center.device).argsort()
-    group = center * len(kinds) + rank.index_select(0, kind) if len(kinds) > 1 else center
-    present = torch.bincount(group, minlength=n_centers * len(kinds)).reshape(n_centers, len(kinds))
-    ends = (present.amax(dim=0) if n_centers else present.sum(dim=0)).cumsum(0)
-    bounds = [0, *ends.tolist()]
-    place = _places(group, present, bounds)
-    # planes [R, C n] are filled by one scatter, which is several times faster than writing rows
-    planes = table.new_zeros(len(table), n_centers * bounds[-1]).scatter(1, place.expand_as(table), table)
-    blocks = [slice(bounds[k], bounds[k + 1]) for k in rank.tolist()]
-    return planes.reshape(len(table), n_centers, bounds[-1]).transpose(0, 1), present.index_select(1, rank), blocks
-
-
-def _places(group, present, bounds):
-    """Where in [C, n] each edge goes: the slot e - (first edge of its group) in the block of the group; Tensor [E]."""
-    order = None
-    if present.shape[1] > 1 and bool((group[1:] < group[:-1]).any()):
-        group, order = group.sort(stable=True)
-    starts = torch.arange(len(present), device=group.device)[:, None] * bounds[-1]
-    starts = starts + torch.tensor(bounds[:-1], device=group.device)
-    first = (present.flatten().cumsum(0) - present.flatten()).reshape(present.shape)
-    place = (starts - first).flatten().index_select(0, group) + torch.arange(len(group), device=group.device)
-    return place if order is None else torch.empty_like(place).index_copy(0, order, place)
-
-
-def harmonics(unit, l_max):
-    """Real harmonics of l = 2 .. l_max of unit vectors [3, E], scaled so that Y_l(a) . Y_l(b) = P_l(a . b)."""
-    x, y, z = unit
-    out = [3**0.5 * x * y, 3**0.5 * y * z, 3**0.5 * z * x, 0.75**0.5 * (x * x - y * y), 1.5 * z * z - 0.5]
-    if l_max > 2:
-        out += [0.625**0.5 * y * (3 * x * x - y * y), 15**0.5 * x * y * z, 0.375**0.5 * y * (5 * z * z - 1),
-                0.5 * z * (5 * z * z - 3), 0.375**0.5 * x * (5 * z * z - 1), 3.75**0.5 * z * (x * x - y * y),
-                0.625**0.5 * x * (x * x - 3 * y * y)]
-    return torch.stack(out)
-
-
 def quadrupoles(moments):
     """Symmetric traceless matrices [C, n, 3, 3] of moments [C, 5, n] of the ``harmonics`` of l = 2."""
-    xy, yz, zx, difference, axial = moments.unbind(dim=1)
+    xy, yz, axial, zx, difference = moments.unbind(dim=1)
     xy, yz, zx = xy / 3**0.5, yz / 3**0.5, zx / 3**0.5
     zz = axial / 1.5
     xx, yy = difference / 3**0.5 - zz / 2, -difference / 3**0.5 - zz / 2

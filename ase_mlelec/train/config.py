@@ -55,6 +55,16 @@ class DescriptorConfig:
 
 
 @dataclass(frozen=True)
+class PowerSpectrumConfig:
+    """Arguments of PowerSpectrum, for energies that are linear in the features ([energy] widths = [])."""
+    cutoff: float = 6.0
+    inner: float = 2.0
+    n_pair: int = 12
+    n_radial: int = 6
+    l_max: int = 8
+
+
+@dataclass(frozen=True)
 class EnergyConfig:
     """widths : of the fitting nets; [] for energies that are linear in the features, on the descriptor as it is drawn:
         in closed form, with the last prefactors and no steps.  For data too few for a net
@@ -232,6 +242,8 @@ class Config:
     them is trained with; it is for data that are too few for the descriptor of the energy.  The LDOS head has data and
     a descriptor (bispectrum) of its own, the Hamiltonian data of its own, on which the energy may be trained as well.
 
+    power_spectrum : in the place of ``descriptor``, for energies and spectra that have no directions
+
     committee : number of models, alike but for the seed, which is ``seed`` of the first; those of several have -0, -1
         ... at the end of their names
     start : a model file, relative to the configuration file, or the name of a shipped model, from whose parameters and
@@ -240,6 +252,7 @@ class Config:
     data: DataConfig
     output: OutputConfig
     descriptor: DescriptorConfig = field(default_factory=DescriptorConfig)
+    power_spectrum: PowerSpectrumConfig | None = None
     electronic: DescriptorConfig | None = None
     energy: EnergyConfig | None = None
     dos: DOSConfig | None = None
@@ -260,6 +273,8 @@ class Config:
         if not others and self.ldos is None and self.hamiltonian is None:
             raise ValueError("got none of the sections [energy], [dos], [dipole], [polarizability], [ldos] and "
                              "[hamiltonian]; add at least one")
+        if self.power_spectrum is not None and self.descriptor != DescriptorConfig():
+            raise ValueError("got [power_spectrum] beside [descriptor]; leave one out")
         if self.electronic is not None:
             self._check_electronic(others)
         beside = [name for name in (*others, "ldos") if name != "energy" and getattr(self, name) is not None]
@@ -270,13 +285,18 @@ class Config:
         if self.ldos is not None and others:
             raise ValueError(f"got [ldos] beside [{others[0]}]; train them apart, their data differ")
 
+    @property
+    def cutoff(self):
+        """float, Å, of the descriptor"""
+        return (self.power_spectrum or self.descriptor).cutoff
+
     def _check_electronic(self, heads):
         if "energy" not in heads or len(heads) == 1:
             raise ValueError("got [electronic] without [energy] and a head beside it; put the settings into "
                              "[descriptor]")
-        if self.electronic.cutoff != self.descriptor.cutoff:
-            raise ValueError(f"electronic.cutoff: got {self.electronic.cutoff:g}, the descriptor has "
-                             f"{self.descriptor.cutoff:g} Å; give both the same")
+        if self.electronic.cutoff != self.cutoff:
+            raise ValueError(f"electronic.cutoff: got {self.electronic.cutoff:g}, the descriptor has {self.cutoff:g} Å; "
+                             "give both the same")
 
 
 def _check_training(section, config, weights):

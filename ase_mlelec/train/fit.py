@@ -155,7 +155,7 @@ def standardise(model, frames):
 def standardise_heads(model, frames, names=None):
     """Set the normalisation of new heads (default all that have FittingNets) for the descriptor as it is now.
 
-    Features get zero mean and unit spread.  Energies and total DOS get their least-squares composition as bias, ADOS
+    Features get zero mean and unit spread, or the weights of the descriptor.  Energies and total DOS get their least-squares composition as bias, ADOS
     its mean by species, tensors of centres the best constant coefficients of their basis; the spread around the bias is
     the scale of a head's output.
 
@@ -174,16 +174,22 @@ def standardise_heads(model, frames, names=None):
             if len(own) == 0:
                 raise ValueError(f"got no atoms of {model.species[k]} in {len(frames)} frames; add some or "
                                  "leave it out")
-            nets.shift[place] = own.mean(dim=0)
-            # features that hardly vary must not be blown up
-            spread = own.std(dim=0, correction=0)
-            nets.inverse[place] = 1 / (spread + 0.1 * spread.mean() + 1e-12)
+            nets.shift[place], nets.inverse[place] = _mean_and_inverse(own, model.descriptor_of(name).feature_weights())
         if label == "ados":
             _centre_atoms(nets, batches, species)
         elif hasattr(model.heads[name], "centers"):
             _centre_tensors(model.heads[name], batches, label, environment)
         else:
             _centre_totals(model, nets, batches, label)
+
+
+def _mean_and_inverse(features, weights):
+    """(what to subtract from features [C, F], what to multiply them by) for one species."""
+    mean, spread = features.mean(dim=0), features.std(dim=0, correction=0)
+    if weights is not None:
+        return mean, weights / (weights * spread).norm().clamp(min=1e-12)
+    # features that hardly vary must not be blown up
+    return mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
 
 
 def _label_of(head, frames):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ase_mlelec.bundle import load_model
-from ase_mlelec.descriptors import Bispectrum, DeepPotSE, LocalFrame
+from ase_mlelec.descriptors import Bispectrum, DeepPotSE, LocalFrame, PowerSpectrum
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import LDOSHead, PairHead, ScalarHead, SpectrumHead, TensorHead, VectorHead
 from ase_mlelec.io.frames import join, read_frames
@@ -270,7 +270,7 @@ def split(frames, config):
 def describe(frames, config):
     """dict of JSON types: what a model trained on ``frames`` has to tell about its numbers."""
     described = {name: frames.attributes[name] for name in COPIED if name in frames.attributes}
-    shortest = shortest_distance(frames, config.descriptor.cutoff)
+    shortest = shortest_distance(frames, config.cutoff)
     if shortest is not None:
         described["shortest_distance_A"] = shortest
     temperature = frames.attributes.get("settings", {}).get("electronic_temperature_K")
@@ -336,10 +336,13 @@ def _new_model(frames, config):
     species = sorted({symbol for frame in frames for symbol in frame.atoms.get_chemical_symbols()})
 
     def new_descriptor(options):
+        if options is config.power_spectrum:
+            return PowerSpectrum(species, **asdict(options))
         with _seeded(config.seed):      # one does not depend on the other: electrons can be trained without the energy
             return DeepPotSE(species, **asdict(options) | {"n_basis": options.n_basis or None})
 
-    descriptor, electronic = (options and new_descriptor(options) for options in (config.descriptor, config.electronic))
+    descriptor, electronic = (options and new_descriptor(options) for options in
+                              (config.power_spectrum or config.descriptor, config.electronic))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Model(descriptor, {}, electronic=electronic).to(device=device, dtype=torch.float64)
 
@@ -400,10 +403,10 @@ def _parameters(model, head):
 
 def _add_head(model, kind, seed, **options):
     """Give ``model`` a new head of class ``kind`` with weights that depend on the seed alone."""
-    parameter = next(model.parameters())
+    like = next(array for array in (*model.parameters(), *model.buffers()) if array.is_floating_point())
     with _seeded(seed):
         head = kind(len(model.species), model.descriptor_of(kind.quantity).n_features, **options)
-    model.heads[head.quantity] = head.to(device=parameter.device, dtype=parameter.dtype)
+    model.heads[head.quantity] = head.to(device=like.device, dtype=like.dtype)
     return head
 
 

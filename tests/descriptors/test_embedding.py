@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from ase_mlelec.descriptors.deep_potential import _pad
 from ase_mlelec.descriptors.embedding import ChebyshevMoments
+from ase_mlelec.descriptors.padding import pad
 
 BLOCKS = [slice(3, 5), slice(0, 3)]     # of two species, out of order as deep_potential makes them
 
@@ -52,7 +52,7 @@ def test_padding_keeps_every_edge_once(kinds, shuffled):
         order = np.lexsort((np.argsort(kinds)[kind], center))
         center, kind = center[order], kind[order]
     table = torch.arange(1.0, 81.0).reshape(2, 40)
-    laid, present, blocks = _pad(torch.as_tensor(center), torch.as_tensor(kind), table, 7, kinds)
+    laid, present, blocks = pad(torch.as_tensor(center), torch.as_tensor(kind), table, 7, kinds)
     for c in range(7):                  # the last centre has no edges
         for k in range(2):
             chosen = (center == c) & (kind == k)
@@ -64,5 +64,5 @@ def test_padding_keeps_every_edge_once(kinds, shuffled):
 
 def test_padding_of_no_edges():
     empty = torch.zeros(0, dtype=torch.long)
-    laid, present, blocks = _pad(empty, empty, torch.zeros(5, 0), 3, [1, 0])
+    laid, present, blocks = pad(empty, empty, torch.zeros(5, 0), 3, [1, 0])
     assert laid.shape == (3, 5, 0) and present.tolist() == [[0, 0]] * 3 and blocks == [slice(0, 0)] * 2

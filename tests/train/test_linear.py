@@ -115,3 +115,20 @@ def test_in_one_command(tmp_path):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="energy.ridge: got 0, need more than 0"):
         parse_config(table | {"energy": {"widths": [], "ridge": 0.0}}, tmp_path)
+
+
+def test_power_spectrum_in_one_command(tmp_path):
+    """With a ridge by roughness, few structures suffice: a third of the errors that the descriptor drawn at random has."""
+    frames = make_frames(25)
+    write_hdf5(tmp_path / "cu.h5", frames)
+    table = {"data": {"files": ["cu.h5"]}, "output": {"model": "cu.safetensors"}, "energy": {"widths": []}}
+    drawn = {"descriptor": {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 4, "l_max": 2, "n_basis": 5}}
+    fixed = {"power_spectrum": {"cutoff": 4.0, "inner": 2.2, "n_pair": 8, "n_radial": 4, "l_max": 4}}
+    models = [recipe.train(parse_config(table | options, tmp_path), progress=False) for options in (drawn, fixed)]
+    first, second = (model.metadata["errors"]["test"]["forces_mae_meV_per_A"] for model in models)
+    assert second < first / 3
+    atoms = frames.frames[0].atoms
+    atoms.calc = DeepPotCalculator(load_model(tmp_path / "cu.safetensors"), device="cpu", on_extrapolation="ignore")
+    np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), atol=1e-5)
+    with pytest.raises(ValueError, match="power_spectrum. beside .descriptor.; leave one out"):
+        parse_config(table | drawn | fixed, tmp_path)

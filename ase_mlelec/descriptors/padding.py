@@ -1,0 +1,33 @@
+"""Edges laid out by centre, for sums over neighbours as products of matrices."""
+import torch
+
+
+def pad(center, kind, table, n_centers, kinds):
+    """Lay the columns of ``table`` [R, E] out by centre, one block of slots per kind, zeros in empty slots.
+
+    kinds : all kinds, in the order in which the edges of a centre come (if not, they are sorted here)
+
+    Returns Tensor [C, R, n]; the number of edges of each kind [C, kinds]; the slice of n that each kind has.
+    """
+    rank = torch.tensor(kinds, device=center.device).argsort()
+    group = center * len(kinds) + rank.index_select(0, kind) if len(kinds) > 1 else center
+    present = torch.bincount(group, minlength=n_centers * len(kinds)).reshape(n_centers, len(kinds))
+    ends = (present.amax(dim=0) if n_centers else present.sum(dim=0)).cumsum(0)
+    bounds = [0, *ends.tolist()]
+    place = _places(group, present, bounds)
+    # planes [R, C n] are filled by one scatter, which is several times faster than writing rows
+    planes = table.new_zeros(len(table), n_centers * bounds[-1]).scatter(1, place.expand_as(table), table)
+    blocks = [slice(bounds[k], bounds[k + 1]) for k in rank.tolist()]
+    return planes.reshape(len(table), n_centers, bounds[-1]).transpose(0, 1), present.index_select(1, rank), blocks
+
+
+def _places(group, present, bounds):
+    """Where in [C, n] each edge goes: the slot e - (first edge of its group) in the block of the group; Tensor [E]."""
+    order = None
+    if present.shape[1] > 1 and bool((group[1:] < group[:-1]).any()):
+        group, order = group.sort(stable=True)
+    starts = torch.arange(len(present), device=group.device)[:, None] * bounds[-1]
+    starts = starts + torch.tensor(bounds[:-1], device=group.device)
+    first = (present.flatten().cumsum(0) - present.flatten()).reshape(present.shape)
+    place = (starts - first).flatten().index_select(0, group) + torch.arange(len(group), device=group.device)
+    return place if order is None else torch.empty_like(place).index_copy(0, order, place)

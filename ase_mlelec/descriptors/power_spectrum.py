@@ -1,0 +1,100 @@
+"""Power spectrum of the neighbours' density: features of fixed form, with a measure of how rough each is.
+
+    A_snlm = sum over neighbours j of species s of R_n(r_j) Y_lm(r_j),
+    features A_sn00 (pairs)  and  sum_m A_snlm A_s'n'lm (triples, by P_l of the angle)
+
+R_n = (1 - (r/cutoff)^2)^2 times a polynomial of degree n in (1 - r/cutoff)/(1 + r/cutoff), orthonormal over distances
+from ``inner`` to the cutoff.  High degrees n and l make an energy rough: an energy that is linear in the features, with
+a ridge that grows with the degree, is learnt from few structures.
+
+Sources: Bartók et al., Phys. Rev. B 87, 184115 (2013), section II; Drautz, Phys. Rev. B 99, 014104 (2019); a ridge by
+degree as the algebraic smoothness prior of Witt et al., J. Chem. Phys. 159, 164101 (2023).
+"""
+import numpy as np
+import torch
+from ase.data import atomic_numbers
+
+from ase_mlelec.descriptors.base import Descriptor, Environment
+from ase_mlelec.descriptors.embedding import ChebyshevMoments
+from ase_mlelec.descriptors.harmonics import harmonics
+from ase_mlelec.descriptors.padding import pad
+
+ANGULAR, STEEPNESS = 0.2, 6     # of the weights of features: l^2 counts as much less than n^2; power of the roughness
+
+
+class PowerSpectrum(Descriptor):
+    """Power spectrum and pair terms.
+
+    species : sequence of chemical symbols
+    cutoff : float, Å; inner : float, Å, about the shortest distance; below it the polynomials grow
+    n_pair, n_radial : radial functions of the pair terms, and of the triples
+    l_max : int, the highest degree of the angle
+
+    Features [C, F] with S species: S n_pair of pairs and, for every l, S n_radial (S n_radial + 1)/2 of triples.
+    ``weights`` [F] fall with the roughness of a feature, (1 + n^2 + n'^2 + l^2/5)^-3.
+
+    Raises ValueError for numbers out of range.
+    """
+
+    def __init__(self, species, cutoff=6.0, inner=2.0, n_pair=12, n_radial=6, l_max=8):
+        super().__init__()
+        if not (0 < inner < cutoff and 1 <= n_radial <= n_pair and l_max >= 0):
+            raise ValueError(f"got cutoff {cutoff}, inner {inner}, n_pair {n_pair}, n_radial {n_radial}, l_max {l_max}; "
+                             "need 0 < inner < cutoff, 1 <= n_radial <= n_pair and l_max >= 0")
+        self.species, self.cutoff, self.inner = tuple(species), float(cutoff), float(inner)
+        self.n_pair, self.n_radial, self.l_max = int(n_pair), int(n_radial), int(l_max)
+        self.by_number = sorted(range(len(self.species)), key=lambda k: atomic_numbers[self.species[k]])
+        table = torch.full((120,), -1)
+        table[[atomic_numbers[symbol] for symbol in self.species]] = torch.arange(len(self.species))
+        self.register_buffer("species_of_number", table, persistent=False)
+        self.register_buffer("radial", torch.as_tensor(_orthonormal(self.inner / self.cutoff, self.n_pair)),
+                             persistent=False)
+        self.register_buffer("pairs", torch.triu_indices(*(len(self.species) * self.n_radial,) * 2), persistent=False)
+        self.register_buffer("weights", self._weights(), persistent=False)
+        self.n_features = len(self.weights)
+
+    def feature_weights(self):
+        return self.weights
+
+    def arguments(self):
+        return dict(species=list(self.species), cutoff=self.cutoff, inner=self.inner, n_pair=self.n_pair,
+                    n_radial=self.n_radial, l_max=self.l_max)
+
+    def _weights(self):
+        pair, radial = (torch.arange(n).repeat(len(self.species)).double() for n in (self.n_pair, self.n_radial))
+        first, second = (radial[index] for index in self.pairs)
+        rough = [1 + pair**2] + [1 + first**2 + second**2 + ANGULAR * l**2 for l in range(self.l_max + 1)]
+        return torch.cat(rough)**(-STEEPNESS / 2)
+
+    def forward(self, system, edges):
+        all_species = self.species_of_number[system.numbers]
+        moments = self._moments(edges, all_species.index_select(0, edges.neighbor))
+        features = [moments[:, 0].flatten(1)]
+        some = moments[..., :self.n_radial].flatten(2)
+        for l in range(self.l_max + 1):
+            own = some[:, l * l:(l + 1)**2]
+            features.append((own.transpose(1, 2) @ own)[:, self.pairs[0], self.pairs[1]])
+        return Environment(torch.cat(features, dim=1), all_species[edges.atoms])
+
+    def _moments(self, edges, kind):
+        """A [C, (l_max + 1)^2, species, n_pair]."""
+        vec = edges.vec.T.contiguous()
+        rho = (vec * vec).sum(dim=0).sqrt() / self.cutoff
+        fade = (1 - rho**2).clamp(min=0)**2
+        table = torch.cat([_variable(rho, self.inner / self.cutoff)[None], fade * harmonics(vec / (rho * self.cutoff), self.l_max)])
+        padded, _, blocks = pad(edges.center, kind, table, edges.n_centers, self.by_number)
+        moments, _ = ChebyshevMoments.apply(padded, blocks, self.n_pair)
+        return moments @ self.radial.to(moments)
+
+
+def _variable(rho, inner):
+    """From 1 at ``inner`` to -1 at ρ = 1."""
+    return 2 * (1 - rho) * (1 + inner) / ((1 + rho) * (1 - inner)) - 1
+
+
+def _orthonormal(inner, n):
+    """Chebyshev coefficients [n, n] in ``_variable``, a column per function, orthonormal over inner < ρ < 1."""
+    rho = inner + (1 - inner) * (np.arange(2000) + 0.5) / 2000
+    values = np.polynomial.chebyshev.chebvander(_variable(rho, inner), n - 1) * ((1 - rho**2)**2)[:, None]
+    triangle = np.linalg.qr(values / np.sqrt(len(rho)), mode="r")
+    return np.linalg.inv(triangle) * np.sign(np.diag(triangle))

@@ -1,0 +1,97 @@
+"""Power spectrum against sums over pairs of neighbours, Legendre polynomials and orthonormality."""
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from scipy.special import eval_legendre
+
+from ase_mlelec.descriptors import PowerSpectrum
+from ase_mlelec.descriptors.harmonics import harmonics
+from ase_mlelec.edges import Edges
+from ase_mlelec.system import System
+from ase_mlelec.testing import random_atoms
+
+CUTOFF, INNER = 4.0, 1.2
+
+
+def descriptor(**options):
+    return PowerSpectrum(("O", "Si"), **dict(cutoff=CUTOFF, inner=INNER, n_pair=5, n_radial=3, l_max=4) | options).double()
+
+
+def features(atoms, made):
+    system = System.from_atoms(atoms)
+    return made(system, Edges.build(system, made.cutoff)).features.numpy()
+
+
+def radial(r, n):
+    """R_0 .. R_n-1 by Gram-Schmidt on a fine grid of its own, in powers of another variable of the same span."""
+    def raw(r):
+        return ((r / (r + CUTOFF))[:, None]**np.arange(n)) * (1 - (r / CUTOFF)**2)[:, None]**2
+    grid = INNER + (CUTOFF - INNER) * (np.arange(2000) + 0.5) / 2000
+    values, at = raw(grid), raw(np.asarray(r, float))
+    for k in range(n):
+        for m in range(k):
+            overlap = (values[:, m] * values[:, k]).mean()
+            values[:, k] -= overlap * values[:, m]
+            at[:, k] -= overlap * at[:, m]
+        norm = np.sqrt((values[:, k]**2).mean())
+        values[:, k] /= norm
+        at[:, k] /= norm
+    return at
+
+
+def test_harmonics_add_up_to_legendre():
+    a, b = torch.nn.functional.normalize(torch.randn(2, 3, 50, dtype=torch.float64), dim=1)
+    rows = harmonics(a, 10) * harmonics(b, 10)
+    for l in range(11):
+        found = rows[l * l:(l + 1)**2].sum(dim=0)
+        np.testing.assert_allclose(found, eval_legendre(l, (a * b).sum(dim=0).numpy()), atol=1e-12)
+
+
+def test_sums_over_pairs_of_neighbours():
+    """Features in their order; the sign of R_n is a convention and cancels in pairs (n, n) alone."""
+    atoms = random_atoms("SiO2", cell=[3.9, 4.2, 4.5], seed=3)
+    made = descriptor()
+    found = features(atoms, made)
+    system = System.from_atoms(atoms)
+    edges = Edges.build(system, CUTOFF)
+    kinds = np.array([{"O": 0, "Si": 1}[s] for s in atoms.symbols])
+    signs = np.sign(features(Atoms("SiO", [[0, 0, 0], [1.7, 0, 0]]), made)[0, :5] * radial([1.7], 5)[0])
+    for centre in range(len(atoms)):
+        own = (edges.center == centre).numpy()
+        vec, kind = edges.vec.numpy()[own], kinds[edges.neighbor.numpy()[own]]
+        r = np.linalg.norm(vec, axis=1)
+        weights = radial(r, 5) * signs
+        unit = vec / r[:, None]
+        pairs = np.concatenate([weights[kind == s].sum(axis=0) for s in (0, 1)])
+        columns = np.concatenate([weights[:, :3] * (kind == s)[:, None] for s in (0, 1)], axis=1)
+        triples = [(columns.T @ eval_legendre(l, unit @ unit.T) @ columns)[np.triu_indices(6)] for l in range(5)]
+        np.testing.assert_allclose(found[centre], np.concatenate([pairs, *triples]), rtol=1e-6, atol=1e-8)
+
+
+def test_weights_fall_with_the_roughness():
+    made = descriptor(n_pair=3, n_radial=2, l_max=1)
+    weights = made.feature_weights().numpy()
+    assert len(weights) == made.n_features == 2 * 3 + 2 * 10
+    np.testing.assert_allclose(weights[:6]**(-1 / 3), [1, 2, 5] * 2)
+    degrees = [0, 1, 0, 1]      # of both species
+    squares = [1 + degrees[a]**2 + degrees[b]**2 for a, b in zip(*np.triu_indices(4))]
+    np.testing.assert_allclose(weights[6:]**(-1 / 3), squares + [square + 0.2 for square in squares])
+
+
+def test_smooth_at_the_cutoff():
+    """Neither values nor derivatives jump where a neighbour leaves; alone, an atom has no features."""
+    made = descriptor()
+    values = np.array([features(Atoms("SiO", [[0, 0, 0], [CUTOFF + x, 0, 0]]), made)[0] for x in (-2e-4, -1e-4, 0, 1e-4)])
+    assert abs(values[2:]).max() == 0
+    assert abs(np.diff(values, axis=0)).max() < 1e-4 * abs(features(Atoms("SiO", [[0, 0, 0], [2.0, 0, 0]]), made)).max()
+
+
+def test_arguments():
+    made = descriptor()
+    again = PowerSpectrum(**made.arguments()).double()
+    atoms = random_atoms("SiO2", cell=[3.9, 4.2, 4.5], seed=1)
+    np.testing.assert_array_equal(features(atoms, made), features(atoms, again))
+    for wrong in ({"inner": 4.5}, {"inner": 0}, {"n_radial": 6}, {"n_radial": 0}, {"l_max": -1}):
+        with pytest.raises(ValueError, match="need 0 < inner < cutoff"):
+            descriptor(**wrong)
