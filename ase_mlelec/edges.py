@@ -56,6 +56,11 @@ class Edges:
             yield slice(low, high), Edges(self.center[low:high] - start, self.neighbor[low:high],
                                           self.shift[low:high], self.vec[low:high], self.atoms[start:start + size])
 
+    def closer_than(self, cutoff):
+        """Those of the pairs whose distance is below ``cutoff``, Å."""
+        near = (self.distances < cutoff).nonzero()[:, 0]
+        return Edges(self.center[near], self.neighbor[near], self.shift[near], self.vec[near], self.atoms)
+
     def at_centers(self, rows):
         """Some of the centres (Tensor of indices, ascending) with their edges."""
         number = torch.full((self.n_centers,), -1, device=rows.device)

@@ -197,8 +197,7 @@ class LocalFrame(Descriptor):
 
     def moments(self, system, edges, frames):
         """(A [C, kinds, channels], complex, in the order of ``kinds``; species [C])"""
-        near = (edges.distances < self.cutoff).nonzero()[:, 0]
-        edges = Edges(edges.center[near], edges.neighbor[near], edges.shift[near], edges.vec[near], edges.atoms)
+        edges = edges.closer_than(self.cutoff)
         r, t, u, _, within = frames.of_pairs(edges)
         species = self.species_of_number[system.numbers]
         radial = chebyshev(2 * r / self.cutoff - 1, self.n_radial) * switch(r, self.smooth, self.cutoff)[:, None]

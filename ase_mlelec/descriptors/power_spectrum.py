@@ -1,7 +1,7 @@
 """Power spectrum of the neighbours' density: features of fixed form, with a measure of how rough each is.
 
     A_snlm = sum over neighbours j of species s of R_n(r_j) Y_lm(r_j),
-    features A_sn00 (pairs)  and  sum_m A_snlm A_s'n'lm (triples, by P_l of the angle)
+    features A_sn00 (pairs),  sum_m A_snlm A_s'n'lm (triples, by P_l of the angle)  and products of two of them
 
 R_n = (1 - (r/cutoff)^2)^2 times a polynomial of degree n in (1 - r/cutoff)/(1 + r/cutoff), orthonormal over distances
 from ``inner`` to the cutoff.  High degrees n and l make an energy rough: an energy that is linear in the features, with
@@ -19,7 +19,7 @@ from ase_mlelec.descriptors.embedding import ChebyshevMoments
 from ase_mlelec.descriptors.harmonics import harmonics
 from ase_mlelec.descriptors.padding import pad
 
-ANGULAR, STEEPNESS = 0.2, 6     # of the weights of features: l^2 counts as much less than n^2; power of the roughness
+ANGULAR, STEEPNESS = 0.1, 5     # of the weights of features: l^2 counts so much of n^2, and the power of the roughness
 
 
 class PowerSpectrum(Descriptor):
@@ -29,14 +29,16 @@ class PowerSpectrum(Descriptor):
     cutoff : float, Å; inner : float, Å, about the shortest distance; below it the polynomials grow
     n_pair, n_radial : radial functions of the pair terms, and of the triples
     l_max : int, the highest degree of the angle
+    n_products : int; the squares and products of so many of the features, the smoothest, are features too
 
-    Features [C, F] with S species: S n_pair of pairs and, for every l, S n_radial (S n_radial + 1)/2 of triples.
-    ``weights`` [F] fall with the roughness of a feature, (1 + n^2 + n'^2 + l^2/5)^-3.
+    Features [C, F] with S species: S n_pair of pairs; for every l, S n_radial (S n_radial + 1)/2 of triples; and
+    n_products (n_products + 1)/2 products, of what these differ from their mean over the training data.
+    ``weights`` [F] fall with the roughness of a feature, (1 + n^2 + n'^2 + l^2/10)^(-5/2); those of products are in them.
 
     Raises ValueError for numbers out of range.
     """
 
-    def __init__(self, species, cutoff=6.0, inner=2.0, n_pair=12, n_radial=6, l_max=8):
+    def __init__(self, species, cutoff=6.0, inner=2.0, n_pair=12, n_radial=5, l_max=8, n_products=0):
         super().__init__()
         if not (0 < inner < cutoff and 1 <= n_radial <= n_pair and l_max >= 0):
             raise ValueError(f"got cutoff {cutoff}, inner {inner}, n_pair {n_pair}, n_radial {n_radial}, l_max {l_max}; "
@@ -50,7 +52,17 @@ class PowerSpectrum(Descriptor):
         self.register_buffer("radial", torch.as_tensor(_orthonormal(self.inner / self.cutoff, self.n_pair)),
                              persistent=False)
         self.register_buffer("pairs", torch.triu_indices(*(len(self.species) * self.n_radial,) * 2), persistent=False)
-        self.register_buffer("weights", self._weights(), persistent=False)
+        weights = self._weights()
+        if not 0 <= n_products <= len(weights):
+            raise ValueError(f"got n_products {n_products}, need at most {len(weights)}, the number of features")
+        self.n_products = int(n_products)
+        self.register_buffer("smoothest", weights.sort(descending=True, stable=True).indices[:n_products],
+                             persistent=False)
+        self.register_buffer("products", torch.triu_indices(n_products, n_products), persistent=False)
+        # of the smoothest ones times their weights
+        self.register_buffer("mean", torch.zeros(len(self.species), n_products, dtype=torch.float64))
+        self.register_buffer("size", torch.ones(len(self.species), dtype=torch.float64))
+        self.register_buffer("weights", torch.cat([weights, weights.new_ones(self.products.shape[1])]), persistent=False)
         self.n_features = len(self.weights)
 
     def feature_weights(self):
@@ -58,7 +70,7 @@ class PowerSpectrum(Descriptor):
 
     def arguments(self):
         return dict(species=list(self.species), cutoff=self.cutoff, inner=self.inner, n_pair=self.n_pair,
-                    n_radial=self.n_radial, l_max=self.l_max)
+                    n_radial=self.n_radial, l_max=self.l_max, n_products=self.n_products)
 
     def _weights(self):
         pair, radial = (torch.arange(n).repeat(len(self.species)).double() for n in (self.n_pair, self.n_radial))
@@ -67,6 +79,35 @@ class PowerSpectrum(Descriptor):
         return torch.cat(rough)**(-STEEPNESS / 2)
 
     def forward(self, system, edges):
+        sums, species = self._sums(system, edges)
+        if not self.n_products:
+            return Environment(sums, species)
+        own = self._smooth(sums) - self.mean.index_select(0, species)
+        first, second = self.products
+        products = own[:, first] * own[:, second] / self.size.index_select(0, species)[:, None]
+        return Environment(torch.cat([sums, products], dim=1), species)
+
+    def _smooth(self, sums):
+        return sums[:, self.smoothest] * self.weights[self.smoothest]
+
+    @torch.no_grad()
+    def standardise(self, samples):
+        """Mean of the smoothest features and the size of what they differ from it, by species; see Descriptor."""
+        if not self.n_products:
+            return
+        count, total, square = torch.zeros_like(self.size), torch.zeros_like(self.mean), torch.zeros_like(self.mean)
+        for system, edges in samples:
+            sums, species = self._sums(system, edges)
+            count += torch.bincount(species, minlength=len(count))
+            total.index_add_(0, species, self._smooth(sums))
+            square.index_add_(0, species, self._smooth(sums)**2)
+        count = count.clamp(min=1)[:, None]
+        spread = (square / count - (total / count)**2).sum(dim=1).clamp(min=1e-24).sqrt()
+        self.mean.copy_(total / count)
+        self.size.copy_(spread)
+
+    def _sums(self, system, edges):
+        """(features of pairs and triples, species of the centres)"""
         all_species = self.species_of_number[system.numbers]
         moments = self._moments(edges, all_species.index_select(0, edges.neighbor))
         features = [moments[:, 0].flatten(1)]
@@ -74,7 +115,7 @@ class PowerSpectrum(Descriptor):
         for l in range(self.l_max + 1):
             own = some[:, l * l:(l + 1)**2]
             features.append((own.transpose(1, 2) @ own)[:, self.pairs[0], self.pairs[1]])
-        return Environment(torch.cat(features, dim=1), all_species[edges.atoms])
+        return torch.cat(features, dim=1), all_species[edges.atoms]
 
     def _moments(self, edges, kind):
         """A [C, (l_max + 1)^2, species, n_pair]."""

@@ -22,6 +22,7 @@ import torch
 from ase_mlelec.bilayers import formula_of
 from ase_mlelec.descriptors.deep_potential import switch
 from ase_mlelec.descriptors.local_frame import LocalFrame, chebyshev
+from ase_mlelec.descriptors.power_spectrum import PowerSpectrum
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import orbitals
 from ase_mlelec.heads.base import Head
@@ -30,7 +31,7 @@ from ase_mlelec.nets import map_by_species
 NEAR = (5.5, 6.5)           # Å; nets of near pairs fade out, those of long ones in
 FADE = 11.0                 # Å; from here to the cutoff hopping fades
 N_LINEAR, N_TURNED, N_NET = 14, 8, 8        # Chebyshev polynomials of the two-centre part, its anisotropy, and the net
-CHUNK = 40000               # pairs at a time
+CHUNK, CENTERS = 40000, 500     # pairs, and centres of a power spectrum, at a time
 REFLECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
@@ -39,7 +40,7 @@ class Geometry:
     """What the blocks of one or more structures depend on.
 
     species [N]; side [N], ±1, above or below the middle of the layer; layer [N]; moments [N, kinds, channels] and
-    features [N, F] of the LocalFrame
+    features [N, F] of the LocalFrame; spectrum [N, P], of the PowerSpectrum or empty
     first, second [E]: pairs, each once; r [E] Å, t = z/r [E], u [E] = (x + iy)/r in the frame of the first atom,
     turn [E] = exp(iΔφ); inter [E], between layers; shift [E, 3]
     """
@@ -48,6 +49,7 @@ class Geometry:
     layer: torch.Tensor
     moments: torch.Tensor
     features: torch.Tensor
+    spectrum: torch.Tensor
     first: torch.Tensor
     second: torch.Tensor
     r: torch.Tensor
@@ -142,6 +144,8 @@ class PairHead(Head):
     functions : dict by symbol of dict: "orbitals", list of names as in ase_mlelec.heads.orbitals; "z" and "x", their
         axes in the frame of the layer for atoms above its middle; "sided", whether the axes of atoms below are mirrored
     frame : dict of arguments of LocalFrame, whose species are those of the model
+    spectrum : dict of arguments of PowerSpectrum but for the species; what of the on-site blocks does not turn is
+        linear in it, too.  None: without
     cutoff : float, Å, of hopping
     reference_areas : dict of float, Å^2 per atom, of unstrained layers by their formulas
     widths : of the nets of pairs; n_reduced : size of the reduced representation of an environment, and n_directed :
@@ -150,7 +154,7 @@ class PairHead(Head):
     quantity = "hamiltonian"
 
     def __init__(self, functions, frame, cutoff=12.0, widths=(48, 32), n_hidden=48, n_reduced=16, n_directed=4,
-                 reference_areas=None):
+                 reference_areas=None, spectrum=None):
         super().__init__()
         self.functions, self.cutoff, self.widths = functions, float(cutoff), tuple(widths)
         self.n_hidden, self.n_reduced, self.n_directed = n_hidden, n_reduced, n_directed
@@ -158,6 +162,8 @@ class PairHead(Head):
             raise ValueError(f"cutoff: got {cutoff} Å, need more than {FADE}, from where hopping fades")
         self.local = LocalFrame(**frame)
         self.species, self.fold = self.local.species, self.local.fold
+        self.spectrum = None if spectrum is None else PowerSpectrum(self.species, **spectrum)
+        n_spectrum = 0 if spectrum is None else self.spectrum.n_features
         n_species = len(self.species)
         self._build_functions()
         low = len(self.local.windings) - 1
@@ -182,8 +188,11 @@ class PairHead(Head):
         self.register_buffer("inverse", torch.ones(n_species, self.local.n_features))
         self.register_buffer("moment_inverse", torch.ones(max(low, 1), 2 * self.local.n_channels))
         self.register_buffer("onsite_scale", torch.ones(n_species))
+        if n_spectrum:
+            self.register_buffer("spectrum_shift", torch.zeros(n_species, n_spectrum))
+            self.register_buffer("spectrum_inverse", torch.ones(n_species, n_spectrum))
         for k, size in enumerate(self.sizes):
-            self.register_buffer(f"linear_{k}", torch.zeros(self.local.n_features, size * size))
+            self.register_buffer(f"linear_{k}", torch.zeros(self.local.n_features + n_spectrum, size * size))
             self.register_buffer(f"turned_{k}", torch.zeros(1 + 4 * self.local.n_channels, size, size))
         self.register_buffer("dipole", torch.zeros(2))
         self.reference_areas = dict(reference_areas or {})
@@ -210,7 +219,9 @@ class PairHead(Head):
     def arguments(self):
         return dict(functions=self.functions, frame=self.local.arguments(), cutoff=self.cutoff,
                     widths=list(self.widths), n_hidden=self.n_hidden, n_reduced=self.n_reduced,
-                    n_directed=self.n_directed, reference_areas=self.reference_areas)
+                    n_directed=self.n_directed, reference_areas=self.reference_areas,
+                    spectrum=self.spectrum and {name: value for name, value in self.spectrum.arguments().items()
+                                                if name != "species"})
 
     # geometry ---------------------------------------------------------------------------------------------------
 
@@ -228,8 +239,15 @@ class PairHead(Head):
         ahead = (code > 0) | ((code == 0) & (first < second))
         keep = ((species[first] < species[second]) | ((species[first] == species[second]) & ahead)).nonzero()[:, 0]
         return Geometry(species, self._sides(species, edges, r, t, within), frames.layer, moments,
-                        self.local.features(moments), first[keep], second[keep], r[keep], t[keep], u[keep], turn[keep],
-                        ~within[keep], shift[keep])
+                        self.local.features(moments), self._spectra(system, edges), first[keep], second[keep], r[keep],
+                        t[keep], u[keep], turn[keep], ~within[keep], shift[keep])
+
+    def _spectra(self, system, edges):
+        """Features [N, P] of the power spectrum of all atoms; P is 0 without one."""
+        if self.spectrum is None:
+            return system.positions.new_zeros(len(system.positions), 0)
+        near = edges.closer_than(self.spectrum.cutoff)
+        return torch.cat([self.spectrum(system, part).features for _, part in near.chunks(CENTERS)])
 
     def _sides(self, species, edges, r, t, within):
         """+1 for atoms above their neighbours of other species within the layer, -1 below; +1 where it is no matter."""
@@ -245,13 +263,21 @@ class PairHead(Head):
     # blocks -----------------------------------------------------------------------------------------------------
 
     def environments(self, geometry):
-        """(standardised features [N, F], reduced [N, R], directed [N, C, q]) of all atoms."""
-        species, count = geometry.species, len(self.species)
-        features = map_by_species(lambda k, own: (own - self.shift[k]) * self.inverse[k], species, count,
-                                  geometry.features)
+        """(standardised features [N, F + P], reduced [N, R], directed [N, C, q]) of all atoms."""
+        features = self.standardised(geometry)
         moments = self.scaled_moments(geometry)
         directed = torch.einsum("nmq,qcm->ncq", moments, self.directed[:moments.shape[2]].to(moments.dtype))
-        return (features, map_by_species(lambda k, own: self.environment[k](own), species, count, features), directed)
+        reduced = map_by_species(lambda k, own: self.environment[k](own[:, :self.local.n_features]), geometry.species,
+                                 len(self.species), features)
+        return features, reduced, directed
+
+    def standardised(self, geometry):
+        """Features [N, F + P] of the LocalFrame and of the power spectrum."""
+        found = (geometry.features - self.shift[geometry.species]) * self.inverse[geometry.species]
+        if self.spectrum is None:
+            return found
+        spectrum = geometry.spectrum - self.spectrum_shift[geometry.species]
+        return torch.cat([found, spectrum * self.spectrum_inverse[geometry.species]], dim=1)
 
     def scaled_moments(self, geometry):
         """Moments [N, m, q], complex, that turn with the frame, q = 1, 2 ... below M, of about unit size."""

@@ -56,12 +56,16 @@ class DescriptorConfig:
 
 @dataclass(frozen=True)
 class PowerSpectrumConfig:
-    """Arguments of PowerSpectrum, for energies that are linear in the features ([energy] widths = [])."""
+    """Arguments of PowerSpectrum, for energies that are linear in the features ([energy] widths = []).
+
+    inner : Å; 0: nine tenths of the shortest distance in the training data
+    """
     cutoff: float = 6.0
-    inner: float = 2.0
+    inner: float = 0.0
     n_pair: int = 12
-    n_radial: int = 6
+    n_radial: int = 5
     l_max: int = 8
+    n_products: int = 30
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,7 @@ class LDOSConfig:
 @dataclass(frozen=True)
 class HamiltonianConfig:
     """cutoff : Å, of hopping; environment, n_radial : cutoff (Å) and radial functions of LocalFrame
+    spectrum : cutoff (Å) of a power spectrum for on-site blocks beside it; 0: without
     widths : of the nets of pairs
     onsite, intra_near, intra_long, inter_near, inter_long : weights of the loss; near is below 6 Å
     levels : weight of the levels within 1 eV of the Fermi level or the gap, nearer ones more, for data with numbers of
@@ -202,6 +207,7 @@ class HamiltonianConfig:
     cutoff: float = 12.0
     environment: float = 6.0
     n_radial: int = 6
+    spectrum: float = 0.0
     widths: tuple[int, ...] = (48, 32)
     onsite: float = 1.0
     intra_near: float = 1.0

@@ -174,7 +174,7 @@ def standardise_heads(model, frames, names=None):
             if len(own) == 0:
                 raise ValueError(f"got no atoms of {model.species[k]} in {len(frames)} frames; add some or "
                                  "leave it out")
-            nets.shift[place], nets.inverse[place] = _mean_and_inverse(own, model.descriptor_of(name).feature_weights())
+            nets.shift[place], nets.inverse[place] = mean_and_inverse(own, model.descriptor_of(name).feature_weights())
         if label == "ados":
             _centre_atoms(nets, batches, species)
         elif hasattr(model.heads[name], "centers"):
@@ -183,7 +183,7 @@ def standardise_heads(model, frames, names=None):
             _centre_totals(model, nets, batches, label)
 
 
-def _mean_and_inverse(features, weights):
+def mean_and_inverse(features, weights):
     """(what to subtract from features [C, F], what to multiply them by) for one species."""
     mean, spread = features.mean(dim=0), features.std(dim=0, correction=0)
     if weights is not None:

@@ -18,7 +18,7 @@ from ase_mlelec.heads import orbitals
 from ase_mlelec.heads.pair import FADE, NEAR, REFLECTIONS, Geometry, heights
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.system import System
-from ase_mlelec.train.fit import Run
+from ase_mlelec.train.fit import Run, mean_and_inverse
 from ase_mlelec.train.levels import LARGEST, level_errors, level_responses, mesh
 from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
 
@@ -26,6 +26,7 @@ CATEGORIES = ("onsite", "intra_near", "intra_long", "inter_near", "inter_long")
 SIDED = 0.5             # Å; species that are always as far above or below their neighbours have two sides
 RIDGE = 1e-9            # of the mean diagonal element, in the two-centre fits
 ONSITE_RIDGE = 1e-3     # of the unit variance of the features; with 1e-5, 16 cells of graphene are learnt by heart
+SPECTRUM_RIDGE = 1e-10   # of the variance of all features of the power spectrum together
 LARGEST_GRADIENT = 10.0
 SHARP = 6.0             # Å, between near and long pairs in tables of errors
 
@@ -187,6 +188,9 @@ def standardise_hamiltonian(head, items):
         mean = torch.where(even, own.mean(dim=0), 0.0)      # odd ones must change sign with the frame
         spread = (own - mean).square().mean(dim=0).sqrt()
         head.shift[k], head.inverse[k] = mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
+        if head.spectrum is not None:
+            spectra = geometry.spectrum[geometry.species == k]
+            head.spectrum_shift[k], head.spectrum_inverse[k] = mean_and_inverse(spectra, head.spectrum.weights)
     for q in range(head.moment_inverse.shape[0] if len(head.local.windings) > 1 else 0):
         moments = torch.cat([geometry.moments[:, 3 + 2 * q], geometry.moments[:, 4 + 2 * q]], dim=1)
         size = moments.abs().square().mean(dim=0).sqrt()
@@ -207,14 +211,16 @@ def _fit_onsite(head, k, geometry, truth):
     own, rows, values, turning = geometry.species == k, [], [], []
     for up, across in REFLECTIONS:
         seen = geometry.reflected(up, across, head.local.parity.to(geometry.features))
-        rows.append((seen.features[own] - head.shift[k]) * head.inverse[k])
+        rows.append(head.standardised(seen)[own])
         matrix = vectors.conj() @ head._signed(truth, k, k, up, across).to(vectors.dtype) @ vectors.T
         values.append((vectors.T @ (matrix * fixed) @ vectors.conj()).real.flatten(1))
         turning.append((head.generators(head.scaled_moments(seen)[own], winding)[:, 1:], matrix))
     rows, values = torch.cat(rows).double(), torch.cat(values)
     mean = values.mean(dim=0)
     scale = max(float((truth.flatten(1) - mean).square().mean().sqrt()), 1e-6)
-    normal = rows.T @ rows + torch.eye(rows.shape[1], dtype=rows.dtype) * ONSITE_RIDGE * len(rows)
+    ridge = torch.full((rows.shape[1],), SPECTRUM_RIDGE, dtype=rows.dtype)
+    ridge[:head.local.n_features] = ONSITE_RIDGE
+    normal = rows.T @ rows + torch.diag(ridge) * len(rows)
     linear = torch.linalg.solve(normal, rows.T @ (values - mean))
     head.onsite_scale[k] = scale
     head.onsite[k].bias.zero_()

@@ -63,13 +63,48 @@ def _columns(model, batch, labels):
     species = environment.species
     x = nets.scale * (environment.features - nets.shift[species]) * nets.inverse[species]
     own = torch.nn.functional.one_hot(species, len(nets.last)).to(x)
-    columns = torch.cat([system.sum_per_system(x * own[:, k, None]) for k in range(own.shape[1])], dim=1)
+
+    def summed(values):
+        return torch.cat([system.sum_per_system(values * own[:, k, None]) for k in range(own.shape[1])], dim=1)
+
     constants = nets.scale * system.sum_per_system(own)
-    leaves = {name: leaf for name, leaf in (("forces", positions), ("virial", strain)) if name in labels}
-    gradients = [torch.autograd.grad(column.sum(), list(leaves.values()), retain_graph=True)
-                 for column in columns.T] if leaves else []
+    leaves = {"forces": positions, "virial": strain}
     derivatives = {}
-    for name, each in zip(leaves, zip(*gradients)):
-        table = torch.stack([-gradient.reshape(-1) for gradient in each], dim=1)
-        derivatives[name] = torch.cat([table, table.new_zeros(len(table), constants.shape[1])], dim=1)
-    return torch.cat([columns.detach(), constants], dim=1), derivatives
+    for name in leaves.keys() & set(labels):
+        table = _jacobian(x, leaves[name], summed, _moves(name, batch.system))
+        derivatives[name] = torch.cat([-table, table.new_zeros(len(table), constants.shape[1])], dim=1)
+    return torch.cat([summed(x.detach()), constants], dim=1), derivatives
+
+
+def _moves(name, system):
+    """(elements of a leaf, a slice of them or one index per axis; the structure of each): those of one move at a time.
+
+    One atom of every structure moves, or every cell is strained: structures do not see one another.
+    """
+    if name == "virial":
+        structures = torch.arange(system.n_systems, device=system.batch.device)
+        return [((structures, i, j), structures) for i in range(3) for j in range(3)]
+    starts = system.n_atoms.cumsum(0) - system.n_atoms
+    moves = []
+    for place in range(int(system.n_atoms.max())):
+        structures = (system.n_atoms > place).nonzero()[:, 0]
+        moves += [((starts[structures] + place, c), structures) for c in range(3)]
+    return moves
+
+
+def _jacobian(x, leaf, summed, moves):
+    """Derivatives [elements of ``leaf``, P] of summed(x); a few moves of atoms instead of thousands of weights.
+
+    The gradient of x with given cotangents is linear in these: its own derivative is that of x along a direction.
+    """
+    cotangents = torch.zeros_like(x, requires_grad=True)
+    gradient, = torch.autograd.grad(x, leaf, cotangents, create_graph=True)
+    table = None
+    for elements, structures in moves:
+        direction = torch.zeros_like(leaf)
+        direction[elements] = 1
+        change = summed(torch.autograd.grad(gradient, cotangents, direction, retain_graph=True)[0])
+        if table is None:
+            table = change.new_zeros(*leaf.shape, change.shape[1])
+        table[elements] = change[structures]
+    return table.flatten(0, -2)

@@ -183,13 +183,20 @@ def _hamiltonian_head(frames, config):
     if config.start:
         head = _start(config, "hamiltonian").heads["hamiltonian"].double().requires_grad_(True).train()
         theirs = dict(cutoff=head.cutoff, environment=head.local.cutoff, n_radial=head.local.n_radial,
-                      widths=head.widths)
+                      spectrum=head.spectrum.cutoff if head.spectrum else 0.0, widths=head.widths)
         _check_same("hamiltonian", {name: getattr(options, name) for name in theirs}, theirs)
         return head
     species, fold, functions, areas = frame_functions(frames)
     frame = dict(species=species, cutoff=options.environment, fold=fold, n_radial=options.n_radial)
+    spectrum = dict(cutoff=options.spectrum, inner=_inner(frames), n_radial=4) if options.spectrum else None
     with _seeded(config.seed):
-        return PairHead(functions, frame, options.cutoff, options.widths, reference_areas=areas).double()
+        return PairHead(functions, frame, options.cutoff, options.widths, reference_areas=areas,
+                        spectrum=spectrum).double()
+
+
+def _inner(frames):
+    """Where the radial functions of a power spectrum begin, Å: a little below the shortest distance."""
+    return round(0.9 * shortest_distance(frames, 6.0), 3)
 
 
 def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None, progress=True):
@@ -337,7 +344,8 @@ def _new_model(frames, config):
 
     def new_descriptor(options):
         if options is config.power_spectrum:
-            return PowerSpectrum(species, **asdict(options))
+            inner = options.inner or (_start(config).descriptor.inner if config.start else _inner(frames))
+            return PowerSpectrum(species, **asdict(options) | {"inner": inner})
         with _seeded(config.seed):      # one does not depend on the other: electrons can be trained without the energy
             return DeepPotSE(species, **asdict(options) | {"n_basis": options.n_basis or None})
 
