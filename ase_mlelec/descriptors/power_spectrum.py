@@ -60,8 +60,8 @@ class PowerSpectrum(Descriptor):
                              persistent=False)
         self.register_buffer("products", torch.triu_indices(n_products, n_products), persistent=False)
         # of the smoothest ones times their weights
-        self.register_buffer("mean", torch.zeros(len(self.species), n_products, dtype=torch.float64))
-        self.register_buffer("size", torch.ones(len(self.species), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(len(self.species), n_products, dtype=torch.float64), n_products > 0)
+        self.register_buffer("size", torch.ones(len(self.species), dtype=torch.float64), n_products > 0)
         self.register_buffer("weights", torch.cat([weights, weights.new_ones(self.products.shape[1])]), persistent=False)
         self.n_features = len(self.weights)
 

@@ -204,35 +204,63 @@ def standardise_hamiltonian(head, items):
 
 
 def _fit_onsite(head, k, geometry, truth):
-    """Scale, mean and linear parts of the on-site blocks of one species, by ridge regression over all frames'
-    reflections: on features where elements do not turn with the frame, else on the moments that turn alike."""
+    """Scale, mean and linear parts of the on-site blocks of one species."""
+    mean = _reflected_onsite(head, k, geometry, truth)[1].mean(dim=0)
+    scale = max(float((truth.flatten(1) - mean).square().mean().sqrt()), 1e-6)
+    head.onsite_scale[k] = scale
+    head.onsite[k].bias.zero_()
+    head.onsite[k].bias[:len(mean)] = mean / scale
+    getattr(head, f"linear_{k}").zero_()
+    getattr(head, f"turned_{k}").zero_()
+    _add_linear_onsite(head, k, geometry, truth, mean)
+
+
+@torch.no_grad()
+def refit_onsite(head, items):
+    """Fine-tuning of the linear on-site parts: what is left of the blocks of new structures, by ridge regression that
+    draws to the parts as they were."""
+    geometry, onsite, _ = join(head, items)
+    blocks, _ = head(geometry.pairs(slice(0, 0)))
+    for k, truth in onsite.items():
+        _add_linear_onsite(head, k, geometry, truth - blocks[k][1], 0.0)
+
+
+def _add_linear_onsite(head, k, geometry, blocks, mean):
+    """Linear parts, by ridge regression over all frames' reflections: on features where elements do not turn with the
+    frame, else on the moments that turn alike."""
+    rows, values, turning = _reflected_onsite(head, k, geometry, blocks)
+    vectors, scale = head._circular(k, torch.complex128), head.onsite_scale[k]
+    ridge = torch.full((rows.shape[1],), SPECTRUM_RIDGE, dtype=rows.dtype)
+    ridge[:head.local.n_features] = ONSITE_RIDGE
+    normal = rows.T @ rows + torch.diag(ridge) * len(rows)
+    getattr(head, f"linear_{k}").add_(torch.linalg.solve(normal, rows.T @ (values - mean)) / scale)
+    generators, matrix = (torch.cat(parts) for parts in zip(*turning))
+    found = torch.zeros(generators.shape[1:], dtype=vectors.dtype)
+    for i, j in (~_fixed(head, k)).nonzero().tolist():
+        columns = generators[:, :, i, j].to(vectors.dtype)
+        normal = columns.mH @ columns + torch.eye(columns.shape[1], dtype=columns.dtype) * ONSITE_RIDGE * len(columns)
+        found[:, i, j] = torch.linalg.solve(normal, columns.mH @ matrix[:, i, j])
+    getattr(head, f"turned_{k}")[1:] += (vectors.T @ found @ vectors.conj()).real / scale
+
+
+def _reflected_onsite(head, k, geometry, blocks):
+    """(standardised features, elements that do not turn [n, W^2], list of (generators, elements that turn)) of blocks in
+    the frames' reflections."""
     winding, vectors = getattr(head, f"winding_{k}"), head._circular(k, torch.complex128)
-    fixed = (winding[:, None] - winding) % head.fold == 0
     own, rows, values, turning = geometry.species == k, [], [], []
     for up, across in REFLECTIONS:
         seen = geometry.reflected(up, across, head.local.parity.to(geometry.features))
         rows.append(head.standardised(seen)[own])
-        matrix = vectors.conj() @ head._signed(truth, k, k, up, across).to(vectors.dtype) @ vectors.T
-        values.append((vectors.T @ (matrix * fixed) @ vectors.conj()).real.flatten(1))
+        matrix = vectors.conj() @ head._signed(blocks, k, k, up, across).to(vectors.dtype) @ vectors.T
+        values.append((vectors.T @ (matrix * _fixed(head, k)) @ vectors.conj()).real.flatten(1))
         turning.append((head.generators(head.scaled_moments(seen)[own], winding)[:, 1:], matrix))
-    rows, values = torch.cat(rows).double(), torch.cat(values)
-    mean = values.mean(dim=0)
-    scale = max(float((truth.flatten(1) - mean).square().mean().sqrt()), 1e-6)
-    ridge = torch.full((rows.shape[1],), SPECTRUM_RIDGE, dtype=rows.dtype)
-    ridge[:head.local.n_features] = ONSITE_RIDGE
-    normal = rows.T @ rows + torch.diag(ridge) * len(rows)
-    linear = torch.linalg.solve(normal, rows.T @ (values - mean))
-    head.onsite_scale[k] = scale
-    head.onsite[k].bias.zero_()
-    head.onsite[k].bias[:len(mean)] = mean / scale
-    getattr(head, f"linear_{k}").copy_(linear / scale)
-    generators, matrix = (torch.cat(parts) for parts in zip(*turning))
-    found = torch.zeros(generators.shape[1:], dtype=vectors.dtype)
-    for i, j in (~fixed).nonzero().tolist():
-        columns = generators[:, :, i, j].to(vectors.dtype)
-        normal = columns.mH @ columns + torch.eye(columns.shape[1], dtype=columns.dtype) * ONSITE_RIDGE * len(columns)
-        found[:, i, j] = torch.linalg.solve(normal, columns.mH @ matrix[:, i, j])
-    getattr(head, f"turned_{k}")[1:] = (vectors.T @ found @ vectors.conj()).real / scale
+    return torch.cat(rows).double(), torch.cat(values), turning
+
+
+def _fixed(head, k):
+    """Mask [W, W] of the elements that do not turn with the frame."""
+    winding = getattr(head, f"winding_{k}")
+    return (winding[:, None] - winding) % head.fold == 0
 
 
 def _fit_two_centre(head, key, name, pairs, blocks):

@@ -19,7 +19,7 @@ from ase_mlelec.train.config import OutputConfig
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
 from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, frame_functions, hamiltonian_errors,
-                                          prepare, standardise_hamiltonian)
+                                          prepare, refit_onsite, standardise_hamiltonian)
 from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
 from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, fit_zero, mean_ldos_errors, standardise_ldos
 from ase_mlelec.train.ldos_forces import ForceData, check_densities, refit_with_labels
@@ -143,7 +143,9 @@ def train_hamiltonian(config, progress=True):
     items = {name: [prepare(head, frame, sum(electrons.get(symbol, 0) for symbol in frame.atoms.symbols))
                     for frame in parts[name]] for name in ("train", "validation")}
     ranges = distance_ranges(head, items["train"], config.start and _start(config).metadata["nearest_distances_A"])
-    if not config.start:
+    if config.start:
+        refit_onsite(head, items["train"])
+    else:
         standardise_hamiltonian(head, items["train"])
     model.heads["hamiltonian"] = head
     checkpoints.append(_checkpoint(config, "hamiltonian"))

@@ -11,8 +11,8 @@ Mo three dz2 along the directions to S in the plane, dxz and dyz; on S three pz 
 steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively", "row", "ripple" and "wide" have energy and
 forces only, at a quarter of the cost.  Rows, and pairs, which have Hamiltonians, are two primitive cells, whose atoms
 move against their own images, on the same k points.  Single layers hold most of what atoms do to their neighbours in a
-layer, at a fifth of the cost of two: a "sheet" is 2x2 of them, with Hamiltonian, a "wide" one 4x4, and a "ripple" four
-in a row, bent along it: without ripples a fitted layer bends too easily.
+layer, at half the cost of two: a "sheet" is 2x2 of them, with Hamiltonian, a "wide" one 4x4, and a "ripple" four
+in a row, bent along it: without ripples a fitted layer bends too easily.  In "contact", sulphur is above sulphur.
 
 Layers that are not alike, and parallel ones (3R), have a dipole, whose periodic images would put a field across them:
 the dipole correction takes it away, and the zero of energy is the mean of the two vacuum levels.  For the same reason
@@ -70,6 +70,7 @@ PLAN = [
     Kind("sheet", 30, distance=(6.3, 6.3), strain=(0.0, 0.06), shear=0.01, noise=(0.05, 0.06), first_seed=930),
     Kind("wide", 30, distance=(6.3, 6.3), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=960,
          hamiltonian=False),
+    Kind("contact", 10, distance=(5.85, 6.3), strain=(-0.01, 0.05), shear=0.005, noise=(0.02, 0.02), first_seed=990),
 ]
 BARE = [kind.name for kind in PLAN if not kind.hamiltonian]
 SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": np.diag([2, 2, 1]), "pair": np.diag([2, 1, 1]),
@@ -115,6 +116,8 @@ def without_dipoles(atoms, moves):
 
 def build(kind, seed, shift, distance, strain, rng):
     turned = seed % 5 < 3       # the roles of structures go by twelves: both stackings are in each of them
+    if kind.name == "contact":
+        shift = np.array([2 / 3, 1 / 3] if turned else [0, 0]) + 0.12 * (shift - 0.5)
     supercell = SUPERCELLS.get(kind.name, np.eye(3, dtype=int))
     if kind.name == "ripple":
         return ripple(lower(bilayer(shift, distance, turned, strain, supercell)), *kind.noise, rng)

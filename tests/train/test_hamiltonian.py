@@ -12,7 +12,7 @@ from ase_mlelec import WannierHamiltonian, WannierTBCalculator, load_model
 from ase_mlelec.train import recipe
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.frames import Frame, Frames, join, read_frames, write_hdf5
-from ase_mlelec.train.hamiltonian import frame_functions
+from ase_mlelec.train.hamiltonian import category_scales, frame_functions, prepare, refit_onsite
 from ase_mlelec.train.hamiltonian_data import (Function, HamiltonianFrame, Hamiltonians, at_their_atoms,
                                                is_hamiltonians, referred_to, write_hamiltonians)
 from ase_mlelec_entry_points.cli.main import main
@@ -170,6 +170,25 @@ def test_single_layers_among_bilayers(tmp_path):
         else:
             with pytest.raises(CalculationFailed, match="3.40 Å apart, none in the training data"):
                 calc.get_hamiltonian(graphene_bilayer((0, 0), 3.4))
+
+
+@pytest.mark.parametrize("spectrum", [0.0, 5.0])
+def test_onsite_blocks_are_fitted_again(folder, spectrum):
+    """Fine-tuning refits the linear on-site parts: without a step of the descent, errors on structures unlike those of
+    the first training are halved; on these themselves the refit changes little."""
+    model = recipe.train(configuration(folder, "first.safetensors", spectrum=spectrum), progress=False)
+    head = model.heads["hamiltonian"].double()
+    assert (head.spectrum is not None) == bool(spectrum)
+    known, other = ([prepare(head, frame) for frame in part] for part in (
+        frames()[:4], [graphene_frame(graphene_bilayer((0.2, 0.1 * k), 3.3, noise=0.08, seed=k)) for k in range(8)]))
+
+    def errors(items):
+        return category_scales(head, items)["onsite"]
+    first, before = errors(known), errors(other)
+    refit_onsite(head, known)
+    assert 0.5 * first < errors(known) < 1.2 * first
+    refit_onsite(head, other)
+    assert errors(other) < 0.5 * before
 
 
 def test_interrupted_training_goes_on(folder, monkeypatch):
