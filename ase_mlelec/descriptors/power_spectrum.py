@@ -112,9 +112,10 @@ class PowerSpectrum(Descriptor):
         moments = self._moments(edges, all_species.index_select(0, edges.neighbor))
         features = [moments[:, 0].flatten(1)]
         some = moments[..., :self.n_radial].flatten(2)
+        upper = self.pairs[0] * some.shape[2] + self.pairs[1]
         for l in range(self.l_max + 1):
             own = some[:, l * l:(l + 1)**2]
-            features.append((own.transpose(1, 2) @ own)[:, self.pairs[0], self.pairs[1]])
+            features.append((own.transpose(1, 2) @ own).flatten(1).index_select(1, upper))
         return torch.cat(features, dim=1), all_species[edges.atoms]
 
     def _moments(self, edges, kind):
