@@ -123,7 +123,8 @@ class PowerSpectrum(Descriptor):
         vec = edges.vec.T.contiguous()
         rho = (vec * vec).sum(dim=0).sqrt() / self.cutoff
         fade = (1 - rho**2).clamp(min=0)**2
-        table = torch.cat([_variable(rho, self.inner / self.cutoff)[None], fade * harmonics(vec / (rho * self.cutoff), self.l_max)])
+        angular = fade * harmonics(vec / (rho * self.cutoff), self.l_max)
+        table = torch.cat([_variable(rho, self.inner / self.cutoff)[None], angular])
         padded, _, blocks = pad(edges.center, kind, table, edges.n_centers, self.by_number)
         moments, _ = ChebyshevMoments.apply(padded, blocks, self.n_pair)
         return moments @ self.radial.to(moments)
