@@ -2,6 +2,7 @@
 from dataclasses import dataclass
 
 import torch
+from ase.data import atomic_numbers
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,10 @@ class Descriptor(torch.nn.Module):
     def arguments(self):
         """dict of constructor arguments (JSON types), from which a model file builds the descriptor again."""
         raise NotImplementedError(f"{type(self).__name__} must define arguments()")
+
+
+def species_table(species):
+    """Tensor [120]: index of the species of each atomic number, -1 for foreign ones."""
+    table = torch.full((120,), -1)
+    table[[atomic_numbers[symbol] for symbol in species]] = torch.arange(len(species))
+    return table

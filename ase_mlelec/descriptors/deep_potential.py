@@ -11,7 +11,7 @@ import math
 import torch
 from ase.data import atomic_numbers, covalent_radii
 
-from ase_mlelec.descriptors.base import Descriptor, Environment
+from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbedding, EmbeddingNets
 from ase_mlelec.descriptors.harmonics import harmonics
 from ase_mlelec.descriptors.padding import pad
@@ -65,9 +65,7 @@ class DeepPotSE(Descriptor):
         self.register_buffer("scale", torch.ones(n_species, 2))     # of the radial and the angular entries
         self.register_buffer("empty_slot", None, persistent=False)  # set where the embedding is fixed
         self.by_number = sorted(range(n_species), key=lambda k: atomic_numbers[self.species[k]])
-        table = torch.full((120,), -1)
-        table[[atomic_numbers[symbol] for symbol in self.species]] = torch.arange(n_species)
-        self.register_buffer("species_of_number", table, persistent=False)
+        self.register_buffer("species_of_number", species_table(self.species), persistent=False)
 
     def arguments(self):
         return dict(species=list(self.species), cutoff=self.cutoff, smooth=self.smooth, widths=list(self.widths),

@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import InputError
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import covalent_radii
 
 from ase_mlelec.bilayers import layers
-from ase_mlelec.descriptors.base import Descriptor, Environment
+from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.descriptors.deep_potential import switch
 from ase_mlelec.edges import Edges
 
@@ -181,7 +181,7 @@ class LocalFrame(Descriptor):
         self.kinds = ((0, 0), (1, 0), (2, 0)) + tuple((p, q) for q in self.windings for p in (0, 1))
         self.n_channels = 2 * len(self.species) * self.n_radial
         self.n_features = self.n_channels * (3 + 4 + len(low))
-        self.register_buffer("species_of_number", _table(self.species), persistent=False)
+        self.register_buffer("species_of_number", species_table(self.species), persistent=False)
 
     def arguments(self):
         return dict(species=list(self.species), cutoff=self.cutoff, fold=self.fold, n_radial=self.n_radial,
@@ -224,12 +224,6 @@ class LocalFrame(Descriptor):
         rest = [1] * (self.n_features // self.n_channels - 7)
         return torch.tensor([up + rest, across + rest], dtype=torch.get_default_dtype()).repeat_interleave(
             self.n_channels, dim=1)
-
-
-def _table(species):
-    table = torch.full((120,), -1)
-    table[[atomic_numbers[symbol] for symbol in species]] = torch.arange(len(species))
-    return table
 
 
 def chebyshev(x, n):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers
 
-from ase_mlelec.descriptors.base import Descriptor, Environment
+from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.descriptors.embedding import ChebyshevMoments
 from ase_mlelec.descriptors.harmonics import harmonics
 from ase_mlelec.descriptors.padding import pad
@@ -46,9 +46,7 @@ class PowerSpectrum(Descriptor):
         self.species, self.cutoff, self.inner = tuple(species), float(cutoff), float(inner)
         self.n_pair, self.n_radial, self.l_max = int(n_pair), int(n_radial), int(l_max)
         self.by_number = sorted(range(len(self.species)), key=lambda k: atomic_numbers[self.species[k]])
-        table = torch.full((120,), -1)
-        table[[atomic_numbers[symbol] for symbol in self.species]] = torch.arange(len(self.species))
-        self.register_buffer("species_of_number", table, persistent=False)
+        self.register_buffer("species_of_number", species_table(self.species), persistent=False)
         self.register_buffer("radial", torch.as_tensor(_orthonormal(self.inner / self.cutoff, self.n_pair)),
                              persistent=False)
         self.register_buffer("pairs", torch.triu_indices(*(len(self.species) * self.n_radial,) * 2), persistent=False)
