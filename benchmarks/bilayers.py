@@ -76,13 +76,14 @@ def with_forces(unseen, path):
 
 def table_of_forces(model, frames):
     """Rows of the errors of energies and forces by kind of structure."""
-    yield "| tests | n | energy, MAE, meV/atom | force component, MAE, meV/Å | RMSE |"
-    yield "|---|---|---|---|---|"
+    yield "| tests | n | energy, MAE, meV/atom | force component, MAE, meV/Å | RMSE | mean size in DFT |"
+    yield "|---|---|---|---|---|---|"
     for kind in sorted({frame.name.split("-")[0] for frame in frames}):
         own = frames.select(lambda frame, kind=kind: frame.name.split("-")[0] == kind)
         found = errors(model, own)
         yield (f"| {kind} | {len(own)} | {found['energy_mae_meV_per_atom']:.1f} | {found['forces_mae_meV_per_A']:.1f} | "
-               f"{found['forces_rmse_meV_per_A']:.1f} |")
+               f"{found['forces_rmse_meV_per_A']:.1f} | "
+               f"{1000 * np.mean([abs(frame.labels['forces']).mean() for frame in own]):.0f} |")
 
 
 def table_of_elements(model, frames, near):

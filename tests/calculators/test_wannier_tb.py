@@ -18,7 +18,10 @@ from ase_mlelec.bilayers import commensurate, twisted_bilayer
 from ase_mlelec.calculators import wannier_tb
 from ase_mlelec.physics import tight_binding
 from ase_mlelec.physics.kmesh import monkhorst_pack
+from ase_mlelec.train.frames import read_frames
 from ase_mlelec.train.hamiltonian_data import Hamiltonians
+
+DATA = Path(__file__).parents[2] / "examples" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +242,7 @@ def test_shipped_graphene_has_cones():
 @pytest.mark.parametrize("name", ["distance-105", "distance-123", "strain-225"])
 def test_shipped_mos2_has_the_gap_of_dft(name):
     """Of structures that were not in its training: within 50 meV; levels around it within 30 meV on average."""
-    data = Hamiltonians(Path(__file__).parents[2] / "examples" / "data" / "mos2.h5")
+    data = Hamiltonians(DATA / "mos2.h5")
     frame = next(frame for frame in data.select("test") if frame.name == name)
     found = WannierTBCalculator("mos2", on_extrapolation="ignore").get_hamiltonian(frame.atoms)
     kpts = monkhorst_pack((6, 6, 1))
@@ -248,6 +251,18 @@ def test_shipped_mos2_has_the_gap_of_dft(name):
     gaps = [levels[:, 14].min() - levels[:, 13].max() for levels in (true, found)]
     assert gaps[1] == pytest.approx(gaps[0], abs=0.05) and gaps[0] > 0.3
     assert abs(found - true)[:, 10:18].mean() < 0.03
+
+
+@pytest.mark.parametrize("name", ["wide-963", "calm-405", "row-861"])
+def test_shipped_mos2_has_the_forces_of_dft(name):
+    """Of structures that were not in its training: within 3 % of their mean size; energies within 1.5 meV/atom."""
+    frame = next(frame for frame in read_frames(DATA / "mos2_forces.h5") if frame.name == name)
+    assert frame.group == "test"
+    calc = WannierTBCalculator("mos2", on_extrapolation="ignore")
+    wrong = calc.get_forces(frame.atoms) - frame.labels["forces"]
+    assert abs(wrong).mean() < 0.03 * abs(frame.labels["forces"]).mean()
+    energy = calc.get_potential_energy(frame.atoms)
+    assert energy == pytest.approx(frame.labels["energy"], abs=1.5e-3 * len(frame.atoms))
 
 
 def test_shipped_mos2_pushes_layers_apart():
