@@ -26,7 +26,8 @@ CATEGORIES = ("onsite", "intra_near", "intra_long", "inter_near", "inter_long")
 SIDED = 0.5             # Å; species that are always as far above or below their neighbours have two sides
 RIDGE = 1e-9            # of the mean diagonal element, in the two-centre fits
 ONSITE_RIDGE = 1e-3     # of the unit variance of the features; with 1e-5, 16 cells of graphene are learnt by heart
-SPECTRUM_RIDGE = 1e-10   # of the variance of all features of the power spectrum together
+SPECTRUM_RIDGE = 1e-10  # of the variance of all features of the power spectrum together
+REFIT = 100.0           # times these ridges in fine-tuning, by which less of the first training is forgotten
 LARGEST_GRADIENT = 10.0
 SHARP = 6.0             # Å, between near and long pairs in tables of errors
 
@@ -222,23 +223,24 @@ def refit_onsite(head, items):
     geometry, onsite, _ = join(head, items)
     blocks, _ = head(geometry.pairs(slice(0, 0)))
     for k, truth in onsite.items():
-        _add_linear_onsite(head, k, geometry, truth - blocks[k][1], 0.0)
+        _add_linear_onsite(head, k, geometry, truth - blocks[k][1], 0.0, REFIT)
 
 
-def _add_linear_onsite(head, k, geometry, blocks, mean):
+def _add_linear_onsite(head, k, geometry, blocks, mean, stiffer=1.0):
     """Linear parts, by ridge regression over all frames' reflections: on features where elements do not turn with the
     frame, else on the moments that turn alike."""
     rows, values, turning = _reflected_onsite(head, k, geometry, blocks)
     vectors, scale = head._circular(k, torch.complex128), head.onsite_scale[k]
     ridge = torch.full((rows.shape[1],), SPECTRUM_RIDGE, dtype=rows.dtype)
     ridge[:head.local.n_features] = ONSITE_RIDGE
-    normal = rows.T @ rows + torch.diag(ridge) * len(rows)
+    normal = rows.T @ rows + torch.diag(ridge) * stiffer * len(rows)
     getattr(head, f"linear_{k}").add_(torch.linalg.solve(normal, rows.T @ (values - mean)) / scale)
     generators, matrix = (torch.cat(parts) for parts in zip(*turning))
     found = torch.zeros(generators.shape[1:], dtype=vectors.dtype)
     for i, j in (~_fixed(head, k)).nonzero().tolist():
         columns = generators[:, :, i, j].to(vectors.dtype)
-        normal = columns.mH @ columns + torch.eye(columns.shape[1], dtype=columns.dtype) * ONSITE_RIDGE * len(columns)
+        normal = columns.mH @ columns
+        normal.diagonal().add_(ONSITE_RIDGE * stiffer * len(columns))
         found[:, i, j] = torch.linalg.solve(normal, columns.mH @ matrix[:, i, j])
     getattr(head, f"turned_{k}")[1:] += (vectors.T @ found @ vectors.conj()).real / scale
 
