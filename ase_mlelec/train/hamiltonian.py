@@ -218,8 +218,16 @@ def _fit_onsite(head, k, geometry, truth):
 
 @torch.no_grad()
 def refit_onsite(head, items):
-    """Fine-tuning of the linear on-site parts: what is left of the blocks of new structures, by ridge regression that
-    draws to the parts as they were."""
+    """Fine-tuning of on-site blocks: what the linear parts leave of those of new structures, by ridge regression that
+    draws to these parts as they were.
+
+    The nets beside them are left out, and are not trained any more: on environments unlike those that they were trained
+    on they are further off than the linear parts alone.
+    """
+    for layer, size in zip(head.onsite, head.sizes):
+        layer.weight.zero_()
+        layer.bias[size * size:] = 0
+        layer.requires_grad_(False)
     geometry, onsite, _ = join(head, items)
     blocks, _ = head(geometry.pairs(slice(0, 0)))
     for k, truth in onsite.items():
@@ -394,7 +402,7 @@ def fit_hamiltonian(model, items, *, validation=(), steps=2000, batch_size=4, le
     """
     head, weights = model.heads["hamiltonian"], dict.fromkeys((*CATEGORIES, "levels"), 1.0) | (weights or {})
     scales = category_scales(head, items)
-    parameters = list(head.parameters())
+    parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
     first, last = learning_rate
     run = Run(model, torch.optim.Adam(parameters, lr=first), checkpoint, {
         "steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": f"{first:g} to {last:g}",
