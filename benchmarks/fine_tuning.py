@@ -22,7 +22,7 @@ from ase_mlelec.train.recipe import train
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
 PRIMITIVE = 6           # atoms
-TUNING = {"steps": 300, "learning_rate": [1e-3, 1e-5]}
+TUNING = {"steps": 1000, "learning_rate": [2e-3, 1e-5]}
 
 
 def trained(folder, name, data, start="", **settings):
