@@ -281,6 +281,10 @@ class Config:
                              "[hamiltonian]; add at least one")
         if self.power_spectrum is not None and self.descriptor != DescriptorConfig():
             raise ValueError("got [power_spectrum] beside [descriptor]; leave one out")
+        directed = [name for name in ("dipole", "polarizability") if name in others]
+        if self.power_spectrum is not None and directed and self.electronic is None:
+            raise ValueError(f"got [power_spectrum] for [{directed[0]}], but it has no directions; add [electronic], the "
+                             "descriptor of that, or leave it out")
         if self.electronic is not None:
             self._check_electronic(others)
         beside = [name for name in (*others, "ldos") if name != "energy" and getattr(self, name) is not None]

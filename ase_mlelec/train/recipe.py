@@ -198,7 +198,11 @@ def _hamiltonian_head(frames, config):
 
 def _inner(frames):
     """Where the radial functions of a power spectrum begin, Å: a little below the shortest distance."""
-    return round(0.9 * shortest_distance(frames, 6.0), 3)
+    shortest = shortest_distance(frames, 6.0)
+    if shortest is None:
+        raise ValueError("got no atoms within 6 Å of each other, from which a power spectrum takes where it begins; give "
+                         "power_spectrum.inner")
+    return round(0.9 * shortest, 3)
 
 
 def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None, progress=True):
@@ -346,7 +350,8 @@ def _new_model(frames, config):
 
     def new_descriptor(options):
         if options is config.power_spectrum:
-            inner = options.inner or (_start(config).descriptor.inner if config.start else _inner(frames))
+            theirs = getattr(_start(config).descriptor, "inner", None) if config.start else None
+            inner = options.inner or theirs or _inner(frames)
             return PowerSpectrum(species, **asdict(options) | {"inner": inner})
         with _seeded(config.seed):      # one does not depend on the other: electrons can be trained without the energy
             return DeepPotSE(species, **asdict(options) | {"n_basis": options.n_basis or None})

@@ -11,7 +11,7 @@ from ase_mlelec.bilayers import commensurate, twisted_bilayer
 from ase_mlelec.calculators.wannier_tb import WannierTBCalculator
 from ase_mlelec.descriptors import LocalFrame
 from ase_mlelec.descriptors.local_frame import layer_frames
-from ase_mlelec.heads import PairHead
+from ase_mlelec.heads import PairHead, pair
 from ase_mlelec.model import Model
 from ase_mlelec.system import System
 from ase_mlelec.train.hamiltonian import (fit_dipole, fit_hamiltonian, frame_functions, hamiltonian_errors, prepare,
@@ -129,6 +129,16 @@ def test_fades_at_the_cutoff():
         matrix = calc.get_hamiltonian(graphene_bilayer(distance=distance, height=40.0)).hk(K[:1])[0]
         return abs(matrix[:2, 2:]).max()
     assert coupling(11.5) > 1e-6 and coupling(12.001) == 0 and coupling(11.99) < 1e-3 * coupling(11.5)
+
+
+def test_spectra_in_chunks(monkeypatch):
+    """Large structures go through the power spectrum in parts, with the same result."""
+    calc = WannierTBCalculator(random_wannier_model("mx2"), on_extrapolation="ignore")
+    atoms = mx2_bilayer(noise=0.03) * (2, 1, 1)
+    whole = calc.get_hamiltonian(atoms).hk(K)
+    monkeypatch.setattr(pair, "CENTERS", 5)
+    atoms.rattle(1e-12, seed=0)     # evaluated again
+    assert abs(calc.get_hamiltonian(atoms).hk(K) - whole).max() < 1e-9 * abs(whole).max()
 
 
 # learning

@@ -4,6 +4,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.calculators.fd import calculate_numerical_forces
 from small_data import make_frames
 
@@ -130,5 +131,14 @@ def test_power_spectrum_in_one_command(tmp_path):
     atoms = frames.frames[0].atoms
     atoms.calc = DeepPotCalculator(load_model(tmp_path / "cu.safetensors"), device="cpu", on_extrapolation="ignore")
     np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), atol=1e-5)
-    with pytest.raises(ValueError, match="power_spectrum. beside .descriptor.; leave one out"):
-        parse_config(table | drawn | fixed, tmp_path)
+    for change, message in ((drawn, "power_spectrum. beside .descriptor.; leave one out"),
+                            ({"dipole": {"centers": ["Cu"]}}, "power_spectrum. for .dipole., but it has no directions")):
+        with pytest.raises(ValueError, match=message):
+            parse_config(table | fixed | change, tmp_path)
+    (tmp_path / "far").mkdir()
+    write_hdf5(tmp_path / "far" / "cu.h5", Frames([Frame(Atoms("Cu"), {"energy": 1.0, "forces": np.zeros((1, 3))})] * 3))
+    with pytest.raises(ValueError, match="no atoms within 6 Å.*; give power_spectrum.inner"):
+        recipe.train(parse_config(table | {"power_spectrum": {"cutoff": 4.0}}, tmp_path / "far"), progress=False)
+    other = table | drawn | {"start": "cu.safetensors", "output": {"model": "other.safetensors"}}
+    with pytest.raises(ValueError, match="start: got .* of the energy, the model that training starts from has"):
+        recipe.train(parse_config(other, tmp_path), progress=False)
