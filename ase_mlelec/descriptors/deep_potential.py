@@ -105,7 +105,7 @@ class DeepPotSE(Descriptor):
         s, angular = (weight - mean) / scale[0], weight / (r * scale[1])
         rows = [s[None], angular * vec]
         if self.l_max > 1:
-            rows += [angular * r * harmonics(vec / r, self.l_max)[4:]]
+            rows += [angular * r * harmonics(vec / r, self.l_max, 2)]
         return r, s, torch.cat(rows)
 
     @torch.no_grad()

@@ -155,9 +155,9 @@ def standardise(model, frames):
 def standardise_heads(model, frames, names=None):
     """Set the normalisation of new heads (default all that have FittingNets) for the descriptor as it is now.
 
-    Features get zero mean and unit spread, or the weights of the descriptor. Energies and total DOS get their least-
-    squares composition as bias, ADOS its mean by species, tensors of centres the best constant coefficients of their
-    basis; the spread around the bias is the scale of a head's output.
+    Features get zero mean and unit spread, or the weights of the descriptor. Energies and total DOS get their
+    least-squares composition as bias, ADOS its mean by species, tensors of centres the best constant coefficients of
+    their basis; the spread around the bias is the scale of a head's output.
 
     Raises ValueError for a species without atoms in ``frames``.
     """
