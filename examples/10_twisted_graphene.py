@@ -4,8 +4,9 @@
     python 10_twisted_graphene.py --angles 21.79 6.01   # seconds
 
 The model `graphene` makes the pz Hamiltonian of a rigid bilayer at every angle; shown are the bands around the Fermi
-level along K-Γ-M-K of the twisted cell, from the Dirac point.  The four that meet there become flatter with the angle, down to the
-magic one, 1.08 degrees: 11,164 functions with hopping up to 12 Å, of which the twelve nearest levels are found.
+level along K-Γ-M-K of the twisted cell, from the Dirac point.  The four that meet there become flatter with the angle,
+down to the magic one, 1.08 degrees: 11,164 functions with hopping up to 12 Å, of which the twelve nearest levels are
+found.
 
 Source: after Bistritzer and MacDonald 2011, Proc. Natl. Acad. Sci. 108, 12233; Qi et al. 2024, Fig. 3.
 """
@@ -28,6 +29,7 @@ ANGLES = (21.79, 6.01, 3.89, 2.13, 1.08)        # degrees
 POINTS = {"K": (1 / 3, 2 / 3, 0), "Γ": (0, 0, 0), "M": (0.5, 0.5, 0)}     # of vectors that enclose 60 degrees
 PATH = "KΓMK"
 N_BANDS = 12
+TOGETHER = 0.04                         # eV, more than what divides the four levels of the Dirac point
 
 
 def twisted(angle):
@@ -36,6 +38,19 @@ def twisted(angle):
     angles = np.degrees(np.arccos((3 * m**2 + 3 * m + 0.5) / (3 * m**2 + 3 * m + 1)))
     layer = graphene(a=2.46, vacuum=0.0)
     return twisted_bilayer(layer, layer, commensurate(int(m[abs(angles - angle).argmin()]), 1), DISTANCE)
+
+
+def four_bands(energies, dirac):
+    """The four bands [K, 4] that meet at K, the first point of a path, in energies [K, n] in rising order, and their mean
+    there, eV: the four close levels nearest to ``dirac``.  Elsewhere two of them are below that mean and two above."""
+    first = np.arange(energies.shape[1] - 3)
+    means = energies[0, first[:, None] + np.arange(4)].mean(axis=1)
+    level = means[np.where(energies[0, 3:] - energies[0, :-3] < TOGETHER, abs(means - dirac), np.inf).argmin()]
+    nearest = np.sort(abs(energies - level).argsort(axis=1)[:, :4])
+    below = (energies < level).sum(axis=1)[:, None] - 2 + np.arange(4)
+    # where all four are at the Dirac point, rounding decides how many are below it
+    at = abs(np.take_along_axis(energies, nearest, axis=1) - level).max(axis=1) < TOGETHER
+    return np.take_along_axis(energies, np.where(at[:, None], nearest, below), axis=1), level
 
 
 def main():
@@ -59,12 +74,10 @@ def main():
         path = BandPath(atoms.cell, special_points=POINTS, path=PATH).interpolate(npoints=arguments.points)
         kpts, (places, ticks, labels) = path.kpts, path.get_linear_kpoint_axis()
         energies = hamiltonian.eigenvalues(kpts, n_bands=N_BANDS, window=(dirac - 0.1, dirac + 0.1))
-        first = (energies[0, 3:] - energies[0, :-3]).argmin()           # four levels are one at K
-        nearest = slice(first, first + 4)
-        level = energies[0, nearest].mean()
-        flat = 1000 * np.ptp(energies[:, nearest])
+        bands, level = four_bands(energies, dirac)
+        flat = 1000 * np.ptp(bands)
         ax.plot(places, 1000 * (energies - level), color=COLOURS[0], lw=1.0)
-        ax.plot(places, 1000 * (energies[:, nearest] - level), color=COLOURS[1], lw=1.8)
+        ax.plot(places, 1000 * (bands - level), color=COLOURS[1], lw=1.8)
         ax.set(title=f"{twist.angle:.2f}°, {len(atoms):,} atoms\nfour bands: {flat:.0f} meV wide", xlim=places[[0, -1]],
                xticks=ticks, xticklabels=labels)
         ax.grid(axis="x")

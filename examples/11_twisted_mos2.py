@@ -1,11 +1,11 @@
-"""What does a twist of bilayer MoS2 do to its layers and to its valence bands?
+"""What does a twist of bilayer MoS2 do to its layers and to the bands beside its gap?
 
     python 11_twisted_mos2.py                   # some minutes; writes output/11_twisted_mos2.png
     python 11_twisted_mos2.py --cells 8.95      # seconds
 
 The model `mos2` relaxes commensurate cells with its force field and makes the Hamiltonian of what comes out.  Shown are
-how high molybdenum lies above its layer's mean, and the highest valence bands of the rigid and of the relaxed bilayer
-above the vacuum level.  8.95 and 3.42 degrees are the cells of the paper, in which one layer is stretched onto fewer
+how high molybdenum lies above its layer's mean, and the highest valence and lowest conduction bands of the rigid and of
+the relaxed bilayer, eV above the vacuum level.  8.95 and 3.42 degrees are the cells of the paper, in which one layer is stretched onto fewer
 primitive cells than the other; in those of 9.43 and 3.89 degrees both layers are alike.
 
 Source: after Qi et al. 2024, Figs. 2 and 3.
@@ -34,7 +34,7 @@ PATH = "ΓMKΓ"
 FORCE = 0.02                                    # eV/Å, where relaxation ends
 N_BANDS = 16
 GAP = -5.6, -4.6                                # eV above the vacuum level; its middle is in the gap
-BELOW = 0.15                                    # eV below the top of the valence bands: in the middle of those shown
+AWAY = 0.15                                     # eV from the edges of the gap: in the middle of the bands shown
 
 
 def twisted(degrees):
@@ -44,16 +44,17 @@ def twisted(degrees):
     return twisted_bilayer(layer, layer, cells, DISTANCE)
 
 
-def valence_bands(calc, atoms, kpts):
-    """Energies [K, n] of the highest occupied bands, eV, in rising order."""
+def edge_bands(calc, atoms, kpts):
+    """Energies [K, n], eV, in rising order, of the highest valence and of the lowest conduction bands."""
     hamiltonian = calc.get_hamiltonian(atoms)
     if hamiltonian.size < 2000:
         n_occupied = hamiltonian.size * OCCUPIED // FUNCTIONS
-        return hamiltonian.eigenvalues(kpts)[:, n_occupied - N_BANDS:n_occupied]
-    levels = hamiltonian.eigenvalues(kpts[:1], n_bands=60, window=GAP)[0]
-    top = levels[np.diff(levels).argmax()]
-    found = hamiltonian.eigenvalues(kpts, n_bands=N_BANDS, window=(top - 2 * BELOW, top))
-    return np.sort(found, axis=1)
+        levels = hamiltonian.eigenvalues(kpts)
+        return levels[:, n_occupied - N_BANDS:n_occupied], levels[:, n_occupied:n_occupied + N_BANDS]
+    levels = np.sort(hamiltonian.eigenvalues(kpts[:1], n_bands=60, window=GAP)[0])
+    place = np.diff(levels).argmax()
+    windows = (levels[place] - 2 * AWAY, levels[place]), (levels[place + 1], levels[place + 1] + 2 * AWAY)
+    return tuple(np.sort(hamiltonian.eigenvalues(kpts, n_bands=N_BANDS, window=window), axis=1) for window in windows)
 
 
 def draw_heights(ax, atoms):
@@ -76,18 +77,21 @@ def main():
     arguments = parser.parse_args()
     arguments.output.mkdir(exist_ok=True)
     calc = WannierTBCalculator(arguments.model)
-    figure = Figure(figsize=(9.5, 4.2 * len(arguments.cells)), layout="constrained")
-    for (left, right), degrees in zip(figure.subplots(len(arguments.cells), 2, squeeze=False), arguments.cells):
+    figure = Figure(figsize=(13, 4.2 * len(arguments.cells)), layout="constrained")
+    for (left, *right), degrees in zip(figure.subplots(len(arguments.cells), 3, squeeze=False), arguments.cells):
         (atoms, twist), start = twisted(degrees), time.time()
         path = BandPath(atoms.cell, special_points=POINTS, path=PATH).interpolate(npoints=arguments.points)
         x, ticks, labels = path.get_linear_kpoint_axis()
-        right.plot(x, valence_bands(calc, atoms, path.kpts), color="0.7", lw=1.0)
+        rigid = edge_bands(calc, atoms, path.kpts)
         atoms.calc = calc
         FIRE(atoms, logfile=None).run(fmax=FORCE, steps=500)
-        relaxed = valence_bands(calc, atoms, path.kpts)
-        right.plot(x, relaxed, color=COLOURS[0], lw=1.2)
-        right.set(title="valence bands, rigid (grey) and relaxed", ylabel="energy (eV)", xlim=x[[0, -1]], xticks=ticks,
-                  xticklabels=labels)
+        relaxed = edge_bands(calc, atoms, path.kpts)
+        for ax, name, before, after in zip(right, ("valence", "conduction"), rigid, relaxed):
+            grey, *_ = ax.plot(x, before, color="0.7", lw=1.0)
+            blue, *_ = ax.plot(x, after, color=COLOURS[0], lw=1.2)
+            ax.legend([grey, blue], ["rigid", "relaxed"], loc="best")
+            ax.set(title=f"{name} bands", ylabel="energy (eV)", xlim=x[[0, -1]], xticks=ticks,
+                   xticklabels=labels)
         draw_heights(left, atoms)
         left.set_title(f"{abs(twist.angle):.2f}°, {len(atoms):,} atoms")
         metal = atoms.positions[atoms.symbols == "Mo", 2]
@@ -95,7 +99,7 @@ def main():
         apart = metal[upper].mean() - metal[~upper].mean()
         print(f"{degrees:.2f} degrees, {len(atoms)} atoms, strains {100 * twist.strains[0]:.1f} and "
               f"{100 * twist.strains[1]:.1f} %: layers {apart:.2f} Å apart, the upper one {np.ptp(metal[upper]):.2f} Å "
-              f"uneven; highest band {np.ptp(relaxed[:, -1]):.3f} eV wide; {time.time() - start:.0f} s", flush=True)
+              f"uneven; highest valence band {np.ptp(relaxed[0][:, -1]):.3f} eV wide; {time.time() - start:.0f} s", flush=True)
     figure.savefig(arguments.output / "11_twisted_mos2.png", dpi=150)
     print(f"Picture: {arguments.output / '11_twisted_mos2.png'}")
 
