@@ -1,12 +1,12 @@
 """What does a twist of bilayer MoS2 do to its layers and to the bands beside its gap?
 
-    python 11_twisted_mos2.py                   # some minutes; writes output/11_twisted_mos2.png
+    python 11_twisted_mos2.py                   # ten minutes; writes output/11_twisted_mos2.png
     python 11_twisted_mos2.py --cells 8.95      # seconds
 
 The model `mos2` relaxes commensurate cells with its force field and makes the Hamiltonian of what comes out.  Shown are
 how high molybdenum lies above its layer's mean, and the highest valence and lowest conduction bands of the rigid and of
-the relaxed bilayer, eV above the vacuum level.  8.95 and 3.42 degrees are the cells of the paper, in which one layer is stretched onto fewer
-primitive cells than the other; in those of 9.43 and 3.89 degrees both layers are alike.
+the relaxed bilayer, eV above the vacuum level.  8.95 and 3.42 degrees are the cells of the paper, in which one layer is
+stretched onto fewer primitive cells than the other; in those of 9.43 and 3.89 degrees both layers are alike.
 
 Source: after Qi et al. 2024, Figs. 2 and 3.
 """
