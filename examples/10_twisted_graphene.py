@@ -41,8 +41,8 @@ def twisted(angle):
 
 
 def four_bands(energies, dirac):
-    """The four bands [K, 4] that meet at K, the first point of a path, in energies [K, n] in rising order, and their mean
-    there, eV: the four close levels nearest to ``dirac``.  Elsewhere two of them are below that mean and two above."""
+    """The four bands [K, 4] that meet at K, the first point of a path, in energies [K, n] in rising order, and their
+    mean there, eV: the four close levels nearest to ``dirac``.  Elsewhere two of them are below that mean and two above."""
     first = np.arange(energies.shape[1] - 3)
     means = energies[0, first[:, None] + np.arange(4)].mean(axis=1)
     level = means[np.where(energies[0, 3:] - energies[0, :-3] < TOGETHER, abs(means - dirac), np.inf).argmin()]

@@ -99,7 +99,8 @@ def main():
         apart = metal[upper].mean() - metal[~upper].mean()
         print(f"{degrees:.2f} degrees, {len(atoms)} atoms, strains {100 * twist.strains[0]:.1f} and "
               f"{100 * twist.strains[1]:.1f} %: layers {apart:.2f} Å apart, the upper one {np.ptp(metal[upper]):.2f} Å "
-              f"uneven; highest valence band {np.ptp(relaxed[0][:, -1]):.3f} eV wide; {time.time() - start:.0f} s", flush=True)
+              f"uneven; highest valence band {np.ptp(relaxed[0][:, -1]):.3f} eV wide; {time.time() - start:.0f} s",
+              flush=True)
     figure.savefig(arguments.output / "11_twisted_mos2.png", dpi=150)
     print(f"Picture: {arguments.output / '11_twisted_mos2.png'}")
 

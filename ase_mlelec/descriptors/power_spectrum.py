@@ -33,7 +33,7 @@ class PowerSpectrum(Descriptor):
 
     Features [C, F] with S species: S n_pair of pairs; for every l, S n_radial (S n_radial + 1)/2 of triples; and
     n_products (n_products + 1)/2 products, of what these differ from their mean over the training data.
-    ``weights`` [F] fall with the roughness of a feature, (1 + n^2 + n'^2 + l^2/10)^(-5/2); those of products are in them.
+    ``weights`` [F] fall with the roughness of a feature, (1 + n^2 + n'^2 + l^2/10)^(-5/2); products contain them.
 
     Raises ValueError for numbers out of range.
     """
@@ -41,8 +41,8 @@ class PowerSpectrum(Descriptor):
     def __init__(self, species, cutoff=6.0, inner=2.0, n_pair=12, n_radial=5, l_max=8, n_products=0):
         super().__init__()
         if not (0 < inner < cutoff and 1 <= n_radial <= n_pair and l_max >= 0):
-            raise ValueError(f"got cutoff {cutoff}, inner {inner}, n_pair {n_pair}, n_radial {n_radial}, l_max {l_max}; "
-                             "need 0 < inner < cutoff, 1 <= n_radial <= n_pair and l_max >= 0")
+            raise ValueError(f"got cutoff {cutoff}, inner {inner}, n_pair {n_pair}, n_radial {n_radial}, "
+                             f"l_max {l_max}; need 0 < inner < cutoff, 1 <= n_radial <= n_pair and l_max >= 0")
         self.species, self.cutoff, self.inner = tuple(species), float(cutoff), float(inner)
         self.n_pair, self.n_radial, self.l_max = int(n_pair), int(n_radial), int(l_max)
         self.by_number = sorted(range(len(self.species)), key=lambda k: atomic_numbers[self.species[k]])
@@ -60,7 +60,8 @@ class PowerSpectrum(Descriptor):
         # of the smoothest ones times their weights
         self.register_buffer("mean", torch.zeros(len(self.species), n_products, dtype=torch.float64), n_products > 0)
         self.register_buffer("size", torch.ones(len(self.species), dtype=torch.float64), n_products > 0)
-        self.register_buffer("weights", torch.cat([weights, weights.new_ones(self.products.shape[1])]), persistent=False)
+        weights = torch.cat([weights, weights.new_ones(self.products.shape[1])])
+        self.register_buffer("weights", weights, persistent=False)
         self.n_features = len(self.weights)
 
     def feature_weights(self):

@@ -283,8 +283,8 @@ class Config:
             raise ValueError("got [power_spectrum] beside [descriptor]; leave one out")
         directed = [name for name in ("dipole", "polarizability") if name in others]
         if self.power_spectrum is not None and directed and self.electronic is None:
-            raise ValueError(f"got [power_spectrum] for [{directed[0]}], but it has no directions; add [electronic], the "
-                             "descriptor of that, or leave it out")
+            raise ValueError(f"got [power_spectrum] for [{directed[0]}], but it has no directions; add [electronic], "
+                             "the descriptor of that, or leave it out")
         if self.electronic is not None:
             self._check_electronic(others)
         beside = [name for name in (*others, "ldos") if name != "energy" and getattr(self, name) is not None]
@@ -305,8 +305,8 @@ class Config:
             raise ValueError("got [electronic] without [energy] and a head beside it; put the settings into "
                              "[descriptor]")
         if self.electronic.cutoff != self.cutoff:
-            raise ValueError(f"electronic.cutoff: got {self.electronic.cutoff:g}, the descriptor has {self.cutoff:g} Å; "
-                             "give both the same")
+            raise ValueError(f"electronic.cutoff: got {self.electronic.cutoff:g}, the descriptor has {self.cutoff:g} "
+                             "Å; give both the same")
 
 
 def _check_training(section, config, weights):

@@ -254,8 +254,8 @@ def _add_linear_onsite(head, k, geometry, blocks, mean, stiffer=1.0):
 
 
 def _reflected_onsite(head, k, geometry, blocks):
-    """(standardised features, elements that do not turn [n, W^2], list of (generators, elements that turn)) of blocks in
-    the frames' reflections."""
+    """(standardised features, elements that do not turn [n, W^2], list of (generators, elements that turn)) of blocks
+    in the frames' reflections."""
     winding, vectors = getattr(head, f"winding_{k}"), head._circular(k, torch.complex128)
     own, rows, values, turning = geometry.species == k, [], [], []
     for up, across in REFLECTIONS:

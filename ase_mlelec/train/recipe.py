@@ -200,8 +200,8 @@ def _inner(frames):
     """Where the radial functions of a power spectrum begin, Å: a little below the shortest distance."""
     shortest = shortest_distance(frames, 6.0)
     if shortest is None:
-        raise ValueError("got no atoms within 6 Å of each other, from which a power spectrum takes where it begins; give "
-                         "power_spectrum.inner")
+        raise ValueError("got no atoms within 6 Å of each other, from which a power spectrum takes where it begins; "
+                         "give power_spectrum.inner")
     return round(0.9 * shortest, 3)
 
 

@@ -15,7 +15,8 @@ CUTOFF, INNER = 4.0, 1.2
 
 
 def descriptor(**options):
-    return PowerSpectrum(("O", "Si"), **dict(cutoff=CUTOFF, inner=INNER, n_pair=5, n_radial=3, l_max=4) | options).double()
+    defaults = dict(cutoff=CUTOFF, inner=INNER, n_pair=5, n_radial=3, l_max=4)
+    return PowerSpectrum(("O", "Si"), **defaults | options).double()
 
 
 def features(atoms, made):
@@ -103,7 +104,8 @@ def test_products():
 def test_smooth_at_the_cutoff():
     """Neither values nor derivatives jump where a neighbour leaves; alone, an atom has no features."""
     made = descriptor()
-    values = np.array([features(Atoms("SiO", [[0, 0, 0], [CUTOFF + x, 0, 0]]), made)[0] for x in (-2e-4, -1e-4, 0, 1e-4)])
+    values = np.array([features(Atoms("SiO", [[0, 0, 0], [CUTOFF + x, 0, 0]]), made)[0]
+                       for x in (-2e-4, -1e-4, 0, 1e-4)])
     assert abs(values[2:]).max() == 0
     assert abs(np.diff(values, axis=0)).max() < 1e-4 * abs(features(Atoms("SiO", [[0, 0, 0], [2.0, 0, 0]]), made)).max()
 
