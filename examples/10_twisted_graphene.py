@@ -30,6 +30,7 @@ POINTS = {"K": (1 / 3, 2 / 3, 0), "Γ": (0, 0, 0), "M": (0.5, 0.5, 0)}     # of 
 PATH = "KΓMK"
 N_BANDS = 12
 TOGETHER = 0.04                         # eV, more than what divides the four levels of the Dirac point
+FLAT = 0.005                            # eV; where four levels are as near to it, it does not tell which are below
 
 
 def twisted(angle):
@@ -48,9 +49,8 @@ def four_bands(energies, dirac):
     level = means[np.where(energies[0, 3:] - energies[0, :-3] < TOGETHER, abs(means - dirac), np.inf).argmin()]
     nearest = np.sort(abs(energies - level).argsort(axis=1)[:, :4])
     below = (energies < level).sum(axis=1)[:, None] - 2 + np.arange(4)
-    # where all four are at the Dirac point, rounding decides how many are below it
-    at = abs(np.take_along_axis(energies, nearest, axis=1) - level).max(axis=1) < TOGETHER
-    return np.take_along_axis(energies, np.where(at[:, None], nearest, below), axis=1), level
+    flat = abs(np.take_along_axis(energies, nearest, axis=1) - level).max(axis=1) < FLAT
+    return np.take_along_axis(energies, np.where(flat[:, None], nearest, below), axis=1), level
 
 
 def main():
