@@ -19,7 +19,8 @@ from ase_mlelec.train.config import OutputConfig
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
 from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, frame_functions, hamiltonian_errors,
-                                          prepare, refit_onsite, standardise_hamiltonian)
+                                          prepare)
+from ase_mlelec.train.hamiltonian_closed_form import refit_onsite, standardise_hamiltonian
 from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
 from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, fit_zero, mean_ldos_errors, standardise_ldos
 from ase_mlelec.train.ldos_forces import ForceData, check_densities, refit_with_labels

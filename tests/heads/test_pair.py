@@ -14,8 +14,8 @@ from ase_mlelec.descriptors.local_frame import layer_frames
 from ase_mlelec.heads import PairHead, pair
 from ase_mlelec.model import Model
 from ase_mlelec.system import System
-from ase_mlelec.train.hamiltonian import (fit_dipole, fit_hamiltonian, frame_functions, hamiltonian_errors, prepare,
-                                          standardise_hamiltonian)
+from ase_mlelec.train.hamiltonian import (fit_dipole, fit_hamiltonian, frame_functions, hamiltonian_errors, prepare)
+from ase_mlelec.train.hamiltonian_closed_form import standardise_hamiltonian
 
 K = np.array([[0.1, 0.2, 0.0], [0.0, 0.0, 0.0], [0.3, -0.4, 0.0]])
 MAKE = {"mx2": functools.partial(mx2_bilayer, (0.3, 0.1), noise=0.05, seed=1),

@@ -12,7 +12,8 @@ from ase_mlelec import WannierHamiltonian, WannierTBCalculator, load_model
 from ase_mlelec.train import recipe
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.frames import Frame, Frames, join, read_frames, write_hdf5
-from ase_mlelec.train.hamiltonian import category_scales, frame_functions, prepare, refit_onsite
+from ase_mlelec.train.hamiltonian import category_scales, frame_functions, prepare
+from ase_mlelec.train.hamiltonian_closed_form import refit_onsite
 from ase_mlelec.train.hamiltonian_data import (Function, HamiltonianFrame, Hamiltonians, at_their_atoms,
                                                is_hamiltonians, referred_to, write_hamiltonians)
 from ase_mlelec_entry_points.cli.main import main

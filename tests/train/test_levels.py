@@ -8,8 +8,8 @@ from ase_mlelec import WannierHamiltonian
 from ase_mlelec.heads.pair import PairHead
 from ase_mlelec.physics.kmesh import time_reversal_pairs
 from ase_mlelec.train import levels
-from ase_mlelec.train.hamiltonian import (category_errors, category_scales, frame_functions, prepare,
-                                          standardise_hamiltonian)
+from ase_mlelec.train.hamiltonian import category_errors, category_scales, frame_functions, prepare
+from ase_mlelec.train.hamiltonian_closed_form import standardise_hamiltonian
 
 
 def mx2(k):

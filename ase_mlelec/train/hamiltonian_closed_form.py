@@ -1,0 +1,184 @@
+"""What of a Hamiltonian has closed forms: two-centre parts and linear on-site parts by ridge regression, normalisation.
+
+Gradient descent (``ase_mlelec.train.hamiltonian``) starts from them.
+"""
+import torch
+
+from ase_mlelec.descriptors.deep_potential import switch
+from ase_mlelec.heads.pair import FADE, NEAR, REFLECTIONS
+from ase_mlelec.train.fit import mean_and_inverse
+from ase_mlelec.train.hamiltonian import category_scales, join
+
+RIDGE = 1e-9            # of the mean diagonal element, in the two-centre fits
+ONSITE_RIDGE = 1e-3     # of the unit variance of the features; with 1e-5, 16 cells of graphene are learnt by heart
+SPECTRUM_RIDGE = 1e-10  # of the variance of all features of the power spectrum together
+REFIT = 100.0           # times these ridges in fine-tuning, by which less of the first training is forgotten
+
+
+@torch.no_grad()
+def standardise_hamiltonian(head, items):
+    """Normalisation of inputs and outputs, and the two-centre parts by least squares."""
+    geometry, onsite, hopping = join(head, items)
+    for k, size in enumerate(head.sizes):
+        own = geometry.features[geometry.species == k]
+        if not len(own):
+            raise ValueError(f"got no atoms of {head.species[k]} to train on; add some or leave it out")
+        parity = head.local.parity.to(own)
+        even = (parity > 0).all(dim=0)
+        mean = torch.where(even, own.mean(dim=0), 0.0)      # odd ones must change sign with the frame
+        spread = (own - mean).square().mean(dim=0).sqrt()
+        head.shift[k], head.inverse[k] = mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
+        if head.spectrum is not None:
+            spectra = geometry.spectrum[geometry.species == k]
+            head.spectrum_shift[k], head.spectrum_inverse[k] = mean_and_inverse(spectra, head.spectrum.weights)
+    for q in range(head.moment_inverse.shape[0] if len(head.local.windings) > 1 else 0):
+        moments = torch.cat([geometry.moments[:, 3 + 2 * q], geometry.moments[:, 4 + 2 * q]], dim=1)
+        size = moments.abs().square().mean(dim=0).sqrt()
+        head.moment_inverse[q] = 1 / (size + 0.1 * size.mean() + 1e-3)
+    for k in range(len(head.sizes)):
+        _fit_onsite(head, k, geometry, onsite[k])
+    for key, rows in head.groups(geometry).items():
+        for name in ("near", "long"):
+            _fit_two_centre(head, key, name, geometry.pairs(rows), hopping[key])
+    _scale_nets(head, category_scales(head, items))
+
+
+def _fit_onsite(head, k, geometry, truth):
+    """Scale, mean and linear parts of the on-site blocks of one species."""
+    mean = _reflected_onsite(head, k, geometry, truth)[1].mean(dim=0)
+    scale = max(float((truth.flatten(1) - mean).square().mean().sqrt()), 1e-6)
+    head.onsite_scale[k] = scale
+    head.onsite[k].bias.zero_()
+    head.onsite[k].bias[:len(mean)] = mean / scale
+    getattr(head, f"linear_{k}").zero_()
+    getattr(head, f"turned_{k}").zero_()
+    _add_linear_onsite(head, k, geometry, truth, mean)
+
+
+@torch.no_grad()
+def refit_onsite(head, items):
+    """Fine-tuning of on-site blocks: what the linear parts leave of those of new structures, by ridge regression that
+    draws to these parts as they were.
+
+    The nets beside them are left out, and are not trained any more: on environments unlike those that they were trained
+    on they are further off than the linear parts alone.
+    """
+    for layer, size in zip(head.onsite, head.sizes):
+        layer.weight.zero_()
+        layer.bias[size * size:] = 0
+        layer.requires_grad_(False)
+    geometry, onsite, _ = join(head, items)
+    blocks, _ = head(geometry.pairs(slice(0, 0)))
+    for k, truth in onsite.items():
+        _add_linear_onsite(head, k, geometry, truth - blocks[k][1], 0.0, REFIT)
+
+
+def _add_linear_onsite(head, k, geometry, blocks, mean, stiffer=1.0):
+    """Linear parts, by ridge regression over all frames' reflections: on features where elements do not turn with the
+    frame, else on the moments that turn alike."""
+    rows, values, turning = _reflected_onsite(head, k, geometry, blocks)
+    vectors, scale = head._circular(k, torch.complex128), head.onsite_scale[k]
+    ridge = torch.full((rows.shape[1],), SPECTRUM_RIDGE, dtype=rows.dtype)
+    ridge[:head.local.n_features] = ONSITE_RIDGE
+    normal = rows.T @ rows + torch.diag(ridge) * stiffer * len(rows)
+    getattr(head, f"linear_{k}").add_(torch.linalg.solve(normal, rows.T @ (values - mean)) / scale)
+    generators, matrix = (torch.cat(parts) for parts in zip(*turning))
+    found = torch.zeros(generators.shape[1:], dtype=vectors.dtype)
+    for i, j in (~_fixed(head, k)).nonzero().tolist():
+        columns = generators[:, :, i, j].to(vectors.dtype)
+        normal = columns.mH @ columns
+        normal.diagonal().add_(ONSITE_RIDGE * stiffer * len(columns))
+        found[:, i, j] = torch.linalg.solve(normal, columns.mH @ matrix[:, i, j])
+    getattr(head, f"turned_{k}")[1:] += (vectors.T @ found @ vectors.conj()).real / scale
+
+
+def _reflected_onsite(head, k, geometry, blocks):
+    """(standardised features, elements that do not turn [n, W^2], list of (generators, elements that turn)) of blocks
+    in the frames' reflections."""
+    winding, vectors = getattr(head, f"winding_{k}"), head._circular(k, torch.complex128)
+    own, rows, values, turning = geometry.species == k, [], [], []
+    for up, across in REFLECTIONS:
+        seen = geometry.reflected(up, across, head.local.parity.to(geometry.features))
+        rows.append(head.standardised(seen)[own])
+        matrix = vectors.conj() @ head._signed(blocks, k, k, up, across).to(vectors.dtype) @ vectors.T
+        values.append((vectors.T @ (matrix * _fixed(head, k)) @ vectors.conj()).real.flatten(1))
+        turning.append((head.generators(head.scaled_moments(seen)[own], winding)[:, 1:], matrix))
+    return torch.cat(rows).double(), torch.cat(values), turning
+
+
+def _fixed(head, k):
+    """Mask [W, W] of the elements that do not turn with the frame."""
+    winding = getattr(head, f"winding_{k}")
+    return (winding[:, None] - winding) % head.fold == 0
+
+
+def _fit_two_centre(head, key, name, pairs, blocks):
+    """Envelope and linear part of one net: for every (λ, μ), weighted least squares over all frames' reflections."""
+    net = head.pairs["_".join(["inter" if key[0] else "intra", str(key[1]), str(key[2]), name])]
+    rows = ((pairs.r < NEAR[1]) if name == "near" else (pairs.r > NEAR[0])).nonzero()[:, 0]
+    if not len(rows):
+        return
+    pairs, blocks = pairs.pairs(rows), blocks[rows]
+    net.envelope.copy_(_envelope(pairs.r, blocks))
+    ends = [(pairs, blocks)] + ([(pairs.reversed(), blocks.mT)] if key[1] == key[2] else [])
+    left, right = (head._circular(k, torch.complex128) for k in key[1:])
+    normal, right_side = {}, 0
+    windings = [getattr(head, f"winding_{k}").tolist() for k in key[1:]]
+    powers = sorted({abs(a - b) for a in windings[0] for b in windings[1]})
+    for side, truth in ends:
+        for up, across in REFLECTIONS:
+            for part in torch.arange(len(truth)).split(20000):
+                seen = _reflected_pairs(side.pairs(part), up, across)
+                target = head._signed(truth[part], *key[1:], up, across)
+                matrix = left.conj() @ target.to(left.dtype) @ right.T
+                basis = net.two_centre(seen, head.fold) * net.size(seen.r)[:, None]
+                if name == "long":
+                    basis = basis * switch(seen.r, FADE, head.cutoff)[:, None]
+                basis, weight = basis / net.size(seen.r)[:, None]**0.5, net.size(seen.r)**-0.5
+                for power in powers:
+                    scaled = basis * seen.u.abs()[:, None]**power
+                    normal[power] = normal.get(power, 0) + scaled.T @ scaled
+                value = head.phases(key, seen).conj() * matrix * weight[:, None, None]
+                right_side = right_side + torch.einsum("ek,eab->abk", basis.to(value.dtype), value)
+    size = len(right_side[0, 0])
+    found = torch.zeros(size, *right_side.shape[:2], dtype=torch.complex128)
+    for power in powers:
+        diagonal = normal[power].diagonal()
+        ridge = RIDGE * diagonal.mean() + 1e-14 * diagonal.max() + 1e-300
+        factor = torch.linalg.cholesky(normal[power] + ridge * torch.eye(size, dtype=diagonal.dtype))
+        for i, a in enumerate(windings[0]):
+            for j, b in enumerate(windings[1]):
+                if abs(a - b) == power:
+                    values = right_side[i, j]
+                    found[:, i, j] = torch.complex(*(torch.cholesky_solve(v[:, None], factor)[:, 0]
+                                                     for v in (values.real.contiguous(), values.imag.contiguous())))
+    net.linear.copy_((left.T @ found @ right.conj()).real.reshape(size, -1))
+
+
+def _reflected_pairs(pairs, up, across):
+    u, turn = (pairs.u, pairs.turn) if across > 0 else (pairs.u.conj(), pairs.turn.conj())
+    return pairs.__class__(**{**vars(pairs), "t": up * pairs.t, "u": u, "turn": turn})
+
+
+def _envelope(r, blocks):
+    """(a, b): exp(a + b r) through the root mean squares of the elements in bins of the distance; never rising."""
+    bins = ((r - r.min()) / 0.5).long()
+    count = r.new_zeros(int(bins.max()) + 1).index_add(0, bins, torch.ones_like(r))
+    square = torch.zeros_like(count).index_add(0, bins, blocks.square().mean(dim=(1, 2)))
+    centre = torch.zeros_like(count).index_add(0, bins, r)
+    keep = count > 0
+    x, y = centre[keep] / count[keep], 0.5 * (square[keep] / count[keep] + 1e-12).log()
+    if len(x) < 2:
+        return torch.tensor([float(y.mean()), 0.0])
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean())**2).sum()
+    slope = slope.clamp(max=0.0)
+    return torch.stack([y.mean() - slope * x.mean(), slope])
+
+
+@torch.no_grad()
+def _scale_nets(head, scales):
+    """Nets start with outputs of the size of what the two-centre parts leave, in units of their envelopes."""
+    for name, net in head.pairs.items():
+        kind, _, _, reach = name.split("_")
+        middle = torch.tensor(3.0 if reach == "near" else 8.0)
+        net.net_scale.fill_(min(1.0, scales.get(f"{kind}_{reach}", 1.0) / float(net.size(middle))))
