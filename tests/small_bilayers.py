@@ -193,11 +193,11 @@ def random_wannier_model(kind="mx2", seed=0, energy=False):
     spectrum = dict(cutoff=4.5, n_pair=3, n_radial=2, l_max=3) if kind == "mx2" else None
     with seeded(seed), torch.no_grad():
         head = PairHead(functions, options, widths=(6,), n_hidden=6, n_reduced=4, n_directed=2,
-                        spectrum=spectrum).double()
+                        spectrum=spectrum, third=4.5).double()
         if spectrum:
             head.spectrum_inverse[:] = head.spectrum.weights
         for name, tensor in [*head.named_parameters(), *head.named_buffers()]:
-            if "linear" in name or "turned" in name or isinstance(tensor, torch.nn.Parameter):
+            if "linear" in name or "turned" in name or "third" in name or isinstance(tensor, torch.nn.Parameter):
                 tensor.copy_(0.1 * torch.randn(tensor.shape, dtype=tensor.dtype))
         for net in head.pairs.values():
             net.envelope.copy_(torch.tensor([0.0, -0.3]))

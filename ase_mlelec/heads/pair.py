@@ -10,7 +10,7 @@ directions of the pair in the frames of the two layers and s = sin of its angle 
 
 where h depends on what does not turn with either frame: r, z/r, s^M exp(iMθ1), s^M exp(iMθ2) and environments.  So
 blocks follow a turn of either layer exactly, and are smooth where atoms are above each other.  h is the sum of a linear
-two-centre part and a net.  Reflections of the frames are averaged over, and i -> j with the transpose of j -> i.
+two-centre part, one linear in functions of third atoms beside the pair, and a net.  Reflections of the frames are averaged over, and i -> j with the transpose of j -> i.
 
 Sources: Slater and Koster 1954, Phys. Rev. 94, 1498; Qi et al. 2024, section II B, for the three kinds.
 """
@@ -26,11 +26,13 @@ from ase_mlelec.descriptors.power_spectrum import PowerSpectrum
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import orbitals
 from ase_mlelec.heads.base import Head
+from ase_mlelec.heads.third_atoms import Neighbours, ThirdAtoms
 from ase_mlelec.nets import map_by_species
 
 NEAR = (5.5, 6.5)           # Å; nets of near pairs fade out, those of long ones in
 FADE = 11.0                 # Å; from here to the cutoff hopping fades
 N_LINEAR, N_TURNED, N_NET = 14, 8, 8        # Chebyshev polynomials of the two-centre part, its anisotropy, and the net
+N_THIRD = {"near": (4, 6), "long": (3, 3)}     # polynomials: of the distances to a third atom, and of the pair's
 CHUNK, CENTERS = 40000, 500     # pairs, and centres of a power spectrum, at a time
 REFLECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 
@@ -43,6 +45,7 @@ class Geometry:
     features [N, F] of the LocalFrame; spectrum [N, P], of the PowerSpectrum or empty
     first, second [E]: pairs, each once; r [E] Å, t = z/r [E], u [E] = (x + iy)/r in the frame of the first atom,
     turn [E] = exp(iΔφ); inter [E], between layers; shift [E, 3]
+    neighbours: Neighbours, from which third atoms are taken; None: without
     """
     species: torch.Tensor
     side: torch.Tensor
@@ -58,6 +61,7 @@ class Geometry:
     turn: torch.Tensor
     inter: torch.Tensor
     shift: torch.Tensor
+    neighbours: Neighbours | None = None
 
     def reflected(self, up, across, parity):
         """Seen in frames with reflected normal (up = -1) or in-plane direction y (across = -1)."""
@@ -90,7 +94,7 @@ class _PairNet(torch.nn.Module):
     envelope = exp(a + b r) follows the size of the elements, so that near and far ones are learnt alike.
     """
 
-    def __init__(self, n_in, shape, widths, limits, inter):
+    def __init__(self, n_in, shape, widths, limits, inter, n_third=(0, 0)):
         super().__init__()
         self.shape, self.limits, self.inter = shape, limits, inter
         sizes = [n_in, *widths]
@@ -101,6 +105,8 @@ class _PairNet(torch.nn.Module):
         torch.nn.init.zeros_(self.last.bias)
         n_linear = N_LINEAR * (5 if inter else 3) + N_TURNED * (8 if inter else 4)
         self.register_buffer("linear", torch.zeros(n_linear, shape[0] * shape[1]))
+        if all(n_third):
+            self.register_buffer("third", torch.zeros(*n_third, shape[0] * shape[1]))
         self.register_buffer("envelope", torch.tensor([0.0, 0.0]))
         self.register_buffer("net_scale", torch.ones(()))
 
@@ -124,8 +130,23 @@ class _PairNet(torch.nn.Module):
                       for weight in (torch.ones_like(g.t), g.t)]
         return torch.cat(parts, dim=1)
 
+    def signs(self):
+        """Tensor [2, K]: ±1 of every function of ``two_centre`` in a reflected frame, as ThirdAtoms.signs."""
+        up = [(-1.0)**power for power in range(5 if self.inter else 3) for _ in range(N_LINEAR)]
+        across = [1.0] * len(up)
+        for part in (1.0, -1.0) * (2 if self.inter else 1):
+            up += [1.0] * N_TURNED + [-1.0] * N_TURNED
+            across += [part] * 2 * N_TURNED
+        return torch.tensor([up, across], dtype=torch.float64)
+
+    def beside(self, g, functions, coefficients):
+        """h [E, W, W'] of third atoms: their functions [E, F] times coefficients [n, F, W W']."""
+        radial = self._radial(g.r, len(coefficients))
+        h = sum(radial[:, n, None] * (functions @ part) for n, part in enumerate(coefficients))
+        return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)
+
     def forward(self, g, fold, reduced, directed):
-        """h [E, W, W']; reduced [N, R] and directed [N, C, q] are of the environments."""
+        """h [E, W, W'] but for third atoms; reduced [N, R] and directed [N, C, q] are of the environments."""
         ways = torch.stack([g.u.conj()**(q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
         back = -g.u * g.turn
         backs = torch.stack([back.conj()**(q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
@@ -146,7 +167,7 @@ class PairHead(Head):
     frame : dict of arguments of LocalFrame, whose species are those of the model
     spectrum : dict of arguments of PowerSpectrum but for the species; what of the on-site blocks does not turn is
         linear in it, too.  None: without
-    cutoff : float, Å, of hopping
+    cutoff : float, Å, of hopping; third : float, Å, within which of both atoms a third one changes it; 0: none does
     reference_areas : dict of float, Å^2 per atom, of unstrained layers by their formulas
     widths : of the nets of pairs; n_reduced : size of the reduced representation of an environment, and n_directed :
         of its parts that turn, by winding number
@@ -154,9 +175,9 @@ class PairHead(Head):
     quantity = "hamiltonian"
 
     def __init__(self, functions, frame, cutoff=12.0, widths=(48, 32), n_hidden=48, n_reduced=16, n_directed=4,
-                 reference_areas=None, spectrum=None):
+                 reference_areas=None, spectrum=None, third=0.0):
         super().__init__()
-        self.functions, self.cutoff, self.widths = functions, float(cutoff), tuple(widths)
+        self.functions, self.cutoff, self.widths, self.third = functions, float(cutoff), tuple(widths), float(third)
         self.n_hidden, self.n_reduced, self.n_directed = n_hidden, n_reduced, n_directed
         if cutoff <= FADE:
             raise ValueError(f"cutoff: got {cutoff} Å, need more than {FADE}, from where hopping fades")
@@ -177,13 +198,15 @@ class PairHead(Head):
         self.directed = torch.nn.Parameter(torch.randn(max(low, 1), n_directed, 2 * self.local.n_channels)
                                            * (2 * self.local.n_channels)**-0.5)
         self.pairs = torch.nn.ModuleDict()
+        self.third_atoms = {name: ThirdAtoms(2 * n_species, third, n) for name, (n, _) in N_THIRD.items()}
         for inter in (False, True):
             n_in = N_NET + 1 + 2 * n_reduced + 4 * n_directed * low + (4 if inter else 2)
             for a in range(n_species):
                 for b in range(a, n_species):
                     for name, limits in (("near", (2.0 if inter else 0.7, NEAR[1])), ("long", (NEAR[0], self.cutoff))):
                         shape = self.sizes[a], self.sizes[b]
-                        self.pairs[_key(inter, a, b, name)] = _PairNet(n_in, shape, self.widths, limits, inter)
+                        n_third = N_THIRD[name][1], self.third_atoms[name].n_features if third else 0
+                        self.pairs[_key(inter, a, b, name)] = _PairNet(n_in, shape, self.widths, limits, inter, n_third)
         self.register_buffer("shift", torch.zeros(n_species, self.local.n_features))
         self.register_buffer("inverse", torch.ones(n_species, self.local.n_features))
         self.register_buffer("moment_inverse", torch.ones(max(low, 1), 2 * self.local.n_channels))
@@ -219,7 +242,7 @@ class PairHead(Head):
     def arguments(self):
         return dict(functions=self.functions, frame=self.local.arguments(), cutoff=self.cutoff,
                     widths=list(self.widths), n_hidden=self.n_hidden, n_reduced=self.n_reduced,
-                    n_directed=self.n_directed, reference_areas=self.reference_areas,
+                    n_directed=self.n_directed, reference_areas=self.reference_areas, third=self.third,
                     spectrum=self.spectrum and {name: value for name, value in self.spectrum.arguments().items()
                                                 if name != "species"})
 
@@ -238,9 +261,12 @@ class PairHead(Head):
         code = shift @ torch.tensor([1 << 40, 1 << 20, 1], device=shift.device)
         ahead = (code > 0) | ((code == 0) & (first < second))
         keep = ((species[first] < species[second]) | ((species[first] == species[second]) & ahead)).nonzero()[:, 0]
+        around = None
+        if self.third:
+            around = Neighbours.of(species, len(self.species), edges.closer_than(self.third), frames)
         return Geometry(species, self._sides(species, edges, r, t, within), frames.layer, moments,
                         self.local.features(moments), self._spectra(system, edges), first[keep], second[keep], r[keep],
-                        t[keep], u[keep], turn[keep], ~within[keep], shift[keep])
+                        t[keep], u[keep], turn[keep], ~within[keep], shift[keep], around)
 
     def _spectra(self, system, edges):
         """Features [N, P] of the power spectrum of all atoms; P is 0 without one."""
@@ -364,23 +390,41 @@ class PairHead(Head):
             h = 0
             for up, across, view, _, reduced, directed in seen:
                 pairs = view.pairs(rows).reversed() if back else view.pairs(rows)
-                h = h + self._signed(self._bare(key, pairs, reduced, directed), *key[1:], up, across)
-            pairs = geometry.pairs(rows)
-            block = self.dress(h / len(seen), key, pairs.reversed() if back else pairs)
+                h = h + self._signed(self._bare(key, pairs, lambda name, part: self.pairs[_key(*key, name)](
+                    part, self.fold, reduced, directed)), *key[1:], up, across)
+            pairs = geometry.pairs(rows).reversed() if back else geometry.pairs(rows)
+            h = h / len(seen)
+            if geometry.neighbours is not None:
+                h = h + self._bare(key, pairs, lambda name, part: self.pairs[_key(*key, name)].beside(
+                    part, self.third_atoms[name](part), self.third_coefficients(key, name)))
+            block = self.dress(h, key, pairs)
             blocks.append(block.mT if back else block)
         return sum(blocks) / len(blocks)
 
-    def _bare(self, key, pairs, reduced, directed):
-        """h [e, W, W'] of pairs as one frame sees them, near and long ones by nets of their own."""
+    def _bare(self, key, pairs, part_of):
+        """h [e, W, W'] of pairs as one frame sees them, near and long ones by nets of their own.
+
+        part_of : callable of ("near" or "long", pairs) -> h
+        """
         near = switch(pairs.r, *NEAR)
         far = (1 - near) * switch(pairs.r, FADE, self.cutoff)
         h = pairs.r.new_zeros(len(pairs.r), self.sizes[key[1]], self.sizes[key[2]])
         for name, share in (("near", near), ("long", far)):
             rows = (share > 0).nonzero()[:, 0]
             if len(rows):
-                part = self.pairs[_key(*key, name)](pairs.pairs(rows), self.fold, reduced, directed)
+                part = part_of(name, pairs.pairs(rows))
                 h = h.index_add(0, rows, share[rows, None, None] * part)
         return h
+
+    def third_coefficients(self, key, name):
+        """Tensor [n, F, W W'], the mean over reflections: h of third atoms is the same in all of them."""
+        stored, total = self.pairs[_key(*key, name)].third, 0
+        blocks = stored.unflatten(2, (self.sizes[key[1]], self.sizes[key[2]]))
+        up_signs, across_signs = self.third_atoms[name].signs().to(stored)
+        for up, across in REFLECTIONS:
+            sign = (up_signs if up < 0 else 1.0) * (across_signs if across < 0 else torch.ones_like(across_signs))
+            total = total + sign[:, None, None] * self._signed(blocks, *key[1:], up, across)
+        return (total / len(REFLECTIONS)).flatten(2)
 
     def phases(self, key, pairs):
         """Tensor [e, W, W'], complex: s^|λ-μ| exp(-iλθ1 + iμθ2)."""

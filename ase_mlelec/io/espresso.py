@@ -34,6 +34,8 @@ class PwResult:
     fermi_level : float, eV, or None for fixed occupations
     smearing : str or None, as pw.x prints it, e.g. "Fermi-Dirac"; smearing_width : float, eV (k_B T for Fermi-Dirac)
     n_electrons : float
+    kpoints : array [K, 3], fractions of the reciprocal vectors, and eigenvalues : array [K, M], eV; None from text output
+        and for spin-polarized runs
     """
     symbols: list
     cell: np.ndarray
@@ -46,6 +48,8 @@ class PwResult:
     smearing: str | None = None
     smearing_width: float = 0.0
     n_electrons: float | None = None
+    kpoints: np.ndarray | None = None
+    eigenvalues: np.ndarray | None = None
 
     def to_atoms(self):
         """ase.Atoms that carry energy, forces and stress as a SinglePointCalculator."""
@@ -118,7 +122,18 @@ def _read_pw_xml(path):
         fermi_level=None if fermi is None else float(fermi.text) * units.HARTREE,
         smearing=None if smearing is None else SMEARING.get(smearing.text.strip(), smearing.text.strip()),
         smearing_width=0.0 if smearing is None else float(smearing.get("degauss")) * units.HARTREE,
-        n_electrons=float(bands.findtext("nelec")))
+        n_electrons=float(bands.findtext("nelec")), **_levels(out))
+
+
+def _levels(out):
+    """dict of kpoints and eigenvalues of the <output> of the XML file."""
+    points, bands = out.findall("band_structure/ks_energies"), out.find("band_structure")
+    if not points or bands.findtext("lsda", "false").strip() == "true":
+        return {}
+    length = float(out.find("atomic_structure").get("alat"))
+    cell = np.array([_floats(out.find(f"atomic_structure/cell/a{i}")) for i in (1, 2, 3)]) / length
+    return {"kpoints": np.array([_floats(point.find("k_point")) for point in points]) @ cell.T,    # of 2π/alat there
+            "eigenvalues": np.array([_floats(point.find("eigenvalues")) for point in points]) * units.HARTREE}
 
 
 _NUMBER = r"(-?\d+\.\d*(?:[ED][-+]?\d+)?)"

@@ -198,6 +198,7 @@ class LDOSConfig:
 class HamiltonianConfig:
     """cutoff : Å, of hopping; environment, n_radial : cutoff (Å) and radial functions of LocalFrame
     spectrum : cutoff (Å) of a power spectrum for on-site blocks beside it; 0: without
+    third : distance (Å) from both atoms of a pair within which others change its hopping; 0: they do not
     widths : of the nets of pairs
     onsite, intra_near, intra_long, inter_near, inter_long : weights of the loss; near is below 6 Å
     levels : weight of the levels within 1 eV of the Fermi level or the gap, nearer ones more, for data with numbers of
@@ -208,6 +209,7 @@ class HamiltonianConfig:
     environment: float = 6.0
     n_radial: int = 6
     spectrum: float = 0.0
+    third: float = 6.5
     widths: tuple[int, ...] = (48, 32)
     onsite: float = 1.0
     intra_near: float = 1.0

@@ -3,7 +3,7 @@
 Blocks of the data are between functions with axes of their own.  They are turned into the columns of
 ``ase_mlelec.heads.orbitals`` in the frames of the layers, where functions of any order, sign and orientation are alike.
 """
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from ase_mlelec.descriptors.local_frame import find_fold, layer_frames
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import orbitals
 from ase_mlelec.heads.pair import Geometry, heights
+from ase_mlelec.heads.third_atoms import Neighbours
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.system import System
 from ase_mlelec.train.fit import Run
@@ -158,6 +159,10 @@ def join(head, items):
     offsets = np.cumsum([0] + [len(item.geometry.species) for item in items])
     parts = {}
     for entry in fields(Geometry):
+        if entry.name == "neighbours":
+            known = [item.geometry.neighbours for item in items]
+            parts["neighbours"] = None if None in known else Neighbours.joined(known)
+            continue
         arrays = [getattr(item.geometry, entry.name) for item in items]
         if entry.name in ("first", "second"):
             arrays = [array + int(offset) for array, offset in zip(arrays, offsets)]
@@ -167,6 +172,21 @@ def join(head, items):
     keys = {key for item in items for key in item.hopping}
     hopping = {key: torch.cat([item.hopping[key] for item in items if key in item.hopping]) for key in keys}
     return Geometry(**parts), onsite, hopping
+
+
+@torch.no_grad()
+def without_third_atoms(head, items):
+    """Items as a head without third atoms has to learn them: their part, which gradient descent leaves as it is, is
+    taken from the true blocks once."""
+    found = []
+    for item in items:
+        if item.geometry.neighbours is not None:
+            bare = replace(item.geometry, neighbours=None)
+            whole, rest = head(item.geometry)[1], head(bare)[1]
+            hopping = {key: truth - (whole[key][1] - rest[key][1]) for key, truth in item.hopping.items()}
+            item = replace(item, geometry=bare, hopping=hopping)
+        found.append(item)
+    return found
 
 
 def distance_ranges(head, items, known=None):
@@ -234,13 +254,14 @@ def fit_hamiltonian(model, items, *, validation=(), steps=2000, batch_size=4, le
     Raises ValueError when a checkpoint belongs to another run.
     """
     head, weights = model.heads["hamiltonian"], dict.fromkeys((*CATEGORIES, "levels"), 1.0) | (weights or {})
+    items, validation = (without_third_atoms(head, part) for part in (items, validation))
     scales = category_scales(head, items)
     parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
     first, last = learning_rate
     run = Run(model, torch.optim.Adam(parameters, lr=first), checkpoint, {
         "steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": f"{first:g} to {last:g}",
         "weights": str(weights), "frames": fingerprint})
-    held = list(validation) or items
+    held = validation or items
     batches = _order(len(items), batch_size, seed, run.step)
     with tqdm(total=steps, initial=run.step, disable=None if progress else True, unit=" steps", mininterval=2) as bar:
         while run.step < steps:

@@ -1,4 +1,4 @@
-"""What of a Hamiltonian has closed forms: two-centre parts and linear on-site parts by ridge regression, normalisation.
+"""What of a Hamiltonian has closed forms: linear parts of hopping and on-site by ridge regression, normalisation.
 
 Gradient descent (``ase_mlelec.train.hamiltonian``) starts from them.
 """
@@ -7,9 +7,11 @@ import torch
 from ase_mlelec.descriptors.deep_potential import switch
 from ase_mlelec.heads.pair import FADE, NEAR, REFLECTIONS
 from ase_mlelec.train.fit import mean_and_inverse
-from ase_mlelec.train.hamiltonian import category_scales, join
+from ase_mlelec.train.hamiltonian import category_scales, join, without_third_atoms
 
 RIDGE = 1e-9            # of the mean diagonal element, in the two-centre fits
+THIRD_RIDGE = {False: 1e-5, True: 1e-3}     # of the squares of functions of third atoms, within and between layers
+PAIRS = 5000            # at a time
 ONSITE_RIDGE = 1e-3     # of the unit variance of the features; with 1e-5, 16 cells of graphene are learnt by heart
 SPECTRUM_RIDGE = 1e-10  # of the variance of all features of the power spectrum together
 REFIT = 100.0           # times these ridges in fine-tuning, by which less of the first training is forgotten
@@ -17,7 +19,7 @@ REFIT = 100.0           # times these ridges in fine-tuning, by which less of th
 
 @torch.no_grad()
 def standardise_hamiltonian(head, items):
-    """Normalisation of inputs and outputs, and the two-centre parts by least squares."""
+    """Normalisation of inputs and outputs, and the linear parts by least squares."""
     geometry, onsite, hopping = join(head, items)
     for k, size in enumerate(head.sizes):
         own = geometry.features[geometry.species == k]
@@ -39,8 +41,8 @@ def standardise_hamiltonian(head, items):
         _fit_onsite(head, k, geometry, onsite[k])
     for key, rows in head.groups(geometry).items():
         for name in ("near", "long"):
-            _fit_two_centre(head, key, name, geometry.pairs(rows), hopping[key])
-    _scale_nets(head, category_scales(head, items))
+            _fit_hopping(head, key, name, geometry.pairs(rows), hopping[key])
+    _scale_nets(head, category_scales(head, without_third_atoms(head, items)))
 
 
 def _fit_onsite(head, k, geometry, truth):
@@ -112,8 +114,8 @@ def _fixed(head, k):
     return (winding[:, None] - winding) % head.fold == 0
 
 
-def _fit_two_centre(head, key, name, pairs, blocks):
-    """Envelope and linear part of one net: for every (λ, μ), weighted least squares over all frames' reflections."""
+def _fit_hopping(head, key, name, pairs, blocks):
+    """Envelope and linear parts of one net: for every (λ, μ), weighted least squares over all frames' reflections."""
     net = head.pairs["_".join(["inter" if key[0] else "intra", str(key[1]), str(key[2]), name])]
     rows = ((pairs.r < NEAR[1]) if name == "near" else (pairs.r > NEAR[0])).nonzero()[:, 0]
     if not len(rows):
@@ -122,37 +124,70 @@ def _fit_two_centre(head, key, name, pairs, blocks):
     net.envelope.copy_(_envelope(pairs.r, blocks))
     ends = [(pairs, blocks)] + ([(pairs.reversed(), blocks.mT)] if key[1] == key[2] else [])
     left, right = (head._circular(k, torch.complex128) for k in key[1:])
-    normal, right_side = {}, 0
     windings = [getattr(head, f"winding_{k}").tolist() for k in key[1:]]
     powers = sorted({abs(a - b) for a in windings[0] for b in windings[1]})
+    signs = _signs(head, net, name)
+    normal, right_side = dict.fromkeys(powers, 0), 0
     for side, truth in ends:
-        for up, across in REFLECTIONS:
-            for part in torch.arange(len(truth)).split(20000):
-                seen = _reflected_pairs(side.pairs(part), up, across)
+        for part in torch.arange(len(truth)).split(PAIRS):
+            seen = side.pairs(part)
+            basis = _functions(head, net, name, seen)
+            size = net.size(seen.r)
+            for power in powers:
+                scaled = basis * (size**0.5 * seen.u.abs()**power)[:, None]
+                normal[power] = normal[power] + scaled.T @ scaled
+            for up, across in REFLECTIONS:
                 target = head._signed(truth[part], *key[1:], up, across)
-                matrix = left.conj() @ target.to(left.dtype) @ right.T
-                basis = net.two_centre(seen, head.fold) * net.size(seen.r)[:, None]
-                if name == "long":
-                    basis = basis * switch(seen.r, FADE, head.cutoff)[:, None]
-                basis, weight = basis / net.size(seen.r)[:, None]**0.5, net.size(seen.r)**-0.5
-                for power in powers:
-                    scaled = basis * seen.u.abs()[:, None]**power
-                    normal[power] = normal.get(power, 0) + scaled.T @ scaled
-                value = head.phases(key, seen).conj() * matrix * weight[:, None, None]
-                right_side = right_side + torch.einsum("ek,eab->abk", basis.to(value.dtype), value)
-    size = len(right_side[0, 0])
-    found = torch.zeros(size, *right_side.shape[:2], dtype=torch.complex128)
+                value = (head.phases(key, _reflected_pairs(seen, up, across)).conj()
+                         * (left.conj() @ target.to(left.dtype) @ right.T)).flatten(1)
+                turned = (basis * _sign(signs, up, across)).T
+                right_side = right_side + torch.complex(turned @ value.real, turned @ value.imag)
+    right_side = right_side.reshape(len(right_side), len(windings[0]), len(windings[1]))
+    found = torch.zeros_like(right_side)
+    alike = (signs[:, :, None] == signs[:, None]).all(dim=0)    # functions of other signs are orthogonal
     for power in powers:
-        diagonal = normal[power].diagonal()
-        ridge = RIDGE * diagonal.mean() + 1e-14 * diagonal.max() + 1e-300
-        factor = torch.linalg.cholesky(normal[power] + ridge * torch.eye(size, dtype=diagonal.dtype))
+        factor = torch.linalg.cholesky(_regularised(len(REFLECTIONS) * normal[power] * alike, net, key[0]))
         for i, a in enumerate(windings[0]):
             for j, b in enumerate(windings[1]):
                 if abs(a - b) == power:
-                    values = right_side[i, j]
+                    values = right_side[:, i, j]
                     found[:, i, j] = torch.complex(*(torch.cholesky_solve(v[:, None], factor)[:, 0]
                                                      for v in (values.real.contiguous(), values.imag.contiguous())))
-    net.linear.copy_((left.T @ found @ right.conj()).real.reshape(size, -1))
+    found = (left.T @ found @ right.conj()).real.reshape(len(found), -1)
+    net.linear.copy_(found[:len(net.linear)])
+    if head.third:
+        net.third.copy_(found[len(net.linear):].reshape(net.third.shape))
+
+
+def _functions(head, net, name, pairs):
+    """Functions [E, K] of pairs in which hopping over its envelope is linear: of two centres, then of third atoms."""
+    found = [net.two_centre(pairs, head.fold)]
+    if head.third:
+        third, radial = head.third_atoms[name](pairs), net._radial(pairs.r, len(net.third))
+        found.append((radial[:, :, None] * third[:, None]).flatten(1))
+    found = torch.cat(found, dim=1)
+    return found if name == "near" else found * switch(pairs.r, FADE, head.cutoff)[:, None]
+
+
+def _signs(head, net, name):
+    """Tensor [2, K] of the functions of _functions, see ThirdAtoms.signs."""
+    if not head.third:
+        return net.signs()
+    return torch.cat([net.signs(), head.third_atoms[name].signs().repeat(1, len(net.third))], dim=1)
+
+
+def _sign(signs, up, across):
+    return (signs[0] if up < 0 else 1.0) * (signs[1] if across < 0 else torch.ones_like(signs[1]))
+
+
+def _regularised(normal, net, inter):
+    """The normal matrix with its ridges; those of third atoms are in units of the size of each function."""
+    diagonal, n_pair = normal.diagonal(), len(net.linear)
+    ridge = torch.full_like(diagonal, RIDGE * float(diagonal[:n_pair].mean()))
+    sizes = diagonal[n_pair:].sqrt()
+    if len(sizes):
+        ridge[n_pair:] = THIRD_RIDGE[inter] * (sizes + 0.05 * sizes.square().mean().sqrt())**2
+    return normal + torch.diag(ridge + 1e-14 * diagonal.max() + 1e-300)
 
 
 def _reflected_pairs(pairs, up, across):

@@ -186,7 +186,7 @@ def _hamiltonian_head(frames, config):
     if config.start:
         head = _start(config, "hamiltonian").heads["hamiltonian"].double().requires_grad_(True).train()
         theirs = dict(cutoff=head.cutoff, environment=head.local.cutoff, n_radial=head.local.n_radial,
-                      spectrum=head.spectrum.cutoff if head.spectrum else 0.0, widths=head.widths)
+                      spectrum=head.spectrum.cutoff if head.spectrum else 0.0, third=head.third, widths=head.widths)
         _check_same("hamiltonian", {name: getattr(options, name) for name in theirs}, theirs)
         return head
     species, fold, functions, areas = frame_functions(frames)
@@ -194,7 +194,7 @@ def _hamiltonian_head(frames, config):
     spectrum = dict(cutoff=options.spectrum, inner=_inner(frames), n_radial=4) if options.spectrum else None
     with _seeded(config.seed):
         return PairHead(functions, frame, options.cutoff, options.widths, reference_areas=areas,
-                        spectrum=spectrum).double()
+                        spectrum=spectrum, third=options.third).double()
 
 
 def _inner(frames):

@@ -44,7 +44,7 @@ class Kind(NamedTuple):
 
 
 class Label(NamedTuple):
-    """What the calculation of a structure gives; nothing but ``scf`` without a Hamiltonian.
+    """What the calculation of a structure gives; without a Hamiltonian ``scf``, and ``vacuum`` where that is known.
 
     spreads : array [W], Å^2; vacuum : (below, above) the layers, eV; mismatch : eV, of the worst DFT level
     """
@@ -159,11 +159,13 @@ def label(atoms, work, calculate):
 def stored(label):
     """dict of arrays of a Label."""
     scf, found = label.scf, label.hamiltonian
-    data = dict(energy=scf.energy, forces=scf.forces, fermi_level=scf.fermi_level)
-    if found is not None:
+    data = dict(energy=scf.energy, forces=scf.forces, fermi_level=scf.fermi_level, kpoints=scf.kpoints,
+                levels=scf.eigenvalues)
+    if label.vacuum:
         below, above = label.vacuum
-        data |= dict(vacuum_level=(below + above) / 2, vacuum_step=above - below, r_vectors=found.r_vectors,
-                     matrices=found.bloch.toarray().real.astype(np.float32), centres=found.centres,
+        data |= dict(vacuum_level=(below + above) / 2, vacuum_step=above - below)
+    if found is not None:
+        data |= dict(r_vectors=found.r_vectors, matrices=found.bloch.toarray().real.astype(np.float32), centres=found.centres,
                      spreads=label.spreads, mismatch=label.mismatch)
     return data
 

@@ -27,11 +27,11 @@ import espresso
 import layered
 import numpy as np
 from ase import Atoms
-from ase.build import make_supercell
+from ase.build import make_supercell, mx2
 from ase.neighborlist import neighbor_list
 from layered import Kind
 
-from ase_mlelec.bilayers import layers
+from ase_mlelec.bilayers import layers, twisted_bilayer
 from ase_mlelec.io.espresso import read_pw
 from ase_mlelec.train.hamiltonian_data import Function
 
@@ -70,12 +70,18 @@ PLAN = [
     Kind("sheet", 30, distance=(6.3, 6.3), strain=(0.0, 0.06), shear=0.01, noise=(0.05, 0.06), first_seed=930),
     Kind("wide", 30, distance=(6.3, 6.3), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=960,
          hamiltonian=False),
+    Kind("unlike", 10, distance=(6.1, 6.8), strain=(0.01, 0.03), shear=0.005, noise=(0.02, 0.03), first_seed=50,
+         hamiltonian=False),
+    Kind("twisted", 10, distance=(6.1, 6.8), strain=(0.01, 0.05), shear=0.005, noise=(0.02, 0.03), first_seed=60,
+         hamiltonian=False),
     Kind("contact", 10, distance=(5.85, 6.3), strain=(-0.01, 0.05), shear=0.005, noise=(0.02, 0.02), first_seed=990),
 ]
 BARE = [kind.name for kind in PLAN if not kind.hamiltonian]
 SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": np.diag([2, 2, 1]), "pair": np.diag([2, 1, 1]),
               "row": np.diag([2, 1, 1]), "ripple": np.diag([4, 1, 1]), "sheet": np.diag([2, 2, 1]),
               "wide": np.diag([4, 4, 1])}
+# supercells of the lower and the upper layer, the other way round for odd seeds: 3 and 4 or 12 and 13 primitive cells
+LAYERS = {"unlike": ((1, 1), (2, 0)), "twisted": ((2, 2), (3, 1))}
 ATTRIBUTES = {"electrons_per_atom": {"Mo": 6, "S": 4}, "settings": {
     "program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "xc": "PBE + D2", "pseudopotentials": "PAW, of Qi et al. 2024",
     "ecutwfc_Ry": SYSTEM["ecutwfc"], "kpoints": "4x4x1 (scf), 6x6x1 (nscf) of the primitive cell",
@@ -118,11 +124,29 @@ def build(kind, seed, shift, distance, strain, rng):
     turned = seed % 5 < 3       # the roles of structures go by twelves: both stackings are in each of them
     if kind.name == "contact":
         shift = np.array([2 / 3, 1 / 3] if turned else [0, 0]) + 0.12 * (shift - 0.5)
+    if kind.name in LAYERS:
+        return two_lattices(LAYERS[kind.name][::-1 if seed % 2 else 1], shift, distance, strain, kind.noise, rng)
     supercell = SUPERCELLS.get(kind.name, np.eye(3, dtype=int))
     if kind.name == "ripple":
         return ripple(lower(bilayer(shift, distance, turned, strain, supercell)), *kind.noise, rng)
     atoms = bilayer(shift, distance, turned, strain, supercell, kind.noise, rng)
     return lower(atoms) if kind.name in ("sheet", "wide") else atoms
+
+
+def two_lattices(cells, shift, distance, strain, noise, rng):
+    """Layers turned against each other, one stretched and one compressed onto a common cell, and both by ``strain``."""
+    layer = mx2("MoS2", a=A, thickness=THICKNESS)
+    atoms, twist = twisted_bilayer(layer, layer, cells, distance, vacuum=HEIGHT - distance - THICKNESS)
+    upper = atoms.get_tags() == 1
+    atoms.positions[upper] += shift @ layer.cell.array[:2]
+    deformation = np.eye(3)
+    deformation[:2, :2] += strain
+    atoms.set_cell(atoms.cell.array @ deformation, scale_atoms=True)
+    for own, stretched in zip((~upper, upper), twist.strains):
+        height = atoms.positions[own, 2]
+        atoms.positions[own, 2] -= THINNER * (stretched + np.trace(strain) / 2) * (height - height.mean())
+    atoms.positions += without_dipoles(atoms, rng.normal(0, 1, (len(atoms), 3)) * [noise[0], noise[0], noise[1]])
+    return atoms
 
 
 def lower(atoms):
@@ -193,15 +217,15 @@ def calculate(atoms, directory):
     check_pseudopotentials()
     bare = atoms.info.get("name", "").split("-")[0] in BARE
     units, sheets = len(atoms) // 3, layers(atoms, AREAS).max() + 1
-    coarse, fine = (mesh(atoms, n, units // sheets) for n in (POINTS, FINE_POINTS))
+    coarse, fine = (mesh(atoms, n, units / sheets) for n in (POINTS, FINE_POINTS))
     # gentle mixing: with 0.7 and the correction a trial was at 1e-4 Ry still after 13 steps
     points = None if coarse == (1, 1, 1) else coarse        # None: Γ, with real functions
     espresso.pw(atoms, directory, "scf", PSEUDO, points, control=CONTROL, system=SYSTEM,
                 electrons=dict(conv_thr=1e-8 if bare else 1e-9, mixing_beta=0.3))
     scf = read_pw(directory / espresso.SAVE)
-    if bare:
-        return layered.Label(scf)
     vacuum = layered.flat_vacuum(atoms, directory, VACUUM)
+    if bare:
+        return layered.Label(scf, vacuum=vacuum)
     layered.all_bands(atoms, directory, PSEUDO, fine, BANDS * units, SYSTEM, **CONTROL)
     wanted, size = functions(atoms), FUNCTIONS * units
     path = espresso.hamiltonian(atoms, directory, projections(atoms, wanted), size, fine,

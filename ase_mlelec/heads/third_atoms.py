@@ -1,0 +1,94 @@
+"""Atoms beside a pair of atoms, on which hopping between the two depends.
+
+For a pair i -> j, over the atoms k within a cutoff of both,
+
+    B = Σ_k T_n(r_ik) w(r_ik) T_m(r_jk) w(r_jk) y^a z^b        by species of k, in the layer of i or not,
+
+with z the height of k over the middle of the pair and y = Im(conj(u) v), where v = x + iy of k from that middle and u
+that of the unit vector of the pair, in the frame of the layer of i: B does not turn with that frame, is smooth where
+j is above i, and has the sign (-1)^b where the normal is reflected and (-1)^a where the direction in the plane is.
+"""
+from typing import NamedTuple
+
+import torch
+
+from ase_mlelec.descriptors.deep_potential import switch
+from ase_mlelec.descriptors.local_frame import chebyshev
+
+POWERS = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (0, 2))      # of y and z, in units of UNIT
+UNIT = 2.0              # Å
+INNER, FADE = 1.0, 2.5  # Å: where the polynomials begin, and how long before the cutoff they fade
+CHUNK = 2000            # pairs at a time
+
+
+class Neighbours(NamedTuple):
+    """Atoms around every atom, those of one atom after those of another.
+
+    start, count : Tensor [N]; vectors : Tensor [M, 3], Å, in the frame of the layer of the atom in the middle
+    kind : Tensor [M], species, plus the number of species for atoms that are not in its layer
+    """
+    start: torch.Tensor
+    count: torch.Tensor
+    vectors: torch.Tensor
+    kind: torch.Tensor
+
+    @classmethod
+    def of(cls, species, n_species, edges, frames):
+        """From Edges and LayerFrames."""
+        order = torch.argsort(edges.center, stable=True)
+        r, t, u, _, within = (array[order] for array in frames.of_pairs(edges))
+        count = torch.bincount(edges.center, minlength=len(species))
+        kind = species[edges.neighbor[order]] + n_species * (~within).long()
+        return cls(count.cumsum(0) - count, count, torch.stack([r * u.real, r * u.imag, r * t], dim=1), kind)
+
+    @classmethod
+    def joined(cls, parts):
+        """Those of several structures as one."""
+        starts, n_vectors = [], 0
+        for part in parts:
+            starts.append(part.start + n_vectors)
+            n_vectors += len(part.vectors)
+        return cls(torch.cat(starts), *(torch.cat(arrays) for arrays in list(zip(*parts))[1:]))
+
+
+class ThirdAtoms:
+    """B of pairs; n_kinds : two of every species; cutoff : Å; n_radial : polynomials of each distance."""
+
+    def __init__(self, n_kinds, cutoff, n_radial):
+        self.n_kinds, self.cutoff, self.n_radial = n_kinds, cutoff, n_radial
+        self.n_features = n_kinds * n_radial**2 * len(POWERS)
+
+    def signs(self):
+        """Tensor [2, F]: ±1 of every function where the normal, and where the direction in the plane is reflected."""
+        signs = torch.tensor([[(-1.0)**b for _, b in POWERS], [(-1.0)**a for a, _ in POWERS]], dtype=torch.float64)
+        return signs[:, None].expand(-1, self.n_kinds * self.n_radial**2, -1).reshape(2, -1)
+
+    def __call__(self, geometry):
+        """Tensor [E, F] of the pairs of a Geometry."""
+        rows = torch.arange(len(geometry.r), device=geometry.r.device)
+        if not len(rows):
+            return geometry.r.new_zeros(0, self.n_features)
+        return torch.cat([self._part(geometry.neighbours, geometry.first[part], geometry.r[part], geometry.u[part],
+                                     geometry.t[part]) for part in rows.split(CHUNK)])
+
+    def _part(self, around, first, r, u, t):
+        n_pairs, count = len(first), around.count[first]
+        pair = torch.repeat_interleave(torch.arange(n_pairs, device=r.device), count)
+        place = torch.arange(len(pair), device=r.device) - (count.cumsum(0) - count)[pair] + around.start[first][pair]
+        vectors = torch.stack([r * u.real, r * u.imag, r * t], dim=1)
+        from_first = around.vectors[place]
+        from_second = from_first - vectors[pair]
+        distance = from_second.norm(dim=1)
+        near = ((distance > 0.1) & (distance < self.cutoff)).nonzero()[:, 0]        # not the second atom itself
+        pair, place, from_first, from_second = pair[near], place[near], from_first[near], from_second[near]
+        radial = (self._radial(from_first.norm(dim=1))[:, :, None] * self._radial(distance[near])[:, None]).flatten(1)
+        x, y, z = ((from_first + from_second) / (2 * UNIT)).T
+        y = y * u.real[pair] - x * u.imag[pair]
+        angular = torch.stack([y**a * z**b for a, b in POWERS], dim=1)
+        each = (radial[:, :, None] * angular[:, None]).flatten(1)
+        total = each.new_zeros(n_pairs * self.n_kinds, each.shape[1])
+        return total.index_add(0, pair * self.n_kinds + around.kind[place], each).reshape(n_pairs, -1)
+
+    def _radial(self, r):
+        x = 2 * (r - INNER) / (self.cutoff - INNER) - 1
+        return chebyshev(x.clamp(-1, 1), self.n_radial) * switch(r, self.cutoff - FADE, self.cutoff)[:, None]
