@@ -10,7 +10,8 @@ directions of the pair in the frames of the two layers and s = sin of its angle 
 
 where h depends on what does not turn with either frame: r, z/r, s^M exp(iMθ1), s^M exp(iMθ2) and environments.  So
 blocks follow a turn of either layer exactly, and are smooth where atoms are above each other.  h is the sum of a linear
-two-centre part, one linear in functions of third atoms beside the pair, and a net.  Reflections of the frames are averaged over, and i -> j with the transpose of j -> i.
+two-centre part, one linear in functions of third atoms beside the pair, and a net.  Reflections of the frames are
+averaged over, and i -> j with the transpose of j -> i.
 
 Sources: Slater and Koster 1954, Phys. Rev. 94, 1498; Qi et al. 2024, section II B, for the three kinds.
 """
@@ -33,6 +34,7 @@ NEAR = (5.5, 6.5)           # Å; nets of near pairs fade out, those of long one
 FADE = 11.0                 # Å; from here to the cutoff hopping fades
 N_LINEAR, N_TURNED, N_NET = 14, 8, 8        # Chebyshev polynomials of the two-centre part, its anisotropy, and the net
 N_THIRD = {"near": (4, 6), "long": (3, 3)}     # polynomials: of the distances to a third atom, and of the pair's
+ONSITE_THIRD = 2, 5.0       # the same, and cutoff (Å, no longer than that of hopping), for on-site blocks
 CHUNK, CENTERS = 40000, 500     # pairs, and centres of a power spectrum, at a time
 REFLECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 
@@ -45,7 +47,8 @@ class Geometry:
     features [N, F] of the LocalFrame; spectrum [N, P], of the PowerSpectrum or empty
     first, second [E]: pairs, each once; r [E] Å, t = z/r [E], u [E] = (x + iy)/r in the frame of the first atom,
     turn [E] = exp(iΔφ); inter [E], between layers; shift [E, 3]
-    neighbours: Neighbours, from which third atoms are taken; None: without
+    neighbours: Neighbours, from which third atoms of hopping are taken, and moments [N, C, q] of third atoms for on-site
+        blocks; None: without
     """
     species: torch.Tensor
     side: torch.Tensor
@@ -62,10 +65,17 @@ class Geometry:
     inter: torch.Tensor
     shift: torch.Tensor
     neighbours: Neighbours | None = None
+    third_moments: torch.Tensor | None = None
 
-    def reflected(self, up, across, parity):
-        """Seen in frames with reflected normal (up = -1) or in-plane direction y (across = -1)."""
-        features = self.features
+    def reflected(self, up, across, parity, signs):
+        """Seen in frames with reflected normal (up = -1) or in-plane direction y (across = -1).
+
+        parity : of the features; signs : of the moments of third atoms, where the normal is reflected
+        """
+        features, third = self.features, self.third_moments
+        if third is not None:
+            third = third * signs[:, None] if up < 0 else third
+            third = third.conj() if across < 0 else third
         moments, u, turn = self.moments, self.u, self.turn
         if up < 0:
             features = features * parity[0]
@@ -75,7 +85,7 @@ class Geometry:
             moments = moments * sign[:, None]
         if across < 0:
             features, moments, u, turn = features * parity[1], moments.conj(), u.conj(), turn.conj()
-        return replace(self, features=features, moments=moments, t=up * self.t, u=u, turn=turn)
+        return replace(self, features=features, moments=moments, t=up * self.t, u=u, turn=turn, third_moments=third)
 
     def pairs(self, rows):
         """The same atoms with some of the pairs."""
@@ -109,6 +119,10 @@ class _PairNet(torch.nn.Module):
             self.register_buffer("third", torch.zeros(*n_third, shape[0] * shape[1]))
         self.register_buffer("envelope", torch.tensor([0.0, 0.0]))
         self.register_buffer("net_scale", torch.ones(()))
+
+    def linear_parts(self):
+        """list of the buffers of coefficients."""
+        return [part for name, part in self.named_buffers() if name in ("linear", "third")]
 
     def size(self, r):
         return (self.envelope[0] + self.envelope[1] * r).exp()
@@ -199,14 +213,22 @@ class PairHead(Head):
                                            * (2 * self.local.n_channels)**-0.5)
         self.pairs = torch.nn.ModuleDict()
         self.third_atoms = {name: ThirdAtoms(2 * n_species, third, n) for name, (n, _) in N_THIRD.items()}
+        n, reach = ONSITE_THIRD
+        self.onsite_third = ThirdAtoms(2 * n_species, min(third, reach), n) if third and low else None
+        if self.onsite_third:
+            n_moments = len(self.onsite_third.moment_signs())
+            self.register_buffer("third_inverse", torch.ones(low, n_moments))
+            for k, size in enumerate(self.sizes):
+                self.register_buffer(f"third_turned_{k}", torch.zeros(1 + 2 * n_moments, size, size))
         for inter in (False, True):
             n_in = N_NET + 1 + 2 * n_reduced + 4 * n_directed * low + (4 if inter else 2)
             for a in range(n_species):
                 for b in range(a, n_species):
                     for name, limits in (("near", (2.0 if inter else 0.7, NEAR[1])), ("long", (NEAR[0], self.cutoff))):
                         shape = self.sizes[a], self.sizes[b]
-                        n_third = N_THIRD[name][1], self.third_atoms[name].n_features if third else 0
-                        self.pairs[_key(inter, a, b, name)] = _PairNet(n_in, shape, self.widths, limits, inter, n_third)
+                        n_third = (N_THIRD[name][1], self.third_atoms[name].n_features) if third else (0, 0)
+                        self.pairs[pair_key(inter, a, b, name)] = _PairNet(n_in, shape, self.widths, limits, inter,
+                                                                           n_third)
         self.register_buffer("shift", torch.zeros(n_species, self.local.n_features))
         self.register_buffer("inverse", torch.ones(n_species, self.local.n_features))
         self.register_buffer("moment_inverse", torch.ones(max(low, 1), 2 * self.local.n_channels))
@@ -261,12 +283,15 @@ class PairHead(Head):
         code = shift @ torch.tensor([1 << 40, 1 << 20, 1], device=shift.device)
         ahead = (code > 0) | ((code == 0) & (first < second))
         keep = ((species[first] < species[second]) | ((species[first] == species[second]) & ahead)).nonzero()[:, 0]
-        around = None
+        around, third = None, None
         if self.third:
             around = Neighbours.of(species, len(self.species), edges.closer_than(self.third), frames)
+        if self.onsite_third:
+            third = self.onsite_third.moments(species, edges.closer_than(self.onsite_third.cutoff), frames,
+                                              len(self.third_inverse))
         return Geometry(species, self._sides(species, edges, r, t, within), frames.layer, moments,
                         self.local.features(moments), self._spectra(system, edges), first[keep], second[keep], r[keep],
-                        t[keep], u[keep], turn[keep], ~within[keep], shift[keep], around)
+                        t[keep], u[keep], turn[keep], ~within[keep], shift[keep], around, third)
 
     def _spectra(self, system, edges):
         """Features [N, P] of the power spectrum of all atoms; P is 0 without one."""
@@ -313,6 +338,15 @@ class PairHead(Head):
         empty = geometry.moments.new_zeros(len(geometry.species), 2 * self.local.n_channels, 0)
         return torch.stack(moments, dim=2) if moments else empty
 
+    def reflected(self, geometry, up, across):
+        """The Geometry as reflected frames see it."""
+        signs = self.onsite_third.moment_signs().to(geometry.r) if self.onsite_third else None
+        return geometry.reflected(up, across, self.local.parity.to(geometry.features), signs)
+
+    def scaled_third_moments(self, geometry):
+        """Moments of third atoms [N, C, q] of about unit size, or None."""
+        return None if geometry.third_moments is None else geometry.third_moments * self.third_inverse.T
+
     def forward(self, geometry):
         """(on-site, hopping): dicts of (indices, blocks), eV, in the columns of orbitals and the frames of the layers.
 
@@ -320,15 +354,16 @@ class PairHead(Head):
         """
         seen = []
         for up, across in REFLECTIONS:
-            view = geometry.reflected(up, across, self.local.parity.to(geometry.features))
+            view = self.reflected(geometry, up, across)
             seen.append((up, across, view, *self.environments(view)))
-        turning = [self.scaled_moments(view) for _, _, view, *_ in seen]
+        turning = [(self.scaled_moments(view), self.scaled_third_moments(view)) for _, _, view, *_ in seen]
         onsite = {}
         for k in range(len(self.species)):
             atoms = (geometry.species == k).nonzero()[:, 0]
-            block = sum(self._signed(self._onsite(k, moments[atoms], features[atoms], reduced[atoms], directed[atoms]),
-                                     k, k, up, across)
-                        for (up, across, _, features, reduced, directed), moments in zip(seen, turning)) / len(seen)
+            block = sum(self._signed(self._onsite(k, moments[atoms], None if third is None else third[atoms],
+                                                  features[atoms], reduced[atoms], directed[atoms]), k, k, up, across)
+                        for (up, across, _, features, reduced, directed), (moments, third) in zip(seen, turning))
+            block = block / len(seen)
             onsite[k] = atoms, (block + block.mT) / 2
         hopping = {key: (rows, torch.cat([self._hopping(key, geometry, seen, part) for part in rows.split(CHUNK)]))
                    for key, rows in self.groups(geometry).items()}
@@ -342,7 +377,7 @@ class PairHead(Head):
                 block = block * first[place, :, None] * second[place]
         return block
 
-    def _onsite(self, k, moments, features, reduced, directed):
+    def _onsite(self, k, moments, third, features, reduced, directed):
         """Blocks [n, W, W] of atoms of one species: what does not turn, and parts of the environment that turn alike,
         both from a linear part and a net."""
         size = self.sizes[k]
@@ -351,6 +386,9 @@ class PairHead(Head):
         block = self._turned(k, h.reshape(len(reduced), -1, size, size), directed)
         if bool(getattr(self, f"winding_{k}").any()):
             block = block + self._turned(k, getattr(self, f"turned_{k}"), moments)
+            if third is not None:
+                block = block + torch.cat([self._turned(k, getattr(self, f"third_turned_{k}"), part)
+                                           for part in third.split(CENTERS)])
         return self.onsite_scale[k] * block
 
     def _turned(self, k, h, directed):
@@ -390,13 +428,13 @@ class PairHead(Head):
             h = 0
             for up, across, view, _, reduced, directed in seen:
                 pairs = view.pairs(rows).reversed() if back else view.pairs(rows)
-                h = h + self._signed(self._bare(key, pairs, lambda name, part: self.pairs[_key(*key, name)](
-                    part, self.fold, reduced, directed)), *key[1:], up, across)
+                part = self._bare(key, pairs, lambda net, own, _: net(own, self.fold, reduced, directed))
+                h = h + self._signed(part, *key[1:], up, across)
             pairs = geometry.pairs(rows).reversed() if back else geometry.pairs(rows)
             h = h / len(seen)
             if geometry.neighbours is not None:
-                h = h + self._bare(key, pairs, lambda name, part: self.pairs[_key(*key, name)].beside(
-                    part, self.third_atoms[name](part), self.third_coefficients(key, name)))
+                h = h + self._bare(key, pairs, lambda net, own, name: net.beside(
+                    own, self.third_atoms[name](own), self.third_coefficients(key, net, name)))
             block = self.dress(h, key, pairs)
             blocks.append(block.mT if back else block)
         return sum(blocks) / len(blocks)
@@ -404,7 +442,7 @@ class PairHead(Head):
     def _bare(self, key, pairs, part_of):
         """h [e, W, W'] of pairs as one frame sees them, near and long ones by nets of their own.
 
-        part_of : callable of ("near" or "long", pairs) -> h
+        part_of : callable of (net, pairs, "near" or "long") -> h
         """
         near = switch(pairs.r, *NEAR)
         far = (1 - near) * switch(pairs.r, FADE, self.cutoff)
@@ -412,15 +450,14 @@ class PairHead(Head):
         for name, share in (("near", near), ("long", far)):
             rows = (share > 0).nonzero()[:, 0]
             if len(rows):
-                part = part_of(name, pairs.pairs(rows))
+                part = part_of(self.pairs[pair_key(*key, name)], pairs.pairs(rows), name)
                 h = h.index_add(0, rows, share[rows, None, None] * part)
         return h
 
-    def third_coefficients(self, key, name):
+    def third_coefficients(self, key, net, name):
         """Tensor [n, F, W W'], the mean over reflections: h of third atoms is the same in all of them."""
-        stored, total = self.pairs[_key(*key, name)].third, 0
-        blocks = stored.unflatten(2, (self.sizes[key[1]], self.sizes[key[2]]))
-        up_signs, across_signs = self.third_atoms[name].signs().to(stored)
+        blocks, total = net.third.unflatten(2, net.shape), 0
+        up_signs, across_signs = self.third_atoms[name].signs().to(blocks)
         for up, across in REFLECTIONS:
             sign = (up_signs if up < 0 else 1.0) * (across_signs if across < 0 else torch.ones_like(across_signs))
             total = total + sign[:, None, None] * self._signed(blocks, *key[1:], up, across)
@@ -559,7 +596,7 @@ def heights(species, edges, r, t, within):
     return total.index_add(0, center, -(t * r)[near]) / count.clamp(min=1)
 
 
-def _key(inter, a, b, name):
+def pair_key(inter, a, b, name):
     return f"{'inter' if inter else 'intra'}_{a}_{b}_{name}"
 
 

@@ -7,6 +7,10 @@ For a pair i -> j, over the atoms k within a cutoff of both,
 with z the height of k over the middle of the pair and y = Im(conj(u) v), where v = x + iy of k from that middle and u
 that of the unit vector of the pair, in the frame of the layer of i: B does not turn with that frame, is smooth where
 j is above i, and has the sign (-1)^b where the normal is reflected and (-1)^a where the direction in the plane is.
+
+On-site blocks see the same pairs of neighbours j and k, as moments that turn with the frame,
+
+    X_q = Σ_j T_l(r_ij) w(r_ij) i^a u_ij^q B_ij          by species of j, in the layer of i or not.
 """
 from typing import NamedTuple
 
@@ -19,6 +23,7 @@ POWERS = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (0, 2))      # of y and z, in 
 UNIT = 2.0              # Å
 INNER, FADE = 1.0, 2.5  # Å: where the polynomials begin, and how long before the cutoff they fade
 CHUNK = 2000            # pairs at a time
+N_MOMENT = 2            # polynomials of r_ij in moments
 
 
 class Neighbours(NamedTuple):
@@ -71,6 +76,27 @@ class ThirdAtoms:
         return torch.cat([self._part(geometry.neighbours, geometry.first[part], geometry.r[part], geometry.u[part],
                                      geometry.t[part]) for part in rows.split(CHUNK)])
 
+    def moments(self, species, edges, frames, highest):
+        """X [N, C, q], complex, for q = 1 ... ``highest``; C = n_kinds N_MOMENT F."""
+        around = Neighbours.of(species, self.n_kinds // 2, edges, frames)
+        r, t, u, _, within = frames.of_pairs(edges)
+        kind = edges.center * self.n_kinds + species[edges.neighbor] + self.n_kinds // 2 * (~within).long()
+        total = u.new_zeros(highest, len(species) * self.n_kinds, N_MOMENT * self.n_features)
+        odd = torch.tensor([a % 2 for a, _ in POWERS], device=r.device).repeat(self.n_features // len(POWERS))
+        units = torch.where(odd > 0, 1j, 1.0).to(u)
+        for part in torch.arange(len(r), device=r.device).split(CHUNK):
+            functions = self._part(around, edges.center[part], r[part], u[part], t[part]) * units
+            radial = self._radial(r[part], N_MOMENT).to(u)
+            each = (radial[:, :, None] * functions[:, None]).flatten(1)
+            for power in range(highest):
+                each = each * u[part, None]
+                total[power].index_add_(0, kind[part], each)
+        return total.reshape(highest, len(species), -1).permute(1, 2, 0)
+
+    def moment_signs(self):
+        """Tensor [C], ±1 of X where the normal is reflected; where the direction in the plane is, X becomes conj(X)."""
+        return self.signs()[0].repeat(self.n_kinds * N_MOMENT)
+
     def _part(self, around, first, r, u, t):
         n_pairs, count = len(first), around.count[first]
         pair = torch.repeat_interleave(torch.arange(n_pairs, device=r.device), count)
@@ -81,7 +107,8 @@ class ThirdAtoms:
         distance = from_second.norm(dim=1)
         near = ((distance > 0.1) & (distance < self.cutoff)).nonzero()[:, 0]        # not the second atom itself
         pair, place, from_first, from_second = pair[near], place[near], from_first[near], from_second[near]
-        radial = (self._radial(from_first.norm(dim=1))[:, :, None] * self._radial(distance[near])[:, None]).flatten(1)
+        radial = (self._radial(from_first.norm(dim=1), self.n_radial)[:, :, None]
+                  * self._radial(distance[near], self.n_radial)[:, None]).flatten(1)
         x, y, z = ((from_first + from_second) / (2 * UNIT)).T
         y = y * u.real[pair] - x * u.imag[pair]
         angular = torch.stack([y**a * z**b for a, b in POWERS], dim=1)
@@ -89,6 +116,6 @@ class ThirdAtoms:
         total = each.new_zeros(n_pairs * self.n_kinds, each.shape[1])
         return total.index_add(0, pair * self.n_kinds + around.kind[place], each).reshape(n_pairs, -1)
 
-    def _radial(self, r):
+    def _radial(self, r, n):
         x = 2 * (r - INNER) / (self.cutoff - INNER) - 1
-        return chebyshev(x.clamp(-1, 1), self.n_radial) * switch(r, self.cutoff - FADE, self.cutoff)[:, None]
+        return chebyshev(x.clamp(-1, 1), n) * switch(r, self.cutoff - FADE, self.cutoff)[:, None]

@@ -34,8 +34,8 @@ class PwResult:
     fermi_level : float, eV, or None for fixed occupations
     smearing : str or None, as pw.x prints it, e.g. "Fermi-Dirac"; smearing_width : float, eV (k_B T for Fermi-Dirac)
     n_electrons : float
-    kpoints : array [K, 3], fractions of the reciprocal vectors, and eigenvalues : array [K, M], eV; None from text output
-        and for spin-polarized runs
+    kpoints : array [K, 3], fractions of the reciprocal vectors, and eigenvalues : array [K, M], eV; None of text output
+        and spin-polarized runs
     """
     symbols: list
     cell: np.ndarray

@@ -159,11 +159,12 @@ def join(head, items):
     offsets = np.cumsum([0] + [len(item.geometry.species) for item in items])
     parts = {}
     for entry in fields(Geometry):
-        if entry.name == "neighbours":
-            known = [item.geometry.neighbours for item in items]
-            parts["neighbours"] = None if None in known else Neighbours.joined(known)
-            continue
         arrays = [getattr(item.geometry, entry.name) for item in items]
+        if any(array is None for array in arrays):
+            continue
+        if entry.name == "neighbours":
+            parts["neighbours"] = Neighbours.joined(arrays)
+            continue
         if entry.name in ("first", "second"):
             arrays = [array + int(offset) for array, offset in zip(arrays, offsets)]
         parts[entry.name] = torch.cat(arrays)
@@ -181,10 +182,10 @@ def without_third_atoms(head, items):
     found = []
     for item in items:
         if item.geometry.neighbours is not None:
-            bare = replace(item.geometry, neighbours=None)
-            whole, rest = head(item.geometry)[1], head(bare)[1]
-            hopping = {key: truth - (whole[key][1] - rest[key][1]) for key, truth in item.hopping.items()}
-            item = replace(item, geometry=bare, hopping=hopping)
+            bare = replace(item.geometry, neighbours=None, third_moments=None)
+            onsite, hopping = ({key: truth - (whole[key][1] - rest[key][1]) for key, truth in blocks.items()}
+                               for blocks, whole, rest in zip((item.onsite, item.hopping), head(item.geometry), head(bare)))
+            item = replace(item, geometry=bare, onsite=onsite, hopping=hopping)
         found.append(item)
     return found
 

@@ -5,12 +5,13 @@ Gradient descent (``ase_mlelec.train.hamiltonian``) starts from them.
 import torch
 
 from ase_mlelec.descriptors.deep_potential import switch
-from ase_mlelec.heads.pair import FADE, NEAR, REFLECTIONS
+from ase_mlelec.heads.pair import FADE, NEAR, REFLECTIONS, pair_key
 from ase_mlelec.train.fit import mean_and_inverse
 from ase_mlelec.train.hamiltonian import category_scales, join, without_third_atoms
 
 RIDGE = 1e-9            # of the mean diagonal element, in the two-centre fits
 THIRD_RIDGE = {False: 1e-5, True: 1e-3}     # of the squares of functions of third atoms, within and between layers
+THIRD_ONSITE_RIDGE = 1e-2       # times their number, of the unit size of moments of third atoms
 PAIRS = 5000            # at a time
 ONSITE_RIDGE = 1e-3     # of the unit variance of the features; with 1e-5, 16 cells of graphene are learnt by heart
 SPECTRUM_RIDGE = 1e-10  # of the variance of all features of the power spectrum together
@@ -37,11 +38,21 @@ def standardise_hamiltonian(head, items):
         moments = torch.cat([geometry.moments[:, 3 + 2 * q], geometry.moments[:, 4 + 2 * q]], dim=1)
         size = moments.abs().square().mean(dim=0).sqrt()
         head.moment_inverse[q] = 1 / (size + 0.1 * size.mean() + 1e-3)
+    if head.onsite_third:
+        for q, moments in enumerate(geometry.third_moments.permute(2, 0, 1)):
+            size = moments.abs().square().mean(dim=0).sqrt()
+            head.third_inverse[q] = 1 / (size + 0.05 * size.square().mean().sqrt() + 1e-12)
     for k in range(len(head.sizes)):
         _fit_onsite(head, k, geometry, onsite[k])
     for key, rows in head.groups(geometry).items():
         for name in ("near", "long"):
-            _fit_hopping(head, key, name, geometry.pairs(rows), hopping[key])
+            pairs, blocks = _reached(name, geometry.pairs(rows), hopping[key])
+            if len(blocks):
+                net = head.pairs[pair_key(*key, name)]
+                net.envelope.copy_(_envelope(pairs.r, blocks))
+                for part in net.linear_parts():
+                    part.zero_()
+                _add_linear_hopping(head, key, name, pairs, blocks)
     _scale_nets(head, category_scales(head, without_third_atoms(head, items)))
 
 
@@ -54,6 +65,8 @@ def _fit_onsite(head, k, geometry, truth):
     head.onsite[k].bias[:len(mean)] = mean / scale
     getattr(head, f"linear_{k}").zero_()
     getattr(head, f"turned_{k}").zero_()
+    if head.onsite_third:
+        getattr(head, f"third_turned_{k}").zero_()
     _add_linear_onsite(head, k, geometry, truth, mean)
 
 
@@ -86,12 +99,18 @@ def _add_linear_onsite(head, k, geometry, blocks, mean, stiffer=1.0):
     getattr(head, f"linear_{k}").add_(torch.linalg.solve(normal, rows.T @ (values - mean)) / scale)
     generators, matrix = (torch.cat(parts) for parts in zip(*turning))
     found = torch.zeros(generators.shape[1:], dtype=vectors.dtype)
+    n_moments = len(getattr(head, f"turned_{k}")) - 1
+    ridge = torch.full((len(found),), ONSITE_RIDGE * len(generators), dtype=rows.dtype)
+    ridge[n_moments:] = THIRD_ONSITE_RIDGE * (len(ridge) - n_moments)
     for i, j in (~_fixed(head, k)).nonzero().tolist():
         columns = generators[:, :, i, j].to(vectors.dtype)
         normal = columns.mH @ columns
-        normal.diagonal().add_(ONSITE_RIDGE * stiffer * len(columns))
+        normal.diagonal().add_(stiffer * ridge)
         found[:, i, j] = torch.linalg.solve(normal, columns.mH @ matrix[:, i, j])
-    getattr(head, f"turned_{k}")[1:] += (vectors.T @ found @ vectors.conj()).real / scale
+    found = (vectors.T @ found @ vectors.conj()).real / scale
+    getattr(head, f"turned_{k}")[1:] += found[:n_moments]
+    if head.onsite_third:
+        getattr(head, f"third_turned_{k}")[1:] += found[n_moments:]
 
 
 def _reflected_onsite(head, k, geometry, blocks):
@@ -100,11 +119,12 @@ def _reflected_onsite(head, k, geometry, blocks):
     winding, vectors = getattr(head, f"winding_{k}"), head._circular(k, torch.complex128)
     own, rows, values, turning = geometry.species == k, [], [], []
     for up, across in REFLECTIONS:
-        seen = geometry.reflected(up, across, head.local.parity.to(geometry.features))
+        seen = head.reflected(geometry, up, across)
         rows.append(head.standardised(seen)[own])
         matrix = vectors.conj() @ head._signed(blocks, k, k, up, across).to(vectors.dtype) @ vectors.T
         values.append((vectors.T @ (matrix * _fixed(head, k)) @ vectors.conj()).real.flatten(1))
-        turning.append((head.generators(head.scaled_moments(seen)[own], winding)[:, 1:], matrix))
+        moments = [part[own] for part in (head.scaled_moments(seen), head.scaled_third_moments(seen)) if part is not None]
+        turning.append((torch.cat([head.generators(part, winding)[:, 1:] for part in moments], dim=1), matrix))
     return torch.cat(rows).double(), torch.cat(values), turning
 
 
@@ -114,14 +134,27 @@ def _fixed(head, k):
     return (winding[:, None] - winding) % head.fold == 0
 
 
-def _fit_hopping(head, key, name, pairs, blocks):
-    """Envelope and linear parts of one net: for every (λ, μ), weighted least squares over all frames' reflections."""
-    net = head.pairs["_".join(["inter" if key[0] else "intra", str(key[1]), str(key[2]), name])]
+@torch.no_grad()
+def refit_hopping(head, items):
+    """Fine-tuning of hopping: what is left of that of new structures, by ridge regression that draws to the linear parts
+    as they were."""
+    geometry, _, hopping = join(head, items)
+    for key, (rows, found) in head(geometry)[1].items():
+        for name in ("near", "long"):
+            pairs, blocks = _reached(name, geometry.pairs(rows), hopping[key] - found)
+            if len(blocks):
+                _add_linear_hopping(head, key, name, pairs, blocks, REFIT)
+
+
+def _reached(name, pairs, blocks):
+    """(pairs, blocks) that the near or the long net takes part in."""
     rows = ((pairs.r < NEAR[1]) if name == "near" else (pairs.r > NEAR[0])).nonzero()[:, 0]
-    if not len(rows):
-        return
-    pairs, blocks = pairs.pairs(rows), blocks[rows]
-    net.envelope.copy_(_envelope(pairs.r, blocks))
+    return pairs.pairs(rows), blocks[rows]
+
+
+def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
+    """Linear parts of one net: for every (λ, μ), weighted least squares over all frames' reflections."""
+    net = head.pairs[pair_key(*key, name)]
     ends = [(pairs, blocks)] + ([(pairs.reversed(), blocks.mT)] if key[1] == key[2] else [])
     left, right = (head._circular(k, torch.complex128) for k in key[1:])
     windings = [getattr(head, f"winding_{k}").tolist() for k in key[1:]]
@@ -146,7 +179,7 @@ def _fit_hopping(head, key, name, pairs, blocks):
     found = torch.zeros_like(right_side)
     alike = (signs[:, :, None] == signs[:, None]).all(dim=0)    # functions of other signs are orthogonal
     for power in powers:
-        factor = torch.linalg.cholesky(_regularised(len(REFLECTIONS) * normal[power] * alike, net, key[0]))
+        factor = torch.linalg.cholesky(_regularised(len(REFLECTIONS) * normal[power] * alike, net, key[0], stiffer))
         for i, a in enumerate(windings[0]):
             for j, b in enumerate(windings[1]):
                 if abs(a - b) == power:
@@ -154,9 +187,9 @@ def _fit_hopping(head, key, name, pairs, blocks):
                     found[:, i, j] = torch.complex(*(torch.cholesky_solve(v[:, None], factor)[:, 0]
                                                      for v in (values.real.contiguous(), values.imag.contiguous())))
     found = (left.T @ found @ right.conj()).real.reshape(len(found), -1)
-    net.linear.copy_(found[:len(net.linear)])
+    net.linear += found[:len(net.linear)]
     if head.third:
-        net.third.copy_(found[len(net.linear):].reshape(net.third.shape))
+        net.third += found[len(net.linear):].reshape(net.third.shape)
 
 
 def _functions(head, net, name, pairs):
@@ -180,14 +213,14 @@ def _sign(signs, up, across):
     return (signs[0] if up < 0 else 1.0) * (signs[1] if across < 0 else torch.ones_like(signs[1]))
 
 
-def _regularised(normal, net, inter):
-    """The normal matrix with its ridges; those of third atoms are in units of the size of each function."""
+def _regularised(normal, net, inter, stiffer):
+    """The normal matrix with ``stiffer`` times its ridges, of third atoms in units of the size of each function."""
     diagonal, n_pair = normal.diagonal(), len(net.linear)
     ridge = torch.full_like(diagonal, RIDGE * float(diagonal[:n_pair].mean()))
     sizes = diagonal[n_pair:].sqrt()
     if len(sizes):
         ridge[n_pair:] = THIRD_RIDGE[inter] * (sizes + 0.05 * sizes.square().mean().sqrt())**2
-    return normal + torch.diag(ridge + 1e-14 * diagonal.max() + 1e-300)
+    return normal + torch.diag(stiffer * ridge + 1e-14 * diagonal.max() + 1e-300)
 
 
 def _reflected_pairs(pairs, up, across):

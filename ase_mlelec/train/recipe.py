@@ -20,7 +20,7 @@ from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
 from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, frame_functions, hamiltonian_errors,
                                           prepare)
-from ase_mlelec.train.hamiltonian_closed_form import refit_onsite, standardise_hamiltonian
+from ase_mlelec.train.hamiltonian_closed_form import refit_hopping, refit_onsite, standardise_hamiltonian
 from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
 from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, fit_zero, mean_ldos_errors, standardise_ldos
 from ase_mlelec.train.ldos_forces import ForceData, check_densities, refit_with_labels
@@ -146,6 +146,7 @@ def train_hamiltonian(config, progress=True):
     ranges = distance_ranges(head, items["train"], config.start and _start(config).metadata["nearest_distances_A"])
     if config.start:
         refit_onsite(head, items["train"])
+        refit_hopping(head, items["train"])
     else:
         standardise_hamiltonian(head, items["train"])
     model.heads["hamiltonian"] = head
