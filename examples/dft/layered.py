@@ -12,6 +12,7 @@ from typing import NamedTuple
 import espresso
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from ase_mlelec import WannierHamiltonian
@@ -165,8 +166,8 @@ def stored(label):
         below, above = label.vacuum
         data |= dict(vacuum_level=(below + above) / 2, vacuum_step=above - below)
     if found is not None:
-        data |= dict(r_vectors=found.r_vectors, matrices=found.bloch.toarray().real.astype(np.float32), centres=found.centres,
-                     spreads=label.spreads, mismatch=label.mismatch)
+        data |= dict(r_vectors=found.r_vectors, matrices=found.bloch.toarray().real.astype(np.float32),
+                     centres=found.centres, spreads=label.spreads, mismatch=label.mismatch)
     return data
 
 
@@ -200,15 +201,18 @@ def load_label(path, functions_of):
                             role(path.stem))
 
 
-def collect(work, target, functions_of, attributes):
+def collect(work, target, functions_of, attributes, apart=()):
     """Gather all finished labels into one compressed data set, those without a Hamiltonian into another.
+
+    apart : names of kinds that are kept in a third file, with the levels of DFT: they are for comparisons alone
 
     Structures that the data sets have and ``work`` has not are kept.
     """
-    bare, whole = [], []
+    bare, whole, compared = [], [], []
     for path in sorted(work.glob("*.npz")):
         with np.load(path) as file:
-            (whole if "r_vectors" in file.files else bare).append(path)
+            kind = bare if "r_vectors" not in file.files else whole
+        (compared if path.stem.split("-")[0] in apart else kind).append(path)
     if whole:
         kept = Hamiltonians(target) if target.exists() else ()
         write_hamiltonians(target, joined(kept, whole, functions_of), attributes)
@@ -218,7 +222,26 @@ def collect(work, target, functions_of, attributes):
         frames = list(joined(read_hdf5(forces).frames if forces.exists() else (), bare, functions_of))
         write_hdf5(forces, Frames(frames, None, {"settings": attributes["settings"]}))
         report(forces, [frame.group for frame in frames])
+    if compared:
+        levels = target.with_name(f"{target.stem}_levels.extxyz")
+        images = {atoms.info["name"]: atoms for atoms in (read(levels, ":") if levels.exists() else ())}
+        images |= {path.stem: with_levels(path) for path in compared}
+        with replacing(levels) as partial:
+            write(partial, [images[name] for name in sorted(images)], format="extxyz")
+        print(f"{levels}: {len(images)} structures")
     print(f"{len(list(work.glob('*.rejected')))} rejected")
+
+
+def with_levels(path):
+    """ase.Atoms of a label with energy, forces, and in ``info`` name, kpoints [K, 3], vacuum_step eV, levels [K, M], eV
+    above the mean of the two vacuum levels, and filled, how many of them are at a point."""
+    with np.load(path) as data:
+        atoms = Atoms(data["numbers"], data["positions"], cell=data["cell"], pbc=True)
+        atoms.calc = SinglePointCalculator(atoms, energy=float(data["energy"]), forces=data["forces"])
+        atoms.info = {"name": path.stem, "kpoints": data["kpoints"].round(9), "vacuum_step": float(data["vacuum_step"]),
+                      "levels": (data["levels"] - data["vacuum_level"]).round(6),
+                      "filled": round((data["levels"] < data["fermi_level"]).sum(axis=1).mean())}
+    return atoms
 
 
 def joined(kept, paths, functions_of):
@@ -232,7 +255,7 @@ def report(path, groups):
     print(f"{path}: {len(groups)} structures, " + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups))))
 
 
-def main(description, plan, build, calculate, functions_of, attributes):
+def main(description, plan, build, calculate, functions_of, attributes, apart=()):
     """The command line of a script: sample, label, collect."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -246,7 +269,7 @@ def main(description, plan, build, calculate, functions_of, attributes):
     if arguments.command == "sample":
         sample(arguments.structures, plan, build)
     elif arguments.command == "collect":
-        collect(arguments.work, arguments.target, functions_of, attributes)
+        collect(arguments.work, arguments.target, functions_of, attributes, apart)
     else:
         espresso.label_all(lambda atoms, work: label(atoms, work, calculate), arguments.structures, arguments.work,
                            arguments.part)

@@ -14,6 +14,9 @@ move against their own images, on the same k points.  Single layers hold most of
 layer, at half the cost of two: a "sheet" is 2x2 of them, with Hamiltonian, a "wide" one 4x4, and a "ripple" four
 in a row, bent along it: without ripples a fitted layer bends too easily.  In "contact", sulphur is above sulphur.
 
+The layers of "unlike" and "twisted" cells are turned against each other and strained unlike.  Their k points, 2x2 or Γ
+of 3.5 or 12.5 primitive cells, are not those of the others: they are for comparisons, with DFT's levels on these points.
+
 Layers that are not alike, and parallel ones (3R), have a dipole, whose periodic images would put a field across them:
 the dipole correction takes it away, and the zero of energy is the mean of the two vacuum levels.  For the same reason
 the noise leaves every layer, as a whole, without a dipole along its normal; in the larger cells it has them locally.
@@ -237,4 +240,4 @@ def calculate(atoms, directory):
 
 
 if __name__ == "__main__":
-    layered.main(__doc__, PLAN, build, calculate, functions, ATTRIBUTES)
+    layered.main(__doc__, PLAN, build, calculate, functions, ATTRIBUTES, apart=tuple(LAYERS))
