@@ -10,7 +10,7 @@ j is above i, and has the sign (-1)^b where the normal is reflected and (-1)^a w
 
 On-site blocks see the same pairs of neighbours j and k, as moments that turn with the frame,
 
-    X_q = Σ_j T_l(r_ij) w(r_ij) i^a u_ij^q B_ij          by species of j, in the layer of i or not.
+    X_q = Σ_j T_l(r_ij) w(r_ij) i^(a mod 2) u_ij^q B_ij  by species of j, in the layer of i or not.
 """
 from typing import NamedTuple
 

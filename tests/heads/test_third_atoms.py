@@ -1,4 +1,6 @@
 """Functions of third atoms against sums over triples of atoms, and hopping that depends on them, learnt back."""
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from small_bilayers import graphene_bilayer, mx2_bilayer, mx2_functions, random_
 from ase_mlelec.calculators.wannier_tb import WannierTBCalculator
 from ase_mlelec.descriptors.local_frame import layer_frames
 from ase_mlelec.heads import PairHead
-from ase_mlelec.heads.third_atoms import FADE, INNER, POWERS, UNIT
+from ase_mlelec.heads.third_atoms import FADE, INNER, N_MOMENT, POWERS, UNIT
 from ase_mlelec.system import System
 from ase_mlelec.train.hamiltonian import category_errors, prepare, without_third_atoms
 from ase_mlelec.train.hamiltonian_closed_form import standardise_hamiltonian
@@ -83,6 +85,32 @@ def test_signs_of_reflections():
         same, found = functions(other)
         assert torch.equal(same, pairs)
         torch.testing.assert_close(found, wanted * sign, atol=1e-10, rtol=0)
+
+
+def test_moments_are_sums_over_neighbours():
+    """X of on-site blocks, from B of every neighbour and its direction in the frame of the layer."""
+    atoms = mx2_bilayer((0.3, 0.1), noise=0.05, seed=1)
+    head = random_wannier_model("mx2").heads["hamiltonian"]
+    system, third = System.from_atoms(atoms), head.onsite_third
+    frames = layer_frames(system, head.fold)
+    found = head.geometry(system, frames).third_moments.numpy()
+    layer, count = frames.layer.numpy(), third.n_kinds * N_MOMENT * third.n_features
+    cell = atoms.cell.array
+    for i in (0, 2):
+        total = np.zeros((third.n_kinds, N_MOMENT, third.n_features, found.shape[2]), dtype=complex)
+        for j, images in itertools.product(range(len(atoms)), np.ndindex(9, 9)):
+            vector = atoms.positions[j] + (np.array(images) - 4) @ cell[:2] - atoms.positions[i]
+            r = np.linalg.norm(vector)
+            if not 0 < r < CUTOFF:
+                continue
+            u = vector[:2] @ [1, 1j] / r * np.exp(-1j * float(frames.angle[layer[i]]))
+            functions = summed(atoms, layer, head.species, i, vector, third.n_radial)
+            functions = functions * np.array([1j**(a % 2) for a, _ in POWERS])
+            kind = head.species.index(atoms[j].symbol) + len(head.species) * (layer[j] != layer[i])
+            total[kind] += np.einsum("n,f,q->nfq", radial(r, N_MOMENT), functions.ravel(),
+                                     u**np.arange(1, found.shape[2] + 1))
+        assert abs(total).max() > 0.01
+        np.testing.assert_allclose(found[i], total.reshape(count, -1), atol=1e-10)
 
 
 def trained_on(head, frames, **changes):
