@@ -1,5 +1,6 @@
 """The scripts that made the data sets of bilayers, as far as they go without the programs for DFT."""
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,9 @@ def test_sampled_structures(sampled):
     for atoms in read(sampled, ":"):
         kind, seed = atoms.info["name"].split("-")
         cells = {"root3": 3, "double": 4, "row": 2, "pair": 2}.get(kind, 1)
+        if kind in mos2.LAYERS:
+            check_layers_of_two_lattices(atoms, kind, int(seed))
+            continue
         if kind in ("ripple", "sheet", "wide"):
             n, points = {"ripple": (12, (1, 4, 1)), "sheet": (12, (2, 2, 1)), "wide": (48, (1, 1, 1))}[kind]
             assert len(atoms) == n and mos2.mesh(atoms, 4, n // 3) == points
@@ -85,6 +89,20 @@ def test_sampled_structures(sampled):
             assert np.ptp(d) > 0.05
         else:
             assert np.ptp(heights) > 0.01 if moved and cells > 1 else np.ptp(heights) < 1e-6
+
+
+def check_layers_of_two_lattices(atoms, kind, seed):
+    """As many primitive cells as planned below and above, bonds of MoS2, each layer as thick as its strain says."""
+    cells = {"unlike": [3, 4], "twisted": [12, 13]}[kind][::-1 if seed % 2 else 1]
+    layer = layers(atoms)
+    assert np.bincount(layer).tolist() == [3 * n for n in cells] and atoms.cell[2, 2] == pytest.approx(mos2.HEIGHT)
+    assert mos2.mesh(atoms, 4, sum(cells) / 2) == ((2, 2, 1) if kind == "unlike" else (1, 1, 1))
+    first, d = neighbor_list("id", atoms, {("Mo", "S"): 2.75})
+    assert (np.bincount(first)[atoms.symbols == "Mo"] == 6).all() and 2.2 < d.min() < d.max() < 2.65
+    z = [atoms.positions[(layer == k) & (atoms.symbols == "Mo"), 2].mean() for k in (0, 1)]
+    assert 6.1 <= z[1] - z[0] <= 6.8 and np.mean(z) == pytest.approx(mos2.HEIGHT / 2, abs=0.1)
+    thick = [abs(atoms.positions[(layer == k) & (atoms.symbols == "S"), 2] - z[k]).mean() for k in (0, 1)]
+    assert (thick[0] > thick[1]) == (cells[0] > cells[1])       # the one of more cells is compressed
 
 
 def test_both_stackings_are_tested():
@@ -126,6 +144,8 @@ def test_functions_are_found_in_other_structures(sampled):
             np.testing.assert_allclose(one.x, other.x, atol=1e-9)
     for atoms in read(sampled, ":"):
         kind, seed = atoms.info["name"].split("-")
+        if kind in mos2.LAYERS:
+            continue        # turned by other angles
         turned = [int(seed) % 5 < 3 and tag == 1 for tag in atoms.get_tags()]
         for f in mos2.functions(atoms):
             if f.orbital == "dxz":
@@ -213,6 +233,23 @@ def test_labels_and_the_data_set(tmp_path, capsys):
         assert frame.energy == -7.5 and frame.group == layered.role(frame.name)
     species, fold, found, _ = frame_functions(data)
     assert (species, fold) == (["Mo", "S"], 3) and found["S"]["sided"] and not found["Mo"]["sided"]
+
+
+def test_cells_for_comparisons_are_apart(tmp_path):
+    """Their levels are those above the vacuum; the others, energies and forces alone, have none."""
+    work, levels = tmp_path / "work", np.array([[-9.0, -8.0, -1.0, 2.0], [-9.5, -8.5, -2.0, 1.5]])
+    work.mkdir()
+    atoms = mos2.bilayer((0.2, 0.1), 6.3)
+    scf = replace(label_of(atoms).scf, kpoints=np.array([[0, 0, 0], [0.5, 0, 0]]), eigenvalues=levels, fermi_level=0.5)
+    for name in ("twisted-060", "calm-400"):
+        atoms.info["name"] = name
+        layered.label(atoms, work, lambda atoms, directory: (directory.mkdir(), layered.Label(scf, vacuum=(4.0, 5.0)))[1])
+    layered.collect(work, tmp_path / "mos2.h5", mos2.functions, mos2.ATTRIBUTES, apart=("twisted",))
+    assert [frame.name for frame in read_frames(tmp_path / "mos2_forces.h5")] == ["calm-400"]
+    image, = read(tmp_path / "mos2_levels.extxyz", ":")
+    np.testing.assert_allclose(image.info["levels"], levels - 4.5)
+    assert (image.info["name"], image.info["filled"], image.info["vacuum_step"]) == ("twisted-060", 3, 1.0)
+    assert image.get_potential_energy() == -7.5
 
 
 @pytest.mark.parametrize("change, message", [

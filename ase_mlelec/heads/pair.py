@@ -385,18 +385,40 @@ class PairHead(Head):
         h = h + torch.nn.functional.pad(features @ getattr(self, f"linear_{k}"), (0, h.shape[1] - size * size))
         block = self._turned(k, h.reshape(len(reduced), -1, size, size), directed)
         if bool(getattr(self, f"winding_{k}").any()):
-            block = block + self._turned(k, getattr(self, f"turned_{k}"), moments)
+            block = block + self._turned_linear(k, getattr(self, f"turned_{k}"), moments)
             if third is not None:
-                block = block + torch.cat([self._turned(k, getattr(self, f"third_turned_{k}"), part)
-                                           for part in third.split(CENTERS)])
+                block = block + self._turned_linear(k, getattr(self, f"third_turned_{k}"), third)
         return self.onsite_scale[k] * block
 
     def _turned(self, k, h, directed):
-        """Σ_c h_c G_c [n, W, W] with h [n or none, c, W, W] and the generators of directed [n, C, q]."""
+        """Σ_c h_c G_c [n, W, W] with h [n, c, W, W] and the generators of directed [n, C, q]."""
         vectors = self._circular(k, directed.dtype)
         generators = self.generators(directed, getattr(self, f"winding_{k}"))
         matrix = ((vectors.conj() @ h.to(directed.dtype) @ vectors.T) * generators).sum(dim=1)
         return (vectors.T @ matrix @ vectors.conj()).real
+
+    def _turned_linear(self, k, h, moments):
+        """_turned with h [c, W, W] of all atoms, without its elements that do not turn, and without all generators at
+        once."""
+        vectors, winding = self._circular(k, moments.dtype), getattr(self, f"winding_{k}")
+        coefficients = vectors.conj() @ h.to(moments.dtype) @ vectors.T
+        matrix, channels = moments.new_zeros(len(moments), *coefficients.shape[1:]), moments.shape[1]
+        for i, j, place, q in self._turning(winding, moments.shape[2]):
+            start, value = 1 + place * channels, moments[:, :, abs(q) - 1]
+            own = coefficients[start:start + channels, i, j]
+            matrix[:, i, j] += (value.conj() if q > 0 else value) @ own
+        return (vectors.T @ matrix @ vectors.conj()).real
+
+    def _turning(self, winding, low):
+        """list of (i, j, place, q): q = λ - μ + nM of an element that turns, the two of smallest |q|, if up to ``low``."""
+        found = []
+        for i, first in enumerate(winding.tolist()):
+            for j, second in enumerate(winding.tolist()):
+                charge, rest = first - second, (first - second) % self.fold
+                if rest:
+                    nearest = sorted((rest, rest - self.fold), key=lambda q: (abs(q), q * charge < 0))
+                    found += [(i, j, place, q) for place, q in enumerate(nearest) if abs(q) <= low]
+        return found
 
     def _circular(self, k, dtype):
         return torch.complex(*getattr(self, f"circular_{k}")).to(dtype)
@@ -406,18 +428,10 @@ class PairHead(Head):
         conjugates of moments with q = λ - μ + nM, the two of smallest |q|; zero where there are none."""
         n, channels, low = directed.shape
         found = directed.new_zeros(n, 1 + 2 * channels, len(winding), len(winding))
-        for i, first in enumerate(winding.tolist()):
-            for j, second in enumerate(winding.tolist()):
-                charge = first - second
-                if charge % self.fold == 0:
-                    found[:, 0, i, j] = 1
-                    continue
-                rest = charge % self.fold
-                for place, q in enumerate(sorted((rest, rest - self.fold), key=lambda q: (abs(q), q * charge < 0))):
-                    if abs(q) <= low:
-                        value = directed[:, :, abs(q) - 1]
-                        start = 1 + place * channels
-                        found[:, start:start + channels, i, j] = value.conj() if q > 0 else value
+        found[:, 0, (winding[:, None] - winding) % self.fold == 0] = 1
+        for i, j, place, q in self._turning(winding, low):
+            start, value = 1 + place * channels, directed[:, :, abs(q) - 1]
+            found[:, start:start + channels, i, j] = value.conj() if q > 0 else value
         return found
 
     def _hopping(self, key, geometry, seen, rows):

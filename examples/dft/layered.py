@@ -160,8 +160,9 @@ def label(atoms, work, calculate):
 def stored(label):
     """dict of arrays of a Label."""
     scf, found = label.scf, label.hamiltonian
-    data = dict(energy=scf.energy, forces=scf.forces, fermi_level=scf.fermi_level, kpoints=scf.kpoints,
-                levels=scf.eigenvalues)
+    data = dict(energy=scf.energy, forces=scf.forces, fermi_level=scf.fermi_level)
+    if scf.kpoints is not None:
+        data |= dict(kpoints=scf.kpoints, levels=scf.eigenvalues)
     if label.vacuum:
         below, above = label.vacuum
         data |= dict(vacuum_level=(below + above) / 2, vacuum_step=above - below)

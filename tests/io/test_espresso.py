@@ -216,6 +216,24 @@ def test_xml_has_full_precision(files):
     assert sum(signs[name] * run.terms[name] for name in signs) == pytest.approx(run.energy, abs=2e-4 * HARTREE)
 
 
+def test_levels_of_xml(files):
+    """Two points of a made-up run: in the file in units of 2π/alat, here as fractions of the reciprocal vectors."""
+    path = files / "x.save" / "data-file-schema.xml"
+    text = path.read_text()
+    alat = 7.35052452678
+    cell = np.array(re.findall(r"<a[123]>([^<]*)</a", text))
+    cell = np.array([row.split() for row in cell], dtype=float) / alat
+    kpoints = np.array([[0.0, 0.0, 0.0], [0.5, -0.25, 0.125]])
+    levels = np.array([[-0.2, -0.1, 0.3], [-0.15, -0.05, 0.25]])
+    rows = "".join(f"<ks_energies><k_point weight='1.0'>{' '.join(f'{x:.12f}' for x in point)}</k_point>"
+                   f"<eigenvalues size='3'>{' '.join(str(x) for x in energies)}</eigenvalues></ks_energies>"
+                   for point, energies in zip(kpoints @ np.linalg.inv(cell).T, levels))
+    path.write_text(text.replace("</band_structure>", rows + "</band_structure>"))
+    found = read_pw(path)
+    np.testing.assert_allclose(found.kpoints, kpoints, atol=1e-9)
+    np.testing.assert_allclose(found.eigenvalues, levels * HARTREE, rtol=1e-10)
+
+
 def test_to_atoms(files):
     atoms = read_pw(files / "x.save").to_atoms()
     run = read_pw(files / "x.save")
