@@ -214,7 +214,8 @@ class PairHead(Head):
         self.pairs = torch.nn.ModuleDict()
         self.third_atoms = {name: ThirdAtoms(2 * n_species, third, n) for name, (n, _) in N_THIRD.items()}
         n, reach = ONSITE_THIRD
-        self.onsite_third = ThirdAtoms(2 * n_species, min(third, reach), n) if third and low else None
+        turning = any(bool(getattr(self, f"winding_{k}").any()) for k in range(n_species))
+        self.onsite_third = ThirdAtoms(2 * n_species, min(third, reach), n) if third and low and turning else None
         if self.onsite_third:
             n_moments = len(self.onsite_third.moment_signs())
             self.register_buffer("third_inverse", torch.ones(low, n_moments))

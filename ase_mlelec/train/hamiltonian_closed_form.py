@@ -10,7 +10,7 @@ from ase_mlelec.train.fit import mean_and_inverse
 from ase_mlelec.train.hamiltonian import category_scales, join, without_third_atoms
 
 RIDGE = 1e-9            # of the mean diagonal element, in the two-centre fits
-THIRD_RIDGE = {False: 1e-5, True: 1e-3}     # of the squares of functions of third atoms, within and between layers
+THIRD_RIDGE = {False: 1e-5, True: 3e-2}     # of the squares of functions of third atoms, within and between layers
 THIRD_ONSITE_RIDGE = 1e-2       # times their number, of the unit size of moments of third atoms
 PAIRS = 5000            # at a time
 ONSITE_RIDGE = 1e-3     # of the unit variance of the features; with 1e-5, 16 cells of graphene are learnt by heart
