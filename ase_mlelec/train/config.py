@@ -198,7 +198,8 @@ class LDOSConfig:
 class HamiltonianConfig:
     """cutoff : Å, of hopping; environment, n_radial : cutoff (Å) and radial functions of LocalFrame
     spectrum : cutoff (Å) of a power spectrum for on-site blocks beside it; 0: without
-    third : distance (Å) from both atoms of a pair within which others change its hopping; 0: they do not
+    third : distance (Å) from both atoms of a pair within which others change its hopping; 0: they do not, as for data of
+        a few structures
     widths : of the nets of pairs
     onsite, intra_near, intra_long, inter_near, inter_long : weights of the loss; near is below 6 Å
     levels : weight of the levels within 1 eV of the Fermi level or the gap, nearer ones more, for data with numbers of
@@ -209,7 +210,7 @@ class HamiltonianConfig:
     environment: float = 6.0
     n_radial: int = 6
     spectrum: float = 0.0
-    third: float = 6.5
+    third: float = 0.0
     widths: tuple[int, ...] = (48, 32)
     onsite: float = 1.0
     intra_near: float = 1.0

@@ -127,15 +127,17 @@ def test_energies_of_other_files(tmp_path):
         recipe.train(parse_config(table, tmp_path), progress=False)
 
 
-def test_fine_tuning_on_larger_cells(folder):
+@pytest.mark.parametrize("third", [0.0, 4.5])
+def test_fine_tuning_on_larger_cells(folder, third):
     """Trained on primitive cells, then on a larger one with distortions of its own: better there, and still one model
     with its reference areas; the same settings are needed."""
-    first = recipe.train(configuration(folder, "first.safetensors"), progress=False)
+    options = OPTIONS | {"third": third}
+    first = recipe.train(configuration(folder, "first.safetensors", third=third), progress=False)
     atoms = graphene_bilayer((0.2, 0.1), 3.3) * (2, 1, 1)
     atoms.positions += np.random.default_rng(1).normal(0, 0.04, (8, 3))
     write_hamiltonians(folder / "large.h5", [graphene_frame(atoms, "large", "train")],
                        {"electrons_per_atom": {"C": 1}})
-    table = {"data": {"files": ["large.h5"]}, "hamiltonian": OPTIONS | {"steps": 40, "learning_rate": [2e-2, 2e-3]},
+    table = {"data": {"files": ["large.h5"]}, "hamiltonian": options | {"steps": 40, "learning_rate": [2e-2, 2e-3]},
              "output": {"model": "tuned.safetensors"}, "start": "first.safetensors"}
     tuned = recipe.train(parse_config(table, folder), progress=False)
     data = Hamiltonians(folder / "large.h5")
@@ -145,7 +147,8 @@ def test_fine_tuning_on_larger_cells(folder):
     assert heads[0].reference_areas == heads[1].reference_areas
     ranges = [model.metadata["nearest_distances_A"]["across"] for model in (first, tuned)]
     assert ranges[1][0] <= ranges[0][0] and ranges[0][1] <= ranges[1][1]
-    for change, message in (({"hamiltonian": OPTIONS | {"widths": [5]}}, "as widths of the hamiltonian"),
+    for change, message in (({"hamiltonian": options | {"widths": [5]}}, "as widths of the hamiltonian"),
+                            ({"hamiltonian": options | {"third": 5.0}}, "as third of the hamiltonian"),
                             ({"start": "si"}, "si has no hamiltonian")):
         with pytest.raises(ValueError, match=message):
             recipe.train(parse_config(table | change, folder), progress=False)
