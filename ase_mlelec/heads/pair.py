@@ -27,7 +27,7 @@ from ase_mlelec.descriptors.power_spectrum import PowerSpectrum
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import orbitals
 from ase_mlelec.heads.base import Head
-from ase_mlelec.heads.third_atoms import Neighbours, ThirdAtoms
+from ase_mlelec.heads.third_atoms import Neighbours, ThirdAtoms, reflected_signs
 from ase_mlelec.nets import map_by_species
 
 NEAR = (5.5, 6.5)           # Å; nets of near pairs fade out, those of long ones in
@@ -472,9 +472,9 @@ class PairHead(Head):
     def third_coefficients(self, key, net, name):
         """Tensor [n, F, W W'], the mean over reflections: h of third atoms is the same in all of them."""
         blocks, total = net.third.unflatten(2, net.shape), 0
-        up_signs, across_signs = self.third_atoms[name].signs().to(blocks)
+        signs = self.third_atoms[name].signs().to(blocks)
         for up, across in REFLECTIONS:
-            sign = (up_signs if up < 0 else 1.0) * (across_signs if across < 0 else torch.ones_like(across_signs))
+            sign = reflected_signs(signs, up, across)
             total = total + sign[:, None, None] * self._signed(blocks, *key[1:], up, across)
         return (total / len(REFLECTIONS)).flatten(2)
 

@@ -26,6 +26,11 @@ CHUNK = 2000            # pairs at a time
 N_MOMENT = 2            # polynomials of r_ij in moments
 
 
+def reflected_signs(signs, up, across):
+    """Tensor [F], ±1: of ``signs`` [2, F] in frames with reflected normal (up = -1), direction in the plane, or both."""
+    return signs[0]**(up < 0) * signs[1]**(across < 0)
+
+
 class Neighbours(NamedTuple):
     """Atoms around every atom, those of one atom after those of another.
 

@@ -6,6 +6,7 @@ import torch
 
 from ase_mlelec.descriptors.deep_potential import switch
 from ase_mlelec.heads.pair import FADE, NEAR, REFLECTIONS, pair_key
+from ase_mlelec.heads.third_atoms import reflected_signs
 from ase_mlelec.train.fit import mean_and_inverse
 from ase_mlelec.train.hamiltonian import category_scales, join, without_third_atoms
 
@@ -173,7 +174,7 @@ def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
                 target = head._signed(truth[part], *key[1:], up, across)
                 value = (head.phases(key, _reflected_pairs(seen, up, across)).conj()
                          * (left.conj() @ target.to(left.dtype) @ right.T)).flatten(1)
-                turned = (basis * _sign(signs, up, across)).T
+                turned = (basis * reflected_signs(signs, up, across)).T
                 right_side = right_side + torch.complex(turned @ value.real, turned @ value.imag)
     right_side = right_side.reshape(len(right_side), len(windings[0]), len(windings[1]))
     found = torch.zeros_like(right_side)
@@ -207,10 +208,6 @@ def _signs(head, net, name):
     if not head.third:
         return net.signs()
     return torch.cat([net.signs(), head.third_atoms[name].signs().repeat(1, len(net.third))], dim=1)
-
-
-def _sign(signs, up, across):
-    return (signs[0] if up < 0 else 1.0) * (signs[1] if across < 0 else torch.ones_like(signs[1]))
 
 
 def _regularised(normal, net, inter, stiffer):
