@@ -29,7 +29,6 @@ ANGLES = (21.79, 6.01, 3.89, 2.13, 1.08)        # degrees
 POINTS = {"K": (1 / 3, 2 / 3, 0), "Γ": (0, 0, 0), "M": (0.5, 0.5, 0)}     # of vectors that enclose 60 degrees
 PATH = "KΓMK"
 N_BANDS = 12
-TOGETHER = 0.04                         # eV, more than what divides the four levels of the Dirac point
 FLAT = 0.005                            # eV; where four levels are as near to it, it does not tell which are below
 
 
@@ -43,10 +42,11 @@ def twisted(angle):
 
 def four_bands(energies, dirac):
     """The four bands [K, 4] that meet at K, the first point of a path, in energies [K, n] in rising order, and their
-    mean there, eV: the four close levels nearest to ``dirac``.  Elsewhere two of them are below that mean and two above."""
+    mean there, eV: the four levels that are closest to each other and to ``dirac``.  Elsewhere two of them are below that
+    mean and two above."""
     first = np.arange(energies.shape[1] - 3)
     means = energies[0, first[:, None] + np.arange(4)].mean(axis=1)
-    level = means[np.where(energies[0, 3:] - energies[0, :-3] < TOGETHER, abs(means - dirac), np.inf).argmin()]
+    level = means[(energies[0, 3:] - energies[0, :-3] + abs(means - dirac)).argmin()]
     nearest = np.sort(abs(energies - level).argsort(axis=1)[:, :4])
     below = (energies < level).sum(axis=1)[:, None] - 2 + np.arange(4)
     flat = abs(np.take_along_axis(energies, nearest, axis=1) - level).max(axis=1) < FLAT
