@@ -15,8 +15,6 @@ averaged over, and i -> j with the transpose of j -> i.
 
 Sources: Slater and Koster 1954, Phys. Rev. 94, 1498; Qi et al. 2024, section II B, for the three kinds.
 """
-from dataclasses import dataclass, replace
-
 import numpy as np
 import torch
 
@@ -27,6 +25,7 @@ from ase_mlelec.descriptors.power_spectrum import PowerSpectrum
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import orbitals
 from ase_mlelec.heads.base import Head
+from ase_mlelec.heads.geometry import Geometry, heights
 from ase_mlelec.heads.third_atoms import Neighbours, ThirdAtoms, reflected_signs
 from ase_mlelec.nets import map_by_species
 
@@ -35,67 +34,9 @@ FADE = 11.0                 # Å; from here to the cutoff hopping fades
 N_LINEAR, N_TURNED, N_NET = 14, 8, 8        # Chebyshev polynomials of the two-centre part, its anisotropy, and the net
 N_THIRD = {"near": (4, 6), "long": (3, 3)}     # polynomials: of the distances to a third atom, and of the pair's
 ONSITE_THIRD = 2, 5.0       # the same, and cutoff (Å, no longer than that of hopping), for on-site blocks
+SHORTEST_THIRD = 3.5        # Å, where functions of third atoms fade from the shortest distances on
 CHUNK, CENTERS = 40000, 500     # pairs, and centres of a power spectrum, at a time
 REFLECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What the blocks of one or more structures depend on.
-
-    species [N]; side [N], ±1, above or below the middle of the layer; layer [N]; moments [N, kinds, channels] and
-    features [N, F] of the LocalFrame; spectrum [N, P], of the PowerSpectrum or empty
-    first, second [E]: pairs, each once; r [E] Å, t = z/r [E], u [E] = (x + iy)/r in the frame of the first atom,
-    turn [E] = exp(iΔφ); inter [E], between layers; shift [E, 3]
-    neighbours: Neighbours, from which third atoms of hopping are taken, and moments [N, C, q] of third atoms for on-site
-        blocks; None: without
-    """
-    species: torch.Tensor
-    side: torch.Tensor
-    layer: torch.Tensor
-    moments: torch.Tensor
-    features: torch.Tensor
-    spectrum: torch.Tensor
-    first: torch.Tensor
-    second: torch.Tensor
-    r: torch.Tensor
-    t: torch.Tensor
-    u: torch.Tensor
-    turn: torch.Tensor
-    inter: torch.Tensor
-    shift: torch.Tensor
-    neighbours: Neighbours | None = None
-    third_moments: torch.Tensor | None = None
-
-    def reflected(self, up, across, parity, signs):
-        """Seen in frames with reflected normal (up = -1) or in-plane direction y (across = -1).
-
-        parity : of the features; signs : of the moments of third atoms, where the normal is reflected
-        """
-        features, third = self.features, self.third_moments
-        if third is not None:
-            third = third * signs[:, None] if up < 0 else third
-            third = third.conj() if across < 0 else third
-        moments, u, turn = self.moments, self.u, self.turn
-        if up < 0:
-            features = features * parity[0]
-            sign = torch.ones(moments.shape[1], dtype=features.dtype, device=features.device)
-            sign[1] = -1        # the kinds with p = 1: (1, 0), then every other one
-            sign[4::2] = -1
-            moments = moments * sign[:, None]
-        if across < 0:
-            features, moments, u, turn = features * parity[1], moments.conj(), u.conj(), turn.conj()
-        return replace(self, features=features, moments=moments, t=up * self.t, u=u, turn=turn, third_moments=third)
-
-    def pairs(self, rows):
-        """The same atoms with some of the pairs."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in ("first", "second", "r", "t", "u", "turn",
-                                                                            "inter", "shift")})
-
-    def reversed(self):
-        """Every pair from its other end."""
-        return replace(self, first=self.second, second=self.first, t=-self.t, u=-self.u * self.turn,
-                       turn=self.turn.conj(), shift=-self.shift)
 
 
 class _PairNet(torch.nn.Module):
@@ -195,6 +136,8 @@ class PairHead(Head):
         self.n_hidden, self.n_reduced, self.n_directed = n_hidden, n_reduced, n_directed
         if cutoff <= FADE:
             raise ValueError(f"cutoff: got {cutoff} Å, need more than {FADE}, from where hopping fades")
+        if third and not SHORTEST_THIRD <= third <= cutoff:
+            raise ValueError(f"third: got {third} Å, need {SHORTEST_THIRD} to {cutoff}, or 0: no third atoms")
         self.local = LocalFrame(**frame)
         self.species, self.fold = self.local.species, self.local.fold
         self.spectrum = None if spectrum is None else PowerSpectrum(self.species, **spectrum)
@@ -600,15 +543,6 @@ class PairHead(Head):
                                for area, formula in zip(areas, formulas)], dtype=torch.float64)
         count = torch.tensor(atoms_per_layer, dtype=torch.float64).log()
         return torch.stack([strain[:-1] - strain[1:], count[:-1] - count[1:]], dim=1)
-
-
-def heights(species, edges, r, t, within):
-    """Tensor [N], Å: mean height of an atom above its neighbours of other species within the layer and 3.2 Å."""
-    near = (within & (species[edges.center] != species[edges.neighbor]) & (r < 3.2)).nonzero()[:, 0]
-    total = torch.zeros(len(species), dtype=r.dtype, device=r.device)
-    center = edges.center[near]
-    count = torch.zeros_like(total).index_add(0, center, torch.ones_like(r[near]))
-    return total.index_add(0, center, -(t * r)[near]) / count.clamp(min=1)
 
 
 def pair_key(inter, a, b, name):

@@ -14,7 +14,7 @@ from ase_mlelec.bilayers import layer_areas
 from ase_mlelec.descriptors.local_frame import find_fold, layer_frames
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import orbitals
-from ase_mlelec.heads.pair import Geometry, heights
+from ase_mlelec.heads.geometry import Geometry, heights
 from ase_mlelec.heads.third_atoms import Neighbours
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.system import System

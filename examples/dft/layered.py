@@ -212,8 +212,8 @@ def collect(work, target, functions_of, attributes, apart=()):
     bare, whole, compared = [], [], []
     for path in sorted(work.glob("*.npz")):
         with np.load(path) as file:
-            kind = bare if "r_vectors" not in file.files else whole
-        (compared if path.stem.split("-")[0] in apart else kind).append(path)
+            labelled = whole if "r_vectors" in file.files else bare
+        (compared if path.stem.split("-")[0] in apart else labelled).append(path)
     if whole:
         kept = Hamiltonians(target) if target.exists() else ()
         write_hamiltonians(target, joined(kept, whole, functions_of), attributes)

@@ -244,6 +244,9 @@ def test_errors_of_the_head():
         PairHead({"Mo": arguments["functions"]["Mo"]}, arguments["frame"])
     with pytest.raises(ValueError, match="need more than 11"):
         PairHead(arguments["functions"], arguments["frame"], cutoff=9.0)
+    for third in (2.0, -1.0, 13.0, float("nan")):
+        with pytest.raises(ValueError, match="need 3.5 to 12.0, or 0"):
+            PairHead(arguments["functions"], arguments["frame"], third=third)
     atoms = mx2_bilayer()
     wrong = [f._replace(orbital="px" if f.orbital == "pz" else f.orbital) for f in mx2_functions(atoms)]
     frame = mx2_frame(atoms, mx2_functions(atoms))
