@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.io import read
 from ase.neighborlist import neighbor_list
 from small_bilayers import hamiltonian_of, mx2_bilayer, mx2_frame, mx2_functions
@@ -22,6 +23,7 @@ import espresso  # noqa: E402
 import graphene  # noqa: E402
 import layered  # noqa: E402
 import mos2  # noqa: E402
+import mos2_forces  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,9 @@ def test_sampled_structures(sampled):
         if kind in mos2.LAYERS:
             check_layers_of_two_lattices(atoms, kind, int(seed))
             continue
-        if kind in ("ripple", "sheet", "wide"):
-            n, points = {"ripple": (12, (1, 4, 1)), "sheet": (12, (2, 2, 1)), "wide": (48, (1, 1, 1))}[kind]
+        if kind in ("ripple", "sheet", "patch", "wide"):
+            n, points = {"ripple": (12, (1, 4, 1)), "sheet": (12, (2, 2, 1)), "patch": (27, (2, 2, 1)),
+                         "wide": (48, (1, 1, 1))}[kind]
             assert len(atoms) == n and mos2.mesh(atoms, 4, n // 3) == points
             assert (layers(atoms, mos2.AREAS) == 0).all() and atoms.positions[:, 2].mean() == pytest.approx(11, abs=0.1)
             assert (0.1 if kind == "ripple" else 0.02) < np.ptp(atoms.positions[atoms.symbols == "Mo", 2]) < 1.0
@@ -222,15 +225,14 @@ def test_labels_and_the_data_set(tmp_path, capsys):
     for name, hamiltonian in after.items():
         np.testing.assert_array_equal(hamiltonian.bloch.toarray(), before[name].bloch.toarray())
     data = Hamiltonians(tmp_path / "mos2.h5")
-    assert data.attributes["electrons_per_atom"] == {"Mo": 6, "S": 4} and data.frames().labels == ("energy", "forces")
+    assert data.attributes["electrons_per_atom"] == {"Mo": 6, "S": 4}
     atoms = {image.info["name"]: image for image in read(structures, ":")}
     kpts = [[0.1, 0.3, 0.0]]
     for frame in data:
         wanted = label_of(atoms[frame.name])
         np.testing.assert_allclose(frame.hamiltonian.eigenvalues(kpts),
                                    wanted.hamiltonian.eigenvalues(kpts) - 1.25, atol=2e-5)      # single precision
-        np.testing.assert_allclose(frame.forces, wanted.scf.forces)
-        assert frame.energy == -7.5 and frame.group == layered.role(frame.name)
+        assert frame.energy is frame.forces is None and frame.group == layered.role(frame.name)
     species, fold, found, _ = frame_functions(data)
     assert (species, fold) == (["Mo", "S"], 3) and found["S"]["sided"] and not found["Mo"]["sided"]
 
@@ -250,6 +252,61 @@ def test_cells_for_comparisons_are_apart(tmp_path):
     np.testing.assert_allclose(image.info["levels"], levels - 4.5)
     assert (image.info["name"], image.info["filled"], image.info["vacuum_step"]) == ("twisted-060", 3, 1.0)
     assert image.get_potential_energy() == -7.5
+
+
+# energies and forces --------------------------------------------------------------------------------------------------
+
+def test_dispersion_between_images():
+    """Of a pair of atoms, the sum over its images; derivatives; its force is what pulls layers to their images."""
+    atoms = mos2_forces.lower_cell(mos2.bilayer((0.2, 0.1), 6.3, noise=(0.05, 0.05), rng=np.random.default_rng(0)))
+    energy, forces = mos2_forces.image_dispersion(atoms)
+    assert -0.02 < energy < -1e-3 and abs(forces.sum(axis=0)).max() < 1e-12
+    for atom, axis in (0, 2), (4, 2), (4, 0):
+        moved = []
+        for step in 0.01, -0.01:
+            other = atoms.copy()
+            other.positions[atom, axis] += step
+            moved.append(mos2_forces.image_dispersion(other)[0])
+        assert forces[atom, axis] == pytest.approx((moved[1] - moved[0]) / 0.02, abs=1e-6)      # pairs cross 60 Å
+    alone = Atoms("S", cell=[55.0, 55.0, 12.0], pbc=True)       # images at 12, 24, ... Å, and 56.3 and 59.9 aside
+    coefficient = 0.75 * 5.57e6 / 96485.33                      # J nm^6/mol in eV Å^6
+    distances = [12.0 * k for k in (1, 2, 3, 4, 5)] + [np.hypot(55, 12)] * 4
+    wanted = -coefficient * (sum(d**-6 for d in distances) + 4 * np.hypot(55, 24)**-6 * (np.hypot(55, 24) < 60))
+    assert mos2_forces.image_dispersion(alone)[0] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_inputs_of_energies_and_forces(tmp_path, monkeypatch):
+    """Points and cells by the size of structures, and what is taken from the energy of pw.x."""
+    given, single = {}, mos2.lower(mos2.bilayer((0, 0), 6.3, supercell=np.diag([3, 3, 1])))
+    monkeypatch.setattr(mos2, "check_pseudopotentials", lambda: None)
+
+    def pw(atoms, directory, name, pseudopotentials, kpts, koffset, control, system, electrons):
+        given.update(kpts=kpts, koffset=koffset, system=system, cell=atoms.cell.lengths())
+    monkeypatch.setattr(espresso, "pw", pw)
+    for atoms, mesh, thick in ((mos2.bilayer((0, 0), 6.3), (6, 6, 1), 6.3 + mos2.THICKNESS), (single, (2, 2, 1), mos2.THICKNESS),
+                               (mos2.bilayer((0, 0), 6.3, supercell=np.diag([2, 1, 1])), (3, 6, 1), 6.3 + mos2.THICKNESS)):
+        monkeypatch.setattr(mos2_forces, "read_pw", lambda path, n=len(atoms): PwResult(
+            [], None, None, -7.5, forces=np.ones((n, 3)), kpoints=np.zeros((1, 3))))
+        found = mos2_forces.calculate(atoms, tmp_path)
+        assert (given["kpts"], given["koffset"]) == (mesh, (1, 1, 0)) and given["system"]["ecutrho"] == 320
+        assert given["cell"][2] == pytest.approx(thick + 10) and given["cell"][0] == atoms.cell.lengths()[0]
+        # the field changes over 1.1 Å around the border of the cell
+        assert given["system"]["eopreg"] * given["cell"][2] == pytest.approx(1.1)
+        energy, forces = mos2_forces.image_dispersion(mos2_forces.lower_cell(atoms))
+        assert found.hamiltonian is None and found.scf.energy == -7.5 - energy and energy < 0
+        np.testing.assert_array_equal(found.scf.forces, 1 - forces)
+    assert (atoms.cell[2, 2], atoms.positions[0, 2]) == (22.0, 11 - 3.15)        # as it was
+
+
+def test_kinds_without_hamiltonians_are_left_to_the_other_script(sampled, tmp_path, monkeypatch):
+    labelled = []
+    monkeypatch.setattr(layered, "label", lambda atoms, work, calculate: labelled.append(atoms.info["name"][:-4]))
+    for script, skip in ((mos2, mos2.BARE), (mos2_forces, ())):
+        monkeypatch.setattr(sys, "argv", ["x", "label", str(sampled), str(tmp_path / "work")])
+        layered.main("", mos2.PLAN, mos2.build, script.calculate, mos2.functions, {}, skip=skip)
+    counts = {kind.name: labelled.count(kind.name) for kind in mos2.PLAN}
+    assert {name for name, count in counts.items() if count == 5} == {"calm", "lively", "ripple", "row", "patch", "wide"}
+    assert set(counts.values()) == {5, 10}
 
 
 @pytest.mark.parametrize("change, message", [

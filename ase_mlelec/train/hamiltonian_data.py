@@ -192,16 +192,9 @@ class Hamiltonians:
         return digest.hexdigest()[:16]
 
     def frames(self):
-        """Frames with energies and forces, for a force field of the same structures.
-
-        Raises ValueError where a frame has none.
-        """
-        found = []
-        for frame in self:
-            if frame.energy is None or frame.forces is None:
-                raise ValueError(f"{self.path}: frame '{frame.name}' has no energy and forces; leave out [energy]")
-            found.append(Frame(frame.atoms, {"energy": float(frame.energy), "forces": frame.forces}, frame.name,
-                               frame.group))
+        """Frames of those with energies and forces, for a force field of the same structures."""
+        found = [Frame(frame.atoms, {"energy": float(frame.energy), "forces": frame.forces}, frame.name, frame.group)
+                 for frame in self if frame.energy is not None and frame.forces is not None]
         return Frames(found, None, dict(self.attributes))
 
 

@@ -135,6 +135,9 @@ def train_hamiltonian(config, progress=True):
         more = {name: others.select(lambda frame, chosen=getattr(config.data, name): frame.group in chosen)
                 for name in parts}
         frames = {name: join([part.frames(), more[name]]) for name, part in parts.items()}
+        if not len(frames["train"]):
+            raise ValueError(f"{data.path}: got no energies and forces to train on; leave out [energy], or name a file "
+                             "that has them in data.files")
         sources.update({f"{name}, energies only": part for name, part in more.items() if len(part)})
         model = _new_model(frames["train"], config)
         checkpoints.append(_train_energy(model, frames, config, progress))
