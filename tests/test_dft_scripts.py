@@ -268,10 +268,10 @@ def test_dispersion_between_images():
             other.positions[atom, axis] += step
             moved.append(mos2_forces.image_dispersion(other)[0])
         assert forces[atom, axis] == pytest.approx((moved[1] - moved[0]) / 0.02, abs=1e-6)      # pairs cross 60 Å
-    alone = Atoms("S", cell=[55.0, 55.0, 12.0], pbc=True)       # images at 12, 24, ... Å, and 56.3 and 59.9 aside
-    coefficient = 0.75 * 5.57e6 / 96485.33                      # J nm^6/mol in eV Å^6
-    distances = [12.0 * k for k in (1, 2, 3, 4, 5)] + [np.hypot(55, 12)] * 4
-    wanted = -coefficient * (sum(d**-6 for d in distances) + 4 * np.hypot(55, 24)**-6 * (np.hypot(55, 24) < 60))
+    alone = Atoms("S", cell=[55.0, 55.0, 11.9], pbc=True)
+    i, j, n = np.meshgrid(*[range(-6, 7)] * 3)
+    distances = np.sqrt((55.0 * i)**2 + (55.0 * j)**2 + (11.9 * n)**2)[n != 0]
+    wanted = -0.5 * 0.75 * 5.57e6 / 96485.33 * (distances[distances < 60]**-6.0).sum()      # J nm^6/mol in eV Å^6
     assert mos2_forces.image_dispersion(alone)[0] == pytest.approx(wanted, rel=1e-6)
 
 
