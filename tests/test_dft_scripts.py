@@ -225,14 +225,15 @@ def test_labels_and_the_data_set(tmp_path, capsys):
     for name, hamiltonian in after.items():
         np.testing.assert_array_equal(hamiltonian.bloch.toarray(), before[name].bloch.toarray())
     data = Hamiltonians(tmp_path / "mos2.h5")
-    assert data.attributes["electrons_per_atom"] == {"Mo": 6, "S": 4}
+    assert data.attributes["electrons_per_atom"] == {"Mo": 6, "S": 4} and data.frames().labels == ("energy", "forces")
     atoms = {image.info["name"]: image for image in read(structures, ":")}
     kpts = [[0.1, 0.3, 0.0]]
     for frame in data:
         wanted = label_of(atoms[frame.name])
         np.testing.assert_allclose(frame.hamiltonian.eigenvalues(kpts),
                                    wanted.hamiltonian.eigenvalues(kpts) - 1.25, atol=2e-5)      # single precision
-        assert frame.energy is frame.forces is None and frame.group == layered.role(frame.name)
+        np.testing.assert_allclose(frame.forces, wanted.scf.forces)
+        assert frame.energy == -7.5 and frame.group == layered.role(frame.name)
     species, fold, found, _ = frame_functions(data)
     assert (species, fold) == (["Mo", "S"], 3) and found["S"]["sided"] and not found["Mo"]["sided"]
 
@@ -296,17 +297,6 @@ def test_inputs_of_energies_and_forces(tmp_path, monkeypatch):
         assert found.hamiltonian is None and found.scf.energy == -7.5 - energy and energy < 0
         np.testing.assert_array_equal(found.scf.forces, 1 - forces)
     assert (atoms.cell[2, 2], atoms.positions[0, 2]) == (22.0, 11 - 3.15)        # as it was
-
-
-def test_kinds_without_hamiltonians_are_left_to_the_other_script(sampled, tmp_path, monkeypatch):
-    labelled = []
-    monkeypatch.setattr(layered, "label", lambda atoms, work, calculate: labelled.append(atoms.info["name"][:-4]))
-    for script, skip in ((mos2, mos2.BARE), (mos2_forces, ())):
-        monkeypatch.setattr(sys, "argv", ["x", "label", str(sampled), str(tmp_path / "work")])
-        layered.main("", mos2.PLAN, mos2.build, script.calculate, mos2.functions, {}, skip=skip)
-    counts = {kind.name: labelled.count(kind.name) for kind in mos2.PLAN}
-    assert {name for name, count in counts.items() if count == 5} == {"calm", "lively", "ripple", "row", "patch", "wide"}
-    assert set(counts.values()) == {5, 10}
 
 
 @pytest.mark.parametrize("change, message", [

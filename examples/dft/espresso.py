@@ -25,6 +25,7 @@ SAVE = Path("tmp/x.save")
 def environment():
     return dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", OMPI_ALLOW_RUN_AS_ROOT="1",
                 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_btl="self", OMPI_MCA_hwloc_base_binding_policy="none",
+                MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(2**40),    # large arrays come again in every step
                 LD_LIBRARY_PATH=f"{OPENBLAS}:{os.environ.get('LD_LIBRARY_PATH', '')}")
 
 

@@ -186,7 +186,7 @@ def role(name):
 
 def load_label(path, functions_of):
     """One labelled structure of ``label``, as a HamiltonianFrame above the mean of the two vacuum levels, or as a Frame
-    with energy and forces where it has no Hamiltonian: these have to be converged better than a Hamiltonian.
+    where it has no Hamiltonian.
 
     functions_of : callable of Atoms -> list of Function
     """
@@ -198,7 +198,8 @@ def load_label(path, functions_of):
     functions = functions_of(atoms)
     hamiltonian = WannierHamiltonian(data["cell"], data["r_vectors"], data["matrices"].astype(float), data["centres"])
     hamiltonian = referred_to(at_their_atoms(hamiltonian, atoms, functions), float(data["vacuum_level"]))
-    return HamiltonianFrame(atoms, hamiltonian, functions, name=path.stem, group=role(path.stem))
+    return HamiltonianFrame(atoms, hamiltonian, functions, float(data["energy"]), data["forces"], path.stem,
+                            role(path.stem))
 
 
 def collect(work, target, functions_of, attributes, apart=()):
@@ -255,11 +256,8 @@ def report(path, groups):
     print(f"{path}: {len(groups)} structures, " + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups))))
 
 
-def main(description, plan, build, calculate, functions_of, attributes, apart=(), skip=()):
-    """The command line of a script: sample, label, collect.
-
-    skip : names of kinds that are not labelled here
-    """
+def main(description, plan, build, calculate, functions_of, attributes, apart=()):
+    """The command line of a script: sample, label, collect."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("sample")
@@ -274,7 +272,5 @@ def main(description, plan, build, calculate, functions_of, attributes, apart=()
     elif arguments.command == "collect":
         collect(arguments.work, arguments.target, functions_of, attributes, apart)
     else:
-        def label_kind(atoms, work):
-            if atoms.info["name"].split("-")[0] not in skip:
-                label(atoms, work, calculate)
-        espresso.label_all(label_kind, arguments.structures, arguments.work, arguments.part)
+        espresso.label_all(lambda atoms, work: label(atoms, work, calculate), arguments.structures, arguments.work,
+                           arguments.part)

@@ -1,19 +1,19 @@
-"""The bilayer MoS2 data set: Hamiltonians by Quantum ESPRESSO and Wannier90, referred to the vacuum level.
+"""The bilayer MoS2 data set: Hamiltonians by Quantum ESPRESSO and Wannier90, referred to the vacuum level; forces.
 
     ESPRESSO_PSEUDO=FOLDER                            # with mo.upf and s.upf
     python mos2.py sample mos2.extxyz                 # shifts, distances, strains, noise; some larger cells
     python mos2.py label mos2.extxyz work --part 0/2  # DFT; one file per structure, skips what is done
-    python mos2.py collect work mos2.h5               # adds to the data sets: mos2.h5 and mos2_levels.extxyz
+    python mos2.py collect work mos2.h5               # adds to the data sets: mos2.h5 and mos2_forces.h5
 
 PBE with Grimme's D2, PAW, 40 Ry, cells 22 Å high; per primitive cell 4x4 points for energy and forces, 6x6 for the 34
 bands, of which the lowest 12 (Mo 4s 4p, S 3s) are left out.  The 22 functions have projections as in Qi et al. 2024: on
 Mo three dz2 along the directions to S in the plane, dxz and dyz; on S three pz towards Mo and outward; 40 localization
-steps.  Axes belong to a layer and turn with it.  Energies and forces are those of mos2_forces.py, of all kinds: "calm",
-"lively", "row", "ripple", "patch" and "wide" have nothing else.  Rows, and pairs, which have Hamiltonians, are two
-primitive cells, whose atoms move against their own images.  Single layers hold most of what atoms do to their neighbours
-in a layer, at half the cost of two: a "sheet" is 2x2 of them, with Hamiltonian, a "patch" 3x3, a "wide" one 4x4, and a
-"ripple" four in a row, bent along it: without ripples a fitted layer bends too easily.  In "contact", sulphur is above
-sulphur.
+steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively", "row", "ripple", "patch" and "wide" have
+energy and forces only, at a quarter of the cost.  Rows, and pairs, which have Hamiltonians, are two primitive cells,
+whose atoms move against their own images, on the same k points.  Single layers hold most of what atoms do to their
+neighbours in a layer, at half the cost of two: a "sheet" is 2x2 of them, with Hamiltonian, a "patch" 3x3, a "wide" one
+4x4, and a "ripple" four in a row, bent along it: without ripples a fitted layer bends too easily.  In "contact",
+sulphur is above sulphur.  Forces are not converged here, see mos2_forces.py.
 
 The layers of "unlike" and "twisted" cells are turned against each other and strained unlike.  Their k points, 2x2 or Γ
 of 3.5 or 12.5 primitive cells, are not those of the others: they are for comparisons, with DFT's levels on these points.
@@ -61,7 +61,7 @@ PLAN = [
     Kind("strain", 36, distance=(6.0, 7.0), strain=(-0.02, 0.08), shear=0.01, noise=(0.0, 0.0), first_seed=200),
     Kind("noise", 60, distance=(6.0, 7.0), strain=(-0.02, 0.08), shear=0.01, noise=(0.03, 0.04), first_seed=300),
     Kind("root3", 10, distance=(6.1, 6.9), strain=(-0.01, 0.08), shear=0.005, noise=(0.06, 0.07), first_seed=600),
-    Kind("double", 6, distance=(6.1, 6.9), strain=(-0.01, 0.08), shear=0.005, noise=(0.06, 0.07), first_seed=700),
+    Kind("double", 12, distance=(6.1, 6.9), strain=(-0.01, 0.08), shear=0.005, noise=(0.06, 0.07), first_seed=700),
     Kind("calm", 100, distance=(5.8, 7.8), strain=(-0.02, 0.02), shear=0.005, noise=(0.02, 0.02), first_seed=400,
          hamiltonian=False),
     Kind("lively", 100, distance=(5.8, 7.6), strain=(-0.02, 0.08), shear=0.01, noise=(0.05, 0.06), first_seed=500,
@@ -82,12 +82,12 @@ PLAN = [
          hamiltonian=False),
     Kind("contact", 10, distance=(5.85, 6.3), strain=(-0.01, 0.05), shear=0.005, noise=(0.02, 0.02), first_seed=990),
 ]
+BARE = [kind.name for kind in PLAN if not kind.hamiltonian]
 SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": np.diag([2, 2, 1]), "pair": np.diag([2, 1, 1]),
               "row": np.diag([2, 1, 1]), "ripple": np.diag([4, 1, 1]), "sheet": np.diag([2, 2, 1]),
               "wide": np.diag([4, 4, 1]), "patch": np.diag([3, 3, 1])}
 # supercells of the lower and the upper layer, the other way round for odd seeds: 3 and 4 or 12 and 13 primitive cells
 LAYERS = {"unlike": ((1, 1), (2, 0)), "twisted": ((2, 2), (3, 1))}
-BARE = [kind.name for kind in PLAN if not kind.hamiltonian and kind.name not in LAYERS]
 ATTRIBUTES = {"electrons_per_atom": {"Mo": 6, "S": 4}, "settings": {
     "program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "xc": "PBE + D2", "pseudopotentials": "PAW, of Qi et al. 2024",
     "ecutwfc_Ry": SYSTEM["ecutwfc"], "kpoints": "4x4x1 (scf), 6x6x1 (nscf) of the primitive cell",
@@ -221,16 +221,16 @@ def check_pseudopotentials():
 def calculate(atoms, directory):
     """Label of one structure; Wannier90Error where the functions or the vacuum are not good enough."""
     check_pseudopotentials()
-    levels_only = atoms.info.get("name", "").split("-")[0] in LAYERS
+    bare = atoms.info.get("name", "").split("-")[0] in BARE
     units, sheets = len(atoms) // 3, layers(atoms, AREAS).max() + 1
     coarse, fine = (mesh(atoms, n, units / sheets) for n in (POINTS, FINE_POINTS))
     # gentle mixing: with 0.7 and the correction a trial was at 1e-4 Ry still after 13 steps
     points = None if coarse == (1, 1, 1) else coarse        # None: Γ, with real functions
     espresso.pw(atoms, directory, "scf", PSEUDO, points, control=CONTROL, system=SYSTEM,
-                electrons=dict(conv_thr=1e-8 if levels_only else 1e-9, mixing_beta=0.3))
+                electrons=dict(conv_thr=1e-8 if bare else 1e-9, mixing_beta=0.3))
     scf = read_pw(directory / espresso.SAVE)
     vacuum = layered.flat_vacuum(atoms, directory, VACUUM)
-    if levels_only:
+    if bare:
         return layered.Label(scf, vacuum=vacuum)
     layered.all_bands(atoms, directory, PSEUDO, fine, BANDS * units, SYSTEM, **CONTROL)
     wanted, size = functions(atoms), FUNCTIONS * units
@@ -243,4 +243,4 @@ def calculate(atoms, directory):
 
 
 if __name__ == "__main__":
-    layered.main(__doc__, PLAN, build, calculate, functions, ATTRIBUTES, apart=tuple(LAYERS), skip=BARE)
+    layered.main(__doc__, PLAN, build, calculate, functions, ATTRIBUTES, apart=tuple(LAYERS))
