@@ -8,7 +8,7 @@
 Two things that mos2.py leaves out.  Density in 320 Ry: in 160, four times that of the functions, forces on Mo change by
 up to 16 meV/Å where all atoms move by 0.06 Å against the grid on which the density is (in 320 by 0.8).  And points as
 dense as 6x6 of a primitive cell, half a step off Γ: with 4x4, an atom and its image twelve Å away are not told apart.
-Forces of mos2.py are off by 5 to 30 meV/Å on average for both reasons.
+Forces of mos2.py are off by 5 to 40 meV/Å on average for both reasons.
 
 Cells end 5 Å above and below the layers.  Dispersion between periodic images along the normal is taken out: energy and
 forces are those of layers that are alone.
