@@ -170,12 +170,12 @@ def section(name, path):
         labelled = with_forces(unseen, path)
         found = errors(calc.models[0], labelled) | found
         forces = [*table_of_forces(calc.models[0], labelled), ""]
-    converged = path.with_name(f"{path.stem}_converged_forces.h5")
-    if converged.exists():
-        tests = read_frames(converged).select(lambda frame: frame.group == "test")
-        forces += ["Labels of the training have 4 x 4 points of a primitive cell and 160 Ry for the density.  Against forces "
-                   "with 6 x 6 points off Γ and 320 Ry (examples/dft/mos2_forces.py):", "",
-                   *table_of_converged(calc, labelled, tests), ""]
+        converged = path.with_name(f"{path.stem}_converged_forces.h5")
+        if converged.exists():
+            tests = read_frames(converged).select(lambda frame: frame.group == "test")
+            forces += ["Labels of the training have 4 x 4 points of a primitive cell and 160 Ry for the density.  Against "
+                       "forces with 6 x 6 points off Γ and 320 Ry (examples/dft/mos2_forces.py):", "",
+                       *table_of_converged(calc, labelled, tests), ""]
     compared = path.with_name(f"{path.stem}_levels.extxyz")
     if compared.exists():
         forces += ["Cells of two layers that are turned and strained unlike, with DFT's levels on its own k points, Γ or "

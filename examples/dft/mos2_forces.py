@@ -31,7 +31,8 @@ VACUUM = 10.0                   # Å
 REACH = 60.0                    # Å, of dispersion between images
 SCALE = 0.75                    # of dispersion beside PBE, Grimme 2006
 C6 = {"Mo": 24.67, "S": 5.57}   # J nm^6/mol, the same
-ATTRIBUTES = {"settings": mos2.ATTRIBUTES["settings"] | {
+KEPT = ("xc", "pseudopotentials", "ecutwfc_Ry", "dipole_correction")
+ATTRIBUTES = {"settings": {name: mos2.ATTRIBUTES["settings"][name] for name in KEPT} | {
     "program": "Quantum ESPRESSO 6.7", "ecutrho_Ry": DENSITY, "kpoints": "6x6x1 of the primitive cell, off Γ"}}
 
 
