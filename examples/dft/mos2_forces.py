@@ -5,10 +5,12 @@
     python mos2_forces.py label mos2.extxyz work_forces --part 0/2  # one file per structure, skips what is done
     python mos2_forces.py collect work_forces mos2_converged.h5     # adds to mos2_converged_forces.h5
 
-Two things that mos2.py leaves out.  Density in 320 Ry: in 160, four times that of the functions, forces on Mo change by
-up to 16 meV/Å where all atoms move by 0.06 Å against the grid on which the density is (in 320 by 0.8).  And points as
-dense as 6x6 of a primitive cell, half a step off Γ: with 4x4, an atom and its image twelve Å away are not told apart.
-Forces of mos2.py are off by 5 to 40 meV/Å on average for both reasons.
+Two things that mos2.py leaves out.  Density in 320 Ry: in 160, four times that of the functions, forces on Mo in a cell
+of six atoms change by up to 16 meV/Å where all atoms move by 0.06 Å against the grid on which the density is (in 320 by
+0.8).  And points as dense as 6x6 of a primitive cell, half a step off Γ: with 4x4, an atom and its image twelve Å away
+are not told apart.  Forces of mos2.py are off by 5 to 40 meV/Å on average for both reasons.  What is left: 9x9 points
+change those of four cells of six atoms, one with overlapping bands, by 0.3 to 1.2 meV/Å on average, 480 Ry those of one
+by 0.3.
 
 Cells end 5 Å above and below the layers.  Dispersion between periodic images along the normal is taken out: energy and
 forces are those of layers that are alone.
