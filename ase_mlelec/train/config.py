@@ -73,6 +73,8 @@ class EnergyConfig:
     """widths : of the fitting nets; [] for energies that are linear in the features, on the descriptor as it is drawn:
         in closed form, with the last prefactors and no steps.  For data too few for a net
     ridge : of that closed form (see ase_mlelec.train.linear)
+    coarse : data sets of a less converged calculation, relative to the configuration file, for the closed form; one of
+        Hamiltonians may be in data.files as well, for these alone.  coarse_ridge : on what their energy differs by
     energy, forces, virial : prefactors of the loss at the first and the last step; [0, 0] leaves the label out
     strong_force : eV/Å; labels beyond it count less (see EnergyLoss); none by default
     learning_rate : at the first and the last step
@@ -83,14 +85,19 @@ class EnergyConfig:
     virial: Pair = (1.0, 5.0)
     strong_force: float | None = None
     ridge: float = 1e-7
+    coarse: tuple[str, ...] = ()
+    coarse_ridge: float = 1e-4
     steps: int = 4000
     learning_rate: Pair = (5e-3, 5e-6)
     batch_size: int = 4
 
     def __post_init__(self):
         _check_training("energy", self, (*self.energy, *self.forces, *self.virial))
-        if not self.ridge > 0:
-            raise ValueError(f"energy.ridge: got {self.ridge:g}, need more than 0")
+        for name in ("ridge", "coarse_ridge"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"energy.{name}: got {getattr(self, name):g}, need more than 0")
+        if self.coarse and self.widths:
+            raise ValueError(f"energy.coarse: got {', '.join(self.coarse)} for nets; it is for widths = [] alone")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from ase_mlelec.train.frames import Batches
 from ase_mlelec.train.losses import energy_and_derivatives
 
 
-def fit_linear(model, frames, loss, ridge, batch_size=16, progress=True):
+def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, batch_size=16, progress=True):
     """Weights of an energy head without hidden layers: ridge regression to energies, forces and virials.
 
     Least is the sum over structures of ``loss`` with its last prefactors, plus a ridge on how far the weights of the
@@ -15,25 +15,47 @@ def fit_linear(model, frames, loss, ridge, batch_size=16, progress=True):
     model : Model, trained in place; the descriptor stays as it is
     loss : EnergyLoss
     ridge : float, of the mean diagonal element of the normal matrix
+    coarse : Frames of a calculation that is less converged.  Theirs is an energy of its own, with weights that differ
+        from those of the model, and a ridge, ``coarse_ridge`` (float, as ``ridge``), on by how much
 
     Raises ValueError when labels are missing or mis-shaped.
 
-    Source: as the linear fit of Thompson et al. 2015, J. Comput. Phys. 285, 316, with a ridge.
+    Source: as the linear fit of Thompson et al. 2015, J. Comput. Phys. 285, 316, with a ridge; two energies that differ
+    by a smaller one as in Kennedy and O'Hagan, Biometrika 87, 1 (2000).
     """
     nets = model.heads["energy"].nets
-    batches = Batches.for_model(model, frames, loss.labels)
-    normal = right = 0
-    for start in tqdm(range(0, len(batches), batch_size), disable=None if progress else True, unit=" batches"):
-        batch = batches.batch(range(start, min(start + batch_size, len(batches))))
-        rows, rest = _weighted_rows(model, batch, loss)
-        normal, right = normal + rows.T @ rows, right + rows.T @ rest
-    normal.diagonal().add_(ridge * normal.diagonal().mean())
+    normal, right = _normal_equations(model, frames, loss, batch_size, progress)
+    size = float(normal.diagonal().mean())
+    normal.diagonal().add_(ridge * size)
+    if coarse is not None and len(coarse):
+        theirs = _normal_equations(model, coarse, loss, batch_size, progress)
+        normal, right = (one + two for one, two in zip((normal, right), _capped(*theirs, coarse_ridge * size)))
     change = torch.linalg.solve(normal, right)
     weights, constants = change[:-len(nets.last)].reshape(len(nets.last), -1), change[-len(nets.last):]
     with torch.no_grad():
         for layer, weight, constant in zip(nets.last, weights, constants):
             layer.weight += weight
             layer.bias += constant
+
+
+def _normal_equations(model, frames, loss, batch_size, progress):
+    """(A^T A [P, P], A^T b [P]) of least squares in the change of the weights."""
+    batches = Batches.for_model(model, frames, loss.labels)
+    normal = right = 0
+    for start in tqdm(range(0, len(batches), batch_size), disable=None if progress else True, unit=" batches"):
+        batch = batches.batch(range(start, min(start + batch_size, len(batches))))
+        rows, rest = _weighted_rows(model, batch, loss)
+        normal, right = normal + rows.T @ rows, right + rows.T @ rest
+    return normal, right
+
+
+def _capped(normal, right, ridge):
+    """What normal equations in w + e tell about w, where e has a ridge and is eliminated: of no direction more than
+    ``ridge``."""
+    held = normal.clone()
+    held.diagonal().add_(ridge)
+    solved = ridge * torch.linalg.solve(held, torch.cat([normal, right[:, None]], dim=1))
+    return (solved[:, :-1] + solved[:, :-1].T) / 2, solved[:, -1]
 
 
 def _weighted_rows(model, batch, loss):

@@ -134,7 +134,8 @@ def train_hamiltonian(config, progress=True):
     if config.energy:
         more = {name: others.select(lambda frame, chosen=getattr(config.data, name): frame.group in chosen)
                 for name in parts}
-        frames = {name: join([part.frames(), more[name]]) for name, part in parts.items()}
+        own = data.path not in _coarse_paths(config)
+        frames = {name: join([part.frames(), more[name]]) if own else more[name] for name, part in parts.items()}
         if not len(frames["train"]):
             raise ValueError(f"{data.path}: got no energies and forces to train on; leave out [energy], or name a file "
                              "that has them in data.files")
@@ -377,10 +378,21 @@ def _train_energy(model, parts, config, progress):
             torch.nn.init.zeros_(layer.weight)
         if config.start:
             _take_over(model, "energy", config)
-        fit_linear(model, parts["train"], loss, options.ridge, progress=progress)
+        fit_linear(model, parts["train"], loss, options.ridge, _coarse(config), options.coarse_ridge, progress=progress)
     else:
         _fit(model, "energy", loss, parts, config, progress)
     return _checkpoint(config, "energy")
+
+
+def _coarse_paths(config):
+    return [config.folder / name for name in config.energy.coarse]
+
+
+def _coarse(config):
+    """Frames to train on of the data sets in energy.coarse."""
+    parts = (Hamiltonians(path).frames() if is_hamiltonians(path) else read_frames(path)
+             for path in _coarse_paths(config))
+    return join(parts).select(lambda frame: not frame.group or frame.group in config.data.train)
 
 
 def _train_dos(model, parts, config, progress):
@@ -475,6 +487,8 @@ def _check_same(section, mine, theirs):
 
 
 def _provenance(parts, config):
+    if config.energy and config.energy.coarse:
+        parts = parts | {"coarse energies": _coarse(config)}
     settings = asdict(config)
     del settings["folder"]      # where the files lay says nothing about them
     return {"frames": {name: len(part) for name, part in parts.items()},

@@ -42,6 +42,8 @@ def test_values():
     ({"descriptor": {"qwertz": 1}}, "unknown key 'descriptor.qwertz'; known are cutoff, smooth"),
     ({"folder": "x"}, "unknown key 'folder'"),
     ({"data": {}}, "key 'data.files' is missing"),
+    ({"energy": {"coarse": ["a.h5"]}}, r"energy.coarse: got a.h5 for nets; it is for widths = \[\] alone"),
+    ({"energy": {"widths": [], "coarse_ridge": 0.0}}, "energy.coarse_ridge: got 0, need more than 0"),
     ({"data": {"files": "a.h5"}}, r"data.files: got 'a.h5', need a list of texts in quotes"),
     ({"data": {"files": []}}, "data.files: got an empty list"),
     ({"data": {"files": ["a"], "validation_fraction": 1.0}}, "validation_fraction: got 1, need 0 <= fraction < 1"),

@@ -17,7 +17,7 @@ from ase_mlelec.train import recipe
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.fit import standardise
 from ase_mlelec.train.frames import Batches, Frame, Frames, write_hdf5
-from ase_mlelec.train.linear import fit_linear
+from ase_mlelec.train.linear import _weighted_rows, fit_linear
 from ase_mlelec.train.losses import EnergyLoss, energy_and_derivatives
 
 
@@ -94,6 +94,42 @@ def test_finds_the_truth():
 def _flat(model, batch):
     energy, found = energy_and_derivatives(model, batch)
     return [energy.detach(), *(value.detach() for value in found.values())]
+
+
+def test_coarse_labels_have_an_energy_of_their_own():
+    """The weights are those of both energies, solved for as one system; almost no ridge leaves out what is coarse."""
+    frames, loss = alloy(), EnergyLoss((1, 1.0), (1, 0.5), (0, 0))
+    fine, coarse = frames.select(lambda f: int(f.name[1:]) < 5), frames.select(lambda f: int(f.name[1:]) >= 5)
+    model = linear_model(frames)
+    for layer in model.heads["energy"].nets.last:
+        torch.nn.init.zeros_(layer.weight)
+    start = copy.deepcopy(model.state_dict())
+
+    def weights():
+        return torch.cat([torch.cat([layer.weight[0], layer.bias])
+                          for layer in model.heads["energy"].nets.last]).detach()
+
+    before = weights()
+
+    def fitted(frames, *options):
+        model.load_state_dict(start)
+        fit_linear(model, frames, loss, 1e-6, *options, progress=False)
+        return weights() - before
+
+    rows, rests = zip(*(_weighted_rows(model, Batches.for_model(model, part, loss.labels).batch(range(len(part))), loss)
+                        for part in (fine, coarse)))
+    size = float((rows[0]**2).sum(dim=0).mean())
+    unit = torch.eye(rows[0].shape[1]).double()
+    for ridge in (1e-3, 1.0):
+        whole = torch.cat([torch.cat([rows[0], 0 * rows[0]], dim=1), torch.cat([rows[1], rows[1]], dim=1),
+                           torch.cat([(1e-6 * size)**0.5 * unit, 0 * unit], dim=1),
+                           torch.cat([0 * unit, (ridge * size)**0.5 * unit], dim=1)])
+        rest = torch.cat([*rests, torch.zeros(len(whole) - sum(map(len, rests))).double()])
+        found = torch.linalg.lstsq(whole, rest[:, None], driver="gelsd").solution[:len(unit), 0]
+        expected = torch.cat([found[:-2].reshape(2, -1), found[-2:, None]], dim=1).flatten()
+        torch.testing.assert_close(fitted(fine, coarse, ridge), expected, rtol=0, atol=1e-6 * float(expected.norm()))
+    alone = fitted(fine)
+    assert (fitted(fine, coarse, 1e-15) - alone).norm() < 1e-3 * alone.norm()
 
 
 def test_in_one_command(tmp_path):
