@@ -68,39 +68,26 @@ def picture(target, frames, calc):
     figure.savefig(target, dpi=150)
 
 
-def with_forces(unseen, path):
-    """Frames of the tests with Hamiltonians and of those without, in the file beside."""
-    others = path.with_name(f"{path.stem}_forces.h5")
-    return join([unseen.frames(), read_frames(others).select(lambda frame: frame.group == "test")]
-                if others.exists() else [unseen.frames()])
+def coarse_forces(unseen, path):
+    """dict of forces by test, of the less converged calculation: with Hamiltonians, and in the file beside without."""
+    others = read_frames(path.with_name(f"{path.stem}_forces.h5")).select(lambda frame: frame.group == "test")
+    return {frame.name: frame.labels["forces"] for frame in join([unseen.frames(), others])}
 
 
-def table_of_forces(model, frames):
-    """Rows of the errors of energies and forces by kind of structure."""
-    yield "| tests | n | energy, MAE, meV/atom | force component, MAE, meV/Å | RMSE | mean size in DFT |"
-    yield "|---|---|---|---|---|---|"
-    for kind in sorted({frame.name.split("-")[0] for frame in frames}):
-        own = frames.select(lambda frame, kind=kind: frame.name.split("-")[0] == kind)
+def table_of_forces(model, frames, coarse):
+    """Rows of the errors of energies and forces by kind of structure; coarse : dict of forces by name of the frame."""
+    yield ("| tests | n | energy, MAE, meV/atom | force component, MAE, meV/Å | RMSE | mean size in DFT | of coarse labels, "
+           "MAE |")
+    yield "|---|---|---|---|---|---|---|"
+    kinds = sorted({frame.name.split("-")[0] for frame in frames})
+    for kind in [*kinds, "all"]:
+        own = frames.select(lambda frame, kind=kind: kind in (frame.name.split("-")[0], "all"))
         found = errors(model, own)
+        true = np.concatenate([frame.labels["forces"].ravel() for frame in own])
+        theirs = np.concatenate([coarse[frame.name].ravel() for frame in own])
         yield (f"| {kind} | {len(own)} | {found['energy_mae_meV_per_atom']:.1f} | {found['forces_mae_meV_per_A']:.1f} | "
-               f"{found['forces_rmse_meV_per_A']:.1f} | "
-               f"{1000 * np.mean([abs(frame.labels['forces']).mean() for frame in own]):.0f} |")
-
-
-def table_of_converged(calc, coarse, converged):
-    """Rows of the errors of forces by kind of structure, of the model and of the labels that are like its training."""
-    labels = {frame.name: frame.labels["forces"] for frame in coarse}
-    errors_of = {}
-    for frame in converged:
-        forces, kind = frame.labels["forces"], frame.name.split("-")[0]
-        found = (abs(values - forces).mean() for values in (calc.get_forces(frame.atoms), labels[frame.name]))
-        errors_of.setdefault(kind, []).append([len(frame.atoms), *found, abs(forces).mean()])
-    yield "| tests | n | model, MAE, meV/Å | labels like those of the training | mean size in DFT |"
-    yield "|---|---|---|---|---|"
-    for kind, rows in [*sorted(errors_of.items()), ("all", sum(errors_of.values(), []))]:
-        rows = np.array(rows)
-        means = 1000 * rows[:, 1:].T @ rows[:, 0] / rows[:, 0].sum()
-        yield f"| {kind} | {len(rows)} | {means[0]:.1f} | {means[1]:.1f} | {means[2]:.0f} |"
+               f"{found['forces_rmse_meV_per_A']:.1f} | {1000 * abs(true).mean():.0f} | "
+               f"{1000 * abs(theirs - true).mean():.1f} |")
 
 
 def table_of_elements(model, frames, near):
@@ -167,15 +154,12 @@ def section(name, path):
     near = np.concatenate(by_frame)
     found, forces = hamiltonian_errors(calc.models[0], frames), []
     if "energy" in calc.models[0].heads:
-        labelled = with_forces(unseen, path)
+        labelled = read_frames(path.with_name(f"{path.stem}_converged_forces.h5"))
+        labelled = labelled.select(lambda frame: frame.group == "test")
         found = errors(calc.models[0], labelled) | found
-        forces = [*table_of_forces(calc.models[0], labelled), ""]
-        converged = path.with_name(f"{path.stem}_converged_forces.h5")
-        if converged.exists():
-            tests = read_frames(converged).select(lambda frame: frame.group == "test")
-            forces += ["Labels of the training have 4 x 4 points of a primitive cell and 160 Ry for the density.  Against "
-                       "forces with 6 x 6 points off Γ and 320 Ry (examples/dft/mos2_forces.py):", "",
-                       *table_of_converged(calc, labelled, tests), ""]
+        forces = ["Forces are those of 6 x 6 points off Γ of a primitive cell and 320 Ry for the density "
+                  "(examples/dft/mos2_forces.py); coarse labels have 4 x 4 points and 160 Ry.", "",
+                  *table_of_forces(calc.models[0], labelled, coarse_forces(unseen, path)), ""]
     compared = path.with_name(f"{path.stem}_levels.extxyz")
     if compared.exists():
         forces += ["Cells of two layers that are turned and strained unlike, with DFT's levels on its own k points, Γ or "

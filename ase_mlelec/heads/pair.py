@@ -32,8 +32,9 @@ from ase_mlelec.nets import map_by_species
 NEAR = (5.5, 6.5)           # Å; nets of near pairs fade out, those of long ones in
 FADE = 11.0                 # Å; from here to the cutoff hopping fades
 N_LINEAR, N_TURNED, N_NET = 14, 8, 8        # Chebyshev polynomials of the two-centre part, its anisotropy, and the net
-N_THIRD = {"near": (4, 6), "long": (3, 3)}     # polynomials: of the distances to a third atom, and of the pair's
-ONSITE_THIRD = 2, 5.0       # the same, and cutoff (Å, no longer than that of hopping), for on-site blocks
+# polynomials of the distances to a third atom, powers of its place, and polynomials of the pair's distance
+N_THIRD = {"near": (4, 10, 6), "long": (3, 6, 3)}
+ONSITE_THIRD = 2, 10, 5.0   # the first two, and cutoff (Å, no longer than that of hopping), for on-site blocks
 SHORTEST_THIRD = 3.5        # Å, where functions of third atoms fade from the shortest distances on
 CHUNK, CENTERS = 40000, 500     # pairs, and centres of a power spectrum, at a time
 REFLECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -155,10 +156,10 @@ class PairHead(Head):
         self.directed = torch.nn.Parameter(torch.randn(max(low, 1), n_directed, 2 * self.local.n_channels)
                                            * (2 * self.local.n_channels)**-0.5)
         self.pairs = torch.nn.ModuleDict()
-        self.third_atoms = {name: ThirdAtoms(2 * n_species, third, n) for name, (n, _) in N_THIRD.items()}
-        n, reach = ONSITE_THIRD
+        self.third_atoms = {name: ThirdAtoms(2 * n_species, third, *n) for name, (*n, _) in N_THIRD.items()}
+        *n, reach = ONSITE_THIRD
         turning = any(bool(getattr(self, f"winding_{k}").any()) for k in range(n_species))
-        self.onsite_third = ThirdAtoms(2 * n_species, min(third, reach), n) if third and low and turning else None
+        self.onsite_third = ThirdAtoms(2 * n_species, min(third, reach), *n) if third and low and turning else None
         if self.onsite_third:
             n_moments = len(self.onsite_third.moment_signs())
             self.register_buffer("third_inverse", torch.ones(low, n_moments))
@@ -170,7 +171,7 @@ class PairHead(Head):
                 for b in range(a, n_species):
                     for name, limits in (("near", (2.0 if inter else 0.7, NEAR[1])), ("long", (NEAR[0], self.cutoff))):
                         shape = self.sizes[a], self.sizes[b]
-                        n_third = (N_THIRD[name][1], self.third_atoms[name].n_features) if third else (0, 0)
+                        n_third = (N_THIRD[name][-1], self.third_atoms[name].n_features) if third else (0, 0)
                         self.pairs[pair_key(inter, a, b, name)] = _PairNet(n_in, shape, self.widths, limits, inter,
                                                                            n_third)
         self.register_buffer("shift", torch.zeros(n_species, self.local.n_features))

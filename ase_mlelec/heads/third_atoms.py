@@ -19,7 +19,7 @@ import torch
 from ase_mlelec.descriptors.deep_potential import switch
 from ase_mlelec.descriptors.local_frame import chebyshev
 
-POWERS = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (0, 2))      # of y and z, in units of UNIT
+POWERS = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2), (3, 0), (0, 3))  # of y and z, in units of UNIT
 UNIT = 2.0              # Å
 INNER, FADE = 1.0, 2.5  # Å: where the polynomials begin, and how long before the cutoff they fade
 CHUNK = 2000            # pairs at a time
@@ -62,15 +62,16 @@ class Neighbours(NamedTuple):
 
 
 class ThirdAtoms:
-    """B of pairs; n_kinds : two of every species; cutoff : Å; n_radial : polynomials of each distance."""
+    """B of pairs; n_kinds : two of every species; cutoff : Å; n_radial : polynomials of each distance; n_powers : how
+    many of POWERS."""
 
-    def __init__(self, n_kinds, cutoff, n_radial):
-        self.n_kinds, self.cutoff, self.n_radial = n_kinds, cutoff, n_radial
-        self.n_features = n_kinds * n_radial**2 * len(POWERS)
+    def __init__(self, n_kinds, cutoff, n_radial, n_powers):
+        self.n_kinds, self.cutoff, self.n_radial, self.powers = n_kinds, cutoff, n_radial, POWERS[:n_powers]
+        self.n_features = n_kinds * n_radial**2 * n_powers
 
     def signs(self):
         """Tensor [2, F]: ±1 of every function where the normal, and where the direction in the plane is reflected."""
-        signs = torch.tensor([[(-1.0)**b for _, b in POWERS], [(-1.0)**a for a, _ in POWERS]], dtype=torch.float64)
+        signs = torch.tensor([[(-1.0)**b for _, b in self.powers], [(-1.0)**a for a, _ in self.powers]], dtype=torch.float64)
         return signs[:, None].expand(-1, self.n_kinds * self.n_radial**2, -1).reshape(2, -1)
 
     def __call__(self, geometry):
@@ -87,7 +88,7 @@ class ThirdAtoms:
         r, t, u, _, within = frames.of_pairs(edges)
         kind = edges.center * self.n_kinds + species[edges.neighbor] + self.n_kinds // 2 * (~within).long()
         total = u.new_zeros(highest, len(species) * self.n_kinds, N_MOMENT * self.n_features)
-        odd = torch.tensor([a % 2 for a, _ in POWERS], device=r.device).repeat(self.n_features // len(POWERS))
+        odd = torch.tensor([a % 2 for a, _ in self.powers], device=r.device).repeat(self.n_features // len(self.powers))
         units = torch.where(odd > 0, 1j, 1.0).to(u)
         for part in torch.arange(len(r), device=r.device).split(CHUNK):
             functions = self._part(around, edges.center[part], r[part], u[part], t[part]) * units
@@ -116,7 +117,7 @@ class ThirdAtoms:
                   * self._radial(distance[near], self.n_radial)[:, None]).flatten(1)
         x, y, z = ((from_first + from_second) / (2 * UNIT)).T
         y = y * u.real[pair] - x * u.imag[pair]
-        angular = torch.stack([y**a * z**b for a, b in POWERS], dim=1)
+        angular = torch.stack([y**a * z**b for a, b in self.powers], dim=1)
         each = (radial[:, :, None] * angular[:, None]).flatten(1)
         total = each.new_zeros(n_pairs * self.n_kinds, each.shape[1])
         return total.index_add(0, pair * self.n_kinds + around.kind[place], each).reshape(n_pairs, -1)

@@ -281,7 +281,7 @@ def test_shipped_mos2_knows_twisted_layers(name):
 @pytest.mark.parametrize("name", ["wide-963", "calm-405", "row-861"])
 def test_shipped_mos2_has_the_forces_of_dft(name):
     """Of structures that were not in its training: within 3 % of their mean size; energies within 1.5 meV/atom."""
-    frame = next(frame for frame in read_frames(DATA / "mos2_forces.h5") if frame.name == name)
+    frame = next(frame for frame in read_frames(DATA / "mos2_converged_forces.h5") if frame.name == name)
     assert frame.group == "test"
     calc = WannierTBCalculator("mos2", on_extrapolation="ignore")
     wrong = calc.get_forces(frame.atoms) - frame.labels["forces"]
