@@ -134,7 +134,7 @@ def train_hamiltonian(config, progress=True):
     if config.energy:
         more = {name: others.select(lambda frame, chosen=getattr(config.data, name): frame.group in chosen)
                 for name in parts}
-        own = data.path not in _coarse_paths(config)
+        own = data.path.resolve() not in _coarse_paths(config)
         frames = {name: join([part.frames(), more[name]]) if own else more[name] for name, part in parts.items()}
         if not len(frames["train"]):
             raise ValueError(f"{data.path}: got no energies and forces to train on; leave out [energy], or name a file "
@@ -385,7 +385,7 @@ def _train_energy(model, parts, config, progress):
 
 
 def _coarse_paths(config):
-    return [config.folder / name for name in config.energy.coarse]
+    return [(config.folder / name).resolve() for name in config.energy.coarse]
 
 
 def _coarse(config):
