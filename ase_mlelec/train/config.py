@@ -66,6 +66,8 @@ class PowerSpectrumConfig:
     n_radial: int = 5
     l_max: int = 8
     n_products: int = 30
+    near: float = 0.0
+    roughest: float = 9.0
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,12 @@ class TestProducts(Sheared, DescriptorContract):
         return made
 
 
+class TestNear(Sheared, DescriptorContract):
+    def make_descriptor(self):
+        return PowerSpectrum(["Si", "O"], cutoff=3.9, inner=1.3, n_pair=4, n_radial=2, l_max=3, near=3.0,
+                             roughest=4.0).double()
+
+
 class TestOrthorhombic(Orthorhombic, SiliconOxide):
     pass
 

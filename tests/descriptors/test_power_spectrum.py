@@ -6,6 +6,7 @@ from ase import Atoms
 from scipy.special import eval_legendre
 
 from ase_mlelec.descriptors import PowerSpectrum
+from ase_mlelec.descriptors.power_spectrum import SHARE_4
 from ase_mlelec.descriptors.harmonics import harmonics
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
@@ -24,11 +25,11 @@ def features(atoms, made):
     return made(system, Edges.build(system, made.cutoff)).features.numpy()
 
 
-def radial(r, n):
+def radial(r, n, cutoff=CUTOFF):
     """R_0 .. R_n-1 by Gram-Schmidt on a fine grid of its own, in powers of another variable of the same span."""
     def raw(r):
-        return ((r / (r + CUTOFF))[:, None]**np.arange(n)) * (1 - (r / CUTOFF)**2)[:, None]**2
-    grid = INNER + (CUTOFF - INNER) * (np.arange(2000) + 0.5) / 2000
+        return ((r / (r + cutoff))[:, None]**np.arange(n)) * (1 - (r / cutoff)**2)[:, None]**2
+    grid = INNER + (cutoff - INNER) * (np.arange(2000) + 0.5) / 2000
     values, at = raw(grid), raw(np.asarray(r, float))
     for k in range(n):
         for m in range(k):
@@ -99,6 +100,72 @@ def test_products():
     np.testing.assert_array_equal(made.feature_weights()[-6:], 1.0)
     with pytest.raises(ValueError, match="n_products 999, need at most"):
         descriptor(n_products=999)
+
+
+def test_quadruples_in_closed_form():
+    """<P1 P1 P2> and <P2 P2 P2> of directions to three neighbours, by traces of their second moments."""
+    near = 3.0
+    made = descriptor(n_radial=1, n_pair=1, near=near, roughest=2.2)
+    a = random_atoms("Si" * 4, cell=[9, 9, 9], seed=5).positions[:3]
+    a *= np.array([1.5, 1.9, 2.6])[:, None] / np.linalg.norm(a, axis=1)[:, None]
+    found = features(Atoms("OSi3", [[0, 0, 0], *a]), made)[0, [-5, -1]]    # of Si alone: (1, 1, 2), (2, 2, 2)
+    weights = radial(np.linalg.norm(a, axis=1), 1, near)[:, 0]
+    unit = a / np.linalg.norm(a, axis=1)[:, None]
+    first, second = (weights[:, None] * unit).sum(axis=0), np.einsum("j,jx,jy->xy", weights, unit, unit)
+    second -= np.eye(3) * np.trace(second) / 3
+    wanted = [first @ second @ first / 5 / 3 / np.sqrt(5), 9 / 35 * np.trace(second @ second @ second) / 5**1.5]
+    np.testing.assert_allclose(abs(found), np.abs(wanted), rtol=1e-6)
+
+
+def test_quadruples_are_means_over_directions():
+    """All of them, with Legendre polynomials for harmonics and another rule for the mean."""
+    near, roughest = 3.2, 6.5
+    atoms = random_atoms("SiO2", cell=[3.9, 4.2, 4.5], seed=3)
+    made = descriptor(near=near, roughest=roughest)
+    plain, found = features(atoms, descriptor()), features(atoms, made)
+    np.testing.assert_array_equal(found[:, :plain.shape[1]], plain)
+    found = found[:, plain.shape[1]:]
+    kinds = [(l, s, n) for l in range(5) for s in (0, 1) for n in range(3)]
+    triples = [(a, b, c) for a in range(30) for b in range(a, 30) for c in range(b, 30)
+               if _coupled([kinds[k] for k in (a, b, c)], roughest)]
+    assert found.shape[1] == len(triples) > 50
+    cosine, weights = np.polynomial.legendre.leggauss(9)
+    angle = 2 * np.pi * np.arange(19) / 19
+    sine = np.sqrt(1 - cosine**2)[:, None]
+    u = np.stack([sine * np.cos(angle), sine * np.sin(angle), np.repeat(cosine[:, None], 19, axis=1)], axis=-1)
+    system = System.from_atoms(atoms)
+    edges = Edges.build(system, near)
+    species = np.array([{"O": 0, "Si": 1}[s] for s in atoms.symbols])[edges.neighbor.numpy()]
+    # radial functions have the sign of those of a pair at 1.7 Å
+    pair = Atoms("SiO", [[0, 0, 0], [1.7, 0, 0]])
+    signs = np.sign(features(pair, descriptor(cutoff=near))[0, :3] * radial([1.7], 3, near)[0])
+    for centre in range(len(atoms)):
+        own = (edges.center == centre).numpy()
+        vec = edges.vec.numpy()[own]
+        r = np.linalg.norm(vec, axis=1)
+        functions = radial(r, 3, near) * signs
+        densities = [np.einsum("j,...j->...", functions[:, n] * (species[own] == s),
+                               eval_legendre(l, u @ (vec / r[:, None]).T)) / np.sqrt(2 * l + 1) for l, s, n in kinds]
+        wanted = [weights / 2 @ (densities[a] * densities[b] * densities[c]).mean(axis=1) for a, b, c in triples]
+        np.testing.assert_allclose(found[centre], wanted, rtol=1e-6, atol=1e-6 * np.abs(wanted).max())
+
+
+def _coupled(kinds, roughest):
+    l, _, n = np.transpose(kinds)
+    return (l.min() > 0 and l.sum() % 2 == 0 and 2 * l.max() <= l.sum()
+            and 1 + (n**2).sum() + 0.1 * (l**2).sum() <= roughest)
+
+
+def test_weights_of_quadruples():
+    made = descriptor(n_radial=1, near=3.0, roughest=2.2)
+    weights = made.feature_weights().numpy()
+    assert len(weights) == made.n_features == 2 * 5 + 5 * 3 + 6 + 4       # (1, 1, 2) and (2, 2, 2)
+    np.testing.assert_allclose((weights[25:] / SHARE_4)**(-2 / 3), 6 * [1.6] + 4 * [2.2])
+    with pytest.raises(ValueError, match="roughest 1.2, but no quadruple is as smooth"):
+        descriptor(near=3.0, roughest=1.2)
+    for near in 1.0, 4.5:
+        with pytest.raises(ValueError, match="need 0 or inner < near <= cutoff"):
+            descriptor(near=near)
 
 
 def test_smooth_at_the_cutoff():

@@ -160,7 +160,7 @@ def test_power_spectrum_in_one_command(tmp_path):
     write_hdf5(tmp_path / "cu.h5", frames)
     table = {"data": {"files": ["cu.h5"]}, "output": {"model": "cu.safetensors"}, "energy": {"widths": []}}
     drawn = {"descriptor": {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 4, "l_max": 2, "n_basis": 5}}
-    fixed = {"power_spectrum": {"cutoff": 4.0, "inner": 2.2, "n_pair": 8, "n_radial": 4, "l_max": 4}}
+    fixed = {"power_spectrum": {"cutoff": 4.0, "inner": 2.2, "n_pair": 8, "n_radial": 4, "l_max": 4, "near": 3.5}}
     models = [recipe.train(parse_config(table | options, tmp_path), progress=False) for options in (drawn, fixed)]
     first, second = (model.metadata["errors"]["test"]["forces_mae_meV_per_A"] for model in models)
     assert second < first / 3
