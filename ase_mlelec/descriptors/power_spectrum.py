@@ -1,7 +1,7 @@
 """Power spectrum of the neighbours' density: features of fixed form, with a measure of how rough each is.
 
     A_snlm = sum over neighbours j of species s of R_n(r_j) Y_lm(r_j),
-    features A_sn00 (pairs),  sum_m A_snlm A_s'n'lm (triples, by P_l of the angle),  products of two of them,
+    features A_sn00 (pairs),  sum_m A_snlm A_s'n'lm (triples, by P_l of the angle),
     and quadruples, of near neighbours (see quadruples.py)
 
 R_n = (1 - (r/cutoff)^2)^2 times a polynomial of degree n in (1 - r/cutoff)/(1 + r/cutoff), orthonormal over distances
@@ -32,20 +32,17 @@ class PowerSpectrum(Descriptor):
     cutoff : float, Å; inner : float, Å, about the shortest distance; below it the polynomials grow
     n_pair, n_radial : radial functions of the pair terms, and of the triples
     l_max : int, the highest degree of the angle
-    n_products : int; the squares and products of so many of the features, the smoothest, are features too
     near : float, Å; neighbours within it have quadruples; 0 for none
     roughest : float, of quadruples, 1 + n^2 + n'^2 + n''^2 + (l^2 + l'^2 + l''^2)/10
 
-    Features [C, F] with S species: S n_pair of pairs; for every l, S n_radial (S n_radial + 1)/2 of triples; the
-    quadruples; and n_products (n_products + 1)/2 products, of what pairs and triples differ from their mean over the
-    training data.  ``weights`` [F] fall with the roughness of a feature, those of pairs and triples as
-    (1 + n^2 + n'^2 + l^2/10)^(-5/2); products contain them.
+    Features [C, F] with S species: S n_pair of pairs; for every l, S n_radial (S n_radial + 1)/2 of triples; and the
+    quadruples.  ``weights`` [F] fall with the roughness of a feature, those of pairs and triples as
+    (1 + n^2 + n'^2 + l^2/10)^(-5/2).
 
     Raises ValueError for numbers out of range.
     """
 
-    def __init__(self, species, cutoff=6.0, inner=2.0, n_pair=12, n_radial=5, l_max=8, n_products=0,
-                 near=0.0, roughest=9.0):
+    def __init__(self, species, cutoff=6.0, inner=2.0, n_pair=12, n_radial=5, l_max=8, near=0.0, roughest=9.0):
         super().__init__()
         if not (0 < inner < cutoff and 1 <= n_radial <= n_pair and l_max >= 0):
             raise ValueError(f"got cutoff {cutoff}, inner {inner}, n_pair {n_pair}, n_radial {n_radial}, "
@@ -64,19 +61,7 @@ class PowerSpectrum(Descriptor):
                                  persistent=False)
             self.quadruples = Quadruples(len(self.species), self.n_radial, self.l_max, _roughness, self.roughest)
         self.register_buffer("pairs", torch.triu_indices(*(len(self.species) * self.n_radial,) * 2), persistent=False)
-        weights = self._weights()
-        if not 0 <= n_products <= len(weights):
-            raise ValueError(f"got n_products {n_products}, need at most {len(weights)}, the number of features")
-        self.n_products = int(n_products)
-        self.register_buffer("smoothest", weights.sort(descending=True, stable=True).indices[:n_products],
-                             persistent=False)
-        self.register_buffer("products", torch.triu_indices(n_products, n_products), persistent=False)
-        # of the smoothest ones times their weights
-        self.register_buffer("mean", torch.zeros(len(self.species), n_products, dtype=torch.float64), n_products > 0)
-        self.register_buffer("size", torch.ones(len(self.species), dtype=torch.float64), n_products > 0)
-        near_weights = [SHARE_4 * self.quadruples.rough**(-STEEPNESS_4 / 2)] if near else []
-        weights = torch.cat([weights, *near_weights, weights.new_ones(self.products.shape[1])])
-        self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("weights", self._weights(), persistent=False)
         self.n_features = len(self.weights)
 
     def feature_weights(self):
@@ -84,47 +69,16 @@ class PowerSpectrum(Descriptor):
 
     def arguments(self):
         return dict(species=list(self.species), cutoff=self.cutoff, inner=self.inner, n_pair=self.n_pair,
-                    n_radial=self.n_radial, l_max=self.l_max, n_products=self.n_products,
-                    near=self.near, roughest=self.roughest)
+                    n_radial=self.n_radial, l_max=self.l_max, near=self.near, roughest=self.roughest)
 
     def _weights(self):
         pair, radial = (torch.arange(n).repeat(len(self.species)).double() for n in (self.n_pair, self.n_radial))
         first, second = (radial[index] for index in self.pairs)
         rough = [_roughness(pair**2, 0)] + [_roughness(first**2 + second**2, l**2) for l in range(self.l_max + 1)]
-        return torch.cat(rough)**(-STEEPNESS / 2)
+        weights = torch.cat(rough)**(-STEEPNESS / 2)
+        return torch.cat([weights, SHARE_4 * self.quadruples.rough**(-STEEPNESS_4 / 2)]) if self.near else weights
 
     def forward(self, system, edges):
-        sums, species = self._sums(system, edges)
-        features = [sums]
-        if self.near:
-            features.append(self.quadruples(self._moments(system, edges, self.near, self.near_radial)))
-        if self.n_products:
-            own = self._smooth(sums) - self.mean.index_select(0, species)
-            first, second = self.products
-            features.append(own[:, first] * own[:, second] / self.size.index_select(0, species)[:, None])
-        return Environment(torch.cat(features, dim=1), species)
-
-    def _smooth(self, sums):
-        return sums[:, self.smoothest] * self.weights[self.smoothest]
-
-    @torch.no_grad()
-    def standardise(self, samples):
-        """Mean of the smoothest features and the size of what they differ from it, by species; see Descriptor."""
-        if not self.n_products:
-            return
-        count, total, square = torch.zeros_like(self.size), torch.zeros_like(self.mean), torch.zeros_like(self.mean)
-        for system, edges in samples:
-            sums, species = self._sums(system, edges)
-            count += torch.bincount(species, minlength=len(count))
-            total.index_add_(0, species, self._smooth(sums))
-            square.index_add_(0, species, self._smooth(sums)**2)
-        count = count.clamp(min=1)[:, None]
-        spread = (square / count - (total / count)**2).sum(dim=1).clamp(min=1e-24).sqrt()
-        self.mean.copy_(total / count)
-        self.size.copy_(spread)
-
-    def _sums(self, system, edges):
-        """(features of pairs and triples, species of the centres)"""
         moments = self._moments(system, edges, self.cutoff, self.radial)
         features = [moments[:, 0].flatten(1)]
         some = moments[..., :self.n_radial].flatten(2)
@@ -132,21 +86,20 @@ class PowerSpectrum(Descriptor):
         for l in range(self.l_max + 1):
             own = some[:, l * l:(l + 1)**2]
             features.append((own.transpose(1, 2) @ own).flatten(1).index_select(1, upper))
-        return torch.cat(features, dim=1), self.species_of_number[system.numbers][edges.atoms]
+        if self.near:
+            features.append(self.quadruples(
+                self._moments(system, edges.closer_than(self.near), self.near, self.near_radial)))
+        return Environment(torch.cat(features, dim=1), self.species_of_number[system.numbers][edges.atoms])
 
     def _moments(self, system, edges, cutoff, radial):
-        """A [C, (l_max + 1)^2, species, n] of neighbours within ``cutoff``, Å, with n functions ``radial`` [n, n]."""
-        center, neighbor, vec = edges.center, edges.neighbor, edges.vec
-        if cutoff < self.cutoff:
-            within = (vec.detach()**2).sum(dim=1) < cutoff**2
-            center, neighbor, vec = center[within], neighbor[within], vec[within]
-        vec = vec.T.contiguous()
+        """A [C, (l_max + 1)^2, species, n] with the n functions ``radial`` [n, n], which end at ``cutoff``, Å."""
+        vec = edges.vec.T.contiguous()
         rho = (vec * vec).sum(dim=0).sqrt() / cutoff
         fade = (1 - rho**2).clamp(min=0)**2
         angular = fade * harmonics(vec / (rho * cutoff), self.l_max)
         table = torch.cat([_variable(rho, self.inner / cutoff)[None], angular])
-        kind = self.species_of_number[system.numbers].index_select(0, neighbor)
-        padded, _, blocks = pad(center, kind, table, edges.n_centers, self.by_number)
+        kind = self.species_of_number[system.numbers].index_select(0, edges.neighbor)
+        padded, _, blocks = pad(edges.center, kind, table, edges.n_centers, self.by_number)
         moments, _ = ChebyshevMoments.apply(padded, blocks, len(radial))
         return moments @ radial.to(moments)
 

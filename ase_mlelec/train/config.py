@@ -65,8 +65,7 @@ class PowerSpectrumConfig:
     n_pair: int = 12
     n_radial: int = 5
     l_max: int = 8
-    n_products: int = 30
-    near: float = 0.0
+    near: float = 4.5
     roughest: float = 9.0
 
 

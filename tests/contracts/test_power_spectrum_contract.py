@@ -10,14 +10,6 @@ class SiliconOxide(DescriptorContract):
         return PowerSpectrum(["Si", "O"], cutoff=3.9, inner=1.3, n_pair=5, n_radial=3, l_max=4).double()
 
 
-class TestProducts(Sheared, DescriptorContract):
-    def make_descriptor(self):
-        made = PowerSpectrum(["Si", "O"], cutoff=3.9, inner=1.3, n_pair=4, n_radial=2, l_max=3, n_products=6).double()
-        made.mean[:] = 0.1
-        made.size[:] = 2.0
-        return made
-
-
 class TestNear(Sheared, DescriptorContract):
     def make_descriptor(self):
         return PowerSpectrum(["Si", "O"], cutoff=3.9, inner=1.3, n_pair=4, n_radial=2, l_max=3, near=3.0,

@@ -81,27 +81,6 @@ def test_weights_fall_with_the_roughness():
     np.testing.assert_allclose(weights[6:]**(-2 / 5), squares + [square + 0.1 for square in squares])
 
 
-def test_products():
-    """Of the smoothest features, centred and of about the size of these, with their weights."""
-    structures = [random_atoms("SiO2", cell=[3.9, 4.2, 4.5], seed=k) for k in range(6)]
-    plain, made = descriptor(), descriptor(n_products=3)
-    samples = [(system, Edges.build(system, CUTOFF)) for system in map(System.from_atoms, structures)]
-    made.standardise(iter(samples))
-    kinds = np.concatenate([[{"O": 0, "Si": 1}[s] for s in atoms.symbols] for atoms in structures])
-    first, found = (np.concatenate([features(atoms, each) for atoms in structures]) for each in (plain, made))
-    np.testing.assert_allclose(found[:, :-6], first, atol=1e-12)
-    weights = plain.feature_weights().numpy()
-    smooth = np.argsort(-weights, kind="stable")[:3]
-    for kind in 0, 1:
-        own = weights[smooth] * first[kinds == kind][:, smooth]
-        own -= own.mean(axis=0)
-        wanted = [own[:, a] * own[:, b] / np.sqrt((own**2).sum(axis=1).mean()) for a, b in zip(*np.triu_indices(3))]
-        np.testing.assert_allclose(found[kinds == kind, -6:], np.transpose(wanted), rtol=1e-9, atol=1e-12)
-    np.testing.assert_array_equal(made.feature_weights()[-6:], 1.0)
-    with pytest.raises(ValueError, match="n_products 999, need at most"):
-        descriptor(n_products=999)
-
-
 def test_quadruples_in_closed_form():
     """<P1 P1 P2> and <P2 P2 P2> of directions to three neighbours, by traces of their second moments."""
     near = 3.0
