@@ -37,7 +37,7 @@ class PowerSpectrum(Descriptor):
 
     Features [C, F] with S species: S n_pair of pairs; for every l, S n_radial (S n_radial + 1)/2 of triples; and the
     quadruples.  ``weights`` [F] fall with the roughness of a feature, those of pairs and triples as
-    (1 + n^2 + n'^2 + l^2/10)^(-5/2).
+    (1 + n^2 + n'^2 + l^2/10)^(-5/2), those of quadruples as (what ``roughest`` limits)^(-3/2).
 
     Raises ValueError for numbers out of range.
     """
