@@ -291,7 +291,7 @@ def test_shipped_mos2_has_the_forces_of_dft(name):
 
 
 def test_shipped_mos2_against_converged_forces():
-    """Of all 18 tests within 1.3 % of their mean size: less than labels with fewer k points and a coarser grid are off."""
+    """Of all 18 tests within 1.3 % of their mean size: less than coarse labels are off."""
     frames = read_frames(DATA / "mos2_converged_forces.h5").select(lambda frame: frame.group == "test")
     calc = WannierTBCalculator("mos2", on_extrapolation="ignore")
     true = [frame.labels["forces"].ravel() for frame in frames]

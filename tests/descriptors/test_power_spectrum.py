@@ -6,8 +6,8 @@ from ase import Atoms
 from scipy.special import eval_legendre
 
 from ase_mlelec.descriptors import PowerSpectrum
-from ase_mlelec.descriptors.power_spectrum import SHARE_4
 from ase_mlelec.descriptors.harmonics import harmonics
+from ase_mlelec.descriptors.power_spectrum import SHARE_4
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms
@@ -93,7 +93,7 @@ def test_quadruples_in_closed_form():
     first, second = (weights[:, None] * unit).sum(axis=0), np.einsum("j,jx,jy->xy", weights, unit, unit)
     second -= np.eye(3) * np.trace(second) / 3
     wanted = [first @ second @ first / 5 / 3 / np.sqrt(5), 9 / 35 * np.trace(second @ second @ second) / 5**1.5]
-    np.testing.assert_allclose(abs(found), np.abs(wanted), rtol=1e-6)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
 def test_quadruples_are_means_over_directions():
