@@ -38,7 +38,7 @@ def sampled(tmp_path_factory):
 def test_plans(script):
     """Every group has a role for all its structures, no seed twice, none of those that are kept for others."""
     seeds = [seed for kind in script.PLAN for seed in range(kind.first_seed, kind.first_seed + kind.count)]
-    assert len(set(seeds)) == len(seeds) and max(seeds) < 1000
+    assert len(set(seeds)) == len(seeds) and max(seeds) < 10000
     roles = [layered.role(f"x-{seed:03d}") for seed in seeds]
     assert 0.6 < roles.count("train") / len(seeds) < 0.85 and {"train", "validation", "test"} == set(roles)
 
@@ -58,22 +58,25 @@ def test_sampled_structures(sampled):
     """Two layers each, as many primitive cells as the name says, bonds and distances within what MoS2 can have."""
     for atoms in read(sampled, ":"):
         kind, seed = atoms.info["name"].split("-")
-        cells = {"root3": 3, "double": 4, "row": 2, "pair": 2}.get(kind, 1)
+        cells = {"root3": 3, "double": 4, "row": 2, "pair": 2, "shaken": 2, "beam": 3}.get(kind, 1)
         if kind in mos2.LAYERS:
             check_layers_of_two_lattices(atoms, kind, int(seed))
             continue
-        if kind in ("ripple", "sheet", "patch", "wide"):
+        if kind == "ripple" or kind in mos2.SINGLE:
             n, points = {"ripple": (12, (1, 4, 1)), "sheet": (12, (2, 2, 1)), "patch": (27, (2, 2, 1)),
-                         "wide": (48, (1, 1, 1))}[kind]
+                         "wide": (48, (1, 1, 1)), "plate": (12, (2, 2, 1)), "block": (18, (2, 2, 1)),
+                         "tile": (27, (2, 2, 1))}[kind]
             assert len(atoms) == n and mos2.mesh(atoms, 4, n // 3) == points
             assert (layers(atoms, mos2.AREAS) == 0).all() and atoms.positions[:, 2].mean() == pytest.approx(11, abs=0.1)
             assert (0.1 if kind == "ripple" else 0.02) < np.ptp(atoms.positions[atoms.symbols == "Mo", 2]) < 1.0
             continue
-        assert mos2.mesh(atoms, 4, cells) == {1: (4, 4, 1), 2: (2, 4, 1), 3: (3, 3, 1), 4: (2, 2, 1)}[cells]
+        points = {1: (4, 4, 1), 2: (2, 4, 1), 3: (2, 4, 1) if kind == "beam" else (3, 3, 1), 4: (2, 2, 1)}[cells]
+        assert mos2.mesh(atoms, 4, cells) == points
         assert len(atoms) == 6 * cells and atoms.cell[2, 2] == mos2.HEIGHT
         assert np.bincount(layers(atoms)).tolist() == [3 * cells] * 2
         first, d = neighbor_list("id", atoms, {("Mo", "S"): 3.0})
-        assert (np.bincount(first)[atoms.symbols == "Mo"] == 6).all() and 2.1 < d.min() < d.max() < 2.85
+        shortest = 1.9 if kind in ("shaken", "beam") else 2.1
+        assert (np.bincount(first)[atoms.symbols == "Mo"] == 6).all() and shortest < d.min() < d.max() < 2.85
         area = np.linalg.norm(np.cross(*atoms.cell[:2])) / cells
         strain = np.sqrt(area / (mos2.A**2 * np.sqrt(3) / 2)) - 1
         assert -0.025 < strain < 0.085
@@ -86,7 +89,7 @@ def test_sampled_structures(sampled):
             own = layers(atoms) == layer
             z = [atoms.positions[own & (atoms.symbols == symbol), 2].mean() for symbol in ("Mo", "S")]
             assert z[0] == pytest.approx(z[1], abs=1e-6)
-        moved = kind in ("noise", "root3", "double", "calm", "lively", "row", "pair")
+        moved = kind in ("noise", "root3", "double", "calm", "lively", "row", "pair", "shaken", "beam")
         heights = atoms.positions[(atoms.symbols == "Mo") & (layers(atoms) == 0), 2]
         if moved and cells == 2:        # two heights may be alike by chance, their bonds are not
             assert np.ptp(d) > 0.05

@@ -7,7 +7,7 @@
 C.UPF (LDA, norm-conserving), 40 Ry, 9x9 mesh, 26 bands per primitive cell.  The functions are pz projections without
 localization steps; the frozen window holds the π bands around the Fermi level alone.  A structure with a spread above
 1.2 Å^2, a window that misses its bands, or no flat vacuum is not labelled: work/NAME.rejected says why.  Seeds are
-below 1000.
+below 10000.
 """
 import espresso
 import layered

@@ -1,7 +1,7 @@
 """What the data sets of bilayers share: sampling, checks of Hamiltonians, labels as files, one data set of them all.
 
 A structure whose Wannier functions or vacuum are not good enough is not labelled: work/NAME.rejected says why.  Seeds
-are below 1000.
+are below 10000.
 """
 import argparse
 import shutil

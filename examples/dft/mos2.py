@@ -8,12 +8,16 @@
 PBE with Grimme's D2, PAW, 40 Ry, cells 22 Å high; per primitive cell 4x4 points for energy and forces, 6x6 for the 34
 bands, of which the lowest 12 (Mo 4s 4p, S 3s) are left out.  The 22 functions have projections as in Qi et al. 2024: on
 Mo three dz2 along the directions to S in the plane, dxz and dyz; on S three pz towards Mo and outward; 40 localization
-steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively", "row", "ripple", "patch" and "wide" have
-energy and forces only, at a quarter of the cost.  Rows, and pairs, which have Hamiltonians, are two primitive cells,
+steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively", "row", "ripple", "patch", "wide" and those of
+the next paragraph have energy and forces only, at a quarter of the cost.  Rows, and pairs, which have Hamiltonians, are two primitive cells,
 whose atoms move against their own images, on the same k points.  Single layers hold most of what atoms do to their
 neighbours in a layer, at half the cost of two: a "sheet" is 2x2 of them, with Hamiltonian, a "patch" 3x3, a "wide" one
 4x4, and a "ripple" four in a row, bent along it: without ripples a fitted layer bends too easily.  In "contact",
 sulphur is above sulphur.  Forces are not converged here, see mos2_forces.py.
+
+Cells whose atoms move by 0.1 Å are for forces alone.  By what a linear fit says of its own uncertainty, an hour of them
+tells twice as much about forces of larger cells as one of patches and rows: "shaken" and "beam" are two and three
+primitive cells in a row, "plate", "block" and "tile" single layers of 2x2, 3x2 and 3x3.
 
 The layers of "unlike" and "twisted" cells are turned against each other and strained unlike.  Their k points, 2x2 or Γ
 of 3.5 or 12.5 primitive cells, are not those of the others: they are for comparisons, with DFT's levels on these points.
@@ -23,7 +27,7 @@ the dipole correction takes it away, and the zero of energy is the mean of the t
 the noise leaves every layer, as a whole, without a dipole along its normal; in the larger cells it has them locally.
 
 A structure with a spread above 2.5 Å^2, a function away from its atom, bands that are not DFT's, or no flat vacuum is
-not labelled: work/NAME.rejected says why.  Seeds are below 1000.
+not labelled: work/NAME.rejected says why.  Seeds are below 10000.
 """
 from pathlib import Path
 
@@ -76,6 +80,16 @@ PLAN = [
          hamiltonian=False),
     Kind("patch", 90, distance=(6.3, 6.3), strain=(-0.02, 0.06), shear=0.01, noise=(0.06, 0.07), first_seed=610,
          hamiltonian=False),
+    Kind("shaken", 60, distance=(5.9, 7.2), strain=(-0.02, 0.06), shear=0.01, noise=(0.09, 0.11), first_seed=1000,
+         hamiltonian=False),
+    Kind("plate", 60, distance=(6.3, 6.3), strain=(-0.02, 0.06), shear=0.01, noise=(0.09, 0.11), first_seed=1100,
+         hamiltonian=False),
+    Kind("block", 60, distance=(6.3, 6.3), strain=(-0.02, 0.06), shear=0.01, noise=(0.09, 0.11), first_seed=1200,
+         hamiltonian=False),
+    Kind("tile", 60, distance=(6.3, 6.3), strain=(-0.02, 0.06), shear=0.01, noise=(0.09, 0.11), first_seed=1300,
+         hamiltonian=False),
+    Kind("beam", 60, distance=(5.9, 7.2), strain=(-0.02, 0.06), shear=0.01, noise=(0.09, 0.11), first_seed=1400,
+         hamiltonian=False),
     Kind("unlike", 10, distance=(6.1, 6.8), strain=(0.01, 0.03), shear=0.005, noise=(0.02, 0.03), first_seed=50,
          hamiltonian=False),
     Kind("twisted", 10, distance=(6.1, 6.8), strain=(0.01, 0.05), shear=0.005, noise=(0.02, 0.03), first_seed=60,
@@ -85,7 +99,10 @@ PLAN = [
 BARE = [kind.name for kind in PLAN if not kind.hamiltonian]
 SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": np.diag([2, 2, 1]), "pair": np.diag([2, 1, 1]),
               "row": np.diag([2, 1, 1]), "ripple": np.diag([4, 1, 1]), "sheet": np.diag([2, 2, 1]),
-              "wide": np.diag([4, 4, 1]), "patch": np.diag([3, 3, 1])}
+              "wide": np.diag([4, 4, 1]), "patch": np.diag([3, 3, 1]), "shaken": np.diag([2, 1, 1]),
+              "plate": np.diag([2, 2, 1]), "block": np.diag([3, 2, 1]), "tile": np.diag([3, 3, 1]),
+              "beam": np.diag([3, 1, 1])}
+SINGLE = ("sheet", "patch", "wide", "plate", "block", "tile")       # the lower layer alone
 # supercells of the lower and the upper layer, the other way round for odd seeds: 3 and 4 or 12 and 13 primitive cells
 LAYERS = {"unlike": ((1, 1), (2, 0)), "twisted": ((2, 2), (3, 1))}
 ATTRIBUTES = {"electrons_per_atom": {"Mo": 6, "S": 4}, "settings": {
@@ -136,7 +153,7 @@ def build(kind, seed, shift, distance, strain, rng):
     if kind.name == "ripple":
         return ripple(lower(bilayer(shift, distance, turned, strain, supercell)), *kind.noise, rng)
     atoms = bilayer(shift, distance, turned, strain, supercell, kind.noise, rng)
-    return lower(atoms) if kind.name in ("sheet", "patch", "wide") else atoms
+    return lower(atoms) if kind.name in SINGLE else atoms
 
 
 def two_lattices(cells, shift, distance, strain, noise, rng):
