@@ -76,6 +76,8 @@ class EnergyConfig:
     ridge : of that closed form (see ase_mlelec.train.linear)
     coarse : data sets of a less converged calculation, relative to the configuration file, for the closed form; one of
         Hamiltonians may be in data.files as well, for these alone.  coarse_ridge : on what their energy differs by
+    far : data sets of structures far from those that the model is for, whose errors count ``far_weight``, for the
+        closed form
     energy, forces, virial : prefactors of the loss at the first and the last step; [0, 0] leaves the label out
     strong_force : eV/Å; labels beyond it count less (see EnergyLoss); none by default
     learning_rate : at the first and the last step
@@ -88,17 +90,21 @@ class EnergyConfig:
     ridge: float = 1e-7
     coarse: tuple[str, ...] = ()
     coarse_ridge: float = 1e-4
+    far: tuple[str, ...] = ()
+    far_weight: float = 0.3
     steps: int = 4000
     learning_rate: Pair = (5e-3, 5e-6)
     batch_size: int = 4
 
     def __post_init__(self):
         _check_training("energy", self, (*self.energy, *self.forces, *self.virial))
-        for name in ("ridge", "coarse_ridge"):
+        for name in ("ridge", "coarse_ridge", "far_weight"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"energy.{name}: got {getattr(self, name):g}, need more than 0")
-        if self.coarse and self.widths:
-            raise ValueError(f"energy.coarse: got {', '.join(self.coarse)} for nets; it is for widths = [] alone")
+        for name in ("coarse", "far"):
+            if getattr(self, name) and self.widths:
+                raise ValueError(f"energy.{name}: got {', '.join(getattr(self, name))} for nets; it is for widths = [] "
+                                 "alone")
 
 
 @dataclass(frozen=True)

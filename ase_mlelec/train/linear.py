@@ -6,7 +6,8 @@ from ase_mlelec.train.frames import Batches
 from ase_mlelec.train.losses import energy_and_derivatives
 
 
-def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, batch_size=16, progress=True):
+def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, far=None, far_weight=1.0, batch_size=16,
+               progress=True):
     """Weights of an energy head without hidden layers: ridge regression to energies, forces and virials.
 
     Least is the sum over structures of ``loss`` with its last prefactors, plus a ridge on how far the weights of the
@@ -27,6 +28,9 @@ def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, batch_
     normal, right = _normal_equations(model, frames, loss, batch_size, progress)
     size = float(normal.diagonal().mean())
     normal.diagonal().add_(ridge * size)
+    if far is not None and len(far):
+        theirs = _normal_equations(model, far, loss, batch_size, progress)
+        normal, right = (one + far_weight * two for one, two in zip((normal, right), theirs))
     if coarse is not None and len(coarse):
         theirs = _normal_equations(model, coarse, loss, batch_size, progress)
         normal, right = (one + two for one, two in zip((normal, right), _capped(*theirs, coarse_ridge * size)))

@@ -378,7 +378,8 @@ def _train_energy(model, parts, config, progress):
             torch.nn.init.zeros_(layer.weight)
         if config.start:
             _take_over(model, "energy", config)
-        fit_linear(model, parts["train"], loss, options.ridge, _coarse(config), options.coarse_ridge, progress=progress)
+        fit_linear(model, parts["train"], loss, options.ridge, _beside(options.coarse, config), options.coarse_ridge,
+                   _beside(options.far, config), options.far_weight, progress=progress)
     else:
         _fit(model, "energy", loss, parts, config, progress)
     return _checkpoint(config, "energy")
@@ -388,10 +389,10 @@ def _coarse_paths(config):
     return [(config.folder / name).resolve() for name in config.energy.coarse]
 
 
-def _coarse(config):
-    """Frames to train on of the data sets in energy.coarse."""
-    parts = (Hamiltonians(path).frames() if is_hamiltonians(path) else read_frames(path)
-             for path in _coarse_paths(config))
+def _beside(names, config):
+    """Frames to train on of the data sets in energy.coarse or energy.far."""
+    paths = [config.folder / name for name in names]
+    parts = (Hamiltonians(path).frames() if is_hamiltonians(path) else read_frames(path) for path in paths)
     return join(parts).select(lambda frame: not frame.group or frame.group in config.data.train)
 
 
@@ -487,8 +488,9 @@ def _check_same(section, mine, theirs):
 
 
 def _provenance(parts, config):
-    if config.energy and config.energy.coarse:
-        parts = parts | {"coarse energies": _coarse(config)}
+    for name in ("coarse", "far"):
+        if config.energy and getattr(config.energy, name):
+            parts = parts | {f"{name} energies": _beside(getattr(config.energy, name), config)}
     settings = asdict(config)
     del settings["folder"]      # where the files lay says nothing about them
     return {"frames": {name: len(part) for name, part in parts.items()},

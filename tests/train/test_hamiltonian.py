@@ -122,11 +122,11 @@ def test_energies_of_other_files(tmp_path):
                                       read_frames(tmp_path / "e.h5").select(lambda frame: frame.group == "test")]))
     name = "energy_mae_meV_per_atom"
     assert model.metadata["errors"]["test"][name] == pytest.approx(both[name], rel=1e-9)
-    coarse = table | {"energy": {"widths": [], "virial": [0, 0], "coarse": ["g.h5"]}}
+    coarse = table | {"energy": {"widths": [], "virial": [0, 0], "coarse": ["g.h5"], "far": ["e.h5"]}}
     model = recipe.train(parse_config(coarse, tmp_path), progress=False)
     assert model.metadata["training"]["frames"] == {
         "train": 4, "validation": 1, "test": 1, "train, energies only": 3, "validation, energies only": 1,
-        "test, energies only": 1, "coarse energies": 4}
+        "test, energies only": 1, "coarse energies": 4, "far energies": 3}
     held = recipe.errors(model, read_frames(tmp_path / "e.h5").select(lambda frame: frame.group == "test"))
     assert model.metadata["errors"]["test"][name] == pytest.approx(held[name], rel=1e-9)
     del table["energy"], table["descriptor"]

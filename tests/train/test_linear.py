@@ -16,7 +16,7 @@ from ase_mlelec.testing import random_atoms
 from ase_mlelec.train import recipe
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.fit import standardise
-from ase_mlelec.train.frames import Batches, Frame, Frames, write_hdf5
+from ase_mlelec.train.frames import Batches, Frame, Frames, join, write_hdf5
 from ase_mlelec.train.linear import _weighted_rows, fit_linear
 from ase_mlelec.train.losses import EnergyLoss, energy_and_derivatives
 
@@ -105,16 +105,12 @@ def test_coarse_labels_have_an_energy_of_their_own():
         torch.nn.init.zeros_(layer.weight)
     start = copy.deepcopy(model.state_dict())
 
-    def weights():
-        return torch.cat([torch.cat([layer.weight[0], layer.bias])
-                          for layer in model.heads["energy"].nets.last]).detach()
-
-    before = weights()
+    before = _weights(model)
 
     def fitted(frames, *options):
         model.load_state_dict(start)
         fit_linear(model, frames, loss, 1e-6, *options, progress=False)
-        return weights() - before
+        return _weights(model) - before
 
     rows, rests = zip(*(_weighted_rows(model, Batches.for_model(model, part, loss.labels).batch(range(len(part))), loss)
                         for part in (fine, coarse)))
@@ -179,3 +175,25 @@ def test_power_spectrum_in_one_command(tmp_path):
     other = table | drawn | {"start": "cu.safetensors", "output": {"model": "other.safetensors"}}
     with pytest.raises(ValueError, match="start: got .* of the energy, the model that training starts from has"):
         recipe.train(parse_config(other, tmp_path), progress=False)
+
+
+def test_far_structures_count_as_told():
+    """Twice as much: as if each of them were there twice; a billionth: next to nothing."""
+    frames, loss = alloy(), EnergyLoss((1, 1.0), (1, 0.5), (0, 0))
+    near, far = frames.select(lambda f: int(f.name[1:]) < 7), frames.select(lambda f: int(f.name[1:]) >= 7)
+    model = linear_model(frames)
+    start = copy.deepcopy(model.state_dict())
+
+    def fitted(far, weight):
+        model.load_state_dict(start)
+        fit_linear(model, near, loss, 1e-4, far=far, far_weight=weight, progress=False)
+        return _weights(model)
+
+    alone, twice = fitted(None, 1.0), fitted(join([far, far]), 1.0)
+    torch.testing.assert_close(fitted(far, 2.0), twice, rtol=0, atol=1e-7 * float(twice.norm()))
+    assert (fitted(far, 1.0) - twice).norm() > 1e-3 * twice.norm()
+    assert (fitted(far, 1e-9) - alone).norm() < 1e-3 * (twice - alone).norm()
+
+
+def _weights(model):
+    return torch.cat([torch.cat([layer.weight[0], layer.bias]) for layer in model.heads["energy"].nets.last]).detach()
