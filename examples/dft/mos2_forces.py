@@ -5,6 +5,9 @@
     python mos2_forces.py label mos2.extxyz work_forces --part 0/2  # one file per structure, skips what is done
     python mos2_forces.py collect work_forces mos2_converged.h5     # adds to mos2_converged_forces.h5
 
+Labels of the kinds that are far from rest, "shaken" to "beam", go into a folder of their own, and into
+mos2_far_forces.h5 (collect FOLDER mos2_far.h5).
+
 Two things that mos2.py leaves out.  Density in 320 Ry: in 160, four times that of the functions, forces on Mo in a cell
 of six atoms change by up to 16 meV/Å where all atoms move by 0.06 Å against the grid on which the density is (in 320 by
 0.8).  And points as dense as 6x6 of a primitive cell, half a step off Γ: with 4x4, an atom and its image twelve Å away
