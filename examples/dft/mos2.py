@@ -15,9 +15,10 @@ neighbours in a layer, at half the cost of two: a "sheet" is 2x2 of them, with H
 4x4, and a "ripple" four in a row, bent along it: without ripples a fitted layer bends too easily.  In "contact",
 sulphur is above sulphur.  Forces are not converged here, see mos2_forces.py.
 
-Cells whose atoms move by 0.1 Å are for forces alone.  By what a linear fit says of its own uncertainty, an hour of them
-tells twice as much about forces of larger cells as one of patches and rows: "shaken" and "beam" are two and three
-primitive cells in a row, "plate", "block" and "tile" single layers of 2x2, 3x2 and 3x3.
+Cells whose atoms move by 0.1 Å are for forces alone: "shaken" and "beam" are two and three primitive cells in a row,
+"plate", "block" and "tile" single layers of 2x2, 3x2 and 3x3.  By what a linear fit says of its own uncertainty, an hour
+of them tells twice as much about forces of larger cells as one of patches and rows; but a linear energy is not as good
+there, and they help when they count less (see the card of the model).
 
 The layers of "unlike" and "twisted" cells are turned against each other and strained unlike.  Their k points, 2x2 or Γ
 of 3.5 or 12.5 primitive cells, are not those of the others: they are for comparisons, with DFT's levels on these points.
