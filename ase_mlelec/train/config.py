@@ -296,6 +296,10 @@ class Config:
         if not others and self.ldos is None and self.hamiltonian is None:
             raise ValueError("got none of the sections [energy], [dos], [dipole], [polarizability], [ldos] and "
                              "[hamiltonian]; add at least one")
+        twice = sorted(set(self.energy.far) & {*self.data.files, *self.energy.coarse}) if self.energy else []
+        if twice:
+            raise ValueError(f"energy.far: got {', '.join(twice)}, which data.files or energy.coarse names too; name it "
+                             "once")
         if self.power_spectrum is not None and self.descriptor != DescriptorConfig():
             raise ValueError("got [power_spectrum] beside [descriptor]; leave one out")
         directed = [name for name in ("dipole", "polarizability") if name in others]

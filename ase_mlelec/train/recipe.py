@@ -390,10 +390,14 @@ def _coarse_paths(config):
 
 
 def _beside(names, config):
-    """Frames to train on of the data sets in energy.coarse or energy.far."""
+    """Frames to train on of the data sets in energy.coarse or energy.far; ValueError where they have none."""
     paths = [config.folder / name for name in names]
     parts = (Hamiltonians(path).frames() if is_hamiltonians(path) else read_frames(path) for path in paths)
-    return join(parts).select(lambda frame: not frame.group or frame.group in config.data.train)
+    found = join(parts).select(lambda frame: not frame.group or frame.group in config.data.train)
+    if names and not len(found):
+        raise ValueError(f"{', '.join(map(str, paths))}: got no structures to train on; name their groups in data.train, "
+                         f"now {', '.join(config.data.train)}, or leave the files out")
+    return found
 
 
 def _train_dos(model, parts, config, progress):

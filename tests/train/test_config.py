@@ -44,6 +44,8 @@ def test_values():
     ({"data": {}}, "key 'data.files' is missing"),
     ({"energy": {"coarse": ["a.h5"]}}, r"energy.coarse: got a.h5 for nets; it is for widths = \[\] alone"),
     ({"energy": {"far": ["a.h5"]}}, r"energy.far: got a.h5 for nets; it is for widths = \[\] alone"),
+    ({"data": {"files": ["a.h5"]}, "energy": {"widths": [], "far": ["a.h5"]}},
+     "energy.far: got a.h5, which data.files or energy.coarse names too; name it once"),
     ({"energy": {"widths": [], "far_weight": 0.0}}, "energy.far_weight: got 0, need more than 0"),
     ({"energy": {"widths": [], "coarse_ridge": 0.0}}, "energy.coarse_ridge: got 0, need more than 0"),
     ({"data": {"files": "a.h5"}}, r"data.files: got 'a.h5', need a list of texts in quotes"),

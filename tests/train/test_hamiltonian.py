@@ -111,6 +111,7 @@ def test_energies_of_other_files(tmp_path):
     bare = [Frame(frame.atoms * (1, 2, 1), {"energy": 2 * energy(frame.atoms), "forces": np.zeros((8, 3))}, frame.name,
                   frame.group) for frame in frames()[1:]]
     write_hdf5(tmp_path / "e.h5", Frames(bare))
+    write_hdf5(tmp_path / "f.h5", Frames(bare))
     table = {"data": {"files": ["e.h5", "g.h5"]}, "hamiltonian": OPTIONS, "output": {"model": "g.safetensors"},
              "descriptor": {"cutoff": 4.0, "smooth": 1.0, "widths": [4], "n_axis": 2, "n_basis": 4},
              "energy": {"widths": [4], "virial": [0, 0], "steps": 2, "batch_size": 2}}
@@ -122,13 +123,16 @@ def test_energies_of_other_files(tmp_path):
                                       read_frames(tmp_path / "e.h5").select(lambda frame: frame.group == "test")]))
     name = "energy_mae_meV_per_atom"
     assert model.metadata["errors"]["test"][name] == pytest.approx(both[name], rel=1e-9)
-    coarse = table | {"energy": {"widths": [], "virial": [0, 0], "coarse": ["g.h5"], "far": ["e.h5"]}}
+    coarse = table | {"energy": {"widths": [], "virial": [0, 0], "coarse": ["g.h5"], "far": ["f.h5"]}}
     model = recipe.train(parse_config(coarse, tmp_path), progress=False)
     assert model.metadata["training"]["frames"] == {
         "train": 4, "validation": 1, "test": 1, "train, energies only": 3, "validation, energies only": 1,
         "test, energies only": 1, "coarse energies": 4, "far energies": 3}
     held = recipe.errors(model, read_frames(tmp_path / "e.h5").select(lambda frame: frame.group == "test"))
     assert model.metadata["errors"]["test"][name] == pytest.approx(held[name], rel=1e-9)
+    write_hdf5(tmp_path / "f.h5", Frames([frame for frame in bare if frame.group == "test"]))
+    with pytest.raises(ValueError, match="f.h5: got no structures to train on; name their groups in data.train"):
+        recipe.train(parse_config(coarse, tmp_path), progress=False)
     del table["energy"], table["descriptor"]
     with pytest.raises(ValueError, match="others only with .energy."):
         recipe.train(parse_config(table, tmp_path), progress=False)
