@@ -2,7 +2,7 @@
 
     A_snlm = sum over neighbours j of species s of R_n(r_j) Y_lm(r_j),
     features A_sn00 (pairs),  sum_m A_snlm A_s'n'lm (triples, by P_l of the angle),
-    and quadruples, of near neighbours (see quadruples.py)
+    and quadruples and quintuples, of near neighbours (see direction_means.py)
 
 R_n = (1 - (r/cutoff)^2)^2 times a polynomial of degree n in (1 - r/cutoff)/(1 + r/cutoff), orthonormal over distances
 from ``inner`` to the cutoff.  High degrees n and l make an energy rough: an energy that is linear in the features, with
@@ -16,13 +16,13 @@ import torch
 from ase.data import atomic_numbers
 
 from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
+from ase_mlelec.descriptors.direction_means import DirectionMeans
 from ase_mlelec.descriptors.embedding import ChebyshevMoments
 from ase_mlelec.descriptors.harmonics import harmonics
 from ase_mlelec.descriptors.padding import pad
-from ase_mlelec.descriptors.quadruples import Quadruples
 
 ANGULAR, STEEPNESS = 0.1, 5     # of the weights of features: l^2 counts so much of n^2, and the power of the roughness
-SHARE_4, STEEPNESS_4 = 30, 3    # of the weights of quadruples: how much of them beside the others, and their power
+SHARES, STEEPNESS_MANY = {3: 30, 4: 3}, 3     # of those of quadruples and quintuples: how much of them, and the power
 
 
 class PowerSpectrum(Descriptor):
@@ -32,17 +32,19 @@ class PowerSpectrum(Descriptor):
     cutoff : float, Å; inner : float, Å, about the shortest distance; below it the polynomials grow
     n_pair, n_radial : radial functions of the pair terms, and of the triples
     l_max : int, the highest degree of the angle
-    near : float, Å; neighbours within it have quadruples; 0 for none
-    roughest : float, of quadruples, 1 + n^2 + n'^2 + n''^2 + (l^2 + l'^2 + l''^2)/10
+    near : float, Å; neighbours within it have quadruples and quintuples; 0 for none
+    roughest, roughest_5 : float, up to which roughness, 1 + sum of n^2 + (sum of l^2)/10, there are quadruples and
+        quintuples; 0 for none
 
     Features [C, F] with S species: S n_pair of pairs; for every l, S n_radial (S n_radial + 1)/2 of triples; and the
-    quadruples.  ``weights`` [F] fall with the roughness of a feature, those of pairs and triples as
-    (1 + n^2 + n'^2 + l^2/10)^(-5/2), those of quadruples as (what ``roughest`` limits)^(-3/2).
+    quadruples and quintuples.  ``weights`` [F] fall with the roughness of a feature, those of pairs and triples,
+    1 + n^2 + n'^2 + l^2/10, as its power -5/2, those of more neighbours as -3/2.
 
     Raises ValueError for numbers out of range.
     """
 
-    def __init__(self, species, cutoff=6.0, inner=2.0, n_pair=12, n_radial=5, l_max=8, near=0.0, roughest=9.0):
+    def __init__(self, species, cutoff=6.0, inner=2.0, n_pair=12, n_radial=5, l_max=8, near=0.0, roughest=9.0,
+                 roughest_5=0.0):
         super().__init__()
         if not (0 < inner < cutoff and 1 <= n_radial <= n_pair and l_max >= 0):
             raise ValueError(f"got cutoff {cutoff}, inner {inner}, n_pair {n_pair}, n_radial {n_radial}, "
@@ -50,7 +52,7 @@ class PowerSpectrum(Descriptor):
         if near and not inner < near <= cutoff:
             raise ValueError(f"got near {near}, need 0 or inner < near <= cutoff, {inner} and {cutoff}")
         self.species, self.cutoff, self.inner = tuple(species), float(cutoff), float(inner)
-        self.near, self.roughest = float(near), float(roughest)
+        self.near, self.roughest, self.roughest_5 = float(near), float(roughest), float(roughest_5)
         self.n_pair, self.n_radial, self.l_max = int(n_pair), int(n_radial), int(l_max)
         self.by_number = sorted(range(len(self.species)), key=lambda k: atomic_numbers[self.species[k]])
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
@@ -59,7 +61,9 @@ class PowerSpectrum(Descriptor):
         if near:
             self.register_buffer("near_radial", torch.as_tensor(_orthonormal(self.inner / self.near, self.n_radial)),
                                  persistent=False)
-            self.quadruples = Quadruples(len(self.species), self.n_radial, self.l_max, _roughness, self.roughest)
+        self.many = torch.nn.ModuleList(
+            DirectionMeans(n, len(self.species), self.n_radial, self.l_max, _roughness, limit)
+            for n, limit in ((3, self.roughest), (4, self.roughest_5)) if near and limit)
         self.register_buffer("pairs", torch.triu_indices(*(len(self.species) * self.n_radial,) * 2), persistent=False)
         self.register_buffer("weights", self._weights(), persistent=False)
         self.n_features = len(self.weights)
@@ -69,14 +73,15 @@ class PowerSpectrum(Descriptor):
 
     def arguments(self):
         return dict(species=list(self.species), cutoff=self.cutoff, inner=self.inner, n_pair=self.n_pair,
-                    n_radial=self.n_radial, l_max=self.l_max, near=self.near, roughest=self.roughest)
+                    n_radial=self.n_radial, l_max=self.l_max, near=self.near, roughest=self.roughest,
+                    roughest_5=self.roughest_5)
 
     def _weights(self):
         pair, radial = (torch.arange(n).repeat(len(self.species)).double() for n in (self.n_pair, self.n_radial))
         first, second = (radial[index] for index in self.pairs)
         rough = [_roughness(pair**2, 0)] + [_roughness(first**2 + second**2, l**2) for l in range(self.l_max + 1)]
-        weights = torch.cat(rough)**(-STEEPNESS / 2)
-        return torch.cat([weights, SHARE_4 * self.quadruples.rough**(-STEEPNESS_4 / 2)]) if self.near else weights
+        return torch.cat([torch.cat(rough)**(-STEEPNESS / 2),
+                          *(SHARES[means.n_densities] * means.rough**(-STEEPNESS_MANY / 2) for means in self.many)])
 
     def forward(self, system, edges):
         moments = self._moments(system, edges, self.cutoff, self.radial)
@@ -86,9 +91,9 @@ class PowerSpectrum(Descriptor):
         for l in range(self.l_max + 1):
             own = some[:, l * l:(l + 1)**2]
             features.append((own.transpose(1, 2) @ own).flatten(1).index_select(1, upper))
-        if self.near:
-            features.append(self.quadruples(
-                self._moments(system, edges.closer_than(self.near), self.near, self.near_radial)))
+        if self.many:
+            moments = self._moments(system, edges.closer_than(self.near), self.near, self.near_radial)
+            features += [means(moments) for means in self.many]
         return Environment(torch.cat(features, dim=1), self.species_of_number[system.numbers][edges.atoms])
 
     def _moments(self, system, edges, cutoff, radial):

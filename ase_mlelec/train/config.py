@@ -67,6 +67,7 @@ class PowerSpectrumConfig:
     l_max: int = 8
     near: float = 4.5
     roughest: float = 9.0
+    roughest_5: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ class SiliconOxide(DescriptorContract):
 class TestNear(Sheared, DescriptorContract):
     def make_descriptor(self):
         return PowerSpectrum(["Si", "O"], cutoff=3.9, inner=1.3, n_pair=4, n_radial=2, l_max=3, near=3.0,
-                             roughest=4.0).double()
+                             roughest=4.0, roughest_5=2.2).double()
 
 
 class TestOrthorhombic(Orthorhombic, SiliconOxide):

@@ -1,4 +1,6 @@
 """Power spectrum against sums over pairs of neighbours, Legendre polynomials and orthonormality."""
+from itertools import combinations_with_replacement
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from scipy.special import eval_legendre
 
 from ase_mlelec.descriptors import PowerSpectrum
 from ase_mlelec.descriptors.harmonics import harmonics
-from ase_mlelec.descriptors.power_spectrum import SHARE_4
+from ase_mlelec.descriptors.power_spectrum import SHARES
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms
@@ -96,18 +98,34 @@ def test_quadruples_in_closed_form():
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
-def test_quadruples_are_means_over_directions():
+def test_quintuples_in_closed_form():
+    """<P1 P1 P1 P1> and <P1 P1 P1' P1'> of directions, by sums d of these over each species."""
+    near = 3.0
+    made = descriptor(n_radial=1, n_pair=1, near=near, roughest=0, roughest_5=1.45)
+    a = random_atoms("Si" * 5, cell=[9, 9, 9], seed=7).positions[:5]
+    a *= np.array([1.5, 1.9, 2.1, 2.3, 2.6])[:, None] / np.linalg.norm(a, axis=1)[:, None]
+    found = features(Atoms("OSi3O2", [[0, 0, 0], *a]), made)[0, -5:]       # OOOO, OOOSi, OOSiSi, OSiSiSi, SiSiSiSi
+    weights = radial(np.linalg.norm(a, axis=1), 1, near)[:, 0]
+    vec = weights[:, None] * a / np.linalg.norm(a, axis=1)[:, None]
+    si, o = vec[:3].sum(axis=0), vec[3:].sum(axis=0)
+    wanted = [3 * (o @ o)**2, 3 * (o @ o) * (o @ si), (o @ o) * (si @ si) + 2 * (o @ si)**2, 3 * (si @ si) * (o @ si),
+              3 * (si @ si)**2]
+    np.testing.assert_allclose(found, np.array(wanted) / 15 / 9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size, limits", [(3, {"roughest": 6.5}), (4, {"roughest": 0, "roughest_5": 4.2})])
+def test_quadruples_and_quintuples_are_means_over_directions(size, limits):
     """All of them, with Legendre polynomials for harmonics and another rule for the mean."""
-    near, roughest = 3.2, 6.5
+    near = 3.2
     atoms = random_atoms("SiO2", cell=[3.9, 4.2, 4.5], seed=3)
-    made = descriptor(near=near, roughest=roughest)
+    made = descriptor(near=near, **limits)
     plain, found = features(atoms, descriptor()), features(atoms, made)
     np.testing.assert_array_equal(found[:, :plain.shape[1]], plain)
     found = found[:, plain.shape[1]:]
     kinds = [(l, s, n) for l in range(5) for s in (0, 1) for n in range(3)]
-    triples = [(a, b, c) for a in range(30) for b in range(a, 30) for c in range(b, 30)
-               if _coupled([kinds[k] for k in (a, b, c)], roughest)]
-    assert found.shape[1] == len(triples) > 50
+    groups = [group for group in combinations_with_replacement(range(30), size)
+              if _coupled([kinds[k] for k in group], max(limits.values()))]
+    assert found.shape[1] == len(groups) > 50
     cosine, weights = np.polynomial.legendre.leggauss(9)
     angle = 2 * np.pi * np.arange(19) / 19
     sine = np.sqrt(1 - cosine**2)[:, None]
@@ -125,7 +143,7 @@ def test_quadruples_are_means_over_directions():
         functions = radial(r, 3, near) * signs
         densities = [np.einsum("j,...j->...", functions[:, n] * (species[own] == s),
                                eval_legendre(l, u @ (vec / r[:, None]).T)) / np.sqrt(2 * l + 1) for l, s, n in kinds]
-        wanted = [weights / 2 @ (densities[a] * densities[b] * densities[c]).mean(axis=1) for a, b, c in triples]
+        wanted = [weights / 2 @ np.prod([densities[k] for k in group], axis=0).mean(axis=1) for group in groups]
         np.testing.assert_allclose(found[centre], wanted, rtol=1e-6, atol=1e-6 * np.abs(wanted).max())
 
 
@@ -135,13 +153,15 @@ def _coupled(kinds, roughest):
             and 1 + (n**2).sum() + 0.1 * (l**2).sum() <= roughest)
 
 
-def test_weights_of_quadruples():
-    made = descriptor(n_radial=1, near=3.0, roughest=2.2)
+def test_weights_of_quadruples_and_quintuples():
+    made = descriptor(n_radial=1, near=3.0, roughest=2.2, roughest_5=1.45)
     weights = made.feature_weights().numpy()
-    assert len(weights) == made.n_features == 2 * 5 + 5 * 3 + 6 + 4       # (1, 1, 2) and (2, 2, 2)
-    np.testing.assert_allclose((weights[25:] / SHARE_4)**(-2 / 3), 6 * [1.6] + 4 * [2.2])
-    with pytest.raises(ValueError, match="roughest 1.2, but no quadruple is as smooth"):
-        descriptor(near=3.0, roughest=1.2)
+    assert len(weights) == made.n_features == 2 * 5 + 5 * 3 + 6 + 4 + 5       # (1, 1, 2), (2, 2, 2), (1, 1, 1, 1)
+    np.testing.assert_allclose((weights[25:35] / SHARES[3])**(-2 / 3), 6 * [1.6] + 4 * [2.2])
+    np.testing.assert_allclose((weights[35:] / SHARES[4])**(-2 / 3), 1.4)
+    for limits, size in (({"roughest": 1.2}, 3), ({"roughest_5": 1.2}, 4)):
+        with pytest.raises(ValueError, match=f"1.2, but none of an atom and {size} neighbours is as smooth"):
+            descriptor(near=3.0, **limits)
     for near in 1.0, 4.5:
         with pytest.raises(ValueError, match="need 0 or inner < near <= cutoff"):
             descriptor(near=near)
