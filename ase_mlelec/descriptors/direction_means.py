@@ -30,7 +30,7 @@ class DirectionMeans(torch.nn.Module):
 
     ``n_densities``; ``rough`` [F], the roughness of every feature
 
-    Raises ValueError where no group is smooth enough.
+    Raises ValueError where no group is smooth enough, or the sum of l of one is beyond every rule of directions.
     """
 
     def __init__(self, n_densities, n_species, n_radial, l_max, roughness, roughest):
@@ -90,6 +90,9 @@ def _roughness_of(kinds, groups, roughness):
 
 def _half_sphere(degree):
     """Unit vectors [3, Q] and weights [Q] of means over the sphere, exact for even polynomials of ``degree``."""
+    if degree > LEBEDEV_DEGREES[-1]:
+        raise ValueError(f"got l with a sum of {degree} in a group of densities, more than {LEBEDEV_DEGREES[-1]}; use a "
+                         "smaller l_max or roughest")
     points, weights = lebedev_rule(next(rule for rule in LEBEDEV_DEGREES if rule >= degree))
     half = np.asarray(HALF) @ points > 0
     return points[:, half], 2 * weights[half] / weights.sum()

@@ -18,6 +18,7 @@ def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, far=No
     ridge : float, of the mean diagonal element of the normal matrix
     coarse : Frames of a calculation that is less converged.  Theirs is an energy of its own, with weights that differ
         from those of the model, and a ridge, ``coarse_ridge`` (float, as ``ridge``), on by how much
+    far : Frames whose errors count ``far_weight`` (float) times as much as those of ``frames``
 
     Raises ValueError when labels are missing or mis-shaped.
 

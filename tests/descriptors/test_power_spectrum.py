@@ -162,6 +162,8 @@ def test_weights_of_quadruples_and_quintuples():
     for limits, size in (({"roughest": 1.2}, 3), ({"roughest_5": 1.2}, 4)):
         with pytest.raises(ValueError, match=f"1.2, but none of an atom and {size} neighbours is as smooth"):
             descriptor(near=3.0, **limits)
+    with pytest.raises(ValueError, match="sum of 66 in a group of densities, more than 65; use a smaller l_max"):
+        descriptor(n_radial=1, l_max=22, near=3.0, roughest=200)
     for near in 1.0, 4.5:
         with pytest.raises(ValueError, match="need 0 or inner < near <= cutoff"):
             descriptor(near=near)
