@@ -25,7 +25,7 @@ from ase_mlelec.io.snapshots import Snapshots
 from ase_mlelec.train.config import read_config
 from ase_mlelec.train.ldos import GridData, fit_zero, free_energy, ldos_errors, refit_last_layer
 from ase_mlelec.train.ldos_forces import ForceData, refit_with_labels
-from ase_mlelec.train.recipe import describe_ldos, fit_ldos_model, new_ldos_model
+from ase_mlelec.train.recipes.ldos import describe_ldos, fit_ldos_model, new_ldos_model
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"

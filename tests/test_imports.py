@@ -160,7 +160,7 @@ def test_every_package_is_installed():
 @needs_checkout
 def test_readme_shows_the_tree():
     readme = (CHECKOUT / "README.rst").read_text(encoding="utf-8")
-    names = {path.parent.name + "/" if path.parent != CHECKOUT / "ase_mlelec" else path.name
-             for path in source_files(CHECKOUT / "ase_mlelec")}
+    inside = [path.relative_to(CHECKOUT / "ase_mlelec").parts for path in source_files(CHECKOUT / "ase_mlelec")]
+    names = {first + "/" if deeper else first for first, *deeper in inside}
     missing = [name for name in sorted(names) if f"\n      {name} " not in readme]
     assert not missing

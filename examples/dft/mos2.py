@@ -81,6 +81,8 @@ PLAN = [
          hamiltonian=False),
     Kind("patch", 90, distance=(6.3, 6.3), strain=(-0.02, 0.06), shear=0.01, noise=(0.06, 0.07), first_seed=610,
          hamiltonian=False),
+    Kind("swatch", 120, distance=(6.3, 6.3), strain=(-0.02, 0.04), shear=0.01, noise=(0.065, 0.085), first_seed=1500,
+         hamiltonian=False),
     *(Kind(name, 60, distance=distance, strain=(-0.02, 0.06), shear=0.01, noise=(0.09, 0.11), first_seed=seed,
            hamiltonian=False)
       for name, distance, seed in (("shaken", (5.9, 7.2), 1000), ("plate", (6.3, 6.3), 1100), ("block", (6.3, 6.3), 1200),
@@ -96,8 +98,8 @@ SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": np.diag([2,
               "row": np.diag([2, 1, 1]), "ripple": np.diag([4, 1, 1]), "sheet": np.diag([2, 2, 1]),
               "wide": np.diag([4, 4, 1]), "patch": np.diag([3, 3, 1]), "shaken": np.diag([2, 1, 1]),
               "plate": np.diag([2, 2, 1]), "block": np.diag([3, 2, 1]), "tile": np.diag([3, 3, 1]),
-              "beam": np.diag([3, 1, 1])}
-SINGLE = ("sheet", "patch", "wide", "plate", "block", "tile")       # the lower layer alone
+              "beam": np.diag([3, 1, 1]), "swatch": np.diag([3, 2, 1])}
+SINGLE = ("sheet", "patch", "wide", "swatch", "plate", "block", "tile")       # the lower layer alone
 # supercells of the lower and the upper layer, the other way round for odd seeds: 3 and 4 or 12 and 13 primitive cells
 LAYERS = {"unlike": ((1, 1), (2, 0)), "twisted": ((2, 2), (3, 1))}
 ATTRIBUTES = {"electrons_per_atom": {"Mo": 6, "S": 4}, "settings": {

@@ -9,13 +9,14 @@ from ase.calculators.calculator import CalculationFailed
 from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_frame, mx2_functions
 
 from ase_mlelec import WannierHamiltonian, WannierTBCalculator, load_model
-from ase_mlelec.train import recipe
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.frames import Frame, Frames, join, read_frames, write_hdf5
 from ase_mlelec.train.hamiltonian import category_scales, frame_functions, prepare
 from ase_mlelec.train.hamiltonian_closed_form import refit_onsite
 from ase_mlelec.train.hamiltonian_data import (Function, HamiltonianFrame, Hamiltonians, at_their_atoms,
                                                is_hamiltonians, referred_to, write_hamiltonians)
+from ase_mlelec.train.recipe import train
+from ase_mlelec.train.recipes import hamiltonian as recipe
 from ase_mlelec_entry_points.cli.main import main
 
 K = [[0.1, 0.3, 0.0], [0.0, 0.0, 0.0]]
@@ -115,7 +116,7 @@ def test_energies_of_other_files(tmp_path):
     table = {"data": {"files": ["e.h5", "g.h5"]}, "hamiltonian": OPTIONS, "output": {"model": "g.safetensors"},
              "descriptor": {"cutoff": 4.0, "smooth": 1.0, "widths": [4], "n_axis": 2, "n_basis": 4},
              "energy": {"widths": [4], "virial": [0, 0], "steps": 2, "batch_size": 2}}
-    model = recipe.train(parse_config(table, tmp_path), progress=False)
+    model = train(parse_config(table, tmp_path), progress=False)
     assert model.metadata["training"]["frames"] == {
         "train": 4, "validation": 1, "test": 1, "train, energies only": 3, "validation, energies only": 1,
         "test, energies only": 1}
@@ -124,7 +125,7 @@ def test_energies_of_other_files(tmp_path):
     name = "energy_mae_meV_per_atom"
     assert model.metadata["errors"]["test"][name] == pytest.approx(both[name], rel=1e-9)
     coarse = table | {"energy": {"widths": [], "virial": [0, 0], "coarse": ["g.h5"], "far": ["f.h5"]}}
-    model = recipe.train(parse_config(coarse, tmp_path), progress=False)
+    model = train(parse_config(coarse, tmp_path), progress=False)
     assert model.metadata["training"]["frames"] == {
         "train": 4, "validation": 1, "test": 1, "train, energies only": 3, "validation, energies only": 1,
         "test, energies only": 1, "coarse energies": 4, "far energies": 3}
@@ -132,10 +133,10 @@ def test_energies_of_other_files(tmp_path):
     assert model.metadata["errors"]["test"][name] == pytest.approx(held[name], rel=1e-9)
     write_hdf5(tmp_path / "f.h5", Frames([frame for frame in bare if frame.group == "test"]))
     with pytest.raises(ValueError, match="f.h5: got no structures to train on; name their groups in data.train"):
-        recipe.train(parse_config(coarse, tmp_path), progress=False)
+        train(parse_config(coarse, tmp_path), progress=False)
     del table["energy"], table["descriptor"]
     with pytest.raises(ValueError, match="others only with .energy."):
-        recipe.train(parse_config(table, tmp_path), progress=False)
+        train(parse_config(table, tmp_path), progress=False)
 
 
 @pytest.mark.parametrize("third", [0.0, 4.5])
@@ -143,14 +144,14 @@ def test_fine_tuning_on_larger_cells(folder, third):
     """Trained on primitive cells, then on a larger one with distortions of its own: better there, and still one model
     with its reference areas; the same settings are needed."""
     options = OPTIONS | {"third": third}
-    first = recipe.train(configuration(folder, "first.safetensors", third=third), progress=False)
+    first = train(configuration(folder, "first.safetensors", third=third), progress=False)
     atoms = graphene_bilayer((0.2, 0.1), 3.3) * (2, 1, 1)
     atoms.positions += np.random.default_rng(1).normal(0, 0.04, (8, 3))
     write_hamiltonians(folder / "large.h5", [graphene_frame(atoms, "large", "train")],
                        {"electrons_per_atom": {"C": 1}})
     table = {"data": {"files": ["large.h5"]}, "hamiltonian": options | {"steps": 40, "learning_rate": [2e-2, 2e-3]},
              "output": {"model": "tuned.safetensors"}, "start": "first.safetensors"}
-    tuned = recipe.train(parse_config(table, folder), progress=False)
+    tuned = train(parse_config(table, folder), progress=False)
     data = Hamiltonians(folder / "large.h5")
     before, after = (recipe.hamiltonian_errors(model, data)["hamiltonian_all_mae_meV"] for model in (first, tuned))
     assert after < 0.9 * before
@@ -162,7 +163,7 @@ def test_fine_tuning_on_larger_cells(folder, third):
                             ({"hamiltonian": options | {"third": 5.0}}, "as third of the hamiltonian"),
                             ({"start": "si"}, "si has no hamiltonian")):
         with pytest.raises(ValueError, match=message):
-            recipe.train(parse_config(table | change, folder), progress=False)
+            train(parse_config(table | change, folder), progress=False)
 
 
 def test_single_layers_among_bilayers(tmp_path):
@@ -174,7 +175,7 @@ def test_single_layers_among_bilayers(tmp_path):
     alone = [single(k, role) for k, role in enumerate(["train", "train", "test"])]
     for name, data, limit in ("mixed", frames() + alone, 0.03), ("alone", alone, 0.1):     # eV
         write_hamiltonians(tmp_path / "g.h5", data, {"electrons_per_atom": {"C": 1}})
-        model = recipe.train(configuration(tmp_path), progress=False)
+        model = train(configuration(tmp_path), progress=False)
         assert model.metadata["errors"]["test"]["hamiltonian_intra_near_mae_meV"] < 3
         calc = WannierTBCalculator(model, on_extrapolation="raise")
         found = calc.get_hamiltonian(alone[2].atoms)
@@ -191,7 +192,7 @@ def test_single_layers_among_bilayers(tmp_path):
 def test_onsite_blocks_are_fitted_again(folder, spectrum):
     """Fine-tuning refits the linear on-site parts: without a step of the descent, errors on structures unlike those of
     the first training are halved; on these themselves the refit changes little."""
-    model = recipe.train(configuration(folder, "first.safetensors", spectrum=spectrum), progress=False)
+    model = train(configuration(folder, "first.safetensors", spectrum=spectrum), progress=False)
     head = model.heads["hamiltonian"].double()
     assert (head.spectrum is not None) == bool(spectrum)
     known, other = ([prepare(head, frame) for frame in part] for part in (
@@ -207,7 +208,7 @@ def test_onsite_blocks_are_fitted_again(folder, spectrum):
 
 
 def test_interrupted_training_goes_on(folder, monkeypatch):
-    whole = recipe.train(configuration(folder, "whole.safetensors"), progress=False)
+    whole = train(configuration(folder, "whole.safetensors"), progress=False)
     fit = recipe.fit_hamiltonian
 
     def interrupted(*arguments, **options):
@@ -223,8 +224,8 @@ def test_interrupted_training_goes_on(folder, monkeypatch):
             raise KeyboardInterrupt
     monkeypatch.setattr(hamiltonian.Run, "save", stopping)
     with pytest.raises(KeyboardInterrupt):
-        recipe.train(configuration(folder), progress=False)
-    again = recipe.train(configuration(folder), progress=False)
+        train(configuration(folder), progress=False)
+    again = train(configuration(folder), progress=False)
     assert calls == [2, 4]
     for (name, one), two in zip(whole.state_dict().items(), again.state_dict().values()):
         assert torch.equal(one, two), name
@@ -256,7 +257,7 @@ def test_errors(folder, tmp_path, capsys):
                            ({"hamiltonian": {"step": 1}}, "did you mean 'steps'"),
                            ({"hamiltonian": {"onsite": -1.0}}, "loss weights")):
         with pytest.raises(ValueError, match=message):
-            recipe.train(parse_config({"data": {"files": ["g.h5"]}, "hamiltonian": OPTIONS,
+            train(parse_config({"data": {"files": ["g.h5"]}, "hamiltonian": OPTIONS,
                                        "output": {"model": "x.safetensors"}} | table, folder), progress=False)
     assert main(["test", "si", str(folder / "g.h5")]) == 1
     assert "give a model of the Hamiltonian" in capsys.readouterr().err

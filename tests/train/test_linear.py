@@ -13,12 +13,12 @@ from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.testing import random_atoms
-from ase_mlelec.train import recipe
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.fit import standardise
 from ase_mlelec.train.frames import Batches, Frame, Frames, join, write_hdf5
 from ase_mlelec.train.linear import _weighted_rows, fit_linear
 from ase_mlelec.train.losses import EnergyLoss, energy_and_derivatives
+from ase_mlelec.train.recipe import train
 
 
 def alloy(n=12):
@@ -134,7 +134,7 @@ def test_in_one_command(tmp_path):
     write_hdf5(tmp_path / "cu.h5", frames)
     table = {"data": {"files": ["cu.h5"]}, "output": {"model": "cu.safetensors"}, "energy": {"widths": []},
              "descriptor": {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 4, "l_max": 2, "n_basis": 5}}
-    first = recipe.train(parse_config(table, tmp_path), progress=False)
+    first = train(parse_config(table, tmp_path), progress=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cu.h5", "cu.safetensors"]
     forces = np.concatenate([frame.labels["forces"] for frame in frames])
     assert first.metadata["errors"]["test"]["forces_mae_meV_per_A"] < 100 * abs(forces).mean()      # a tenth of them
@@ -143,7 +143,7 @@ def test_in_one_command(tmp_path):
     np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), atol=1e-5)
     held = table | {"start": "cu.safetensors", "energy": {"widths": [], "ridge": 1e9},
                     "output": {"model": "held.safetensors"}}
-    again = recipe.train(parse_config(held, tmp_path), progress=False)
+    again = train(parse_config(held, tmp_path), progress=False)
     for one, two in zip(first.state_dict().values(), again.state_dict().values()):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="energy.ridge: got 0, need more than 0"):
@@ -157,7 +157,7 @@ def test_power_spectrum_in_one_command(tmp_path):
     table = {"data": {"files": ["cu.h5"]}, "output": {"model": "cu.safetensors"}, "energy": {"widths": []}}
     drawn = {"descriptor": {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 4, "l_max": 2, "n_basis": 5}}
     fixed = {"power_spectrum": {"cutoff": 4.0, "inner": 2.2, "n_pair": 8, "n_radial": 4, "l_max": 4, "near": 3.5}}
-    models = [recipe.train(parse_config(table | options, tmp_path), progress=False) for options in (drawn, fixed)]
+    models = [train(parse_config(table | options, tmp_path), progress=False) for options in (drawn, fixed)]
     first, second = (model.metadata["errors"]["test"]["forces_mae_meV_per_A"] for model in models)
     assert second < first / 3
     atoms = frames.frames[0].atoms
@@ -171,10 +171,10 @@ def test_power_spectrum_in_one_command(tmp_path):
     alone = Frame(Atoms("Cu"), {"energy": 1.0, "forces": np.zeros((1, 3))})
     write_hdf5(tmp_path / "far" / "cu.h5", Frames([alone] * 3))
     with pytest.raises(ValueError, match="no atoms within 6 Å.*; give power_spectrum.inner"):
-        recipe.train(parse_config(table | {"power_spectrum": {"cutoff": 4.0}}, tmp_path / "far"), progress=False)
+        train(parse_config(table | {"power_spectrum": {"cutoff": 4.0}}, tmp_path / "far"), progress=False)
     other = table | drawn | {"start": "cu.safetensors", "output": {"model": "other.safetensors"}}
     with pytest.raises(ValueError, match="start: got .* of the energy, the model that training starts from has"):
-        recipe.train(parse_config(other, tmp_path), progress=False)
+        train(parse_config(other, tmp_path), progress=False)
 
 
 def test_far_structures_count_as_told():

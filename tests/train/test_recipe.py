@@ -14,7 +14,8 @@ from ase_mlelec.train import fit as fit_module
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors, table
 from ase_mlelec.train.frames import Frames, write_hdf5
-from ase_mlelec.train.recipe import electrons_in_dos, split, train, wannier_charges
+from ase_mlelec.train.recipe import train
+from ase_mlelec.train.recipes.frames import electrons_in_dos, split, wannier_charges
 
 DESCRIPTOR = {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 3, "l_max": 2, "n_basis": 5}
 

@@ -1,0 +1,227 @@
+"""Models of energies, DOS, dipoles and polarizabilities: sums over atoms, and vectors and tensors of atoms."""
+from dataclasses import asdict, replace
+
+import numpy as np
+import torch
+
+from ase_mlelec.descriptors import DeepPotSE, PowerSpectrum
+from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
+from ase_mlelec.io.frames import join, read_frames
+from ase_mlelec.model import Model
+from ase_mlelec.physics import fermi
+from ase_mlelec.train.evaluate import errors
+from ase_mlelec.train.fit import fit, standardise, standardise_heads
+from ase_mlelec.train.linear import fit_linear
+from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss
+from ase_mlelec.train.recipes.shared import (COPIED, beside, check_same, checkpoint_of, inner_distance, provenance,
+                                             seeded, shortest_distance, starting_model)
+
+
+def train_frames(config, progress=True):
+    """``train`` for one model of energies, dos, dipoles and polarizabilities."""
+    parts = split(join(read_frames(config.folder / name) for name in config.data.files), config)
+    # what cannot be described is found out before the training, not after it
+    described = describe(parts["train"], config)
+    model = new_model(parts["train"], config)
+    (config.folder / config.output.model).parent.mkdir(parents=True, exist_ok=True)
+    checkpoints = []
+    if config.energy:
+        checkpoints.append(train_energy(model, parts, config, progress))
+    if config.dos:
+        checkpoints.append(_train_dos(model, parts, config, progress))
+    for name, head, loss in ("dipole", VectorHead, VectorLoss), ("polarizability", TensorHead, TensorLoss):
+        if getattr(config, name):
+            checkpoints.append(_train_centres(model, name, head, loss, parts, config, progress))
+    model.cpu()
+    model.metadata = described      # the error of a dipole depends on the charges
+    held_out = {name: errors(model, part) for name, part in parts.items() if name != "train" and len(part)}
+    model.metadata = described | {"errors": held_out, "training": provenance(parts, config)}
+    model.save(config.folder / config.output.model)
+    for checkpoint in checkpoints:
+        checkpoint.unlink(missing_ok=True)
+    return model.eval()
+
+
+def split(frames, config):
+    """dict of Frames: train, validation and test, by group or at random (see DataConfig).
+
+    Raises ValueError when nothing is left to train on.
+    """
+    data = config.data
+    training = frames.select(lambda frame: not frame.group or frame.group in data.train)
+    held = frames.select(lambda frame: frame.group in data.validation)
+    test = frames.select(lambda frame: frame.group in data.test)
+    if not len(held):
+        order = np.random.default_rng(config.seed).permutation(len(training))
+        chosen = set(order[:round(data.validation_fraction * len(training))].tolist())
+        held = replace(training, frames=[frame for i, frame in enumerate(training) if i in chosen])
+        training = replace(training, frames=[frame for i, frame in enumerate(training) if i not in chosen])
+    if not len(training):
+        groups = sorted({frame.group for frame in frames})
+        raise ValueError(f"got {len(frames)} frames of the groups {', '.join(groups) or 'none'}, none of them to train "
+                         f"on; name groups in data.train, now {', '.join(data.train)}")
+    return {"train": training, "validation": held, "test": test}
+
+
+def describe(frames, config):
+    """dict of JSON types: what a model trained on ``frames`` has to tell about its numbers."""
+    described = {name: frames.attributes[name] for name in COPIED if name in frames.attributes}
+    shortest = shortest_distance(frames, config.cutoff)
+    if shortest is not None:
+        described["shortest_distance_A"] = shortest
+    temperature = frames.attributes.get("settings", {}).get("electronic_temperature_K")
+    if temperature is not None:
+        described["electronic_temperature_K"] = temperature
+    valence = frames.attributes.get("valence_electrons")
+    if config.dipole:
+        described.update(wannier_charges(frames, config.dipole.centers))
+    if config.dos and valence and frames.energies is not None and {"ados", "dos"} <= set(frames.labels):
+        described["electrons_in_dos"] = electrons_in_dos(frames, valence, temperature or 0.0)
+    return described
+
+
+def wannier_charges(frames, centers):
+    """dict of valence_charges and electrons_per_centre, by symbol in e, as far as the attributes of the data tell.
+
+    Structures are neutral: with one species of centres, the electrons of all atoms divided by the centres are theirs.
+    """
+    known = frames.attributes
+    charges = known.get("valence_charges") or known.get("valence_electrons")
+    if not charges:
+        return {}
+    found = {"valence_charges": charges}
+    if "electrons_per_centre" not in known and len(centers) == 1:
+        symbols = [frame.atoms.get_chemical_symbols() for frame in frames]
+        shares = {sum(charges[s] for s in each) / each.count(centers[0]) for each in symbols if centers[0] in each}
+        if len(shares) == 1:
+            found["electrons_per_centre"] = {centers[0]: float(shares.pop())}
+    return found
+
+
+def electrons_in_dos(frames, valence_electrons, temperature):
+    """Electrons per atom of each species that the atomic DOS hold below the Fermi level, mean over ``frames``.
+
+    Projections miss a little of every state, so that the sum of the atomic DOS reaches the number of valence electrons
+    only above the true Fermi level.  The level is found from the total DOS, which misses nothing:
+
+        n = integral of f(e - mu) sum_i D_i(e) de,  mu from D(e) and the valence electrons
+
+    The valence electrons of all species are scaled by the common ratio of n to their number.
+
+    valence_electrons : dict, by symbol
+    temperature : float, K
+
+    Returns dict of float, by symbol.
+    """
+    ratios = []
+    for frame in frames:
+        n_valence = sum(valence_electrons[symbol] for symbol in frame.atoms.get_chemical_symbols())
+        level = fermi.fermi_level(frames.energies, frame.labels["dos"], n_valence, temperature)
+        weights = fermi.integration_weights(frames.energies, level, temperature)[0]
+        ratios.append(weights @ frame.labels["ados"].sum(axis=0) / n_valence)
+    return {symbol: count * float(np.mean(ratios)) for symbol, count in valence_electrons.items()}
+
+
+def new_model(frames, config):
+    """Untrained Model without heads, with the descriptors of ``config`` for the species of ``frames``."""
+    species = sorted({symbol for frame in frames for symbol in frame.atoms.get_chemical_symbols()})
+
+    def new_descriptor(options):
+        if options is config.power_spectrum:
+            theirs = getattr(starting_model(config).descriptor, "inner", None) if config.start else None
+            inner = options.inner or theirs or inner_distance(frames)
+            return PowerSpectrum(species, **asdict(options) | {"inner": inner})
+        with seeded(config.seed):      # one does not depend on the other: electrons can be trained without the energy
+            return DeepPotSE(species, **asdict(options) | {"n_basis": options.n_basis or None})
+
+    descriptor, electronic = (options and new_descriptor(options) for options in
+                              (config.power_spectrum or config.descriptor, config.electronic))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Model(descriptor, {}, electronic=electronic).to(device=device, dtype=torch.float64)
+
+
+def train_energy(model, parts, config, progress):
+    """Give ``model`` a head of the energy, trained; returns the path of its checkpoint."""
+    options = config.energy
+    head = _add_head(model, ScalarHead, config.seed, widths=options.widths)
+    standardise(model, parts["train"])
+    loss = EnergyLoss(options.energy, options.forces, options.virial, options.strong_force)
+    if not options.widths:
+        for layer in head.nets.last:        # what the ridge draws to
+            torch.nn.init.zeros_(layer.weight)
+        if config.start:
+            take_over(model, "energy", config)
+        fit_linear(model, parts["train"], loss, options.ridge, beside(options.coarse, config), options.coarse_ridge,
+                   beside(options.far, config), options.far_weight, progress=progress)
+    else:
+        _fit(model, "energy", loss, parts, config, progress)
+    return checkpoint_of(config, "energy")
+
+
+def _train_dos(model, parts, config, progress):
+    options, frames = config.dos, parts["train"]
+    if frames.energies is None:
+        raise ValueError("the spectra of the data have no energy grid; convert the data with 'mlelec convert --grid'")
+    head = _add_head(model, SpectrumHead, config.seed, energies=frames.energies, widths=options.widths)
+    for layer in head.nets.last:        # start from the mean spectrum: better than from noise around it
+        torch.nn.init.zeros_(layer.weight)
+    if config.energy:
+        standardise_heads(model, frames, ["dos"])
+    else:
+        standardise(model, frames)
+    loss = SpectrumLoss(options.atomic, options.total, options.cumulative)
+    return _fit(model, "dos", loss, parts, config, progress, _parameters(model, head))
+
+
+def _train_centres(model, name, kind, loss, parts, config, progress):
+    options, first = getattr(config, name), not model.heads
+    foreign = [symbol for symbol in options.centers if symbol not in model.species]
+    if foreign:
+        raise ValueError(f"{name}.centers: got {foreign[0]}, the data have {', '.join(model.species)}; choose of these")
+    head = _add_head(model, kind, config.seed, n_rows=model.descriptor_of(name).n_frame, widths=options.widths,
+                     centers=[model.species.index(symbol) for symbol in options.centers])
+    for layer in head.nets.last:        # start from the best constants
+        torch.nn.init.zeros_(layer.weight)
+    if first:
+        standardise(model, parts["train"])
+    else:
+        standardise_heads(model, parts["train"], [name])
+    return _fit(model, name, loss(options.atomic, options.total), parts, config, progress, _parameters(model, head))
+
+
+def _parameters(model, head):
+    """What a stage trains: a head, and its descriptor unless another head has been trained on that."""
+    descriptor = model.descriptor_of(head.quantity)
+    shared = any(model.descriptor_of(name) is descriptor for name in model.heads if name != head.quantity)
+    return [*(() if shared else descriptor.parameters()), *head.parameters()]
+
+
+def _add_head(model, kind, seed, **options):
+    """Give ``model`` a new head of class ``kind`` with weights that depend on the seed alone."""
+    like = next(array for array in (*model.parameters(), *model.buffers()) if array.is_floating_point())
+    with seeded(seed):
+        head = kind(len(model.species), model.descriptor_of(kind.quantity).n_features, **options)
+    model.heads[head.quantity] = head.to(device=like.device, dtype=like.dtype)
+    return head
+
+
+def _fit(model, name, loss, parts, config, progress, parameters=None):
+    """One stage; returns the path of its checkpoint."""
+    options, checkpoint = getattr(config, name), checkpoint_of(config, name)
+    if config.start:
+        take_over(model, name, config)
+    fit(model, parts["train"], loss, steps=options.steps, validation=parts["validation"],
+        batch_size=options.batch_size, learning_rate=options.learning_rate, parameters=parameters, seed=config.seed,
+        checkpoint=checkpoint, curve=checkpoint.with_suffix(".csv"), progress=progress)
+    return checkpoint
+
+
+def take_over(model, name, config):
+    """Parameters and normalisation of a head, and of its descriptor unless another head was trained on that."""
+    start = starting_model(config, name)
+    pairs = [(model.heads[name], start.heads[name])]
+    if sum(model.descriptor_of(head) is model.descriptor_of(name) for head in model.heads) == 1:
+        pairs.insert(0, (model.descriptor_of(name), start.descriptor_of(name)))
+    for mine, theirs in pairs:
+        check_same(name, mine.arguments(), theirs.arguments())
+        mine.load_state_dict(theirs.state_dict())

@@ -1,0 +1,107 @@
+"""Models of Wannier Hamiltonians, with the energy beside."""
+from ase_mlelec.descriptors import LocalFrame
+from ase_mlelec.heads import PairHead
+from ase_mlelec.io.frames import join, read_frames
+from ase_mlelec.model import Model
+from ase_mlelec.train.evaluate import errors
+from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, frame_functions, hamiltonian_errors,
+                                          prepare)
+from ase_mlelec.train.hamiltonian_closed_form import refit_hopping, refit_onsite, standardise_hamiltonian
+from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
+from ase_mlelec.train.recipes.frames import new_model, train_energy
+from ase_mlelec.train.recipes.shared import (check_same, checkpoint_of, inner_distance, provenance, seeded,
+                                             shortest_distance, starting_model)
+
+
+def train_hamiltonian(config, progress=True):
+    """``train`` for a Hamiltonian, after the energy where that is wanted: of the same data, and of other files."""
+    data, others = _hamiltonians(config)
+    options = config.hamiltonian
+    parts = {name: data.select(*getattr(config.data, name)) for name in ("train", "validation", "test")}
+    if not len(parts["train"]):
+        raise ValueError(f"got {len(data)} frames of the groups {', '.join(sorted(set(data.groups)))}, none of them to "
+                         f"train on; name groups in data.train, now {', '.join(config.data.train)}")
+    output = config.folder / config.output.model
+    output.parent.mkdir(parents=True, exist_ok=True)
+    head = _hamiltonian_head(parts["train"], config)
+    checkpoints, held_out, sources = [], {}, dict(parts)
+    model = Model(LocalFrame(**head.local.arguments()).double(), {})
+    if config.energy:
+        more = {name: others.select(lambda frame, chosen=getattr(config.data, name): frame.group in chosen)
+                for name in parts}
+        model, checkpoint, held_out = _energy(data, parts, more, config, progress)
+        checkpoints.append(checkpoint)
+        sources.update({f"{name}, energies only": part for name, part in more.items() if len(part)})
+    electrons = data.attributes.get("electrons_per_atom", {})
+    items = {name: [prepare(head, frame, sum(electrons.get(symbol, 0) for symbol in frame.atoms.symbols))
+                    for frame in parts[name]] for name in ("train", "validation")}
+    ranges = distance_ranges(head, items["train"],
+                             config.start and starting_model(config).metadata["nearest_distances_A"])
+    if config.start:
+        refit_onsite(head, items["train"])
+        refit_hopping(head, items["train"])
+    else:
+        standardise_hamiltonian(head, items["train"])
+    model.heads["hamiltonian"] = head
+    checkpoints.append(checkpoint_of(config, "hamiltonian"))
+    fit_hamiltonian(model, items["train"], validation=items["validation"], steps=options.steps,
+                    batch_size=options.batch_size, learning_rate=options.learning_rate, weights=options.weights,
+                    seed=config.seed, checkpoint=checkpoints[-1], curve=output.with_suffix(".hamiltonian.csv"),
+                    fingerprint=parts["train"].fingerprint(), progress=progress)
+    for name in ("validation", "test"):
+        if len(parts[name]):
+            held_out[name] = held_out.get(name, {}) | hamiltonian_errors(model, parts[name])
+    described = {name: data.attributes[name] for name in ("electrons_per_atom", "energy_reference", "settings")
+                 if name in data.attributes}
+    model.metadata = described | {"nearest_distances_A": ranges, "errors": held_out,
+                                  "training": provenance(sources, config)}
+    shortest = shortest_distance(parts["train"], 6.0)
+    if shortest is not None:
+        model.metadata["shortest_distance_A"] = shortest
+    model.save(output)
+    for checkpoint in checkpoints:
+        checkpoint.unlink(missing_ok=True)
+    return model.eval()
+
+
+def _energy(data, parts, more, config, progress):
+    """(Model with an energy, path of its checkpoint, errors on held-out frames) of the Hamiltonians' own labels, unless
+    they count as coarse ones, and of those in ``more``, dict of Frames."""
+    coarse = [(config.folder / name).resolve() for name in config.energy.coarse]
+    own = data.path.resolve() not in coarse
+    frames = {name: join([part.frames(), more[name]]) if own else more[name] for name, part in parts.items()}
+    if not len(frames["train"]):
+        raise ValueError(f"{data.path}: got no energies and forces to train on; leave out [energy], or name a file "
+                         "that has them in data.files")
+    model = new_model(frames["train"], config)
+    checkpoint = train_energy(model, frames, config, progress)
+    model.cpu()
+    return model, checkpoint, {name: errors(model, part) for name, part in frames.items()
+                               if name != "train" and len(part)}
+
+
+def _hamiltonians(config):
+    """(Hamiltonians, Frames with energies and forces of all other files)"""
+    paths = [config.folder / name for name in config.data.files]
+    whole = [path for path in paths if is_hamiltonians(path)] or paths[:1]
+    if len(whole) > 1 or (len(paths) > 1 and config.energy is None):
+        raise ValueError(f"data.files: got {len(whole)} files of Hamiltonians and {len(paths) - len(whole)} others, "
+                         "need one file of Hamiltonians for [hamiltonian], and others only with [energy]")
+    return Hamiltonians(whole[0]), join(read_frames(path) for path in paths if path not in whole)
+
+
+def _hamiltonian_head(frames, config):
+    """PairHead for the functions of ``frames``, or that of the model that training starts from."""
+    options = config.hamiltonian
+    if config.start:
+        head = starting_model(config, "hamiltonian").heads["hamiltonian"].double().requires_grad_(True).train()
+        theirs = dict(cutoff=head.cutoff, environment=head.local.cutoff, n_radial=head.local.n_radial,
+                      spectrum=head.spectrum.cutoff if head.spectrum else 0.0, third=head.third, widths=head.widths)
+        check_same("hamiltonian", {name: getattr(options, name) for name in theirs}, theirs)
+        return head
+    species, fold, functions, areas = frame_functions(frames)
+    frame = dict(species=species, cutoff=options.environment, fold=fold, n_radial=options.n_radial)
+    spectrum = dict(cutoff=options.spectrum, inner=inner_distance(frames), n_radial=4) if options.spectrum else None
+    with seeded(config.seed):
+        return PairHead(functions, frame, options.cutoff, options.widths, reference_areas=areas,
+                        spectrum=spectrum, third=options.third).double()

@@ -1,0 +1,92 @@
+"""Models of a local density of states."""
+from dataclasses import asdict
+
+from ase_mlelec.descriptors import Bispectrum
+from ase_mlelec.heads import LDOSHead
+from ase_mlelec.io.snapshots import Snapshots
+from ase_mlelec.model import Model
+from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, fit_zero, mean_ldos_errors, standardise_ldos
+from ase_mlelec.train.ldos_forces import ForceData, check_densities, refit_with_labels
+from ase_mlelec.train.recipes.shared import COPIED, provenance, seeded, shortest_distance
+
+
+def train_ldos(config, cache, progress=True):
+    """``train`` for a local density of states: fingerprints of all grid points, gradient descent, refit, errors.
+
+    cache : path of the HDF5 file of fingerprints, which is left
+    """
+    snapshots = _snapshots(config)
+    output = config.folder / config.output.model
+    output.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = output.with_suffix(".ldos.checkpoint")
+    groups = {"train": ("", *config.data.train), "validation": config.data.validation, "test": config.data.test}
+    chosen = {name: snapshots.select(*of_part) for name, of_part in groups.items()}
+    if not len(chosen["train"]):
+        raise ValueError(f"got {len(snapshots)} snapshots of the groups {', '.join(sorted(set(snapshots.groups)))}, "
+                         f"none of them to train on; name groups in data.train, now {', '.join(config.data.train)}")
+    model = new_ldos_model(snapshots, fit_zero(chosen["train"]), config)
+    parts = {name: GridData(part, model.descriptor, cache, progress, model.heads["ldos"].zero)
+             for name, part in chosen.items()}
+    fit_ldos_model(model, parts["train"], parts["validation"], config, checkpoint, output.with_suffix(".ldos.csv"),
+                   progress)
+    held_out = {name: mean_ldos_errors(model, part) for name, part in parts.items() if name != "train" and len(part)}
+    model.metadata = describe_ldos(snapshots) | {
+        "errors": held_out,
+        "training": provenance({name: part.snapshots for name, part in parts.items()}, config)}
+    model.save(output)
+    checkpoint.unlink(missing_ok=True)
+    return model.eval()
+
+
+def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None, progress=True):
+    """Train a new model of the LDOS in place: descent and the refits that ``config`` (Config) asks for.
+
+    data, validation : GridData; checkpoint, curve : paths, as in ase_mlelec.train.ldos.fit_ldos
+
+    Raises ValueError for snapshots without the forces or densities that ``config`` gives a weight.
+    """
+    options, head = config.ldos, model.heads["ldos"]
+    forces = ForceData(data.snapshots, model.descriptor, data.cache, progress) if options.force_weight else None
+    if options.energy_weight:
+        check_densities(data.snapshots)
+    model.float()       # the fingerprints are computed in double precision, and kept in single
+    standardise_ldos(head, data, options.scaling, options.fingerprints)
+    loss = LDOSLoss(options.ldos, options.density, options.dos, options.band_energy)
+    fit_ldos(model, data, loss, validation=validation, epochs=options.epochs, batch_size=options.batch_size,
+             batch_points=options.batch_points, learning_rate=options.learning_rate, schedule=options.schedule,
+             patience=options.patience, dos_weight=options.dos_weight, hold=options.hold, seed=config.seed,
+             checkpoint=checkpoint, curve=curve, progress=progress)
+    if options.force_weight or options.energy_weight:
+        refit_with_labels(head, data, forces, options.force_weight, options.energy_weight, options.dos_weight,
+                          options.hold, progress)
+
+
+def _snapshots(config):
+    if len(config.data.files) != 1:
+        raise ValueError(f"data.files: got {len(config.data.files)} files, need one file of snapshots for [ldos]")
+    snapshots = Snapshots(config.folder / config.data.files[0])
+    missing = [key for key in ("valence_electrons", "xc", "grid_spacing_A") if key not in snapshots.attributes]
+    if missing:
+        raise ValueError(f"{snapshots.path}: no '{missing[0]}' in its attributes; write it with write_snapshots")
+    return snapshots
+
+
+def describe_ldos(snapshots):
+    """dict of JSON types: what an LDOS model has to tell; at several electronic temperatures, the lowest is its own."""
+    described = {name: snapshots.attributes[name] for name in (*COPIED, "xc", "grid_spacing_A", "core_charges")
+                 if name in snapshots.attributes}
+    training = list(snapshots)
+    shortest = [shortest_distance([snapshot], 6.0) for snapshot in training]
+    described["shortest_distance_A"] = min(distance for distance in shortest if distance is not None)
+    described["electronic_temperature_K"] = min(snapshot.temperature for snapshot in training)
+    return described
+
+
+def new_ldos_model(snapshots, zero, config):
+    """Untrained Model for the species and energies of ``snapshots``, with an EnergyZero."""
+    species = sorted({symbol for snapshot in snapshots for symbol in snapshot.atoms.get_chemical_symbols()})
+    descriptor = Bispectrum(species, **asdict(config.bispectrum)).double()
+    with seeded(config.seed):
+        head = LDOSHead(descriptor.n_features, snapshots.energies, config.ldos.widths, config.ldos.activation, zero,
+                        descriptor.n_sums)
+    return Model(descriptor, {"ldos": head})

@@ -1,0 +1,87 @@
+"""What all recipes share: seeds, checkpoints, the model that training starts from, and where a model comes from."""
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+
+import torch
+
+from ase_mlelec.bundle import load_model
+from ase_mlelec.edges import Edges
+from ase_mlelec.io.frames import join, read_frames
+from ase_mlelec.system import System
+from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
+
+COPIED = ("dos_width_eV", "energy_reference", "valence_electrons", "valence_charges", "electrons_per_centre",
+          "functions_per_vector", "settings")      # attributes of the data
+PACKAGES = ("ase-mlelec", "torch", "numpy", "ase")
+
+
+def checkpoint_of(config, name):
+    """Path of the checkpoint of one stage."""
+    return (config.folder / config.output.model).with_suffix(f".{name}.checkpoint")
+
+
+@contextmanager
+def seeded(seed):
+    """Random weights inside the block depend on ``seed`` alone; random numbers outside go on as if nothing had been."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def starting_model(config, *heads):
+    """The Model that training starts from; ValueError where it lacks one of ``heads``."""
+    path = config.folder / config.start
+    start = load_model(path if path.exists() else config.start)
+    for name in heads:
+        if name not in start.heads:
+            raise ValueError(f"start: {config.start} has no {name}, it has {', '.join(start.heads)}; leave out "
+                             f"[{name}] or start from another model")
+    return start
+
+
+def check_same(section, mine, theirs):
+    """ValueError where ``mine``, arguments, lacks one of ``theirs``, those of the model that training starts from."""
+    for name, value in theirs.items():
+        if mine.get(name) != value:
+            raise ValueError(f"start: got {mine.get(name)} as {name} of the {section}, the model that training starts "
+                             f"from has {value}; give it the same")
+
+
+def shortest_distance(frames, cutoff):
+    """The shortest distance of two atoms, Å, or None where none are within ``cutoff``."""
+    edges = (Edges.build(System.from_atoms(frame.atoms), cutoff) for frame in frames)
+    return min((float(e.distances.min()) for e in edges if len(e.vec)), default=None)
+
+
+def inner_distance(frames):
+    """Where the radial functions of a power spectrum begin, Å: a little below the shortest distance."""
+    shortest = shortest_distance(frames, 6.0)
+    if shortest is None:
+        raise ValueError("got no atoms within 6 Å of each other, from which a power spectrum takes where it begins; "
+                         "give power_spectrum.inner")
+    return round(0.9 * shortest, 3)
+
+
+def provenance(parts, config):
+    """dict of JSON types: what is in the data of ``parts``, the configuration, versions of packages."""
+    for name in ("coarse", "far"):
+        if config.energy and getattr(config.energy, name):
+            parts = parts | {f"{name} energies": beside(getattr(config.energy, name), config)}
+    settings = asdict(config)
+    del settings["folder"]      # where the files lay says nothing about them
+    return {"frames": {name: len(part) for name, part in parts.items()},
+            "fingerprints": {name: part.fingerprint() for name, part in parts.items() if len(part)},
+            "configuration": settings,
+            "versions": {name: version(name) for name in PACKAGES}}
+
+
+def beside(names, config):
+    """Frames to train on of the data sets in energy.coarse or energy.far; ValueError where they have none."""
+    paths = [config.folder / name for name in names]
+    parts = (Hamiltonians(path).frames() if is_hamiltonians(path) else read_frames(path) for path in paths)
+    found = join(parts).select(lambda frame: not frame.group or frame.group in config.data.train)
+    if names and not len(found):
+        raise ValueError(f"{', '.join(map(str, paths))}: got no structures to train on; name their groups in "
+                         f"data.train, now {', '.join(config.data.train)}, or leave the files out")
+    return found
