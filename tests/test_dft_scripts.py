@@ -65,7 +65,7 @@ def test_sampled_structures(sampled):
         if kind == "ripple" or kind in mos2.SINGLE:
             n, points = {"ripple": (12, (1, 4, 1)), "sheet": (12, (2, 2, 1)), "patch": (27, (2, 2, 1)),
                          "wide": (48, (1, 1, 1)), "plate": (12, (2, 2, 1)), "block": (18, (2, 2, 1)),
-                         "tile": (27, (2, 2, 1))}[kind]
+                         "tile": (27, (2, 2, 1)), "swatch": (18, (2, 2, 1))}[kind]
             assert len(atoms) == n and mos2.mesh(atoms, 4, n // 3) == points
             assert (layers(atoms, mos2.AREAS) == 0).all() and atoms.positions[:, 2].mean() == pytest.approx(11, abs=0.1)
             assert (0.1 if kind == "ripple" else 0.02) < np.ptp(atoms.positions[atoms.symbols == "Mo", 2]) < 1.0
