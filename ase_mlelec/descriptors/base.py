@@ -39,6 +39,9 @@ class Descriptor(torch.nn.Module):
     def feature_weights(self):
         """Tensor [F], how much of each feature an energy may have where they differ in roughness; None: as it comes."""
 
+    def feature_groups(self):
+        """Tensor [F] of int, features that are alike; None: all.  A linear energy may find how much of each it has."""
+
     def arguments(self):
         """dict of constructor arguments (JSON types), from which a model file builds the descriptor again."""
         raise NotImplementedError(f"{type(self).__name__} must define arguments()")

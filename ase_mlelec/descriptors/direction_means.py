@@ -28,7 +28,7 @@ class DirectionMeans(torch.nn.Module):
     n_species, n_radial, l_max : of the moments, of which those that ``roughness`` allows are used
     roughness : function of the sums of n^2 and of l^2, growing with both; up to ``roughest`` (float) there are features
 
-    ``n_densities``; ``rough`` [F], the roughness of every feature
+    ``n_densities``; ``rough`` [F], the roughness of every feature; ``members``, array [F, n_densities] of species
 
     Raises ValueError where no group is smooth enough, or the sum of l of one is beyond every rule of directions.
     """
@@ -41,7 +41,8 @@ class DirectionMeans(torch.nn.Module):
         if not len(groups):
             raise ValueError(f"got a roughest one of {roughest:g}, but none of an atom and {n_densities} neighbours is "
                              "as smooth as that; use a larger one")
-        l, _, n = kinds.T
+        l, s, n = kinds.T
+        self.members = np.sort(s[groups], axis=1)
         self.l_max, self.n_radial = l[groups].max(), n[groups].max() + 1
         used = (l <= self.l_max) & (n < self.n_radial)          # the moments that are asked for, in the same order
         self.register_buffer("rough", torch.as_tensor(_roughness_of(kinds, groups, roughness)), persistent=False)

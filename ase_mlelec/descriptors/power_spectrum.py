@@ -23,6 +23,7 @@ from ase_mlelec.descriptors.padding import pad
 
 ANGULAR, STEEPNESS = 0.1, 5     # of the weights of features: l^2 counts so much of n^2, and the power of the roughness
 SHARES, STEEPNESS_MANY = {3: 30, 4: 3}, 3     # of those of quadruples and quintuples: how much of them, and the power
+PARTS = (0.1, 0.25, 0.5, 0.75)      # of the features of a group, from the smoothest on
 
 
 class PowerSpectrum(Descriptor):
@@ -71,17 +72,41 @@ class PowerSpectrum(Descriptor):
     def feature_weights(self):
         return self.weights
 
+    def feature_groups(self):
+        """By the number and the species of the neighbours, each divided by roughness at ``PARTS``."""
+        own = np.arange(len(self.species))
+        radial = np.repeat(own, self.n_radial)[self.pairs.numpy()]
+        members = [np.repeat(own, self.n_pair)[:, None], np.tile(radial.T, (self.l_max + 1, 1)),
+                   *(means.members for means in self.many)]
+        groups, n_groups = [], 0
+        for rough, kinds in zip(self._roughnesses(), members):
+            rough = rough.numpy()
+            kind = np.unique(kinds, axis=0, return_inverse=True)[1].ravel()
+            part = np.zeros_like(kind)
+            for k in range(kind.max() + 1):
+                part[kind == k] = np.searchsorted(np.quantile(rough[kind == k], PARTS), rough[kind == k])
+            found = np.unique(kind * (len(PARTS) + 1) + part, return_inverse=True)[1]
+            groups.append(n_groups + found)
+            n_groups += found.max() + 1
+        return torch.as_tensor(np.concatenate(groups))
+
     def arguments(self):
         return dict(species=list(self.species), cutoff=self.cutoff, inner=self.inner, n_pair=self.n_pair,
                     n_radial=self.n_radial, l_max=self.l_max, near=self.near, roughest=self.roughest,
                     roughest_5=self.roughest_5)
 
-    def _weights(self):
+    def _roughnesses(self):
+        """Those of pairs, triples and what is beyond, Tensors."""
         pair, radial = (torch.arange(n).repeat(len(self.species)).double() for n in (self.n_pair, self.n_radial))
         first, second = (radial[index] for index in self.pairs)
-        rough = [_roughness(pair**2, 0)] + [_roughness(first**2 + second**2, l**2) for l in range(self.l_max + 1)]
-        return torch.cat([torch.cat(rough)**(-STEEPNESS / 2),
-                          *(SHARES[means.n_densities] * means.rough**(-STEEPNESS_MANY / 2) for means in self.many)])
+        triples = [_roughness(first**2 + second**2, l**2) for l in range(self.l_max + 1)]
+        return [_roughness(pair**2, 0), torch.cat(triples), *(means.rough for means in self.many)]
+
+    def _weights(self):
+        pairs, triples, *more = self._roughnesses()
+        return torch.cat([torch.cat([pairs, triples])**(-STEEPNESS / 2),
+                          *(SHARES[means.n_densities] * rough**(-STEEPNESS_MANY / 2)
+                            for means, rough in zip(self.many, more))])
 
     def forward(self, system, edges):
         moments = self._moments(system, edges, self.cutoff, self.radial)

@@ -79,6 +79,7 @@ class EnergyConfig:
         Hamiltonians may be in data.files as well, for these alone.  coarse_ridge : on what their energy differs by
     far : data sets of structures far from those that the model is for, whose errors count ``far_weight``, for the
         closed form
+    relevance : rounds in which the closed form finds a ridge for each group of features, for widths = []
     energy, forces, virial : prefactors of the loss at the first and the last step; [0, 0] leaves the label out
     strong_force : eV/Å; labels beyond it count less (see EnergyLoss); none by default
     learning_rate : at the first and the last step
@@ -93,6 +94,7 @@ class EnergyConfig:
     coarse_ridge: float = 1e-4
     far: tuple[str, ...] = ()
     far_weight: float = 0.3
+    relevance: int = 0
     steps: int = 4000
     learning_rate: Pair = (5e-3, 5e-6)
     batch_size: int = 4
@@ -102,6 +104,9 @@ class EnergyConfig:
         for name in ("ridge", "coarse_ridge", "far_weight"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"energy.{name}: got {getattr(self, name):g}, need more than 0")
+        if self.relevance < 0 or (self.relevance and self.widths):
+            raise ValueError(f"energy.relevance: got {self.relevance} with widths = {list(self.widths)}; need 0 or more, "
+                             "and 0 for nets")
         for name in ("coarse", "far"):
             if getattr(self, name) and self.widths:
                 raise ValueError(f"energy.{name}: got {', '.join(getattr(self, name))} for nets; it is for widths = [] "

@@ -1,13 +1,18 @@
 """Energies that are linear in the features: the best weights in closed form, for data too few for a net."""
+import math
+
 import torch
 from tqdm import tqdm
 
 from ase_mlelec.train.frames import Batches
 from ase_mlelec.train.losses import energy_and_derivatives
 
+CHANGE = 2.3        # of the logarithm of a ridge in one round
+LEAST = 7.0         # below the mean of the logarithms: less would leave the matrix singular
 
-def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, far=None, far_weight=1.0, batch_size=16,
-               progress=True):
+
+def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, far=None, far_weight=1.0, relevance=0,
+               batch_size=16, progress=True):
     """Weights of an energy head without hidden layers: ridge regression to energies, forces and virials.
 
     Least is the sum over structures of ``loss`` with its last prefactors, plus a ridge on how far the weights of the
@@ -19,22 +24,30 @@ def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, far=No
     coarse : Frames of a calculation that is less converged.  Theirs is an energy of its own, with weights that differ
         from those of the model, and a ridge, ``coarse_ridge`` (float, as ``ridge``), on by how much
     far : Frames whose errors count ``far_weight`` (float) times as much as those of ``frames``
+    relevance : int, rounds in which each group of features (see Descriptor.feature_groups) of each species gets a ridge
+        of its own, one with which the labels are more probable; ``ridge`` is their geometric mean over what the labels
+        determine
 
     Raises ValueError when labels are missing or mis-shaped.
 
     Source: as the linear fit of Thompson et al. 2015, J. Comput. Phys. 285, 316, with a ridge; two energies that differ
-    by a smaller one as in Kennedy and O'Hagan, Biometrika 87, 1 (2000).
+    by a smaller one as in Kennedy and O'Hagan, Biometrika 87, 1 (2000); ridges by groups as those by parameters in
+    MacKay, Neural Comput. 4, 415 (1992) and 11, 1035 (1999).
     """
     nets = model.heads["energy"].nets
     normal, right = _normal_equations(model, frames, loss, batch_size, progress)
     size = float(normal.diagonal().mean())
-    normal.diagonal().add_(ridge * size)
     if far is not None and len(far):
         theirs = _normal_equations(model, far, loss, batch_size, progress)
         normal, right = (one + far_weight * two for one, two in zip((normal, right), theirs))
     if coarse is not None and len(coarse):
         theirs = _normal_equations(model, coarse, loss, batch_size, progress)
         normal, right = (one + two for one, two in zip((normal, right), _capped(*theirs, coarse_ridge * size)))
+    ridges = torch.full_like(right, ridge * size)
+    groups = _groups(model).to(right.device)
+    for _ in tqdm(range(relevance), disable=None if progress else True, unit=" rounds"):
+        ridges[:len(groups)] = _more_probable(normal, right, ridges, groups, math.log(ridge * size))
+    normal.diagonal().add_(ridges)
     change = torch.linalg.solve(normal, right)
     weights, constants = change[:-len(nets.last)].reshape(len(nets.last), -1), change[-len(nets.last):]
     with torch.no_grad():
@@ -52,6 +65,37 @@ def _normal_equations(model, frames, loss, batch_size, progress):
         rows, rest = _weighted_rows(model, batch, loss)
         normal, right = normal + rows.T @ rows, right + rows.T @ rest
     return normal, right
+
+
+def _groups(model):
+    """Tensor [species F] of which group each weight is in; the constants of the species, the last weights, are in none."""
+    n_species = len(model.heads["energy"].nets.last)
+    own = model.descriptor_of("energy").feature_groups()
+    if own is None:
+        own = torch.zeros(model.descriptor_of("energy").n_features, dtype=torch.long)
+    return (torch.arange(n_species)[:, None] * (own.max() + 1) + own).flatten()
+
+
+def _more_probable(normal, right, ridges, groups, mean_log):
+    """Ridges after one round: the parameters of a group that the labels determine, over the squares of its weights.
+
+    That is where the derivative of the labels' probability is zero, with the weights of the former ridges.  The mean of
+    the ridges' logarithms over the parameters that are determined is ``mean_log``, no ridge changes by more than a
+    factor of ten or so in a round, and none is below a thousandth of the mean.
+    """
+    held = normal.clone()
+    held.diagonal().add_(ridges)
+    factor = torch.linalg.cholesky(held)
+    weights = torch.cholesky_solve(right[:, None], factor)[:, 0]
+    determined = 1 - ridges * torch.cholesky_inverse(factor).diagonal()
+    former = ridges[:len(groups)]
+    sums = [torch.bincount(groups, values[:len(groups)]) for values in (determined, weights**2)]
+    share, square = sums[0].clamp(min=1e-9), sums[1].clamp(min=1e-300)
+    change = ((share / square)[groups] / former).log()
+    each = (share / torch.bincount(groups))[groups]
+    change = (change - each @ change / each.sum()).clamp(-CHANGE, CHANGE)
+    found = former.log() + change
+    return (found - each @ (found - mean_log) / each.sum()).clamp(min=mean_log - LEAST).exp()
 
 
 def _capped(normal, right, ridge):

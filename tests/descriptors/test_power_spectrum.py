@@ -83,6 +83,23 @@ def test_weights_fall_with_the_roughness():
     np.testing.assert_allclose(weights[6:]**(-2 / 5), squares + [square + 0.1 for square in squares])
 
 
+def test_groups_of_features():
+    """Of one number and one set of species of neighbours, in five parts from the smoothest to the roughest."""
+    made = descriptor(n_pair=9, n_radial=2, l_max=4, near=3.0, roughest=3.0, roughest_5=2.0)
+    groups, weights = made.feature_groups().numpy(), made.feature_weights().numpy()
+    radial = [0, 0, 1, 1]       # species of the densities of triples
+    neighbours = [*[(0,)] * 9, *[(1,)] * 9, *[(radial[a], radial[b]) for a, b in zip(*np.triu_indices(4))] * 5,
+                  *(tuple(row) for means in made.many for row in means.members.tolist())]
+    assert len(neighbours) == len(groups) and neighbours[-1] == (1, 1, 1, 1) and (0, 0, 1) in neighbours
+    assert sorted(set(groups)) == list(range(groups.max() + 1))
+    for kind in set(neighbours):
+        own = np.array([each == kind for each in neighbours])
+        assert not set(groups[own]) & set(groups[~own])
+        parts = [weights[own & (groups == k)] for k in sorted(set(groups[own]))]
+        assert len(parts) <= 5 and all(one.min() > two.max() for one, two in zip(parts, parts[1:]))
+    assert [int((groups == k).sum()) for k in range(5)] == [1, 2, 2, 2, 2]
+
+
 def test_quadruples_in_closed_form():
     """<P1 P1 P2> and <P2 P2 P2> of directions to three neighbours, by traces of their second moments."""
     near = 3.0

@@ -48,6 +48,8 @@ def test_values():
      "energy.far: got a.h5, which data.files or energy.coarse names too; name it once"),
     ({"energy": {"widths": [], "far_weight": 0.0}}, "energy.far_weight: got 0, need more than 0"),
     ({"energy": {"widths": [], "coarse_ridge": 0.0}}, "energy.coarse_ridge: got 0, need more than 0"),
+    ({"energy": {"relevance": 3}}, r"energy.relevance: got 3 with widths = \[64, 64\]; need 0 or more, and 0 for nets"),
+    ({"energy": {"widths": [], "relevance": -1}}, r"energy.relevance: got -1 with widths = \[\]; need 0 or more"),
     ({"data": {"files": "a.h5"}}, r"data.files: got 'a.h5', need a list of texts in quotes"),
     ({"data": {"files": []}}, "data.files: got an empty list"),
     ({"data": {"files": ["a"], "validation_fraction": 1.0}}, "validation_fraction: got 1, need 0 <= fraction < 1"),

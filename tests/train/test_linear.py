@@ -6,6 +6,8 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.fd import calculate_numerical_forces
+from scipy.optimize import minimize_scalar
+from scipy.stats import multivariate_normal
 from small_data import make_frames
 
 from ase_mlelec import DeepPotCalculator, load_model
@@ -13,6 +15,7 @@ from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.testing import random_atoms
+from ase_mlelec.train import linear
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.fit import standardise
 from ase_mlelec.train.frames import Batches, Frame, Frames, join, write_hdf5
@@ -157,9 +160,10 @@ def test_power_spectrum_in_one_command(tmp_path):
     table = {"data": {"files": ["cu.h5"]}, "output": {"model": "cu.safetensors"}, "energy": {"widths": []}}
     drawn = {"descriptor": {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 4, "l_max": 2, "n_basis": 5}}
     fixed = {"power_spectrum": {"cutoff": 4.0, "inner": 2.2, "n_pair": 8, "n_radial": 4, "l_max": 4, "near": 3.5}}
-    models = [train(parse_config(table | options, tmp_path), progress=False) for options in (drawn, fixed)]
-    first, second = (model.metadata["errors"]["test"]["forces_mae_meV_per_A"] for model in models)
-    assert second < first / 3
+    groups = fixed | {"energy": {"widths": [], "relevance": 3}}
+    models = [train(parse_config(table | options, tmp_path), progress=False) for options in (drawn, fixed, groups)]
+    first, second, third = (model.metadata["errors"]["test"]["forces_mae_meV_per_A"] for model in models)
+    assert max(second, third) < first / 3 and second != third
     atoms = frames.frames[0].atoms
     atoms.calc = DeepPotCalculator(load_model(tmp_path / "cu.safetensors"), device="cpu", on_extrapolation="ignore")
     np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), atol=1e-5)
@@ -197,3 +201,36 @@ def test_far_structures_count_as_told():
 
 def _weights(model):
     return torch.cat([torch.cat([layer.weight[0], layer.bias]) for layer in model.heads["energy"].nets.last]).detach()
+
+
+def test_ridges_by_groups_are_the_most_probable(monkeypatch):
+    """Of labels drawn from groups of weights of unlike size: their Gaussian density is stationary in every ridge."""
+    frames, loss = alloy(16), EnergyLoss((1, 1.0), (1, 1.0), (0, 0))
+    model = linear_model(frames)
+    n = model.descriptor.n_features
+    monkeypatch.setattr(DeepPotSE, "feature_groups", lambda self: torch.arange(n) % 3)
+    groups = linear._groups(model)
+    assert len(groups) == 2 * n and groups[:n].tolist() == (groups[n:] - 3).tolist() == [k % 3 for k in range(n)]
+    for layer in model.heads["energy"].nets.last:
+        torch.nn.init.zeros_(layer.weight)
+    rows, _ = _weighted_rows(model, Batches.for_model(model, frames, loss.labels).batch(range(16)), loss)
+    rng = np.random.default_rng(0)
+    truth = np.append(np.array([0.1, 1.0, 10.0])[groups % 3] * rng.normal(size=2 * n), [0, 0])
+    labels = rows.numpy() @ truth + 0.01 * rng.normal(size=len(rows))
+    normal, right = rows.T @ rows, rows.T @ torch.as_tensor(labels)
+    ridges = torch.full_like(right, 1e-4)
+    for _ in range(100):
+        ridges[:-2] = linear._more_probable(normal, right, ridges, groups, np.log(1e-4))
+    assert (ridges[-2:] == 1e-4).all()      # of the constants
+    own = np.array([float(ridges[:-2][groups == k][0]) for k in range(6)])
+    assert (own[[0, 3]] > 3 * own[[1, 4]]).all() and (own[[1, 4]] > 3 * own[[2, 5]]).all()
+
+    def log_density(ridges, noise):
+        prior = rows.numpy() / np.append(ridges[groups], [1e-4] * 2) @ rows.numpy().T
+        return multivariate_normal(cov=noise * (np.eye(len(rows)) + prior)).logpdf(labels)
+
+    def slopes(ridges, noise):
+        steps = np.exp(1e-3 * np.eye(6))
+        return np.array([(log_density(ridges * step, noise) - log_density(ridges / step, noise)) / 2e-3 for step in steps])
+    noise = np.exp(minimize_scalar(lambda x: np.abs(slopes(own, np.exp(x))).max(), bracket=(-11, -8)).x)
+    assert np.abs(slopes(own, noise)).max() < 0.01 < 1 < np.abs(slopes(np.full(6, 1e-4), noise)).max()

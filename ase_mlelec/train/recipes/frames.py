@@ -152,7 +152,7 @@ def train_energy(model, parts, config, progress):
         if config.start:
             take_over(model, "energy", config)
         fit_linear(model, parts["train"], loss, options.ridge, beside(options.coarse, config), options.coarse_ridge,
-                   beside(options.far, config), options.far_weight, progress=progress)
+                   beside(options.far, config), options.far_weight, options.relevance, progress=progress)
     else:
         _fit(model, "energy", loss, parts, config, progress)
     return checkpoint_of(config, "energy")
