@@ -80,7 +80,7 @@ class EnergyConfig:
     far : data sets of structures far from those that the model is for, whose errors count ``far_weight``, for the
         closed form
     relevance : rounds in which the closed form finds a ridge for each group of features, for widths = []; with some
-        twenty structures errors grew, with 165 they fell by a tenth
+        twenty structures errors grew, with 165 they fell by 6 %
     energy, forces, virial : prefactors of the loss at the first and the last step; [0, 0] leaves the label out
     strong_force : eV/Å; labels beyond it count less (see EnergyLoss); none by default
     learning_rate : at the first and the last step
@@ -106,8 +106,8 @@ class EnergyConfig:
             if not getattr(self, name) > 0:
                 raise ValueError(f"energy.{name}: got {getattr(self, name):g}, need more than 0")
         if self.relevance < 0 or (self.relevance and self.widths):
-            raise ValueError(f"energy.relevance: got {self.relevance} with widths = {list(self.widths)}; need 0 or more, "
-                             "and 0 for nets")
+            raise ValueError(f"energy.relevance: got {self.relevance} with widths = {list(self.widths)}; need 0 or "
+                             "more, and 0 for nets")
         for name in ("coarse", "far"):
             if getattr(self, name) and self.widths:
                 raise ValueError(f"energy.{name}: got {', '.join(getattr(self, name))} for nets; it is for widths = [] "

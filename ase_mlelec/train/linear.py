@@ -68,7 +68,7 @@ def _normal_equations(model, frames, loss, batch_size, progress):
 
 
 def _groups(model):
-    """Tensor [species F], the group that each weight is in; the constants of the species come after, and are in none."""
+    """Tensor [species F], the group that each weight is in; constants of the species come after them, in none."""
     n_species = len(model.heads["energy"].nets.last)
     own = model.descriptor_of("energy").feature_groups()
     if own is None:
