@@ -259,6 +259,31 @@ class DescriptorContract:
         assert torch.equal(self.environment(atoms, again).features, self.environment(atoms, descriptor).features)
 
 
+class ForceDescriptorContract(DescriptorContract):
+    """Beside these, what a Descriptor needs where an energy is trained on forces: derivatives of its gradient."""
+
+    def test_summed_changes(self):
+        """Of features along two random moves of all edges, against five-point differences."""
+        descriptor, atoms = self.make_descriptor(), self.make_atoms()
+        system = System.from_atoms(atoms)
+        edges = Edges.build(system, descriptor.cutoff)
+        generator = torch.Generator().manual_seed(0)
+        moves = torch.randn(2, *edges.vec.shape, generator=generator, dtype=torch.float64)
+
+        def summed(move, step):
+            environment = descriptor(system, edges.with_vec(edges.vec + step * move))
+            return torch.stack([environment.features[environment.species == k].sum(dim=0)
+                                for k in range(len(descriptor.species))])
+
+        found = descriptor.summed_changes(system, edges, moves)
+        assert found.shape == (2, len(descriptor.species), descriptor.n_features)
+        with torch.no_grad():
+            for change, move in zip(found, moves):
+                numeric = five_point(lambda step: summed(move, step))
+                # as in test_gradient, for one feature of the size of the largest
+                assert_close(change, numeric, 1e-7)
+
+
 class HeadContract:
     """Locality, precision and round trip of a Head that gives one row per centre.
 

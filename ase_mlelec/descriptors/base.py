@@ -42,9 +42,29 @@ class Descriptor(torch.nn.Module):
     def feature_groups(self):
         """Tensor [F] of int, features that are alike; None: all.  A linear energy may find how much of each it has."""
 
+    def summed_changes(self, system, edges, moves):
+        """Tensor [T, species, F]: by how much the features, summed over the centres of each species, change along T
+        moves of the edges, ``moves`` [T, E, 3]; derivatives.  Here with one pass for each move.
+        """
+        vec = edges.vec.detach().requires_grad_(True)
+        with torch.enable_grad():
+            environment = self(system, edges.with_vec(vec))
+            own = torch.nn.functional.one_hot(environment.species, len(self.species)).to(vec)
+            return torch.stack(changes_along(moves, own.T @ environment.features, vec))
+
     def arguments(self):
         """dict of constructor arguments (JSON types), from which a model file builds the descriptor again."""
         raise NotImplementedError(f"{type(self).__name__} must define arguments()")
+
+
+def changes_along(directions, values, leaf):
+    """list of Tensors: derivatives of ``values``, which depend on ``leaf``, where the leaf moves along each direction.
+
+    The gradient is linear in its cotangents: its own derivative is that of the values along a direction.
+    """
+    cotangents = torch.zeros_like(values, requires_grad=True)
+    gradient, = torch.autograd.grad(values, leaf, cotangents, create_graph=True)
+    return [torch.autograd.grad(gradient, cotangents, direction, retain_graph=True)[0] for direction in directions]
 
 
 def species_table(species):

@@ -28,7 +28,8 @@ class DirectionMeans(torch.nn.Module):
     n_species, n_radial, l_max : of the moments, of which those that ``roughness`` allows are used
     roughness : function of the sums of n^2 and of l^2, growing with both; up to ``roughest`` (float) there are features
 
-    ``n_densities``; ``rough`` [F], the roughness of every feature; ``members``, array [F, n_densities] of species
+    ``n_densities``; ``squares``, array [2, F], the sums of n^2 and of l^2 of every feature; ``members``, array
+    [F, n_densities] of species
 
     Raises ValueError where no group is smooth enough, or the sum of l of one is beyond every rule of directions.
     """
@@ -42,12 +43,12 @@ class DirectionMeans(torch.nn.Module):
             raise ValueError(f"got a roughest one of {roughest:g}, but none of an atom and {n_densities} neighbours is "
                              "as smooth as that; use a larger one")
         l, s, n = kinds.T
-        self.members = np.sort(s[groups], axis=1)
+        self.members, self.squares = np.sort(s[groups], axis=1), _squares(kinds, groups)
         self.l_max, self.n_radial = l[groups].max(), n[groups].max() + 1
         used = (l <= self.l_max) & (n < self.n_radial)          # the moments that are asked for, in the same order
-        self.register_buffer("rough", torch.as_tensor(_roughness_of(kinds, groups, roughness)), persistent=False)
         degree = int(l[groups].sum(axis=1).max())
         groups = np.cumsum(used)[groups] - 1
+        self.register_buffer("groups", torch.as_tensor(groups), persistent=False)
         first, place = np.unique(groups[:, :2], axis=0, return_inverse=True)
         second, place_2 = np.unique(groups[:, 2:], axis=0, return_inverse=True)
         self.register_buffer("first", torch.as_tensor(first.T.copy()), persistent=False)
@@ -61,15 +62,37 @@ class DirectionMeans(torch.nn.Module):
 
     def forward(self, moments):
         """[C, F] from A [C, (l_max + 1)^2, species, n_radial], with as many l and n as there are."""
-        densities = []
-        for l in range(self.l_max + 1):
-            m = slice(l * l, (l + 1)**2)
-            own = moments[:, m, :, :self.n_radial].flatten(2)
-            densities.append(own.transpose(1, 2) @ self.rows[m].to(own))
-        densities = torch.cat(densities, dim=1)
+        densities = self._densities(moments)
         first, second = (reduce(torch.mul, [densities.index_select(1, column) for column in columns])
                          for columns in (self.first, self.second))
         return ((first * self.weights.to(first)) @ second.transpose(1, 2)).flatten(1).index_select(1, self.places)
+
+    def summed_changes(self, moments, moved):
+        """[T, F]: by how much the features, summed over the centres, change along T moves of the moments, ``moved``
+        [C, T, (l_max + 1)^2, species, n_radial].
+        """
+        densities = self._densities(moments).transpose(0, 1).contiguous()
+        moved = moved[:, :, :(self.l_max + 1)**2, :, :self.n_radial].flatten(3).permute(3, 0, 2, 1).contiguous()
+        rows, changes = self.rows.to(moments), moved.new_zeros(len(self.groups), moved.shape[3])
+        for k in range(len(densities)):
+            features, place = (self.groups == k).nonzero(as_tuple=True)
+            if not len(features):
+                continue
+            others = self.groups[features][torch.arange(self.n_densities, device=place.device) != place[:, None]]
+            rest = reduce(torch.mul, densities[others.reshape(-1, self.n_densities - 1).T]) * self.weights.to(rows)
+            l, n = divmod(k, len(moved))
+            m = slice(l * l, (l + 1)**2)
+            changes.index_add_(0, features, (rest @ rows[m].T).flatten(1) @ moved[n, :, m].flatten(0, 1))
+        return changes.T
+
+    def _densities(self, moments):
+        """rho at the directions, [C, densities, Q]: by l, then species, then n."""
+        found = []
+        for l in range(self.l_max + 1):
+            m = slice(l * l, (l + 1)**2)
+            own = moments[:, m, :, :self.n_radial].flatten(2)
+            found.append(own.transpose(1, 2) @ self.rows[m].to(own))
+        return torch.cat(found, dim=1)
 
 
 def _groups(kinds, size, roughness, roughest):
@@ -79,14 +102,15 @@ def _groups(kinds, size, roughness, roughest):
     for _ in range(size - 1):
         which, place = np.nonzero(groups[:, -1:] <= np.arange(len(kinds)))
         groups = np.column_stack([groups[which], place])
-        groups = groups[_roughness_of(kinds, groups, roughness) <= roughest]    # one more density only adds to it
+        groups = groups[roughness(*_squares(kinds, groups)) <= roughest]    # one more density only adds to it
     total = l[groups].sum(axis=1)
     return groups[(total % 2 == 0) & (2 * l[groups].max(axis=1) <= total)]
 
 
-def _roughness_of(kinds, groups, roughness):
+def _squares(kinds, groups):
+    """[2, F]: sums of n^2 and of l^2."""
     l, _, n = kinds.T
-    return roughness((n[groups]**2).sum(axis=1), (l[groups]**2).sum(axis=1))
+    return np.stack([(n[groups]**2).sum(axis=1), (l[groups]**2).sum(axis=1)])
 
 
 def _half_sphere(degree):

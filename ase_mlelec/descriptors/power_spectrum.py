@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers
 
-from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
+from ase_mlelec.descriptors.base import Descriptor, Environment, changes_along, species_table
 from ase_mlelec.descriptors.direction_means import DirectionMeans
 from ase_mlelec.descriptors.embedding import ChebyshevMoments
 from ase_mlelec.descriptors.harmonics import harmonics
@@ -23,7 +23,8 @@ from ase_mlelec.descriptors.padding import pad
 
 ANGULAR, STEEPNESS = 0.1, 5     # of the weights of features: l^2 counts so much of n^2, and the power of the roughness
 SHARES, STEEPNESS_MANY = {3: 30, 4: 3}, 3     # of those of quadruples and quintuples: how much of them, and the power
-PARTS = (0.1, 0.25, 0.5, 0.75)      # of the features of a group, from the smoothest on
+CENTRES = 32    # at a time, for what moves change
+PARTS = (0.2, 0.5, 0.8)     # of the features of a kind, from the smoothest on
 
 
 class PowerSpectrum(Descriptor):
@@ -73,19 +74,20 @@ class PowerSpectrum(Descriptor):
         return self.weights
 
     def feature_groups(self):
-        """By the number and the species of the neighbours, each divided by roughness at ``PARTS``."""
+        """By the number and species of the neighbours, each divided at ``PARTS`` by the sum of n^2 and by that of l^2."""
         own = np.arange(len(self.species))
         radial = np.repeat(own, self.n_radial)[self.pairs.numpy()]
         members = [np.repeat(own, self.n_pair)[:, None], np.tile(radial.T, (self.l_max + 1, 1)),
                    *(means.members for means in self.many)]
         groups, n_groups = [], 0
-        for rough, kinds in zip(self._roughnesses(), members):
-            rough = rough.numpy()
+        for squares, kinds in zip(self._squares(), members):
             kind = np.unique(kinds, axis=0, return_inverse=True)[1].ravel()
-            part = np.zeros_like(kind)
+            parts = np.zeros_like(kind)
             for k in range(kind.max() + 1):
-                part[kind == k] = np.searchsorted(np.quantile(rough[kind == k], PARTS), rough[kind == k])
-            found = np.unique(kind * (len(PARTS) + 1) + part, return_inverse=True)[1]
+                for square in squares[:, kind == k]:
+                    parts[kind == k] *= len(PARTS) + 1
+                    parts[kind == k] += np.searchsorted(np.unique(np.quantile(square, PARTS)), square)
+            found = np.unique([kind, parts], axis=1, return_inverse=True)[1].ravel()
             groups.append(n_groups + found)
             n_groups += found.max() + 1
         return torch.as_tensor(np.concatenate(groups))
@@ -95,15 +97,16 @@ class PowerSpectrum(Descriptor):
                     n_radial=self.n_radial, l_max=self.l_max, near=self.near, roughest=self.roughest,
                     roughest_5=self.roughest_5)
 
-    def _roughnesses(self):
-        """Those of pairs, triples and what is beyond, Tensors."""
-        pair, radial = (torch.arange(n).repeat(len(self.species)).double() for n in (self.n_pair, self.n_radial))
-        first, second = (radial[index] for index in self.pairs)
-        triples = [_roughness(first**2 + second**2, l**2) for l in range(self.l_max + 1)]
-        return [_roughness(pair**2, 0), torch.cat(triples), *(means.rough for means in self.many)]
+    def _squares(self):
+        """list of arrays [2, F]: sums of n^2 and of l^2, of pairs, triples and what is beyond."""
+        pair, radial = (np.tile(np.arange(n)**2, len(self.species)) for n in (self.n_pair, self.n_radial))
+        triples = radial[self.pairs.numpy()].sum(axis=0)
+        l = np.repeat(np.arange(self.l_max + 1), len(triples))
+        return [np.stack([pair, 0 * pair]), np.stack([np.tile(triples, self.l_max + 1), l**2]),
+                *(means.squares for means in self.many)]
 
     def _weights(self):
-        pairs, triples, *more = self._roughnesses()
+        pairs, triples, *more = (torch.as_tensor(_roughness(*squares)) for squares in self._squares())
         return torch.cat([torch.cat([pairs, triples])**(-STEEPNESS / 2),
                           *(SHARES[means.n_densities] * rough**(-STEEPNESS_MANY / 2)
                             for means, rough in zip(self.many, more))])
@@ -123,15 +126,73 @@ class PowerSpectrum(Descriptor):
 
     def _moments(self, system, edges, cutoff, radial):
         """A [C, (l_max + 1)^2, species, n] with the n functions ``radial`` [n, n], which end at ``cutoff``, Å."""
-        vec = edges.vec.T.contiguous()
-        rho = (vec * vec).sum(dim=0).sqrt() / cutoff
-        fade = (1 - rho**2).clamp(min=0)**2
-        angular = fade * harmonics(vec / (rho * cutoff), self.l_max)
-        table = torch.cat([_variable(rho, self.inner / cutoff)[None], angular])
+        x, angular = self._polar(edges.vec.T.contiguous(), cutoff, self.l_max)
+        table = torch.cat([x[None], angular])
         kind = self.species_of_number[system.numbers].index_select(0, edges.neighbor)
         padded, _, blocks = pad(edges.center, kind, table, edges.n_centers, self.by_number)
         moments, _ = ChebyshevMoments.apply(padded, blocks, len(radial))
         return moments @ radial.to(moments)
+
+    def _polar(self, vec, cutoff, l_max):
+        """(variable of the polynomials [E], Y_lm that fade to the cutoff [(l_max + 1)^2, E]) of vectors [3, E]."""
+        rho = (vec * vec).sum(dim=0).sqrt() / cutoff
+        fade = (1 - rho**2).clamp(min=0)**2
+        return _variable(rho, self.inner / cutoff), fade * harmonics(vec / (rho * cutoff), l_max)
+
+    def summed_changes(self, system, edges, moves):
+        return sum(self._summed_changes(system, part, moves[:, rows]) for rows, part in edges.chunks(CENTRES))
+
+    def _summed_changes(self, system, edges, moves):
+        species = self.species_of_number[system.numbers][edges.atoms]
+        _, pairs = self._moved_moments(system, edges, moves, self.cutoff, self.radial, 0)
+        radial = self.radial[:self.n_radial, :self.n_radial]
+        sets = [self._moved_moments(system, edges, moves, self.cutoff, radial, self.l_max)]
+        if self.many:
+            l_max, near = max(means.l_max for means in self.many), edges.distances < self.near
+            sets.append(self._moved_moments(system, edges.closer_than(self.near), moves[:, near], self.near,
+                                            self.near_radial, l_max))
+        changes = []
+        for k in range(len(self.species)):
+            own = species == k
+            (moments, moved), *near = ([array[own] for array in each] for each in sets)
+            changes.append(torch.cat([pairs[own].sum(dim=0).flatten(1), self._changes_of_triples(moments, moved),
+                                      *(means.summed_changes(*near[0]) for means in self.many)], dim=1))
+        return torch.stack(changes, dim=1)
+
+    def _changes_of_triples(self, moments, moved):
+        """[T, F] from A [C, (l_max + 1)^2, species, n] and its changes along T moves, summed over the centres."""
+        moments, moved, changes = moments.flatten(2), moved.flatten(3), []
+        for l in range(self.l_max + 1):
+            m = slice(l * l, (l + 1)**2)
+            change = torch.einsum("ctma,cmb->tab", moved[:, :, m], moments[:, m])
+            changes.append((change + change.transpose(1, 2))[:, self.pairs[0], self.pairs[1]])
+        return torch.cat(changes, dim=1)
+
+    def _moved_moments(self, system, edges, moves, cutoff, radial, l_max):
+        """(A [C, (l_max + 1)^2, species, n], its changes [C, T, ...] along T moves of the edges, [T, E, 3])."""
+        def functions(vec):
+            x, angular = self._polar(vec, cutoff, l_max)
+            series = [torch.ones_like(x), x]
+            for _ in range(2, len(radial)):
+                series.append(2 * x * series[-1] - series[-2])
+            return (angular[:, None] * (radial.T.to(x) @ torch.stack(series[:len(radial)]))).flatten(0, 1)
+
+        vec = edges.vec.detach().T.contiguous().requires_grad_(True)
+        with torch.enable_grad():
+            values = functions(vec)
+            slopes = changes_along(torch.eye(3).to(vec)[:, :, None].expand(3, *vec.shape), values, vec)
+        kind = self.species_of_number[system.numbers].index_select(0, edges.neighbor)
+        table = torch.cat([values.detach(), *slopes, *moves.unbind(2)])
+        padded, _, blocks = pad(edges.center, kind, table, edges.n_centers, self.by_number)
+        sizes = len(values), 3 * len(values), 3 * len(moves)
+        values, slopes, moves = padded.split(sizes, dim=1)
+        slopes, moves = (array.unflatten(1, (3, -1)) for array in (slopes, moves))
+
+        def by_function(columns):
+            return torch.stack(columns, dim=-1).unflatten(-2, (-1, len(radial))).transpose(-1, -2)
+        return (by_function([values[..., block].sum(dim=2) for block in blocks]),
+                by_function([moves[..., block].transpose(1, 2).flatten(2)
+                             @ slopes[..., block].transpose(2, 3).flatten(1, 2) for block in blocks]))
 
 
 def _roughness(n_squares, l_squares):

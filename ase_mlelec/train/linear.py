@@ -4,6 +4,7 @@ import math
 import torch
 from tqdm import tqdm
 
+from ase_mlelec.system import System
 from ase_mlelec.train.frames import Batches
 from ase_mlelec.train.losses import energy_and_derivatives
 
@@ -126,56 +127,42 @@ def _weighted_rows(model, batch, loss):
     return torch.cat(rows), torch.cat(rest)
 
 
+@torch.no_grad()
 def _columns(model, batch, labels):
     """Energies [B, P] of unit weights, and dict of their forces [3 N, P] and virials [9 B, P]."""
-    nets = model.heads["energy"].nets
-    positions, strain, system, edges = batch.strained_edges()
-    environment = model.descriptor_of("energy")(system, edges)
+    nets, descriptor = model.heads["energy"].nets, model.descriptor_of("energy")
+    system, edges = batch.system, batch.edges()
+    environment = descriptor(system, edges)
     species = environment.species
     x = nets.scale * (environment.features - nets.shift[species]) * nets.inverse[species]
     own = torch.nn.functional.one_hot(species, len(nets.last)).to(x)
-
-    def summed(values):
-        return torch.cat([system.sum_per_system(values * own[:, k, None]) for k in range(own.shape[1])], dim=1)
-
-    constants = nets.scale * system.sum_per_system(own)
-    leaves = {"forces": positions, "virial": strain}
-    derivatives = {}
-    for name in leaves.keys() & set(labels):
-        table = _jacobian(x, leaves[name], summed, _moves(name, batch.system))
-        derivatives[name] = torch.cat([-table, table.new_zeros(len(table), constants.shape[1])], dim=1)
-    return torch.cat([summed(x.detach()), constants], dim=1), derivatives
+    columns = [*(system.sum_per_system(x * one[:, None]) for one in own.T), nets.scale * system.sum_per_system(own)]
+    derivatives = {name: [] for name in labels if name != "energy"}
+    for part in _structures(system, edges):
+        for name, rows in derivatives.items():
+            changes = descriptor.summed_changes(*part, _moves(name, *part))
+            changes = -nets.scale * (changes * nets.inverse).flatten(1)
+            rows.append(torch.cat([changes, changes.new_zeros(len(changes), own.shape[1])], dim=1))
+    return torch.cat(columns, dim=1), {name: torch.cat(rows) for name, rows in derivatives.items()}
 
 
-def _moves(name, system):
-    """(elements of a leaf, a slice of them or one index per axis; the structure of each): those of one move at a time.
-
-    One atom of every structure moves, or every cell is strained: structures do not see one another.
-    """
-    if name == "virial":
-        structures = torch.arange(system.n_systems, device=system.batch.device)
-        return [((structures, i, j), structures) for i in range(3) for j in range(3)]
-    starts = system.n_atoms.cumsum(0) - system.n_atoms
-    moves = []
-    for place in range(int(system.n_atoms.max())):
-        structures = (system.n_atoms > place).nonzero()[:, 0]
-        moves += [((starts[structures] + place, c), structures) for c in range(3)]
-    return moves
+def _structures(system, edges):
+    """Iterate over (System, Edges) of one structure each."""
+    ends = [0, *system.n_atoms.cumsum(0).tolist()]
+    bounds = torch.searchsorted(edges.center, torch.tensor(ends, device=edges.center.device)).tolist()
+    for k in range(system.n_systems):
+        atoms, rows = slice(ends[k], ends[k + 1]), slice(bounds[k], bounds[k + 1])
+        yield (System(system.positions[atoms], system.numbers[atoms], system.cell[k:k + 1], system.pbc[k:k + 1],
+                      system.batch[atoms] - k), edges.part(atoms, rows))
 
 
-def _jacobian(x, leaf, summed, moves):
-    """Derivatives [elements of ``leaf``, P] of summed(x); a few moves of atoms instead of thousands of weights.
-
-    The gradient of x with given cotangents is linear in these: its own derivative is that of x along a direction.
-    """
-    cotangents = torch.zeros_like(x, requires_grad=True)
-    gradient, = torch.autograd.grad(x, leaf, cotangents, create_graph=True)
-    table = None
-    for elements, structures in moves:
-        direction = torch.zeros_like(leaf)
-        direction[elements] = 1
-        change = summed(torch.autograd.grad(gradient, cotangents, direction, retain_graph=True)[0])
-        if table is None:
-            table = change.new_zeros(*leaf.shape, change.shape[1])
-        table[elements] = change[structures]
-    return table.flatten(0, -2)
+def _moves(name, system, edges):
+    """By how much the vectors of the edges change, [T, E, 3], where each atom moves along each axis, or with the nine
+    elements of the strain of the cell."""
+    if name == "forces":
+        ends = [torch.nn.functional.one_hot(end, len(system.numbers)) for end in (edges.neighbor, edges.center)]
+        factors = (ends[0] - ends[1]).to(edges.vec)
+    else:
+        factors = edges.vec
+    axes = torch.eye(3).to(edges.vec)
+    return (factors.T[:, None, :, None] * axes[:, None]).flatten(0, 1)

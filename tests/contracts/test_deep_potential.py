@@ -2,20 +2,20 @@
 from small_models import random_descriptor
 from structures import LeftHanded, Molecule, Orthorhombic, Sheared, Slab
 
-from ase_mlelec.testing import DescriptorContract
+from ase_mlelec.testing import ForceDescriptorContract
 
 
-class TestOneSided(Orthorhombic, DescriptorContract):
+class TestOneSided(Orthorhombic, ForceDescriptorContract):
     def make_descriptor(self):
         return random_descriptor()
 
 
-class TestTwoSided(Sheared, DescriptorContract):
+class TestTwoSided(Sheared, ForceDescriptorContract):
     def make_descriptor(self):
         return random_descriptor(one_side=False)
 
 
-class TestOneSpecies(LeftHanded, DescriptorContract):
+class TestOneSpecies(LeftHanded, ForceDescriptorContract):
     def make_atoms(self):
         atoms = super().make_atoms()
         atoms.symbols[:] = "Si"
@@ -25,21 +25,21 @@ class TestOneSpecies(LeftHanded, DescriptorContract):
         return random_descriptor(species=("Si",))
 
 
-class TestTwoSidedThreeChannels(Slab, DescriptorContract):
+class TestTwoSidedThreeChannels(Slab, ForceDescriptorContract):
     def make_descriptor(self):
         return random_descriptor(one_side=False, l_max=3)
 
 
-class TestChebyshevOne(Orthorhombic, DescriptorContract):
+class TestChebyshevOne(Orthorhombic, ForceDescriptorContract):
     def make_descriptor(self):
         return random_descriptor(n_basis=12, l_max=1)
 
 
-class TestChebyshevTwo(Sheared, DescriptorContract):
+class TestChebyshevTwo(Sheared, ForceDescriptorContract):
     def make_descriptor(self):
         return random_descriptor(n_basis=12, l_max=2, one_side=False)
 
 
-class TestChebyshevThree(Molecule, DescriptorContract):
+class TestChebyshevThree(Molecule, ForceDescriptorContract):
     def make_descriptor(self):
         return random_descriptor(n_basis=12, l_max=3)

@@ -7,7 +7,7 @@ import torch
 from ase import Atoms
 from scipy.special import eval_legendre
 
-from ase_mlelec.descriptors import PowerSpectrum
+from ase_mlelec.descriptors import PowerSpectrum, power_spectrum
 from ase_mlelec.descriptors.harmonics import harmonics
 from ase_mlelec.descriptors.power_spectrum import SHARES
 from ase_mlelec.edges import Edges
@@ -84,20 +84,26 @@ def test_weights_fall_with_the_roughness():
 
 
 def test_groups_of_features():
-    """Of one number and one set of species of neighbours, in five parts from the smoothest to the roughest."""
-    made = descriptor(n_pair=9, n_radial=2, l_max=4, near=3.0, roughest=3.0, roughest_5=2.0)
+    """Of one number and one set of species of neighbours, by n^2 and by l^2 in four parts each, some of them empty."""
+    made = descriptor(n_pair=11, n_radial=2, l_max=4, near=3.0, roughest=3.0, roughest_5=2.0)
     groups, weights = made.feature_groups().numpy(), made.feature_weights().numpy()
     radial = [0, 0, 1, 1]       # species of the densities of triples
-    neighbours = [*[(0,)] * 9, *[(1,)] * 9, *[(radial[a], radial[b]) for a, b in zip(*np.triu_indices(4))] * 5,
+    neighbours = [*[(0,)] * 11, *[(1,)] * 11, *[(radial[a], radial[b]) for a, b in zip(*np.triu_indices(4))] * 5,
                   *(tuple(row) for means in made.many for row in means.members.tolist())]
     assert len(neighbours) == len(groups) and neighbours[-1] == (1, 1, 1, 1) and (0, 0, 1) in neighbours
     assert sorted(set(groups)) == list(range(groups.max() + 1))
     for kind in set(neighbours):
         own = np.array([each == kind for each in neighbours])
         assert not set(groups[own]) & set(groups[~own])
-        parts = [weights[own & (groups == k)] for k in sorted(set(groups[own]))]
-        assert len(parts) <= 5 and all(one.min() > two.max() for one, two in zip(parts, parts[1:]))
-    assert [int((groups == k).sum()) for k in range(5)] == [1, 2, 2, 2, 2]
+    assert [int((groups == k).sum()) for k in range(4)] == [3, 3, 3, 2] and len(set(weights[:3])) == 3
+    # triples of the first species: n^2 of a pair of degrees 0 and 1 is 0, 1 or 2, l is 0 to 4
+    first = np.array([kind == (0, 0) for kind in neighbours])
+    numbers = [(n, l) for l in range(5) for n in (0, 1, 2)]
+    parts = {}
+    for group, number in zip(groups[first], numbers):
+        parts.setdefault(group, []).append(number)
+    assert [(0, 0)] in parts.values() and [(2, 4)] in parts.values() and [(1, 1), (1, 2)] in parts.values()
+    assert [(0, 3)] in parts.values() and len(parts) == 12
 
 
 def test_quadruples_in_closed_form():
@@ -193,6 +199,17 @@ def test_smooth_at_the_cutoff():
                        for x in (-2e-4, -1e-4, 0, 1e-4)])
     assert abs(values[2:]).max() == 0
     assert abs(np.diff(values, axis=0)).max() < 1e-4 * abs(features(Atoms("SiO", [[0, 0, 0], [2.0, 0, 0]]), made)).max()
+
+
+def test_changes_are_summed_over_all_centres(monkeypatch):
+    """Whether they are taken at a time or one after the other."""
+    system = System.from_atoms(random_atoms("SiO2", cell=[3.9, 4.2, 4.5], seed=1))
+    made = descriptor(near=3.0, roughest=2.2, roughest_5=1.45)
+    edges = Edges.build(system, made.cutoff)
+    moves = torch.randn(4, *edges.vec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    together = made.summed_changes(system, edges, moves)
+    monkeypatch.setattr(power_spectrum, "CENTRES", 1)
+    torch.testing.assert_close(made.summed_changes(system, edges, moves), together, rtol=0, atol=1e-10)
 
 
 def test_arguments():
