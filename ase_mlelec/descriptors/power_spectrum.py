@@ -74,7 +74,7 @@ class PowerSpectrum(Descriptor):
         return self.weights
 
     def feature_groups(self):
-        """By the number and species of the neighbours, each divided at ``PARTS`` by the sum of n^2 and by that of l^2."""
+        """By the number and species of the neighbours, divided at ``PARTS`` by the sums of n^2 and of l^2."""
         own = np.arange(len(self.species))
         radial = np.repeat(own, self.n_radial)[self.pairs.numpy()]
         members = [np.repeat(own, self.n_pair)[:, None], np.tile(radial.T, (self.l_max + 1, 1)),
