@@ -58,7 +58,7 @@ def test_sampled_structures(sampled):
     """Two layers each, as many primitive cells as the name says, bonds and distances within what MoS2 can have."""
     for atoms in read(sampled, ":"):
         kind, seed = atoms.info["name"].split("-")
-        cells = {"root3": 3, "double": 4, "row": 2, "pair": 2, "shaken": 2, "beam": 3}.get(kind, 1)
+        cells = {"root3": 3, "double": 4, "row": 2, "strip": 2, "pair": 2, "shaken": 2, "beam": 3}.get(kind, 1)
         if kind in mos2.LAYERS:
             check_layers_of_two_lattices(atoms, kind, int(seed))
             continue
@@ -89,7 +89,7 @@ def test_sampled_structures(sampled):
             own = layers(atoms) == layer
             z = [atoms.positions[own & (atoms.symbols == symbol), 2].mean() for symbol in ("Mo", "S")]
             assert z[0] == pytest.approx(z[1], abs=1e-6)
-        moved = kind in ("noise", "root3", "double", "calm", "lively", "row", "pair", "shaken", "beam")
+        moved = kind in ("noise", "root3", "double", "calm", "lively", "row", "strip", "pair", "shaken", "beam")
         heights = atoms.positions[(atoms.symbols == "Mo") & (layers(atoms) == 0), 2]
         if moved and cells == 2:        # two heights may be alike by chance, their bonds are not
             assert np.ptp(d) > 0.05

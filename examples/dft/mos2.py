@@ -8,13 +8,13 @@
 PBE with Grimme's D2, PAW, 40 Ry, cells 22 Å high; per primitive cell 4x4 points for energy and forces, 6x6 for the 34
 bands, of which the lowest 12 (Mo 4s 4p, S 3s) are left out.  The 22 functions have projections as in Qi et al. 2024: on
 Mo three dz2 along the directions to S in the plane, dxz and dyz; on S three pz towards Mo and outward; 40 localization
-steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively", "row", "ripple", "patch", "wide", "swatch" and
-those of the next paragraph have energy and forces only, at a quarter of the cost.  Rows, and pairs, which have
-Hamiltonians, are two primitive cells, whose atoms move against their own images, on the same k points.  Single layers
-hold most of what atoms do to their neighbours in a layer, at half the cost of two: a "sheet" is 2x2 of them, with
-Hamiltonian, a "patch" 3x3, a "wide" one 4x4, a "swatch" 3x2 with larger displacements than any of these, and a "ripple"
-four in a row, bent along it: without ripples a fitted layer bends too easily.  In "contact", sulphur is above sulphur.
-Forces are not converged here, see mos2_forces.py.
+steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively", "row", "strip", "ripple", "patch", "wide",
+"swatch" and those of the next paragraph have energy and forces only, at a quarter of the cost.  Rows and strips, of
+which all but the name is alike, and pairs, which have Hamiltonians, are two primitive cells, whose atoms move against
+their own images, on the same k points.  Single layers hold most of what atoms do to their neighbours in a layer, at half
+the cost of two: a "sheet" is 2x2 of them, with Hamiltonian, a "patch" 3x3, a "wide" one 4x4, a "swatch" 3x2 with larger
+displacements than any of these, and a "ripple" four in a row, bent along it: without ripples a fitted layer bends too
+easily.  In "contact", sulphur is above sulphur. Forces are not converged here, see mos2_forces.py.  
 
 Cells whose atoms move by 0.1 Å are for forces alone: "shaken" and "beam" are two and three primitive cells in a row,
 "plate", "block" and "tile" single layers of 2x2, 3x2 and 3x3.  By what a linear fit says of its own uncertainty, an hour
@@ -74,8 +74,9 @@ PLAN = [
          hamiltonian=False),
     Kind("ripple", 20, distance=(6.3, 6.3), strain=(-0.02, 0.02), shear=0.005, noise=(0.03, 0.4), first_seed=910,
          hamiltonian=False),
-    Kind("row", 60, distance=(5.9, 7.2), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=850,
-         hamiltonian=False),
+    *(Kind(name, 60, distance=(5.9, 7.2), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=seed,
+           hamiltonian=False)
+      for name, seed in (("row", 850), ("strip", 1700))),
     Kind("pair", 59, distance=(5.9, 7.2), strain=(-0.02, 0.08), shear=0.01, noise=(0.04, 0.05), first_seed=751),
     Kind("sheet", 30, distance=(6.3, 6.3), strain=(0.0, 0.06), shear=0.01, noise=(0.05, 0.06), first_seed=930),
     Kind("wide", 30, distance=(6.3, 6.3), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=960,
@@ -95,11 +96,11 @@ PLAN = [
     Kind("contact", 10, distance=(5.85, 6.3), strain=(-0.01, 0.05), shear=0.005, noise=(0.02, 0.02), first_seed=990),
 ]
 BARE = [kind.name for kind in PLAN if not kind.hamiltonian]
-SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "double": np.diag([2, 2, 1]), "pair": np.diag([2, 1, 1]),
-              "row": np.diag([2, 1, 1]), "ripple": np.diag([4, 1, 1]), "sheet": np.diag([2, 2, 1]),
-              "wide": np.diag([4, 4, 1]), "patch": np.diag([3, 3, 1]), "shaken": np.diag([2, 1, 1]),
-              "plate": np.diag([2, 2, 1]), "block": np.diag([3, 2, 1]), "tile": np.diag([3, 3, 1]),
-              "beam": np.diag([3, 1, 1]), "swatch": np.diag([3, 2, 1])}
+SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "ripple": np.diag([4, 1, 1]), "wide": np.diag([4, 4, 1]),
+              "block": np.diag([3, 2, 1]), "swatch": np.diag([3, 2, 1]), "beam": np.diag([3, 1, 1]),
+              **dict.fromkeys(("pair", "row", "strip", "shaken"), np.diag([2, 1, 1])),
+              **dict.fromkeys(("double", "sheet", "plate"), np.diag([2, 2, 1])),
+              **dict.fromkeys(("patch", "tile"), np.diag([3, 3, 1]))}
 SINGLE = ("sheet", "patch", "wide", "swatch", "plate", "block", "tile")       # the lower layer alone
 # supercells of the lower and the upper layer, the other way round for odd seeds: 3 and 4 or 12 and 13 primitive cells
 LAYERS = {"unlike": ((1, 1), (2, 0)), "twisted": ((2, 2), (3, 1))}
