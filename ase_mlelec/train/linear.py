@@ -60,11 +60,14 @@ def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, far=No
 def _normal_equations(model, frames, loss, batch_size, progress):
     """(A^T A [P, P], A^T b [P]) of least squares in the change of the weights."""
     batches = Batches.for_model(model, frames, loss.labels)
-    normal = right = 0
+    last = model.heads["energy"].nets.last
+    n_weights = sum(layer.weight.numel() + layer.bias.numel() for layer in last)
+    normal, right = last[0].weight.new_zeros(n_weights, n_weights), last[0].weight.new_zeros(n_weights)
     for start in tqdm(range(0, len(batches), batch_size), disable=None if progress else True, unit=" batches"):
         batch = batches.batch(range(start, min(start + batch_size, len(batches))))
         rows, rest = _weighted_rows(model, batch, loss)
-        normal, right = normal + rows.T @ rows, right + rows.T @ rest
+        normal.addmm_(rows.T, rows)     # in place: with 10^4 weights a new matrix per batch costs more than its terms
+        right.addmv_(rows.T, rest)
     return normal, right
 
 
