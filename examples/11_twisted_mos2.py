@@ -57,6 +57,12 @@ def edge_bands(calc, atoms, kpts):
     return tuple(np.sort(hamiltonian.eigenvalues(kpts, n_bands=N_BANDS, window=window), axis=1) for window in windows)
 
 
+def gap(edges):
+    """eV, of what edge_bands returns."""
+    valence, conduction = edges
+    return conduction.min() - valence.max()
+
+
 def draw_heights(ax, atoms):
     """Heights of molybdenum, above the mean of its layer, of the upper layer."""
     upper = (layers(atoms) == 1) & (atoms.symbols == "Mo")
@@ -99,8 +105,9 @@ def main():
         apart = metal[upper].mean() - metal[~upper].mean()
         print(f"{degrees:.2f} degrees, {len(atoms)} atoms, strains {100 * twist.strains[0]:.1f} and "
               f"{100 * twist.strains[1]:.1f} %: layers {apart:.2f} Å apart, the upper one {np.ptp(metal[upper]):.2f} Å "
-              f"uneven; highest valence band {np.ptp(relaxed[0][:, -1]):.3f} eV wide; {time.time() - start:.0f} s",
-              flush=True)
+              f"uneven; highest valence band {np.ptp(relaxed[0][:, -1]):.3f} eV wide; "
+              f"gap {gap(rigid):.2f} eV (rigid) and {gap(relaxed):.2f} eV (relaxed); "
+              f"{time.time() - start:.0f} s", flush=True)
     figure.savefig(arguments.output / "11_twisted_mos2.png", dpi=150)
     print(f"Picture: {arguments.output / '11_twisted_mos2.png'}")
 

@@ -291,13 +291,12 @@ def test_shipped_mos2_has_the_forces_of_dft(name):
 
 
 def test_shipped_mos2_against_converged_forces():
-    """Of all 18 tests within 1 % of their mean size: less than coarse labels are off."""
+    """Of all 18 tests within 5 meV/Å on average: less than coarse labels are off."""
     frames = read_frames(DATA / "mos2_converged_forces.h5").select(lambda frame: frame.group == "test")
     calc = WannierTBCalculator("mos2", on_extrapolation="ignore")
-    true = [frame.labels["forces"].ravel() for frame in frames]
-    wrong = [calc.get_forces(frame.atoms).ravel() - forces for frame, forces in zip(frames, true)]
+    wrong = [(calc.get_forces(frame.atoms) - frame.labels["forces"]).ravel() for frame in frames]
     assert len(frames) == 18
-    assert abs(np.concatenate(wrong)).mean() < 0.010 * abs(np.concatenate(true)).mean()
+    assert abs(np.concatenate(wrong)).mean() < 0.005
 
 
 def test_shipped_mos2_pushes_layers_apart():
