@@ -13,9 +13,8 @@ steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively", "row",
 which all but the name is alike, and pairs, which have Hamiltonians, are two primitive cells, whose atoms move against
 their own images, on the same k points.  Single layers hold most of what atoms do to their neighbours in a layer, at
 half the cost of two: a "sheet" is 2x2 of them, with Hamiltonian, a "patch" 3x3, a "wide" one 4x4, a "swatch" 3x2 with
-larger displacements than any of these, and a "ripple" four in a row, bent along it: without ripples a fitted layer bends too
-easily.  In "contact", sulphur is above sulphur.  Forces are not converged here,
-see mos2_forces.py.
+larger displacements than any of these, and a "ripple" four in a row, bent along it: without ripples a fitted layer
+bends too easily.  In "contact", sulphur is above sulphur.  Forces are not converged here, see mos2_forces.py.
 
 Cells whose atoms move by 0.1 Å are for forces alone: "shaken" and "beam" are two and three primitive cells in a row,
 "plate", "block" and "tile" single layers of 2x2, 3x2 and 3x3.  By what a linear fit says of its own uncertainty, an hour
