@@ -17,12 +17,13 @@ larger displacements than any of these, and a "ripple" four in a row, bent along
 bends too easily.  In "contact", sulphur is above sulphur.  Forces are not converged here, see mos2_forces.py.
 
 Cells whose atoms move by 0.1 Å are for forces alone: "shaken" and "beam" are two and three primitive cells in a row,
-"plate", "block" and "tile" single layers of 2x2, 3x2 and 3x3.  By what a linear fit says of its own uncertainty, an hour
-of them tells twice as much about forces of larger cells as one of patches and rows; but a linear energy is not as good
-there, and they help when they count less (see the card of the model).
+"plate", "block" and "tile" single layers of 2x2, 3x2 and 3x3.  By what a linear fit says of its own uncertainty, an
+hour of them tells twice as much about forces of larger cells as one of patches and rows; but a linear energy is not as
+good there, and they help when they count less (see the card of the model).
 
 The layers of "unlike" and "twisted" cells are turned against each other and strained unlike.  Their k points, 2x2 or Γ
-of 3.5 or 12.5 primitive cells, are not those of the others: they are for comparisons, with DFT's levels on these points.
+of 3.5 or 12.5 primitive cells, are not those of the others: they are for comparisons, with DFT's levels on these
+points.
 
 Layers that are not alike, and parallel ones (3R), have a dipole, whose periodic images would put a field across them:
 the dipole correction takes it away, and the zero of energy is the mean of the two vacuum levels.  For the same reason
@@ -87,8 +88,9 @@ PLAN = [
          hamiltonian=False),
     *(Kind(name, 60, distance=distance, strain=(-0.02, 0.06), shear=0.01, noise=(0.09, 0.11), first_seed=seed,
            hamiltonian=False)
-      for name, distance, seed in (("shaken", (5.9, 7.2), 1000), ("plate", (6.3, 6.3), 1100), ("block", (6.3, 6.3), 1200),
-                                   ("tile", (6.3, 6.3), 1300), ("beam", (5.9, 7.2), 1400))),
+      for name, distance, seed in (("shaken", (5.9, 7.2), 1000), ("plate", (6.3, 6.3), 1100),
+                                   ("block", (6.3, 6.3), 1200), ("tile", (6.3, 6.3), 1300),
+                                   ("beam", (5.9, 7.2), 1400))),
     Kind("unlike", 10, distance=(6.1, 6.8), strain=(0.01, 0.03), shear=0.005, noise=(0.02, 0.03), first_seed=50,
          hamiltonian=False),
     Kind("twisted", 10, distance=(6.1, 6.8), strain=(0.01, 0.05), shear=0.005, noise=(0.02, 0.03), first_seed=60,
