@@ -1,0 +1,30 @@
+"""What every reader checks before it believes a number."""
+from pathlib import Path
+
+import numpy as np
+
+
+def check_finite(path, what, values, error=ValueError):
+    """``values`` as they came, after refusing NaN and infinity.
+
+    path : the file they are from; what : str, their name in the message; error : the reader's class of exceptions
+    """
+    finite = np.isfinite(np.asarray(values, dtype=float))
+    if not finite.all():
+        place = "" if finite.ndim == 0 else f" (entry {', '.join(str(k + 1) for k in np.argwhere(~finite)[0])})"
+        raise error(f"{path}: {what} is NaN or infinite{place}; the calculation failed or the file is damaged: "
+                    "calculate it again")
+    return values
+
+
+def check_count(path, what, count, bytes_each, error=ValueError):
+    """``count`` as an int, after refusing counts that a file of its size cannot hold, before memory is taken.
+
+    bytes_each : the least number of bytes that one of the counted things takes in the file, uncompressed; a compressed
+        file (.gz) may hold a thousand times its size
+    """
+    size = Path(path).stat().st_size * (1100 if str(path).endswith(".gz") else 1)
+    if not 0 <= count <= size / bytes_each:
+        raise error(f"{path}: it claims {count:g} {what}, more than a file of its size can hold; the file is damaged "
+                    "or cut off: write or copy it again")
+    return int(count)

@@ -1,0 +1,23 @@
+"""From the label that a program gives to an atom to the chemical element: one rule for all readers."""
+from ase.data import atomic_numbers
+
+ISOTOPES = {"D": "H", "T": "H"}
+
+
+def element_of(label):
+    """Chemical symbol, e.g. "Si" of "Si", "SI", "si", "Si1", "si_bulk", "SI-2" or "Si.surface".
+
+    Programs take a symbol in any case, followed by what tells atoms of one element apart.  The first two letters are
+    the symbol where they are one, else the first letter is; D and T are hydrogen.
+
+    label : str
+
+    Raises ValueError for labels that begin with no symbol.
+    """
+    letters = str(label).strip().strip("'\"")[:2]
+    for length in (2, 1):
+        symbol = letters[:length].capitalize()
+        symbol = ISOTOPES.get(symbol, symbol)
+        if len(letters) >= length and symbol.isalpha() and atomic_numbers.get(symbol, 0) > 0:
+            return symbol
+    raise ValueError(f"the label {str(label)!r} begins with no chemical symbol; write one such as Si, Si1 or Si_bulk")
