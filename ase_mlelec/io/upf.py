@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ase_mlelec import units
-from ase_mlelec.io.espresso import fortran_floats
+from ase_mlelec.io.fortran import fortran_floats
 
 
 @dataclass(frozen=True)
