@@ -54,7 +54,12 @@ def convert_data(sources, target, grid):
                              "length; convert the others by themselves")
         frames.energies = np.linspace(*grid, lengths.pop())
     write_hdf5(target, frames)
-    print(f"{target}: {len(frames)} structures with {', '.join(frames.labels)}")
+    print(f"{target}: {len(frames)} structures with {described(frames)}")
+
+
+def described(frames):
+    """str, the labels, with the number of frames where not all have one"""
+    return ", ".join(name if count == len(frames) else f"{name} ({count})" for name, count in frames.counts.items())
 
 
 def convert_model(sources, target, grid):

@@ -1,6 +1,7 @@
 """Data sets: what is written is read again, in every format, and what does not fit is told by name."""
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -16,6 +17,8 @@ from ase_mlelec.edges import Edges
 from ase_mlelec.io.frames import from_images, to_images
 from ase_mlelec.system import System
 from ase_mlelec.train.frames import Batches, Frame, Frames, join, read_frames, write_hdf5
+
+DATA = Path(__file__).parent.parent / "data"
 
 
 @pytest.fixture(scope="module")
@@ -158,12 +161,11 @@ def with_labels(frames, **labels):
 
 
 @pytest.mark.parametrize("labels, message", [
-    ({"forces": None}, r"frame 2 \(cu-2\) has no label 'forces'.*add it"),
     ({"forces": np.zeros((3, 3))}, r"'forces' has shape \(3, 3\), needed \(4, 3\)"),
     ({"ados": np.zeros((4, 24))}, r"'ados' has shape \(4, 24\), needed \(4, 25\); are the energy grids"),
     ({"energy": np.nan}, "'energy' holds NaN"),
     ({"virial": np.zeros(6)}, r"'virial' has shape \(6,\), needed \(3, 3\)"),
-], ids=["missing", "atoms", "grid", "nan", "rank"])
+], ids=["atoms", "grid", "nan", "rank"])
 def test_mis_shaped_labels(labels, message, frames, tmp_path):
     wrong = with_labels(frames, **labels)
     for attempt in (lambda: wrong.require("energy", "forces", "virial", "ados"),
@@ -171,6 +173,40 @@ def test_mis_shaped_labels(labels, message, frames, tmp_path):
         with pytest.raises(ValueError, match=message):
             attempt()
     assert not list(tmp_path.iterdir())
+
+
+def test_labels_that_some_frames_lack(frames, tmp_path):
+    """They are kept where they are, and asked for by name."""
+    mixed = with_labels(frames, forces=None, virial=None, ados=None)
+    mixed.frames[4] = Frame(mixed.frames[4].atoms, {"energy": -1.0})
+    write_hdf5(tmp_path / "a.h5", mixed)
+    got = read_frames(tmp_path / "a.h5")
+    assert got.counts == mixed.counts == {"energy": 5, "forces": 3, "virial": 3, "ados": 3, "dos": 4}
+    assert got.labels == ("energy",) and got.fingerprint() == mixed.fingerprint()
+    for a, b in zip(got, mixed, strict=True):
+        assert a.labels.keys() == b.labels.keys()
+        for name in b.labels:
+            np.testing.assert_allclose(a.labels[name], b.labels[name], atol=1e-6)
+    with pytest.raises(ValueError, match=r"frame 2 \(cu-2\) has no label 'forces'.*add it"):
+        got.require("energy", "forces")
+
+
+def test_format_1():
+    """A file of the first format, written by the program of that time."""
+    frames = read_frames(DATA / "frames_1.h5")
+    assert frames.counts == {"energy": 2, "forces": 2, "ados": 2, "dos": 2} and frames.attributes == {
+        "settings": {"program": "none"}}
+    assert [(str(f.atoms.symbols), f.name, f.group) for f in frames] == [("Si2", "frame-0", "train"),
+                                                                         ("OH2", "frame-1", "test")]
+    np.testing.assert_array_equal(frames.energies, [-1.0, 1.0])
+    np.testing.assert_array_equal(frames.frames[1].labels["forces"], np.arange(9.0).reshape(3, 3) / 8)
+    np.testing.assert_array_equal(frames.frames[0].labels["ados"], np.arange(4.0).reshape(2, 2))
+    assert frames.frames[1].labels["energy"] == -2.5
+
+
+def test_label_of_no_known_name(frames, tmp_path):
+    with pytest.raises(ValueError, match="frame 2 .*got the label 'magmoms', known are energy, forces.*rename it"):
+        write_hdf5(tmp_path / "a.h5", with_labels(frames, magmoms=np.zeros(4)))
 
 
 def test_labels_in_common(frames):

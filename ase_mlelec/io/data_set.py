@@ -1,0 +1,116 @@
+"""Labelled structures in memory.  Nothing here needs torch."""
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+from ase import Atoms
+
+# label -> axes: N atoms, S energies, numbers are components
+SHAPES = {"energy": "", "forces": "N3", "virial": "33", "ados": "NS", "dos": "S", "dipole": "3", "atomic_dipole": "N3",
+          "summed_dipole": "3", "polarizability": "33", "atomic_polarizability": "N33"}
+
+
+@dataclass
+class Frame:
+    """One structure with its labels: energy eV, forces [N, 3] eV/Å, virial [3, 3] eV (-dE/dε), ados [N, S] and dos [S]
+    states/eV, dipole [3] e Å, polarizability [3, 3] Å^3 and its parts by atom, atomic_dipole [N, 3] Å, the displacement
+    of an atom's Wannier centroid from it (zero where there is none), and summed_dipole [3] Å, its sum over the atoms.
+
+    group : what the structure is for, e.g. "train", "validation", "test"
+    """
+    atoms: Atoms
+    labels: dict = field(default_factory=dict)
+    name: str = ""
+    group: str = ""
+
+
+@dataclass
+class Frames:
+    """A data set.  Frames need not have the same labels: one that is not in ``frame.labels`` is not known for it.
+
+    frames : list of Frame
+    energies : array [S] or None, eV; the grid of all spectra
+    attributes : dict of JSON types; settings, width of the spectra and whatever describes the data
+    """
+    frames: list
+    energies: np.ndarray | None = None
+    attributes: dict = field(default_factory=dict)
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __iter__(self):
+        return iter(self.frames)
+
+    @property
+    def labels(self):
+        """tuple of str, the labels that every frame has."""
+        return tuple(name for name, count in self.counts.items() if count == len(self))
+
+    @property
+    def counts(self):
+        """dict, label -> number of frames that have it, at least one."""
+        counts = {name: sum(name in frame.labels for frame in self.frames) for name in SHAPES}
+        return {name: count for name, count in counts.items() if count}
+
+    def select(self, condition):
+        """The frames for which ``condition(frame)`` holds."""
+        return Frames([frame for frame in self.frames if condition(frame)], self.energies, self.attributes)
+
+    def require(self, *names):
+        """Raise ValueError unless every frame has all the labels, with shapes that fit."""
+        for i, frame in enumerate(self.frames):
+            for name in names:
+                if name not in frame.labels:
+                    raise ValueError(f"{self._place(i)} has no label '{name}', it has {sorted(frame.labels)}; add it "
+                                     "or take its term out of the loss")
+                self._check_label(i, name)
+
+    def check(self):
+        """Raise ValueError unless the labels that there are have names that are known, finite values, and shapes that
+        fit."""
+        for i, frame in enumerate(self.frames):
+            for name in frame.labels:
+                if name not in SHAPES:
+                    raise ValueError(f"{self._place(i)}: got the label '{name}', known are {', '.join(SHAPES)}; rename "
+                                     "it or leave it out")
+                self._check_label(i, name)
+
+    def _place(self, i):
+        return f"frame {i} ({self.frames[i].name or 'unnamed'})"
+
+    def _check_label(self, i, name):
+        frame = self.frames[i]
+        sizes = {"N": len(frame.atoms), "S": -1 if self.energies is None else len(self.energies), "3": 3}
+        needed = tuple(sizes[axis] for axis in SHAPES[name])
+        got = np.shape(frame.labels[name])
+        if len(got) != len(needed) or any(n not in (g, -1) for g, n in zip(got, needed)):
+            raise ValueError(f"{self._place(i)}: label '{name}' has shape {got}, needed {needed}"
+                             + ("; are the energy grids of all data the same?" if "S" in SHAPES[name] else ""))
+        if not np.isfinite(frame.labels[name]).all():
+            raise ValueError(f"{self._place(i)}: label '{name}' holds NaN; remove the frame")
+
+    def fingerprint(self):
+        """str, a hash of structures, labels and energy grid, for the provenance in a model file."""
+        digest = hashlib.sha256()
+        if self.energies is not None:
+            digest.update(np.asarray(self.energies, dtype=float).tobytes())
+        for frame in self.frames:
+            for name in ("numbers", "positions", "cell", "pbc"):
+                digest.update(np.ascontiguousarray(getattr(frame.atoms, name)).tobytes())
+            for name in sorted(frame.labels):
+                # single precision, which is what a file keeps of spectra
+                digest.update(name.encode() + np.asarray(frame.labels[name], dtype=np.float32).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def join(parts):
+    """One data set of several; ValueError when their energy grids differ."""
+    parts = list(parts)
+    grids = [part.energies for part in parts if part.energies is not None]
+    for grid in grids[1:]:
+        if len(grid) != len(grids[0]) or not np.allclose(grid, grids[0], atol=1e-6):
+            raise ValueError(f"energy grids differ ({grids[0][0]:g}..{grids[0][-1]:g} eV, {len(grids[0])} points and "
+                             f"{grid[0]:g}..{grid[-1]:g} eV, {len(grid)} points); bring them to one grid first")
+    return Frames([frame for part in parts for frame in part], grids[0] if grids else None,
+                  {key: value for part in parts for key, value in part.attributes.items()})

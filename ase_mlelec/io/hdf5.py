@@ -1,0 +1,193 @@
+"""Our own HDF5 files: opening them and taking arrays out of them.  Whatever is wrong with a file is a ValueError.
+
+A file may come from anywhere and be damaged anywhere, so shapes are held against what is stored before memory is taken,
+and nothing is followed that points out of the file.
+"""
+import json
+import math
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ase_mlelec.io.checks import check_finite
+
+GZIP_RATIO = 1100       # no more bytes than this can come of one
+FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+SMALL = 1 << 20         # bytes that are always allowed, for chunks of small arrays
+AGAIN = "the file is damaged or was changed: write or copy it again"
+
+
+@contextmanager
+def opened(path, mark, what, remedy, version):
+    """Within the block: (h5py.File, attributes), the latter the dict of JSON types in the attribute ``mark``.
+
+    what : str, what the file should hold, and remedy : what to do where it is another file, both for messages
+    version : int, the newest format that is known
+
+    Raises ValueError, with the name of the file, for files that are missing, damaged, of another kind or newer, and for
+    whatever goes wrong in the block.
+    """
+    try:
+        with _open(path, what) as file:
+            if mark not in file.attrs:
+                raise ValueError(f"{path}: {_other(file, what)}; {remedy}")
+            attributes = json_of(file, mark)
+            _check_version(path, attributes.pop("format_version", None), version)
+            yield file, attributes
+    except Exception as error:      # a damaged file can raise nearly anything within HDF5, h5py and NumPy
+        if isinstance(error, ValueError) and str(error).startswith(f"{path}"):
+            raise
+        raise ValueError(f"{path}: truncated or not an HDF5 {what} ({_line(error)}); write or copy it again") from None
+
+
+def has_mark(path, mark):
+    """True for an HDF5 file with the attribute ``mark``; False for everything else, damaged files included."""
+    try:
+        if not Path(path).is_file() or not h5py.is_hdf5(path):
+            return False
+        with h5py.File(path) as file:
+            return mark in file.attrs
+    except Exception:       # as above
+        return False
+
+
+def _open(path, what):
+    if not Path(path).is_file():        # a pipe would be waited for
+        raise ValueError(f"{path}: missing or not a file; give an HDF5 {what}")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if isinstance(error, PermissionError) or "unable to lock" in str(error):
+            raise ValueError(f"{path}: cannot be opened ({_line(error)}); another program writes to it, or you may "
+                             "not read it") from None
+        raise
+
+
+def _other(file, what):
+    marks = {"ase_mlelec": "data set", "ase_mlelec_snapshots": "file of snapshots",
+             "ase_mlelec_hamiltonians": "file of Hamiltonians"}
+    found = next((marks[mark] for mark in marks if mark in file.attrs), None)
+    return f"a {found}, not a {what}" if found else f"an HDF5 file of another program, not a {what}"
+
+
+def _check_version(path, got, known):
+    if type(got) is not int or got < 1:
+        raise ValueError(f"{path}: got {got!r} as its data format, need a whole number; {AGAIN}")
+    if got > known:
+        raise ValueError(f"{path} has data format {got}, this version reads up to {known}; update ase-mlelec")
+
+
+def _line(error):
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def json_of(item, name, kind=dict):
+    """The JSON in an attribute of a file or group, of type ``kind``; ValueError where it is none or holds NaN."""
+    path, text = item.file.filename, item.attrs.get(name)
+
+    def refuse(number):
+        raise ValueError(f"{path}: {number} in the attribute '{name}'; {AGAIN}")
+
+    def finite(number):
+        return float(number) if math.isfinite(float(number)) else refuse(number)
+
+    if not isinstance(text, str):
+        raise ValueError(f"{path}: attribute '{name}' of {item.name} is missing or no text; {AGAIN}")
+    try:
+        value = json.loads(text, parse_constant=refuse, parse_float=finite)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: attribute '{name}' of {item.name} is no JSON ({_line(error)}); {AGAIN}") from None
+    if not isinstance(value, kind):
+        raise ValueError(f"{path}: attribute '{name}' of {item.name} holds a {type(value).__name__}, need a "
+                         f"{kind.__name__}; {AGAIN}")
+    return value
+
+
+def text_attribute(item, name):
+    """str, an attribute of a group."""
+    text = item.attrs.get(name)
+    if not isinstance(text, str):
+        raise ValueError(f"{item.file.filename}: attribute '{name}' of {item.name} is missing or no text; {AGAIN}")
+    return text
+
+
+def number_attribute(item, name):
+    """float, a finite attribute of a group."""
+    number = item.attrs.get(name)
+    if number is None or np.ndim(number) or np.asarray(number).dtype.kind not in "fiu":
+        raise ValueError(f"{item.file.filename}: attribute '{name}' of {item.name} is missing or no number; {AGAIN}")
+    return float(check_finite(item.file.filename, f"attribute '{name}' of {item.name}", number))
+
+
+def subgroup(group, name):
+    """The h5py.Group ``name`` of a group."""
+    found = _member(group, name)
+    if not isinstance(found, h5py.Group):
+        raise ValueError(f"{group.file.filename}: {found.name} is no group; {AGAIN}")
+    return found
+
+
+def read_array(group, name, shape, kind=float):
+    """Array of the dataset ``name``; numbers are finite.
+
+    shape : tuple of int, None for any length
+    kind : float, int, bool or str
+    """
+    dataset = _member(group, name)
+    path, place = group.file.filename, f"{group.name.rstrip('/')}/{name}"
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"{path}: {place} is no dataset; {AGAIN}")
+    got = dataset.shape
+    if got is None or len(got) != len(shape) or any(n not in (g, None) for g, n in zip(got, shape)):
+        needed = tuple("any" if n is None else n for n in shape)
+        raise ValueError(f"{path}: {place} has shape {got}, need {str(needed).replace(chr(39), '')}; {AGAIN}")
+    _check_kind(path, place, dataset, kind)
+    _check_storage(path, place, dataset)
+    if kind is str:
+        return dataset.asstr()[()]
+    values = dataset[()]
+    if kind is float:
+        return check_finite(path, place, np.asarray(values, dtype=float))
+    if kind is int and values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{path}: {place} holds {values.max()}; {AGAIN}")
+    if kind is bool and not np.isin(values, (0, 1)).all():
+        raise ValueError(f"{path}: {place} holds other numbers than 0 and 1; {AGAIN}")
+    return values.astype(np.int64 if kind is int else bool)
+
+
+def _member(group, name):
+    """What lies under ``name``; refuses links, which may point anywhere, also out of the file."""
+    path = group.file.filename
+    if name not in group:
+        raise ValueError(f"{path}: no {group.name.rstrip('/')}/{name} in it; {AGAIN}")
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{path}: {group.name.rstrip('/')}/{name} is a link; put the data themselves in its place")
+    return group[name]
+
+
+def _check_kind(path, place, dataset, kind):
+    fits = {float: "fiu", int: "iu", bool: "biu"}
+    if kind is str:
+        right = h5py.check_string_dtype(dataset.dtype) is not None
+    else:
+        right = dataset.dtype.kind in fits[kind] and dataset.dtype.itemsize <= 16 and not dataset.dtype.subdtype
+    if not right:
+        raise ValueError(f"{path}: {place} is of type {dataset.dtype}, need {kind.__name__}; {AGAIN}")
+
+
+def _check_storage(path, place, dataset):
+    """Refuse data that are not in this file, and shapes that what is stored cannot fill."""
+    if dataset.is_virtual or dataset.external:
+        raise ValueError(f"{path}: the data of {place} are in another file; put them into this one")
+    filters = dataset.id.get_create_plist()
+    used = [filters.get_filter(k)[0] for k in range(filters.get_nfilters())]
+    if not FILTERS.issuperset(used) or len(set(used)) < len(used):
+        raise ValueError(f"{path}: {place} is packed in a way that is not read; pack it with gzip, for example by "
+                         "h5repack -f GZIP=9")
+    stored = min(dataset.id.get_storage_size(), Path(path).stat().st_size)
+    most = stored * (GZIP_RATIO if used else 1)
+    chunk = math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
+    if math.prod(dataset.shape) * dataset.dtype.itemsize > most or chunk > max(most, SMALL):
+        raise ValueError(f"{path}: {place} has shape {dataset.shape}, but only {stored} bytes are stored; {AGAIN}")
