@@ -1,0 +1,159 @@
+"""What every descriptor must obey."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+
+from ase_mlelec.edges import Edges
+from ase_mlelec.system import System
+from ase_mlelec.testing.numbers import assert_close, assert_continuous, five_point
+from ase_mlelec.testing.structures import doubled, pair_at_cutoff, random_rotation, shifted_by_cells, turned
+
+
+class DescriptorContract:
+    """Symmetry, smoothness, precision, gradient and round trip of a Descriptor.
+
+    A subclass writes ``make_descriptor()`` -> Descriptor in float64, the same every time, and ``make_atoms()``.
+
+    tolerance : of float64 sums in another order, relative to the largest feature
+    single : of float32
+    """
+    tolerance = 1e-12
+    single = 1e-5
+
+    def make_descriptor(self):
+        raise NotImplementedError(f"{type(self).__name__} must define make_descriptor()")
+
+    def make_atoms(self):
+        raise NotImplementedError(f"{type(self).__name__} must define make_atoms()")
+
+    def environment(self, atoms, descriptor=None):
+        """Environment of all atoms, without gradient."""
+        descriptor = descriptor or self.make_descriptor()
+        arrays = [array for array in (*descriptor.parameters(), *descriptor.buffers()) if array.is_floating_point()]
+        system = System.from_atoms(atoms, arrays[0].dtype if arrays else torch.float64)
+        with torch.no_grad():
+            return descriptor(system, Edges.build(system, descriptor.cutoff))
+
+    def assert_same(self, found, wanted, rows=slice(None), tolerance=None):
+        tolerance = tolerance or self.tolerance
+        assert_close(found.features, wanted.features[rows], tolerance, "features")
+        assert torch.equal(found.species, wanted.species[rows])
+        if wanted.frame is not None:
+            assert_close(found.frame, wanted.frame[rows], tolerance, "frame")
+
+    def test_shapes(self):
+        descriptor, atoms = self.make_descriptor(), self.make_atoms()
+        found = self.environment(atoms, descriptor)
+        assert found.features.shape == (len(atoms), descriptor.n_features)
+        assert [descriptor.species[k] for k in found.species] == atoms.get_chemical_symbols()
+        assert found.frame is None or (found.frame.ndim == 3 and found.frame.shape[::2] == (len(atoms), 3))
+        assert found.features.isfinite().all() and float(found.features.std()) > 0
+
+    def test_translation(self):
+        atoms = self.make_atoms()
+        wanted = self.environment(atoms)
+        moved = atoms.copy()
+        moved.positions += [1.234, -5.6, 0.789]
+        for other in (moved, shifted_by_cells(atoms)):
+            self.assert_same(self.environment(other), wanted)
+            other.wrap()
+            self.assert_same(self.environment(other), wanted)
+
+    def test_rotation(self):
+        atoms, rotation = self.make_atoms(), random_rotation()
+        wanted, found = self.environment(atoms), self.environment(turned(atoms, rotation))
+        assert_close(found.features, wanted.features, self.tolerance)
+        if wanted.frame is not None:
+            assert_close(found.frame, wanted.frame.numpy() @ rotation.T, self.tolerance)
+
+    def test_permutation(self):
+        atoms = self.make_atoms()
+        order = np.random.default_rng(1).permutation(len(atoms))
+        self.assert_same(self.environment(atoms[order]), self.environment(atoms), order)
+
+    def test_supercell(self):
+        atoms = self.make_atoms()
+        self.assert_same(self.environment(doubled(atoms)), self.environment(atoms), [*range(len(atoms))] * 2)
+
+    def test_batch_equals_singles(self):
+        atoms, other = self.make_atoms(), self.make_atoms()[:-1]
+        other.rattle(0.1, seed=0)
+        descriptor = self.make_descriptor()
+        system = System.from_atoms([atoms, other])
+        with torch.no_grad():
+            together = descriptor(system, Edges.build(system, descriptor.cutoff))
+        for part, rows in (atoms, slice(None, len(atoms))), (other, slice(len(atoms), None)):
+            self.assert_same(self.environment(part, descriptor), together, rows)
+
+    def test_float32(self):
+        descriptor, atoms = self.make_descriptor(), self.make_atoms()
+        wanted = self.environment(atoms, descriptor)
+        found = self.environment(atoms, descriptor.to(torch.float32))
+        assert found.features.dtype == torch.float32
+        self.assert_same(found, wanted, tolerance=self.single)
+
+    def test_smooth_at_the_cutoff(self):
+        descriptor, atoms = self.make_descriptor(), self.make_atoms()
+
+        def features(d):
+            found = self.environment(pair_at_cutoff(atoms, descriptor.cutoff, descriptor.cutoff + d), descriptor)
+            return {"features": found.features.numpy()}
+        assert_continuous(features, self.tolerance * np.abs(features(0)["features"]).max())
+
+    def test_gradient(self):
+        """dD/dvec along a random direction against a five-point difference."""
+        descriptor, atoms = self.make_descriptor(), self.make_atoms()
+        system = System.from_atoms(atoms)
+        edges = Edges.build(system, descriptor.cutoff)
+        generator = torch.Generator().manual_seed(0)
+        direction = torch.randn(edges.vec.shape, generator=generator, dtype=torch.float64)
+        weights = torch.randn(descriptor.n_features, generator=generator, dtype=torch.float64)
+
+        def scalar(step, vec=edges.vec):
+            return (descriptor(system, edges.with_vec(vec + step * direction)).features @ weights).sum()
+
+        leaf = edges.vec.clone().requires_grad_(True)
+        slope = float((torch.autograd.grad(scalar(0.0, leaf), leaf)[0] * direction).sum())
+        with torch.no_grad():
+            numeric = five_point(lambda step: float(scalar(step)))
+        # 1e-7: fourth-order differences over 0.001 Å, rounding 1e-16/1e-3 and kinks in w''' at the cutoff
+        assert numeric == pytest.approx(slope, rel=1e-7)
+
+    def test_atom_without_neighbours(self):
+        atoms = Atoms(self.make_atoms().symbols[:1], [[0, 0, 0]])
+        assert self.environment(atoms).features.isfinite().all()
+
+    def test_arguments_rebuild_it(self):
+        """The constructor arguments survive JSON and give, with the arrays, the same descriptor bit by bit."""
+        descriptor, atoms = self.make_descriptor(), self.make_atoms()
+        again = type(descriptor)(**json.loads(json.dumps(descriptor.arguments()))).to(torch.float64)
+        again.load_state_dict(descriptor.state_dict())
+        assert torch.equal(self.environment(atoms, again).features, self.environment(atoms, descriptor).features)
+
+
+class ForceDescriptorContract(DescriptorContract):
+    """Beside these, what a Descriptor needs where an energy is trained on forces: derivatives of its gradient."""
+
+    def test_summed_changes(self):
+        """Of features along two random moves of all edges, against five-point differences."""
+        descriptor, atoms = self.make_descriptor(), self.make_atoms()
+        system = System.from_atoms(atoms)
+        edges = Edges.build(system, descriptor.cutoff)
+        generator = torch.Generator().manual_seed(0)
+        moves = torch.randn(2, *edges.vec.shape, generator=generator, dtype=torch.float64)
+
+        def summed(move, step):
+            environment = descriptor(system, edges.with_vec(edges.vec + step * move))
+            return torch.stack([environment.features[environment.species == k].sum(dim=0)
+                                for k in range(len(descriptor.species))])
+
+        found = descriptor.summed_changes(system, edges, moves)
+        assert found.shape == (2, len(descriptor.species), descriptor.n_features)
+        with torch.no_grad():
+            for change, move in zip(found, moves):
+                numeric = five_point(lambda step: summed(move, step))
+                # as in test_gradient, for one feature of the size of the largest
+                assert_close(change, numeric, 1e-7)
