@@ -1,0 +1,54 @@
+"""Arrays in NumPy's .npy files, held against the size of the file before memory is taken."""
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from ase_mlelec.io.checks import check_finite
+
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def read_npy(path, error=ValueError):
+    """The numbers of a .npy file as float64, in the shape that they have there.
+
+    error : the reader's class of exceptions, for everything that is no such file or holds no finite real numbers
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise error(f"{path}: no such file")
+    try:
+        with open(path, "rb") as file:
+            shape, dtype = _header(file)
+            room = path.stat().st_size - file.tell()
+    except Exception as caught:     # the header is Python source, and NumPy's parser lets most classes of errors out
+        raise error(f"{path}: damaged, or no .npy file of numbers ({_first_line(caught)}); "
+                    "write or copy it again") from None
+    if dtype.hasobject or dtype.kind not in "fiu":
+        raise error(f"{path}: got data of type {dtype}, need real numbers; save it as float64")
+    needed = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or needed != room:
+        raise error(f"{path}: the header tells {needed:.6g} bytes of data (shape {shape}), the file has {room}; it is "
+                    "damaged or cut off: write or copy it again")
+    try:
+        with np.errstate(over="ignore"):
+            array = np.load(path, allow_pickle=False).astype(np.float64)
+    except (OSError, ValueError) as caught:
+        raise error(f"{path}: cannot be read ({_first_line(caught)}); write or copy it again") from None
+    return check_finite(path, "a number", array, error)
+
+
+def _header(file):
+    """(shape, dtype) of an open .npy file, which is left at its first number."""
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"version {version} of the format")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")     # of old spellings in the header
+        shape, _, dtype = HEADERS[version](file)
+    return shape, dtype
+
+
+def _first_line(caught):
+    return (str(caught).strip().splitlines() or [type(caught).__name__])[0]
