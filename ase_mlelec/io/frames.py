@@ -4,6 +4,7 @@ from pathlib import Path
 from ase.io import read
 
 from ase_mlelec.io.data_set import SHAPES, Frame, Frames, join
+from ase_mlelec.io.deepmd.data import is_hdf5_data, read_data
 from ase_mlelec.io.frames_hdf5 import read_hdf5, write_hdf5
 from ase_mlelec.io.images import from_images, to_images
 
@@ -18,8 +19,7 @@ def read_frames(path):
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
-    if path.is_dir():
-        from ase_mlelec.io.deepmd import read_data      # imports torch
+    if path.is_dir() or is_hdf5_data(path):
         return Frames([Frame(atoms, labels, f"{path.name}-{i}") for i, (atoms, labels) in enumerate(read_data(path))])
     if path.suffix in (".h5", ".hdf5"):
         return read_hdf5(path)

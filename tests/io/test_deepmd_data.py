@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 
+import h5py
 import numpy as np
 import pytest
 
@@ -218,9 +219,12 @@ def test_systems_below_a_system_are_named(tmp_path):
 
 
 def test_a_file_in_place_of_a_folder(tmp_path):
-    (tmp_path / "data.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n")
-    with pytest.raises(ValueError, match="data.hdf5: got a file, need a folder with type.raw"):
-        read_data(tmp_path / "data.hdf5")
+    """dpdata writes HDF5, too."""
+    with h5py.File(tmp_path / "data.hdf5", "w") as file:
+        file["water/type.raw"] = [0, 1, 1]
+    for read in read_data, read_frames:
+        with pytest.raises(ValueError, match="data.hdf5: got a file, need a folder with type.raw"):
+            read(tmp_path / "data.hdf5")
 
 
 def test_data_need_no_torch(tmp_path):

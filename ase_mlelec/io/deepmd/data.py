@@ -3,6 +3,7 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import h5py
 import numpy as np
 from ase import Atoms
 
@@ -83,6 +84,18 @@ class _Notes:
         if self.guessed:
             names = ", ".join(f"{name} as {symbol}" for name, symbol in sorted(self.guessed.items()))
             yield f"{path}: type_map.raw has names that are no chemical symbols; read {names}"
+
+
+def is_hdf5_data(path):
+    """True for an HDF5 file of deepmd-kit's data, whose groups are what folders are elsewhere."""
+    try:
+        if not Path(path).is_file() or not h5py.is_hdf5(path):
+            return False
+        with h5py.File(path) as file:
+            return "type.raw" in file or any("type.raw" in group for group in list(file.values())[:100]
+                                             if isinstance(group, h5py.Group))
+    except Exception:       # damaged files raise nearly anything within HDF5 and h5py
+        return False
 
 
 def _systems(path, notes):
