@@ -1,7 +1,8 @@
 """Bundle: one-file models.  Safetensors for the numbers, JSON in its header for the meaning; nothing is executed.
 
 Header (key ``ase_mlelec``): format_version, descriptor(s) and heads as class names of this package with constructor
-arguments, and the model's metadata: units, species, energy grid, electronic temperature, training provenance, licence.
+arguments, the repulsive core and the ranges of the training data, and the model's metadata: units, species, energy
+grid, electronic temperature, training provenance, licence.
 """
 import json
 import os
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from ase_mlelec import descriptors, heads
 from ase_mlelec.io.atomic import replacing
 from ase_mlelec.model import Model
+from ase_mlelec.safety import RepulsiveCore, TrainingRange
 
 FORMAT_VERSION = 1
 UNITS = {"length": "Å", "energy": "eV", "dos": "states/eV including spin degeneracy"}
@@ -40,6 +42,8 @@ def save_model(model, path):
               "descriptor": _described(model.descriptor),
               "electronic": model.electronic and _described(model.electronic),
               "heads": {name: _described(head) for name, head in model.heads.items()},
+              "core": model.core and model.core.arguments(),
+              "ranges": {name: found.arguments() for name, found in model.ranges.items()},
               "metadata": model.metadata}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as partial:
@@ -129,6 +133,8 @@ def _build(path, header, classes):
 
     try:
         return Model(make(header["descriptor"]), {name: make(head) for name, head in header["heads"].items()},
-                     header.get("metadata"), header.get("electronic") and make(header["electronic"]))
+                     header.get("metadata"), header.get("electronic") and make(header["electronic"]),
+                     header.get("core") and RepulsiveCore(**header["core"]),
+                     {name: TrainingRange(**arguments) for name, arguments in header.get("ranges", {}).items()})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CalculatorSetupError(f"{path}: damaged header ({error!r}); save the model again") from None

@@ -16,17 +16,20 @@ class Model(torch.nn.Module):
     metadata : dict of JSON types: what the numbers mean and where they come from
     electronic : Descriptor of all heads but the energy; default the same one for all.  Electronic quantities with few
         data want a smaller one of their own.
+    core : RepulsiveCore of the energy; None: without
+    ranges : dict of TrainingRange, of "descriptor" and "electronic"; what is not there is not watched
 
     Raises ValueError where the two descriptors differ in species or cutoff.
     """
 
-    def __init__(self, descriptor, heads, metadata=None, electronic=None):
+    def __init__(self, descriptor, heads, metadata=None, electronic=None, core=None, ranges=None):
         super().__init__()
         if electronic is not None and (electronic.species != descriptor.species
                                        or electronic.cutoff != descriptor.cutoff):
             raise ValueError("got descriptors of different species or cutoffs; give both the same")
         self.descriptor, self.electronic = descriptor, electronic
         self.heads = torch.nn.ModuleDict(heads)
+        self.core, self.ranges = core, torch.nn.ModuleDict(ranges or {})
         self.metadata = dict(metadata or {})
         self.evaluation_only = False        # a copy with rearranged arrays, which a file does not describe
 
@@ -68,7 +71,22 @@ class Model(torch.nn.Module):
         """dict of Tensor [C, ...], the quantities asked for (default all) of every centre."""
         names = list(self.heads.keys() if quantities is None else quantities)
         seen = {descriptor: descriptor(system, edges) for descriptor in {self.descriptor_of(name) for name in names}}
-        return {name: self.heads[name](seen[self.descriptor_of(name)], edges) for name in names}
+        return {name: self.evaluate_head(name, seen[self.descriptor_of(name)], system, edges) for name in names}
+
+    def evaluate_head(self, name, environment, system, edges):
+        """Tensor [C, ...], one quantity of the centres of ``edges`` from their environment; energies with the core."""
+        values = self.heads[name](environment, edges)
+        if name != "energy" or self.core is None:
+            return values
+        return self.core(values, getattr(self.heads[name], "reference", values.new_zeros(len(self.species))), system,
+                         edges)
+
+    def extrapolation(self, quantity, environment, system, edges):
+        """(atoms [C], structures [B]), how far from the training data: 1 at their edge (see TrainingRange); or None."""
+        name = "electronic" if self.descriptor_of(quantity) is self.electronic else "descriptor"
+        if name not in self.ranges:
+            return None
+        return self.ranges[name](environment.features, environment.species, edges, system.batch[edges.atoms])
 
     def save(self, path):
         """Write the one-file model (see ase_mlelec.bundle)."""
@@ -78,7 +96,7 @@ class Model(torch.nn.Module):
     def for_evaluation(self):
         """Faster, frozen copy: embedding nets as Chebyshev series where the descriptor offers it."""
         model = Model(_compressed(self.descriptor), copy.deepcopy(dict(self.heads)), self.metadata,
-                      _compressed(self.electronic)).eval().requires_grad_(False)
+                      _compressed(self.electronic), copy.deepcopy(self.core), copy.deepcopy(dict(self.ranges))).eval().requires_grad_(False)
         for module in model.heads.modules():
             if isinstance(module, FittingNets):
                 module.fold()

@@ -15,7 +15,7 @@ ENTRY_POINTS = Path(ase_mlelec_entry_points.__file__).parent
 CHECKOUT = Path(__file__).parent.parent
 
 # Module or subpackage -> what of ase_mlelec it may import besides itself.
-MODEL_AND_BELOW = {"model", "descriptors", "heads", "nets", "edges", "system", "units"}
+MODEL_AND_BELOW = {"model", "safety", "descriptors", "heads", "nets", "edges", "system", "units"}
 ALLOWED = {
     "__init__": set(),
     "units": set(),
@@ -25,6 +25,7 @@ ALLOWED = {
     "edges": {"system", "units"},
     "descriptors": {"edges", "system", "units", "nets", "bilayers"},
     "heads": {"edges", "system", "units", "nets", "descriptors", "bilayers"},
+    "safety": {"descriptors", "edges", "system", "units", "physics"},
     "model": MODEL_AND_BELOW,
     "io": MODEL_AND_BELOW,
     "bilayers": set(),

@@ -18,5 +18,10 @@ class ScalarHead(Head):
         return dict(n_species=self.n_species, n_features=self.n_features, widths=list(self.widths),
                     timestep=self.timestep)
 
+    @property
+    def reference(self):
+        """Tensor [species], eV: the energy of an atom without knowledge of its environment."""
+        return self.nets.bias[:, 0]
+
     def forward(self, environment, edges):
         return self.nets(environment.features, environment.species)[:, 0]

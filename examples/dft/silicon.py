@@ -2,6 +2,7 @@
 
     python silicon.py sample first.extxyz                     # structures from Stillinger-Weber MD
     python silicon.py sample second.extxyz --model si         # structures from a model's own MD
+    python silicon.py sample dense.extxyz --dense             # compressed lattices and crowds, up to 8 times the density
     python silicon.py label first.extxyz work --part 0/2      # DFT; one file per structure, skips what is done
     python silicon.py collect work silicon.h5                 # one compressed data set
     python silicon.py pulay work silicon_pulay.csv            # the part that the stress of pw.x lacks at this cutoff
@@ -54,6 +55,14 @@ MODEL_PLAN = [
     # third round: open liquids
     ("liquid", 8, (1500, 2000, 2500), -10.0, 0.0, 6, 840),
 ]
+# compressed, linear scale of 20 Å^3 per atom from, to: the repulsion of many atoms, in which nets know no bounds
+DENSE_PLAN = [
+    ("diamond", 8, (0,), 0.96, 0.49, 24, 860),
+    ("packed", 8, (0,), 1.00, 0.50, 24, 890),
+    ("crowd", 8, (0,), 0.95, 0.50, 24, 920),
+]
+DENSE = tuple(phase for phase, *_ in DENSE_PLAN)    # no DOS of them: their bands are wider than the grid
+DENSE_SPACING = 0.35                        # 1/Å, of the k mesh
 PULAY_STRUCTURES = ("static-8-10K-001", "solid-8-1500K-136", "liquid-8-2000K-324", "liquid-8-1900K-760")
 PULAY_CUTOFFS = (19.0, 21.0)                # Ry
 PULAY_VIRIAL = 0.115                        # eV/atom, their mean in silicon_pulay.csv
@@ -128,6 +137,30 @@ def model_snapshot(phase, n_atoms, temperature, pressure, seed, calculator):
     return None if shortest_distance(atoms) < 1.9 else atoms
 
 
+def dense_snapshot(phase, n_atoms, temperature, scale, seed):
+    """A compressed lattice with small displacements, or a crowd of atoms that keep a little distance."""
+    rng = np.random.default_rng(seed)
+    lattice = "diamond" if phase == "diamond" else ("sc", "bcc", "fcc", "betatin")[seed % 4]
+    atoms = {"diamond": lambda: bulk("Si", "diamond", a=1.0, cubic=True),
+             "sc": lambda: bulk("Si", "sc", a=1.0) * (2, 2, 2),
+             "bcc": lambda: bulk("Si", "bcc", a=1.0, cubic=True) * (1, 2, 2),
+             "fcc": lambda: bulk("Si", "fcc", a=1.0, cubic=True) * (1, 1, 2),
+             "betatin": lambda: Atoms("Si4", scaled_positions=[(0, 0, 0), (0, .5, .25), (.5, .5, .5), (.5, 0, .75)],
+                                      cell=(1, 1, 0.55), pbc=True) * (1, 1, 2)}[lattice]()
+    size = (20.0 * n_atoms / atoms.get_volume()) ** (1 / 3) * scale
+    shear = rng.normal(0, 0.02, (3, 3))
+    atoms.set_cell(size * atoms.cell.array @ (np.eye(3) + (shear + shear.T) / 2), scale_atoms=True)
+    if phase != "crowd":
+        atoms.rattle(rng.choice([0.0, 0.02, 0.06]) * scale, rng=rng)
+        return atoms
+    closest = 0.62 * (20.0 ** (1 / 3)) * scale      # as close as very hot atoms come at this density
+    while True:
+        trial = atoms.copy()
+        trial.rattle(0.35 * scale, rng=rng)
+        if shortest_distance(trial) > closest:
+            return trial
+
+
 def shortest_distance(atoms):
     found, = NeighborList(cutoff=4.0, full_list=True).compute(atoms.positions, atoms.cell.array, True, "d")
     return found.min()
@@ -159,6 +192,8 @@ def meshes(atoms):
     Per 8 atoms: 6^3 for both in liquids, where the energy at 4^3 is off by up to 30 meV/atom (by 1 in crystals); in
     crystals 4^3, and 6^3 for the DOS, 8^3 where they are cold.  The 64-atom cells are too expensive for more than 4^3.
     """
+    if atoms.info["phase"] in DENSE:
+        return (tuple(int(n) for n in np.ceil(atoms.cell.reciprocal().lengths() * 2 * np.pi / DENSE_SPACING)),) * 2
     repeat = np.array(REPEAT[len(atoms)])
     liquid = atoms.info["phase"] == "liquid" and len(atoms) < 64
     cold = atoms.info["phase"] != "liquid" and atoms.info["temperature"] < 600
@@ -194,17 +229,21 @@ def label(atoms, work):
     start = time.time()
     directory = work / atoms.info["name"]
     energy_mesh, dos_mesh = meshes(atoms)
-    if energy_mesh == dos_mesh:
+    if atoms.info["phase"] in DENSE:
+        result, bands = calculate_energy(atoms, directory, energy_mesh), None
+    elif energy_mesh == dos_mesh:
         result = calculate_energy(atoms, directory, energy_mesh, BANDS_PER_ATOM)
         bands = project(directory)
     else:
         result = calculate_energy(atoms, directory, energy_mesh)
         bands = calculate_bands(atoms, directory, dos_mesh, int(BANDS_PER_ATOM * len(atoms)))
     partial = directory / "result.npz"
+    projections = {} if bands is None else {
+        "eigenvalues": bands.eigenvalues, "kpoint_weights": bands.kpoint_weights,
+        "site_weights": bands.site_weights.astype(np.float32)}
     np.savez_compressed(partial, cell=atoms.cell.array, positions=atoms.positions, energy=result.energy,
                         forces=result.forces, stress=result.stress, fermi_level=result.fermi_level,
-                        eigenvalues=bands.eigenvalues, kpoint_weights=bands.kpoint_weights,
-                        site_weights=bands.site_weights.astype(np.float32), seconds=time.time() - start)
+                        seconds=time.time() - start, **projections)
     partial.rename(target)
     shutil.rmtree(directory)
     print(f"{atoms.info['name']}: {result.energy / len(atoms):.4f} eV/atom, {time.time() - start:.0f} s", flush=True)
@@ -213,6 +252,8 @@ def label(atoms, work):
 def role(name):
     """Which structures train, which steer the training, and which are never seen until the end."""
     phase, n_atoms, _, seed = name.split("-")
+    if phase in DENSE:
+        return "dense" if int(seed) % 6 == 5 else "train"
     if int(seed) >= 700:
         return "train"
     if int(n_atoms) > 8:        # larger cells test whether what was learnt on small ones is extensive
@@ -309,6 +350,7 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("sample")
     command.add_argument("structures")
+    command.add_argument("--dense", action="store_true", help="compressed lattices and crowds")
     command.add_argument("--model", help="sample from this model's own MD instead of Stillinger-Weber")
     espresso.add_label_command(commands)
     command = commands.add_parser("collect")
@@ -331,6 +373,8 @@ def main():
         if arguments.model:
             sample(arguments.structures, partial(model_snapshot, calculator=DeepPotCalculator(arguments.model)),
                    MODEL_PLAN)
+        elif arguments.dense:
+            sample(arguments.structures, dense_snapshot, DENSE_PLAN)
         else:
             sample(arguments.structures, partial(snapshot, calculator=StillingerWeber()), PLAN)
     elif arguments.command == "label":

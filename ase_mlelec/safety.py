@@ -1,0 +1,198 @@
+"""What protects a model outside of its training data: a repulsive core, and the range of what it has seen.
+
+Both are parts of the model file.  The core keeps atoms from falling into each other where a net or a polynomial has
+never seen them so close; the range tells which structures are unlike those of the training.
+"""
+import numpy as np
+import torch
+from ase.data import atomic_numbers, covalent_radii
+
+from ase_mlelec.descriptors.base import species_table
+from ase_mlelec.edges import Edges
+from ase_mlelec.physics.repulsion import zbl
+from ase_mlelec.system import System
+
+OUTER, INNER = 0.95, 0.65       # of the shortest distance in the training data: where the core begins, and is whole
+UNSEEN = 0.7                    # of the sum of the covalent radii: the outer radius of pairs that are never close
+COMPONENTS = 16                 # principal components of the features whose ranges are kept
+SAMPLES = 3000                  # environments from which they are computed
+MARGIN = 6.0                    # ranges of n structures are wider by MARGIN/n: few do not show their extremes
+LEAST = 0.02                    # of the size of a number, its half range at least
+
+
+class RepulsiveCore(torch.nn.Module):
+    """The energy of two nuclei below the shortest distance of their species in the training data, in which a model's
+    own energy fades out.
+
+        E_i = b_i + g_i (e_i - b_i) + 1/2 sum_j w(r_ij) V(r_ij),   g_i = product over j of (1 - w(r_ij))
+
+    V is the universal repulsion (see physics.repulsion), w goes from 1 at ``inner`` to 0 at ``outer`` with two smooth
+    derivatives, and b is the model's mean energy of an atom of the species.  Beyond ``outer`` nothing changes.
+
+    species : sequence of chemical symbols
+    inner, outer : [species, species], Å, symmetric
+
+    Raises ValueError for distances that are not positive, or not in this order.
+    """
+
+    def __init__(self, species, inner, outer):
+        super().__init__()
+        self.species = tuple(species)
+        inner, outer = (np.asarray(table, dtype=float) for table in (inner, outer))
+        shape = (len(self.species),) * 2
+        if inner.shape != shape or outer.shape != shape or not ((0 < inner) & (inner < outer) & (outer < 10)).all():
+            raise ValueError(f"core: got distances of shapes {inner.shape} and {outer.shape}, need 0 < inner < outer < "
+                             f"10 Å of {len(self.species)} species")
+        self.longest = float(outer.max())
+        for name, table in (("inner", inner), ("outer", outer)):
+            self.register_buffer(name, torch.as_tensor((table + table.T) / 2), persistent=False)
+        self.register_buffer("species_of_number", species_table(self.species), persistent=False)
+
+    @classmethod
+    def below(cls, species, shortest):
+        """The core below distances that are known.
+
+        shortest : dict of float, Å, by (symbol, symbol); a pair that is missing has 0.7 of the sum of the covalent
+            radii as outer radius
+        """
+        radii = [covalent_radii[atomic_numbers[symbol]] for symbol in species]
+        outer = np.array([[UNSEEN * (r + s) for s in radii] for r in radii])
+        for (a, b), distance in shortest.items():
+            i, j = species.index(a), species.index(b)
+            outer[i, j] = outer[j, i] = OUTER * distance
+        return cls(species, np.round(outer * INNER / OUTER, 4), np.round(outer, 4))
+
+    def arguments(self):
+        return {"species": list(self.species), "inner": self.inner.tolist(), "outer": self.outer.tolist()}
+
+    def close_pairs(self, system, edges):
+        """(rows [n] of the edges, first, second species [n]) of the pairs within the core."""
+        with torch.no_grad():
+            rows = (edges.distances < self.longest).nonzero()[:, 0]
+            if not len(rows):
+                return rows, rows, rows
+            first, second = (self.species_of_number[system.numbers[atoms]] for atoms in
+                             (edges.atoms[edges.center[rows]], edges.neighbor[rows]))
+            keep = edges.distances[rows] < self.outer[first, second]
+            return rows[keep], first[keep], second[keep]
+
+    def pairs(self, system, edges):
+        """(centre [n], share w [n], w V [n] eV) of the pairs within the core; functions of ``edges.vec``."""
+        rows, first, second = self.close_pairs(system, edges)
+        r = edges.vec[rows].norm(dim=1)
+        inner, outer = (table[first, second].to(r.dtype) for table in (self.inner, self.outer))
+        u = ((r - inner) / (outer - inner)).clamp(0, 1)
+        share = 1 - u**3 * (10 - 15 * u + 6 * u**2)
+        numbers = system.numbers[edges.atoms[edges.center[rows]]], system.numbers[edges.neighbor[rows]]
+        return edges.center[rows], share, share * zbl(r, *numbers)
+
+    def forward(self, energies, reference, system, edges):
+        """Atomic energies [C], eV, with the core.
+
+        energies : Tensor [C], eV, the model's own; reference : Tensor [species], eV, b
+        """
+        center, share, repulsion = self.pairs(system, edges)
+        if not len(center):
+            return energies
+        base = reference.to(energies)[self.species_of_number[system.numbers[edges.atoms]]]
+        # products of 1 - w by centre: there are a few close neighbours at most, and w = 1 has no logarithm
+        keep = torch.ones_like(energies).scatter_reduce(0, center, 1 - share, "prod")
+        return base + keep * (energies - base) + torch.zeros_like(energies).index_add(0, center, repulsion / 2)
+
+
+class TrainingRange(torch.nn.Module):
+    """What a descriptor has seen in the training: ranges of the number of neighbours and of the features.
+
+    The features of every species are seen along their first principal components in the training data.  Kept are the
+    ranges of atoms and, narrower, those of means over the atoms of a structure, which tell phases and densities apart.
+
+    species : sequence of chemical symbols; n_features : F; n_components : K
+
+    Every measure is 1 at the edge of the training data and 0 in their middle.
+    """
+
+    def __init__(self, species, n_features, n_components=COMPONENTS):
+        super().__init__()
+        self.species, self.n_features = tuple(species), int(n_features)
+        self.n_components = int(min(n_components, n_features))
+        n_species = len(self.species)
+        self.register_buffer("mean", torch.zeros(n_species, self.n_features))
+        self.register_buffer("axes", torch.zeros(n_species, self.n_features, self.n_components))
+        for name, size in (("atoms", self.n_components), ("structures", self.n_components), ("neighbors", 1)):
+            self.register_buffer(f"{name}_middle", torch.zeros(n_species, size))
+            self.register_buffer(f"{name}_inverse", torch.zeros(n_species, size))
+
+    def arguments(self):
+        return {"species": list(self.species), "n_features": self.n_features, "n_components": self.n_components}
+
+    @torch.no_grad()
+    def forward(self, features, species, edges, batch):
+        """(atoms [C], structures [B]): the largest measure of every centre, and of the mean over each structure.
+
+        features [C, F] and species [C] of the centres; batch [C], the structure of each
+        """
+        counts = torch.bincount(edges.center, minlength=len(species)).to(self.mean)[:, None]
+        atoms, means = torch.zeros_like(counts[:, 0]), torch.zeros(int(batch[-1]) + 1).to(counts)
+        for k in range(len(self.species)):
+            own = slice(None) if len(self.species) == 1 else (species == k).nonzero()[:, 0]
+            along = (features[own].to(self.mean) - self.mean[k]) @ self.axes[k]
+            if not len(along):
+                continue
+            found = torch.maximum(self._measure("atoms", k, along), self._measure("neighbors", k, counts[own]))
+            atoms[own] = found
+            mine = batch[own]
+            total = along.new_zeros(len(means), along.shape[1]).index_add(0, mine, along)
+            number = torch.bincount(mine, minlength=len(means))
+            there = number > 0
+            mean = self._measure("structures", k, total[there] / number[there, None])
+            means[there] = torch.maximum(means[there], mean)
+        return atoms, means
+
+    def _measure(self, name, k, values):
+        middle, inverse = (getattr(self, f"{name}_{what}")[k] for what in ("middle", "inverse"))
+        return ((values - middle) * inverse).abs().amax(dim=1)
+
+    @torch.no_grad()
+    def fit(self, samples):
+        """Set the ranges from the structures of the training.
+
+        samples : list of (features [N, F], species [N], numbers of neighbours [N]) of one structure each
+        """
+        wide = MARGIN / max(len(samples), 1)
+        for k in range(len(self.species)):
+            own = [(x[s == k].double(), n[s == k].double()) for x, s, n in samples if bool((s == k).any())]
+            if not own:
+                continue
+            every, counts = torch.cat([x for x, _ in own]), torch.cat([n for _, n in own])
+            mean, spread = every.mean(dim=0), every.std(dim=0, correction=0)
+            inverse = 1 / (spread + 0.1 * spread.mean() + 1e-12)    # what hardly varies must not be blown up
+            chosen = (every[::max(1, len(every) // SAMPLES)] - mean) * inverse
+            axes = torch.linalg.svd(chosen, full_matrices=False)[2][:self.n_components].T
+            self.mean[k], self.axes[k, :, :axes.shape[1]] = mean, axes * inverse[:, None]
+            size = (spread * inverse).norm()
+            along = (every - mean) @ self.axes[k].double()
+            means = torch.stack([(x - mean).mean(dim=0) for x, _ in own]) @ self.axes[k].double()
+            for name, values, floor in (("atoms", along, LEAST * size), ("structures", means, LEAST * size),
+                                        ("neighbors", counts[:, None], LEAST * counts.mean())):
+                low, high = values.amin(dim=0), values.amax(dim=0)
+                getattr(self, f"{name}_middle")[k] = (low + high) / 2
+                half = ((high - low) / 2 * (1 + wide)).clamp(min=max(float(floor), 1e-12))
+                getattr(self, f"{name}_inverse")[k] = 1 / half
+
+
+def shortest_distances(structures, species, cutoff=6.0):
+    """dict of float, Å, by (symbol, symbol) in the order of ``species``: the shortest distance of each pair.
+
+    structures : iterable of ase.Atoms
+    """
+    table = species_table(species)
+    shortest = torch.full((len(species),) * 2, torch.inf, dtype=torch.float64)
+    for atoms in structures:
+        system = System.from_atoms(atoms)
+        edges = Edges.build(system, cutoff)
+        kinds = table[system.numbers]
+        place = kinds[edges.center] * len(species) + kinds[edges.neighbor]
+        found = torch.full_like(shortest.flatten(), torch.inf).scatter_reduce(0, place, edges.distances, "amin")
+        shortest = torch.minimum(shortest, found.reshape(shortest.shape))
+    return {(a, b): float(shortest[i, j]) for i, a in enumerate(species) for j, b in enumerate(species)
+            if i <= j and bool(shortest[i, j].isfinite())}
