@@ -230,12 +230,12 @@ class WannierHamiltonian:
         """Energies [K, W], eV, and weights [K, W, len(groups)] of groups of functions, e.g. layers, in each state."""
         return tight_binding.projections(self.bloch, kpts, groups, self.device)
 
-    def band_structure(self, path=None, npoints=100, n_bands=None, window=None, reference=0.0):
+    def band_structure(self, path=None, *, n_bands=None, window=None, npoints=100, reference=0.0):
         """ase.spectrum.band_structure.BandStructure along a path.
 
         path : str such as "GKMG", ase BandPath, or None for ASE's choice for this cell and its periodic directions
-        npoints : int, where path is not a BandPath
         n_bands, window : as in eigenvalues
+        npoints : int, where path is not a BandPath
         reference : float, eV, the zero of plots, e.g. the Fermi level
         """
         from ase.cell import Cell

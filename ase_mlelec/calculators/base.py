@@ -3,15 +3,19 @@
 A subclass names the heads it needs and writes ``evaluate``; device, precision, neighbour list, cache, gradients, Voigt
 order, committees, potentials from elsewhere and errors are done here, once.
 """
+import reprlib
 import warnings
 
 import numpy as np
 import torch
-from ase.calculators.calculator import (Calculator, CalculationFailed, CalculatorSetupError, InputError,
+from ase.calculators.calculator import (Calculator, CalculationFailed, CalculatorSetupError,
                                         PropertyNotImplementedError, all_changes)
 from ase.outputs import all_outputs
 
 from ase_mlelec.bundle import load_model
+from ase_mlelec.calculators.bands import NoBands
+from ase_mlelec.calculators.parameters import FIXED, StatedParameters, fingerprint, name_of, plain, stated
+from ase_mlelec.calculators.present import PresentStructure, torch_as_usual
 from ase_mlelec.edges import EdgeCache, Edges
 from ase_mlelec.system import System
 
@@ -19,8 +23,11 @@ CHUNK = 256         # centres evaluated at a time: bounds memory and keeps the w
 POTENTIAL_PROPERTIES = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]
 
 
-class MLElecCalculator(Calculator):
+class MLElecCalculator(NoBands, PresentStructure, Calculator):
     """Base of the calculators of this package.
+
+    Methods take ``atoms=``; without it they answer for the structure that the calculator is attached to as it is now,
+    or raise InputError where that is in doubt, see PresentStructure.
 
     model : name of a shipped model, path, Model, or a list of those = committee (results are means)
     device : torch device; default CUDA when present
@@ -31,29 +38,33 @@ class MLElecCalculator(Calculator):
 
     uncertainty : dict, standard deviation over the committee of everything that was evaluated
 
+    parameters : dict of JSON types that says what makes the numbers: model, fingerprint of its weights, device, dtype,
+        temperatures and the like; change it with ``set``
+
     Raises CalculatorSetupError for models that lack what the calculator needs.
     """
     needs = ()              # heads a model must have
     electronic = ()         # ASE results beyond those of the potential
+    settable = ("skin", "on_extrapolation")     # names of properties that ``set`` changes
 
     def __init__(self, model, *, device=None, dtype=None, skin=0.5, potential=None, on_extrapolation="warn"):
         super().__init__()
-        if on_extrapolation not in ("warn", "raise", "ignore"):
-            raise CalculatorSetupError(f"got on_extrapolation={on_extrapolation!r}; choose 'warn', 'raise' or 'ignore'")
-        if not skin >= 0:
-            raise CalculatorSetupError(f"got skin={skin} Å; give 0 or more")
+        self.on_extrapolation = on_extrapolation
+        _check_skin(skin)
         self.device = _as_device(device)
         members = model if isinstance(model, (list, tuple)) else [model]
         if not members:
             raise CalculatorSetupError("got an empty list of models; give at least one")
-        loaded = [load_model(member) for member in members]
-        self.dtype = _as_dtype(dtype) or max((member.dtype for member in loaded), key=lambda d: d.itemsize)
-        self.models = [member.for_evaluation().to(device=self.device, dtype=self.dtype) for member in loaded]
+        with torch_as_usual():
+            loaded = [load_model(member) for member in members]
+            self.dtype = _as_dtype(dtype) or max((member.dtype for member in loaded), key=lambda d: d.itemsize)
+            self.models = [member.for_evaluation().to(device=self.device, dtype=self.dtype) for member in loaded]
+        self._named = [{"model": name_of(member, model), "weights": fingerprint(model)}
+                       for member, model in zip(members, loaded)]
         self._check_models()
         self.metadata = self.models[0].metadata
         self.potential = _as_potential(potential, self.device, dtype, skin)
-        self.on_extrapolation = on_extrapolation
-        self.uncertainty = {}
+        self._uncertainty = {}
         self._cache = EdgeCache(max(member.cutoff for member in self.models), skin)
         self._extra, self._environments, self._warned = {}, {}, False
         self.implemented_properties = self._potential_properties() + list(self.electronic)
@@ -80,10 +91,82 @@ class MLElecCalculator(Calculator):
         """dict of Tensor: the electronic quantities of one model, from the environments of all atoms."""
         return {}
 
+    # parameters -------------------------------------------------------------------------------------------------
+
+    @property
+    def skin(self):
+        """float, Å"""
+        return self._cache.skin
+
+    @skin.setter
+    def skin(self, skin):
+        _check_skin(skin)
+        self._cache = EdgeCache(self._cache.cutoff, skin)
+
+    @property
+    def on_extrapolation(self):
+        """What happens where a model extrapolates: "warn", "raise" or "ignore\"."""
+        return self._on_extrapolation
+
+    @on_extrapolation.setter
+    def on_extrapolation(self, what):
+        if what not in ("warn", "raise", "ignore"):
+            raise CalculatorSetupError(f"got on_extrapolation={what!r}; choose 'warn', 'raise' or 'ignore'")
+        self._on_extrapolation, self._warned = what, False
+
+    def set(self, **parameters):
+        """Change parameters by name; what depends on them is computed anew.  Returns dict of those that changed.
+
+        Raises CalculatorSetupError for unknown names, those that need another calculator, and wrong values; nothing
+        is changed then.
+        """
+        foreign = [name for name in parameters if name not in self.settable]
+        if foreign:
+            fixed = foreign[0] in FIXED
+            raise CalculatorSetupError(f"got {foreign[0]}={reprlib.repr(parameters[foreign[0]])}; " + (
+                f"{foreign[0]} is fixed: make another {type(self).__name__}" if fixed else
+                f"{type(self).__name__} can set {', '.join(self.settable)}"))
+        if not parameters:
+            return {}
+        with self._one_call():
+            before, state = self.parameters, dict(self.__dict__)
+            try:
+                for name, value in parameters.items():
+                    setattr(self, name, value)
+            except Exception:
+                self.__dict__.update(state)
+                raise
+            return {name: value for name, value in parameters.items() if self.parameters[name] != before[name]}
+
+    def _stated(self):
+        """dict: what decides the results."""
+        first = self._named[0] if len(self._named) == 1 else {key: [each[key] for each in self._named]
+                                                              for key in self._named[0]}
+        potential = {} if self.potential is None else {"potential": stated(self.potential)}
+        return {**first, "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch."), **potential,
+                **{name: getattr(self, name) for name in self.settable}}
+
+    @property
+    def parameters(self):
+        return StatedParameters(plain(self._stated()) if "_named" in self.__dict__ else {})
+
+    @parameters.setter
+    def parameters(self, parameters):
+        if "_named" in self.__dict__:       # ASE's constructor comes before
+            raise CalculatorSetupError("parameters cannot be replaced; change them with calc.set(name=value)")
+
+    def todict(self, skip_default=True):
+        """The parameters, as ASE writes them into trajectories and databases."""
+        return dict(self.parameters)
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(f'{k}={reprlib.repr(v)}' for k, v in self.todict().items())})"
+
     # ASE's side -------------------------------------------------------------------------------------------------
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
-        if system_changes:
+        atoms = self._live(atoms)
+        if system_changes or self.calculation_required(atoms, []):
             self.reset()
         super().calculate(atoms, properties, system_changes)
         wanted = [name for name in properties if name not in self.results]
@@ -106,17 +189,19 @@ class MLElecCalculator(Calculator):
 
     def reset(self):
         super().reset()
-        self._extra, self._environments, self.uncertainty = {}, {}, {}
+        self._extra, self._environments, self._uncertainty = {}, {}, {}
 
-    def _present(self, atoms):
-        """Make ``atoms`` (default: the last ones) the present structure, dropping results of another."""
-        atoms = atoms if atoms is not None else self.atoms
-        if atoms is None:
-            raise InputError("no structure yet; pass atoms= or evaluate the energy first")
-        if self.calculation_required(atoms, []):
-            self.reset()
-            self.atoms = atoms.copy()
-        return self.atoms
+    @property
+    def uncertainty(self):
+        """dict, standard deviation over the committee of everything that was evaluated for the present structure."""
+        with self._one_call():
+            if self._asked is None and self._candidates():
+                self._present()
+            return self._uncertainty
+
+    @uncertainty.setter
+    def uncertainty(self, spreads):
+        self._uncertainty = spreads
 
     def each_of(self, images, properties=POTENTIAL_PROPERTIES):
         """Evaluate structures together, then make them the present one in turn: iterator over ``images``.
@@ -126,6 +211,24 @@ class MLElecCalculator(Calculator):
         structure, such as the Fermi level, is computed when it is asked for.
         """
         asked = [name in POTENTIAL_PROPERTIES for name in properties]
+        with self._one_call():
+            edges, members, values = self._evaluate_together(images, asked)
+        partner = self.potential.each_of(images) if any(asked) and hasattr(self.potential, "each_of") else images
+        ends = np.cumsum([0, *map(len, images)])
+        bounds = torch.searchsorted(edges.center, torch.as_tensor(ends, device=self.device)).tolist()
+        for k, (image, _) in enumerate(zip(images, partner)):
+            atoms, rows = slice(ends[k], ends[k + 1]), slice(bounds[k], bounds[k + 1])
+            with self._one_call():
+                self.reset()
+                self._present(image)
+                if members:
+                    self._store_potential([(energy[atoms], gradient[rows]) for energy, gradient in members],
+                                          edges.part(atoms, rows))
+                self._store({name: [member[atoms] for member in columns] for name, columns in values.items()})
+            yield image
+
+    def _evaluate_together(self, images, asked):
+        """(Edges of all, atomic energies and gradients by member, electronic quantities by name and member)."""
         own = self.potential is None and "energy" in self.implemented_properties
         system = System.from_atoms(images, self.dtype, self.device)
         self.models[0].check_species(system.numbers.tolist())
@@ -134,19 +237,7 @@ class MLElecCalculator(Calculator):
         self.reset()
         members = [self._member_potential(k, model, system, edges) for k, model in enumerate(self.models)
                    if own and any(asked)]
-        values = {} if all(asked) else self._member_electronic(system, edges)
-        partner = self.potential.each_of(images) if any(asked) and hasattr(self.potential, "each_of") else images
-        ends = np.cumsum([0, *map(len, images)])
-        bounds = torch.searchsorted(edges.center, torch.as_tensor(ends, device=self.device)).tolist()
-        for k, (image, _) in enumerate(zip(images, partner)):
-            atoms, rows = slice(ends[k], ends[k + 1]), slice(bounds[k], bounds[k + 1])
-            self.reset()
-            self.atoms = image.copy()
-            if members:
-                self._store_potential([(energy[atoms], gradient[rows]) for energy, gradient in members],
-                                      edges.part(atoms, rows))
-            self._store({name: [member[atoms] for member in columns] for name, columns in values.items()})
-            yield image
+        return edges, members, {} if all(asked) else self._member_electronic(system, edges)
 
     # the model's side -------------------------------------------------------------------------------------------
 
@@ -238,16 +329,27 @@ class MLElecCalculator(Calculator):
             if not np.isfinite(mean).all():
                 raise CalculationFailed(f"the model gave a {name} that is not finite; check structure and model")
             if len(members) > 1:
-                self.uncertainty[name] = np.std(members, axis=0)
+                self._uncertainty[name] = np.std(members, axis=0)
             (self.results if name in all_outputs else self._extra)[name] = mean
 
     def _ask_potential(self, wanted):
         for name in wanted:
             if name in POTENTIAL_PROPERTIES:
-                self.results[name] = self.potential.get_property(name, self.atoms)
+                self.results[name] = self.potential.get_property(name, self._live())
         # forces must be the gradient of the energy that is logged
         if "energy" in self.results and "free_energy" in self.implemented_properties:
-            self.results.setdefault("free_energy", self.potential.get_property("free_energy", self.atoms))
+            self.results.setdefault("free_energy", self.potential.get_property("free_energy", self._live()))
+
+
+def check_temperature(temperature):
+    """Raise CalculatorSetupError unless it is a number in K."""
+    if not (np.isscalar(temperature) and np.isreal(temperature) and 0 <= temperature < np.inf):
+        raise CalculatorSetupError(f"got electronic_temperature={temperature!r} K; give 0 or more")
+
+
+def _check_skin(skin):
+    if not (np.isscalar(skin) and np.isreal(skin) and 0 <= skin < np.inf):
+        raise CalculatorSetupError(f"got skin={skin!r} Å; give 0 or more")
 
 
 def _as_device(device):

@@ -4,11 +4,14 @@ import inspect
 
 from ase.calculators.calculator import Calculator, CalculatorSetupError, PropertyNotImplementedError, all_changes
 
+from ase_mlelec.calculators.bands import is_refusal
 from ase_mlelec.calculators.base import POTENTIAL_PROPERTIES
+from ase_mlelec.calculators.parameters import StatedParameters, stated
+from ase_mlelec.calculators.present import PresentStructure
 from ase_mlelec.edges import EdgeCache
 
 
-class CombinedCalculator(Calculator):
+class CombinedCalculator(PresentStructure, Calculator):
     """One calculator with all results and methods of its parts: energy, density of states and more in the same step.
 
         atoms.calc = CombinedCalculator([DeepPotCalculator("energy.safetensors"), DeepDOSCalculator("dos.safetensors")])
@@ -26,22 +29,29 @@ class CombinedCalculator(Calculator):
         super().__init__()
         self.parts = list(parts)
         _check_parts(self.parts)
-        _share_neighbour_lists(self.parts)
+        _share_neighbour_lists(self, self.parts)
         self._suppliers = _suppliers(self.parts)
         self.implemented_properties = list(self._suppliers)
 
     @property
     def uncertainty(self):
-        """dict, the spread over committees of everything that was evaluated, by the first part that has it."""
-        spreads = [getattr(part, "uncertainty", {}) for part in reversed(self.parts)]
+        """dict, the spread over committees of everything that was evaluated for the present structure, by the first
+        part that has it."""
+        with self._one_call():
+            if not self._candidates():
+                return {}
+            atoms = self._present()
+            spreads = [part.uncertainty for part in reversed(self.parts)
+                       if hasattr(type(part), "uncertainty") and not part.calculation_required(atoms, [])]
         return {name: value for spread in spreads for name, value in spread.items()}
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
-        if system_changes:
+        atoms = self._live(atoms)
+        if system_changes or self.calculation_required(atoms, []):
             self.reset()
         super().calculate(atoms, properties, system_changes)
         for name in properties:
-            self.results[name] = self._suppliers[name].get_property(name, self.atoms)
+            self.results[name] = self._suppliers[name].get_property(name, atoms)
         for name, part in self._suppliers.items():      # what came along, such as forces with an energy
             if name in part.results and not part.calculation_required(self.atoms, []):
                 self.results.setdefault(name, part.results[name])
@@ -50,50 +60,97 @@ class CombinedCalculator(Calculator):
         """Make each image the present one in turn, after its parts evaluated all together; see MLElecCalculator."""
         for image, *_ in zip(images, *(part.each_of(images, properties) for part in self.parts
                                        if hasattr(part, "each_of"))):
-            self.reset()
-            self.atoms = image.copy()
+            with self._one_call():
+                self.reset()
+                self._present(image)
             yield image
 
+    # parameters -------------------------------------------------------------------------------------------------
+
     def set(self, **parameters):
-        """Change parameters, such as kpts, of the parts that have bands."""
-        changed = super().set(**parameters)
-        for part in self.__dict__.get("parts", ()) if parameters else ():
-            if hasattr(part, "get_hamiltonian"):
-                part.set(**parameters)
+        """Change parameters, such as kpts, of the parts that have them.  Returns dict of those that changed.
+
+        Raises CalculatorSetupError for names that no part has.
+        """
+        if not parameters:
+            return {}
+        with self._one_call():
+            users = {name: [part for part in self.parts if name in _settable(part)] for name in parameters}
+            foreign = [name for name in parameters if not users[name]]
+            if foreign:
+                known = dict.fromkeys(name for part in self.parts for name in _settable(part))
+                raise CalculatorSetupError(f"got {foreign[0]}; the parts can set {', '.join(known) or 'nothing'}")
+            changed = {}
+            for name, value in parameters.items():
+                for part in users[name]:
+                    changed.update(part.set(**{name: value}))
+            self.results = {}       # the parts know what is still right
         return changed
 
-    def band_structure(self, *arguments, **options):
-        """ase BandStructure of the first part that has one of its own; ASE's calculators all have the method.
+    @property
+    def parameters(self):
+        return StatedParameters({"parts": [stated(part) for part in self.__dict__.get("parts", ())]})
 
-        Raises PropertyNotImplementedError where no part has.
-        """
-        for part in self.parts:
-            if getattr(type(part), "band_structure", Calculator.band_structure) is not Calculator.band_structure:
-                return self._at_present_atoms(part.band_structure)(*arguments, **options)
-        raise PropertyNotImplementedError("no part has a band structure; add a WannierTBCalculator")
+    @parameters.setter
+    def parameters(self, parameters):
+        if "parts" in self.__dict__:        # ASE's constructor comes before
+            raise CalculatorSetupError("parameters cannot be replaced; change them with calc.set(name=value)")
+
+    def todict(self, skip_default=True):
+        """The parameters, as ASE writes them into trajectories and databases."""
+        return dict(self.parameters)
+
+    def __repr__(self):
+        return f"CombinedCalculator([{', '.join(map(repr, self.parts))}])"
+
+    # methods of the parts ---------------------------------------------------------------------------------------
 
     def __getattr__(self, name):
-        if not name.startswith("_"):
-            for part in self.__dict__.get("parts", ()):
-                if hasattr(part, name):
-                    return self._at_present_atoms(getattr(part, name))
-        raise AttributeError(f"CombinedCalculator and its parts have no '{name}'")
+        found = [] if name.startswith("_") else [part for part in self.__dict__.get("parts", ()) if hasattr(part, name)]
+        if not found:
+            raise AttributeError(f"CombinedCalculator and its parts have no '{name}'")
+        return self._of_part(next((part for part in found if not is_refusal(getattr(part, name))), found[0]), name)
 
     def __dir__(self):
         return sorted({*super().__dir__(), *(name for part in self.parts for name in dir(part) if name[0] != "_")})
 
-    def _at_present_atoms(self, method):
-        """A part's method with ``atoms`` defaulting to ours: the part itself may not have seen them yet."""
+    def _of_part(self, part, name):
+        """A part's attribute; a method with ``atoms`` means ours where they are left out: the part may not have seen
+        them yet."""
+        method = getattr(part, name)
         if not (inspect.ismethod(method) and "atoms" in inspect.signature(method).parameters):
             return method
+        place = list(inspect.signature(method).parameters).index("atoms")
 
         @functools.wraps(method)
-        def with_atoms(*args, **kwargs):
-            given = inspect.signature(method).bind_partial(*args, **kwargs)
-            if given.arguments.get("atoms") is None:
-                given.arguments["atoms"] = self.atoms
-            return method(*given.args, **given.kwargs)
+        def with_atoms(*arguments, **options):
+            with self._one_call():
+                if len(arguments) <= place:
+                    options["atoms"] = self._live(options.get("atoms"))
+                return method(*arguments, **options)
         return with_atoms
+
+
+def _band_method(name):
+    """A method that ASE's calculators all have, of the first part that has bands."""
+    def method(self, *arguments, **options):
+        for part in self.parts:
+            own = getattr(type(part), name, None)
+            if own not in (None, getattr(Calculator, name, None)) and not is_refusal(own):
+                return self._of_part(part, name)(*arguments, **options)
+        raise PropertyNotImplementedError(f"no part has {name}(), because none has bands; add a WannierTBCalculator")
+    method.__name__, method.__doc__ = name, f"{name}() of the first part that has bands."
+    return method
+
+
+for _name in ("band_structure", "get_spin_polarized"):
+    setattr(CombinedCalculator, _name, _band_method(_name))
+
+
+def _settable(part):
+    """Names that a part's ``set`` acts on."""
+    return part.settable if hasattr(part, "settable") else {*getattr(part, "default_parameters", ()),
+                                                            *(getattr(part, "parameters", None) or ())}
 
 
 def _check_parts(parts):
@@ -116,7 +173,7 @@ def _suppliers(parts):
     return suppliers
 
 
-def _share_neighbour_lists(parts):
+def _share_neighbour_lists(combined, parts):
     users = [user for part in parts for user in (part, getattr(part, "potential", None)) if hasattr(user, "_cache")]
     caches = {}
     for user in users:
@@ -125,3 +182,4 @@ def _share_neighbour_lists(parts):
                                                                max(cache.skin for cache in same)))
     for user in users:
         user._cache = caches[user.device, user.dtype]
+        user._lock = combined._lock         # what shares a list takes turns

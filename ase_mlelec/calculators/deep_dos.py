@@ -4,7 +4,7 @@ from ase.calculators.calculator import CalculatorSetupError
 from ase.spectrum.doscollection import GridDOSCollection
 from ase.spectrum.dosdata import GridDOSData
 
-from ase_mlelec.calculators.base import MLElecCalculator
+from ase_mlelec.calculators.base import MLElecCalculator, check_temperature
 from ase_mlelec.physics import dos, fermi
 
 
@@ -18,6 +18,7 @@ class DeepDOSCalculator(MLElecCalculator):
     """
     needs = ("dos",)
     electronic = ("fermi_level",)
+    instead_of_bands = "it has a density of states and no bands; call get_dos(), get_band_gap() or get_fermi_level()"
 
     def __init__(self, model, **options):
         super().__init__(model, **options)
@@ -58,23 +59,31 @@ class DeepDOSCalculator(MLElecCalculator):
         return GridDOSCollection([GridDOSData(self.energies, row, {"index": str(i), "symbol": symbol})
                                   for i, (row, symbol) in enumerate(zip(ados, symbols))])
 
+    def _stated(self):
+        return {**super()._stated(), "electronic_temperature": self._temperature()}
+
+    def _temperature(self):
+        """K, of the Fermi level where none is asked for."""
+        return float(self.metadata.get("electronic_temperature_K", 0.0))
+
     def _electron_counts(self):
         """dict of electrons in the DOS by species, or None."""
         return self.metadata.get("electrons_in_dos") or self.metadata.get("valence_electrons")
 
     def _filled(self, atoms, temperature):
         """(grid, total DOS, electrons in it, temperature) of a structure."""
+        if temperature is None:
+            temperature = self._temperature()
+        check_temperature(temperature)
         total = self.get_total_dos(atoms)
         counts = self._electron_counts()
         if counts is None:
             raise CalculatorSetupError("the model's header has no 'electrons_in_dos': the Fermi level is unknown; "
                                        "train with valence_electrons in the data's attributes")
         n_electrons = sum(counts[symbol] for symbol in self.atoms.get_chemical_symbols())
-        if temperature is None:
-            temperature = self.metadata.get("electronic_temperature_K", 0.0)
         return self.energies, total, n_electrons, temperature
 
-    def get_fermi_level(self, temperature=None, atoms=None):
+    def get_fermi_level(self, temperature=None, *, atoms=None):
         """Fermi level, eV, at an electronic temperature in K (default: the model's own)."""
         return fermi.fermi_level(*self._filled(atoms, temperature))
 
@@ -84,7 +93,7 @@ class DeepDOSCalculator(MLElecCalculator):
         per_atom = total / len(self.atoms)
         return dos.band_gap(energies, per_atom, fermi.fermi_level(energies, total, n_electrons, 0.0))
 
-    def get_order_parameter(self, offsets=(0, -5, -8), atoms=None):
+    def get_order_parameter(self, offsets=(0, -5, -8), *, atoms=None):
         """Q [N], states/eV: the sum of each atom's DOS at E_F + offsets (eV); small in crystals, large in liquids.
 
         Source: Zeng et al. 2022, section VI.
@@ -92,14 +101,14 @@ class DeepDOSCalculator(MLElecCalculator):
         level = self.get_fermi_level(atoms=atoms)
         return dos.order_parameter(self.energies, self.get_ados(), level, offsets)
 
-    def get_band_energy(self, temperature=None, atoms=None):
+    def get_band_energy(self, temperature=None, *, atoms=None):
         """Integral of e f(e) D(e), eV."""
         return dos.band_energy(*self._filled(atoms, temperature))
 
-    def get_entropy(self, temperature=None, atoms=None):
+    def get_entropy(self, temperature=None, *, atoms=None):
         """Electronic entropy, eV/K."""
         return dos.entropy(*self._filled(atoms, temperature))
 
-    def get_heat_capacity(self, temperature=None, atoms=None):
+    def get_heat_capacity(self, temperature=None, *, atoms=None):
         """Electronic heat capacity at constant number of electrons and fixed DOS, eV/K."""
         return dos.heat_capacity(*self._filled(atoms, temperature))

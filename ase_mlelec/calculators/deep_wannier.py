@@ -37,6 +37,10 @@ class DeepWannierCalculator(MLElecCalculator):
     Source: Zhang et al. 2020, Eqs. (1)-(5) and (6).
     """
 
+    settable = ("electric_field", *MLElecCalculator.settable)
+    instead_of_bands = ("it has the centroids of the electrons, but no levels; use a WannierTBCalculator for bands, a "
+                        "DeepDOSCalculator for densities of states")
+
     def __init__(self, model, *, electric_field=None, **options):
         self._field = None
         super().__init__(model, **options)
@@ -55,8 +59,9 @@ class DeepWannierCalculator(MLElecCalculator):
                 raise CalculatorSetupError(f"got electric_field={field.tolist()}, need three numbers in V/Å")
             if "dipole" not in self.models[0].heads:
                 raise CalculatorSetupError("got electric_field for a model without dipoles; load one that has them")
-        self._field = field
-        self.reset()
+        with self._one_call():
+            self._field = field
+            self.reset()
         self.implemented_properties = self._potential_properties() + list(self.electronic)
         if self.electronic:
             self.implemented_properties.append("born_effective_charges")
@@ -90,7 +95,7 @@ class DeepWannierCalculator(MLElecCalculator):
         """
         return self.get_property("born_effective_charges", self._present(atoms))
 
-    def write_born(self, path, dielectric=None, atoms=None):
+    def write_born(self, path, *, dielectric=None, atoms=None):
         """Write phonopy's BORN file: dielectric tensor, and Born charges of the atoms that no symmetry relates.
 
         dielectric : array [3, 3]; default that of the model's polarizability
@@ -111,6 +116,7 @@ class DeepWannierCalculator(MLElecCalculator):
     # evaluation -------------------------------------------------------------------------------------------------
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        atoms = self._live(atoms)
         others = [name for name in properties if name != "born_effective_charges"]
         super().calculate(atoms, others, system_changes)
         if "polarization" in properties:

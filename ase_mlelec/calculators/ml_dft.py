@@ -5,7 +5,7 @@ from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, 
 from ase.spectrum.dosdata import GridDOSData
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from ase_mlelec.calculators.base import MLElecCalculator
+from ase_mlelec.calculators.base import MLElecCalculator, check_temperature
 from ase_mlelec.physics import core, fermi, total_energy
 from ase_mlelec.system import System
 
@@ -32,10 +32,12 @@ class MLDFTCalculator(MLElecCalculator):
     """
     needs = ("ldos",)
     electronic = ("fermi_level",)
+    settable = ("electronic_temperature", "fermi_level", *MLElecCalculator.settable)
+    instead_of_bands = "it has a density of states and no bands; call get_dos() or get_fermi_level()"
 
     def __init__(self, model, *, electronic_temperature=None, fermi_level=None, **options):
         super().__init__(model, **options)
-        self._fixed_level, self._temperature = fermi_level, None
+        self.fermi_level, self._temperature = fermi_level, None
         for key in ("valence_electrons", "grid_spacing_A", "xc"):
             if key not in self.metadata:
                 raise CalculatorSetupError(f"the model's header has no '{key}', without which there is no total "
@@ -75,9 +77,26 @@ class MLDFTCalculator(MLElecCalculator):
 
     @electronic_temperature.setter
     def electronic_temperature(self, temperature):
-        if not (np.isfinite(temperature) and temperature >= 0):
-            raise CalculatorSetupError(f"got electronic_temperature={temperature} K; give 0 or more")
-        self._temperature = float(temperature)
+        check_temperature(temperature)
+        with self._one_call():
+            self._temperature = float(temperature)
+            self._keep_the_prediction()
+
+    @property
+    def fermi_level(self):
+        """float, eV, the level that is held fixed, or None where it is solved for; see get_fermi_level."""
+        return self._fixed_level
+
+    @fermi_level.setter
+    def fermi_level(self, level):
+        if level is not None and not (np.isscalar(level) and np.isreal(level)):
+            raise CalculatorSetupError(f"got fermi_level={level!r} eV; give a number, or None to solve for it")
+        with self._one_call():
+            self._fixed_level = level
+            self._keep_the_prediction()
+
+    def _keep_the_prediction(self):
+        """Drop what depends on temperature or Fermi level."""
         kept = {key: self._extra[key] for key in ("coordinates", "means") if key in self._extra}
         self.results, self._extra, self.uncertainty = {}, kept, {}
 
@@ -87,7 +106,7 @@ class MLDFTCalculator(MLElecCalculator):
 
         It moves with the mean density of the structure: relative_energies plus get_energy_zero().
         """
-        return self.relative_energies + (0.0 if self.atoms is None else self.get_energy_zero())
+        return self.relative_energies + (self.get_energy_zero() if self._candidates() else 0.0)
 
     @property
     def relative_energies(self):
@@ -101,7 +120,7 @@ class MLDFTCalculator(MLElecCalculator):
 
     def grid(self, atoms=None):
         """(G1, G2, G3), the numbers of grid points along the cell vectors."""
-        cell = (atoms if atoms is not None else self.atoms).cell
+        cell = self._present(atoms).cell
         return tuple(max(1, round(float(length) / self.metadata["grid_spacing_A"])) for length in cell.lengths())
 
     # results ----------------------------------------------------------------------------------------------------
@@ -131,7 +150,7 @@ class MLDFTCalculator(MLElecCalculator):
         self._integrate(atoms)
         return self._extra["density"]
 
-    def write_density(self, path, atoms=None):
+    def write_density(self, path, *, atoms=None):
         """Write the density of the valence electrons as a cube file."""
         from ase_mlelec.io.cube import write_cube
         density = self.get_density(atoms)

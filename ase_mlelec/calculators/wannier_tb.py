@@ -7,7 +7,7 @@ from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, 
 from ase.dft.kpoints import BandPath
 from ase.spectrum.dosdata import GridDOSData
 
-from ase_mlelec.calculators.base import MLElecCalculator
+from ase_mlelec.calculators.base import MLElecCalculator, check_temperature
 from ase_mlelec.descriptors.local_frame import layer_frames
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.tight_binding import check_kpts
@@ -39,6 +39,8 @@ class WannierTBCalculator(MLElecCalculator):
     """
     needs = ("hamiltonian",)
     electronic = (*BANDS, "fermi_level")
+    settable = ("kpts", "electronic_temperature", *MLElecCalculator.settable)
+    instead_of_bands = "the Hamiltonian gives levels on a mesh; call get_dos(), get_eigenvalues() or get_hamiltonian()"
 
     def __init__(self, model, *, kpts=(1, 1, 1), electronic_temperature=300.0, **options):
         super().__init__(model, **options)
@@ -47,7 +49,7 @@ class WannierTBCalculator(MLElecCalculator):
         if not self._electrons:
             self.implemented_properties.remove("fermi_level")
         self._kpts = self._mesh = (1, 1, 1)
-        self.set(kpts=kpts, electronic_temperature=electronic_temperature)
+        self.kpts, self.electronic_temperature = kpts, electronic_temperature
 
     def _check_committee(self):
         first = self.models[0].heads["hamiltonian"].arguments()
@@ -63,37 +65,42 @@ class WannierTBCalculator(MLElecCalculator):
             self._present(image)
             yield image
 
-    def set(self, **parameters):
-        """Change kpts or electronic_temperature; the Hamiltonian is kept."""
-        if not parameters:
-            return {}
-        foreign = [name for name in parameters if name not in ("kpts", "electronic_temperature")]
-        if foreign:
-            raise CalculatorSetupError(f"got {foreign[0]}; WannierTBCalculator can set kpts and electronic_temperature")
-        if "kpts" in parameters:
-            self._set_kpts(parameters["kpts"])
-        temperature = parameters.get("electronic_temperature")
-        if temperature is not None:
-            if not (np.isfinite(temperature) and temperature >= 0):
-                raise CalculatorSetupError(f"got electronic_temperature={temperature} K; give 0 or more")
-            self.electronic_temperature = float(temperature)
+    @property
+    def electronic_temperature(self):
+        """float, K"""
+        return self._temperature
+
+    @electronic_temperature.setter
+    def electronic_temperature(self, temperature):
+        check_temperature(temperature)
+        with self._one_call():
+            self._temperature = float(temperature)
+            self._drop_bands()
+
+    @property
+    def kpts(self):
+        """The mesh, three ints, or the k points [K, 3], where eigenvalues are wanted."""
+        return self._kpts
+
+    @kpts.setter
+    def kpts(self, kpts):
+        with self._one_call():
+            try:
+                if np.ndim(kpts) == 1 and len(kpts) == 3 and all(int(n) == n and n >= 1 for n in kpts):
+                    self._kpts = self._mesh = tuple(int(n) for n in kpts)
+                else:
+                    self._kpts = check_kpts(kpts.kpts if isinstance(kpts, BandPath) else kpts)
+            except (ValueError, TypeError, OverflowError):
+                raise CalculatorSetupError(f"got kpts={kpts!r}; give three positive integers, k points [K, 3] or a "
+                                           "BandPath") from None
+            self._drop_bands()
+
+    def _drop_bands(self):
+        """Drop what depends on k points or temperature; the Hamiltonian is kept."""
         for name in (*BANDS, "fermi_level"):
             self.results.pop(name, None)
             self._extra.pop(name, None)
-        self.parameters.update(parameters)
-        return parameters
-
-    def _set_kpts(self, kpts):
-        if isinstance(kpts, BandPath):
-            self._kpts = check_kpts(kpts.kpts)
-        elif np.ndim(kpts) == 1 and len(kpts) == 3 and all(int(n) == n and n >= 1 for n in kpts):
-            self._kpts = self._mesh = tuple(int(n) for n in kpts)
-        else:
-            try:
-                self._kpts = check_kpts(kpts)
-            except (ValueError, TypeError):
-                raise CalculatorSetupError(f"got kpts={kpts!r}; give three positive integers, k points [K, 3] or a "
-                                           "BandPath") from None
+            self._uncertainty.pop(name, None)
 
     # Hamiltonian --------------------------------------------------------------------------------------------------
 
@@ -211,7 +218,7 @@ class WannierTBCalculator(MLElecCalculator):
             self._extra["polynomial_dos"] = energies, hamiltonian.kernel_polynomial_dos(energies).dos
         return self._extra["polynomial_dos"]
 
-    def get_dos(self, energies=None, width=0.1, atoms=None):
+    def get_dos(self, energies=None, *, width=0.1, atoms=None):
         """ase GridDOSData, states/eV, of levels on the mesh broadened by Gaussians exp(-(x/width)²).
 
         From 3000 functions on by kernel polynomials at Γ, whose resolution is π x width of the spectrum / 512.
@@ -233,31 +240,39 @@ class WannierTBCalculator(MLElecCalculator):
             total = hamiltonian.dos(chosen, (kpts, weights), width)
         return GridDOSData(chosen, total, {"label": self.atoms.get_chemical_formula()})
 
-    def band_structure(self, path=None, n_bands=None, window=None, npoints=100, atoms=None):
+    def band_structure(self, path=None, *, n_bands=None, window=None, npoints=100, atoms=None):
         """ase BandStructure along a path, such as "GKMG", its zero at the Fermi level where that is known.
 
         n_bands, window : as in WannierHamiltonian.eigenvalues; energies above the vacuum level
         """
         hamiltonian = self.get_hamiltonian(atoms)
         reference = self.get_fermi_level() if self._electrons else 0.0
-        return hamiltonian.band_structure(path, npoints, n_bands, window, reference)
+        return hamiltonian.band_structure(path, npoints=npoints, n_bands=n_bands, window=window, reference=reference)
 
     # what ASE's functions for bands ask for
 
-    def get_eigenvalues(self, kpt=0, spin=0):
+    def get_eigenvalues(self, kpt=0, spin=0, *, atoms=None):
         """Energies [bands] at one of the k points, eV."""
         if spin != 0:
             raise InputError(f"got spin={spin}; there is one spin channel, 0")
-        return self.get_property("eigenvalues", self.atoms)[spin, kpt]
+        return self.get_property("eigenvalues", atoms)[spin, kpt]
 
-    def get_ibz_k_points(self):
+    def get_ibz_k_points(self, atoms=None):
         """k points [K, 3]."""
-        return self.get_property("ibz_kpoints", self.atoms)
+        return self.get_property("ibz_kpoints", atoms)
 
-    def get_k_point_weights(self):
+    def get_k_point_weights(self, atoms=None):
         """Weights [K], adding up to 1."""
-        return self.get_property("kpoint_weights", self.atoms)
+        return self.get_property("kpoint_weights", atoms)
+
+    def get_number_of_bands(self, atoms=None):
+        """int, the functions of the cell."""
+        return self.get_property("nbands", atoms)
 
     def get_number_of_spins(self):
         """1; every level holds two electrons."""
         return 1
+
+    def get_spin_polarized(self):
+        """False"""
+        return False

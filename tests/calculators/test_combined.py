@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
+from ase.calculators.calculator import CalculatorSetupError, InputError, PropertyNotImplementedError
 from ase.calculators.lj import LennardJones
 from ase.io import read, write
 from small_models import random_model
@@ -80,7 +80,11 @@ def test_methods_see_the_present_structure(atoms, parts):
     assert np.abs(atoms.calc.get_ados() - first).max() > 1e-4
     other = random_atoms("Si2O", cell=[5, 5, 5], seed=5)
     assert len(atoms.calc.get_ados(other)) == len(atoms.calc.get_ados(atoms=other)) == 3
-    assert atoms.calc.get_fermi_level(300.0) == pytest.approx(parts[1].get_fermi_level(300.0, atoms))
+    with pytest.raises(InputError, match="shared by different structures .* pass atoms="):
+        atoms.calc.get_fermi_level(300.0)
+    level = atoms.calc.get_fermi_level(300.0, atoms=atoms)
+    assert atoms.calc.get_fermi_level(300.0) == level
+    assert level == pytest.approx(parts[1].get_fermi_level(300.0, atoms=atoms))
 
 
 def test_energy_and_forces_come_from_one_part(atoms):

@@ -424,7 +424,7 @@ def test_results_and_files(tmp_path):
 
 def test_density_file(tmp_path):
     atoms, calc = oxide(), calculator()
-    calc.write_density(tmp_path / "n.cube", atoms)
+    calc.write_density(tmp_path / "n.cube", atoms=atoms)
     stored, density = read_cube(tmp_path / "n.cube")
     np.testing.assert_allclose(density, calc.get_density(), rtol=1e-5)
     np.testing.assert_allclose(stored.cell, atoms.cell, atol=1e-4)

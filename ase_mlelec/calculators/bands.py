@@ -1,0 +1,34 @@
+"""NoBands: what ASE's functions for bands meet in a calculator without any."""
+from ase.calculators.calculator import PropertyNotImplementedError
+
+
+def _refusing(name):
+    def refuse(self, *arguments, **options):
+        raise PropertyNotImplementedError(f"{type(self).__name__} has no {name}(): {self.instead_of_bands}")
+    refuse.__name__, refuse.__doc__ = name, "Raises PropertyNotImplementedError that says what to call instead."
+    refuse.is_refusal = True
+    return refuse
+
+
+class NoBands:
+    """Mix-in before ase's Calculator: ``ase.dft.bandgap.bandgap``, ``ase.dft.dos.DOS`` and ``calc.band_structure()``
+    end in PropertyNotImplementedError that says what to call instead; a calculator with bands writes the methods."""
+    instead_of_bands = ("it has no electronic levels; use a WannierTBCalculator for bands, a DeepDOSCalculator or an "
+                        "MLDFTCalculator for densities of states")
+
+    band_structure = _refusing("band_structure")
+    get_fermi_level = _refusing("get_fermi_level")
+    get_eigenvalues = _refusing("get_eigenvalues")
+    get_occupation_numbers = _refusing("get_occupation_numbers")
+    get_ibz_k_points = _refusing("get_ibz_k_points")
+    get_bz_k_points = _refusing("get_bz_k_points")
+    get_bz_to_ibz_map = _refusing("get_bz_to_ibz_map")
+    get_k_point_weights = _refusing("get_k_point_weights")
+    get_number_of_bands = _refusing("get_number_of_bands")
+    get_number_of_spins = _refusing("get_number_of_spins")
+    get_spin_polarized = _refusing("get_spin_polarized")
+
+
+def is_refusal(method):
+    """Whether a calculator has a method only to say that it lacks what is asked for."""
+    return getattr(method, "is_refusal", False)

@@ -1,0 +1,66 @@
+"""What a calculator says of itself: JSON types for trajectories and databases, so that they say what made a number."""
+import hashlib
+import json
+import os
+
+import numpy as np
+import torch
+from ase.calculators.calculator import CalculatorSetupError, Parameters
+
+FIXED = ("model", "device", "dtype", "potential")
+
+
+class StatedParameters(Parameters):
+    """Dictionary of parameters that can be read but not written: ``calc.set`` changes what it states."""
+
+    def _refuse(self, *arguments, **options):
+        raise CalculatorSetupError("calc.parameters states what the calculator does; change it with "
+                                   "calc.set(name=value)")
+
+    __setitem__ = __delitem__ = __setattr__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
+
+    def __reduce__(self):
+        return Parameters, (dict(self),)
+
+
+def plain(value):
+    """The same value in JSON types."""
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if hasattr(value, "todict"):
+        return plain(value.todict())
+    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
+
+
+def stated(calculator):
+    """dict of JSON types: name and parameters of any ASE calculator."""
+    return {"name": calculator.name, **plain(calculator.todict() if hasattr(calculator, "todict") else {})}
+
+
+def name_of(member, model):
+    """What the user called a model: its name or path, or else what it says of itself."""
+    if isinstance(member, str | os.PathLike):
+        return os.fspath(member)
+    return str(model.metadata.get("name", f"{', '.join(model.heads)} of {', '.join(model.species)}"))
+
+
+def _arguments(part):
+    try:
+        return part.arguments()
+    except NotImplementedError:     # of a class of somebody else's, not meant to be saved
+        return {}
+
+
+def fingerprint(model):
+    """str, 16 hexadecimal digits: of architecture, metadata and weights.  The same for a model and its file."""
+    parts = {name: [type(part).__name__, _arguments(part)] for name, part in
+             {"descriptor": model.descriptor, "electronic": model.electronic, **model.heads}.items() if part is not None}
+    digest = hashlib.blake2b(json.dumps([parts, model.metadata], sort_keys=True, default=str).encode(), digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

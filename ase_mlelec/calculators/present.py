@@ -1,0 +1,168 @@
+"""PresentStructure: which structure a calculator's methods speak of, and one call at a time.
+
+ASE's calculators know a copy of the structure that they evaluated last.  Methods beyond ASE's own, such as
+``atoms.calc.get_dos()``, are not told which Atoms they are asked for, and the copy may be out of date.
+"""
+import copy
+import functools
+import inspect
+import threading
+import weakref
+from contextlib import ExitStack, contextmanager
+
+import torch
+from ase import Atoms
+from ase.calculators.calculator import InputError, PropertyNotImplementedError, compare_atoms
+
+
+class PresentStructure:
+    """Mix-in before ase's Calculator: every public method that takes ``atoms`` answers for a structure as it is now.
+
+    That is the structure passed as ``atoms``.  Without it, it is the Atoms object that the calculator is attached to
+    (``atoms.calc = calc``) or that it was passed last in this thread.  InputError is raised where there is none, and
+    where there are several that differ, because the calculator cannot know through which of them it was reached.
+
+    Calls of several threads come one after the other.  torch.no_grad, inference_mode and autocast around a call, and
+    torch's default device and precision, do not change what it gives.
+    """
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        for name, method in list(vars(cls).items()):
+            if inspect.isfunction(method) and name[0] != "_" and "atoms" in inspect.signature(method).parameters:
+                setattr(cls, name, _as_one_call(method))
+
+    def __init__(self):
+        self._prepare()
+        super().__init__()
+
+    def _prepare(self):
+        """What belongs to this object alone, and is not copied or pickled with it."""
+        self._lock = threading.RLock()
+        self._attached = weakref.WeakValueDictionary()      # Atoms by their id: they cannot be hashed
+        self._last = threading.local()                      # given: reference to Atoms; copy: as they were evaluated
+        self._inside, self._asked = False, None             # of the call in progress, guarded by the lock
+
+    def set_atoms(self, atoms):
+        """Called by ASE where ``atoms.calc`` is set to this calculator."""
+        self._attached[id(atoms)] = atoms
+
+    def get_property(self, name, atoms=None, allow_calculation=True):
+        """An ASE result of ``atoms``, by default of the present structure."""
+        if name not in self.implemented_properties:
+            raise PropertyNotImplementedError(f"{name} property not implemented")
+        if atoms is None and not allow_calculation and not self._candidates():
+            return None
+        with self._one_call():
+            return super().get_property(name, self._live(atoms), allow_calculation)
+
+    # the call in progress ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _one_call(self):
+        """Lock, and torch's modes as the models need them; inner calls mean the structure of the outer one."""
+        with self._lock:
+            if self._inside:
+                yield
+                return
+            self._inside, evaluated = True, None
+            try:
+                with torch_as_usual():
+                    yield
+                evaluated = self.atoms
+            finally:
+                if self._asked is not None:
+                    self._last.copy = evaluated
+                self._inside, self._asked = False, None
+
+    def _live(self, atoms=None):
+        """The Atoms object that the call in progress is about."""
+        if atoms is None:
+            atoms = self._asked if self._asked is not None else self._only_candidate()
+        elif not isinstance(atoms, Atoms):
+            raise InputError(f"got {atoms!r} of type {type(atoms).__name__} as atoms; pass an ase.Atoms object, and "
+                             "other options by name")
+        elif self._asked is not None and atoms is self.atoms:       # our copy, passed on from method to method
+            return self._asked
+        if atoms is not self._asked:
+            self._asked = atoms
+            if atoms is not self.atoms:
+                self._last.given = weakref.ref(atoms)
+        return atoms
+
+    def _present(self, atoms=None):
+        """Make ``atoms`` (default: see above) the present structure, dropping results of another; returns a copy."""
+        atoms = self._live(atoms)
+        if self.atoms is None or self.calculation_required(atoms, []):
+            self.reset()
+            self.atoms = atoms.copy()
+        return self.atoms
+
+    def _candidates(self):
+        """list of Atoms that a call without ``atoms`` may mean."""
+        found = [reference() for reference in self._attached.valuerefs()]
+        found = [atoms for atoms in found if atoms is not None and atoms.calc is self]
+        last = getattr(self._last, "given", lambda: None)()
+        if last is None:        # gone, and so it cannot have changed since
+            last = getattr(self._last, "copy", None)
+        if last is not None and not any(atoms is last for atoms in found):
+            found.append(last)
+        return found
+
+    def _only_candidate(self):
+        found = self._candidates()
+        if not found:
+            raise InputError("no structure yet; pass atoms= or attach the calculator, atoms.calc = ...")
+        for other in found[1:]:
+            if compare_atoms(found[0], other):
+                raise InputError(f"the calculator is shared by different structures ({found[0].symbols} and "
+                                 f"{other.symbols}), and cannot know which of them is meant; pass atoms=")
+        return found[0]
+
+    # copies -----------------------------------------------------------------------------------------------------
+
+    def __getstate__(self):
+        own = ("_lock", "_attached", "_last", "_inside", "_asked")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._prepare()
+
+    def __deepcopy__(self, memo):
+        """Attached to the copies of Atoms that are copied together with it."""
+        new = memo[id(self)] = type(self).__new__(type(self))
+        new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        for number in list(self._attached.keys()):
+            if number in memo:
+                new.set_atoms(memo[number])
+        return new
+
+
+def _as_one_call(method):
+    """The method of a PresentStructure as one call."""
+    first = list(inspect.signature(method).parameters)[1]
+
+    @functools.wraps(method)
+    def in_one_call(self, *arguments, **options):
+        if first != "atoms" and arguments and isinstance(arguments[0], Atoms):
+            raise InputError(f"got Atoms as {first} of {method.__name__}; pass them by name: atoms=...")
+        with self._one_call():
+            return method(self, *arguments, **options)
+    return in_one_call
+
+
+@contextmanager
+def torch_as_usual():
+    """Gradients on, inference mode and autocast off, new tensors on the CPU, whatever holds around it."""
+    with ExitStack() as modes:
+        if torch.is_inference_mode_enabled():
+            modes.enter_context(torch.inference_mode(False))
+        if not torch.is_grad_enabled():
+            modes.enter_context(torch.enable_grad())
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                modes.enter_context(torch.autocast(device, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            modes.enter_context(torch.device("cpu"))
+        yield
