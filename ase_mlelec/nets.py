@@ -1,15 +1,33 @@
 """Feed-forward nets as the Deep Potential papers build them, shared by descriptors and heads."""
+import functools
+
 import torch
 
 
+def _linear(x):
+    return x
+
+
+ACTIVATIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "silu": torch.nn.functional.silu,
+               "gelu": functools.partial(torch.nn.functional.gelu, approximate="tanh"), "relu": torch.relu,
+               "relu6": torch.nn.functional.relu6, "linear": _linear,
+               # linear above the threshold, where the difference is below the precision of float64
+               "softplus": functools.partial(torch.nn.functional.softplus, threshold=40)}
+
+
 class DenseLayer(torch.nn.Module):
-    """y = tanh(x W + b) [* idt], plus x if the width stays, plus [x, x] if it doubles.
+    """y = f(x W + b) [* idt], plus x if the width stays, plus [x, x] if it doubles.
+
+    activation : name of f in ACTIVATIONS
 
     Source: Zhang et al. 2018 (DeepPot-SE), supplementary; the layer rule of its reference implementation.
     """
 
-    def __init__(self, n_in, n_out, timestep=False):
+    def __init__(self, n_in, n_out, timestep=False, activation="tanh"):
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation: got '{activation}', need one of {', '.join(ACTIVATIONS)}; correct it")
+        self.activation = ACTIVATIONS[activation]
         self.weight = torch.nn.Parameter(torch.empty(n_in, n_out))
         self.bias = torch.nn.Parameter(torch.empty(n_out))
         self.repeat = n_out // n_in if n_out in (n_in, 2 * n_in) else 0
@@ -22,7 +40,7 @@ class DenseLayer(torch.nn.Module):
                 self.idt.normal_(0.1, 0.001)
 
     def forward(self, x):
-        y = torch.tanh(torch.addmm(self.bias, x, self.weight))
+        y = self.activation(torch.addmm(self.bias, x, self.weight))
         if self.idt is not None:
             y = y * self.idt
         if self.repeat == 1:
@@ -35,9 +53,9 @@ class DenseLayer(torch.nn.Module):
 class DenseNet(torch.nn.Sequential):
     """Hidden DenseLayers of the given widths; no output layer."""
 
-    def __init__(self, n_in, widths, timestep=False):
+    def __init__(self, n_in, widths, timestep=False, activation="tanh"):
         sizes = [n_in, *widths]
-        super().__init__(*(DenseLayer(a, b, timestep) for a, b in zip(sizes, sizes[1:])))
+        super().__init__(*(DenseLayer(a, b, timestep, activation) for a, b in zip(sizes, sizes[1:])))
 
 
 def map_by_species(function, species, n_species, *tensors):

@@ -16,6 +16,7 @@ from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbed
 from ase_mlelec.descriptors.harmonics import harmonics
 from ase_mlelec.descriptors.padding import pad
 
+SLOTS = ("taken", "empty", "none")
 CLOSEST = 0.8   # Å, or 3/4 of the shortest bond if that is longer: a compressed embedding covers all distances above
 
 
@@ -38,12 +39,17 @@ class DeepPotSE(Descriptor):
     n_basis : None for embedding nets; a number for a Chebyshev series of so many terms, trained directly
     n_products : 0, or for l_max > 1 a number n: the frame has n^2 further vectors, Q_a T_b with the second moments
         Q_a = 1/n sum_j G_a(s_j) (r r^T/r^2 - 1/3) w/r, for directions that no weighted sum of neighbours has
+    timestep, activation : of the layers of the embedding nets, see DenseLayer
+    protection : float, Å, added to the distance wherever it divides
+    excluded_pairs : sequence of (symbol, symbol, slots): centres of one do not see neighbours of the other.  Where
+        the mean of s is subtracted, slots matters, as empty slots contribute, too: the neighbours have "taken" theirs,
+        all slots of the pair are "empty", or there are "none".
 
     Features: [C, l_max * M * n_axis].
     """
 
     def __init__(self, species, cutoff, smooth, widths=(25, 50, 100), n_axis=16, sel=None, one_side=True, l_max=1,
-                 n_basis=None, n_products=0):
+                 n_basis=None, n_products=0, timestep=False, activation="tanh", protection=0.0, excluded_pairs=()):
         super().__init__()
         if not 0 <= smooth < cutoff:
             raise ValueError(f"got smooth = {smooth} and cutoff = {cutoff} Å; need 0 <= smooth < cutoff")
@@ -52,33 +58,62 @@ class DeepPotSE(Descriptor):
         if n_products and (l_max < 2 or not 0 < n_products <= widths[-1]):
             raise ValueError(f"got n_products = {n_products} with l_max = {l_max}; need l_max of 2 or 3 and at most "
                              f"{widths[-1]} products")
+        if not 0 <= protection < math.inf:
+            raise ValueError(f"got protection = {protection} Å; give 0 or more")
         self.species = tuple(species)
         self.cutoff, self.smooth, self.widths, self.n_axis = float(cutoff), float(smooth), tuple(widths), n_axis
         self.sel = tuple(sel) if sel else (math.ceil(0.2 * cutoff**3 / len(self.species)),) * len(self.species)
         self.one_side, self.l_max, self.n_basis, self.n_products = one_side, l_max, n_basis, n_products
+        self.timestep, self.activation, self.protection = timestep, activation, float(protection)
+        self.excluded_pairs = tuple(tuple(pair) for pair in excluded_pairs)
         n_species = len(self.species)
-        self.embedding = (EmbeddingNets(n_species, one_side, self.widths) if n_basis is None else
+        self.embedding = (EmbeddingNets(n_species, one_side, self.widths, timestep, activation) if n_basis is None else
                           ChebyshevEmbedding(n_species, one_side, n_basis, self.widths[-1], self.cutoff))
         self.n_features = l_max * self.widths[-1] * n_axis
         self.n_frame = self.widths[-1] + n_products**2          # rows of the frame
         self.register_buffer("mean", torch.zeros(n_species))        # of s, by species of the centre
         self.register_buffer("scale", torch.ones(n_species, 2))     # of the radial and the angular entries
         self.register_buffer("empty_slot", None, persistent=False)  # set where the embedding is fixed
+        self._exclude()
         self.by_number = sorted(range(n_species), key=lambda k: atomic_numbers[self.species[k]])
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
 
+    def _exclude(self):
+        """Buffers [species, species] of the centre and the neighbour: seen; slots there are, and whether taken."""
+        n = len(self.species)
+        seen, slots, taken = torch.ones(n, n, dtype=bool), torch.tensor(self.sel).repeat(n, 1), torch.ones(n, n).long()
+        for first, second, kind in self.excluded_pairs:
+            if not {first, second} <= set(self.species) or kind not in SLOTS:
+                raise ValueError(f"got the excluded pair {(first, second, kind)}, need two of the species "
+                                 f"{', '.join(self.species)} and one of {', '.join(SLOTS)}; correct it")
+            a, b = self.species.index(first), self.species.index(second)
+            for pair in (a, b), (b, a):
+                seen[pair] = False
+                taken[pair] = kind == "taken"
+                slots[pair] *= kind != "none"
+        for name, values in (("seen", seen), ("slots", slots), ("taken", taken)):
+            self.register_buffer(name, values, persistent=False)
+
     def arguments(self):
+        # what few models have is named where they have it: earlier versions read the others, too
+        rare = dict(timestep=self.timestep, protection=self.protection,
+                    excluded_pairs=[list(pair) for pair in self.excluded_pairs])
+        if self.activation != "tanh":
+            rare["activation"] = self.activation
         return dict(species=list(self.species), cutoff=self.cutoff, smooth=self.smooth, widths=list(self.widths),
                     n_axis=self.n_axis, sel=list(self.sel), one_side=self.one_side, l_max=self.l_max,
-                    n_basis=self.n_basis, n_products=self.n_products)
+                    n_basis=self.n_basis, n_products=self.n_products,
+                    **{name: value for name, value in rare.items() if value})
 
     def forward(self, system, edges):
         all_species = self.species_of_number[system.numbers]
         species = all_species[edges.atoms]
-        r, s, rows = self._rows(edges.vec, species.index_select(0, edges.center))
+        center, neighbor = species.index_select(0, edges.center), all_species.index_select(0, edges.neighbor)
+        r, s, rows = self._rows(edges.vec, center)
+        if self.excluded_pairs:
+            rows = rows * self.seen[center, neighbor]
         table = torch.cat([self.embedding.argument(r, s)[None], rows])
-        padded, present, blocks = pad(edges.center, all_species.index_select(0, edges.neighbor), table,
-                                      edges.n_centers, self.by_number)
+        padded, present, blocks = pad(edges.center, neighbor, table, edges.n_centers, self.by_number)
         t = self.embedding.moments(padded, blocks, species)
         t = self._add_empty_slots(t, present, species) / sum(self.sel)
         channels = [t[:, a:b] for a, b in ((0, 4), (4, 9), (9, 16))[:self.l_max]]
@@ -97,12 +132,13 @@ class DeepPotSE(Descriptor):
         """Distances [E], normalised s [E] and normalised rows [4, 9 or 16, E]."""
         vec = vec.T.contiguous()        # long rows are several times faster than rows of three
         r = (vec * vec).sum(dim=0).sqrt()
-        weight = switch(r, self.smooth, self.cutoff) / r
+        divisor = r + self.protection if self.protection else r
+        weight = switch(r, self.smooth, self.cutoff) / divisor
         if len(self.species) > 1:
             mean, *scale = (column.index_select(0, center_species) for column in (self.mean, *self.scale.T))
         else:
             mean, scale = self.mean, self.scale[0]
-        s, angular = (weight - mean) / scale[0], weight / (r * scale[1])
+        s, angular = (weight - mean) / scale[0], weight / (divisor * scale[1])
         rows = [s[None], angular * vec]
         if self.l_max > 1:
             rows += [angular * r * harmonics(vec / r, self.l_max, 2)]
@@ -129,7 +165,7 @@ class DeepPotSE(Descriptor):
         if not bool(self.mean.any()):
             return t
         empty = self._empty_slot() if self.empty_slot is None else self.empty_slot
-        count = (torch.tensor(self.sel, device=present.device) - present).to(t.dtype)       # [C, species]
+        count = (self.slots[species] - present * self.taken[species]).to(t.dtype)       # [C, species]
         radial = (count[:, None] @ empty[species])
         return t + torch.nn.functional.pad(radial, (0, 0, 0, t.shape[1] - 1))
 
@@ -151,7 +187,10 @@ class DeepPotSE(Descriptor):
         low = float((-self.mean / self.scale[:, 0]).min())
         bond = 2 * min(covalent_radii[atomic_numbers[symbol]] for symbol in self.species)
         high = float(((1 / max(CLOSEST, 0.75 * bond) - self.mean) / self.scale[:, 0]).max())
-        fast.embedding = CompressedEmbedding(fast.embedding, low, high, tolerance)
+        try:
+            fast.embedding = CompressedEmbedding(fast.embedding, low, high, tolerance)
+        except ValueError:      # nets with kinks are evaluated as they are
+            return self
         fast.empty_slot = fast._empty_slot().detach()
         return fast
 

@@ -116,14 +116,14 @@ class _Embedding(torch.nn.Module):
 
 
 class EmbeddingNets(_Embedding):
-    """Tanh nets of the normalised s(r) (DeepPot-SE).
+    """Nets of the normalised s(r) (DeepPot-SE).
 
     Source: Zhang et al. 2018, Eq. (11); conventions of the weights as in the reference implementation.
     """
 
-    def __init__(self, n_species, one_side, widths):
+    def __init__(self, n_species, one_side, widths, timestep=False, activation="tanh"):
         super().__init__(n_species, one_side)
-        self.nets = torch.nn.ModuleList(DenseNet(1, widths) for _ in range(self.n_pairs))
+        self.nets = torch.nn.ModuleList(DenseNet(1, widths, timestep, activation) for _ in range(self.n_pairs))
         self.n_out = widths[-1]
 
     def values(self, x, center, neighbor):
@@ -168,7 +168,10 @@ class ChebyshevEmbedding(_Series):
 
 
 class CompressedEmbedding(_Series):
-    """Series of EmbeddingNets over a range of the normalised s, and the nets above it; for evaluation."""
+    """Series of EmbeddingNets over a range of the normalised s, and the nets above it; for evaluation.
+
+    Raises ValueError for nets that no series of so few terms reproduces, such as those with kinks.
+    """
 
     def __init__(self, nets, low, high, tolerance):
         super().__init__(nets.n_species, nets.one_side)
@@ -204,5 +207,8 @@ def _interpolate(net, low, high, tolerance):
     transform[0] /= 2
     coefficients = transform @ values
     error = np.abs(coefficients)[::-1].max(axis=1).cumsum()[::-1]     # bound of the tail from k on
-    needed = int(np.argmax(error < tolerance * np.abs(values).max())) or n
+    largest = np.abs(values).max()
+    if error[-16] > max(tolerance, 100 * torch.finfo(parameter.dtype).eps) * largest:
+        raise ValueError(f"a Chebyshev series of {n} terms does not reproduce the embedding net")
+    needed = int(np.argmax(error < tolerance * largest)) or n
     return coefficients[:needed]

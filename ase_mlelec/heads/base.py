@@ -20,17 +20,22 @@ class Head(torch.nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define arguments()")
 
 
+def named(activation):
+    """dict, the argument ``activation``; empty for tanh, so that earlier versions read such models, too."""
+    return {} if activation == "tanh" else {"activation": activation}
+
+
 class FittingNets(torch.nn.Module):
     """One fitting net per species: [C, F] -> bias[species] + scale * net(standardised features), [C, n_out].
 
-    Without ``widths`` it is linear.
+    Without ``widths`` it is linear.  timestep, activation : of the hidden layers, see DenseLayer.
 
     Source: Zhang et al. 2018, Eq. (2); Zeng et al. 2022, Eq. (1).
     """
 
-    def __init__(self, n_species, n_features, widths, n_out, timestep=False):
+    def __init__(self, n_species, n_features, widths, n_out, timestep=False, activation="tanh"):
         super().__init__()
-        self.hidden = torch.nn.ModuleList(DenseNet(n_features, widths, timestep) for _ in range(n_species))
+        self.hidden = torch.nn.ModuleList(DenseNet(n_features, widths, timestep, activation) for _ in range(n_species))
         width = widths[-1] if len(widths) else n_features
         self.last = torch.nn.ModuleList(torch.nn.Linear(width, n_out) for _ in range(n_species))
         for layer in self.last:

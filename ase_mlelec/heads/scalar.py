@@ -1,5 +1,5 @@
 """A scalar of every centre, such as the atomic energy."""
-from ase_mlelec.heads.base import FittingNets, Head
+from ase_mlelec.heads.base import FittingNets, Head, named
 
 
 class ScalarHead(Head):
@@ -9,14 +9,15 @@ class ScalarHead(Head):
     """
     quantity = "energy"
 
-    def __init__(self, n_species, n_features, widths=(240, 240, 240), timestep=False):
+    def __init__(self, n_species, n_features, widths=(240, 240, 240), timestep=False, activation="tanh"):
         super().__init__()
         self.n_species, self.n_features, self.widths, self.timestep = n_species, n_features, tuple(widths), timestep
-        self.nets = FittingNets(n_species, n_features, self.widths, 1, timestep)
+        self.activation = activation
+        self.nets = FittingNets(n_species, n_features, self.widths, 1, timestep, activation)
 
     def arguments(self):
         return dict(n_species=self.n_species, n_features=self.n_features, widths=list(self.widths),
-                    timestep=self.timestep)
+                    timestep=self.timestep, **named(self.activation))
 
     @property
     def reference(self):

@@ -3,7 +3,7 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 
-from ase_mlelec.heads.base import FittingNets, Head
+from ase_mlelec.heads.base import FittingNets, Head, named
 
 ACTIVATIONS = {"silu": torch.nn.SiLU, "leaky_relu": torch.nn.LeakyReLU}
 
@@ -15,16 +15,18 @@ class SpectrumHead(Head):
     """
     quantity = "dos"
 
-    def __init__(self, n_species, n_features, energies, widths=(240, 240, 240), timestep=False):
+    def __init__(self, n_species, n_features, energies, widths=(240, 240, 240), timestep=False,
+                 activation="tanh"):
         super().__init__()
         self.n_species, self.n_features, self.widths, self.timestep = n_species, n_features, tuple(widths), timestep
+        self.activation = activation
         # a copy, as the caller's array may change; no buffer, as float32 would round the grid
         self.energies = torch.as_tensor(energies, dtype=torch.float64).clone()
-        self.nets = FittingNets(n_species, n_features, self.widths, len(self.energies), timestep)
+        self.nets = FittingNets(n_species, n_features, self.widths, len(self.energies), timestep, activation)
 
     def arguments(self):
         return dict(n_species=self.n_species, n_features=self.n_features, energies=self.energies.tolist(),
-                    widths=list(self.widths), timestep=self.timestep)
+                    widths=list(self.widths), timestep=self.timestep, **named(self.activation))
 
     def forward(self, environment, edges):
         return self.nets(environment.features, environment.species)

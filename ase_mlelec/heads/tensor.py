@@ -16,9 +16,10 @@ class TensorHead(CentreHead):
     """
     quantity = "polarizability"
 
-    def __init__(self, n_species, n_features, n_rows, centers, widths=(240, 240, 240), timestep=False, full=False):
+    def __init__(self, n_species, n_features, n_rows, centers, widths=(240, 240, 240), timestep=False, full=False,
+                 activation="tanh"):
         n_out = 1 + (n_rows * (n_rows + 1) // 2 if full else n_rows)
-        super().__init__(n_species, n_features, n_rows, centers, widths, timestep, n_out)
+        super().__init__(n_species, n_features, n_rows, centers, widths, timestep, n_out, activation)
         self.full = full
         if full:        # where in the outputs F_ij is
             i, j = torch.triu_indices(n_rows, n_rows)

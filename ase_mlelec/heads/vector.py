@@ -1,7 +1,7 @@
 """Vectors of chosen centres, such as the displacement of the Wannier centroid from its atom."""
 import torch
 
-from ase_mlelec.heads.base import FittingNets, Head
+from ase_mlelec.heads.base import FittingNets, Head, named
 
 
 class CentreHead(Head):
@@ -17,21 +17,23 @@ class CentreHead(Head):
     n_out : number of the B_o
     """
 
-    def __init__(self, n_species, n_features, n_rows, centers, widths, timestep, n_out):
+    def __init__(self, n_species, n_features, n_rows, centers, widths, timestep, n_out, activation="tanh"):
         super().__init__()
         if not centers or not set(centers) <= set(range(n_species)):
             raise ValueError(f"got centers {list(centers)}, need indices of some of the {n_species} species; "
                              "correct them")
         self.n_species, self.n_features, self.n_rows = n_species, n_features, n_rows
         self.centers, self.widths, self.timestep = tuple(centers), tuple(widths), timestep
-        self.nets = FittingNets(len(self.centers), n_features, self.widths, n_out, timestep)
+        self.activation = activation
+        self.nets = FittingNets(len(self.centers), n_features, self.widths, n_out, timestep, activation)
         place = torch.full((n_species,), -1)
         place[list(self.centers)] = torch.arange(len(self.centers))
         self.register_buffer("place", place, persistent=False)
 
     def arguments(self):
         return dict(n_species=self.n_species, n_features=self.n_features, n_rows=self.n_rows,
-                    centers=list(self.centers), widths=list(self.widths), timestep=self.timestep)
+                    centers=list(self.centers), widths=list(self.widths), timestep=self.timestep,
+                    **named(self.activation))
 
     def basis(self, frame):
         """Tensor [C, n_out, 3 ...], what the outputs of the nets multiply."""
@@ -63,8 +65,9 @@ class VectorHead(CentreHead):
     """
     quantity = "dipole"
 
-    def __init__(self, n_species, n_features, n_rows, centers, widths=(240, 240, 240), timestep=False):
-        super().__init__(n_species, n_features, n_rows, centers, widths, timestep, n_rows)
+    def __init__(self, n_species, n_features, n_rows, centers, widths=(240, 240, 240), timestep=False,
+                 activation="tanh"):
+        super().__init__(n_species, n_features, n_rows, centers, widths, timestep, n_rows, activation)
 
     def basis(self, frame):
         return frame

@@ -1,0 +1,77 @@
+"""Which deepmd-kit models can be imported; the kind of model is looked at first, then what it needs."""
+from ase.calculators.calculator import CalculatorSetupError
+from ase.data import atomic_numbers
+
+from ase_mlelec.io.elements import element_of
+from ase_mlelec.nets import ACTIVATIONS
+
+SUPPORTED = ("supported are se_e2_a models of energy, DOS, dipole and polarizability, without parameters of frames or "
+             "atoms")
+FITTINGS = ("ener", "dos", "dipole", "polar")
+OTHER_NAMES = {"none": "linear", "gelu_tf": "gelu"}     # of activations
+
+
+def activation(name):
+    """Our name of an activation function; None where we have no such."""
+    name = str(name).lower()
+    return next((found for found in (OTHER_NAMES.get(name, name),) if found in ACTIVATIONS), None)
+
+
+def elements(type_map):
+    """Chemical symbols of the types of a model; None for names that are not a symbol, in whatever case."""
+    symbols = []
+    for name in type_map:
+        try:
+            symbol = element_of(name)
+        except ValueError:
+            return None
+        symbols.append(symbol)
+        if symbol.lower() != str(name).lower() or symbol not in atomic_numbers:
+            return None
+    return symbols if len(set(symbols)) == len(symbols) else None
+
+
+def refuse_unsupported(path, tree):
+    """Raise CalculatorSetupError, naming everything that is in the way, unless the model can be imported.
+
+    tree : the dict of the whole file
+    """
+    model = tree.get("model")
+    if not isinstance(model, dict):
+        raise ValueError("no 'model' in it")
+    for reasons in (_kind(tree, model), _needs(model)):
+        found = [reason for reason, present in reasons.items() if present]
+        if found:
+            raise CalculatorSetupError(f"{path}: {', '.join(found)} cannot be imported; {SUPPORTED}")
+
+
+def _kind(tree, model):
+    kind, script = str(model.get("type")), tree.get("model_def_script")
+    modifier = script.get("modifier") if isinstance(script, dict) else None
+    if "spin" in kind or model.get("spin"):
+        return {"spin": True}
+    if "model_dict" in model:
+        return {"several models in one file (freeze one of them with dp freeze --head)": True}
+    descriptor, fitting = (model.get(name) or {} for name in ("descriptor", "fitting"))
+    return {
+        f"model type {kind}": kind != "standard",
+        f"the modifier {modifier.get('type') if isinstance(modifier, dict) else modifier} (long-range electrostatics)":
+            bool(modifier),
+        f"descriptor {descriptor.get('type')}": kind == "standard" and descriptor.get("type") != "se_e2_a",
+        f"fitting {fitting.get('type')}": kind == "standard" and fitting.get("type") not in FITTINGS,
+        "spin": bool(descriptor.get("spin") or fitting.get("spin")),
+    }
+
+
+def _needs(model):
+    descriptor, fitting = model["descriptor"], model["fitting"]
+    functions = {str(part.get("activation_function")) for part in (descriptor, fitting)}
+    return {
+        **{f"activation function {name}": not activation(name) for name in sorted(functions)},
+        "frame or atomic parameters": bool(fitting.get("numb_fparam") or fitting.get("numb_aparam")
+                                           or fitting.get("dim_case_embd")),
+        "types that are no chemical symbols": elements(model.get("type_map") or []) is None,
+        "mixed types": bool(fitting.get("mixed_types")),
+        "an exponential switch": bool((descriptor.get("env_mat") or {}).get("use_exp_switch")),
+        "tot_ener_zero": bool(fitting.get("tot_ener_zero")),
+    }
