@@ -16,6 +16,7 @@ from ase_mlelec.bundle import load_model
 from ase_mlelec.calculators.bands import NoBands
 from ase_mlelec.calculators.parameters import FIXED, StatedParameters, fingerprint, name_of, plain, stated
 from ase_mlelec.calculators.present import PresentStructure, torch_as_usual
+from ase_mlelec.calculators.slots import NeighborLimits
 from ase_mlelec.edges import EdgeCache, Edges
 from ase_mlelec.system import System
 
@@ -34,7 +35,8 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
     dtype : torch dtype or its name; default the model's own
     skin : float, Å; the neighbour list is kept while no atom can have come into reach
     potential : ASE calculator, or a model as above, that supplies energy, forces and stress
-    on_extrapolation : "warn", "raise" or "ignore" when atoms are closer than any in the training data
+    on_extrapolation : "warn", "raise" or "ignore" when atoms are closer than any in the training data, or have more
+        neighbours than the program keeps that the model was imported from
 
     uncertainty : dict, standard deviation over the committee of everything that was evaluated
 
@@ -67,6 +69,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
         self._uncertainty = {}
         self._cache = EdgeCache(max(member.cutoff for member in self.models), skin)
         self._extra, self._environments, self._warned = {}, {}, False
+        self._limits = NeighborLimits(self.models)
         self.implemented_properties = self._potential_properties() + list(self.electronic)
 
     def _check_models(self):
@@ -234,6 +237,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
         self.models[0].check_species(system.numbers.tolist())
         edges = Edges.build(system, self._cache.cutoff)
         self._check_distances(edges)
+        self._limits.check(system, edges, self.on_extrapolation)
         self.reset()
         members = [self._member_potential(k, model, system, edges) for k, model in enumerate(self.models)
                    if own and any(asked)]
@@ -248,6 +252,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
             self.models[0].check_species(self.atoms.numbers)
             edges = self._cache.edges(system)
             self._check_distances(edges)
+            self._limits.check(system, edges, self.on_extrapolation)
             self._extra["geometry"] = system, edges
         return self._extra["geometry"]
 

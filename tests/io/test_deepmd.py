@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.calculators.calculator import CalculatorSetupError
+from ase.calculators.calculator import CalculationFailed, CalculatorSetupError
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, load_model
 from ase_mlelec.edges import Edges
@@ -90,12 +90,16 @@ def write_dp(path, tree):
 
 # the evaluator -----------------------------------------------------------------------------------------------------
 
+FUNCTIONS = {"tanh": np.tanh, "none": lambda x: x, "relu": lambda x: x * (x > 0), "relu6": lambda x: np.clip(x, 0, 6),
+             "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "silu": lambda x: x / (1 + np.exp(-x)),
+             "softplus": lambda x: np.logaddexp(x, 0),
+             "gelu": lambda x: x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))}
+
+
 def apply_net(x, net):
     for layer in net["layers"]:
         variables = layer["@variables"]
-        y = x @ variables["w"] + variables["b"]
-        if layer["activation_function"] == "tanh":
-            y = np.tanh(y)
+        y = FUNCTIONS[layer["activation_function"]](x @ variables["w"] + variables["b"])
         if variables["idt"] is not None:
             y = y * variables["idt"]
         if layer["resnet"] and len(y) == len(x):
@@ -125,25 +129,39 @@ def evaluate(tree, atoms):
     for i, symbol in enumerate(atoms.symbols):
         centre = TYPE_MAP.index(symbol)
         rows = [[], []]
+        dropped, silent = ({frozenset(pair) for pair in part.get(key, ())} for part, key in (
+            (model, "pair_exclude_types"), (descriptor, "exclude_types")))
         for kind, vector in neighbours(atoms, i, cutoff):
+            if {centre, kind} in dropped:
+                continue
             r = np.linalg.norm(vector)
             u = np.clip((r - smooth) / (cutoff - smooth), 0, 1)
             weight = 1 - 10 * u**3 + 15 * u**4 - 6 * u**5
+            r += descriptor["env_protection"]
             rows[kind].append(np.concatenate([[weight / r], weight * vector / r**2]))
         t = 0
         for kind in range(2):
             assert len(rows[kind]) <= sel[kind]
+            n_found = len(rows[kind])
             rows[kind] += [np.zeros(4)] * (sel[kind] - len(rows[kind]))
             net = descriptor["embeddings"]["networks"][kind if descriptor["type_one_side"] else centre + 2 * kind]
             for slot, row in enumerate(rows[kind]):
+                if {centre, kind} in silent and (slot < n_found or tree["backend"] == "TensorFlow"):
+                    continue
                 slot += sum(sel[:kind])
                 row = (row - mean[centre, slot]) / scale[centre, slot]
                 t = t + np.outer(apply_net(row[:1], net), row) / sum(sel)
         features = (t @ t[:descriptor["axis_neuron"]].T).ravel()
         net = fitting["nets"]["networks"][centre]
         y = 0 if net is None else apply_net(features, net) + fitting["@variables"]["bias_atom_e"][centre]
+        if any(fitting["atom_ener"] or []) and fitting["atom_ener"][centre] is not None:
+            y = y - apply_net(0 * features, net)
+        if fitting["type"] in ("ener", "dos") and centre in fitting["exclude_types"]:
+            y = 0 * y
         out.append(atomic_property(y, t[:, 1:], fitting, model["@variables"]["out_bias"][0, centre], centre))
-    return np.array(out)
+    out = np.array(out)
+    out[[TYPE_MAP.index(symbol) in model["atom_exclude_types"] for symbol in atoms.symbols]] = 0
+    return out
 
 
 def atomic_property(y, rows, fitting, bias, centre):
@@ -276,36 +294,165 @@ def test_imported_model_can_be_saved(tmp_path):
     assert np.array_equal(*energies)
 
 
-# models that cannot be imported ------------------------------------------------------------------------------------
+# options that few models have --------------------------------------------------------------------------------------
 
 def change(*keys, value):
     def apply(tree):
-        part = tree["model"]
+        part = tree["model"] if keys[0] != "backend" else tree
         for key in keys[:-1]:
             part = part[key]
         part[keys[-1]] = value
     return apply
 
 
+def with_functions(embedding, fitting):
+    def apply(tree):
+        for name, function in ("descriptor", embedding), ("fitting", fitting):
+            part = tree["model"][name]
+            part["activation_function"] = function
+            for net in part["embeddings" if name == "descriptor" else "nets"]["networks"]:
+                for layer in net["layers"]:
+                    if layer["activation_function"] != "none":
+                        layer["activation_function"] = function
+    return apply
+
+
+def with_timesteps(tree):
+    descriptor, generator = tree["model"]["descriptor"], np.random.default_rng(5)
+    descriptor["resnet_dt"] = True
+    descriptor["embeddings"]["networks"] = [random_layers(generator, 1, [3, 6, 6], timestep=True)
+                                            for _ in descriptor["embeddings"]["networks"]]
+
+
+def combined(*edits):
+    def apply(tree):
+        for edit in edits:
+            edit(tree)
+    return apply
+
+
+TENSORFLOW = change("backend", value="TensorFlow")
+OPTIONS = {
+    "time steps in the embedding": with_timesteps,
+    "protection": change("descriptor", "env_protection", value=0.1),
+    "pairs of the descriptor": change("descriptor", "exclude_types", value=[[0, 1]]),
+    "pairs of the descriptor, TensorFlow": combined(TENSORFLOW, change("descriptor", "exclude_types", value=[[1, 0]])),
+    "pairs of the model": change("pair_exclude_types", value=[[0, 1], [1, 1]]),
+    "pairs of both": combined(change("pair_exclude_types", value=[[1, 1]]),
+                              change("descriptor", "exclude_types", value=[[0, 1], [1, 1]])),
+    "types of the model": change("atom_exclude_types", value=[1]),
+    "types of the fitting": change("fitting", "exclude_types", value=[0]),
+    "energies in vacuum": change("fitting", "atom_ener", value=[None, -13.6]),
+    "gelu and softplus": with_functions("gelu", "softplus"),
+    "silu and sigmoid": with_functions("silu", "sigmoid"),
+    "relu and relu6": with_functions("relu", "relu6"),
+}
+
+
+@pytest.mark.parametrize("one_side", [True, False], ids=["one side", "two sides"])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_options(tmp_path, option, one_side):
+    """Of energies; also after they were saved as our own model, and by the calculator with its series."""
+    tree, atoms = random_tree(one_side=one_side, seed=4), STRUCTURES[0]
+    plain = evaluate(tree, atoms)[:, 0]
+    OPTIONS[option](tree)
+    wanted = evaluate(tree, atoms)[:, 0]
+    assert np.abs(wanted - plain).max() > 1e-4
+    model = load_model(write_dp(tmp_path / "m.dp", tree))
+    np.testing.assert_allclose(predict(model, atoms), wanted, rtol=0, atol=1e-13)
+    model.save(tmp_path / "m.safetensors")
+    calculator = DeepPotCalculator(tmp_path / "m.safetensors")
+    np.testing.assert_allclose(calculator.get_property("energies", atoms), wanted, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["dos", "dipole", "polar"])
+@pytest.mark.parametrize("option", ["time steps in the embedding", "pairs of the descriptor", "types of the model"])
+def test_options_of_other_quantities(tmp_path, kind, option):
+    tree, atoms = random_tree(kind, seed=4), STRUCTURES[0]
+    OPTIONS[option](tree)
+    wanted = evaluate(tree, atoms)
+    found = predict(load_model(write_dp(tmp_path / "m.dp", tree)), atoms)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13 * max(1, np.abs(wanted).max()))
+
+
+def test_forces_with_excluded_pairs(tmp_path):
+    """The calculator's gradient against differences of the energy."""
+    tree, atoms = random_tree(seed=4), STRUCTURES[0].copy()
+    combined(with_timesteps, OPTIONS["pairs of both"], OPTIONS["protection"])(tree)
+    atoms.calc = DeepPotCalculator(write_dp(tmp_path / "m.dp", tree))
+    forces, h = atoms.get_forces(), 1e-4
+    for i, axis in (0, 0), (3, 2):
+        energies = []
+        for step in h, -h:
+            atoms.positions[i, axis] += step
+            energies.append(atoms.get_potential_energy())
+            atoms.positions[i, axis] -= step
+        np.testing.assert_allclose(forces[i, axis], (energies[1] - energies[0]) / (2 * h), atol=1e-6)
+
+
+@pytest.mark.parametrize("name, tolerance", [("excluded", 1e-12), ("functions", 1e-12), ("dos", 1e-12),
+                                             ("single", 1e-7)])     # the last one's nets are evaluated in float32 there
+def test_options_as_deepmd_kit_computes_them(name, tolerance):
+    """Made by tests/data/deepmd_options.py."""
+    with np.load(DATA / "deepmd_options.npz") as stored:
+        data = dict(stored)
+    symbols = [str(symbol).capitalize() for symbol in data["names"][data["types"]]]
+    atoms = Atoms(symbols, data["positions"], cell=data["cell"], pbc=True)
+    found = predict(load_model(DATA / f"deepmd_options_{name}.dp"), atoms)
+    np.testing.assert_allclose(found, data[name].reshape(found.shape), rtol=0, atol=tolerance)
+
+
+# more neighbours than sel ------------------------------------------------------------------------------------------
+
+def small_sel(path, **options):
+    return DeepPotCalculator(write_dp(path, random_tree(sel=(1, 41))), **options)
+
+
+def test_more_neighbours_than_the_other_program_keeps(tmp_path):
+    atoms = STRUCTURES[0].copy()
+    atoms.calc = small_sel(tmp_path / "m.dp")
+    found = max(sum(kind == 0 for kind, _ in neighbours(atoms, i, 4.0)) for i in range(len(atoms)))
+    with pytest.warns(UserWarning, match=rf"has {found} neighbours of O within 4 Å.*\(deepmd-kit 3.2.0\) keeps the near"
+                                         r"est 1 \(its sel\) and drops the others.*larger sel") as caught:
+        atoms.get_potential_energy()
+    assert len(caught) == 1
+    atoms.rattle(0.01)
+    atoms.get_potential_energy()        # once per run: a second warning were an error here
+
+
+def test_neighbours_of_a_saved_model_in_a_committee(tmp_path):
+    """Also through each_of; and a model with enough slots is quiet."""
+    few, enough = (load_model(write_dp(tmp_path / "m.dp", random_tree(sel=sel))) for sel in ((1, 41), (30, 41)))
+    few.save(tmp_path / "few.safetensors")
+    with pytest.warns(UserWarning, match="keeps the nearest 1"):
+        list(DeepPotCalculator([enough, tmp_path / "few.safetensors"]).each_of([STRUCTURES[0]]))
+    DeepPotCalculator(enough).get_property("energy", STRUCTURES[0])
+    with pytest.raises(CalculationFailed, match="keeps the nearest 1"):
+        small_sel(tmp_path / "m.dp", on_extrapolation="raise").get_property("energy", STRUCTURES[0])
+    small_sel(tmp_path / "m.dp", on_extrapolation="ignore").get_property("energy", STRUCTURES[0])
+
+
+# models that cannot be imported ------------------------------------------------------------------------------------
+
 @pytest.mark.parametrize("edit, cause", [
     (change("type", value="linear_ener"), "model type linear_ener"),
     (change("descriptor", "type", value="dpa1"), "descriptor dpa1"),
     (change("fitting", "type", value="property"), "fitting property"),
-    (change("fitting", "exclude_types", value=[1]), "excluded types or pairs"),
-    (change("descriptor", "activation_function", value="gelu"), "an activation other than tanh"),
-    (change("fitting", "activation_function", value="relu"), "an activation other than tanh"),
-    (change("descriptor", "exclude_types", value=[[0, 1]]), "excluded types or pairs"),
-    (change("atom_exclude_types", value=[1]), "excluded types or pairs"),
+    (change("type", value="spin_ener"), "spin"),
+    (change("spin", value={"use_spin": [True, False]}), "spin"),
+    (change("model_dict", value={}), r"several models in one file \(freeze one of them with dp freeze --head\)"),
+    (lambda tree: tree.update(model_def_script={"modifier": {"type": "dipole_charge"}}),
+     r"the modifier dipole_charge \(long-range electrostatics\)"),
+    (change("descriptor", "activation_function", value="silut:3.0"), "activation function silut:3.0"),
+    (change("fitting", "activation_function", value="mish"), "activation function mish"),
     (change("fitting", "numb_fparam", value=1), "frame or atomic parameters"),
     (change("fitting", "dim_case_embd", value=2), "frame or atomic parameters"),
     (change("fitting", "mixed_types", value=True), "mixed types"),
-    (change("fitting", "atom_ener", value=[None, -13.6]), "atomic energies in vacuum"),
     (change("fitting", "tot_ener_zero", value=True), "tot_ener_zero"),
-    (change("descriptor", "env_protection", value=0.1), "env_protection"),
     (change("descriptor", "env_mat", value={"use_exp_switch": True}), "an exponential switch"),
-    (change("descriptor", "resnet_dt", value=True), "a time step in the embedding nets"),
     (change("descriptor", "spin", value={"use_spin": [True, False]}), "spin"),
     (change("type_map", value=["Ow", "Hw"]), "types that are no chemical symbols"),
+    (change("type_map", value=["H", "h"]), "types that are no chemical symbols"),
 ])
 def test_unsupported(tmp_path, edit, cause):
     tree = random_tree()
@@ -321,6 +468,14 @@ def test_statistics_no_such_model_has(tmp_path, name, index):
     tree["model"]["descriptor"]["@variables"][name][index] += 0.1
     with pytest.raises(CalculatorSetupError, match="davg or dstd differ between slots.*convert or copy it again"):
         load_model(write_dp(tmp_path / "m.dp", tree))
+
+
+def test_kind_of_model_comes_first(tmp_path):
+    """Models of other kinds have other keys."""
+    for kind, cause in ("spin_ener", "spin"), ("zbl", "model type zbl"), ("pairtab", "model type pairtab"):
+        tree = {"version": "3.2.0", "model": {"type": kind, "backbone_model": random_tree()["model"]}}
+        with pytest.raises(CalculatorSetupError, match=rf"m\.dp: {cause} cannot be imported; supported are"):
+            load_model(write_dp(tmp_path / "m.dp", tree))
 
 
 def test_damaged(tmp_path):

@@ -39,8 +39,8 @@ def refuse_unsupported(path, tree):
     model = tree.get("model")
     if not isinstance(model, dict):
         raise ValueError("no 'model' in it")
-    for reasons in (_kind(tree, model), _needs(model)):
-        found = [reason for reason, present in reasons.items() if present]
+    for reasons in (_kind, _needs):
+        found = [reason for reason, present in reasons(tree, model).items() if present]
         if found:
             raise CalculatorSetupError(f"{path}: {', '.join(found)} cannot be imported; {SUPPORTED}")
 
@@ -63,7 +63,7 @@ def _kind(tree, model):
     }
 
 
-def _needs(model):
+def _needs(tree, model):
     descriptor, fitting = model["descriptor"], model["fitting"]
     functions = {str(part.get("activation_function")) for part in (descriptor, fitting)}
     return {

@@ -1,0 +1,51 @@
+"""Models of a program that keeps a fixed number of neighbours: where there are more, its results are others than ours."""
+import warnings
+
+import torch
+from ase.calculators.calculator import CalculationFailed
+
+from ase_mlelec.descriptors.base import species_table
+
+
+class NeighborLimits:
+    """Watches the numbers of neighbours for models whose metadata have ``most_neighbors`` {symbol: number}.
+
+    models : list of Model
+    """
+
+    def __init__(self, models):
+        self.reach = max(model.cutoff for model in models)      # of the edges
+        self.limited = [model for model in models if isinstance(model.metadata.get("most_neighbors"), dict)]
+
+    def check(self, system, edges, on_excess):
+        """Warn, the first time that a centre has more neighbours of a species than one of the models was trained with.
+
+        on_excess : "warn", "ignore", or "raise" for CalculationFailed
+        """
+        if on_excess == "ignore":
+            return
+        for model in list(self.limited):
+            near = edges if model.cutoff >= self.reach else edges.closer_than(model.cutoff)
+            message = excess(model, system, near)
+            if message and on_excess == "raise":
+                raise CalculationFailed(message)
+            if message:
+                self.limited.remove(model)      # once per model and run
+                warnings.warn(message, stacklevel=5)
+
+
+def excess(model, system, edges):
+    """str, the centre and species with most neighbours beyond the limit; None where no centre has too many."""
+    limits = [model.metadata["most_neighbors"].get(symbol) for symbol in model.species]
+    if not all(isinstance(limit, int) for limit in limits) or not len(edges.center):
+        return None
+    kinds = species_table(model.species).to(system.numbers.device)[system.numbers]
+    group = edges.center * len(limits) + kinds.index_select(0, edges.neighbor)
+    found = torch.bincount(group, minlength=edges.n_centers * len(limits)).reshape(-1, len(limits)).amax(dim=0).tolist()
+    most = [(n, limit, symbol) for n, limit, symbol in zip(found, limits, model.species) if n > limit]
+    if not most:
+        return None
+    n, limit, symbol = max(most, key=lambda each: each[0] / max(each[1], 1))
+    return (f"an atom has {n} neighbours of {symbol} within {model.cutoff:g} Å, the program that the model was trained "
+            f"with ({model.metadata.get('origin', 'unknown')}) keeps the nearest {limit} (its sel) and drops the "
+            "others: it gives other results here, and the model was not trained for this; train with a larger sel")
