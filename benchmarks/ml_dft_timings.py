@@ -9,6 +9,7 @@ Each adds its numbers to ml_dft.json and writes ML_DFT.md beside this file from 
 Source: after Ellis et al. 2021, Table V.
 """
 import argparse
+import copy
 import json
 import os
 import resource
@@ -57,8 +58,9 @@ class Clock:
 @torch.no_grad()
 def time_steps(model, atoms, shape):
     """dict: seconds by step for the whole grid, and the points they were measured on."""
-    clock, descriptor, head = Clock(), model.descriptor, model.heads["ldos"]
-    system, kept, total = System.from_atoms(atoms, model.dtype), [], 0
+    # as the calculator: float64 but for what is kept
+    clock, descriptor, head = Clock(), model.descriptor, copy.deepcopy(model.heads["ldos"]).double()
+    system, kept, total = System.from_atoms(atoms), [], 0
     chunks, points = iter(descriptor.grid_chunks(system, shape)), 0
     while points < SAMPLE:
         chunk = clock("fingerprints", next, chunks, None)
@@ -66,8 +68,8 @@ def time_steps(model, atoms, shape):
             break
         features = clock("fingerprints", descriptor.of_chunk, system, chunk)
         part = clock("net", head.coordinates, features)
-        total = total + clock("sum over points to DOS", lambda part: part.sum(dim=0, dtype=torch.float64), part)
-        kept.append(clock("net", torch.clone, part))        # the calculator copies it into one array
+        total = total + clock("sum over points to DOS", lambda part: part.sum(dim=0), part)
+        kept.append(clock("net", part.to, model.dtype))        # the calculator copies it into one array
         points += len(features)
     matrix, offset = head.basis()
     dos = (total / points @ matrix + offset) * atoms.get_volume()
@@ -75,8 +77,8 @@ def time_steps(model, atoms, shape):
     level = clock("Fermi level", fermi.fermi_level, head.energies, dos, n_electrons, kelvin)
     number, energy, entropy = clock("band energy and entropy", fermi.integration_weights, head.energies, level, kelvin)
     clock("band energy and entropy", lambda: (energy @ dos, entropy @ dos))
-    weights, constant = (matrix @ number).to(model.dtype), offset @ number
-    density = torch.cat([clock("sum over energies to density", lambda part: (part @ weights).double() + constant, part)
+    weights, constant = matrix @ number, offset @ number
+    density = torch.cat([clock("sum over energies to density", lambda part: part.double() @ weights + constant, part)
                          for part in kept])
     del kept
     n_points = int(np.prod(shape))
@@ -93,13 +95,13 @@ def time_steps(model, atoms, shape):
 
 
 def time_forces(model, atoms, shape):
-    """Seconds per grid point of the second pass, for forces and stress."""
-    system = System.from_atoms(atoms, model.dtype)
+    """Seconds per grid point of the second pass, for forces and stress, with fingerprints evaluated again."""
+    system = System.from_atoms(atoms)
     leaves, seconds, points = (system.positions.requires_grad_(True), system.cell.requires_grad_(True)), 0.0, 0
     with torch.enable_grad():
         for chunk in model.descriptor.grid_chunks(system, shape):
             start = time.process_time()
-            part = model.heads["ldos"].coordinates(model.descriptor.of_chunk(system, chunk))
+            part = model.heads["ldos"].coordinates(model.descriptor.of_chunk(system, chunk, model.dtype))
             torch.autograd.grad(part.sum(), leaves)
             seconds, points = seconds + time.process_time() - start, points + len(part)
             if points > FORCE_SAMPLE:
@@ -152,7 +154,7 @@ def report(results):
 def table_of_steps(rows, load):
     yield "## Time by step, one core"
     yield ""
-    yield (f"Processor seconds for the whole grid, in the precision of the model, load {load:.1f} at the start. What "
+    yield (f"Processor seconds for the whole grid, float64 but for the second pass, load {load:.1f} at the start. What "
            f"is done point by point is measured on at most {SAMPLE:,} points, forces on {FORCE_SAMPLE:,}, and scaled.")
     yield ""
     yield "| step | " + " | ".join(f"{row['atoms']} atoms, {row['grid_points']:,} points" for row in rows) + " |"

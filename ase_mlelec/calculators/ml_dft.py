@@ -1,4 +1,7 @@
 """MLDFTCalculator: total free energy, forces and stress from the local density of states on a grid."""
+import copy
+from itertools import zip_longest
+
 import numpy as np
 import torch
 from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, InputError
@@ -10,6 +13,8 @@ from ase_mlelec.physics import core, fermi, total_energy
 from ase_mlelec.system import System
 
 OWN_PROPERTIES = ["energy", "free_energy", "forces", "stress"]
+KEPT = 2**26        # numbers: fingerprints of larger grids are evaluated again for the forces, to save memory
+CHUNK = 2**16       # grid points whose coordinates are in float64 together
 TERMS = ("band", "entropy", "hartree", "xc", "xc_potential", "ion_ion", "total")
 
 
@@ -20,6 +25,10 @@ class MLDFTCalculator(MLElecCalculator):
     The grid keeps the spacing of the training data as well as whole numbers of points allow.  Memory: as many numbers
     per grid point and member of a committee as the last hidden layer has (or the LDOS, where these are fewer), in the
     precision of the model, a few dozen beside them for the terms, and a fixed amount beyond.
+
+    Fingerprints, nets and energies are evaluated in float64, whatever the precision of the model: what whitens the
+    fingerprints makes small differences of them large, and in float32 the energy of four atoms jumped by 2e-6 eV from
+    one position to the next.  The derivatives for forces and stress are evaluated in the precision of the model.
 
     electronic_temperature : K; default the model's own.  It can be set between evaluations: the prediction is kept
     fermi_level : eV; default None: solved for the number of electrons every time
@@ -97,7 +106,7 @@ class MLDFTCalculator(MLElecCalculator):
 
     def _keep_the_prediction(self):
         """Drop what depends on temperature or Fermi level."""
-        kept = {key: self._extra[key] for key in ("coordinates", "means") if key in self._extra}
+        kept = {key: self._extra[key] for key in ("coordinates", "means", "features") if key in self._extra}
         self.results, self._extra, self.uncertainty = {}, kept, {}
 
     @property
@@ -196,15 +205,19 @@ class MLDFTCalculator(MLElecCalculator):
             raise InputError(f"got a cell of rank {atoms.cell.rank} and pbc {atoms.pbc.tolist()}, need three vectors "
                              "and three periodic directions; set them with atoms.set_cell(...) and atoms.pbc = True")
         self._geometry()                # checks species and distances
-        return System.from_atoms(atoms, self.dtype, self.device)
+        return System.from_atoms(atoms, torch.float64, self.device)
 
     def _predict(self, atoms=None):
-        """Coordinates [G, K] of the LDOS of every member, and their means over the grid [K] in float64."""
+        """Coordinates [G, K] of the LDOS of every member, their means over the grid [K], fingerprints piece by piece.
+
+        All is evaluated, and summed for the means, in float64; the others are kept in the precision of the model.
+        """
         self._present(atoms)
         if "coordinates" in self._extra:
             return
         system, shape = self._structure(), self.grid()
-        heads, descriptor = [model.heads["ldos"] for model in self.models], self.models[0].descriptor
+        heads = [copy.deepcopy(model.heads["ldos"]).double() for model in self.models]
+        descriptor, kept = self.models[0].descriptor, []
         size, number = int(np.prod(shape)), {"dtype": self.dtype, "device": self.device}
         bases = [head.basis() for head in heads]
         coordinates = [torch.empty(size, len(matrix), **number) for matrix, _ in bases]
@@ -212,13 +225,15 @@ class MLDFTCalculator(MLElecCalculator):
         with torch.no_grad():
             for chunk in descriptor.grid_chunks(system, shape):
                 features = descriptor.of_chunk(system, chunk)
+                if size * descriptor.n_features <= KEPT:
+                    kept.append(features.to(self.dtype))
                 for k, head in enumerate(heads):
                     part = head.coordinates(features)
-                    coordinates[k][chunk.indices] = part
-                    means[k] += part.sum(dim=0, dtype=torch.float64) / size
+                    coordinates[k][chunk.indices] = part.to(self.dtype)
+                    means[k] += part.sum(dim=0) / size
         if not all(bool((m @ matrix + offset).isfinite().all()) for m, (matrix, offset) in zip(means, bases)):
             raise CalculationFailed("the model gave an LDOS that is not finite; check structure and model")
-        self._extra.update(coordinates=coordinates, means=means)
+        self._extra.update(coordinates=coordinates, means=means, features=kept)
 
     def _integrate(self, atoms=None):
         """Terms, DOS and density of the present atoms at the present temperature."""
@@ -246,16 +261,16 @@ class MLDFTCalculator(MLElecCalculator):
         gradients = [member.gradients() for member in self._integrals()]
         positions, cell = system.positions.requires_grad_(True), system.cell.requires_grad_(True)
         descriptor = self.models[0].descriptor
-        for chunk in descriptor.grid_chunks(system, shape):
-            features = descriptor.of_chunk(system, chunk)
+        for chunk, known in zip_longest(descriptor.grid_chunks(system, shape), self._extra["features"]):
+            features = descriptor.of_chunk(system, chunk, self.dtype, known)
             for model, g in zip(self.models, gradients):
                 part = model.heads["ldos"].coordinates(features)
                 # dA/dcoordinates(r, k) has rank two: g_dos(k) + g_density(r) w(k)
                 change = (part @ g["weights"]) @ g["density"][chunk.indices] + (part @ g["dos"]).sum()
                 slopes = torch.autograd.grad(change, (positions, cell), retain_graph=model is not self.models[-1])
-                g["positions"] = g["positions"] + slopes[0].double()
-                g["cell"] = g["cell"] + slopes[1][0].double()
-        positions, cell = (tensor.detach().double() for tensor in (positions, cell[0]))
+                g["positions"] = g["positions"] + slopes[0]
+                g["cell"] = g["cell"] + slopes[1][0]
+        positions, cell = positions.detach(), cell[0].detach()
         forces, stresses = [], []
         for g in gradients:
             strain = positions.T @ g["positions"] + cell.T @ g["cell"]
@@ -288,8 +303,9 @@ class _Integrals:
             mu = (fermi.fermi_level(energies, self.dos, charges.sum(), temperature) if mu is None
                   else torch.tensor(float(mu), **number) - level)
             self.weights = fermi.integration_weights(energies, mu, temperature)[0]
-            density = (coordinates @ (self.matrix @ self.weights).to(self.dtype)).double() + offset @ self.weights
-            self.density = density.reshape(shape) + self.shift
+            projector = self.matrix @ self.weights
+            density = torch.cat([part.double() @ projector for part in coordinates.split(CHUNK)])
+            self.density = (density + offset @ self.weights).reshape(shape) + self.shift
             terms = total_energy.from_dos_and_density(
                 self.dos, energies, self.density, self.cell, self.positions, charges, temperature, xc=meta["xc"],
                 core_density=core.density(meta.get("core_charges", {}), symbols, self.positions, self.cell, shape),

@@ -103,12 +103,17 @@ class Shells:
 
 
 class _Components(torch.autograd.Function):
-    """B [P, F] of vectors [3, P, K]; nothing is kept for the way back but the vectors."""
+    """B [P, F] of vectors [3, P, K]; nothing is kept for the way back but the vectors.
+
+    known : Tensor [P, F] or None, B that was evaluated before: then only the way back is left to do
+    """
 
     @staticmethod
-    def forward(ctx, vec, kind, shells, twojmax):
+    def forward(ctx, vec, kind, shells, twojmax, known):
         ctx.save_for_backward(vec, kind)
         ctx.shells, ctx.twojmax = shells, twojmax
+        if known is not None:
+            return known.clone()
         out = vec.new_empty(vec.shape[1], len(kernel(twojmax, vec.dtype, vec.device).place))
         for start, used, run in _evaluate(vec, kind, shells, twojmax):
             out[start:start + used] = run.components[:used]
@@ -122,7 +127,7 @@ class _Components(torch.autograd.Function):
         for start, used, run in _evaluate(vec, kind, ctx.shells, ctx.twojmax, gradient):
             part = slice(start, start + used)
             out[:, part] = ctx.shells.back(vec[:, part], kind[part], run.of_sphere[:, :, :used], run.of_weight[:used])
-        return out, None, None, None
+        return out, None, None, None, None
 
 
 def _evaluate(vec, kind, shells, twojmax, gradient=None):
@@ -222,8 +227,10 @@ class Bispectrum(Descriptor):
         features = self._features(vec.reshape(3, -1, width), kind.reshape(-1, width))
         return Environment(features, torch.where(edges.atoms < 0, 0, kinds[edges.atoms]))
 
-    def _features(self, vec, kind):
-        components = _Components.apply(vec, kind, self.shells, self.twojmax) - self.offset.to(vec.dtype)
+    def _features(self, vec, kind, known=None):
+        offset = self.offset.to(vec.dtype)
+        known = None if known is None else known[:, :len(offset)] + offset
+        components = _Components.apply(vec, kind, self.shells, self.twojmax, known) - offset
         if not self.n_radial:
             return components
         return torch.cat([components, radial_sums(vec, kind, self.shells.cutoffs, self.n_radial)], dim=1)
@@ -262,14 +269,18 @@ class Bispectrum(Descriptor):
             yield GridChunk(indices[part], points[part], brick[part] - low, table[low:high], offset[low:high])
             low = high
 
-    def of_chunk(self, system, chunk):
-        """Features [P, F] of the points of a GridChunk, differentiable in ``system.positions`` and ``system.cell``."""
+    def of_chunk(self, system, chunk, dtype=None, known=None):
+        """Features [P, F] of the points of a GridChunk, differentiable in ``system.positions`` and ``system.cell``.
+
+        dtype : precision from the vectors to neighbours on; default that of the system
+        known : Tensor [P, F] of that precision, these features from an earlier call: for the derivatives alone
+        """
         cell = system.cell[0]
         positions = torch.cat([system.positions, system.positions.new_full((1, 3), FAR)])
         atoms = positions[chunk.neighbor] + chunk.shift @ cell         # [b, K, 3]
         vec = atoms.permute(2, 0, 1).index_select(1, chunk.brick) - (chunk.fractional @ cell).T[:, :, None]
         kinds = torch.cat([self.species_of_number[system.numbers], chunk.neighbor.new_zeros(1)])
-        return self._features(vec, kinds[chunk.neighbor].index_select(0, chunk.brick))
+        return self._features(vec.to(dtype or vec.dtype), kinds[chunk.neighbor].index_select(0, chunk.brick), known)
 
 
 def radial_sums(vec, kind, cutoffs, n_radial):

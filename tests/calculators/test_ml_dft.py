@@ -17,6 +17,7 @@ from small_ldos import CORE, ENERGIES, SPACING, TEMPERATURE, VALENCE, random_ldo
 from small_models import random_model
 
 from ase_mlelec import DeepPotCalculator, MLDFTCalculator, load_model
+from ase_mlelec.calculators import ml_dft
 from ase_mlelec.descriptors import bispectrum
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import EnergyZero, LDOSHead
@@ -608,3 +609,54 @@ def test_model_is_made_of_parts():
     refused(CalculatorSetupError, "no 'valence_electrons'", "train with it", lambda: calculator(model))
     refused(ValueError, "activation: got 'relu'", "need one of silu, leaky_relu",
             lambda: LDOSHead(30, ENERGIES, (4,), "relu"))
+
+
+# precision ---------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def shipped():
+    """The shipped model of aluminium in its own precision, on a coarser grid: noise of fewer points averages less."""
+    model = load_model("al")
+    model.metadata["grid_spacing_A"] = 0.7
+    return MLDFTCalculator(model, device="cpu", electronic_temperature=933.0, on_extrapolation="ignore")
+
+
+def along(calc, atoms, steps, atom, axis):
+    """Energies with one atom moved by steps, Å."""
+    def moved(step):
+        other = atoms.copy()
+        other.positions[atom, axis] += step
+        return other
+    return np.array([calc.get_property("energy", moved(step)) for step in steps])
+
+
+@pytest.mark.parametrize("atom, axis", [(0, 0), (2, 1)])
+def test_energy_of_single_precision_is_smooth(shipped, atom, axis):
+    """A quartic polynomial fits the energies in steps of 1e-3 Å to 1e-7 eV."""
+    assert shipped.dtype == torch.float32
+    steps = np.arange(-5, 6) * 1e-3
+    energies = along(shipped, aluminium(), steps, atom, axis)
+    energies -= energies.mean()
+    fit = np.polynomial.Polynomial.fit(steps, energies, 4)
+    assert np.abs(fit(steps) - energies).max() < 1e-7 and np.ptp(energies) > 1e-3
+
+
+@pytest.mark.parametrize("step", [1e-3, 3e-4])
+def test_difference_quotients_of_single_precision(shipped, step):
+    atoms = aluminium()
+    forces = shipped.get_property("forces", atoms)
+    for atom, axis in (0, 0), (3, 2):
+        low, high = along(shipped, atoms, (-step, step), atom, axis)
+        assert (low - high) / (2 * step) == pytest.approx(forces[atom, axis], abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_fingerprints_that_are_not_kept(monkeypatch, dtype):
+    """Grids too large to keep them have the same forces and stress, from a second evaluation."""
+    models = [random_ldos_model(seed) for seed in range(2)]
+    wanted = results(calculator(models, dtype=dtype), oxide(), ("forces", "stress"))
+    monkeypatch.setattr(ml_dft, "KEPT", 0)
+    calc = calculator(models, dtype=dtype)
+    for name, value in results(calc, oxide(), ("forces", "stress")).items():
+        assert_close(value, wanted[name], {"float32": 1e-4, "float64": 1e-12}[dtype], name)
+    assert not calc._extra["features"]
