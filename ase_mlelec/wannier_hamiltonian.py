@@ -1,5 +1,7 @@
 """WannierHamiltonian: a tight-binding Hamiltonian with its cell and files, and everything that follows from it."""
 import functools
+import numbers
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from ase_mlelec.physics.kmesh import monkhorst_pack, time_reversal_pairs
 from ase_mlelec.physics.tight_binding import BlochSum, check_kpts, hermitian_part
 
 _DENSE_SIZE = 1200          # functions; up to here all levels at once cost less than a few of them one by one
+_PAIR = 5e-3                # eV; levels as close as this at every point with -k = k are those of spinors
 _WITHOUT_POSITIONS = "internal terms only: no <0|r|R>"
 
 
@@ -31,22 +34,21 @@ class WannierHamiltonian:
     """
 
     def __init__(self, cell, r_vectors, matrices, centres=None, *, positions=None, spin_degeneracy=2, device=None):
-        self.cell = np.array(cell, dtype=float)
-        if self.cell.shape != (3, 3) or not abs(np.linalg.det(self.cell)) > 0:
-            raise ValueError(f"cell: got shape {list(self.cell.shape)}, need three independent vectors [3, 3], Å")
+        self.cell = _finite("cell", cell, (3, 3), "three independent vectors [3, 3], Å")
+        if not abs(np.linalg.det(self.cell)) > 0:
+            raise ValueError("cell: got shape [3, 3], need three independent vectors [3, 3], Å")
         self.bloch = BlochSum(r_vectors, matrices)
         size = self.bloch.size
-        self.centres = np.zeros((size, 3)) if centres is None else np.array(centres, dtype=float)
-        if self.centres.shape != (size, 3):
-            raise ValueError(f"centres: got shape {list(self.centres.shape)}, need [{size}, 3]; one per function")
+        self.centres = np.zeros((size, 3)) if centres is None else _finite(
+            "centres", centres, (size, 3), f"[{size}, 3]; one per function")
         self.position_blochs = None
         if positions is not None:
-            positions = np.asarray(positions)
-            if positions.shape != (len(r_vectors), size, size, 3):
-                raise ValueError(f"positions: got shape {list(positions.shape)}, need [{len(r_vectors)}, {size}, "
-                                 f"{size}, 3]; give <0|r|R> for every R")
-            # Wannier90 makes <0|r|R> by finite differences, which are not exactly Hermitian
+            shape = len(r_vectors), size, size, 3
+            positions = _finite("positions", positions, shape, f"{list(shape)}; give <0|r|R> for every R", complex)
+        # Wannier90 makes <0|r|R> by finite differences, which are not exactly Hermitian
             self.position_blochs = [BlochSum(*hermitian_part(r_vectors, positions[..., axis])) for axis in range(3)]
+        if spin_degeneracy not in (1, 2):
+            raise ValueError(f"spin_degeneracy: got {spin_degeneracy!r}, need 2 without spin, 1 for spinors or one spin")
         self.spin_degeneracy = spin_degeneracy
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -77,40 +79,31 @@ class WannierHamiltonian:
     # Files
 
     @classmethod
-    def read(cls, path):
+    def read(cls, path, spin_degeneracy=None):
         """Read ``seed_hr.dat`` or ``seed_tb.dat`` of Wannier90, with what lies beside it.
 
-        ``seed_wsvec.dat`` holds the images of minimal distance.  For ``_hr.dat``, ``seed.win`` or ``seed.wout`` gives
-        the cell, ``seed.wout`` or ``seed_centres.xyz`` the centres.  Files may be compressed (.gz).
+        ``seed_wsvec.dat`` holds the images of minimal distance.  For ``_hr.dat``, ``seed.win``, ``seed.wout`` or
+        ``seed_tb.dat`` gives the cell, ``seed.wout`` or ``seed_centres.xyz`` the centres.  Files may be compressed.
 
-        Warns where there is no wsvec file.
+        spin_degeneracy : 1 or 2; None: as ``seed.win`` says, or guessed from the levels where it is not there
 
-        Raises ValueError for damaged files, and where there is no cell.
+        Warns once of all that is missing or was passed over, and of what was guessed instead: images, centres, the
+        spin degeneracy, files that are damaged or of another run.
+
+        Raises Wannier90Error for a damaged Hamiltonian, and where no file has a cell.
         """
-        path = Path(path)
-        name = path.name.removesuffix(".gz")
-        if not name.endswith(("_hr.dat", "_tb.dat")):
-            raise ValueError(f"{path}: got another name, need seed_hr.dat or seed_tb.dat; rename the file")
-        beside = functools.partial(_beside, path, name[:-len("_hr.dat")])
-        win = wannier90.read_win(found) if (found := beside(".win")) else None
-        spin = 1 if win and win.keywords.get("spinors", "").strip(". ").lower().startswith("t") else 2
-        if name.endswith("_tb.dat"):
-            found = wannier90.read_tb(path)
-            home = np.flatnonzero(~found.r_vectors.any(1))
-            if not len(home):
-                raise ValueError(f"{path}: got no elements within the home cell, R = 0; write the file again")
-            centres = np.einsum("nna->na", found.positions[home[0]]).real
-            return cls(found.cell, found.r_vectors, found.matrices, centres, positions=found.positions,
-                       spin_degeneracy=spin)
-        # .wout first: Wannier90 may write other images to _centres.xyz (translate_home_cell) than those that H(R) means
-        output = beside(".wout") or beside("_centres.xyz")
-        centres = wannier90.read_centres(output) if output else None
-        atoms = win.atoms if win else centres.atoms if centres else None
-        if atoms is None or atoms.cell.rank < 3:
-            raise ValueError(f"{path}: no cell, need {name[:-len('_hr.dat')]}.win or .wout beside it; copy one of them")
-        found = wannier90.read_hr(path)
-        return cls(np.array(atoms.cell), found.r_vectors, found.matrices, centres and centres.positions,
-                   spin_degeneracy=spin)
+        run = wannier90.read_run(path)
+        found = run.hamiltonian
+        spin = spin_degeneracy or run.spin_degeneracy
+        hamiltonian = cls(run.cell, found.r_vectors, found.matrices, run.centres, positions=found.positions,
+                          spin_degeneracy=spin or 2)
+        notes = list(run.notes)
+        if spin is None:
+            hamiltonian.spin_degeneracy, note = _guessed_spin(path, hamiltonian, run.has_input)
+            notes += [note] if note else []
+        if notes:
+            warnings.warn("; ".join(notes), stacklevel=2)
+        return hamiltonian
 
     @classmethod
     def from_elements(cls, cell, r_vectors, which, row, column, value, centres, **options):
@@ -125,13 +118,14 @@ class WannierHamiltonian:
         """
         name = Path(path).name
         if name.endswith("_hr.dat"):
-            wannier90.write_hr(path, self.r_vectors, self.bloch.toarray())
+            wannier90.write_hr(path, self.r_vectors, self.bloch.toarray(), self.spin_degeneracy)
         elif not name.endswith("_tb.dat"):
             raise ValueError(f"{path}: got another name, need seed_hr.dat or seed_tb.dat; rename the file")
         elif self.position_blochs is None:
             raise ValueError(f"{path}: got no <0|r|R>, which _tb.dat holds; write seed_hr.dat")
         else:
-            wannier90.write_tb(path, self.cell, self.r_vectors, self.bloch.toarray(), self.positions)
+            wannier90.write_tb(path, self.cell, self.r_vectors, self.bloch.toarray(), self.positions,
+                               self.spin_degeneracy)
 
     @property
     def positions(self):
@@ -233,16 +227,18 @@ class WannierHamiltonian:
     def band_structure(self, path=None, *, n_bands=None, window=None, npoints=100, reference=0.0):
         """ase.spectrum.band_structure.BandStructure along a path.
 
-        path : str such as "GKMG", ase BandPath, or None for ASE's choice for this cell and its periodic directions
+        path : str such as "GKMG" or "GK,MG", ase BandPath, or None for ASE's choice for this cell and its periodic
+            directions
         n_bands, window : as in eigenvalues
         npoints : int, where path is not a BandPath
         reference : float, eV, the zero of plots, e.g. the Fermi level
+
+        Raises ValueError for special points that the cell does not have, naming those that it has.
         """
-        from ase.cell import Cell
         from ase.dft.kpoints import BandPath
         from ase.spectrum.band_structure import BandStructure
         if not isinstance(path, BandPath):
-            path = Cell(self.cell).bandpath(path, npoints=npoints, pbc=self.pbc)
+            path = _band_path(self.cell, self.pbc, path, npoints)
         return BandStructure(path, self.eigenvalues(path.kpts, n_bands, window)[None], reference=reference)
 
     # Meshes
@@ -333,12 +329,65 @@ class WannierHamiltonian:
                                            self.spin_degeneracy, self.position_blochs, self.device)
 
 
-def _beside(path, seed, ending):
-    """Path of another file of the same run, compressed or not, or None."""
-    for name in (seed + ending, f"{seed}{ending}.gz"):
-        if path.with_name(name).is_file():
-            return path.with_name(name)
-    return None
+def _band_path(cell, pbc, path, npoints):
+    """ase BandPath of special points "GKMG" (None: ASE's choice), or ValueError that names those of the cell."""
+    from ase.cell import Cell
+    from ase.dft.kpoints import parse_path_string
+    if not (isinstance(npoints, numbers.Integral) and npoints > 1):
+        raise ValueError(f"npoints: got {npoints!r}, need an integer above 1; ask for more points on the path")
+    if not pbc.any():
+        raise ValueError("path: got a Hamiltonian that couples no cells, need a periodic one; it has the same levels at "
+                         "every k point, ask for eigenvalues([[0, 0, 0]])")
+    try:
+        standard = Cell(cell).bandpath(npoints=0, pbc=pbc)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ValueError(f"path: ASE knows no special points of this cell ({str(error) or 'no Bravais lattice'}), need "
+                         "an ase BandPath; make one with ase.dft.kpoints.bandpath") from None
+    known = sorted(standard.special_points)
+    example = standard.path.partition(",")[0]
+    if isinstance(path, str):
+        names = [name for part in parse_path_string(path) for name in part]
+        unknown = next((name for name in names if name not in known), None)
+        if unknown or not names:
+            raise ValueError(f"path: got {path!r}: {f'{unknown!r} is no' if unknown else 'no'} special point of this "
+                             f"cell, which are {' '.join(known)}; write for example {example}")
+    try:
+        return Cell(cell).bandpath(path, npoints=npoints, pbc=pbc)
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise ValueError(f"path: got {path!r}, need special points of this cell, which are {' '.join(known)}, or an "
+                         f"ase BandPath; write for example {example}") from None
+
+
+def _finite(name, values, shape, needed, kind=float):
+    """``values`` as a new array, or ValueError for another shape, NaN and infinity."""
+    try:
+        found = np.array(values, dtype=kind)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: got {type(values).__name__} that is no array of numbers, need {needed}") from None
+    if found.shape != shape:
+        raise ValueError(f"{name}: got shape {list(found.shape)}, need {needed}")
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name}: got NaN or infinity, need {needed}")
+    return found
+
+
+def _guessed_spin(path, hamiltonian, has_input):
+    """(spin degeneracy, what to say of it or None) where no file tells it.
+
+    Levels of spinors with time reversal come in pairs wherever -k equals k (Kramers), others do so by chance only.
+    """
+    seed = str(path).removesuffix(".gz")[:-len("_hr.dat")]
+    pairs = False
+    if hamiltonian.size <= _DENSE_SIZE and hamiltonian.size % 2 == 0:
+        energies = hamiltonian.eigenvalues(monkhorst_pack(np.where(hamiltonian.pbc, 2, 1)))
+        pairs = (energies[:, 1::2] - energies[:, ::2] < _PAIR).all()
+    if has_input:       # where it has no such line, Wannier90 takes the functions as those without spin
+        return 2, (f"{seed}.win does not say spinors, but all levels come in pairs, as those of spinors do: taken as 2 "
+                   "electrons per level; set spin_degeneracy = 1 if they are spinors") if pairs else None
+    return (1, f"no {seed}.win beside it: spin degeneracy 1 is guessed from levels that all come in pairs, as those of "
+               "spinors do; set spin_degeneracy") if pairs else (
+            2, f"no {seed}.win beside it: spin degeneracy 2 is guessed, as levels do not come in pairs; set "
+               "spin_degeneracy = 1 for spinors or one spin")
 
 
 def _in_order(bloch, r_vectors):

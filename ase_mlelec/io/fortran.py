@@ -10,3 +10,28 @@ def fortran_floats(text):
         return np.array(text.split(), dtype=float)
     except ValueError:
         return np.array(re.sub(r"(?<=[\d.])[DdEe]?(?=[-+]\d)", "E", text).split(), dtype=float)
+
+
+_NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+))(?:[DdEeQq]([-+]?\d+)|([-+]\d+))?", re.ASCII)
+
+
+def fortran_record(line, count):
+    """The first ``count`` numbers of a line, list of float, as Fortran's READ(*,*) takes them.
+
+    Numbers are apart by blanks or commas, 2*0.0 stands for two of them, text behind them is ignored.
+
+    Raises ValueError for fewer numbers.
+    """
+    found = []
+    for word in line.replace(",", " ").split():
+        if len(found) >= count:
+            break
+        times, _, value = word.rpartition("*")
+        number = _NUMBER.fullmatch(value)
+        if not number or (times and not (times.isdecimal() and len(times) < 5)):
+            raise ValueError(f"got '{word}' in '{line.strip()[:60]}', need {count} numbers")
+        value = float(f"{number[1]}e{number[2] or number[3] or 0}")
+        found += [value] * (int(times) if times else 1)
+    if len(found) < count:
+        raise ValueError(f"got {len(found)} numbers in '{line.strip()[:60]}', need {count}")
+    return found[:count]

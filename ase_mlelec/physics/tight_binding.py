@@ -16,6 +16,7 @@ from ase_mlelec.physics.arrays import check_finite
 
 HERMITIAN = 1e-4            # eV; H(R) and H(-R)† may differ by as much, e.g. in the last digits of a file
 DEGENERATE = 1e-6           # eV; closer levels are treated as one subspace
+_FARTHEST = 2**31           # lattice vectors
 _CHUNK = 2**24              # complex numbers in the matrices of one batch of k points: 256 MB
 _FLAT = 1e-13               # electrons per state that count as none, as in physics.fermi
 _DENSE_FILL = 0.2           # share of elements that are not zero; above it dense products are faster
@@ -181,16 +182,26 @@ def from_elements(n_vectors, size, which, row, column, values):
 
 def _stack(r_vectors, matrices):
     """(r_vectors [R, 3] as integers, CSR [R W, W] of all matrices below each other), checked."""
-    given = np.asarray(r_vectors)
-    if given.ndim != 2 or given.shape[1] != 3 or not len(given) or (given != np.round(given)).any():
+    try:
+        given = np.asarray(r_vectors, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError("r_vectors: got what is no array of numbers, need integers [R, 3]; use reduced "
+                         "coordinates") from None
+    if (given.ndim != 2 or given.shape[1] != 3 or not len(given) or not (abs(given) < _FARTHEST).all()
+            or (given != np.round(given)).any()):
         raise ValueError(f"r_vectors: got shape {list(given.shape)}, need integers [R, 3]; use reduced coordinates")
     r_vectors = given.astype(np.int64)
     if len(np.unique(r_vectors, axis=0)) < len(r_vectors):
         raise ValueError("r_vectors: got a lattice vector twice, need each once; add its matrices up")
+    if matrices is None or isinstance(matrices, str):
+        raise ValueError("matrices: got none, need one square matrix [W, W] per lattice vector")
+    if not isinstance(matrices, np.ndarray):
+        matrices = [matrix if scipy.sparse.issparse(matrix) else np.asarray(matrix) for matrix in matrices]
     shapes = {tuple(matrix.shape) for matrix in matrices}
-    if len(matrices) != len(r_vectors) or len(shapes) != 1 or len(set(*shapes)) != 1 or len(*shapes) != 2:
+    if (len(matrices) != len(r_vectors) or len(shapes) != 1 or len(set(*shapes)) != 1 or len(*shapes) != 2
+            or 0 in max(shapes) or any(matrix.dtype.kind not in "biufc" for matrix in matrices)):
         raise ValueError(f"matrices: got {len(matrices)} of shapes {sorted(shapes)}, need {len(r_vectors)} that are "
-                         "[W, W]; give one square matrix per lattice vector")
+                         "[W, W] of numbers; give one square matrix per lattice vector")
     size = shapes.pop()[0]
     if isinstance(matrices, np.ndarray):
         stacked = scipy.sparse.csr_array(matrices.reshape(-1, size))

@@ -1,0 +1,129 @@
+"""Tables of numbers in text files: heads as Fortran reads them, tables as arrays."""
+import io
+import math
+import re
+import warnings
+
+import numpy as np
+
+from ase_mlelec.io.fortran import fortran_floats, fortran_record
+from ase_mlelec.io.wannier90.files import LARGEST, Wannier90Error
+
+_BEHIND = re.compile(r"[ \t]*[!#].*|[ \t]+[A-Za-z(].*")     # text behind the numbers of a line
+_TEXT = re.compile(r"[!#(A-CF-Za-cf-z]")                    # what no number has in it
+_NOT_FINITE = re.compile(r"(?<![A-Za-z])(nan|inf(inity)?)(?![A-Za-z])", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([DdEe]?[-+]?\d+)?", re.ASCII)
+
+
+class Lines:
+    """The lines of a text, read one after the other as Fortran's READ(*,*) does.
+
+    A READ begins at a new line, takes as many lines as its values need, and ignores what is left of the last one.
+    """
+
+    def __init__(self, path, text):
+        self.path, self.number, self.length, self._text = path, 0, len(text), text
+        self._file = io.StringIO(text)
+
+    def next(self):
+        """The next line.  Raises Wannier90Error at the end of the file."""
+        line = self._file.readline()
+        if not line:
+            raise self.error(f"ends after line {self.number}")
+        self.number += 1
+        return line
+
+    def rest(self):
+        """What is left of the text."""
+        return self._file.read()
+
+    def error(self, cause):
+        """Wannier90Error of a head that is not as it should be."""
+        return Wannier90Error(f"{self.path}: truncated or not written by Wannier90 ({cause}); write it again")
+
+    def integers(self, count, what):
+        """The next ``count`` integers, list."""
+        found = []
+        while len(found) < count:
+            for word in self.next().replace(",", " ").split():
+                if len(found) == count:
+                    break
+                if not re.fullmatch(r"[-+]?\d{1,12}", word, re.ASCII):
+                    raise self.error(f"line {self.number}: got '{word[:40]}', need an integer, {what}")
+                found.append(int(word))
+        return found
+
+    def floats(self, count):
+        """``count`` numbers of the next line, list."""
+        try:
+            return fortran_record(self.next(), count)
+        except ValueError as error:
+            raise Wannier90Error(f"{self.path}: truncated or damaged (line {self.number}: {error}); write it "
+                                 "again") from None
+
+    def mark(self):
+        """The place that back() returns to."""
+        return self._file.tell(), self.number
+
+    def back(self, mark):
+        """Return to a place."""
+        self._file.seek(mark[0])
+        self.number = mark[1]
+
+    def n_left(self):
+        """Number of lines that are left, without empty ones at the end."""
+        end = len(self._text.rstrip())
+        start = self._file.tell()
+        return self._text.count("\n", start, end) + 1 if start < end else 0
+
+
+def numbers(path, text, shape, start):
+    """Array [shape] of the numbers in a text, with or without text behind them.
+
+    start : int, the number of the line before the text, for messages
+
+    Raises Wannier90Error for another count, and for what is no finite number.
+    """
+    table = None
+    clean = text.replace(",", " ")
+    if _TEXT.search(clean):
+        clean = "" if _NOT_FINITE.search(clean) else _BEHIND.sub("", clean)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)      # how older NumPy tells what is no number
+            table = np.fromstring(clean.translate({ord("D"): "E", ord("d"): "e"}), sep=" ")
+    except (ValueError, DeprecationWarning):
+        if not re.search(r"[^-+\d.EeDd\s]", clean, re.ASCII):      # 1.0-100 for 1e-100
+            table = _or_none(clean)
+    if table is None or not np.isfinite(table).all() or not clean and text.strip():
+        line, word = _first_bad(text, start)
+        raise Wannier90Error(f"{path}: truncated or damaged (could not convert '{word[:40]}' to a number, line {line}); "
+                             "write it again")
+    if shape != (-1,) and len(table) != (count := math.prod(shape)):
+        raise Wannier90Error(f"{path}: truncated or damaged ({len(table)} numbers of {count}); write it again")
+    return table.reshape(shape)
+
+
+def _or_none(text):
+    try:
+        return fortran_floats(text)
+    except ValueError:
+        return None
+
+
+def _first_bad(text, start):
+    """(line, word) of the first word that is no finite number, or what is nearest to it."""
+    for number, line in enumerate(text.split("\n"), start + 1):
+        for word in re.split(r"\s[!#]", line)[0].replace(",", " ").split():
+            if not _NUMBER.fullmatch(word) or not np.isfinite(_or_none(word) if "_" not in word else np.nan).all():
+                return number, word
+    return start + 1, "?"
+
+
+def integers(path, what, table):
+    """Array of a table of floats, as integers.  Raises Wannier90Error for fractions and what is too large."""
+    if not (abs(table) < LARGEST).all() or (table != np.rint(table)).any():
+        bad = table[~(abs(table) < LARGEST) | (table != np.rint(table))][0]
+        raise Wannier90Error(f"{path}: {what}: got {bad:g}, need integers below {LARGEST:g}; the file is damaged: write "
+                             "it again")
+    return table.astype(np.int64)
