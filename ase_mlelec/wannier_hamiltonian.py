@@ -48,7 +48,8 @@ class WannierHamiltonian:
         # Wannier90 makes <0|r|R> by finite differences, which are not exactly Hermitian
             self.position_blochs = [BlochSum(*hermitian_part(r_vectors, positions[..., axis])) for axis in range(3)]
         if spin_degeneracy not in (1, 2):
-            raise ValueError(f"spin_degeneracy: got {spin_degeneracy!r}, need 2 without spin, 1 for spinors or one spin")
+            raise ValueError(f"spin_degeneracy: got {spin_degeneracy!r}, need 2 without spin, 1 for spinors or one "
+                             "spin")
         self.spin_degeneracy = spin_degeneracy
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -336,8 +337,8 @@ def _band_path(cell, pbc, path, npoints):
     if not (isinstance(npoints, numbers.Integral) and npoints > 1):
         raise ValueError(f"npoints: got {npoints!r}, need an integer above 1; ask for more points on the path")
     if not pbc.any():
-        raise ValueError("path: got a Hamiltonian that couples no cells, need a periodic one; it has the same levels at "
-                         "every k point, ask for eigenvalues([[0, 0, 0]])")
+        raise ValueError("path: got a Hamiltonian that couples no cells, need a periodic one; it has the same levels "
+                         "at every k point, ask for eigenvalues([[0, 0, 0]])")
     try:
         standard = Cell(cell).bandpath(npoints=0, pbc=pbc)
     except (RuntimeError, ValueError, AssertionError) as error:

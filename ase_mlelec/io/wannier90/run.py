@@ -132,8 +132,8 @@ def _centres(path, size, folded, texts, notes):
         if centres is not None and len(centres) == size:
             return centres
         if centres is not None:
-            notes.append(f"passed over: {name}: got {len(centres)} centres, but {path.name} has {size} functions; it is "
-                         "of another run")
+            notes.append(f"passed over: {name}: got {len(centres)} centres, but {path.name} has {size} functions; it "
+                         "is of another run")
     if not folded:
         notes.append(f"no centres of the functions in {seed_of(path)}.wout or {seed_of(path)}_centres.xyz: they are "
                      "set to zero, on which energies do not depend")

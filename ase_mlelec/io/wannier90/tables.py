@@ -1,5 +1,4 @@
 """Tables of numbers in text files: heads as Fortran reads them, tables as arrays."""
-import io
 import math
 import re
 import warnings
@@ -10,7 +9,6 @@ from ase_mlelec.io.fortran import fortran_floats, fortran_record
 from ase_mlelec.io.wannier90.files import LARGEST, Wannier90Error
 
 _BEHIND = re.compile(r"[ \t]*[!#].*|[ \t]+[A-Za-z(].*")     # text behind the numbers of a line
-_TEXT = re.compile(r"[!#(A-CF-Za-cf-z]")                    # what no number has in it
 _NOT_FINITE = re.compile(r"(?<![A-Za-z])(nan|inf(inity)?)(?![A-Za-z])", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([DdEe]?[-+]?\d+)?", re.ASCII)
 
@@ -22,20 +20,21 @@ class Lines:
     """
 
     def __init__(self, path, text):
-        self.path, self.number, self.length, self._text = path, 0, len(text), text
-        self._file = io.StringIO(text)
+        self.path, self.number, self.length = path, 0, len(text)
+        self._text, self._at = text, 0
 
     def next(self):
         """The next line.  Raises Wannier90Error at the end of the file."""
-        line = self._file.readline()
-        if not line:
+        if self._at >= self.length:
             raise self.error(f"ends after line {self.number}")
+        end = self._text.find("\n", self._at) + 1 or self.length
+        line, self._at = self._text[self._at:end], end
         self.number += 1
         return line
 
     def rest(self):
         """What is left of the text."""
-        return self._file.read()
+        return self._text[self._at:]
 
     def error(self, cause):
         """Wannier90Error of a head that is not as it should be."""
@@ -63,45 +62,56 @@ class Lines:
 
     def mark(self):
         """The place that back() returns to."""
-        return self._file.tell(), self.number
+        return self._at, self.number
 
     def back(self, mark):
         """Return to a place."""
-        self._file.seek(mark[0])
-        self.number = mark[1]
+        self._at, self.number = mark
 
     def n_left(self):
         """Number of lines that are left, without empty ones at the end."""
-        end = len(self._text.rstrip())
-        start = self._file.tell()
-        return self._text.count("\n", start, end) + 1 if start < end else 0
+        end = self.length
+        while end > self._at and self._text[end - 1].isspace():
+            end -= 1
+        return self._text.count("\n", self._at, end) + 1 if self._at < end else 0
 
 
 def numbers(path, text, shape, start):
-    """Array [shape] of the numbers in a text, with or without text behind them.
+    """Array [shape] of the numbers in a text, with or without text behind them; shape (-1,): as many as there are.
 
     start : int, the number of the line before the text, for messages
 
     Raises Wannier90Error for another count, and for what is no finite number.
     """
-    table = None
-    clean = text.replace(",", " ")
-    if _TEXT.search(clean):
-        clean = "" if _NOT_FINITE.search(clean) else _BEHIND.sub("", clean)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)      # how older NumPy tells what is no number
-            table = np.fromstring(clean.translate({ord("D"): "E", ord("d"): "e"}), sep=" ")
-    except (ValueError, DeprecationWarning):
-        if not re.search(r"[^-+\d.EeDd\s]", clean, re.ASCII):      # 1.0-100 for 1e-100
-            table = _or_none(clean)
-    if table is None or not np.isfinite(table).all() or not clean and text.strip():
+    table = _plain(text)
+    if table is None:
+        table = _plain(_cleaned(text))
+    if table is None and not re.search(r"[^-+\d.EeDd\s]", _cleaned(text), re.ASCII):
+        table = _or_none(_cleaned(text))        # 1.0-100 for 1e-100
+    if table is None or not np.isfinite(table).all():
         line, word = _first_bad(text, start)
-        raise Wannier90Error(f"{path}: truncated or damaged (could not convert '{word[:40]}' to a number, line {line}); "
-                             "write it again")
+        raise Wannier90Error(f"{path}: truncated or damaged (could not convert '{word[:40]}' to a number, line "
+                             f"{line}); write it again")
     if shape != (-1,) and len(table) != (count := math.prod(shape)):
         raise Wannier90Error(f"{path}: truncated or damaged ({len(table)} numbers of {count}); write it again")
     return table.reshape(shape)
+
+
+def _plain(text):
+    """Array of a text that holds numbers and blanks alone, or None."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)      # how older NumPy tells what is no number
+            return np.fromstring(text, sep=" ")
+    except (ValueError, DeprecationWarning):
+        return None
+
+
+def _cleaned(text):
+    """A text without what may stand behind numbers, commas and D exponents; as it is where a number is not finite."""
+    if _NOT_FINITE.search(text):
+        return text
+    return _BEHIND.sub("", text.replace(",", " ")).translate({ord("D"): "E", ord("d"): "e"})
 
 
 def _or_none(text):
@@ -115,7 +125,8 @@ def _first_bad(text, start):
     """(line, word) of the first word that is no finite number, or what is nearest to it."""
     for number, line in enumerate(text.split("\n"), start + 1):
         for word in re.split(r"\s[!#]", line)[0].replace(",", " ").split():
-            if not _NUMBER.fullmatch(word) or not np.isfinite(_or_none(word) if "_" not in word else np.nan).all():
+            value = _or_none(word) if _NUMBER.fullmatch(word) else None
+            if value is None or not np.isfinite(value).all():
                 return number, word
     return start + 1, "?"
 
@@ -124,6 +135,6 @@ def integers(path, what, table):
     """Array of a table of floats, as integers.  Raises Wannier90Error for fractions and what is too large."""
     if not (abs(table) < LARGEST).all() or (table != np.rint(table)).any():
         bad = table[~(abs(table) < LARGEST) | (table != np.rint(table))][0]
-        raise Wannier90Error(f"{path}: {what}: got {bad:g}, need integers below {LARGEST:g}; the file is damaged: write "
-                             "it again")
+        raise Wannier90Error(f"{path}: {what}: got {bad:g}, need integers below {LARGEST:g}; the file is damaged: "
+                             "write it again")
     return table.astype(np.int64)
