@@ -66,6 +66,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
         self._check_models()
         self.metadata = self.models[0].metadata
         self.potential = _as_potential(potential, self.device, dtype, skin)
+        self._made_potential = self.potential is not potential
         self._uncertainty = {}
         self._cache = EdgeCache(max(member.cutoff for member in self.models), skin)
         self._extra, self._environments, self._warned = {}, {}, False
@@ -105,6 +106,8 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
     def skin(self, skin):
         _check_skin(skin)
         self._cache = EdgeCache(self._cache.cutoff, skin)
+        if self._made_potential:
+            self.potential.skin = skin
 
     @property
     def on_extrapolation(self):
@@ -193,6 +196,10 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
     def reset(self):
         super().reset()
         self._extra, self._environments, self._uncertainty = {}, {}, {}
+
+    def __getstate__(self):
+        """Copies and pickles keep ASE's results; what else was evaluated is evaluated again where it is needed."""
+        return {**super().__getstate__(), "_extra": {}, "_environments": {}}
 
     @property
     def uncertainty(self):

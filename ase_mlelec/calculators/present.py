@@ -33,12 +33,12 @@ class PresentStructure:
                 setattr(cls, name, _as_one_call(method))
 
     def __init__(self):
+        self._lock = Turns()
         self._prepare()
         super().__init__()
 
     def _prepare(self):
         """What belongs to this object alone, and is not copied or pickled with it."""
-        self._lock = threading.RLock()
         self._attached = weakref.WeakValueDictionary()      # Atoms by their id: they cannot be hashed
         self._last = threading.local()                      # given: reference to Atoms; copy: as they were evaluated
         self._inside, self._asked = False, None             # of the call in progress, guarded by the lock
@@ -65,14 +65,14 @@ class PresentStructure:
             if self._inside:
                 yield
                 return
-            self._inside, evaluated = True, None
+            self._inside, evaluated = True, False
             try:
                 with torch_as_usual():
                     yield
-                evaluated = self.atoms
+                evaluated = self.atoms is not None
             finally:
                 if self._asked is not None:
-                    self._last.copy = evaluated
+                    self._last.copy = self.atoms if evaluated else self._asked.copy()
                 self._inside, self._asked = False, None
 
     def _live(self, atoms=None):
@@ -122,7 +122,7 @@ class PresentStructure:
     # copies -----------------------------------------------------------------------------------------------------
 
     def __getstate__(self):
-        own = ("_lock", "_attached", "_last", "_inside", "_asked")
+        own = ("_attached", "_last", "_inside", "_asked")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state):
@@ -137,6 +137,22 @@ class PresentStructure:
             if number in memo:
                 new.set_atoms(memo[number])
         return new
+
+
+class Turns:
+    """A lock that a thread may take several times.  Copies have one of their own, shared as the original was shared."""
+
+    def __init__(self):
+        self._lock = threading.RLock()
+
+    def __enter__(self):
+        self._lock.acquire()
+
+    def __exit__(self, *error):
+        self._lock.release()
+
+    def __reduce__(self):
+        return Turns, ()
 
 
 def _as_one_call(method):
