@@ -1,29 +1,60 @@
 """Labelled structures: read extxyz, deepmd npy folders and our HDF5; write HDF5.  Nothing here needs torch."""
 from pathlib import Path
 
-from ase.io import read
-
 from ase_mlelec.io.data_set import SHAPES, Frame, Frames, join
 from ase_mlelec.io.deepmd.data import is_hdf5_data, read_data
 from ase_mlelec.io.frames_hdf5 import read_hdf5, write_hdf5
-from ase_mlelec.io.images import from_images, to_images
+from ase_mlelec.io.images import READABLE, from_images, read_labelled, to_images
+from ase_mlelec.io.keys import check_used
 
-__all__ = ["SHAPES", "Frame", "Frames", "from_images", "join", "read_frames", "read_hdf5", "to_images", "write_hdf5"]
+__all__ = ["SHAPES", "Frame", "Frames", "from_images", "join", "read_all", "read_frames", "read_hdf5", "to_images",
+           "write_hdf5"]
 
 
-def read_frames(path):
+def read_frames(path, keys=None, found=None):
     """Read a data set: ``.h5`` (ours), a deepmd npy folder, or any file ASE reads that carries labels.
 
-    Raises ValueError when there is no such file or it holds no labels.
+    keys : dict, for files that ASE reads: what labels are called there, see ``from_images``
+    found : set, for one of several files: takes up the ``keys`` that this one has, and none are missed
+
+    Raises ValueError when there is no such file, it is damaged or it holds no labels.
     """
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
-    if path.is_dir() or is_hdf5_data(path):
-        return Frames([Frame(atoms, labels, f"{path.name}-{i}") for i, (atoms, labels) in enumerate(read_data(path))])
-    if path.suffix in (".h5", ".hdf5"):
-        return read_hdf5(path)
-    frames = from_images(read(path, ":"), path.stem)
-    if not any(frame.labels for frame in frames):
-        raise ValueError(f"{path}: no energies, forces or spectra in it; write them with a SinglePointCalculator")
+    if not has_keys(path):
+        if keys:
+            raise ValueError(f"{path}: got names of labels ({', '.join(keys.values())}), which are for files that ASE "
+                             "reads; leave them out")
+        return read_hdf5(path) if path.is_file() and not is_hdf5_data(path) else _read_deepmd(path)
+    if not path.is_file():      # a pipe would be waited for
+        raise ValueError(f"{path}: no file; {READABLE}")
+    return read_labelled(path, keys, found)
+
+
+def has_keys(path):
+    """Whether labels may have any names in a data set, so that ``keys`` apply to it."""
+    path = Path(path)
+    return not (path.is_dir() or path.suffix in (".h5", ".hdf5") or path.is_file() and is_hdf5_data(path))
+
+
+def read_all(paths, keys=None):
+    """One data set of several; ``keys`` are for those of them that ASE reads.
+
+    Raises ValueError as ``read_frames`` and ``join`` do, and where no file has use for ``keys``.
+    """
+    paths = list(paths)
+    if keys and not any(map(has_keys, paths)):
+        raise ValueError(f"{', '.join(map(str, paths))}: got names of labels ({', '.join(keys.values())}), which are "
+                         "for files that ASE reads; leave them out")
+    found = set()
+    frames = join(read_frames(path, keys if has_keys(path) else None, found) for path in paths)
+    check_used(", ".join(map(str, paths)), keys or {}, found, {})
     return frames
+
+
+def _read_deepmd(path):
+    if (path / "data-file-schema.xml").exists():
+        raise ValueError(f"{path}: a folder of Quantum ESPRESSO, which is not read as a data set; give pw.x's text "
+                         "output, or read it with ase_mlelec.io.espresso")
+    return Frames([Frame(atoms, labels, f"{path.name}-{i}") for i, (atoms, labels) in enumerate(read_data(path))])

@@ -22,16 +22,42 @@ Pair = tuple[float, float]
 
 
 @dataclass(frozen=True)
+class KeysConfig:
+    """What labels are called in files that ASE reads, where it is not what ``ase_mlelec.io.images`` looks for, e.g.
+    energy = "REF_energy"; group is what tells the groups of frames, e.g. "config_type".
+    """
+    energy: str = ""
+    forces: str = ""
+    stress: str = ""
+    virial: str = ""
+    dipole: str = ""
+    polarizability: str = ""
+    summed_dipole: str = ""
+    atomic_dipole: str = ""
+    atomic_polarizability: str = ""
+    dos: str = ""
+    ados: str = ""
+    group: str = ""
+
+    @property
+    def given(self):
+        """dict, label -> key, of those that are given."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if getattr(self, entry.name)}
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """files : data sets, relative to the configuration file; beside one of Hamiltonians, others serve [energy] alone
     train, validation, test : groups of frames; a frame without group trains, those of other groups are left out
     validation_fraction : share of the training frames that is held out at random where no frame is in ``validation``
+    keys : names of labels in files of other programs, [data.keys]
     """
     files: tuple[str, ...]
     train: tuple[str, ...] = ("train",)
     validation: tuple[str, ...] = ("validation",)
     test: tuple[str, ...] = ("test",)
     validation_fraction: float = 0.1
+    keys: KeysConfig = field(default_factory=KeysConfig)
 
     def __post_init__(self):
         if not self.files:

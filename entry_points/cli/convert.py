@@ -14,13 +14,45 @@ def add_arguments(parser):
     parser.add_argument("--upf", metavar="FILE", action="append", default=[],
                         help="with MALA's snapshots, once for every element: the pseudopotential, for valence charge, "
                              "core charge and functional")
+    add_key_argument(parser)
+
+
+def add_key_argument(parser):
+    parser.add_argument("--key", metavar="LABEL=NAME", action="append", default=[],
+                        help="what a label is called in files that ASE reads, such as energy=REF_energy; also "
+                             "group=NAME, for what tells the groups of structures")
+
+
+def keys_of(arguments):
+    """dict, label -> name, of the options --key."""
+    pairs = [pair.partition("=") for pair in arguments.key]
+    for label, equals, name in pairs:
+        if not (label and equals and name):
+            raise ValueError(f"got --key {label}{equals}{name}, need LABEL=NAME, such as energy=REF_energy")
+    return {label: name for label, _, name in pairs}
+
+
+def check_target(sources, target):
+    """Raise ValueError where a result cannot be written, before the work is done."""
+    from pathlib import Path
+
+    target = Path(target)
+    if target.is_dir() or not target.parent.is_dir():
+        raise ValueError(f"{target}: " + ("a folder, need the name of a file" if target.is_dir() else
+                                          f"there is no folder {target.parent}; make it first"))
+    for source in sources:
+        if target.exists() and Path(source).exists() and target.samefile(source):
+            raise ValueError(f"got {source} as SOURCE and as TARGET; give the result another name")
 
 
 def run(arguments):
     from pathlib import Path
 
+    check_target(arguments.sources, arguments.target)
     suffix = Path(arguments.target).suffix
     mala = [source for source in arguments.sources if source.endswith(".info.json")]
+    if arguments.key and (mala or suffix == ".safetensors"):
+        raise ValueError("got --key, which is for labels in files that ASE reads; leave it out")
     if mala and (suffix not in (".h5", ".hdf5") or len(mala) < len(arguments.sources)):
         raise ValueError(f"got {mala[0]} beside something else, or TARGET '{arguments.target}'; convert MALA's "
                          "snapshots by themselves to a name ending in .h5")
@@ -29,7 +61,7 @@ def run(arguments):
     elif arguments.upf:
         raise ValueError(f"got --upf for {arguments.sources[0]}; leave it out, it belongs to MALA's X.info.json")
     elif suffix in (".h5", ".hdf5"):
-        convert_data(arguments.sources, arguments.target, arguments.grid)
+        convert_data(arguments.sources, arguments.target, arguments.grid, keys_of(arguments))
     elif suffix == ".safetensors":
         convert_model(arguments.sources, arguments.target, arguments.grid)
     else:
@@ -40,13 +72,15 @@ XC = {"pbe": "PBE SLA-PW-PBX-PBC", "pbesol": "PBESOL SLA-PW-PSX-PSC", "lda_pw": 
       "lda_pz": "PZ LDA SLA-PZ-NOGX-NOGC"}      # our names, and theirs in pseudopotentials
 
 
-def convert_data(sources, target, grid):
+def convert_data(sources, target, grid, keys):
     import numpy as np
 
-    from ase_mlelec.io.frames import join, read_frames, write_hdf5
+    from ase_mlelec.io.frames import read_all, write_hdf5
 
-    frames = join(read_frames(source) for source in sources)
+    frames = read_all(sources, keys)
     if grid is not None:
+        if not -1e6 < grid[0] < grid[1] < 1e6:
+            raise ValueError(f"got --grid {grid[0]:g} {grid[1]:g}, need two energies in eV, the lower first")
         lengths = {np.shape(frame.labels[name])[-1] for frame in frames for name in ("ados", "dos")
                    if name in frame.labels}
         if len(lengths) != 1:

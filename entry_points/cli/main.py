@@ -2,6 +2,7 @@
 import argparse
 import os
 import sys
+import warnings
 from importlib import import_module
 
 import ase_mlelec
@@ -25,6 +26,7 @@ def main(argv=None):
     """Run ``mlelec`` with ``argv`` (default: the command line) and return the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     chosen = next((argument for argument in argv if not argument.startswith("-")), None)
+    form, warnings.formatwarning = warnings.formatwarning, one_line
     try:
         arguments = build_parser(chosen).parse_args(argv)
         arguments.run(arguments)
@@ -40,6 +42,13 @@ def main(argv=None):
             return 0
         print("mlelec: error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
+    finally:
+        warnings.formatwarning = form
+
+
+def one_line(message, *place, **line):
+    """A warning as users need it, without the place in the program."""
+    return f"mlelec: warning: {' '.join(str(message).split())}\n"
 
 
 def build_parser(chosen=None):

@@ -1,4 +1,6 @@
 """``mlelec test``"""
+from ase_mlelec_entry_points.cli.convert import add_key_argument, keys_of
+
 HELP = "Errors of a model on labelled structures, of everything that it predicts and they have labels of."
 
 
@@ -8,6 +10,7 @@ def add_arguments(parser):
                              "a committee")
     parser.add_argument("data", metavar="DATA", help="data set: .h5, deepmd npy folder, or a file that ASE reads")
     parser.add_argument("--group", help="only the frames of this group, such as test")
+    add_key_argument(parser)
     parser.add_argument("--json", metavar="FILE", help="also write the errors as JSON")
 
 
@@ -41,7 +44,7 @@ def errors_of_frames(arguments):
     if len(arguments.model) > 1:
         raise ValueError(f"{arguments.data}: got {len(arguments.model)} models, a committee, which is for LDOS "
                          "snapshots alone; test the models one by one")
-    frames = read_frames(arguments.data)
+    frames = read_frames(arguments.data, keys_of(arguments))
     if arguments.group is not None:
         groups = sorted({frame.group for frame in frames})
         frames = frames.select(lambda frame: frame.group == arguments.group)

@@ -6,7 +6,7 @@ import torch
 
 from ase_mlelec.descriptors import DeepPotSE, PowerSpectrum
 from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
-from ase_mlelec.io.frames import join, read_frames
+from ase_mlelec.io.frames import read_all
 from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
 from ase_mlelec.train.evaluate import errors
@@ -19,7 +19,7 @@ from ase_mlelec.train.recipes.shared import (COPIED, beside, check_same, checkpo
 
 def train_frames(config, progress=True):
     """``train`` for one model of energies, dos, dipoles and polarizabilities."""
-    parts = split(join(read_frames(config.folder / name) for name in config.data.files), config)
+    parts = split(read_all((config.folder / name for name in config.data.files), config.data.keys.given), config)
     # what cannot be described is found out before the training, not after it
     described = describe(parts["train"], config)
     model = new_model(parts["train"], config)

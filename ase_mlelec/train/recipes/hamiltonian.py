@@ -1,7 +1,7 @@
 """Models of Wannier Hamiltonians, with the energy beside."""
 from ase_mlelec.descriptors import LocalFrame
 from ase_mlelec.heads import PairHead
-from ase_mlelec.io.frames import join, read_frames
+from ase_mlelec.io.frames import join, read_all
 from ase_mlelec.model import Model
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, frame_functions, hamiltonian_errors,
@@ -87,7 +87,8 @@ def _hamiltonians(config):
     if len(whole) > 1 or (len(paths) > 1 and config.energy is None):
         raise ValueError(f"data.files: got {len(whole)} files of Hamiltonians and {len(paths) - len(whole)} others, "
                          "need one file of Hamiltonians for [hamiltonian], and others only with [energy]")
-    return Hamiltonians(whole[0]), join(read_frames(path) for path in paths if path not in whole)
+    others = [path for path in paths if path not in whole]
+    return Hamiltonians(whole[0]), read_all(others, config.data.keys.given)
 
 
 def _hamiltonian_head(frames, config):

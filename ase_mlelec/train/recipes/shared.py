@@ -7,7 +7,7 @@ import torch
 
 from ase_mlelec.bundle import load_model
 from ase_mlelec.edges import Edges
-from ase_mlelec.io.frames import join, read_frames
+from ase_mlelec.io.frames import has_keys, join, read_frames
 from ase_mlelec.system import System
 from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
 
@@ -79,7 +79,9 @@ def provenance(parts, config):
 def beside(names, config):
     """Frames to train on of the data sets in energy.coarse or energy.far; ValueError where they have none."""
     paths = [config.folder / name for name in names]
-    parts = (Hamiltonians(path).frames() if is_hamiltonians(path) else read_frames(path) for path in paths)
+    keys = config.data.keys.given
+    parts = (Hamiltonians(path).frames() if is_hamiltonians(path) else read_frames(path, has_keys(path) and keys)
+             for path in paths)
     found = join(parts).select(lambda frame: not frame.group or frame.group in config.data.train)
     if names and not len(found):
         raise ValueError(f"{', '.join(map(str, paths))}: got no structures to train on; name their groups in "

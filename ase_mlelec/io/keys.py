@@ -1,0 +1,107 @@
+"""What labels are called in files of other programs, and which of a file's keys look like labels that are not read."""
+import re
+import warnings
+
+import numpy as np
+
+# label -> keys that are read without being told, in ASE's units and signs; upper and lower case are the same
+KEYS = {"energy": ("free_energy", "energy"), "forces": ("forces", "force"), "stress": ("stress",),
+        "virial": ("virial", "virials"), "dipole": ("dipole",), "polarizability": ("polarizability", "pol"),
+        "summed_dipole": ("summed_dipole",), "atomic_dipole": ("atomic_dipole",),
+        "atomic_polarizability": ("atomic_polarizability",), "dos": ("dos",), "ados": ("ados",)}
+GROUP = "group"
+STRUCTURE = {"numbers", "positions", "dos_energies", "name", GROUP}     # read, and no labels
+
+# part of a key -> label that it may mean, None: one that is none of ours
+WORDS = {"polariz": "polarizability", "dipole": "dipole", "virial": "virial", "stresses": None, "stress": "stress",
+         "force": "forces", "energies": None, "energy": "energy", "toten": "energy", "hessian": None, "magmom": None,
+         "eigenvalue": None, "charges": None, "hirshfeld": None, "bandgap": None}
+# whole word of a key, likewise
+SHORT = {"e": "energy", "f": "forces", "mu": "dipole", "pol": "polarizability", "alpha": "polarizability",
+         "dos": "dos", "ados": "ados", "bec": None, "born": None, "homo": None, "lumo": None, "gap": None}
+# whole words of keys for what labels depend on
+INPUTS = {"charge", "spin", "multiplicity", "efield", "field", "fparam", "aparam", "electronic_temperature", "smearing",
+          "unit", "units"}
+
+
+def check_keys(keys):
+    """dict of str, ``keys``, after refusing labels that there are none of.
+
+    Raises ValueError.
+    """
+    known = (*KEYS, GROUP)
+    for label, key in keys.items():
+        if label not in known or not key:
+            raise ValueError(f"keys: got {label} = {key!r}, need one of {', '.join(known)} and the name that it has in "
+                             "the file")
+    return dict(keys)
+
+
+def meant(key, value):
+    """(looks like a label, name of the label that a key may mean or None) by its name, and the form of its value."""
+    lower = key.lower()
+    words = set(re.split("[^a-z]+", re.sub("([a-z])([A-Z])", r"\1_\2", key).lower()))
+    found = [label for word, label in WORDS.items() if word in lower][:1] or [
+        label for word, label in SHORT.items() if word in words][:1]
+    if not found or np.asarray(value).dtype.kind not in "fiuS":
+        return bool(found), None
+    return True, None if "weight" in lower or "sigma" in lower else found[0]
+
+
+def is_input(key, values):
+    """Whether labels depend on what is under ``key``: ``values`` that are not zero, or not the same in all frames."""
+    words = set(re.split("[^a-z]+", key.lower()))
+    if not (words & INPUTS or key.lower() in INPUTS):
+        return False
+    texts = {str(value) for value in values}
+    if words & {"spin", "multiplicity"}:
+        return len(texts) > 1
+    return len(texts) > 1 or any(np.asarray(value).dtype.kind not in "fiub" or np.any(value) for value in values)
+
+
+def remedy(contents):
+    """str, the settings that read what of ``contents``, a dict of key -> value, may be labels; empty for none."""
+    found = {}
+    for key, value in contents.items():
+        label = meant(key, value)[1]
+        if label:
+            found.setdefault(label, key)
+    found = {label: found[label] for label in KEYS if label in found}
+    table = ", ".join(f'{label} = "{key}"' for label, key in found.items())
+    options = " ".join(f"--key {label}={key}" for label, key in found.items())
+    return table and f"to read them set {table} in [data.keys] of the configuration, or give mlelec convert {options}"
+
+
+def check_used(source, keys, used, unread):
+    """Raise ValueError where a key of the setting was in no image."""
+    for label, key in keys.items():
+        if key not in used:
+            others = sorted(used | unread.keys())
+            raise ValueError(f"{source}: no structure has the key '{key}' that is named for {label}; there are "
+                             f"{', '.join(others) or 'no keys at all'}; correct the name")
+
+
+def warn_of_unread(source, keys, unread):
+    """Name in one warning what may be a label, or what labels depend on; unread : dict, key -> list of values."""
+    named = {key: values[0] for key, values in unread.items() if _counts(key, values)}
+    inputs = sorted(key for key, values in unread.items() if key not in named and is_input(key, values))
+    isolated = sum(str(value).lower() == "isolatedatom" for value in unread.get("config_type", []))
+    parts = []
+    if named:
+        read = remedy({key: named[key] for key in sorted(named)})
+        parts.append(f"{', '.join(sorted(named))} may be labels but are not read" + (f"; {read}" if read else ""))
+    if inputs:
+        parts.append(f"labels may depend on {', '.join(inputs)}, which no model here knows; split the data by it, or "
+                     "leave it out")
+    if isolated:
+        parts.append(f"{isolated} isolated atoms (config_type) are ordinary structures here; to leave them out set "
+                     'group = "config_type" in [data.keys] and name the groups to train on')
+    if parts:
+        warnings.warn(f"{source}: {'. '.join(parts)}", stacklevel=4)
+
+
+def _counts(key, values):
+    looks, label = meant(key, values[0])
+    # moments and charges of zero say nothing
+    return looks and (label is not None or any(np.asarray(value).dtype.kind not in "fiu" or np.any(value)
+                                               for value in values))
