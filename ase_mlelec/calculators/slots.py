@@ -1,9 +1,8 @@
 """Models of a program that keeps a fixed number of neighbours: where there are more, its results are others than ours."""
-import warnings
-
 import torch
 from ase.calculators.calculator import CalculationFailed
 
+from ase_mlelec.calculators.warn import warn_caller
 from ase_mlelec.descriptors.base import species_table
 
 
@@ -31,7 +30,7 @@ class NeighborLimits:
                 raise CalculationFailed(message)
             if message:
                 self.limited.remove(model)      # once per model and run
-                warnings.warn(message, stacklevel=5)
+                warn_caller(message)
 
 
 def excess(model, system, edges):

@@ -1,6 +1,4 @@
 """WannierTBCalculator: from the structure of a layered crystal to its Hamiltonian, bands and density of states."""
-import warnings
-
 import numpy as np
 import torch
 from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, InputError, PropertyNotImplementedError
@@ -8,6 +6,7 @@ from ase.dft.kpoints import BandPath
 from ase.spectrum.dosdata import GridDOSData
 
 from ase_mlelec.calculators.base import MLElecCalculator, check_temperature
+from ase_mlelec.calculators.warn import warn_caller
 from ase_mlelec.descriptors.local_frame import layer_frames
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.tight_binding import check_kpts
@@ -166,7 +165,7 @@ class WannierTBCalculator(MLElecCalculator):
                            "extrapolates; check the structure or train on such ones")
                 if self.on_extrapolation == "raise":
                     raise CalculationFailed(message)
-                warnings.warn(message, stacklevel=6)
+                warn_caller(message)
 
     # bands --------------------------------------------------------------------------------------------------------
 

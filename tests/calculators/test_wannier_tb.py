@@ -195,6 +195,10 @@ def test_single_layer(model):
     known.metadata["nearest_distances_A"] = {"within": [1.35, 1.5], "across": [3.0, 3.8]}
     with pytest.warns(UserWarning, match="of neighbouring layers are more than 12 Å apart, 3.00 to 3.80 in the"):
         WannierTBCalculator(known).get_hamiltonian(layer)
+    layer.calc = WannierTBCalculator(known)
+    with pytest.warns(UserWarning) as warned:
+        layer.calc.get_property("eigenvalues", layer)
+    assert warned[0].filename == __file__       # the caller's line, not one of ASE or of ours
     del known.metadata["nearest_distances_A"]
     known.heads["hamiltonian"].reference_areas = {}     # nothing tells one layer from two that are bonded
     with pytest.raises(InputError, match="increase their distance"):
@@ -317,3 +321,15 @@ def test_shipped_mos2_pushes_layers_apart():
             atoms.positions[3:, 2] += 0.1
         distances.append(6.5 + 0.1 * int(np.argmin(energies)))
     assert all(6.0 < distance < 7.2 for distance in distances)
+
+
+def test_options_of_bands_are_given_by_name(model, atoms):
+    """The calculator and its Hamiltonian have them in one order, and neither takes them by place."""
+    calc = WannierTBCalculator(model)
+    hamiltonian = calc.get_hamiltonian(atoms)
+    for owner in calc, hamiltonian:
+        assert owner.band_structure("GM", n_bands=2, npoints=5).energies.shape == (1, 5, 2)
+        with pytest.raises(TypeError, match="positional argument"):
+            owner.band_structure("GM", 7)
+    with pytest.raises(InputError, match="got Atoms as path of band_structure; pass them by name"):
+        calc.band_structure(atoms)

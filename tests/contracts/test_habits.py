@@ -25,7 +25,14 @@ from ase_mlelec.testing import HabitsContract, random_atoms
 OF_OTHERS, SECOND = random_model(5), random_model(7, ("energy", "dos"))
 
 
-class TestDeepPot(Slab, HabitsContract):
+class Habits(HabitsContract):
+    """Pickled copies too: how structures and calculators get to other processes."""
+
+    def twins(self, atoms):
+        return [copy.deepcopy(atoms), pickle.loads(pickle.dumps(atoms))]
+
+
+class TestDeepPot(Slab, Habits):
     def make_model(self, seed=0):
         return random_model(seed)
 
@@ -33,7 +40,7 @@ class TestDeepPot(Slab, HabitsContract):
         return DeepPotCalculator(model, **options)
 
 
-class TestDeepDOS(LeftHanded, HabitsContract):
+class TestDeepDOS(LeftHanded, Habits):
     def make_model(self, seed=0):
         return random_model(seed, ("energy", "dos"))
 
@@ -41,7 +48,7 @@ class TestDeepDOS(LeftHanded, HabitsContract):
         return DeepDOSCalculator(model, **options)
 
 
-class TestDeepDOSOfOthersEnergy(Sheared, HabitsContract):
+class TestDeepDOSOfOthersEnergy(Sheared, Habits):
     def make_model(self, seed=0):
         return random_model(seed, ("dos",))
 
@@ -49,7 +56,7 @@ class TestDeepDOSOfOthersEnergy(Sheared, HabitsContract):
         return DeepDOSCalculator(model, **{"potential": OF_OTHERS, **options})
 
 
-class TestDeepWannier(LeftHanded, HabitsContract):
+class TestDeepWannier(LeftHanded, Habits):
     def make_model(self, seed=0):
         return random_model(seed, ("energy", "dipole", "polarizability"), metadata=dict(WANNIER))
 
@@ -57,7 +64,7 @@ class TestDeepWannier(LeftHanded, HabitsContract):
         return DeepWannierCalculator(model, **options)
 
 
-class TestMLDFT(HabitsContract):
+class TestMLDFT(Habits):
     def make_model(self, seed=0):
         return random_ldos_model(seed)
 
@@ -68,7 +75,7 @@ class TestMLDFT(HabitsContract):
         return random_atoms("AlO", cell=[[2.9, 0, 0.2], [0.1, 3.1, 0], [0, 0.3, 3.3]])
 
 
-class TestWannierTB(HabitsContract):
+class TestWannierTB(Habits):
     def make_model(self, seed=0):
         return random_wannier_model("graphene", seed, energy=True)
 
@@ -79,7 +86,7 @@ class TestWannierTB(HabitsContract):
         return graphene_bilayer((0.3, 0.1), noise=0.02, seed=1)
 
 
-class TestCommittee(Orthorhombic, HabitsContract):
+class TestCommittee(Orthorhombic, Habits):
     def make_model(self, seed=0):
         return random_model(seed, ("energy", "dos"))
 
