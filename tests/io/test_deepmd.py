@@ -5,6 +5,7 @@ package: Zhang et al. 2018 (DeepPot-SE) with the storage conventions of deepmd-k
 """
 import itertools
 import json
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -102,10 +103,10 @@ def apply_net(x, net):
         y = FUNCTIONS[layer["activation_function"]](x @ variables["w"] + variables["b"])
         if variables["idt"] is not None:
             y = y * variables["idt"]
-        if layer["resnet"] and len(y) == len(x):
+        if layer["resnet"] and y.shape[-1] == x.shape[-1]:
             y = y + x
-        elif layer["resnet"] and len(y) == 2 * len(x):
-            y = y + np.concatenate([x, x])
+        elif layer["resnet"] and y.shape[-1] == 2 * x.shape[-1]:
+            y = y + np.concatenate([x, x], axis=-1)
         x = y
     return x
 
@@ -145,12 +146,11 @@ def evaluate(tree, atoms):
             n_found = len(rows[kind])
             rows[kind] += [np.zeros(4)] * (sel[kind] - len(rows[kind]))
             net = descriptor["embeddings"]["networks"][kind if descriptor["type_one_side"] else centre + 2 * kind]
-            for slot, row in enumerate(rows[kind]):
-                if {centre, kind} in silent and (slot < n_found or tree["backend"] == "TensorFlow"):
-                    continue
-                slot += sum(sel[:kind])
-                row = (row - mean[centre, slot]) / scale[centre, slot]
-                t = t + np.outer(apply_net(row[:1], net), row) / sum(sel)
+            slots = slice(sum(sel[:kind]), sum(sel[:kind + 1]))
+            block = (np.array(rows[kind]) - mean[centre, slots]) / scale[centre, slots]
+            if {centre, kind} in silent:
+                block = block[:0] if tree["backend"] == "TensorFlow" else block[n_found:]
+            t = t + apply_net(block[:, :1], net).T @ block / sum(sel)
         features = (t @ t[:descriptor["axis_neuron"]].T).ravel()
         net = fitting["nets"]["networks"][centre]
         y = 0 if net is None else apply_net(features, net) + fitting["@variables"]["bias_atom_e"][centre]
@@ -487,6 +487,48 @@ def test_damaged(tmp_path):
         file["positions"] = np.zeros(3)
     with pytest.raises(CalculatorSetupError, match="m.dp is truncated or not a deepmd-kit .dp model"):
         load_model(path)
+
+
+def test_changed_files():
+    """Whatever is done to a file, a finite model is read, or it is refused in one line with its name."""
+    content, generator = (DATA / "deepmd_options_dos.dp").read_bytes(), np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.dp"
+        for k in range(60):
+            changed = bytearray(content)
+            if k % 5 == 0:
+                changed = changed[:generator.integers(len(changed))]
+            for place in generator.integers(len(changed), size=4):
+                changed[place] = generator.integers(256)
+            path.write_bytes(changed)
+            try:
+                model = load_model(path)
+            except CalculatorSetupError as error:
+                assert str(error).startswith(str(path)) and "\n" not in str(error)
+            else:
+                assert all(values.isfinite().all() for values in model.state_dict().values())
+
+
+@pytest.mark.parametrize("edit, cause", [
+    (lambda tree: tree["model"]["descriptor"]["@variables"]["dstd"].fill(0), "dstd is not positive"),
+    (lambda tree: tree["model"]["fitting"]["@variables"]["bias_atom_e"].fill(np.nan), "is NaN or infinite"),
+    (change("descriptor", "rcut", value=1e300), "'rcut' is 1e"),
+    (change("descriptor", "neuron", value=[3, 6, 10**9]), "'neuron' is .*need whole numbers"),
+    (change("descriptor", "neuron", value=[3, 6]), "a net has 3 layers, need 2"),
+    (change("descriptor", "sel", value=[10**6, 10**6]), r"has shape \(2, 71, 4\), need \(2, 2000000, 4\)"),
+    (change("descriptor", "exclude_types", value=[[0, 7]]), "'exclude_types' is .*need pairs of indices of the 2 types"),
+    (change("atom_exclude_types", value=[0, -1]), "'atom_exclude_types' is .*need indices"),
+    (lambda tree: tree["model"]["fitting"]["nets"]["networks"].pop(), "1 fitting nets for 2 types"),
+    (lambda tree: tree["model"]["descriptor"]["embeddings"]["networks"][1]["layers"][0].update(
+        activation_function="relu"), "a layer with the activation function 'relu'"),
+    (lambda tree: tree["model"].pop("descriptor"), "'descriptor' is missing"),
+])
+def test_damaged_contents(tmp_path, edit, cause):
+    tree = random_tree()
+    edit(tree)
+    with pytest.raises(CalculatorSetupError, match=rf"m\.dp is truncated or not a deepmd-kit .*({cause})") as caught:
+        load_model(write_dp(tmp_path / "m.dp", tree))
+    assert "\n" not in str(caught.value)
 
 
 # data folders ------------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def _read_descriptor(path, stored, tree, species):
     nets = part(part(source, "embeddings", dict), "networks", list)
     if len(nets) != (n if one_side else n * n):
         raise ValueError(f"{len(nets)} embedding nets for {n} types")
-    layers = [stored.layers(net, 1, widths) for net in nets]
+    layers = [stored.layers(net, source["activation_function"], 1, widths) for net in nets]
     se = DeepPotSE(species, number(source, "rcut", 0, LONGEST), number(source, "rcut_smth", 0), widths, n_axis, sel,
                    one_side, timestep=timestep, activation=activation(source["activation_function"]),
                    protection=number({"env_protection": 0.0} | source, "env_protection", 0),
@@ -152,13 +152,12 @@ class _Fitting:
         return self._tensors(options)
 
     def _layers(self, k, widths, n_out):
-        return self.stored.layers(self.nets[k], self.se.n_features, widths, n_out)
+        return self.stored.layers(self.nets[k], self.source["activation_function"], self.se.n_features, widths, n_out)
 
     def _scalars(self, options):
         """Head of energies or spectra; types without a net or an output have a constant."""
         source, n, is_energy = self.source, self.n_species, self.source["type"] == "ener"
-        n_out = 1 if is_energy else number(source, "dim_out", 1)
-        n_out = int(n_out)
+        n_out = 1 if is_energy else part(source, "dim_out", int)
         layers = {k: self._layers(k, options["widths"], n_out) for k in range(n) if self.nets[k] is not None}
         out_bias = self.stored.array(self.tree["@variables"]["out_bias"], (n, n_out))
         own_bias = part(source, "@variables", dict).get("bias_atom_e")
@@ -188,7 +187,8 @@ class _Fitting:
     def _of_vacuum(self, k):
         """Whether what the net gives without neighbours is taken off, as the energy of the lone atom is known."""
         given = self.source.get("atom_ener") or []
-        return any(energy is not None for energy in given) and (k >= len(given) or given[k] is not None)
+        beyond = self.stored.tree.get("backend") != "TensorFlow"        # what holds for types that it does not name
+        return any(energy is not None for energy in given) and (beyond if k >= len(given) else given[k] is not None)
 
     def _tensors(self, options):
         """Head of dipoles or polarizabilities; the factors of the species go into the last layers."""

@@ -2,6 +2,7 @@
 from ase.calculators.calculator import CalculatorSetupError
 from ase.data import atomic_numbers
 
+from ase_mlelec.io.deepmd.stored import part
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.nets import ACTIVATIONS
 
@@ -46,26 +47,28 @@ def refuse_unsupported(path, tree):
 
 
 def _kind(tree, model):
-    kind, script = str(model.get("type")), tree.get("model_def_script")
+    kind, script = str(model.get("type"))[:40], tree.get("model_def_script")
     modifier = script.get("modifier") if isinstance(script, dict) else None
     if "spin" in kind or model.get("spin"):
         return {"spin": True}
     if "model_dict" in model:
         return {"several models in one file (freeze one of them with dp freeze --head)": True}
-    descriptor, fitting = (model.get(name) or {} for name in ("descriptor", "fitting"))
+    if kind != "standard":
+        return {f"model type {kind}": True}
+    descriptor, fitting = part(model, "descriptor", dict), part(model, "fitting", dict)
+    names = [part(each, "type", str)[:40] for each in (descriptor, fitting)]
     return {
-        f"model type {kind}": kind != "standard",
         f"the modifier {modifier.get('type') if isinstance(modifier, dict) else modifier} (long-range electrostatics)":
             bool(modifier),
-        f"descriptor {descriptor.get('type')}": kind == "standard" and descriptor.get("type") != "se_e2_a",
-        f"fitting {fitting.get('type')}": kind == "standard" and fitting.get("type") not in FITTINGS,
+        f"descriptor {names[0]}": names[0] != "se_e2_a",
+        f"fitting {names[1]}": names[1] not in FITTINGS,
         "spin": bool(descriptor.get("spin") or fitting.get("spin")),
     }
 
 
 def _needs(tree, model):
     descriptor, fitting = model["descriptor"], model["fitting"]
-    functions = {str(part.get("activation_function")) for part in (descriptor, fitting)}
+    functions = {str(each.get("activation_function"))[:40] for each in (descriptor, fitting)}
     return {
         **{f"activation function {name}": not activation(name) for name in sorted(functions)},
         "frame or atomic parameters": bool(fitting.get("numb_fparam") or fitting.get("numb_aparam")

@@ -34,9 +34,10 @@ class Stored:
     def is_double(self, name):
         return self.file[name].dtype.itemsize >= 8
 
-    def layers(self, net, n_in, widths, n_out=None):
+    def layers(self, net, function, n_in, widths, n_out=None):
         """list of dict with w, b and idt (None where there is none) of the layers of a net, hidden ones and the last.
 
+        function : str, the activation function of the hidden layers
         n_out : outputs of the last layer, which is linear; None where there is none
         """
         sizes = [n_in, *widths, *([] if n_out is None else [n_out])]
@@ -48,6 +49,8 @@ class Stored:
             last = n_out is not None and len(layers) == len(widths)
             if not last and source.get("resnet") is not True:
                 raise ValueError("a hidden layer without the shortcut that such models have")
+            if source.get("activation_function") not in (("none", "linear", None) if last else (function,)):
+                raise ValueError(f"a layer with the activation function {source.get('activation_function')!r}")
             names = part(source, "@variables", dict)
             layers.append({"w": self.array(names["w"], (a, b)),
                            **{key: None if names.get(key) is None else self.array(names[key], (b,))
