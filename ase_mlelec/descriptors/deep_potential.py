@@ -81,6 +81,8 @@ class DeepPotSE(Descriptor):
     def _exclude(self):
         """Buffers [species, species] of the centre and the neighbour: seen; slots there are, and whether taken."""
         n = len(self.species)
+        if len(self.sel) != n or not all(0 <= number < 1e9 for number in self.sel):
+            raise ValueError(f"got sel = {self.sel}; need a number of neighbours for each of {', '.join(self.species)}")
         seen, slots, taken = torch.ones(n, n, dtype=bool), torch.tensor(self.sel).repeat(n, 1), torch.ones(n, n).long()
         for first, second, kind in self.excluded_pairs:
             if not {first, second} <= set(self.species) or kind not in SLOTS:

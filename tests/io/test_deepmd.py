@@ -1,10 +1,4 @@
-"""deepmd-kit files: synthetic .dp models against an evaluator in NumPy alone, and npy data folders.
-
-The evaluator below is written from the published formulas, atom by atom and slot by slot, and shares no code with the
-package: Zhang et al. 2018 (DeepPot-SE) with the storage conventions of deepmd-kit 3 (se_e2_a).
-"""
-import itertools
-import json
+"""deepmd-kit files: synthetic .dp models against an evaluator in NumPy alone (small_deepmd), and npy data folders."""
 import tempfile
 from pathlib import Path
 
@@ -12,172 +6,15 @@ import h5py
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.calculators.calculator import CalculationFailed, CalculatorSetupError
+from ase.calculators.calculator import CalculatorSetupError
+from small_deepmd import STRUCTURES, TYPE_MAP, change, evaluate, predict, random_tree, write_dp
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, load_model
 from ase_mlelec.edges import Edges
 from ase_mlelec.io.deepmd import read_data
 from ase_mlelec.system import System
-from ase_mlelec.testing import random_atoms
 
-TYPE_MAP = ["O", "H"]
 DATA = Path(__file__).parents[1] / "data"
-
-
-# writing a .dp file ------------------------------------------------------------------------------------------------
-
-def random_layers(generator, n_in, widths, n_out=None, timestep=False):
-    layers = []
-    for width in widths:
-        skip = width in (n_in, 2 * n_in)
-        layers.append({"activation_function": "tanh", "resnet": True, "bias": True, "@variables": {
-            "w": generator.normal(0, (n_in + width) ** -0.5, (n_in, width)), "b": generator.normal(0, 0.5, width),
-            "idt": generator.normal(0.1, 0.02, width) if timestep and skip else None}})
-        n_in = width
-    if n_out:
-        layers.append({"activation_function": "none", "resnet": False, "bias": True, "@variables": {
-            "w": generator.normal(0, n_in**-0.5, (n_in, n_out)), "b": generator.normal(0, 1, n_out), "idt": None}})
-    return {"layers": layers}
-
-
-def random_tree(kind="ener", one_side=True, seed=0, sel=(30, 41)):
-    """The nested dict of a two-type model, arrays in place.
-
-    There are as many features as the first layer of the fitting net is wide, so that it has a skip.
-    """
-    generator = np.random.default_rng(seed)
-    n_out = {"ener": 1, "dos": 5, "dipole": 6, "polar": 6, "full polar": 36}[kind]
-    neuron, axis = [3, 6, 6], 2
-    davg, dstd = np.zeros((2, sum(sel), 4)), np.ones((2, sum(sel), 4))
-    davg[..., 0] = generator.uniform(0.05, 0.2, (2, 1))
-    dstd[..., 0], dstd[..., 1:] = generator.uniform(0.3, 0.6, (2, 1)), generator.uniform(0.2, 0.4, (2, 1, 1))
-    n_nets = 2 if one_side else 4
-    descriptor = {"type": "se_e2_a", "rcut": 4.0, "rcut_smth": 1.1, "sel": list(sel), "neuron": neuron,
-                  "axis_neuron": axis, "resnet_dt": False, "activation_function": "tanh", "type_one_side": one_side,
-                  "embeddings": {"networks": [random_layers(generator, 1, neuron) for _ in range(n_nets)]},
-                  "env_mat": {"use_exp_switch": False}, "exclude_types": [], "env_protection": 0.0, "spin": None,
-                  "@variables": {"davg": davg, "dstd": dstd}}
-    fitting = {"type": kind.split()[-1], "dim_out": n_out, "neuron": [12, 12, 8], "resnet_dt": True,
-               "activation_function": "tanh", "numb_fparam": 0, "numb_aparam": 0, "dim_case_embd": 0,
-               "mixed_types": False, "exclude_types": [], "tot_ener_zero": False, "atom_ener": None, "spin": None,
-               "nets": {"networks": [random_layers(generator, 12, [12, 12, 8], n_out, True) for _ in TYPE_MAP]},
-               "@variables": {"bias_atom_e": generator.normal(0, 1, (2, n_out))}}
-    if "polar" in kind:
-        fitting |= {"fit_diag": kind == "polar", "shift_diag": True}
-        fitting["@variables"] |= {"scale": np.array([[1.5], [0.7]]), "constant_matrix": np.array([2.0, 0.3])}
-    n_bias = {"dipole": 3, "polar": 9}.get(fitting["type"], n_out)
-    return {"version": "3.2.0", "backend": "PyTorch", "model": {
-        "type": "standard", "type_map": TYPE_MAP, "atom_exclude_types": [], "pair_exclude_types": [],
-        "descriptor": descriptor, "fitting": fitting,
-        "@variables": {"out_bias": generator.normal(-5, 1, (1, 2, n_bias)), "out_std": np.full((1, 2, n_bias), 7.0)}}}
-
-
-def write_dp(path, tree):
-    """Arrays become datasets /variable_NNNN, their names take their places in the JSON of the root attribute."""
-    with h5py.File(path, "w") as file:
-        def stored(value):
-            if isinstance(value, dict):
-                return {key: stored(entry) for key, entry in value.items()}
-            if isinstance(value, list):
-                return [stored(entry) for entry in value]
-            if isinstance(value, np.ndarray):
-                name = f"/variable_{len(file):04d}"
-                file[name] = value
-                return name
-            return value
-        file.attrs["json"] = json.dumps(stored(tree))
-    return path
-
-
-# the evaluator -----------------------------------------------------------------------------------------------------
-
-FUNCTIONS = {"tanh": np.tanh, "none": lambda x: x, "relu": lambda x: x * (x > 0), "relu6": lambda x: np.clip(x, 0, 6),
-             "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "silu": lambda x: x / (1 + np.exp(-x)),
-             "softplus": lambda x: np.logaddexp(x, 0),
-             "gelu": lambda x: x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))}
-
-
-def apply_net(x, net):
-    for layer in net["layers"]:
-        variables = layer["@variables"]
-        y = FUNCTIONS[layer["activation_function"]](x @ variables["w"] + variables["b"])
-        if variables["idt"] is not None:
-            y = y * variables["idt"]
-        if layer["resnet"] and y.shape[-1] == x.shape[-1]:
-            y = y + x
-        elif layer["resnet"] and y.shape[-1] == 2 * x.shape[-1]:
-            y = y + np.concatenate([x, x], axis=-1)
-        x = y
-    return x
-
-
-def neighbours(atoms, i, cutoff):
-    """(type, vector) of everything within the cutoff of atom i."""
-    for shift in itertools.product(range(-3, 4), repeat=3) if atoms.pbc.any() else [(0, 0, 0)]:
-        for j, symbol in enumerate(atoms.symbols):
-            vector = atoms.positions[j] + shift @ atoms.cell.array - atoms.positions[i]
-            if 0 < np.linalg.norm(vector) < cutoff:
-                yield TYPE_MAP.index(symbol), vector
-
-
-def evaluate(tree, atoms):
-    """Atomic property of every atom [N, n_out]."""
-    model = tree["model"]
-    descriptor, fitting = model["descriptor"], model["fitting"]
-    smooth, cutoff, sel = descriptor["rcut_smth"], descriptor["rcut"], descriptor["sel"]
-    mean, scale = (descriptor["@variables"][name] for name in ("davg", "dstd"))
-    out = []
-    for i, symbol in enumerate(atoms.symbols):
-        centre = TYPE_MAP.index(symbol)
-        rows = [[], []]
-        dropped, silent = ({frozenset(pair) for pair in part.get(key, ())} for part, key in (
-            (model, "pair_exclude_types"), (descriptor, "exclude_types")))
-        for kind, vector in neighbours(atoms, i, cutoff):
-            if {centre, kind} in dropped:
-                continue
-            r = np.linalg.norm(vector)
-            u = np.clip((r - smooth) / (cutoff - smooth), 0, 1)
-            weight = 1 - 10 * u**3 + 15 * u**4 - 6 * u**5
-            r += descriptor["env_protection"]
-            rows[kind].append(np.concatenate([[weight / r], weight * vector / r**2]))
-        t = 0
-        for kind in range(2):
-            assert len(rows[kind]) <= sel[kind]
-            n_found = len(rows[kind])
-            rows[kind] += [np.zeros(4)] * (sel[kind] - len(rows[kind]))
-            net = descriptor["embeddings"]["networks"][kind if descriptor["type_one_side"] else centre + 2 * kind]
-            slots = slice(sum(sel[:kind]), sum(sel[:kind + 1]))
-            block = (np.array(rows[kind]) - mean[centre, slots]) / scale[centre, slots]
-            if {centre, kind} in silent:
-                block = block[:0] if tree["backend"] == "TensorFlow" else block[n_found:]
-            t = t + apply_net(block[:, :1], net).T @ block / sum(sel)
-        features = (t @ t[:descriptor["axis_neuron"]].T).ravel()
-        net = fitting["nets"]["networks"][centre]
-        y = 0 if net is None else apply_net(features, net) + fitting["@variables"]["bias_atom_e"][centre]
-        if any(fitting["atom_ener"] or []) and fitting["atom_ener"][centre] is not None:
-            y = y - apply_net(0 * features, net)
-        if fitting["type"] in ("ener", "dos") and centre in fitting["exclude_types"]:
-            y = 0 * y
-        out.append(atomic_property(y, t[:, 1:], fitting, model["@variables"]["out_bias"][0, centre], centre))
-    out = np.array(out)
-    out[[TYPE_MAP.index(symbol) in model["atom_exclude_types"] for symbol in atoms.symbols]] = 0
-    return out
-
-
-def atomic_property(y, rows, fitting, bias, centre):
-    """What the output of the net, 0 for a type without net, and the rows [M, 3] that turn with the structure mean."""
-    if fitting["type"] == "dipole":
-        return y * np.ones(len(rows)) @ rows
-    if fitting["type"] != "polar":
-        return y + bias
-    factors = np.diag(y * np.ones(len(rows))) if fitting["fit_diag"] else np.reshape(y, (len(rows), -1))
-    scale, constant = (fitting["@variables"][name].ravel()[centre] for name in ("scale", "constant_matrix"))
-    value = rows.T @ (factors + factors.T) @ rows / 2
-    return scale * (value + (constant + bias.reshape(3, 3).trace() / 3) * np.eye(3))
-
-
-STRUCTURES = [random_atoms("O2H4", [[4.0, 0, 0], [0.7, 4.4, 0], [0, -0.5, 4.2]], shortest=1.1),
-              random_atoms("OH2", shortest=1.0)]
 
 
 @pytest.mark.parametrize("atoms", STRUCTURES, ids=["crystal", "molecule"])
@@ -200,12 +37,6 @@ def test_dos(tmp_path, atoms):
     model = load_model(write_dp(tmp_path / "m.dp", tree))
     found = DeepDOSCalculator(model).get_ados(atoms)
     np.testing.assert_allclose(found, evaluate(tree, atoms), rtol=0, atol=1e-10)
-
-
-def predict(model, atoms):
-    system = System.from_atoms(atoms)
-    quantity, = model.heads
-    return model(system, Edges.build(system, model.cutoff))[quantity].detach().numpy()
 
 
 @pytest.mark.parametrize("kind", ["dipole", "polar", "full polar"])
@@ -294,144 +125,6 @@ def test_imported_model_can_be_saved(tmp_path):
     assert np.array_equal(*energies)
 
 
-# options that few models have --------------------------------------------------------------------------------------
-
-def change(*keys, value):
-    def apply(tree):
-        part = tree["model"] if keys[0] != "backend" else tree
-        for key in keys[:-1]:
-            part = part[key]
-        part[keys[-1]] = value
-    return apply
-
-
-def with_functions(embedding, fitting):
-    def apply(tree):
-        for name, function in ("descriptor", embedding), ("fitting", fitting):
-            part = tree["model"][name]
-            part["activation_function"] = function
-            for net in part["embeddings" if name == "descriptor" else "nets"]["networks"]:
-                for layer in net["layers"]:
-                    if layer["activation_function"] != "none":
-                        layer["activation_function"] = function
-    return apply
-
-
-def with_timesteps(tree):
-    descriptor, generator = tree["model"]["descriptor"], np.random.default_rng(5)
-    descriptor["resnet_dt"] = True
-    descriptor["embeddings"]["networks"] = [random_layers(generator, 1, [3, 6, 6], timestep=True)
-                                            for _ in descriptor["embeddings"]["networks"]]
-
-
-def combined(*edits):
-    def apply(tree):
-        for edit in edits:
-            edit(tree)
-    return apply
-
-
-TENSORFLOW = change("backend", value="TensorFlow")
-OPTIONS = {
-    "time steps in the embedding": with_timesteps,
-    "protection": change("descriptor", "env_protection", value=0.1),
-    "pairs of the descriptor": change("descriptor", "exclude_types", value=[[0, 1]]),
-    "pairs of the descriptor, TensorFlow": combined(TENSORFLOW, change("descriptor", "exclude_types", value=[[1, 0]])),
-    "pairs of the model": change("pair_exclude_types", value=[[0, 1], [1, 1]]),
-    "pairs of both": combined(change("pair_exclude_types", value=[[1, 1]]),
-                              change("descriptor", "exclude_types", value=[[0, 1], [1, 1]])),
-    "types of the model": change("atom_exclude_types", value=[1]),
-    "types of the fitting": change("fitting", "exclude_types", value=[0]),
-    "energies in vacuum": change("fitting", "atom_ener", value=[None, -13.6]),
-    "gelu and softplus": with_functions("gelu", "softplus"),
-    "silu and sigmoid": with_functions("silu", "sigmoid"),
-    "relu and relu6": with_functions("relu", "relu6"),
-}
-
-
-@pytest.mark.parametrize("one_side", [True, False], ids=["one side", "two sides"])
-@pytest.mark.parametrize("option", OPTIONS)
-def test_options(tmp_path, option, one_side):
-    """Of energies; also after they were saved as our own model, and by the calculator with its series."""
-    tree, atoms = random_tree(one_side=one_side, seed=4), STRUCTURES[0]
-    plain = evaluate(tree, atoms)[:, 0]
-    OPTIONS[option](tree)
-    wanted = evaluate(tree, atoms)[:, 0]
-    assert np.abs(wanted - plain).max() > 1e-4
-    model = load_model(write_dp(tmp_path / "m.dp", tree))
-    np.testing.assert_allclose(predict(model, atoms), wanted, rtol=0, atol=1e-13)
-    model.save(tmp_path / "m.safetensors")
-    calculator = DeepPotCalculator(tmp_path / "m.safetensors")
-    np.testing.assert_allclose(calculator.get_property("energies", atoms), wanted, rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("kind", ["dos", "dipole", "polar"])
-@pytest.mark.parametrize("option", ["time steps in the embedding", "pairs of the descriptor", "types of the model"])
-def test_options_of_other_quantities(tmp_path, kind, option):
-    tree, atoms = random_tree(kind, seed=4), STRUCTURES[0]
-    OPTIONS[option](tree)
-    wanted = evaluate(tree, atoms)
-    found = predict(load_model(write_dp(tmp_path / "m.dp", tree)), atoms)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13 * max(1, np.abs(wanted).max()))
-
-
-def test_forces_with_excluded_pairs(tmp_path):
-    """The calculator's gradient against differences of the energy."""
-    tree, atoms = random_tree(seed=4), STRUCTURES[0].copy()
-    combined(with_timesteps, OPTIONS["pairs of both"], OPTIONS["protection"])(tree)
-    atoms.calc = DeepPotCalculator(write_dp(tmp_path / "m.dp", tree))
-    forces, h = atoms.get_forces(), 1e-4
-    for i, axis in (0, 0), (3, 2):
-        energies = []
-        for step in h, -h:
-            atoms.positions[i, axis] += step
-            energies.append(atoms.get_potential_energy())
-            atoms.positions[i, axis] -= step
-        np.testing.assert_allclose(forces[i, axis], (energies[1] - energies[0]) / (2 * h), atol=1e-6)
-
-
-@pytest.mark.parametrize("name, tolerance", [("excluded", 1e-12), ("functions", 1e-12), ("dos", 1e-12),
-                                             ("single", 1e-7)])     # the last one's nets are evaluated in float32 there
-def test_options_as_deepmd_kit_computes_them(name, tolerance):
-    """Made by tests/data/deepmd_options.py."""
-    with np.load(DATA / "deepmd_options.npz") as stored:
-        data = dict(stored)
-    symbols = [str(symbol).capitalize() for symbol in data["names"][data["types"]]]
-    atoms = Atoms(symbols, data["positions"], cell=data["cell"], pbc=True)
-    found = predict(load_model(DATA / f"deepmd_options_{name}.dp"), atoms)
-    np.testing.assert_allclose(found, data[name].reshape(found.shape), rtol=0, atol=tolerance)
-
-
-# more neighbours than sel ------------------------------------------------------------------------------------------
-
-def small_sel(path, **options):
-    return DeepPotCalculator(write_dp(path, random_tree(sel=(1, 41))), **options)
-
-
-def test_more_neighbours_than_the_other_program_keeps(tmp_path):
-    atoms = STRUCTURES[0].copy()
-    atoms.calc = small_sel(tmp_path / "m.dp")
-    found = max(sum(kind == 0 for kind, _ in neighbours(atoms, i, 4.0)) for i in range(len(atoms)))
-    with pytest.warns(UserWarning, match=rf"has {found} neighbours of O within 4 Å.*\(deepmd-kit 3.2.0\) keeps the near"
-                                         r"est 1 \(its sel\) and drops the others.*larger sel") as caught:
-        atoms.get_potential_energy()
-    assert len(caught) == 1
-    atoms.rattle(0.01)
-    atoms.get_potential_energy()        # once per run: a second warning were an error here
-
-
-def test_neighbours_of_a_saved_model_in_a_committee(tmp_path):
-    """Also through each_of; and a model with enough slots is quiet."""
-    few, enough = (load_model(write_dp(tmp_path / "m.dp", random_tree(sel=sel))) for sel in ((1, 41), (30, 41)))
-    few.save(tmp_path / "few.safetensors")
-    with pytest.warns(UserWarning, match="keeps the nearest 1"):
-        list(DeepPotCalculator([enough, tmp_path / "few.safetensors"]).each_of([STRUCTURES[0]]))
-    DeepPotCalculator(enough).get_property("energy", STRUCTURES[0])
-    with pytest.raises(CalculationFailed, match="keeps the nearest 1"):
-        small_sel(tmp_path / "m.dp", on_extrapolation="raise").get_property("energy", STRUCTURES[0])
-    small_sel(tmp_path / "m.dp", on_extrapolation="ignore").get_property("energy", STRUCTURES[0])
-
-
 # models that cannot be imported ------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("edit, cause", [
@@ -439,6 +132,7 @@ def test_neighbours_of_a_saved_model_in_a_committee(tmp_path):
     (change("descriptor", "type", value="dpa1"), "descriptor dpa1"),
     (change("fitting", "type", value="property"), "fitting property"),
     (change("type", value="spin_ener"), "spin"),
+    (change("type", value="a\nb\ud83d"), r"model type a b\?"),
     (change("spin", value={"use_spin": [True, False]}), "spin"),
     (change("model_dict", value={}), r"several models in one file \(freeze one of them with dp freeze --head\)"),
     (lambda tree: tree.update(model_def_script={"modifier": {"type": "dipole_charge"}}),

@@ -9,7 +9,7 @@ from ase.calculators.calculator import CalculatorSetupError
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
 from ase_mlelec.io.deepmd.refusals import activation, elements, refuse_unsupported
-from ase_mlelec.io.deepmd.stored import Stored, counts, number, pairs, part, types
+from ase_mlelec.io.deepmd.stored import Stored, counts, number, pairs, part, printable, types
 from ase_mlelec.model import Model
 
 LONGEST = 100.0     # Å, of a cutoff
@@ -38,7 +38,7 @@ def read_model(path):
     except CalculatorSetupError:
         raise
     except Exception as error:      # a damaged file can raise nearly anything within HDF5, h5py, torch and here
-        cause = " ".join(str(error).removeprefix(f"{path}: ").split()) or type(error).__name__
+        cause = printable(str(error).removeprefix(f"{path}: ")) or type(error).__name__
         raise CalculatorSetupError(f"{path} is truncated or not a deepmd-kit .dp model ({cause}); "
                                    "convert or copy it again") from None
 

@@ -2,7 +2,7 @@
 from ase.calculators.calculator import CalculatorSetupError
 from ase.data import atomic_numbers
 
-from ase_mlelec.io.deepmd.stored import part
+from ase_mlelec.io.deepmd.stored import part, printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.nets import ACTIVATIONS
 
@@ -43,7 +43,7 @@ def refuse_unsupported(path, tree):
     for reasons in (_kind, _needs):
         found = [reason for reason, present in reasons(tree, model).items() if present]
         if found:
-            raise CalculatorSetupError(f"{path}: {', '.join(found)} cannot be imported; {SUPPORTED}")
+            raise CalculatorSetupError(f"{path}: {printable(', '.join(found))} cannot be imported; {SUPPORTED}")
 
 
 def _kind(tree, model):
