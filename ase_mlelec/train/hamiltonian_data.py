@@ -12,12 +12,15 @@ import h5py
 import numpy as np
 import scipy.sparse
 from ase import Atoms
+from ase.data import atomic_masses
 
 from ase_mlelec.io.atomic import replacing
 from ase_mlelec.io.frames import Frame, Frames
+from ase_mlelec.io.hdf5 import AGAIN, has_mark, json_of, opened, read_array, subgroup, text_attribute
 from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
 
 FORMAT_VERSION = 1
+MARK = "ase_mlelec_hamiltonians"        # attribute of our files
 SMALLEST = 1e-7         # eV; smaller elements are not stored
 VACUUM = "vacuum level"
 
@@ -92,7 +95,7 @@ def write_hamiltonians(path, frames, attributes):
     """
     packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
     with replacing(path) as partial, h5py.File(partial, "w") as file:
-        file.attrs["ase_mlelec_hamiltonians"] = json.dumps(
+        file.attrs[MARK] = json.dumps(
             {"energy_reference": VACUUM, **attributes, "format_version": FORMAT_VERSION})
         for k, frame in enumerate(frames):
             group = file.create_group(f"{k:05d}")
@@ -118,10 +121,11 @@ def write_hamiltonians(path, frames, attributes):
 
 def is_hamiltonians(path):
     """True for an HDF5 file of Hamiltonians."""
-    if not h5py.is_hdf5(path):
-        return False
-    with h5py.File(path) as file:
-        return "ase_mlelec_hamiltonians" in file.attrs
+    return has_mark(path, MARK)
+
+
+def _opened(path):
+    return opened(path, MARK, "file of Hamiltonians", "write it with write_hamiltonians", FORMAT_VERSION)
 
 
 class Hamiltonians:
@@ -129,23 +133,15 @@ class Hamiltonians:
 
     attributes : dict; groups : list of str, what every frame is for
 
-    Raises ValueError for truncated, foreign or newer files, and for energies that are not referred to the vacuum.
+    Raises ValueError for damaged, foreign or newer files, when it is made or when a frame is read, and for energies
+    that are not referred to the vacuum.
     """
 
     def __init__(self, path):
         self.path = Path(path)
-        try:
-            with h5py.File(self.path) as file:
-                if "ase_mlelec_hamiltonians" not in file.attrs:
-                    raise ValueError(f"{path}: not a file of Hamiltonians; write it with write_hamiltonians")
-                self.attributes = json.loads(file.attrs["ase_mlelec_hamiltonians"])
-                self._keys = sorted(file)
-                self.groups = [str(file[key].attrs["group"]) for key in self._keys]
-        except (OSError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}: missing, truncated or not an HDF5 file of Hamiltonians ({error}); write or copy "
-                             "it again") from None
-        if self.attributes.pop("format_version", FORMAT_VERSION) > FORMAT_VERSION:
-            raise ValueError(f"{path} is newer than this version reads; update ase-mlelec")
+        with _opened(self.path) as (file, self.attributes):
+            self._keys = sorted(file)
+            self.groups = [text_attribute(subgroup(file, key), "group") for key in self._keys]
         if self.attributes.get("energy_reference") != VACUUM:
             raise ValueError(f"{path}: got energies referred to {self.attributes.get('energy_reference')}, need the "
                              "vacuum level, which all structures share; use referred_to")
@@ -168,24 +164,20 @@ class Hamiltonians:
         return (self[k] for k in range(len(self)))
 
     def __getitem__(self, k):
-        with h5py.File(self.path) as file:
-            group = file[self._keys[k]]
-            atoms = Atoms(group["numbers"][()], group["positions"][()], cell=group["cell"][()], pbc=group["pbc"][()])
-            orbitals, axes = json.loads(group.attrs["orbitals"]), group["axes"][()]
-            functions = [Function(int(atom), orbital, tuple(z.tolist()), tuple(x.tolist()))
-                         for atom, orbital, (z, x) in zip(group["atom"][()], orbitals, axes)]
-            half, which, row, column = (group[key][()].astype(np.int64) for key in ("r_vectors", "which", "row",
-                                                                                   "column"))
-            value = group["value"][()].astype(float)
-            optional = {key: group[key][()] for key in ("energy", "forces") if key in group}
-            name, role = str(group.attrs["name"]), str(group.attrs["group"])
-        return HamiltonianFrame(atoms, _from_half(atoms, len(functions), half, which, row, column, value, functions),
-                                functions, name=name, group=role, **optional)
+        with _opened(self.path) as (file, _):
+            group = subgroup(file, self._keys[k])
+            atoms = _atoms(group)
+            functions = _functions(group, len(atoms))
+            hamiltonian = _from_half(atoms, functions, *_elements(group, len(functions)))
+            energy = float(read_array(group, "energy", ())) if "energy" in group else None
+            forces = read_array(group, "forces", (len(atoms), 3)) if "forces" in group else None
+            return HamiltonianFrame(atoms, hamiltonian, functions, energy, forces, text_attribute(group, "name"),
+                                    text_attribute(group, "group"))
 
     def fingerprint(self):
         """str, a hash of structures and elements, for the provenance in a model file."""
         digest = hashlib.sha256()
-        with h5py.File(self.path) as file:
+        with _opened(self.path) as (file, _):
             for key in self._keys:
                 for name in ("numbers", "positions", "cell", "r_vectors", "value"):
                     digest.update(np.ascontiguousarray(file[key][name][()]).tobytes())
@@ -198,9 +190,43 @@ class Hamiltonians:
         return Frames(found, None, dict(self.attributes))
 
 
-def _from_half(atoms, size, half, which, row, column, value, functions):
+def _within(group, name, values, count):
+    """Integers [M] as they came, after refusing those that are not 0 to count - 1."""
+    if len(values) and not (0 <= values.min() and values.max() < count):
+        raise ValueError(f"{group.file.filename}: {group.name}/{name}: got {values.min()} to {values.max()}, need 0 to "
+                         f"{count - 1}; {AGAIN}")
+    return values
+
+
+def _atoms(group):
+    numbers = _within(group, "numbers", read_array(group, "numbers", (None,), int), len(atomic_masses))
+    return Atoms(numbers, read_array(group, "positions", (len(numbers), 3)),
+                 cell=read_array(group, "cell", (3, 3)), pbc=read_array(group, "pbc", (3,), bool))
+
+
+def _functions(group, n_atoms):
+    owners = _within(group, "atom", read_array(group, "atom", (None,), int), n_atoms)
+    orbitals = json_of(group, "orbitals", list)
+    axes = read_array(group, "axes", (len(owners), 2, 3))
+    if len(orbitals) != len(owners) or not all(isinstance(orbital, str) for orbital in orbitals):
+        raise ValueError(f"{group.file.filename}: {group.name}: got {len(orbitals)} orbitals of {len(owners)} "
+                         f"functions, need a name of each; {AGAIN}")
+    return [Function(int(atom), orbital, tuple(z.tolist()), tuple(x.tolist()))
+            for atom, orbital, (z, x) in zip(owners, orbitals, axes)]
+
+
+def _elements(group, size):
+    """(half of the R [R, 3], place of R, row, column, value [M])"""
+    half = read_array(group, "r_vectors", (None, 3), int)
+    value = read_array(group, "value", (None,))
+    places = (_within(group, name, read_array(group, name, (len(value),), int), count)
+              for name, count in (("which", len(half)), ("row", size), ("column", size)))
+    return half, *places, value
+
+
+def _from_half(atoms, functions, half, which, row, column, value):
     """WannierHamiltonian from the H(R) of half of the R."""
-    count = len(half)
+    count, size = len(half), len(functions)
     away = which > 0        # R = 0 is complete
     which, row, column, value = (np.concatenate(pair) for pair in (
         (which, count - 1 + which[away]), (row, column[away]), (column, row[away]), (value, value[away])))

@@ -231,6 +231,37 @@ def test_interrupted_training_goes_on(folder, monkeypatch):
         assert torch.equal(one, two), name
 
 
+def test_damaged_data(folder, tmp_path):
+    """Files of which a part is missing, of another shape, out of range or not finite: one error that names the file."""
+    whole = (folder / "g.h5").read_bytes()
+    path = tmp_path / "d.h5"
+
+    def replaced(name, values):
+        def change(group):
+            del group[name]
+            if values is not None:
+                group[name] = values
+        return change
+
+    for change, message in ((replaced("value", None), "no /00000/value in it"),
+                            (replaced("row", np.zeros(3, int)), "00000/row has shape"),
+                            (replaced("axes", np.zeros((1, 2, 3))), "00000/axes has shape"),
+                            (replaced("cell", np.full((3, 3), np.nan)), "00000/cell is NaN or infinite"),
+                            (replaced("numbers", np.array([6, 6, 6, 999])), "/numbers: got 6 to 999, need 0 to 118"),
+                            (replaced("atom", np.array([0, 1, 2, 9])), "00000/atom: got 0 to 9, need 0 to 3"),
+                            (lambda group: group["which"].__setitem__(0, -1), "00000/which: got -1 to"),
+                            (lambda group: group["column"].__setitem__(0, 99), "/column: got 0 to 99, need 0 to 3"),
+                            (lambda group: group["value"].__setitem__(0, np.inf), "00000/value is NaN or infinite"),
+                            (lambda group: group.attrs.__setitem__("orbitals", "[1, 2]"), "got 2 orbitals of 4"),
+                            (lambda group: group.attrs.__delitem__("orbitals"), "attribute 'orbitals'")):
+        path.write_bytes(whole)
+        with h5py.File(path, "r+") as file:
+            change(file["00000"])
+        with pytest.raises(ValueError, match=message) as caught:
+            list(Hamiltonians(path))
+        assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
 def test_errors(folder, tmp_path, capsys):
     frame = frames()[0]
     for change, message in (({"functions": frame.functions[:3]}, "got 3 functions for a Hamiltonian of 4"),
