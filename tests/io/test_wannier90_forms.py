@@ -127,6 +127,7 @@ def test_bad_sparse_hr(tmp_path, text, message):
     (DENSE.replace("\n1 1 1\n", "\n1 -1 1\n"), "wrong degeneracies, -1 to 1"),
     (DENSE.encode("utf-16"), "it holds zero bytes, as binary files and UTF-16 do"),
     (b"\x1f\x8b" + 40 * b"\x07", "truncated or not text"),
+    (gzip.compress(bytes(10**7)), "expands to more than 400 times its size"),
 ])
 def test_damaged_hr(tmp_path, text, message):
     with pytest.raises(Wannier90Error, match=message) as caught:

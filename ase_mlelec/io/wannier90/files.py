@@ -1,5 +1,6 @@
 """What all readers of Wannier90's files share: their error, the text of a file, numbers, cells."""
 import gzip
+import io
 import re
 import zlib
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from ase_mlelec import units
 
 LENGTHS = {"ang": 1.0, "bohr": units.BOHR}      # unit in the files -> Å
+PACKED = 400        # no table of numbers can be compressed further
 FOLDED = "images of minimal distance folded in"     # in the first line of Hamiltonians that need no wsvec
 LARGEST = 1e6       # eV, Å or lattice vectors; no level is as deep and no cell as large, so that a file is damaged
 
@@ -28,7 +30,7 @@ def read_text(path):
             raise Wannier90Error(f"{path}: no such file; check the name and the folder")
         data = path.read_bytes()
         if path.suffix == ".gz" or data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
+            data = _decompressed(data)
     except (EOFError, OSError, zlib.error) as error:
         raise Wannier90Error(f"{path}: truncated or not text ({error}); copy or write it again") from None
     if b"\0" in data:
@@ -39,6 +41,14 @@ def read_text(path):
     except UnicodeDecodeError:
         text = data.decode("latin-1")       # comments in another encoding, which no Fortran program minds
     return text.replace("\r\n", "\n")
+
+
+def _decompressed(data):
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        text = file.read(PACKED * len(data) + 1)
+    if len(text) > PACKED * len(data):
+        raise OSError(f"expands to more than {PACKED} times its size")
+    return text
 
 
 def seed_of(path):
