@@ -48,8 +48,8 @@ def read_run(path):
     notes = [note] if note else []
     size = found.matrices[0].shape[0]
     keywords, blocks, has_input = _input(path, size, notes)
-    texts = _texts(path, notes)
     if found.cell is None:
+        texts = _texts(path, notes)
         cell = _cell(path, blocks, texts, notes)
         centres = _centres(path, size, found.folded, texts, notes)
     else:
