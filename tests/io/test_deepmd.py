@@ -265,7 +265,8 @@ def test_atoms_of_one_type_alone(folder):
     for kind, count in ("O", 1), ("H", 2):
         values = np.random.default_rng(0).normal(size=(2, count * 3))
         np.save(folder / "set.000" / "atomic_dipole.npy", values)
-        np.save(folder / "set.000" / "atomic_polarizability.npy", np.repeat(values, 3, axis=1))
+        np.save(folder / "set.000" / "atom_polarizability.npy", np.repeat(values, 3, axis=1))     # their other name
+        (folder / "set.000" / "atomic_polarizability.npy").unlink(missing_ok=True)
         for k, (atoms, labels) in enumerate(read_data(folder)[:2]):
             chosen = atoms.symbols == kind
             assert np.array_equal(labels["atomic_dipole"][chosen], values[k].reshape(-1, 3))

@@ -243,7 +243,7 @@ def _boxes(system, folder, files, n_frames):
 def _label(file, per, width, n_frames, types):
     array = _read(file)
     n_atoms, shape = types.shape[1], {1: (), 9: (3, 3)}.get(width, (width or -1,))
-    if file.stem.startswith("atomic") and width and array.ndim and array.size != n_frames * n_atoms * width:
+    if file.stem.startswith("atom") and width and array.ndim and array.size != n_frames * n_atoms * width:
         # the atoms of one type alone; only their number tells which
         kinds = [kind for kind in np.unique(types[types >= 0])
                  if (types == types[0]).all() and array.size == n_frames * (types[0] == kind).sum() * width]
