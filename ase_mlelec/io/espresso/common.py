@@ -1,0 +1,138 @@
+"""What the readers of Quantum ESPRESSO's files share: the error, reading of text and XML, numbers as Fortran writes them.
+"""
+import re
+import xml.etree.ElementTree as ElementTree
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ase_mlelec.io.checks import check_finite
+from ase_mlelec.io.elements import element_of
+
+GZIP = b"\x1f\x8b"
+# text and XML of calculations shrink to a tenth or so; a file that grows more than this is no calculation
+EXPANSION = 200
+
+
+class EspressoError(ValueError):
+    """A Quantum ESPRESSO file cannot be used; the message names the file, the cause and the remedy."""
+
+
+def read_text(path, what):
+    """The text of a file, which may be compressed by gzip; line ends as "\\n", bytes that are no UTF-8 replaced.
+
+    what : str, e.g. "give the pw.x output"; the remedy where there is no such file
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise EspressoError(f"{path}: no such file; {what}") from None
+    except (OSError, ValueError) as error:      # ValueError: a null byte in the name
+        raise EspressoError(f"{path}: cannot be read ({error}); {what}") from None
+    if data.startswith(GZIP):
+        data = _expand(path, data)
+    return data.decode("utf-8", errors="replace").replace("\r\n", "\n")
+
+
+def _expand(path, data):
+    limit, parts = EXPANSION * len(data) + 2**20, []
+    try:
+        while data.startswith(GZIP):        # a gzip file is one or several members
+            member = zlib.decompressobj(wbits=31)
+            parts.append(member.decompress(data, limit + 1 - sum(map(len, parts))))
+            if sum(map(len, parts)) > limit:
+                raise EspressoError(f"{path}: expands to more than {EXPANSION} times its size, which no output of a "
+                                    "calculation does; compress the output again")
+            if not member.eof:
+                raise EspressoError(f"{path}: the gzip file is cut off; copy or compress it again")
+            data = member.unused_data
+    except zlib.error as error:
+        raise EspressoError(f"{path}: the gzip file is damaged ({error}); copy or compress it again") from None
+    return b"".join(parts)
+
+
+def find_file(path, name, what):
+    """``path`` itself, or the file ``name`` (or name.gz) in the folder ``path`` or in the one .save folder in it."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for pattern in (name, f"{name}.gz", f"*.save/{name}", f"*.save/{name}.gz"):
+        found = sorted(path.glob(pattern))
+        if len(found) > 1:
+            raise EspressoError(f"{path}: got {len(found)} runs ({', '.join(p.parent.name for p in found[:4])}), need "
+                                f"one; give the path of one {name}")
+        if found:
+            return found[0]
+    if (path / "data-file.xml").exists():
+        raise EspressoError(f"{path}: written by Quantum ESPRESSO before 6.2 (data-file.xml), which is not read; {what}")
+    raise EspressoError(f"{path}: no {name} in this folder; {what}")
+
+
+def parse_xml(path, text, program, problem="truncated or not XML"):
+    """Root element of an XML file.  Entities, which Quantum ESPRESSO does not write, are refused: they may be bombs."""
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise EspressoError(f"{path}: it declares a document type or entities, which {program} does not write; "
+                            f"run {program} again")
+    try:
+        return ElementTree.fromstring(text.encode("utf-8"), ElementTree.XMLParser(encoding="utf-8"))
+    except (ElementTree.ParseError, ValueError, RecursionError) as error:
+        raise EspressoError(f"{path}: {problem} ({error}); run {program} again") from None
+
+
+def fortran_floats(text):
+    """Array of the numbers in a text written by Fortran, which prints 1e-100 as 1.0-100 and may print D for E."""
+    try:
+        return np.array(text.split(), dtype=float)
+    except ValueError:
+        written = re.sub(r"(?<=[\d.])(?:[DdEe](?=[-+]?\d)|(?=[-+]\d{3}(?!\d)))", "E", text)
+        return np.array(written.split(), dtype=float)
+
+
+def floats(path, place, text, count=None):
+    """Finite numbers [count] in a text, or EspressoError that names the place and what is no number there."""
+    words = (text or "").split()
+    if count is not None and len(words) != count:
+        raise EspressoError(f"{path}: {place} holds {len(words)} numbers, need {count}; the file is damaged or cut off: "
+                            "copy it again")
+    try:
+        if "_" in (text or ""):     # Python reads 1_0 as 10
+            raise ValueError
+        values = fortran_floats(" ".join(words))
+    except ValueError:
+        raise EspressoError(f"{path}: {place} holds {_no_number(words)}") from None
+    return check_finite(path, place, values, EspressoError)
+
+
+def _no_number(words):
+    for word in words:
+        try:
+            fortran_floats(word)
+        except ValueError:
+            return describe_no_number(word)
+    return describe_no_number(next(word for word in words if "_" in word))
+
+
+def describe_no_number(word):
+    """The part of a message after "holds", with the remedy."""
+    if "*" in word:
+        return f"{word[:40]!r}: Fortran prints stars for a number that does not fit; read the run's XML file instead"
+    if re.search("nan|inf", word, re.IGNORECASE):
+        return f"{word[:40]!r}, NaN or infinity; the calculation failed: calculate it again"
+    return f"{word[:40]!r}, which is no number; the file is damaged: copy it again"
+
+
+def whole_number(path, place, text):
+    """A count >= 0 from an attribute or element of an XML file."""
+    if text is None or not re.fullmatch(r"\s*\+?\d{1,18}\s*", text):
+        raise EspressoError(f"{path}: {place} is {text!r}, need a whole number; the file is damaged: copy it again")
+    return int(text)
+
+
+def element(path, label):
+    """Chemical symbol of a species' label."""
+    try:
+        return element_of(label)
+    except ValueError as error:
+        raise EspressoError(f"{path}: {error}") from None

@@ -1,0 +1,281 @@
+"""pw.x's text output, which is what people keep; it has the one-electron term as well, and fewer digits."""
+import re
+
+import numpy as np
+
+from ase_mlelec import units
+from ase_mlelec.io.checks import check_finite
+from ase_mlelec.io.espresso.common import EspressoError, describe_no_number, element
+from ase_mlelec.io.espresso.pw_xml import LOOSE, NO_ENERGY, NOT_CONVERGED
+
+# "!!" is the energy of hybrid functionals with the exchange operator converged too, "!" that of each step towards it
+MARK = re.compile(r"^(!{1,2})[ \t]+total energy[ \t]+=[ \t]*(\S*)[ \t]*(\S*)", re.MULTILINE)
+DECIMAL = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+)(?:[EeDd][-+]?\d+)?")     # of numbers that may touch: -100.1-200.2
+LATTICE_ROW = re.compile(r"^[ \t]*a\(([123])\) = \((.*)\)", re.MULTILINE)
+SITE_ROW = re.compile(r"^[ \t]*([\d*]+)[ \t]+(\S+)[ \t]+tau\([ \t]*([\d*]+)[ \t]*\)[ \t]*=[ \t]*\((.*)\)", re.MULTILINE)
+FORCE_ROW = re.compile(r"^[ \t]*atom[ \t]+([\d*]+)[ \t]+type[ \t]+[\d*]+[ \t]+force =(.*)$", re.MULTILINE)
+BLOCK = re.compile(r"^[ \t]*(CELL_PARAMETERS|ATOMIC_POSITIONS)[ \t]*[({]?[ \t]*(\w*)[ \t]*=?([^)}\n]*)[)}]?[ \t]*\n",
+                   re.MULTILINE)
+TERMS = {"one_electron": "one-electron contribution", "hartree": "hartree contribution", "xc": "xc contribution",
+         "ion_ion": "ewald contribution", "entropy": r"smearing contrib\. \(-TS\)"}
+
+
+def parse_pw_text(path, text):
+    """dict of the fields of PwResult."""
+    output = _Output(path, _one_run(path, text))
+    mark = _last_mark(output)
+    n_atoms = output.count(r"number of atoms/cell\s+=", "number of atoms/cell")
+    start, cell, symbols, positions = _structure(output, mark.start(), n_atoms)
+    _check_convergence(output, start)
+    energy = output.number(mark.group(2), mark.start(2), "the total energy") * units.RYDBERG
+    terms = {name: output.last(rf"{label}\s+=", mark.end()) for name, label in TERMS.items()}
+    smearing = re.search(r"number of k points=\s*\S+\s+(\S.*?)\s*smearing, width \(Ry\)=", output.text)
+    return dict(
+        symbols=symbols, cell=cell, positions=positions, energy=energy,
+        terms={name: value * units.RYDBERG for name, value in terms.items() if value is not None},
+        forces=_forces(output, mark.end(), n_atoms), stress=_stress(output, mark.end()),
+        fermi_level=output.last(r"the Fermi energy is", start),
+        smearing=smearing.group(1) if smearing else None,
+        smearing_width=output.last(r"smearing, width \(Ry\)=") * units.RYDBERG if smearing else 0.0,
+        n_electrons=output.last(r"number of electrons\s+="))
+
+
+class _Output:
+    """The text of one run, whose errors name the line."""
+
+    def __init__(self, path, text):
+        self.path, self.text = path, text
+
+    def place(self, position):
+        return f"{self.path}, line {self.text.count(chr(10), 0, position) + 1}"
+
+    def number(self, word, position, what):
+        """One finite number; ``what`` names it in the message."""
+        if re.fullmatch(r"[-+]?\d{1,18}", word):
+            return float(word)
+        return self.row(word, position, 1, what)[0]
+
+    def row(self, text, position, count, what):
+        """``count`` finite numbers that fill the text, with or without blanks between them."""
+        words = DECIMAL.findall(text)
+        rest = DECIMAL.sub(" ", text).split()
+        values = [float(word.upper().replace("D", "E")) for word in words]
+        if rest:
+            raise EspressoError(f"{self.place(position)}: {what} holds {describe_no_number(rest[0])}")
+        if len(words) != count:
+            raise EspressoError(f"{self.place(position)}: {what} holds {len(words)} numbers, need {count}; the output is "
+                                "damaged: copy it again")
+        return check_finite(self.place(position), what, values, EspressoError) if not np.isfinite(values).all() else values
+
+    def last(self, label, start=0):
+        """The number behind the last occurrence of a label (regular expression) from ``start`` on, or None."""
+        found = None
+        for found in re.compile(label + r"[ \t]*([^\s,()]*)").finditer(self.text, start):
+            pass
+        if found is None:
+            return None
+        return self.number(found.group(1), found.start(1), self.text[found.start():found.start(1)].strip(" =<\t"))
+
+    def count(self, label, what):
+        """The whole number behind a label, the same at all of its occurrences."""
+        found = set(re.findall(label + r"[ \t]*(\S+)", self.text))
+        if not found:
+            raise EspressoError(f"{self.path}: no {what!r}; keep pw.x's whole standard output")
+        if len(found) > 1 or not re.fullmatch(r"\d{1,18}", min(found)):
+            raise EspressoError(f"{self.path}: {what} is {', '.join(sorted(found))[:60]}, need one whole number; read the "
+                                "run's XML file instead")
+        return int(min(found))
+
+
+def _one_run(path, text):
+    """The part of a text that is the output of pw.x, from its first line to that of another program's output."""
+    starts = [match.start() for match in re.finditer(r"Program PWSCF", text)]
+    if not starts:
+        raise EspressoError(f"{path}: not a pw.x output (no 'Program PWSCF'); give pw.x's standard output")
+    if len(starts) > 1:
+        raise EspressoError(f"{path}: got the outputs of {len(starts)} runs in one file, need one; cut the file at its "
+                            "lines 'Program PWSCF' and give the part that you want")
+    other = re.compile(r"^ {0,8}Program [A-Z]+ v\.", re.MULTILINE).search(text, starts[0])
+    return text[:other.start() if other else None]
+
+
+def _last_mark(output):
+    """Match of the last final energy, after what tells that there is none."""
+    path, text = output.path, output.text
+    marks = list(MARK.finditer(text))
+    if "convergence NOT achieved" in text[marks[-2].end() if len(marks) > 1 else 0:]:
+        raise EspressoError(f"{path}: {NOT_CONVERGED}")
+    if "End of band structure calculation" in text:
+        raise EspressoError(f"{path}: the output of {NO_ENERGY}")
+    if not marks or "JOB DONE." not in text[marks[-1].end():]:
+        raise EspressoError(f"{path}: the run is unfinished (no final total energy or no 'JOB DONE' after it); run it to "
+                            "the end")
+    mark = marks[-1]
+    if mark.group(3) != "Ry":
+        raise EspressoError(f"{output.place(mark.start())}: the total energy is in {mark.group(3)[:20]!r}, need Ry; give "
+                            "pw.x's own output")
+    if mark.group(1) == "!" and ("EXX: now go back" in text or any(m.group(1) == "!!" for m in marks)):
+        raise EspressoError(f"{path}: the exchange operator did not converge (no energy marked '!!' at the end); run pw.x "
+                            "again with larger nstep or conv_thr")
+    return mark
+
+
+def _check_convergence(output, start):
+    """The last SCF, of the structure that stands at ``start``, converged; scf_must_converge = false hides it."""
+    if "convergence NOT achieved" in output.text[start:]:
+        raise EspressoError(f"{output.path}: {NOT_CONVERGED}")
+    threshold = output.last(r"scf convergence threshold\s+=")
+    accuracy = output.last(r"estimated scf accuracy\s+<", start)
+    if threshold is not None and accuracy is not None and accuracy > LOOSE * max(threshold, 1e-8):     # printed to 1e-8
+        raise EspressoError(f"{output.path}: {NOT_CONVERGED} (its accuracy is {accuracy:g} Ry, the threshold "
+                            f"{threshold:g} Ry)")
+
+
+def _structure(output, end, n_atoms):
+    """Where it stands, cell [3, 3] and positions [N, 3] in Å, and symbols of the last structure before ``end``."""
+    alat = _lattice_parameter(output)
+    cells, sites = [], []       # of (position in the text, what stands there)
+    rows = list(LATTICE_ROW.finditer(output.text))
+    for k in range(0, len(rows) - 2, 3):
+        if [row.group(1) for row in rows[k:k + 3]] == ["1", "2", "3"]:
+            values = [output.row(row.group(2), row.start(2), 3, f"a({row.group(1)})") for row in rows[k:k + 3]]
+            cells.append((rows[k].start(), np.array(values) * (alat or np.nan)))
+    for block in _site_tables(output):
+        names, values = _site_rows(output, block, n_atoms)
+        sites.append((block[0].start(), names, values * (alat or np.nan), False))
+    if alat is None or not cells or not sites or len(rows) % 3:
+        raise EspressoError(f"{output.path}: cell or positions not found; keep pw.x's whole standard output")
+    for block in BLOCK.finditer(output.text):
+        if block.group(1) == "CELL_PARAMETERS":
+            cells.append((block.start(), _block_rows(output, block, 3, False)[1] * _unit(output, block, alat)))
+        else:
+            names, values = _block_rows(output, block, n_atoms, True)
+            sites.append((block.start(), names, values * _unit(output, block, alat), block.group(2) == "crystal"))
+    before = [max((entry for entry in entries if entry[0] < end), key=lambda entry: entry[0], default=None)
+              for entries in (cells, sites)]
+    if None in before:
+        raise EspressoError(f"{output.path}: cell or positions not found before the total energy; keep pw.x's whole "
+                            "standard output")
+    (_, cell), (start, names, positions, is_crystal) = before
+    if abs(np.linalg.det(check_finite(output.path, "the cell", cell, EspressoError))) < 1e-9:
+        raise EspressoError(f"{output.path}: the cell has no volume; the file is damaged: copy it again")
+    _check_species(output, names)
+    symbols = [element(output.path, name) for name in names]
+    first = min(entry[0] for entry in sites)
+    return 0 if start == first else start, cell, symbols, positions @ cell if is_crystal else positions
+
+
+def _lattice_parameter(output):
+    """alat in Å or None; celldm(1) is the same with more digits."""
+    alat, celldm = (output.last(label) for label in (r"lattice parameter \(alat\)\s+=", r"celldm\(1\)="))
+    if alat is not None and celldm is not None and abs(celldm - alat) < 6e-5:
+        alat = celldm
+    return alat * units.BOHR if alat else None
+
+
+def _site_tables(output):
+    """Lists of the rows, one below the other, of the tables of sites in units of alat."""
+    tables, end = [], 0
+    for row in SITE_ROW.finditer(output.text):
+        between = output.text[end:row.start()]
+        if between.strip() or not tables:       # the first row; its heading is the line above
+            tables.append((between.rstrip().rpartition("\n")[2], []))
+        tables[-1][1].append(row)
+        end = row.end()
+    return [rows for heading, rows in tables if "(cryst" not in heading]
+
+
+def _site_rows(output, table, n_atoms):
+    if len(table) != n_atoms:
+        raise EspressoError(f"{output.place(table[0].start())}: got {len(table)} atoms, 'number of atoms/cell' says "
+                            f"{n_atoms}; the output is damaged: copy it again")
+    for k, row in enumerate(table):
+        _check_index(output, row, k, row.group(1), row.group(3))
+    return ([row.group(2) for row in table],
+            np.array([output.row(row.group(4), row.start(4), 3, f"tau({k + 1})") for k, row in enumerate(table)]))
+
+
+def _check_index(output, row, k, *found):
+    """The atom's number is k + 1, or stars where it has too many digits."""
+    for word in found:
+        if "*" not in word and int(word[:18]) != k + 1:
+            raise EspressoError(f"{output.place(row.start())}: got atom {word[:18]}, need {k + 1}; the output is damaged: "
+                                "copy it again")
+
+
+def _block_rows(output, block, count, named):
+    """Labels and numbers [count, 3] of the rows below CELL_PARAMETERS or ATOMIC_POSITIONS."""
+    names, values, position = [], [], block.end()
+    for line in output.text[block.end():].split("\n", count)[:count]:
+        words = line.split(None, 1)
+        if not words or named and len(words) != 2 or not DECIMAL.search(line) or line.lstrip().startswith("="):
+            break
+        numbers = re.sub(r"(?:[ \t]+[01]){3}\s*$", "", words[1]) if named else line     # 0 or 1: fixed coordinates
+        names.append(words[0])
+        values.append(output.row(numbers, position, 3, block.group(1)))
+        position += len(line) + 1
+    if len(values) != count:
+        raise EspressoError(f"{output.place(block.start())}: got {len(values)} rows of {block.group(1)}, need {count}; "
+                            "the output is damaged where it holds several structures; read its XML file instead")
+    return names, np.array(values)
+
+
+def _unit(output, block, alat):
+    """Å in the unit of the block; 1 for fractions of the cell."""
+    name = block.group(2).lower()
+    if name == "alat" and block.group(3).strip():
+        return output.row(block.group(3), block.start(), 1, "alat")[0] * units.BOHR
+    scale = {"alat": alat, "bohr": units.BOHR, "angstrom": 1.0, "crystal": 1.0}.get(name)
+    if scale is None:
+        raise EspressoError(f"{output.place(block.start())}: {block.group(1)} is in units of {name!r}, need alat, bohr, "
+                            "angstrom or crystal; read the run's XML file instead")
+    return scale
+
+
+def _check_species(output, names):
+    """The table of species: as many as there are labels, and the elements that the pseudopotentials are of."""
+    n_types = output.last(r"number of atomic types\s+=")
+    if n_types is not None and len(set(names)) > n_types:
+        raise EspressoError(f"{output.path}: got atoms of the types {', '.join(sorted(set(names)))[:60]}, 'number of "
+                            f"atomic types' says {n_types:g}; the output is damaged: copy it again")
+    table = re.search(r"atomic species +valence +mass +pseudopotential\n((?:.*\(.*\)[ \t]*\n)+)", output.text)
+    for name, other in re.findall(r"^[ \t]+(\S+)[ \t]+\S+[ \t]+\S+[ \t]+([A-Za-z]{1,2})[ \t]*\(",
+                                  table.group(1) if table else "", re.MULTILINE):
+        if name in names and _is_other(output.path, name, other):
+            raise EspressoError(f"{output.path}: species {name!r} has a pseudopotential of {other}; write {other} into the "
+                                "input and run pw.x again")
+
+
+def _is_other(path, name, other):
+    try:
+        return element(path, other) != element(path, name)
+    except EspressoError:       # the name's own message comes later; pseudopotentials may be of no element
+        return False
+
+
+def _forces(output, start, n_atoms):
+    block = output.text.rfind("Forces acting on atoms", start)
+    if block < 0:
+        return None
+    rows = []
+    for row in FORCE_ROW.finditer(output.text, block):      # contributions to the forces may follow
+        if rows and output.text[rows[-1].end():row.start()].strip():
+            break
+        rows.append(row)
+    if len(rows) != n_atoms:
+        raise EspressoError(f"{output.place(block)}: got {len(rows)} rows of forces for {n_atoms} atoms; the output is "
+                            "damaged: copy it again")
+    for k, row in enumerate(rows):
+        _check_index(output, row, k, row.group(1))
+    values = [output.row(row.group(2), row.start(2), 3, f"the force on atom {k + 1}") for k, row in enumerate(rows)]
+    return np.array(values) * units.RYDBERG / units.BOHR
+
+
+def _stress(output, start):
+    blocks = list(re.compile(r"total\s+stress\s+\(Ry/bohr\*\*3\).*\n((?:.*\n){3})").finditer(output.text, start))
+    if not blocks:
+        return None
+    rows, position = blocks[-1].group(1).splitlines(), blocks[-1].start(1)
+    # three numbers in Ry/bohr^3 and the same in kbar
+    values = np.array([output.row(row, position, 6, "the stress")[:3] for row in rows])
+    return None if not values.any() else -values * units.RYDBERG / units.BOHR**3
