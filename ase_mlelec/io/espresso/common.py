@@ -1,5 +1,4 @@
-"""What the readers of Quantum ESPRESSO's files share: the error, reading of text and XML, numbers as Fortran writes them.
-"""
+"""What the readers of Quantum ESPRESSO's files share: the error, text and XML, numbers as Fortran writes them."""
 import re
 import xml.etree.ElementTree as ElementTree
 import zlib
@@ -13,10 +12,16 @@ from ase_mlelec.io.elements import element_of
 GZIP = b"\x1f\x8b"
 # text and XML of calculations shrink to a tenth or so; a file that grows more than this is no calculation
 EXPANSION = 200
+LARGEST = 1e100
 
 
 class EspressoError(ValueError):
     """A Quantum ESPRESSO file cannot be used; the message names the file, the cause and the remedy."""
+
+
+def damaged(place, what):
+    """The error for what cannot stand in a file as Quantum ESPRESSO wrote it."""
+    return EspressoError(f"{place}: {what}; the file is damaged: copy it again")
 
 
 def read_text(path, what):
@@ -61,20 +66,21 @@ def find_file(path, name, what):
     for pattern in (name, f"{name}.gz", f"*.save/{name}", f"*.save/{name}.gz"):
         found = sorted(path.glob(pattern))
         if len(found) > 1:
-            raise EspressoError(f"{path}: got {len(found)} runs ({', '.join(p.parent.name for p in found[:4])}), need "
-                                f"one; give the path of one {name}")
+            raise EspressoError(f"{path}: got {len(found)} runs ({', '.join(p.parent.name for p in found[:4])}), "
+                                f"need one; give the path of one {name}")
         if found:
             return found[0]
     if (path / "data-file.xml").exists():
-        raise EspressoError(f"{path}: written by Quantum ESPRESSO before 6.2 (data-file.xml), which is not read; {what}")
+        raise EspressoError(f"{path}: written by Quantum ESPRESSO before 6.2 (data-file.xml), which is not read; "
+                            f"{what}")
     raise EspressoError(f"{path}: no {name} in this folder; {what}")
 
 
 def parse_xml(path, text, program, problem="truncated or not XML"):
     """Root element of an XML file.  Entities, which Quantum ESPRESSO does not write, are refused: they may be bombs."""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise EspressoError(f"{path}: it declares a document type or entities, which {program} does not write; "
-                            f"run {program} again")
+        raise EspressoError(f"{path}: it declares a document type or entities, which {program} does not write; run "
+                            f"{program} again")
     try:
         return ElementTree.fromstring(text.encode("utf-8"), ElementTree.XMLParser(encoding="utf-8"))
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
@@ -94,15 +100,24 @@ def floats(path, place, text, count=None):
     """Finite numbers [count] in a text, or EspressoError that names the place and what is no number there."""
     words = (text or "").split()
     if count is not None and len(words) != count:
-        raise EspressoError(f"{path}: {place} holds {len(words)} numbers, need {count}; the file is damaged or cut off: "
-                            "copy it again")
+        raise EspressoError(f"{path}: {place} holds {len(words)} numbers, need {count}; the file is damaged or cut "
+                            "off: copy it again")
     try:
         if "_" in (text or ""):     # Python reads 1_0 as 10
             raise ValueError
         values = fortran_floats(" ".join(words))
     except ValueError:
         raise EspressoError(f"{path}: {place} holds {_no_number(words)}") from None
-    return check_finite(path, place, values, EspressoError)
+    return check_values(path, place, values)
+
+
+def check_values(path, place, values):
+    """``values`` as they came, after refusing NaN, infinity and what would become infinite in other units."""
+    check_finite(path, place, values, EspressoError)
+    largest = np.abs(values).max(initial=0)
+    if largest > LARGEST:
+        raise damaged(path, f"{place} holds a number as large as {largest:g}, which no calculation gives")
+    return values
 
 
 def _no_number(words):
@@ -126,7 +141,7 @@ def describe_no_number(word):
 def whole_number(path, place, text):
     """A count >= 0 from an attribute or element of an XML file."""
     if text is None or not re.fullmatch(r"\s*\+?\d{1,18}\s*", text):
-        raise EspressoError(f"{path}: {place} is {text!r}, need a whole number; the file is damaged: copy it again")
+        raise damaged(path, f"{place} is {text!r}, need a whole number")
     return int(text)
 
 

@@ -5,8 +5,8 @@ import re
 import numpy as np
 
 from ase_mlelec import units
-from ase_mlelec.io.checks import check_count, check_finite
-from ase_mlelec.io.espresso.common import EspressoError, fortran_floats, read_text
+from ase_mlelec.io.checks import check_count
+from ase_mlelec.io.espresso.common import EspressoError, check_values, fortran_floats, read_text
 
 
 def read_filplot(path):
@@ -34,8 +34,9 @@ def _filplot(path):
         raise EspressoError(f"{path}: truncated, or not a filplot file ({error}); run pp.x again") from None
     check_count(path, "atoms and species", n_atoms + n_species, 8, EspressoError)
     if min(n1, n2, n3, n_atoms, n_species) < 1 or m1 < n1 or m2 < n2 or m3 < n3:
-        raise EspressoError(f"{path}: a grid of {n1} x {n2} x {n3} in arrays of {m1} x {m2} x {m3} with {n_atoms} atoms of "
-                            f"{n_species} species cannot be; the file is damaged or not a filplot file: run pp.x again")
+        raise EspressoError(f"{path}: a grid of {n1} x {n2} x {n3} in arrays of {m1} x {m2} x {m3} with {n_atoms} "
+                            f"atoms of {n_species} species cannot be; the file is damaged or not a filplot file: run "
+                            "pp.x again")
     # rows of the cell where ibrav is 0, cutoffs, species, atoms; the cutoffs hold plot_num
     rows = [lines.readline() for _ in range(3 * by_hand + 1 + n_species + n_atoms)]
     text = lines.read()
@@ -43,10 +44,13 @@ def _filplot(path):
         values = fortran_floats(text)
     except ValueError as error:
         raise EspressoError(f"{path}: truncated, or not a filplot file ({error}); run pp.x again") from None
-    if values.size != m1 * m2 * n3 or not text.endswith("\n"):
+    if values.size > m1 * m2 * n3:
+        raise EspressoError(f"{path}: got {values.size} numbers for a grid of {n1} x {n2} x {n3}, need {m1 * m2 * n3}; "
+                            "the file is damaged or not a filplot file: run pp.x again")
+    if values.size < m1 * m2 * n3 or not text.endswith("\n"):
         raise EspressoError(f"{path}: truncated after {values.size} of the {m1 * m2 * n3} numbers on a grid of "
                             f"{n1} x {n2} x {n3}; run pp.x again")
-    check_finite(path, "the function", values, EspressoError)
+    check_values(path, "the function", values)
     return title, "".join([counts, lattice, *rows]), values.reshape(m1, m2, n3, order="F")[:n1, :n2]
 
 
@@ -70,8 +74,8 @@ def read_ldos(paths, energies=None):
         if ldos is None:
             ldos, first = np.empty((*data.shape, len(paths))), structure
         if structure != first:
-            raise EspressoError(f"{path}: grid, cell, atoms or quantity differ from those of {paths[0]}; "
-                                "give the files of one pp.x run")
+            raise EspressoError(f"{path}: grid, cell, atoms or quantity differ from those of {paths[0]}; give the "
+                                "files of one pp.x run")
         _check_energy(path, title, None if energies is None else energies[index])
         ldos[..., index] = data
     if ldos is None:

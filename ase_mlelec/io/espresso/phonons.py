@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ase_mlelec.io.espresso.common import EspressoError, floats, read_text
+from ase_mlelec.io.espresso.common import EspressoError, damaged, floats, read_text
 
 
 def read_ph(path):
@@ -24,19 +24,19 @@ def read_ph(path):
     if runs == 0 or "JOB DONE." not in text:
         raise EspressoError(f"{path}: unfinished or not an output of ph.x; run it to the end")
     if runs > 1:
-        raise EspressoError(f"{path}: got the outputs of {runs} runs in one file, need one; cut the file at its lines "
-                            "'Program PHONON' and give the part that you want")
+        raise EspressoError(f"{path}: got the outputs of {runs} runs in one file, need one; cut the file at its "
+                            "lines 'Program PHONON' and give the part that you want")
     if "No convergence has been achieved" in text:
         raise EspressoError(f"{path}: the response did not converge; raise niter_ph or lower alpha_mix(1)")
     tensor = re.search(r"Dielectric constant in cartesian axis[^\n]*\n\s*\n((?:[^\n]*\n){3})", text)
     charges = _charges(path, text)
     if tensor is None or not charges:
-        raise EspressoError(f"{path}: no dielectric tensor or no charges (d Force / dE); set epsil and zeu in &inputph "
-                            "at q = 0 of an insulator")
+        raise EspressoError(f"{path}: no dielectric tensor or no charges (d Force / dE); set epsil and zeu in "
+                            "&inputph at q = 0 of an insulator")
     n_atoms = re.search(r"number of atoms/cell\s+=\s*(\d+)", text)
     if n_atoms and int(n_atoms.group(1)[:18]) != len(charges):
-        raise EspressoError(f"{path}: got charges of {len(charges)} atoms, 'number of atoms/cell' says "
-                            f"{n_atoms.group(1)[:18]}; the output is damaged: copy it again")
+        raise damaged(path, f"got charges of {len(charges)} atoms, 'number of atoms/cell' says "
+                            f"{n_atoms.group(1)[:18]}")
     dielectric = [_row(path, "the dielectric tensor", row) for row in tensor.group(1).splitlines()]
     return np.array(charges), np.array(dielectric)
 
@@ -58,14 +58,12 @@ def _charges(path, text):
         if atom is None:
             continue
         if atom.group(1) != str(len(charges) + 1) and "*" not in atom.group(1):
-            raise EspressoError(f"{path}: got charges of atom {atom.group(1)[:18]}, need {len(charges) + 1}; the output is "
-                                "damaged: copy it again")
+            raise damaged(path, f"got charges of atom {atom.group(1)[:18]}, need {len(charges) + 1}")
         rows = []
         for axis in "xyz":
             row = next(lines, "").strip()
             if not row.startswith(f"E{axis}"):
-                raise EspressoError(f"{path}: no row E{axis} in the charges of atom {len(charges) + 1}; the output is "
-                                    "damaged: copy it again")
+                raise damaged(path, f"no row E{axis} in the charges of atom {len(charges) + 1}")
             rows.append(_row(path, f"the charges of atom {len(charges) + 1}", row[2:]))
         charges.append(rows)
     return charges
@@ -75,6 +73,5 @@ def _row(path, what, row):
     """Three numbers in brackets."""
     row = row.strip()
     if not (row.startswith("(") and row.endswith(")")):
-        raise EspressoError(f"{path}: {what} has a row {row[:40]!r}, need three numbers in brackets; the output is damaged: "
-                            "copy it again")
+        raise damaged(path, f"{what} has a row {row[:40]!r}, need three numbers in brackets")
     return floats(path, what, row[1:-1], 3)

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ase_mlelec import units
-from ase_mlelec.io.checks import check_finite
 from ase_mlelec.io.espresso.common import EspressoError, find_file, floats, parse_xml, read_text, whole_number
 
-WHAT_TO_GIVE = ("give projwfc.x's atomic_proj.xml or prefix.save, and its text output; where one is missing or truncated, "
-                "run projwfc.x again")
+WHAT_TO_GIVE = ("give projwfc.x's atomic_proj.xml or prefix.save, and its text output; where one is missing or "
+                "truncated, run projwfc.x again")
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ def _broaden(levels, weights, energies, width):
 
 def read_projections(path, output):
     """Read projwfc.x: ``atomic_proj.xml`` (path: the file, prefix.save or the folder that holds one) and its text
-    ``output`` (which atom owns which atomic function; the XML does not say).  Non-polarised, noncollinear and spin-orbit
-    runs; the format is that of Quantum ESPRESSO 6.4 and later.
+    ``output`` (which atom owns which atomic function; the XML does not say).  Non-polarised, noncollinear and
+    spin-orbit runs; the format is that of Quantum ESPRESSO 6.4 and later.
 
     Returns Projections.
 
@@ -61,7 +60,7 @@ def read_projections(path, output):
     """
     path = find_file(path, "atomic_proj.xml", WHAT_TO_GIVE)
     text, listing = read_text(path, WHAT_TO_GIVE), read_text(output, WHAT_TO_GIVE)
-    root = parse_xml(path, text, "projwfc.x", "a part is missing or truncated, or it is not XML")
+    root = parse_xml(path, text, "projwfc.x", "a part is missing or truncated or it is not XML")
     header, states = root.find("HEADER"), root.find("EIGENSTATES")
     if header is not None and header.find("NUMBER_OF_BANDS") is not None:
         raise EspressoError(f"{path}: in the format of Quantum ESPRESSO before 6.4 (iotk), which is not read; run "
@@ -84,16 +83,17 @@ def _owners(path, output, listing, n_functions):
     """Index of the atom [A] that owns each atomic function, and whether the functions are spinors (with s_z or j)."""
     rows = re.findall(r"state #\s*(\S+?): atom\s*(\S+)(.*)", listing)
     if len(rows) != n_functions or not rows:
-        raise EspressoError(f"{output}: lists {len(rows)} atomic functions, {path} holds {n_functions}; "
-                            "give the text output of the same projwfc.x run")
+        raise EspressoError(f"{output}: lists {len(rows)} atomic functions, {path} holds {n_functions}; give the "
+                            "text output of the same projwfc.x run")
     owners = []
     for k, (number, atom, _) in enumerate(rows):
         if number != str(k + 1) and "*" not in number:
             raise EspressoError(f"{output}: got state # {number[:18]}, need {k + 1}; give the text output of one run")
         # atoms without functions are counted too, but are not many times more
         if not re.fullmatch(r"\d{1,9}", atom) or not 1 <= int(atom) <= 10 * n_functions + 100:
-            raise EspressoError(f"{output}: state # {k + 1} is of atom {atom[:18]!r}, which cannot be with {n_functions} "
-                                "atomic functions; the output is damaged, or has stars for 10,000 atoms and more")
+            raise EspressoError(f"{output}: state # {k + 1} is of atom {atom[:18]!r}, which cannot be with "
+                                f"{n_functions} atomic functions; the output is damaged, or has stars for 10,000 "
+                                "atoms and more")
         owners.append(int(atom) - 1)
     return np.array(owners), any(re.search(r"s_z|\bj\s*=|m_j", kind) for _, _, kind in rows)
 
@@ -102,8 +102,8 @@ def _levels(path, states, n_kpoints, n_bands):
     """Weights of the k points [K] as they stand there, and band energies [K, M] in eV."""
     points, energies = states.findall("K-POINT"), states.findall("E")
     if not n_kpoints == len(points) == len(energies) or n_kpoints * n_bands == 0:
-        raise EspressoError(f"{path}: got {len(points)} k points with weights and {len(energies)} with energies, the header "
-                            f"says {n_kpoints} with {n_bands} bands; the file is damaged: run projwfc.x again")
+        raise EspressoError(f"{path}: got {len(points)} k points with weights and {len(energies)} with energies, the "
+                            f"header says {n_kpoints} with {n_bands} bands; the file is damaged: run projwfc.x again")
     weights = np.array([floats(path, f"Weight of k point {k + 1}", point.get("Weight"), 1)[0]
                         for k, point in enumerate(points)])
     if weights.min() < 0 or weights.sum() <= 0:
@@ -118,12 +118,12 @@ def _site_weights(path, states, n_kpoints, n_bands, owners):
     blocks = states.findall("PROJS")
     functions = [block.findall("ATOMIC_WFC") for block in blocks]
     if len(blocks) != n_kpoints or any(len(each) != len(owners) for each in functions):
-        raise EspressoError(f"{path}: got projections at {len(blocks)} k points on {sorted({len(f) for f in functions})} "
-                            f"atomic functions, the header says {n_kpoints} and {len(owners)}; the file is damaged: run "
-                            "projwfc.x again")
+        raise EspressoError(f"{path}: got projections at {len(blocks)} k points on "
+                            f"{sorted({len(f) for f in functions})} atomic functions, the header says {n_kpoints} "
+                            f"and {len(owners)}; the file is damaged: run projwfc.x again")
     site = np.zeros((n_kpoints, n_bands, owners.max() + 1))
     for k, each in enumerate(functions):
         for owner, function in zip(owners, each):
             amplitudes = floats(path, f"<ATOMIC_WFC> at k point {k + 1}", function.text, 2 * n_bands)
             site[k, :, owner] += (amplitudes.reshape(n_bands, 2)**2).sum(axis=1)
-    return check_finite(path, "the projections", site, EspressoError)
+    return site

@@ -1,10 +1,9 @@
 """One pw.x calculation, from the XML file or from the text output."""
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ase_mlelec.io.checks import check_finite
-from ase_mlelec.io.espresso.common import EspressoError, find_file, read_text
+from ase_mlelec.io.espresso.common import find_file, read_text
 from ase_mlelec.io.espresso.pw_text import parse_pw_text
 from ase_mlelec.io.espresso.pw_xml import parse_pw_xml
 
@@ -71,10 +70,4 @@ def read_pw(path):
     path = find_file(path, "data-file-schema.xml", WHAT_TO_GIVE)
     text = read_text(path, WHAT_TO_GIVE)
     parse = parse_pw_xml if text.lstrip("\ufeff \n\t").startswith("<") else parse_pw_text
-    result = PwResult(**parse(path, text))
-    for entry in fields(result):
-        value = getattr(result, entry.name)
-        if isinstance(value, (float, np.ndarray)):      # numbers near the largest that overflowed in conversion
-            check_finite(path, entry.name, value, EspressoError)
-    check_finite(path, "terms", list(result.terms.values()), EspressoError)
-    return result
+    return PwResult(**parse(path, text))

@@ -4,8 +4,7 @@ import re
 import numpy as np
 
 from ase_mlelec import units
-from ase_mlelec.io.checks import check_finite
-from ase_mlelec.io.espresso.common import EspressoError, describe_no_number, element
+from ase_mlelec.io.espresso.common import LARGEST, EspressoError, check_values, damaged, describe_no_number, element
 from ase_mlelec.io.espresso.pw_xml import LOOSE, NO_ENERGY, NOT_CONVERGED
 
 # "!!" is the energy of hybrid functionals with the exchange operator converged too, "!" that of each step towards it
@@ -63,9 +62,10 @@ class _Output:
         if rest:
             raise EspressoError(f"{self.place(position)}: {what} holds {describe_no_number(rest[0])}")
         if len(words) != count:
-            raise EspressoError(f"{self.place(position)}: {what} holds {len(words)} numbers, need {count}; the output is "
-                                "damaged: copy it again")
-        return check_finite(self.place(position), what, values, EspressoError) if not np.isfinite(values).all() else values
+            raise damaged(self.place(position), f"{what} holds {len(words)} numbers, need {count}")
+        if not np.abs(values).max() < LARGEST:      # the place takes time to find, and is found for errors only
+            check_values(self.place(position), what, values)
+        return values
 
     def last(self, label, start=0):
         """The number behind the last occurrence of a label (regular expression) from ``start`` on, or None."""
@@ -82,8 +82,8 @@ class _Output:
         if not found:
             raise EspressoError(f"{self.path}: no {what!r}; keep pw.x's whole standard output")
         if len(found) > 1 or not re.fullmatch(r"\d{1,18}", min(found)):
-            raise EspressoError(f"{self.path}: {what} is {', '.join(sorted(found))[:60]}, need one whole number; read the "
-                                "run's XML file instead")
+            raise EspressoError(f"{self.path}: {what} is {', '.join(sorted(found))[:60]}, need one whole number; "
+                                "read the run's XML file instead")
         return int(min(found))
 
 
@@ -93,8 +93,8 @@ def _one_run(path, text):
     if not starts:
         raise EspressoError(f"{path}: not a pw.x output (no 'Program PWSCF'); give pw.x's standard output")
     if len(starts) > 1:
-        raise EspressoError(f"{path}: got the outputs of {len(starts)} runs in one file, need one; cut the file at its "
-                            "lines 'Program PWSCF' and give the part that you want")
+        raise EspressoError(f"{path}: got the outputs of {len(starts)} runs in one file, need one; cut the file at "
+                            "its lines 'Program PWSCF' and give the part that you want")
     other = re.compile(r"^ {0,8}Program [A-Z]+ v\.", re.MULTILINE).search(text, starts[0])
     return text[:other.start() if other else None]
 
@@ -108,15 +108,17 @@ def _last_mark(output):
     if "End of band structure calculation" in text:
         raise EspressoError(f"{path}: the output of {NO_ENERGY}")
     if not marks or "JOB DONE." not in text[marks[-1].end():]:
-        raise EspressoError(f"{path}: the run is unfinished (no final total energy or no 'JOB DONE' after it); run it to "
-                            "the end")
+        raise EspressoError(f"{path}: the run is unfinished (no final total energy or no 'JOB DONE' after it); run "
+                            "it to the end")
     mark = marks[-1]
+    if "End of self-consistent calculation" in text[mark.end():]:
+        raise damaged(path, "the last self-consistent calculation has no line '!    total energy'")
     if mark.group(3) != "Ry":
-        raise EspressoError(f"{output.place(mark.start())}: the total energy is in {mark.group(3)[:20]!r}, need Ry; give "
-                            "pw.x's own output")
+        raise EspressoError(f"{output.place(mark.start())}: the total energy is in {mark.group(3)[:20]!r}, need Ry; "
+                            "give pw.x's own output")
     if mark.group(1) == "!" and ("EXX: now go back" in text or any(m.group(1) == "!!" for m in marks)):
-        raise EspressoError(f"{path}: the exchange operator did not converge (no energy marked '!!' at the end); run pw.x "
-                            "again with larger nstep or conv_thr")
+        raise EspressoError(f"{path}: the exchange operator did not converge (no energy marked '!!' at the end); run "
+                            "pw.x again with a larger exx_maxstep")
     return mark
 
 
@@ -157,8 +159,8 @@ def _structure(output, end, n_atoms):
         raise EspressoError(f"{output.path}: cell or positions not found before the total energy; keep pw.x's whole "
                             "standard output")
     (_, cell), (start, names, positions, is_crystal) = before
-    if abs(np.linalg.det(check_finite(output.path, "the cell", cell, EspressoError))) < 1e-9:
-        raise EspressoError(f"{output.path}: the cell has no volume; the file is damaged: copy it again")
+    if abs(np.linalg.det(cell)) < 1e-9:
+        raise damaged(output.path, "the cell has no volume")
     _check_species(output, names)
     symbols = [element(output.path, name) for name in names]
     first = min(entry[0] for entry in sites)
@@ -187,8 +189,7 @@ def _site_tables(output):
 
 def _site_rows(output, table, n_atoms):
     if len(table) != n_atoms:
-        raise EspressoError(f"{output.place(table[0].start())}: got {len(table)} atoms, 'number of atoms/cell' says "
-                            f"{n_atoms}; the output is damaged: copy it again")
+        raise damaged(output.place(table[0].start()), f"got {len(table)} atoms, 'number of atoms/cell' says {n_atoms}")
     for k, row in enumerate(table):
         _check_index(output, row, k, row.group(1), row.group(3))
     return ([row.group(2) for row in table],
@@ -199,8 +200,7 @@ def _check_index(output, row, k, *found):
     """The atom's number is k + 1, or stars where it has too many digits."""
     for word in found:
         if "*" not in word and int(word[:18]) != k + 1:
-            raise EspressoError(f"{output.place(row.start())}: got atom {word[:18]}, need {k + 1}; the output is damaged: "
-                                "copy it again")
+            raise damaged(output.place(row.start()), f"got atom {word[:18]}, need {k + 1}")
 
 
 def _block_rows(output, block, count, named):
@@ -215,8 +215,9 @@ def _block_rows(output, block, count, named):
         values.append(output.row(numbers, position, 3, block.group(1)))
         position += len(line) + 1
     if len(values) != count:
-        raise EspressoError(f"{output.place(block.start())}: got {len(values)} rows of {block.group(1)}, need {count}; "
-                            "the output is damaged where it holds several structures; read its XML file instead")
+        raise EspressoError(f"{output.place(block.start())}: got {len(values)} rows of {block.group(1)}, need "
+                            f"{count}; the output is damaged where it holds several structures; read its XML file "
+                            "instead")
     return names, np.array(values)
 
 
@@ -227,8 +228,8 @@ def _unit(output, block, alat):
         return output.row(block.group(3), block.start(), 1, "alat")[0] * units.BOHR
     scale = {"alat": alat, "bohr": units.BOHR, "angstrom": 1.0, "crystal": 1.0}.get(name)
     if scale is None:
-        raise EspressoError(f"{output.place(block.start())}: {block.group(1)} is in units of {name!r}, need alat, bohr, "
-                            "angstrom or crystal; read the run's XML file instead")
+        raise EspressoError(f"{output.place(block.start())}: {block.group(1)} is in units of {name!r}, need alat, "
+                            "bohr, angstrom or crystal; read the run's XML file instead")
     return scale
 
 
@@ -236,14 +237,14 @@ def _check_species(output, names):
     """The table of species: as many as there are labels, and the elements that the pseudopotentials are of."""
     n_types = output.last(r"number of atomic types\s+=")
     if n_types is not None and len(set(names)) > n_types:
-        raise EspressoError(f"{output.path}: got atoms of the types {', '.join(sorted(set(names)))[:60]}, 'number of "
-                            f"atomic types' says {n_types:g}; the output is damaged: copy it again")
+        raise damaged(output.path, f"got atoms of the types {', '.join(sorted(set(names)))[:60]}, 'number of atomic "
+                                   f"types' says {n_types:g}")
     table = re.search(r"atomic species +valence +mass +pseudopotential\n((?:.*\(.*\)[ \t]*\n)+)", output.text)
     for name, other in re.findall(r"^[ \t]+(\S+)[ \t]+\S+[ \t]+\S+[ \t]+([A-Za-z]{1,2})[ \t]*\(",
                                   table.group(1) if table else "", re.MULTILINE):
         if name in names and _is_other(output.path, name, other):
-            raise EspressoError(f"{output.path}: species {name!r} has a pseudopotential of {other}; write {other} into the "
-                                "input and run pw.x again")
+            raise EspressoError(f"{output.path}: species {name!r} has a pseudopotential of {other}; write {other} "
+                                "into the input and run pw.x again")
 
 
 def _is_other(path, name, other):
@@ -254,8 +255,10 @@ def _is_other(path, name, other):
 
 
 def _forces(output, start, n_atoms):
-    block = output.text.rfind("Forces acting on atoms", start)
-    if block < 0:
+    block = _only_block(output, "Forces acting on atoms", start)
+    if block is None:
+        if FORCE_ROW.search(output.text, start):
+            raise damaged(output.path, "rows of forces without their heading")
         return None
     rows = []
     for row in FORCE_ROW.finditer(output.text, block):      # contributions to the forces may follow
@@ -263,8 +266,7 @@ def _forces(output, start, n_atoms):
             break
         rows.append(row)
     if len(rows) != n_atoms:
-        raise EspressoError(f"{output.place(block)}: got {len(rows)} rows of forces for {n_atoms} atoms; the output is "
-                            "damaged: copy it again")
+        raise damaged(output.place(block), f"got {len(rows)} rows of forces for {n_atoms} atoms")
     for k, row in enumerate(rows):
         _check_index(output, row, k, row.group(1))
     values = [output.row(row.group(2), row.start(2), 3, f"the force on atom {k + 1}") for k, row in enumerate(rows)]
@@ -272,10 +274,25 @@ def _forces(output, start, n_atoms):
 
 
 def _stress(output, start):
-    blocks = list(re.compile(r"total\s+stress\s+\(Ry/bohr\*\*3\).*\n((?:.*\n){3})").finditer(output.text, start))
-    if not blocks:
+    block = _only_block(output, r"total +stress +\(Ry/bohr\*\*3\).*\n", start)
+    if block is None:
+        if "Computing stress" in output.text[start:]:
+            raise EspressoError(f"{output.path}: 'Computing stress' without a total stress; the output is damaged, "
+                                "or pw.x ended in it: run it again")
         return None
-    rows, position = blocks[-1].group(1).splitlines(), blocks[-1].start(1)
+    first = output.text.index("\n", block) + 1
+    rows = output.text[first:].split("\n\n", 1)[0].splitlines()
+    if len(rows) != 3:
+        raise damaged(output.place(block), f"got {len(rows)} rows of the stress, need 3")
     # three numbers in Ry/bohr^3 and the same in kbar
-    values = np.array([output.row(row, position, 6, "the stress")[:3] for row in rows])
+    values = np.array([output.row(row, first, 6, "the stress")[:3] for row in rows])
     return None if not values.any() else -values * units.RYDBERG / units.BOHR**3
+
+
+def _only_block(output, heading, start):
+    """Where the heading (regular expression) stands after the final energy, or None."""
+    found = [match.start() for match in re.compile(heading).finditer(output.text, start)]
+    if len(found) > 1:
+        raise damaged(output.place(found[1]), f"got {len(found)} blocks of this kind after the last total energy, "
+                                              "need one")
+    return found[0] if found else None

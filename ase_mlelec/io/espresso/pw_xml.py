@@ -6,7 +6,7 @@ import numpy as np
 from ase.data import atomic_masses, atomic_numbers
 
 from ase_mlelec import units
-from ase_mlelec.io.espresso.common import EspressoError, element, floats, parse_xml, whole_number
+from ase_mlelec.io.espresso.common import EspressoError, damaged, element, floats, parse_xml, whole_number
 
 NO_ENERGY = "an nscf or bands run, which has no total energy; give the scf run's output, kept before the nscf run"
 NOT_CONVERGED = "the SCF did not converge; raise electron_maxstep or lower mixing_beta"
@@ -39,13 +39,15 @@ def parse_pw_xml(path, text):
     total, bands = _only(path, out, "total_energy"), _only(path, out, "band_structure")
     n_steps = out.findtext("convergence_info/scf_conv/n_scf_steps", "1").strip()
     if total is None or bands is None or total.find("etot") is None or n_steps == "0":
-        raise EspressoError(f"{path}: nothing was calculated (no total energy or no band structure: the run ended after "
-                            "its initialization); run pw.x to the end")
-    energies = {tag: _number(path, total, tag) * units.HARTREE for tag in ("etot", *TERMS) if total.find(tag) is not None}
+        raise EspressoError(f"{path}: nothing was calculated (no total energy or no band structure: the run ended "
+                            "after its initialization); run pw.x to the end")
     _check_convergence(path, root, out)
-    if energies["etot"] == 0:
+    if _number(path, total, "etot") == 0:
         raise EspressoError(f"{path}: the total energy is 0: nothing was calculated; run pw.x to the end")
     step = _calculated(path, root, out, calculation)
+    total = _needed(path, step, "total_energy")
+    energies = {tag: _number(path, total, tag) * units.HARTREE
+                for tag in ("etot", *TERMS) if total.find(tag) is not None}
     symbols, cell, positions = _structure(path, step, _elements(path, root))
     forces, stress = _forces_and_stress(path, root, step, len(symbols), calculation)
     return dict(symbols=symbols, cell=cell, positions=positions, energy=energies.pop("etot"),
@@ -65,7 +67,7 @@ def _only(path, parent, tag):
 def _needed(path, parent, tag):
     found = _only(path, parent, tag)
     if found is None:
-        raise EspressoError(f"{path}: no <{tag}> in <{parent.tag}>; the file is damaged: copy it again")
+        raise damaged(path, f"no <{tag}> in <{parent.tag}>")
     return found
 
 
@@ -102,16 +104,16 @@ def _check_convergence(path, root, out):
 
 
 def _calculated(path, root, out, calculation):
-    """The element with the structure that energy, forces and stress belong to.
+    """The element with the structure that the energy belongs to, with its terms and forces.
 
-    <output> holds the structure to come where nstep ended a relaxation, and after every MD run.
+    <output> holds the structure to come, and some terms of it, where nstep ended a relaxation and after every MD run.
     """
-    if calculation not in MOVING:
-        return out
     steps = root.findall("step")
+    if calculation not in MOVING and not steps and out.find("convergence_info/opt_conv") is None:
+        return out
     if steps:
-        etot = _number(path, out.find("total_energy"), "etot")
-        if abs(_number(path, _needed(path, steps[-1], "total_energy"), "etot") - etot) < 1e-10:
+        last, etot = (_number(path, _needed(path, where, "total_energy"), "etot") for where in (steps[-1], out))
+        if last == etot:
             return steps[-1]
         # the last calculation of vc-relax, with new plane waves for the structure of the last step, is no step
         stored, last = (_structure(path, where, {})[1:] for where in (out, steps[-1]))
@@ -119,8 +121,9 @@ def _calculated(path, root, out, calculation):
             return out
     elif out.findtext("convergence_info/opt_conv/convergence_achieved", "").strip() in TRUE:
         return out
-    raise EspressoError(f"{path}: the structure in it is not the one of its energy and forces, but of the step after, "
-                        f"which this {calculation} run did not calculate; read the text output of the run instead")
+    raise EspressoError(f"{path}: the structure in it is not the one of its energy and forces, but of the step "
+                        f"after, which this {calculation} run did not calculate; read the text output of the run "
+                        "instead")
 
 
 def _structure(path, parent, elements):
@@ -132,24 +135,21 @@ def _structure(path, parent, elements):
     lattice = _needed(path, structure, "cell")
     cell = np.array([floats(path, f"<a{i}>", _needed(path, lattice, f"a{i}").text, 3) for i in (1, 2, 3)])
     if abs(np.linalg.det(cell)) < 1e-9:
-        raise EspressoError(f"{path}: the cell has no volume; the file is damaged: copy it again")
+        raise damaged(path, "the cell has no volume")
     atoms = structure.findall("atomic_positions/atom")
     if not atoms:
-        raise EspressoError(f"{path}: no atoms in <atomic_positions>; positions in other forms are not read: give the "
-                            "text output")
+        raise EspressoError(f"{path}: no atoms in <atomic_positions>; positions in other forms are not read: give "
+                            "the text output")
     if "nat" in structure.attrib and whole_number(path, "nat", structure.get("nat")) != len(atoms):
-        raise EspressoError(f"{path}: got {len(atoms)} atoms, its nat says {structure.get('nat')}; the file is damaged: "
-                            "copy it again")
+        raise damaged(path, f"got {len(atoms)} atoms, its nat says {structure.get('nat')}")
     order = [whole_number(path, "index of an atom", atom.get("index", str(k + 1))) for k, atom in enumerate(atoms)]
     if sorted(order) != list(range(1, len(atoms) + 1)):
-        raise EspressoError(f"{path}: the indices of the atoms are {sorted(order)[:9]}, need 1 to {len(atoms)}; the file "
-                            "is damaged: copy it again")
+        raise damaged(path, f"the indices of the atoms are {sorted(order)[:9]}, need 1 to {len(atoms)}")
     atoms = [atom for _, atom in sorted(zip(order, atoms), key=lambda pair: pair[0])]
     names = [atom.get("name", "").strip() for atom in atoms]
     for name in names:
         if elements and name not in elements:
-            raise EspressoError(f"{path}: an atom is {name!r}, the species are {', '.join(elements)}; the file is "
-                                "damaged: copy it again")
+            raise damaged(path, f"an atom is {name!r}, the species are {', '.join(elements)}")
     positions = np.array([floats(path, f"atom {k + 1}", atom.text, 3) for k, atom in enumerate(atoms)])
     symbols = [elements[name] if elements else element(path, name) for name in names]
     return symbols, cell * units.BOHR, positions * units.BOHR
@@ -167,8 +167,8 @@ def _elements(path, root):
         mass = _number(path, species, "mass")
         near = [abs(mass - atomic_masses[atomic_numbers[symbol]]) < 1 for symbol in (elements[name], other)]
         if near == [False, True]:
-            raise EspressoError(f"{path}: species {name!r} has pseudopotential {pseudo} and the mass of {other}; write "
-                                f"{other} into the input and run pw.x again")
+            raise EspressoError(f"{path}: species {name!r} has pseudopotential {pseudo} and the mass of {other}; "
+                                f"write {other} into the input and run pw.x again")
     return elements
 
 
@@ -204,8 +204,7 @@ def _array(path, root, parent, tag, rows):
         return None
     values = floats(path, f"<{tag}>", found.text, 3 * rows)
     if "dims" in found.attrib and sorted(found.get("dims").split()) != sorted(["3", str(rows)]):
-        raise EspressoError(f"{path}: <{tag}> has dims {found.get('dims')!r}, need 3 and {rows}; the file is damaged: "
-                            "copy it again")
+        raise damaged(path, f"<{tag}> has dims {found.get('dims')!r}, need 3 and {rows}")
     return values.reshape(rows, 3)
 
 
@@ -232,15 +231,14 @@ def _levels(path, out, bands):
         return {}
     n_points = bands.findtext("nks")
     if n_points is not None and whole_number(path, "<nks>", n_points) != len(points):
-        raise EspressoError(f"{path}: got {len(points)} <ks_energies>, <nks> says {n_points.strip()}; the file is "
-                            "damaged: copy it again")
+        raise damaged(path, f"got {len(points)} <ks_energies>, <nks> says {n_points.strip()}")
     length = float(floats(path, "alat", out.find("atomic_structure").get("alat"), 1)[0])
     levels = [_needed(path, point, "eigenvalues") for point in points]
     sizes = {whole_number(path, "size of <eigenvalues>", each.get("size", str(len((each.text or "").split()))))
              for each in levels}
     if len(sizes) != 1 or length <= 0:
-        raise EspressoError(f"{path}: the k points have {sorted(sizes)[:4]} eigenvalues, need as many at each, and alat "
-                            f"is {length:g}, need a length; the file is damaged: copy it again")
+        raise damaged(path, f"the k points have {sorted(sizes)[:4]} eigenvalues, need as many at each, and alat is "
+                            f"{length:g}, need a length")
     # the points move with the cell, so that their fractions are those of the structure that is stored with them
     cell = _structure(path, out, {})[1] / units.BOHR / length
     found = np.array([floats(path, "<k_point>", _needed(path, point, "k_point").text, 3) for point in points])
