@@ -70,8 +70,9 @@ def input_of(calculation="scf", control="", system="", electrons="", ions="", ta
     moving = f"&ions\n {ions}\n/\n&cell\n/\n" if calculation not in ("scf", "nscf", "bands") else ""
     asked = "tprnfor=.true., tstress=.true.," if forces else ""
     counts = f"nat={len(sites.splitlines())}, ntyp={len(species.splitlines())}"
-    return (f"&control\n calculation='{calculation}', prefix='x', outdir='.', pseudo_dir='{PSEUDO}', {asked}\n {control}\n"
-            f"/\n&system\n {lattice}, {counts}, ecutwfc=6, {system}\n/\n&electrons\n {electrons}\n/\n{moving}"
+    return (f"&control\n calculation='{calculation}', prefix='x', outdir='.', pseudo_dir='{PSEUDO}',\n"
+            f"{asked} {control}\n/\n&system\n {lattice}, {counts}, ecutwfc=6, {system}\n/\n"
+            f"&electrons\n {electrons}\n/\n{moving}"
             f"ATOMIC_SPECIES\n{species}\nATOMIC_POSITIONS alat\n{sites}\nK_POINTS {kpoints}\n{tail}\n")
 
 

@@ -81,13 +81,23 @@ def test_the_last_energy_is_gone(tmp_path):
     refused(tmp_path / "pw.out", text.replace(last, ""), "the last self-consistent calculation has no line '!")
 
 
+@pytest.mark.parametrize("name, heading", [("md", "ATOMIC_POSITIONS"), ("vc_relax_angstrom", "CELL_PARAMETERS"),
+                                           ("vc_relax_angstrom", "ATOMIC_POSITIONS")])
+def test_the_last_structure_is_gone(tmp_path, name, heading):
+    """The step before would give its structure to the last energy."""
+    text = STORED[name][0]
+    place = text.rindex(heading, 0, text.rindex("\n!"))
+    refused(tmp_path / "pw.out", text[:place] + text[place:].replace(heading, "PLACES", 1),
+            "the structure of the last step is missing")
+
+
 def test_exact_exchange(tmp_path):
     """The energy is that marked '!!'; without it the exchange operator did not converge."""
     text = STORED["hybrid"][0]
     marks = [line for line in text.splitlines(keepends=True) if line.startswith("!")]
     assert len(marks) == 4 and marks[-1].startswith("!!")
     (tmp_path / "pw.out").write_text(text)
-    assert read_pw(tmp_path / "pw.out").energy == pytest.approx(float(marks[-1].split()[4]) * RYDBERG, rel=1e-10)     # ASE's factors
+    assert read_pw(tmp_path / "pw.out").energy == pytest.approx(float(marks[-1].split()[4]) * RYDBERG, rel=1e-10)
     refused(tmp_path / "pw.out", text.replace(marks[-1], marks[-1].replace("!!", "  ")),
             "the exchange operator did not converge")
 

@@ -14,6 +14,13 @@ GZIP = b"\x1f\x8b"
 EXPANSION = 200
 LARGEST = 1e100
 
+# of pw.x, in text and XML
+NO_ENERGY = "an nscf or bands run, which has no total energy; give the scf run's output, kept before the nscf run"
+NOT_CONVERGED = "the SCF did not converge; raise electron_maxstep or lower mixing_beta"
+# With scf_must_converge = false pw.x calls unconverged steps converged.  The accuracy tells; ten times conv_thr is
+# allowed because hybrid functionals with adaptive_thr end with a threshold that was a little looser.
+LOOSE = 10
+
 
 class EspressoError(ValueError):
     """A Quantum ESPRESSO file cannot be used; the message names the file, the cause and the remedy."""

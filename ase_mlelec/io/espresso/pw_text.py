@@ -4,8 +4,8 @@ import re
 import numpy as np
 
 from ase_mlelec import units
-from ase_mlelec.io.espresso.common import LARGEST, EspressoError, check_values, damaged, describe_no_number, element
-from ase_mlelec.io.espresso.pw_xml import LOOSE, NO_ENERGY, NOT_CONVERGED
+from ase_mlelec.io.espresso.common import (LARGEST, LOOSE, NO_ENERGY, NOT_CONVERGED, EspressoError, check_values,
+                                           damaged, describe_no_number, element)
 
 # "!!" is the energy of hybrid functionals with the exchange operator converged too, "!" that of each step towards it
 MARK = re.compile(r"^(!{1,2})[ \t]+total energy[ \t]+=[ \t]*(\S*)[ \t]*(\S*)", re.MULTILINE)
@@ -15,6 +15,7 @@ SITE_ROW = re.compile(r"^[ \t]*([\d*]+)[ \t]+(\S+)[ \t]+tau\([ \t]*([\d*]+)[ \t]
 FORCE_ROW = re.compile(r"^[ \t]*atom[ \t]+([\d*]+)[ \t]+type[ \t]+[\d*]+[ \t]+force =(.*)$", re.MULTILINE)
 BLOCK = re.compile(r"^[ \t]*(CELL_PARAMETERS|ATOMIC_POSITIONS)[ \t]*[({]?[ \t]*(\w*)[ \t]*=?([^)}\n]*)[)}]?[ \t]*\n",
                    re.MULTILINE)
+LONGEST = 500       # of a line with numbers
 TERMS = {"one_electron": "one-electron contribution", "hartree": "hartree contribution", "xc": "xc contribution",
          "ion_ion": "ewald contribution", "entropy": r"smearing contrib\. \(-TS\)"}
 
@@ -56,6 +57,8 @@ class _Output:
 
     def row(self, text, position, count, what):
         """``count`` finite numbers that fill the text, with or without blanks between them."""
+        if len(text) > LONGEST:
+            raise damaged(self.place(position), f"{what} stands in a line of {len(text)} characters")
         words = DECIMAL.findall(text)
         rest = DECIMAL.sub(" ", text).split()
         values = [float(word.upper().replace("D", "E")) for word in words]
@@ -136,35 +139,45 @@ def _check_convergence(output, start):
 def _structure(output, end, n_atoms):
     """Where it stands, cell [3, 3] and positions [N, 3] in Å, and symbols of the last structure before ``end``."""
     alat = _lattice_parameter(output)
-    cells, sites = [], []       # of (position in the text, what stands there)
-    rows = list(LATTICE_ROW.finditer(output.text))
-    for k in range(0, len(rows) - 2, 3):
-        if [row.group(1) for row in rows[k:k + 3]] == ["1", "2", "3"]:
-            values = [output.row(row.group(2), row.start(2), 3, f"a({row.group(1)})") for row in rows[k:k + 3]]
-            cells.append((rows[k].start(), np.array(values) * (alat or np.nan)))
-    for block in _site_tables(output):
-        names, values = _site_rows(output, block, n_atoms)
-        sites.append((block[0].start(), names, values * (alat or np.nan), False))
-    if alat is None or not cells or not sites or len(rows) % 3:
+    rows, tables = list(LATTICE_ROW.finditer(output.text)), _site_tables(output)
+    if alat is None or not tables or [row.group(1) for row in rows] != ["1", "2", "3"] * max(len(rows) // 3, 1):
         raise EspressoError(f"{output.path}: cell or positions not found; keep pw.x's whole standard output")
-    for block in BLOCK.finditer(output.text):
+    # of (position in the text, what stands there)
+    cells = [(rows[k].start(), _lattice(output, rows[k:k + 3], alat)) for k in range(0, len(rows), 3)]
+    sites = [(table[0].start(), *_site_rows(output, table, n_atoms, alat), False) for table in tables]
+    start = sites[0][0]
+    blocks = list(BLOCK.finditer(output.text))
+    for block in _last_blocks(blocks, end):
+        names, values = _block_rows(output, block, n_atoms)
+        values *= _unit(output, block, alat)
         if block.group(1) == "CELL_PARAMETERS":
-            cells.append((block.start(), _block_rows(output, block, 3, False)[1] * _unit(output, block, alat)))
+            cells.append((block.start(), values))
         else:
-            names, values = _block_rows(output, block, n_atoms, True)
-            sites.append((block.start(), names, values * _unit(output, block, alat), block.group(2) == "crystal"))
+            sites.append((block.start(), names, values, block.group(2) == "crystal"))
     before = [max((entry for entry in entries if entry[0] < end), key=lambda entry: entry[0], default=None)
               for entries in (cells, sites)]
     if None in before:
         raise EspressoError(f"{output.path}: cell or positions not found before the total energy; keep pw.x's whole "
                             "standard output")
-    (_, cell), (start, names, positions, is_crystal) = before
+    (cell_place, cell), (place, names, positions, is_crystal) = before
+    is_moving = any(block.group(1) == "CELL_PARAMETERS" for block in blocks)
+    if output.text.rfind("Forces acting on atoms", 0, end) > (min(place, cell_place) if is_moving else place):
+        raise damaged(output.path, "the structure of the last step is missing between its energy and the forces before")
     if abs(np.linalg.det(cell)) < 1e-9:
         raise damaged(output.path, "the cell has no volume")
     _check_species(output, names)
     symbols = [element(output.path, name) for name in names]
-    first = min(entry[0] for entry in sites)
-    return 0 if start == first else start, cell, symbols, positions @ cell if is_crystal else positions
+    return 0 if place == start else place, cell, symbols, positions @ cell if is_crystal else positions
+
+
+def _last_blocks(blocks, end):
+    """The last of each kind before ``end``, and all after it, which are checked only."""
+    before = {block.group(1): block for block in blocks if block.start() < end}
+    return [*before.values(), *(block for block in blocks if block.start() > end)]
+
+
+def _lattice(output, rows, alat):
+    return np.array([output.row(row.group(2), row.start(2), 3, f"a({row.group(1)})") for row in rows]) * alat
 
 
 def _lattice_parameter(output):
@@ -187,13 +200,14 @@ def _site_tables(output):
     return [rows for heading, rows in tables if "(cryst" not in heading]
 
 
-def _site_rows(output, table, n_atoms):
+def _site_rows(output, table, n_atoms, alat):
+    """Labels and positions [N, 3] in Å of a table of sites."""
     if len(table) != n_atoms:
         raise damaged(output.place(table[0].start()), f"got {len(table)} atoms, 'number of atoms/cell' says {n_atoms}")
     for k, row in enumerate(table):
         _check_index(output, row, k, row.group(1), row.group(3))
-    return ([row.group(2) for row in table],
-            np.array([output.row(row.group(4), row.start(4), 3, f"tau({k + 1})") for k, row in enumerate(table)]))
+    values = [output.row(row.group(4), row.start(4), 3, f"tau({k + 1})") for k, row in enumerate(table)]
+    return [row.group(2) for row in table], np.array(values) * alat
 
 
 def _check_index(output, row, k, *found):
@@ -203,12 +217,15 @@ def _check_index(output, row, k, *found):
             raise damaged(output.place(row.start()), f"got atom {word[:18]}, need {k + 1}")
 
 
-def _block_rows(output, block, count, named):
-    """Labels and numbers [count, 3] of the rows below CELL_PARAMETERS or ATOMIC_POSITIONS."""
+def _block_rows(output, block, n_atoms):
+    """Labels and numbers [N, 3] of the rows below ATOMIC_POSITIONS; numbers [3, 3] of those below CELL_PARAMETERS."""
+    named = block.group(1) == "ATOMIC_POSITIONS"
+    count = n_atoms if named else 3
     names, values, position = [], [], block.end()
-    for line in output.text[block.end():].split("\n", count)[:count]:
+    for _ in range(count):
+        line = output.text[position:output.text.find("\n", position)]
         words = line.split(None, 1)
-        if not words or named and len(words) != 2 or not DECIMAL.search(line) or line.lstrip().startswith("="):
+        if len(words) < 2 or "." not in line or words[0] == "=":
             break
         numbers = re.sub(r"(?:[ \t]+[01]){3}\s*$", "", words[1]) if named else line     # 0 or 1: fixed coordinates
         names.append(words[0])
@@ -239,7 +256,7 @@ def _check_species(output, names):
     if n_types is not None and len(set(names)) > n_types:
         raise damaged(output.path, f"got atoms of the types {', '.join(sorted(set(names)))[:60]}, 'number of atomic "
                                    f"types' says {n_types:g}")
-    table = re.search(r"atomic species +valence +mass +pseudopotential\n((?:.*\(.*\)[ \t]*\n)+)", output.text)
+    table = re.search(r"atomic species +valence +mass +pseudopotential\n((?:[ \t]+\S.*\n)*)", output.text)
     for name, other in re.findall(r"^[ \t]+(\S+)[ \t]+\S+[ \t]+\S+[ \t]+([A-Za-z]{1,2})[ \t]*\(",
                                   table.group(1) if table else "", re.MULTILINE):
         if name in names and _is_other(output.path, name, other):

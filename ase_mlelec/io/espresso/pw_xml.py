@@ -6,10 +6,9 @@ import numpy as np
 from ase.data import atomic_masses, atomic_numbers
 
 from ase_mlelec import units
-from ase_mlelec.io.espresso.common import EspressoError, damaged, element, floats, parse_xml, whole_number
+from ase_mlelec.io.espresso.common import (LOOSE, NO_ENERGY, NOT_CONVERGED, EspressoError, damaged, element, floats,
+                                           parse_xml, whole_number)
 
-NO_ENERGY = "an nscf or bands run, which has no total energy; give the scf run's output, kept before the nscf run"
-NOT_CONVERGED = "the SCF did not converge; raise electron_maxstep or lower mixing_beta"
 MOVING = ("relax", "vc-relax", "md", "vc-md")
 TRUE = ("true", "1")
 # names in XML, which depend on version and input, -> in the text
@@ -19,9 +18,6 @@ SMEARING = {name: printed for printed, names in {
     for name in names}
 TERMS = {"eband": "band", "ehart": "hartree", "etxc": "xc", "vtxc": "xc_potential", "ewald": "ion_ion",
          "demet": "entropy"}
-# With scf_must_converge = false pw.x calls unconverged steps converged.  The accuracy tells; ten times conv_thr is
-# allowed because hybrid functionals with adaptive_thr end with a threshold that was a little looser.
-LOOSE = 10
 
 
 def parse_pw_xml(path, text):
