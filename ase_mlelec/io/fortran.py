@@ -5,11 +5,17 @@ import numpy as np
 
 
 def fortran_floats(text):
-    """Array of the numbers in a text written by Fortran, which prints 1e-100 as 1.0-100 and may print D for E."""
+    """Array of the numbers in a text written by Fortran, which prints 1e-100 as 1.0-100 and may print D for E.
+
+    Raises ValueError for what is no number.
+    """
+    if "_" in text:     # Python reads 1_0 as 10
+        raise ValueError(f"got '{next(word for word in text.split() if '_' in word)}'")
     try:
         return np.array(text.split(), dtype=float)
     except ValueError:
-        return np.array(re.sub(r"(?<=[\d.])[DdEe]?(?=[-+]\d)", "E", text).split(), dtype=float)
+        written = re.sub(r"(?<=[\d.])(?:[DdEe](?=[-+]?\d)|(?=[-+]\d{3}(?!\d)))", "E", text)
+        return np.array(written.split(), dtype=float)
 
 
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+))(?:[DdEeQq]([-+]?\d+)|([-+]\d+))?", re.ASCII)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_espresso import stored
 
-from ase_mlelec.io.espresso import EspressoError, read_filplot, read_ph, read_projections, read_pw
+from ase_mlelec.io.espresso import EspressoError, read_ph, read_projections, read_pw
 
 STORED = stored()
 RYDBERG = ase.units.create_units("2018")["Rydberg"]
@@ -365,24 +365,6 @@ def test_ph_is_held_against_itself(tmp_path, old, new, message):
     refused(tmp_path / "ph.out", edited(PH, old, new), message, read_ph)
 
 
-# pp.x ----------------------------------------------------------------------------------------------------------------
-
-GRID = ("title\n       2       2       2       2       2       2       1       1\n     2    7.65000000\n"
-        "     1.0 1.0 1.0   0\n"
-        "   1   Al    3.00\n   1       0.010000000    0.000000000    0.000000000    1\n"
-        " 1.0 2.0 3.0 4.0 5.0\n 6.0 7.0 8.0\n")
-
-
-@pytest.mark.parametrize("old, new, message", [
-    ("       1       1\n", "       1 999999999999\n", "it claims 1e.12 atoms and species, more than a file"),
-    ("       1       1\n", "       1      -1\n", "cannot be; the file is damaged"), ("8.0\n", "NaN\n", "is NaN or"),
-    ("   2       2       2       2", "  -2      -2       2       2", "cannot be"), ("8.0\n", "8.0 9.0\n", "got 9"),
-    ("8.0\n", "1e300\n", "a number as large as"), ("8.0\n", "8.0", "truncated after 8"), ("8.0\n", "***\n", "filplot")])
-def test_filplot_is_held_against_itself(tmp_path, old, new, message):
-    assert read_filplot(write(tmp_path / "rho", GRID))[1, 1, 1] == 8
-    refused(tmp_path / "rho", edited(GRID, old, new), message, read_filplot)
-
-
 # damage --------------------------------------------------------------------------------------------------------------
 
 TOKENS = ["nan", "inf", "1e400", "****", "99999999999", "-1", "", "1.0D+02", "0", "abc", "\0", "&#0;", "<a>", "1_0"]
@@ -409,13 +391,13 @@ def damage(data, rng):
     return b"\n".join(lines[:last] + lines[first:])
 
 
-@pytest.mark.parametrize("name", ["fermi_dirac", "relax_nstep_2", "hybrid", "projections", "listing", "ph", "filplot"])
+@pytest.mark.parametrize("name", ["fermi_dirac", "relax_nstep_2", "hybrid", "projections", "listing", "ph"])
 def test_damaged_files_end_in_the_one_error(tmp_path, name):
     """Or in finite numbers, where what is damaged is not read, or a digit is another."""
     xml, listing = projections(["l=0 m= 1"])
     sources = {"projections": [(xml, lambda path: read_projections(path, tmp_path / "listing"))],
                "listing": [(listing, lambda path: read_projections(tmp_path / "projections", path))],
-               "ph": [(PH, read_ph)], "filplot": [(GRID, read_filplot)]}
+               "ph": [(PH, read_ph)]}
     sources = sources.get(name, [(text, read_pw) for text in STORED.get(name, ())])
     write(tmp_path / "projections", xml), write(tmp_path / "listing", listing)
     rng = random.Random(name)

@@ -1,4 +1,4 @@
-"""Read Quantum ESPRESSO: pw.x results, projwfc.x projections, functions on a grid by pp.x and the response by ph.x.
+"""Read Quantum ESPRESSO: pw.x results, projwfc.x projections, ph.x, and functions on a grid by pp.x (see io.filplot).
 
 Two sources are understood for pw.x.  ``data-file-schema.xml`` (in ``prefix.save``) holds full precision and is
 preferred; the text output is what people keep, and has the one-electron term as well.  A run that did not finish or did
@@ -6,11 +6,11 @@ not converge is refused by name: its numbers look like any others.
 
 Source: Quantum ESPRESSO 6.7 output; sign of the stress checked against finite differences (QE prints -dE/dε/V).
 """
-from ase_mlelec.io.espresso.common import EspressoError, fortran_floats
-from ase_mlelec.io.espresso.filplot import read_filplot, read_ldos
+from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.espresso.phonons import read_ph
 from ase_mlelec.io.espresso.projwfc import Projections, read_projections
 from ase_mlelec.io.espresso.pw import PwResult, read_pw
+from ase_mlelec.io.filplot import read_filplot, read_ldos
 
-__all__ = ["EspressoError", "Projections", "PwResult", "fortran_floats", "read_filplot", "read_ldos", "read_ph",
-           "read_projections", "read_pw"]
+__all__ = ["EspressoError", "Projections", "PwResult", "read_filplot", "read_ldos", "read_ph", "read_projections",
+           "read_pw"]

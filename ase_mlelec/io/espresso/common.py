@@ -8,6 +8,8 @@ import numpy as np
 
 from ase_mlelec.io.checks import check_finite
 from ase_mlelec.io.elements import element_of
+from ase_mlelec.io.errors import EspressoError
+from ase_mlelec.io.fortran import fortran_floats
 
 GZIP = b"\x1f\x8b"
 # text and XML of calculations shrink to a tenth or so; a file that grows more than this is no calculation
@@ -20,10 +22,6 @@ NOT_CONVERGED = "the SCF did not converge; raise electron_maxstep or lower mixin
 # With scf_must_converge = false pw.x calls unconverged steps converged.  The accuracy tells; ten times conv_thr is
 # allowed because hybrid functionals with adaptive_thr end with a threshold that was a little looser.
 LOOSE = 10
-
-
-class EspressoError(ValueError):
-    """A Quantum ESPRESSO file cannot be used; the message names the file, the cause and the remedy."""
 
 
 def damaged(place, what):
@@ -94,15 +92,6 @@ def parse_xml(path, text, program, problem="truncated or not XML"):
         raise EspressoError(f"{path}: {problem} ({error}); run {program} again") from None
 
 
-def fortran_floats(text):
-    """Array of the numbers in a text written by Fortran, which prints 1e-100 as 1.0-100 and may print D for E."""
-    try:
-        return np.array(text.split(), dtype=float)
-    except ValueError:
-        written = re.sub(r"(?<=[\d.])(?:[DdEe](?=[-+]?\d)|(?=[-+]\d{3}(?!\d)))", "E", text)
-        return np.array(written.split(), dtype=float)
-
-
 def floats(path, place, text, count=None):
     """Finite numbers [count] in a text, or EspressoError that names the place and what is no number there."""
     words = (text or "").split()
@@ -110,8 +99,6 @@ def floats(path, place, text, count=None):
         raise EspressoError(f"{path}: {place} holds {len(words)} numbers, need {count}; the file is damaged or cut "
                             "off: copy it again")
     try:
-        if "_" in (text or ""):     # Python reads 1_0 as 10
-            raise ValueError
         values = fortran_floats(" ".join(words))
     except ValueError:
         raise EspressoError(f"{path}: {place} holds {_no_number(words)}") from None
@@ -133,7 +120,7 @@ def _no_number(words):
             fortran_floats(word)
         except ValueError:
             return describe_no_number(word)
-    return describe_no_number(next(word for word in words if "_" in word))
+    return describe_no_number(" ".join(words))
 
 
 def describe_no_number(word):

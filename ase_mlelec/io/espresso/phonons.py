@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ase_mlelec.io.espresso.common import EspressoError, damaged, floats, read_text
+from ase_mlelec.io.errors import EspressoError
+from ase_mlelec.io.espresso.common import damaged, floats, read_text
 
 
 def read_ph(path):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ase_mlelec import units
-from ase_mlelec.io.espresso.common import EspressoError, find_file, floats, parse_xml, read_text, whole_number
+from ase_mlelec.io.errors import EspressoError
+from ase_mlelec.io.espresso.common import find_file, floats, parse_xml, read_text, whole_number
 
 WHAT_TO_GIVE = ("give projwfc.x's atomic_proj.xml or prefix.save, and its text output; where one is missing or "
                 "truncated, run projwfc.x again")

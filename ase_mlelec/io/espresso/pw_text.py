@@ -4,7 +4,8 @@ import re
 import numpy as np
 
 from ase_mlelec import units
-from ase_mlelec.io.espresso.common import (LARGEST, LOOSE, NO_ENERGY, NOT_CONVERGED, EspressoError, check_values,
+from ase_mlelec.io.errors import EspressoError
+from ase_mlelec.io.espresso.common import (LARGEST, LOOSE, NO_ENERGY, NOT_CONVERGED, check_values,
                                            damaged, describe_no_number, element)
 
 # "!!" is the energy of hybrid functionals with the exchange operator converged too, "!" that of each step towards it
@@ -160,8 +161,8 @@ def _structure(output, end, n_atoms):
         raise EspressoError(f"{output.path}: cell or positions not found before the total energy; keep pw.x's whole "
                             "standard output")
     (cell_place, cell), (place, names, positions, is_crystal) = before
-    is_moving = any(block.group(1) == "CELL_PARAMETERS" for block in blocks)
-    if output.text.rfind("Forces acting on atoms", 0, end) > (min(place, cell_place) if is_moving else place):
+    moving_cell = "new unit-cell volume" in output.text[:end] or cell_place > rows[-1].start()
+    if output.text.rfind("Forces acting on atoms", 0, end) > (min(place, cell_place) if moving_cell else place):
         raise damaged(output.path, "the structure of the last step is missing between its energy and the forces before")
     if abs(np.linalg.det(cell)) < 1e-9:
         raise damaged(output.path, "the cell has no volume")

@@ -6,7 +6,8 @@ import numpy as np
 from ase.data import atomic_masses, atomic_numbers
 
 from ase_mlelec import units
-from ase_mlelec.io.espresso.common import (LOOSE, NO_ENERGY, NOT_CONVERGED, EspressoError, damaged, element, floats,
+from ase_mlelec.io.errors import EspressoError
+from ase_mlelec.io.espresso.common import (LOOSE, NO_ENERGY, NOT_CONVERGED, damaged, element, floats,
                                            parse_xml, whole_number)
 
 MOVING = ("relax", "vc-relax", "md", "vc-md")
