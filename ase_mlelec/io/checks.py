@@ -25,6 +25,6 @@ def check_count(path, what, count, bytes_each, error=ValueError):
     """
     size = Path(path).stat().st_size * (1100 if str(path).endswith(".gz") else 1)
     if not 0 <= count <= size / bytes_each:
-        raise error(f"{path}: it claims {count:g} {what}, more than a file of its size can hold; the file is damaged "
-                    "or cut off: write or copy it again")
+        raise error(f"{path}: it claims {max(min(count, 1e300), -1):g} {what}, more than a file of its size can hold; "
+                    "the file is damaged or cut off: write or copy it again")
     return int(count)

@@ -1,18 +1,21 @@
-"""Densities as Gaussian cube files, on top of ASE's reader and writer: e/bohr^3 in the file, e/Å^3 here.
+"""Densities as Gaussian cube files: e/bohr^3 in the file, e/Å^3 here.
 
 A cube file holds seven digits (five when pp.x writes it) and the cell to 1e-6 bohr per grid step; prefer
 ``espresso.read_filplot`` where there is a choice.
 """
-import io
-import re
-from pathlib import Path
+import math
 
 import numpy as np
-from ase.io.cube import read_cube as read_ase_cube
+from ase import Atoms
 from ase.io.cube import write_cube as write_ase_cube
 
 from ase_mlelec import units
 from ase_mlelec.io.atomic import replacing
+from ase_mlelec.io.checks import check_count
+from ase_mlelec.io.fortran import fortran_floats
+from ase_mlelec.io.text import read_numbers, read_text
+
+LARGEST = 1e6       # bohr
 
 
 def read_cube(path):
@@ -20,25 +23,91 @@ def read_cube(path):
 
     Returns (Atoms, array [G1, G2, G3] in e/Å^3).  Atoms are moved so that the first grid point is the origin.
 
-    Raises ValueError for a missing or truncated file, and for one with several functions.
+    Raises ValueError for a missing, truncated or damaged file, for one with several functions, and for lengths in Å,
+    which negative numbers of points stand for: then it is not known what the function is per.
+
+    Source: Gaussian's cubegen, for the layout.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; give a Gaussian cube file")
+    text = read_text(path, "give a Gaussian cube file")
     try:
-        text = path.read_text(errors="replace")
-        counts = [int(line.split()[0]) for line in text.splitlines()[3:6]]
-        # Fortran prints 1e-100 as 1.0-100
-        found = read_ase_cube(io.StringIO(re.sub(r"(?<=\d)(?=[-+]\d{3}\b)", "E", text)))
+        n_atoms, n_functions, counts, origin, vectors, rest = _header(text)
     except (ValueError, IndexError) as error:
         raise ValueError(f"{path}: truncated, or not a cube file ({error}); write it again") from None
     if min(counts) <= 0:
-        raise ValueError(f"{path}: got grid counts {counts}, need positive ones; lengths in Å are not supported")
-    if len(found["datas"]) != 1:
-        raise ValueError(f"{path}: got {len(found['datas'])} functions, need one; write them to files of their own")
-    atoms = found["atoms"]
-    atoms.positions -= found["origin"]
-    return atoms, found["data"] / units.BOHR**3
+        raise ValueError(f"{path}: got grid counts {counts}, need positive ones; lengths in Å are not supported, write "
+                         "the file with lengths in bohr")
+    # a row of an atom has five numbers, and a value of the function is one digit and one blank
+    check_count(path, "atoms", abs(n_atoms), 10)
+    check_count(path, "grid points", math.prod(counts), 2)
+    numbers, positions, rest = _atoms(path, rest, abs(n_atoms))
+    cell = vectors * np.array(counts)[:, None]
+    if not abs(np.linalg.det(cell)) > 1e-6:
+        raise ValueError(f"{path}: the grid vectors span no volume; the file is damaged: write it again")
+    if n_atoms < 0:     # then what the functions are is told
+        names, _, rest = rest.partition("\n")
+        n_functions = max(n_functions, _named_functions(path, names))
+    if n_functions != 1:
+        raise ValueError(f"{path}: got {n_functions} functions, need one; write them to files of their own")
+    if not _ends(rest):
+        raise ValueError(f"{path}: truncated, or not a cube file (the last line does not end, so that digits may be "
+                         "missing); write it again, or end the line if it is whole")
+    values = read_numbers(path, "the part of the function", rest)
+    if len(values) != math.prod(counts):
+        raise ValueError(f"{path}: truncated, or not a cube file (got {len(values)} numbers on a grid of {counts}); "
+                         "write it again")
+    atoms = Atoms(numbers, (positions - origin) * units.BOHR, cell=cell * units.BOHR, pbc=True)
+    return atoms, values.reshape(counts) / units.BOHR**3
+
+
+def _header(text):
+    """Numbers of atoms (negative: the functions have names), of functions, of grid points; origin, vectors; the rest.
+
+    Raises ValueError or IndexError where a line has not what it needs.
+    """
+    lines = text.split("\n", 6)
+    if len(lines) < 7:
+        raise ValueError(f"{len(lines)} lines")
+    first, *rows = [line.split() for line in lines[2:6]]
+    n_functions = int(first[4]) if len(first) > 4 else 1
+    places = np.array([fortran_floats(" ".join(row[1:4])) for row in (first, *rows)])
+    if places.shape != (4, 3) or not (np.abs(places) < LARGEST).all():
+        raise ValueError("origin or grid vectors are not three finite numbers each")
+    return int(first[0]), n_functions, [int(row[0]) for row in rows], places[0], places[1:], lines[6]
+
+
+def _atoms(path, text, n_atoms):
+    """(atomic numbers, positions [N, 3], the rest of the text) from rows of number, charge and position."""
+    *rows, rest = text.split("\n", n_atoms)
+    if len(rows) < n_atoms:
+        raise ValueError(f"{path}: truncated, or not a cube file ({len(rows)} of {n_atoms} atoms); write it again")
+    table = read_numbers(path, "the part of the atoms", "\n".join(rows))
+    if any(len(row.split()) != 5 for row in rows):
+        raise ValueError(f"{path}: truncated, or not a cube file (got a row of an atom without five numbers, need "
+                         "atomic number, charge and position); write it again")
+    table = table.reshape(-1, 5)
+    numbers = table[:, 0].astype(int)
+    if not ((table[:, 0] == numbers) & (numbers >= 0) & (numbers <= 118)).all() or (np.abs(table) > LARGEST).any():
+        raise ValueError(f"{path}: got atomic numbers that are none, or positions beyond {LARGEST:g} bohr; the file is "
+                         "damaged: write it again")
+    return numbers, table[:, 2:], rest
+
+
+def _ends(text):
+    """Whether the last number of a text is whole: ASE ends no last line, but all its numbers have one length."""
+    if text.rstrip(" ").endswith("\n"):
+        return True
+    lengths = [len(word.lstrip("+-")) for word in text[-200:].split()[1:]]
+    return len(lengths) > 2 and len(set(lengths)) == 1
+
+
+def _named_functions(path, line):
+    """How many functions the line after the atoms names."""
+    names = line.split()
+    if not names or not names[0].isdecimal() or len(names) != 1 + int(names[0][:9]):
+        raise ValueError(f"{path}: got the line '{line[:60].strip()}' after the atoms, need the number of functions "
+                         "and one number for each, as the number of atoms is negative; write the functions to files "
+                         "of their own")
+    return int(names[0])
 
 
 def write_cube(path, atoms, data, comment="Electron density in e/bohr^3"):
@@ -59,6 +128,7 @@ def write_cube(path, atoms, data, comment="Electron density in e/bohr^3"):
         raise ValueError(f"atoms: got a cell of rank {atoms.cell.rank}, need three vectors; set atoms.cell")
     with replacing(path) as partial, open(partial, "w") as file:
         write_ase_cube(file, atoms, data * units.BOHR**3, comment=" ".join(comment.split()))
+        file.write("\n")
 
 
 def read_cubes(paths):

@@ -133,7 +133,7 @@ def read_array(group, name, shape, kind=float):
     """Array of the dataset ``name``; numbers are finite.
 
     shape : tuple of int, None for any length
-    kind : float, int, bool or str
+    kind : float, int, bool or str, or np.uint16 for large tables that shall stay small
     """
     dataset = _member(group, name)
     path, place = group.file.filename, f"{group.name.rstrip('/')}/{name}"
@@ -150,6 +150,8 @@ def read_array(group, name, shape, kind=float):
     values = dataset[()]
     if kind is float:
         return check_finite(path, place, np.asarray(values, dtype=float))
+    if kind is np.uint16:
+        return values
     if kind is int and values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{path}: {place} holds {values.max()}; {AGAIN}")
     if kind is bool and not np.isin(values, (0, 1)).all():
@@ -171,6 +173,8 @@ def _check_kind(path, place, dataset, kind):
     fits = {float: "fiu", int: "iu", bool: "biu"}
     if kind is str:
         right = h5py.check_string_dtype(dataset.dtype) is not None
+    elif kind is np.uint16:
+        right = dataset.dtype == kind
     else:
         right = dataset.dtype.kind in fits[kind] and dataset.dtype.itemsize <= 16 and not dataset.dtype.subdtype
     if not right:

@@ -1,20 +1,27 @@
 """MALA's snapshots: fingerprints and LDOS as npy files, and the info.json of the DFT calculation beside them.
 
-On disk an LDOS is in 1/(eV Å^3), MALA's own unit, unless the data were made by hand; the energy grid is not stored
-and is e_i = offset + i spacing.  info.json holds eV, Å and K.
+On disk an LDOS is in 1/(eV Å^3), MALA's own unit, unless the data were made otherwise, which no file tells: compare its
+electrons with what info.json claims (see electrons.check_electrons).  The energy grid is not stored either and is
+e_i = offset + i spacing.  info.json holds eV, Å and K.
 
 Source: Materials Learning Algorithms 1.3; unit and grid checked by the number of electrons.
 """
 import json
+import math
+import zipfile
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
+from ase_mlelec.io.checks import check_finite
+from ase_mlelec.io.npy import map_npy
+from ase_mlelec.io.text import read_text
+
 TERMS = {"band": "band_energy_dft_calculation", "one_electron": "one_electron_contribution",
          "hartree": "hartree_contribution", "xc": "xc_contribution", "ion_ion": "ewald_contribution",
          "entropy": "entropy_contribution_dft_calculation"}     # name here -> in info.json
+AGAIN = "write it with MALA's data converter"
 
 
 @dataclass(frozen=True)
@@ -57,57 +64,109 @@ def read_mala(info, input_npy=None, output_npy=None, grid_offset=None, grid_spac
 
     Returns MalaSnapshot.
 
-    Raises ValueError for missing or truncated files, missing keys, and arrays that do not fit the grid of info.
+    Raises ValueError for missing, truncated or damaged files, missing keys, values of another kind than their keys
+    need, and arrays that do not fit the grid of info.
     """
     data = _json(info)
     atoms, grid = _structure(info, data)
-    optional = {name: data.get(key) for name, key in (
+    optional = {name: _number(info, data, key) for name, key in (
         ("temperature", "temperature"), ("fermi_level", "fermi_energy_dft"),
         ("energy", "total_energy_dft_calculation"), ("n_electrons", "number_of_electrons_exact"))}
+    for name, least in ("temperature", 0), ("n_electrons", 1e-6):
+        if optional[name] is not None and optional[name] < least:
+            raise ValueError(f"{info}: got {name} {optional[name]:g}, need more; {AGAIN}")
+    terms = {name: _number(info, data, key) for name, key in TERMS.items()}
     forces = data.get("atomic_forces_dft")
+    if forces is not None:
+        forces = _array(info, "atomic_forces_dft", forces, (len(atoms), 3))
     fingerprints = None if input_npy is None else _fingerprints(input_npy, atoms.cell, grid)
     ldos = energies = None
     if output_npy is not None:
-        if grid_offset is None or grid_spacing is None or not grid_spacing > 0:
+        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (grid_offset, grid_spacing)
+                   ) or not grid_spacing > 0:
             raise ValueError(f"{output_npy}: got grid_offset {grid_offset} and grid_spacing {grid_spacing}, need the "
                              "energies in eV; take ldos_gridoffset_ev and ldos_gridspacing_ev of MALA's parameters")
         ldos = np.array(_npy(output_npy, grid))
         energies = grid_offset + grid_spacing * np.arange(ldos.shape[-1])
-    return MalaSnapshot(atoms, grid, fingerprints, ldos, energies, **optional,
-                        terms={name: data[key] for name, key in TERMS.items() if data.get(key) is not None},
-                        forces=None if forces is None else np.array(forces, dtype=float))
+    return MalaSnapshot(atoms, grid, fingerprints, ldos, energies, **optional, forces=forces,
+                        terms={name: value for name, value in terms.items() if value is not None})
 
 
 def _json(path):
+    text = read_text(path, "give MALA's info.json")
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        data = json.loads(text)     # NaN, which it lets through, is found where it is used
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: missing, truncated or not JSON ({error}); give MALA's info.json") from None
     missing = [key for key in ("atoms", "grid_dimensions") if not isinstance(data, dict) or not data.get(key)]
     if missing:
-        raise ValueError(f"{path}: no {' and no '.join(missing)}; write it with MALA's data converter")
+        raise ValueError(f"{path}: no {' and no '.join(missing)}; {AGAIN}")
     return data
+
+
+def _number(path, data, key):
+    """float, finite, or None without the key."""
+    value = data.get(key)
+    if value is None:
+        return None
+    if type(value) not in (int, float):
+        raise ValueError(f"{path}: {key} is {str(value)[:40]!r}, need a number; {AGAIN}")
+    return float(_array(path, key, value, ()))
+
+
+def _array(path, key, values, shape):
+    """Array of finite numbers of a shape."""
+    try:
+        if any(isinstance(value, (str, bool)) for value in np.asarray(values, dtype=object).ravel()):
+            raise ValueError("text or a truth value")
+        array = np.array(values, dtype=float)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: {key} holds something else than numbers ({error}); {AGAIN}") from None
+    if array.shape != shape:
+        raise ValueError(f"{path}: {key} has shape {array.shape}, need {shape}; {AGAIN}")
+    return check_finite(path, key, array)
 
 
 def _structure(path, data):
     """Atoms and the shape of the grid."""
     try:
-        atoms = Atoms(**{key: data["atoms"][key] for key in ("numbers", "positions", "cell", "pbc")})
-        n1, n2, n3 = map(int, data["grid_dimensions"])
+        given = {key: data["atoms"][key] for key in ("numbers", "positions", "cell", "pbc")}
+        n_atoms, n_axes = len(given["numbers"]), len(data["grid_dimensions"])
+        if n_axes != 3:
+            raise ValueError(f"{n_axes} grid_dimensions")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: atoms or grid_dimensions incomplete ({type(error).__name__}: {error}); "
-                         "write it with MALA's data converter") from None
-    return atoms, (n1, n2, n3)
+                         f"{AGAIN}") from None
+    numbers = _whole(path, "atoms/numbers", given["numbers"], n_atoms, 118)
+    grid = tuple(_whole(path, "grid_dimensions", data["grid_dimensions"], 3, 10**6).tolist())
+    cell, positions = _array(path, "atoms/cell", given["cell"], (3, 3)), given["positions"]
+    if not abs(np.linalg.det(cell)) > 1e-6:
+        raise ValueError(f"{path}: atoms/cell has no volume; {AGAIN}")
+    pbc = given["pbc"] if isinstance(given["pbc"], list) else [given["pbc"]] * 3
+    if len(pbc) != 3 or not all(type(value) in (bool, int) and value in (0, 1) for value in pbc):
+        raise ValueError(f"{path}: atoms/pbc is {str(given['pbc'])[:40]!r}, need three of true or false; {AGAIN}")
+    return Atoms(numbers, _array(path, "atoms/positions", positions, (n_atoms, 3)), cell=cell, pbc=pbc), grid
+
+
+def _whole(path, key, values, n, largest):
+    """Array [n] of whole numbers from 1 to ``largest``."""
+    array = _array(path, key, values, (n,))
+    if n < 1 or not ((array >= 1) & (array <= largest) & (array == np.rint(array))).all():
+        raise ValueError(f"{path}: {key} is {str(values)[:40]}, need whole numbers from 1 to {largest}; {AGAIN}")
+    return array.astype(int)
 
 
 def _npy(path, grid):
     """Array [G1, G2, G3, columns], mapped from the file, which so is found to be whole before any of it is read."""
+    if zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: got an npz archive, need an npy file of real numbers; convert the data again")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: missing, truncated or not npy ({error}); convert the data again") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-        raise ValueError(f"{path}: got {getattr(array, 'dtype', 'an npz archive')}, need an npy file of real numbers")
+        array = map_npy(path, kinds="fiuc")
+    except ValueError as error:
+        cause = str(error).removeprefix(f"{path}: ").rpartition("; ")[0] or "no such file"
+        raise ValueError(f"{path}: missing, truncated or not npy ({cause}); convert the data again") from None
+    if array.dtype.kind != "f":
+        raise ValueError(f"{path}: got {array.dtype}, need an npy file of real numbers; convert the data again")
     if array.ndim != 4 or array.shape[:3] != grid:
         raise ValueError(f"{path}: got shape {array.shape}, need the grid {grid} of info.json and one more axis; "
                          "give the info.json of this snapshot")

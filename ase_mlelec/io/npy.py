@@ -15,6 +15,17 @@ def read_npy(path, error=ValueError):
 
     error : the reader's class of exceptions, for everything that is no such file or holds no finite real numbers
     """
+    with np.errstate(over="ignore"):
+        array = np.array(map_npy(path, error), dtype=np.float64)
+    return check_finite(path, "a number", array, error)
+
+
+def map_npy(path, error=ValueError, kinds="fiu"):
+    """The numbers of a .npy file, of any finite or infinite value, as an array that is mapped from the file.
+
+    error : the reader's class of exceptions, for everything that is no such file or holds no numbers
+    kinds : str, those of NumPy's kinds of data that are let through
+    """
     path = Path(path)
     if not path.is_file():
         raise error(f"{path}: no such file")
@@ -25,18 +36,17 @@ def read_npy(path, error=ValueError):
     except Exception as caught:     # the header is Python source, and NumPy's parser lets most classes of errors out
         raise error(f"{path}: damaged, or no .npy file of numbers ({_first_line(caught)}); "
                     "write or copy it again") from None
-    if dtype.hasobject or dtype.kind not in "fiu":
+    if dtype.hasobject or dtype.kind not in kinds:
         raise error(f"{path}: got data of type {dtype}, need real numbers; save it as float64")
     needed = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or needed != room:
         raise error(f"{path}: the header tells {needed:.6g} bytes of data (shape {shape}), the file has {room}; it is "
                     "damaged or cut off: write or copy it again")
     try:
-        with np.errstate(over="ignore"):
-            array = np.load(path, allow_pickle=False).astype(np.float64)
+        # an empty file cannot be mapped
+        return np.load(path, allow_pickle=False, mmap_mode="r" if needed else None)
     except (OSError, ValueError) as caught:
         raise error(f"{path}: cannot be read ({_first_line(caught)}); write or copy it again") from None
-    return check_finite(path, "a number", array, error)
 
 
 def _header(file):

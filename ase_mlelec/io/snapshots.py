@@ -5,6 +5,8 @@ random choice of points; the DOS, which is the integral over all of them, and th
 """
 import hashlib
 import json
+import math
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +14,14 @@ import h5py
 import numpy as np
 from ase import Atoms
 
+from ase_mlelec.io import electrons
 from ase_mlelec.io.atomic import replacing
+from ase_mlelec.io.checks import check_finite
+from ase_mlelec.io.hdf5 import AGAIN, has_mark, json_of, number_attribute, read_array, subgroup, text_attribute
 
+MARK = "ase_mlelec_snapshots"
 FORMAT_VERSION = 1
+FAIR_SAMPLE = 100       # grid points at random whose mean LDOS is that of all to some per cent
 LEVELS = 65535          # the LDOS is stored in steps of max/65535, and what is negative as zero
 
 
@@ -61,6 +68,11 @@ class Snapshot:
                              f"{whole - 1}; correct them")
         if not (np.isfinite(self.ldos).all() and np.isfinite(self.dos).all()):
             raise ValueError(f"{here}: got NaN or infinity in LDOS or DOS, need finite numbers; check the calculation")
+        for name in ("temperature", "density", "energy", "forces", "stress", "fermi_level"):
+            if getattr(self, name) is not None:
+                check_finite(here, name, getattr(self, name))
+        if not self.temperature >= 0:
+            raise ValueError(f"{here}: got a temperature of {self.temperature:g} K, need 0 or more; correct it")
 
 
 OPTIONAL = ("density", "energy", "forces", "stress", "fermi_level", "points")
@@ -73,16 +85,18 @@ def write_snapshots(path, snapshots, energies, attributes):
     attributes : dict of JSON types: valence_electrons, by symbol; xc, see ase_mlelec.physics.xc; grid_spacing_A; and
         where there are such: core_charges, see ase_mlelec.physics.core, dos_width_eV, energy_reference, settings
 
-    Raises ValueError for a snapshot on other energies.
+    Raises ValueError for a snapshot on other energies, and for one whose LDOS, DOS or density holds another number of
+    electrons at its Fermi level than its atoms have, as it would in another unit.
     """
     packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
     with replacing(path) as partial, h5py.File(partial, "w") as file:
-        file.attrs["ase_mlelec_snapshots"] = json.dumps({**attributes, "format_version": FORMAT_VERSION})
+        file.attrs[MARK] = json.dumps({**attributes, "format_version": FORMAT_VERSION})
         file["energies"] = np.asarray(energies, dtype=float)
         for k, snapshot in enumerate(snapshots):
             if len(snapshot.dos) != len(energies):
                 raise ValueError(f"snapshot '{snapshot.name}': got {len(snapshot.dos)} energies, need the "
                                  f"{len(energies)} of the file; write it to a file of its own")
+            check_snapshot(path, snapshot, energies, attributes)
             group = file.create_group(f"{k:05d}")
             group.attrs.update(name=snapshot.name, group=snapshot.group, temperature=snapshot.temperature,
                                shape=snapshot.shape)
@@ -99,12 +113,33 @@ def write_snapshots(path, snapshots, energies, attributes):
                     group.create_dataset(key, data=np.asarray(value, dtype=kind), **(packed if np.ndim(value) else {}))
 
 
+def check_snapshot(path, snapshot, energies, attributes):
+    """Raise ValueError where a snapshot's spectra and density do not hold the electrons of its atoms.
+
+    They are compared where the file says what these are; see electrons.check_unit.
+    """
+    counts = attributes.get("valence_electrons") or {}
+    symbols = snapshot.atoms.get_chemical_symbols()
+    if not set(symbols) <= counts.keys():
+        return
+    n_electrons, volume = sum(counts[symbol] for symbol in symbols), snapshot.atoms.get_volume()
+    here = f"{path}: snapshot '{snapshot.name}'"
+    if snapshot.density is not None:
+        found = float(snapshot.density.mean() * volume)
+        if not n_electrons / electrons.MOST < found < n_electrons * electrons.MOST:
+            raise ValueError(f"{here}: the density holds {found:.4g} electrons, need {n_electrons:g}; it is per Å^3 in "
+                             "these files: write it in this unit")
+    if snapshot.fermi_level is not None:
+        level = float(snapshot.fermi_level), float(snapshot.temperature)
+        electrons.check_unit(f"{here}, DOS", energies, snapshot.dos, *level, n_electrons)
+        if snapshot.points is None or len(snapshot.points) >= FAIR_SAMPLE:
+            mean = np.mean(snapshot.ldos, axis=0)
+            electrons.check_unit(f"{here}, LDOS", energies, mean * volume, *level, n_electrons)
+
+
 def is_snapshots(path):
     """True for an HDF5 file of snapshots."""
-    if not h5py.is_hdf5(path):
-        return False
-    with h5py.File(path) as file:
-        return "ase_mlelec_snapshots" in file.attrs
+    return has_mark(path, MARK)
 
 
 class Snapshots:
@@ -112,25 +147,17 @@ class Snapshots:
 
     energies : array [S], eV; attributes : dict; groups : list of str, what every snapshot is for
 
-    Raises ValueError for truncated, foreign or newer files.
+    Raises ValueError for missing, truncated, damaged, foreign or newer files, at once or when a snapshot is read.
     """
 
     def __init__(self, path):
         self.path = Path(path)
-        try:
-            with h5py.File(self.path) as file:
-                if "ase_mlelec_snapshots" not in file.attrs:
-                    raise ValueError(f"{path}: not a file of snapshots; write it with write_snapshots or convert "
-                                     "MALA's with 'mlelec convert'")
-                self.attributes = json.loads(file.attrs["ase_mlelec_snapshots"])
-                self.energies = file["energies"][()]
-                self._keys = sorted(key for key in file if key != "energies")
-                self.groups = [str(file[key].attrs["group"]) for key in self._keys]
-        except (OSError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}: missing, truncated or not an HDF5 file of snapshots ({error}); "
-                             "write or copy it again") from None
-        if self.attributes.pop("format_version", FORMAT_VERSION) > FORMAT_VERSION:
-            raise ValueError(f"{path} is newer than this version reads; update ase-mlelec")
+        with _opened(self.path) as (file, self.attributes):
+            self.energies = read_array(file, "energies", (None,))
+            if len(self.energies) < 2 or not (np.diff(self.energies) > 0).all():
+                raise ValueError("/energies are not 2 or more that rise")
+            self._keys = sorted(key for key in file if key != "energies")
+            self.groups = [text_attribute(subgroup(file, key), "group") for key in self._keys]
 
     def select(self, *groups):
         """The snapshots of these groups."""
@@ -147,30 +174,94 @@ class Snapshots:
         return len(self._keys)
 
     def __getitem__(self, k):
-        with h5py.File(self.path) as file:
-            group = file[self._keys[k]]
-            atoms = Atoms(group["numbers"][()], group["positions"][()], cell=group["cell"][()], pbc=group["pbc"][()])
-            ldos = group["ldos"][()] * np.float32(group["ldos"].attrs["scale"])
-            optional = {name: group[name][()] for name in OPTIONAL if name in group}
-            return Snapshot(atoms, tuple(int(n) for n in group.attrs["shape"]), float(group.attrs["temperature"]), ldos,
-                            group["dos"][()], name=str(group.attrs["name"]), group=str(group.attrs["group"]),
-                            **optional)
+        with _opened(self.path) as (file, _):
+            group = subgroup(file, self._keys[k])
+            atoms, shape = _atoms(group), _grid(group)
+            dos = read_array(group, "dos", (len(self.energies),))
+            points = read_array(group, "points", (None,), int) if "points" in group else None
+            n_points = math.prod(shape) if points is None else len(points)
+            steps = read_array(group, "ldos", (n_points, len(self.energies)), np.uint16)
+            ldos = steps * np.float32(number_attribute(group["ldos"], "scale"))
+            del steps
+            shapes = {"density": shape, "energy": (), "forces": (len(atoms), 3), "stress": (3, 3), "fermi_level": ()}
+            optional = {name: read_array(group, name, size) for name, size in shapes.items() if name in group}
+            snapshot = Snapshot(atoms, shape, number_attribute(group, "temperature"), ldos, dos,
+                                points, name=text_attribute(group, "name"), group=text_attribute(group, "group"),
+                                **optional)
+        check_snapshot(self.path, snapshot, self.energies, self.attributes)
+        return snapshot
 
     def __iter__(self):
         return (self[k] for k in range(len(self)))
 
     def identity(self, k):
         """str, a hash of the structure and the grid of one snapshot."""
-        with h5py.File(self.path) as file:
-            group = file[self._keys[k]]
-            arrays = [group[name][()] for name in ("numbers", "positions", "cell")] + [group.attrs["shape"]]
+        with _opened(self.path) as (file, _):
+            group = subgroup(file, self._keys[k])
+            arrays = [*_structure(group).values(), group.attrs["shape"]]
         return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()[:16]
 
     def fingerprint(self):
         """str, a hash of structures and DOS, for the provenance in a model file."""
         digest = hashlib.sha256(self.energies.tobytes())
-        with h5py.File(self.path) as file:
+        with _opened(self.path) as (file, _):
             for key in self._keys:
-                for name in ("numbers", "positions", "cell", "dos"):
-                    digest.update(np.ascontiguousarray(file[key][name][()]).tobytes())
+                group = subgroup(file, key)
+                for array in (*_structure(group).values(), read_array(group, "dos", (len(self.energies),))):
+                    digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
+
+
+class _Foreign(ValueError):
+    """A file that is whole, but not one of ours or newer."""
+
+
+@contextmanager
+def _opened(path):
+    """Within the block: (h5py.File, attributes).  Whatever goes wrong there, the file is damaged."""
+    try:
+        if not path.is_file():      # a pipe would be waited for
+            raise OSError("no such file")
+        with h5py.File(path, "r") as file:
+            if MARK not in file.attrs:
+                raise _Foreign(f"{path}: not a file of snapshots; write it with write_snapshots or convert MALA's with "
+                               "'mlelec convert'")
+            attributes = json_of(file, MARK)
+            version = attributes.pop("format_version", FORMAT_VERSION)
+            if type(version) is not int or version < 1:
+                raise ValueError(f"format_version is {version!r}")
+            if version > FORMAT_VERSION:
+                raise _Foreign(f"{path} is newer than this version reads; update ase-mlelec")
+            yield file, attributes
+    except _Foreign:
+        raise
+    except Exception as error:      # a damaged file can raise nearly anything within HDF5, h5py and NumPy
+        cause = " ".join(str(error).split()) or type(error).__name__
+        cause = cause.removeprefix(f"{path}: ").removesuffix(f"; {AGAIN}")
+        raise ValueError(f"{path}: missing, truncated or not an HDF5 file of snapshots ({cause}); write or copy it "
+                         "again") from None
+
+
+def _structure(group):
+    """dict of numbers, positions and cell, as they are stored."""
+    numbers = read_array(group, "numbers", (None,), int)
+    return {"numbers": numbers, "positions": read_array(group, "positions", (len(numbers), 3)),
+            "cell": read_array(group, "cell", (3, 3))}
+
+
+def _atoms(group):
+    given = _structure(group)
+    numbers = given["numbers"]
+    if not len(numbers) or numbers.min() < 1 or numbers.max() > 118:
+        raise ValueError(f"{group.name}/numbers are no atomic numbers from 1 to 118")
+    if not abs(np.linalg.det(given["cell"])) > 1e-6:
+        raise ValueError(f"{group.name}/cell has no volume")
+    return Atoms(**given, pbc=read_array(group, "pbc", (3,), bool))
+
+
+def _grid(group):
+    """(G1, G2, G3)"""
+    shape = np.asarray(group.attrs.get("shape", ()))
+    if shape.shape != (3,) or shape.dtype.kind not in "iu" or shape.min() < 1 or shape.max() > 10**6:
+        raise ValueError(f"attribute 'shape' of {group.name} is not three numbers of grid points")
+    return tuple(int(n) for n in shape)

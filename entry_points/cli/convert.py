@@ -1,4 +1,6 @@
 """``mlelec convert``"""
+from ase_mlelec_entry_points.cli import convert_mala
+
 HELP = ("Convert labelled structures to a data set, or MALA's snapshots to ours (TARGET ends in .h5), or a model of "
         "deepmd-kit in its .dp container to ours (TARGET ends in .safetensors).")
 
@@ -11,9 +13,7 @@ def add_arguments(parser):
     parser.add_argument("--grid", metavar=("FIRST", "LAST"), type=float, nargs=2,
                         help="energies of the first and the last point of spectra, eV; deepmd-kit and MALA do not keep "
                              "them")
-    parser.add_argument("--upf", metavar="FILE", action="append", default=[],
-                        help="with MALA's snapshots, once for every element: the pseudopotential, for valence charge, "
-                             "core charge and functional")
+    convert_mala.add_arguments(parser)
     add_key_argument(parser)
 
 
@@ -57,19 +57,16 @@ def run(arguments):
         raise ValueError(f"got {mala[0]} beside something else, or TARGET '{arguments.target}'; convert MALA's "
                          "snapshots by themselves to a name ending in .h5")
     if mala:
-        convert_mala(mala, arguments.target, arguments.grid, arguments.upf)
-    elif arguments.upf:
-        raise ValueError(f"got --upf for {arguments.sources[0]}; leave it out, it belongs to MALA's X.info.json")
+        convert_mala.convert_mala(mala, arguments.target, arguments.grid, arguments.upf, arguments.ldos_unit)
+    elif arguments.upf or arguments.ldos_unit:
+        option = "--upf" if arguments.upf else "--ldos-unit"
+        raise ValueError(f"got {option} for {arguments.sources[0]}; leave it out, it belongs to MALA's X.info.json")
     elif suffix in (".h5", ".hdf5"):
         convert_data(arguments.sources, arguments.target, arguments.grid, keys_of(arguments))
     elif suffix == ".safetensors":
         convert_model(arguments.sources, arguments.target, arguments.grid)
     else:
         raise ValueError(f"got TARGET '{arguments.target}', need a name ending in .h5 (data) or .safetensors (model)")
-
-
-XC = {"pbe": "PBE SLA-PW-PBX-PBC", "pbesol": "PBESOL SLA-PW-PSX-PSC", "lda_pw": "PW SLA-PW-NOGX-NOGC",
-      "lda_pz": "PZ LDA SLA-PZ-NOGX-NOGC"}      # our names, and theirs in pseudopotentials
 
 
 def convert_data(sources, target, grid, keys):
@@ -112,66 +109,3 @@ def convert_model(sources, target, grid):
         model.metadata["energy_grid_known"] = True
     model.save(target)
     print(f"{target}: {', '.join(model.heads)} of {', '.join(model.species)}")
-
-
-def convert_mala(sources, target, grid, pseudopotentials):
-    from ase_mlelec.io.snapshots import write_snapshots
-    from ase_mlelec.io.upf import read_upf
-
-    if grid is None:
-        raise ValueError("got no --grid; give the energies of the first and the last point of the LDOS, eV, from "
-                         "ldos_gridoffset_ev, ldos_gridsize and ldos_gridspacing_ev of MALA's parameters")
-    if not pseudopotentials:
-        raise ValueError("got no --upf; give the pseudopotential of every element, for the valence charge, the core "
-                         "charge and the functional")
-    attributes = attributes_of([read_upf(path) for path in pseudopotentials])
-    first, energies = mala_snapshot(sources[0], grid, attributes)
-    attributes["grid_spacing_A"] = float((first.atoms.cell.lengths() / first.shape).mean())
-    write_snapshots(target, (mala_snapshot(source, grid, attributes)[0] for source in sources), energies, attributes)
-    print(f"{target}: {len(sources)} snapshots with {len(energies)} energies")
-
-
-def attributes_of(pseudopotentials):
-    """What a file of snapshots has to say of its electrons, from pseudopotentials (UPF)."""
-    names = {name: ours for ours, theirs in XC.items() for name in theirs.split()}
-    found = {"-".join(upf.functional.upper().split()) for upf in pseudopotentials}
-    if len(found) != 1 or not found <= names.keys():
-        raise ValueError(f"got pseudopotentials of {', '.join(sorted(found))}, need one of the functionals "
-                         f"{', '.join(XC)}; others cannot be evaluated")
-    charges = {}
-    for upf in pseudopotentials:
-        if upf.core_charge is not None:
-            end = int(upf.core_charge.nonzero()[0].max(initial=0)) + 3      # nothing but zeros from there on
-            charges[upf.symbol] = {"r": upf.r[:end].tolist(), "rab": upf.rab[:end].tolist(),
-                                   "charge": upf.core_charge[:end].tolist()}
-    return {"valence_electrons": {upf.symbol: upf.z_valence for upf in pseudopotentials}, "xc": names[found.pop()],
-            "core_charges": charges, "settings": {"program": "MALA"}}
-
-
-def mala_snapshot(info, grid, attributes):
-    """(Snapshot, energies) of MALA's X.info.json and X.out.npy."""
-    import numpy as np
-
-    from ase_mlelec.io.mala import read_mala
-    from ase_mlelec.io.snapshots import Snapshot
-    from ase_mlelec.physics import fermi
-
-    stem = info.removesuffix(".info.json")
-    found = read_mala(info, output_npy=f"{stem}.out.npy", grid_offset=grid[0], grid_spacing=1.0)
-    energies, ldos = np.linspace(*grid, found.ldos.shape[-1]), found.ldos.astype(float)
-    counts, symbols = attributes["valence_electrons"], found.atoms.get_chemical_symbols()
-    missing = sorted(set(symbols) - counts.keys())
-    if missing:
-        raise ValueError(f"{info}: got no pseudopotential of {missing[0]}; give one for every element with --upf")
-    n_electrons = sum(counts[symbol] for symbol in symbols)
-    if abs(n_electrons - (found.n_electrons or n_electrons)) > 1e-6:
-        raise ValueError(f"{info}: got {found.n_electrons:g} electrons, need the {n_electrons:g} of the "
-                         "pseudopotentials; give those of the calculation with --upf")
-    if found.temperature is None:
-        raise ValueError(f"{info}: no temperature of the electrons; add it, K")
-    dos = ldos.mean(axis=(0, 1, 2)) * found.atoms.get_volume()
-    level = fermi.fermi_level(energies, dos, n_electrons, found.temperature)
-    density = ldos @ fermi.integration_weights(energies, level, found.temperature)[0]
-    return Snapshot(found.atoms, found.grid, found.temperature, ldos.reshape(-1, len(energies)), dos, density=density,
-                    energy=found.energy, forces=found.forces, fermi_level=found.fermi_level,
-                    name=stem.rpartition("/")[2]), energies

@@ -1,0 +1,76 @@
+"""Do electrons and Fermi level that data claim go with their density of states?  If not, its unit may be another."""
+import warnings
+
+import numpy as np
+
+from ase_mlelec import units
+
+# as MALA writes them -> 1/(eV Å^3)
+LDOS_UNITS = {"1/(eV*A^3)": 1.0, "1/(eV*Bohr^3)": units.BOHR**-3, "1/(Ry*Bohr^3)": 1 / (units.RYDBERG * units.BOHR**3),
+              "1/(Ry*A^3)": 1 / units.RYDBERG, "1/(Ha*Bohr^3)": 1 / (units.HARTREE * units.BOHR**3),
+              "1/(Ha*A^3)": 1 / units.HARTREE}
+# Coarse grids and unconverged calculations are off by a fifth; the nearest units differ by a factor of two.
+MOST = 1.4
+NEAR = 1.2          # what is this close in another unit, is in that
+SHIFT = 0.5         # eV, or a step of the grid where this is longer: Fermi levels that differ by more are named
+
+
+def electrons_below(energies, dos, level, temperature):
+    """Electrons in a density of states, linear between its points, at a Fermi level.
+
+    energies : array [S], eV; dos : array [S], states/eV; level : eV; temperature : K
+
+    Returns float, to a thousandth: enough to tell units apart (ase_mlelec.physics.fermi is exact).
+    """
+    fine = np.linspace(0, len(energies) - 1, 20 * len(energies) + 1)
+    fine = np.interp(fine, np.arange(len(energies)), energies)
+    fine = np.union1d(fine, level + units.KB * temperature * np.linspace(-20, 20, 401))
+    fine = fine[(fine >= energies[0]) & (fine <= energies[-1])]
+    x = (fine - level) / max(units.KB * temperature, 1e-6)
+    occupied = np.interp(fine, energies, dos) / (1 + np.exp(np.clip(x, -700, 700)))
+    return float(((occupied[1:] + occupied[:-1]) / 2 * np.diff(fine)).sum())
+
+
+def likely_unit(found, needed, unit="1/(eV*A^3)"):
+    """One of LDOS_UNITS in which there are as many electrons as needed, where ``found`` are in ``unit``; or None."""
+    ratios = {name: found * factor / LDOS_UNITS[unit] / needed for name, factor in LDOS_UNITS.items()}
+    return next((name for name, ratio in ratios.items() if 1 / NEAR < ratio < NEAR and name != unit), None)
+
+
+def check_electrons(here, energies, dos, level, temperature, n_electrons, unit="1/(eV*A^3)"):
+    """Refuse a density of states that at the Fermi level of its calculation holds another number of electrons.
+
+    here : str, file and snapshot; energies, dos, level, temperature : see electrons_below
+    n_electrons : float, what the calculation had
+    unit : one of LDOS_UNITS, that which is believed to be the unit
+
+    Raises ValueError where the numbers differ by a factor of 1.4, naming the unit in which they would not.
+    """
+    found = electrons_below(energies, dos, level, temperature)
+    if n_electrons / MOST < found < n_electrons * MOST:
+        return
+    likely = likely_unit(found, n_electrons, unit)
+    advice = (f"it is probably in {likely}: convert it with --ldos-unit '{likely}'" if likely else
+              "check the energies of its grid, its unit, and that LDOS and Fermi level are of one calculation")
+    raise ValueError(f"{here}: at the Fermi level of the calculation, {level:g} eV, the LDOS holds {found:.4g} "
+                     f"electrons, need {n_electrons:g}; {advice}")
+
+
+def check_unit(here, energies, dos, level, temperature, n_electrons):
+    """As check_electrons, but refuse only what another unit explains: the Fermi level may be on another scale.
+
+    Raises ValueError naming the unit.
+    """
+    found = electrons_below(energies, dos, level, temperature)
+    likely = likely_unit(found, n_electrons)
+    if likely and not n_electrons / MOST < found < n_electrons * MOST:
+        raise ValueError(f"{here}: at its Fermi level, {level:g} eV, it holds {found:.4g} electrons, need "
+                         f"{n_electrons:g}, as many as there are in {likely}; write the LDOS in 1/(eV Å^3)")
+
+
+def warn_of_level(here, energies, found, claimed):
+    """Name a Fermi level of the LDOS, ``found``, that is far from the one that the calculation claims (eV)."""
+    if abs(found - claimed) > max(SHIFT, np.diff(energies).max()):
+        warnings.warn(f"{here}: the Fermi level of the LDOS is {found:.4g} eV, that of the calculation "
+                      f"{claimed:.4g} eV; check the energies of the grid, and that both are of one calculation",
+                      stacklevel=3)

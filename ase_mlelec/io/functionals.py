@@ -1,0 +1,50 @@
+"""From the names that pseudopotentials and Quantum ESPRESSO give to functionals to ours, by what the names mean.
+
+A name is a short one, such as PBE, or says what each of four terms is: exchange and correlation of the uniform gas,
+and the gradient corrections of both.  Terms are words in any order, apart by blanks, "-" or "+", or their numbers.
+
+Source: Quantum ESPRESSO, Modules/funct.f90, for words and numbers.
+"""
+import re
+
+TERMS = {"lda_pz": (1, 1, 0, 0), "lda_pw": (1, 4, 0, 0), "pbe": (1, 4, 3, 4), "pbesol": (1, 4, 10, 8)}
+SHORT = {"PZ": "lda_pz", "LDA": "lda_pz", "CA": "lda_pz", "PW": "lda_pw", "PBE": "pbe", "PBESOL": "pbesol",
+         "LDA_PZ": "lda_pz", "LDA_PW": "lda_pw"}
+WORDS = {"NOX": {0: 0}, "SLA": {0: 1}, "NOC": {1: 0}, "PZ": {1: 1}, "PW": {1: 4}, "NOGX": {2: 0}, "PBX": {2: 3},
+         "PSX": {2: 10}, "NOGC": {3: 0}, "PBC": {3: 4}, "PSC": {3: 8}, "PBE": {2: 3, 3: 4}, "NONE": {}, "NONLC": {}}
+
+
+def functional_of(name):
+    """Our name of a functional (see ase_mlelec.physics.xc), or None for one that is none of ours.
+
+    name : str, e.g. "PBE", "SLA  PW   PBX  PBC", "sla+pw+pbe+pbe", "1 4 3 4" or "XC-001I-004I-003I-004I"
+    """
+    name = name.upper().strip().strip("'\"").strip()
+    named = re.sub(r"\([\d\s]*\)", " ", name).strip()      # numbers behind the name, in brackets
+    if named in SHORT:
+        return SHORT[named]
+    words = re.split(r"[\s+,/-]+", (named or name).strip("() "))
+    terms = _numbers(words) if words[0][:1].isdigit() or words[0] == "XC" else _words(words)
+    return next((ours for ours, theirs in TERMS.items() if theirs == terms), None)
+
+
+def _words(words):
+    """Terms of a name of words; None where one is not known or two disagree."""
+    terms = {}
+    for word in words:
+        if word not in WORDS or any(terms.get(place, number) != number for place, number in WORDS[word].items()):
+            return None
+        terms |= WORDS[word]
+    return tuple(terms.get(place, 0) for place in range(4))
+
+
+def _numbers(words):
+    """Terms of 1 4 3 4, 1434 and XC-001I-004I-003I-004I-000I-000I; the last numbers are of what none of ours has."""
+    words = words[words[0] == "XC":]
+    if len(words) == 1 and len(words[0]) == 4:
+        words = list(words[0])
+    if not all(re.fullmatch(r"\d{1,3}I?", word, re.ASCII) for word in words):
+        return None
+    numbers = [int(word.rstrip("I")) for word in words] + [0] * 4
+    first = [{14: 3}.get(numbers[2], numbers[2]), {9: 4}.get(numbers[3], numbers[3])]      # PBE by its older numbers
+    return None if any(numbers[4:]) else (*numbers[:2], *first)
