@@ -46,7 +46,7 @@ class DeepDOSCalculator(MLElecCalculator):
         self._present(atoms)
         if "ados" not in self._extra:
             self._evaluate_electronic()
-        return self._extra["ados"]
+        return self._extra["ados"].copy()
 
     def get_total_dos(self, atoms=None):
         """Density of states [S] of the whole structure, states/eV."""

@@ -12,10 +12,11 @@ class DeepPotCalculator(MLElecCalculator):
     needs = ("energy",)
 
     def get_descriptors(self, atoms=None):
-        """Features [N, F] of every atom (of the first model of a committee)."""
+        """Features [N, F] of every atom (of the first model of a committee); a read-only array."""
         self._present(atoms)
         if "descriptors" not in self._extra:
             self._evaluate_electronic()
+            self._extra["descriptors"].setflags(write=False)
         return self._extra["descriptors"]
 
     def evaluate(self, model, system, environment):

@@ -81,7 +81,7 @@ class DeepWannierCalculator(MLElecCalculator):
     def get_polarizability(self, atoms=None):
         """Electronic polarizability [3, 3], Å^3, of the structure (of the cell, where it is periodic)."""
         self._present(atoms)
-        return self._evaluated("polarizability", "polarizability")
+        return self._evaluated("polarizability", "polarizability").copy()
 
     def get_dielectric_tensor(self, atoms=None):
         """Electronic dielectric tensor [3, 3], 1 + 4 pi polarizability/volume."""

@@ -147,7 +147,7 @@ class MLDFTCalculator(MLElecCalculator):
     def get_total_dos(self, atoms=None):
         """Density of states [S] of the whole structure, states/eV."""
         self._integrate(atoms)
-        return self._extra["dos"]
+        return self._extra["dos"].copy()
 
     def get_dos(self, atoms=None):
         """ase GridDOSData of the whole structure, states/eV."""
@@ -157,7 +157,7 @@ class MLDFTCalculator(MLElecCalculator):
     def get_density(self, atoms=None):
         """Density of the valence electrons [G1, G2, G3], e/Å^3."""
         self._integrate(atoms)
-        return self._extra["density"]
+        return self._extra["density"].copy()
 
     def write_density(self, path, *, atoms=None):
         """Write the density of the valence electrons as a cube file."""

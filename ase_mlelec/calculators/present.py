@@ -112,7 +112,7 @@ class PresentStructure:
     def _only_candidate(self):
         found = self._candidates()
         if not found:
-            raise InputError("no structure yet; pass atoms= or attach the calculator, atoms.calc = ...")
+            raise InputError("no structure yet; pass atoms= or evaluate the energy first")
         for other in found[1:]:
             if compare_atoms(found[0], other):
                 raise InputError(f"the calculator is shared by different structures ({found[0].symbols} and "

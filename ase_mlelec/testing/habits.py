@@ -3,7 +3,7 @@ import copy
 import inspect
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -207,6 +207,17 @@ class HabitsContract:
             if "atoms" in parameters and parameters["atoms"].kind is inspect.Parameter.KEYWORD_ONLY and name[0] != "_":
                 with pytest.raises(InputError, match="got Atoms as .*; pass them by name: atoms="):
                     getattr(calculator, name)(atoms)
+
+    def test_what_is_handed_out_can_be_written_over(self):
+        """Or it is read-only; a later answer is the same."""
+        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
+        wanted = self.outcomes(calculator, atoms=atoms)
+        for ask in self.questions(calculator).values():
+            with suppress(CalculatorError, PropertyNotImplementedError, ValueError):
+                value = ask(calculator, atoms=atoms)
+                if isinstance(value, np.ndarray):
+                    value += 1
+        self.assert_all(self.outcomes(calculator, atoms=atoms), wanted, tolerance=0)
 
     # what makes a number -------------------------------------------------------------------------------------------
 
