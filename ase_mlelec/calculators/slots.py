@@ -1,4 +1,4 @@
-"""Models of a program that keeps a fixed number of neighbours: where there are more, its results are others than ours."""
+"""Models of a program that keeps a fixed number of neighbours: where there are more, its results are not ours."""
 import torch
 from ase.calculators.calculator import CalculationFailed
 

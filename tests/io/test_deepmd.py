@@ -210,7 +210,7 @@ def test_changed_files():
     (change("descriptor", "neuron", value=[3, 6, 10**9]), "'neuron' is .*need whole numbers"),
     (change("descriptor", "neuron", value=[3, 6]), "a net has 3 layers, need 2"),
     (change("descriptor", "sel", value=[10**6, 10**6]), r"has shape \(2, 71, 4\), need \(2, 2000000, 4\)"),
-    (change("descriptor", "exclude_types", value=[[0, 7]]), "'exclude_types' is .*need pairs of indices of the 2 types"),
+    (change("descriptor", "exclude_types", value=[[0, 7]]), "'exclude_types' is .*need pairs of indices of the 2 t"),
     (change("atom_exclude_types", value=[0, -1]), "'atom_exclude_types' is .*need indices"),
     (lambda tree: tree["model"]["fitting"]["nets"]["networks"].pop(), "1 fitting nets for 2 types"),
     (lambda tree: tree["model"]["descriptor"]["embeddings"]["networks"][1]["layers"][0].update(

@@ -74,9 +74,9 @@ class _Notes:
 
     def messages(self, path):
         if self.inputs:
-            values = {name: np.unique(first).tolist() for name, first in self.inputs.items()}
-            found = ", ".join(f"{name}.npy ({', '.join(f'{v:g}' for v in few[:3])}{', ...' if few[3:] else ''})"
-                              for name, few in sorted(values.items()))
+            shown = {name: [f"{value:g}" for value in np.unique(first)] for name, first in self.inputs.items()}
+            found = ", ".join(f"{name}.npy ({', '.join(few if len(few) < 4 else [*few[:3], '...'])})"
+                              for name, few in sorted(shown.items()))
             yield (f"{path}: the labels depend on {found}, the same in all frames; it is not read, and a model of these "
                    "data holds for these values alone")
         if self.unread:
