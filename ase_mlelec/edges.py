@@ -11,6 +11,8 @@ from scipy.spatial import cKDTree
 from ase_mlelec.system import System
 
 SHORTEST_DISTANCE = 0.05    # Å; below it two atoms are on top of each other
+MOST_NEIGHBORS = 4000       # of an atom on average; silicon at eight times its density has 360 within 6 Å
+MOST_PAIRS = 400_000_000    # in all, about 40 GB
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def find_pairs(system, cutoff):
     positions = system.positions.detach().cpu().double().numpy()
     for count, cell, pbc in zip(system.n_atoms.tolist(), system.cell.detach().cpu().double().numpy(),
                                 system.pbc.cpu().numpy()):
+        check_density(positions[offset:offset + count], cell, pbc, cutoff, count)
         # nothing repeats along a non-periodic direction: any independent vector does there
         search = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True)
         pairs, shift = search.compute(positions[offset:offset + count], complete_cell(cell * pbc[:, None]), pbc, "PS")
@@ -117,6 +120,32 @@ def find_pairs(system, cutoff):
     return pairs[:, 0].contiguous(), pairs[:, 1].contiguous(), shift
 
 
+def check_density(positions, cell, pbc, cutoff, n_centers):
+    """Raise InputError where the list of pairs would be longer than any matter makes it, before it is made.
+
+    positions : array [N, 3], Å; cell : array [3, 3], Å; pbc : three bool; n_centers : int
+
+    The number of neighbours is that of the boxes of the cell, or of the atoms along directions that are not periodic,
+    within a ball.
+    """
+    lengths = np.where(pbc, _heights(complete_cell(cell * pbc[:, None])), np.ptp(positions, axis=0))
+    reach = 2 * cutoff / np.maximum(lengths, 1e-9)
+    neighbors = len(positions) * np.prod(np.where(pbc, reach, np.minimum(reach, 1))) * np.pi / 6
+    if pbc.any() and neighbors > MOST_NEIGHBORS:
+        raise InputError(f"every atom would have about {neighbors:.2g} neighbours within {cutoff:g} Å: {len(positions)} "
+                         f"atoms in a cell whose faces are {', '.join(f'{h:.3g}' for h in lengths[pbc])} Å apart, denser "
+                         "than any matter; check the cell (other units? a vector that is too short or in the plane of "
+                         "the others?)")
+    if n_centers * neighbors > MOST_PAIRS:
+        raise InputError(f"about {n_centers * neighbors:.2g} pairs within {cutoff:g} Å, more than fit into memory; "
+                         "take a smaller structure")
+
+
+def _heights(cell):
+    """Distances [3] between opposite faces of a cell, Å."""
+    return 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+
+
 def find_center_pairs(system, centers, cutoff):
     """(center, neighbor, shift) of all atoms within ``cutoff`` Å of points [C, 3], by centre, then atomic number.
 
@@ -128,7 +157,8 @@ def find_center_pairs(system, centers, cutoff):
     cell = complete_cell(system.cell[0].detach().cpu().double().numpy() * pbc[:, None])
     (points, home), (positions, wrap) = (
         _wrapped(array.detach().cpu().double().numpy(), cell, pbc) for array in (centers, system.positions))
-    reach = cutoff * np.linalg.norm(np.linalg.inv(cell), axis=0)     # in cell vectors
+    check_density(system.positions.detach().cpu().double().numpy(), cell, pbc, cutoff, len(centers))
+    reach = cutoff / _heights(cell)     # in cell vectors
     images = np.indices(2 * np.ceil(reach).astype(int) * pbc + 1).reshape(3, -1).T - np.ceil(reach).astype(int) * pbc
     place = (positions @ np.linalg.inv(cell))[:, None] + images
     atom, image = np.nonzero((((place > -1e-6 - reach) & (place < 1 + 1e-6 + reach)) | ~pbc).all(axis=2))
@@ -154,11 +184,7 @@ def _wrapped(points, cell, pbc):
 def connect(system, center, neighbor, shift, cutoff):
     """Edges of the candidate pairs that are within ``cutoff`` at the present positions."""
     # vectors are kept as planes x, y, z, and gathered: several times faster than rows of three and [...]
-    if system.n_systems == 1:
-        offset = system.cell[0].T @ shift.T.to(system.cell.dtype)
-    else:
-        cells = system.cell.index_select(0, system.batch.index_select(0, center))
-        offset = (shift.to(cells.dtype)[:, None, :] @ cells)[:, 0].T
+    offset = _offsets(system, center, shift)
     positions = system.positions.T.contiguous()
     vec = positions.gather(1, neighbor.expand(3, -1)) - positions.gather(1, center.expand(3, -1)) + offset
     with torch.no_grad():
@@ -173,6 +199,16 @@ def connect(system, center, neighbor, shift, cutoff):
         center, neighbor, shift = (array.index_select(0, keep) for array in (center, neighbor, shift))
         vec = vec.gather(1, keep.expand(3, -1))
     return Edges(center, neighbor, shift, vec.T, torch.arange(len(system.positions), device=center.device))
+
+
+def _offsets(system, center, shift):
+    """Tensor [3, E], Å: shift @ cell of every pair, one structure after the other, so that the last digit does not
+    depend on how many there are."""
+    if system.n_systems == 1:
+        return system.cell[0].T @ shift.T.to(system.cell.dtype)
+    counts = torch.bincount(system.batch.index_select(0, center), minlength=system.n_systems).tolist()
+    return torch.cat([cell.T @ part.T.to(cell.dtype).clone() for cell, part in
+                      zip(system.cell, shift.split(counts))], dim=1)
 
 
 class EdgeCache:

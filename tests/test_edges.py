@@ -1,16 +1,17 @@
 """Edges against a brute-force sum over images, and the promise of EdgeCache: reuse without ever missing a pair."""
 import itertools
+import time
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.calculators.calculator import InputError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ase_mlelec.edges import EdgeCache, Edges
+from ase_mlelec.edges import MOST_NEIGHBORS, EdgeCache, Edges, check_density
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms, random_rotation
 
@@ -282,3 +283,23 @@ def test_some_of_the_centres():
     for name in ("neighbor", "shift", "vec"):
         assert torch.equal(getattr(part, name), getattr(edges, name)[keep])
     assert edges.at_centers(rows[:0]).n_centers == len(edges.at_centers(rows[:0]).center) == 0
+
+
+@pytest.mark.parametrize("cell, pbc", [
+    ([5.4, 5.4, 0.01], True), ([0.54, 0.54, 0.54], True), ([5.4, 0.1, 50], [True, True, False]), ([5.4e-6] * 3, True),
+    ([[5.4, 0, 0], [5.4, 1e-3, 0], [0, 0, 5.4]], True)])
+def test_cells_denser_than_matter_are_refused_before_pairs_are_listed(cell, pbc):
+    system = System.from_atoms(Atoms("Si8", np.random.default_rng(0).random((8, 3)), cell=cell, pbc=pbc))
+    start = time.perf_counter()
+    for centers in (None, torch.zeros(1, 3, dtype=torch.float64)):
+        with pytest.raises(InputError, match="denser than any matter; check the cell"):
+            Edges.build(system, 6.0, centers)
+    assert time.perf_counter() - start < 1
+
+
+def test_the_number_of_neighbours_is_estimated_well():
+    """Matter of all kinds stays far below the limit, and the estimate is what is counted then."""
+    for atoms in (bulk("Si", cubic=True), bulk("C", cubic=True), bulk("Si", a=5.43 / 2), molecule("C6H6")):
+        system = System.from_atoms(atoms)
+        check_density(atoms.positions, atoms.cell.array, atoms.pbc, 6.0, len(atoms))
+        assert len(Edges.build(system, 6.0).center) / len(atoms) < MOST_NEIGHBORS / 5
