@@ -3,15 +3,14 @@
 The arrays lie outside the repository, in ../shared/reference.  LAMMPS leaves out an atom on a grid point; such points
 are counted and left out here.
 """
-import ctypes
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from peers import lammps_run
 
 from ase_mlelec.descriptors import Bispectrum
 from ase_mlelec.descriptors.bispectrum import grid_bispectrum
@@ -70,12 +69,9 @@ def test_fingerprints_of_mala(snapshot):
 
 def lammps_grid(atoms, shape, species, twojmax, cutoffs, weights, **options):
     """``compute sna/grid`` of the installed LAMMPS, [G1, G2, G3, F].  The cell is lower triangular."""
-    library = Path(sys.prefix) / "lib" / "libmpi.so.12"         # of the package mpich; the loader does not look there
-    if library.exists():
-        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-    lammps = pytest.importorskip("lammps")
+    run = lammps_run()
+    import lammps
     (ax, _, _), (bx, by, _), (cx, cy, cz) = atoms.cell.array.tolist()
-    run = lammps.lammps(cmdargs=["-screen", "none", "-log", "none"])
     kinds = [species.index(symbol) + 1 for symbol in atoms.symbols]
     radii = [cutoff / (2 * max(cutoffs)) for cutoff in cutoffs]         # R = 2 rcutfac radelem
     words = [max(cutoffs), options.pop("rfac0"), twojmax, *radii, *weights, *sum(options.items(), ())]
