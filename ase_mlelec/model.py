@@ -81,12 +81,10 @@ class Model(torch.nn.Module):
         return self.core(values, getattr(self.heads[name], "reference", values.new_zeros(len(self.species))), system,
                          edges)
 
-    def extrapolation(self, quantity, environment, system, edges):
-        """(atoms [C], structures [B]), how far from the training data: 1 at their edge (see TrainingRange); or None."""
+    def range_of(self, quantity):
+        """TrainingRange of the descriptor of a quantity, or None where it is not known."""
         name = "electronic" if self.descriptor_of(quantity) is self.electronic else "descriptor"
-        if name not in self.ranges:
-            return None
-        return self.ranges[name](environment.features, environment.species, edges, system.batch[edges.atoms])
+        return self.ranges[name] if name in self.ranges else None
 
     def save(self, path):
         """Write the one-file model (see ase_mlelec.bundle)."""

@@ -109,12 +109,16 @@ class TrainingRange(torch.nn.Module):
     species : sequence of chemical symbols; n_features : F; n_components : K
 
     Every measure is 1 at the edge of the training data and 0 in their middle.
+
+    Raises ValueError for numbers that are not positive.
     """
 
     def __init__(self, species, n_features, n_components=COMPONENTS):
         super().__init__()
         self.species, self.n_features = tuple(species), int(n_features)
         self.n_components = int(min(n_components, n_features))
+        if self.n_components < 1:
+            raise ValueError(f"ranges: got {n_features} features and {n_components} components, need at least one")
         n_species = len(self.species)
         self.register_buffer("mean", torch.zeros(n_species, self.n_features))
         self.register_buffer("axes", torch.zeros(n_species, self.n_features, self.n_components))
@@ -126,30 +130,43 @@ class TrainingRange(torch.nn.Module):
         return {"species": list(self.species), "n_features": self.n_features, "n_components": self.n_components}
 
     @torch.no_grad()
-    def forward(self, features, species, edges, batch):
-        """(atoms [C], structures [B]): the largest measure of every centre, and of the mean over each structure.
-
-        features [C, F] and species [C] of the centres; batch [C], the structure of each
-        """
-        counts = torch.bincount(edges.center, minlength=len(species)).to(self.mean)[:, None]
-        atoms, means = torch.zeros_like(counts[:, 0]), torch.zeros(int(batch[-1]) + 1).to(counts)
+    def project(self, features, species):
+        """Tensor [C, K]: features [C, F] of centres along the components of their species [C]."""
+        if len(self.species) == 1:
+            return (features.to(self.mean) - self.mean[0]) @ self.axes[0]
+        along = self.mean.new_zeros(len(features), self.n_components)
         for k in range(len(self.species)):
-            own = slice(None) if len(self.species) == 1 else (species == k).nonzero()[:, 0]
-            along = (features[own].to(self.mean) - self.mean[k]) @ self.axes[k]
-            if not len(along):
-                continue
-            found = torch.maximum(self._measure("atoms", k, along), self._measure("neighbors", k, counts[own]))
-            atoms[own] = found
-            mine = batch[own]
-            total = along.new_zeros(len(means), along.shape[1]).index_add(0, mine, along)
-            number = torch.bincount(mine, minlength=len(means))
-            there = number > 0
-            mean = self._measure("structures", k, total[there] / number[there, None])
-            means[there] = torch.maximum(means[there], mean)
-        return atoms, means
+            own = (species == k).nonzero()[:, 0]
+            along[own] = (features[own].to(self.mean) - self.mean[k]) @ self.axes[k]
+        return along
 
-    def _measure(self, name, k, values):
-        middle, inverse = (getattr(self, f"{name}_{what}")[k] for what in ("middle", "inverse"))
+    @torch.no_grad()
+    def atoms(self, along, species, counts):
+        """Tensor [C], the measure of every centre.
+
+        along : Tensor [C, K], what ``project`` returns; species : Tensor [C]; counts : Tensor [C], neighbours
+        """
+        return torch.maximum(self._measure("atoms", along, species),
+                             self._measure("neighbors", counts.to(along)[:, None], species))
+
+    @torch.no_grad()
+    def structures(self, along, species, batch, n_systems):
+        """Tensor [B], the measure of the means over the centres of each species of every structure.
+
+        batch : Tensor [C], the structure of each centre
+        """
+        n_species = len(self.species)
+        place = batch * n_species + species
+        number = torch.bincount(place, minlength=n_systems * n_species)
+        total = along.new_zeros(n_systems * n_species, along.shape[1]).index_add(0, place, along)
+        found = self._measure("structures", total / number[:, None].clamp(min=1),
+                              torch.arange(n_species, device=batch.device).repeat(n_systems))
+        return torch.where(number > 0, found, 0).reshape(n_systems, n_species).amax(dim=1)
+
+    def _measure(self, name, values, species):
+        middle, inverse = (getattr(self, f"{name}_{what}") for what in ("middle", "inverse"))
+        if len(self.species) > 1:
+            middle, inverse = middle[species], inverse[species]
         return ((values - middle) * inverse).abs().amax(dim=1)
 
     @torch.no_grad()

@@ -1,0 +1,247 @@
+"""The repulsive core and the range of the training data."""
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.fd import calculate_numerical_forces
+from small_models import random_model
+
+from ase_mlelec import DeepPotCalculator, load_model
+from ase_mlelec.edges import Edges
+from ase_mlelec.physics.repulsion import zbl
+from ase_mlelec.safety import RepulsiveCore, TrainingRange, shortest_distances
+from ase_mlelec.system import System
+from ase_mlelec.testing import random_atoms
+
+SPECIES = ("Cu", "O")
+SHORTEST = {("Cu", "Cu"): 2.2, ("Cu", "O"): 1.7, ("O", "O"): 1.9}
+
+
+def guarded(seed=0, **options):
+    model = random_model(seed, species=SPECIES, **options)
+    model.core = RepulsiveCore.below(SPECIES, SHORTEST)
+    return model
+
+
+def energies(model, atoms):
+    system = System.from_atoms(atoms)
+    return model(system, Edges.build(system, model.cutoff), ("energy",))["energy"].detach()
+
+
+def pair(symbols, distance):
+    return Atoms(symbols, [[0, 0, 0], [distance, 0, 0]])
+
+
+def test_nothing_changes_beyond_the_outer_distance():
+    model, atoms = guarded(), random_atoms("Cu4O4", [7, 7, 7], seed=3, shortest=2.3)
+    with_core = energies(model, atoms)
+    model.core = None
+    assert torch.equal(with_core, energies(model, atoms))
+
+
+@pytest.mark.parametrize("symbols", ["Cu2", "CuO", "O2"])
+def test_bare_repulsion_within_the_inner_distance(symbols):
+    """Two atoms at their mean energies and the universal repulsion."""
+    model, atoms = guarded(), pair(symbols, 0.4)
+    first, second = (torch.tensor([float(z)]) for z in atoms.numbers)
+    bias = sum(float(model.heads["energy"].nets.bias[SPECIES.index(symbol), 0]) for symbol in atoms.symbols)
+    repulsion = float(zbl(torch.tensor([0.4], dtype=torch.float64), first, second))
+    assert float(energies(model, atoms).sum()) == pytest.approx(bias + repulsion, rel=1e-12)
+
+
+def test_the_share_of_the_core_by_hand():
+    """Halfway between the two distances the switch is 1/2: half of the model's energy, and half of the repulsion."""
+    model = guarded()
+    inner, outer = (float(table[0, 1]) for table in (model.core.inner, model.core.outer))
+    r = (inner + outer) / 2
+    atoms, bias = pair("CuO", r), model.heads["energy"].nets.bias[:, 0]
+    with_core = energies(model, atoms)
+    core, model.core = model.core, None
+    bare = energies(model, atoms)
+    repulsion = zbl(torch.tensor(r, dtype=torch.float64), torch.tensor(29.0), torch.tensor(8.0))
+    np.testing.assert_allclose(with_core, bias + (bare - bias) / 2 + repulsion / 4, rtol=1e-12)
+    assert core.longest == pytest.approx(0.95 * 2.2)
+
+
+def test_shares_of_several_neighbours_multiply():
+    """An atom between two others keeps (1 - w1)(1 - w2) of its own energy."""
+    model = guarded()
+    atoms = Atoms("OCuO", [[-1.45, 0, 0], [0, 0, 0], [1.52, 0, 0]])
+    with_core = energies(model, atoms)[1]
+    system = System.from_atoms(atoms)
+    edges = Edges.build(system, model.cutoff)
+    center, share, repulsion = model.core.pairs(system, edges)
+    core, model.core = model.core, None
+    bias, bare = model.heads["energy"].nets.bias[0, 0], energies(model, atoms)[1]
+    assert len(share[center == 1]) == 2 and (share > 0.01).all() and (share < 0.99).all()
+    keep = (1 - share[center == 1]).prod()
+    assert float(with_core) == pytest.approx(float(bias + keep * (bare - bias) + repulsion[center == 1].sum() / 2), 1e-12)
+
+
+@pytest.mark.parametrize("distance", [0.7, 1.0, 1.3, 1.5, 1.61])
+def test_forces_and_stress_with_the_core(distance):
+    atoms = Atoms("CuOCuO", [[0, 0, 0], [distance, 0.2, 0.1], [2.9, 2.8, 0], [0.3, 2.4, 2.2]], cell=[5, 5.2, 4.9], pbc=True)
+    atoms.calc = DeepPotCalculator(guarded(2), on_extrapolation="ignore")
+    scale = np.abs(atoms.get_forces()).max()
+    np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-5), atol=1e-7 * scale)
+    strain, step = atoms.copy(), 1e-5
+    cell, sums = atoms.cell.array.copy(), []
+    for sign in (1, -1):
+        strain.set_cell(cell @ (np.eye(3) + sign * step * np.array([[1, 0.3, 0], [0.3, -0.4, 0], [0, 0, 0.2]])),
+                        scale_atoms=True)
+        strain.calc = atoms.calc
+        sums.append(strain.get_potential_energy())
+        strain.set_cell(cell, scale_atoms=True)
+    direction = np.array([1, -0.4, 0.2, 0, 0, 0.6])
+    along = atoms.get_stress() @ direction
+    assert along == pytest.approx((sums[0] - sums[1]) / (2 * step) / atoms.get_volume(), rel=1e-6, abs=1e-9 * scale)
+
+
+def test_smooth_at_both_distances():
+    """The second derivative has no jump: over a fifth of the distance it changes a fifth as much."""
+    model = guarded()
+    for edge in (float(model.core.inner[0, 1]), float(model.core.outer[0, 1])):
+        changes = []
+        for h in (1e-3, 2e-4):
+            values = np.array([float(energies(model, pair("CuO", edge + k * h)).sum()) for k in range(-3, 4)])
+            changes.append(np.ptp(np.diff(values, 2) / h**2))
+        assert changes[1] < 0.3 * changes[0]
+
+
+@pytest.mark.parametrize("symbols", ["Cu2", "CuO", "O2"])
+def test_pairs_repel_down_to_contact(symbols):
+    model = guarded(1)
+    shortest = SHORTEST[tuple(pair(symbols, 1).get_chemical_symbols())]
+    values = [float(energies(model, pair(symbols, r)).sum()) for r in np.arange(0.1, 0.8 * shortest, 0.02)]
+    assert (np.diff(values) < 0).all()
+
+
+def test_parts_of_the_centres_and_batches():
+    """Chunks of centres, and structures together, have the energies of the whole."""
+    model = guarded()
+    images = [pair("CuO", 1.5), random_atoms("Cu3O3", [5, 5, 5], seed=1, shortest=1.3)]
+    system = System.from_atoms(images)
+    edges = Edges.build(system, model.cutoff)
+    whole = model(system, edges, ("energy",))["energy"]
+    parts = torch.cat([model(system, part, ("energy",))["energy"] for _, part in edges.chunks(3)])
+    np.testing.assert_allclose(parts.detach(), whole.detach(), rtol=1e-13)
+    np.testing.assert_allclose(torch.cat([energies(model, image) for image in images]), whole.detach(), rtol=1e-13)
+
+
+def test_core_and_ranges_are_part_of_the_file(tmp_path):
+    model, atoms = guarded(), random_atoms("Cu3O3", [5, 5, 5], seed=1, shortest=1.3)
+    model.ranges["descriptor"] = fitted(model, [atoms])
+    model.save(tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert torch.equal(again.core.outer, model.core.outer) and torch.equal(energies(again, atoms), energies(model, atoms))
+    for name, value in model.ranges.state_dict().items():
+        assert torch.equal(again.ranges.state_dict()[name], value), name
+    again.core = None
+    again.save(tmp_path / "bare.safetensors")
+    assert load_model(tmp_path / "bare.safetensors").core is None
+
+
+def test_a_copy_in_single_precision_leaves_the_model_as_it_was():
+    model = guarded()
+    DeepPotCalculator(model, dtype="float32")
+    assert model.core.outer.dtype == torch.float64
+
+
+@pytest.mark.parametrize("inner, outer", [([[2.0]], [[1.0]]), ([[0.0]], [[1.0]]), ([[1.0, 1.0]], [[2.0, 2.0]]),
+                                          ([[np.nan]], [[2.0]]), ([[1.0]], [[1e9]])])
+def test_wrong_distances_are_refused(inner, outer):
+    with pytest.raises(ValueError, match="core: got distances"):
+        RepulsiveCore(["Cu"], inner, outer)
+
+
+def test_pairs_that_were_never_close_get_a_core_of_atomic_size():
+    core = RepulsiveCore.below(("Cu", "O"), {("Cu", "Cu"): 2.2})
+    assert float(core.outer[0, 0]) == pytest.approx(0.95 * 2.2)
+    assert 0.6 < float(core.outer[1, 1]) < 1.2 and 1.0 < float(core.outer[0, 1]) < 1.8
+
+
+def test_shortest_distances_by_pair():
+    atoms = Atoms("CuOCu", [[0, 0, 0], [1.8, 0, 0], [0, 2.5, 0]])
+    alone = Atoms("O2", [[0, 0, 0], [0, 0, 3.1]])
+    found = shortest_distances([atoms, alone], SPECIES)
+    assert found == pytest.approx({("Cu", "Cu"): 2.5, ("Cu", "O"): 1.8, ("O", "O"): 3.1})
+    assert shortest_distances([Atoms("Cu")], SPECIES) == {}
+
+
+# Range of the training data
+
+def fitted(model, images):
+    samples = []
+    for atoms in images:
+        system = System.from_atoms(atoms)
+        edges = Edges.build(system, model.cutoff)
+        environment = model.descriptor(system, edges)
+        samples.append((environment.features.detach(), environment.species, torch.bincount(edges.center)))
+    found = TrainingRange(model.species, model.descriptor.n_features)
+    found.to(torch.float64).fit(samples)
+    return found
+
+
+def measures(model, known, images):
+    images = images if isinstance(images, list) else [images]
+    system = System.from_atoms(images)
+    edges = Edges.build(system, model.cutoff)
+    environment = model.descriptor(system, edges)
+    along = known.project(environment.features, environment.species)
+    counts = torch.bincount(edges.center, minlength=len(system.numbers))
+    return (known.atoms(along, environment.species, counts),
+            known.structures(along, environment.species, system.batch, len(images)))
+
+
+@pytest.fixture(scope="module")
+def copper():
+    """A model, hot crystals of copper, and their range."""
+    model = random_model(0, species=("Cu",), cutoff=4.0)
+    images = []
+    for seed in range(40):
+        atoms = bulk("Cu", cubic=True) * 2
+        atoms.set_cell(atoms.cell * (1 + 0.02 * np.sin(seed)), scale_atoms=True)
+        atoms.rattle(0.08, seed=seed)
+        images.append(atoms)
+    return model, images, fitted(model, images[:30])
+
+
+def test_the_training_data_are_within(copper):
+    model, images, known = copper
+    for atoms in images[:30]:
+        here, whole = measures(model, known, atoms)
+        assert here.max() <= 1 + 1e-9 and whole.max() <= 1 + 1e-9
+
+
+def test_what_is_like_them_is_hardly_beyond(copper):
+    model, images, known = copper
+    assert max(float(measures(model, known, atoms)[1]) for atoms in images[30:]) < 1.1
+
+
+def test_other_phases_densities_and_surfaces_are_beyond(copper):
+    model, _, known = copper
+    dense = bulk("Cu", cubic=True) * 2
+    dense.set_cell(dense.cell / 2**(1 / 3), scale_atoms=True)
+    slab = bulk("Cu", cubic=True) * (2, 2, 3)
+    slab.cell[2] *= 3
+    for atoms in (dense, slab, bulk("Cu", "bcc", a=2.87) * 3, Atoms("Cu2", [[0, 0, 0], [2.2, 0, 0]]), Atoms("Cu")):
+        here, whole = measures(model, known, atoms)
+        assert max(float(here.max()), float(whole.max())) > 1.3, atoms
+
+
+def test_measures_of_a_batch_are_those_of_its_structures(copper):
+    model, images, known = copper
+    few = [images[33], Atoms("Cu"), images[35]]
+    here, whole = measures(model, known, few)
+    alone = [measures(model, known, atoms) for atoms in few]
+    np.testing.assert_allclose(here, torch.cat([each for each, _ in alone]), rtol=1e-9)
+    np.testing.assert_allclose(whole, torch.cat([each for _, each in alone]), rtol=1e-9)
+
+
+def test_measures_do_not_change_under_rotation(copper):
+    model, images, known = copper
+    atoms = images[36].copy()
+    atoms.rotate(50, "x", rotate_cell=True)
+    for one, two in zip(measures(model, known, images[36]), measures(model, known, atoms)):
+        np.testing.assert_allclose(one, two, rtol=1e-7)
