@@ -26,12 +26,14 @@ class Edges:
     shift : Tensor [E, 3], integers; the neighbour sits at r_neighbor + shift @ cell
     vec : Tensor [E, 3], Å, neighbour - centre: the only geometry a descriptor reads; carries the gradient
     atoms : Tensor [C], the atom every centre sits on; -1 where it is a point in space
+    shortest : float, Å, no pair is shorter; 0 where that is not known
     """
     center: torch.Tensor
     neighbor: torch.Tensor
     shift: torch.Tensor
     vec: torch.Tensor
     atoms: torch.Tensor
+    shortest: float = 0.0
 
     @property
     def n_centers(self):
@@ -56,12 +58,14 @@ class Edges:
         bounds = torch.searchsorted(self.center, torch.tensor([*starts, self.n_centers], device=self.center.device))
         for start, low, high in zip(starts, bounds.tolist(), bounds[1:].tolist()):
             yield slice(low, high), Edges(self.center[low:high] - start, self.neighbor[low:high],
-                                          self.shift[low:high], self.vec[low:high], self.atoms[start:start + size])
+                                          self.shift[low:high], self.vec[low:high], self.atoms[start:start + size],
+                                          self.shortest)
 
     def closer_than(self, cutoff):
         """Those of the pairs whose distance is below ``cutoff``, Å."""
         near = (self.distances < cutoff).nonzero()[:, 0]
-        return Edges(self.center[near], self.neighbor[near], self.shift[near], self.vec[near], self.atoms)
+        return Edges(self.center[near], self.neighbor[near], self.shift[near], self.vec[near], self.atoms,
+                     self.shortest)
 
     def at_centers(self, rows):
         """Some of the centres (Tensor of indices, ascending) with their edges."""
@@ -71,12 +75,12 @@ class Edges:
         keep = (center >= 0).nonzero()[:, 0]
         return Edges(center.index_select(0, keep), self.neighbor.index_select(0, keep),
                      self.shift.index_select(0, keep), self.vec.T.index_select(1, keep).T,
-                     self.atoms.index_select(0, rows))
+                     self.atoms.index_select(0, rows), self.shortest)
 
     def part(self, atoms, rows):
         """The edges ``rows`` (slice) of the structure with ``atoms`` (slice), counted from its first atom."""
         return Edges(self.center[rows] - atoms.start, self.neighbor[rows] - atoms.start, self.shift[rows],
-                     self.vec[rows], self.atoms[atoms] - atoms.start)
+                     self.vec[rows], self.atoms[atoms] - atoms.start, self.shortest)
 
     @classmethod
     def build(cls, system, cutoff, centers=None):
@@ -190,7 +194,8 @@ def connect(system, center, neighbor, shift, cutoff):
     with torch.no_grad():
         distance = (vec * vec).sum(dim=0).sqrt()
         near = distance < cutoff
-        if len(distance) and float(distance.min()) < SHORTEST_DISTANCE:
+        shortest = float(distance.min()) if len(distance) else cutoff
+        if shortest < SHORTEST_DISTANCE:
             worst = int(distance.argmin())
             raise InputError(f"atoms {int(center[worst])} and {int(neighbor[worst])} overlap "
                              f"({float(distance[worst]):.3f} Å apart); remove one of them or check the cell")
@@ -198,7 +203,7 @@ def connect(system, center, neighbor, shift, cutoff):
         keep = near.nonzero()[:, 0]
         center, neighbor, shift = (array.index_select(0, keep) for array in (center, neighbor, shift))
         vec = vec.gather(1, keep.expand(3, -1))
-    return Edges(center, neighbor, shift, vec.T, torch.arange(len(system.positions), device=center.device))
+    return Edges(center, neighbor, shift, vec.T, torch.arange(len(system.positions), device=center.device), shortest)
 
 
 def _offsets(system, center, shift):

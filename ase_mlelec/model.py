@@ -5,6 +5,7 @@ import torch
 from ase.calculators.calculator import InputError
 from ase.data import atomic_numbers, chemical_symbols
 
+from ase_mlelec.descriptors.base import species_table
 from ase_mlelec.heads.base import FittingNets
 
 
@@ -29,6 +30,7 @@ class Model(torch.nn.Module):
             raise ValueError("got descriptors of different species or cutoffs; give both the same")
         self.descriptor, self.electronic = descriptor, electronic
         self.heads = torch.nn.ModuleDict(heads)
+        self.register_buffer("_species_of_number", species_table(descriptor.species), persistent=False)
         self.core, self.ranges = core, torch.nn.ModuleDict(ranges or {})
         self.metadata = dict(metadata or {})
         self.evaluation_only = False        # a copy with rearranged arrays, which a file does not describe
@@ -81,9 +83,14 @@ class Model(torch.nn.Module):
         return self.core(values, getattr(self.heads[name], "reference", values.new_zeros(len(self.species))), system,
                          edges)
 
+    def species_index(self, numbers):
+        """Tensor [N] of the places in ``species`` of atomic numbers [N]."""
+        return self._species_of_number[numbers]
+
     def range_of(self, quantity):
         """TrainingRange of the descriptor of a quantity, or None where it is not known."""
-        name = "electronic" if self.descriptor_of(quantity) is self.electronic else "descriptor"
+        name = (quantity if quantity == "hamiltonian" else
+                "electronic" if self.descriptor_of(quantity) is self.electronic else "descriptor")
         return self.ranges[name] if name in self.ranges else None
 
     def save(self, path):

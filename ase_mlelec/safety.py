@@ -15,7 +15,7 @@ from ase_mlelec.system import System
 OUTER, INNER = 0.95, 0.65       # of the shortest distance in the training data: where the core begins, and is whole
 UNSEEN = 0.7                    # of the sum of the covalent radii: the outer radius of pairs that are never close
 COMPONENTS = 16                 # principal components of the features whose ranges are kept
-SAMPLES = 3000                  # environments from which they are computed
+SAMPLES = 1500                  # environments from which they are computed
 MARGIN = 6.0                    # ranges of n structures are wider by MARGIN/n: few do not show their extremes
 LEAST = 0.02                    # of the size of a number, its half range at least
 
@@ -91,6 +91,8 @@ class RepulsiveCore(torch.nn.Module):
 
         energies : Tensor [C], eV, the model's own; reference : Tensor [species], eV, b
         """
+        if edges.shortest > self.longest:
+            return energies
         center, share, repulsion = self.pairs(system, edges)
         if not len(center):
             return energies
@@ -141,13 +143,17 @@ class TrainingRange(torch.nn.Module):
         return along
 
     @torch.no_grad()
-    def atoms(self, along, species, counts):
-        """Tensor [C], the measure of every centre.
+    def atoms(self, along, species):
+        """Tensor [C], the measure of the features of every centre.
 
-        along : Tensor [C, K], what ``project`` returns; species : Tensor [C]; counts : Tensor [C], neighbours
+        along : Tensor [C, K], what ``project`` returns; species : Tensor [C]
         """
-        return torch.maximum(self._measure("atoms", along, species),
-                             self._measure("neighbors", counts.to(along)[:, None], species))
+        return self._measure("atoms", along, species)
+
+    @torch.no_grad()
+    def neighbors(self, counts, species):
+        """Tensor [C], the measure of the number of neighbours ``counts`` [C] of every centre."""
+        return self._measure("neighbors", counts.to(self.mean)[:, None], species)
 
     @torch.no_grad()
     def structures(self, along, species, batch, n_systems):
@@ -171,7 +177,7 @@ class TrainingRange(torch.nn.Module):
 
     @torch.no_grad()
     def fit(self, samples):
-        """Set the ranges from the structures of the training.
+        """Set the ranges from the structures of the training; returns self.
 
         samples : list of (features [N, F], species [N], numbers of neighbours [N]) of one structure each
         """
@@ -195,6 +201,7 @@ class TrainingRange(torch.nn.Module):
                 getattr(self, f"{name}_middle")[k] = (low + high) / 2
                 half = ((high - low) / 2 * (1 + wide)).clamp(min=max(float(floor), 1e-12))
                 getattr(self, f"{name}_inverse")[k] = 1 / half
+        return self
 
 
 def shortest_distances(structures, species, cutoff=6.0):

@@ -190,7 +190,7 @@ def measures(model, known, images):
     environment = model.descriptor(system, edges)
     along = known.project(environment.features, environment.species)
     counts = torch.bincount(edges.center, minlength=len(system.numbers))
-    return (known.atoms(along, environment.species, counts),
+    return (torch.maximum(known.atoms(along, environment.species), known.neighbors(counts, environment.species)),
             known.structures(along, environment.species, system.batch, len(images)))
 
 

@@ -4,7 +4,6 @@ A subclass names the heads it needs and writes ``evaluate``; device, precision, 
 order, committees, potentials from elsewhere and errors are done here, once.
 """
 import reprlib
-import warnings
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from ase.outputs import all_outputs
 
 from ase_mlelec.bundle import load_model
 from ase_mlelec.calculators.bands import NoBands
+from ase_mlelec.calculators.extrapolation import CHOICES, Extrapolation, Seen
 from ase_mlelec.calculators.parameters import FIXED, StatedParameters, fingerprint, name_of, plain, stated
 from ase_mlelec.calculators.present import PresentStructure, torch_as_usual
 from ase_mlelec.calculators.slots import NeighborLimits
@@ -21,6 +21,7 @@ from ase_mlelec.edges import EdgeCache, Edges
 from ase_mlelec.system import System
 
 CHUNK = 256         # centres evaluated at a time: bounds memory and keeps the work in the processor's cache
+WATCH_EVERY = 10    # evaluations of a run, between comparisons with the range of the training data
 POTENTIAL_PROPERTIES = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]
 
 
@@ -35,8 +36,11 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
     dtype : torch dtype or its name; default the model's own
     skin : float, Å; the neighbour list is kept while no atom can have come into reach
     potential : ASE calculator, or a model as above, that supplies energy, forces and stress
-    on_extrapolation : "warn", "raise" or "ignore" when atoms are closer than any in the training data, or have more
-        neighbours than the program keeps that the model was imported from
+    on_extrapolation : "warn" (once of each kind), "raise" or "ignore" where a structure is unlike the training data:
+        atoms closer than any pair of their species there, surroundings of atoms or whole structures beyond its range,
+        or more neighbours than the program keeps that the model was imported from
+
+    extrapolations : dict of int by kind ("distance", "density", "atoms", "structure"), evaluations that were beyond
 
     uncertainty : dict, standard deviation over the committee of everything that was evaluated
 
@@ -51,7 +55,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
 
     def __init__(self, model, *, device=None, dtype=None, skin=0.5, potential=None, on_extrapolation="warn"):
         super().__init__()
-        self.on_extrapolation = on_extrapolation
+        _check_choice(on_extrapolation)
         _check_skin(skin)
         self.device = _as_device(device)
         members = model if isinstance(model, (list, tuple)) else [model]
@@ -69,8 +73,9 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
         self._made_potential = self.potential is not potential
         self._uncertainty = {}
         self._cache = EdgeCache(max(member.cutoff for member in self.models), skin)
-        self._extra, self._environments, self._warned = {}, {}, False
-        self._limits = NeighborLimits(self.models)
+        self._extra, self._environments = {}, {}
+        self._beyond, self._limits = Extrapolation(self.models[0], on_extrapolation), NeighborLimits(self.models)
+        self._due, self._steps, self._built = True, 0, -1
         self.implemented_properties = self._potential_properties() + list(self.electronic)
 
     def _check_models(self):
@@ -112,13 +117,17 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
     @property
     def on_extrapolation(self):
         """What happens where a model extrapolates: "warn", "raise" or "ignore\"."""
-        return self._on_extrapolation
+        return self._beyond.what
 
     @on_extrapolation.setter
     def on_extrapolation(self, what):
-        if what not in ("warn", "raise", "ignore"):
-            raise CalculatorSetupError(f"got on_extrapolation={what!r}; choose 'warn', 'raise' or 'ignore'")
-        self._on_extrapolation, self._warned = what, False
+        _check_choice(what)
+        self._beyond.what, self._beyond.counts = what, {}
+
+    @property
+    def extrapolations(self):
+        """dict of int: evaluations that were beyond the training data since the calculator was made, by kind."""
+        return dict(self._beyond.counts)
 
     def set(self, **parameters):
         """Change parameters by name; what depends on them is computed anew.  Returns dict of those that changed.
@@ -224,6 +233,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
         with self._one_call():
             edges, members, values = self._evaluate_together(images, asked)
         partner = self.potential.each_of(images) if any(asked) and hasattr(self.potential, "each_of") else images
+        measured = self._measured()
         ends = np.cumsum([0, *map(len, images)])
         bounds = torch.searchsorted(edges.center, torch.as_tensor(ends, device=self.device)).tolist()
         for k, (image, _) in enumerate(zip(images, partner)):
@@ -231,6 +241,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
             with self._one_call():
                 self.reset()
                 self._present(image)
+                self._measured().update({name: values[atoms] for name, values in measured.items()})
                 if members:
                     self._store_potential([(energy[atoms], gradient[rows]) for energy, gradient in members],
                                           edges.part(atoms, rows))
@@ -243,9 +254,9 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
         system = System.from_atoms(images, self.dtype, self.device)
         self.models[0].check_species(system.numbers.tolist())
         edges = Edges.build(system, self._cache.cutoff)
-        self._check_distances(edges)
-        self._limits.check(system, edges, self.on_extrapolation)
+        self._check_pairs(system, edges)
         self.reset()
+        self._due = True
         members = [self._member_potential(k, model, system, edges) for k, model in enumerate(self.models)
                    if own and any(asked)]
         return edges, members, {} if all(asked) else self._member_electronic(system, edges)
@@ -258,23 +269,67 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
             system = System.from_atoms(self.atoms, self.dtype, self.device)
             self.models[0].check_species(self.atoms.numbers)
             edges = self._cache.edges(system)
-            self._check_distances(edges)
-            self._limits.check(system, edges, self.on_extrapolation)
+            # steps of a run are much alike: the range is compared where the neighbours were listed anew, and at times
+            self._steps, built = self._steps + 1, self._cache.n_builds
+            self._due = built != self._built or self._steps % WATCH_EVERY == 0
+            self._built = built
+            self._check_pairs(system, edges)
             self._extra["geometry"] = system, edges
         return self._extra["geometry"]
 
-    def _check_distances(self, edges):
-        shortest = self.metadata.get("shortest_distance_A")
-        if self.on_extrapolation == "ignore" or shortest is None or len(edges.vec) == 0 or self._warned:
-            return
-        found = float(edges.distances.min())
-        if found < 0.9 * shortest:
-            message = (f"atoms are {found:.2f} Å apart, the closest in the training data are {shortest:.2f} Å: "
-                       "the model extrapolates; check the run or train on such structures")
-            if self.on_extrapolation == "raise":
-                raise CalculationFailed(message)
-            warnings.warn(message, stacklevel=5)
-            self._warned = True
+    def _check_pairs(self, system, edges):
+        self._beyond.check_distances(self.models[0], system, edges)
+        self._limits.check(system, edges, self.on_extrapolation)
+
+    def get_extrapolation(self, *, atoms=None):
+        """Array [N]: how far the surroundings of every atom are from the training data of the (first) model.
+
+        1 is the edge of the training data, 0 their middle; see ase_mlelec.safety.TrainingRange.
+
+        Raises CalculatorSetupError for models without these ranges.
+        """
+        self._present(atoms)
+        if self.models[0].range_of(self._watched) is None:
+            raise CalculatorSetupError("the model's file has no ranges of its training data; give it some with "
+                                       "'mlelec protect'")
+        if self._watched not in self._measured():
+            self._measure_range()
+        return self._measured()[self._watched].double().cpu().numpy()
+
+    @property
+    def _watched(self):
+        """The quantity whose descriptor says how far a structure is from the training data."""
+        heads = [*self.models[0].heads]
+        return "energy" if self.potential is None and "energy" in heads else [*self.needs, *heads][0]
+
+    def _measured(self):
+        """dict of Tensor [N] by quantity, of the structures being evaluated."""
+        return self._extra.setdefault("measured", {})
+
+    def _measure_range(self):
+        """Evaluate what ``get_extrapolation`` needs."""
+        model, (system, edges) = self.models[0], self._geometry()
+        descriptor, reach = model.descriptor_of(self._watched), self._reach(model, edges)
+        self._due = True
+        with torch.no_grad():
+            self._look_at(self._watched, model, [descriptor(system, part) for _, part in reach.chunks(CHUNK)], system,
+                          reach)
+
+    def _seen(self, quantity, model):
+        """Collects the environments of a quantity's descriptor, those of the first model, and when it is time."""
+        return Seen(model.range_of(quantity) if self._due and model is self.models[0] else None)
+
+    def _check_range(self, quantity, seen, system, edges):
+        """Compare what was seen of all centres of ``edges`` with the training."""
+        if seen.parts:
+            self._measured()[quantity] = self._beyond.check_range(seen, system, edges)
+
+    def _look_at(self, quantity, model, environments, system, edges):
+        """As ``_check_range``, of environments that are kept."""
+        seen = self._seen(quantity, model)
+        for environment in environments:
+            seen.add(environment)
+        self._check_range(quantity, seen, system, edges)
 
     def _evaluate_potential(self, wanted):
         system, edges = self._geometry()
@@ -290,16 +345,19 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
     def _member_potential(self, k, model, system, edges):
         """Atomic energies [N] and dE/dvec [E, 3], chunk by chunk; keeps the environments for electronic quantities."""
         energies, gradients, environments = [], [], []
-        for _, part in self._reach(model, edges).chunks(CHUNK):
+        reach, seen = self._reach(model, edges), self._seen("energy", model)
+        for _, part in reach.chunks(CHUNK):
             leaf = part.with_vec(part.vec.detach().requires_grad_(True))
             environment = model.descriptor_of("energy")(system, leaf)
-            energy = model.heads["energy"](environment, leaf)
+            energy = model.evaluate_head("energy", environment, system, leaf)
             gradients.append(torch.autograd.grad(energy.sum(), leaf.vec)[0])
             energies.append(energy.detach())
+            seen.add(environment)
             if len(model.heads) > 1 and model.electronic is None:       # kept for the others
                 environments.append(_detached(environment))
         if environments:
             self._environments[k] = environments
+        self._check_range("energy", seen, system, reach)
         gradient = torch.cat([part.T for part in gradients], dim=1).T     # stays in planes x, y, z
         if model.cutoff < self._cache.cutoff:
             gradient = torch.zeros_like(edges.vec).index_put((self._near(model, edges),), gradient)
@@ -312,8 +370,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
         """The edges within the model's own cutoff (members of a committee may differ)."""
         if model.cutoff >= self._cache.cutoff:
             return edges
-        near = self._near(model, edges)
-        return type(edges)(edges.center[near], edges.neighbor[near], edges.shift[near], edges.vec[near], edges.atoms)
+        return edges.closer_than(model.cutoff)
 
     def _evaluate_electronic(self):
         """Fill the cache with what ``evaluate`` returns: means over the committee, as numpy arrays."""
@@ -325,9 +382,9 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
         with torch.no_grad():
             for k, model in enumerate(self.models):
                 if k not in self._environments:
-                    descriptor = model.electronic or model.descriptor
-                    self._environments[k] = [descriptor(system, part)
-                                             for _, part in self._reach(model, edges).chunks(CHUNK)]
+                    descriptor, reach = model.electronic or model.descriptor, self._reach(model, edges)
+                    self._environments[k] = [descriptor(system, part) for _, part in reach.chunks(CHUNK)]
+                    self._look_at(self.needs[0], model, self._environments[k], system, reach)
                 parts = [self.evaluate(model, system, environment) for environment in self._environments[k]]
                 for name in parts[0]:
                     value = torch.cat([part[name] for part in parts]).double().cpu().numpy()
@@ -357,6 +414,11 @@ def check_temperature(temperature):
     """Raise CalculatorSetupError unless it is a number in K."""
     if not (np.isscalar(temperature) and np.isreal(temperature) and 0 <= temperature < np.inf):
         raise CalculatorSetupError(f"got electronic_temperature={temperature!r} K; give 0 or more")
+
+
+def _check_choice(what):
+    if what not in CHOICES:
+        raise CalculatorSetupError(f"got on_extrapolation={what!r}; choose 'warn', 'raise' or 'ignore'")
 
 
 def _check_skin(skin):

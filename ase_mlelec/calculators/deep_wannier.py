@@ -152,8 +152,9 @@ class DeepWannierCalculator(MLElecCalculator):
                 if environments is None:
                     chosen = model.is_center(system.numbers, *(head for head in VALUES.values() if head in model.heads))
                     rows = chosen.nonzero()[:, 0]
-                    environments = (model.descriptor_of("dipole")(system, part)
-                                    for _, part in self._reach(model, edges).at_centers(rows).chunks(CHUNK))
+                    centers = self._reach(model, edges).at_centers(rows)
+                    environments = [model.descriptor_of("dipole")(system, part) for _, part in centers.chunks(CHUNK)]
+                    self._look_at("dipole", model, environments, system, centers)
                 parts = [self.evaluate(model, system, environment) for environment in environments]
                 for name in parts[0]:
                     value = torch.cat([part[name] for part in parts]).double()

@@ -586,7 +586,7 @@ def test_level_outside_of_the_grid(level):
 def test_close_atoms():
     """As every calculator warns of atoms that are closer than any in the training data."""
     calc = calculator(random_ldos_model(shortest_distance_A=3.0), on_extrapolation="raise")
-    refused(CalculationFailed, "atoms are 1.* Å apart", "check the run or train", lambda: calc.get_terms(oxide()))
+    refused(CalculationFailed, "atoms are 1.* Å apart", "check the run, or train", lambda: calc.get_terms(oxide()))
 
 
 def test_ldos_that_is_not_finite():

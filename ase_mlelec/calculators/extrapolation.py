@@ -1,0 +1,125 @@
+"""Structures unlike the training data: what is told, once per kind and run, and how often it was found."""
+import sys
+import warnings
+from pathlib import Path
+
+import ase
+import torch
+from ase.calculators.calculator import CalculationFailed
+
+from ase_mlelec.safety import OUTER
+
+CHOICES = ("warn", "raise", "ignore")
+NEIGHBORS, ATOMS, STRUCTURES = 1.25, 1.6, 1.4       # measures of TrainingRange, from which on is warned
+REMEDY = "the model extrapolates: check the run, or train on such structures"
+PACKAGES = tuple(str(Path(module).parent) for module in (__file__.replace("calculators", ""), ase.__file__))
+
+
+class Extrapolation:
+    """Warns, or raises, where a structure is unlike the training data of a model.
+
+    what : "warn" (once of each kind), "raise" or "ignore"
+
+    counts : dict of int by kind ("distance", "density", "atoms", "structure"), evaluations in which it was found
+    """
+
+    def __init__(self, model, what="warn"):
+        self.what, self.counts = what, {}
+        self.symbols, self.closest = model.species, _closest(model)
+        self.longest = 0.0 if self.closest is None else OUTER * float(self.closest.max())
+
+    def found(self, kind, message):
+        """Something is beyond the training data.
+
+        Raises CalculationFailed if that was asked for.
+        """
+        if self.what == "ignore":
+            return
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        if self.what == "raise":
+            raise CalculationFailed(f"{message}: {REMEDY}")
+        if self.counts[kind] == 1:
+            warnings.warn(f"{message}: {REMEDY} (told once; calc.extrapolations counts)", stacklevel=_caller())
+
+    def check_distances(self, model, system, edges):
+        """Are atoms closer than any two of their species in the training data?"""
+        if self.what == "ignore" or self.closest is None or edges.shortest > self.longest:
+            return
+        with torch.no_grad():
+            distances = edges.distances
+            rows = (distances < self.longest).nonzero()[:, 0]
+            if not len(rows):
+                return
+            first, second = (model.species_index(system.numbers[atoms]) for atoms in
+                             (edges.atoms[edges.center[rows]], edges.neighbor[rows]))
+            ratio = distances[rows] / self.closest.to(distances)[first, second].clamp(min=1e-9)
+            worst = int(ratio.argmin())
+            if float(ratio[worst]) < OUTER:
+                pair = "-".join(sorted(self.symbols[int(k)] for k in (first[worst], second[worst])))
+                self.found("distance", f"atoms are {float(distances[rows[worst]]):.2f} Å apart, the closest in the "
+                           f"training data are {float(self.closest[first[worst], second[worst]]):.2f} Å ({pair})")
+
+    def check_range(self, seen, system, edges):
+        """Compare with the range of the training what was seen of the centres of ``edges``.
+
+        Returns Tensor [N], the measures of the atoms; zero for those that are no centres.
+        """
+        along, species = (torch.cat(parts) for parts in zip(*seen.parts))
+        counts = torch.bincount(edges.center, minlength=len(species))
+        surroundings, neighbors = seen.known.atoms(along, species), seen.known.neighbors(counts, species)
+        if self.what != "ignore":
+            structures = seen.known.structures(along, species, system.batch[edges.atoms], system.n_systems)
+            self._tell(surroundings, neighbors, structures)
+        measured = torch.maximum(surroundings, neighbors)
+        return measured.new_zeros(len(system.numbers)).index_copy(0, edges.atoms, measured)
+
+    def _tell(self, surroundings, neighbors, structures):
+        highest = torch.stack([values.max() for values in (structures, neighbors, surroundings)]).tolist()
+        beyond = [value > limit for value, limit in zip(highest, (STRUCTURES, NEIGHBORS, ATOMS))]
+        if not any(beyond):
+            return
+        n_neighbors, n_atoms = int((neighbors > NEIGHBORS).sum()), int((surroundings > ATOMS).sum())
+        messages = {"structure": "a structure as a whole is",
+                    "density": f"numbers of neighbours, of {n_neighbors} of {len(neighbors)} atoms, are",
+                    "atoms": f"surroundings, of {n_atoms} of {len(neighbors)} atoms, are"}
+        for (kind, message), value, out in zip(messages.items(), highest, beyond):
+            if out:
+                self.found(kind, f"{message} unlike the training data ({value:.3g}, where 1 is their edge)")
+
+
+class Seen:
+    """Environments of a descriptor, chunk by chunk, as the range of the training sees them.
+
+    known : TrainingRange, or None: nothing is kept
+    """
+
+    def __init__(self, known):
+        self.known, self.parts = known, []
+
+    def add(self, environment):
+        if self.known is not None:
+            self.parts.append((self.known.project(environment.features.detach(), environment.species),
+                               environment.species))
+
+
+def _caller():
+    """The level of the first function outside of this package and ASE: the user's line."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGES):
+        frame, level = frame.f_back, level + 1
+    return level - 1
+
+
+def _closest(model):
+    """Tensor [species, species], Å, or None: the shortest distances in the training data."""
+    known, symbols = model.metadata.get("shortest_distances_A"), model.species
+    if known is None:
+        overall = model.metadata.get("shortest_distance_A")     # of models of former versions
+        known = {} if overall is None else {f"{a}-{b}": overall for a in symbols for b in symbols}
+    if not known:
+        return None
+    table = torch.zeros(len(symbols), len(symbols), dtype=torch.float64)
+    for pair, distance in known.items():
+        i, j = (symbols.index(symbol) for symbol in pair.split("-"))
+        table[i, j] = table[j, i] = distance
+    return table

@@ -1,0 +1,67 @@
+"""Protect a trained model: shortest distances, repulsive core and range of what it was trained on."""
+from functools import partial
+
+import torch
+
+from ase_mlelec.descriptors.local_frame import layer_frames
+from ase_mlelec.edges import Edges
+from ase_mlelec.safety import RepulsiveCore, TrainingRange, shortest_distances
+from ase_mlelec.system import System
+
+ENERGIES = ("energy", "ldos")       # heads from which an energy follows
+CHUNK = 256                         # centres at a time
+
+
+def protect(model, structures, support=(), *, hamiltonians=None, core=True):
+    """Give ``model`` the shortest distances of its training data, a repulsive core below them, and their ranges.
+
+    model : Model, changed in place; what it had before is replaced
+    structures : list of ase.Atoms, those that it is meant for
+    support : list of ase.Atoms that it was trained on beside, such as close pairs; they count for distances alone
+    hamiltonians : list of ase.Atoms, those with a Hamiltonian; default ``structures``
+    core : False for none; models without an energy have none
+
+    Returns the model.
+    """
+    hamiltonians = list(structures if hamiltonians is None else hamiltonians)
+    every = [*structures, *support, *(hamiltonians if "hamiltonian" in model.heads else ())]
+    shortest = shortest_distances(every, list(model.species))
+    model.metadata["shortest_distances_A"] = {f"{a}-{b}": round(distance, 4) for (a, b), distance in shortest.items()}
+    model.metadata.pop("shortest_distance_A", None)
+    wanted = core and any(name in model.heads for name in ENERGIES)
+    model.core = RepulsiveCore.below(list(model.species), shortest) if wanted else None
+    model.ranges = torch.nn.ModuleDict()
+    for name, surroundings, images in _surroundings(model, structures, hamiltonians):
+        samples = [surroundings(System.from_atoms(atoms, model.dtype)) for atoms in images]
+        if samples:
+            known = TrainingRange(model.species, samples[0][0].shape[1]).to(model.dtype)
+            model.ranges[name] = known.fit(samples)
+    return model
+
+
+def _surroundings(model, structures, hamiltonians):
+    """Iterator of (name, function of a System -> (features [N, F], species [N], neighbours [N]), structures)."""
+    if "hamiltonian" in model.heads:
+        yield "hamiltonian", partial(hamiltonian_surroundings, model.heads["hamiltonian"]), hamiltonians
+    if set(model.heads) != {"hamiltonian"}:
+        for name in ("descriptor", "electronic"):
+            if getattr(model, name) is not None:
+                yield name, partial(atomic_surroundings, getattr(model, name)), structures
+
+
+@torch.no_grad()
+def atomic_surroundings(descriptor, system):
+    """(features [N, F], species [N], numbers of neighbours [N]) of the atoms of a structure."""
+    edges = Edges.build(system, descriptor.cutoff)
+    parts = [descriptor(system, part) for _, part in edges.chunks(CHUNK)]
+    return (torch.cat([part.features for part in parts]), torch.cat([part.species for part in parts]),
+            torch.bincount(edges.center, minlength=edges.n_centers))
+
+
+@torch.no_grad()
+def hamiltonian_surroundings(head, system):
+    """As ``atomic_surroundings``, in the frames of the layers; features without their signs, which frames choose."""
+    edges = Edges.build(system, head.local.cutoff)
+    moments, species = head.local.moments(system, edges, layer_frames(system, head.fold, head.reference_areas))
+    return (head.local.features(moments).abs(), species,
+            torch.bincount(edges.center, minlength=edges.n_centers))
