@@ -75,7 +75,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
         self._cache = EdgeCache(max(member.cutoff for member in self.models), skin)
         self._extra, self._environments = {}, {}
         self._beyond, self._limits = Extrapolation(self.models[0], on_extrapolation), NeighborLimits(self.models)
-        self._due, self._steps, self._built = True, 0, -1
+        self._due, self._steps, self._listed = True, 0, -1
         self.implemented_properties = self._potential_properties() + list(self.electronic)
 
     def _check_models(self):
@@ -271,8 +271,8 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
             edges = self._cache.edges(system)
             # steps of a run are much alike: the range is compared where the neighbours were listed anew, and at times
             self._steps, built = self._steps + 1, self._cache.n_builds
-            self._due = built != self._built or self._steps % WATCH_EVERY == 0
-            self._built = built
+            self._due = built != self._listed or self._steps % WATCH_EVERY == 0
+            self._listed = built
             self._check_pairs(system, edges)
             self._extra["geometry"] = system, edges
         return self._extra["geometry"]
@@ -339,7 +339,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
     def _store_potential(self, members, edges):
         """ASE's results of the present atoms from atomic energies and dE/dvec of every member."""
         volume = self.atoms.get_volume() if self.atoms.cell.rank == 3 else None
-        results = [_potential_results(energies, gradient, edges, volume) for energies, gradient in members]
+        results = [potential_results(energies, gradient, edges, volume) for energies, gradient in members]
         self._store({name: [result[name] for result in results] for name in results[0]})
 
     def _member_potential(self, k, model, system, edges):
@@ -455,7 +455,7 @@ def _detached(environment):
     return type(environment)(environment.features.detach(), environment.species, frame)
 
 
-def _potential_results(energies, gradient, edges, volume):
+def potential_results(energies, gradient, edges, volume):
     """ASE's results from atomic energies and dE/dvec; sums in float64.
 
     F_i = sum_ij g_ij - sum_ji g_ji and dE/dε = sum vec ⊗ g, because vec = r_j - r_i deforms as a whole.

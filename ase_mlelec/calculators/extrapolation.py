@@ -1,18 +1,13 @@
 """Structures unlike the training data: what is told, once per kind and run, and how often it was found."""
-import sys
-import warnings
-from pathlib import Path
-
-import ase
 import torch
 from ase.calculators.calculator import CalculationFailed
 
+from ase_mlelec.calculators.warn import warn_caller
 from ase_mlelec.safety import OUTER
 
 CHOICES = ("warn", "raise", "ignore")
 NEIGHBORS, ATOMS, STRUCTURES = 1.25, 1.6, 1.4       # measures of TrainingRange, from which on is warned
 REMEDY = "the model extrapolates: check the run, or train on such structures"
-PACKAGES = tuple(str(Path(module).parent) for module in (__file__.replace("calculators", ""), ase.__file__))
 
 
 class Extrapolation:
@@ -39,7 +34,7 @@ class Extrapolation:
         if self.what == "raise":
             raise CalculationFailed(f"{message}: {REMEDY}")
         if self.counts[kind] == 1:
-            warnings.warn(f"{message}: {REMEDY} (told once; calc.extrapolations counts)", stacklevel=_caller())
+            warn_caller(f"{message}: {REMEDY} (told once; calc.extrapolations counts)")
 
     def check_distances(self, model, system, edges):
         """Are atoms closer than any two of their species in the training data?"""
@@ -66,12 +61,15 @@ class Extrapolation:
         """
         along, species = (torch.cat(parts) for parts in zip(*seen.parts))
         counts = torch.bincount(edges.center, minlength=len(species))
-        surroundings, neighbors = seen.known.atoms(along, species), seen.known.neighbors(counts, species)
-        if self.what != "ignore":
-            structures = seen.known.structures(along, species, system.batch[edges.atoms], system.n_systems)
-            self._tell(surroundings, neighbors, structures)
-        measured = torch.maximum(surroundings, neighbors)
+        measured = self.compare(seen.known, along, species, counts, system.batch[edges.atoms], system.n_systems)
         return measured.new_zeros(len(system.numbers)).index_copy(0, edges.atoms, measured)
+
+    def compare(self, known, along, species, counts, batch, n_systems=1):
+        """Tensor [C], the measures of centres; arguments as in TrainingRange."""
+        surroundings, neighbors = known.atoms(along, species), known.neighbors(counts, species)
+        if self.what != "ignore":
+            self._tell(surroundings, neighbors, known.structures(along, species, batch, n_systems))
+        return torch.maximum(surroundings, neighbors)
 
     def _tell(self, surroundings, neighbors, structures):
         highest = torch.stack([values.max() for values in (structures, neighbors, surroundings)]).tolist()
@@ -100,14 +98,6 @@ class Seen:
         if self.known is not None:
             self.parts.append((self.known.project(environment.features.detach(), environment.species),
                                environment.species))
-
-
-def _caller():
-    """The level of the first function outside of this package and ASE: the user's line."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGES):
-        frame, level = frame.f_back, level + 1
-    return level - 1
 
 
 def _closest(model):

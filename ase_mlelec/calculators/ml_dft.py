@@ -8,7 +8,7 @@ from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, 
 from ase.spectrum.dosdata import GridDOSData
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from ase_mlelec.calculators.base import MLElecCalculator, check_temperature
+from ase_mlelec.calculators.base import MLElecCalculator, check_temperature, potential_results
 from ase_mlelec.physics import core, fermi, total_energy
 from ase_mlelec.system import System
 
@@ -170,7 +170,10 @@ class MLDFTCalculator(MLElecCalculator):
         return self.get_terms(atoms)["fermi_level"]
 
     def get_terms(self, atoms=None):
-        """dict of float, eV: band, entropy (-TS), hartree, xc, xc_potential, ion_ion, total = A, and fermi_level."""
+        """dict of float, eV: band, entropy (-TS), hartree, xc, xc_potential, ion_ion, total = A, and fermi_level.
+
+        Where atoms are within the model's repulsive core, there is a term repulsion, too.
+        """
         self._integrate(atoms)
         return dict(self._extra["terms"])
 
@@ -205,6 +208,8 @@ class MLDFTCalculator(MLElecCalculator):
             raise InputError(f"got a cell of rank {atoms.cell.rank} and pbc {atoms.pbc.tolist()}, need three vectors "
                              "and three periodic directions; set them with atoms.set_cell(...) and atoms.pbc = True")
         self._geometry()                # checks species and distances
+        if self._due and self._watched not in self._measured():
+            self._measure_range()
         return System.from_atoms(atoms, torch.float64, self.device)
 
     def _predict(self, atoms=None):
@@ -243,6 +248,10 @@ class MLDFTCalculator(MLElecCalculator):
         with torch.no_grad():       # the way back is for forces alone, and needs as much memory again
             members = list(self._integrals())
         columns = {name: [member.terms[name].item() for member in members] for name in (*TERMS, "fermi_level")}
+        repulsion = self._repulsion()
+        if repulsion:
+            columns["repulsion"] = [result["energy"] for result in repulsion]
+            columns["total"] = np.add(columns["total"], columns["repulsion"]).tolist()
         self._extra["terms"] = {name: float(np.mean(values)) for name, values in columns.items()}
         spectra = {name: [getattr(member, name).cpu().numpy() for member in members]
                    for name in ("dos", "density")}
@@ -250,6 +259,25 @@ class MLDFTCalculator(MLElecCalculator):
         if len(members) > 1:
             columns["energy"] = columns["free_energy"] = columns.pop("total")
             self.uncertainty.update({name: np.std(values, axis=0) for name, values in (columns | spectra).items()})
+
+    def _repulsion(self):
+        """list of dict by member: energy, forces and stress of the repulsive core; empty where no atoms are within."""
+        system = self._structure()
+        edges = self._cache.edges(system)
+        cores = [model.core for model in self.models if model.core is not None]
+        if len(cores) < len(self.models) or edges.shortest > max(core.longest for core in cores):
+            return []
+        found, vec = [], edges.vec.detach().requires_grad_(True)
+        for core in cores:
+            none = vec.new_zeros(len(self.atoms))
+            with torch.enable_grad():
+                energies = core(none, vec.new_zeros(len(core.species)), system, edges.with_vec(vec))
+            if not energies.requires_grad:      # close, but not of these species
+                found.append(potential_results(none, torch.zeros_like(vec), edges, self.atoms.get_volume()))
+                continue
+            gradient, = torch.autograd.grad(energies.sum(), vec)
+            found.append(potential_results(energies.detach(), gradient, edges, self.atoms.get_volume()))
+        return found
 
     def _integrals(self):
         for model, coordinates, mean in zip(self.models, self._extra["coordinates"], self._extra["means"]):
@@ -277,6 +305,8 @@ class MLDFTCalculator(MLElecCalculator):
             stress = ((strain + strain.T) / 2 / self.atoms.get_volume()).cpu().numpy()
             forces.append(-g["positions"].cpu().numpy())
             stresses.append(full_3x3_to_voigt_6_stress(stress))
+        for k, result in enumerate(self._repulsion()):
+            forces[k], stresses[k] = forces[k] + result["forces"], stresses[k] + result["stress"]
         self._store({"forces": forces, "stress": stresses})
 
 

@@ -6,7 +6,6 @@ from ase.dft.kpoints import BandPath
 from ase.spectrum.dosdata import GridDOSData
 
 from ase_mlelec.calculators.base import MLElecCalculator, check_temperature
-from ase_mlelec.calculators.warn import warn_caller
 from ase_mlelec.descriptors.local_frame import layer_frames
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.tight_binding import check_kpts
@@ -134,7 +133,8 @@ class WannierTBCalculator(MLElecCalculator):
         with torch.no_grad():
             frames = layer_frames(system, head.fold, head.reference_areas)
             geometry = head.geometry(system, frames)
-            self._check_range(geometry)
+            self._check_layers(geometry)
+            self._measure(geometry, system)
             layers = head.describe_layers(self.atoms, frames)
             for model in self.models:
                 head = model.heads["hamiltonian"]
@@ -145,7 +145,7 @@ class WannierTBCalculator(MLElecCalculator):
                 found.append((tuple(pattern), owners, values))
         return found
 
-    def _check_range(self, geometry):
+    def _check_layers(self, geometry):
         known = self.metadata.get("nearest_distances_A")
         if self.on_extrapolation == "ignore" or not known:
             return
@@ -161,11 +161,25 @@ class WannierTBCalculator(MLElecCalculator):
                 found = (f"{float(distances.min()):.2f} to {float(distances.max()):.2f}" if len(distances) else
                          f"more than {head.cutoff:g}")
                 wanted = f"{low:.2f} to {high:.2f}" if name in known else "none"
-                message = (f"nearest atoms of {what} are {found} Å apart, {wanted} in the training data: the model "
-                           "extrapolates; check the structure or train on such ones")
-                if self.on_extrapolation == "raise":
-                    raise CalculationFailed(message)
-                warn_caller(message)
+                self._beyond.found(f"layers {name}",
+                                   f"nearest atoms of {what} are {found} Å apart, {wanted} in the training data")
+
+    def _measure(self, geometry, system):
+        """Compare the environments of the Hamiltonian with those of the training."""
+        known, local = self.models[0].range_of("hamiltonian"), self.models[0].heads["hamiltonian"].local
+        if known is None:
+            return
+        near = geometry.r < local.cutoff
+        counts = torch.bincount(torch.cat([geometry.first[near], geometry.second[near]]), minlength=len(system.numbers))
+        along = known.project(geometry.features.abs(), geometry.species)
+        self._measured()["hamiltonian"] = self._beyond.compare(known, along, geometry.species, counts, system.batch)
+
+    def _measure_range(self):
+        self.get_hamiltonian()
+
+    @property
+    def _watched(self):
+        return "hamiltonian"
 
     # bands --------------------------------------------------------------------------------------------------------
 
