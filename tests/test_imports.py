@@ -32,7 +32,7 @@ ALLOWED = {
     "wannier_hamiltonian": {"io", "physics", "units"},
     "bundle": MODEL_AND_BELOW | {"io"},
     "train": MODEL_AND_BELOW | {"io", "bundle", "physics", "wannier_hamiltonian", "bilayers"},
-    "analysis": MODEL_AND_BELOW | {"bundle", "physics"},
+    "analysis": MODEL_AND_BELOW | {"bundle", "io", "physics"},
     "calculators": MODEL_AND_BELOW | {"bundle", "io", "physics", "wannier_hamiltonian", "bilayers"},
     "testing": MODEL_AND_BELOW | {"bundle", "calculators"},
 }

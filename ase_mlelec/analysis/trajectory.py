@@ -9,12 +9,14 @@ A *quantity* is asked for by name, and there is no list of names: it is
 
 Results are numbers or arrays of numbers.  In a file they are HDF5 datasets with the structures along the first axis.
 """
+import errno
 import hashlib
-import json
-from collections.abc import Mapping
+import io
+import os
+import warnings
+import weakref
 from pathlib import Path
 
-import h5py
 import numpy as np
 from ase import units
 from ase.calculators.calculator import Calculator, CalculatorSetupError
@@ -22,9 +24,11 @@ from ase.io import iread, write
 from ase.outputs import all_outputs
 from tqdm import tqdm
 
-FORMAT_VERSION = 1
+from ase_mlelec.analysis.result_file import ResultFile, stacked
+from ase_mlelec.analysis.result_writer import ResultWriter
+from ase_mlelec.io.atomic import replacing
+
 ATOMS_PER_BATCH = 256       # small structures are evaluated together up to this size
-CHUNK_BYTES = 32768         # of a dataset in the file
 
 
 def evaluate(calc, images, quantities, *, batch_size=None, out=None, resume=True, progress=True):
@@ -33,8 +37,10 @@ def evaluate(calc, images, quantities, *, batch_size=None, out=None, resume=True
         run = evaluate(DeepDOSCalculator("si"), "md.traj", ["fermi_level", "total_dos"], out="md.h5")
         run["total_dos"]            # array [n, S]
 
-    With ``out`` every batch is in the file as soon as it is finished.  The same call after an interruption skips what
-    is there; a last row that was cut off is evaluated again.
+    With ``out`` every batch is stored as soon as it is finished: its rows survive a killed process and a full disk.
+    The same call after an interruption checks and skips what is there; a last row that was cut off is evaluated again.
+    Other programs see in the HDF5 file all rows but those of the last moments, which ``ResultFile`` reads from the
+    journal beside it, and at the end all; ase_mlelec.analysis.result_writer tells how.
 
     calc : ASE calculator
     images : sequence of Atoms, one Atoms, or the path of a trajectory ("md.traj", "md.extxyz@::10"), which is read
@@ -42,30 +48,41 @@ def evaluate(calc, images, quantities, *, batch_size=None, out=None, resume=True
     quantities : names, see the module
     batch_size : int, structures at a time; default as many as have 256 atoms together
     out : path of an HDF5 file; default: in memory
-    resume : False starts ``out`` anew
+    resume : False starts ``out`` anew; what it held is replaced by the first batch that is finished
     progress : show a progress bar, where the output is a terminal
 
     Returns a mapping from quantity to array [n, ...]: a dict, or with ``out`` the ResultFile, which reads on demand.
     Where structures differ in size, the arrays of the smaller ones are filled up with NaN; "n_atoms" [n] tells.
 
     Raises ValueError for unknown quantities, quantities that are not numbers, and an ``out`` of other structures,
-    quantities or another model.
+    quantities or another model, that is damaged, or that another program is writing; OSError where it cannot be written.
     """
     names = _names(quantities)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"got batch_size={batch_size}, need at least 1; leave it out for a good choice")
     images = _images(images)
-    rows, table = [], None
-    if out is not None:
-        table = ResultFile(out)
-        table.start(names, calc, resume)
-    total = len(images) if hasattr(images, "__len__") else None
+    if out is None:
+        rows = []
+        _evaluate(calc, images, quantities, batch_size, rows.extend, None, progress)
+        return stacked(rows)
+    with _writer(out, names, calc, resume) as writer:
+        _evaluate(calc, images, quantities, batch_size, writer.append, writer, progress)
+        writer.begin()
+    return ResultFile(out)
+
+
+def _evaluate(calc, images, quantities, batch_size, store, writer, progress):
+    total, names = len(images) if hasattr(images, "__len__") else None, _names(quantities)
     with tqdm(total=total, unit=" structures", disable=None if progress else True) as bar:
-        for batch in _batches(_unfinished(images, table, bar), batch_size):
-            new = [_row(calc, atoms, quantities) for atoms in _each_of(calc, batch, names)]
-            rows.extend(new) if table is None else table.append(new)
+        for batch in _batches(_unfinished(images, writer, bar), batch_size):
+            store([_row(calc, atoms, quantities) for atoms in _each_of(calc, batch, names)])
             bar.update(len(batch))
-    return _stack(rows) if table is None else table
+
+
+def _writer(path, names, calc, resume):
+    grid = getattr(calc, "relative_energies", calc.energies) if hasattr(calc, "get_dos") else None
+    return ResultWriter(path, {"quantities": list(names), "calculator": type(calc).__name__,
+                               "model": getattr(calc, "metadata", {})}, grid, resume)
 
 
 class ElectronicRecorder:
@@ -76,8 +93,12 @@ class ElectronicRecorder:
         dyn.run(1000)
         recorder.results["total_dos"]           # array [n, S]
 
-    Every row is complete in the file before the run goes on, and the file is closed in between, so that other programs
-    can read it.  An existing file is continued: a last row that was cut off is dropped, time goes on from the last row,
+    Every row is stored before the run goes on: it survives a killed process and a full disk.  Other programs can read
+    the file meanwhile; they see all rows but those of the last moments, which ``recorder.results`` reads from the
+    journal beside it, and all of them at the end of dyn.run(), of the program, or after ``close``.  See
+    ase_mlelec.analysis.result_writer.
+
+    An existing file is checked and continued: a last row that was cut off is dropped, time goes on from the last row,
     and the first call adds nothing if the structure is the one of the last row, as after a restart from a trajectory.
 
     atoms : ase.Atoms of the run, with a calculator
@@ -85,11 +106,13 @@ class ElectronicRecorder:
     quantities : names, see the module
     dyn : ASE dynamics; adds "step" and "time" (fs; molecular dynamics only)
     extxyz : path of a file that also gets the structures, with all recorded quantities that are one number per atom
-        as columns: ``ase gui`` colours by them, see set_atom_scalars
-    resume : False starts the files anew
+        as columns: ``ase gui`` colours by them, see set_atom_scalars.  Its frames are those of the rows, one by one:
+        what is behind them is cut off when the run goes on
+    resume : False starts the files anew; what they held is replaced by the first row
 
     Raises ValueError for unknown quantities, quantities that are not numbers, and a file with other quantities, of
-    another model, or of the same run from its beginning.
+    another model, of the same run from its beginning, damaged, or that another recorder is writing; OSError where it
+    cannot be written.
     """
 
     def __init__(self, atoms, path, quantities=("energy", "temperature", "fermi_level", "total_dos", "order_parameter"),
@@ -97,15 +120,22 @@ class ElectronicRecorder:
         if atoms.calc is None:
             raise CalculatorSetupError("got atoms without a calculator; set atoms.calc before recording")
         self.atoms, self.quantities, self.dyn = atoms, quantities, dyn
-        self.extxyz = None if extxyz is None else Path(extxyz)
-        self.results = ResultFile(path)
         clock = [] if dyn is None else ["step", "time"] if hasattr(dyn, "get_time") else ["step"]
-        self.results.start([*clock, *_names(quantities)], atoms.calc, resume)
-        n_rows = self.results.n_rows
-        self._last = self._last_row() if n_rows else None
-        self._start = {name: self.results[name][-1] - self._clock()[name] for name in clock if n_rows}
-        if self.extxyz is not None:
-            _trim_extxyz(self.extxyz, n_rows)
+        self._writer = _writer(path, [*clock, *_names(quantities)], atoms.calc, resume)
+        self._finish = weakref.finalize(self, self._writer.close)       # also at the end of the program
+        self.results = ResultFile(path)
+        try:
+            n_rows = self._writer.n_rows
+            self._last = self._last_row() if n_rows else None
+            self._start = {name: self.results[name][-1] - self._clock()[name] for name in clock if n_rows}
+            self._frames = None if extxyz is None else _Frames(extxyz, n_rows)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        """Bring the HDF5 file up to date, and let another recorder go on with it."""
+        self._finish()
 
     def __call__(self):
         """Add a row for the present structure."""
@@ -114,11 +144,15 @@ class ElectronicRecorder:
             return
         row = {name: value + self._start.get(name, 0) for name, value in self._clock().items()}
         row.update(_row(self.atoms.calc, self.atoms, self.quantities))
-        self.results.append([row])
-        if self.extxyz is not None:
-            scalars = {name: value for name, value in row.items()
-                       if np.shape(value) == (len(self.atoms),) and name not in all_outputs}
-            write(self.extxyz, set_atom_scalars(self.atoms, **scalars), format="extxyz", append=True)
+        if self._frames is not None:
+            self._frames.write(set_atom_scalars(self.atoms, **{
+                name: value for name, value in row.items()
+                if np.shape(value) == (len(self.atoms),) and name not in all_outputs}))
+        self._writer.append([row])
+        if self._frames is not None:
+            self._frames.keep()
+        if self.dyn is not None and self.dyn.nsteps >= getattr(self.dyn, "max_steps", np.inf):
+            self._writer.update()       # the end of dyn.run()
 
     def _last_row(self):
         """Fingerprint of the last row, after making sure that the run was not started from the beginning again."""
@@ -133,6 +167,46 @@ class ElectronicRecorder:
             return {}
         time = {"time": self.dyn.get_time() / units.fs} if hasattr(self.dyn, "get_time") else {}
         return {"step": self.dyn.nsteps, **time}
+
+
+class _Frames:
+    """An extxyz file with one frame for every row of a ResultFile.
+
+    A frame is written before its row; one whose row failed is overwritten by the next.
+    """
+
+    def __init__(self, path, n_rows):
+        self.path, self._new = Path(path), n_rows == 0
+        self._end = self._written = 0
+        if n_rows:
+            n_frames, self._end = _complete_frames(self.path, n_rows)
+            if n_frames < n_rows:
+                warnings.warn(f"{self.path}: got {n_frames} complete frames for {n_rows} rows; its frames will not be "
+                              "those of the rows: give another extxyz file", stacklevel=4)
+
+    def write(self, atoms):
+        """Put a frame behind those that are kept."""
+        text = io.StringIO()
+        write(text, atoms, format="extxyz")
+        content = text.getvalue().encode()
+        if self._new:
+            with replacing(self.path) as partial:
+                partial.write_bytes(content)
+        else:
+            with open(self.path, "ab", buffering=0) as file:
+                file.truncate(self._end)
+                try:
+                    if file.write(content) < len(content):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except OSError as error:
+                    file.truncate(self._end)
+                    raise OSError(error.errno, f"{self.path}: cannot be written ({error.strerror}); the frames before "
+                                  "are safe: make room and go on") from None
+        self._written = self._end + len(content)
+
+    def keep(self):
+        """The last frame has its row."""
+        self._end, self._new = self._written, False
 
 
 def heat(dyn, start, end, steps, *, progress=True):
@@ -208,21 +282,6 @@ def _fingerprint(atoms):
     return np.uint64(int.from_bytes(digest.digest(), "big"))
 
 
-def _stack(rows):
-    """dict of array [n, ...]; arrays of different shapes are filled up with NaN."""
-    return {name: _padded([row[name] for row in rows]) for name in (rows[0] if rows else ())}
-
-
-def _padded(values):
-    shapes = {np.shape(value) for value in values}
-    if len(shapes) == 1:
-        return np.array(values)
-    padded = np.full((len(values), *np.max(list(shapes), axis=0)), np.nan)
-    for target, value in zip(padded, values):
-        target[tuple(map(slice, np.shape(value)))] = value
-    return padded
-
-
 # Structures
 
 def _images(images):
@@ -233,7 +292,7 @@ def _images(images):
 
 def _unfinished(images, table, bar):
     """The images without a row in the file, after comparing the others with their rows."""
-    known = [] if table is None or table.n_rows == 0 else table["fingerprint"]
+    known = [] if table is None or table.n_rows == 0 else ResultFile(table.path)["fingerprint"]
     k = -1
     for k, atoms in enumerate(images):
         if k >= len(known):
@@ -268,125 +327,16 @@ def _each_of(calc, batch, names):
                                 or hasattr(calc, f"get_{name}")])
 
 
-# Files
-
-class ResultFile(Mapping):
-    """An HDF5 file of ``evaluate`` or ``ElectronicRecorder``: mapping from quantity to array [n, ...], read on demand.
-
-    Beside the quantities there are "n_atoms", "fingerprint" (of each structure) and, where the calculator has one, the
-    "energy_grid" [S] of spectra, eV.
-
-    path : path of the file; it is opened for every access and closed again
-
-    n_rows : int, the complete rows
-    """
-
-    def __init__(self, path):
-        self.path = Path(path)
-
-    @property
-    def n_rows(self):
-        with self._open() as file:
-            return _count_rows(file)
-
-    @property
-    def header(self):
-        """dict: format version, quantities, calculator and the metadata of its model."""
-        with self._open() as file:
-            return json.loads(file.attrs["ase_mlelec"])
-
-    def __getitem__(self, name):
-        with self._open() as file:
-            if name not in file:
-                raise KeyError(f"{self.path} has no '{name}'; it has {', '.join(file)}")
-            return file[name][()] if name == "energy_grid" else file[name][:_count_rows(file)]
-
-    def __iter__(self):
-        with self._open() as file:
-            return iter(list(file))
-
-    def __len__(self):
-        with self._open() as file:
-            return len(file)
-
-    def start(self, names, calc, resume=True):
-        """Begin the file, or make sure that what exists can be continued."""
-        header = {"format_version": FORMAT_VERSION, "quantities": list(names), "calculator": type(calc).__name__,
-                  "model": getattr(calc, "metadata", {})}
-        grid = getattr(calc, "relative_energies", calc.energies) if hasattr(calc, "get_dos") else None
-        if resume and self.path.exists():
-            self._check(header, grid)
-            return
-        with h5py.File(self.path, "w") as file:
-            file.attrs["ase_mlelec"], file.attrs["rows"] = json.dumps(header), 0
-            if grid is not None:
-                file["energy_grid"] = grid
-
-    def append(self, rows):
-        """Add rows, list of dict; all of them count only when the last number is written."""
-        with self._open("r+") as file:
-            n = _count_rows(file)
-            for name, values in _stack(rows).items():
-                dataset = file[name] if name in file else _create(file, name, values)
-                dataset.resize(n, axis=0)       # an unfinished row leaves nothing behind
-                dataset.resize((n + len(values), *np.maximum(dataset.shape[1:], values.shape[1:])))
-                dataset[(slice(n, None), *map(slice, values.shape[1:]))] = values
-            file.flush()
-            file.attrs["rows"] = n + len(rows)
-
-    def _open(self, mode="r"):
-        if not self.path.exists():
-            raise FileNotFoundError(f"{self.path}: no such file")
-        try:
-            # a reader in another process must not stop a run
-            file = h5py.File(self.path, mode, locking=None if mode == "r" else False)
-        except OSError as error:
-            raise ValueError(f"{self.path}: cannot be opened as an HDF5 file ({error}); if it is truncated, delete it, "
-                             "or give resume=False to start it anew") from None
-        if "rows" not in file.attrs:
-            file.close()
-            raise ValueError(f"{self.path}: an HDF5 file of another program; give a file of evaluate or "
-                             "ElectronicRecorder")
-        return file
-
-    def _check(self, header, grid):
-        known = self.header
-        for key, value in json.loads(json.dumps(header)).items():
-            if known.get(key) != value:
-                told = "" if key == "model" else f" ({known.get(key)}, not {value})"
-                raise ValueError(f"{self.path} was written with another {key.replace('_', ' ')}{told}; give another "
-                                 "file, or resume=False to start it anew")
-        if (grid is not None) != ("energy_grid" in self) or grid is not None and not np.array_equal(
-                self["energy_grid"], grid):
-            raise ValueError(f"{self.path} has another energy grid than the calculator; give another file, or "
-                             "resume=False to start it anew")
-
-
-def _count_rows(file):
-    """Complete rows: those counted, as far as all datasets have them."""
-    return min([int(file.attrs["rows"]), *(len(file[name]) for name in file if name != "energy_grid")])
-
-
-def _create(file, name, values):
-    """An empty dataset that grows along every axis, in chunks of whole rows unless those are large."""
-    shape = np.maximum(values.shape[1:], 1)
-    kind = values.dtype if name in ("n_atoms", "fingerprint") else float
-    rows = int(np.clip(CHUNK_BYTES // (8 * np.prod(shape)), 1, 1024))
-    return file.create_dataset(name, shape=(0, *values.shape[1:]), maxshape=(None,) * values.ndim, dtype=kind,
-                               chunks=(rows, *map(int, shape)), compression="gzip", compression_opts=1, shuffle=True,
-                               fillvalue=0 if kind is not float else np.nan)
-
-
-def _trim_extxyz(path, n_frames):
-    """Cut a file down to its first complete frames, ``n_frames`` at most."""
+def _complete_frames(path, n_frames):
+    """(number of complete frames in an extxyz file, ``n_frames`` at most; where they end)"""
+    end, found = 0, 0
     if not path.exists():
-        return
-    end = 0
-    with open(path, "r+b") as file:
-        for _ in range(n_frames):
+        return found, end
+    with open(path, "rb") as file:
+        while found < n_frames:
             first = file.readline().strip()
             lines = [file.readline() for _ in range(int(first) + 1)] if first.isdigit() else [b""]
             if not lines[-1].endswith(b"\n"):
                 break
-            end = file.tell()
-        file.truncate(end)
+            end, found = file.tell(), found + 1
+    return found, end
