@@ -53,14 +53,14 @@ class Journal:
         self._file.close()
 
 
-def read_run(file):
-    """(run, number of the first row) of a journal, open file at its beginning; (None, 0) of a file that is none."""
-    for payload, _ in _records(file, os.fstat(file.fileno()).st_size):
-        if payload is None:
-            break
-        head = json.loads(payload)
-        return head["run"], head["first"]
-    return None, 0
+def read_run(file, path):
+    """(run, number of the first row) of a journal, open file at its beginning; ValueError where they are damaged."""
+    payload, _ = next(_records(file, os.fstat(file.fileno()).st_size), (None, False))
+    if payload is None:
+        raise ValueError(f"{path}: is damaged at its beginning; copy it again from where it is whole, or delete it to "
+                         "go on without its rows")
+    head = json.loads(payload)
+    return head["run"], head["first"]
 
 
 def read_rows(file, path, first):

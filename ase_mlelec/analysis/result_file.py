@@ -121,6 +121,9 @@ class ResultFile(Mapping):
             tail = None
         try:
             with self._hdf5() as file, self._readable():
+                if "rows" not in file.attrs or "ase_mlelec" not in file.attrs:
+                    raise ValueError(f"{self.path}: an HDF5 file of another program; give a file of evaluate or "
+                                     "ElectronicRecorder")
                 yield file, self._behind(file, tail, journal)
         finally:
             if tail:
@@ -128,15 +131,11 @@ class ResultFile(Mapping):
 
     def _hdf5(self):
         try:
-            file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise ValueError(f"{self.path}: cannot be opened as an HDF5 file ({error}); if it is truncated, delete it, "
+            return h5py.File(self.path, "r")
+        except (OSError, RuntimeError) as error:
+            cause = " ".join(str(error).split())
+            raise ValueError(f"{self.path}: cannot be opened as an HDF5 file ({cause}); if it is truncated, delete it, "
                              "or give resume=False to start it anew") from None
-        if "rows" not in file.attrs or "ase_mlelec" not in file.attrs:
-            file.close()
-            raise ValueError(f"{self.path}: an HDF5 file of another program; give a file of evaluate or "
-                             "ElectronicRecorder")
-        return file
 
     @contextmanager
     def _readable(self):
@@ -151,9 +150,9 @@ class ResultFile(Mapping):
                              "resume=False to start it anew") from None
 
     def _behind(self, file, tail, path):
-        run, first = read_run(tail) if tail else (None, 0)
+        run, first = read_run(tail, path) if tail else (None, 0)
         if run is None or run != file.attrs.get("run"):
-            return          # none, or of a run that this one replaces
+            return          # no journal, or of a run that was replaced by this one
         n = _count_rows(file)
         if first > n:
             raise ValueError(f"{path}: begins with row {first}, {self.path} ends with row {n - 1}: rows between them "
