@@ -2,10 +2,15 @@
 
 Header (key ``ase_mlelec``): format_version, descriptor(s) and heads as class names of this package with constructor
 arguments, the repulsive core and the ranges of the training data, and the model's metadata: units, species, energy
-grid, electronic temperature, training provenance, licence.
+grid, electronic temperature, training provenance, licence.  It begins with the digest of its other keys and of all
+arrays, with their names, types and shapes.
 """
+import hashlib
+import inspect
 import json
+import math
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,9 +24,15 @@ from ase_mlelec.io.atomic import replacing
 from ase_mlelec.model import Model
 from ase_mlelec.safety import RepulsiveCore, TrainingRange
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+HEADER = "ase_mlelec"
+DIGEST = re.compile(r'\{"digest": "([0-9a-f]{32})", ')        # the beginning of a header
 UNITS = {"length": "Å", "energy": "eV", "dos": "states/eV including spin degeneracy"}
 PRETRAINED = files("ase_mlelec") / "pretrained"
+ROOM = 1 << 26              # bytes, and LAYERS arrays, that the building of a model may take beside those of its file
+LAYERS = 1000
+FACTORIES = {"arange", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randint", "randn", "randperm",
+             "tril_indices", "triu_indices", "zeros"}
 
 
 def list_models():
@@ -33,7 +44,8 @@ def list_models():
 def save_model(model, path):
     """Write ``model`` atomically: the file appears whole or not at all.
 
-    Raises CalculatorSetupError for a copy made by ``Model.for_evaluation``.
+    Raises CalculatorSetupError for a copy made by ``Model.for_evaluation`` and for a model that holds NaN or infinity,
+    OSError where the file cannot be written.
     """
     if model.evaluation_only:
         raise CalculatorSetupError("this model is a copy for evaluation, which a file cannot describe; "
@@ -46,9 +58,44 @@ def save_model(model, path):
               "ranges": {name: found.arguments() for name, found in model.ranges.items()},
               "metadata": model.metadata}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        text = json.dumps(header, allow_nan=False)
+    except ValueError:
+        raise CalculatorSetupError(f"the model's {_place_of_nan(header)} is NaN or infinity, and is not saved; correct it "
+                                   "or train again") from None
+    for name, tensor in state.items():
+        if not _is_finite(tensor):
+            raise CalculatorSetupError(f"the model's {name} holds NaN or infinity, and is not saved; train it again with "
+                                       "a smaller learning rate or other data")
     with replacing(path) as partial:
-        save_file(state, partial, metadata={"ase_mlelec": json.dumps(header)})
+        try:
+            save_file(state, partial, metadata={HEADER: f'{{"digest": "{_digest(text, state)}", {text[1:]}'})
+        except SafetensorError as error:
+            raise OSError(f"{path}: cannot be written ({error}); make room and save the model again") from None
         partial.chmod(0o666 & ~_umask())     # safetensors writes files that only their owner can read
+
+
+def _is_finite(tensor):
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
+def _place_of_nan(value, name=""):
+    """The keys that lead to the first number that is not finite, or None."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else name
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    found = (_place_of_nan(entry, f"{name}.{key}".lstrip(".")) for key, entry in items)
+    return next((place for place in found if place is not None), None)
+
+
+def _digest(text, state):
+    """Digest of the header and of the arrays, str."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(state):
+        tensor = state[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else b"")
+    return digest.hexdigest()
 
 
 def _umask():
@@ -67,7 +114,8 @@ def load_model(model, classes=()):
     model : str or Path; ``.safetensors`` of this package, or deepmd-kit's ``.dp`` (HDF5)
     classes : third-party Descriptor and Head classes that the file names
 
-    Raises CalculatorSetupError for missing, truncated, foreign or newer files.
+    Raises CalculatorSetupError for missing, truncated, damaged, foreign or newer files, and those with NaN or infinity.
+    Before a model is built what its header asks for is held against the arrays of the file.
     """
     if isinstance(model, Model):
         return model
@@ -92,36 +140,74 @@ def load_model(model, classes=()):
 def _load_safetensors(path, classes):
     try:
         with safe_open(path, framework="pt") as stored:
-            header = (stored.metadata() or {}).get("ase_mlelec")
-            if header is None:
+            text = (stored.metadata() or {}).get(HEADER)
+            if text is None:
                 raise CalculatorSetupError(f"{path} is a safetensors file of another program (no 'ase_mlelec' header); "
                                            "give a file written by Model.save")
-            header = json.loads(header)
-            check_version(path, header)
             state = {key: stored.get_tensor(key) for key in stored.keys()}
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, UnicodeError) as error:
         raise CalculatorSetupError(f"{path} is truncated or not a safetensors model ({error}); "
                                    "copy or save it again") from None
-    model = _build(path, header, classes)
+    header = _read_header(path, text)
+    model = _build(path, header, classes, state)
+    _check_arrays(path, model, state)
+    _check_parts(path, model, header)
+    # at last: what is wrong with a header or an array is more of a help than that something is
+    _check_digest(path, text, state)
     dtypes = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
     model.to(dtypes.pop() if len(dtypes) == 1 else torch.float64)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise CalculatorSetupError(f"{path}: arrays do not fit the architecture in the header "
-                                   f"({str(error).splitlines()[-1].strip()}); save the model again") from None
+    model.load_state_dict(state)
     return model
+
+
+def _check_digest(path, text, state):
+    begins = DIGEST.match(text)
+    if begins is None and json.loads(text)["format_version"] == 1 and "digest" not in json.loads(text):
+        return
+    if begins is None or begins[1] != _digest("{" + text[begins.end():], state):
+        raise CalculatorSetupError(f"{path} is damaged: its checksum is not that of its header and arrays; copy it again "
+                                   "from where it is whole, or save the model again")
+
+
+def _read_header(path, text):
+    """dict of the present format version."""
+    try:
+        header = json.loads(text)
+        place = _place_of_nan(header)
+        if not isinstance(header, dict):
+            raise ValueError(f"got a {type(header).__name__}, need a dict")
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from None
+    if place is not None:
+        raise _damaged(path, f"{place} is NaN or infinity")
+    check_version(path, header)
+    for version in range(header["format_version"], FORMAT_VERSION):
+        header = UPGRADES[version](header)
+    return header
 
 
 def check_version(path, header):
     """Refuse files written by a later version of the format."""
     version = header.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= FORMAT_VERSION:
         raise CalculatorSetupError(f"{path} has model format {version}, this version reads up to {FORMAT_VERSION}; "
                                    "update ase-mlelec")
 
 
-def _build(path, header, classes):
+def _from_version_1(header):
+    """Files had no checksum, and at first neither core nor ranges."""
+    return {"core": None, "ranges": {}, **header, "format_version": 2}
+
+
+UPGRADES = {1: _from_version_1}
+
+
+def _damaged(path, cause):
+    return CalculatorSetupError(f"{path}: damaged header ({' '.join(str(cause).split())}); save the model again")
+
+
+def _build(path, header, classes, state):
+    """Model of a header; ``state`` bounds the memory that its arrays may take."""
     known = {name: getattr(module, name) for module in (descriptors, heads) for name in module.__all__}
     known.update({cls.__name__: cls for cls in classes})
 
@@ -129,12 +215,94 @@ def _build(path, header, classes):
         name = described["class"]
         if name not in known:
             raise CalculatorSetupError(f"{path} needs the class {name}; pass it as load_model(path, classes=[{name}])")
+        _check_arguments(known[name], described["arguments"])
         return known[name](**described["arguments"])
 
     try:
-        return Model(make(header["descriptor"]), {name: make(head) for name, head in header["heads"].items()},
-                     header.get("metadata"), header.get("electronic") and make(header["electronic"]),
-                     header.get("core") and RepulsiveCore(**header["core"]),
-                     {name: TrainingRange(**arguments) for name, arguments in header.get("ranges", {}).items()})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CalculatorSetupError(f"{path}: damaged header ({error!r}); save the model again") from None
+        with _Budget(path, state):
+            model = Model(make(header["descriptor"]), {name: make(head) for name, head in header["heads"].items()},
+                          header.get("metadata"), header.get("electronic") and make(header["electronic"]),
+                          header.get("core") and RepulsiveCore(**header["core"]),
+                          {name: TrainingRange(**arguments) for name, arguments in header["ranges"].items()})
+    except CalculatorSetupError:
+        raise
+    except Exception as error:      # whatever the constructors of any class make of damaged arguments
+        raise _damaged(path, repr(error)) from None
+    return model
+
+
+class _Budget(torch.overrides.TorchFunctionMode):
+    """Inside of the block torch makes arrays no larger and no more than those of ``state`` suggest.
+
+    Raises CalculatorSetupError before memory is taken.
+    """
+
+    def __init__(self, path, state):
+        super().__init__()
+        self.path = path
+        # float64 for stored float32, and tables that are computed from arguments
+        self.bytes = ROOM + 4 * sum(tensor.nbytes for tensor in state.values())
+        self.arrays = LAYERS + 10 * len(state)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in FACTORIES:
+            self.bytes -= func(*args, **{**kwargs, "device": "meta"}).nbytes       # takes no memory
+            self.arrays -= 1
+            if self.bytes < 0 or self.arrays < 0:
+                raise CalculatorSetupError(f"{self.path}: arrays do not fit the architecture in the header (it asks for "
+                                           "far more or larger ones than the file has); save the model again")
+        return func(*args, **kwargs)
+
+
+def _check_arguments(cls, arguments):
+    """ValueError for arguments of other types than the defaults of the class: a width that is no number, a flag that is
+    one."""
+    for name, parameter in inspect.signature(cls.__init__).parameters.items():
+        if name not in arguments:
+            continue
+        value, default = arguments[name], parameter.default
+        kind = {bool: bool, int: int, float: (int, float), str: str, tuple: list}.get(type(default))
+        if name.startswith("n_") and (value is not None or default is not None):
+            kind = int
+        if kind and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
+            raise ValueError(f"{name}: got {value!r}, which is no {getattr(kind, '__name__', 'number')}")
+        if name.startswith("n_") and value is not None and value < 0:
+            raise ValueError(f"{name}: got {value}, need 0 or more")
+        if name == "widths" and any(type(width) is not int or width < 1 for width in value):
+            raise ValueError(f"widths: got {value}, need positive integers")
+
+
+def _check_parts(path, model, header):
+    """Refuse parts that do not belong together, which the shapes of their arrays need not show."""
+    if header.get("species") != list(model.species):
+        raise _damaged(path, f"got the species {header.get('species')}, the descriptor has {list(model.species)}")
+    for name, head in model.heads.items():
+        descriptor = model.descriptor_of(name)
+        wanted = {"n_features": descriptor.n_features, "n_species": len(model.species), "species": model.species,
+                  "n_rows": getattr(descriptor, "n_frame", None)}
+        for key, value in wanted.items():
+            found = getattr(head, key, None)
+            if None not in (found, value) and found != value:
+                raise _damaged(path, f"{name}: got {key} {found}, the descriptor has {value}")
+
+
+def _check_arrays(path, model, state):
+    """Names, shapes, types and numbers of the arrays of the file against those of the model."""
+    def refuse(cause):
+        raise CalculatorSetupError(f"{path}: arrays do not fit the architecture in the header ({cause}); save the model "
+                                   "again") from None
+
+    wanted = model.state_dict()
+    for told, names in (("missing", wanted.keys() - state.keys()), ("not in it", state.keys() - wanted.keys())):
+        if names:
+            refuse(f"{told}: {', '.join(sorted(names)[:3])}{' and others' if len(names) > 3 else ''}")
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name].shape:
+            refuse(f"{name}: got shape {tuple(tensor.shape)}, need {tuple(wanted[name].shape)}")
+        real = wanted[name].is_floating_point()
+        if tensor.dtype not in ((torch.float32, torch.float64) if real else (wanted[name].dtype,)):
+            refuse(f"{name}: got {tensor.dtype}, need {'float32 or float64' if real else wanted[name].dtype}")
+        if not _is_finite(tensor):
+            raise CalculatorSetupError(f"{path}: {name} holds NaN or infinity; save the model again, from a training "
+                                       "that ended with numbers")

@@ -17,6 +17,7 @@ from scipy.integrate import lebedev_rule
 from ase_mlelec.descriptors.harmonics import harmonics
 from ase_mlelec.descriptors.wigner import LEBEDEV_DEGREES
 
+MOST_GROUPS = 20_000_000
 HALF = (1.0, 0.61, 0.37)        # no point of a rule is at right angles to it: points of one sign are half of them
 
 
@@ -100,6 +101,8 @@ def _groups(kinds, size, roughness, roughest):
     l = kinds[:, 0]
     groups = np.flatnonzero(l > 0)[:, None]
     for _ in range(size - 1):
+        if len(groups) * len(kinds) > MOST_GROUPS:
+            raise ValueError("got too many groups of densities to go through; use a smaller roughest, l_max or n_radial")
         which, place = np.nonzero(groups[:, -1:] <= np.arange(len(kinds)))
         groups = np.column_stack([groups[which], place])
         groups = groups[roughness(*_squares(kinds, groups)) <= roughest]    # one more density only adds to it

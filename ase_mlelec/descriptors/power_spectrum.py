@@ -24,6 +24,7 @@ from ase_mlelec.descriptors.padding import pad
 ANGULAR, STEEPNESS = 0.1, 5     # of the weights of features: l^2 counts so much of n^2, and the power of the roughness
 SHARES, STEEPNESS_MANY = {3: 30, 4: 3}, 3     # of those of quadruples and quintuples: how much of them, and the power
 CENTRES = 32    # at a time, for what moves change
+MOST_RADIAL, LARGEST_L = 64, 30     # 12 and 8 are usual
 PARTS = (0.2, 0.5, 0.8)     # of the features of a kind, from the smoothest on
 
 
@@ -51,6 +52,8 @@ class PowerSpectrum(Descriptor):
         if not (0 < inner < cutoff and 1 <= n_radial <= n_pair and l_max >= 0):
             raise ValueError(f"got cutoff {cutoff}, inner {inner}, n_pair {n_pair}, n_radial {n_radial}, "
                              f"l_max {l_max}; need 0 < inner < cutoff, 1 <= n_radial <= n_pair and l_max >= 0")
+        if n_pair > MOST_RADIAL or l_max > LARGEST_L:
+            raise ValueError(f"got n_pair {n_pair} and l_max {l_max}; need at most {MOST_RADIAL} and {LARGEST_L}")
         if near and not inner < near <= cutoff:
             raise ValueError(f"got near {near}, need 0 or inner < near <= cutoff, {inner} and {cutoff}")
         self.species, self.cutoff, self.inner = tuple(species), float(cutoff), float(inner)

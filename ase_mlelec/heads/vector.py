@@ -19,7 +19,7 @@ class CentreHead(Head):
 
     def __init__(self, n_species, n_features, n_rows, centers, widths, timestep, n_out, activation="tanh"):
         super().__init__()
-        if not centers or not set(centers) <= set(range(n_species)):
+        if not centers or not all(0 <= k < n_species for k in centers):
             raise ValueError(f"got centers {list(centers)}, need indices of some of the {n_species} species; "
                              "correct them")
         self.n_species, self.n_features, self.n_rows = n_species, n_features, n_rows

@@ -1,6 +1,5 @@
 """One training loop that can be read, interrupted and resumed, and the normalisation of a new model."""
 import csv
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from tqdm import tqdm
 
 from ase_mlelec.heads.base import FittingNets
 from ase_mlelec.io.atomic import replacing
+from ase_mlelec.train.checkpoint import check_identity, load_checkpoint, save_checkpoint
 from ase_mlelec.train.frames import Batches, join_environments
 
 LARGEST_GRADIENT = 10.0     # norm to which longer gradients are cut
@@ -31,7 +31,7 @@ def fit(model, frames, loss, *, steps, validation=None, batch_size=8, learning_r
 
     Returns dict of the last root mean square errors, those of validation with the prefix "validation_".
 
-    Raises ValueError when labels are missing or mis-shaped, or a checkpoint belongs to another run.
+    Raises ValueError when labels are missing or mis-shaped, or a checkpoint belongs to another run or is damaged.
 
     Source: learning rate, Rottenberg 2023, Eq. (2.22).
     """
@@ -115,27 +115,21 @@ class Run:
             self._load()
 
     def _load(self):
-        remedy = "remove it or choose another checkpoint"
-        if not zipfile.is_zipfile(self.path):       # the container that torch.save writes
-            raise ValueError(f"{self.path} is truncated or no checkpoint; {remedy}")
-        state = torch.load(self.path, weights_only=True)
-        stored = state["identity"]
-        other = [f"{key} {stored.get(key)}, this one {mine}" for key, mine in self.identity.items()
-                 if stored.get(key) != mine]
-        if other:
-            raise ValueError(f"{self.path} belongs to another run: {'; '.join(other)}; {remedy}")
+        state = load_checkpoint(self.path)
+        check_identity(self.path, state.get("identity"), self.identity)
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError):
-            raise ValueError(f"{self.path} belongs to a run with another model or other parameters; {remedy}") from None
-        self.step, self.rows = state["step"], state["rows"]
+            self.step, self.rows = state["step"], state["rows"]
+        except (RuntimeError, ValueError, KeyError):
+            raise ValueError(f"{self.path} belongs to a run with another model or other parameters; remove it or choose "
+                             "another checkpoint") from None
 
     def save(self, curve):
         if self.path:
-            with replacing(self.path) as partial:
-                torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                            "step": self.step, "rows": self.rows, "identity": self.identity}, partial)
+            save_checkpoint(self.path, {
+                "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step,
+                "rows": self.rows, "identity": self.identity})
         if curve:
             with replacing(curve) as partial, open(partial, "w", newline="") as file:
                 writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
