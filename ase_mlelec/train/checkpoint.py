@@ -3,8 +3,9 @@
 A file is what torch.save writes, followed by MAGIC and the BLAKE2b digest (16 bytes) of it; it is read without unpickling
 code.
 """
+import errno
 import hashlib
-import io
+import os
 
 import torch
 
@@ -24,31 +25,35 @@ def save_checkpoint(path, state):
     if place is not None:
         raise ValueError(f"{path}: {place} holds NaN or infinity, and is not saved; train with a smaller learning rate or "
                          "look for the frame that it comes from")
-    memory = io.BytesIO()
-    torch.save(state, memory)
-    content = memory.getbuffer()
     try:
-        with replacing(path) as partial, open(partial, "wb") as file:
-            file.write(content)
-            file.write(MAGIC + _digest(content))
-    except OSError as error:
-        raise OSError(error.errno, f"{path}: cannot be written ({error.strerror}); the former checkpoint is as it was: "
-                      "make room and start the training again") from None
+        with replacing(path) as partial:
+            with open(partial, "w+b") as file:
+                torch.save(state, file)
+                file.write(MAGIC + _digest(file, file.tell()))
+    except (OSError, RuntimeError) as error:
+        cause = getattr(error, "strerror", None) or "torch could not write all of it"      # a RuntimeError
+        raise OSError(getattr(error, "errno", None) or errno.EIO, f"{path}: cannot be written ({cause}); the former "
+                      "checkpoint is as it was: make room and start the training again") from None
 
 
 def load_checkpoint(path):
-    """The ``state`` that was saved; ValueError where the file is truncated, damaged, or holds NaN or infinity."""
+    """The ``state`` that was saved, its tensors on the processor.
+
+    Raises ValueError where the file is truncated, damaged, or holds NaN or infinity.
+    """
     remedy = "remove it, to train from the beginning, or choose another checkpoint"
-    content = path.read_bytes()
-    body, end = content[:-len(MAGIC) - DIGEST], content[-len(MAGIC) - DIGEST:]
-    if end[:len(MAGIC)] != MAGIC:
-        raise ValueError(f"{path} is truncated or no checkpoint; {remedy}")
-    if end[len(MAGIC):] != _digest(body):
-        raise ValueError(f"{path} is damaged: its checksum is not that of its content; {remedy}")
-    try:
-        state = torch.load(io.BytesIO(body), weights_only=True)
-    except Exception as error:      # only of files that were made to look like checkpoints
-        raise ValueError(f"{path} is no checkpoint ({str(error).splitlines()[0]}); {remedy}") from None
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END) - len(MAGIC) - DIGEST
+        file.seek(max(size, 0))
+        if size < 0 or file.read(len(MAGIC)) != MAGIC:
+            raise ValueError(f"{path} is truncated or no checkpoint; {remedy}")
+        if file.read(DIGEST) != _digest(file, size):
+            raise ValueError(f"{path} is damaged: its checksum is not that of its content; {remedy}")
+        file.seek(0)
+        try:
+            state = torch.load(file, weights_only=True, map_location="cpu")
+        except Exception as error:      # only of files that were made to look like checkpoints
+            raise ValueError(f"{path} is no checkpoint ({str(error).splitlines()[0]}); {remedy}") from None
     place = _place_of_nan(state)
     if place is not None:
         raise ValueError(f"{path}: {place} holds NaN or infinity; {remedy}")
@@ -63,8 +68,15 @@ def check_identity(path, stored, identity):
         raise ValueError(f"{path} belongs to another run: {'; '.join(other)}; remove it or choose another checkpoint")
 
 
-def _digest(content):
-    return hashlib.blake2b(content, digest_size=DIGEST).digest()
+def _digest(file, size):
+    """Of the first ``size`` bytes of a file; leaves it behind them."""
+    digest = hashlib.blake2b(digest_size=DIGEST)
+    file.seek(0)
+    while size:
+        block = file.read(min(size, 1 << 20))
+        digest.update(block)
+        size -= len(block)
+    return digest.digest()
 
 
 def _place_of_nan(value, name=""):

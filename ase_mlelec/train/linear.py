@@ -7,13 +7,14 @@ from tqdm import tqdm
 from ase_mlelec.system import System
 from ase_mlelec.train.frames import Batches
 from ase_mlelec.train.losses import energy_and_derivatives
+from ase_mlelec.train.sums import NormalEquations, digest_of
 
 CHANGE = 2.3        # of the logarithm of a ridge in one round
 LEAST = 7.0         # below the mean of the logarithms: less would leave the matrix singular
 
 
 def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, far=None, far_weight=1.0, relevance=0,
-               batch_size=16, progress=True):
+               batch_size=16, checkpoint=None, progress=True):
     """Weights of an energy head without hidden layers: ridge regression to energies, forces and virials.
 
     Least is the sum over structures of ``loss`` with its last prefactors, plus a ridge on how far the weights of the
@@ -28,22 +29,21 @@ def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, far=No
     relevance : int, rounds in which each group of features (see Descriptor.feature_groups) of each species gets a ridge
         of its own, one with which the labels are more probable; ``ridge`` is their geometric mean over what the labels
         determine
+    checkpoint : path; read at the start when present.  It holds the sums over the structures so far, at most twice P^2
+        numbers for P weights, so that an interrupted fit goes on and ends with the same weights, to the bit; ridge and
+        relevance may be others.  It is written when fifty times as long has passed as that takes, and when all sums
+        are known
 
-    Raises ValueError when labels are missing or mis-shaped.
+    Raises ValueError when labels are missing or mis-shaped, or a checkpoint belongs to another fit or is damaged.
 
     Source: as the linear fit of Thompson et al. 2015, J. Comput. Phys. 285, 316, with a ridge; two energies that differ
     by a smaller one as in Kennedy and O'Hagan, Biometrika 87, 1 (2000); ridges by groups as those by parameters in
     MacKay, Neural Comput. 4, 415 (1992) and 11, 1035 (1999).
     """
     nets = model.heads["energy"].nets
-    normal, right = _normal_equations(model, frames, loss, batch_size, progress)
-    size = float(normal.diagonal().mean())
-    if far is not None and len(far):
-        theirs = _normal_equations(model, far, loss, batch_size, progress)
-        normal, right = (one + far_weight * two for one, two in zip((normal, right), theirs))
-    if coarse is not None and len(coarse):
-        theirs = _normal_equations(model, coarse, loss, batch_size, progress)
-        normal, right = (one + two for one, two in zip((normal, right), _capped(*theirs, coarse_ridge * size)))
+    sums = _normal_equations(model, [frames, far, coarse], loss, far_weight, coarse_ridge, batch_size, checkpoint,
+                             progress)
+    normal, right, size = sums.normal.to(nets.last[0].weight), sums.right.to(nets.last[0].weight), sums.size
     ridges = torch.full_like(right, ridge * size)
     groups = _groups(model).to(right.device)
     for _ in tqdm(range(relevance), disable=None if progress else True, unit=" rounds"):
@@ -57,18 +57,21 @@ def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, far=No
             layer.bias += constant
 
 
-def _normal_equations(model, frames, loss, batch_size, progress):
-    """(A^T A [P, P], A^T b [P]) of least squares in the change of the weights."""
-    batches = Batches.for_model(model, frames, loss.labels)
-    last = model.heads["energy"].nets.last
-    n_weights = sum(layer.weight.numel() + layer.bias.numel() for layer in last)
-    normal, right = last[0].weight.new_zeros(n_weights, n_weights), last[0].weight.new_zeros(n_weights)
-    for start in tqdm(range(0, len(batches), batch_size), disable=None if progress else True, unit=" batches"):
-        batch = batches.batch(range(start, min(start + batch_size, len(batches))))
-        rows, rest = _weighted_rows(model, batch, loss)
-        normal.addmm_(rows.T, rows)     # in place: with 10^4 weights a new matrix per batch costs more than its terms
-        right.addmv_(rows.T, rest)
-    return normal, right
+def _normal_equations(model, parts, loss, far_weight, coarse_ridge, batch_size, checkpoint, progress):
+    """NormalEquations in the change of the weights; parts : frames, far and coarse ones."""
+    parts = [part if part is not None and len(part) else None for part in parts]
+    sums = NormalEquations(checkpoint, {
+        "frames": [part and part.fingerprint() for part in parts], "loss": f"{type(loss).__name__} {vars(loss)}",
+        "model": digest_of(model), "batch_size": batch_size, "far_weight": far_weight if parts[1] else None,
+        "coarse_ridge": coarse_ridge if parts[2] else None})
+    changes = [None, lambda normal, right: (far_weight * normal, far_weight * right),
+               lambda normal, right: _capped(normal, right, coarse_ridge * sums.size)]
+    for place, (part, change) in enumerate(zip(parts, changes)):
+        if part is not None:
+            batches = Batches.for_model(model, part, loss.labels)
+            sums.add(place, len(batches), batch_size, lambda chosen: _weighted_rows(model, batches.batch(chosen), loss),
+                     change, progress)
+    return sums
 
 
 def _groups(model):

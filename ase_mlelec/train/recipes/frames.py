@@ -152,7 +152,8 @@ def train_energy(model, parts, config, progress):
         if config.start:
             take_over(model, "energy", config)
         fit_linear(model, parts["train"], loss, options.ridge, beside(options.coarse, config), options.coarse_ridge,
-                   beside(options.far, config), options.far_weight, options.relevance, progress=progress)
+                   beside(options.far, config), options.far_weight, options.relevance,
+                   checkpoint=checkpoint_of(config, "energy"), progress=progress)
     else:
         _fit(model, "energy", loss, parts, config, progress)
     return checkpoint_of(config, "energy")
