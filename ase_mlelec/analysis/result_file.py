@@ -247,8 +247,6 @@ def write_rows(file, arrays):
     arrays = arrays | {CHECKSUM: checksums(arrays)}
     for name, values in arrays.items():
         dataset = file[name] if name in file else _create(file, name, values)
-        if dataset.ndim != values.ndim:
-            joined(name, [np.empty((0, *dataset.shape[1:])), values])       # tells what is wrong
         if len(dataset) > n:
             dataset.resize(n, axis=0)       # an unfinished row leaves nothing behind
         dataset.resize((n + len(values), *np.maximum(dataset.shape[1:], values.shape[1:])))

@@ -25,8 +25,8 @@ import h5py
 import numpy as np
 
 from ase_mlelec.analysis.journal import Journal
-from ase_mlelec.analysis.result_file import (FORMAT_VERSION, NEW_FILE, OPTIONS, ResultFile, cut, journal_of, kind_of,
-                                             stacked, write_rows)
+from ase_mlelec.analysis.result_file import (BESIDE_ROWS, FORMAT_VERSION, NEW_FILE, OPTIONS, ResultFile, cut, journal_of,
+                                             kind_of, stacked, write_rows)
 from ase_mlelec.io.atomic import FileLock, remove_leftovers, replacing
 
 PATIENCE = 50       # times as long as the last replacement of the file took, before the next one
@@ -49,7 +49,7 @@ class ResultWriter:
         self.path, self.n_rows = Path(os.path.realpath(path)), 0
         self._header, self._grid = {"format_version": FORMAT_VERSION, **header}, grid
         self._pid, self._journal, self._run = os.getpid(), None, uuid.uuid4().hex
-        self._duration, self._replaced = 0.0, -np.inf
+        self._duration, self._replaced, self._axes = 0.0, -np.inf, {}
         self._lock = FileLock(self.path)
         try:
             remove_leftovers(self.path)
@@ -72,6 +72,7 @@ class ResultWriter:
         if os.getpid() != self._pid:
             raise ValueError(f"{self.path} is written by the process that began to; give a forked one a file of its own")
         rows = [{name: np.asarray(value, kind_of(name)) for name, value in row.items()} for row in rows]
+        self._check_axes(rows)
         with self._telling():
             if self._journal is None:
                 self._replace(rows, new=self.n_rows == 0)
@@ -136,7 +137,11 @@ class ResultWriter:
         damaged, n_rows = known.damaged_rows(), known.n_rows
         with known.opened() as (file, rows):
             self._run = file.attrs.get("run", self._run)
-            behind = sum(1 for _ in rows)
+            self._axes = {name: file[name].ndim - 1 for name in file if name not in BESIDE_ROWS}
+            behind = 0
+            for row in rows:
+                self._axes |= {name: value.ndim for name, value in row.items()}
+                behind += 1
         in_file = n_rows - behind
         kept = in_file - len(damaged)
         if damaged and (not kept or behind or damaged != list(range(kept, in_file))):
@@ -166,6 +171,17 @@ class ResultWriter:
                 known["energy_grid"], self._grid):
             raise ValueError(f"{self.path} has another energy grid than the calculator; give another file, or "
                              "resume=False to start it anew")
+
+    def _check_axes(self, rows):
+        """A row that cannot stand beside the others must not be written."""
+        axes = self._axes or {name: value.ndim for row in rows[:1] for name, value in row.items()}
+        for row in rows:
+            for name, value in row.items():
+                if axes.get(name) != value.ndim:
+                    raise ValueError(f"quantity '{name}': got an array of {value.ndim} axes, the rows before have "
+                                     f"{axes.get(name, 'none of that name')}; need the same for all structures: leave "
+                                     "it out")
+        self._axes = axes
 
     def _replace(self, rows=None, new=False, keep=None):
         """Put a new HDF5 file in place of the old one, and an empty journal in place of the one whose rows it has.

@@ -17,7 +17,7 @@ from scipy.integrate import lebedev_rule
 from ase_mlelec.descriptors.harmonics import harmonics
 from ase_mlelec.descriptors.wigner import LEBEDEV_DEGREES
 
-MOST_GROUPS = 20_000_000
+MOST_GROUPS = 4_000_000
 HALF = (1.0, 0.61, 0.37)        # no point of a rule is at right angles to it: points of one sign are half of them
 
 

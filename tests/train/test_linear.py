@@ -15,7 +15,7 @@ from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.testing import random_atoms
-from ase_mlelec.train import linear
+from ase_mlelec.train import linear, sums
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.fit import standardise
 from ase_mlelec.train.frames import Batches, Frame, Frames, join, write_hdf5
@@ -236,3 +236,37 @@ def test_ridges_by_groups_are_the_most_probable(monkeypatch):
 
     noise = np.exp(minimize_scalar(lambda x: np.abs(slopes(own, np.exp(x))).max(), bracket=(-11, -8)).x)
     assert np.abs(slopes(own, noise)).max() < 0.01 < 1 < np.abs(slopes(np.full(6, 1e-4), noise)).max()
+
+
+@pytest.mark.parametrize("stop", [2, 4, 6])
+def test_interrupted_fit_goes_on(stop, tmp_path, monkeypatch):
+    """The same weights to the bit, from the sums of the structures so far; in the first, second and third data set."""
+    monkeypatch.setattr(sums, "PATIENCE", 0)
+    frames, loss, count, rows = alloy(), EnergyLoss((9, 2.0), (9, 0.5), (9, 0.1)), [], linear._weighted_rows
+    options = dict(ridge=1e-6, far=frames.select(lambda frame: frame.name < "x5"), far_weight=3.0, coarse_ridge=0.1,
+                   coarse=frames.select(lambda frame: frame.name > "x5"), batch_size=5, progress=False)
+
+    def counting(*arguments):
+        count.append(1)
+        if len(count) == stop:
+            raise KeyboardInterrupt
+        return rows(*arguments)
+    whole = linear_model(frames)
+    fit_linear(whole, frames, loss, **options)
+    monkeypatch.setattr(linear, "_weighted_rows", counting)
+    path = tmp_path / "a.checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        fit_linear(linear_model(frames), frames, loss, **options, checkpoint=path)
+    model = linear_model(frames)
+    fit_linear(model, frames, loss, **options, checkpoint=path)
+    n_batches = sum(-(-len(part) // 5) for part in (frames, options["far"], options["coarse"]))
+    assert len(count) == n_batches + 1
+    for mine, theirs in zip(model.state_dict().values(), whole.state_dict().values()):
+        assert torch.equal(mine, theirs)
+    # two matrices and vectors at most, whatever the number of structures
+    n_weights = sum(p.numel() for layer in model.heads["energy"].nets.last for p in layer.parameters())
+    assert path.stat().st_size < 2 * 8 * (n_weights**2 + n_weights) + 5000
+    with pytest.raises(ValueError, match="a.checkpoint belongs to another run: far_weight 3.0, this one 2.0; remove it"):
+        fit_linear(linear_model(frames), frames, loss, **options | {"far_weight": 2.0}, checkpoint=path)
+    with pytest.raises(ValueError, match="a.checkpoint belongs to another run: model"):
+        fit_linear(linear_model(frames, seed=1), frames, loss, **options, checkpoint=path)
