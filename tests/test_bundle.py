@@ -1,6 +1,7 @@
 """One-file models: what is written comes back, whatever is not a model is refused in one line."""
 import json
 import os
+import resource
 from importlib.resources import files
 from pathlib import Path
 
@@ -225,3 +226,128 @@ def test_format_1():
     for name, wanted in FORMAT_1_NUMBERS.items():
         # 1e-10: the evaluation may change to the truncation of a compressed embedding, the meaning of the file may not
         np.testing.assert_allclose(found[name], wanted, rtol=0, atol=1e-10)
+
+
+def test_format_2():
+    """The same model saved in format 2, which has a checksum."""
+    one, two = (load_model(DATA / f"format_{k}.safetensors") for k in (1, 2))
+    assert header_of(DATA / "format_2.safetensors")["format_version"] == 2
+    assert_same_model(one, two)
+    assert one.metadata == two.metadata
+
+
+# damage and forgery ------------------------------------------------------------------------------------------------
+
+def test_flipped_bits(path):
+    """Wherever they are: header, arrays, or the checksum itself."""
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    head = 8 + int.from_bytes(content[:8], "little")
+    for place in [*rng.integers(0, head, 60), *rng.integers(head, len(content), 20)]:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        refused(path, str(path.name))
+
+
+def test_other_numbers(path):
+    with safe_open(path, framework="pt") as stored:
+        header = stored.metadata()
+        state = {key: stored.get_tensor(key) for key in stored.keys()}
+    state["heads.energy.nets.bias"][0] += 1e-9
+    save_file(state, path, metadata=header)
+    refused(path, "is damaged: its checksum is not that of its header and arrays; copy it again")
+
+
+def forge(path, place, value):
+    """Change one entry of a header of format 1, which has no checksum: what has one is changed with it."""
+    content = (DATA / "format_1.safetensors").read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    head = json.loads(content[8:8 + size])
+    ours = json.loads(head["__metadata__"]["ase_mlelec"])
+    entry = ours
+    for key in place[:-1]:
+        entry = entry[key]
+    entry[place[-1]] = value
+    head["__metadata__"]["ase_mlelec"] = json.dumps(ours)
+    text = json.dumps(head).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size:])
+
+
+NUMBERS = [("descriptor", "widths"), ("descriptor", "n_axis"), ("descriptor", "n_basis"),
+           ("heads", "energy", "n_species"), ("heads", "energy", "n_features"), ("heads", "dos", "widths"),
+           ("heads", "dos", "energies"), ("heads", "energy", "timestep")]
+
+
+@pytest.mark.parametrize("place", NUMBERS, ids=lambda place: ".".join(place))
+@pytest.mark.parametrize("value", [10**9, [60_000, 60_000], -4, [-4], 5, "x", [[]], 1e308], ids=str)
+def test_forged_arguments(path, place, value):
+    forge(path, (*place[:-1], "arguments", place[-1]), value)
+    refused(path, "do not fit the architecture|damaged header")
+
+
+@pytest.mark.parametrize("cls, arguments", [
+    ("PowerSpectrum", {"species": ["Si"], "n_pair": 10**6}), ("PowerSpectrum", {"species": ["Si"], "l_max": 10**6}),
+    ("PowerSpectrum", {"species": ["Si"], "near": 4.0, "roughest": 1e9, "roughest_5": 1e9}),
+    ("Bispectrum", {"species": ["Si"], "twojmax": 10**6}), ("LocalFrame", {"species": ["Si"], "n_radial": -1})])
+def test_forged_descriptors(path, cls, arguments):
+    forge(path, ("descriptor",), {"class": cls, "arguments": arguments})
+    refused(path, "do not fit the architecture|damaged header")
+
+
+@pytest.mark.parametrize("cls", ["VectorHead", "TensorHead"])
+def test_forged_heads(path, cls):
+    arguments = {"n_species": 10**12, "n_features": 1, "n_rows": 10**6, "centers": [0], "widths": [], "full": True}
+    forge(path, ("heads", "energy"), {"class": cls, "arguments": {key: value for key, value in arguments.items()
+                                                                  if key != "full" or cls == "TensorHead"}})
+    refused(path, "do not fit the architecture|damaged header")
+
+
+def test_numbers_of_the_header_are_finite(path):
+    forge(path, ("heads", "dos", "arguments", "energies", 3), float("nan"))
+    refused(path, "damaged header .heads.dos.arguments.energies.3 is NaN or infinity")
+
+
+def test_parts_that_do_not_belong_together(path):
+    """Their arrays do not show it."""
+    forge(path, ("descriptor", "arguments", "n_axis"), 2)
+    refused(path, "damaged header .*n_features 48, the descriptor has 32")
+    forge(path, ("species",), ["Si", "C"])
+    refused(path, "damaged header .*species")
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda s: s.pop("heads.energy.nets.scale"), "missing: heads.energy.nets.scale"),
+    (lambda s: s.update(more=torch.zeros(2)), "not in it: more"),
+    (lambda s: s.update({"heads.energy.nets.bias": torch.zeros(3, 1)}), r"heads.energy.nets.bias: got shape \(3, 1\), need"),
+    (lambda s: s.update({"heads.energy.nets.bias": torch.zeros(2, 1, dtype=torch.int64)}), "got torch.int64, need float32"),
+    (lambda s: s.update({"heads.energy.nets.bias": torch.full((2, 1), torch.nan)}), "bias holds NaN or infinity")])
+def test_arrays_are_named(path, change, message):
+    with safe_open(path, framework="pt") as stored:
+        header = stored.metadata()
+        state = {key: stored.get_tensor(key) for key in stored.keys()}
+    change(state)
+    save_file(state, path, metadata=header)
+    refused(path, message)
+
+
+def test_nan_is_not_saved(path):
+    before, model = path.read_bytes(), random_model(1)
+    with torch.no_grad():
+        model.heads["energy"].nets.last[0].weight[0, 0] = torch.inf
+    with pytest.raises(CalculatorSetupError, match="heads.energy.nets.last.0.weight holds NaN or infinity, and is not"):
+        model.save(path)
+    model = random_model(1, metadata={"errors": [{"energy": float("nan")}]})
+    with pytest.raises(CalculatorSetupError, match="metadata.errors.0.energy is NaN or infinity, and is not saved"):
+        model.save(path)
+    assert path.read_bytes() == before
+
+
+def test_full_disk(path):
+    before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="model.safetensors: cannot be written"):
+            random_model(1).save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 1
