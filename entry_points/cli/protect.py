@@ -1,0 +1,57 @@
+"""``mlelec protect``"""
+HELP = ("Give a model a repulsive core below the shortest distances of its training data, and the ranges by which "
+        "calculators tell structures unlike these data: for models of other programs and of former versions. What "
+        "'mlelec train' writes has both.")
+
+
+def add_arguments(parser):
+    parser.add_argument("model", metavar="MODEL", help="name of a shipped model (see 'mlelec models') or a path")
+    parser.add_argument("data", metavar="DATA", nargs="+",
+                        help="the data sets that it was trained on: .h5, deepmd npy folders, files that ASE reads")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="name of the new model (.safetensors)")
+    parser.add_argument("--group", metavar="NAME", action="append",
+                        help="take the structures of this group alone; may be repeated")
+    parser.add_argument("--support", metavar="NAME", action="append", default=[],
+                        help="structures of this group count for the shortest distances alone: those that the model is "
+                             "not meant for, such as close pairs; may be repeated")
+    parser.add_argument("--no-core", action="store_true", help="no repulsive core")
+
+
+def run(arguments):
+    from ase_mlelec import load_model
+    from ase_mlelec.train.protection import protect
+
+    if not arguments.output.endswith(".safetensors"):
+        raise ValueError(f"got the output '{arguments.output}', need a name that ends in .safetensors")
+    model = load_model(arguments.model)
+    images, hamiltonians, support = [], [], []
+    for path in arguments.data:
+        for atoms, group, has_hamiltonian in structures(path):
+            if group in arguments.support:
+                support.append(atoms)
+            elif arguments.group is None or group in arguments.group:
+                (hamiltonians if has_hamiltonian else images).append(atoms)
+    if not images and not hamiltonians:
+        raise ValueError(f"{', '.join(arguments.data)}: no structures of the groups "
+                         f"{', '.join(arguments.group or ['(all)'])}; name others with --group")
+    for atoms in (*images, *hamiltonians, *support):
+        model.check_species(atoms.numbers)
+    protect(model, images or hamiltonians, support, hamiltonians=hamiltonians or None, core=not arguments.no_core)
+    model.save(arguments.output)
+    distances = ", ".join(f"{pair} {distance:.2f}" for pair, distance in model.metadata["shortest_distances_A"].items())
+    print(f"{arguments.output}: {len(images) + len(hamiltonians)} structures; shortest distances {distances} Å; "
+          f"{'a repulsive core below them' if model.core is not None else 'no repulsive core'}")
+
+
+def structures(path):
+    """Iterator of (ase.Atoms, group, whether it has a Hamiltonian) of a data set of any kind."""
+    from ase_mlelec.io.frames import read_frames
+    from ase_mlelec.io.snapshots import Snapshots, is_snapshots
+    from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
+
+    if is_snapshots(path):
+        yield from ((snapshot.atoms, snapshot.group, False) for snapshot in Snapshots(path))
+    elif is_hamiltonians(path):
+        yield from ((frame.atoms, frame.group, True) for frame in Hamiltonians(path))
+    else:
+        yield from ((frame.atoms, frame.group, False) for frame in read_frames(path))
