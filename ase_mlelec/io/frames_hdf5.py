@@ -16,9 +16,10 @@ from ase import Atoms
 
 from ase_mlelec.io.atomic import replacing
 from ase_mlelec.io.data_set import SHAPES, Frame, Frames
-from ase_mlelec.io.hdf5 import AGAIN, opened, read_array, subgroup
+from ase_mlelec.io.hdf5 import AGAIN, header_of, opened, read_array, subgroup
 
 FORMAT_VERSION = 2
+NEWER = "{path} has data format {got}, this version reads up to {version}; update ase-mlelec"
 
 
 def write_hdf5(path, frames):
@@ -58,8 +59,9 @@ def read_hdf5(path):
 
     Raises ValueError for truncated, damaged, foreign or newer files.
     """
-    with opened(path, "ase_mlelec", "data set", "convert the data with 'mlelec convert'",
-                FORMAT_VERSION) as (file, attributes):
+    with opened(path, "data set") as file:
+        attributes = header_of(file, "ase_mlelec", "data set", "convert the data with 'mlelec convert'",
+                               FORMAT_VERSION, NEWER)
         counts, columns = _structures(path, file)
         energies = read_array(file, "energies", (None,)) if "energies" in file else None
         labels = _labels(path, file, counts, energies)

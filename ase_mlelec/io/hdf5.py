@@ -19,27 +19,49 @@ SMALL = 1 << 20         # bytes that are always allowed, for chunks of small arr
 AGAIN = "the file is damaged or was changed: write or copy it again"
 
 
+NEWER = "{path} is newer than this version reads; update ase-mlelec"
+MARKS = {"ase_mlelec": "a data set", "ase_mlelec_snapshots": "a file of snapshots",
+         "ase_mlelec_hamiltonians": "a file of Hamiltonians"}
+
+
 @contextmanager
-def opened(path, mark, what, remedy, version):
+def opened(path, mark, what, remedy, version, newer=NEWER):
     """Within the block: (h5py.File, attributes), the latter the dict of JSON types in the attribute ``mark``.
 
     what : str, what the file should hold, and remedy : what to do where it is another file, both for messages
-    version : int, the newest format that is known
+    version : int, the newest format that is known, and newer : what to say of others
 
-    Raises ValueError, with the name of the file, for files that are missing, damaged, of another kind or newer, and for
-    whatever goes wrong in the block.
+    Raises ValueError, with the name of the file, for files that are missing, damaged, in use, of another kind or newer,
+    and for whatever goes wrong in the block.
     """
     try:
-        with _open(path, what) as file:
-            if mark not in file.attrs:
-                raise ValueError(f"{path}: {_other(file, what)}; {remedy}")
-            attributes = json_of(file, mark)
-            _check_version(path, attributes.pop("format_version", None), version)
-            yield file, attributes
+        if not Path(path).is_file():        # a pipe would be waited for
+            raise LookupError("there is no such file")
+        with h5py.File(path, "r") as file:
+            yield file, _header(file, mark, what, remedy, version, newer)
     except Exception as error:      # a damaged file can raise nearly anything within HDF5, h5py and NumPy
         if isinstance(error, ValueError) and str(error).startswith(f"{path}"):
             raise
-        raise ValueError(f"{path}: truncated or not an HDF5 {what} ({_line(error)}); write or copy it again") from None
+        if isinstance(error, PermissionError) or "unable to lock" in str(error):
+            raise ValueError(f"{path}: cannot be opened ({_line(error)}); another program writes to it, or you may "
+                             "not read it") from None
+        raise ValueError(f"{path}: missing, truncated or not an HDF5 {what} ({_line(error)}); write or copy it "
+                         "again") from None
+
+
+def _header(file, mark, what, remedy, version, newer):
+    """dict, the attribute ``mark``, which says what a file holds, without format_version."""
+    path = file.filename
+    if mark not in file.attrs:
+        found = next((MARKS[other] for other in MARKS if other in file.attrs), "an HDF5 file of another program")
+        raise ValueError(f"{path}: not a {what}; {remedy}; it is {found}")
+    header = json_of(file, mark)
+    got = header.pop("format_version", None)
+    if type(got) is not int or got < 1:
+        raise LookupError(f"got {got!r} as its data format, need a whole number")
+    if got > version:
+        raise ValueError(newer.format(path=path, got=got, version=version))
+    return header
 
 
 def has_mark(path, mark):
@@ -51,32 +73,6 @@ def has_mark(path, mark):
             return mark in file.attrs
     except Exception:       # as above
         return False
-
-
-def _open(path, what):
-    if not Path(path).is_file():        # a pipe would be waited for
-        raise ValueError(f"{path}: missing or not a file; give an HDF5 {what}")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if isinstance(error, PermissionError) or "unable to lock" in str(error):
-            raise ValueError(f"{path}: cannot be opened ({_line(error)}); another program writes to it, or you may "
-                             "not read it") from None
-        raise
-
-
-def _other(file, what):
-    marks = {"ase_mlelec": "data set", "ase_mlelec_snapshots": "file of snapshots",
-             "ase_mlelec_hamiltonians": "file of Hamiltonians"}
-    found = next((marks[mark] for mark in marks if mark in file.attrs), None)
-    return f"a {found}, not a {what}" if found else f"an HDF5 file of another program, not a {what}"
-
-
-def _check_version(path, got, known):
-    if type(got) is not int or got < 1:
-        raise ValueError(f"{path}: got {got!r} as its data format, need a whole number; {AGAIN}")
-    if got > known:
-        raise ValueError(f"{path} has data format {got}, this version reads up to {known}; update ase-mlelec")
 
 
 def _line(error):
@@ -94,11 +90,11 @@ def json_of(item, name, kind=dict):
         return float(number) if math.isfinite(float(number)) else refuse(number)
 
     if not isinstance(text, str):
-        raise ValueError(f"{path}: attribute '{name}' of {item.name} is missing or no text; {AGAIN}")
+        raise LookupError(f"attribute '{name}' of {item.name} is missing or no text")
     try:
         value = json.loads(text, parse_constant=refuse, parse_float=finite)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: attribute '{name}' of {item.name} is no JSON ({_line(error)}); {AGAIN}") from None
+        raise LookupError(f"attribute '{name}' of {item.name} is no JSON: {_line(error)}") from None
     if not isinstance(value, kind):
         raise ValueError(f"{path}: attribute '{name}' of {item.name} holds a {type(value).__name__}, need a "
                          f"{kind.__name__}; {AGAIN}")
@@ -133,7 +129,7 @@ def read_array(group, name, shape, kind=float):
     """Array of the dataset ``name``; numbers are finite.
 
     shape : tuple of int, None for any length
-    kind : float, int, bool or str, or np.uint16 for large tables that shall stay small
+    kind : float, int, bool, str, or np.uint16 for numbers that are stored as such
     """
     dataset = _member(group, name)
     path, place = group.file.filename, f"{group.name.rstrip('/')}/{name}"
@@ -148,10 +144,10 @@ def read_array(group, name, shape, kind=float):
     if kind is str:
         return dataset.asstr()[()]
     values = dataset[()]
-    if kind is float:
-        return check_finite(path, place, np.asarray(values, dtype=float))
     if kind is np.uint16:
         return values
+    if kind is float:
+        return check_finite(path, place, np.asarray(values, dtype=float)[()])
     if kind is int and values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{path}: {place} holds {values.max()}; {AGAIN}")
     if kind is bool and not np.isin(values, (0, 1)).all():
@@ -163,7 +159,7 @@ def _member(group, name):
     """What lies under ``name``; refuses links, which may point anywhere, also out of the file."""
     path = group.file.filename
     if name not in group:
-        raise ValueError(f"{path}: no {group.name.rstrip('/')}/{name} in it; {AGAIN}")
+        raise LookupError(f"no {group.name.rstrip('/')}/{name} in it")
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{path}: {group.name.rstrip('/')}/{name} is a link; put the data themselves in its place")
     return group[name]
@@ -174,7 +170,7 @@ def _check_kind(path, place, dataset, kind):
     if kind is str:
         right = h5py.check_string_dtype(dataset.dtype) is not None
     elif kind is np.uint16:
-        right = dataset.dtype == kind
+        right = dataset.dtype == np.uint16
     else:
         right = dataset.dtype.kind in fits[kind] and dataset.dtype.itemsize <= 16 and not dataset.dtype.subdtype
     if not right:

@@ -6,7 +6,6 @@ random choice of points; the DOS, which is the integral over all of them, and th
 import hashlib
 import json
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from ase import Atoms
 from ase_mlelec.io import electrons
 from ase_mlelec.io.atomic import replacing
 from ase_mlelec.io.checks import check_finite
-from ase_mlelec.io.hdf5 import AGAIN, has_mark, json_of, number_attribute, read_array, subgroup, text_attribute
+from ase_mlelec.io.hdf5 import has_mark, number_attribute, opened, read_array, subgroup, text_attribute
 
 MARK = "ase_mlelec_snapshots"
 FORMAT_VERSION = 1
@@ -212,34 +211,9 @@ class Snapshots:
         return digest.hexdigest()[:16]
 
 
-class _Foreign(ValueError):
-    """A file that is whole, but not one of ours or newer."""
-
-
-@contextmanager
 def _opened(path):
-    """Within the block: (h5py.File, attributes).  Whatever goes wrong there, the file is damaged."""
-    try:
-        if not path.is_file():      # a pipe would be waited for
-            raise OSError("no such file")
-        with h5py.File(path, "r") as file:
-            if MARK not in file.attrs:
-                raise _Foreign(f"{path}: not a file of snapshots; write it with write_snapshots or convert MALA's with "
-                               "'mlelec convert'")
-            attributes = json_of(file, MARK)
-            version = attributes.pop("format_version", FORMAT_VERSION)
-            if type(version) is not int or version < 1:
-                raise ValueError(f"format_version is {version!r}")
-            if version > FORMAT_VERSION:
-                raise _Foreign(f"{path} is newer than this version reads; update ase-mlelec")
-            yield file, attributes
-    except _Foreign:
-        raise
-    except Exception as error:      # a damaged file can raise nearly anything within HDF5, h5py and NumPy
-        cause = " ".join(str(error).split()) or type(error).__name__
-        cause = cause.removeprefix(f"{path}: ").removesuffix(f"; {AGAIN}")
-        raise ValueError(f"{path}: missing, truncated or not an HDF5 file of snapshots ({cause}); write or copy it "
-                         "again") from None
+    return opened(path, MARK, "file of snapshots", "write it with write_snapshots or convert MALA's with 'mlelec "
+                  "convert'", FORMAT_VERSION)
 
 
 def _structure(group):

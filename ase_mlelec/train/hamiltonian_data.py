@@ -179,8 +179,11 @@ class Hamiltonians:
         digest = hashlib.sha256()
         with _opened(self.path) as (file, _):
             for key in self._keys:
-                for name in ("numbers", "positions", "cell", "r_vectors", "value"):
-                    digest.update(np.ascontiguousarray(file[key][name][()]).tobytes())
+                group = subgroup(file, key)
+                for name, shape in (("numbers", (None,)), ("positions", (None, 3)), ("cell", (3, 3)),
+                                    ("r_vectors", (None, 3)), ("value", (None,))):
+                    values = read_array(group, name, shape)
+                    digest.update(values.astype(group[name].dtype).tobytes())
         return digest.hexdigest()[:16]
 
     def frames(self):
@@ -219,6 +222,10 @@ def _elements(group, size):
     """(half of the R [R, 3], place of R, row, column, value [M])"""
     half = read_array(group, "r_vectors", (None, 3), int)
     value = read_array(group, "value", (None,))
+    # rows without a single element are few, and counts that are wrong would take memory
+    if not len(half) or half[0].any() or (2 * len(half) - 1) * size > 1000 * (len(value) + size) + 10**6:
+        raise ValueError(f"{group.file.filename}: {group.name}: got {len(half)} lattice vectors and {len(value)} "
+                         f"elements for {size} functions, need R = 0 first and elements for most R; {AGAIN}")
     places = (_within(group, name, read_array(group, name, (len(value),), int), count)
               for name, count in (("which", len(half)), ("row", size), ("column", size)))
     return half, *places, value
