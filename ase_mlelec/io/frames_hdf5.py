@@ -16,7 +16,7 @@ from ase import Atoms
 
 from ase_mlelec.io.atomic import replacing
 from ase_mlelec.io.data_set import SHAPES, Frame, Frames
-from ase_mlelec.io.hdf5 import AGAIN, header_of, opened, read_array, subgroup
+from ase_mlelec.io.hdf5 import AGAIN, opened, read_array, subgroup
 
 FORMAT_VERSION = 2
 NEWER = "{path} has data format {got}, this version reads up to {version}; update ase-mlelec"
@@ -32,9 +32,13 @@ def write_hdf5(path, frames):
         raise ValueError(f"{path}: got {len(frames)} frames without labels, need at least one with energy, forces or "
                          "spectra; label them first")
     frames.check()
+    try:
+        header = json.dumps({**frames.attributes, "format_version": FORMAT_VERSION}, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: the attributes cannot be written ({error}); take out NaN and infinity") from None
     packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
     with replacing(path) as partial, h5py.File(partial, "w") as file:
-        file.attrs["ase_mlelec"] = json.dumps({**frames.attributes, "format_version": FORMAT_VERSION})
+        file.attrs["ase_mlelec"] = header
         file["count"] = [len(frame.atoms) for frame in frames]
         file["name"] = [frame.name for frame in frames]
         file["group"] = [frame.group for frame in frames]
@@ -59,9 +63,8 @@ def read_hdf5(path):
 
     Raises ValueError for truncated, damaged, foreign or newer files.
     """
-    with opened(path, "data set") as file:
-        attributes = header_of(file, "ase_mlelec", "data set", "convert the data with 'mlelec convert'",
-                               FORMAT_VERSION, NEWER)
+    with opened(path, "ase_mlelec", "data set", "convert the data with 'mlelec convert'", FORMAT_VERSION,
+                NEWER) as (file, attributes):
         counts, columns = _structures(path, file)
         energies = read_array(file, "energies", (None,)) if "energies" in file else None
         labels = _labels(path, file, counts, energies)
@@ -102,7 +105,7 @@ def _labels(path, file, counts, energies):
             continue
         has = read_array(masks, name, counts.shape, bool) if name in masks else np.ones(len(counts), dtype=bool)
         chosen = np.flatnonzero(has)
-        sizes = {"N": counts[chosen].sum(), "S": None if energies is None else len(energies), "3": 3}
+        sizes = {"N": int(counts[chosen].sum()), "S": None if energies is None else len(energies), "3": 3}
         per_atom = SHAPES[name].startswith("N")
         axes = SHAPES[name] if per_atom else f"F{SHAPES[name]}"
         values = read_array(group, name, tuple((sizes | {"F": len(chosen)})[axis] for axis in axes))

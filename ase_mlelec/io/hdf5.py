@@ -5,6 +5,7 @@ and nothing is followed that points out of the file.
 """
 import json
 import math
+import mmap
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def opened(path, mark, what, remedy, version, newer=NEWER):
     try:
         if not Path(path).is_file():        # a pipe would be waited for
             raise LookupError("there is no such file")
+        _check_heaps(path)
         with h5py.File(path, "r") as file:
             yield file, _header(file, mark, what, remedy, version, newer)
     except Exception as error:      # a damaged file can raise nearly anything within HDF5, h5py and NumPy
@@ -69,10 +71,34 @@ def has_mark(path, mark):
     try:
         if not Path(path).is_file() or not h5py.is_hdf5(path):
             return False
+        _check_heaps(path)
         with h5py.File(path) as file:
             return mark in file.attrs
     except Exception:       # as above
         return False
+
+
+def _check_heaps(path):
+    """Refuse heaps of texts with entries of wrong lengths, in which the HDF5 library can go on for ever.
+
+    A heap is GCOL, version 1, its size in bytes 8 to 15, and from byte 16 on entries of 16 bytes, in which the first two
+    number them and the last eight are the length; what follows is filled up to 8 bytes.  Entry 0 is the rest, and its
+    length counts from its own beginning.  Source: HDF5 File Format Specification 3.0, III.E.
+    """
+    if Path(path).stat().st_size == 0:
+        return
+    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start = data.find(b"GCOL\x01")
+        while start >= 0:
+            end = min(start + int.from_bytes(data[start + 8:start + 16], "little"), len(data))
+            place = start + 16
+            while place + 16 <= end:
+                length = int.from_bytes(data[place + 8:place + 16], "little")
+                step = 16 + -(-length // 8) * 8 if data[place] or data[place + 1] else length
+                if step < 16 or step > end - place:
+                    raise LookupError(f"an entry of wrong length at byte {place}")
+                place += step
+            start = data.find(b"GCOL\x01", start + 1)
 
 
 def _line(error):

@@ -1,5 +1,7 @@
 """Every subcommand of ``mlelec`` on a tiny model and data set."""
 import json
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -162,6 +164,38 @@ def test_convert_grid(folder, capsys):
     write_hdf5(folder / "no-dos.h5", frames)
     assert "got --grid, and spectra with no energies" in fails(
         capsys, "convert", folder / "no-dos.h5", folder / "grid.h5", "--grid", "-6", "6")
+
+
+def test_convert_names_of_labels(folder, capsys):
+    """Labels under names of others, by --key; labels that some structures lack are counted."""
+    frame = '1\nProperties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-1 {}\nCu 0 0 0 0 0 0\n'
+    (folder / "ref.xyz").write_text(frame.format("") + frame.format('dipole="0 0 1"'))
+    call("convert", folder / "ref.xyz", folder / "ref.h5", "--key", "energy=REF_energy", "--key", "forces=REF_forces")
+    assert capsys.readouterr().out == f"{folder / 'ref.h5'}: 2 structures with energy, forces, dipole (1)\n"
+    (folder / "bare.xyz").write_text(frame.format(""))
+    assert "--key energy=REF_energy --key forces=REF_forces" in fails(capsys, "convert", folder / "bare.xyz", "x.h5")
+    assert "got --key energy, need LABEL=NAME" in fails(
+        capsys, "convert", folder / "ref.xyz", folder / "x.h5", "--key", "energy")
+    assert "got --key, which is for labels" in fails(
+        capsys, "convert", folder / "cu.safetensors", folder / "x.safetensors", "--key", "energy=E")
+
+
+def test_convert_targets(folder, capsys):
+    before = (folder / "cu.h5").read_bytes()
+    (folder / "link.h5").symlink_to(folder / "cu.h5")
+    for target, message in (("cu.h5", "as SOURCE and as TARGET"), ("link.h5", "as SOURCE and as TARGET"),
+                            ("none/x.h5", "there is no folder"), (".", "a folder, need the name of a file")):
+        assert message in fails(capsys, "convert", folder / "cu.h5", folder / target)
+    assert (folder / "cu.h5").read_bytes() == before
+    assert "need two energies in eV, the lower first" in fails(
+        capsys, "convert", folder / "cu.h5", folder / "x.h5", "--grid", "6", "-6")
+
+
+def test_warnings_are_one_line(folder):
+    (folder / "extra.xyz").write_text("1\nProperties=species:S:1:pos:R:3 energy=-1 REF_energy=-2\nCu 0 0 0\n")
+    code = f"from ase_mlelec_entry_points.cli.main import main; main(['convert', {str(folder / 'extra.xyz')!r}, 'e.h5'])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=folder)
+    assert result.stderr.startswith("mlelec: warning: ") and result.stderr.count("\n") == 1
 
 
 def test_convert_model(folder, capsys, monkeypatch):

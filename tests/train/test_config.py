@@ -92,3 +92,12 @@ def test_mistakes_name_the_file(content, message, tmp_path):
         path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_config(path)
+
+
+def test_names_of_labels():
+    data = {"files": ["a.xyz"], "keys": {"energy": "REF_energy", "group": "config_type"}}
+    table = {"data": data, "energy": {}, "output": {"model": "a.safetensors"}}
+    assert parse_config(table).data.keys.given == {"energy": "REF_energy", "group": "config_type"}
+    data["keys"] = {"enrgy": "E"}
+    with pytest.raises(ValueError, match="unknown key 'data.keys.enrgy'; did you mean 'energy'"):
+        parse_config(table)
