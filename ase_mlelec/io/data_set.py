@@ -66,11 +66,11 @@ class Frames:
                                      "or take its term out of the loss")
                 self._check_label(i, name)
 
-    def check(self):
-        """Raise ValueError unless the labels that there are have names that are known, finite values, and shapes that
-        fit."""
+    def check(self, *names):
+        """Raise ValueError unless the labels that there are, of these names (default all), have names that are known,
+        finite values, and shapes that fit."""
         for i, frame in enumerate(self.frames):
-            for name in frame.labels:
+            for name in (name for name in frame.labels if not names or name in names):
                 if name not in SHAPES:
                     raise ValueError(f"{self._place(i)}: got the label '{name}', known are {', '.join(SHAPES)}; rename "
                                      "it or leave it out")
@@ -100,7 +100,8 @@ class Frames:
                 digest.update(np.ascontiguousarray(getattr(frame.atoms, name)).tobytes())
             for name in sorted(frame.labels):
                 # single precision, which is what a file keeps of spectra
-                digest.update(name.encode() + np.asarray(frame.labels[name], dtype=np.float32).tobytes())
+                with np.errstate(over="ignore"):
+                    digest.update(name.encode() + np.asarray(frame.labels[name], dtype=np.float32).tobytes())
         return digest.hexdigest()[:16]
 
 

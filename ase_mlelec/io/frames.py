@@ -38,8 +38,8 @@ def has_keys(path):
     return not (path.is_dir() or path.suffix in (".h5", ".hdf5") or path.is_file() and is_hdf5_data(path))
 
 
-def read_all(paths, keys=None):
-    """One data set of several; ``keys`` are for those of them that ASE reads.
+def read_all(paths, keys=None, check=lambda frames, path: frames):
+    """One data set of several; ``keys`` are for those of them that ASE reads, ``check(frames, path)`` for each of them.
 
     Raises ValueError as ``read_frames`` and ``join`` do, and where no file has use for ``keys``.
     """
@@ -48,7 +48,7 @@ def read_all(paths, keys=None):
         raise ValueError(f"{', '.join(map(str, paths))}: got names of labels ({', '.join(keys.values())}), which are "
                          "for files that ASE reads; leave them out")
     found = set()
-    frames = join(read_frames(path, keys if has_keys(path) else None, found) for path in paths)
+    frames = join(check(read_frames(path, keys if has_keys(path) else None, found), path) for path in paths)
     check_used(", ".join(map(str, paths)), keys or {}, found, {})
     return frames
 

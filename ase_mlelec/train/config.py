@@ -11,14 +11,18 @@
     [output]
     model = "si.safetensors"
 """
-import difflib
-import tomllib
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import ClassVar, get_args, get_origin, get_type_hints
+from typing import ClassVar
+
+from ase_mlelec.train.config_reader import build, read_table
 
 Pair = tuple[float, float]
+
+
+def _given():
+    """Field for the names of the keys that a file has: what it asks for itself is not left out in silence."""
+    return field(default=(), metadata={"key": False}, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class DataConfig:
     def __post_init__(self):
         if not self.files:
             raise ValueError("data.files: got an empty list; name at least one data set")
+        if not self.train:
+            raise ValueError("data.train: got an empty list; name at least one group of frames")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"data.validation_fraction: got {self.validation_fraction:g}, need 0 <= fraction < 1")
 
@@ -125,6 +131,7 @@ class EnergyConfig:
     steps: int = 4000
     learning_rate: Pair = (5e-3, 5e-6)
     batch_size: int = 4
+    given: tuple[str, ...] = _given()
 
     def __post_init__(self):
         _check_training("energy", self, (*self.energy, *self.forces, *self.virial))
@@ -153,6 +160,7 @@ class DOSConfig:
     steps: int = 2000
     learning_rate: Pair = (2e-3, 2e-6)
     batch_size: int = 8
+    given: tuple[str, ...] = _given()
 
     def __post_init__(self):
         _check_training("dos", self, (self.atomic, self.total, self.cumulative))
@@ -172,6 +180,7 @@ class DipoleConfig:
     steps: int = 2000
     learning_rate: Pair = (3e-3, 3e-6)
     batch_size: int = 4
+    given: tuple[str, ...] = _given()
     section: ClassVar[str] = "dipole"
 
     def __post_init__(self):
@@ -270,6 +279,8 @@ class HamiltonianConfig:
     batch_size: int = 4
 
     def __post_init__(self):
+        if self.third and not 3.5 <= self.third <= self.cutoff:
+            raise ValueError(f"hamiltonian.third: got {self.third:g} Å, need 0, or 3.5 to the cutoff, {self.cutoff:g}")
         _check_training("hamiltonian", self, tuple(self.weights.values()))
 
     @property
@@ -339,6 +350,9 @@ class Config:
         if self.power_spectrum is not None and directed and self.electronic is None:
             raise ValueError(f"got [power_spectrum] for [{directed[0]}], but it has no directions; add [electronic], "
                              "the descriptor of that, or leave it out")
+        _check_fixed_features(self.power_spectrum or PowerSpectrumConfig(), self.bispectrum)
+        for name in ("descriptor", "electronic"):
+            _check_descriptor(name, getattr(self, name))
         if self.electronic is not None:
             self._check_electronic(others)
         beside = [name for name in (*others, "ldos") if name != "energy" and getattr(self, name) is not None]
@@ -363,6 +377,33 @@ class Config:
                              "Å; give both the same")
 
 
+def _check_descriptor(section, config):
+    """What DeepPotSE asks of numbers that are in range one by one."""
+    if config is None:
+        return
+    if not config.smooth < config.cutoff:
+        raise ValueError(f"{section}.smooth: got {config.smooth:g} Å, need less than the cutoff, {config.cutoff:g}")
+    last = config.widths[-1] if config.widths else 0
+    for name in ("n_axis", "n_products"):
+        if getattr(config, name) > last:
+            raise ValueError(f"{section}.{name}: got {getattr(config, name)}, need at most the last of the widths, "
+                             f"{last}")
+    if config.n_products and config.l_max < 2:
+        raise ValueError(f"{section}.n_products: got {config.n_products} with l_max = {config.l_max}, need 0, or l_max "
+                         "of 2 or 3")
+
+
+def _check_fixed_features(power_spectrum, bispectrum):
+    """What PowerSpectrum and Bispectrum ask of numbers that are in range one by one."""
+    if power_spectrum.n_radial > power_spectrum.n_pair:
+        raise ValueError(f"power_spectrum.n_radial: got {power_spectrum.n_radial}, need at most n_pair, "
+                         f"{power_spectrum.n_pair}")
+    for section, config, name in (("power_spectrum", power_spectrum, "inner"), ("bispectrum", bispectrum, "rmin0")):
+        if not getattr(config, name) < config.cutoff:
+            raise ValueError(f"{section}.{name}: got {getattr(config, name):g} Å, need less than the cutoff, "
+                             f"{config.cutoff:g}")
+
+
 def _check_training(section, config, weights):
     if min(weights) < 0 or not any(weights):
         raise ValueError(f"{section}: got the loss weights {', '.join(f'{w:g}' for w in weights)}, need none below 0 "
@@ -382,62 +423,18 @@ def read_config(path):
     """Config of a TOML file.
 
     Raises ValueError, with the name of the file, for a missing file, a mistake in the TOML, an unknown or missing key,
-    or a wrong type.
+    a wrong type, or a value out of range (see ase_mlelec.train.config_ranges).
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        return parse_config(tomllib.loads(text), path.parent)
-    except (OSError, ValueError) as error:      # tomllib's errors and those of the encoding are ValueErrors
+        return parse_config(read_table(path), path.parent)
+    except (OSError, ValueError) as error:      # tomllib's errors are ValueErrors
         raise ValueError(f"{path}: {error}") from None
 
 
 def parse_config(table, folder="."):
     """Config of nested dicts, as tomllib returns them; relative paths start from ``folder``.
 
-    Raises ValueError for an unknown or missing key, or a wrong type.
+    Raises ValueError for an unknown or missing key, a wrong type, or a value out of range.
     """
-    return _build(Config, table, "", folder=Path(folder))
-
-
-def _build(cls, table, where, **given):
-    kinds = get_type_hints(cls)
-    keys = {entry.name: entry for entry in fields(cls) if entry.metadata.get("key", True)}
-    for key in table:
-        if key not in keys:
-            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise ValueError(f"unknown key '{where}{key}'; {hint}known are {', '.join(keys)}")
-    for key, entry in keys.items():
-        if key not in table and entry.default is MISSING and entry.default_factory is MISSING:
-            raise ValueError(f"key '{where}{key}' is missing; add it")
-    return cls(**given, **{key: _convert(value, kinds[key], f"{where}{key}") for key, value in table.items()})
-
-
-def _convert(value, kind, where):
-    """``value`` as the annotated type ``kind``; TOML arrays become tuples and integers serve as floats."""
-    if get_origin(kind) is UnionType:
-        kind, = (option for option in get_args(kind) if option is not NoneType)
-    if hasattr(kind, "__dataclass_fields__"):
-        if not isinstance(value, dict):
-            raise ValueError(f"{where}: got {value!r}, need a section [{where}]")
-        return _build(kind, value, f"{where}.")
-    if get_origin(kind) is tuple:
-        entry, *others = get_args(kind)
-        if not isinstance(value, list) or (Ellipsis not in others and len(value) != 1 + len(others)):
-            raise ValueError(f"{where}: got {value!r}, need {_described(kind)}")
-        return tuple(_convert(item, entry, f"{where}[{i}]") for i, item in enumerate(value))
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{where}: got {value!r}, need {_described(kind)}")
-    return value
-
-
-def _described(kind):
-    names = {int: "an integer", float: "a number", str: "a text in quotes", bool: "true or false"}
-    if kind in names:
-        return names[kind]
-    entry, *others = get_args(kind)
-    what = {int: "integers", float: "numbers", str: "texts in quotes"}[entry]
-    return f"a list of {what}, [...]" if Ellipsis in others else f"a list of {1 + len(others)} {what}"
+    return build(Config, table, folder=Path(folder))

@@ -4,7 +4,7 @@ import torch
 
 from ase_mlelec import units
 from ase_mlelec.train.frames import Batches
-from ase_mlelec.train.losses import TensorLoss, VectorLoss, centre_errors, energy_and_derivatives
+from ase_mlelec.train.losses import TensorLoss, VectorLoss, centre_errors, energy_and_derivatives, summed_errors
 
 FRAMES_PER_BATCH = 8
 # key of the result -> what it is, unit
@@ -43,6 +43,15 @@ QUANTITIES = {
     "hamiltonian_inter_long_mae_meV": ("between layers beyond 6 Å, mean absolute", "meV"),
     "hamiltonian_inter_long_r2": ("between layers beyond 6 Å, R2", ""),
     "bands_mae_meV": ("all bands on a mesh, mean absolute", "meV"),
+    "energy_frames": ("structures with an energy", ""),
+    "forces_frames": ("structures with forces", ""),
+    "stress_frames": ("structures with a stress", ""),
+    "ados_frames": ("structures with an ADOS", ""),
+    "dos_frames": ("structures with a DOS", ""),
+    "atomic_dipole_frames": ("structures with atomic vectors", ""),
+    "summed_dipole_frames": ("structures with a sum of vectors", ""),
+    "atomic_polarizability_frames": ("structures with atomic polarizabilities", ""),
+    "polarizability_frames": ("structures with a polarizability", ""),
 }
 
 
@@ -54,37 +63,69 @@ def errors(model, frames):
     the centres alone; tensors are compared with the symmetric part of their labels.  The dipole has an error where the
     model's metadata tell the charge of the electrons.
 
-    Returns dict of float, keys as in QUANTITIES.
+    Every error is over the structures that have the label.  Where some have not, the number of those that have is there
+    too, with keys that end in "_frames".
+
+    Returns dict of float and int, keys as in QUANTITIES.
 
     Raises ValueError when there is nothing to compare, labels are mis-shaped or on another energy grid, and InputError
     for species that the model does not know.
     """
-    energy = [name for name in ("energy", "forces", "virial") if name in frames.labels and "energy" in model.heads]
-    spectra = [name for name in ("ados", "dos") if name in frames.labels and "dos" in model.heads][:1]
-    centred = {loss.quantity: name for loss in (VectorLoss, TensorLoss) if loss.quantity in model.heads
-               for name in reversed(loss.label.values()) if name in frames.labels}
-    if not energy + spectra + list(centred):
-        raise ValueError(f"got {len(frames)} frames with the labels {', '.join(frames.labels) or 'none'} in common, "
-                         f"the model predicts {', '.join(model.heads)}; give data with labels of these")
+    names = comparable(model, frames)
+    if not names:
+        some = [name for name in frames.counts if name not in frames.labels]
+        raise ValueError(f"got {len(frames)} frames with the labels {', '.join(frames.labels) or 'none'} in common"
+                         f"{' and ' * bool(some)}{', '.join(some)}{' on some' * bool(some)}, the model predicts "
+                         f"{', '.join(model.heads)}; give data with labels of these")
     fast = model.for_evaluation()
-    batches = Batches.for_model(fast, frames, tuple([*energy, *spectra, *centred.values()]))
+    batches = Batches.for_model(fast, frames, names)
+    energy = [name for name in names if name in ("energy", "forces", "virial")]
     with torch.no_grad():
-        result = _energy_errors(fast, batches, energy) if energy else {}
-        result |= _spectrum_errors(fast, batches, spectra[0]) if spectra else {}
-        for quantity, label in centred.items():
-            result |= _centre_errors(fast, batches, quantity, label)
-    return result
+        result = _energy_errors(fast, batches.with_label(*energy), energy) if energy else {}
+        if {"ados", "dos"} & set(names):
+            result |= _spectrum_errors(fast, batches.with_label("ados", "dos"))
+        for loss in VectorLoss, TensorLoss:
+            if set(loss.label.values()) & set(names):
+                result |= _centre_errors(fast, batches.with_label(*loss.label.values()), loss)
+    return result | _counts(frames, names)
+
+
+def comparable(model, frames):
+    """tuple of str, the labels of some of ``frames`` that ``model`` predicts: sums over atoms are left out where all
+    have labels by atom."""
+    predicted = {"energy": ("energy", "forces", "virial"), "dos": ("ados", "dos"),
+                 **{loss.quantity: tuple(loss.label.values()) for loss in (VectorLoss, TensorLoss)}}
+    found = []
+    for head, names in predicted.items():
+        if head in model.heads:
+            for name in names:
+                of_atoms = names[0] if head != "energy" and name != names[0] else None
+                if any(name in frame.labels and of_atoms not in frame.labels for frame in frames):
+                    found.append(name)
+    return tuple(found)
+
+
+def _counts(frames, names):
+    """dict of int: how many of ``frames`` are behind an error, of those errors that some have no label for.  Errors of
+    sums over atoms are also of those with labels by atom."""
+    by_atom = {"dos": "ados"} | {loss.label["total"]: loss.label["atomic"] for loss in (VectorLoss, TensorLoss)}
+    counts = {{"virial": "stress"}.get(name, name): sum(bool({name, by_atom.get(name)} & set(frame.labels))
+                                                        for frame in frames) for name in names}
+    return {f"{name}_frames": count for name, count in counts.items() if count < len(frames)}
 
 
 def _energy_errors(model, batches, labels):
     found = {name: [] for name in labels}
     for batch in batches.all_batches(FRAMES_PER_BATCH):
-        energy, derivatives = energy_and_derivatives(model, batch, labels)
-        differences = {name: value - batch.labels[name] for name, value in derivatives.items()}
-        if "energy" in labels:
-            differences["energy"] = (energy - batch.labels["energy"]) / batch.system.n_atoms
-        if "virial" in labels:
-            differences["virial"] = differences["virial"] / batch.system.volume[:, None, None] / units.GPA
+        here = [name for name in labels if name in batch.labels]
+        energy, derivatives = energy_and_derivatives(model, batch, here)
+        differences = {name: batch.matching(name, value) - batch.labels[name] for name, value in derivatives.items()}
+        if "energy" in here:
+            error = batch.matching("energy", energy) - batch.labels["energy"]
+            differences["energy"] = error / batch.matching("energy", batch.system.n_atoms)
+        if "virial" in here:
+            volume = batch.matching("virial", batch.system.volume)[:, None, None]
+            differences["virial"] = differences["virial"] / volume / units.GPA
         for name, difference in differences.items():
             found[name].append(difference.double().cpu().numpy())
     found = {name: np.concatenate(parts) for name, parts in found.items()}
@@ -98,18 +139,16 @@ def _energy_errors(model, batches, labels):
     return result
 
 
-def _spectrum_errors(model, batches, label):
+def _spectrum_errors(model, batches):
     atomic, total, labels = [], [], []
     for batch in batches.all_batches(FRAMES_PER_BATCH):
-        system, prediction, truth = batch.system, batch.predict(model, "dos"), batch.labels[label]
-        if label == "ados":
-            atomic.append((prediction - truth).double().cpu().numpy())
-            labels.append(truth.double().cpu().numpy())
-            truth = system.sum_per_system(truth)
-        difference = (system.sum_per_system(prediction) - truth) / system.n_atoms[:, None]
-        total.append(difference.double().cpu().numpy())
+        difference, sums, n_atoms = summed_errors(batch, batch.predict(model, "dos"), "ados", "dos")
+        if difference is not None:
+            atomic.append(difference.double().cpu().numpy())
+            labels.append(batch.labels["ados"].double().cpu().numpy())
+        total.append((sums / n_atoms[:, None]).double().cpu().numpy())
     result = {}
-    if label == "ados":
+    if atomic:
         result["ados_rmse_states_per_eV"] = _rms(np.concatenate(atomic))
         spread = float(np.sqrt(np.concatenate(labels).var(axis=0).mean()))
         if spread > 0:      # a single atom has none
@@ -117,10 +156,11 @@ def _spectrum_errors(model, batches, label):
     return result | {"dos_rmse_states_per_eV_per_atom": _rms(np.concatenate(total))}
 
 
-def _centre_errors(model, batches, quantity, label):
-    parts = [centre_errors(model, batch, quantity, label) for batch in batches.all_batches(FRAMES_PER_BATCH)]
-    atomic, total = (None if column[0] is None else _rms(torch.cat(column).double().cpu().numpy())
-                     for column in zip(*parts))
+def _centre_errors(model, batches, loss):
+    quantity = loss.quantity
+    parts = [centre_errors(model, batch, quantity, loss.label)[:2] for batch in batches.all_batches(FRAMES_PER_BATCH)]
+    columns = ([part for part in column if part is not None and len(part)] for column in zip(*parts))
+    atomic, total = (_rms(torch.cat(column).double().cpu().numpy()) if column else None for column in columns)
     unit = {"dipole": "A", "polarizability": "A3"}[quantity]
     whole = {"dipole": "summed_dipole", "polarizability": "polarizability"}[quantity]
     result = {f"atomic_{quantity}_rmse_{unit}": atomic} if atomic is not None else {}
@@ -142,6 +182,8 @@ def table(columns):
     lines = [" " * width + "".join(f"{name:>12}" for name in columns)]
     for key in rows:
         title, unit = QUANTITIES[key]
-        values = "".join(f"{result[key]:12.4g}" if key in result else f"{'-':>12}" for result in columns.values())
+        values = "".join(f"{'-':>12}" if key not in result else
+                         f"{result[key]:12d}" if key.endswith("_frames") else f"{result[key]:12.4g}"
+                         for result in columns.values())
         lines.append(f"{title:<{width}}{values}  {unit}".rstrip())
     return "\n".join(lines)

@@ -1,15 +1,19 @@
 """One training loop that can be read, interrupted and resumed, and the normalisation of a new model."""
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from ase_mlelec.descriptors import Environment
 from ase_mlelec.heads.base import FittingNets
 from ase_mlelec.io.atomic import replacing
 from ase_mlelec.train.checkpoint import check_identity, load_checkpoint, save_checkpoint
+from ase_mlelec.train.finite import Diverged, NotFinite, explained, take_step
 from ase_mlelec.train.frames import Batches, join_environments
+from ase_mlelec.train.losses import check_terms
 
 LARGEST_GRADIENT = 10.0     # norm to which longer gradients are cut
 
@@ -31,11 +35,13 @@ def fit(model, frames, loss, *, steps, validation=None, batch_size=8, learning_r
 
     Returns dict of the last root mean square errors, those of validation with the prefix "validation_".
 
-    Raises ValueError when labels are missing or mis-shaped, or a checkpoint belongs to another run or is damaged.
+    Raises ValueError when no frame has a label that the loss compares with, labels are mis-shaped or not finite, or a
+    checkpoint belongs to another run or is damaged, and Diverged when a loss, a gradient or a parameter is not finite.
 
     Source: learning rate, Rottenberg 2023, Eq. (2.22).
     """
     parameters = list(model.parameters() if parameters is None else parameters)
+    check_terms(loss, frames)
     train, held = (_prepare(model, part, loss, parameters) for part in (frames, validation))
     first, last = learning_rate
     run = Run(model, torch.optim.Adam(parameters, lr=first), checkpoint, {
@@ -45,13 +51,19 @@ def fit(model, frames, loss, *, steps, validation=None, batch_size=8, learning_r
     with tqdm(total=steps, initial=run.step, disable=None if progress else True, unit=" steps", mininterval=2) as bar:
         while run.step < steps:
             ratio = (last / first) ** (run.step / steps)
-            squares = _step(model, train.batch(next(order)), loss, ratio, parameters, run.optimizer, first * ratio)
+            chosen = next(order)
+            try:
+                squares = _step(model, train.batch(chosen), loss, ratio, parameters, run.optimizer, first * ratio)
+            except NotFinite as problem:
+                raise explained(problem, model, train, chosen, loss, ratio, run.step, first * ratio,
+                                parameters) from None
             run.step += 1
             bar.update()
             if run.step % interval == 0 or run.step == steps:
                 errors = {name: float(square.detach()) ** 0.5 for name, square in squares.items()}
                 if held is not None:
                     errors |= {f"validation_{name}": e for name, e in evaluate_loss(model, held, loss).items()}
+                _check_errors(errors, run.step, first * ratio)
                 bar.set_postfix({name: f"{e:.3g}" for name, e in errors.items()})
                 run.rows.append({"step": run.step, "learning_rate": first * ratio, **errors})
                 run.save(curve)
@@ -62,7 +74,9 @@ def _prepare(model, frames, loss, parameters):
     """Batches of ``frames``, with the descriptor evaluated where nothing will change it; None for no frames."""
     if not frames:
         return None
-    batches = Batches.for_model(model, frames, loss.labels)
+    batches = Batches.for_model(model, frames, loss.labels).with_label(*loss.labels)
+    if not len(batches):
+        return None
     trained = {id(parameter) for parameter in parameters}
     descriptor = model.electronic or model.descriptor
     fixed = not any(id(parameter) in trained for parameter in descriptor.parameters())
@@ -74,24 +88,31 @@ def _step(model, batch, loss, ratio, parameters, optimizer, learning_rate):
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     value, squares = loss(model, batch, ratio)
-    optimizer.zero_grad()
-    value.backward(inputs=parameters)
-    torch.nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
-    optimizer.step()
+    take_step(value, optimizer, parameters, LARGEST_GRADIENT)
     return squares
+
+
+def _check_errors(errors, step, rate):
+    """Diverged where an error that the learning curve would get is not finite."""
+    for name, error in errors.items():
+        if not math.isfinite(error):
+            raise Diverged(f"training stopped at step {step}: the error {name} is NaN or infinite; the learning rate, "
+                           f"{rate:.3g}, is likely too large: lower it, or check the labels and structures of the "
+                           f"{'validation' if name.startswith('validation') else 'training'} frames; the last "
+                           "checkpoint is as it was")
 
 
 @torch.no_grad()
 def evaluate_loss(model, batches, loss, batch_size=16):
-    """dict of root mean square errors over all frames, weighted by the size of the batches."""
-    totals, count = {}, 0
+    """dict of root mean square errors over all frames, weighted by how many in a batch have the label."""
+    totals, sources = {}, getattr(loss, "sources", {})
     for batch in batches.all_batches(batch_size):
-        n = batch.system.n_systems
         _, squares = loss(model, batch, 0.0)
-        count += n
         for name, square in squares.items():
-            totals[name] = totals.get(name, 0.0) + n * float(square)
-    return {name: (total / count) ** 0.5 for name, total in totals.items()}
+            having = sum((batch.has(label) for label in sources.get(name, loss.labels)), start=torch.tensor(0)) > 0
+            n, (total, count) = int(having.sum()), totals.get(name, (0.0, 0))
+            totals[name] = total + n * float(square), count + n
+    return {name: (total / count) ** 0.5 for name, (total, count) in totals.items()}
 
 
 def _order(n, batch_size, seed, done):
@@ -132,7 +153,8 @@ class Run:
                 "rows": self.rows, "identity": self.identity})
         if curve:
             with replacing(curve) as partial, open(partial, "w", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
+                # a batch without one of the labels has no error of it
+                writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in self.rows for key in row)))
                 writer.writeheader()
                 writer.writerows(self.rows)
 
@@ -153,11 +175,15 @@ def standardise_heads(model, frames, names=None):
     least-squares composition as bias, ADOS its mean by species, tensors of centres the best constant coefficients of
     their basis; the spread around the bias is the scale of a head's output.
 
-    Raises ValueError for a species without atoms in ``frames``.
+    Frames without the label of a head have no part in its bias and its scale.
+
+    Raises ValueError for a species without atoms, and for one without a label, in ``frames``.
     """
     if names is None:
         names = [name for name, head in model.heads.items() if isinstance(getattr(head, "nets", None), FittingNets)]
     labels = {name: _label_of(name, frames) for name in names}
+    for name in names:
+        _check_labelled(model, name, frames)
     batches = Batches.for_model(model, frames, tuple(labels.values()))
     seen = {descriptor: _environment(descriptor, batches) for descriptor in map(model.descriptor_of, names)}
     for name, label in labels.items():
@@ -169,12 +195,17 @@ def standardise_heads(model, frames, names=None):
                 raise ValueError(f"got no atoms of {model.species[k]} in {len(frames)} frames; add some or "
                                  "leave it out")
             nets.shift[place], nets.inverse[place] = mean_and_inverse(own, model.descriptor_of(name).feature_weights())
+        having, own = batches.with_label(label), _environment_of_label(environment, batches, label)
         if label == "ados":
-            _centre_atoms(nets, batches, species)
+            _centre_atoms(nets, having, own.species)
         elif hasattr(model.heads[name], "centers"):
-            _centre_tensors(model.heads[name], batches, label, environment)
-        else:
-            _centre_totals(model, nets, batches, label)
+            _centre_tensors(model.heads[name], having, label, own)
+        elif len(having):
+            _centre_totals(model, nets, having, label)
+        else:       # forces alone: energies have no zero, and the scale of those that bend over 1 Å
+            nets.bias.zero_()
+            _set_scale(nets, torch.cat([torch.as_tensor(frame.labels["forces"], dtype=model.dtype).flatten()
+                                        for frame in frames if "forces" in frame.labels] or [torch.zeros(1)]))
 
 
 def mean_and_inverse(features, weights):
@@ -186,11 +217,39 @@ def mean_and_inverse(features, weights):
     return mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
 
 
+LABELS = {"energy": ("energy", "forces", "virial"), "dos": ("ados", "dos"),
+          "dipole": ("atomic_dipole", "summed_dipole"), "polarizability": ("atomic_polarizability", "polarizability")}
+
+
 def _label_of(head, frames):
-    """The label that the bias of a head is taken from."""
-    atomic, total = {"dos": ("ados", "dos"), "dipole": ("atomic_dipole", "summed_dipole"),
-                     "polarizability": ("atomic_polarizability", "polarizability")}.get(head, (head, head))
-    return atomic if atomic in frames.labels else total
+    """The label that the bias of a head is taken from: by atom where all species of the frames have that."""
+    atomic, *others = LABELS.get(head, (head,))
+    if head == "energy" or not others:
+        return atomic
+    present, labelled = (set(number for frame in part for number in frame.atoms.numbers) for part in
+                         (frames, frames.select(lambda frame: atomic in frame.labels)))
+    return atomic if labelled == present or not any(others[0] in frame.labels for frame in frames) else others[0]
+
+
+def _check_labelled(model, name, frames):
+    """ValueError for a species of the head that is in no frame with a label of it."""
+    labels = LABELS.get(name, (name,))
+    having = frames.select(lambda frame: any(label in frame.labels for label in labels))
+    seen = set(symbol for frame in having for symbol in frame.atoms.symbols)
+    for k in getattr(model.heads[name], "centers", range(len(model.species))):
+        if model.species[k] not in seen:
+            raise ValueError(f"got no atoms of {model.species[k]} in {len(having)} frames with a label of the {name} "
+                             f"({' or '.join(labels)}); add some or leave it out")
+
+
+def _environment_of_label(environment, batches, label):
+    """Environment of the atoms of those structures that have the label."""
+    chosen = torch.cat([torch.full((len(system.positions),), label in labels) for system, labels in
+                        zip(batches.systems, batches.labels)]).to(environment.species.device)
+    if bool(chosen.all()):
+        return environment
+    return Environment(*(column if column is None else column[chosen] for column in
+                         (environment.features, environment.species, environment.frame)))
 
 
 def _environment(descriptor, batches):

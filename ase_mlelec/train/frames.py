@@ -1,5 +1,6 @@
 """Labelled structures as batches of tensors.  Files are in ase_mlelec.io.frames, whose names are here too."""
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ class Batch:
     """Structures and labels as tensors (per-atom ones concatenated), with what a model needs of their geometry.
 
     pairs : (center, neighbor, shift) within ``cutoff`` Å
+    labels : dict of Tensor, of the structures that have the label, in their order; without labels that none has
+    partial : dict of Tensor [B], bool, the structures that have a label; of those labels alone that some have
     environment : Environment of all atoms where the descriptor is fixed, else None
     """
     system: System
@@ -24,6 +27,19 @@ class Batch:
     labels: dict
     cutoff: float
     environment: Environment | None = None
+    partial: dict = field(default_factory=dict)
+
+    def has(self, name):
+        """Tensor [B], bool: the structures that have a label."""
+        every = torch.ones(self.system.n_systems, dtype=torch.bool, device=self.system.positions.device)
+        return self.partial.get(name, every if name in self.labels else ~every)
+
+    def matching(self, name, values):
+        """Those rows of ``values``, of atoms for labels by atom and of structures for others, that have the label."""
+        if name not in self.partial:
+            return values
+        chosen = self.partial[name]
+        return values[chosen[self.system.batch] if SHAPES[name].startswith("N") else chosen]
 
     def predict(self, model, quantity):
         """Tensor [N, ...], a quantity of every atom."""
@@ -51,18 +67,20 @@ class Batch:
 class Batches:
     """Frames as tensors with their neighbour lists built once; ``batch(indices)`` joins some of them.
 
-    labels : names of the labels that all frames must have
+    labels : names of the labels to take from the frames that have them
 
-    Raises ValueError when labels are missing or mis-shaped.
+    Raises ValueError when labels are mis-shaped or not finite.
     """
 
     def __init__(self, frames, cutoff, labels, dtype, device="cpu"):
-        frames.require(*labels)
-        self.cutoff = cutoff
+        if labels:
+            frames.check(*labels)
+        self.cutoff, self.label_names = cutoff, tuple(labels)
+        self.names = [frame.name for frame in frames]
         self.systems = [System.from_atoms(frame.atoms, dtype, device) for frame in frames]
         self.pairs = [find_pairs(system, cutoff) for system in self.systems]
         self.labels = [{name: torch.as_tensor(np.asarray(frame.labels[name]), dtype=dtype, device=device)
-                        for name in labels} for frame in frames]
+                        for name in labels if name in frame.labels} for frame in frames]
         self.environments = None
 
     @classmethod
@@ -80,6 +98,15 @@ class Batches:
     def __len__(self):
         return len(self.systems)
 
+    def with_label(self, *names):
+        """The Batches of the frames that have one of these labels."""
+        chosen = [k for k, labels in enumerate(self.labels) if any(name in labels for name in names)]
+        found = copy.copy(self)
+        for key in ("names", "systems", "pairs", "labels", "environments"):
+            column = getattr(self, key)
+            setattr(found, key, column and [column[k] for k in chosen])
+        return found
+
     @torch.no_grad()
     def fix(self, descriptor):
         """Evaluate a descriptor that will not change once and for all; batches then carry its environments.
@@ -95,14 +122,21 @@ class Batches:
         joined = System(*(torch.cat([getattr(system, name) for system in systems])
                           for name in ("positions", "numbers", "cell", "pbc")),
                         torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts))
-        labels = {name: (torch.cat if SHAPES[name].startswith("N") else torch.stack)(
-            [self.labels[i][name] for i in indices]) for name in self.labels[0]}
+        labels, partial = {}, {}
+        for name in self.label_names:
+            having = [name in self.labels[i] for i in indices]
+            if any(having):
+                labels[name] = (torch.cat if SHAPES[name].startswith("N") else torch.stack)(
+                    [self.labels[i][name] for i, has in zip(indices, having) if has])
+                if not all(having):
+                    partial[name] = torch.tensor(having, device=counts.device)
         if self.environments is not None:
-            return Batch(joined, (), labels, self.cutoff, join_environments([self.environments[i] for i in indices]))
+            return Batch(joined, (), labels, self.cutoff, join_environments([self.environments[i] for i in indices]),
+                         partial)
         offsets = np.cumsum([0, *counts.tolist()])
         pairs = tuple(torch.cat([self.pairs[i][k] + (int(offset) if k < 2 else 0)
                                  for i, offset in zip(indices, offsets)]) for k in range(3))
-        return Batch(joined, pairs, labels, self.cutoff)
+        return Batch(joined, pairs, labels, self.cutoff, None, partial)
 
     def all_batches(self, size):
         """Iterate over all frames in order, ``size`` at a time."""

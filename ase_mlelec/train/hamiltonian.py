@@ -18,6 +18,7 @@ from ase_mlelec.heads.geometry import Geometry, heights
 from ase_mlelec.heads.third_atoms import Neighbours
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.system import System
+from ase_mlelec.train.finite import Diverged, NotFinite, take_step
 from ase_mlelec.train.fit import Run
 from ase_mlelec.train.levels import LARGEST, level_errors, level_responses, mesh
 from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
@@ -44,6 +45,7 @@ class Item:
     transforms: list
     layers: tuple
     responses: dict
+    name: str = ""
 
 
 def frame_functions(frames):
@@ -122,7 +124,8 @@ def prepare(head, frame, n_electrons=0):
         transforms.append(matrix)
     onsite, hopping = _true_blocks(head, frame, geometry, transforms)
     responses = level_responses(frame, n_electrons, geometry, head.groups(geometry), transforms)
-    return Item(geometry, onsite, hopping, transforms, head.describe_layers(frame.atoms, lie), responses)
+    return Item(geometry, onsite, hopping, transforms, head.describe_layers(frame.atoms, lie), responses,
+                frame.name)
 
 
 def _true_blocks(head, frame, geometry, transforms):
@@ -252,7 +255,7 @@ def fit_hamiltonian(model, items, *, validation=(), steps=2000, batch_size=4, le
 
     Returns dict of the root mean square errors, eV, on ``validation`` or the training data.
 
-    Raises ValueError when a checkpoint belongs to another run.
+    Raises ValueError when a checkpoint belongs to another run, and Diverged for NaN and infinity.
     """
     head, weights = model.heads["hamiltonian"], dict.fromkeys((*CATEGORIES, "levels"), 1.0) | (weights or {})
     items, validation = (without_third_atoms(head, part) for part in (items, validation))
@@ -269,21 +272,39 @@ def fit_hamiltonian(model, items, *, validation=(), steps=2000, batch_size=4, le
             rate = first * (last / first) ** (run.step / steps)
             for group in run.optimizer.param_groups:
                 group["lr"] = rate
-            errors = category_errors(head, [items[k] for k in next(batches)])
+            chosen = next(batches)
+            errors = category_errors(head, [items[k] for k in chosen])
             loss = sum(weights[name] * (error / scales[name]).square().mean() for name, error in errors.items())
-            run.optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
-            run.optimizer.step()
+            try:
+                take_step(loss, run.optimizer, parameters, LARGEST_GRADIENT)
+            except NotFinite as problem:
+                raise _explained(problem, head, items, chosen, run.step, rate) from None
             run.step += 1
             bar.update()
             if run.step % interval == 0 or run.step == steps:
                 found = category_scales(head, held)
+                if not np.isfinite(list(found.values())).all():
+                    raise _explained(NotFinite("error"), head, held, range(len(held)), run.step - 1, rate)
                 bar.set_postfix({name: f"{1000 * e:.3g} meV" for name, e in found.items()})
                 run.rows.append({"step": run.step, "learning_rate": rate, **found})
                 run.save(curve)
     fit_dipole(head, items)
     return category_scales(head, held)
+
+
+@torch.no_grad()
+def _explained(problem, head, items, chosen, step, rate):
+    """Diverged, with the frames and the categories of elements that a step failed on."""
+    found = {}
+    for k in chosen:
+        errors = category_errors(head, [items[k]])
+        found[k] = [name for name, error in errors.items() if not bool(torch.isfinite(error).all())]
+    failing = {k: names for k, names in found.items() if names} or found
+    named = "; ".join(f"{int(k)} ({items[k].name or 'unnamed'}){': ' * bool(names)}{', '.join(names)}"
+                      for k, names in list(failing.items())[:8])
+    return Diverged(f"training stopped at step {step + 1}: the {problem.what} is NaN or infinite, with the frames "
+                    f"{named}; the learning rate, {rate:.3g}, is likely too large: lower it, or check these "
+                    "Hamiltonians; the last checkpoint is as it was")
 
 
 def _order(n, batch_size, seed, done):

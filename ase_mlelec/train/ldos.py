@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ase_mlelec.heads.spectrum import EnergyZero
 from ase_mlelec.physics import core, fermi, total_energy
 from ase_mlelec.system import System
+from ase_mlelec.train.finite import Diverged, closed_form
 from ase_mlelec.train.fit import Run
 
 MEMORY = 3e9            # bytes of fingerprints and LDOS kept in memory; the rest is read again every time
@@ -253,7 +254,7 @@ def fit_ldos(model, data, loss=LDOSLoss(), *, validation=None, epochs=60, batch_
 
     Returns dict of the root mean square errors on ``validation`` or the training data.
 
-    Raises ValueError when a checkpoint belongs to another run.
+    Raises ValueError when a checkpoint belongs to another run, and Diverged for NaN and infinity.
 
     Source: Ellis et al. 2021, section II C.
     """
@@ -273,9 +274,14 @@ def fit_ldos(model, data, loss=LDOSLoss(), *, validation=None, epochs=60, batch_
                 break
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            _epoch(head, data, loss, optimizer, np.random.default_rng([seed, run.step]), batch_size, batch_points)
+            try:
+                _epoch(head, data, loss, optimizer, np.random.default_rng([seed, run.step]), batch_size, batch_points)
+                value, errors = mean_errors(head, held, loss)
+                _require_finite(held, range(len(held)), "error", *map(torch.tensor, errors.values()))
+            except Diverged as problem:
+                raise Diverged(f"training stopped in epoch {run.step + 1}, learning rate {rate:.3g}: "
+                               f"{problem}") from None
             run.step += 1
-            value, errors = mean_errors(head, held, loss)
             run.rows.append({"step": run.step, "learning_rate": rate, "loss": value, **errors})
             run.save(curve)
             bar.update()
@@ -287,15 +293,27 @@ def fit_ldos(model, data, loss=LDOSLoss(), *, validation=None, epochs=60, batch_
 def _epoch(head, data, loss, optimizer, rng, batch_size, batch_points):
     order = rng.permutation(len(data))
     for start in range(0, len(order), batch_size):
-        chosen = [_parts(data[k], batch_points, rng) for k in order[start:start + batch_size]]
+        places = order[start:start + batch_size].tolist()
+        chosen = [_parts(data[k], batch_points, rng) for k in places]
         for parts in zip_longest(*chosen):
-            present = [part for part in parts if part is not None]
-            n_points = sum(len(part.points) for part in present)
+            present = [(k, part) for k, part in zip(places, parts) if part is not None]
+            n_points = sum(len(part.points) for _, part in present)
             optimizer.zero_grad()
-            for part in present:
+            for k, part in present:
                 value, _ = loss(head, part)
+                _require_finite(data, [k], "loss", value)
                 (value * len(part.points) / n_points).backward()        # every point counts the same
+            _require_finite(data, places, "gradient", *(p.grad for p in head.parameters() if p.grad is not None))
             optimizer.step()
+            _require_finite(data, places, "parameters", *head.parameters())
+
+
+def _require_finite(data, places, what, *tensors):
+    """Diverged, with the names of the snapshots, for NaN or infinity."""
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        names = ", ".join(f"{k} ({data.snapshots[k].name or 'unnamed'})" for k in places)
+        raise Diverged(f"{data.snapshots.path}: the {what} of snapshot {names} is NaN or infinite; the learning rate "
+                       "is likely too large: lower it, or check the labels; the last checkpoint is as it was")
 
 
 def _parts(item, n, rng):
@@ -349,7 +367,9 @@ def refit_last_layer(head, data, dos_weight, hold=0.0):
     their points, but do on others.
     """
     normal, right = normal_equations(head, data, dos_weight, hold)
-    solution = torch.linalg.solve(normal, right) / head.scale
+    with closed_form("the refit of the last layer", "check the LDOS of the snapshots, or train longer before it"):
+        solution = torch.linalg.solve(normal, right) / head.scale
+    _require_finite(data, range(len(data)), "refit of the last layer", solution)
     head.last.weight.copy_(solution[:-1].T)
     head.last.bias.copy_(solution[-1])
 

@@ -1,15 +1,22 @@
 """Energies that are linear in the features: the best weights in closed form, for data too few for a net."""
 import math
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from ase_mlelec.system import System
+from ase_mlelec.train.finite import Diverged, closed_form, explained_rows
 from ase_mlelec.train.frames import Batches
-from ase_mlelec.train.losses import energy_and_derivatives
+from ase_mlelec.train.losses import check_terms, energy_and_derivatives
+from ase_mlelec.train.memory import NUMBER, check_memory
 from ase_mlelec.train.sums import NormalEquations, digest_of
 
 CHANGE = 2.3        # of the logarithm of a ridge in one round
+MANY_WEIGHTS = 20_000   # whose matrices take gigabytes
+FEW_ROWS = 0.5      # times so many weights: with fewer labels their own matrix is solved
+REMEDY = ("take fewer features: in [power_spectrum] near = 0 (no quadruples) or a lower n_radial, l_max or roughest, "
+          "in [descriptor] fewer widths or a lower n_axis; or fewer species in one model")
 LEAST = 7.0         # below the mean of the logarithms: less would leave the matrix singular
 
 
@@ -18,7 +25,8 @@ def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, far=No
     """Weights of an energy head without hidden layers: ridge regression to energies, forces and virials.
 
     Least is the sum over structures of ``loss`` with its last prefactors, plus a ridge on how far the weights of the
-    standardised features are from what they were, which is zero in a new model.
+    standardised features are from what they were, which is zero in a new model.  A structure without one of the labels
+    has no rows for it in the sum; all others count what they count in a set where every label is there.
 
     model : Model, trained in place; the descriptor stays as it is
     loss : EnergyLoss
@@ -34,32 +42,96 @@ def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, far=No
         relevance may be others.  It is written when fifty times as long has passed as that takes, and when all sums
         are known
 
-    Raises ValueError when labels are missing or mis-shaped, or a checkpoint belongs to another fit or is damaged.
+    Where there are many weights and the labels are fewer than half of them, as molecules of many species have, the same
+    weights are found from a matrix as large as the labels, without a checkpoint, unless there are coarse ones or groups.
+
+    Raises ValueError when labels are mis-shaped or not finite, no frame has one that the loss compares with, the
+    matrices are larger than the memory that is left, or a checkpoint belongs to another fit or is damaged, and Diverged
+    when rows or the solution are not finite.
 
     Source: as the linear fit of Thompson et al. 2015, J. Comput. Phys. 285, 316, with a ridge; two energies that differ
     by a smaller one as in Kennedy and O'Hagan, Biometrika 87, 1 (2000); ridges by groups as those by parameters in
     MacKay, Neural Comput. 4, 415 (1992) and 11, 1035 (1999).
     """
-    nets = model.heads["energy"].nets
-    sums = _normal_equations(model, [frames, far, coarse], loss, far_weight, coarse_ridge, batch_size, checkpoint,
-                             progress)
-    normal, right, size = sums.normal.to(nets.last[0].weight), sums.right.to(nets.last[0].weight), sums.size
+    check_terms(loss, frames)
+    parts = [part if part is not None and len(part) else None for part in (frames, far, coarse)]
+    remedy = f"give a ridge larger than {ridge:g}, or check the labels. Nothing was saved"
+    n_rows, n_weights = sum(_n_rows(part, loss) for part in parts if part), _n_weights(model)
+    with closed_form("the closed form of the energy", remedy):
+        if n_weights > MANY_WEIGHTS and n_rows < FEW_ROWS * n_weights and not relevance and parts[2] is None:
+            change = _from_rows(model, parts, loss, ridge, far_weight, batch_size, progress)
+        else:
+            copies = 6 if parts[2] else 4 if relevance or parts[1] else 2
+            check_memory(copies * n_weights**2 + 3 * n_weights * _largest_batch(parts, loss, batch_size),
+                         f"the closed form of {n_weights} weights, with {copies} matrices of "
+                         f"{NUMBER * n_weights**2 / 1e9:.3g} GB,", REMEDY)
+            sums = _normal_equations(model, parts, loss, far_weight, coarse_ridge, batch_size, checkpoint, progress)
+            change = _solution(model, sums, ridge, relevance, progress)
+    if not bool(torch.isfinite(change).all()):
+        raise Diverged(f"the closed form of the energy has no finite solution; {remedy}")
+    _add(model.heads["energy"].nets.last, change)
+
+
+@torch.no_grad()
+def _add(last, change):
+    """Add the changes [P] of weights and constants to those of the layers."""
+    weights, constants = change[:-len(last)].reshape(len(last), -1), change[-len(last):]
+    for layer, weight, constant in zip(last, weights, constants):
+        layer.weight += weight
+        layer.bias += constant
+
+
+def _n_weights(model):
+    return sum(layer.weight.numel() + layer.bias.numel() for layer in model.heads["energy"].nets.last)
+
+
+def _n_rows(frames, loss):
+    """How many numbers the labels of the frames are."""
+    return sum(np.size(frame.labels[name]) for frame in frames for name in loss.labels if name in frame.labels)
+
+
+def _largest_batch(parts, loss, batch_size):
+    """The most rows that a batch can have."""
+    return sum(sorted(_n_rows([frame], loss) for part in parts if part for frame in part)[-batch_size:])
+
+
+def _from_rows(model, parts, loss, ridge, far_weight, batch_size, progress):
+    """The change of the weights [P] where the labels are fewer: A^T (A A^T + ridge)^-1 b with A [n, P] and b [n]."""
+    n_rows, n_weights = sum(_n_rows(part, loss) for part in parts if part), _n_weights(model)
+    check_memory((2 * n_rows + 3 * _largest_batch(parts, loss, batch_size)) * n_weights + 3 * n_rows**2,
+                 f"the closed form of {n_rows} labels and {n_weights} weights", REMEDY)
+    found = []
+    for part, weight in zip(parts, (1.0, far_weight)):
+        batches = _batches(model, part, loss)
+        for start in tqdm(range(0, len(batches), batch_size), disable=None if progress else True, unit=" batches"):
+            chosen = range(start, min(start + batch_size, len(batches)))
+            found.append([weight**0.5 * column for column in _checked_rows(model, batches, chosen, loss)])
+    rows, rest = (torch.cat(column) for column in zip(*found))
+    held = rows @ rows.T
+    held.diagonal().add_(ridge * float(held.diagonal()[:_n_rows(parts[0], loss)].sum()) / n_weights)
+    return rows.T @ torch.linalg.solve(held, rest)
+
+
+def _solution(model, sums, ridge, relevance, progress):
+    """The change of the weights [P], from A^T A + ridge."""
+    weight, size = model.heads["energy"].nets.last[0].weight, sums.size
+    normal, right = sums.normal.to(weight), sums.right.to(weight)
     ridges = torch.full_like(right, ridge * size)
     groups = _groups(model).to(right.device)
     for _ in tqdm(range(relevance), disable=None if progress else True, unit=" rounds"):
         ridges[:len(groups)] = _more_probable(normal, right, ridges, groups, math.log(ridge * size))
     normal.diagonal().add_(ridges)
-    change = torch.linalg.solve(normal, right)
-    weights, constants = change[:-len(nets.last)].reshape(len(nets.last), -1), change[-len(nets.last):]
-    with torch.no_grad():
-        for layer, weight, constant in zip(nets.last, weights, constants):
-            layer.weight += weight
-            layer.bias += constant
+    return torch.linalg.solve(normal, right)
+
+
+def _largest_batch(parts, loss, batch_size):
+    """The most rows that a batch can have."""
+    per_frame = sorted(_n_rows([([frame], 1.0)], loss) for frames, _ in parts for frame in frames)
+    return sum(per_frame[-batch_size:])
 
 
 def _normal_equations(model, parts, loss, far_weight, coarse_ridge, batch_size, checkpoint, progress):
-    """NormalEquations in the change of the weights; parts : frames, far and coarse ones."""
-    parts = [part if part is not None and len(part) else None for part in parts]
+    """NormalEquations in the change of the weights; parts : frames, far and coarse ones or None."""
     sums = NormalEquations(checkpoint, {
         "frames": [part and part.fingerprint() for part in parts], "loss": f"{type(loss).__name__} {vars(loss)}",
         "model": digest_of(model), "batch_size": batch_size, "far_weight": far_weight if parts[1] else None,
@@ -67,11 +139,24 @@ def _normal_equations(model, parts, loss, far_weight, coarse_ridge, batch_size, 
     changes = [None, lambda normal, right: (far_weight * normal, far_weight * right),
                lambda normal, right: _capped(normal, right, coarse_ridge * sums.size)]
     for place, (part, change) in enumerate(zip(parts, changes)):
-        if part is not None:
-            batches = Batches.for_model(model, part, loss.labels)
-            sums.add(place, len(batches), batch_size, lambda chosen: _weighted_rows(model, batches.batch(chosen), loss),
-                     change, progress)
+        batches = _batches(model, part, loss)
+        if len(batches):
+            sums.add(place, len(batches), batch_size, lambda chosen: _checked_rows(model, batches, chosen, loss), change,
+                     progress)
     return sums
+
+
+def _batches(model, part, loss):
+    """Batches of the frames that have one of the labels; empty for None."""
+    return Batches.for_model(model, part, loss.labels).with_label(*loss.labels) if part else ()
+
+
+def _checked_rows(model, batches, chosen, loss):
+    """_weighted_rows of some frames; Diverged where they are not finite."""
+    found = _weighted_rows(model, batches.batch(chosen), loss)
+    if not all(bool(torch.isfinite(part).all()) for part in found):
+        raise explained_rows(batches, chosen, lambda batch: _weighted_rows(model, batch, loss))
+    return found
 
 
 def _groups(model):
@@ -115,20 +200,23 @@ def _capped(normal, right, ridge):
 
 
 def _weighted_rows(model, batch, loss):
-    """(what the weights multiply [n, P], what is left to fit [n]): energies, force components, virial components."""
-    columns, derivatives = _columns(model, batch, loss.labels)
-    energy, found = energy_and_derivatives(model, batch, loss.labels)
+    """(what the weights multiply [n, P], what is left to fit [n]): energies, force components, virial components of
+    the structures that have these labels."""
+    labels = [name for name in loss.labels if name in batch.labels]
+    columns, derivatives = _columns(model, batch, labels)
+    energy, found = energy_and_derivatives(model, batch, labels)
     n_atoms = batch.system.n_atoms.to(energy.dtype)
     atomic, whole = loss.weights(batch, n_atoms)
     share = 1 / n_atoms.index_select(0, batch.system.batch)
     importance = {"energy": (loss.energy, whole / n_atoms, 1), "forces": (loss.forces, atomic * share, 3),
                   "virial": (loss.virial, whole / n_atoms, 9)}
     rows, rest = [], []
-    for name in loss.labels:
+    for name in labels:
         (_, last), weight, n = importance[name]
-        root = (last / n * weight).sqrt().repeat_interleave(n)
-        mine = energy if name == "energy" else found[name]
-        rows.append(root[:, None] * (columns if name == "energy" else derivatives[name]))
+        root = (last / n * batch.matching(name, weight)).sqrt().repeat_interleave(n)
+        mine = batch.matching(name, energy if name == "energy" else found[name])
+        of_weights = (columns if name == "energy" else derivatives[name]).unflatten(0, (-1, n))
+        rows.append(root[:, None] * batch.matching(name, of_weights).flatten(0, 1))
         rest.append(root * (batch.labels[name] - mine.detach()).reshape(-1))
     return torch.cat(rows), torch.cat(rest)
 

@@ -1,13 +1,29 @@
 """Losses: what a model is asked to get right.
 
 A loss is called with a model, a batch and the learning-rate ratio, and returns (value, dict of mean squared errors).
-``labels`` names what it compares with; ``moves_atoms`` tells whether it needs gradients with respect to the geometry,
-without which a fixed descriptor can be evaluated once for the whole training.
+All its terms are means over the structures of the batch, or their atoms, that have the label; a term that none of them
+has a label for is left out.  ``labels`` names what it compares with, ``terms`` the labels, any of which will do, that
+each term with a weight needs, ``sources`` those behind each of the errors; ``moves_atoms`` tells whether it needs
+gradients with respect to the geometry, without which a fixed descriptor can be evaluated once for the whole training.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+
+
+def missing_terms(loss, frames):
+    """dict of the terms of a loss that no frame has a label for -> these labels, any of which would do."""
+    counts = frames.counts
+    return {term: names for term, names in getattr(loss, "terms", {}).items()
+            if not any(name in counts for name in names)}
+
+
+def check_terms(loss, frames):
+    """Raise ValueError where no frame has a label for one of the terms of a loss."""
+    for term, names in missing_terms(loss, frames).items():
+        raise ValueError(f"no label {' or '.join(map(repr, names))} in any of {len(frames)} frames, they have "
+                         f"{', '.join(frames.counts) or 'none'}; add it or take its term out of the loss: '{term}'")
 
 
 def prefactor(ends, ratio):
@@ -21,7 +37,8 @@ def prefactor(ends, ratio):
 
 @dataclass(frozen=True)
 class EnergyLoss:
-    """p_e/N dE^2 + p_f/(3N) sum |dF|^2 + p_v/(9N) |dΞ|^2, averaged over the structures of a batch.
+    """p_e/N dE^2 + p_f/(3N) sum |dF|^2 + p_v/(9N) |dΞ|^2, each term averaged over the structures of a batch that have
+    its label.
 
     energy, forces, virial : (start, limit) prefactors; a zero limit and start leaves the term and its label out
     strong_force : eV/Å; errors of atoms and structures count less beyond it, by 1/(1 + (|F|/strong_force)^2), so that
@@ -34,37 +51,57 @@ class EnergyLoss:
     virial: tuple = (0.0, 0.0)
     strong_force: float | None = None
     moves_atoms: ClassVar = True
+    sources: ClassVar = {"energy_eV_per_atom": ("energy",), "forces_eV_per_A": ("forces",),
+                         "virial_eV_per_atom": ("virial",)}
+
+    @property
+    def terms(self):
+        ends = {"energy": self.energy, "forces": self.forces, "virial": self.virial}
+        return {name: (name,) for name, pair in ends.items() if any(pair)}
 
     @property
     def labels(self):
-        terms = {"energy": self.energy, "forces": self.forces, "virial": self.virial}
-        return tuple(name for name, ends in terms.items() if any(ends))
+        return tuple(self.terms)
 
     def __call__(self, model, batch, ratio):
-        energy, derivatives = energy_and_derivatives(model, batch, self.labels)
+        labels = [name for name in self.labels if name in batch.labels]
+        energy, derivatives = energy_and_derivatives(model, batch, labels)
         n_atoms = batch.system.n_atoms.to(energy.dtype)
         atomic, whole = self.weights(batch, n_atoms)
         loss, errors = energy.new_zeros(()), {}
-        if "energy" in self.labels:
-            error = (energy - batch.labels["energy"]) ** 2
-            loss = loss + prefactor(self.energy, ratio) * (whole * error / n_atoms).mean()
-            errors["energy_eV_per_atom"] = (error / n_atoms**2).mean()
-        if "forces" in self.labels:
-            error = ((derivatives["forces"] - batch.labels["forces"]) ** 2).mean(dim=1)
-            loss = loss + prefactor(self.forces, ratio) * (batch.system.sum_per_system(atomic * error) / n_atoms).mean()
+        if "energy" in labels:
+            mine, n, weight = (batch.matching("energy", column) for column in (energy, n_atoms, whole))
+            error = (mine - batch.labels["energy"]) ** 2
+            loss = loss + prefactor(self.energy, ratio) * (weight * error / n).mean()
+            errors["energy_eV_per_atom"] = (error / n**2).mean()
+        if "forces" in labels:
+            error = ((batch.matching("forces", derivatives["forces"]) - batch.labels["forces"]) ** 2).mean(dim=1)
+            weighted = _of_all_atoms(batch, "forces", batch.matching("forces", atomic) * error)
+            of_structures = batch.system.sum_per_system(weighted) / n_atoms
+            loss = loss + prefactor(self.forces, ratio) * of_structures[batch.partial.get("forces", ...)].mean()
             errors["forces_eV_per_A"] = error.mean()
-        if "virial" in self.labels:
-            error = ((derivatives["virial"] - batch.labels["virial"]) ** 2).mean(dim=(1, 2))
-            loss = loss + prefactor(self.virial, ratio) * (whole * error / n_atoms).mean()
-            errors["virial_eV_per_atom"] = (error / n_atoms**2).mean()
+        if "virial" in labels:
+            mine, n, weight = (batch.matching("virial", column) for column in (derivatives["virial"], n_atoms, whole))
+            error = ((mine - batch.labels["virial"]) ** 2).mean(dim=(1, 2))
+            loss = loss + prefactor(self.virial, ratio) * (weight * error / n).mean()
+            errors["virial_eV_per_atom"] = (error / n**2).mean()
         return loss, errors
 
     def weights(self, batch, n_atoms):
-        """Weights of the atoms [N] and of the structures [B], from the forces of the labels."""
+        """Weights of the atoms [N] and of the structures [B], from the forces of the labels; 1 where there are none."""
         if self.strong_force is None or "forces" not in batch.labels:
             return torch.ones_like(batch.system.batch, dtype=n_atoms.dtype), torch.ones_like(n_atoms)
-        atomic = 1 / (1 + (batch.labels["forces"] ** 2).sum(dim=1) / self.strong_force**2)
+        squares = _of_all_atoms(batch, "forces", (batch.labels["forces"] ** 2).sum(dim=1))
+        atomic = 1 / (1 + squares / self.strong_force**2)
         return atomic, batch.system.sum_per_system(atomic) / n_atoms
+
+
+def _of_all_atoms(batch, name, values):
+    """``values`` of the atoms with the label as a Tensor of all atoms, zero for the others."""
+    if name not in batch.partial:
+        return values
+    rows = batch.partial[name][batch.system.batch].nonzero()[:, 0]
+    return values.new_zeros(len(batch.system.batch), *values.shape[1:]).index_copy(0, rows, values)
 
 
 def energy_and_derivatives(model, batch, quantities=("forces", "virial")):
@@ -86,7 +123,8 @@ class SpectrumLoss:
     """Mean squares over atoms and energies of the ADOS, and over structures of the DOS per atom and its integral.
 
     atomic, total, cumulative : weights.  With total = cumulative = 0 the loss is the square of the paper's, divided by
-    the width of the energy window; with atomic = 0 it needs no ADOS, only the total DOS.
+    the width of the energy window; with atomic = 0 it needs no ADOS, only the total DOS.  The total is compared with
+    the sum of the ADOS where a structure has one, else with its total DOS.
 
     Source: Zeng et al. 2022, Eq. (2); cumulative term as in Ben Mahmoud et al. 2020.
     """
@@ -94,33 +132,63 @@ class SpectrumLoss:
     total: float = 0.0
     cumulative: float = 0.0
     moves_atoms: ClassVar = False
+    sources: ClassVar = {"ados_per_eV": ("ados",), "dos_per_atom_eV": ("ados", "dos")}
+
+    @property
+    def terms(self):
+        found = {"atomic": ("ados",)} if self.atomic else {}
+        return found | {name: ("ados", "dos") if self.atomic else ("dos",) for name in ("total", "cumulative")
+                        if getattr(self, name)}
 
     @property
     def labels(self):
-        return ("ados",) if self.atomic else ("dos",)
+        return tuple(dict.fromkeys(sum(self.terms.values(), ())))
 
     def __call__(self, model, batch, ratio):
         prediction = batch.predict(model, "dos")
-        system, step = batch.system, model.heads["dos"].energies.diff().mean()
-        n_atoms = system.n_atoms.to(prediction.dtype)[:, None]
+        step = model.heads["dos"].energies.diff().mean()
         loss, errors = prediction.new_zeros(()), {}
-        if self.atomic:
-            error = (prediction - batch.labels["ados"]) ** 2
-            loss = loss + self.atomic * error.mean()
-            errors["ados_per_eV"] = error.mean()
-            total = system.sum_per_system(prediction - batch.labels["ados"]) / n_atoms
-        else:
-            total = (system.sum_per_system(prediction) - batch.labels["dos"]) / n_atoms
-        errors["dos_per_atom_eV"] = (total**2).mean()
-        states = (total.cumsum(dim=1) * step) ** 2
-        return loss + self.total * (total**2).mean() + self.cumulative * states.mean(), errors
+        difference, total, n_atoms = summed_errors(batch, prediction, "ados", "dos")
+        if difference is not None:
+            square = (difference**2).mean()
+            loss, errors["ados_per_eV"] = loss + self.atomic * square, square
+        if total is not None:
+            total = total / n_atoms[:, None]
+            errors["dos_per_atom_eV"] = (total**2).mean()
+            states = (total.cumsum(dim=1) * step) ** 2
+            loss = loss + self.total * errors["dos_per_atom_eV"] + self.cumulative * states.mean()
+        return loss, errors
+
+
+def summed_errors(batch, prediction, atomic, total):
+    """(prediction - label of the atoms [n, ...], of sums over structures [b, ...], numbers of atoms [b]) of those atoms
+    and structures that have one of the labels, by atom and by structure, which are named; None where there are none.
+
+    Sums of the labels by atom go before those by structure.
+    """
+    system, parts, kept = batch.system, [], []
+    n_atoms, difference = system.n_atoms.to(prediction.dtype), None
+    if atomic in batch.labels:
+        difference = batch.matching(atomic, prediction) - batch.labels[atomic]
+        chosen = batch.partial.get(atomic, slice(None))
+        parts.append(system.sum_per_system(_of_all_atoms(batch, atomic, difference))[chosen])
+        kept.append(n_atoms[chosen])
+    if total in batch.labels:
+        chosen = batch.has(total) & ~batch.has(atomic)
+        if bool(chosen.any()):
+            parts.append(system.sum_per_system(prediction)[chosen] - batch.labels[total][chosen[batch.has(total)]])
+            kept.append(n_atoms[chosen])
+    if not parts:
+        return difference, None, None
+    return difference, *(torch.cat(column) if len(column) > 1 else column[0] for column in (parts, kept))
 
 
 @dataclass(frozen=True)
 class VectorLoss:
     """Mean squares over the components of the vectors of centres, and of their sum over a structure per centre.
 
-    atomic, total : weights; with atomic = 0 it needs no atomic_dipole, only summed_dipole
+    atomic, total : weights; with atomic = 0 it needs no atomic_dipole, only summed_dipole.  The total is compared with
+    the sum of the vectors where a structure has them, else with its summed_dipole.
 
     Source: Zhang et al. 2020, text before Eq. (6).
     """
@@ -132,15 +200,27 @@ class VectorLoss:
     unit: ClassVar = "A"
 
     @property
+    def sources(self):
+        return {f"total_{self.unit}_per_centre": tuple(self.label.values()),
+                f"atomic_{self.unit}": (self.label["atomic"],)}
+
+    @property
+    def terms(self):
+        both = tuple(self.label.values())
+        found = {"atomic": both[:1]} if self.atomic else {}
+        return found | ({"total": both if self.atomic else both[1:]} if self.total else {})
+
+    @property
     def labels(self):
-        return (self.label["atomic" if self.atomic else "total"],)
+        return tuple(dict.fromkeys(sum(self.terms.values(), ())))
 
     def __call__(self, model, batch, ratio):
-        atomic, total = centre_errors(model, batch, self.quantity, self.labels[0])
-        n_centers = batch.system.sum_per_system(model.is_center(batch.system.numbers, self.quantity).to(total.dtype))
-        square = (total.flatten(1) / n_centers.clamp(min=1)[:, None]).square().mean()
-        loss, squares = self.total * square, {f"total_{self.unit}_per_centre": square}
-        if self.atomic:
+        atomic, total, n_centers = centre_errors(model, batch, self.quantity, self.label)
+        loss, squares = batch.system.positions.new_zeros(()), {}
+        if total is not None:
+            square = (total.flatten(1) / n_centers.clamp(min=1)[:, None]).square().mean()
+            loss, squares[f"total_{self.unit}_per_centre"] = self.total * square, square
+        if atomic is not None and len(atomic):
             square = atomic.square().mean()
             loss, squares[f"atomic_{self.unit}"] = loss + self.atomic * square, square
         return loss, squares
@@ -158,14 +238,20 @@ class TensorLoss(VectorLoss):
 
 
 def centre_errors(model, batch, quantity, label):
-    """Prediction - label of the centres [C, ...] and of the sum over each structure [B, ...].
+    """(prediction - label of the centres [C, ...], of the sum over each structure [B, ...], numbers of centres [B]) of
+    those that have one of the labels.
 
-    The first is None where the label is that of a structure.  Tensors are compared with the symmetric part of theirs.
+    label : dict of str, the "atomic" label and the "total" one
+
+    None where there are none.  Tensors are compared with the symmetric part of their labels.
     """
-    prediction, truth = batch.predict(model, quantity), batch.labels[label]
     if quantity == "polarizability":
-        truth = (truth + truth.mT) / 2
-    if not label.startswith("atomic"):
-        return None, batch.system.sum_per_system(prediction) - truth
-    rows = model.is_center(batch.system.numbers, quantity).nonzero()[:, 0]
-    return (prediction - truth).index_select(0, rows), batch.system.sum_per_system(prediction - truth)
+        batch = replace(batch, labels={name: (value + value.mT) / 2 for name, value in batch.labels.items()
+                                       if name in label.values()})
+    is_center = model.is_center(batch.system.numbers, quantity)
+    atomic, total, _ = summed_errors(batch, batch.predict(model, quantity), label["atomic"], label["total"])
+    if atomic is not None:
+        atomic = atomic.index_select(0, batch.matching(label["atomic"], is_center).nonzero()[:, 0])
+    counts = batch.system.sum_per_system(is_center.to(batch.system.positions.dtype))
+    chosen = [batch.has(label["atomic"]), batch.has(label["total"]) & ~batch.has(label["atomic"])]
+    return atomic, total, torch.cat([counts[mask] for mask in chosen])

@@ -6,20 +6,22 @@ import torch
 
 from ase_mlelec.descriptors import DeepPotSE, PowerSpectrum
 from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
-from ase_mlelec.io.frames import read_all
 from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
-from ase_mlelec.train.evaluate import errors
+from ase_mlelec.train.evaluate import comparable, errors
+from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
 from ase_mlelec.train.linear import fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss
 from ase_mlelec.train.recipes.shared import (COPIED, beside, check_same, checkpoint_of, inner_distance, provenance,
-                                             seeded, shortest_distance, starting_model)
+                                             read_checked, seeded, shortest_distance, starting_model)
+from ase_mlelec.train.recipes.terms import with_labels
 
 
 def train_frames(config, progress=True):
     """``train`` for one model of energies, dos, dipoles and polarizabilities."""
-    parts = split(read_all((config.folder / name for name in config.data.files), config.data.keys.given), config)
+    parts = split(read_checked((config.folder / name for name in config.data.files), config), config)
+    _check_species(parts, config)
     # what cannot be described is found out before the training, not after it
     described = describe(parts["train"], config)
     model = new_model(parts["train"], config)
@@ -34,12 +36,26 @@ def train_frames(config, progress=True):
             checkpoints.append(_train_centres(model, name, head, loss, parts, config, progress))
     model.cpu()
     model.metadata = described      # the error of a dipole depends on the charges
-    held_out = {name: errors(model, part) for name, part in parts.items() if name != "train" and len(part)}
+    held_out = {name: errors(model, part) for name, part in parts.items()
+                if name != "train" and comparable(model, part)}
     model.metadata = described | {"errors": held_out, "training": provenance(parts, config)}
+    refuse_model(model, config.output.model)
     model.save(config.folder / config.output.model)
     for checkpoint in checkpoints:
         checkpoint.unlink(missing_ok=True)
     return model.eval()
+
+
+def _check_species(parts, config):
+    """ValueError for species of held-out frames that the training frames do not have, before time is spent on these."""
+    known = {symbol for frame in parts["train"] for symbol in frame.atoms.symbols}
+    for name, part in parts.items():
+        for frame in part:
+            foreign = sorted(set(frame.atoms.symbols) - known)
+            if foreign:
+                raise ValueError(f"{', '.join(config.data.files)}: frame '{frame.name}' of the {name} part has "
+                                 f"{foreign[0]}, no frame to train on has; add some with {foreign[0]} to the training "
+                                 "part or leave the frame out")
 
 
 def split(frames, config):
@@ -58,8 +74,9 @@ def split(frames, config):
         training = replace(training, frames=[frame for i, frame in enumerate(training) if i not in chosen])
     if not len(training):
         groups = sorted({frame.group for frame in frames})
-        raise ValueError(f"got {len(frames)} frames of the groups {', '.join(groups) or 'none'}, none of them to train "
-                         f"on; name groups in data.train, now {', '.join(data.train)}")
+        raise ValueError(f"{', '.join(data.files)}: got {len(frames)} frames of the groups "
+                         f"{', '.join(groups) or 'none'}, none of them to train on; name groups in data.train, now "
+                         f"{', '.join(data.train)}")
     return {"train": training, "validation": held, "test": test}
 
 
@@ -75,8 +92,9 @@ def describe(frames, config):
     valence = frames.attributes.get("valence_electrons")
     if config.dipole:
         described.update(wannier_charges(frames, config.dipole.centers))
-    if config.dos and valence and frames.energies is not None and {"ados", "dos"} <= set(frames.labels):
-        described["electrons_in_dos"] = electrons_in_dos(frames, valence, temperature or 0.0)
+    both = frames.select(lambda frame: {"ados", "dos"} <= set(frame.labels))
+    if config.dos and valence and frames.energies is not None and len(both):
+        described["electrons_in_dos"] = electrons_in_dos(both, valence, temperature or 0.0)
     return described
 
 
@@ -130,7 +148,10 @@ def new_model(frames, config):
         if options is config.power_spectrum:
             theirs = getattr(starting_model(config).descriptor, "inner", None) if config.start else None
             inner = options.inner or theirs or inner_distance(frames)
-            return PowerSpectrum(species, **asdict(options) | {"inner": inner})
+            try:
+                return PowerSpectrum(species, **asdict(options) | {"inner": inner})
+            except ValueError as error:
+                raise ValueError(f"[power_spectrum]: {error}") from None
         with seeded(config.seed):      # one does not depend on the other: electrons can be trained without the energy
             return DeepPotSE(species, **asdict(options) | {"n_basis": options.n_basis or None})
 
@@ -140,12 +161,20 @@ def new_model(frames, config):
     return Model(descriptor, {}, electronic=electronic).to(device=device, dtype=torch.float64)
 
 
+def _energy_loss(options):
+    return EnergyLoss(options.energy, options.forces, options.virial, options.strong_force)
+
+
+def _spectrum_loss(options):
+    return SpectrumLoss(options.atomic, options.total, options.cumulative)
+
+
 def train_energy(model, parts, config, progress):
     """Give ``model`` a head of the energy, trained; returns the path of its checkpoint."""
-    options = config.energy
+    options = with_labels(config.energy, "energy", _energy_loss, parts["train"], config, progress)
     head = _add_head(model, ScalarHead, config.seed, widths=options.widths)
     standardise(model, parts["train"])
-    loss = EnergyLoss(options.energy, options.forces, options.virial, options.strong_force)
+    loss = _energy_loss(options)
     if not options.widths:
         for layer in head.nets.last:        # what the ridge draws to
             torch.nn.init.zeros_(layer.weight)
@@ -160,9 +189,11 @@ def train_energy(model, parts, config, progress):
 
 
 def _train_dos(model, parts, config, progress):
-    options, frames = config.dos, parts["train"]
+    frames = parts["train"]
+    options = with_labels(config.dos, "dos", _spectrum_loss, frames, config, progress)
     if frames.energies is None:
-        raise ValueError("the spectra of the data have no energy grid; convert the data with 'mlelec convert --grid'")
+        raise ValueError(f"{', '.join(config.data.files)}: the spectra of the data have no energy grid; "
+                         "convert the data with 'mlelec convert --grid'")
     head = _add_head(model, SpectrumHead, config.seed, energies=frames.energies, widths=options.widths)
     for layer in head.nets.last:        # start from the mean spectrum: better than from noise around it
         torch.nn.init.zeros_(layer.weight)
@@ -170,15 +201,17 @@ def _train_dos(model, parts, config, progress):
         standardise_heads(model, frames, ["dos"])
     else:
         standardise(model, frames)
-    loss = SpectrumLoss(options.atomic, options.total, options.cumulative)
-    return _fit(model, "dos", loss, parts, config, progress, _parameters(model, head))
+    return _fit(model, "dos", _spectrum_loss(options), parts, config, progress, _parameters(model, head))
 
 
 def _train_centres(model, name, kind, loss, parts, config, progress):
-    options, first = getattr(config, name), not model.heads
+    first = not model.heads
+    options = with_labels(getattr(config, name), name, lambda options: loss(options.atomic, options.total),
+                          parts["train"], config, progress)
     foreign = [symbol for symbol in options.centers if symbol not in model.species]
     if foreign:
-        raise ValueError(f"{name}.centers: got {foreign[0]}, the data have {', '.join(model.species)}; choose of these")
+        raise ValueError(f"{', '.join(config.data.files)}: {name}.centers: got {foreign[0]}, the data "
+                         f"have {', '.join(model.species)}; choose of these")
     head = _add_head(model, kind, config.seed, n_rows=model.descriptor_of(name).n_frame, widths=options.widths,
                      centers=[model.species.index(symbol) for symbol in options.centers])
     for layer in head.nets.last:        # start from the best constants

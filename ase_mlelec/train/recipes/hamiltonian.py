@@ -1,16 +1,18 @@
 """Models of Wannier Hamiltonians, with the energy beside."""
 from ase_mlelec.descriptors import LocalFrame
 from ase_mlelec.heads import PairHead
-from ase_mlelec.io.frames import join, read_all
+from ase_mlelec.io.frames import join
 from ase_mlelec.model import Model
-from ase_mlelec.train.evaluate import errors
+from ase_mlelec.train.data_checks import check_hamiltonians
+from ase_mlelec.train.evaluate import comparable, errors
+from ase_mlelec.train.finite import closed_form, refuse_model
 from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, frame_functions, hamiltonian_errors,
                                           prepare)
 from ase_mlelec.train.hamiltonian_closed_form import refit_hopping, refit_onsite, standardise_hamiltonian
 from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
 from ase_mlelec.train.recipes.frames import new_model, train_energy
-from ase_mlelec.train.recipes.shared import (check_same, checkpoint_of, inner_distance, provenance, seeded,
-                                             shortest_distance, starting_model)
+from ase_mlelec.train.recipes.shared import (check_same, checkpoint_of, inner_distance, provenance, read_checked,
+                                             seeded, shortest_distance, starting_model)
 
 
 def train_hamiltonian(config, progress=True):
@@ -19,8 +21,8 @@ def train_hamiltonian(config, progress=True):
     options = config.hamiltonian
     parts = {name: data.select(*getattr(config.data, name)) for name in ("train", "validation", "test")}
     if not len(parts["train"]):
-        raise ValueError(f"got {len(data)} frames of the groups {', '.join(sorted(set(data.groups)))}, none of them to "
-                         f"train on; name groups in data.train, now {', '.join(config.data.train)}")
+        raise ValueError(f"{data.path}: got {len(data)} frames of the groups {', '.join(sorted(set(data.groups)))}, "
+                         f"none of them to train on; name groups in data.train, now {', '.join(config.data.train)}")
     output = config.folder / config.output.model
     output.parent.mkdir(parents=True, exist_ok=True)
     head = _hamiltonian_head(parts["train"], config)
@@ -37,11 +39,13 @@ def train_hamiltonian(config, progress=True):
                     for frame in parts[name]] for name in ("train", "validation")}
     ranges = distance_ranges(head, items["train"],
                              config.start and starting_model(config).metadata["nearest_distances_A"])
-    if config.start:
-        refit_onsite(head, items["train"])
-        refit_hopping(head, items["train"])
-    else:
-        standardise_hamiltonian(head, items["train"])
+    with closed_form("the linear part of the Hamiltonian", f"check the frames of {data.path}, or add some"):
+        if config.start:
+            refit_onsite(head, items["train"])
+            refit_hopping(head, items["train"])
+        else:
+            standardise_hamiltonian(head, items["train"])
+    refuse_model(head, f"{data.path}: after the closed forms")
     model.heads["hamiltonian"] = head
     checkpoints.append(checkpoint_of(config, "hamiltonian"))
     fit_hamiltonian(model, items["train"], validation=items["validation"], steps=options.steps,
@@ -58,6 +62,7 @@ def train_hamiltonian(config, progress=True):
     shortest = shortest_distance(parts["train"], 6.0)
     if shortest is not None:
         model.metadata["shortest_distance_A"] = shortest
+    refuse_model(model, config.output.model)
     model.save(output)
     for checkpoint in checkpoints:
         checkpoint.unlink(missing_ok=True)
@@ -77,7 +82,7 @@ def _energy(data, parts, more, config, progress):
     checkpoint = train_energy(model, frames, config, progress)
     model.cpu()
     return model, checkpoint, {name: errors(model, part) for name, part in frames.items()
-                               if name != "train" and len(part)}
+                               if name != "train" and comparable(model, part)}
 
 
 def _hamiltonians(config):
@@ -88,7 +93,7 @@ def _hamiltonians(config):
         raise ValueError(f"data.files: got {len(whole)} files of Hamiltonians and {len(paths) - len(whole)} others, "
                          "need one file of Hamiltonians for [hamiltonian], and others only with [energy]")
     others = [path for path in paths if path not in whole]
-    return Hamiltonians(whole[0]), read_all(others, config.data.keys.given)
+    return check_hamiltonians(Hamiltonians(whole[0])), read_checked(others, config)
 
 
 def _hamiltonian_head(frames, config):

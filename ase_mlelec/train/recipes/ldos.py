@@ -5,6 +5,8 @@ from ase_mlelec.descriptors import Bispectrum
 from ase_mlelec.heads import LDOSHead
 from ase_mlelec.io.snapshots import Snapshots
 from ase_mlelec.model import Model
+from ase_mlelec.train.data_checks import check_snapshots
+from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, fit_zero, mean_ldos_errors, standardise_ldos
 from ase_mlelec.train.ldos_forces import ForceData, check_densities, refit_with_labels
 from ase_mlelec.train.recipes.shared import COPIED, provenance, seeded, shortest_distance
@@ -22,7 +24,8 @@ def train_ldos(config, cache, progress=True):
     groups = {"train": ("", *config.data.train), "validation": config.data.validation, "test": config.data.test}
     chosen = {name: snapshots.select(*of_part) for name, of_part in groups.items()}
     if not len(chosen["train"]):
-        raise ValueError(f"got {len(snapshots)} snapshots of the groups {', '.join(sorted(set(snapshots.groups)))}, "
+        raise ValueError(f"{snapshots.path}: got {len(snapshots)} snapshots of the groups "
+                         f"{', '.join(sorted(set(snapshots.groups)))}, "
                          f"none of them to train on; name groups in data.train, now {', '.join(config.data.train)}")
     model = new_ldos_model(snapshots, fit_zero(chosen["train"]), config)
     parts = {name: GridData(part, model.descriptor, cache, progress, model.heads["ldos"].zero)
@@ -33,6 +36,7 @@ def train_ldos(config, cache, progress=True):
     model.metadata = describe_ldos(snapshots) | {
         "errors": held_out,
         "training": provenance({name: part.snapshots for name, part in parts.items()}, config)}
+    refuse_model(model, config.output.model)
     model.save(output)
     checkpoint.unlink(missing_ok=True)
     return model.eval()
@@ -68,7 +72,7 @@ def _snapshots(config):
     missing = [key for key in ("valence_electrons", "xc", "grid_spacing_A") if key not in snapshots.attributes]
     if missing:
         raise ValueError(f"{snapshots.path}: no '{missing[0]}' in its attributes; write it with write_snapshots")
-    return snapshots
+    return check_snapshots(snapshots)
 
 
 def describe_ldos(snapshots):

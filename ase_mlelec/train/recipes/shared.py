@@ -7,8 +7,9 @@ import torch
 
 from ase_mlelec.bundle import load_model
 from ase_mlelec.edges import Edges
-from ase_mlelec.io.frames import has_keys, join, read_frames
+from ase_mlelec.io.frames import Frames, has_keys, join, read_all, read_frames
 from ase_mlelec.system import System
+from ase_mlelec.train.data_checks import check_frames
 from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
 
 COPIED = ("dos_width_eV", "energy_reference", "valence_electrons", "valence_charges", "electrons_per_centre",
@@ -70,18 +71,33 @@ def provenance(parts, config):
             parts = parts | {f"{name} energies": beside(getattr(config.energy, name), config)}
     settings = asdict(config)
     del settings["folder"]      # where the files lay says nothing about them
+    for section in settings.values():
+        if isinstance(section, dict):
+            section.pop("given", None)
     return {"frames": {name: len(part) for name, part in parts.items()},
+            "labels": {name: part.counts for name, part in parts.items() if isinstance(part, Frames)},
             "fingerprints": {name: part.fingerprint() for name, part in parts.items() if len(part)},
             "configuration": settings,
             "versions": {name: version(name) for name in PACKAGES}}
+
+
+def read_checked(paths, config):
+    """Frames of all data sets; ValueError, with the names of file and frame, for labels and structures that cannot be.
+    """
+    paths = list(paths)
+    try:
+        return read_all(paths, config.data.keys.given, check_frames)
+    except ValueError as error:
+        known = any(str(path) in str(error) for path in paths)
+        raise error if known else ValueError(f"{', '.join(map(str, paths))}: {error}") from None
 
 
 def beside(names, config):
     """Frames to train on of the data sets in energy.coarse or energy.far; ValueError where they have none."""
     paths = [config.folder / name for name in names]
     keys = config.data.keys.given
-    parts = (Hamiltonians(path).frames() if is_hamiltonians(path) else read_frames(path, has_keys(path) and keys)
-             for path in paths)
+    parts = (check_frames(Hamiltonians(path).frames() if is_hamiltonians(path) else
+                          read_frames(path, has_keys(path) and keys), path) for path in paths)
     found = join(parts).select(lambda frame: not frame.group or frame.group in config.data.train)
     if names and not len(found):
         raise ValueError(f"{', '.join(map(str, paths))}: got no structures to train on; name their groups in "

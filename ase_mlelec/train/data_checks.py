@@ -1,0 +1,88 @@
+"""What training data must be, before anything is trained on them: finite, of possible size, atoms apart."""
+import numpy as np
+from ase.calculators.calculator import InputError
+
+from ase_mlelec.edges import connect, find_pairs
+from ase_mlelec.system import System
+
+CLOSEST = 0.05          # Å
+# label -> (largest number that a calculation may give, unit); of sums over atoms per atom
+LARGEST = {
+    "energy": (1e7, "eV per atom"), "forces": (1e7, "eV/Å"), "virial": (1e7, "eV per atom"),
+    "ados": (1e6, "states/eV"), "dos": (1e6, "states/eV per atom"), "dipole": (1e5, "e Å per atom"),
+    "atomic_dipole": (1e5, "Å"), "summed_dipole": (1e5, "Å per atom"),
+    "polarizability": (1e7, "Å^3 per atom"), "atomic_polarizability": (1e7, "Å^3")}
+LARGEST_ELEMENT = 1e5   # eV, of a Hamiltonian
+LARGEST_OF_GRIDS = {
+    "ldos": (1e6, "1/(eV Å^3)"), "dos": (1e6, "states/eV per atom"), "density": (1e6, "1/Å^3"),
+    "energy": LARGEST["energy"], "forces": LARGEST["forces"], "stress": (1e7, "eV/Å^3"),
+    "fermi_level": (1e5, "eV"), "temperature": (1e8, "K")}
+SUMS = ("energy", "virial", "dos", "dipole", "summed_dipole", "polarizability")
+
+
+def check_frames(frames, path):
+    """``frames`` as they came, of the file ``path``.
+
+    Raises ValueError with the names of file and frame for labels that are not finite or larger than any calculation
+    gives, structures that are none, and atoms at the same place.
+    """
+    if not len(frames):
+        raise ValueError(f"{path}: got no structures in it; give a data set with some")
+    for k, frame in enumerate(frames):
+        where = f"{path}: frame {k} ({frame.name or 'unnamed'})"
+        check_structure(frame.atoms, where)
+        for name, value in frame.labels.items():
+            if name in LARGEST:
+                per = len(frame.atoms) if name in SUMS else 1
+                check_numbers(value, f"{where}: label '{name}'", *LARGEST[name], per)
+    return frames
+
+
+def check_hamiltonians(frames):
+    """Hamiltonians as they came; ValueError as of check_frames, for elements too."""
+    for k, frame in enumerate(frames):
+        where = f"{frames.path}: frame {k} ({frame.name or 'unnamed'})"
+        check_structure(frame.atoms, where)
+        check_numbers(frame.hamiltonian.bloch.stacked.data, f"{where}: H(R)", LARGEST_ELEMENT, "eV")
+        for name in ("energy", "forces"):
+            if getattr(frame, name) is not None:
+                per = len(frame.atoms) if name == "energy" else 1
+                check_numbers(getattr(frame, name), f"{where}: label '{name}'", *LARGEST[name], per)
+    return frames
+
+
+def check_snapshots(snapshots):
+    """Snapshots as they came; ValueError as of check_frames."""
+    for k, snapshot in enumerate(snapshots):
+        where = f"{snapshots.path}: snapshot {k} ({snapshot.name or 'unnamed'})"
+        check_structure(snapshot.atoms, where)
+        for name, (largest, unit) in LARGEST_OF_GRIDS.items():
+            value = getattr(snapshot, name)
+            if value is not None:
+                check_numbers(value, f"{where}: {name}", largest, unit, len(snapshot.atoms) if name in SUMS else 1)
+    return snapshots
+
+
+def check_numbers(values, what, largest, unit, per=1):
+    """Raise ValueError, which names ``what``, for numbers that are not finite or above ``largest`` times ``per``."""
+    values = np.asarray(values, dtype=float)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{what} holds NaN or infinite numbers; correct it or remove the frame")
+    size = float(np.abs(values).max(initial=0.0)) / per
+    if size > largest:
+        raise ValueError(f"{what} reaches {size:.3g} {unit}, more than any calculation gives ({largest:.0e}); correct "
+                         "its unit or remove the frame")
+
+
+def check_structure(atoms, where):
+    """Raise ValueError, which begins with ``where``, for a structure without volume, and for atoms at one place."""
+    try:
+        system = System.from_atoms(atoms)
+        edges = connect(system, *find_pairs(system, 1.0), 1.0)
+    except InputError as error:
+        raise ValueError(f"{where}: {error}") from None
+    distances = edges.vec.norm(dim=1)
+    if len(distances) and float(distances.min()) < CLOSEST:
+        k = int(distances.argmin())
+        raise ValueError(f"{where}: atoms {int(edges.center[k])} and {int(edges.neighbor[k])} are "
+                         f"{float(distances[k]):.3g} Å apart; correct the structure or remove it")

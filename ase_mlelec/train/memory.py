@@ -1,0 +1,30 @@
+"""How much memory a training would need, before it is taken."""
+from pathlib import Path
+
+NUMBER = 8              # bytes of one in double precision
+
+
+def available_memory():
+    """Bytes that the machine, or the control group that limits the process, has left; None where neither tells."""
+    found = []
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text(encoding="ascii").strip()
+                       for name in ("max", "current"))
+        if limit != "max":
+            found.append(max(int(limit) - int(used), 0))
+    except (OSError, ValueError, IndexError):
+        pass
+    return min(found) if found else None
+
+
+def check_memory(n_numbers, what, remedy):
+    """Raise ValueError where ``n_numbers`` numbers in double precision are more than the memory that is left.
+
+    what : str, the things that need them; remedy : str, what to reduce
+    """
+    left = available_memory()
+    if left is not None and NUMBER * n_numbers > left:
+        raise ValueError(f"{what} would need {NUMBER * n_numbers / 1e9:.3g} GB of memory, {left / 1e9:.3g} GB are "
+                         f"left; {remedy}")

@@ -1,0 +1,56 @@
+"""Terms of a loss that the data have no label for: left out where they are defaults, refused where asked for."""
+import functools
+import sys
+from dataclasses import replace
+
+from ase_mlelec.train.losses import missing_terms
+
+# sections whose default is a loss on labels by atom: the term that takes its place where the data have sums alone
+INSTEAD = {"dos": "total", "dipole": "total", "polarizability": "total"}
+
+
+def with_labels(options, section, make_loss, frames, config, progress=True):
+    """``options`` (EnergyConfig and the like) without those terms that no frame has a label for, which is said once.
+
+    make_loss : callable(options) -> loss, see ase_mlelec.train.losses
+    frames : Frames to train on
+
+    Raises ValueError, with the names of files and keys, for a term whose weight the configuration gives itself, and
+    where no term is left.
+    """
+    missing = missing_terms(make_loss(options), frames)
+    if not missing:
+        return options
+    sources = ", ".join(config.data.files)
+    have = ", ".join(frames.counts) or "none"
+    for term, labels in missing.items():
+        if term in options.given:
+            value = "[0, 0]" if section == "energy" else "0 (and total = 1)" if term == "atomic" else "0"
+            raise ValueError(f"[{section}] {term}: none of the {len(frames)} frames to train on of {sources} has a "
+                             f"label {' or '.join(map(repr, labels))}, they have {have}; give them, or leave the term "
+                             f"out with {term} = {value}")
+    left = _without(options, section, missing, frames, make_loss)
+    if left is None:
+        wanted = dict.fromkeys(name for labels in missing.values() for name in labels)
+        raise ValueError(f"[{section}]: none of the {len(frames)} frames to train on of {sources} has a label "
+                         f"{' or '.join(map(repr, wanted))}, they have {have}; give them, or leave out [{section}]")
+    if progress:
+        _say_once(f"[{section}] trains without {', '.join(missing)}: none of the {len(frames)} frames to train on has "
+                  f"such labels ({', '.join(str(config.folder / name) for name in config.data.files)})")
+    return left
+
+
+def _without(options, section, missing, frames, make_loss):
+    """Options with zero weights for the missing terms, or None where no term is left."""
+    zero = {term: (0.0, 0.0) if section == "energy" else 0.0 for term in missing}
+    other = INSTEAD.get(section)
+    kept = [term for term in make_loss(options).terms if term not in missing]
+    if not kept and other and other not in options.given:
+        trial = replace(options, **{**zero, other: 1.0})
+        return None if missing_terms(make_loss(trial), frames) else trial
+    return replace(options, **zero) if kept else None
+
+
+@functools.cache
+def _say_once(text):
+    print(text, file=sys.stderr)
