@@ -124,12 +124,6 @@ def _solution(model, sums, ridge, relevance, progress):
     return torch.linalg.solve(normal, right)
 
 
-def _largest_batch(parts, loss, batch_size):
-    """The most rows that a batch can have."""
-    per_frame = sorted(_n_rows([([frame], 1.0)], loss) for frames, _ in parts for frame in frames)
-    return sum(per_frame[-batch_size:])
-
-
 def _normal_equations(model, parts, loss, far_weight, coarse_ridge, batch_size, checkpoint, progress):
     """NormalEquations in the change of the weights; parts : frames, far and coarse ones or None."""
     sums = NormalEquations(checkpoint, {
