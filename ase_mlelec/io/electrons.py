@@ -22,11 +22,12 @@ def electrons_below(energies, dos, level, temperature):
 
     Returns float, to a thousandth: enough to tell units apart (ase_mlelec.physics.fermi is exact).
     """
+    kt = max(units.KB * temperature, 1e-6)
     fine = np.linspace(0, len(energies) - 1, 20 * len(energies) + 1)
     fine = np.interp(fine, np.arange(len(energies)), energies)
-    fine = np.union1d(fine, level + units.KB * temperature * np.linspace(-20, 20, 401))
+    fine = np.union1d(fine, level + kt * np.linspace(-20, 20, 401))
     fine = fine[(fine >= energies[0]) & (fine <= energies[-1])]
-    x = (fine - level) / max(units.KB * temperature, 1e-6)
+    x = (fine - level) / kt
     occupied = np.interp(fine, energies, dos) / (1 + np.exp(np.clip(x, -700, 700)))
     return float(((occupied[1:] + occupied[:-1]) / 2 * np.diff(fine)).sum())
 

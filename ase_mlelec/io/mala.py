@@ -179,7 +179,8 @@ def _fingerprints(path, cell, grid):
     """Columns after the coordinates, which must be those of the grid points (their lengths: MALA may turn the cell)."""
     array = _npy(path, grid)
     points = np.stack(np.meshgrid(*(np.arange(n) / n for n in grid), indexing="ij"), axis=-1) @ cell.array
-    lengths = np.linalg.norm(array[..., :3], axis=-1)
+    with np.errstate(over="ignore"):        # of numbers that are no coordinates
+        lengths = np.linalg.norm(array[..., :3].astype(float), axis=-1)
     if array.shape[-1] < 4 or not np.allclose(lengths, np.linalg.norm(points, axis=-1), rtol=0, atol=1e-3):
         raise ValueError(f"{path}: the first three columns are not the coordinates of the grid of info.json in Å; "
                          "convert with descriptors_contain_xyz = True, and give the info.json of this snapshot")

@@ -1,4 +1,5 @@
 """Cube files: closed forms there and back, the layout by another writer, and the LDOS files of pp.x."""
+import gzip
 from pathlib import Path
 
 import ase.units
@@ -131,6 +132,66 @@ GOOD = pp_cube(structure(CELLS["cubic"]), wave(CELLS["cubic"]))
 def test_not_read(tmp_path, edit, message):
     path = tmp_path / "x.cube"
     path.write_text(edit(GOOD))
+    with pytest.raises(ValueError, match=message) as caught:
+        read_cube(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+
+HEAD, ROWS = GOOD[:GOOD.index("   13 ")], GOOD[GOOD.index("   13 "):]
+NAMED = HEAD.replace("    2    0.0", "   -2    0.0") + "".join(ROWS.splitlines(True)[:2])
+VALUES = "".join(ROWS.splitlines(True)[2:])
+
+
+def test_function_with_a_name(tmp_path):
+    """A negative number of atoms: the functions are named by numbers, here by the one of an orbital."""
+    for path, text in ((tmp_path / "a.cube", GOOD), (tmp_path / "b.cube", NAMED + "    1   11\n" + VALUES)):
+        path.write_text(text)
+    (atoms, wanted), (other, found) = read_cube(tmp_path / "a.cube"), read_cube(tmp_path / "b.cube")
+    assert np.array_equal(found, wanted) and other == atoms
+
+
+def test_forms_of_numbers(tmp_path):
+    """Exponents with D, ends of lines of other systems, and gzip."""
+    (tmp_path / "a.cube").write_text(GOOD)
+    (tmp_path / "b.cube").write_bytes(GOOD.replace("E", "D").replace("\n", "\r\n").encode())
+    (tmp_path / "c.cube.gz").write_bytes(gzip.compress(GOOD.encode()))
+    wanted = read_cube(tmp_path / "a.cube")[1]
+    for name in "b.cube", "c.cube.gz":
+        assert np.array_equal(read_cube(tmp_path / name)[1], wanted)
+
+
+def test_last_line_without_an_end(tmp_path):
+    """As ASE leaves it, where a cut digit shows in the length of the number; elsewhere it would not."""
+    atoms, data = structure(CELLS["cubic"]), wave(CELLS["cubic"])
+    write_cube(tmp_path / "x.cube", atoms, data)
+    text = (tmp_path / "x.cube").read_text()
+    assert text.endswith("\n")
+    (tmp_path / "x.cube").write_text(text.rstrip())
+    np.testing.assert_allclose(read_cube(tmp_path / "x.cube")[1], data, rtol=1e-6)
+    (tmp_path / "x.cube").write_text(text.rstrip()[:-1])
+    with pytest.raises(ValueError, match="x.cube: truncated, .*the last line does not end, so that digits may be"):
+        read_cube(tmp_path / "x.cube")
+
+
+@pytest.mark.parametrize("edit, message", [
+    (lambda text: text.replace("\n    4 ", "\n   -4 ").replace("\n    5 ", "\n   -5 ").replace("\n    6 ", "\n   -6 "),
+     "got grid counts .-4, -5, -6., need positive ones; lengths in Å are not supported"),
+    (lambda text: text.replace("\n    6 ", "\n 99999999999 "), "it claims 2e.12 grid points, more than a file of"),
+    (lambda text: text.replace("\n    2 ", "\n 99999999999 "), "it claims 1e.11 atoms, more than a file of"),
+    (lambda text: text[:-13] + "          NaN\n", "the part of the function is NaN or infinite .entry 120."),
+    (lambda text: text[:-13] + "  0.10000D+400\n", "the part of the function is NaN or infinite"),
+    (lambda text: text.replace("   13   13.000000", "   13         inf"), "the part of the atoms is NaN or inf"),
+    (lambda text: text.replace("   13   13.0", "  213   13.0"), "got atomic numbers that are none"),
+    (lambda text: text + " 0.1\n", "truncated, or not a cube file .got 121 numbers on a grid of .4, 5, 6."),
+    (lambda text: NAMED + "    2   11   12\n" + VALUES + VALUES, "got 2 functions, need one; write them to files"),
+    (lambda text: NAMED + VALUES, "after the atoms, need the number of functions"),
+    (lambda text: text.replace("\n    5    0.000000", "\n    5         nan"), "truncated, or not a cube file"),
+])
+def test_damaged(tmp_path, edit, message):
+    path, text = tmp_path / "x.cube", edit(GOOD)
+    assert text != GOOD
+    path.write_text(text)
     with pytest.raises(ValueError, match=message) as caught:
         read_cube(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)

@@ -113,6 +113,59 @@ def test_other_files(tmp_path):
         read_mala(**arguments)
 
 
+def changed(**atoms):
+    return {**INFO, "atoms": {**INFO["atoms"], **atoms}}
+
+
+@pytest.mark.parametrize("info, message", [
+    ({**INFO, "grid_dimensions": [float("inf"), 3, 4]}, "grid_dimensions is NaN or infinite .entry 1."),
+    ({**INFO, "grid_dimensions": [-2, 3, 4]}, r"grid_dimensions is \[-2, 3, 4\], need whole numbers from 1"),
+    ({**INFO, "grid_dimensions": [2.5, 3, 4]}, "grid_dimensions is .* need whole numbers"),
+    ({**INFO, "grid_dimensions": "234"}, "grid_dimensions holds something else than numbers|has shape"),
+    ({**INFO, "grid_dimensions": 24}, "atoms or grid_dimensions incomplete"),
+    (changed(positions=[[float("nan"), 0, 0], [1, 1, 2.5]]), "atoms/positions is NaN or infinite .entry 1, 1."),
+    (changed(positions=[[0, 0, 0]]), r"atoms/positions has shape \(1, 3\), need \(2, 3\)"),
+    (changed(positions=[[0, 0, 0], [1, 1]]), "atoms/positions holds something else than numbers"),
+    (changed(positions=[["0", 0, 0], [1, 1, 2.5]]), "atoms/positions holds something else than numbers"),
+    (changed(cell=[[0, 0, 0]] * 3), "atoms/cell has no volume"), (changed(cell=None), "atoms/cell"),
+    (changed(numbers=[13, 213]), "atoms/numbers is .* need whole numbers from 1 to 118"),
+    (changed(numbers=[13, "Al"]), "atoms/numbers holds something else than numbers"),
+    (changed(numbers=7), "atoms or grid_dimensions incomplete"), (changed(numbers=[]), "atoms/numbers"),
+    (changed(pbc=["yes", "no", "no"]), "atoms/pbc is .* need three of true or false"),
+    ({**INFO, "atoms": "Al2"}, "atoms or grid_dimensions incomplete"),
+    ({**INFO, "fermi_energy_dft": float("nan")}, "fermi_energy_dft is NaN or infinite"),
+    ({**INFO, "fermi_energy_dft": "7.5"}, "fermi_energy_dft is '7.5', need a number"),
+    ({**INFO, "temperature": -1.0}, "got temperature -1, need more"),
+    ({**INFO, "total_energy_dft_calculation": 10**400}, "total_energy_dft_calculation holds something else|infinite"),
+    ({**INFO, "band_energy_dft_calculation": [1.0]}, "band_energy_dft_calculation is .* need a number"),
+    ({**INFO, "atomic_forces_dft": [[0, 0, 0]]}, "atomic_forces_dft has shape"),
+])
+def test_damaged_info(tmp_path, info, message):
+    arguments = write(tmp_path, info)
+    with pytest.raises(ValueError, match=f"info.json: ({message})") as caught:
+        read_mala(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100000, '{"atoms": 1e', "\0", "{" * 50, '{"atoms": {"numbers": [13]}'])
+def test_no_json(tmp_path, text):
+    arguments = write(tmp_path)
+    arguments["info"].write_text(text)
+    with pytest.raises(ValueError, match="info.json: missing, truncated or not JSON"):
+        read_mala(**arguments)
+
+
+def test_arrays_that_are_not_whole(tmp_path):
+    """Nothing is allocated for what a header promises, and no objects are loaded."""
+    arguments, path = write(tmp_path), tmp_path / "out.npy"
+    whole = path.read_bytes()
+    for data in (whole[:-8], whole + b"12345678", whole[:40], b"", whole.replace(b"(2, 3, 4, 7)", b"(2, 3, 4, 9)"),
+                 whole.replace(b"(2, 3, 4, 7), }   ", b"(2, 3, 4, 99999)}")):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="out.npy: missing, truncated or not npy .*; convert the data again$"):
+            read_mala(**arguments)
+
+
 @pytest.mark.parametrize("change", [dict(grid_offset=None), dict(grid_spacing=None), dict(grid_spacing=0.0)])
 def test_energies_are_needed(tmp_path, change):
     with pytest.raises(ValueError, match="need the energies in eV; take ldos_gridoffset_ev and ldos_gridspacing_ev"):

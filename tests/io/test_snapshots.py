@@ -170,3 +170,47 @@ def test_snapshots_are_not_changed():
     assert replace(snapshot, name="two").ldos is snapshot.ldos
     with pytest.raises(AttributeError):
         snapshot.name = "two"
+
+
+# damaged files -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(temperature=np.nan), "snapshot 'one': temperature is NaN"),
+    (dict(temperature=-1.0), "got a temperature of -1 K"),
+    (dict(fermi_level=np.inf), "fermi_level is NaN or infinite"), (dict(energy=np.nan), "energy is NaN"),
+    (dict(forces=np.full((2, 3), np.nan)), "forces is NaN or infinite"),
+    (dict(density=np.full(GRID, np.inf)), "density is NaN or infinite")])
+def test_numbers_that_are_not_finite(changes, message):
+    refused(message, lambda: tiny(**changes))
+
+
+def damage(name, value):
+    def change(file):
+        if name in file["00000"]:
+            del file["00000"][name]
+        if value is not None:
+            file["00000"][name] = value
+    return change
+
+
+@pytest.mark.parametrize("change, cause", [
+    (damage("dos", None), "no /00000/dos in it"), (damage("dos", np.full(5, np.nan)), "/00000/dos is NaN or infinite"),
+    (damage("numbers", [13, 999]), "/00000/numbers are no atomic numbers"),
+    (damage("cell", np.zeros((3, 3))), "no volume"), (damage("ldos", np.zeros((24, 5))), "is of type"),
+    (damage("positions", np.zeros((3, 3))), "/00000/positions has shape"),
+    (damage("forces", np.zeros((3, 3))), "/00000/forces has shape"), (damage("pbc", [2, 0, 1]), "/00000/pbc"),
+    (lambda file: file["00000"].attrs.update(shape=[2, -3, 4]), "attribute 'shape'"),
+    (lambda file: file["00000"].attrs.update(shape=[10**6] * 3), "/00000/ldos has shape"),
+    (lambda file: file["00000"]["ldos"].attrs.update(scale=np.nan), "'scale' of /00000/ldos"),
+    (lambda file: file["00000"].attrs.update(temperature="warm"), "'temperature'"),
+    (lambda file: file.attrs.update(ase_mlelec_snapshots='{"format_version": 0}'), "format_version is 0"),
+    (lambda file: file.attrs.update(ase_mlelec_snapshots="[1]"), "holds a list"),
+    (lambda file: file["energies"].write_direct(np.array([0.0, 2, 1, 3, 4])), "/energies are not"),
+])
+def test_damaged(tmp_path, change, cause):
+    path = tmp_path / "a.h5"
+    write_tiny(path)
+    with h5py.File(path, "a") as file:
+        change(file)
+    refused(f"a.h5: missing, truncated or not an HDF5 file of snapshots .*{cause}.*; write or copy it again",
+            lambda: Snapshots(path)[0])

@@ -1,4 +1,5 @@
 """Pseudopotentials: files of both versions made of closed forms, what must be refused, and real files."""
+import gzip
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from scipy.integrate import simpson
 from scipy.special import erf
 
+from ase_mlelec.io.functionals import functional_of
 from ase_mlelec.io.upf import read_upf
 
 UNITS = ase.units.create_units("2018")
@@ -171,3 +173,71 @@ def test_real_file_of_version_1():
     assert (found.symbol, found.z_valence, found.functional) == ("C", 4.0, "SLA  PZ   NOGX NOGC")
     assert (found.atomic_charge * found.rab).sum() == pytest.approx(4, rel=1e-6) and not found.is_ultrasoft
     assert found.r[-1] * found.local_potential[-1] == pytest.approx(-4 * HARTREE * BOHR, rel=1e-6)
+
+
+# functionals and spellings -----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, ours", [
+    ("PBE", "pbe"), (" SLA  PW   PBE  PBE", "pbe"), ("sla+pw+pbx+pbc", "pbe"), ("SLA-PW-PBX-PBC", "pbe"),
+    ("1 4 3 4", "pbe"), ("1434", "pbe"), ("PBE ( 1  4  3  4 0 0)", "pbe"), ("( 1 4 3 4 )", "pbe"),
+    ("XC-001I-004I-003I-004I-000I-000I", "pbe"), ("SLA PW PBX PBC NONE", "pbe"), ("1 4 14 9", "pbe"),
+    ("PBEsol", "pbesol"), ("SLA  PW   PSX  PSC", "pbesol"), ("1 4 10 8", "pbesol"), ("pz", "lda_pz"), ("LDA", "lda_pz"),
+    ("SLA  PZ   NOGX NOGC", "lda_pz"), ("sla+pz", "lda_pz"), ("1 1 0 0", "lda_pz"), ("SLA PW NOGX NOGC", "lda_pw"),
+    # others, some of which share words with ours
+    ("SLA PW RPB PBC", None), ("SLA PW GGX GGC", None), ("PW91", None), ("PBE0", None), ("revPBE", None),
+    ("SLA PW PBX PBC VDW1", None), ("SLA  PW   TPSS TPSS", None), ("SLA PW PSX PBC", None), ("PBX PSX", None),
+    ("1 4 3 4 0 3", None), ("1 4 3 8", None), ("PBC", None), ("", None), ("()", None), ("XC-", None), ("xyz", None),
+])
+def test_functionals_by_meaning(name, ours):
+    assert functional_of(name) == ours
+
+
+@pytest.mark.parametrize("make", [version_1, version_2])
+@pytest.mark.parametrize("symbol", ["al", "AL", "Al", "Al1"])
+def test_symbols(tmp_path, make, symbol):
+    (tmp_path / "x.UPF").write_text(make().replace("  Al  ", f"  {symbol}  ").replace('" Al"', f'"{symbol}"'))
+    assert read_upf(tmp_path / "x.UPF").symbol == "Al"
+
+
+@pytest.mark.parametrize("number", ["3.0D0", "3.000000000000D+00", "3", "3."])
+def test_forms_of_the_valence_charge(tmp_path, number):
+    for text in version_1().replace("3.00000000000", number), version_2().replace("3.000000000000E+00", number):
+        (tmp_path / "x.UPF").write_text(text)
+        assert read_upf(tmp_path / "x.UPF").z_valence == 3.0
+
+
+def test_compressed_and_with_input_in_it(tmp_path):
+    """What people copy into <PP_INFO> is no data, and gzip is read whatever the name."""
+    text = version_2().replace("3 < 4", '3 < 4 <PP_HEADER element="C"/> <PP_R>1 2</PP_R>')
+    (tmp_path / "x.UPF").write_bytes(gzip.compress(text.encode()))
+    found = read_upf(tmp_path / "x.UPF")
+    assert found.symbol == "Al" and len(found.r) == 691
+    for damage in (lambda data: data[:-30], lambda data: data[:200] + b"????????" + data[208:]):
+        (tmp_path / "x.UPF").write_bytes(damage(gzip.compress(text.encode())))
+        with pytest.raises(ValueError, match="x.UPF: the gzip file is .*; copy or compress it again"):
+            read_upf(tmp_path / "x.UPF")
+
+
+def test_mesh_size_of_the_mesh(tmp_path):
+    (tmp_path / "x.UPF").write_text(version_2().replace('mesh_size="691"', ""))
+    assert len(read_upf(tmp_path / "x.UPF").r) == 691
+
+
+@pytest.mark.parametrize("make, edit, message", [
+    (version_1, lambda text: text.replace(fortran(R[5]), "NaN"), "<PP_R> is NaN or infinite .entry 6."),
+    (version_2, lambda text: text.replace(fortran(R[5]), "1E400"), "<PP_R> is NaN or infinite .entry 6."),
+    (version_2, lambda text: text.replace(fortran(R[5]), fortran(R[4])), "<PP_R> does not rise"),
+    (version_2, lambda text: text.replace('mesh_size="691"', 'mesh_size="many"'), "<PP_HEADER> not understood"),
+    (version_2, lambda text: text.replace('mesh_size="691"', f'mesh_size="{10**30}"'), "got 691 numbers in <PP_R>"),
+    (version_2, lambda text: text.replace("3.000000000000E+00", "NaN"), "no valence charge, got z_valence nan"),
+    (version_2, lambda text: text.replace("3.000000000000E+00", "1e400"), "no valence charge, got z_valence inf"),
+    (version_2, lambda text: text.replace('" Al"', '"??"'), "<PP_HEADER> not understood"),
+    (version_1, lambda text: text.replace("  Al  ", "  ??  "), "header not understood"),
+    (version_1, lambda text: text.replace(fortran(R[5]), "1_0"), "<PP_R> holds something else than numbers"),
+])
+def test_damaged(tmp_path, make, edit, message):
+    path = tmp_path / "x.UPF"
+    path.write_text(edit(make()))
+    with pytest.raises(ValueError, match=message) as caught:
+        read_upf(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
