@@ -61,12 +61,12 @@ def save_model(model, path):
     try:
         text = json.dumps(header, allow_nan=False)
     except ValueError:
-        raise CalculatorSetupError(f"the model's {_place_of_nan(header)} is NaN or infinity, and is not saved; correct it "
-                                   "or train again") from None
+        raise CalculatorSetupError(f"the model's {_place_of_nan(header)} is NaN or infinity, and is not saved; correct "
+                                   "it or train again") from None
     for name, tensor in state.items():
         if not _is_finite(tensor):
-            raise CalculatorSetupError(f"the model's {name} holds NaN or infinity, and is not saved; train it again with "
-                                       "a smaller learning rate or other data")
+            raise CalculatorSetupError(f"the model's {name} holds NaN or infinity, and is not saved; train it again "
+                                       "with a smaller learning rate or other data")
     with replacing(path) as partial:
         try:
             save_file(state, partial, metadata={HEADER: f'{{"digest": "{_digest(text, state)}", {text[1:]}'})
@@ -165,8 +165,8 @@ def _check_digest(path, text, state):
     if begins is None and json.loads(text)["format_version"] == 1 and "digest" not in json.loads(text):
         return
     if begins is None or begins[1] != _digest("{" + text[begins.end():], state):
-        raise CalculatorSetupError(f"{path} is damaged: its checksum is not that of its header and arrays; copy it again "
-                                   "from where it is whole, or save the model again")
+        raise CalculatorSetupError(f"{path} is damaged: its checksum is not that of its header and arrays; copy it "
+                                   "again from where it is whole, or save the model again")
 
 
 def _read_header(path, text):
@@ -250,8 +250,8 @@ class _Budget(torch.overrides.TorchFunctionMode):
             self.bytes -= func(*args, **{**kwargs, "device": "meta"}).nbytes       # takes no memory
             self.arrays -= 1
             if self.bytes < 0 or self.arrays < 0:
-                raise CalculatorSetupError(f"{self.path}: arrays do not fit the architecture in the header (it asks for "
-                                           "far more or larger ones than the file has); save the model again")
+                raise CalculatorSetupError(f"{self.path}: arrays do not fit the architecture in the header (it asks "
+                                           "for far more or larger ones than the file has); save the model again")
         return func(*args, **kwargs)
 
 
@@ -290,8 +290,8 @@ def _check_parts(path, model, header):
 def _check_arrays(path, model, state):
     """Names, shapes, types and numbers of the arrays of the file against those of the model."""
     def refuse(cause):
-        raise CalculatorSetupError(f"{path}: arrays do not fit the architecture in the header ({cause}); save the model "
-                                   "again") from None
+        raise CalculatorSetupError(f"{path}: arrays do not fit the architecture in the header ({cause}); save the "
+                                   "model again") from None
 
     wanted = model.state_dict()
     for told, names in (("missing", wanted.keys() - state.keys()), ("not in it", state.keys() - wanted.keys())):

@@ -318,8 +318,8 @@ def test_parts_that_do_not_belong_together(path):
 @pytest.mark.parametrize("change, message", [
     (lambda s: s.pop("heads.energy.nets.scale"), "missing: heads.energy.nets.scale"),
     (lambda s: s.update(more=torch.zeros(2)), "not in it: more"),
-    (lambda s: s.update({"heads.energy.nets.bias": torch.zeros(3, 1)}), r"heads.energy.nets.bias: got shape \(3, 1\), need"),
-    (lambda s: s.update({"heads.energy.nets.bias": torch.zeros(2, 1, dtype=torch.int64)}), "got torch.int64, need float32"),
+    (lambda s: s.update({"heads.energy.nets.bias": torch.zeros(3, 1)}), r"energy.nets.bias: got shape \(3, 1\), need"),
+    (lambda s: s.update({"heads.energy.nets.bias": torch.zeros(2, 1, dtype=torch.int64)}), "got torch.int64, need"),
     (lambda s: s.update({"heads.energy.nets.bias": torch.full((2, 1), torch.nan)}), "bias holds NaN or infinity")])
 def test_arrays_are_named(path, change, message):
     with safe_open(path, framework="pt") as stored:

@@ -2,14 +2,14 @@
 
 HDF5 files that are written in place do not survive the death of their writer, or a full disk.  So a new row goes to a
 journal (``run.h5.journal``, see ase_mlelec.analysis.journal) in one piece, which takes some 0.1 ms, and the rows of the
-journal go to a copy of the HDF5 file that takes the place of the file when it is complete and on the disk.  That happens
-whenever fifty times as long has passed as it took the last time, so that it costs 2 % of a run and the file lags
+journal go to a copy of the HDF5 file that takes the place of the file when it is complete and on the disk.  That
+happens whenever fifty times as long has passed as it took the last time, so that it costs 2 % of a run and the file lags
 behind by little, and at the end.  A program that is killed leaves the journal, from which ``ResultFile`` reads on and
 which the next run takes over.
 
 At every moment a row is therefore whole, with a checksum, in one of two files that are not written in place or only
-appended to.  A power failure may cost rows since the HDF5 file was replaced the last time, as the journal is left to the
-operating system; it never changes one unnoticed.
+appended to.  A power failure may cost rows since the HDF5 file was replaced the last time, as the journal is left to
+the operating system; it never changes one unnoticed.
 """
 import errno
 import json
@@ -25,8 +25,8 @@ import h5py
 import numpy as np
 
 from ase_mlelec.analysis.journal import Journal
-from ase_mlelec.analysis.result_file import (BESIDE_ROWS, FORMAT_VERSION, NEW_FILE, OPTIONS, ResultFile, cut, journal_of,
-                                             kind_of, stacked, write_rows)
+from ase_mlelec.analysis.result_file import (BESIDE_ROWS, FORMAT_VERSION, NEW_FILE, OPTIONS, ResultFile, cut,
+                                             journal_of, kind_of, stacked, write_rows)
 from ase_mlelec.io.atomic import FileLock, remove_leftovers, replacing
 
 PATIENCE = 50       # times as long as the last replacement of the file took, before the next one
@@ -70,7 +70,7 @@ class ResultWriter:
         if self._lock is None:
             raise ValueError(f"{self.path}: is closed; make a new recorder, which goes on with it")
         if os.getpid() != self._pid:
-            raise ValueError(f"{self.path} is written by the process that began to; give a forked one a file of its own")
+            raise ValueError(f"{self.path} is written by the process that began to; give a forked one its own file")
         rows = [{name: np.asarray(value, kind_of(name)) for name, value in row.items()} for row in rows]
         self._check_axes(rows)
         with self._telling():

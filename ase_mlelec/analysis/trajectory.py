@@ -55,7 +55,8 @@ def evaluate(calc, images, quantities, *, batch_size=None, out=None, resume=True
     Where structures differ in size, the arrays of the smaller ones are filled up with NaN; "n_atoms" [n] tells.
 
     Raises ValueError for unknown quantities, quantities that are not numbers, and an ``out`` of other structures,
-    quantities or another model, that is damaged, or that another program is writing; OSError where it cannot be written.
+    quantities or another model, that is damaged, or that another program is writing; OSError where it cannot be
+    written.
     """
     names = _names(quantities)
     if batch_size is not None and batch_size < 1:

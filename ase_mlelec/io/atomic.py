@@ -127,6 +127,6 @@ def _flock(descriptor):
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
             return False
-        warnings.warn(f"this system has no file locks here ({error.strerror}): a second program that writes to the same "
-                      "file is not noticed", stacklevel=5)
+        warnings.warn(f"this system has no file locks here ({error.strerror}): a second program that writes to the "
+                      "same file is not noticed", stacklevel=5)
     return True

@@ -1,7 +1,7 @@
 """Checkpoints: what an interrupted training goes on from, written atomically and checked when it is read.
 
-A file is what torch.save writes, followed by MAGIC and the BLAKE2b digest (16 bytes) of it; it is read without unpickling
-code.
+A file is what torch.save writes, followed by MAGIC and the BLAKE2b digest (16 bytes) of it; it is read without
+unpickling code.
 """
 import errno
 import hashlib
@@ -23,8 +23,8 @@ def save_checkpoint(path, state):
     """
     place = _place_of_nan(state)
     if place is not None:
-        raise ValueError(f"{path}: {place} holds NaN or infinity, and is not saved; train with a smaller learning rate or "
-                         "look for the frame that it comes from")
+        raise ValueError(f"{path}: {place} holds NaN or infinity, and is not saved; train with a smaller learning rate "
+                         "or look for the frame that it comes from")
     try:
         with replacing(path) as partial:
             with open(partial, "w+b") as file:
@@ -61,7 +61,8 @@ def load_checkpoint(path):
 
 
 def check_identity(path, stored, identity):
-    """ValueError where a checkpoint belongs to another run; ``stored``, ``identity`` : dict of what tells runs apart."""
+    """ValueError where a checkpoint belongs to another run; ``stored``, ``identity`` : dict of what tells runs
+    apart."""
     stored = stored if isinstance(stored, dict) else {}
     other = [f"{key} {stored.get(key)}, this one {mine}" for key, mine in identity.items() if stored.get(key) != mine]
     if other:

@@ -143,8 +143,8 @@ class Run:
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.rows = state["step"], state["rows"]
         except (RuntimeError, ValueError, KeyError):
-            raise ValueError(f"{self.path} belongs to a run with another model or other parameters; remove it or choose "
-                             "another checkpoint") from None
+            raise ValueError(f"{self.path} belongs to a run with another model or other parameters; remove it or "
+                             "choose another checkpoint") from None
 
     def save(self, curve):
         if self.path:
