@@ -114,6 +114,8 @@ class EnergyConfig:
     relevance : rounds in which the closed form finds a ridge for each group of features, for widths = []; with some
         twenty structures errors grew, with 165 they fell by 6 %
     energy, forces, virial : prefactors of the loss at the first and the last step; [0, 0] leaves the label out
+        Frames without a label have no part in its term; a term for which no frame has one is left out where the
+        prefactors are these defaults, and refused where the file gives them
     strong_force : eV/Å; labels beyond it count less (see EnergyLoss); none by default
     learning_rate : at the first and the last step
     """

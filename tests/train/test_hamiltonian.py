@@ -10,8 +10,9 @@ from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_fr
 
 from ase_mlelec import WannierHamiltonian, WannierTBCalculator, load_model
 from ase_mlelec.train.config import parse_config
+from ase_mlelec.train.finite import Diverged
 from ase_mlelec.train.frames import Frame, Frames, join, read_frames, write_hdf5
-from ase_mlelec.train.hamiltonian import category_scales, frame_functions, prepare
+from ase_mlelec.train.hamiltonian import category_scales, fit_hamiltonian, frame_functions, prepare
 from ase_mlelec.train.hamiltonian_closed_form import refit_onsite
 from ase_mlelec.train.hamiltonian_data import (Function, HamiltonianFrame, Hamiltonians, at_their_atoms,
                                                is_hamiltonians, referred_to, write_hamiltonians)
@@ -292,3 +293,24 @@ def test_errors(folder, tmp_path, capsys):
                                        "output": {"model": "x.safetensors"}} | table, folder), progress=False)
     assert main(["test", "si", str(folder / "g.h5")]) == 1
     assert "give a model of the Hamiltonian" in capsys.readouterr().err
+
+
+def test_stops_at_nan(folder):
+    """A learning rate that is too large: one line with the step and the frames, and no model."""
+    with pytest.raises(Diverged, match=r"training stopped at step \d+: the (loss|gradient|parameters|error) is NaN or "
+                       r"infinite, with the frames .*the learning rate, .*lower it"):
+        model = train(configuration(folder, "nan.safetensors", steps=1), progress=False)
+        (folder / "nan.safetensors").unlink()
+        head = model.heads["hamiltonian"].train().requires_grad_(True)
+        items = [prepare(head, frame) for frame in frames()[:2]]
+        fit_hamiltonian(model, items, steps=5, learning_rate=(1e200, 1e200), interval=1, progress=False)
+    assert not (folder / "nan.safetensors").exists()
+
+
+def test_elements_that_cannot_be(tmp_path):
+    first, *others = frames()
+    huge = HamiltonianFrame(first.atoms, referred_to(first.hamiltonian, 1e7), first.functions, name="huge", group="train")
+    write_hamiltonians(tmp_path / "h.h5", [*others, huge], {"electrons_per_atom": {"C": 1}})
+    with pytest.raises(ValueError, match=r"h.h5: frame \d \(huge\): H\(R\) reaches 1e\+07 eV, more than any calculation"):
+        train(parse_config({"data": {"files": ["h.h5"]}, "hamiltonian": OPTIONS, "output": {"model": "h.safetensors"}},
+                           tmp_path), progress=False)

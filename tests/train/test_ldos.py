@@ -15,7 +15,9 @@ from ase_mlelec.heads import EnergyZero, LDOSHead
 from ase_mlelec.io.snapshots import Snapshots, write_snapshots
 from ase_mlelec.model import Model
 from ase_mlelec.train import ldos
+from ase_mlelec.train.checkpoint import load_checkpoint
 from ase_mlelec.train.config import parse_config, read_config
+from ase_mlelec.train.finite import Diverged
 from ase_mlelec.train.ldos import (GridData, LDOSLoss, cosine, fingerprints, fit_ldos, fit_zero, ldos_errors,
                                    SMALLEST, mean_ldos_errors, refit_last_layer, relative, standardise_ldos)
 
@@ -280,3 +282,19 @@ def test_relative_spectra():
 def test_zeros_that_differ(data):
     with pytest.raises(ValueError, match="different zeros of energy; give GridData zero=head.zero"):
         ldos_errors(Model(DESCRIPTOR, {"ldos": LDOSHead(DESCRIPTOR.n_features, ENERGIES, zero=EnergyZero(1.0))}), data)
+
+
+def test_stops_at_nan(data, tmp_path):
+    """A learning rate that is too large, and a snapshot whose fingerprints are NaN, with its name; the checkpoint is
+    finite."""
+    with pytest.raises(Diverged, match=r"stopped in epoch [123], learning rate 1e\+30: .*snapshot \d+ .*NaN or infinite"):
+        fit(new_model(data), data, learning_rate=(1e30, 1e29), checkpoint=tmp_path / "a")
+    assert not (tmp_path / "a").exists() or all(
+        bool(torch.isfinite(value).all()) for value in load_checkpoint(tmp_path / "a")["model"].values())
+
+    class Broken(LDOSLoss):
+        def __call__(self, head, item):
+            value, errors = super().__call__(head, item)
+            return value * (torch.nan if torch.equal(item.ldos, data[1].ldos) else 1.0), errors
+    with pytest.raises(Diverged, match=rf"epoch 1,.* the loss of snapshot 1 .{data.snapshots[1].name or 'unnamed'}. is NaN"):
+        fit(new_model(data), data, loss=Broken())
