@@ -7,6 +7,7 @@ import json
 import math
 import mmap
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
@@ -17,6 +18,7 @@ from ase_mlelec.io.checks import check_finite
 GZIP_RATIO = 1100       # no more bytes than this can come of one
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 SMALL = 1 << 20         # bytes that are always allowed, for chunks of small arrays
+LONG = 1 << 26          # bytes of a text
 AGAIN = "the file is damaged or was changed: write or copy it again"
 
 
@@ -79,25 +81,43 @@ def has_mark(path, mark):
 
 
 def _check_heaps(path):
-    """Refuse heaps of texts with entries of wrong lengths, in which the HDF5 library can go on for ever.
+    """Look at a file once, unless it changes: data are read one structure at a time, again and again."""
+    now = Path(path).stat()
+    _check_heaps_of(str(path), now.st_size, now.st_mtime_ns, now.st_ino)
 
-    A heap is GCOL, version 1, its size in bytes 8 to 15, and from byte 16 on entries of 16 bytes, in which the first two
-    number them and the last eight are the length; what follows is filled up to 8 bytes.  Entry 0 is the rest, and its
-    length counts from its own beginning.  Source: HDF5 File Format Specification 3.0, III.E.
+
+@lru_cache(maxsize=64)
+def _check_heaps_of(path, size, *_):
+    """Refuse heaps of texts with entries of wrong lengths, in which the HDF5 library can go on for ever, and texts that
+    are said to be longer than the file, for which it takes memory.
+
+    A heap is GCOL, version 1, its size in bytes 8 to 15, and from byte 16 on entries of 16 bytes, in which the first
+    two number them and the last eight are the length; what follows is filled up to 8 bytes.  Entry 0 is the rest, and its
+    length counts from its own beginning.  A text is 4 bytes of length, 8 of the heap's place and 4 of the entry's
+    number.  Source: HDF5 File Format Specification 3.0, III.E.
     """
-    if Path(path).stat().st_size == 0:
+    if not size:
         return
     with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start = data.find(b"GCOL\x01")
         while start >= 0:
             end = min(start + int.from_bytes(data[start + 8:start + 16], "little"), len(data))
-            place = start + 16
+            place, entries = start + 16, set()
             while place + 16 <= end:
                 length = int.from_bytes(data[place + 8:place + 16], "little")
                 step = 16 + -(-length // 8) * 8 if data[place] or data[place + 1] else length
                 if step < 16 or step > end - place:
                     raise LookupError(f"an entry of wrong length at byte {place}")
+                entries.add(data[place:place + 2])
                 place += step
+            text = data.find(start.to_bytes(8, "little"))
+            while text >= 4:
+                length = int.from_bytes(data[text - 4:text], "little")
+                # texts begin at multiples of 8; the same bytes may lie elsewhere by chance
+                refers = data[text + 8:text + 10] in entries and not any(data[text + 10:text + 12])
+                if refers and text % 8 == 4 and length > max(LONG, len(data)):
+                    raise LookupError(f"a text of {length} bytes at byte {text}, more than the file has")
+                text = data.find(start.to_bytes(8, "little"), text + 1)
             start = data.find(b"GCOL\x01", start + 1)
 
 

@@ -208,6 +208,27 @@ def test_bytes_that_are_wrong(kind, files, tmp_path):
         assert all(np.isfinite(item.atoms.positions).all() for item in found)
 
 
+@pytest.mark.parametrize("kind", MARKS)
+def test_text_that_claims_to_be_longer_than_the_file(kind, files, tmp_path):
+    """The library would take the memory, up to 4 GB, before it looks."""
+    data = bytearray((files / f"{kind}.h5").read_bytes())
+    heap = data.find(b"GCOL").to_bytes(8, "little")
+    place = next(k for k in range(12, len(data), 8) if data[k:k + 8] == heap)
+    data[place - 1] = 0x7f
+    (tmp_path / "a.h5").write_bytes(data)
+    refused(kind, tmp_path / "a.h5", "truncated or not an HDF5 .*a text of [0-9]{10} bytes at byte")
+
+
+@pytest.mark.parametrize("kind", MARKS)
+def test_heap_with_an_entry_of_no_length(kind, files, tmp_path):
+    """The library would read it for ever."""
+    data = bytearray((files / f"{kind}.h5").read_bytes())
+    heap = data.find(b"GCOL")
+    data[heap + 16:heap + 32] = bytes(16)
+    (tmp_path / "a.h5").write_bytes(data)
+    refused(kind, tmp_path / "a.h5", "truncated or not an HDF5 .*an entry of wrong length at byte")
+
+
 def test_unknown_labels_are_named(changed):
     path = changed("frames", put("labels/spin", [1.0, 2.0, 3.0]))
     with pytest.warns(UserWarning, match="frames.h5: the labels spin are not known and not read"):
