@@ -1,12 +1,13 @@
 """Functions on the FFT grid from pp.x of Quantum ESPRESSO, as its ``filplot`` files hold them."""
 import re
-from pathlib import Path
 
 import numpy as np
 
 from ase_mlelec import units
+from ase_mlelec.io.checks import check_count
 from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.fortran import fortran_floats
+from ase_mlelec.io.text import read_numbers, read_text
 
 
 def read_filplot(path):
@@ -24,24 +25,39 @@ def read_filplot(path):
 
 def _filplot(path):
     """Title, what describes grid, cell and atoms, and the data [G1, G2, G3] of a filplot file."""
-    if not Path(path).is_file():
-        raise EspressoError(f"{path}: no such file; give the file that filplot names in pp.x's input")
+    text = read_text(path, "give the file that filplot names in pp.x's input", EspressoError)
     try:
-        with open(path) as file:
-            title, counts, lattice = (file.readline() for _ in range(3))
-            *stored, n1, n2, n3, n_atoms, n_species = map(int, counts.split())
-            # rows of the cell where ibrav is 0, cutoffs, species, atoms; the cutoffs hold plot_num
-            n_rows = 3 * (int(lattice.split()[0]) == 0) + 1 + n_species + n_atoms
-            structure = "".join([counts, lattice, *(file.readline() for _ in range(n_rows))])
-            text = file.read()
+        title, counts, lattice, rest = [*text.split("\n", 3), ""][:4]
+        *stored, n1, n2, n3, n_atoms, n_species = map(int, counts.split())
         m1, m2, m3 = stored     # array dimensions of the FFT, which may be larger than the grid
-        values = fortran_floats(text)
+        by_hand = int(lattice.split()[0]) == 0
     except (ValueError, IndexError) as error:
         raise EspressoError(f"{path}: truncated, or not a filplot file ({error}); run pp.x again") from None
-    if values.size != m1 * m2 * n3 or not text.endswith("\n"):
-        raise EspressoError(f"{path}: truncated after {values.size} of the {m1 * m2 * n3} numbers on a grid of "
-                            f"{n1} x {n2} x {n3}; run pp.x again")
-    return title, structure, values.reshape(m1, m2, n3, order="F")[:n1, :n2]
+    if min(n1, n2, n3, n_atoms, n_species) < 1 or m1 < n1 or m2 < n2 or m3 < n3:
+        raise EspressoError(f"{path}: a grid of {n1} x {n2} x {n3} in arrays of {m1} x {m2} x {m3} with {n_atoms} "
+                            f"atoms of {n_species} species cannot be; the file is damaged or not a filplot file: run "
+                            "pp.x again")
+    check_count(path, "atoms and species", n_atoms + n_species, 8, EspressoError)
+    check_count(path, "grid points", m1 * m2 * n3, 1, EspressoError)
+    # rows of the cell where ibrav is 0, cutoffs, species, atoms; the cutoffs hold plot_num
+    n_rows = 3 * by_hand + 1 + n_species + n_atoms
+    *rows, values = rest.split("\n", n_rows)
+    if len(rows) < n_rows or not values.rstrip(" ").endswith("\n"):
+        raise _truncated(path, 0 if len(rows) < n_rows else len(values.split()), (n1, n2, n3), m1 * m2 * n3)
+    try:
+        fortran_floats(values)
+    except ValueError as error:
+        raise EspressoError(f"{path}: truncated, or not a filplot file ({error}); run pp.x again") from None
+    data = read_numbers(path, "the function", values, EspressoError)
+    if data.size != m1 * m2 * n3:
+        raise _truncated(path, data.size, (n1, n2, n3), m1 * m2 * n3)
+    return title, "\n".join([counts, lattice, *rows]), data.reshape(m1, m2, n3, order="F")[:n1, :n2]
+
+
+def _truncated(path, got, grid, needed):
+    how = "truncated after" if got <= needed else "not a filplot file, or damaged: got"
+    return EspressoError(f"{path}: {how} {got} of the {needed} numbers on a grid of {grid[0]} x {grid[1]} x {grid[2]}; "
+                         "run pp.x again")
 
 
 def read_ldos(paths, energies=None):
@@ -78,7 +94,7 @@ def _check_energy(path, title, energy):
     found = re.search(r"Energy =\s*(\S+)", title)
     if found is None:
         raise EspressoError(f"{path}: not an LDOS (no energy in its title); run pp.x with plot_num = 3")
-    found = fortran_floats(found.group(1))[0]
+    found = read_numbers(path, "the energy in its title", found.group(1), EspressoError)[0]
     if energy is not None and abs(found - energy) > 1e-3:       # the title has four decimals
         raise EspressoError(f"{path}: got the energy {found:g} eV, need {energy:g} eV; check emin, delta_e and the "
                             "order of the files")
