@@ -1,7 +1,7 @@
 """What protects a model outside of its training data: a repulsive core, and the range of what it has seen.
 
 Both are parts of the model file.  The core keeps atoms from falling into each other where a net or a polynomial has
-never seen them so close; the range tells which structures are unlike those of the training.
+never seen them so close, or so many; the range tells which structures are unlike those of the training.
 """
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from ase_mlelec.system import System
 
 OUTER, INNER = 0.95, 0.65       # of the shortest distance in the training data: where the core begins, and is whole
 UNSEEN = 0.7                    # of the sum of the covalent radii: the outer radius of pairs that are never close
+REACH, FADE = 1.5, 0.6          # of that sum: where repulsion ends that tells crowded atoms, and of that: where it fades
 COMPONENTS = 16                 # principal components of the features whose ranges are kept
 SAMPLES = 1500                  # environments from which they are computed
 MARGIN = 6.0                    # ranges of n structures are wider by MARGIN/n: few do not show their extremes
@@ -21,70 +22,77 @@ LEAST = 0.02                    # of the size of a number, its half range at lea
 
 
 class RepulsiveCore(torch.nn.Module):
-    """The energy of two nuclei below the shortest distance of their species in the training data, in which a model's
-    own energy fades out.
+    """Universal repulsion V of nuclei (see physics.repulsion), into which a model's own energy fades where atoms are
+    closer, or more crowded, than in the training data.
 
-        E_i = b_i + g_i (e_i - b_i) + 1/2 sum_j w(r_ij) V(r_ij),   g_i = product over j of (1 - w(r_ij))
+        E_i = b_i + (1 - s_i) [g_i (e_i - b_i) + 1/2 sum_j w(r_ij) V(r_ij)] + s_i U_i
+        g_i = product over j of (1 - w(r_ij)),   U_i = 1/2 sum_j W(r_ij) V(r_ij)
 
-    V is the universal repulsion (see physics.repulsion), w goes from 1 at ``inner`` to 0 at ``outer`` with two smooth
-    derivatives, and b is the model's mean energy of an atom of the species.  Beyond ``outer`` nothing changes.
+    w goes from 1 at ``inner`` to 0 at ``outer``, below the shortest distance of the two species; W from 1 to 0 at
+    ``reach``, beyond the first neighbours; s from 0 where U_i is the largest of the species in the training,
+    ``crowded``, to 1 at twice that.  All with two smooth derivatives.  b is the model's mean energy of an atom of the
+    species.  The energies of the training data are not changed at all.
 
     species : sequence of chemical symbols
-    inner, outer : [species, species], Å, symmetric
+    inner, outer, reach : [species, species], Å, symmetric
+    crowded : [species], eV; None: s is 0
 
-    Raises ValueError for distances that are not positive, or not in this order.
+    Raises ValueError for numbers that are not positive, or not in this order.
     """
 
-    def __init__(self, species, inner, outer):
+    def __init__(self, species, inner, outer, reach, crowded=None):
         super().__init__()
-        self.species = tuple(species)
-        inner, outer = (np.asarray(table, dtype=float) for table in (inner, outer))
-        shape = (len(self.species),) * 2
-        if inner.shape != shape or outer.shape != shape or not ((0 < inner) & (inner < outer) & (outer < 10)).all():
-            raise ValueError(f"core: got distances of shapes {inner.shape} and {outer.shape}, need 0 < inner < outer < "
-                             f"10 Å of {len(self.species)} species")
-        self.longest = float(outer.max())
-        for name, table in (("inner", inner), ("outer", outer)):
+        self.species, self.crowded = tuple(species), None if crowded is None else [float(u) for u in crowded]
+        inner, outer, reach = (np.asarray(table, dtype=float) for table in (inner, outer, reach))
+        n = len(self.species)
+        if not (inner.shape == outer.shape == reach.shape == (n, n)
+                and ((0 < inner) & (inner < outer) & (outer <= reach) & (reach < 10)).all()):
+            raise ValueError(f"core: got distances of shapes {inner.shape}, {outer.shape} and {reach.shape}, need 0 < "
+                             f"inner < outer <= reach < 10 Å of {n} species")
+        if crowded is not None and not (len(self.crowded) == n and all(0 < u < np.inf for u in self.crowded)):
+            raise ValueError(f"core: got the energies {self.crowded}, need one above 0 for each of {n} species")
+        for name, table in (("inner", inner), ("outer", outer), ("reach", reach)):
             self.register_buffer(name, torch.as_tensor((table + table.T) / 2), persistent=False)
+        self.register_buffer("limits", torch.as_tensor(self.crowded or [np.inf] * n, dtype=torch.float64),
+                             persistent=False)
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
+        # no atom is close or crowded where the shortest of all distances is longer
+        self.longest = float(outer.max()) if crowded is None else float(reach.max())
 
     @classmethod
-    def below(cls, species, shortest):
+    def below(cls, species, shortest, crowded=None):
         """The core below distances that are known.
 
         shortest : dict of float, Å, by (symbol, symbol); a pair that is missing has 0.7 of the sum of the covalent
             radii as outer radius
         """
-        radii = [covalent_radii[atomic_numbers[symbol]] for symbol in species]
-        outer = np.array([[UNSEEN * (r + s) for s in radii] for r in radii])
+        radii = np.array([covalent_radii[atomic_numbers[symbol]] for symbol in species])
+        sums = radii[:, None] + radii
+        outer = UNSEEN * sums
         for (a, b), distance in shortest.items():
             i, j = species.index(a), species.index(b)
             outer[i, j] = outer[j, i] = OUTER * distance
-        return cls(species, np.round(outer * INNER / OUTER, 4), np.round(outer, 4))
+        return cls(species, *(np.round(table, 4) for table in
+                              (outer * INNER / OUTER, outer, np.maximum(REACH * sums, outer))), crowded)
 
     def arguments(self):
-        return {"species": list(self.species), "inner": self.inner.tolist(), "outer": self.outer.tolist()}
-
-    def close_pairs(self, system, edges):
-        """(rows [n] of the edges, first, second species [n]) of the pairs within the core."""
-        with torch.no_grad():
-            rows = (edges.distances < self.longest).nonzero()[:, 0]
-            if not len(rows):
-                return rows, rows, rows
-            first, second = (self.species_of_number[system.numbers[atoms]] for atoms in
-                             (edges.atoms[edges.center[rows]], edges.neighbor[rows]))
-            keep = edges.distances[rows] < self.outer[first, second]
-            return rows[keep], first[keep], second[keep]
+        return {"species": list(self.species), "crowded": self.crowded,
+                **{name: getattr(self, name).tolist() for name in ("inner", "outer", "reach")}}
 
     def pairs(self, system, edges):
-        """(centre [n], share w [n], w V [n] eV) of the pairs within the core; functions of ``edges.vec``."""
-        rows, first, second = self.close_pairs(system, edges)
+        """(centre [n], w [n], W [n], V [n] eV) of the pairs within reach; functions of ``edges.vec``."""
+        with torch.no_grad():
+            distances = edges.distances
+            rows = (distances < self.longest).nonzero()[:, 0]
+            kinds = [self.species_of_number[system.numbers[atoms]] for atoms in
+                     (edges.atoms[edges.center[rows]], edges.neighbor[rows])]
+            keep = distances[rows] < (self.outer if self.crowded is None else self.reach)[kinds[0], kinds[1]]
+            rows, kinds = rows[keep], [kind[keep] for kind in kinds]
         r = edges.vec[rows].norm(dim=1)
-        inner, outer = (table[first, second].to(r.dtype) for table in (self.inner, self.outer))
-        u = ((r - inner) / (outer - inner)).clamp(0, 1)
-        share = 1 - u**3 * (10 - 15 * u + 6 * u**2)
-        numbers = system.numbers[edges.atoms[edges.center[rows]]], system.numbers[edges.neighbor[rows]]
-        return edges.center[rows], share, share * zbl(r, *numbers)
+        inner, outer, reach = (table[kinds[0], kinds[1]].to(r.dtype) for table in (self.inner, self.outer, self.reach))
+        numbers = [system.numbers[atoms] for atoms in (edges.atoms[edges.center[rows]], edges.neighbor[rows])]
+        return (edges.center[rows], 1 - _step((r - inner) / (outer - inner)),
+                1 - _step((r / reach - FADE) / (1 - FADE)), zbl(r, *numbers))
 
     def forward(self, energies, reference, system, edges):
         """Atomic energies [C], eV, with the core.
@@ -93,13 +101,35 @@ class RepulsiveCore(torch.nn.Module):
         """
         if edges.shortest > self.longest:
             return energies
-        center, share, repulsion = self.pairs(system, edges)
+        center, close, near, repulsion = self.pairs(system, edges)
         if not len(center):
             return energies
-        base = reference.to(energies)[self.species_of_number[system.numbers[edges.atoms]]]
+        species = self.species_of_number[system.numbers[edges.atoms]]
+        zero = torch.zeros_like(energies)
+        crowd = zero.index_add(0, center, near * repulsion / 2)
+        limits = self.limits.to(energies)[species]
+        if not bool((close > 0).any()) and not bool((crowd > limits).any()):
+            return energies
+        base = reference.to(energies)[species]
         # products of 1 - w by centre: there are a few close neighbours at most, and w = 1 has no logarithm
-        keep = torch.ones_like(energies).scatter_reduce(0, center, 1 - share, "prod")
-        return base + keep * (energies - base) + torch.zeros_like(energies).index_add(0, center, repulsion / 2)
+        keep = torch.ones_like(energies).scatter_reduce(0, center, 1 - close, "prod")
+        own = keep * (energies - base) + zero.index_add(0, center, close * repulsion / 2)
+        if self.crowded is None:
+            return base + own
+        share = _step(crowd / limits - 1)
+        return base + (1 - share) * own + share * crowd
+
+    @torch.no_grad()
+    def crowding(self, system, edges):
+        """Tensor [C], U of every centre, eV."""
+        center, _, near, repulsion = self.pairs(system, edges)
+        return torch.zeros(edges.n_centers).to(repulsion).index_add(0, center, near * repulsion / 2)
+
+
+def _step(u):
+    """0 below 0, 1 above 1, 10 u^3 - 15 u^4 + 6 u^5 between."""
+    u = u.clamp(0, 1)
+    return u**3 * (10 - 15 * u + 6 * u**2)
 
 
 class TrainingRange(torch.nn.Module):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.calculator import InputError
 from ase.calculators.fd import calculate_numerical_forces
 from small_models import random_model
 
@@ -18,9 +19,9 @@ SPECIES = ("Cu", "O")
 SHORTEST = {("Cu", "Cu"): 2.2, ("Cu", "O"): 1.7, ("O", "O"): 1.9}
 
 
-def guarded(seed=0, **options):
+def guarded(seed=0, crowded=None, **options):
     model = random_model(seed, species=SPECIES, **options)
-    model.core = RepulsiveCore.below(SPECIES, SHORTEST)
+    model.core = RepulsiveCore.below(SPECIES, SHORTEST, crowded)
     return model
 
 
@@ -71,7 +72,8 @@ def test_shares_of_several_neighbours_multiply():
     with_core = energies(model, atoms)[1]
     system = System.from_atoms(atoms)
     edges = Edges.build(system, model.cutoff)
-    center, share, repulsion = model.core.pairs(system, edges)
+    center, share, _, repulsion = model.core.pairs(system, edges)
+    repulsion = share * repulsion
     core, model.core = model.core, None
     bias, bare = model.heads["energy"].nets.bias[0, 0], energies(model, atoms)[1]
     assert len(share[center == 1]) == 2 and (share > 0.01).all() and (share < 0.99).all()
@@ -96,6 +98,80 @@ def test_forces_and_stress_with_the_core(distance):
     direction = np.array([1, -0.4, 0.2, 0, 0, 0.6])
     along = atoms.get_stress() @ direction
     assert along == pytest.approx((sums[0] - sums[1]) / (2 * step) / atoms.get_volume(), rel=1e-6, abs=1e-9 * scale)
+
+
+CROWD = [2.0, 1.5]      # eV
+
+
+def compressed(scale):
+    atoms = random_atoms("Cu3O3", [5, 5, 5], seed=4, shortest=2.0)
+    atoms.set_cell(atoms.cell * scale, scale_atoms=True)
+    return atoms
+
+
+def test_crowded_atoms_by_hand():
+    """Shares of the model's own energy and of the pair sum, with the sums written out."""
+    model, atoms = guarded(3, CROWD), compressed(0.8)
+    with_core, core = energies(model, atoms), model.core
+    system = System.from_atoms(atoms)
+    edges = Edges.build(system, model.cutoff)
+    model.core = None
+    bare, bias = energies(model, atoms).numpy(), model.heads["energy"].nets.bias[:, 0].detach().numpy()
+    kinds = np.array([SPECIES.index(symbol) for symbol in atoms.symbols])
+    wanted = np.zeros(6)
+
+    def step(u):
+        u = np.clip(u, 0, 1)
+        return 10 * u**3 - 15 * u**4 + 6 * u**5
+
+    shares = []
+    for i in range(6):
+        own, crowd, keep = 0.0, 0.0, 1.0
+        for j, vec in zip(edges.neighbor[edges.center == i].tolist(), edges.vec[edges.center == i].numpy()):
+            a, b, r = kinds[i], kinds[j], np.linalg.norm(vec)
+            v = float(zbl(*(torch.tensor(float(x), dtype=torch.float64) for x in (r, *atoms.numbers[[i, j]]))))
+            w = 1 - step((r - float(core.inner[a, b])) / float(core.outer[a, b] - core.inner[a, b]))
+            reach = float(core.reach[a, b])
+            own, keep = own + w * v / 2, keep * (1 - w)
+            crowd += v / 2 * (1 - step((r - 0.6 * reach) / (0.4 * reach)))
+        shares.append(step(crowd / CROWD[kinds[i]] - 1))
+        b = bias[kinds[i]]
+        wanted[i] = b + (1 - shares[-1]) * (keep * (bare[i] - b) + own) + shares[-1] * crowd
+    assert 0 < min(shares) < 1 or 0 < max(shares) < 1      # some atoms are between
+    np.testing.assert_allclose(with_core, wanted, rtol=1e-10)
+
+
+def test_nothing_changes_up_to_the_crowd_of_the_training():
+    model, atoms = guarded(3), compressed(1.0)
+    system = System.from_atoms(atoms)
+    edges = Edges.build(system, model.cutoff)
+    bare = energies(model, atoms)
+    model.core = RepulsiveCore.below(SPECIES, SHORTEST, [1e9, 1e9])
+    most = [float(model.core.crowding(system, edges)[[symbol == s for symbol in atoms.symbols]].max()) for s in SPECIES]
+    assert min(most) > 0
+    model.core = RepulsiveCore.below(SPECIES, {}, most)
+    if edges.shortest > float(model.core.outer.max()):
+        assert torch.equal(energies(model, atoms), bare)
+    np.testing.assert_allclose(energies(model, atoms), bare, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.7, 0.8, 0.9])
+def test_forces_of_crowded_atoms(scale):
+    atoms = compressed(scale)
+    atoms.calc = DeepPotCalculator(guarded(3, CROWD), on_extrapolation="ignore")
+    scale = np.abs(atoms.get_forces()).max()
+    np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-5), atol=1e-6 * scale)
+
+
+def test_energy_rises_under_compression_whatever_the_net_says():
+    model = guarded(5, [0.5, 0.5])
+    values = []
+    for scale in np.linspace(0.7, 0.3, 60):
+        try:
+            values.append(float(energies(model, compressed(scale)).sum()))
+        except InputError:      # atoms on top of each other
+            break
+    assert len(values) > 10 and (np.diff(values) > 0).all()
 
 
 def test_smooth_at_both_distances():
@@ -148,11 +224,18 @@ def test_a_copy_in_single_precision_leaves_the_model_as_it_was():
     assert model.core.outer.dtype == torch.float64
 
 
-@pytest.mark.parametrize("inner, outer", [([[2.0]], [[1.0]]), ([[0.0]], [[1.0]]), ([[1.0, 1.0]], [[2.0, 2.0]]),
-                                          ([[np.nan]], [[2.0]]), ([[1.0]], [[1e9]])])
-def test_wrong_distances_are_refused(inner, outer):
+@pytest.mark.parametrize("distances", [([[2.0]], [[1.0]], [[3.0]]), ([[0.0]], [[1.0]], [[3.0]]),
+                                       ([[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]]), ([[np.nan]], [[2.0]], [[3.0]]),
+                                       ([[1.0]], [[2.0]], [[1e9]]), ([[1.0]], [[2.0]], [[1.9]])])
+def test_wrong_distances_are_refused(distances):
     with pytest.raises(ValueError, match="core: got distances"):
-        RepulsiveCore(["Cu"], inner, outer)
+        RepulsiveCore(["Cu"], *distances)
+
+
+@pytest.mark.parametrize("crowded", [[], [1.0, 2.0], [np.nan], [-1.0], [np.inf]])
+def test_wrong_energies_are_refused(crowded):
+    with pytest.raises(ValueError, match="core: got the energies"):
+        RepulsiveCore(["Cu"], [[1.0]], [[2.0]], [[3.0]], crowded)
 
 
 def test_pairs_that_were_never_close_get_a_core_of_atomic_size():

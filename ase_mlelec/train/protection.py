@@ -10,6 +10,7 @@ from ase_mlelec.system import System
 
 ENERGIES = ("energy", "ldos")       # heads from which an energy follows
 CHUNK = 256                         # centres at a time
+LEAST_CROWDED, FAR = 1.0, 1e9       # eV: less is no repulsion to speak of, and more than any
 
 
 def protect(model, structures, support=(), *, hamiltonians=None, core=True):
@@ -29,7 +30,7 @@ def protect(model, structures, support=(), *, hamiltonians=None, core=True):
     model.metadata["shortest_distances_A"] = {f"{a}-{b}": round(distance, 4) for (a, b), distance in shortest.items()}
     model.metadata.pop("shortest_distance_A", None)
     wanted = core and any(name in model.heads for name in ENERGIES)
-    model.core = RepulsiveCore.below(list(model.species), shortest) if wanted else None
+    model.core = _core(model, shortest, every) if wanted else None
     model.ranges = torch.nn.ModuleDict()
     for name, surroundings, images in _surroundings(model, structures, hamiltonians):
         samples = [surroundings(System.from_atoms(atoms, model.dtype)) for atoms in images]
@@ -37,6 +38,20 @@ def protect(model, structures, support=(), *, hamiltonians=None, core=True):
             known = TrainingRange(model.species, samples[0][0].shape[1]).to(model.dtype)
             model.ranges[name] = known.fit(samples)
     return model
+
+
+def _core(model, shortest, structures):
+    """RepulsiveCore below what is in the structures; energies that are no sums over atoms cannot fade out."""
+    species = list(model.species)
+    if "energy" not in model.heads:
+        return RepulsiveCore.below(species, shortest)
+    core = RepulsiveCore.below(species, shortest, [FAR] * len(species))
+    most = torch.full((len(species),), LEAST_CROWDED, dtype=torch.float64)
+    for atoms in structures:
+        system = System.from_atoms(atoms)
+        edges = Edges.build(system, core.longest)
+        most = most.scatter_reduce(0, core.species_of_number[system.numbers], core.crowding(system, edges), "amax")
+    return RepulsiveCore.below(species, shortest, [round(u, 3) for u in most.tolist()])
 
 
 def _surroundings(model, structures, hamiltonians):
