@@ -53,6 +53,8 @@ class KeysConfig:
 class DataConfig:
     """files : data sets, relative to the configuration file; beside one of Hamiltonians, others serve [energy] alone
     train, validation, test : groups of frames; a frame without group trains, those of other groups are left out
+    support : groups of frames that train [energy] as well, such as close pairs and compressed structures: they teach
+        repulsion, but are no part of what the model is meant for (see Model.ranges), nor of the scale of its energies
     validation_fraction : share of the training frames that is held out at random where no frame is in ``validation``
     keys : names of labels in files of other programs, [data.keys]
     """
@@ -60,6 +62,7 @@ class DataConfig:
     train: tuple[str, ...] = ("train",)
     validation: tuple[str, ...] = ("validation",)
     test: tuple[str, ...] = ("test",)
+    support: tuple[str, ...] = ()
     validation_fraction: float = 0.1
     keys: KeysConfig = field(default_factory=KeysConfig)
 
@@ -68,6 +71,10 @@ class DataConfig:
             raise ValueError("data.files: got an empty list; name at least one data set")
         if not self.train:
             raise ValueError("data.train: got an empty list; name at least one group of frames")
+        twice = sorted({*self.support} & {*self.train, *self.validation, *self.test})
+        if twice:
+            raise ValueError(f"data.support: got {twice[0]}, which is in data.train, validation or test too; name it "
+                             "once")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"data.validation_fraction: got {self.validation_fraction:g}, need 0 <= fraction < 1")
 
@@ -117,6 +124,7 @@ class EnergyConfig:
         Frames without a label have no part in its term; a term for which no frame has one is left out where the
         prefactors are these defaults, and refused where the file gives them
     strong_force : eV/Å; labels beyond it count less (see EnergyLoss); none by default
+    core : whether the model gets a repulsive core below the shortest distances of its data (see ase_mlelec.safety)
     learning_rate : at the first and the last step
     """
     widths: tuple[int, ...] = (64, 64)
@@ -124,6 +132,7 @@ class EnergyConfig:
     forces: Pair = (100.0, 10.0)
     virial: Pair = (1.0, 5.0)
     strong_force: float | None = None
+    core: bool = True
     ridge: float = 1e-7
     coarse: tuple[str, ...] = ()
     coarse_ridge: float = 1e-4

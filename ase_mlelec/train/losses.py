@@ -12,6 +12,9 @@ from typing import ClassVar
 import torch
 
 
+STRONG_LENGTH = 0.3     # Å, from strong forces to strong virials per atom
+
+
 def missing_terms(loss, frames):
     """dict of the terms of a loss that no frame has a label for -> these labels, any of which would do."""
     counts = frames.counts
@@ -41,8 +44,9 @@ class EnergyLoss:
     its label.
 
     energy, forces, virial : (start, limit) prefactors; a zero limit and start leaves the term and its label out
-    strong_force : eV/Å; errors of atoms and structures count less beyond it, by 1/(1 + (|F|/strong_force)^2), so that
-        structures pushed together teach repulsion without taking over.  None: all count alike.
+    strong_force : eV/Å; errors of atoms and structures count less beyond it, by 1/(1 + (|F|/strong_force)^2), and those
+        of structures whose virial per atom is beyond strong_force times 0.3 Å likewise, so that structures pushed
+        together teach repulsion without taking over.  None: all count alike.
 
     Source: Rottenberg 2023, Eqs. (2.20)-(2.21).
     """
@@ -93,7 +97,17 @@ class EnergyLoss:
             return torch.ones_like(batch.system.batch, dtype=n_atoms.dtype), torch.ones_like(n_atoms)
         squares = _of_all_atoms(batch, "forces", (batch.labels["forces"] ** 2).sum(dim=1))
         atomic = 1 / (1 + squares / self.strong_force**2)
+        if "virial" in batch.labels:
+            squares = _of_all_structures(batch, "virial", (batch.labels["virial"] ** 2).sum(dim=(1, 2)) / 3) / n_atoms**2
+            atomic = atomic / (1 + squares / (STRONG_LENGTH * self.strong_force)**2)[batch.system.batch]
         return atomic, batch.system.sum_per_system(atomic) / n_atoms
+
+
+def _of_all_structures(batch, name, values):
+    """``values`` of the structures with the label as a Tensor of all structures, zero for the others."""
+    if name not in batch.partial:
+        return values
+    return values.new_zeros(batch.system.n_systems).index_copy(0, batch.partial[name].nonzero()[:, 0], values)
 
 
 def _of_all_atoms(batch, name, values):

@@ -13,13 +13,14 @@ CHUNK = 256                         # centres at a time
 LEAST_CROWDED, FAR = 1.0, 1e9       # eV: less is no repulsion to speak of, and more than any
 
 
-def protect(model, structures, support=(), *, hamiltonians=None, core=True):
+def protect(model, structures, support=(), *, hamiltonians=None, former=None, core=True):
     """Give ``model`` the shortest distances of its training data, a repulsive core below them, and their ranges.
 
     model : Model, changed in place; what it had before is replaced
     structures : list of ase.Atoms, those that it is meant for
     support : list of ase.Atoms that it was trained on beside, such as close pairs; they count for distances alone
     hamiltonians : list of ase.Atoms, those with a Hamiltonian; default ``structures``
+    former : dict of float, Å, by "A-B": shortest distances of a training that this one went on from
     core : False for none; models without an energy have none
 
     Returns the model.
@@ -27,6 +28,9 @@ def protect(model, structures, support=(), *, hamiltonians=None, core=True):
     hamiltonians = list(structures if hamiltonians is None else hamiltonians)
     every = [*structures, *support, *(hamiltonians if "hamiltonian" in model.heads else ())]
     shortest = shortest_distances(every, list(model.species))
+    for pair, distance in (former or {}).items():
+        pair = tuple(sorted(pair.split("-"), key=list(model.species).index))
+        shortest[pair] = min(distance, shortest.get(pair, distance))
     model.metadata["shortest_distances_A"] = {f"{a}-{b}": round(distance, 4) for (a, b), distance in shortest.items()}
     model.metadata.pop("shortest_distance_A", None)
     wanted = core and any(name in model.heads for name in ENERGIES)

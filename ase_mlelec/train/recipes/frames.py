@@ -6,6 +6,7 @@ import torch
 
 from ase_mlelec.descriptors import DeepPotSE, PowerSpectrum
 from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
+from ase_mlelec.io.frames import join
 from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
 from ase_mlelec.train.evaluate import comparable, errors
@@ -13,8 +14,8 @@ from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
 from ase_mlelec.train.linear import fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss
-from ase_mlelec.train.recipes.shared import (COPIED, beside, check_same, checkpoint_of, inner_distance, provenance,
-                                             read_checked, seeded, shortest_distance, starting_model)
+from ase_mlelec.train.recipes.shared import (COPIED, beside, check_same, checkpoint_of, inner_distance,
+                                             protect_trained, provenance, read_checked, seeded, starting_model)
 from ase_mlelec.train.recipes.terms import with_labels
 
 
@@ -37,8 +38,9 @@ def train_frames(config, progress=True):
     model.cpu()
     model.metadata = described      # the error of a dipole depends on the charges
     held_out = {name: errors(model, part) for name, part in parts.items()
-                if name != "train" and comparable(model, part)}
+                if name not in ("train", "support") and comparable(model, part)}
     model.metadata = described | {"errors": held_out, "training": provenance(parts, config)}
+    protect_trained(model, parts, config)
     refuse_model(model, config.output.model)
     model.save(config.folder / config.output.model)
     for checkpoint in checkpoints:
@@ -59,12 +61,13 @@ def _check_species(parts, config):
 
 
 def split(frames, config):
-    """dict of Frames: train, validation and test, by group or at random (see DataConfig).
+    """dict of Frames: train, validation, test and support, by group or at random (see DataConfig).
 
     Raises ValueError when nothing is left to train on.
     """
     data = config.data
     training = frames.select(lambda frame: not frame.group or frame.group in data.train)
+    support = frames.select(lambda frame: frame.group in data.support)
     held = frames.select(lambda frame: frame.group in data.validation)
     test = frames.select(lambda frame: frame.group in data.test)
     if not len(held):
@@ -77,15 +80,12 @@ def split(frames, config):
         raise ValueError(f"{', '.join(data.files)}: got {len(frames)} frames of the groups "
                          f"{', '.join(groups) or 'none'}, none of them to train on; name groups in data.train, now "
                          f"{', '.join(data.train)}")
-    return {"train": training, "validation": held, "test": test}
+    return {"train": training, "validation": held, "test": test, "support": support}
 
 
 def describe(frames, config):
     """dict of JSON types: what a model trained on ``frames`` has to tell about its numbers."""
     described = {name: frames.attributes[name] for name in COPIED if name in frames.attributes}
-    shortest = shortest_distance(frames, config.cutoff)
-    if shortest is not None:
-        described["shortest_distance_A"] = shortest
     temperature = frames.attributes.get("settings", {}).get("electronic_temperature_K")
     if temperature is not None:
         described["electronic_temperature_K"] = temperature
@@ -173,7 +173,9 @@ def train_energy(model, parts, config, progress):
     """Give ``model`` a head of the energy, trained; returns the path of its checkpoint."""
     options = with_labels(config.energy, "energy", _energy_loss, parts["train"], config, progress)
     head = _add_head(model, ScalarHead, config.seed, widths=options.widths)
-    standardise(model, parts["train"])
+    standardise(model, parts["train"])      # without the support, whose energies are far away
+    if len(parts.get("support", ())):
+        parts = parts | {"train": join([parts["train"], parts["support"]])}
     loss = _energy_loss(options)
     if not options.widths:
         for layer in head.nets.last:        # what the ridge draws to

@@ -27,11 +27,11 @@ def train_hamiltonian(config, progress=True):
     output.parent.mkdir(parents=True, exist_ok=True)
     head = _hamiltonian_head(parts["train"], config)
     checkpoints, held_out, sources = [], {}, dict(parts)
-    model = Model(LocalFrame(**head.local.arguments()).double(), {})
+    model, energies = Model(LocalFrame(**head.local.arguments()).double(), {}), {"train": ()}
     if config.energy:
         more = {name: others.select(lambda frame, chosen=getattr(config.data, name): frame.group in chosen)
-                for name in parts}
-        model, checkpoint, held_out = _energy(data, parts, more, config, progress)
+                for name in (*parts, "support")}
+        model, checkpoint, held_out, energies = _energy(data, parts, more, config, progress)
         checkpoints.append(checkpoint)
         sources.update({f"{name}, energies only": part for name, part in more.items() if len(part)})
     electrons = data.attributes.get("electrons_per_atom", {})
@@ -59,9 +59,7 @@ def train_hamiltonian(config, progress=True):
                  if name in data.attributes}
     model.metadata = described | {"nearest_distances_A": ranges, "errors": held_out,
                                   "training": provenance(sources, config)}
-    shortest = shortest_distance(parts["train"], 6.0)
-    if shortest is not None:
-        model.metadata["shortest_distance_A"] = shortest
+    protect_trained(model, energies, config, hamiltonians=parts["train"])
     refuse_model(model, config.output.model)
     model.save(output)
     for checkpoint in checkpoints:
@@ -70,11 +68,11 @@ def train_hamiltonian(config, progress=True):
 
 
 def _energy(data, parts, more, config, progress):
-    """(Model with an energy, path of its checkpoint, errors on held-out frames) of the Hamiltonians' own labels, unless
-    they count as coarse ones, and of those in ``more``, dict of Frames."""
+    """(Model with an energy, path of its checkpoint, errors on held-out frames, dict of Frames that it was trained on)
+    of the Hamiltonians' own labels, unless they count as coarse ones, and of those in ``more``, dict of Frames."""
     coarse = [(config.folder / name).resolve() for name in config.energy.coarse]
     own = data.path.resolve() not in coarse
-    frames = {name: join([part.frames(), more[name]]) if own else more[name] for name, part in parts.items()}
+    frames = {name: join([parts[name].frames(), part]) if own and name in parts else part for name, part in more.items()}
     if not len(frames["train"]):
         raise ValueError(f"{data.path}: got no energies and forces to train on; leave out [energy], or name a file "
                          "that has them in data.files")
@@ -82,7 +80,7 @@ def _energy(data, parts, more, config, progress):
     checkpoint = train_energy(model, frames, config, progress)
     model.cpu()
     return model, checkpoint, {name: errors(model, part) for name, part in frames.items()
-                               if name != "train" and comparable(model, part)}
+                               if name not in ("train", "support") and comparable(model, part)}, frames
 
 
 def _hamiltonians(config):

@@ -9,7 +9,7 @@ from ase_mlelec.train.data_checks import check_snapshots
 from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, fit_zero, mean_ldos_errors, standardise_ldos
 from ase_mlelec.train.ldos_forces import ForceData, check_densities, refit_with_labels
-from ase_mlelec.train.recipes.shared import COPIED, provenance, seeded, shortest_distance
+from ase_mlelec.train.recipes.shared import COPIED, protect_trained, provenance, seeded
 
 
 def train_ldos(config, cache, progress=True):
@@ -36,6 +36,7 @@ def train_ldos(config, cache, progress=True):
     model.metadata = describe_ldos(snapshots) | {
         "errors": held_out,
         "training": provenance({name: part.snapshots for name, part in parts.items()}, config)}
+    protect_trained(model, chosen, config)
     refuse_model(model, config.output.model)
     model.save(output)
     checkpoint.unlink(missing_ok=True)
@@ -80,8 +81,6 @@ def describe_ldos(snapshots):
     described = {name: snapshots.attributes[name] for name in (*COPIED, "xc", "grid_spacing_A", "core_charges")
                  if name in snapshots.attributes}
     training = list(snapshots)
-    shortest = [shortest_distance([snapshot], 6.0) for snapshot in training]
-    described["shortest_distance_A"] = min(distance for distance in shortest if distance is not None)
     described["electronic_temperature_K"] = min(snapshot.temperature for snapshot in training)
     return described
 

@@ -11,6 +11,7 @@ from ase_mlelec.io.frames import Frames, has_keys, join, read_all, read_frames
 from ase_mlelec.system import System
 from ase_mlelec.train.data_checks import check_frames
 from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
+from ase_mlelec.train.protection import protect
 
 COPIED = ("dos_width_eV", "energy_reference", "valence_electrons", "valence_charges", "electrons_per_centre",
           "functions_per_vector", "settings")      # attributes of the data
@@ -62,6 +63,21 @@ def inner_distance(frames):
         raise ValueError("got no atoms within 6 Å of each other, from which a power spectrum takes where it begins; "
                          "give power_spectrum.inner")
     return round(0.9 * shortest, 3)
+
+
+def protect_trained(model, parts, config, hamiltonians=None):
+    """Core and ranges of a model from the data that it was trained on (see ase_mlelec.train.protection).
+
+    parts : dict of Frames, of which "train" is what the model is meant for; hamiltonians : iterable of frames
+    """
+    support = [*parts.get("support", ())]
+    for name in ("coarse", "far"):
+        if config.energy and getattr(config.energy, name):
+            support += beside(getattr(config.energy, name), config)
+    former = starting_model(config).metadata.get("shortest_distances_A", {}) if config.start else {}
+    protect(model, *([frame.atoms for frame in part] for part in (parts["train"], support)),
+            hamiltonians=hamiltonians and [frame.atoms for frame in hamiltonians], former=former,
+            core=config.energy is None or config.energy.core)
 
 
 def provenance(parts, config):
