@@ -17,6 +17,7 @@ UNSEEN = 0.7                    # of the sum of the covalent radii: the outer ra
 REACH, FADE = 1.5, 0.6          # of that sum: where repulsion ends that tells crowded atoms, and of that: where it fades
 COMPONENTS = 16                 # principal components of the features whose ranges are kept
 SAMPLES = 1500                  # environments from which they are computed
+PER_COMPONENT = 4               # structures, or atoms, for each component that is watched
 MARGIN = 6.0                    # ranges of n structures are wider by MARGIN/n: few do not show their extremes
 LEAST = 0.02                    # of the size of a number, its half range at least
 
@@ -29,9 +30,9 @@ class RepulsiveCore(torch.nn.Module):
         g_i = product over j of (1 - w(r_ij)),   U_i = 1/2 sum_j W(r_ij) V(r_ij)
 
     w goes from 1 at ``inner`` to 0 at ``outer``, below the shortest distance of the two species; W from 1 to 0 at
-    ``reach``, beyond the first neighbours; s from 0 where U_i is the largest of the species in the training,
-    ``crowded``, to 1 at twice that.  All with two smooth derivatives.  b is the model's mean energy of an atom of the
-    species.  The energies of the training data are not changed at all.
+    ``reach``, beyond the first neighbours; s from 0 where U_i is ``crowded``, more than any atom of the species has
+    in the training, to 1 at twice that.  All with two smooth derivatives.  b is the model's mean energy of an atom of
+    the species.  Energies of what is like the training data are not changed at all.
 
     species : sequence of chemical symbols
     inner, outer, reach : [species, species], Å, symmetric
@@ -230,7 +231,9 @@ class TrainingRange(torch.nn.Module):
                 low, high = values.amin(dim=0), values.amax(dim=0)
                 getattr(self, f"{name}_middle")[k] = (low + high) / 2
                 half = ((high - low) / 2 * (1 + wide)).clamp(min=max(float(floor), 1e-12))
-                getattr(self, f"{name}_inverse")[k] = 1 / half
+                # ranges along more directions than the data fill tell nothing: what is like them would be beyond
+                known = torch.arange(len(half)) < max(1, len(values) // PER_COMPONENT)
+                getattr(self, f"{name}_inverse")[k] = known / half
         return self
 
 

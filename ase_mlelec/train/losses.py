@@ -12,9 +12,6 @@ from typing import ClassVar
 import torch
 
 
-STRONG_LENGTH = 0.3     # Å, from strong forces to strong virials per atom
-
-
 def missing_terms(loss, frames):
     """dict of the terms of a loss that no frame has a label for -> these labels, any of which would do."""
     counts = frames.counts
@@ -45,7 +42,7 @@ class EnergyLoss:
 
     energy, forces, virial : (start, limit) prefactors; a zero limit and start leaves the term and its label out
     strong_force : eV/Å; errors of atoms and structures count less beyond it, by 1/(1 + (|F|/strong_force)^2), and those
-        of structures whose virial per atom is beyond strong_force times 0.3 Å likewise, so that structures pushed
+        of structures whose virial per atom is beyond strong_force times 1 Å likewise, so that structures pushed
         together teach repulsion without taking over.  None: all count alike.
 
     Source: Rottenberg 2023, Eqs. (2.20)-(2.21).
@@ -99,7 +96,7 @@ class EnergyLoss:
         atomic = 1 / (1 + squares / self.strong_force**2)
         if "virial" in batch.labels:
             squares = _of_all_structures(batch, "virial", (batch.labels["virial"] ** 2).sum(dim=(1, 2)) / 3) / n_atoms**2
-            atomic = atomic / (1 + squares / (STRONG_LENGTH * self.strong_force)**2)[batch.system.batch]
+            atomic = atomic / (1 + squares / self.strong_force**2)[batch.system.batch]
         return atomic, batch.system.sum_per_system(atomic) / n_atoms
 
 

@@ -10,6 +10,7 @@ from ase_mlelec.system import System
 
 ENERGIES = ("energy", "ldos")       # heads from which an energy follows
 CHUNK = 256                         # centres at a time
+CROWDED = 2.0                       # of the largest repulsion of an atom in the data: where it begins to replace a model
 LEAST_CROWDED, FAR = 1.0, 1e9       # eV: less is no repulsion to speak of, and more than any
 
 
@@ -18,7 +19,8 @@ def protect(model, structures, support=(), *, hamiltonians=None, former=None, co
 
     model : Model, changed in place; what it had before is replaced
     structures : list of ase.Atoms, those that it is meant for
-    support : list of ase.Atoms that it was trained on beside, such as close pairs; they count for distances alone
+    support : list of ase.Atoms that it was trained on beside, such as close pairs; they count for distances alone, and
+        the core may change their energies
     hamiltonians : list of ase.Atoms, those with a Hamiltonian; default ``structures``
     former : dict of float, Å, by "A-B": shortest distances of a training that this one went on from
     core : False for none; models without an energy have none
@@ -32,9 +34,10 @@ def protect(model, structures, support=(), *, hamiltonians=None, former=None, co
         pair = tuple(sorted(pair.split("-"), key=list(model.species).index))
         shortest[pair] = min(distance, shortest.get(pair, distance))
     model.metadata["shortest_distances_A"] = {f"{a}-{b}": round(distance, 4) for (a, b), distance in shortest.items()}
-    model.metadata.pop("shortest_distance_A", None)
+    if shortest:
+        model.metadata["shortest_distance_A"] = min(shortest.values())      # what former versions read
     wanted = core and any(name in model.heads for name in ENERGIES)
-    model.core = _core(model, shortest, every) if wanted else None
+    model.core = _core(model, shortest, structures) if wanted else None
     model.ranges = torch.nn.ModuleDict()
     for name, surroundings, images in _surroundings(model, structures, hamiltonians):
         samples = [surroundings(System.from_atoms(atoms, model.dtype)) for atoms in images]
@@ -55,7 +58,7 @@ def _core(model, shortest, structures):
         system = System.from_atoms(atoms)
         edges = Edges.build(system, core.longest)
         most = most.scatter_reduce(0, core.species_of_number[system.numbers], core.crowding(system, edges), "amax")
-    return RepulsiveCore.below(species, shortest, [round(u, 3) for u in most.tolist()])
+    return RepulsiveCore.below(species, shortest, [round(CROWDED * u, 3) for u in most.tolist()])
 
 
 def _surroundings(model, structures, hamiltonians):

@@ -4,7 +4,7 @@
     python silicon.py sample second.extxyz --model si         # structures from a model's own MD
     python silicon.py sample dense.extxyz --dense             # compressed lattices and crowds, up to 8 times the density
     python silicon.py label first.extxyz work --part 0/2      # DFT; one file per structure, skips what is done
-    python silicon.py collect work silicon.h5                 # one compressed data set
+    python silicon.py collect work silicon.h5                 # one compressed data set; adds to one that is there
     python silicon.py pulay work silicon_pulay.csv            # the part that the stress of pw.x lacks at this cutoff
     python silicon.py convergence first.extxyz work silicon_convergence.csv     # DOS labels against denser k meshes
     python silicon.py compare work other silicon_energies.csv                   # energies of two folders of labels
@@ -16,6 +16,7 @@ ONE electronic temperature (2000 K) for every structure, so that the energy is a
 import argparse
 import shutil
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from vesin import NeighborList
 
 from ase_mlelec import DeepPotCalculator
 from ase_mlelec.io.espresso import Projections, read_projections, read_pw
-from ase_mlelec.train.frames import Frame, Frames, write_hdf5
+from ase_mlelec.train.frames import Frame, Frames, read_hdf5, write_hdf5
 
 ELECTRONIC_TEMPERATURE = 2000.0             # K
 CUTOFF = 20.0                               # Ry
@@ -58,10 +59,11 @@ MODEL_PLAN = [
 # compressed, linear scale of 20 Å^3 per atom from, to: the repulsion of many atoms, in which nets know no bounds
 DENSE_PLAN = [
     ("diamond", 8, (0,), 0.96, 0.49, 24, 860),
-    ("packed", 8, (0,), 1.00, 0.50, 24, 890),
+    ("packed", 8, (0,), 1.00, 0.50, 24, 890),       # those above 11 Å^3 were left out: metals at this k mesh
     ("crowd", 8, (0,), 0.95, 0.50, 24, 920),
 ]
 DENSE = tuple(phase for phase, *_ in DENSE_PLAN)    # no DOS of them: their bands are wider than the grid
+DENSEST = 6.4                               # Å^3 per atom, of those that train
 DENSE_SPACING = 0.35                        # 1/Å, of the k mesh
 PULAY_STRUCTURES = ("static-8-10K-001", "solid-8-1500K-136", "liquid-8-2000K-324", "liquid-8-1900K-760")
 PULAY_CUTOFFS = (19.0, 21.0)                # Ry
@@ -249,49 +251,57 @@ def label(atoms, work):
     print(f"{atoms.info['name']}: {result.energy / len(atoms):.4f} eV/atom, {time.time() - start:.0f} s", flush=True)
 
 
-def role(name):
-    """Which structures train, which steer the training, and which are never seen until the end."""
+def role(name, volume):
+    """Which structures train, which steer the training, and which are never seen until the end.
+
+    volume : Å^3 per atom
+    """
     phase, n_atoms, _, seed = name.split("-")
-    if phase in DENSE:
-        return "dense" if int(seed) % 6 == 5 else "train"
+    if phase in DENSE:      # beyond, a model's repulsive core replaces its energy
+        return "support" if volume > DENSEST and int(seed) % 6 != 5 else "dense"
+    if phase == "core":
+        return "support"
     if int(seed) >= 700:
         return "train"
     if int(n_atoms) > 8:        # larger cells test whether what was learnt on small ones is extensive
         return "size"
-    if phase == "core":
-        return "train"
     return {3: "test", 5: "validation", 9: "test"}.get(int(seed) % 12, "train")
 
 
 def load_result(path):
-    """One labelled structure of ``label``: (Frame, Projections)."""
+    """One labelled structure of ``label``: (Frame, Projections or None)."""
     with np.load(path) as stored:
         data = {key: stored[key] for key in stored.files}
     atoms = Atoms("Si" * len(data["positions"]), data["positions"], cell=data["cell"], pbc=True)
-    bands = Projections(data["eigenvalues"], data["kpoint_weights"], data["site_weights"].astype(float))
     # without the Pulay virial, stress and energies of unlike volumes contradict one another
     virial = -data["stress"] * atoms.get_volume() + PULAY_VIRIAL * len(atoms) * np.eye(3)
-    labels = {"energy": float(data["energy"]), "forces": data["forces"], "virial": virial,
-              "ados": bands.site_dos(ENERGIES, WIDTH), "dos": bands.total_dos(ENERGIES, WIDTH)}
-    return Frame(atoms, labels, path.stem, role(path.stem)), bands
+    labels, bands = {"energy": float(data["energy"]), "forces": data["forces"], "virial": virial}, None
+    if "eigenvalues" in data:
+        bands = Projections(data["eigenvalues"], data["kpoint_weights"], data["site_weights"].astype(float))
+        labels |= {"ados": bands.site_dos(ENERGIES, WIDTH), "dos": bands.total_dos(ENERGIES, WIDTH)}
+    return Frame(atoms, labels, path.stem, role(path.stem, atoms.get_volume() / len(atoms))), bands
 
 
 def collect(work, target):
-    """Gather all finished labels into one compressed data set."""
-    frames, complete = [], []
+    """Gather all finished labels into one compressed data set, with those that are there already."""
+    former = read_hdf5(target) if Path(target).exists() else Frames([], ENERGIES, {"bands_complete_below_eV": np.inf})
+    frames = {frame.name: replace(frame, group=role(frame.name, frame.atoms.get_volume() / len(frame.atoms)))
+              for frame in former}
+    complete = [former.attributes["bands_complete_below_eV"]]
     for path in sorted(work.glob("*.npz")):
         frame, bands = load_result(path)
-        frames.append(frame)
-        complete.append(bands.complete_below)
+        frames[frame.name] = frame
+        complete += [] if bands is None else [bands.complete_below]
     settings = {"program": "Quantum ESPRESSO 6.7", "pseudopotential": "Si.pz-vbc.UPF (LDA)", "ecutwfc_Ry": CUTOFF,
-                "kpoints_energy": "per 8 atoms: 4x4x4 for crystals and 64-atom cells, 6x6x6 for other liquids",
+                "kpoints_energy": "per 8 atoms: 4x4x4 for crystals and 64-atom cells, 6x6x6 for other liquids; "
+                                  f"{DENSE_SPACING} 1/Å for compressed structures",
                 "kpoints_dos": "6x6x6 per 8 atoms, 8x8x8 for solids below 600 K",
                 "smearing": "Fermi-Dirac", "electronic_temperature_K": ELECTRONIC_TEMPERATURE,
                 "bands_per_atom": BANDS_PER_ATOM, "pulay_virial_added_eV_per_atom": PULAY_VIRIAL}
-    write_hdf5(target, Frames(frames, ENERGIES, {
+    write_hdf5(target, Frames(list(frames.values()), ENERGIES, {
         "dos_width_eV": WIDTH, "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
         "valence_electrons": {"Si": 4}, "settings": settings, "bands_complete_below_eV": min(complete)}))
-    groups = [frame.group for frame in frames]
+    groups = [frame.group for frame in frames.values()]
     print(f"{len(frames)} structures: " + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups)))
           + f"; bands complete below {min(complete):.2f} eV")
 

@@ -11,8 +11,8 @@ from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, fram
 from ase_mlelec.train.hamiltonian_closed_form import refit_hopping, refit_onsite, standardise_hamiltonian
 from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
 from ase_mlelec.train.recipes.frames import new_model, train_energy
-from ase_mlelec.train.recipes.shared import (check_same, checkpoint_of, inner_distance, provenance, read_checked,
-                                             seeded, shortest_distance, starting_model)
+from ase_mlelec.train.recipes.shared import (check_same, checkpoint_of, inner_distance, protect_trained, provenance,
+                                             read_checked, seeded, starting_model)
 
 
 def train_hamiltonian(config, progress=True):
