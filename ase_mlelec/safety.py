@@ -222,7 +222,9 @@ class TrainingRange(torch.nn.Module):
             inverse = 1 / (spread + 0.1 * spread.mean() + 1e-12)    # what hardly varies must not be blown up
             chosen = (every[::max(1, len(every) // SAMPLES)] - mean) * inverse
             axes = torch.linalg.svd(chosen, full_matrices=False)[2][:self.n_components].T
-            self.mean[k], self.axes[k, :, :axes.shape[1]] = mean, axes * inverse[:, None]
+            axes = axes * axes.gather(0, axes.abs().argmax(dim=0)[None]).sign()     # one of the two directions
+            watched = min(axes.shape[1], max(1, len(every) // PER_COMPONENT))
+            self.mean[k], self.axes[k, :, :watched] = mean, axes[:, :watched] * inverse[:, None]
             size = (spread * inverse).norm()
             along = (every - mean) @ self.axes[k].double()
             means = torch.stack([(x - mean).mean(dim=0) for x, _ in own]) @ self.axes[k].double()

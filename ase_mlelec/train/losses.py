@@ -89,11 +89,13 @@ class EnergyLoss:
         return loss, errors
 
     def weights(self, batch, n_atoms):
-        """Weights of the atoms [N] and of the structures [B], from the forces of the labels; 1 where there are none."""
-        if self.strong_force is None or "forces" not in batch.labels:
-            return torch.ones_like(batch.system.batch, dtype=n_atoms.dtype), torch.ones_like(n_atoms)
-        squares = _of_all_atoms(batch, "forces", (batch.labels["forces"] ** 2).sum(dim=1))
-        atomic = 1 / (1 + squares / self.strong_force**2)
+        """Weights of the atoms [N] and of the structures [B], from forces and virials of the labels; 1 without them."""
+        atomic = torch.ones_like(batch.system.batch, dtype=n_atoms.dtype)
+        if self.strong_force is None:
+            return atomic, torch.ones_like(n_atoms)
+        if "forces" in batch.labels:
+            squares = _of_all_atoms(batch, "forces", (batch.labels["forces"] ** 2).sum(dim=1))
+            atomic = atomic / (1 + squares / self.strong_force**2)
         if "virial" in batch.labels:
             squares = _of_all_structures(batch, "virial", (batch.labels["virial"] ** 2).sum(dim=(1, 2)) / 3) / n_atoms**2
             atomic = atomic / (1 + squares / self.strong_force**2)[batch.system.batch]

@@ -139,3 +139,18 @@ def test_only_centres_are_described():
     model.descriptor.register_forward_hook(lambda module, args, out: rows.append(len(out.features)))
     Batches.for_model(model, frames, ("atomic_dipole",)).batch([0, 1]).predict(model, "dipole")
     assert rows == [8]
+
+
+def test_structures_under_high_pressure_count_less(frames):
+    """Each atom by 1/(1 + (|F|/s)^2) 1/(1 + (|virial|/(3^1/2 N s))^2), a structure by the mean over its atoms."""
+    model, strong = small_model(frames), 0.7
+    loss = EnergyLoss((1, 1), (1, 1), (1, 1), strong_force=strong)
+    batch = Batches.for_model(model, frames, loss.labels).batch([0, 1])
+    atomic, whole = loss.weights(batch, batch.system.n_atoms.double())
+    wanted = []
+    for frame in frames.frames[:2]:
+        pressure = np.sqrt((frame.labels["virial"]**2).sum() / 3) / len(frame.atoms)
+        wanted.append(1 / (1 + (frame.labels["forces"]**2).sum(axis=1) / strong**2) / (1 + (pressure / strong)**2))
+    np.testing.assert_allclose(atomic, np.concatenate(wanted), rtol=1e-12)
+    np.testing.assert_allclose(whole, [each.mean() for each in wanted], rtol=1e-12)
+    assert (atomic < 1).all()

@@ -151,7 +151,8 @@ def test_closed_form_is_least_squares_over_the_rows_there_are(few_rows, far, fra
                                       if n in ("energy", "forces", "virial")} | {
                                           n: (0, 0) for n in ("energy", "forces", "virial") if n != name},
                                    strong_force=3.0)
-                single = Batches.for_model(made, Frames([frame]), (name, "forces"))
+                # forces and virials, where they are known, say how much a structure counts
+                single = Batches.for_model(made, Frames([frame]), (name, "forces", "virial"))
                 rows, rest = _weighted_rows(made, single.batch([0]), alone)
                 columns.append((k, rows.numpy(), rest.numpy()))
     near = [(rows, rest) for k, rows, rest in columns if not far or k < 3]

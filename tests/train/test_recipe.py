@@ -59,6 +59,35 @@ def test_train(frames, tmp_path):
     assert np.isfinite(atoms.get_forces()).all() and -3 < calc.get_fermi_level() < 3
 
 
+def test_core_and_ranges(frames, tmp_path):
+    """What is trained knows how close and how unlike structures may be; support counts for distances, not for ranges."""
+    close = copy.deepcopy(frames.frames[0])
+    close.group, close.name = "support", "close"
+    close.atoms.set_cell(0.7 * close.atoms.cell, scale_atoms=True)
+    write_hdf5(tmp_path / "cu.h5", Frames([*frames.frames, close], frames.energies, frames.attributes))
+    without = train(configuration(tmp_path), progress=False)
+    data = {"files": ["cu.h5"], "support": ["support"]}
+    model = train(configuration(tmp_path, data=data), progress=False)
+    assert model.metadata["training"]["frames"]["support"] == 1
+    seen = {each: each.metadata["shortest_distances_A"]["Cu-Cu"] for each in (model, without)}
+    assert seen[model] == pytest.approx(0.7 * seen[without], rel=0.3) and seen[model] < seen[without]
+    for each in (model, without):
+        assert float(each.core.outer) == pytest.approx(0.95 * seen[each], abs=2e-4)
+    # the support teaches, but is no part of normalisation and ranges
+    assert not torch.equal(model.heads["energy"].nets.last[0].weight, without.heads["energy"].nets.last[0].weight)
+    assert torch.equal(model.heads["energy"].nets.scale, without.heads["energy"].nets.scale)
+    assert model.core.crowded == without.core.crowded
+    calc = DeepPotCalculator(model)
+    for frame in frames:
+        if frame.group == "train":
+            assert calc.get_extrapolation(atoms=frame.atoms).max() < 1.001
+    assert calc.extrapolations == {}
+    with pytest.warns(UserWarning, match="unlike the training data"):
+        assert calc.get_extrapolation(atoms=close.atoms).max() > 1.5
+    bare = train(configuration(tmp_path, data=data, energy={"steps": 4, "widths": [6], "core": False}), progress=False)
+    assert bare.core is None and bare.ranges
+
+
 def test_start_from_a_model(frames, tmp_path):
     """One step too small to change anything leaves the model that training started from; and what does not fit."""
     write_hdf5(tmp_path / "cu.h5", frames)

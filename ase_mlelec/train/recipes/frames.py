@@ -36,11 +36,11 @@ def train_frames(config, progress=True):
         if getattr(config, name):
             checkpoints.append(_train_centres(model, name, head, loss, parts, config, progress))
     model.cpu()
-    model.metadata = described      # the error of a dipole depends on the charges
+    model.metadata = described      # the error of a dipole depends on the charges, that of an energy on the core
+    protect_trained(model, parts, config)
     held_out = {name: errors(model, part) for name, part in parts.items()
                 if name not in ("train", "support") and comparable(model, part)}
-    model.metadata = described | {"errors": held_out, "training": provenance(parts, config)}
-    protect_trained(model, parts, config)
+    model.metadata |= {"errors": held_out, "training": provenance(parts, config)}
     refuse_model(model, config.output.model)
     model.save(config.folder / config.output.model)
     for checkpoint in checkpoints:
@@ -80,7 +80,7 @@ def split(frames, config):
         raise ValueError(f"{', '.join(data.files)}: got {len(frames)} frames of the groups "
                          f"{', '.join(groups) or 'none'}, none of them to train on; name groups in data.train, now "
                          f"{', '.join(data.train)}")
-    return {"train": training, "validation": held, "test": test, "support": support}
+    return {"train": training, "validation": held, "test": test} | ({"support": support} if len(support) else {})
 
 
 def describe(frames, config):

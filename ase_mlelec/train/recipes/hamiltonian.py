@@ -26,12 +26,12 @@ def train_hamiltonian(config, progress=True):
     output = config.folder / config.output.model
     output.parent.mkdir(parents=True, exist_ok=True)
     head = _hamiltonian_head(parts["train"], config)
-    checkpoints, held_out, sources = [], {}, dict(parts)
+    checkpoints, sources = [], dict(parts)
     model, energies = Model(LocalFrame(**head.local.arguments()).double(), {}), {"train": ()}
     if config.energy:
         more = {name: others.select(lambda frame, chosen=getattr(config.data, name): frame.group in chosen)
                 for name in (*parts, "support")}
-        model, checkpoint, held_out, energies = _energy(data, parts, more, config, progress)
+        model, checkpoint, energies = _energy(data, parts, more, config, progress)
         checkpoints.append(checkpoint)
         sources.update({f"{name}, energies only": part for name, part in more.items() if len(part)})
     electrons = data.attributes.get("electrons_per_atom", {})
@@ -52,14 +52,11 @@ def train_hamiltonian(config, progress=True):
                     batch_size=options.batch_size, learning_rate=options.learning_rate, weights=options.weights,
                     seed=config.seed, checkpoint=checkpoints[-1], curve=output.with_suffix(".hamiltonian.csv"),
                     fingerprint=parts["train"].fingerprint(), progress=progress)
-    for name in ("validation", "test"):
-        if len(parts[name]):
-            held_out[name] = held_out.get(name, {}) | hamiltonian_errors(model, parts[name])
     described = {name: data.attributes[name] for name in ("electrons_per_atom", "energy_reference", "settings")
                  if name in data.attributes}
-    model.metadata = described | {"nearest_distances_A": ranges, "errors": held_out,
-                                  "training": provenance(sources, config)}
+    model.metadata = described | {"nearest_distances_A": ranges}
     protect_trained(model, energies, config, hamiltonians=parts["train"])
+    model.metadata |= {"errors": _errors(model, parts, energies), "training": provenance(sources, config)}
     refuse_model(model, config.output.model)
     model.save(output)
     for checkpoint in checkpoints:
@@ -68,8 +65,8 @@ def train_hamiltonian(config, progress=True):
 
 
 def _energy(data, parts, more, config, progress):
-    """(Model with an energy, path of its checkpoint, errors on held-out frames, dict of Frames that it was trained on)
-    of the Hamiltonians' own labels, unless they count as coarse ones, and of those in ``more``, dict of Frames."""
+    """(Model with an energy, path of its checkpoint, dict of Frames) of the Hamiltonians' own labels, unless they count
+    as coarse ones, and of those in ``more``, dict of Frames."""
     coarse = [(config.folder / name).resolve() for name in config.energy.coarse]
     own = data.path.resolve() not in coarse
     frames = {name: join([parts[name].frames(), part]) if own and name in parts else part for name, part in more.items()}
@@ -79,8 +76,18 @@ def _energy(data, parts, more, config, progress):
     model = new_model(frames["train"], config)
     checkpoint = train_energy(model, frames, config, progress)
     model.cpu()
-    return model, checkpoint, {name: errors(model, part) for name, part in frames.items()
-                               if name not in ("train", "support") and comparable(model, part)}, frames
+    return model, checkpoint, frames
+
+
+def _errors(model, parts, energies):
+    """dict by part of dict of float, of held-out frames: of energies and forces, and of Hamiltonians."""
+    found = {}
+    for name in ("validation", "test"):
+        if comparable(model, energies.get(name, ())):
+            found[name] = errors(model, energies[name])
+        if len(parts[name]):
+            found[name] = found.get(name, {}) | hamiltonian_errors(model, parts[name])
+    return found
 
 
 def _hamiltonians(config):
