@@ -48,15 +48,16 @@ def add_label_command(commands):
     command.add_argument("--part", default="0/1", help="i/n: every n-th structure from the i-th on")
 
 
-def label_all(label, structures, work, part):
+def label_all(label, structures, work, part, key=len):
     """``label(atoms, work)`` for the structures of a file; ``part`` "i/n": every n-th of them from the i-th on.
 
-    Small cells come first, and phases are mixed: whatever is finished at any time is a balanced data set.
+    In the order of ``key(atoms)``, small cells first, and phases are mixed: whatever is finished at any time is a
+    balanced data set.
     """
     work.mkdir(exist_ok=True)
     index, parts = (int(x) for x in part.split("/"))
     images = read(structures, ":")
-    order = sorted(np.random.default_rng(0).permutation(len(images)), key=lambda k: len(images[k]))
+    order = sorted(np.random.default_rng(0).permutation(len(images)), key=lambda k: key(images[k]))
     for k in order[index::parts]:
         label(images[k], work)
 

@@ -1,0 +1,289 @@
+"""The script that made the magnesium oxide data set, as far as it goes without the programs for DFT."""
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
+from ase.io import read, write
+
+from ase_mlelec.io.espresso import Projections, PwResult
+from ase_mlelec.io.frames import read_frames
+from ase_mlelec.physics import ewald
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "dft"))
+import espresso  # noqa: E402
+import mgo  # noqa: E402
+from born_mayer import CHARGE, REPULSION, BornMayer  # noqa: E402
+
+
+# the classical potential ----------------------------------------------------------------------------------------------
+
+def displaced(a=3.4, size=0.1, repeat=1):
+    atoms = bulk("MgO", "rocksalt", a=a, cubic=True) * repeat
+    atoms.rattle(size, seed=1)
+    atoms.calc = BornMayer()
+    return atoms
+
+
+def test_forces_are_derivatives():
+    atoms = displaced()
+    forces, numerical = atoms.get_forces(), np.zeros((8, 3))
+    assert abs(forces.sum(axis=0)).max() < 1e-9
+    for atom, axis in np.ndindex(numerical.shape):
+        energies = []
+        for step in 1e-4, -1e-4:
+            moved = atoms.copy()
+            moved.positions[atom, axis] += step
+            moved.calc = BornMayer()
+            energies.append(moved.get_potential_energy())
+        numerical[atom, axis] = (energies[1] - energies[0]) / 2e-4
+    np.testing.assert_allclose(forces, numerical, atol=1e-5)
+
+
+def test_coulomb_forces_are_near_those_of_ewald():
+    """The damped and shifted sum against the whole one, the repulsion taken off; and both end at the cutoff."""
+    import torch
+    atoms = displaced()
+    positions = torch.tensor(atoms.positions, requires_grad=True)
+    charges = torch.tensor([CHARGE[symbol] for symbol in atoms.symbols], dtype=torch.float64)
+    whole, = torch.autograd.grad(-ewald.energy(positions, charges, torch.tensor(atoms.cell.array)), positions)
+    own = atoms.get_forces()
+    repeat = 2 * np.array([(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)]) * atoms.cell[0, 0]
+    shifts = np.concatenate([repeat / 2 * n for n in (1, 2, 3)])
+    shifts = np.unique(np.round(shifts, 9), axis=0)
+    for i, j in np.ndindex(8, 8):
+        vectors = atoms.positions[j] + shifts - atoms.positions[i]
+        r = np.linalg.norm(vectors, axis=1)
+        vectors, r = vectors[(r > 1e-6) & (r < 7)], r[(r > 1e-6) & (r < 7)]
+        strength, length = REPULSION[tuple(sorted((atoms.symbols[i], atoms.symbols[j])))]
+        own[i] += (strength / length * np.exp(-r / length) / r) @ vectors
+    assert abs(whole).max() > 4
+    np.testing.assert_allclose(own, whole.numpy(), atol=0.35)
+    assert BornMayer().coulomb(7.0) == pytest.approx((0, 0), abs=1e-12)
+
+
+# structures -----------------------------------------------------------------------------------------------------------
+
+def test_plan():
+    """No seed twice, none of those that are kept for others; tests at pressures between those that train."""
+    plans = mgo.PLAN + mgo.MODEL_PLAN
+    seeds = [seed for _, _, constants, count, first in plans for seed in range(first, first + count * len(constants))]
+    assert len(set(seeds)) == len(seeds) and max(seeds) < 1000
+    for one, middle, other in zip(mgo.TRAINING, mgo.TESTS, list(mgo.TRAINING)[1:]):
+        assert one < middle < other
+        assert mgo.TESTS[middle] == pytest.approx((mgo.TRAINING[one] + mgo.TRAINING[other]) / 2, abs=0.5)
+    roles = [mgo.role(f"{kind}-{n}-{1000 * a:.0f}-{first + t * count + k:03d}") for kind, n, constants, count, first
+             in plans for t, a in enumerate(constants) for k in range(count) if a in mgo.TRAINING]
+    assert set(roles) == {"train", "validation"} and 0.1 < roles.count("validation") / len(roles) < 0.2
+    assert mgo.role("einstein-8-3347-205") == "test"
+    planned = {f"{kind}-{n}-{1000 * a:.0f}" for kind, n, constants, *_ in plans for a in constants}
+    assert all(name.rsplit("-", 1)[0] in planned for name in (*mgo.CONVERGENCE, *mgo.PULAY_STRUCTURES))
+
+
+@pytest.mark.parametrize("kind", ["einstein", "classical"])
+def test_displacements(kind):
+    """Those of a crystal at 5,000 K, smaller under more pressure; ions stay at their sites."""
+    found = {}
+    for a in 3.293, 3.502:      # not strained
+        moved = []
+        for seed in range(6 if kind == "einstein" else 2):
+            atoms = mgo.snapshot(kind, 8, a, seed)
+            assert atoms.cell.cellpar() == pytest.approx([a] * 3 + [90] * 3)
+            shift = atoms.positions - bulk("MgO", "rocksalt", a=a, cubic=True).positions
+            moved.append(shift - shift.mean(axis=0))
+        found[a] = np.sqrt(np.mean(np.square(moved)) * 8 / 7)
+        assert abs(np.array(moved)).max() < 0.6
+    wanted = {a: np.sqrt(units.kB * 5000 / 49) * (a / 3.55) ** 4.5 for a in found}     # 0.094 Å at 3.55 Å
+    for a in found:
+        assert found[a] == pytest.approx(wanted[a], rel=0.15 if kind == "einstein" else 0.35)
+    assert found[3.293] < found[3.502]
+
+
+def test_cells_that_train_are_strained():
+    volumes = [mgo.snapshot("einstein", 16, 3.38, seed).get_volume() for seed in range(20)]
+    assert np.mean(volumes) == pytest.approx(2 * 3.38**3, rel=0.01) and 0.004 < np.std(volumes) / (2 * 3.38**3) < 0.03
+    angles = mgo.snapshot("einstein", 16, 3.38, 0).cell.angles()
+    assert 0.05 < abs(angles - 90).max() < 4
+
+
+class Springs(Calculator):
+    """Atoms on springs to their sites, in a cell with 600 GPa at 3.27 Å."""
+    implemented_properties = ["energy", "forces", "stress"]
+    bulk_modulus = 2000         # GPa
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        scaled = atoms.get_scaled_positions(wrap=False)
+        shift = (scaled - np.round(scaled * 2) / 2) @ atoms.cell.array
+        pressure = (600 - self.bulk_modulus * np.log(atoms.get_volume() / 3.27**3)) * units.GPa
+        self.results = {"energy": 0.0, "forces": -50 * shift, "stress": np.array([-pressure] * 3 + [0] * 3)}
+
+
+def test_snapshots_of_a_model():
+    """Its MD finds the density of the pressure; a run that leaves what is reasonable is dropped."""
+    atoms = mgo.model_snapshot("model", 8, 3.293, 1, Springs())
+    assert atoms.get_volume() == pytest.approx(3.27**3 * np.exp(46 / 2000), rel=0.01) and atoms.calc is None
+    shift = atoms.positions - bulk("MgO", "rocksalt", a=atoms.cell[0, 0], cubic=True).positions
+    assert 0.04 < np.std(shift - shift.mean(axis=0)) < 0.15
+    hard = Springs()
+    hard.bulk_modulus = 6000
+    assert mgo.model_snapshot("model", 8, 3.56, 1, hard) is None
+
+
+def test_sampling_goes_on_where_it_stopped(tmp_path):
+    plan = [("einstein", 8, (3.27, 3.56), 3, 10), ("einstein", 16, (3.347,), 2, 30)]
+    mgo.sample(tmp_path / "whole.extxyz", mgo.snapshot, plan)
+    whole = read(tmp_path / "whole.extxyz", ":")
+    assert [atoms.info["name"] for atoms in whole] == [
+        *(f"einstein-8-3270-{k:03d}" for k in (10, 11, 12)), *(f"einstein-8-3560-{k:03d}" for k in (13, 14, 15)),
+        "einstein-16-3347-030", "einstein-16-3347-031"]
+    write(tmp_path / "some.extxyz", whole[::2])
+    mgo.sample(tmp_path / "some.extxyz", mgo.snapshot, plan)
+    found = {atoms.info["name"]: atoms for atoms in read(tmp_path / "some.extxyz", ":")}
+    assert len(found) == 8
+    for atoms in whole:
+        assert found[atoms.info["name"]] == atoms
+        assert atoms.info["share"] == found[atoms.info["name"]].info["share"]
+
+
+def test_labels_are_made_of_every_pressure_in_turn(tmp_path, monkeypatch):
+    """At any time the same share of every kind and pressure is done, whatever their number."""
+    mgo.sample(tmp_path / "all.extxyz", mgo.snapshot, [
+        ("einstein", 8, mgo.TRAINING, 6, 0), ("einstein", 8, mgo.TESTS, 2, 100), ("einstein", 16, (3.27,), 1, 200)])
+    done = []
+    monkeypatch.setattr(mgo, "label", lambda atoms, work: done.append(atoms.info["name"].split("-")))
+    monkeypatch.setattr(sys, "argv", ["mgo.py", "label", str(tmp_path / "all.extxyz"), str(tmp_path / "work")])
+    mgo.main()
+    assert len(done) == 39 and done[-1][1] == "16"
+    half = [a for _, _, a, _ in done[:19]]
+    assert sorted(half) == sorted(f"{1000 * a:.0f}" for a in [*mgo.TRAINING] * 3 + [*mgo.TESTS])
+
+
+# labels ---------------------------------------------------------------------------------------------------------------
+
+def small_bands(n_atoms=8):
+    """Two points; four electrons per atom of 0.97 each on the atoms, a gap from 10 to 20 eV."""
+    filled, empty = np.linspace(-5, 10, 2 * n_atoms), np.linspace(20, 50, 3 * n_atoms)
+    eigenvalues = np.stack([np.concatenate([filled, empty]), np.concatenate([filled - 1, empty + 1])])
+    weights = np.random.default_rng(0).random((2, 5 * n_atoms, n_atoms))
+    return Projections(eigenvalues, np.array([0.5, 1.5]), 0.97 * weights / weights.sum(axis=2, keepdims=True))
+
+
+def test_levels_of_a_gap():
+    atoms, bands = bulk("MgO", "rocksalt", a=3.4, cubic=True), small_bands()
+    found = mgo.levels(atoms, bands)
+    assert (found.valence_band_maximum, found.conduction_band_minimum) == (10.0, 20.0)
+    assert found.projected_electrons == pytest.approx(0.97 * 32)
+    filling = 1 / (1 + np.exp((bands.eigenvalues - found.fermi_level) / (8.617333e-5 * 5000)))
+    assert bands.kpoint_weights @ filling.sum(axis=1) == pytest.approx(32, abs=1e-9)
+    assert 12 < found.fermi_level < 18
+    # two levels, alike but for their energies: half way
+    two = Projections(np.array([[1.0, 4.0]]), np.array([2.0]), np.zeros((1, 2, 1)))
+    assert mgo.fermi_level(two, 2, 5000.0) == pytest.approx(2.5, abs=1e-8)
+
+
+def test_labels_and_the_data_set(tmp_path, monkeypatch, capsys):
+    mgo.sample(tmp_path / "all.extxyz", mgo.snapshot, [("einstein", 8, (3.27, 3.347), 2, 4)])
+    calls, work = [], tmp_path / "work"
+    stress = np.diag([-1.0, -2.0, -3.0])
+
+    def energy(atoms, directory):
+        directory.mkdir(parents=True)
+        calls.append(directory.name)
+        return PwResult(list(atoms.symbols), atoms.cell.array, atoms.positions, -7.5,
+                        forces=np.arange(24.0).reshape(8, 3), stress=stress, fermi_level=1.0)
+
+    def projected(atoms, directory, kpts):
+        assert kpts == (6, 6, 6)
+        return small_bands()
+    monkeypatch.setattr(mgo, "calculate_energy", energy)
+    monkeypatch.setattr(mgo, "calculate_bands", projected)
+    for _ in range(2):
+        espresso.label_all(mgo.label, tmp_path / "all.extxyz", work, "0/1", lambda atoms: atoms.info["share"])
+    assert len(calls) == 4 and len(list(work.iterdir())) == 4        # the second time there was nothing to do
+    mgo.collect(work, tmp_path / "mgo.h5")
+    output = capsys.readouterr().out
+    assert "test: 2; by lattice constant in mÅ: {'3347': 2}" in output and "gaps from 10.00 to 10.00 eV" in output
+    frames = read_frames(tmp_path / "mgo.h5")
+    assert [(frame.name, frame.group) for frame in frames] == [
+        ("einstein-8-3270-004", "train"), ("einstein-8-3270-005", "validation"), ("einstein-8-3347-006", "test"),
+        ("einstein-8-3347-007", "test")]
+    assert frames.labels == ("energy", "forces", "virial", "ados", "dos")
+    images = {atoms.info["name"]: atoms for atoms in read(tmp_path / "all.extxyz", ":")}
+    for frame in frames:
+        assert (frame.atoms.symbols == images[frame.name].symbols).all()
+        np.testing.assert_allclose(frame.atoms.positions, images[frame.name].positions)
+        virial = -stress * frame.atoms.get_volume() + 8 * mgo.PULAY_VIRIAL * np.eye(3)
+        np.testing.assert_allclose(frame.labels["virial"], virial)
+        np.testing.assert_allclose(frame.labels["forces"], np.arange(24.0).reshape(8, 3))
+        gap = abs(frames.energies - 15) < 3
+        assert frame.labels["energy"] == -7.5 and frame.labels["dos"][gap].max() < 1e-6
+        below = np.trapezoid(frame.labels["dos"][frames.energies < 15], dx=frames.energies[1] - frames.energies[0])
+        assert below == pytest.approx(32, rel=1e-3)
+        # each atom has its share of every band, in single precision
+        np.testing.assert_allclose(frame.labels["ados"].sum(axis=0), 0.97 * frame.labels["dos"], atol=1e-5)
+        stored = dict(zip(frames.attributes["electronic_levels"]["columns"],
+                          frames.attributes["electronic_levels"][frame.name]))
+        assert stored["conduction_band_minimum"] == 20 and stored["projected_electrons"] == pytest.approx(31.04)
+
+
+def test_convergence(tmp_path, monkeypatch):
+    """Errors of a mesh whose bands are known to be off by a factor, against the spread of the densest one's atoms."""
+    plan = [("einstein", 8, (3.27,), 1, 0), ("einstein", 8, (3.38,), 1, 24)]
+    mgo.sample(tmp_path / "all.extxyz", mgo.snapshot, plan)
+    calls = []
+    monkeypatch.setattr(mgo, "calculate_energy", lambda atoms, directory: directory.mkdir(parents=True))
+
+    def projected(atoms, directory, kpts):
+        calls.append(kpts)
+        bands = small_bands()
+        return Projections(bands.eigenvalues, bands.kpoint_weights, bands.site_weights * (1 if kpts[0] == 8 else 0.9))
+    monkeypatch.setattr(mgo, "calculate_bands", projected)
+    for _ in range(2):
+        (tmp_path / "work" / "convergence").mkdir(parents=True, exist_ok=True)
+        mgo.convergence(tmp_path / "all.extxyz", tmp_path / "work", tmp_path / "table.csv")
+    assert len(calls) == 2 * len(mgo.CONVERGENCE_MESHES)
+    head, *rows = (line.split(",") for line in (tmp_path / "table.csv").read_text().splitlines())
+    assert len(rows) == 2 * 2 * 2 * 4 * (len(mgo.CONVERGENCE_MESHES) - 1)
+    dos = small_bands().site_dos(mgo.ENERGIES, 0.04 * units.Ry)
+    magnesium = bulk("MgO", "rocksalt", a=3.4, cubic=True).symbols == "Mg"
+    wanted = [np.sqrt(np.mean((0.1 * dos[magnesium]) ** 2)), np.sqrt(dos[magnesium].var(axis=0).mean())]
+    row, = (row for row in rows if row[:5] == ["einstein-8-3270-000", "Mg", "all", "0.04", "6^3 against 8^3"])
+    np.testing.assert_allclose([float(x) for x in row[5:7]], wanted, atol=6e-5)
+    assert float(row[7]) == pytest.approx(wanted[0] / wanted[1], abs=1e-3) and len(row) == len(head)
+
+
+@pytest.mark.parametrize("n_atoms, energy, dos, bands", [
+    (8, (3, 3, 3), (6, 6, 6), 40), (16, (3, 3, 2), (6, 6, 3), 80), (64, (2, 2, 2), (3, 3, 3), 320)])
+def test_inputs(tmp_path, monkeypatch, n_atoms, energy, dos, bands):
+    """Points and bands of constant density; the DOS sees Γ, where the conduction band has its minimum."""
+    given = {}
+    monkeypatch.setattr(espresso, "run", lambda program, name, directory: given.setdefault(
+        name, " ".join((Path(directory) / f"{name}.in").read_text().split())))
+    monkeypatch.setattr(mgo, "read_pw", lambda path: None)
+    monkeypatch.setattr(mgo, "read_projections", lambda path, output: None)
+    atoms = Atoms(mgo.lattice(n_atoms, 3.4, np.random.default_rng(0)))
+    mgo.calculate_energy(atoms, tmp_path)
+    mgo.calculate_bands(atoms, tmp_path, mgo.mesh(atoms, mgo.DOS_MESH))
+    assert "K_POINTS automatic {} {} {} 1 1 1".format(*energy) in given["scf"]
+    assert "K_POINTS automatic {} {} {} 0 0 0".format(*dos) in given["nscf"]
+    for name in "scf", "nscf":
+        for text in "ecutwfc = 35", "ecutrho = 200", "smearing = 'fermi-dirac'", "nosym = .true.", "degauss = 0.0316":
+            assert text in given[name]
+    assert f"nbnd = {bands} " in given["nscf"] and f"nbnd = {3 * n_atoms} " in given["scf"]
+
+
+def test_pulay(tmp_path, monkeypatch):
+    """Energies that fall by 0.3 eV per atom and unit of the cutoff's logarithm."""
+    monkeypatch.setattr(mgo, "PULAY_STRUCTURES", ("einstein-8-3270-000",))
+    mgo.sample(tmp_path / "all.extxyz", mgo.snapshot, [("einstein", 8, (3.27,), 1, 0)])
+
+    def energy(atoms, directory, cutoff):
+        directory.mkdir(exist_ok=True)
+        return PwResult([], None, None, -0.3 * 8 * np.log(cutoff))
+    monkeypatch.setattr(mgo, "calculate_energy", energy)
+    mgo.pulay(tmp_path / "all.extxyz", tmp_path, tmp_path / "pulay.csv")
+    assert (tmp_path / "pulay.csv").read_text().splitlines()[1].endswith(",0.2000")
