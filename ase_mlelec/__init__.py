@@ -16,7 +16,7 @@ _PUBLIC = {
     "CombinedCalculator": "ase_mlelec.calculators.combined",
     "WannierHamiltonian": "ase_mlelec.wannier_hamiltonian",
     "load_model": "ase_mlelec.bundle",
-    "list_models": "ase_mlelec.bundle",
+    "list_models": "ase_mlelec.shipped",
     "evaluate": "ase_mlelec.analysis.trajectory",
     "ElectronicRecorder": "ase_mlelec.analysis.trajectory",
 }

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -19,26 +18,25 @@ from ase.calculators.calculator import CalculatorSetupError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ase_mlelec import descriptors, heads
+from ase_mlelec import descriptors, heads, shipped
 from ase_mlelec.io.atomic import replacing
 from ase_mlelec.model import Model
 from ase_mlelec.safety import RepulsiveCore, TrainingRange
+from ase_mlelec.shipped import HEADER, PRETRAINED
 
 FORMAT_VERSION = 2
-HEADER = "ase_mlelec"
 DIGEST = re.compile(r'\{"digest": "([0-9a-f]{32})", ')        # the beginning of a header
 UNITS = {"length": "Å", "energy": "eV", "dos": "states/eV including spin degeneracy"}
-PRETRAINED = files("ase_mlelec") / "pretrained"
 ROOM = 1 << 26              # bytes, and LAYERS arrays, that the building of a model may take beside those of its file
 LAYERS = 1000
+_ITEMSIZE = {bool: 1, torch.bool: 1, torch.float32: 4}      # of dtypes that models name; 8 bytes is the largest
 FACTORIES = {"arange", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randint", "randn", "randperm",
              "tril_indices", "triu_indices", "zeros"}
 
 
 def list_models():
     """Names of the models shipped with the package."""
-    return sorted(path.name.removesuffix(".safetensors") for path in PRETRAINED.iterdir()
-                  if path.name.endswith(".safetensors"))
+    return shipped.list_models(PRETRAINED)
 
 
 def save_model(model, path):
@@ -247,12 +245,36 @@ class _Budget(torch.overrides.TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if getattr(func, "__name__", "") in FACTORIES:
-            self.bytes -= func(*args, **{**kwargs, "device": "meta"}).nbytes       # takes no memory
+            self.bytes -= _bytes_of(func.__name__, args, kwargs)
             self.arrays -= 1
             if self.bytes < 0 or self.arrays < 0:
                 raise CalculatorSetupError(f"{self.path}: arrays do not fit the architecture in the header (it asks "
                                            "for far more or larger ones than the file has); save the model again")
         return func(*args, **kwargs)
+
+
+def _bytes_of(name, args, kwargs):
+    """Bytes of the array that one of FACTORIES makes.
+
+    torch would tell with device="meta", but imports its compiler for that: 2 s whenever a first model is loaded.
+    """
+    if name == "arange":
+        start, end, step = ((0, *args, 1) if len(args) == 1 else (*args, 1))[:3]
+        count = max(0, math.ceil((end - start) / step))
+    elif name in ("linspace", "logspace"):
+        count = int(kwargs.get("steps", args[2] if len(args) > 2 else 0))
+    elif name == "eye":
+        count = args[0] * (args[1] if len(args) > 1 else args[0])
+    elif name == "randperm":
+        count = args[0]
+    elif name in ("tril_indices", "triu_indices"):
+        count = 2 * args[0] * args[1]
+    else:
+        size = kwargs.get("size", next((each for each in args if isinstance(each, (tuple, list))), args))
+        count = math.prod(size)
+    if count < 0:
+        raise ValueError(f"{name}: got a negative size")
+    return int(count) * _ITEMSIZE.get(kwargs.get("dtype"), 8)
 
 
 def _check_arguments(cls, arguments):

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from small_models import random_model
 
-from ase_mlelec import DeepDOSCalculator, bundle
+from ase_mlelec import DeepDOSCalculator, bundle, shipped
 from ase_mlelec.bundle import FORMAT_VERSION, list_models, load_model
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.heads import ScalarHead
@@ -89,6 +89,32 @@ def test_list_of_shipped_models():
     folder = files("ase_mlelec") / "pretrained"
     assert list_models() == sorted(file.name.removesuffix(".safetensors") for file in folder.iterdir()
                                    if file.name.endswith(".safetensors"))
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_summaries_of_shipped_models(name):
+    """What is read without torch is what the model itself says."""
+    summary, model = shipped.read_summary(name), load_model(name)
+    assert summary == {"species": list(model.species), "cutoff": model.cutoff, "quantities": list(model.heads)}
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 9, (2).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"[]",
+                                     (9).to_bytes(8, "little") + b"[[[[[[[[["])
+def test_summary_of_a_damaged_file(tmp_path, content):
+    (tmp_path / "bad.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="bad.safetensors: damaged header .*; install the package again"):
+        shipped.read_summary("bad", tmp_path)
+
+
+@pytest.mark.parametrize("name, args, kwargs", [
+    ("zeros", (3, 4), {}), ("ones", ((3, 4),), {"dtype": bool}), ("full", ((2, 5), 1), {}), ("empty", (0, 3), {}),
+    ("ones", ((),), {}), ("randn", (2, 3), {"dtype": torch.float32}), ("randint", (5, (2, 3)), {}),
+    ("arange", (7,), {"dtype": torch.float32}), ("arange", (1, 8, 2), {}), ("linspace", (0, 1, 9), {}), ("eye", (4,), {}),
+    ("eye", (4, 5), {}), ("randperm", (6,), {}), ("triu_indices", (4, 4), {}), ("zeros", (), {"size": (2, 2)})])
+def test_bytes_of_arrays_to_come(name, args, kwargs):
+    """Never fewer than the array takes, and at most some times as many."""
+    array = getattr(torch, name)(*args, **kwargs)
+    assert array.nbytes <= bundle._bytes_of(name, args, kwargs) <= 4 * array.nbytes
 
 
 class WideHead(ScalarHead):

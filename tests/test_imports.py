@@ -19,6 +19,7 @@ MODEL_AND_BELOW = {"model", "safety", "descriptors", "heads", "nets", "edges", "
 ALLOWED = {
     "__init__": set(),
     "units": set(),
+    "shipped": set(),
     "nets": set(),
     "physics": {"units"},
     "system": {"units"},
@@ -30,7 +31,7 @@ ALLOWED = {
     "io": MODEL_AND_BELOW,
     "bilayers": set(),
     "wannier_hamiltonian": {"io", "physics", "units"},
-    "bundle": MODEL_AND_BELOW | {"io"},
+    "bundle": MODEL_AND_BELOW | {"io", "shipped"},
     "train": MODEL_AND_BELOW | {"io", "bundle", "physics", "wannier_hamiltonian", "bilayers"},
     "analysis": MODEL_AND_BELOW | {"bundle", "io", "physics"},
     "calculators": MODEL_AND_BELOW | {"bundle", "io", "physics", "wannier_hamiltonian", "bilayers"},
@@ -127,6 +128,25 @@ def run_python(code):
 
 def test_importing_the_package_imports_no_torch():
     result = run_python("import sys, ase_mlelec; print('torch' in sys.modules, 'ase' in sys.modules)")
+    assert result.stdout.split() == ["False", "False"], result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["models", "--names"]], ids=" ".join)
+def test_models_are_listed_without_torch(arguments):
+    result = run_python("import sys\nfrom ase_mlelec_entry_points.cli.main import main\n"
+                        f"code = main({arguments})\n"
+                        "print(code, *(name in sys.modules for name in ('torch', 'ase', 'numpy')))")
+    *models, last = result.stdout.splitlines()
+    assert last.split() == ["0", "False", "False", "False"], result.stderr
+    assert len(models) == len(ase_mlelec.list_models())
+
+
+def test_an_evaluation_imports_no_compiler():
+    """torch's tracing compiler and sympy take 2 s; functions as harmless as torch.arange on the meta device want them."""
+    result = run_python("import sys, ase.build\nfrom ase_mlelec import DeepDOSCalculator\n"
+                        "atoms = ase.build.bulk('Si')\natoms.rattle(0.01)\natoms.calc = DeepDOSCalculator('si')\n"
+                        "atoms.get_forces(), atoms.calc.get_fermi_level()\n"
+                        "print('torch._dynamo' in sys.modules, 'sympy' in sys.modules)")
     assert result.stdout.split() == ["False", "False"], result.stderr
 
 

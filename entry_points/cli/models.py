@@ -8,12 +8,13 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from ase_mlelec import list_models, load_model
+    # no more than the headers of the files is read, and torch is not imported
+    from ase_mlelec.shipped import list_models, read_summary
 
     for name in list_models():
         if arguments.names:
             print(name)
             continue
-        model = load_model(name)
-        print(f"{name}: species {', '.join(model.species)}; cutoff {model.cutoff:g} Å; "
-              f"quantities {', '.join(model.heads)}")
+        model = read_summary(name)
+        print(f"{name}: species {', '.join(model['species'])}; cutoff {model['cutoff']:g} Å; "
+              f"quantities {', '.join(model['quantities'])}")

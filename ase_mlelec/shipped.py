@@ -1,0 +1,31 @@
+"""Shipped models, and what the header of a model file says, without torch: what ``mlelec models`` lists takes no time."""
+import json
+from importlib.resources import files
+
+PRETRAINED = files("ase_mlelec") / "pretrained"
+HEADER = "ase_mlelec"       # key of our header in that of safetensors
+SUFFIX = ".safetensors"
+LONGEST = 100_000_000       # bytes of a header, the limit of safetensors
+
+
+def list_models(folder=PRETRAINED):
+    """Names of the models shipped with the package."""
+    return sorted(path.name.removesuffix(SUFFIX) for path in folder.iterdir() if path.name.endswith(SUFFIX))
+
+
+def read_summary(name, folder=PRETRAINED):
+    """dict of a shipped model: species, cutoff (Å) and quantities, from the header alone; its arrays are not read.
+
+    Raises ValueError for a file that is not a model.
+    """
+    path = folder / f"{name}{SUFFIX}"
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if size > LONGEST:
+                raise ValueError(f"got a header of {size} bytes")
+            header = json.loads(json.loads(file.read(size))["__metadata__"][HEADER])
+        return {"species": list(header["species"]), "cutoff": float(header["descriptor"]["arguments"]["cutoff"]),
+                "quantities": list(header["heads"])}
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged header ({error!r}); install the package again") from None
