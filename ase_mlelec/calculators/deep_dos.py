@@ -71,7 +71,7 @@ class DeepDOSCalculator(MLElecCalculator):
         return self.metadata.get("electrons_in_dos") or self.metadata.get("valence_electrons")
 
     def _filled(self, atoms, temperature):
-        """(grid, total DOS, electrons in it, temperature) of a structure."""
+        """(grid, total DOS, electrons in it, temperature) of a structure, and {"mu": Fermi level}."""
         if temperature is None:
             temperature = self._temperature()
         check_temperature(temperature)
@@ -80,18 +80,21 @@ class DeepDOSCalculator(MLElecCalculator):
         if counts is None:
             raise CalculatorSetupError("the model's header has no 'electrons_in_dos': the Fermi level is unknown; "
                                        "train with valence_electrons in the data's attributes")
-        n_electrons = sum(counts[symbol] for symbol in self.atoms.get_chemical_symbols())
-        return self.energies, total, n_electrons, temperature
+        arguments = (self.energies, total, sum(counts[symbol] for symbol in self.atoms.get_chemical_symbols()),
+                     temperature)
+        levels = self._extra.setdefault("fermi_levels", {})     # by temperature: everything else asks for it
+        if temperature not in levels:
+            levels[temperature] = fermi.fermi_level(*arguments)
+        return arguments, {"mu": levels[temperature]}
 
     def get_fermi_level(self, temperature=None, *, atoms=None):
         """Fermi level, eV, at an electronic temperature in K (default: the model's own)."""
-        return fermi.fermi_level(*self._filled(atoms, temperature))
+        return self._filled(atoms, temperature)[1]["mu"]
 
     def get_band_gap(self, atoms=None):
         """(gap, vbm, cbm), eV, of the DOS per atom around the Fermi level at zero temperature; 0 for a metal."""
-        energies, total, n_electrons, _ = self._filled(atoms, 0.0)
-        per_atom = total / len(self.atoms)
-        return dos.band_gap(energies, per_atom, fermi.fermi_level(energies, total, n_electrons, 0.0))
+        (energies, total, _, _), level = self._filled(atoms, 0.0)
+        return dos.band_gap(energies, total / len(self.atoms), level["mu"])
 
     def get_order_parameter(self, offsets=(0, -5, -8), *, atoms=None):
         """Q [N], states/eV: the sum of each atom's DOS at E_F + offsets (eV); small in crystals, large in liquids.
@@ -103,12 +106,15 @@ class DeepDOSCalculator(MLElecCalculator):
 
     def get_band_energy(self, temperature=None, *, atoms=None):
         """Integral of e f(e) D(e), eV."""
-        return dos.band_energy(*self._filled(atoms, temperature))
+        arguments, level = self._filled(atoms, temperature)
+        return dos.band_energy(*arguments, **level)
 
     def get_entropy(self, temperature=None, *, atoms=None):
         """Electronic entropy, eV/K."""
-        return dos.entropy(*self._filled(atoms, temperature))
+        arguments, level = self._filled(atoms, temperature)
+        return dos.entropy(*arguments, **level)
 
     def get_heat_capacity(self, temperature=None, *, atoms=None):
         """Electronic heat capacity at constant number of electrons and fixed DOS, eV/K."""
-        return dos.heat_capacity(*self._filled(atoms, temperature))
+        arguments, level = self._filled(atoms, temperature)
+        return dos.heat_capacity(*arguments, **level)

@@ -1,6 +1,7 @@
 """One decorator that lets a function of tensors take NumPy arrays, lists and numbers as well."""
 import functools
 import inspect
+import math
 
 import numpy as np
 import torch
@@ -35,12 +36,16 @@ def _to_tensor(name, value, device):
         return None
     if isinstance(value, torch.Tensor):
         return value.to(device=device, dtype=torch.float64)
+    # A copy: torch warns about read-only arrays and refuses negative strides.
+    return torch.from_numpy(to_array(name, value)).to(device)
+
+
+def to_array(name, value):
+    """A float64 copy of numbers in whatever form, or ValueError with their name."""
     try:
-        # A copy: torch warns about read-only arrays and refuses negative strides.
-        array = np.array(value, dtype=np.float64, order="C")
+        return np.array(value, dtype=np.float64, order="C")
     except (TypeError, ValueError):
         raise ValueError(f"{name}: got {value!r}, need real numbers; give a NumPy array, a tensor or a list") from None
-    return torch.from_numpy(array).to(device)
 
 
 def _to_numpy(result):
@@ -52,9 +57,9 @@ def _to_numpy(result):
 
 
 def check_finite(**named):
-    """Raise ValueError, with the name, for the first tensor that holds NaN or infinity."""
+    """Raise ValueError, with the name, for the first tensor or array that holds NaN or infinity."""
     for name, value in named.items():
-        if not torch.isfinite(value).all():
+        if not (abs(value) < math.inf).all():
             raise ValueError(f"{name}: got NaN or infinity, need finite numbers; check the file or model behind them")
 
 

@@ -94,13 +94,14 @@ def _crossing(energies, dos, segment, threshold, metal):
 
 
 @numpy_or_torch
-def band_energy(energies, dos, n_electrons, temperature):
+def band_energy(energies, dos, n_electrons, temperature, *, mu=None):
     """Band energy E = ∫ ε D f dε at the Fermi level of n_electrons.
 
     energies : Tensor [S], eV, increasing
     dos : Tensor [..., S], states/eV
     n_electrons : Tensor [...]
     temperature : Tensor [...], K
+    mu : Tensor [...], eV, the Fermi level where it is known already; n_electrons is not looked at then
 
     Returns Tensor [...], eV, on the scale of energies (absolute, not relative to the Fermi level).
 
@@ -108,18 +109,19 @@ def band_energy(energies, dos, n_electrons, temperature):
 
     Source: Ellis et al. 2021, Eqs. (17), (A10).
     """
-    mu = fermi.fermi_level(energies, dos, n_electrons, temperature)
+    mu = _level(energies, dos, n_electrons, temperature, mu)
     return (fermi.integration_weights(energies, mu, temperature)[1] * dos).sum(-1)
 
 
 @numpy_or_torch
-def entropy(energies, dos, n_electrons, temperature):
+def entropy(energies, dos, n_electrons, temperature, *, mu=None):
     """Entropy of the electrons, S = -k ∫ D [f ln f + (1-f) ln(1-f)] dε >= 0, at the Fermi level of n_electrons.
 
     energies : Tensor [S], eV, increasing
     dos : Tensor [..., S], states/eV
     n_electrons : Tensor [...]
     temperature : Tensor [...], K
+    mu : Tensor [...], eV, the Fermi level where it is known already
 
     Returns Tensor [...], eV/K.
 
@@ -127,12 +129,12 @@ def entropy(energies, dos, n_electrons, temperature):
 
     Source: Ellis et al. 2021, Eqs. (A7), (A8), (A10).
     """
-    mu = fermi.fermi_level(energies, dos, n_electrons, temperature)
+    mu = _level(energies, dos, n_electrons, temperature, mu)
     return (fermi.entropy_weights(energies, mu, temperature) * dos).sum(-1)
 
 
 @numpy_or_torch
-def heat_capacity(energies, dos, n_electrons, temperature):
+def heat_capacity(energies, dos, n_electrons, temperature, *, mu=None):
     """Heat capacity of the electrons at constant number and constant DOS, C = dE/dT = T dS/dT.
 
     With the moments M_n = ∫ D x^n f (1-f) dε of the thermal window, x = (ε - μ)/kT, and dμ/dT = -k M_1/M_0,
@@ -143,6 +145,7 @@ def heat_capacity(energies, dos, n_electrons, temperature):
     dos : Tensor [..., S], states/eV
     n_electrons : Tensor [...]
     temperature : Tensor [...], K
+    mu : Tensor [...], eV, the Fermi level where it is known already
 
     Returns Tensor [...], eV/K; 0 where the window holds no states.
 
@@ -150,9 +153,17 @@ def heat_capacity(energies, dos, n_electrons, temperature):
 
     Source: derivative of Ellis et al. 2021, Eqs. (A5), (A6) at constant N.
     """
-    mu = fermi.fermi_level(energies, dos, n_electrons, temperature)
+    mu = _level(energies, dos, n_electrons, temperature, mu)
     m0, m1, m2 = ((weights * dos).sum(-1) for weights in fermi.slope_weights(energies, mu, temperature))
     return units.KB * (m2 - m1**2 / torch.where(m0 == 0, 1.0, m0))
+
+
+def _level(energies, dos, n_electrons, temperature, mu):
+    """The Fermi level, unless it is given."""
+    if mu is None:
+        return fermi.fermi_level(energies, dos, n_electrons, temperature)
+    check_dos(energies, dos)
+    return mu
 
 
 @numpy_or_torch

@@ -16,13 +16,12 @@ import numpy as np
 import torch
 
 from ase_mlelec import units
-from ase_mlelec.physics.arrays import check_finite, numpy_or_torch
+from ase_mlelec.physics import filling
+from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, to_array
 
 _GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(10)  # the poles of f, x = ±iπ, are far: error < 1e-20
 _COLDEST_KT = 1e-30         # eV; stands for temperature 0, where every x is infinite or 0
 _LARGEST_X = 800.0          # e^-800 is 0 in float64, while x^3 e^-x stays finite
-_FLAT = 1e-13               # electrons per state of the grid that count as none: 500 times the rounding of N(μ)
-_MAX_ITERATIONS = 200       # bisection alone needs 60
 
 
 # Polylogarithms
@@ -342,7 +341,6 @@ def slope_weights(energies, mu, temperature):
 
 # Fermi level
 
-@numpy_or_torch
 def fermi_level(energies, dos, n_electrons, temperature):
     """Fermi level μ, eV: the root of N(μ) = w_N(μ)·D = n_electrons.
 
@@ -363,14 +361,29 @@ def fermi_level(energies, dos, n_electrons, temperature):
 
     Source: Ellis et al. 2021, text after Eq. (A10).
     """
-    check_dos(energies, dos)
-    _check_temperature(temperature)
+    given = {"energies": energies, "dos": dos, "n_electrons": n_electrons, "temperature": temperature}
+    if any(isinstance(value, torch.Tensor) for value in given.values()):
+        return _fermi_level_of_tensors(**given)
+    energies, dos, n_electrons, temperature = (to_array(name, value) for name, value in given.items())
+    capacity = _check_filling(energies, dos, n_electrons, temperature)
+    capacity, n_electrons, temperature = np.broadcast_arrays(capacity, n_electrons, temperature)
+    levels = _find_roots(energies, np.broadcast_to(dos, (*capacity.shape, len(energies))), n_electrons, temperature)
+    return levels if levels.ndim else levels.item()
+
+
+@numpy_or_torch
+def _fermi_level_of_tensors(energies, dos, n_electrons, temperature):
     if energies.requires_grad:
         raise ValueError("energies: got a grid that requires gradients, need a fixed one; call energies.detach()")
-    capacity = torch.trapezoid(dos.detach(), energies)
-    _check_electrons(n_electrons, capacity)
+    capacity = _check_filling(energies, dos.detach(), n_electrons.detach(), temperature.detach())
     capacity, n_electrons, temperature = torch.broadcast_tensors(capacity, n_electrons, temperature)
     return _FermiLevel.apply(energies, dos.expand(*capacity.shape, -1), n_electrons, temperature)
+
+
+def _find_roots(energies, dos, n_electrons, temperature):
+    """Array [...] of Fermi levels of the arrays dos [..., S], n_electrons and temperature [...]."""
+    rows = zip(dos.reshape(-1, len(energies)), n_electrons.ravel().tolist(), temperature.ravel().tolist())
+    return np.array([filling.fermi_level(energies, row, n, units.KB * t) for row, n, t in rows]).reshape(dos.shape[:-1])
 
 
 class _FermiLevel(torch.autograd.Function):
@@ -378,7 +391,9 @@ class _FermiLevel(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, energies, dos, n_electrons, temperature):
-        mu = _find_root(energies, dos, n_electrons, temperature)
+        # one after the other on the host: a fraction of a millisecond each
+        mu = energies.new_tensor(_find_roots(*(tensor.detach().cpu().numpy() for tensor in
+                                               (energies, dos, n_electrons, temperature))))
         ctx.save_for_backward(energies, dos, temperature, mu)
         return mu
 
@@ -393,37 +408,6 @@ class _FermiLevel(torch.autograd.Function):
         return None, -grad_electrons[..., None] * weights, grad_electrons, -units.KB * grad * first
 
 
-def _find_root(energies, dos, n_electrons, temperature):
-    """Midpoint of the two levels at which N differs from n_electrons by a rounding error more and less.
-
-    In a metal the two coincide.  Within a gap, holes at the one equal electrons at the other; since both are
-    exponential in μ/kT, they equal each other at the midpoint: the neutrality condition that N - n cannot resolve.
-    """
-    flat = _FLAT * torch.trapezoid(dos.abs(), energies)
-    target = torch.stack([n_electrons - flat, n_electrons + flat])
-    return 0.5 * _bracketed_newton(energies, dos, target, 0.01 * flat, temperature).sum(0)
-
-
-def _bracketed_newton(energies, dos, target, tolerance, temperature):
-    """Root of N(μ) = target: Newton steps, bisection where they leave the bracket or fail to halve."""
-    kT = _thermal_energy(temperature)
-    low, high = energies[0] - 50 * kT + 0 * target, energies[-1] + 50 * kT + 0 * target
-    mu, step = 0.5 * (low + high), high - low
-    resolution = 1e-16 * energies.abs().max()
-    for _ in range(_MAX_ITERATIONS):
-        excess = (_hat_weights(_NUMBER, energies, mu, temperature) * dos).sum(-1) - target
-        done = (excess.abs() <= tolerance) | (step.abs() <= resolution)
-        if done.all():
-            break
-        slope = (_hat_weights(_SLOPE[0], energies, mu, temperature) * dos).sum(-1) / kT
-        low, high = torch.where(excess < 0, mu, low), torch.where(excess < 0, high, mu)
-        newton = mu - excess / slope    # not finite where N is flat: fails both tests
-        safe = (newton > low) & (newton < high) & ((newton - mu).abs() < 0.5 * step.abs())
-        following = torch.where(done, mu, torch.where(safe, newton, 0.5 * (low + high)))
-        mu, step = following, following - mu
-    return mu
-
-
 # Checks
 
 def check_grid(energies):
@@ -431,8 +415,9 @@ def check_grid(energies):
     if energies.ndim != 1 or len(energies) < 2:
         raise ValueError(f"energies: got shape {list(energies.shape)}, need [S] with S >= 2; pass one grid in eV")
     check_finite(energies=energies)
-    if not (energies.diff() > 0).all():
-        at = int((energies.diff() <= 0).nonzero()[0])
+    increasing = energies[1:] > energies[:-1]
+    if not increasing.all():
+        at = increasing.tolist().index(False)
         raise ValueError(f"energies: got {energies[at]:g} then {energies[at + 1]:g} eV at point {at}, need increasing "
                          "values; sort the grid together with the DOS")
 
@@ -447,18 +432,23 @@ def check_dos(energies, dos):
 
 
 def _check_temperature(temperature):
-    good = (temperature >= 0) & torch.isfinite(temperature)
+    good = (temperature >= 0) & (temperature < math.inf)
     if not good.all():
         raise ValueError(f"temperature: got {temperature[~good][0].item():g} K, need a finite number >= 0; give the "
                          "electronic temperature in kelvin")
 
 
-def _check_electrons(n_electrons, capacity):
-    bad = ~((n_electrons >= 0) & (n_electrons <= capacity + 1e-12 * capacity.abs()))
+def _check_filling(energies, dos, n_electrons, temperature):
+    """The electrons [...] that the DOS holds, after checks of tensors or arrays."""
+    check_dos(energies, dos)
+    _check_temperature(temperature)
+    capacity = (0.5 * (energies[1:] - energies[:-1]) * (dos[..., 1:] + dos[..., :-1])).sum(-1)
+    bad = ~((n_electrons >= 0) & (n_electrons <= capacity + 1e-12 * abs(capacity)))
     if bad.any():
-        got, holds = (value.expand_as(bad)[bad][0].item() for value in (n_electrons, capacity))
+        got, holds = ((value + 0 * bad)[bad][0].item() for value in (n_electrons, capacity))
         raise ValueError(f"n_electrons: got {got:g}, need 0 to {holds:g}, which the DOS holds on this grid; widen the "
                          "energy grid or check the count of valence electrons")
+    return capacity
 
 
 def _check_order(order, highest):
