@@ -15,6 +15,7 @@ from ase_mlelec.physics import ewald
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "dft"))
 import espresso  # noqa: E402
+import kmesh  # noqa: E402
 import mgo  # noqa: E402
 from born_mayer import CHARGE, REPULSION, BornMayer  # noqa: E402
 
@@ -164,22 +165,40 @@ def test_labels_are_made_of_every_pressure_in_turn(tmp_path, monkeypatch):
 
 # labels ---------------------------------------------------------------------------------------------------------------
 
-def small_bands(n_atoms=8):
-    """Two points; four electrons per atom of 0.97 each on the atoms, a gap from 10 to 20 eV."""
-    filled, empty = np.linspace(-5, 10, 2 * n_atoms), np.linspace(20, 50, 3 * n_atoms)
-    eigenvalues = np.stack([np.concatenate([filled, empty]), np.concatenate([filled - 1, empty + 1])])
-    weights = np.random.default_rng(0).random((2, 5 * n_atoms, n_atoms))
-    return Projections(eigenvalues, np.array([0.5, 1.5]), 0.97 * weights / weights.sum(axis=2, keepdims=True))
+def small_bands(n_atoms=8, n=6):
+    """Bands of a mesh that do not depend on k; 0.97 of four electrons per atom on the atoms, a gap from 10 to 20 eV."""
+    levels = np.concatenate([np.linspace(-5, 10, 2 * n_atoms), np.linspace(20, 50, 3 * n_atoms)])
+    shares = np.random.default_rng(0).random((5 * n_atoms, n_atoms))
+    shares *= 0.97 / shares.sum(axis=1, keepdims=True)
+    weights = point_weights((n, n, n))
+    return Projections(np.tile(levels, (len(weights), 1)), weights, np.tile(shares, (len(weights), 1, 1)))
+
+
+def listed_points(mesh):
+    """Of k and -k, the one that comes first, the last coordinate running fastest: as pw.x has them with nosym."""
+    points = []
+    for k in np.ndindex(*mesh):
+        if tuple(-x % n for x, n in zip(k, mesh)) not in points:
+            points.append(k)
+    return np.array(points)
+
+
+def point_weights(mesh):
+    points = listed_points(mesh)
+    own = ((2 * points) % mesh == 0).all(axis=1)
+    return np.where(own, 2, 4) / np.prod(mesh)
 
 
 def test_levels_of_a_gap():
     atoms, bands = bulk("MgO", "rocksalt", a=3.4, cubic=True), small_bands()
+    bands.eigenvalues[1:] += np.sign(bands.eigenvalues[1:] - 15)        # Γ has both edges
     found = mgo.levels(atoms, bands)
     assert (found.valence_band_maximum, found.conduction_band_minimum) == (10.0, 20.0)
     assert found.projected_electrons == pytest.approx(0.97 * 32)
-    filling = 1 / (1 + np.exp((bands.eigenvalues - found.fermi_level) / (8.617333e-5 * 5000)))
+    plain = mgo.levels(atoms, bands, 1)
+    filling = 1 / (1 + np.exp((bands.eigenvalues - plain.fermi_level) / (8.617333e-5 * 5000)))
     assert bands.kpoint_weights @ filling.sum(axis=1) == pytest.approx(32, abs=1e-9)
-    assert 12 < found.fermi_level < 18
+    assert plain[1:] == found[1:] and 12 < found.fermi_level < 18
     # two levels, alike but for their energies: half way
     two = Projections(np.array([[1.0, 4.0]]), np.array([2.0]), np.zeros((1, 2, 1)))
     assert mgo.fermi_level(two, 2, 5000.0) == pytest.approx(2.5, abs=1e-8)
@@ -197,8 +216,9 @@ def test_labels_and_the_data_set(tmp_path, monkeypatch, capsys):
                         forces=np.arange(24.0).reshape(8, 3), stress=stress, fermi_level=1.0)
 
     def projected(atoms, directory, kpts):
-        assert kpts == (6, 6, 6)
-        return small_bands()
+        assert kpts == (3, 3, 3)
+        return small_bands(n=3)
+    monkeypatch.setattr(mgo, "DOS_MESH", 3)
     monkeypatch.setattr(mgo, "calculate_energy", energy)
     monkeypatch.setattr(mgo, "calculate_bands", projected)
     for _ in range(2):
@@ -230,30 +250,59 @@ def test_labels_and_the_data_set(tmp_path, monkeypatch, capsys):
         assert stored["conduction_band_minimum"] == 20 and stored["projected_electrons"] == pytest.approx(31.04)
 
 
+@pytest.mark.parametrize("mesh", [(6, 6, 6), (6, 5, 3)])
+def test_bands_between_points(mesh):
+    """Bands of a few waves in k, in the order of pw.x: what was calculated stays, what lies between is found."""
+    def band(k):
+        x, y, z = 2 * np.pi * np.moveaxis(k, -1, 0)
+        return np.stack([3 * np.cos(x) + np.cos(y + z) + 0.3 * np.sin(z) ** 2, 5 - np.cos(x) * np.cos(y)], axis=-1)
+    points = listed_points(mesh)
+    shares = np.stack([0.5 + 0.2 * np.cos(2 * np.pi * points[:, :2] / mesh[:2])] * 3, axis=-1)
+    bands = Projections(band(points / mesh), point_weights(mesh), shares)
+    assert kmesh.refined(bands, mesh, 1) is bands
+    dense = kmesh.refined(bands, mesh, 3)
+    found = dense.eigenvalues.reshape(*(3 * n for n in mesh), 2)
+    grid = np.stack(np.meshgrid(*(np.arange(3 * n) / (3 * n) for n in mesh), indexing="ij"), axis=-1)
+    np.testing.assert_allclose(found[::3, ::3, ::3], band(grid)[::3, ::3, ::3], atol=1e-12)
+    assert dense.kpoint_weights.sum() == pytest.approx(2)
+    assert dense.kpoint_weights @ dense.eigenvalues == pytest.approx(bands.kpoint_weights @ bands.eigenvalues)
+    assert dense.kpoint_weights @ dense.site_weights[:, 0, 0] == pytest.approx(
+        bands.kpoint_weights @ bands.site_weights[:, 0, 0])
+    if mesh == (6, 6, 6):       # straight lines are wrong by 3 (1 - cos 30°) = 0.40 in the first term alone
+        assert abs(found - band(grid)).max() < 0.2
+    with pytest.raises(ValueError, match=r"got 2 k points with weights from 0.5 to 1.5, need the .* reduced by time"):
+        kmesh.unfold(mesh, np.array([0.5, 1.5]))
+
+
 def test_convergence(tmp_path, monkeypatch):
-    """Errors of a mesh whose bands are known to be off by a factor, against the spread of the densest one's atoms."""
+    """Errors of meshes whose bands are known to be off by a factor, against the spread of the densest one's atoms."""
+    small = {"CONVERGENCE_MESHES": (3, 4), "BEST_MESH": 4, "DOS_MESH": 3, "CONVERGENCE_WIDTHS": (0.04,)}
+    for name, value in small.items():
+        monkeypatch.setattr(mgo, name, value)
     plan = [("einstein", 8, (3.27,), 1, 0), ("einstein", 8, (3.38,), 1, 24)]
     mgo.sample(tmp_path / "all.extxyz", mgo.snapshot, plan)
+    (tmp_path / "work" / "convergence").mkdir(parents=True)
     calls = []
-    monkeypatch.setattr(mgo, "calculate_energy", lambda atoms, directory: directory.mkdir(parents=True))
+    monkeypatch.setattr(mgo, "calculate_energy", lambda atoms, directory: directory.mkdir())
 
     def projected(atoms, directory, kpts):
         calls.append(kpts)
-        bands = small_bands()
-        return Projections(bands.eigenvalues, bands.kpoint_weights, bands.site_weights * (1 if kpts[0] == 8 else 0.9))
+        bands = small_bands(n=kpts[0])
+        return Projections(bands.eigenvalues, bands.kpoint_weights, bands.site_weights * (1 if kpts[0] == 4 else 0.9))
     monkeypatch.setattr(mgo, "calculate_bands", projected)
     for _ in range(2):
-        (tmp_path / "work" / "convergence").mkdir(parents=True, exist_ok=True)
         mgo.convergence(tmp_path / "all.extxyz", tmp_path / "work", tmp_path / "table.csv")
-    assert len(calls) == 2 * len(mgo.CONVERGENCE_MESHES)
+    assert calls == [(3, 3, 3), (4, 4, 4)] * 2
     head, *rows = (line.split(",") for line in (tmp_path / "table.csv").read_text().splitlines())
-    assert len(rows) == 2 * 2 * 2 * 4 * (len(mgo.CONVERGENCE_MESHES) - 1)
-    dos = small_bands().site_dos(mgo.ENERGIES, 0.04 * units.Ry)
+    assert len(rows) == 2 * 2 * 2 * 3       # structures, elements, ranges of energy, and meshes but for the best one
+    dos = small_bands(n=3).site_dos(mgo.ENERGIES, 0.04 * units.Ry)
     magnesium = bulk("MgO", "rocksalt", a=3.4, cubic=True).symbols == "Mg"
-    wanted = [np.sqrt(np.mean((0.1 * dos[magnesium]) ** 2)), np.sqrt(dos[magnesium].var(axis=0).mean())]
-    row, = (row for row in rows if row[:5] == ["einstein-8-3270-000", "Mg", "all", "0.04", "6^3 against 8^3"])
-    np.testing.assert_allclose([float(x) for x in row[5:7]], wanted, atol=6e-5)
-    assert float(row[7]) == pytest.approx(wanted[0] / wanted[1], abs=1e-3) and len(row) == len(head)
+    spread = np.sqrt(dos[magnesium].var(axis=0).mean())
+    for mesh, between, error in ("3^3", "0", 0.1), ("3^3", "1", 0.1), ("4^3", "0", 0.0):
+        row, = (row for row in rows if row[:6] == ["einstein-8-3270-000", "Mg", "all", "0.04", mesh, between])
+        wanted = error * np.sqrt(np.mean(dos[magnesium] ** 2))
+        np.testing.assert_allclose([float(x) for x in row[6:]], [wanted, spread, wanted / spread], atol=1e-3)
+        assert len(row) == len(head)
 
 
 @pytest.mark.parametrize("n_atoms, energy, dos, bands", [

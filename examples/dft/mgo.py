@@ -6,10 +6,12 @@
     python mgo.py pulay first.extxyz work mgo_pulay.csv     # the part that the stress of pw.x lacks at this cutoff
     python mgo.py label first.extxyz work                   # DFT; one file per structure, skips what is done
     python mgo.py collect work mgo.h5                       # one compressed data set
+    python mgo.py collect work mgo_plain.h5 --plain         # without interpolation between k points
 
 LDA, Mg.pz-n-vbc and O.pz-rrkjus, 35/200 Ry, Fermi-Dirac at ONE electronic temperature (5,000 K).  Energies, forces and
 stress: a 3^3 mesh per 8 atoms, half a step off Γ.  Bands, their projections on the atomic s and p functions, and the
-Fermi level: a mesh with Γ, where the conduction band has its minimum.  Seeds are below 1000.
+Fermi level: a 6^3 mesh with Γ, where the conduction band has its minimum, with bands interpolated to 12^3; as they are,
+the DOS of magnesium above the gap is wrong by up to a fifth of its spread (mgo_convergence.csv).  Seeds are below 1000.
 """
 import argparse
 import resource
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import espresso
+import kmesh
 import numpy as np
 from ase import Atoms, units
 from ase.build import bulk
@@ -43,6 +46,7 @@ PSEUDOPOTENTIALS = {"Mg": "Mg.pz-n-vbc.UPF", "O": "O.pz-rrkjus.UPF"}
 VALENCE_ELECTRONS = {"Mg": 2, "O": 6}
 BANDS_PER_ATOM, ENERGY_BANDS_PER_ATOM = 5, 3
 ENERGY_MESH, DOS_MESH = 3, 6                # per 8 atoms
+REFINE = 2                                  # times as many points along each axis, by interpolation
 WIDTH = 0.04 * units.Ry                     # eV, Gaussian exp(-(x/s)^2)
 ENERGIES = np.linspace(-14.0, 40.0, 271)    # eV
 REPEAT = {8: (1, 1, 1), 16: (1, 1, 2), 64: (2, 2, 2)}
@@ -72,7 +76,8 @@ MODEL_PLAN = [
     ("model", 64, TRAINING, 1, 545),
 ]
 CONVERGENCE = ("einstein-8-3270-000", "einstein-8-3380-024")
-CONVERGENCE_MESHES, CONVERGENCE_WIDTHS = (4, 5, 6, 8), (0.01, 0.02, 0.03, 0.04)     # Ry
+CONVERGENCE_MESHES, CONVERGENCE_WIDTHS = (4, 5, 6, 8), (0.02, 0.03, 0.04)     # Ry
+BEST_MESH = max(CONVERGENCE_MESHES)
 
 
 class Levels(NamedTuple):
@@ -213,25 +218,27 @@ def role(name):
     return "validation" if seed % 6 == 5 else "train"
 
 
-def load_result(path):
-    """One labelled structure of ``label``: (Frame, Projections)."""
+def load_result(path, refine=REFINE):
+    """One labelled structure of ``label``: (Frame, Projections as they were calculated)."""
     with np.load(path) as stored:
         data = {key: stored[key] for key in stored.files}
     atoms = Atoms(data["numbers"], data["positions"], cell=data["cell"], pbc=True)
     bands = load_bands(data)
     # without the Pulay virial, stress and energies of unlike volumes contradict one another
     virial = -data["stress"] * atoms.get_volume() + PULAY_VIRIAL * len(atoms) * np.eye(3)
+    dense = kmesh.refined(bands, mesh(atoms, DOS_MESH), refine)
     labels = {"energy": float(data["energy"]), "forces": data["forces"], "virial": virial,
-              "ados": bands.site_dos(ENERGIES, WIDTH), "dos": bands.total_dos(ENERGIES, WIDTH)}
+              "ados": dense.site_dos(ENERGIES, WIDTH), "dos": dense.total_dos(ENERGIES, WIDTH)}
     return Frame(atoms, labels, path.stem, role(path.stem)), bands
 
 
-def levels(atoms, bands):
-    """What the bands of one structure say about its electrons, Levels."""
+def levels(atoms, bands, refine=REFINE):
+    """What the bands of one structure say about its electrons, Levels.  The edges are those of calculated points."""
     electrons = sum(VALENCE_ELECTRONS[symbol] for symbol in atoms.symbols)
     filled, empty = np.split(bands.eigenvalues, [electrons // 2], axis=1)
     projected = bands.kpoint_weights @ bands.site_weights[:, :electrons // 2].sum(axis=(1, 2))
-    return Levels(fermi_level(bands, electrons, TEMPERATURE), float(filled.max()), float(empty.min()), float(projected))
+    dense = kmesh.refined(bands, mesh(atoms, DOS_MESH), refine)
+    return Levels(fermi_level(dense, electrons, TEMPERATURE), float(filled.max()), float(empty.min()), float(projected))
 
 
 def fermi_level(bands, electrons, temperature):
@@ -242,18 +249,19 @@ def fermi_level(bands, electrons, temperature):
     return float(brentq(excess, bands.eigenvalues.min(), bands.eigenvalues.max(), xtol=1e-9))
 
 
-def collect(work, target):
+def collect(work, target, refine=REFINE):
     """Gather all finished labels into one compressed data set."""
     frames, complete, electronic = [], [], {}
     for path in sorted(work.glob("*.npz")):
-        frame, bands = load_result(path)
+        frame, bands = load_result(path, refine)
         frames.append(frame)
         complete.append(bands.complete_below)
-        electronic[frame.name] = levels(frame.atoms, bands)
+        electronic[frame.name] = levels(frame.atoms, bands, refine)
     settings = {"program": "Quantum ESPRESSO 6.7", "pseudopotentials": f"{', '.join(PSEUDOPOTENTIALS.values())} (LDA)",
                 "ecutwfc_Ry": CUTOFF, "ecutrho_Ry": DENSITY_CUTOFF, "smearing": "Fermi-Dirac",
                 "kpoints_energy": f"{ENERGY_MESH}^3 per 8 atoms, shifted by half a step",
-                "kpoints_dos": f"{DOS_MESH}^3 per 8 atoms, with Gamma", "electronic_temperature_K": TEMPERATURE,
+                "kpoints_dos": f"{DOS_MESH}^3 per 8 atoms, with Gamma",
+                "kpoints_interpolated_between_two": refine - 1, "electronic_temperature_K": TEMPERATURE,
                 "bands_per_atom": BANDS_PER_ATOM, "pulay_virial_added_eV_per_atom": PULAY_VIRIAL}
     write_hdf5(target, Frames(frames, ENERGIES, {
         "dos_width_eV": WIDTH, "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
@@ -269,49 +277,54 @@ def collect(work, target):
 
 
 def convergence(path, work, target):
-    """Errors of the site DOS on k meshes against the densest, for several widths, and how they compare with the spread.
+    """Errors of the site DOS on k meshes against the densest, interpolated, for several widths, and the spread.
 
     The spread is the standard deviation over the atoms of an element, at a mean energy, of all labels that are finished
     and of the structures of this table.  Bands are kept in ``work/convergence``.
     """
     images = {atoms.info["name"]: atoms for atoms in read(path, ":")}
-    folder = work / "convergence"
-    bands = {}
-    for name in CONVERGENCE:
-        missing = [n for n in CONVERGENCE_MESHES if not (folder / f"{name}-{n}.npz").exists()]
-        if missing:
-            calculate_energy(images[name], folder / name)
-            for n in missing:
-                np.savez_compressed(folder / f"{name}-{n}.npz", **stored(calculate_bands(images[name], folder / name,
-                                                                                         (n,) * 3)))
-            shutil.rmtree(folder / name)
-        for n in CONVERGENCE_MESHES:
-            with np.load(folder / f"{name}-{n}.npz") as data:
-                bands[name, n] = load_bands(data)
-    labelled = [(bands[name, CONVERGENCE_MESHES[-1]], images[name].symbols) for name in CONVERGENCE]
+    bands = {name: _bands_on_meshes(images[name], work / "convergence") for name in CONVERGENCE}
+    labelled = [(kmesh.refined(of_mesh[BEST_MESH], (BEST_MESH,) * 3, REFINE), images[name].symbols)
+                for name, of_mesh in bands.items()]
     for result in sorted(work.glob("*.npz")):
-        frame, own = load_result(result)
-        labelled.append((own, frame.atoms.symbols))
-    rows = ["structure,element,energies,width_Ry,mesh,rms_error_states_per_eV,spread_states_per_eV,error_over_spread"]
+        with np.load(result) as data:
+            labelled.append((load_bands(data), Atoms(data["numbers"]).symbols))
+    rows = ["structure,element,energies,width_Ry,mesh,points_between_two,rms_error_states_per_eV,spread_states_per_eV,"
+            "error_over_spread"]
     for width in CONVERGENCE_WIDTHS:
-        rows += _convergence_rows(bands, labelled, images, width)
+        every = [(own.site_dos(ENERGIES, width * units.Ry), symbols) for own, symbols in labelled]
+        for name, of_mesh in bands.items():
+            rows += _convergence_rows(images[name], of_mesh, every, width)
     Path(target).write_text("\n".join(rows) + "\n")
 
 
-def _convergence_rows(bands, labelled, images, width):
-    every = [(own.site_dos(ENERGIES, width * units.Ry), symbols) for own, symbols in labelled]
-    for name in CONVERGENCE:
-        symbols, best = images[name].symbols, bands[name, CONVERGENCE_MESHES[-1]]
-        top = levels(images[name], best).valence_band_maximum
+def _bands_on_meshes(atoms, folder):
+    """dict, points along an axis -> Projections of one structure; what is there is not calculated again."""
+    name, found = atoms.info["name"], {}
+    missing = [n for n in CONVERGENCE_MESHES if not (folder / f"{name}-{n}.npz").exists()]
+    if missing:
+        calculate_energy(atoms, folder / name)
+        for n in missing:
+            np.savez_compressed(folder / f"{name}-{n}.npz", **stored(calculate_bands(atoms, folder / name, (n,) * 3)))
+        shutil.rmtree(folder / name)
+    for n in CONVERGENCE_MESHES:
+        with np.load(folder / f"{name}-{n}.npz") as data:
+            found[n] = load_bands(data)
+    return found
+
+
+def _convergence_rows(atoms, of_mesh, every, width):
+    top = levels(atoms, of_mesh[DOS_MESH]).valence_band_maximum
+    right = kmesh.refined(of_mesh[BEST_MESH], (BEST_MESH,) * 3, REFINE).site_dos(ENERGIES, width * units.Ry)
+    for n, refine in [(n, refine) for n in CONVERGENCE_MESHES for refine in (1, REFINE)][:-1]:
+        own = kmesh.refined(of_mesh[n], (n,) * 3, refine).site_dos(ENERGIES, width * units.Ry)
         for element in PSEUDOPOTENTIALS:
-            spread = np.concatenate([dos[kinds == element] for dos, kinds in every]).var(axis=0)
-            right = best.site_dos(ENERGIES, width * units.Ry)[symbols == element]
-            for n in CONVERGENCE_MESHES[:-1]:
-                square = (bands[name, n].site_dos(ENERGIES, width * units.Ry)[symbols == element] - right) ** 2
-                for label, chosen in ("all", slice(None)), ("valence bands", ENERGIES < top):
-                    error, signal = np.sqrt(square[:, chosen].mean()), np.sqrt(spread[chosen].mean())
-                    yield (f"{name},{element},{label},{width},{n}^3 against {CONVERGENCE_MESHES[-1]}^3,"
-                           f"{error:.4f},{signal:.4f},{error / signal:.3f}")
+            variance = np.concatenate([dos[kinds == element] for dos, kinds in every]).var(axis=0)
+            square = (own - right)[atoms.symbols == element] ** 2
+            for label, chosen in ("all", slice(None)), ("valence bands", ENERGIES < top):
+                error, spread = np.sqrt(square[:, chosen].mean()), np.sqrt(variance[chosen].mean())
+                yield (f"{atoms.info['name']},{element},{label},{width},{n}^3,{refine - 1},{error:.4f},{spread:.4f},"
+                       f"{error / spread:.3f}")
 
 
 def pulay(path, work, target):
@@ -338,6 +351,7 @@ def main():
     command = commands.add_parser("collect")
     command.add_argument("work", type=Path)
     command.add_argument("target", type=Path)
+    command.add_argument("--plain", action="store_true", help="spectra and Fermi levels without interpolation")
     for name in "convergence", "pulay":
         command = commands.add_parser(name)
         command.add_argument("structures")
@@ -354,7 +368,7 @@ def main():
         espresso.label_all(label, arguments.structures, arguments.work, arguments.part,
                            lambda atoms: (len(atoms), atoms.info["share"]))
     elif arguments.command == "collect":
-        collect(arguments.work, arguments.target)
+        collect(arguments.work, arguments.target, 1 if arguments.plain else REFINE)
     elif arguments.command == "convergence":
         convergence(arguments.structures, arguments.work, arguments.target)
     elif arguments.command == "pulay":
