@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.build import make_supercell
 from ase.data import covalent_radii
+from ase.formula import Formula
 from ase.geometry import find_mic
 from ase.neighborlist import neighbor_list
 from scipy.sparse import coo_array
@@ -201,13 +202,13 @@ def layer_areas(structures):
         for k in range(n_parts):
             layer = atoms[part == k]
             area = np.linalg.norm(np.cross(atoms.cell[0], atoms.cell[1])) / len(layer)
-            (beside if n_parts > 1 else alone).setdefault(formula_of(layer), []).append(float(area))
+            (beside if n_parts > 1 else alone).setdefault(formula_of(layer.symbols), []).append(float(area))
     return {formula: float(np.mean(areas)) for formula, areas in (alone | beside).items()}
 
 
-def formula_of(atoms):
-    """Formula of a layer whatever its size, such as "MoS2"."""
-    return atoms.symbols.formula.reduce()[0].format("hill")
+def formula_of(symbols):
+    """Formula of a layer whatever its size, such as "MoS2"; symbols : iterable of chemical symbols of all atoms."""
+    return Formula.from_list(list(symbols)).reduce()[0].format("hill")
 
 
 def _pieces(atoms):
@@ -217,5 +218,5 @@ def _pieces(atoms):
 
 def _is_layer(atoms, areas):
     area = np.linalg.norm(np.cross(atoms.cell[0], atoms.cell[1])) / len(atoms)
-    wanted = areas.get(formula_of(atoms))
+    wanted = areas.get(formula_of(atoms.symbols))
     return wanted is not None and abs(np.log(area / wanted)) < _SAME and _pieces(atoms * (1, 1, 2))[0] == 2

@@ -6,14 +6,14 @@ from ase.calculators.calculator import InputError
 from ase.data import atomic_numbers, chemical_symbols
 
 from ase_mlelec.descriptors.base import species_table
-from ase_mlelec.heads.base import FittingNets
+from ase_mlelec.heads.base import FittingNets, HeadOfPairs
 
 
 class Model(torch.nn.Module):
     """A descriptor and heads that share it.
 
-    descriptor : Descriptor
-    heads : dict of Head, by the name of the quantity
+    descriptor : Descriptor; where there is nothing but a Hamiltonian, anything that has species and cutoff
+    heads : dict of Head, or of HeadOfPairs, by the name of the quantity
     metadata : dict of JSON types: what the numbers mean and where they come from
     electronic : Descriptor of all heads but the energy; default the same one for all.  Electronic quantities with few
         data want a smaller one of their own.
@@ -70,13 +70,39 @@ class Model(torch.nn.Module):
         return torch.isin(numbers, wanted)
 
     def forward(self, system, edges, quantities=None):
-        """dict of Tensor [C, ...], the quantities asked for (default all) of every centre."""
+        """dict of the quantities asked for (default all): Tensor [C, ...] of every centre; of pairs of atoms Blocks.
+
+        edges : within ``cutoff``; heads of pairs, which reach farther, find their pairs in ``system``
+
+        The result has the precision of the model.  Raises InputError for models in half precision.
+        """
         names = list(self.heads.keys() if quantities is None else quantities)
-        seen = {descriptor: descriptor(system, edges) for descriptor in {self.descriptor_of(name) for name in names}}
-        return {name: self.evaluate_head(name, seen[self.descriptor_of(name)], system, edges) for name in names}
+        system, edges = self._in_own_precision(system, edges)
+        seen, found = {}, {}
+        for name in names:
+            source = self.heads[name] if self.is_of_pairs(name) else self.descriptor_of(name)
+            if source not in seen:
+                seen[source] = source.geometry(system) if self.is_of_pairs(name) else source(system, edges)
+            found[name] = self.evaluate_head(name, seen[source], system, edges)
+        return found
+
+    def is_of_pairs(self, name):
+        """Whether a quantity belongs to pairs of atoms, and its head sees a geometry of its own."""
+        return isinstance(self.heads[name], HeadOfPairs)
+
+    def _in_own_precision(self, system, edges):
+        dtype = self.dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise InputError(f"got a model of {dtype}, need float32 or float64; use model.to(torch.float32)")
+        if system.positions.dtype == edges.vec.dtype == dtype:
+            return system, edges
+        return system.to(dtype), edges.with_vec(edges.vec.to(dtype))
 
     def evaluate_head(self, name, environment, system, edges):
-        """Tensor [C, ...], one quantity of the centres of ``edges`` from their environment; energies with the core."""
+        """One quantity: Tensor [C, ...] of the centres of ``edges`` from their environment, energies with the core; of
+        pairs of atoms Blocks, from the geometry that their head made."""
+        if self.is_of_pairs(name):
+            return self.heads[name].complete(self.heads[name](environment))
         values = self.heads[name](environment, edges)
         if name != "energy" or self.core is None:
             return values

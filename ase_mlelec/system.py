@@ -53,6 +53,18 @@ class System:
         """Tensor [B], atoms of each structure."""
         return torch.bincount(self.batch, minlength=self.n_systems)
 
+    def singles(self):
+        """list of System, one for each structure."""
+        counts = self.n_atoms.tolist()
+        return [System(positions, numbers, self.cell[b:b + 1], self.pbc[b:b + 1], torch.zeros_like(numbers))
+                for b, (positions, numbers) in enumerate(zip(self.positions.split(counts), self.numbers.split(counts)))]
+
+    def to(self, dtype):
+        """The same structures with positions and cells in another precision."""
+        if self.positions.dtype == dtype:
+            return self
+        return replace(self, positions=self.positions.to(dtype), cell=self.cell.to(dtype))
+
     @property
     def volume(self):
         """Tensor [B], Å^3."""

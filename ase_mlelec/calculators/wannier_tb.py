@@ -6,7 +6,6 @@ from ase.dft.kpoints import BandPath
 from ase.spectrum.dosdata import GridDOSData
 
 from ase_mlelec.calculators.base import MLElecCalculator, check_temperature
-from ase_mlelec.descriptors.local_frame import layer_frames
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.tight_binding import check_kpts
 from ase_mlelec.system import System
@@ -129,19 +128,14 @@ class WannierTBCalculator(MLElecCalculator):
         """list over models of ((r_vectors, which, row, column), owners, values)."""
         self.models[0].check_species(self.atoms.numbers)
         system = System.from_atoms(self.atoms, self.dtype, self.device)
-        found, head = [], self.models[0].heads["hamiltonian"]
+        found = []
         with torch.no_grad():
-            frames = layer_frames(system, head.fold, head.reference_areas)
-            geometry = head.geometry(system, frames)
+            geometry = self.models[0].heads["hamiltonian"].geometry(system)
             self._check_layers(geometry)
             self._measure(geometry, system)
-            layers = head.describe_layers(self.atoms, frames)
             for model in self.models:
-                head = model.heads["hamiltonian"]
-                onsite, hopping = head(geometry)
-                onsite = head.shifted(geometry, {k: block for k, (_, block) in onsite.items()}, layers)
-                *pattern, values, owners = head.elements(geometry, onsite,
-                                                         {key: block for key, (_, block) in hopping.items()})
+                blocks = model.evaluate_head("hamiltonian", geometry, system, None)
+                *pattern, values, owners = model.heads["hamiltonian"].elements(blocks)
                 found.append((tuple(pattern), owners, values))
         return found
 

@@ -28,7 +28,7 @@ from ase.calculators.calculator import InputError
 from ase.data import covalent_radii
 
 from ase_mlelec.bilayers import layers
-from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
+from ase_mlelec.descriptors.base import Environment, species_table
 from ase_mlelec.descriptors.deep_potential import switch
 from ase_mlelec.edges import Edges
 
@@ -63,7 +63,7 @@ class LayerFrames(NamedTuple):
 
 
 def layer_frames(system, fold, areas=None):
-    """LayerFrames of one structure.
+    """LayerFrames of one structure; axes and angles are differentiable functions of its cell and positions.
 
     fold : int, M
     areas : dict of float, Å^2 per atom by formula, of layers that may be alone; none by default
@@ -112,9 +112,10 @@ def find_fold(systems, areas=None):
 def _axes(system):
     """Rows x, y, n; x is the part of the first cell vector in the plane, y perpendicular to it."""
     cell = system.cell[0].double().cpu()
-    if system.n_systems != 1 or not bool(system.pbc[0, :2].all()) or float(torch.linalg.det(cell).abs()) < 1e-6:
+    volume = float(torch.linalg.det(cell.detach()).abs())
+    if system.n_systems != 1 or not bool(system.pbc[0, :2].all()) or volume < 1e-6:
         raise InputError(f"got {system.n_systems} structure(s) with pbc {system.pbc[0].tolist()} and a cell of "
-                         f"{float(torch.linalg.det(cell).abs()):.3g} Å^3, need layers that repeat along the first two "
+                         f"{volume:.3g} Å^3, need layers that repeat along the first two "
                          "of three cell vectors; set cell and pbc")
     n = torch.linalg.cross(cell[0], cell[1])
     n = n / n.norm() * torch.sign(n @ cell[2])
@@ -124,7 +125,7 @@ def _axes(system):
 
 def _layers(system, areas):
     """(layer [N], level [N]); see LayerFrames."""
-    cell = system.cell[0].double().cpu().numpy()
+    cell = system.cell[0].detach().double().cpu().numpy()
     atoms = Atoms(system.numbers.cpu().numpy(), system.positions.detach().double().cpu().numpy(), cell=cell,
                   pbc=system.pbc[0].cpu().numpy())
     try:
@@ -145,8 +146,8 @@ def _bonds(system, layer, fold):
     """Edges of the bonds that point the way: within layers, from heavier to lighter species where fold is odd."""
     numbers = system.numbers.cpu()
     radii = torch.as_tensor(covalent_radii)[numbers]
-    plain = type(system)(system.positions.detach().double().cpu(), numbers, system.cell.double().cpu(),
-                         system.pbc.cpu(), system.batch.cpu())
+    plain = type(system)(system.positions.double().cpu(), numbers, system.cell.double().cpu(), system.pbc.cpu(),
+                         system.batch.cpu())
     edges = Edges.build(plain, 2 * BOND * float(radii.max()))
     reach = BOND * (radii[edges.center] + radii[edges.neighbor])
     keep = (edges.distances < reach) & (layer[edges.center] == layer[edges.neighbor])
@@ -156,8 +157,11 @@ def _bonds(system, layer, fold):
     return Edges(edges.center[rows], edges.neighbor[rows], edges.shift[rows], edges.vec[rows], edges.atoms)
 
 
-class LocalFrame(Descriptor):
-    """Environments in layer frames.
+class LocalFrame(torch.nn.Module):
+    """Environments in layer frames: moments, and features made of them.
+
+    It is no Descriptor: an atom without a layer has no frame, and the directions of the layers follow from positions and
+    cell, not from ``edges.vec`` alone.  Its derivatives are exact where edges and system depend on the same positions.
 
     species : sequence of chemical symbols
     cutoff : float, Å, beyond the next layer; moments fade from ``smooth`` (default 1 Å before) on
@@ -188,6 +192,10 @@ class LocalFrame(Descriptor):
                     smooth=self.smooth)
 
     def forward(self, system, edges):
+        """Environment of the atoms of one structure, with ``frame`` [C, 3, 3]: rows e1, e2, n of their layers.
+
+        Raises InputError as ``layer_frames`` does.
+        """
         frames = layer_frames(system, self.fold)
         moments, species = self.moments(system, edges, frames)
         cosine, sine = (frames.angle.cos()[frames.layer, None], frames.angle.sin()[frames.layer, None])

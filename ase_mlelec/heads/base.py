@@ -1,4 +1,7 @@
 """What every head is, and the per-species fitting net most of them share."""
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 
 from ase_mlelec.nets import DenseNet, map_by_species
@@ -14,6 +17,54 @@ class Head(torch.nn.Module):
     def forward(self, environment, edges):
         """Tensor [C, ...] of the quantity of every centre."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(environment, edges)")
+
+    def arguments(self):
+        """dict of constructor arguments (JSON types), from which a model file builds the head again."""
+        raise NotImplementedError(f"{type(self).__name__} must define arguments()")
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of a matrix between the functions of atoms: of every atom with itself, and of every pair of atoms once.
+
+    geometry : what they depend on, with the atoms and pairs that they belong to
+    onsite : dict by species k of Tensor [n, W, W], of the atoms ``atoms(k)``
+    hopping : dict by (between layers or not, species of the first atom, of the second) of Tensor [e, W, W'], of the
+        pairs ``pairs(key)``; from the second atom to the first it is the transpose
+    """
+    geometry: Any
+    onsite: dict
+    hopping: dict
+
+    def atoms(self, k):
+        """Tensor [n] of the atoms of species k."""
+        return (self.geometry.species == k).nonzero()[:, 0]
+
+    def pairs(self, key):
+        """(first atom [e], second atom [e], lattice vector of the second one's cell [e, 3]) of the pairs of a kind."""
+        rows = self.geometry.groups()[key]
+        return self.geometry.first[rows], self.geometry.second[rows], self.geometry.shift[rows]
+
+
+class HeadOfPairs(torch.nn.Module):
+    """Base of heads whose quantity belongs to pairs of atoms; they describe the structure themselves.
+
+    quantity : str, as of Head; cutoff : float, Å, of the pairs
+    """
+    quantity: str
+    cutoff: float
+
+    def geometry(self, system):
+        """What ``forward`` sees of the structures, one after the other; pairs within ``cutoff`` are found in it."""
+        raise NotImplementedError(f"{type(self).__name__} must define geometry(system)")
+
+    def forward(self, geometry):
+        """Blocks of what ``geometry`` gave."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(geometry)")
+
+    def complete(self, blocks):
+        """Blocks with what belongs to whole layers or structures added to those of ``forward``; here nothing."""
+        return blocks
 
     def arguments(self):
         """dict of constructor arguments (JSON types), from which a model file builds the head again."""

@@ -1,16 +1,28 @@
 """What the blocks of a Hamiltonian depend on: atoms in the frames of their layers, and pairs of them."""
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
 
 from ase_mlelec.heads.third_atoms import Neighbours
 
 
+class Layers(NamedTuple):
+    """The layers of one structure, the lowest first.
+
+    n_atoms : list of int; areas : Tensor [L], Å^2 per atom; formulas : list of str
+    """
+    n_atoms: list
+    areas: torch.Tensor
+    formulas: list
+
+
 @dataclass(frozen=True)
 class Geometry:
     """What the blocks of one or more structures depend on.
 
-    species [N]; side [N], ±1, above or below the middle of the layer; layer [N]; moments [N, kinds, channels] and
+    species [N]; side [N], ±1, above or below the middle of the layer; layer [N], those of all structures counted
+    through; layers: Layers of every structure, a tuple; moments [N, kinds, channels] and
     features [N, F] of the LocalFrame; spectrum [N, P], of the PowerSpectrum or empty
     first, second [E]: pairs, each once; r [E] Å, t = z/r [E], u [E] = (x + iy)/r in the frame of the first atom,
     turn [E] = exp(iΔφ); inter [E], between layers; shift [E, 3]
@@ -20,6 +32,7 @@ class Geometry:
     species: torch.Tensor
     side: torch.Tensor
     layer: torch.Tensor
+    layers: tuple
     moments: torch.Tensor
     features: torch.Tensor
     spectrum: torch.Tensor
@@ -33,6 +46,39 @@ class Geometry:
     shift: torch.Tensor
     neighbours: Neighbours | None = None
     third_moments: torch.Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts):
+        """That of several structures, one after the other; what not all of them have is left out."""
+        if len(parts) == 1:
+            return parts[0]
+        n_atoms = torch.tensor([0] + [len(part.species) for part in parts]).cumsum(0).tolist()
+        n_layers = torch.tensor([0] + [part.n_layers for part in parts]).cumsum(0).tolist()
+        starts, arrays = {"first": n_atoms, "second": n_atoms, "layer": n_layers}, {}
+        for name in (entry.name for entry in fields(cls)):
+            values = [getattr(part, name) for part in parts]
+            if any(value is None for value in values):
+                continue
+            if name == "layers":
+                arrays[name] = sum(values, ())
+            elif name == "neighbours":
+                arrays[name] = Neighbours.joined(values)
+            else:
+                values = [value + start for value, start in zip(values, starts[name])] if name in starts else values
+                arrays[name] = torch.cat(values)
+        return cls(**arrays)
+
+    @property
+    def n_layers(self):
+        return sum(len(layers.n_atoms) for layers in self.layers)
+
+    def groups(self):
+        """dict (inter, a, b) -> rows of the pairs of that kind, those within layers first, then by species."""
+        count = int(self.species.max()) + 1
+        code = (self.inter.long() * count + self.species[self.first]) * count + self.species[self.second]
+        kinds, found = torch.unique(code, return_inverse=True)
+        return {(kind >= count * count, kind // count % count, kind % count): (found == place).nonzero()[:, 0]
+                for place, kind in enumerate(kinds.tolist())}
 
     def reflected(self, up, across, parity, signs):
         """Seen in frames with reflected normal (up = -1) or in-plane direction y (across = -1).

@@ -15,17 +15,19 @@ averaged over, and i -> j with the transpose of j -> i.
 
 Sources: Slater and Koster 1954, Phys. Rev. 94, 1498; Qi et al. 2024, section II B, for the three kinds.
 """
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from ase_mlelec.bilayers import formula_of
 from ase_mlelec.descriptors.deep_potential import switch
-from ase_mlelec.descriptors.local_frame import LocalFrame, chebyshev
+from ase_mlelec.descriptors.local_frame import LocalFrame, chebyshev, layer_frames
 from ase_mlelec.descriptors.power_spectrum import PowerSpectrum
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import orbitals
-from ase_mlelec.heads.base import Head
-from ase_mlelec.heads.geometry import Geometry, heights
+from ase_mlelec.heads.base import Blocks, HeadOfPairs
+from ase_mlelec.heads.geometry import Geometry, Layers, heights
 from ase_mlelec.heads.third_atoms import Neighbours, ThirdAtoms, reflected_signs
 from ase_mlelec.nets import map_by_species
 
@@ -69,7 +71,7 @@ class _PairNet(torch.nn.Module):
     def size(self, r):
         return (self.envelope[0] + self.envelope[1] * r).exp()
 
-    def _radial(self, r, n):
+    def radial(self, r, n):
         low, high = self.limits
         # the variable of 1/(r + const) resolves short distances better
         x = (1 / (r + low) - 1 / (high + low)) / (0.5 / low - 1 / (high + low))
@@ -77,7 +79,7 @@ class _PairNet(torch.nn.Module):
 
     def two_centre(self, g, fold):
         """Functions [E, K] of the two-centre part."""
-        radial = self._radial(g.r, N_LINEAR)
+        radial = self.radial(g.r, N_LINEAR)
         turned = radial[:, :N_TURNED]
         parts = [radial * (g.t**power)[:, None] for power in range(5 if self.inter else 3)]
         angles = [g.u**fold] + ([(g.u * g.turn)**fold] if self.inter else [])
@@ -97,7 +99,7 @@ class _PairNet(torch.nn.Module):
 
     def beside(self, g, functions, coefficients):
         """h [E, W, W'] of third atoms: their functions [E, F] times coefficients [n, F, W W']."""
-        radial = self._radial(g.r, len(coefficients))
+        radial = self.radial(g.r, len(coefficients))
         h = sum(radial[:, n, None] * (functions @ part) for n, part in enumerate(coefficients))
         return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)
 
@@ -108,15 +110,17 @@ class _PairNet(torch.nn.Module):
         backs = torch.stack([back.conj()**(q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
         seen = torch.cat([directed[g.first] * ways, directed[g.second] * backs], dim=1).flatten(1)
         angles = [g.u**fold] + ([(g.u * g.turn)**fold] if self.inter else [])
-        x = torch.cat([self._radial(g.r, N_NET)[:, 1:], g.t[:, None], (g.t * g.t)[:, None], reduced[g.first],
+        x = torch.cat([self.radial(g.r, N_NET)[:, 1:], g.t[:, None], (g.t * g.t)[:, None], reduced[g.first],
                        reduced[g.second], seen.real, seen.imag]
                       + [part[:, None] for angle in angles for part in (angle.real, angle.imag)], dim=1)
         h = self.two_centre(g, fold) @ self.linear + self.net_scale * self.last(self.hidden(x))
         return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)
 
 
-class PairHead(Head):
-    """Hamiltonian blocks, eV above the vacuum level.
+class PairHead(HeadOfPairs):
+    """Hamiltonian blocks, eV above the vacuum level, in the columns of ``orbitals`` and the frames of the layers.
+
+    Blocks have exact derivatives with respect to the positions and the cell of the structure.
 
     functions : dict by symbol of dict: "orbitals", list of names as in ase_mlelec.heads.orbitals; "z" and "x", their
         axes in the frame of the layer for atoms above its middle; "sided", whether the axes of atoms below are mirrored
@@ -191,14 +195,14 @@ class PairHead(Head):
         missing = [symbol for symbol in self.species if symbol not in self.functions]
         if missing:
             raise ValueError(f"functions: got none of {missing[0]}, need those of {', '.join(self.species)}")
-        self.sizes, self._columns, self._transforms = [], [], []
+        self.sizes, self.columns, self._transforms = [], [], []
         for k, symbol in enumerate(self.species):
             entry = self.functions[symbol]
             transform, columns = orbitals.transform(list(zip(entry["orbitals"], entry["z"], entry["x"])))
             up, across = orbitals.parities(columns)
             vectors, winding = orbitals.circular(columns)
             self.sizes.append(len(columns))
-            self._columns.append(columns)
+            self.columns.append(columns)
             for name, value in (("signs", np.stack([up, across]).astype(float)), ("transform", transform)):
                 self.register_buffer(f"{name}_{k}", torch.as_tensor(value, dtype=torch.float64), persistent=False)
             # as two real arrays: conversions of a module to another precision would drop the imaginary part
@@ -215,12 +219,23 @@ class PairHead(Head):
 
     # geometry ---------------------------------------------------------------------------------------------------
 
-    def geometry(self, system, frames, edges=None):
-        """Geometry of one structure.
+    def frames(self, system):
+        """LayerFrames of one structure; InputError where it has no layers, or they no direction."""
+        return layer_frames(system, self.fold, self.reference_areas)
 
-        edges : Edges within the cutoff; built here by default
+    def geometry(self, system, frames=None):
+        """Geometry of the structures, one after the other.
+
+        frames : LayerFrames of a single structure, where they are known already
+
+        Raises InputError as ``frames`` does.
         """
-        edges = Edges.build(system, self.cutoff) if edges is None else edges
+        if frames is not None:
+            return self._geometry_of_one(system, frames)
+        return Geometry.joined([self._geometry_of_one(one, self.frames(one)) for one in system.singles()])
+
+    def _geometry_of_one(self, system, frames):
+        edges = Edges.build(system, self.cutoff)
         moments, species = self.local.moments(system, edges, frames)
         r, t, u, turn, within = frames.of_pairs(edges)
         first, second, shift = edges.center, edges.neighbor, edges.shift.long()
@@ -234,9 +249,16 @@ class PairHead(Head):
         if self.onsite_third:
             third = self.onsite_third.moments(species, edges.closer_than(self.onsite_third.cutoff), frames,
                                               len(self.third_inverse))
-        return Geometry(species, self._sides(species, edges, r, t, within), frames.layer, moments,
+        return Geometry(species, self._sides(species, edges, r, t, within), frames.layer,
+                        (self._layers(system, species, frames),), moments,
                         self.local.features(moments), self._spectra(system, edges), first[keep], second[keep], r[keep],
                         t[keep], u[keep], turn[keep], ~within[keep], shift[keep], around, third)
+
+    def _layers(self, system, species, frames):
+        area = torch.linalg.cross(*system.cell[0, :2].double()).norm().cpu()
+        parts = [species[frames.layer == layer].tolist() for layer in range(len(frames.angle))]
+        return Layers([len(part) for part in parts], torch.stack([area / len(part) for part in parts]),
+                      [formula_of(self.species[k] for k in part) for part in parts])
 
     def _spectra(self, system, edges):
         """Features [N, P] of the power spectrum of all atoms; P is 0 without one."""
@@ -293,10 +315,7 @@ class PairHead(Head):
         return None if geometry.third_moments is None else geometry.third_moments * self.third_inverse.T
 
     def forward(self, geometry):
-        """(on-site, hopping): dicts of (indices, blocks), eV, in the columns of orbitals and the frames of the layers.
-
-        on-site by species k: (atoms [n], [n, W, W]); hopping by (inter, a, b): (pairs [e], [e, W, W'])
-        """
+        """Blocks, eV, without the shifts of whole layers (see ``complete``)."""
         seen = []
         for up, across in REFLECTIONS:
             view = self.reflected(geometry, up, across)
@@ -305,16 +324,16 @@ class PairHead(Head):
         onsite = {}
         for k in range(len(self.species)):
             atoms = (geometry.species == k).nonzero()[:, 0]
-            block = sum(self._signed(self._onsite(k, moments[atoms], None if third is None else third[atoms],
+            block = sum(self.signed(self._onsite(k, moments[atoms], None if third is None else third[atoms],
                                                   features[atoms], reduced[atoms], directed[atoms]), k, k, up, across)
                         for (up, across, _, features, reduced, directed), (moments, third) in zip(seen, turning))
             block = block / len(seen)
-            onsite[k] = atoms, (block + block.mT) / 2
-        hopping = {key: (rows, torch.cat([self._hopping(key, geometry, seen, part) for part in rows.split(CHUNK)]))
-                   for key, rows in self.groups(geometry).items()}
-        return onsite, hopping
+            onsite[k] = (block + block.mT) / 2
+        hopping = {key: torch.cat([self._hopping(key, geometry, seen, part) for part in rows.split(CHUNK)])
+                   for key, rows in geometry.groups().items()}
+        return Blocks(geometry, onsite, hopping)
 
-    def _signed(self, block, a, b, up, across):
+    def signed(self, block, a, b, up, across):
         """A block as it is in the frames that were reflected."""
         first, second = (getattr(self, f"signs_{k}") for k in (a, b))
         for sign, place in ((up, 0), (across, 1)):
@@ -337,7 +356,7 @@ class PairHead(Head):
 
     def _turned(self, k, h, directed):
         """Σ_c h_c G_c [n, W, W] with h [n, c, W, W] and the generators of directed [n, C, q]."""
-        vectors = self._circular(k, directed.dtype)
+        vectors = self.circular(k, directed.dtype)
         generators = self.generators(directed, getattr(self, f"winding_{k}"))
         matrix = ((vectors.conj() @ h.to(directed.dtype) @ vectors.T) * generators).sum(dim=1)
         return (vectors.T @ matrix @ vectors.conj()).real
@@ -345,7 +364,7 @@ class PairHead(Head):
     def _turned_linear(self, k, h, moments):
         """_turned with h [c, W, W] of all atoms, without its elements that do not turn, and without all generators at
         once."""
-        vectors, winding = self._circular(k, moments.dtype), getattr(self, f"winding_{k}")
+        vectors, winding = self.circular(k, moments.dtype), getattr(self, f"winding_{k}")
         coefficients = vectors.conj() @ h.to(moments.dtype) @ vectors.T
         matrix, channels = moments.new_zeros(len(moments), *coefficients.shape[1:]), moments.shape[1]
         for i, j, place, q in self._turning(winding, moments.shape[2]):
@@ -365,7 +384,7 @@ class PairHead(Head):
                     found += [(i, j, place, q) for place, q in enumerate(nearest) if abs(q) <= low]
         return found
 
-    def _circular(self, k, dtype):
+    def circular(self, k, dtype):
         return torch.complex(*getattr(self, f"circular_{k}")).to(dtype)
 
     def generators(self, directed, winding):
@@ -388,7 +407,7 @@ class PairHead(Head):
             for up, across, view, _, reduced, directed in seen:
                 pairs = view.pairs(rows).reversed() if back else view.pairs(rows)
                 part = self._bare(key, pairs, lambda net, own, _: net(own, self.fold, reduced, directed))
-                h = h + self._signed(part, *key[1:], up, across)
+                h = h + self.signed(part, *key[1:], up, across)
             pairs = geometry.pairs(rows).reversed() if back else geometry.pairs(rows)
             h = h / len(seen)
             if geometry.neighbours is not None:
@@ -419,7 +438,7 @@ class PairHead(Head):
         signs = self.third_atoms[name].signs().to(blocks)
         for up, across in REFLECTIONS:
             sign = reflected_signs(signs, up, across)
-            total = total + sign[:, None, None] * self._signed(blocks, *key[1:], up, across)
+            total = total + sign[:, None, None] * self.signed(blocks, *key[1:], up, across)
         return (total / len(REFLECTIONS)).flatten(2)
 
     def phases(self, key, pairs):
@@ -436,33 +455,18 @@ class PairHead(Head):
         """Blocks in the columns of the two frames from h, which is in the frame of the pair."""
         if key[1:] and not any(bool(getattr(self, f"winding_{k}").any()) for k in key[1:]):
             return h
-        left, right = (self._circular(k, pairs.u.dtype) for k in key[1:])
+        left, right = (self.circular(k, pairs.u.dtype) for k in key[1:])
         matrix = (left.conj() @ h.to(left.dtype) @ right.T) * self.phases(key, pairs)
         return (left.T @ matrix @ right.conj()).real
 
-    def groups(self, geometry):
-        """dict (inter, a, b) -> rows of the pairs of that kind."""
-        code = (geometry.inter.long() * len(self.species) + geometry.species[geometry.first]) * len(self.species)
-        code = code + geometry.species[geometry.second]
-        found = {}
-        for inter in (False, True):
-            for a in range(len(self.species)):
-                for b in range(a, len(self.species)):
-                    rows = (code == (int(inter) * len(self.species) + a) * len(self.species) + b).nonzero()[:, 0]
-                    if len(rows):
-                        found[inter, a, b] = rows
-        return found
-
-    def elements(self, geometry, onsite, hopping):
-        """Hamiltonian between the functions from blocks as forward returns them.
-
-        onsite : dict k -> blocks [n, W, W], hopping : dict (inter, a, b) -> blocks [e, W, W']
+    def elements(self, blocks):
+        """Hamiltonian of one structure between the functions, from its Blocks.
 
         Returns (r_vectors [R, 3]; which [m], row [m], column [m], value [m]: lattice vector, functions of the home cell
         and of that cell, eV; owners [W]: the atom of each function), NumPy arrays.  Functions come in the order of the
         atoms, and on each atom in that of ``functions``.
         """
-        species = geometry.species
+        geometry, species = blocks.geometry, blocks.geometry.species
         sizes = torch.tensor(self.sizes, device=species.device)[species]
         starts = sizes.cumsum(0) - sizes
         transforms, number = {}, torch.zeros_like(species)
@@ -471,15 +475,13 @@ class PairHead(Head):
             number[atoms] = torch.arange(len(atoms), device=species.device)
             transforms[k] = self.atom_transforms(geometry, k)
         parts = []
-        for k, block in onsite.items():
-            atoms = (species == k).nonzero()[:, 0]
+        for k, block in blocks.onsite.items():
+            atoms = blocks.atoms(k)
             turned = transforms[k] @ block @ transforms[k].mT
             turned = (turned + turned.mT) / 2       # of rounding
             parts.append((torch.zeros(len(atoms), 3, dtype=torch.long, device=species.device), atoms, atoms, turned))
-        groups = self.groups(geometry)
-        for key, block in hopping.items():
-            rows = groups[key]
-            first, second, shift = geometry.first[rows], geometry.second[rows], geometry.shift[rows]
+        for key, block in blocks.hopping.items():
+            first, second, shift = blocks.pairs(key)
             turned = transforms[key[1]][number[first]] @ block @ transforms[key[2]][number[second]].mT
             parts += [(shift, first, second, turned), (-shift, second, first, turned.mT)]
         vectors, which = torch.unique(torch.cat([shift for shift, *_ in parts]), dim=0, return_inverse=True)
@@ -497,34 +499,28 @@ class PairHead(Head):
 
     # layers ------------------------------------------------------------------------------------------------------
 
-    def layer_shifts(self, atoms_per_layer, areas, formulas):
-        """Shift [L] of every layer, eV, by the dipoles of the interfaces: C(strain difference, ratio of atoms).
+    def layer_shifts(self, layers):
+        """Shift [L] of every layer of one structure, eV, by the dipoles of the interfaces: C(strain difference, ratio of atoms).
 
         An interface raises all layers above it by D/2 and lowers those below by as much,
         D = c1 (ε_below - ε_above) + c2 ln(N_below/N_above); ε = ln(area per atom / that in the training data)/2.
 
         Source: Qi et al. 2024, section II C.
         """
-        steps = self.interface_features(atoms_per_layer, areas, formulas) @ self.dipole.double().cpu()
-        shifts = torch.zeros(len(atoms_per_layer), dtype=torch.float64)
+        steps = self.interface_features(layers) @ self.dipole.double().cpu()
+        shifts = torch.zeros(len(layers.n_atoms), dtype=torch.float64)
         for place, step in enumerate(steps):
-            shifts[:place + 1] -= step / 2
-            shifts[place + 1:] += step / 2
+            above = torch.arange(len(shifts)) > place
+            shifts = shifts + torch.where(above, step / 2, -step / 2)
         return shifts
 
-    def shifted(self, geometry, onsite, layers):
-        """On-site blocks (dict k -> [n, W, W]) with the shifts of layers as describe_layers gives them."""
-        shifts = self.layer_shifts(*layers).to(geometry.r)[geometry.layer]
-        return {k: block + shifts[geometry.species == k][:, None, None] * torch.eye(block.shape[1]).to(block)
-                for k, block in onsite.items()}
-
-    @staticmethod
-    def describe_layers(atoms, frames):
-        """(atoms, area per atom Å^2, formula) of every layer, the lowest first, as three lists."""
-        area = np.linalg.norm(np.cross(atoms.cell[0], atoms.cell[1]))
-        parts = [atoms[frames.layer.cpu().numpy() == layer] for layer in range(len(frames.angle))]
-        return ([len(part) for part in parts], [float(area / len(part)) for part in parts],
-                [formula_of(part) for part in parts])
+    def complete(self, blocks):
+        """Blocks of ``forward`` with the shifts of the layers."""
+        geometry = blocks.geometry
+        shifts = torch.cat([self.layer_shifts(layers) for layers in geometry.layers]).to(geometry.r)[geometry.layer]
+        return replace(blocks, onsite={
+            k: block + shifts[blocks.atoms(k)][:, None, None] * torch.eye(block.shape[1]).to(block)
+            for k, block in blocks.onsite.items()})
 
     @staticmethod
     def nearest(geometry):
@@ -538,11 +534,11 @@ class PairHead(Head):
             found.append(shortest[shortest.isfinite()])
         return found
 
-    def interface_features(self, atoms_per_layer, areas, formulas):
+    def interface_features(self, layers):
         """Tensor [L - 1, 2]: strain difference and logarithm of the ratio of atoms, lower layer first."""
-        strain = torch.tensor([0.5 * np.log(area / self.reference_areas.get(formula, area))
-                               for area, formula in zip(areas, formulas)], dtype=torch.float64)
-        count = torch.tensor(atoms_per_layer, dtype=torch.float64).log()
+        strain = torch.stack([0.5 * (area / self.reference_areas[formula]).log() if formula in self.reference_areas
+                              else torch.zeros_like(area) for area, formula in zip(layers.areas, layers.formulas)])
+        count = torch.tensor(layers.n_atoms, dtype=torch.float64).log()
         return torch.stack([strain[:-1] - strain[1:], count[:-1] - count[1:]], dim=1)
 
 

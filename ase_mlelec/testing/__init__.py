@@ -13,21 +13,22 @@ Write a pytest class that inherits a contract and makes the object; everything e
             return random_atoms("Si4O3", cell=[6, 7, 8])        # every call the same, at least two atoms
 
 ``HabitsContract`` needs the same three: what people do with ASE's calculators beside asking for energies, such as
-changing structures and sharing calculators.  ``DescriptorContract`` needs ``make_descriptor`` and ``make_atoms``, ``HeadContract`` needs ``make_head`` and
-``make_environment``, ``ModelContract`` needs ``make_model`` and ``make_atoms``.  Structures should have no symmetry;
+changing structures and sharing calculators.  ``DescriptorContract`` needs ``make_descriptor`` and ``make_atoms``, ``HeadContract`` needs
+``make_head`` and ``make_environment``, ``HeadOfPairsContract`` needs ``make_head`` and ``make_atoms``, ``ModelContract`` needs ``make_model`` and
+``make_atoms``.  Structures should have no symmetry;
 run each contract with a cell smaller than the cutoff, a slab and a molecule as well.
 Needs pytest (extra ``test``).
 """
 from ase_mlelec.testing.calculators import CalculatorContract, counted, turn
-from ase_mlelec.testing.descriptors import DescriptorContract, ForceDescriptorContract
+from ase_mlelec.testing.descriptors import DescriptorContract, EnvironmentContract, ForceDescriptorContract
 from ase_mlelec.testing.habits import HabitsContract
-from ase_mlelec.testing.heads import HeadContract
+from ase_mlelec.testing.heads import HeadContract, HeadOfPairsContract
 from ase_mlelec.testing.models import ModelContract, assert_same_model, load_again
 from ase_mlelec.testing.numbers import assert_close, assert_continuous, five_point
 from ase_mlelec.testing.structures import (doubled, pair_at_cutoff, random_atoms, random_rotation, shifted_by_cells,
                                            turned)
 
-__all__ = ["CalculatorContract", "DescriptorContract", "ForceDescriptorContract", "HabitsContract", "HeadContract",
-           "ModelContract", "assert_close", "assert_continuous", "assert_same_model", "counted", "doubled", "five_point",
-           "load_again",
+__all__ = ["CalculatorContract", "DescriptorContract", "EnvironmentContract", "ForceDescriptorContract",
+           "HabitsContract", "HeadContract", "HeadOfPairsContract", "ModelContract", "assert_close", "assert_continuous",
+           "assert_same_model", "counted", "doubled", "five_point", "load_again",
            "pair_at_cutoff", "random_atoms", "random_rotation", "shifted_by_cells", "turn", "turned"]

@@ -1,5 +1,6 @@
 """What every descriptor must obey."""
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from ase_mlelec.testing.numbers import assert_close, assert_continuous, five_poi
 from ase_mlelec.testing.structures import doubled, pair_at_cutoff, random_rotation, shifted_by_cells, turned
 
 
-class DescriptorContract:
-    """Symmetry, smoothness, precision, gradient and round trip of a Descriptor.
+class EnvironmentContract:
+    """Symmetry, smoothness, precision, gradient and round trip of whatever makes an Environment of every atom.
 
-    A subclass writes ``make_descriptor()`` -> Descriptor in float64, the same every time, and ``make_atoms()``.
+    A subclass writes ``make_descriptor()`` -> module in float64, the same every time, with ``cutoff``, ``n_features``,
+    ``species`` and ``arguments()`` as a Descriptor, and ``make_atoms()``.  For classes that are no Descriptors because
+    they need more than ``edges.vec``, such as layers.
 
     tolerance : of float64 sums in another order, relative to the largest feature
     single : of float32
@@ -29,11 +32,10 @@ class DescriptorContract:
     def make_atoms(self):
         raise NotImplementedError(f"{type(self).__name__} must define make_atoms()")
 
-    def environment(self, atoms, descriptor=None):
+    def environment(self, atoms, descriptor=None, dtype=torch.float64):
         """Environment of all atoms, without gradient."""
         descriptor = descriptor or self.make_descriptor()
-        arrays = [array for array in (*descriptor.parameters(), *descriptor.buffers()) if array.is_floating_point()]
-        system = System.from_atoms(atoms, arrays[0].dtype if arrays else torch.float64)
+        system = System.from_atoms(atoms, dtype)
         with torch.no_grad():
             return descriptor(system, Edges.build(system, descriptor.cutoff))
 
@@ -78,20 +80,10 @@ class DescriptorContract:
         atoms = self.make_atoms()
         self.assert_same(self.environment(doubled(atoms)), self.environment(atoms), [*range(len(atoms))] * 2)
 
-    def test_batch_equals_singles(self):
-        atoms, other = self.make_atoms(), self.make_atoms()[:-1]
-        other.rattle(0.1, seed=0)
-        descriptor = self.make_descriptor()
-        system = System.from_atoms([atoms, other])
-        with torch.no_grad():
-            together = descriptor(system, Edges.build(system, descriptor.cutoff))
-        for part, rows in (atoms, slice(None, len(atoms))), (other, slice(len(atoms), None)):
-            self.assert_same(self.environment(part, descriptor), together, rows)
-
     def test_float32(self):
         descriptor, atoms = self.make_descriptor(), self.make_atoms()
         wanted = self.environment(atoms, descriptor)
-        found = self.environment(atoms, descriptor.to(torch.float32))
+        found = self.environment(atoms, descriptor.to(torch.float32), torch.float32)
         assert found.features.dtype == torch.float32
         self.assert_same(found, wanted, tolerance=self.single)
 
@@ -102,6 +94,58 @@ class DescriptorContract:
             found = self.environment(pair_at_cutoff(atoms, descriptor.cutoff, descriptor.cutoff + d), descriptor)
             return {"features": found.features.numpy()}
         assert_continuous(features, self.tolerance * np.abs(features(0)["features"]).max())
+
+    def test_gradient_of_positions(self):
+        """dD/dr along a random move of the atoms and a random strain against a five-point difference."""
+        descriptor, atoms = self.make_descriptor(), self.make_atoms()
+        weights = torch.randn(descriptor.n_features, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+        def scalar(system):
+            return (descriptor(system, Edges.build(system, descriptor.cutoff)).features @ weights).sum()
+        assert_slope(scalar, System.from_atoms(atoms))
+
+    def test_arguments_rebuild_it(self):
+        """The constructor arguments survive JSON and give, with the arrays, the same descriptor bit by bit."""
+        descriptor, atoms = self.make_descriptor(), self.make_atoms()
+        again = type(descriptor)(**json.loads(json.dumps(descriptor.arguments()))).to(torch.float64)
+        again.load_state_dict(descriptor.state_dict())
+        assert torch.equal(self.environment(atoms, again).features, self.environment(atoms, descriptor).features)
+
+
+def assert_slope(scalar, system):
+    """The derivative of ``scalar`` (function of a System of one structure) along a random move of all atoms and a random
+    strain, against a five-point difference."""
+    generator = torch.Generator().manual_seed(0)
+    move = torch.randn(system.positions.shape, generator=generator, dtype=torch.float64)
+    strain = 0.1 * torch.randn(1, 3, 3, generator=generator, dtype=torch.float64)
+
+    def moved(step):
+        return replace(system, positions=system.positions + step * move).strained(step * strain)
+    step = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    slope, = torch.autograd.grad(scalar(moved(step)), step)
+    with torch.no_grad():
+        numeric = five_point(lambda t: float(scalar(moved(t))), 1e-4)      # few pairs cross the cutoff
+    assert numeric == pytest.approx(float(slope), rel=1e-7)
+
+
+class DescriptorContract(EnvironmentContract):
+    """What an EnvironmentContract has, with ``edges.vec`` as the only geometry, of any structures and batches of them.
+
+    A subclass writes ``make_descriptor()`` -> Descriptor in float64, the same every time, and ``make_atoms()``.
+
+    tolerance : of float64 sums in another order, relative to the largest feature
+    single : of float32
+    """
+
+    def test_batch_equals_singles(self):
+        atoms, other = self.make_atoms(), self.make_atoms()[:-1]
+        other.rattle(0.1, seed=0)
+        descriptor = self.make_descriptor()
+        system = System.from_atoms([atoms, other])
+        with torch.no_grad():
+            together = descriptor(system, Edges.build(system, descriptor.cutoff))
+        for part, rows in (atoms, slice(None, len(atoms))), (other, slice(len(atoms), None)):
+            self.assert_same(self.environment(part, descriptor), together, rows)
 
     def test_gradient(self):
         """dD/dvec along a random direction against a five-point difference."""
@@ -125,13 +169,6 @@ class DescriptorContract:
     def test_atom_without_neighbours(self):
         atoms = Atoms(self.make_atoms().symbols[:1], [[0, 0, 0]])
         assert self.environment(atoms).features.isfinite().all()
-
-    def test_arguments_rebuild_it(self):
-        """The constructor arguments survive JSON and give, with the arrays, the same descriptor bit by bit."""
-        descriptor, atoms = self.make_descriptor(), self.make_atoms()
-        again = type(descriptor)(**json.loads(json.dumps(descriptor.arguments()))).to(torch.float64)
-        again.load_state_dict(descriptor.state_dict())
-        assert torch.equal(self.environment(atoms, again).features, self.environment(atoms, descriptor).features)
 
 
 class ForceDescriptorContract(DescriptorContract):

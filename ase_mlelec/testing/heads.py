@@ -4,7 +4,11 @@ import json
 import torch
 
 from ase_mlelec.descriptors import Environment
+from ase_mlelec.edges import Edges
+from ase_mlelec.system import System
+from ase_mlelec.testing.descriptors import assert_slope
 from ase_mlelec.testing.numbers import assert_close
+from ase_mlelec.testing.structures import random_rotation, turned
 
 
 class HeadContract:
@@ -50,3 +54,75 @@ class HeadContract:
         again = type(head)(**json.loads(json.dumps(head.arguments()))).to(torch.float64)
         again.load_state_dict(head.state_dict())
         assert torch.equal(again(environment, None), head(environment, None))
+
+
+class HeadOfPairsContract:
+    """Symmetry, precision, gradient and round trip of a HeadOfPairs.
+
+    A subclass writes ``make_head()`` -> HeadOfPairs in float64, the same every time, and ``make_atoms()``.
+    """
+    tolerance = 1e-12
+    single = 2e-5
+
+    def make_head(self):
+        raise NotImplementedError(f"{type(self).__name__} must define make_head()")
+
+    def make_atoms(self):
+        raise NotImplementedError(f"{type(self).__name__} must define make_atoms()")
+
+    def blocks(self, head, atoms, dtype=torch.float64):
+        with torch.no_grad():
+            return head.complete(head(head.geometry(System.from_atoms(atoms, dtype))))
+
+    def test_blocks_of_all_atoms_and_pairs(self):
+        """Each pair within the cutoff once, from the species that comes first; on-site blocks are symmetric."""
+        head, atoms = self.make_head(), self.make_atoms()
+        found, edges = self.blocks(head, atoms), Edges.build(System.from_atoms(atoms), head.cutoff)
+        assert isinstance(head.quantity, str) and head.quantity
+        assert sum(len(found.atoms(k)) for k in found.onsite) == len(atoms)
+        for k, values in found.onsite.items():
+            assert len(values) == len(found.atoms(k)) and values.isfinite().all()
+            assert torch.equal(values, values.mT)
+        pairs = []
+        for key, values in found.hopping.items():
+            first, second, shift = (array.tolist() for array in found.pairs(key))
+            assert len(values) == len(first) and values.isfinite().all()
+            pairs += [*zip(first, second, map(tuple, shift))]
+            pairs += [(j, i, tuple(-x for x in s)) for i, j, s in zip(first, second, shift)]
+        wanted = zip(edges.center.tolist(), edges.neighbor.tolist(), map(tuple, edges.shift.tolist()))
+        assert sorted(pairs) == sorted(wanted)
+
+    def test_rotation(self):
+        """Blocks turn with their frames: nothing changes."""
+        head, atoms = self.make_head(), self.make_atoms()
+        wanted, found = self.blocks(head, atoms), self.blocks(head, turned(atoms, random_rotation()))
+        for part in ("onsite", "hopping"):
+            for key, values in getattr(wanted, part).items():
+                assert_close(getattr(found, part)[key], values, self.tolerance, f"{part} {key}")
+
+    def test_float32(self):
+        head, atoms = self.make_head(), self.make_atoms()
+        wanted, found = self.blocks(head, atoms), self.blocks(head.float(), atoms, torch.float32)
+        for part in ("onsite", "hopping"):
+            for key, values in getattr(found, part).items():
+                assert values.dtype == torch.float32
+                assert_close(values, getattr(wanted, part)[key], self.single, f"{part} {key}")
+
+    def test_gradient_of_positions(self):
+        """Of all blocks together, along a random move of the atoms and a random strain."""
+        head, atoms = self.make_head(), self.make_atoms()
+
+        def scalar(system):
+            blocks, generator = head.complete(head(head.geometry(system))), torch.Generator().manual_seed(1)
+            # the sum over pairs: there are more or fewer of them at the cutoff
+            totals = [part.sum(dim=0) for part in (*blocks.onsite.values(), *blocks.hopping.values())]
+            return sum((torch.randn(part.shape, generator=generator, dtype=part.dtype) * part).sum() for part in totals)
+        assert_slope(scalar, System.from_atoms(atoms))
+
+    def test_arguments_rebuild_it(self):
+        head, atoms = self.make_head(), self.make_atoms()
+        again = type(head)(**json.loads(json.dumps(head.arguments()))).to(torch.float64)
+        again.load_state_dict(head.state_dict())
+        found, wanted = self.blocks(again, atoms), self.blocks(head, atoms)
+        assert all(torch.equal(found.onsite[k], values) for k, values in wanted.onsite.items())
+        assert all(torch.equal(found.hopping[key], values) for key, values in wanted.hopping.items())

@@ -7,8 +7,10 @@ from ase.calculators.calculator import InputError
 
 from ase_mlelec.bundle import load_model
 from ase_mlelec.edges import Edges
+from ase_mlelec.heads.base import Blocks
 from ase_mlelec.system import System
 from ase_mlelec.testing.numbers import assert_close
+from ase_mlelec.testing.structures import doubled
 
 
 class ModelContract:
@@ -17,8 +19,10 @@ class ModelContract:
     A subclass writes ``make_model(seed=0)`` and ``make_atoms()``.
 
     compression : agreement of the copy for evaluation with the model, relative to the largest value
+    single : of float32
     """
     tolerance = 1e-12
+    single = 2e-5
     compression = 1e-10
 
     def make_model(self, seed=0):
@@ -30,11 +34,12 @@ class ModelContract:
     def quantities(self, model, images):
         system = System.from_atoms(images, model.dtype)
         with torch.no_grad():
-            return model(system, Edges.build(system, model.cutoff))
+            found = model(system, Edges.build(system, model.cutoff))
+        return {name: rows for quantity, values in found.items() for name, rows in rows_of(quantity, values).items()}
 
     def test_batch_equals_singles(self):
-        model, atoms, other = self.make_model(), self.make_atoms(), self.make_atoms()[1:]
-        other.rattle(0.1, seed=1)
+        model, atoms, other = self.make_model(), self.make_atoms(), doubled(self.make_atoms())
+        other.rattle(0.05, seed=1)
         together = self.quantities(model, [atoms, other])
         apart = [self.quantities(model, image) for image in (atoms, other)]
         for name, values in together.items():
@@ -68,10 +73,34 @@ class ModelContract:
         for name, values in self.quantities(model, atoms).items():
             assert torch.equal(self.quantities(again, atoms)[name], values), name
 
+    def test_every_precision(self):
+        """Structures of either precision; the result has that of the model.  Half of it is refused."""
+        model, atoms = self.make_model(), self.make_atoms()
+        wanted = self.quantities(model, atoms)
+        for dtype in (torch.float32, torch.float64):
+            system, own = System.from_atoms(atoms, torch.float32), copy.deepcopy(model).to(dtype)
+            with torch.no_grad():
+                found = own(system, Edges.build(system, own.cutoff))
+            for quantity, values in found.items():
+                for name, rows in rows_of(quantity, values).items():
+                    assert rows.dtype == dtype, name
+                    assert_close(rows, wanted[name], self.single, name)
+        half, system = copy.deepcopy(model).to(torch.float16), System.from_atoms(atoms)
+        with pytest.raises(InputError, match="got a model of torch.float16, need float32 or float64; use"):
+            half(system, Edges.build(system, model.cutoff))
+
     def test_foreign_species(self):
         model = self.make_model()
         with pytest.raises(InputError, match="got species Og; the model knows .*; use or train"):
             model.check_species([118])
+
+
+def rows_of(quantity, values):
+    """dict by name of Tensors whose rows are those of one structure after another: the quantity, or all its Blocks."""
+    if not isinstance(values, Blocks):
+        return {quantity: values}
+    return {f"{quantity}, species {k}": rows for k, rows in values.onsite.items()} | {
+        f"{quantity}, pairs {key}": rows for key, rows in values.hopping.items()}
 
 
 def load_again(path, model):

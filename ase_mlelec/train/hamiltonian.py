@@ -3,7 +3,7 @@
 Blocks of the data are between functions with axes of their own.  They are turned into the columns of
 ``ase_mlelec.heads.orbitals`` in the frames of the layers, where functions of any order, sign and orientation are alike.
 """
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from ase_mlelec.descriptors.local_frame import find_fold, layer_frames
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import orbitals
 from ase_mlelec.heads.geometry import Geometry, heights
-from ase_mlelec.heads.third_atoms import Neighbours
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.system import System
 from ase_mlelec.train.finite import Diverged, NotFinite, take_step
@@ -34,18 +33,21 @@ class Item:
     """One structure: geometry and its true blocks.
 
     onsite : dict k -> Tensor [n, W, W] and hopping : dict (inter, a, b) -> Tensor [e, W, W'], eV, in the order of
-        PairHead.forward
+        Blocks
     transforms : list of array [W, W], U of every atom: functions of the data = U @ columns
-    layers : (atoms per layer, areas Å^2 per atom, formulas)
     responses : dict of the derivatives of its levels, see ase_mlelec.train.levels; may be empty
     """
     geometry: Geometry
     onsite: dict
     hopping: dict
     transforms: list
-    layers: tuple
     responses: dict
     name: str = ""
+
+    @property
+    def layers(self):
+        """Layers of the structure."""
+        return self.geometry.layers[0]
 
 
 def frame_functions(frames):
@@ -109,7 +111,7 @@ def prepare(head, frame, n_electrons=0):
     Raises ValueError for functions that the head does not have.
     """
     system = System.from_atoms(frame.atoms)
-    lie = layer_frames(system, head.fold, head.reference_areas)
+    lie = head.frames(system)
     geometry = head.geometry(system, lie)
     transforms, kept = [], {}
     for k, functions in zip(geometry.species.tolist(), _local_axes(frame, lie)):
@@ -117,15 +119,14 @@ def prepare(head, frame, n_electrons=0):
         if key not in kept:
             kept[key] = orbitals.transform(functions) if functions else (np.zeros((0, 0)), np.zeros(0, int))
         matrix, columns = kept[key]
-        if not np.array_equal(columns, head._columns[k]):
+        if not np.array_equal(columns, head.columns[k]):
             raise ValueError(f"frame '{frame.name}': got the harmonics {[orbitals.ORBITALS[c] for c in columns]} of "
-                             f"{head.species[k]}, need {[orbitals.ORBITALS[c] for c in head._columns[k]]}; train on "
+                             f"{head.species[k]}, need {[orbitals.ORBITALS[c] for c in head.columns[k]]}; train on "
                              "one set of functions")
         transforms.append(matrix)
     onsite, hopping = _true_blocks(head, frame, geometry, transforms)
-    responses = level_responses(frame, n_electrons, geometry, head.groups(geometry), transforms)
-    return Item(geometry, onsite, hopping, transforms, head.describe_layers(frame.atoms, lie), responses,
-                frame.name)
+    responses = level_responses(frame, n_electrons, geometry, transforms)
+    return Item(geometry, onsite, hopping, transforms, responses, frame.name)
 
 
 def _true_blocks(head, frame, geometry, transforms):
@@ -151,7 +152,7 @@ def _true_blocks(head, frame, geometry, transforms):
         if len(atoms):
             onsite[k] = block(np.full(len(atoms), home), atoms, atoms)
     hopping = {}
-    for key, pairs in head.groups(geometry).items():
+    for key, pairs in geometry.groups().items():
         which = np.array([place.get(tuple(r), len(dense) - 1) for r in geometry.shift[pairs].tolist()])
         hopping[key] = block(which, geometry.first[pairs].numpy(), geometry.second[pairs].numpy())
     return onsite, hopping
@@ -159,23 +160,11 @@ def _true_blocks(head, frame, geometry, transforms):
 
 def join(head, items):
     """(Geometry, onsite, hopping) of several structures as one."""
-    offsets = np.cumsum([0] + [len(item.geometry.species) for item in items])
-    parts = {}
-    for entry in fields(Geometry):
-        arrays = [getattr(item.geometry, entry.name) for item in items]
-        if any(array is None for array in arrays):
-            continue
-        if entry.name == "neighbours":
-            parts["neighbours"] = Neighbours.joined(arrays)
-            continue
-        if entry.name in ("first", "second"):
-            arrays = [array + int(offset) for array, offset in zip(arrays, offsets)]
-        parts[entry.name] = torch.cat(arrays)
     onsite = {k: torch.cat([item.onsite[k] for item in items if k in item.onsite]) for k in range(len(head.species))
               if any(k in item.onsite for item in items)}
     keys = {key for item in items for key in item.hopping}
     hopping = {key: torch.cat([item.hopping[key] for item in items if key in item.hopping]) for key in keys}
-    return Geometry(**parts), onsite, hopping
+    return Geometry.joined([item.geometry for item in items]), onsite, hopping
 
 
 @torch.no_grad()
@@ -186,8 +175,9 @@ def without_third_atoms(head, items):
     for item in items:
         if item.geometry.neighbours is not None:
             bare = replace(item.geometry, neighbours=None, third_moments=None)
-            onsite, hopping = ({key: truth - (whole[key][1] - rest[key][1]) for key, truth in blocks.items()}
-                               for blocks, whole, rest in zip((item.onsite, item.hopping), head(item.geometry), head(bare)))
+            whole, rest = head(item.geometry), head(bare)
+            onsite = {k: truth - (whole.onsite[k] - rest.onsite[k]) for k, truth in item.onsite.items()}
+            hopping = {key: truth - (whole.hopping[key] - rest.hopping[key]) for key, truth in item.hopping.items()}
             item = replace(item, geometry=bare, onsite=onsite, hopping=hopping)
         found.append(item)
     return found
@@ -216,13 +206,13 @@ def category_errors(head, items):
     """dict category -> Tensor of differences predicted - true of all elements of the items, and of "levels", eV."""
     geometry, onsite, hopping = join(head, items)
     found = {name: [] for name in CATEGORIES}
-    blocks, pairs = head(geometry)
-    differences = {k: blocks[k][1] - truth for k, truth in onsite.items()}
-    differences |= {key: pairs[key][1] - truth for key, truth in hopping.items()}
+    blocks, groups = head(geometry), geometry.groups()
+    differences = {k: blocks.onsite[k] - truth for k, truth in onsite.items()}
+    differences |= {key: blocks.hopping[key] - truth for key, truth in hopping.items()}
     for k in onsite:
         found["onsite"].append(differences[k].flatten())
     for key in hopping:
-        near = geometry.r[pairs[key][0]] < SHARP
+        near = geometry.r[groups[key]] < SHARP
         for name, mask in (("near", near), ("long", ~near)):
             found[f"{'inter' if key[0] else 'intra'}_{name}"].append(differences[key][mask].flatten())
     errors = {name: torch.cat(parts) for name, parts in found.items() if parts and sum(map(len, parts))}
@@ -325,15 +315,15 @@ def fit_dipole(head, items):
     """
     rows, steps = [], []
     for item in items:
-        features = head.interface_features(*item.layers)
+        features = head.interface_features(item.layers)
         if not bool((features.abs() > 1e-6).any()):
             continue
-        blocks, _ = head(item.geometry.pairs(slice(0, 0)))
-        rest = torch.zeros(len(item.layers[0]), dtype=torch.float64)
+        blocks = head(item.geometry.pairs(slice(0, 0)))
+        rest = torch.zeros(item.geometry.n_layers, dtype=torch.float64)
         count = torch.zeros_like(rest)
         for k, truth in item.onsite.items():
-            atoms, block = blocks[k]
-            difference = (truth - block).diagonal(dim1=1, dim2=2).mean(dim=1)
+            atoms = blocks.atoms(k)
+            difference = (truth - blocks.onsite[k]).diagonal(dim1=1, dim2=2).mean(dim=1)
             rest.index_add_(0, item.geometry.layer[atoms], difference.double())
             count.index_add_(0, item.geometry.layer[atoms], torch.ones_like(difference).double())
         level = rest / count
@@ -367,32 +357,28 @@ def compared_elements(model, frames):
     bands = []
     for frame in frames:
         item = prepare(head, frame)
-        blocks, pairs = head(item.geometry)
-        shifted = head.shifted(item.geometry, {k: block for k, (_, block) in blocks.items()}, item.layers)
+        blocks, groups = head.complete(head(item.geometry)), item.geometry.groups()
         turn = [torch.as_tensor(matrix) for matrix in item.transforms]
         for k, truth in item.onsite.items():
-            atoms, block = blocks[k][0], shifted[k]
-            left = torch.stack([turn[i] for i in atoms.tolist()])
-            for store, value in ((truths, truth), (found, block)):
+            left = torch.stack([turn[i] for i in blocks.atoms(k).tolist()])
+            for store, value in ((truths, truth), (found, blocks.onsite[k])):
                 store["onsite"].append((left @ value.double() @ left.mT).flatten())
         for key, truth in item.hopping.items():
-            rows, block = pairs[key]
-            left, right = (torch.stack([turn[i] for i in index[rows].tolist()])
-                           for index in (item.geometry.first, item.geometry.second))
-            near = item.geometry.r[rows] < SHARP
-            for store, value in ((truths, truth), (found, block)):
+            left, right = (torch.stack([turn[i] for i in index.tolist()]) for index in blocks.pairs(key)[:2])
+            near = item.geometry.r[groups[key]] < SHARP
+            for store, value in ((truths, truth), (found, blocks.hopping[key])):
                 whole = left @ value.double() @ right.mT
                 for name, mask in (("near", near), ("long", ~near)):
                     store[f"{'inter' if key[0] else 'intra'}_{name}"].append(whole[mask].flatten())
         if frame.hamiltonian.size <= LARGEST:
-            bands.append(_band_errors(head, frame, item, shifted, {key: block for key, (_, block) in pairs.items()}))
+            bands.append(_band_errors(head, frame, blocks))
     elements = {name: (torch.cat(found[name]), torch.cat(truths[name])) for name in CATEGORIES if found[name]}
     return elements, np.concatenate(bands) if bands else None
 
 
-def _band_errors(head, frame, item, onsite, hopping):
+def _band_errors(head, frame, blocks):
     kpts = monkhorst_pack(mesh(frame.atoms))
-    *elements, owners = head.elements(item.geometry, onsite, hopping)
+    *elements, owners = head.elements(blocks)
     own = WannierHamiltonian.from_elements(frame.atoms.cell.array, *elements, frame.atoms.positions[owners])
     return (own.eigenvalues(kpts) - frame.hamiltonian.eigenvalues(kpts)).ravel()
 

@@ -45,7 +45,7 @@ def standardise_hamiltonian(head, items):
             head.third_inverse[q] = 1 / (size + 0.05 * size.square().mean().sqrt() + 1e-12)
     for k in range(len(head.sizes)):
         _fit_onsite(head, k, geometry, onsite[k])
-    for key, rows in head.groups(geometry).items():
+    for key, rows in geometry.groups().items():
         for name in ("near", "long"):
             pairs, blocks = _reached(name, geometry.pairs(rows), hopping[key])
             if len(blocks):
@@ -84,16 +84,16 @@ def refit_onsite(head, items):
         layer.bias[size * size:] = 0
         layer.requires_grad_(False)
     geometry, onsite, _ = join(head, items)
-    blocks, _ = head(geometry.pairs(slice(0, 0)))
+    blocks = head(geometry.pairs(slice(0, 0)))
     for k, truth in onsite.items():
-        _add_linear_onsite(head, k, geometry, truth - blocks[k][1], 0.0, REFIT)
+        _add_linear_onsite(head, k, geometry, truth - blocks.onsite[k], 0.0, REFIT)
 
 
 def _add_linear_onsite(head, k, geometry, blocks, mean, stiffer=1.0):
     """Linear parts, by ridge regression over all frames' reflections: on features where elements do not turn with the
     frame, else on the moments that turn alike."""
     rows, values, turning = _reflected_onsite(head, k, geometry, blocks)
-    vectors, scale = head._circular(k, torch.complex128), head.onsite_scale[k]
+    vectors, scale = head.circular(k, torch.complex128), head.onsite_scale[k]
     ridge = torch.full((rows.shape[1],), SPECTRUM_RIDGE, dtype=rows.dtype)
     ridge[:head.local.n_features] = ONSITE_RIDGE
     normal = rows.T @ rows + torch.diag(ridge) * stiffer * len(rows)
@@ -117,12 +117,12 @@ def _add_linear_onsite(head, k, geometry, blocks, mean, stiffer=1.0):
 def _reflected_onsite(head, k, geometry, blocks):
     """(standardised features, elements that do not turn [n, W^2], list of (generators, elements that turn)) of blocks
     in the frames' reflections."""
-    winding, vectors = getattr(head, f"winding_{k}"), head._circular(k, torch.complex128)
+    winding, vectors = getattr(head, f"winding_{k}"), head.circular(k, torch.complex128)
     own, rows, values, turning = geometry.species == k, [], [], []
     for up, across in REFLECTIONS:
         seen = head.reflected(geometry, up, across)
         rows.append(head.standardised(seen)[own])
-        matrix = vectors.conj() @ head._signed(blocks, k, k, up, across).to(vectors.dtype) @ vectors.T
+        matrix = vectors.conj() @ head.signed(blocks, k, k, up, across).to(vectors.dtype) @ vectors.T
         values.append((vectors.T @ (matrix * _fixed(head, k)) @ vectors.conj()).real.flatten(1))
         moments = [part[own] for part in (head.scaled_moments(seen), head.scaled_third_moments(seen)) if part is not None]
         turning.append((torch.cat([head.generators(part, winding)[:, 1:] for part in moments], dim=1), matrix))
@@ -140,9 +140,10 @@ def refit_hopping(head, items):
     """Fine-tuning of hopping: what is left of that of new structures, by ridge regression that draws to the linear parts
     as they were."""
     geometry, _, hopping = join(head, items)
-    for key, (rows, found) in head(geometry)[1].items():
+    groups = geometry.groups()
+    for key, found in head(geometry).hopping.items():
         for name in ("near", "long"):
-            pairs, blocks = _reached(name, geometry.pairs(rows), hopping[key] - found)
+            pairs, blocks = _reached(name, geometry.pairs(groups[key]), hopping[key] - found)
             if len(blocks):
                 _add_linear_hopping(head, key, name, pairs, blocks, REFIT)
 
@@ -157,7 +158,7 @@ def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
     """Linear parts of one net: for every (λ, μ), weighted least squares over all frames' reflections."""
     net = head.pairs[pair_key(*key, name)]
     ends = [(pairs, blocks)] + ([(pairs.reversed(), blocks.mT)] if key[1] == key[2] else [])
-    left, right = (head._circular(k, torch.complex128) for k in key[1:])
+    left, right = (head.circular(k, torch.complex128) for k in key[1:])
     windings = [getattr(head, f"winding_{k}").tolist() for k in key[1:]]
     powers = sorted({abs(a - b) for a in windings[0] for b in windings[1]})
     signs = _signs(head, net, name)
@@ -171,7 +172,7 @@ def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
                 scaled = basis * (size**0.5 * seen.u.abs()**power)[:, None]
                 normal[power] = normal[power] + scaled.T @ scaled
             for up, across in REFLECTIONS:
-                target = head._signed(truth[part], *key[1:], up, across)
+                target = head.signed(truth[part], *key[1:], up, across)
                 value = (head.phases(key, _reflected_pairs(seen, up, across)).conj()
                          * (left.conj() @ target.to(left.dtype) @ right.T)).flatten(1)
                 turned = (basis * reflected_signs(signs, up, across)).T
@@ -197,7 +198,7 @@ def _functions(head, net, name, pairs):
     """Functions [E, K] of pairs in which hopping over its envelope is linear: of two centres, then of third atoms."""
     found = [net.two_centre(pairs, head.fold)]
     if head.third:
-        third, radial = head.third_atoms[name](pairs), net._radial(pairs.r, len(net.third))
+        third, radial = head.third_atoms[name](pairs), net.radial(pairs.r, len(net.third))
         found.append((radial[:, :, None] * third[:, None]).flatten(1))
     found = torch.cat(found, dim=1)
     return found if name == "near" else found * switch(pairs.r, FADE, head.cutoff)[:, None]

@@ -14,13 +14,13 @@ def mesh(atoms):
     return [1 if length > 15 else max(1, round(18 / length)) for length in atoms.cell.lengths()]
 
 
-def level_responses(frame, n_electrons, geometry, groups, transforms):
+def level_responses(frame, n_electrons, geometry, transforms):
     """Derivatives of levels near the Fermi level by the blocks of PairHead: <ψ|∂H(k)/∂h|ψ> (Hellmann and Feynman), times
     what errors of a level count: 1 at the edges of the gap and between them, less farther away.
 
     frame : HamiltonianFrame, whose states ψ are taken
     n_electrons : int, two to a state
-    groups : dict (inter, a, b) -> rows of pairs, as of PairHead.groups
+    geometry : Geometry of the frame
     transforms : list of array [W, W], U of every atom: functions of the data = U @ columns
 
     Returns dict of Tensor [L, n, W, W'] for L levels: of on-site blocks by species, of hopping by group; empty for cells
@@ -43,7 +43,7 @@ def level_responses(frame, n_electrons, geometry, groups, transforms):
         if own:
             state = torch.stack([columns[atom] for atom in own], dim=1)         # [L, n, W]
             found[species] = (state.conj()[:, :, :, None] * state[:, :, None, :]).real.float()
-    for key, rows in groups.items():
+    for key, rows in geometry.groups().items():
         left, right = (torch.stack([columns[atom] for atom in index[rows].tolist()], dim=1)
                        for index in (geometry.first, geometry.second))
         angle = 2 * np.pi * torch.as_tensor(kpts[k]) @ geometry.shift[rows].double().T

@@ -3,7 +3,6 @@ from functools import partial
 
 import torch
 
-from ase_mlelec.descriptors.local_frame import layer_frames
 from ase_mlelec.edges import Edges
 from ase_mlelec.safety import RepulsiveCore, TrainingRange, shortest_distances
 from ase_mlelec.system import System
@@ -84,6 +83,6 @@ def atomic_surroundings(descriptor, system):
 def hamiltonian_surroundings(head, system):
     """As ``atomic_surroundings``, in the frames of the layers; features without their signs, which frames choose."""
     edges = Edges.build(system, head.local.cutoff)
-    moments, species = head.local.moments(system, edges, layer_frames(system, head.fold, head.reference_areas))
+    moments, species = head.local.moments(system, edges, head.frames(system))
     return (head.local.features(moments).abs(), species,
             torch.bincount(edges.center, minlength=edges.n_centers))

@@ -10,7 +10,6 @@ from small_bilayers import (graphene_bilayer, graphene_frame, mx2_bilayer, mx2_f
 from ase_mlelec.bilayers import commensurate, twisted_bilayer
 from ase_mlelec.calculators.wannier_tb import WannierTBCalculator
 from ase_mlelec.descriptors import LocalFrame
-from ase_mlelec.descriptors.local_frame import layer_frames
 from ase_mlelec.heads import PairHead, pair
 from ase_mlelec.model import Model
 from ase_mlelec.system import System
@@ -77,9 +76,7 @@ def test_hermitian_and_real(kind):
     head, atoms = random_wannier_model(kind).heads["hamiltonian"], MAKE[kind]()
     system = System.from_atoms(atoms)
     with torch.no_grad():
-        geometry = head.geometry(system, layer_frames(system, head.fold))
-        onsite, hopping = ({key: block for key, (_, block) in part.items()} for part in head(geometry))
-        r_vectors, which, row, column, value, owners = head.elements(geometry, onsite, hopping)
+        r_vectors, which, row, column, value, owners = head.elements(head(head.geometry(system)))
     size = len(owners)
     dense = np.zeros((len(r_vectors), size, size))
     dense[which, row, column] = value
@@ -99,9 +96,9 @@ def test_turned_layers_share_their_blocks():
         atoms, _ = twisted_bilayer(layer, layer, cells, 9.0)
         system = System.from_atoms(atoms)
         with torch.no_grad():
-            geometry = head.geometry(system, layer_frames(system, 6))
-            onsite, hopping = head(geometry)
-        found.append((onsite[0][1].flatten(), hopping[False, 0, 0][1].flatten().sort().values[::len(atoms)]))
+            blocks = head(head.geometry(system))
+        found.append((blocks.onsite[0].flatten(),
+                      blocks.hopping[False, 0, 0].flatten().sort().values[::len(atoms)]))
     for one, two in zip(*found):
         assert torch.allclose(one[:2], two[:2], atol=1e-11)
 
@@ -222,16 +219,16 @@ def test_interface_dipole_is_found():
         atoms, _ = twisted_bilayer(layer, layer, cells, 3.4)
         item = prepare(head, graphene_frame(atoms))
         with torch.no_grad():
-            onsite, _ = head(item.geometry)
-            strain, count = head.interface_features(*item.layers)[0]
+            onsite = head(item.geometry).onsite
+            strain, count = head.interface_features(item.layers)[0]
             step = wanted[0] * strain + wanted[1] * count
             shift = torch.tensor([-0.5, 0.5], dtype=torch.float64)[item.geometry.layer] * step
-            item.onsite[0] = onsite[0][1] + shift[:, None, None]
+            item.onsite[0] = onsite[0] + shift[:, None, None]
         items.append(item)
     fit_dipole(head, items)
     for item in items:
-        strain, count = head.interface_features(*item.layers)[0]
-        shifts = head.layer_shifts(*item.layers)
+        strain, count = head.interface_features(item.layers)[0]
+        shifts = head.layer_shifts(item.layers)
         assert float(shifts[1] - shifts[0]) == pytest.approx(float(wanted[0] * strain + wanted[1] * count), abs=1e-9)
         assert float(shifts.sum()) == pytest.approx(0, abs=1e-12)
     assert abs(float(shifts[0])) < 1e-12        # equal layers have no dipole

@@ -5,6 +5,7 @@ import torch
 from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_frame, mx2_functions
 
 from ase_mlelec import WannierHamiltonian
+from ase_mlelec.heads.base import Blocks
 from ase_mlelec.heads.pair import PairHead
 from ase_mlelec.physics.kmesh import time_reversal_pairs
 from ase_mlelec.train import levels
@@ -37,10 +38,10 @@ def fitted(request):
 @torch.no_grad()
 def changed(head, item, frame, part):
     """Levels on the mesh where a part of the model's error is added to the true blocks."""
-    blocks, pairs = head(item.geometry)
-    onsite, hopping = ({key: truth + part * (found[key][1] - truth) for key, truth in true.items()}
-                       for true, found in ((item.onsite, blocks), (item.hopping, pairs)))
-    *elements, owners = head.elements(item.geometry, onsite, hopping)
+    blocks = head(item.geometry)
+    onsite, hopping = ({key: truth + part * (found[key] - truth) for key, truth in true.items()}
+                       for true, found in ((item.onsite, blocks.onsite), (item.hopping, blocks.hopping)))
+    *elements, owners = head.elements(Blocks(item.geometry, onsite, hopping))
     hamiltonian = WannierHamiltonian.from_elements(frame.atoms.cell.array, *elements, frame.atoms.positions[owners])
     return hamiltonian.eigenvalues(time_reversal_pairs(levels.mesh(frame.atoms))[0])
 

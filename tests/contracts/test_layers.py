@@ -1,0 +1,59 @@
+"""Layered crystals: environments in their frames, heads of pairs and models with a Hamiltonian under their contracts."""
+import pytest
+import torch
+from small_bilayers import graphene_bilayer, mx2_bilayer, random_wannier_model
+
+from ase_mlelec.descriptors import LocalFrame
+from ase_mlelec.testing import EnvironmentContract, HeadOfPairsContract, ModelContract
+
+
+class MX2:
+    kind = "mx2"
+
+    def make_atoms(self):
+        return mx2_bilayer((0.3, 0.1), noise=0.05, seed=1)
+
+
+class Graphene:
+    kind = "graphene"
+
+    def make_atoms(self):
+        return graphene_bilayer((0.3, 0.1), noise=0.05, seed=1)
+
+
+class TestLocalFrameOfMX2(MX2, EnvironmentContract):
+    def make_descriptor(self):
+        return LocalFrame(["Mo", "S"], cutoff=5.0, n_radial=3).double()
+
+
+class TestLocalFrameOfGraphene(Graphene, EnvironmentContract):
+    def make_descriptor(self):
+        return LocalFrame(["C"], cutoff=5.0, fold=6, n_radial=3).double()
+
+
+class OfPairs(HeadOfPairsContract):
+    def make_head(self):
+        return random_wannier_model(self.kind).heads["hamiltonian"]
+
+
+class TestPairHeadOfMX2(MX2, OfPairs):
+    pass
+
+
+class TestPairHeadOfGraphene(Graphene, OfPairs):
+    pass
+
+
+class Wannier(ModelContract):
+    energy = False
+
+    def make_model(self, seed=0):
+        return random_wannier_model(self.kind, seed, self.energy)
+
+
+class TestModelOfMX2(MX2, Wannier):
+    energy = True
+
+
+class TestModelOfGraphene(Graphene, Wannier):
+    pass
