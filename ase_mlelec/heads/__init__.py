@@ -1,9 +1,10 @@
 """Heads: environments -> a physical quantity of every centre."""
-from ase_mlelec.heads.base import Head
+from ase_mlelec.heads.base import Blocks, Head, HeadOfPairs
 from ase_mlelec.heads.pair import PairHead
 from ase_mlelec.heads.scalar import ScalarHead
 from ase_mlelec.heads.spectrum import EnergyZero, LDOSHead, SpectrumHead
 from ase_mlelec.heads.tensor import TensorHead
 from ase_mlelec.heads.vector import VectorHead
 
-__all__ = ["EnergyZero", "Head", "LDOSHead", "PairHead", "ScalarHead", "SpectrumHead", "TensorHead", "VectorHead"]
+__all__ = ["Blocks", "EnergyZero", "Head", "HeadOfPairs", "LDOSHead", "PairHead", "ScalarHead", "SpectrumHead",
+           "TensorHead", "VectorHead"]

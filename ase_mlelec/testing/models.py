@@ -56,11 +56,12 @@ class ModelContract:
         model, atoms = self.make_model(), self.make_atoms()
         before = copy.deepcopy(model)
         fast = model.for_evaluation()
-        for name, values in self.quantities(fast, atoms).items():
-            assert_close(values, self.quantities(model, atoms)[name], self.compression, name)
+        wanted, found = self.quantities(model, atoms), self.quantities(fast, atoms)
+        for name, values in found.items():
+            assert_close(values, wanted[name], self.compression, name)
         assert not any(parameter.requires_grad for parameter in fast.parameters())
         for name, values in self.quantities(fast.for_evaluation(), atoms).items():
-            assert torch.equal(values, self.quantities(fast, atoms)[name]), name
+            assert torch.equal(values, found[name]), name
         fast.to(torch.float32)
         assert_same_model(model, before)
 
@@ -70,8 +71,9 @@ class ModelContract:
         model.save(tmp_path / "model.safetensors")
         again = load_again(tmp_path / "model.safetensors", model)
         assert again.metadata == model.metadata and again.species == model.species and again.cutoff == model.cutoff
+        found = self.quantities(again, atoms)
         for name, values in self.quantities(model, atoms).items():
-            assert torch.equal(self.quantities(again, atoms)[name], values), name
+            assert torch.equal(found[name], values), name
 
     def test_every_precision(self):
         """Structures of either precision; the result has that of the model.  Half of it is refused."""

@@ -6,7 +6,7 @@ from ase.calculators.calculator import CalculatorSetupError
 from small_models import ENERGIES, WANNIER, random_model
 from structures import LeftHanded, Molecule, Orthorhombic, Sheared, Slab
 
-from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator
+from ase_mlelec import CombinedCalculator, DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator
 from ase_mlelec.calculators import base
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
@@ -55,6 +55,19 @@ class DeepWannier(ModelContract, CalculatorContract):
         return ("vector", "atom") if name == "displacements" else super().rule(name)
 
 
+class Combined(ModelContract, CalculatorContract):
+    """Energy of one part, density of states of the other."""
+
+    def make_model(self, seed=0):
+        return random_model(seed, ("energy", "dos"), one_side=False)
+
+    def make_calculator(self, model, **options):
+        return CombinedCalculator([DeepPotCalculator(model, **options), DeepDOSCalculator(model, **options)])
+
+    def per_atom(self, calculator, atoms):
+        return {"ados": calculator.get_ados(atoms)}
+
+
 class TestDeepPotOrthorhombic(Orthorhombic, DeepPot):
     pass
 
@@ -89,6 +102,10 @@ class TestDeepDOSAlone(Sheared, DeepDOS):
 
     def make_model(self, seed=0):
         return random_model(seed, ("dos",))
+
+
+class TestCombined(LeftHanded, Combined):
+    pass
 
 
 class TestDeepWannierLeftHanded(LeftHanded, DeepWannier):

@@ -4,7 +4,8 @@ import torch
 from small_bilayers import graphene_bilayer, mx2_bilayer, random_wannier_model
 
 from ase_mlelec.descriptors import LocalFrame
-from ase_mlelec.testing import EnvironmentContract, HeadOfPairsContract, ModelContract
+from ase_mlelec.calculators.wannier_tb import WannierTBCalculator
+from ase_mlelec.testing import CalculatorContract, EnvironmentContract, HeadOfPairsContract, ModelContract
 
 
 class MX2:
@@ -57,3 +58,19 @@ class TestModelOfMX2(MX2, Wannier):
 
 class TestModelOfGraphene(Graphene, Wannier):
     pass
+
+
+class TestWannierTB(MX2, CalculatorContract):
+    """Energy, forces and stress from the model's potential, levels from its Hamiltonian."""
+
+    def make_model(self, seed=0):
+        return random_wannier_model(self.kind, seed, energy=True)
+
+    def make_calculator(self, model, **options):
+        return WannierTBCalculator(model, on_extrapolation="ignore", **options)
+
+    def pair_of_calculators(self, model):
+        return self.make_calculator(model, kpts=(2, 1, 1)), self.make_calculator(model)
+
+    def other_pbc(self, atoms):
+        return [True, True, False]
