@@ -3,7 +3,7 @@
 A name is a short one, such as PBE, or says what each of four terms is: exchange and correlation of the uniform gas,
 and the gradient corrections of both.  Terms are words in any order, apart by blanks, "-" or "+", or their numbers.
 
-Source: Quantum ESPRESSO, Modules/funct.f90, for words and numbers.
+Source: Quantum ESPRESSO, Modules/funct.f90, for words and numbers; libxc's list of functionals for its numbers.
 """
 import re
 
@@ -12,6 +12,11 @@ SHORT = {"PZ": "lda_pz", "LDA": "lda_pz", "CA": "lda_pz", "PW": "lda_pw", "PBE":
          "LDA_PZ": "lda_pz", "LDA_PW": "lda_pw"}
 WORDS = {"NOX": {0: 0}, "SLA": {0: 1}, "NOC": {1: 0}, "PZ": {1: 1}, "PW": {1: 4}, "NOGX": {2: 0}, "PBX": {2: 3},
          "PSX": {2: 10}, "NOGC": {3: 0}, "PBC": {3: 4}, "PSC": {3: 8}, "PBE": {2: 3, 3: 4}, "NONE": {}, "NONLC": {}}
+
+
+# numbers of libxc, which Quantum ESPRESSO marks by an L: what one says of our terms; of gradient-corrected functionals
+# libxc has exchange and correlation as a whole
+LIBXC = {1: {0: 1}, 9: {1: 1}, 12: {1: 4}, 101: {0: 1, 2: 3}, 116: {0: 1, 2: 10}, 130: {1: 4, 3: 4}, 133: {1: 4, 3: 8}}
 
 
 def functional_of(name):
@@ -41,6 +46,8 @@ def _words(words):
 def _numbers(words):
     """Terms of 1 4 3 4, 1434 and XC-001I-004I-003I-004I-000I-000I; the last numbers are of what none of ours has."""
     words = words[words[0] == "XC":]
+    if any(word.endswith("L") for word in words):
+        return _libxc(words)
     if len(words) == 1 and len(words[0]) == 4:
         words = list(words[0])
     if not all(re.fullmatch(r"\d{1,3}I?", word, re.ASCII) for word in words):
@@ -48,3 +55,15 @@ def _numbers(words):
     numbers = [int(word.rstrip("I")) for word in words] + [0] * 4
     first = [{14: 3}.get(numbers[2], numbers[2]), {9: 4}.get(numbers[3], numbers[3])]      # PBE by its older numbers
     return None if any(numbers[4:]) else (*numbers[:2], *first)
+
+
+def _libxc(words):
+    """Terms of numbers some of which are libxc's: XC-000I-000I-101L-130L-000I-000I; None where two disagree."""
+    terms = {}
+    for place, word in enumerate(words):
+        number = int(word[:-1]) if re.fullmatch(r"\d{1,3}[IL]", word, re.ASCII) else None
+        meant = LIBXC.get(number) if word.endswith("L") and number else {place: number} if number else {}
+        if number is None or meant is None or terms.keys() & meant.keys():
+            return None
+        terms |= meant
+    return tuple(terms.get(place, 0) for place in range(4)) if max(terms, default=0) < 4 else None

@@ -12,11 +12,15 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.io.checks import check_finite
 from ase_mlelec.io.data_set import SHAPES, Frame, Frames
+from ase_mlelec.io.elements import element_of
+from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.keys import GROUP, KEYS, STRUCTURE, check_keys, check_used, remedy, warn_of_unread
 
 READABLE = ("readable are our .h5, deepmd npy folders, and files with energies or other labels that ASE reads, such as "
             "extxyz, traj, OUTCAR, vasprun.xml or pw.x's output")
 MARK = "mlelec:"        # before keys of extxyz files, so that ASE leaves them as they are
+OWN = ("Lattice", "Properties", "pbc")      # keys that ASE makes the structure of, which others write in any case
+LABELS = "mlelec_labels"    # the column of the species, which are labels such as Fe1 in files of other programs
 LONGEST_LINE = 1 << 24
 VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]       # of six numbers, in ASE's order xx, yy, zz, yz, xz, xy
 ASYMMETRY = 1e-3        # of a tensor that is symmetric, relative to its largest entry
@@ -62,9 +66,23 @@ def read_images(path):
         cause = " ".join(str(error).split()) or "no cause given"
         raise ValueError(f"{path}: ASE cannot read it ({type(error).__name__}: {cause}); the file is damaged, cut off "
                          f"or of another format: {READABLE}") from None
-    for atoms in images:
+    for i, atoms in enumerate(images):
         atoms.info = {key.removeprefix(MARK): value for key, value in atoms.info.items()}
+        try:
+            _name_species(atoms)
+        except ValueError as error:
+            raise ValueError(f"{path}: frame {i}: {error}") from None
     return images
+
+
+def _name_species(atoms):
+    """Give atoms whose species were read as labels their elements, unless there were atomic numbers as well."""
+    labels = atoms.arrays.pop(LABELS, None)
+    if labels is None or atoms.numbers.any():
+        return
+    atoms.symbols = [element_of(label) for label in labels]
+    if atoms.calc is not None:      # it remembers the structure that its results are of
+        atoms.calc.atoms.symbols = atoms.symbols
 
 
 def _check_lines(path):
@@ -103,12 +121,17 @@ def _next_vector(file):
 def _parse_comment(line):
     """dict of an extxyz file's second line, with keys that ASE does not take for its own.
 
-    ASE makes a calculator of some keys, whatever their values are, and wants nine numbers for a stress.
+    ASE makes a calculator of some keys, whatever their values are, wants nine numbers for a stress, and symbols for
+    species.
     """
+    for key in OWN:
+        if not re.search(rf"(^|\s){key}\s*=", line):
+            line = re.sub(rf"(^|\s){key}(\s*=)", rf"\1{key}\2", line, count=1, flags=re.IGNORECASE)
     marked = re.sub(r"(^|\s)(stress|virial)(\s*=)", rf"\1{MARK}\2\3", line)
-    own = {"Lattice", "Properties", "pbc"}
-    return {key if key in own or key.startswith(MARK) else MARK + key: value
-            for key, value in key_val_str_to_dict(marked).items()}
+    found = {key if key in OWN or key.startswith(MARK) else MARK + key: value
+             for key, value in key_val_str_to_dict(marked).items()}
+    columns = str(found.get("Properties", "species:S:1:pos:R:3"))
+    return {**found, "Properties": re.sub(r"(^|:)species(?=:S:1(:|$))", rf"\1{LABELS}", columns)}
 
 
 def from_images(images, name="", keys=None):
@@ -216,7 +239,7 @@ def _labels(atoms, contents, keys, place):
 
 def _numbers(place, value, axes):
     """Array of the shape that ``axes`` (see SHAPES) mean, from numbers that may be written in other forms."""
-    array = np.asarray(value) if not isinstance(value, dict) else np.array("a dict")
+    array = np.array("a dict") if isinstance(value, dict) else np.asarray(_unpacked(value))
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{place}: got '{' '.join(str(value).split())[:60]}', need numbers alone; take out units and "
                          "text")
@@ -233,6 +256,14 @@ def _numbers(place, value, axes):
     if axes == "N33" and array.ndim == 2 and array.shape[1] == 9:
         return array.reshape(-1, 3, 3)
     return array
+
+
+def _unpacked(value):
+    """The numbers of a text in the other forms of extxyz files, [1, 2], [[1, 2], [3, 4]] and 1.5D+01."""
+    try:
+        return fortran_floats(re.sub(r"[\[\],]", " ", value)) if isinstance(value, str) and value.strip() else value
+    except ValueError:
+        return value
 
 
 def _symmetric(place, tensor, floor):

@@ -19,6 +19,9 @@ WORDS = {"polariz": "polarizability", "dipole": "dipole", "virial": "virial", "s
 # whole word of a key, likewise
 SHORT = {"e": "energy", "f": "forces", "mu": "dipole", "pol": "polarizability", "alpha": "polarizability",
          "dos": "dos", "ados": "ados", "bec": None, "born": None, "homo": None, "lumo": None, "gap": None}
+# whole words of keys for numbers in other units than ours, or per atom, which are not read as they are
+OTHER_UNITS = {"kbar", "gpa", "mpa", "ha", "hartree", "ry", "rydberg", "kcal", "kj", "mol", "bohr", "au", "mev", "debye",
+               "per", "peratom"}
 # whole words of keys for what labels depend on
 INPUTS = {"charge", "spin", "multiplicity", "efield", "field", "fparam", "aparam", "electronic_temperature", "smearing",
           "unit", "units"}
@@ -40,12 +43,17 @@ def check_keys(keys):
 def meant(key, value):
     """(looks like a label, name of the label that a key may mean or None) by its name, and the form of its value."""
     lower = key.lower()
-    words = set(re.split("[^a-z]+", re.sub("([a-z])([A-Z])", r"\1_\2", key).lower()))
+    words = _words(key)
     found = [label for word, label in WORDS.items() if word in lower][:1] or [
         label for word, label in SHORT.items() if word in words][:1]
     if not found or np.asarray(value).dtype.kind not in "fiuS":
         return bool(found), None
-    return True, None if "weight" in lower or "sigma" in lower else found[0]
+    return True, None if "weight" in lower or "sigma" in lower or _words(key) & OTHER_UNITS else found[0]
+
+
+def _words(key):
+    """set of the words of a key such as REF_energy or refEnergy, in lower case"""
+    return set(re.split("[^a-z]+", re.sub("([a-z])([A-Z])", r"\1_\2", key).lower()))
 
 
 def is_input(key, values):

@@ -55,8 +55,8 @@ def read_upf(path):
     """
     text = _without(read_text(path, "give a pseudopotential in UPF"), ("<PP_INFO", "</PP_INFO>"), ("<!--", "-->"))
     if "<PP_HEADER" not in text:
-        raise ValueError(f"{path}: not UPF version 1 or 2 (no <PP_HEADER>); convert it with upfconv.x of Quantum "
-                         "ESPRESSO")
+        raise ValueError(f"{path}: not UPF version 1 or 2 (no <PP_HEADER>); give the pseudopotential in this format, "
+                         "to which upfconv.x converts other formats of Quantum ESPRESSO")
     if re.search(r"<UPF\b", text) and "</UPF>" not in text:
         raise _truncated(path, "no </UPF>")
     header = _header(path, text)

@@ -14,7 +14,7 @@ def test_labels_of_programs(label, symbol):
     assert element_of(label) == symbol
 
 
-@pytest.mark.parametrize("label", ["", "1", "_Si", "X", "Qq", "*", "Éa"])
+@pytest.mark.parametrize("label", ["", "1", "_Si", "X", "Qq", "*", "Éa", "TYPE_0", "Type1", "Dummy"])
 def test_what_is_no_label(label):
     with pytest.raises(ValueError, match="no chemical symbol"):
         element_of(label)

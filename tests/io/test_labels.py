@@ -211,6 +211,9 @@ def test_several_files(tmp_path):
     ("energy=-1", "DFT_forces:R:3", 'forces = "DFT_forces"'),
     ("energy=-1", "born_charges:R:3", "born_charges may be labels but are not read$"),
     ("energy=-1", "magmoms:R:3", "magmoms may be labels but are not read$"),
+    ("energy=-1 stress_GPa=\"1 0 0 0 1 0 0 0 1\"", "forces:R:3", "stress_GPa may be labels but are not read$"),
+    ("energy=-1 energy_per_atom=-2", "forces:R:3", "energy_per_atom may be labels but are not read$"),
+    ("energy=-1 dipole_debye=\"1 0 0\"", "forces:R:3", "dipole_debye may be labels but are not read$"),
     ("energy=-1 total_charge=1", "forces:R:3", "labels may depend on total_charge, which no model here knows"),
     ("energy=-1 units=Hartree", "forces:R:3", "labels may depend on units"),
     ("energy=-1 virial=\"1 0 0 0 1 0 0 0 1\" REF_virials=\"1 0 0 0 1 0 0 0 1\"", "forces:R:3",
@@ -220,6 +223,41 @@ def test_what_is_not_read(comment, columns, named, tmp_path):
     with pytest.warns(UserWarning, match=named) as caught:
         assert frames_of(tmp_path, text_of(comment, columns), text_of(comment, columns)).counts["energy"] == 2
     assert len(caught) == 1 and "\n" not in str(caught[0].message)
+
+
+# forms of extxyz files that ASE itself takes otherwise ----------------------------------------------------------------
+
+def test_keys_of_the_structure_in_any_case(tmp_path):
+    text = text_of("energy=-1").replace("Lattice=", "lattice=").replace("Properties=", "properties=")
+    frame, = frames_of(tmp_path, text.replace("pbc=", "PBC="))
+    assert np.allclose(frame.atoms.cell, CELL) and frame.atoms.pbc.all() and frame.labels.keys() == {"energy", "forces"}
+    assert np.allclose(frame.labels["forces"][0], [0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("label, symbol", [("Fe1", "Fe"), ("FE", "Fe"), ("fe_up", "Fe"), ("Si", "Si"), ("D", "H")])
+def test_labels_of_species(label, symbol, tmp_path):
+    frame, = frames_of(tmp_path, text_of().replace("Si 0 0 0", f"{label} 0 0 0"))
+    assert list(frame.atoms.symbols) == [symbol, "O"]
+    frame, = frames_of(tmp_path, f"1\nenergy=-1\n{label} 0 0 0\n")
+    assert list(frame.atoms.symbols) == [symbol]
+
+
+def test_species_that_are_no_elements(tmp_path):
+    with pytest.raises(ValueError, match="a.xyz: frame 1: the label 'X' begins with no chemical symbol"):
+        frames_of(tmp_path, text_of(), text_of().replace("Si 0 0 0", "X 0 0 0"))
+
+
+def test_atomic_numbers_come_before_labels(tmp_path):
+    frame, = frames_of(tmp_path, "1\nProperties=species:S:1:Z:I:1:pos:R:3 energy=-1\nX 14 0 0 0\n")
+    assert list(frame.atoms.symbols) == ["Si"]
+
+
+@pytest.mark.parametrize("energy", ["-10.5", "-1.05D+01", "-1.05d1", "[-10.5]"])
+def test_numbers_in_other_forms(energy, tmp_path):
+    frame, = frames_of(tmp_path, text_of(f"energy={energy} stress=[[1,0,0.5],[0,2,0],[0.5,0,3]]"))
+    assert frame.labels["energy"] == -10.5
+    stress = -frame.labels["virial"] / frame.atoms.get_volume()
+    assert np.allclose(stress, [[1, 0, 0.5], [0, 2, 0], [0.5, 0, 3]])
 
 
 @pytest.mark.parametrize("comment, columns", [("energy=-1 total_charge=0 spin=1 time=3.0", "momenta:R:3"),
@@ -272,7 +310,7 @@ def test_results_of_another_structure():
     (text_of(rows=("nan 0 0", "0 0 0")), "forces: one of the values is NaN or infinite"),
     (text_of(lattice=np.full(9, np.inf)), "cell is NaN or infinite"),
     (text_of().replace("1.4 1.3", "nan 1.3"), "one of the positions is NaN or infinite"),
-    (text_of().replace("Si", "Qq"), "ASE cannot read it"),
+    (text_of().replace("Si", "Qq"), "frame 0: the label .Qq. begins with no chemical symbol"),
     (text_of()[:-30], "ASE cannot read it"),
     (text_of() + "\n" + text_of(), "line 5 is empty, need the number of atoms of the next frame"),
     ("10000000000\n" + text_of(), "line 1 claims 10000000000 atoms, but line 6 is missing"),

@@ -181,11 +181,15 @@ def test_real_file_of_version_1():
     ("PBE", "pbe"), (" SLA  PW   PBE  PBE", "pbe"), ("sla+pw+pbx+pbc", "pbe"), ("SLA-PW-PBX-PBC", "pbe"),
     ("1 4 3 4", "pbe"), ("1434", "pbe"), ("PBE ( 1  4  3  4 0 0)", "pbe"), ("( 1 4 3 4 )", "pbe"),
     ("XC-001I-004I-003I-004I-000I-000I", "pbe"), ("SLA PW PBX PBC NONE", "pbe"), ("1 4 14 9", "pbe"),
+    ("XC-000I-000I-101L-130L-000I-000I", "pbe"), ("XC-000I-000I-116L-133L", "pbesol"), ("XC-001L-012L", "lda_pw"),
+    ("XC-001I-009L-000I-000I", "lda_pz"),
     ("PBEsol", "pbesol"), ("SLA  PW   PSX  PSC", "pbesol"), ("1 4 10 8", "pbesol"), ("pz", "lda_pz"), ("LDA", "lda_pz"),
     ("SLA  PZ   NOGX NOGC", "lda_pz"), ("sla+pz", "lda_pz"), ("1 1 0 0", "lda_pz"), ("SLA PW NOGX NOGC", "lda_pw"),
     # others, some of which share words with ours
     ("SLA PW RPB PBC", None), ("SLA PW GGX GGC", None), ("PW91", None), ("PBE0", None), ("revPBE", None),
     ("SLA PW PBX PBC VDW1", None), ("SLA  PW   TPSS TPSS", None), ("SLA PW PSX PBC", None), ("PBX PSX", None),
+    ("XC-001I-004I-101L-130L", None), ("XC-000I-000I-101L-133L", None), ("XC-000I-000I-101L-130L-000I-003I", None),
+    ("XC-000I-000I-000I-000I-263L-267L", None), ("XC-101L", None), ("XC-1L1", None),
     ("1 4 3 4 0 3", None), ("1 4 3 8", None), ("PBC", None), ("", None), ("()", None), ("XC-", None), ("xyz", None),
 ])
 def test_functionals_by_meaning(name, ours):

@@ -152,8 +152,8 @@ def _is_sparse(lines):
         lines.back(mark)
         try:
             counts = [lines.integers(1, "counts")[0] for _ in range(2 + sparse)]
-            lines.integers(min(counts[-1], lines.length), "degeneracies")
-            fits[sparse] = lines.n_left() == (counts[0] if sparse else counts[0]**2 * counts[1])
+            degeneracies = lines.integers(min(counts[-1], lines.length), "degeneracies")
+            fits[sparse] = min(degeneracies, default=0) > 0 and lines.n_left() == (counts[0] if sparse else counts[0]**2 * counts[1])
         except Wannier90Error:
             fits[sparse] = False
     lines.back(mark)

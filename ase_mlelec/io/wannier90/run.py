@@ -43,7 +43,8 @@ def read_run(path):
     """
     path = Path(path)
     if not path.name.removesuffix(".gz").endswith(("_hr.dat", "_tb.dat")):
-        raise Wannier90Error(f"{path}: got another name, need seed_hr.dat or seed_tb.dat; rename the file")
+        what, remedy = ("a folder", "give the file in it") if path.is_dir() else ("another name", "rename the file")
+        raise Wannier90Error(f"{path}: got {what}, need seed_hr.dat or seed_tb.dat; {remedy}")
     found, note = real_space(path)
     notes = [note] if note else []
     size = found.matrices[0].shape[0]
