@@ -9,7 +9,7 @@ from ase_mlelec.system import System
 
 ENERGIES = ("energy", "ldos")       # heads from which an energy follows
 CHUNK = 256                         # centres at a time
-CROWDED = 2.0                       # of the largest repulsion of an atom in the data: where it begins to replace a model
+CROWDED = 1.5                       # of the largest repulsion of an atom in the data: where it begins to replace a model
 LEAST_CROWDED, FAR = 1.0, 1e9       # eV: less is no repulsion to speak of, and more than any
 
 

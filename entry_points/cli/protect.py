@@ -7,7 +7,8 @@ HELP = ("Give a model a repulsive core below the shortest distances of its train
 def add_arguments(parser):
     parser.add_argument("model", metavar="MODEL", help="name of a shipped model (see 'mlelec models') or a path")
     parser.add_argument("data", metavar="DATA", nargs="+",
-                        help="the data sets that it was trained on: .h5, deepmd npy folders, files that ASE reads")
+                        help="the data sets that it was trained on: .h5, deepmd npy folders, files that ASE reads; or "
+                             "the configuration of its training (.toml)")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="name of the new model (.safetensors)")
     parser.add_argument("--group", metavar="NAME", action="append",
                         help="take the structures of this group alone; may be repeated")
@@ -24,13 +25,8 @@ def run(arguments):
     if not arguments.output.endswith(".safetensors"):
         raise ValueError(f"got the output '{arguments.output}', need a name that ends in .safetensors")
     model = load_model(arguments.model)
-    images, hamiltonians, support = [], [], []
-    for path in arguments.data:
-        for atoms, group, has_hamiltonian in structures(path):
-            if group in arguments.support:
-                support.append(atoms)
-            elif arguments.group is None or group in arguments.group:
-                (hamiltonians if has_hamiltonian else images).append(atoms)
+    images, support, hamiltonians = (configured(arguments.data[0]) if arguments.data[0].endswith(".toml")
+                                     else selected(arguments))
     if not images and not hamiltonians:
         raise ValueError(f"{', '.join(arguments.data)}: no structures of the groups "
                          f"{', '.join(arguments.group or ['(all)'])}; name others with --group")
@@ -41,6 +37,36 @@ def run(arguments):
     distances = ", ".join(f"{pair} {distance:.2f}" for pair, distance in model.metadata["shortest_distances_A"].items())
     print(f"{arguments.output}: {len(images) + len(hamiltonians)} structures; shortest distances {distances} Å; "
           f"{'a repulsive core below them' if model.core is not None else 'no repulsive core'}")
+
+
+def configured(path):
+    """(structures, support, structures with Hamiltonians), lists of ase.Atoms, that a configuration trains on."""
+    from ase_mlelec.train.config import read_config
+    from ase_mlelec.train.recipes.shared import beside
+
+    config = read_config(path)
+    images, support, hamiltonians = [], [], []
+    for name in config.data.files:
+        for atoms, group, has_hamiltonian in structures(str(config.folder / name)):
+            if group in config.data.support:
+                support.append(atoms)
+            elif not group or group in config.data.train:
+                (hamiltonians if has_hamiltonian else images).append(atoms)
+    for names in (config.energy.coarse, config.energy.far) if config.energy else ():
+        support += [frame.atoms for frame in beside(names, config)]
+    return images, support, hamiltonians
+
+
+def selected(arguments):
+    """As ``configured``, of the data sets and groups of the command line."""
+    images, support, hamiltonians = [], [], []
+    for path in arguments.data:
+        for atoms, group, has_hamiltonian in structures(path):
+            if group in arguments.support:
+                support.append(atoms)
+            elif arguments.group is None or group in arguments.group:
+                (hamiltonians if has_hamiltonian else images).append(atoms)
+    return images, support, hamiltonians
 
 
 def structures(path):

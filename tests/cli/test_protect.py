@@ -62,3 +62,14 @@ def test_errors(data, change, message, capsys):
     folder, _ = data
     assert main(["protect", str(folder / "old.safetensors"), str(folder / "cu.extxyz"), *change]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_from_the_configuration_of_a_training(data, capsys):
+    folder, images = data
+    (folder / "cu.toml").write_text('[data]\nfiles = ["cu.extxyz"]\nsupport = ["close"]\n[energy]\n'
+                                    '[output]\nmodel = "cu.safetensors"\n', encoding="utf-8")
+    for source in ([str(folder / "cu.toml")], [str(folder / "cu.extxyz"), "--support", "close"]):
+        assert main(["protect", str(folder / "old.safetensors"), *source, "-o", str(folder / "new.safetensors")]) == 0
+        assert "5 structures" in capsys.readouterr().out
+        model = load_model(folder / "new.safetensors")
+        assert model.metadata["shortest_distances_A"]["Cu-Cu"] == pytest.approx(shortest(images), abs=1e-4)
