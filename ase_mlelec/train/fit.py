@@ -173,7 +173,7 @@ def standardise_heads(model, frames, names=None):
 
     Features get zero mean and unit spread, or the weights of the descriptor. Energies and total DOS get their
     least-squares composition as bias, ADOS its mean by species, tensors of centres the best constant coefficients of
-    their basis; the spread around the bias is the scale of a head's output.
+    their basis; the spread around the bias is the scale of a head's output, for energies at least that of the forces.
 
     Frames without the label of a head have no part in its bias and its scale.
 
@@ -202,10 +202,23 @@ def standardise_heads(model, frames, names=None):
             _centre_tensors(model.heads[name], having, label, own)
         elif len(having):
             _centre_totals(model, nets, having, label)
-        else:       # forces alone: energies have no zero, and the scale of those that bend over 1 Å
+        else:       # forces alone: energies have no zero
             nets.bias.zero_()
-            _set_scale(nets, torch.cat([torch.as_tensor(frame.labels["forces"], dtype=model.dtype).flatten()
-                                        for frame in frames if "forces" in frame.labels] or [torch.zeros(1)]))
+            nets.scale.zero_()
+        if name == "energy":
+            _widen_scale(nets, frames)
+
+
+def _widen_scale(nets, frames):
+    """The scale of an energy is no smaller than the root mean square force times 1 Å.
+
+    Energies of few atoms, or of like structures, differ by less than what an atom gains when it moves, for which a net
+    has to be made; the spread of E/N alone is a hundred times too small for molecules.
+    """
+    forces = [np.ravel(frame.labels["forces"]) for frame in frames if "forces" in frame.labels]
+    size = float(np.sqrt(np.mean(np.concatenate(forces)**2))) if forces else 0.0
+    nets.scale.clamp_(min=size)
+    nets.scale[nets.scale == 0] = 1.0
 
 
 def mean_and_inverse(features, weights):
