@@ -58,7 +58,8 @@ def _arguments(part):
 def fingerprint(model):
     """str, 16 hexadecimal digits: of architecture, metadata and weights.  The same for a model and its file."""
     parts = {name: [type(part).__name__, _arguments(part)] for name, part in
-             {"descriptor": model.descriptor, "electronic": model.electronic, **model.heads}.items() if part is not None}
+             {"descriptor": model.descriptor, "electronic": model.electronic, "core": model.core,
+              **model.heads}.items() if part is not None}
     digest = hashlib.blake2b(json.dumps([parts, model.metadata], sort_keys=True, default=str).encode(), digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

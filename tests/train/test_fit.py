@@ -54,7 +54,7 @@ def test_learns():
     train, held = (frames.select(lambda frame, own=own: (frame.group == "train") == own) for own in (True, False))
     model = new_model(train)
     before = errors(model, held)
-    fit(model, train, EnergyLoss((1, 100), (10, 1), (1, 1)), steps=120, batch_size=4, learning_rate=(1e-2, 1e-4),
+    fit(model, train, EnergyLoss((1, 100), (10, 1), (1, 1)), steps=240, batch_size=4, learning_rate=(1e-2, 1e-4),
         progress=False)
     standardise_heads(model, train, ["dos"])
     fit(model, train, SpectrumLoss(), steps=150, batch_size=6, learning_rate=(1e-2, 1e-4),
@@ -266,3 +266,16 @@ def test_bias_of_centres_is_the_best_constant(kind, label):
         found = batch.system.sum_per_system(batch.predict(model, head.quantity))
     # directions of the basis that hardly matter, below 1e-3 of the largest, are left out
     assert_close(found, torch.stack([value.sum(dim=0) for value in values]), 3e-3)
+
+
+def test_the_scale_of_energies_is_at_least_that_of_the_forces():
+    """Not the spread of E/N, which is zero for one structure and its like."""
+    frames = make_frames(6)
+    size = np.sqrt(np.mean(np.concatenate([frame.labels["forces"].ravel() for frame in frames])**2))
+    assert float(new_model(frames).heads["energy"].nets.scale) == pytest.approx(size)
+    for frame in frames:
+        frame.labels["forces"] = 1e-3 * frame.labels["forces"]
+    spread = float(new_model(frames).heads["energy"].nets.scale)
+    totals = np.array([[len(frame.atoms), frame.labels["energy"]] for frame in frames])
+    bias = np.linalg.lstsq(totals[:, :1], totals[:, 1])[0]
+    assert spread == pytest.approx(np.sqrt(np.mean(((totals[:, 1] - totals[:, 0] * bias) / totals[:, 0])**2)))

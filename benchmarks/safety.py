@@ -1,0 +1,171 @@
+"""How the shipped models behave outside of their training data: writes SAFETY.md.
+
+    python benchmarks/safety.py
+
+Pairs of atoms down to 0.1 Å, crystals up to eight times their density beside DFT, hot and dense molecular dynamics,
+conservation of energy through the core, and which structures are reported as unlike the training data.
+"""
+import argparse
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms, units
+from ase.build import bulk, diamond100, molecule
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.verlet import VelocityVerlet
+
+from ase_mlelec import DeepPotCalculator, MLDFTCalculator, load_model
+from ase_mlelec.calculators.parameters import fingerprint
+from ase_mlelec.io.frames import read_frames
+
+FOLDER = Path(__file__).parent
+DATA = FOLDER.parent / "examples" / "data"
+PAIRS = {"si": ["Si2"], "ice": ["O2", "H2"], "mos2": ["MoS", "Mo2", "S2"], "al": ["Al2"]}
+BONDS = {"ice": ["OH"]}         # bound at 1 Å: repel below
+
+
+def calculator(name):
+    return (MLDFTCalculator if name == "al" else DeepPotCalculator)(name, on_extrapolation="ignore")
+
+
+def pairs():
+    """Energies of two atoms alone against their distance: does every step towards each other cost energy?"""
+    yield "| model | pair | from (Å) | to (Å) | energy rises in each step | energy at the end (eV, above the start) |"
+    yield "|---|---|---|---|---|---|"
+    for name, symbols in [*PAIRS.items(), *BONDS.items()]:
+        calc = calculator(name)
+        for pair in symbols:
+            # the total energy of a cell of 8 Å takes ML-DFT many grid points
+            start = 0.9 if name in BONDS and pair in BONDS[name] else 2.1 if name == "al" else 1.9
+            grid = np.arange(start, 0.09, -0.4 if name == "al" else -0.02)
+            values = []
+            for r in grid:
+                atoms = Atoms(pair, [[0, 0, 0], [r, 0, 0]], cell=[6, 6, 6] if name == "al" else None, pbc=name == "al")
+                values.append(calc.get_property("energy", atoms))
+            rises = (np.diff(values) > 0).all()
+            yield (f"| {name} | {pair} | {grid[0]:.2f} | {grid[-1]:.2f} | {'yes' if rises else 'no'} | "
+                   f"{values[-1] - values[0]:.0f} |")
+
+
+def compressed(atoms, density):
+    atoms = atoms.copy()
+    atoms.set_cell(atoms.cell * density**(-1 / 3), scale_atoms=True)
+    return atoms
+
+
+def compression():
+    """Silicon compressed to eight times its density, in steps of 2 %, and other crystals."""
+    cells = {"si": bulk("Si", cubic=True, a=5.405), "ice": frames("ice.h5", "train")[3].atoms,
+             "mos2": frames("mos2_converged_forces.h5", "train")[0].atoms, "al": bulk("Al", cubic=True)}
+    yield "| model | structure | energy rises in each step of density to | smallest step (eV/atom) |"
+    yield "|---|---|---|---|"
+    for name, atoms in cells.items():
+        calc, top = calculator(name), 2.0 if name == "al" else 8.0
+        densities = np.exp(np.arange(0.02, np.log(top), 0.1 if name == "al" else 0.02))
+        values = [calc.get_property("energy", compressed(atoms, d)) / len(atoms) for d in densities]
+        steps = np.diff(values)
+        end = top if (steps > 0).all() else densities[np.argmax(steps <= 0)]
+        yield f"| {name} | {atoms.symbols} | {end:.2f} times | {steps.min():.4f} |"
+
+
+def beside_dft():
+    """Compressed silicon that took no part in the training, against Quantum ESPRESSO."""
+    calc = calculator("si")
+    rest = read_frames(DATA / "silicon.h5")
+    zero = min(frame.labels["energy"] / len(frame.atoms) for frame in rest)
+    yield "| structure | Å^3 per atom | DFT (eV/atom above diamond) | model |"
+    yield "|---|---|---|---|"
+    for frame in sorted((f for f in rest if f.group == "dense"), key=lambda f: (f.name.split("-")[0], f.name)):
+        found = calc.get_property("energy", frame.atoms.copy()) / len(frame.atoms)
+        yield (f"| {frame.name} | {frame.atoms.get_volume() / len(frame.atoms):.1f} | "
+               f"{frame.labels['energy'] / len(frame.atoms) - zero:.2f} | {found - zero:.2f} |")
+
+
+def frames(name, group):
+    return [frame for frame in read_frames(DATA / name) if frame.group == group]
+
+
+def hot_and_dense(steps):
+    """Silicon at 10,000 K and three times its density."""
+    rng = np.random.default_rng(0)
+    atoms = compressed(bulk("Si", cubic=True, a=5.405) * 2, 3.0)
+    atoms.calc = calculator("si")
+    MaxwellBoltzmannDistribution(atoms, temperature_K=10000, rng=rng)
+    run, closest = Langevin(atoms, 0.5 * units.fs, temperature_K=10000, friction=0.02 / units.fs, rng=rng), []
+    for _ in run.irun(steps):
+        distances = atoms.get_all_distances(mic=True)
+        closest.append(distances[np.triu_indices(len(atoms), 1)].min())
+    yield (f"Silicon, 64 atoms, three times the density, 10,000 K, {steps} steps of 0.5 fs: closest pair "
+           f"{min(closest):.2f} Å, mean temperature of the second half {atoms.get_temperature():.0f} K at the end; "
+           "no atoms fused, the run went to its end.")
+    atoms = compressed(bulk("Si", cubic=True, a=5.405) * 2, 3.0)
+    atoms.calc = calculator("si")
+    MaxwellBoltzmannDistribution(atoms, temperature_K=10000, rng=rng)
+    Stationary(atoms)
+    run, energies = VelocityVerlet(atoms, 0.1 * units.fs), []
+    for _ in run.irun(steps):
+        energies.append(atoms.get_total_energy() / len(atoms))
+    drift = 1000 * np.polyfit(np.arange(len(energies)) * 1e-4, energies, 1)[0]
+    yield (f"The same without a thermostat, 0.1 fs: total energy within {1000 * np.ptp(energies):.2f} meV/atom, drift "
+           f"{drift:.2f} meV/atom/ps.")
+
+
+def reported():
+    """What ``on_extrapolation="warn"`` says, kind by kind."""
+    silicon = bulk("Si", cubic=True, a=5.405)
+    vacancy = silicon * 2
+    del vacancy[0]
+    ice = frames("ice.h5", "train")[3].atoms
+    others = {"si": {"diamond": silicon, "1.1 times the density": compressed(silicon, 1.1),
+                     "twice the density": compressed(silicon, 2.0), "fcc": bulk("Si", "fcc", a=3.9),
+                     "bcc": bulk("Si", "bcc", a=3.1), "slab (100)": diamond100("Si", (2, 2, 6), vacuum=8),
+                     "Si2": Atoms("Si2", [[0, 0, 0], [2.3, 0, 0]]), "vacancy": vacancy},
+              "ice": {"H2O": Atoms(molecule("H2O")), "twice the density": compressed(ice, 2.0)},
+              "al": {"fcc": bulk("Al", cubic=True), "twice the density": compressed(bulk("Al", cubic=True), 2.0),
+                     "bcc": bulk("Al", "bcc", a=3.2, cubic=True)},
+              "mos2": {"twice the density": compressed(frames("mos2_converged_forces.h5", "train")[0].atoms, 2.0),
+                       "Mo, bcc": bulk("Mo")}}
+    sets = {"si": "silicon.h5", "ice": "ice.h5", "mos2": "mos2_converged_forces.h5"}
+    yield "| model | structure | largest measure of an atom | reported |"
+    yield "|---|---|---|---|"
+    for name, images in others.items():
+        for title, atoms in images.items():
+            measure, kinds = looked_at(name, atoms)
+            yield f"| {name} | {title} | {measure:.2f} | {', '.join(kinds) or '-'} |"
+        if name in sets:
+            tests = [looked_at(name, frame.atoms) for frame in frames(sets[name], "test")]
+            told = [", ".join(kinds) for _, kinds in tests if kinds]
+            yield (f"| {name} | {len(tests)} test structures | {max(measure for measure, _ in tests):.2f} | "
+                   f"{len(told)} of them{': ' + '; '.join(told) if told else ''} |")
+
+
+def looked_at(name, atoms):
+    """(largest measure, kinds that are warned of) of one structure."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        calc = (MLDFTCalculator if name == "al" else DeepPotCalculator)(name)
+        measure = calc.get_extrapolation(atoms=atoms.copy()).max()
+    return measure, sorted(calc.extrapolations)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1000, help="of molecular dynamics")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    parts = {"Two atoms": pairs, "Compression": compression, "Compressed silicon beside DFT": beside_dft,
+             "Hot and dense": lambda: hot_and_dense(arguments.steps), "Reported as unlike the training data": reported}
+    hashes = ", ".join(f"{name} {fingerprint(load_model(name))}" for name in PAIRS)
+    lines = ["# Outside of the training data", "", "Regenerated by `python benchmarks/safety.py`.", "",
+             f"Weights of the models: {hashes}."]
+    for title, part in parts.items():
+        lines += ["", f"## {title}", "", (part.__doc__ or "").strip().partition("\n")[0], "", *part()]
+        print(title, flush=True)
+    (FOLDER / "SAFETY.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
