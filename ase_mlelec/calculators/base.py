@@ -3,6 +3,7 @@
 A subclass names the heads it needs and writes ``evaluate``; device, precision, neighbour list, cache, gradients, Voigt
 order, committees, potentials from elsewhere and errors are done here, once.
 """
+import copy
 import reprlib
 
 import numpy as np
@@ -122,6 +123,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
     @on_extrapolation.setter
     def on_extrapolation(self, what):
         _check_choice(what)
+        self._beyond = copy.copy(self._beyond)      # ``set`` must be able to go back
         self._beyond.what, self._beyond.counts = what, {}
 
     @property
@@ -281,7 +283,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
         self._beyond.check_distances(self.models[0], system, edges)
         self._limits.check(system, edges, self.on_extrapolation)
 
-    def get_extrapolation(self, *, atoms=None):
+    def get_extrapolation(self, atoms=None):
         """Array [N]: how far the surroundings of every atom are from the training data of the (first) model.
 
         1 is the edge of the training data, 0 their middle; see ase_mlelec.safety.TrainingRange.
