@@ -2,3 +2,10 @@
 import torch
 
 torch.set_num_threads(1)        # the models here are tiny; threads only get in each other's way
+
+USUAL = 12      # damaged inputs of every kind, in the usual run of all tests
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fuzz", type=int, default=USUAL, metavar="N",
+                     help="damaged inputs of every kind in tests/fuzz; many print a table at the end")
