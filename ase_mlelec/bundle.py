@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from ase_mlelec import descriptors, heads, shipped
 from ase_mlelec.io.atomic import replacing
+from ase_mlelec.io.checks import printable
 from ase_mlelec.model import Model
 from ase_mlelec.safety import RepulsiveCore, TrainingRange
 from ase_mlelec.shipped import HEADER, PRETRAINED
@@ -69,7 +70,8 @@ def save_model(model, path):
         try:
             save_file(state, partial, metadata={HEADER: f'{{"digest": "{_digest(text, state)}", {text[1:]}'})
         except SafetensorError as error:
-            raise OSError(f"{path}: cannot be written ({error}); make room and save the model again") from None
+            raise OSError(f"{path}: cannot be written ({printable(error)}); make room and save the model "
+                          "again") from None
         partial.chmod(0o666 & ~_umask())     # safetensors writes files that only their owner can read
 
 
@@ -144,7 +146,7 @@ def _load_safetensors(path, classes):
                                            "give a file written by Model.save")
             state = {key: stored.get_tensor(key) for key in stored.keys()}
     except (SafetensorError, OSError, UnicodeError) as error:
-        raise CalculatorSetupError(f"{path} is truncated or not a safetensors model ({error}); "
+        raise CalculatorSetupError(f"{path} is truncated or not a safetensors model ({printable(error)}); "
                                    "copy or save it again") from None
     header = _read_header(path, text)
     model = _build(path, header, classes, state)

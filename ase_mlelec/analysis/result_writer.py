@@ -232,7 +232,7 @@ class ResultWriter:
         """Errors of writing as one line that names the file."""
         try:
             yield
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, KeyError) as error:      # of h5py, the last one too
             cause = " ".join(str(getattr(error, "strerror", None) or error).split())
             raise OSError(getattr(error, "errno", None) or errno.EIO,
                           f"{self.path}: cannot be written ({cause}); the {self.n_rows} rows before are safe, in it or "

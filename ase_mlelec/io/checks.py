@@ -1,7 +1,15 @@
 """What every reader checks before it believes a number."""
+import re
 from pathlib import Path
 
 import numpy as np
+
+
+def printable(text, most=200):
+    """``text`` in one line that every terminal shows, shortened to ``most`` letters: what messages quote of a file."""
+    text = re.sub(r"\s*[^\S ]\s*", " ", str(text)).strip()
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def check_finite(path, what, values, error=ValueError):

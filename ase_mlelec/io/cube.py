@@ -11,7 +11,7 @@ from ase.io.cube import write_cube as write_ase_cube
 
 from ase_mlelec import units
 from ase_mlelec.io.atomic import replacing
-from ase_mlelec.io.checks import check_count
+from ase_mlelec.io.checks import check_count, printable
 from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.text import read_numbers, read_text
 
@@ -32,7 +32,7 @@ def read_cube(path):
     try:
         n_atoms, n_functions, counts, origin, vectors, rest = _header(text)
     except (ValueError, IndexError) as error:
-        raise ValueError(f"{path}: truncated, or not a cube file ({error}); write it again") from None
+        raise ValueError(f"{path}: truncated, or not a cube file ({printable(error)}); write it again") from None
     if min(counts) <= 0:
         raise ValueError(f"{path}: got grid counts {counts}, need positive ones; lengths in Å are not supported, write "
                          "the file with lengths in bohr")
@@ -104,7 +104,7 @@ def _named_functions(path, line):
     """How many functions the line after the atoms names."""
     names = line.split()
     if not names or not names[0].isdecimal() or len(names) != 1 + int(names[0][:9]):
-        raise ValueError(f"{path}: got the line '{line[:60].strip()}' after the atoms, need the number of functions "
+        raise ValueError(f"{path}: got the line '{printable(line, 60)}' after the atoms, need the number of functions "
                          "and one number for each, as the number of atoms is negative; write the functions to files "
                          "of their own")
     return int(names[0])

@@ -4,7 +4,7 @@ import re
 import numpy as np
 
 from ase_mlelec import units
-from ase_mlelec.io.checks import check_count
+from ase_mlelec.io.checks import check_count, printable
 from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.text import read_numbers, read_text
@@ -32,7 +32,7 @@ def _filplot(path):
         m1, m2, m3 = stored     # array dimensions of the FFT, which may be larger than the grid
         by_hand = int(lattice.split()[0]) == 0
     except (ValueError, IndexError) as error:
-        raise EspressoError(f"{path}: truncated, or not a filplot file ({error}); run pp.x again") from None
+        raise EspressoError(f"{path}: truncated, or not a filplot file ({printable(error)}); run pp.x again") from None
     if min(n1, n2, n3, n_atoms, n_species) < 1 or m1 < n1 or m2 < n2 or m3 < n3:
         raise EspressoError(f"{path}: a grid of {n1} x {n2} x {n3} in arrays of {m1} x {m2} x {m3} with {n_atoms} "
                             f"atoms of {n_species} species cannot be; the file is damaged or not a filplot file: run "
@@ -47,7 +47,7 @@ def _filplot(path):
     try:
         fortran_floats(values)
     except ValueError as error:
-        raise EspressoError(f"{path}: truncated, or not a filplot file ({error}); run pp.x again") from None
+        raise EspressoError(f"{path}: truncated, or not a filplot file ({printable(error)}); run pp.x again") from None
     data = read_numbers(path, "the function", values, EspressoError)
     if data.size != m1 * m2 * n3:
         raise _truncated(path, data.size, (n1, n2, n3), m1 * m2 * n3)

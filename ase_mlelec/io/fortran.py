@@ -3,6 +3,8 @@ import re
 
 import numpy as np
 
+from ase_mlelec.io.checks import printable
+
 
 def fortran_floats(text):
     """Array of the numbers in a text written by Fortran, which prints 1e-100 as 1.0-100 and may print D for E.
@@ -35,9 +37,9 @@ def fortran_record(line, count):
         times, _, value = word.rpartition("*")
         number = _NUMBER.fullmatch(value)
         if not number or (times and not (times.isdecimal() and len(times) < 5)):
-            raise ValueError(f"got '{word}' in '{line.strip()[:60]}', need {count} numbers")
+            raise ValueError(f"got '{printable(word, 40)}' in '{printable(line, 60)}', need {count} numbers")
         value = float(f"{number[1]}e{number[2] or number[3] or 0}")
         found += [value] * (int(times) if times else 1)
     if len(found) < count:
-        raise ValueError(f"got {len(found)} numbers in '{line.strip()[:60]}', need {count}")
+        raise ValueError(f"got {len(found)} numbers in '{printable(line, 60)}', need {count}")
     return found[:count]

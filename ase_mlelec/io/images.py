@@ -10,11 +10,12 @@ from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from ase_mlelec.io.checks import check_finite
+from ase_mlelec.io.checks import check_finite, printable
 from ase_mlelec.io.data_set import SHAPES, Frame, Frames
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.keys import GROUP, KEYS, STRUCTURE, check_keys, check_used, remedy, warn_of_unread
+from ase_mlelec.io.ulm import check_claims
 
 READABLE = ("readable are our .h5, deepmd npy folders, and files with energies or other labels that ASE reads, such as "
             "extxyz, traj, OUTCAR, vasprun.xml or pw.x's output")
@@ -56,14 +57,17 @@ def read_images(path):
     """
     try:
         options = {}
-        if filetype(str(path)) == "extxyz":
+        kind = filetype(str(path))
+        if kind == "traj":
+            check_claims(path)
+        elif kind == "extxyz":
             _check_lines(path)
             options["properties_parser"] = _parse_comment
         images = read(str(path), ":", do_not_split_by_at_sign=True, **options)
     except UnknownFileTypeError as error:
-        raise ValueError(f"{path}: ASE knows no such format ({error}); {READABLE}") from None
+        raise ValueError(f"{path}: ASE knows no such format ({printable(error)}); {READABLE}") from None
     except Exception as error:      # ASE's readers raise whatever their parsing ran into
-        cause = " ".join(str(error).split()) or "no cause given"
+        cause = printable(error) or "no cause given"
         raise ValueError(f"{path}: ASE cannot read it ({type(error).__name__}: {cause}); the file is damaged, cut off "
                          f"or of another format: {READABLE}") from None
     for i, atoms in enumerate(images):
@@ -241,7 +245,7 @@ def _numbers(place, value, axes):
     """Array of the shape that ``axes`` (see SHAPES) mean, from numbers that may be written in other forms."""
     array = np.array("a dict") if isinstance(value, dict) else np.asarray(_unpacked(value))
     if array.dtype.kind not in "fiu":
-        raise ValueError(f"{place}: got '{' '.join(str(value).split())[:60]}', need numbers alone; take out units and "
+        raise ValueError(f"{place}: got '{printable(value, 60)}', need numbers alone; take out units and "
                          "text")
     array = check_finite(place, "one of the values", array.astype(float))
     if axes == "" and array.size == 1:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from ase import Atoms
 
-from ase_mlelec.io.checks import check_finite
+from ase_mlelec.io.checks import check_finite, printable
 from ase_mlelec.io.npy import map_npy
 from ase_mlelec.io.text import read_text
 
@@ -97,7 +97,8 @@ def _json(path):
     try:
         data = json.loads(text)     # NaN, which it lets through, is found where it is used
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: missing, truncated or not JSON ({error}); give MALA's info.json") from None
+        raise ValueError(f"{path}: missing, truncated or not JSON ({printable(error)}); give MALA's "
+                         "info.json") from None
     missing = [key for key in ("atoms", "grid_dimensions") if not isinstance(data, dict) or not data.get(key)]
     if missing:
         raise ValueError(f"{path}: no {' and no '.join(missing)}; {AGAIN}")
@@ -121,7 +122,7 @@ def _array(path, key, values, shape):
             raise ValueError("text or a truth value")
         array = np.array(values, dtype=float)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: {key} holds something else than numbers ({error}); {AGAIN}") from None
+        raise ValueError(f"{path}: {key} holds something else than numbers ({printable(error)}); {AGAIN}") from None
     if array.shape != shape:
         raise ValueError(f"{path}: {key} has shape {array.shape}, need {shape}; {AGAIN}")
     return check_finite(path, key, array)
@@ -135,7 +136,7 @@ def _structure(path, data):
         if n_axes != 3:
             raise ValueError(f"{n_axes} grid_dimensions")
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: atoms or grid_dimensions incomplete ({type(error).__name__}: {error}); "
+        raise ValueError(f"{path}: atoms or grid_dimensions incomplete ({type(error).__name__}: {printable(error)}); "
                          f"{AGAIN}") from None
     numbers = _whole(path, "atoms/numbers", given["numbers"], n_atoms, 118)
     grid = tuple(_whole(path, "grid_dimensions", data["grid_dimensions"], 3, 10**6).tolist())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ase_mlelec.io.checks import check_finite
+from ase_mlelec.io.checks import check_finite, printable
 from ase_mlelec.io.fortran import fortran_floats
 
 GZIP = b"\x1f\x8b"
@@ -57,7 +57,7 @@ def read_numbers(path, what, text, error=ValueError):
     try:
         values = fortran_floats(text)
     except ValueError as caught:
-        raise error(f"{path}: {what} holds something else than numbers ({str(caught)[:80]}); the file is damaged: "
+        raise error(f"{path}: {what} holds something else than numbers ({printable(caught, 80)}); the file is damaged: "
                     "write or copy it again") from None
     check_finite(path, what, values, error)
     if np.abs(values).max(initial=0) > LARGEST:

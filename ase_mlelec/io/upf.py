@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ase_mlelec import units
+from ase_mlelec.io.checks import printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.text import read_numbers, read_text
@@ -121,7 +122,7 @@ def _header_1(path, lines):
                     has_core=_flag(words[3]), functional=functional, z_valence=_number(words[5]),
                     n_points=int(words[9]))
     except (ValueError, IndexError) as error:
-        raise ValueError(f"{path}: header not understood, no valence charge or mesh ({error}); "
+        raise ValueError(f"{path}: header not understood, no valence charge or mesh ({printable(error)}); "
                          "need UPF version 1 or 2") from None
 
 
@@ -141,8 +142,8 @@ def _header_2(path, attributes, text):
                     is_ultrasoft=is_paw or _flag(attributes.get("is_ultrasoft", "F")),
                     has_core=_flag(attributes.get("core_correction", "F")), n_points=int(attributes["mesh_size"]))
     except ValueError as error:
-        raise ValueError(f"{path}: <PP_HEADER> not understood, no valence charge or mesh ({error}); correct it, or "
-                         "download the file again") from None
+        raise ValueError(f"{path}: <PP_HEADER> not understood, no valence charge or mesh ({printable(error)}); "
+                         "correct it, or download the file again") from None
 
 
 def _number(word):

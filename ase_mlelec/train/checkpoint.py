@@ -10,6 +10,7 @@ import os
 import torch
 
 from ase_mlelec.io.atomic import replacing
+from ase_mlelec.io.checks import printable
 
 MAGIC = b"mlelec-checkpoint"
 DIGEST = 16
@@ -53,7 +54,7 @@ def load_checkpoint(path):
         try:
             state = torch.load(file, weights_only=True, map_location="cpu")
         except Exception as error:      # only of files that were made to look like checkpoints
-            raise ValueError(f"{path} is no checkpoint ({str(error).splitlines()[0]}); {remedy}") from None
+            raise ValueError(f"{path} is no checkpoint ({printable(error)}); {remedy}") from None
     place = _place_of_nan(state)
     if place is not None:
         raise ValueError(f"{path}: {place} holds NaN or infinity; {remedy}")

@@ -217,4 +217,5 @@ READERS = {
 }
 
 # parts of readers, which the readers of the table call
-PARTS = {"text.read_text", "text.read_numbers", "hdf5.read_array", "espresso.common.read_text", "wannier90.files.read_text"}
+PARTS = {"text.read_text", "text.read_numbers", "hdf5.read_array", "espresso.common.read_text", "wannier90.files.read_text",
+         "train.config_reader.read_table", "train.recipes.shared.read_checked"}

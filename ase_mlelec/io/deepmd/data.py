@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 from ase import Atoms
 
-from ase_mlelec.io.checks import check_finite
+from ase_mlelec.io.checks import check_finite, printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.npy import read_npy
 
@@ -21,6 +21,7 @@ LABELS = {"energy": ("energy", "frame", 1), "force": ("forces", "atom", 3), "vir
 GEOMETRY = {"coord", "box", "real_atom_types"}
 # what the labels depend on beside the structure: temperatures of the electrons, fields, spins, charges
 INPUTS = ("fparam", "aparam", "spin", "charge_spin", "efield")
+LONGEST = 1e6   # Å, of a box
 DEEPEST = 3     # levels of folders below the one that is given
 
 
@@ -232,6 +233,9 @@ def _boxes(system, folder, files, n_frames):
     if "box" not in files:
         raise ValueError(f"{folder}: no box.npy; add it, or an empty file 'nopbc' beside type.raw")
     boxes = _shaped(files["box"], _read(files["box"]), n_frames, (3, 3), f"{n_frames} frames of 9 numbers")
+    if np.abs(boxes).max(initial=0) > LONGEST:
+        raise ValueError(f"{files['box']}: got a box of {np.abs(boxes).max():g} Å, need at most {LONGEST:g}; the file is "
+                         "damaged: write or copy it again")
     lengths = np.linalg.norm(boxes, axis=2).prod(axis=1)
     flat = np.flatnonzero(np.abs(np.linalg.det(boxes)) <= 1e-6 * lengths)
     if len(flat):
@@ -287,7 +291,7 @@ def _lines(file):
     try:
         return [line.partition("#")[0] for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: cannot be read as text ({str(error).splitlines()[0]}); write it again") from None
+        raise ValueError(f"{file}: cannot be read as text ({printable(error)}); write it again") from None
 
 
 def _words(file):
@@ -296,9 +300,9 @@ def _words(file):
 
 def _number(file, word):
     try:
-        return float(check_finite(file, f"'{word[:20]}'", float(word)))
+        return float(check_finite(file, f"'{printable(word, 20)}'", float(word)))
     except ValueError:
-        raise ValueError(f"{file}: got '{word[:20]}', need finite numbers; correct it") from None
+        raise ValueError(f"{file}: got '{printable(word, 20)}', need finite numbers; correct it") from None
 
 
 def _integers(file, values):

@@ -61,11 +61,6 @@ class Stored:
         return any(self.is_double(layer["@variables"]["w"]) for layer in net["layers"])
 
 
-def printable(text):
-    """``text`` in one line that every terminal shows."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(text).split()))
-
-
 def part(tree, key, kind):
     """``tree[key]`` of a nested dict, of type ``kind``."""
     value = tree.get(key) if isinstance(tree, dict) else None

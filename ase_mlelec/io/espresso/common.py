@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ase_mlelec.io.checks import check_finite
+from ase_mlelec.io.checks import check_finite, printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.fortran import fortran_floats
@@ -40,7 +40,7 @@ def read_text(path, what):
     except FileNotFoundError:
         raise EspressoError(f"{path}: no such file; {what}") from None
     except (OSError, ValueError) as error:      # ValueError: a null byte in the name
-        raise EspressoError(f"{path}: cannot be read ({error}); {what}") from None
+        raise EspressoError(f"{path}: cannot be read ({printable(error)}); {what}") from None
     if data.startswith(GZIP):
         data = _expand(path, data)
     return data.decode("utf-8", errors="replace").replace("\r\n", "\n")
@@ -59,7 +59,8 @@ def _expand(path, data):
                 raise EspressoError(f"{path}: the gzip file is cut off; copy or compress it again")
             data = member.unused_data
     except zlib.error as error:
-        raise EspressoError(f"{path}: the gzip file is damaged ({error}); copy or compress it again") from None
+        raise EspressoError(f"{path}: the gzip file is damaged ({printable(error)}); copy or compress it "
+                            "again") from None
     return b"".join(parts)
 
 
@@ -89,7 +90,7 @@ def parse_xml(path, text, program, problem="truncated or not XML"):
     try:
         return ElementTree.fromstring(text.encode("utf-8"), ElementTree.XMLParser(encoding="utf-8"))
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
-        raise EspressoError(f"{path}: {problem} ({error}); run {program} again") from None
+        raise EspressoError(f"{path}: {problem} ({printable(error)}); run {program} again") from None
 
 
 def floats(path, place, text, count=None):

@@ -7,6 +7,7 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import find_mic
 
+from ase_mlelec.io.checks import printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.wannier90.files import LENGTHS, Wannier90Error, check_end, check_size, checked_cell, read_text
 
@@ -84,7 +85,8 @@ def _rows_of_xyz(path, text):
         if len(rows) != count:
             raise ValueError(f"{len(rows)} rows of {count}")
     except (ValueError, IndexError) as error:
-        raise Wannier90Error(f"{path}: truncated or not an xyz file ({error}); set write_xyz and run again") from None
+        raise Wannier90Error(f"{path}: truncated or not an xyz file ({printable(error)}); set write_xyz and run "
+                             "again") from None
     check_end(path, text)
     is_centre = np.array([row[0] == "X" for row in rows], dtype=bool)
     if not is_centre.any():
@@ -141,8 +143,8 @@ def _table(path, rows):
     try:
         return np.array(rows, dtype=float).reshape(len(rows), -1)
     except ValueError as error:
-        raise Wannier90Error(f"{path}: got what is no number in its tables ({error}); copy it again, or run Wannier90 "
-                             "again") from None
+        raise Wannier90Error(f"{path}: got what is no number in its tables ({printable(error)}); copy it again, "
+                             "or run Wannier90 again") from None
 
 
 def cell_of_wout(path, text):
@@ -157,7 +159,7 @@ def cell_of_wout(path, text):
             raise ValueError("no lattice vectors a_1, a_2, a_3")
         return checked_cell(path, scale * _table(path, [vector[1:] for vector in vectors]))
     except ValueError as error:
-        raise Wannier90Error(f"{path}: no readable cell ({error}); run Wannier90 again") from None
+        raise Wannier90Error(f"{path}: no readable cell ({printable(error)}); run Wannier90 again") from None
 
 
 def _sites(path, text):
@@ -170,7 +172,7 @@ def _sites(path, text):
             break
         site = _SITE.match(line)
         if not site:
-            raise Wannier90Error(f"{path}: got the atom '{line.strip()[:60]}', need a label and three numbers; copy "
+            raise Wannier90Error(f"{path}: got the atom '{printable(line, 60)}', need a label and three numbers; copy "
                                  "the file again, or run Wannier90 again")
         rows.append(site.groups())
     fractions = _table(path, [row[1:] for row in rows]).reshape(len(rows), 3)

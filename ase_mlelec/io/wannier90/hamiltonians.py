@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
+from ase_mlelec.io.checks import printable
 from ase_mlelec.io.wannier90.files import (FOLDED, Wannier90Error, beside, check_end, check_size, checked_cell,
                                            read_text)
 from ase_mlelec.io.wannier90.images import shared_out
@@ -262,7 +263,7 @@ def _cell(path, lines):
     except Wannier90Error:
         raise
     except ValueError as error:
-        raise Wannier90Error(f"{path}: no readable cell ({error}); write it again") from None
+        raise Wannier90Error(f"{path}: no readable cell ({printable(error)}); write it again") from None
 
 
 def _parse_tb(path, lines):

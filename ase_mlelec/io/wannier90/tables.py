@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 
+from ase_mlelec.io.checks import printable
 from ase_mlelec.io.fortran import fortran_floats, fortran_record
 from ase_mlelec.io.wannier90.files import LARGEST, Wannier90Error
 
@@ -48,7 +49,7 @@ class Lines:
                 if len(found) == count:
                     break
                 if not re.fullmatch(r"[-+]?\d{1,12}", word, re.ASCII):
-                    raise self.error(f"line {self.number}: got '{word[:40]}', need an integer, {what}")
+                    raise self.error(f"line {self.number}: got '{printable(word, 40)}', need an integer, {what}")
                 found.append(int(word))
         return found
 
@@ -57,8 +58,8 @@ class Lines:
         try:
             return fortran_record(self.next(), count)
         except ValueError as error:
-            raise Wannier90Error(f"{self.path}: truncated or damaged (line {self.number}: {error}); write it "
-                                 "again") from None
+            raise Wannier90Error(f"{self.path}: truncated or damaged (line {self.number}: {printable(error)}); "
+                                 "write it again") from None
 
     def mark(self):
         """The place that back() returns to."""
@@ -90,8 +91,8 @@ def numbers(path, text, shape, start):
         table = _or_none(_cleaned(text))        # 1.0-100 for 1e-100
     if table is None or not np.isfinite(table).all():
         line, word = _first_bad(text, start)
-        raise Wannier90Error(f"{path}: truncated or damaged (could not convert '{word[:40]}' to a number, line "
-                             f"{line}); write it again")
+        raise Wannier90Error(f"{path}: truncated or damaged (could not convert '{printable(word, 40)}' to a number, "
+                             f"line {line}); write it again")
     if shape != (-1,) and len(table) != (count := math.prod(shape)):
         raise Wannier90Error(f"{path}: truncated or damaged ({len(table)} numbers of {count}); write it again")
     return table.reshape(shape)

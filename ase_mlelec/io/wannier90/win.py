@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 
+from ase_mlelec.io.checks import printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.fortran import fortran_record
 from ase_mlelec.io.wannier90.files import LENGTHS, Wannier90Error, check_size, checked_cell, read_text
@@ -44,8 +45,8 @@ def read_win(path):
         symbols = [element_of(_words(row)[0]) for row in rows]
         places = np.array([fortran_record(" ".join(_words(row)[1:]), 3) for row in rows]).reshape(len(rows), 3)
     except (ValueError, IndexError) as error:
-        raise Wannier90Error(f"{path}: no readable cell or atoms ({name}: {error}); need a label and three numbers in "
-                             "each line") from None
+        raise Wannier90Error(f"{path}: no readable cell or atoms ({name}: {printable(error)}); need a label "
+                             "and three numbers in each line") from None
     check_size(path, name, places, "")
     atoms = Atoms(symbols, places @ cell if name == "atoms_frac" else places * scale, cell=cell, pbc=True)
     return Win(atoms, keywords, blocks)
@@ -95,7 +96,8 @@ def cell_of(path, blocks):
             raise ValueError(f"got {len(rows)} lattice vectors, need 3")
         return checked_cell(path, scale * np.array([fortran_record(row, 3) for row in rows]))
     except ValueError as error:
-        raise Wannier90Error(f"{path}: no readable cell or atoms (unit_cell_cart: {error}); correct it") from None
+        raise Wannier90Error(f"{path}: no readable cell or atoms (unit_cell_cart: {printable(error)}); correct "
+                             "it") from None
 
 
 def is_spinor(path, keywords):
