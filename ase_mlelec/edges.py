@@ -12,6 +12,7 @@ from ase_mlelec.system import System
 
 SHORTEST_DISTANCE = 0.05    # Å; below it two atoms are on top of each other
 MOST_NEIGHBORS = 4000       # of an atom on average; silicon at eight times its density has 360 within 6 Å
+MOST_BOXES = 100_000        # of vesin's
 MOST_PAIRS = 400_000_000    # in all, about 40 GB
 
 
@@ -108,12 +109,16 @@ def find_pairs(system, cutoff):
     """(center, neighbor, shift) of all pairs within ``cutoff`` Å, as tensors on the system's device."""
     offset, parts = 0, []
     positions = system.positions.detach().cpu().double().numpy()
-    for count, cell, pbc in zip(system.n_atoms.tolist(), system.cell.detach().cpu().double().numpy(),
-                                system.pbc.cpu().numpy()):
+    for k, (count, cell, pbc) in enumerate(zip(system.n_atoms.tolist(), system.cell.detach().cpu().double().numpy(),
+                                               system.pbc.cpu().numpy())):
         check_density(positions[offset:offset + count], cell, pbc, cutoff, count)
         # nothing repeats along a non-periodic direction: any independent vector does there
-        search = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True)
-        pairs, shift = search.compute(positions[offset:offset + count], complete_cell(cell * pbc[:, None]), pbc, "PS")
+        whole = complete_cell(cell * pbc[:, None])
+        if has_boxes(positions[offset:offset + count], whole, pbc, cutoff):
+            search = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True)
+            pairs, shift = search.compute(positions[offset:offset + count], whole, pbc, "PS")
+        else:
+            pairs, shift = _pairs_by_tree(system, slice(offset, offset + count), k, cutoff)
         parts.append((pairs.astype(np.int64) + offset, shift))
         offset += count
     device = system.positions.device
@@ -122,6 +127,24 @@ def find_pairs(system, cutoff):
     order = np.argsort(pairs[:, 0] * (numbers.max() + 1) + numbers[pairs[:, 1]], kind="stable")
     pairs, shift = torch.as_tensor(pairs[order], device=device), torch.as_tensor(shift[order], device=device)
     return pairs[:, 0].contiguous(), pairs[:, 1].contiguous(), shift
+
+
+def has_boxes(positions, cell, pbc, cutoff):
+    """Whether vesin can sort the atoms of a cell into boxes.  Where there would be more than MOST_BOXES it makes them
+    larger along all directions alike; a direction of few boxes then has none, and the process dies (vesin 0.6)."""
+    lengths = _heights(cell) * np.where(pbc, 1, np.ptp(positions @ np.linalg.inv(cell), axis=0))
+    counts = np.maximum(lengths // cutoff, 1)
+    return bool((counts * np.cbrt(min(1, MOST_BOXES / (counts + 1).prod())) >= 1).all())
+
+
+def _pairs_by_tree(system, atoms, k, cutoff):
+    """(pairs [E, 2], shift [E, 3]) of the structure k, which has ``atoms`` (slice)."""
+    positions = system.positions[atoms].detach()
+    alone = System(positions, system.numbers[atoms], system.cell[k:k + 1], system.pbc[k:k + 1],
+                   torch.zeros_like(system.batch[atoms]))
+    center, neighbor, shift = find_center_pairs(alone, positions, cutoff)
+    other = ((center != neighbor) | shift.any(dim=1)).cpu()     # an atom is not its own neighbour, its images are
+    return torch.stack([center, neighbor], dim=1).cpu()[other].numpy(), shift.cpu()[other].numpy()
 
 
 def check_density(positions, cell, pbc, cutoff, n_centers):

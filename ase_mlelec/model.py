@@ -58,7 +58,8 @@ class Model(torch.nn.Module):
         known = {atomic_numbers[symbol] for symbol in self.species}
         foreign = sorted(set(int(z) for z in numbers) - known)
         if foreign:
-            raise InputError(f"got species {', '.join(chemical_symbols[z] for z in foreign)}; the model knows "
+            names = (chemical_symbols[z] if 0 <= z < len(chemical_symbols) else f"number {z}" for z in foreign)
+            raise InputError(f"got species {', '.join(names)}; the model knows "
                              f"{', '.join(self.species)}; use or train a model with all species of the structure")
 
     def is_center(self, numbers, *quantities):

@@ -5,6 +5,8 @@ import numpy as np
 import torch
 from ase.calculators.calculator import InputError
 
+LARGEST = 1e8       # Å, of positions and cells
+
 
 @dataclass(frozen=True)
 class System:
@@ -26,7 +28,8 @@ class System:
     def from_atoms(cls, atoms, dtype=torch.float64, device="cpu"):
         """Build from one ase.Atoms or a sequence of them.
 
-        Raises InputError for an empty structure, NaN or infinite positions, or a periodic cell without volume.
+        Raises InputError for an empty structure, NaN or infinite positions, those beyond LARGEST, or a periodic cell
+        without volume.
         """
         images = [atoms] if hasattr(atoms, "get_atomic_numbers") else list(atoms)
         if not images:
@@ -95,6 +98,11 @@ def check_atoms(atoms):
                          "check the last step of the run (time step too long?)")
     if not np.isfinite(atoms.cell.array).all():
         raise InputError("the cell holds NaN or infinite numbers; set it with atoms.set_cell(...)")
+    for what, array in ("a position", atoms.positions), ("a cell vector", atoms.cell.array):
+        if np.abs(array).max() > LARGEST:
+            raise InputError(f"{what} reaches {np.abs(array).max():.3g} Å, need at most {LARGEST:g} Å, beyond which "
+                             "distances lose their digits; check the last step of the run, or move the atoms into the "
+                             "cell with atoms.wrap()")
     if atoms.pbc.any():
         spans = np.linalg.svd(atoms.cell.array[atoms.pbc], compute_uv=False)
         if spans.min() < 1e-6 * max(1, spans.max()):

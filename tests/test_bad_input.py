@@ -51,6 +51,14 @@ def nan_cell(atoms):
     atoms.cell[1, 1] = np.nan
 
 
+def far_away(atoms):
+    atoms.positions[3, 1] = 1e200
+
+
+def no_element(atoms):
+    atoms.numbers[1], atoms.numbers[2] = 119, -1
+
+
 def flat(atoms):
     atoms.cell[2] = atoms.cell[0] + atoms.cell[1]
 
@@ -77,6 +85,8 @@ STRUCTURES = [
     (nan, "positions of atom 3 are NaN or infinite", "check the last step"),
     (infinite, "positions of atom 3 are NaN or infinite", "check the last step"),
     (nan_cell, "the cell holds NaN or infinite numbers", "set it with atoms.set_cell"),
+    (far_away, "a position reaches 1e.200 Å, need at most 1e.08 Å", "check the last step"),
+    (no_element, "got species number -1, number 119; the model knows Si, O", "use or train a model with all species"),
     (flat, r"pbc is \[True, True, True\] but the periodic cell vectors span no volume", "set_cell.* or pbc=False"),
     (no_cell, r"pbc is \[True, True, True\] but the periodic cell vectors span no volume", "set_cell.* or pbc=False"),
     (overlap, r"atoms 2 and 5 overlap \(0.017 Å apart\)", "remove one of them or check the cell"),

@@ -8,10 +8,12 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import InputError
+from ase.geometry import complete_cell
+from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ase_mlelec.edges import MOST_NEIGHBORS, EdgeCache, Edges, check_density
+from ase_mlelec.edges import MOST_NEIGHBORS, EdgeCache, Edges, check_density, has_boxes
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms, random_rotation
 
@@ -303,3 +305,20 @@ def test_the_number_of_neighbours_is_estimated_well():
         system = System.from_atoms(atoms)
         check_density(atoms.positions, atoms.cell.array, atoms.pbc, 6.0, len(atoms))
         assert len(Edges.build(system, 6.0).center) / len(atoms) < MOST_NEIGHBORS / 5
+
+
+@pytest.mark.parametrize("cell, pbc, apart", [
+    ([1600, 1600, 7], True, 0), ([1600, 1600, 0], [True, True, False], 0), ([4.7, 6e5, 5.5], True, 0),
+    ([0, 0, 0], False, 3e7), ([1e6, 0, 0], [True, False, False], 3)])
+def test_cells_that_vesin_cannot_sort_into_boxes(cell, pbc, apart):
+    """Its process dies there; the pairs are those of ASE, where the two far atoms of a molecule are less far."""
+    rng = np.random.default_rng(0)
+    atoms = Atoms("Si6O6", rng.uniform(-3, 6, (12, 3)) / [1, 1, 2], cell=cell, pbc=pbc)
+    near = atoms.copy()
+    atoms.positions[:2, 2] += apart
+    assert not has_boxes(atoms.positions, complete_cell(atoms.cell.array * atoms.pbc[:, None]), atoms.pbc, 4.0)
+    near.positions[:2, 2] += min(apart, 100)
+    i, j, shift = neighbor_list("ijS", near, 4.0)
+    found = Edges.build(System.from_atoms(atoms), 4.0)
+    assert len(i) and sorted(zip(i.tolist(), j.tolist(), shift.tolist())) == sorted(
+        zip(found.center.tolist(), found.neighbor.tolist(), found.shift.tolist()))

@@ -1,5 +1,6 @@
 """MLDFTCalculator: total free energy, forces and stress from the local density of states on a grid."""
 import copy
+import math
 from itertools import zip_longest
 
 import numpy as np
@@ -14,6 +15,7 @@ from ase_mlelec.system import System
 
 OWN_PROPERTIES = ["energy", "free_energy", "forces", "stress"]
 KEPT = 2**26        # numbers: fingerprints of larger grids are evaluated again for the forces, to save memory
+MOST_POINTS = 10**6     # of the grid for every atom; crystals have 50 to 1000
 CHUNK = 2**16       # grid points whose coordinates are in float64 together
 TERMS = ("band", "entropy", "hartree", "xc", "xc_potential", "ion_ion", "total")
 
@@ -129,8 +131,12 @@ class MLDFTCalculator(MLElecCalculator):
 
     def grid(self, atoms=None):
         """(G1, G2, G3), the numbers of grid points along the cell vectors."""
-        cell = self._present(atoms).cell
-        return tuple(max(1, round(float(length) / self.metadata["grid_spacing_A"])) for length in cell.lengths())
+        atoms = self._present(atoms)
+        shape = tuple(max(1, round(float(length) / self.metadata["grid_spacing_A"])) for length in atoms.cell.lengths())
+        if math.prod(shape) > MOST_POINTS * len(atoms):
+            raise InputError(f"the grid of {' x '.join(map(str, shape))} points has more than {MOST_POINTS:g} for every "
+                             "atom; check the cell (other units?)")
+        return shape
 
     # results ----------------------------------------------------------------------------------------------------
 

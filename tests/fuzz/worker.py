@@ -50,9 +50,8 @@ class Worker:
         theirs.close()
 
     def _dead(self):
+        self._process.join(1)       # one that dies closes its pipe before it is gone
         waits = self._process.is_alive()
-        if not waits:
-            self._process.join()
         code = self._process.exitcode
         self.close()
         if waits:
