@@ -30,7 +30,7 @@ from ase.data import covalent_radii
 from ase_mlelec.bilayers import layers
 from ase_mlelec.descriptors.base import Environment, species_table
 from ase_mlelec.descriptors.deep_potential import switch
-from ase_mlelec.edges import Edges
+from ase_mlelec.edges import Edges, check_density
 
 BOND = 1.2              # bonds end at this times the sum of the covalent radii, as in ase_mlelec.bilayers
 ORDERED = 0.1           # share of bonds that must point alike for a layer to have a direction
@@ -128,6 +128,8 @@ def _layers(system, areas):
     cell = system.cell[0].detach().double().cpu().numpy()
     atoms = Atoms(system.numbers.cpu().numpy(), system.positions.detach().double().cpu().numpy(), cell=cell,
                   pbc=system.pbc[0].cpu().numpy())
+    reach = 2 * BOND * covalent_radii[atoms.numbers].max()
+    check_density(atoms.positions, cell, atoms.pbc, reach, len(atoms))      # before all bonds are listed
     try:
         layer = layers(atoms, areas)
     except ValueError as error:

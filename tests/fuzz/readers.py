@@ -111,7 +111,7 @@ def whole_rows(path):
     rows = [k for k in range(len(counts)) if k not in damaged]
     arrays = {name: stored[name] for name in stored}
     _ = stored.header, stored.n_rows
-    return [(arrays["energy"][k], arrays["forces"][k][:counts[k]]) for k in rows
+    return [(arrays["energy"][k], arrays["forces"][k][:int(counts[k])]) for k in rows
             if "energy" in arrays and "forces" in arrays]
 
 
@@ -207,7 +207,7 @@ READERS = {
     "results": Reader("analysis.result_file.ResultFile analysis.journal.read_run analysis.journal.read_rows "
                       "analysis.result_file.read_blocks", seeds.results, lambda folder: whole_rows(folder / "run.h5")),
     "results_gone_on_with": Reader("analysis.result_writer.ResultWriter", seeds.results,
-                                   lambda folder: gone_on_with(folder / "run.h5")),
+                                   lambda folder: gone_on_with(folder / "run.h5"), (ValueError, OSError)),
     **{f"model_{name}": Reader("bundle.load_model", write, lambda folder: model(folder / "model.safetensors"), SETUP)
        for name, write in seeds.MODELS.items()},
     "checkpoint": Reader("train.checkpoint.load_checkpoint", seeds.checkpoint,

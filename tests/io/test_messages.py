@@ -17,7 +17,7 @@ def test_printable(text, shown):
 
 
 @pytest.mark.parametrize("old, new, message", [
-    (b"[[2, 3]", b"[[9, 9]", r"an array of shape \(9, 9\) at byte \d+ is claimed, the file has \d+ bytes"),
+    (b"[[2, 3]", b"[[99,9]", r"an array of shape \(99, 9\) at byte \d+ is claimed, the file has \d+ bytes"),
     (b"[[2, 3]", b"[[-2,3]", r"an array of shape \(-2, 3\)")])
 def test_trajectory_that_claims_more_than_it_has(tmp_path, old, new, message):
     atoms = Atoms("SiO", [[0, 0, 0], [1.4, 1.3, 1.2]], cell=[5, 5, 5], pbc=True)
@@ -25,11 +25,11 @@ def test_trajectory_that_claims_more_than_it_has(tmp_path, old, new, message):
     path = tmp_path / "a.traj"
     ase.io.write(path, [atoms, atoms])
     content = path.read_bytes()
-    assert len(read_frames(path)) == 2 and old in content
-    path.write_bytes(content.replace(old, new, 1))
+    assert len(read_frames(path)) == 2 and b'"positions.": {"ndarray": ' + old in content
+    path.write_bytes(content.replace(b'"positions.": {"ndarray": ' + old, b'"positions.": {"ndarray": ' + new))
     with pytest.raises(ValueError, match=f"a.traj: ASE cannot read it .ValueError: {message}"):
         read_frames(path)
-    for place, what in ((40, r"-?\d+ numbers at byte"), (32, "numbers at byte")):   # of the table, number of items
+    for place, what in ((40, "numbers at byte"), (32, "numbers at byte")):   # of the table, number of items
         path.write_bytes(content[:place] + np.array([2**40]).tobytes() + content[place + 8:])
-        with pytest.raises(ValueError, match=f"a.traj: ASE cannot read it .ValueError: {what}"):
+        with pytest.raises(ValueError, match=f"a.traj: ASE cannot read it .ValueError: .*{what}"):
             read_frames(path)
