@@ -119,8 +119,9 @@ def test_nothing_evaluated_yet():
             DeepDOSCalculator(random_model(0, ("dos",))).get_ados)
 
 
-def test_stress_without_a_cell():
-    atoms = molecule("SiO")
+@pytest.mark.parametrize("cell", [None, [[4, 0, 0], [0, 5, 0], [0, 5, 0]]])
+def test_stress_without_a_cell(cell):
+    atoms = molecule("SiO", cell=cell)
     atoms.calc = deep_pot()
     refused(PropertyNotImplementedError, "stress needs a cell with three vectors", "set it with atoms.set_cell",
             atoms.get_stress)

@@ -191,7 +191,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
         if foreign:
             raise PropertyNotImplementedError(f"{type(self).__name__} with this model has no {foreign[0]}; "
                                               f"it has {', '.join(self.implemented_properties)}")
-        if any(name in ("stress", "stresses") for name in wanted) and self.atoms.cell.rank < 3:
+        if any(name in ("stress", "stresses") for name in wanted) and not has_volume(self.atoms):
             raise PropertyNotImplementedError("stress needs a cell with three vectors; set it with atoms.set_cell(...)")
         if self.potential is None and any(name in POTENTIAL_PROPERTIES for name in wanted):
             self._evaluate_potential(wanted)
@@ -340,7 +340,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
 
     def _store_potential(self, members, edges):
         """ASE's results of the present atoms from atomic energies and dE/dvec of every member."""
-        volume = self.atoms.get_volume() if self.atoms.cell.rank == 3 else None
+        volume = self.atoms.get_volume() if has_volume(self.atoms) else None
         results = [potential_results(energies, gradient, edges, volume) for energies, gradient in members]
         self._store({name: [result[name] for result in results] for name in results[0]})
 
@@ -455,6 +455,11 @@ def _as_potential(potential, device, dtype, skin):
 def _detached(environment):
     frame = None if environment.frame is None else environment.frame.detach()
     return type(environment)(environment.features.detach(), environment.species, frame)
+
+
+def has_volume(atoms):
+    """Whether the cell has three vectors that span a volume, whatever directions repeat."""
+    return atoms.cell.rank == 3 and atoms.get_volume() > 1e-6 * np.prod(atoms.cell.lengths())
 
 
 def potential_results(energies, gradient, edges, volume):

@@ -9,7 +9,7 @@ from ase.calculators.calculator import CalculatorSetupError, InputError, Propert
 from ase.calculators.polarizability import StaticPolarizabilityCalculator
 
 from ase_mlelec import units
-from ase_mlelec.calculators.base import CHUNK, MLElecCalculator
+from ase_mlelec.calculators.base import CHUNK, MLElecCalculator, has_volume
 
 VALUES = {"displacements": "dipole", "atomic_polarizability": "polarizability"}     # by name of the head
 IN_A_FIELD = ("energy", "free_energy", "forces")
@@ -168,7 +168,7 @@ class DeepWannierCalculator(MLElecCalculator):
         if "displacements" in values:
             charge, electrons = self._charges()
             values["dipole"] = [charge @ self.atoms.positions - electrons @ d for d in values["displacements"]]
-            if self.atoms.cell.rank == 3:
+            if has_volume(self.atoms):
                 values["polarization"] = [dipole / self.atoms.get_volume() for dipole in values["dipole"]]
         if "atomic_polarizability" in values:
             values["polarizability"] = [member.sum(axis=0) for member in values["atomic_polarizability"]]
@@ -239,7 +239,7 @@ class DeepWannierCalculator(MLElecCalculator):
         return np.array([float(ions[symbol]) for symbol in symbols]) - bound, bound
 
     def _volume(self, what):
-        if self.atoms.cell.rank < 3:
+        if not has_volume(self.atoms):
             raise PropertyNotImplementedError(f"{what} needs a cell with three vectors; set it with "
                                               "atoms.set_cell(...)")
         return self.atoms.get_volume()

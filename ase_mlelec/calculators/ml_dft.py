@@ -134,8 +134,8 @@ class MLDFTCalculator(MLElecCalculator):
         atoms = self._present(atoms)
         shape = tuple(max(1, round(float(length) / self.metadata["grid_spacing_A"])) for length in atoms.cell.lengths())
         if math.prod(shape) > MOST_POINTS * len(atoms):
-            raise InputError(f"the grid of {' x '.join(map(str, shape))} points has more than {MOST_POINTS:g} for every "
-                             "atom; check the cell (other units?)")
+            raise InputError(f"the grid of {' x '.join(map(str, shape))} points has more than {MOST_POINTS:g} for "
+                             "every atom; check the cell (other units?)")
         return shape
 
     # results ----------------------------------------------------------------------------------------------------

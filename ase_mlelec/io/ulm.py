@@ -1,7 +1,7 @@
 """ASE's trajectories, which are ulm files: what they claim is held against their size before ASE takes memory for it.
 
-Source: ASE 3.26, ase/io/ulm.py, for the layout: "- of Ulm", a tag of 16 bytes, three integers (version, number of items,
-place of the table of places), and at every place the length of a JSON text and the text.
+Source: ASE 3.26, ase/io/ulm.py, for the layout: "- of Ulm", a tag of 16 bytes, three integers (version, number of
+items, place of the table of places), and at every place the length of a JSON text and the text.
 """
 import json
 import math
@@ -36,6 +36,7 @@ def _check_arrays(item, size):
         if isinstance(value, dict) and "ndarray" in value:
             shape, kind, place = value["ndarray"]
             if min(shape, default=0) < 0 or place < 0 or math.prod(shape) * np.dtype(kind).itemsize > size - place:
-                raise ValueError(f"an array of shape {tuple(shape)} at byte {place} is claimed, the file has {size} bytes")
+                raise ValueError(f"an array of shape {tuple(shape)} at byte {place} is claimed, the file has "
+                                 f"{size} bytes")
         else:
             _check_arrays(value, size)

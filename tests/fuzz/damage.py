@@ -13,13 +13,13 @@ TOKENS = ["nan", "NaN", "inf", "-inf", "1e400", "-1e400", "1e308", "1e-400", "**
           "9" * 400, "1.0D+02", "1_0", "0x10", "x", "\0", "é", "٣", "+", "1e", "T", "<a>", "&#0;", "2*0", "1.5", "\x0c",
           "\u2028", '"', "[", "{}"]
 # in the place of a value in TOML
-VALUES = ["nan", "inf", "-1", "0", "1e400", "9" * 400, "99999999999", "true", '""', '"x"', "[]", "{}", "[[1]]", "[1, 'a']",
-          "1.5", "-0.0", "1979-05-27", "[nan]", "[1e308, -1]", '"\\u0000"', '"../x"', "'/'", "[" * 5000]
+VALUES = ["nan", "inf", "-1", "0", "1e400", "9" * 400, "99999999999", "true", '""', '"x"', "[]", "{}", "[[1]]",
+          "[1, 'a']", "1.5", "-0.0", "1979-05-27", "[nan]", "[1e308, -1]", '"\\u0000"', '"../x"', "'/'", "[" * 5000]
 NUMBER = re.compile(rb"[-+]?\d+\.?\d*(?:[eEdD][-+]?\d+)?")
 
 
 def damaged(files, edits):
-    """dict name -> bytes, the files after the edits: those of contents before those of bytes, which may ruin a format."""
+    """dict name -> bytes, the files after the edits: those of contents come before those of bytes."""
     files = dict(files)
     for which, operation, _, seed in sorted(((which, *_operation(files, which, choice), seed)
                                              for which, choice, seed in edits), key=lambda edit: edit[2]):
@@ -166,8 +166,8 @@ def lengthen(content, rng):
     return content[:start] + rng.choice([b"1", b"1 ", b"x", b"(", b"[", b"<a>", b"\n", b" "]) * 20_000 + content[start:]
 
 
-TEXT = [replace_number, edit_lines, replace_word, replace_number, cut_line, replace_blank, encode, replace_number, compress,
-        lengthen]
+TEXT = [replace_number, edit_lines, replace_word, replace_number, cut_line, replace_blank, encode, replace_number,
+        compress, lengthen]
 
 
 def replace_value(content, rng):

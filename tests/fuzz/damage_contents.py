@@ -9,8 +9,9 @@ import h5py
 import numpy as np
 
 # in the place of anything in JSON
-ANYTHING = [None, True, False, -1, 0, 1, 2, 1.5, -1.5, 1e308, float("nan"), float("inf"), 99999999999, 10**30, 10**400, "",
-            "x", "nan", "1", "\0", "Si", "/", [], {}, [[]], [1], [1, 2, 3], {"x": 1}, "tanh", "é" * 300, "a\nb", [None] * 1000]
+ANYTHING = [None, True, False, -1, 0, 1, 2, 1.5, -1.5, 1e308, float("nan"), float("inf"), 99999999999, 10**30, 10**400,
+            "", "x", "nan", "1", "\0", "Si", "/", "tanh", "é" * 300, "a\nb", [], {}, [[]], [1], [1, 2, 3], {"x": 1},
+            [None] * 1000]
 # of numbers in arrays
 NUMBERS = [np.nan, np.inf, -np.inf, 1e308, -1.0, 0.0, 1e-320, 99999999999, 2**63, 0.5, 300]
 TYPES = ["<f4", "<f2", ">f8", "<i8", "<u8", "|b1", "<c16", "|i1", "<U3", "|S4", "<f8"]
@@ -117,11 +118,12 @@ def edit_npy_header(content, rng):
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     except Exception:
         return content
-    shape = rng.choice([(10**9, 10**9), (-1,), shape[::-1], (*shape, 1), (), (0,), (2**62, 4), (99999999999,), shape * 2,
-                        (True,), (1.5,), "x", [1, 2], (10**30,)])
+    shape = rng.choice([(10**9, 10**9), (-1,), shape[::-1], (*shape, 1), (), (0,), (2**62, 4), (99999999999,),
+                        shape * 2, (True,), (1.5,), "x", [1, 2], (10**30,)])
     described = rng.choice(["<f8", "<f8", "|O", "|V8", "<M8[s]", ">f4", "<f16", "|b1", "<q", "garbage", [("a", "<f8")],
                             "<U99999", dtype.str])
-    header = rng.choice([repr, lambda h: repr(h)[:-9], lambda h: "(" * 500, lambda h: repr(h).replace("'shape'", "'x'")])(
+    write = rng.choice([repr, lambda h: repr(h)[:-9], lambda h: "(" * 500, lambda h: repr(h).replace("'shape'", "'x'")])
+    header = write(
         {"descr": described, "fortran_order": rng.choice([fortran, not fortran, 1, None]), "shape": shape})
     header = header.encode() + b" " * (-len(header) % 64) + b"\n"
     version = rng.choice([b"\x01\x00", b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\x09\x00"])

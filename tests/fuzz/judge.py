@@ -1,4 +1,4 @@
-"""What is asked of every reader: finite numbers that fit each other, or its one error that names the file in one line."""
+"""What is asked of every reader: finite numbers that fit each other, or its one error, a line that names the file."""
 import dataclasses
 import re
 import resource

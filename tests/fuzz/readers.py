@@ -46,7 +46,8 @@ def check_pw(found):
 
 def check_projections(found):
     n_kpoints, n_bands = found.eigenvalues.shape
-    assert found.kpoint_weights.shape == (n_kpoints,) and found.site_weights.shape[:2] == (n_kpoints, n_bands), "weights"
+    assert found.kpoint_weights.shape == (n_kpoints,), "weights of k points"
+    assert found.site_weights.shape[:2] == (n_kpoints, n_bands), "weights of sites"
 
 
 def check_ph(found):
@@ -101,7 +102,8 @@ def all_of(cls):
 
 def hamiltonian_frames(path):
     attributes, found = all_of(Hamiltonians)(path)
-    return [attributes, [(frame.atoms, frame.energy, frame.forces, frame.hamiltonian.hk([[0, 0, 0]])) for frame in found]]
+    return [attributes, [(frame.atoms, frame.energy, frame.forces, frame.hamiltonian.hk([[0, 0, 0]]))
+                         for frame in found]]
 
 
 def whole_rows(path):
@@ -149,9 +151,11 @@ READERS = {
     **{f"pw_xml_{name}": Reader(PW, seeds.run(name, 1), lambda folder: espresso.read_pw(folder), ESPRESSO, check_pw)
        for name in ("fermi_dirac", "relax_nstep_2", "hybrid", "two_fermi_levels")},
     "projwfc": Reader(PROJECTIONS, seeds.projections,
-                      lambda folder: espresso.read_projections(folder, folder / "pdos.out"), ESPRESSO, check_projections),
+                      lambda folder: espresso.read_projections(folder, folder / "pdos.out"), ESPRESSO,
+                      check_projections),
     "ph": Reader(PH, seeds.PH, lambda folder: espresso.read_ph(folder / "ph.out"), ESPRESSO, check_ph),
-    "filplot": Reader("filplot.read_filplot", seeds.FILPLOT, lambda folder: espresso.read_filplot(folder / "rho"), ESPRESSO),
+    "filplot": Reader("filplot.read_filplot", seeds.FILPLOT,
+                      lambda folder: espresso.read_filplot(folder / "rho"), ESPRESSO),
     "filplot_ldos": Reader("filplot.read_ldos", seeds.filplots,
                            lambda folder: espresso.read_ldos([folder / "ldos0", folder / "ldos1"]), ESPRESSO),
     "cubes": Reader("cube.read_cube cube.read_cubes", seeds.cubes,
@@ -161,7 +165,8 @@ READERS = {
     "upf_1": Reader("upf.read_upf", seeds.UPF_1, lambda folder: upf.read_upf(folder / "Al.UPF"), check=check_upf),
     "upf_2": Reader("upf.read_upf", seeds.UPF_2, lambda folder: upf.read_upf(folder / "Al.UPF"), check=check_upf),
     "mala": Reader("mala.read_mala npy.read_npy npy.map_npy", seeds.mala,
-                   lambda folder: mala.read_mala(folder / "info.json", folder / "in.npy", folder / "out.npy", -6.0, 0.5),
+                   lambda folder: mala.read_mala(folder / "info.json", folder / "in.npy", folder / "out.npy", -6.0,
+                                                 0.5),
                    check=check_mala),
     "hr": Reader("wannier90.hamiltonians.read_hr", seeds.text("x_hr.dat", seeds.HR),
                  lambda folder: wannier90.read_hr(folder / "x_hr.dat"), WANNIER, check_real_space),
@@ -184,7 +189,8 @@ READERS = {
                           lambda folder: wannier90.read_centres(folder / "x_centres.xyz"), WANNIER, check_centres),
     "extxyz": Reader(LABELLED, seeds.images("a.extxyz"), lambda folder: read_images(folder / "a.extxyz"),
                      check=check_frames),
-    "extxyz_spectra": Reader(LABELLED, seeds.spectra, lambda folder: read_images(folder / "a.extxyz"), check=check_frames),
+    "extxyz_spectra": Reader(LABELLED, seeds.spectra, lambda folder: read_images(folder / "a.extxyz"),
+                             check=check_frames),
     "traj": Reader(LABELLED, seeds.images("a.traj"), lambda folder: read_images(folder / "a.traj"), check=check_frames),
     "ase_json": Reader(LABELLED, seeds.images("a.json"), lambda folder: read_images(folder / "a.json"),
                        check=check_frames),
@@ -199,9 +205,11 @@ READERS = {
     "deepmd_texts": Reader("deepmd.data.read_data", seeds.deepmd_texts,
                            lambda folder: deepmd.read_data(folder / "system")),
     **{f"dp_{'_'.join(map(str, arguments))}": Reader(
-        "deepmd.model.read_model bundle.load_model", seeds.dp(*arguments), lambda folder: model(folder / "model.dp"), SETUP)
+        "deepmd.model.read_model bundle.load_model", seeds.dp(*arguments),
+        lambda folder: model(folder / "model.dp"), SETUP)
        for arguments in (("ener",), ("dos", False), ("polar",))},
-    "snapshots": Reader("snapshots.Snapshots", seeds.snapshots, lambda folder: all_of(snapshots.Snapshots)(folder / "a.h5")),
+    "snapshots": Reader("snapshots.Snapshots", seeds.snapshots,
+                        lambda folder: all_of(snapshots.Snapshots)(folder / "a.h5")),
     "hamiltonians": Reader("train.hamiltonian_data.Hamiltonians", seeds.hamiltonians,
                            lambda folder: hamiltonian_frames(folder / "g.h5")),
     "results": Reader("analysis.result_file.ResultFile analysis.journal.read_run analysis.journal.read_rows "
@@ -217,5 +225,5 @@ READERS = {
 }
 
 # parts of readers, which the readers of the table call
-PARTS = {"text.read_text", "text.read_numbers", "hdf5.read_array", "espresso.common.read_text", "wannier90.files.read_text",
-         "train.config_reader.read_table", "train.recipes.shared.read_checked"}
+PARTS = {"text.read_text", "text.read_numbers", "hdf5.read_array", "espresso.common.read_text",
+         "wannier90.files.read_text", "train.config_reader.read_table", "train.recipes.shared.read_checked"}

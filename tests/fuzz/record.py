@@ -7,7 +7,7 @@ SLOWEST, LARGEST = {}, {}
 
 
 class Record:
-    """Of one test with ``inputs`` inputs.  A few stop at the first finding, which hypothesis makes small; many go on."""
+    """Of one test with ``inputs`` inputs.  A few stop at the first finding, made small; many go on."""
 
     def __init__(self, name, inputs, stop):
         self.name, self.inputs, self.stop, self.findings = name, inputs, stop, {}

@@ -1,4 +1,4 @@
-"""Small whole files of every kind that is read, written into a folder; what tests make of text and arrays is used again."""
+"""Small whole files of every kind that is read, written into a folder, many as other tests make them."""
 import gzip
 import sys
 import warnings

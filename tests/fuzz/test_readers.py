@@ -74,7 +74,8 @@ def test_every_reader_is_in_the_table():
                if getattr(value, "__module__", None) == module.name and not name.startswith("_")}
         here = ".".join(names).removeprefix("io.")
         found |= {f"{here}.{name}" for name, value in own.items() if re.match(r"(read|load)_|map_npy", name)}
-        found |= {f"{here}.{name}.read" for name, value in own.items() if isinstance(value, type) and "read" in vars(value)}
+        found |= {f"{here}.{name}.read" for name, value in own.items()
+                  if isinstance(value, type) and "read" in vars(value)}
     listed = {name for reader in READERS.values() for name in reader.functions.split()} | PARTS
     assert found - listed == set(), "give them a line in tests/fuzz/readers.py"
     for name in listed:

@@ -43,9 +43,10 @@ class Worker:
 
     def _start(self):
         self._pipe, theirs = multiprocessing.Pipe()
-        self._process = multiprocessing.get_context("fork").Process(target=_serve, args=(theirs, self._judge), daemon=True)
+        fork = multiprocessing.get_context("fork")
+        self._process = fork.Process(target=_serve, args=(theirs, self._judge), daemon=True)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)     # of forks where there are threads; none of them is used
+            warnings.simplefilter("ignore", DeprecationWarning)     # of forks beside threads
             self._process.start()
         theirs.close()
 
@@ -71,6 +72,6 @@ def _serve(pipe, judge):
             value = pipe.recv()
         except EOFError:
             os._exit(0)
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + SECONDS + 1, resource.RLIM_INFINITY))
+        used = int(time.process_time())
+        resource.setrlimit(resource.RLIMIT_CPU, (used + SECONDS + 1, resource.RLIM_INFINITY))
         pipe.send(judge(value))

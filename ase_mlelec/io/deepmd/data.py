@@ -234,8 +234,8 @@ def _boxes(system, folder, files, n_frames):
         raise ValueError(f"{folder}: no box.npy; add it, or an empty file 'nopbc' beside type.raw")
     boxes = _shaped(files["box"], _read(files["box"]), n_frames, (3, 3), f"{n_frames} frames of 9 numbers")
     if np.abs(boxes).max(initial=0) > LONGEST:
-        raise ValueError(f"{files['box']}: got a box of {np.abs(boxes).max():g} Å, need at most {LONGEST:g}; the file is "
-                         "damaged: write or copy it again")
+        raise ValueError(f"{files['box']}: got a box of {np.abs(boxes).max():g} Å, need at most {LONGEST:g}; the file "
+                         "is damaged: write or copy it again")
     lengths = np.linalg.norm(boxes, axis=2).prod(axis=1)
     flat = np.flatnonzero(np.abs(np.linalg.det(boxes)) <= 1e-6 * lengths)
     if len(flat):
