@@ -1,5 +1,6 @@
 """Shipped models, and what the header of a model file says, without torch: what ``mlelec models`` lists takes no time."""
 import json
+import math
 from importlib.resources import files
 
 PRETRAINED = files("ase_mlelec") / "pretrained"
@@ -25,7 +26,9 @@ def read_summary(name, folder=PRETRAINED):
             if size > LONGEST:
                 raise ValueError(f"got a header of {size} bytes")
             header = json.loads(json.loads(file.read(size))["__metadata__"][HEADER])
-        return {"species": list(header["species"]), "cutoff": float(header["descriptor"]["arguments"]["cutoff"]),
-                "quantities": list(header["heads"])}
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: damaged header ({error!r}); install the package again") from None
+        cutoff = float(header["descriptor"]["arguments"]["cutoff"])
+        if not math.isfinite(cutoff):
+            raise ValueError(f"got a cutoff of {cutoff}")
+        return {"species": list(header["species"]), "cutoff": cutoff, "quantities": list(header["heads"])}
+    except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise ValueError(f"{path}: damaged header ({repr(error)[:200]}); install the package again") from None

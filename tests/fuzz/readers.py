@@ -17,6 +17,7 @@ from ase_mlelec.io import cube, deepmd, espresso, frames, mala, snapshots, upf, 
 from ase_mlelec.io.ase_formats import read_mlelec_h5
 from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.wannier90 import Wannier90Error
+from ase_mlelec.shipped import read_summary
 from ase_mlelec.train.checkpoint import load_checkpoint
 from ase_mlelec.train.config import read_config
 from ase_mlelec.train.hamiltonian_data import Hamiltonians
@@ -218,6 +219,8 @@ READERS = {
                                    lambda folder: gone_on_with(folder / "run.h5"), (ValueError, OSError)),
     **{f"model_{name}": Reader("bundle.load_model", write, lambda folder: model(folder / "model.safetensors"), SETUP)
        for name, write in seeds.MODELS.items()},
+    "model_summary": Reader("shipped.read_summary", seeds.MODELS["energy_dos"],
+                            lambda folder: read_summary("model", folder)),
     "checkpoint": Reader("train.checkpoint.load_checkpoint", seeds.checkpoint,
                          lambda folder: load_checkpoint(folder / "run.checkpoint")),
     "config": Reader("train.config.read_config", seeds.text("config.toml", seeds.CONFIG),
