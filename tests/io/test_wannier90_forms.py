@@ -4,6 +4,7 @@ import random
 import re
 import shutil
 import subprocess
+import time
 import warnings
 
 import numpy as np
@@ -52,6 +53,14 @@ def test_forms_of_hr(tmp_path, text):
     found = read(tmp_path, "x_hr.dat", text)
     np.testing.assert_array_equal(found.r_vectors, R_VECTORS)
     np.testing.assert_allclose(found.matrices, MATRICES, atol=1e-6)
+
+
+def test_many_blanks_take_no_time(tmp_path):
+    """Text behind numbers is found in a time that grows as the length of the line."""
+    start = time.process_time()
+    with pytest.raises(Wannier90Error, match="x_hr.dat: truncated or damaged"):
+        read(tmp_path, "x_hr.dat", DENSE.replace("-1 0 0 1 1", "-1 0 0" + " " * 200_000 + "1e 1", 1))
+    assert time.process_time() - start < 2
 
 
 def test_first_line_in_another_encoding_or_blank(tmp_path):

@@ -166,7 +166,7 @@ def _check_types(system, names, types, file, notes):
     used = np.unique(types[types >= 0])
     if types.min() < 0 and file.suffix == ".raw" or used.max(initial=-1) >= len(names) or not all(
             system.symbols[t] for t in used):
-        raise ValueError(f"{system.path}: type_map.raw {names[:20]} does not name the chemical species of all types; "
+        raise ValueError(f"{system.path}: type_map.raw {printable(names[:20])} does not name the chemical species of all types; "
                          f"correct it, or {file.name}")
     for t in used:
         rest = names[t][len(system.symbols[t]):]

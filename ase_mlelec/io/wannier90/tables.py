@@ -9,7 +9,8 @@ from ase_mlelec.io.checks import printable
 from ase_mlelec.io.fortran import fortran_floats, fortran_record
 from ase_mlelec.io.wannier90.files import LARGEST, Wannier90Error
 
-_BEHIND = re.compile(r"[ \t]*[!#].*|[ \t]+[A-Za-z(].*")     # text behind the numbers of a line
+# text behind the numbers of a line; without the blanks before it, which would take a time that grows as their square
+_BEHIND = re.compile(r"[!#].*|(?<=[ \t])[A-Za-z(].*")
 _NOT_FINITE = re.compile(r"(?<![A-Za-z])(nan|inf(inity)?)(?![A-Za-z])", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([DdEe]?[-+]?\d+)?", re.ASCII)
 

@@ -61,19 +61,19 @@ def read_blocks(path):
     for number, line in enumerate(read_text(path).split("\n"), 1):
         line = re.split("[!#]", line)[0].strip()
         edge = _EDGE.match(line)
-        where = f"{path}, line {number}: got '{line}'"
+        where = f"{path}, line {number}: got '{printable(line, 60)}'"
         if edge and edge[1].lower() == "begin" and edge[2]:
             name = edge[2].lower()
             if block is not None:
-                raise Wannier90Error(f"{where} within the block {block}, which has no end; add 'end {block}'")
+                raise Wannier90Error(f"{where} within the block {printable(block, 40)}, which has no end; add its end")
             if name in blocks and name in _ONCE:
                 raise Wannier90Error(f"{where} a second time; leave one of the two blocks")
             block = name
             blocks.setdefault(name, [])
         elif edge and edge[1].lower() == "end":
             if block is None or (edge[2] or "").lower() != block:
-                raise Wannier90Error(f"{where}, need {f'end {block}' if block else 'a begin before it'}; correct the "
-                                     "line")
+                raise Wannier90Error(f"{where}, need {f'end {printable(block, 40)}' if block else 'a begin before it'}; "
+                                     "correct the line")
             block = None
         elif line and block is not None:
             blocks[block].append(line)
@@ -81,8 +81,8 @@ def read_blocks(path):
             key, _, value = re.sub(r"\s*[=:\s]\s*", " ", line, count=1).partition(" ")
             keywords[key.lower()] = value.strip()
     if block is not None:
-        raise Wannier90Error(f"{path}: got a block without an end, {block}; the file is truncated, or 'end {block}' is "
-                             "missing: copy it again or add the line")
+        raise Wannier90Error(f"{path}: got a block without an end, {printable(block, 40)}; the file is truncated, or "
+                             "its end is missing: copy it again or add the line")
     return keywords, blocks
 
 
