@@ -23,8 +23,7 @@ from ase_mlelec.io.frames import read_frames
 
 FOLDER = Path(__file__).parent
 DATA = FOLDER.parent / "examples" / "data"
-PAIRS = {"si": ["Si2"], "ice": ["O2", "H2"], "mos2": ["MoS", "Mo2", "S2"], "al": ["Al2"]}
-BONDS = {"ice": ["OH"]}         # bound at 1 Å: repel below
+PAIRS = {"si": ["Si2"], "ice": ["O2", "H2", "OH"], "mos2": ["MoS", "Mo2", "S2"], "al": ["Al2"]}
 
 
 def calculator(name):
@@ -32,22 +31,30 @@ def calculator(name):
 
 
 def pairs():
-    """Energies of two atoms alone against their distance: does every step towards each other cost energy?"""
+    """Energies of two atoms alone (Al: neighbours in a crystal of four) against their distance."""
     yield "| model | pair | from (Å) | to (Å) | energy rises in each step | energy at the end (eV, above the start) |"
     yield "|---|---|---|---|---|---|"
-    for name, symbols in [*PAIRS.items(), *BONDS.items()]:
+    for name, symbols in PAIRS.items():
         calc = calculator(name)
         for pair in symbols:
-            # the total energy of a cell of 8 Å takes ML-DFT many grid points
-            start = 0.9 if name in BONDS and pair in BONDS[name] else 2.1 if name == "al" else 1.9
-            grid = np.arange(start, 0.09, -0.4 if name == "al" else -0.02)
-            values = []
-            for r in grid:
-                atoms = Atoms(pair, [[0, 0, 0], [r, 0, 0]], cell=[6, 6, 6] if name == "al" else None, pbc=name == "al")
-                values.append(calc.get_property("energy", atoms))
+            # O and H are bound at 1 Å; the LDOS of two atoms alone is beyond any model of a metal
+            start, make = (0.9, alone) if pair == "OH" else (2.1, in_crystal) if name == "al" else (1.9, alone)
+            grid = np.arange(start, 0.09, -0.1 if name == "al" else -0.02)
+            values = [calc.get_property("energy", make(pair, r)) for r in grid]
             rises = (np.diff(values) > 0).all()
             yield (f"| {name} | {pair} | {grid[0]:.2f} | {grid[-1]:.2f} | {'yes' if rises else 'no'} | "
                    f"{values[-1] - values[0]:.0f} |")
+
+
+def alone(pair, distance):
+    return Atoms(pair, [[0, 0, 0], [distance, 0, 0]])
+
+
+def in_crystal(_, distance):
+    atoms = bulk("Al", cubic=True)
+    vec = atoms.get_distance(0, 1, mic=True, vector=True)
+    atoms.positions[1] = atoms.positions[0] + vec * distance / np.linalg.norm(vec)
+    return atoms
 
 
 def compressed(atoms, density):

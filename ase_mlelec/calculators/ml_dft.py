@@ -1,6 +1,7 @@
 """MLDFTCalculator: total free energy, forces and stress from the local density of states on a grid."""
 import copy
 import math
+from dataclasses import replace
 from itertools import zip_longest
 
 import numpy as np
@@ -216,7 +217,42 @@ class MLDFTCalculator(MLElecCalculator):
         self._geometry()                # checks species and distances
         if self._due and self._watched not in self._measured():
             self._measure_range()
-        return System.from_atoms(atoms, torch.float64, self.device)
+        system = System.from_atoms(atoms, torch.float64, self.device)
+        return system if self._close_pairs() is None else replace(system, positions=self._apart(system).detach())
+
+    def _close_pairs(self):
+        """Edges of the pairs that are closer than any in the training data, or None."""
+        if "close" not in self._extra:
+            core, edges = self.models[0].core, self._geometry()[1]
+            near = None if core is None or edges.shortest > core.longest else edges.closer_than(core.longest)
+            self._extra["close"] = near if near is not None and len(near.center) else None
+        return self._extra["close"]
+
+    def _apart(self, system):
+        """Positions [N, 3], Å, in which close pairs are held apart, where a net still knows the LDOS.
+
+        A pair at r below the outer distance d of the core is put at d (1 - u + 4 u^3 - 5 u^4 + 1.8 u^5), u = 1 - r/d,
+        which has two smooth derivatives at d and nowhere is below 0.74 d.
+        """
+        pairs, core = self._close_pairs(), self.models[0].core
+        kinds = [core.species_of_number[system.numbers[atoms]] for atoms in (pairs.center, pairs.neighbor)]
+        outer = core.outer[kinds[0], kinds[1]].double()
+        vec = (system.positions[pairs.neighbor] + pairs.shift.to(system.cell) @ system.cell[0]
+               - system.positions[pairs.center])
+        r = vec.norm(dim=1)
+        u = (1 - r / outer).clamp(min=0)
+        push = outer * u**3 * (4 - 5 * u + 1.8 * u**2) / (2 * r)      # each pair is there twice
+        return system.positions.index_add(0, pairs.neighbor, push[:, None] * vec)
+
+    def _undo(self, gradient, cell_gradient):
+        """(dA/dpositions [N, 3], dA/dstrain [3, 3]) from the gradients in the positions held apart and in the cell."""
+        system = System.from_atoms(self.atoms, torch.float64, self.device)
+        positions, strain = system.positions.requires_grad_(True), torch.zeros_like(system.cell, requires_grad=True)
+        strained = replace(system, positions=positions).strained(strain)
+        apart = strained.positions if self._close_pairs() is None else self._apart(strained)
+        value = (apart * gradient).sum() + (strained.cell[0] * cell_gradient).sum()
+        slopes = torch.autograd.grad(value, (positions, strain))
+        return slopes[0], slopes[1][0]
 
     def _predict(self, atoms=None):
         """Coordinates [G, K] of the LDOS of every member, their means over the grid [K], fingerprints piece by piece.
@@ -268,7 +304,7 @@ class MLDFTCalculator(MLElecCalculator):
 
     def _repulsion(self):
         """list of dict by member: energy, forces and stress of the repulsive core; empty where no atoms are within."""
-        system = self._structure()
+        system = System.from_atoms(self.atoms, torch.float64, self.device)
         edges = self._cache.edges(system)
         cores = [model.core for model in self.models if model.core is not None]
         if len(cores) < len(self.models) or edges.shortest > max(core.longest for core in cores):
@@ -304,12 +340,11 @@ class MLDFTCalculator(MLElecCalculator):
                 slopes = torch.autograd.grad(change, (positions, cell), retain_graph=model is not self.models[-1])
                 g["positions"] = g["positions"] + slopes[0]
                 g["cell"] = g["cell"] + slopes[1][0]
-        positions, cell = positions.detach(), cell[0].detach()
         forces, stresses = [], []
         for g in gradients:
-            strain = positions.T @ g["positions"] + cell.T @ g["cell"]
+            gradient, strain = self._undo(g["positions"], g["cell"])
             stress = ((strain + strain.T) / 2 / self.atoms.get_volume()).cpu().numpy()
-            forces.append(-g["positions"].cpu().numpy())
+            forces.append(-gradient.cpu().numpy())
             stresses.append(full_3x3_to_voigt_6_stress(stress))
         for k, result in enumerate(self._repulsion()):
             forces[k], stresses[k] = forces[k] + result["forces"], stresses[k] + result["stress"]
@@ -326,7 +361,7 @@ class _Integrals:
         self.matrix, offset = head.basis()
         self.mean = (mean @ self.matrix + offset).requires_grad_(True)      # [S], 1/(eV Å^3)
         self.shift = torch.zeros(shape, **number, requires_grad=True)       # stands for any change of the density
-        self.positions = torch.as_tensor(atoms.positions, **number).clone().requires_grad_(True)
+        self.positions = calc._structure().positions.to(**number).clone().requires_grad_(True)
         self.cell = torch.as_tensor(atoms.cell.array, **number).clone().requires_grad_(True)
         symbols = atoms.get_chemical_symbols()
         charges = torch.tensor([float(meta["valence_electrons"][symbol]) for symbol in symbols], **number)

@@ -24,6 +24,7 @@ from ase_mlelec.heads import EnergyZero, LDOSHead
 from ase_mlelec.io.cube import read_cube
 from ase_mlelec.model import Model
 from ase_mlelec.physics import core, fermi, total_energy
+from ase_mlelec.safety import RepulsiveCore
 from ase_mlelec.system import System
 from ase_mlelec.testing import (CalculatorContract, ModelContract, assert_close, five_point, random_atoms,
                                 shifted_by_cells)
@@ -586,6 +587,54 @@ def test_close_atoms():
     """As every calculator warns of atoms that are closer than any in the training data."""
     calc = calculator(random_ldos_model(shortest_distance_A=3.0), on_extrapolation="raise")
     refused(CalculationFailed, "atoms are 1.* Å apart", "check the run, or train", lambda: calc.get_terms(oxide()))
+
+
+def close_oxide(distance):
+    """One oxygen at a distance from an aluminium."""
+    atoms = oxide()
+    vec = atoms.get_distance(0, 2, mic=True, vector=True)
+    atoms.positions[2] = atoms.positions[0] + vec * distance / np.linalg.norm(vec)
+    return atoms
+
+
+def with_core(committee=1):
+    models = [random_ldos_model(seed) for seed in range(committee)]
+    for model in models:
+        model.core = RepulsiveCore.below(("Al", "O"), {("Al", "O"): 1.8, ("Al", "Al"): 1.5, ("O", "O"): 1.5})
+    return calculator(models if committee > 1 else models[0], on_extrapolation="ignore")
+
+
+@pytest.mark.parametrize("distance", [0.9, 1.4])
+@pytest.mark.parametrize("committee", [1, 2])
+def test_forces_and_stress_within_the_core(distance, committee):
+    """Close pairs repel, and the LDOS is that of atoms held apart: exact derivatives of both together."""
+    calc, atoms, h = with_core(committee), close_oxide(distance), 1e-4
+    assert calc.get_terms(atoms=atoms)["repulsion"] > 1
+    direction = np.random.default_rng(0).normal(size=(4, 3))
+    strain = np.array([[1, 0.3, 0], [0.3, -0.5, 0.2], [0, 0.2, 0.4]])
+
+    def energy(x, e):
+        moved = atoms.copy()
+        moved.positions += x * direction
+        moved.set_cell(moved.cell.array @ (np.eye(3) + e * strain), scale_atoms=True)
+        return calc.get_property("energy", moved)
+    forces, stress = (calc.get_property(name, atoms) for name in ("forces", "stress"))
+    slope = (energy(h, 0) - energy(-h, 0)) / (2 * h)
+    assert -(forces * direction).sum() == pytest.approx(slope, rel=1e-5)
+    slope = (energy(0, h) - energy(0, -h)) / (2 * h) / atoms.get_volume()
+    assert stress @ [1, -0.5, 0.4, 0.4, 0, 0.6] == pytest.approx(slope, rel=1e-5)
+
+
+def test_beyond_the_core_nothing_changes():
+    calc, bare, atoms = with_core(), calculator(on_extrapolation="ignore"), close_oxide(1.75)
+    for name in ("energy", "forces", "stress"):
+        np.testing.assert_array_equal(calc.get_property(name, atoms), bare.get_property(name, atoms))
+    assert "repulsion" not in calc.get_terms(atoms=atoms)
+
+
+def test_pairs_repel_down_to_contact():
+    calc = with_core()
+    assert (np.diff([calc.get_property("energy", close_oxide(r)) for r in np.arange(1.2, 0.09, -0.1)]) > 0).all()
 
 
 def test_ldos_that_is_not_finite():
