@@ -136,7 +136,7 @@ class ResultWriter:
         self._check(known, header)
         damaged, n_rows = known.damaged_rows(), known.n_rows
         with known.opened() as (file, rows):
-            self._run = file.attrs.get("run", self._run)
+            self._run = str(file.attrs.get("run", self._run))
             self._axes = {name: file[name].ndim - 1 for name in file if name not in BESIDE_ROWS}
             behind = 0
             for row in rows:

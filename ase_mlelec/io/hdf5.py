@@ -40,7 +40,7 @@ def opened(path, mark, what, remedy, version, newer=NEWER):
     try:
         if not Path(path).is_file():        # a pipe would be waited for
             raise LookupError("there is no such file")
-        _check_heaps(path)
+        check_heaps(path)
         with h5py.File(path, "r") as file:
             yield file, _header(file, mark, what, remedy, version, newer)
     except Exception as error:      # a damaged file can raise nearly anything within HDF5, h5py and NumPy
@@ -73,15 +73,18 @@ def has_mark(path, mark):
     try:
         if not Path(path).is_file() or not h5py.is_hdf5(path):
             return False
-        _check_heaps(path)
+        check_heaps(path)
         with h5py.File(path) as file:
             return mark in file.attrs
     except Exception:       # as above
         return False
 
 
-def _check_heaps(path):
-    """Look at a file once, unless it changes: data are read one structure at a time, again and again."""
+def check_heaps(path):
+    """Raises LookupError for heaps in which the HDF5 library goes on for ever or takes far too much memory.
+
+    Looks at a file once, unless it changes: data are read one structure at a time, again and again.
+    """
     now = Path(path).stat()
     _check_heaps_of(str(path), now.st_size, now.st_mtime_ns, now.st_ino)
 

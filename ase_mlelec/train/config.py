@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar
 
+from ase_mlelec.io.checks import printable
 from ase_mlelec.train.config_reader import build, read_table
 
 Pair = tuple[float, float]
@@ -440,7 +441,7 @@ def read_config(path):
     try:
         return parse_config(read_table(path), path.parent)
     except (OSError, ValueError) as error:      # tomllib's errors are ValueErrors
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {printable(error, 1000)}") from None
 
 
 def parse_config(table, folder="."):

@@ -16,6 +16,12 @@ from ase import Atoms
 LONGEST_MESSAGE = 2000
 
 
+def largest():
+    """int, KiB (Linux), the most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+
 class Verdict(NamedTuple):
     """finding : str, what is wrong, or None; outcome : str; seconds : float of the processor; kib : int, the largest
     memory so far"""
@@ -49,7 +55,7 @@ def judged(call, names, errors, check=lambda found: None):
             finding = f"warns: {warning.category.__name__}: {str(warning.message)[:200]} ({warning.filename})"
         elif len(str(warning.message).splitlines()) != 1:
             finding = f"a warning of several lines: {str(warning.message)[:200]!r}"
-    return Verdict(finding, outcome, time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return Verdict(finding, outcome, time.process_time() - start, largest())
 
 
 def wrong_with_error(error, names, errors):

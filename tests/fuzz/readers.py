@@ -114,8 +114,11 @@ def whole_rows(path):
     rows = [k for k in range(len(counts)) if k not in damaged]
     arrays = {name: stored[name] for name in stored}
     _ = stored.header, stored.n_rows
-    return [(arrays["energy"][k], arrays["forces"][k][:int(counts[k])]) for k in rows
-            if "energy" in arrays and "forces" in arrays]
+    if not {"energy", "forces"} <= arrays.keys():
+        return []
+    # one array may have more rows than another
+    rows = [k for k in rows if k < min(len(arrays["energy"]), len(arrays["forces"]))]
+    return [(arrays["energy"][k], arrays["forces"][k][:int(counts[k])]) for k in rows]
 
 
 def gone_on_with(path):

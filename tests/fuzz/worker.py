@@ -8,7 +8,7 @@ import time
 import warnings
 from pathlib import Path
 
-from judge import Verdict
+from judge import Verdict, largest
 
 SECONDS = 5             # of the processor, for one input
 PATIENCE = 120          # seconds by the clock, for one input that waits for something
@@ -67,6 +67,7 @@ def _serve(pipe, judge):
     if sys.platform.startswith("linux"):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, resource.RLIM_INFINITY))
+    first = largest()
     while True:
         try:
             value = pipe.recv()
@@ -74,4 +75,5 @@ def _serve(pipe, judge):
             os._exit(0)
         used = int(time.process_time())
         resource.setrlimit(resource.RLIMIT_CPU, (used + SECONDS + 1, resource.RLIM_INFINITY))
-        pipe.send(judge(value))
+        verdict = judge(value)
+        pipe.send(verdict._replace(kib=verdict.kib - first))

@@ -9,6 +9,7 @@ from ase import Atoms
 
 from ase_mlelec.io.checks import check_finite, printable
 from ase_mlelec.io.elements import element_of
+from ase_mlelec.io.hdf5 import check_heaps
 from ase_mlelec.io.npy import read_npy
 
 # file name -> (name here, values per atom or per frame, components)
@@ -92,6 +93,7 @@ def is_hdf5_data(path):
     try:
         if not Path(path).is_file() or not h5py.is_hdf5(path):
             return False
+        check_heaps(path)
         with h5py.File(path) as file:
             return "type.raw" in file or any("type.raw" in group for group in list(file.values())[:100]
                                              if isinstance(group, h5py.Group))

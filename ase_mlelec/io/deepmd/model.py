@@ -11,6 +11,7 @@ from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
 from ase_mlelec.io.checks import printable
 from ase_mlelec.io.deepmd.refusals import activation, elements, refuse_unsupported
 from ase_mlelec.io.deepmd.stored import Stored, counts, number, pairs, part, types
+from ase_mlelec.io.hdf5 import check_heaps
 from ase_mlelec.model import Model
 
 LONGEST = 100.0     # Å, of a cutoff
@@ -34,6 +35,7 @@ def read_model(path):
     if not path.is_file():
         raise CalculatorSetupError(f"{path}: no such file; give a .dp model")
     try:
+        check_heaps(path)
         with h5py.File(path) as file:
             return _build_model(path, Stored(file))
     except CalculatorSetupError:
