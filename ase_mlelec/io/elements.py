@@ -8,8 +8,8 @@ def element_of(label):
     """Chemical symbol, e.g. "Si" of "Si", "SI", "si", "Si1", "si_bulk", "SI-2" or "Si.surface".
 
     Programs take a symbol in any case, followed by what tells atoms of one element apart.  The first two letters are
-    the symbol where they are one, else the first letter is.  D and T are hydrogen where no letter follows: TYPE_1, which
-    programs write where they know no element, is none.
+    the symbol where they are one, else the first letter is.  D and T are hydrogen where no letter follows: TYPE_1,
+    which programs write where they know no element, is none.
 
     label : str
 

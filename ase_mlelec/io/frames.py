@@ -6,13 +6,15 @@ from ase_mlelec.io.deepmd.data import is_hdf5_data, read_data
 from ase_mlelec.io.frames_hdf5 import read_hdf5, write_hdf5
 from ase_mlelec.io.images import READABLE, from_images, read_labelled, to_images
 from ase_mlelec.io.keys import check_used
+from ase_mlelec.io.runs import is_run, read_run
 
 __all__ = ["SHAPES", "Frame", "Frames", "from_images", "join", "read_all", "read_frames", "read_hdf5", "to_images",
            "write_hdf5"]
 
 
 def read_frames(path, keys=None, found=None):
-    """Read a data set: ``.h5`` (ours), a deepmd npy folder, or any file ASE reads that carries labels.
+    """Read a data set: ``.h5`` (ours), a deepmd npy folder, a pw.x run (text output, XML or ``prefix.save``), or any
+    file ASE reads that carries labels.
 
     keys : dict, for files that ASE reads: what labels are called there, see ``from_images``
     found : set, for one of several files: takes up the ``keys`` that this one has, and none are missed
@@ -26,6 +28,8 @@ def read_frames(path, keys=None, found=None):
         if keys:
             raise ValueError(f"{path}: got names of labels ({', '.join(keys.values())}), which are for files that ASE "
                              "reads; leave them out")
+        if is_run(path):
+            return read_run(path)
         return read_hdf5(path) if path.is_file() and not is_hdf5_data(path) else _read_deepmd(path)
     if not path.is_file():      # a pipe would be waited for
         raise ValueError(f"{path}: no file; {READABLE}")
@@ -35,7 +39,8 @@ def read_frames(path, keys=None, found=None):
 def has_keys(path):
     """Whether labels may have any names in a data set, so that ``keys`` apply to it."""
     path = Path(path)
-    return not (path.is_dir() or path.suffix in (".h5", ".hdf5") or path.is_file() and is_hdf5_data(path))
+    return not (path.is_dir() or path.suffix in (".h5", ".hdf5") or path.is_file() and (
+        is_hdf5_data(path) or is_run(path)))
 
 
 def read_all(paths, keys=None, check=lambda frames, path: frames):
@@ -54,7 +59,4 @@ def read_all(paths, keys=None, check=lambda frames, path: frames):
 
 
 def _read_deepmd(path):
-    if (path / "data-file-schema.xml").exists():
-        raise ValueError(f"{path}: a folder of Quantum ESPRESSO, which is not read as a data set; give pw.x's text "
-                         "output, or read it with ase_mlelec.io.espresso")
     return Frames([Frame(atoms, labels, f"{path.name}-{i}") for i, (atoms, labels) in enumerate(read_data(path))])

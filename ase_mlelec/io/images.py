@@ -17,8 +17,8 @@ from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.keys import GROUP, KEYS, STRUCTURE, check_keys, check_used, remedy, warn_of_unread
 from ase_mlelec.io.ulm import check_claims
 
-READABLE = ("readable are our .h5, deepmd npy folders, and files with energies or other labels that ASE reads, such as "
-            "extxyz, traj, OUTCAR, vasprun.xml or pw.x's output")
+READABLE = ("readable are our .h5, deepmd npy folders, pw.x's output and .save folders, and files with energies or "
+            "other labels that ASE reads, such as extxyz, traj, OUTCAR or vasprun.xml")
 MARK = "mlelec:"        # before keys of extxyz files, so that ASE leaves them as they are
 OWN = ("Lattice", "Properties", "pbc")      # keys that ASE makes the structure of, which others write in any case
 LABELS = "mlelec_labels"    # the column of the species, which are labels such as Fe1 in files of other programs

@@ -20,8 +20,8 @@ WORDS = {"polariz": "polarizability", "dipole": "dipole", "virial": "virial", "s
 SHORT = {"e": "energy", "f": "forces", "mu": "dipole", "pol": "polarizability", "alpha": "polarizability",
          "dos": "dos", "ados": "ados", "bec": None, "born": None, "homo": None, "lumo": None, "gap": None}
 # whole words of keys for numbers in other units than ours, or per atom, which are not read as they are
-OTHER_UNITS = {"kbar", "gpa", "mpa", "ha", "hartree", "ry", "rydberg", "kcal", "kj", "mol", "bohr", "au", "mev", "debye",
-               "per", "peratom"}
+OTHER_UNITS = {"kbar", "gpa", "mpa", "ha", "hartree", "ry", "rydberg", "kcal", "kj", "mol", "bohr", "au", "mev",
+               "debye", "per", "peratom"}
 # whole words of keys for what labels depend on
 INPUTS = {"charge", "spin", "multiplicity", "efield", "field", "fparam", "aparam", "electronic_temperature", "smearing",
           "unit", "units"}

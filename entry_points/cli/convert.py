@@ -7,8 +7,8 @@ HELP = ("Convert labelled structures to a data set, or MALA's snapshots to ours 
 
 def add_arguments(parser):
     parser.add_argument("sources", metavar="SOURCE", nargs="+",
-                        help="data sets: .h5, deepmd npy folders, files that ASE reads with labels; or MALA's "
-                             "X.info.json with X.out.npy beside them; or one .dp model")
+                        help="data sets: .h5, deepmd npy folders, pw.x's output or .save, files that ASE reads with "
+                             "labels; or MALA's X.info.json with X.out.npy beside them; or one .dp model")
     parser.add_argument("target", metavar="TARGET", help=".h5 or .safetensors")
     parser.add_argument("--grid", metavar=("FIRST", "LAST"), type=float, nargs=2,
                         help="energies of the first and the last point of spectra, eV; deepmd-kit and MALA do not keep "

@@ -330,14 +330,15 @@ def test_damaged(text, message, tmp_path):
 ])
 def test_other_formats_damaged(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path / name))}: .*readable are|{name}: no energies"):
+    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path / name))}: .*(readable are|run it to the end)|"
+                       f"{name}: no energies"):
         read_frames(tmp_path / name)
 
 
 def test_folder_of_quantum_espresso(tmp_path):
     (tmp_path / "si.save").mkdir()
     (tmp_path / "si.save" / "data-file-schema.xml").write_text("<a/>")
-    with pytest.raises(ValueError, match="si.save: a folder of Quantum ESPRESSO.*give pw.x's text output"):
+    with pytest.raises(ValueError, match="si.save/data-file-schema.xml: "):
         read_frames(tmp_path / "si.save")
 
 

@@ -134,7 +134,7 @@ def test_bad_sparse_hr(tmp_path, text, message):
     (DENSE.replace("  3\n", "  99999999999\n"), "x_hr.dat: truncated or not written"),
     (DENSE.replace("  3\n", "  " + 5000 * "9" + "\n"), "x_hr.dat: truncated or not written"),
     (DENSE.replace("\n1 1 1\n", "\n1 -1 1\n"), "wrong degeneracies, -1 to 1"),
-    (" h\n1\n3\n1 1 1\n-1 0 0 1 1 -0.5 0\n0 0 0 1 1 0.2 0\n", r"14 numbers of 21"),     # not a sparse one
+    (" h\n1\n3\n1 1 1\n-1 0 0 1 1 -0.5 0\n0 0 0 1 1 0.2 0\n", "14 numbers of 21"),      # no sparse one
     (DENSE.encode("utf-16"), "it holds zero bytes, as binary files and UTF-16 do"),
     (b"\x1f\x8b" + 40 * b"\x07", "truncated or not text"),
     (gzip.compress(bytes(10**7)), "expands to more than 400 times its size"),

@@ -154,7 +154,8 @@ def _is_sparse(lines):
         try:
             counts = [lines.integers(1, "counts")[0] for _ in range(2 + sparse)]
             degeneracies = lines.integers(min(counts[-1], lines.length), "degeneracies")
-            fits[sparse] = min(degeneracies, default=0) > 0 and lines.n_left() == (counts[0] if sparse else counts[0]**2 * counts[1])
+            needed = counts[0] if sparse else counts[0]**2 * counts[1]
+            fits[sparse] = min(degeneracies, default=0) > 0 and lines.n_left() == needed
         except Wannier90Error:
             fits[sparse] = False
     lines.back(mark)
