@@ -25,7 +25,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.safety import RepulsiveCore, TrainingRange
 from ase_mlelec.shipped import HEADER, PRETRAINED
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 DIGEST = re.compile(r'\{"digest": "([0-9a-f]{32})", ')        # the beginning of a header
 UNITS = {"length": "Å", "energy": "eV", "dos": "states/eV including spin degeneracy"}
 ROOM = 1 << 26              # bytes, and LAYERS arrays, that the building of a model may take beside those of its file
@@ -148,12 +148,13 @@ def _load_safetensors(path, classes):
     except (SafetensorError, OSError, UnicodeError) as error:
         raise CalculatorSetupError(f"{path} is truncated or not a safetensors model ({printable(error)}); "
                                    "copy or save it again") from None
-    header = _read_header(path, text)
+    stored_state = state
+    header, state = _read_header(path, text, state)
     model = _build(path, header, classes, state)
     _check_arrays(path, model, state)
     _check_parts(path, model, header)
     # at last: what is wrong with a header or an array is more of a help than that something is
-    _check_digest(path, text, state)
+    _check_digest(path, text, stored_state)
     dtypes = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
     model.to(dtypes.pop() if len(dtypes) == 1 else torch.float64)
     model.load_state_dict(state)
@@ -169,8 +170,8 @@ def _check_digest(path, text, state):
                                    "again from where it is whole, or save the model again")
 
 
-def _read_header(path, text):
-    """dict of the present format version."""
+def _read_header(path, text, state):
+    """(header, dict; arrays by name) of the present format version."""
     try:
         header = json.loads(text)
         place = _place_of_nan(header)
@@ -182,8 +183,8 @@ def _read_header(path, text):
         raise _damaged(path, f"{place} is NaN or infinity")
     check_version(path, header)
     for version in range(header["format_version"], FORMAT_VERSION):
-        header = UPGRADES[version](header)
-    return header
+        header, state = UPGRADES[version](header, state)
+    return header, state
 
 
 def check_version(path, header):
@@ -194,12 +195,31 @@ def check_version(path, header):
                                    "update ase-mlelec")
 
 
-def _from_version_1(header):
+def _from_version_1(header, state):
     """Files had no checksum, and at first neither core nor ranges."""
-    return {"core": None, "ranges": {}, **header, "format_version": 2}
+    return {"core": None, "ranges": {}, **header, "format_version": 2}, state
 
 
-UPGRADES = {1: _from_version_1}
+def _from_version_2(header, state):
+    """The arrays of the on-site blocks of a Hamiltonian were those of the head, their species part of their names."""
+    of_pairs = {name for name, described in _items(header.get("heads"))
+                if dict(_items(described)).get("class") == "PairHead"}
+
+    def renamed(key):
+        found = re.fullmatch(r"heads\.(.+)\.(?:(linear|turned|third_turned)_(\d+)|onsite\.(\d+)\.(weight|bias))", key)
+        if not found or found[1] not in of_pairs:
+            return key
+        return f"heads.{found[1]}.onsite." + (f"{found[3]}.{found[2]}" if found[2] else f"{found[4]}.net.{found[5]}")
+
+    return {**header, "format_version": 3}, {renamed(key): tensor for key, tensor in state.items()}
+
+
+def _items(value):
+    """Items of what should be a dict, none of anything else."""
+    return value.items() if isinstance(value, dict) else ()
+
+
+UPGRADES = {1: _from_version_1, 2: _from_version_2}
 
 
 def _damaged(path, cause):

@@ -106,7 +106,7 @@ def mx2_functions(atoms, angle=0.0):
 def mx2_frame(atoms, functions, name="", group="train"):
     """Two-centre (Slater-Koster) hopping between p and d functions along fixed axes, a crystal field of the neighbours
     on site, then turned into the hybrids."""
-    from ase_mlelec.heads import orbitals
+    from ase_mlelec.heads.hamiltonian import orbitals
     l_of = {"Mo": 2, "S": 1}
     i, j, shift, vectors, r = pairs_of(atoms)
     degree = np.array([l_of[symbol] for symbol in atoms.symbols])
@@ -161,7 +161,7 @@ def two_centre(la, lb, directions):
 
 def turned(degree, directions):
     """Real harmonics along pairs, rows [E, 2l + 1, 2l + 1], in those along z."""
-    from ase_mlelec.heads import orbitals
+    from ase_mlelec.heads.hamiltonian import orbitals
     helper = np.eye(3)[np.argmin(abs(directions), axis=1)]
     x = helper - (helper * directions).sum(axis=1, keepdims=True) * directions
     x /= np.linalg.norm(x, axis=1, keepdims=True)

@@ -1,6 +1,7 @@
 """One-file models: what is written comes back, whatever is not a model is refused in one line."""
 import json
 import os
+import re
 import resource
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +13,7 @@ from ase import Atoms
 from ase.calculators.calculator import CalculatorSetupError
 from safetensors import safe_open
 from safetensors.torch import save_file
+from small_bilayers import random_wannier_model
 from small_models import random_model
 
 from ase_mlelec import DeepDOSCalculator, bundle, shipped
@@ -260,6 +262,35 @@ def test_format_2():
     assert header_of(DATA / "format_2.safetensors")["format_version"] == 2
     assert_same_model(one, two)
     assert one.metadata == two.metadata
+
+
+@pytest.mark.parametrize("kind", ["mx2", "graphene"])
+def test_hamiltonian_of_format_2(tmp_path, kind):
+    """The names of its arrays had the species in them: linear_0, turned_0, third_turned_0, onsite.0.weight."""
+    model, path = random_wannier_model(kind, energy=True), tmp_path / "model.safetensors"
+    model.save(path)
+    header, state, onsite = header_of(path), {}, re.compile(r"heads\.hamiltonian\.onsite\.(\d)\.(net\.)?(\w+)")
+    del header["digest"]
+    header["format_version"] = 2
+    for key, tensor in model.state_dict().items():
+        found = onsite.fullmatch(key)
+        if found:
+            key = f"heads.hamiltonian.onsite.{found[1]}.{found[3]}" if found[2] else (
+                f"heads.hamiltonian.{found[3]}_{found[1]}")
+        state[key] = tensor
+    assert {"heads.hamiltonian.linear_0", "heads.hamiltonian.onsite.0.weight"} <= state.keys()
+    text = json.dumps(header)
+    save_file(state, path, metadata={"ase_mlelec": f'{{"digest": "{bundle._digest(text, state)}", {text[1:]}'})
+    assert_same_model(load_model(path), model.train())
+    load_model(path).save(tmp_path / "again.safetensors")
+    assert header_of(tmp_path / "again.safetensors")["format_version"] == FORMAT_VERSION
+    assert_same_model(load_model(tmp_path / "again.safetensors"), model)
+
+
+def test_shipped_hamiltonians_are_upgraded():
+    for name in ("graphene", "mos2"):
+        assert header_of(bundle.PRETRAINED / f"{name}.safetensors")["format_version"] < FORMAT_VERSION
+        assert "heads.hamiltonian.onsite.0.net.weight" in load_model(name).state_dict()
 
 
 # damage and forgery ------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Heads: environments -> a physical quantity of every centre."""
 from ase_mlelec.heads.base import Blocks, Head, HeadOfPairs
-from ase_mlelec.heads.pair import PairHead
+from ase_mlelec.heads.hamiltonian.blocks import PairHead
 from ase_mlelec.heads.scalar import ScalarHead
 from ase_mlelec.heads.spectrum import EnergyZero, LDOSHead, SpectrumHead
 from ase_mlelec.heads.tensor import TensorHead

@@ -1,7 +1,8 @@
 """Training a Hamiltonian: blocks in layer frames, gradient descent for what ``hamiltonian_closed_form`` leaves, errors.
 
 Blocks of the data are between functions with axes of their own.  They are turned into the columns of
-``ase_mlelec.heads.orbitals`` in the frames of the layers, where functions of any order, sign and orientation are alike.
+``ase_mlelec.heads.hamiltonian.orbitals`` in the frames of the layers, where functions of any order, sign and
+orientation are alike.
 """
 from dataclasses import dataclass, replace
 
@@ -13,8 +14,8 @@ from tqdm import tqdm
 from ase_mlelec.bilayers import layer_areas
 from ase_mlelec.descriptors.local_frame import find_fold, layer_frames
 from ase_mlelec.edges import Edges
-from ase_mlelec.heads import orbitals
-from ase_mlelec.heads.geometry import Geometry, heights
+from ase_mlelec.heads.hamiltonian import orbitals
+from ase_mlelec.heads.hamiltonian.pair_geometry import Geometry, heights
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.system import System
 from ase_mlelec.train.finite import Diverged, NotFinite, take_step
@@ -119,9 +120,9 @@ def prepare(head, frame, n_electrons=0):
         if key not in kept:
             kept[key] = orbitals.transform(functions) if functions else (np.zeros((0, 0)), np.zeros(0, int))
         matrix, columns = kept[key]
-        if not np.array_equal(columns, head.columns[k]):
+        if not np.array_equal(columns, head.orbitals[k].columns):
             raise ValueError(f"frame '{frame.name}': got the harmonics {[orbitals.ORBITALS[c] for c in columns]} of "
-                             f"{head.species[k]}, need {[orbitals.ORBITALS[c] for c in head.columns[k]]}; train on "
+                             f"{head.species[k]}, need {[orbitals.ORBITALS[c] for c in head.orbitals[k].columns]}; train on "
                              "one set of functions")
         transforms.append(matrix)
     onsite, hopping = _true_blocks(head, frame, geometry, transforms)

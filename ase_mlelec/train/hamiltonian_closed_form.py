@@ -5,8 +5,9 @@ Gradient descent (``ase_mlelec.train.hamiltonian``) starts from them.
 import torch
 
 from ase_mlelec.descriptors.deep_potential import switch
-from ase_mlelec.heads.pair import FADE, NEAR, REFLECTIONS, pair_key
-from ase_mlelec.heads.third_atoms import reflected_signs
+from ase_mlelec.heads.hamiltonian.hopping import FADE, NEAR, REFLECTIONS
+from ase_mlelec.heads.hamiltonian.orbitals import reflected_block
+from ase_mlelec.heads.hamiltonian.three_centre import reflected_signs
 from ase_mlelec.train.fit import mean_and_inverse
 from ase_mlelec.train.hamiltonian import category_scales, join, without_third_atoms
 
@@ -23,7 +24,7 @@ REFIT = 100.0           # times these ridges in fine-tuning, by which less of th
 def standardise_hamiltonian(head, items):
     """Normalisation of inputs and outputs, and the linear parts by least squares."""
     geometry, onsite, hopping = join(head, items)
-    for k, size in enumerate(head.sizes):
+    for k in range(len(head.species)):
         own = geometry.features[geometry.species == k]
         if not len(own):
             raise ValueError(f"got no atoms of {head.species[k]} to train on; add some or leave it out")
@@ -43,13 +44,13 @@ def standardise_hamiltonian(head, items):
         for q, moments in enumerate(geometry.third_moments.permute(2, 0, 1)):
             size = moments.abs().square().mean(dim=0).sqrt()
             head.third_inverse[q] = 1 / (size + 0.05 * size.square().mean().sqrt() + 1e-12)
-    for k in range(len(head.sizes)):
+    for k in range(len(head.species)):
         _fit_onsite(head, k, geometry, onsite[k])
     for key, rows in geometry.groups().items():
         for name in ("near", "long"):
             pairs, blocks = _reached(name, geometry.pairs(rows), hopping[key])
             if len(blocks):
-                net = head.pairs[pair_key(*key, name)]
+                net = head.pairs.net(key, name)
                 net.envelope.copy_(_envelope(pairs.r, blocks))
                 for part in net.linear_parts():
                     part.zero_()
@@ -62,12 +63,10 @@ def _fit_onsite(head, k, geometry, truth):
     mean = _reflected_onsite(head, k, geometry, truth)[1].mean(dim=0)
     scale = max(float((truth.flatten(1) - mean).square().mean().sqrt()), 1e-6)
     head.onsite_scale[k] = scale
-    head.onsite[k].bias.zero_()
-    head.onsite[k].bias[:len(mean)] = mean / scale
-    getattr(head, f"linear_{k}").zero_()
-    getattr(head, f"turned_{k}").zero_()
-    if head.onsite_third:
-        getattr(head, f"third_turned_{k}").zero_()
+    head.onsite[k].net.bias.zero_()
+    head.onsite[k].net.bias[:len(mean)] = mean / scale
+    for part in head.onsite[k].linear_parts():
+        part.zero_()
     _add_linear_onsite(head, k, geometry, truth, mean)
 
 
@@ -79,10 +78,10 @@ def refit_onsite(head, items):
     The nets beside them are left out, and are not trained any more: on environments unlike those that they were trained
     on they are further off than the linear parts alone.
     """
-    for layer, size in zip(head.onsite, head.sizes):
-        layer.weight.zero_()
-        layer.bias[size * size:] = 0
-        layer.requires_grad_(False)
+    for own in head.onsite:
+        own.net.weight.zero_()
+        own.net.bias[own.functions.size**2:] = 0
+        own.net.requires_grad_(False)
     geometry, onsite, _ = join(head, items)
     blocks = head(geometry.pairs(slice(0, 0)))
     for k, truth in onsite.items():
@@ -93,46 +92,43 @@ def _add_linear_onsite(head, k, geometry, blocks, mean, stiffer=1.0):
     """Linear parts, by ridge regression over all frames' reflections: on features where elements do not turn with the
     frame, else on the moments that turn alike."""
     rows, values, turning = _reflected_onsite(head, k, geometry, blocks)
-    vectors, scale = head.circular(k, torch.complex128), head.onsite_scale[k]
+    own, scale = head.onsite[k], head.onsite_scale[k]
+    vectors = own.functions.circular(torch.complex128)
     ridge = torch.full((rows.shape[1],), SPECTRUM_RIDGE, dtype=rows.dtype)
     ridge[:head.local.n_features] = ONSITE_RIDGE
     normal = rows.T @ rows + torch.diag(ridge) * stiffer * len(rows)
-    getattr(head, f"linear_{k}").add_(torch.linalg.solve(normal, rows.T @ (values - mean)) / scale)
+    own.linear.add_(torch.linalg.solve(normal, rows.T @ (values - mean)) / scale)
     generators, matrix = (torch.cat(parts) for parts in zip(*turning))
     found = torch.zeros(generators.shape[1:], dtype=vectors.dtype)
-    n_moments = len(getattr(head, f"turned_{k}")) - 1
+    n_moments = len(own.turned) - 1
     ridge = torch.full((len(found),), ONSITE_RIDGE * len(generators), dtype=rows.dtype)
     ridge[n_moments:] = THIRD_ONSITE_RIDGE * (len(ridge) - n_moments)
-    for i, j in (~_fixed(head, k)).nonzero().tolist():
+    for i, j in (~own.fixed()).nonzero().tolist():
         columns = generators[:, :, i, j].to(vectors.dtype)
         normal = columns.mH @ columns
         normal.diagonal().add_(stiffer * ridge)
         found[:, i, j] = torch.linalg.solve(normal, columns.mH @ matrix[:, i, j])
     found = (vectors.T @ found @ vectors.conj()).real / scale
-    getattr(head, f"turned_{k}")[1:] += found[:n_moments]
-    if head.onsite_third:
-        getattr(head, f"third_turned_{k}")[1:] += found[n_moments:]
+    own.turned[1:] += found[:n_moments]
+    if own.third_turned is not None:
+        own.third_turned[1:] += found[n_moments:]
 
 
 def _reflected_onsite(head, k, geometry, blocks):
     """(standardised features, elements that do not turn [n, W^2], list of (generators, elements that turn)) of blocks
     in the frames' reflections."""
-    winding, vectors = getattr(head, f"winding_{k}"), head.circular(k, torch.complex128)
-    own, rows, values, turning = geometry.species == k, [], [], []
+    kind, functions, atoms = head.onsite[k], head.orbitals[k], geometry.species == k
+    vectors, rows, values, turning = functions.circular(torch.complex128), [], [], []
     for up, across in REFLECTIONS:
         seen = head.reflected(geometry, up, across)
-        rows.append(head.standardised(seen)[own])
-        matrix = vectors.conj() @ head.signed(blocks, k, k, up, across).to(vectors.dtype) @ vectors.T
-        values.append((vectors.T @ (matrix * _fixed(head, k)) @ vectors.conj()).real.flatten(1))
-        moments = [part[own] for part in (head.scaled_moments(seen), head.scaled_third_moments(seen)) if part is not None]
-        turning.append((torch.cat([head.generators(part, winding)[:, 1:] for part in moments], dim=1), matrix))
+        rows.append(head.standardised(seen)[atoms])
+        block = reflected_block(blocks, functions, functions, up, across)
+        matrix = vectors.conj() @ block.to(vectors.dtype) @ vectors.T
+        values.append((vectors.T @ (matrix * kind.fixed()) @ vectors.conj()).real.flatten(1))
+        moments = [part[atoms] for part in (head.scaled_moments(seen), head.scaled_third_moments(seen))
+                   if part is not None]
+        turning.append((torch.cat([kind.generators(part)[:, 1:] for part in moments], dim=1), matrix))
     return torch.cat(rows).double(), torch.cat(values), turning
-
-
-def _fixed(head, k):
-    """Mask [W, W] of the elements that do not turn with the frame."""
-    winding = getattr(head, f"winding_{k}")
-    return (winding[:, None] - winding) % head.fold == 0
 
 
 @torch.no_grad()
@@ -156,10 +152,10 @@ def _reached(name, pairs, blocks):
 
 def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
     """Linear parts of one net: for every (λ, μ), weighted least squares over all frames' reflections."""
-    net = head.pairs[pair_key(*key, name)]
+    net, functions = head.pairs.net(key, name), [head.orbitals[k] for k in key[1:]]
     ends = [(pairs, blocks)] + ([(pairs.reversed(), blocks.mT)] if key[1] == key[2] else [])
-    left, right = (head.circular(k, torch.complex128) for k in key[1:])
-    windings = [getattr(head, f"winding_{k}").tolist() for k in key[1:]]
+    left, right = (own.circular(torch.complex128) for own in functions)
+    windings = [own.winding.tolist() for own in functions]
     powers = sorted({abs(a - b) for a in windings[0] for b in windings[1]})
     signs = _signs(head, net, name)
     normal, right_side = dict.fromkeys(powers, 0), 0
@@ -172,8 +168,8 @@ def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
                 scaled = basis * (size**0.5 * seen.u.abs()**power)[:, None]
                 normal[power] = normal[power] + scaled.T @ scaled
             for up, across in REFLECTIONS:
-                target = head.signed(truth[part], *key[1:], up, across)
-                value = (head.phases(key, _reflected_pairs(seen, up, across)).conj()
+                target = reflected_block(truth[part], *functions, up, across)
+                value = (head.pairs.phases(key, _reflected_pairs(seen, up, across)).conj()
                          * (left.conj() @ target.to(left.dtype) @ right.T)).flatten(1)
                 turned = (basis * reflected_signs(signs, up, across)).T
                 right_side = right_side + torch.complex(turned @ value.real, turned @ value.imag)
@@ -198,7 +194,7 @@ def _functions(head, net, name, pairs):
     """Functions [E, K] of pairs in which hopping over its envelope is linear: of two centres, then of third atoms."""
     found = [net.two_centre(pairs, head.fold)]
     if head.third:
-        third, radial = head.third_atoms[name](pairs), net.radial(pairs.r, len(net.third))
+        third, radial = head.pairs.third_atoms[name](pairs), net.radial(pairs.r, len(net.third))
         found.append((radial[:, :, None] * third[:, None]).flatten(1))
     found = torch.cat(found, dim=1)
     return found if name == "near" else found * switch(pairs.r, FADE, head.cutoff)[:, None]
@@ -208,7 +204,7 @@ def _signs(head, net, name):
     """Tensor [2, K] of the functions of _functions, see ThirdAtoms.signs."""
     if not head.third:
         return net.signs()
-    return torch.cat([net.signs(), head.third_atoms[name].signs().repeat(1, len(net.third))], dim=1)
+    return torch.cat([net.signs(), head.pairs.third_atoms[name].signs().repeat(1, len(net.third))], dim=1)
 
 
 def _regularised(normal, net, inter, stiffer):

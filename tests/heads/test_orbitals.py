@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from ase_mlelec.heads import orbitals
+from ase_mlelec.heads.hamiltonian import orbitals
 
 POINTS = np.random.default_rng(3).normal(size=(50, 3))
 S = [("pz", (np.cos(a), np.sin(a), 1), (np.cos(a), np.sin(a), -1)) for a in np.radians([30, 150, 270])]

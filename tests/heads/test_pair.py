@@ -10,7 +10,8 @@ from small_bilayers import (graphene_bilayer, graphene_frame, mx2_bilayer, mx2_f
 from ase_mlelec.bilayers import commensurate, twisted_bilayer
 from ase_mlelec.calculators.wannier_tb import WannierTBCalculator
 from ase_mlelec.descriptors import LocalFrame
-from ase_mlelec.heads import PairHead, pair
+from ase_mlelec.heads import PairHead
+from ase_mlelec.heads.hamiltonian import blocks as blocks_module
 from ase_mlelec.model import Model
 from ase_mlelec.system import System
 from ase_mlelec.train.hamiltonian import (fit_dipole, fit_hamiltonian, frame_functions, hamiltonian_errors, prepare)
@@ -133,7 +134,7 @@ def test_spectra_in_chunks(monkeypatch):
     calc = WannierTBCalculator(random_wannier_model("mx2"), on_extrapolation="ignore")
     atoms = mx2_bilayer(noise=0.03) * (2, 1, 1)
     whole = calc.get_hamiltonian(atoms).hk(K)
-    monkeypatch.setattr(pair, "CENTERS", 5)
+    monkeypatch.setattr(blocks_module, "CENTERS", 5)
     atoms.rattle(1e-12, seed=0)     # evaluated again
     assert abs(calc.get_hamiltonian(atoms).hk(K) - whole).max() < 1e-9 * abs(whole).max()
 

@@ -10,8 +10,8 @@ from small_bilayers import graphene_bilayer, mx2_bilayer, mx2_functions, random_
 from ase_mlelec.calculators.wannier_tb import WannierTBCalculator
 from ase_mlelec.descriptors.local_frame import layer_frames
 from ase_mlelec.heads import PairHead
-from ase_mlelec.heads.pair import N_THIRD
-from ase_mlelec.heads.third_atoms import FADE, INNER, N_MOMENT, POWERS, UNIT
+from ase_mlelec.heads.hamiltonian.hopping import N_THIRD
+from ase_mlelec.heads.hamiltonian.three_centre import FADE, INNER, N_MOMENT, POWERS, UNIT
 from ase_mlelec.system import System
 from ase_mlelec.train.hamiltonian import category_errors, prepare, without_third_atoms
 from ase_mlelec.train.hamiltonian_closed_form import standardise_hamiltonian
@@ -56,7 +56,7 @@ def test_sums_over_triples(kind):
     for name, (low, high) in (("near", (0, 6)), ("long", (6, 9))):
         rows = ((geometry.r > low) & (geometry.r < high)).nonzero()[::17, 0]
         assert 5 < len(rows) and len(set(geometry.inter[rows].tolist())) == 2
-        third = head.third_atoms[name]
+        third = head.pairs.third_atoms[name]
         for way in (geometry.pairs(rows), geometry.pairs(rows).reversed()):
             found = third(way).numpy()
             for row, i, j, shift in zip(found, way.first.tolist(), way.second.tolist(), way.shift.numpy()):
@@ -70,7 +70,7 @@ def test_signs_of_reflections():
     """A bilayer in a mirror: functions keep their values or change sign as ``signs`` says."""
     atoms = mx2_bilayer((0.3, 0.1), noise=0.05, seed=1)
     head = random_wannier_model("mx2").heads["hamiltonian"]
-    third = head.third_atoms["near"]
+    third = head.pairs.third_atoms["near"]
 
     def functions(crystal):
         system = System.from_atoms(crystal)
@@ -133,7 +133,7 @@ def test_hopping_by_third_atoms_is_learnt(monkeypatch):
             tensor.data.zero_()
     for name, net in head.pairs.items():
         net.envelope.copy_(torch.tensor([0.0, -0.5]))
-        third = head.third_atoms[name.split("_")[-1]]       # the smoothest alone: of few structures much can be learnt
+        third = head.pairs.third_atoms[name.split("_")[-1]]       # the smoothest alone: of few structures much can be learnt
         smooth = torch.zeros(third.n_kinds, third.n_radial, third.n_radial, len(third.powers), dtype=torch.float64)
         smooth[:, :2, :2] = 1
         net.third *= smooth.flatten()[:, None]

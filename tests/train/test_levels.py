@@ -5,8 +5,7 @@ import torch
 from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_frame, mx2_functions
 
 from ase_mlelec import WannierHamiltonian
-from ase_mlelec.heads.base import Blocks
-from ase_mlelec.heads.pair import PairHead
+from ase_mlelec.heads import Blocks, PairHead
 from ase_mlelec.physics.kmesh import time_reversal_pairs
 from ase_mlelec.train import levels
 from ase_mlelec.train.hamiltonian import category_errors, category_scales, frame_functions, prepare

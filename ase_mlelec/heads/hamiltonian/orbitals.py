@@ -6,6 +6,7 @@ and has signs under reflection of the normal, (-1)^(l+m), and of the in-plane ax
 import functools
 
 import numpy as np
+import torch
 
 ORBITALS = ("s", "pz", "px", "py", "dz2", "dxz", "dyz", "dx2-y2", "dxy")
 DEGREE = np.array([0, 1, 1, 1, 2, 2, 2, 2, 2])
@@ -91,3 +92,47 @@ def circular(columns):
         matrix[place, cosine], matrix[place, sine] = 0.5**0.5, sign * 1j * 0.5**0.5
         winding[place] = sign * WINDING[column]
     return matrix, winding
+
+
+class AtomicFunctions(torch.nn.Module):
+    """The functions of the atoms of one species, and their columns.
+
+    described : dict of "orbitals", names; "z" and "x", axes in the frame of the layer for atoms above its middle;
+        "sided", whether the axes of atoms below are mirrored
+
+    size : int, W; columns : array [W], places of the columns; sided : bool
+    transform : Tensor [W, W], functions = transform @ columns; signs : Tensor [2, W], see ``parities``
+    winding : Tensor [W], λ of the circular functions
+    """
+
+    def __init__(self, described):
+        super().__init__()
+        matrix, self.columns = transform(list(zip(described["orbitals"], described["z"], described["x"])))
+        vectors, winding = circular(self.columns)
+        self.size, self.sided = len(self.columns), bool(described["sided"])
+        # as two real arrays: conversions of a module to another precision would drop the imaginary part
+        for name, value in (("signs", parities(self.columns).astype(float)), ("transform", matrix),
+                            ("vectors", np.stack([vectors.real, vectors.imag])), ("winding", winding)):
+            self.register_buffer(name, torch.as_tensor(value), persistent=False)
+
+    @property
+    def turns(self):
+        """Whether any of the functions winds around the normal."""
+        return bool(self.winding.any())
+
+    def circular(self, dtype):
+        """V [W, W], complex, with circular functions = V @ columns."""
+        return torch.complex(*self.vectors).to(dtype)
+
+    def of_sides(self, side):
+        """U [n, W, W] of atoms above (``side`` [n] = 1) or below (-1) the middle: functions = U @ columns."""
+        return torch.where((side < 0)[:, None, None], self.transform * self.signs[0], self.transform)
+
+
+def reflected_block(block, first, second, up, across):
+    """Blocks [..., W, W'] between two AtomicFunctions as they are in frames with reflected normal (up = -1) or direction
+    in the plane (across = -1); twice is the identity."""
+    for sign, place in ((up, 0), (across, 1)):
+        if sign < 0:
+            block = block * first.signs[place, :, None] * second.signs[place]
+    return block

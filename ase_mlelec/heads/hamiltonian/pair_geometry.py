@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from ase_mlelec.heads.third_atoms import Neighbours
+from ase_mlelec.heads.hamiltonian.three_centre import Neighbours
 
 
 class Layers(NamedTuple):

@@ -1,0 +1,49 @@
+"""From blocks in the frames of the layers to elements of a Hamiltonian between the functions of the atoms."""
+import torch
+
+
+def elements(blocks, orbitals):
+    """Hamiltonian of one structure between the functions, from its Blocks.
+
+    orbitals : AtomicFunctions of every species
+
+    Returns (r_vectors [R, 3]; which [m], row [m], column [m], value [m]: lattice vector, functions of the home cell
+    and of that cell, eV; owners [W]: the atom of each function), NumPy arrays.  Functions come in the order of the
+    atoms, and on each atom in that of its AtomicFunctions.
+    """
+    species = blocks.geometry.species
+    sizes = torch.tensor([functions.size for functions in orbitals], device=species.device)[species]
+    parts = _in_functions(blocks, orbitals)
+    vectors, which = torch.unique(torch.cat([shift for shift, *_ in parts]), dim=0, return_inverse=True)
+    starts, found, start = sizes.cumsum(0) - sizes, [], 0
+    for shift, first, second, block in parts:
+        n, height, width = block.shape
+        row = starts[first][:, None, None] + torch.arange(height, device=species.device)[:, None]
+        column = starts[second][:, None, None] + torch.arange(width, device=species.device)
+        place = which[start:start + n][:, None, None]
+        found.append([array.expand(n, height, width).reshape(-1) for array in (place, row, column, block)])
+        start += n
+    which, row, column, value = (torch.cat(arrays).detach().cpu().numpy() for arrays in zip(*found))
+    owners = torch.repeat_interleave(torch.arange(len(species), device=species.device), sizes)
+    return vectors.cpu().numpy(), which, row, column, value.astype(float), owners.cpu().numpy()
+
+
+def _in_functions(blocks, orbitals):
+    """list of (lattice vectors [n, 3], first, second atoms [n], blocks [n, W, W'] between their functions); pairs from
+    both ends."""
+    geometry, parts = blocks.geometry, []
+    transforms, number = {}, torch.zeros_like(geometry.species)
+    for k, functions in enumerate(orbitals):
+        atoms = blocks.atoms(k)
+        number[atoms] = torch.arange(len(atoms), device=atoms.device)
+        transforms[k] = functions.of_sides(geometry.side[atoms])
+    for k, block in blocks.onsite.items():
+        atoms = blocks.atoms(k)
+        turned = transforms[k] @ block @ transforms[k].mT
+        turned = (turned + turned.mT) / 2       # of rounding
+        parts.append((torch.zeros(len(atoms), 3, dtype=torch.long, device=atoms.device), atoms, atoms, turned))
+    for key, block in blocks.hopping.items():
+        first, second, shift = blocks.pairs(key)
+        turned = transforms[key[1]][number[first]] @ block @ transforms[key[2]][number[second]].mT
+        parts += [(shift, first, second, turned), (-shift, second, first, turned.mT)]
+    return parts
