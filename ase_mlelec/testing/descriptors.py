@@ -113,8 +113,8 @@ class EnvironmentContract:
 
 
 def assert_slope(scalar, system):
-    """The derivative of ``scalar`` (function of a System of one structure) along a random move of all atoms and a random
-    strain, against a five-point difference."""
+    """The derivative of ``scalar`` (function of a System of one structure) along a random move of all atoms and a
+    random strain, against a five-point difference."""
     generator = torch.Generator().manual_seed(0)
     move = torch.randn(system.positions.shape, generator=generator, dtype=torch.float64)
     strain = 0.1 * torch.randn(1, 3, 3, generator=generator, dtype=torch.float64)

@@ -121,9 +121,9 @@ def prepare(head, frame, n_electrons=0):
             kept[key] = orbitals.transform(functions) if functions else (np.zeros((0, 0)), np.zeros(0, int))
         matrix, columns = kept[key]
         if not np.array_equal(columns, head.orbitals[k].columns):
-            raise ValueError(f"frame '{frame.name}': got the harmonics {[orbitals.ORBITALS[c] for c in columns]} of "
-                             f"{head.species[k]}, need {[orbitals.ORBITALS[c] for c in head.orbitals[k].columns]}; train on "
-                             "one set of functions")
+            got, need = ([orbitals.ORBITALS[c] for c in each] for each in (columns, head.orbitals[k].columns))
+            raise ValueError(f"frame '{frame.name}': got the harmonics {got} of {head.species[k]}, need {need}; train "
+                             "on one set of functions")
         transforms.append(matrix)
     onsite, hopping = _true_blocks(head, frame, geometry, transforms)
     responses = level_responses(frame, n_electrons, geometry, transforms)
@@ -238,7 +238,8 @@ def fit_hamiltonian(model, items, *, validation=(), steps=2000, batch_size=4, le
     """Fit the Hamiltonian head of ``model`` with Adam and a learning rate that falls exponentially.
 
     The loss is the sum over categories of weight x mean square error / (that before the fit).  Call
-    standardise_hamiltonian first, or start from a fitted head; at the end the interface dipole is fitted to what is left.
+    standardise_hamiltonian first, or start from a fitted head; at the end the interface dipole is fitted to what is
+    left.
 
     items, validation : lists of Item (see prepare)
     weights : dict of float by category, "levels" among them; default 1

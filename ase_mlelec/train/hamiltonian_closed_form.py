@@ -133,8 +133,8 @@ def _reflected_onsite(head, k, geometry, blocks):
 
 @torch.no_grad()
 def refit_hopping(head, items):
-    """Fine-tuning of hopping: what is left of that of new structures, by ridge regression that draws to the linear parts
-    as they were."""
+    """Fine-tuning of hopping: what is left of that of new structures, by ridge regression that draws to the linear
+    parts as they were."""
     geometry, _, hopping = join(head, items)
     groups = geometry.groups()
     for key, found in head(geometry).hopping.items():

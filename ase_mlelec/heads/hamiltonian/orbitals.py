@@ -130,8 +130,8 @@ class AtomicFunctions(torch.nn.Module):
 
 
 def reflected_block(block, first, second, up, across):
-    """Blocks [..., W, W'] between two AtomicFunctions as they are in frames with reflected normal (up = -1) or direction
-    in the plane (across = -1); twice is the identity."""
+    """Blocks [..., W, W'] between two AtomicFunctions as they are in frames with reflected normal (up = -1) or
+    direction in the plane (across = -1); twice is the identity."""
     for sign, place in ((up, 0), (across, 1)):
         if sign < 0:
             block = block * first.signs[place, :, None] * second.signs[place]

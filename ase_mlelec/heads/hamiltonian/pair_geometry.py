@@ -26,8 +26,8 @@ class Geometry:
     features [N, F] of the LocalFrame; spectrum [N, P], of the PowerSpectrum or empty
     first, second [E]: pairs, each once; r [E] Å, t = z/r [E], u [E] = (x + iy)/r in the frame of the first atom,
     turn [E] = exp(iΔφ); inter [E], between layers; shift [E, 3]
-    neighbours: Neighbours, from which third atoms of hopping are taken, and moments [N, C, q] of third atoms for on-site
-        blocks; None: without
+    neighbours: Neighbours, from which third atoms of hopping are taken; third_moments [N, C, q], of third atoms for
+        on-site blocks; None: without
     """
     species: torch.Tensor
     side: torch.Tensor
