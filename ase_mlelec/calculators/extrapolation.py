@@ -7,6 +7,7 @@ from ase_mlelec.safety import OUTER
 
 CHOICES = ("warn", "raise", "ignore")
 NEIGHBORS, ATOMS, STRUCTURES = 1.25, 1.6, 1.4       # measures of TrainingRange, from which on is warned
+FEW, FAR = 0.01, 1.5        # of the atoms: less are the extremes of any run, unless they are so many times beyond
 REMEDY = "the model extrapolates: check the run, or train on such structures"
 
 
@@ -72,17 +73,20 @@ class Extrapolation:
         return torch.maximum(surroundings, neighbors)
 
     def _tell(self, surroundings, neighbors, structures):
-        highest = torch.stack([values.max() for values in (structures, neighbors, surroundings)]).tolist()
-        beyond = [value > limit for value, limit in zip(highest, (STRUCTURES, NEIGHBORS, ATOMS))]
-        if not any(beyond):
-            return
-        n_neighbors, n_atoms = int((neighbors > NEIGHBORS).sum()), int((surroundings > ATOMS).sum())
-        messages = {"structure": "a structure as a whole is",
-                    "density": f"numbers of neighbours, of {n_neighbors} of {len(neighbors)} atoms, are",
-                    "atoms": f"surroundings, of {n_atoms} of {len(neighbors)} atoms, are"}
-        for (kind, message), value, out in zip(messages.items(), highest, beyond):
-            if out:
-                self.found(kind, f"{message} unlike the training data ({value:.3g}, where 1 is their edge)")
+        whole, n = float(structures.max()), len(neighbors)
+        if whole > STRUCTURES:
+            self.found("structure", _message("a structure as a whole is", whole))
+        for kind, measures, limit, what in (("density", neighbors, NEIGHBORS, "numbers of neighbours"),
+                                            ("atoms", surroundings, ATOMS, "surroundings")):
+            highest = float(measures.max())
+            if highest > limit:
+                many = int((measures > limit).sum())
+                if many > FEW * n or highest > FAR * limit:
+                    self.found(kind, _message(f"{what}, of {many} of {n} atoms, are", highest))
+
+
+def _message(what, measure):
+    return f"{what} unlike the training data ({measure:.3g}, where 1 is their edge)"
 
 
 class Seen:

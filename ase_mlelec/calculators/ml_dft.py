@@ -11,6 +11,7 @@ from ase.spectrum.dosdata import GridDOSData
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.calculators.base import MLElecCalculator, check_temperature, potential_results
+from ase_mlelec.calculators.extrapolation import NEIGHBORS
 from ase_mlelec.physics import core, fermi, total_energy
 from ase_mlelec.system import System
 
@@ -220,6 +221,14 @@ class MLDFTCalculator(MLElecCalculator):
         system = System.from_atoms(atoms, torch.float64, self.device)
         return system if self._close_pairs() is None else replace(system, positions=self._apart(system).detach())
 
+    def _hint(self):
+        """What to think of first where the LDOS of a structure makes no sense."""
+        measured = self._measured().get(self._watched)
+        if measured is None or float(measured.max()) < NEIGHBORS:
+            return ""
+        return (f"; the structure is unlike the training data ({float(measured.max()):.3g}, where 1 is their edge): "
+                "the LDOS of the model means nothing here")
+
     def _close_pairs(self):
         """Edges of the pairs that are closer than any in the training data, or None."""
         if "close" not in self._extra:
@@ -384,7 +393,7 @@ class _Integrals:
             to_absolute = {"fermi_level": level, **dict.fromkeys(("band", "total"), level * (self.weights @ self.dos))}
             self.terms = {name: value + to_absolute.get(name, 0.0) for name, value in terms.items()}
         except ValueError as error:
-            raise CalculationFailed(str(error)) from None
+            raise CalculationFailed(f"{error}{calc._hint()}") from None
 
     def gradients(self):
         """dict: dA/dpositions [N, 3], dA/dcell [3, 3] at fixed LDOS, and the factors of dA/dcoordinates."""
