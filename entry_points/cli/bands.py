@@ -18,6 +18,8 @@ def run(arguments):
 
     from ase_mlelec import WannierHamiltonian
 
+    if arguments.fermi is not None and not np.isfinite(arguments.fermi):
+        raise ValueError(f"--fermi: got {arguments.fermi}, need an energy in eV; leave it out to draw energies as they are")
     hamiltonian = WannierHamiltonian.read(arguments.hamiltonian)
     bands = hamiltonian.band_structure(arguments.path, npoints=arguments.points, window=arguments.window,
                                        reference=arguments.fermi or 0.0)

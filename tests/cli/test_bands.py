@@ -36,7 +36,9 @@ def test_window_and_errors(files, capsys):
                                ([path, "--window", "2", "1"], "need (low, high) with low < high"),
                                ([str(files / "none_hr.dat")], "no"),
                                ([path, "--path", "ABC"], "'A' is no special point of this cell, which are G K M;"),
-                               ([path, "--points", "0"], "npoints: got 0, need an integer above 1"), ([str(files / "g.win")], "got another name")):
+                               ([path, "--points", "0"], "npoints: got 0, need an integer above 1"),
+                               ([path, "--fermi", "nan"], "--fermi: got nan, need an energy in eV"),
+                               ([str(files / "g.win")], "got another name")):
         assert main(["bands", *arguments]) == 1
         error = capsys.readouterr().err
         assert error.startswith("mlelec: error: ") and message in error and error.count("\n") == 1
