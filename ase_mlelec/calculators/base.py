@@ -3,7 +3,6 @@
 A subclass names the heads it needs and writes ``evaluate``; device, precision, neighbour list, cache, gradients, Voigt
 order, committees, potentials from elsewhere and errors are done here, once.
 """
-import copy
 import reprlib
 
 import numpy as np
@@ -14,7 +13,7 @@ from ase.outputs import all_outputs
 
 from ase_mlelec.bundle import load_model
 from ase_mlelec.calculators.bands import NoBands
-from ase_mlelec.calculators.extrapolation import CHOICES, Extrapolation, Seen
+from ase_mlelec.calculators.extrapolation import Extrapolation, WatchesRange, check_choice
 from ase_mlelec.calculators.parameters import FIXED, StatedParameters, fingerprint, name_of, plain, stated
 from ase_mlelec.calculators.present import PresentStructure, torch_as_usual
 from ase_mlelec.calculators.slots import NeighborLimits
@@ -26,7 +25,7 @@ WATCH_EVERY = 10    # evaluations of a run, between comparisons with the range o
 POTENTIAL_PROPERTIES = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]
 
 
-class MLElecCalculator(NoBands, PresentStructure, Calculator):
+class MLElecCalculator(WatchesRange, NoBands, PresentStructure, Calculator):
     """Base of the calculators of this package.
 
     Methods take ``atoms=``; without it they answer for the structure that the calculator is attached to as it is now,
@@ -56,7 +55,7 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
 
     def __init__(self, model, *, device=None, dtype=None, skin=0.5, potential=None, on_extrapolation="warn"):
         super().__init__()
-        _check_choice(on_extrapolation)
+        check_choice(on_extrapolation)
         _check_skin(skin)
         self.device = _as_device(device)
         members = model if isinstance(model, (list, tuple)) else [model]
@@ -114,22 +113,6 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
         self._cache = EdgeCache(self._cache.cutoff, skin)
         if self._made_potential:
             self.potential.skin = skin
-
-    @property
-    def on_extrapolation(self):
-        """What happens where a model extrapolates: "warn", "raise" or "ignore\"."""
-        return self._beyond.what
-
-    @on_extrapolation.setter
-    def on_extrapolation(self, what):
-        _check_choice(what)
-        self._beyond = copy.copy(self._beyond)      # ``set`` must be able to go back
-        self._beyond.what, self._beyond.counts = what, {}
-
-    @property
-    def extrapolations(self):
-        """dict of int: evaluations that were beyond the training data since the calculator was made, by kind."""
-        return dict(self._beyond.counts)
 
     def set(self, **parameters):
         """Change parameters by name; what depends on them is computed anew.  Returns dict of those that changed.
@@ -283,56 +266,6 @@ class MLElecCalculator(NoBands, PresentStructure, Calculator):
         self._beyond.check_distances(self.models[0], system, edges)
         self._limits.check(system, edges, self.on_extrapolation)
 
-    def get_extrapolation(self, atoms=None):
-        """Array [N]: how far the surroundings of every atom are from the training data of the (first) model.
-
-        1 is the edge of the training data, 0 their middle; see ase_mlelec.safety.TrainingRange.
-
-        Raises CalculatorSetupError for models without these ranges.
-        """
-        self._present(atoms)
-        if self.models[0].range_of(self._watched) is None:
-            raise CalculatorSetupError("the model's file has no ranges of its training data; give it some with "
-                                       "'mlelec protect'")
-        if self._watched not in self._measured():
-            self._measure_range()
-        return self._measured()[self._watched].double().cpu().numpy()
-
-    @property
-    def _watched(self):
-        """The quantity whose descriptor says how far a structure is from the training data."""
-        heads = [*self.models[0].heads]
-        return "energy" if self.potential is None and "energy" in heads else [*self.needs, *heads][0]
-
-    def _measured(self):
-        """dict of Tensor [N] by quantity, of the structures being evaluated."""
-        return self._extra.setdefault("measured", {})
-
-    def _measure_range(self):
-        """Evaluate what ``get_extrapolation`` needs."""
-        model, (system, edges) = self.models[0], self._geometry()
-        descriptor, reach = model.descriptor_of(self._watched), self._reach(model, edges)
-        self._due = True
-        with torch.no_grad():
-            self._look_at(self._watched, model, [descriptor(system, part) for _, part in reach.chunks(CHUNK)], system,
-                          reach)
-
-    def _seen(self, quantity, model):
-        """Collects the environments of a quantity's descriptor, those of the first model, and when it is time."""
-        return Seen(model.range_of(quantity) if self._due and model is self.models[0] else None)
-
-    def _check_range(self, quantity, seen, system, edges):
-        """Compare what was seen of all centres of ``edges`` with the training."""
-        if seen.parts:
-            self._measured()[quantity] = self._beyond.check_range(seen, system, edges)
-
-    def _look_at(self, quantity, model, environments, system, edges):
-        """As ``_check_range``, of environments that are kept."""
-        seen = self._seen(quantity, model)
-        for environment in environments:
-            seen.add(environment)
-        self._check_range(quantity, seen, system, edges)
-
     def _evaluate_potential(self, wanted):
         system, edges = self._geometry()
         self._store_potential([self._member_potential(k, model, system, edges) for k, model in enumerate(self.models)],
@@ -416,11 +349,6 @@ def check_temperature(temperature):
     """Raise CalculatorSetupError unless it is a number in K."""
     if not (np.isscalar(temperature) and np.isreal(temperature) and 0 <= temperature < np.inf):
         raise CalculatorSetupError(f"got electronic_temperature={temperature!r} K; give 0 or more")
-
-
-def _check_choice(what):
-    if what not in CHOICES:
-        raise CalculatorSetupError(f"got on_extrapolation={what!r}; choose 'warn', 'raise' or 'ignore'")
 
 
 def _check_skin(skin):

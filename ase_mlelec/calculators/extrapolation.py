@@ -1,10 +1,13 @@
 """Structures unlike the training data: what is told, once per kind and run, and how often it was found."""
+import copy
+
 import torch
-from ase.calculators.calculator import CalculationFailed
+from ase.calculators.calculator import CalculationFailed, CalculatorSetupError
 
 from ase_mlelec.calculators.warn import warn_caller
 from ase_mlelec.safety import OUTER
 
+CHUNK = 256                 # centres at a time
 CHOICES = ("warn", "raise", "ignore")
 NEIGHBORS, ATOMS, STRUCTURES = 1.25, 1.6, 1.4       # measures of TrainingRange, from which on is warned
 FEW, FAR = 0.01, 1.5        # of the atoms: less are the extremes of any run, unless they are so many times beyond
@@ -117,3 +120,78 @@ def _closest(model):
         i, j = (symbols.index(symbol) for symbol in pair.split("-"))
         table[i, j] = table[j, i] = distance
     return table
+
+
+class WatchesRange:
+    """Mix-in of calculators: comparing structures with the training data of the (first) model."""
+
+    @property
+    def on_extrapolation(self):
+        """What happens where a model extrapolates: "warn", "raise" or "ignore\"."""
+        return self._beyond.what
+
+    @on_extrapolation.setter
+    def on_extrapolation(self, what):
+        check_choice(what)
+        self._beyond = copy.copy(self._beyond)      # ``set`` must be able to go back
+        self._beyond.what, self._beyond.counts = what, {}
+
+    @property
+    def extrapolations(self):
+        """dict of int: evaluations that were beyond the training data since the calculator was made, by kind."""
+        return dict(self._beyond.counts)
+
+    def get_extrapolation(self, atoms=None):
+        """Array [N]: how far the surroundings of every atom are from the training data of the (first) model.
+
+        1 is the edge of the training data, 0 their middle; see ase_mlelec.safety.TrainingRange.
+
+        Raises CalculatorSetupError for models without these ranges.
+        """
+        self._present(atoms)
+        if self.models[0].range_of(self._watched) is None:
+            raise CalculatorSetupError("the model's file has no ranges of its training data; give it some with "
+                                       "'mlelec protect'")
+        if self._watched not in self._measured():
+            self._measure_range()
+        return self._measured()[self._watched].double().cpu().numpy()
+
+    @property
+    def _watched(self):
+        """The quantity whose descriptor says how far a structure is from the training data."""
+        heads = [*self.models[0].heads]
+        return "energy" if self.potential is None and "energy" in heads else [*self.needs, *heads][0]
+
+    def _measured(self):
+        """dict of Tensor [N] by quantity, of the structures being evaluated."""
+        return self._extra.setdefault("measured", {})
+
+    def _measure_range(self):
+        """Evaluate what ``get_extrapolation`` needs."""
+        model, (system, edges) = self.models[0], self._geometry()
+        descriptor, reach = model.descriptor_of(self._watched), self._reach(model, edges)
+        self._due = True
+        with torch.no_grad():
+            self._look_at(self._watched, model, [descriptor(system, part) for _, part in reach.chunks(CHUNK)], system,
+                          reach)
+
+    def _seen(self, quantity, model):
+        """Collects the environments of a quantity's descriptor, those of the first model, and when it is time."""
+        return Seen(model.range_of(quantity) if self._due and model is self.models[0] else None)
+
+    def _check_range(self, quantity, seen, system, edges):
+        """Compare what was seen of all centres of ``edges`` with the training."""
+        if seen.parts:
+            self._measured()[quantity] = self._beyond.check_range(seen, system, edges)
+
+    def _look_at(self, quantity, model, environments, system, edges):
+        """As ``_check_range``, of environments that are kept."""
+        seen = self._seen(quantity, model)
+        for environment in environments:
+            seen.add(environment)
+        self._check_range(quantity, seen, system, edges)
+
+
+def check_choice(what):
+    if what not in CHOICES:
+        raise CalculatorSetupError(f"got on_extrapolation={what!r}; choose 'warn', 'raise' or 'ignore'")
