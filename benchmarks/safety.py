@@ -15,7 +15,7 @@ from ase import Atoms, units
 from ase.build import bulk, diamond100, molecule
 from ase.calculators.calculator import CalculationFailed
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from ase_mlelec import DeepPotCalculator, MLDFTCalculator, load_model
@@ -106,7 +106,7 @@ def hot_and_dense(steps):
     rng = np.random.default_rng(0)
     atoms = compressed(bulk("Si", cubic=True, a=5.405) * 2, 3.0)
     atoms.calc = calculator("si")
-    MaxwellBoltzmannDistribution(atoms, temperature_K=10000, rng=rng)
+    thermalize_momenta(atoms, temperature_K=10000, rng=rng)
     run, closest = Langevin(atoms, 0.5 * units.fs, temperature_K=10000, friction=0.02 / units.fs, rng=rng), []
     for _ in run.irun(steps):
         distances = atoms.get_all_distances(mic=True)
@@ -116,7 +116,7 @@ def hot_and_dense(steps):
            "no atoms fused, the run went to its end.")
     atoms = compressed(bulk("Si", cubic=True, a=5.405) * 2, 3.0)
     atoms.calc = calculator("si")
-    MaxwellBoltzmannDistribution(atoms, temperature_K=10000, rng=rng)
+    thermalize_momenta(atoms, temperature_K=10000, rng=rng)
     Stationary(atoms)
     run, energies = VelocityVerlet(atoms, 0.1 * units.fs), []
     for _ in run.irun(steps):

@@ -288,7 +288,7 @@ def test_some_of_the_centres():
 
 
 @pytest.mark.parametrize("cell, pbc", [
-    ([5.4, 5.4, 0.01], True), ([0.54, 0.54, 0.54], True), ([5.4, 0.1, 50], [True, True, False]), ([5.4e-6] * 3, True),
+    ([5.4, 5.4, 0.01], True), ([0.54, 0.54, 0.54], True), ([5.4, 0.001, 50], [True, True, False]), ([5.4e-6] * 3, True),
     ([[5.4, 0, 0], [5.4, 1e-3, 0], [0, 0, 5.4]], True)])
 def test_cells_denser_than_matter_are_refused_before_pairs_are_listed(cell, pbc):
     system = System.from_atoms(Atoms("Si8", np.random.default_rng(0).random((8, 3)), cell=cell, pbc=pbc))

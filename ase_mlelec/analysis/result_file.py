@@ -6,6 +6,7 @@ ase_mlelec.analysis.result_writer; a file that is not being written has none, un
 """
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -15,8 +16,11 @@ import h5py
 import numpy as np
 
 from ase_mlelec.analysis.journal import read_rows, read_run
+from ase_mlelec.io.hdf5 import check_heaps
 
 FORMAT_VERSION = 2
+LARGEST_SMALL, COMPRESSED = 1 << 27, 1100   # bytes of an array, or so many times the size of the file
+SEARCHED = 1 << 26          # bytes; damaged heaps are looked for in files up to this size
 CHUNK_BYTES = 32768         # of a dataset in the file
 BLOCK_BYTES = 1 << 24       # of rows that are in memory at a time
 INTEGERS = {"n_atoms": np.dtype("i8"), "fingerprint": np.dtype("u8")}      # the others are float64
@@ -124,6 +128,7 @@ class ResultFile(Mapping):
                 if "rows" not in file.attrs or "ase_mlelec" not in file.attrs:
                     raise ValueError(f"{self.path}: an HDF5 file of another program; give a file of evaluate or "
                                      "ElectronicRecorder")
+                self._check_sizes(file)
                 yield file, self._behind(file, tail, journal)
         finally:
             if tail:
@@ -131,11 +136,24 @@ class ResultFile(Mapping):
 
     def _hdf5(self):
         try:
+            if self.path.stat().st_size <= SEARCHED:
+                check_heaps(self.path)
             return h5py.File(self.path, "r")
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, LookupError) as error:
             cause = " ".join(str(error).split())
             raise ValueError(f"{self.path}: cannot be opened as an HDF5 file ({cause}); if it is truncated, delete it, "
                              "or give resume=False to start it anew") from None
+
+    def _check_sizes(self, file):
+        """ValueError for arrays that are far larger than what a file of this size can hold, before memory is taken."""
+        most = max(LARGEST_SMALL, COMPRESSED * self.path.stat().st_size)
+        for name, dataset in file.items():
+            if not isinstance(dataset, h5py.Dataset):
+                raise ValueError(f"{self.path}: '{name}' is no array; copy the file again from where it is whole")
+            size = max(math.prod(dataset.shape), math.prod(dataset.chunks or (0,))) * dataset.dtype.itemsize
+            if size > most or dataset.is_virtual or dataset.external:
+                raise ValueError(f"{self.path}: '{name}' has shape {dataset.shape}, more than the file holds; copy it "
+                                 "again from where it is whole, or give resume=False to start it anew")
 
     @contextmanager
     def _readable(self):
