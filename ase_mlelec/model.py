@@ -127,8 +127,9 @@ class Model(torch.nn.Module):
 
     def for_evaluation(self):
         """Faster, frozen copy: embedding nets as Chebyshev series where the descriptor offers it."""
-        model = Model(_compressed(self.descriptor), copy.deepcopy(dict(self.heads)), self.metadata,
-                      _compressed(self.electronic), copy.deepcopy(self.core), copy.deepcopy(dict(self.ranges))).eval().requires_grad_(False)
+        heads, core, ranges = (copy.deepcopy(part) for part in (dict(self.heads), self.core, dict(self.ranges)))
+        model = Model(_compressed(self.descriptor), heads, self.metadata, _compressed(self.electronic), core, ranges)
+        model.eval().requires_grad_(False)
         for module in model.heads.modules():
             if isinstance(module, FittingNets):
                 module.fold()

@@ -126,8 +126,8 @@ class ResultFile(Mapping):
         try:
             with self._hdf5() as file, self._readable():
                 if "rows" not in file.attrs or "ase_mlelec" not in file.attrs:
-                    raise ValueError(f"{self.path}: an HDF5 file of another program; give a file of evaluate or "
-                                     "ElectronicRecorder")
+                    what = "a data set" if "ase_mlelec" in file.attrs else "an HDF5 file of another program"
+                    raise ValueError(f"{self.path}: {what}; give a file of evaluate or ElectronicRecorder")
                 self._check_sizes(file)
                 yield file, self._behind(file, tail, journal)
         finally:

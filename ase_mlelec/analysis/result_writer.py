@@ -165,7 +165,8 @@ class ResultWriter:
                                      "update ase-mlelec, or give another file")
             elif header.get(key) != value:
                 told = "" if key == "model" else f" ({header.get(key)}, not {value})"
-                raise ValueError(f"{self.path} was written with another {key.replace('_', ' ')}{told}; give another "
+                other = "other" if key.endswith("s") else "another"
+                raise ValueError(f"{self.path} was written with {other} {key.replace('_', ' ')}{told}; give another "
                                  "file, or resume=False to start it anew")
         if (self._grid is not None) != ("energy_grid" in known) or self._grid is not None and not np.array_equal(
                 known["energy_grid"], self._grid):

@@ -15,6 +15,7 @@ import io
 import os
 import warnings
 import weakref
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,8 @@ class ElectronicRecorder:
                  *, dyn=None, extxyz=None, resume=True):
         if atoms.calc is None:
             raise CalculatorSetupError("got atoms without a calculator; set atoms.calc before recording")
+        for quantity in quantities if not isinstance(quantities, str) else ():
+            _getter(atoms.calc, atoms, quantity)        # a slip of the pen shows here, not after the first steps
         self.atoms, self.quantities, self.dyn = atoms, quantities, dyn
         clock = [] if dyn is None else ["step", "time"] if hasattr(dyn, "get_time") else ["step"]
         self._writer = _writer(path, [*clock, *_names(quantities)], atoms.calc, resume)
@@ -249,15 +252,23 @@ def _names(quantities):
 
 def _quantity(calc, atoms, name):
     """The value of one quantity, as the module describes."""
+    return _getter(calc, atoms, name)()
+
+
+def _getter(calc, atoms, name):
+    """A function without arguments that returns the quantity.
+
+    Raises ValueError for one that there is not.
+    """
     if callable(name):
-        return name(atoms)
+        return partial(name, atoms)
     if name in calc.implemented_properties:
-        return calc.get_property(name, atoms)
+        return partial(calc.get_property, name, atoms)
     method = getattr(calc, f"get_{name}", None)
     if method is not None:
-        return method(atoms=atoms)
+        return partial(method, atoms=atoms)
     if hasattr(atoms, f"get_{name}"):
-        return getattr(atoms, f"get_{name}")()
+        return getattr(atoms, f"get_{name}")
     methods = sorted(found[4:] for found in {*dir(calc)} - {*dir(Calculator())} if found.startswith("get_"))
     raise ValueError(f"got quantity {name!r}, which neither {type(calc).__name__} nor Atoms has; choose among "
                      f"{', '.join(dict.fromkeys([*calc.implemented_properties, *methods]))}")

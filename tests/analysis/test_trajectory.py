@@ -2,6 +2,7 @@ import h5py
 import numpy as np
 import pytest
 from ase import units
+from ase.build import bulk
 from ase.calculators.calculator import CalculatorSetupError
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
@@ -166,7 +167,7 @@ def test_files_of_something_else(calc, images, tmp_path):
         evaluate(calc, images[1:], ["energy"], out=out, progress=False)
     with pytest.raises(ValueError, match="holds 5 rows, got 2 structures"):
         evaluate(calc, images[:2], ["energy"], out=out, progress=False)
-    with pytest.raises(ValueError, match="another quantities"):
+    with pytest.raises(ValueError, match="with other quantities"):
         evaluate(calc, images, ["energy", "forces"], out=out, progress=False)
     other = DeepDOSCalculator(random_model(1, ("energy", "dos"), metadata={"seed": 1}))
     with pytest.raises(ValueError, match="another model;"):
@@ -318,3 +319,11 @@ def test_heating(atoms):
     heat(dyn, 100, 200, 4, progress=False)
     assert dyn.nsteps == 4 and seen == [1, 125, 150, 175, 200]
     assert dyn.temp / units.kB == pytest.approx(200)
+
+
+def test_a_recorder_knows_its_quantities_at_once(tmp_path):
+    atoms = bulk("Cu", cubic=True)
+    atoms.calc = EMT()
+    with pytest.raises(ValueError, match="got quantity 'energi', which neither EMT nor Atoms has; choose among energy"):
+        ElectronicRecorder(atoms, tmp_path / "run.h5", ["energi"])
+    assert not (tmp_path / "run.h5").exists()
