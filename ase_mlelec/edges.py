@@ -208,10 +208,13 @@ def _wrapped(points, cell, pbc):
     return points - off @ cell, off.astype(int)
 
 
-def connect(system, center, neighbor, shift, cutoff):
-    """Edges of the candidate pairs that are within ``cutoff`` at the present positions."""
+def connect(system, center, neighbor, shift, cutoff, offset=None):
+    """Edges of the candidate pairs that are within ``cutoff`` at the present positions.
+
+    offset : Tensor [3, E], Å, shift @ cell of every pair where it is known already
+    """
     # vectors are kept as planes x, y, z, and gathered: several times faster than rows of three and [...]
-    offset = _offsets(system, center, shift)
+    offset = _offsets(system, center, shift) if offset is None else offset
     positions = system.positions.T.contiguous()
     vec = positions.gather(1, neighbor.expand(3, -1)) - positions.gather(1, center.expand(3, -1)) + offset
     with torch.no_grad():
@@ -222,8 +225,8 @@ def connect(system, center, neighbor, shift, cutoff):
             worst = int(distance.argmin())
             raise InputError(f"atoms {int(center[worst])} and {int(neighbor[worst])} overlap "
                              f"({float(distance[worst]):.3f} Å apart); remove one of them or check the cell")
-    if not bool(near.all()):
-        keep = near.nonzero()[:, 0]
+    keep = near.nonzero().view(-1)
+    if len(keep) < len(near):
         center, neighbor, shift = (array.index_select(0, keep) for array in (center, neighbor, shift))
         vec = vec.gather(1, keep.expand(3, -1))
     return Edges(center, neighbor, shift, vec.T, torch.arange(len(system.positions), device=center.device), shortest)
@@ -249,16 +252,19 @@ class EdgeCache:
 
     def __init__(self, cutoff, skin):
         self.cutoff, self.skin = cutoff, skin
-        self.reference, self.pairs = None, None
-        self.n_builds = 0
+        self.reference, self.pairs, self.offset = None, None, None
+        self._same_cell, self.n_builds = False, 0
 
     def edges(self, system):
         if not self._complete_for(system):
             self.pairs = find_pairs(system, self.cutoff + self.skin)
             self.reference = System(system.positions.detach().clone(), system.numbers, system.cell.detach().clone(),
                                     system.pbc, system.batch)
+            self.offset = _offsets(self.reference, self.pairs[0], self.pairs[2])
             self.n_builds += 1
-        return connect(system, *self.pairs, self.cutoff)
+            return connect(system, *self.pairs, self.cutoff)
+        same = self._same_cell and not system.cell.requires_grad
+        return connect(system, *self.pairs, self.cutoff, self.offset if same else None)
 
     def _complete_for(self, system):
         old = self.reference
@@ -266,7 +272,8 @@ class EdgeCache:
                 or old.positions.device != system.positions.device or not torch.equal(old.pbc, system.pbc)):
             return False
         with torch.no_grad():
-            if torch.equal(old.cell, system.cell):
+            self._same_cell = torch.equal(old.cell, system.cell)
+            if self._same_cell:
                 affine, smallest = old.positions, 1.0
             elif not bool(system.pbc.all()):
                 return False

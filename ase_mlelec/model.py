@@ -140,4 +140,7 @@ class Model(torch.nn.Module):
 def _compressed(descriptor):
     """Copy that is faster to evaluate, where the descriptor offers one."""
     fast = descriptor.compressed() if hasattr(descriptor, "compressed") else descriptor
-    return copy.deepcopy(descriptor) if fast is descriptor else fast
+    fast = copy.deepcopy(descriptor) if fast is descriptor else fast
+    if hasattr(fast, "fold"):
+        fast.fold()
+    return fast

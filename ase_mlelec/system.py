@@ -39,7 +39,7 @@ class System:
         counts = [len(image) for image in images]
 
         def tensor(rows, kind):
-            return torch.as_tensor(np.asarray(rows), dtype=kind, device=device)
+            return torch.from_numpy(np.asarray(rows)).to(device=device, dtype=kind)
 
         return cls(positions=tensor(np.concatenate([image.positions for image in images]), dtype),
                    numbers=tensor(np.concatenate([image.numbers for image in images]), torch.long),

@@ -29,7 +29,7 @@ from ase_mlelec.analysis.result_file import ResultFile, stacked
 from ase_mlelec.analysis.result_writer import ResultWriter
 from ase_mlelec.io.atomic import replacing
 
-ATOMS_PER_BATCH = 256       # small structures are evaluated together up to this size
+ATOMS_PER_BATCH = 1024      # small structures are evaluated together up to this size
 
 
 def evaluate(calc, images, quantities, *, batch_size=None, out=None, resume=True, progress=True):
@@ -47,7 +47,7 @@ def evaluate(calc, images, quantities, *, batch_size=None, out=None, resume=True
     images : sequence of Atoms, one Atoms, or the path of a trajectory ("md.traj", "md.extxyz@::10"), which is read
         structure by structure
     quantities : names, see the module
-    batch_size : int, structures at a time; default as many as have 256 atoms together
+    batch_size : int, structures at a time; default as many as have 1024 atoms together
     out : path of an HDF5 file; default: in memory
     resume : False starts ``out`` anew; what it held is replaced by the first batch that is finished
     progress : show a progress bar, where the output is a terminal

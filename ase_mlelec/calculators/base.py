@@ -3,6 +3,7 @@
 A subclass names the heads it needs and writes ``evaluate``; device, precision, neighbour list, cache, gradients, Voigt
 order, committees, potentials from elsewhere and errors are done here, once.
 """
+import functools
 import reprlib
 
 import numpy as np
@@ -293,10 +294,12 @@ class MLElecCalculator(WatchesRange, NoBands, PresentStructure, Calculator):
         if environments:
             self._environments[k] = environments
         self._check_range("energy", seen, system, reach)
-        gradient = torch.cat([part.T for part in gradients], dim=1).T     # stays in planes x, y, z
+        gradient = gradients[0]
+        if len(gradients) > 1:
+            gradient = torch.cat([part.T for part in gradients], dim=1).T     # stays in planes x, y, z
         if model.cutoff < self._cache.cutoff:
             gradient = torch.zeros_like(edges.vec).index_put((self._near(model, edges),), gradient)
-        return torch.cat(energies), gradient
+        return torch.cat(energies) if len(energies) > 1 else energies[0], gradient
 
     def _near(self, model, edges):
         return (edges.distances < model.cutoff).nonzero()[:, 0]
@@ -397,16 +400,22 @@ def potential_results(energies, gradient, edges, volume):
     """
     vec, gradient = edges.vec.T.double().contiguous(), gradient.T.double().contiguous()      # planes [3, E]: faster
     forces = gradient.new_zeros(3, len(edges.atoms))
-    forces.index_add_(1, edges.center, gradient).index_add_(1, edges.neighbor, -gradient)
-    energies = energies.double()
+    forces.index_add_(1, edges.center, gradient).index_add_(1, edges.neighbor, gradient, alpha=-1)
+    energies = energies.double().cpu().numpy()
     energy = float(energies.sum())
-    results = {"energy": energy, "free_energy": energy, "energies": energies.cpu().numpy(),
-               "forces": forces.T.contiguous().cpu().numpy()}
+    results = {"energy": energy, "free_energy": energy, "energies": energies,
+               "forces": np.ascontiguousarray(forces.cpu().numpy().T)}
     if volume is not None:
-        diagonal = vec * gradient
-        sheared = [(vec[a] * gradient[b] + vec[b] * gradient[a]) / 2 for a, b in ((1, 2), (0, 2), (0, 1))]
-        voigt = torch.cat([diagonal, torch.stack(sheared)]) / volume
-        stresses = voigt.new_zeros(6, len(edges.atoms)).index_add_(1, edges.center, voigt)
-        results["stresses"] = stresses.T.contiguous().cpu().numpy()
+        first, second = _voigt_components(vec.device)
+        sheared = vec.index_select(0, first) * gradient.index_select(0, second)
+        sheared = torch.addcmul(sheared, vec.index_select(0, second), gradient.index_select(0, first))
+        stresses = sheared.new_zeros(6, len(edges.atoms)).index_add_(1, edges.center, sheared, alpha=0.5 / volume)
+        results["stresses"] = np.ascontiguousarray(stresses.cpu().numpy().T)
         results["stress"] = results["stresses"].sum(axis=0)
     return results
+
+
+@functools.lru_cache
+def _voigt_components(device):
+    """Tensors [6]: rows and columns of a symmetric matrix in Voigt order."""
+    return torch.tensor([0, 1, 2, 1, 0, 0], device=device), torch.tensor([0, 1, 2, 2, 2, 1], device=device)

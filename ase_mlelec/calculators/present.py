@@ -10,9 +10,10 @@ import threading
 import weakref
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import InputError, PropertyNotImplementedError, compare_atoms
+from ase.calculators.calculator import InputError, PropertyNotImplementedError, all_changes, compare_atoms
 
 
 class PresentStructure:
@@ -55,6 +56,17 @@ class PresentStructure:
             return None
         with self._one_call():
             return super().get_property(name, self._live(atoms), allow_calculation)
+
+    def check_state(self, atoms, tol=1e-15):
+        """Names of what changed since the last evaluation: ASE's comparison, which is slow, of what is not identical."""
+        known = self.atoms
+        if known is None or not isinstance(atoms, Atoms):
+            return compare_atoms(known, atoms, tol)
+        same = {name for name in all_changes if np.array_equal(known.arrays.get(name), atoms.arrays.get(name))
+                and name not in ("cell", "pbc")}
+        same |= {name for name, first, second in (("cell", known.cell.array, atoms.cell.array),
+                                                  ("pbc", known.pbc, atoms.pbc)) if np.array_equal(first, second)}
+        return compare_atoms(known, atoms, tol, same | set(self.ignored_changes))
 
     # the call in progress ---------------------------------------------------------------------------------------
 

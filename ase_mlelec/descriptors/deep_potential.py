@@ -13,17 +13,12 @@ from ase.data import atomic_numbers, covalent_radii
 
 from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbedding, EmbeddingNets
-from ase_mlelec.descriptors.harmonics import harmonics
 from ase_mlelec.descriptors.padding import pad
+from ase_mlelec.descriptors.products import Products
+from ase_mlelec.descriptors.smooth_rows import Shape, SmoothRows, plain_rows, switch     # noqa: F401
 
 SLOTS = ("taken", "empty", "none")
 CLOSEST = 0.8   # Å, or 3/4 of the shortest bond if that is longer: a compressed embedding covers all distances above
-
-
-def switch(r, smooth, cutoff):
-    """w(r): 1 below ``smooth``, 0 beyond ``cutoff``, 1 - 10 u^3 + 15 u^4 - 6 u^5 between; two smooth derivatives."""
-    u = ((r - smooth) / (cutoff - smooth)).clamp(0, 1)
-    return 1 - u**3 * (10 - 15 * u + 6 * u**2)
 
 
 class DeepPotSE(Descriptor):
@@ -74,6 +69,7 @@ class DeepPotSE(Descriptor):
         self.register_buffer("mean", torch.zeros(n_species))        # of s, by species of the centre
         self.register_buffer("scale", torch.ones(n_species, 2))     # of the radial and the angular entries
         self.register_buffer("empty_slot", None, persistent=False)  # set where the embedding is fixed
+        self.folded = self.subtracts = None     # known where the normalisation does not change any more, see fold
         self._exclude()
         self.by_number = sorted(range(n_species), key=lambda k: atomic_numbers[self.species[k]])
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
@@ -110,17 +106,16 @@ class DeepPotSE(Descriptor):
     def forward(self, system, edges):
         all_species = self.species_of_number[system.numbers]
         species = all_species[edges.atoms]
-        center, neighbor = species.index_select(0, edges.center), all_species.index_select(0, edges.neighbor)
-        r, s, rows = self._rows(edges.vec, center)
+        center = neighbor = None
+        if len(self.species) > 1 or self.excluded_pairs:
+            center, neighbor = species.index_select(0, edges.center), all_species.index_select(0, edges.neighbor)
+        table = self._rows(edges.vec, center)
         if self.excluded_pairs:
-            rows = rows * self.seen[center, neighbor]
-        table = torch.cat([self.embedding.argument(r, s)[None], rows])
+            table = torch.cat([table[:1], table[1:] * self.seen[center, neighbor]])
         padded, present, blocks = pad(edges.center, neighbor, table, edges.n_centers, self.by_number)
         t = self.embedding.moments(padded, blocks, species)
         t = self._add_empty_slots(t, present, species) / sum(self.sel)
-        channels = [t[:, a:b] for a, b in ((0, 4), (4, 9), (9, 16))[:self.l_max]]
-        features = [(c.transpose(1, 2) @ c[:, :, :self.n_axis]).flatten(1) for c in channels]
-        return Environment(torch.cat(features, dim=1) if len(features) > 1 else features[0], species, self._frame(t))
+        return Environment(Products.apply(t, self.l_max, self.n_axis), species, self._frame(t))
 
     def _frame(self, t):
         """Vectors [C, n_frame, 3] that turn with the structure."""
@@ -131,20 +126,28 @@ class DeepPotSE(Descriptor):
         return torch.cat([rows, products.flatten(1, 2)], dim=1)
 
     def _rows(self, vec, center_species):
-        """Distances [E], normalised s [E] and normalised rows [4, 9 or 16, E]."""
-        vec = vec.T.contiguous()        # long rows are several times faster than rows of three
-        r = (vec * vec).sum(dim=0).sqrt()
-        divisor = r + self.protection if self.protection else r
-        weight = switch(r, self.smooth, self.cutoff) / divisor
-        if len(self.species) > 1:
-            mean, *scale = (column.index_select(0, center_species) for column in (self.mean, *self.scale.T))
-        else:
-            mean, scale = self.mean, self.scale[0]
-        s, angular = (weight - mean) / scale[0], weight / (divisor * scale[1])
-        rows = [s[None], angular * vec]
-        if self.l_max > 1:
-            rows += [angular * r * harmonics(vec / r, self.l_max, 2)]
-        return r, s, torch.cat(rows)
+        """Table [1 + 4, 9 or 16, E]: the variable of the embedding, normalised s and the other normalised rows."""
+        shape = Shape(self.smooth, self.cutoff, self.protection, self.l_max, self.embedding)
+        # planes: long rows are several times faster than rows of three
+        rows = plain_rows if self.subtracts is None else SmoothRows.apply
+        return rows(vec.T.contiguous(), shape, *self._normalisation(center_species))
+
+    def _normalisation(self, center_species):
+        """(mean of s, factor of s, factor of the other rows) of neighbours [E], or numbers where all have the same."""
+        if self.folded is not None:
+            return self.folded
+        inverse = 1 / self.scale
+        if len(self.species) == 1:
+            return self.mean[0], *inverse[0]
+        return tuple(column.index_select(0, center_species) for column in (self.mean, *inverse.T))
+
+    def fold(self):
+        """Look at the normalisation once; for copies that are only evaluated."""
+        if len(self.species) == 1:
+            self.folded = float(self.mean), *(1 / self.scale[0]).tolist()
+        self.subtracts = bool(self.mean.any())
+        if hasattr(self.embedding, "fold"):
+            self.embedding.fold()
 
     @torch.no_grad()
     def standardise(self, samples):
@@ -154,8 +157,8 @@ class DeepPotSE(Descriptor):
         square, count = torch.zeros_like(self.scale), torch.zeros_like(self.mean)
         for system, edges in samples:
             center = self.species_of_number[system.numbers][edges.atoms][edges.center]
-            _, s, rows = self._rows(edges.vec, center)
-            square.index_add_(0, center, torch.stack([s**2, (rows[1:4] ** 2).sum(dim=0) / 3], dim=1))
+            table = self._rows(edges.vec, center)
+            square.index_add_(0, center, torch.stack([table[1]**2, (table[2:5] ** 2).sum(dim=0) / 3], dim=1))
             count += torch.bincount(center, minlength=len(count))
         self.scale.copy_((square / count[:, None].clamp(min=1)).sqrt().clamp(min=1e-3))
 
@@ -164,7 +167,7 @@ class DeepPotSE(Descriptor):
 
         Nothing unless the mean of s is subtracted, which a Chebyshev series in r never needs.
         """
-        if not bool(self.mean.any()):
+        if not (bool(self.mean.any()) if self.subtracts is None else self.subtracts):
             return t
         empty = self._empty_slot() if self.empty_slot is None else self.empty_slot
         count = (self.slots[species] - present * self.taken[species]).to(t.dtype)       # [C, species]

@@ -48,6 +48,47 @@ class ChebyshevMoments(torch.autograd.Function):
         return total, None, None
 
 
+class FixedSeries(torch.autograd.Function):
+    """As ChebyshevMoments, then their product with coefficients that do not change: [C, rows, M].
+
+    padded, blocks : as there
+    forth : Tensor [species K, M], coefficients of the S_k;  back : Tensor [M, species 2 K], those of the values and of
+        the slopes
+    plain : function of ``padded`` with the same values, where the result is to be differentiated more than once
+    """
+
+    @staticmethod
+    def forward(ctx, padded, blocks, forth, back, plain):
+        basis, rows = _signed_chebyshev(padded[:, 0], len(forth) // len(blocks)), padded[:, 1:]
+        ctx.save_for_backward(padded, basis)
+        ctx.blocks, ctx.back, ctx.plain = blocks, back, plain
+        if len(blocks) == 1:
+            moments = torch.bmm(rows, basis.transpose(1, 2))
+        else:
+            moments = torch.cat([torch.bmm(rows[:, :, block], basis[:, :, block].transpose(1, 2)) for block in blocks],
+                                dim=2)
+        return torch.mm(moments.view(-1, len(forth)), forth).view(*rows.shape[:2], -1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        padded, basis = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            padded = padded.view_as(padded)
+            total, = torch.autograd.grad((ctx.plain(padded) * grad).sum(), padded, create_graph=True)
+            return total, None, None, None, None
+        (n_centers, n_rows), n_basis = grad.shape[:2], basis.shape[1]
+        both = torch.mm(grad.reshape(-1, grad.shape[2]), ctx.back)
+        if len(ctx.blocks) == 1:
+            both = torch.bmm(both.view(n_centers, 2 * n_rows, n_basis), basis)
+        else:
+            both = both.view(n_centers, n_rows, len(ctx.blocks), 2, n_basis)
+            both = _assemble([torch.bmm(both[:, :, k].reshape(n_centers, 2 * n_rows, n_basis), basis[:, :, block])
+                              for k, block in enumerate(ctx.blocks)], ctx.blocks)
+        of_rows, slope = both.view(n_centers, n_rows, 2, basis.shape[2]).unbind(2)
+        of_x = (slope * padded[:, 1:]).sum(dim=1, keepdim=True)
+        return torch.cat([of_x, of_rows], dim=1), None, None, None, None
+
+
 def _assemble(parts, blocks):
     """Put the parts [..., block] in the order of their blocks."""
     if len(parts) == 1:
@@ -61,9 +102,10 @@ def _signed_chebyshev(x, n_basis):
     With these signs T_{k+1} = 2 x T_k - T_{k-1} becomes S_{k+1} = S_{k-1} ± 2 x S_k, a single fused operation.
     """
     values = x.new_empty(n_basis, *x.shape)
-    values[0] = 1
-    values[1:2] = x
     planes = values.unbind(0)
+    planes[0].fill_(1)
+    if n_basis > 1:
+        planes[1].copy_(x)
     for k in range(1, n_basis - 1):
         torch.addcmul(planes[k - 1], x, planes[k], value=-2 if k % 2 else 2, out=planes[k + 1])
     return values.transpose(0, 1)
@@ -104,6 +146,10 @@ class _Embedding(torch.nn.Module):
         """The variable of the function, from distances and normalised s [E]."""
         return s
 
+    def argument_slopes(self, r, x):
+        """(partial derivative of the variable in r, in s); None where it is zero."""
+        return None, 1.0
+
     def moments(self, padded, blocks, species):
         """sum_j R_j G(x_j)^T over all neighbours.
 
@@ -142,7 +188,22 @@ class EmbeddingNets(_Embedding):
 class _Series(_Embedding):
     """Chebyshev series with ``coefficients`` [pairs, M, K]."""
 
+    def fold(self):
+        """Arrange the coefficients for FixedSeries; for copies that are only evaluated."""
+        if not self.one_side:
+            return
+        constants = self.n_basis, self.coefficients.dtype, self.coefficients.device
+        signed = self.coefficients.detach() * _signs(*constants)
+        back = torch.stack([signed, signed @ _differentiation(*constants)], dim=2)      # [species, M, 2, K]
+        self.register_buffer("forth", signed.transpose(1, 2).flatten(0, 1).contiguous(), persistent=False)
+        self.register_buffer("back", back.transpose(0, 1).flatten(1).contiguous(), persistent=False)
+
     def moments(self, padded, blocks, species):
+        if getattr(self, "forth", None) is not None:
+            return FixedSeries.apply(padded, blocks, self.forth, self.back, lambda p: self._moments(p, blocks, species))
+        return self._moments(padded, blocks, species)
+
+    def _moments(self, padded, blocks, species):
         moments, _ = ChebyshevMoments.apply(padded, blocks, self.n_basis)
         if self.one_side:
             return moments.flatten(2) @ self.coefficients.transpose(1, 2).flatten(0, 1)
@@ -163,8 +224,10 @@ class ChebyshevEmbedding(_Series):
         self.coefficients = torch.nn.Parameter(torch.randn(self.n_pairs, n_out, n_basis) * decay.T)
 
     def argument(self, r, s):
-        rho = r / self.cutoff
-        return 2 * (1 - rho) / (1 + rho) - 1
+        return (r + self.cutoff).reciprocal() * (4 * self.cutoff) - 3
+
+    def argument_slopes(self, r, x):
+        return (x + 3)**2 * (-0.25 / self.cutoff), None
 
 
 class CompressedEmbedding(_Series):
@@ -184,6 +247,9 @@ class CompressedEmbedding(_Series):
 
     def argument(self, r, s):
         return (s - self.low) * (2 / (self.high - self.low)) - 1
+
+    def argument_slopes(self, r, x):
+        return None, 2 / (self.high - self.low)
 
     def values(self, s, center, neighbor):
         return self.nets.values(s, center, neighbor)

@@ -9,22 +9,37 @@ def pad(center, kind, table, n_centers, kinds):
 
     Returns Tensor [C, R, n]; the number of edges of each kind [C, kinds]; the slice of n that each kind has.
     """
+    if len(kinds) == 1:
+        return _pad_one_kind(center, table, n_centers)
     rank = torch.tensor(kinds, device=center.device).argsort()
-    group = center * len(kinds) + rank.index_select(0, kind) if len(kinds) > 1 else center
+    group = center * len(kinds) + rank.index_select(0, kind)
     present = torch.bincount(group, minlength=n_centers * len(kinds)).reshape(n_centers, len(kinds))
     ends = (present.amax(dim=0) if n_centers else present.sum(dim=0)).cumsum(0)
     bounds = [0, *ends.tolist()]
-    place = _places(group, present, bounds)
-    # planes [R, C n] are filled by one scatter, which is several times faster than writing rows
-    planes = table.new_zeros(len(table), n_centers * bounds[-1]).scatter(1, place.expand_as(table), table)
     blocks = [slice(bounds[k], bounds[k + 1]) for k in rank.tolist()]
-    return planes.reshape(len(table), n_centers, bounds[-1]).transpose(0, 1), present.index_select(1, rank), blocks
+    return _filled(table, _places(group, present, bounds), n_centers, bounds[-1]), present.index_select(1, rank), blocks
+
+
+def _pad_one_kind(center, table, n_centers):
+    """The same, where the slot of an edge is just its place among those of its centre."""
+    present = torch.bincount(center, minlength=n_centers)
+    n = int(present.max()) if n_centers else 0
+    ahead = torch.arange(0, n_centers * n, n, device=center.device) if n else present
+    ahead = ahead - (present.cumsum(0) - present)
+    place = ahead.index_select(0, center) + torch.arange(len(center), device=center.device)
+    return _filled(table, place, n_centers, n), present[:, None], [slice(0, n)]
+
+
+def _filled(table, place, n_centers, n):
+    # planes [R, C n] are filled by one scatter, which is several times faster than writing rows
+    planes = table.new_zeros(len(table), n_centers * n).scatter(1, place.expand_as(table), table)
+    return planes.view(len(table), n_centers, n).transpose(0, 1)
 
 
 def _places(group, present, bounds):
     """Where in [C, n] each edge goes: the slot e - (first edge of its group) in the block of the group; Tensor [E]."""
     order = None
-    if present.shape[1] > 1 and bool((group[1:] < group[:-1]).any()):
+    if bool((group[1:] < group[:-1]).any()):
         group, order = group.sort(stable=True)
     starts = torch.arange(len(present), device=group.device)[:, None] * bounds[-1]
     starts = starts + torch.tensor(bounds[:-1], device=group.device)

@@ -102,7 +102,8 @@ class FittingNets(torch.nn.Module):
 
     @torch.no_grad()
     def fold(self):
-        """Absorb shift and inverse into the first layers, where these have no shortcut; for evaluation."""
+        """Absorb shift and inverse into the first layers, where these have no shortcut, and the scale and the bias into the
+        last ones; for evaluation."""
         if self.shift is None or not len(self.hidden[0]):
             return
         for k, first in enumerate(net[0] for net in self.hidden):
@@ -110,8 +111,13 @@ class FittingNets(torch.nn.Module):
                 return
             first.weight *= self.inverse[k, :, None]
             first.bias -= self.shift[k] @ first.weight
+        for bias, last in zip(self.bias, self.last):
+            last.weight *= self.scale[:, None]
+            last.bias.mul_(self.scale).add_(bias)
         self.shift = self.inverse = None
 
     def _species(self, k, features):
-        x = features if self.shift is None else (features - self.shift[k]) * self.inverse[k]
+        if self.shift is None:      # folded
+            return self.last[k](self.hidden[k](features))
+        x = (features - self.shift[k]) * self.inverse[k]
         return self.bias[k] + self.scale * self.last[k](self.hidden[k](x))

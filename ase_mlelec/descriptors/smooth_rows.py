@@ -1,0 +1,178 @@
+"""Rows of DeepPot-SE, R_j = (s, w/r Y(r/r)), and the variable of its embedding, as one operation with its derivative.
+
+Written out, they are a hundred small operations of torch on the way and two hundred on the way back, which is what a
+step of a small structure consists of.  In SmoothRows the spherical harmonics are polynomials of the components of unit
+vectors, so that those of one l are a product of matrices, and so are their slopes.
+"""
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ase_mlelec.descriptors.harmonics import harmonics
+
+PAIRS = [(a, b) for a in range(3) for b in range(a, 3)]                         # of components, for degree 2
+TRIPLES = [(k, c) for k, (_, b) in enumerate(PAIRS) for c in range(b, 3)]       # of one of PAIRS and a component
+
+
+class Shape(NamedTuple):
+    """What the rows are made of: ends of the switch and protection, Å, highest l, and the embedding."""
+    smooth: float
+    cutoff: float
+    protection: float
+    l_max: int
+    embedding: torch.nn.Module
+
+
+def plain_rows(vec, shape, mean, radial, angular):
+    """Table [1 + rows, E] of vectors [3, E]: x of the embedding, s, and w/r Y_lm of l = 1 .. l_max, as torch takes it.
+
+    shape : Shape;  mean, radial, angular : numbers or Tensors [E], s = radial (w/r - mean), and what multiplies w/r
+        for the others
+    """
+    r = (vec * vec).sum(dim=0).sqrt()
+    divisor = r + shape.protection if shape.protection else r
+    weight = switch(r, shape.smooth, shape.cutoff) / divisor
+    s, size = (weight - mean) * radial, weight * angular / divisor
+    parts = [shape.embedding.argument(r, s)[None], s[None], size * vec]
+    if shape.l_max > 1:
+        parts.append(size * r * harmonics(vec / r, shape.l_max, 2))
+    return torch.cat(parts)
+
+
+class SmoothRows(torch.autograd.Function):
+    """``plain_rows``, faster: for models that are only evaluated."""
+
+    @staticmethod
+    def forward(ctx, vec, *arguments):
+        table, *parts = _rows(vec, *arguments)
+        ctx.arguments, ctx.parts = arguments, parts
+        ctx.save_for_backward(vec)
+        return table
+
+    @staticmethod
+    def backward(ctx, grad):
+        if not torch.is_grad_enabled():
+            return _pull_back(grad, ctx.arguments, *ctx.parts), None, None, None, None
+        vec, = ctx.saved_tensors        # to be differentiated again
+        vec = vec.view_as(vec)
+        total = (plain_rows(vec, *ctx.arguments) * grad).sum()
+        return torch.autograd.grad(total, vec, create_graph=True)[0], None, None, None, None
+
+
+def switch(r, smooth, cutoff):
+    """w(r): 1 below ``smooth``, 0 beyond ``cutoff``, 1 - 10 u^3 + 15 u^4 - 6 u^5 between; two smooth derivatives."""
+    u = ((r - smooth) / (cutoff - smooth)).clamp(0, 1)
+    return 1 - u**3 * (10 - 15 * u + 6 * u**2)
+
+
+def _rows(vec, shape, mean, radial, angular):
+    """(table, and what the way back needs); everything that depends on distances alone is [1, E]."""
+    r = (vec * vec).sum(dim=0, keepdim=True).sqrt()
+    u = ((r - shape.smooth) * (1 / (shape.cutoff - shape.smooth))).clamp_(0, 1)
+    divisor = r + shape.protection if shape.protection else r
+    weight = (u * 6 - 15).mul_(u).add_(10).mul_(u**3).neg_().add_(1).div_(divisor)
+    size = weight * angular
+    if shape.protection:
+        size = size * (r / divisor)
+    table, sizes = vec.new_empty(1 + (shape.l_max + 1)**2, vec.shape[1]), [1, 1, (shape.l_max + 1)**2 - 1]
+    x, s, rows = table.split(sizes)
+    torch.mul(weight if isinstance(mean, float) and mean == 0 else weight - mean, radial, out=s)
+    x.copy_(shape.embedding.argument(r, s))
+    values, pairs = torch.empty_like(rows), None
+    if shape.l_max == 1:
+        torch.div(vec, r, out=values)
+    else:
+        pairs = _harmonics(vec, r, values, shape.l_max)
+    torch.mul(size, values, out=rows)
+    return table, r, u, weight, x, values, pairs, size
+
+
+def _harmonics(vec, r, values, l_max):
+    """Write Y_lm of l = 1 .. l_max into ``values``; returns the products of two components of the unit vectors."""
+    constants = _constants(l_max, vec.dtype, vec.device)
+    unit, *higher = values.split([2 * l + 1 for l in range(1, l_max + 1)])
+    torch.div(vec, r, out=unit)
+    first, second = constants["pairs"]
+    pairs = unit.index_select(0, first).mul_(unit.index_select(0, second))
+    torch.mm(constants["values"][0], pairs, out=higher[0])
+    if l_max > 2:
+        first, second = constants["triples"]
+        torch.mm(constants["values"][1], pairs.index_select(0, first).mul_(unit.index_select(0, second)), out=higher[1])
+    return pairs
+
+
+def _pull_back(grad, arguments, r, u, weight, x, values, pairs, size):
+    """Gradient [3, E] from that of the table.
+
+    With Y homogeneous of degree l, d(size Y)/dvec = size/r (dY/du - l Y u) + size' Y u.
+    """
+    shape, _, radial, angular = arguments
+    of_x, of_s, of_rows = grad.split([1, 1, len(values)])
+    unit, products = values[:3], of_rows * values
+    if shape.l_max == 1:
+        total = by_degree = products.sum(dim=0, keepdim=True)
+        along = of_rows
+    else:
+        constants = _constants(shape.l_max, grad.dtype, grad.device)
+        total, by_degree = torch.mm(constants["degrees"], products).split(1)
+        along, *higher = of_rows.split([2 * l + 1 for l in range(1, shape.l_max + 1)])
+        for slopes, own, lower in zip(constants["slopes"], higher, (unit, pairs)):
+            along = along + torch.mm(slopes, own).view(3, len(lower), -1).mul_(lower).sum(dim=1)
+    divisor = r + shape.protection if shape.protection else r
+    # -d(w/r)/dr
+    falling = (u - u * u).square_().mul_(30 / (shape.cutoff - shape.smooth)).add_(weight).div_(divisor)
+    by_r, by_s = shape.embedding.argument_slopes(r, x)
+    if by_s is not None:
+        of_s = of_s + by_s * of_x
+    if shape.protection:        # size has another factor r/(r + protection)
+        radially = angular * total * (weight * shape.protection / divisor**2 - falling * r / divisor)
+        radially -= falling * of_s * radial
+    else:
+        radially = falling * (of_s * radial + total * angular).neg_()
+    if by_r is not None:
+        radially = torch.addcmul(radially, by_r, of_x)
+    per_length = size / r
+    return torch.addcmul(per_length * along, radially.sub_(per_length * by_degree), unit)
+
+
+@functools.lru_cache
+def _constants(l_max, dtype, device):
+    """dict of Tensors: which components make ``pairs`` [2, 6] and ``triples`` [2, 10]; for l = 2 and 3, ``values``
+    [2 l + 1, products], the coefficients in the harmonics, and ``slopes`` [3 products of one component less, 2 l + 1],
+    those in their derivatives; ``degrees`` [2, rows], 1 and l.
+    """
+    powers = [np.eye(3, dtype=int)]
+    powers.append(np.array([powers[0][a] + powers[0][b] for a, b in PAIRS]))
+    powers.append(np.array([powers[1][k] + powers[0][c] for k, c in TRIPLES]))
+    values = _harmonic_coefficients(powers, l_max)
+    slopes = []
+    for lower, higher, table in zip(powers, powers[1:], values):
+        place = {tuple(power): k for k, power in enumerate(lower.tolist())}
+        slopes.append(np.zeros((3, len(lower), len(table))))
+        for k, power in enumerate(higher):
+            for a in np.flatnonzero(power):
+                slopes[-1][a, place[tuple((power - powers[0][a]).tolist())]] += power[a] * table[:, k]
+    degrees = np.repeat(np.arange(1, l_max + 1), 2 * np.arange(1, l_max + 1) + 1)
+
+    def tensor(array):
+        return torch.tensor(array, dtype=dtype, device=device)
+
+    return {"values": [tensor(table) for table in values], "degrees": tensor(np.stack([degrees**0, degrees])),
+            "slopes": [tensor(table.reshape(-1, table.shape[2])) for table in slopes],
+            "pairs": torch.tensor(np.transpose(PAIRS), device=device),
+            "triples": torch.tensor(np.transpose(TRIPLES), device=device)}
+
+
+def _harmonic_coefficients(powers, l_max):
+    """list of arrays [2 l + 1, monomials]: the harmonics of l = 2 .. l_max as sums of monomials, found at points."""
+    points = np.random.default_rng(0).normal(size=(3, 64))
+    points /= np.linalg.norm(points, axis=0)
+    wanted = np.split(harmonics(torch.tensor(points), l_max, 2).numpy(), [5])
+    tables = []
+    for power, found in zip(powers[1:l_max], wanted):
+        monomials = np.prod(points[None] ** power[:, :, None], axis=1)
+        table = np.linalg.lstsq(monomials.T, found.T, rcond=None)[0].T
+        tables.append(np.where(abs(table) < 1e-13, 0.0, table))
+    return tables

@@ -1,0 +1,66 @@
+"""What a step of a small structure costs, counted rather than timed: calls of torch and comparisons of structures."""
+from collections import Counter
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators import calculator as ase_calculator
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ase_mlelec import DeepDOSCalculator
+
+VIEWS = {"view", "detach", "select", "slice", "transpose", "permute", "t", "unbind", "split", "split_with_sizes", "expand",
+         "unsqueeze", "squeeze", "alias", "lift_fresh", "_unsafe_view"}
+
+
+class Calls(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.counts[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def atoms():
+    atoms = bulk("Si", cubic=True)
+    atoms.rattle(0.03, seed=1)
+    atoms.calc = DeepDOSCalculator("si")
+    return atoms
+
+
+def test_calls_of_torch_in_a_step(atoms):
+    """584 once, 260 of them not views; three of four were derivatives of the rows of the descriptor, one by one."""
+    rng, counts = np.random.default_rng(0), []
+    for _ in range(21):
+        atoms.positions += rng.normal(0, 1e-3, (8, 3))
+        with Calls() as calls:
+            atoms.get_potential_energy(), atoms.get_forces()
+        counts.append((sum(calls.counts.values()), sum(n for name, n in calls.counts.items() if name not in VIEWS)))
+    # a list of neighbours is built now and then, and every tenth step is compared with the training
+    assert np.median(counts, axis=0)[0] <= 250
+    assert np.median(counts, axis=0)[1] <= 175
+
+
+def test_what_is_identical_is_not_compared_number_by_number(atoms, monkeypatch):
+    """ASE's comparison with a tolerance, for arrays that differ at all."""
+    compared, equal = [], ase_calculator.equal
+
+    def counted(a, b, **options):
+        compared.append(np.shape(a))
+        return equal(a, b, **options)
+    monkeypatch.setattr(ase_calculator, "equal", counted)
+    energy = atoms.get_potential_energy()
+    atoms.get_forces(), atoms.get_potential_energy()
+    assert not compared
+    atoms.positions[0, 0] += 1e-16          # below the tolerance: still the same structure
+    assert atoms.calc.check_state(atoms) == [] and compared
+    atoms.positions[0, 0] += 1e-3
+    assert atoms.calc.check_state(atoms) == ["positions"]
+    assert atoms.get_potential_energy() != energy
+    atoms.set_initial_charges(np.ones(8))
+    assert atoms.calc.check_state(atoms) == ["initial_charges"]
+    atoms.pbc = [True, True, False]
+    assert set(atoms.calc.check_state(atoms)) == {"initial_charges", "pbc"}
