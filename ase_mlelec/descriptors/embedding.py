@@ -67,7 +67,8 @@ class FixedSeries(torch.autograd.Function):
         else:
             moments = torch.cat([torch.bmm(rows[:, :, block], basis[:, :, block].transpose(1, 2)) for block in blocks],
                                 dim=2)
-        return torch.mm(moments.view(-1, len(forth)), forth).view(*rows.shape[:2], -1)
+        n_centers, n_rows = rows.shape[:2]      # there may be none
+        return torch.mm(moments.view(n_centers * n_rows, len(forth)), forth).view(n_centers, n_rows, forth.shape[1])
 
     @staticmethod
     def backward(ctx, grad):
@@ -77,7 +78,7 @@ class FixedSeries(torch.autograd.Function):
             total, = torch.autograd.grad((ctx.plain(padded) * grad).sum(), padded, create_graph=True)
             return total, None, None, None, None
         (n_centers, n_rows), n_basis = grad.shape[:2], basis.shape[1]
-        both = torch.mm(grad.reshape(-1, grad.shape[2]), ctx.back)
+        both = torch.mm(grad.reshape(n_centers * n_rows, grad.shape[2]), ctx.back)
         if len(ctx.blocks) == 1:
             both = torch.bmm(both.view(n_centers, 2 * n_rows, n_basis), basis)
         else:

@@ -17,7 +17,7 @@ class Products(torch.autograd.Function):
         ctx.rows, ctx.n_axis = ROWS[:l_max], n_axis
         parts = [torch.bmm(part, first) for part, first in zip(moments.transpose(1, 2).split(ctx.rows, dim=2),
                                                                moments[:, :, :n_axis].split(ctx.rows, dim=1))]
-        return _joined(parts).view(len(moments), -1)
+        return _joined(parts).view(len(moments), l_max * moments.shape[2] * n_axis)
 
     @staticmethod
     def backward(ctx, grad):

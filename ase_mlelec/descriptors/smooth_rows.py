@@ -119,7 +119,7 @@ def _pull_back(grad, arguments, r, u, weight, x, values, pairs, size):
         total, by_degree = torch.mm(constants["degrees"], products).split(1)
         along, *higher = of_rows.split([2 * l + 1 for l in range(1, shape.l_max + 1)])
         for slopes, own, lower in zip(constants["slopes"], higher, (unit, pairs)):
-            along = along + torch.mm(slopes, own).view(3, len(lower), -1).mul_(lower).sum(dim=1)
+            along = along + torch.mm(slopes, own).view(3, len(lower), own.shape[1]).mul_(lower).sum(dim=1)
     divisor = r + shape.protection if shape.protection else r
     # -d(w/r)/dr
     falling = (u - u * u).square_().mul_(30 / (shape.cutoff - shape.smooth)).add_(weight).div_(divisor)

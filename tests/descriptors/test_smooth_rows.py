@@ -84,3 +84,18 @@ def test_a_series_that_does_not_change(blocks, n_basis):
     def moments(padded):
         return embedding.moments(padded, blocks, None)
     assert gradcheck(moments, padded) and gradgradcheck(moments, padded)
+
+
+def test_nothing_at_all():
+    """No neighbours, and no centres."""
+    vec = torch.zeros(3, 0, dtype=torch.float64, requires_grad=True)
+    shape = Shape(1.5, 4.5, 0.0, 3, ChebyshevEmbedding(1, True, 6, 4, 4.5))
+    table = SmoothRows.apply(vec, shape, 0.0, 1.0, 1.0)
+    assert table.shape == (17, 0) and torch.autograd.grad(table.sum(), vec)[0].shape == (3, 0)
+    embedding = ChebyshevEmbedding(2, True, 6, 3, 4.5).double()
+    embedding.fold()
+    for n_centers in (0, 2):
+        padded = torch.zeros(n_centers, 17, 0, dtype=torch.float64, requires_grad=True)
+        features = Products.apply(embedding.moments(padded, [slice(0, 0)] * 2, None), 3, 2)
+        assert features.shape == (n_centers, 18)
+        assert torch.autograd.grad(features.sum(), padded)[0].shape == padded.shape
