@@ -141,6 +141,6 @@ def _compressed(descriptor):
     """Copy that is faster to evaluate, where the descriptor offers one."""
     fast = descriptor.compressed() if hasattr(descriptor, "compressed") else descriptor
     fast = copy.deepcopy(descriptor) if fast is descriptor else fast
-    if hasattr(fast, "fold"):
-        fast.fold()
+    if hasattr(fast, "settle"):
+        fast.settle()
     return fast

@@ -69,7 +69,7 @@ class DeepPotSE(Descriptor):
         self.register_buffer("mean", torch.zeros(n_species))        # of s, by species of the centre
         self.register_buffer("scale", torch.ones(n_species, 2))     # of the radial and the angular entries
         self.register_buffer("empty_slot", None, persistent=False)  # set where the embedding is fixed
-        self.folded = self.subtracts = None     # known where the normalisation does not change any more, see fold
+        self.folded = self.subtracts = None     # known where the normalisation does not change any more, see settle
         self._exclude()
         self.by_number = sorted(range(n_species), key=lambda k: atomic_numbers[self.species[k]])
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
@@ -141,13 +141,13 @@ class DeepPotSE(Descriptor):
             return self.mean[0], *inverse[0]
         return tuple(column.index_select(0, center_species) for column in (self.mean, *inverse.T))
 
-    def fold(self):
+    def settle(self):
         """Look at the normalisation once; for copies that are only evaluated."""
         if len(self.species) == 1:
             self.folded = float(self.mean), *(1 / self.scale[0]).tolist()
         self.subtracts = bool(self.mean.any())
-        if hasattr(self.embedding, "fold"):
-            self.embedding.fold()
+        if hasattr(self.embedding, "settle"):
+            self.embedding.settle()
 
     @torch.no_grad()
     def standardise(self, samples):

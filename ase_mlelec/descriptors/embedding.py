@@ -189,7 +189,7 @@ class EmbeddingNets(_Embedding):
 class _Series(_Embedding):
     """Chebyshev series with ``coefficients`` [pairs, M, K]."""
 
-    def fold(self):
+    def settle(self):
         """Arrange the coefficients for FixedSeries; for copies that are only evaluated."""
         if not self.one_side:
             return

@@ -79,10 +79,10 @@ def test_batches_of_every_kind_of_calculator(images):
 
 
 def test_batches_fill_up_to_a_number_of_atoms(images):
-    sizes = [[len(atoms) for atoms in batch] for batch in trajectory._batches(images * 30, None)]
-    assert all(sum(size) <= 256 for size in sizes) and len(sizes) < 5
+    sizes = [[len(atoms) for atoms in batch] for batch in trajectory._batches(images * 120, None)]
+    assert all(sum(size) <= 1024 for size in sizes) and len(sizes) < 5
     assert [len(batch) for batch in trajectory._batches(images, 2)] == [2, 2, 1]
-    assert [len(batch) for batch in trajectory._batches([range(500), range(500)], None)] == [1, 1]
+    assert [len(batch) for batch in trajectory._batches([range(600), range(600)], None)] == [1, 1]
 
 
 def test_any_ase_calculator_and_function(images):

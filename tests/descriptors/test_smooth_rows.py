@@ -78,7 +78,7 @@ def test_a_series_that_does_not_change(blocks, n_basis):
     embedding = ChebyshevEmbedding(len(blocks), True, n_basis, 3, 4.5).double()
     padded = torch.rand(2, 5, 7, dtype=torch.float64).requires_grad_()
     plain = embedding.moments(padded, blocks, None)
-    embedding.fold()
+    embedding.settle()
     torch.testing.assert_close(embedding.moments(padded, blocks, None), plain, rtol=1e-13, atol=1e-13)
 
     def moments(padded):
@@ -93,7 +93,7 @@ def test_nothing_at_all():
     table = SmoothRows.apply(vec, shape, 0.0, 1.0, 1.0)
     assert table.shape == (17, 0) and torch.autograd.grad(table.sum(), vec)[0].shape == (3, 0)
     embedding = ChebyshevEmbedding(2, True, 6, 3, 4.5).double()
-    embedding.fold()
+    embedding.settle()
     for n_centers in (0, 2):
         padded = torch.zeros(n_centers, 17, 0, dtype=torch.float64, requires_grad=True)
         features = Products.apply(embedding.moments(padded, [slice(0, 0)] * 2, None), 3, 2)
