@@ -49,6 +49,7 @@ def main():
     best = [dict.fromkeys(JOBS, float("inf")) for _ in folders]
     with tempfile.TemporaryDirectory() as scratch:
         environments = [environment(folder, Path(scratch) / str(k)) for k, folder in enumerate(folders)]
+        os.chdir(scratch)       # where no checkout is, as "-m" looks here first
         workers = [subprocess.Popen([sys.executable, __file__, "--worker"], env=each, text=True,
                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE) for each in environments]
         for _ in range(arguments.rounds):
