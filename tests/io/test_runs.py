@@ -9,7 +9,7 @@ from ase_mlelec import units
 from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.espresso import read_pw
 from ase_mlelec.io.frames import read_all, read_frames
-from tests.small_espresso import run, stored
+from small_espresso import run, stored
 
 STORED = stored()
 
