@@ -57,6 +57,10 @@ class RepulsiveCore(torch.nn.Module):
         self.register_buffer("limits", torch.as_tensor(self.crowded or [np.inf] * n, dtype=torch.float64),
                              persistent=False)
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
+        # distances from the outer radius on, and the strongest repulsion of any two species there; it falls with r
+        r = np.arange(float(outer.max()), float(reach.max()) + 0.02, 0.02)
+        numbers = torch.tensor([atomic_numbers[symbol] for symbol in self.species])
+        self.steepest = np.stack([r, zbl(torch.as_tensor(r)[:, None, None], numbers[:, None], numbers).amax((1, 2))], 1)
         # no atom is close or crowded where the shortest of all distances is longer
         self.longest = float(outer.max()) if crowded is None else float(reach.max())
 
@@ -95,12 +99,25 @@ class RepulsiveCore(torch.nn.Module):
         return (edges.center[rows], 1 - _step((r - inner) / (outer - inner)),
                 1 - _step((r / reach - FADE) / (1 - FADE)), zbl(r, *numbers))
 
+    def _is_far_from_crowded(self, edges):
+        """Whether no atom can be close or crowded: even with all its pairs within reach as short as the shortest one.
+
+        It spares what is like the training data, most of a run, the repulsion pair by pair.
+        """
+        if self.crowded is None or edges.shortest <= float(self.steepest[0, 0]):
+            return False
+        with torch.no_grad():
+            center = edges.center.index_select(0, (edges.distances < self.longest).nonzero()[:, 0])
+            most = int(torch.bincount(center).max()) if len(center) else 0
+        place = int(np.searchsorted(self.steepest[:, 0], edges.shortest, side="right")) - 1     # the next shorter one
+        return most / 2 * self.steepest[place, 1] < 0.99 * min(self.crowded)
+
     def forward(self, energies, reference, system, edges):
         """Atomic energies [C], eV, with the core.
 
         energies : Tensor [C], eV, the model's own; reference : Tensor [species], eV, b
         """
-        if edges.shortest > self.longest:
+        if edges.shortest > self.longest or self._is_far_from_crowded(edges):
             return energies
         center, close, near, repulsion = self.pairs(system, edges)
         if not len(center):

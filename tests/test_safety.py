@@ -328,3 +328,21 @@ def test_measures_do_not_change_under_rotation(copper):
     atoms.rotate(50, "x", rotate_cell=True)
     for one, two in zip(measures(model, known, images[36]), measures(model, known, atoms)):
         np.testing.assert_allclose(one, two, rtol=1e-7)
+
+
+@pytest.mark.parametrize("strain", [0.0, -0.05, -0.1, -0.2, -0.35])
+def test_what_is_far_from_crowded_is_seen_at_a_glance(strain, monkeypatch):
+    """The short cut gives what the sums over pairs give, and is taken where nothing is near."""
+    model = load_model("si")
+    atoms = bulk("Si", cubic=True)
+    atoms.set_cell(atoms.cell * (1 + strain), scale_atoms=True)
+    atoms.rattle(0.05, seed=2)
+    system = System.from_atoms(atoms)
+    edges = Edges.build(system, model.cutoff)
+    arguments = torch.arange(8, dtype=torch.float64), torch.zeros(1), system, edges
+    found, is_far = model.core(*arguments), model.core._is_far_from_crowded(edges)
+    monkeypatch.setattr(type(model.core), "_is_far_from_crowded", lambda *_: False)
+    assert torch.equal(found, model.core(*arguments))
+    assert is_far or strain < -0.04
+    assert not is_far or torch.equal(found, arguments[0])
+    assert not is_far or strain > -0.3

@@ -7,7 +7,7 @@ from ase.build import bulk
 from ase.calculators import calculator as ase_calculator
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ase_mlelec import DeepDOSCalculator, load_model
+from ase_mlelec import DeepDOSCalculator
 
 VIEWS = {"view", "detach", "select", "slice", "transpose", "permute", "t", "unbind", "split", "split_with_sizes", "expand",
          "unsqueeze", "squeeze", "alias", "lift_fresh", "_unsafe_view"}
@@ -34,19 +34,17 @@ def atoms():
 def test_calls_of_torch_in_a_step(atoms):
     """584 once, 389 of them not views; most were derivatives of the rows of the descriptor, one by one.
 
-    Without the repulsive core, which looks at close pairs with some hundred more.
+    The repulsive core sees at a glance that no atoms are close.
     """
-    model, rng, counts = load_model("si"), np.random.default_rng(0), []
-    model.core = None
-    atoms.calc = DeepDOSCalculator(model)
+    rng, counts = np.random.default_rng(0), []
     for _ in range(21):
         atoms.positions += rng.normal(0, 1e-3, (8, 3))
         with Calls() as calls:
             atoms.get_potential_energy(), atoms.get_forces()
         counts.append((sum(calls.counts.values()), sum(n for name, n in calls.counts.items() if name not in VIEWS)))
     # a list of neighbours is built now and then, and every tenth step is compared with the training
-    assert np.median(counts, axis=0)[0] <= 250
-    assert np.median(counts, axis=0)[1] <= 175
+    assert np.median(counts, axis=0)[0] <= 260
+    assert np.median(counts, axis=0)[1] <= 180
 
 
 def test_what_is_identical_is_not_compared_number_by_number(atoms, monkeypatch):
