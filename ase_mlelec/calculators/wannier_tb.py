@@ -165,7 +165,7 @@ class WannierTBCalculator(MLElecCalculator):
             return
         near = geometry.r < local.cutoff
         counts = torch.bincount(torch.cat([geometry.first[near], geometry.second[near]]), minlength=len(system.numbers))
-        along = known.project(geometry.features.abs(), geometry.species)
+        along = known.project(local.sizes(geometry.features), geometry.species)
         self._measured()["hamiltonian"] = self._beyond.compare(known, along, geometry.species, counts, system.batch)
 
     def _measure_range(self):

@@ -227,6 +227,11 @@ class LocalFrame(torch.nn.Module):
         squares = [moments[:, k].abs()**2 for k in range(3, first, 2)]
         return torch.cat(straight + turned + squares, dim=1)
 
+    def sizes(self, features):
+        """Tensor [C, 3 channels]: sizes of those features that do not turn with any layer, by which environments are
+        compared whatever the twist of their layers."""
+        return features[:, :3 * self.n_channels].abs()
+
     @property
     def parity(self):
         """Tensor [2, F]: signs of the features under reflection of n, and of the in-plane direction across e1."""

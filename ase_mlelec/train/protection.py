@@ -81,8 +81,8 @@ def atomic_surroundings(descriptor, system):
 
 @torch.no_grad()
 def hamiltonian_surroundings(head, system):
-    """As ``atomic_surroundings``, in the frames of the layers; features without their signs, which frames choose."""
+    """As ``atomic_surroundings``, in the frames of the layers; sizes of features that no turn of a layer changes."""
     edges = Edges.build(system, head.local.cutoff)
     moments, species = head.local.moments(system, edges, head.frames(system))
-    return (head.local.features(moments).abs(), species,
+    return (head.local.sizes(head.local.features(moments)), species,
             torch.bincount(edges.center, minlength=edges.n_centers))
