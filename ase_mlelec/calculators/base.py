@@ -16,7 +16,7 @@ from ase_mlelec.bundle import load_model
 from ase_mlelec.calculators.bands import NoBands
 from ase_mlelec.calculators.extrapolation import Extrapolation, WatchesRange, check_choice
 from ase_mlelec.calculators.parameters import FIXED, StatedParameters, fingerprint, name_of, plain, stated
-from ase_mlelec.calculators.present import PresentStructure, torch_as_usual
+from ase_mlelec.calculators.present import torch_as_usual
 from ase_mlelec.calculators.slots import NeighborLimits
 from ase_mlelec.edges import EdgeCache, Edges
 from ase_mlelec.system import System
@@ -26,7 +26,7 @@ WATCH_EVERY = 10    # evaluations of a run, between comparisons with the range o
 POTENTIAL_PROPERTIES = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]
 
 
-class MLElecCalculator(WatchesRange, NoBands, PresentStructure, Calculator):
+class MLElecCalculator(NoBands, WatchesRange, Calculator):
     """Base of the calculators of this package.
 
     Methods take ``atoms=``; without it they answer for the structure that the calculator is attached to as it is now,

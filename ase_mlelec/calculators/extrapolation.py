@@ -4,6 +4,7 @@ import copy
 import torch
 from ase.calculators.calculator import CalculationFailed, CalculatorSetupError
 
+from ase_mlelec.calculators.present import PresentStructure
 from ase_mlelec.calculators.warn import warn_caller
 from ase_mlelec.safety import OUTER
 
@@ -122,7 +123,7 @@ def _closest(model):
     return table
 
 
-class WatchesRange:
+class WatchesRange(PresentStructure):
     """Mix-in of calculators: comparing structures with the training data of the (first) model."""
 
     @property
