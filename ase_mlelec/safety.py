@@ -17,8 +17,8 @@ UNSEEN = 0.7                    # of the sum of the covalent radii: the outer ra
 REACH, FADE = 1.5, 0.6          # of that sum: where repulsion ends that tells crowded atoms, and of that: where it fades
 COMPONENTS = 16                 # principal components of the features whose ranges are kept
 SAMPLES = 1500                  # environments from which they are computed
-PER_COMPONENT = 4               # structures, or atoms, for each component that is watched
-MARGIN = 6.0                    # ranges of n structures are wider by MARGIN/n: few do not show their extremes
+PER_COMPONENT = 4               # structures for each component that is watched
+MARGIN, FEWEST = 6.0, 8.0       # ranges of n structures are wider by MARGIN/n + (FEWEST/n)^4: few do not show extremes
 LEAST = 0.02                    # of the size of a number, its half range at least
 
 
@@ -229,7 +229,8 @@ class TrainingRange(torch.nn.Module):
 
         samples : list of (features [N, F], species [N], numbers of neighbours [N]) of one structure each
         """
-        wide = MARGIN / max(len(samples), 1)
+        n = max(len(samples), 1)
+        wide = MARGIN / n + (FEWEST / n)**4
         for k in range(len(self.species)):
             own = [(x[s == k].double(), n[s == k].double()) for x, s, n in samples if bool((s == k).any())]
             if not own:
@@ -240,7 +241,7 @@ class TrainingRange(torch.nn.Module):
             chosen = (every[::max(1, len(every) // SAMPLES)] - mean) * inverse
             axes = torch.linalg.svd(chosen, full_matrices=False)[2][:self.n_components].T
             axes = axes * axes.gather(0, axes.abs().argmax(dim=0)[None]).sign()     # one of the two directions
-            watched = min(axes.shape[1], max(1, len(every) // PER_COMPONENT))
+            watched = min(axes.shape[1], max(1, len(own) // PER_COMPONENT))
             self.mean[k], self.axes[k, :, :watched] = mean, axes[:, :watched] * inverse[:, None]
             size = (spread * inverse).norm()
             along = (every - mean) @ self.axes[k].double()
@@ -251,7 +252,7 @@ class TrainingRange(torch.nn.Module):
                 getattr(self, f"{name}_middle")[k] = (low + high) / 2
                 half = ((high - low) / 2 * (1 + wide)).clamp(min=max(float(floor), 1e-12))
                 # ranges along more directions than the data fill tell nothing: what is like them would be beyond
-                known = torch.arange(len(half)) < max(1, len(values) // PER_COMPONENT)
+                known = torch.arange(len(half)) < max(1, len(own) // PER_COMPONENT)
                 getattr(self, f"{name}_inverse")[k] = known / half
         return self
 

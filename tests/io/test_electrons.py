@@ -120,6 +120,7 @@ def test_unit_of_snapshots_that_others_wrote(tmp_path):
     write_snapshots(tmp_path / "a.h5", [wrong], ENERGIES, bare)
     assert len(list(Snapshots(tmp_path / "a.h5"))) == 1
     with h5py.File(tmp_path / "a.h5", "a") as file:
-        file.attrs["ase_mlelec_snapshots"] = json.dumps(ATTRIBUTES)
+        known = json.loads(file.attrs["ase_mlelec_snapshots"])
+        file.attrs["ase_mlelec_snapshots"] = json.dumps({**known, **ATTRIBUTES})
     with pytest.raises(ValueError, match="a.h5: snapshot 'al-0', DOS"):
         Snapshots(tmp_path / "a.h5")[0]

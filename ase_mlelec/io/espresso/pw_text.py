@@ -4,6 +4,7 @@ import re
 import numpy as np
 
 from ase_mlelec import units
+from ase_mlelec.io.checks import printable
 from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.espresso.common import (LARGEST, LOOSE, NO_ENERGY, NOT_CONVERGED, check_values,
                                            damaged, describe_no_number, element)
@@ -86,7 +87,7 @@ class _Output:
         if not found:
             raise EspressoError(f"{self.path}: no {what!r}; keep pw.x's whole standard output")
         if len(found) > 1 or not re.fullmatch(r"\d{1,18}", min(found)):
-            raise EspressoError(f"{self.path}: {what} is {', '.join(sorted(found))[:60]}, need one whole number; "
+            raise EspressoError(f"{self.path}: {what} is {printable(', '.join(sorted(found)), 60)}, need one whole number; "
                                 "read the run's XML file instead")
         return int(min(found))
 
