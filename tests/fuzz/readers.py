@@ -155,7 +155,7 @@ READERS = {
     **{f"pw_xml_{name}": Reader(PW, seeds.run(name, 1), lambda folder: espresso.read_pw(folder), ESPRESSO, check_pw)
        for name in ("fermi_dirac", "relax_nstep_2", "hybrid", "two_fermi_levels")},
     "pw_data": Reader("runs.read_run frames.read_frames", seeds.run("vc_relax_nstep_2", 0),
-                      lambda folder: read_images(folder / "scf.out"), check=check_frames),
+                      lambda folder: read_images(folder / "scf.out"), (EspressoError, ValueError), check_frames),
     "projwfc": Reader(PROJECTIONS, seeds.projections,
                       lambda folder: espresso.read_projections(folder, folder / "pdos.out"), ESPRESSO,
                       check_projections),
