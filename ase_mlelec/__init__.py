@@ -3,6 +3,7 @@
 Public names are loaded when they are first used, so that importing the package, which plugin discovery and
 ``mlelec --help`` do, costs no import of torch.
 """
+
 from importlib import import_module
 
 __version__ = "0.1.0"
@@ -27,7 +28,7 @@ __all__ = [*_PUBLIC, "__version__"]
 def __getattr__(name):
     if name not in _PUBLIC:
         raise AttributeError(f"module 'ase_mlelec' has no attribute '{name}'")
-    value = globals()[name] = getattr(import_module(_PUBLIC[name]), name)   # found directly from now on
+    value = globals()[name] = getattr(import_module(_PUBLIC[name]), name)  # found directly from now on
     return value
 
 

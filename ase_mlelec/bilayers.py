@@ -3,6 +3,7 @@
 Lattice vectors a1, a2 enclose 60 degrees here, whichever the layer was given with.  A supercell (i, j) has the vectors
 i a1 + j a2 and the same turned by 60 degrees, and i² + i j + j² primitive cells.
 """
+
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +16,8 @@ from ase.neighborlist import neighbor_list
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-_BOND = 1.2     # atoms closer than this times the sum of their covalent radii are bonded
-_SAME = 0.3     # logarithm of areas per atom; two layers in one piece have half the area, 0.7
+_BOND = 1.2  # atoms closer than this times the sum of their covalent radii are bonded
+_SAME = 0.3  # logarithm of areas per atom; two layers in one piece have half the area, 0.7
 
 
 class Coincidence(NamedTuple):
@@ -27,6 +28,7 @@ class Coincidence(NamedTuple):
     strains : (lower, upper), change of length of each layer over its length; equal and opposite in the logarithm
     n_atoms : int
     """
+
     lower: tuple
     upper: tuple
     angle: float
@@ -68,7 +70,7 @@ def coincidences(lower, upper, angle, tolerance=0.1, max_strain=1e-6, max_atoms=
     """
     largest = max_atoms // min(len(lower), len(upper))
     reach = np.arange(int(np.sqrt(largest)) + 2)
-    i, j = (grid.ravel() for grid in np.meshgrid(reach[1:], reach, indexing="ij"))      # one sixth of the plane
+    i, j = (grid.ravel() for grid in np.meshgrid(reach[1:], reach, indexing="ij"))  # one sixth of the plane
     cells = i**2 + i * j + j**2
     i, j, cells = (array[cells <= largest] for array in (i, j, cells))
     direction = np.degrees(np.arctan2(np.sqrt(3) * j, 2 * i + j))
@@ -76,16 +78,24 @@ def coincidences(lower, upper, angle, tolerance=0.1, max_strain=1e-6, max_atoms=
     mismatch = np.log(_lattice(lower)[0] / _lattice(upper)[0])
     found = {}
     for a in range(len(i)):
-        stretch = 0.5 * (logarithm - logarithm[a] - mismatch)       # of the lower layer; the upper one has the opposite
+        stretch = 0.5 * (logarithm - logarithm[a] - mismatch)  # of the lower layer; the upper one has the opposite
         twist = _folded(direction[a] - direction)
         n_atoms = cells[a] * len(lower) + cells * len(upper)
-        good = ((abs(_folded(twist - angle)) <= tolerance) & (abs(np.expm1(abs(stretch))) <= max_strain)
-                & (n_atoms <= max_atoms))
+        good = (
+            (abs(_folded(twist - angle)) <= tolerance)
+            & (abs(np.expm1(abs(stretch))) <= max_strain)
+            & (n_atoms <= max_atoms)
+        )
         for b in np.flatnonzero(good):
-            pair = Coincidence((int(i[a]), int(j[a])), (int(i[b]), int(j[b])), float(twist[b]),
-                               (float(np.expm1(stretch[b])), float(np.expm1(-stretch[b]))), int(n_atoms[b]))
+            pair = Coincidence(
+                (int(i[a]), int(j[a])),
+                (int(i[b]), int(j[b])),
+                float(twist[b]),
+                (float(np.expm1(stretch[b])), float(np.expm1(-stretch[b]))),
+                int(n_atoms[b]),
+            )
             key = (round(pair.angle, 9), round(pair.strains[0], 9))
-            if key not in found or pair.n_atoms < found[key].n_atoms:       # not the multiples of a smaller cell
+            if key not in found or pair.n_atoms < found[key].n_atoms:  # not the multiples of a smaller cell
                 found[key] = pair
     return sorted(found.values(), key=lambda pair: (pair.n_atoms, abs(pair.angle - angle)))
 
@@ -99,8 +109,10 @@ def _lattice(layer):
     """(lattice constant, a1 and a2 with 60 degrees between them in terms of the cell's vectors)."""
     a, b, _, alpha, beta, gamma = layer.cell.cellpar()
     if abs(a - b) > 1e-3 * a or min(abs(gamma - 60), abs(gamma - 120)) > 0.1 or layer.cell[:2, 2].any():
-        raise ValueError(f"layer {layer.symbols}: got cell vectors {a:.3f} and {b:.3f} Å with {gamma:.2f} degrees, "
-                         "need a hexagonal cell in the xy plane; give the primitive cell")
+        raise ValueError(
+            f"layer {layer.symbols}: got cell vectors {a:.3f} and {b:.3f} Å with {gamma:.2f} degrees, "
+            "need a hexagonal cell in the xy plane; give the primitive cell"
+        )
     turn = [[1, 0], [1, 1]] if gamma > 90 else [[1, 0], [0, 1]]
     return a, np.array(turn)
 
@@ -135,7 +147,7 @@ def twisted_bilayer(lower, upper, cells, distance, vacuum=15.0):
     bottom, top = parts[0].positions[:, 2].min(), distance + parts[1].positions[:, 2].max()
     vectors = np.array([[side, 0, 0], [side / 2, side * np.sqrt(3) / 2, 0], [0, 0, 100.0]])
     for tag, part in enumerate(parts):
-        part.set_cell(vectors, scale_atoms=True)        # turns and strains at once: the fractions stay
+        part.set_cell(vectors, scale_atoms=True)  # turns and strains at once: the fractions stay
         part.positions[:, 2] += tag * distance - bottom + 0.5 * vacuum
         part.set_tags(tag)
     atoms = Atoms(parts[0])
@@ -144,8 +156,13 @@ def twisted_bilayer(lower, upper, cells, distance, vacuum=15.0):
     atoms.wrap(pbc=(True, True, False))
     _check_apart(atoms)
     directions = [np.degrees(np.arctan2(np.sqrt(3) * j, 2 * i + j)) for i, j in cells]
-    return atoms, Coincidence(tuple(cells[0]), tuple(cells[1]), float(_folded(directions[0] - directions[1])),
-                              tuple(float(side / own - 1) for own in sides), len(atoms))
+    return atoms, Coincidence(
+        tuple(cells[0]),
+        tuple(cells[1]),
+        float(_folded(directions[0] - directions[1])),
+        tuple(float(side / own - 1) for own in sides),
+        len(atoms),
+    )
 
 
 def _check_apart(atoms):
@@ -154,8 +171,10 @@ def _check_apart(atoms):
     if across.any():
         at = int(np.argmax(across))
         gap = find_mic(atoms.positions[second[at]] - atoms.positions[first[at]], atoms.cell, atoms.pbc)[1]
-        raise ValueError(f"distance: got layers whose atoms {first[at]} and {second[at]} are {gap:.2f} Å apart, as in "
-                         "a bond; increase the distance, which is between the mean heights of the layers")
+        raise ValueError(
+            f"distance: got layers whose atoms {first[at]} and {second[at]} are {gap:.2f} Å apart, as in "
+            "a bond; increase the distance, which is between the mean heights of the layers"
+        )
 
 
 def _bonds(atoms):
@@ -176,8 +195,10 @@ def layers(atoms, areas=None):
     """
     n_parts, part = _pieces(atoms)
     if n_parts < 2 and not _is_layer(atoms, areas or {}):
-        raise ValueError(f"layers: got {atoms.get_chemical_formula()} in one piece, need layers without bonds between "
-                         "them; increase their distance")
+        raise ValueError(
+            f"layers: got {atoms.get_chemical_formula()} in one piece, need layers without bonds between "
+            "them; increase their distance"
+        )
     height = atoms.cell.scaled_positions(atoms.positions)[:, 2] % 1
     order = np.sort(height)
     gaps = np.diff(np.append(order, order[0] + 1))
@@ -186,8 +207,10 @@ def layers(atoms, areas=None):
     rank = np.argsort(np.argsort(mean))
     sizes = np.bincount(part)
     if n_parts > 2 and sizes.min() < 0.1 * sizes.max():
-        raise ValueError(f"layers: got {n_parts} pieces of {sizes.min()} to {sizes.max()} atoms, need layers of "
-                         "similar size; remove what lies between them")
+        raise ValueError(
+            f"layers: got {n_parts} pieces of {sizes.min()} to {sizes.max()} atoms, need layers of "
+            "similar size; remove what lies between them"
+        )
     return rank[part]
 
 

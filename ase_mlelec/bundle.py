@@ -5,6 +5,7 @@ arguments, the repulsive core and the ranges of the training data, and the model
 grid, electronic temperature, training provenance, licence.  It begins with the digest of its other keys and of all
 arrays, with their names, types and shapes.
 """
+
 import hashlib
 import inspect
 import json
@@ -26,13 +27,27 @@ from ase_mlelec.safety import RepulsiveCore, TrainingRange
 from ase_mlelec.shipped import HEADER, PRETRAINED
 
 FORMAT_VERSION = 3
-DIGEST = re.compile(r'\{"digest": "([0-9a-f]{32})", ')        # the beginning of a header
+DIGEST = re.compile(r'\{"digest": "([0-9a-f]{32})", ')  # the beginning of a header
 UNITS = {"length": "Å", "energy": "eV", "dos": "states/eV including spin degeneracy"}
-ROOM = 1 << 26              # bytes, and LAYERS arrays, that the building of a model may take beside those of its file
+ROOM = 1 << 26  # bytes, and LAYERS arrays, that the building of a model may take beside those of its file
 LAYERS = 1000
-_ITEMSIZE = {bool: 1, torch.bool: 1, torch.float32: 4}      # of dtypes that models name; 8 bytes is the largest
-FACTORIES = {"arange", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randint", "randn", "randperm",
-             "tril_indices", "triu_indices", "zeros"}
+_ITEMSIZE = {bool: 1, torch.bool: 1, torch.float32: 4}  # of dtypes that models name; 8 bytes is the largest
+FACTORIES = {
+    "arange",
+    "empty",
+    "eye",
+    "full",
+    "linspace",
+    "logspace",
+    "ones",
+    "rand",
+    "randint",
+    "randn",
+    "randperm",
+    "tril_indices",
+    "triu_indices",
+    "zeros",
+}
 
 
 def list_models():
@@ -47,32 +62,41 @@ def save_model(model, path):
     OSError where the file cannot be written.
     """
     if model.evaluation_only:
-        raise CalculatorSetupError("this model is a copy for evaluation, which a file cannot describe; "
-                                   "save the model it was made from")
-    header = {"format_version": FORMAT_VERSION, "species": list(model.species), "units": UNITS,
-              "descriptor": _described(model.descriptor),
-              "electronic": model.electronic and _described(model.electronic),
-              "heads": {name: _described(head) for name, head in model.heads.items()},
-              "core": model.core and model.core.arguments(),
-              "ranges": {name: found.arguments() for name, found in model.ranges.items()},
-              "metadata": model.metadata}
+        raise CalculatorSetupError(
+            "this model is a copy for evaluation, which a file cannot describe; save the model it was made from"
+        )
+    header = {
+        "format_version": FORMAT_VERSION,
+        "species": list(model.species),
+        "units": UNITS,
+        "descriptor": _described(model.descriptor),
+        "electronic": model.electronic and _described(model.electronic),
+        "heads": {name: _described(head) for name, head in model.heads.items()},
+        "core": model.core and model.core.arguments(),
+        "ranges": {name: found.arguments() for name, found in model.ranges.items()},
+        "metadata": model.metadata,
+    }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     try:
         text = json.dumps(header, allow_nan=False)
     except ValueError:
-        raise CalculatorSetupError(f"the model's {_place_of_nan(header)} is NaN or infinity, and is not saved; correct "
-                                   "it or train again") from None
+        raise CalculatorSetupError(
+            f"the model's {_place_of_nan(header)} is NaN or infinity, and is not saved; correct it or train again"
+        ) from None
     for name, tensor in state.items():
         if not _is_finite(tensor):
-            raise CalculatorSetupError(f"the model's {name} holds NaN or infinity, and is not saved; train it again "
-                                       "with a smaller learning rate or other data")
+            raise CalculatorSetupError(
+                f"the model's {name} holds NaN or infinity, and is not saved; train it again "
+                "with a smaller learning rate or other data"
+            )
     with replacing(path) as partial:
         try:
             save_file(state, partial, metadata={HEADER: f'{{"digest": "{_digest(text, state)}", {text[1:]}'})
         except SafetensorError as error:
-            raise OSError(f"{path}: cannot be written ({printable(error)}); make room and save the model "
-                          "again") from None
-        partial.chmod(0o666 & ~_umask())     # safetensors writes files that only their owner can read
+            raise OSError(
+                f"{path}: cannot be written ({printable(error)}); make room and save the model again"
+            ) from None
+        partial.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
 
 
 def _is_finite(tensor):
@@ -120,19 +144,22 @@ def load_model(model, classes=()):
     if isinstance(model, Model):
         return model
     if not isinstance(model, (str, os.PathLike)):
-        raise CalculatorSetupError(f"got an object of type {type(model).__name__} as model; "
-                                   "give a name, a path or a Model")
+        raise CalculatorSetupError(
+            f"got an object of type {type(model).__name__} as model; give a name, a path or a Model"
+        )
     name = os.fspath(model)
     if name in list_models():
         name = os.fspath(PRETRAINED / f"{name}.safetensors")
     path = Path(name)
     if not path.exists():
-        raise CalculatorSetupError(f"no model '{name}': neither a file nor one of the shipped models "
-                                   f"{', '.join(list_models())}")
+        raise CalculatorSetupError(
+            f"no model '{name}': neither a file nor one of the shipped models {', '.join(list_models())}"
+        )
     if path.is_dir():
         raise CalculatorSetupError(f"{path} is a folder; give the model file in it")
     if path.suffix in (".dp", ".pth", ".pb", ".pt"):
         from ase_mlelec.io.deepmd import read_model
+
         return read_model(path)
     return _load_safetensors(path, classes)
 
@@ -142,12 +169,15 @@ def _load_safetensors(path, classes):
         with safe_open(path, framework="pt") as stored:
             text = (stored.metadata() or {}).get(HEADER)
             if text is None:
-                raise CalculatorSetupError(f"{path} is a safetensors file of another program (no 'ase_mlelec' header); "
-                                           "give a file written by Model.save")
+                raise CalculatorSetupError(
+                    f"{path} is a safetensors file of another program (no 'ase_mlelec' header); "
+                    "give a file written by Model.save"
+                )
             state = {key: stored.get_tensor(key) for key in stored.keys()}
     except (SafetensorError, OSError, UnicodeError) as error:
-        raise CalculatorSetupError(f"{path} is truncated or not a safetensors model ({printable(error)}); "
-                                   "copy or save it again") from None
+        raise CalculatorSetupError(
+            f"{path} is truncated or not a safetensors model ({printable(error)}); copy or save it again"
+        ) from None
     stored_state = state
     header, state = _read_header(path, text, state)
     model = _build(path, header, classes, state)
@@ -165,9 +195,11 @@ def _check_digest(path, text, state):
     begins = DIGEST.match(text)
     if begins is None and json.loads(text)["format_version"] == 1 and "digest" not in json.loads(text):
         return
-    if begins is None or begins[1] != _digest("{" + text[begins.end():], state):
-        raise CalculatorSetupError(f"{path} is damaged: its checksum is not that of its header and arrays; copy it "
-                                   "again from where it is whole, or save the model again")
+    if begins is None or begins[1] != _digest("{" + text[begins.end() :], state):
+        raise CalculatorSetupError(
+            f"{path} is damaged: its checksum is not that of its header and arrays; copy it "
+            "again from where it is whole, or save the model again"
+        )
 
 
 def _read_header(path, text, state):
@@ -191,8 +223,9 @@ def check_version(path, header):
     """Refuse files written by a later version of the format."""
     version = header.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= FORMAT_VERSION:
-        raise CalculatorSetupError(f"{path} has model format {version}, this version reads up to {FORMAT_VERSION}; "
-                                   "update ase-mlelec")
+        raise CalculatorSetupError(
+            f"{path} has model format {version}, this version reads up to {FORMAT_VERSION}; update ase-mlelec"
+        )
 
 
 def _from_version_1(header, state):
@@ -202,8 +235,9 @@ def _from_version_1(header, state):
 
 def _from_version_2(header, state):
     """The arrays of the on-site blocks of a Hamiltonian were those of the head, their species part of their names."""
-    of_pairs = {name for name, described in _items(header.get("heads"))
-                if dict(_items(described)).get("class") == "PairHead"}
+    of_pairs = {
+        name for name, described in _items(header.get("heads")) if dict(_items(described)).get("class") == "PairHead"
+    }
 
     def renamed(key):
         found = re.fullmatch(r"heads\.(.+)\.(?:(linear|turned|third_turned)_(\d+)|onsite\.(\d+)\.(weight|bias))", key)
@@ -240,13 +274,17 @@ def _build(path, header, classes, state):
 
     try:
         with _Budget(path, state):
-            model = Model(make(header["descriptor"]), {name: make(head) for name, head in header["heads"].items()},
-                          header.get("metadata"), header.get("electronic") and make(header["electronic"]),
-                          header.get("core") and RepulsiveCore(**header["core"]),
-                          {name: TrainingRange(**arguments) for name, arguments in header["ranges"].items()})
+            model = Model(
+                make(header["descriptor"]),
+                {name: make(head) for name, head in header["heads"].items()},
+                header.get("metadata"),
+                header.get("electronic") and make(header["electronic"]),
+                header.get("core") and RepulsiveCore(**header["core"]),
+                {name: TrainingRange(**arguments) for name, arguments in header["ranges"].items()},
+            )
     except CalculatorSetupError:
         raise
-    except Exception as error:      # whatever the constructors of any class make of damaged arguments
+    except Exception as error:  # whatever the constructors of any class make of damaged arguments
         raise _damaged(path, repr(error)) from None
     return model
 
@@ -270,8 +308,10 @@ class _Budget(torch.overrides.TorchFunctionMode):
             self.bytes -= _bytes_of(func.__name__, args, kwargs)
             self.arrays -= 1
             if self.bytes < 0 or self.arrays < 0:
-                raise CalculatorSetupError(f"{self.path}: arrays do not fit the architecture in the header (it asks "
-                                           "for far more or larger ones than the file has); save the model again")
+                raise CalculatorSetupError(
+                    f"{self.path}: arrays do not fit the architecture in the header (it asks "
+                    "for far more or larger ones than the file has); save the model again"
+                )
         return func(*args, **kwargs)
 
 
@@ -323,8 +363,12 @@ def _check_parts(path, model, header):
         raise _damaged(path, f"got the species {header.get('species')}, the descriptor has {list(model.species)}")
     for name, head in model.heads.items():
         descriptor = model.descriptor_of(name)
-        wanted = {"n_features": descriptor.n_features, "n_species": len(model.species), "species": model.species,
-                  "n_rows": getattr(descriptor, "n_frame", None)}
+        wanted = {
+            "n_features": descriptor.n_features,
+            "n_species": len(model.species),
+            "species": model.species,
+            "n_rows": getattr(descriptor, "n_frame", None),
+        }
         for key, value in wanted.items():
             found = getattr(head, key, None)
             if None not in (found, value) and found != value:
@@ -333,9 +377,11 @@ def _check_parts(path, model, header):
 
 def _check_arrays(path, model, state):
     """Names, shapes, types and numbers of the arrays of the file against those of the model."""
+
     def refuse(cause):
-        raise CalculatorSetupError(f"{path}: arrays do not fit the architecture in the header ({cause}); save the "
-                                   "model again") from None
+        raise CalculatorSetupError(
+            f"{path}: arrays do not fit the architecture in the header ({cause}); save the model again"
+        ) from None
 
     wanted = model.state_dict()
     for told, names in (("missing", wanted.keys() - state.keys()), ("not in it", state.keys() - wanted.keys())):
@@ -348,5 +394,6 @@ def _check_arrays(path, model, state):
         if tensor.dtype not in ((torch.float32, torch.float64) if real else (wanted[name].dtype,)):
             refuse(f"{name}: got {tensor.dtype}, need {'float32 or float64' if real else wanted[name].dtype}")
         if not _is_finite(tensor):
-            raise CalculatorSetupError(f"{path}: {name} holds NaN or infinity; save the model again, from a training "
-                                       "that ended with numbers")
+            raise CalculatorSetupError(
+                f"{path}: {name} holds NaN or infinity; save the model again, from a training that ended with numbers"
+            )

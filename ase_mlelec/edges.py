@@ -1,4 +1,5 @@
 """Edges: the only neighbour list (built by vesin), and its reuse between steps of a run."""
+
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,10 +11,10 @@ from scipy.spatial import cKDTree
 
 from ase_mlelec.system import System
 
-SHORTEST_DISTANCE = 0.05    # Å; below it two atoms are on top of each other
-MOST_NEIGHBORS = 4000       # of an atom on average; silicon at eight times its density has 360 within 6 Å
-MOST_BOXES = 100_000        # of vesin's
-MOST_PAIRS = 400_000_000    # in all, about 40 GB
+SHORTEST_DISTANCE = 0.05  # Å; below it two atoms are on top of each other
+MOST_NEIGHBORS = 4000  # of an atom on average; silicon at eight times its density has 360 within 6 Å
+MOST_BOXES = 100_000  # of vesin's
+MOST_PAIRS = 400_000_000  # in all, about 40 GB
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Edges:
     atoms : Tensor [C], the atom every centre sits on; -1 where it is a point in space
     shortest : float, Å, no pair is shorter; 0 where that is not known
     """
+
     center: torch.Tensor
     neighbor: torch.Tensor
     shift: torch.Tensor
@@ -58,15 +60,24 @@ class Edges:
         starts = range(0, self.n_centers, size)
         bounds = torch.searchsorted(self.center, torch.tensor([*starts, self.n_centers], device=self.center.device))
         for start, low, high in zip(starts, bounds.tolist(), bounds[1:].tolist()):
-            yield slice(low, high), Edges(self.center[low:high] - start, self.neighbor[low:high],
-                                          self.shift[low:high], self.vec[low:high], self.atoms[start:start + size],
-                                          self.shortest)
+            yield (
+                slice(low, high),
+                Edges(
+                    self.center[low:high] - start,
+                    self.neighbor[low:high],
+                    self.shift[low:high],
+                    self.vec[low:high],
+                    self.atoms[start : start + size],
+                    self.shortest,
+                ),
+            )
 
     def closer_than(self, cutoff):
         """Those of the pairs whose distance is below ``cutoff``, Å."""
         near = (self.distances < cutoff).nonzero()[:, 0]
-        return Edges(self.center[near], self.neighbor[near], self.shift[near], self.vec[near], self.atoms,
-                     self.shortest)
+        return Edges(
+            self.center[near], self.neighbor[near], self.shift[near], self.vec[near], self.atoms, self.shortest
+        )
 
     def at_centers(self, rows):
         """Some of the centres (Tensor of indices, ascending) with their edges."""
@@ -74,14 +85,25 @@ class Edges:
         number[rows] = torch.arange(len(rows), device=rows.device)
         center = number.index_select(0, self.center)
         keep = (center >= 0).nonzero()[:, 0]
-        return Edges(center.index_select(0, keep), self.neighbor.index_select(0, keep),
-                     self.shift.index_select(0, keep), self.vec.T.index_select(1, keep).T,
-                     self.atoms.index_select(0, rows), self.shortest)
+        return Edges(
+            center.index_select(0, keep),
+            self.neighbor.index_select(0, keep),
+            self.shift.index_select(0, keep),
+            self.vec.T.index_select(1, keep).T,
+            self.atoms.index_select(0, rows),
+            self.shortest,
+        )
 
     def part(self, atoms, rows):
         """The edges ``rows`` (slice) of the structure with ``atoms`` (slice), counted from its first atom."""
-        return Edges(self.center[rows] - atoms.start, self.neighbor[rows] - atoms.start, self.shift[rows],
-                     self.vec[rows], self.atoms[atoms] - atoms.start, self.shortest)
+        return Edges(
+            self.center[rows] - atoms.start,
+            self.neighbor[rows] - atoms.start,
+            self.shift[rows],
+            self.vec[rows],
+            self.atoms[atoms] - atoms.start,
+            self.shortest,
+        )
 
     @classmethod
     def build(cls, system, cutoff, centers=None):
@@ -109,14 +131,15 @@ def find_pairs(system, cutoff):
     """(center, neighbor, shift) of all pairs within ``cutoff`` Å, as tensors on the system's device."""
     offset, parts = 0, []
     positions = system.positions.detach().cpu().double().numpy()
-    for k, (count, cell, pbc) in enumerate(zip(system.n_atoms.tolist(), system.cell.detach().cpu().double().numpy(),
-                                               system.pbc.cpu().numpy())):
-        check_density(positions[offset:offset + count], cell, pbc, cutoff, count)
+    for k, (count, cell, pbc) in enumerate(
+        zip(system.n_atoms.tolist(), system.cell.detach().cpu().double().numpy(), system.pbc.cpu().numpy())
+    ):
+        check_density(positions[offset : offset + count], cell, pbc, cutoff, count)
         # nothing repeats along a non-periodic direction: any independent vector does there
         whole = complete_cell(cell * pbc[:, None])
-        if has_boxes(positions[offset:offset + count], whole, pbc, cutoff):
+        if has_boxes(positions[offset : offset + count], whole, pbc, cutoff):
             search = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True)
-            pairs, shift = search.compute(positions[offset:offset + count], whole, pbc, "PS")
+            pairs, shift = search.compute(positions[offset : offset + count], whole, pbc, "PS")
         else:
             pairs, shift = _pairs_by_tree(system, slice(offset, offset + count), k, cutoff)
         parts.append((pairs.astype(np.int64) + offset, shift))
@@ -140,10 +163,15 @@ def has_boxes(positions, cell, pbc, cutoff):
 def _pairs_by_tree(system, atoms, k, cutoff):
     """(pairs [E, 2], shift [E, 3]) of the structure k, which has ``atoms`` (slice)."""
     positions = system.positions[atoms].detach()
-    alone = System(positions, system.numbers[atoms], system.cell[k:k + 1], system.pbc[k:k + 1],
-                   torch.zeros_like(system.batch[atoms]))
+    alone = System(
+        positions,
+        system.numbers[atoms],
+        system.cell[k : k + 1],
+        system.pbc[k : k + 1],
+        torch.zeros_like(system.batch[atoms]),
+    )
     center, neighbor, shift = find_center_pairs(alone, positions, cutoff)
-    other = ((center != neighbor) | shift.any(dim=1)).cpu()     # an atom is not its own neighbour, its images are
+    other = ((center != neighbor) | shift.any(dim=1)).cpu()  # an atom is not its own neighbour, its images are
     return torch.stack([center, neighbor], dim=1).cpu()[other].numpy(), shift.cpu()[other].numpy()
 
 
@@ -159,13 +187,17 @@ def check_density(positions, cell, pbc, cutoff, n_centers):
     reach = 2 * cutoff / np.maximum(lengths, 1e-9)
     neighbors = len(positions) * np.prod(np.where(pbc, reach, np.minimum(reach, 1))) * np.pi / 6
     if pbc.any() and neighbors > MOST_NEIGHBORS:
-        raise InputError(f"every atom would have about {neighbors:.2g} neighbours within {cutoff:g} Å: {len(positions)} "
-                         f"atoms in a cell whose faces are {', '.join(f'{h:.3g}' for h in lengths[pbc])} Å apart, denser "
-                         "than any matter; check the cell (other units? a vector that is too short or in the plane of "
-                         "the others?)")
+        raise InputError(
+            f"every atom would have about {neighbors:.2g} neighbours within {cutoff:g} Å: {len(positions)} "
+            f"atoms in a cell whose faces are {', '.join(f'{h:.3g}' for h in lengths[pbc])} Å apart, denser "
+            "than any matter; check the cell (other units? a vector that is too short or in the plane of "
+            "the others?)"
+        )
     if n_centers * neighbors > MOST_PAIRS:
-        raise InputError(f"about {n_centers * neighbors:.2g} pairs within {cutoff:g} Å, more than fit into memory; "
-                         "take a smaller structure")
+        raise InputError(
+            f"about {n_centers * neighbors:.2g} pairs within {cutoff:g} Å, more than fit into memory; "
+            "take a smaller structure"
+        )
 
 
 def _heights(cell):
@@ -183,23 +215,27 @@ def find_center_pairs(system, centers, cutoff):
     pbc = system.pbc[0].cpu().numpy()
     cell = complete_cell(system.cell[0].detach().cpu().double().numpy() * pbc[:, None])
     (points, home), (positions, wrap) = (
-        _wrapped(array.detach().cpu().double().numpy(), cell, pbc) for array in (centers, system.positions))
+        _wrapped(array.detach().cpu().double().numpy(), cell, pbc) for array in (centers, system.positions)
+    )
     check_density(system.positions.detach().cpu().double().numpy(), cell, pbc, cutoff, len(centers))
-    reach = cutoff / _heights(cell)     # in cell vectors
+    reach = cutoff / _heights(cell)  # in cell vectors
     images = np.indices(2 * np.ceil(reach).astype(int) * pbc + 1).reshape(3, -1).T - np.ceil(reach).astype(int) * pbc
     place = (positions @ np.linalg.inv(cell))[:, None] + images
     atom, image = np.nonzero((((place > -1e-6 - reach) & (place < 1 + 1e-6 + reach)) | ~pbc).all(axis=2))
     if len(points):
-        pairs = cKDTree(points).sparse_distance_matrix(cKDTree(positions[atom] + images[image] @ cell),
-                                                       cutoff, output_type="ndarray")
+        pairs = cKDTree(points).sparse_distance_matrix(
+            cKDTree(positions[atom] + images[image] @ cell), cutoff, output_type="ndarray"
+        )
     else:
         pairs = {"i": np.zeros(0, int), "j": np.zeros(0, int)}
     center, found = pairs["i"], pairs["j"]
     order = np.lexsort((found, system.numbers.cpu().numpy()[atom[found]], center))
     center, found = center[order], found[order]
     shift = images[image[found]] - wrap[atom[found]] + home[center]
-    return tuple(torch.as_tensor(array.astype(np.int64), device=system.positions.device)
-                 for array in (center, atom[found], shift))
+    return tuple(
+        torch.as_tensor(array.astype(np.int64), device=system.positions.device)
+        for array in (center, atom[found], shift)
+    )
 
 
 def _wrapped(points, cell, pbc):
@@ -223,8 +259,10 @@ def connect(system, center, neighbor, shift, cutoff, offset=None):
         shortest = float(distance.min()) if len(distance) else cutoff
         if shortest < SHORTEST_DISTANCE:
             worst = int(distance.argmin())
-            raise InputError(f"atoms {int(center[worst])} and {int(neighbor[worst])} overlap "
-                             f"({float(distance[worst]):.3f} Å apart); remove one of them or check the cell")
+            raise InputError(
+                f"atoms {int(center[worst])} and {int(neighbor[worst])} overlap "
+                f"({float(distance[worst]):.3f} Å apart); remove one of them or check the cell"
+            )
     keep = near.nonzero().view(-1)
     if len(keep) < len(near):
         center, neighbor, shift = (array.index_select(0, keep) for array in (center, neighbor, shift))
@@ -238,8 +276,9 @@ def _offsets(system, center, shift):
     if system.n_systems == 1:
         return system.cell[0].T @ shift.T.to(system.cell.dtype)
     counts = torch.bincount(system.batch.index_select(0, center), minlength=system.n_systems).tolist()
-    return torch.cat([cell.T @ part.T.to(cell.dtype).clone() for cell, part in
-                      zip(system.cell, shift.split(counts))], dim=1)
+    return torch.cat(
+        [cell.T @ part.T.to(cell.dtype).clone() for cell, part in zip(system.cell, shift.split(counts))], dim=1
+    )
 
 
 class EdgeCache:
@@ -258,8 +297,13 @@ class EdgeCache:
     def edges(self, system):
         if not self._complete_for(system):
             self.pairs = find_pairs(system, self.cutoff + self.skin)
-            self.reference = System(system.positions.detach().clone(), system.numbers, system.cell.detach().clone(),
-                                    system.pbc, system.batch)
+            self.reference = System(
+                system.positions.detach().clone(),
+                system.numbers,
+                system.cell.detach().clone(),
+                system.pbc,
+                system.batch,
+            )
             self.offset = _offsets(self.reference, self.pairs[0], self.pairs[2])
             self.n_builds += 1
             return connect(system, *self.pairs, self.cutoff)
@@ -268,8 +312,13 @@ class EdgeCache:
 
     def _complete_for(self, system):
         old = self.reference
-        if (old is None or len(old.positions) != len(system.positions) or system.n_systems != 1
-                or old.positions.device != system.positions.device or not torch.equal(old.pbc, system.pbc)):
+        if (
+            old is None
+            or len(old.positions) != len(system.positions)
+            or system.n_systems != 1
+            or old.positions.device != system.positions.device
+            or not torch.equal(old.pbc, system.pbc)
+        ):
             return False
         with torch.no_grad():
             self._same_cell = torch.equal(old.cell, system.cell)

@@ -1,4 +1,5 @@
 """Model = descriptor + named heads.  What is saved, loaded and evaluated."""
+
 import copy
 
 import torch
@@ -25,15 +26,16 @@ class Model(torch.nn.Module):
 
     def __init__(self, descriptor, heads, metadata=None, electronic=None, core=None, ranges=None):
         super().__init__()
-        if electronic is not None and (electronic.species != descriptor.species
-                                       or electronic.cutoff != descriptor.cutoff):
+        if electronic is not None and (
+            electronic.species != descriptor.species or electronic.cutoff != descriptor.cutoff
+        ):
             raise ValueError("got descriptors of different species or cutoffs; give both the same")
         self.descriptor, self.electronic = descriptor, electronic
         self.heads = torch.nn.ModuleDict(heads)
         self.register_buffer("_species_of_number", species_table(descriptor.species), persistent=False)
         self.core, self.ranges = core, torch.nn.ModuleDict(ranges or {})
         self.metadata = dict(metadata or {})
-        self.evaluation_only = False        # a copy with rearranged arrays, which a file does not describe
+        self.evaluation_only = False  # a copy with rearranged arrays, which a file does not describe
 
     @property
     def species(self):
@@ -59,8 +61,10 @@ class Model(torch.nn.Module):
         foreign = sorted(set(int(z) for z in numbers) - known)
         if foreign:
             names = (chemical_symbols[z] if 0 <= z < len(chemical_symbols) else f"number {z}" for z in foreign)
-            raise InputError(f"got species {', '.join(names)}; the model knows "
-                             f"{', '.join(self.species)}; use or train a model with all species of the structure")
+            raise InputError(
+                f"got species {', '.join(names)}; the model knows "
+                f"{', '.join(self.species)}; use or train a model with all species of the structure"
+            )
 
     def is_center(self, numbers, *quantities):
         """Tensor [N], bool: the atoms (numbers [N]) that have one of the quantities; all unless the heads name some."""
@@ -107,8 +111,9 @@ class Model(torch.nn.Module):
         values = self.heads[name](environment, edges)
         if name != "energy" or self.core is None:
             return values
-        return self.core(values, getattr(self.heads[name], "reference", values.new_zeros(len(self.species))), system,
-                         edges)
+        return self.core(
+            values, getattr(self.heads[name], "reference", values.new_zeros(len(self.species))), system, edges
+        )
 
     def species_index(self, numbers):
         """Tensor [N] of the places in ``species`` of atomic numbers [N]."""
@@ -116,13 +121,19 @@ class Model(torch.nn.Module):
 
     def range_of(self, quantity):
         """TrainingRange of the descriptor of a quantity, or None where it is not known."""
-        name = (quantity if quantity == "hamiltonian" else
-                "electronic" if self.descriptor_of(quantity) is self.electronic else "descriptor")
+        name = (
+            quantity
+            if quantity == "hamiltonian"
+            else "electronic"
+            if self.descriptor_of(quantity) is self.electronic
+            else "descriptor"
+        )
         return self.ranges[name] if name in self.ranges else None
 
     def save(self, path):
         """Write the one-file model (see ase_mlelec.bundle)."""
         from ase_mlelec.bundle import save_model
+
         save_model(self, path)
 
     def for_evaluation(self):

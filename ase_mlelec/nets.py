@@ -1,4 +1,5 @@
 """Feed-forward nets as the Deep Potential papers build them, shared by descriptors and heads."""
+
 import functools
 
 import torch
@@ -8,11 +9,17 @@ def _linear(x):
     return x
 
 
-ACTIVATIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "silu": torch.nn.functional.silu,
-               "gelu": functools.partial(torch.nn.functional.gelu, approximate="tanh"), "relu": torch.relu,
-               "relu6": torch.nn.functional.relu6, "linear": _linear,
-               # linear above the threshold, where the difference is below the precision of float64
-               "softplus": functools.partial(torch.nn.functional.softplus, threshold=40)}
+ACTIVATIONS = {
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "silu": torch.nn.functional.silu,
+    "gelu": functools.partial(torch.nn.functional.gelu, approximate="tanh"),
+    "relu": torch.relu,
+    "relu6": torch.nn.functional.relu6,
+    "linear": _linear,
+    # linear above the threshold, where the difference is below the precision of float64
+    "softplus": functools.partial(torch.nn.functional.softplus, threshold=40),
+}
 
 
 class DenseLayer(torch.nn.Module):

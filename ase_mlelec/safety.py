@@ -3,6 +3,7 @@
 Both are parts of the model file.  The core keeps atoms from falling into each other where a net or a polynomial has
 never seen them so close, or so many; the range tells which structures are unlike those of the training.
 """
+
 import numpy as np
 import torch
 from ase.data import atomic_numbers, covalent_radii
@@ -12,14 +13,14 @@ from ase_mlelec.edges import Edges
 from ase_mlelec.physics.repulsion import zbl
 from ase_mlelec.system import System
 
-OUTER, INNER = 0.95, 0.65       # of the shortest distance in the training data: where the core begins, and is whole
-UNSEEN = 0.7                    # of the sum of the covalent radii: the outer radius of pairs that are never close
-REACH, FADE = 1.5, 0.6          # of that sum: where repulsion ends that tells crowded atoms, and of that: where it fades
-COMPONENTS = 16                 # principal components of the features whose ranges are kept
-SAMPLES = 1500                  # environments from which they are computed
-PER_COMPONENT = 4               # structures for each component that is watched
-MARGIN, FEWEST = 6.0, 8.0       # ranges of n structures are wider by MARGIN/n + (FEWEST/n)^4: few do not show extremes
-LEAST = 0.02                    # of the size of a number, its half range at least
+OUTER, INNER = 0.95, 0.65  # of the shortest distance in the training data: where the core begins, and is whole
+UNSEEN = 0.7  # of the sum of the covalent radii: the outer radius of pairs that are never close
+REACH, FADE = 1.5, 0.6  # of that sum: where repulsion ends that tells crowded atoms, and of that: where it fades
+COMPONENTS = 16  # principal components of the features whose ranges are kept
+SAMPLES = 1500  # environments from which they are computed
+PER_COMPONENT = 4  # structures for each component that is watched
+MARGIN, FEWEST = 6.0, 8.0  # ranges of n structures are wider by MARGIN/n + (FEWEST/n)^4: few do not show extremes
+LEAST = 0.02  # of the size of a number, its half range at least
 
 
 class RepulsiveCore(torch.nn.Module):
@@ -46,16 +47,21 @@ class RepulsiveCore(torch.nn.Module):
         self.species, self.crowded = tuple(species), None if crowded is None else [float(u) for u in crowded]
         inner, outer, reach = (np.asarray(table, dtype=float) for table in (inner, outer, reach))
         n = len(self.species)
-        if not (inner.shape == outer.shape == reach.shape == (n, n)
-                and ((0 < inner) & (inner < outer) & (outer <= reach) & (reach < 10)).all()):
-            raise ValueError(f"core: got distances of shapes {inner.shape}, {outer.shape} and {reach.shape}, need 0 < "
-                             f"inner < outer <= reach < 10 Å of {n} species")
+        if not (
+            inner.shape == outer.shape == reach.shape == (n, n)
+            and ((0 < inner) & (inner < outer) & (outer <= reach) & (reach < 10)).all()
+        ):
+            raise ValueError(
+                f"core: got distances of shapes {inner.shape}, {outer.shape} and {reach.shape}, need 0 < "
+                f"inner < outer <= reach < 10 Å of {n} species"
+            )
         if crowded is not None and not (len(self.crowded) == n and all(0 < u < np.inf for u in self.crowded)):
             raise ValueError(f"core: got the energies {self.crowded}, need one above 0 for each of {n} species")
         for name, table in (("inner", inner), ("outer", outer), ("reach", reach)):
             self.register_buffer(name, torch.as_tensor((table + table.T) / 2), persistent=False)
-        self.register_buffer("limits", torch.as_tensor(self.crowded or [np.inf] * n, dtype=torch.float64),
-                             persistent=False)
+        self.register_buffer(
+            "limits", torch.as_tensor(self.crowded or [np.inf] * n, dtype=torch.float64), persistent=False
+        )
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
         # distances from the outer radius on, and the strongest repulsion of any two species there; it falls with r
         r = np.arange(float(outer.max()), float(reach.max()) + 0.02, 0.02)
@@ -77,27 +83,39 @@ class RepulsiveCore(torch.nn.Module):
         for (a, b), distance in shortest.items():
             i, j = species.index(a), species.index(b)
             outer[i, j] = outer[j, i] = OUTER * distance
-        return cls(species, *(np.round(table, 4) for table in
-                              (outer * INNER / OUTER, outer, np.maximum(REACH * sums, outer))), crowded)
+        return cls(
+            species,
+            *(np.round(table, 4) for table in (outer * INNER / OUTER, outer, np.maximum(REACH * sums, outer))),
+            crowded,
+        )
 
     def arguments(self):
-        return {"species": list(self.species), "crowded": self.crowded,
-                **{name: getattr(self, name).tolist() for name in ("inner", "outer", "reach")}}
+        return {
+            "species": list(self.species),
+            "crowded": self.crowded,
+            **{name: getattr(self, name).tolist() for name in ("inner", "outer", "reach")},
+        }
 
     def pairs(self, system, edges):
         """(centre [n], w [n], W [n], V [n] eV) of the pairs within reach; functions of ``edges.vec``."""
         with torch.no_grad():
             distances = edges.distances
             rows = (distances < self.longest).nonzero()[:, 0]
-            kinds = [self.species_of_number[system.numbers[atoms]] for atoms in
-                     (edges.atoms[edges.center[rows]], edges.neighbor[rows])]
+            kinds = [
+                self.species_of_number[system.numbers[atoms]]
+                for atoms in (edges.atoms[edges.center[rows]], edges.neighbor[rows])
+            ]
             keep = distances[rows] < (self.outer if self.crowded is None else self.reach)[kinds[0], kinds[1]]
             rows, kinds = rows[keep], [kind[keep] for kind in kinds]
         r = edges.vec[rows].norm(dim=1)
         inner, outer, reach = (table[kinds[0], kinds[1]].to(r.dtype) for table in (self.inner, self.outer, self.reach))
         numbers = [system.numbers[atoms] for atoms in (edges.atoms[edges.center[rows]], edges.neighbor[rows])]
-        return (edges.center[rows], 1 - _step((r - inner) / (outer - inner)),
-                1 - _step((r / reach - FADE) / (1 - FADE)), zbl(r, *numbers))
+        return (
+            edges.center[rows],
+            1 - _step((r - inner) / (outer - inner)),
+            1 - _step((r / reach - FADE) / (1 - FADE)),
+            zbl(r, *numbers),
+        )
 
     def _is_far_from_crowded(self, edges):
         """Whether no atom can be close or crowded: even with all its pairs within reach as short as the shortest one.
@@ -109,7 +127,7 @@ class RepulsiveCore(torch.nn.Module):
         with torch.no_grad():
             center = edges.center.index_select(0, (edges.distances < self.longest).nonzero()[:, 0])
             most = int(torch.bincount(center).max()) if len(center) else 0
-        place = int(np.searchsorted(self.steepest[:, 0], edges.shortest, side="right")) - 1     # the next shorter one
+        place = int(np.searchsorted(self.steepest[:, 0], edges.shortest, side="right")) - 1  # the next shorter one
         return most / 2 * self.steepest[place, 1] < 0.99 * min(self.crowded)
 
     def forward(self, energies, reference, system, edges):
@@ -213,8 +231,11 @@ class TrainingRange(torch.nn.Module):
         place = batch * n_species + species
         number = torch.bincount(place, minlength=n_systems * n_species)
         total = along.new_zeros(n_systems * n_species, along.shape[1]).index_add(0, place, along)
-        found = self._measure("structures", total / number[:, None].clamp(min=1),
-                              torch.arange(n_species, device=batch.device).repeat(n_systems))
+        found = self._measure(
+            "structures",
+            total / number[:, None].clamp(min=1),
+            torch.arange(n_species, device=batch.device).repeat(n_systems),
+        )
         return torch.where(number > 0, found, 0).reshape(n_systems, n_species).amax(dim=1)
 
     def _measure(self, name, values, species):
@@ -230,24 +251,27 @@ class TrainingRange(torch.nn.Module):
         samples : list of (features [N, F], species [N], numbers of neighbours [N]) of one structure each
         """
         n = max(len(samples), 1)
-        wide = MARGIN / n + (FEWEST / n)**4
+        wide = MARGIN / n + (FEWEST / n) ** 4
         for k in range(len(self.species)):
             own = [(x[s == k].double(), n[s == k].double()) for x, s, n in samples if bool((s == k).any())]
             if not own:
                 continue
             every, counts = torch.cat([x for x, _ in own]), torch.cat([n for _, n in own])
             mean, spread = every.mean(dim=0), every.std(dim=0, correction=0)
-            inverse = 1 / (spread + 0.1 * spread.mean() + 1e-12)    # what hardly varies must not be blown up
-            chosen = (every[::max(1, len(every) // SAMPLES)] - mean) * inverse
-            axes = torch.linalg.svd(chosen, full_matrices=False)[2][:self.n_components].T
-            axes = axes * axes.gather(0, axes.abs().argmax(dim=0)[None]).sign()     # one of the two directions
+            inverse = 1 / (spread + 0.1 * spread.mean() + 1e-12)  # what hardly varies must not be blown up
+            chosen = (every[:: max(1, len(every) // SAMPLES)] - mean) * inverse
+            axes = torch.linalg.svd(chosen, full_matrices=False)[2][: self.n_components].T
+            axes = axes * axes.gather(0, axes.abs().argmax(dim=0)[None]).sign()  # one of the two directions
             watched = min(axes.shape[1], max(1, len(own) // PER_COMPONENT))
             self.mean[k], self.axes[k, :, :watched] = mean, axes[:, :watched] * inverse[:, None]
             size = (spread * inverse).norm()
             along = (every - mean) @ self.axes[k].double()
             means = torch.stack([(x - mean).mean(dim=0) for x, _ in own]) @ self.axes[k].double()
-            for name, values, floor in (("atoms", along, LEAST * size), ("structures", means, LEAST * size),
-                                        ("neighbors", counts[:, None], LEAST * counts.mean())):
+            for name, values, floor in (
+                ("atoms", along, LEAST * size),
+                ("structures", means, LEAST * size),
+                ("neighbors", counts[:, None], LEAST * counts.mean()),
+            ):
                 low, high = values.amin(dim=0), values.amax(dim=0)
                 getattr(self, f"{name}_middle")[k] = (low + high) / 2
                 half = ((high - low) / 2 * (1 + wide)).clamp(min=max(float(floor), 1e-12))
@@ -271,5 +295,9 @@ def shortest_distances(structures, species, cutoff=6.0):
         place = kinds[edges.center] * len(species) + kinds[edges.neighbor]
         found = torch.full_like(shortest.flatten(), torch.inf).scatter_reduce(0, place, edges.distances, "amin")
         shortest = torch.minimum(shortest, found.reshape(shortest.shape))
-    return {(a, b): float(shortest[i, j]) for i, a in enumerate(species) for j, b in enumerate(species)
-            if i <= j and bool(shortest[i, j].isfinite())}
+    return {
+        (a, b): float(shortest[i, j])
+        for i, a in enumerate(species)
+        for j, b in enumerate(species)
+        if i <= j and bool(shortest[i, j].isfinite())
+    }

@@ -1,12 +1,13 @@
 """Shipped models, and what the header of a model file says, without torch: what ``mlelec models`` lists takes no time."""
+
 import json
 import math
 from importlib.resources import files
 
 PRETRAINED = files("ase_mlelec") / "pretrained"
-HEADER = "ase_mlelec"       # key of our header in that of safetensors
+HEADER = "ase_mlelec"  # key of our header in that of safetensors
 SUFFIX = ".safetensors"
-LONGEST = 100_000_000       # bytes of a header, the limit of safetensors
+LONGEST = 100_000_000  # bytes of a header, the limit of safetensors
 
 
 def list_models(folder=PRETRAINED):

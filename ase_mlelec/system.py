@@ -1,11 +1,12 @@
 """System: one or many structures as tensors.  The only place where strain is applied."""
+
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from ase.calculators.calculator import InputError
 
-LARGEST = 1e8       # Å, of positions and cells
+LARGEST = 1e8  # Å, of positions and cells
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class System:
     pbc : Tensor [B, 3], bool
     batch : Tensor [N], the structure every atom belongs to
     """
+
     positions: torch.Tensor
     numbers: torch.Tensor
     cell: torch.Tensor
@@ -41,11 +43,13 @@ class System:
         def tensor(rows, kind):
             return torch.from_numpy(np.asarray(rows)).to(device=device, dtype=kind)
 
-        return cls(positions=tensor(np.concatenate([image.positions for image in images]), dtype),
-                   numbers=tensor(np.concatenate([image.numbers for image in images]), torch.long),
-                   cell=tensor([image.cell.array for image in images], dtype),
-                   pbc=tensor([image.pbc for image in images], torch.bool),
-                   batch=tensor(np.repeat(np.arange(len(images)), counts), torch.long))
+        return cls(
+            positions=tensor(np.concatenate([image.positions for image in images]), dtype),
+            numbers=tensor(np.concatenate([image.numbers for image in images]), torch.long),
+            cell=tensor([image.cell.array for image in images], dtype),
+            pbc=tensor([image.pbc for image in images], torch.bool),
+            batch=tensor(np.repeat(np.arange(len(images)), counts), torch.long),
+        )
 
     @property
     def n_systems(self):
@@ -59,8 +63,10 @@ class System:
     def singles(self):
         """list of System, one for each structure."""
         counts = self.n_atoms.tolist()
-        return [System(positions, numbers, self.cell[b:b + 1], self.pbc[b:b + 1], torch.zeros_like(numbers))
-                for b, (positions, numbers) in enumerate(zip(self.positions.split(counts), self.numbers.split(counts)))]
+        return [
+            System(positions, numbers, self.cell[b : b + 1], self.pbc[b : b + 1], torch.zeros_like(numbers))
+            for b, (positions, numbers) in enumerate(zip(self.positions.split(counts), self.numbers.split(counts)))
+        ]
 
     def to(self, dtype):
         """The same structures with positions and cells in another precision."""
@@ -76,8 +82,11 @@ class System:
     def strained(self, strain):
         """The structures deformed by a strain: r -> r (1 + ε), cell -> cell (1 + ε); ε is Tensor [B, 3, 3]."""
         deformation = torch.eye(3, dtype=self.cell.dtype, device=self.cell.device) + strain
-        return replace(self, positions=torch.einsum("ni,nij->nj", self.positions, deformation[self.batch]),
-                       cell=self.cell @ deformation)
+        return replace(
+            self,
+            positions=torch.einsum("ni,nij->nj", self.positions, deformation[self.batch]),
+            cell=self.cell @ deformation,
+        )
 
     def sum_per_system(self, values):
         """Sum per-atom values [N, ...] over the atoms of each structure -> [B, ...]."""
@@ -94,17 +103,23 @@ def check_atoms(atoms):
         raise InputError("got an empty Atoms object; give at least one atom")
     finite = np.isfinite(atoms.positions).all(axis=1)
     if not finite.all():
-        raise InputError(f"positions of atom {int(np.argmin(finite))} are NaN or infinite; "
-                         "check the last step of the run (time step too long?)")
+        raise InputError(
+            f"positions of atom {int(np.argmin(finite))} are NaN or infinite; "
+            "check the last step of the run (time step too long?)"
+        )
     if not np.isfinite(atoms.cell.array).all():
         raise InputError("the cell holds NaN or infinite numbers; set it with atoms.set_cell(...)")
     for what, array in ("a position", atoms.positions), ("a cell vector", atoms.cell.array):
         if np.abs(array).max() > LARGEST:
-            raise InputError(f"{what} reaches {np.abs(array).max():.3g} Å, need at most {LARGEST:g} Å, beyond which "
-                             "distances lose their digits; check the last step of the run, or move the atoms into the "
-                             "cell with atoms.wrap()")
+            raise InputError(
+                f"{what} reaches {np.abs(array).max():.3g} Å, need at most {LARGEST:g} Å, beyond which "
+                "distances lose their digits; check the last step of the run, or move the atoms into the "
+                "cell with atoms.wrap()"
+            )
     if atoms.pbc.any():
         spans = np.linalg.svd(atoms.cell.array[atoms.pbc], compute_uv=False)
         if spans.min() < 1e-6 * max(1, spans.max()):
-            raise InputError(f"pbc is {atoms.pbc.tolist()} but the periodic cell vectors span no volume; "
-                             "set the cell with atoms.set_cell(...) or pbc=False")
+            raise InputError(
+                f"pbc is {atoms.pbc.tolist()} but the periodic cell vectors span no volume; "
+                "set the cell with atoms.set_cell(...) or pbc=False"
+            )

@@ -1,4 +1,5 @@
 """WannierHamiltonian: a tight-binding Hamiltonian with its cell and files, and everything that follows from it."""
+
 import functools
 import numbers
 import warnings
@@ -12,8 +13,8 @@ from ase_mlelec.physics import interior, tight_binding, transport
 from ase_mlelec.physics.kmesh import monkhorst_pack, time_reversal_pairs
 from ase_mlelec.physics.tight_binding import BlochSum, check_kpts, hermitian_part
 
-_DENSE_SIZE = 1200          # functions; up to here all levels at once cost less than a few of them one by one
-_PAIR = 5e-3                # eV; levels as close as this at every point with -k = k are those of spinors
+_DENSE_SIZE = 1200  # functions; up to here all levels at once cost less than a few of them one by one
+_PAIR = 5e-3  # eV; levels as close as this at every point with -k = k are those of spinors
 _WITHOUT_POSITIONS = "internal terms only: no <0|r|R>"
 
 
@@ -39,23 +40,29 @@ class WannierHamiltonian:
             raise ValueError("cell: got shape [3, 3], need three independent vectors [3, 3], Å")
         self.bloch = BlochSum(r_vectors, matrices)
         size = self.bloch.size
-        self.centres = np.zeros((size, 3)) if centres is None else _finite(
-            "centres", centres, (size, 3), f"[{size}, 3]; one per function")
+        self.centres = (
+            np.zeros((size, 3))
+            if centres is None
+            else _finite("centres", centres, (size, 3), f"[{size}, 3]; one per function")
+        )
         self.position_blochs = None
         if positions is not None:
             shape = len(r_vectors), size, size, 3
             positions = _finite("positions", positions, shape, f"{list(shape)}; give <0|r|R> for every R", complex)
-        # Wannier90 makes <0|r|R> by finite differences, which are not exactly Hermitian
+            # Wannier90 makes <0|r|R> by finite differences, which are not exactly Hermitian
             self.position_blochs = [BlochSum(*hermitian_part(r_vectors, positions[..., axis])) for axis in range(3)]
         if spin_degeneracy not in (1, 2):
-            raise ValueError(f"spin_degeneracy: got {spin_degeneracy!r}, need 2 without spin, 1 for spinors or one "
-                             "spin")
+            raise ValueError(
+                f"spin_degeneracy: got {spin_degeneracy!r}, need 2 without spin, 1 for spinors or one spin"
+            )
         self.spin_degeneracy = spin_degeneracy
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 
     def __repr__(self):
-        return (f"WannierHamiltonian({self.size} functions, {len(self.r_vectors)} lattice vectors, "
-                f"{self.bloch.stacked.nnz} elements{'' if self.position_blochs else ', no <0|r|R>'})")
+        return (
+            f"WannierHamiltonian({self.size} functions, {len(self.r_vectors)} lattice vectors, "
+            f"{self.bloch.stacked.nnz} elements{'' if self.position_blochs else ', no <0|r|R>'})"
+        )
 
     @property
     def size(self):
@@ -96,8 +103,9 @@ class WannierHamiltonian:
         run = wannier90.read_run(path)
         found = run.hamiltonian
         spin = spin_degeneracy or run.spin_degeneracy
-        hamiltonian = cls(run.cell, found.r_vectors, found.matrices, run.centres, positions=found.positions,
-                          spin_degeneracy=spin or 2)
+        hamiltonian = cls(
+            run.cell, found.r_vectors, found.matrices, run.centres, positions=found.positions, spin_degeneracy=spin or 2
+        )
         notes = list(run.notes)
         if spin is None:
             hamiltonian.spin_degeneracy, note = _guessed_spin(path, hamiltonian, run.has_input)
@@ -125,8 +133,9 @@ class WannierHamiltonian:
         elif self.position_blochs is None:
             raise ValueError(f"{path}: got no <0|r|R>, which _tb.dat holds; write seed_hr.dat")
         else:
-            wannier90.write_tb(path, self.cell, self.r_vectors, self.bloch.toarray(), self.positions,
-                               self.spin_degeneracy)
+            wannier90.write_tb(
+                path, self.cell, self.r_vectors, self.bloch.toarray(), self.positions, self.spin_degeneracy
+            )
 
     @property
     def positions(self):
@@ -146,12 +155,20 @@ class WannierHamiltonian:
         elements = self.bloch.stacked.tocoo()
         which, row = np.divmod(elements.row.astype(np.int64), self.size)
         # <m s_m|H|n R> is <m 0|H|n R - s_m>, and n counts from s_n
-        r_vectors, place = np.unique(self.r_vectors[which] + cells[row] - cells[elements.col], axis=0,
-                                     return_inverse=True)
-        matrices = tight_binding.from_elements(len(r_vectors), self.size, place.ravel(), row, elements.col,
-                                               elements.data)
-        return WannierHamiltonian(self.cell, r_vectors, matrices, self.centres + cells @ self.cell,
-                                  spin_degeneracy=self.spin_degeneracy, device=self.device)
+        r_vectors, place = np.unique(
+            self.r_vectors[which] + cells[row] - cells[elements.col], axis=0, return_inverse=True
+        )
+        matrices = tight_binding.from_elements(
+            len(r_vectors), self.size, place.ravel(), row, elements.col, elements.data
+        )
+        return WannierHamiltonian(
+            self.cell,
+            r_vectors,
+            matrices,
+            self.centres + cells @ self.cell,
+            spin_degeneracy=self.spin_degeneracy,
+            device=self.device,
+        )
 
     # Energies
 
@@ -191,8 +208,8 @@ class WannierHamiltonian:
                 missing = max(found.first - first, first + n_bands - found.first - asked)
                 if missing <= 0:
                     break
-                asked = min(asked + 2 * missing, self.size)     # they come from both sides of the center
-            energies.append(found.energies[first - found.first:][:n_bands])
+                asked = min(asked + 2 * missing, self.size)  # they come from both sides of the center
+            energies.append(found.energies[first - found.first :][:n_bands])
         return np.array(energies).reshape(len(kpts), n_bands)
 
     def _interior_window(self, kpts, low, high):
@@ -211,7 +228,7 @@ class WannierHamiltonian:
         stop = max((first + len(energies) for first, energies in filled), default=0)
         table = np.full((len(kpts), stop - start), np.nan)
         for row, (first, energies) in zip(table, levels):
-            row[first - start:first - start + len(energies)] = energies
+            row[first - start : first - start + len(energies)] = energies
         return table
 
     def velocities(self, kpts):
@@ -238,6 +255,7 @@ class WannierHamiltonian:
         """
         from ase.dft.kpoints import BandPath
         from ase.spectrum.band_structure import BandStructure
+
         if not isinstance(path, BandPath):
             path = _band_path(self.cell, self.pbc, path, npoints)
         return BandStructure(path, self.eigenvalues(path.kpts, n_bands, window)[None], reference=reference)
@@ -249,8 +267,10 @@ class WannierHamiltonian:
         if len(kmesh) == 2:
             kpts, weights = check_kpts(kmesh[0]), np.asarray(kmesh[1], dtype=float)
             if weights.shape != (len(kpts),) or abs(weights.sum() - 1) > 1e-8:
-                raise ValueError(f"kmesh: got weights of shape {list(weights.shape)} and sum {weights.sum():g}, need "
-                                 f"{len(kpts)} that add up to 1")
+                raise ValueError(
+                    f"kmesh: got weights of shape {list(weights.shape)} and sum {weights.sum():g}, need "
+                    f"{len(kpts)} that add up to 1"
+                )
             return kpts, weights
         if self.bloch.is_real:
             return time_reversal_pairs(kmesh)
@@ -297,16 +317,18 @@ class WannierHamiltonian:
     def conductivity(self, fermi_level, kmesh, temperature, relaxation_time):
         """Conductivity tensor [3, 3], S/m, of the Boltzmann equation with one relaxation time (fs)."""
         kpts, weights = self.mesh(kmesh)
-        drude = transport.drude_weight(self.bloch, self.cell, kpts, weights, fermi_level, temperature,
-                                       self.spin_degeneracy, self.device)
+        drude = transport.drude_weight(
+            self.bloch, self.cell, kpts, weights, fermi_level, temperature, self.spin_degeneracy, self.device
+        )
         return transport.conductivity(drude, relaxation_time)
 
     def joint_dos(self, energies, fermi_level, kmesh, temperature, width):
         """Pairs of filled and empty levels at the same k by their difference, states²/eV, array [S]."""
         kpts, weights = self.mesh(kmesh)
         levels = tight_binding.eigenvalues(self.bloch, kpts, self.device)
-        return transport.joint_density_of_states(energies, levels, weights, fermi_level, temperature, width,
-                                                 self.spin_degeneracy)
+        return transport.joint_density_of_states(
+            energies, levels, weights, fermi_level, temperature, width, self.spin_degeneracy
+        )
 
     @property
     def berry_terms(self):
@@ -326,37 +348,55 @@ class WannierHamiltonian:
         Without <0|r|R> it holds internal terms only, exact for an insulator; berry_terms says which it is.
         """
         kpts, weights = self.mesh(kmesh) if len(kmesh) == 2 else (monkhorst_pack(kmesh), None)
-        return transport.hall_conductivity(self.bloch, self.cell, kpts, weights, fermi_level, temperature,
-                                           self.spin_degeneracy, self.position_blochs, self.device)
+        return transport.hall_conductivity(
+            self.bloch,
+            self.cell,
+            kpts,
+            weights,
+            fermi_level,
+            temperature,
+            self.spin_degeneracy,
+            self.position_blochs,
+            self.device,
+        )
 
 
 def _band_path(cell, pbc, path, npoints):
     """ase BandPath of special points "GKMG" (None: ASE's choice), or ValueError that names those of the cell."""
     from ase.cell import Cell
     from ase.dft.kpoints import parse_path_string
+
     if not (isinstance(npoints, numbers.Integral) and npoints > 1):
         raise ValueError(f"npoints: got {npoints!r}, need an integer above 1; ask for more points on the path")
     if not pbc.any():
-        raise ValueError("path: got a Hamiltonian that couples no cells, need a periodic one; it has the same levels "
-                         "at every k point, ask for eigenvalues([[0, 0, 0]])")
+        raise ValueError(
+            "path: got a Hamiltonian that couples no cells, need a periodic one; it has the same levels "
+            "at every k point, ask for eigenvalues([[0, 0, 0]])"
+        )
     try:
         standard = Cell(cell).bandpath(npoints=0, pbc=pbc)
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise ValueError(f"path: ASE knows no special points of this cell ({str(error) or 'no Bravais lattice'}), need "
-                         "an ase BandPath; make one with ase.dft.kpoints.bandpath") from None
+        raise ValueError(
+            f"path: ASE knows no special points of this cell ({str(error) or 'no Bravais lattice'}), need "
+            "an ase BandPath; make one with ase.dft.kpoints.bandpath"
+        ) from None
     known = sorted(standard.special_points)
     example = standard.path.partition(",")[0]
     if isinstance(path, str):
         names = [name for part in parse_path_string(path) for name in part]
         unknown = next((name for name in names if name not in known), None)
         if unknown or not names:
-            raise ValueError(f"path: got {path!r}: {f'{unknown!r} is no' if unknown else 'no'} special point of this "
-                             f"cell, which are {' '.join(known)}; write for example {example}")
+            raise ValueError(
+                f"path: got {path!r}: {f'{unknown!r} is no' if unknown else 'no'} special point of this "
+                f"cell, which are {' '.join(known)}; write for example {example}"
+            )
     try:
         return Cell(cell).bandpath(path, npoints=npoints, pbc=pbc)
     except (KeyError, TypeError, ValueError, IndexError):
-        raise ValueError(f"path: got {path!r}, need special points of this cell, which are {' '.join(known)}, or an "
-                         f"ase BandPath; write for example {example}") from None
+        raise ValueError(
+            f"path: got {path!r}, need special points of this cell, which are {' '.join(known)}, or an "
+            f"ase BandPath; write for example {example}"
+        ) from None
 
 
 def _finite(name, values, shape, needed, kind=float):
@@ -377,18 +417,29 @@ def _guessed_spin(path, hamiltonian, has_input):
 
     Levels of spinors with time reversal come in pairs wherever -k equals k (Kramers), others do so by chance only.
     """
-    seed = str(path).removesuffix(".gz")[:-len("_hr.dat")]
+    seed = str(path).removesuffix(".gz")[: -len("_hr.dat")]
     pairs = False
     if hamiltonian.size <= _DENSE_SIZE and hamiltonian.size % 2 == 0:
         energies = hamiltonian.eigenvalues(monkhorst_pack(np.where(hamiltonian.pbc, 2, 1)))
         pairs = (energies[:, 1::2] - energies[:, ::2] < _PAIR).all()
-    if has_input:       # where it has no such line, Wannier90 takes the functions as those without spin
-        return 2, (f"{seed}.win does not say spinors, but all levels come in pairs, as those of spinors do: taken as 2 "
-                   "electrons per level; set spin_degeneracy = 1 if they are spinors") if pairs else None
-    return (1, f"no {seed}.win beside it: spin degeneracy 1 is guessed from levels that all come in pairs, as those of "
-               "spinors do; set spin_degeneracy") if pairs else (
-            2, f"no {seed}.win beside it: spin degeneracy 2 is guessed, as levels do not come in pairs; set "
-               "spin_degeneracy = 1 for spinors or one spin")
+    if has_input:  # where it has no such line, Wannier90 takes the functions as those without spin
+        return 2, (
+            f"{seed}.win does not say spinors, but all levels come in pairs, as those of spinors do: taken as 2 "
+            "electrons per level; set spin_degeneracy = 1 if they are spinors"
+        ) if pairs else None
+    return (
+        (
+            1,
+            f"no {seed}.win beside it: spin degeneracy 1 is guessed from levels that all come in pairs, as those of "
+            "spinors do; set spin_degeneracy",
+        )
+        if pairs
+        else (
+            2,
+            f"no {seed}.win beside it: spin degeneracy 2 is guessed, as levels do not come in pairs; set "
+            "spin_degeneracy = 1 for spinors or one spin",
+        )
+    )
 
 
 def _in_order(bloch, r_vectors):
@@ -409,4 +460,4 @@ def _chosen(energies, n_bands, window):
         return np.where(inside, energies, np.nan)[:, inside.any(0)]
     distance = abs(energies[0] - 0.5 * (window[0] + window[1]))
     first = np.sort(np.argsort(distance, kind="stable")[:n_bands])[0]
-    return energies[:, first:first + n_bands]
+    return energies[:, first : first + n_bands]

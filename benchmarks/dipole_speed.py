@@ -5,6 +5,7 @@
 The first environment is the one of run.py, with TensorFlow; the other holds ``deepmd-kit==3.2.0 torch==2.11.0``.
 Either can be left out.  The second part times this package alone.
 """
+
 import argparse
 import os
 import shutil
@@ -42,16 +43,20 @@ def rows_of_programs(folder, arguments):
 
 def table_of_programs(rows):
     programs = [program for program in PROGRAMS if program in rows[0]["seconds"]]
-    yield "| atoms | ase-mlelec, ms | " + "".join(f"{PROGRAMS[name]}, ms | times as long | difference, Å | "
-                                                  for name in programs)
+    yield "| atoms | ase-mlelec, ms | " + "".join(
+        f"{PROGRAMS[name]}, ms | times as long | difference, Å | " for name in programs
+    )
     yield "|---" * (2 + 3 * len(programs)) + "|"
     for row in rows:
         own = row["seconds"]["ours"]
         cells = [str(row["atoms"]), f"{1e3 * own['min']:.1f} ({1e3 * own['median']:.1f})"]
         for program in programs:
             seconds = row["seconds"][program]
-            cells += [f"{1e3 * seconds['min']:.1f} ({1e3 * seconds['median']:.1f})",
-                      f"{seconds['min'] / own['min']:.1f}", f"{row['difference'][program]['vectors']:.0e}"]
+            cells += [
+                f"{1e3 * seconds['min']:.1f} ({1e3 * seconds['median']:.1f})",
+                f"{seconds['min'] / own['min']:.1f}",
+                f"{row['difference'][program]['vectors']:.0e}",
+            ]
         yield f"| {' | '.join(cells)} |"
 
 
@@ -66,7 +71,7 @@ def share(calc, atoms, repeats):
             for name in names:
                 calc.get_property(name, atoms)
             spent.append(time.perf_counter() - begin)
-    return [min(spent[1:]) for spent in seconds.values()]       # the first is to warm up
+    return [min(spent[1:]) for spent in seconds.values()]  # the first is to warm up
 
 
 def calculators(folder):
@@ -78,22 +83,29 @@ def calculators(folder):
     with torch.random.fork_rng():
         head = VectorHead(2, energy.descriptor.n_features, models.EMBEDDING[-1], (0,), (60, 60, 60)).double()
     both = Model(energy.descriptor, {"energy": energy.heads["energy"], "dipole": head}, dict(CHARGES))
-    return {"one model, one descriptor": DeepWannierCalculator(both, device="cpu"),
-            "two models, shared edges": CombinedCalculator([DeepPotCalculator(energy, device="cpu"),
-                                                            DeepWannierCalculator(dipole, device="cpu")])}
+    return {
+        "one model, one descriptor": DeepWannierCalculator(both, device="cpu"),
+        "two models, shared edges": CombinedCalculator(
+            [DeepPotCalculator(energy, device="cpu"), DeepWannierCalculator(dipole, device="cpu")]
+        ),
+    }
 
 
 def table_of_shares(folder):
     yield "| | atoms | energy + forces, ms | with dipole, ms | more, % |"
     yield "|---|---|---|---|---|"
-    cases = [(name, calc, run.WATER[size](), run.REPEATS[size])
-             for name, calc in calculators(folder).items() for size in SIZES]
+    cases = [
+        (name, calc, run.WATER[size](), run.REPEATS[size])
+        for name, calc in calculators(folder).items()
+        for size in SIZES
+    ]
     shipped = DeepWannierCalculator("ice", device="cpu")
     cases += [("`ice`, two descriptors, shared edges", shipped, ice(repeat), 20) for repeat in (2, 4)]
     for name, calc, atoms, repeats in cases:
         alone, together = share(calc, atoms, repeats)
-        yield (f"| {name} | {len(atoms)} | {1e3 * alone:.1f} | {1e3 * together:.1f} | "
-               f"{100 * (together / alone - 1):.0f} |")
+        yield (
+            f"| {name} | {len(atoms)} | {1e3 * alone:.1f} | {1e3 * together:.1f} | {100 * (together / alone - 1):.0f} |"
+        )
 
 
 def ice(repeat):
@@ -101,7 +113,7 @@ def ice(repeat):
     a, shortest = 2.9, 1.0
     cell = np.eye(3) * a
     atoms = Atoms("O2", [[0, 0, 0], [a / 2] * 3], cell=cell, pbc=True) * repeat
-    ways = np.array([[1, 1, 1], [-1, -1, 1]]) / 3**0.5        # both protons of every molecule point the same way
+    ways = np.array([[1, 1, 1], [-1, -1, 1]]) / 3**0.5  # both protons of every molecule point the same way
     protons = (atoms.positions[:, None] + shortest * ways).reshape(-1, 3)
     return atoms + Atoms(f"H{len(protons)}", protons, cell=atoms.cell, pbc=True)
 
@@ -124,14 +136,24 @@ def main():
         torch.set_num_threads(len(arguments.cores))
         shares = list(table_of_shares(Path(scratch)))
     versions = {key: value for row in rows for key, value in row["versions"].items()}
-    lines = ["# Speed of dipoles", "",
-             "Written by `benchmarks/dipole_speed.py`: random weights, the same for all programs, double precision, "
-             f"programs in turns on the same {where['cores_used']} core(s). Times are the shortest (median) of all "
-             "evaluations; every evaluation sees new positions.", "",
-             f"{where['processor']}, {where['cores']} cores, load {where['load_at_start']} at the start; Python "
-             f"{where['python']}; " + ", ".join(f"{key} {value}" for key, value in versions.items()) + ".", "",
-             f"## {run.CASES[NAME][2]}", "", *table_of_programs(rows), "",
-             "## What the dipole adds to a step", "", *shares]
+    lines = [
+        "# Speed of dipoles",
+        "",
+        "Written by `benchmarks/dipole_speed.py`: random weights, the same for all programs, double precision, "
+        f"programs in turns on the same {where['cores_used']} core(s). Times are the shortest (median) of all "
+        "evaluations; every evaluation sees new positions.",
+        "",
+        f"{where['processor']}, {where['cores']} cores, load {where['load_at_start']} at the start; Python "
+        f"{where['python']}; " + ", ".join(f"{key} {value}" for key, value in versions.items()) + ".",
+        "",
+        f"## {run.CASES[NAME][2]}",
+        "",
+        *table_of_programs(rows),
+        "",
+        "## What the dipole adds to a step",
+        "",
+        *shares,
+    ]
     (arguments.output / "DIPOLE_SPEED.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

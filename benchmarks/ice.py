@@ -6,6 +6,7 @@
 An interrupted run goes on with the next pressure: what is done is in the folder ``--cache``; remove it for another
 model.  Structures of group "test" of examples/data/ice.h5 were never used in training.
 """
+
 import argparse
 import json
 import sys
@@ -29,19 +30,22 @@ EXAMPLES = HERE.parent / "examples"
 sys.path.insert(0, str(EXAMPLES / "dft"))
 import ice as cells  # noqa: E402
 
-PRESSURES = (20, 40, 60, 80, 100, 110)      # GPa
-TEMPERATURE = 300                           # K
-EQUILIBRATION = 400                         # steps
-GRAM_PER_CM3 = 1000 * units.kg / units.m**3    # amu/Å^3
-MOLECULE = 18.015                           # amu
-COLUMNS = {"atomic_dipole_rmse_A": "centroid, RMSE per component, Å",
-           "dipole_rmse_e_A": "dipole of the cell, RMSE, e Å",
-           "energy_mae_meV_per_atom": "energy, MAE, meV/atom",
-           "forces_rmse_meV_per_A": "force, RMSE, meV/Å",
-           "stress_rmse_GPa": "stress, RMSE, GPa"}
+PRESSURES = (20, 40, 60, 80, 100, 110)  # GPa
+TEMPERATURE = 300  # K
+EQUILIBRATION = 400  # steps
+GRAM_PER_CM3 = 1000 * units.kg / units.m**3  # amu/Å^3
+MOLECULE = 18.015  # amu
+COLUMNS = {
+    "atomic_dipole_rmse_A": "centroid, RMSE per component, Å",
+    "dipole_rmse_e_A": "dipole of the cell, RMSE, e Å",
+    "energy_mae_meV_per_atom": "energy, MAE, meV/atom",
+    "forces_rmse_meV_per_A": "force, RMSE, meV/Å",
+    "stress_rmse_GPa": "stress, RMSE, GPa",
+}
 
 
 # Structures ---------------------------------------------------------------------------------------------------------
+
 
 def table_of_errors(model, frames):
     test = frames.select(lambda frame: frame.group == "test")
@@ -55,11 +59,14 @@ def table_of_errors(model, frames):
         yield f"| {name} | {len(group)} | " + " | ".join(f"{found[key]:.4g}" for key in COLUMNS) + " |"
     dipoles = np.array([frame.labels["dipole"] for frame in test])
     yield ""
-    yield (f"Dipoles of the test cells: standard deviation {dipoles.std(axis=0).mean():.2f} e Å per component (a model "
-           "that knows nothing but their mean).")
+    yield (
+        f"Dipoles of the test cells: standard deviation {dipoles.std(axis=0).mean():.2f} e Å per component (a model "
+        "that knows nothing but their mean)."
+    )
 
 
 # Born charges -------------------------------------------------------------------------------------------------------
+
 
 def table_of_born_charges(calc, path):
     yield "| cell | RMSE, e | with the sum rule imposed on DFT | sum over the cell: model | DFT |"
@@ -68,8 +75,10 @@ def table_of_born_charges(calc, path):
     for atoms, name, true in responses(path):
         found = calc.get_born_charges(atoms)
         off, corrected = found - true, found - (true - true.mean(axis=0))
-        yield (f"| {name} | {rms(off):.4f} | {rms(corrected):.4f} | {np.abs(found.sum(axis=0)).max():.1e} | "
-               f"{np.abs(true.sum(axis=0)).max():.3f} |")
+        yield (
+            f"| {name} | {rms(off):.4f} | {rms(corrected):.4f} | {np.abs(found.sum(axis=0)).max():.1e} | "
+            f"{np.abs(true.sum(axis=0)).max():.3f} |"
+        )
         all_off.append(off)
         all_corrected.append(corrected)
     yield f"| all | {rms(np.concatenate(all_off)):.4f} | {rms(np.concatenate(all_corrected)):.4f} | | |"
@@ -80,18 +89,23 @@ def responses(path):
     with np.load(path) as stored:
         data = {key: stored[key] for key in stored.files}
     for k, name in enumerate(data["name"]):
-        yield (cells.Atoms(data["numbers"][k], data["positions"][k], cell=data["cell"][k], pbc=True), name,
-               data["born_charges"][k])
+        yield (
+            cells.Atoms(data["numbers"][k], data["positions"][k], cell=data["cell"][k], pbc=True),
+            name,
+            data["born_charges"][k],
+        )
 
 
 def born_against_differences(calc, atoms, n_atoms=3):
     """Largest difference of Born charges from five-point differences of the dipole, e, over the first atoms."""
     born, worst = calc.get_born_charges(atoms).copy(), 0.0
     for atom, axis in np.ndindex(n_atoms, 3):
+
         def dipole_at(step):
             moved = atoms.copy()
             moved.positions[atom, axis] += step
             return calc.get_property("dipole", moved)
+
         worst = max(worst, np.abs(five_point(dipole_at) - born[atom, :, axis]).max())
     return worst
 
@@ -101,6 +115,7 @@ def rms(values):
 
 
 # Pressure -----------------------------------------------------------------------------------------------------------
+
 
 def pressures(model, picoseconds, cache):
     """Rows of constant-pressure dynamics of 128 molecules, each from the end of the last, at a higher pressure."""
@@ -112,8 +127,9 @@ def pressures(model, picoseconds, cache):
                 atoms = cells.compressed(calc, pressure, np.random.default_rng(0), 4, TEMPERATURE, 1000)
             atoms.calc = calc
             row = dynamics(atoms, pressure, picoseconds)
-            write(end, cells.Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=True,
-                                   momenta=atoms.get_momenta()))
+            write(
+                end, cells.Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=True, momenta=atoms.get_momenta())
+            )
             done.write_text(json.dumps(row))
         atoms = read(end)
         rows.append(json.loads(done.read_text()))
@@ -132,33 +148,53 @@ def dynamics(atoms, pressure, picoseconds):
     def observe():
         distances = atoms.get_all_distances(mic=True)[np.ix_(atoms.symbols == "H", atoms.symbols == "O")]
         near, far = np.sort(distances, axis=1)[:, :2].mean(axis=0)
-        seen.append([atoms.get_temperature(), cells.pressure_of(atoms.get_stress(voigt=False)), atoms.get_volume(),
-                     near, far, run.get_conserved_energy(), distances.min()])
+        seen.append(
+            [
+                atoms.get_temperature(),
+                cells.pressure_of(atoms.get_stress(voigt=False)),
+                atoms.get_volume(),
+                near,
+                far,
+                run.get_conserved_energy(),
+                distances.min(),
+            ]
+        )
+
     run.attach(observe, interval=40)
     for _ in tqdm(run.irun(steps), total=steps + 1, desc=f"{pressure} GPa", disable=None, unit=" steps"):
         pass
     names = ("temperature", "found", "volume", "near", "far")
     conserved = np.array(seen)[:, 5]
     drift = np.polyfit(np.linspace(0, picoseconds, len(seen)), conserved, 1)[0]
-    return {"pressure": pressure, "picoseconds": picoseconds, "molecules": len(atoms) // 3,
-            "shortest": np.min(seen, axis=0)[6], "drift": 1000 * drift / len(atoms),
-            **dict(zip(names, np.mean(seen[len(seen) // 2:], axis=0)))}
+    return {
+        "pressure": pressure,
+        "picoseconds": picoseconds,
+        "molecules": len(atoms) // 3,
+        "shortest": np.min(seen, axis=0)[6],
+        "drift": 1000 * drift / len(atoms),
+        **dict(zip(names, np.mean(seen[len(seen) // 2 :], axis=0))),
+    }
 
 
 def table_of_pressures(rows):
-    yield ("| GPa asked for | found | K | length, ps | drift, meV/atom/ps | density, g/cm^3 | of experiment | "
-           "O-H: nearer | other oxygen | shortest, Å |")
+    yield (
+        "| GPa asked for | found | K | length, ps | drift, meV/atom/ps | density, g/cm^3 | of experiment | "
+        "O-H: nearer | other oxygen | shortest, Å |"
+    )
     yield "|" + "---|" * 10
     for row in rows:
         a = np.interp(row["pressure"], cells.PRESSURES, cells.LATTICE_CONSTANTS)
-        thermal = 3 * row["molecules"] * units.kB * row["temperature"] / row["volume"] / units.GPa     # of the momenta
+        thermal = 3 * row["molecules"] * units.kB * row["temperature"] / row["volume"] / units.GPa  # of the momenta
         densities = [MOLECULE / volume / GRAM_PER_CM3 for volume in (row["volume"] / row["molecules"], a**3 / 2)]
-        yield (f"| {row['pressure']} | {row['found'] + thermal:.1f} | {row['temperature']:.0f} | {row['picoseconds']:g} | "
-               f"{row['drift']:.3f} | {densities[0]:.3f} | {densities[1]:.3f} | {row['near']:.3f} | {row['far']:.3f} | "
-               f"{row['shortest']:.2f} |")
+        yield (
+            f"| {row['pressure']} | {row['found'] + thermal:.1f} | {row['temperature']:.0f} | {row['picoseconds']:g} | "
+            f"{row['drift']:.3f} | {densities[0]:.3f} | {densities[1]:.3f} | {row['near']:.3f} | {row['far']:.3f} | "
+            f"{row['shortest']:.2f} |"
+        )
 
 
 # Vibrations ---------------------------------------------------------------------------------------------------------
+
 
 def stretch_frequencies(model, pressure):
     """Harmonic wavenumber of the symmetric O-H stretch of 16 molecules, cm^-1, of H2O and of D2O.
@@ -217,25 +253,44 @@ def main():
     model, frames = load_model(arguments.model), read_frames(arguments.data)
     calc = DeepWannierCalculator(model)
     unseen = next(frame.atoms for frame in frames if frame.group == "test")
-    lines = ["# Accuracy of the model `ice`", "", f"Regenerated by `python benchmarks/ice.py --time {arguments.time:g}`.", "",
-             "## Structures that were never used in training", "", *table_of_errors(model, frames), "",
-             "## Born charges against density functional perturbation theory (ph.x)", "",
-             *table_of_born_charges(calc, arguments.response), "",
-             f"They are those of finite differences of the dipole to {born_against_differences(calc, unseen):.0e} e.",
-             ""]
+    lines = [
+        "# Accuracy of the model `ice`",
+        "",
+        f"Regenerated by `python benchmarks/ice.py --time {arguments.time:g}`.",
+        "",
+        "## Structures that were never used in training",
+        "",
+        *table_of_errors(model, frames),
+        "",
+        "## Born charges against density functional perturbation theory (ph.x)",
+        "",
+        *table_of_born_charges(calc, arguments.response),
+        "",
+        f"They are those of finite differences of the dipole to {born_against_differences(calc, unseen):.0e} e.",
+        "",
+    ]
     print("\n".join(lines), flush=True)
-    lines += ["## Harmonic wavenumber of the symmetric O-H stretch, 16 molecules", "",
-              "| GPa | H2O, cm^-1 | D2O | ratio |", "|---|---|---|---|"]
+    lines += [
+        "## Harmonic wavenumber of the symmetric O-H stretch, 16 molecules",
+        "",
+        "| GPa | H2O, cm^-1 | D2O | ratio |",
+        "|---|---|---|---|",
+    ]
     for pressure in PRESSURES[0], PRESSURES[-1]:
         light, heavy = stretch_frequencies(model, pressure)
         lines.append(f"| {pressure} | {light:.0f} | {heavy:.0f} | {light / heavy:.3f} |")
     print("\n".join(lines[-2:]), flush=True)
-    lines += ["", f"## Constant-pressure molecular dynamics of 128 molecules at {TEMPERATURE} K", "",
-              f"Each run starts from the end of the last, brought to its pressure in {EQUILIBRATION} steps of "
-              f"{cells.STEP} fs; Nosé-Hoover chains and an isotropic barostat (Martyna, Tobias and Klein), whose "
-              "conserved energy drifts as given; means over the second half. Experiment: equation of state of Hemley et "
-              "al. (1987).", "",
-              *table_of_pressures(pressures(model, arguments.time, arguments.cache))]
+    lines += [
+        "",
+        f"## Constant-pressure molecular dynamics of 128 molecules at {TEMPERATURE} K",
+        "",
+        f"Each run starts from the end of the last, brought to its pressure in {EQUILIBRATION} steps of "
+        f"{cells.STEP} fs; Nosé-Hoover chains and an isotropic barostat (Martyna, Tobias and Klein), whose "
+        "conserved energy drifts as given; means over the second half. Experiment: equation of state of Hemley et "
+        "al. (1987).",
+        "",
+        *table_of_pressures(pressures(model, arguments.time, arguments.cache)),
+    ]
     (arguments.output / "ICE.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

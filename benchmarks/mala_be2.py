@@ -6,6 +6,7 @@ The argument is the folder Be2 of MALA's test data.  The training is examples/be
 its time is that of the processor, with reading, fingerprints and the start of Python.  MALA's own numbers were reported
 for the same data, training snapshot and time; they were not measured here.
 """
+
 import argparse
 import os
 import resource
@@ -28,8 +29,8 @@ HERE = Path(__file__).parent
 CONFIG = HERE.parent / "examples" / "be2.toml"
 UPF = "Be.pbe-n-rrkjus_psl.1.0.0.UPF"
 PEER = {"ldos_rmse": 1.12e-4, "density_mape_percent": 0.25}
-SITES = (2 / 3, 1 / 3, 1 / 2)       # from one atom of the hexagonal close packing to the other, in cell vectors
-MINUTES = 4         # of the processor, what MALA had
+SITES = (2 / 3, 1 / 3, 1 / 2)  # from one atom of the hexagonal close packing to the other, in cell vectors
+MINUTES = 4  # of the processor, what MALA had
 
 REPORT = """\
 # MALA's Be2: one snapshot for training, one for the test
@@ -84,8 +85,12 @@ and of centring the LDOS.
 def mlelec(folder, *arguments):
     """Run the command on one core; returns processor seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([Path(sys.executable).with_name("mlelec"), *arguments], check=True, cwd=folder,
-                   env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+    subprocess.run(
+        [Path(sys.executable).with_name("mlelec"), *arguments],
+        check=True,
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -97,16 +102,29 @@ def train(source, folder):
         (folder / "data").mkdir(exist_ok=True)
         shutil.copy(CONFIG, folder)
         for k, target in enumerate(("data/be2.h5", "test.h5")):
-            mlelec(folder, "convert", str(source / f"Be_snapshot{k}.info.json"), target, "--grid", "-5", "20",
-                   "--upf", str(source / UPF))
+            mlelec(
+                folder,
+                "convert",
+                str(source / f"Be_snapshot{k}.info.json"),
+                target,
+                "--grid",
+                "-5",
+                "20",
+                "--upf",
+                str(source / UPF),
+            )
         time.write_text(str(mlelec(folder, "train", CONFIG.name, "--quiet")))
     return [load_model(path) for path in sorted(folder.glob("be2-*.safetensors"))], float(time.read_text())
 
 
 def evaluate(models, folder):
     """List of (title, LDOS RMSE, density MAPE): members, committee, and the range of committees of fewer members."""
-    data = GridData(Snapshots(folder / "test.h5"), models[0].descriptor.double(), folder / "test_fingerprints.h5",
-                    zero=models[0].heads["ldos"].zero)
+    data = GridData(
+        Snapshots(folder / "test.h5"),
+        models[0].descriptor.double(),
+        folder / "test_fingerprints.h5",
+        zero=models[0].heads["ldos"].zero,
+    )
 
     def errors(chosen):
         found = mean_ldos_errors(list(chosen), data)
@@ -114,9 +132,11 @@ def evaluate(models, folder):
 
     rows = [(f"member {k}", *errors([model])) for k, model in enumerate(models)]
     smaller = np.array([errors(chosen) for chosen in combinations(models, len(models) - 2)])
-    rows += [(f"committees of {len(models) - 2} of them, best", *smaller.min(axis=0)),
-             (f"committees of {len(models) - 2} of them, worst", *smaller.max(axis=0)),
-             (f"**committee of {len(models)}**", *errors(models))]
+    rows += [
+        (f"committees of {len(models) - 2} of them, best", *smaller.min(axis=0)),
+        (f"committees of {len(models) - 2} of them, worst", *smaller.max(axis=0)),
+        (f"**committee of {len(models)}**", *errors(models)),
+    ]
     return rows
 
 
@@ -139,11 +159,23 @@ def how_far(folder):
 
 def report(rows, seconds, config, distances, outside):
     table = [f"| {title} | {1e4 * ldos:.3f} | {density:.3f} |" for title, ldos, density in rows]
-    table.append(f"| MALA, its best in {MINUTES} minutes: mean over two **other** snapshots | "
-                 f"{1e4 * PEER['ldos_rmse']:.2f} | {PEER['density_mape_percent']:.2f} |")
-    return REPORT.format(version=__version__, upf=UPF, seconds=seconds, allowed=60 * MINUTES, config=config,
-                         ldos=config.ldos, bispectrum=config.bispectrum, distances=distances, percent=100 * outside,
-                         widths=" and ".join(map(str, config.ldos.widths)), rows="\n".join(table))
+    table.append(
+        f"| MALA, its best in {MINUTES} minutes: mean over two **other** snapshots | "
+        f"{1e4 * PEER['ldos_rmse']:.2f} | {PEER['density_mape_percent']:.2f} |"
+    )
+    return REPORT.format(
+        version=__version__,
+        upf=UPF,
+        seconds=seconds,
+        allowed=60 * MINUTES,
+        config=config,
+        ldos=config.ldos,
+        bispectrum=config.bispectrum,
+        distances=distances,
+        percent=100 * outside,
+        widths=" and ".join(map(str, config.ldos.widths)),
+        rows="\n".join(table),
+    )
 
 
 def main():

@@ -8,6 +8,7 @@ Each adds its numbers to ml_dft.json and writes ML_DFT.md beside this file from 
 
 Source: after Ellis et al. 2021, Table V.
 """
+
 import argparse
 import copy
 import json
@@ -27,12 +28,21 @@ from ase_mlelec.physics import ewald, fermi, hartree, xc
 from ase_mlelec.system import System
 
 HERE = Path(__file__).parent
-CELLS = (2, 4, 8)           # fcc cells of four atoms along each side
-SAMPLE = 250_000            # grid points on which what is done point by point is timed
+CELLS = (2, 4, 8)  # fcc cells of four atoms along each side
+SAMPLE = 250_000  # grid points on which what is done point by point is timed
 FORCE_SAMPLE = 20_000
 # in terms of the last hidden layer, in which the LDOS is linear: the LDOS itself is not needed
-STEPS = ["fingerprints", "net", "sum over points to DOS", "Fermi level", "sum over energies to density",
-         "band energy and entropy", "Hartree energy", "exchange-correlation", "ion-ion energy"]
+STEPS = [
+    "fingerprints",
+    "net",
+    "sum over points to DOS",
+    "Fermi level",
+    "sum over energies to density",
+    "band energy and entropy",
+    "Hartree energy",
+    "exchange-correlation",
+    "ion-ion energy",
+]
 
 
 def aluminium(n, spacing):
@@ -69,7 +79,7 @@ def time_steps(model, atoms, shape):
         features = clock("fingerprints", descriptor.of_chunk, system, chunk)
         part = clock("net", head.coordinates, features)
         total = total + clock("sum over points to DOS", lambda part: part.sum(dim=0), part)
-        kept.append(clock("net", part.to, model.dtype))        # the calculator copies it into one array
+        kept.append(clock("net", part.to, model.dtype))  # the calculator copies it into one array
         points += len(features)
     matrix, offset = head.basis()
     dos = (total / points @ matrix + offset) * atoms.get_volume()
@@ -78,8 +88,9 @@ def time_steps(model, atoms, shape):
     number, energy, entropy = clock("band energy and entropy", fermi.integration_weights, head.energies, level, kelvin)
     clock("band energy and entropy", lambda: (energy @ dos, entropy @ dos))
     weights, constant = matrix @ number, offset @ number
-    density = torch.cat([clock("sum over energies to density", lambda part: part.double() @ weights + constant, part)
-                         for part in kept])
+    density = torch.cat(
+        [clock("sum over energies to density", lambda part: part.double() @ weights + constant, part) for part in kept]
+    )
     del kept
     n_points = int(np.prod(shape))
     for step in ("fingerprints", "net", "sum over points to DOS", "sum over energies to density"):
@@ -90,8 +101,13 @@ def time_steps(model, atoms, shape):
     clock("Hartree energy", hartree.energy, whole, cell)
     clock("exchange-correlation", lambda: xc.energies(whole.clamp(min=0), cell, xc="lda_pz"))
     clock("ion-ion energy", ewald.energy, positions, torch.full((len(atoms),), 3.0, dtype=torch.float64), cell)
-    return {"atoms": len(atoms), "grid_points": n_points, "measured_on": points, "seconds": clock.seconds,
-            "forces_seconds": time_forces(model, atoms, shape) * n_points}
+    return {
+        "atoms": len(atoms),
+        "grid_points": n_points,
+        "measured_on": points,
+        "seconds": clock.seconds,
+        "forces_seconds": time_forces(model, atoms, shape) * n_points,
+    }
 
 
 def time_forces(model, atoms, shape):
@@ -118,8 +134,11 @@ def evaluate(model, n, n_grid, device):
         start = time.perf_counter()
         function()
         found[f"{name}_seconds"] = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if device == "cpu" else \
-            torch.cuda.max_memory_allocated()
+        peak = (
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            if device == "cpu"
+            else torch.cuda.max_memory_allocated()
+        )
         found[f"{name}_peak_GB"] = peak / 1e9
     if device != "cpu":
         found["name"] = torch.cuda.get_device_name()
@@ -136,26 +155,40 @@ def in_child(arguments):
 
 
 def report(results):
-    lines = ["# ML-DFT: time and memory", "", "Written by `benchmarks/ml_dft_timings.py`. Ellis et al. report, for 256 "
-             "atoms and 8 million points on another machine: fingerprints 2,910 s, net 19 to 54 s (GPU), DOS 1.5 s, "
-             "Fermi level 2.3 s, density 1,280 s, energies 88 s.", ""]
+    lines = [
+        "# ML-DFT: time and memory",
+        "",
+        "Written by `benchmarks/ml_dft_timings.py`. Ellis et al. report, for 256 "
+        "atoms and 8 million points on another machine: fingerprints 2,910 s, net 19 to 54 s (GPU), DOS 1.5 s, "
+        "Fermi level 2.3 s, density 1,280 s, energies 88 s.",
+        "",
+    ]
     if "steps" in results:
         lines += table_of_steps(**results["steps"])
     for name, title in ("memory", "One core"), ("device", "GPU"):
         if name in results:
             row = results[name]
-            lines += [f"## From end to end: {row.get('name', title)}, {row['atoms']} atoms, {row['grid']}^3 points", "",
-                      "| | seconds | peak memory, GB |", "|---|---|---|",
-                      *(f"| {what} | {row[f'{key}_seconds']:.1f} | {row[f'{key}_peak_GB']:.2f} |" for what, key in
-                        (("total free energy", "energy"), ("then forces and stress", "forces"))), ""]
+            lines += [
+                f"## From end to end: {row.get('name', title)}, {row['atoms']} atoms, {row['grid']}^3 points",
+                "",
+                "| | seconds | peak memory, GB |",
+                "|---|---|---|",
+                *(
+                    f"| {what} | {row[f'{key}_seconds']:.1f} | {row[f'{key}_peak_GB']:.2f} |"
+                    for what, key in (("total free energy", "energy"), ("then forces and stress", "forces"))
+                ),
+                "",
+            ]
     return "\n".join(lines)
 
 
 def table_of_steps(rows, load):
     yield "## Time by step, one core"
     yield ""
-    yield (f"Processor seconds for the whole grid, float64 but for the second pass, load {load:.1f} at the start. What "
-           f"is done point by point is measured on at most {SAMPLE:,} points, forces on {FORCE_SAMPLE:,}, and scaled.")
+    yield (
+        f"Processor seconds for the whole grid, float64 but for the second pass, load {load:.1f} at the start. What "
+        f"is done point by point is measured on at most {SAMPLE:,} points, forces on {FORCE_SAMPLE:,}, and scaled."
+    )
     yield ""
     yield "| step | " + " | ".join(f"{row['atoms']} atoms, {row['grid_points']:,} points" for row in rows) + " |"
     yield "|---" * (1 + len(rows)) + "|"
@@ -187,7 +220,7 @@ def main():
     if arguments.memory:
         results["memory"] = in_child(arguments)
     elif arguments.device:
-        evaluate(model, 1, 20, arguments.device)        # the first use of a device loads its libraries
+        evaluate(model, 1, 20, arguments.device)  # the first use of a device loads its libraries
         results["device"] = evaluate(model, 4, 200, arguments.device)
     else:
         load, rows, spacing = os.getloadavg()[0], [], model.metadata["grid_spacing_A"]

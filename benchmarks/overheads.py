@@ -6,6 +6,7 @@
 One thread, pinned to one core.  Every number is the least of many, as whatever else runs only adds to it; the checkouts
 take turns of a few repetitions each, so that they see the same load.
 """
+
 import argparse
 import hashlib
 import json
@@ -19,10 +20,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 MODEL = "si"
 QUANTITIES = ("energy", "fermi_level", "total_dos")
-JOBS = {        # name -> (what it is, unit, repetitions in a turn)
+JOBS = {  # name -> (what it is, unit, repetitions in a turn)
     "help": ("`mlelec --help`", "ms", 1),
     "models": ("`mlelec models`", "ms", 1),
-    "load": ("first model of a program, `load_model(\"si\")` (torch imported before)", "ms", 1),
+    "load": ('first model of a program, `load_model("si")` (torch imported before)', "ms", 1),
     "step": ("energy and forces of 8 atoms, a step of molecular dynamics", "ms", 40),
     "calls": ("- calls of torch in it", "", 1),
     "work": ("- those that are not views", "", 1),
@@ -49,9 +50,17 @@ def main():
     best = [dict.fromkeys(JOBS, float("inf")) for _ in folders]
     with tempfile.TemporaryDirectory() as scratch:
         environments = [environment(folder, Path(scratch) / str(k)) for k, folder in enumerate(folders)]
-        os.chdir(scratch)       # where no checkout is, as "-m" looks here first
-        workers = [subprocess.Popen([sys.executable, __file__, "--worker"], env=each, text=True,
-                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE) for each in environments]
+        os.chdir(scratch)  # where no checkout is, as "-m" looks here first
+        workers = [
+            subprocess.Popen(
+                [sys.executable, __file__, "--worker"],
+                env=each,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            for each in environments
+        ]
         for _ in range(arguments.rounds):
             for name in JOBS:
                 for found, worker, each in zip(best, workers, environments):
@@ -78,10 +87,15 @@ def measured(name, worker, variables):
         subprocess.run(command, env=variables, stdout=subprocess.DEVNULL, check=True)
         return 1e3 * (time.perf_counter() - start)
     if name == "load":
-        code = ("import time, torch, ase_mlelec.bundle as bundle\nstart = time.perf_counter()\n"
-                f"bundle.load_model({MODEL!r})\nprint(1e3 * (time.perf_counter() - start))")
-        return float(subprocess.run([sys.executable, "-c", code], env=variables, text=True, check=True,
-                                    stdout=subprocess.PIPE).stdout)
+        code = (
+            "import time, torch, ase_mlelec.bundle as bundle\nstart = time.perf_counter()\n"
+            f"bundle.load_model({MODEL!r})\nprint(1e3 * (time.perf_counter() - start))"
+        )
+        return float(
+            subprocess.run(
+                [sys.executable, "-c", code], env=variables, text=True, check=True, stdout=subprocess.PIPE
+            ).stdout
+        )
     worker.stdin.write(name + "\n")
     worker.stdin.flush()
     return json.loads(worker.stdout.readline())
@@ -89,22 +103,32 @@ def measured(name, worker, variables):
 
 def table(best, core, load, rounds):
     digest = hashlib.sha256((HERE.parent / f"ase_mlelec/pretrained/{MODEL}.safetensors").read_bytes()).hexdigest()[:12]
-    lines = ["# Overheads", "", f"Written by `benchmarks/overheads.py`: model `{MODEL}` (file {digest}), one thread "
-             f"pinned to core {core}, load of the machine {load:.1f} on {os.cpu_count()} cores; the least of {rounds} "
-             "turns of up to 40 repetitions. Under load the caches are shared as well, so that an idle core is faster.",
-             "", "| job | unit | " + ("before | now |" if len(best) > 1 else "now |"),
-             "|---|---|" + "--:|" * len(best)]
+    lines = [
+        "# Overheads",
+        "",
+        f"Written by `benchmarks/overheads.py`: model `{MODEL}` (file {digest}), one thread "
+        f"pinned to core {core}, load of the machine {load:.1f} on {os.cpu_count()} cores; the least of {rounds} "
+        "turns of up to 40 repetitions. Under load the caches are shared as well, so that an idle core is faster.",
+        "",
+        "| job | unit | " + ("before | now |" if len(best) > 1 else "now |"),
+        "|---|---|" + "--:|" * len(best),
+    ]
     for name, (told, unit, _) in JOBS.items():
         numbers = [found[name] for found in reversed(best)]
-        lines.append(f"| {told} | {unit} | " + " | ".join(f"{n:.0f}" if n >= 100 or not unit else f"{n:.2f}"
-                                                          for n in numbers) + " |")
+        lines.append(
+            f"| {told} | {unit} | "
+            + " | ".join(f"{n:.0f}" if n >= 100 or not unit else f"{n:.2f}" for n in numbers)
+            + " |"
+        )
     return "\n".join([*lines, ""])
 
 
 # in the process of one checkout
 
+
 def work():
     import torch
+
     torch.set_num_threads(1)
     jobs = Jobs()
     for line in sys.stdin:
@@ -154,12 +178,14 @@ class Jobs:
 
     def counted(self):
         from torch.utils._python_dispatch import TorchDispatchMode
+
         names = []
 
         class Calls(TorchDispatchMode):
             def __torch_dispatch__(self, function, types, args=(), kwargs=None):
                 names.append(function.overloadpacket.__name__)
                 return function(*args, **(kwargs or {}))
+
         with Calls():
             self.step()
         return names
@@ -168,12 +194,29 @@ class Jobs:
         return len(self.counted())
 
     def work(self):
-        views = {"view", "detach", "select", "slice", "transpose", "permute", "t", "unbind", "split", "split_with_sizes",
-                 "expand", "unsqueeze", "squeeze", "alias", "lift_fresh", "_unsafe_view"}
+        views = {
+            "view",
+            "detach",
+            "select",
+            "slice",
+            "transpose",
+            "permute",
+            "t",
+            "unbind",
+            "split",
+            "split_with_sizes",
+            "expand",
+            "unsqueeze",
+            "squeeze",
+            "alias",
+            "lift_fresh",
+            "_unsafe_view",
+        }
         return sum(name not in views for name in self.counted())
 
     def level(self):
         from ase_mlelec.physics import fermi
+
         calc = self.small.calc
         dos, n_electrons = calc.get_total_dos(atoms=self.small), 8 * calc.metadata["electrons_in_dos"]["Si"]
         return self.timed(lambda: fermi.fermi_level(calc.energies, dos, n_electrons, 2000.0))
@@ -185,6 +228,7 @@ class Jobs:
 
     def batch(self):
         from ase_mlelec import evaluate
+
         return self.timed(lambda: evaluate(self.small.calc, self.images, QUANTITIES, progress=False)) / len(self.images)
 
 

@@ -6,6 +6,7 @@ The other environment holds ``deepmd-kit==3.2.0 tensorflow-cpu==2.21.0 ase`` (it
 a processor).  Without it only this package is timed.  Models have random weights
 unless ``--model water_small=file.dp`` names others.
 """
+
 import argparse
 import json
 import os
@@ -22,20 +23,31 @@ from tqdm import tqdm
 
 HERE = Path(__file__).parent
 WATER = {"192": lambda: models.water(4), "1536": lambda: models.water(8), "5184": lambda: models.water(12)}
-SILICON = {"216": lambda: models.silicon(3, 3, 3), "1440": lambda: models.silicon(6, 6, 5),
-           "5184": lambda: models.silicon(9, 9, 8)}
-CASES = {"water_small": ("energy", WATER, "water, energy + forces + stress, axis 4, fitting 60x60x60"),
-         "water_large": ("energy", WATER, "water, energy + forces + stress, axis 16, fitting 240x240x240"),
-         "silicon_dos": ("dos", SILICON, "silicon, ADOS on 250 energies, axis 8, fitting 120x120x120"),
-         "water_dipole": ("dipole", WATER, "water, vectors of the oxygens, axis 4, fitting 60x60x60")}
-PROGRAMS = {"ours": ("ours", ".dp"), "compressed": ("peer", ".compressed.pb"), "plain": ("peer", ".pb"),
-            "pytorch": ("torch", ".pth")}
+SILICON = {
+    "216": lambda: models.silicon(3, 3, 3),
+    "1440": lambda: models.silicon(6, 6, 5),
+    "5184": lambda: models.silicon(9, 9, 8),
+}
+CASES = {
+    "water_small": ("energy", WATER, "water, energy + forces + stress, axis 4, fitting 60x60x60"),
+    "water_large": ("energy", WATER, "water, energy + forces + stress, axis 16, fitting 240x240x240"),
+    "silicon_dos": ("dos", SILICON, "silicon, ADOS on 250 energies, axis 8, fitting 120x120x120"),
+    "water_dipole": ("dipole", WATER, "water, vectors of the oxygens, axis 4, fitting 60x60x60"),
+}
+PROGRAMS = {
+    "ours": ("ours", ".dp"),
+    "compressed": ("peer", ".compressed.pb"),
+    "plain": ("peer", ".pb"),
+    "pytorch": ("torch", ".pth"),
+}
 REPEATS = {"192": 20, "216": 20, "1440": 8, "1536": 8, "5184": 4}
 DIFFERENCES = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3", "ados": "states/eV", "vectors": "Å"}
 
-COLUMNS = ("µs/atom: of ase-mlelec. Ratio: the faster of deepmd-kit's two models over ase-mlelec. Last columns: "
-           "largest difference from deepmd-kit's plain (compressed) model. The ADOS of its TensorFlow backend "
-           "differs by as much from that of its own NumPy backend, with which ase-mlelec agrees to 1e-14.")
+COLUMNS = (
+    "µs/atom: of ase-mlelec. Ratio: the faster of deepmd-kit's two models over ase-mlelec. Last columns: "
+    "largest difference from deepmd-kit's plain (compressed) model. The ADOS of its TensorFlow backend "
+    "differs by as much from that of its own NumPy backend, with which ase-mlelec agrees to 1e-14."
+)
 
 
 def prepare(folder, names, replaced, peer_python):
@@ -62,9 +74,22 @@ def measure(folder, name, size, program, arguments):
     """dict of arrays that one process of workload.py leaves behind."""
     who, suffix = PROGRAMS[program]
     python, output = sys.executable if who == "ours" else getattr(arguments, f"{who}_python"), folder / "output.npz"
-    _run([python, HERE / "workload.py", "ours" if who == "ours" else "peer", CASES[name][0],
-          folder / f"{name}{suffix}", folder / f"{name}_{size}.npz", output, "--repeats", str(REPEATS[size]),
-          "--cores", *map(str, arguments.cores)], cwd=folder)
+    _run(
+        [
+            python,
+            HERE / "workload.py",
+            "ours" if who == "ours" else "peer",
+            CASES[name][0],
+            folder / f"{name}{suffix}",
+            folder / f"{name}_{size}.npz",
+            output,
+            "--repeats",
+            str(REPEATS[size]),
+            "--cores",
+            *map(str, arguments.cores),
+        ],
+        cwd=folder,
+    )
     with np.load(output) as stored:
         return dict(stored)
 
@@ -86,32 +111,51 @@ def compare(folder, name, size, programs, arguments, bar):
         row["versions"].update(json.loads(str(results[0]["versions"])))
         row["difference"][program] = {
             key: float(np.abs(results[0][key] - runs["ours"][0][key]).max() / (len(atoms) if key == "energy" else 1))
-            for key in DIFFERENCES if key in results[0]}
+            for key in DIFFERENCES
+            if key in results[0]
+        }
     return row
 
 
 def machine(arguments):
     """dict that says where the numbers come from."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] \
-        if info.exists() else []
-    return {"processor": names[0] if names else platform.processor(), "cores": os.cpu_count(),
-            "cores_used": len(arguments.cores), "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(), "load_at_start": round(os.getloadavg()[0], 1)}
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "cores_used": len(arguments.cores),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "load_at_start": round(os.getloadavg()[0], 1),
+    }
 
 
 def report(rows, where, replaced):
     """RESULTS.md as a string."""
     versions = {key: value for row in rows for key, value in row["versions"].items()}
-    lines = ["# Speed beside deepmd-kit", "",
-             "Written by `benchmarks/run.py`: same weights and structures, double precision, programs in turns on the "
-             f"same {where['cores_used']} core(s). Times are the shortest (median) of all evaluations in ms; every "
-             "evaluation sees new positions. Both programs are called from Python: energy, forces and stress "
-             "through their ASE calculators, ADOS through `get_ados` and `DeepDOS.eval`.", "",
-             f"{where['processor']}, {where['cores']} cores, load {where['load_at_start']} at the start; "
-             f"Python {where['python']}; " + ", ".join(f"{key} {value}" for key, value in versions.items()) + ".", ""]
-    lines += [COLUMNS if any("plain" in row["seconds"] for row in rows) else
-              "deepmd-kit was not given (`--peer-python`): only this package is timed.", ""]
+    lines = [
+        "# Speed beside deepmd-kit",
+        "",
+        "Written by `benchmarks/run.py`: same weights and structures, double precision, programs in turns on the "
+        f"same {where['cores_used']} core(s). Times are the shortest (median) of all evaluations in ms; every "
+        "evaluation sees new positions. Both programs are called from Python: energy, forces and stress "
+        "through their ASE calculators, ADOS through `get_ados` and `DeepDOS.eval`.",
+        "",
+        f"{where['processor']}, {where['cores']} cores, load {where['load_at_start']} at the start; "
+        f"Python {where['python']}; " + ", ".join(f"{key} {value}" for key, value in versions.items()) + ".",
+        "",
+    ]
+    lines += [
+        COLUMNS
+        if any("plain" in row["seconds"] for row in rows)
+        else "deepmd-kit was not given (`--peer-python`): only this package is timed.",
+        "",
+    ]
     for name in dict.fromkeys(row["model"] for row in rows):
         title = CASES[name][2]
         weights = f"weights of {Path(replaced[name]).name}" if name in replaced else "random weights"
@@ -120,13 +164,22 @@ def report(rows, where, replaced):
 
 
 def _table(rows):
-    titles = {"ours": "ase-mlelec", "compressed": "deepmd-kit compressed", "plain": "deepmd-kit",
-              "pytorch": "deepmd-kit, PyTorch"}
+    titles = {
+        "ours": "ase-mlelec",
+        "compressed": "deepmd-kit compressed",
+        "plain": "deepmd-kit",
+        "pytorch": "deepmd-kit, PyTorch",
+    }
     programs = [program for program in titles if all(program in row["seconds"] for row in rows)]
     peers = programs[1:]
     keys = [key for key in DIFFERENCES if rows and peers and key in rows[0]["difference"]["ours"]]
-    titles = ["atoms", *(titles[program] for program in programs), "µs/atom", *(["ratio"] if peers else []),
-              *(f"{key}, {DIFFERENCES[key]}" for key in keys)]
+    titles = [
+        "atoms",
+        *(titles[program] for program in programs),
+        "µs/atom",
+        *(["ratio"] if peers else []),
+        *(f"{key}, {DIFFERENCES[key]}" for key in keys),
+    ]
     yield f"| {' | '.join(titles)} |"
     yield "|---" * len(titles) + "|"
     for row in rows:
@@ -153,7 +206,7 @@ def main():
     replaced = dict(item.split("=", 1) for item in arguments.model)
     programs = ["ours", "compressed", "plain"] if arguments.peer_python else ["ours"]
     where = machine(arguments)
-    names = [name for name in CASES if name != "water_dipole"]      # that one is dipole_speed.py's
+    names = [name for name in CASES if name != "water_dipole"]  # that one is dipole_speed.py's
     pairs = [(name, size) for name in names for size in CASES[name][1] if size in arguments.sizes]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

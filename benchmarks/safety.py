@@ -5,6 +5,7 @@
 Pairs of atoms down to 0.1 Å, crystals up to eight times their density beside DFT, hot and dense molecular dynamics,
 conservation of energy through the core, and which structures are reported as unlike the training data.
 """
+
 import argparse
 import warnings
 from functools import partial
@@ -44,8 +45,10 @@ def pairs():
             grid = np.arange(start, 0.09, -0.1 if name == "al" else -0.02)
             values = [calc.get_property("energy", make(pair, r)) for r in grid]
             rises = (np.diff(values) > 0).all()
-            yield (f"| {name} | {pair} | {grid[0]:.2f} | {grid[-1]:.2f} | {'yes' if rises else 'no'} | "
-                   f"{values[-1] - values[0]:.0f} |")
+            yield (
+                f"| {name} | {pair} | {grid[0]:.2f} | {grid[-1]:.2f} | {'yes' if rises else 'no'} | "
+                f"{values[-1] - values[0]:.0f} |"
+            )
 
 
 def alone(pair, distance):
@@ -61,14 +64,18 @@ def in_crystal(_, distance):
 
 def compressed(atoms, density):
     atoms = atoms.copy()
-    atoms.set_cell(atoms.cell * density**(-1 / 3), scale_atoms=True)
+    atoms.set_cell(atoms.cell * density ** (-1 / 3), scale_atoms=True)
     return atoms
 
 
 def compression():
     """Crystals compressed in steps of 2 % (Al: 5 %), to eight times their density (Al: to where it is refused)."""
-    cells = {"si": bulk("Si", cubic=True, a=5.405), "ice": frames("ice.h5", "train")[3].atoms,
-             "mos2": frames("mos2_converged_forces.h5", "train")[0].atoms, "al": bulk("Al", cubic=True)}
+    cells = {
+        "si": bulk("Si", cubic=True, a=5.405),
+        "ice": frames("ice.h5", "train")[3].atoms,
+        "mos2": frames("mos2_converged_forces.h5", "train")[0].atoms,
+        "al": bulk("Al", cubic=True),
+    }
     yield "| model | structure | energy rises in each step up to | smallest step (eV/atom) | then |"
     yield "|---|---|---|---|---|"
     for name, atoms in cells.items():
@@ -94,8 +101,10 @@ def beside_dft():
     yield "|---|---|---|---|"
     for frame in sorted((f for f in rest if f.group == "dense"), key=lambda f: (f.name.split("-")[0], f.name)):
         found = calc.get_property("energy", frame.atoms.copy()) / len(frame.atoms)
-        yield (f"| {frame.name} | {frame.atoms.get_volume() / len(frame.atoms):.1f} | "
-               f"{frame.labels['energy'] / len(frame.atoms) - zero:.2f} | {found - zero:.2f} |")
+        yield (
+            f"| {frame.name} | {frame.atoms.get_volume() / len(frame.atoms):.1f} | "
+            f"{frame.labels['energy'] / len(frame.atoms) - zero:.2f} | {found - zero:.2f} |"
+        )
 
 
 def frames(name, group):
@@ -113,8 +122,10 @@ def hot_and_dense(steps):
     for _ in run.irun(steps):
         distances = atoms.get_all_distances(mic=True)
         closest.append(distances[np.triu_indices(len(atoms), 1)].min())
-    yield (f"Silicon, 64 atoms, three times the density, 10,000 K, {steps} steps of 0.5 fs: closest pair "
-           f"{min(closest):.2f} Å, temperature at the end {atoms.get_temperature():.0f} K; the run went to its end.")
+    yield (
+        f"Silicon, 64 atoms, three times the density, 10,000 K, {steps} steps of 0.5 fs: closest pair "
+        f"{min(closest):.2f} Å, temperature at the end {atoms.get_temperature():.0f} K; the run went to its end."
+    )
     atoms = compressed(bulk("Si", cubic=True, a=5.405) * 2, 3.0)
     atoms.calc = calculator("si")
     thermalize_momenta(atoms, temperature_K=10000, rng=rng)
@@ -123,8 +134,10 @@ def hot_and_dense(steps):
     for _ in run.irun(steps):
         energies.append(atoms.get_total_energy() / len(atoms))
     drift = 1000 * np.polyfit(np.arange(len(energies)) * 1e-4, energies, 1)[0]
-    yield (f"The same without a thermostat, 0.1 fs: total energy within {1000 * np.ptp(energies):.2f} meV/atom, drift "
-           f"{drift:.2f} meV/atom/ps.")
+    yield (
+        f"The same without a thermostat, 0.1 fs: total energy within {1000 * np.ptp(energies):.2f} meV/atom, drift "
+        f"{drift:.2f} meV/atom/ps."
+    )
 
 
 def reported():
@@ -133,15 +146,28 @@ def reported():
     vacancy = silicon * 2
     del vacancy[0]
     ice = frames("ice.h5", "train")[3].atoms
-    others = {"si": {"diamond": silicon, "1.1 times the density": compressed(silicon, 1.1),
-                     "twice the density": compressed(silicon, 2.0), "fcc": bulk("Si", "fcc", a=3.9),
-                     "bcc": bulk("Si", "bcc", a=3.1), "slab (100)": diamond100("Si", (2, 2, 6), vacuum=8),
-                     "Si2": Atoms("Si2", [[0, 0, 0], [2.3, 0, 0]]), "vacancy": vacancy},
-              "ice": {"H2O": Atoms(molecule("H2O")), "twice the density": compressed(ice, 2.0)},
-              "al": {"fcc": bulk("Al", cubic=True), "twice the density": compressed(bulk("Al", cubic=True), 2.0),
-                     "bcc": bulk("Al", "bcc", a=3.2, cubic=True)},
-              "mos2": {"twice the density": compressed(frames("mos2_converged_forces.h5", "train")[0].atoms, 2.0),
-                       "Mo, bcc": bulk("Mo")}}
+    others = {
+        "si": {
+            "diamond": silicon,
+            "1.1 times the density": compressed(silicon, 1.1),
+            "twice the density": compressed(silicon, 2.0),
+            "fcc": bulk("Si", "fcc", a=3.9),
+            "bcc": bulk("Si", "bcc", a=3.1),
+            "slab (100)": diamond100("Si", (2, 2, 6), vacuum=8),
+            "Si2": Atoms("Si2", [[0, 0, 0], [2.3, 0, 0]]),
+            "vacancy": vacancy,
+        },
+        "ice": {"H2O": Atoms(molecule("H2O")), "twice the density": compressed(ice, 2.0)},
+        "al": {
+            "fcc": bulk("Al", cubic=True),
+            "twice the density": compressed(bulk("Al", cubic=True), 2.0),
+            "bcc": bulk("Al", "bcc", a=3.2, cubic=True),
+        },
+        "mos2": {
+            "twice the density": compressed(frames("mos2_converged_forces.h5", "train")[0].atoms, 2.0),
+            "Mo, bcc": bulk("Mo"),
+        },
+    }
     sets = {"si": "silicon.h5", "ice": "ice.h5", "mos2": "mos2_converged_forces.h5"}
     yield "| model | structure | largest measure of an atom | reported |"
     yield "|---|---|---|---|"
@@ -152,8 +178,10 @@ def reported():
         if name in sets:
             tests = [looked_at(name, frame.atoms) for frame in frames(sets[name], "test")]
             told = [", ".join(kinds) for _, kinds in tests if kinds]
-            yield (f"| {name} | {len(tests)} test structures | {max(measure for measure, _ in tests):.2f} | "
-                   f"{len(told)} of them{': ' + '; '.join(told) if told else ''} |")
+            yield (
+                f"| {name} | {len(tests)} test structures | {max(measure for measure, _ in tests):.2f} | "
+                f"{len(told)} of them{': ' + '; '.join(told) if told else ''} |"
+            )
 
 
 def looked_at(name, atoms):
@@ -170,11 +198,21 @@ def main():
     parser.add_argument("--steps", type=int, default=1000, help="of molecular dynamics")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    parts = {"Two atoms": pairs, "Compression": compression, "Compressed silicon beside DFT": beside_dft,
-             "Hot and dense": partial(hot_and_dense, arguments.steps), "Reported as unlike the training data": reported}
+    parts = {
+        "Two atoms": pairs,
+        "Compression": compression,
+        "Compressed silicon beside DFT": beside_dft,
+        "Hot and dense": partial(hot_and_dense, arguments.steps),
+        "Reported as unlike the training data": reported,
+    }
     hashes = ", ".join(f"{name} {fingerprint(load_model(name))}" for name in PAIRS)
-    lines = ["# Outside of the training data", "", "Regenerated by `python benchmarks/safety.py`.", "",
-             f"Weights of the models: {hashes}."]
+    lines = [
+        "# Outside of the training data",
+        "",
+        "Regenerated by `python benchmarks/safety.py`.",
+        "",
+        f"Weights of the models: {hashes}.",
+    ]
     for title, part in parts.items():
         lines += ["", f"## {title}", "", (getattr(part, "func", part).__doc__).strip().partition("\n")[0], "", *part()]
         print(title, flush=True)

@@ -6,6 +6,7 @@ On one core; CPU seconds, so that other programs on the machine matter little.  
 installed.  Twisted MoS2 is that of Qi et al. 2024, with a layer under more strain than the other; its Hamiltonian comes
 from the model `mos2`.
 """
+
 import argparse
 import importlib.util
 import multiprocessing
@@ -27,20 +28,28 @@ from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.physics.tight_binding import from_elements
 
 HERE = Path(__file__).parent
-A, THICKNESS, DISTANCE = 3.26, 3.13, 6.3        # Å; strained to 3.14 and 3.38 in the cell of 8.95 degrees
-CELLS = [((6, 0), (5, 1)), ((10, 0), (9, 1)), ((15, 0), (14, 1)), ((21, 0), (20, 1)), ((29, 0), (28, 1)),
-         ((41, 0), (40, 1))]
-N_BANDS, MOST_BANDS = 40, 10000                 # bands around the gap, of up to so many functions
-GAP = -5.6, -4.6                                # eV above the vacuum level, with the gap of twisted MoS2 in the middle
+A, THICKNESS, DISTANCE = 3.26, 3.13, 6.3  # Å; strained to 3.14 and 3.38 in the cell of 8.95 degrees
+CELLS = [
+    ((6, 0), (5, 1)),
+    ((10, 0), (9, 1)),
+    ((15, 0), (14, 1)),
+    ((21, 0), (20, 1)),
+    ((29, 0), (28, 1)),
+    ((41, 0), (40, 1)),
+]
+N_BANDS, MOST_BANDS = 40, 10000  # bands around the gap, of up to so many functions
+GAP = -5.6, -4.6  # eV above the vacuum level, with the gap of twisted MoS2 in the middle
 
 
 def twisted_graphene(m, r, reach=5.5):
     """pz functions with the distance dependence of Moon and Koshino 2013, Phys. Rev. B 87, 205404, Eqs. (3)-(5)."""
     atoms, found = twisted_bilayer(graphene(a=2.46), graphene(a=2.46), commensurate(m, r), 3.35)
     i, j, d, vectors, shifts = neighbor_list("ijdDS", atoms, reach)
-    cosine2 = (vectors[:, 2] / d)**2
-    hop = (-2.7 * np.exp(-(d - 2.46 / np.sqrt(3)) / 0.45264) * (1 - cosine2)
-           + 0.48 * np.exp(-(d - 3.35) / 0.45264) * cosine2)
+    cosine2 = (vectors[:, 2] / d) ** 2
+    hop = (
+        -2.7 * np.exp(-(d - 2.46 / np.sqrt(3)) / 0.45264) * (1 - cosine2)
+        + 0.48 * np.exp(-(d - 3.35) / 0.45264) * cosine2
+    )
     r_vectors, which = np.unique(shifts, axis=0, return_inverse=True)
     matrices = from_elements(len(r_vectors), len(atoms), which.ravel(), i, j, hop)
     return WannierHamiltonian(np.array(atoms.cell), r_vectors, matrices, atoms.positions), found
@@ -62,12 +71,17 @@ def random_cell(size, n_vectors, fill=1.0, seed=0):
     which, row, column, value = map(np.concatenate, (which, row, column, value))
     home = int(np.flatnonzero(~r_vectors.any(1))[0])
     place = np.linspace(-1, 1, size)
-    steps = np.sign(place) * (0.3 + 6 * abs(place)**0.7)       # a gap of 0.6 eV and few levels at its edges
+    steps = np.sign(place) * (0.3 + 6 * abs(place) ** 0.7)  # a gap of 0.6 eV and few levels at its edges
     opposite = len(r_vectors) - 1 - which
     which = np.concatenate([which, opposite, np.full(size, home)])
-    matrices = from_elements(len(r_vectors), size, which, np.concatenate([row, column, np.arange(size)]),
-                             np.concatenate([column, row, np.arange(size)]),
-                             np.concatenate([0.3 * value, 0.3 * value.conj(), steps]))
+    matrices = from_elements(
+        len(r_vectors),
+        size,
+        which,
+        np.concatenate([row, column, np.arange(size)]),
+        np.concatenate([column, row, np.arange(size)]),
+        np.concatenate([0.3 * value, 0.3 * value.conj(), steps]),
+    )
     return WannierHamiltonian(np.eye(3) * 5, r_vectors, matrices)
 
 
@@ -95,11 +109,13 @@ def small_cells():
         def plain():
             angle = 2 * np.pi * torch.from_numpy(kpts @ phases)
             return torch.linalg.eigvalsh((torch.complex(angle.cos(), angle.sin()) @ table).reshape(-1, size, size))
+
         ours, found = seconds(lambda: hamiltonian.eigenvalues(kpts), 3)
         other, wanted = seconds(plain, 3)
         off, peer = abs(found - wanted.numpy()).max(), "not installed"
         if importlib.util.find_spec("tbmodels"):
             import tbmodels
+
             hop = dict(zip(map(tuple, hamiltonian.r_vectors.tolist()), matrices))
             model = tbmodels.Model(hop=hop, size=size, contains_cc=True)
             taken, levels = seconds(lambda: model.eigenval(kpts), 3)
@@ -119,8 +135,10 @@ def all_bands(n_kpts):
     ours, _ = seconds(lambda: hamiltonian.eigenvalues(kpts))
     matrices = torch.from_numpy(hamiltonian.hk(kpts))
     lapack, _ = seconds(lambda: [torch.linalg.eigvalsh(matrix) for matrix in matrices])
-    return (f"All {hamiltonian.size} bands of the 201-atom cell at {n_kpts} k points: {ours:.1f} s; LAPACK on the same "
-            f"matrices {lapack:.1f} s, ratio {ours / lapack:.2f}.")
+    return (
+        f"All {hamiltonian.size} bands of the 201-atom cell at {n_kpts} k points: {ours:.1f} s; LAPACK on the same "
+        f"matrices {lapack:.1f} s, ratio {ours / lapack:.2f}."
+    )
 
 
 def costs_of_mos2(cells):
@@ -157,22 +175,28 @@ def alone(function, *arguments):
 
 
 def table_of_costs(rows):
-    yield ("| degrees | atoms | functions | forces, s | Hamiltonian, s | of H(k) not zero, % | bands, s | "
-           "density of states, s | GB |")
+    yield (
+        "| degrees | atoms | functions | forces, s | Hamiltonian, s | of H(k) not zero, % | bands, s | "
+        "density of states, s | GB |"
+    )
     yield "|" + "---|" * 9
     for row in rows:
         forces, bands = (f"{row[key]:.1f}" if key in row else "" for key in ("forces", "bands"))
-        yield (f"| {abs(row['angle']):.2f} | {row['atoms']:,} | {row['functions']:,} | {forces} | "
-               f"{row['hamiltonian']:.1f} | {100 * row['filled']:.2f} | {bands} | {row['dos']:.1f} | "
-               f"{row['memory']:.1f} |")
+        yield (
+            f"| {abs(row['angle']):.2f} | {row['atoms']:,} | {row['functions']:,} | {forces} | "
+            f"{row['hamiltonian']:.1f} | {100 * row['filled']:.2f} | {bands} | {row['dos']:.1f} | "
+            f"{row['memory']:.1f} |"
+        )
 
 
 def picture(rows):
     figure = Figure(figsize=(5.5, 4.2), layout="constrained")
     ax = figure.subplots()
-    for key, label, colour in zip(("hamiltonian", "bands", "dos", "forces"),
-                                  ("Hamiltonian from the structure", f"{N_BANDS} bands at one k point",
-                                   "density of states", "energy and forces"), COLOURS):
+    for key, label, colour in zip(
+        ("hamiltonian", "bands", "dos", "forces"),
+        ("Hamiltonian from the structure", f"{N_BANDS} bands at one k point", "density of states", "energy and forces"),
+        COLOURS,
+    ):
         chosen = [row for row in rows if key in row]
         ax.loglog([row["atoms"] for row in chosen], [row[key] for row in chosen], "o-", ms=4, color=colour, label=label)
     ax.set(xlabel="atoms of twisted MoS$_2$", ylabel="seconds of one core")
@@ -187,22 +211,42 @@ def main():
     parser.add_argument("--output", type=Path, default=HERE)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    lines = ["# Tight binding: time on one core", "",
-             "Regenerated by `OMP_NUM_THREADS=1 python benchmarks/tight_binding.py`; CPU seconds.", "",
-             "## All bands of small cells on 13,824 k points, random complex H(R)", "", *small_cells(), "",
-             "## All bands of a middle cell", "", all_bands(arguments.kpts)]
+    lines = [
+        "# Tight binding: time on one core",
+        "",
+        "Regenerated by `OMP_NUM_THREADS=1 python benchmarks/tight_binding.py`; CPU seconds.",
+        "",
+        "## All bands of small cells on 13,824 k points, random complex H(R)",
+        "",
+        *small_cells(),
+        "",
+        "## All bands of a middle cell",
+        "",
+        all_bands(arguments.kpts),
+    ]
     print("\n".join(lines), flush=True)
     rows = []
-    for cells in CELLS[:arguments.sizes]:
+    for cells in CELLS[: arguments.sizes]:
         rows.append(alone(costs_of_mos2, cells))
         print(rows[-1], flush=True)
-    lines += ["", "## Twisted MoS2, model `mos2`, against size", "",
-              f"Bands: the {N_BANDS} nearest to the middle of the gap at one k point, up to {MOST_BANDS:,} functions. "
-              "Density of states: 256 Chebyshev moments of 4 vectors. GB: largest memory of the process.", "",
-              *table_of_costs(rows), "", "![Cost against size](tight_binding_cost.png)"]
+    lines += [
+        "",
+        "## Twisted MoS2, model `mos2`, against size",
+        "",
+        f"Bands: the {N_BANDS} nearest to the middle of the gap at one k point, up to {MOST_BANDS:,} functions. "
+        "Density of states: 256 Chebyshev moments of 4 vectors. GB: largest memory of the process.",
+        "",
+        *table_of_costs(rows),
+        "",
+        "![Cost against size](tight_binding_cost.png)",
+    ]
     picture(rows).savefig(arguments.output / "tight_binding_cost.png", dpi=130)
-    lines += ["", "## Twisted graphene, a formula for pz functions within 5.5 Å (Moon and Koshino 2013), 12 bands at K",
-              "", *table_of_costs([alone(costs_of_graphene, *pair) for pair in ((8, 1), (30, 1))])]
+    lines += [
+        "",
+        "## Twisted graphene, a formula for pz functions within 5.5 Å (Moon and Koshino 2013), 12 bands at K",
+        "",
+        *table_of_costs([alone(costs_of_graphene, *pair) for pair in ((8, 1), (30, 1))]),
+    ]
     (arguments.output / "TIGHT_BINDING.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

@@ -1,4 +1,5 @@
 """Sphinx configuration: `pip install ".[docs]" && sphinx-build docs docs/_build`."""
+
 import ase_mlelec
 
 project = "ase-mlelec"

@@ -1,4 +1,5 @@
 """The ``ase.ioformats`` entry point: the file formats that ase.io reads and writes through ase_mlelec."""
+
 from importlib import import_module
 
 from ase.utils.plugins import ExternalIOFormat

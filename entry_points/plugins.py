@@ -4,6 +4,7 @@ ASE loads the plugin modules of all packages together, and one that raises disab
 ``ase._4`` moreover announces that it may change without notice.  A version of ASE without it, or with another
 CalculatorPlugin, therefore finds no plugins here instead of an error; the calculators work all the same.
 """
+
 import ase_mlelec
 
 PAPERS = {

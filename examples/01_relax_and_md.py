@@ -6,6 +6,7 @@
 Relaxes the crystal, compresses and stretches it, displaces its atoms at random and lets them go: kinetic and potential
 energy swing against each other, and their sum is constant as far as the forces are the gradient of the energy.
 """
+
 import argparse
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def equation_of_state(crystal):
     images = [crystal.copy() for _ in range(13)]
     for image, scale in zip(images, np.linspace(0.97, 1.03, 13)):
         image.set_cell(crystal.cell * scale, scale_atoms=True)
-    run = evaluate(crystal.calc, images, ["volume", "energy"])          # all of them together
+    run = evaluate(crystal.calc, images, ["volume", "energy"])  # all of them together
     return EquationOfState(run["volume"] / len(crystal), run["energy"] / len(crystal), eos="birchmurnaghan")
 
 
@@ -41,8 +42,16 @@ def molecular_dynamics(atoms, steps):
     """Time in ps, and the changes of kinetic, potential and total energy in meV per atom."""
     atoms.rattle(0.12, seed=1)
     dyn, rows = VelocityVerlet(atoms, 1 * units.fs), []
-    dyn.attach(lambda: rows.append((dyn.get_time() / (1000 * units.fs), atoms.get_kinetic_energy(),
-                                    atoms.get_potential_energy(), atoms.get_total_energy())))
+    dyn.attach(
+        lambda: rows.append(
+            (
+                dyn.get_time() / (1000 * units.fs),
+                atoms.get_kinetic_energy(),
+                atoms.get_potential_energy(),
+                atoms.get_total_energy(),
+            )
+        )
+    )
     dyn.run(steps)
     rows = np.array(rows) - rows[0]
     return rows[:, 0], 1000 / len(atoms) * rows[:, 1:].T
@@ -60,8 +69,10 @@ def main():
     supercell = crystal * (2, 2, 2)
     supercell.calc = crystal.calc
     time, energies = molecular_dynamics(supercell, arguments.steps)
-    print(f"lattice constant {crystal.cell.lengths().mean():.3f} Å, bulk modulus {eos.fit()[2] / units.GPa:.0f} GPa, "
-          f"total energy within {np.ptp(energies[2]):.3f} meV/atom")
+    print(
+        f"lattice constant {crystal.cell.lengths().mean():.3f} Å, bulk modulus {eos.fit()[2] / units.GPa:.0f} GPa, "
+        f"total energy within {np.ptp(energies[2]):.3f} meV/atom"
+    )
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -10,6 +10,7 @@ principal components; 02_melting.h5 and 02_melting.extxyz, the numbers and the s
 
 Source: after Zeng et al. 2022, Figs. 5 and 6.
 """
+
 import argparse
 from pathlib import Path
 
@@ -34,11 +35,23 @@ def melt(atoms, temperature, steps, output):
     # the momenta of 600 K, half of whose energy goes into the potential
     width = np.sqrt(atoms.get_masses() * units.kB * 600)[:, None]
     atoms.set_momenta(width * np.random.default_rng(1).normal(size=(len(atoms), 3)))
-    dyn = NPTBerendsen(atoms, 2 * units.fs, temperature_K=300, pressure_au=0.0, taut=100 * units.fs,
-                       taup=500 * units.fs, compressibility_au=0.01 / units.GPa)
+    dyn = NPTBerendsen(
+        atoms,
+        2 * units.fs,
+        temperature_K=300,
+        pressure_au=0.0,
+        taut=100 * units.fs,
+        taup=500 * units.fs,
+        compressibility_au=0.01 / units.GPa,
+    )
     recorder = ElectronicRecorder(
-        atoms, output / "02_melting.h5", dyn=dyn, extxyz=output / "02_melting.extxyz", resume=False,
-        quantities=["temperature", "volume", "fermi_level", "total_dos", "order_parameter", coordination])
+        atoms,
+        output / "02_melting.h5",
+        dyn=dyn,
+        extxyz=output / "02_melting.extxyz",
+        resume=False,
+        quantities=["temperature", "volume", "fermi_level", "total_dos", "order_parameter", coordination],
+    )
     dyn.attach(recorder, interval=max(1, steps // 100))
     heat(dyn, 300, temperature, steps)
     return recorder.results
@@ -50,8 +63,10 @@ def components_figure(calc, path):
     parts = ados.principal_components(run["ados"])
     figure = Figure(figsize=(5.6, 4.4), layout="constrained")
     ax = plot_components(figure.add_subplot(), parts.scores(run["ados"]), run["order_parameter"], "$Q$ (states/eV)")
-    ax.set_title(f"{100 * parts.explained_variance.sum():.0f} % of the variance of {run['order_parameter'].size} atoms",
-                 fontsize="medium")
+    ax.set_title(
+        f"{100 * parts.explained_variance.sum():.0f} % of the variance of {run['order_parameter'].size} atoms",
+        fontsize="medium",
+    )
     return figure
 
 
@@ -72,7 +87,8 @@ def main():
         print(f"{name} per atom: {first.sum() / len(atoms):.2f} -> {last.sum() / len(atoms):.2f}")
     melting_figure(results).savefig(arguments.output / "02_dos_along_melting.png", dpi=150)
     components_figure(atoms.calc, arguments.output / "02_melting.extxyz").savefig(
-        arguments.output / "02_principal_components.png", dpi=150)
+        arguments.output / "02_principal_components.png", dpi=150
+    )
 
 
 if __name__ == "__main__":

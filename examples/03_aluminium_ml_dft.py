@@ -7,6 +7,7 @@ at every grid point, and the density and its error on a plane through the cell.
 
 Source: after Ellis et al. 2021, Figs. 3 and 4.
 """
+
 import argparse
 from pathlib import Path
 
@@ -36,9 +37,11 @@ def draw(figure, calc, snapshot, energies):
     largest = np.abs(difference[:, :, 0]).max()
     plot_slice(axes["error"], difference, atoms.cell, "error (e/Å$^3$)", cmap="RdBu_r", vmin=-largest, vmax=largest)
     true_level = fermi.fermi_level(energies, snapshot.dos, 3 * n_atoms, snapshot.temperature)
-    print(f"{snapshot.name}: Fermi level {level:.3f} eV (DFT {true_level:.3f}), DOS off by "
-          f"{np.sqrt(np.mean((dos - snapshot.dos)**2)) / n_atoms:.4f} states/eV/atom (root mean square), density by "
-          f"{100 * np.mean(np.abs(difference / snapshot.density)):.2f} % (mean)")
+    print(
+        f"{snapshot.name}: Fermi level {level:.3f} eV (DFT {true_level:.3f}), DOS off by "
+        f"{np.sqrt(np.mean((dos - snapshot.dos) ** 2)) / n_atoms:.4f} states/eV/atom (root mean square), density by "
+        f"{100 * np.mean(np.abs(difference / snapshot.density)):.2f} % (mean)"
+    )
 
 
 def main():

@@ -8,6 +8,7 @@ varies within a snapshot, along its two principal components.  benchmarks/ALUMIN
 
 Source: after Ellis et al. 2021, Figs. 5-7.
 """
+
 import argparse
 from pathlib import Path
 
@@ -24,9 +25,9 @@ from ase_mlelec.model import Model
 from ase_mlelec.train.ldos import GridData, fit_ldos, free_energy, ldos_errors, standardise_ldos
 
 HERE = Path(__file__).parent
-PHASES = ("solid-4-298K", "solid-4-933K", "liquid-4-933K")         # how names of snapshots begin
-POINTS = 300            # of the LDOS of each snapshot, for the principal components: all that the file has
-TRAININGS = {"crystal": (8, 0), "liquid": (0, 8), "both": (4, 4)}   # snapshots of solid and liquid at 933 K
+PHASES = ("solid-4-298K", "solid-4-933K", "liquid-4-933K")  # how names of snapshots begin
+POINTS = 300  # of the LDOS of each snapshot, for the principal components: all that the file has
+TRAININGS = {"crystal": (8, 0), "liquid": (0, 8), "both": (4, 4)}  # snapshots of solid and liquid at 933 K
 
 
 def train(snapshots, cache, epochs):
@@ -41,12 +42,14 @@ def train(snapshots, cache, epochs):
 
 def draw_variances(axes, snapshots):
     """Variance within each snapshot of the scores of its LDOS along the principal components of all."""
-    names, spectra = zip(*((snapshot.name, snapshot.ldos[::len(snapshot.ldos) // POINTS][:POINTS])
-                           for snapshot in snapshots))
+    names, spectra = zip(
+        *((snapshot.name, snapshot.ldos[:: len(snapshot.ldos) // POINTS][:POINTS]) for snapshot in snapshots)
+    )
     parts = ados.principal_components(spectra)
     for k, values in enumerate(parts.scores(spectra).var(axis=1).T):
-        boxes = {kind.replace("-4-", "\n"): [v for v, name in zip(values, names) if name.startswith(kind)]
-                 for kind in PHASES}
+        boxes = {
+            kind.replace("-4-", "\n"): [v for v, name in zip(values, names) if name.startswith(kind)] for kind in PHASES
+        }
         plot_variances(axes[k], boxes, f"variance of component {k + 1} (eV$^{{-2}}$ Å$^{{-6}}$)")
         axes[k].set_title(f"{100 * parts.explained_variance[k]:.0f} % of the variance of the LDOS", fontsize="medium")
 
@@ -60,8 +63,9 @@ def main():
     arguments.output.mkdir(exist_ok=True)
     snapshots, cache = Snapshots(arguments.data), arguments.output / "04_fingerprints.h5"
     names, groups = [snapshot.name for snapshot in snapshots], snapshots.groups
-    solid, liquid = ([k for k, name in enumerate(names) if name.startswith(kind) and groups[k] != "test"]
-                     for kind in PHASES[1:])
+    solid, liquid = (
+        [k for k, name in enumerate(names) if name.startswith(kind) and groups[k] != "test"] for kind in PHASES[1:]
+    )
     tests = snapshots.take([k for k, name in enumerate(names) if name.startswith(PHASES[1:]) and groups[k] == "test"])
     phases = [snapshot.name.split("-")[0] for snapshot in tests]
     terms = [free_energy(tests, snapshot, snapshot.dos)[0] for snapshot in tests]

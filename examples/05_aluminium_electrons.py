@@ -9,6 +9,7 @@ lies above is missing.
 
 Source: after Ellis et al. 2021, Eqs. (9) and (17).
 """
+
 import argparse
 from pathlib import Path
 
@@ -35,8 +36,10 @@ def integrate(calc, temperatures):
 def integrate_dft(snapshot, energies, temperatures):
     """The same from the LDOS of DFT."""
     ldos, atoms = snapshot.ldos.reshape(*snapshot.shape, -1).astype(float), snapshot.atoms
-    terms = [total_energy.from_ldos(ldos, energies, atoms.cell.array, atoms.positions, np.full(len(atoms), 3.0), kelvin)
-             for kelvin in temperatures]
+    terms = [
+        total_energy.from_ldos(ldos, energies, atoms.cell.array, atoms.positions, np.full(len(atoms), 3.0), kelvin)
+        for kelvin in temperatures
+    ]
     return np.array([[row["total"], row["entropy"]] for row in terms]).T
 
 
@@ -52,8 +55,10 @@ def main():
     temperatures, energies, n_atoms = np.linspace(300, 20000, 60), snapshots.energies, len(snapshot.atoms)
     calc = MLDFTCalculator(arguments.model)
     predicted = calc.get_total_dos(snapshot.atoms)
-    curves = {"DFT": (snapshot.dos, integrate_dft(snapshot, energies, temperatures), {"color": "black", "lw": 1.8}),
-              "ML-DFT": (predicted, integrate(calc, temperatures), {"color": COLOURS[2], "ls": (0, (4, 2))})}
+    curves = {
+        "DFT": (snapshot.dos, integrate_dft(snapshot, energies, temperatures), {"color": "black", "lw": 1.8}),
+        "ML-DFT": (predicted, integrate(calc, temperatures), {"color": COLOURS[2], "ls": (0, (4, 2))}),
+    }
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     axes = figure.subplots(1, 3)
     for name, (dos, (total, minus_ts), line) in curves.items():
@@ -64,8 +69,10 @@ def main():
         for ax, values in zip(axes, ((total - total[0]) / n_atoms, entropy / units.kB, capacity / n_atoms / units.kB)):
             ax.plot(temperatures, values, label=name, **line)
         ratio = np.interp([300, 5000], temperatures, entropy / (gamma * temperatures))
-        print(f"{name}: γ = {gamma * units.mol / units.kJ * 1e6:.3f} mJ/(mol K²), S/γT at 300 and 5,000 K: "
-              f"{ratio[0]:.3f} and {ratio[1]:.3f}")
+        print(
+            f"{name}: γ = {gamma * units.mol / units.kJ * 1e6:.3f} mJ/(mol K²), S/γT at 300 and 5,000 K: "
+            f"{ratio[0]:.3f} and {ratio[1]:.3f}"
+        )
     last = fermi.occupation(energies[-1], level, temperatures)
     for ax, label in zip(axes, LABELS):
         ax.axvspan(temperatures[last > 0.01].min(), temperatures[-1], color="0.93", zorder=0)

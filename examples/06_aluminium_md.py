@@ -6,6 +6,7 @@ Relaxes atoms and cell of a strained crystal of four atoms, then lets the atoms 
 stress are derivatives of the energy on the grid as it is, so that energy is conserved on a coarse grid too; the one
 here, wider than that of the training data, moves energies by less than 0.1 meV/atom.
 """
+
 import argparse
 from pathlib import Path
 
@@ -37,8 +38,16 @@ def molecular_dynamics(atoms, steps):
     atoms.set_momenta(width * np.random.default_rng(1).normal(size=(len(atoms), 3)))
     Stationary(atoms)
     dyn, rows = VelocityVerlet(atoms, 3 * units.fs), []
-    dyn.attach(lambda: rows.append((dyn.get_time() / units.fs, atoms.get_kinetic_energy(),
-                                    atoms.get_potential_energy(), atoms.get_total_energy())))
+    dyn.attach(
+        lambda: rows.append(
+            (
+                dyn.get_time() / units.fs,
+                atoms.get_kinetic_energy(),
+                atoms.get_potential_energy(),
+                atoms.get_total_energy(),
+            )
+        )
+    )
     dyn.run(steps)
     rows = np.array(rows) - rows[0]
     return rows[:, 0], 1000 / len(atoms) * rows[:, 1:].T
@@ -60,8 +69,10 @@ def main():
     atoms.calc = MLDFTCalculator(model)
     above, lengths = relax(atoms)
     time, energies = molecular_dynamics(atoms, arguments.steps)
-    print(f"relaxed in {len(above) - 1} steps: cell {lengths[-1].round(3)} Å; over {time[-1]:.0f} fs total energy "
-          f"within {np.ptp(energies[2]):.3f} meV/atom, potential within {np.ptp(energies[1]):.1f}")
+    print(
+        f"relaxed in {len(above) - 1} steps: cell {lengths[-1].round(3)} Å; over {time[-1]:.0f} fs total energy "
+        f"within {np.ptp(energies[2]):.3f} meV/atom, potential within {np.ptp(energies[1]):.1f}"
+    )
 
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)

@@ -9,6 +9,7 @@ pressure, the spectrum changes suddenly near 70 GPa, and two strong bands follow
 
 Source: after Zhang et al. 2020, Figs. 2 and 3.
 """
+
 import argparse
 import sys
 from pathlib import Path
@@ -25,9 +26,9 @@ from ase_mlelec.physics import spectra
 sys.path.insert(0, str(Path(__file__).parent / "dft"))
 import ice  # noqa: E402
 
-RESOLUTION, SHORTEST = 40.0, 4.2    # cm^-1; ps, of which a fifth has that resolution
-DEUTERIUM = 2.014                   # amu
-PAPER = 3000, 70                    # cm^-1, stretching band at the lowest pressures; GPa, where the spectrum changes
+RESOLUTION, SHORTEST = 40.0, 4.2  # cm^-1; ps, of which a fifth has that resolution
+DEUTERIUM = 2.014  # amu
+PAPER = 3000, 70  # cm^-1, stretching band at the lowest pressures; GPa, where the spectrum changes
 
 
 def run(calc, pressure, path, arguments, hydrogen_mass=1.008):
@@ -81,8 +82,9 @@ def main():
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "output")
     arguments = parser.parse_args()
     if arguments.time < SHORTEST:
-        parser.error(f"--time: got {arguments.time:g} ps, need {SHORTEST:g} for spectra of {RESOLUTION:g} cm^-1 with "
-                     "error bars")
+        parser.error(
+            f"--time: got {arguments.time:g} ps, need {SHORTEST:g} for spectra of {RESOLUTION:g} cm^-1 with error bars"
+        )
     arguments.output.mkdir(exist_ok=True)
     calc, runs = DeepWannierCalculator(arguments.model), []
     for pressure in arguments.pressures:

@@ -5,6 +5,7 @@
 Compares with those of density functional perturbation theory in cells of ice, and shows how much charge moves with a
 proton that is near its oxygen, and with one on its way to the middle of the bond.
 """
+
 import argparse
 from pathlib import Path
 
@@ -41,9 +42,11 @@ def main():
     for name, true, found in zip(names, reference, predicted):
         # density functional perturbation theory breaks the sum rule by its finite grids; a model cannot follow that
         corrected = true - true.mean(axis=0)
-        print(f"{name}: off by {np.sqrt(np.mean((found - true)**2)):.3f} e (root mean square), "
-              f"{np.sqrt(np.mean((found - corrected)**2)):.3f} e with the sum rule; sum over the cell "
-              f"{np.abs(found.sum(axis=0)).max():.4f} e, in DFT {np.abs(true.sum(axis=0)).max():.4f} e")
+        print(
+            f"{name}: off by {np.sqrt(np.mean((found - true) ** 2)):.3f} e (root mean square), "
+            f"{np.sqrt(np.mean((found - corrected) ** 2)):.3f} e with the sum rule; sum over the cell "
+            f"{np.abs(found.sum(axis=0)).max():.4f} e, in DFT {np.abs(true.sum(axis=0)).max():.4f} e"
+        )
 
     figure = Figure(figsize=(9.5, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -51,11 +54,24 @@ def main():
     plot_parity_groups(left, reference, predicted, np.repeat(symbols.ravel(), 9), "e")
     left.set_title("all components", loc="left", fontsize="medium")
     protons = symbols == "H"
-    nearest = np.concatenate([atoms.get_all_distances(mic=True)[np.ix_(atoms.symbols == "H", atoms.symbols == "O")]
-                              .min(axis=1) for atoms in images])
+    nearest = np.concatenate(
+        [
+            atoms.get_all_distances(mic=True)[np.ix_(atoms.symbols == "H", atoms.symbols == "O")].min(axis=1)
+            for atoms in images
+        ]
+    )
     for charges, label, colour, marker in ((reference, "DFT", "black", "o"), (predicted, "model", COLOURS[2], "x")):
-        right.plot(nearest, np.trace(charges[protons], axis1=1, axis2=2) / 3, ls="", marker=marker, ms=4, mew=0.8,
-                   mfc="none", color=colour, label=label)
+        right.plot(
+            nearest,
+            np.trace(charges[protons], axis1=1, axis2=2) / 3,
+            ls="",
+            marker=marker,
+            ms=4,
+            mew=0.8,
+            mfc="none",
+            color=colour,
+            label=label,
+        )
     right.set(xlabel="distance of the proton to its nearest oxygen (Å)", ylabel="Tr Z*/3 of the proton (e)")
     right.legend(frameon=False)
     figure.savefig(arguments.output / "08_born_charges.png", dpi=120)

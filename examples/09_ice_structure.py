@@ -9,6 +9,7 @@ they are in the middle of the bonds (ice X).  Writes output/09_ice_structure.png
 
 Source: after Zhang et al. 2020, Fig. 1.
 """
+
 import argparse
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from ase_mlelec.analysis.plots import COLOURS, plot_stack
 sys.path.insert(0, str(Path(__file__).parent / "dft"))
 import ice  # noqa: E402
 
-FARTHEST, BINS = 2.2, 110       # Å
+FARTHEST, BINS = 2.2, 110  # Å
 
 
 def run(calc, pressure, arguments):

@@ -10,6 +10,7 @@ found.
 
 Source: after Bistritzer and MacDonald 2011, Proc. Natl. Acad. Sci. 108, 12233; Qi et al. 2024, Fig. 3.
 """
+
 import argparse
 import time
 from pathlib import Path
@@ -24,12 +25,12 @@ from ase_mlelec.analysis.plots import COLOURS
 from ase_mlelec.bilayers import commensurate, twisted_bilayer
 
 HERE = Path(__file__).parent
-DISTANCE = 3.35                         # Å, mean of the layers of twisted bilayers
-ANGLES = (21.79, 6.01, 3.89, 2.13, 1.08)        # degrees
-POINTS = {"K": (1 / 3, 2 / 3, 0), "Γ": (0, 0, 0), "M": (0.5, 0.5, 0)}     # of vectors that enclose 60 degrees
+DISTANCE = 3.35  # Å, mean of the layers of twisted bilayers
+ANGLES = (21.79, 6.01, 3.89, 2.13, 1.08)  # degrees
+POINTS = {"K": (1 / 3, 2 / 3, 0), "Γ": (0, 0, 0), "M": (0.5, 0.5, 0)}  # of vectors that enclose 60 degrees
 PATH = "KΓMK"
 N_BANDS = 12
-FLAT = 0.005                            # eV; where four levels are as near to it, it does not tell which are below
+FLAT = 0.005  # eV; where four levels are as near to it, it does not tell which are below
 
 
 def twisted(angle):
@@ -64,7 +65,7 @@ def main():
     calc = WannierTBCalculator(arguments.model)
     # the Dirac point is that of a layer, wherever the other one is turned to
     small = calc.get_hamiltonian(twisted(21.79)[0])
-    dirac = small.eigenvalues([POINTS["K"]])[0][small.size // 2 - 2:small.size // 2 + 2].mean()
+    dirac = small.eigenvalues([POINTS["K"]])[0][small.size // 2 - 2 : small.size // 2 + 2].mean()
     figure = Figure(figsize=(3.2 * len(arguments.angles), 3.8), layout="constrained")
     axes = figure.subplots(1, len(arguments.angles), squeeze=False)[0]
     for ax, angle in zip(axes, arguments.angles):
@@ -78,11 +79,18 @@ def main():
         flat = 1000 * np.ptp(bands)
         ax.plot(places, 1000 * (energies - level), color=COLOURS[0], lw=1.0)
         ax.plot(places, 1000 * (bands - level), color=COLOURS[1], lw=1.8)
-        ax.set(title=f"{twist.angle:.2f}°, {len(atoms):,} atoms\nfour bands: {flat:.0f} meV wide", xlim=places[[0, -1]],
-               xticks=ticks, xticklabels=labels)
+        ax.set(
+            title=f"{twist.angle:.2f}°, {len(atoms):,} atoms\nfour bands: {flat:.0f} meV wide",
+            xlim=places[[0, -1]],
+            xticks=ticks,
+            xticklabels=labels,
+        )
         ax.grid(axis="x")
-        print(f"{twist.angle:.3f} degrees, {len(atoms)} atoms: four bands within {flat:.1f} meV; "
-              f"Hamiltonian {made:.1f} s, {len(kpts)} k points {time.time() - start - made:.1f} s", flush=True)
+        print(
+            f"{twist.angle:.3f} degrees, {len(atoms)} atoms: four bands within {flat:.1f} meV; "
+            f"Hamiltonian {made:.1f} s, {len(kpts)} k points {time.time() - start - made:.1f} s",
+            flush=True,
+        )
     axes[0].set_ylabel("energy (meV)")
     figure.savefig(arguments.output / "10_twisted_graphene.png", dpi=150)
     print(f"Picture: {arguments.output / '10_twisted_graphene.png'}")

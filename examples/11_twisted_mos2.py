@@ -10,6 +10,7 @@ stretched onto fewer primitive cells than the other; in those of 9.43 and 3.89 d
 
 Source: after Qi et al. 2024, Figs. 2 and 3.
 """
+
 import argparse
 import time
 from pathlib import Path
@@ -25,16 +26,20 @@ from ase_mlelec.analysis.plots import COLOURS
 from ase_mlelec.bilayers import commensurate, layers, twisted_bilayer
 
 HERE = Path(__file__).parent
-THICKNESS, DISTANCE = 3.13, 6.3                 # Å: from S to S of a layer, between layers
-CELLS = {8.95: (3.26, ((6, 0), (5, 1))), 3.42: (3.26, ((15, 0), (14, 1))),      # lattice constant Å, supercells
-         9.43: (3.18, commensurate(3, 1)), 3.89: (3.18, commensurate(8, 1))}
-OCCUPIED, FUNCTIONS = 14, 22                    # bands of the model, per primitive bilayer
-POINTS = {"Γ": (0, 0, 0), "M": (0.5, 0, 0), "K": (1 / 3, 2 / 3, 0)}     # of vectors that enclose 60 degrees
+THICKNESS, DISTANCE = 3.13, 6.3  # Å: from S to S of a layer, between layers
+CELLS = {
+    8.95: (3.26, ((6, 0), (5, 1))),
+    3.42: (3.26, ((15, 0), (14, 1))),  # lattice constant Å, supercells
+    9.43: (3.18, commensurate(3, 1)),
+    3.89: (3.18, commensurate(8, 1)),
+}
+OCCUPIED, FUNCTIONS = 14, 22  # bands of the model, per primitive bilayer
+POINTS = {"Γ": (0, 0, 0), "M": (0.5, 0, 0), "K": (1 / 3, 2 / 3, 0)}  # of vectors that enclose 60 degrees
 PATH = "ΓMKΓ"
-FORCE = 0.02                                    # eV/Å, where relaxation ends
+FORCE = 0.02  # eV/Å, where relaxation ends
 N_BANDS = 16
-GAP = -5.6, -4.6                                # eV above the vacuum level; its middle is in the gap
-AWAY = 0.15                                     # eV from the edges of the gap: in the middle of the bands shown
+GAP = -5.6, -4.6  # eV above the vacuum level; its middle is in the gap
+AWAY = 0.15  # eV from the edges of the gap: in the middle of the bands shown
 
 
 def twisted(degrees):
@@ -50,7 +55,7 @@ def edge_bands(calc, atoms, kpts):
     if hamiltonian.size < 2000:
         n_occupied = hamiltonian.size * OCCUPIED // FUNCTIONS
         levels = hamiltonian.eigenvalues(kpts)
-        return levels[:, n_occupied - N_BANDS:n_occupied], levels[:, n_occupied:n_occupied + N_BANDS]
+        return levels[:, n_occupied - N_BANDS : n_occupied], levels[:, n_occupied : n_occupied + N_BANDS]
     levels = np.sort(hamiltonian.eigenvalues(kpts[:1], n_bands=60, window=GAP)[0])
     place = np.diff(levels).argmax()
     windows = (levels[place] - 2 * AWAY, levels[place]), (levels[place + 1], levels[place + 1] + 2 * AWAY)
@@ -96,18 +101,20 @@ def main():
             grey, *_ = ax.plot(x, before, color="0.7", lw=1.0)
             blue, *_ = ax.plot(x, after, color=COLOURS[0], lw=1.2)
             ax.legend([grey, blue], ["rigid", "relaxed"], loc="best")
-            ax.set(title=f"{name} bands", ylabel="energy (eV)", xlim=x[[0, -1]], xticks=ticks,
-                   xticklabels=labels)
+            ax.set(title=f"{name} bands", ylabel="energy (eV)", xlim=x[[0, -1]], xticks=ticks, xticklabels=labels)
         draw_heights(left, atoms)
         left.set_title(f"{abs(twist.angle):.2f}°, {len(atoms):,} atoms")
         metal = atoms.positions[atoms.symbols == "Mo", 2]
         upper = layers(atoms)[atoms.symbols == "Mo"] == 1
         apart = metal[upper].mean() - metal[~upper].mean()
-        print(f"{degrees:.2f} degrees, {len(atoms)} atoms, strains {100 * twist.strains[0]:.1f} and "
-              f"{100 * twist.strains[1]:.1f} %: layers {apart:.2f} Å apart, the upper one {np.ptp(metal[upper]):.2f} Å "
-              f"uneven; highest valence band {np.ptp(relaxed[0][:, -1]):.3f} eV wide; "
-              f"gap {gap(rigid):.2f} eV (rigid) and {gap(relaxed):.2f} eV (relaxed); "
-              f"{time.time() - start:.0f} s", flush=True)
+        print(
+            f"{degrees:.2f} degrees, {len(atoms)} atoms, strains {100 * twist.strains[0]:.1f} and "
+            f"{100 * twist.strains[1]:.1f} %: layers {apart:.2f} Å apart, the upper one {np.ptp(metal[upper]):.2f} Å "
+            f"uneven; highest valence band {np.ptp(relaxed[0][:, -1]):.3f} eV wide; "
+            f"gap {gap(rigid):.2f} eV (rigid) and {gap(relaxed):.2f} eV (relaxed); "
+            f"{time.time() - start:.0f} s",
+            flush=True,
+        )
     figure.savefig(arguments.output / "11_twisted_mos2.png", dpi=150)
     print(f"Picture: {arguments.output / '11_twisted_mos2.png'}")
 

@@ -1,11 +1,17 @@
 """Lies in tests/ so that helper modules beside it (small_models) can be imported everywhere."""
+
 import torch
 
-torch.set_num_threads(1)        # the models here are tiny; threads only get in each other's way
+torch.set_num_threads(1)  # the models here are tiny; threads only get in each other's way
 
-USUAL = 12      # damaged inputs of every kind, in the usual run of all tests
+USUAL = 12  # damaged inputs of every kind, in the usual run of all tests
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fuzz", type=int, default=USUAL, metavar="N",
-                     help="damaged inputs of every kind in tests/fuzz; many print a table at the end")
+    parser.addoption(
+        "--fuzz",
+        type=int,
+        default=USUAL,
+        metavar="N",
+        help="damaged inputs of every kind in tests/fuzz; many print a table at the end",
+    )

@@ -1,4 +1,5 @@
 """Bilayers whose Hamiltonians follow from two-centre formulas: graphene pz, and MX2 with d and p functions."""
+
 import numpy as np
 from ase import Atoms
 from ase.neighborlist import neighbor_list
@@ -45,13 +46,19 @@ def graphene_frame(atoms, name="", group="train"):
     t(d) = V_π (1 - (z/d)²) + V_σ (z/d)², decaying as exp(-(d - d0)/0.184 a); on-site energies depend on the bonds.
     """
     i, j, shift, vectors, r = pairs_of(atoms)
-    cosine = (vectors[:, 2] / r)**2
+    cosine = (vectors[:, 2] / r) ** 2
     decay = 0.184 * 2.46
     value = (-2.7 * np.exp((1.42 - r) / decay) * (1 - cosine) + 0.48 * np.exp((3.35 - r) / decay) * cosine) * fade(r)
     onsite = -4.0 + 3.0 * np.bincount(i, np.exp((1.42 - r) / decay) * (1 - cosine), len(atoms)) / 10
     n = np.arange(len(atoms))
-    hamiltonian = hamiltonian_of(atoms, n, np.concatenate([shift, np.zeros((len(n), 3), int)]),
-                                 np.concatenate([i, n]), np.concatenate([j, n]), np.concatenate([value, onsite]))
+    hamiltonian = hamiltonian_of(
+        atoms,
+        n,
+        np.concatenate([shift, np.zeros((len(n), 3), int)]),
+        np.concatenate([i, n]),
+        np.concatenate([j, n]),
+        np.concatenate([value, onsite]),
+    )
     return HamiltonianFrame(atoms, hamiltonian, [Function(k, "pz") for k in n], name=name, group=group)
 
 
@@ -87,13 +94,16 @@ def mx2_functions(atoms, angle=0.0):
     """
     functions = []
     turns = {tag: np.radians(angle + (180 if tag == 1 else 0)) for tag in (0, 1, 2)}
-    middle = {layer: atoms.positions[(atoms.get_tags() == layer) & (atoms.symbols == "Mo"), 2].mean()
-              for layer in set(atoms.get_tags().tolist())}
+    middle = {
+        layer: atoms.positions[(atoms.get_tags() == layer) & (atoms.symbols == "Mo"), 2].mean()
+        for layer in set(atoms.get_tags().tolist())
+    }
     for k, atom in enumerate(atoms):
         turn = turns[int(atom.tag)]
 
         def along(degrees, up=0.0):
             return (np.cos(np.radians(degrees) + turn), np.sin(np.radians(degrees) + turn), up)
+
         if atom.symbol == "Mo":
             functions += [Function(k, "dz2", along(degrees), (0, 0, 1)) for degrees in (-30, 210, 90)]
             functions += [Function(k, name, (0, 0, 1), along(150)) for name in ("dxz", "dyz")]
@@ -107,11 +117,11 @@ def mx2_frame(atoms, functions, name="", group="train"):
     """Two-centre (Slater-Koster) hopping between p and d functions along fixed axes, a crystal field of the neighbours
     on site, then turned into the hybrids."""
     from ase_mlelec.heads.hamiltonian import orbitals
+
     l_of = {"Mo": 2, "S": 1}
     i, j, shift, vectors, r = pairs_of(atoms)
     degree = np.array([l_of[symbol] for symbol in atoms.symbols])
-    hybrids = [orthogonal([orbitals.coefficients(*f[1:]) for f in functions if f.atom == k])
-               for k in range(len(atoms))]
+    hybrids = [orthogonal([orbitals.coefficients(*f[1:]) for f in functions if f.atom == k]) for k in range(len(atoms))]
     sizes = 2 * degree + 1
     starts = np.cumsum(sizes) - sizes
     parts = []
@@ -121,15 +131,18 @@ def mx2_frame(atoms, functions, name="", group="train"):
         column = column + np.arange(blocks.shape[2])
         row, column = (np.broadcast_to(array, blocks.shape).ravel() for array in (row, column))
         parts.append((np.repeat(r_vectors, blocks[0].size, axis=0), row, column, blocks.ravel()))
+
     for la, lb in ((2, 2), (2, 1), (1, 2), (1, 1)):
         own = np.flatnonzero((degree[i] == la) & (degree[j] == lb))
-        bare = two_centre(la, lb, vectors[own] / r[own, None]) * (np.exp((2.4 - r[own]) / 1.1) * fade(r[own]))[:, None,
-                                                                                                              None]
+        bare = (
+            two_centre(la, lb, vectors[own] / r[own, None])
+            * (np.exp((2.4 - r[own]) / 1.1) * fade(r[own]))[:, None, None]
+        )
         left, right = (np.array([hybrids[k] for k in index[own]]) for index in (i, j))
         add(shift[own], i[own], j[own], left @ bare @ right.transpose(0, 2, 1))
     for l, energy in ((2, -5.0), (1, -7.0)):
         near = np.flatnonzero((degree[i] == l) & (r < 5.5))
-        size = 0.3 * np.exp((2.4 - r[near]) / 0.8) * (1 - (r[near] / 5.5)**2)**3
+        size = 0.3 * np.exp((2.4 - r[near]) / 0.8) * (1 - (r[near] / 5.5) ** 2) ** 3
         own = np.flatnonzero(degree == l)
         field = np.zeros((len(atoms), 2 * l + 1, 2 * l + 1))
         np.add.at(field, i[near], two_centre(l, l, vectors[near] / r[near, None]) * size[:, None, None])
@@ -154,7 +167,7 @@ def two_centre(la, lb, directions):
     strengths = {(2, 2): (-0.5, 0.4, -0.1), (1, 1): (0.6, -0.25), (2, 1): (-0.8, 0.35), (1, 2): (0.8, -0.35)}[la, lb]
     core = np.zeros((2 * la + 1, 2 * lb + 1))
     for m, strength in enumerate(strengths):
-        for place in ([0] if m == 0 else [2 * m - 1, 2 * m]):
+        for place in [0] if m == 0 else [2 * m - 1, 2 * m]:
             core[place, place] = strength
     return turned(la, directions).transpose(0, 2, 1) @ core @ turned(lb, directions)
 
@@ -162,6 +175,7 @@ def two_centre(la, lb, directions):
 def turned(degree, directions):
     """Real harmonics along pairs, rows [E, 2l + 1, 2l + 1], in those along z."""
     from ase_mlelec.heads.hamiltonian import orbitals
+
     helper = np.eye(3)[np.argmin(abs(directions), axis=1)]
     x = helper - (helper * directions).sum(axis=1, keepdims=True) * directions
     x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -182,6 +196,7 @@ def random_wannier_model(kind="mx2", seed=0, energy=False):
     from ase_mlelec.heads import PairHead, ScalarHead
     from ase_mlelec.model import Model
     from ase_mlelec.train.hamiltonian import frame_functions
+
     if kind == "mx2":
         atoms = mx2_bilayer()
         frame, electrons = HamiltonianFrame(atoms, *_empty(atoms, mx2_functions(atoms))), {"Mo": 6, "S": 4}
@@ -192,8 +207,9 @@ def random_wannier_model(kind="mx2", seed=0, energy=False):
     options = dict(species=species, cutoff=5.0, fold=fold, n_radial=3)
     spectrum = dict(cutoff=4.5, n_pair=3, n_radial=2, l_max=3) if kind == "mx2" else None
     with seeded(seed), torch.no_grad():
-        head = PairHead(functions, options, widths=(6,), n_hidden=6, n_reduced=4, n_directed=2,
-                        spectrum=spectrum, third=4.5).double()
+        head = PairHead(
+            functions, options, widths=(6,), n_hidden=6, n_reduced=4, n_directed=2, spectrum=spectrum, third=4.5
+        ).double()
         if spectrum:
             head.spectrum_inverse[:] = head.spectrum.weights
         for name, tensor in [*head.named_parameters(), *head.named_buffers()]:

@@ -1,4 +1,5 @@
 """A small labelled data set, made in a moment: copper by ASE's EMT, with spectra that follow the atomic energies."""
+
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
@@ -8,11 +9,15 @@ from ase.geometry import get_distances
 from ase_mlelec.io.frames import Frame, Frames
 from ase_mlelec.testing import random_atoms
 
-ENERGIES = np.linspace(-6.0, 6.0, 25)       # eV
-WIDTH = 0.8                                 # eV
-SPILL = 1.02                                # total DOS over the sum of the atomic ones
-ATTRIBUTES = {"dos_width_eV": WIDTH, "energy_reference": "made up", "valence_electrons": {"Cu": 2},
-              "settings": {"program": "EMT", "electronic_temperature_K": 1000.0}}
+ENERGIES = np.linspace(-6.0, 6.0, 25)  # eV
+WIDTH = 0.8  # eV
+SPILL = 1.02  # total DOS over the sum of the atomic ones
+ATTRIBUTES = {
+    "dos_width_eV": WIDTH,
+    "energy_reference": "made up",
+    "valence_electrons": {"Cu": 2},
+    "settings": {"program": "EMT", "electronic_temperature_K": 1000.0},
+}
 
 
 def copper(n, seed):
@@ -34,28 +39,37 @@ def labels_of(atoms):
     atoms.calc = EMT()
     centres = -2.0 + 0.5 * atoms.get_potential_energies()
     ados = (gaussian(ENERGIES - centres[:, None]) + gaussian(ENERGIES - 3.0)) * 2.0
-    return {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(),
-            "virial": -atoms.get_stress(voigt=False) * atoms.get_volume(), "ados": ados,
-            "dos": SPILL * ados.sum(axis=0)}
+    return {
+        "energy": atoms.get_potential_energy(),
+        "forces": atoms.get_forces(),
+        "virial": -atoms.get_stress(voigt=False) * atoms.get_volume(),
+        "ados": ados,
+        "dos": SPILL * ados.sum(axis=0),
+    }
 
 
 def gaussian(x):
-    return np.exp(-(x / WIDTH) ** 2) / (WIDTH * np.pi**0.5)
+    return np.exp(-((x / WIDTH) ** 2)) / (WIDTH * np.pi**0.5)
 
 
 def make_frames(n=12, seed=0):
     """Data set of n structures in the groups train, validation and test (every fourth and fifth is held out)."""
     groups = ("train", "train", "train", "validation", "test")
-    return Frames([Frame(Atoms(atoms), labels_of(atoms), f"cu-{i}", groups[i % 5])
-                   for i, atoms in enumerate(copper(n, seed))], ENERGIES, dict(ATTRIBUTES))
+    return Frames(
+        [Frame(Atoms(atoms), labels_of(atoms), f"cu-{i}", groups[i % 5]) for i, atoms in enumerate(copper(n, seed))],
+        ENERGIES,
+        dict(ATTRIBUTES),
+    )
 
 
 def make_wannier_frames(n=10, seed=0):
     """Data set of n cells Si2O4 whose oxygens have a vector and a symmetric tensor, sums over their Si neighbours."""
     groups = ("train", "train", "train", "validation", "test")
     atoms = [random_atoms("Si2O4", cell=[5.0, 5.2, 5.4], seed=seed + i) for i in range(n)]
-    return Frames([Frame(each, wannier_labels(each), f"sio-{i}", groups[i % 5]) for i, each in enumerate(atoms)],
-                  attributes={"valence_charges": {"Si": 4, "O": 6}})
+    return Frames(
+        [Frame(each, wannier_labels(each), f"sio-{i}", groups[i % 5]) for i, each in enumerate(atoms)],
+        attributes={"valence_charges": {"Si": 4, "O": 6}},
+    )
 
 
 def wannier_labels(atoms):
@@ -63,8 +77,12 @@ def wannier_labels(atoms):
     silicon = atoms.numbers == 14
     for i in np.nonzero(~silicon)[0]:
         apart, distance = get_distances(atoms.positions[i], atoms.positions[silicon], cell=atoms.cell, pbc=True)
-        weight = np.exp(-distance[0] ** 2 / 2)
+        weight = np.exp(-(distance[0] ** 2) / 2)
         vectors[i] = weight @ apart[0]
         tensors[i] = np.einsum("j,ja,jb->ab", weight, apart[0], apart[0]) + (1.5 + weight.sum()) * np.eye(3)
-    return {"atomic_dipole": vectors, "summed_dipole": vectors.sum(axis=0), "atomic_polarizability": tensors,
-            "polarizability": tensors.sum(axis=0)}
+    return {
+        "atomic_dipole": vectors,
+        "summed_dipole": vectors.sum(axis=0),
+        "atomic_polarizability": tensors,
+        "polarizability": tensors.sum(axis=0),
+    }

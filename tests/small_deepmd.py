@@ -3,6 +3,7 @@
 The evaluator is written from the published formulas, atom by atom and slot by slot, and shares no code with the
 package: Zhang et al. 2018 (DeepPot-SE) with the storage conventions of deepmd-kit 3 (se_e2_a).
 """
+
 import itertools
 import json
 
@@ -18,17 +19,37 @@ TYPE_MAP = ["O", "H"]
 
 # writing a .dp file ------------------------------------------------------------------------------------------------
 
+
 def random_layers(generator, n_in, widths, n_out=None, timestep=False):
     layers = []
     for width in widths:
         skip = width in (n_in, 2 * n_in)
-        layers.append({"activation_function": "tanh", "resnet": True, "bias": True, "@variables": {
-            "w": generator.normal(0, (n_in + width) ** -0.5, (n_in, width)), "b": generator.normal(0, 0.5, width),
-            "idt": generator.normal(0.1, 0.02, width) if timestep and skip else None}})
+        layers.append(
+            {
+                "activation_function": "tanh",
+                "resnet": True,
+                "bias": True,
+                "@variables": {
+                    "w": generator.normal(0, (n_in + width) ** -0.5, (n_in, width)),
+                    "b": generator.normal(0, 0.5, width),
+                    "idt": generator.normal(0.1, 0.02, width) if timestep and skip else None,
+                },
+            }
+        )
         n_in = width
     if n_out:
-        layers.append({"activation_function": "none", "resnet": False, "bias": True, "@variables": {
-            "w": generator.normal(0, n_in**-0.5, (n_in, n_out)), "b": generator.normal(0, 1, n_out), "idt": None}})
+        layers.append(
+            {
+                "activation_function": "none",
+                "resnet": False,
+                "bias": True,
+                "@variables": {
+                    "w": generator.normal(0, n_in**-0.5, (n_in, n_out)),
+                    "b": generator.normal(0, 1, n_out),
+                    "idt": None,
+                },
+            }
+        )
     return {"layers": layers}
 
 
@@ -44,29 +65,66 @@ def random_tree(kind="ener", one_side=True, seed=0, sel=(30, 41)):
     davg[..., 0] = generator.uniform(0.05, 0.2, (2, 1))
     dstd[..., 0], dstd[..., 1:] = generator.uniform(0.3, 0.6, (2, 1)), generator.uniform(0.2, 0.4, (2, 1, 1))
     n_nets = 2 if one_side else 4
-    descriptor = {"type": "se_e2_a", "rcut": 4.0, "rcut_smth": 1.1, "sel": list(sel), "neuron": neuron,
-                  "axis_neuron": axis, "resnet_dt": False, "activation_function": "tanh", "type_one_side": one_side,
-                  "embeddings": {"networks": [random_layers(generator, 1, neuron) for _ in range(n_nets)]},
-                  "env_mat": {"use_exp_switch": False}, "exclude_types": [], "env_protection": 0.0, "spin": None,
-                  "@variables": {"davg": davg, "dstd": dstd}}
-    fitting = {"type": kind.split()[-1], "dim_out": n_out, "neuron": [12, 12, 8], "resnet_dt": True,
-               "activation_function": "tanh", "numb_fparam": 0, "numb_aparam": 0, "dim_case_embd": 0,
-               "mixed_types": False, "exclude_types": [], "tot_ener_zero": False, "atom_ener": None, "spin": None,
-               "nets": {"networks": [random_layers(generator, 12, [12, 12, 8], n_out, True) for _ in TYPE_MAP]},
-               "@variables": {"bias_atom_e": generator.normal(0, 1, (2, n_out))}}
+    descriptor = {
+        "type": "se_e2_a",
+        "rcut": 4.0,
+        "rcut_smth": 1.1,
+        "sel": list(sel),
+        "neuron": neuron,
+        "axis_neuron": axis,
+        "resnet_dt": False,
+        "activation_function": "tanh",
+        "type_one_side": one_side,
+        "embeddings": {"networks": [random_layers(generator, 1, neuron) for _ in range(n_nets)]},
+        "env_mat": {"use_exp_switch": False},
+        "exclude_types": [],
+        "env_protection": 0.0,
+        "spin": None,
+        "@variables": {"davg": davg, "dstd": dstd},
+    }
+    fitting = {
+        "type": kind.split()[-1],
+        "dim_out": n_out,
+        "neuron": [12, 12, 8],
+        "resnet_dt": True,
+        "activation_function": "tanh",
+        "numb_fparam": 0,
+        "numb_aparam": 0,
+        "dim_case_embd": 0,
+        "mixed_types": False,
+        "exclude_types": [],
+        "tot_ener_zero": False,
+        "atom_ener": None,
+        "spin": None,
+        "nets": {"networks": [random_layers(generator, 12, [12, 12, 8], n_out, True) for _ in TYPE_MAP]},
+        "@variables": {"bias_atom_e": generator.normal(0, 1, (2, n_out))},
+    }
     if "polar" in kind:
         fitting |= {"fit_diag": kind == "polar", "shift_diag": True}
         fitting["@variables"] |= {"scale": np.array([[1.5], [0.7]]), "constant_matrix": np.array([2.0, 0.3])}
     n_bias = {"dipole": 3, "polar": 9}.get(fitting["type"], n_out)
-    return {"version": "3.2.0", "backend": "PyTorch", "model": {
-        "type": "standard", "type_map": TYPE_MAP, "atom_exclude_types": [], "pair_exclude_types": [],
-        "descriptor": descriptor, "fitting": fitting,
-        "@variables": {"out_bias": generator.normal(-5, 1, (1, 2, n_bias)), "out_std": np.full((1, 2, n_bias), 7.0)}}}
+    return {
+        "version": "3.2.0",
+        "backend": "PyTorch",
+        "model": {
+            "type": "standard",
+            "type_map": TYPE_MAP,
+            "atom_exclude_types": [],
+            "pair_exclude_types": [],
+            "descriptor": descriptor,
+            "fitting": fitting,
+            "@variables": {
+                "out_bias": generator.normal(-5, 1, (1, 2, n_bias)),
+                "out_std": np.full((1, 2, n_bias), 7.0),
+            },
+        },
+    }
 
 
 def write_dp(path, tree):
     """Arrays become datasets /variable_NNNN, their names take their places in the JSON of the root attribute."""
     with h5py.File(path, "w") as file:
+
         def stored(value):
             if isinstance(value, dict):
                 return {key: stored(entry) for key, entry in value.items()}
@@ -77,16 +135,23 @@ def write_dp(path, tree):
                 file[name] = value
                 return name
             return value
+
         file.attrs["json"] = json.dumps(stored(tree))
     return path
 
 
 # the evaluator -----------------------------------------------------------------------------------------------------
 
-FUNCTIONS = {"tanh": np.tanh, "none": lambda x: x, "relu": lambda x: x * (x > 0), "relu6": lambda x: np.clip(x, 0, 6),
-             "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "silu": lambda x: x / (1 + np.exp(-x)),
-             "softplus": lambda x: np.logaddexp(x, 0),
-             "gelu": lambda x: x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))}
+FUNCTIONS = {
+    "tanh": np.tanh,
+    "none": lambda x: x,
+    "relu": lambda x: x * (x > 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "softplus": lambda x: np.logaddexp(x, 0),
+    "gelu": lambda x: x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))),
+}
 
 
 def apply_net(x, net):
@@ -122,8 +187,10 @@ def evaluate(tree, atoms):
     for i, symbol in enumerate(atoms.symbols):
         centre = TYPE_MAP.index(symbol)
         rows = [[], []]
-        dropped, silent = ({frozenset(pair) for pair in part.get(key, ())} for part, key in (
-            (model, "pair_exclude_types"), (descriptor, "exclude_types")))
+        dropped, silent = (
+            {frozenset(pair) for pair in part.get(key, ())}
+            for part, key in ((model, "pair_exclude_types"), (descriptor, "exclude_types"))
+        )
         for kind, vector in neighbours(atoms, i, cutoff):
             if {centre, kind} in dropped:
                 continue
@@ -138,12 +205,12 @@ def evaluate(tree, atoms):
             n_found = len(rows[kind])
             rows[kind] += [np.zeros(4)] * (sel[kind] - len(rows[kind]))
             net = descriptor["embeddings"]["networks"][kind if descriptor["type_one_side"] else centre + 2 * kind]
-            slots = slice(sum(sel[:kind]), sum(sel[:kind + 1]))
+            slots = slice(sum(sel[:kind]), sum(sel[: kind + 1]))
             block = (np.array(rows[kind]) - mean[centre, slots]) / scale[centre, slots]
             if {centre, kind} in silent:
                 block = block[:0] if tree["backend"] == "TensorFlow" else block[n_found:]
             t = t + apply_net(block[:, :1], net).T @ block / sum(sel)
-        features = (t @ t[:descriptor["axis_neuron"]].T).ravel()
+        features = (t @ t[: descriptor["axis_neuron"]].T).ravel()
         net = fitting["nets"]["networks"][centre]
         y = 0 if net is None else apply_net(features, net) + fitting["@variables"]["bias_atom_e"][centre]
         if any(fitting["atom_ener"] or []) and fitting["atom_ener"][centre] is not None:
@@ -168,11 +235,14 @@ def atomic_property(y, rows, fitting, bias, centre):
     return scale * (value + (constant + bias.reshape(3, 3).trace() / 3) * np.eye(3))
 
 
-STRUCTURES = [random_atoms("O2H4", [[4.0, 0, 0], [0.7, 4.4, 0], [0, -0.5, 4.2]], shortest=1.1),
-              random_atoms("OH2", shortest=1.0)]
+STRUCTURES = [
+    random_atoms("O2H4", [[4.0, 0, 0], [0.7, 4.4, 0], [0, -0.5, 4.2]], shortest=1.1),
+    random_atoms("OH2", shortest=1.0),
+]
 
 
 # changes of a tree ---------------------------------------------------------------------------------------------------
+
 
 def change(*keys, value):
     def apply(tree):
@@ -180,10 +250,11 @@ def change(*keys, value):
         for key in keys[:-1]:
             part = part[key]
         part[keys[-1]] = value
+
     return apply
 
 
 def predict(model, atoms):
     system = System.from_atoms(atoms)
-    quantity, = model.heads
+    (quantity,) = model.heads
     return model(system, Edges.build(system, model.cutoff))[quantity].detach().numpy()

@@ -1,7 +1,8 @@
 """Tight-binding models with closed forms, as (cell, r_vectors, matrices)."""
+
 import numpy as np
 
-A = 2.46                                                    # Å, graphene
+A = 2.46  # Å, graphene
 HEXAGONAL = np.array([[A, 0, 0], [-A / 2, A * np.sqrt(3) / 2, 0], [0, 0, 10.0]])
 
 
@@ -27,9 +28,14 @@ def ssh(v=-1.0, w=-0.6):
 
 def graphene(t=-2.7, mass=0.0, t2=0.0, phi=np.pi / 2):
     """pz orbitals of graphene; with on-site ±mass and second neighbours t2 exp(±iφ) the model of Haldane."""
-    hops = [((0, 0, 0), 0, 1, t), ((-1, 0, 0), 0, 1, t), ((0, 1, 0), 0, 1, t),
-            ((0, 0, 0), 0, 0, mass / 2), ((0, 0, 0), 1, 1, -mass / 2)]      # and their conjugates: ±mass
-    for r_vector in ((1, 0, 0), (0, 1, 0), (-1, -1, 0)):        # 120 degrees apart
+    hops = [
+        ((0, 0, 0), 0, 1, t),
+        ((-1, 0, 0), 0, 1, t),
+        ((0, 1, 0), 0, 1, t),
+        ((0, 0, 0), 0, 0, mass / 2),
+        ((0, 0, 0), 1, 1, -mass / 2),
+    ]  # and their conjugates: ±mass
+    for r_vector in ((1, 0, 0), (0, 1, 0), (-1, -1, 0)):  # 120 degrees apart
         hops += [(r_vector, 0, 0, t2 * np.exp(1j * phi)), (r_vector, 1, 1, t2 * np.exp(-1j * phi))]
     return build(2, hops, HEXAGONAL)
 
@@ -41,8 +47,12 @@ GRAPHENE_SITES = np.array([[0, 0, 0], [1 / 3, -1 / 3, 0]]) @ HEXAGONAL
 def random_model(rng, size=5, n_vectors=6, real=False):
     """Hermitian H(R) without any symmetry, on an oblique cell."""
     half = np.concatenate([[[0, 0, 0]], rng.permutation(np.indices((3, 3, 3)).reshape(3, -1).T - 1)[:n_vectors]])
-    hops = [(tuple(r), m, n, rng.normal() + (0 if real else 1j * rng.normal())) for r in half
-            for m in range(size) for n in range(size)]
+    hops = [
+        (tuple(r), m, n, rng.normal() + (0 if real else 1j * rng.normal()))
+        for r in half
+        for m in range(size)
+        for n in range(size)
+    ]
     return build(size, hops, [[3, 0.2, 0.1], [0.5, 2.5, 0.3], [-0.4, 0.2, 4]])
 
 
@@ -57,5 +67,5 @@ def supercell(cell, r_vectors, matrices, repeat):
             big, rest = np.divmod(offset + r_vector, repeat)
             there = np.ravel_multi_index(rest, repeat)
             block = table.setdefault(tuple(big.tolist()), np.zeros((len(offsets) * size,) * 2, dtype=matrices.dtype))
-            block[here * size:(here + 1) * size, there * size:(there + 1) * size] += matrix
+            block[here * size : (here + 1) * size, there * size : (there + 1) * size] += matrix
     return cell * repeat[:, None], np.array(list(table)), np.array(list(table.values()))

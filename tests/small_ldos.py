@@ -1,4 +1,5 @@
 """Small models and snapshots of the local density of states, the same for the same seed."""
+
 import functools
 
 import numpy as np
@@ -14,13 +15,13 @@ from ase_mlelec.physics import fermi
 from ase_mlelec.testing import random_atoms
 from ase_mlelec.train.ldos import fingerprints
 
-ENERGIES = np.linspace(-6.0, 9.0, 31)       # eV
+ENERGIES = np.linspace(-6.0, 9.0, 31)  # eV
 VALENCE = {"Al": 3, "O": 6}
-SPACING = 0.6                               # Å
-TEMPERATURE = 3000.0                        # K
+SPACING = 0.6  # Å
+TEMPERATURE = 3000.0  # K
 # a pseudo-atom's core charge, electrons/Å^3, wide enough for the grid
 RADII = np.linspace(0, 3.0, 121)
-CORE = {"r": RADII.tolist(), "rab": [0.025] * 121, "charge": (0.6 * np.exp(-(RADII / 0.7) ** 2)).tolist()}
+CORE = {"r": RADII.tolist(), "rab": [0.025] * 121, "charge": (0.6 * np.exp(-((RADII / 0.7) ** 2))).tolist()}
 
 
 @functools.cache
@@ -30,8 +31,16 @@ def sample(species, twojmax, cutoff):
     return fingerprints(Bispectrum(species, twojmax, cutoff).double(), atoms, (8, 8, 8)).double()
 
 
-def random_ldos_model(seed=0, species=("Al", "O"), twojmax=3, cutoff=3.2, dtype=torch.float64, widths=(6, 6),
-                      zero=EnergyZero(), **metadata):
+def random_ldos_model(
+    seed=0,
+    species=("Al", "O"),
+    twojmax=3,
+    cutoff=3.2,
+    dtype=torch.float64,
+    widths=(6, 6),
+    zero=EnergyZero(),
+    **metadata,
+):
     """Model with an LDOS that is positive and varies by tens of per cent; electrons fill about half of it."""
     descriptor = Bispectrum(species, twojmax, cutoff).double()
     features = sample(species, twojmax, cutoff)
@@ -43,13 +52,24 @@ def random_ldos_model(seed=0, species=("Al", "O"), twojmax=3, cutoff=3.2, dtype=
             head.scale.fill_(0.05)
             head.last.weight.mul_(2)
             head.last.bias.copy_(1 + 0.1 * torch.sin(torch.arange(len(ENERGIES))))
-    header = {"valence_electrons": {symbol: VALENCE[symbol] for symbol in species}, "grid_spacing_A": SPACING,
-              "xc": "lda_pz", "electronic_temperature_K": TEMPERATURE, **metadata}
+    header = {
+        "valence_electrons": {symbol: VALENCE[symbol] for symbol in species},
+        "grid_spacing_A": SPACING,
+        "xc": "lda_pz",
+        "electronic_temperature_K": TEMPERATURE,
+        **metadata,
+    }
     return Model(descriptor, {"ldos": head}, header).to(dtype).eval()
 
 
-ATTRIBUTES = {"dos_width_eV": 0.4, "energy_reference": "made up", "valence_electrons": {"Al": 3}, "xc": "lda_pz",
-              "grid_spacing_A": 4.05 / 6, "settings": {"program": "made up"}}
+ATTRIBUTES = {
+    "dos_width_eV": 0.4,
+    "energy_reference": "made up",
+    "valence_electrons": {"Al": 3},
+    "xc": "lda_pz",
+    "grid_spacing_A": 4.05 / 6,
+    "settings": {"program": "made up"},
+}
 
 
 def make_snapshot(seed, group="train", n_points=None, truth=None):
@@ -65,5 +85,15 @@ def make_snapshot(seed, group="train", n_points=None, truth=None):
     level = fermi.fermi_level(ENERGIES, dos, 12.0, TEMPERATURE)
     density = (ldos @ fermi.integration_weights(ENERGIES, level, TEMPERATURE)[0]).reshape(shape)
     points = None if n_points is None else np.sort(rng.choice(len(ldos), n_points, replace=False))
-    return Snapshot(atoms, shape, TEMPERATURE, ldos if points is None else ldos[points], dos, points, density,
-                    fermi_level=float(level), name=f"al-{seed}", group=group)
+    return Snapshot(
+        atoms,
+        shape,
+        TEMPERATURE,
+        ldos if points is None else ldos[points],
+        dos,
+        points,
+        density,
+        fermi_level=float(level),
+        name=f"al-{seed}",
+        group=group,
+    )

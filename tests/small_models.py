@@ -1,4 +1,5 @@
 """Small random models, the same for the same seed, with statistics that reach every branch of the code."""
+
 import functools
 from contextlib import contextmanager
 
@@ -12,8 +13,8 @@ from ase_mlelec.model import Model
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms
 
-ENERGIES = np.linspace(-8.0, 6.0, 57)      # eV
-WANNIER = {"valence_charges": {"Si": 4.0, "O": 6.0}, "electrons_per_centre": {"O": 8.0}}     # SiO2 is neutral
+ENERGIES = np.linspace(-8.0, 6.0, 57)  # eV
+WANNIER = {"valence_charges": {"Si": 4.0, "O": 6.0}, "electrons_per_centre": {"O": 8.0}}  # SiO2 is neutral
 
 
 @contextmanager
@@ -83,5 +84,8 @@ def random_model(seed=0, heads=("energy",), cutoff=4.0, dtype=torch.float64, met
                 randomise_nets(head.nets, 0.2, 0.3, seen.features, head.place[seen.species])
                 made[kind.quantity] = head
     counts = dict(zip(descriptor.species, (4.0, 6.0)))
-    return Model(descriptor, made, {"electrons_in_dos": counts, "electronic_temperature_K": 300.0,
-                                    **(metadata or {})}).to(dtype).eval()
+    return (
+        Model(descriptor, made, {"electrons_in_dos": counts, "electronic_temperature_K": 300.0, **(metadata or {})})
+        .to(dtype)
+        .eval()
+    )

@@ -1,4 +1,5 @@
 """What users get wrong: every error is one line that names the cause and the remedy, in ASE's classes."""
+
 import warnings
 
 import numpy as np
@@ -6,8 +7,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
-from ase.calculators.calculator import (CalculationFailed, CalculatorSetupError, InputError,
-                                        PropertyNotImplementedError)
+from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, InputError, PropertyNotImplementedError
 from small_models import ENERGIES, random_model
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator
@@ -32,6 +32,7 @@ def refused(error, cause, remedy, function):
 
 
 # structures --------------------------------------------------------------------------------------------------------
+
 
 def spoiled(change):
     atoms = crystal()
@@ -105,30 +106,40 @@ def test_structure(change, cause, remedy):
         refused(InputError, cause, remedy, atoms.get_potential_energy)
         refused(InputError, cause, remedy, lambda: dos.get_ados(atoms))
     assert "energy" not in calculator.results
-    atoms = crystal()       # a good structure is evaluated afterwards
+    atoms = crystal()  # a good structure is evaluated afterwards
     assert np.isfinite(calculator.get_property("energy", atoms)) and np.isfinite(dos.get_ados(atoms)).all()
 
 
 def test_no_atoms():
-    refused(InputError, "empty Atoms object", "give at least one atom",
-            lambda: deep_pot().get_property("energy", Atoms()))
+    refused(
+        InputError, "empty Atoms object", "give at least one atom", lambda: deep_pot().get_property("energy", Atoms())
+    )
 
 
 def test_nothing_evaluated_yet():
-    refused(InputError, "no structure yet", "pass atoms= or evaluate the energy first",
-            DeepDOSCalculator(random_model(0, ("dos",))).get_ados)
+    refused(
+        InputError,
+        "no structure yet",
+        "pass atoms= or evaluate the energy first",
+        DeepDOSCalculator(random_model(0, ("dos",))).get_ados,
+    )
 
 
 @pytest.mark.parametrize("cell", [None, [[4, 0, 0], [0, 5, 0], [0, 5, 0]]])
 def test_stress_without_a_cell(cell):
     atoms = molecule("SiO", cell=cell)
     atoms.calc = deep_pot()
-    refused(PropertyNotImplementedError, "stress needs a cell with three vectors", "set it with atoms.set_cell",
-            atoms.get_stress)
+    refused(
+        PropertyNotImplementedError,
+        "stress needs a cell with three vectors",
+        "set it with atoms.set_cell",
+        atoms.get_stress,
+    )
     assert np.isfinite(atoms.get_forces()).all()
 
 
 # models and options ------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("dtype", ["float", "float16", "int64", "nn", "double precision", torch.float16, np.float32])
 def test_dtype(dtype):
@@ -139,11 +150,16 @@ def test_dtype(dtype):
 
 
 def test_device():
-    refused(CalculatorSetupError, "got device='gpu'", "choose 'cpu', 'cuda' or 'cuda:0'",
-            lambda: deep_pot(device="gpu"))
+    refused(
+        CalculatorSetupError, "got device='gpu'", "choose 'cpu', 'cuda' or 'cuda:0'", lambda: deep_pot(device="gpu")
+    )
     if not torch.cuda.is_available():
-        refused(CalculatorSetupError, "got device='cuda', but torch finds no CUDA device", "choose 'cpu'",
-                lambda: deep_pot(device="cuda"))
+        refused(
+            CalculatorSetupError,
+            "got device='cuda', but torch finds no CUDA device",
+            "choose 'cpu'",
+            lambda: deep_pot(device="cuda"),
+        )
 
 
 @pytest.mark.parametrize("skin", [-0.1, np.nan])
@@ -152,13 +168,21 @@ def test_skin(skin):
 
 
 def test_dos_model_has_no_energy():
-    refused(CalculatorSetupError, "DeepPotCalculator needs a model with 'energy', this one has dos",
-            "load another model", lambda: DeepPotCalculator(random_model(0, ("dos",))))
+    refused(
+        CalculatorSetupError,
+        "DeepPotCalculator needs a model with 'energy', this one has dos",
+        "load another model",
+        lambda: DeepPotCalculator(random_model(0, ("dos",))),
+    )
 
 
 def test_energy_model_has_no_dos():
-    refused(CalculatorSetupError, "DeepDOSCalculator needs a model with 'dos', this one has energy",
-            "load another model", lambda: DeepDOSCalculator(random_model()))
+    refused(
+        CalculatorSetupError,
+        "DeepDOSCalculator needs a model with 'dos', this one has energy",
+        "load another model",
+        lambda: DeepDOSCalculator(random_model()),
+    )
 
 
 def test_energy_of_a_dos_calculator():
@@ -168,22 +192,34 @@ def test_energy_of_a_dos_calculator():
 
 
 def test_potential_without_energy():
-    refused(CalculatorSetupError, "DeepPotCalculator needs a model with 'energy'", "load another model",
-            lambda: DeepDOSCalculator(random_model(0, ("dos",)), potential=random_model(1, ("dos",))))
+    refused(
+        CalculatorSetupError,
+        "DeepPotCalculator needs a model with 'energy'",
+        "load another model",
+        lambda: DeepDOSCalculator(random_model(0, ("dos",)), potential=random_model(1, ("dos",))),
+    )
 
 
 @pytest.mark.parametrize("grid", [ENERGIES + 1e-3, ENERGIES[:-1]], ids=["shifted", "shorter"])
 def test_grids_of_a_committee(grid):
     model, other = random_model(0, ("dos",)), random_model(1, ("dos",))
     other.heads["dos"] = SpectrumHead(2, other.descriptor.n_features, grid, (12, 12)).double()
-    refused(CalculatorSetupError, "the models of a committee have different energy grids", "train them on one",
-            lambda: DeepDOSCalculator([model, other]))
+    refused(
+        CalculatorSetupError,
+        "the models of a committee have different energy grids",
+        "train them on one",
+        lambda: DeepDOSCalculator([model, other]),
+    )
 
 
 @pytest.mark.parametrize("species", [("O", "Si"), ("Si", "O", "H")])
 def test_species_of_a_committee(species):
-    refused(CalculatorSetupError, "models of a committee know different species: Si, O and " + ", ".join(species),
-            "train them with one list", lambda: DeepPotCalculator([random_model(), random_model(1, species=species)]))
+    refused(
+        CalculatorSetupError,
+        "models of a committee know different species: Si, O and " + ", ".join(species),
+        "train them with one list",
+        lambda: DeepPotCalculator([random_model(), random_model(1, species=species)]),
+    )
 
 
 def test_empty_committee():
@@ -191,19 +227,31 @@ def test_empty_committee():
 
 
 def test_no_such_model(tmp_path):
-    refused(CalculatorSetupError, "no model 'silicone'", "neither a file nor one of the shipped models",
-            lambda: DeepPotCalculator("silicone"))
+    refused(
+        CalculatorSetupError,
+        "no model 'silicone'",
+        "neither a file nor one of the shipped models",
+        lambda: DeepPotCalculator("silicone"),
+    )
 
 
 def test_model_of_another_kind():
-    refused(CalculatorSetupError, "got an object of type Linear", "give a name, a path or a Model",
-            lambda: DeepPotCalculator(torch.nn.Linear(2, 2)))
+    refused(
+        CalculatorSetupError,
+        "got an object of type Linear",
+        "give a name, a path or a Model",
+        lambda: DeepPotCalculator(torch.nn.Linear(2, 2)),
+    )
 
 
 @pytest.mark.parametrize("smooth, cutoff", [(5.0, 4.0), (-1.0, 4.0), (4.0, 4.0)])
 def test_descriptor_radii(smooth, cutoff):
-    refused(ValueError, f"got smooth = {smooth} and cutoff = {cutoff} Å", "need 0 <= smooth < cutoff",
-            lambda: DeepPotSE(("Si",), cutoff, smooth))
+    refused(
+        ValueError,
+        f"got smooth = {smooth} and cutoff = {cutoff} Å",
+        "need 0 <= smooth < cutoff",
+        lambda: DeepPotSE(("Si",), cutoff, smooth),
+    )
 
 
 def test_descriptor_channels():
@@ -211,6 +259,7 @@ def test_descriptor_channels():
 
 
 # extrapolation -----------------------------------------------------------------------------------------------------
+
 
 def short_sighted(on_extrapolation):
     return DeepPotCalculator(random_model(metadata={"shortest_distance_A": 2.9}), on_extrapolation=on_extrapolation)
@@ -246,22 +295,31 @@ def test_extrapolation_ignored():
 
 
 def test_extrapolation_option():
-    refused(CalculatorSetupError, "got on_extrapolation='stop'", "choose 'warn', 'raise' or 'ignore'",
-            lambda: short_sighted("stop"))
+    refused(
+        CalculatorSetupError,
+        "got on_extrapolation='stop'",
+        "choose 'warn', 'raise' or 'ignore'",
+        lambda: short_sighted("stop"),
+    )
 
 
 def test_numbers_that_are_not_finite():
     model = random_model()
     with torch.no_grad():
         model.heads["energy"].nets.bias[0] = torch.inf
-    refused(CalculationFailed, "the model gave a energy that is not finite", "check structure and model",
-            lambda: DeepPotCalculator(model).get_property("energy", crystal()))
+    refused(
+        CalculationFailed,
+        "the model gave a energy that is not finite",
+        "check structure and model",
+        lambda: DeepPotCalculator(model).get_property("energy", crystal()),
+    )
 
 
 def test_model_needs_arguments():
     """Base classes say what a subclass must write."""
     from ase_mlelec.descriptors import Descriptor
     from ase_mlelec.heads import Head
+
     for base in (Descriptor(), Head()):
         for method in (lambda: base.forward(None, None), base.arguments):
             refused(NotImplementedError, type(base).__name__, "must define", method)

@@ -1,4 +1,5 @@
 """Twisted bilayers: counts and angles in closed form, bonds of every layer kept, layers found again."""
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -98,6 +99,7 @@ def test_search():
 
 # Layers
 
+
 @pytest.mark.parametrize("shift", [0, 4.0, 11.0])
 def test_layers_are_found(shift):
     """Whatever the order of the atoms, the place of the layers in the cell and small displacements."""
@@ -128,10 +130,19 @@ def test_no_layers():
         layers(between)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ((CARBON, CARBON, commensurate(2, 1), 1.2), "distance: got layers whose atoms .* are 1.* Å apart, as in a bond"),
-    ((Atoms("C", cell=[2, 3, 10]), CARBON, commensurate(2, 1), 3.35), "layer C: got cell vectors 2.000 and 3.000 Å"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            (CARBON, CARBON, commensurate(2, 1), 1.2),
+            "distance: got layers whose atoms .* are 1.* Å apart, as in a bond",
+        ),
+        (
+            (Atoms("C", cell=[2, 3, 10]), CARBON, commensurate(2, 1), 3.35),
+            "layer C: got cell vectors 2.000 and 3.000 Å",
+        ),
+    ],
+)
 def test_bad_bilayers(arguments, message):
     with pytest.raises(ValueError, match=message):
         twisted_bilayer(*arguments)

@@ -1,4 +1,5 @@
 """One-file models: what is written comes back, whatever is not a model is refused in one line."""
+
 import json
 import os
 import re
@@ -49,6 +50,7 @@ def rewrite(path, change):
 
 # round trips -------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("options", [{}, {"one_side": False, "l_max": 2}, {"n_basis": 8}], ids=str)
 def test_round_trip(tmp_path, dtype, options):
@@ -89,8 +91,9 @@ def test_shipped_models_by_name(path, monkeypatch):
 
 def test_list_of_shipped_models():
     folder = files("ase_mlelec") / "pretrained"
-    assert list_models() == sorted(file.name.removesuffix(".safetensors") for file in folder.iterdir()
-                                   if file.name.endswith(".safetensors"))
+    assert list_models() == sorted(
+        file.name.removesuffix(".safetensors") for file in folder.iterdir() if file.name.endswith(".safetensors")
+    )
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -100,19 +103,42 @@ def test_summaries_of_shipped_models(name):
     assert summary == {"species": list(model.species), "cutoff": model.cutoff, "quantities": list(model.heads)}
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 9, (2).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"[]",
-                                     (9).to_bytes(8, "little") + b"[[[[[[[[["])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 9,
+        (2).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (9).to_bytes(8, "little") + b"[[[[[[[[[",
+    ],
+)
 def test_summary_of_a_damaged_file(tmp_path, content):
     (tmp_path / "bad.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match="bad.safetensors: damaged header .*; install the package again"):
         shipped.read_summary("bad", tmp_path)
 
 
-@pytest.mark.parametrize("name, args, kwargs", [
-    ("zeros", (3, 4), {}), ("ones", ((3, 4),), {"dtype": bool}), ("full", ((2, 5), 1), {}), ("empty", (0, 3), {}),
-    ("ones", ((),), {}), ("randn", (2, 3), {"dtype": torch.float32}), ("randint", (5, (2, 3)), {}),
-    ("arange", (7,), {"dtype": torch.float32}), ("arange", (1, 8, 2), {}), ("linspace", (0, 1, 9), {}), ("eye", (4,), {}),
-    ("eye", (4, 5), {}), ("randperm", (6,), {}), ("triu_indices", (4, 4), {}), ("zeros", (), {"size": (2, 2)})])
+@pytest.mark.parametrize(
+    "name, args, kwargs",
+    [
+        ("zeros", (3, 4), {}),
+        ("ones", ((3, 4),), {"dtype": bool}),
+        ("full", ((2, 5), 1), {}),
+        ("empty", (0, 3), {}),
+        ("ones", ((),), {}),
+        ("randn", (2, 3), {"dtype": torch.float32}),
+        ("randint", (5, (2, 3)), {}),
+        ("arange", (7,), {"dtype": torch.float32}),
+        ("arange", (1, 8, 2), {}),
+        ("linspace", (0, 1, 9), {}),
+        ("eye", (4,), {}),
+        ("eye", (4, 5), {}),
+        ("randperm", (6,), {}),
+        ("triu_indices", (4, 4), {}),
+        ("zeros", (), {"size": (2, 2)}),
+    ],
+)
 def test_bytes_of_arrays_to_come(name, args, kwargs):
     """Never fewer than the array takes, and at most some times as many."""
     array = getattr(torch, name)(*args, **kwargs)
@@ -133,17 +159,21 @@ def test_classes_of_other_packages(tmp_path):
 
 # atomic writing ----------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("broken", ["save_file", "os.replace", "metadata"])
 def test_failure_leaves_nothing_behind(path, monkeypatch, broken):
     """Neither a part of the new file nor damage to the old one."""
+
     def fail(*_, **__):
         raise OSError("disk full")
 
     before, model = path.read_bytes(), random_model(1)
     if broken == "save_file":
+
         def half(state, target, metadata):
             Path(target).write_bytes(b"half of it")
             fail()
+
         monkeypatch.setattr(bundle, "save_file", half)
     elif broken == "os.replace":
         monkeypatch.setattr(os, "replace", fail)
@@ -164,6 +194,7 @@ def test_copies_for_evaluation_are_not_models(tmp_path, n_basis):
 
 
 # what is refused ---------------------------------------------------------------------------------------------------
+
 
 def refused(path, message):
     with pytest.raises(CalculatorSetupError, match=message) as caught:
@@ -200,11 +231,17 @@ def test_newer(path, version):
     refused(path, f"has model format {version}, this version reads up to {FORMAT_VERSION}; update ase-mlelec")
 
 
-@pytest.mark.parametrize("change", [lambda h: h.pop("descriptor"), lambda h: h["descriptor"].pop("class"),
-                                    lambda h: h["descriptor"]["arguments"].update(colour="red"),
-                                    lambda h: h["descriptor"]["arguments"].update(smooth=9.0),
-                                    lambda h: h["descriptor"]["arguments"].update(species=["Xx"]),
-                                    lambda h: h.update(heads=["energy"])])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h.pop("descriptor"),
+        lambda h: h["descriptor"].pop("class"),
+        lambda h: h["descriptor"]["arguments"].update(colour="red"),
+        lambda h: h["descriptor"]["arguments"].update(smooth=9.0),
+        lambda h: h["descriptor"]["arguments"].update(species=["Xx"]),
+        lambda h: h.update(heads=["energy"]),
+    ],
+)
 def test_damaged_header(path, change):
     rewrite(path, change)
     refused(path, "damaged header .*; save the model again")
@@ -231,22 +268,26 @@ def test_containers_with_code(tmp_path, suffix):
 # old files ---------------------------------------------------------------------------------------------------------
 
 FORMAT_1_ATOMS = Atoms("Si2O", [[0.1, 0.2, 0.3], [2.2, 0.4, 0.1], [0.9, 1.7, 0.8]], cell=[4.0, 4.5, 5.0], pbc=True)
-FORMAT_1_NUMBERS = {"energy": -9.227857612689961,
-                    "forces": [[0.4135059095494111, 0.2942292468219625, -0.2727385593023193],
-                               [-0.2430514011840513, -0.4661998945197711, 0.12564748665469802],
-                               [-0.1704545083653597, 0.17197064769780873, 0.1470910726476212]],
-                    "fermi_level": -1.1611896347542598,
-                    "ados": [0.701362061511431, 0.6915502322397571, 0.696846466954553]}
+FORMAT_1_NUMBERS = {
+    "energy": -9.227857612689961,
+    "forces": [
+        [0.4135059095494111, 0.2942292468219625, -0.2727385593023193],
+        [-0.2430514011840513, -0.4661998945197711, 0.12564748665469802],
+        [-0.1704545083653597, 0.17197064769780873, 0.1470910726476212],
+    ],
+    "fermi_level": -1.1611896347542598,
+    "ados": [0.701362061511431, 0.6915502322397571, 0.696846466954553],
+}
 
 
 def test_format_1():
     """A frozen file of format 1 gives what it gave when it was written, made in tests/ with
 
-        model = random_model(11, ("energy", "dos"), one_side=False, l_max=2)
-        model.save("data/format_1.safetensors")
-        calculator = DeepDOSCalculator(model)
-        print(calculator.get_property("energy", FORMAT_1_ATOMS), calculator.get_property("forces", FORMAT_1_ATOMS),
-              calculator.get_property("fermi_level", FORMAT_1_ATOMS), calculator.get_ados()[:, 10])
+    model = random_model(11, ("energy", "dos"), one_side=False, l_max=2)
+    model.save("data/format_1.safetensors")
+    calculator = DeepDOSCalculator(model)
+    print(calculator.get_property("energy", FORMAT_1_ATOMS), calculator.get_property("forces", FORMAT_1_ATOMS),
+          calculator.get_property("fermi_level", FORMAT_1_ATOMS), calculator.get_ados()[:, 10])
     """
     calculator = DeepDOSCalculator(DATA / "format_1.safetensors")
     found = {name: calculator.get_property(name, FORMAT_1_ATOMS) for name in ("energy", "forces", "fermi_level")}
@@ -275,8 +316,11 @@ def test_hamiltonian_of_format_2(tmp_path, kind):
     for key, tensor in model.state_dict().items():
         found = onsite.fullmatch(key)
         if found:
-            key = f"heads.hamiltonian.onsite.{found[1]}.{found[3]}" if found[2] else (
-                f"heads.hamiltonian.{found[3]}_{found[1]}")
+            key = (
+                f"heads.hamiltonian.onsite.{found[1]}.{found[3]}"
+                if found[2]
+                else (f"heads.hamiltonian.{found[3]}_{found[1]}")
+            )
         state[key] = tensor
     assert {"heads.hamiltonian.linear_0", "heads.hamiltonian.onsite.0.weight"} <= state.keys()
     text = json.dumps(header)
@@ -298,6 +342,7 @@ def test_hamiltonians_of_version_1_are_upgraded():
 
 
 # damage and forgery ------------------------------------------------------------------------------------------------
+
 
 def test_flipped_bits(path):
     """Wherever they are: header, arrays, or the checksum itself."""
@@ -323,7 +368,7 @@ def forge(path, place, value):
     """Change one entry of a header of format 1, which has no checksum: what has one is changed with it."""
     content = (DATA / "format_1.safetensors").read_bytes()
     size = int.from_bytes(content[:8], "little")
-    head = json.loads(content[8:8 + size])
+    head = json.loads(content[8 : 8 + size])
     ours = json.loads(head["__metadata__"]["ase_mlelec"])
     entry = ours
     for key in place[:-1]:
@@ -331,12 +376,19 @@ def forge(path, place, value):
     entry[place[-1]] = value
     head["__metadata__"]["ase_mlelec"] = json.dumps(ours)
     text = json.dumps(head).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size:])
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
 
 
-NUMBERS = [("descriptor", "widths"), ("descriptor", "n_axis"), ("descriptor", "n_basis"),
-           ("heads", "energy", "n_species"), ("heads", "energy", "n_features"), ("heads", "dos", "widths"),
-           ("heads", "dos", "energies"), ("heads", "energy", "timestep")]
+NUMBERS = [
+    ("descriptor", "widths"),
+    ("descriptor", "n_axis"),
+    ("descriptor", "n_basis"),
+    ("heads", "energy", "n_species"),
+    ("heads", "energy", "n_features"),
+    ("heads", "dos", "widths"),
+    ("heads", "dos", "energies"),
+    ("heads", "energy", "timestep"),
+]
 
 
 @pytest.mark.parametrize("place", NUMBERS, ids=lambda place: ".".join(place))
@@ -346,10 +398,16 @@ def test_forged_arguments(path, place, value):
     refused(path, "do not fit the architecture|damaged header")
 
 
-@pytest.mark.parametrize("cls, arguments", [
-    ("PowerSpectrum", {"species": ["Si"], "n_pair": 10**6}), ("PowerSpectrum", {"species": ["Si"], "l_max": 10**6}),
-    ("PowerSpectrum", {"species": ["Si"], "near": 4.0, "roughest": 1e9, "roughest_5": 1e9}),
-    ("Bispectrum", {"species": ["Si"], "twojmax": 10**6}), ("LocalFrame", {"species": ["Si"], "n_radial": -1})])
+@pytest.mark.parametrize(
+    "cls, arguments",
+    [
+        ("PowerSpectrum", {"species": ["Si"], "n_pair": 10**6}),
+        ("PowerSpectrum", {"species": ["Si"], "l_max": 10**6}),
+        ("PowerSpectrum", {"species": ["Si"], "near": 4.0, "roughest": 1e9, "roughest_5": 1e9}),
+        ("Bispectrum", {"species": ["Si"], "twojmax": 10**6}),
+        ("LocalFrame", {"species": ["Si"], "n_radial": -1}),
+    ],
+)
 def test_forged_descriptors(path, cls, arguments):
     forge(path, ("descriptor",), {"class": cls, "arguments": arguments})
     refused(path, "do not fit the architecture|damaged header")
@@ -358,8 +416,14 @@ def test_forged_descriptors(path, cls, arguments):
 @pytest.mark.parametrize("cls", ["VectorHead", "TensorHead"])
 def test_forged_heads(path, cls):
     arguments = {"n_species": 10**12, "n_features": 1, "n_rows": 10**6, "centers": [0], "widths": [], "full": True}
-    forge(path, ("heads", "energy"), {"class": cls, "arguments": {key: value for key, value in arguments.items()
-                                                                  if key != "full" or cls == "TensorHead"}})
+    forge(
+        path,
+        ("heads", "energy"),
+        {
+            "class": cls,
+            "arguments": {key: value for key, value in arguments.items() if key != "full" or cls == "TensorHead"},
+        },
+    )
     refused(path, "do not fit the architecture|damaged header")
 
 
@@ -376,12 +440,19 @@ def test_parts_that_do_not_belong_together(path):
     refused(path, "damaged header .*species")
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda s: s.pop("heads.energy.nets.scale"), "missing: heads.energy.nets.scale"),
-    (lambda s: s.update(more=torch.zeros(2)), "not in it: more"),
-    (lambda s: s.update({"heads.energy.nets.bias": torch.zeros(3, 1)}), r"energy.nets.bias: got shape \(3, 1\), need"),
-    (lambda s: s.update({"heads.energy.nets.bias": torch.zeros(2, 1, dtype=torch.int64)}), "got torch.int64, need"),
-    (lambda s: s.update({"heads.energy.nets.bias": torch.full((2, 1), torch.nan)}), "bias holds NaN or infinity")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda s: s.pop("heads.energy.nets.scale"), "missing: heads.energy.nets.scale"),
+        (lambda s: s.update(more=torch.zeros(2)), "not in it: more"),
+        (
+            lambda s: s.update({"heads.energy.nets.bias": torch.zeros(3, 1)}),
+            r"energy.nets.bias: got shape \(3, 1\), need",
+        ),
+        (lambda s: s.update({"heads.energy.nets.bias": torch.zeros(2, 1, dtype=torch.int64)}), "got torch.int64, need"),
+        (lambda s: s.update({"heads.energy.nets.bias": torch.full((2, 1), torch.nan)}), "bias holds NaN or infinity"),
+    ],
+)
 def test_arrays_are_named(path, change, message):
     with safe_open(path, framework="pt") as stored:
         header = stored.metadata()

@@ -1,4 +1,5 @@
 """``mlelec demo``, the first thing that people try."""
+
 import pytest
 from ase.io import read
 

@@ -1,4 +1,5 @@
 """The script that made the magnesium oxide data set, as far as it goes without the programs for DFT."""
+
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from born_mayer import CHARGE, REPULSION, BornMayer  # noqa: E402
 
 
 # the classical potential ----------------------------------------------------------------------------------------------
+
 
 def displaced(a=3.4, size=0.1, repeat=1):
     atoms = bulk("MgO", "rocksalt", a=a, cubic=True) * repeat
@@ -47,10 +49,11 @@ def test_forces_are_derivatives():
 def test_coulomb_forces_are_near_those_of_ewald():
     """The damped and shifted sum against the whole one, the repulsion taken off; and both end at the cutoff."""
     import torch
+
     atoms = displaced()
     positions = torch.tensor(atoms.positions, requires_grad=True)
     charges = torch.tensor([CHARGE[symbol] for symbol in atoms.symbols], dtype=torch.float64)
-    whole, = torch.autograd.grad(-ewald.energy(positions, charges, torch.tensor(atoms.cell.array)), positions)
+    (whole,) = torch.autograd.grad(-ewald.energy(positions, charges, torch.tensor(atoms.cell.array)), positions)
     own = atoms.get_forces()
     repeat = 2 * np.array([(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)]) * atoms.cell[0, 0]
     shifts = np.concatenate([repeat / 2 * n for n in (1, 2, 3)])
@@ -68,6 +71,7 @@ def test_coulomb_forces_are_near_those_of_ewald():
 
 # structures -----------------------------------------------------------------------------------------------------------
 
+
 def test_plan():
     """No seed twice, none of those that are kept for others; tests at pressures between those that train."""
     plans = mgo.PLAN + mgo.MODEL_PLAN
@@ -76,8 +80,13 @@ def test_plan():
     for one, middle, other in zip(mgo.TRAINING, mgo.TESTS, list(mgo.TRAINING)[1:]):
         assert one < middle < other
         assert mgo.TESTS[middle] == pytest.approx((mgo.TRAINING[one] + mgo.TRAINING[other]) / 2, abs=0.5)
-    roles = [mgo.role(f"{kind}-{n}-{1000 * a:.0f}-{first + t * count + k:03d}") for kind, n, constants, count, first
-             in plans for t, a in enumerate(constants) for k in range(count) if a in mgo.TRAINING]
+    roles = [
+        mgo.role(f"{kind}-{n}-{1000 * a:.0f}-{first + t * count + k:03d}")
+        for kind, n, constants, count, first in plans
+        for t, a in enumerate(constants)
+        for k in range(count)
+        if a in mgo.TRAINING
+    ]
     assert set(roles) == {"train", "validation"} and 0.1 < roles.count("validation") / len(roles) < 0.2
     assert mgo.role("einstein-8-3347-205") == "test"
     planned = {f"{kind}-{n}-{1000 * a:.0f}" for kind, n, constants, *_ in plans for a in constants}
@@ -88,7 +97,7 @@ def test_plan():
 def test_displacements(kind):
     """Those of a crystal at 5,000 K, smaller under more pressure; ions stay at their sites."""
     found = {}
-    for a in 3.293, 3.502:      # not strained
+    for a in 3.293, 3.502:  # not strained
         moved = []
         for seed in range(6 if kind == "einstein" else 2):
             atoms = mgo.snapshot(kind, 8, a, seed)
@@ -97,7 +106,7 @@ def test_displacements(kind):
             moved.append(shift - shift.mean(axis=0))
         found[a] = np.sqrt(np.mean(np.square(moved)) * 8 / 7)
         assert abs(np.array(moved)).max() < 0.6
-    wanted = {a: np.sqrt(units.kB * 5000 / 49) * (a / 3.55) ** 4.5 for a in found}     # 0.094 Å at 3.55 Å
+    wanted = {a: np.sqrt(units.kB * 5000 / 49) * (a / 3.55) ** 4.5 for a in found}  # 0.094 Å at 3.55 Å
     for a in found:
         assert found[a] == pytest.approx(wanted[a], rel=0.15 if kind == "einstein" else 0.35)
     assert found[3.293] < found[3.502]
@@ -112,8 +121,9 @@ def test_cells_that_train_are_strained():
 
 class Springs(Calculator):
     """Atoms on springs to their sites, in a cell with 600 GPa at 3.27 Å."""
+
     implemented_properties = ["energy", "forces", "stress"]
-    bulk_modulus = 2000         # GPa
+    bulk_modulus = 2000  # GPa
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -139,8 +149,11 @@ def test_sampling_goes_on_where_it_stopped(tmp_path):
     mgo.sample(tmp_path / "whole.extxyz", mgo.snapshot, plan)
     whole = read(tmp_path / "whole.extxyz", ":")
     assert [atoms.info["name"] for atoms in whole] == [
-        *(f"einstein-8-3270-{k:03d}" for k in (10, 11, 12)), *(f"einstein-8-3560-{k:03d}" for k in (13, 14, 15)),
-        "einstein-16-3347-030", "einstein-16-3347-031"]
+        *(f"einstein-8-3270-{k:03d}" for k in (10, 11, 12)),
+        *(f"einstein-8-3560-{k:03d}" for k in (13, 14, 15)),
+        "einstein-16-3347-030",
+        "einstein-16-3347-031",
+    ]
     write(tmp_path / "some.extxyz", whole[::2])
     mgo.sample(tmp_path / "some.extxyz", mgo.snapshot, plan)
     found = {atoms.info["name"]: atoms for atoms in read(tmp_path / "some.extxyz", ":")}
@@ -152,8 +165,11 @@ def test_sampling_goes_on_where_it_stopped(tmp_path):
 
 def test_labels_are_made_of_every_pressure_in_turn(tmp_path, monkeypatch):
     """At any time the same share of every kind and pressure is done, whatever their number."""
-    mgo.sample(tmp_path / "all.extxyz", mgo.snapshot, [
-        ("einstein", 8, mgo.TRAINING, 6, 0), ("einstein", 8, mgo.TESTS, 2, 100), ("einstein", 16, (3.27,), 1, 200)])
+    mgo.sample(
+        tmp_path / "all.extxyz",
+        mgo.snapshot,
+        [("einstein", 8, mgo.TRAINING, 6, 0), ("einstein", 8, mgo.TESTS, 2, 100), ("einstein", 16, (3.27,), 1, 200)],
+    )
     done = []
     monkeypatch.setattr(mgo, "label", lambda atoms, work: done.append(atoms.info["name"].split("-")))
     monkeypatch.setattr(sys, "argv", ["mgo.py", "label", str(tmp_path / "all.extxyz"), str(tmp_path / "work")])
@@ -164,6 +180,7 @@ def test_labels_are_made_of_every_pressure_in_turn(tmp_path, monkeypatch):
 
 
 # labels ---------------------------------------------------------------------------------------------------------------
+
 
 def small_bands(n_atoms=8, n=6):
     """Bands of a mesh that do not depend on k; 0.97 of four electrons per atom on the atoms, a gap from 10 to 20 eV."""
@@ -191,7 +208,7 @@ def point_weights(mesh):
 
 def test_levels_of_a_gap():
     atoms, bands = bulk("MgO", "rocksalt", a=3.4, cubic=True), small_bands()
-    bands.eigenvalues[1:] += np.sign(bands.eigenvalues[1:] - 15)        # Γ has both edges
+    bands.eigenvalues[1:] += np.sign(bands.eigenvalues[1:] - 15)  # Γ has both edges
     found = mgo.levels(atoms, bands)
     assert (found.valence_band_maximum, found.conduction_band_minimum) == (10.0, 20.0)
     assert found.projected_electrons == pytest.approx(0.97 * 32)
@@ -212,25 +229,36 @@ def test_labels_and_the_data_set(tmp_path, monkeypatch, capsys):
     def energy(atoms, directory):
         directory.mkdir(parents=True)
         calls.append(directory.name)
-        return PwResult(list(atoms.symbols), atoms.cell.array, atoms.positions, -7.5,
-                        forces=np.arange(24.0).reshape(8, 3), stress=stress, fermi_level=1.0)
+        return PwResult(
+            list(atoms.symbols),
+            atoms.cell.array,
+            atoms.positions,
+            -7.5,
+            forces=np.arange(24.0).reshape(8, 3),
+            stress=stress,
+            fermi_level=1.0,
+        )
 
     def projected(atoms, directory, kpts):
         assert kpts == (3, 3, 3)
         return small_bands(n=3)
+
     monkeypatch.setattr(mgo, "DOS_MESH", 3)
     monkeypatch.setattr(mgo, "calculate_energy", energy)
     monkeypatch.setattr(mgo, "calculate_bands", projected)
     for _ in range(2):
         espresso.label_all(mgo.label, tmp_path / "all.extxyz", work, "0/1", lambda atoms: atoms.info["share"])
-    assert len(calls) == 4 and len(list(work.iterdir())) == 4        # the second time there was nothing to do
+    assert len(calls) == 4 and len(list(work.iterdir())) == 4  # the second time there was nothing to do
     mgo.collect(work, tmp_path / "mgo.h5")
     output = capsys.readouterr().out
     assert "test: 2; by lattice constant in mÅ: {'3347': 2}" in output and "gaps from 10.00 to 10.00 eV" in output
     frames = read_frames(tmp_path / "mgo.h5")
     assert [(frame.name, frame.group) for frame in frames] == [
-        ("einstein-8-3270-004", "train"), ("einstein-8-3270-005", "validation"), ("einstein-8-3347-006", "test"),
-        ("einstein-8-3347-007", "test")]
+        ("einstein-8-3270-004", "train"),
+        ("einstein-8-3270-005", "validation"),
+        ("einstein-8-3347-006", "test"),
+        ("einstein-8-3347-007", "test"),
+    ]
     assert frames.labels == ("energy", "forces", "virial", "ados", "dos")
     images = {atoms.info["name"]: atoms for atoms in read(tmp_path / "all.extxyz", ":")}
     for frame in frames:
@@ -245,17 +273,20 @@ def test_labels_and_the_data_set(tmp_path, monkeypatch, capsys):
         assert below == pytest.approx(32, rel=1e-3)
         # each atom has its share of every band, in single precision
         np.testing.assert_allclose(frame.labels["ados"].sum(axis=0), 0.97 * frame.labels["dos"], atol=1e-5)
-        stored = dict(zip(frames.attributes["electronic_levels"]["columns"],
-                          frames.attributes["electronic_levels"][frame.name]))
+        stored = dict(
+            zip(frames.attributes["electronic_levels"]["columns"], frames.attributes["electronic_levels"][frame.name])
+        )
         assert stored["conduction_band_minimum"] == 20 and stored["projected_electrons"] == pytest.approx(31.04)
 
 
 @pytest.mark.parametrize("mesh", [(6, 6, 6), (6, 5, 3)])
 def test_bands_between_points(mesh):
     """Bands of a few waves in k, in the order of pw.x: what was calculated stays, what lies between is found."""
+
     def band(k):
         x, y, z = 2 * np.pi * np.moveaxis(k, -1, 0)
         return np.stack([3 * np.cos(x) + np.cos(y + z) + 0.3 * np.sin(z) ** 2, 5 - np.cos(x) * np.cos(y)], axis=-1)
+
     points = listed_points(mesh)
     shares = np.stack([0.5 + 0.2 * np.cos(2 * np.pi * points[:, :2] / mesh[:2])] * 3, axis=-1)
     bands = Projections(band(points / mesh), point_weights(mesh), shares)
@@ -267,8 +298,9 @@ def test_bands_between_points(mesh):
     assert dense.kpoint_weights.sum() == pytest.approx(2)
     assert dense.kpoint_weights @ dense.eigenvalues == pytest.approx(bands.kpoint_weights @ bands.eigenvalues)
     assert dense.kpoint_weights @ dense.site_weights[:, 0, 0] == pytest.approx(
-        bands.kpoint_weights @ bands.site_weights[:, 0, 0])
-    if mesh == (6, 6, 6):       # straight lines are wrong by 3 (1 - cos 30°) = 0.40 in the first term alone
+        bands.kpoint_weights @ bands.site_weights[:, 0, 0]
+    )
+    if mesh == (6, 6, 6):  # straight lines are wrong by 3 (1 - cos 30°) = 0.40 in the first term alone
         assert abs(found - band(grid)).max() < 0.2
     with pytest.raises(ValueError, match=r"got 2 k points with weights from 0.5 to 1.5, need the .* reduced by time"):
         kmesh.unfold(mesh, np.array([0.5, 1.5]))
@@ -289,29 +321,37 @@ def test_convergence(tmp_path, monkeypatch):
         calls.append(kpts)
         bands = small_bands(n=kpts[0])
         return Projections(bands.eigenvalues, bands.kpoint_weights, bands.site_weights * (1 if kpts[0] == 4 else 0.9))
+
     monkeypatch.setattr(mgo, "calculate_bands", projected)
     for _ in range(2):
         mgo.convergence(tmp_path / "all.extxyz", tmp_path / "work", tmp_path / "table.csv")
     assert calls == [(3, 3, 3), (4, 4, 4)] * 2
     head, *rows = (line.split(",") for line in (tmp_path / "table.csv").read_text().splitlines())
-    assert len(rows) == 2 * 2 * 2 * 3       # structures, elements, ranges of energy, and meshes but for the best one
+    assert len(rows) == 2 * 2 * 2 * 3  # structures, elements, ranges of energy, and meshes but for the best one
     dos = small_bands(n=3).site_dos(mgo.ENERGIES, 0.04 * units.Ry)
     magnesium = bulk("MgO", "rocksalt", a=3.4, cubic=True).symbols == "Mg"
     spread = np.sqrt(dos[magnesium].var(axis=0).mean())
     for mesh, between, error in ("3^3", "0", 0.1), ("3^3", "1", 0.1), ("4^3", "0", 0.0):
-        row, = (row for row in rows if row[:6] == ["einstein-8-3270-000", "Mg", "all", "0.04", mesh, between])
+        (row,) = (row for row in rows if row[:6] == ["einstein-8-3270-000", "Mg", "all", "0.04", mesh, between])
         wanted = error * np.sqrt(np.mean(dos[magnesium] ** 2))
         np.testing.assert_allclose([float(x) for x in row[6:]], [wanted, spread, wanted / spread], atol=1e-3)
         assert len(row) == len(head)
 
 
-@pytest.mark.parametrize("n_atoms, energy, dos, bands", [
-    (8, (3, 3, 3), (6, 6, 6), 40), (16, (3, 3, 2), (6, 6, 3), 80), (64, (2, 2, 2), (3, 3, 3), 320)])
+@pytest.mark.parametrize(
+    "n_atoms, energy, dos, bands",
+    [(8, (3, 3, 3), (6, 6, 6), 40), (16, (3, 3, 2), (6, 6, 3), 80), (64, (2, 2, 2), (3, 3, 3), 320)],
+)
 def test_inputs(tmp_path, monkeypatch, n_atoms, energy, dos, bands):
     """Points and bands of constant density; the DOS sees Γ, where the conduction band has its minimum."""
     given = {}
-    monkeypatch.setattr(espresso, "run", lambda program, name, directory: given.setdefault(
-        name, " ".join((Path(directory) / f"{name}.in").read_text().split())))
+    monkeypatch.setattr(
+        espresso,
+        "run",
+        lambda program, name, directory: given.setdefault(
+            name, " ".join((Path(directory) / f"{name}.in").read_text().split())
+        ),
+    )
     monkeypatch.setattr(mgo, "read_pw", lambda path: None)
     monkeypatch.setattr(mgo, "read_projections", lambda path, output: None)
     atoms = Atoms(mgo.lattice(n_atoms, 3.4, np.random.default_rng(0)))
@@ -333,6 +373,7 @@ def test_pulay(tmp_path, monkeypatch):
     def energy(atoms, directory, cutoff):
         directory.mkdir(exist_ok=True)
         return PwResult([], None, None, -0.3 * 8 * np.log(cutoff))
+
     monkeypatch.setattr(mgo, "calculate_energy", energy)
     mgo.pulay(tmp_path / "all.extxyz", tmp_path, tmp_path / "pulay.csv")
     assert (tmp_path / "pulay.csv").read_text().splitlines()[1].endswith(",0.2000")

@@ -1,4 +1,5 @@
 """The scripts that made the data sets of bilayers, as far as they go without the programs for DFT."""
+
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -63,9 +64,16 @@ def test_sampled_structures(sampled):
             check_layers_of_two_lattices(atoms, kind, int(seed))
             continue
         if kind == "ripple" or kind in mos2.SINGLE:
-            n, points = {"ripple": (12, (1, 4, 1)), "sheet": (12, (2, 2, 1)), "patch": (27, (2, 2, 1)),
-                         "wide": (48, (1, 1, 1)), "plate": (12, (2, 2, 1)), "block": (18, (2, 2, 1)),
-                         "tile": (27, (2, 2, 1)), "swatch": (18, (2, 2, 1))}[kind]
+            n, points = {
+                "ripple": (12, (1, 4, 1)),
+                "sheet": (12, (2, 2, 1)),
+                "patch": (27, (2, 2, 1)),
+                "wide": (48, (1, 1, 1)),
+                "plate": (12, (2, 2, 1)),
+                "block": (18, (2, 2, 1)),
+                "tile": (27, (2, 2, 1)),
+                "swatch": (18, (2, 2, 1)),
+            }[kind]
             assert len(atoms) == n and mos2.mesh(atoms, 4, n // 3) == points
             assert (layers(atoms, mos2.AREAS) == 0).all() and atoms.positions[:, 2].mean() == pytest.approx(11, abs=0.1)
             assert (0.1 if kind == "ripple" else 0.02) < np.ptp(atoms.positions[atoms.symbols == "Mo", 2]) < 1.0
@@ -91,7 +99,7 @@ def test_sampled_structures(sampled):
             assert z[0] == pytest.approx(z[1], abs=1e-6)
         moved = kind in ("noise", "root3", "double", "calm", "lively", "row", "strip", "pair", "shaken", "beam")
         heights = atoms.positions[(atoms.symbols == "Mo") & (layers(atoms) == 0), 2]
-        if moved and cells == 2:        # two heights may be alike by chance, their bonds are not
+        if moved and cells == 2:  # two heights may be alike by chance, their bonds are not
             assert np.ptp(d) > 0.05
         else:
             assert np.ptp(heights) > 0.01 if moved and cells > 1 else np.ptp(heights) < 1e-6
@@ -99,7 +107,7 @@ def test_sampled_structures(sampled):
 
 def check_layers_of_two_lattices(atoms, kind, seed):
     """As many primitive cells as planned below and above, bonds of MoS2, each layer as thick as its strain says."""
-    cells = {"unlike": [3, 4], "twisted": [12, 13]}[kind][::-1 if seed % 2 else 1]
+    cells = {"unlike": [3, 4], "twisted": [12, 13]}[kind][:: -1 if seed % 2 else 1]
     layer = layers(atoms)
     assert np.bincount(layer).tolist() == [3 * n for n in cells] and atoms.cell[2, 2] == pytest.approx(mos2.HEIGHT)
     assert mos2.mesh(atoms, 4, sum(cells) / 2) == ((2, 2, 1) if kind == "unlike" else (1, 1, 1))
@@ -108,14 +116,17 @@ def check_layers_of_two_lattices(atoms, kind, seed):
     z = [atoms.positions[(layer == k) & (atoms.symbols == "Mo"), 2].mean() for k in (0, 1)]
     assert 6.1 <= z[1] - z[0] <= 6.8 and np.mean(z) == pytest.approx(mos2.HEIGHT / 2, abs=0.1)
     thick = [abs(atoms.positions[(layer == k) & (atoms.symbols == "S"), 2] - z[k]).mean() for k in (0, 1)]
-    assert (thick[0] > thick[1]) == (cells[0] > cells[1])       # the one of more cells is compressed
+    assert (thick[0] > thick[1]) == (cells[0] > cells[1])  # the one of more cells is compressed
 
 
 def test_both_stackings_are_tested():
     for kind in mos2.PLAN[:4]:
         for group in "train", "validation", "test":
-            seeds = [seed for seed in range(kind.first_seed, kind.first_seed + kind.count)
-                     if layered.role(f"x-{seed}") == group]
+            seeds = [
+                seed
+                for seed in range(kind.first_seed, kind.first_seed + kind.count)
+                if layered.role(f"x-{seed}") == group
+            ]
             assert {seed % 5 < 3 for seed in seeds} == {True, False}, (kind.name, group)
 
 
@@ -130,13 +141,13 @@ def test_axes_of_the_functions(turned):
     metal = [(c, -0.5, 0), (-c, -0.5, 0), (0, 1, 0)]
     sulphur = [(c, 0.5), (-c, 0.5), (0, -1)]
     for start, way in (0, 1), (11, -1 if turned else 1):
-        assert [f.orbital for f in found[start:start + 11]] == ["dz2"] * 3 + ["dxz", "dyz"] + ["pz"] * 6
-        np.testing.assert_allclose([f.z for f in found[start:start + 3]], np.array(metal) * [way, way, 1], atol=1e-5)
-        for f in found[start + 3:start + 5]:
+        assert [f.orbital for f in found[start : start + 11]] == ["dz2"] * 3 + ["dxz", "dyz"] + ["pz"] * 6
+        np.testing.assert_allclose([f.z for f in found[start : start + 3]], np.array(metal) * [way, way, 1], atol=1e-5)
+        for f in found[start + 3 : start + 5]:
             np.testing.assert_allclose([f.z, f.x], [(0, 0, 1), (-c * way, 0.5 * way, 0)], atol=1e-5)
         for side, place in (1, start + 5), (-1, start + 8):
             wanted = [(x * way, y * way, side) for x, y in sulphur]
-            np.testing.assert_allclose([f.z for f in found[place:place + 3]], wanted, atol=1e-5)
+            np.testing.assert_allclose([f.z for f in found[place : place + 3]], wanted, atol=1e-5)
     assert all(abs(np.dot(f.z, f.x)) < 1e-9 for f in found)
 
 
@@ -151,7 +162,7 @@ def test_functions_are_found_in_other_structures(sampled):
     for atoms in read(sampled, ":"):
         kind, seed = atoms.info["name"].split("-")
         if kind in mos2.LAYERS:
-            continue        # turned by other angles
+            continue  # turned by other angles
         turned = [int(seed) % 5 < 3 and tag == 1 for tag in atoms.get_tags()]
         for f in mos2.functions(atoms):
             if f.orbital == "dxz":
@@ -186,6 +197,7 @@ def test_projections_block():
 
 # labels -------------------------------------------------------------------------------------------------------------
 
+
 def label_of(atoms, spread=1.7):
     """What a calculation would give, with the Hamiltonian of a formula, 1.25 eV up."""
     found = mx2_frame(atoms, mos2.functions(atoms)).hamiltonian
@@ -204,9 +216,10 @@ def test_labels_and_the_data_set(tmp_path, capsys):
         if calls[-1] == "noise-301":
             raise Wannier90Error("got a spread of 9.00 Å^2, need at most 2.5")
         return layered.Label(label_of(atoms).scf) if calls[-1] == "noise-302" else label_of(atoms)
+
     for part in "0/2", "1/2", "0/1":
         espresso.label_all(lambda atoms, folder: layered.label(atoms, folder, calculate), structures, work, part)
-    assert sorted(calls) == [f"noise-30{k}" for k in range(7)]      # the last part had nothing to do
+    assert sorted(calls) == [f"noise-30{k}" for k in range(7)]  # the last part had nothing to do
     assert sorted(path.suffix for path in work.iterdir()) == [".npz"] * 6 + [".rejected"]
     assert "spread of 9.00" in (work / "noise-301.rejected").read_text()
     layered.collect(work, tmp_path / "mos2.h5", mos2.functions, mos2.ATTRIBUTES)
@@ -214,13 +227,13 @@ def test_labels_and_the_data_set(tmp_path, capsys):
     assert "levels within 0.02 meV, work function 0.250 eV" in output
     assert "noise-302: -7.500 eV, forces up to 17.00 eV/Å" in output
     assert "mos2.h5: 5 structures, 1 test, 3 train, 1 validation\n" in output and "1 rejected" in output
-    frame, = read_frames(tmp_path / "mos2_forces.h5")
+    (frame,) = read_frames(tmp_path / "mos2_forces.h5")
     assert (frame.name, frame.group, frame.labels["energy"]) == ("noise-302", "train", -7.5)
     np.testing.assert_allclose(frame.labels["forces"], label_of(frame.atoms).scf.forces)
     before = {frame.name: frame.hamiltonian for frame in Hamiltonians(tmp_path / "mos2.h5")}
     for name in "noise-300", "noise-302":
         (work / f"{name}.npz").rename(tmp_path / f"{name}.npz")
-    (tmp_path / "noise-302.npz").rename(work / "noise-309.npz")         # new; the two that are not there any more stay
+    (tmp_path / "noise-302.npz").rename(work / "noise-309.npz")  # new; the two that are not there any more stay
     layered.collect(work, tmp_path / "mos2.h5", mos2.functions, mos2.ATTRIBUTES)
     assert [frame.name for frame in read_frames(tmp_path / "mos2_forces.h5")] == ["noise-302", "noise-309"]
     after = {frame.name: frame.hamiltonian for frame in Hamiltonians(tmp_path / "mos2.h5")}
@@ -233,8 +246,9 @@ def test_labels_and_the_data_set(tmp_path, capsys):
     kpts = [[0.1, 0.3, 0.0]]
     for frame in data:
         wanted = label_of(atoms[frame.name])
-        np.testing.assert_allclose(frame.hamiltonian.eigenvalues(kpts),
-                                   wanted.hamiltonian.eigenvalues(kpts) - 1.25, atol=2e-5)      # single precision
+        np.testing.assert_allclose(
+            frame.hamiltonian.eigenvalues(kpts), wanted.hamiltonian.eigenvalues(kpts) - 1.25, atol=2e-5
+        )  # single precision
         np.testing.assert_allclose(frame.forces, wanted.scf.forces)
         assert frame.energy == -7.5 and frame.group == layered.role(frame.name)
     species, fold, found, _ = frame_functions(data)
@@ -249,16 +263,19 @@ def test_cells_for_comparisons_are_apart(tmp_path):
     scf = replace(label_of(atoms).scf, kpoints=np.array([[0, 0, 0], [0.5, 0, 0]]), eigenvalues=levels, fermi_level=0.5)
     for name in ("twisted-060", "calm-400"):
         atoms.info["name"] = name
-        layered.label(atoms, work, lambda atoms, directory: (directory.mkdir(), layered.Label(scf, vacuum=(4.0, 5.0)))[1])
+        layered.label(
+            atoms, work, lambda atoms, directory: (directory.mkdir(), layered.Label(scf, vacuum=(4.0, 5.0)))[1]
+        )
     layered.collect(work, tmp_path / "mos2.h5", mos2.functions, mos2.ATTRIBUTES, apart=("twisted",))
     assert [frame.name for frame in read_frames(tmp_path / "mos2_forces.h5")] == ["calm-400"]
-    image, = read(tmp_path / "mos2_levels.extxyz", ":")
+    (image,) = read(tmp_path / "mos2_levels.extxyz", ":")
     np.testing.assert_allclose(image.info["levels"], levels - 4.5)
     assert (image.info["name"], image.info["filled"], image.info["vacuum_step"]) == ("twisted-060", 3, 1.0)
     assert image.get_potential_energy() == -7.5
 
 
 # energies and forces --------------------------------------------------------------------------------------------------
+
 
 def test_dispersion_between_images():
     """Of a pair of atoms, the sum over its images; derivatives; its force is what pulls layers to their images."""
@@ -271,11 +288,11 @@ def test_dispersion_between_images():
             other = atoms.copy()
             other.positions[atom, axis] += step
             moved.append(mos2_forces.image_dispersion(other)[0])
-        assert forces[atom, axis] == pytest.approx((moved[1] - moved[0]) / 0.02, abs=1e-6)      # pairs cross 60 Å
+        assert forces[atom, axis] == pytest.approx((moved[1] - moved[0]) / 0.02, abs=1e-6)  # pairs cross 60 Å
     alone = Atoms("S", cell=[55.0, 55.0, 11.9], pbc=True)
     i, j, n = np.meshgrid(*[range(-6, 7)] * 3)
-    distances = np.sqrt((55.0 * i)**2 + (55.0 * j)**2 + (11.9 * n)**2)[n != 0]
-    wanted = -0.5 * 0.75 * 5.57e6 / 96485.33 * (distances[distances < 60]**-6.0).sum()      # J nm^6/mol in eV Å^6
+    distances = np.sqrt((55.0 * i) ** 2 + (55.0 * j) ** 2 + (11.9 * n) ** 2)[n != 0]
+    wanted = -0.5 * 0.75 * 5.57e6 / 96485.33 * (distances[distances < 60] ** -6.0).sum()  # J nm^6/mol in eV Å^6
     assert mos2_forces.image_dispersion(alone)[0] == pytest.approx(wanted, rel=1e-6)
 
 
@@ -286,11 +303,18 @@ def test_inputs_of_energies_and_forces(tmp_path, monkeypatch):
 
     def pw(atoms, directory, name, pseudopotentials, kpts, koffset, control, system, electrons):
         given.update(kpts=kpts, koffset=koffset, system=system, cell=atoms.cell.lengths())
+
     monkeypatch.setattr(espresso, "pw", pw)
-    for atoms, mesh, thick in ((mos2.bilayer((0, 0), 6.3), (6, 6, 1), 6.3 + mos2.THICKNESS), (single, (2, 2, 1), mos2.THICKNESS),
-                               (mos2.bilayer((0, 0), 6.3, supercell=np.diag([2, 1, 1])), (3, 6, 1), 6.3 + mos2.THICKNESS)):
-        monkeypatch.setattr(mos2_forces, "read_pw", lambda path, n=len(atoms): PwResult(
-            [], None, None, -7.5, forces=np.ones((n, 3)), kpoints=np.zeros((1, 3))))
+    for atoms, mesh, thick in (
+        (mos2.bilayer((0, 0), 6.3), (6, 6, 1), 6.3 + mos2.THICKNESS),
+        (single, (2, 2, 1), mos2.THICKNESS),
+        (mos2.bilayer((0, 0), 6.3, supercell=np.diag([2, 1, 1])), (3, 6, 1), 6.3 + mos2.THICKNESS),
+    ):
+        monkeypatch.setattr(
+            mos2_forces,
+            "read_pw",
+            lambda path, n=len(atoms): PwResult([], None, None, -7.5, forces=np.ones((n, 3)), kpoints=np.zeros((1, 3))),
+        )
         found = mos2_forces.calculate(atoms, tmp_path)
         assert (given["kpts"], given["koffset"]) == (mesh, (1, 1, 0)) and given["system"]["ecutrho"] == 320
         assert given["cell"][2] == pytest.approx(thick + 10) and given["cell"][0] == atoms.cell.lengths()[0]
@@ -299,19 +323,23 @@ def test_inputs_of_energies_and_forces(tmp_path, monkeypatch):
         energy, forces = mos2_forces.image_dispersion(mos2_forces.lower_cell(atoms))
         assert found.hamiltonian is None and found.scf.energy == -7.5 - energy and energy < 0
         np.testing.assert_array_equal(found.scf.forces, 1 - forces)
-    assert (atoms.cell[2, 2], atoms.positions[0, 2]) == (22.0, 11 - 3.15)        # as it was
+    assert (atoms.cell[2, 2], atoms.positions[0, 2]) == (22.0, 11 - 3.15)  # as it was
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(spread=2.6), "got a spread of 2.60 Å.2, need at most 2.5"),
-    (dict(away=1.0), "got a function 1.00 Å from its atom, need at most 0.8"),
-    (dict(imaginary=0.002), r"got complex elements of H.R., 2.0 meV, need at most 1"), (dict(), None)])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(spread=2.6), "got a spread of 2.60 Å.2, need at most 2.5"),
+        (dict(away=1.0), "got a function 1.00 Å from its atom, need at most 0.8"),
+        (dict(imaginary=0.002), r"got complex elements of H.R., 2.0 meV, need at most 1"),
+        (dict(), None),
+    ],
+)
 def test_bad_functions_are_rejected(tmp_path, monkeypatch, change, message):
     atoms = mos2.bilayer((0.2, 0.1), 6.3)
     n, functions = np.arange(22), mos2.functions(atoms)
-    found = hamiltonian_of(atoms, [f.atom for f in functions], np.zeros((22, 3), int), n, n,
-                           np.ones(22) + 1j * 0)
-    centres = found.centres + [0, 0, change.get("away", 0.0)] + atoms.cell.array[0]     # in another cell
+    found = hamiltonian_of(atoms, [f.atom for f in functions], np.zeros((22, 3), int), n, n, np.ones(22) + 1j * 0)
+    centres = found.centres + [0, 0, change.get("away", 0.0)] + atoms.cell.array[0]  # in another cell
     hop = np.zeros((22, 22), dtype=complex)
     hop[0, 1], hop[1, 0] = 0.1 + 1j * change.get("imaginary", 0.0), 0.1 - 1j * change.get("imaginary", 0.0)
     made = type(found)(found.cell, [[0, 0, 0]], (np.eye(22) + hop)[None], centres)
@@ -378,21 +406,32 @@ def test_inputs_of_larger_cells(tmp_path, monkeypatch, cells):
     monkeypatch.setattr(mos2, "check_pseudopotentials", lambda: None)
     monkeypatch.setattr(mos2, "read_pw", lambda path: None)
     monkeypatch.setattr(layered, "flat_vacuum", lambda *arguments: (0.0, 0.0))
-    monkeypatch.setattr(espresso, "run", lambda program, name, directory: given.setdefault(
-        name, (Path(directory) / f"{name}.in").read_text()))
-    monkeypatch.setattr(espresso, "_wannier90", lambda directory, *arguments: given.setdefault(
-        "win", (Path(directory) / "x.win").read_text()))
+    monkeypatch.setattr(
+        espresso,
+        "run",
+        lambda program, name, directory: given.setdefault(name, (Path(directory) / f"{name}.in").read_text()),
+    )
+    monkeypatch.setattr(
+        espresso,
+        "_wannier90",
+        lambda directory, *arguments: given.setdefault("win", (Path(directory) / "x.win").read_text()),
+    )
 
     def stop(path, own, functions, max_spread):
         assert len(functions) == 22 * cells
         raise Wannier90Error("enough")
+
     monkeypatch.setattr(layered, "good_hamiltonian", stop)
     with pytest.raises(Wannier90Error, match="enough"):
         mos2.calculate(atoms, tmp_path / "x")
     win, nscf = (" ".join(given[name].split()) for name in ("win", "nscf"))
     points = {1: 36, 3: 16, 4: 9}[cells]
-    for text in f"num_wann = {22 * cells} ", f"num_bands = {22 * cells} ", f"exclude_bands = 1-{12 * cells} ", \
-            "num_iter = 40 ":
+    for text in (
+        f"num_wann = {22 * cells} ",
+        f"num_bands = {22 * cells} ",
+        f"exclude_bands = 1-{12 * cells} ",
+        "num_iter = 40 ",
+    ):
         assert text in win
     assert win.count(":dz2:") == 6 * cells and win.count(":pz:") == 12 * cells
     assert f"nbnd = {34 * cells} " in nscf and f"K_POINTS crystal {points} " in nscf
@@ -402,8 +441,10 @@ def test_inputs_of_larger_cells(tmp_path, monkeypatch, cells):
 
 def test_errors_of_wannier90_that_exits_as_if_all_were_well(tmp_path, monkeypatch):
     program = tmp_path / "wannier90.x"
-    program.write_text("#!/bin/sh\necho ' kmesh_get_bvector: Not enough bvectors found'\n"
-                       "echo 'Error: examine the output/error file for details'\n")
+    program.write_text(
+        "#!/bin/sh\necho ' kmesh_get_bvector: Not enough bvectors found'\n"
+        "echo 'Error: examine the output/error file for details'\n"
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(RuntimeError, match="Not enough bvectors"):

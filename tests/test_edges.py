@@ -1,4 +1,5 @@
 """Edges against a brute-force sum over images, and the promise of EdgeCache: reuse without ever missing a pair."""
+
 import itertools
 import time
 
@@ -17,10 +18,12 @@ from ase_mlelec.edges import MOST_NEIGHBORS, EdgeCache, Edges, check_density, ha
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms, random_rotation
 
-CELLS = {"orthorhombic": np.diag([3.0, 4.5, 6.0]),
-         "skewed": np.array([[3.0, 0, 0], [2.6, 2.0, 0], [-2.5, 1.4, 2.5]]),
-         "left-handed": np.array([[0, 4.0, 0.3], [3.5, 0.5, 0], [0.2, 0, 5.0]]),
-         "needle": np.array([[1.2, 0, 0], [0, 9.0, 0], [0.5, 0.5, 8.0]])}
+CELLS = {
+    "orthorhombic": np.diag([3.0, 4.5, 6.0]),
+    "skewed": np.array([[3.0, 0, 0], [2.6, 2.0, 0], [-2.5, 1.4, 2.5]]),
+    "left-handed": np.array([[0, 4.0, 0.3], [3.5, 0.5, 0], [0.2, 0, 5.0]]),
+    "needle": np.array([[1.2, 0, 0], [0, 9.0, 0], [0.5, 0.5, 8.0]]),
+}
 ALL_PBC = list(itertools.product([False, True], repeat=3))
 
 
@@ -51,7 +54,7 @@ def assert_consistent(edges, atoms):
     assert torch.equal(edges.atoms, torch.arange(len(atoms)))
     i, j, shift = edges.center.numpy(), edges.neighbor.numpy(), edges.shift.numpy()
     wanted = atoms.positions[j] + shift @ atoms.cell.array - atoms.positions[i]
-    np.testing.assert_allclose(edges.vec.numpy(), wanted, rtol=0, atol=1e-13)       # rounding of numbers below 100 Å
+    np.testing.assert_allclose(edges.vec.numpy(), wanted, rtol=0, atol=1e-13)  # rounding of numbers below 100 Å
 
 
 def scattered(cell, pbc, n=4, seed=0):
@@ -91,7 +94,7 @@ def test_one_atom_sees_its_images(cutoff):
     atoms = bulk("Al")
     edges = Edges.build(System.from_atoms(atoms), cutoff)
     assert found_pairs(edges) == brute_force(atoms, cutoff)
-    assert len(edges.vec) == {2.0: 0, 7.3: 86}[cutoff]      # shells of fcc up to sqrt(3) a = 7.01 Å: 12+6+24+12+24+8
+    assert len(edges.vec) == {2.0: 0, 7.3: 86}[cutoff]  # shells of fcc up to sqrt(3) a = 7.01 Å: 12+6+24+12+24+8
 
 
 def test_one_atom_alone():
@@ -139,7 +142,7 @@ def test_vectors_carry_the_gradient():
     weights = torch.randn(edges.vec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     of_positions, of_strain = torch.autograd.grad((weights * edges.vec).sum(), [positions, strain])
     wanted = torch.zeros_like(positions).index_add(0, edges.neighbor, weights).index_add(0, edges.center, -weights)
-    np.testing.assert_allclose(of_positions, wanted, rtol=0, atol=1e-12)        # sums of tens of numbers of order one
+    np.testing.assert_allclose(of_positions, wanted, rtol=0, atol=1e-12)  # sums of tens of numbers of order one
     np.testing.assert_allclose(of_strain[0], edges.vec.detach().T @ weights, rtol=0, atol=1e-12)
 
 
@@ -150,15 +153,18 @@ def test_float32_finds_the_same_pairs():
     assert found_pairs(single) == brute_force(atoms, 4.7)
 
 
-@pytest.mark.parametrize("atoms", [Atoms("H2", [[0, 0, 0], [0, 0, 0.01]]),
-                                   Atoms("H2", [[0, 0, 0], [3, 3, 3]], cell=[3, 3, 3], pbc=True)],
-                         ids=["close", "image"])
+@pytest.mark.parametrize(
+    "atoms",
+    [Atoms("H2", [[0, 0, 0], [0, 0, 0.01]]), Atoms("H2", [[0, 0, 0], [3, 3, 3]], cell=[3, 3, 3], pbc=True)],
+    ids=["close", "image"],
+)
 def test_overlap(atoms):
     with pytest.raises(InputError, match=r"atoms 0 and 1 overlap \(0\.0\d\d Å apart\); remove one of them or check"):
         Edges.build(System.from_atoms(atoms), 4.0)
 
 
 # Points in space as centres ----------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("pbc", ALL_PBC, ids=lambda pbc: "".join("FT"[p] for p in pbc))
 @pytest.mark.parametrize("cell", CELLS)
@@ -180,13 +186,15 @@ def test_every_atom_around_points(cell, pbc):
 def test_points_carry_the_gradient():
     """Points at fixed fractional coordinates: a pair vector deforms like one between atoms under strain."""
     atoms = scattered(CELLS["left-handed"], True)
-    system, fractional = System.from_atoms(atoms), torch.rand(5, 3, dtype=torch.float64,
-                                                              generator=torch.Generator().manual_seed(0))
+    system, fractional = (
+        System.from_atoms(atoms),
+        torch.rand(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
+    )
     strain = torch.zeros(1, 3, 3, dtype=torch.float64, requires_grad=True)
     strained = system.strained(strain)
     edges = Edges.build(strained, 3.0, fractional @ strained.cell[0])
     weights = torch.randn(edges.vec.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    of_strain, = torch.autograd.grad((weights * edges.vec).sum(), strain)
+    (of_strain,) = torch.autograd.grad((weights * edges.vec).sum(), strain)
     np.testing.assert_allclose(of_strain[0], edges.vec.detach().T @ weights, rtol=0, atol=1e-12)
 
 
@@ -203,21 +211,28 @@ CUTOFF = 3.1
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 10**6), pbc=st.sampled_from(ALL_PBC), cell=st.sampled_from(sorted(CELLS)),
-       skin=st.sampled_from([0.0, 0.3, 1.0, 2.5]), step=st.sampled_from([0.0, 0.01, 0.1]),
-       strain=st.sampled_from([0.0, 0.005, 0.05]))
+@given(
+    seed=st.integers(0, 10**6),
+    pbc=st.sampled_from(ALL_PBC),
+    cell=st.sampled_from(sorted(CELLS)),
+    skin=st.sampled_from([0.0, 0.3, 1.0, 2.5]),
+    step=st.sampled_from([0.0, 0.01, 0.1]),
+    strain=st.sampled_from([0.0, 0.005, 0.05]),
+)
 def test_cache_never_misses_a_pair(seed, pbc, cell, skin, step, strain):
     """A walk of atoms and cell, as in a run at constant pressure, whatever their size."""
     atoms, cache = scattered(CELLS[cell], pbc, seed=seed % 7), EdgeCache(CUTOFF, skin)
     generator = np.random.default_rng(seed)
     for _ in range(6):
         atoms.positions += generator.normal(0, 1, atoms.positions.shape) * step
-        atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain * generator.normal(0, 1, (3, 3))),
-                       scale_atoms=bool(generator.integers(2)))
+        atoms.set_cell(
+            atoms.cell.array @ (np.eye(3) + strain * generator.normal(0, 1, (3, 3))),
+            scale_atoms=bool(generator.integers(2)),
+        )
         system = System.from_atoms(atoms)
         try:
             fresh = Edges.build(system, CUTOFF)
-        except InputError:      # walked into each other
+        except InputError:  # walked into each other
             return
         assert found_pairs(cache.edges(system)) == found_pairs(fresh)
         assert_consistent(cache.edges(system), atoms)
@@ -287,9 +302,16 @@ def test_some_of_the_centres():
     assert edges.at_centers(rows[:0]).n_centers == len(edges.at_centers(rows[:0]).center) == 0
 
 
-@pytest.mark.parametrize("cell, pbc", [
-    ([5.4, 5.4, 0.01], True), ([0.54, 0.54, 0.54], True), ([5.4, 0.001, 50], [True, True, False]), ([5.4e-6] * 3, True),
-    ([[5.4, 0, 0], [5.4, 1e-3, 0], [0, 0, 5.4]], True)])
+@pytest.mark.parametrize(
+    "cell, pbc",
+    [
+        ([5.4, 5.4, 0.01], True),
+        ([0.54, 0.54, 0.54], True),
+        ([5.4, 0.001, 50], [True, True, False]),
+        ([5.4e-6] * 3, True),
+        ([[5.4, 0, 0], [5.4, 1e-3, 0], [0, 0, 5.4]], True),
+    ],
+)
 def test_cells_denser_than_matter_are_refused_before_pairs_are_listed(cell, pbc):
     system = System.from_atoms(Atoms("Si8", np.random.default_rng(0).random((8, 3)), cell=cell, pbc=pbc))
     start = time.perf_counter()
@@ -307,9 +329,16 @@ def test_the_number_of_neighbours_is_estimated_well():
         assert len(Edges.build(system, 6.0).center) / len(atoms) < MOST_NEIGHBORS / 5
 
 
-@pytest.mark.parametrize("cell, pbc, apart", [
-    ([1600, 1600, 7], True, 0), ([1600, 1600, 0], [True, True, False], 0), ([4.7, 6e5, 5.5], True, 0),
-    ([0, 0, 0], False, 3e7), ([1e6, 0, 0], [True, False, False], 3)])
+@pytest.mark.parametrize(
+    "cell, pbc, apart",
+    [
+        ([1600, 1600, 7], True, 0),
+        ([1600, 1600, 0], [True, True, False], 0),
+        ([4.7, 6e5, 5.5], True, 0),
+        ([0, 0, 0], False, 3e7),
+        ([1e6, 0, 0], [True, False, False], 3),
+    ],
+)
 def test_cells_that_vesin_cannot_sort_into_boxes(cell, pbc, apart):
     """Its process dies there; the pairs are those of ASE, where the two far atoms of a molecule are less far."""
     rng = np.random.default_rng(0)
@@ -321,4 +350,5 @@ def test_cells_that_vesin_cannot_sort_into_boxes(cell, pbc, apart):
     i, j, shift = neighbor_list("ijS", near, 4.0)
     found = Edges.build(System.from_atoms(atoms), 4.0)
     assert len(i) and sorted(zip(i.tolist(), j.tolist(), shift.tolist())) == sorted(
-        zip(found.center.tolist(), found.neighbor.tolist(), found.shift.tolist()))
+        zip(found.center.tolist(), found.neighbor.tolist(), found.shift.tolist())
+    )

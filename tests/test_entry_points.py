@@ -1,4 +1,5 @@
 """What other programs see of the installed package: plugins, file formats, command line."""
+
 import subprocess
 import sys
 from importlib import import_module
@@ -11,8 +12,13 @@ from ase.calculators.calculator import BaseCalculator
 from ase_mlelec_entry_points import ioformats
 from ase_mlelec_entry_points.cli.main import COMMANDS, main
 
-CALCULATORS = ["DeepDOSCalculator", "DeepPotCalculator", "DeepWannierCalculator", "MLDFTCalculator",
-               "WannierTBCalculator"]
+CALCULATORS = [
+    "DeepDOSCalculator",
+    "DeepPotCalculator",
+    "DeepWannierCalculator",
+    "MLDFTCalculator",
+    "WannierTBCalculator",
+]
 
 
 def run_python(*arguments):
@@ -25,17 +31,23 @@ def test_version():
 
 def test_plugins_import_no_torch():
     pytest.importorskip("ase._4.plugins")
-    result = run_python("-W", "error", "-c", (
-        "import sys; from ase._4.plugins import plugins;"
-        "print(*sorted(plugin.name for plugin in plugins.by_package['ase_mlelec'].calculators));"
-        "print('torch' in sys.modules)"))
+    result = run_python(
+        "-W",
+        "error",
+        "-c",
+        (
+            "import sys; from ase._4.plugins import plugins;"
+            "print(*sorted(plugin.name for plugin in plugins.by_package['ase_mlelec'].calculators));"
+            "print('torch' in sys.modules)"
+        ),
+    )
     assert result.stdout.splitlines() == [" ".join(CALCULATORS), "False"], result.stderr
 
 
 @pytest.mark.parametrize("name", CALCULATORS)
 def test_plugins_lead_to_the_calculators(name):
     plugins = pytest.importorskip("ase._4.plugins").plugins
-    plugin, = (plugin for plugin in plugins.calculators if plugin.name == name)
+    (plugin,) = (plugin for plugin in plugins.calculators if plugin.name == name)
     assert plugin.implementation is getattr(ase_mlelec, name)
     assert issubclass(plugin.implementation, BaseCalculator)
     assert plugin.version == ase_mlelec.__version__
@@ -43,17 +55,23 @@ def test_plugins_lead_to_the_calculators(name):
 
 
 def test_no_plugins_where_ase_has_none():
-    result = run_python("-c", "import sys; sys.modules['ase._4'] = None;"
-                              "from ase_mlelec_entry_points.plugins import __ase_plugins__; print(__ase_plugins__)")
+    result = run_python(
+        "-c",
+        "import sys; sys.modules['ase._4'] = None;"
+        "from ase_mlelec_entry_points.plugins import __ase_plugins__; print(__ase_plugins__)",
+    )
     assert result.stdout.strip() == "set()", result.stderr
 
 
 def test_no_plugins_where_ase_wants_other_arguments():
     pytest.importorskip("ase._4.plugins")
-    result = run_python("-c", "import importlib, ase._4.plugins.plugin as theirs\n"
-                              "import ase_mlelec_entry_points.plugins as ours\n"
-                              "theirs.CalculatorPlugin = lambda name: name\n"
-                              "print(importlib.reload(ours).__ase_plugins__)")
+    result = run_python(
+        "-c",
+        "import importlib, ase._4.plugins.plugin as theirs\n"
+        "import ase_mlelec_entry_points.plugins as ours\n"
+        "theirs.CalculatorPlugin = lambda name: name\n"
+        "print(importlib.reload(ours).__ase_plugins__)",
+    )
     assert result.stdout.strip() == "set()", result.stderr
 
 
@@ -70,7 +88,7 @@ def test_ase_knows_the_format():
     from ase.io.formats import filetype
     from ase.io.formats import ioformats as known
 
-    found, = entry_points(group="ase.ioformats", name="mlelec-h5")
+    (found,) = entry_points(group="ase.ioformats", name="mlelec-h5")
     assert found.load() is ioformats.mlelec_h5
     assert known["mlelec-h5"].can_read and known["mlelec-h5"].can_write
     assert filetype("train.mlelec.h5", read=False) == "mlelec-h5"
@@ -85,9 +103,11 @@ def test_both_generations_of_ase_find_the_same_functions():
 
 @pytest.mark.parametrize("arguments", [(), *((name,) for name in COMMANDS)], ids=lambda names: " ".join(names) or "all")
 def test_help_imports_no_torch(arguments):
-    code = ("import sys\nfrom ase_mlelec_entry_points.cli.main import main\n"
-            f"try:\n    main({[*arguments, '--help']!r})\n"
-            "finally:\n    print('torch imported:', 'torch' in sys.modules)")
+    code = (
+        "import sys\nfrom ase_mlelec_entry_points.cli.main import main\n"
+        f"try:\n    main({[*arguments, '--help']!r})\n"
+        "finally:\n    print('torch imported:', 'torch' in sys.modules)"
+    )
     result = run_python("-W", "error", "-c", code)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(" ".join(["usage: mlelec", *arguments]))
@@ -103,7 +123,7 @@ def test_every_command_is_complete(name):
 
 
 def test_console_script():
-    script, = entry_points(group="console_scripts", name="mlelec")
+    (script,) = entry_points(group="console_scripts", name="mlelec")
     assert script.load() is main
 
 

@@ -1,4 +1,5 @@
 """Who may import whom: the one-way rule of the README's architecture section, read from the source."""
+
 import ast
 import configparser
 import subprocess
@@ -38,10 +39,10 @@ ALLOWED = {
     "testing": MODEL_AND_BELOW | {"bundle", "calculators"},
 }
 # Against the arrows, and therefore inside a function: one line of convenience that users expect of a model.
-EXCEPTIONS = {("model", "bundle")}      # Model.save(path)
+EXCEPTIONS = {("model", "bundle")}  # Model.save(path)
 
 PEERS = {"deepmd", "lammps", "mala", "wannierberri"}
-UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib"}     # loading executes code
+UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib"}  # loading executes code
 PHYSICS_MAY_USE = sys.stdlib_module_names | {"ase_mlelec", "numpy", "scipy", "spglib", "torch"}
 
 
@@ -58,7 +59,7 @@ def imported_modules(path, package):
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                parents = package[:len(package) - node.level + 1]
+                parents = package[: len(package) - node.level + 1]
                 base = ".".join([*parents, base]).rstrip(".")
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
@@ -84,7 +85,7 @@ def test_imports_point_one_way(path):
         target = rest[0]
         if target == "__version__":
             continue
-        if target not in ALLOWED:       # a public name, taken from the package itself
+        if target not in ALLOWED:  # a public name, taken from the package itself
             pytest.fail(f"{path.name} imports {name}; import it from the module that defines it")
         assert target == here or target in ALLOWED[here] or (here, target) in EXCEPTIONS, f"{here} imports {name}"
 
@@ -119,7 +120,11 @@ def test_relative_imports_are_resolved(tmp_path):
     path = tmp_path / "module.py"
     path.write_text("from . import a\nfrom .b import c\nfrom ..units import KB\nimport ase.io\n")
     assert list(imported_modules(path, ("ase_mlelec", "io"))) == [
-        "ase_mlelec.io.a", "ase_mlelec.io.b.c", "ase_mlelec.units.KB", "ase.io"]
+        "ase_mlelec.io.a",
+        "ase_mlelec.io.b.c",
+        "ase_mlelec.units.KB",
+        "ase.io",
+    ]
 
 
 def run_python(code):
@@ -133,9 +138,11 @@ def test_importing_the_package_imports_no_torch():
 
 @pytest.mark.parametrize("arguments", [["models"], ["models", "--names"]], ids=" ".join)
 def test_models_are_listed_without_torch(arguments):
-    result = run_python("import sys\nfrom ase_mlelec_entry_points.cli.main import main\n"
-                        f"code = main({arguments})\n"
-                        "print(code, *(name in sys.modules for name in ('torch', 'ase', 'numpy')))")
+    result = run_python(
+        "import sys\nfrom ase_mlelec_entry_points.cli.main import main\n"
+        f"code = main({arguments})\n"
+        "print(code, *(name in sys.modules for name in ('torch', 'ase', 'numpy')))"
+    )
     *models, last = result.stdout.splitlines()
     assert last.split() == ["0", "False", "False", "False"], result.stderr
     assert len(models) == len(ase_mlelec.list_models())
@@ -143,10 +150,12 @@ def test_models_are_listed_without_torch(arguments):
 
 def test_an_evaluation_imports_no_compiler():
     """torch's tracing compiler and sympy take 2 s; functions as harmless as torch.arange on the meta device want them."""
-    result = run_python("import sys, ase.build\nfrom ase_mlelec import DeepDOSCalculator\n"
-                        "atoms = ase.build.bulk('Si')\natoms.rattle(0.01)\natoms.calc = DeepDOSCalculator('si')\n"
-                        "atoms.get_forces(), atoms.calc.get_fermi_level()\n"
-                        "print('torch._dynamo' in sys.modules, 'sympy' in sys.modules)")
+    result = run_python(
+        "import sys, ase.build\nfrom ase_mlelec import DeepDOSCalculator\n"
+        "atoms = ase.build.bulk('Si')\natoms.rattle(0.01)\natoms.calc = DeepDOSCalculator('si')\n"
+        "atoms.get_forces(), atoms.calc.get_fermi_level()\n"
+        "print('torch._dynamo' in sys.modules, 'sympy' in sys.modules)"
+    )
     assert result.stdout.split() == ["False", "False"], result.stderr
 
 

@@ -1,4 +1,5 @@
 """The repulsive core and the range of the training data."""
+
 import numpy as np
 import pytest
 import torch
@@ -78,20 +79,25 @@ def test_shares_of_several_neighbours_multiply():
     bias, bare = model.heads["energy"].nets.bias[0, 0], energies(model, atoms)[1]
     assert len(share[center == 1]) == 2 and (share > 0.01).all() and (share < 0.99).all()
     keep = (1 - share[center == 1]).prod()
-    assert float(with_core) == pytest.approx(float(bias + keep * (bare - bias) + repulsion[center == 1].sum() / 2), 1e-12)
+    assert float(with_core) == pytest.approx(
+        float(bias + keep * (bare - bias) + repulsion[center == 1].sum() / 2), 1e-12
+    )
 
 
 @pytest.mark.parametrize("distance", [0.7, 1.0, 1.3, 1.5, 1.61])
 def test_forces_and_stress_with_the_core(distance):
-    atoms = Atoms("CuOCuO", [[0, 0, 0], [distance, 0.2, 0.1], [2.9, 2.8, 0], [0.3, 2.4, 2.2]], cell=[5, 5.2, 4.9], pbc=True)
+    atoms = Atoms(
+        "CuOCuO", [[0, 0, 0], [distance, 0.2, 0.1], [2.9, 2.8, 0], [0.3, 2.4, 2.2]], cell=[5, 5.2, 4.9], pbc=True
+    )
     atoms.calc = DeepPotCalculator(guarded(2), on_extrapolation="ignore")
     scale = np.abs(atoms.get_forces()).max()
     np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-5), atol=1e-7 * scale)
     strain, step = atoms.copy(), 1e-5
     cell, sums = atoms.cell.array.copy(), []
     for sign in (1, -1):
-        strain.set_cell(cell @ (np.eye(3) + sign * step * np.array([[1, 0.3, 0], [0.3, -0.4, 0], [0, 0, 0.2]])),
-                        scale_atoms=True)
+        strain.set_cell(
+            cell @ (np.eye(3) + sign * step * np.array([[1, 0.3, 0], [0.3, -0.4, 0], [0, 0, 0.2]])), scale_atoms=True
+        )
         strain.calc = atoms.calc
         sums.append(strain.get_potential_energy())
         strain.set_cell(cell, scale_atoms=True)
@@ -100,7 +106,7 @@ def test_forces_and_stress_with_the_core(distance):
     assert along == pytest.approx((sums[0] - sums[1]) / (2 * step) / atoms.get_volume(), rel=1e-6, abs=1e-9 * scale)
 
 
-CROWD = [2.0, 1.5]      # eV
+CROWD = [2.0, 1.5]  # eV
 
 
 def compressed(scale):
@@ -137,7 +143,7 @@ def test_crowded_atoms_by_hand():
         shares.append(step(crowd / CROWD[kinds[i]] - 1))
         b = bias[kinds[i]]
         wanted[i] = b + (1 - shares[-1]) * (keep * (bare[i] - b) + own) + shares[-1] * crowd
-    assert 0 < min(shares) < 1 or 0 < max(shares) < 1      # some atoms are between
+    assert 0 < min(shares) < 1 or 0 < max(shares) < 1  # some atoms are between
     np.testing.assert_allclose(with_core, wanted, rtol=1e-10)
 
 
@@ -169,7 +175,7 @@ def test_energy_rises_under_compression_whatever_the_net_says():
     for scale in np.linspace(0.7, 0.3, 60):
         try:
             values.append(float(energies(model, compressed(scale)).sum()))
-        except InputError:      # atoms on top of each other
+        except InputError:  # atoms on top of each other
             break
     assert len(values) > 10 and (np.diff(values) > 0).all()
 
@@ -210,7 +216,9 @@ def test_core_and_ranges_are_part_of_the_file(tmp_path):
     model.ranges["descriptor"] = fitted(model, [atoms])
     model.save(tmp_path / "model.safetensors")
     again = load_model(tmp_path / "model.safetensors")
-    assert torch.equal(again.core.outer, model.core.outer) and torch.equal(energies(again, atoms), energies(model, atoms))
+    assert torch.equal(again.core.outer, model.core.outer) and torch.equal(
+        energies(again, atoms), energies(model, atoms)
+    )
     for name, value in model.ranges.state_dict().items():
         assert torch.equal(again.ranges.state_dict()[name], value), name
     again.core = None
@@ -224,9 +232,17 @@ def test_a_copy_in_single_precision_leaves_the_model_as_it_was():
     assert model.core.outer.dtype == torch.float64
 
 
-@pytest.mark.parametrize("distances", [([[2.0]], [[1.0]], [[3.0]]), ([[0.0]], [[1.0]], [[3.0]]),
-                                       ([[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]]), ([[np.nan]], [[2.0]], [[3.0]]),
-                                       ([[1.0]], [[2.0]], [[1e9]]), ([[1.0]], [[2.0]], [[1.9]])])
+@pytest.mark.parametrize(
+    "distances",
+    [
+        ([[2.0]], [[1.0]], [[3.0]]),
+        ([[0.0]], [[1.0]], [[3.0]]),
+        ([[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]]),
+        ([[np.nan]], [[2.0]], [[3.0]]),
+        ([[1.0]], [[2.0]], [[1e9]]),
+        ([[1.0]], [[2.0]], [[1.9]]),
+    ],
+)
 def test_wrong_distances_are_refused(distances):
     with pytest.raises(ValueError, match="core: got distances"):
         RepulsiveCore(["Cu"], *distances)
@@ -254,6 +270,7 @@ def test_shortest_distances_by_pair():
 
 # Range of the training data
 
+
 def fitted(model, images):
     samples = []
     for atoms in images:
@@ -273,8 +290,10 @@ def measures(model, known, images):
     environment = model.descriptor(system, edges)
     along = known.project(environment.features, environment.species)
     counts = torch.bincount(edges.center, minlength=len(system.numbers))
-    return (torch.maximum(known.atoms(along, environment.species), known.neighbors(counts, environment.species)),
-            known.structures(along, environment.species, system.batch, len(images)))
+    return (
+        torch.maximum(known.atoms(along, environment.species), known.neighbors(counts, environment.species)),
+        known.structures(along, environment.species, system.batch, len(images)),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +324,7 @@ def test_what_is_like_them_is_hardly_beyond(copper):
 def test_other_phases_densities_and_surfaces_are_beyond(copper):
     model, _, known = copper
     dense = bulk("Cu", cubic=True) * 2
-    dense.set_cell(dense.cell / 2**(1 / 3), scale_atoms=True)
+    dense.set_cell(dense.cell / 2 ** (1 / 3), scale_atoms=True)
     slab = bulk("Cu", cubic=True) * (2, 2, 3)
     slab.cell[2] *= 3
     for atoms in (dense, slab, bulk("Cu", "bcc", a=2.87) * 3, Atoms("Cu2", [[0, 0, 0], [2.2, 0, 0]]), Atoms("Cu")):

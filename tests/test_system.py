@@ -1,4 +1,5 @@
 """System: structures as tensors, their strain, and sums over their atoms."""
+
 import numpy as np
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_precision():
 def test_volume_has_no_sign():
     """Cells of either hand; 0 for a molecule."""
     wanted = [image.cell.volume for image in images()]
-    np.testing.assert_allclose(System.from_atoms(images()).volume.numpy(), wanted, rtol=1e-15)     # one determinant
+    np.testing.assert_allclose(System.from_atoms(images()).volume.numpy(), wanted, rtol=1e-15)  # one determinant
     assert np.linalg.det(images()[2].cell.array) < 0
 
 
@@ -62,7 +63,7 @@ def test_strain_deforms_every_structure_by_its_own():
         own = system.batch == k
         np.testing.assert_allclose(strained.positions[own].numpy(), image.positions @ deformation, atol=1e-14)
         np.testing.assert_allclose(strained.cell[k].numpy(), image.cell.array @ deformation, atol=1e-14)
-        if image.cell.rank == 3:        # fractional coordinates stay
+        if image.cell.rank == 3:  # fractional coordinates stay
             fraction = strained.positions[own].numpy() @ np.linalg.inv(strained.cell[k].numpy())
             np.testing.assert_allclose(fraction, image.cell.scaled_positions(image.positions), atol=1e-14)
     assert torch.equal(system.strained(torch.zeros(3, 3, 3, dtype=torch.float64)).positions, system.positions)
@@ -72,7 +73,7 @@ def test_volume_changes_by_the_trace():
     """d ln V / dε = 1."""
     strain = torch.zeros(1, 3, 3, dtype=torch.float64, requires_grad=True)
     system = System.from_atoms(images()[2])
-    gradient, = torch.autograd.grad(system.strained(strain).volume.log().sum(), strain)
+    (gradient,) = torch.autograd.grad(system.strained(strain).volume.log().sum(), strain)
     np.testing.assert_allclose(gradient[0], torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-15)
 
 
@@ -88,15 +89,29 @@ def test_no_structures():
         System.from_atoms([])
 
 
-@pytest.mark.parametrize("cell, pbc", [(None, False), ([5, 0, 0], [True, False, False]), ([5, 6, 0], [1, 1, 0]),
-                                       ([[5, 0, 0], [0, 0, 0], [5, 0, 0]], [1, 0, 0])])
+@pytest.mark.parametrize(
+    "cell, pbc",
+    [
+        (None, False),
+        ([5, 0, 0], [True, False, False]),
+        ([5, 6, 0], [1, 1, 0]),
+        ([[5, 0, 0], [0, 0, 0], [5, 0, 0]], [1, 0, 0]),
+    ],
+)
 def test_cells_that_are_enough(cell, pbc):
     """Cell vectors are needed along periodic directions only."""
     check_atoms(Atoms("H", cell=cell, pbc=pbc))
 
 
-@pytest.mark.parametrize("cell, pbc", [(None, True), ([5, 6, 0], True), ([0, 5, 5], [True, False, False]),
-                                       ([[5, 0, 0], [10, 0, 0], [0, 0, 5]], [True, True, False])])
+@pytest.mark.parametrize(
+    "cell, pbc",
+    [
+        (None, True),
+        ([5, 6, 0], True),
+        ([0, 5, 5], [True, False, False]),
+        ([[5, 0, 0], [10, 0, 0], [0, 0, 5]], [True, True, False]),
+    ],
+)
 def test_cells_that_are_not(cell, pbc):
     with pytest.raises(InputError, match=r"pbc is .* span no volume; set the cell with atoms.set_cell\(...\) or pbc"):
         check_atoms(Atoms("H", cell=cell, pbc=pbc))

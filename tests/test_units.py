@@ -1,4 +1,5 @@
 """Every conversion factor twice: from ASE's CODATA 2018 tables and from the constants they are made of (SciPy)."""
+
 import ase.units
 import pytest
 import scipy.constants as si
@@ -10,23 +11,26 @@ HARTREE = 2 * si.Rydberg * si.h * si.c / si.e
 BOHR = si.fine_structure / (4 * si.pi * si.Rydberg) * 1e10
 
 
-@pytest.mark.parametrize("name, of_ase, of_si", [
-    ("HARTREE", CODATA["Hartree"], HARTREE),
-    ("RYDBERG", CODATA["Rydberg"], HARTREE / 2),
-    ("BOHR", CODATA["Bohr"], BOHR),
-    ("KB", CODATA["kB"], si.k / si.e),
-    ("GPA", CODATA["GPa"], 1e9 * si.angstrom**3 / si.e),
-    ("COULOMB", CODATA["Hartree"] * CODATA["Bohr"], 1e10 * si.e / (4 * si.pi * si.epsilon_0)),
-    ("CM", CODATA["m"] / 100, 0.01 / si.angstrom),
-    ("SPEED_OF_LIGHT", CODATA["_c"] * CODATA["m"] / 1e15, si.c / si.angstrom * si.femto),
-    ("PLANCK", CODATA["_hplanck"] / CODATA["_e"] * 1e15, si.h / si.e / si.femto),
-    ("SIEMENS_PER_METRE", CODATA["C"]**2 / CODATA["J"] / 1e15 / CODATA["m"], 1 / (si.e / si.femto / si.angstrom)),
-    ("HARTREE_PER_BOHR", CODATA["Hartree"] / CODATA["Bohr"], HARTREE / BOHR),
-    ("HARTREE_PER_BOHR3", CODATA["Hartree"] / CODATA["Bohr"] ** 3, HARTREE / BOHR**3),
-])
+@pytest.mark.parametrize(
+    "name, of_ase, of_si",
+    [
+        ("HARTREE", CODATA["Hartree"], HARTREE),
+        ("RYDBERG", CODATA["Rydberg"], HARTREE / 2),
+        ("BOHR", CODATA["Bohr"], BOHR),
+        ("KB", CODATA["kB"], si.k / si.e),
+        ("GPA", CODATA["GPa"], 1e9 * si.angstrom**3 / si.e),
+        ("COULOMB", CODATA["Hartree"] * CODATA["Bohr"], 1e10 * si.e / (4 * si.pi * si.epsilon_0)),
+        ("CM", CODATA["m"] / 100, 0.01 / si.angstrom),
+        ("SPEED_OF_LIGHT", CODATA["_c"] * CODATA["m"] / 1e15, si.c / si.angstrom * si.femto),
+        ("PLANCK", CODATA["_hplanck"] / CODATA["_e"] * 1e15, si.h / si.e / si.femto),
+        ("SIEMENS_PER_METRE", CODATA["C"] ** 2 / CODATA["J"] / 1e15 / CODATA["m"], 1 / (si.e / si.femto / si.angstrom)),
+        ("HARTREE_PER_BOHR", CODATA["Hartree"] / CODATA["Bohr"], HARTREE / BOHR),
+        ("HARTREE_PER_BOHR3", CODATA["Hartree"] / CODATA["Bohr"] ** 3, HARTREE / BOHR**3),
+    ],
+)
 def test_factor(name, of_ase, of_si):
     value = getattr(units, name)
-    exact = name in ("KB", "GPA", "CM", "SPEED_OF_LIGHT", "PLANCK", "SIEMENS_PER_METRE")     # by definition of the SI
+    exact = name in ("KB", "GPA", "CM", "SPEED_OF_LIGHT", "PLANCK", "SIEMENS_PER_METRE")  # by definition of the SI
     # ASE derives atomic units from rounded constants: 8e-12 in Hartree, 6e-12 in Bohr
     assert value == pytest.approx(of_ase, rel=1e-15 if exact else 3e-11)
     # SciPy carries CODATA 2018 or 2022: they differ by 7e-10 in Bohr (the fine-structure constant)

@@ -1,4 +1,5 @@
 """WannierHamiltonian.read: whatever lies beside a Hamiltonian, it is read, and one warning says what was not."""
+
 import re
 
 import numpy as np
@@ -81,9 +82,15 @@ def test_nothing_is_missing(folder):
     np.testing.assert_allclose(read(folder).centres, CENTRES)
 
 
-@pytest.mark.parametrize("files", [
-    {"win": "num_wann = 2\n", "wout": WOUT}, {"win": WIN, "wout": UNFINISHED, "centres": XYZ},
-    {"win": WIN + "spinors = .false.\n", "centres": XYZ}], ids=["wout", "restart", "win"])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"win": "num_wann = 2\n", "wout": WOUT},
+        {"win": WIN, "wout": UNFINISHED, "centres": XYZ},
+        {"win": WIN + "spinors = .false.\n", "centres": XYZ},
+    ],
+    ids=["wout", "restart", "win"],
+)
 def test_each_source_is_enough(folder, files):
     """A .win without a cell (Wannier90 as a library), a restarted run without a final state: nothing to warn of."""
     put(folder, **files)
@@ -92,26 +99,41 @@ def test_each_source_is_enough(folder, files):
 
 def test_cell_of_tb(folder):
     put(folder, tb=(folder / "t_tb.dat").read_text())
-    found = read(folder, "no centres of the functions in x.wout or x_centres.xyz: they are set to zero",
-                 r"no .*x.win beside it: spin degeneracy 2 is guessed, as levels do not come in pairs")
+    found = read(
+        folder,
+        "no centres of the functions in x.wout or x_centres.xyz: they are set to zero",
+        r"no .*x.win beside it: spin degeneracy 2 is guessed, as levels do not come in pairs",
+    )
     assert not found.centres.any() and found.spin_degeneracy == 2
     put(folder, win="begin unit_cell_cart\n1 0 0\n", wout="nothing\n")
     read(folder, "passed over: .*x.win: got a block without an end", "passed over: .*x.wout: no readable cell")
 
 
-@pytest.mark.parametrize("files, message", [
-    ({"win": "begin unit_cell_cart\n4 0 0\n", "wout": WOUT}, "passed over: .*x.win: got a block without an end"),
-    ({"win": WIN.replace("4 0 0", "4 0 x"), "wout": WOUT}, "passed over: .*x.win: no readable cell or atoms"),
-    ({"win": "\0", "wout": WOUT}, "passed over: .*x.win: truncated or not text"),
-    ({"win": WIN, "wout": WOUT.replace("0.500000, ", "********,"), "centres": XYZ}, "x.wout: got 1 readable centres"),
-    ({"win": WIN, "wout": WOUT.replace("0.500000,", "0.600000,", 1), "centres": XYZ}, "x.wout: .* do not add up"),
-    ({"win": WIN, "wout": WOUT.replace("4.000000", "********"), "centres": XYZ}, "x.wout: no readable cell"),
-    ({"win": WIN, "wout": UNFINISHED, "centres": XYZ[:-1]}, "x_centres.xyz: truncated.*they are set to zero"),
-    ({"win": WIN, "wout": UNFINISHED, "centres": "1\n\nX 0 0 0\n"}, "x_centres.xyz: got 1 centres, but x_hr.dat has 2"),
-    ({"win": WIN.replace("= 2", "= 8"), "wout": WOUT}, "x.win: num_wann is 8, but x_hr.dat has 2 functions"),
-    ({"win": WIN, "wout": WOUT.replace("5.000000", "5.100000")}, "x.wout: its cell is not that of .*x.win, which is"),
-    ({"win": WIN + "spinors = yes\n", "wout": WOUT}, "spinors: got 'yes', need .true. or .false."),
-])
+@pytest.mark.parametrize(
+    "files, message",
+    [
+        ({"win": "begin unit_cell_cart\n4 0 0\n", "wout": WOUT}, "passed over: .*x.win: got a block without an end"),
+        ({"win": WIN.replace("4 0 0", "4 0 x"), "wout": WOUT}, "passed over: .*x.win: no readable cell or atoms"),
+        ({"win": "\0", "wout": WOUT}, "passed over: .*x.win: truncated or not text"),
+        (
+            {"win": WIN, "wout": WOUT.replace("0.500000, ", "********,"), "centres": XYZ},
+            "x.wout: got 1 readable centres",
+        ),
+        ({"win": WIN, "wout": WOUT.replace("0.500000,", "0.600000,", 1), "centres": XYZ}, "x.wout: .* do not add up"),
+        ({"win": WIN, "wout": WOUT.replace("4.000000", "********"), "centres": XYZ}, "x.wout: no readable cell"),
+        ({"win": WIN, "wout": UNFINISHED, "centres": XYZ[:-1]}, "x_centres.xyz: truncated.*they are set to zero"),
+        (
+            {"win": WIN, "wout": UNFINISHED, "centres": "1\n\nX 0 0 0\n"},
+            "x_centres.xyz: got 1 centres, but x_hr.dat has 2",
+        ),
+        ({"win": WIN.replace("= 2", "= 8"), "wout": WOUT}, "x.win: num_wann is 8, but x_hr.dat has 2 functions"),
+        (
+            {"win": WIN, "wout": WOUT.replace("5.000000", "5.100000")},
+            "x.wout: its cell is not that of .*x.win, which is",
+        ),
+        ({"win": WIN + "spinors = yes\n", "wout": WOUT}, "spinors: got 'yes', need .true. or .false."),
+    ],
+)
 def test_damaged_files_beside_it(folder, files, message):
     """They are named in the warning, and another source is used."""
     put(folder, **files)
@@ -136,15 +158,18 @@ def test_no_cell(folder):
 def test_tb_needs_nothing_else(folder):
     found = read(folder, "no .*t.win beside it: spin degeneracy 2", name="t_tb.dat")
     np.testing.assert_allclose(found.centres, CENTRES)
-    for name in "t.wout", "t_centres.xyz":      # which are not even looked at
+    for name in "t.wout", "t_centres.xyz":  # which are not even looked at
         (folder / name).write_bytes(b"\0")
     assert read(folder, name="t_tb.dat", spin_degeneracy=1).spin_degeneracy == 1
     (folder / "t.win").write_text("begin unit_cell_cart\n")
     read(folder, "passed over: .*t.win: got a block without an end", "t.win beside it", name="t_tb.dat")
     (folder / "t.win").write_text(WIN.replace("4 0 0", "4.1 0 0"))
     read(folder, "t.win: its cell is not that of .*t_tb.dat, which is used", name="t_tb.dat")
-    (folder / "t.win").write_text(WIN.replace("unit_cell_cart\n", "unit_cell_cart\nbohr\n", 1).replace(
-        "4 0 0\n0 5 0\n0 0 6", "\n".join(" ".join(f"{x / BOHR:.8f}" for x in row) for row in CELL)))
+    (folder / "t.win").write_text(
+        WIN.replace("unit_cell_cart\n", "unit_cell_cart\nbohr\n", 1).replace(
+            "4 0 0\n0 5 0\n0 0 6", "\n".join(" ".join(f"{x / BOHR:.8f}" for x in row) for row in CELL)
+        )
+    )
     assert read(folder, name="t_tb.dat").spin_degeneracy == 2
 
 
@@ -179,14 +204,18 @@ def test_written_files_tell_the_spin(tmp_path, spin):
     found = WannierHamiltonian(CELL, R_VECTORS, MATRICES, CENTRES, positions=SITES, spin_degeneracy=spin)
     found.write(tmp_path / "x_tb.dat")
     found.write(tmp_path / "x_hr.dat")
-    for name in "x_tb.dat", "x_hr.dat":     # the cell of the second is that of the first
+    for name in "x_tb.dat", "x_hr.dat":  # the cell of the second is that of the first
         assert WannierHamiltonian.read(tmp_path / name).spin_degeneracy == spin
 
 
 def test_sparse_files_are_read(tmp_path):
     """WannierTools' variant: the same Hamiltonian, the matrices sparse all the way."""
-    rows = "".join(f"{r[0]} 0 0 {m + 1} {n + 1} {h[m, n].real:.6f} 0.0\n" for r, h in zip(R_VECTORS, MATRICES)
-                   for n in range(2) for m in range(2))
+    rows = "".join(
+        f"{r[0]} 0 0 {m + 1} {n + 1} {h[m, n].real:.6f} 0.0\n"
+        for r, h in zip(R_VECTORS, MATRICES)
+        for n in range(2)
+        for m in range(2)
+    )
     (tmp_path / "x_hr.dat").write_text(f"a comment\n 12 ! elements\n 2\n 3\n 1 1 1\n{rows}")
     put(tmp_path, win=WIN, centres=XYZ)
     read(tmp_path)
@@ -194,17 +223,25 @@ def test_sparse_files_are_read(tmp_path):
 
 # The constructor
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"cell": CELL + np.nan}, "cell: got NaN or infinity"), ({"cell": "abc"}, "cell: got str that is no array"),
-    ({"r_vectors": R_VECTORS + np.nan}, "r_vectors: got shape .3, 3., need integers"),
-    ({"r_vectors": R_VECTORS * 1e30}, "need integers"), ({"r_vectors": [[0, 0, 0], [1]]}, "r_vectors: got what is no"),
-    ({"matrices": MATRICES + np.nan}, "NaN or infinity"), ({"matrices": None}, "matrices: got none"),
-    ({"matrices": np.zeros((3, 0, 0))}, "matrices: got 3 of shapes"),
-    ({"matrices": MATRICES.astype(str)}, "of numbers"), ({"centres": CENTRES + np.inf}, "centres: got NaN or infinity"),
-    ({"positions": SITES + np.nan}, "positions: got NaN"),
-    ({"spin_degeneracy": 3}, "spin_degeneracy: got 3, need 2 without spin, 1 for spinors"),
-    ({"spin_degeneracy": np.nan}, "spin_degeneracy: got nan"),
-])
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"cell": CELL + np.nan}, "cell: got NaN or infinity"),
+        ({"cell": "abc"}, "cell: got str that is no array"),
+        ({"r_vectors": R_VECTORS + np.nan}, "r_vectors: got shape .3, 3., need integers"),
+        ({"r_vectors": R_VECTORS * 1e30}, "need integers"),
+        ({"r_vectors": [[0, 0, 0], [1]]}, "r_vectors: got what is no"),
+        ({"matrices": MATRICES + np.nan}, "NaN or infinity"),
+        ({"matrices": None}, "matrices: got none"),
+        ({"matrices": np.zeros((3, 0, 0))}, "matrices: got 3 of shapes"),
+        ({"matrices": MATRICES.astype(str)}, "of numbers"),
+        ({"centres": CENTRES + np.inf}, "centres: got NaN or infinity"),
+        ({"positions": SITES + np.nan}, "positions: got NaN"),
+        ({"spin_degeneracy": 3}, "spin_degeneracy: got 3, need 2 without spin, 1 for spinors"),
+        ({"spin_degeneracy": np.nan}, "spin_degeneracy: got nan"),
+    ],
+)
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         WannierHamiltonian(**({"cell": CELL, "r_vectors": R_VECTORS, "matrices": MATRICES} | arguments))
@@ -217,13 +254,22 @@ def test_nested_lists():
 
 # Paths
 
-@pytest.mark.parametrize("path, message", [
-    ("ABC", "path: got 'ABC': 'A' is no special point of this cell, which are G R S T U X Y Z; write for example GXSY"),
-    ("GX1", "'X1' is no special point"), ("gx", "'gx' is no special point"), ("G X", "' ' is no special point"),
-    ("", "path: got '': no special point of this cell, which are G R S"),
-    ([["G", "Q"]], "path: got .* which are G R S"),
-    (5, "path: got 5, need special points of this cell, which are G R S"),
-])
+
+@pytest.mark.parametrize(
+    "path, message",
+    [
+        (
+            "ABC",
+            "path: got 'ABC': 'A' is no special point of this cell, which are G R S T U X Y Z; write for example GXSY",
+        ),
+        ("GX1", "'X1' is no special point"),
+        ("gx", "'gx' is no special point"),
+        ("G X", "' ' is no special point"),
+        ("", "path: got '': no special point of this cell, which are G R S"),
+        ([["G", "Q"]], "path: got .* which are G R S"),
+        (5, "path: got 5, need special points of this cell, which are G R S"),
+    ],
+)
 def test_unknown_special_points(path, message):
     neighbours = np.concatenate([np.eye(3), -np.eye(3)])
     hamiltonian = WannierHamiltonian(CELL, neighbours, np.ones((6, 1, 1)))

@@ -1,4 +1,5 @@
 """WannierHamiltonian: files of Wannier90 against its own bands, choices of bands, and quantities of whole crystals."""
+
 import warnings
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def located(hamiltonian, sites):
 
 
 # Files
+
 
 @needs_reference
 @pytest.mark.parametrize("kind", ["hr", "tb"])
@@ -69,8 +71,9 @@ def test_silicon_without_images(tmp_path):
 def test_graphene_bilayers(index):
     """The stored Hamiltonians on the mesh that they were made on: the stored energies."""
     with np.load(REFERENCE / "graphene_bilayer_wannier.npz") as data:
-        cell, r_vectors, matrices, kpts, energies = (data[f"{key}_{index:02}"]
-                                                     for key in ("cell", "R", "H", "k", "eig_wann"))
+        cell, r_vectors, matrices, kpts, energies = (
+            data[f"{key}_{index:02}"] for key in ("cell", "R", "H", "k", "eig_wann")
+        )
     if np.linalg.matrix_rank(cell) < 3:
         cell[2, 2] = 20.0
     found = WannierHamiltonian(cell, r_vectors, matrices)
@@ -113,9 +116,11 @@ def test_bad_files(tmp_path):
 
 def test_bad_arguments():
     cell, r_vectors, matrices = graphene()
-    for arguments, message in (((np.eye(2), r_vectors, matrices), "cell: got shape .2, 2., need three independent"),
-                               ((np.zeros((3, 3)), r_vectors, matrices), "cell: got shape .3, 3., need three indep"),
-                               ((cell, r_vectors, matrices, np.zeros((3, 3))), "centres: got shape .3, 3., need .2,")):
+    for arguments, message in (
+        ((np.eye(2), r_vectors, matrices), "cell: got shape .2, 2., need three independent"),
+        ((np.zeros((3, 3)), r_vectors, matrices), "cell: got shape .3, 3., need three indep"),
+        ((cell, r_vectors, matrices, np.zeros((3, 3))), "centres: got shape .3, 3., need .2,"),
+    ):
         with pytest.raises(ValueError, match=message):
             WannierHamiltonian(*arguments)
     with pytest.raises(ValueError, match=r"positions: got shape \[2, 3\], need \[\d, 2, 2, 3\]; give"):
@@ -123,6 +128,7 @@ def test_bad_arguments():
 
 
 # Energies
+
 
 def test_moved_functions():
     """Other home cells: the same energies; the elements between neighbours come home."""
@@ -155,8 +161,8 @@ def test_bands_around_an_energy(large, n_bands):
     hamiltonian, kpts, energies, by_factorization = large
     dense = hamiltonian.eigenvalues(kpts, n_bands=n_bands, window=(-0.3, 0.2))
     start = np.flatnonzero((energies == dense[:, :1]).all(0))[0]
-    np.testing.assert_array_equal(dense, energies[:, start:start + n_bands])
-    assert abs(energies[0, start:start + n_bands] + 0.05).max() <= np.sort(abs(energies[0] + 0.05))[n_bands - 1]
+    np.testing.assert_array_equal(dense, energies[:, start : start + n_bands])
+    assert abs(energies[0, start : start + n_bands] + 0.05).max() <= np.sort(abs(energies[0] + 0.05))[n_bands - 1]
     by_factorization()
     np.testing.assert_allclose(hamiltonian.eigenvalues(kpts, n_bands=n_bands, window=(-0.3, 0.2)), dense, atol=1e-8)
 
@@ -175,8 +181,11 @@ def test_bands_of_a_window(large, window):
 def test_lowest_bands_and_bad_choices():
     found = pi_bands()
     np.testing.assert_array_equal(found.eigenvalues(KPTS, n_bands=1), found.eigenvalues(KPTS)[:, :1])
-    for keywords, message in (({"n_bands": 3}, "n_bands: got 3, need 1 to 2, the number of functions"),
-                              ({"n_bands": 0}, "n_bands: got 0"), ({"window": (1, 0)}, "window: got .1, 0., need")):
+    for keywords, message in (
+        ({"n_bands": 3}, "n_bands: got 3, need 1 to 2, the number of functions"),
+        ({"n_bands": 0}, "n_bands: got 0"),
+        ({"window": (1, 0)}, "window: got .1, 0., need"),
+    ):
         with pytest.raises(ValueError, match=message):
             found.eigenvalues(KPTS, **keywords)
     with pytest.raises(ValueError, match=r"kpts: got shape \[3\]"):
@@ -186,6 +195,7 @@ def test_lowest_bands_and_bad_choices():
 def test_band_structure(tmp_path):
     """On ASE's path of the lattice: written, read and drawn by ASE; the Dirac point is at K."""
     from ase.io.jsonio import read_json
+
     bands = pi_bands().band_structure("GMKG", npoints=31, reference=-0.1)
     at_k = np.argmin(np.linalg.norm(bands.path.kpts - bands.path.special_points["K"], axis=1))
     np.testing.assert_allclose(bands.energies[0, at_k], 0, atol=1e-12)
@@ -194,11 +204,12 @@ def test_band_structure(tmp_path):
     assert read_json(tmp_path / "bands.json").reference == -0.1
     path = bands.path
     assert pi_bands().band_structure(path, n_bands=1).energies.shape == (1, 31, 1)
-    assert set(pi_bands().band_structure().path.path) <= set("GMK,")        # two dimensions
+    assert set(pi_bands().band_structure().path.path) <= set("GMK,")  # two dimensions
     assert WannierHamiltonian(*ssh()).band_structure(npoints=5).energies.shape == (1, 5, 2)
 
 
 # Meshes
+
 
 def test_fermi_level_of_a_metal():
     """Doped graphene: the level at which the counted states add up, on whole, halved and irreducible meshes."""
@@ -254,7 +265,7 @@ def test_velocities_and_projections():
     energies, weights = found.projections([[1 / 3, 1 / 3, 0]], [[0], [1]])
     np.testing.assert_allclose(abs(energies), 0.5)
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-12)
-    np.testing.assert_allclose(np.sort(weights[0, 0]), [0, 1], atol=1e-12)      # at K a band is one sublattice
+    np.testing.assert_allclose(np.sort(weights[0, 0]), [0, 1], atol=1e-12)  # at K a band is one sublattice
 
 
 def test_real_hamiltonians_say_nothing():

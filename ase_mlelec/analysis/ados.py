@@ -2,6 +2,7 @@
 
 The order parameter Q itself is ``ase_mlelec.physics.dos.order_parameter``.
 """
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ class PrincipalComponents:
     components : array [K, S], orthonormal rows, the largest entry of each positive
     explained_variance : array [K], the fraction of the total variance along each component, descending
     """
+
     mean: np.ndarray
     components: np.ndarray
     explained_variance: np.ndarray
@@ -47,15 +49,18 @@ def principal_components(ados, n_components=2):
     if not np.isfinite(rows).all():
         raise ValueError("ados: got NaN or infinity, need finite numbers; leave out the padding of smaller structures")
     if len(rows) < 2 or not 1 <= n_components <= min(rows.shape):
-        raise ValueError(f"got {len(rows)} spectra of {rows.shape[-1]} points for {n_components} components, need at "
-                         "least two spectra and no more components than spectra or points; give more snapshots")
+        raise ValueError(
+            f"got {len(rows)} spectra of {rows.shape[-1]} points for {n_components} components, need at "
+            "least two spectra and no more components than spectra or points; give more snapshots"
+        )
     mean = rows.mean(axis=0)
     _, singular, components = np.linalg.svd(rows - mean, full_matrices=False)
     # an SVD leaves the sign open
     peak = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
     total = max((singular**2).sum(), np.finfo(float).tiny)
-    return PrincipalComponents(mean, (components * np.where(peak < 0, -1.0, 1.0))[:n_components],
-                               (singular**2 / total)[:n_components])
+    return PrincipalComponents(
+        mean, (components * np.where(peak < 0, -1.0, 1.0))[:n_components], (singular**2 / total)[:n_components]
+    )
 
 
 def coordination(atoms, radius, width=0.0):

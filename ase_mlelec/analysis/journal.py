@@ -5,6 +5,7 @@ payload.  The first record tells, as JSON, to which HDF5 file the rows belong ("
 ("first"); each of the others is a row: the length of a JSON head (4 bytes), the head [number, [[name, dtype, shape],
 ...]], and the numbers of the arrays, one after the other.
 """
+
 import hashlib
 import json
 import os
@@ -39,7 +40,7 @@ class Journal:
         content = memoryview(b"".join(_packed(_encoded(self.n_rows + k, row)) for k, row in enumerate(rows)))
         end = self._end
         try:
-            self._file.truncate(end)        # what an interrupted call left behind
+            self._file.truncate(end)  # what an interrupted call left behind
             self._file.seek(end)
             while content:
                 written = self._file.write(content)
@@ -57,8 +58,10 @@ def read_run(file, path):
     """(run, number of the first row) of a journal, open file at its beginning; ValueError where they are damaged."""
     payload, _ = next(_records(file, os.fstat(file.fileno()).st_size), (None, False))
     if payload is None:
-        raise ValueError(f"{path}: is damaged at its beginning; copy it again from where it is whole, or delete it to "
-                         "go on without its rows")
+        raise ValueError(
+            f"{path}: is damaged at its beginning; copy it again from where it is whole, or delete it to "
+            "go on without its rows"
+        )
     head = json.loads(payload)
     return head["run"], head["first"]
 
@@ -73,14 +76,18 @@ def read_rows(file, path, first):
     for payload, good_ones_follow in _records(file, os.fstat(file.fileno()).st_size):
         if payload is None:
             if good_ones_follow:
-                raise ValueError(f"{path}: row {number} is damaged, rows behind it are not; copy the file again from "
-                                 "where it is whole, or give resume=False to start anew")
+                raise ValueError(
+                    f"{path}: row {number} is damaged, rows behind it are not; copy the file again from "
+                    "where it is whole, or give resume=False to start anew"
+                )
             warnings.warn(f"{path}: row {number}, the last one, is damaged and left out", stacklevel=2)
             return
         place, row = _decoded(payload)
         if place != number:
-            raise ValueError(f"{path}: got row {place} where row {number} should be; copy the file again from where it "
-                             "is whole, or give resume=False to start anew")
+            raise ValueError(
+                f"{path}: got row {place} where row {number} should be; copy the file again from where it "
+                "is whole, or give resume=False to start anew"
+            )
         yield place, row
         number += 1
 
@@ -101,7 +108,7 @@ def _encoded(number, row):
 
 def _decoded(payload):
     place = LENGTH.size + LENGTH.unpack_from(payload)[0]
-    number, described = json.loads(payload[LENGTH.size:place])
+    number, described = json.loads(payload[LENGTH.size : place])
     row = {}
     for name, dtype, shape in described:
         count = int(np.prod(shape))
@@ -121,7 +128,7 @@ def _records(file, size):
             yield payload, True
             continue
         follow = _holds_record(file, start + 1, size)
-        if follow or not rest:      # otherwise it was cut off, as where the process was killed
+        if follow or not rest:  # otherwise it was cut off, as where the process was killed
             yield None, follow
         return
 
@@ -144,7 +151,7 @@ def _holds_record(file, start, size):
         if len(content) - place >= HEAD.size:
             _, length, digest = HEAD.unpack_from(content, place)
             first = place + HEAD.size
-            if length <= len(content) - first and _digest(content[first:first + length]) == digest:
+            if length <= len(content) - first and _digest(content[first : first + length]) == digest:
                 return True
         place = content.find(MAGIC, place + 1)
     return False

@@ -3,12 +3,13 @@
 Every ``plot_*`` function draws into the Axes it is given and returns it; titles, limits, legends and files are the
 caller's.  ``melting_figure`` arranges some of them into a page.
 """
+
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 COLOURS = ("#1f5a8a", "#e0a030", "#c8343f", "#3f8f6b", "#7a5195", "#666666")
-SHADE = 0.22        # opacity of bands behind lines
+SHADE = 0.22  # opacity of bands behind lines
 
 
 def plot_dos(ax, energies, dos, fermi_level=None, *, align=False, occupied=False, **line):
@@ -27,7 +28,7 @@ def plot_dos(ax, energies, dos, fermi_level=None, *, align=False, occupied=False
         raise ValueError("got align or occupied without fermi_level; pass fermi_level in eV")
     energies, dos = np.asarray(energies, dtype=float), np.asarray(dos, dtype=float)
     zero = fermi_level if align else 0.0
-    drawn, = ax.plot(energies - zero, dos, **line)
+    (drawn,) = ax.plot(energies - zero, dos, **line)
     if fermi_level is not None:
         ax.axvline(fermi_level - zero, color="0.45" if align else drawn.get_color(), lw=0.9, ls=(0, (4, 3)), zorder=1)
     if occupied:
@@ -75,8 +76,13 @@ def plot_dos_map(ax, x, energies, dos, fermi_level=None, *, label="DOS (states/e
     mesh = ax.pcolormesh(x, energies, np.asarray(dos).T, shading="nearest", cmap=cmap, vmin=0, rasterized=True)
     if fermi_level is not None:
         ax.plot(x, fermi_level, color="white", lw=1.2)
-        ax.annotate(r"$E_\mathrm{F}$", (x[len(x) // 12], np.asarray(fermi_level)[len(x) // 12]), xytext=(0, 4),
-                    textcoords="offset points", color="white")
+        ax.annotate(
+            r"$E_\mathrm{F}$",
+            (x[len(x) // 12], np.asarray(fermi_level)[len(x) // 12]),
+            xytext=(0, 4),
+            textcoords="offset points",
+            color="white",
+        )
     ax.set_ylabel("energy (eV)")
     ax.figure.colorbar(mesh, ax=ax, label=label, pad=0.015)
     return ax
@@ -91,7 +97,7 @@ def plot_series(ax, x, values, ylabel, **line):
     line : keywords of ``Axes.plot``, such as label and color
     """
     values = np.asarray(values, dtype=float)
-    drawn, = ax.plot(x, values if values.ndim == 1 else np.nanmean(values, axis=1), **line)
+    (drawn,) = ax.plot(x, values if values.ndim == 1 else np.nanmean(values, axis=1), **line)
     if values.ndim > 1:
         low, high = np.nanpercentile(values, (10, 90), axis=1)
         ax.fill_between(x, low, high, color=drawn.get_color(), alpha=SHADE, lw=0)
@@ -112,11 +118,24 @@ def plot_parity(ax, reference, prediction, unit="", **points):
     reference, prediction = _parity_frame(ax, reference, prediction, unit)
     error = prediction - reference
     many = error.size > 2000
-    style = {"ls": "", "marker": ".", "ms": 2 if many else 6, "alpha": 0.3 if many else 0.8, "mew": 0,
-             "color": COLOURS[0], "rasterized": many}
+    style = {
+        "ls": "",
+        "marker": ".",
+        "ms": 2 if many else 6,
+        "alpha": 0.3 if many else 0.8,
+        "mew": 0,
+        "color": COLOURS[0],
+        "rasterized": many,
+    }
     ax.plot(reference, prediction, **(style | points))
-    ax.text(0.04, 0.96, f"MAE {np.abs(error).mean():.3g} {unit}\nRMSE {np.sqrt((error**2).mean()):.3g} {unit}",
-            transform=ax.transAxes, va="top", fontsize="small")
+    ax.text(
+        0.04,
+        0.96,
+        f"MAE {np.abs(error).mean():.3g} {unit}\nRMSE {np.sqrt((error**2).mean()):.3g} {unit}",
+        transform=ax.transAxes,
+        va="top",
+        fontsize="small",
+    )
     return ax
 
 
@@ -134,12 +153,20 @@ def plot_parity_counts(ax, reference, prediction, unit="", *, cmap="viridis"):
     """
     reference, prediction = _parity_frame(ax, reference, prediction, unit)
     extent = (*ax.get_xlim(), *ax.get_ylim())
-    drawn = ax.hexbin(reference, prediction, gridsize=90, extent=extent, bins="log", mincnt=1, cmap=cmap, lw=0.1,
-                      rasterized=True)
+    drawn = ax.hexbin(
+        reference, prediction, gridsize=90, extent=extent, bins="log", mincnt=1, cmap=cmap, lw=0.1, rasterized=True
+    )
     ax.figure.colorbar(drawn, ax=ax, label="points", pad=0.015)
     error = np.abs(prediction - reference)
-    ax.text(0.04, 0.96, f"MAE {error.mean():.3g} {unit}\nlargest {error.max():.3g} {unit}\n"
-            f"MAPE {100 * (error / reference).mean():.3g} %", transform=ax.transAxes, va="top", fontsize="small")
+    ax.text(
+        0.04,
+        0.96,
+        f"MAE {error.mean():.3g} {unit}\nlargest {error.max():.3g} {unit}\n"
+        f"MAPE {100 * (error / reference).mean():.3g} %",
+        transform=ax.transAxes,
+        va="top",
+        fontsize="small",
+    )
     return ax
 
 
@@ -158,8 +185,17 @@ def plot_parity_groups(ax, reference, prediction, groups, unit=""):
     for name, colour, marker in zip(dict.fromkeys(groups), COLOURS, "os^Dvp"):
         chosen = np.array([group == name for group in groups])
         error = np.abs(prediction - reference)[chosen].mean()
-        ax.plot(reference[chosen], prediction[chosen], ls="", marker=marker, ms=5, mew=0, alpha=0.8, color=colour,
-                label=f"{name}: MAE {error:.3g} {unit}")
+        ax.plot(
+            reference[chosen],
+            prediction[chosen],
+            ls="",
+            marker=marker,
+            ms=5,
+            mew=0,
+            alpha=0.8,
+            color=colour,
+            label=f"{name}: MAE {error:.3g} {unit}",
+        )
     ax.locator_params(nbins=5)
     ax.legend(frameon=False, fontsize="small", loc="lower right", handletextpad=0.2, borderaxespad=0.2)
     return ax
@@ -169,14 +205,21 @@ def _parity_frame(ax, reference, prediction, unit):
     """Axes with the diagonal and one range for both; the two arrays, flattened."""
     reference, prediction = np.asarray(reference, dtype=float), np.asarray(prediction, dtype=float)
     if reference.shape != prediction.shape:
-        raise ValueError(f"got reference {reference.shape} and prediction {prediction.shape}, need one shape; "
-                         "evaluate the same structures in the same order")
+        raise ValueError(
+            f"got reference {reference.shape} and prediction {prediction.shape}, need one shape; "
+            "evaluate the same structures in the same order"
+        )
     both = np.concatenate([reference.ravel(), prediction.ravel()])
     pad = 0.04 * (np.ptp(both) or 1.0)
     limits = both.min() - pad, both.max() + pad
     ax.axline((limits[0], limits[0]), slope=1, color="0.6", lw=0.9, zorder=0)
-    ax.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"reference{unit and f' ({unit})'}",
-           ylabel=f"prediction{unit and f' ({unit})'}")
+    ax.set(
+        xlim=limits,
+        ylim=limits,
+        aspect="equal",
+        xlabel=f"reference{unit and f' ({unit})'}",
+        ylabel=f"prediction{unit and f' ({unit})'}",
+    )
     return reference.ravel(), prediction.ravel()
 
 
@@ -240,10 +283,11 @@ def plot_spectrum(ax, wavenumbers, values, error=None, *, ylabel=r"$\alpha n$ (1
 
     Source: after Zhang et al. 2020, Fig. 2.
     """
-    drawn, = ax.plot(wavenumbers, values, **line)
+    (drawn,) = ax.plot(wavenumbers, values, **line)
     if error is not None:
-        ax.fill_between(wavenumbers, np.subtract(values, error), np.add(values, error), color=drawn.get_color(),
-                        alpha=SHADE, lw=0)
+        ax.fill_between(
+            wavenumbers, np.subtract(values, error), np.add(values, error), color=drawn.get_color(), alpha=SHADE, lw=0
+        )
     ax.set(xlabel="wavenumber (cm$^{-1}$)", ylabel=ylabel)
     ax.margins(x=0)
     return ax
@@ -265,8 +309,16 @@ def plot_stack(ax, x, curves, labels, *, cmap="viridis"):
     for k, (curve, label, colour) in enumerate(zip(curves, labels, colours, strict=True)):
         ax.plot(x, curve + k * step, color=colour, lw=1.3, zorder=3 + len(curves) - k)
         ax.axhline(k * step, color="0.8", lw=0.6, zorder=0)
-        ax.annotate(label, (1, k * step + curve[-1]), xycoords=("axes fraction", "data"), xytext=(-3, 3), ha="right",
-                    textcoords="offset points", fontsize="small", color=colour)
+        ax.annotate(
+            label,
+            (1, k * step + curve[-1]),
+            xycoords=("axes fraction", "data"),
+            xytext=(-3, 3),
+            ha="right",
+            textcoords="offset points",
+            fontsize="small",
+            color=colour,
+        )
     ax.set_yticks([])
     ax.set_ylim(-0.05 * step, (curves + step * np.arange(len(curves))[:, None]).max() + 0.1 * step)
     ax.margins(x=0)
@@ -287,8 +339,9 @@ def plot_bands(ax, bands, weights=None, label="", *, cmap="coolwarm", **line):
         for spin in energies:
             ax.plot(x, spin, **{"color": COLOURS[0], "lw": 1.2, **line})
     else:
-        drawn = ax.scatter(np.repeat(x, energies.shape[2]), energies[0].ravel(), 4, np.ravel(weights), cmap=cmap,
-                           vmin=0, vmax=1, lw=0)
+        drawn = ax.scatter(
+            np.repeat(x, energies.shape[2]), energies[0].ravel(), 4, np.ravel(weights), cmap=cmap, vmin=0, vmax=1, lw=0
+        )
         ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.015)
     for tick in ticks:
         ax.axvline(tick, color="0.7", lw=0.8, zorder=0)
@@ -310,8 +363,18 @@ def melting_figure(run, *, title=None):
 
     Source: after Zeng et al. 2022, Figs. 5-7.
     """
-    run = {name: run[name] for name in ("time", "temperature", "order_parameter", "coordination", "total_dos",
-                                        "fermi_level", "energy_grid")}
+    run = {
+        name: run[name]
+        for name in (
+            "time",
+            "temperature",
+            "order_parameter",
+            "coordination",
+            "total_dos",
+            "fermi_level",
+            "energy_grid",
+        )
+    }
     time, dos = run["time"] / 1000, run["total_dos"] / run["order_parameter"].shape[1]
     figure = Figure(figsize=(10.5, 7.2), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.03)
@@ -320,9 +383,12 @@ def melting_figure(run, *, title=None):
     right = page[1].subgridspec(2, 1)
     series = [figure.add_subplot(left[0])]
     series += [figure.add_subplot(left[k], sharex=series[0]) for k in range(1, 4)]
-    for ax, name, label, colour in zip(series, ("temperature", "order_parameter", "coordination"),
-                                       ("temperature (K)", "$Q$ (states/eV)", "neighbours"),
-                                       (COLOURS[2], COLOURS[0], COLOURS[3])):
+    for ax, name, label, colour in zip(
+        series,
+        ("temperature", "order_parameter", "coordination"),
+        ("temperature (K)", "$Q$ (states/eV)", "neighbours"),
+        (COLOURS[2], COLOURS[0], COLOURS[3]),
+    ):
         plot_series(ax, time, run[name], label, color=colour)
         ax.tick_params(labelbottom=False)
     plot_dos_map(series[3], time, run["energy_grid"], dos, run["fermi_level"], label="DOS (states/eV/atom)")
@@ -349,8 +415,9 @@ def _compare_stages(spectra, histogram, run, time, dos):
         level, kelvin = run["fermi_level"][part].mean(), run["temperature"][part].mean()
         label = f"{time[part].mean():.1f} ps, {kelvin:.0f} K"
         plot_dos(spectra, run["energy_grid"], dos[part].mean(axis=0), level, align=True, color=colour, label=label)
-        histogram.hist(run["order_parameter"][part].ravel(), bins=bins, density=True, color=colour, alpha=0.55,
-                       label=label)
+        histogram.hist(
+            run["order_parameter"][part].ravel(), bins=bins, density=True, color=colour, alpha=0.55, label=label
+        )
     spectra.set_ylabel("DOS (states/eV/atom)")
     spectra.legend(frameon=False, fontsize="small", loc="upper left")
     histogram.set(xlabel="order parameter $Q$ (states/eV)", ylabel="share of atoms", yticks=[])

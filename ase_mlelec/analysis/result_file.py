@@ -4,6 +4,7 @@ Datasets have the rows along their first axis.  The attribute "rows" counts the 
 in JSON, "run" a random name of the run.  Rows that were written last may lie in a journal beside the file, see
 ase_mlelec.analysis.result_writer; a file that is not being written has none, unless its writer was killed.
 """
+
 import hashlib
 import json
 import math
@@ -19,12 +20,12 @@ from ase_mlelec.analysis.journal import read_rows, read_run
 from ase_mlelec.io.hdf5 import check_heaps
 
 FORMAT_VERSION = 2
-LARGEST_SMALL, COMPRESSED = 1 << 27, 1100   # bytes of an array, or so many times the size of the file
-SEARCHED = 1 << 26          # bytes; damaged heaps are looked for in files up to this size
-CHUNK_BYTES = 32768         # of a dataset in the file
-BLOCK_BYTES = 1 << 24       # of rows that are in memory at a time
-INTEGERS = {"n_atoms": np.dtype("i8"), "fingerprint": np.dtype("u8")}      # the others are float64
-CHECKSUM = "row_checksum"   # of version 2; not a quantity
+LARGEST_SMALL, COMPRESSED = 1 << 27, 1100  # bytes of an array, or so many times the size of the file
+SEARCHED = 1 << 26  # bytes; damaged heaps are looked for in files up to this size
+CHUNK_BYTES = 32768  # of a dataset in the file
+BLOCK_BYTES = 1 << 24  # of rows that are in memory at a time
+INTEGERS = {"n_atoms": np.dtype("i8"), "fingerprint": np.dtype("u8")}  # the others are float64
+CHECKSUM = "row_checksum"  # of version 2; not a quantity
 BESIDE_ROWS = ("energy_grid", CHECKSUM)
 # checksums of the structure of the file, and no space that is lost when rows are added
 OPTIONS = dict(libver=("v110", "v110"))
@@ -68,7 +69,7 @@ class ResultFile(Mapping):
             names = _names(file, last[0][0] if last else ())
             if name not in names:
                 raise KeyError(f"{self.path} has no '{name}'; it has {', '.join(names)}")
-            first = [file[name][:_count_rows(file)]] if name in file else []
+            first = [file[name][: _count_rows(file)]] if name in file else []
             return joined(name, first + [row[None] for _, row in last])
 
     def __iter__(self):
@@ -88,7 +89,7 @@ class ResultFile(Mapping):
                 return []
             found = []
             for start, arrays in read_blocks(file, _count_rows(file)):
-                wrong = checksums(arrays) != file[CHECKSUM][start:start + len(arrays["n_atoms"])]
+                wrong = checksums(arrays) != file[CHECKSUM][start : start + len(arrays["n_atoms"])]
                 found += (start + np.flatnonzero(wrong)).tolist()
             return found
 
@@ -141,8 +142,10 @@ class ResultFile(Mapping):
             return h5py.File(self.path, "r")
         except (OSError, RuntimeError, LookupError) as error:
             cause = " ".join(str(error).split())
-            raise ValueError(f"{self.path}: cannot be opened as an HDF5 file ({cause}); if it is truncated, delete it, "
-                             "or give resume=False to start it anew") from None
+            raise ValueError(
+                f"{self.path}: cannot be opened as an HDF5 file ({cause}); if it is truncated, delete it, "
+                "or give resume=False to start it anew"
+            ) from None
 
     def _check_sizes(self, file):
         """ValueError for arrays that are far larger than what a file of this size can hold, before memory is taken."""
@@ -152,8 +155,10 @@ class ResultFile(Mapping):
                 raise ValueError(f"{self.path}: '{name}' is no array; copy the file again from where it is whole")
             size = max(math.prod(dataset.shape), math.prod(dataset.chunks or (0,))) * dataset.dtype.itemsize
             if size > most or dataset.is_virtual or dataset.external:
-                raise ValueError(f"{self.path}: '{name}' has shape {dataset.shape}, more than the file holds; copy it "
-                                 "again from where it is whole, or give resume=False to start it anew")
+                raise ValueError(
+                    f"{self.path}: '{name}' has shape {dataset.shape}, more than the file holds; copy it "
+                    "again from where it is whole, or give resume=False to start it anew"
+                )
 
     @contextmanager
     def _readable(self):
@@ -164,17 +169,21 @@ class ResultFile(Mapping):
             if self.path.name in str(error):
                 raise
             cause = " ".join(str(error).split())
-            raise ValueError(f"{self.path}: is damaged ({cause}); copy it again from where it is whole, or give "
-                             "resume=False to start it anew") from None
+            raise ValueError(
+                f"{self.path}: is damaged ({cause}); copy it again from where it is whole, or give "
+                "resume=False to start it anew"
+            ) from None
 
     def _behind(self, file, tail, path):
         run, first = read_run(tail, path) if tail else (None, 0)
         if run is None or run != file.attrs.get("run"):
-            return          # no journal, or of a run that was replaced by this one
+            return  # no journal, or of a run that was replaced by this one
         n = _count_rows(file)
         if first > n:
-            raise ValueError(f"{path}: begins with row {first}, {self.path} ends with row {n - 1}: rows between them "
-                             "are lost; copy both files again, or give resume=False to start anew")
+            raise ValueError(
+                f"{path}: begins with row {first}, {self.path} ends with row {n - 1}: rows between them "
+                "are lost; copy both files again, or give resume=False to start anew"
+            )
         for place, row in read_rows(tail, path, first):
             if place >= n:
                 yield row
@@ -197,14 +206,17 @@ def _count_rows(file):
 
 # Arrays of rows
 
+
 def joined(name, parts):
     """Array [n, ...] of arrays [n_k, ...]; where their shapes differ they are filled up with NaN.
 
     Raises ValueError where they differ in the number of axes.
     """
     if len({part.ndim for part in parts}) > 1:
-        raise ValueError(f"quantity '{name}': got {' and '.join(sorted({str(part.ndim - 1) for part in parts}))} axes, "
-                         "need the same number for all structures; leave it out")
+        raise ValueError(
+            f"quantity '{name}': got {' and '.join(sorted({str(part.ndim - 1) for part in parts}))} axes, "
+            "need the same number for all structures; leave it out"
+        )
     if len({part.shape[1:] for part in parts}) == 1:
         return np.concatenate(parts)
     shape = np.max([part.shape[1:] for part in parts], axis=0)
@@ -248,6 +260,7 @@ def kind_of(name):
 
 # Rows in an open HDF5 file
 
+
 def read_blocks(file, n_rows):
     """Iterate over (first row, dict of array) of the first ``n_rows``, some rows at a time."""
     names = [name for name in file if name not in BESIDE_ROWS]
@@ -256,7 +269,7 @@ def read_blocks(file, n_rows):
     size = sum(int(np.prod(file[name].shape[1:], dtype=float)) * 8 for name in names)
     step = int(np.clip(BLOCK_BYTES // max(size, 1), 1, 1024))
     for start in range(0, n_rows, step):
-        yield start, {name: file[name][start:min(start + step, n_rows)] for name in names}
+        yield start, {name: file[name][start : min(start + step, n_rows)] for name in names}
 
 
 def write_rows(file, arrays):
@@ -266,7 +279,7 @@ def write_rows(file, arrays):
     for name, values in arrays.items():
         dataset = file[name] if name in file else _create(file, name, values)
         if len(dataset) > n:
-            dataset.resize(n, axis=0)       # an unfinished row leaves nothing behind
+            dataset.resize(n, axis=0)  # an unfinished row leaves nothing behind
         dataset.resize((n + len(values), *np.maximum(dataset.shape[1:], values.shape[1:])))
         dataset[(slice(n, None), *map(slice, values.shape[1:]))] = values
     file.attrs["rows"] = n + len(values)
@@ -285,6 +298,15 @@ def _create(file, name, values):
     shape = np.maximum(values.shape[1:], 1)
     kind = np.dtype("u8") if name == CHECKSUM else kind_of(name)
     rows = int(np.clip(CHUNK_BYTES // (8 * np.prod(shape)), 1, 1024))
-    return file.create_dataset(name, shape=(0, *values.shape[1:]), maxshape=(None,) * values.ndim, dtype=kind,
-                               chunks=(rows, *map(int, shape)), compression="gzip", compression_opts=1, shuffle=True,
-                               fletcher32=True, fillvalue=np.nan if kind.kind == "f" else 0)
+    return file.create_dataset(
+        name,
+        shape=(0, *values.shape[1:]),
+        maxshape=(None,) * values.ndim,
+        dtype=kind,
+        chunks=(rows, *map(int, shape)),
+        compression="gzip",
+        compression_opts=1,
+        shuffle=True,
+        fletcher32=True,
+        fillvalue=np.nan if kind.kind == "f" else 0,
+    )

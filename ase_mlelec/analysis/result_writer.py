@@ -11,6 +11,7 @@ At every moment a row is therefore whole, with a checksum, in one of two files t
 appended to.  A power failure may cost rows since the HDF5 file was replaced the last time, as the journal is left to
 the operating system; it never changes one unnoticed.
 """
+
 import errno
 import json
 import os
@@ -25,12 +26,22 @@ import h5py
 import numpy as np
 
 from ase_mlelec.analysis.journal import Journal
-from ase_mlelec.analysis.result_file import (BESIDE_ROWS, FORMAT_VERSION, NEW_FILE, OPTIONS, ResultFile, cut,
-                                             journal_of, kind_of, stacked, write_rows)
+from ase_mlelec.analysis.result_file import (
+    BESIDE_ROWS,
+    FORMAT_VERSION,
+    NEW_FILE,
+    OPTIONS,
+    ResultFile,
+    cut,
+    journal_of,
+    kind_of,
+    stacked,
+    write_rows,
+)
 from ase_mlelec.io.atomic import FileLock, remove_leftovers, replacing
 
-PATIENCE = 50       # times as long as the last replacement of the file took, before the next one
-ROOM = 1 << 16      # bytes of an HDF5 file beside its rows
+PATIENCE = 50  # times as long as the last replacement of the file took, before the next one
+ROOM = 1 << 16  # bytes of an HDF5 file beside its rows
 
 
 class ResultWriter:
@@ -118,7 +129,7 @@ class ResultWriter:
         try:
             self.close()
         except OSError:
-            if kind is None:        # otherwise the first error is the one to be told
+            if kind is None:  # otherwise the first error is the one to be told
                 raise
 
     def begin(self):
@@ -145,11 +156,16 @@ class ResultWriter:
         in_file = n_rows - behind
         kept = in_file - len(damaged)
         if damaged and (not kept or behind or damaged != list(range(kept, in_file))):
-            raise ValueError(f"{self.path}: rows {_listed(damaged)} have other numbers than were written (checksum); "
-                             "copy the file again from where it is whole, or give resume=False to start it anew")
+            raise ValueError(
+                f"{self.path}: rows {_listed(damaged)} have other numbers than were written (checksum); "
+                "copy the file again from where it is whole, or give resume=False to start it anew"
+            )
         if damaged:
-            warnings.warn(f"{self.path}: rows {_listed(damaged)}, the last ones, have other numbers than were written "
-                          "(checksum) and are dropped", stacklevel=4)
+            warnings.warn(
+                f"{self.path}: rows {_listed(damaged)}, the last ones, have other numbers than were written "
+                "(checksum) and are dropped",
+                stacklevel=4,
+            )
         self.n_rows = self._in_file = n_rows - len(damaged)
         if damaged or behind or header["format_version"] < FORMAT_VERSION:
             with self._telling():
@@ -161,17 +177,26 @@ class ResultWriter:
         for key, value in json.loads(json.dumps(self._header)).items():
             if key == "format_version":
                 if not isinstance(header.get(key), int) or header[key] > value:
-                    raise ValueError(f"{self.path} has format version {header.get(key)}, this version writes {value}; "
-                                     "update ase-mlelec, or give another file")
+                    raise ValueError(
+                        f"{self.path} has format version {header.get(key)}, this version writes {value}; "
+                        "update ase-mlelec, or give another file"
+                    )
             elif header.get(key) != value:
                 told = "" if key == "model" else f" ({header.get(key)}, not {value})"
                 other = "other" if key.endswith("s") else "another"
-                raise ValueError(f"{self.path} was written with {other} {key.replace('_', ' ')}{told}; give another "
-                                 "file, or resume=False to start it anew")
-        if (self._grid is not None) != ("energy_grid" in known) or self._grid is not None and not np.array_equal(
-                known["energy_grid"], self._grid):
-            raise ValueError(f"{self.path} has another energy grid than the calculator; give another file, or "
-                             "resume=False to start it anew")
+                raise ValueError(
+                    f"{self.path} was written with {other} {key.replace('_', ' ')}{told}; give another "
+                    "file, or resume=False to start it anew"
+                )
+        if (
+            (self._grid is not None) != ("energy_grid" in known)
+            or self._grid is not None
+            and not np.array_equal(known["energy_grid"], self._grid)
+        ):
+            raise ValueError(
+                f"{self.path} has another energy grid than the calculator; give another file, or "
+                "resume=False to start it anew"
+            )
 
     def _check_axes(self, rows):
         """A row that cannot stand beside the others must not be written."""
@@ -179,9 +204,11 @@ class ResultWriter:
         for row in rows:
             for name, value in row.items():
                 if axes.get(name) != value.ndim:
-                    raise ValueError(f"quantity '{name}': got an array of {value.ndim} axes, the rows before have "
-                                     f"{axes.get(name, 'none of that name')}; need the same for all structures: leave "
-                                     "it out")
+                    raise ValueError(
+                        f"quantity '{name}': got an array of {value.ndim} axes, the rows before have "
+                        f"{axes.get(name, 'none of that name')}; need the same for all structures: leave "
+                        "it out"
+                    )
         self._axes = axes
 
     def _replace(self, rows=None, new=False, keep=None):
@@ -233,11 +260,13 @@ class ResultWriter:
         """Errors of writing as one line that names the file."""
         try:
             yield
-        except (OSError, RuntimeError, KeyError) as error:      # of h5py, the last one too
+        except (OSError, RuntimeError, KeyError) as error:  # of h5py, the last one too
             cause = " ".join(str(getattr(error, "strerror", None) or error).split())
-            raise OSError(getattr(error, "errno", None) or errno.EIO,
-                          f"{self.path}: cannot be written ({cause}); the {self.n_rows} rows before are safe, in it or "
-                          "in the journal beside it: make room and repeat the call") from None
+            raise OSError(
+                getattr(error, "errno", None) or errno.EIO,
+                f"{self.path}: cannot be written ({cause}); the {self.n_rows} rows before are safe, in it or "
+                "in the journal beside it: make room and repeat the call",
+            ) from None
 
 
 def _reserve(path, source, room):

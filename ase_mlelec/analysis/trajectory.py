@@ -9,6 +9,7 @@ A *quantity* is asked for by name, and there is no list of names: it is
 
 Results are numbers or arrays of numbers.  In a file they are HDF5 datasets with the structures along the first axis.
 """
+
 import errno
 import hashlib
 import io
@@ -29,7 +30,7 @@ from ase_mlelec.analysis.result_file import ResultFile, stacked
 from ase_mlelec.analysis.result_writer import ResultWriter
 from ase_mlelec.io.atomic import replacing
 
-ATOMS_PER_BATCH = 1024      # small structures are evaluated together up to this size
+ATOMS_PER_BATCH = 1024  # small structures are evaluated together up to this size
 
 
 def evaluate(calc, images, quantities, *, batch_size=None, out=None, resume=True, progress=True):
@@ -83,8 +84,12 @@ def _evaluate(calc, images, quantities, batch_size, store, writer, progress):
 
 def _writer(path, names, calc, resume):
     grid = getattr(calc, "relative_energies", calc.energies) if hasattr(calc, "get_dos") else None
-    return ResultWriter(path, {"quantities": list(names), "calculator": type(calc).__name__,
-                               "model": getattr(calc, "metadata", {})}, grid, resume)
+    return ResultWriter(
+        path,
+        {"quantities": list(names), "calculator": type(calc).__name__, "model": getattr(calc, "metadata", {})},
+        grid,
+        resume,
+    )
 
 
 class ElectronicRecorder:
@@ -117,16 +122,24 @@ class ElectronicRecorder:
     cannot be written.
     """
 
-    def __init__(self, atoms, path, quantities=("energy", "temperature", "fermi_level", "total_dos", "order_parameter"),
-                 *, dyn=None, extxyz=None, resume=True):
+    def __init__(
+        self,
+        atoms,
+        path,
+        quantities=("energy", "temperature", "fermi_level", "total_dos", "order_parameter"),
+        *,
+        dyn=None,
+        extxyz=None,
+        resume=True,
+    ):
         if atoms.calc is None:
             raise CalculatorSetupError("got atoms without a calculator; set atoms.calc before recording")
         for quantity in quantities if not isinstance(quantities, str) else ():
-            _getter(atoms.calc, atoms, quantity)        # a slip of the pen shows here, not after the first steps
+            _getter(atoms.calc, atoms, quantity)  # a slip of the pen shows here, not after the first steps
         self.atoms, self.quantities, self.dyn = atoms, quantities, dyn
         clock = [] if dyn is None else ["step", "time"] if hasattr(dyn, "get_time") else ["step"]
         self._writer = _writer(path, [*clock, *_names(quantities)], atoms.calc, resume)
-        self._finish = weakref.finalize(self, self._writer.close)       # also at the end of the program
+        self._finish = weakref.finalize(self, self._writer.close)  # also at the end of the program
         self.results = ResultFile(path)
         try:
             n_rows = self._writer.n_rows
@@ -149,21 +162,30 @@ class ElectronicRecorder:
         row = {name: value + self._start.get(name, 0) for name, value in self._clock().items()}
         row.update(_row(self.atoms.calc, self.atoms, self.quantities))
         if self._frames is not None:
-            self._frames.write(set_atom_scalars(self.atoms, **{
-                name: value for name, value in row.items()
-                if np.shape(value) == (len(self.atoms),) and name not in all_outputs}))
+            self._frames.write(
+                set_atom_scalars(
+                    self.atoms,
+                    **{
+                        name: value
+                        for name, value in row.items()
+                        if np.shape(value) == (len(self.atoms),) and name not in all_outputs
+                    },
+                )
+            )
         self._writer.append([row])
         if self._frames is not None:
             self._frames.keep()
         if self.dyn is not None and self.dyn.nsteps >= getattr(self.dyn, "max_steps", np.inf):
-            self._writer.update()       # the end of dyn.run()
+            self._writer.update()  # the end of dyn.run()
 
     def _last_row(self):
         """Fingerprint of the last row, after making sure that the run was not started from the beginning again."""
         rows, present = self.results["fingerprint"], _fingerprint(self.atoms)
         if present == rows[0] and present != rows[-1]:
-            raise ValueError(f"{self.results.path} already holds a run from this structure on; continue from its last "
-                             "structure, give another file, or resume=False to start it anew")
+            raise ValueError(
+                f"{self.results.path} already holds a run from this structure on; continue from its last "
+                "structure, give another file, or resume=False to start it anew"
+            )
         return rows[-1]
 
     def _clock(self):
@@ -185,8 +207,11 @@ class _Frames:
         if n_rows:
             n_frames, self._end = _complete_frames(self.path, n_rows)
             if n_frames < n_rows:
-                warnings.warn(f"{self.path}: got {n_frames} complete frames for {n_rows} rows; its frames will not be "
-                              "those of the rows: give another extxyz file", stacklevel=4)
+                warnings.warn(
+                    f"{self.path}: got {n_frames} complete frames for {n_rows} rows; its frames will not be "
+                    "those of the rows: give another extxyz file",
+                    stacklevel=4,
+                )
 
     def write(self, atoms):
         """Put a frame behind those that are kept."""
@@ -204,8 +229,11 @@ class _Frames:
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 except OSError as error:
                     file.truncate(self._end)
-                    raise OSError(error.errno, f"{self.path}: cannot be written ({error.strerror}); the frames before "
-                                  "are safe: make room and go on") from None
+                    raise OSError(
+                        error.errno,
+                        f"{self.path}: cannot be written ({error.strerror}); the frames before "
+                        "are safe: make room and go on",
+                    ) from None
         self._written = self._end + len(content)
 
     def keep(self):
@@ -215,8 +243,7 @@ class _Frames:
 
 def heat(dyn, start, end, steps, *, progress=True):
     """Run ``steps`` steps of a thermostatted ASE dynamics while its temperature goes linearly from start to end, K."""
-    for step, _ in enumerate(tqdm(dyn.irun(steps), total=steps + 1, unit=" steps",
-                                  disable=None if progress else True)):
+    for step, _ in enumerate(tqdm(dyn.irun(steps), total=steps + 1, unit=" steps", disable=None if progress else True)):
         dyn.set_temperature(temperature_K=start + (end - start) * min(step + 1, steps) / max(steps, 1))
 
 
@@ -244,6 +271,7 @@ def set_atom_scalars(atoms, **scalars):
 
 # Quantities
 
+
 def _names(quantities):
     if isinstance(quantities, str):
         raise ValueError(f"got quantities={quantities!r}, need a list of names; write [{quantities!r}]")
@@ -270,8 +298,10 @@ def _getter(calc, atoms, name):
     if hasattr(atoms, f"get_{name}"):
         return getattr(atoms, f"get_{name}")
     methods = sorted(found[4:] for found in {*dir(calc)} - {*dir(Calculator())} if found.startswith("get_"))
-    raise ValueError(f"got quantity {name!r}, which neither {type(calc).__name__} nor Atoms has; choose among "
-                     f"{', '.join(dict.fromkeys([*calc.implemented_properties, *methods]))}")
+    raise ValueError(
+        f"got quantity {name!r}, which neither {type(calc).__name__} nor Atoms has; choose among "
+        f"{', '.join(dict.fromkeys([*calc.implemented_properties, *methods]))}"
+    )
 
 
 def _row(calc, atoms, quantities):
@@ -280,8 +310,10 @@ def _row(calc, atoms, quantities):
         value = _quantity(calc, atoms, quantity)
         array = np.asarray(value)
         if array.dtype.kind not in "fiub":
-            raise ValueError(f"got quantity {name!r}, which is a {type(value).__name__}, need numbers; ask for a "
-                             "quantity that is an array, such as 'ados' for 'dos'")
+            raise ValueError(
+                f"got quantity {name!r}, which is a {type(value).__name__}, need numbers; ask for a "
+                "quantity that is an array, such as 'ados' for 'dos'"
+            )
         row[name] = array
     return row
 
@@ -296,9 +328,10 @@ def _fingerprint(atoms):
 
 # Structures
 
+
 def _images(images):
     if isinstance(images, (str, Path)):
-        return iread(str(images))       # all of them, or those that @ tells
+        return iread(str(images))  # all of them, or those that @ tells
     return [images] if hasattr(images, "get_atomic_numbers") else images
 
 
@@ -311,12 +344,16 @@ def _unfinished(images, table, bar):
             yield atoms
             continue
         if _fingerprint(atoms) != known[k]:
-            raise ValueError(f"row {k} of {table.path} belongs to another structure than image {k}; give another "
-                             "out, or resume=False to start it anew")
+            raise ValueError(
+                f"row {k} of {table.path} belongs to another structure than image {k}; give another "
+                "out, or resume=False to start it anew"
+            )
         bar.update(1)
     if k + 1 < len(known):
-        raise ValueError(f"{table.path} holds {len(known)} rows, got {k + 1} structures; give another out, or "
-                         "resume=False to start it anew")
+        raise ValueError(
+            f"{table.path} holds {len(known)} rows, got {k + 1} structures; give another out, or "
+            "resume=False to start it anew"
+        )
 
 
 def _batches(images, batch_size):
@@ -335,8 +372,9 @@ def _each_of(calc, batch, names):
     if len(batch) == 1 or not hasattr(calc, "each_of"):
         return batch
     # what Atoms or a function supplies costs the calculator nothing
-    return calc.each_of(batch, [name for name in names if name in calc.implemented_properties
-                                or hasattr(calc, f"get_{name}")])
+    return calc.each_of(
+        batch, [name for name in names if name in calc.implemented_properties or hasattr(calc, f"get_{name}")]
+    )
 
 
 def _complete_frames(path, n_frames):

@@ -1,10 +1,12 @@
 """NoBands: what ASE's functions for bands meet in a calculator without any."""
+
 from ase.calculators.calculator import PropertyNotImplementedError
 
 
 def _refusing(name):
     def refuse(self, *arguments, **options):
         raise PropertyNotImplementedError(f"{type(self).__name__} has no {name}(): {self.instead_of_bands}")
+
     refuse.__name__, refuse.__doc__ = name, "Raises PropertyNotImplementedError that says what to call instead."
     refuse.is_refusal = True
     return refuse
@@ -13,8 +15,11 @@ def _refusing(name):
 class NoBands:
     """Mix-in before ase's Calculator: ``ase.dft.bandgap.bandgap``, ``ase.dft.dos.DOS`` and ``calc.band_structure()``
     end in PropertyNotImplementedError that says what to call instead; a calculator with bands writes the methods."""
-    instead_of_bands = ("it has no electronic levels; use a WannierTBCalculator for bands, a DeepDOSCalculator or an "
-                        "MLDFTCalculator for densities of states")
+
+    instead_of_bands = (
+        "it has no electronic levels; use a WannierTBCalculator for bands, a DeepDOSCalculator or an "
+        "MLDFTCalculator for densities of states"
+    )
 
     band_structure = _refusing("band_structure")
     get_fermi_level = _refusing("get_fermi_level")

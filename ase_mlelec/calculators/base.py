@@ -3,13 +3,19 @@
 A subclass names the heads it needs and writes ``evaluate``; device, precision, neighbour list, cache, gradients, Voigt
 order, committees, potentials from elsewhere and errors are done here, once.
 """
+
 import functools
 import reprlib
 
 import numpy as np
 import torch
-from ase.calculators.calculator import (Calculator, CalculationFailed, CalculatorSetupError,
-                                        PropertyNotImplementedError, all_changes)
+from ase.calculators.calculator import (
+    Calculator,
+    CalculationFailed,
+    CalculatorSetupError,
+    PropertyNotImplementedError,
+    all_changes,
+)
 from ase.outputs import all_outputs
 
 from ase_mlelec.bundle import load_model
@@ -21,8 +27,8 @@ from ase_mlelec.calculators.slots import NeighborLimits
 from ase_mlelec.edges import EdgeCache, Edges
 from ase_mlelec.system import System
 
-CHUNK = 256         # centres evaluated at a time: bounds memory and keeps the work in the processor's cache
-WATCH_EVERY = 10    # evaluations of a run, between comparisons with the range of the training data
+CHUNK = 256  # centres evaluated at a time: bounds memory and keeps the work in the processor's cache
+WATCH_EVERY = 10  # evaluations of a run, between comparisons with the range of the training data
 POTENTIAL_PROPERTIES = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]
 
 
@@ -50,9 +56,10 @@ class MLElecCalculator(NoBands, WatchesRange, Calculator):
 
     Raises CalculatorSetupError for models that lack what the calculator needs.
     """
-    needs = ()              # heads a model must have
-    electronic = ()         # ASE results beyond those of the potential
-    settable = ("skin", "on_extrapolation")     # names of properties that ``set`` changes
+
+    needs = ()  # heads a model must have
+    electronic = ()  # ASE results beyond those of the potential
+    settable = ("skin", "on_extrapolation")  # names of properties that ``set`` changes
 
     def __init__(self, model, *, device=None, dtype=None, skin=0.5, potential=None, on_extrapolation="warn"):
         super().__init__()
@@ -66,8 +73,9 @@ class MLElecCalculator(NoBands, WatchesRange, Calculator):
             loaded = [load_model(member) for member in members]
             self.dtype = _as_dtype(dtype) or max((member.dtype for member in loaded), key=lambda d: d.itemsize)
             self.models = [member.for_evaluation().to(device=self.device, dtype=self.dtype) for member in loaded]
-        self._named = [{"model": name_of(member, model), "weights": fingerprint(model)}
-                       for member, model in zip(members, loaded)]
+        self._named = [
+            {"model": name_of(member, model), "weights": fingerprint(model)} for member, model in zip(members, loaded)
+        ]
         self._check_models()
         self.metadata = self.models[0].metadata
         self.potential = _as_potential(potential, self.device, dtype, skin)
@@ -84,11 +92,15 @@ class MLElecCalculator(NoBands, WatchesRange, Calculator):
         for member in self.models:
             missing = [name for name in self.needs if name not in member.heads]
             if missing:
-                raise CalculatorSetupError(f"{type(self).__name__} needs a model with '{missing[0]}', this one has "
-                                           f"{', '.join(member.heads)}; load another model")
+                raise CalculatorSetupError(
+                    f"{type(self).__name__} needs a model with '{missing[0]}', this one has "
+                    f"{', '.join(member.heads)}; load another model"
+                )
             if member.species != first:
-                raise CalculatorSetupError(f"the models of a committee know different species: {', '.join(first)} and "
-                                           f"{', '.join(member.species)}; train them with one list in one order")
+                raise CalculatorSetupError(
+                    f"the models of a committee know different species: {', '.join(first)} and "
+                    f"{', '.join(member.species)}; train them with one list in one order"
+                )
 
     def _potential_properties(self):
         if self.potential is not None:
@@ -124,9 +136,14 @@ class MLElecCalculator(NoBands, WatchesRange, Calculator):
         foreign = [name for name in parameters if name not in self.settable]
         if foreign:
             fixed = foreign[0] in FIXED
-            raise CalculatorSetupError(f"got {foreign[0]}={reprlib.repr(parameters[foreign[0]])}; " + (
-                f"{foreign[0]} is fixed: make another {type(self).__name__}" if fixed else
-                f"{type(self).__name__} can set {', '.join(self.settable)}"))
+            raise CalculatorSetupError(
+                f"got {foreign[0]}={reprlib.repr(parameters[foreign[0]])}; "
+                + (
+                    f"{foreign[0]} is fixed: make another {type(self).__name__}"
+                    if fixed
+                    else f"{type(self).__name__} can set {', '.join(self.settable)}"
+                )
+            )
         if not parameters:
             return {}
         with self._one_call():
@@ -141,11 +158,19 @@ class MLElecCalculator(NoBands, WatchesRange, Calculator):
 
     def _stated(self):
         """dict: what decides the results."""
-        first = self._named[0] if len(self._named) == 1 else {key: [each[key] for each in self._named]
-                                                              for key in self._named[0]}
+        first = (
+            self._named[0]
+            if len(self._named) == 1
+            else {key: [each[key] for each in self._named] for key in self._named[0]}
+        )
         potential = {} if self.potential is None else {"potential": stated(self.potential)}
-        return {**first, "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch."), **potential,
-                **{name: getattr(self, name) for name in self.settable}}
+        return {
+            **first,
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            **potential,
+            **{name: getattr(self, name) for name in self.settable},
+        }
 
     @property
     def parameters(self):
@@ -153,7 +178,7 @@ class MLElecCalculator(NoBands, WatchesRange, Calculator):
 
     @parameters.setter
     def parameters(self, parameters):
-        if "_named" in self.__dict__:       # ASE's constructor comes before
+        if "_named" in self.__dict__:  # ASE's constructor comes before
             raise CalculatorSetupError("parameters cannot be replaced; change them with calc.set(name=value)")
 
     def todict(self, skip_default=True):
@@ -173,8 +198,10 @@ class MLElecCalculator(NoBands, WatchesRange, Calculator):
         wanted = [name for name in properties if name not in self.results]
         foreign = [name for name in wanted if name not in self.implemented_properties]
         if foreign:
-            raise PropertyNotImplementedError(f"{type(self).__name__} with this model has no {foreign[0]}; "
-                                              f"it has {', '.join(self.implemented_properties)}")
+            raise PropertyNotImplementedError(
+                f"{type(self).__name__} with this model has no {foreign[0]}; "
+                f"it has {', '.join(self.implemented_properties)}"
+            )
         if any(name in ("stress", "stresses") for name in wanted) and not has_volume(self.atoms):
             raise PropertyNotImplementedError("stress needs a cell with three vectors; set it with atoms.set_cell(...)")
         if self.potential is None and any(name in POTENTIAL_PROPERTIES for name in wanted):
@@ -229,8 +256,9 @@ class MLElecCalculator(NoBands, WatchesRange, Calculator):
                 self._present(image)
                 self._measured().update({name: values[atoms] for name, values in measured.items()})
                 if members:
-                    self._store_potential([(energy[atoms], gradient[rows]) for energy, gradient in members],
-                                          edges.part(atoms, rows))
+                    self._store_potential(
+                        [(energy[atoms], gradient[rows]) for energy, gradient in members], edges.part(atoms, rows)
+                    )
                 self._store({name: [member[atoms] for member in columns] for name, columns in values.items()})
             yield image
 
@@ -243,8 +271,9 @@ class MLElecCalculator(NoBands, WatchesRange, Calculator):
         self._check_pairs(system, edges)
         self.reset()
         self._due = True
-        members = [self._member_potential(k, model, system, edges) for k, model in enumerate(self.models)
-                   if own and any(asked)]
+        members = [
+            self._member_potential(k, model, system, edges) for k, model in enumerate(self.models) if own and any(asked)
+        ]
         return edges, members, {} if all(asked) else self._member_electronic(system, edges)
 
     # the model's side -------------------------------------------------------------------------------------------
@@ -269,8 +298,9 @@ class MLElecCalculator(NoBands, WatchesRange, Calculator):
 
     def _evaluate_potential(self, wanted):
         system, edges = self._geometry()
-        self._store_potential([self._member_potential(k, model, system, edges) for k, model in enumerate(self.models)],
-                              edges)
+        self._store_potential(
+            [self._member_potential(k, model, system, edges) for k, model in enumerate(self.models)], edges
+        )
 
     def _store_potential(self, members, edges):
         """ASE's results of the present atoms from atomic energies and dE/dvec of every member."""
@@ -289,14 +319,14 @@ class MLElecCalculator(NoBands, WatchesRange, Calculator):
             gradients.append(torch.autograd.grad(energy.sum(), leaf.vec)[0])
             energies.append(energy.detach())
             seen.add(environment)
-            if len(model.heads) > 1 and model.electronic is None:       # kept for the others
+            if len(model.heads) > 1 and model.electronic is None:  # kept for the others
                 environments.append(_detached(environment))
         if environments:
             self._environments[k] = environments
         self._check_range("energy", seen, system, reach)
         gradient = gradients[0]
         if len(gradients) > 1:
-            gradient = torch.cat([part.T for part in gradients], dim=1).T     # stays in planes x, y, z
+            gradient = torch.cat([part.T for part in gradients], dim=1).T  # stays in planes x, y, z
         if model.cutoff < self._cache.cutoff:
             gradient = torch.zeros_like(edges.vec).index_put((self._near(model, edges),), gradient)
         return torch.cat(energies) if len(energies) > 1 else energies[0], gradient
@@ -380,6 +410,7 @@ def _as_potential(potential, device, dtype, skin):
     if potential is None or hasattr(potential, "get_property"):
         return potential
     from ase_mlelec.calculators.deep_pot import DeepPotCalculator
+
     return DeepPotCalculator(potential, device=device, dtype=dtype, skin=skin)
 
 
@@ -398,13 +429,17 @@ def potential_results(energies, gradient, edges, volume):
 
     F_i = sum_ij g_ij - sum_ji g_ji and dE/dε = sum vec ⊗ g, because vec = r_j - r_i deforms as a whole.
     """
-    vec, gradient = edges.vec.T.double().contiguous(), gradient.T.double().contiguous()      # planes [3, E]: faster
+    vec, gradient = edges.vec.T.double().contiguous(), gradient.T.double().contiguous()  # planes [3, E]: faster
     forces = gradient.new_zeros(3, len(edges.atoms))
     forces.index_add_(1, edges.center, gradient).index_add_(1, edges.neighbor, gradient, alpha=-1)
     energies = energies.double().cpu().numpy()
     energy = float(energies.sum())
-    results = {"energy": energy, "free_energy": energy, "energies": energies,
-               "forces": np.ascontiguousarray(forces.cpu().numpy().T)}
+    results = {
+        "energy": energy,
+        "free_energy": energy,
+        "energies": energies,
+        "forces": np.ascontiguousarray(forces.cpu().numpy().T),
+    }
     if volume is not None:
         first, second = _voigt_components(vec.device)
         sheared = vec.index_select(0, first) * gradient.index_select(0, second)

@@ -1,4 +1,5 @@
 """CombinedCalculator: several calculators as one, with one neighbour list."""
+
 import functools
 import inspect
 
@@ -41,8 +42,11 @@ class CombinedCalculator(PresentStructure, Calculator):
             if not self._candidates():
                 return {}
             atoms = self._present()
-            spreads = [part.uncertainty for part in reversed(self.parts)
-                       if hasattr(type(part), "uncertainty") and not part.calculation_required(atoms, [])]
+            spreads = [
+                part.uncertainty
+                for part in reversed(self.parts)
+                if hasattr(type(part), "uncertainty") and not part.calculation_required(atoms, [])
+            ]
         return {name: value for spread in spreads for name, value in spread.items()}
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
@@ -52,14 +56,15 @@ class CombinedCalculator(PresentStructure, Calculator):
         super().calculate(atoms, properties, system_changes)
         for name in properties:
             self.results[name] = self._suppliers[name].get_property(name, atoms)
-        for name, part in self._suppliers.items():      # what came along, such as forces with an energy
+        for name, part in self._suppliers.items():  # what came along, such as forces with an energy
             if name in part.results and not part.calculation_required(self.atoms, []):
                 self.results.setdefault(name, part.results[name])
 
     def each_of(self, images, properties=POTENTIAL_PROPERTIES):
         """Make each image the present one in turn, after its parts evaluated all together; see MLElecCalculator."""
-        for image, *_ in zip(images, *(part.each_of(images, properties) for part in self.parts
-                                       if hasattr(part, "each_of"))):
+        for image, *_ in zip(
+            images, *(part.each_of(images, properties) for part in self.parts if hasattr(part, "each_of"))
+        ):
             with self._one_call():
                 self.reset()
                 self._present(image)
@@ -84,7 +89,7 @@ class CombinedCalculator(PresentStructure, Calculator):
             for name, value in parameters.items():
                 for part in users[name]:
                     changed.update(part.set(**{name: value}))
-            self.results = {}       # the parts know what is still right
+            self.results = {}  # the parts know what is still right
         return changed
 
     @property
@@ -93,7 +98,7 @@ class CombinedCalculator(PresentStructure, Calculator):
 
     @parameters.setter
     def parameters(self, parameters):
-        if "parts" in self.__dict__:        # ASE's constructor comes before
+        if "parts" in self.__dict__:  # ASE's constructor comes before
             raise CalculatorSetupError("parameters cannot be replaced; change them with calc.set(name=value)")
 
     def todict(self, skip_default=True):
@@ -128,17 +133,20 @@ class CombinedCalculator(PresentStructure, Calculator):
                 if len(arguments) <= place:
                     options["atoms"] = self._live(options.get("atoms"))
                 return method(*arguments, **options)
+
         return with_atoms
 
 
 def _band_method(name):
     """A method that ASE's calculators all have, of the first part that has bands."""
+
     def method(self, *arguments, **options):
         for part in self.parts:
             own = getattr(type(part), name, None)
             if own not in (None, getattr(Calculator, name, None)) and not is_refusal(own):
                 return self._of_part(part, name)(*arguments, **options)
         raise PropertyNotImplementedError(f"no part has {name}(), because none has bands; add a WannierTBCalculator")
+
     method.__name__, method.__doc__ = name, f"{name}() of the first part that has bands."
     return method
 
@@ -149,8 +157,11 @@ for _name in ("band_structure", "get_spin_polarized"):
 
 def _settable(part):
     """Names that a part's ``set`` acts on."""
-    return part.settable if hasattr(part, "settable") else {*getattr(part, "default_parameters", ()),
-                                                            *(getattr(part, "parameters", None) or ())}
+    return (
+        part.settable
+        if hasattr(part, "settable")
+        else {*getattr(part, "default_parameters", ()), *(getattr(part, "parameters", None) or ())}
+    )
 
 
 def _check_parts(parts):
@@ -158,8 +169,9 @@ def _check_parts(parts):
         raise CalculatorSetupError("got an empty list of calculators; give at least one")
     for part in parts:
         if not hasattr(part, "get_property"):
-            raise CalculatorSetupError(f"got {part!r} of type {type(part).__name__}, needed ASE calculators; "
-                                       "make a calculator of it first")
+            raise CalculatorSetupError(
+                f"got {part!r} of type {type(part).__name__}, needed ASE calculators; make a calculator of it first"
+            )
 
 
 def _suppliers(parts):
@@ -178,8 +190,9 @@ def _share_neighbour_lists(combined, parts):
     caches = {}
     for user in users:
         same = [other._cache for other in users if (other.device, other.dtype) == (user.device, user.dtype)]
-        caches.setdefault((user.device, user.dtype), EdgeCache(max(cache.cutoff for cache in same),
-                                                               max(cache.skin for cache in same)))
+        caches.setdefault(
+            (user.device, user.dtype), EdgeCache(max(cache.cutoff for cache in same), max(cache.skin for cache in same))
+        )
     for user in users:
         user._cache = caches[user.device, user.dtype]
-        user._lock = combined._lock         # what shares a list takes turns
+        user._lock = combined._lock  # what shares a list takes turns

@@ -1,4 +1,5 @@
 """DeepDOSCalculator: atomic and total density of states, and what follows from them."""
+
 import numpy as np
 from ase.calculators.calculator import CalculatorSetupError
 from ase.spectrum.doscollection import GridDOSCollection
@@ -16,6 +17,7 @@ class DeepDOSCalculator(MLElecCalculator):
 
     Source: Zeng et al. 2022, Eq. (1).
     """
+
     needs = ("dos",)
     electronic = ("fermi_level",)
     instead_of_bands = "it has a density of states and no bands; call get_dos(), get_band_gap() or get_fermi_level()"
@@ -56,8 +58,12 @@ class DeepDOSCalculator(MLElecCalculator):
         """ase GridDOSCollection with one entry per atom (info: index, symbol); ``sum_all()`` is the total."""
         ados = self.get_ados(atoms)
         symbols = self.atoms.get_chemical_symbols()
-        return GridDOSCollection([GridDOSData(self.energies, row, {"index": str(i), "symbol": symbol})
-                                  for i, (row, symbol) in enumerate(zip(ados, symbols))])
+        return GridDOSCollection(
+            [
+                GridDOSData(self.energies, row, {"index": str(i), "symbol": symbol})
+                for i, (row, symbol) in enumerate(zip(ados, symbols))
+            ]
+        )
 
     def _stated(self):
         return {**super()._stated(), "electronic_temperature": self._temperature()}
@@ -78,11 +84,17 @@ class DeepDOSCalculator(MLElecCalculator):
         total = self.get_total_dos(atoms)
         counts = self._electron_counts()
         if counts is None:
-            raise CalculatorSetupError("the model's header has no 'electrons_in_dos': the Fermi level is unknown; "
-                                       "train with valence_electrons in the data's attributes")
-        arguments = (self.energies, total, sum(counts[symbol] for symbol in self.atoms.get_chemical_symbols()),
-                     temperature)
-        levels = self._extra.setdefault("fermi_levels", {})     # by temperature: everything else asks for it
+            raise CalculatorSetupError(
+                "the model's header has no 'electrons_in_dos': the Fermi level is unknown; "
+                "train with valence_electrons in the data's attributes"
+            )
+        arguments = (
+            self.energies,
+            total,
+            sum(counts[symbol] for symbol in self.atoms.get_chemical_symbols()),
+            temperature,
+        )
+        levels = self._extra.setdefault("fermi_levels", {})  # by temperature: everything else asks for it
         if temperature not in levels:
             levels[temperature] = fermi.fermi_level(*arguments)
         return arguments, {"mu": levels[temperature]}

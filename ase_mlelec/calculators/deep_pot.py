@@ -1,4 +1,5 @@
 """DeepPotCalculator: Deep Potential energy, forces and stress."""
+
 from ase_mlelec.calculators.base import MLElecCalculator
 
 
@@ -9,6 +10,7 @@ class DeepPotCalculator(MLElecCalculator):
 
     Source: Zhang et al. 2018 (DeepPot-SE); Rottenberg 2023, Eqs. (2.7)-(2.8).
     """
+
     needs = ("energy",)
 
     def get_descriptors(self, atoms=None):
@@ -22,5 +24,3 @@ class DeepPotCalculator(MLElecCalculator):
     def evaluate(self, model, system, environment):
         # members may have features of different length: only the first one's are kept
         return {"descriptors": environment.features} if model is self.models[0] else {}
-
-

@@ -1,4 +1,5 @@
 """DeepWannierCalculator: Wannier centroids, dipole, polarization, Born charges and polarizability."""
+
 import warnings
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ase.calculators.polarizability import StaticPolarizabilityCalculator
 from ase_mlelec import units
 from ase_mlelec.calculators.base import CHUNK, MLElecCalculator, has_volume
 
-VALUES = {"displacements": "dipole", "atomic_polarizability": "polarizability"}     # by name of the head
+VALUES = {"displacements": "dipole", "atomic_polarizability": "polarizability"}  # by name of the head
 IN_A_FIELD = ("energy", "free_energy", "forces")
 
 
@@ -38,8 +39,10 @@ class DeepWannierCalculator(MLElecCalculator):
     """
 
     settable = ("electric_field", *MLElecCalculator.settable)
-    instead_of_bands = ("it has the centroids of the electrons, but no levels; use a WannierTBCalculator for bands, a "
-                        "DeepDOSCalculator for densities of states")
+    instead_of_bands = (
+        "it has the centroids of the electrons, but no levels; use a WannierTBCalculator for bands, a "
+        "DeepDOSCalculator for densities of states"
+    )
 
     def __init__(self, model, *, electric_field=None, **options):
         self._field = None
@@ -105,7 +108,7 @@ class DeepWannierCalculator(MLElecCalculator):
         tensor = self.get_dielectric_tensor() if dielectric is None else np.asarray(dielectric, dtype=float)
         cell = self.atoms.cell.array, self.atoms.get_scaled_positions(), self.atoms.numbers
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)     # about the way in which spglib reports failures
+            warnings.simplefilter("ignore", DeprecationWarning)  # about the way in which spglib reports failures
             found = spglib.get_symmetry(cell)
         if found is None:
             raise InputError("got a crystal without symmetry, not even the identity; check cell and positions")
@@ -122,12 +125,17 @@ class DeepWannierCalculator(MLElecCalculator):
         if "polarization" in properties:
             self._volume("polarization")
         if "born_effective_charges" in properties and "born_effective_charges" not in self.results:
-            self._store({"born_effective_charges": [self._response(model, np.eye(3))[1].transpose(1, 0, 2)
-                                                    for model in self.models]})
+            self._store(
+                {
+                    "born_effective_charges": [
+                        self._response(model, np.eye(3))[1].transpose(1, 0, 2) for model in self.models
+                    ]
+                }
+            )
 
     def electronic_results(self):
         self._evaluated("displacements", "dipole")
-        return {}       # _store has put them where they belong
+        return {}  # _store has put them where they belong
 
     def evaluate(self, model, system, environment):
         values = {name: model.heads[head](environment, None) for name, head in VALUES.items() if head in model.heads}
@@ -137,8 +145,9 @@ class DeepWannierCalculator(MLElecCalculator):
 
     def _evaluated(self, name, head):
         if head not in self.models[0].heads:
-            raise CalculatorSetupError(f"the model has no {head}, only {', '.join(self.models[0].heads)}; "
-                                       "load one that has it")
+            raise CalculatorSetupError(
+                f"the model has no {head}, only {', '.join(self.models[0].heads)}; load one that has it"
+            )
         if name not in self._extra:
             self._evaluate_electronic()
         return self._extra[name]
@@ -188,8 +197,11 @@ class DeepWannierCalculator(MLElecCalculator):
     def _work(self, model):
         """dict: what the field adds to energy and forces."""
         dipole, gradient = self._response(model, self._field[None])
-        return {"energy": -float(dipole @ self._field), "free_energy": -float(dipole @ self._field),
-                "forces": gradient[0]}
+        return {
+            "energy": -float(dipole @ self._field),
+            "free_energy": -float(dipole @ self._field),
+            "forces": gradient[0],
+        }
 
     def _response(self, model, directions):
         """Dipole [3], e Å, and the gradient [n, N, 3], e, of its components along ``directions`` [n, 3]."""
@@ -206,11 +218,13 @@ class DeepWannierCalculator(MLElecCalculator):
             vectors = vectors * weights[part.atoms, None].to(self.dtype)
             moment += vectors.detach().double().sum(dim=0)
             for a, direction in enumerate(along):
-                slope, = torch.autograd.grad((vectors @ direction).sum(), leaf.vec, retain_graph=a + 1 < len(along))
+                (slope,) = torch.autograd.grad((vectors @ direction).sum(), leaf.vec, retain_graph=a + 1 < len(along))
                 gradient[a].index_add_(0, part.neighbor, slope.double())
                 gradient[a].index_add_(0, part.atoms[part.center], -slope.double())
-        return (charge @ self.atoms.positions + moment.cpu().numpy(),
-                gradient.cpu().numpy() + charge[:, None] * np.asarray(directions)[:, None])
+        return (
+            charge @ self.atoms.positions + moment.cpu().numpy(),
+            gradient.cpu().numpy() + charge[:, None] * np.asarray(directions)[:, None],
+        )
 
     # what is needed ---------------------------------------------------------------------------------------------
 
@@ -218,12 +232,15 @@ class DeepWannierCalculator(MLElecCalculator):
         super()._check_models()
         first = self.models[0]
         if not any(head in first.heads for head in VALUES.values()):
-            raise CalculatorSetupError(f"DeepWannierCalculator needs a model with 'dipole' or 'polarizability', this "
-                                       f"one has {', '.join(first.heads)}; load another model")
+            raise CalculatorSetupError(
+                f"DeepWannierCalculator needs a model with 'dipole' or 'polarizability', this "
+                f"one has {', '.join(first.heads)}; load another model"
+            )
         for name in VALUES.values():
             if len({member.heads[name].centers if name in member.heads else None for member in self.models}) > 1:
-                raise CalculatorSetupError(f"the models of a committee have '{name}' of different species; train them "
-                                           "on the same")
+                raise CalculatorSetupError(
+                    f"the models of a committee have '{name}' of different species; train them on the same"
+                )
         if "dipole" in first.heads:
             _check_charges(first)
 
@@ -240,8 +257,9 @@ class DeepWannierCalculator(MLElecCalculator):
 
     def _volume(self, what):
         if not has_volume(self.atoms):
-            raise PropertyNotImplementedError(f"{what} needs a cell with three vectors; set it with "
-                                              "atoms.set_cell(...)")
+            raise PropertyNotImplementedError(
+                f"{what} needs a cell with three vectors; set it with atoms.set_cell(...)"
+            )
         return self.atoms.get_volume()
 
 
@@ -251,17 +269,21 @@ def _check_charges(model):
         found = model.metadata.get(key) or {}
         missing = [symbol for symbol in needed if not found.get(symbol)]
         if missing:
-            raise CalculatorSetupError(f"the model's metadata have no {key} of {', '.join(missing)}; set "
-                                       f"model.metadata['{key}'] = {{'{missing[0]}': ...}}, in e")
+            raise CalculatorSetupError(
+                f"the model's metadata have no {key} of {', '.join(missing)}; set "
+                f"model.metadata['{key}'] = {{'{missing[0]}': ...}}, in e"
+            )
     if set(model.metadata["electrons_per_centre"]) - set(centers):
-        raise CalculatorSetupError(f"electrons_per_centre names {', '.join(model.metadata['electrons_per_centre'])}, "
-                                   f"the centres of the model are {', '.join(centers)}; correct the metadata")
+        raise CalculatorSetupError(
+            f"electrons_per_centre names {', '.join(model.metadata['electrons_per_centre'])}, "
+            f"the centres of the model are {', '.join(centers)}; correct the metadata"
+        )
 
 
 class StaticPolarizability(StaticPolarizabilityCalculator):
     """The polarizability of a DeepWannierCalculator for ASE's Raman tools, in their e^2 Å^2/eV:
 
-        StaticRamanCalculator(atoms, StaticPolarizability, {"calculator": calculator}).run()
+    StaticRamanCalculator(atoms, StaticPolarizability, {"calculator": calculator}).run()
     """
 
     def __init__(self, calculator):

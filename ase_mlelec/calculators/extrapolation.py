@@ -1,4 +1,5 @@
 """Structures unlike the training data: what is told, once per kind and run, and how often it was found."""
+
 import copy
 
 import torch
@@ -8,10 +9,10 @@ from ase_mlelec.calculators.present import PresentStructure
 from ase_mlelec.calculators.warn import warn_caller
 from ase_mlelec.safety import OUTER
 
-CHUNK = 256                 # centres at a time
+CHUNK = 256  # centres at a time
 CHOICES = ("warn", "raise", "ignore")
-NEIGHBORS, ATOMS, STRUCTURES = 1.25, 1.6, 1.4       # measures of TrainingRange, from which on is warned
-FEW, FAR = 0.01, 1.5        # of the atoms: less are the extremes of any run, unless they are so many times beyond
+NEIGHBORS, ATOMS, STRUCTURES = 1.25, 1.6, 1.4  # measures of TrainingRange, from which on is warned
+FEW, FAR = 0.01, 1.5  # of the atoms: less are the extremes of any run, unless they are so many times beyond
 REMEDY = "the model extrapolates: check the run, or train on such structures"
 
 
@@ -50,14 +51,19 @@ class Extrapolation:
             rows = (distances < self.longest).nonzero()[:, 0]
             if not len(rows):
                 return
-            first, second = (model.species_index(system.numbers[atoms]) for atoms in
-                             (edges.atoms[edges.center[rows]], edges.neighbor[rows]))
+            first, second = (
+                model.species_index(system.numbers[atoms])
+                for atoms in (edges.atoms[edges.center[rows]], edges.neighbor[rows])
+            )
             ratio = distances[rows] / self.closest.to(distances)[first, second].clamp(min=1e-9)
             worst = int(ratio.argmin())
             if float(ratio[worst]) < OUTER:
                 pair = "-".join(sorted(self.symbols[int(k)] for k in (first[worst], second[worst])))
-                self.found("distance", f"atoms are {float(distances[rows[worst]]):.2f} Å apart, the closest in the "
-                           f"training data are {float(self.closest[first[worst], second[worst]]):.2f} Å ({pair})")
+                self.found(
+                    "distance",
+                    f"atoms are {float(distances[rows[worst]]):.2f} Å apart, the closest in the "
+                    f"training data are {float(self.closest[first[worst], second[worst]]):.2f} Å ({pair})",
+                )
 
     def check_range(self, seen, system, edges):
         """Compare with the range of the training what was seen of the centres of ``edges``.
@@ -80,8 +86,10 @@ class Extrapolation:
         whole, n = float(structures.max()), len(neighbors)
         if whole > STRUCTURES:
             self.found("structure", _message("a structure as a whole is", whole))
-        for kind, measures, limit, what in (("density", neighbors, NEIGHBORS, "numbers of neighbours"),
-                                            ("atoms", surroundings, ATOMS, "surroundings")):
+        for kind, measures, limit, what in (
+            ("density", neighbors, NEIGHBORS, "numbers of neighbours"),
+            ("atoms", surroundings, ATOMS, "surroundings"),
+        ):
             highest = float(measures.max())
             if highest > limit:
                 many = int((measures > limit).sum())
@@ -104,15 +112,16 @@ class Seen:
 
     def add(self, environment):
         if self.known is not None:
-            self.parts.append((self.known.project(environment.features.detach(), environment.species),
-                               environment.species))
+            self.parts.append(
+                (self.known.project(environment.features.detach(), environment.species), environment.species)
+            )
 
 
 def _closest(model):
     """Tensor [species, species], Å, or None: the shortest distances in the training data."""
     known, symbols = model.metadata.get("shortest_distances_A"), model.species
     if known is None:
-        overall = model.metadata.get("shortest_distance_A")     # of models of former versions
+        overall = model.metadata.get("shortest_distance_A")  # of models of former versions
         known = {} if overall is None else {f"{a}-{b}": overall for a in symbols for b in symbols}
     if not known:
         return None
@@ -134,7 +143,7 @@ class WatchesRange(PresentStructure):
     @on_extrapolation.setter
     def on_extrapolation(self, what):
         check_choice(what)
-        self._beyond = copy.copy(self._beyond)      # ``set`` must be able to go back
+        self._beyond = copy.copy(self._beyond)  # ``set`` must be able to go back
         self._beyond.what, self._beyond.counts = what, {}
 
     @property
@@ -151,8 +160,9 @@ class WatchesRange(PresentStructure):
         """
         self._present(atoms)
         if self.models[0].range_of(self._watched) is None:
-            raise CalculatorSetupError("the model's file has no ranges of its training data; give it some with "
-                                       "'mlelec protect'")
+            raise CalculatorSetupError(
+                "the model's file has no ranges of its training data; give it some with 'mlelec protect'"
+            )
         if self._watched not in self._measured():
             self._measure_range()
         return self._measured()[self._watched].double().cpu().numpy()
@@ -173,8 +183,9 @@ class WatchesRange(PresentStructure):
         descriptor, reach = model.descriptor_of(self._watched), self._reach(model, edges)
         self._due = True
         with torch.no_grad():
-            self._look_at(self._watched, model, [descriptor(system, part) for _, part in reach.chunks(CHUNK)], system,
-                          reach)
+            self._look_at(
+                self._watched, model, [descriptor(system, part) for _, part in reach.chunks(CHUNK)], system, reach
+            )
 
     def _seen(self, quantity, model):
         """Collects the environments of a quantity's descriptor, those of the first model, and when it is time."""

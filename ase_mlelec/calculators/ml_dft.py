@@ -1,4 +1,5 @@
 """MLDFTCalculator: total free energy, forces and stress from the local density of states on a grid."""
+
 import copy
 import math
 from dataclasses import replace
@@ -16,9 +17,9 @@ from ase_mlelec.physics import core, fermi, total_energy
 from ase_mlelec.system import System
 
 OWN_PROPERTIES = ["energy", "free_energy", "forces", "stress"]
-KEPT = 2**26        # numbers: fingerprints of larger grids are evaluated again for the forces, to save memory
-MOST_POINTS = 10**6     # of the grid for every atom; crystals have 50 to 1000
-CHUNK = 2**16       # grid points whose coordinates are in float64 together
+KEPT = 2**26  # numbers: fingerprints of larger grids are evaluated again for the forces, to save memory
+MOST_POINTS = 10**6  # of the grid for every atom; crystals have 50 to 1000
+CHUNK = 2**16  # grid points whose coordinates are in float64 together
 TERMS = ("band", "entropy", "hartree", "xc", "xc_potential", "ion_ion", "total")
 
 
@@ -43,6 +44,7 @@ class MLDFTCalculator(MLElecCalculator):
 
     Source: Ellis et al. 2021, Eq. (9).
     """
+
     needs = ("ldos",)
     electronic = ("fermi_level",)
     settable = ("electronic_temperature", "fermi_level", *MLElecCalculator.settable)
@@ -53,26 +55,35 @@ class MLDFTCalculator(MLElecCalculator):
         self.fermi_level, self._temperature = fermi_level, None
         for key in ("valence_electrons", "grid_spacing_A", "xc"):
             if key not in self.metadata:
-                raise CalculatorSetupError(f"the model's header has no '{key}', without which there is no total "
-                                           "energy; train with it in the attributes of the data")
+                raise CalculatorSetupError(
+                    f"the model's header has no '{key}', without which there is no total "
+                    "energy; train with it in the attributes of the data"
+                )
         missing = [symbol for symbol in self.models[0].species if symbol not in self.metadata["valence_electrons"]]
         if missing:
-            raise CalculatorSetupError(f"the model's header has no valence charge of {missing[0]}; add it to "
-                                       "valence_electrons in the attributes of the data")
+            raise CalculatorSetupError(
+                f"the model's header has no valence charge of {missing[0]}; add it to "
+                "valence_electrons in the attributes of the data"
+            )
         self._check_committee()
         temperature = electronic_temperature
         if temperature is None:
             temperature = self.metadata.get("electronic_temperature_K")
         if temperature is None:
-            raise CalculatorSetupError("got no electronic temperature, and the model's header has none; choose one "
-                                       "with electronic_temperature=... (K)")
+            raise CalculatorSetupError(
+                "got no electronic temperature, and the model's header has none; choose one "
+                "with electronic_temperature=... (K)"
+            )
         self.electronic_temperature = temperature
 
     def _check_committee(self):
         first = self.models[0]
         for member in self.models[1:]:
-            different = [key for key in ("valence_electrons", "grid_spacing_A", "xc", "core_charges")
-                         if member.metadata.get(key) != first.metadata.get(key)]
+            different = [
+                key
+                for key in ("valence_electrons", "grid_spacing_A", "xc", "core_charges")
+                if member.metadata.get(key) != first.metadata.get(key)
+            ]
             if member.descriptor.arguments() != first.descriptor.arguments():
                 different = ["fingerprints"]
             if not torch.equal(member.heads["ldos"].energies, first.heads["ldos"].energies):
@@ -80,8 +91,9 @@ class MLDFTCalculator(MLElecCalculator):
             if member.heads["ldos"].zero != first.heads["ldos"].zero:
                 different = ["zeros of energy"]
             if different:
-                raise CalculatorSetupError(f"the models of a committee have different {different[0]}; train them on "
-                                           "one kind of data")
+                raise CalculatorSetupError(
+                    f"the models of a committee have different {different[0]}; train them on one kind of data"
+                )
 
     @property
     def electronic_temperature(self):
@@ -136,8 +148,10 @@ class MLDFTCalculator(MLElecCalculator):
         atoms = self._present(atoms)
         shape = tuple(max(1, round(float(length) / self.metadata["grid_spacing_A"])) for length in atoms.cell.lengths())
         if math.prod(shape) > MOST_POINTS * len(atoms):
-            raise InputError(f"the grid of {' x '.join(map(str, shape))} points has more than {MOST_POINTS:g} for "
-                             "every atom; check the cell (other units?)")
+            raise InputError(
+                f"the grid of {' x '.join(map(str, shape))} points has more than {MOST_POINTS:g} for "
+                "every atom; check the cell (other units?)"
+            )
         return shape
 
     # results ----------------------------------------------------------------------------------------------------
@@ -170,6 +184,7 @@ class MLDFTCalculator(MLElecCalculator):
     def write_density(self, path, *, atoms=None):
         """Write the density of the valence electrons as a cube file."""
         from ase_mlelec.io.cube import write_cube
+
         density = self.get_density(atoms)
         write_cube(path, self.atoms, density)
 
@@ -213,9 +228,11 @@ class MLDFTCalculator(MLElecCalculator):
     def _structure(self):
         atoms = self.atoms
         if not (atoms.pbc.all() and atoms.cell.rank == 3):
-            raise InputError(f"got a cell of rank {atoms.cell.rank} and pbc {atoms.pbc.tolist()}, need three vectors "
-                             "and three periodic directions; set them with atoms.set_cell(...) and atoms.pbc = True")
-        self._geometry()                # checks species and distances
+            raise InputError(
+                f"got a cell of rank {atoms.cell.rank} and pbc {atoms.pbc.tolist()}, need three vectors "
+                "and three periodic directions; set them with atoms.set_cell(...) and atoms.pbc = True"
+            )
+        self._geometry()  # checks species and distances
         if self._due and self._watched not in self._measured():
             self._measure_range()
         system = System.from_atoms(atoms, torch.float64, self.device)
@@ -226,8 +243,10 @@ class MLDFTCalculator(MLElecCalculator):
         measured = self._measured().get(self._watched)
         if measured is None or float(measured.max()) < NEIGHBORS:
             return ""
-        return (f"; the structure is unlike the training data ({float(measured.max()):.3g}, where 1 is their edge): "
-                "the LDOS of the model means nothing here")
+        return (
+            f"; the structure is unlike the training data ({float(measured.max()):.3g}, where 1 is their edge): "
+            "the LDOS of the model means nothing here"
+        )
 
     def _close_pairs(self):
         """Edges of the pairs that are closer than any in the training data, or None."""
@@ -246,11 +265,14 @@ class MLDFTCalculator(MLElecCalculator):
         pairs, core = self._close_pairs(), self.models[0].core
         kinds = [core.species_of_number[system.numbers[atoms]] for atoms in (pairs.center, pairs.neighbor)]
         outer = core.outer[kinds[0], kinds[1]].double()
-        vec = (system.positions[pairs.neighbor] + pairs.shift.to(system.cell) @ system.cell[0]
-               - system.positions[pairs.center])
+        vec = (
+            system.positions[pairs.neighbor]
+            + pairs.shift.to(system.cell) @ system.cell[0]
+            - system.positions[pairs.center]
+        )
         r = vec.norm(dim=1)
         u = (1 - r / outer).clamp(min=0)
-        push = outer * u**3 * (4 - 5 * u + 1.8 * u**2) / (2 * r)      # each pair is there twice
+        push = outer * u**3 * (4 - 5 * u + 1.8 * u**2) / (2 * r)  # each pair is there twice
         return system.positions.index_add(0, pairs.neighbor, push[:, None] * vec)
 
     def _undo(self, gradient, cell_gradient):
@@ -296,7 +318,7 @@ class MLDFTCalculator(MLElecCalculator):
         self._predict(atoms)
         if "terms" in self._extra:
             return
-        with torch.no_grad():       # the way back is for forces alone, and needs as much memory again
+        with torch.no_grad():  # the way back is for forces alone, and needs as much memory again
             members = list(self._integrals())
         columns = {name: [member.terms[name].item() for member in members] for name in (*TERMS, "fermi_level")}
         repulsion = self._repulsion()
@@ -304,8 +326,7 @@ class MLDFTCalculator(MLElecCalculator):
             columns["repulsion"] = [result["energy"] for result in repulsion]
             columns["total"] = np.add(columns["total"], columns["repulsion"]).tolist()
         self._extra["terms"] = {name: float(np.mean(values)) for name, values in columns.items()}
-        spectra = {name: [getattr(member, name).cpu().numpy() for member in members]
-                   for name in ("dos", "density")}
+        spectra = {name: [getattr(member, name).cpu().numpy() for member in members] for name in ("dos", "density")}
         self._extra.update({name: np.mean(values, axis=0) for name, values in spectra.items()})
         if len(members) > 1:
             columns["energy"] = columns["free_energy"] = columns.pop("total")
@@ -323,10 +344,10 @@ class MLDFTCalculator(MLElecCalculator):
             none = vec.new_zeros(len(self.atoms))
             with torch.enable_grad():
                 energies = core(none, vec.new_zeros(len(core.species)), system, edges.with_vec(vec))
-            if not energies.requires_grad:      # close, but not of these species
+            if not energies.requires_grad:  # close, but not of these species
                 found.append(potential_results(none, torch.zeros_like(vec), edges, self.atoms.get_volume()))
                 continue
-            gradient, = torch.autograd.grad(energies.sum(), vec)
+            (gradient,) = torch.autograd.grad(energies.sum(), vec)
             found.append(potential_results(energies.detach(), gradient, edges, self.atoms.get_volume()))
         return found
 
@@ -368,8 +389,8 @@ class _Integrals:
         number = {"dtype": torch.float64, "device": device}
         self.n_points, self.dtype, shape = len(coordinates), coordinates.dtype, calc.grid()
         self.matrix, offset = head.basis()
-        self.mean = (mean @ self.matrix + offset).requires_grad_(True)      # [S], 1/(eV Å^3)
-        self.shift = torch.zeros(shape, **number, requires_grad=True)       # stands for any change of the density
+        self.mean = (mean @ self.matrix + offset).requires_grad_(True)  # [S], 1/(eV Å^3)
+        self.shift = torch.zeros(shape, **number, requires_grad=True)  # stands for any change of the density
         self.positions = calc._structure().positions.to(**number).clone().requires_grad_(True)
         self.cell = torch.as_tensor(atoms.cell.array, **number).clone().requires_grad_(True)
         symbols = atoms.get_chemical_symbols()
@@ -380,16 +401,27 @@ class _Integrals:
         try:
             self.dos = self.mean * volume
             mu = calc._fixed_level
-            mu = (fermi.fermi_level(energies, self.dos, charges.sum(), temperature) if mu is None
-                  else torch.tensor(float(mu), **number) - level)
+            mu = (
+                fermi.fermi_level(energies, self.dos, charges.sum(), temperature)
+                if mu is None
+                else torch.tensor(float(mu), **number) - level
+            )
             self.weights = fermi.integration_weights(energies, mu, temperature)[0]
             projector = self.matrix @ self.weights
             density = torch.cat([part.double() @ projector for part in coordinates.split(CHUNK)])
             self.density = (density + offset @ self.weights).reshape(shape) + self.shift
             terms = total_energy.from_dos_and_density(
-                self.dos, energies, self.density, self.cell, self.positions, charges, temperature, xc=meta["xc"],
+                self.dos,
+                energies,
+                self.density,
+                self.cell,
+                self.positions,
+                charges,
+                temperature,
+                xc=meta["xc"],
                 core_density=core.density(meta.get("core_charges", {}), symbols, self.positions, self.cell, shape),
-                mu=mu)
+                mu=mu,
+            )
             to_absolute = {"fermi_level": level, **dict.fromkeys(("band", "total"), level * (self.weights @ self.dos))}
             self.terms = {name: value + to_absolute.get(name, 0.0) for name, value in terms.items()}
         except ValueError as error:
@@ -398,8 +430,13 @@ class _Integrals:
     def gradients(self):
         """dict: dA/dpositions [N, 3], dA/dcell [3, 3] at fixed LDOS, and the factors of dA/dcoordinates."""
         mean, shift, positions, cell = torch.autograd.grad(
-            self.terms["total"], (self.mean, self.shift, self.positions, self.cell))
+            self.terms["total"], (self.mean, self.shift, self.positions, self.cell)
+        )
         kind = self.dtype
-        return {"positions": positions, "cell": cell, "density": shift.reshape(-1).to(kind),
-                "dos": (self.matrix @ mean / self.n_points).to(kind),
-                "weights": (self.matrix @ self.weights.detach()).to(kind)}
+        return {
+            "positions": positions,
+            "cell": cell,
+            "density": shift.reshape(-1).to(kind),
+            "dos": (self.matrix @ mean / self.n_points).to(kind),
+            "weights": (self.matrix @ self.weights.detach()).to(kind),
+        }

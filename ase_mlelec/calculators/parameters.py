@@ -1,4 +1,5 @@
 """What a calculator says of itself: JSON types for trajectories and databases, so that they say what made a number."""
+
 import hashlib
 import json
 import os
@@ -14,8 +15,9 @@ class StatedParameters(Parameters):
     """Dictionary of parameters that can be read but not written: ``calc.set`` changes what it states."""
 
     def _refuse(self, *arguments, **options):
-        raise CalculatorSetupError("calc.parameters states what the calculator does; change it with "
-                                   "calc.set(name=value)")
+        raise CalculatorSetupError(
+            "calc.parameters states what the calculator does; change it with calc.set(name=value)"
+        )
 
     __setitem__ = __delitem__ = __setattr__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
 
@@ -51,15 +53,22 @@ def name_of(member, model):
 def _arguments(part):
     try:
         return part.arguments()
-    except NotImplementedError:     # of a class of somebody else's, not meant to be saved
+    except NotImplementedError:  # of a class of somebody else's, not meant to be saved
         return {}
 
 
 def fingerprint(model):
     """str, 16 hexadecimal digits: of architecture, metadata and weights.  The same for a model and its file."""
-    parts = {name: [type(part).__name__, _arguments(part)] for name, part in
-             {"descriptor": model.descriptor, "electronic": model.electronic, "core": model.core,
-              **model.heads}.items() if part is not None}
+    parts = {
+        name: [type(part).__name__, _arguments(part)]
+        for name, part in {
+            "descriptor": model.descriptor,
+            "electronic": model.electronic,
+            "core": model.core,
+            **model.heads,
+        }.items()
+        if part is not None
+    }
     digest = hashlib.blake2b(json.dumps([parts, model.metadata], sort_keys=True, default=str).encode(), digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

@@ -3,6 +3,7 @@
 ASE's calculators know a copy of the structure that they evaluated last.  Methods beyond ASE's own, such as
 ``atoms.calc.get_dos()``, are not told which Atoms they are asked for, and the copy may be out of date.
 """
+
 import copy
 import functools
 import inspect
@@ -40,9 +41,9 @@ class PresentStructure:
 
     def _prepare(self):
         """What belongs to this object alone, and is not copied or pickled with it."""
-        self._attached = weakref.WeakValueDictionary()      # Atoms by their id: they cannot be hashed
-        self._last = threading.local()                      # given: reference to Atoms; copy: as they were evaluated
-        self._inside, self._asked = False, None             # of the call in progress, guarded by the lock
+        self._attached = weakref.WeakValueDictionary()  # Atoms by their id: they cannot be hashed
+        self._last = threading.local()  # given: reference to Atoms; copy: as they were evaluated
+        self._inside, self._asked = False, None  # of the call in progress, guarded by the lock
 
     def set_atoms(self, atoms):
         """Called by ASE where ``atoms.calc`` is set to this calculator."""
@@ -62,10 +63,16 @@ class PresentStructure:
         known = self.atoms
         if known is None or not isinstance(atoms, Atoms):
             return compare_atoms(known, atoms, tol)
-        same = {name for name in all_changes if np.array_equal(known.arrays.get(name), atoms.arrays.get(name))
-                and name not in ("cell", "pbc")}
-        same |= {name for name, first, second in (("cell", known.cell.array, atoms.cell.array),
-                                                  ("pbc", known.pbc, atoms.pbc)) if np.array_equal(first, second)}
+        same = {
+            name
+            for name in all_changes
+            if np.array_equal(known.arrays.get(name), atoms.arrays.get(name)) and name not in ("cell", "pbc")
+        }
+        same |= {
+            name
+            for name, first, second in (("cell", known.cell.array, atoms.cell.array), ("pbc", known.pbc, atoms.pbc))
+            if np.array_equal(first, second)
+        }
         return compare_atoms(known, atoms, tol, same | set(self.ignored_changes))
 
     # the call in progress ---------------------------------------------------------------------------------------
@@ -92,9 +99,11 @@ class PresentStructure:
         if atoms is None:
             atoms = self._asked if self._asked is not None else self._only_candidate()
         elif not isinstance(atoms, Atoms):
-            raise InputError(f"got {atoms!r} of type {type(atoms).__name__} as atoms; pass an ase.Atoms object, and "
-                             "other options by name")
-        elif self._asked is not None and atoms is self.atoms:       # our copy, passed on from method to method
+            raise InputError(
+                f"got {atoms!r} of type {type(atoms).__name__} as atoms; pass an ase.Atoms object, and "
+                "other options by name"
+            )
+        elif self._asked is not None and atoms is self.atoms:  # our copy, passed on from method to method
             return self._asked
         if atoms is not self._asked:
             self._asked = atoms
@@ -115,7 +124,7 @@ class PresentStructure:
         found = [reference() for reference in self._attached.valuerefs()]
         found = [atoms for atoms in found if atoms is not None and atoms.calc is self]
         last = getattr(self._last, "given", lambda: None)()
-        if last is None:        # gone, and so it cannot have changed since
+        if last is None:  # gone, and so it cannot have changed since
             last = getattr(self._last, "copy", None)
         if last is not None and not any(atoms is last for atoms in found):
             found.append(last)
@@ -127,8 +136,10 @@ class PresentStructure:
             raise InputError("no structure yet; pass atoms= or evaluate the energy first")
         for other in found[1:]:
             if compare_atoms(found[0], other):
-                raise InputError(f"the calculator is shared by different structures ({found[0].symbols} and "
-                                 f"{other.symbols}), and cannot know which of them is meant; pass atoms=")
+                raise InputError(
+                    f"the calculator is shared by different structures ({found[0].symbols} and "
+                    f"{other.symbols}), and cannot know which of them is meant; pass atoms="
+                )
         return found[0]
 
     # copies -----------------------------------------------------------------------------------------------------
@@ -177,6 +188,7 @@ def _as_one_call(method):
             raise InputError(f"got Atoms as {first} of {method.__name__}; pass them by name: atoms=...")
         with self._one_call():
             return method(self, *arguments, **options)
+
     return in_one_call
 
 

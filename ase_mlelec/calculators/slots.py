@@ -1,4 +1,5 @@
 """Models of a program that keeps a fixed number of neighbours: where there are more, its results are not ours."""
+
 import torch
 from ase.calculators.calculator import CalculationFailed
 
@@ -13,7 +14,7 @@ class NeighborLimits:
     """
 
     def __init__(self, models):
-        self.reach = max(model.cutoff for model in models)      # of the edges
+        self.reach = max(model.cutoff for model in models)  # of the edges
         self.limited = [model for model in models if isinstance(model.metadata.get("most_neighbors"), dict)]
 
     def check(self, system, edges, on_excess):
@@ -29,7 +30,7 @@ class NeighborLimits:
             if message and on_excess == "raise":
                 raise CalculationFailed(message)
             if message:
-                self.limited.remove(model)      # once per model and run
+                self.limited.remove(model)  # once per model and run
                 warn_caller(message)
 
 
@@ -45,6 +46,8 @@ def excess(model, system, edges):
     if not most:
         return None
     n, limit, symbol = max(most, key=lambda each: each[0] / max(each[1], 1))
-    return (f"an atom has {n} neighbours of {symbol} within {model.cutoff:g} Å, the program that the model was trained "
-            f"with ({model.metadata.get('origin', 'unknown')}) keeps the nearest {limit} (its sel) and drops the "
-            "others: it gives other results here, and the model was not trained for this; train with a larger sel")
+    return (
+        f"an atom has {n} neighbours of {symbol} within {model.cutoff:g} Å, the program that the model was trained "
+        f"with ({model.metadata.get('origin', 'unknown')}) keeps the nearest {limit} (its sel) and drops the "
+        "others: it gives other results here, and the model was not trained for this; train with a larger sel"
+    )

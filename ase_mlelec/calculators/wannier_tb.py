@@ -1,4 +1,5 @@
 """WannierTBCalculator: from the structure of a layered crystal to its Hamiltonian, bands and density of states."""
+
 import numpy as np
 import torch
 from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, InputError, PropertyNotImplementedError
@@ -11,8 +12,8 @@ from ase_mlelec.physics.tight_binding import check_kpts
 from ase_mlelec.system import System
 from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
 
-LARGE = 3000            # functions; from here on the density of states comes from kernel polynomials
-MARGIN = 0.03           # of distances beyond those of the training data before a warning
+LARGE = 3000  # functions; from here on the density of states comes from kernel polynomials
+MARGIN = 0.03  # of distances beyond those of the training data before a warning
 BANDS = ("eigenvalues", "ibz_kpoints", "kpoint_weights", "nbands", "nkpts", "nspins")
 
 
@@ -34,6 +35,7 @@ class WannierTBCalculator(MLElecCalculator):
 
     Source: Qi et al. 2024.
     """
+
     needs = ("hamiltonian",)
     electronic = (*BANDS, "fermi_level")
     settable = ("kpts", "electronic_temperature", *MLElecCalculator.settable)
@@ -53,8 +55,9 @@ class WannierTBCalculator(MLElecCalculator):
         for member in self.models[1:]:
             own = member.heads["hamiltonian"].arguments()
             if any(own[key] != first[key] for key in ("functions", "frame", "cutoff")):
-                raise CalculatorSetupError("the models of a committee have different functions or cutoffs; train them "
-                                           "on one kind of data")
+                raise CalculatorSetupError(
+                    "the models of a committee have different functions or cutoffs; train them on one kind of data"
+                )
 
     def each_of(self, images, properties=()):
         """Make each image the present one in turn."""
@@ -88,8 +91,9 @@ class WannierTBCalculator(MLElecCalculator):
                 else:
                     self._kpts = check_kpts(kpts.kpts if isinstance(kpts, BandPath) else kpts)
             except (ValueError, TypeError, OverflowError):
-                raise CalculatorSetupError(f"got kpts={kpts!r}; give three positive integers, k points [K, 3] or a "
-                                           "BandPath") from None
+                raise CalculatorSetupError(
+                    f"got kpts={kpts!r}; give three positive integers, k points [K, 3] or a BandPath"
+                ) from None
             self._drop_bands()
 
     def _drop_bands(self):
@@ -121,8 +125,16 @@ class WannierTBCalculator(MLElecCalculator):
         (r_vectors, which, row, column), owners = self._extra["pattern"]
         if not np.isfinite(values).all():
             raise CalculationFailed("the model gave a Hamiltonian that is not finite; check structure and model")
-        return WannierHamiltonian.from_elements(self.atoms.cell.array, r_vectors, which, row, column, values,
-                                                self.atoms.positions[owners], device=str(self.device))
+        return WannierHamiltonian.from_elements(
+            self.atoms.cell.array,
+            r_vectors,
+            which,
+            row,
+            column,
+            values,
+            self.atoms.positions[owners],
+            device=str(self.device),
+        )
 
     def _members(self):
         """list over models of ((r_vectors, which, row, column), owners, values)."""
@@ -152,11 +164,15 @@ class WannierTBCalculator(MLElecCalculator):
                 within = name == "within" or known.get("alone", False)
             if not within:
                 what = {"within": "the layers", "across": "neighbouring layers"}[name]
-                found = (f"{float(distances.min()):.2f} to {float(distances.max()):.2f}" if len(distances) else
-                         f"more than {head.cutoff:g}")
+                found = (
+                    f"{float(distances.min()):.2f} to {float(distances.max()):.2f}"
+                    if len(distances)
+                    else f"more than {head.cutoff:g}"
+                )
                 wanted = f"{low:.2f} to {high:.2f}" if name in known else "none"
-                self._beyond.found(f"layers {name}",
-                                   f"nearest atoms of {what} are {found} Å apart, {wanted} in the training data")
+                self._beyond.found(
+                    f"layers {name}", f"nearest atoms of {what} are {found} Å apart, {wanted} in the training data"
+                )
 
     def _measure(self, geometry, system):
         """Compare the environments of the Hamiltonian with those of the training."""
@@ -185,11 +201,18 @@ class WannierTBCalculator(MLElecCalculator):
             kpts, weights = self._kpts, np.full(len(self._kpts), 1 / len(self._kpts))
         eigenvalues = hamiltonian.eigenvalues(kpts)
         if len(self.models) > 1:
-            self.uncertainty["eigenvalues"] = np.std([self._built(values).eigenvalues(kpts) for values in
-                                                      self._extra["member_values"]], axis=0)[None]
+            self.uncertainty["eigenvalues"] = np.std(
+                [self._built(values).eigenvalues(kpts) for values in self._extra["member_values"]], axis=0
+            )[None]
         # counts first: ASE takes them from the arrays otherwise, and does not want them again
-        results = {"nspins": 1, "nkpts": len(kpts), "nbands": hamiltonian.size, "eigenvalues": eigenvalues[None],
-                   "ibz_kpoints": kpts, "kpoint_weights": weights}
+        results = {
+            "nspins": 1,
+            "nkpts": len(kpts),
+            "nbands": hamiltonian.size,
+            "eigenvalues": eigenvalues[None],
+            "ibz_kpoints": kpts,
+            "kpoint_weights": weights,
+        }
         if self._electrons:
             results["fermi_level"] = self.get_fermi_level()
         return results
@@ -203,8 +226,10 @@ class WannierTBCalculator(MLElecCalculator):
 
     def _solve_fermi_level(self, hamiltonian):
         if not self._electrons:
-            raise PropertyNotImplementedError("the model's header has no electrons_per_atom, without which there is no "
-                                              "Fermi level; train with it in the attributes of the data")
+            raise PropertyNotImplementedError(
+                "the model's header has no electrons_per_atom, without which there is no "
+                "Fermi level; train with it in the attributes of the data"
+            )
         n_electrons = float(sum(self._electrons[symbol] for symbol in self.atoms.get_chemical_symbols()))
         try:
             if hamiltonian.size < LARGE:
@@ -220,7 +245,7 @@ class WannierTBCalculator(MLElecCalculator):
         """(energies, DOS) of a large cell at Γ over its whole spectrum."""
         if "polynomial_dos" not in self._extra:
             hamiltonian = self.get_hamiltonian()
-            bound = np.abs(hamiltonian.bloch.sparse((0, 0, 0))).sum(axis=1).max()       # of every level (Gershgorin)
+            bound = np.abs(hamiltonian.bloch.sparse((0, 0, 0))).sum(axis=1).max()  # of every level (Gershgorin)
             energies = np.linspace(-bound, bound, 8001)
             self._extra["polynomial_dos"] = energies, hamiltonian.kernel_polynomial_dos(energies).dos
         return self._extra["polynomial_dos"]

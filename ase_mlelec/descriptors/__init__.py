@@ -1,4 +1,5 @@
 """Descriptors: edges -> features of every centre, invariant under rotation and permutation."""
+
 from ase_mlelec.descriptors.base import Descriptor, Environment
 from ase_mlelec.descriptors.bispectrum import Bispectrum
 from ase_mlelec.descriptors.deep_potential import DeepPotSE

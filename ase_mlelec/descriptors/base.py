@@ -1,4 +1,5 @@
 """What every descriptor is: cutoff, number of features, and a map from edges to environments."""
+
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ class Environment:
     species : Tensor [C], index of the centre's species in the model's list
     frame : Tensor [C, M, 3] or None; vectors that rotate with the structure
     """
+
     features: torch.Tensor
     species: torch.Tensor
     frame: torch.Tensor | None = None
@@ -25,6 +27,7 @@ class Descriptor(torch.nn.Module):
     n_features : int
     species : tuple of str, chemical symbols in the order of the model's species index
     """
+
     cutoff: float
     n_features: int
     species: tuple
@@ -63,7 +66,7 @@ def changes_along(directions, values, leaf):
     The gradient is linear in its cotangents: its own derivative is that of the values along a direction.
     """
     cotangents = torch.zeros_like(values, requires_grad=True)
-    gradient, = torch.autograd.grad(values, leaf, cotangents, create_graph=True)
+    (gradient,) = torch.autograd.grad(values, leaf, cotangents, create_graph=True)
     return [torch.autograd.grad(gradient, cotangents, direction, retain_graph=True)[0] for direction in directions]
 
 

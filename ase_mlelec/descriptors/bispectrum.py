@@ -12,6 +12,7 @@ All steps are batched products of matrices.
 
 Sources: Thompson et al. 2015 (J. Comput. Phys. 285, 316), Eqs. (4)-(15); Ellis et al. 2021, Sec. II C.
 """
+
 from dataclasses import dataclass
 from itertools import islice, product
 from threading import get_ident
@@ -27,18 +28,19 @@ from ase_mlelec.descriptors.su2 import kernel, program
 from ase_mlelec.edges import find_center_pairs
 from ase_mlelec.system import System
 
-LARGEST = 16            # of twojmax: tested up to here
-FAR = 1e6               # Å; where empty slots of a list of neighbours are put
-BRICK_EDGE = 0.8        # Å; edge of the bricks of grid points that share a list of neighbours
-BRICKS_AT_ONCE = 4096   # bricks whose neighbours are searched together: bounds memory
-CHUNK = 2048            # grid points that are handed out together: bounds memory
-BLOCK = 128             # centres evaluated together: bounds memory, and is enough to hide the cost of calling
+LARGEST = 16  # of twojmax: tested up to here
+FAR = 1e6  # Å; where empty slots of a list of neighbours are put
+BRICK_EDGE = 0.8  # Å; edge of the bricks of grid points that share a list of neighbours
+BRICKS_AT_ONCE = 4096  # bricks whose neighbours are searched together: bounds memory
+CHUNK = 2048  # grid points that are handed out together: bounds memory
+BLOCK = 128  # centres evaluated together: bounds memory, and is enough to hide the cost of calling
 BLOCK_CUDA = 256
 
 
 @dataclass(frozen=True)
 class Shells:
     """How neighbours are weighted: per species cutoff (Å) and weight, and the constants of the map to the sphere."""
+
     cutoffs: tuple
     weights: tuple
     rfac0: float
@@ -74,7 +76,7 @@ class Shells:
             cutoff, weight = (torch.take(vec.new_tensor(values), kind) for values in (self.cutoffs, self.weights))
         reach = cutoff - self.rmin0
         r = (vec * vec).sum(dim=0).sqrt_().clamp_(min=torch.finfo(vec.dtype).tiny ** 0.25)
-        argument = ((r - self.rmin0) / reach).clamp_(max=1)        # cosines of large numbers, in empty slots, are slow
+        argument = ((r - self.rmin0) / reach).clamp_(max=1)  # cosines of large numbers, in empty slots, are slow
         angle = (self.rfac0 * torch.pi) * argument
         c, s = torch.cos(angle), torch.sin(angle) / r
         if self.rmin0:
@@ -91,7 +93,7 @@ class Shells:
         kappa = self.rfac0 * torch.pi / reach
         # dc/dr = -kappa s r, ds/dr = (kappa c - s)/r
         slope = (kappa * c - s) / (r * r)
-        if not self.rmin0:      # cancels near r = 0
+        if not self.rmin0:  # cancels near r = 0
             t = (kappa * r) ** 2
             series = kappa**3 * (-1 / 3 + t * (1 / 30 + t * (-1 / 840 + t / 45360)))
             slope = torch.where(t < 0.01, series, slope)
@@ -116,7 +118,7 @@ class _Components(torch.autograd.Function):
             return known.clone()
         out = vec.new_empty(vec.shape[1], len(kernel(twojmax, vec.dtype, vec.device).place))
         for start, used, run in _evaluate(vec, kind, shells, twojmax):
-            out[start:start + used] = run.components[:used]
+            out[start : start + used] = run.components[:used]
         return out
 
     @staticmethod
@@ -136,11 +138,11 @@ def _evaluate(vec, kind, shells, twojmax, gradient=None):
     if not n_centers:
         return
     n_blocks = -(-n_centers // (BLOCK_CUDA if vec.is_cuda else BLOCK))
-    size = min(n_centers, -(-n_centers // (8 * n_blocks)) * 8)         # few sizes: a Program is made for each
+    size = min(n_centers, -(-n_centers // (8 * n_blocks)) * 8)  # few sizes: a Program is made for each
     run = program(get_ident(), twojmax, vec.dtype, vec.device, size, n_neighbors, gradient is not None)
     for start in range(0, n_centers, size):
         part = slice(start, start + size)
-        used = min(size, n_centers - start)         # what the other rows hold does not matter
+        used = min(size, n_centers - start)  # what the other rows hold does not matter
         shells.on_sphere(vec[:, part], kind[part], run.sphere[:, :, :used], run.weight[:used])
         if gradient is not None:
             run.of_components[:used] = gradient[part]
@@ -158,6 +160,7 @@ class GridChunk:
     neighbor : Tensor [b, K], index of the atom; the number of atoms in empty slots
     shift : Tensor [b, K, 3], whole numbers; the neighbour sits at r_neighbor + shift @ cell
     """
+
     indices: torch.Tensor
     fractional: torch.Tensor
     brick: torch.Tensor
@@ -190,17 +193,35 @@ class Bispectrum(Descriptor):
     Source: Thompson et al. 2015, Eqs. (4)-(15).
     """
 
-    def __init__(self, species, twojmax=10, cutoff=4.67637, weights=None, cutoffs=None, rfac0=0.99363, rmin0=0.0,
-                 switch=True, bzero=False, n_radial=0):
+    def __init__(
+        self,
+        species,
+        twojmax=10,
+        cutoff=4.67637,
+        weights=None,
+        cutoffs=None,
+        rfac0=0.99363,
+        rmin0=0.0,
+        switch=True,
+        bzero=False,
+        n_radial=0,
+    ):
         super().__init__()
         self.species, self.twojmax, self.n_radial = tuple(species), int(twojmax), int(n_radial)
-        self.shells = Shells(_per_species("cutoffs", cutoffs, self.species, cutoff),
-                             _per_species("weights", weights, self.species, 1.0), float(rfac0), float(rmin0), switch)
+        self.shells = Shells(
+            _per_species("cutoffs", cutoffs, self.species, cutoff),
+            _per_species("weights", weights, self.species, 1.0),
+            float(rfac0),
+            float(rmin0),
+            switch,
+        )
         if not 1 <= self.twojmax <= LARGEST:
             raise ValueError(f"twojmax: got {twojmax}, need 1 to {LARGEST}; 8 and 10 are usual")
         if not all(radius > max(rmin0, 0.0) for radius in self.shells.cutoffs):
-            raise ValueError(f"cutoffs: got {min(self.shells.cutoffs)} Å, need more than 0 and than rmin0 = "
-                             f"{rmin0} Å; choose a larger cutoff")
+            raise ValueError(
+                f"cutoffs: got {min(self.shells.cutoffs)} Å, need more than 0 and than rmin0 = "
+                f"{rmin0} Å; choose a larger cutoff"
+            )
         if self.n_radial < 0:
             raise ValueError(f"n_radial: got {n_radial}, need 0 or more; 16 are plenty")
         self.cutoff, self.bzero = max(self.shells.cutoffs), bzero
@@ -215,9 +236,18 @@ class Bispectrum(Descriptor):
 
     def arguments(self):
         shells = self.shells
-        return dict(species=list(self.species), twojmax=self.twojmax, cutoff=self.cutoff, weights=list(shells.weights),
-                    cutoffs=list(shells.cutoffs), rfac0=shells.rfac0, rmin0=shells.rmin0, switch=shells.switch,
-                    bzero=self.bzero, n_radial=self.n_radial)
+        return dict(
+            species=list(self.species),
+            twojmax=self.twojmax,
+            cutoff=self.cutoff,
+            weights=list(shells.weights),
+            cutoffs=list(shells.cutoffs),
+            rfac0=shells.rfac0,
+            rmin0=shells.rmin0,
+            switch=shells.switch,
+            bzero=self.bzero,
+            n_radial=self.n_radial,
+        )
 
     def forward(self, system, edges):
         kinds = self.species_of_number[system.numbers]
@@ -229,7 +259,7 @@ class Bispectrum(Descriptor):
 
     def _features(self, vec, kind, known=None):
         offset = self.offset.to(vec.dtype)
-        known = None if known is None else known[:, :len(offset)] + offset
+        known = None if known is None else known[:, : len(offset)] + offset
         components = _Components.apply(vec, kind, self.shells, self.twojmax, known) - offset
         if not self.n_radial:
             return components
@@ -253,8 +283,9 @@ class Bispectrum(Descriptor):
         middles = np.add.reduceat(points, ends - sizes) / sizes[:, None]
         radius = np.linalg.norm((points - middles[brick]) @ cell, axis=1).max()
         # 1e-4 Å: float32 puts points and atoms a little elsewhere
-        center, neighbor, shift = find_center_pairs(system, torch.as_tensor(middles @ cell, device=device),
-                                                    self.cutoff + radius + 1e-4)
+        center, neighbor, shift = find_center_pairs(
+            system, torch.as_tensor(middles @ cell, device=device), self.cutoff + radius + 1e-4
+        )
         place, width = _slots(center, len(bricks))
         table = place.new_full((len(bricks) * width,), len(system.positions)).scatter(0, place, neighbor)
         offset = shift.new_zeros(len(bricks) * width, 3).index_copy(0, place, shift).to(system.cell.dtype)
@@ -277,7 +308,7 @@ class Bispectrum(Descriptor):
         """
         cell = system.cell[0]
         positions = torch.cat([system.positions, system.positions.new_full((1, 3), FAR)])
-        atoms = positions[chunk.neighbor] + chunk.shift @ cell         # [b, K, 3]
+        atoms = positions[chunk.neighbor] + chunk.shift @ cell  # [b, K, 3]
         vec = atoms.permute(2, 0, 1).index_select(1, chunk.brick) - (chunk.fractional @ cell).T[:, :, None]
         kinds = torch.cat([self.species_of_number[system.numbers], chunk.neighbor.new_zeros(1)])
         return self._features(vec.to(dtype or vec.dtype), kinds[chunk.neighbor].index_select(0, chunk.brick), known)
@@ -300,9 +331,14 @@ def radial_sums(vec, kind, cutoffs, n_radial):
     radial, before, now = [fade], torch.zeros_like(x), sine
     for k in range(1, n_radial):
         radial.append(fade * now / (k * torch.pi * x))
-        before, now = now, 2 * cosine * now - before            # sin((k + 1) pi x)
-    return torch.cat([torch.stack([(part * (kind == species)).sum(dim=1) for part in radial], dim=1)
-                      for species in range(len(cutoffs))], dim=1)
+        before, now = now, 2 * cosine * now - before  # sin((k + 1) pi x)
+    return torch.cat(
+        [
+            torch.stack([(part * (kind == species)).sum(dim=1) for part in radial], dim=1)
+            for species in range(len(cutoffs))
+        ],
+        dim=1,
+    )
 
 
 def _per_species(name, values, species, default):
@@ -335,8 +371,10 @@ def check_grid(system, shape):
     if system.n_systems != 1:
         raise InputError(f"got {system.n_systems} structures, need one; make a grid for each")
     if not bool(system.pbc.all()):
-        raise InputError(f"got pbc {system.pbc[0].tolist()}, need three periodic directions for a grid; set "
-                         "atoms.pbc = True and a cell with three vectors")
+        raise InputError(
+            f"got pbc {system.pbc[0].tolist()}, need three periodic directions for a grid; set "
+            "atoms.pbc = True and a cell with three vectors"
+        )
     shape = tuple(int(n) for n in shape)
     if len(shape) != 3 or min(shape) < 1:
         raise InputError(f"got grid {shape}, need three positive numbers of points")
@@ -351,8 +389,19 @@ def _bricks(cell, shape):
         yield ((i[:, None, None] * shape[1] + k[:, None]) * shape[2] + m).ravel()
 
 
-def grid_bispectrum(atoms, shape, *, twojmax=10, cutoff=4.67637, weights=None, cutoffs=None, rfac0=0.99363, rmin0=0.0,
-                    switch=True, bzero=False):
+def grid_bispectrum(
+    atoms,
+    shape,
+    *,
+    twojmax=10,
+    cutoff=4.67637,
+    weights=None,
+    cutoffs=None,
+    rfac0=0.99363,
+    rmin0=0.0,
+    switch=True,
+    bzero=False,
+):
     """Bispectrum components on the points (i/G1, k/G2, l/G3) of a grid, as LAMMPS' ``compute sna/grid``.
 
     atoms : ase.Atoms, periodic in three directions
@@ -365,8 +414,9 @@ def grid_bispectrum(atoms, shape, *, twojmax=10, cutoff=4.67637, weights=None, c
     Source: Ellis et al. 2021, Sec. II C.
     """
     species = sorted(set(atoms.get_chemical_symbols()))
-    weights, cutoffs = ({symbol: value for symbol, value in (given or {}).items() if symbol in species}
-                        for given in (weights, cutoffs))
+    weights, cutoffs = (
+        {symbol: value for symbol, value in (given or {}).items() if symbol in species} for given in (weights, cutoffs)
+    )
     descriptor = Bispectrum(species, twojmax, cutoff, weights, cutoffs, rfac0, rmin0, switch, bzero)
     system = System.from_atoms(atoms)
     out = np.empty((int(np.prod(check_grid(system, shape))), descriptor.n_features))

@@ -5,6 +5,7 @@ T = 1/n sum_j G(s_j) R_j^T, D = T T_<^T, with T_< the first rows of T.
 
 Sources: Zhang et al. 2018 (NeurIPS), Eqs. (8)-(13); Zeng et al. 2022, Fig. 1.
 """
+
 import copy
 import math
 
@@ -15,10 +16,10 @@ from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbedding, EmbeddingNets
 from ase_mlelec.descriptors.padding import pad
 from ase_mlelec.descriptors.products import Products
-from ase_mlelec.descriptors.smooth_rows import Shape, SmoothRows, plain_rows, switch     # noqa: F401
+from ase_mlelec.descriptors.smooth_rows import Shape, SmoothRows, plain_rows, switch  # noqa: F401
 
 SLOTS = ("taken", "empty", "none")
-CLOSEST = 0.8   # Å, or 3/4 of the shortest bond if that is longer: a compressed embedding covers all distances above
+CLOSEST = 0.8  # Å, or 3/4 of the shortest bond if that is longer: a compressed embedding covers all distances above
 
 
 class DeepPotSE(Descriptor):
@@ -43,16 +44,33 @@ class DeepPotSE(Descriptor):
     Features: [C, l_max * M * n_axis].
     """
 
-    def __init__(self, species, cutoff, smooth, widths=(25, 50, 100), n_axis=16, sel=None, one_side=True, l_max=1,
-                 n_basis=None, n_products=0, timestep=False, activation="tanh", protection=0.0, excluded_pairs=()):
+    def __init__(
+        self,
+        species,
+        cutoff,
+        smooth,
+        widths=(25, 50, 100),
+        n_axis=16,
+        sel=None,
+        one_side=True,
+        l_max=1,
+        n_basis=None,
+        n_products=0,
+        timestep=False,
+        activation="tanh",
+        protection=0.0,
+        excluded_pairs=(),
+    ):
         super().__init__()
         if not 0 <= smooth < cutoff:
             raise ValueError(f"got smooth = {smooth} and cutoff = {cutoff} Å; need 0 <= smooth < cutoff")
         if l_max not in (1, 2, 3):
             raise ValueError(f"got l_max = {l_max}; DeepPotSE has 1, 2 or 3")
         if n_products and (l_max < 2 or not 0 < n_products <= widths[-1]):
-            raise ValueError(f"got n_products = {n_products} with l_max = {l_max}; need l_max of 2 or 3 and at most "
-                             f"{widths[-1]} products")
+            raise ValueError(
+                f"got n_products = {n_products} with l_max = {l_max}; need l_max of 2 or 3 and at most "
+                f"{widths[-1]} products"
+            )
         if not 0 <= protection < math.inf:
             raise ValueError(f"got protection = {protection} Å; give 0 or more")
         self.species = tuple(species)
@@ -62,14 +80,17 @@ class DeepPotSE(Descriptor):
         self.timestep, self.activation, self.protection = timestep, activation, float(protection)
         self.excluded_pairs = tuple(tuple(pair) for pair in excluded_pairs)
         n_species = len(self.species)
-        self.embedding = (EmbeddingNets(n_species, one_side, self.widths, timestep, activation) if n_basis is None else
-                          ChebyshevEmbedding(n_species, one_side, n_basis, self.widths[-1], self.cutoff))
+        self.embedding = (
+            EmbeddingNets(n_species, one_side, self.widths, timestep, activation)
+            if n_basis is None
+            else ChebyshevEmbedding(n_species, one_side, n_basis, self.widths[-1], self.cutoff)
+        )
         self.n_features = l_max * self.widths[-1] * n_axis
-        self.n_frame = self.widths[-1] + n_products**2          # rows of the frame
-        self.register_buffer("mean", torch.zeros(n_species))        # of s, by species of the centre
-        self.register_buffer("scale", torch.ones(n_species, 2))     # of the radial and the angular entries
+        self.n_frame = self.widths[-1] + n_products**2  # rows of the frame
+        self.register_buffer("mean", torch.zeros(n_species))  # of s, by species of the centre
+        self.register_buffer("scale", torch.ones(n_species, 2))  # of the radial and the angular entries
         self.register_buffer("empty_slot", None, persistent=False)  # set where the embedding is fixed
-        self.folded = self.subtracts = None     # known where the normalisation does not change any more, see settle
+        self.folded = self.subtracts = None  # known where the normalisation does not change any more, see settle
         self._exclude()
         self.by_number = sorted(range(n_species), key=lambda k: atomic_numbers[self.species[k]])
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
@@ -82,8 +103,10 @@ class DeepPotSE(Descriptor):
         seen, slots, taken = torch.ones(n, n, dtype=bool), torch.tensor(self.sel).repeat(n, 1), torch.ones(n, n).long()
         for first, second, kind in self.excluded_pairs:
             if not {first, second} <= set(self.species) or kind not in SLOTS:
-                raise ValueError(f"got the excluded pair {(first, second, kind)}, need two of the species "
-                                 f"{', '.join(self.species)} and one of {', '.join(SLOTS)}; correct it")
+                raise ValueError(
+                    f"got the excluded pair {(first, second, kind)}, need two of the species "
+                    f"{', '.join(self.species)} and one of {', '.join(SLOTS)}; correct it"
+                )
             a, b = self.species.index(first), self.species.index(second)
             for pair in (a, b), (b, a):
                 seen[pair] = False
@@ -94,14 +117,26 @@ class DeepPotSE(Descriptor):
 
     def arguments(self):
         # what few models have is named where they have it: earlier versions read the others, too
-        rare = dict(timestep=self.timestep, protection=self.protection,
-                    excluded_pairs=[list(pair) for pair in self.excluded_pairs])
+        rare = dict(
+            timestep=self.timestep,
+            protection=self.protection,
+            excluded_pairs=[list(pair) for pair in self.excluded_pairs],
+        )
         if self.activation != "tanh":
             rare["activation"] = self.activation
-        return dict(species=list(self.species), cutoff=self.cutoff, smooth=self.smooth, widths=list(self.widths),
-                    n_axis=self.n_axis, sel=list(self.sel), one_side=self.one_side, l_max=self.l_max,
-                    n_basis=self.n_basis, n_products=self.n_products,
-                    **{name: value for name, value in rare.items() if value})
+        return dict(
+            species=list(self.species),
+            cutoff=self.cutoff,
+            smooth=self.smooth,
+            widths=list(self.widths),
+            n_axis=self.n_axis,
+            sel=list(self.sel),
+            one_side=self.one_side,
+            l_max=self.l_max,
+            n_basis=self.n_basis,
+            n_products=self.n_products,
+            **{name: value for name, value in rare.items() if value},
+        )
 
     def forward(self, system, edges):
         all_species = self.species_of_number[system.numbers]
@@ -158,7 +193,7 @@ class DeepPotSE(Descriptor):
         for system, edges in samples:
             center = self.species_of_number[system.numbers][edges.atoms][edges.center]
             table = self._rows(edges.vec, center)
-            square.index_add_(0, center, torch.stack([table[1]**2, (table[2:5] ** 2).sum(dim=0) / 3], dim=1))
+            square.index_add_(0, center, torch.stack([table[1] ** 2, (table[2:5] ** 2).sum(dim=0) / 3], dim=1))
             count += torch.bincount(center, minlength=len(count))
         self.scale.copy_((square / count[:, None].clamp(min=1)).sqrt().clamp(min=1e-3))
 
@@ -170,15 +205,15 @@ class DeepPotSE(Descriptor):
         if not (bool(self.mean.any()) if self.subtracts is None else self.subtracts):
             return t
         empty = self._empty_slot() if self.empty_slot is None else self.empty_slot
-        count = (self.slots[species] - present * self.taken[species]).to(t.dtype)       # [C, species]
-        radial = (count[:, None] @ empty[species])
+        count = (self.slots[species] - present * self.taken[species]).to(t.dtype)  # [C, species]
+        radial = count[:, None] @ empty[species]
         return t + torch.nn.functional.pad(radial, (0, 0, 0, t.shape[1] - 1))
 
     def _empty_slot(self):
         """s G(s) of an empty slot, by species of centre and neighbour: [species, species, M]."""
         s = -self.mean / self.scale[:, 0]
         n = len(self.species)
-        values = [self.embedding.values(s[c:c + 1], c, k)[0] * s[c] for c in range(n) for k in range(n)]
+        values = [self.embedding.values(s[c : c + 1], c, k)[0] * s[c] for c in range(n) for k in range(n)]
         return torch.stack(values).reshape(n, n, -1)
 
     def compressed(self, tolerance=1e-11):
@@ -194,7 +229,7 @@ class DeepPotSE(Descriptor):
         high = float(((1 / max(CLOSEST, 0.75 * bond) - self.mean) / self.scale[:, 0]).max())
         try:
             fast.embedding = CompressedEmbedding(fast.embedding, low, high, tolerance)
-        except ValueError:      # nets with kinks are evaluated as they are
+        except ValueError:  # nets with kinks are evaluated as they are
             return self
         fast.empty_slot = fast._empty_slot().detach()
         return fast

@@ -3,6 +3,7 @@
 A net of one variable is a smooth function of one variable, so a Chebyshev series of it is exact to its truncation.  The
 sum over neighbours then runs over the basis functions, and the net's coefficients act once per centre.
 """
+
 import functools
 
 import numpy as np
@@ -65,9 +66,10 @@ class FixedSeries(torch.autograd.Function):
         if len(blocks) == 1:
             moments = torch.bmm(rows, basis.transpose(1, 2))
         else:
-            moments = torch.cat([torch.bmm(rows[:, :, block], basis[:, :, block].transpose(1, 2)) for block in blocks],
-                                dim=2)
-        n_centers, n_rows = rows.shape[:2]      # there may be none
+            moments = torch.cat(
+                [torch.bmm(rows[:, :, block], basis[:, :, block].transpose(1, 2)) for block in blocks], dim=2
+            )
+        n_centers, n_rows = rows.shape[:2]  # there may be none
         return torch.mm(moments.view(n_centers * n_rows, len(forth)), forth).view(n_centers, n_rows, forth.shape[1])
 
     @staticmethod
@@ -75,7 +77,7 @@ class FixedSeries(torch.autograd.Function):
         padded, basis = ctx.saved_tensors
         if torch.is_grad_enabled():
             padded = padded.view_as(padded)
-            total, = torch.autograd.grad((ctx.plain(padded) * grad).sum(), padded, create_graph=True)
+            (total,) = torch.autograd.grad((ctx.plain(padded) * grad).sum(), padded, create_graph=True)
             return total, None, None, None, None
         (n_centers, n_rows), n_basis = grad.shape[:2], basis.shape[1]
         both = torch.mm(grad.reshape(n_centers * n_rows, grad.shape[2]), ctx.back)
@@ -83,8 +85,13 @@ class FixedSeries(torch.autograd.Function):
             both = torch.bmm(both.view(n_centers, 2 * n_rows, n_basis), basis)
         else:
             both = both.view(n_centers, n_rows, len(ctx.blocks), 2, n_basis)
-            both = _assemble([torch.bmm(both[:, :, k].reshape(n_centers, 2 * n_rows, n_basis), basis[:, :, block])
-                              for k, block in enumerate(ctx.blocks)], ctx.blocks)
+            both = _assemble(
+                [
+                    torch.bmm(both[:, :, k].reshape(n_centers, 2 * n_rows, n_basis), basis[:, :, block])
+                    for k, block in enumerate(ctx.blocks)
+                ],
+                ctx.blocks,
+            )
         of_rows, slope = both.view(n_centers, n_rows, 2, basis.shape[2]).unbind(2)
         of_x = (slope * padded[:, 1:]).sum(dim=1, keepdim=True)
         return torch.cat([of_x, of_rows], dim=1), None, None, None, None
@@ -182,8 +189,10 @@ class EmbeddingNets(_Embedding):
             return own[:, 1:] @ self.values(own[:, 0], center, k)
 
         n_centers = 1 if self.one_side else self.n_species
-        return sum(map_by_species(functools.partial(part, k), species, n_centers, padded[:, :, block])
-                   for k, block in enumerate(blocks))
+        return sum(
+            map_by_species(functools.partial(part, k), species, n_centers, padded[:, :, block])
+            for k, block in enumerate(blocks)
+        )
 
 
 class _Series(_Embedding):
@@ -195,7 +204,7 @@ class _Series(_Embedding):
             return
         constants = self.n_basis, self.coefficients.dtype, self.coefficients.device
         signed = self.coefficients.detach() * _signs(*constants)
-        back = torch.stack([signed, signed @ _differentiation(*constants)], dim=2)      # [species, M, 2, K]
+        back = torch.stack([signed, signed @ _differentiation(*constants)], dim=2)  # [species, M, 2, K]
         self.register_buffer("forth", signed.transpose(1, 2).flatten(0, 1).contiguous(), persistent=False)
         self.register_buffer("back", back.transpose(0, 1).flatten(1).contiguous(), persistent=False)
 
@@ -228,7 +237,7 @@ class ChebyshevEmbedding(_Series):
         return (r + self.cutoff).reciprocal() * (4 * self.cutoff) - 3
 
     def argument_slopes(self, r, x):
-        return (x + 3)**2 * (-0.25 / self.cutoff), None
+        return (x + 3) ** 2 * (-0.25 / self.cutoff), None
 
 
 class CompressedEmbedding(_Series):
@@ -257,7 +266,7 @@ class CompressedEmbedding(_Series):
 
     def moments(self, padded, blocks, species):
         if padded.numel() and bool(padded[:, 0].detach().max() > 1):
-            s = padded[:, 1:2]      # the first row of R
+            s = padded[:, 1:2]  # the first row of R
             return self.nets.moments(torch.cat([s, padded[:, 1:]], dim=1), blocks, species)
         return super().moments(padded, blocks, species)
 
@@ -273,7 +282,7 @@ def _interpolate(net, low, high, tolerance):
     transform = np.cos(np.outer(np.arange(n), np.arccos(nodes))) * (2 / n)
     transform[0] /= 2
     coefficients = transform @ values
-    error = np.abs(coefficients)[::-1].max(axis=1).cumsum()[::-1]     # bound of the tail from k on
+    error = np.abs(coefficients)[::-1].max(axis=1).cumsum()[::-1]  # bound of the tail from k on
     largest = np.abs(values).max()
     if error[-16] > max(tolerance, 100 * torch.finfo(parameter.dtype).eps) * largest:
         raise ValueError(f"a Chebyshev series of {n} terms does not reproduce the embedding net")

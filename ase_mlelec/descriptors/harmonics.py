@@ -1,4 +1,5 @@
 """Real spherical harmonics of unit vectors."""
+
 import math
 
 import torch
@@ -11,10 +12,10 @@ def harmonics(unit, l_max, l_min=0):
     Source: recursion in l of the associated Legendre functions over sin^m, normalised, without the sign (-1)^m.
     """
     x, y, z = unit
-    rows = [None] * (l_max + 1)**2
+    rows = [None] * (l_max + 1) ** 2
     cosine, sine = torch.ones_like(z), torch.zeros_like(z)
     for m in range(l_max + 1):
-        double = math.prod(range(1, 2 * m, 2))      # (2m - 1)!!
+        double = math.prod(range(1, 2 * m, 2))  # (2m - 1)!!
         before, now = None, z.new_tensor(double * math.sqrt((2 if m else 1) / math.factorial(2 * m)))
         for l in range(m, l_max + 1):
             if l >= l_min:
@@ -26,4 +27,4 @@ def harmonics(unit, l_max, l_min=0):
             following = slope * now * z if before is None else torch.addcmul(back * before, z, now, value=slope)
             before, now = now, following
         cosine, sine = x * cosine - y * sine, x * sine + y * cosine
-    return torch.stack(rows[l_min**2:])
+    return torch.stack(rows[l_min**2 :])

@@ -19,6 +19,7 @@ are permutation-symmetric and turn by exp(-i q β) with the frame.  Features are
 Sources: Zhang et al. 2018, Phys. Rev. Lett. 120, 143001 (local frames, rows (1/R, x/R²...)); Qi et al. 2024, section
 II B.
 """
+
 from typing import NamedTuple
 
 import numpy as np
@@ -32,9 +33,9 @@ from ase_mlelec.descriptors.base import Environment, species_table
 from ase_mlelec.descriptors.deep_potential import switch
 from ase_mlelec.edges import Edges, check_density
 
-BOND = 1.2              # bonds end at this times the sum of the covalent radii, as in ase_mlelec.bilayers
-ORDERED = 0.1           # share of bonds that must point alike for a layer to have a direction
-HIGHEST = 4             # winding number of the moments that on-site blocks of d functions need
+BOND = 1.2  # bonds end at this times the sum of the covalent radii, as in ase_mlelec.bilayers
+ORDERED = 0.1  # share of bonds that must point alike for a layer to have a direction
+HIGHEST = 4  # winding number of the moments that on-site blocks of d functions need
 
 
 class LayerFrames(NamedTuple):
@@ -45,6 +46,7 @@ class LayerFrames(NamedTuple):
     axes : Tensor [3, 3], common to all layers: rows x along the first cell vector's direction in the plane, y, n
     angle : Tensor [L], φ of every layer, from x
     """
+
     layer: torch.Tensor
     level: torch.Tensor
     axes: torch.Tensor
@@ -77,14 +79,16 @@ def layer_frames(system, fold, areas=None):
     radii = torch.as_tensor(covalent_radii)[system.numbers.cpu()].to(bonds.vec)
     r = bonds.distances
     reach = BOND * (radii[bonds.center] + radii[bonds.neighbor])
-    share = torch.complex(x / r, y / r)**fold * switch(r / reach, 0.8, 1.0)
+    share = torch.complex(x / r, y / r) ** fold * switch(r / reach, 0.8, 1.0)
     n_layers = int(layer.max()) + 1
     total = torch.zeros(n_layers, dtype=share.dtype).index_add(0, layer[bonds.center], share)
     size = torch.zeros(n_layers, dtype=r.dtype).index_add(0, layer[bonds.center], share.abs())
     weak = total.abs() <= ORDERED * size
     if bool(weak.any()):
-        raise InputError(f"layer {int(weak.nonzero()[0])} has no {fold}-fold direction of its bonds, which the frame "
-                         "of its functions needs; use a model of crystals with this symmetry")
+        raise InputError(
+            f"layer {int(weak.nonzero()[0])} has no {fold}-fold direction of its bonds, which the frame "
+            "of its functions needs; use a model of crystals with this symmetry"
+        )
     device = system.positions.device
     return LayerFrames(*(array.to(device) for array in (layer, level, axes, total.angle() / fold)))
 
@@ -105,8 +109,9 @@ def find_fold(systems, areas=None):
                 raise
         else:
             return fold
-    raise InputError("bonds of the layers point in no direction that 2-, 3-, 4- or 6-fold symmetry keeps; give "
-                     "crystalline layers")
+    raise InputError(
+        "bonds of the layers point in no direction that 2-, 3-, 4- or 6-fold symmetry keeps; give crystalline layers"
+    )
 
 
 def _axes(system):
@@ -114,9 +119,11 @@ def _axes(system):
     cell = system.cell[0].double().cpu()
     volume = float(torch.linalg.det(cell.detach()).abs())
     if system.n_systems != 1 or not bool(system.pbc[0, :2].all()) or volume < 1e-6:
-        raise InputError(f"got {system.n_systems} structure(s) with pbc {system.pbc[0].tolist()} and a cell of "
-                         f"{volume:.3g} Å^3, need layers that repeat along the first two "
-                         "of three cell vectors; set cell and pbc")
+        raise InputError(
+            f"got {system.n_systems} structure(s) with pbc {system.pbc[0].tolist()} and a cell of "
+            f"{volume:.3g} Å^3, need layers that repeat along the first two "
+            "of three cell vectors; set cell and pbc"
+        )
     n = torch.linalg.cross(cell[0], cell[1])
     n = n / n.norm() * torch.sign(n @ cell[2])
     x = cell[0] / cell[0].norm()
@@ -126,10 +133,14 @@ def _axes(system):
 def _layers(system, areas):
     """(layer [N], level [N]); see LayerFrames."""
     cell = system.cell[0].detach().double().cpu().numpy()
-    atoms = Atoms(system.numbers.cpu().numpy(), system.positions.detach().double().cpu().numpy(), cell=cell,
-                  pbc=system.pbc[0].cpu().numpy())
+    atoms = Atoms(
+        system.numbers.cpu().numpy(),
+        system.positions.detach().double().cpu().numpy(),
+        cell=cell,
+        pbc=system.pbc[0].cpu().numpy(),
+    )
     reach = 2 * BOND * covalent_radii[atoms.numbers].max()
-    check_density(atoms.positions, cell, atoms.pbc, reach, len(atoms))      # before all bonds are listed
+    check_density(atoms.positions, cell, atoms.pbc, reach, len(atoms))  # before all bonds are listed
     try:
         layer = layers(atoms, areas)
     except ValueError as error:
@@ -148,8 +159,9 @@ def _bonds(system, layer, fold):
     """Edges of the bonds that point the way: within layers, from heavier to lighter species where fold is odd."""
     numbers = system.numbers.cpu()
     radii = torch.as_tensor(covalent_radii)[numbers]
-    plain = type(system)(system.positions.double().cpu(), numbers, system.cell.double().cpu(), system.pbc.cpu(),
-                         system.batch.cpu())
+    plain = type(system)(
+        system.positions.double().cpu(), numbers, system.cell.double().cpu(), system.pbc.cpu(), system.batch.cpu()
+    )
     edges = Edges.build(plain, 2 * BOND * float(radii.max()))
     reach = BOND * (radii[edges.center] + radii[edges.neighbor])
     keep = (edges.distances < reach) & (layer[edges.center] == layer[edges.neighbor])
@@ -179,8 +191,10 @@ class LocalFrame(torch.nn.Module):
         self.species, self.cutoff, self.fold, self.n_radial = tuple(species), float(cutoff), int(fold), int(n_radial)
         self.smooth = float(cutoff - 1.0 if smooth is None else smooth)
         if not (0 <= self.smooth < self.cutoff and fold >= 1 and n_radial >= 1):
-            raise ValueError(f"got cutoff {cutoff}, smooth {smooth}, fold {fold}, n_radial {n_radial}; need 0 <= "
-                             "smooth < cutoff and positive integers")
+            raise ValueError(
+                f"got cutoff {cutoff}, smooth {smooth}, fold {fold}, n_radial {n_radial}; need 0 <= "
+                "smooth < cutoff and positive integers"
+            )
         low = tuple(q for q in range(1, min(HIGHEST, self.fold - 1) + 1))
         self.windings = low + (self.fold,)
         # (p, q) of the moments
@@ -190,8 +204,9 @@ class LocalFrame(torch.nn.Module):
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
 
     def arguments(self):
-        return dict(species=list(self.species), cutoff=self.cutoff, fold=self.fold, n_radial=self.n_radial,
-                    smooth=self.smooth)
+        return dict(
+            species=list(self.species), cutoff=self.cutoff, fold=self.fold, n_radial=self.n_radial, smooth=self.smooth
+        )
 
     def forward(self, system, edges):
         """Environment of the atoms of one structure, with ``frame`` [C, 3, 3]: rows e1, e2, n of their layers.
@@ -224,13 +239,13 @@ class LocalFrame(torch.nn.Module):
         first = len(self.kinds) - 2
         straight = [moments[:, k].real for k in range(3)]
         turned = [part for k in (first, first + 1) for part in (moments[:, k].real, moments[:, k].imag)]
-        squares = [moments[:, k].abs()**2 for k in range(3, first, 2)]
+        squares = [moments[:, k].abs() ** 2 for k in range(3, first, 2)]
         return torch.cat(straight + turned + squares, dim=1)
 
     def sizes(self, features):
         """Tensor [C, 3 channels]: sizes of those features that do not turn with any layer, by which environments are
         compared whatever the twist of their layers."""
-        return features[:, :3 * self.n_channels].abs()
+        return features[:, : 3 * self.n_channels].abs()
 
     @property
     def parity(self):
@@ -238,7 +253,8 @@ class LocalFrame(torch.nn.Module):
         up, across = [1, -1, 1, 1, 1, -1, -1], [1, 1, 1, 1, -1, 1, -1]
         rest = [1] * (self.n_features // self.n_channels - 7)
         return torch.tensor([up + rest, across + rest], dtype=torch.get_default_dtype()).repeat_interleave(
-            self.n_channels, dim=1)
+            self.n_channels, dim=1
+        )
 
 
 def chebyshev(x, n):

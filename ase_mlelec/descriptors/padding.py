@@ -1,4 +1,5 @@
 """Edges laid out by centre, for sums over neighbours as products of matrices."""
+
 import torch
 
 

@@ -4,6 +4,7 @@ Written out, they are a hundred small operations of torch on the way and two hun
 step of a small structure consists of.  In SmoothRows the spherical harmonics are polynomials of the components of unit
 vectors, so that those of one l are a product of matrices, and so are their slopes.
 """
+
 import functools
 from typing import NamedTuple
 
@@ -12,12 +13,13 @@ import torch
 
 from ase_mlelec.descriptors.harmonics import harmonics
 
-PAIRS = [(a, b) for a in range(3) for b in range(a, 3)]                         # of components, for degree 2
-TRIPLES = [(k, c) for k, (_, b) in enumerate(PAIRS) for c in range(b, 3)]       # of one of PAIRS and a component
+PAIRS = [(a, b) for a in range(3) for b in range(a, 3)]  # of components, for degree 2
+TRIPLES = [(k, c) for k, (_, b) in enumerate(PAIRS) for c in range(b, 3)]  # of one of PAIRS and a component
 
 
 class Shape(NamedTuple):
     """What the rows are made of: ends of the switch and protection, Å, highest l, and the embedding."""
+
     smooth: float
     cutoff: float
     protection: float
@@ -55,7 +57,7 @@ class SmoothRows(torch.autograd.Function):
     def backward(ctx, grad):
         if not torch.is_grad_enabled():
             return _pull_back(grad, ctx.arguments, *ctx.parts), None, None, None, None
-        vec, = ctx.saved_tensors        # to be differentiated again
+        (vec,) = ctx.saved_tensors  # to be differentiated again
         vec = vec.view_as(vec)
         total = (plain_rows(vec, *ctx.arguments) * grad).sum()
         return torch.autograd.grad(total, vec, create_graph=True)[0], None, None, None, None
@@ -76,7 +78,7 @@ def _rows(vec, shape, mean, radial, angular):
     size = weight * angular
     if shape.protection:
         size = size * (r / divisor)
-    table, sizes = vec.new_empty(1 + (shape.l_max + 1)**2, vec.shape[1]), [1, 1, (shape.l_max + 1)**2 - 1]
+    table, sizes = vec.new_empty(1 + (shape.l_max + 1) ** 2, vec.shape[1]), [1, 1, (shape.l_max + 1) ** 2 - 1]
     x, s, rows = table.split(sizes)
     torch.mul(weight if isinstance(mean, float) and mean == 0 else weight - mean, radial, out=s)
     x.copy_(shape.embedding.argument(r, s))
@@ -126,7 +128,7 @@ def _pull_back(grad, arguments, r, u, weight, x, values, pairs, size):
     by_r, by_s = shape.embedding.argument_slopes(r, x)
     if by_s is not None:
         of_s = of_s + by_s * of_x
-    if shape.protection:        # size has another factor r/(r + protection)
+    if shape.protection:  # size has another factor r/(r + protection)
         radially = angular * total * (weight * shape.protection / divisor**2 - falling * r / divisor)
         radially -= falling * of_s * radial
     else:
@@ -159,10 +161,13 @@ def _constants(l_max, dtype, device):
     def tensor(array):
         return torch.tensor(array, dtype=dtype, device=device)
 
-    return {"values": [tensor(table) for table in values], "degrees": tensor(np.stack([degrees**0, degrees])),
-            "slopes": [tensor(table.reshape(-1, table.shape[2])) for table in slopes],
-            "pairs": torch.tensor(np.transpose(PAIRS), device=device),
-            "triples": torch.tensor(np.transpose(TRIPLES), device=device)}
+    return {
+        "values": [tensor(table) for table in values],
+        "degrees": tensor(np.stack([degrees**0, degrees])),
+        "slopes": [tensor(table.reshape(-1, table.shape[2])) for table in slopes],
+        "pairs": torch.tensor(np.transpose(PAIRS), device=device),
+        "triples": torch.tensor(np.transpose(TRIPLES), device=device),
+    }
 
 
 def _harmonic_coefficients(powers, l_max):

@@ -6,6 +6,7 @@ block of centres.  Fresh memory, views and autograd's records would cost more th
 Index letters: P centres, K neighbours, U numbers of all U_j, L and R rows of the moments, G x S = X points of a
 quadrature rule.
 """
+
 from functools import lru_cache, partial
 from itertools import accumulate
 
@@ -14,7 +15,7 @@ import torch
 
 from ase_mlelec.descriptors import wigner
 
-PART = 16       # centres whose functions are evaluated together: they should stay in the processor's cache
+PART = 16  # centres whose functions are evaluated together: they should stay in the processor's cache
 
 
 class Kernel:
@@ -35,12 +36,12 @@ class Kernel:
         self.back, self.back_second = integers(moments.back), integers(moments.back_second)
         self.back_sign = real(moments.back_sign)
         self.series = [real(rows) for rows in moments.series]
-        self.starts = [0, *accumulate(rows.shape[1] for rows in moments.series)]      # of the parts of [U] and [V]
+        self.starts = [0, *accumulate(rows.shape[1] for rows in moments.series)]  # of the parts of [U] and [V]
         self.identity = real(moments.identity)
-        n_orders = (twojmax + 4) // 4 * 4         # a multiple of four: the matrix product is three times faster
+        n_orders = (twojmax + 4) // 4 * 4  # a multiple of four: the matrix product is three times faster
         orders = moments.orders[:, None] == np.arange(n_orders)
-        self.norm = real(orders * moments.multiplicity[:, None])         # |U|^2 [P, U] -> sum by order
-        self.n_rows = [2 * (twojmax - 2 * n) + 1 for n in range(twojmax // 2 + 1)]       # of a^p s^n, by n
+        self.norm = real(orders * moments.multiplicity[:, None])  # |U|^2 [P, U] -> sum by order
+        self.n_rows = [2 * (twojmax - 2 * n) + 1 for n in range(twojmax // 2 + 1)]  # of a^p s^n, by n
         self.powers = real(np.arange(1, twojmax + 1))[:, None, None, None]
         self.groups = [Group(tables, real) for tables in wigner.group_tables(twojmax, moments.columns)]
         self._index_planes(moments.columns, integers)
@@ -84,11 +85,12 @@ class Group:
         self.js, self.runs, self.places = tables.js, tables.runs, tables.places
         self.n_pairs, self.n_thirds = tables.n_pairs, tables.n_thirds
         self.n_products = self.n_pairs * self.n_thirds
-        self.sphere, self.gamma = ({j: real(table) for j, table in stage.items()}
-                                   for stage in (tables.sphere, tables.gamma))
+        self.sphere, self.gamma = (
+            {j: real(table) for j, table in stage.items()} for stage in (tables.sphere, tables.gamma)
+        )
         j = self.js[0]
         self.n_gamma, self.n_sphere = len(self.gamma[j]), self.sphere[j].shape[2]
-        self.sphere_back = {j: _join_parts(table[1 - j % 2:]) for j, table in self.sphere.items()}
+        self.sphere_back = {j: _join_parts(table[1 - j % 2 :]) for j, table in self.sphere.items()}
 
 
 def _join_parts(planes):
@@ -155,7 +157,7 @@ class Program:
         both[0] = 1.0
         self.left, self.right = both[:, 0], self.array("right", self.tables.n_columns, *self.shape).zero_()
         self.sphere, self.weight = both[1:3], self.array("weight", *self.shape)
-        self.x, self.y = both[1:2 * n + 1:2], both[2:2 * n + 1:2]         # Re and Im of the powers 1..n of a and b
+        self.x, self.y = both[1 : 2 * n + 1 : 2], both[2 : 2 * n + 1 : 2]  # Re and Im of the powers 1..n of a and b
         have = 1
         while have < n:
             more = min(have, n - have)
@@ -165,16 +167,20 @@ class Program:
             self.do(torch.mul, x, self.y[have - 1], out=self.y[new])
             self.do(self.y[new].addcmul_, y, self.x[have - 1])
             have += more
-        self.right_powers = both[:2 * n + 1, 1]
-        self.do(torch.mul, self.right_powers, self.weight, out=self.right[:2 * n + 1])
+        self.right_powers = both[: 2 * n + 1, 1]
+        self.do(torch.mul, self.right_powers, self.weight, out=self.right[: 2 * n + 1])
         squares, self.s = self.array("squares", 2, 2, *self.shape), self.array("s", *self.shape)
         self.do(torch.mul, self.sphere, self.sphere, out=squares)
         self.do(squares[0].add_, squares[1])
         self.do(torch.sub, squares[0, 0], squares[0, 1], out=self.s)
         start = 0
         for here, further in zip(rows, rows[1:]):
-            self.do(torch.mul, self.left[start:start + further], self.s,
-                    out=self.left[start + here:start + here + further])
+            self.do(
+                torch.mul,
+                self.left[start : start + further],
+                self.s,
+                out=self.left[start + here : start + here + further],
+            )
             start += here
 
     def _sums(self):
@@ -196,7 +202,7 @@ class Program:
     def _part(self, array, n, k):
         """The columns of V_n, or of the part n of U, for elements that the part k of U has."""
         start = self.tables.starts[n]
-        return array[:, start:start + self.tables.series[k].shape[1]]
+        return array[:, start : start + self.tables.series[k].shape[1]]
 
     def _norms(self):
         """sum |U_j|^2, [P, orders]"""
@@ -213,9 +219,13 @@ class Program:
             triples = self.array("triples", n_centers, group.n_pairs, group.n_thirds)
             for part in self.parts:
                 f = self._functions(group, planes, part)
-                self.do(torch.bmm, self._pairs(group, f).transpose(0, 1), f[:group.n_thirds].permute(1, 2, 0),
-                        out=triples[part])
-            self.do(products[:, start:start + group.n_products].copy_, triples.flatten(1))
+                self.do(
+                    torch.bmm,
+                    self._pairs(group, f).transpose(0, 1),
+                    f[: group.n_thirds].permute(1, 2, 0),
+                    out=triples[part],
+                )
+            self.do(products[:, start : start + group.n_products].copy_, triples.flatten(1))
             start += group.n_products
         self.do(torch.mul, self.norms, self.u[:, :1], out=products[:, start:])
         self.components = self.array("components", n_centers, len(tables.place))
@@ -231,7 +241,7 @@ class Program:
             out = {}
             for j in group.js:
                 start = tables.plane_starts[j]
-                block = columns[:, start:start + 2 * (j + 1)**2].unflatten(1, (j + 1, -1)).transpose(0, 1)
+                block = columns[:, start : start + 2 * (j + 1) ** 2].unflatten(1, (j + 1, -1)).transpose(0, 1)
                 out[j] = self.array(f"planes {j}", j + 1, n_centers, group.n_sphere)
                 self.do(torch.bmm, block, group.sphere[j], out=out[j])
             yield group, out
@@ -248,7 +258,7 @@ class Program:
         """Products of two functions, [pairs, P, X]."""
         out, start = self.array("pairs", group.n_pairs, *f.shape[1:]), 0
         for first, low, high in group.runs:
-            self.do(torch.mul, f[first], f[low:high], out=out[start:start + high - low])
+            self.do(torch.mul, f[first], f[low:high], out=out[start : start + high - low])
             start += high - low
         return out
 
@@ -264,7 +274,7 @@ class Program:
         self.do(of_products.index_copy_, 1, tables.place, self.of_components)
         self.do(blocks.zero_)
         for group, planes in self._planes():
-            of_group = of_products[:, start:start + group.n_products].unflatten(1, (group.n_pairs, group.n_thirds))
+            of_group = of_products[:, start : start + group.n_products].unflatten(1, (group.n_pairs, group.n_thirds))
             of_planes = {j: self.array(f"of_planes {j}", n_centers, j + 1, group.n_sphere) for j in group.js}
             for part in self.parts:
                 self._back_to_planes(group, of_group[part], self._functions(group, planes, part), of_planes, part)
@@ -272,7 +282,7 @@ class Program:
             start += group.n_products
         self.of_u = self.array("of_u", *self.u.shape)
         self._pick(blocks, tables.unplane, self.of_u)
-        self.do(self.of_u[:, 0].zero_)      # U_0 has no planes
+        self.do(self.of_u[:, 0].zero_)  # U_0 has no planes
         self._back_from_norms(of_products[:, start:])
 
     def _back_from_norms(self, of_products):
@@ -291,37 +301,41 @@ class Program:
         of_thirds = self.array("of_thirds", n_centers, group.n_thirds, n_points)
         of_pairs = self.array("of_pairs", n_centers, group.n_pairs, n_points)
         self.do(torch.bmm, of_products.transpose(1, 2), self._pairs(group, f).transpose(0, 1), out=of_thirds)
-        self.do(torch.bmm, of_products, f[:group.n_thirds].transpose(0, 1), out=of_pairs)
+        self.do(torch.bmm, of_products, f[: group.n_thirds].transpose(0, 1), out=of_pairs)
         of_pairs = of_pairs.transpose(0, 1)
         of_f, start = self.array("of_functions", n_orders, n_centers, n_points), 0
-        self.do(of_f[:group.n_thirds].copy_, of_thirds.transpose(0, 1))
-        self.do(of_f[group.n_thirds:].zero_)
+        self.do(of_f[: group.n_thirds].copy_, of_thirds.transpose(0, 1))
+        self.do(of_f[group.n_thirds :].zero_)
         for first, low, high in group.runs:
-            self.do(of_f[low:high].addcmul_, of_pairs[start:start + high - low], f[first])
+            self.do(of_f[low:high].addcmul_, of_pairs[start : start + high - low], f[first])
             for k in range(low, high):
                 self.do(of_f[first].addcmul_, of_pairs[start + k - low], f[k])
             start += high - low
         for k, j in enumerate(group.js):
-            self.do(torch.bmm, group.gamma[j].T.expand(n_centers, -1, -1),
-                    of_f[k].unflatten(1, (-1, group.n_sphere)), out=of_planes[j][part])
+            self.do(
+                torch.bmm,
+                group.gamma[j].T.expand(n_centers, -1, -1),
+                of_f[k].unflatten(1, (-1, group.n_sphere)),
+                out=of_planes[j][part],
+            )
 
     def _back_to_blocks(self, group, of_planes, blocks):
         """Add to ``blocks`` what comes from the planes of a group."""
         for j, planes in of_planes.items():
             odd, start = j % 2, self.tables.block_starts[j]
-            if not odd:         # m = 0 has no sin
-                self.do(blocks[:, start:start + 2 * (j + 1)].addmm_, planes[:, 0], group.sphere[j][0].T)
+            if not odd:  # m = 0 has no sin
+                self.do(blocks[:, start : start + 2 * (j + 1)].addmm_, planes[:, 0], group.sphere[j][0].T)
                 start += 2 * (j + 1)
             n_blocks = (j + odd) // 2
-            parts = planes[:, 1 - odd:].unflatten(1, (n_blocks, 2)).flatten(2).transpose(0, 1)      # [m, P, 2 S]
+            parts = planes[:, 1 - odd :].unflatten(1, (n_blocks, 2)).flatten(2).transpose(0, 1)  # [m, P, 2 S]
             found = self.array("found", n_blocks, len(blocks), 2 * (j + 1))
             self.do(torch.bmm, parts, group.sphere_back[j], out=found)
-            here = blocks[:, start:start + n_blocks * 2 * (j + 1)].unflatten(1, (n_blocks, -1))
+            here = blocks[:, start : start + n_blocks * 2 * (j + 1)].unflatten(1, (n_blocks, -1))
             self.do(here.add_, found.transpose(0, 1))
 
     def _back_to_moments(self):
         tables, n_centers = self.tables, self.shape[0]
-        of_v = self.array("of_v", n_centers, len(tables.identity) + 1)         # the last one stays zero
+        of_v = self.array("of_v", n_centers, len(tables.identity) + 1)  # the last one stays zero
         self.do(of_v.zero_)
         for k, rows in enumerate(tables.series):
             for n in range(k + 1):
@@ -334,7 +348,7 @@ class Program:
     def _back_to_sphere(self):
         n, rows = self.tables.twojmax, self.tables.n_rows
         n_centers, n_neighbors = self.shape
-        right, of_moments = self.right[:2 * n + 1], self.of_moments[:, :, :2 * n + 1]       # without the padding
+        right, of_moments = self.right[: 2 * n + 1], self.of_moments[:, :, : 2 * n + 1]  # without the padding
         of_left = self.array("of_left", n_centers, len(self.left), n_neighbors)
         of_right = self.array("of_right", n_centers, len(right), n_neighbors)
         self.do(torch.bmm, of_moments, right.transpose(0, 1), out=of_left)
@@ -355,7 +369,7 @@ class Program:
             self.do(slope[:higher].mul_, self.s)
             self.do(slope[:higher].add_, of_a[:higher])
             self.do(of_a[:higher].mul_, self.s)
-            self.do(of_a[:here].add_, of_left[stop - here:stop])
+            self.do(of_a[:here].add_, of_left[stop - here : stop])
             stop, last, higher = stop - here, higher, here
         self.do(torch.mul, slope[:last], self.left[:last], out=temporary[:last])
         self.do(torch.sum, temporary[:last], 0, out=of_s)

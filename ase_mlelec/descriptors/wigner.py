@@ -8,6 +8,7 @@ p > 0, or p = 0 and q >= 0, say all: (j+1)^2 real numbers.
 
 Sources: Thompson et al. 2015 (J. Comput. Phys. 285, 316); Lebedev and Laikov 1999 (Dokl. Math. 59, 477).
 """
+
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,14 +16,21 @@ from functools import lru_cache
 import numpy as np
 from scipy.integrate import lebedev_rule
 
-SMALL_RULE = 11     # degree of the smaller quadrature rule
+SMALL_RULE = 11  # degree of the smaller quadrature rule
 LEBEDEV_DEGREES = (3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 35, 41, 47, 53, 59, 65)
 
 
 def triples(twojmax):
     """(j1, j2, j) of the components in LAMMPS' order, int array [F, 3]."""
-    return np.array([(j1, j2, j) for j1 in range(twojmax + 1) for j2 in range(j1 + 1)
-                     for j in range(j1 - j2, min(twojmax, j1 + j2) + 1, 2) if j >= j1])
+    return np.array(
+        [
+            (j1, j2, j)
+            for j1 in range(twojmax + 1)
+            for j2 in range(j1 + 1)
+            for j in range(j1 - j2, min(twojmax, j1 + j2) + 1, 2)
+            if j >= j1
+        ]
+    )
 
 
 @lru_cache(maxsize=None)
@@ -32,17 +40,28 @@ def element_polynomial(j, mb, ma):
     degree = (j - abs(ma + mb - j) - abs(mb - ma)) // 2
     total = np.zeros(degree + 1)
     for i in range(max(0, ma - mb), min(j - mb, ma) + 1):
-        weight = (-1)**i * math.comb(j - mb, i) * math.comb(mb, ma - i)
-        above, below = j - mb - i, min(i, mb - ma + i)      # powers of |a|^2 = (1 + s)/2 and |b|^2 = (1 - s)/2
-        total += weight / 2**degree * np.convolve([math.comb(above, k) for k in range(above + 1)],
-                                                  [(-1)**k * math.comb(below, k) for k in range(below + 1)])
+        weight = (-1) ** i * math.comb(j - mb, i) * math.comb(mb, ma - i)
+        above, below = j - mb - i, min(i, mb - ma + i)  # powers of |a|^2 = (1 + s)/2 and |b|^2 = (1 - s)/2
+        total += (
+            weight
+            / 2**degree
+            * np.convolve(
+                [math.comb(above, k) for k in range(above + 1)],
+                [(-1) ** k * math.comb(below, k) for k in range(below + 1)],
+            )
+        )
     return norm * total
 
 
 def elements(twojmax):
     """[(p, q, part)] of the real numbers that a degree p + |q| adds, by degree; part 0 is Re, 1 is Im."""
-    keys = [(p, q, part) for degree in range(twojmax + 1) for p in range(degree + 1)
-            for q in sorted({degree - p, p - degree}) for part in (0, 1)]
+    keys = [
+        (p, q, part)
+        for degree in range(twojmax + 1)
+        for p in range(degree + 1)
+        for q in sorted({degree - p, p - degree})
+        for part in (0, 1)
+    ]
     return [(p, q, part) for p, q, part in keys if (p or q >= 0) and (p or q or not part)]
 
 
@@ -67,6 +86,7 @@ class MomentTables:
     identity : [U], 1 where U_j has the identity matrix, else 0
     columns : {(j, mb, ma, part): place in [U]}
     """
+
     n_columns: int
     first: np.ndarray
     second: np.ndarray
@@ -86,15 +106,19 @@ def moment_tables(twojmax):
     row = {key: k for k, key in enumerate(powers)}
     column = {key: k for k, key in enumerate(_parts(twojmax))}
     n_columns = -(-len(column) // 4) * 4
-    series, packed, uses = [], [], []       # uses: (place in V, moment, sign), one or two for each number of V
+    series, packed, uses = [], [], []  # uses: (place in V, moment, sign), one or two for each number of V
     for n in range(twojmax // 2 + 1):
         keys = elements(twojmax - 2 * n)
         for p, q, part in keys:
             place = len(uses)
-            uses.append([(place, row[n, p, i] * n_columns + column[abs(q), k], sign)
-                         for i, k, sign in _products(p, q, part)])
-        series.append(np.array([element_polynomial(p + abs(q) + 2 * n, *place_of(p, q, p + abs(q) + 2 * n))
-                                for p, q, _ in keys]).T)
+            uses.append(
+                [(place, row[n, p, i] * n_columns + column[abs(q), k], sign) for i, k, sign in _products(p, q, part)]
+            )
+        series.append(
+            np.array(
+                [element_polynomial(p + abs(q) + 2 * n, *place_of(p, q, p + abs(q) + 2 * n)) for p, q, _ in keys]
+            ).T
+        )
         packed += [(p, q, part, p + abs(q) + 2 * n) for p, q, part in keys]
     by_moment = [[] for _ in range(len(row) * n_columns)]
     for use in uses:
@@ -104,14 +128,19 @@ def moment_tables(twojmax):
     back = [sorted(users, key=lambda user: -user[1]) + 2 * [(unused, 0.0)] for users in by_moment]
     columns = {(j, *place_of(p, q, j), part): k for k, (p, q, part, j) in enumerate(packed)}
     return MomentTables(
-        n_columns=n_columns, first=np.array([use[0][1] for use in uses]),
+        n_columns=n_columns,
+        first=np.array([use[0][1] for use in uses]),
         second=np.array([use[-1][1] for use in uses]),
         sign=np.array([use[1][2] if len(use) > 1 else 0.0 for use in uses]),
-        back=np.array([users[0][0] for users in back]), back_second=np.array([users[1][0] for users in back]),
-        back_sign=np.array([users[1][1] for users in back]), series=series,
+        back=np.array([users[0][0] for users in back]),
+        back_second=np.array([users[1][0] for users in back]),
+        back_sign=np.array([users[1][1] for users in back]),
+        series=series,
         orders=np.array([j for *_, j in packed]),
         multiplicity=np.array([1.0 if p == q == 0 else 2.0 for p, q, *_ in packed]),
-        identity=np.array([float(q == part == 0) for _, q, part, _ in packed]), columns=columns)
+        identity=np.array([float(q == part == 0) for _, q, part, _ in packed]),
+        columns=columns,
+    )
 
 
 def _parts(n):
@@ -144,6 +173,7 @@ class GroupTables:
     n_thirds : the first of js, all even: what the pairs are multiplied with
     places : {(j1, j2, j) sorted: place in the flattened table pairs x thirds}
     """
+
     js: list
     sphere: dict
     gamma: dict
@@ -190,8 +220,14 @@ def _group(wanted, columns):
     for k, pair in enumerate(made):
         for m, third in enumerate(js[:n_thirds]):
             places.setdefault(tuple(sorted((*pair, third))), k * n_thirds + m)
-    return GroupTables(js, {j: _sphere_stage(j, points, columns) * root for j in js},
-                       {j: _gamma_stage(j, n_gamma) for j in js}, runs, n_thirds, places)
+    return GroupTables(
+        js,
+        {j: _sphere_stage(j, points, columns) * root for j in js},
+        {j: _gamma_stage(j, n_gamma) for j in js},
+        runs,
+        n_thirds,
+        places,
+    )
 
 
 def _cover(wanted):
@@ -202,7 +238,7 @@ def _cover(wanted):
         for triple in missing:
             for k in range(3):
                 if triple[k] % 2 == 0:
-                    ways.setdefault(triple[:k] + triple[k + 1:], set()).add(triple)
+                    ways.setdefault(triple[:k] + triple[k + 1 :], set()).add(triple)
         pairs.append(max(sorted(ways), key=lambda pair: len(ways[pair])))
         missing -= ways[pairs[-1]]
     return pairs
@@ -222,7 +258,7 @@ def plane_columns(j, ma, columns):
     for mb in range(j + 1):
         mirrored = (j, mb, ma, 0) not in columns
         place = (j - mb, j - ma) if mirrored else (mb, ma)
-        sign = 0.0 if mirrored and 2 * ma == j else (-1.0)**(mb + ma) if mirrored else 1.0
+        sign = 0.0 if mirrored and 2 * ma == j else (-1.0) ** (mb + ma) if mirrored else 1.0
         has_im = (j, *place, 1) in columns
         names += [columns[j, *place, 0], columns[j, *place, int(has_im)]]
         signs += [sign, (-sign if mirrored else sign) * has_im]
@@ -239,10 +275,10 @@ def _on_sphere(j, points):
             p, q = ma + mb - j, mb - ma
             if p < 0:
                 continue
-            phases = a**p * (b**q if q >= 0 else b.conj()**-q)
+            phases = a**p * (b**q if q >= 0 else b.conj() ** -q)
             out[mb, ma] = phases * np.polynomial.polynomial.polyval(points[2], element_polynomial(j, mb, ma))
             if p > 0:
-                out[j - mb, j - ma] = (-1)**(mb + ma) * out[mb, ma].conj()
+                out[j - mb, j - ma] = (-1) ** (mb + ma) * out[mb, ma].conj()
     return out
 
 
@@ -260,5 +296,6 @@ def _sphere_stage(j, points, columns):
 def _gamma_stage(j, n_gamma):
     """[G, j+1]: cos and -sin of m gamma, m = ma - j/2."""
     angle = 2 * np.pi * np.arange(n_gamma) / n_gamma
-    return np.stack([-np.sin((ma - j / 2) * angle) if part else np.cos((ma - j / 2) * angle)
-                     for ma, part in plane_rows(j)], axis=1)
+    return np.stack(
+        [-np.sin((ma - j / 2) * angle) if part else np.cos((ma - j / 2) * angle) for ma, part in plane_rows(j)], axis=1
+    )

@@ -1,4 +1,5 @@
 """Heads: environments -> a physical quantity of every centre."""
+
 from ase_mlelec.heads.base import Blocks, Head, HeadOfPairs
 from ase_mlelec.heads.hamiltonian.blocks import PairHead
 from ase_mlelec.heads.scalar import ScalarHead
@@ -6,5 +7,15 @@ from ase_mlelec.heads.spectrum import EnergyZero, LDOSHead, SpectrumHead
 from ase_mlelec.heads.tensor import TensorHead
 from ase_mlelec.heads.vector import VectorHead
 
-__all__ = ["Blocks", "EnergyZero", "Head", "HeadOfPairs", "LDOSHead", "PairHead", "ScalarHead", "SpectrumHead",
-           "TensorHead", "VectorHead"]
+__all__ = [
+    "Blocks",
+    "EnergyZero",
+    "Head",
+    "HeadOfPairs",
+    "LDOSHead",
+    "PairHead",
+    "ScalarHead",
+    "SpectrumHead",
+    "TensorHead",
+    "VectorHead",
+]

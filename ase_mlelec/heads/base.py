@@ -1,4 +1,5 @@
 """What every head is, and the per-species fitting net most of them share."""
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ class Head(torch.nn.Module):
 
     quantity : str, what ``forward`` returns, e.g. "energy"
     """
+
     quantity: str
 
     def forward(self, environment, edges):
@@ -32,6 +34,7 @@ class Blocks:
     hopping : dict by (between layers or not, species of the first atom, of the second) of Tensor [e, W, W'], of the
         pairs ``pairs(key)``; from the second atom to the first it is the transpose
     """
+
     geometry: Any
     onsite: dict
     hopping: dict
@@ -51,6 +54,7 @@ class HeadOfPairs(torch.nn.Module):
 
     quantity : str, as of Head; cutoff : float, Å, of the pairs
     """
+
     quantity: str
     cutoff: float
 
@@ -90,7 +94,7 @@ class FittingNets(torch.nn.Module):
         width = widths[-1] if len(widths) else n_features
         self.last = torch.nn.ModuleList(torch.nn.Linear(width, n_out) for _ in range(n_species))
         for layer in self.last:
-            torch.nn.init.normal_(layer.weight, 0, width ** -0.5)
+            torch.nn.init.normal_(layer.weight, 0, width**-0.5)
             torch.nn.init.zeros_(layer.bias)
         self.register_buffer("shift", torch.zeros(n_species, n_features))
         self.register_buffer("inverse", torch.ones(n_species, n_features))
@@ -117,7 +121,7 @@ class FittingNets(torch.nn.Module):
         self.shift = self.inverse = None
 
     def _species(self, k, features):
-        if self.shift is None:      # folded
+        if self.shift is None:  # folded
             return self.last[k](self.hidden[k](features))
         x = (features - self.shift[k]) * self.inverse[k]
         return self.bias[k] + self.scale * self.last[k](self.hidden[k](x))

@@ -1,4 +1,5 @@
 """A scalar of every centre, such as the atomic energy."""
+
 from ase_mlelec.heads.base import FittingNets, Head, named
 
 
@@ -7,6 +8,7 @@ class ScalarHead(Head):
 
     Source: Zhang et al. 2018, Eq. (2).
     """
+
     quantity = "energy"
 
     def __init__(self, n_species, n_features, widths=(240, 240, 240), timestep=False, activation="tanh"):
@@ -16,8 +18,13 @@ class ScalarHead(Head):
         self.nets = FittingNets(n_species, n_features, self.widths, 1, timestep, activation)
 
     def arguments(self):
-        return dict(n_species=self.n_species, n_features=self.n_features, widths=list(self.widths),
-                    timestep=self.timestep, **named(self.activation))
+        return dict(
+            n_species=self.n_species,
+            n_features=self.n_features,
+            widths=list(self.widths),
+            timestep=self.timestep,
+            **named(self.activation),
+        )
 
     @property
     def reference(self):

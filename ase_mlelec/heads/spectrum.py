@@ -1,4 +1,5 @@
 """Spectra of every centre on a fixed energy grid: atomic density of states, local density of states."""
+
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -13,10 +14,10 @@ class SpectrumHead(Head):
 
     Source: Zeng et al. 2022, Eq. (1).
     """
+
     quantity = "dos"
 
-    def __init__(self, n_species, n_features, energies, widths=(240, 240, 240), timestep=False,
-                 activation="tanh"):
+    def __init__(self, n_species, n_features, energies, widths=(240, 240, 240), timestep=False, activation="tanh"):
         super().__init__()
         self.n_species, self.n_features, self.widths, self.timestep = n_species, n_features, tuple(widths), timestep
         self.activation = activation
@@ -25,8 +26,14 @@ class SpectrumHead(Head):
         self.nets = FittingNets(n_species, n_features, self.widths, len(self.energies), timestep, activation)
 
     def arguments(self):
-        return dict(n_species=self.n_species, n_features=self.n_features, energies=self.energies.tolist(),
-                    widths=list(self.widths), timestep=self.timestep, **named(self.activation))
+        return dict(
+            n_species=self.n_species,
+            n_features=self.n_features,
+            energies=self.energies.tolist(),
+            widths=list(self.widths),
+            timestep=self.timestep,
+            **named(self.activation),
+        )
 
     def forward(self, environment, edges):
         return self.nets(environment.features, environment.species)
@@ -43,6 +50,7 @@ class EnergyZero:
     is, the chemical potential stays and the bands move instead.  A model that sees the surroundings of a point alone
     cannot tell the two apart: its energies must be relative to what the chemical potential is at the mean density.
     """
+
     offset: float = 0.0
     slopes: dict = field(default_factory=dict)
 
@@ -65,6 +73,7 @@ class LDOSHead(Head):
 
     Source: Ellis et al. 2021, section II C.
     """
+
     quantity = "ldos"
 
     def __init__(self, n_features, energies, widths=(128, 128), activation="silu", zero=EnergyZero(), n_linear=0):
@@ -76,23 +85,30 @@ class LDOSHead(Head):
         # a copy, as the caller's array may change; no buffer, as float32 would round the grid
         self.energies = torch.as_tensor(energies, dtype=torch.float64).clone()
         sizes = [n_features, *self.widths]
-        self.hidden = torch.nn.Sequential(*(part for a, b in zip(sizes, sizes[1:])
-                                            for part in (torch.nn.Linear(a, b), ACTIVATIONS[activation]())))
+        self.hidden = torch.nn.Sequential(
+            *(part for a, b in zip(sizes, sizes[1:]) for part in (torch.nn.Linear(a, b), ACTIVATIONS[activation]()))
+        )
         self.last = torch.nn.Linear(sizes[-1] + n_linear, len(self.energies))
         self.register_buffer("shift", torch.zeros(n_features))
         self.register_buffer("inverse", torch.eye(n_features))
         self.register_buffer("scale", torch.ones(()))
 
     def arguments(self):
-        return dict(n_features=self.n_features, energies=self.energies.tolist(), widths=list(self.widths),
-                    activation=self.activation, zero=asdict(self.zero), n_linear=self.n_linear)
+        return dict(
+            n_features=self.n_features,
+            energies=self.energies.tolist(),
+            widths=list(self.widths),
+            activation=self.activation,
+            zero=asdict(self.zero),
+            n_linear=self.n_linear,
+        )
 
     def activations(self, features):
         """Tensor [C, H], the last hidden layer and z, in which the LDOS is linear."""
         first, features = self.hidden[0], features - self.shift
         # weights of the fingerprints as they are: one product of small matrices instead of one for every point
         h = self.hidden[1:](torch.nn.functional.linear(features, first.weight @ self.inverse, first.bias))
-        return torch.cat([h, features @ self.inverse[self.n_features - self.n_linear:].T], dim=1)
+        return torch.cat([h, features @ self.inverse[self.n_features - self.n_linear :].T], dim=1)
 
     def forward(self, environment, edges):
         return self.spectrum(environment.features)

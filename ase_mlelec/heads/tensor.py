@@ -1,4 +1,5 @@
 """Symmetric tensors of rank 2 of chosen centres, such as atomic polarizabilities."""
+
 import torch
 
 from ase_mlelec.heads.vector import CentreHead
@@ -14,14 +15,24 @@ class TensorHead(CentreHead):
     Source: Sommers et al. 2020 (Phys. Chem. Chem. Phys. 22, 10592) for the products; there the isotropic part is a
     constant.
     """
+
     quantity = "polarizability"
 
-    def __init__(self, n_species, n_features, n_rows, centers, widths=(240, 240, 240), timestep=False, full=False,
-                 activation="tanh"):
+    def __init__(
+        self,
+        n_species,
+        n_features,
+        n_rows,
+        centers,
+        widths=(240, 240, 240),
+        timestep=False,
+        full=False,
+        activation="tanh",
+    ):
         n_out = 1 + (n_rows * (n_rows + 1) // 2 if full else n_rows)
         super().__init__(n_species, n_features, n_rows, centers, widths, timestep, n_out, activation)
         self.full = full
-        if full:        # where in the outputs F_ij is
+        if full:  # where in the outputs F_ij is
             i, j = torch.triu_indices(n_rows, n_rows)
             index = torch.zeros(n_rows, n_rows, dtype=torch.long)
             index[i, j] = index[j, i] = torch.arange(1, n_out)
@@ -42,4 +53,4 @@ class TensorHead(CentreHead):
         weighted = outputs[:, self.index] @ frame if self.full else outputs[:, 1:, None] * frame
         values = frame.mT @ weighted
         eye = torch.eye(3, dtype=frame.dtype, device=frame.device)
-        return (values + values.mT) / 2 + outputs[:, 0, None, None] * eye       # symmetric to the last bit
+        return (values + values.mT) / 2 + outputs[:, 0, None, None] * eye  # symmetric to the last bit

@@ -1,4 +1,5 @@
 """Vectors of chosen centres, such as the displacement of the Wannier centroid from its atom."""
+
 import torch
 
 from ase_mlelec.heads.base import FittingNets, Head, named
@@ -20,8 +21,9 @@ class CentreHead(Head):
     def __init__(self, n_species, n_features, n_rows, centers, widths, timestep, n_out, activation="tanh"):
         super().__init__()
         if not centers or not all(0 <= k < n_species for k in centers):
-            raise ValueError(f"got centers {list(centers)}, need indices of some of the {n_species} species; "
-                             "correct them")
+            raise ValueError(
+                f"got centers {list(centers)}, need indices of some of the {n_species} species; correct them"
+            )
         self.n_species, self.n_features, self.n_rows = n_species, n_features, n_rows
         self.centers, self.widths, self.timestep = tuple(centers), tuple(widths), timestep
         self.activation = activation
@@ -31,9 +33,15 @@ class CentreHead(Head):
         self.register_buffer("place", place, persistent=False)
 
     def arguments(self):
-        return dict(n_species=self.n_species, n_features=self.n_features, n_rows=self.n_rows,
-                    centers=list(self.centers), widths=list(self.widths), timestep=self.timestep,
-                    **named(self.activation))
+        return dict(
+            n_species=self.n_species,
+            n_features=self.n_features,
+            n_rows=self.n_rows,
+            centers=list(self.centers),
+            widths=list(self.widths),
+            timestep=self.timestep,
+            **named(self.activation),
+        )
 
     def basis(self, frame):
         """Tensor [C, n_out, 3 ...], what the outputs of the nets multiply."""
@@ -45,8 +53,9 @@ class CentreHead(Head):
 
     def forward(self, environment, edges):
         if environment.frame is None:
-            raise ValueError(f"{type(self).__name__} got a descriptor without rows that turn with the structure; "
-                             "use DeepPotSE")
+            raise ValueError(
+                f"{type(self).__name__} got a descriptor without rows that turn with the structure; use DeepPotSE"
+            )
         place = self.place[environment.species]
         rows = (place >= 0).nonzero()[:, 0]
         if len(rows) == len(place):
@@ -63,10 +72,12 @@ class VectorHead(CentreHead):
 
     Source: Zhang et al. 2020, the equation after Eq. (5).
     """
+
     quantity = "dipole"
 
-    def __init__(self, n_species, n_features, n_rows, centers, widths=(240, 240, 240), timestep=False,
-                 activation="tanh"):
+    def __init__(
+        self, n_species, n_features, n_rows, centers, widths=(240, 240, 240), timestep=False, activation="tanh"
+    ):
         super().__init__(n_species, n_features, n_rows, centers, widths, timestep, n_rows, activation)
 
     def basis(self, frame):

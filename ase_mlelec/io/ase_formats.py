@@ -4,6 +4,7 @@ Energy, forces and stress come as a SinglePointCalculator, spectra as ``arrays["
 ``info["dos_energies"]``.  What describes the whole data set (settings, widths) has no place in Atoms and is not
 carried; ``ase_mlelec.io.frames`` reads and writes it.
 """
+
 from ase_mlelec.io.frames import from_images, read_hdf5, to_images, write_hdf5
 
 

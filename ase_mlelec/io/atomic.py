@@ -1,4 +1,5 @@
 """Files that appear whole or not at all, and that one program at a time writes."""
+
 import errno
 import gc
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:         # not on Windows
+except ImportError:  # not on Windows
     fcntl = None
 
 
@@ -21,7 +22,7 @@ def replacing(path):
     An interrupted program leaves the old file as it was, and a reader never sees half of the new one.  The new file is
     on the disk before it takes the place of the old one, so that a power failure leaves one of the two.
     """
-    path = Path(os.path.realpath(path))         # a link stays a link
+    path = Path(os.path.realpath(path))  # a link stays a link
     partial = path.with_name(f".{os.getpid()}.part.{path.name}")
     try:
         yield partial
@@ -66,10 +67,12 @@ class FileLock:
                 if not _flock(descriptor):
                     holder = os.read(descriptor, 200).decode("ascii", "replace").strip()
                     if attempt == 0 and holder.startswith(f"process {self._pid} "):
-                        gc.collect()        # its owner may be garbage that has not been collected
+                        gc.collect()  # its owner may be garbage that has not been collected
                         continue
-                    raise ValueError(f"{self.path}: is being written by {holder or 'another process'}; wait for it to "
-                                     "end (close() its recorder), or give another file")
+                    raise ValueError(
+                        f"{self.path}: is being written by {holder or 'another process'}; wait for it to "
+                        "end (close() its recorder), or give another file"
+                    )
                 if self._is_current(descriptor):
                     self._descriptor = descriptor
                     self._sign()
@@ -77,8 +80,9 @@ class FileLock:
             finally:
                 if descriptor != self._descriptor:
                     os.close(descriptor)
-        raise ValueError(f"{self.path}: other processes keep taking and releasing its lock; try again, or give another "
-                         "file")
+        raise ValueError(
+            f"{self.path}: other processes keep taking and releasing its lock; try again, or give another file"
+        )
 
     def _is_current(self, descriptor):
         """Whether the locked file still lies there: its former holder removes it."""
@@ -92,11 +96,11 @@ class FileLock:
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, f"process {self._pid} on {socket.gethostname()}".encode())
         except OSError:
-            pass        # no space: the lock holds all the same, without a name
+            pass  # no space: the lock holds all the same, without a name
 
     def release(self):
         if self._descriptor is not None and os.getpid() == self._pid:
-            self.file.unlink(missing_ok=True)       # before others may take it
+            self.file.unlink(missing_ok=True)  # before others may take it
             self._drop()
 
     def _drop(self):
@@ -127,6 +131,9 @@ def _flock(descriptor):
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
             return False
-        warnings.warn(f"this system has no file locks here ({error.strerror}): a second program that writes to the "
-                      "same file is not noticed", stacklevel=5)
+        warnings.warn(
+            f"this system has no file locks here ({error.strerror}): a second program that writes to the "
+            "same file is not noticed",
+            stacklevel=5,
+        )
     return True

@@ -1,4 +1,5 @@
 """What every reader checks before it believes a number."""
+
 import re
 from pathlib import Path
 
@@ -20,8 +21,10 @@ def check_finite(path, what, values, error=ValueError):
     finite = np.isfinite(np.asarray(values, dtype=float))
     if not finite.all():
         place = "" if finite.ndim == 0 else f" (entry {', '.join(str(k + 1) for k in np.argwhere(~finite)[0])})"
-        raise error(f"{path}: {what} is NaN or infinite{place}; the calculation failed or the file is damaged: "
-                    "calculate it again")
+        raise error(
+            f"{path}: {what} is NaN or infinite{place}; the calculation failed or the file is damaged: "
+            "calculate it again"
+        )
     return values
 
 
@@ -33,6 +36,8 @@ def check_count(path, what, count, bytes_each, error=ValueError):
     """
     size = Path(path).stat().st_size * (1100 if str(path).endswith(".gz") else 1)
     if not 0 <= count <= size / bytes_each:
-        raise error(f"{path}: it claims {max(min(count, 1e300), -1):g} {what}, more than a file of its size can hold; "
-                    "the file is damaged or cut off: write or copy it again")
+        raise error(
+            f"{path}: it claims {max(min(count, 1e300), -1):g} {what}, more than a file of its size can hold; "
+            "the file is damaged or cut off: write or copy it again"
+        )
     return int(count)

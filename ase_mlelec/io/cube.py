@@ -3,6 +3,7 @@
 A cube file holds seven digits (five when pp.x writes it) and the cell to 1e-6 bohr per grid step; prefer
 ``espresso.read_filplot`` where there is a choice.
 """
+
 import math
 
 import numpy as np
@@ -15,7 +16,7 @@ from ase_mlelec.io.checks import check_count, printable
 from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.text import read_numbers, read_text
 
-LARGEST = 1e6       # bohr
+LARGEST = 1e6  # bohr
 
 
 def read_cube(path):
@@ -34,8 +35,10 @@ def read_cube(path):
     except (ValueError, IndexError) as error:
         raise ValueError(f"{path}: truncated, or not a cube file ({printable(error)}); write it again") from None
     if min(counts) <= 0:
-        raise ValueError(f"{path}: got grid counts {counts}, need positive ones; lengths in Å are not supported, write "
-                         "the file with lengths in bohr")
+        raise ValueError(
+            f"{path}: got grid counts {counts}, need positive ones; lengths in Å are not supported, write "
+            "the file with lengths in bohr"
+        )
     # a row of an atom has five numbers, and a value of the function is one digit and one blank
     check_count(path, "atoms", abs(n_atoms), 10)
     check_count(path, "grid points", math.prod(counts), 2)
@@ -43,18 +46,21 @@ def read_cube(path):
     cell = vectors * np.array(counts)[:, None]
     if not abs(np.linalg.det(cell)) > 1e-6:
         raise ValueError(f"{path}: the grid vectors span no volume; the file is damaged: write it again")
-    if n_atoms < 0:     # then what the functions are is told
+    if n_atoms < 0:  # then what the functions are is told
         names, _, rest = rest.partition("\n")
         n_functions = max(n_functions, _named_functions(path, names))
     if n_functions != 1:
         raise ValueError(f"{path}: got {n_functions} functions, need one; write them to files of their own")
     if not _ends(rest):
-        raise ValueError(f"{path}: truncated, or not a cube file (the last line does not end, so that digits may be "
-                         "missing); write it again, or end the line if it is whole")
+        raise ValueError(
+            f"{path}: truncated, or not a cube file (the last line does not end, so that digits may be "
+            "missing); write it again, or end the line if it is whole"
+        )
     values = read_numbers(path, "the part of the function", rest)
     if len(values) != math.prod(counts):
-        raise ValueError(f"{path}: truncated, or not a cube file (got {len(values)} numbers on a grid of {counts}); "
-                         "write it again")
+        raise ValueError(
+            f"{path}: truncated, or not a cube file (got {len(values)} numbers on a grid of {counts}); write it again"
+        )
     atoms = Atoms(numbers, (positions - origin) * units.BOHR, cell=cell * units.BOHR, pbc=True)
     return atoms, values.reshape(counts) / units.BOHR**3
 
@@ -82,13 +88,17 @@ def _atoms(path, text, n_atoms):
         raise ValueError(f"{path}: truncated, or not a cube file ({len(rows)} of {n_atoms} atoms); write it again")
     table = read_numbers(path, "the part of the atoms", "\n".join(rows))
     if any(len(row.split()) != 5 for row in rows):
-        raise ValueError(f"{path}: truncated, or not a cube file (got a row of an atom without five numbers, need "
-                         "atomic number, charge and position); write it again")
+        raise ValueError(
+            f"{path}: truncated, or not a cube file (got a row of an atom without five numbers, need "
+            "atomic number, charge and position); write it again"
+        )
     table = table.reshape(-1, 5)
     numbers = table[:, 0].astype(int)
     if not ((table[:, 0] == numbers) & (numbers >= 0) & (numbers <= 118)).all() or (np.abs(table) > LARGEST).any():
-        raise ValueError(f"{path}: got atomic numbers that are none, or positions beyond {LARGEST:g} bohr; the file is "
-                         "damaged: write it again")
+        raise ValueError(
+            f"{path}: got atomic numbers that are none, or positions beyond {LARGEST:g} bohr; the file is "
+            "damaged: write it again"
+        )
     return numbers, table[:, 2:], rest
 
 
@@ -104,9 +114,11 @@ def _named_functions(path, line):
     """How many functions the line after the atoms names."""
     names = line.split()
     if not names or not names[0].isdecimal() or len(names) != 1 + int(names[0][:9]):
-        raise ValueError(f"{path}: got the line '{printable(line, 60)}' after the atoms, need the number of functions "
-                         "and one number for each, as the number of atoms is negative; write the functions to files "
-                         "of their own")
+        raise ValueError(
+            f"{path}: got the line '{printable(line, 60)}' after the atoms, need the number of functions "
+            "and one number for each, as the number of atoms is negative; write the functions to files "
+            "of their own"
+        )
     return int(names[0])
 
 

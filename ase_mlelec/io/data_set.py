@@ -1,4 +1,5 @@
 """Labelled structures in memory.  Nothing here needs torch."""
+
 import hashlib
 from dataclasses import dataclass, field
 
@@ -6,8 +7,18 @@ import numpy as np
 from ase import Atoms
 
 # label -> axes: N atoms, S energies, numbers are components
-SHAPES = {"energy": "", "forces": "N3", "virial": "33", "ados": "NS", "dos": "S", "dipole": "3", "atomic_dipole": "N3",
-          "summed_dipole": "3", "polarizability": "33", "atomic_polarizability": "N33"}
+SHAPES = {
+    "energy": "",
+    "forces": "N3",
+    "virial": "33",
+    "ados": "NS",
+    "dos": "S",
+    "dipole": "3",
+    "atomic_dipole": "N3",
+    "summed_dipole": "3",
+    "polarizability": "33",
+    "atomic_polarizability": "N33",
+}
 
 
 @dataclass
@@ -18,6 +29,7 @@ class Frame:
 
     group : what the structure is for, e.g. "train", "validation", "test"
     """
+
     atoms: Atoms
     labels: dict = field(default_factory=dict)
     name: str = ""
@@ -32,6 +44,7 @@ class Frames:
     energies : array [S] or None, eV; the grid of all spectra
     attributes : dict of JSON types; settings, width of the spectra and whatever describes the data
     """
+
     frames: list
     energies: np.ndarray | None = None
     attributes: dict = field(default_factory=dict)
@@ -62,8 +75,10 @@ class Frames:
         for i, frame in enumerate(self.frames):
             for name in names:
                 if name not in frame.labels:
-                    raise ValueError(f"{self._place(i)} has no label '{name}', it has {sorted(frame.labels)}; add it "
-                                     "or take its term out of the loss")
+                    raise ValueError(
+                        f"{self._place(i)} has no label '{name}', it has {sorted(frame.labels)}; add it "
+                        "or take its term out of the loss"
+                    )
                 self._check_label(i, name)
 
     def check(self, *names):
@@ -72,8 +87,10 @@ class Frames:
         for i, frame in enumerate(self.frames):
             for name in (name for name in frame.labels if not names or name in names):
                 if name not in SHAPES:
-                    raise ValueError(f"{self._place(i)}: got the label '{name}', known are {', '.join(SHAPES)}; rename "
-                                     "it or leave it out")
+                    raise ValueError(
+                        f"{self._place(i)}: got the label '{name}', known are {', '.join(SHAPES)}; rename "
+                        "it or leave it out"
+                    )
                 self._check_label(i, name)
 
     def _place(self, i):
@@ -85,8 +102,10 @@ class Frames:
         needed = tuple(sizes[axis] for axis in SHAPES[name])
         got = np.shape(frame.labels[name])
         if len(got) != len(needed) or any(n not in (g, -1) for g, n in zip(got, needed)):
-            raise ValueError(f"{self._place(i)}: label '{name}' has shape {got}, needed {needed}"
-                             + ("; are the energy grids of all data the same?" if "S" in SHAPES[name] else ""))
+            raise ValueError(
+                f"{self._place(i)}: label '{name}' has shape {got}, needed {needed}"
+                + ("; are the energy grids of all data the same?" if "S" in SHAPES[name] else "")
+            )
         if not np.isfinite(frame.labels[name]).all():
             raise ValueError(f"{self._place(i)}: label '{name}' holds NaN; remove the frame")
 
@@ -111,7 +130,12 @@ def join(parts):
     grids = [part.energies for part in parts if part.energies is not None]
     for grid in grids[1:]:
         if len(grid) != len(grids[0]) or not np.allclose(grid, grids[0], atol=1e-6):
-            raise ValueError(f"energy grids differ ({grids[0][0]:g}..{grids[0][-1]:g} eV, {len(grids[0])} points and "
-                             f"{grid[0]:g}..{grid[-1]:g} eV, {len(grid)} points); bring them to one grid first")
-    return Frames([frame for part in parts for frame in part], grids[0] if grids else None,
-                  {key: value for part in parts for key, value in part.attributes.items()})
+            raise ValueError(
+                f"energy grids differ ({grids[0][0]:g}..{grids[0][-1]:g} eV, {len(grids[0])} points and "
+                f"{grid[0]:g}..{grid[-1]:g} eV, {len(grid)} points); bring them to one grid first"
+            )
+    return Frames(
+        [frame for part in parts for frame in part],
+        grids[0] if grids else None,
+        {key: value for part in parts for key, value in part.attributes.items()},
+    )

@@ -1,4 +1,5 @@
 """Do electrons and Fermi level that data claim go with their density of states?  If not, its unit may be another."""
+
 import warnings
 
 import numpy as np
@@ -6,13 +7,18 @@ import numpy as np
 from ase_mlelec import units
 
 # as MALA writes them -> 1/(eV Å^3)
-LDOS_UNITS = {"1/(eV*A^3)": 1.0, "1/(eV*Bohr^3)": units.BOHR**-3, "1/(Ry*Bohr^3)": 1 / (units.RYDBERG * units.BOHR**3),
-              "1/(Ry*A^3)": 1 / units.RYDBERG, "1/(Ha*Bohr^3)": 1 / (units.HARTREE * units.BOHR**3),
-              "1/(Ha*A^3)": 1 / units.HARTREE}
+LDOS_UNITS = {
+    "1/(eV*A^3)": 1.0,
+    "1/(eV*Bohr^3)": units.BOHR**-3,
+    "1/(Ry*Bohr^3)": 1 / (units.RYDBERG * units.BOHR**3),
+    "1/(Ry*A^3)": 1 / units.RYDBERG,
+    "1/(Ha*Bohr^3)": 1 / (units.HARTREE * units.BOHR**3),
+    "1/(Ha*A^3)": 1 / units.HARTREE,
+}
 # Coarse grids and unconverged calculations are off by a fifth; the nearest units differ by a factor of two.
 MOST = 1.4
-NEAR = 1.2          # what is this close in another unit, is in that
-SHIFT = 0.5         # eV, or a step of the grid where this is longer: Fermi levels that differ by more are named
+NEAR = 1.2  # what is this close in another unit, is in that
+SHIFT = 0.5  # eV, or a step of the grid where this is longer: Fermi levels that differ by more are named
 
 
 def electrons_below(energies, dos, level, temperature):
@@ -51,10 +57,15 @@ def check_electrons(here, energies, dos, level, temperature, n_electrons, unit="
     if n_electrons / MOST < found < n_electrons * MOST:
         return
     likely = likely_unit(found, n_electrons, unit)
-    advice = (f"it is probably in {likely}: convert it with --ldos-unit '{likely}'" if likely else
-              "check the energies of its grid, its unit, and that LDOS and Fermi level are of one calculation")
-    raise ValueError(f"{here}: at the Fermi level of the calculation, {level:g} eV, the LDOS holds {found:.4g} "
-                     f"electrons, need {n_electrons:g}; {advice}")
+    advice = (
+        f"it is probably in {likely}: convert it with --ldos-unit '{likely}'"
+        if likely
+        else "check the energies of its grid, its unit, and that LDOS and Fermi level are of one calculation"
+    )
+    raise ValueError(
+        f"{here}: at the Fermi level of the calculation, {level:g} eV, the LDOS holds {found:.4g} "
+        f"electrons, need {n_electrons:g}; {advice}"
+    )
 
 
 def check_unit(here, energies, dos, level, temperature, n_electrons):
@@ -65,13 +76,17 @@ def check_unit(here, energies, dos, level, temperature, n_electrons):
     found = electrons_below(energies, dos, level, temperature)
     likely = likely_unit(found, n_electrons)
     if likely and not n_electrons / MOST < found < n_electrons * MOST:
-        raise ValueError(f"{here}: at its Fermi level, {level:g} eV, it holds {found:.4g} electrons, need "
-                         f"{n_electrons:g}, as many as there are in {likely}; write the LDOS in 1/(eV Å^3)")
+        raise ValueError(
+            f"{here}: at its Fermi level, {level:g} eV, it holds {found:.4g} electrons, need "
+            f"{n_electrons:g}, as many as there are in {likely}; write the LDOS in 1/(eV Å^3)"
+        )
 
 
 def warn_of_level(here, energies, found, claimed):
     """Name a Fermi level of the LDOS, ``found``, that is far from the one that the calculation claims (eV)."""
     if abs(found - claimed) > max(SHIFT, np.diff(energies).max()):
-        warnings.warn(f"{here}: the Fermi level of the LDOS is {found:.4g} eV, that of the calculation "
-                      f"{claimed:.4g} eV; check the energies of the grid, and that both are of one calculation",
-                      stacklevel=3)
+        warnings.warn(
+            f"{here}: the Fermi level of the LDOS is {found:.4g} eV, that of the calculation "
+            f"{claimed:.4g} eV; check the energies of the grid, and that both are of one calculation",
+            stacklevel=3,
+        )

@@ -1,4 +1,5 @@
 """From the label that a program gives to an atom to the chemical element: one rule for all readers."""
+
 from ase.data import atomic_numbers
 
 ISOTOPES = {"D": "H", "T": "H"}

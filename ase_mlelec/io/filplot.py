@@ -1,4 +1,5 @@
 """Functions on the FFT grid from pp.x of Quantum ESPRESSO, as its ``filplot`` files hold them."""
+
 import re
 
 import numpy as np
@@ -29,14 +30,16 @@ def _filplot(path):
     try:
         title, counts, lattice, rest = [*text.split("\n", 3), ""][:4]
         *stored, n1, n2, n3, n_atoms, n_species = map(int, counts.split())
-        m1, m2, m3 = stored     # array dimensions of the FFT, which may be larger than the grid
+        m1, m2, m3 = stored  # array dimensions of the FFT, which may be larger than the grid
         by_hand = int(lattice.split()[0]) == 0
     except (ValueError, IndexError) as error:
         raise EspressoError(f"{path}: truncated, or not a filplot file ({printable(error)}); run pp.x again") from None
     if min(n1, n2, n3, n_atoms, n_species) < 1 or m1 < n1 or m2 < n2 or m3 < n3:
-        raise EspressoError(f"{path}: a grid of {n1} x {n2} x {n3} in arrays of {m1} x {m2} x {m3} with {n_atoms} "
-                            f"atoms of {n_species} species cannot be; the file is damaged or not a filplot file: run "
-                            "pp.x again")
+        raise EspressoError(
+            f"{path}: a grid of {n1} x {n2} x {n3} in arrays of {m1} x {m2} x {m3} with {n_atoms} "
+            f"atoms of {n_species} species cannot be; the file is damaged or not a filplot file: run "
+            "pp.x again"
+        )
     check_count(path, "atoms and species", n_atoms + n_species, 8, EspressoError)
     check_count(path, "grid points", m1 * m2 * n3, 1, EspressoError)
     # rows of the cell where ibrav is 0, cutoffs, species, atoms; the cutoffs hold plot_num
@@ -56,8 +59,9 @@ def _filplot(path):
 
 def _truncated(path, got, grid, needed):
     how = "truncated after" if got <= needed else "not a filplot file, or damaged: got"
-    return EspressoError(f"{path}: {how} {got} of the {needed} numbers on a grid of {grid[0]} x {grid[1]} x {grid[2]}; "
-                         "run pp.x again")
+    return EspressoError(
+        f"{path}: {how} {got} of the {needed} numbers on a grid of {grid[0]} x {grid[1]} x {grid[2]}; run pp.x again"
+    )
 
 
 def read_ldos(paths, energies=None):
@@ -80,8 +84,9 @@ def read_ldos(paths, energies=None):
         if ldos is None:
             ldos, first = np.empty((*data.shape, len(paths))), structure
         if structure != first:
-            raise EspressoError(f"{path}: grid, cell, atoms or quantity differ from those of {paths[0]}; "
-                                "give the files of one pp.x run")
+            raise EspressoError(
+                f"{path}: grid, cell, atoms or quantity differ from those of {paths[0]}; give the files of one pp.x run"
+            )
         _check_energy(path, title, None if energies is None else energies[index])
         ldos[..., index] = data
     if ldos is None:
@@ -95,6 +100,7 @@ def _check_energy(path, title, energy):
     if found is None:
         raise EspressoError(f"{path}: not an LDOS (no energy in its title); run pp.x with plot_num = 3")
     found = read_numbers(path, "the energy in its title", found.group(1), EspressoError)[0]
-    if energy is not None and abs(found - energy) > 1e-3:       # the title has four decimals
-        raise EspressoError(f"{path}: got the energy {found:g} eV, need {energy:g} eV; check emin, delta_e and the "
-                            "order of the files")
+    if energy is not None and abs(found - energy) > 1e-3:  # the title has four decimals
+        raise EspressoError(
+            f"{path}: got the energy {found:g} eV, need {energy:g} eV; check emin, delta_e and the order of the files"
+        )

@@ -1,4 +1,5 @@
 """Numbers as Fortran writes them."""
+
 import re
 
 import numpy as np
@@ -11,7 +12,7 @@ def fortran_floats(text):
 
     Raises ValueError for what is no number.
     """
-    if "_" in text:     # Python reads 1_0 as 10
+    if "_" in text:  # Python reads 1_0 as 10
         raise ValueError(f"got '{next(word for word in text.split() if '_' in word)}'")
     try:
         return np.array(text.split(), dtype=float)

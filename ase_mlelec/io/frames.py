@@ -1,4 +1,5 @@
 """Labelled structures: read extxyz, deepmd npy folders and our HDF5; write HDF5.  Nothing here needs torch."""
+
 from pathlib import Path
 
 from ase_mlelec.io.data_set import SHAPES, Frame, Frames, join
@@ -8,8 +9,18 @@ from ase_mlelec.io.images import READABLE, from_images, read_labelled, to_images
 from ase_mlelec.io.keys import check_used
 from ase_mlelec.io.runs import is_run, read_run
 
-__all__ = ["SHAPES", "Frame", "Frames", "from_images", "join", "read_all", "read_frames", "read_hdf5", "to_images",
-           "write_hdf5"]
+__all__ = [
+    "SHAPES",
+    "Frame",
+    "Frames",
+    "from_images",
+    "join",
+    "read_all",
+    "read_frames",
+    "read_hdf5",
+    "to_images",
+    "write_hdf5",
+]
 
 
 def read_frames(path, keys=None, found=None):
@@ -26,12 +37,14 @@ def read_frames(path, keys=None, found=None):
         raise ValueError(f"{path}: no such file or folder")
     if not has_keys(path):
         if keys:
-            raise ValueError(f"{path}: got names of labels ({', '.join(keys.values())}), which are for files that ASE "
-                             "reads; leave them out")
+            raise ValueError(
+                f"{path}: got names of labels ({', '.join(keys.values())}), which are for files that ASE "
+                "reads; leave them out"
+            )
         if is_run(path):
             return read_run(path)
         return read_hdf5(path) if path.is_file() and not is_hdf5_data(path) else _read_deepmd(path)
-    if not path.is_file():      # a pipe would be waited for
+    if not path.is_file():  # a pipe would be waited for
         raise ValueError(f"{path}: no file; {READABLE}")
     return read_labelled(path, keys, found)
 
@@ -39,8 +52,9 @@ def read_frames(path, keys=None, found=None):
 def has_keys(path):
     """Whether labels may have any names in a data set, so that ``keys`` apply to it."""
     path = Path(path)
-    return not (path.is_dir() or path.suffix in (".h5", ".hdf5") or path.is_file() and (
-        is_hdf5_data(path) or is_run(path)))
+    return not (
+        path.is_dir() or path.suffix in (".h5", ".hdf5") or path.is_file() and (is_hdf5_data(path) or is_run(path))
+    )
 
 
 def read_all(paths, keys=None, check=lambda frames, path: frames):
@@ -50,8 +64,10 @@ def read_all(paths, keys=None, check=lambda frames, path: frames):
     """
     paths = list(paths)
     if keys and not any(map(has_keys, paths)):
-        raise ValueError(f"{', '.join(map(str, paths))}: got names of labels ({', '.join(keys.values())}), which are "
-                         "for files that ASE reads; leave them out")
+        raise ValueError(
+            f"{', '.join(map(str, paths))}: got names of labels ({', '.join(keys.values())}), which are "
+            "for files that ASE reads; leave them out"
+        )
     found = set()
     frames = join(check(read_frames(path, keys if has_keys(path) else None, found), path) for path in paths)
     check_used(", ".join(map(str, paths)), keys or {}, found, {})

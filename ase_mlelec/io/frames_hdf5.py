@@ -1,12 +1,13 @@
 """Labelled structures in our HDF5 format.
 
-    attribute ase_mlelec                JSON: what describes the data set, and format_version
-    count, name, group [frames]         number of atoms, and texts
-    cell [frames, 3, 3], pbc [frames, 3], positions [atoms, 3], numbers [atoms]
-    energies [S]                        eV, where there are spectra on a known grid
-    labels/NAME                         the values of one frame, or of its atoms, after those of the other
-    has/NAME [frames]                   whether the frame has the label, where some have not (from format 2 on)
+attribute ase_mlelec                JSON: what describes the data set, and format_version
+count, name, group [frames]         number of atoms, and texts
+cell [frames, 3, 3], pbc [frames, 3], positions [atoms, 3], numbers [atoms]
+energies [S]                        eV, where there are spectra on a known grid
+labels/NAME                         the values of one frame, or of its atoms, after those of the other
+has/NAME [frames]                   whether the frame has the label, where some have not (from format 2 on)
 """
+
 import json
 import warnings
 
@@ -29,8 +30,10 @@ def write_hdf5(path, frames):
     fit.
     """
     if not frames.counts:
-        raise ValueError(f"{path}: got {len(frames)} frames without labels, need at least one with energy, forces or "
-                         "spectra; label them first")
+        raise ValueError(
+            f"{path}: got {len(frames)} frames without labels, need at least one with energy, forces or "
+            "spectra; label them first"
+        )
     frames.check()
     try:
         header = json.dumps({**frames.attributes, "format_version": FORMAT_VERSION}, allow_nan=False)
@@ -63,16 +66,29 @@ def read_hdf5(path):
 
     Raises ValueError for truncated, damaged, foreign or newer files.
     """
-    with opened(path, "ase_mlelec", "data set", "convert the data with 'mlelec convert'", FORMAT_VERSION,
-                NEWER) as (file, attributes):
+    with opened(path, "ase_mlelec", "data set", "convert the data with 'mlelec convert'", FORMAT_VERSION, NEWER) as (
+        file,
+        attributes,
+    ):
         counts, columns = _structures(path, file)
         energies = read_array(file, "energies", (None,)) if "energies" in file else None
         labels = _labels(path, file, counts, energies)
         names, groups = (read_array(file, key, counts.shape, str) for key in ("name", "group"))
         ends = np.cumsum(counts)
-        frames = [Frame(Atoms(columns["numbers"][end - count:end], columns["positions"][end - count:end],
-                              cell=columns["cell"][i], pbc=columns["pbc"][i]), labels[i], names[i], groups[i])
-                  for i, (end, count) in enumerate(zip(ends, counts))]
+        frames = [
+            Frame(
+                Atoms(
+                    columns["numbers"][end - count : end],
+                    columns["positions"][end - count : end],
+                    cell=columns["cell"][i],
+                    pbc=columns["pbc"][i],
+                ),
+                labels[i],
+                names[i],
+                groups[i],
+            )
+            for i, (end, count) in enumerate(zip(ends, counts))
+        ]
     return Frames(frames, energies, attributes)
 
 

@@ -5,13 +5,36 @@ and the gradient corrections of both.  Terms are words in any order, apart by bl
 
 Source: Quantum ESPRESSO, Modules/funct.f90, for words and numbers; libxc's list of functionals for its numbers.
 """
+
 import re
 
 TERMS = {"lda_pz": (1, 1, 0, 0), "lda_pw": (1, 4, 0, 0), "pbe": (1, 4, 3, 4), "pbesol": (1, 4, 10, 8)}
-SHORT = {"PZ": "lda_pz", "LDA": "lda_pz", "CA": "lda_pz", "PW": "lda_pw", "PBE": "pbe", "PBESOL": "pbesol",
-         "LDA_PZ": "lda_pz", "LDA_PW": "lda_pw"}
-WORDS = {"NOX": {0: 0}, "SLA": {0: 1}, "NOC": {1: 0}, "PZ": {1: 1}, "PW": {1: 4}, "NOGX": {2: 0}, "PBX": {2: 3},
-         "PSX": {2: 10}, "NOGC": {3: 0}, "PBC": {3: 4}, "PSC": {3: 8}, "PBE": {2: 3, 3: 4}, "NONE": {}, "NONLC": {}}
+SHORT = {
+    "PZ": "lda_pz",
+    "LDA": "lda_pz",
+    "CA": "lda_pz",
+    "PW": "lda_pw",
+    "PBE": "pbe",
+    "PBESOL": "pbesol",
+    "LDA_PZ": "lda_pz",
+    "LDA_PW": "lda_pw",
+}
+WORDS = {
+    "NOX": {0: 0},
+    "SLA": {0: 1},
+    "NOC": {1: 0},
+    "PZ": {1: 1},
+    "PW": {1: 4},
+    "NOGX": {2: 0},
+    "PBX": {2: 3},
+    "PSX": {2: 10},
+    "NOGC": {3: 0},
+    "PBC": {3: 4},
+    "PSC": {3: 8},
+    "PBE": {2: 3, 3: 4},
+    "NONE": {},
+    "NONLC": {},
+}
 
 
 # numbers of libxc, which Quantum ESPRESSO marks by an L: what one says of our terms; of gradient-corrected functionals
@@ -25,7 +48,7 @@ def functional_of(name):
     name : str, e.g. "PBE", "SLA  PW   PBX  PBC", "sla+pw+pbe+pbe", "1 4 3 4" or "XC-001I-004I-003I-004I"
     """
     name = name.upper().strip().strip("'\"").strip()
-    named = re.sub(r"\([\d\s]*\)", " ", name).strip()      # numbers behind the name, in brackets
+    named = re.sub(r"\([\d\s]*\)", " ", name).strip()  # numbers behind the name, in brackets
     if named in SHORT:
         return SHORT[named]
     words = re.split(r"[\s+,/-]+", (named or name).strip("() "))
@@ -45,7 +68,7 @@ def _words(words):
 
 def _numbers(words):
     """Terms of 1 4 3 4, 1434 and XC-001I-004I-003I-004I-000I-000I; the last numbers are of what none of ours has."""
-    words = words[words[0] == "XC":]
+    words = words[words[0] == "XC" :]
     if any(word.endswith("L") for word in words):
         return _libxc(words)
     if len(words) == 1 and len(words[0]) == 4:
@@ -53,7 +76,7 @@ def _numbers(words):
     if not all(re.fullmatch(r"\d{1,3}I?", word, re.ASCII) for word in words):
         return None
     numbers = [int(word.rstrip("I")) for word in words] + [0] * 4
-    first = [{14: 3}.get(numbers[2], numbers[2]), {9: 4}.get(numbers[3], numbers[3])]      # PBE by its older numbers
+    first = [{14: 3}.get(numbers[2], numbers[2]), {9: 4}.get(numbers[3], numbers[3])]  # PBE by its older numbers
     return None if any(numbers[4:]) else (*numbers[:2], *first)
 
 

@@ -3,6 +3,7 @@
 A file may come from anywhere and be damaged anywhere, so shapes are held against what is stored before memory is taken,
 and nothing is followed that points out of the file.
 """
+
 import json
 import math
 import mmap
@@ -15,16 +16,19 @@ import numpy as np
 
 from ase_mlelec.io.checks import check_finite
 
-GZIP_RATIO = 1100       # no more bytes than this can come of one
+GZIP_RATIO = 1100  # no more bytes than this can come of one
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
-SMALL = 1 << 20         # bytes that are always allowed, for chunks of small arrays
-LONG = 1 << 26          # bytes of a text
+SMALL = 1 << 20  # bytes that are always allowed, for chunks of small arrays
+LONG = 1 << 26  # bytes of a text
 AGAIN = "the file is damaged or was changed: write or copy it again"
 
 
 NEWER = "{path} is newer than this version reads; update ase-mlelec"
-MARKS = {"ase_mlelec": "a data set", "ase_mlelec_snapshots": "a file of snapshots",
-         "ase_mlelec_hamiltonians": "a file of Hamiltonians"}
+MARKS = {
+    "ase_mlelec": "a data set",
+    "ase_mlelec_snapshots": "a file of snapshots",
+    "ase_mlelec_hamiltonians": "a file of Hamiltonians",
+}
 
 
 @contextmanager
@@ -38,19 +42,21 @@ def opened(path, mark, what, remedy, version, newer=NEWER):
     and for whatever goes wrong in the block.
     """
     try:
-        if not Path(path).is_file():        # a pipe would be waited for
+        if not Path(path).is_file():  # a pipe would be waited for
             raise LookupError("there is no such file")
         check_heaps(path)
         with h5py.File(path, "r") as file:
             yield file, _header(file, mark, what, remedy, version, newer)
-    except Exception as error:      # a damaged file can raise nearly anything within HDF5, h5py and NumPy
+    except Exception as error:  # a damaged file can raise nearly anything within HDF5, h5py and NumPy
         if isinstance(error, ValueError) and str(error).startswith(f"{path}"):
             raise
         if isinstance(error, PermissionError) or "unable to lock" in str(error):
-            raise ValueError(f"{path}: cannot be opened ({_line(error)}); another program writes to it, or you may "
-                             "not read it") from None
-        raise ValueError(f"{path}: missing, truncated or not an HDF5 {what} ({_line(error)}); write or copy it "
-                         "again") from None
+            raise ValueError(
+                f"{path}: cannot be opened ({_line(error)}); another program writes to it, or you may not read it"
+            ) from None
+        raise ValueError(
+            f"{path}: missing, truncated or not an HDF5 {what} ({_line(error)}); write or copy it again"
+        ) from None
 
 
 def _header(file, mark, what, remedy, version, newer):
@@ -76,7 +82,7 @@ def has_mark(path, mark):
         check_heaps(path)
         with h5py.File(path) as file:
             return mark in file.attrs
-    except Exception:       # as above
+    except Exception:  # as above
         return False
 
 
@@ -104,20 +110,20 @@ def _check_heaps_of(path, size, *_):
     with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start = data.find(b"GCOL\x01")
         while start >= 0:
-            end = min(start + int.from_bytes(data[start + 8:start + 16], "little"), len(data))
+            end = min(start + int.from_bytes(data[start + 8 : start + 16], "little"), len(data))
             place, entries = start + 16, set()
             while place + 16 <= end:
-                length = int.from_bytes(data[place + 8:place + 16], "little")
+                length = int.from_bytes(data[place + 8 : place + 16], "little")
                 step = 16 + -(-length // 8) * 8 if data[place] or data[place + 1] else length
                 if step < 16 or step > end - place:
                     raise LookupError(f"an entry of wrong length at byte {place}")
-                entries.add(data[place:place + 2])
+                entries.add(data[place : place + 2])
                 place += step
             text = data.find(start.to_bytes(8, "little"))
             while text >= 4:
-                length = int.from_bytes(data[text - 4:text], "little")
+                length = int.from_bytes(data[text - 4 : text], "little")
                 # texts begin at multiples of 8; the same bytes may lie elsewhere by chance
-                refers = data[text + 8:text + 10] in entries and not any(data[text + 10:text + 12])
+                refers = data[text + 8 : text + 10] in entries and not any(data[text + 10 : text + 12])
                 if refers and text % 8 == 4 and length > max(LONG, len(data)):
                     raise LookupError(f"a text of {length} bytes at byte {text}, more than the file has")
                 text = data.find(start.to_bytes(8, "little"), text + 1)
@@ -145,8 +151,9 @@ def json_of(item, name, kind=dict):
     except (json.JSONDecodeError, RecursionError) as error:
         raise LookupError(f"attribute '{name}' of {item.name} is no JSON: {_line(error)}") from None
     if not isinstance(value, kind):
-        raise ValueError(f"{path}: attribute '{name}' of {item.name} holds a {type(value).__name__}, need a "
-                         f"{kind.__name__}; {AGAIN}")
+        raise ValueError(
+            f"{path}: attribute '{name}' of {item.name} holds a {type(value).__name__}, need a {kind.__name__}; {AGAIN}"
+        )
     return value
 
 
@@ -233,8 +240,9 @@ def _check_storage(path, place, dataset):
     filters = dataset.id.get_create_plist()
     used = [filters.get_filter(k)[0] for k in range(filters.get_nfilters())]
     if not FILTERS.issuperset(used) or len(set(used)) < len(used):
-        raise ValueError(f"{path}: {place} is packed in a way that is not read; pack it with gzip, for example by "
-                         "h5repack -f GZIP=9")
+        raise ValueError(
+            f"{path}: {place} is packed in a way that is not read; pack it with gzip, for example by h5repack -f GZIP=9"
+        )
     stored = min(dataset.id.get_storage_size(), Path(path).stat().st_size)
     most = stored * (GZIP_RATIO if used else 1)
     chunk = math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize

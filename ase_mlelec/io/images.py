@@ -1,4 +1,5 @@
 """Labelled structures from ase.Atoms and back, and from all files that ASE reads."""
+
 import re
 
 import numpy as np
@@ -17,14 +18,16 @@ from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.keys import GROUP, KEYS, STRUCTURE, check_keys, check_used, remedy, warn_of_unread
 from ase_mlelec.io.ulm import check_claims
 
-READABLE = ("readable are our .h5, deepmd npy folders, pw.x's output and .save folders, and files with energies or "
-            "other labels that ASE reads, such as extxyz, traj, OUTCAR or vasprun.xml")
-MARK = "mlelec:"        # before keys of extxyz files, so that ASE leaves them as they are
-OWN = ("Lattice", "Properties", "pbc")      # keys that ASE makes the structure of, which others write in any case
-LABELS = "mlelec_labels"    # the column of the species, which are labels such as Fe1 in files of other programs
+READABLE = (
+    "readable are our .h5, deepmd npy folders, pw.x's output and .save folders, and files with energies or "
+    "other labels that ASE reads, such as extxyz, traj, OUTCAR or vasprun.xml"
+)
+MARK = "mlelec:"  # before keys of extxyz files, so that ASE leaves them as they are
+OWN = ("Lattice", "Properties", "pbc")  # keys that ASE makes the structure of, which others write in any case
+LABELS = "mlelec_labels"  # the column of the species, which are labels such as Fe1 in files of other programs
 LONGEST_LINE = 1 << 24
-VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]       # of six numbers, in ASE's order xx, yy, zz, yz, xz, xy
-ASYMMETRY = 1e-3        # of a tensor that is symmetric, relative to its largest entry
+VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]  # of six numbers, in ASE's order xx, yy, zz, yz, xz, xy
+ASYMMETRY = 1e-3  # of a tensor that is symmetric, relative to its largest entry
 
 
 def read_labelled(path, keys=None, found=None):
@@ -43,9 +46,11 @@ def read_labelled(path, keys=None, found=None):
         found.update(used)
     if not frames.counts:
         seen = {key: value for atoms in images for key, value in contents_of(atoms).items() if key not in STRUCTURE}
-        raise ValueError(f"{path}: no energies, forces or spectra in it under names that are read (such as "
-                         f"energy, forces, stress); it has {', '.join(seen) or 'structures alone'}; "
-                         + (remedy(seen) or "write labels with a SinglePointCalculator"))
+        raise ValueError(
+            f"{path}: no energies, forces or spectra in it under names that are read (such as "
+            f"energy, forces, stress); it has {', '.join(seen) or 'structures alone'}; "
+            + (remedy(seen) or "write labels with a SinglePointCalculator")
+        )
     warn_of_unread(path, keys, unread)
     return frames
 
@@ -66,10 +71,12 @@ def read_images(path):
         images = read(str(path), ":", do_not_split_by_at_sign=True, **options)
     except UnknownFileTypeError as error:
         raise ValueError(f"{path}: ASE knows no such format ({printable(error)}); {READABLE}") from None
-    except Exception as error:      # ASE's readers raise whatever their parsing ran into
+    except Exception as error:  # ASE's readers raise whatever their parsing ran into
         cause = printable(error) or "no cause given"
-        raise ValueError(f"{path}: ASE cannot read it ({type(error).__name__}: {cause}); the file is damaged, cut off "
-                         f"or of another format: {READABLE}") from None
+        raise ValueError(
+            f"{path}: ASE cannot read it ({type(error).__name__}: {cause}); the file is damaged, cut off "
+            f"or of another format: {READABLE}"
+        ) from None
     for i, atoms in enumerate(images):
         atoms.info = {key.removeprefix(MARK): value for key, value in atoms.info.items()}
         try:
@@ -85,7 +92,7 @@ def _name_species(atoms):
     if labels is None or atoms.numbers.any():
         return
     atoms.symbols = [element_of(label) for label in labels]
-    if atoms.calc is not None:      # it remembers the structure that its results are of
+    if atoms.calc is not None:  # it remembers the structure that its results are of
         atoms.calc.atoms.symbols = atoms.symbols
 
 
@@ -106,10 +113,12 @@ def _check_lines(path):
             while number <= start + count:
                 line = file.readline(LONGEST_LINE)
                 if not line or len(line) == LONGEST_LINE:
-                    raise ValueError(f"line {start} claims {count} atoms, but line {number + 1} is "
-                                     + ("too long" if line else "missing"))
+                    raise ValueError(
+                        f"line {start} claims {count} atoms, but line {number + 1} is "
+                        + ("too long" if line else "missing")
+                    )
                 number += 1
-            while _next_vector(file):       # of ADF's cells
+            while _next_vector(file):  # of ADF's cells
                 number += 1
 
 
@@ -132,8 +141,10 @@ def _parse_comment(line):
         if not re.search(rf"(^|\s){key}\s*=", line):
             line = re.sub(rf"(^|\s){key}(\s*=)", rf"\1{key}\2", line, count=1, flags=re.IGNORECASE)
     marked = re.sub(r"(^|\s)(stress|virial)(\s*=)", rf"\1{MARK}\2\3", line)
-    found = {key if key in OWN or key.startswith(MARK) else MARK + key: value
-             for key, value in key_val_str_to_dict(marked).items()}
+    found = {
+        key if key in OWN or key.startswith(MARK) else MARK + key: value
+        for key, value in key_val_str_to_dict(marked).items()
+    }
     columns = str(found.get("Properties", "species:S:1:pos:R:3"))
     return {**found, "Properties": re.sub(r"(^|:)species(?=:S:1(:|$))", rf"\1{LABELS}", columns)}
 
@@ -160,8 +171,11 @@ def from_images(images, name="", keys=None):
 
 def _frames(images, name, keys, source):
     """(Frames, set of the keys that are read, dict of the others, key -> list of values)"""
-    grids = [_numbers(f"{source}: dos_energies", atoms.info["dos_energies"], "S") for atoms in images
-             if "dos_energies" in atoms.info]
+    grids = [
+        _numbers(f"{source}: dos_energies", atoms.info["dos_energies"], "S")
+        for atoms in images
+        if "dos_energies" in atoms.info
+    ]
     if any(len(grid) != len(grids[0]) or not np.allclose(grid, grids[0], atol=1e-6) for grid in grids):
         raise ValueError(f"{source}: the images have different dos_energies; bring them to one grid first")
     frames, used, unread = [], set(), {}
@@ -174,9 +188,14 @@ def _frames(images, name, keys, source):
         for key in contents.keys() - taken - STRUCTURE:
             unread.setdefault(key, []).append(contents[key])
         used |= taken
-        frames.append(Frame(Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc), labels,
-                            str(atoms.info.get("name", f"{name}-{i}")),
-                            str(atoms.info.get(keys.get(GROUP, GROUP), ""))))
+        frames.append(
+            Frame(
+                Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc),
+                labels,
+                str(atoms.info.get("name", f"{name}-{i}")),
+                str(atoms.info.get(keys.get(GROUP, GROUP), "")),
+            )
+        )
     frames = Frames(frames, grids[0] if grids else None)
     try:
         frames.check()
@@ -187,26 +206,31 @@ def _frames(images, name, keys, source):
 
 def contents_of(atoms):
     """dict of everything that an image has beside its structure; results of its calculator come before the rest."""
-    return {**{key: value for key, value in atoms.arrays.items() if key not in ("numbers", "positions")},
-            **atoms.info, **_results(atoms)}
+    return {
+        **{key: value for key, value in atoms.arrays.items() if key not in ("numbers", "positions")},
+        **atoms.info,
+        **_results(atoms),
+    }
 
 
 def _results(atoms):
     """dict of a calculator's results, of the structure as it is; constraints are no part of the physics."""
     if atoms.calc is None:
         return {}
-    if isinstance(atoms.calc, SinglePointCalculator):       # it only remembers, and for one structure
+    if isinstance(atoms.calc, SinglePointCalculator):  # it only remembers, and for one structure
         found = {key: value for key, value in atoms.calc.results.items() if value is not None}
         return {f"{key} of another structure": "" for key in found} if atoms.calc.check_state(atoms) else found
     found = {}
-    for name, get in (("energy", atoms.get_potential_energy),
-                      ("free_energy", lambda: atoms.get_potential_energy(force_consistent=True)),
-                      ("forces", lambda: atoms.get_forces(apply_constraint=False)),
-                      ("stress", lambda: atoms.get_stress(apply_constraint=False)),
-                      ("dipole", atoms.get_dipole_moment)):
+    for name, get in (
+        ("energy", atoms.get_potential_energy),
+        ("free_energy", lambda: atoms.get_potential_energy(force_consistent=True)),
+        ("forces", lambda: atoms.get_forces(apply_constraint=False)),
+        ("stress", lambda: atoms.get_stress(apply_constraint=False)),
+        ("dipole", atoms.get_dipole_moment),
+    ):
         try:
             found[name] = get()
-        except (PropertyNotImplementedError, ValueError):   # ASE's two ways to say: not from this calculator
+        except (PropertyNotImplementedError, ValueError):  # ASE's two ways to say: not from this calculator
             continue
     return found
 
@@ -219,7 +243,7 @@ def _labels(atoms, contents, keys, place):
         if label in keys:
             chosen = [keys[label]] if keys[label] in contents else []
         elif label in ("stress", "virial") and keys.keys() & {"stress", "virial"}:
-            continue        # the one that is named counts
+            continue  # the one that is named counts
         else:
             chosen = [lower[key] for key in names if key in lower]
         if chosen:
@@ -233,8 +257,10 @@ def _labels(atoms, contents, keys, place):
         else:
             virial = -stress * atoms.get_volume()
             if "virial" in found and abs(virial - found["virial"]).max() > 1e-2 + 1e-3 * abs(virial).max():
-                raise ValueError(f"{place}: its virial is not -stress x volume, one of them has another unit or sign; "
-                                 "take the wrong one out of the file")
+                raise ValueError(
+                    f"{place}: its virial is not -stress x volume, one of them has another unit or sign; "
+                    "take the wrong one out of the file"
+                )
             found.setdefault("virial", virial)
     if "virial" in found:
         found["virial"] = _symmetric(f"{place}, virial", found["virial"], 1e-2)
@@ -245,8 +271,7 @@ def _numbers(place, value, axes):
     """Array of the shape that ``axes`` (see SHAPES) mean, from numbers that may be written in other forms."""
     array = np.array("a dict") if isinstance(value, dict) else np.asarray(_unpacked(value))
     if array.dtype.kind not in "fiu":
-        raise ValueError(f"{place}: got '{printable(value, 60)}', need numbers alone; take out units and "
-                         "text")
+        raise ValueError(f"{place}: got '{printable(value, 60)}', need numbers alone; take out units and text")
     array = check_finite(place, "one of the values", array.astype(float))
     if axes == "" and array.size == 1:
         return float(array.reshape(()))
@@ -255,8 +280,10 @@ def _numbers(place, value, axes):
     if axes == "33" and array.shape in ((3, 3), (9,), (6,)):
         return array[VOIGT] if array.size == 6 else array.reshape(3, 3)
     if axes == "33":
-        raise ValueError(f"{place}: got an array of shape {array.shape}, need 9 numbers, or 6 in the order xx, yy, zz, "
-                         "yz, xz, xy; correct it")
+        raise ValueError(
+            f"{place}: got an array of shape {array.shape}, need 9 numbers, or 6 in the order xx, yy, zz, "
+            "yz, xz, xy; correct it"
+        )
     if axes == "N33" and array.ndim == 2 and array.shape[1] == 9:
         return array.reshape(-1, 3, 3)
     return array
@@ -291,7 +318,7 @@ def _to_atoms(frame, energies):
     for name in labels.keys() - results.keys() - {"virial"}:
         value = np.array(labels[name])
         if SHAPES[name].startswith("N"):
-            atoms.arrays[name] = value.reshape(len(atoms), -1)      # files have columns
+            atoms.arrays[name] = value.reshape(len(atoms), -1)  # files have columns
         else:
             atoms.info[name] = value
     if "energy" in labels:

@@ -1,30 +1,93 @@
 """What labels are called in files of other programs, and which of a file's keys look like labels that are not read."""
+
 import re
 import warnings
 
 import numpy as np
 
 # label -> keys that are read without being told, in ASE's units and signs; upper and lower case are the same
-KEYS = {"energy": ("free_energy", "energy"), "forces": ("forces", "force"), "stress": ("stress",),
-        "virial": ("virial", "virials"), "dipole": ("dipole",), "polarizability": ("polarizability", "pol"),
-        "summed_dipole": ("summed_dipole",), "atomic_dipole": ("atomic_dipole",),
-        "atomic_polarizability": ("atomic_polarizability",), "dos": ("dos",), "ados": ("ados",)}
+KEYS = {
+    "energy": ("free_energy", "energy"),
+    "forces": ("forces", "force"),
+    "stress": ("stress",),
+    "virial": ("virial", "virials"),
+    "dipole": ("dipole",),
+    "polarizability": ("polarizability", "pol"),
+    "summed_dipole": ("summed_dipole",),
+    "atomic_dipole": ("atomic_dipole",),
+    "atomic_polarizability": ("atomic_polarizability",),
+    "dos": ("dos",),
+    "ados": ("ados",),
+}
 GROUP = "group"
-STRUCTURE = {"numbers", "positions", "dos_energies", "name", GROUP}     # read, and no labels
+STRUCTURE = {"numbers", "positions", "dos_energies", "name", GROUP}  # read, and no labels
 
 # part of a key -> label that it may mean, None: one that is none of ours
-WORDS = {"polariz": "polarizability", "dipole": "dipole", "virial": "virial", "stresses": None, "stress": "stress",
-         "force": "forces", "energies": None, "energy": "energy", "toten": "energy", "hessian": None, "magmom": None,
-         "eigenvalue": None, "charges": None, "hirshfeld": None, "bandgap": None}
+WORDS = {
+    "polariz": "polarizability",
+    "dipole": "dipole",
+    "virial": "virial",
+    "stresses": None,
+    "stress": "stress",
+    "force": "forces",
+    "energies": None,
+    "energy": "energy",
+    "toten": "energy",
+    "hessian": None,
+    "magmom": None,
+    "eigenvalue": None,
+    "charges": None,
+    "hirshfeld": None,
+    "bandgap": None,
+}
 # whole word of a key, likewise
-SHORT = {"e": "energy", "f": "forces", "mu": "dipole", "pol": "polarizability", "alpha": "polarizability",
-         "dos": "dos", "ados": "ados", "bec": None, "born": None, "homo": None, "lumo": None, "gap": None}
+SHORT = {
+    "e": "energy",
+    "f": "forces",
+    "mu": "dipole",
+    "pol": "polarizability",
+    "alpha": "polarizability",
+    "dos": "dos",
+    "ados": "ados",
+    "bec": None,
+    "born": None,
+    "homo": None,
+    "lumo": None,
+    "gap": None,
+}
 # whole words of keys for numbers in other units than ours, or per atom, which are not read as they are
-OTHER_UNITS = {"kbar", "gpa", "mpa", "ha", "hartree", "ry", "rydberg", "kcal", "kj", "mol", "bohr", "au", "mev",
-               "debye", "per", "peratom"}
+OTHER_UNITS = {
+    "kbar",
+    "gpa",
+    "mpa",
+    "ha",
+    "hartree",
+    "ry",
+    "rydberg",
+    "kcal",
+    "kj",
+    "mol",
+    "bohr",
+    "au",
+    "mev",
+    "debye",
+    "per",
+    "peratom",
+}
 # whole words of keys for what labels depend on
-INPUTS = {"charge", "spin", "multiplicity", "efield", "field", "fparam", "aparam", "electronic_temperature", "smearing",
-          "unit", "units"}
+INPUTS = {
+    "charge",
+    "spin",
+    "multiplicity",
+    "efield",
+    "field",
+    "fparam",
+    "aparam",
+    "electronic_temperature",
+    "smearing",
+    "unit",
+    "units",
+}
 
 
 def check_keys(keys):
@@ -35,8 +98,9 @@ def check_keys(keys):
     known = (*KEYS, GROUP)
     for label, key in keys.items():
         if label not in known or not key:
-            raise ValueError(f"keys: got {label} = {key!r}, need one of {', '.join(known)} and the name that it has in "
-                             "the file")
+            raise ValueError(
+                f"keys: got {label} = {key!r}, need one of {', '.join(known)} and the name that it has in the file"
+            )
     return dict(keys)
 
 
@@ -45,7 +109,8 @@ def meant(key, value):
     lower = key.lower()
     words = _words(key)
     found = [label for word, label in WORDS.items() if word in lower][:1] or [
-        label for word, label in SHORT.items() if word in words][:1]
+        label for word, label in SHORT.items() if word in words
+    ][:1]
     if not found or np.asarray(value).dtype.kind not in "fiuS":
         return bool(found), None
     return True, None if "weight" in lower or "sigma" in lower or _words(key) & OTHER_UNITS else found[0]
@@ -85,8 +150,10 @@ def check_used(source, keys, used, unread):
     for label, key in keys.items():
         if key not in used:
             others = sorted(used | unread.keys())
-            raise ValueError(f"{source}: no structure has the key '{key}' that is named for {label}; there are "
-                             f"{', '.join(others) or 'no keys at all'}; correct the name")
+            raise ValueError(
+                f"{source}: no structure has the key '{key}' that is named for {label}; there are "
+                f"{', '.join(others) or 'no keys at all'}; correct the name"
+            )
 
 
 def warn_of_unread(source, keys, unread):
@@ -99,11 +166,15 @@ def warn_of_unread(source, keys, unread):
         read = remedy({key: named[key] for key in sorted(named)})
         parts.append(f"{', '.join(sorted(named))} may be labels but are not read" + (f"; {read}" if read else ""))
     if inputs:
-        parts.append(f"labels may depend on {', '.join(inputs)}, which no model here knows; split the data by it, or "
-                     "leave it out")
+        parts.append(
+            f"labels may depend on {', '.join(inputs)}, which no model here knows; split the data by it, or "
+            "leave it out"
+        )
     if isolated:
-        parts.append(f"{isolated} isolated atoms (config_type) are ordinary structures here; to leave them out set "
-                     'group = "config_type" in [data.keys] and name the groups to train on')
+        parts.append(
+            f"{isolated} isolated atoms (config_type) are ordinary structures here; to leave them out set "
+            'group = "config_type" in [data.keys] and name the groups to train on'
+        )
     if parts:
         warnings.warn(f"{source}: {'. '.join(parts)}", stacklevel=4)
 
@@ -111,5 +182,6 @@ def warn_of_unread(source, keys, unread):
 def _counts(key, values):
     looks, label = meant(key, values[0])
     # moments and charges of zero say nothing
-    return looks and (label is not None or any(np.asarray(value).dtype.kind not in "fiu" or np.any(value)
-                                               for value in values))
+    return looks and (
+        label is not None or any(np.asarray(value).dtype.kind not in "fiu" or np.any(value) for value in values)
+    )

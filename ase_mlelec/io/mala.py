@@ -6,6 +6,7 @@ e_i = offset + i spacing.  info.json holds eV, Å and K.
 
 Source: Materials Learning Algorithms 1.3; unit and grid checked by the number of electrons.
 """
+
 import json
 import math
 import zipfile
@@ -18,9 +19,14 @@ from ase_mlelec.io.checks import check_finite, printable
 from ase_mlelec.io.npy import map_npy
 from ase_mlelec.io.text import read_text
 
-TERMS = {"band": "band_energy_dft_calculation", "one_electron": "one_electron_contribution",
-         "hartree": "hartree_contribution", "xc": "xc_contribution", "ion_ion": "ewald_contribution",
-         "entropy": "entropy_contribution_dft_calculation"}     # name here -> in info.json
+TERMS = {
+    "band": "band_energy_dft_calculation",
+    "one_electron": "one_electron_contribution",
+    "hartree": "hartree_contribution",
+    "xc": "xc_contribution",
+    "ion_ion": "ewald_contribution",
+    "entropy": "entropy_contribution_dft_calculation",
+}  # name here -> in info.json
 AGAIN = "write it with MALA's data converter"
 
 
@@ -40,6 +46,7 @@ class MalaSnapshot:
     n_electrons : float
     forces : array [N, 3], eV/Å
     """
+
     atoms: Atoms
     grid: tuple
     fingerprints: np.ndarray | None = None
@@ -69,9 +76,15 @@ def read_mala(info, input_npy=None, output_npy=None, grid_offset=None, grid_spac
     """
     data = _json(info)
     atoms, grid = _structure(info, data)
-    optional = {name: _number(info, data, key) for name, key in (
-        ("temperature", "temperature"), ("fermi_level", "fermi_energy_dft"),
-        ("energy", "total_energy_dft_calculation"), ("n_electrons", "number_of_electrons_exact"))}
+    optional = {
+        name: _number(info, data, key)
+        for name, key in (
+            ("temperature", "temperature"),
+            ("fermi_level", "fermi_energy_dft"),
+            ("energy", "total_energy_dft_calculation"),
+            ("n_electrons", "number_of_electrons_exact"),
+        )
+    }
     for name, least in ("temperature", 0), ("n_electrons", 1e-6):
         if optional[name] is not None and optional[name] < least:
             raise ValueError(f"{info}: got {name} {optional[name]:g}, need more; {AGAIN}")
@@ -82,23 +95,36 @@ def read_mala(info, input_npy=None, output_npy=None, grid_offset=None, grid_spac
     fingerprints = None if input_npy is None else _fingerprints(input_npy, atoms.cell, grid)
     ldos = energies = None
     if output_npy is not None:
-        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (grid_offset, grid_spacing)
-                   ) or not grid_spacing > 0:
-            raise ValueError(f"{output_npy}: got grid_offset {grid_offset} and grid_spacing {grid_spacing}, need the "
-                             "energies in eV; take ldos_gridoffset_ev and ldos_gridspacing_ev of MALA's parameters")
+        if (
+            not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (grid_offset, grid_spacing))
+            or not grid_spacing > 0
+        ):
+            raise ValueError(
+                f"{output_npy}: got grid_offset {grid_offset} and grid_spacing {grid_spacing}, need the "
+                "energies in eV; take ldos_gridoffset_ev and ldos_gridspacing_ev of MALA's parameters"
+            )
         ldos = np.array(_npy(output_npy, grid))
         energies = grid_offset + grid_spacing * np.arange(ldos.shape[-1])
-    return MalaSnapshot(atoms, grid, fingerprints, ldos, energies, **optional, forces=forces,
-                        terms={name: value for name, value in terms.items() if value is not None})
+    return MalaSnapshot(
+        atoms,
+        grid,
+        fingerprints,
+        ldos,
+        energies,
+        **optional,
+        forces=forces,
+        terms={name: value for name, value in terms.items() if value is not None},
+    )
 
 
 def _json(path):
     text = read_text(path, "give MALA's info.json")
     try:
-        data = json.loads(text)     # NaN, which it lets through, is found where it is used
+        data = json.loads(text)  # NaN, which it lets through, is found where it is used
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: missing, truncated or not JSON ({printable(error)}); give MALA's "
-                         "info.json") from None
+        raise ValueError(
+            f"{path}: missing, truncated or not JSON ({printable(error)}); give MALA's info.json"
+        ) from None
     missing = [key for key in ("atoms", "grid_dimensions") if not isinstance(data, dict) or not data.get(key)]
     if missing:
         raise ValueError(f"{path}: no {' and no '.join(missing)}; {AGAIN}")
@@ -136,8 +162,9 @@ def _structure(path, data):
         if n_axes != 3:
             raise ValueError(f"{n_axes} grid_dimensions")
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: atoms or grid_dimensions incomplete ({type(error).__name__}: {printable(error)}); "
-                         f"{AGAIN}") from None
+        raise ValueError(
+            f"{path}: atoms or grid_dimensions incomplete ({type(error).__name__}: {printable(error)}); {AGAIN}"
+        ) from None
     numbers = _whole(path, "atoms/numbers", given["numbers"], n_atoms, 118)
     grid = tuple(_whole(path, "grid_dimensions", data["grid_dimensions"], 3, 10**6).tolist())
     cell, positions = _array(path, "atoms/cell", given["cell"], (3, 3)), given["positions"]
@@ -169,8 +196,10 @@ def _npy(path, grid):
     if array.dtype.kind != "f":
         raise ValueError(f"{path}: got {array.dtype}, need an npy file of real numbers; convert the data again")
     if array.ndim != 4 or array.shape[:3] != grid:
-        raise ValueError(f"{path}: got shape {array.shape}, need the grid {grid} of info.json and one more axis; "
-                         "give the info.json of this snapshot")
+        raise ValueError(
+            f"{path}: got shape {array.shape}, need the grid {grid} of info.json and one more axis; "
+            "give the info.json of this snapshot"
+        )
     if not np.isfinite(array).all():
         raise ValueError(f"{path}: got NaN or infinite values, need finite ones; convert the data again")
     return array
@@ -180,9 +209,11 @@ def _fingerprints(path, cell, grid):
     """Columns after the coordinates, which must be those of the grid points (their lengths: MALA may turn the cell)."""
     array = _npy(path, grid)
     points = np.stack(np.meshgrid(*(np.arange(n) / n for n in grid), indexing="ij"), axis=-1) @ cell.array
-    with np.errstate(over="ignore"):        # of numbers that are no coordinates
+    with np.errstate(over="ignore"):  # of numbers that are no coordinates
         lengths = np.linalg.norm(array[..., :3].astype(float), axis=-1)
     if array.shape[-1] < 4 or not np.allclose(lengths, np.linalg.norm(points, axis=-1), rtol=0, atol=1e-3):
-        raise ValueError(f"{path}: the first three columns are not the coordinates of the grid of info.json in Å; "
-                         "convert with descriptors_contain_xyz = True, and give the info.json of this snapshot")
+        raise ValueError(
+            f"{path}: the first three columns are not the coordinates of the grid of info.json in Å; "
+            "convert with descriptors_contain_xyz = True, and give the info.json of this snapshot"
+        )
     return np.array(array[..., 3:])

@@ -1,4 +1,5 @@
 """Arrays in NumPy's .npy files, held against the size of the file before memory is taken."""
+
 import math
 import warnings
 from pathlib import Path
@@ -33,15 +34,18 @@ def map_npy(path, error=ValueError, kinds="fiu"):
         with open(path, "rb") as file:
             shape, dtype = _header(file)
             room = path.stat().st_size - file.tell()
-    except Exception as caught:     # the header is Python source, and NumPy's parser lets most classes of errors out
-        raise error(f"{path}: damaged, or no .npy file of numbers ({_first_line(caught)}); "
-                    "write or copy it again") from None
+    except Exception as caught:  # the header is Python source, and NumPy's parser lets most classes of errors out
+        raise error(
+            f"{path}: damaged, or no .npy file of numbers ({_first_line(caught)}); write or copy it again"
+        ) from None
     if dtype.hasobject or dtype.kind not in kinds:
         raise error(f"{path}: got data of type {dtype}, need real numbers; save it as float64")
     needed = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or needed != room:
-        raise error(f"{path}: the header tells {needed:.6g} bytes of data (shape {shape}), the file has {room}; it is "
-                    "damaged or cut off: write or copy it again")
+        raise error(
+            f"{path}: the header tells {needed:.6g} bytes of data (shape {shape}), the file has {room}; it is "
+            "damaged or cut off: write or copy it again"
+        )
     try:
         # an empty file cannot be mapped
         return np.load(path, allow_pickle=False, mmap_mode="r" if needed else None)
@@ -55,7 +59,7 @@ def _header(file):
     if version not in HEADERS:
         raise ValueError(f"version {version} of the format")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")     # of old spellings in the header
+        warnings.simplefilter("ignore")  # of old spellings in the header
         shape, _, dtype = HEADERS[version](file)
     return shape, dtype
 

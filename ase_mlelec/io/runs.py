@@ -1,4 +1,5 @@
 """Runs of pw.x as labelled structures, read by our own reader, which looks at whether the run converged."""
+
 import gzip
 import warnings
 import zlib
@@ -12,8 +13,8 @@ from ase_mlelec.io.espresso.pw_text import MARK
 from ase_mlelec.io.images import from_images, read_images
 
 XML = "data-file-schema.xml"
-HEAD = 50_000       # bytes at the beginning of a file in which a program names itself
-SAME_ENERGY, SAME_PLACE = 1e-3, 1e-3        # eV, Å
+HEAD = 50_000  # bytes at the beginning of a file in which a program names itself
+SAME_ENERGY, SAME_PLACE = 1e-3, 1e-3  # eV, Å
 
 
 def is_run(path):
@@ -21,7 +22,8 @@ def is_run(path):
     path = Path(path)
     if path.is_dir():
         return not (path / "type.raw").exists() and any(
-            any(path.glob(pattern)) for pattern in (f"{XML}*", f"*.save/{XML}*", "data-file.xml"))
+            any(path.glob(pattern)) for pattern in (f"{XML}*", f"*.save/{XML}*", "data-file.xml")
+        )
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD)
@@ -55,8 +57,10 @@ def read_run(path):
     if n_steps > 1 and len(images) == 1:
         note = f"the last of {n_steps} steps alone is read"
     if (path.parent / "atomic_proj.xml").exists():
-        note = f"{note + ', and ' if note else ''}atomic_proj.xml beside it is not: espresso.read_projections makes " \
-               "spectra of it"
+        note = (
+            f"{note + ', and ' if note else ''}atomic_proj.xml beside it is not: espresso.read_projections makes "
+            "spectra of it"
+        )
     if note:
         warnings.warn(f"{path}: {note}", stacklevel=3)
     return from_images(images, path.parent.stem if path.name.startswith(XML) else path.stem)

@@ -3,6 +3,7 @@
 A snapshot with all its grid points is large (8,000 points x 171 energies for 4 atoms), so files may keep the LDOS of a
 random choice of points; the DOS, which is the integral over all of them, and the density are always complete.
 """
+
 import hashlib
 import json
 import math
@@ -20,8 +21,8 @@ from ase_mlelec.io.hdf5 import has_mark, number_attribute, opened, read_array, s
 
 MARK = "ase_mlelec_snapshots"
 FORMAT_VERSION = 1
-FAIR_SAMPLE = 100       # grid points at random whose mean LDOS is that of all to some per cent
-LEVELS = 65535          # the LDOS is stored in steps of max/65535, and what is negative as zero
+FAIR_SAMPLE = 100  # grid points at random whose mean LDOS is that of all to some per cent
+LEVELS = 65535  # the LDOS is stored in steps of max/65535, and what is negative as zero
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Snapshot:
     fermi_level : float, eV, or None
     group : what the snapshot is for, e.g. "train"
     """
+
     atoms: Atoms
     shape: tuple
     temperature: float
@@ -57,14 +59,20 @@ class Snapshot:
             raise ValueError(f"{here}: got a grid {self.shape}, need three positive numbers of points; correct it")
         n_points = whole if self.points is None else len(self.points)
         if np.shape(self.ldos) != (n_points, len(self.dos)):
-            raise ValueError(f"{here}: got an LDOS of shape {np.shape(self.ldos)}, need {n_points} points x "
-                             f"{len(self.dos)} energies; flatten the grid in C order")
+            raise ValueError(
+                f"{here}: got an LDOS of shape {np.shape(self.ldos)}, need {n_points} points x "
+                f"{len(self.dos)} energies; flatten the grid in C order"
+            )
         if self.density is not None and np.shape(self.density) != tuple(self.shape):
-            raise ValueError(f"{here}: got a density of shape {np.shape(self.density)}, need {tuple(self.shape)}; "
-                             "give it on the grid of the LDOS")
+            raise ValueError(
+                f"{here}: got a density of shape {np.shape(self.density)}, need {tuple(self.shape)}; "
+                "give it on the grid of the LDOS"
+            )
         if self.points is not None and not (n_points and 0 <= np.min(self.points) and np.max(self.points) < whole):
-            raise ValueError(f"{here}: got points that are none or outside of the grid, need flat indices from 0 to "
-                             f"{whole - 1}; correct them")
+            raise ValueError(
+                f"{here}: got points that are none or outside of the grid, need flat indices from 0 to "
+                f"{whole - 1}; correct them"
+            )
         if not (np.isfinite(self.ldos).all() and np.isfinite(self.dos).all()):
             raise ValueError(f"{here}: got NaN or infinity in LDOS or DOS, need finite numbers; check the calculation")
         for name in ("temperature", "density", "energy", "forces", "stress", "fermi_level"):
@@ -93,12 +101,15 @@ def write_snapshots(path, snapshots, energies, attributes):
         file["energies"] = np.asarray(energies, dtype=float)
         for k, snapshot in enumerate(snapshots):
             if len(snapshot.dos) != len(energies):
-                raise ValueError(f"snapshot '{snapshot.name}': got {len(snapshot.dos)} energies, need the "
-                                 f"{len(energies)} of the file; write it to a file of its own")
+                raise ValueError(
+                    f"snapshot '{snapshot.name}': got {len(snapshot.dos)} energies, need the "
+                    f"{len(energies)} of the file; write it to a file of its own"
+                )
             check_snapshot(path, snapshot, energies, attributes)
             group = file.create_group(f"{k:05d}")
-            group.attrs.update(name=snapshot.name, group=snapshot.group, temperature=snapshot.temperature,
-                               shape=snapshot.shape)
+            group.attrs.update(
+                name=snapshot.name, group=snapshot.group, temperature=snapshot.temperature, shape=snapshot.shape
+            )
             for key in ("numbers", "positions", "cell", "pbc"):
                 group[key] = np.asarray(getattr(snapshot.atoms, key))
             group["dos"] = np.asarray(snapshot.dos, dtype=float)
@@ -126,8 +137,10 @@ def check_snapshot(path, snapshot, energies, attributes):
     if snapshot.density is not None:
         found = float(snapshot.density.mean() * volume)
         if not n_electrons / electrons.MOST < found < n_electrons * electrons.MOST:
-            raise ValueError(f"{here}: the density holds {found:.4g} electrons, need {n_electrons:g}; it is per Å^3 in "
-                             "these files: write it in this unit")
+            raise ValueError(
+                f"{here}: the density holds {found:.4g} electrons, need {n_electrons:g}; it is per Å^3 in "
+                "these files: write it in this unit"
+            )
     if snapshot.fermi_level is not None:
         level = float(snapshot.fermi_level), float(snapshot.temperature)
         electrons.check_unit(f"{here}, DOS", energies, snapshot.dos, *level, n_electrons)
@@ -165,8 +178,9 @@ class Snapshots:
     def take(self, indices):
         """The snapshots of these places."""
         chosen = object.__new__(Snapshots)
-        chosen.__dict__ = self.__dict__ | {name: [getattr(self, name)[k] for k in indices]
-                                           for name in ("_keys", "groups")}
+        chosen.__dict__ = self.__dict__ | {
+            name: [getattr(self, name)[k] for k in indices] for name in ("_keys", "groups")
+        }
         return chosen
 
     def __len__(self):
@@ -184,9 +198,17 @@ class Snapshots:
             del steps
             shapes = {"density": shape, "energy": (), "forces": (len(atoms), 3), "stress": (3, 3), "fermi_level": ()}
             optional = {name: read_array(group, name, size) for name, size in shapes.items() if name in group}
-            snapshot = Snapshot(atoms, shape, number_attribute(group, "temperature"), ldos, dos,
-                                points, name=text_attribute(group, "name"), group=text_attribute(group, "group"),
-                                **optional)
+            snapshot = Snapshot(
+                atoms,
+                shape,
+                number_attribute(group, "temperature"),
+                ldos,
+                dos,
+                points,
+                name=text_attribute(group, "name"),
+                group=text_attribute(group, "group"),
+                **optional,
+            )
         check_snapshot(self.path, snapshot, self.energies, self.attributes)
         return snapshot
 
@@ -212,15 +234,23 @@ class Snapshots:
 
 
 def _opened(path):
-    return opened(path, MARK, "file of snapshots", "write it with write_snapshots or convert MALA's with 'mlelec "
-                  "convert'", FORMAT_VERSION)
+    return opened(
+        path,
+        MARK,
+        "file of snapshots",
+        "write it with write_snapshots or convert MALA's with 'mlelec convert'",
+        FORMAT_VERSION,
+    )
 
 
 def _structure(group):
     """dict of numbers, positions and cell, as they are stored."""
     numbers = read_array(group, "numbers", (None,), int)
-    return {"numbers": numbers, "positions": read_array(group, "positions", (len(numbers), 3)),
-            "cell": read_array(group, "cell", (3, 3))}
+    return {
+        "numbers": numbers,
+        "positions": read_array(group, "positions", (len(numbers), 3)),
+        "cell": read_array(group, "cell", (3, 3)),
+    }
 
 
 def _atoms(group):

@@ -1,4 +1,5 @@
 """Text files of other programs, whatever has happened to them: compressed, cut off, damaged."""
+
 import zlib
 from pathlib import Path
 
@@ -8,8 +9,8 @@ from ase_mlelec.io.checks import check_finite, printable
 from ase_mlelec.io.fortran import fortran_floats
 
 GZIP = b"\x1f\x8b"
-EXPANSION = 200     # tables of numbers shrink to a third, XML to a twentieth; what grows by more than this is no such
-LARGEST = 1e100     # of a number, so that it stays finite in other units
+EXPANSION = 200  # tables of numbers shrink to a third, XML to a twentieth; what grows by more than this is no such
+LARGEST = 1e100  # of a number, so that it stays finite in other units
 
 
 def read_text(path, remedy, error=ValueError):
@@ -41,8 +42,10 @@ def _expanded(path, data, error):
             raise error(f"{path}: the gzip file is damaged ({caught}); copy or compress it again") from None
         room -= len(parts[-1])
         if room < 0:
-            raise error(f"{path}: expands to more than {EXPANSION} times its size, which no table of numbers does; "
-                        "compress the file again")
+            raise error(
+                f"{path}: expands to more than {EXPANSION} times its size, which no table of numbers does; "
+                "compress the file again"
+            )
         if not member.eof:
             raise error(f"{path}: the gzip file is truncated; copy or compress it again")
         data = member.unused_data
@@ -57,8 +60,10 @@ def read_numbers(path, what, text, error=ValueError):
     try:
         values = fortran_floats(text)
     except ValueError as caught:
-        raise error(f"{path}: {what} holds something else than numbers ({printable(caught, 80)}); the file is damaged: "
-                    "write or copy it again") from None
+        raise error(
+            f"{path}: {what} holds something else than numbers ({printable(caught, 80)}); the file is damaged: "
+            "write or copy it again"
+        ) from None
     check_finite(path, what, values, error)
     if np.abs(values).max(initial=0) > LARGEST:
         raise error(f"{path}: {what} holds a number beyond {LARGEST:g}; the file is damaged: write or copy it again")

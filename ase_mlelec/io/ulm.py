@@ -3,6 +3,7 @@
 Source: ASE 3.26, ase/io/ulm.py, for the layout: "- of Ulm", a tag of 16 bytes, three integers (version, number of
 items, place of the table of places), and at every place the length of a JSON text and the text.
 """
+
 import json
 import math
 import os
@@ -18,7 +19,7 @@ def check_claims(path):
         size = os.fstat(file.fileno()).st_size
         _, n_items, start = _integers(file, size, 24, 3)
         for place in _integers(file, size, start, n_items):
-            length, = _integers(file, size, place, 1)
+            (length,) = _integers(file, size, place, 1)
             if not 0 <= length <= size - place - 8:
                 raise ValueError(f"an item at byte {place} claims {length} bytes of {size}")
             _check_arrays(json.loads(file.read(length)), size)
@@ -36,7 +37,8 @@ def _check_arrays(item, size):
         if isinstance(value, dict) and "ndarray" in value:
             shape, kind, place = value["ndarray"]
             if min(shape, default=0) < 0 or place < 0 or math.prod(shape) * np.dtype(kind).itemsize > size - place:
-                raise ValueError(f"an array of shape {tuple(shape)} at byte {place} is claimed, the file has "
-                                 f"{size} bytes")
+                raise ValueError(
+                    f"an array of shape {tuple(shape)} at byte {place} is claimed, the file has {size} bytes"
+                )
         else:
             _check_arrays(value, size)

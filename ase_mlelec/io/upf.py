@@ -6,6 +6,7 @@ so that the sections are found as text.
 
 Source: Quantum ESPRESSO, upflib, for the meaning of the fields; in the files r is in bohr and potentials in Ry.
 """
+
 import re
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.text import read_numbers, read_text
 
-LARGEST_CHARGE = 120        # e
+LARGEST_CHARGE = 120  # e
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class UPF:
     atomic_charge : array [M], e/Å; 4πr² times the valence density of the free atom
     core_charge : array [M], e/Å^3, the partial core density of the nonlinear core correction, or None without one
     """
+
     symbol: str
     z_valence: float
     functional: str
@@ -56,8 +58,10 @@ def read_upf(path):
     """
     text = _without(read_text(path, "give a pseudopotential in UPF"), ("<PP_INFO", "</PP_INFO>"), ("<!--", "-->"))
     if "<PP_HEADER" not in text:
-        raise ValueError(f"{path}: not UPF version 1 or 2 (no <PP_HEADER>); give the pseudopotential in this format, "
-                         "to which upfconv.x converts other formats of Quantum ESPRESSO")
+        raise ValueError(
+            f"{path}: not UPF version 1 or 2 (no <PP_HEADER>); give the pseudopotential in this format, "
+            "to which upfconv.x converts other formats of Quantum ESPRESSO"
+        )
     if re.search(r"<UPF\b", text) and "</UPF>" not in text:
         raise _truncated(path, "no </UPF>")
     header = _header(path, text)
@@ -70,18 +74,26 @@ def read_upf(path):
 
     r, rab = section("PP_R", units.BOHR), section("PP_RAB", units.BOHR)
     if n_points < 1 or r[0] < 0 or not (np.diff(r) > 0).all() or not (rab > 0).all():
-        raise ValueError(f"{path}: <PP_R> does not rise from 0 or more, or <PP_RAB> is not positive; the file is "
-                         "damaged: copy or download it again")
-    if re.search(r'<PP_LOCAL\s+type\s*=\s*["\']1/r["\']', text):      # written as a formula
+        raise ValueError(
+            f"{path}: <PP_R> does not rise from 0 or more, or <PP_RAB> is not positive; the file is "
+            "damaged: copy or download it again"
+        )
+    if re.search(r'<PP_LOCAL\s+type\s*=\s*["\']1/r["\']', text):  # written as a formula
         if r[0] == 0:
-            raise ValueError(f"{path}: the potential is -Z/r, and <PP_R> begins at 0; generate it again on a mesh "
-                             "without the origin")
+            raise ValueError(
+                f"{path}: the potential is -Z/r, and <PP_R> begins at 0; generate it again on a mesh without the origin"
+            )
         local_potential = -header["z_valence"] * units.HARTREE * units.BOHR / r
     else:
         local_potential = section("PP_LOCAL", units.RYDBERG)
-    return UPF(**header, r=r, rab=rab, local_potential=local_potential,
-               atomic_charge=section("PP_RHOATOM", 1 / units.BOHR),
-               core_charge=section("PP_NLCC", units.BOHR**-3) if has_core else None)
+    return UPF(
+        **header,
+        r=r,
+        rab=rab,
+        local_potential=local_potential,
+        atomic_charge=section("PP_RHOATOM", 1 / units.BOHR),
+        core_charge=section("PP_NLCC", units.BOHR**-3) if has_core else None,
+    )
 
 
 def _truncated(path, what):
@@ -110,26 +122,33 @@ def _header(path, text):
     end = text.find("</PP_HEADER>")
     if end < 0:
         raise _truncated(path, "no </PP_HEADER>")
-    return _header_1(path, [line for line in text[attributes.end():end].splitlines() if line.strip()])
+    return _header_1(path, [line for line in text[attributes.end() : end].splitlines() if line.strip()])
 
 
 def _header_1(path, lines):
     """Version 1: one value and its meaning in each line, in a fixed order."""
     try:
         words = [line.split()[0] for line in lines[:10]]
-        functional = lines[4].split("Exchange")[0][:20].strip()     # its short name may follow
-        return dict(symbol=element_of(words[1]), is_ultrasoft=words[2] in ("US", "PAW"), is_paw=words[2] == "PAW",
-                    has_core=_flag(words[3]), functional=functional, z_valence=_number(words[5]),
-                    n_points=int(words[9]))
+        functional = lines[4].split("Exchange")[0][:20].strip()  # its short name may follow
+        return dict(
+            symbol=element_of(words[1]),
+            is_ultrasoft=words[2] in ("US", "PAW"),
+            is_paw=words[2] == "PAW",
+            has_core=_flag(words[3]),
+            functional=functional,
+            z_valence=_number(words[5]),
+            n_points=int(words[9]),
+        )
     except (ValueError, IndexError) as error:
-        raise ValueError(f"{path}: header not understood, no valence charge or mesh ({printable(error)}); "
-                         "need UPF version 1 or 2") from None
+        raise ValueError(
+            f"{path}: header not understood, no valence charge or mesh ({printable(error)}); need UPF version 1 or 2"
+        ) from None
 
 
 def _header_2(path, attributes, text):
     """Version 2: attributes."""
     mesh = re.search(r"""<PP_MESH\s[^>]*?\bmesh\s*=\s*["']([^"']*)""", text)
-    if mesh:        # says the same
+    if mesh:  # says the same
         attributes.setdefault("mesh_size", mesh.group(1))
     missing = {"element", "z_valence", "functional", "mesh_size"} - attributes.keys()
     if missing:
@@ -137,13 +156,20 @@ def _header_2(path, attributes, text):
         raise ValueError(f"{path}: no {what} in <PP_HEADER>; need UPF version 1 or 2")
     is_paw = _flag(attributes.get("is_paw", "F"))
     try:
-        return dict(symbol=element_of(attributes["element"]), z_valence=_number(attributes["z_valence"]),
-                    functional=attributes["functional"], is_paw=is_paw,
-                    is_ultrasoft=is_paw or _flag(attributes.get("is_ultrasoft", "F")),
-                    has_core=_flag(attributes.get("core_correction", "F")), n_points=int(attributes["mesh_size"]))
+        return dict(
+            symbol=element_of(attributes["element"]),
+            z_valence=_number(attributes["z_valence"]),
+            functional=attributes["functional"],
+            is_paw=is_paw,
+            is_ultrasoft=is_paw or _flag(attributes.get("is_ultrasoft", "F")),
+            has_core=_flag(attributes.get("core_correction", "F")),
+            n_points=int(attributes["mesh_size"]),
+        )
     except ValueError as error:
-        raise ValueError(f"{path}: <PP_HEADER> not understood, no valence charge or mesh ({printable(error)}); "
-                         "correct it, or download the file again") from None
+        raise ValueError(
+            f"{path}: <PP_HEADER> not understood, no valence charge or mesh ({printable(error)}); "
+            "correct it, or download the file again"
+        ) from None
 
 
 def _number(word):

@@ -1,4 +1,5 @@
 """One decorator that lets a function of tensors take NumPy arrays, lists and numbers as well."""
+
 import functools
 import inspect
 import math
@@ -25,9 +26,11 @@ def numpy_or_torch(function):
         bound.apply_defaults()
         given = bound.arguments
         device = next((value.device for value in given.values() if isinstance(value, torch.Tensor)), None)
-        result = function(**{name: value if name in names else _to_tensor(name, value, device)
-                             for name, value in given.items()})
+        result = function(
+            **{name: value if name in names else _to_tensor(name, value, device) for name, value in given.items()}
+        )
         return result if device is not None else _to_numpy(result)
+
     return wrapper
 
 

@@ -1,4 +1,5 @@
 """Partial core charge of pseudopotentials with core correction, on the grid of the density."""
+
 from ase_mlelec.physics import grid
 
 

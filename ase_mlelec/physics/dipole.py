@@ -5,11 +5,12 @@ the cell vectors a dipole is M = f h with three *fractional dipoles* f, in e, ea
 
 Source: Resta, Rev. Mod. Phys. 66, 899 (1994); King-Smith and Vanderbilt, Phys. Rev. B 47, 1651 (1993).
 """
+
 import torch
 
 from ase_mlelec.physics.arrays import check_finite, numpy_or_torch
 
-_LARGEST_CHANGE = 0.4       # e, of a fractional dipole between frames; from 0.5 on the branch is anybody's guess
+_LARGEST_CHANGE = 0.4  # e, of a fractional dipole between frames; from 0.5 on the branch is anybody's guess
 
 
 @numpy_or_torch
@@ -66,9 +67,11 @@ def unwrap(dipoles, cells):
     rest = (change - quanta).abs()
     if rest.numel() and rest.max() > _LARGEST_CHANGE:
         frame = int(rest.amax(dim=1).argmax())
-        raise ValueError(f"dipoles: got a change by {rest.max():.2f} e times a cell vector from frame {frame} to "
-                         f"{frame + 1}, need less than {_LARGEST_CHANGE} to tell the branch; store frames more often, "
-                         "in the order of time")
+        raise ValueError(
+            f"dipoles: got a change by {rest.max():.2f} e times a cell vector from frame {frame} to "
+            f"{frame + 1}, need less than {_LARGEST_CHANGE} to tell the branch; store frames more often, "
+            "in the order of time"
+        )
     return dipoles - _times(torch.nn.functional.pad(quanta.cumsum(0), (0, 0, 1, 0)), cells)
 
 
@@ -111,12 +114,16 @@ def _check(dipole, cell):
 
 def _check_trajectory(dipoles, cells):
     if dipoles.ndim != 2 or len(dipoles) < 1 or cells.ndim == 3 and len(cells) != len(dipoles):
-        raise ValueError(f"dipoles: got shape {list(dipoles.shape)} and cells {list(cells.shape)}, need [n, 3], and "
-                         "[3, 3] or [n, 3, 3]; give one cell, or one per frame")
+        raise ValueError(
+            f"dipoles: got shape {list(dipoles.shape)} and cells {list(cells.shape)}, need [n, 3], and "
+            "[3, 3] or [n, 3, 3]; give one cell, or one per frame"
+        )
     _check(dipoles, cells)
 
 
 def _check_cells(cells):
     if cells.shape[-2:] != (3, 3) or not torch.isfinite(cells).all() or (torch.linalg.det(cells) == 0).any():
-        raise ValueError(f"cells: got shape {list(cells.shape)} or a volume of 0, need [..., 3, 3] Å with a volume; a "
-                         "molecule without a cell has one dipole, which needs no branch")
+        raise ValueError(
+            f"cells: got shape {list(cells.shape)} or a volume of 0, need [..., 3, 3] Å with a volume; a "
+            "molecule without a cell has one dipole, which needs no branch"
+        )

@@ -2,6 +2,7 @@
 
 DOS in states/eV including spin degeneracy.  Everything is differentiable with respect to the DOS.
 """
+
 import numpy as np
 import torch
 
@@ -41,10 +42,10 @@ def moments(energies, dos, order):
     check_dos(energies, dos)
     if order not in range(19):
         raise ValueError(f"order: got {order.item():g}, need an integer from 0 to 18")
-    node, weight = (energies.new_tensor(v) for v in np.polynomial.legendre.leggauss(10))   # exact to ε^19
+    node, weight = (energies.new_tensor(v) for v in np.polynomial.legendre.leggauss(10))  # exact to ε^19
     node, width = 0.5 + 0.5 * node, energies.diff()[:, None]
     value = dos[..., :-1, None] * (1 - node) + dos[..., 1:, None] * node
-    return (0.5 * weight * width * value * (energies[:-1, None] + width * node)**order).sum((-1, -2))
+    return (0.5 * weight * width * value * (energies[:-1, None] + width * node) ** order).sum((-1, -2))
 
 
 @numpy_or_torch
@@ -78,8 +79,10 @@ def band_gap(energies, dos, fermi_level, threshold=0.01):
     last = torch.where(filled & (energies <= fermi_level[..., None]), index, -1).amax(-1)
     first = torch.where(filled & (energies > fermi_level[..., None]), index, len(energies)).amin(-1)
     if (~metal & ((last < 0) | (first == len(energies)))).any():
-        raise ValueError(f"dos: got a gap that reaches an end of the grid, {energies[0]:g} to {energies[-1]:g} eV, "
-                         "need states on both sides of the Fermi level; widen the grid or lower the threshold")
+        raise ValueError(
+            f"dos: got a gap that reaches an end of the grid, {energies[0]:g} to {energies[-1]:g} eV, "
+            "need states on both sides of the Fermi level; widen the grid or lower the threshold"
+        )
     vbm = torch.where(metal, fermi_level, _crossing(energies, dos, last, threshold, metal))
     cbm = torch.where(metal, fermi_level, _crossing(energies, dos, first - 1, threshold, metal))
     return cbm - vbm, vbm, cbm
@@ -197,5 +200,7 @@ def _interpolate(energies, dos, points):
 
 def _check_inside(energies, name, points):
     if not ((points >= energies[0]) & (points <= energies[-1])).all():
-        raise ValueError(f"{name}: got {points.min().item():g} to {points.max().item():g} eV, need values on the grid, "
-                         f"{energies[0]:g} to {energies[-1]:g} eV; widen it, or check the reference of the energies")
+        raise ValueError(
+            f"{name}: got {points.min().item():g} to {points.max().item():g} eV, need values on the grid, "
+            f"{energies[0]:g} to {energies[-1]:g} eV; widen it, or check the reference of the energies"
+        )

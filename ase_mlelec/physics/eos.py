@@ -1,4 +1,5 @@
 """Equations of state: energy against volume, fitted with standard errors."""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -22,16 +23,20 @@ def murnaghan(volume, v0, e0, bulk_modulus, derivative):
     Source: Murnaghan, Proc. Natl. Acad. Sci. 30, 244 (1944).
     """
     volume = np.asarray(volume)
-    return (e0 + bulk_modulus * volume / derivative * ((v0 / volume) ** derivative / (derivative - 1) + 1)
-            - v0 * bulk_modulus / (derivative - 1))
+    return (
+        e0
+        + bulk_modulus * volume / derivative * ((v0 / volume) ** derivative / (derivative - 1) + 1)
+        - v0 * bulk_modulus / (derivative - 1)
+    )
 
 
 class EquationOfState(NamedTuple):
     """Parameters of a fitted equation of state; ``errors`` are the standard errors of the first four."""
-    v0: float               # Å^3
-    e0: float               # eV
-    bulk_modulus: float     # eV/Å^3
-    derivative: float       # of the bulk modulus with respect to pressure
+
+    v0: float  # Å^3
+    e0: float  # eV
+    bulk_modulus: float  # eV/Å^3
+    derivative: float  # of the bulk modulus with respect to pressure
     errors: tuple
 
 
@@ -55,12 +60,22 @@ def fit(volumes, energies, kind="birch-murnaghan"):
         raise ValueError(f"got {volumes.shape} volumes and {energies.shape} energies; need at least 5 of each")
     curvature, slope, _ = np.polyfit(volumes, energies, 2)
     if curvature <= 0 or not volumes.min() < -slope / (2 * curvature) < volumes.max():
-        raise ValueError(f"the energies have no minimum between {volumes.min():.3f} and {volumes.max():.3f} Å^3; "
-                         "shift the range of volumes")
+        raise ValueError(
+            f"the energies have no minimum between {volumes.min():.3f} and {volumes.max():.3f} Å^3; "
+            "shift the range of volumes"
+        )
     v0 = -slope / (2 * curvature)
     start = (v0, energies.min(), 2 * curvature * v0, 4.0)
     # fitted around the minimum: total energies are large and would spoil the numerical Jacobian
-    values, covariance = curve_fit(KINDS[kind], volumes, energies - start[1], (v0, 0.0, start[2], 4.0), xtol=1e-12,
-                                   ftol=1e-14, x_scale=(v0, abs(start[2] * v0), start[2], 4.0), method="trf")
+    values, covariance = curve_fit(
+        KINDS[kind],
+        volumes,
+        energies - start[1],
+        (v0, 0.0, start[2], 4.0),
+        xtol=1e-12,
+        ftol=1e-14,
+        x_scale=(v0, abs(start[2] * v0), start[2], 4.0),
+        method="trf",
+    )
     values[1] += start[1]
     return EquationOfState(*map(float, values), tuple(map(float, np.sqrt(np.diag(covariance)))))

@@ -1,4 +1,5 @@
 """Electrostatic energy of point charges in a periodic cell, in a neutralising background, by Ewald's method."""
+
 import functools
 import math
 
@@ -8,9 +9,9 @@ from ase_mlelec import units
 from ase_mlelec.physics import grid
 from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, sum_over_chunks
 
-_REACH = 6.0        # both sums end where their terms have fallen to e^-36 = 2e-16
-_OVERLAP = 0.01     # Å; nearer atoms are a mistake
-_CHUNK_OF_SEARCH, _CHUNK = 2**16, 2**18     # pairs in flight: about 64 MiB
+_REACH = 6.0  # both sums end where their terms have fallen to e^-36 = 2e-16
+_OVERLAP = 0.01  # Å; nearer atoms are a mistake
+_CHUNK_OF_SEARCH, _CHUNK = 2**16, 2**18  # pairs in flight: about 64 MiB
 # What a step costs on one core with its gradient, in units of one atom times one wave vector, 4 ns.
 _COST_OF_LOOK, _COST_OF_PAIR, _COST_OF_WAVE_VECTOR = 10.0, 50.0, 90.0
 
@@ -39,10 +40,11 @@ def energy(positions, charges, cell):
     alpha = _splitting(len(positions), cell)
     scaled = positions @ torch.linalg.inv(cell)
     scaled = scaled - scaled.detach().floor()
-    background = math.pi / (2 * alpha**2 * volume) * charges.sum()**2
+    background = math.pi / (2 * alpha**2 * volume) * charges.sum() ** 2
     itself = alpha / math.sqrt(math.pi) * (charges**2).sum()
-    return units.COULOMB * (_real_sum(scaled, charges, cell, alpha) + _reciprocal_sum(scaled, charges, cell, alpha)
-                            - itself - background)
+    return units.COULOMB * (
+        _real_sum(scaled, charges, cell, alpha) + _reciprocal_sum(scaled, charges, cell, alpha) - itself - background
+    )
 
 
 def check_charges(positions, charges):
@@ -50,17 +52,19 @@ def check_charges(positions, charges):
     if positions.ndim != 2 or positions.shape[1] != 3 or not len(positions):
         raise ValueError(f"positions: got shape {list(positions.shape)}, need [N, 3] with N >= 1; pass them in Å")
     if charges.shape != positions.shape[:1]:
-        raise ValueError(f"charges: got shape {list(charges.shape)}, need [{len(positions)}] to match positions; pass "
-                         "one charge per atom")
+        raise ValueError(
+            f"charges: got shape {list(charges.shape)}, need [{len(positions)}] to match positions; pass "
+            "one charge per atom"
+        )
     check_finite(positions=positions, charges=charges)
 
 
 def _splitting(n_atoms, cell):
     """The α, 1/Å, at which both sums together are cheapest: time grows as N^1.5 but for the search of pairs."""
     cell = cell.detach().cpu()
-    alpha = torch.logspace(-2, 2, 201, dtype=cell.dtype) * 6 / grid.volume(cell)**(1 / 3)
+    alpha = torch.logspace(-2, 2, 201, dtype=cell.dtype) * 6 / grid.volume(cell) ** (1 / 3)
     looked_at = n_atoms**2 / 2 * (2 * _image_reach(cell, alpha) + 1).prod(-1)
-    pairs = n_atoms**2 / 2 * 4 / 3 * math.pi * (_REACH / alpha)**3 / grid.volume(cell)
+    pairs = n_atoms**2 / 2 * 4 / 3 * math.pi * (_REACH / alpha) ** 3 / grid.volume(cell)
     waves = (2 * _wave_reach(cell, alpha) + 1).prod(-1) / 2
     cost = _COST_OF_LOOK * looked_at + _COST_OF_PAIR * pairs + (_COST_OF_WAVE_VECTOR + n_atoms) * waves
     return alpha[cost.argmin()].item()
@@ -106,9 +110,12 @@ def _close_pairs(scaled, cell, alpha):
         difference = [scaled[start:, k] - scaled[start:stop, k, None] for k in range(3)]
         nearest = [-item.round() for item in difference]
         x, y, z = ((difference[k] + nearest[k])[:, :, None] + images[:, k] for k in range(3))
-        squares = (x * (metric[0][0] * x + 2 * metric[0][1] * y + 2 * metric[0][2] * z)
-                   + y * (metric[1][1] * y + 2 * metric[1][2] * z) + metric[2][2] * z * z)
-        rows, columns, image = (squares < (_REACH / alpha)**2).nonzero(as_tuple=True)
+        squares = (
+            x * (metric[0][0] * x + 2 * metric[0][1] * y + 2 * metric[0][2] * z)
+            + y * (metric[1][1] * y + 2 * metric[1][2] * z)
+            + metric[2][2] * z * z
+        )
+        rows, columns, image = (squares < (_REACH / alpha) ** 2).nonzero(as_tuple=True)
         wanted = (columns > rows) | (columns == rows) & images[image].any(-1)
         rows, columns, image = rows[wanted], columns[wanted], image[wanted]
         _check_distances(squares[rows, columns, image])
@@ -120,16 +127,20 @@ def _close_pairs(scaled, cell, alpha):
 
 def _check_distances(squares):
     if len(squares) and squares.min() < _OVERLAP**2:
-        raise ValueError(f"positions: got two atoms {squares.min().sqrt().item():.2g} Å apart, need {_OVERLAP} Å; "
-                         "remove the duplicate, or the atom that is a periodic image of another")
+        raise ValueError(
+            f"positions: got two atoms {squares.min().sqrt().item():.2g} Å apart, need {_OVERLAP} Å; "
+            "remove the duplicate, or the atom that is a periodic image of another"
+        )
 
 
 def _reciprocal_sum(scaled, charges, cell, alpha):
     """2π/Ω Σ_{G≠0} exp(-G²/4α²)/G² |S(G)|², 1/Å."""
     reach = _wave_reach(cell.detach().cpu(), torch.tensor(alpha, dtype=cell.dtype)).int().tolist()
     # half of the wave vectors: S(-G) is the complex conjugate of S(G)
-    k1, k2, k3 = (torch.arange(first, last + 1.0, dtype=cell.dtype, device=cell.device)
-                  for first, last in zip((-reach[0], -reach[1], 0), reach))
+    k1, k2, k3 = (
+        torch.arange(first, last + 1.0, dtype=cell.dtype, device=cell.device)
+        for first, last in zip((-reach[0], -reach[1], 0), reach)
+    )
     vectors = torch.cartesian_prod(k1, k2, k3)
     squares = (vectors @ grid.reciprocal_cell(cell)).square().sum(-1)
     nonzero = vectors.any(-1)

@@ -8,6 +8,7 @@ smooth, and Gauss-Legendre quadrature has no error left.
 
 Source: Ellis et al. 2021, Appendix A.
 """
+
 import math
 from fractions import Fraction
 from typing import Callable, NamedTuple
@@ -20,21 +21,23 @@ from ase_mlelec.physics import filling
 from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, to_array
 
 _GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(10)  # the poles of f, x = ±iπ, are far: error < 1e-20
-_COLDEST_KT = 1e-30         # eV; stands for temperature 0, where every x is infinite or 0
-_LARGEST_X = 800.0          # e^-800 is 0 in float64, while x^3 e^-x stays finite
+_COLDEST_KT = 1e-30  # eV; stands for temperature 0, where every x is infinite or 0
+_LARGEST_X = 800.0  # e^-800 is 0 in float64, while x^3 e^-x stays finite
 
 
 # Polylogarithms
 
+
 def _polylog_series(n_terms):
     """Coefficients of Li_2 and Li_3 of 1 - e^-u in powers u^1, u^2, ...: dLi_n/du = Li_{n-1} / (e^u - 1), Li_1 = u."""
-    bernoulli = [Fraction(1)]   # B_k/k!, the series of u/(e^u - 1)
+    bernoulli = [Fraction(1)]  # B_k/k!, the series of u/(e^u - 1)
     for k in range(1, n_terms):
         bernoulli.append(-sum(b / math.factorial(k - j + 1) for j, b in enumerate(bernoulli)))
     series = [[Fraction(p == 1) for p in range(1, n_terms + 1)]]
     for _ in (2, 3):
-        series.append([sum(c * bernoulli[p - q] for q, c in enumerate(series[-1][:p], 1)) / p
-                       for p in range(1, n_terms + 1)])
+        series.append(
+            [sum(c * bernoulli[p - q] for q, c in enumerate(series[-1][:p], 1)) / p for p in range(1, n_terms + 1)]
+        )
     return [[float(c) for c in coefficients] for coefficients in series[1:]]
 
 
@@ -99,6 +102,7 @@ def polylog(order, x):
 # Antiderivatives.  Each function returns (tail, jump): the antiderivative less its zero-temperature part is
 # tail(x) + jump θ(x), where the tail vanishes as e^-|x| on both sides, all its terms having one sign.
 
+
 def _f0(x):
     return _li1(_fold(x)[1]), 0.0
 
@@ -115,20 +119,22 @@ def _f2(x):
 
 def _s0(x):
     side, depth = _fold(x)
-    return side * (depth * _li1(depth) - 2 * _li2(depth)), -math.pi**2 / 3
+    return side * (depth * _li1(depth) - 2 * _li2(depth)), -(math.pi**2) / 3
 
 
 def _s1(x):
     depth = _fold(x)[1]
-    return -depth**2 * _li1(depth) + 3 * depth * _li2(depth) - 3 * _li3(depth), 0.0
+    return -(depth**2) * _li1(depth) + 3 * depth * _li2(depth) - 3 * _li3(depth), 0.0
 
 
 def _slope_moment(order):
     """Antiderivative of -x^n df/dx by parts: -x^n f + n F_{n-1}."""
+
     def antiderivative(x):
         side, depth = _fold(x)
         tail, jump = (_f0, _f1, _f2)[order - 1](x) if order else (0.0, 0.0)
         return order * tail - x**order * side * torch.sigmoid(depth), order * jump if order else 1.0
+
     return antiderivative
 
 
@@ -148,7 +154,7 @@ def fermi_moment(order, x):
     _check_order(order, 2)
     tail, jump = (_f0, _f1, _f2)[int(order)](x)
     below = torch.where(x >= 0, 0.0, x)
-    return below**(order + 1) / (order + 1) + tail + jump * (x >= 0).to(x.dtype)
+    return below ** (order + 1) / (order + 1) + tail + jump * (x >= 0).to(x.dtype)
 
 
 @numpy_or_torch
@@ -171,6 +177,7 @@ def entropy_moment(order, x):
 
 # Weights
 
+
 def _entropy_density(x):
     """s(x) = f ln f + (1 - f) ln(1 - f), even in x."""
     depth = _fold(x)[1]
@@ -185,23 +192,25 @@ def _step_number(left, width, kT, fill):
 def _step_energy(left, width, kT, fill):
     """As _step_number, times x = (ε - μ)/kT."""
     start, end = _step_number(left, width, kT, fill)
-    return ((left * start + width**2 * (fill**2 / 2 - fill**3 / 3)) / kT,
-            (left * end + width**2 * fill**3 / 3) / kT)
+    return ((left * start + width**2 * (fill**2 / 2 - fill**3 / 3)) / kT, (left * end + width**2 * fill**3 / 3) / kT)
 
 
 class _Kernel(NamedTuple):
     """A function g(x) to integrate a DOS with, and what its exact integrals need."""
-    value: Callable             # g(x)
-    first: Callable             # antiderivative of g, less the step
-    second: Callable            # antiderivative of x g, less the step
-    step: Callable | None = None    # integrals over the zero-temperature part of g
+
+    value: Callable  # g(x)
+    first: Callable  # antiderivative of g, less the step
+    second: Callable  # antiderivative of x g, less the step
+    step: Callable | None = None  # integrals over the zero-temperature part of g
 
 
-_NUMBER = _Kernel(lambda x: torch.sigmoid(-x), _f0, _f1, _step_number)                  # f
-_ENERGY = _Kernel(lambda x: x * torch.sigmoid(-x), _f1, _f2, _step_energy)              # x f
-_ENTROPY = _Kernel(_entropy_density, _s0, _s1)                                          # s
-_SLOPE = [_Kernel(lambda x, n=n: x**n * torch.sigmoid(x) * torch.sigmoid(-x), _slope_moment(n), _slope_moment(n + 1))
-          for n in range(3)]                                                            # -x^n df/dx
+_NUMBER = _Kernel(lambda x: torch.sigmoid(-x), _f0, _f1, _step_number)  # f
+_ENERGY = _Kernel(lambda x: x * torch.sigmoid(-x), _f1, _f2, _step_energy)  # x f
+_ENTROPY = _Kernel(_entropy_density, _s0, _s1)  # s
+_SLOPE = [
+    _Kernel(lambda x, n=n: x**n * torch.sigmoid(x) * torch.sigmoid(-x), _slope_moment(n), _slope_moment(n + 1))
+    for n in range(3)
+]  # -x^n df/dx
 
 
 def _thermal_energy(temperature):
@@ -218,8 +227,10 @@ def _hat_weights(kernel, energies, mu, temperature):
     elif not narrow.any():
         start, end = _closed_form(kernel, energies, width, mu, kT)
     else:
-        start, end = (torch.where(narrow, a, b) for a, b in zip(_quadrature(kernel, energies, width, mu, kT),
-                                                                _closed_form(kernel, energies, width, mu, kT)))
+        start, end = (
+            torch.where(narrow, a, b)
+            for a, b in zip(_quadrature(kernel, energies, width, mu, kT), _closed_form(kernel, energies, width, mu, kT))
+        )
     return torch.nn.functional.pad(start, (0, 1)) + torch.nn.functional.pad(end, (1, 0))
 
 
@@ -234,7 +245,7 @@ def _quadrature(kernel, energies, width, mu, kT):
 def _closed_form(kernel, energies, width, mu, kT):
     """As _quadrature, by (A10) for the tails plus the exact integral of the step."""
     left, right = energies[:-1] - mu, energies[1:] - mu
-    holds_mu = (left < 0) & (right >= 0)    # half open, as in _fold: a grid point at μ counts once
+    holds_mu = (left < 0) & (right >= 0)  # half open, as in _fold: a grid point at μ counts once
     x = ((energies - mu) / kT).clamp(-_LARGEST_X, _LARGEST_X)
     first, second = (_difference(antiderivative(x), holds_mu) for antiderivative in (kernel.first, kernel.second))
     start = kT * (first * right - kT * second) / width
@@ -291,8 +302,9 @@ def integration_weights(energies, mu, temperature):
     _check_temperature(temperature)
     mu, temperature = torch.broadcast_tensors(mu, temperature)
     kT = _thermal_energy(temperature)[..., None]
-    number, relative_energy, entropy = (_hat_weights(kernel, energies, mu, temperature)
-                                        for kernel in (_NUMBER, _ENERGY, _ENTROPY))
+    number, relative_energy, entropy = (
+        _hat_weights(kernel, energies, mu, temperature) for kernel in (_NUMBER, _ENERGY, _ENTROPY)
+    )
     return number, mu[..., None] * number + kT * relative_energy, kT * entropy
 
 
@@ -340,6 +352,7 @@ def slope_weights(energies, mu, temperature):
 
 
 # Fermi level
+
 
 def fermi_level(energies, dos, n_electrons, temperature):
     """Fermi level μ, eV: the root of N(μ) = w_N(μ)·D = n_electrons.
@@ -392,8 +405,9 @@ class _FermiLevel(torch.autograd.Function):
     @staticmethod
     def forward(ctx, energies, dos, n_electrons, temperature):
         # one after the other on the host: a fraction of a millisecond each
-        mu = energies.new_tensor(_find_roots(*(tensor.detach().cpu().numpy() for tensor in
-                                               (energies, dos, n_electrons, temperature))))
+        mu = energies.new_tensor(
+            _find_roots(*(tensor.detach().cpu().numpy() for tensor in (energies, dos, n_electrons, temperature)))
+        )
         ctx.save_for_backward(energies, dos, temperature, mu)
         return mu
 
@@ -410,6 +424,7 @@ class _FermiLevel(torch.autograd.Function):
 
 # Checks
 
+
 def check_grid(energies):
     """Raise ValueError unless energies is [S], S >= 2, finite and strictly increasing."""
     if energies.ndim != 1 or len(energies) < 2:
@@ -418,24 +433,29 @@ def check_grid(energies):
     increasing = energies[1:] > energies[:-1]
     if not increasing.all():
         at = increasing.tolist().index(False)
-        raise ValueError(f"energies: got {energies[at]:g} then {energies[at + 1]:g} eV at point {at}, need increasing "
-                         "values; sort the grid together with the DOS")
+        raise ValueError(
+            f"energies: got {energies[at]:g} then {energies[at + 1]:g} eV at point {at}, need increasing "
+            "values; sort the grid together with the DOS"
+        )
 
 
 def check_dos(energies, dos):
     """Raise ValueError unless energies is a grid and dos is finite and [..., S] on it."""
     check_grid(energies)
     if dos.ndim < 1 or dos.shape[-1] != len(energies):
-        raise ValueError(f"dos: got shape {list(dos.shape)}, need [..., {len(energies)}] to match energies; put the "
-                         "energy axis last")
+        raise ValueError(
+            f"dos: got shape {list(dos.shape)}, need [..., {len(energies)}] to match energies; put the energy axis last"
+        )
     check_finite(dos=dos)
 
 
 def _check_temperature(temperature):
     good = (temperature >= 0) & (temperature < math.inf)
     if not good.all():
-        raise ValueError(f"temperature: got {temperature[~good][0].item():g} K, need a finite number >= 0; give the "
-                         "electronic temperature in kelvin")
+        raise ValueError(
+            f"temperature: got {temperature[~good][0].item():g} K, need a finite number >= 0; give the "
+            "electronic temperature in kelvin"
+        )
 
 
 def _check_filling(energies, dos, n_electrons, temperature):
@@ -446,8 +466,10 @@ def _check_filling(energies, dos, n_electrons, temperature):
     bad = ~((n_electrons >= 0) & (n_electrons <= capacity + 1e-12 * abs(capacity)))
     if bad.any():
         got, holds = ((value + 0 * bad)[bad][0].item() for value in (n_electrons, capacity))
-        raise ValueError(f"n_electrons: got {got:g}, need 0 to {holds:g}, which the DOS holds on this grid; widen the "
-                         "energy grid or check the count of valence electrons")
+        raise ValueError(
+            f"n_electrons: got {got:g}, need 0 to {holds:g}, which the DOS holds on this grid; widen the "
+            "energy grid or check the count of valence electrons"
+        )
     return capacity
 
 

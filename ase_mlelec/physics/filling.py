@@ -4,15 +4,16 @@ Everything that does not change with the level is computed once: the integral of
 grid point, and the points of a Gauss-Legendre quadrature with their weights times the density of states.  What is left
 for every level that is tried are Fermi functions of some thousand numbers.
 """
+
 import math
 
 import numpy as np
 
-FLAT = 1e-13            # electrons per state of the grid that count as none: 500 times the rounding of N(μ)
-COLDEST_KT = 1e-12      # eV; below it, points kT apart are not told apart, and the limit at temperature 0 is exact
-WINDOW, MOVE = 48, 8    # kT: half the width of the thermal window that is integrated, and how far μ moves within it
-FINEST = 20.7           # -ln of the relative error of the quadrature
-MAX_ITERATIONS = 200    # bisection alone needs 60
+FLAT = 1e-13  # electrons per state of the grid that count as none: 500 times the rounding of N(μ)
+COLDEST_KT = 1e-12  # eV; below it, points kT apart are not told apart, and the limit at temperature 0 is exact
+WINDOW, MOVE = 48, 8  # kT: half the width of the thermal window that is integrated, and how far μ moves within it
+FINEST = 20.7  # -ln of the relative error of the quadrature
+MAX_ITERATIONS = 200  # bisection alone needs 60
 
 
 def fermi_level(energies, dos, n_electrons, kT):
@@ -34,7 +35,7 @@ class Filling:
     def __init__(self, energies, dos, kT):
         self.energies, self.dos, self.kT = energies, dos, kT
         self.width = np.diff(energies)
-        self.below = np.concatenate([[0.0], np.cumsum(0.5 * self.width * (dos[1:] + dos[:-1]))])    # ∫ D up to a point
+        self.below = np.concatenate([[0.0], np.cumsum(0.5 * self.width * (dos[1:] + dos[:-1]))])  # ∫ D up to a point
         self.flat = FLAT * np.dot(0.5 * self.width, abs(dos[1:]) + abs(dos[:-1]))
         self.is_narrow = bool((self.width <= kT).all())
         self.centre = None
@@ -55,7 +56,7 @@ class Filling:
 
     def _filled_up_to(self, number, place):
         """(energy, segment): where the integral of the density of states reaches a number, in ``place`` or behind."""
-        reached = np.flatnonzero(self.below[place + 1:] >= number)
+        reached = np.flatnonzero(self.below[place + 1 :] >= number)
         if number <= self.below[0] or not len(reached):
             return (self.energies[0], 0) if number <= self.below[0] else (self.energies[-1], len(self.width) - 1)
         k = place + int(reached[0])
@@ -100,7 +101,7 @@ class Filling:
             safe = low < newton < high and abs(newton - mu) < 0.5 * abs(step)
             following = newton if safe else 0.5 * (low + high)
             mu, step = following, following - mu
-            if safe and step * step < 1e-17 * self.kT:      # what the next step would be
+            if safe and step * step < 1e-17 * self.kT:  # what the next step would be
                 break
         return mu, slope
 
@@ -110,13 +111,15 @@ class Filling:
             self._look_around(mu)
         power = np.exp(np.minimum(self.x - (mu - self.centre) / self.kT, 700.0))
         occupied = 1 / (1 + power)
-        return (self.filled + float(np.dot(self.states, occupied)),
-                float(np.dot(self.states, power * occupied * occupied)) / self.kT)
+        return (
+            self.filled + float(np.dot(self.states, occupied)),
+            float(np.dot(self.states, power * occupied * occupied)) / self.kT,
+        )
 
     def _look_around(self, mu):
         """Points of the quadrature around a level: x = (ε - centre)/kT, the states at each, and those below all."""
         self.centre, energies, dos, self.filled = mu, self.energies, self.dos, 0.0
-        if not self.is_narrow:      # where f is neither 1 nor 0, in segments that are no wider than kT
+        if not self.is_narrow:  # where f is neither 1 nor 0, in segments that are no wider than kT
             between = mu + self.kT * np.arange(-WINDOW, WINDOW + 1)
             ends = np.clip(between[[0, -1]], energies[0], energies[-1])
             inside = np.clip(np.concatenate([energies, between]), *ends)

@@ -8,6 +8,7 @@ interpolation of the grid values: odd powers of it vanish, even powers remain.  
 component, and the Laplacian has the diagonal one only, which keeps every result real and free of a preferred direction
 in skewed cells.  A density that is cut off at a sphere, as that of a plane-wave code, has no such components.
 """
+
 import functools
 import math
 
@@ -16,7 +17,7 @@ import torch
 from ase_mlelec import units
 from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, sum_over_chunks
 
-_CHUNK = 2**22      # complex numbers in flight in a structure factor: 64 MiB
+_CHUNK = 2**22  # complex numbers in flight in a structure factor: 64 MiB
 _TABLE_STEP = 0.02  # 1/Å; interpolation between tabulated form factors: relative error below 1e-9
 
 
@@ -27,8 +28,10 @@ def check_cell(cell):
     check_finite(cell=cell)
     sizes = cell.norm(dim=1).prod().item()
     if not abs(torch.linalg.det(cell).item()) > 1e-10 * sizes:
-        raise ValueError(f"cell: got vectors {cell.tolist()} of no volume, need three independent ones; give every "
-                         "direction a period, with vacuum where the structure has none")
+        raise ValueError(
+            f"cell: got vectors {cell.tolist()} of no volume, need three independent ones; give every "
+            "direction a period, with vacuum where the structure has none"
+        )
 
 
 def check_grid_values(name, values):
@@ -65,7 +68,7 @@ def squared_wave_vectors(shape, cell):
     """Symbol of minus the Laplacian, G², on the half spectrum: Tensor [G1, G2, G3//2 + 1], 1/Å^2."""
     metric = reciprocal_cell(cell) @ reciprocal_cell(cell).T
     even, odd = list(_frequencies(shape, cell)), _odd_frequencies(shape, cell)
-    squares = sum(even[i]**2 * metric[i, i] for i in range(3))
+    squares = sum(even[i] ** 2 * metric[i, i] for i in range(3))
     return squares + 2 * sum(odd[i] * odd[j] * metric[i, j] for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
@@ -103,8 +106,10 @@ def structure_factor(scaled, weights, frequencies):
 
 
 def _structure_factor(frequencies, scaled, weights):
-    first, second, third = (torch.polar(torch.ones_like(phase), phase) for phase in (
-        -2 * math.pi * scaled[:, axis, None] * frequencies[axis] for axis in range(3)))
+    first, second, third = (
+        torch.polar(torch.ones_like(phase), phase)
+        for phase in (-2 * math.pi * scaled[:, axis, None] * frequencies[axis] for axis in range(3))
+    )
     plane = (weights[:, None] * first)[:, :, None] * second[:, None, :]
     return torch.tensordot(plane, third, dims=([0], [0]))
 
@@ -154,7 +159,7 @@ def superpose(density, radii, steps, positions, cell, shape, cutoff=None):
 
 def _form_factor(wave_numbers, density, radii, steps):
     """f(q) of a spherical density, by cubic Hermite interpolation between exact values and slopes."""
-    odd = len(radii) - (len(radii) + 1) % 2      # Simpson's rule takes pairs of intervals
+    odd = len(radii) - (len(radii) + 1) % 2  # Simpson's rule takes pairs of intervals
     radii, weights = radii[:odd], (density * radii**2 * steps)[:odd] * (4 * math.pi / 3)
     weights = weights * torch.tensor([1.0, *[4.0, 2.0] * ((odd - 3) // 2), 4.0, 1.0]).to(weights)
     radii, weights = radii[weights != 0], weights[weights != 0]
@@ -177,6 +182,8 @@ def _checked_shape(shape):
 
 def _check_radial(density, radii, steps):
     if radii.ndim != 1 or len(radii) < 3 or density.shape != radii.shape or steps.shape != radii.shape:
-        raise ValueError(f"density, radii, steps: got shapes {list(density.shape)}, {list(radii.shape)} and "
-                         f"{list(steps.shape)}, need one [M] for all, M >= 3; pass the arrays of one radial mesh")
+        raise ValueError(
+            f"density, radii, steps: got shapes {list(density.shape)}, {list(radii.shape)} and "
+            f"{list(steps.shape)}, need one [M] for all, M >= 3; pass the arrays of one radial mesh"
+        )
     check_finite(density=density, radii=radii, steps=steps)

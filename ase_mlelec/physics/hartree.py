@@ -1,4 +1,5 @@
 """Electrostatic energy of a periodic density with itself, by fast Fourier transform."""
+
 import math
 
 import torch

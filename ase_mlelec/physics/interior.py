@@ -1,4 +1,5 @@
 """Large sparse Hermitian matrices: eigenpairs near an energy, and the density of states without any eigenpair."""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -7,14 +8,14 @@ import scipy.sparse
 import scipy.sparse.csgraph
 import scipy.sparse.linalg
 
-_PANEL = 192                # columns of a block of the factorization
-_SINGULAR = 1e-10           # eV; of the levels of a diagonal block
-_ACCURACY = 1e-8            # of the solutions
-_ROUGH = 1e-6               # of those that one correction mends; otherwise rows are exchanged
-_BLOCK = 4                  # vectors per step
-_RESIDUAL = 1e-8            # eV; |Hx - Ex|, of which the error of an energy is the square over the gap
-_GLANCE = 1e-3              # eV; the same where a level that was missed only has to show itself
-_PATIENCE = 4               # blocks from one look at the convergence to the next
+_PANEL = 192  # columns of a block of the factorization
+_SINGULAR = 1e-10  # eV; of the levels of a diagonal block
+_ACCURACY = 1e-8  # of the solutions
+_ROUGH = 1e-6  # of those that one correction mends; otherwise rows are exchanged
+_BLOCK = 4  # vectors per step
+_RESIDUAL = 1e-8  # eV; |Hx - Ex|, of which the error of an energy is the square over the gap
+_GLANCE = 1e-3  # eV; the same where a level that was missed only has to show itself
+_PATIENCE = 4  # blocks from one look at the convergence to the next
 
 
 class Interior(NamedTuple):
@@ -24,6 +25,7 @@ class Interior(NamedTuple):
     vectors : array [W, n]
     first : index of the first of them among all W levels, counted from zero
     """
+
     energies: np.ndarray
     vectors: np.ndarray
     first: int
@@ -55,8 +57,10 @@ def eigenpairs(matrix, center, n):
     energies, vectors = energies[order], vectors[:, order]
     residual = np.linalg.norm(matrix @ vectors - vectors * energies, axis=0).max()
     if not residual < 1e-6:
-        raise RuntimeError(f"center: got residuals of {residual:.1g} eV at {center:g} eV, need less than 1e-6; move "
-                           "the center away from the levels")
+        raise RuntimeError(
+            f"center: got residuals of {residual:.1g} eV at {center:g} eV, need less than 1e-6; move "
+            "the center away from the levels"
+        )
     return Interior(energies, vectors, n_below - int((energies < center).sum()))
 
 
@@ -96,22 +100,26 @@ def _envelope_factorized(shifted):
     columns = scipy.sparse.csc_array((shifted.data[lower], (row[lower], column[lower])), shifted.shape)
     starts = np.arange(0, size, _PANEL)
     stops = np.minimum(starts + _PANEL, size)
-    ends = np.maximum.accumulate([columns.indices[columns.indptr[start]:columns.indptr[stop]].max(initial=start) + 1
-                                  for start, stop in zip(starts, stops)])
+    ends = np.maximum.accumulate(
+        [
+            columns.indices[columns.indptr[start] : columns.indptr[stop]].max(initial=start) + 1
+            for start, stop in zip(starts, stops)
+        ]
+    )
     ends = np.maximum(ends, stops)
     panels = [columns[:, start:stop][start:end].toarray() for start, stop, end in zip(starts, stops, ends)]
     inverses, n_below = [], 0
     for k, (start, stop, end) in enumerate(zip(starts, stops, ends)):
-        values, vectors = np.linalg.eigh(panels[k][:stop - start])
+        values, vectors = np.linalg.eigh(panels[k][: stop - start])
         if abs(values).min() < _SINGULAR:
             return None
         n_below += int((values < 0).sum())
         inverses.append((vectors / values) @ vectors.conj().T)
-        below = panels[k][stop - start:]
+        below = panels[k][stop - start :]
         panels[k] = below @ inverses[k]
         for later in range(k + 1, int(np.searchsorted(starts, end))):
             first, last = starts[later] - stop, min(stops[later], end) - stop
-            panels[later][:end - starts[later], :last - first] -= panels[k][first:] @ below[first:last].conj().T
+            panels[later][: end - starts[later], : last - first] -= panels[k][first:] @ below[first:last].conj().T
 
     def solve(block):
         block = block[order]
@@ -120,6 +128,7 @@ def _envelope_factorized(shifted):
         for start, stop, end, panel, inverse in reversed(list(zip(starts, stops, ends, panels, inverses))):
             block[start:stop] = inverse @ block[start:stop] - _overlap(panel, block[stop:end])
         return block[place]
+
     return solve, n_below
 
 
@@ -137,6 +146,7 @@ def _dense_factorized(shifted):
 
     def solve(block):
         return back(factors, pivots, np.asfortranarray(block), lower=1)[0]
+
     return solve, n_below
 
 
@@ -173,9 +183,9 @@ def _block_lanczos(solve, size, n, known, residual):
         image = solve(block)
         overlap = _overlap(basis, image)
         grown = np.zeros((basis.shape[1],) * 2, dtype=dtype)
-        grown[:len(projected), :len(projected)] = projected
-        grown[:, -block.shape[1]:] = overlap
-        grown[-block.shape[1]:, :] = overlap.conj().T
+        grown[: len(projected), : len(projected)] = projected
+        grown[:, -block.shape[1] :] = overlap
+        grown[-block.shape[1] :, :] = overlap.conj().T
         projected = grown
         block, coupling = _orthogonal(image, np.concatenate([known, basis], axis=1))
         if basis.shape[1] >= most or basis.shape[1] >= n and basis.shape[1] // width % _PATIENCE == 0:
@@ -183,19 +193,21 @@ def _block_lanczos(solve, size, n, known, residual):
             chosen = np.argsort(-abs(inverse))[:n]
             inverse, coefficients = inverse[chosen], coefficients[:, chosen]
             # an error r of the inverse is one of r/θ² of the energy
-            error = np.linalg.norm(coupling @ coefficients[-coupling.shape[1]:], axis=0) / inverse**2
+            error = np.linalg.norm(coupling @ coefficients[-coupling.shape[1] :], axis=0) / inverse**2
             if error.max() < residual or basis.shape[1] == room:
                 return inverse, basis @ coefficients
             if basis.shape[1] >= most:
-                raise RuntimeError(f"n: got {n} levels that do not converge in {basis.shape[1]} vectors; ask for more "
-                                   "levels or move the center")
-        block = block[:, :room - basis.shape[1]]
+                raise RuntimeError(
+                    f"n: got {n} levels that do not converge in {basis.shape[1]} vectors; ask for more "
+                    "levels or move the center"
+                )
+        block = block[:, : room - basis.shape[1]]
 
 
 def _orthogonal(block, basis):
     """(orthonormal vectors orthogonal to a basis, what of them the block is made of)"""
     size = np.linalg.norm(block, axis=0).max()
-    for _ in range(2):      # once is not enough against rounding
+    for _ in range(2):  # once is not enough against rounding
         block = block - basis @ _overlap(basis, block)
     block, coupling = np.linalg.qr(block)
     if abs(coupling.diagonal()).min() > 1e-4 * size:
@@ -215,6 +227,7 @@ class KernelPolynomialDOS(NamedTuple):
     dos : array [S], states/eV; the integral is W
     error : array [S], states/eV, standard error of the mean over random vectors
     """
+
     dos: np.ndarray
     error: np.ndarray
 
@@ -243,8 +256,11 @@ def kernel_polynomial_dos(matrix, energies, n_moments=512, n_vectors=16, seed=0)
     center, half = 0.5 * (low + high), 0.5 * (high - low)
     scaled = scipy.sparse.csr_array((matrix - center * scipy.sparse.eye_array(size)) / half)
     rng = np.random.default_rng(seed)
-    vectors = (np.exp(2j * np.pi * rng.random((size, n_vectors))) if matrix.dtype.kind == "c"
-               else rng.choice([-1.0, 1.0], (size, n_vectors)))
+    vectors = (
+        np.exp(2j * np.pi * rng.random((size, n_vectors)))
+        if matrix.dtype.kind == "c"
+        else rng.choice([-1.0, 1.0], (size, n_vectors))
+    )
     moments = _moments(scaled, vectors, n_moments)
     x = (np.asarray(energies, dtype=float) - center) / half
     inside = abs(x) < 1
@@ -258,8 +274,10 @@ def kernel_polynomial_dos(matrix, energies, n_moments=512, n_vectors=16, seed=0)
 
 def _moments(matrix, vectors, n_moments):
     """<v|T_m(H)|v> of each vector, [n_vectors, n_moments]; T_m T_m' = (T_{m+m'} + T_{m-m'})/2 halves the products."""
+
     def product(a, b):
         return np.einsum("ij,ij->j", a.conj(), b).real
+
     moments = np.empty((n_moments + 2, vectors.shape[1]))
     before, now = vectors, matrix @ vectors
     moments[0], moments[1] = product(vectors, vectors), product(vectors, now)
@@ -283,8 +301,10 @@ def _bounds(matrix):
     low, high = (diagonal - radius).min(), (diagonal + radius).max()
     if size > 50:
         start = np.random.default_rng(0).normal(size=size).astype(matrix.dtype)
-        ends = [scipy.sparse.linalg.eigsh(matrix, 1, which=which, v0=start, tol=1e-3, return_eigenvectors=False)[0]
-                for which in ("SA", "LA")]
+        ends = [
+            scipy.sparse.linalg.eigsh(matrix, 1, which=which, v0=start, tol=1e-3, return_eigenvectors=False)[0]
+            for which in ("SA", "LA")
+        ]
         margin = 0.01 * (ends[1] - ends[0])
         low, high = max(low, ends[0] - margin), min(high, ends[1] + margin)
     return low - 1e-3 * (high - low) - 1e-6, high + 1e-3 * (high - low) + 1e-6

@@ -1,10 +1,11 @@
 """Meshes of k points in reduced coordinates: Monkhorst-Pack, pairs k and -k, irreducible by symmetry."""
+
 import warnings
 
 import numpy as np
 import spglib
 
-_FAILURE = getattr(spglib, "SpglibError", RuntimeError)     # where spglib raises; elsewhere it returns None
+_FAILURE = getattr(spglib, "SpglibError", RuntimeError)  # where spglib raises; elsewhere it returns None
 
 
 def monkhorst_pack(shape, shift=(0, 0, 0)):
@@ -70,9 +71,10 @@ def irreducible(shape, cell, fractions, numbers, shift=(0, 0, 0), time_reversal=
     crystal = (np.asarray(cell, dtype=float), np.asarray(fractions, dtype=float), np.asarray(numbers))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)     # about the way in which spglib reports failures
-            found = spglib.get_ir_reciprocal_mesh(shape, crystal, is_shift=(2 * shift).astype(int), symprec=symprec,
-                                                  is_time_reversal=time_reversal)
+            warnings.simplefilter("ignore", DeprecationWarning)  # about the way in which spglib reports failures
+            found = spglib.get_ir_reciprocal_mesh(
+                shape, crystal, is_shift=(2 * shift).astype(int), symprec=symprec, is_time_reversal=time_reversal
+            )
     except _FAILURE:
         found = None
     if found is None:

@@ -1,9 +1,10 @@
 """Repulsion of two nuclei that are close: the universal screened Coulomb energy of Ziegler, Biersack and Littmark."""
+
 from ase_mlelec.units import COULOMB
 
 # phi(x) = sum of c exp(-d x)
 SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
-LENGTH = 0.46850        # Å, 0.8854 bohr radii
+LENGTH = 0.46850  # Å, 0.8854 bohr radii
 EXPONENT = 0.23
 
 

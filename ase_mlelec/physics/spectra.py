@@ -10,6 +10,7 @@ a second.
 
 Source: Zhang et al. 2020, Eq. (6); McQuarrie, Statistical Mechanics, 1976, Ch. 21.
 """
+
 import math
 
 import numpy as np
@@ -19,17 +20,19 @@ from scipy.fft import next_fast_len
 from ase_mlelec import units
 from ase_mlelec.physics.arrays import check_finite, numpy_or_torch
 
-_RESOLUTION = 10.0          # cm^-1, where nothing is asked for and the trajectory is long enough
+_RESOLUTION = 10.0  # cm^-1, where nothing is asked for and the trajectory is long enough
 _CORRECTIONS = ("none", "harmonic")
-_FULL_WIDTH = math.sqrt(8 * math.log(2))    # of a Gaussian at half its height, in standard deviations
-_SMALLEST_WINDOW = 1e-9     # where w(t) counts as zero
-_POINTS_PER_WIDTH = 8       # of the resolution, by zero padding
+_FULL_WIDTH = math.sqrt(8 * math.log(2))  # of a Gaussian at half its height, in standard deviations
+_SMALLEST_WINDOW = 1e-9  # where w(t) counts as zero
+_POINTS_PER_WIDTH = 8  # of the resolution, by zero padding
 
 
 # Infrared
 
-def infrared(dipoles, timestep_fs, temperature, volume, *, max_wavenumber=4000, resolution=None,
-             quantum_correction=None):
+
+def infrared(
+    dipoles, timestep_fs, temperature, volume, *, max_wavenumber=4000, resolution=None, quantum_correction=None
+):
     """Infrared absorption: absorption coefficient times refractive index.
 
         α(ω) n(ω) = β/(6 ε_0 c V) ∫ <Ṁ(0)·Ṁ(t)> e^-iωt dt
@@ -55,18 +58,28 @@ def infrared(dipoles, timestep_fs, temperature, volume, *, max_wavenumber=4000, 
 
     Source: Zhang et al. 2020, Eq. (6), in SI units.
     """
-    return _infrared(dipoles, timestep_fs, temperature, volume, max_wavenumber, resolution, _name(quantum_correction),
-                     kind="dipoles")
+    return _infrared(
+        dipoles, timestep_fs, temperature, volume, max_wavenumber, resolution, _name(quantum_correction), kind="dipoles"
+    )
 
 
-def infrared_from_derivative(derivatives, timestep_fs, temperature, volume, *, max_wavenumber=4000, resolution=None,
-                             quantum_correction=None):
+def infrared_from_derivative(
+    derivatives, timestep_fs, temperature, volume, *, max_wavenumber=4000, resolution=None, quantum_correction=None
+):
     """As infrared, from the time derivatives of the dipoles, such as Σ Z*·v of Born charges and velocities.
 
     derivatives : Tensor [n, 3], e Å/fs
     """
-    return _infrared(derivatives, timestep_fs, temperature, volume, max_wavenumber, resolution,
-                     _name(quantum_correction), kind="derivatives")
+    return _infrared(
+        derivatives,
+        timestep_fs,
+        temperature,
+        volume,
+        max_wavenumber,
+        resolution,
+        _name(quantum_correction),
+        kind="derivatives",
+    )
 
 
 @numpy_or_torch
@@ -80,6 +93,7 @@ def _infrared(series, timestep_fs, temperature, volume, max_wavenumber, resoluti
 
 
 # Raman
+
 
 def raman(polarizabilities, timestep_fs, temperature, *, max_wavenumber=4000, resolution=None, quantum_correction=None):
     """Raman spectra: what the isotropic and the anisotropic part of the polarizability contribute.
@@ -122,6 +136,7 @@ def _raman(polarizabilities, timestep_fs, temperature, max_wavenumber, resolutio
 
 # Static
 
+
 @numpy_or_torch
 def dielectric_constant(dipoles, temperature, volume, electronic=1.0):
     """Static dielectric constant from the fluctuations of the dipole under periodic boundary conditions.
@@ -148,6 +163,7 @@ def dielectric_constant(dipoles, temperature, volume, electronic=1.0):
 
 # Series
 
+
 def finest_resolution(duration_fs):
     """The finest resolution that a trajectory allows, cm^-1: one wave in its duration, fs."""
     return units.CM / (units.SPEED_OF_LIGHT * duration_fs)
@@ -165,8 +181,10 @@ def in_order(times, *series):
     """
     times = np.asarray(times, dtype=float)
     if times.ndim != 1 or len(times) < 2 or any(len(values) != len(times) for values in series):
-        raise ValueError(f"times: got shape {list(times.shape)} for series of {[len(values) for values in series]} "
-                         "frames, need one time per frame and two frames; give them all")
+        raise ValueError(
+            f"times: got shape {list(times.shape)} for series of {[len(values) for values in series]} "
+            "frames, need one time per frame and two frames; give them all"
+        )
     order = np.argsort(times, kind="stable")
     steps = np.diff(times[order])
     usual = np.median(steps)
@@ -174,9 +192,11 @@ def in_order(times, *series):
     off = np.abs(steps - usual) > 0.01 * usual
     if usual <= 0 or off.any():
         frame = int(off.argmax())
-        raise ValueError(f"times: got steps of {steps.min():g} to {steps.max():g} fs, the first odd one after "
-                         f"{times[order[frame]]:g} fs, need even steps; leave out doubled frames, or cut the "
-                         "trajectory where its interval changes")
+        raise ValueError(
+            f"times: got steps of {steps.min():g} to {steps.max():g} fs, the first odd one after "
+            f"{times[order[frame]]:g} fs, need even steps; leave out doubled frames, or cut the "
+            "trajectory where its interval changes"
+        )
     return (times[order[-1]] - times[order[0]]) / len(steps), *(np.asarray(values)[order] for values in series)
 
 
@@ -198,15 +218,18 @@ def block_error(function, series, n_blocks=5):
     if not 2 <= n_blocks <= len(series):
         raise ValueError(f"n_blocks: got {n_blocks} for {len(series)} frames, need at least 2 blocks of a frame")
     length = len(series) // n_blocks
-    parts = [function(series[k * length:(k + 1) * length]) for k in range(n_blocks)]
+    parts = [function(series[k * length : (k + 1) * length]) for k in range(n_blocks)]
     whole, mean = function(series), sum(parts) / n_blocks
     if np.shape(whole) != np.shape(mean):
-        raise ValueError(f"function: got shape {np.shape(whole)} for the series and {np.shape(mean)} for a block, need "
-                         "one shape; give it a resolution")
-    return whole, (sum((part - mean)**2 for part in parts) / (n_blocks - 1) / n_blocks)**0.5
+        raise ValueError(
+            f"function: got shape {np.shape(whole)} for the series and {np.shape(mean)} for a block, need "
+            "one shape; give it a resolution"
+        )
+    return whole, (sum((part - mean) ** 2 for part in parts) / (n_blocks - 1) / n_blocks) ** 0.5
 
 
 # Fourier transforms
+
 
 def _spectrum(series, timestep, max_wavenumber, resolution, derive=False):
     """Wavenumbers and S(ω) of a series [n, k], summed over k; of the series' time derivative where asked for."""
@@ -214,14 +237,16 @@ def _spectrum(series, timestep, max_wavenumber, resolution, derive=False):
     _check_positive("cm^-1", max_wavenumber=max_wavenumber)
     highest = units.CM / (2 * units.SPEED_OF_LIGHT * timestep)
     if max_wavenumber > highest:
-        raise ValueError(f"max_wavenumber: got {max_wavenumber:g} cm^-1 with frames every {timestep:g} fs, which tell "
-                         f"up to {highest:.0f} cm^-1; store frames more often, or lower max_wavenumber")
+        raise ValueError(
+            f"max_wavenumber: got {max_wavenumber:g} cm^-1 with frames every {timestep:g} fs, which tell "
+            f"up to {highest:.0f} cm^-1; store frames more often, or lower max_wavenumber"
+        )
     width = 2 * math.pi * units.SPEED_OF_LIGHT / units.CM * _resolution(resolution, len(series) * timestep)
-    width = (width / _FULL_WIDTH).item()        # σ, rad/fs
+    width = (width / _FULL_WIDTH).item()  # σ, rad/fs
     timestep = timestep.item()
     lags = _correlation(series.diff(dim=0) / timestep if derive else series, width, timestep, derive)
     time = timestep * torch.arange(len(lags)).to(lags)
-    lags = lags * torch.exp(-(width * time)**2 / 2)
+    lags = lags * torch.exp(-((width * time) ** 2) / 2)
     n_fft = next_fast_len(math.ceil(2 * math.pi * _POINTS_PER_WIDTH / (_FULL_WIDTH * width * timestep)), real=True)
     spectrum = timestep * (2 * torch.fft.rfft(lags, n_fft).real - lags[0])
     wavenumbers = units.CM / (units.SPEED_OF_LIGHT * timestep * n_fft) * torch.arange(len(spectrum)).to(lags)
@@ -237,10 +262,10 @@ def _correlation(series, width, timestep, difference):
     """
     n = len(series)
     n_lags = min(n, math.ceil(math.sqrt(-2 * math.log(_SMALLEST_WINDOW)) / (width * timestep)))
-    n_fft = next_fast_len(n + n_lags, real=True)        # the first n_lags of the circular correlation do not wrap
+    n_fft = next_fast_len(n + n_lags, real=True)  # the first n_lags of the circular correlation do not wrap
     power = sum(torch.fft.rfft(column.contiguous(), n_fft).abs().square() for column in series.T)
     if difference:
-        power = power / torch.sinc(torch.arange(len(power)).to(power) / n_fft)**2
+        power = power / torch.sinc(torch.arange(len(power)).to(power) / n_fft) ** 2
     return torch.fft.irfft(power, n_fft)[:n_lags] / n
 
 
@@ -251,8 +276,10 @@ def _resolution(resolution, duration):
         return (2 * smallest).clamp(min=_RESOLUTION)
     _check_positive("cm^-1", resolution=resolution)
     if resolution < smallest:
-        raise ValueError(f"resolution: got {resolution:g} cm^-1 for a trajectory of {duration:g} fs, need at least "
-                         f"{smallest:.3g} cm^-1; run {smallest / resolution:.1f} times as long, or ask for less")
+        raise ValueError(
+            f"resolution: got {resolution:g} cm^-1 for a trajectory of {duration:g} fs, need at least "
+            f"{smallest:.3g} cm^-1; run {smallest / resolution:.1f} times as long, or ask for less"
+        )
     return resolution
 
 
@@ -274,8 +301,10 @@ def _name(correction):
 
 def _check_series(name, series, components):
     if series.ndim < 1 or tuple(series.shape[1:]) != components or len(series) < 3:
-        raise ValueError(f"{name}: got shape {list(series.shape)}, need [n, {', '.join(map(str, components))}] with at "
-                         "least 3 frames; give the whole trajectory")
+        raise ValueError(
+            f"{name}: got shape {list(series.shape)}, need [n, {', '.join(map(str, components))}] with at "
+            "least 3 frames; give the whole trajectory"
+        )
     check_finite(**{name: series})
 
 

@@ -4,6 +4,7 @@ H(k) = Σ_R exp(2πi k·R) H(R) with k and R in reduced coordinates: the phase k
 centres of the functions.  Energies do not depend on that choice.  Functions here take and return NumPy arrays; the work
 is done by PyTorch on the device of choice.
 """
+
 import functools
 
 import numpy as np
@@ -14,12 +15,12 @@ from scipy.special import expit
 from ase_mlelec import units
 from ase_mlelec.physics.arrays import check_finite
 
-HERMITIAN = 1e-4            # eV; H(R) and H(-R)† may differ by as much, e.g. in the last digits of a file
-DEGENERATE = 1e-6           # eV; closer levels are treated as one subspace
-_FARTHEST = 2**31           # lattice vectors
-_CHUNK = 2**24              # complex numbers in the matrices of one batch of k points: 256 MB
-_FLAT = 1e-13               # electrons per state that count as none, as in physics.fermi
-_DENSE_FILL = 0.2           # share of elements that are not zero; above it dense products are faster
+HERMITIAN = 1e-4  # eV; H(R) and H(-R)† may differ by as much, e.g. in the last digits of a file
+DEGENERATE = 1e-6  # eV; closer levels are treated as one subspace
+_FARTHEST = 2**31  # lattice vectors
+_CHUNK = 2**24  # complex numbers in the matrices of one batch of k points: 256 MB
+_FLAT = 1e-13  # electrons per state that count as none, as in physics.fermi
+_DENSE_FILL = 0.2  # share of elements that are not zero; above it dense products are faster
 
 
 class BlochSum:
@@ -41,8 +42,10 @@ class BlochSum:
         self.r_vectors, self.stacked = _hermitian(r_vectors, stacked)
         deviation = abs(self.stacked - _rows_of(stacked, r_vectors, self.r_vectors)).max()
         if 2 * deviation > HERMITIAN:
-            raise ValueError(f"matrices: got H(R) and H(-R)† that differ by {2 * deviation:.3g} eV, need a Hermitian "
-                             "Hamiltonian; average them with physics.tight_binding.hermitian_part if that is intended")
+            raise ValueError(
+                f"matrices: got H(R) and H(-R)† that differ by {2 * deviation:.3g} eV, need a Hermitian "
+                "Hamiltonian; average them with physics.tight_binding.hermitian_part if that is intended"
+            )
         self.is_real = not np.iscomplexobj(self.stacked.data) or not self.stacked.data.imag.any()
         if self.is_real:
             self.stacked = self.stacked.real
@@ -58,7 +61,7 @@ class BlochSum:
 
     def tolist(self):
         """A(R), list of R CSR matrices [W, W]."""
-        return [self.stacked[start:start + self.size] for start in range(0, self.stacked.shape[0], self.size)]
+        return [self.stacked[start : start + self.size] for start in range(0, self.stacked.shape[0], self.size)]
 
     @functools.cached_property
     def _table(self):
@@ -73,16 +76,20 @@ class BlochSum:
         pattern, place = np.unique(row[lower] * self.size + elements.col[lower], return_inverse=True)
         n_pairs, which = len(self.r_vectors) // 2 + 1, which[lower] - len(self.r_vectors) // 2
         odd = 1j * np.sign(which) * elements.data[lower]
-        table = scipy.sparse.csr_array((np.concatenate([elements.data[lower].astype(complex), odd]),
-                                        (np.tile(place, 2), np.concatenate([abs(which), abs(which) + n_pairs]))),
-                                       (len(pattern), 2 * n_pairs))
+        table = scipy.sparse.csr_array(
+            (
+                np.concatenate([elements.data[lower].astype(complex), odd]),
+                (np.tile(place, 2), np.concatenate([abs(which), abs(which) + n_pairs])),
+            ),
+            (len(pattern), 2 * n_pairs),
+        )
         if table.nnz <= _DENSE_FILL * np.prod(table.shape):
             parts = table.real.copy(), table.imag.copy()
             for part in parts:
                 part.eliminate_zeros()
             return pattern, parts
         dense = table.toarray().T
-        if self.is_real:        # the cosines are real, the sines imaginary
+        if self.is_real:  # the cosines are real, the sines imaginary
             return pattern, torch.from_numpy(np.ascontiguousarray(dense.real + dense.imag))
         return pattern, torch.from_numpy(np.ascontiguousarray(dense).view(float))
 
@@ -106,27 +113,26 @@ class BlochSum:
 
     def _values(self, kpts, device, vectors=None):
         values = self._product(kpts, device, vectors)
-        torch.view_as_real(values)[..., 1].index_fill_(1, self._diagonal.to(device), 0.0)    # zero but for rounding
+        torch.view_as_real(values)[..., 1].index_fill_(1, self._diagonal.to(device), 0.0)  # zero but for rounding
         return values
 
     def _product(self, kpts, device, vectors):
         """Values on the pattern, tensor [K, P]; with vectors [R] each A(R) is multiplied by i times its entry."""
         middle = len(self.r_vectors) // 2
-        turns = (torch.from_numpy(kpts).to(device)
-                 @ torch.from_numpy(self.r_vectors[middle:].T.astype(float)).to(device))
+        turns = torch.from_numpy(kpts).to(device) @ torch.from_numpy(self.r_vectors[middle:].T.astype(float)).to(device)
         angle = 2 * torch.pi * (turns - turns.round())
         even, odd = angle.cos(), angle.sin()
         if vectors is not None:
             vectors = torch.from_numpy(vectors[middle:]).to(device)
             even, odd = -odd * vectors, even * vectors
         table = self._table[1]
-        if not isinstance(table, torch.Tensor):     # SciPy: PyTorch's sparse products are slower than its dense ones
+        if not isinstance(table, torch.Tensor):  # SciPy: PyTorch's sparse products are slower than its dense ones
             phases = np.ascontiguousarray(torch.cat([even, odd], dim=1).cpu().numpy().T)
             values = (table[0] @ phases + 1j * (table[1] @ phases)).T
             return torch.from_numpy(np.ascontiguousarray(values)).to(device)
         table = table.to(device)
         if self.is_real:
-            return torch.complex(even @ table[:len(table) // 2], odd @ table[len(table) // 2:])
+            return torch.complex(even @ table[: len(table) // 2], odd @ table[len(table) // 2 :])
         return torch.view_as_complex((torch.cat([even, odd], dim=1) @ table).reshape(len(kpts), -1, 2))
 
     def lower(self, kpts, device="cpu", vectors=None):
@@ -154,8 +160,9 @@ class BlochSum:
         if self.is_real and _is_invariant(k):
             values = values.real.copy()
         indices, indptr, order = self._csr
-        return scipy.sparse.csr_array((np.concatenate([values, values.conj()])[order], indices, indptr),
-                                      (self.size, self.size))
+        return scipy.sparse.csr_array(
+            (np.concatenate([values, values.conj()])[order], indices, indptr), (self.size, self.size)
+        )
 
 
 def hermitian_part(r_vectors, matrices):
@@ -171,13 +178,13 @@ def hermitian_part(r_vectors, matrices):
     r_vectors, stacked = _stack(r_vectors, matrices)
     size = stacked.shape[1]
     r_vectors, stacked = _hermitian(r_vectors, stacked)
-    return r_vectors, [stacked[start:start + size] for start in range(0, stacked.shape[0], size)]
+    return r_vectors, [stacked[start : start + size] for start in range(0, stacked.shape[0], size)]
 
 
 def from_elements(n_vectors, size, which, row, column, values):
     """List of n_vectors CSR matrices [W, W] from their elements [M]: lattice vector, row, column, value (added up)."""
     stacked = scipy.sparse.csr_array((values, (which * size + row, column)), (n_vectors * size, size))
-    return [stacked[start:start + size] for start in range(0, n_vectors * size, size)]
+    return [stacked[start : start + size] for start in range(0, n_vectors * size, size)]
 
 
 def _stack(r_vectors, matrices):
@@ -185,10 +192,16 @@ def _stack(r_vectors, matrices):
     try:
         given = np.asarray(r_vectors, dtype=float)
     except (TypeError, ValueError):
-        raise ValueError("r_vectors: got what is no array of numbers, need integers [R, 3]; use reduced "
-                         "coordinates") from None
-    if (given.ndim != 2 or given.shape[1] != 3 or not len(given) or not (abs(given) < _FARTHEST).all()
-            or (given != np.round(given)).any()):
+        raise ValueError(
+            "r_vectors: got what is no array of numbers, need integers [R, 3]; use reduced coordinates"
+        ) from None
+    if (
+        given.ndim != 2
+        or given.shape[1] != 3
+        or not len(given)
+        or not (abs(given) < _FARTHEST).all()
+        or (given != np.round(given)).any()
+    ):
         raise ValueError(f"r_vectors: got shape {list(given.shape)}, need integers [R, 3]; use reduced coordinates")
     r_vectors = given.astype(np.int64)
     if len(np.unique(r_vectors, axis=0)) < len(r_vectors):
@@ -198,10 +211,18 @@ def _stack(r_vectors, matrices):
     if not isinstance(matrices, np.ndarray):
         matrices = [matrix if scipy.sparse.issparse(matrix) else np.asarray(matrix) for matrix in matrices]
     shapes = {tuple(matrix.shape) for matrix in matrices}
-    if (len(matrices) != len(r_vectors) or len(shapes) != 1 or len(set(*shapes)) != 1 or len(*shapes) != 2
-            or 0 in max(shapes) or any(matrix.dtype.kind not in "biufc" for matrix in matrices)):
-        raise ValueError(f"matrices: got {len(matrices)} of shapes {sorted(shapes)}, need {len(r_vectors)} that are "
-                         "[W, W] of numbers; give one square matrix per lattice vector")
+    if (
+        len(matrices) != len(r_vectors)
+        or len(shapes) != 1
+        or len(set(*shapes)) != 1
+        or len(*shapes) != 2
+        or 0 in max(shapes)
+        or any(matrix.dtype.kind not in "biufc" for matrix in matrices)
+    ):
+        raise ValueError(
+            f"matrices: got {len(matrices)} of shapes {sorted(shapes)}, need {len(r_vectors)} that are "
+            "[W, W] of numbers; give one square matrix per lattice vector"
+        )
     size = shapes.pop()[0]
     if isinstance(matrices, np.ndarray):
         stacked = scipy.sparse.csr_array(matrices.reshape(-1, size))
@@ -240,8 +261,9 @@ def check_kpts(kpts):
     """Array [K, 3] of floats, or ValueError."""
     kpts = np.asarray(kpts, dtype=float)
     if kpts.ndim != 2 or kpts.shape[1] != 3:
-        raise ValueError(f"kpts: got shape {list(kpts.shape)}, need [K, 3] in reduced coordinates; write [[0, 0, 0]] "
-                         "for one point")
+        raise ValueError(
+            f"kpts: got shape {list(kpts.shape)}, need [K, 3] in reduced coordinates; write [[0, 0, 0]] for one point"
+        )
     if not np.isfinite(kpts).all():
         raise ValueError("kpts: got NaN or infinity, need finite reduced coordinates")
     return kpts
@@ -260,6 +282,7 @@ def _batches(kpts, size, n_matrices=1):
 
 # Eigenstates
 
+
 def eigenvalues(bloch, kpts, device="cpu"):
     """All energies at k points, array [K, W], eV, ascending.
 
@@ -268,7 +291,7 @@ def eigenvalues(bloch, kpts, device="cpu"):
     """
     kpts = check_kpts(kpts)
     energies = np.empty((len(kpts), bloch.size))
-    real = _is_invariant(kpts) & bloch.is_real      # a real matrix takes a quarter of the time
+    real = _is_invariant(kpts) & bloch.is_real  # a real matrix takes a quarter of the time
     for kind in (False, True):
         rows = np.flatnonzero(real == kind)
         for batch in _batches(rows, bloch.size):
@@ -351,18 +374,21 @@ def projections(bloch, kpts, groups, device="cpu"):
     groups = [np.atleast_1d(group) for group in groups]
     for group in groups:
         if len(group) and not (0 <= group.min() and group.max() < bloch.size):
-            raise ValueError(f"groups: got index {group.min()} to {group.max()}, need 0 to {bloch.size - 1}; count the "
-                             "functions from zero")
+            raise ValueError(
+                f"groups: got index {group.min()} to {group.max()}, need 0 to {bloch.size - 1}; count the "
+                "functions from zero"
+            )
     energies, weights = [], []
     for batch in _batches(kpts, bloch.size, 3):
         level, states = torch.linalg.eigh(bloch.lower(kpts[batch], device))
-        share = (states.real**2 + states.imag**2)
+        share = states.real**2 + states.imag**2
         weights.append(torch.stack([share[:, group].sum(1) for group in groups], dim=-1).cpu().numpy())
         energies.append(level.cpu().numpy())
     return np.concatenate(energies), np.concatenate(weights)
 
 
 # Levels
+
 
 def occupations(energies, mu, temperature):
     """Fermi-Dirac occupation of levels [...], between 0 and 1; at temperature 0 the step, with 1/2 at mu."""
@@ -389,8 +415,10 @@ def fermi_level(energies, weights, n_electrons, temperature, degeneracy=2):
     energies, weights = np.asarray(energies, dtype=float), np.asarray(weights, dtype=float)
     capacity = degeneracy * energies.shape[1]
     if not 0 <= n_electrons <= capacity:
-        raise ValueError(f"n_electrons: got {n_electrons:g}, need 0 to {capacity:g}, which the bands hold; check the "
-                         "count of valence electrons and the spin degeneracy")
+        raise ValueError(
+            f"n_electrons: got {n_electrons:g}, need 0 to {capacity:g}, which the bands hold; check the "
+            "count of valence electrons and the spin degeneracy"
+        )
     if not temperature >= 0:
         raise ValueError(f"temperature: got {temperature:g} K, need a number >= 0; give kelvin")
     flat = _FLAT * capacity
@@ -406,6 +434,7 @@ def fermi_level(energies, weights, n_electrons, temperature, degeneracy=2):
             number = degeneracy * (weights @ occupations(energies, middle, temperature)).sum()
             low, high = (middle, high) if number < target else (low, middle)
         return 0.5 * (low + high)
+
     return 0.5 * (root(n_electrons - flat) + root(n_electrons + flat))
 
 
@@ -429,7 +458,7 @@ def density_of_states(energies, levels, weights, width, degeneracy=2):
     order = np.argsort(flat)
     flat, weight = flat[order], weight[order]
     total = np.zeros(len(energies))
-    for index, energy in enumerate(energies):       # only what lies within 7 widths: exp(-49) = 5e-22
+    for index, energy in enumerate(energies):  # only what lies within 7 widths: exp(-49) = 5e-22
         near = slice(*np.searchsorted(flat, [energy - 7 * width, energy + 7 * width]))
-        total[index] = weight[near] @ np.exp(-((energy - flat[near]) / width) ** 2)
+        total[index] = weight[near] @ np.exp(-(((energy - flat[near]) / width) ** 2))
     return degeneracy * total / (width * np.sqrt(np.pi))

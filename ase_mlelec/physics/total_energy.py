@@ -8,6 +8,7 @@ energies must be those of the DFT code and never relative to the Fermi level.
 
 Source: Ellis et al. 2021, Eq. (9).
 """
+
 import torch
 
 from ase_mlelec.physics import ewald, fermi, grid, hartree
@@ -39,8 +40,10 @@ def from_ldos(ldos, energies, cell, positions, charges, temperature, *, xc="lda_
     """
     fermi.check_grid(energies)
     if ldos.ndim != 4 or 0 in ldos.shape or ldos.shape[3] != len(energies):
-        raise ValueError(f"ldos: got shape {list(ldos.shape)}, need [G1, G2, G3, {len(energies)}] to match energies; "
-                         "put the energy axis last")
+        raise ValueError(
+            f"ldos: got shape {list(ldos.shape)}, need [G1, G2, G3, {len(energies)}] to match energies; "
+            "put the energy axis last"
+        )
     check_finite(ldos=ldos)
     grid.check_cell(cell)
     _check_ions(positions, charges)
@@ -49,13 +52,15 @@ def from_ldos(ldos, energies, cell, positions, charges, temperature, *, xc="lda_
     if mu is None:
         mu = fermi.fermi_level(energies, dos, charges.sum(), temperature)
     density = ldos @ fermi.integration_weights(energies, mu, temperature)[0]
-    return from_dos_and_density(dos, energies, density, cell, positions, charges, temperature, xc=xc,
-                                core_density=core_density, mu=mu)
+    return from_dos_and_density(
+        dos, energies, density, cell, positions, charges, temperature, xc=xc, core_density=core_density, mu=mu
+    )
 
 
 @numpy_or_torch
-def from_dos_and_density(dos, energies, density, cell, positions, charges, temperature, *, xc="lda_pz",
-                         core_density=None, mu=None):
+def from_dos_and_density(
+    dos, energies, density, cell, positions, charges, temperature, *, xc="lda_pz", core_density=None, mu=None
+):
     """As from_ldos, from the two integrals of the LDOS that the total free energy depends on.
 
     They are independent arguments here.  In terms of the LDOS D both follow from it and the Fermi level,
@@ -70,18 +75,23 @@ def from_dos_and_density(dos, energies, density, cell, positions, charges, tempe
     """
     fermi.check_dos(energies, dos)
     if dos.ndim != 1:
-        raise ValueError(f"dos: got shape {list(dos.shape)}, need [{len(energies)}]; pass the sum over all atoms or "
-                         "grid points")
+        raise ValueError(
+            f"dos: got shape {list(dos.shape)}, need [{len(energies)}]; pass the sum over all atoms or grid points"
+        )
     _check_ions(positions, charges)
     _check_numbers(temperature=temperature, mu=mu)
     if mu is None:
         mu = fermi.fermi_level(energies, dos, charges.sum(), temperature)
     _check_level(mu, energies)
     _, energy_weights, entropy_weights = fermi.integration_weights(energies, mu, temperature)
-    terms = {"band": energy_weights @ dos, "entropy": entropy_weights @ dos,
-             **from_density(density, cell, positions, charges, xc=xc, core_density=core_density)}
-    terms["total"] = (terms["band"] + terms["entropy"] - terms["hartree"] + terms["xc"] - terms["xc_potential"]
-                      + terms["ion_ion"])
+    terms = {
+        "band": energy_weights @ dos,
+        "entropy": entropy_weights @ dos,
+        **from_density(density, cell, positions, charges, xc=xc, core_density=core_density),
+    }
+    terms["total"] = (
+        terms["band"] + terms["entropy"] - terms["hartree"] + terms["xc"] - terms["xc_potential"] + terms["ion_ion"]
+    )
     terms["fermi_level"] = mu
     return terms
 
@@ -105,18 +115,25 @@ def from_density(density, cell, positions, charges, *, xc="lda_pz", core_density
     """
     _check_ions(positions, charges)
     xc_energy, xc_potential = exchange_correlation.energies(density, cell, xc=xc, core_density=core_density)
-    return {"hartree": hartree.energy(density, cell), "xc": xc_energy, "xc_potential": xc_potential,
-            "ion_ion": ewald.energy(positions, charges, cell)}
+    return {
+        "hartree": hartree.energy(density, cell),
+        "xc": xc_energy,
+        "xc_potential": xc_potential,
+        "ion_ion": ewald.energy(positions, charges, cell),
+    }
 
 
 def _check_ions(positions, charges):
     if charges is None or not charges.numel():
-        raise ValueError("charges: got none, need one per atom; pass the numbers of valence electrons of the "
-                         "pseudopotentials")
+        raise ValueError(
+            "charges: got none, need one per atom; pass the numbers of valence electrons of the pseudopotentials"
+        )
     ewald.check_charges(positions, charges)
     if (charges < 0).any():
-        raise ValueError(f"charges: got {charges.min().item():g} e, need numbers of valence electrons; the ions are "
-                         "the positive charges here")
+        raise ValueError(
+            f"charges: got {charges.min().item():g} e, need numbers of valence electrons; the ions are "
+            "the positive charges here"
+        )
 
 
 def _check_numbers(**named):
@@ -127,5 +144,7 @@ def _check_numbers(**named):
 
 def _check_level(mu, energies):
     if not energies[0] <= mu <= energies[-1]:
-        raise ValueError(f"energies: got a grid from {energies[0]:g} to {energies[-1]:g} eV, need one that holds the "
-                         f"Fermi level, {mu.item():g} eV; extend the grid of the LDOS, or check the electrons")
+        raise ValueError(
+            f"energies: got a grid from {energies[0]:g} to {energies[-1]:g} eV, need one that holds the "
+            f"Fermi level, {mu.item():g} eV; extend the grid of the LDOS, or check the electrons"
+        )

@@ -4,15 +4,16 @@ Conductivity and joint DOS follow from H(R) alone.  The position operator betwee
 for Berry curvature; without it the terms that come from H(k) alone are left.  They depend on the choice of the home
 cells of the functions at a single k point, while their integral over filled bands does not.
 """
+
 import numpy as np
 import torch
 
 from ase_mlelec import units
 from ase_mlelec.physics.tight_binding import DEGENERATE, density_of_states, occupations, velocity_matrices
 
-_HBAR = units.PLANCK / (2 * np.pi)      # eV fs
-_PLANES = ((1, 2), (2, 0), (0, 1))      # components of an axial vector: yz, zx, xy
-_BATCH = 2**20                          # complex numbers in one matrix of a batch; about twenty are alive at a time
+_HBAR = units.PLANCK / (2 * np.pi)  # eV fs
+_PLANES = ((1, 2), (2, 0), (0, 1))  # components of an axial vector: yz, zx, xy
+_BATCH = 2**20  # complex numbers in one matrix of a batch; about twenty are alive at a time
 
 
 def _batches(n_kpts, size):
@@ -91,9 +92,9 @@ def joint_density_of_states(energies, levels, weights, fermi_level, temperature,
 def _curvature_parts(bloch, cell, kpts, positions, device):
     """Energies [K, W] and, per plane, (curvature of each band [K, W], what exchanges between bands [K, W, W])."""
     energies, states, slopes = velocity_matrices(bloch, kpts, cell, device)
-    difference = energies[:, None, :] - energies[:, :, None]        # E_n - E_m for m, n
+    difference = energies[:, None, :] - energies[:, :, None]  # E_n - E_m for m, n
     near = abs(difference) < DEGENERATE
-    mixing = np.where(near[:, None], 0, slopes / np.where(near, 1, difference)[:, None])    # <m|dn/dk>
+    mixing = np.where(near[:, None], 0, slopes / np.where(near, 1, difference)[:, None])  # <m|dn/dk>
     planes = []
     if positions is not None:
         connection = _rotated(states, torch.stack([part.dense(kpts, device) for part in positions], dim=1))
@@ -103,8 +104,9 @@ def _curvature_parts(bloch, cell, kpts, positions, device):
         exchange = _product(mixing[:, a], mixing[:, b], -1j)
         band = np.zeros(energies.shape)
         if positions is not None:
-            exchange = (exchange - _product(mixing[:, a], connection[:, b], 1)
-                        + _product(mixing[:, b], connection[:, a], 1))
+            exchange = (
+                exchange - _product(mixing[:, a], connection[:, b], 1) + _product(mixing[:, b], connection[:, a], 1)
+            )
             band = np.einsum("knn->kn", _rotated(states, (gradients[b][:, a] - gradients[a][:, b])[:, None])[:, 0]).real
         planes.append((band, exchange))
     return energies, planes

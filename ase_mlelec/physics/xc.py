@@ -6,6 +6,7 @@ transform or a model may dip below zero: e is continued as an odd function of n,
 than 1e-10 bohr^-3; its gradient correction is 0 where n is smaller than 1e-6 or σ than 1e-10.  Quantum ESPRESSO does
 the same.
 """
+
 import difflib
 import functools
 import math
@@ -17,15 +18,15 @@ from ase_mlelec import units
 from ase_mlelec.physics import grid
 from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, sum_over_chunks
 
-_SMALLEST_DENSITY = 1e-10               # bohr^-3
-_SMALLEST_DENSITY_OF_GRADIENT = 1e-6    # bohr^-3
-_SMALLEST_SQUARED_GRADIENT = 1e-10      # bohr^-8
+_SMALLEST_DENSITY = 1e-10  # bohr^-3
+_SMALLEST_DENSITY_OF_GRADIENT = 1e-6  # bohr^-3
+_SMALLEST_SQUARED_GRADIENT = 1e-10  # bohr^-8
 
-_CHUNK = 2**16      # grid points in flight
+_CHUNK = 2**16  # grid points in flight
 
-_PW92 = (0.031091, 0.21370, 7.5957, 3.5876, 1.6382, 0.49294)    # A, α1, β1 to β4 as printed; A is (1 - ln 2)/π²
-_PZ81_DENSE = (0.0311, -0.048, 0.0020, -0.0116)                 # A, B, C, D
-_PZ81_DILUTE = (-0.1423, 1.0529, 0.3334)                        # γ, β1, β2
+_PW92 = (0.031091, 0.21370, 7.5957, 3.5876, 1.6382, 0.49294)  # A, α1, β1 to β4 as printed; A is (1 - ln 2)/π²
+_PZ81_DENSE = (0.0311, -0.048, 0.0020, -0.0116)  # A, B, C, D
+_PZ81_DILUTE = (-0.1423, 1.0529, 0.3334)  # γ, β1, β2
 _KAPPA = 0.804
 _GAMMA = (1 - math.log(2)) / math.pi**2
 _BETA_PBE = 0.06672455060314922
@@ -33,12 +34,12 @@ _BETA_PBE = 0.06672455060314922
 
 def _exchange(n):
     """Energy per electron of the uniform electron gas.  Source: Dirac 1930."""
-    return -0.75 * (3 / math.pi * n)**(1 / 3)
+    return -0.75 * (3 / math.pi * n) ** (1 / 3)
 
 
 def _pz81(n):
     """Correlation energy per electron.  Source: Perdew and Zunger, Phys. Rev. B 23, 5048 (1981), Eqs. (C3), (C5)."""
-    rs = (3 / (4 * math.pi * n))**(1 / 3)
+    rs = (3 / (4 * math.pi * n)) ** (1 / 3)
     a, b, c, d = _PZ81_DENSE
     gamma, beta1, beta2 = _PZ81_DILUTE
     log = torch.log(rs)
@@ -47,7 +48,7 @@ def _pz81(n):
 
 def _pw92(n):
     """Correlation energy per electron.  Source: Perdew and Wang, Phys. Rev. B 45, 13244 (1992), Eq. (10)."""
-    root = (3 / (4 * math.pi * n))**(1 / 6)
+    root = (3 / (4 * math.pi * n)) ** (1 / 6)
     a, alpha1, beta1, beta2, beta3, beta4 = _PW92
     series = root * (beta1 + root * (beta2 + root * (beta3 + root * beta4)))
     return -2 * a * (1 + alpha1 * root**2) * torch.log1p(1 / (2 * a * series))
@@ -58,8 +59,8 @@ def _gradient_correction(n, sigma, mu, beta):
 
     Source: Perdew, Burke and Ernzerhof, Phys. Rev. Lett. 77, 3865 (1996), Eqs. (7), (8), (14).
     """
-    k_fermi = (3 * math.pi**2 * n)**(1 / 3)
-    s2 = sigma / (2 * k_fermi * n)**2
+    k_fermi = (3 * math.pi**2 * n) ** (1 / 3)
+    s2 = sigma / (2 * k_fermi * n) ** 2
     exchange = _exchange(n) * mu * s2 / (1 + mu * s2 / _KAPPA)
     t2 = math.pi * sigma / (16 * k_fermi * n**2)
     at2 = beta / _GAMMA / torch.expm1(-_pw92(n) / _GAMMA) * t2
@@ -68,15 +69,15 @@ def _gradient_correction(n, sigma, mu, beta):
 
 
 class _Functional(NamedTuple):
-    correlation: Callable               # of the uniform electron gas, energy per electron
-    gradient: tuple | None = None       # (μ, β) of the gradient correction
+    correlation: Callable  # of the uniform electron gas, energy per electron
+    gradient: tuple | None = None  # (μ, β) of the gradient correction
 
 
 FUNCTIONALS = {
     "lda_pz": _Functional(_pz81),
     "lda_pw": _Functional(_pw92),
     "pbe": _Functional(_pw92, (_BETA_PBE * math.pi**2 / 3, _BETA_PBE)),
-    "pbesol": _Functional(_pw92, (10 / 81, 0.046)),     # Perdew et al., Phys. Rev. Lett. 100, 136406 (2008)
+    "pbesol": _Functional(_pw92, (10 / 81, 0.046)),  # Perdew et al., Phys. Rev. Lett. 100, 136406 (2008)
 }
 
 
@@ -84,8 +85,10 @@ def check_name(xc):
     """Raise ValueError unless xc is the name of a functional."""
     if xc not in FUNCTIONALS:
         near = difflib.get_close_matches(str(xc).lower().replace("-", "_"), FUNCTIONALS, n=1)
-        raise ValueError(f"xc: got {xc!r}, need one of {', '.join(FUNCTIONALS)}"
-                         + (f"; did you mean {near[0]!r}?" if near else "; another functional cannot be evaluated"))
+        raise ValueError(
+            f"xc: got {xc!r}, need one of {', '.join(FUNCTIONALS)}"
+            + (f"; did you mean {near[0]!r}?" if near else "; another functional cannot be evaluated")
+        )
 
 
 def _energy_per_volume(n, sigma, functional):
@@ -120,8 +123,9 @@ def energy_density(density, squared_gradient=None, xc="lda_pz"):
     if functional.gradient:
         if squared_gradient is None or squared_gradient.shape != density.shape:
             got = "None" if squared_gradient is None else f"shape {list(squared_gradient.shape)}"
-            raise ValueError(f"squared_gradient: got {got}, need {list(density.shape)} to match density; {xc} depends "
-                             "on it")
+            raise ValueError(
+                f"squared_gradient: got {got}, need {list(density.shape)} to match density; {xc} depends on it"
+            )
         check_finite(squared_gradient=squared_gradient)
         sigma = squared_gradient * units.BOHR**8
     return _energy_per_volume(density * units.BOHR**3, sigma, functional) * (units.HARTREE / units.BOHR**3)
@@ -151,8 +155,10 @@ def energies(density, cell, xc="lda_pz", core_density=None):
     total = density
     if core_density is not None:
         if core_density.shape != density.shape:
-            raise ValueError(f"core_density: got shape {list(core_density.shape)}, need {list(density.shape)} to match "
-                             "the density; evaluate both on one grid")
+            raise ValueError(
+                f"core_density: got shape {list(core_density.shape)}, need {list(density.shape)} to match "
+                "the density; evaluate both on one grid"
+            )
         check_finite(core_density=core_density)
         total = density + core_density
     fields = [density, total]
@@ -161,8 +167,9 @@ def energies(density, cell, xc="lda_pz", core_density=None):
         if core_density is not None:
             fields += grid.phase_derivatives(density)
     metric = grid.reciprocal_cell(cell) @ grid.reciprocal_cell(cell).T
-    sums = sum_over_chunks(functools.partial(_sums, xc), _CHUNK, *(field.flatten() for field in fields),
-                           shared=(metric,))
+    sums = sum_over_chunks(
+        functools.partial(_sums, xc), _CHUNK, *(field.flatten() for field in fields), shared=(metric,)
+    )
     return tuple(sums * (grid.volume(cell) / density.numel()))
 
 

@@ -20,16 +20,42 @@ so does ``EnvironmentContract``, for modules that need more than edges; ``HeadCo
 molecule as well.
 Needs pytest (extra ``test``).
 """
+
 from ase_mlelec.testing.calculators import CalculatorContract, counted, turn
 from ase_mlelec.testing.descriptors import DescriptorContract, EnvironmentContract, ForceDescriptorContract
 from ase_mlelec.testing.habits import HabitsContract
 from ase_mlelec.testing.heads import HeadContract, HeadOfPairsContract
 from ase_mlelec.testing.models import ModelContract, assert_same_model, load_again
 from ase_mlelec.testing.numbers import assert_close, assert_continuous, five_point
-from ase_mlelec.testing.structures import (doubled, pair_at_cutoff, random_atoms, random_rotation, shifted_by_cells,
-                                           turned)
+from ase_mlelec.testing.structures import (
+    doubled,
+    pair_at_cutoff,
+    random_atoms,
+    random_rotation,
+    shifted_by_cells,
+    turned,
+)
 
-__all__ = ["CalculatorContract", "DescriptorContract", "EnvironmentContract", "ForceDescriptorContract",
-           "HabitsContract", "HeadContract", "HeadOfPairsContract", "ModelContract", "assert_close",
-           "assert_continuous", "assert_same_model", "counted", "doubled", "five_point", "load_again",
-           "pair_at_cutoff", "random_atoms", "random_rotation", "shifted_by_cells", "turn", "turned"]
+__all__ = [
+    "CalculatorContract",
+    "DescriptorContract",
+    "EnvironmentContract",
+    "ForceDescriptorContract",
+    "HabitsContract",
+    "HeadContract",
+    "HeadOfPairsContract",
+    "ModelContract",
+    "assert_close",
+    "assert_continuous",
+    "assert_same_model",
+    "counted",
+    "doubled",
+    "five_point",
+    "load_again",
+    "pair_at_cutoff",
+    "random_atoms",
+    "random_rotation",
+    "shifted_by_cells",
+    "turn",
+    "turned",
+]

@@ -1,4 +1,5 @@
 """What every calculator must obey: physics, precision, cache, ASE's interface."""
+
 import copy
 from contextlib import contextmanager
 
@@ -16,9 +17,15 @@ from ase_mlelec.testing.structures import doubled, pair_at_cutoff, random_rotati
 PER_ATOM = ("scalar", "atom")
 
 # ASE result -> (how it turns with the structure, how it grows with it)
-RULES = {"energy": ("scalar", "extensive"), "free_energy": ("scalar", "extensive"), "energies": PER_ATOM,
-         "forces": ("vector", "atom"), "stress": ("voigt", "intensive"), "stresses": ("voigt", "atom"),
-         "fermi_level": ("scalar", "intensive")}
+RULES = {
+    "energy": ("scalar", "extensive"),
+    "free_energy": ("scalar", "extensive"),
+    "energies": PER_ATOM,
+    "forces": ("vector", "atom"),
+    "stress": ("voigt", "intensive"),
+    "stresses": ("voigt", "atom"),
+    "fermi_level": ("scalar", "intensive"),
+}
 
 
 @contextmanager
@@ -45,6 +52,7 @@ class CalculatorContract:
     differences : of forces and stress against five-point differences of the energy over 0.001 Å
     n_steps : of a run with a neighbour list that is kept
     """
+
     rules = RULES
     tolerance = 1e-12
     single = 2e-5
@@ -80,8 +88,11 @@ class CalculatorContract:
 
     def values(self, calculator, atoms):
         """Everything that has a rule, as arrays."""
-        found = {name: np.array(calculator.get_property(name, atoms)) for name in self.names(calculator, atoms)
-                 if name in self.rules}
+        found = {
+            name: np.array(calculator.get_property(name, atoms))
+            for name in self.names(calculator, atoms)
+            if name in self.rules
+        }
         return {**found, **self.per_atom(calculator, atoms)}
 
     def rule(self, name):
@@ -109,15 +120,18 @@ class CalculatorContract:
         """Electronic structure has no handedness: inversion as well as rotation."""
         calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
         rotation = random_rotation() * sign
-        wanted = {name: turn(self.rule(name)[0], value, rotation)
-                  for name, value in self.values(calculator, atoms).items()}
+        wanted = {
+            name: turn(self.rule(name)[0], value, rotation) for name, value in self.values(calculator, atoms).items()
+        }
         self.assert_same(self.values(calculator, turned(atoms, rotation)), wanted)
 
     def test_permutation(self):
         calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
         order = np.random.default_rng(1).permutation(len(atoms))
-        wanted = {name: value[order] if self.rule(name)[1] == "atom" else value
-                  for name, value in self.values(calculator, atoms).items()}
+        wanted = {
+            name: value[order] if self.rule(name)[1] == "atom" else value
+            for name, value in self.values(calculator, atoms).items()
+        }
         self.assert_same(self.values(calculator, atoms[order]), wanted)
 
     def test_supercell(self):
@@ -126,7 +140,7 @@ class CalculatorContract:
         wanted = {name: grow[self.rule(name)[1]](value) for name, value in self.values(calculator, atoms).items()}
         found = self.values(large, doubled(atoms))
         if "stresses" in wanted:
-            wanted["stresses"] /= 2         # ASE's stresses sum to the stress of the larger volume
+            wanted["stresses"] /= 2  # ASE's stresses sum to the stress of the larger volume
         self.assert_same(found, wanted)
 
     def test_parts_sum_to_the_whole(self):
@@ -137,7 +151,7 @@ class CalculatorContract:
         if "forces" in found:
             assert np.abs(found["forces"].sum(axis=0)).max() < 1e-11 * max(np.abs(found["forces"]).max(), 1)
         if "energy" in found:
-            assert found["free_energy"] == found["energy"]      # so that forces are the gradient of what MD logs
+            assert found["free_energy"] == found["energy"]  # so that forces are the gradient of what MD logs
 
     def test_forces_are_the_gradient(self):
         calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
@@ -145,10 +159,12 @@ class CalculatorContract:
             pytest.skip("no forces")
         forces, generator = calculator.get_property("forces", atoms), np.random.default_rng(0)
         for direction in generator.normal(size=(2, *forces.shape)):
+
             def energy(step):
                 moved = atoms.copy()
                 moved.positions += step * direction
                 return calculator.get_property("energy", moved)
+
             tolerance = self.differences * np.abs(forces * direction).sum()
             assert -five_point(energy) == pytest.approx((forces * direction).sum(), abs=tolerance)
 
@@ -164,16 +180,18 @@ class CalculatorContract:
                 strained = atoms.copy()
                 strained.set_cell(atoms.cell.array @ (np.eye(3) + step * direction), scale_atoms=True)
                 return calculator.get_property("energy", strained)
+
             tolerance = self.differences * np.abs(stress * direction).sum()
-            slope = five_point(energy, 2e-4) / atoms.get_volume()       # 0.001 Å at the distance of neighbours
+            slope = five_point(energy, 2e-4) / atoms.get_volume()  # 0.001 Å at the distance of neighbours
             assert slope == pytest.approx((stress * direction).sum(), abs=tolerance)
 
     def test_smooth_at_the_cutoff(self):
         calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
         cutoff = max(model.cutoff for model in calculator.models)
         scale = max(np.abs(value).max() for value in self.values(calculator, atoms).values())
-        assert_continuous(lambda d: self.values(calculator, pair_at_cutoff(atoms, cutoff, cutoff + d)),
-                          self.tolerance * scale)
+        assert_continuous(
+            lambda d: self.values(calculator, pair_at_cutoff(atoms, cutoff, cutoff + d)), self.tolerance * scale
+        )
 
     def test_float32(self):
         atoms = self.make_atoms()
@@ -232,7 +250,7 @@ class CalculatorContract:
             assert np.isfinite(calculator.get_property(name, atoms)).all(), name
         self.per_atom(calculator, atoms)
         assert set(promised) <= set(calculator.results) <= set(all_outputs)
-        assert set(calculator.results) <= set(calculator.export_properties())       # which checks the shapes
+        assert set(calculator.results) <= set(calculator.export_properties())  # which checks the shapes
         known = {name: value for name, value in calculator.results.items() if name in all_properties}
         stored = SinglePointCalculator(atoms, **known)
         for name in known:
@@ -254,8 +272,10 @@ class CalculatorContract:
             value = calculator.get_property(name, atoms)
             if isinstance(value, np.ndarray):
                 value += 1
-        self.assert_same({name: calculator.get_property(name, atoms) for name in wanted if name in self.rules},
-                         {name: value for name, value in wanted.items() if name in self.rules})
+        self.assert_same(
+            {name: calculator.get_property(name, atoms) for name in wanted if name in self.rules},
+            {name: value for name, value in wanted.items() if name in self.rules},
+        )
 
     def test_model_is_left_as_it_was(self):
         model = self.make_model()
@@ -292,7 +312,7 @@ class CalculatorContract:
             assert_close(committee.uncertainty[name], each.std(axis=0), self.tolerance, name)
         atoms.positions[0] += [0.02, 0, 0]
         committee.get_property(self.names(committee, atoms)[0], atoms)
-        for name in committee.uncertainty.keys() & found.keys():        # of this structure, not of the last one
+        for name in committee.uncertainty.keys() & found.keys():  # of this structure, not of the last one
             assert np.shape(committee.uncertainty[name]) == np.shape(found[name])
 
 

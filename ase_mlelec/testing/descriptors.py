@@ -1,4 +1,5 @@
 """What every descriptor must obey."""
+
 import json
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ class EnvironmentContract:
     tolerance : of float64 sums in another order, relative to the largest feature
     single : of float32
     """
+
     tolerance = 1e-12
     single = 1e-5
 
@@ -93,6 +95,7 @@ class EnvironmentContract:
         def features(d):
             found = self.environment(pair_at_cutoff(atoms, descriptor.cutoff, descriptor.cutoff + d), descriptor)
             return {"features": found.features.numpy()}
+
         assert_continuous(features, self.tolerance * np.abs(features(0)["features"]).max())
 
     def test_gradient_of_positions(self):
@@ -102,6 +105,7 @@ class EnvironmentContract:
 
         def scalar(system):
             return (descriptor(system, Edges.build(system, descriptor.cutoff)).features @ weights).sum()
+
         assert_slope(scalar, System.from_atoms(atoms))
 
     def test_arguments_rebuild_it(self):
@@ -121,10 +125,11 @@ def assert_slope(scalar, system):
 
     def moved(step):
         return replace(system, positions=system.positions + step * move).strained(step * strain)
+
     step = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    slope, = torch.autograd.grad(scalar(moved(step)), step)
+    (slope,) = torch.autograd.grad(scalar(moved(step)), step)
     with torch.no_grad():
-        numeric = five_point(lambda t: float(scalar(moved(t))), 1e-4)      # few pairs cross the cutoff
+        numeric = five_point(lambda t: float(scalar(moved(t))), 1e-4)  # few pairs cross the cutoff
     assert numeric == pytest.approx(float(slope), rel=1e-7)
 
 
@@ -184,8 +189,9 @@ class ForceDescriptorContract(DescriptorContract):
 
         def summed(move, step):
             environment = descriptor(system, edges.with_vec(edges.vec + step * move))
-            return torch.stack([environment.features[environment.species == k].sum(dim=0)
-                                for k in range(len(descriptor.species))])
+            return torch.stack(
+                [environment.features[environment.species == k].sum(dim=0) for k in range(len(descriptor.species))]
+            )
 
         found = descriptor.summed_changes(system, edges, moves)
         assert found.shape == (2, len(descriptor.species), descriptor.n_features)

@@ -1,4 +1,5 @@
 """What a calculator must do when it is used as people use ASE's: attached, changed under, shared, copied, threaded."""
+
 import copy
 import inspect
 import json
@@ -26,7 +27,8 @@ def default(set_default, value, before):
 
 
 TORCH_MODES = {
-    "no_grad": torch.no_grad, "inference_mode": torch.inference_mode,
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "default_dtype": lambda: default(torch.set_default_dtype, torch.float64, torch.get_default_dtype()),
     "default_device": lambda: default(torch.set_default_device, "meta", None),
@@ -61,7 +63,8 @@ def same(found, wanted, tolerance=1e-9):
     if not (isinstance(wanted, np.ndarray) and isinstance(found, np.ndarray)):
         return found is wanted
     return found.shape == wanted.shape and bool(
-        np.all(np.abs(found - wanted) <= tolerance * np.abs(wanted).max(initial=1e-3)))
+        np.all(np.abs(found - wanted) <= tolerance * np.abs(wanted).max(initial=1e-3))
+    )
 
 
 class HabitsContract:
@@ -70,24 +73,39 @@ class HabitsContract:
     A subclass writes ``make_model(seed=0)``, ``make_calculator(model, **options)`` and ``make_atoms()``.  All public
     methods that take ``atoms`` and nothing else that is required are tried, and all of ASE's results.
     """
-    another = {"electronic_temperature": 5000.0, "electric_field": [0.0, 0.1, 0.2], "kpts": (2, 1, 1), "skin": 0.7,
-               "on_extrapolation": "ignore", "fermi_level": 1.0}        # values to ``set``
+
+    another = {
+        "electronic_temperature": 5000.0,
+        "electric_field": [0.0, 0.1, 0.2],
+        "kpts": (2, 1, 1),
+        "skin": 0.7,
+        "on_extrapolation": "ignore",
+        "fermi_level": 1.0,
+    }  # values to ``set``
 
     def questions(self, calculator):
         """dict: name -> function of (calculator, **atoms)."""
-        found = {name: lambda calc, name=name, **atoms: calc.get_property(name, **atoms)
-                 for name in calculator.implemented_properties}
+        found = {
+            name: lambda calc, name=name, **atoms: calc.get_property(name, **atoms)
+            for name in calculator.implemented_properties
+        }
         for name in sorted(dir(type(calculator))):
             method = getattr(type(calculator), name)
-            if name.startswith("get_") and name != "get_property" and inspect.isfunction(method) \
-                    and not is_refusal(method) and "atoms" in inspect.signature(method).parameters:
+            if (
+                name.startswith("get_")
+                and name != "get_property"
+                and inspect.isfunction(method)
+                and not is_refusal(method)
+                and "atoms" in inspect.signature(method).parameters
+            ):
                 found[name] = lambda calc, name=name, **atoms: getattr(calc, name)(**atoms)
         return found
 
     def outcomes(self, calculator, **atoms):
         """dict of everything the calculator can be asked."""
-        return {name: outcome(lambda ask=ask: ask(calculator, **atoms))
-                for name, ask in self.questions(calculator).items()}
+        return {
+            name: outcome(lambda ask=ask: ask(calculator, **atoms)) for name, ask in self.questions(calculator).items()
+        }
 
     def fresh(self, atoms):
         """Outcomes for a structure from a calculator that knows no other."""
@@ -143,7 +161,7 @@ class HabitsContract:
         calculator, one, two = self.make_calculator(self.make_model()), self.make_atoms(), self.make_atoms()
         one.calc = two.calc = calculator
         wanted = self.fresh(one)
-        self.assert_all(self.outcomes(calculator), wanted)          # they are the same
+        self.assert_all(self.outcomes(calculator), wanted)  # they are the same
         two.positions[0] += [0.02, 0.01, 0.03]
         for name, ask in self.questions(calculator).items():
             with pytest.raises((InputError, PropertyNotImplementedError)):
@@ -153,7 +171,7 @@ class HabitsContract:
         self.assert_all(self.outcomes(calculator, atoms=two), self.fresh(two))
         two.calc = None
         self.outcomes(calculator, atoms=one)
-        self.assert_all(self.outcomes(calculator), wanted)          # no longer shared
+        self.assert_all(self.outcomes(calculator), wanted)  # no longer shared
 
     def test_the_structure_that_was_passed_last(self):
         calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
@@ -163,7 +181,7 @@ class HabitsContract:
         wanted = self.fresh(atoms)
         self.assert_all(self.outcomes(calculator), wanted)
         calculator.get_property(name, self.make_atoms())
-        calculator.get_property(name, atoms.copy())                 # gone at once, and so unchanged
+        calculator.get_property(name, atoms.copy())  # gone at once, and so unchanged
         self.assert_all(self.outcomes(calculator), wanted)
 
     def test_passing_another_structure_leaves_a_doubt(self):
@@ -186,7 +204,7 @@ class HabitsContract:
             twin.positions[0] += [0.02, 0.01, 0.03]
             self.assert_all(self.outcomes(twin.calc), self.fresh(twin))
         self.assert_all(self.outcomes(atoms.calc), wanted)
-        calculator = copy.deepcopy(atoms).calc                      # alone: its structure is gone
+        calculator = copy.deepcopy(atoms).calc  # alone: its structure is gone
         with pytest.raises(InputError, match="no structure yet"):
             calculator.get_property(calculator.implemented_properties[0])
 
@@ -293,9 +311,17 @@ class HabitsContract:
         calculator = self.make_calculator(self.make_model())
         structures = [self.make_atoms(), self.other_atoms(), self.make_atoms()[1:]]
         chosen = list(self.questions(calculator).items())
-        chosen = chosen[::max(1, len(chosen) // 4)]
-        wanted, wrong = [{name: outcome(lambda ask=ask: ask(self.make_calculator(self.make_model()), atoms=atoms))
-                          for name, ask in chosen} for atoms in structures], []
+        chosen = chosen[:: max(1, len(chosen) // 4)]
+        wanted, wrong = (
+            [
+                {
+                    name: outcome(lambda ask=ask: ask(self.make_calculator(self.make_model()), atoms=atoms))
+                    for name, ask in chosen
+                }
+                for atoms in structures
+            ],
+            [],
+        )
 
         def work(k):
             for _ in range(2):

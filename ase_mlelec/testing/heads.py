@@ -1,4 +1,5 @@
 """What every head must obey."""
+
 import json
 
 import torch
@@ -17,6 +18,7 @@ class HeadContract:
     A subclass writes ``make_head()`` -> Head in float64 and ``make_environment()`` -> Environment of several centres
     that the head understands, the same every time.
     """
+
     tolerance = 1e-13
     single = 1e-5
 
@@ -61,6 +63,7 @@ class HeadOfPairsContract:
 
     A subclass writes ``make_head()`` -> HeadOfPairs in float64, the same every time, and ``make_atoms()``.
     """
+
     tolerance = 1e-12
     single = 2e-5
 
@@ -117,6 +120,7 @@ class HeadOfPairsContract:
             # the sum over pairs: there are more or fewer of them at the cutoff
             totals = [part.sum(dim=0) for part in (*blocks.onsite.values(), *blocks.hopping.values())]
             return sum((torch.randn(part.shape, generator=generator, dtype=part.dtype) * part).sum() for part in totals)
+
         assert_slope(scalar, System.from_atoms(atoms))
 
     def test_arguments_rebuild_it(self):

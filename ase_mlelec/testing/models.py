@@ -1,4 +1,5 @@
 """What every model must obey."""
+
 import copy
 
 import pytest
@@ -21,6 +22,7 @@ class ModelContract:
     compression : agreement of the copy for evaluation with the model, relative to the largest value
     single : of float32
     """
+
     tolerance = 1e-12
     single = 2e-5
     compression = 1e-10
@@ -102,7 +104,8 @@ def rows_of(quantity, values):
     if not isinstance(values, Blocks):
         return {quantity: values}
     return {f"{quantity}, species {k}": rows for k, rows in values.onsite.items()} | {
-        f"{quantity}, pairs {key}": rows for key, rows in values.hopping.items()}
+        f"{quantity}, pairs {key}": rows for key, rows in values.hopping.items()
+    }
 
 
 def load_again(path, model):

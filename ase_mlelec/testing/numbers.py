@@ -1,4 +1,5 @@
 """How numbers are compared: values, slopes, continuity."""
+
 import numpy as np
 
 
@@ -14,6 +15,7 @@ def assert_continuous(function, tolerance):
 
     A continuous function jumps ten times less over a tenth of the distance; one with a gap does not.
     """
+
     def jumps(d):
         above, below = function(d), function(-d)
         return {name: np.abs(above[name] - below[name]).max() for name in above}

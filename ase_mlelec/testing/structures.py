@@ -1,4 +1,5 @@
 """Structures for tests: random ones without symmetry, and copies that should give the same or nearly the same."""
+
 import numpy as np
 import torch
 from ase import Atoms
@@ -34,7 +35,7 @@ def random_atoms(symbols, cell=None, pbc=True, shortest=1.6, seed=0):
 def _shortest_distance(atoms, at_most):
     try:
         edges = Edges.build(System.from_atoms(atoms), at_most)
-    except InputError:      # on top of each other
+    except InputError:  # on top of each other
         return 0.0
     return min(edges.vec.norm(dim=1).tolist(), default=at_most)
 

@@ -3,6 +3,7 @@
 A file is what torch.save writes, followed by MAGIC and the BLAKE2b digest (16 bytes) of it; it is read without
 unpickling code.
 """
+
 import errno
 import hashlib
 import os
@@ -24,17 +25,22 @@ def save_checkpoint(path, state):
     """
     place = _place_of_nan(state)
     if place is not None:
-        raise ValueError(f"{path}: {place} holds NaN or infinity, and is not saved; train with a smaller learning rate "
-                         "or look for the frame that it comes from")
+        raise ValueError(
+            f"{path}: {place} holds NaN or infinity, and is not saved; train with a smaller learning rate "
+            "or look for the frame that it comes from"
+        )
     try:
         with replacing(path) as partial:
             with open(partial, "w+b") as file:
                 torch.save(state, file)
                 file.write(MAGIC + _digest(file, file.tell()))
     except (OSError, RuntimeError) as error:
-        cause = getattr(error, "strerror", None) or "torch could not write all of it"      # a RuntimeError
-        raise OSError(getattr(error, "errno", None) or errno.EIO, f"{path}: cannot be written ({cause}); the former "
-                      "checkpoint is as it was: make room and start the training again") from None
+        cause = getattr(error, "strerror", None) or "torch could not write all of it"  # a RuntimeError
+        raise OSError(
+            getattr(error, "errno", None) or errno.EIO,
+            f"{path}: cannot be written ({cause}); the former "
+            "checkpoint is as it was: make room and start the training again",
+        ) from None
 
 
 def load_checkpoint(path):
@@ -53,7 +59,7 @@ def load_checkpoint(path):
         file.seek(0)
         try:
             state = torch.load(file, weights_only=True, map_location="cpu")
-        except Exception as error:      # only of files that were made to look like checkpoints
+        except Exception as error:  # only of files that were made to look like checkpoints
             raise ValueError(f"{path} is no checkpoint ({printable(error)}); {remedy}") from None
     place = _place_of_nan(state)
     if place is not None:

@@ -1,16 +1,17 @@
 """The configuration of a training in TOML, with strict keys.
 
-    [data]
-    files = ["silicon.h5"]          # relative to the configuration file
+[data]
+files = ["silicon.h5"]          # relative to the configuration file
 
-    [energy]                        # the heads wanted; an empty section takes the defaults below
-    forces = [100, 10]
+[energy]                        # the heads wanted; an empty section takes the defaults below
+forces = [100, 10]
 
-    [dos]
+[dos]
 
-    [output]
-    model = "si.safetensors"
+[output]
+model = "si.safetensors"
 """
+
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar
@@ -31,6 +32,7 @@ class KeysConfig:
     """What labels are called in files that ASE reads, where it is not what ``ase_mlelec.io.images`` looks for, e.g.
     energy = "REF_energy"; group is what tells the groups of frames, e.g. "config_type".
     """
+
     energy: str = ""
     forces: str = ""
     stress: str = ""
@@ -59,6 +61,7 @@ class DataConfig:
     validation_fraction : share of the training frames that is held out at random where no frame is in ``validation``
     keys : names of labels in files of other programs, [data.keys]
     """
+
     files: tuple[str, ...]
     train: tuple[str, ...] = ("train",)
     validation: tuple[str, ...] = ("validation",)
@@ -74,8 +77,9 @@ class DataConfig:
             raise ValueError("data.train: got an empty list; name at least one group of frames")
         twice = sorted({*self.support} & {*self.train, *self.validation, *self.test})
         if twice:
-            raise ValueError(f"data.support: got {twice[0]}, which is in data.train, validation or test too; name it "
-                             "once")
+            raise ValueError(
+                f"data.support: got {twice[0]}, which is in data.train, validation or test too; name it once"
+            )
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"data.validation_fraction: got {self.validation_fraction:g}, need 0 <= fraction < 1")
 
@@ -83,6 +87,7 @@ class DataConfig:
 @dataclass(frozen=True)
 class DescriptorConfig:
     """Arguments of DeepPotSE; n_basis = 0 stands for embedding nets, no sel for one by the volume of the cutoff."""
+
     cutoff: float = 6.0
     smooth: float = 1.8
     widths: tuple[int, ...] = (24,)
@@ -100,6 +105,7 @@ class PowerSpectrumConfig:
 
     inner : Å; 0: nine tenths of the shortest distance in the training data
     """
+
     cutoff: float = 6.0
     inner: float = 0.0
     n_pair: int = 12
@@ -128,6 +134,7 @@ class EnergyConfig:
     core : whether the model gets a repulsive core below the shortest distances of its data (see ase_mlelec.safety)
     learning_rate : at the first and the last step
     """
+
     widths: tuple[int, ...] = (64, 64)
     energy: Pair = (0.1, 10.0)
     forces: Pair = (100.0, 10.0)
@@ -151,12 +158,15 @@ class EnergyConfig:
             if not getattr(self, name) > 0:
                 raise ValueError(f"energy.{name}: got {getattr(self, name):g}, need more than 0")
         if self.relevance < 0 or (self.relevance and self.widths):
-            raise ValueError(f"energy.relevance: got {self.relevance} with widths = {list(self.widths)}; need 0 or "
-                             "more, and 0 for nets")
+            raise ValueError(
+                f"energy.relevance: got {self.relevance} with widths = {list(self.widths)}; need 0 or "
+                "more, and 0 for nets"
+            )
         for name in ("coarse", "far"):
             if getattr(self, name) and self.widths:
-                raise ValueError(f"energy.{name}: got {', '.join(getattr(self, name))} for nets; it is for widths = [] "
-                                 "alone")
+                raise ValueError(
+                    f"energy.{name}: got {', '.join(getattr(self, name))} for nets; it is for widths = [] alone"
+                )
 
 
 @dataclass(frozen=True)
@@ -165,6 +175,7 @@ class DOSConfig:
     atomic, total, cumulative : weights of the loss; atomic = 0 trains on the total DOS alone
     learning_rate : at the first and the last step
     """
+
     widths: tuple[int, ...] = (128, 128)
     atomic: float = 1.0
     total: float = 0.0
@@ -185,6 +196,7 @@ class DipoleConfig:
     atomic, total : weights of the loss; atomic = 0 trains on the sums over structures alone
     learning_rate : at the first and the last step
     """
+
     centers: tuple[str, ...]
     widths: tuple[int, ...] = (64, 64)
     atomic: float = 1.0
@@ -204,12 +216,14 @@ class DipoleConfig:
 @dataclass(frozen=True)
 class PolarizabilityConfig(DipoleConfig):
     """As DipoleConfig."""
+
     section: ClassVar[str] = "polarizability"
 
 
 @dataclass(frozen=True)
 class BispectrumConfig:
     """Arguments of Bispectrum; cutoffs and weights of single species are not in a configuration file."""
+
     twojmax: int = 10
     cutoff: float = 4.67637
     rmin0: float = 0.0
@@ -230,6 +244,7 @@ class LDOSConfig:
     schedule : "plateau" or "cosine" (see fit_ldos)
     patience : of "plateau", epochs without progress before the learning rate is halved
     """
+
     widths: tuple[int, ...] = (128, 128)
     activation: str = "silu"
     ldos: float = 1.0
@@ -251,11 +266,15 @@ class LDOSConfig:
 
     def __post_init__(self):
         _check_counts("ldos", self, ("epochs", "patience"))
-        for name, choices in (("scaling", ("maximum", "spread")), ("fingerprints", ("elements", "components")),
-                              ("schedule", ("plateau", "cosine"))):
+        for name, choices in (
+            ("scaling", ("maximum", "spread")),
+            ("fingerprints", ("elements", "components")),
+            ("schedule", ("plateau", "cosine")),
+        ):
             if getattr(self, name) not in choices:
-                raise ValueError(f"ldos.{name}: got '{getattr(self, name)}', need one of {', '.join(choices)}; "
-                                 "correct it")
+                raise ValueError(
+                    f"ldos.{name}: got '{getattr(self, name)}', need one of {', '.join(choices)}; correct it"
+                )
         for name in ("dos_weight", "hold", "force_weight", "energy_weight", "batch_points"):
             if getattr(self, name) < 0:
                 raise ValueError(f"ldos.{name}: got {getattr(self, name):g}, need 0 or more; correct it")
@@ -274,6 +293,7 @@ class HamiltonianConfig:
         electrons
     learning_rate : at the first and the last step
     """
+
     cutoff: float = 12.0
     environment: float = 6.0
     n_radial: int = 6
@@ -305,6 +325,7 @@ class HamiltonianConfig:
 @dataclass(frozen=True)
 class OutputConfig:
     """model : the model file, relative to the configuration file; checkpoints and learning curves go next to it"""
+
     model: str
 
     def __post_init__(self):
@@ -328,6 +349,7 @@ class Config:
     start : a model file, relative to the configuration file, or the name of a shipped model, from whose parameters and
         normalisation all heads (not the LDOS) start: fine-tuning, with the same settings of descriptors and heads
     """
+
     data: DataConfig
     output: OutputConfig
     descriptor: DescriptorConfig = field(default_factory=DescriptorConfig)
@@ -343,25 +365,30 @@ class Config:
     seed: int = 0
     committee: int = 1
     start: str = ""
-    folder: Path = field(default=Path("."), metadata={"key": False})    # what relative paths start from
+    folder: Path = field(default=Path("."), metadata={"key": False})  # what relative paths start from
 
     def __post_init__(self):
         if self.committee < 1:
             raise ValueError(f"committee: got {self.committee}, need at least 1")
         others = [name for name in ("energy", "dos", "dipole", "polarizability") if getattr(self, name) is not None]
         if not others and self.ldos is None and self.hamiltonian is None:
-            raise ValueError("got none of the sections [energy], [dos], [dipole], [polarizability], [ldos] and "
-                             "[hamiltonian]; add at least one")
+            raise ValueError(
+                "got none of the sections [energy], [dos], [dipole], [polarizability], [ldos] and "
+                "[hamiltonian]; add at least one"
+            )
         twice = sorted(set(self.energy.far) & {*self.data.files, *self.energy.coarse}) if self.energy else []
         if twice:
-            raise ValueError(f"energy.far: got {', '.join(twice)}, which data.files or energy.coarse names too; name it "
-                             "once")
+            raise ValueError(
+                f"energy.far: got {', '.join(twice)}, which data.files or energy.coarse names too; name it once"
+            )
         if self.power_spectrum is not None and self.descriptor != DescriptorConfig():
             raise ValueError("got [power_spectrum] beside [descriptor]; leave one out")
         directed = [name for name in ("dipole", "polarizability") if name in others]
         if self.power_spectrum is not None and directed and self.electronic is None:
-            raise ValueError(f"got [power_spectrum] for [{directed[0]}], but it has no directions; add [electronic], "
-                             "the descriptor of that, or leave it out")
+            raise ValueError(
+                f"got [power_spectrum] for [{directed[0]}], but it has no directions; add [electronic], "
+                "the descriptor of that, or leave it out"
+            )
         _check_fixed_features(self.power_spectrum or PowerSpectrumConfig(), self.bispectrum)
         for name in ("descriptor", "electronic"):
             _check_descriptor(name, getattr(self, name))
@@ -382,11 +409,14 @@ class Config:
 
     def _check_electronic(self, heads):
         if "energy" not in heads or len(heads) == 1:
-            raise ValueError("got [electronic] without [energy] and a head beside it; put the settings into "
-                             "[descriptor]")
+            raise ValueError(
+                "got [electronic] without [energy] and a head beside it; put the settings into [descriptor]"
+            )
         if self.electronic.cutoff != self.cutoff:
-            raise ValueError(f"electronic.cutoff: got {self.electronic.cutoff:g}, the descriptor has {self.cutoff:g} "
-                             "Å; give both the same")
+            raise ValueError(
+                f"electronic.cutoff: got {self.electronic.cutoff:g}, the descriptor has {self.cutoff:g} "
+                "Å; give both the same"
+            )
 
 
 def _check_descriptor(section, config):
@@ -398,28 +428,34 @@ def _check_descriptor(section, config):
     last = config.widths[-1] if config.widths else 0
     for name in ("n_axis", "n_products"):
         if getattr(config, name) > last:
-            raise ValueError(f"{section}.{name}: got {getattr(config, name)}, need at most the last of the widths, "
-                             f"{last}")
+            raise ValueError(
+                f"{section}.{name}: got {getattr(config, name)}, need at most the last of the widths, {last}"
+            )
     if config.n_products and config.l_max < 2:
-        raise ValueError(f"{section}.n_products: got {config.n_products} with l_max = {config.l_max}, need 0, or l_max "
-                         "of 2 or 3")
+        raise ValueError(
+            f"{section}.n_products: got {config.n_products} with l_max = {config.l_max}, need 0, or l_max of 2 or 3"
+        )
 
 
 def _check_fixed_features(power_spectrum, bispectrum):
     """What PowerSpectrum and Bispectrum ask of numbers that are in range one by one."""
     if power_spectrum.n_radial > power_spectrum.n_pair:
-        raise ValueError(f"power_spectrum.n_radial: got {power_spectrum.n_radial}, need at most n_pair, "
-                         f"{power_spectrum.n_pair}")
+        raise ValueError(
+            f"power_spectrum.n_radial: got {power_spectrum.n_radial}, need at most n_pair, {power_spectrum.n_pair}"
+        )
     for section, config, name in (("power_spectrum", power_spectrum, "inner"), ("bispectrum", bispectrum, "rmin0")):
         if not getattr(config, name) < config.cutoff:
-            raise ValueError(f"{section}.{name}: got {getattr(config, name):g} Å, need less than the cutoff, "
-                             f"{config.cutoff:g}")
+            raise ValueError(
+                f"{section}.{name}: got {getattr(config, name):g} Å, need less than the cutoff, {config.cutoff:g}"
+            )
 
 
 def _check_training(section, config, weights):
     if min(weights) < 0 or not any(weights):
-        raise ValueError(f"{section}: got the loss weights {', '.join(f'{w:g}' for w in weights)}, need none below 0 "
-                         "and one above; correct them")
+        raise ValueError(
+            f"{section}: got the loss weights {', '.join(f'{w:g}' for w in weights)}, need none below 0 "
+            "and one above; correct them"
+        )
     if min(config.learning_rate) <= 0:
         raise ValueError(f"{section}.learning_rate: got {list(config.learning_rate)}, need two numbers above 0")
     _check_counts(section, config, [name for name in ("steps", "batch_size") if hasattr(config, name)])
@@ -440,7 +476,7 @@ def read_config(path):
     path = Path(path)
     try:
         return parse_config(read_table(path), path.parent)
-    except (OSError, ValueError) as error:      # tomllib's errors are ValueErrors
+    except (OSError, ValueError) as error:  # tomllib's errors are ValueErrors
         raise ValueError(f"{path}: {printable(error, 1000)}") from None
 
 

@@ -1,4 +1,5 @@
 """From a TOML file to the dataclasses of a configuration: strict keys, types and ranges."""
+
 import difflib
 import math
 import tomllib
@@ -9,7 +10,7 @@ from typing import get_args, get_origin, get_type_hints
 
 from ase_mlelec.train.config_ranges import check_numbers, check_texts
 
-LARGEST_FILE = 100_000      # bytes; a configuration is a page of text
+LARGEST_FILE = 100_000  # bytes; a configuration is a page of text
 MOST_DOTS = 1000
 
 
@@ -26,8 +27,9 @@ def read_table(path):
     with path.open("rb") as file:
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
-        raise ValueError(f"more than {LARGEST_FILE} bytes, too large for a configuration; give the TOML file, not a "
-                         "data set")
+        raise ValueError(
+            f"more than {LARGEST_FILE} bytes, too large for a configuration; give the TOML file, not a data set"
+        )
     try:
         text = content.decode("utf-8")
         # tomllib takes time that grows with the square of the dots of a key
@@ -74,7 +76,7 @@ def build(cls, table, section="", **given):
 def _convert(value, kind, where):
     """``value`` as the annotated type ``kind``; TOML arrays become tuples and integers serve as floats."""
     if get_origin(kind) is UnionType:
-        kind, = (option for option in get_args(kind) if option is not NoneType)
+        (kind,) = (option for option in get_args(kind) if option is not NoneType)
     if hasattr(kind, "__dataclass_fields__"):
         if not isinstance(value, dict):
             raise ValueError(f"{where}: got {_short(value)}, need a section [{where}]")
@@ -99,7 +101,7 @@ def _short(value):
     """repr of a value, of at most some 80 characters."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):        # integers of thousands of digits, tables of thousands of levels
+    except (ValueError, RecursionError):  # integers of thousands of digits, tables of thousands of levels
         return f"a {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
 

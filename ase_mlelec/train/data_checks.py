@@ -1,22 +1,36 @@
 """What training data must be, before anything is trained on them: finite, of possible size, atoms apart."""
+
 import numpy as np
 from ase.calculators.calculator import InputError
 
 from ase_mlelec.edges import connect, find_pairs
 from ase_mlelec.system import System
 
-CLOSEST = 0.05          # Å
+CLOSEST = 0.05  # Å
 # label -> (largest number that a calculation may give, unit); of sums over atoms per atom
 LARGEST = {
-    "energy": (1e7, "eV per atom"), "forces": (1e7, "eV/Å"), "virial": (1e7, "eV per atom"),
-    "ados": (1e6, "states/eV"), "dos": (1e6, "states/eV per atom"), "dipole": (1e5, "e Å per atom"),
-    "atomic_dipole": (1e5, "Å"), "summed_dipole": (1e5, "Å per atom"),
-    "polarizability": (1e7, "Å^3 per atom"), "atomic_polarizability": (1e7, "Å^3")}
-LARGEST_ELEMENT = 1e5   # eV, of a Hamiltonian
+    "energy": (1e7, "eV per atom"),
+    "forces": (1e7, "eV/Å"),
+    "virial": (1e7, "eV per atom"),
+    "ados": (1e6, "states/eV"),
+    "dos": (1e6, "states/eV per atom"),
+    "dipole": (1e5, "e Å per atom"),
+    "atomic_dipole": (1e5, "Å"),
+    "summed_dipole": (1e5, "Å per atom"),
+    "polarizability": (1e7, "Å^3 per atom"),
+    "atomic_polarizability": (1e7, "Å^3"),
+}
+LARGEST_ELEMENT = 1e5  # eV, of a Hamiltonian
 LARGEST_OF_GRIDS = {
-    "ldos": (1e6, "1/(eV Å^3)"), "dos": (1e6, "states/eV per atom"), "density": (1e6, "1/Å^3"),
-    "energy": LARGEST["energy"], "forces": LARGEST["forces"], "stress": (1e7, "eV/Å^3"),
-    "fermi_level": (1e5, "eV"), "temperature": (1e8, "K")}
+    "ldos": (1e6, "1/(eV Å^3)"),
+    "dos": (1e6, "states/eV per atom"),
+    "density": (1e6, "1/Å^3"),
+    "energy": LARGEST["energy"],
+    "forces": LARGEST["forces"],
+    "stress": (1e7, "eV/Å^3"),
+    "fermi_level": (1e5, "eV"),
+    "temperature": (1e8, "K"),
+}
 SUMS = ("energy", "virial", "dos", "dipole", "summed_dipole", "polarizability")
 
 
@@ -70,8 +84,10 @@ def check_numbers(values, what, largest, unit, per=1):
         raise ValueError(f"{what} holds NaN or infinite numbers; correct it or remove the frame")
     size = float(np.abs(values).max(initial=0.0)) / per
     if size > largest:
-        raise ValueError(f"{what} reaches {size:.3g} {unit}, more than any calculation gives ({largest:.0e}); correct "
-                         "its unit or remove the frame")
+        raise ValueError(
+            f"{what} reaches {size:.3g} {unit}, more than any calculation gives ({largest:.0e}); correct "
+            "its unit or remove the frame"
+        )
 
 
 def check_structure(atoms, where):
@@ -84,5 +100,7 @@ def check_structure(atoms, where):
     distances = edges.vec.norm(dim=1)
     if len(distances) and float(distances.min()) < CLOSEST:
         k = int(distances.argmin())
-        raise ValueError(f"{where}: atoms {int(edges.center[k])} and {int(edges.neighbor[k])} are "
-                         f"{float(distances[k]):.3g} Å apart; correct the structure or remove it")
+        raise ValueError(
+            f"{where}: atoms {int(edges.center[k])} and {int(edges.neighbor[k])} are "
+            f"{float(distances[k]):.3g} Å apart; correct the structure or remove it"
+        )

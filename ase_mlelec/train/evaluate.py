@@ -1,4 +1,5 @@
 """Errors of a model on labelled structures: the table of ``mlelec test`` and of a model's metadata."""
+
 import numpy as np
 import torch
 
@@ -74,9 +75,11 @@ def errors(model, frames):
     names = comparable(model, frames)
     if not names:
         some = [name for name in frames.counts if name not in frames.labels]
-        raise ValueError(f"got {len(frames)} frames with the labels {', '.join(frames.labels) or 'none'} in common"
-                         f"{' and ' * bool(some)}{', '.join(some)}{' on some' * bool(some)}, the model predicts "
-                         f"{', '.join(model.heads)}; give data with labels of these")
+        raise ValueError(
+            f"got {len(frames)} frames with the labels {', '.join(frames.labels) or 'none'} in common"
+            f"{' and ' * bool(some)}{', '.join(some)}{' on some' * bool(some)}, the model predicts "
+            f"{', '.join(model.heads)}; give data with labels of these"
+        )
     fast = model.for_evaluation()
     batches = Batches.for_model(fast, frames, names)
     energy = [name for name in names if name in ("energy", "forces", "virial")]
@@ -93,8 +96,11 @@ def errors(model, frames):
 def comparable(model, frames):
     """tuple of str, the labels of some of ``frames`` that ``model`` predicts: sums over atoms are left out where all
     have labels by atom."""
-    predicted = {"energy": ("energy", "forces", "virial"), "dos": ("ados", "dos"),
-                 **{loss.quantity: tuple(loss.label.values()) for loss in (VectorLoss, TensorLoss)}}
+    predicted = {
+        "energy": ("energy", "forces", "virial"),
+        "dos": ("ados", "dos"),
+        **{loss.quantity: tuple(loss.label.values()) for loss in (VectorLoss, TensorLoss)},
+    }
     found = []
     for head, names in predicted.items():
         if head in model.heads:
@@ -109,8 +115,12 @@ def _counts(frames, names):
     """dict of int: how many of ``frames`` are behind an error, of those errors that some have no label for.  Errors of
     sums over atoms are also of those with labels by atom."""
     by_atom = {"dos": "ados"} | {loss.label["total"]: loss.label["atomic"] for loss in (VectorLoss, TensorLoss)}
-    counts = {{"virial": "stress"}.get(name, name): sum(bool({name, by_atom.get(name)} & set(frame.labels))
-                                                        for frame in frames) for name in names}
+    counts = {
+        {"virial": "stress"}.get(name, name): sum(
+            bool({name, by_atom.get(name)} & set(frame.labels)) for frame in frames
+        )
+        for name in names
+    }
     return {f"{name}_frames": count for name, count in counts.items() if count < len(frames)}
 
 
@@ -151,7 +161,7 @@ def _spectrum_errors(model, batches):
     if atomic:
         result["ados_rmse_states_per_eV"] = _rms(np.concatenate(atomic))
         spread = float(np.sqrt(np.concatenate(labels).var(axis=0).mean()))
-        if spread > 0:      # a single atom has none
+        if spread > 0:  # a single atom has none
             result["ados_rmse_over_std"] = result["ados_rmse_states_per_eV"] / spread
     return result | {"dos_rmse_states_per_eV_per_atom": _rms(np.concatenate(total))}
 
@@ -182,8 +192,13 @@ def table(columns):
     lines = [" " * width + "".join(f"{name:>12}" for name in columns)]
     for key in rows:
         title, unit = QUANTITIES[key]
-        values = "".join(f"{'-':>12}" if key not in result else
-                         f"{result[key]:12d}" if key.endswith("_frames") else f"{result[key]:12.4g}"
-                         for result in columns.values())
+        values = "".join(
+            f"{'-':>12}"
+            if key not in result
+            else f"{result[key]:12d}"
+            if key.endswith("_frames")
+            else f"{result[key]:12.4g}"
+            for result in columns.values()
+        )
         lines.append(f"{title:<{width}}{values}  {unit}".rstrip())
     return "\n".join(lines)

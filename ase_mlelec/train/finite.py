@@ -1,12 +1,13 @@
 """Training stops at the first NaN or infinity, and tells step, frame and the likely cause."""
+
 from contextlib import contextmanager
 
 import torch
 
 from ase_mlelec.edges import connect
 
-CLOSE = 0.4             # Å; nearer atoms are no structure, and descriptors grow beyond bounds
-UNUSUAL = 1e4           # times the median over the frames: labels that are likely wrong
+CLOSE = 0.4  # Å; nearer atoms are no structure, and descriptors grow beyond bounds
+UNUSUAL = 1e4  # times the median over the frames: labels that are likely wrong
 
 
 class Diverged(ValueError):
@@ -44,8 +45,10 @@ def refuse_model(model, what):
     """Raise Diverged where a parameter or a constant of a model is not finite."""
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise Diverged(f"{what}: '{name}' of the model is NaN or infinite; lower the learning rate, check the "
-                           "labels, or give closed forms a larger ridge. Nothing was saved")
+            raise Diverged(
+                f"{what}: '{name}' of the model is NaN or infinite; lower the learning rate, check the "
+                "labels, or give closed forms a larger ridge. Nothing was saved"
+            )
 
 
 @contextmanager
@@ -69,14 +72,25 @@ def explained(problem, model, batches, chosen, loss, ratio, step, rate, paramete
     kept = "the last checkpoint is as it was"
     if problem.what == "parameters":
         return Diverged(f"{start} after the step with {_named(batches, chosen)}; {advice}; {kept}")
-    culprit = next(((k, terms) for k in chosen
-                    if (terms := _failing(problem.what, model, batches.batch([k]), loss, ratio, parameters))), None)
+    culprit = next(
+        (
+            (k, terms)
+            for k in chosen
+            if (terms := _failing(problem.what, model, batches.batch([k]), loss, ratio, parameters))
+        ),
+        None,
+    )
     if culprit is None:
-        return Diverged(f"{start} with {_named(batches, chosen)}, though that of none of them alone is; the weights of "
-                        f"the loss or the learning rate are likely too large: lower them; {kept}")
+        return Diverged(
+            f"{start} with {_named(batches, chosen)}, though that of none of them alone is; the weights of "
+            f"the loss or the learning rate are likely too large: lower them; {kept}"
+        )
     k, terms = culprit
-    cause = unlikely_structure(batches, k) or unlikely_labels(batches, k) or (
-        advice if step else "its structure or the model that training starts from is likely to blame: check both")
+    cause = (
+        unlikely_structure(batches, k)
+        or unlikely_labels(batches, k)
+        or (advice if step else "its structure or the model that training starts from is likely to blame: check both")
+    )
     return Diverged(f"{start}, by the {' and '.join(terms)} of {_named(batches, [k])}; {cause}; {kept}")
 
 
@@ -84,8 +98,9 @@ def _failing(what, model, batch, loss, ratio, parameters):
     """list of the labels whose errors, or else the whole loss or its gradient, are not finite for this batch."""
     value, squares = loss(model, batch, ratio)
     sources = getattr(loss, "sources", {})
-    found = [" or ".join(sources.get(name, (name,))) for name, square in squares.items()
-             if not bool(torch.isfinite(square))]
+    found = [
+        " or ".join(sources.get(name, (name,))) for name, square in squares.items() if not bool(torch.isfinite(square))
+    ]
     if found or not bool(torch.isfinite(value)):
         return found or ["loss"]
     if what != "gradient" or not value.requires_grad:
@@ -102,11 +117,13 @@ def explained_rows(batches, chosen, rows_of, what="the equations of the closed f
     """
     for k in chosen:
         if not all(bool(torch.isfinite(part).all()) for part in rows_of(batches.batch([k]))):
-            cause = (unlikely_structure(batches, k) or unlikely_labels(batches, k)
-                     or "check its structure and its labels")
+            cause = (
+                unlikely_structure(batches, k) or unlikely_labels(batches, k) or "check its structure and its labels"
+            )
             return Diverged(f"{what} NaN or infinite by {_named(batches, [k])}; {cause}. Nothing was saved")
-    return Diverged(f"{what} NaN or infinite with {_named(batches, chosen)}; check their structures and labels. "
-                    "Nothing was saved")
+    return Diverged(
+        f"{what} NaN or infinite with {_named(batches, chosen)}; check their structures and labels. Nothing was saved"
+    )
 
 
 def _named(batches, chosen):
@@ -128,6 +145,8 @@ def unlikely_labels(batches, k):
     for name, value in batches.labels[k].items():
         sizes = torch.stack([labels[name].abs().max() for labels in batches.labels if name in labels])
         if float(value.abs().max()) > UNUSUAL * max(float(sizes.median()), 1e-12):
-            return (f"its label '{name}' reaches {float(value.abs().max()):.3g}, the median of all frames is "
-                    f"{float(sizes.median()):.3g}: correct it or remove the frame")
+            return (
+                f"its label '{name}' reaches {float(value.abs().max()):.3g}, the median of all frames is "
+                f"{float(sizes.median()):.3g}: correct it or remove the frame"
+            )
     return ""

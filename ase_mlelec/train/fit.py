@@ -1,4 +1,5 @@
 """One training loop that can be read, interrupted and resumed, and the normalisation of a new model."""
+
 import csv
 import math
 from pathlib import Path
@@ -15,11 +16,25 @@ from ase_mlelec.train.finite import Diverged, NotFinite, explained, take_step
 from ase_mlelec.train.frames import Batches, join_environments
 from ase_mlelec.train.losses import check_terms
 
-LARGEST_GRADIENT = 10.0     # norm to which longer gradients are cut
+LARGEST_GRADIENT = 10.0  # norm to which longer gradients are cut
 
 
-def fit(model, frames, loss, *, steps, validation=None, batch_size=8, learning_rate=(2e-3, 1e-6), parameters=None,
-        seed=0, checkpoint=None, curve=None, interval=200, progress=True):
+def fit(
+    model,
+    frames,
+    loss,
+    *,
+    steps,
+    validation=None,
+    batch_size=8,
+    learning_rate=(2e-3, 1e-6),
+    parameters=None,
+    seed=0,
+    checkpoint=None,
+    curve=None,
+    interval=200,
+    progress=True,
+):
     """Minimise ``loss`` over ``frames`` with Adam and a learning rate that falls exponentially, r = r0 d^(t/steps).
 
     An interrupted run that is called again with its checkpoint ends with the same parameters, to the bit.
@@ -44,9 +59,19 @@ def fit(model, frames, loss, *, steps, validation=None, batch_size=8, learning_r
     check_terms(loss, frames)
     train, held = (_prepare(model, part, loss, parameters) for part in (frames, validation))
     first, last = learning_rate
-    run = Run(model, torch.optim.Adam(parameters, lr=first), checkpoint, {
-        "steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": f"{first:g} to {last:g}",
-        "loss": f"{type(loss).__name__} {vars(loss)}", "frames": frames.fingerprint()})
+    run = Run(
+        model,
+        torch.optim.Adam(parameters, lr=first),
+        checkpoint,
+        {
+            "steps": steps,
+            "seed": seed,
+            "batch_size": batch_size,
+            "learning_rate": f"{first:g} to {last:g}",
+            "loss": f"{type(loss).__name__} {vars(loss)}",
+            "frames": frames.fingerprint(),
+        },
+    )
     order = _order(len(train), batch_size, seed, run.step)
     with tqdm(total=steps, initial=run.step, disable=None if progress else True, unit=" steps", mininterval=2) as bar:
         while run.step < steps:
@@ -55,8 +80,9 @@ def fit(model, frames, loss, *, steps, validation=None, batch_size=8, learning_r
             try:
                 squares = _step(model, train.batch(chosen), loss, ratio, parameters, run.optimizer, first * ratio)
             except NotFinite as problem:
-                raise explained(problem, model, train, chosen, loss, ratio, run.step, first * ratio,
-                                parameters) from None
+                raise explained(
+                    problem, model, train, chosen, loss, ratio, run.step, first * ratio, parameters
+                ) from None
             run.step += 1
             bar.update()
             if run.step % interval == 0 or run.step == steps:
@@ -96,10 +122,12 @@ def _check_errors(errors, step, rate):
     """Diverged where an error that the learning curve would get is not finite."""
     for name, error in errors.items():
         if not math.isfinite(error):
-            raise Diverged(f"training stopped at step {step}: the error {name} is NaN or infinite; the learning rate, "
-                           f"{rate:.3g}, is likely too large: lower it, or check the labels and structures of the "
-                           f"{'validation' if name.startswith('validation') else 'training'} frames; the last "
-                           "checkpoint is as it was")
+            raise Diverged(
+                f"training stopped at step {step}: the error {name} is NaN or infinite; the learning rate, "
+                f"{rate:.3g}, is likely too large: lower it, or check the labels and structures of the "
+                f"{'validation' if name.startswith('validation') else 'training'} frames; the last "
+                "checkpoint is as it was"
+            )
 
 
 @torch.no_grad()
@@ -122,7 +150,7 @@ def _order(n, batch_size, seed, done):
     while True:
         shuffled = np.random.default_rng([seed, epoch]).permutation(n)
         for k in range(skip, per_epoch):
-            yield shuffled[k * batch_size:(k + 1) * batch_size]
+            yield shuffled[k * batch_size : (k + 1) * batch_size]
         epoch, skip = epoch + 1, 0
 
 
@@ -143,14 +171,23 @@ class Run:
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.rows = state["step"], state["rows"]
         except (RuntimeError, ValueError, KeyError):
-            raise ValueError(f"{self.path} belongs to a run with another model or other parameters; remove it or "
-                             "choose another checkpoint") from None
+            raise ValueError(
+                f"{self.path} belongs to a run with another model or other parameters; remove it or "
+                "choose another checkpoint"
+            ) from None
 
     def save(self, curve):
         if self.path:
-            save_checkpoint(self.path, {
-                "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step,
-                "rows": self.rows, "identity": self.identity})
+            save_checkpoint(
+                self.path,
+                {
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "step": self.step,
+                    "rows": self.rows,
+                    "identity": self.identity,
+                },
+            )
         if curve:
             with replacing(curve) as partial, open(partial, "w", newline="") as file:
                 # a batch without one of the labels has no error of it
@@ -192,8 +229,9 @@ def standardise_heads(model, frames, names=None):
         for place, k in enumerate(getattr(model.heads[name], "centers", range(len(model.species)))):
             own = features[species == k]
             if len(own) == 0:
-                raise ValueError(f"got no atoms of {model.species[k]} in {len(frames)} frames; add some or "
-                                 "leave it out")
+                raise ValueError(
+                    f"got no atoms of {model.species[k]} in {len(frames)} frames; add some or leave it out"
+                )
             nets.shift[place], nets.inverse[place] = mean_and_inverse(own, model.descriptor_of(name).feature_weights())
         having, own = batches.with_label(label), _environment_of_label(environment, batches, label)
         if label == "ados":
@@ -202,7 +240,7 @@ def standardise_heads(model, frames, names=None):
             _centre_tensors(model.heads[name], having, label, own)
         elif len(having):
             _centre_totals(model, nets, having, label)
-        else:       # forces alone: energies have no zero
+        else:  # forces alone: energies have no zero
             nets.bias.zero_()
             nets.scale.zero_()
         if name == "energy":
@@ -216,7 +254,7 @@ def _widen_scale(nets, frames):
     has to be made; the spread of E/N alone is a hundred times too small for molecules.
     """
     forces = [np.ravel(frame.labels["forces"]) for frame in frames if "forces" in frame.labels]
-    size = float(np.sqrt(np.mean(np.concatenate(forces)**2))) if forces else 0.0
+    size = float(np.sqrt(np.mean(np.concatenate(forces) ** 2))) if forces else 0.0
     nets.scale.clamp_(min=size)
     nets.scale[nets.scale == 0] = 1.0
 
@@ -230,8 +268,12 @@ def mean_and_inverse(features, weights):
     return mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
 
 
-LABELS = {"energy": ("energy", "forces", "virial"), "dos": ("ados", "dos"),
-          "dipole": ("atomic_dipole", "summed_dipole"), "polarizability": ("atomic_polarizability", "polarizability")}
+LABELS = {
+    "energy": ("energy", "forces", "virial"),
+    "dos": ("ados", "dos"),
+    "dipole": ("atomic_dipole", "summed_dipole"),
+    "polarizability": ("atomic_polarizability", "polarizability"),
+}
 
 
 def _label_of(head, frames):
@@ -239,8 +281,10 @@ def _label_of(head, frames):
     atomic, *others = LABELS.get(head, (head,))
     if head == "energy" or not others:
         return atomic
-    present, labelled = (set(number for frame in part for number in frame.atoms.numbers) for part in
-                         (frames, frames.select(lambda frame: atomic in frame.labels)))
+    present, labelled = (
+        set(number for frame in part for number in frame.atoms.numbers)
+        for part in (frames, frames.select(lambda frame: atomic in frame.labels))
+    )
     return atomic if labelled == present or not any(others[0] in frame.labels for frame in frames) else others[0]
 
 
@@ -251,18 +295,28 @@ def _check_labelled(model, name, frames):
     seen = set(symbol for frame in having for symbol in frame.atoms.symbols)
     for k in getattr(model.heads[name], "centers", range(len(model.species))):
         if model.species[k] not in seen:
-            raise ValueError(f"got no atoms of {model.species[k]} in {len(having)} frames with a label of the {name} "
-                             f"({' or '.join(labels)}); add some or leave it out")
+            raise ValueError(
+                f"got no atoms of {model.species[k]} in {len(having)} frames with a label of the {name} "
+                f"({' or '.join(labels)}); add some or leave it out"
+            )
 
 
 def _environment_of_label(environment, batches, label):
     """Environment of the atoms of those structures that have the label."""
-    chosen = torch.cat([torch.full((len(system.positions),), label in labels) for system, labels in
-                        zip(batches.systems, batches.labels)]).to(environment.species.device)
+    chosen = torch.cat(
+        [
+            torch.full((len(system.positions),), label in labels)
+            for system, labels in zip(batches.systems, batches.labels)
+        ]
+    ).to(environment.species.device)
     if bool(chosen.all()):
         return environment
-    return Environment(*(column if column is None else column[chosen] for column in
-                         (environment.features, environment.species, environment.frame)))
+    return Environment(
+        *(
+            column if column is None else column[chosen]
+            for column in (environment.features, environment.species, environment.frame)
+        )
+    )
 
 
 def _environment(descriptor, batches):
@@ -296,20 +350,20 @@ def _centre_tensors(head, batches, label, environment):
 
     Basis tensors are much alike; directions in which they hardly differ are left out, or the constants would be large.
     """
-    basis = head.basis(environment.frame)                                   # [N, O, 3 ...]
+    basis = head.basis(environment.frame)  # [N, O, 3 ...]
     system = next(iter(batches.all_batches(len(batches)))).system
     columns = []
     for k in head.centers:
         own = basis * (environment.species == k).reshape(-1, *[1] * (basis.ndim - 1))
         columns.append(own if label.startswith("atomic") else system.sum_per_system(own))
-    matrix = torch.cat(columns, dim=1).movedim(1, -1).flatten(0, -2)        # [rows, centers O]
+    matrix = torch.cat(columns, dim=1).movedim(1, -1).flatten(0, -2)  # [rows, centers O]
     truth = torch.cat([batch.labels[label] for batch in batches.all_batches(16)]).reshape(-1, 1)
     size = matrix.square().mean(dim=0).sqrt() + 1e-12
     solution = torch.linalg.lstsq((matrix / size).cpu(), truth.cpu(), rcond=1e-3, driver="gelsd").solution.to(size)
     residual = (truth - matrix / size @ solution).square().mean().sqrt()
     head.nets.bias.copy_((solution[:, 0] / size).reshape(head.nets.bias.shape))
     size = size.reshape(head.nets.bias.shape).square().mean(dim=0).sqrt()
-    head.nets.scale.copy_(residual.clamp(min=1e-12) / (size * len(size)**0.5))
+    head.nets.scale.copy_(residual.clamp(min=1e-12) / (size * len(size) ** 0.5))
 
 
 def _set_scale(nets, residual):

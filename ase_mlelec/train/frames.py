@@ -1,4 +1,5 @@
 """Labelled structures as batches of tensors.  Files are in ase_mlelec.io.frames, whose names are here too."""
+
 import copy
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ class Batch:
     partial : dict of Tensor [B], bool, the structures that have a label; of those labels alone that some have
     environment : Environment of all atoms where the descriptor is fixed, else None
     """
+
     system: System
     pairs: tuple
     labels: dict
@@ -79,8 +81,14 @@ class Batches:
         self.names = [frame.name for frame in frames]
         self.systems = [System.from_atoms(frame.atoms, dtype, device) for frame in frames]
         self.pairs = [find_pairs(system, cutoff) for system in self.systems]
-        self.labels = [{name: torch.as_tensor(np.asarray(frame.labels[name]), dtype=dtype, device=device)
-                        for name in labels if name in frame.labels} for frame in frames]
+        self.labels = [
+            {
+                name: torch.as_tensor(np.asarray(frame.labels[name]), dtype=dtype, device=device)
+                for name in labels
+                if name in frame.labels
+            }
+            for frame in frames
+        ]
         self.environments = None
 
     @classmethod
@@ -119,23 +127,31 @@ class Batches:
     def batch(self, indices):
         systems = [self.systems[i] for i in indices]
         counts = torch.tensor([len(system.positions) for system in systems], device=systems[0].positions.device)
-        joined = System(*(torch.cat([getattr(system, name) for system in systems])
-                          for name in ("positions", "numbers", "cell", "pbc")),
-                        torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts))
+        joined = System(
+            *(
+                torch.cat([getattr(system, name) for system in systems])
+                for name in ("positions", "numbers", "cell", "pbc")
+            ),
+            torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts),
+        )
         labels, partial = {}, {}
         for name in self.label_names:
             having = [name in self.labels[i] for i in indices]
             if any(having):
                 labels[name] = (torch.cat if SHAPES[name].startswith("N") else torch.stack)(
-                    [self.labels[i][name] for i, has in zip(indices, having) if has])
+                    [self.labels[i][name] for i, has in zip(indices, having) if has]
+                )
                 if not all(having):
                     partial[name] = torch.tensor(having, device=counts.device)
         if self.environments is not None:
-            return Batch(joined, (), labels, self.cutoff, join_environments([self.environments[i] for i in indices]),
-                         partial)
+            return Batch(
+                joined, (), labels, self.cutoff, join_environments([self.environments[i] for i in indices]), partial
+            )
         offsets = np.cumsum([0, *counts.tolist()])
-        pairs = tuple(torch.cat([self.pairs[i][k] + (int(offset) if k < 2 else 0)
-                                 for i, offset in zip(indices, offsets)]) for k in range(3))
+        pairs = tuple(
+            torch.cat([self.pairs[i][k] + (int(offset) if k < 2 else 0) for i, offset in zip(indices, offsets)])
+            for k in range(3)
+        )
         return Batch(joined, pairs, labels, self.cutoff, None, partial)
 
     def all_batches(self, size):
@@ -146,8 +162,10 @@ class Batches:
 
 def join_environments(environments):
     """One Environment of several, centre after centre."""
-    columns = [None if getattr(environments[0], name) is None else torch.cat([getattr(e, name) for e in environments])
-               for name in ("features", "species", "frame")]
+    columns = [
+        None if getattr(environments[0], name) is None else torch.cat([getattr(e, name) for e in environments])
+        for name in ("features", "species", "frame")
+    ]
     return Environment(*columns)
 
 
@@ -155,10 +173,14 @@ def _check_grid(grid, frames, labels):
     """Raise ValueError where the spectra of ``frames`` cannot be on ``grid`` [S] (eV)."""
     found = frames.energies
     if found is not None and (len(found) != len(grid) or not np.allclose(found, grid, atol=1e-6)):
-        raise ValueError(f"the energy grid of the data is {found[0]:g}..{found[-1]:g} eV, {len(found)} points, that of "
-                         f"the model {grid[0]:g}..{grid[-1]:g} eV, {len(grid)} points; bring the data to the model's")
+        raise ValueError(
+            f"the energy grid of the data is {found[0]:g}..{found[-1]:g} eV, {len(found)} points, that of "
+            f"the model {grid[0]:g}..{grid[-1]:g} eV, {len(grid)} points; bring the data to the model's"
+        )
     for frame in frames:
         for name in labels:
             if "S" in SHAPES[name] and np.shape(frame.labels.get(name, grid))[-1:] != (len(grid),):
-                raise ValueError(f"{frame.name or 'unnamed frame'}: '{name}' has {np.shape(frame.labels[name])[-1]} "
-                                 f"energies, the model {len(grid)}; bring the data to the model's grid")
+                raise ValueError(
+                    f"{frame.name or 'unnamed frame'}: '{name}' has {np.shape(frame.labels[name])[-1]} "
+                    f"energies, the model {len(grid)}; bring the data to the model's grid"
+                )

@@ -4,6 +4,7 @@ Blocks of the data are between functions with axes of their own.  They are turne
 ``ase_mlelec.heads.hamiltonian.orbitals`` in the frames of the layers, where functions of any order, sign and
 orientation are alike.
 """
+
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,9 +25,9 @@ from ase_mlelec.train.levels import LARGEST, level_errors, level_responses, mesh
 from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
 
 CATEGORIES = ("onsite", "intra_near", "intra_long", "inter_near", "inter_long")
-SIDED = 0.5             # Å; species that are always as far above or below their neighbours have two sides
+SIDED = 0.5  # Å; species that are always as far above or below their neighbours have two sides
 LARGEST_GRADIENT = 10.0
-SHARP = 6.0             # Å, between near and long pairs in tables of errors
+SHARP = 6.0  # Å, between near and long pairs in tables of errors
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Item:
     transforms : list of array [W, W], U of every atom: functions of the data = U @ columns
     responses : dict of the derivatives of its levels, see ase_mlelec.train.levels; may be empty
     """
+
     geometry: Geometry
     onsite: dict
     hopping: dict
@@ -71,18 +73,23 @@ def frame_functions(frames):
         for symbol in species:
             raised[symbol].append(height[symbols == symbol])
         axes = _local_axes(frame, lie)
-        for atom in np.argsort(-height, kind="stable"):     # the highest of its neighbours: above the middle
+        for atom in np.argsort(-height, kind="stable"):  # the highest of its neighbours: above the middle
             if axes[atom]:
                 found.setdefault(symbols[atom], axes[atom])
     missing = [symbol for symbol in species if symbol not in found]
     if missing:
-        raise ValueError(f"got no functions of {missing[0]}, need some on every species; leave its atoms out or "
-                         "project on them")
+        raise ValueError(
+            f"got no functions of {missing[0]}, need some on every species; leave its atoms out or project on them"
+        )
     functions = {}
     for symbol in species:
         names, z, x = zip(*found[symbol])
-        functions[symbol] = {"orbitals": list(names), "z": np.round(z, 6).tolist(), "x": np.round(x, 6).tolist(),
-                             "sided": bool((abs(np.concatenate(raised[symbol])) > SIDED).all())}
+        functions[symbol] = {
+            "orbitals": list(names),
+            "z": np.round(z, 6).tolist(),
+            "x": np.round(x, 6).tolist(),
+            "sided": bool((abs(np.concatenate(raised[symbol])) > SIDED).all()),
+        }
     return species, fold, functions, areas
 
 
@@ -122,8 +129,10 @@ def prepare(head, frame, n_electrons=0):
         matrix, columns = kept[key]
         if not np.array_equal(columns, head.orbitals[k].columns):
             got, need = ([orbitals.ORBITALS[c] for c in each] for each in (columns, head.orbitals[k].columns))
-            raise ValueError(f"frame '{frame.name}': got the harmonics {got} of {head.species[k]}, need {need}; train "
-                             "on one set of functions")
+            raise ValueError(
+                f"frame '{frame.name}': got the harmonics {got} of {head.species[k]}, need {need}; train "
+                "on one set of functions"
+            )
         transforms.append(matrix)
     onsite, hopping = _true_blocks(head, frame, geometry, transforms)
     responses = level_responses(frame, n_electrons, geometry, transforms)
@@ -142,10 +151,14 @@ def _true_blocks(head, frame, geometry, transforms):
     home = place[0, 0, 0]
 
     def block(which, first, second):
-        values = dense[which[:, None, None], np.array([rows[i] for i in first])[:, :, None],
-                       np.array([rows[i] for i in second])[:, None, :]]
+        values = dense[
+            which[:, None, None],
+            np.array([rows[i] for i in first])[:, :, None],
+            np.array([rows[i] for i in second])[:, None, :],
+        ]
         left, right = (np.array([transforms[i] for i in index]) for index in (first, second))
         return torch.as_tensor(left.transpose(0, 2, 1) @ values @ right)
+
     species = geometry.species.numpy()
     onsite = {}
     for k in range(len(head.species)):
@@ -161,8 +174,11 @@ def _true_blocks(head, frame, geometry, transforms):
 
 def join(head, items):
     """(Geometry, onsite, hopping) of several structures as one."""
-    onsite = {k: torch.cat([item.onsite[k] for item in items if k in item.onsite]) for k in range(len(head.species))
-              if any(k in item.onsite for item in items)}
+    onsite = {
+        k: torch.cat([item.onsite[k] for item in items if k in item.onsite])
+        for k in range(len(head.species))
+        if any(k in item.onsite for item in items)
+    }
     keys = {key for item in items for key in item.hopping}
     hopping = {key: torch.cat([item.hopping[key] for item in items if key in item.hopping]) for key in keys}
     return Geometry.joined([item.geometry for item in items]), onsite, hopping
@@ -203,6 +219,7 @@ def distance_ranges(head, items, known=None):
 
 # Loss and errors
 
+
 def category_errors(head, items):
     """dict category -> Tensor of differences predicted - true of all elements of the items, and of "levels", eV."""
     geometry, onsite, hopping = join(head, items)
@@ -227,14 +244,28 @@ def category_scales(head, items, batch_size=8):
     one of the two-centre parts alone."""
     totals = {}
     for start in range(0, len(items), batch_size):
-        for name, error in category_errors(head, items[start:start + batch_size]).items():
+        for name, error in category_errors(head, items[start : start + batch_size]).items():
             square, count = totals.get(name, (0.0, 0))
             totals[name] = square + float(error.square().sum()), count + len(error)
-    return {name: max((square / count)**0.5, 1e-5) for name, (square, count) in totals.items()}
+    return {name: max((square / count) ** 0.5, 1e-5) for name, (square, count) in totals.items()}
 
 
-def fit_hamiltonian(model, items, *, validation=(), steps=2000, batch_size=4, learning_rate=(3e-3, 3e-6), weights=None,
-                    seed=0, checkpoint=None, curve=None, fingerprint="", interval=100, progress=True):
+def fit_hamiltonian(
+    model,
+    items,
+    *,
+    validation=(),
+    steps=2000,
+    batch_size=4,
+    learning_rate=(3e-3, 3e-6),
+    weights=None,
+    seed=0,
+    checkpoint=None,
+    curve=None,
+    fingerprint="",
+    interval=100,
+    progress=True,
+):
     """Fit the Hamiltonian head of ``model`` with Adam and a learning rate that falls exponentially.
 
     The loss is the sum over categories of weight x mean square error / (that before the fit).  Call
@@ -254,9 +285,19 @@ def fit_hamiltonian(model, items, *, validation=(), steps=2000, batch_size=4, le
     scales = category_scales(head, items)
     parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
     first, last = learning_rate
-    run = Run(model, torch.optim.Adam(parameters, lr=first), checkpoint, {
-        "steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": f"{first:g} to {last:g}",
-        "weights": str(weights), "frames": fingerprint})
+    run = Run(
+        model,
+        torch.optim.Adam(parameters, lr=first),
+        checkpoint,
+        {
+            "steps": steps,
+            "seed": seed,
+            "batch_size": batch_size,
+            "learning_rate": f"{first:g} to {last:g}",
+            "weights": str(weights),
+            "frames": fingerprint,
+        },
+    )
     held = validation or items
     batches = _order(len(items), batch_size, seed, run.step)
     with tqdm(total=steps, initial=run.step, disable=None if progress else True, unit=" steps", mininterval=2) as bar:
@@ -292,11 +333,15 @@ def _explained(problem, head, items, chosen, step, rate):
         errors = category_errors(head, [items[k]])
         found[k] = [name for name, error in errors.items() if not bool(torch.isfinite(error).all())]
     failing = {k: names for k, names in found.items() if names} or found
-    named = "; ".join(f"{int(k)} ({items[k].name or 'unnamed'}){': ' * bool(names)}{', '.join(names)}"
-                      for k, names in list(failing.items())[:8])
-    return Diverged(f"training stopped at step {step + 1}: the {problem.what} is NaN or infinite, with the frames "
-                    f"{named}; the learning rate, {rate:.3g}, is likely too large: lower it, or check these "
-                    "Hamiltonians; the last checkpoint is as it was")
+    named = "; ".join(
+        f"{int(k)} ({items[k].name or 'unnamed'}){': ' * bool(names)}{', '.join(names)}"
+        for k, names in list(failing.items())[:8]
+    )
+    return Diverged(
+        f"training stopped at step {step + 1}: the {problem.what} is NaN or infinite, with the frames "
+        f"{named}; the learning rate, {rate:.3g}, is likely too large: lower it, or check these "
+        "Hamiltonians; the last checkpoint is as it was"
+    )
 
 
 def _order(n, batch_size, seed, done):
@@ -305,7 +350,7 @@ def _order(n, batch_size, seed, done):
     while True:
         epoch, k = divmod(done, per_epoch)
         shuffled = np.random.default_rng([seed, epoch]).permutation(n)
-        yield shuffled[k * batch_size:(k + 1) * batch_size]
+        yield shuffled[k * batch_size : (k + 1) * batch_size]
         done += 1
 
 
@@ -388,8 +433,9 @@ def _band_errors(head, frame, blocks):
 def _summary(columns, bands):
     result = {}
     every = [torch.cat([pair[i] for pair in columns.values()]) for i in (0, 1)]
-    inter = [torch.cat([columns[name][i] for name in columns if name.startswith("inter")] or [every[i][:0]])
-             for i in (0, 1)]
+    inter = [
+        torch.cat([columns[name][i] for name in columns if name.startswith("inter")] or [every[i][:0]]) for i in (0, 1)
+    ]
     for name, (mine, truth) in {"all": every, **columns, "inter": inter}.items():
         if not len(truth):
             continue

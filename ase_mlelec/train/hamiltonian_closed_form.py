@@ -2,6 +2,7 @@
 
 Gradient descent (``ase_mlelec.train.hamiltonian``) starts from them.
 """
+
 import torch
 
 from ase_mlelec.descriptors.deep_potential import switch
@@ -11,13 +12,13 @@ from ase_mlelec.heads.hamiltonian.three_centre import reflected_signs
 from ase_mlelec.train.fit import mean_and_inverse
 from ase_mlelec.train.hamiltonian import category_scales, join, without_third_atoms
 
-RIDGE = 1e-9            # of the mean diagonal element, in the two-centre fits
-THIRD_RIDGE = {False: 1e-5, True: 3e-2}     # of the squares of functions of third atoms, within and between layers
-THIRD_ONSITE_RIDGE = 1e-2       # times their number, of the unit size of moments of third atoms
-PAIRS = 5000            # at a time
-ONSITE_RIDGE = 1e-3     # of the unit variance of the features; with 1e-5, 16 cells of graphene are learnt by heart
+RIDGE = 1e-9  # of the mean diagonal element, in the two-centre fits
+THIRD_RIDGE = {False: 1e-5, True: 3e-2}  # of the squares of functions of third atoms, within and between layers
+THIRD_ONSITE_RIDGE = 1e-2  # times their number, of the unit size of moments of third atoms
+PAIRS = 5000  # at a time
+ONSITE_RIDGE = 1e-3  # of the unit variance of the features; with 1e-5, 16 cells of graphene are learnt by heart
 SPECTRUM_RIDGE = 1e-10  # of the variance of all features of the power spectrum together
-REFIT = 100.0           # times these ridges in fine-tuning, by which less of the first training is forgotten
+REFIT = 100.0  # times these ridges in fine-tuning, by which less of the first training is forgotten
 
 
 @torch.no_grad()
@@ -30,7 +31,7 @@ def standardise_hamiltonian(head, items):
             raise ValueError(f"got no atoms of {head.species[k]} to train on; add some or leave it out")
         parity = head.local.parity.to(own)
         even = (parity > 0).all(dim=0)
-        mean = torch.where(even, own.mean(dim=0), 0.0)      # odd ones must change sign with the frame
+        mean = torch.where(even, own.mean(dim=0), 0.0)  # odd ones must change sign with the frame
         spread = (own - mean).square().mean(dim=0).sqrt()
         head.shift[k], head.inverse[k] = mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
         if head.spectrum is not None:
@@ -64,7 +65,7 @@ def _fit_onsite(head, k, geometry, truth):
     scale = max(float((truth.flatten(1) - mean).square().mean().sqrt()), 1e-6)
     head.onsite_scale[k] = scale
     head.onsite[k].net.bias.zero_()
-    head.onsite[k].net.bias[:len(mean)] = mean / scale
+    head.onsite[k].net.bias[: len(mean)] = mean / scale
     for part in head.onsite[k].linear_parts():
         part.zero_()
     _add_linear_onsite(head, k, geometry, truth, mean)
@@ -80,7 +81,7 @@ def refit_onsite(head, items):
     """
     for own in head.onsite:
         own.net.weight.zero_()
-        own.net.bias[own.functions.size**2:] = 0
+        own.net.bias[own.functions.size**2 :] = 0
         own.net.requires_grad_(False)
     geometry, onsite, _ = join(head, items)
     blocks = head(geometry.pairs(slice(0, 0)))
@@ -95,7 +96,7 @@ def _add_linear_onsite(head, k, geometry, blocks, mean, stiffer=1.0):
     own, scale = head.onsite[k], head.onsite_scale[k]
     vectors = own.functions.circular(torch.complex128)
     ridge = torch.full((rows.shape[1],), SPECTRUM_RIDGE, dtype=rows.dtype)
-    ridge[:head.local.n_features] = ONSITE_RIDGE
+    ridge[: head.local.n_features] = ONSITE_RIDGE
     normal = rows.T @ rows + torch.diag(ridge) * stiffer * len(rows)
     own.linear.add_(torch.linalg.solve(normal, rows.T @ (values - mean)) / scale)
     generators, matrix = (torch.cat(parts) for parts in zip(*turning))
@@ -125,8 +126,9 @@ def _reflected_onsite(head, k, geometry, blocks):
         block = reflected_block(blocks, functions, functions, up, across)
         matrix = vectors.conj() @ block.to(vectors.dtype) @ vectors.T
         values.append((vectors.T @ (matrix * kind.fixed()) @ vectors.conj()).real.flatten(1))
-        moments = [part[atoms] for part in (head.scaled_moments(seen), head.scaled_third_moments(seen))
-                   if part is not None]
+        moments = [
+            part[atoms] for part in (head.scaled_moments(seen), head.scaled_third_moments(seen)) if part is not None
+        ]
         turning.append((torch.cat([kind.generators(part)[:, 1:] for part in moments], dim=1), matrix))
     return torch.cat(rows).double(), torch.cat(values), turning
 
@@ -165,29 +167,35 @@ def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
             basis = _functions(head, net, name, seen)
             size = net.size(seen.r)
             for power in powers:
-                scaled = basis * (size**0.5 * seen.u.abs()**power)[:, None]
+                scaled = basis * (size**0.5 * seen.u.abs() ** power)[:, None]
                 normal[power] = normal[power] + scaled.T @ scaled
             for up, across in REFLECTIONS:
                 target = reflected_block(truth[part], *functions, up, across)
-                value = (head.pairs.phases(key, _reflected_pairs(seen, up, across)).conj()
-                         * (left.conj() @ target.to(left.dtype) @ right.T)).flatten(1)
+                value = (
+                    head.pairs.phases(key, _reflected_pairs(seen, up, across)).conj()
+                    * (left.conj() @ target.to(left.dtype) @ right.T)
+                ).flatten(1)
                 turned = (basis * reflected_signs(signs, up, across)).T
                 right_side = right_side + torch.complex(turned @ value.real, turned @ value.imag)
     right_side = right_side.reshape(len(right_side), len(windings[0]), len(windings[1]))
     found = torch.zeros_like(right_side)
-    alike = (signs[:, :, None] == signs[:, None]).all(dim=0)    # functions of other signs are orthogonal
+    alike = (signs[:, :, None] == signs[:, None]).all(dim=0)  # functions of other signs are orthogonal
     for power in powers:
         factor = torch.linalg.cholesky(_regularised(len(REFLECTIONS) * normal[power] * alike, net, key[0], stiffer))
         for i, a in enumerate(windings[0]):
             for j, b in enumerate(windings[1]):
                 if abs(a - b) == power:
                     values = right_side[:, i, j]
-                    found[:, i, j] = torch.complex(*(torch.cholesky_solve(v[:, None], factor)[:, 0]
-                                                     for v in (values.real.contiguous(), values.imag.contiguous())))
+                    found[:, i, j] = torch.complex(
+                        *(
+                            torch.cholesky_solve(v[:, None], factor)[:, 0]
+                            for v in (values.real.contiguous(), values.imag.contiguous())
+                        )
+                    )
     found = (left.T @ found @ right.conj()).real.reshape(len(found), -1)
-    net.linear += found[:len(net.linear)]
+    net.linear += found[: len(net.linear)]
     if head.third:
-        net.third += found[len(net.linear):].reshape(net.third.shape)
+        net.third += found[len(net.linear) :].reshape(net.third.shape)
 
 
 def _functions(head, net, name, pairs):
@@ -213,7 +221,7 @@ def _regularised(normal, net, inter, stiffer):
     ridge = torch.full_like(diagonal, RIDGE * float(diagonal[:n_pair].mean()))
     sizes = diagonal[n_pair:].sqrt()
     if len(sizes):
-        ridge[n_pair:] = THIRD_RIDGE[inter] * (sizes + 0.05 * sizes.square().mean().sqrt())**2
+        ridge[n_pair:] = THIRD_RIDGE[inter] * (sizes + 0.05 * sizes.square().mean().sqrt()) ** 2
     return normal + torch.diag(stiffer * ridge + 1e-14 * diagonal.max() + 1e-300)
 
 
@@ -232,7 +240,7 @@ def _envelope(r, blocks):
     x, y = centre[keep] / count[keep], 0.5 * (square[keep] / count[keep] + 1e-12).log()
     if len(x) < 2:
         return torch.tensor([float(y.mean()), 0.0])
-    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean())**2).sum()
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
     slope = slope.clamp(max=0.0)
     return torch.stack([y.mean() - slope * x.mean(), slope])
 

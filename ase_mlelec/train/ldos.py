@@ -4,6 +4,7 @@ The LDOS is learnt point by point, but what is wanted are its integrals: DOS, de
 at every point still has a common offset in its integrals that wanders during training.  The last layer is linear, so
 it is refitted at the end by least squares on the pointwise LDOS and the DOS of every snapshot together.
 """
+
 import math
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -21,9 +22,9 @@ from ase_mlelec.system import System
 from ase_mlelec.train.finite import Diverged, closed_form
 from ase_mlelec.train.fit import Run
 
-MEMORY = 3e9            # bytes of fingerprints and LDOS kept in memory; the rest is read again every time
-RIDGE = 1e-10           # of the largest diagonal element
-SMALLEST = 1e-6         # of the largest variance of fingerprints
+MEMORY = 3e9  # bytes of fingerprints and LDOS kept in memory; the rest is read again every time
+RIDGE = 1e-10  # of the largest diagonal element
+SMALLEST = 1e-6  # of the largest variance of fingerprints
 # of fit_zero, eV and eV Å^3: how far the Fermi level is off a function of the density, and how steep that may be
 NOISE, STEEPEST = 0.05, 500.0
 
@@ -36,6 +37,7 @@ class GridItem:
     ldos : Tensor [P, S], 1/(eV Å^3); dos : Tensor [S], states/eV; on energies relative to ``level``, eV
     number, energy : Tensor [S], weights of occupied states and band energy at the Fermi level of the labels
     """
+
     features: torch.Tensor
     points: torch.Tensor
     ldos: torch.Tensor
@@ -117,16 +119,27 @@ def fit_zero(snapshots):
     counts = snapshots.attributes["valence_electrons"]
     symbols = [snapshot.atoms.get_chemical_symbols() for snapshot in snapshots]
     species = sorted(set(sum(symbols, [])))
-    densities = np.array([[own.count(symbol) / snapshot.atoms.get_volume() for symbol in species]
-                          for own, snapshot in zip(symbols, snapshots)])
-    levels = np.array([float(fermi.fermi_level(snapshots.energies, snapshot.dos, sum(counts[s] for s in own),
-                                               snapshot.temperature)) for own, snapshot in zip(symbols, snapshots)])
+    densities = np.array(
+        [
+            [own.count(symbol) / snapshot.atoms.get_volume() for symbol in species]
+            for own, snapshot in zip(symbols, snapshots)
+        ]
+    )
+    levels = np.array(
+        [
+            float(
+                fermi.fermi_level(snapshots.energies, snapshot.dos, sum(counts[s] for s in own), snapshot.temperature)
+            )
+            for own, snapshot in zip(symbols, snapshots)
+        ]
+    )
     mean = densities.mean(axis=0)
     shifts = densities - mean
     if not shifts.any():
         return EnergyZero()
-    slopes = np.linalg.solve(shifts.T @ shifts + np.eye(len(species)) * (NOISE / STEEPEST) ** 2,
-                             shifts.T @ (levels - levels.mean()))
+    slopes = np.linalg.solve(
+        shifts.T @ shifts + np.eye(len(species)) * (NOISE / STEEPEST) ** 2, shifts.T @ (levels - levels.mean())
+    )
     return EnergyZero(-float(slopes @ mean), dict(zip(species, slopes.tolist())))
 
 
@@ -147,15 +160,18 @@ class LDOSLoss:
 
     Source: Ellis et al. 2021, section II C; the integrated terms as in its outlook.
     """
+
     ldos: float = 1.0
     density: float = 0.0
     dos: float = 0.0
     band_energy: float = 0.0
 
     def __call__(self, head, item):
-        error = (head.spectrum(item.features[item.points]) - item.ldos)
-        errors = {"ldos": ((error / head.scale) ** 2).mean(),
-                  "density_relative": ((error @ item.number / item.n_electrons * item.volume) ** 2).mean()}
+        error = head.spectrum(item.features[item.points]) - item.ldos
+        errors = {
+            "ldos": ((error / head.scale) ** 2).mean(),
+            "density_relative": ((error @ item.number / item.n_electrons * item.volume) ** 2).mean(),
+        }
         loss = self.ldos * errors["ldos"] + self.density * errors["density_relative"]
         if self.dos or self.band_energy or not torch.is_grad_enabled():
             # the LDOS is linear in the last hidden layer, and so is its mean over the grid
@@ -195,7 +211,7 @@ def standardise_ldos(head, data, scaling="maximum", fingerprints="elements"):
     mean, spread = _mean_and_spread(data[k].ldos for k in range(len(data)))
     head.scale.copy_(spread.square().mean().sqrt())
     head.last.bias.copy_(mean / head.scale)
-    head.hidden[0].weight.mul_(3**0.5)      # torch draws them with variance 1/(3 F)
+    head.hidden[0].weight.mul_(3**0.5)  # torch draws them with variance 1/(3 F)
 
 
 def _mean_and_covariance(arrays):
@@ -235,9 +251,25 @@ def _mean_and_spread(arrays):
     return mean, (square / count - mean**2).clamp(min=0).sqrt()
 
 
-def fit_ldos(model, data, loss=LDOSLoss(), *, validation=None, epochs=60, batch_size=8, batch_points=0,
-             learning_rate=(2e-3, 1e-5), schedule="plateau", patience=4, dos_weight=30.0, hold=0.0, seed=0,
-             checkpoint=None, curve=None, progress=True):
+def fit_ldos(
+    model,
+    data,
+    loss=LDOSLoss(),
+    *,
+    validation=None,
+    epochs=60,
+    batch_size=8,
+    batch_points=0,
+    learning_rate=(2e-3, 1e-5),
+    schedule="plateau",
+    patience=4,
+    dos_weight=30.0,
+    hold=0.0,
+    seed=0,
+    checkpoint=None,
+    curve=None,
+    progress=True,
+):
     """Fit the LDOS head of ``model``: Adam, a falling learning rate, closed-form refit.
 
     model : Model with a head "ldos", trained in place
@@ -260,16 +292,28 @@ def fit_ldos(model, data, loss=LDOSLoss(), *, validation=None, epochs=60, batch_
     """
     head, held = model.heads["ldos"], validation if validation is not None and len(validation) else data
     optimizer = torch.optim.Adam(head.parameters(), lr=learning_rate[0])
-    run = Run(model, optimizer, checkpoint, {
-        "seed": seed, "batch_size": batch_size, "batch_points": batch_points,
-        "schedule": schedule if schedule == "plateau" else f"{schedule} over {epochs} epochs",
-        "learning_rate": f"{learning_rate[0]:g} to {learning_rate[1]:g}",
-        "patience": patience, "loss": f"{type(loss).__name__} {vars(loss)}",
-        "snapshots": data.snapshots.fingerprint()})
+    run = Run(
+        model,
+        optimizer,
+        checkpoint,
+        {
+            "seed": seed,
+            "batch_size": batch_size,
+            "batch_points": batch_points,
+            "schedule": schedule if schedule == "plateau" else f"{schedule} over {epochs} epochs",
+            "learning_rate": f"{learning_rate[0]:g} to {learning_rate[1]:g}",
+            "patience": patience,
+            "loss": f"{type(loss).__name__} {vars(loss)}",
+            "snapshots": data.snapshots.fingerprint(),
+        },
+    )
     with tqdm(total=epochs, initial=run.step, disable=None if progress else True, unit=" epochs") as bar:
         while run.step < epochs:
-            rate = (cosine(run.step / epochs, learning_rate) if schedule == "cosine" else
-                    plateau([row["loss"] for row in run.rows], learning_rate[0], patience))
+            rate = (
+                cosine(run.step / epochs, learning_rate)
+                if schedule == "cosine"
+                else plateau([row["loss"] for row in run.rows], learning_rate[0], patience)
+            )
             if rate < learning_rate[1]:
                 break
             for group in optimizer.param_groups:
@@ -279,8 +323,9 @@ def fit_ldos(model, data, loss=LDOSLoss(), *, validation=None, epochs=60, batch_
                 value, errors = mean_errors(head, held, loss)
                 _require_finite(held, range(len(held)), "error", *map(torch.tensor, errors.values()))
             except Diverged as problem:
-                raise Diverged(f"training stopped in epoch {run.step + 1}, learning rate {rate:.3g}: "
-                               f"{problem}") from None
+                raise Diverged(
+                    f"training stopped in epoch {run.step + 1}, learning rate {rate:.3g}: {problem}"
+                ) from None
             run.step += 1
             run.rows.append({"step": run.step, "learning_rate": rate, "loss": value, **errors})
             run.save(curve)
@@ -293,7 +338,7 @@ def fit_ldos(model, data, loss=LDOSLoss(), *, validation=None, epochs=60, batch_
 def _epoch(head, data, loss, optimizer, rng, batch_size, batch_points):
     order = rng.permutation(len(data))
     for start in range(0, len(order), batch_size):
-        places = order[start:start + batch_size].tolist()
+        places = order[start : start + batch_size].tolist()
         chosen = [_parts(data[k], batch_points, rng) for k in places]
         for parts in zip_longest(*chosen):
             present = [(k, part) for k, part in zip(places, parts) if part is not None]
@@ -302,7 +347,7 @@ def _epoch(head, data, loss, optimizer, rng, batch_size, batch_points):
             for k, part in present:
                 value, _ = loss(head, part)
                 _require_finite(data, [k], "loss", value)
-                (value * len(part.points) / n_points).backward()        # every point counts the same
+                (value * len(part.points) / n_points).backward()  # every point counts the same
             _require_finite(data, places, "gradient", *(p.grad for p in head.parameters() if p.grad is not None))
             optimizer.step()
             _require_finite(data, places, "parameters", *head.parameters())
@@ -312,8 +357,10 @@ def _require_finite(data, places, what, *tensors):
     """Diverged, with the names of the snapshots, for NaN or infinity."""
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
         names = ", ".join(f"{k} ({data.snapshots[k].name or 'unnamed'})" for k in places)
-        raise Diverged(f"{data.snapshots.path}: the {what} of snapshot {names} is NaN or infinite; the learning rate "
-                       "is likely too large: lower it, or check the labels; the last checkpoint is as it was")
+        raise Diverged(
+            f"{data.snapshots.path}: the {what} of snapshot {names} is NaN or infinite; the learning rate "
+            "is likely too large: lower it, or check the labels; the last checkpoint is as it was"
+        )
 
 
 def _parts(item, n, rng):
@@ -422,23 +469,28 @@ def ldos_errors(model, data):
         dos = ldos.mean(axis=0) * item.volume
         terms, density = free_energy(data.snapshots, snapshot, dos, ldos, item.level)
         true, true_density = free_energy(data.snapshots, snapshot, snapshot.dos)
-        found.append({
-            "ldos": np.sqrt(((ldos[item.points] - item.ldos.numpy()) ** 2).mean()),
-            "dos": np.sqrt(((dos - item.dos.numpy()) ** 2).mean()) / item.n_atoms,
-            "density_percent": 100 * np.abs(density / true_density - 1).mean(),
-            "band_energy": (terms["band"] - true["band"]) / item.n_atoms,
-            "free_energy": (terms["total"] - true["total"]) / item.n_atoms})
+        found.append(
+            {
+                "ldos": np.sqrt(((ldos[item.points] - item.ldos.numpy()) ** 2).mean()),
+                "dos": np.sqrt(((dos - item.dos.numpy()) ** 2).mean()) / item.n_atoms,
+                "density_percent": 100 * np.abs(density / true_density - 1).mean(),
+                "band_energy": (terms["band"] - true["band"]) / item.n_atoms,
+                "free_energy": (terms["total"] - true["total"]) / item.n_atoms,
+            }
+        )
     return {name: np.array([float(row[name]) for row in found]) for name in found[0]}
 
 
 def mean_ldos_errors(model, data):
     """dict of float, means over the snapshots of ``data``: the keys of QUANTITIES in ase_mlelec.train.evaluate."""
     found = ldos_errors(model, data)
-    return {"ldos_rmse": float(np.sqrt((found["ldos"] ** 2).mean())),
-            "density_mape_percent": float(found["density_percent"].mean()),
-            "dos_rmse_states_per_eV_per_atom": float(np.sqrt((found["dos"] ** 2).mean())),
-            "band_energy_mae_meV_per_atom": 1000 * float(np.abs(found["band_energy"]).mean()),
-            "free_energy_mae_meV_per_atom": 1000 * float(np.abs(found["free_energy"]).mean())}
+    return {
+        "ldos_rmse": float(np.sqrt((found["ldos"] ** 2).mean())),
+        "density_mape_percent": float(found["density_percent"].mean()),
+        "dos_rmse_states_per_eV_per_atom": float(np.sqrt((found["dos"] ** 2).mean())),
+        "band_energy_mae_meV_per_atom": 1000 * float(np.abs(found["band_energy"]).mean()),
+        "free_energy_mae_meV_per_atom": 1000 * float(np.abs(found["free_energy"]).mean()),
+    }
 
 
 def free_energy(snapshots, snapshot, dos, ldos=None, level=0.0):
@@ -454,8 +506,22 @@ def free_energy(snapshots, snapshot, dos, ldos=None, level=0.0):
         weights = fermi.integration_weights(energies, level, snapshot.temperature)[0]
         density = (ldos @ weights).reshape(snapshot.shape)
     cell, positions = snapshot.atoms.cell.array, snapshot.atoms.positions
-    core_density = core.density(snapshots.attributes.get("core_charges", {}), snapshot.atoms.get_chemical_symbols(),
-                                positions, cell, snapshot.shape)
-    terms = total_energy.from_dos_and_density(dos, energies, density, cell, positions, charges, snapshot.temperature,
-                                              xc=snapshots.attributes["xc"], core_density=core_density)
+    core_density = core.density(
+        snapshots.attributes.get("core_charges", {}),
+        snapshot.atoms.get_chemical_symbols(),
+        positions,
+        cell,
+        snapshot.shape,
+    )
+    terms = total_energy.from_dos_and_density(
+        dos,
+        energies,
+        density,
+        cell,
+        positions,
+        charges,
+        snapshot.temperature,
+        xc=snapshots.attributes["xc"],
+        core_density=core_density,
+    )
     return terms, density

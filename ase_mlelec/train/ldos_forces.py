@@ -16,6 +16,7 @@ but the one that forces pull at.
 W has some 10^4 entries, but there are few labels.  So the solution is W_0 plus a combination of M^-1 G_m N^-1, with
 coefficients from a system as large as their number; with new F and G this is repeated (Gauss-Newton).
 """
+
 import hashlib
 from dataclasses import dataclass
 
@@ -27,12 +28,12 @@ from tqdm import tqdm
 from ase_mlelec.physics import core, fermi, total_energy
 from ase_mlelec.train.ldos import fingerprints, free_energy, normal_equations
 
-COARSE = 0.6            # grid points per point of the data, along each vector: forces change by 0.003 eV/Å in aluminium
-STEP = 1e-5             # Å; one-sided differences of fingerprints, with relative errors of this order
-DIRECTIONS = 12         # of displacement per snapshot
+COARSE = 0.6  # grid points per point of the data, along each vector: forces change by 0.003 eV/Å in aluminium
+STEP = 1e-5  # Å; one-sided differences of fingerprints, with relative errors of this order
+DIRECTIONS = 12  # of displacement per snapshot
 ITERATIONS = 2
-DENSITY = 10.0          # weight of changes of the density in units of its mean, beside those of the LDOS in its scale
-FRACTIONS = (1, 0.5, 0.25, 0.125)       # of a step, until one is an improvement
+DENSITY = 10.0  # weight of changes of the density in units of its mean, beside those of the LDOS in its scale
+FRACTIONS = (1, 0.5, 0.25, 0.125)  # of a step, until one is an improvement
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class ForceItem:
     features : Tensor [P, F]; slopes : Tensor [M, P, F], 1/Å, their derivatives along ``directions`` : Tensor [M, N, 3],
         orthonormal; wanted : Tensor [M], eV/Å, forces of the DFT code along them
     """
+
     snapshot: object
     shape: tuple
     features: torch.Tensor
@@ -71,8 +73,10 @@ class ForceData:
             for k in tqdm(missing, disable=None if progress else True, desc="derivatives", unit=" snapshots"):
                 snapshot = self.snapshots[k]
                 if snapshot.forces is None:
-                    raise ValueError(f"{snapshots.path}: snapshot '{snapshot.name}' has no forces; write them too, or "
-                                     "train with force_weight = 0")
+                    raise ValueError(
+                        f"{snapshots.path}: snapshot '{snapshot.name}' has no forces; write them too, or "
+                        "train with force_weight = 0"
+                    )
                 features, slopes = _first_order(descriptor, snapshot, _directions(snapshot.atoms))
                 file[self._keys[k]] = torch.cat([features[None], slopes]).numpy()
                 file.flush()
@@ -118,11 +122,11 @@ def _first_order(descriptor, snapshot, directions):
 def hidden_first_order(head, item):
     """Coordinates of the LDOS and a column of ones [P, H + 1], and their derivatives [M, P, H + 1] by directions."""
     values, slopes = (item.features - head.shift) @ head.inverse.T, item.slopes @ head.inverse.T
-    linear = [x[..., head.n_features - head.n_linear:] for x in (values, slopes)]
+    linear = [x[..., head.n_features - head.n_linear :] for x in (values, slopes)]
     for part in head.hidden:
         if isinstance(part, torch.nn.Linear):
             values, slopes = part(values).detach(), slopes @ part.weight.detach().T
-        else:       # element by element
+        else:  # element by element
             values.requires_grad_(True)
             out = part(values)
             values, slopes = out.detach(), slopes * torch.autograd.grad(out.sum(), values)[0]
@@ -140,7 +144,7 @@ def projected_forces(head, attributes, item, hidden, slopes, last):
     """
     steps = torch.zeros(len(slopes), dtype=torch.float64, requires_grad=True)
     total = _free_energy(head, attributes, item.snapshot, item.shape, hidden, last, slopes, item.directions, steps)
-    forces, = torch.autograd.grad(total, steps, create_graph=last.requires_grad)
+    (forces,) = torch.autograd.grad(total, steps, create_graph=last.requires_grad)
     return -forces
 
 
@@ -169,8 +173,18 @@ def _free_energy(head, attributes, snapshot, shape, hidden, last, slopes=None, d
         density = density + steps.to(kind) @ (slopes @ weights)
     density = (head.scale * density).double().reshape(shape)
     core_density = core.density(attributes.get("core_charges", {}), symbols, positions, cell, shape)
-    return total_energy.from_dos_and_density(dos, energies, density, cell, positions, charges, temperature,
-                                             xc=attributes["xc"], core_density=core_density, mu=mu)["total"]
+    return total_energy.from_dos_and_density(
+        dos,
+        energies,
+        density,
+        cell,
+        positions,
+        charges,
+        temperature,
+        xc=attributes["xc"],
+        core_density=core_density,
+        mu=mu,
+    )["total"]
 
 
 def force_rows(head, attributes, item, hidden, slopes, last):
@@ -193,8 +207,14 @@ def refit_with_labels(head, data, forces, force_weight, energy_weight, dos_weigh
     Returns {"forces": (before, after), "energy": (before, after)}, root mean square errors along the directions of
     ``forces`` (eV/Å) and of the energies (eV/atom), of those with a weight.
     """
-    labels = [kind(*arguments, weight) for kind, arguments, weight in (
-        (_Forces, (head, forces), force_weight), (_Energies, (head, data), energy_weight)) if weight]
+    labels = [
+        kind(*arguments, weight)
+        for kind, arguments, weight in (
+            (_Forces, (head, forces), force_weight),
+            (_Energies, (head, data), energy_weight),
+        )
+        if weight
+    ]
     first = torch.cat([head.last.weight, head.last.bias[:, None]], dim=1).detach().double()
     normal, _ = normal_equations(head, data, dos_weight, hold)
     metric = energy_metric(head, data)
@@ -232,12 +252,15 @@ def check_densities(snapshots):
     """Raises ValueError for snapshots without a density, which have no free energy."""
     for snapshot in snapshots:
         if snapshot.density is None:
-            raise ValueError(f"{snapshots.path}: snapshot '{snapshot.name}' has no density; write it too, or train "
-                             "with energy_weight = 0")
+            raise ValueError(
+                f"{snapshots.path}: snapshot '{snapshot.name}' has no density; write it too, or train "
+                "with energy_weight = 0"
+            )
 
 
 class _Forces:
     """Forces of the DFT code: residuals and weights [m] and rows [m, S, H + 1] of all snapshots."""
+
     name = "forces"
 
     def __init__(self, head, forces, weight):
@@ -246,12 +269,17 @@ class _Forces:
         self.weights = torch.cat([torch.full((n,), weight / n, dtype=torch.float64) for n in counts])
 
     def residuals(self, last):
-        return torch.cat([item.wanted - projected_forces(self.head, self.forces.attributes, item, *hidden, last)
-                          for item, hidden in self._items()])
+        return torch.cat(
+            [
+                item.wanted - projected_forces(self.head, self.forces.attributes, item, *hidden, last)
+                for item, hidden in self._items()
+            ]
+        )
 
     def rows(self, last):
-        return torch.cat([force_rows(self.head, self.forces.attributes, item, *hidden, last)
-                          for item, hidden in self._items()])
+        return torch.cat(
+            [force_rows(self.head, self.forces.attributes, item, *hidden, last) for item, hidden in self._items()]
+        )
 
     def _items(self):
         items = (self.forces[k] for k in range(len(self.forces)))
@@ -260,6 +288,7 @@ class _Forces:
 
 class _Energies:
     """Free energies of the DFT code's LDOS, per atom: residuals and weights [n] and rows [n, S, H + 1]."""
+
     name = "energy"
 
     def __init__(self, head, data, weight):
@@ -277,8 +306,9 @@ class _Energies:
 
     def rows(self, last):
         last = last.detach().requires_grad_(True)
-        return torch.stack([torch.autograd.grad(self._energy(k, last), last)[0].double()
-                            for k in range(len(self.data))])
+        return torch.stack(
+            [torch.autograd.grad(self._energy(k, last), last)[0].double() for k in range(len(self.data))]
+        )
 
     def _energy(self, k, last):
         hidden = torch.nn.functional.pad(self.head.activations(self.data[k].features).detach(), (0, 1), value=1.0)

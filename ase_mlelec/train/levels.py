@@ -1,12 +1,13 @@
 """How levels answer to errors of the blocks of a Hamiltonian, to first order: small errors that add up are seen."""
+
 import numpy as np
 import torch
 
 from ase_mlelec.physics.kmesh import time_reversal_pairs
 
-REACH = 1.0             # eV, of the levels below and above the Fermi level or the edges of the gap
-HALVED = 0.5            # eV from the edges, where errors count half: few levels decide the gap
-LARGEST = 300           # functions; of larger cells elements alone are compared
+REACH = 1.0  # eV, of the levels below and above the Fermi level or the edges of the gap
+HALVED = 0.5  # eV from the edges, where errors count half: few levels decide the gap
+LARGEST = 300  # functions; of larger cells elements alone are compared
 
 
 def mesh(atoms):
@@ -34,18 +35,20 @@ def level_responses(frame, n_electrons, geometry, transforms):
     edges = energies[:, filled - 1].max(), energies[:, filled].min()
     away = np.maximum(min(edges) - energies, energies - max(edges)).clip(0)
     k, band = (away < REACH).nonzero()
-    chosen = states[k, :, band] * (1 + away[k, band, None] / HALVED)**-0.5      # [L, functions]
+    chosen = states[k, :, band] * (1 + away[k, band, None] / HALVED) ** -0.5  # [L, functions]
     owners = np.array([function.atom for function in frame.functions])
     columns = [torch.as_tensor(chosen[:, owners == atom] @ transforms[atom]) for atom in range(len(frame.atoms))]
     found = {}
     for species in range(int(geometry.species.max()) + 1):
         own = (geometry.species == species).nonzero()[:, 0].tolist()
         if own:
-            state = torch.stack([columns[atom] for atom in own], dim=1)         # [L, n, W]
+            state = torch.stack([columns[atom] for atom in own], dim=1)  # [L, n, W]
             found[species] = (state.conj()[:, :, :, None] * state[:, :, None, :]).real.float()
     for key, rows in geometry.groups().items():
-        left, right = (torch.stack([columns[atom] for atom in index[rows].tolist()], dim=1)
-                       for index in (geometry.first, geometry.second))
+        left, right = (
+            torch.stack([columns[atom] for atom in index[rows].tolist()], dim=1)
+            for index in (geometry.first, geometry.second)
+        )
         angle = 2 * np.pi * torch.as_tensor(kpts[k]) @ geometry.shift[rows].double().T
         left = left.conj() * torch.polar(torch.ones_like(angle), angle)[:, :, None]
         # every pair once: its reverse adds the complex conjugate
@@ -65,7 +68,7 @@ def level_errors(items, differences):
         errors = 0
         for key, truth in (item.onsite | item.hopping).items():
             if item.responses:
-                block = differences[key][starts[key]:starts[key] + len(truth)]
+                block = differences[key][starts[key] : starts[key] + len(truth)]
                 errors = errors + item.responses[key].flatten(1) @ block.to(item.responses[key].dtype).flatten()
             starts[key] += len(truth)
         if item.responses:

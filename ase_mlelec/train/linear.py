@@ -1,4 +1,5 @@
 """Energies that are linear in the features: the best weights in closed form, for data too few for a net."""
+
 import math
 
 import numpy as np
@@ -12,16 +13,30 @@ from ase_mlelec.train.losses import check_terms, energy_and_derivatives
 from ase_mlelec.train.memory import NUMBER, check_memory
 from ase_mlelec.train.sums import NormalEquations, digest_of
 
-CHANGE = 2.3        # of the logarithm of a ridge in one round
-MANY_WEIGHTS = 20_000   # whose matrices take gigabytes
-FEW_ROWS = 0.5      # times so many weights: with fewer labels their own matrix is solved
-REMEDY = ("take fewer features: in [power_spectrum] near = 0 (no quadruples) or a lower n_radial, l_max or roughest, "
-          "in [descriptor] fewer widths or a lower n_axis; or fewer species in one model")
-LEAST = 7.0         # below the mean of the logarithms: less would leave the matrix singular
+CHANGE = 2.3  # of the logarithm of a ridge in one round
+MANY_WEIGHTS = 20_000  # whose matrices take gigabytes
+FEW_ROWS = 0.5  # times so many weights: with fewer labels their own matrix is solved
+REMEDY = (
+    "take fewer features: in [power_spectrum] near = 0 (no quadruples) or a lower n_radial, l_max or roughest, "
+    "in [descriptor] fewer widths or a lower n_axis; or fewer species in one model"
+)
+LEAST = 7.0  # below the mean of the logarithms: less would leave the matrix singular
 
 
-def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, far=None, far_weight=1.0, relevance=0,
-               batch_size=16, checkpoint=None, progress=True):
+def fit_linear(
+    model,
+    frames,
+    loss,
+    ridge,
+    coarse=None,
+    coarse_ridge=0.0,
+    far=None,
+    far_weight=1.0,
+    relevance=0,
+    batch_size=16,
+    checkpoint=None,
+    progress=True,
+):
     """Weights of an energy head without hidden layers: ridge regression to energies, forces and virials.
 
     Least is the sum over structures of ``loss`` with its last prefactors, plus a ridge on how far the weights of the
@@ -62,9 +77,12 @@ def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, far=No
             change = _from_rows(model, parts, loss, ridge, far_weight, batch_size, progress)
         else:
             copies = 6 if parts[2] else 4 if relevance or parts[1] else 2
-            check_memory(copies * n_weights**2 + 3 * n_weights * _largest_batch(parts, loss, batch_size),
-                         f"the closed form of {n_weights} weights, with {copies} matrices of "
-                         f"{NUMBER * n_weights**2 / 1e9:.3g} GB,", REMEDY)
+            check_memory(
+                copies * n_weights**2 + 3 * n_weights * _largest_batch(parts, loss, batch_size),
+                f"the closed form of {n_weights} weights, with {copies} matrices of "
+                f"{NUMBER * n_weights**2 / 1e9:.3g} GB,",
+                REMEDY,
+            )
             sums = _normal_equations(model, parts, loss, far_weight, coarse_ridge, batch_size, checkpoint, progress)
             change = _solution(model, sums, ridge, relevance, progress)
     if not bool(torch.isfinite(change).all()):
@@ -75,7 +93,7 @@ def fit_linear(model, frames, loss, ridge, coarse=None, coarse_ridge=0.0, far=No
 @torch.no_grad()
 def _add(last, change):
     """Add the changes [P] of weights and constants to those of the layers."""
-    weights, constants = change[:-len(last)].reshape(len(last), -1), change[-len(last):]
+    weights, constants = change[: -len(last)].reshape(len(last), -1), change[-len(last) :]
     for layer, weight, constant in zip(last, weights, constants):
         layer.weight += weight
         layer.bias += constant
@@ -98,8 +116,11 @@ def _largest_batch(parts, loss, batch_size):
 def _from_rows(model, parts, loss, ridge, far_weight, batch_size, progress):
     """The change of the weights [P] where the labels are fewer: A^T (A A^T + ridge)^-1 b with A [n, P] and b [n]."""
     n_rows, n_weights = sum(_n_rows(part, loss) for part in parts if part), _n_weights(model)
-    check_memory((2 * n_rows + 3 * _largest_batch(parts, loss, batch_size)) * n_weights + 3 * n_rows**2,
-                 f"the closed form of {n_rows} labels and {n_weights} weights", REMEDY)
+    check_memory(
+        (2 * n_rows + 3 * _largest_batch(parts, loss, batch_size)) * n_weights + 3 * n_rows**2,
+        f"the closed form of {n_rows} labels and {n_weights} weights",
+        REMEDY,
+    )
     found = []
     for part, weight in zip(parts, (1.0, far_weight)):
         batches = _batches(model, part, loss)
@@ -108,7 +129,7 @@ def _from_rows(model, parts, loss, ridge, far_weight, batch_size, progress):
             found.append([weight**0.5 * column for column in _checked_rows(model, batches, chosen, loss)])
     rows, rest = (torch.cat(column) for column in zip(*found))
     held = rows @ rows.T
-    held.diagonal().add_(ridge * float(held.diagonal()[:_n_rows(parts[0], loss)].sum()) / n_weights)
+    held.diagonal().add_(ridge * float(held.diagonal()[: _n_rows(parts[0], loss)].sum()) / n_weights)
     return rows.T @ torch.linalg.solve(held, rest)
 
 
@@ -119,24 +140,40 @@ def _solution(model, sums, ridge, relevance, progress):
     ridges = torch.full_like(right, ridge * size)
     groups = _groups(model).to(right.device)
     for _ in tqdm(range(relevance), disable=None if progress else True, unit=" rounds"):
-        ridges[:len(groups)] = _more_probable(normal, right, ridges, groups, math.log(ridge * size))
+        ridges[: len(groups)] = _more_probable(normal, right, ridges, groups, math.log(ridge * size))
     normal.diagonal().add_(ridges)
     return torch.linalg.solve(normal, right)
 
 
 def _normal_equations(model, parts, loss, far_weight, coarse_ridge, batch_size, checkpoint, progress):
     """NormalEquations in the change of the weights; parts : frames, far and coarse ones or None."""
-    sums = NormalEquations(checkpoint, {
-        "frames": [part and part.fingerprint() for part in parts], "loss": f"{type(loss).__name__} {vars(loss)}",
-        "model": digest_of(model), "batch_size": batch_size, "far_weight": far_weight if parts[1] else None,
-        "coarse_ridge": coarse_ridge if parts[2] else None})
-    changes = [None, lambda normal, right: (far_weight * normal, far_weight * right),
-               lambda normal, right: _capped(normal, right, coarse_ridge * sums.size)]
+    sums = NormalEquations(
+        checkpoint,
+        {
+            "frames": [part and part.fingerprint() for part in parts],
+            "loss": f"{type(loss).__name__} {vars(loss)}",
+            "model": digest_of(model),
+            "batch_size": batch_size,
+            "far_weight": far_weight if parts[1] else None,
+            "coarse_ridge": coarse_ridge if parts[2] else None,
+        },
+    )
+    changes = [
+        None,
+        lambda normal, right: (far_weight * normal, far_weight * right),
+        lambda normal, right: _capped(normal, right, coarse_ridge * sums.size),
+    ]
     for place, (part, change) in enumerate(zip(parts, changes)):
         batches = _batches(model, part, loss)
         if len(batches):
-            sums.add(place, len(batches), batch_size, lambda chosen: _checked_rows(model, batches, chosen, loss), change,
-                     progress)
+            sums.add(
+                place,
+                len(batches),
+                batch_size,
+                lambda chosen: _checked_rows(model, batches, chosen, loss),
+                change,
+                progress,
+            )
     return sums
 
 
@@ -174,8 +211,8 @@ def _more_probable(normal, right, ridges, groups, mean_log):
     factor = torch.linalg.cholesky(held)
     weights = torch.cholesky_solve(right[:, None], factor)[:, 0]
     determined = 1 - ridges * torch.cholesky_inverse(factor).diagonal()
-    former = ridges[:len(groups)]
-    sums = [torch.bincount(groups, values[:len(groups)]) for values in (determined, weights**2)]
+    former = ridges[: len(groups)]
+    sums = [torch.bincount(groups, values[: len(groups)]) for values in (determined, weights**2)]
     share, square = sums[0].clamp(min=1e-9), sums[1].clamp(min=1e-300)
     change = ((share / square)[groups] / former).log()
     each = (share / torch.bincount(groups))[groups]
@@ -202,8 +239,11 @@ def _weighted_rows(model, batch, loss):
     n_atoms = batch.system.n_atoms.to(energy.dtype)
     atomic, whole = loss.weights(batch, n_atoms)
     share = 1 / n_atoms.index_select(0, batch.system.batch)
-    importance = {"energy": (loss.energy, whole / n_atoms, 1), "forces": (loss.forces, atomic * share, 3),
-                  "virial": (loss.virial, whole / n_atoms, 9)}
+    importance = {
+        "energy": (loss.energy, whole / n_atoms, 1),
+        "forces": (loss.forces, atomic * share, 3),
+        "virial": (loss.virial, whole / n_atoms, 9),
+    }
     rows, rest = [], []
     for name in labels:
         (_, last), weight, n = importance[name]
@@ -240,8 +280,16 @@ def _structures(system, edges):
     bounds = torch.searchsorted(edges.center, torch.tensor(ends, device=edges.center.device)).tolist()
     for k in range(system.n_systems):
         atoms, rows = slice(ends[k], ends[k + 1]), slice(bounds[k], bounds[k + 1])
-        yield (System(system.positions[atoms], system.numbers[atoms], system.cell[k:k + 1], system.pbc[k:k + 1],
-                      system.batch[atoms] - k), edges.part(atoms, rows))
+        yield (
+            System(
+                system.positions[atoms],
+                system.numbers[atoms],
+                system.cell[k : k + 1],
+                system.pbc[k : k + 1],
+                system.batch[atoms] - k,
+            ),
+            edges.part(atoms, rows),
+        )
 
 
 def _moves(name, system, edges):

@@ -6,6 +6,7 @@ has a label for is left out.  ``labels`` names what it compares with, ``terms`` 
 each term with a weight needs, ``sources`` those behind each of the errors; ``moves_atoms`` tells whether it needs
 gradients with respect to the geometry, without which a fixed descriptor can be evaluated once for the whole training.
 """
+
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -15,15 +16,18 @@ import torch
 def missing_terms(loss, frames):
     """dict of the terms of a loss that no frame has a label for -> these labels, any of which would do."""
     counts = frames.counts
-    return {term: names for term, names in getattr(loss, "terms", {}).items()
-            if not any(name in counts for name in names)}
+    return {
+        term: names for term, names in getattr(loss, "terms", {}).items() if not any(name in counts for name in names)
+    }
 
 
 def check_terms(loss, frames):
     """Raise ValueError where no frame has a label for one of the terms of a loss."""
     for term, names in missing_terms(loss, frames).items():
-        raise ValueError(f"no label {' or '.join(map(repr, names))} in any of {len(frames)} frames, they have "
-                         f"{', '.join(frames.counts) or 'none'}; add it or take its term out of the loss: '{term}'")
+        raise ValueError(
+            f"no label {' or '.join(map(repr, names))} in any of {len(frames)} frames, they have "
+            f"{', '.join(frames.counts) or 'none'}; add it or take its term out of the loss: '{term}'"
+        )
 
 
 def prefactor(ends, ratio):
@@ -47,13 +51,17 @@ class EnergyLoss:
 
     Source: Rottenberg 2023, Eqs. (2.20)-(2.21).
     """
+
     energy: tuple = (0.02, 1.0)
     forces: tuple = (1000.0, 1.0)
     virial: tuple = (0.0, 0.0)
     strong_force: float | None = None
     moves_atoms: ClassVar = True
-    sources: ClassVar = {"energy_eV_per_atom": ("energy",), "forces_eV_per_A": ("forces",),
-                         "virial_eV_per_atom": ("virial",)}
+    sources: ClassVar = {
+        "energy_eV_per_atom": ("energy",),
+        "forces_eV_per_A": ("forces",),
+        "virial_eV_per_atom": ("virial",),
+    }
 
     @property
     def terms(self):
@@ -97,7 +105,9 @@ class EnergyLoss:
             squares = _of_all_atoms(batch, "forces", (batch.labels["forces"] ** 2).sum(dim=1))
             atomic = atomic / (1 + squares / self.strong_force**2)
         if "virial" in batch.labels:
-            squares = _of_all_structures(batch, "virial", (batch.labels["virial"] ** 2).sum(dim=(1, 2)) / 3) / n_atoms**2
+            squares = (
+                _of_all_structures(batch, "virial", (batch.labels["virial"] ** 2).sum(dim=(1, 2)) / 3) / n_atoms**2
+            )
             atomic = atomic / (1 + squares / self.strong_force**2)[batch.system.batch]
         return atomic, batch.system.sum_per_system(atomic) / n_atoms
 
@@ -141,6 +151,7 @@ class SpectrumLoss:
 
     Source: Zeng et al. 2022, Eq. (2); cumulative term as in Ben Mahmoud et al. 2020.
     """
+
     atomic: float = 1.0
     total: float = 0.0
     cumulative: float = 0.0
@@ -150,8 +161,11 @@ class SpectrumLoss:
     @property
     def terms(self):
         found = {"atomic": ("ados",)} if self.atomic else {}
-        return found | {name: ("ados", "dos") if self.atomic else ("dos",) for name in ("total", "cumulative")
-                        if getattr(self, name)}
+        return found | {
+            name: ("ados", "dos") if self.atomic else ("dos",)
+            for name in ("total", "cumulative")
+            if getattr(self, name)
+        }
 
     @property
     def labels(self):
@@ -205,6 +219,7 @@ class VectorLoss:
 
     Source: Zhang et al. 2020, text before Eq. (6).
     """
+
     atomic: float = 1.0
     total: float = 0.0
     moves_atoms: ClassVar = False
@@ -214,8 +229,10 @@ class VectorLoss:
 
     @property
     def sources(self):
-        return {f"total_{self.unit}_per_centre": tuple(self.label.values()),
-                f"atomic_{self.unit}": (self.label["atomic"],)}
+        return {
+            f"total_{self.unit}_per_centre": tuple(self.label.values()),
+            f"atomic_{self.unit}": (self.label["atomic"],),
+        }
 
     @property
     def terms(self):
@@ -245,6 +262,7 @@ class TensorLoss(VectorLoss):
 
     atomic, total : weights; with atomic = 0 it needs no atomic_polarizability, only polarizability
     """
+
     quantity: ClassVar = "polarizability"
     label: ClassVar = {"atomic": "atomic_polarizability", "total": "polarizability"}
     unit: ClassVar = "A3"
@@ -259,8 +277,10 @@ def centre_errors(model, batch, quantity, label):
     None where there are none.  Tensors are compared with the symmetric part of their labels.
     """
     if quantity == "polarizability":
-        batch = replace(batch, labels={name: (value + value.mT) / 2 for name, value in batch.labels.items()
-                                       if name in label.values()})
+        batch = replace(
+            batch,
+            labels={name: (value + value.mT) / 2 for name, value in batch.labels.items() if name in label.values()},
+        )
     is_center = model.is_center(batch.system.numbers, quantity)
     atomic, total, _ = summed_errors(batch, batch.predict(model, quantity), label["atomic"], label["total"])
     if atomic is not None:

@@ -1,7 +1,8 @@
 """How much memory a training would need, before it is taken."""
+
 from pathlib import Path
 
-NUMBER = 8              # bytes of one in double precision
+NUMBER = 8  # bytes of one in double precision
 
 
 def available_memory():
@@ -10,8 +11,9 @@ def available_memory():
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text(encoding="ascii").strip()
-                       for name in ("max", "current"))
+        limit, used = (
+            Path(f"/sys/fs/cgroup/memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current")
+        )
         if limit != "max":
             found.append(max(int(limit) - int(used), 0))
     except (OSError, ValueError, IndexError):
@@ -26,5 +28,6 @@ def check_memory(n_numbers, what, remedy):
     """
     left = available_memory()
     if left is not None and NUMBER * n_numbers > left:
-        raise ValueError(f"{what} would need {NUMBER * n_numbers / 1e9:.3g} GB of memory, {left / 1e9:.3g} GB are "
-                         f"left; {remedy}")
+        raise ValueError(
+            f"{what} would need {NUMBER * n_numbers / 1e9:.3g} GB of memory, {left / 1e9:.3g} GB are left; {remedy}"
+        )

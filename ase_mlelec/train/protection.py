@@ -1,4 +1,5 @@
 """Protect a trained model: shortest distances, repulsive core and range of what it was trained on."""
+
 from functools import partial
 
 import torch
@@ -7,10 +8,10 @@ from ase_mlelec.edges import Edges
 from ase_mlelec.safety import RepulsiveCore, TrainingRange, shortest_distances
 from ase_mlelec.system import System
 
-ENERGIES = ("energy", "ldos")       # heads from which an energy follows
-CHUNK = 256                         # centres at a time
-CROWDED = 1.5                       # of the largest repulsion of an atom in the data: where it begins to replace a model
-LEAST_CROWDED, FAR = 1.0, 1e9       # eV: less is no repulsion to speak of, and more than any
+ENERGIES = ("energy", "ldos")  # heads from which an energy follows
+CHUNK = 256  # centres at a time
+CROWDED = 1.5  # of the largest repulsion of an atom in the data: where it begins to replace a model
+LEAST_CROWDED, FAR = 1.0, 1e9  # eV: less is no repulsion to speak of, and more than any
 
 
 def protect(model, structures, support=(), *, hamiltonians=None, former=None, core=True):
@@ -34,7 +35,7 @@ def protect(model, structures, support=(), *, hamiltonians=None, former=None, co
         shortest[pair] = min(distance, shortest.get(pair, distance))
     model.metadata["shortest_distances_A"] = {f"{a}-{b}": round(distance, 4) for (a, b), distance in shortest.items()}
     if shortest:
-        model.metadata["shortest_distance_A"] = min(shortest.values())      # what former versions read
+        model.metadata["shortest_distance_A"] = min(shortest.values())  # what former versions read
     wanted = core and any(name in model.heads for name in ENERGIES)
     model.core = _core(model, shortest, structures) if wanted else None
     model.ranges = torch.nn.ModuleDict()
@@ -75,8 +76,11 @@ def atomic_surroundings(descriptor, system):
     """(features [N, F], species [N], numbers of neighbours [N]) of the atoms of a structure."""
     edges = Edges.build(system, descriptor.cutoff)
     parts = [descriptor(system, part) for _, part in edges.chunks(CHUNK)]
-    return (torch.cat([part.features for part in parts]), torch.cat([part.species for part in parts]),
-            torch.bincount(edges.center, minlength=edges.n_centers))
+    return (
+        torch.cat([part.features for part in parts]),
+        torch.cat([part.species for part in parts]),
+        torch.bincount(edges.center, minlength=edges.n_centers),
+    )
 
 
 @torch.no_grad()
@@ -84,5 +88,8 @@ def hamiltonian_surroundings(head, system):
     """As ``atomic_surroundings``, in the frames of the layers; sizes of features that no turn of a layer changes."""
     edges = Edges.build(system, head.local.cutoff)
     moments, species = head.local.moments(system, edges, head.frames(system))
-    return (head.local.sizes(head.local.features(moments)), species,
-            torch.bincount(edges.center, minlength=edges.n_centers))
+    return (
+        head.local.sizes(head.local.features(moments)),
+        species,
+        torch.bincount(edges.center, minlength=edges.n_centers),
+    )

@@ -1,4 +1,5 @@
 """The recipe behind ``mlelec train``: from a configuration and data sets to a model file with its provenance."""
+
 from dataclasses import replace
 
 from ase_mlelec.train.config import OutputConfig
@@ -26,10 +27,15 @@ def train(config, progress=True):
 def train_members(config, progress=True):
     """``train``, one model of the committee after the other: iterator over (Config of the member, Model)."""
     stem = config.output.model.removesuffix(".safetensors")
-    cache = (config.folder / config.output.model).with_suffix(".fingerprints.h5")       # the same for all members
-    members = [config] if config.committee == 1 else [
-        replace(config, committee=1, seed=config.seed + k, output=OutputConfig(f"{stem}-{k}.safetensors"))
-        for k in range(config.committee)]
+    cache = (config.folder / config.output.model).with_suffix(".fingerprints.h5")  # the same for all members
+    members = (
+        [config]
+        if config.committee == 1
+        else [
+            replace(config, committee=1, seed=config.seed + k, output=OutputConfig(f"{stem}-{k}.safetensors"))
+            for k in range(config.committee)
+        ]
+    )
     for member in members:
         if config.ldos:
             yield member, train_ldos(member, cache, progress)

@@ -1,4 +1,5 @@
 """Sums over structures from which a closed form is solved, and their checkpoint."""
+
 import hashlib
 import time
 from pathlib import Path
@@ -8,8 +9,8 @@ from tqdm import tqdm
 
 from ase_mlelec.train.checkpoint import check_identity, load_checkpoint, save_checkpoint
 
-PATIENCE = 50           # times as long as the last checkpoint took, before the next one
-FIRST = 0.2             # s, taken for the first one, which is written after 10 s
+PATIENCE = 50  # times as long as the last checkpoint took, before the next one
+FIRST = 0.2  # s, taken for the first one, which is written after 10 s
 
 
 class NormalEquations:
@@ -27,7 +28,7 @@ class NormalEquations:
     def __init__(self, path, identity):
         self.path, self.identity = path and Path(path), identity
         self.normal = self.right = self.size = None
-        self._done, self._start, self._own = 0, 0, None     # of the data set that is being summed
+        self._done, self._start, self._own = 0, 0, None  # of the data set that is being summed
         self._written, self._duration, self._saved = time.monotonic(), FIRST, False
         if self.path and self.path.exists():
             self._load()
@@ -48,7 +49,7 @@ class NormalEquations:
                 n_weights = matrix.shape[1]
                 self._own = matrix.new_zeros(n_weights, n_weights), matrix.new_zeros(n_weights)
             normal, right = (own.to(matrix) for own in self._own)
-            normal.addmm_(matrix.T, matrix)     # in place: with 10^4 weights a new matrix costs more than its terms
+            normal.addmm_(matrix.T, matrix)  # in place: with 10^4 weights a new matrix costs more than its terms
             right.addmv_(matrix.T, rest)
             self._own, self._start = (normal, right), start + batch_size
             if time.monotonic() - self._written > PATIENCE * self._duration:
@@ -60,16 +61,24 @@ class NormalEquations:
         else:
             self.normal, self.right = self.normal.to(own[0]) + own[0], self.right.to(own[1]) + own[1]
         self._done, self._start, self._own = place + 1, 0, None
-        if self._saved:     # they took long
+        if self._saved:  # they took long
             self._save()
 
     def _save(self):
         if self.path is None:
             return
         begun = time.monotonic()
-        save_checkpoint(self.path, {
-            "identity": self.identity, "done": self._done, "start": self._start, "size": self.size, "own": self._own,
-            "sums": None if self.normal is None else (self.normal, self.right)})
+        save_checkpoint(
+            self.path,
+            {
+                "identity": self.identity,
+                "done": self._done,
+                "start": self._start,
+                "size": self.size,
+                "own": self._own,
+                "sums": None if self.normal is None else (self.normal, self.right),
+            },
+        )
         self._written = time.monotonic()
         self._duration, self._saved = self._written - begun, True
 

@@ -1,10 +1,15 @@
 """``mlelec bands``"""
+
 HELP = "Bands of a Wannier Hamiltonian on a path through the Brillouin zone, as a picture and as ASE's JSON."
 
 
 def add_arguments(parser):
-    parser.add_argument("hamiltonian", metavar="FILE", help="seed_hr.dat or seed_tb.dat of Wannier90; seed_wsvec.dat, "
-                        "seed.win, seed.wout and seed_centres.xyz beside it are read as well")
+    parser.add_argument(
+        "hamiltonian",
+        metavar="FILE",
+        help="seed_hr.dat or seed_tb.dat of Wannier90; seed_wsvec.dat, "
+        "seed.win, seed.wout and seed_centres.xyz beside it are read as well",
+    )
     parser.add_argument("--path", help="special points such as GMKG (default: ASE's choice for the cell)")
     parser.add_argument("--points", type=int, default=200, metavar="N", help="k points on the path (default: 200)")
     parser.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="only bands within, eV")
@@ -19,18 +24,26 @@ def run(arguments):
     from ase_mlelec import WannierHamiltonian
 
     if arguments.fermi is not None and not np.isfinite(arguments.fermi):
-        raise ValueError(f"--fermi: got {arguments.fermi}, need an energy in eV; leave it out to draw energies as they are")
+        raise ValueError(
+            f"--fermi: got {arguments.fermi}, need an energy in eV; leave it out to draw energies as they are"
+        )
     hamiltonian = WannierHamiltonian.read(arguments.hamiltonian)
-    bands = hamiltonian.band_structure(arguments.path, npoints=arguments.points, window=arguments.window,
-                                       reference=arguments.fermi or 0.0)
+    bands = hamiltonian.band_structure(
+        arguments.path, npoints=arguments.points, window=arguments.window, reference=arguments.fermi or 0.0
+    )
     energies = bands.energies[0]
     if not energies.size:
-        raise ValueError(f"--window: got {arguments.window[0]:g} to {arguments.window[1]:g} eV, need one that holds "
-                         "bands; leave it out to see all")
-    print(f"{hamiltonian.size} functions, {len(hamiltonian.r_vectors)} lattice vectors; path {bands.path.path}: "
-          f"{energies.shape[1]} bands from {np.nanmin(energies):.3f} to {np.nanmax(energies):.3f} eV")
+        raise ValueError(
+            f"--window: got {arguments.window[0]:g} to {arguments.window[1]:g} eV, need one that holds "
+            "bands; leave it out to see all"
+        )
+    print(
+        f"{hamiltonian.size} functions, {len(hamiltonian.r_vectors)} lattice vectors; path {bands.path.path}: "
+        f"{energies.shape[1]} bands from {np.nanmin(energies):.3f} to {np.nanmax(energies):.3f} eV"
+    )
     if arguments.json:
         from ase_mlelec.io.atomic import replacing
+
         with replacing(arguments.json) as partial:
             bands.write(partial)
     if arguments.plot:

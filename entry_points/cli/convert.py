@@ -1,26 +1,42 @@
 """``mlelec convert``"""
+
 from ase_mlelec_entry_points.cli import convert_mala
 
-HELP = ("Convert labelled structures to a data set, or MALA's snapshots to ours (TARGET ends in .h5), or a model of "
-        "deepmd-kit in its .dp container to ours (TARGET ends in .safetensors).")
+HELP = (
+    "Convert labelled structures to a data set, or MALA's snapshots to ours (TARGET ends in .h5), or a model of "
+    "deepmd-kit in its .dp container to ours (TARGET ends in .safetensors)."
+)
 
 
 def add_arguments(parser):
-    parser.add_argument("sources", metavar="SOURCE", nargs="+",
-                        help="data sets: .h5, deepmd npy folders, pw.x's output or .save, files that ASE reads with "
-                             "labels; or MALA's X.info.json with X.out.npy beside them; or one .dp model")
+    parser.add_argument(
+        "sources",
+        metavar="SOURCE",
+        nargs="+",
+        help="data sets: .h5, deepmd npy folders, pw.x's output or .save, files that ASE reads with "
+        "labels; or MALA's X.info.json with X.out.npy beside them; or one .dp model",
+    )
     parser.add_argument("target", metavar="TARGET", help=".h5 or .safetensors")
-    parser.add_argument("--grid", metavar=("FIRST", "LAST"), type=float, nargs=2,
-                        help="energies of the first and the last point of spectra, eV; deepmd-kit and MALA do not keep "
-                             "them")
+    parser.add_argument(
+        "--grid",
+        metavar=("FIRST", "LAST"),
+        type=float,
+        nargs=2,
+        help="energies of the first and the last point of spectra, eV; deepmd-kit and MALA do not keep them",
+    )
     convert_mala.add_arguments(parser)
     add_key_argument(parser)
 
 
 def add_key_argument(parser):
-    parser.add_argument("--key", metavar="LABEL=NAME", action="append", default=[],
-                        help="what a label is called in files that ASE reads, such as energy=REF_energy; also "
-                             "group=NAME, for what tells the groups of structures")
+    parser.add_argument(
+        "--key",
+        metavar="LABEL=NAME",
+        action="append",
+        default=[],
+        help="what a label is called in files that ASE reads, such as energy=REF_energy; also "
+        "group=NAME, for what tells the groups of structures",
+    )
 
 
 def keys_of(arguments):
@@ -38,8 +54,14 @@ def check_target(sources, target):
 
     target = Path(target)
     if target.is_dir() or not target.parent.is_dir():
-        raise ValueError(f"{target}: " + ("a folder, need the name of a file" if target.is_dir() else
-                                          f"there is no folder {target.parent}; make it first"))
+        raise ValueError(
+            f"{target}: "
+            + (
+                "a folder, need the name of a file"
+                if target.is_dir()
+                else f"there is no folder {target.parent}; make it first"
+            )
+        )
     for source in sources:
         if target.exists() and Path(source).exists() and target.samefile(source):
             raise ValueError(f"got {source} as SOURCE and as TARGET; give the result another name")
@@ -54,8 +76,10 @@ def run(arguments):
     if arguments.key and (mala or suffix == ".safetensors"):
         raise ValueError("got --key, which is for labels in files that ASE reads; leave it out")
     if mala and (suffix not in (".h5", ".hdf5") or len(mala) < len(arguments.sources)):
-        raise ValueError(f"got {mala[0]} beside something else, or TARGET '{arguments.target}'; convert MALA's "
-                         "snapshots by themselves to a name ending in .h5")
+        raise ValueError(
+            f"got {mala[0]} beside something else, or TARGET '{arguments.target}'; convert MALA's "
+            "snapshots by themselves to a name ending in .h5"
+        )
     if mala:
         convert_mala.convert_mala(mala, arguments.target, arguments.grid, arguments.upf, arguments.ldos_unit)
     elif arguments.upf or arguments.ldos_unit:
@@ -78,11 +102,14 @@ def convert_data(sources, target, grid, keys):
     if grid is not None:
         if not -1e6 < grid[0] < grid[1] < 1e6:
             raise ValueError(f"got --grid {grid[0]:g} {grid[1]:g}, need two energies in eV, the lower first")
-        lengths = {np.shape(frame.labels[name])[-1] for frame in frames for name in ("ados", "dos")
-                   if name in frame.labels}
+        lengths = {
+            np.shape(frame.labels[name])[-1] for frame in frames for name in ("ados", "dos") if name in frame.labels
+        }
         if len(lengths) != 1:
-            raise ValueError(f"got --grid, and spectra with {sorted(lengths) or 'no'} energies; need spectra of one "
-                             "length; convert the others by themselves")
+            raise ValueError(
+                f"got --grid, and spectra with {sorted(lengths) or 'no'} energies; need spectra of one "
+                "length; convert the others by themselves"
+            )
         frames.energies = np.linspace(*grid, lengths.pop())
     write_hdf5(target, frames)
     print(f"{target}: {len(frames)} structures with {described(frames)}")

@@ -2,12 +2,20 @@
 
 
 def add_arguments(parser):
-    parser.add_argument("--upf", metavar="FILE", action="append", default=[],
-                        help="with MALA's snapshots, once for every element: the pseudopotential, for valence charge, "
-                             "core charge and functional")
-    parser.add_argument("--ldos-unit", metavar="UNIT",
-                        help="of the LDOS in MALA's snapshots: '1/(eV*A^3)', which is the default and MALA's own, "
-                             "'1/(eV*Bohr^3)', '1/(Ry*Bohr^3)', '1/(Ry*A^3)', '1/(Ha*Bohr^3)' or '1/(Ha*A^3)'")
+    parser.add_argument(
+        "--upf",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="with MALA's snapshots, once for every element: the pseudopotential, for valence charge, "
+        "core charge and functional",
+    )
+    parser.add_argument(
+        "--ldos-unit",
+        metavar="UNIT",
+        help="of the LDOS in MALA's snapshots: '1/(eV*A^3)', which is the default and MALA's own, "
+        "'1/(eV*Bohr^3)', '1/(Ry*Bohr^3)', '1/(Ry*A^3)', '1/(Ha*Bohr^3)' or '1/(Ha*A^3)'",
+    )
 
 
 def convert_mala(sources, target, grid, pseudopotentials, unit=None):
@@ -18,21 +26,26 @@ def convert_mala(sources, target, grid, pseudopotentials, unit=None):
     from ase_mlelec.io.upf import read_upf
 
     if grid is None:
-        raise ValueError("got no --grid; give the energies of the first and the last point of the LDOS, eV, from "
-                         "ldos_gridoffset_ev, ldos_gridsize and ldos_gridspacing_ev of MALA's parameters")
+        raise ValueError(
+            "got no --grid; give the energies of the first and the last point of the LDOS, eV, from "
+            "ldos_gridoffset_ev, ldos_gridsize and ldos_gridspacing_ev of MALA's parameters"
+        )
     if not (np.isfinite(grid).all() and grid[0] < grid[1]):
         raise ValueError(f"got --grid {grid[0]:g} {grid[1]:g}, need two energies, the lower one first")
     if not pseudopotentials:
-        raise ValueError("got no --upf; give the pseudopotential of every element, for the valence charge, the core "
-                         "charge and the functional")
+        raise ValueError(
+            "got no --upf; give the pseudopotential of every element, for the valence charge, the core "
+            "charge and the functional"
+        )
     unit = unit or "1/(eV*A^3)"
     if unit not in LDOS_UNITS:
         raise ValueError(f"got --ldos-unit {unit}, need one of {', '.join(LDOS_UNITS)}")
     attributes = attributes_of([read_upf(path) for path in pseudopotentials])
     first, energies = mala_snapshot(sources[0], grid, attributes, unit)
     attributes["grid_spacing_A"] = float((first.atoms.cell.lengths() / first.shape).mean())
-    write_snapshots(target, (mala_snapshot(source, grid, attributes, unit)[0] for source in sources), energies,
-                    attributes)
+    write_snapshots(
+        target, (mala_snapshot(source, grid, attributes, unit)[0] for source in sources), energies, attributes
+    )
     print(f"{target}: {len(sources)} snapshots with {len(energies)} energies")
 
 
@@ -42,16 +55,25 @@ def attributes_of(pseudopotentials):
 
     found = {functional_of(upf.functional) or upf.functional for upf in pseudopotentials}
     if len(found) != 1 or not found <= TERMS.keys():
-        raise ValueError(f"got pseudopotentials of {', '.join(sorted(found))}, need one of the functionals "
-                         f"{', '.join(TERMS)}; others cannot be evaluated")
+        raise ValueError(
+            f"got pseudopotentials of {', '.join(sorted(found))}, need one of the functionals "
+            f"{', '.join(TERMS)}; others cannot be evaluated"
+        )
     charges = {}
     for upf in pseudopotentials:
         if upf.core_charge is not None:
-            end = int(upf.core_charge.nonzero()[0].max(initial=0)) + 3      # nothing but zeros from there on
-            charges[upf.symbol] = {"r": upf.r[:end].tolist(), "rab": upf.rab[:end].tolist(),
-                                   "charge": upf.core_charge[:end].tolist()}
-    return {"valence_electrons": {upf.symbol: upf.z_valence for upf in pseudopotentials}, "xc": found.pop(),
-            "core_charges": charges, "settings": {"program": "MALA"}}
+            end = int(upf.core_charge.nonzero()[0].max(initial=0)) + 3  # nothing but zeros from there on
+            charges[upf.symbol] = {
+                "r": upf.r[:end].tolist(),
+                "rab": upf.rab[:end].tolist(),
+                "charge": upf.core_charge[:end].tolist(),
+            }
+    return {
+        "valence_electrons": {upf.symbol: upf.z_valence for upf in pseudopotentials},
+        "xc": found.pop(),
+        "core_charges": charges,
+        "settings": {"program": "MALA"},
+    }
 
 
 def mala_snapshot(info, grid, attributes, unit):
@@ -81,9 +103,18 @@ def mala_snapshot(info, grid, attributes, unit):
     if found.fermi_level is not None:
         warn_of_level(f"{stem}.out.npy", energies, level, found.fermi_level)
     density = ldos @ fermi.integration_weights(energies, level, found.temperature)[0]
-    return Snapshot(found.atoms, found.grid, found.temperature, ldos.reshape(-1, len(energies)), dos, density=density,
-                    energy=found.energy, forces=found.forces, fermi_level=found.fermi_level,
-                    name=stem.rpartition("/")[2]), energies
+    return Snapshot(
+        found.atoms,
+        found.grid,
+        found.temperature,
+        ldos.reshape(-1, len(energies)),
+        dos,
+        density=density,
+        energy=found.energy,
+        forces=found.forces,
+        fermi_level=found.fermi_level,
+        name=stem.rpartition("/")[2],
+    ), energies
 
 
 def _electrons(info, snapshot, counts):
@@ -94,6 +125,8 @@ def _electrons(info, snapshot, counts):
         raise ValueError(f"{info}: got no pseudopotential of {missing[0]}; give one for every element with --upf")
     n_electrons = sum(counts[symbol] for symbol in symbols)
     if abs(n_electrons - (snapshot.n_electrons or n_electrons)) > 1e-6:
-        raise ValueError(f"{info}: got {snapshot.n_electrons:g} electrons, need the {n_electrons:g} of the "
-                         "pseudopotentials; give those of the calculation with --upf")
+        raise ValueError(
+            f"{info}: got {snapshot.n_electrons:g} electrons, need the {n_electrons:g} of the "
+            "pseudopotentials; give those of the calculation with --upf"
+        )
     return n_electrons

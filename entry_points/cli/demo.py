@@ -1,18 +1,27 @@
 """``mlelec demo``"""
+
 from pathlib import Path
 
-HELP = ("Relax silicon, melt it, and follow its electrons: density of states, Fermi level, and an order parameter per "
-        "atom. Writes a picture, a trajectory for 'ase gui', and the numbers (HDF5); takes about a minute.")
+HELP = (
+    "Relax silicon, melt it, and follow its electrons: density of states, Fermi level, and an order parameter per "
+    "atom. Writes a picture, a trajectory for 'ase gui', and the numbers (HDF5); takes about a minute."
+)
 
-HOT, COOL = 2800, 1600      # K: so far above melting that it melts within a picosecond; and still a liquid
+HOT, COOL = 2800, 1600  # K: so far above melting that it melts within a picosecond; and still a liquid
 
 
 def add_arguments(parser):
-    parser.add_argument("--output", type=Path, default="mlelec-demo", metavar="FOLDER",
-                        help="where the files go (%(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default="mlelec-demo", metavar="FOLDER", help="where the files go (%(default)s)"
+    )
     parser.add_argument("--model", default="si", help="name or path of a model with energy and DOS (%(default)s)")
-    parser.add_argument("--atoms-per-side", type=int, default=3, metavar="N",
-                        help="cubic cells of 8 atoms along each side (%(default)s, which makes 216 atoms)")
+    parser.add_argument(
+        "--atoms-per-side",
+        type=int,
+        default=3,
+        metavar="N",
+        help="cubic cells of 8 atoms along each side (%(default)s, which makes 216 atoms)",
+    )
     parser.add_argument("--steps", type=int, default=1600, help="time steps of 2 fs (%(default)s)")
 
 
@@ -20,8 +29,9 @@ def run(arguments):
     from ase_mlelec import DeepDOSCalculator
 
     if arguments.atoms_per_side < 1 or arguments.steps < 10:
-        raise ValueError(f"got --atoms-per-side {arguments.atoms_per_side} and --steps {arguments.steps}, need at "
-                         "least 1 and 10")
+        raise ValueError(
+            f"got --atoms-per-side {arguments.atoms_per_side} and --steps {arguments.steps}, need at least 1 and 10"
+        )
     calc = DeepDOSCalculator(arguments.model)
     arguments.output.mkdir(parents=True, exist_ok=True)
     atoms = relaxed_crystal(calc) * ((arguments.atoms_per_side,) * 3)
@@ -38,8 +48,10 @@ def relaxed_crystal(calc):
     atoms = bulk("Si", "diamond", a=5.5, cubic=True)
     atoms.calc = calc
     BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.005, steps=100)
-    print(f"Relaxed the diamond cell: lattice constant {atoms.cell.lengths().mean():.3f} Å, "
-          f"Fermi level {calc.get_fermi_level():.2f} eV.")
+    print(
+        f"Relaxed the diamond cell: lattice constant {atoms.cell.lengths().mean():.3f} Å, "
+        f"Fermi level {calc.get_fermi_level():.2f} eV."
+    )
     return atoms
 
 
@@ -56,11 +68,17 @@ def melt(atoms, steps, path):
     def coordination(atoms):
         return ados.coordination(atoms, radius=2.9, width=0.3)
 
-    dyn = Langevin(atoms, 2 * units.fs, temperature_K=300, friction=0.02 / units.fs, fixcm=False,
-                   rng=np.random.default_rng(1))
+    dyn = Langevin(
+        atoms, 2 * units.fs, temperature_K=300, friction=0.02 / units.fs, fixcm=False, rng=np.random.default_rng(1)
+    )
     recorder = ElectronicRecorder(
-        atoms, path.with_suffix(".h5"), dyn=dyn, extxyz=path.with_suffix(".extxyz"), resume=False,
-        quantities=["temperature", "energy", "fermi_level", "total_dos", "order_parameter", coordination])
+        atoms,
+        path.with_suffix(".h5"),
+        dyn=dyn,
+        extxyz=path.with_suffix(".extxyz"),
+        resume=False,
+        quantities=["temperature", "energy", "fermi_level", "total_dos", "order_parameter", coordination],
+    )
     dyn.attach(recorder, interval=max(1, steps // 80))
     heating = int(0.65 * steps)
     print(f"Heating {len(atoms)} atoms from 300 to {HOT} K in {2e-3 * heating:.1f} ps ...")
@@ -74,10 +92,14 @@ def draw(results, path):
     from ase_mlelec.analysis.plots import melting_figure
 
     order, level, near = (results[name] for name in ("order_parameter", "fermi_level", "coordination"))
-    print(f"Fermi level {level[0]:.2f} -> {level[-1]:.2f} eV, "
-          f"neighbours {near[0].mean():.1f} -> {near[-1].mean():.1f}, "
-          f"order parameter Q {order[0].mean():.2f} -> {order[-1].mean():.2f} states/eV.")
+    print(
+        f"Fermi level {level[0]:.2f} -> {level[-1]:.2f} eV, "
+        f"neighbours {near[0].mean():.1f} -> {near[-1].mean():.1f}, "
+        f"order parameter Q {order[0].mean():.2f} -> {order[-1].mean():.2f} states/eV."
+    )
     melting_figure(results, title=f"Melting of silicon, {order.shape[1]} atoms").savefig(path, dpi=150)
     trajectory = path.with_suffix(".extxyz")
-    print(f"Wrote {path}, {path.with_suffix('.h5')} and {trajectory}. Colour the atoms by Q:\n"
-          f"  ase gui {trajectory}@-1    (View -> Colors -> By user-defined \"order_parameter\")")
+    print(
+        f"Wrote {path}, {path.with_suffix('.h5')} and {trajectory}. Colour the atoms by Q:\n"
+        f'  ase gui {trajectory}@-1    (View -> Colors -> By user-defined "order_parameter")'
+    )

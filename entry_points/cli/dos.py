@@ -1,4 +1,5 @@
 """``mlelec dos``"""
+
 HELP = "Density of states of a structure: Fermi level and gap in numbers, the total DOS as a picture and a table."
 
 
@@ -22,8 +23,10 @@ def run(arguments):
         gap, vbm, cbm = band_gap(calc.energies, total / len(atoms), level)
     else:
         gap, vbm, cbm = calc.get_band_gap(atoms)
-    print(f"{atoms.get_chemical_formula()}: Fermi level {level:.3f} eV, "
-          + (f"gap {gap:.3f} eV from {vbm:.3f} to {cbm:.3f} eV" if gap > 0 else "no gap"))
+    print(
+        f"{atoms.get_chemical_formula()}: Fermi level {level:.3f} eV, "
+        + (f"gap {gap:.3f} eV from {vbm:.3f} to {cbm:.3f} eV" if gap > 0 else "no gap")
+    )
     if arguments.csv:
         write_table(arguments.csv, calc.energies, total)
     if arguments.plot:
@@ -36,8 +39,14 @@ def write_table(path, energies, total):
     from ase_mlelec.io.atomic import replacing
 
     with replacing(path) as partial:
-        np.savetxt(partial, np.column_stack([energies, total]), fmt="%.6g", delimiter=",", comments="",
-                   header="energy_eV,dos_states_per_eV")
+        np.savetxt(
+            partial,
+            np.column_stack([energies, total]),
+            fmt="%.6g",
+            delimiter=",",
+            comments="",
+            header="energy_eV,dos_states_per_eV",
+        )
 
 
 def plot(path, energies, total, level, title):

@@ -1,4 +1,5 @@
 """``mlelec info``"""
+
 import json
 
 HELP = "Show what a model file contains: species, cutoff, quantities, size, and the metadata with units and provenance."
@@ -20,8 +21,13 @@ def run(arguments):
         "heads": {quantity: type(head).__name__ for quantity, head in model.heads.items()},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "core_A": model.core and {f"{a}-{b}": [float(model.core.inner[i, j]), float(model.core.outer[i, j])]
-                                  for i, a in enumerate(model.species) for j, b in enumerate(model.species) if i <= j},
+        "core_A": model.core
+        and {
+            f"{a}-{b}": [float(model.core.inner[i, j]), float(model.core.outer[i, j])]
+            for i, a in enumerate(model.species)
+            for j, b in enumerate(model.species)
+            if i <= j
+        },
         "ranges": list(model.ranges),
         "metadata": model.metadata,
     }

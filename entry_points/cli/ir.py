@@ -1,13 +1,22 @@
 """``mlelec ir``"""
+
 HELP = "Infrared spectrum of a trajectory with dipoles: alpha(omega) n(omega) as a table and a picture."
-BLOCKS = 5      # of the trajectory, for the standard error
+BLOCKS = 5  # of the trajectory, for the standard error
 
 
 def add_arguments(parser):
-    parser.add_argument("file", metavar="FILE", help="HDF5 file of an ElectronicRecorder with the quantities dipole "
-                        "and cell, or a trajectory that ASE reads, with dipoles")
-    parser.add_argument("--timestep", type=float, metavar="FS", help="time between frames, fs; not needed where the "
-                        "file has the time: recorded, or as info['time'] in fs")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="HDF5 file of an ElectronicRecorder with the quantities dipole "
+        "and cell, or a trajectory that ASE reads, with dipoles",
+    )
+    parser.add_argument(
+        "--timestep",
+        type=float,
+        metavar="FS",
+        help="time between frames, fs; not needed where the file has the time: recorded, or as info['time'] in fs",
+    )
     parser.add_argument("--temperature", type=float, metavar="K", help="default: the mean temperature in the file")
     parser.add_argument("--resolution", type=float, default=20.0, help="width of a sharp line, cm^-1 (%(default)s)")
     parser.add_argument("--max-wavenumber", type=float, default=4000.0, help="end of the spectrum, cm^-1 (%(default)s)")
@@ -33,16 +42,19 @@ def run(arguments):
     volume = float(np.abs(np.linalg.det(cells)).mean())
 
     def absorption(part):
-        return spectra.infrared(part, step, temperature, volume, max_wavenumber=arguments.max_wavenumber,
-                                resolution=arguments.resolution)
+        return spectra.infrared(
+            part, step, temperature, volume, max_wavenumber=arguments.max_wavenumber, resolution=arguments.resolution
+        )
 
     wavenumbers, alpha_n = absorption(dipoles)
     error = None
     if spectra.finest_resolution((len(dipoles) // BLOCKS - 1) * step) <= arguments.resolution:
         error = spectra.block_error(lambda part: absorption(part)[1], dipoles, BLOCKS)[1]
-    print(f"{len(dipoles)} frames every {step:g} fs, {temperature:.0f} K, {volume:.1f} Å^3: largest at "
-          f"{wavenumbers[alpha_n.argmax()]:.0f} cm^-1, alpha n = {alpha_n.max():.4g} cm^-1"
-          + ("; too short for error bars" if error is None else ""))
+    print(
+        f"{len(dipoles)} frames every {step:g} fs, {temperature:.0f} K, {volume:.1f} Å^3: largest at "
+        f"{wavenumbers[alpha_n.argmax()]:.0f} cm^-1, alpha n = {alpha_n.max():.4g} cm^-1"
+        + ("; too short for error bars" if error is None else "")
+    )
     if arguments.csv:
         write_table(arguments.csv, wavenumbers, alpha_n, error)
     if arguments.plot:
@@ -56,10 +68,16 @@ def read_recorded(path):
     rows = ResultFile(path)
     for name in ("dipole", "cell"):
         if name not in rows:
-            raise ValueError(f"{path}: got the quantities {', '.join(rows)}, need {name}; record "
-                             "quantities=('dipole', 'cell', 'temperature')")
-    return (rows["time"] if "time" in rows else None, rows["dipole"], rows["cell"],
-            rows["temperature"] if "temperature" in rows else float("nan"))
+            raise ValueError(
+                f"{path}: got the quantities {', '.join(rows)}, need {name}; record "
+                "quantities=('dipole', 'cell', 'temperature')"
+            )
+    return (
+        rows["time"] if "time" in rows else None,
+        rows["dipole"],
+        rows["cell"],
+        rows["temperature"] if "temperature" in rows else float("nan"),
+    )
 
 
 def read_trajectory(path):
@@ -71,8 +89,10 @@ def read_trajectory(path):
     for frame, atoms in enumerate(iread(path)):
         found = None if atoms.calc is None else atoms.calc.results.get("dipole")
         if found is None:
-            raise ValueError(f"{path}: got no dipole in frame {frame}, need one in every frame; run it with a "
-                             "calculator that has dipoles, or record them with ElectronicRecorder")
+            raise ValueError(
+                f"{path}: got no dipole in frame {frame}, need one in every frame; run it with a "
+                "calculator that has dipoles, or record them with ElectronicRecorder"
+            )
         dipoles.append(found)
         cells.append(atoms.cell.array)
         times.append(atoms.info.get("time"))
@@ -89,8 +109,14 @@ def write_table(path, wavenumbers, alpha_n, error):
     if error is not None:
         columns["standard_error_per_cm"] = error
     with replacing(path) as partial:
-        np.savetxt(partial, np.column_stack(list(columns.values())), fmt="%.6g", delimiter=",", comments="",
-                   header=",".join(columns))
+        np.savetxt(
+            partial,
+            np.column_stack(list(columns.values())),
+            fmt="%.6g",
+            delimiter=",",
+            comments="",
+            header=",".join(columns),
+        )
 
 
 def plot(path, wavenumbers, alpha_n, error):
@@ -100,7 +126,8 @@ def plot(path, wavenumbers, alpha_n, error):
     from ase_mlelec.io.atomic import replacing
 
     figure = Figure(figsize=(6, 4), layout="constrained")
-    plot_spectrum(figure.add_subplot(), wavenumbers, alpha_n / 1000, None if error is None else error / 1000,
-                  color=COLOURS[0])
+    plot_spectrum(
+        figure.add_subplot(), wavenumbers, alpha_n / 1000, None if error is None else error / 1000, color=COLOURS[0]
+    )
     with replacing(path) as partial:
         figure.savefig(partial, dpi=150)

@@ -1,4 +1,5 @@
 """Dispatcher of the console script ``mlelec``."""
+
 import argparse
 import os
 import sys
@@ -31,15 +32,15 @@ def main(argv=None):
     try:
         arguments = build_parser(chosen).parse_args(argv)
         arguments.run(arguments)
-        sys.stdout.flush()      # a broken pipe shows here, not when the interpreter exits
+        sys.stdout.flush()  # a broken pipe shows here, not when the interpreter exits
         return 0
     except KeyboardInterrupt:
         return 130
     except Exception as error:
         if os.environ.get("MLELEC_DEBUG") or not isinstance(error, user_errors()):
             raise
-        if isinstance(error, BrokenPipeError):      # the reader, such as `head`, has what it wanted
-            sys.stdout = open(os.devnull, "w")      # the interpreter flushes stdout once more when it exits
+        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has what it wanted
+            sys.stdout = open(os.devnull, "w")  # the interpreter flushes stdout once more when it exits
             return 0
         print("mlelec: error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
@@ -54,8 +55,11 @@ def one_line(message, *place, **line):
 
 def build_parser(chosen=None):
     """The parser of all commands; only the one that is ``chosen`` is imported and knows its arguments."""
-    parser = argparse.ArgumentParser(prog="mlelec", description="Machine-learned electronic structure with ASE.",
-                                     epilog="'mlelec COMMAND --help' tells more about a command.")
+    parser = argparse.ArgumentParser(
+        prog="mlelec",
+        description="Machine-learned electronic structure with ASE.",
+        epilog="'mlelec COMMAND --help' tells more about a command.",
+    )
     parser.add_argument("--version", action="version", version=f"ase-mlelec {ase_mlelec.__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():

@@ -16,5 +16,7 @@ def run(arguments):
             print(name)
             continue
         model = read_summary(name)
-        print(f"{name}: species {', '.join(model['species'])}; cutoff {model['cutoff']:g} Å; "
-              f"quantities {', '.join(model['quantities'])}")
+        print(
+            f"{name}: species {', '.join(model['species'])}; cutoff {model['cutoff']:g} Å; "
+            f"quantities {', '.join(model['quantities'])}"
+        )

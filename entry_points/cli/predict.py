@@ -1,4 +1,5 @@
 """``mlelec predict``"""
+
 HELP = "Energy, forces and stress of every structure in a file, written as extended XYZ."
 
 

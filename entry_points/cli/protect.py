@@ -1,20 +1,33 @@
 """``mlelec protect``"""
-HELP = ("Give a model a repulsive core below the shortest distances of its training data, and the ranges by which "
-        "calculators tell structures unlike these data: for models of other programs and of former versions. What "
-        "'mlelec train' writes has both.")
+
+HELP = (
+    "Give a model a repulsive core below the shortest distances of its training data, and the ranges by which "
+    "calculators tell structures unlike these data: for models of other programs and of former versions. What "
+    "'mlelec train' writes has both."
+)
 
 
 def add_arguments(parser):
     parser.add_argument("model", metavar="MODEL", help="name of a shipped model (see 'mlelec models') or a path")
-    parser.add_argument("data", metavar="DATA", nargs="+",
-                        help="the data sets that it was trained on: .h5, deepmd npy folders, files that ASE reads; or "
-                             "the configuration of its training (.toml)")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        nargs="+",
+        help="the data sets that it was trained on: .h5, deepmd npy folders, files that ASE reads; or "
+        "the configuration of its training (.toml)",
+    )
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="name of the new model (.safetensors)")
-    parser.add_argument("--group", metavar="NAME", action="append",
-                        help="take the structures of this group alone; may be repeated")
-    parser.add_argument("--support", metavar="NAME", action="append", default=[],
-                        help="structures of this group count for the shortest distances alone: those that the model is "
-                             "not meant for, such as close pairs; may be repeated")
+    parser.add_argument(
+        "--group", metavar="NAME", action="append", help="take the structures of this group alone; may be repeated"
+    )
+    parser.add_argument(
+        "--support",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="structures of this group count for the shortest distances alone: those that the model is "
+        "not meant for, such as close pairs; may be repeated",
+    )
     parser.add_argument("--no-core", action="store_true", help="no repulsive core")
 
 
@@ -25,18 +38,23 @@ def run(arguments):
     if not arguments.output.endswith(".safetensors"):
         raise ValueError(f"got the output '{arguments.output}', need a name that ends in .safetensors")
     model = load_model(arguments.model)
-    images, support, hamiltonians = (configured(arguments.data[0]) if arguments.data[0].endswith(".toml")
-                                     else selected(arguments))
+    images, support, hamiltonians = (
+        configured(arguments.data[0]) if arguments.data[0].endswith(".toml") else selected(arguments)
+    )
     if not images and not hamiltonians:
-        raise ValueError(f"{', '.join(arguments.data)}: no structures of the groups "
-                         f"{', '.join(arguments.group or ['(all)'])}; name others with --group")
+        raise ValueError(
+            f"{', '.join(arguments.data)}: no structures of the groups "
+            f"{', '.join(arguments.group or ['(all)'])}; name others with --group"
+        )
     for atoms in (*images, *hamiltonians, *support):
         model.check_species(atoms.numbers)
     protect(model, images or hamiltonians, support, hamiltonians=hamiltonians or None, core=not arguments.no_core)
     model.save(arguments.output)
     distances = ", ".join(f"{pair} {distance:.2f}" for pair, distance in model.metadata["shortest_distances_A"].items())
-    print(f"{arguments.output}: {len(images) + len(hamiltonians)} structures; shortest distances {distances} Å; "
-          f"{'a repulsive core below them' if model.core is not None else 'no repulsive core'}")
+    print(
+        f"{arguments.output}: {len(images) + len(hamiltonians)} structures; shortest distances {distances} Å; "
+        f"{'a repulsive core below them' if model.core is not None else 'no repulsive core'}"
+    )
 
 
 def configured(path):

@@ -1,13 +1,17 @@
 """``mlelec test``"""
+
 from ase_mlelec_entry_points.cli.convert import add_key_argument, keys_of
 
 HELP = "Errors of a model on labelled structures, of everything that it predicts and they have labels of."
 
 
 def add_arguments(parser):
-    parser.add_argument("model", metavar="MODEL", nargs="+",
-                        help="name of a shipped model (see 'mlelec models') or a path; several models of the LDOS are "
-                             "a committee")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="+",
+        help="name of a shipped model (see 'mlelec models') or a path; several models of the LDOS are a committee",
+    )
     parser.add_argument("data", metavar="DATA", help="data set: .h5, deepmd npy folder, or a file that ASE reads")
     parser.add_argument("--group", help="only the frames of this group, such as test")
     add_key_argument(parser)
@@ -42,8 +46,10 @@ def errors_of_frames(arguments):
     from ase_mlelec.train.evaluate import errors
 
     if len(arguments.model) > 1:
-        raise ValueError(f"{arguments.data}: got {len(arguments.model)} models, a committee, which is for LDOS "
-                         "snapshots alone; test the models one by one")
+        raise ValueError(
+            f"{arguments.data}: got {len(arguments.model)} models, a committee, which is for LDOS "
+            "snapshots alone; test the models one by one"
+        )
     frames = read_frames(arguments.data, keys_of(arguments))
     if arguments.group is not None:
         groups = sorted({frame.group for frame in frames})
@@ -69,10 +75,13 @@ def errors_of_hamiltonians(arguments):
     for name in arguments.model:
         model = load_model(name)
         if "hamiltonian" not in model.heads:
-            raise ValueError(f"{arguments.data} holds Hamiltonians, {name} predicts {', '.join(model.heads)}; give a "
-                             "model of the Hamiltonian")
+            raise ValueError(
+                f"{arguments.data} holds Hamiltonians, {name} predicts {', '.join(model.heads)}; give a "
+                "model of the Hamiltonian"
+            )
         columns[name if len(arguments.model) > 1 else arguments.group or "all"] = hamiltonian_errors(model, frames) | (
-            errors(model, frames.frames()) if "energy" in model.heads else {})
+            errors(model, frames.frames()) if "energy" in model.heads else {}
+        )
     return frames, columns
 
 
@@ -87,17 +96,22 @@ def errors_of_ldos(arguments):
     models, snapshots = [load_model(name) for name in arguments.model], Snapshots(arguments.data)
     for model in models:
         if "ldos" not in model.heads:
-            raise ValueError(f"{arguments.data} holds LDOS snapshots, the model predicts {', '.join(model.heads)}; "
-                             "give a model of the LDOS")
+            raise ValueError(
+                f"{arguments.data} holds LDOS snapshots, the model predicts {', '.join(model.heads)}; "
+                "give a model of the LDOS"
+            )
     descriptor = models[0].descriptor.double()
     if any(model.descriptor.arguments() != descriptor.arguments() for model in models):
-        raise ValueError(f"got models with different fingerprints, {' and '.join(arguments.model)}; test them one by "
-                         "one")
+        raise ValueError(
+            f"got models with different fingerprints, {' and '.join(arguments.model)}; test them one by one"
+        )
     if arguments.group is not None:
         chosen = snapshots.select(arguments.group)
         if not len(chosen):
-            raise ValueError(f"{arguments.data}: no frames of group '{arguments.group}'; it has "
-                             f"{', '.join(sorted(set(snapshots.groups)))}")
+            raise ValueError(
+                f"{arguments.data}: no frames of group '{arguments.group}'; it has "
+                f"{', '.join(sorted(set(snapshots.groups)))}"
+            )
         snapshots = chosen
     with tempfile.TemporaryDirectory() as folder:
         data = GridData(snapshots, descriptor, Path(folder) / "fingerprints.h5", zero=models[0].heads["ldos"].zero)

@@ -1,12 +1,19 @@
 """``mlelec train``"""
-HELP = ("Train a model as described in a TOML file. The same command goes on with a run that was interrupted. Learning "
-        "curves (CSV) appear next to the model.")
+
+HELP = (
+    "Train a model as described in a TOML file. The same command goes on with a run that was interrupted. Learning "
+    "curves (CSV) appear next to the model."
+)
 
 
 def add_arguments(parser):
-    parser.add_argument("config", metavar="CONFIG.toml", help="sections [data], [output], one or more of what is "
-                        "learnt, such as [energy] and [dos], and, where the defaults are not wanted, [descriptor]; see "
-                        "'pydoc ase_mlelec.train.config'")
+    parser.add_argument(
+        "config",
+        metavar="CONFIG.toml",
+        help="sections [data], [output], one or more of what is "
+        "learnt, such as [energy] and [dos], and, where the defaults are not wanted, [descriptor]; see "
+        "'pydoc ase_mlelec.train.config'",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no table of errors")
 
 

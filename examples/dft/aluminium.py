@@ -8,6 +8,7 @@
 Al.pz-vbc, 15 Ry, 8^3 k points per 4 atoms, Fermi-Dirac at the temperature of the atoms.  LDOS on 171 energies from -6
 to 11 eV with Gaussians exp(-(x/s)^2), s = 0.2 eV.  Seeds are below 1000.
 """
+
 import argparse
 import shutil
 import time
@@ -27,22 +28,31 @@ from ase_mlelec.io.snapshots import Snapshot, write_snapshots
 from ase_mlelec.physics import fermi
 
 PSEUDO = {"Al": "Al.pz-vbc.UPF"}
-ENERGIES = np.linspace(-6.0, 11.0, 171)    # eV
-WIDTH = 0.2                                 # eV
-CUTOFF = 15.0                               # Ry
-PULAY_VIRIAL = 0.102                        # eV/atom, mean of what "pulay" prints: 0.098 and 0.107
+ENERGIES = np.linspace(-6.0, 11.0, 171)  # eV
+WIDTH = 0.2  # eV
+CUTOFF = 15.0  # Ry
+PULAY_VIRIAL = 0.102  # eV/atom, mean of what "pulay" prints: 0.098 and 0.107
 KPOINTS = {4: (8, 8, 8), 8: (8, 8, 4), 16: (8, 4, 4), 32: (4, 4, 4)}
 REPEAT = {4: (1, 1, 1), 8: (1, 1, 2), 16: (1, 2, 2), 32: (2, 2, 2)}
-LATTICE_CONSTANT = 4.05                     # Å, the density of the paper
+LATTICE_CONSTANT = 4.05  # Å, the density of the paper
 WHOLE = ("solid-4-298K-001", "liquid-4-933K-105")
 
 # (phase, atoms, temperature K, structures, first seed, largest strain)
 PLAN = [
-    ("solid", 4, 298, 24, 0, 0.0), ("solid", 4, 933, 24, 50, 0.0), ("liquid", 4, 933, 36, 100, 0.0),
-    ("solid", 8, 298, 8, 200, 0.0), ("solid", 8, 933, 8, 220, 0.0), ("liquid", 8, 933, 16, 240, 0.0),
-    ("strained", 4, 298, 12, 300, 0.05), ("strained", 4, 933, 12, 320, 0.05),
-    ("solid", 16, 298, 2, 400, 0.0), ("solid", 16, 933, 2, 410, 0.0), ("liquid", 16, 933, 12, 420, 0.0),
-    ("solid", 32, 298, 1, 500, 0.0), ("solid", 32, 933, 1, 510, 0.0), ("liquid", 32, 933, 2, 520, 0.0),
+    ("solid", 4, 298, 24, 0, 0.0),
+    ("solid", 4, 933, 24, 50, 0.0),
+    ("liquid", 4, 933, 36, 100, 0.0),
+    ("solid", 8, 298, 8, 200, 0.0),
+    ("solid", 8, 933, 8, 220, 0.0),
+    ("liquid", 8, 933, 16, 240, 0.0),
+    ("strained", 4, 298, 12, 300, 0.05),
+    ("strained", 4, 933, 12, 320, 0.05),
+    ("solid", 16, 298, 2, 400, 0.0),
+    ("solid", 16, 933, 2, 410, 0.0),
+    ("liquid", 16, 933, 12, 420, 0.0),
+    ("solid", 32, 298, 1, 500, 0.0),
+    ("solid", 32, 933, 1, 510, 0.0),
+    ("liquid", 32, 933, 2, 520, 0.0),
 ]
 
 
@@ -80,11 +90,23 @@ def sample(path):
 
 def calculate(atoms, directory, temperature, cutoff=CUTOFF):
     n_atoms = len(atoms)
-    espresso.pw(atoms, directory, "scf", PSEUDO, KPOINTS[n_atoms],
-                system=dict(ecutwfc=cutoff, occupations="smearing", smearing="fermi-dirac", nosym=True,
-                            degauss=units.kB * temperature / units.Ry, nbnd=int(np.ceil(2.025 * n_atoms)) + 4),
-                # Eq. (9) is of first order in the error of the density
-                electrons=dict(conv_thr=1e-10))
+    espresso.pw(
+        atoms,
+        directory,
+        "scf",
+        PSEUDO,
+        KPOINTS[n_atoms],
+        system=dict(
+            ecutwfc=cutoff,
+            occupations="smearing",
+            smearing="fermi-dirac",
+            nosym=True,
+            degauss=units.kB * temperature / units.Ry,
+            nbnd=int(np.ceil(2.025 * n_atoms)) + 4,
+        ),
+        # Eq. (9) is of first order in the error of the density
+        electrons=dict(conv_thr=1e-10),
+    )
     return read_pw(directory / espresso.SAVE)
 
 
@@ -100,12 +122,22 @@ def label(atoms, work):
     ldos = espresso.ldos(directory, ENERGIES, WIDTH)
     partial = directory / "result.npz"
     scale = ldos.max() / 65535
-    np.savez_compressed(partial, cell=atoms.cell.array, positions=atoms.positions, temperature=temperature,
-                        energy=result.energy, forces=result.forces, stress=result.stress,
-                        fermi_level=result.fermi_level, seconds=time.time() - start, scale=scale,
-                        ldos=np.rint(np.clip(ldos, 0, None) / scale).astype(np.uint16), smallest=ldos.min(),
-                        dos=ldos.mean(axis=(0, 1, 2)) * atoms.get_volume(),
-                        **{f"term_{name}": value for name, value in result.terms.items()})
+    np.savez_compressed(
+        partial,
+        cell=atoms.cell.array,
+        positions=atoms.positions,
+        temperature=temperature,
+        energy=result.energy,
+        forces=result.forces,
+        stress=result.stress,
+        fermi_level=result.fermi_level,
+        seconds=time.time() - start,
+        scale=scale,
+        ldos=np.rint(np.clip(ldos, 0, None) / scale).astype(np.uint16),
+        smallest=ldos.min(),
+        dos=ldos.mean(axis=(0, 1, 2)) * atoms.get_volume(),
+        **{f"term_{name}": value for name, value in result.terms.items()},
+    )
     partial.rename(target)
     shutil.rmtree(directory)
     print(f"{atoms.info['name']}: {result.energy / n_atoms:.4f} eV/atom, {time.time() - start:.0f} s", flush=True)
@@ -136,8 +168,21 @@ def load_result(path, n_points=None):
         ldos = ldos[points]
     atoms = Atoms(f"Al{n_atoms}", data["positions"], cell=data["cell"], pbc=True)
     stress = data["stress"] - PULAY_VIRIAL * n_atoms / atoms.get_volume() * np.eye(3)
-    return Snapshot(atoms, shape, temperature, ldos, data["dos"], points, density, float(data["energy"]),
-                    data["forces"], stress, float(data["fermi_level"]), path.stem, role(path.stem))
+    return Snapshot(
+        atoms,
+        shape,
+        temperature,
+        ldos,
+        data["dos"],
+        points,
+        density,
+        float(data["energy"]),
+        data["forces"],
+        stress,
+        float(data["fermi_level"]),
+        path.stem,
+        role(path.stem),
+    )
 
 
 def pulay(work):
@@ -152,13 +197,28 @@ def pulay(work):
 def collect(work, target, n_points):
     """Gather all finished labels into one compressed data set; the snapshots in WHOLE keep all grid points."""
     paths = sorted(work.glob("*.npz"))
-    settings = {"program": "Quantum ESPRESSO 6.7", "pseudopotential": PSEUDO["Al"] + " (LDA)", "ecutwfc_Ry": CUTOFF,
-                "kpoints": "8x8x8 per 4 atoms", "smearing": "Fermi-Dirac at the temperature of the snapshot",
-                "pulay_virial_added_eV_per_atom": PULAY_VIRIAL}
+    settings = {
+        "program": "Quantum ESPRESSO 6.7",
+        "pseudopotential": PSEUDO["Al"] + " (LDA)",
+        "ecutwfc_Ry": CUTOFF,
+        "kpoints": "8x8x8 per 4 atoms",
+        "smearing": "Fermi-Dirac at the temperature of the snapshot",
+        "pulay_virial_added_eV_per_atom": PULAY_VIRIAL,
+    }
     snapshots = (load_result(path, None if path.stem in WHOLE else n_points) for path in paths)
-    write_snapshots(target, snapshots, ENERGIES, {
-        "dos_width_eV": WIDTH, "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
-        "valence_electrons": {"Al": 3}, "xc": "lda_pz", "grid_spacing_A": 4.05 / 20, "settings": settings})
+    write_snapshots(
+        target,
+        snapshots,
+        ENERGIES,
+        {
+            "dos_width_eV": WIDTH,
+            "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
+            "valence_electrons": {"Al": 3},
+            "xc": "lda_pz",
+            "grid_spacing_A": 4.05 / 20,
+            "settings": settings,
+        },
+    )
     groups = [role(path.stem) for path in paths]
     print(f"{len(paths)} snapshots: " + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups))))
 

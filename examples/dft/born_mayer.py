@@ -1,10 +1,11 @@
 """Magnesium oxide as ions with pair repulsion: the classical potential that samples the first structures."""
+
 import numpy as np
 import vesin
 from ase.calculators.calculator import Calculator, all_changes
 from scipy.special import erfc
 
-COULOMB = 14.399645             # eV Å, of two elementary charges
+COULOMB = 14.399645  # eV Å, of two elementary charges
 CHARGE = {"Mg": 2.0, "O": -2.0}
 # A exp(-r/ρ): eV, Å.  Chosen so that at 5,000 K the root mean square displacement along an axis is near that of crystals
 # in DFT, 0.094 Å at a = 3.55 Å and 0.065 at 3.27; published ones, made for ambient pressure, melt the crystal there
@@ -16,8 +17,9 @@ class BornMayer(Calculator):
 
     Source of the Coulomb sum: Fennell and Gezelter, J. Chem. Phys. 124, 234104 (2006).
     """
+
     implemented_properties = ["energy", "forces"]
-    cutoff, damping = 7.0, 0.2      # Å, 1/Å
+    cutoff, damping = 7.0, 0.2  # Å, 1/Å
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -38,8 +40,10 @@ class BornMayer(Calculator):
 
     def coulomb(self, r):
         """Energy of two elementary charges at the distances ``r``, and its derivative."""
+
         def plain(r):
-            damped, bell = erfc(self.damping * r), np.exp(-(self.damping * r) ** 2)
+            damped, bell = erfc(self.damping * r), np.exp(-((self.damping * r) ** 2))
             return COULOMB * damped / r, -COULOMB * (damped / r + 2 * self.damping / np.sqrt(np.pi) * bell) / r
+
         (energy, slope), (last, last_slope) = plain(r), plain(self.cutoff)
         return energy - last - last_slope * (r - self.cutoff), slope - last_slope

@@ -5,6 +5,7 @@ What the scripts of all data sets share is here too: the order in which structur
 Environment: ESPRESSO_PSEUDO, the folder of pseudopotentials (default /usr/share/espresso/pseudo, Debian's).  A serial
 OpenBLAS (Debian: libopenblas0-serial) is put in front when present; it makes pw.x 1.4-2 times faster.
 """
+
 import os
 import re
 import subprocess
@@ -23,18 +24,27 @@ SAVE = Path("tmp/x.save")
 
 
 def environment():
-    return dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", OMPI_ALLOW_RUN_AS_ROOT="1",
-                OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_btl="self", OMPI_MCA_hwloc_base_binding_policy="none",
-                MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(2**40),    # large arrays come again in every step
-                LD_LIBRARY_PATH=f"{OPENBLAS}:{os.environ.get('LD_LIBRARY_PATH', '')}")
+    return dict(
+        os.environ,
+        OMP_NUM_THREADS="1",
+        OPENBLAS_NUM_THREADS="1",
+        OMPI_ALLOW_RUN_AS_ROOT="1",
+        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+        OMPI_MCA_btl="self",
+        OMPI_MCA_hwloc_base_binding_policy="none",
+        MALLOC_MMAP_MAX_="0",
+        MALLOC_TRIM_THRESHOLD_=str(2**40),  # large arrays come again in every step
+        LD_LIBRARY_PATH=f"{OPENBLAS}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+    )
 
 
 def run(program, name, directory):
     """Run ``program < name.in > name.out`` in ``directory``; RuntimeError with the end of the output on failure."""
     directory = Path(directory)
     with open(directory / f"{name}.in") as source, open(directory / f"{name}.out", "w") as target:
-        code = subprocess.run([program], stdin=source, stdout=target, stderr=subprocess.STDOUT, cwd=directory,
-                              env=environment()).returncode
+        code = subprocess.run(
+            [program], stdin=source, stdout=target, stderr=subprocess.STDOUT, cwd=directory, env=environment()
+        ).returncode
     text = (directory / f"{name}.out").read_text()
     if code or "JOB DONE" not in text:
         raise RuntimeError(f"{program} failed in {directory}/{name}.out:\n{text[-1500:]}")
@@ -66,14 +76,24 @@ def pw(atoms, directory, name, pseudopotentials, kpts, koffset=(0, 0, 0), **name
     """One pw.x run; ``namelists``: control, system, electrons as dicts that overrule the common settings."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    data = {"control": dict(calculation="scf", prefix="x", outdir="./tmp", pseudo_dir=PSEUDO, disk_io="low",
-                            verbosity="high", tprnfor=True, tstress=True),
-            "system": {}, "electrons": {}}
+    data = {
+        "control": dict(
+            calculation="scf",
+            prefix="x",
+            outdir="./tmp",
+            pseudo_dir=PSEUDO,
+            disk_io="low",
+            verbosity="high",
+            tprnfor=True,
+            tstress=True,
+        ),
+        "system": {},
+        "electrons": {},
+    }
     for namelist, settings in namelists.items():
         data[namelist].update(settings)
     with open(directory / f"{name}.in", "w") as target:
-        write_espresso_in(target, atoms, input_data=data, pseudopotentials=pseudopotentials, kpts=kpts,
-                          koffset=koffset)
+        write_espresso_in(target, atoms, input_data=data, pseudopotentials=pseudopotentials, kpts=kpts, koffset=koffset)
     run("pw.x", name, directory)
 
 
@@ -91,8 +111,9 @@ def pulay_virial(energy, n_atoms, low, high):
 def projwfc(directory, name="projwfc"):
     """Project the bands of the last pw.x run on atomic functions; writes SAVE/atomic_proj.xml and name.out."""
     with open(Path(directory) / f"{name}.in", "w") as target:
-        write_fortran_namelist(target, {"projwfc": dict(prefix="x", outdir="./tmp", ngauss=0, degauss=0.04,
-                                                        filpdos="pdos")})
+        write_fortran_namelist(
+            target, {"projwfc": dict(prefix="x", outdir="./tmp", ngauss=0, degauss=0.04, filpdos="pdos")}
+        )
     run("projwfc.x", name, directory)
 
 
@@ -103,12 +124,25 @@ def ldos(directory, energies, width):
     """
     directory = Path(directory)
     schema = directory / SAVE / "data-file-schema.xml"
-    schema.write_text(re.sub(r'(<smearing degauss="[^"]*">)\s*[\w-]+\s*(</smearing>)', r"\1gaussian\2",
-                             schema.read_text()))
+    schema.write_text(
+        re.sub(r'(<smearing degauss="[^"]*">)\s*[\w-]+\s*(</smearing>)', r"\1gaussian\2", schema.read_text())
+    )
     with open(directory / "ldos.in", "w") as target:
-        write_fortran_namelist(target, {"inputpp": dict(
-            prefix="x", outdir="./tmp", filplot="ldos.", plot_num=3, degauss_ldos=width,
-            emin=float(energies[0]), emax=float(energies[-1]) + 1e-6, delta_e=float(energies[1] - energies[0]))})
+        write_fortran_namelist(
+            target,
+            {
+                "inputpp": dict(
+                    prefix="x",
+                    outdir="./tmp",
+                    filplot="ldos.",
+                    plot_num=3,
+                    degauss_ldos=width,
+                    emin=float(energies[0]),
+                    emax=float(energies[-1]) + 1e-6,
+                    delta_e=float(energies[1] - energies[0]),
+                )
+            },
+        )
     run("pp.x", "ldos", directory)
     return read_ldos([directory / f"ldos.{k:03d}" for k in range(1, len(energies) + 1)])
 
@@ -123,9 +157,14 @@ def wannier(atoms, directory, projections, n_functions):
 
     Returns the path of Wannier90's output.  RuntimeError where the localization does not converge.
     """
-    _functions(atoms, directory, projections, n_functions, (1, 1, 1),
-               "gamma_only = true\nguiding_centres = true\nwrite_xyz = true\n"
-               "num_iter = 500\nconv_window = 5\nconv_tol = 1e-9")
+    _functions(
+        atoms,
+        directory,
+        projections,
+        n_functions,
+        (1, 1, 1),
+        "gamma_only = true\nguiding_centres = true\nwrite_xyz = true\nnum_iter = 500\nconv_window = 5\nconv_tol = 1e-9",
+    )
     output = Path(directory) / "x.wout"
     if "convergence criteria satisfied" not in output.read_text():
         raise RuntimeError(f"wannier90.x did not converge in {output}; change the projections or reject the structure")
@@ -140,33 +179,36 @@ def hamiltonian(atoms, directory, projections, n_functions, mesh, extra=""):
 
     Returns the path of ``x_hr.dat``, beside which lie x_wsvec.dat, x.win and x.wout.
     """
-    _functions(atoms, directory, projections, n_functions, mesh,
-               f"write_hr = true\nuse_ws_distance = true\n{extra}")
+    _functions(atoms, directory, projections, n_functions, mesh, f"write_hr = true\nuse_ws_distance = true\n{extra}")
     return Path(directory) / "x_hr.dat"
 
 
 def _functions(atoms, directory, projections, n_functions, mesh, settings):
     """Wannier functions of the bands of the last pw.x run; writes x.win, and what ``settings`` ask Wannier90 for."""
     directory = Path(directory)
-    cell, positions, points = ("\n".join(" ".join(f"{x:.12f}" for x in row) for row in rows)
-                               for rows in (atoms.cell.array, atoms.positions, full_mesh(mesh)[:, :3]))
+    cell, positions, points = (
+        "\n".join(" ".join(f"{x:.12f}" for x in row) for row in rows)
+        for rows in (atoms.cell.array, atoms.positions, full_mesh(mesh)[:, :3])
+    )
     sites = "\n".join(f"{symbol} {row}" for symbol, row in zip(atoms.symbols, positions.splitlines()))
     (directory / "x.win").write_text(
         # with Wannier90's 1e-6 Å^-1, neighbours at almost the same distance in a strained cell may be lost
         f"num_wann = {n_functions}\nmp_grid = {mesh[0]} {mesh[1]} {mesh[2]}\nkmesh_tol = 1e-8\n{settings}\n"
         f"begin unit_cell_cart\nang\n{cell}\nend unit_cell_cart\nbegin atoms_cart\nang\n{sites}\nend atoms_cart\n"
-        f"begin projections\n{projections}\nend projections\nbegin kpoints\n{points}\nend kpoints\n")
+        f"begin projections\n{projections}\nend projections\nbegin kpoints\n{points}\nend kpoints\n"
+    )
     _wannier90(directory, "-pp", "x")
     with open(directory / "overlaps.in", "w") as target:
-        write_fortran_namelist(target, {"inputpp": dict(prefix="x", outdir="./tmp", seedname="x", write_mmn=True,
-                                                        write_amn=True)})
+        write_fortran_namelist(
+            target, {"inputpp": dict(prefix="x", outdir="./tmp", seedname="x", write_mmn=True, write_amn=True)}
+        )
     run("pw2wannier90.x", "overlaps", directory)
     _wannier90(directory, "x")
 
 
 def _wannier90(directory, *arguments):
     done = subprocess.run(["wannier90.x", *arguments], cwd=directory, env=environment(), capture_output=True, text=True)
-    if done.returncode or "Error:" in done.stdout:      # it exits with 0 after some errors
+    if done.returncode or "Error:" in done.stdout:  # it exits with 0 after some errors
         output = directory / "x.wout"
         text = output.read_text() if output.exists() else ""
         raise RuntimeError(f"wannier90.x failed in {directory}:\n{done.stdout}{done.stderr}{text[-1500:]}")
@@ -179,7 +221,8 @@ def response(directory):
     """
     (Path(directory) / "response.in").write_text(
         "response to an electric field\n&inputph\n  prefix = 'x'\n  outdir = './tmp'\n  epsil = .true.\n"
-        "  zeu = .true.\n  trans = .false.\n  tr2_ph = 1e-14\n/\n0 0 0\n")
+        "  zeu = .true.\n  trans = .false.\n  tr2_ph = 1e-14\n/\n0 0 0\n"
+    )
     run("ph.x", "response", directory)
 
 

@@ -9,6 +9,7 @@ localization steps; the frozen window holds the π bands around the Fermi level 
 1.2 Å^2, a window that misses its bands, or no flat vacuum is not labelled: work/NAME.rejected says why.  Seeds are
 below 10000.
 """
+
 import espresso
 import layered
 import numpy as np
@@ -21,13 +22,13 @@ from ase_mlelec.train.hamiltonian_data import Function
 PSEUDO = {"C": "C.UPF"}
 SYSTEM = dict(ecutwfc=40.0, occupations="smearing", smearing="gaussian", degauss=0.01)
 MESH = (9, 9, 1)
-BANDS = 26                      # up to 17 eV above the Fermi level, for the disentanglement
-WINDOW = (-10.5, 17.0)          # eV from the Fermi level
-FROZEN = (-2.3, 1.8)            # eV; the σ bands start 3.1 eV below, free-electron ones 3 eV above
-MAX_SPREAD = 1.2                # Å^2
-MAX_MISMATCH = 0.01             # eV, of a DFT level within 1.5 eV of the Fermi level
-A = 2.46                        # Å
-EMPTY = 14.0                    # Å of vacuum: the layers' images are out of reach of each other
+BANDS = 26  # up to 17 eV above the Fermi level, for the disentanglement
+WINDOW = (-10.5, 17.0)  # eV from the Fermi level
+FROZEN = (-2.3, 1.8)  # eV; the σ bands start 3.1 eV below, free-electron ones 3 eV above
+MAX_SPREAD = 1.2  # Å^2
+MAX_MISMATCH = 0.01  # eV, of a DFT level within 1.5 eV of the Fermi level
+A = 2.46  # Å
+EMPTY = 14.0  # Å of vacuum: the layers' images are out of reach of each other
 
 PLAN = [
     Kind("shift", 48, distance=(3.20, 3.60), strain=(0.0, 0.0), shear=0.0, noise=(0.0, 0.0), first_seed=0),
@@ -35,10 +36,19 @@ PLAN = [
     Kind("strain", 30, distance=(3.10, 3.80), strain=(-0.02, 0.04), shear=0.01, noise=(0.0, 0.0), first_seed=200),
     Kind("noise", 60, distance=(3.10, 3.90), strain=(-0.015, 0.03), shear=0.005, noise=(0.015, 0.04), first_seed=300),
 ]
-ATTRIBUTES = {"electrons_per_atom": {"C": 1}, "settings": {
-    "program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "pseudopotential": "C.UPF (LDA)",
-    "ecutwfc_Ry": SYSTEM["ecutwfc"], "kpoints": "9x9x1", "bands": BANDS, "projections": "C: pz",
-    "localization_steps": 0, "frozen_window_eV": FROZEN}}
+ATTRIBUTES = {
+    "electrons_per_atom": {"C": 1},
+    "settings": {
+        "program": "Quantum ESPRESSO 6.7, Wannier90 3.1",
+        "pseudopotential": "C.UPF (LDA)",
+        "ecutwfc_Ry": SYSTEM["ecutwfc"],
+        "kpoints": "9x9x1",
+        "bands": BANDS,
+        "projections": "C: pz",
+        "localization_steps": 0,
+        "frozen_window_eV": FROZEN,
+    },
+}
 
 
 def bilayer(shift, distance, a=A, strain=None, noise=(0.0, 0.0), rng=None):
@@ -70,9 +80,11 @@ def calculate(atoms, directory):
     vacuum = layered.flat_vacuum(atoms, directory)
     layered.all_bands(atoms, directory, PSEUDO, MESH, BANDS, SYSTEM)
     fermi = scf.fermi_level
-    extra = (f"num_bands = {BANDS}\nnum_iter = 0\ndis_num_iter = 400\ndis_conv_tol = 1e-10\n"
-             f"dis_froz_min = {fermi + FROZEN[0]:.4f}\ndis_froz_max = {fermi + FROZEN[1]:.4f}\n"
-             f"dis_win_min = {fermi + WINDOW[0]:.4f}\ndis_win_max = {fermi + WINDOW[1]:.4f}")
+    extra = (
+        f"num_bands = {BANDS}\nnum_iter = 0\ndis_num_iter = 400\ndis_conv_tol = 1e-10\n"
+        f"dis_froz_min = {fermi + FROZEN[0]:.4f}\ndis_froz_max = {fermi + FROZEN[1]:.4f}\n"
+        f"dis_win_min = {fermi + WINDOW[0]:.4f}\ndis_win_max = {fermi + WINDOW[1]:.4f}"
+    )
     path = espresso.hamiltonian(atoms, directory, "C: pz", len(atoms), MESH, extra)
     found, spreads = layered.good_hamiltonian(path, atoms, functions(atoms), MAX_SPREAD)
     mismatch = worst_level(found.eigenvalues(espresso.full_mesh(MESH)[:, :3]), layered.dft_levels(directory), fermi)

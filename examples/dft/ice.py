@@ -10,6 +10,7 @@
 HSCV pseudopotentials, PBE, 85 Ry, Gamma; four Wannier functions per oxygen.  A structure whose functions do not come in
 fours, or spread over more than 0.9 Å^2, is not labelled: work/NAME.rejected says why.  Seeds are below 1000.
 """
+
 import argparse
 import gzip
 import shutil
@@ -34,33 +35,46 @@ from ase_mlelec.io.frames import Frame, Frames, write_hdf5
 from ase_mlelec.io.wannier90 import Wannier90Error, assign_centres, read_centres
 
 PSEUDO = {"H": "H_HSCV_PBE-1.0.UPF", "O": "O_HSCV_PBE-1.0.UPF"}
-CUTOFF = 85.0                               # Ry
-PULAY_VIRIAL = 0.203                        # eV/atom, what "pulay" prints at both lattice constants: 8 to 12 GPa
-CHARGES = {"O": 6, "H": 1}                  # of the ions, e
-CENTRES = {"O": 4}                          # Wannier functions per atom, two electrons each
-MAX_SPREAD = 0.9                            # Å^2; larger ones are in a wrong minimum
+CUTOFF = 85.0  # Ry
+PULAY_VIRIAL = 0.203  # eV/atom, what "pulay" prints at both lattice constants: 8 to 12 GPa
+CHARGES = {"O": 6, "H": 1}  # of the ions, e
+CENTRES = {"O": 4}  # Wannier functions per atom, two electrons each
+MAX_SPREAD = 0.9  # Å^2; larger ones are in a wrong minimum
 # ice VII and X at room temperature, Birch-Murnaghan with the constants of Hemley et al., Nature 330, 737 (1987)
-PRESSURES = (20, 40, 60, 80, 100, 120)                  # GPa
-LATTICE_CONSTANTS = (3.03, 2.87, 2.77, 2.70, 2.65, 2.60)    # Å
-OH_LENGTH = 0.98                            # Å
-DISAGREEMENT = (0.10, 0.60)                 # eV/Å, deviation of a force: less is known, with more MD goes astray
+PRESSURES = (20, 40, 60, 80, 100, 120)  # GPa
+LATTICE_CONSTANTS = (3.03, 2.87, 2.77, 2.70, 2.65, 2.60)  # Å
+OH_LENGTH = 0.98  # Å
+DISAGREEMENT = (0.10, 0.60)  # eV/Å, deviation of a force: less is known, with more MD goes astray
 FRAMES_PER_RUN = 3
-STEP = 0.5                                  # fs, of all molecular dynamics
+STEP = 0.5  # fs, of all molecular dynamics
 
 # (phase, lattice constant from, to Å, structures, first seed)
-PLAN = [("molecular", 2.72, 3.10, 48, 0), ("hopping", 2.60, 2.85, 36, 100), ("symmetric", 2.56, 2.72, 24, 200),
-        ("hot", 2.58, 3.05, 16, 300), ("close", 2.56, 2.90, 14, 400), ("symmetric", 2.56, 2.72, 12, 224),
-        ("hot", 2.58, 3.05, 10, 316)]
+PLAN = [
+    ("molecular", 2.72, 3.10, 48, 0),
+    ("hopping", 2.60, 2.85, 36, 100),
+    ("symmetric", 2.56, 2.72, 24, 200),
+    ("hot", 2.58, 3.05, 16, 300),
+    ("close", 2.56, 2.90, 14, 400),
+    ("symmetric", 2.56, 2.72, 12, 224),
+    ("hot", 2.58, 3.05, 10, 316),
+]
 # (phase, lattice constant Å, seed) of the cells whose Born charges are calculated, two molecules each
-RESPONSES = [("molecular", 3.00, 800), ("molecular", 2.85, 801), ("hopping", 2.78, 802), ("hopping", 2.70, 803),
-             ("symmetric", 2.66, 804), ("symmetric", 2.60, 805)]
-RESPONSE_MESH = (4, 4, 4)                   # shifted by half a step
-TEMPERATURES = (240, 270, 300, 330)         # K, of the MD
+RESPONSES = [
+    ("molecular", 3.00, 800),
+    ("molecular", 2.85, 801),
+    ("hopping", 2.78, 802),
+    ("hopping", 2.70, 803),
+    ("symmetric", 2.66, 804),
+    ("symmetric", 2.60, 805),
+]
+RESPONSE_MESH = (4, 4, 4)  # shifted by half a step
+TEMPERATURES = (240, 270, 300, 330)  # K, of the MD
 RUNS_PER_PRESSURE = 2
 TETRAHEDRON = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
 
 
 # Structures
+
 
 def ice_vii(a, rng, repeat=2):
     """Oxygens and protons of ice VII: a bcc lattice of oxygens, which is two diamond lattices within each other.
@@ -71,10 +85,15 @@ def ice_vii(a, rng, repeat=2):
     next oxygen, and two protons to each donor.
     """
     corners = np.array(list(np.ndindex((repeat,) * 3)))
-    oxygens = np.concatenate([2 * corners, 2 * corners + 1])        # in units of a/2: even sites, then odd ones
+    oxygens = np.concatenate([2 * corners, 2 * corners + 1])  # in units of a/2: even sites, then odd ones
     index = {tuple(site): k for k, site in enumerate(oxygens)}
-    pairs = np.array([(k, index[tuple((site + step) % (2 * repeat))]) for k, site in enumerate(oxygens[:len(corners)])
-                      for step in TETRAHEDRON])
+    pairs = np.array(
+        [
+            (k, index[tuple((site + step) % (2 * repeat))])
+            for k, site in enumerate(oxygens[: len(corners)])
+            for step in TETRAHEDRON
+        ]
+    )
     vectors = np.tile(TETRAHEDRON, (len(corners), 1)) * a / 2
     forward = _ice_rules(pairs, rng)
     donors = np.where(forward, pairs[:, 0], pairs[:, 1])
@@ -90,7 +109,7 @@ def _ice_rules(pairs, rng):
     Source: Bernal and Fowler, J. Chem. Phys. 1, 515 (1933); Rahman and Stillinger, J. Chem. Phys. 57, 4009 (1972).
     """
     bonds = [np.flatnonzero((pairs == site).any(axis=1)) for site in range(pairs.max() + 1)]
-    start = np.full(len(pairs), -1)         # the molecule that gives the proton
+    start = np.full(len(pairs), -1)  # the molecule that gives the proton
     for bond in rng.permutation(len(pairs)):
         site = pairs[bond, 0]
         while len(free := [b for b in bonds[site] if start[b] < 0]):
@@ -103,7 +122,7 @@ def _ice_rules(pairs, rng):
             visited.append(site)
             path.append(rng.choice([b for b in bonds[site] if start[b] == site]))
             site = pairs[path[-1]].sum() - site
-        for bond in path[visited.index(site):]:
+        for bond in path[visited.index(site) :]:
             start[bond] = pairs[bond].sum() - start[bond]
     return start == pairs[:, 0]
 
@@ -202,7 +221,7 @@ def explore(calc, committee, pressure, temperature, seed, steps=4000, interval=2
                 break
             if deviation > DISAGREEMENT[0]:
                 found.append((step, atoms.copy()))
-    except InputError:      # an immature model lets atoms run into each other
+    except InputError:  # an immature model lets atoms run into each other
         pass
     chosen = rng.permutation(len(found))[:FRAMES_PER_RUN]
     return [found[k] for k in sorted(chosen)], worst
@@ -213,15 +232,22 @@ def compressed(calc, pressure, rng, repeat=2, temperature=300, steps=4000, hydro
     atoms = ice_atoms(np.interp(pressure, PRESSURES, LATTICE_CONSTANTS), rng, repeat)
     atoms.set_masses(np.where(atoms.symbols == "H", hydrogen_mass, atoms.get_masses()))
     atoms.calc = calc
-    thermalize_momenta(atoms, temperature_K=1.5 * temperature, rng=rng)     # part of it goes into the potential
+    thermalize_momenta(atoms, temperature_K=1.5 * temperature, rng=rng)  # part of it goes into the potential
     barostat(atoms, pressure, temperature).run(steps)
     return atoms
 
 
 def barostat(atoms, pressure, temperature):
     """Dynamics of 0.5 fs per step that reach a pressure in GPa and temperature in K; the cell keeps its shape."""
-    return NPTBerendsen(atoms, STEP * units.fs, temperature_K=temperature, pressure_au=pressure * units.GPa,
-                        taut=50 * units.fs, taup=200 * units.fs, compressibility_au=0.005 / units.GPa)
+    return NPTBerendsen(
+        atoms,
+        STEP * units.fs,
+        temperature_K=temperature,
+        pressure_au=pressure * units.GPa,
+        taut=50 * units.fs,
+        taup=200 * units.fs,
+        compressibility_au=0.005 / units.GPa,
+    )
 
 
 def constant_pressure(atoms, pressure, temperature):
@@ -245,6 +271,7 @@ def add(path, atoms, name):
 
 # Labels
 
+
 def pseudopotentials(folder):
     """Unpack the HSCV pseudopotentials, which come with Quantum ESPRESSO's documentation, to a folder; its path."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -256,9 +283,11 @@ def pseudopotentials(folder):
         elif packed := sorted(Path("/usr/share/doc").glob(f"quantum-espresso*/**/{name}.gz")):
             data = gzip.decompress(packed[0].read_bytes())
         else:
-            raise FileNotFoundError(f"{name}: neither in {espresso.PSEUDO} nor, as {name}.gz, below /usr/share/doc/"
-                                    "quantum-espresso; install Debian's quantum-espresso package, or put the file "
-                                    "into a folder and name that in ESPRESSO_PSEUDO")
+            raise FileNotFoundError(
+                f"{name}: neither in {espresso.PSEUDO} nor, as {name}.gz, below /usr/share/doc/"
+                "quantum-espresso; install Debian's quantum-espresso package, or put the file "
+                "into a folder and name that in ESPRESSO_PSEUDO"
+            )
         with replacing(folder / name) as partial:
             partial.write_bytes(data)
     return str(folder.resolve())
@@ -266,8 +295,17 @@ def pseudopotentials(folder):
 
 def calculate(atoms, directory, kpts, cutoff=CUTOFF, koffset=(0, 0, 0)):
     shutil.rmtree(directory, ignore_errors=True)
-    espresso.pw(atoms, directory, "scf", PSEUDO, kpts, koffset, system=dict(ecutwfc=cutoff, nosym=True),
-                electrons=dict(conv_thr=1e-10), control=dict(pseudo_dir=pseudopotentials(directory.parent / "pseudo")))
+    espresso.pw(
+        atoms,
+        directory,
+        "scf",
+        PSEUDO,
+        kpts,
+        koffset,
+        system=dict(ecutwfc=cutoff, nosym=True),
+        electrons=dict(conv_thr=1e-10),
+        control=dict(pseudo_dir=pseudopotentials(directory.parent / "pseudo")),
+    )
     return read_pw(directory / espresso.SAVE)
 
 
@@ -287,12 +325,25 @@ def label(atoms, work):
         rejected.write_text(f"{error}\n")
     else:
         with replacing(target) as partial, open(partial, "wb") as file:
-            np.savez_compressed(file, numbers=atoms.numbers, cell=atoms.cell.array, positions=atoms.positions,
-                                energy=result.energy, forces=result.forces, stress=result.stress, centroids=centroids,
-                                centres=centres.positions, spreads=centres.spreads, seconds=time.time() - start)
+            np.savez_compressed(
+                file,
+                numbers=atoms.numbers,
+                cell=atoms.cell.array,
+                positions=atoms.positions,
+                energy=result.energy,
+                forces=result.forces,
+                stress=result.stress,
+                centroids=centroids,
+                centres=centres.positions,
+                spreads=centres.spreads,
+                seconds=time.time() - start,
+            )
     shutil.rmtree(directory)
-    print(f"{name}: {result.energy / len(atoms):.4f} eV/atom, {pressure_of(result.stress):.1f} GPa, "
-          f"{'rejected, ' if rejected.exists() else ''}{time.time() - start:.0f} s", flush=True)
+    print(
+        f"{name}: {result.energy / len(atoms):.4f} eV/atom, {pressure_of(result.stress):.1f} GPa, "
+        f"{'rejected, ' if rejected.exists() else ''}{time.time() - start:.0f} s",
+        flush=True,
+    )
 
 
 def respond(work):
@@ -311,19 +362,30 @@ def respond(work):
         espresso.response(directory)
         born, dielectric = read_ph(directory / "response.out")
         with replacing(target) as partial, open(partial, "wb") as file:
-            np.savez_compressed(file, numbers=atoms.numbers, cell=atoms.cell.array, positions=atoms.positions,
-                                born_charges=born, dielectric=dielectric, seconds=time.time() - start)
+            np.savez_compressed(
+                file,
+                numbers=atoms.numbers,
+                cell=atoms.cell.array,
+                positions=atoms.positions,
+                born_charges=born,
+                dielectric=dielectric,
+                seconds=time.time() - start,
+            )
         shutil.rmtree(directory)
-        print(f"{name}: dielectric constant {np.trace(dielectric) / 3:.3f}, charges sum to "
-              f"{abs(born.sum(axis=0)).max():.3f} e, {time.time() - start:.0f} s", flush=True)
+        print(
+            f"{name}: dielectric constant {np.trace(dielectric) / 3:.3f}, charges sum to "
+            f"{abs(born.sum(axis=0)).max():.3f} e, {time.time() - start:.0f} s",
+            flush=True,
+        )
 
 
 def pulay(work):
     """Print the Pulay virial of ice VII at two lattice constants."""
     for a in (2.70, 2.95):
         atoms, directory = ice_atoms(a, np.random.default_rng(0)), work / "pulay"
-        virial = espresso.pulay_virial(lambda cutoff: calculate(atoms, directory, None, cutoff).energy, len(atoms),
-                                       CUTOFF - 5, CUTOFF + 5)
+        virial = espresso.pulay_virial(
+            lambda cutoff: calculate(atoms, directory, None, cutoff).energy, len(atoms), CUTOFF - 5, CUTOFF + 5
+        )
         print(f"a = {a} Å: {virial:.4f} eV/atom", flush=True)
         shutil.rmtree(directory)
 
@@ -333,6 +395,7 @@ def pressure_of(stress):
 
 
 # Data set
+
 
 def role(name):
     """Which structures train, which steer the training, and which are never seen until the end; MD runs as a whole."""
@@ -351,32 +414,59 @@ def load_result(path):
     charges = np.array([CHARGES[symbol] for symbol in atoms.symbols], dtype=float)
     virial = PULAY_VIRIAL * len(atoms) * np.eye(3) - data["stress"] * atoms.get_volume()
     dipole = charges @ atoms.positions - 2 * CENTRES["O"] * data["centroids"].sum(axis=0)
-    labels = {"energy": float(data["energy"]), "forces": data["forces"],
-              "virial": virial, "atomic_dipole": displacement, "dipole": dipole}
+    labels = {
+        "energy": float(data["energy"]),
+        "forces": data["forces"],
+        "virial": virial,
+        "atomic_dipole": displacement,
+        "dipole": dipole,
+    }
     return Frame(atoms, labels, path.stem, role(path.stem)), pressure_of(-virial / atoms.get_volume())
 
 
 def collect(work, target):
     """Gather all finished labels into one compressed data set, and all responses beside it."""
     frames, pressures = zip(*map(load_result, sorted(work.glob("*.npz"))))
-    settings = {"program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "pseudopotentials": f"{PSEUDO['O']}, {PSEUDO['H']}",
-                "functional": "PBE", "ecutwfc_Ry": CUTOFF, "kpoints": "Gamma, cells of 16 H2O",
-                "pulay_virial_added_eV_per_atom": PULAY_VIRIAL}
-    write_hdf5(target, Frames(list(frames), None, {
-        "settings": settings, "valence_charges": CHARGES,
-        "electrons_per_centre": {symbol: 2 * count for symbol, count in CENTRES.items()},
-        "atomic_dipole": "Å, from an atom to the mean of its Wannier centres; 0 where it has none",
-        "dipole": "e Å, of ions and electrons, each centroid next to its atom"}))
+    settings = {
+        "program": "Quantum ESPRESSO 6.7, Wannier90 3.1",
+        "pseudopotentials": f"{PSEUDO['O']}, {PSEUDO['H']}",
+        "functional": "PBE",
+        "ecutwfc_Ry": CUTOFF,
+        "kpoints": "Gamma, cells of 16 H2O",
+        "pulay_virial_added_eV_per_atom": PULAY_VIRIAL,
+    }
+    write_hdf5(
+        target,
+        Frames(
+            list(frames),
+            None,
+            {
+                "settings": settings,
+                "valence_charges": CHARGES,
+                "electrons_per_centre": {symbol: 2 * count for symbol, count in CENTRES.items()},
+                "atomic_dipole": "Å, from an atom to the mean of its Wannier centres; 0 where it has none",
+                "dipole": "e Å, of ions and electrons, each centroid next to its atom",
+            },
+        ),
+    )
     groups = [frame.group for frame in frames]
-    print(f"{len(frames)} structures: " + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups)))
-          + f"; {min(pressures):.0f} to {max(pressures):.0f} GPa; {len(list(work.glob('*.rejected')))} rejected")
+    print(
+        f"{len(frames)} structures: "
+        + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups)))
+        + f"; {min(pressures):.0f} to {max(pressures):.0f} GPa; {len(list(work.glob('*.rejected')))} rejected"
+    )
     responses = sorted((work / "response").glob("*.npz"))
     if responses:
         stored = [np.load(path) for path in responses]
         with replacing(target.with_name(f"{target.stem}_response.npz")) as partial, open(partial, "wb") as file:
-            np.savez_compressed(file, name=[path.stem for path in responses], **{
-                key: np.array([data[key] for data in stored])
-                for key in ("numbers", "cell", "positions", "born_charges", "dielectric")})
+            np.savez_compressed(
+                file,
+                name=[path.stem for path in responses],
+                **{
+                    key: np.array([data[key] for data in stored])
+                    for key in ("numbers", "cell", "positions", "born_charges", "dielectric")
+                },
+            )
 
 
 def main():

@@ -1,4 +1,5 @@
 """Bands between the points of a k mesh."""
+
 import numpy as np
 
 from ase_mlelec.io.espresso import Projections
@@ -20,8 +21,11 @@ def refined(bands, mesh, factor):
     for axis in range(3):
         energies, weights = _between(energies, axis, factor, _cubic), _between(weights, axis, factor, _linear)
     n_points, n_bands = factor**3 * points.size, energies.shape[-1]
-    return Projections(energies.reshape(n_points, n_bands), np.full(n_points, bands.kpoint_weights.sum() / n_points),
-                       weights.reshape(n_points, n_bands, -1))
+    return Projections(
+        energies.reshape(n_points, n_bands),
+        np.full(n_points, bands.kpoint_weights.sum() / n_points),
+        weights.reshape(n_points, n_bands, -1),
+    )
 
 
 def unfold(mesh, weights):
@@ -33,17 +37,21 @@ def unfold(mesh, weights):
     opposite = place[np.ix_(*(-np.arange(n) % n for n in mesh))]
     _, points, counts = np.unique(np.minimum(place, opposite), return_inverse=True, return_counts=True)
     if len(counts) != len(weights) or not np.allclose(counts / counts.sum(), weights / np.sum(weights), atol=1e-6):
-        raise ValueError(f"got {len(weights)} k points with weights from {min(weights):.4g} to {max(weights):.4g}, "
-                         f"need the {len(counts)} of a mesh {mesh} with Γ, reduced by time reversal alone (nosym)")
+        raise ValueError(
+            f"got {len(weights)} k points with weights from {min(weights):.4g} to {max(weights):.4g}, "
+            f"need the {len(counts)} of a mesh {mesh} with Γ, reduced by time reversal alone (nosym)"
+        )
     return points.reshape(mesh)
 
 
 def _between(values, axis, factor, rule):
     """Values at the points of a periodic axis and factor - 1 ones after each."""
-    steps = [sum(share * np.roll(values, 1 - k, axis) for k, share in enumerate(rule(step / factor)) if share)
-             for step in range(factor)]
+    steps = [
+        sum(share * np.roll(values, 1 - k, axis) for k, share in enumerate(rule(step / factor)) if share)
+        for step in range(factor)
+    ]
     stacked = np.stack(steps, axis=axis + 1)
-    return stacked.reshape(*values.shape[:axis], factor * values.shape[axis], *values.shape[axis + 1:])
+    return stacked.reshape(*values.shape[:axis], factor * values.shape[axis], *values.shape[axis + 1 :])
 
 
 def _cubic(t):

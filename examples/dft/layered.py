@@ -3,6 +3,7 @@
 A structure whose Wannier functions or vacuum are not good enough is not labelled: work/NAME.rejected says why.  Seeds
 are below 10000.
 """
+
 import argparse
 import shutil
 import time
@@ -20,12 +21,17 @@ from ase_mlelec.io.atomic import replacing
 from ase_mlelec.io.espresso import PwResult
 from ase_mlelec.io.frames import Frame, Frames, read_hdf5, write_hdf5
 from ase_mlelec.io.wannier90 import Wannier90Error, read_centres
-from ase_mlelec.train.hamiltonian_data import (HamiltonianFrame, Hamiltonians, at_their_atoms, referred_to,
-                                               write_hamiltonians)
+from ase_mlelec.train.hamiltonian_data import (
+    HamiltonianFrame,
+    Hamiltonians,
+    at_their_atoms,
+    referred_to,
+    write_hamiltonians,
+)
 
-MAX_IMAGINARY = 1e-3            # eV, of any element of H(R)
-MAX_AWAY = 0.8                  # Å, of a function's centre from its atom
-FLAT = 0.005                    # eV, of the potential over half an Å on either side of the middle of the vacuum
+MAX_IMAGINARY = 1e-3  # eV, of any element of H(R)
+MAX_AWAY = 0.8  # Å, of a function's centre from its atom
+FLAT = 0.005  # eV, of the potential over half an Å on either side of the middle of the vacuum
 
 
 class Kind(NamedTuple):
@@ -34,6 +40,7 @@ class Kind(NamedTuple):
     distance : (from, to), Å; strain : (from, to), isotropic; shear : standard deviation of twice its elements
     noise : (in the plane, out of it), Å, standard deviations; hamiltonian : False, energy and forces only
     """
+
     name: str
     count: int
     distance: tuple
@@ -49,6 +56,7 @@ class Label(NamedTuple):
 
     spreads : array [W], Å^2; vacuum : (below, above) the layers, eV; mismatch : eV, of the worst DFT level
     """
+
     scf: PwResult
     hamiltonian: WannierHamiltonian | None = None
     spreads: np.ndarray | None = None
@@ -86,17 +94,25 @@ def flat_vacuum(atoms, directory, away=0.0):
     """
     below, above, spread = espresso.vacuum_levels(atoms, directory, away)
     if spread > FLAT:
-        raise Wannier90Error(f"vacuum: got a potential that varies by {1000 * spread:.0f} meV, need less than "
-                             f"{1000 * FLAT:.0f}; make the cell higher")
+        raise Wannier90Error(
+            f"vacuum: got a potential that varies by {1000 * spread:.0f} meV, need less than "
+            f"{1000 * FLAT:.0f}; make the cell higher"
+        )
     return below, above
 
 
 def all_bands(atoms, directory, pseudopotentials, mesh, bands, system, **control):
     """The nscf run that Wannier90 needs: every point of the mesh, without symmetry."""
-    espresso.pw(atoms, directory, "nscf", pseudopotentials, espresso.full_mesh(mesh),
-                control=dict(control, calculation="nscf", tprnfor=False, tstress=False),
-                system=dict(system, nbnd=bands, nosym=True, noinv=True),
-                electrons=dict(conv_thr=1e-7, diago_full_acc=True))
+    espresso.pw(
+        atoms,
+        directory,
+        "nscf",
+        pseudopotentials,
+        espresso.full_mesh(mesh),
+        control=dict(control, calculation="nscf", tprnfor=False, tstress=False),
+        system=dict(system, nbnd=bands, nosym=True, noinv=True),
+        electrons=dict(conv_thr=1e-7, diago_full_acc=True),
+    )
 
 
 def good_hamiltonian(path, atoms, functions, max_spread):
@@ -114,8 +130,9 @@ def good_hamiltonian(path, atoms, functions, max_spread):
         raise Wannier90Error(f"got a function {away:.2f} Å from its atom, need at most {MAX_AWAY}")
     imaginary = 0.0 if found.bloch.is_real else abs(found.bloch.stacked.data.imag).max()
     if imaginary > MAX_IMAGINARY:
-        raise Wannier90Error(f"got complex elements of H(R), {1000 * imaginary:.1f} meV, need at most "
-                             f"{1000 * MAX_IMAGINARY:g}")
+        raise Wannier90Error(
+            f"got complex elements of H(R), {1000 * imaginary:.1f} meV, need at most {1000 * MAX_IMAGINARY:g}"
+        )
     return found, spreads
 
 
@@ -128,8 +145,9 @@ def dft_levels(directory):
 def check_mismatch(mismatch, most):
     """Raises Wannier90Error where DFT's levels are further than ``most`` eV from those of the functions."""
     if mismatch > most:
-        raise Wannier90Error(f"got a DFT level {1000 * mismatch:.2g} meV off the Wannier bands, need at most "
-                             f"{1000 * most:g}")
+        raise Wannier90Error(
+            f"got a DFT level {1000 * mismatch:.2g} meV off the Wannier bands, need at most {1000 * most:g}"
+        )
 
 
 def label(atoms, work, calculate):
@@ -151,8 +169,9 @@ def label(atoms, work, calculate):
     else:
         data, seconds = stored(found), time.time() - start
         with replacing(target) as partial, open(partial, "wb") as file:
-            np.savez_compressed(file, numbers=atoms.numbers, cell=atoms.cell.array, positions=atoms.positions,
-                                seconds=seconds, **data)
+            np.savez_compressed(
+                file, numbers=atoms.numbers, cell=atoms.cell.array, positions=atoms.positions, seconds=seconds, **data
+            )
         print(f"{name}: {described(data)}, {seconds:.0f} s", flush=True)
     shutil.rmtree(directory)
 
@@ -167,16 +186,23 @@ def stored(label):
         below, above = label.vacuum
         data |= dict(vacuum_level=(below + above) / 2, vacuum_step=above - below)
     if found is not None:
-        data |= dict(r_vectors=found.r_vectors, matrices=found.bloch.toarray().real.astype(np.float32),
-                     centres=found.centres, spreads=label.spreads, mismatch=label.mismatch)
+        data |= dict(
+            r_vectors=found.r_vectors,
+            matrices=found.bloch.toarray().real.astype(np.float32),
+            centres=found.centres,
+            spreads=label.spreads,
+            mismatch=label.mismatch,
+        )
     return data
 
 
 def described(data):
     if "r_vectors" not in data:
         return f"{data['energy']:.3f} eV, forces up to {abs(data['forces']).max():.2f} eV/Å"
-    return (f"spread {data['spreads'].max():.3f} Å^2, levels within {1000 * data['mismatch']:.2g} meV, work function "
-            f"{data['vacuum_level'] - data['fermi_level']:.3f} eV")
+    return (
+        f"spread {data['spreads'].max():.3f} Å^2, levels within {1000 * data['mismatch']:.2g} meV, work function "
+        f"{data['vacuum_level'] - data['fermi_level']:.3f} eV"
+    )
 
 
 def role(name):
@@ -198,8 +224,9 @@ def load_label(path, functions_of):
     functions = functions_of(atoms)
     hamiltonian = WannierHamiltonian(data["cell"], data["r_vectors"], data["matrices"].astype(float), data["centres"])
     hamiltonian = referred_to(at_their_atoms(hamiltonian, atoms, functions), float(data["vacuum_level"]))
-    return HamiltonianFrame(atoms, hamiltonian, functions, float(data["energy"]), data["forces"], path.stem,
-                            role(path.stem))
+    return HamiltonianFrame(
+        atoms, hamiltonian, functions, float(data["energy"]), data["forces"], path.stem, role(path.stem)
+    )
 
 
 def collect(work, target, functions_of, attributes, apart=()):
@@ -239,9 +266,13 @@ def with_levels(path):
     with np.load(path) as data:
         atoms = Atoms(data["numbers"], data["positions"], cell=data["cell"], pbc=True)
         atoms.calc = SinglePointCalculator(atoms, energy=float(data["energy"]), forces=data["forces"])
-        atoms.info = {"name": path.stem, "kpoints": data["kpoints"].round(9), "vacuum_step": float(data["vacuum_step"]),
-                      "levels": (data["levels"] - data["vacuum_level"]).round(6),
-                      "filled": round((data["levels"] < data["fermi_level"]).sum(axis=1).mean())}
+        atoms.info = {
+            "name": path.stem,
+            "kpoints": data["kpoints"].round(9),
+            "vacuum_step": float(data["vacuum_step"]),
+            "levels": (data["levels"] - data["vacuum_level"]).round(6),
+            "filled": round((data["levels"] < data["fermi_level"]).sum(axis=1).mean()),
+        }
     return atoms
 
 
@@ -272,5 +303,6 @@ def main(description, plan, build, calculate, functions_of, attributes, apart=()
     elif arguments.command == "collect":
         collect(arguments.work, arguments.target, functions_of, attributes, apart)
     else:
-        espresso.label_all(lambda atoms, work: label(atoms, work, calculate), arguments.structures, arguments.work,
-                           arguments.part)
+        espresso.label_all(
+            lambda atoms, work: label(atoms, work, calculate), arguments.structures, arguments.work, arguments.part
+        )

@@ -13,6 +13,7 @@ stress: a 3^3 mesh per 8 atoms, half a step off Γ.  Bands, their projections on
 Fermi level: a 6^3 mesh with Γ, where the conduction band has its minimum, with bands interpolated to 12^3; as they are,
 the DOS of magnesium above the gap is wrong by up to a fifth of its spread (mgo_convergence.csv).  Seeds are below 1000.
 """
+
 import argparse
 import resource
 import shutil
@@ -40,23 +41,23 @@ from ase_mlelec import DeepPotCalculator
 from ase_mlelec.io.espresso import Projections, read_projections, read_pw
 from ase_mlelec.io.frames import Frame, Frames, write_hdf5
 
-TEMPERATURE = 5000.0                        # K, of ions and electrons
-CUTOFF, DENSITY_CUTOFF = 35.0, 200.0        # Ry
+TEMPERATURE = 5000.0  # K, of ions and electrons
+CUTOFF, DENSITY_CUTOFF = 35.0, 200.0  # Ry
 PSEUDOPOTENTIALS = {"Mg": "Mg.pz-n-vbc.UPF", "O": "O.pz-rrkjus.UPF"}
 VALENCE_ELECTRONS = {"Mg": 2, "O": 6}
 BANDS_PER_ATOM, ENERGY_BANDS_PER_ATOM = 5, 3
-ENERGY_MESH, DOS_MESH = 3, 6                # per 8 atoms
-REFINE = 2                                  # times as many points along each axis, by interpolation
-WIDTH = 0.04 * units.Ry                     # eV, Gaussian exp(-(x/s)^2)
-ENERGIES = np.linspace(-14.0, 38.0, 261)    # eV
+ENERGY_MESH, DOS_MESH = 3, 6  # per 8 atoms
+REFINE = 2  # times as many points along each axis, by interpolation
+WIDTH = 0.04 * units.Ry  # eV, Gaussian exp(-(x/s)^2)
+ENERGIES = np.linspace(-14.0, 38.0, 261)  # eV
 REPEAT = {8: (1, 1, 1), 16: (1, 1, 2), 64: (2, 2, 2)}
 
 # lattice constants in Å -> GPa, about, of the crystal at rest: five that train, and the four in the middle as tests.  At
 # 5,000 K and the same volume the pressure is some 25 to 45 GPa higher; MD of a model is at these pressures themselves
 TRAINING = {3.270: 599, 3.320: 508, 3.380: 418, 3.455: 327, 3.560: 237}
 TESTS = {3.293: 554, 3.347: 463, 3.414: 373, 3.502: 282}
-FORCE_CONSTANT, FORCE_CONSTANT_AT = 49.0, 3.55      # eV/Å^2, Å; ~ a^-9
-SHORTEST = 1.0                                      # Å, between any two atoms
+FORCE_CONSTANT, FORCE_CONSTANT_AT = 49.0, 3.55  # eV/Å^2, Å; ~ a^-9
+SHORTEST = 1.0  # Å, between any two atoms
 # (kind, atoms, lattice constants, structures of each, first seed)
 PLAN = [
     ("einstein", 8, TRAINING, 12, 0),
@@ -67,8 +68,8 @@ PLAN = [
     ("classical", 64, TRAINING, 1, 350),
 ]
 PULAY_STRUCTURES = ("einstein-8-3270-000", "einstein-8-3380-024", "einstein-8-3560-048")
-PULAY_CUTOFFS = (33.0, 37.0)                # Ry
-PULAY_VIRIAL = 0.011                        # eV/atom, their mean in mgo_pulay.csv
+PULAY_CUTOFFS = (33.0, 37.0)  # Ry
+PULAY_VIRIAL = 0.011  # eV/atom, their mean in mgo_pulay.csv
 # the same from a model's own MD at these pressures
 MODEL_PLAN = [
     ("model", 8, TRAINING, 16, 400),
@@ -77,12 +78,13 @@ MODEL_PLAN = [
     ("model", 64, TRAINING, 1, 545),
 ]
 CONVERGENCE = ("einstein-8-3270-000", "einstein-8-3380-024")
-CONVERGENCE_MESHES, CONVERGENCE_WIDTHS = (4, 5, 6, 8), (0.02, 0.03, 0.04)     # Ry
+CONVERGENCE_MESHES, CONVERGENCE_WIDTHS = (4, 5, 6, 8), (0.02, 0.03, 0.04)  # Ry
 BEST_MESH = max(CONVERGENCE_MESHES)
 
 
 class Levels(NamedTuple):
     """eV; projected_electrons: those that the site DOS holds below the gap, fewer than there are."""
+
     fermi_level: float
     valence_band_maximum: float
     conduction_band_minimum: float
@@ -108,7 +110,7 @@ def snapshot(kind, n_atoms, a, seed):
         atoms.rattle(np.sqrt(units.kB * TEMPERATURE / constant), rng=rng)
         return atoms
     atoms.calc = BornMayer()
-    thermalize_momenta(atoms, temperature_K=2 * TEMPERATURE, rng=rng)     # half of it becomes potential energy
+    thermalize_momenta(atoms, temperature_K=2 * TEMPERATURE, rng=rng)  # half of it becomes potential energy
     Langevin(atoms, 1.0 * units.fs, temperature_K=TEMPERATURE, friction=0.05 / units.fs, rng=rng, fixcm=False).run(300)
     atoms.calc = None
     return atoms
@@ -121,15 +123,22 @@ def model_snapshot(kind, n_atoms, a, seed, calculator):
     atoms.calc = calculator
     thermalize_momenta(atoms, temperature_K=2 * TEMPERATURE, rng=rng)
     pressure = {**TRAINING, **TESTS}[a]
-    run = NPTBerendsen(atoms, 1 * units.fs, temperature_K=TEMPERATURE, pressure_au=pressure * units.GPa,
-                       taut=30 * units.fs, taup=100 * units.fs, compressibility_au=1 / (4 * pressure * units.GPa))
+    run = NPTBerendsen(
+        atoms,
+        1 * units.fs,
+        temperature_K=TEMPERATURE,
+        pressure_au=pressure * units.GPa,
+        taut=30 * units.fs,
+        taup=100 * units.fs,
+        compressibility_au=1 / (4 * pressure * units.GPa),
+    )
     try:
         for _ in run.irun(500):
             if not 0.9 < atoms.get_volume() / (a**3 * n_atoms / 8) < 1.1:
                 return None
-    except InputError:      # an immature model lets atoms run into each other
+    except InputError:  # an immature model lets atoms run into each other
         return None
-    distances, = NeighborList(cutoff=3.0, full_list=False).compute(atoms.positions, atoms.cell.array, True, "d")
+    (distances,) = NeighborList(cutoff=3.0, full_list=False).compute(atoms.positions, atoms.cell.array, True, "d")
     atoms.calc = None
     return atoms if distances.min() > SHORTEST else None
 
@@ -157,21 +166,43 @@ def mesh(atoms, per_8_atoms):
 
 
 def system(atoms, bands_per_atom, cutoff=CUTOFF):
-    return dict(ecutwfc=cutoff, ecutrho=cutoff / CUTOFF * DENSITY_CUTOFF, occupations="smearing",
-                smearing="fermi-dirac", degauss=units.kB * TEMPERATURE / units.Ry, nosym=True,
-                nbnd=bands_per_atom * len(atoms))
+    return dict(
+        ecutwfc=cutoff,
+        ecutrho=cutoff / CUTOFF * DENSITY_CUTOFF,
+        occupations="smearing",
+        smearing="fermi-dirac",
+        degauss=units.kB * TEMPERATURE / units.Ry,
+        nosym=True,
+        nbnd=bands_per_atom * len(atoms),
+    )
 
 
 def calculate_energy(atoms, directory, cutoff=CUTOFF):
-    espresso.pw(atoms, directory, "scf", PSEUDOPOTENTIALS, mesh(atoms, ENERGY_MESH), (1, 1, 1),
-                system=system(atoms, ENERGY_BANDS_PER_ATOM, cutoff), electrons=dict(conv_thr=1e-8))
+    espresso.pw(
+        atoms,
+        directory,
+        "scf",
+        PSEUDOPOTENTIALS,
+        mesh(atoms, ENERGY_MESH),
+        (1, 1, 1),
+        system=system(atoms, ENERGY_BANDS_PER_ATOM, cutoff),
+        electrons=dict(conv_thr=1e-8),
+    )
     return read_pw(directory / espresso.SAVE)
 
 
 def calculate_bands(atoms, directory, kpts):
     """Projections on atoms after calculate_energy.  conv_thr 1e-3 leaves the site DOS within 2e-4 states/eV of 1e-6."""
-    espresso.pw(atoms, directory, "nscf", PSEUDOPOTENTIALS, kpts, system=system(atoms, BANDS_PER_ATOM),
-                electrons=dict(conv_thr=1e-3), control=dict(calculation="nscf", tprnfor=False, tstress=False))
+    espresso.pw(
+        atoms,
+        directory,
+        "nscf",
+        PSEUDOPOTENTIALS,
+        kpts,
+        system=system(atoms, BANDS_PER_ATOM),
+        electrons=dict(conv_thr=1e-3),
+        control=dict(calculation="nscf", tprnfor=False, tstress=False),
+    )
     espresso.projwfc(directory)
     return read_projections(directory / espresso.SAVE, directory / "projwfc.out")
 
@@ -192,19 +223,34 @@ def label(atoms, work):
     result = calculate_energy(atoms, directory)
     bands = calculate_bands(atoms, directory, mesh(atoms, DOS_MESH))
     unfinished = directory / "result.npz"
-    np.savez_compressed(unfinished, cell=atoms.cell.array, positions=atoms.positions, numbers=atoms.numbers,
-                        energy=result.energy, forces=result.forces, stress=result.stress,
-                        seconds=time.time() - start, cpu_seconds=cpu_seconds() - start_cpu, **stored(bands))
+    np.savez_compressed(
+        unfinished,
+        cell=atoms.cell.array,
+        positions=atoms.positions,
+        numbers=atoms.numbers,
+        energy=result.energy,
+        forces=result.forces,
+        stress=result.stress,
+        seconds=time.time() - start,
+        cpu_seconds=cpu_seconds() - start_cpu,
+        **stored(bands),
+    )
     unfinished.rename(target)
     shutil.rmtree(directory)
-    print(f"{atoms.info['name']}: {result.energy / len(atoms):.4f} eV/atom, {cpu_seconds() - start_cpu:.0f} CPU s, "
-          f"{time.time() - start:.0f} s", flush=True)
+    print(
+        f"{atoms.info['name']}: {result.energy / len(atoms):.4f} eV/atom, {cpu_seconds() - start_cpu:.0f} CPU s, "
+        f"{time.time() - start:.0f} s",
+        flush=True,
+    )
 
 
 def stored(bands):
     """Projections as arrays of a file."""
-    return {"eigenvalues": bands.eigenvalues, "kpoint_weights": bands.kpoint_weights,
-            "site_weights": bands.site_weights.astype(np.float32)}
+    return {
+        "eigenvalues": bands.eigenvalues,
+        "kpoint_weights": bands.kpoint_weights,
+        "site_weights": bands.site_weights.astype(np.float32),
+    }
 
 
 def load_bands(data):
@@ -228,8 +274,13 @@ def load_result(path, refine=REFINE):
     # without the Pulay virial, stress and energies of unlike volumes contradict one another
     virial = -data["stress"] * atoms.get_volume() + PULAY_VIRIAL * len(atoms) * np.eye(3)
     dense = kmesh.refined(bands, mesh(atoms, DOS_MESH), refine)
-    labels = {"energy": float(data["energy"]), "forces": data["forces"], "virial": virial,
-              "ados": dense.site_dos(ENERGIES, WIDTH), "dos": dense.total_dos(ENERGIES, WIDTH)}
+    labels = {
+        "energy": float(data["energy"]),
+        "forces": data["forces"],
+        "virial": virial,
+        "ados": dense.site_dos(ENERGIES, WIDTH),
+        "dos": dense.total_dos(ENERGIES, WIDTH),
+    }
     return Frame(atoms, labels, path.stem, role(path.stem)), bands
 
 
@@ -237,16 +288,18 @@ def levels(atoms, bands, refine=REFINE):
     """What the bands of one structure say about its electrons, Levels.  The edges are those of calculated points."""
     electrons = sum(VALENCE_ELECTRONS[symbol] for symbol in atoms.symbols)
     filled, empty = np.split(bands.eigenvalues, [electrons // 2], axis=1)
-    projected = bands.kpoint_weights @ bands.site_weights[:, :electrons // 2].sum(axis=(1, 2))
+    projected = bands.kpoint_weights @ bands.site_weights[:, : electrons // 2].sum(axis=(1, 2))
     dense = kmesh.refined(bands, mesh(atoms, DOS_MESH), refine)
     return Levels(fermi_level(dense, electrons, TEMPERATURE), float(filled.max()), float(empty.min()), float(projected))
 
 
 def fermi_level(bands, electrons, temperature):
     """Where Fermi-Dirac occupations of the levels add up to the electrons; on this mesh, that of the scf is coarser."""
+
     def excess(level):
         filling = expit((level - bands.eigenvalues) / (units.kB * temperature))
         return bands.kpoint_weights @ filling.sum(axis=1) - electrons
+
     return float(brentq(excess, bands.eigenvalues.min(), bands.eigenvalues.max(), xtol=1e-9))
 
 
@@ -258,17 +311,37 @@ def collect(work, target, refine=REFINE):
         frames.append(frame)
         complete.append(bands.complete_below)
         electronic[frame.name] = levels(frame.atoms, bands, refine)
-    settings = {"program": "Quantum ESPRESSO 6.7", "pseudopotentials": f"{', '.join(PSEUDOPOTENTIALS.values())} (LDA)",
-                "ecutwfc_Ry": CUTOFF, "ecutrho_Ry": DENSITY_CUTOFF, "smearing": "Fermi-Dirac",
-                "kpoints_energy": f"{ENERGY_MESH}^3 per 8 atoms, shifted by half a step",
-                "kpoints_dos": f"{DOS_MESH}^3 per 8 atoms, with Gamma",
-                "kpoints_interpolated_between_two": refine - 1, "electronic_temperature_K": TEMPERATURE,
-                "bands_per_atom": BANDS_PER_ATOM, "pulay_virial_added_eV_per_atom": PULAY_VIRIAL}
-    write_hdf5(target, Frames(frames, ENERGIES, {
-        "dos_width_eV": WIDTH, "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
-        "valence_electrons": VALENCE_ELECTRONS, "settings": settings, "bands_complete_below_eV": min(complete),
-        "electronic_levels": {"columns": Levels._fields, **{
-            name: [round(value, 5) for value in own] for name, own in electronic.items()}}}))
+    settings = {
+        "program": "Quantum ESPRESSO 6.7",
+        "pseudopotentials": f"{', '.join(PSEUDOPOTENTIALS.values())} (LDA)",
+        "ecutwfc_Ry": CUTOFF,
+        "ecutrho_Ry": DENSITY_CUTOFF,
+        "smearing": "Fermi-Dirac",
+        "kpoints_energy": f"{ENERGY_MESH}^3 per 8 atoms, shifted by half a step",
+        "kpoints_dos": f"{DOS_MESH}^3 per 8 atoms, with Gamma",
+        "kpoints_interpolated_between_two": refine - 1,
+        "electronic_temperature_K": TEMPERATURE,
+        "bands_per_atom": BANDS_PER_ATOM,
+        "pulay_virial_added_eV_per_atom": PULAY_VIRIAL,
+    }
+    write_hdf5(
+        target,
+        Frames(
+            frames,
+            ENERGIES,
+            {
+                "dos_width_eV": WIDTH,
+                "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
+                "valence_electrons": VALENCE_ELECTRONS,
+                "settings": settings,
+                "bands_complete_below_eV": min(complete),
+                "electronic_levels": {
+                    "columns": Levels._fields,
+                    **{name: [round(value, 5) for value in own] for name, own in electronic.items()},
+                },
+            },
+        ),
+    )
     for group in "train", "validation", "test":
         names = [frame.name.split("-") for frame in frames if frame.group == group]
         counts = {a: sum(name[2] == a for name in names) for a in sorted({name[2] for name in names})}
@@ -285,13 +358,17 @@ def convergence(path, work, target):
     """
     images = {atoms.info["name"]: atoms for atoms in read(path, ":")}
     bands = {name: _bands_on_meshes(images[name], work / "convergence") for name in CONVERGENCE}
-    labelled = [(kmesh.refined(of_mesh[BEST_MESH], (BEST_MESH,) * 3, REFINE), images[name].symbols)
-                for name, of_mesh in bands.items()]
+    labelled = [
+        (kmesh.refined(of_mesh[BEST_MESH], (BEST_MESH,) * 3, REFINE), images[name].symbols)
+        for name, of_mesh in bands.items()
+    ]
     for result in sorted(work.glob("*.npz")):
         with np.load(result) as data:
             labelled.append((load_bands(data), Atoms(data["numbers"]).symbols))
-    rows = ["structure,element,energies,width_Ry,mesh,points_between_two,rms_error_states_per_eV,spread_states_per_eV,"
-            "error_over_spread"]
+    rows = [
+        "structure,element,energies,width_Ry,mesh,points_between_two,rms_error_states_per_eV,spread_states_per_eV,"
+        "error_over_spread"
+    ]
     for width in CONVERGENCE_WIDTHS:
         every = [(own.site_dos(ENERGIES, width * units.Ry), symbols) for own, symbols in labelled]
         for name, of_mesh in bands.items():
@@ -324,8 +401,10 @@ def _convergence_rows(atoms, of_mesh, every, width):
             square = (own - right)[atoms.symbols == element] ** 2
             for label, chosen in ("all", slice(None)), ("valence bands", ENERGIES < top):
                 error, spread = np.sqrt(square[:, chosen].mean()), np.sqrt(variance[chosen].mean())
-                yield (f"{atoms.info['name']},{element},{label},{width},{n}^3,{refine - 1},{error:.4f},{spread:.4f},"
-                       f"{error / spread:.3f}")
+                yield (
+                    f"{atoms.info['name']},{element},{label},{width},{n}^3,{refine - 1},{error:.4f},{spread:.4f},"
+                    f"{error / spread:.3f}"
+                )
 
 
 def pulay(path, work, target):
@@ -334,8 +413,9 @@ def pulay(path, work, target):
     images = {atoms.info["name"]: atoms for atoms in read(path, ":")}
     for name in PULAY_STRUCTURES:
         atoms, directory = images[name], work / f"pulay-{name}"
-        virial = espresso.pulay_virial(lambda cutoff: calculate_energy(atoms, directory, cutoff).energy, len(atoms),
-                                       *PULAY_CUTOFFS)
+        virial = espresso.pulay_virial(
+            lambda cutoff: calculate_energy(atoms, directory, cutoff).energy, len(atoms), *PULAY_CUTOFFS
+        )
         rows.append(f"{name},{atoms.get_volume() / len(atoms):.2f},{virial:.4f}")
         shutil.rmtree(directory)
         print(rows[-1], flush=True)
@@ -361,13 +441,15 @@ def main():
     arguments = parser.parse_args()
     if arguments.command == "sample":
         if arguments.model:
-            sample(arguments.structures, partial(model_snapshot, calculator=DeepPotCalculator(arguments.model)),
-                   MODEL_PLAN)
+            sample(
+                arguments.structures, partial(model_snapshot, calculator=DeepPotCalculator(arguments.model)), MODEL_PLAN
+            )
         else:
             sample(arguments.structures, snapshot, PLAN)
     elif arguments.command == "label":
-        espresso.label_all(label, arguments.structures, arguments.work, arguments.part,
-                           lambda atoms: (len(atoms), atoms.info["share"]))
+        espresso.label_all(
+            label, arguments.structures, arguments.work, arguments.part, lambda atoms: (len(atoms), atoms.info["share"])
+        )
     elif arguments.command == "collect":
         collect(arguments.work, arguments.target, 1 if arguments.plain else REFINE)
     elif arguments.command == "convergence":

@@ -32,6 +32,7 @@ the noise leaves every layer, as a whole, without a dipole along its normal; in 
 A structure with a spread above 2.5 Å^2, a function away from its atom, bands that are not DFT's, or no flat vacuum is
 not labelled: work/NAME.rejected says why.  Seeds are below 10000.
 """
+
 from pathlib import Path
 
 import espresso
@@ -47,20 +48,29 @@ from ase_mlelec.io.espresso import read_pw
 from ase_mlelec.train.hamiltonian_data import Function
 
 PSEUDO = {"Mo": "mo.upf", "S": "s.upf"}
-JUMP = 0.05                     # of the height of the cell, around the middle of the vacuum
+JUMP = 0.05  # of the height of the cell, around the middle of the vacuum
 CONTROL = dict(tefield=True, dipfield=True, tstress=False)
-SYSTEM = dict(ecutwfc=40.0, occupations="smearing", smearing="gaussian", degauss=0.005, vdw_corr="grimme-d2",
-              edir=3, emaxpos=1 - JUMP / 2, eopreg=JUMP, eamp=0.0)
-POINTS, FINE_POINTS = 4, 6      # along a primitive vector, of scf and nscf; as dense at least in larger cells
-BANDS, CORE, FUNCTIONS = 17, 6, 11              # per MoS2
-STEPS = 40                      # of the localization
-MAX_SPREAD = 2.5                # Å^2
-MAX_MISMATCH = 1e-4             # eV; H(R) has six digits
-A, THICKNESS = 3.14, 3.13       # Å, of a layer
-AREAS = {"MoS2": A**2 * np.sqrt(3) / 6}          # Å^2 per atom, by which a layer is known that is alone
-THINNER = 0.6                   # of the thickness, per strain in the plane
-HEIGHT = 22.0                   # Å, of the cell
-VACUUM = 0.5 * JUMP * HEIGHT + 0.25             # Å from the middle of the vacuum, where its levels are taken
+SYSTEM = dict(
+    ecutwfc=40.0,
+    occupations="smearing",
+    smearing="gaussian",
+    degauss=0.005,
+    vdw_corr="grimme-d2",
+    edir=3,
+    emaxpos=1 - JUMP / 2,
+    eopreg=JUMP,
+    eamp=0.0,
+)
+POINTS, FINE_POINTS = 4, 6  # along a primitive vector, of scf and nscf; as dense at least in larger cells
+BANDS, CORE, FUNCTIONS = 17, 6, 11  # per MoS2
+STEPS = 40  # of the localization
+MAX_SPREAD = 2.5  # Å^2
+MAX_MISMATCH = 1e-4  # eV; H(R) has six digits
+A, THICKNESS = 3.14, 3.13  # Å, of a layer
+AREAS = {"MoS2": A**2 * np.sqrt(3) / 6}  # Å^2 per atom, by which a layer is known that is alone
+THINNER = 0.6  # of the thickness, per strain in the plane
+HEIGHT = 22.0  # Å, of the cell
+VACUUM = 0.5 * JUMP * HEIGHT + 0.25  # Å from the middle of the vacuum, where its levels are taken
 
 PLAN = [
     Kind("shift", 48, distance=(6.0, 6.8), strain=(0.0, 0.0), shear=0.0, noise=(0.0, 0.0), first_seed=0),
@@ -69,52 +79,157 @@ PLAN = [
     Kind("noise", 60, distance=(6.0, 7.0), strain=(-0.02, 0.08), shear=0.01, noise=(0.03, 0.04), first_seed=300),
     Kind("root3", 10, distance=(6.1, 6.9), strain=(-0.01, 0.08), shear=0.005, noise=(0.06, 0.07), first_seed=600),
     Kind("double", 12, distance=(6.1, 6.9), strain=(-0.01, 0.08), shear=0.005, noise=(0.06, 0.07), first_seed=700),
-    Kind("calm", 100, distance=(5.8, 7.8), strain=(-0.02, 0.02), shear=0.005, noise=(0.02, 0.02), first_seed=400,
-         hamiltonian=False),
-    Kind("lively", 100, distance=(5.8, 7.6), strain=(-0.02, 0.08), shear=0.01, noise=(0.05, 0.06), first_seed=500,
-         hamiltonian=False),
-    Kind("ripple", 20, distance=(6.3, 6.3), strain=(-0.02, 0.02), shear=0.005, noise=(0.03, 0.4), first_seed=910,
-         hamiltonian=False),
-    *(Kind(name, 60, distance=(5.9, 7.2), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=seed,
-           hamiltonian=False)
-      for name, seed in (("row", 850), ("strip", 1700))),
+    Kind(
+        "calm",
+        100,
+        distance=(5.8, 7.8),
+        strain=(-0.02, 0.02),
+        shear=0.005,
+        noise=(0.02, 0.02),
+        first_seed=400,
+        hamiltonian=False,
+    ),
+    Kind(
+        "lively",
+        100,
+        distance=(5.8, 7.6),
+        strain=(-0.02, 0.08),
+        shear=0.01,
+        noise=(0.05, 0.06),
+        first_seed=500,
+        hamiltonian=False,
+    ),
+    Kind(
+        "ripple",
+        20,
+        distance=(6.3, 6.3),
+        strain=(-0.02, 0.02),
+        shear=0.005,
+        noise=(0.03, 0.4),
+        first_seed=910,
+        hamiltonian=False,
+    ),
+    *(
+        Kind(
+            name,
+            60,
+            distance=(5.9, 7.2),
+            strain=(-0.02, 0.04),
+            shear=0.01,
+            noise=(0.06, 0.08),
+            first_seed=seed,
+            hamiltonian=False,
+        )
+        for name, seed in (("row", 850), ("strip", 1700))
+    ),
     Kind("pair", 59, distance=(5.9, 7.2), strain=(-0.02, 0.08), shear=0.01, noise=(0.04, 0.05), first_seed=751),
     Kind("sheet", 30, distance=(6.3, 6.3), strain=(0.0, 0.06), shear=0.01, noise=(0.05, 0.06), first_seed=930),
-    Kind("wide", 30, distance=(6.3, 6.3), strain=(-0.02, 0.04), shear=0.01, noise=(0.06, 0.08), first_seed=960,
-         hamiltonian=False),
-    Kind("patch", 90, distance=(6.3, 6.3), strain=(-0.02, 0.06), shear=0.01, noise=(0.06, 0.07), first_seed=610,
-         hamiltonian=False),
-    Kind("swatch", 120, distance=(6.3, 6.3), strain=(-0.02, 0.04), shear=0.01, noise=(0.065, 0.085), first_seed=1500,
-         hamiltonian=False),
-    *(Kind(name, 60, distance=distance, strain=(-0.02, 0.06), shear=0.01, noise=(0.09, 0.11), first_seed=seed,
-           hamiltonian=False)
-      for name, distance, seed in (("shaken", (5.9, 7.2), 1000), ("plate", (6.3, 6.3), 1100),
-                                   ("block", (6.3, 6.3), 1200), ("tile", (6.3, 6.3), 1300),
-                                   ("beam", (5.9, 7.2), 1400))),
-    Kind("unlike", 10, distance=(6.1, 6.8), strain=(0.01, 0.03), shear=0.005, noise=(0.02, 0.03), first_seed=50,
-         hamiltonian=False),
-    Kind("twisted", 10, distance=(6.1, 6.8), strain=(0.01, 0.05), shear=0.005, noise=(0.02, 0.03), first_seed=60,
-         hamiltonian=False),
+    Kind(
+        "wide",
+        30,
+        distance=(6.3, 6.3),
+        strain=(-0.02, 0.04),
+        shear=0.01,
+        noise=(0.06, 0.08),
+        first_seed=960,
+        hamiltonian=False,
+    ),
+    Kind(
+        "patch",
+        90,
+        distance=(6.3, 6.3),
+        strain=(-0.02, 0.06),
+        shear=0.01,
+        noise=(0.06, 0.07),
+        first_seed=610,
+        hamiltonian=False,
+    ),
+    Kind(
+        "swatch",
+        120,
+        distance=(6.3, 6.3),
+        strain=(-0.02, 0.04),
+        shear=0.01,
+        noise=(0.065, 0.085),
+        first_seed=1500,
+        hamiltonian=False,
+    ),
+    *(
+        Kind(
+            name,
+            60,
+            distance=distance,
+            strain=(-0.02, 0.06),
+            shear=0.01,
+            noise=(0.09, 0.11),
+            first_seed=seed,
+            hamiltonian=False,
+        )
+        for name, distance, seed in (
+            ("shaken", (5.9, 7.2), 1000),
+            ("plate", (6.3, 6.3), 1100),
+            ("block", (6.3, 6.3), 1200),
+            ("tile", (6.3, 6.3), 1300),
+            ("beam", (5.9, 7.2), 1400),
+        )
+    ),
+    Kind(
+        "unlike",
+        10,
+        distance=(6.1, 6.8),
+        strain=(0.01, 0.03),
+        shear=0.005,
+        noise=(0.02, 0.03),
+        first_seed=50,
+        hamiltonian=False,
+    ),
+    Kind(
+        "twisted",
+        10,
+        distance=(6.1, 6.8),
+        strain=(0.01, 0.05),
+        shear=0.005,
+        noise=(0.02, 0.03),
+        first_seed=60,
+        hamiltonian=False,
+    ),
     Kind("contact", 10, distance=(5.85, 6.3), strain=(-0.01, 0.05), shear=0.005, noise=(0.02, 0.02), first_seed=990),
 ]
 BARE = [kind.name for kind in PLAN if not kind.hamiltonian]
-SUPERCELLS = {"root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]], "ripple": np.diag([4, 1, 1]), "wide": np.diag([4, 4, 1]),
-              "block": np.diag([3, 2, 1]), "swatch": np.diag([3, 2, 1]), "beam": np.diag([3, 1, 1]),
-              **dict.fromkeys(("pair", "row", "strip", "shaken"), np.diag([2, 1, 1])),
-              **dict.fromkeys(("double", "sheet", "plate"), np.diag([2, 2, 1])),
-              **dict.fromkeys(("patch", "tile"), np.diag([3, 3, 1]))}
-SINGLE = ("sheet", "patch", "wide", "swatch", "plate", "block", "tile")       # the lower layer alone
+SUPERCELLS = {
+    "root3": [[2, 1, 0], [-1, 1, 0], [0, 0, 1]],
+    "ripple": np.diag([4, 1, 1]),
+    "wide": np.diag([4, 4, 1]),
+    "block": np.diag([3, 2, 1]),
+    "swatch": np.diag([3, 2, 1]),
+    "beam": np.diag([3, 1, 1]),
+    **dict.fromkeys(("pair", "row", "strip", "shaken"), np.diag([2, 1, 1])),
+    **dict.fromkeys(("double", "sheet", "plate"), np.diag([2, 2, 1])),
+    **dict.fromkeys(("patch", "tile"), np.diag([3, 3, 1])),
+}
+SINGLE = ("sheet", "patch", "wide", "swatch", "plate", "block", "tile")  # the lower layer alone
 # supercells of the lower and the upper layer, the other way round for odd seeds: 3 and 4 or 12 and 13 primitive cells
 LAYERS = {"unlike": ((1, 1), (2, 0)), "twisted": ((2, 2), (3, 1))}
-ATTRIBUTES = {"electrons_per_atom": {"Mo": 6, "S": 4}, "settings": {
-    "program": "Quantum ESPRESSO 6.7, Wannier90 3.1", "xc": "PBE + D2", "pseudopotentials": "PAW, of Qi et al. 2024",
-    "ecutwfc_Ry": SYSTEM["ecutwfc"], "kpoints": "4x4x1 (scf), 6x6x1 (nscf) of the primitive cell",
-    "bands": 2 * BANDS, "excluded_bands": 2 * CORE, "localization_steps": STEPS, "dipole_correction": True,
-    "projections": "Mo: three dz2 along the in-plane directions to S, dxz, dyz; S: three pz towards Mo and outward"}}
+ATTRIBUTES = {
+    "electrons_per_atom": {"Mo": 6, "S": 4},
+    "settings": {
+        "program": "Quantum ESPRESSO 6.7, Wannier90 3.1",
+        "xc": "PBE + D2",
+        "pseudopotentials": "PAW, of Qi et al. 2024",
+        "ecutwfc_Ry": SYSTEM["ecutwfc"],
+        "kpoints": "4x4x1 (scf), 6x6x1 (nscf) of the primitive cell",
+        "bands": 2 * BANDS,
+        "excluded_bands": 2 * CORE,
+        "localization_steps": STEPS,
+        "dipole_correction": True,
+        "projections": "Mo: three dz2 along the in-plane directions to S, dxz, dyz; S: three pz towards Mo and outward",
+    },
+}
 
 
-def bilayer(shift, distance, turned=True, strain=np.zeros((2, 2)), supercell=np.eye(3, dtype=int), noise=(0.0, 0.0),
-            rng=None):
+def bilayer(
+    shift, distance, turned=True, strain=np.zeros((2, 2)), supercell=np.eye(3, dtype=int), noise=(0.0, 0.0), rng=None
+):
     """Mo2S4, or more of it; the upper layer moves by ``shift`` (fractions of the primitive vectors) from Mo above Mo.
 
     turned : whether the upper layer is turned by 180 degrees, as in 2H; distance : Å, between the planes of Mo
@@ -145,11 +260,11 @@ def without_dipoles(atoms, moves):
 
 
 def build(kind, seed, shift, distance, strain, rng):
-    turned = seed % 5 < 3       # the roles of structures go by twelves: both stackings are in each of them
+    turned = seed % 5 < 3  # the roles of structures go by twelves: both stackings are in each of them
     if kind.name == "contact":
         shift = np.array([2 / 3, 1 / 3] if turned else [0, 0]) + 0.12 * (shift - 0.5)
     if kind.name in LAYERS:
-        return two_lattices(LAYERS[kind.name][::-1 if seed % 2 else 1], shift, distance, strain, kind.noise, rng)
+        return two_lattices(LAYERS[kind.name][:: -1 if seed % 2 else 1], shift, distance, strain, kind.noise, rng)
     supercell = SUPERCELLS.get(kind.name, np.eye(3, dtype=int))
     if kind.name == "ripple":
         return ripple(lower(bilayer(shift, distance, turned, strain, supercell)), *kind.noise, rng)
@@ -203,6 +318,7 @@ def functions(atoms):
 
         def along(degrees, up=0.0):
             return (float(way * np.cos(np.radians(degrees))), float(way * np.sin(np.radians(degrees))), up)
+
         if atom.symbol == "Mo":
             found += [Function(k, "dz2", along(degrees), (0.0, 0.0, 1.0)) for degrees in (-30, 210, 90)]
             found += [Function(k, name, (0.0, 0.0, 1.0), along(150)) for name in ("dxz", "dyz")]
@@ -214,11 +330,14 @@ def functions(atoms):
 
 def projections(atoms, functions):
     """Lines of Wannier90's projections block, one per function and in their order."""
+
     def numbers(values):
         return ",".join(f"{value:.9f}" for value in values)
+
     sites = atoms.get_scaled_positions()
-    return "\n".join(f"f={numbers(sites[atom])}:{orbital}:z={numbers(z)}:x={numbers(x)}"
-                     for atom, orbital, z, x in functions)
+    return "\n".join(
+        f"f={numbers(sites[atom])}:{orbital}:z={numbers(z)}:x={numbers(x)}" for atom, orbital, z, x in functions
+    )
 
 
 def mesh(atoms, n, cells):
@@ -233,7 +352,8 @@ def check_pseudopotentials():
             raise FileNotFoundError(
                 f"{name}: not in {espresso.PSEUDO}; copy the PAW pseudopotentials mo.upf (14 electrons) and s.upf (6), "
                 "published with the code of Qi et al. 2024 (github.com/yuboqiuab/multifunctional), into a folder and "
-                "name that in ESPRESSO_PSEUDO")
+                "name that in ESPRESSO_PSEUDO"
+            )
 
 
 def calculate(atoms, directory):
@@ -243,17 +363,31 @@ def calculate(atoms, directory):
     units, sheets = len(atoms) // 3, layers(atoms, AREAS).max() + 1
     coarse, fine = (mesh(atoms, n, units / sheets) for n in (POINTS, FINE_POINTS))
     # gentle mixing: with 0.7 and the correction a trial was at 1e-4 Ry still after 13 steps
-    points = None if coarse == (1, 1, 1) else coarse        # None: Γ, with real functions
-    espresso.pw(atoms, directory, "scf", PSEUDO, points, control=CONTROL, system=SYSTEM,
-                electrons=dict(conv_thr=1e-8 if bare else 1e-9, mixing_beta=0.3))
+    points = None if coarse == (1, 1, 1) else coarse  # None: Γ, with real functions
+    espresso.pw(
+        atoms,
+        directory,
+        "scf",
+        PSEUDO,
+        points,
+        control=CONTROL,
+        system=SYSTEM,
+        electrons=dict(conv_thr=1e-8 if bare else 1e-9, mixing_beta=0.3),
+    )
     scf = read_pw(directory / espresso.SAVE)
     vacuum = layered.flat_vacuum(atoms, directory, VACUUM)
     if bare:
         return layered.Label(scf, vacuum=vacuum)
     layered.all_bands(atoms, directory, PSEUDO, fine, BANDS * units, SYSTEM, **CONTROL)
     wanted, size = functions(atoms), FUNCTIONS * units
-    path = espresso.hamiltonian(atoms, directory, projections(atoms, wanted), size, fine,
-                                f"num_bands = {size}\nexclude_bands = 1-{CORE * units}\nnum_iter = {STEPS}")
+    path = espresso.hamiltonian(
+        atoms,
+        directory,
+        projections(atoms, wanted),
+        size,
+        fine,
+        f"num_bands = {size}\nexclude_bands = 1-{CORE * units}\nnum_iter = {STEPS}",
+    )
     found, spreads = layered.good_hamiltonian(path, atoms, wanted, MAX_SPREAD)
     mismatch = abs(found.eigenvalues(espresso.full_mesh(fine)[:, :3]) - layered.dft_levels(directory)).max()
     layered.check_mismatch(mismatch, MAX_MISMATCH)

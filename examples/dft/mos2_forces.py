@@ -18,6 +18,7 @@ by 0.3, and 1e-8 Ry in the place of 1e-7 as the end of self-consistency those of
 Cells end 5 Å above and below the layers.  Dispersion between periodic images along the normal is taken out: energy and
 forces are those of layers that are alone.
 """
+
 from dataclasses import replace
 
 import espresso
@@ -30,15 +31,17 @@ from ase.neighborlist import neighbor_list
 from ase_mlelec.bilayers import layers
 from ase_mlelec.io.espresso import read_pw
 
-POINTS = 6                      # along a primitive vector; as dense at least in larger cells
-DENSITY = 320.0                 # Ry
-VACUUM = 10.0                   # Å
-REACH = 60.0                    # Å, of dispersion between images
-SCALE = 0.75                    # of dispersion beside PBE, Grimme 2006
-C6 = {"Mo": 24.67, "S": 5.57}   # J nm^6/mol, the same
+POINTS = 6  # along a primitive vector; as dense at least in larger cells
+DENSITY = 320.0  # Ry
+VACUUM = 10.0  # Å
+REACH = 60.0  # Å, of dispersion between images
+SCALE = 0.75  # of dispersion beside PBE, Grimme 2006
+C6 = {"Mo": 24.67, "S": 5.57}  # J nm^6/mol, the same
 KEPT = ("xc", "pseudopotentials", "ecutwfc_Ry", "dipole_correction")
-ATTRIBUTES = {"settings": {name: mos2.ATTRIBUTES["settings"][name] for name in KEPT} | {
-    "program": "Quantum ESPRESSO 6.7", "ecutrho_Ry": DENSITY, "kpoints": "6x6x1 of the primitive cell, off Γ"}}
+ATTRIBUTES = {
+    "settings": {name: mos2.ATTRIBUTES["settings"][name] for name in KEPT}
+    | {"program": "Quantum ESPRESSO 6.7", "ecutrho_Ry": DENSITY, "kpoints": "6x6x1 of the primitive cell, off Γ"}
+}
 
 
 def calculate(atoms, directory):
@@ -49,8 +52,17 @@ def calculate(atoms, directory):
     mesh = mos2.mesh(atoms, POINTS, cells)
     jump = float(mos2.JUMP * mos2.HEIGHT / atoms.cell[2, 2])
     system = mos2.SYSTEM | dict(ecutrho=DENSITY, eopreg=jump, emaxpos=1 - jump / 2)
-    espresso.pw(atoms, directory, "scf", mos2.PSEUDO, mesh, (1, 1, 0), control=mos2.CONTROL, system=system,
-                electrons=dict(conv_thr=1e-7, mixing_beta=0.6, mixing_mode="local-TF"))
+    espresso.pw(
+        atoms,
+        directory,
+        "scf",
+        mos2.PSEUDO,
+        mesh,
+        (1, 1, 0),
+        control=mos2.CONTROL,
+        system=system,
+        electrons=dict(conv_thr=1e-7, mixing_beta=0.6, mixing_mode="local-TF"),
+    )
     scf = read_pw(directory / espresso.SAVE)
     energy, forces = image_dispersion(atoms)
     return layered.Label(replace(scf, energy=scf.energy - energy, forces=scf.forces - forces, kpoints=None))

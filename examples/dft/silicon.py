@@ -13,6 +13,7 @@ Energies, forces and stress: Si.pz-vbc, 20 Ry, k points per 8 atoms 4^3 for crys
 ONE electronic temperature (2000 K) for every structure, so that the energy is a function of the positions alone.  DOS:
 6^3 per 8 atoms, 8^3 for crystals below 600 K, projected on the atomic s and p functions.  Seeds are below 1000.
 """
+
 import argparse
 import shutil
 import time
@@ -37,10 +38,10 @@ from ase_mlelec import DeepPotCalculator
 from ase_mlelec.io.espresso import Projections, read_projections, read_pw
 from ase_mlelec.train.frames import Frame, Frames, read_hdf5, write_hdf5
 
-ELECTRONIC_TEMPERATURE = 2000.0             # K
-CUTOFF = 20.0                               # Ry
-WIDTH = 0.04 * units.Ry                     # eV, Gaussian exp(-(x/s)^2)
-ENERGIES = np.linspace(-8.0, 10.0, 181)    # eV
+ELECTRONIC_TEMPERATURE = 2000.0  # K
+CUTOFF = 20.0  # Ry
+WIDTH = 0.04 * units.Ry  # eV, Gaussian exp(-(x/s)^2)
+ENERGIES = np.linspace(-8.0, 10.0, 181)  # eV
 BANDS_PER_ATOM = 3.25
 # the same from a model's own constant-pressure MD: pressures (GPa) in place of scales
 MODEL_PLAN = [
@@ -59,15 +60,15 @@ MODEL_PLAN = [
 # compressed, linear scale of 20 Å^3 per atom from, to: the repulsion of many atoms, in which nets know no bounds
 DENSE_PLAN = [
     ("diamond", 8, (0,), 0.96, 0.49, 24, 860),
-    ("packed", 8, (0,), 1.00, 0.50, 24, 890),       # those above 11 Å^3 were left out: metals at this k mesh
+    ("packed", 8, (0,), 1.00, 0.50, 24, 890),  # those above 11 Å^3 were left out: metals at this k mesh
     ("crowd", 8, (0,), 0.95, 0.50, 24, 920),
 ]
-DENSE = tuple(phase for phase, *_ in DENSE_PLAN)    # no DOS of them: their bands are wider than the grid
-DENSEST = 9.0                               # Å^3 per atom, of those that train
-DENSE_SPACING = 0.35                        # 1/Å, of the k mesh
+DENSE = tuple(phase for phase, *_ in DENSE_PLAN)  # no DOS of them: their bands are wider than the grid
+DENSEST = 9.0  # Å^3 per atom, of those that train
+DENSE_SPACING = 0.35  # 1/Å, of the k mesh
 PULAY_STRUCTURES = ("static-8-10K-001", "solid-8-1500K-136", "liquid-8-2000K-324", "liquid-8-1900K-760")
-PULAY_CUTOFFS = (19.0, 21.0)                # Ry
-PULAY_VIRIAL = 0.115                        # eV/atom, their mean in silicon_pulay.csv
+PULAY_CUTOFFS = (19.0, 21.0)  # Ry
+PULAY_VIRIAL = 0.115  # eV/atom, their mean in silicon_pulay.csv
 CONVERGENCE = ("solid-8-300K-103", "liquid-8-2000K-324")
 REPEAT = {8: (1, 1, 1), 16: (1, 1, 2), 32: (1, 2, 2), 64: (2, 2, 2)}
 
@@ -109,7 +110,7 @@ def snapshot(phase, n_atoms, temperature, scale, seed, calculator):
     atoms.calc = calculator
     if phase == "static":
         atoms.rattle(0.02, rng=rng)
-    elif phase == "core":       # atoms pushed together: teaches the repulsion that MD meets when it goes astray
+    elif phase == "core":  # atoms pushed together: teaches the repulsion that MD meets when it goes astray
         atoms.rattle(0.28, rng=rng)
     elif phase == "solid":
         dynamics(atoms, temperature, 300, rng)
@@ -128,12 +129,19 @@ def model_snapshot(phase, n_atoms, temperature, pressure, seed, calculator):
         if phase == "liquid":
             dynamics(atoms, 4500.0, 300, rng)
         MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
-        run = NPTBerendsen(atoms, 2 * units.fs, temperature_K=temperature, pressure_au=pressure * units.GPa,
-                           taut=50 * units.fs, taup=400 * units.fs, compressibility_au=0.01 / units.GPa)
+        run = NPTBerendsen(
+            atoms,
+            2 * units.fs,
+            temperature_K=temperature,
+            pressure_au=pressure * units.GPa,
+            taut=50 * units.fs,
+            taup=400 * units.fs,
+            compressibility_au=0.01 / units.GPa,
+        )
         for _ in run.irun(400):
             if not 13.0 < atoms.get_volume() / n_atoms < 24.0:
                 return None
-    except InputError:      # an immature model lets atoms run into each other
+    except InputError:  # an immature model lets atoms run into each other
         return None
     atoms.wrap()
     return None if shortest_distance(atoms) < 1.9 else atoms
@@ -143,19 +151,28 @@ def dense_snapshot(phase, n_atoms, temperature, scale, seed):
     """A compressed lattice with small displacements, or a crowd of atoms that keep a little distance."""
     rng = np.random.default_rng(seed)
     lattice = "diamond" if phase == "diamond" else ("sc", "bcc", "fcc", "betatin")[seed % 4]
-    atoms = {"diamond": lambda: bulk("Si", "diamond", a=1.0, cubic=True),
-             "sc": lambda: bulk("Si", "sc", a=1.0) * (2, 2, 2),
-             "bcc": lambda: bulk("Si", "bcc", a=1.0, cubic=True) * (1, 2, 2),
-             "fcc": lambda: bulk("Si", "fcc", a=1.0, cubic=True) * (1, 1, 2),
-             "betatin": lambda: Atoms("Si4", scaled_positions=[(0, 0, 0), (0, .5, .25), (.5, .5, .5), (.5, 0, .75)],
-                                      cell=(1, 1, 0.55), pbc=True) * (1, 1, 2)}[lattice]()
+    atoms = {
+        "diamond": lambda: bulk("Si", "diamond", a=1.0, cubic=True),
+        "sc": lambda: bulk("Si", "sc", a=1.0) * (2, 2, 2),
+        "bcc": lambda: bulk("Si", "bcc", a=1.0, cubic=True) * (1, 2, 2),
+        "fcc": lambda: bulk("Si", "fcc", a=1.0, cubic=True) * (1, 1, 2),
+        "betatin": lambda: (
+            Atoms(
+                "Si4",
+                scaled_positions=[(0, 0, 0), (0, 0.5, 0.25), (0.5, 0.5, 0.5), (0.5, 0, 0.75)],
+                cell=(1, 1, 0.55),
+                pbc=True,
+            )
+            * (1, 1, 2)
+        ),
+    }[lattice]()
     size = (20.0 * n_atoms / atoms.get_volume()) ** (1 / 3) * scale
     shear = rng.normal(0, 0.02, (3, 3))
     atoms.set_cell(size * atoms.cell.array @ (np.eye(3) + (shear + shear.T) / 2), scale_atoms=True)
     if phase != "crowd":
         atoms.rattle(rng.choice([0.0, 0.02, 0.06]) * scale, rng=rng)
         return atoms
-    closest = 0.62 * (20.0 ** (1 / 3)) * scale      # as close as very hot atoms come at this density
+    closest = 0.62 * (20.0 ** (1 / 3)) * scale  # as close as very hot atoms come at this density
     while True:
         trial = atoms.copy()
         trial.rattle(0.35 * scale, rng=rng)
@@ -164,7 +181,7 @@ def dense_snapshot(phase, n_atoms, temperature, scale, seed):
 
 
 def shortest_distance(atoms):
-    found, = NeighborList(cutoff=4.0, full_list=True).compute(atoms.positions, atoms.cell.array, True, "d")
+    (found,) = NeighborList(cutoff=4.0, full_list=True).compute(atoms.positions, atoms.cell.array, True, "d")
     return found.min()
 
 
@@ -203,11 +220,25 @@ def meshes(atoms):
 
 
 def calculate_bands(atoms, directory, kpts, n_bands):
-    system = dict(ecutwfc=CUTOFF, occupations="smearing", smearing="fermi-dirac", nosym=True, nbnd=n_bands,
-                  degauss=units.kB * ELECTRONIC_TEMPERATURE / units.Ry)
+    system = dict(
+        ecutwfc=CUTOFF,
+        occupations="smearing",
+        smearing="fermi-dirac",
+        nosym=True,
+        nbnd=n_bands,
+        degauss=units.kB * ELECTRONIC_TEMPERATURE / units.Ry,
+    )
     # 1e-3 leaves eigenvalues within 0.05 meV and the site DOS within 1e-4 states/eV of 1e-6 (see convergence)
-    espresso.pw(atoms, directory, "nscf", {"Si": "Si.pz-vbc.UPF"}, kpts, system=system, electrons=dict(conv_thr=1e-3),
-                control=dict(calculation="nscf", tprnfor=False, tstress=False))
+    espresso.pw(
+        atoms,
+        directory,
+        "nscf",
+        {"Si": "Si.pz-vbc.UPF"},
+        kpts,
+        system=system,
+        electrons=dict(conv_thr=1e-3),
+        control=dict(calculation="nscf", tprnfor=False, tstress=False),
+    )
     return project(directory)
 
 
@@ -217,8 +248,14 @@ def project(directory):
 
 
 def calculate_energy(atoms, directory, kpts, bands_per_atom=2.5, cutoff=CUTOFF):
-    system = dict(ecutwfc=cutoff, occupations="smearing", smearing="fermi-dirac", nosym=True,
-                  nbnd=int(bands_per_atom * len(atoms)), degauss=units.kB * ELECTRONIC_TEMPERATURE / units.Ry)
+    system = dict(
+        ecutwfc=cutoff,
+        occupations="smearing",
+        smearing="fermi-dirac",
+        nosym=True,
+        nbnd=int(bands_per_atom * len(atoms)),
+        degauss=units.kB * ELECTRONIC_TEMPERATURE / units.Ry,
+    )
     espresso.pw(atoms, directory, "scf", {"Si": "Si.pz-vbc.UPF"}, kpts, system=system, electrons=dict(conv_thr=1e-8))
     return read_pw(directory / espresso.SAVE)
 
@@ -240,12 +277,26 @@ def label(atoms, work):
         result = calculate_energy(atoms, directory, energy_mesh)
         bands = calculate_bands(atoms, directory, dos_mesh, int(BANDS_PER_ATOM * len(atoms)))
     partial = directory / "result.npz"
-    projections = {} if bands is None else {
-        "eigenvalues": bands.eigenvalues, "kpoint_weights": bands.kpoint_weights,
-        "site_weights": bands.site_weights.astype(np.float32)}
-    np.savez_compressed(partial, cell=atoms.cell.array, positions=atoms.positions, energy=result.energy,
-                        forces=result.forces, stress=result.stress, fermi_level=result.fermi_level,
-                        seconds=time.time() - start, **projections)
+    projections = (
+        {}
+        if bands is None
+        else {
+            "eigenvalues": bands.eigenvalues,
+            "kpoint_weights": bands.kpoint_weights,
+            "site_weights": bands.site_weights.astype(np.float32),
+        }
+    )
+    np.savez_compressed(
+        partial,
+        cell=atoms.cell.array,
+        positions=atoms.positions,
+        energy=result.energy,
+        forces=result.forces,
+        stress=result.stress,
+        fermi_level=result.fermi_level,
+        seconds=time.time() - start,
+        **projections,
+    )
     partial.rename(target)
     shutil.rmtree(directory)
     print(f"{atoms.info['name']}: {result.energy / len(atoms):.4f} eV/atom, {time.time() - start:.0f} s", flush=True)
@@ -257,13 +308,13 @@ def role(name, volume):
     volume : Å^3 per atom
     """
     phase, n_atoms, _, seed = name.split("-")
-    if phase in DENSE:      # beyond, a model's repulsive core replaces its energy; lattices of metals are tests alone
+    if phase in DENSE:  # beyond, a model's repulsive core replaces its energy; lattices of metals are tests alone
         return "support" if phase != "packed" and volume > DENSEST and int(seed) % 6 != 5 else "dense"
     if phase == "core":
         return "support"
     if int(seed) >= 700:
         return "train"
-    if int(n_atoms) > 8:        # larger cells test whether what was learnt on small ones is extensive
+    if int(n_atoms) > 8:  # larger cells test whether what was learnt on small ones is extensive
         return "size"
     return {3: "test", 5: "validation", 9: "test"}.get(int(seed) % 12, "train")
 
@@ -285,25 +336,47 @@ def load_result(path):
 def collect(work, target):
     """Gather all finished labels into one compressed data set, with those that are there already."""
     former = read_hdf5(target) if Path(target).exists() else Frames([], ENERGIES, {"bands_complete_below_eV": np.inf})
-    frames = {frame.name: replace(frame, group=role(frame.name, frame.atoms.get_volume() / len(frame.atoms)))
-              for frame in former}
+    frames = {
+        frame.name: replace(frame, group=role(frame.name, frame.atoms.get_volume() / len(frame.atoms)))
+        for frame in former
+    }
     complete = [former.attributes["bands_complete_below_eV"]]
     for path in sorted(work.glob("*.npz")):
         frame, bands = load_result(path)
         frames[frame.name] = frame
         complete += [] if bands is None else [bands.complete_below]
-    settings = {"program": "Quantum ESPRESSO 6.7", "pseudopotential": "Si.pz-vbc.UPF (LDA)", "ecutwfc_Ry": CUTOFF,
-                "kpoints_energy": "per 8 atoms: 4x4x4 for crystals and 64-atom cells, 6x6x6 for other liquids; "
-                                  f"{DENSE_SPACING} 1/Å for compressed structures",
-                "kpoints_dos": "6x6x6 per 8 atoms, 8x8x8 for solids below 600 K",
-                "smearing": "Fermi-Dirac", "electronic_temperature_K": ELECTRONIC_TEMPERATURE,
-                "bands_per_atom": BANDS_PER_ATOM, "pulay_virial_added_eV_per_atom": PULAY_VIRIAL}
-    write_hdf5(target, Frames(list(frames.values()), ENERGIES, {
-        "dos_width_eV": WIDTH, "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
-        "valence_electrons": {"Si": 4}, "settings": settings, "bands_complete_below_eV": min(complete)}))
+    settings = {
+        "program": "Quantum ESPRESSO 6.7",
+        "pseudopotential": "Si.pz-vbc.UPF (LDA)",
+        "ecutwfc_Ry": CUTOFF,
+        "kpoints_energy": "per 8 atoms: 4x4x4 for crystals and 64-atom cells, 6x6x6 for other liquids; "
+        f"{DENSE_SPACING} 1/Å for compressed structures",
+        "kpoints_dos": "6x6x6 per 8 atoms, 8x8x8 for solids below 600 K",
+        "smearing": "Fermi-Dirac",
+        "electronic_temperature_K": ELECTRONIC_TEMPERATURE,
+        "bands_per_atom": BANDS_PER_ATOM,
+        "pulay_virial_added_eV_per_atom": PULAY_VIRIAL,
+    }
+    write_hdf5(
+        target,
+        Frames(
+            list(frames.values()),
+            ENERGIES,
+            {
+                "dos_width_eV": WIDTH,
+                "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
+                "valence_electrons": {"Si": 4},
+                "settings": settings,
+                "bands_complete_below_eV": min(complete),
+            },
+        ),
+    )
     groups = [frame.group for frame in frames.values()]
-    print(f"{len(frames)} structures: " + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups)))
-          + f"; bands complete below {min(complete):.2f} eV")
+    print(
+        f"{len(frames)} structures: "
+        + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups)))
+        + f"; bands complete below {min(complete):.2f} eV"
+    )
 
 
 def convergence(path, work, target):
@@ -314,8 +387,10 @@ def convergence(path, work, target):
     for name in CONVERGENCE:
         directory = work / f"convergence-{name}"
         level = calculate_energy(images[name], directory, (4, 4, 4)).fermi_level
-        bands = [calculate_bands(images[name], directory, (n,) * 3, int(BANDS_PER_ATOM * len(images[name])))
-                 for n in meshes_tried]
+        bands = [
+            calculate_bands(images[name], directory, (n,) * 3, int(BANDS_PER_ATOM * len(images[name])))
+            for n in meshes_tried
+        ]
         energies = ENERGIES[ENERGIES < level]
         for width in widths:
             best = bands[-1].site_dos(energies, width * units.Ry)
@@ -348,7 +423,9 @@ def pulay(work, target):
         atoms, directory = load_result(work / f"{name}.npz")[0].atoms, work / f"pulay-{name}"
         virial = espresso.pulay_virial(
             lambda cutoff: calculate_energy(atoms, directory, (4, 4, 4), cutoff=cutoff).energy,
-            len(atoms), *PULAY_CUTOFFS)
+            len(atoms),
+            *PULAY_CUTOFFS,
+        )
         rows.append(f"{name},{atoms.get_volume() / len(atoms):.2f},{virial:.4f}")
         shutil.rmtree(directory)
         print(rows[-1], flush=True)
@@ -381,8 +458,9 @@ def main():
     torch.set_num_threads(1)
     if arguments.command == "sample":
         if arguments.model:
-            sample(arguments.structures, partial(model_snapshot, calculator=DeepPotCalculator(arguments.model)),
-                   MODEL_PLAN)
+            sample(
+                arguments.structures, partial(model_snapshot, calculator=DeepPotCalculator(arguments.model)), MODEL_PLAN
+            )
         elif arguments.dense:
             sample(arguments.structures, dense_snapshot, DENSE_PLAN)
         else:

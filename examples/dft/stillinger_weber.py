@@ -1,4 +1,5 @@
 """Stillinger-Weber silicon (Phys. Rev. B 31, 5262, 1985): the classical potential that samples the first structures."""
+
 import numpy as np
 import torch
 import vesin
@@ -19,7 +20,7 @@ class StillingerWeber(Calculator):
         position = torch.tensor(atoms.positions, requires_grad=True)
         vec = position[j] - position[i] + shift.double() @ torch.tensor(atoms.cell.array)
         energy = self.energy(vec, i, len(atoms))
-        gradient, = torch.autograd.grad(energy, position)
+        (gradient,) = torch.autograd.grad(energy, position)
         self.results = {"energy": float(energy.detach()), "forces": -gradient.numpy()}
 
     def energy(self, vec, center, n_atoms):

@@ -6,6 +6,7 @@ A child writes rows and reports each by a byte in a pipe; it is killed at a rand
 rows that were reported, with the right numbers, and the same run must go on to its end.  In every other child the HDF5
 file is replaced after each row, so that kills fall into that too.  Prints what is wrong; exit status 1 if anything is.
 """
+
 import argparse
 import os
 import select
@@ -28,6 +29,7 @@ N_ROWS = 60
 
 class Numbers(Calculator):
     """Quantities that tell the structure they are of."""
+
     implemented_properties = ["energy"]
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=()):
@@ -51,6 +53,7 @@ def structure(k):
 
 def run_evaluate(path, report):
     """Evaluate all structures; reports numbers of rows."""
+
     class Reporting(result_writer.ResultWriter):
         def append(self, rows):
             super().append(rows)
@@ -60,6 +63,7 @@ def run_evaluate(path, report):
         yield from (structure(k) for k in range(N_ROWS))
 
     from ase_mlelec.analysis import trajectory
+
     trajectory.ResultWriter = Reporting
     return evaluate(Numbers(), images(), QUANTITIES, out=path, batch_size=3, progress=False)
 
@@ -113,8 +117,11 @@ def faults(run, path, expected, reported):
         if len(values) != n or not np.array_equal(values, expected[name][tuple(map(slice, size))][:n], equal_nan=True):
             found.append(f"{name}: other numbers")
     whole = run(path, lambda n: None)
-    found += [f"{name}: other numbers after going on" for name in expected
-              if not np.array_equal(whole[name], expected[name], equal_nan=True)]
+    found += [
+        f"{name}: other numbers after going on"
+        for name in expected
+        if not np.array_equal(whole[name], expected[name], equal_nan=True)
+    ]
     if path.with_suffix(".extxyz").exists() and len(read(path.with_suffix(".extxyz"), ":")) != N_ROWS:
         found.append("extxyz: another number of frames")
     left = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix not in (".h5", ".extxyz"))

@@ -36,16 +36,25 @@ def test_equal_spectra_have_no_variance():
     np.testing.assert_array_equal(parts.explained_variance, 0)
 
 
-@pytest.mark.parametrize("ados, count, message", [
-    (np.full((3, 4), np.nan), 2, "NaN"), (np.ones((1, 4)), 1, "1 spectra"), (np.ones((3, 4)), 4, "4 components")])
+@pytest.mark.parametrize(
+    "ados, count, message",
+    [(np.full((3, 4), np.nan), 2, "NaN"), (np.ones((1, 4)), 1, "1 spectra"), (np.ones((3, 4)), 4, "4 components")],
+)
 def test_impossible_components(ados, count, message):
     with pytest.raises(ValueError, match=message):
         principal_components(ados, count)
 
 
-@pytest.mark.parametrize("crystal, radius, neighbours", [
-    (bulk("Si", a=5.43), 2.9, 4), (bulk("Si", a=5.43), 4.0, 16), (bulk("Cu", a=3.6, cubic=True), 3.0, 12),
-    (bulk("Fe", a=2.87), 2.6, 8), (Atoms("H"), 3.0, 0)])
+@pytest.mark.parametrize(
+    "crystal, radius, neighbours",
+    [
+        (bulk("Si", a=5.43), 2.9, 4),
+        (bulk("Si", a=5.43), 4.0, 16),
+        (bulk("Cu", a=3.6, cubic=True), 3.0, 12),
+        (bulk("Fe", a=2.87), 2.6, 8),
+        (Atoms("H"), 3.0, 0),
+    ],
+)
 def test_coordination_of_crystals(crystal, radius, neighbours):
     np.testing.assert_array_equal(coordination(crystal, radius), neighbours)
 

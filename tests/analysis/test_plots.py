@@ -1,4 +1,5 @@
 """Figures are made without a display and without warnings (which are errors); what is drawn are the data."""
+
 import numpy as np
 import pytest
 from ase.cell import Cell
@@ -16,7 +17,7 @@ def ax():
 
 
 def gaussian(centre):
-    return np.exp(-(ENERGIES - centre)**2)
+    return np.exp(-((ENERGIES - centre) ** 2))
 
 
 def is_drawn(figure, path):
@@ -78,7 +79,7 @@ def test_parity(ax, tmp_path, size):
 def test_parity_counts(ax, tmp_path):
     reference = np.random.default_rng(0).uniform(1, 2, (20, 20, 20))
     assert plots.plot_parity_counts(ax, reference, 1.02 * reference, "e/Å$^3$") is ax
-    assert ax.collections[0].get_array().sum() == 8000          # every point is counted once
+    assert ax.collections[0].get_array().sum() == 8000  # every point is counted once
     mean, largest, relative = ax.texts[0].get_text().splitlines()
     assert float(mean.split()[1]) == pytest.approx(0.02 * reference.mean(), rel=5e-3)
     assert float(largest.split()[1]) == pytest.approx(0.02 * reference.max(), rel=5e-3)
@@ -90,8 +91,10 @@ def test_parity_counts(ax, tmp_path):
 def test_parity_groups(ax, tmp_path):
     reference, groups = np.array([0.0, 0.1, 1.0, 1.1]), ["solid", "liquid", "solid", "liquid"]
     assert plots.plot_parity_groups(ax, reference, reference + [0.1, 0.2, -0.1, 0.2], groups, "eV/atom") is ax
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["solid: MAE 0.1 eV/atom",
-                                                                         "liquid: MAE 0.2 eV/atom"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "solid: MAE 0.1 eV/atom",
+        "liquid: MAE 0.2 eV/atom",
+    ]
     np.testing.assert_array_equal(ax.lines[1].get_xdata(), [0.0, 1.0])
     assert is_drawn(ax.figure, tmp_path / "groups.png")
     with pytest.raises(ValueError, match="need one shape"):
@@ -112,7 +115,7 @@ def test_variances(ax, tmp_path):
     assert plots.plot_variances(ax, {"solid": np.arange(5.0), "liquid": np.arange(9.0)}, "variance") is ax
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["solid", "liquid"]
     boxes = [patch.get_path().vertices[:, 1] for patch in ax.patches]
-    assert [(box.min(), box.max()) for box in boxes] == [(1, 3), (2, 6)]      # the quartiles
+    assert [(box.min(), box.max()) for box in boxes] == [(1, 3), (2, 6)]  # the quartiles
     assert is_drawn(ax.figure, tmp_path / "variances.png")
 
 
@@ -125,17 +128,17 @@ def test_slice_is_where_the_cell_is(ax, tmp_path):
     np.testing.assert_allclose(corners, [[0, 0], [4, 0], [1, 3], [5, 3]], atol=1e-12)
     drawn = np.asarray(mesh.get_array()).reshape(9, 7)
     np.testing.assert_array_equal(drawn[:-1, :-1], field[:, :, 0])
-    np.testing.assert_array_equal(drawn[-1], drawn[0])            # periodic
+    np.testing.assert_array_equal(drawn[-1], drawn[0])  # periodic
     assert is_drawn(ax.figure, tmp_path / "slice.png")
 
 
 def test_spectrum(ax, tmp_path):
     nu = np.linspace(0, 4000, 50)
-    assert plots.plot_spectrum(ax, nu, np.sin(nu / 900)**2, 0.1 * np.ones(50), label="H2O", color="k") is ax
-    plots.plot_spectrum(ax, nu, np.cos(nu / 900)**2)
-    np.testing.assert_array_equal(ax.lines[1].get_ydata(), np.cos(nu / 900)**2)
-    band, = ax.collections
-    assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(np.max(np.sin(nu / 900)**2) + 0.1)
+    assert plots.plot_spectrum(ax, nu, np.sin(nu / 900) ** 2, 0.1 * np.ones(50), label="H2O", color="k") is ax
+    plots.plot_spectrum(ax, nu, np.cos(nu / 900) ** 2)
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), np.cos(nu / 900) ** 2)
+    (band,) = ax.collections
+    assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(np.max(np.sin(nu / 900) ** 2) + 0.1)
     assert "cm" in ax.get_xlabel() and "cm" in ax.get_ylabel() and ax.get_xlim() == (0, 4000)
     assert is_drawn(ax.figure, tmp_path / "spectrum.png")
 
@@ -149,7 +152,8 @@ def test_stack(ax, tmp_path):
     np.testing.assert_allclose(np.diff(base), curves.max(axis=1).mean())
     assert ax.get_ylim()[0] < 0 and ax.get_ylim()[1] > drawn.max()
     assert [(text.get_text(), text.xy[1]) for text in ax.texts] == [
-        (f"{20 * k + 20} GPa", base[k] + curves[k, -1]) for k in range(4)]
+        (f"{20 * k + 20} GPa", base[k] + curves[k, -1]) for k in range(4)
+    ]
     assert is_drawn(ax.figure, tmp_path / "stack.png")
     with pytest.raises(ValueError):
         plots.plot_stack(ax, x, curves, ["20 GPa"])
@@ -165,8 +169,9 @@ def test_components(ax, tmp_path):
 
 def test_bands(ax, tmp_path):
     """Lines and coloured points at the energies above the reference, ticks where the path turns."""
-    bands = BandStructure(Cell.new([1, 2, 3]).bandpath("GXSG", npoints=20), np.random.default_rng(0).random((1, 20, 3)),
-                          reference=0.4)
+    bands = BandStructure(
+        Cell.new([1, 2, 3]).bandpath("GXSG", npoints=20), np.random.default_rng(0).random((1, 20, 3)), reference=0.4
+    )
     assert plots.plot_bands(ax, bands) is ax
     np.testing.assert_array_equal([line.get_ydata() for line in ax.lines[:3]], bands.energies[0].T - 0.4)
     assert [text.get_text() for text in ax.get_xticklabels()] == ["Γ", "X", "S", "Γ"]
@@ -178,9 +183,15 @@ def test_bands(ax, tmp_path):
 @pytest.mark.parametrize("n", [1, 3, 30])
 def test_melting(tmp_path, n):
     time = np.arange(n)
-    run = {"time": 20.0 * time, "temperature": 300 + 100.0 * time, "coordination": np.full((n, 8), 4.0),
-           "order_parameter": np.random.default_rng(0).random((n, 8)) + time[:, None], "energy_grid": ENERGIES,
-           "total_dos": np.array([gaussian(0)] * n), "fermi_level": np.full(n, 6.5)}
+    run = {
+        "time": 20.0 * time,
+        "temperature": 300 + 100.0 * time,
+        "coordination": np.full((n, 8), 4.0),
+        "order_parameter": np.random.default_rng(0).random((n, 8)) + time[:, None],
+        "energy_grid": ENERGIES,
+        "total_dos": np.array([gaussian(0)] * n),
+        "fermi_level": np.full(n, 6.5),
+    }
     figure = plots.melting_figure(run, title="melting")
     assert [ax.get_xlabel() for ax in figure.axes if "time" in ax.get_xlabel()] == ["time (ps)"]
     assert is_drawn(figure, tmp_path / "melting.png")

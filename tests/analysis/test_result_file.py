@@ -1,4 +1,5 @@
 """Rows that were reported as written survive whatever happens, and are never other numbers than were written."""
+
 import json
 import os
 import resource
@@ -27,8 +28,12 @@ def row(k):
     """Number k; of different sizes."""
     rng = np.random.default_rng(k)
     n = 2 + k % 3
-    return {"n_atoms": n, "fingerprint": np.uint64(2**63 + k), "energy": rng.normal(),
-            "forces": rng.normal(size=(n, 3))}
+    return {
+        "n_atoms": n,
+        "fingerprint": np.uint64(2**63 + k),
+        "energy": rng.normal(),
+        "forces": rng.normal(size=(n, 3)),
+    }
 
 
 def check_rows(path, n):
@@ -38,8 +43,8 @@ def check_rows(path, n):
     for k in range(n):
         wanted = row(k)
         assert stored["energy"][k] == wanted["energy"] and stored["fingerprint"][k] == wanted["fingerprint"]
-        np.testing.assert_array_equal(stored["forces"][k, :2 + k % 3], wanted["forces"])
-        assert np.isnan(stored["forces"][k, 2 + k % 3:]).all()
+        np.testing.assert_array_equal(stored["forces"][k, : 2 + k % 3], wanted["forces"])
+        assert np.isnan(stored["forces"][k, 2 + k % 3 :]).all()
 
 
 @pytest.fixture
@@ -82,11 +87,13 @@ def names_in(folder):
 
 # kills -------------------------------------------------------------------------------------------------------------
 
+
 def test_kills():
     """kills.py --evaluate 300 --recorder 100 is the same at length."""
     script = Path(__file__).with_name("kills.py")
-    result = subprocess.run([sys.executable, script, "--evaluate", "4", "--recorder", "4"], capture_output=True,
-                            text=True, timeout=300)
+    result = subprocess.run(
+        [sys.executable, script, "--evaluate", "4", "--recorder", "4"], capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -132,6 +139,7 @@ def test_interrupted_append(tmp_path, monkeypatch):
 
 # damage ------------------------------------------------------------------------------------------------------------
 
+
 def test_damaged_journal(behind):
     content = bytearray(journal_of(behind).read_bytes())
     last = bytearray(content)
@@ -144,8 +152,13 @@ def test_damaged_journal(behind):
     check_rows(behind, 5)
 
 
-@pytest.mark.parametrize("place, message", [(0.5, "run.h5.journal: row [234] is damaged, rows behind it are not"),
-                                            (0.0, "run.h5.journal: is damaged at its beginning")])
+@pytest.mark.parametrize(
+    "place, message",
+    [
+        (0.5, "run.h5.journal: row [234] is damaged, rows behind it are not"),
+        (0.0, "run.h5.journal: is damaged at its beginning"),
+    ],
+)
 def test_journal_damaged_before_its_end(behind, place, message):
     content = bytearray(journal_of(behind).read_bytes())
     content[int(place * len(content)) + 40] ^= 1
@@ -198,11 +211,12 @@ def test_files_of_version_1(tmp_path):
     with h5py.File(path, "w") as file:
         file.attrs["ase_mlelec"], file.attrs["rows"] = json.dumps({"format_version": 1, **HEADER}), 2
         for name, kind in ("n_atoms", int), ("fingerprint", np.uint64), ("energy", float):
-            file.create_dataset(name, data=np.array([row(k)[name] for k in range(3)], kind), maxshape=(None,),
-                                chunks=(4,))
+            file.create_dataset(
+                name, data=np.array([row(k)[name] for k in range(3)], kind), maxshape=(None,), chunks=(4,)
+            )
         forces = np.full((3, 4, 3), np.nan)
         for k in range(3):
-            forces[k, :2 + k] = row(k)["forces"]
+            forces[k, : 2 + k] = row(k)["forces"]
         file.create_dataset("forces", data=forces, maxshape=(None, None, None), chunks=(4, 4, 3))
     check_rows(path, 2)
     with ResultWriter(path, HEADER) as writer:
@@ -223,6 +237,7 @@ def test_quantity_with_other_axes(path):
 
 
 # full disks --------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("more", [0, 300, 3000, 100_000])
 def test_full_disk(path, more):
@@ -253,6 +268,7 @@ def test_full_disk_for_a_new_file(path):
 
 # writers -----------------------------------------------------------------------------------------------------------
 
+
 def test_second_writer_is_refused(path):
     with ResultWriter(path, HEADER) as writer:
         for resume in (True, False):
@@ -277,7 +293,7 @@ time.sleep(100)
             assert other.stdout.readline() == b"ready\n"
             with pytest.raises(ValueError, match=f"is being written by process {other.pid}"):
                 ResultWriter(path, HEADER)
-            check_rows(path, 6)         # readers are not refused
+            check_rows(path, 6)  # readers are not refused
         finally:
             other.send_signal(signal.SIGKILL)
     with ResultWriter(path, HEADER) as writer:
@@ -330,6 +346,7 @@ def test_size_of_the_file(tmp_path, monkeypatch):
 
 # the recorder ------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def atoms():
     crystal = Atoms("Ar4", np.random.default_rng(0).uniform(0, 9, (4, 3)))
@@ -365,8 +382,8 @@ def test_recorder_that_is_garbage(atoms, tmp_path):
 def test_frames_are_those_of_the_rows(atoms, tmp_path):
     path, frames = tmp_path / "run.h5", tmp_path / "run.extxyz"
     record(atoms, path, 3).close()
-    with open(frames, "a") as file:         # of a row that was not written any more
-        file.write(frames.read_text()[:len(frames.read_text()) // 3])
+    with open(frames, "a") as file:  # of a row that was not written any more
+        file.write(frames.read_text()[: len(frames.read_text()) // 3])
     recorder = record(atoms, path, 2)
     found, rows = read(frames, ":"), recorder.results["positions"]
     assert len(found) == len(rows) == 5

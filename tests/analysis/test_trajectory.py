@@ -40,6 +40,7 @@ def calls(monkeypatch):
     def counting(calc, atoms, quantities):
         counted.append(len(atoms))
         return row(calc, atoms, quantities)
+
     monkeypatch.setattr(trajectory, "_row", counting)
     return counted
 
@@ -69,8 +70,12 @@ def test_batches_do_not_matter(calc, images, size):
 def test_batches_of_every_kind_of_calculator(images):
     energy, dos = random_model(0), random_model(1, ("dos",), cutoff=3.5)
     committee = DeepDOSCalculator([random_model(k, ("energy", "dos"), cutoff=4 - 0.5 * k) for k in range(2)])
-    kinds = [DeepPotCalculator(energy), DeepDOSCalculator(dos, potential=energy), committee,
-             CombinedCalculator([DeepPotCalculator(energy), DeepDOSCalculator(dos)])]
+    kinds = [
+        DeepPotCalculator(energy),
+        DeepDOSCalculator(dos, potential=energy),
+        committee,
+        CombinedCalculator([DeepPotCalculator(energy), DeepDOSCalculator(dos)]),
+    ]
     for calc in kinds:
         names = ["energy", "forces", *(["ados"] if hasattr(calc, "get_ados") else ["descriptors"])]
         together, alone = (evaluate(calc, images, names, batch_size=size, progress=False) for size in (5, 1))
@@ -97,8 +102,9 @@ def test_any_ase_calculator_and_function(images):
 def test_trajectory_files(calc, images, tmp_path):
     path = tmp_path / "images.extxyz"
     write(path, images)
-    np.testing.assert_allclose(evaluate(calc, path, ["energy"])["energy"],
-                               evaluate(calc, images, ["energy"])["energy"], atol=1e-6)
+    np.testing.assert_allclose(
+        evaluate(calc, path, ["energy"])["energy"], evaluate(calc, images, ["energy"])["energy"], atol=1e-6
+    )
     assert len(evaluate(calc, f"{path}@::2", ["energy"])["energy"]) == 3
     assert evaluate(calc, images[0], ["energy"])["energy"].shape == (1,)
     assert evaluate(calc, [], ["energy"]) == {}
@@ -113,7 +119,7 @@ def test_file_holds_the_same(calc, images, tmp_path):
     np.testing.assert_array_equal(stored["energy_grid"], ENERGIES)
     assert stored.header["quantities"] == QUANTITIES
     assert stored.header["model"]["electronic_temperature_K"] == 300.0
-    with h5py.File(tmp_path / "run.h5") as file:        # what a reader without this package sees
+    with h5py.File(tmp_path / "run.h5") as file:  # what a reader without this package sees
         np.testing.assert_array_equal(file["energy"][()], stored["energy"])
     with pytest.raises(KeyError, match="it has"):
         stored["bands"]
@@ -187,9 +193,14 @@ def test_files_of_something_else(calc, images, tmp_path):
         ResultFile(tmp_path / "none.h5")["energy"]
 
 
-@pytest.mark.parametrize("quantities, message", [
-    (["dos"], "'dos', which is a GridDOSCollection"), (["magic"], "choose among energy.*total_dos"),
-    ("energy", r"write \['energy'\]")])
+@pytest.mark.parametrize(
+    "quantities, message",
+    [
+        (["dos"], "'dos', which is a GridDOSCollection"),
+        (["magic"], "choose among energy.*total_dos"),
+        ("energy", r"write \['energy'\]"),
+    ],
+)
 def test_impossible_quantities(calc, images, quantities, message):
     with pytest.raises(ValueError, match=message):
         evaluate(calc, images, quantities, progress=False)
@@ -201,6 +212,7 @@ def test_impossible_batch_size(calc, images):
 
 
 # Recorder
+
 
 @pytest.fixture
 def atoms(calc):
@@ -238,7 +250,7 @@ def test_recorder_goes_on(atoms, tmp_path):
     whole.calc = atoms.calc
     expected = run_dynamics(whole, tmp_path / "whole.h5", steps=8).results
     run_dynamics(atoms, tmp_path / "run.h5")
-    with h5py.File(tmp_path / "run.h5", "r+") as file:      # the next row was being written
+    with h5py.File(tmp_path / "run.h5", "r+") as file:  # the next row was being written
         file["energy"].resize(4, axis=0)
     run = run_dynamics(atoms, tmp_path / "run.h5").results
     assert run["step"].tolist() == [0, 2, 4, 6, 8]
@@ -279,7 +291,7 @@ def test_recorder_writes_what_the_viewer_colours_by(atoms, tmp_path):
         np.testing.assert_allclose(frame.arrays["height"], run["height"][k], atol=1e-7)
         assert frame.get_potential_energy() == pytest.approx(run["energy"][k], abs=1e-6)
     assert {"total_dos", "energies"}.isdisjoint(frames[0].arrays)
-    with open(path, "a") as file:                           # a frame that was cut off
+    with open(path, "a") as file:  # a frame that was cut off
         file.write("7\nLattice=")
     run_dynamics(atoms, tmp_path / "run.h5", **options)
     assert len(read(path, ":")) == 5

@@ -1,4 +1,5 @@
 """What people do with an ASE calculator: relax, run molecular dynamics, write and read, plot."""
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,7 @@ from ase_mlelec.model import Model
 
 try:
     from ase.md.velocitydistribution import thermalize_momenta
-except ImportError:     # ASE before 3.29
+except ImportError:  # ASE before 3.29
     from ase.md.velocitydistribution import MaxwellBoltzmannDistribution as thermalize_momenta
 
 CUTOFF = 6.0
@@ -29,6 +30,7 @@ CUTOFF = 6.0
 
 class MorseHead(Head):
     """Morse pairs of aluminium, which hold a crystal together, plus a small random net of the features."""
+
     quantity = "energy"
 
     def __init__(self, n_features):
@@ -38,7 +40,7 @@ class MorseHead(Head):
 
     def forward(self, environment, edges):
         r = edges.vec.norm(dim=1)
-        pair = 0.5 * 0.27 * ((1 - torch.exp(-1.16 * (r - 3.25)))**2 - 1) * switch(r, 4.5, CUTOFF)
+        pair = 0.5 * 0.27 * ((1 - torch.exp(-1.16 * (r - 3.25))) ** 2 - 1) * switch(r, 4.5, CUTOFF)
         return self.net(environment, edges).index_add(0, edges.center, pair)
 
 
@@ -102,8 +104,9 @@ def test_the_neighbour_list_is_kept_between_steps(atoms):
 
 def test_langevin(atoms):
     warm(atoms, 300)
-    dyn = Langevin(atoms, 2 * units.fs, temperature_K=600, friction=0.05 / units.fs, fixcm=False,
-                   rng=np.random.default_rng(0))
+    dyn = Langevin(
+        atoms, 2 * units.fs, temperature_K=600, friction=0.05 / units.fs, fixcm=False, rng=np.random.default_rng(0)
+    )
     temperatures = []
     dyn.attach(lambda: temperatures.append(atoms.get_temperature()))
     dyn.run(60)
@@ -117,12 +120,20 @@ def test_constant_pressure(atoms, kind):
     warm(atoms, 300)
     before = atoms.get_volume()
     if kind == "berendsen":
-        dyn = NPTBerendsen(atoms, 2 * units.fs, temperature_K=300, pressure_au=0.0, taut=50 * units.fs,
-                           taup=100 * units.fs, compressibility_au=0.01 / units.GPa)
+        dyn = NPTBerendsen(
+            atoms,
+            2 * units.fs,
+            temperature_K=300,
+            pressure_au=0.0,
+            taut=50 * units.fs,
+            taup=100 * units.fs,
+            compressibility_au=0.01 / units.GPa,
+        )
     else:
         barostat = pytest.importorskip("ase.md.nose_hoover_chain").IsotropicMTKNPT
-        dyn = barostat(atoms, 2 * units.fs, temperature_K=300, pressure_au=0.0, tdamp=50 * units.fs,
-                       pdamp=100 * units.fs)
+        dyn = barostat(
+            atoms, 2 * units.fs, temperature_K=300, pressure_au=0.0, tdamp=50 * units.fs, pdamp=100 * units.fs
+        )
     dyn.run(40)
     assert atoms.get_volume() < 0.97 * before
     assert np.isfinite(atoms.get_stress()).all()
@@ -161,7 +172,7 @@ def test_results_are_ase_outputs(atoms):
 def test_dos_is_plotted_by_ase(atoms):
     ax = Figure().add_subplot()
     atoms.calc.get_dos(atoms).sum_all().plot(npts=0, ax=ax)
-    drawn, = ax.lines
+    (drawn,) = ax.lines
     np.testing.assert_allclose(drawn.get_ydata(), atoms.calc.get_total_dos(), atol=1e-12)
     by_atom = atoms.calc.get_dos().select(index="3")
     np.testing.assert_array_equal(by_atom[0].get_weights(), atoms.calc.get_ados()[3])

@@ -28,6 +28,7 @@ def searches(monkeypatch):
     def counted(system, cutoff):
         found.append(cutoff)
         return search(system, cutoff)
+
     monkeypatch.setattr(edges_module, "find_pairs", counted)
     return found
 
@@ -49,14 +50,14 @@ def test_one_neighbour_search_for_all_parts(atoms, parts, searches):
     atoms.rattle(0.01, seed=0)
     atoms.get_stress()
     atoms.calc.get_fermi_level()
-    assert searches == [4.0 + 0.8]     # the largest cutoff and the largest skin
+    assert searches == [4.0 + 0.8]  # the largest cutoff and the largest skin
     assert parts[0]._cache is parts[1]._cache and parts[0]._cache.n_builds == 1
 
 
 def test_potential_of_a_part_shares_the_list_too(atoms, searches):
     dos = DeepDOSCalculator(random_model(1, ("dos",)), potential=random_model(0))
     atoms.calc = CombinedCalculator([dos, DeepPotCalculator(random_model(2))])
-    del searches[:]     # those that made the models
+    del searches[:]  # those that made the models
     atoms.get_forces()
     atoms.calc.get_ados()
     atoms.calc.get_descriptors()
@@ -124,8 +125,12 @@ def test_names(parts):
 
 
 def test_uncertainty_of_committees(atoms):
-    calc = CombinedCalculator([DeepPotCalculator([random_model(0), random_model(1)]),
-                               DeepDOSCalculator([random_model(k, ("dos",)) for k in (2, 3)])])
+    calc = CombinedCalculator(
+        [
+            DeepPotCalculator([random_model(0), random_model(1)]),
+            DeepDOSCalculator([random_model(k, ("dos",)) for k in (2, 3)]),
+        ]
+    )
     atoms.calc = calc
     atoms.get_forces(), calc.get_ados()
     assert calc.uncertainty["forces"].shape == (len(atoms), 3)

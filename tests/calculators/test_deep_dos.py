@@ -1,4 +1,5 @@
 """DeepDOSCalculator: one Fermi level per structure and temperature, whoever asks."""
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -15,6 +16,7 @@ def solved(monkeypatch):
     def counted(energies, density, n_electrons, kT):
         calls.append(kT)
         return solve(energies, density, n_electrons, kT)
+
     monkeypatch.setattr(filling, "fermi_level", counted)
     return calls
 

@@ -1,4 +1,5 @@
 """DeepWannierCalculator: dipoles, Born charges and forces in a field against each other, ASE's tools, errors."""
+
 import numpy as np
 import pytest
 from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
@@ -11,13 +12,21 @@ from small_models import WANNIER, random_model
 
 from ase_mlelec import DeepPotCalculator, DeepWannierCalculator, units
 from ase_mlelec.calculators.deep_wannier import StaticPolarizability
-from ase_mlelec.testing import (assert_close, counted, doubled, five_point, random_atoms, random_rotation,
-                                shifted_by_cells, turned)
+from ase_mlelec.testing import (
+    assert_close,
+    counted,
+    doubled,
+    five_point,
+    random_atoms,
+    random_rotation,
+    shifted_by_cells,
+    turned,
+)
 
 # neutral with the charges of small_models: Si 4, O 6 - 8
 CRYSTAL = random_atoms("Si3O6", cell=[[5.5, 0, 0], [1.1, 6.0, 0], [0.3, -0.7, 6.3]])
 MOLECULE = random_atoms("SiO2", seed=4)
-FIELD = np.array([0.3, -0.2, 0.5])      # V/Å
+FIELD = np.array([0.3, -0.2, 0.5])  # V/Å
 
 
 def model(seed=0, heads=("energy", "dipole", "polarizability"), **options):
@@ -97,10 +106,12 @@ def assert_gradient(calculator, atoms):
     """
     born = calculator.get_born_charges(atoms)
     for direction in np.random.default_rng(0).normal(size=(2, *atoms.positions.shape)):
+
         def dipole_at(step):
             moved = atoms.copy()
             moved.positions += step * direction
             return dipole(calculator, moved)
+
         slope, wanted = five_point(dipole_at), np.einsum("iab,ib->a", born, direction)
         assert np.abs(slope - wanted).max() < 1e-6
         assert_close(slope, wanted, 1e-7)
@@ -110,8 +121,8 @@ def test_born_charges_are_the_gradient_of_the_dipole(atoms):
     calculator = DeepWannierCalculator(model())
     assert_gradient(calculator, atoms)
     born = calculator.get_born_charges(atoms)
-    assert np.abs(born - born.transpose(0, 2, 1)).max() > 0.005     # such that a wrong order of indices would show
-    assert_close(born.sum(axis=0), np.zeros((3, 3)), 1e-9)          # relative to 0.001 e
+    assert np.abs(born - born.transpose(0, 2, 1)).max() > 0.005  # such that a wrong order of indices would show
+    assert_close(born.sum(axis=0), np.zeros((3, 3)), 1e-9)  # relative to 0.001 e
 
 
 def test_born_charges_only_when_asked_for():
@@ -157,6 +168,7 @@ def test_structure_without_centres():
 
 # fields ------------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("external", [False, True], ids=["own energy", "potential"])
 def test_forces_in_a_field_are_the_gradient(atoms, external):
     """-dE/dr by five-point differences; E is that without field minus M.F, forces those without plus Z* F."""
@@ -175,6 +187,7 @@ def test_forces_in_a_field_are_the_gradient(atoms, external):
         moved = atoms.copy()
         moved.positions += step * direction
         return calculator.get_property("energy", moved)
+
     tolerance = 1e-7 * np.abs(forces * direction).sum()
     assert -five_point(energy_at) == pytest.approx((forces * direction).sum(), abs=tolerance)
 
@@ -205,17 +218,19 @@ def test_committee_in_a_field():
 
 # ASE's tools -------------------------------------------------------------------------------------------------------
 
+
 def test_infrared(tmp_path):
     """Intensities from ASE's differences against |sum Z* e/sqrt(m)|^2 of the modes."""
     atoms = MOLECULE.copy()
     atoms.calc = calculator = DeepWannierCalculator(
-        model(heads=("dipole",)), potential=SpringCalculator(atoms.positions, 3.0))
+        model(heads=("dipole",)), potential=SpringCalculator(atoms.positions, 3.0)
+    )
     infrared = Infrared(atoms, name=str(tmp_path / "ir"), delta=1e-3, nfree=4)
     infrared.run()
     infrared.get_energies()
     born = calculator.get_born_charges(atoms).transpose(1, 0, 2).reshape(3, -1)
     modes = infrared.modes * np.repeat(atoms.get_masses(), 3) ** -0.5
-    debye = 0.2081943       # e Å
+    debye = 0.2081943  # e Å
     assert_close(infrared.intensities, ((modes @ born.T) ** 2).sum(axis=1) / debye**2, 1e-6)
 
 
@@ -223,7 +238,8 @@ def test_raman(tmp_path):
     """ASE reads the polarizabilities back in Å^3."""
     atoms = MOLECULE.copy()
     atoms.calc = calculator = DeepWannierCalculator(
-        model(heads=("dipole", "polarizability")), potential=SpringCalculator(atoms.positions, 3.0))
+        model(heads=("dipole", "polarizability")), potential=SpringCalculator(atoms.positions, 3.0)
+    )
     options = {"name": str(tmp_path / "raman"), "delta": 0.01, "txt": None}
     StaticRamanCalculator(atoms, StaticPolarizability, {"calculator": calculator}, **options).run()
     raman = PlaczekStatic(atoms, **options)
@@ -258,13 +274,14 @@ def test_born_file_of_a_crystal_with_symmetry(tmp_path):
     phonopy's format: conversion factor, dielectric tensor, then the charges of the first atom of each symmetry class in
     the order of the atoms, row by row, field or polarization first.
     """
-    quartz = crystal(["Si", "O"], [(0.47, 0, 1 / 3), (0.413, 0.266, 0.786)], spacegroup=152,
-                     cellpar=[4.91, 4.91, 5.40, 90, 90, 120])
+    quartz = crystal(
+        ["Si", "O"], [(0.47, 0, 1 / 3), (0.413, 0.266, 0.786)], spacegroup=152, cellpar=[4.91, 4.91, 5.40, 90, 90, 120]
+    )
     calculator = DeepWannierCalculator(model())
     calculator.write_born(tmp_path / "BORN", atoms=quartz)
     rows = np.loadtxt(tmp_path / "BORN", skiprows=2).reshape(-1, 3, 3)
     born, cell, places = calculator.get_born_charges(), quartz.cell.array.T, quartz.get_scaled_positions()
-    assert np.abs(born[0] - born[0].T).max() > 0.01     # such that a wrong order of indices would show
+    assert np.abs(born[0] - born[0].T).max() > 0.01  # such that a wrong order of indices would show
     expanded = np.full(born.shape, np.nan)
     for rotation, shift in Spacegroup(152).get_symop():
         turn = cell @ rotation @ np.linalg.inv(cell)
@@ -277,12 +294,16 @@ def test_born_file_of_a_crystal_with_symmetry(tmp_path):
 
 # what is refused ---------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("key, value, message", [
-    ("valence_charges", None, r"have no valence_charges of Si, O; set model.metadata\['valence_charges'\] ="),
-    ("valence_charges", {"O": 6}, "have no valence_charges of Si; set"),
-    ("electrons_per_centre", None, "have no electrons_per_centre of O; set"),
-    ("electrons_per_centre", {"O": 8, "Si": 0.5}, "_centre names O, Si, the centres of the model are O; correct"),
-])
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("valence_charges", None, r"have no valence_charges of Si, O; set model.metadata\['valence_charges'\] ="),
+        ("valence_charges", {"O": 6}, "have no valence_charges of Si; set"),
+        ("electrons_per_centre", None, "have no electrons_per_centre of O; set"),
+        ("electrons_per_centre", {"O": 8, "Si": 0.5}, "_centre names O, Si, the centres of the model are O; correct"),
+    ],
+)
 def test_charges_that_do_not_fit(key, value, message):
     spoilt = model()
     spoilt.metadata[key] = value

@@ -1,4 +1,5 @@
 """MLDFTCalculator: exact derivatives, symmetries of a grid, committees, ASE's interface, and what is refused."""
+
 import numpy as np
 import pytest
 import torch
@@ -26,8 +27,14 @@ from ase_mlelec.model import Model
 from ase_mlelec.physics import core, fermi, total_energy
 from ase_mlelec.safety import RepulsiveCore
 from ase_mlelec.system import System
-from ase_mlelec.testing import (CalculatorContract, ModelContract, assert_close, five_point, random_atoms,
-                                shifted_by_cells)
+from ase_mlelec.testing import (
+    CalculatorContract,
+    ModelContract,
+    assert_close,
+    five_point,
+    random_atoms,
+    shifted_by_cells,
+)
 
 
 def oxide():
@@ -55,9 +62,10 @@ def results(calc, atoms, names=("energy", "forces", "stress", "fermi_level")):
 
 class TestContract(ModelContract, CalculatorContract):
     """As every calculator, but that a grid is moved only by its own vectors, and pulls at the atoms."""
-    single = 2e-4               # forces are differences of large contributions of many points
-    differences = 1e-6          # atoms that cross the cutoff of a point: kinks in the second derivative
-    n_steps = 2                 # the list serves but to find close atoms
+
+    single = 2e-4  # forces are differences of large contributions of many points
+    differences = 1e-6  # atoms that cross the cutoff of a point: kinks in the second derivative
+    n_steps = 2  # the list serves but to find close atoms
 
     def make_model(self, seed=0):
         return random_ldos_model(seed)
@@ -120,6 +128,7 @@ def passes(monkeypatch):
     def counted(*arguments):
         calls.append(None)
         return of_chunk(*arguments)
+
     monkeypatch.setattr(bispectrum.Bispectrum, "of_chunk", counted)
     return calls
 
@@ -127,11 +136,16 @@ def passes(monkeypatch):
 # derivatives -------------------------------------------------------------------------------------------------------
 
 ZERO = EnergyZero(-4.0, {"Al": 60.0, "O": -25.0})
-CASES = {"lda_pz": (aluminium, {}, {}), "pbe": (oxide, {"xc": "pbe"}, {}),
-         "wide net": (aluminium, {"widths": (4, 40)}, {}), "fixed level": (aluminium, {}, {"fermi_level": -0.7}),
-         "core": (oxide, {"xc": "pbe", "core_charges": {"Al": CORE}}, {}),
-         "zero": (oxide, {"zero": ZERO}, {}), "zero, fixed level": (aluminium, {"zero": ZERO}, {"fermi_level": -1.0}),
-         "core, fixed level": (aluminium, {"xc": "lda_pw", "core_charges": {"Al": CORE}}, {"fermi_level": 0.3})}
+CASES = {
+    "lda_pz": (aluminium, {}, {}),
+    "pbe": (oxide, {"xc": "pbe"}, {}),
+    "wide net": (aluminium, {"widths": (4, 40)}, {}),
+    "fixed level": (aluminium, {}, {"fermi_level": -0.7}),
+    "core": (oxide, {"xc": "pbe", "core_charges": {"Al": CORE}}, {}),
+    "zero": (oxide, {"zero": ZERO}, {}),
+    "zero, fixed level": (aluminium, {"zero": ZERO}, {"fermi_level": -1.0}),
+    "core, fixed level": (aluminium, {"xc": "lda_pw", "core_charges": {"Al": CORE}}, {"fermi_level": 0.3}),
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -179,8 +193,9 @@ def test_core_charge_enters():
     without, calc = calculator(), calculator(random_ldos_model(core_charges={"Al": CORE}))
     terms, bare = calc.get_terms(atoms), without.get_terms(atoms)
     density = core.density({"Al": CORE}, atoms.get_chemical_symbols(), atoms.positions, atoms.cell.array, calc.grid())
-    wanted = total_energy.from_density(calc.get_density(), atoms.cell.array, atoms.positions, charges(atoms),
-                                       core_density=density)
+    wanted = total_energy.from_density(
+        calc.get_density(), atoms.cell.array, atoms.positions, charges(atoms), core_density=density
+    )
     for name in terms:
         if name in ("xc", "xc_potential"):
             assert terms[name] == pytest.approx(wanted[name], rel=1e-12) and abs(terms[name] - bare[name]) > 0.1
@@ -189,6 +204,7 @@ def test_core_charge_enters():
 
 
 # integrals ---------------------------------------------------------------------------------------------------------
+
 
 def charges(atoms):
     return np.array([VALENCE[symbol] for symbol in atoms.get_chemical_symbols()], dtype=float)
@@ -202,8 +218,9 @@ def test_terms_are_those_of_the_ldos(xc, widths):
     assert ldos.shape == (*calc.grid(), len(ENERGIES))
     for temperature in (TEMPERATURE, 300.0, 0.0, 20_000.0):
         calc.electronic_temperature = temperature
-        wanted = total_energy.from_ldos(ldos, ENERGIES, atoms.cell.array, atoms.positions, charges(atoms), temperature,
-                                        xc=xc)
+        wanted = total_energy.from_ldos(
+            ldos, ENERGIES, atoms.cell.array, atoms.positions, charges(atoms), temperature, xc=xc
+        )
         assert calc.get_terms(atoms) == pytest.approx(wanted, rel=1e-12)
         assert calc.terms["total"] == calc.get_property("energy", atoms) == calc.get_property("free_energy", atoms)
         assert calc.get_property("fermi_level", atoms) == calc.get_fermi_level()
@@ -299,6 +316,7 @@ def test_entropy_is_the_slope_of_the_band_term():
 
 # the grid ----------------------------------------------------------------------------------------------------------
 
+
 def test_grid_keeps_the_spacing():
     calc = calculator()
     assert calc.grid(oxide()) == (6, 7, 8)
@@ -314,7 +332,7 @@ def test_chunks_do_not_matter(monkeypatch):
         monkeypatch.setattr(bispectrum, name, size)
     parts = calculator()
     for name, value in results(parts, atoms).items():
-        assert_close(value, wanted[name], 1e-12, name)      # sums in another order
+        assert_close(value, wanted[name], 1e-12, name)  # sums in another order
     assert_close(parts.get_ldos(), whole.get_ldos(), 1e-13)
 
 
@@ -324,7 +342,7 @@ def test_symmetry_of_crystal_and_grid():
     calc = calculator(random_ldos_model(0, ("Al",)), on_extrapolation="ignore")
     found = results(calc, atoms)
     assert calc.grid() == (7, 7, 7) and np.isfinite(found["energy"])
-    assert np.abs(found["forces"][0]).max() < 1e-10      # the others lie between grid points
+    assert np.abs(found["forces"][0]).max() < 1e-10  # the others lie between grid points
     density = calc.get_density()
     np.testing.assert_allclose(density, density.transpose(1, 2, 0), rtol=1e-10)
     np.testing.assert_allclose(density, np.roll(density[::-1], 1, axis=0), rtol=1e-10)
@@ -338,14 +356,17 @@ def test_atom_on_a_grid_point():
     calc = calculator()
     forces, stress = calc.get_property("forces", atoms), calc.get_property("stress", atoms)
     assert np.isfinite(forces).all() and np.isfinite(stress).all()
-    assert_derivatives(calc, atoms, forces, stress, 2e-4)       # the LDOS has a kink where an atom sits
+    assert_derivatives(calc, atoms, forces, stress, 2e-4)  # the LDOS has a kink where an atom sits
     nearby = atoms.copy()
     nearby.positions[0] += 1e-7
     assert calc.get_property("energy", nearby) == pytest.approx(calc.get_property("energy", atoms), abs=1e-4)
 
 
-@pytest.mark.parametrize("cell", [[[2.0, 0, 0], [0.9, 1.9, 0], [-0.7, 0.6, 2.3]],
-                                  [[0, 1.5, 1.7], [1.6, 0, 1.4], [1.5, 1.8, 0]]], ids=["sheared", "left-handed"])
+@pytest.mark.parametrize(
+    "cell",
+    [[[2.0, 0, 0], [0.9, 1.9, 0], [-0.7, 0.6, 2.3]], [[0, 1.5, 1.7], [1.6, 0, 1.4], [1.5, 1.8, 0]]],
+    ids=["sheared", "left-handed"],
+)
 def test_tiny_cells(cell):
     """Cells smaller than the cutoff and no two vectors at right angles: one cell and eight of them agree."""
     atoms = Atoms("Al", [[0.3, 0.1, 0.2]], cell=cell, pbc=True)
@@ -360,6 +381,7 @@ def test_tiny_cells(cell):
 
 
 # committees --------------------------------------------------------------------------------------------------------
+
 
 def test_committee():
     """All results are means of the members, and their spread is known: of this structure, not of the one before."""
@@ -381,30 +403,47 @@ def test_committee():
     assert_close(committee.get_ldos(), np.mean([member.get_ldos() for member in members], axis=0), 1e-12)
 
 
-OTHERS = {"fingerprints": dict(cutoff=3.3), "xc": dict(xc="pbe"),
-          "valence_electrons": dict(valence_electrons={"Al": 3, "O": 5}),
-          "grid_spacing_A": dict(grid_spacing_A=0.5), "core_charges": dict(core_charges={"Al": CORE})}
+OTHERS = {
+    "fingerprints": dict(cutoff=3.3),
+    "xc": dict(xc="pbe"),
+    "valence_electrons": dict(valence_electrons={"Al": 3, "O": 5}),
+    "grid_spacing_A": dict(grid_spacing_A=0.5),
+    "core_charges": dict(core_charges={"Al": CORE}),
+}
 
 
 @pytest.mark.parametrize("what", OTHERS)
 def test_committee_that_does_not_fit(what):
-    refused(CalculatorSetupError, f"committee have different {what}", "train them on one kind of data",
-            lambda: calculator([random_ldos_model(), random_ldos_model(1, **OTHERS[what])]))
+    refused(
+        CalculatorSetupError,
+        f"committee have different {what}",
+        "train them on one kind of data",
+        lambda: calculator([random_ldos_model(), random_ldos_model(1, **OTHERS[what])]),
+    )
 
 
 def test_committee_of_other_zeros():
-    refused(CalculatorSetupError, "committee have different zeros of energy", "train them on one kind of data",
-            lambda: calculator([random_ldos_model(), random_ldos_model(1, zero=ZERO)]))
+    refused(
+        CalculatorSetupError,
+        "committee have different zeros of energy",
+        "train them on one kind of data",
+        lambda: calculator([random_ldos_model(), random_ldos_model(1, zero=ZERO)]),
+    )
 
 
 def test_committee_of_other_energies():
     other = random_ldos_model(1)
     other.heads["ldos"].energies += 0.1
-    refused(CalculatorSetupError, "committee have different energy grids", "train them on one kind of data",
-            lambda: calculator([random_ldos_model(), other]))
+    refused(
+        CalculatorSetupError,
+        "committee have different energy grids",
+        "train them on one kind of data",
+        lambda: calculator([random_ldos_model(), other]),
+    )
 
 
 # ASE ---------------------------------------------------------------------------------------------------------------
+
 
 def test_results_and_files(tmp_path):
     """Results go through export_properties, trajectories and extxyz, and hold ASE's names only."""
@@ -492,6 +531,7 @@ def test_model_file(tmp_path):
 
 # what is refused ---------------------------------------------------------------------------------------------------
 
+
 def refused(error, cause, remedy, function):
     with pytest.raises(error, match=f"{cause}.*{remedy}") as caught:
         function()
@@ -506,30 +546,50 @@ def without(key):
 
 @pytest.mark.parametrize("key", ["valence_electrons", "grid_spacing_A", "xc"])
 def test_incomplete_header(key):
-    refused(CalculatorSetupError, f"no '{key}'", "train with it in the attributes of the data",
-            lambda: calculator(without(key)))
+    refused(
+        CalculatorSetupError,
+        f"no '{key}'",
+        "train with it in the attributes of the data",
+        lambda: calculator(without(key)),
+    )
 
 
 def test_missing_valence_charge():
-    refused(CalculatorSetupError, "no valence charge of O", "add it to valence_electrons",
-            lambda: calculator(random_ldos_model(valence_electrons={"Al": 3})))
+    refused(
+        CalculatorSetupError,
+        "no valence charge of O",
+        "add it to valence_electrons",
+        lambda: calculator(random_ldos_model(valence_electrons={"Al": 3})),
+    )
 
 
 def test_no_electronic_temperature():
-    refused(CalculatorSetupError, "no electronic temperature", "choose one with electronic_temperature=",
-            lambda: calculator(without("electronic_temperature_K")))
+    refused(
+        CalculatorSetupError,
+        "no electronic temperature",
+        "choose one with electronic_temperature=",
+        lambda: calculator(without("electronic_temperature_K")),
+    )
     assert calculator(without("electronic_temperature_K"), electronic_temperature=500).electronic_temperature == 500
 
 
 @pytest.mark.parametrize("temperature", [-1, np.nan, np.inf])
 def test_impossible_temperature(temperature):
-    refused(CalculatorSetupError, f"got electronic_temperature={temperature} K", "give 0 or more",
-            lambda: calculator(electronic_temperature=temperature))
+    refused(
+        CalculatorSetupError,
+        f"got electronic_temperature={temperature} K",
+        "give 0 or more",
+        lambda: calculator(electronic_temperature=temperature),
+    )
 
 
 def test_model_of_something_else():
-    refused(CalculatorSetupError, "MLDFTCalculator needs a model with 'ldos', this one has energy", "load another",
-            lambda: calculator(random_model()))
+    refused(
+        CalculatorSetupError,
+        "MLDFTCalculator needs a model with 'ldos', this one has energy",
+        "load another",
+        lambda: calculator(random_model()),
+    )
 
 
 @pytest.mark.parametrize("change", ["no cell", "slab", "flat"])
@@ -542,15 +602,23 @@ def test_structures_without_a_grid(change):
     else:
         atoms.cell[2] = 0
     for ask in ("get_density", "get_terms", "get_ldos"):
-        refused((InputError, CalculationFailed), "got a cell of rank", r"set them with atoms.set_cell\(...\)",
-                lambda: getattr(calculator(), ask)(atoms))
+        refused(
+            (InputError, CalculationFailed),
+            "got a cell of rank",
+            r"set them with atoms.set_cell\(...\)",
+            lambda: getattr(calculator(), ask)(atoms),
+        )
 
 
 def test_unknown_species():
     atoms = oxide()
     atoms.symbols[0] = "Mg"
-    refused(InputError, "got species Mg; the model knows Al, O", "train a model",
-            lambda: calculator().get_property("energy", atoms))
+    refused(
+        InputError,
+        "got species Mg; the model knows Al, O",
+        "train a model",
+        lambda: calculator().get_property("energy", atoms),
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -573,14 +641,22 @@ def test_atoms_on_top_of_each_other():
 def test_more_electrons_than_the_dos_holds():
     """One-line error, and the calculator is as good as new afterwards."""
     calc = calculator(random_ldos_model(valence_electrons={"Al": 300, "O": 6}))
-    refused(CalculationFailed, "n_electrons: got 612, need 0 to", "widen the energy grid",
-            lambda: calc.get_property("energy", oxide()))
+    refused(
+        CalculationFailed,
+        "n_electrons: got 612, need 0 to",
+        "widen the energy grid",
+        lambda: calc.get_property("energy", oxide()),
+    )
 
 
 @pytest.mark.parametrize("level", [-20.0, 9.5, np.nan])
 def test_level_outside_of_the_grid(level):
-    refused(CalculationFailed, "energies: got a grid from -6 to 9 eV|mu: got", "extend the grid|check",
-            lambda: calculator(fermi_level=level).get_property("energy", oxide()))
+    refused(
+        CalculationFailed,
+        "energies: got a grid from -6 to 9 eV|mu: got",
+        "extend the grid|check",
+        lambda: calculator(fermi_level=level).get_property("energy", oxide()),
+    )
 
 
 def test_close_atoms():
@@ -618,6 +694,7 @@ def test_forces_and_stress_within_the_core(distance, committee):
         moved.positions += x * direction
         moved.set_cell(moved.cell.array @ (np.eye(3) + e * strain), scale_atoms=True)
         return calc.get_property("energy", moved)
+
     forces, stress = (calc.get_property(name, atoms) for name in ("forces", "stress"))
     slope = (energy(h, 0) - energy(-h, 0)) / (2 * h)
     assert -(forces * direction).sum() == pytest.approx(slope, rel=1e-5)
@@ -641,8 +718,12 @@ def test_ldos_that_is_not_finite():
     model = random_ldos_model()
     with torch.no_grad():
         model.heads["ldos"].last.bias[3] = torch.nan
-    refused(CalculationFailed, "an LDOS that is not finite", "check structure and model",
-            lambda: calculator(model).get_property("energy", oxide()))
+    refused(
+        CalculationFailed,
+        "an LDOS that is not finite",
+        "check structure and model",
+        lambda: calculator(model).get_property("energy", oxide()),
+    )
 
 
 def test_no_structure_yet():
@@ -655,11 +736,16 @@ def test_model_is_made_of_parts():
     head = LDOSHead(30, ENERGIES, (4,), "leaky_relu")
     model = Model(bispectrum.Bispectrum(["Al"], 6).double(), {"ldos": head.double()})
     refused(CalculatorSetupError, "no 'valence_electrons'", "train with it", lambda: calculator(model))
-    refused(ValueError, "activation: got 'relu'", "need one of silu, leaky_relu",
-            lambda: LDOSHead(30, ENERGIES, (4,), "relu"))
+    refused(
+        ValueError,
+        "activation: got 'relu'",
+        "need one of silu, leaky_relu",
+        lambda: LDOSHead(30, ENERGIES, (4,), "relu"),
+    )
 
 
 # precision ---------------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def shipped():
@@ -671,10 +757,12 @@ def shipped():
 
 def along(calc, atoms, steps, atom, axis):
     """Energies with one atom moved by steps, Å."""
+
     def moved(step):
         other = atoms.copy()
         other.positions[atom, axis] += step
         return other
+
     return np.array([calc.get_property("energy", moved(step)) for step in steps])
 
 

@@ -1,4 +1,5 @@
 """What a step of a small structure costs, counted rather than timed: calls of torch and comparisons of structures."""
+
 from collections import Counter
 
 import numpy as np
@@ -9,8 +10,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ase_mlelec import DeepDOSCalculator
 
-VIEWS = {"view", "detach", "select", "slice", "transpose", "permute", "t", "unbind", "split", "split_with_sizes", "expand",
-         "unsqueeze", "squeeze", "alias", "lift_fresh", "_unsafe_view"}
+VIEWS = {
+    "view",
+    "detach",
+    "select",
+    "slice",
+    "transpose",
+    "permute",
+    "t",
+    "unbind",
+    "split",
+    "split_with_sizes",
+    "expand",
+    "unsqueeze",
+    "squeeze",
+    "alias",
+    "lift_fresh",
+    "_unsafe_view",
+}
 
 
 class Calls(TorchDispatchMode):
@@ -54,11 +71,12 @@ def test_what_is_identical_is_not_compared_number_by_number(atoms, monkeypatch):
     def counted(a, b, **options):
         compared.append(np.shape(a))
         return equal(a, b, **options)
+
     monkeypatch.setattr(ase_calculator, "equal", counted)
     energy = atoms.get_potential_energy()
     atoms.get_forces(), atoms.get_potential_energy()
     assert not compared
-    atoms.positions[0, 0] += 1e-16          # below the tolerance: still the same structure
+    atoms.positions[0, 0] += 1e-16  # below the tolerance: still the same structure
     assert atoms.calc.check_state(atoms) == [] and compared
     atoms.positions[0, 0] += 1e-3
     assert atoms.calc.check_state(atoms) == ["positions"]

@@ -1,12 +1,12 @@
 """WannierTBCalculator: ASE's interfaces, and what its Hamiltonian gives directly."""
+
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.build import graphene as monolayer
 from ase.build import mx2
-from ase.calculators.calculator import (CalculationFailed, CalculatorSetupError, InputError,
-                                        PropertyNotImplementedError)
+from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, InputError, PropertyNotImplementedError
 from ase.calculators.lj import LennardJones
 from ase.dft.bandgap import bandgap
 from ase.io import read
@@ -113,8 +113,9 @@ def test_save_and_load(model, atoms, tmp_path):
 
 
 def test_single_precision(model, atoms):
-    one, two = (WannierTBCalculator(model, dtype=kind).get_hamiltonian(atoms).bloch.toarray()
-                for kind in ("float64", "float32"))
+    one, two = (
+        WannierTBCalculator(model, dtype=kind).get_hamiltonian(atoms).bloch.toarray() for kind in ("float64", "float32")
+    )
     assert 0 < abs(one - two).max() < 1e-5
 
 
@@ -167,9 +168,11 @@ def test_extrapolation(atoms):
     model = random_wannier_model("graphene")
     model.metadata["nearest_distances_A"] = {"within": [1.35, 1.5], "across": [3.0, 3.8]}
     WannierTBCalculator(model).get_hamiltonian(atoms)
-    for other, message in ((graphene_bilayer(strain=0.15), "of the layers are 1.63"),
-                           (graphene_bilayer(distance=4.5), "of neighbouring layers are 4.50"),
-                           (graphene_bilayer(distance=2.6), "of neighbouring layers are 2.60")):
+    for other, message in (
+        (graphene_bilayer(strain=0.15), "of the layers are 1.63"),
+        (graphene_bilayer(distance=4.5), "of neighbouring layers are 4.50"),
+        (graphene_bilayer(distance=2.6), "of neighbouring layers are 2.60"),
+    ):
         with pytest.warns(UserWarning, match=f"{message}.*extrapolates"):
             WannierTBCalculator(model).get_hamiltonian(other)
         with pytest.raises(CalculationFailed, match="extrapolates"):
@@ -198,9 +201,9 @@ def test_single_layer(model):
     layer.calc = WannierTBCalculator(known)
     with pytest.warns(UserWarning) as warned:
         layer.calc.get_property("eigenvalues", layer)
-    assert warned[0].filename == __file__       # the caller's line, not one of ASE or of ours
+    assert warned[0].filename == __file__  # the caller's line, not one of ASE or of ours
     del known.metadata["nearest_distances_A"]
-    known.heads["hamiltonian"].reference_areas = {}     # nothing tells one layer from two that are bonded
+    known.heads["hamiltonian"].reference_areas = {}  # nothing tells one layer from two that are bonded
     with pytest.raises(InputError, match="increase their distance"):
         WannierTBCalculator(known).get_hamiltonian(layer)
 
@@ -211,8 +214,11 @@ def test_errors(model, atoms):
     isolated.set_cell(None)
     isolated.pbc = False
     merged = graphene_bilayer(distance=1.6)
-    for bad, message in ((isolated, "set cell and pbc"), (merged, "increase their distance"),
-                         (mx2_bilayer(), "got species S, Mo; the model knows C")):
+    for bad, message in (
+        (isolated, "set cell and pbc"),
+        (merged, "increase their distance"),
+        (mx2_bilayer(), "got species S, Mo; the model knows C"),
+    ):
         with pytest.raises(InputError, match=message):
             calc.get_hamiltonian(bad)
     with pytest.raises(InputError, match="no structure yet"):
@@ -238,7 +244,7 @@ def test_shipped_graphene_has_cones():
     atoms, _ = twisted_bilayer(layer, layer, commensurate(1, 1), 3.35)
     corner, step = np.array([1 / 3, 2 / 3, 0]), np.array([0.01, 0, 0])
     hamiltonian = WannierTBCalculator("graphene").get_hamiltonian(atoms)
-    at, beside = hamiltonian.eigenvalues([corner, corner + step])[:, len(atoms) // 2 - 2:len(atoms) // 2 + 2]
+    at, beside = hamiltonian.eigenvalues([corner, corner + step])[:, len(atoms) // 2 - 2 : len(atoms) // 2 + 2]
     assert np.ptp(at) < 0.04
     distance = np.linalg.norm(2 * np.pi * step @ np.linalg.inv(atoms.cell.array).T)
     assert np.ptp(beside) / 2 / distance == pytest.approx(5.5, abs=0.4)
@@ -273,7 +279,7 @@ def test_shipped_mos2_knows_twisted_layers(name):
     atoms = next(atoms for atoms in read(DATA / "mos2_levels.extxyz", ":") if atoms.info["name"] == name)
     hamiltonian = WannierTBCalculator("mos2", on_extrapolation="ignore").get_hamiltonian(atoms)
     filled = 7 * len(atoms) // 3
-    true = atoms.info["levels"].reshape(-1)[atoms.info["filled"] - filled:]
+    true = atoms.info["levels"].reshape(-1)[atoms.info["filled"] - filled :]
     found = hamiltonian.eigenvalues(atoms.info["kpoints"].reshape(1, 3))[0]
     gap = true[filled] - true[filled - 1]
     assert found[filled] - found[filled - 1] == pytest.approx(gap, abs=0.05) and gap > 0.2

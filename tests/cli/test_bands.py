@@ -1,4 +1,5 @@
 """``mlelec bands`` on graphene's pz bands."""
+
 import numpy as np
 import pytest
 from ase.io.jsonio import read_json
@@ -18,8 +19,18 @@ def files(tmp_path):
 
 
 def test_bands(files, capsys):
-    options = ["--path", "GMKG", "--points", "31", "--fermi", "0.5", "--plot", files / "g.png",
-               "--json", files / "g.json"]
+    options = [
+        "--path",
+        "GMKG",
+        "--points",
+        "31",
+        "--fermi",
+        "0.5",
+        "--plot",
+        files / "g.png",
+        "--json",
+        files / "g.json",
+    ]
     assert main([str(word) for word in ["bands", files / "g_hr.dat", *options]]) == 0
     assert capsys.readouterr().out == "2 functions, 7 lattice vectors; path GMKG: 2 bands from -8.100 to 8.100 eV\n"
     bands = read_json(files / "g.json")
@@ -32,13 +43,15 @@ def test_window_and_errors(files, capsys):
     path = str(files / "g_hr.dat")
     assert main(["bands", path, "--window", "0.5", "9"]) == 0
     assert ": 1 bands from 0.5" in capsys.readouterr().out
-    for arguments, message in (([path, "--window", "20", "21"], "--window: got 20 to 21 eV, need one that holds bands"),
-                               ([path, "--window", "2", "1"], "need (low, high) with low < high"),
-                               ([str(files / "none_hr.dat")], "no"),
-                               ([path, "--path", "ABC"], "'A' is no special point of this cell, which are G K M;"),
-                               ([path, "--points", "0"], "npoints: got 0, need an integer above 1"),
-                               ([path, "--fermi", "nan"], "--fermi: got nan, need an energy in eV"),
-                               ([str(files / "g.win")], "got another name")):
+    for arguments, message in (
+        ([path, "--window", "20", "21"], "--window: got 20 to 21 eV, need one that holds bands"),
+        ([path, "--window", "2", "1"], "need (low, high) with low < high"),
+        ([str(files / "none_hr.dat")], "no"),
+        ([path, "--path", "ABC"], "'A' is no special point of this cell, which are G K M;"),
+        ([path, "--points", "0"], "npoints: got 0, need an integer above 1"),
+        ([path, "--fermi", "nan"], "--fermi: got nan, need an energy in eV"),
+        ([str(files / "g.win")], "got another name"),
+    ):
         assert main(["bands", *arguments]) == 1
         error = capsys.readouterr().err
         assert error.startswith("mlelec: error: ") and message in error and error.count("\n") == 1

@@ -1,4 +1,5 @@
 """Every subcommand of ``mlelec`` on a tiny model and data set."""
+
 import json
 import subprocess
 import sys
@@ -71,7 +72,10 @@ def test_train(folder, capsys):
     out = capsys.readouterr().out
     assert "validation" in out and "test" in out and "meV/atom" in out and "trained.safetensors" in out
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
-        "trained.dos.csv", "trained.energy.csv", "trained.safetensors"]
+        "trained.dos.csv",
+        "trained.energy.csv",
+        "trained.safetensors",
+    ]
     assert set(load_model(folder / "out" / "trained.safetensors").heads) == {"energy", "dos"}
     call("train", folder / "config.toml", "--quiet")
     captured = capsys.readouterr()
@@ -90,7 +94,8 @@ def test_test(folder, capsys):
     call("test", folder / "cu.safetensors", folder / "cu.h5")
     assert capsys.readouterr().out.startswith("10 structures")
     assert "no frames of group 'size'; it has test, train, validation" in fails(
-        capsys, "test", folder / "cu.safetensors", folder / "cu.h5", "--group", "size")
+        capsys, "test", folder / "cu.safetensors", folder / "cu.h5", "--group", "size"
+    )
     assert "got species Cu; the model knows Si" in fails(capsys, "test", folder / "si.safetensors", folder / "cu.h5")
 
 
@@ -163,37 +168,47 @@ def test_convert_grid(folder, capsys):
         frame.labels = {"energy": frame.labels["energy"]}
     write_hdf5(folder / "no-dos.h5", frames)
     assert "got --grid, and spectra with no energies" in fails(
-        capsys, "convert", folder / "no-dos.h5", folder / "grid.h5", "--grid", "-6", "6")
+        capsys, "convert", folder / "no-dos.h5", folder / "grid.h5", "--grid", "-6", "6"
+    )
 
 
 def test_convert_names_of_labels(folder, capsys):
     """Labels under names of others, by --key; labels that some structures lack are counted."""
-    frame = '1\nProperties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-1 {}\nCu 0 0 0 0 0 0\n'
+    frame = "1\nProperties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-1 {}\nCu 0 0 0 0 0 0\n"
     (folder / "ref.xyz").write_text(frame.format("") + frame.format('dipole="0 0 1"'))
     call("convert", folder / "ref.xyz", folder / "ref.h5", "--key", "energy=REF_energy", "--key", "forces=REF_forces")
     assert capsys.readouterr().out == f"{folder / 'ref.h5'}: 2 structures with energy, forces, dipole (1)\n"
     (folder / "bare.xyz").write_text(frame.format(""))
     assert "--key energy=REF_energy --key forces=REF_forces" in fails(capsys, "convert", folder / "bare.xyz", "x.h5")
     assert "got --key energy, need LABEL=NAME" in fails(
-        capsys, "convert", folder / "ref.xyz", folder / "x.h5", "--key", "energy")
+        capsys, "convert", folder / "ref.xyz", folder / "x.h5", "--key", "energy"
+    )
     assert "got --key, which is for labels" in fails(
-        capsys, "convert", folder / "cu.safetensors", folder / "x.safetensors", "--key", "energy=E")
+        capsys, "convert", folder / "cu.safetensors", folder / "x.safetensors", "--key", "energy=E"
+    )
 
 
 def test_convert_targets(folder, capsys):
     before = (folder / "cu.h5").read_bytes()
     (folder / "link.h5").symlink_to(folder / "cu.h5")
-    for target, message in (("cu.h5", "as SOURCE and as TARGET"), ("link.h5", "as SOURCE and as TARGET"),
-                            ("none/x.h5", "there is no folder"), (".", "a folder, need the name of a file")):
+    for target, message in (
+        ("cu.h5", "as SOURCE and as TARGET"),
+        ("link.h5", "as SOURCE and as TARGET"),
+        ("none/x.h5", "there is no folder"),
+        (".", "a folder, need the name of a file"),
+    ):
         assert message in fails(capsys, "convert", folder / "cu.h5", folder / target)
     assert (folder / "cu.h5").read_bytes() == before
     assert "need two energies in eV, the lower first" in fails(
-        capsys, "convert", folder / "cu.h5", folder / "x.h5", "--grid", "6", "-6")
+        capsys, "convert", folder / "cu.h5", folder / "x.h5", "--grid", "6", "-6"
+    )
 
 
 def test_warnings_are_one_line(folder):
     (folder / "extra.xyz").write_text("1\nProperties=species:S:1:pos:R:3 energy=-1 REF_energy=-2\nCu 0 0 0\n")
-    code = f"from ase_mlelec_entry_points.cli.main import main; main(['convert', {str(folder / 'extra.xyz')!r}, 'e.h5'])"
+    code = (
+        f"from ase_mlelec_entry_points.cli.main import main; main(['convert', {str(folder / 'extra.xyz')!r}, 'e.h5'])"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=folder)
     assert result.stderr.startswith("mlelec: warning: ") and result.stderr.count("\n") == 1
 
@@ -207,9 +222,11 @@ def test_convert_model(folder, capsys, monkeypatch):
     energies = load_model(folder / "converted.safetensors").heads["dos"].energies.numpy()
     np.testing.assert_allclose(energies, np.linspace(-2, 3, len(energies)))
     assert "got --grid for a model of energy" in fails(
-        capsys, "convert", folder / "cu.safetensors", folder / "x.safetensors", "--grid", "0", "1")
+        capsys, "convert", folder / "cu.safetensors", folder / "x.safetensors", "--grid", "0", "1"
+    )
     assert "got 2 models for one TARGET" in fails(
-        capsys, "convert", folder / "model.dp", folder / "model.dp", folder / "x.safetensors")
+        capsys, "convert", folder / "model.dp", folder / "model.dp", folder / "x.safetensors"
+    )
 
 
 def test_convert_mistakes(folder, capsys):

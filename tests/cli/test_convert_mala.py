@@ -1,4 +1,5 @@
 """mlelec convert with MALA's own Be2 snapshots, outside the repository in ../shared/reference/mala."""
+
 import json
 from pathlib import Path
 
@@ -19,17 +20,15 @@ def test_snapshots(tmp_path, capsys):
     assert "1 snapshots with 11 energies" in capsys.readouterr().out
     snapshots = Snapshots(target)
     assert snapshots.attributes["xc"] == "pbe" and snapshots.attributes["valence_electrons"] == {"Be": 2.0}
-    snapshot, = snapshots
+    (snapshot,) = snapshots
     assert snapshot.shape == (18, 18, 27)
     electrons = snapshot.density.mean() * snapshot.atoms.get_volume()
     np.testing.assert_allclose(electrons, 2.0 * len(snapshot.atoms), rtol=1e-6)
     stored = np.load(BE2 / "Be_snapshot0.out.npy").reshape(-1, 11)
-    np.testing.assert_allclose(snapshot.ldos, stored, atol=stored.max() / 65535)      # the steps of the file
+    np.testing.assert_allclose(snapshot.ldos, stored, atol=stored.max() / 65535)  # the steps of the file
 
 
-@pytest.mark.parametrize("options, message", [
-    ([], "got no --grid"), (["--grid", "-5", "20"], "got no --upf"),
-])
+@pytest.mark.parametrize("options, message", [([], "got no --grid"), (["--grid", "-5", "20"], "got no --upf")])
 def test_missing_options(tmp_path, capsys, options, message):
     assert main(["convert", SOURCE, str(tmp_path / "be.h5"), *options]) != 0
     assert message in capsys.readouterr().err
@@ -41,16 +40,39 @@ def test_train_on_one_and_test_on_another(tmp_path):
     away: half of the error of the mean spectrum."""
     (tmp_path / "data").mkdir()
     for k, name in enumerate(("data/be2.h5", "test.h5")):
-        assert main(["convert", str(BE2 / f"Be_snapshot{k}.info.json"), str(tmp_path / name), "--grid", "-5", "20",
-                     "--upf", UPF]) == 0
+        assert (
+            main(
+                [
+                    "convert",
+                    str(BE2 / f"Be_snapshot{k}.info.json"),
+                    str(tmp_path / name),
+                    "--grid",
+                    "-5",
+                    "20",
+                    "--upf",
+                    UPF,
+                ]
+            )
+            == 0
+        )
     text = (Path(__file__).parents[2] / "examples" / "be2.toml").read_text()
     for old, new in (("committee = 5", ""), ("[512, 512]", "[32]"), ("epochs = 30", "epochs = 4")):
         assert old in text
         text = text.replace(old, new)
     (tmp_path / "be2.toml").write_text(text)
     assert main(["train", str(tmp_path / "be2.toml"), "--quiet"]) == 0
-    assert main(["test", str(tmp_path / "be2.safetensors"), str(tmp_path / "test.h5"), "--json",
-                 str(tmp_path / "errors.json")]) == 0
+    assert (
+        main(
+            [
+                "test",
+                str(tmp_path / "be2.safetensors"),
+                str(tmp_path / "test.h5"),
+                "--json",
+                str(tmp_path / "errors.json"),
+            ]
+        )
+        == 0
+    )
     errors = json.loads((tmp_path / "errors.json").read_text())
     seen, truth = (np.load(BE2 / f"Be_snapshot{k}.out.npy").reshape(-1, 11) for k in range(2))
     assert errors["ldos_rmse"] < 0.5 * np.sqrt(((truth - seen.mean(axis=0)) ** 2).mean())

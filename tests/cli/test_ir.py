@@ -1,4 +1,5 @@
 """``mlelec ir`` on point charges that swing at a known wavenumber and are wrapped into a cell that breathes."""
+
 import numpy as np
 import pytest
 import scipy.constants as si
@@ -11,7 +12,7 @@ from ase_mlelec import evaluate
 from ase_mlelec.physics import spectra
 from ase_mlelec_entry_points.cli.main import main
 
-STEP, WAVENUMBER = 1.0, 1500.0      # fs, cm^-1
+STEP, WAVENUMBER = 1.0, 1500.0  # fs, cm^-1
 CHARGES = np.array([2.0, -1.0, -1.0])
 
 
@@ -66,8 +67,17 @@ def fails(capsys, *arguments):
 
 
 def test_recorded(folder, capsys):
-    call(folder / "run.h5", "--temperature", 300, "--resolution", 150, "--csv", folder / "ir.csv",
-         "--plot", folder / "ir.png")
+    call(
+        folder / "run.h5",
+        "--temperature",
+        300,
+        "--resolution",
+        150,
+        "--csv",
+        folder / "ir.csv",
+        "--plot",
+        folder / "ir.png",
+    )
     assert "1500 frames every 1 fs, 300 K" in capsys.readouterr().out
     assert (folder / "ir.csv").read_text().startswith("wavenumber_per_cm,alpha_n_per_cm,standard_error_per_cm\n")
     assert (folder / "ir.png").read_bytes().startswith(b"\x89PNG")
@@ -84,15 +94,27 @@ def test_trajectory(folder, capsys):
     call(folder / "run.h5", "--temperature", 250, "--resolution", 150, "--csv", folder / "a.csv")
     call(folder / "run.extxyz", "--resolution", 150, "--csv", folder / "b.csv")
     recorded, stored = capsys.readouterr().out.splitlines()
-    assert recorded == stored and ", 250 K, " in stored        # of the momenta
-    np.testing.assert_allclose(*(np.loadtxt(folder / name, delimiter=",", skiprows=1)[:, 1]
-                                 for name in ("a.csv", "b.csv")), rtol=1e-3, atol=1)
+    assert recorded == stored and ", 250 K, " in stored  # of the momenta
+    np.testing.assert_allclose(
+        *(np.loadtxt(folder / name, delimiter=",", skiprows=1)[:, 1] for name in ("a.csv", "b.csv")), rtol=1e-3, atol=1
+    )
 
 
 def test_short_run_has_no_error_bars(folder, capsys):
     evaluate(PointCharges(), frames(500), ["dipole", "cell"], out=folder / "short.h5", progress=False)
-    call(folder / "short.h5", "--timestep", STEP, "--temperature", 300, "--resolution", 100, "--max-wavenumber", 2000,
-         "--csv", folder / "short.csv")
+    call(
+        folder / "short.h5",
+        "--timestep",
+        STEP,
+        "--temperature",
+        300,
+        "--resolution",
+        100,
+        "--max-wavenumber",
+        2000,
+        "--csv",
+        folder / "short.csv",
+    )
     assert capsys.readouterr().out.endswith("; too short for error bars\n")
     assert (folder / "short.csv").read_text().startswith("wavenumber_per_cm,alpha_n_per_cm\n")
     assert 1950 < np.loadtxt(folder / "short.csv", delimiter=",", skiprows=1)[-1, 0] <= 2000

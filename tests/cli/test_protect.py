@@ -1,4 +1,5 @@
 """``mlelec protect``"""
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -31,13 +32,27 @@ def shortest(images):
 def test_core_and_ranges(data, capsys):
     folder, images = data
     new = folder / "new.safetensors"
-    assert main(["protect", str(folder / "old.safetensors"), str(folder / "cu.extxyz"), "-o", str(new),
-                 "--support", "close"]) == 0
+    assert (
+        main(
+            [
+                "protect",
+                str(folder / "old.safetensors"),
+                str(folder / "cu.extxyz"),
+                "-o",
+                str(new),
+                "--support",
+                "close",
+            ]
+        )
+        == 0
+    )
     assert "a repulsive core below them" in capsys.readouterr().out
     old, model = load_model(folder / "old.safetensors"), load_model(new)
     assert model.metadata["shortest_distances_A"]["Cu-Cu"] == pytest.approx(shortest(images), abs=1e-4)
     assert float(model.core.outer) == pytest.approx(0.95 * shortest(images), abs=1e-3)
-    energies = [DeepPotCalculator(each, on_extrapolation="ignore").get_potential_energy(images[0]) for each in (old, model)]
+    energies = [
+        DeepPotCalculator(each, on_extrapolation="ignore").get_potential_energy(images[0]) for each in (old, model)
+    ]
     assert energies[0] == energies[1]
     calc = DeepPotCalculator(model)
     assert max(calc.get_extrapolation(atoms=atoms).max() for atoms in images[:5]) < 1.01
@@ -50,14 +65,31 @@ def test_core_and_ranges(data, capsys):
 
 def test_without_core(data):
     folder, _ = data
-    assert main(["protect", str(folder / "old.safetensors"), str(folder / "cu.extxyz"), "-o", str(folder / "b.safetensors"),
-                 "--no-core", "--group", "train"]) == 0
+    assert (
+        main(
+            [
+                "protect",
+                str(folder / "old.safetensors"),
+                str(folder / "cu.extxyz"),
+                "-o",
+                str(folder / "b.safetensors"),
+                "--no-core",
+                "--group",
+                "train",
+            ]
+        )
+        == 0
+    )
     assert load_model(folder / "b.safetensors").core is None
 
 
-@pytest.mark.parametrize("change, message", [
-    (["-o", "x.h5"], "need a name that ends in .safetensors"),
-    (["--group", "none", "-o", "x.safetensors"], "no structures of the groups none; name others with --group")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (["-o", "x.h5"], "need a name that ends in .safetensors"),
+        (["--group", "none", "-o", "x.safetensors"], "no structures of the groups none; name others with --group"),
+    ],
+)
 def test_errors(data, change, message, capsys):
     folder, _ = data
     assert main(["protect", str(folder / "old.safetensors"), str(folder / "cu.extxyz"), *change]) == 1
@@ -66,8 +98,10 @@ def test_errors(data, change, message, capsys):
 
 def test_from_the_configuration_of_a_training(data, capsys):
     folder, images = data
-    (folder / "cu.toml").write_text('[data]\nfiles = ["cu.extxyz"]\nsupport = ["close"]\n[energy]\n'
-                                    '[output]\nmodel = "cu.safetensors"\n', encoding="utf-8")
+    (folder / "cu.toml").write_text(
+        '[data]\nfiles = ["cu.extxyz"]\nsupport = ["close"]\n[energy]\n[output]\nmodel = "cu.safetensors"\n',
+        encoding="utf-8",
+    )
     for source in ([str(folder / "cu.toml")], [str(folder / "cu.extxyz"), "--support", "close"]):
         assert main(["protect", str(folder / "old.safetensors"), *source, "-o", str(folder / "new.safetensors")]) == 0
         assert "5 structures" in capsys.readouterr().out

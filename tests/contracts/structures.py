@@ -1,4 +1,5 @@
 """Cells of every kind, as mix-ins with ``make_atoms``: a contract class inherits one of them."""
+
 from ase_mlelec.testing import random_atoms
 
 
@@ -15,6 +16,7 @@ class Orthorhombic(Cell):
 
 class Sheared(Cell):
     """Cutoff beyond the cell: every atom sees images of itself."""
+
     atoms = random_atoms("Si2O", cell=[[3.2, 0, 0], [2.1, 3.4, 0], [-1.3, 1.7, 4.1]], seed=1)
 
 

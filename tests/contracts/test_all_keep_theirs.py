@@ -1,4 +1,5 @@
 """Every class and every shipped model runs the contract of its kind: none is forgotten when one is added."""
+
 import importlib.util
 import inspect
 import sys
@@ -11,11 +12,17 @@ from ase_mlelec import descriptors, heads
 from ase_mlelec.bundle import list_models
 from ase_mlelec.descriptors.base import Descriptor
 from ase_mlelec.heads.base import Head, HeadOfPairs
-from ase_mlelec.testing import (CalculatorContract, DescriptorContract, EnvironmentContract, HeadContract,
-                                HeadOfPairsContract, ModelContract)
+from ase_mlelec.testing import (
+    CalculatorContract,
+    DescriptorContract,
+    EnvironmentContract,
+    HeadContract,
+    HeadOfPairsContract,
+    ModelContract,
+)
 
 TESTS = Path(__file__).parent.parent
-NO_QUANTITY = {"EnergyZero"}      # of an LDOS: a function that LDOSHead calls, tested with it
+NO_QUANTITY = {"EnergyZero"}  # of an LDOS: a function that LDOSHead calls, tested with it
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +36,11 @@ def classes():
                 spec = importlib.util.spec_from_file_location(f"contract_of_{path.stem}", path)
                 module = importlib.util.module_from_spec(spec)
                 spec.loader.exec_module(module)
-                found += [value for name, value in vars(module).items()
-                          if inspect.isclass(value) and name.startswith("Test")]
+                found += [
+                    value for name, value in vars(module).items() if inspect.isclass(value) and name.startswith("Test")
+                ]
     finally:
-        del sys.path[:len(folders)]
+        del sys.path[: len(folders)]
     return found
 
 
@@ -43,8 +51,11 @@ def kinds(classes, contract, make):
 
 def public(module, *bases):
     """Names of the public classes of a module that are one of the bases, which are not counted themselves."""
-    return {name for name in module.__all__
-            if issubclass(getattr(module, name), bases) and getattr(module, name) not in bases}
+    return {
+        name
+        for name in module.__all__
+        if issubclass(getattr(module, name), bases) and getattr(module, name) not in bases
+    }
 
 
 def test_descriptors(classes):
@@ -65,8 +76,9 @@ def test_calculators(classes):
 
 
 def test_shipped_models(classes):
-    assert set(list_models()) <= {case.shipped for case in classes
-                                  if issubclass(case, ModelContract) and hasattr(case, "shipped")}
+    assert set(list_models()) <= {
+        case.shipped for case in classes if issubclass(case, ModelContract) and hasattr(case, "shipped")
+    }
 
 
 def test_none_is_left_out(classes):

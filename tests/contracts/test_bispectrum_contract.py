@@ -1,4 +1,5 @@
 """Bispectrum of atoms under the descriptor contract: every kind of cell, species with unequal weights and cutoffs."""
+
 from structures import LeftHanded, Molecule, Orthorhombic, Sheared, Slab
 
 from ase_mlelec.descriptors import Bispectrum

@@ -1,4 +1,5 @@
 """The calculators under the calculator contract, and their models under the model contract, in cells of every kind."""
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +35,7 @@ class DeepDOS(ModelContract, CalculatorContract):
 
 class DeepWannier(ModelContract, CalculatorContract):
     """Dipoles change with the images of the atoms; displacements of the centroids and polarizabilities do not."""
+
     heads = ("energy", "dipole", "polarizability")
 
     def make_model(self, seed=0):
@@ -118,6 +120,7 @@ class TestDeepWannierSlab(Slab, DeepWannier):
 
 class TestDeepWannierMolecule(Molecule, DeepWannier):
     """No energy of its own: oxygens alone are evaluated."""
+
     heads = ("dipole",)
 
 

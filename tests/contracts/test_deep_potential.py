@@ -1,4 +1,5 @@
 """DeepPot-SE under the descriptor contract: nets of both kinds, Chebyshev series with one to three angular channels."""
+
 from small_models import random_descriptor
 from structures import LeftHanded, Molecule, Orthorhombic, Sheared, Slab
 

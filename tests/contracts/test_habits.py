@@ -1,4 +1,5 @@
 """How people use ASE's calculators: every calculator under the habits contract, and a combination."""
+
 import copy
 import json
 import pickle
@@ -18,8 +19,14 @@ from small_ldos import random_ldos_model
 from small_models import WANNIER, random_model
 from structures import LeftHanded, Orthorhombic, Sheared, Slab
 
-from ase_mlelec import (CombinedCalculator, DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator,
-                        MLDFTCalculator, WannierTBCalculator)
+from ase_mlelec import (
+    CombinedCalculator,
+    DeepDOSCalculator,
+    DeepPotCalculator,
+    DeepWannierCalculator,
+    MLDFTCalculator,
+    WannierTBCalculator,
+)
 from ase_mlelec.testing import HabitsContract, random_atoms
 
 OF_OTHERS, SECOND = random_model(5), random_model(7, ("energy", "dos"))

@@ -1,4 +1,5 @@
 """The heads under the head contract."""
+
 import pytest
 import torch
 from small_models import ENERGIES, randomise_nets
@@ -11,9 +12,11 @@ from ase_mlelec.testing import HeadContract, assert_close, random_rotation
 class TwoSpecies:
     def make_environment(self):
         generator = torch.Generator().manual_seed(3)
-        return Environment(torch.randn(9, 6, generator=generator, dtype=torch.float64),
-                           torch.tensor([0, 1, 1, 0, 1, 0, 0, 0, 1]),
-                           torch.randn(9, 5, 3, generator=generator, dtype=torch.float64))
+        return Environment(
+            torch.randn(9, 6, generator=generator, dtype=torch.float64),
+            torch.tensor([0, 1, 1, 0, 1, 0, 0, 0, 1]),
+            torch.randn(9, 5, 3, generator=generator, dtype=torch.float64),
+        )
 
     def finished(self, head):
         randomise_nets(head.nets, 1.0, 0.3)
@@ -60,7 +63,7 @@ class TestLDOS(TwoSpecies, HeadContract):
             assert_close(head(environment, None), wanted, self.tolerance)
             standard = (environment.features - head.shift) @ head.inverse.T
             assert_close(hidden[:, :16], head.hidden(standard), self.tolerance)
-            assert_close(hidden[:, 16:], standard[:, 6 - self.n_linear:], self.tolerance)
+            assert_close(hidden[:, 16:], standard[:, 6 - self.n_linear :], self.tolerance)
 
     @pytest.mark.parametrize("last", [len(ENERGIES) - 1, len(ENERGIES), len(ENERGIES) + 5])
     def test_coordinates(self, last):

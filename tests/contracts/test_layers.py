@@ -1,4 +1,5 @@
 """Layered crystals: environments in their frames, heads of pairs and models with Hamiltonians under their contracts."""
+
 import pytest
 import torch
 from small_bilayers import graphene_bilayer, mx2_bilayer, random_wannier_model

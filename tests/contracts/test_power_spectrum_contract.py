@@ -1,4 +1,5 @@
 """Power spectrum under the descriptor contract: every kind of cell."""
+
 from structures import LeftHanded, Molecule, Orthorhombic, Sheared, Slab
 
 from ase_mlelec.descriptors import PowerSpectrum
@@ -12,8 +13,9 @@ class SiliconOxide(ForceDescriptorContract):
 
 class TestNear(Sheared, ForceDescriptorContract):
     def make_descriptor(self):
-        return PowerSpectrum(["Si", "O"], cutoff=3.9, inner=1.3, n_pair=4, n_radial=2, l_max=3, near=3.0,
-                             roughest=4.0, roughest_5=2.2).double()
+        return PowerSpectrum(
+            ["Si", "O"], cutoff=3.9, inner=1.3, n_pair=4, n_radial=2, l_max=3, near=3.0, roughest=4.0, roughest_5=2.2
+        ).double()
 
 
 class TestOrthorhombic(Orthorhombic, SiliconOxide):

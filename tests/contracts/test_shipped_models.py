@@ -1,4 +1,5 @@
 """The shipped models under the model contract."""
+
 import numpy as np
 import torch
 from ase import Atoms
@@ -11,8 +12,9 @@ from ase_mlelec.testing import ModelContract
 
 class Shipped(ModelContract):
     """In float64, so that differences are those of rounding; a model file has no seeds."""
+
     shipped = None
-    single = 2e-4           # elements and spectra are small differences of large parts
+    single = 2e-4  # elements and spectra are small differences of large parts
 
     def make_model(self, seed=0):
         return load_model(self.shipped).to(torch.float64)
@@ -38,6 +40,7 @@ class TestAluminium(Shipped):
 
 class TestIce(Shipped):
     """Two molecules in a cubic cell, as in ice VII."""
+
     shipped = "ice"
 
     def make_atoms(self):

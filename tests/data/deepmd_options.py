@@ -3,6 +3,7 @@ the options that few models have, and what deepmd-kit's own NumPy backend comput
 
     python tests/data/deepmd_options.py          # in an environment with deepmd-kit
 """
+
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +20,27 @@ TYPES = np.array([0, 1, 1, 2, 0, 1, 2, 1, 0, 1])
 BOX = np.array([[5.0, 0, 0], [0.7, 5.4, 0], [0, -0.5, 5.2]])
 # descriptor, fitting net, model
 MODELS = {
-    "excluded": (dict(resnet_dt=True, type_one_side=False, exclude_types=[[0, 1]], env_protection=0.05),
-                 dict(atom_ener=[None, -13.6, -100.0]), dict(pair_exclude_types=[[2, 2]], atom_exclude_types=[1])),
+    "excluded": (
+        dict(resnet_dt=True, type_one_side=False, exclude_types=[[0, 1]], env_protection=0.05),
+        dict(atom_ener=[None, -13.6, -100.0]),
+        dict(pair_exclude_types=[[2, 2]], atom_exclude_types=[1]),
+    ),
     "functions": (dict(type_one_side=False, activation_function="gelu"), dict(activation_function="softplus"), dict()),
     "single": (dict(resnet_dt=True, precision="float32", exclude_types=[[1, 1]]), dict(), dict()),
-    "dos": (dict(resnet_dt=True, exclude_types=[[0, 0], [1, 2]], activation_function="relu"),
-            dict(exclude_types=[2], activation_function="silu"), dict()),
+    "dos": (
+        dict(resnet_dt=True, exclude_types=[[0, 0], [1, 2]], activation_function="relu"),
+        dict(exclude_types=[2], activation_function="silu"),
+        dict(),
+    ),
 }
 
 
 def make(kind, descriptor, fitting, model, seed):
     generator = np.random.default_rng(seed)
-    se = DescrptSeA(**{"rcut": 3.0, "rcut_smth": 1.0, "sel": [9, 14, 9], "neuron": [3, 6], "axis_neuron": 2,
-                       "seed": seed} | descriptor)
+    se = DescrptSeA(
+        **{"rcut": 3.0, "rcut_smth": 1.0, "sel": [9, 14, 9], "neuron": [3, 6], "axis_neuron": 2, "seed": seed}
+        | descriptor
+    )
     kinds = se.davg.dtype
     se.davg[..., 0] = generator.uniform(0.05, 0.2, (3, 1)).astype(kinds)
     se.dstd[..., 0] = generator.uniform(0.3, 0.6, (3, 1)).astype(kinds)

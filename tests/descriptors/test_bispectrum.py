@@ -1,4 +1,5 @@
 """Bispectrum against its definition (recursion and Clebsch-Gordan sums), closed forms, symmetry and differences."""
+
 import math
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ OXIDE = dict(weights={"Si": 1.0, "O": -0.6}, cutoffs={"Si": 3.6, "O": 3.1})
 
 # The definition, term by term
 
+
 def group_element(vec, cutoff, rfac0, rmin0):
     """(a, b) of a neighbour at ``vec``."""
     (x, y, z), r = -np.asarray(vec), np.linalg.norm(vec)
@@ -38,7 +40,7 @@ def matrices(a, b, twojmax):
         for mb in range(j // 2 + 1):
             new[mb, :j] += np.sqrt((j - np.arange(j)) / (j - mb)) * np.conj(a) * u[-1][mb]
             new[mb, 1:] -= np.sqrt(np.arange(1, j + 1) / (j - mb)) * np.conj(b) * u[-1][mb]
-            signs = (-1.0)**(mb + np.arange(j + 1))
+            signs = (-1.0) ** (mb + np.arange(j + 1))
             new[j - mb, ::-1] = signs * np.conj(new[mb])
         u.append(new)
     return u
@@ -46,6 +48,7 @@ def matrices(a, b, twojmax):
 
 def clebsch_gordan(j1, j2, j):
     """<j1 m1 j2 m2 | j m> by Racah's formula: array [j1+1, j2+1, j+1] of doubled orders."""
+
     def f(twice):
         return math.factorial(twice // 2)
 
@@ -55,9 +58,11 @@ def clebsch_gordan(j1, j2, j):
         for m2 in range(max(-j2, -j - m1), min(j2, j - m1) + 1, 2):
             m = m1 + m2
             norm = f(j + m) * f(j - m) * f(j1 - m1) * f(j1 + m1) * f(j2 - m2) * f(j2 + m2)
-            terms = [(k, j1 + j2 - j - k, j1 - m1 - k, j2 + m2 - k, j - j2 + m1 + k, j - j1 - m2 + k)
-                     for k in range(0, j1 + j2 - j + 1, 2)]
-            total = sum((-1)**(t[0] // 2) / math.prod(map(f, t)) for t in terms if min(t) >= 0)
+            terms = [
+                (k, j1 + j2 - j - k, j1 - m1 - k, j2 + m2 - k, j - j2 + m1 + k, j - j1 - m2 + k)
+                for k in range(0, j1 + j2 - j + 1, 2)
+            ]
+            total = sum((-1) ** (t[0] // 2) / math.prod(map(f, t)) for t in terms if min(t) >= 0)
             out[(m1 + j1) // 2, (m2 + j2) // 2, (m + j) // 2] = math.sqrt(triangle * norm) * total
     return out
 
@@ -92,9 +97,20 @@ def oxide(seed=0):
     return random_atoms("Si2O2", cell=CELL, shortest=1.2, seed=seed)
 
 
-@pytest.mark.parametrize("twojmax, options", [
-    (1, {}), (2, {}), (5, {}), (6, dict(rmin0=0.7)), (7, dict(switch=False)), (8, dict(rfac0=0.9)), (10, {}),
-    (12, dict(rmin0=0.3)), (16, {})])
+@pytest.mark.parametrize(
+    "twojmax, options",
+    [
+        (1, {}),
+        (2, {}),
+        (5, {}),
+        (6, dict(rmin0=0.7)),
+        (7, dict(switch=False)),
+        (8, dict(rfac0=0.9)),
+        (10, {}),
+        (12, dict(rmin0=0.3)),
+        (16, {}),
+    ],
+)
 def test_equals_the_definition(twojmax, options):
     """Every twojmax divides the triples among quadrature rules in its own way."""
     vecs = np.random.default_rng(twojmax).normal(size=(9, 3)) * 1.5
@@ -133,8 +149,10 @@ def test_one_neighbour(r):
 
 # Grids
 
-@pytest.mark.parametrize("cell", [CELL, np.array(CELL)[[1, 0, 2]], np.diag([1.9, 6.0, 4.0])],
-                         ids=["sheared", "left-handed", "needle"])
+
+@pytest.mark.parametrize(
+    "cell", [CELL, np.array(CELL)[[1, 0, 2]], np.diag([1.9, 6.0, 4.0])], ids=["sheared", "left-handed", "needle"]
+)
 def test_grid_equals_the_definition(cell):
     """Cutoffs beyond the cell, all images by brute force, points in C order."""
     atoms, shape = random_atoms("SiO", cell=cell, shortest=1.2), (2, 3, 2)
@@ -200,6 +218,7 @@ def test_float32():
 
 # Gradients
 
+
 def slopes(descriptor, atoms, shape, step=3e-5):
     """(d/dt by autograd, by differences) of a random sum of features as positions and cell go along random directions.
 
@@ -215,8 +234,10 @@ def slopes(descriptor, atoms, shape, step=3e-5):
 
     def value(positions, cell):
         now = replace(system, positions=positions, cell=cell)
-        return sum((descriptor.of_chunk(now, chunk) * weights[chunk.indices]).sum()
-                   for chunk in descriptor.grid_chunks(now, shape))
+        return sum(
+            (descriptor.of_chunk(now, chunk) * weights[chunk.indices]).sum()
+            for chunk in descriptor.grid_chunks(now, shape)
+        )
 
     leaves = [system.positions.clone().requires_grad_(), system.cell.clone().requires_grad_()]
     of_positions, of_cell = torch.autograd.grad(value(*leaves), leaves)
@@ -243,8 +264,11 @@ def test_radial_sums():
         np.testing.assert_allclose(row, wanted, atol=1e-11)
 
 
-@pytest.mark.parametrize("options", [dict(twojmax=10), dict(twojmax=5, rmin0=0.3), dict(twojmax=3, bzero=True),
-                                     dict(twojmax=2, n_radial=6)], ids=["10", "rmin0", "bzero", "radial"])
+@pytest.mark.parametrize(
+    "options",
+    [dict(twojmax=10), dict(twojmax=5, rmin0=0.3), dict(twojmax=3, bzero=True), dict(twojmax=2, n_radial=6)],
+    ids=["10", "rmin0", "bzero", "radial"],
+)
 def test_gradient(options):
     # radial sums have a kink in their third derivative, which an atom at the cutoff of a point may cross
     analytic, numeric = slopes(Bispectrum(["O", "Si"], **OXIDE, **options), oxide(), (2, 3, 2), step=1e-5)
@@ -261,10 +285,10 @@ def test_gradient_of_points():
         system.positions.requires_grad_(), system.cell.requires_grad_()
         if by_grid:
             chunks = descriptor.grid_chunks(system, shape)
-            total = sum((descriptor.of_chunk(system, chunk)**2).sum() for chunk in chunks)
+            total = sum((descriptor.of_chunk(system, chunk) ** 2).sum() for chunk in chunks)
         else:
             edges = Edges.build(system, descriptor.cutoff, fractional @ system.cell[0])
-            total = (descriptor(system, edges).features**2).sum()
+            total = (descriptor(system, edges).features ** 2).sum()
         results.append(torch.autograd.grad(total, [system.positions, system.cell]))
     for found, wanted in zip(*results):
         assert_close(found, wanted, 1e-12)
@@ -298,33 +322,40 @@ def test_second_derivatives_are_refused():
     leaf = system.positions.requires_grad_()
     descriptor = Bispectrum(["O", "Si"], 2)
     features = torch.cat([descriptor.of_chunk(system, chunk) for chunk in descriptor.grid_chunks(system, (1, 1, 2))])
-    first, = torch.autograd.grad((features**2).sum(), leaf, create_graph=True)
+    (first,) = torch.autograd.grad((features**2).sum(), leaf, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
 
 
 # Errors
 
-@pytest.mark.parametrize("atoms, shape, message", [
-    (Atoms("H", cell=[4, 4, 4], pbc=[True, True, False]), (2, 2, 2), r"got pbc \[True, True, False\], need three"),
-    (Atoms("H"), (2, 2, 2), "need three periodic directions for a grid; set atoms.pbc = True and a cell"),
-    (bulk("Al"), (2, 2), r"got grid \(2, 2\), need three positive numbers"),
-    (bulk("Al"), (2, 0, 2), r"got grid \(2, 0, 2\)"),
-])
+
+@pytest.mark.parametrize(
+    "atoms, shape, message",
+    [
+        (Atoms("H", cell=[4, 4, 4], pbc=[True, True, False]), (2, 2, 2), r"got pbc \[True, True, False\], need three"),
+        (Atoms("H"), (2, 2, 2), "need three periodic directions for a grid; set atoms.pbc = True and a cell"),
+        (bulk("Al"), (2, 2), r"got grid \(2, 2\), need three positive numbers"),
+        (bulk("Al"), (2, 0, 2), r"got grid \(2, 0, 2\)"),
+    ],
+)
 def test_errors_of_the_grid(atoms, shape, message):
     with pytest.raises(InputError, match=message):
         grid_bispectrum(atoms, shape)
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(twojmax=0), "twojmax: got 0, need 1 to 16"),
-    (dict(twojmax=17), "twojmax: got 17"),
-    (dict(cutoff=0.0), "cutoffs: got 0.0 Å, need more than 0"),
-    (dict(rmin0=5.0), "need more than 0 and than rmin0 = 5.0 Å"),
-    (dict(weights={"Cu": 1.0}), "weights: got Cu, need one of Al, Mg; remove it"),
-    (dict(n_radial=-1), "n_radial: got -1, need 0 or more"),
-    (dict(cutoffs=[4.0]), "cutoffs: got 1 numbers, need 2, one per species"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(twojmax=0), "twojmax: got 0, need 1 to 16"),
+        (dict(twojmax=17), "twojmax: got 17"),
+        (dict(cutoff=0.0), "cutoffs: got 0.0 Å, need more than 0"),
+        (dict(rmin0=5.0), "need more than 0 and than rmin0 = 5.0 Å"),
+        (dict(weights={"Cu": 1.0}), "weights: got Cu, need one of Al, Mg; remove it"),
+        (dict(n_radial=-1), "n_radial: got -1, need 0 or more"),
+        (dict(cutoffs=[4.0]), "cutoffs: got 1 numbers, need 2, one per species"),
+    ],
+)
 def test_errors_of_the_descriptor(options, message):
     with pytest.raises(ValueError, match=message):
         Bispectrum(["Al", "Mg"], **options)

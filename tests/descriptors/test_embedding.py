@@ -1,4 +1,5 @@
 """Moments of Chebyshev series against NumPy's series, their derivatives to third order, and the layout of the edges."""
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +7,7 @@ import torch
 from ase_mlelec.descriptors.embedding import ChebyshevMoments
 from ase_mlelec.descriptors.padding import pad
 
-BLOCKS = [slice(3, 5), slice(0, 3)]     # of two species, out of order as deep_potential makes them
+BLOCKS = [slice(3, 5), slice(0, 3)]  # of two species, out of order as deep_potential makes them
 
 
 def padded(n_centers=2, n_rows=2, seed=0):
@@ -22,7 +23,7 @@ def moments(padded, n_basis=6):
 def test_moments_are_sums_over_the_neighbours_of_each_species(n_basis):
     given = padded()
     found = moments(given, n_basis)
-    basis = np.polynomial.chebyshev.chebvander(given[:, 0].numpy(), n_basis - 1)        # [C, n, K]
+    basis = np.polynomial.chebyshev.chebvander(given[:, 0].numpy(), n_basis - 1)  # [C, n, K]
     for k, block in enumerate(BLOCKS):
         expected = np.einsum("crn,cnk->crk", given[:, 1:, block].numpy(), basis[:, block])
         np.testing.assert_allclose(found[:, :, k].numpy(), expected, atol=1e-12)
@@ -53,7 +54,7 @@ def test_padding_keeps_every_edge_once(kinds, shuffled):
         center, kind = center[order], kind[order]
     table = torch.arange(1.0, 81.0).reshape(2, 40)
     laid, present, blocks = pad(torch.as_tensor(center), torch.as_tensor(kind), table, 7, kinds)
-    for c in range(7):                  # the last centre has no edges
+    for c in range(7):  # the last centre has no edges
         for k in range(2):
             chosen = (center == c) & (kind == k)
             assert int(present[c, k]) == chosen.sum()

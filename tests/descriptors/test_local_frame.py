@@ -1,4 +1,5 @@
 """Frames of layers and environments in them."""
+
 import numpy as np
 import pytest
 import torch
@@ -33,7 +34,7 @@ def test_direction_of_a_layer():
     """e1 points from Mo to S, so that the layer that is turned in 2H stacking has a frame turned by 180 degrees."""
     for turned, wanted in ((True, 60), (False, 0)):
         found = frames_of(mx2_bilayer((0.2, 0.4), turned=turned))
-        assert abs(degrees(found.angle[0] + np.radians(30), 120)) < 1e-9         # S lies at -30 degrees from Mo
+        assert abs(degrees(found.angle[0] + np.radians(30), 120)) < 1e-9  # S lies at -30 degrees from Mo
         assert abs(abs(degrees(found.angle[1] - found.angle[0], 120)) - wanted) < 1e-9
         assert found.layer.tolist() == [0, 0, 0, 1, 1, 1]
 
@@ -82,28 +83,31 @@ def test_moments_by_hand():
     found, _ = descriptor.moments(system, Edges.build(system, 5.0), frames)
     wanted = np.zeros((6, len(descriptor.kinds), 2, 2, 3), dtype=complex)
     for i, j, vector in zip(*neighbor_list("ijD", atoms, 5.0)):
-        r, angle = np.linalg.norm(vector), float(frames.angle[i // 3])      # x is along the first cell vector
+        r, angle = np.linalg.norm(vector), float(frames.angle[i // 3])  # x is along the first cell vector
         u = (vector[0] + 1j * vector[1]) / r * np.exp(-1j * angle)
         x, v = 2 * r / 5 - 1, min(max(r - 4.0, 0.0), 1.0)
         radial = np.array([1, x, 2 * x * x - 1]) * (1 - 10 * v**3 + 15 * v**4 - 6 * v**5)
         for k, (p, q) in enumerate(descriptor.kinds):
-            wanted[i, k, int(atoms.symbols[j] == "S"), int(i // 3 == j // 3)] += (vector[2] / r)**p * u**q * radial
+            wanted[i, k, int(atoms.symbols[j] == "S"), int(i // 3 == j // 3)] += (vector[2] / r) ** p * u**q * radial
     np.testing.assert_allclose(found.numpy(), wanted.reshape(6, len(descriptor.kinds), -1), atol=1e-12)
 
 
-@pytest.mark.parametrize("make", [lambda: mx2_bilayer((0.2, 0.4), noise=0.05, seed=1),
-                                  lambda: graphene_bilayer((0.2, 0.4), noise=0.05, seed=1)], ids=["MX2", "graphene"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: mx2_bilayer((0.2, 0.4), noise=0.05, seed=1), lambda: graphene_bilayer((0.2, 0.4), noise=0.05, seed=1)],
+    ids=["MX2", "graphene"],
+)
 def test_features_are_invariant(make):
     atoms, options = make(), {"fold": find_fold([System.from_atoms(make())])}
     wanted = environment(atoms, **options).features
     order = np.random.default_rng(0).permutation(len(atoms))
     other = atoms.copy()
     other.rotate(50, (1, 2, 3), rotate_cell=True)
-    doubled = environment(atoms * (2, 1, 1), **options).features[:len(atoms)]
+    doubled = environment(atoms * (2, 1, 1), **options).features[: len(atoms)]
     for found in (environment(other, **options).features, doubled):
         assert torch.allclose(found, wanted, atol=1e-11)
     assert torch.allclose(environment(atoms[order], **options).features, wanted[order], atol=1e-11)
-    other = atoms.copy()        # another first cell vector: another of the equivalent frames
+    other = atoms.copy()  # another first cell vector: another of the equivalent frames
     other.cell[0] = atoms.cell[0] + atoms.cell[1]
     assert torch.allclose(environment(other, **options).features, wanted, atol=1e-11)
     assert float((environment(make(), **options).features[0] - wanted[1]).abs().max()) > 1e-3
@@ -113,7 +117,7 @@ def test_reflections_are_signs():
     """Reflected structures have the features that ``parity`` tells."""
     atoms = mx2_bilayer((0.2, 0.4), noise=0.05, seed=1)
     wanted, descriptor = environment(atoms).features, LocalFrame(["Mo", "S"], 5.0, 3, 3)
-    up = atoms.copy()           # n stays where it is: the third cell vector is not reflected
+    up = atoms.copy()  # n stays where it is: the third cell vector is not reflected
     up.positions[:, 2] *= -1
     assert torch.allclose(environment(up).features, wanted * descriptor.parity[0], atol=1e-11)
     across = atoms.copy()
@@ -130,6 +134,7 @@ def test_smooth_at_the_cutoff():
         moved = atoms.copy()
         moved.positions[2:, 2] += distance
         return environment(moved, fold=6).features
+
     h = 1e-4
     jump = features(h) - 2 * features(0.0) + features(-h)
     assert float(jump.abs().max()) < 1e-6
@@ -140,8 +145,11 @@ def test_errors():
     flat = atoms.copy()
     flat.pbc = [True, False, True]
     close = mx2_bilayer(distance=4.0, turned=False)
-    for bad, message in ((molecule("H2O"), "need layers that repeat.*set cell and pbc"), (flat, "set cell and pbc"),
-                         (close, "in one piece.*increase their distance")):
+    for bad, message in (
+        (molecule("H2O"), "need layers that repeat.*set cell and pbc"),
+        (flat, "set cell and pbc"),
+        (close, "in one piece.*increase their distance"),
+    ):
         with pytest.raises(InputError, match=message):
             frames_of(bad)
     with pytest.raises(InputError, match="no 4-fold direction"):

@@ -1,4 +1,5 @@
 """Power spectrum against sums over pairs of neighbours, Legendre polynomials and orthonormality."""
+
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -29,8 +30,10 @@ def features(atoms, made):
 
 def radial(r, n, cutoff=CUTOFF):
     """R_0 .. R_n-1 by Gram-Schmidt on a fine grid of its own, in powers of another variable of the same span."""
+
     def raw(r):
-        return ((r / (r + cutoff))[:, None]**np.arange(n)) * (1 - (r / cutoff)**2)[:, None]**2
+        return ((r / (r + cutoff))[:, None] ** np.arange(n)) * (1 - (r / cutoff) ** 2)[:, None] ** 2
+
     grid = INNER + (cutoff - INNER) * (np.arange(2000) + 0.5) / 2000
     values, at = raw(grid), raw(np.asarray(r, float))
     for k in range(n):
@@ -38,7 +41,7 @@ def radial(r, n, cutoff=CUTOFF):
             overlap = (values[:, m] * values[:, k]).mean()
             values[:, k] -= overlap * values[:, m]
             at[:, k] -= overlap * at[:, m]
-        norm = np.sqrt((values[:, k]**2).mean())
+        norm = np.sqrt((values[:, k] ** 2).mean())
         values[:, k] /= norm
         at[:, k] /= norm
     return at
@@ -48,7 +51,7 @@ def test_harmonics_add_up_to_legendre():
     a, b = torch.nn.functional.normalize(torch.randn(2, 3, 50, dtype=torch.float64), dim=1)
     rows = harmonics(a, 10) * harmonics(b, 10)
     for l in range(11):
-        found = rows[l * l:(l + 1)**2].sum(dim=0)
+        found = rows[l * l : (l + 1) ** 2].sum(dim=0)
         np.testing.assert_allclose(found, eval_legendre(l, (a * b).sum(dim=0).numpy()), atol=1e-12)
 
 
@@ -77,19 +80,23 @@ def test_weights_fall_with_the_roughness():
     made = descriptor(n_pair=3, n_radial=2, l_max=1)
     weights = made.feature_weights().numpy()
     assert len(weights) == made.n_features == 2 * 3 + 2 * 10
-    np.testing.assert_allclose(weights[:6]**(-2 / 5), [1, 2, 5] * 2)
-    degrees = [0, 1, 0, 1]      # of both species
-    squares = [1 + degrees[a]**2 + degrees[b]**2 for a, b in zip(*np.triu_indices(4))]
-    np.testing.assert_allclose(weights[6:]**(-2 / 5), squares + [square + 0.1 for square in squares])
+    np.testing.assert_allclose(weights[:6] ** (-2 / 5), [1, 2, 5] * 2)
+    degrees = [0, 1, 0, 1]  # of both species
+    squares = [1 + degrees[a] ** 2 + degrees[b] ** 2 for a, b in zip(*np.triu_indices(4))]
+    np.testing.assert_allclose(weights[6:] ** (-2 / 5), squares + [square + 0.1 for square in squares])
 
 
 def test_groups_of_features():
     """Of one number and one set of species of neighbours, by n^2 and by l^2 in four parts each, some of them empty."""
     made = descriptor(n_pair=11, n_radial=2, l_max=4, near=3.0, roughest=3.0, roughest_5=2.0)
     groups, weights = made.feature_groups().numpy(), made.feature_weights().numpy()
-    radial = [0, 0, 1, 1]       # species of the densities of triples
-    neighbours = [*[(0,)] * 11, *[(1,)] * 11, *[(radial[a], radial[b]) for a, b in zip(*np.triu_indices(4))] * 5,
-                  *(tuple(row) for means in made.many for row in means.members.tolist())]
+    radial = [0, 0, 1, 1]  # species of the densities of triples
+    neighbours = [
+        *[(0,)] * 11,
+        *[(1,)] * 11,
+        *[(radial[a], radial[b]) for a, b in zip(*np.triu_indices(4))] * 5,
+        *(tuple(row) for means in made.many for row in means.members.tolist()),
+    ]
     assert len(neighbours) == len(groups) and neighbours[-1] == (1, 1, 1, 1) and (0, 0, 1) in neighbours
     assert sorted(set(groups)) == list(range(groups.max() + 1))
     for kind in set(neighbours):
@@ -112,7 +119,7 @@ def test_quadruples_in_closed_form():
     made = descriptor(n_radial=1, n_pair=1, near=near, roughest=2.2)
     a = random_atoms("Si" * 4, cell=[9, 9, 9], seed=5).positions[:3]
     a *= np.array([1.5, 1.9, 2.6])[:, None] / np.linalg.norm(a, axis=1)[:, None]
-    found = features(Atoms("OSi3", [[0, 0, 0], *a]), made)[0, [-5, -1]]    # of Si alone: (1, 1, 2), (2, 2, 2)
+    found = features(Atoms("OSi3", [[0, 0, 0], *a]), made)[0, [-5, -1]]  # of Si alone: (1, 1, 2), (2, 2, 2)
     weights = radial(np.linalg.norm(a, axis=1), 1, near)[:, 0]
     unit = a / np.linalg.norm(a, axis=1)[:, None]
     first, second = (weights[:, None] * unit).sum(axis=0), np.einsum("j,jx,jy->xy", weights, unit, unit)
@@ -127,12 +134,17 @@ def test_quintuples_in_closed_form():
     made = descriptor(n_radial=1, n_pair=1, near=near, roughest=0, roughest_5=1.45)
     a = random_atoms("Si" * 5, cell=[9, 9, 9], seed=7).positions[:5]
     a *= np.array([1.5, 1.9, 2.1, 2.3, 2.6])[:, None] / np.linalg.norm(a, axis=1)[:, None]
-    found = features(Atoms("OSi3O2", [[0, 0, 0], *a]), made)[0, -5:]       # OOOO, OOOSi, OOSiSi, OSiSiSi, SiSiSiSi
+    found = features(Atoms("OSi3O2", [[0, 0, 0], *a]), made)[0, -5:]  # OOOO, OOOSi, OOSiSi, OSiSiSi, SiSiSiSi
     weights = radial(np.linalg.norm(a, axis=1), 1, near)[:, 0]
     vec = weights[:, None] * a / np.linalg.norm(a, axis=1)[:, None]
     si, o = vec[:3].sum(axis=0), vec[3:].sum(axis=0)
-    wanted = [3 * (o @ o)**2, 3 * (o @ o) * (o @ si), (o @ o) * (si @ si) + 2 * (o @ si)**2, 3 * (si @ si) * (o @ si),
-              3 * (si @ si)**2]
+    wanted = [
+        3 * (o @ o) ** 2,
+        3 * (o @ o) * (o @ si),
+        (o @ o) * (si @ si) + 2 * (o @ si) ** 2,
+        3 * (si @ si) * (o @ si),
+        3 * (si @ si) ** 2,
+    ]
     np.testing.assert_allclose(found, np.array(wanted) / 15 / 9, rtol=1e-6)
 
 
@@ -143,11 +155,14 @@ def test_quadruples_and_quintuples_are_means_over_directions(size, limits):
     atoms = random_atoms("SiO2", cell=[3.9, 4.2, 4.5], seed=3)
     made = descriptor(near=near, **limits)
     plain, found = features(atoms, descriptor()), features(atoms, made)
-    np.testing.assert_array_equal(found[:, :plain.shape[1]], plain)
-    found = found[:, plain.shape[1]:]
+    np.testing.assert_array_equal(found[:, : plain.shape[1]], plain)
+    found = found[:, plain.shape[1] :]
     kinds = [(l, s, n) for l in range(5) for s in (0, 1) for n in range(3)]
-    groups = [group for group in combinations_with_replacement(range(30), size)
-              if _coupled([kinds[k] for k in group], max(limits.values()))]
+    groups = [
+        group
+        for group in combinations_with_replacement(range(30), size)
+        if _coupled([kinds[k] for k in group], max(limits.values()))
+    ]
     assert found.shape[1] == len(groups) > 50
     cosine, weights = np.polynomial.legendre.leggauss(9)
     angle = 2 * np.pi * np.arange(19) / 19
@@ -164,24 +179,31 @@ def test_quadruples_and_quintuples_are_means_over_directions(size, limits):
         vec = edges.vec.numpy()[own]
         r = np.linalg.norm(vec, axis=1)
         functions = radial(r, 3, near) * signs
-        densities = [np.einsum("j,...j->...", functions[:, n] * (species[own] == s),
-                               eval_legendre(l, u @ (vec / r[:, None]).T)) / np.sqrt(2 * l + 1) for l, s, n in kinds]
+        densities = [
+            np.einsum("j,...j->...", functions[:, n] * (species[own] == s), eval_legendre(l, u @ (vec / r[:, None]).T))
+            / np.sqrt(2 * l + 1)
+            for l, s, n in kinds
+        ]
         wanted = [weights / 2 @ np.prod([densities[k] for k in group], axis=0).mean(axis=1) for group in groups]
         np.testing.assert_allclose(found[centre], wanted, rtol=1e-6, atol=1e-6 * np.abs(wanted).max())
 
 
 def _coupled(kinds, roughest):
     l, _, n = np.transpose(kinds)
-    return (l.min() > 0 and l.sum() % 2 == 0 and 2 * l.max() <= l.sum()
-            and 1 + (n**2).sum() + 0.1 * (l**2).sum() <= roughest)
+    return (
+        l.min() > 0
+        and l.sum() % 2 == 0
+        and 2 * l.max() <= l.sum()
+        and 1 + (n**2).sum() + 0.1 * (l**2).sum() <= roughest
+    )
 
 
 def test_weights_of_quadruples_and_quintuples():
     made = descriptor(n_radial=1, near=3.0, roughest=2.2, roughest_5=1.45)
     weights = made.feature_weights().numpy()
-    assert len(weights) == made.n_features == 2 * 5 + 5 * 3 + 6 + 4 + 5       # (1, 1, 2), (2, 2, 2), (1, 1, 1, 1)
-    np.testing.assert_allclose((weights[25:35] / SHARES[3])**(-2 / 3), 6 * [1.6] + 4 * [2.2])
-    np.testing.assert_allclose((weights[35:] / SHARES[4])**(-2 / 3), 1.4)
+    assert len(weights) == made.n_features == 2 * 5 + 5 * 3 + 6 + 4 + 5  # (1, 1, 2), (2, 2, 2), (1, 1, 1, 1)
+    np.testing.assert_allclose((weights[25:35] / SHARES[3]) ** (-2 / 3), 6 * [1.6] + 4 * [2.2])
+    np.testing.assert_allclose((weights[35:] / SHARES[4]) ** (-2 / 3), 1.4)
     for limits, size in (({"roughest": 1.2}, 3), ({"roughest_5": 1.2}, 4)):
         with pytest.raises(ValueError, match=f"1.2, but none of an atom and {size} neighbours is as smooth"):
             descriptor(near=3.0, **limits)
@@ -195,8 +217,9 @@ def test_weights_of_quadruples_and_quintuples():
 def test_smooth_at_the_cutoff():
     """Neither values nor derivatives jump where a neighbour leaves; alone, an atom has no features."""
     made = descriptor()
-    values = np.array([features(Atoms("SiO", [[0, 0, 0], [CUTOFF + x, 0, 0]]), made)[0]
-                       for x in (-2e-4, -1e-4, 0, 1e-4)])
+    values = np.array(
+        [features(Atoms("SiO", [[0, 0, 0], [CUTOFF + x, 0, 0]]), made)[0] for x in (-2e-4, -1e-4, 0, 1e-4)]
+    )
     assert abs(values[2:]).max() == 0
     assert abs(np.diff(values, axis=0)).max() < 1e-4 * abs(features(Atoms("SiO", [[0, 0, 0], [2.0, 0, 0]]), made)).max()
 

@@ -1,4 +1,5 @@
 """Vectors beyond the weighted sums of neighbours, and descriptors of electronic heads alone."""
+
 import numpy as np
 import pytest
 import torch
@@ -24,8 +25,10 @@ def descriptor(seed=0, **options):
 def model(electronic=None):
     shared = descriptor()
     own = electronic or shared
-    heads = {"energy": ScalarHead(2, shared.n_features, (8,)),
-             "dipole": VectorHead(2, own.n_features, own.n_frame, (1,), (8,))}
+    heads = {
+        "energy": ScalarHead(2, shared.n_features, (8,)),
+        "dipole": VectorHead(2, own.n_features, own.n_frame, (1,), (8,)),
+    }
     return Model(shared, heads, CHARGES, electronic).double()
 
 

@@ -1,4 +1,5 @@
 """The fast operations of DeepPot-SE and their derivatives, against the formulas as torch differentiates them."""
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -26,16 +27,17 @@ def both(vec, *arguments):
     direction = torch.randn_like(vec)
     for rows in (plain_rows, SmoothRows.apply):
         leaf = vec.clone().requires_grad_()
-        once, = torch.autograd.grad((rows(leaf, *arguments) * probe).sum(), leaf)
-        again, = torch.autograd.grad((rows(leaf, *arguments) * probe).sum(), leaf, create_graph=True)
+        (once,) = torch.autograd.grad((rows(leaf, *arguments) * probe).sum(), leaf)
+        (again,) = torch.autograd.grad((rows(leaf, *arguments) * probe).sum(), leaf, create_graph=True)
         torch.testing.assert_close(once, again, rtol=1e-12, atol=1e-12)
         yield rows(leaf, *arguments).detach(), once, torch.autograd.grad((again * direction).sum(), leaf)[0]
 
 
 @pytest.mark.parametrize("l_max", [1, 2, 3])
 @pytest.mark.parametrize("protection", [0.0, 0.3])
-@pytest.mark.parametrize("embedding", [ChebyshevEmbedding(1, True, 6, 4, 4.5), EmbeddingNets(1, True, (3, 6))],
-                         ids=["series", "nets"])
+@pytest.mark.parametrize(
+    "embedding", [ChebyshevEmbedding(1, True, 6, 4, 4.5), EmbeddingNets(1, True, (3, 6))], ids=["series", "nets"]
+)
 @pytest.mark.parametrize("normalisation", [(0.0, 1.0, 1.0), (0.2, 1.7, 0.6), "by neighbour"], ids=str)
 def test_rows(l_max, protection, embedding, normalisation):
     vec = vectors()
@@ -62,12 +64,13 @@ def test_products(l_max, n_axis):
     begin = 0
     blocks = Products.apply(moments, l_max, n_axis).reshape(2, l_max, 4, n_axis)
     for block, size in zip(blocks.unbind(1), ROWS):
-        part = moments[:, begin:begin + size]
+        part = moments[:, begin : begin + size]
         torch.testing.assert_close(block, torch.einsum("crm,crn->cmn", part, part[..., :n_axis]))
         begin += size
 
     def products(t):
         return Products.apply(t, l_max, n_axis)
+
     assert gradcheck(products, moments) and gradgradcheck(products, moments)
 
 
@@ -83,6 +86,7 @@ def test_a_series_that_does_not_change(blocks, n_basis):
 
     def moments(padded):
         return embedding.moments(padded, blocks, None)
+
     assert gradcheck(moments, padded) and gradgradcheck(moments, padded)
 
 

@@ -1,4 +1,5 @@
 """How many damaged inputs are tried; a table of what came of them where they are more than usual."""
+
 import pytest
 import record
 

@@ -2,6 +2,7 @@
 
 A damage is a list of edits, each three integers that choose the file, what is done to it, and where and with what.
 """
+
 import gzip
 import random
 import re
@@ -9,20 +10,77 @@ import re
 import damage_contents as contents
 
 # in the place of a number or a word
-TOKENS = ["nan", "NaN", "inf", "-inf", "1e400", "-1e400", "1e308", "1e-400", "***", "-1", "0", "1", "", "99999999999",
-          "9" * 400, "1.0D+02", "1_0", "0x10", "x", "\0", "é", "٣", "+", "1e", "T", "<a>", "&#0;", "2*0", "1.5", "\x0c",
-          "\u2028", '"', "[", "{}"]
+TOKENS = [
+    "nan",
+    "NaN",
+    "inf",
+    "-inf",
+    "1e400",
+    "-1e400",
+    "1e308",
+    "1e-400",
+    "***",
+    "-1",
+    "0",
+    "1",
+    "",
+    "99999999999",
+    "9" * 400,
+    "1.0D+02",
+    "1_0",
+    "0x10",
+    "x",
+    "\0",
+    "é",
+    "٣",
+    "+",
+    "1e",
+    "T",
+    "<a>",
+    "&#0;",
+    "2*0",
+    "1.5",
+    "\x0c",
+    "\u2028",
+    '"',
+    "[",
+    "{}",
+]
 # in the place of a value in TOML
-VALUES = ["nan", "inf", "-1", "0", "1e400", "9" * 400, "99999999999", "true", '""', '"x"', "[]", "{}", "[[1]]",
-          "[1, 'a']", "1.5", "-0.0", "1979-05-27", "[nan]", "[1e308, -1]", '"\\u0000"', '"../x"', "'/'", "[" * 5000]
+VALUES = [
+    "nan",
+    "inf",
+    "-1",
+    "0",
+    "1e400",
+    "9" * 400,
+    "99999999999",
+    "true",
+    '""',
+    '"x"',
+    "[]",
+    "{}",
+    "[[1]]",
+    "[1, 'a']",
+    "1.5",
+    "-0.0",
+    "1979-05-27",
+    "[nan]",
+    "[1e308, -1]",
+    '"\\u0000"',
+    '"../x"',
+    "'/'",
+    "[" * 5000,
+]
 NUMBER = re.compile(rb"[-+]?\d+\.?\d*(?:[eEdD][-+]?\d+)?")
 
 
 def damaged(files, edits):
     """dict name -> bytes, the files after the edits: those of contents come before those of bytes."""
     files = dict(files)
-    for which, operation, _, seed in sorted(((which, *_operation(files, which, choice), seed)
-                                             for which, choice, seed in edits), key=lambda edit: edit[2]):
+    for which, operation, _, seed in sorted(
+        ((which, *_operation(files, which, choice), seed) for which, choice, seed in edits), key=lambda edit: edit[2]
+    ):
         name = sorted(files)[which % len(files)]
         files[name] = _applied(name, files[name], operation, random.Random(seed))
     return files
@@ -46,7 +104,7 @@ def _applied(name, content, operation, rng):
         return rng.choice(BYTES)(content, rng)
     try:
         return gzip.compress(operation(gzip.decompress(content), rng), mtime=0)
-    except Exception:       # damaged before
+    except Exception:  # damaged before
         return content
 
 
@@ -57,8 +115,9 @@ def _span(content, rng, longest=64):
 
 # bytes ---------------------------------------------------------------------------------------------------------------
 
+
 def cut(content, rng):
-    return content[:rng.choice([rng.randrange(len(content) + 1), len(content) - rng.randint(1, 20)])]
+    return content[: rng.choice([rng.randrange(len(content) + 1), len(content) - rng.randint(1, 20)])]
 
 
 def flip(content, rng):
@@ -96,9 +155,10 @@ BYTES = [cut, flip, drop, overwrite, insert, flip, cut, double, empty]
 
 # text ----------------------------------------------------------------------------------------------------------------
 
+
 def cut_line(content, rng):
     lines = content.splitlines(keepends=True)
-    return b"".join(lines[:rng.randrange(len(lines) + 1)])
+    return b"".join(lines[: rng.randrange(len(lines) + 1)])
 
 
 def edit_lines(content, rng):
@@ -122,7 +182,7 @@ def edit_lines(content, rng):
 def replace_number(content, rng):
     found = list(NUMBER.finditer(content))
     for match in sorted(rng.sample(found, min(len(found), rng.choice([1, 1, 1, 3]))), key=lambda m: -m.start()):
-        content = content[:match.start()] + rng.choice(TOKENS).encode() + content[match.end():]
+        content = content[: match.start()] + rng.choice(TOKENS).encode() + content[match.end() :]
     return content
 
 
@@ -137,18 +197,28 @@ def replace_blank(content, rng):
     """Another character, a number more, or nothing between two words."""
     parts = re.split(rb"(\s+)", content)
     if len(parts) > 1:
-        parts[rng.randrange(1, len(parts), 2)] = rng.choice([b"", b"\t", b"\n", b"\n\n", b"\0", b", ", b" 7 ", b"  #",
-                                                             b"\r", b"\x85", " ".encode()])
+        parts[rng.randrange(1, len(parts), 2)] = rng.choice(
+            [b"", b"\t", b"\n", b"\n\n", b"\0", b", ", b" 7 ", b"  #", b"\r", b"\x85", " ".encode()]
+        )
     return b"".join(parts)
 
 
 def encode(content, rng):
     text = content.decode("utf-8", errors="replace")
-    return rng.choice([lambda: content.replace(b"\n", b"\r\n"), lambda: content.replace(b"\n", b"\r"),
-                       lambda: b"\xef\xbb\xbf" + content, lambda: text.encode("utf-16"), lambda: b"\xe9" + content,
-                       lambda: text.upper().encode(), lambda: content.replace(b" ", b"\t"),
-                       lambda: content.replace(b".", b","), lambda: content.replace(b"E", b"D"),
-                       lambda: content.rstrip(b"\n")])()
+    return rng.choice(
+        [
+            lambda: content.replace(b"\n", b"\r\n"),
+            lambda: content.replace(b"\n", b"\r"),
+            lambda: b"\xef\xbb\xbf" + content,
+            lambda: text.encode("utf-16"),
+            lambda: b"\xe9" + content,
+            lambda: text.upper().encode(),
+            lambda: content.replace(b" ", b"\t"),
+            lambda: content.replace(b".", b","),
+            lambda: content.replace(b"E", b"D"),
+            lambda: content.rstrip(b"\n"),
+        ]
+    )()
 
 
 def compress(content, rng):
@@ -156,8 +226,15 @@ def compress(content, rng):
     if rng.random() < 0.1:
         return gzip.compress(content + rng.choice([b"0", b" ", b"\n"]) * 10**7, mtime=0)
     packed = gzip.compress(content, mtime=0)
-    return rng.choice([lambda: packed, lambda: cut(packed, rng), lambda: flip(packed, rng), lambda: packed * 2,
-                       lambda: packed + b"garbage"])()
+    return rng.choice(
+        [
+            lambda: packed,
+            lambda: cut(packed, rng),
+            lambda: flip(packed, rng),
+            lambda: packed * 2,
+            lambda: packed + b"garbage",
+        ]
+    )()
 
 
 def lengthen(content, rng):
@@ -166,8 +243,18 @@ def lengthen(content, rng):
     return content[:start] + rng.choice([b"1", b"1 ", b"x", b"(", b"[", b"<a>", b"\n", b" "]) * 20_000 + content[start:]
 
 
-TEXT = [replace_number, edit_lines, replace_word, replace_number, cut_line, replace_blank, encode, replace_number,
-        compress, lengthen]
+TEXT = [
+    replace_number,
+    edit_lines,
+    replace_word,
+    replace_number,
+    cut_line,
+    replace_blank,
+    encode,
+    replace_number,
+    compress,
+    lengthen,
+]
 
 
 def replace_value(content, rng):
@@ -176,7 +263,7 @@ def replace_value(content, rng):
     if not found:
         return content
     match = rng.choice(found)
-    return content[:match.start(1)] + rng.choice(VALUES).encode() + content[match.end(1):]
+    return content[: match.start(1)] + rng.choice(VALUES).encode() + content[match.end(1) :]
 
 
 def add_key(content, rng):
@@ -188,8 +275,11 @@ def add_key(content, rng):
 
 # the last part of a file's name -> (operations of its format, of bytes)
 FORMATS = {
-    "toml": ([replace_value, add_key, *TEXT], BYTES), "json": ([*contents.JSON, replace_number], BYTES),
-    "npy": (contents.NPY, BYTES), "safetensors": (contents.SAFETENSORS, BYTES),
-    **dict.fromkeys(("h5", "hdf5", "dp"), (contents.HDF5, BYTES)), "checkpoint": (contents.CHECKPOINT, BYTES),
+    "toml": ([replace_value, add_key, *TEXT], BYTES),
+    "json": ([*contents.JSON, replace_number], BYTES),
+    "npy": (contents.NPY, BYTES),
+    "safetensors": (contents.SAFETENSORS, BYTES),
+    **dict.fromkeys(("h5", "hdf5", "dp"), (contents.HDF5, BYTES)),
+    "checkpoint": (contents.CHECKPOINT, BYTES),
     **dict.fromkeys(("traj", "journal"), ([], BYTES)),
 }

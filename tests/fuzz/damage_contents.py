@@ -1,4 +1,5 @@
 """Files that are whole, of their format, and hold something else than they should: JSON, npy, HDF5 and model files."""
+
 import copy
 import hashlib
 import io
@@ -9,15 +10,47 @@ import h5py
 import numpy as np
 
 # in the place of anything in JSON
-ANYTHING = [None, True, False, -1, 0, 1, 2, 1.5, -1.5, 1e308, float("nan"), float("inf"), 99999999999, 10**30, 10**400,
-            "", "x", "nan", "1", "\0", "Si", "/", "tanh", "é" * 300, "a\nb", [], {}, [[]], [1], [1, 2, 3], {"x": 1},
-            [None] * 1000]
+ANYTHING = [
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    2,
+    1.5,
+    -1.5,
+    1e308,
+    float("nan"),
+    float("inf"),
+    99999999999,
+    10**30,
+    10**400,
+    "",
+    "x",
+    "nan",
+    "1",
+    "\0",
+    "Si",
+    "/",
+    "tanh",
+    "é" * 300,
+    "a\nb",
+    [],
+    {},
+    [[]],
+    [1],
+    [1, 2, 3],
+    {"x": 1},
+    [None] * 1000,
+]
 # of numbers in arrays
 NUMBERS = [np.nan, np.inf, -np.inf, 1e308, -1.0, 0.0, 1e-320, 99999999999, 2**63, 0.5, 300]
 TYPES = ["<f4", "<f2", ">f8", "<i8", "<u8", "|b1", "<c16", "|i1", "<U3", "|S4", "<f8"]
 
 
 # JSON ----------------------------------------------------------------------------------------------------------------
+
 
 def _places(value, place=()):
     yield place
@@ -70,6 +103,7 @@ JSON = [edit_json] * 6 + [nest]
 
 # npy -----------------------------------------------------------------------------------------------------------------
 
+
 def _npy(array, **options):
     file = io.BytesIO()
     np.save(file, array, **options)
@@ -94,16 +128,27 @@ def edit_array(array, rng):
                 return array.astype(rng.choice(TYPES))
             except (ValueError, TypeError, OverflowError):
                 return array
-    return rng.choice([lambda: array[..., None], lambda: array[None], lambda: array.reshape(-1), lambda: array.T,
-                       lambda: array[:0], lambda: array[:-1] if array.ndim else array, lambda: np.array(0.5),
-                       lambda: array[..., :-1] if array.ndim else array, lambda: np.repeat(array, 2),
-                       lambda: np.array("text"), lambda: np.concatenate([array, array]) if array.ndim else array])()
+    return rng.choice(
+        [
+            lambda: array[..., None],
+            lambda: array[None],
+            lambda: array.reshape(-1),
+            lambda: array.T,
+            lambda: array[:0],
+            lambda: array[:-1] if array.ndim else array,
+            lambda: np.array(0.5),
+            lambda: array[..., :-1] if array.ndim else array,
+            lambda: np.repeat(array, 2),
+            lambda: np.array("text"),
+            lambda: np.concatenate([array, array]) if array.ndim else array,
+        ]
+    )()
 
 
 def edit_npy(content, rng):
     try:
         array = np.load(io.BytesIO(content), allow_pickle=False)
-    except Exception:       # damaged before
+    except Exception:  # damaged before
         return content
     if rng.random() < 0.05:
         return _npy(np.array([{}], dtype=object), allow_pickle=True)
@@ -118,23 +163,54 @@ def edit_npy_header(content, rng):
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     except Exception:
         return content
-    shape = rng.choice([(10**9, 10**9), (-1,), shape[::-1], (*shape, 1), (), (0,), (2**62, 4), (99999999999,),
-                        shape * 2, (True,), (1.5,), "x", [1, 2], (10**30,)])
-    described = rng.choice(["<f8", "<f8", "|O", "|V8", "<M8[s]", ">f4", "<f16", "|b1", "<q", "garbage", [("a", "<f8")],
-                            "<U99999", dtype.str])
+    shape = rng.choice(
+        [
+            (10**9, 10**9),
+            (-1,),
+            shape[::-1],
+            (*shape, 1),
+            (),
+            (0,),
+            (2**62, 4),
+            (99999999999,),
+            shape * 2,
+            (True,),
+            (1.5,),
+            "x",
+            [1, 2],
+            (10**30,),
+        ]
+    )
+    described = rng.choice(
+        [
+            "<f8",
+            "<f8",
+            "|O",
+            "|V8",
+            "<M8[s]",
+            ">f4",
+            "<f16",
+            "|b1",
+            "<q",
+            "garbage",
+            [("a", "<f8")],
+            "<U99999",
+            dtype.str,
+        ]
+    )
     write = rng.choice([repr, lambda h: repr(h)[:-9], lambda h: "(" * 500, lambda h: repr(h).replace("'shape'", "'x'")])
-    header = write(
-        {"descr": described, "fortran_order": rng.choice([fortran, not fortran, 1, None]), "shape": shape})
+    header = write({"descr": described, "fortran_order": rng.choice([fortran, not fortran, 1, None]), "shape": shape})
     header = header.encode() + b" " * (-len(header) % 64) + b"\n"
     version = rng.choice([b"\x01\x00", b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\x09\x00"])
     length = struct.pack("<H" if version == b"\x01\x00" else "<I", rng.choice([len(header), len(header), 65535]))
-    return b"\x93NUMPY" + version + length + header + content[file.tell():]
+    return b"\x93NUMPY" + version + length + header + content[file.tell() :]
 
 
 NPY = [edit_npy, edit_npy, edit_npy_header]
 
 
 # HDF5 ----------------------------------------------------------------------------------------------------------------
+
 
 def edit_hdf5(content, rng):
     """Another attribute, dataset or group in the place of one of the file's."""
@@ -148,7 +224,7 @@ def edit_hdf5(content, rng):
                 _edit_attribute(item.attrs, rng)
             elif item.name != "/":
                 _edit_item(item, rng)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError):        # damaged before, or no such change
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):  # damaged before, or no such change
         return content
     return file.getvalue()
 
@@ -160,10 +236,28 @@ def _edit_attribute(attributes, rng):
     if kind == 0:
         del attributes[name]
     elif kind == 1:
-        attributes[name] = rng.choice([0, -1, 1.5, np.nan, 10**18, "", "x", b"x", np.zeros(3), np.zeros((0,)),
-                                       ["a", "b"], h5py.Empty("f8"), np.bytes_(b"\xff"), True])
+        attributes[name] = rng.choice(
+            [
+                0,
+                -1,
+                1.5,
+                np.nan,
+                10**18,
+                "",
+                "x",
+                b"x",
+                np.zeros(3),
+                np.zeros((0,)),
+                ["a", "b"],
+                h5py.Empty("f8"),
+                np.bytes_(b"\xff"),
+                True,
+            ]
+        )
     elif isinstance(value, str) and value[:1] in ("{", "["):
-        attributes[name] = json.dumps(edited(json.loads(value), rng)) if kind < 7 else value[:rng.randrange(len(value))]
+        attributes[name] = (
+            json.dumps(edited(json.loads(value), rng)) if kind < 7 else value[: rng.randrange(len(value))]
+        )
     elif np.ndim(value):
         attributes[name] = edit_array(np.asarray(value), rng)
     else:
@@ -172,7 +266,7 @@ def _edit_attribute(attributes, rng):
 
 def _edit_item(item, rng):
     parent, name = item.parent, item.name.rpartition("/")[2]
-    whole = isinstance(item, h5py.Dataset) and (item.size or 0) < 10**6      # not what an edit before claimed
+    whole = isinstance(item, h5py.Dataset) and (item.size or 0) < 10**6  # not what an edit before claimed
     value = item[()] if whole else None
     options = dict(compression=item.compression, shuffle=item.shuffle) if value is not None and item.chunks else {}
     kind = rng.randrange(12)
@@ -189,16 +283,28 @@ def _edit_item(item, rng):
     if kind == 3:
         parent.create_group(name)
     elif kind == 4:
-        parent[name] = rng.choice([h5py.SoftLink("/nowhere"), h5py.SoftLink("/"), h5py.ExternalLink("x.h5", "/"),
-                                   h5py.SoftLink(f"{parent.name}/{name}")])
+        parent[name] = rng.choice(
+            [
+                h5py.SoftLink("/nowhere"),
+                h5py.SoftLink("/"),
+                h5py.ExternalLink("x.h5", "/"),
+                h5py.SoftLink(f"{parent.name}/{name}"),
+            ]
+        )
     elif kind == 5:
         # a claim alone: nothing of it is stored
         shape = rng.choice([(10**6, 10**6), (10**9,), (2**40,), (10**5, 3)])
-        parent.create_dataset(name, shape, rng.choice(["f8", "i8", "u2"]), **rng.choice([
-            {}, {"chunks": (1,) * len(shape)}, {"chunks": True, "compression": "gzip"}]))
+        parent.create_dataset(
+            name,
+            shape,
+            rng.choice(["f8", "i8", "u2"]),
+            **rng.choice([{}, {"chunks": (1,) * len(shape)}, {"chunks": True, "compression": "gzip"}]),
+        )
     elif kind == 6:
-        parent.create_dataset(name, data=rng.choice([h5py.Empty("f8"), "text", np.array([b"a", b"b"]), 1 + 2j,
-                                                     np.zeros(2, [("a", "f8")])]))
+        parent.create_dataset(
+            name,
+            data=rng.choice([h5py.Empty("f8"), "text", np.array([b"a", b"b"]), 1 + 2j, np.zeros(2, [("a", "f8")])]),
+        )
     elif value is not None and isinstance(value, (np.ndarray, np.generic)):
         array = edit_array(np.asarray(value), rng)
         parent.create_dataset(name, data=array, **(options if array.ndim and array.size else {}))
@@ -213,11 +319,12 @@ HDF5 = [edit_hdf5]
 
 # model files and checkpoints -----------------------------------------------------------------------------------------
 
+
 def edit_safetensors(content, rng):
     """Another header, of the format or of ours; half of the time with a checksum that fits."""
     try:
-        length, = struct.unpack("<Q", content[:8])
-        header, data = json.loads(content[8:8 + length]), bytearray(content[8 + length:])
+        (length,) = struct.unpack("<Q", content[:8])
+        header, data = json.loads(content[8 : 8 + length]), bytearray(content[8 + length :])
         ours = header["__metadata__"]["ase_mlelec"]
     except (ValueError, KeyError, TypeError, struct.error):
         return content
@@ -226,7 +333,7 @@ def edit_safetensors(content, rng):
     elif rng.random() < 0.3:
         for _ in range(rng.choice([1, 20])):
             place = rng.randrange(len(data) // 8)
-            data[8 * place:8 * place + 8] = struct.pack("<d", rng.choice(NUMBERS))
+            data[8 * place : 8 * place + 8] = struct.pack("<d", rng.choice(NUMBERS))
     else:
         ours = json.dumps(edited(json.loads(ours), rng))
     if isinstance(header, dict) and isinstance(header.get("__metadata__"), dict):
@@ -239,6 +346,7 @@ def _with_digest(ours, header, data):
     """Our header with the checksum that this package would give it, so that what it says is believed so far."""
     from ase_mlelec.bundle import _digest
     from safetensors.torch import load
+
     try:
         text = json.dumps(header).encode()
         state = load(struct.pack("<Q", len(text)) + text + bytes(data))
@@ -246,7 +354,7 @@ def _with_digest(ours, header, data):
         told.pop("digest")
         rest = json.dumps(told)
         return f'{{"digest": "{_digest(rest, state)}", {rest[1:]}'
-    except Exception:       # no such header, or no such arrays
+    except Exception:  # no such header, or no such arrays
         return ours
 
 
@@ -256,7 +364,8 @@ SAFETENSORS = [edit_safetensors]
 def edit_checkpoint(content, rng):
     """Damaged inside, with a checksum that fits."""
     from ase_mlelec.train.checkpoint import DIGEST, MAGIC
-    inner = bytearray(content[:-len(MAGIC) - DIGEST])
+
+    inner = bytearray(content[: -len(MAGIC) - DIGEST])
     for _ in range(rng.choice([1, 5, 50])):
         inner[rng.randrange(len(inner))] = rng.randrange(256)
     return bytes(inner) + MAGIC + hashlib.blake2b(inner, digest_size=DIGEST).digest()

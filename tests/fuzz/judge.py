@@ -1,4 +1,5 @@
 """What is asked of every reader: finite numbers that fit each other, or its one error, a line that names the file."""
+
 import dataclasses
 import re
 import resource
@@ -21,10 +22,10 @@ def largest():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-
 class Verdict(NamedTuple):
     """finding : str, what is wrong, or None; outcome : str; seconds : float of the processor; kib : int, the largest
     memory so far"""
+
     finding: str | None
     outcome: str
     seconds: float
@@ -97,7 +98,7 @@ def numbers(value, place="result"):
     """Iterate over (place, array) of every number in anything that a reader returns."""
     if isinstance(value, (bool, str, bytes, type(None), Path)):
         return
-    if isinstance(value, (int, np.integer)):        # whole numbers of any size
+    if isinstance(value, (int, np.integer)):  # whole numbers of any size
         return
     if isinstance(value, torch.nn.Module):
         value = value.state_dict()
@@ -139,5 +140,6 @@ def write_files(folder, files):
 
 def read_files(folder):
     """dict name -> bytes of all files in a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob("*"))
-            if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()
+    }

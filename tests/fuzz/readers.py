@@ -2,6 +2,7 @@
 
 ``functions`` names what a line tries, directly or within; a test holds this against what the package has.
 """
+
 import warnings
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
 class Reader:
     """write : writes whole files into a folder; read : what is to be tried, called with the folder; errors : the
     documented classes; check : raises AssertionError where what came back does not fit together"""
+
     functions: str
     write: object
     read: object
@@ -36,6 +38,7 @@ class Reader:
 
 
 # what fits together ---------------------------------------------------------------------------------------------------
+
 
 def check_pw(found):
     n = len(found.symbols)
@@ -87,6 +90,7 @@ def check_centres(found):
 
 # what is read in several steps ----------------------------------------------------------------------------------------
 
+
 def hamiltonian(path):
     found = WannierHamiltonian.read(path)
     return found.cell, found.r_vectors, found.centres, list(found.bloch.tolist()), found.eigenvalues([[0.1, 0.2, 0.3]])
@@ -94,17 +98,21 @@ def hamiltonian(path):
 
 def all_of(cls):
     """Everything in a file that is read when it is asked for."""
+
     def read(path):
         found = cls(path)
         found.fingerprint()
         return [found.attributes, list(found)]
+
     return read
 
 
 def hamiltonian_frames(path):
     attributes, found = all_of(Hamiltonians)(path)
-    return [attributes, [(frame.atoms, frame.energy, frame.forces, frame.hamiltonian.hk([[0, 0, 0]]))
-                         for frame in found]]
+    return [
+        attributes,
+        [(frame.atoms, frame.energy, frame.forces, frame.hamiltonian.hk([[0, 0, 0]])) for frame in found],
+    ]
 
 
 def whole_rows(path):
@@ -118,7 +126,7 @@ def whole_rows(path):
         return []
     # one array may have more rows than another
     rows = [k for k in rows if k < min(len(arrays["energy"]), len(arrays["forces"]))]
-    return [(arrays["energy"][k], arrays["forces"][k][:int(counts[k])]) for k in rows]
+    return [(arrays["energy"][k], arrays["forces"][k][: int(counts[k])]) for k in rows]
 
 
 def gone_on_with(path):
@@ -135,10 +143,12 @@ def model(path):
 
 def quietly(read):
     """Without the warnings of ASE's own readers, which say nothing of us."""
+
     def quiet(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return read(path)
+
     return quiet
 
 
@@ -150,88 +160,199 @@ read_images = quietly(frames.read_frames)
 LABELLED = "frames.read_frames images.read_labelled images.read_images"
 
 READERS = {
-    **{f"pw_text_{name}": Reader(PW, seeds.run(name, 0), lambda folder: espresso.read_pw(folder / "scf.out"), ESPRESSO,
-                                 check_pw) for name in ("fermi_dirac", "vc_relax_nstep_2", "spin", "md")},
-    **{f"pw_xml_{name}": Reader(PW, seeds.run(name, 1), lambda folder: espresso.read_pw(folder), ESPRESSO, check_pw)
-       for name in ("fermi_dirac", "relax_nstep_2", "hybrid", "two_fermi_levels")},
-    "pw_data": Reader("runs.read_run frames.read_frames", seeds.run("vc_relax_nstep_2", 0),
-                      lambda folder: read_images(folder / "scf.out"), (EspressoError, ValueError), check_frames),
-    "projwfc": Reader(PROJECTIONS, seeds.projections,
-                      lambda folder: espresso.read_projections(folder, folder / "pdos.out"), ESPRESSO,
-                      check_projections),
+    **{
+        f"pw_text_{name}": Reader(
+            PW, seeds.run(name, 0), lambda folder: espresso.read_pw(folder / "scf.out"), ESPRESSO, check_pw
+        )
+        for name in ("fermi_dirac", "vc_relax_nstep_2", "spin", "md")
+    },
+    **{
+        f"pw_xml_{name}": Reader(PW, seeds.run(name, 1), lambda folder: espresso.read_pw(folder), ESPRESSO, check_pw)
+        for name in ("fermi_dirac", "relax_nstep_2", "hybrid", "two_fermi_levels")
+    },
+    "pw_data": Reader(
+        "runs.read_run frames.read_frames",
+        seeds.run("vc_relax_nstep_2", 0),
+        lambda folder: read_images(folder / "scf.out"),
+        (EspressoError, ValueError),
+        check_frames,
+    ),
+    "projwfc": Reader(
+        PROJECTIONS,
+        seeds.projections,
+        lambda folder: espresso.read_projections(folder, folder / "pdos.out"),
+        ESPRESSO,
+        check_projections,
+    ),
     "ph": Reader(PH, seeds.PH, lambda folder: espresso.read_ph(folder / "ph.out"), ESPRESSO, check_ph),
-    "filplot": Reader("filplot.read_filplot", seeds.FILPLOT,
-                      lambda folder: espresso.read_filplot(folder / "rho"), ESPRESSO),
-    "filplot_ldos": Reader("filplot.read_ldos", seeds.filplots,
-                           lambda folder: espresso.read_ldos([folder / "ldos0", folder / "ldos1"]), ESPRESSO),
-    "cubes": Reader("cube.read_cube cube.read_cubes", seeds.cubes,
-                    lambda folder: [cube.read_cube(folder / "ldos1.cube"),
-                                    cube.read_cubes([folder / "ldos1.cube", folder / "ldos2.cube"])],
-                    check=lambda found: check_cube(found[0])),
+    "filplot": Reader(
+        "filplot.read_filplot", seeds.FILPLOT, lambda folder: espresso.read_filplot(folder / "rho"), ESPRESSO
+    ),
+    "filplot_ldos": Reader(
+        "filplot.read_ldos",
+        seeds.filplots,
+        lambda folder: espresso.read_ldos([folder / "ldos0", folder / "ldos1"]),
+        ESPRESSO,
+    ),
+    "cubes": Reader(
+        "cube.read_cube cube.read_cubes",
+        seeds.cubes,
+        lambda folder: [
+            cube.read_cube(folder / "ldos1.cube"),
+            cube.read_cubes([folder / "ldos1.cube", folder / "ldos2.cube"]),
+        ],
+        check=lambda found: check_cube(found[0]),
+    ),
     "upf_1": Reader("upf.read_upf", seeds.UPF_1, lambda folder: upf.read_upf(folder / "Al.UPF"), check=check_upf),
     "upf_2": Reader("upf.read_upf", seeds.UPF_2, lambda folder: upf.read_upf(folder / "Al.UPF"), check=check_upf),
-    "mala": Reader("mala.read_mala npy.read_npy npy.map_npy", seeds.mala,
-                   lambda folder: mala.read_mala(folder / "info.json", folder / "in.npy", folder / "out.npy", -6.0,
-                                                 0.5),
-                   check=check_mala),
-    "hr": Reader("wannier90.hamiltonians.read_hr", seeds.text("x_hr.dat", seeds.HR),
-                 lambda folder: wannier90.read_hr(folder / "x_hr.dat"), WANNIER, check_real_space),
-    "hr_gz": Reader("wannier90.hamiltonians.read_hr", seeds.text("x_hr.dat", seeds.HR, True),
-                    lambda folder: wannier90.read_hr(folder / "x_hr.dat.gz"), WANNIER, check_real_space),
-    "hr_sparse": Reader("wannier90.hamiltonians.read_hr", seeds.text("x_hr.dat", sparse_text()),
-                        lambda folder: wannier90.read_hr(folder / "x_hr.dat"), WANNIER, check_real_space),
-    "tb": Reader("wannier90.hamiltonians.read_tb wannier_hamiltonian.WannierHamiltonian.read", seeds.tb,
-                 lambda folder: [wannier90.read_tb(folder / "x_tb.dat"), hamiltonian(folder / "x_tb.dat")], WANNIER,
-                 lambda found: check_real_space(found[0])),
-    "hr_run": Reader("wannier90.run.read_run wannier_hamiltonian.WannierHamiltonian.read", seeds.hr_run,
-                     lambda folder: hamiltonian(folder / "x_hr.dat"), WANNIER),
-    "hr_and_wout": Reader("wannier90.run.read_run wannier_hamiltonian.WannierHamiltonian.read", seeds.hr_and_wout,
-                          lambda folder: hamiltonian(folder / "x_hr.dat"), WANNIER),
-    "win": Reader("wannier90.win.read_win wannier90.win.read_blocks", seeds.text("x.win", win()),
-                  lambda folder: wannier90.read_win(folder / "x.win"), WANNIER),
-    "wout": Reader("wannier90.centres.read_centres", seeds.text("x.wout", seeds.WOUT),
-                   lambda folder: wannier90.read_centres(folder / "x.wout"), WANNIER, check_centres),
-    "centres_xyz": Reader("wannier90.centres.read_centres", seeds.text("x_centres.xyz", seeds.CENTRES),
-                          lambda folder: wannier90.read_centres(folder / "x_centres.xyz"), WANNIER, check_centres),
-    "extxyz": Reader(LABELLED, seeds.images("a.extxyz"), lambda folder: read_images(folder / "a.extxyz"),
-                     check=check_frames),
-    "extxyz_spectra": Reader(LABELLED, seeds.spectra, lambda folder: read_images(folder / "a.extxyz"),
-                             check=check_frames),
+    "mala": Reader(
+        "mala.read_mala npy.read_npy npy.map_npy",
+        seeds.mala,
+        lambda folder: mala.read_mala(folder / "info.json", folder / "in.npy", folder / "out.npy", -6.0, 0.5),
+        check=check_mala,
+    ),
+    "hr": Reader(
+        "wannier90.hamiltonians.read_hr",
+        seeds.text("x_hr.dat", seeds.HR),
+        lambda folder: wannier90.read_hr(folder / "x_hr.dat"),
+        WANNIER,
+        check_real_space,
+    ),
+    "hr_gz": Reader(
+        "wannier90.hamiltonians.read_hr",
+        seeds.text("x_hr.dat", seeds.HR, True),
+        lambda folder: wannier90.read_hr(folder / "x_hr.dat.gz"),
+        WANNIER,
+        check_real_space,
+    ),
+    "hr_sparse": Reader(
+        "wannier90.hamiltonians.read_hr",
+        seeds.text("x_hr.dat", sparse_text()),
+        lambda folder: wannier90.read_hr(folder / "x_hr.dat"),
+        WANNIER,
+        check_real_space,
+    ),
+    "tb": Reader(
+        "wannier90.hamiltonians.read_tb wannier_hamiltonian.WannierHamiltonian.read",
+        seeds.tb,
+        lambda folder: [wannier90.read_tb(folder / "x_tb.dat"), hamiltonian(folder / "x_tb.dat")],
+        WANNIER,
+        lambda found: check_real_space(found[0]),
+    ),
+    "hr_run": Reader(
+        "wannier90.run.read_run wannier_hamiltonian.WannierHamiltonian.read",
+        seeds.hr_run,
+        lambda folder: hamiltonian(folder / "x_hr.dat"),
+        WANNIER,
+    ),
+    "hr_and_wout": Reader(
+        "wannier90.run.read_run wannier_hamiltonian.WannierHamiltonian.read",
+        seeds.hr_and_wout,
+        lambda folder: hamiltonian(folder / "x_hr.dat"),
+        WANNIER,
+    ),
+    "win": Reader(
+        "wannier90.win.read_win wannier90.win.read_blocks",
+        seeds.text("x.win", win()),
+        lambda folder: wannier90.read_win(folder / "x.win"),
+        WANNIER,
+    ),
+    "wout": Reader(
+        "wannier90.centres.read_centres",
+        seeds.text("x.wout", seeds.WOUT),
+        lambda folder: wannier90.read_centres(folder / "x.wout"),
+        WANNIER,
+        check_centres,
+    ),
+    "centres_xyz": Reader(
+        "wannier90.centres.read_centres",
+        seeds.text("x_centres.xyz", seeds.CENTRES),
+        lambda folder: wannier90.read_centres(folder / "x_centres.xyz"),
+        WANNIER,
+        check_centres,
+    ),
+    "extxyz": Reader(
+        LABELLED, seeds.images("a.extxyz"), lambda folder: read_images(folder / "a.extxyz"), check=check_frames
+    ),
+    "extxyz_spectra": Reader(
+        LABELLED, seeds.spectra, lambda folder: read_images(folder / "a.extxyz"), check=check_frames
+    ),
     "traj": Reader(LABELLED, seeds.images("a.traj"), lambda folder: read_images(folder / "a.traj"), check=check_frames),
-    "ase_json": Reader(LABELLED, seeds.images("a.json"), lambda folder: read_images(folder / "a.json"),
-                       check=check_frames),
-    "data_set": Reader("frames.read_frames frames.read_all frames_hdf5.read_hdf5", seeds.data_set,
-                       lambda folder: frames.read_all([folder / "a.h5"]), check=check_frames),
-    "data_set_for_ase": Reader("ase_formats.read_mlelec_h5", seeds.data_set,
-                               lambda folder: read_mlelec_h5(folder / "a.h5", slice(None))),
-    "deepmd_data": Reader("deepmd.data.read_data frames.read_frames", seeds.deepmd,
-                          lambda folder: frames.read_frames(folder / "system"), check=check_frames),
-    "deepmd_mixed": Reader("deepmd.data.read_data", seeds.deepmd_mixed,
-                           lambda folder: deepmd.read_data(folder / "system")),
-    "deepmd_texts": Reader("deepmd.data.read_data", seeds.deepmd_texts,
-                           lambda folder: deepmd.read_data(folder / "system")),
-    **{f"dp_{'_'.join(map(str, arguments))}": Reader(
-        "deepmd.model.read_model bundle.load_model", seeds.dp(*arguments),
-        lambda folder: model(folder / "model.dp"), SETUP)
-       for arguments in (("ener",), ("dos", False), ("polar",))},
-    "snapshots": Reader("snapshots.Snapshots", seeds.snapshots,
-                        lambda folder: all_of(snapshots.Snapshots)(folder / "a.h5")),
-    "hamiltonians": Reader("train.hamiltonian_data.Hamiltonians", seeds.hamiltonians,
-                           lambda folder: hamiltonian_frames(folder / "g.h5")),
-    "results": Reader("analysis.result_file.ResultFile analysis.journal.read_run analysis.journal.read_rows "
-                      "analysis.result_file.read_blocks", seeds.results, lambda folder: whole_rows(folder / "run.h5")),
-    "results_gone_on_with": Reader("analysis.result_writer.ResultWriter", seeds.results,
-                                   lambda folder: gone_on_with(folder / "run.h5"), (ValueError, OSError)),
-    **{f"model_{name}": Reader("bundle.load_model", write, lambda folder: model(folder / "model.safetensors"), SETUP)
-       for name, write in seeds.MODELS.items()},
-    "model_summary": Reader("shipped.read_summary", seeds.MODELS["energy_dos"],
-                            lambda folder: read_summary("model", folder)),
-    "checkpoint": Reader("train.checkpoint.load_checkpoint", seeds.checkpoint,
-                         lambda folder: load_checkpoint(folder / "run.checkpoint")),
-    "config": Reader("train.config.read_config", seeds.text("config.toml", seeds.CONFIG),
-                     lambda folder: read_config(folder / "config.toml")),
+    "ase_json": Reader(
+        LABELLED, seeds.images("a.json"), lambda folder: read_images(folder / "a.json"), check=check_frames
+    ),
+    "data_set": Reader(
+        "frames.read_frames frames.read_all frames_hdf5.read_hdf5",
+        seeds.data_set,
+        lambda folder: frames.read_all([folder / "a.h5"]),
+        check=check_frames,
+    ),
+    "data_set_for_ase": Reader(
+        "ase_formats.read_mlelec_h5", seeds.data_set, lambda folder: read_mlelec_h5(folder / "a.h5", slice(None))
+    ),
+    "deepmd_data": Reader(
+        "deepmd.data.read_data frames.read_frames",
+        seeds.deepmd,
+        lambda folder: frames.read_frames(folder / "system"),
+        check=check_frames,
+    ),
+    "deepmd_mixed": Reader(
+        "deepmd.data.read_data", seeds.deepmd_mixed, lambda folder: deepmd.read_data(folder / "system")
+    ),
+    "deepmd_texts": Reader(
+        "deepmd.data.read_data", seeds.deepmd_texts, lambda folder: deepmd.read_data(folder / "system")
+    ),
+    **{
+        f"dp_{'_'.join(map(str, arguments))}": Reader(
+            "deepmd.model.read_model bundle.load_model",
+            seeds.dp(*arguments),
+            lambda folder: model(folder / "model.dp"),
+            SETUP,
+        )
+        for arguments in (("ener",), ("dos", False), ("polar",))
+    },
+    "snapshots": Reader(
+        "snapshots.Snapshots", seeds.snapshots, lambda folder: all_of(snapshots.Snapshots)(folder / "a.h5")
+    ),
+    "hamiltonians": Reader(
+        "train.hamiltonian_data.Hamiltonians", seeds.hamiltonians, lambda folder: hamiltonian_frames(folder / "g.h5")
+    ),
+    "results": Reader(
+        "analysis.result_file.ResultFile analysis.journal.read_run analysis.journal.read_rows "
+        "analysis.result_file.read_blocks",
+        seeds.results,
+        lambda folder: whole_rows(folder / "run.h5"),
+    ),
+    "results_gone_on_with": Reader(
+        "analysis.result_writer.ResultWriter",
+        seeds.results,
+        lambda folder: gone_on_with(folder / "run.h5"),
+        (ValueError, OSError),
+    ),
+    **{
+        f"model_{name}": Reader("bundle.load_model", write, lambda folder: model(folder / "model.safetensors"), SETUP)
+        for name, write in seeds.MODELS.items()
+    },
+    "model_summary": Reader(
+        "shipped.read_summary", seeds.MODELS["energy_dos"], lambda folder: read_summary("model", folder)
+    ),
+    "checkpoint": Reader(
+        "train.checkpoint.load_checkpoint", seeds.checkpoint, lambda folder: load_checkpoint(folder / "run.checkpoint")
+    ),
+    "config": Reader(
+        "train.config.read_config",
+        seeds.text("config.toml", seeds.CONFIG),
+        lambda folder: read_config(folder / "config.toml"),
+    ),
 }
 
 # parts of readers, which the readers of the table call
-PARTS = {"text.read_text", "text.read_numbers", "hdf5.read_array", "espresso.common.read_text",
-         "wannier90.files.read_text", "train.config_reader.read_table", "train.recipes.shared.read_checked"}
+PARTS = {
+    "text.read_text",
+    "text.read_numbers",
+    "hdf5.read_array",
+    "espresso.common.read_text",
+    "wannier90.files.read_text",
+    "train.config_reader.read_table",
+    "train.recipes.shared.read_checked",
+}

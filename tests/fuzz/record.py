@@ -1,8 +1,9 @@
 """What came of the inputs: counts, the slowest, the largest memory, and one example of every kind of finding."""
+
 import collections
 import re
 
-OUTCOMES = collections.defaultdict(collections.Counter)     # by test, for the summary at the end
+OUTCOMES = collections.defaultdict(collections.Counter)  # by test, for the summary at the end
 SLOWEST, LARGEST = {}, {}
 
 

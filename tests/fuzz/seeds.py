@@ -1,4 +1,5 @@
 """Small whole files of every kind that is read, written into a folder, many as other tests make them."""
+
 import gzip
 import sys
 import warnings
@@ -66,10 +67,12 @@ model = "si.safetensors"
 
 def text(name, content, packed=False):
     """A function that writes one text file."""
+
     def write(folder):
         path = folder / (f"{name}.gz" if packed else name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(gzip.compress(content.encode(), mtime=0) if packed else content.encode())
+
     return write
 
 
@@ -77,6 +80,7 @@ def together(*writers):
     def write(folder):
         for writer in writers:
             writer(folder)
+
     return write
 
 
@@ -98,7 +102,8 @@ def filplots(folder):
 def cubes(folder):
     for k in (1, 2):
         text(f"ldos{k}.cube", test_cube.pp_cube(test_cube.structure(np.eye(3) * 4), k * test_cube.wave(np.eye(3) * 4)))(
-            folder)
+            folder
+        )
 
 
 def mala(folder):
@@ -110,8 +115,13 @@ def labelled():
     rng, images = np.random.default_rng(0), []
     for k in range(2):
         atoms = Atoms("SiO", [[0, 0, 0], [1.4, 1.3, 1.2 + k / 10]], cell=[5, 5.5, 6], pbc=True)
-        atoms.calc = SinglePointCalculator(atoms, energy=-10.0 - k, forces=rng.normal(size=(2, 3)),
-                                           stress=rng.normal(size=6) / 100, dipole=rng.normal(size=3))
+        atoms.calc = SinglePointCalculator(
+            atoms,
+            energy=-10.0 - k,
+            forces=rng.normal(size=(2, 3)),
+            stress=rng.normal(size=6) / 100,
+            dipole=rng.normal(size=3),
+        )
         atoms.info["group"] = "train"
         images.append(atoms)
     return images
@@ -133,8 +143,9 @@ def data_set(folder):
 
 def deepmd(folder):
     rng = np.random.default_rng(0)
-    test_deepmd_data.write(folder / "system", force=rng.normal(size=(2, 9)), virial=rng.normal(size=(2, 9)),
-                           atom_dos=rng.random((2, 12)))
+    test_deepmd_data.write(
+        folder / "system", force=rng.normal(size=(2, 9)), virial=rng.normal(size=(2, 9)), atom_dos=rng.random((2, 12))
+    )
 
 
 def deepmd_mixed(folder):
@@ -172,8 +183,12 @@ def results(folder, patience=1e9):
     path, rng = folder / "run.h5", np.random.default_rng(0)
 
     def row(k):
-        return {"n_atoms": 2 + k % 2, "fingerprint": np.uint64(2**63 + k), "energy": rng.normal(),
-                "forces": rng.normal(size=(2 + k % 2, 3))}
+        return {
+            "n_atoms": 2 + k % 2,
+            "fingerprint": np.uint64(2**63 + k),
+            "energy": rng.normal(),
+            "forces": rng.normal(size=(2 + k % 2, 3)),
+        }
 
     header = {"quantities": ["energy", "forces"]}
     usual, result_writer.PATIENCE = result_writer.PATIENCE, patience
@@ -196,10 +211,12 @@ def results(folder, patience=1e9):
 
 def model(make, *arguments, **options):
     """A model file of this package."""
+
     def write(folder):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             make(*arguments, **options).save(folder / "model.safetensors")
+
     return write
 
 
@@ -209,8 +226,15 @@ def dp(*arguments):
 
 def checkpoint(folder):
     rng = torch.Generator().manual_seed(0)
-    save_checkpoint(folder / "run.checkpoint", {"model": {"weight": torch.randn(4, 3, generator=rng)}, "step": 3,
-                                                "rows": [{"step": 1, "loss": 0.5}], "identity": {"seed": 0}})
+    save_checkpoint(
+        folder / "run.checkpoint",
+        {
+            "model": {"weight": torch.randn(4, 3, generator=rng)},
+            "step": 3,
+            "rows": [{"step": 1, "loss": 0.5}],
+            "identity": {"seed": 0},
+        },
+    )
 
 
 def tb(folder):
@@ -233,7 +257,10 @@ def hr_and_wout(folder):
 PH = text("ph.out", test_espresso_checks.PH)
 UPF_1, UPF_2 = text("Al.UPF", test_upf.version_1()), text("Al.UPF", test_upf.version_2())
 FILPLOT = text("rho", test_espresso.filplot(test_espresso.FIELD))
-MODELS = {"energy_dos": model(random_model, 0, ("energy", "dos")),
-          "dipole": model(random_model, 0, ("dipole", "polarizability")),
-          "ldos": model(random_ldos_model), "hamiltonian": model(random_wannier_model),
-          "chebyshev": model(random_model, 0, n_basis=8)}
+MODELS = {
+    "energy_dos": model(random_model, 0, ("energy", "dos")),
+    "dipole": model(random_model, 0, ("dipole", "polarizability")),
+    "ldos": model(random_ldos_model),
+    "hamiltonian": model(random_wannier_model),
+    "chebyshev": model(random_model, 0, n_basis=8),
+}

@@ -2,6 +2,7 @@
 
 ``pytest tests/fuzz --fuzz N`` tries N files of every line of the table; the inputs are the same in every run.
 """
+
 import importlib
 import pkgutil
 import re
@@ -18,7 +19,7 @@ from worker import Worker
 import ase_mlelec
 
 NUMBER = st.integers(0, 2**24 - 1)
-EDITS = st.lists(st.tuples(NUMBER, NUMBER, NUMBER), min_size=1, max_size=3)     # which file, what is done, seed
+EDITS = st.lists(st.tuples(NUMBER, NUMBER, NUMBER), min_size=1, max_size=3)  # which file, what is done, seed
 
 
 @pytest.fixture(params=READERS)
@@ -53,8 +54,13 @@ def test_damaged_files(whole, attempt, fuzz):
     verdict = attempt(whole)
     assert verdict.finding is None and verdict.outcome == "read", verdict
 
-    @settings(max_examples=fuzz.inputs, derandomize=True, database=None, deadline=None,
-              suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=fuzz.inputs,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(EDITS)
     def test(edits):
         fuzz.take(attempt(damaged(whole, edits)), edits)
@@ -70,18 +76,27 @@ def test_every_reader_is_in_the_table():
         if names[0] == "testing" or any(name.startswith("_") for name in names):
             continue
         contents = vars(importlib.import_module(module.name))
-        own = {name: value for name, value in contents.items()
-               if getattr(value, "__module__", None) == module.name and not name.startswith("_")}
+        own = {
+            name: value
+            for name, value in contents.items()
+            if getattr(value, "__module__", None) == module.name and not name.startswith("_")
+        }
         here = ".".join(names).removeprefix("io.")
         found |= {f"{here}.{name}" for name, value in own.items() if re.match(r"(read|load)_|map_npy", name)}
-        found |= {f"{here}.{name}.read" for name, value in own.items()
-                  if isinstance(value, type) and "read" in vars(value)}
+        found |= {
+            f"{here}.{name}.read" for name, value in own.items() if isinstance(value, type) and "read" in vars(value)
+        }
     listed = {name for reader in READERS.values() for name in reader.functions.split()} | PARTS
     assert found - listed == set(), "give them a line in tests/fuzz/readers.py"
     for name in listed:
         module, _, attribute = name.removesuffix(".read").rpartition(".")
-        holder = next(iter(importlib.import_module(f"ase_mlelec.{place}{module}") for place in ("", "io.")
-                           if _exists(f"ase_mlelec.{place}{module}")))
+        holder = next(
+            iter(
+                importlib.import_module(f"ase_mlelec.{place}{module}")
+                for place in ("", "io.")
+                if _exists(f"ase_mlelec.{place}{module}")
+            )
+        )
         assert hasattr(holder, attribute), f"{name} is no more"
 
 

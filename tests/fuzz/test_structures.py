@@ -1,12 +1,12 @@
 """Every calculator with structures that scripts, relaxations and damaged files make: finite results or one of ASE's errors."""
+
 import random
 import warnings
 
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.calculators.calculator import (CalculationFailed, CalculatorSetupError, InputError,
-                                        PropertyNotImplementedError)
+from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, InputError, PropertyNotImplementedError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from judge import judged
@@ -15,8 +15,14 @@ from small_ldos import random_ldos_model
 from small_models import WANNIER, random_model
 from worker import Worker
 
-from ase_mlelec import (CombinedCalculator, DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, MLDFTCalculator,
-                        WannierTBCalculator)
+from ase_mlelec import (
+    CombinedCalculator,
+    DeepDOSCalculator,
+    DeepPotCalculator,
+    DeepWannierCalculator,
+    MLDFTCalculator,
+    WannierTBCalculator,
+)
 from ase_mlelec.testing import random_atoms
 
 ERRORS = InputError, PropertyNotImplementedError, CalculationFailed, CalculatorSetupError
@@ -25,6 +31,7 @@ SIZES = [0.0, 1e-12, 1e-3, 0.1, 0.5, 2.0, 10.0, 1e6, 1e200, 1e308, np.nan, np.in
 
 
 # changes of a structure, each with random numbers ------------------------------------------------------------------
+
 
 def some_place(atoms, rng):
     if len(atoms):
@@ -45,8 +52,15 @@ def vector(atoms, rng):
     """Zero, another one, turned round, or of another length."""
     cell = atoms.cell.array.copy()
     a, b = rng.sample(range(3), 2)
-    cell[a] = rng.choice([lambda: 0 * cell[a], lambda: cell[b], lambda: -cell[a], lambda: cell[a] * rng.choice([1e-3, 1e7]),
-                          lambda: cell[a] + 30 * cell[b]])()
+    cell[a] = rng.choice(
+        [
+            lambda: 0 * cell[a],
+            lambda: cell[b],
+            lambda: -cell[a],
+            lambda: cell[a] * rng.choice([1e-3, 1e7]),
+            lambda: cell[a] + 30 * cell[b],
+        ]
+    )()
     atoms.set_cell(cell)
 
 
@@ -80,7 +94,7 @@ def fewer(atoms, rng):
 
 def more(atoms, rng):
     if len(atoms):
-        atoms += atoms[rng.randrange(len(atoms)):]
+        atoms += atoms[rng.randrange(len(atoms)) :]
 
 
 def elsewhere(atoms, rng):
@@ -92,8 +106,23 @@ def same_place(atoms, rng):
     atoms.positions[:] = rng.choice([0.0, 1.0])
 
 
-CHANGES = [some_place, scaled, compressed, vector, no_cell, directions, on_top, species, number, fewer, more, elsewhere,
-           same_place, compressed, directions]
+CHANGES = [
+    some_place,
+    scaled,
+    compressed,
+    vector,
+    no_cell,
+    directions,
+    on_top,
+    species,
+    number,
+    fewer,
+    more,
+    elsewhere,
+    same_place,
+    compressed,
+    directions,
+]
 NUMBER = st.integers(0, 2**24 - 1)
 EDITS = st.lists(st.tuples(NUMBER, NUMBER), min_size=1, max_size=3)
 
@@ -107,6 +136,7 @@ def changed(atoms, edits):
 
 
 # the calculators -----------------------------------------------------------------------------------------------------
+
 
 def spectra(calculator, atoms):
     return [calculator.get_ados(atoms), calculator.get_total_dos(atoms), calculator.get_fermi_level(atoms=atoms)]
@@ -131,13 +161,25 @@ CALCULATORS = {
     "deep_pot": (lambda: DeepPotCalculator(random_model()), SILICA, usual),
     "deep_pot_skin": (lambda: DeepPotCalculator(random_model(), skin=0.5), SILICA, first),
     "deep_dos": (lambda: DeepDOSCalculator(random_model(0, ("energy", "dos"))), SILICA, spectra),
-    "deep_wannier": (lambda: DeepWannierCalculator(random_model(0, ("energy", "dipole"), metadata=WANNIER)), SILICA, wannier),
+    "deep_wannier": (
+        lambda: DeepWannierCalculator(random_model(0, ("energy", "dipole"), metadata=WANNIER)),
+        SILICA,
+        wannier,
+    ),
     "ml_dft": (lambda: MLDFTCalculator(random_ldos_model()), ALUMINA, first),
-    "wannier_tb": (lambda: WannierTBCalculator(random_wannier_model()), MOS2,
-                   lambda calculator, atoms: [calculator.get_eigenvalues(atoms=atoms),
-                                              calculator.get_hamiltonian(atoms).eigenvalues([[0.1, 0.2, 0]])]),
-    "combined": (lambda: CombinedCalculator([DeepPotCalculator(random_model()),
-                                             DeepDOSCalculator(random_model(1, ("dos",)))]), SILICA, first),
+    "wannier_tb": (
+        lambda: WannierTBCalculator(random_wannier_model()),
+        MOS2,
+        lambda calculator, atoms: [
+            calculator.get_eigenvalues(atoms=atoms),
+            calculator.get_hamiltonian(atoms).eigenvalues([[0.1, 0.2, 0]]),
+        ],
+    ),
+    "combined": (
+        lambda: CombinedCalculator([DeepPotCalculator(random_model()), DeepDOSCalculator(random_model(1, ("dos",)))]),
+        SILICA,
+        first,
+    ),
 }
 
 
@@ -157,8 +199,13 @@ def test_changed_structures(name, fuzz):
         verdict = worker(atoms)
         assert verdict.finding is None and verdict.outcome == "read", verdict
 
-        @settings(max_examples=fuzz.inputs, derandomize=True, database=None, deadline=None,
-                  suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=fuzz.inputs,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        )
         @given(EDITS)
         def test(edits):
             fuzz.take(worker(changed(atoms, edits)), edits)

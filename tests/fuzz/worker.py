@@ -1,4 +1,5 @@
 """A forked process in which inputs are tried one after another, with limits that the kernel enforces."""
+
 import multiprocessing
 import os
 import resource
@@ -10,9 +11,9 @@ from pathlib import Path
 
 from judge import Verdict, largest
 
-SECONDS = 5             # of the processor, for one input
-PATIENCE = 120          # seconds by the clock, for one input that waits for something
-MEMORY = 1 << 30        # bytes beyond what the process has at its beginning
+SECONDS = 5  # of the processor, for one input
+PATIENCE = 120  # seconds by the clock, for one input that waits for something
+MEMORY = 1 << 30  # bytes beyond what the process has at its beginning
 
 
 class Worker:
@@ -46,12 +47,12 @@ class Worker:
         fork = multiprocessing.get_context("fork")
         self._process = fork.Process(target=_serve, args=(theirs, self._judge), daemon=True)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)     # of forks beside threads
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
             self._process.start()
         theirs.close()
 
     def _dead(self):
-        self._process.join(1)       # one that dies closes its pipe before it is gone
+        self._process.join(1)  # one that dies closes its pipe before it is gone
         waits = self._process.is_alive()
         code = self._process.exitcode
         self.close()

@@ -1,4 +1,5 @@
 """Files that appear whole or not at all, and locks."""
+
 import os
 
 import pytest
@@ -25,7 +26,7 @@ def test_failure_keeps_the_old_file(tmp_path):
 def test_one_lock_at_a_time(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "file")
     lock = FileLock(tmp_path / "file")
-    for name in "file", "link":         # the same file under another name
+    for name in "file", "link":  # the same file under another name
         with pytest.raises(ValueError, match=f"file: is being written by process {os.getpid()} on"):
             FileLock(tmp_path / name)
     FileLock(tmp_path / "other").release()

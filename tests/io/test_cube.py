@@ -1,4 +1,5 @@
 """Cube files: closed forms there and back, the layout by another writer, and the LDOS files of pp.x."""
+
 import gzip
 from pathlib import Path
 
@@ -14,8 +15,11 @@ UNITS = ase.units.create_units("2018")
 RY, BOHR = UNITS["Rydberg"], UNITS["Bohr"]
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "mala" / "Be2"
 
-CELLS = {"cubic": np.eye(3) * 4, "skewed": [[4, 0, 0], [-1.5, 3, 0], [0.7, 1.9, 5]],
-         "left-handed": [[0, 3, 0], [4, 0.2, 0], [0, 0, 5]]}
+CELLS = {
+    "cubic": np.eye(3) * 4,
+    "skewed": [[4, 0, 0], [-1.5, 3, 0], [0.7, 1.9, 5]],
+    "left-handed": [[0, 3, 0], [4, 0.2, 0], [0, 0, 5]],
+}
 SHAPE = (4, 5, 6)
 
 
@@ -36,8 +40,8 @@ def test_round_trip(tmp_path, cell):
     write_cube(tmp_path / "x.cube", atoms, data, "two\nlines")
     found, back = read_cube(tmp_path / "x.cube")
     assert back.shape == SHAPE and (found.numbers == atoms.numbers).all() and found.pbc.all()
-    np.testing.assert_allclose(back, data, rtol=1e-6)       # seven digits
-    np.testing.assert_allclose(found.cell, atoms.cell, rtol=0, atol=2e-6)       # six decimals per step, six steps
+    np.testing.assert_allclose(back, data, rtol=1e-6)  # seven digits
+    np.testing.assert_allclose(found.cell, atoms.cell, rtol=0, atol=2e-6)  # six decimals per step, six steps
     np.testing.assert_allclose(found.positions, atoms.positions, rtol=0, atol=1e-6)
     assert back.mean() * found.get_volume() == pytest.approx(2, rel=1e-5)
     assert list(tmp_path.iterdir()) == [tmp_path / "x.cube"]
@@ -53,19 +57,23 @@ def test_unit_of_the_file(tmp_path):
 
 def pp_cube(atoms, data, origin=(0, 0, 0)):
     """As pp.x writes it: E13.5 with a leading zero, six in a row, a new row after every innermost loop."""
+
     def number(value):
         mantissa, exponent = f"{value:.4e}".split("e")
         power = int(exponent) + 1 if value else 0
         digits = f"{mantissa[0]}{mantissa[2:]}"
         return f"  0.{digits}{'E' if abs(power) < 100 else ''}{power:+03d}"
+
     text = " Cubefile created from PWScf calculation\n  Energy = -6.0000 eV, broadening =   0.2000 eV\n"
     rows = [(len(atoms), *origin), *((n, *vector / n / BOHR) for n, vector in zip(data.shape, atoms.cell.array))]
     text += "".join("%5d%12.6f%12.6f%12.6f\n" % row for row in rows)
-    text += "".join("%5d%12.6f%12.6f%12.6f%12.6f\n" % (z, z, *position / BOHR)
-                    for z, position in zip(atoms.numbers, atoms.positions))
+    text += "".join(
+        "%5d%12.6f%12.6f%12.6f%12.6f\n" % (z, z, *position / BOHR)
+        for z, position in zip(atoms.numbers, atoms.positions)
+    )
     for column in data.reshape(-1, data.shape[2]):
         words = [number(value) for value in column]
-        text += "".join("".join(words[i:i + 6]) + "\n" for i in range(0, len(words), 6))
+        text += "".join("".join(words[i : i + 6]) + "\n" for i in range(0, len(words), 6))
     return text
 
 
@@ -98,18 +106,26 @@ def test_interrupted(tmp_path, monkeypatch):
     def fail(file, *arguments, **options):
         file.write("half")
         raise KeyboardInterrupt
+
     monkeypatch.setattr(ase_mlelec.io.cube, "write_ase_cube", fail)
     with pytest.raises(KeyboardInterrupt):
         write_cube(path, structure(CELLS["cubic"]), wave(CELLS["cubic"]))
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("atoms, data, message", [
-    (structure(np.eye(3)), np.ones((2, 3)), "data: got shape .2, 3., need .G1, G2, G3."),
-    (structure(np.eye(3)), np.ones((2, 0, 2)), "data: got shape"),
-    (structure(np.eye(3)), np.full((2, 2, 2), np.nan), "data: got NaN or infinite values"),
-    (Atoms("H", cell=[1, 1, 0]), np.ones((2, 2, 2)), "atoms: got a cell of rank 2, need three vectors; set atoms.cell"),
-])
+@pytest.mark.parametrize(
+    "atoms, data, message",
+    [
+        (structure(np.eye(3)), np.ones((2, 3)), "data: got shape .2, 3., need .G1, G2, G3."),
+        (structure(np.eye(3)), np.ones((2, 0, 2)), "data: got shape"),
+        (structure(np.eye(3)), np.full((2, 2, 2), np.nan), "data: got NaN or infinite values"),
+        (
+            Atoms("H", cell=[1, 1, 0]),
+            np.ones((2, 2, 2)),
+            "atoms: got a cell of rank 2, need three vectors; set atoms.cell",
+        ),
+    ],
+)
 def test_not_written(tmp_path, atoms, data, message):
     with pytest.raises(ValueError, match=message):
         write_cube(tmp_path / "x.cube", atoms, data)
@@ -119,16 +135,24 @@ def test_not_written(tmp_path, atoms, data, message):
 GOOD = pp_cube(structure(CELLS["cubic"]), wave(CELLS["cubic"]))
 
 
-@pytest.mark.parametrize("edit, message", [
-    (lambda text: text[:-200], "truncated, or not a cube file"),
-    (lambda text: text[:200], "truncated, or not a cube file"),
-    (lambda text: "", "truncated, or not a cube file"),
-    (lambda text: text + " 1.0", "truncated, or not a cube file"),
-    (lambda text: text.replace("\n    6 ", "\n   -6 "), "got grid counts .4, 5, -6., need positive ones; lengths in Å"),
-    # two values at each point, the fifth word of the line of the origin
-    (lambda text: text.replace("0.000000\n    4 ", "0.000000    2\n    4 ").replace("\n    6 ", "\n    3 "),
-     "got 2 functions, need one"),
-])
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (lambda text: text[:-200], "truncated, or not a cube file"),
+        (lambda text: text[:200], "truncated, or not a cube file"),
+        (lambda text: "", "truncated, or not a cube file"),
+        (lambda text: text + " 1.0", "truncated, or not a cube file"),
+        (
+            lambda text: text.replace("\n    6 ", "\n   -6 "),
+            "got grid counts .4, 5, -6., need positive ones; lengths in Å",
+        ),
+        # two values at each point, the fifth word of the line of the origin
+        (
+            lambda text: text.replace("0.000000\n    4 ", "0.000000    2\n    4 ").replace("\n    6 ", "\n    3 "),
+            "got 2 functions, need one",
+        ),
+    ],
+)
 def test_not_read(tmp_path, edit, message):
     path = tmp_path / "x.cube"
     path.write_text(edit(GOOD))
@@ -137,8 +161,7 @@ def test_not_read(tmp_path, edit, message):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-
-HEAD, ROWS = GOOD[:GOOD.index("   13 ")], GOOD[GOOD.index("   13 "):]
+HEAD, ROWS = GOOD[: GOOD.index("   13 ")], GOOD[GOOD.index("   13 ") :]
 NAMED = HEAD.replace("    2    0.0", "   -2    0.0") + "".join(ROWS.splitlines(True)[:2])
 VALUES = "".join(ROWS.splitlines(True)[2:])
 
@@ -174,20 +197,27 @@ def test_last_line_without_an_end(tmp_path):
         read_cube(tmp_path / "x.cube")
 
 
-@pytest.mark.parametrize("edit, message", [
-    (lambda text: text.replace("\n    4 ", "\n   -4 ").replace("\n    5 ", "\n   -5 ").replace("\n    6 ", "\n   -6 "),
-     "got grid counts .-4, -5, -6., need positive ones; lengths in Å are not supported"),
-    (lambda text: text.replace("\n    6 ", "\n 99999999999 "), "it claims 2e.12 grid points, more than a file of"),
-    (lambda text: text.replace("\n    2 ", "\n 99999999999 "), "it claims 1e.11 atoms, more than a file of"),
-    (lambda text: text[:-13] + "          NaN\n", "the part of the function is NaN or infinite .entry 120."),
-    (lambda text: text[:-13] + "  0.10000D+400\n", "the part of the function is NaN or infinite"),
-    (lambda text: text.replace("   13   13.000000", "   13         inf"), "the part of the atoms is NaN or inf"),
-    (lambda text: text.replace("   13   13.0", "  213   13.0"), "got atomic numbers that are none"),
-    (lambda text: text + " 0.1\n", "truncated, or not a cube file .got 121 numbers on a grid of .4, 5, 6."),
-    (lambda text: NAMED + "    2   11   12\n" + VALUES + VALUES, "got 2 functions, need one; write them to files"),
-    (lambda text: NAMED + VALUES, "after the atoms, need the number of functions"),
-    (lambda text: text.replace("\n    5    0.000000", "\n    5         nan"), "truncated, or not a cube file"),
-])
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (
+            lambda text: (
+                text.replace("\n    4 ", "\n   -4 ").replace("\n    5 ", "\n   -5 ").replace("\n    6 ", "\n   -6 ")
+            ),
+            "got grid counts .-4, -5, -6., need positive ones; lengths in Å are not supported",
+        ),
+        (lambda text: text.replace("\n    6 ", "\n 99999999999 "), "it claims 2e.12 grid points, more than a file of"),
+        (lambda text: text.replace("\n    2 ", "\n 99999999999 "), "it claims 1e.11 atoms, more than a file of"),
+        (lambda text: text[:-13] + "          NaN\n", "the part of the function is NaN or infinite .entry 120."),
+        (lambda text: text[:-13] + "  0.10000D+400\n", "the part of the function is NaN or infinite"),
+        (lambda text: text.replace("   13   13.000000", "   13         inf"), "the part of the atoms is NaN or inf"),
+        (lambda text: text.replace("   13   13.0", "  213   13.0"), "got atomic numbers that are none"),
+        (lambda text: text + " 0.1\n", "truncated, or not a cube file .got 121 numbers on a grid of .4, 5, 6."),
+        (lambda text: NAMED + "    2   11   12\n" + VALUES + VALUES, "got 2 functions, need one; write them to files"),
+        (lambda text: NAMED + VALUES, "after the atoms, need the number of functions"),
+        (lambda text: text.replace("\n    5    0.000000", "\n    5         nan"), "truncated, or not a cube file"),
+    ],
+)
 def test_damaged(tmp_path, edit, message):
     path, text = tmp_path / "x.cube", edit(GOOD)
     assert text != GOOD
@@ -217,13 +247,19 @@ def test_ldos(tmp_path):
     np.testing.assert_allclose(ldos, wanted, rtol=1e-4)
 
 
-@pytest.mark.parametrize("edit, message", [
-    (lambda atoms, data: (atoms, data[:3]), "the grid points differ"),
-    (lambda atoms, data: (Atoms(atoms, cell=atoms.cell * 1.001), data), "the cell vectors differ"),
-    (lambda atoms, data: (atoms[:1], data), "the atoms differ"),
-    (lambda atoms, data: (atoms[::-1], data), "the atoms differ"),
-    (lambda atoms, data: (Atoms(atoms, positions=atoms.positions + 0.01), data), "the positions of the atoms differ"),
-])
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (lambda atoms, data: (atoms, data[:3]), "the grid points differ"),
+        (lambda atoms, data: (Atoms(atoms, cell=atoms.cell * 1.001), data), "the cell vectors differ"),
+        (lambda atoms, data: (atoms[:1], data), "the atoms differ"),
+        (lambda atoms, data: (atoms[::-1], data), "the atoms differ"),
+        (
+            lambda atoms, data: (Atoms(atoms, positions=atoms.positions + 0.01), data),
+            "the positions of the atoms differ",
+        ),
+    ],
+)
 def test_ldos_of_other_structures(tmp_path, edit, message):
     paths = ldos_files(tmp_path)
     paths[1].write_text(pp_cube(*edit(structure(CELLS["skewed"]), wave(CELLS["skewed"]))))
@@ -241,6 +277,7 @@ def test_no_ldos():
 def test_real_density(tmp_path):
     """Valence density of two Be atoms by pw.x: 4 electrons before and after, to the digits of the file."""
     from ase_mlelec.io.mala import read_mala
+
     density = np.load(REFERENCE / "Be_snapshot0.dens.npy", allow_pickle=False)[..., 0]
     atoms = read_mala(REFERENCE / "Be_snapshot0.info.json").atoms
     write_cube(tmp_path / "x.cube", atoms, density)

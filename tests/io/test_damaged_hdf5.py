@@ -30,8 +30,9 @@ def files(tmp_path_factory):
     frames = make_frames(3)
     del frames.frames[1].labels["virial"]
     write_hdf5(folder / "frames.h5", frames)
-    write_snapshots(folder / "snapshots.h5", [make_snapshot(k, n_points=9) for k in range(2)], LDOS_ENERGIES,
-                    ATTRIBUTES)
+    write_snapshots(
+        folder / "snapshots.h5", [make_snapshot(k, n_points=9) for k in range(2)], LDOS_ENERGIES, ATTRIBUTES
+    )
     write_hamiltonians(folder / "hamiltonians.h5", [graphene_frame(graphene_bilayer((0, 0), 3.4), "g", "train")], {})
     return folder
 
@@ -44,6 +45,7 @@ def changed(files, tmp_path):
         with h5py.File(path, "r+") as file:
             change(file)
         return path
+
     return function
 
 
@@ -55,19 +57,23 @@ def refused(kind, path, message):
 
 def put(name, data, **options):
     """Change that writes another dataset in the place of one."""
+
     def change(file):
         if name in file:
             del file[name]
         file.create_dataset(name, data=data, **options)
+
     return change
 
 
 def hollow(name, shape, chunks=None):
     """Change that claims a shape and stores nothing: a file of a few kB, an array of TB."""
+
     def change(file):
         kind = file[name].dtype
         del file[name]
         file.create_dataset(name, shape, kind, chunks=chunks)
+
     return change
 
 
@@ -75,6 +81,7 @@ def linked(name, link):
     def change(file):
         del file[name]
         file[name] = link
+
     return change
 
 
@@ -131,50 +138,73 @@ def test_data_sets(change, message, changed):
     refused("frames", changed("frames", change), message)
 
 
-@pytest.mark.parametrize("change, message", [
-    (put("00000/ldos", np.zeros((9, 3))), "ldos has shape"),
-    (put("00000/dos", np.zeros(3)), "00000/dos has shape"),
-    (put("00000/forces", np.zeros((1, 3))), "00000/forces has shape"),
-    (put("00000/energy", np.nan), "00000/energy is NaN"),
-    (put("00000/points", np.arange(9) + 10**6), "snapshots.h5: .*points that are none or outside"),
-    (lambda file: file["00000"].attrs.update(shape=[2, 2]), "attribute 'shape' of /00000 is not three"),
-    (lambda file: file["00000"].attrs.update(shape=[-1, 2, 2]), "attribute 'shape'"),
-    (lambda file: file["00000"].attrs.update(temperature="hot"), "'temperature' of /00000 is missing or no number"),
-    (lambda file: file["00000/ldos"].attrs.update(scale=np.inf), "'scale' of /00000/ldos is NaN"),
-    (lambda file: file["00000"].attrs.update(group=3), "'group' of /00000 is missing or no text"),
-    (put("x", [1.0]), "/x is no group"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (put("00000/ldos", np.zeros((9, 3))), "ldos has shape"),
+        (put("00000/dos", np.zeros(3)), "00000/dos has shape"),
+        (put("00000/forces", np.zeros((1, 3))), "00000/forces has shape"),
+        (put("00000/energy", np.nan), "00000/energy is NaN"),
+        (put("00000/points", np.arange(9) + 10**6), "snapshots.h5: .*points that are none or outside"),
+        (lambda file: file["00000"].attrs.update(shape=[2, 2]), "attribute 'shape' of /00000 is not three"),
+        (lambda file: file["00000"].attrs.update(shape=[-1, 2, 2]), "attribute 'shape'"),
+        (lambda file: file["00000"].attrs.update(temperature="hot"), "'temperature' of /00000 is missing or no number"),
+        (lambda file: file["00000/ldos"].attrs.update(scale=np.inf), "'scale' of /00000/ldos is NaN"),
+        (lambda file: file["00000"].attrs.update(group=3), "'group' of /00000 is missing or no text"),
+        (put("x", [1.0]), "/x is no group"),
+    ],
+)
 def test_snapshots(change, message, changed):
     refused("snapshots", changed("snapshots", change), message)
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda file: file["00000"].attrs.update(orbitals="{"), "orbitals.* is no JSON"),
-    (lambda file: file["00000"].attrs.update(orbitals="[1, 2, 3, 4]"), "need a name of each"),
-    (lambda file: file["00000"].attrs.update(orbitals='["pz"]'), "got 1 orbitals of 4 functions"),
-    (lambda file: file["00000/row"].write_direct(np.full(file["00000/row"].shape, 99, dtype=np.int32)),
-     "/00000/row: got 99 to 99, need 0 to 3"),
-    (lambda file: file["00000/which"].write_direct(np.full(file["00000/which"].shape, -1, dtype=np.int32)),
-     "/00000/which: got -1 to -1"),
-    (put("00000/atom", [0, 1, 2, 7]), "/00000/atom: got 0 to 7, need 0 to 3"),
-    (put("00000/r_vectors", np.ones((3, 3), dtype=int)), "need R = 0 first|/00000/which"),
-    (put("00000/r_vectors", np.zeros((0, 3), dtype=int)), "got 0 lattice vectors"),
-    (lambda file: file["00000/value"].write_direct(np.full(file["00000/value"].shape, np.nan, dtype=np.float32)),
-     "value is NaN"),
-    (put("00000/cell", np.zeros((3, 3))), "hamiltonians.h5: "),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda file: file["00000"].attrs.update(orbitals="{"), "orbitals.* is no JSON"),
+        (lambda file: file["00000"].attrs.update(orbitals="[1, 2, 3, 4]"), "need a name of each"),
+        (lambda file: file["00000"].attrs.update(orbitals='["pz"]'), "got 1 orbitals of 4 functions"),
+        (
+            lambda file: file["00000/row"].write_direct(np.full(file["00000/row"].shape, 99, dtype=np.int32)),
+            "/00000/row: got 99 to 99, need 0 to 3",
+        ),
+        (
+            lambda file: file["00000/which"].write_direct(np.full(file["00000/which"].shape, -1, dtype=np.int32)),
+            "/00000/which: got -1 to -1",
+        ),
+        (put("00000/atom", [0, 1, 2, 7]), "/00000/atom: got 0 to 7, need 0 to 3"),
+        (put("00000/r_vectors", np.ones((3, 3), dtype=int)), "need R = 0 first|/00000/which"),
+        (put("00000/r_vectors", np.zeros((0, 3), dtype=int)), "got 0 lattice vectors"),
+        (
+            lambda file: file["00000/value"].write_direct(np.full(file["00000/value"].shape, np.nan, dtype=np.float32)),
+            "value is NaN",
+        ),
+        (put("00000/cell", np.zeros((3, 3))), "hamiltonians.h5: "),
+    ],
+)
 def test_hamiltonians(change, message, changed):
     refused("hamiltonians", changed("hamiltonians", change), message)
 
 
 @pytest.mark.parametrize("kind", MARKS)
-@pytest.mark.parametrize("header, message", [
-    (3.5, "no text"), (np.arange(3), "no text"), ("{", "no JSON"), ("[" * 10**4, "no JSON"), ("[1]", "need a dict"),
-    ("{}", "got None as its data format"), ('{"format_version": "1"}', "got '1' as its data format"),
-    ('{"format_version": true}', "got True as"), ('{"format_version": 1e400}', "1e400|inf"),
-    ('{"format_version": 1, "x": NaN}', "NaN in the attribute"), ('{"format_version": -1}', "got -1 as"),
-    ('{"format_version": 99}', "99|newer"),
-], ids=range(12))
+@pytest.mark.parametrize(
+    "header, message",
+    [
+        (3.5, "no text"),
+        (np.arange(3), "no text"),
+        ("{", "no JSON"),
+        ("[" * 10**4, "no JSON"),
+        ("[1]", "need a dict"),
+        ("{}", "got None as its data format"),
+        ('{"format_version": "1"}', "got '1' as its data format"),
+        ('{"format_version": true}', "got True as"),
+        ('{"format_version": 1e400}', "1e400|inf"),
+        ('{"format_version": 1, "x": NaN}', "NaN in the attribute"),
+        ('{"format_version": -1}', "got -1 as"),
+        ('{"format_version": 99}', "99|newer"),
+    ],
+    ids=range(12),
+)
 def test_headers(kind, header, message, changed):
     refused(kind, changed(kind, lambda file: file.attrs.__setitem__(MARKS[kind], header)), message)
 
@@ -194,7 +224,7 @@ def test_bytes_that_are_wrong(kind, files, tmp_path):
     for trial in range(60):
         data = bytearray(whole)
         if trial % 3 == 0:
-            data = data[:rng.integers(len(data))]
+            data = data[: rng.integers(len(data))]
         else:
             for place in rng.integers(len(data) if trial % 3 == 1 else 4096, size=rng.integers(1, 9)):
                 data[place] = rng.choice([0, 1, 127, 128, 255, rng.integers(256)])
@@ -213,8 +243,8 @@ def test_text_that_claims_to_be_longer_than_the_file(kind, files, tmp_path):
     """The library would take the memory, up to 4 GB, before it looks."""
     data = bytearray((files / f"{kind}.h5").read_bytes())
     heap = data.find(b"GCOL").to_bytes(8, "little")
-    place = next(k for k in range(12, len(data), 8) if data[k:k + 8] == heap)
-    data[place - 1] = 0x7f
+    place = next(k for k in range(12, len(data), 8) if data[k : k + 8] == heap)
+    data[place - 1] = 0x7F
     (tmp_path / "a.h5").write_bytes(data)
     refused(kind, tmp_path / "a.h5", "truncated or not an HDF5 .*a text of [0-9]{10} bytes at byte")
 
@@ -224,7 +254,7 @@ def test_heap_with_an_entry_of_no_length(kind, files, tmp_path):
     """The library would read it for ever."""
     data = bytearray((files / f"{kind}.h5").read_bytes())
     heap = data.find(b"GCOL")
-    data[heap + 16:heap + 32] = bytes(16)
+    data[heap + 16 : heap + 32] = bytes(16)
     (tmp_path / "a.h5").write_bytes(data)
     refused(kind, tmp_path / "a.h5", "truncated or not an HDF5 .*an entry of wrong length at byte")
 

@@ -1,4 +1,5 @@
 """deepmd-kit files: synthetic .dp models against an evaluator in NumPy alone (small_deepmd), and npy data folders."""
+
 import tempfile
 from pathlib import Path
 
@@ -26,9 +27,9 @@ def test_energy(tmp_path, one_side, atoms):
     model = load_model(write_dp(tmp_path / "m.dp", tree))
     system = System.from_atoms(atoms)
     found = model(system, Edges.build(system, model.cutoff))["energy"].detach().numpy()
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13)       # the same formulas in another order
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13)  # the same formulas in another order
     found = DeepPotCalculator(model).get_property("energies", atoms)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10)       # truncation of the compressed embedding
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10)  # truncation of the compressed embedding
 
 
 @pytest.mark.parametrize("atoms", STRUCTURES, ids=["crystal", "molecule"])
@@ -97,7 +98,7 @@ def test_models_that_deepmd_kit_trained(kind):
         wanted = data[kind][data["types"] == 0] / 4
     else:
         found, wanted = DeepWannierCalculator(model).get_polarizability(atoms), data[kind].sum(axis=0)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10)       # truncation of the compressed embedding
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10)  # truncation of the compressed embedding
 
 
 def test_precision_of_the_file(tmp_path):
@@ -109,11 +110,12 @@ def test_precision_of_the_file(tmp_path):
         if isinstance(value, list):
             return [singles(entry) for entry in value]
         return value.astype(np.float32) if isinstance(value, np.ndarray) else value
+
     calculator = DeepPotCalculator(write_dp(tmp_path / "m.dp", singles(tree)))
     assert str(calculator.dtype) == "torch.float32"
     wanted = evaluate(tree, atoms)[:, 0]
     found = calculator.get_property("energies", atoms)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)        # float32 holds 10 eV to 1e-6
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)  # float32 holds 10 eV to 1e-6
 
 
 def test_imported_model_can_be_saved(tmp_path):
@@ -127,27 +129,33 @@ def test_imported_model_can_be_saved(tmp_path):
 
 # models that cannot be imported ------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("edit, cause", [
-    (change("type", value="linear_ener"), "model type linear_ener"),
-    (change("descriptor", "type", value="dpa1"), "descriptor dpa1"),
-    (change("fitting", "type", value="property"), "fitting property"),
-    (change("type", value="spin_ener"), "spin"),
-    (change("type", value="a\nb\ud83d"), r"model type a b\?"),
-    (change("spin", value={"use_spin": [True, False]}), "spin"),
-    (change("model_dict", value={}), r"several models in one file \(freeze one of them with dp freeze --head\)"),
-    (lambda tree: tree.update(model_def_script={"modifier": {"type": "dipole_charge"}}),
-     r"the modifier dipole_charge \(long-range electrostatics\)"),
-    (change("descriptor", "activation_function", value="silut:3.0"), "activation function silut:3.0"),
-    (change("fitting", "activation_function", value="mish"), "activation function mish"),
-    (change("fitting", "numb_fparam", value=1), "frame or atomic parameters"),
-    (change("fitting", "dim_case_embd", value=2), "frame or atomic parameters"),
-    (change("fitting", "mixed_types", value=True), "mixed types"),
-    (change("fitting", "tot_ener_zero", value=True), "tot_ener_zero"),
-    (change("descriptor", "env_mat", value={"use_exp_switch": True}), "an exponential switch"),
-    (change("descriptor", "spin", value={"use_spin": [True, False]}), "spin"),
-    (change("type_map", value=["Ow", "Hw"]), "types that are no chemical symbols"),
-    (change("type_map", value=["H", "h"]), "types that are no chemical symbols"),
-])
+
+@pytest.mark.parametrize(
+    "edit, cause",
+    [
+        (change("type", value="linear_ener"), "model type linear_ener"),
+        (change("descriptor", "type", value="dpa1"), "descriptor dpa1"),
+        (change("fitting", "type", value="property"), "fitting property"),
+        (change("type", value="spin_ener"), "spin"),
+        (change("type", value="a\nb\ud83d"), r"model type a b\?"),
+        (change("spin", value={"use_spin": [True, False]}), "spin"),
+        (change("model_dict", value={}), r"several models in one file \(freeze one of them with dp freeze --head\)"),
+        (
+            lambda tree: tree.update(model_def_script={"modifier": {"type": "dipole_charge"}}),
+            r"the modifier dipole_charge \(long-range electrostatics\)",
+        ),
+        (change("descriptor", "activation_function", value="silut:3.0"), "activation function silut:3.0"),
+        (change("fitting", "activation_function", value="mish"), "activation function mish"),
+        (change("fitting", "numb_fparam", value=1), "frame or atomic parameters"),
+        (change("fitting", "dim_case_embd", value=2), "frame or atomic parameters"),
+        (change("fitting", "mixed_types", value=True), "mixed types"),
+        (change("fitting", "tot_ener_zero", value=True), "tot_ener_zero"),
+        (change("descriptor", "env_mat", value={"use_exp_switch": True}), "an exponential switch"),
+        (change("descriptor", "spin", value={"use_spin": [True, False]}), "spin"),
+        (change("type_map", value=["Ow", "Hw"]), "types that are no chemical symbols"),
+        (change("type_map", value=["H", "h"]), "types that are no chemical symbols"),
+    ],
+)
 def test_unsupported(tmp_path, edit, cause):
     tree = random_tree()
     edit(tree)
@@ -191,7 +199,7 @@ def test_changed_files():
         for k in range(60):
             changed = bytearray(content)
             if k % 5 == 0:
-                changed = changed[:generator.integers(len(changed))]
+                changed = changed[: generator.integers(len(changed))]
             for place in generator.integers(len(changed), size=4):
                 changed[place] = generator.integers(256)
             path.write_bytes(changed)
@@ -203,20 +211,30 @@ def test_changed_files():
                 assert all(values.isfinite().all() for values in model.state_dict().values())
 
 
-@pytest.mark.parametrize("edit, cause", [
-    (lambda tree: tree["model"]["descriptor"]["@variables"]["dstd"].fill(0), "dstd is not positive"),
-    (lambda tree: tree["model"]["fitting"]["@variables"]["bias_atom_e"].fill(np.nan), "is NaN or infinite"),
-    (change("descriptor", "rcut", value=1e300), "'rcut' is 1e"),
-    (change("descriptor", "neuron", value=[3, 6, 10**9]), "'neuron' is .*need whole numbers"),
-    (change("descriptor", "neuron", value=[3, 6]), "a net has 3 layers, need 2"),
-    (change("descriptor", "sel", value=[10**6, 10**6]), r"has shape \(2, 71, 4\), need \(2, 2000000, 4\)"),
-    (change("descriptor", "exclude_types", value=[[0, 7]]), "'exclude_types' is .*need pairs of indices of the 2 t"),
-    (change("atom_exclude_types", value=[0, -1]), "'atom_exclude_types' is .*need indices"),
-    (lambda tree: tree["model"]["fitting"]["nets"]["networks"].pop(), "1 fitting nets for 2 types"),
-    (lambda tree: tree["model"]["descriptor"]["embeddings"]["networks"][1]["layers"][0].update(
-        activation_function="relu"), "a layer with the activation function 'relu'"),
-    (lambda tree: tree["model"].pop("descriptor"), "'descriptor' is missing"),
-])
+@pytest.mark.parametrize(
+    "edit, cause",
+    [
+        (lambda tree: tree["model"]["descriptor"]["@variables"]["dstd"].fill(0), "dstd is not positive"),
+        (lambda tree: tree["model"]["fitting"]["@variables"]["bias_atom_e"].fill(np.nan), "is NaN or infinite"),
+        (change("descriptor", "rcut", value=1e300), "'rcut' is 1e"),
+        (change("descriptor", "neuron", value=[3, 6, 10**9]), "'neuron' is .*need whole numbers"),
+        (change("descriptor", "neuron", value=[3, 6]), "a net has 3 layers, need 2"),
+        (change("descriptor", "sel", value=[10**6, 10**6]), r"has shape \(2, 71, 4\), need \(2, 2000000, 4\)"),
+        (
+            change("descriptor", "exclude_types", value=[[0, 7]]),
+            "'exclude_types' is .*need pairs of indices of the 2 t",
+        ),
+        (change("atom_exclude_types", value=[0, -1]), "'atom_exclude_types' is .*need indices"),
+        (lambda tree: tree["model"]["fitting"]["nets"]["networks"].pop(), "1 fitting nets for 2 types"),
+        (
+            lambda tree: tree["model"]["descriptor"]["embeddings"]["networks"][1]["layers"][0].update(
+                activation_function="relu"
+            ),
+            "a layer with the activation function 'relu'",
+        ),
+        (lambda tree: tree["model"].pop("descriptor"), "'descriptor' is missing"),
+    ],
+)
 def test_damaged_contents(tmp_path, edit, cause):
     tree = random_tree()
     edit(tree)
@@ -227,6 +245,7 @@ def test_damaged_contents(tmp_path, edit, cause):
 
 # data folders ------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def folder(tmp_path):
     """Two sets of two and one frames: H, O, H in a cell."""
@@ -235,8 +254,16 @@ def folder(tmp_path):
     (tmp_path / "type_map.raw").write_text("O\nH\n")
     for name, n in ("set.000", 2), ("set.001", 1):
         (tmp_path / name).mkdir()
-        shapes = {"coord": 9, "box": 9, "force": 9, "virial": 9, "atom_dos": 3 * 4, "dos": 4, "dipole": 3,
-                  "atomic_polarizability": 27}
+        shapes = {
+            "coord": 9,
+            "box": 9,
+            "force": 9,
+            "virial": 9,
+            "atom_dos": 3 * 4,
+            "dos": 4,
+            "dipole": 3,
+            "atomic_polarizability": 27,
+        }
         for stem, width in shapes.items():
             np.save(tmp_path / name / f"{stem}.npy", generator.normal(size=(n, width)).astype(np.float32))
         np.save(tmp_path / name / "energy.npy", generator.normal(size=n))
@@ -265,7 +292,7 @@ def test_atoms_of_one_type_alone(folder):
     for kind, count in ("O", 1), ("H", 2):
         values = np.random.default_rng(0).normal(size=(2, count * 3))
         np.save(folder / "set.000" / "atomic_dipole.npy", values)
-        np.save(folder / "set.000" / "atom_polarizability.npy", np.repeat(values, 3, axis=1))     # their other name
+        np.save(folder / "set.000" / "atom_polarizability.npy", np.repeat(values, 3, axis=1))  # their other name
         (folder / "set.000" / "atomic_polarizability.npy").unlink(missing_ok=True)
         for k, (atoms, labels) in enumerate(read_data(folder)[:2]):
             chosen = atoms.symbols == kind
@@ -284,18 +311,29 @@ def test_nopbc_ignores_the_box(folder, keep_box):
         assert not atoms.pbc.any() and atoms.cell.rank == 0
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda f: (f / "type.raw").unlink(), "no type.raw; give a deepmd npy system folder"),
-    (lambda f: (f / "type_map.raw").unlink(), "no type_map.raw; write one symbol per line"),
-    (lambda f: (f / "type_map.raw").write_text("O\n"), "does not name the chemical species of all types; correct"),
-    (lambda f: (f / "type_map.raw").write_text("O\nQq\n"), "does not name the chemical species of all types; correct"),
-    (lambda f: (f / "type.raw").write_text("1 0 -1"), "does not name the chemical species of all types; correct"),
-    (lambda f: (f / "set.001" / "box.npy").unlink(), "no box.npy; add it, or an empty file 'nopbc'"),
-    (lambda f: (f / "set.000" / "coord.npy").unlink(), "no coord.npy; the set is incomplete"),
-    (lambda f: (f / "type.raw").write_text("1 0"),
-     r"shape \(2, 9\) does not fit any number of frames of 6 numbers; check"),
-    (lambda f: np.save(f / "set.000" / "force.npy", np.zeros((2, 6))), r"force.npy: shape \(2, 6\) does not fit 2 fra"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda f: (f / "type.raw").unlink(), "no type.raw; give a deepmd npy system folder"),
+        (lambda f: (f / "type_map.raw").unlink(), "no type_map.raw; write one symbol per line"),
+        (lambda f: (f / "type_map.raw").write_text("O\n"), "does not name the chemical species of all types; correct"),
+        (
+            lambda f: (f / "type_map.raw").write_text("O\nQq\n"),
+            "does not name the chemical species of all types; correct",
+        ),
+        (lambda f: (f / "type.raw").write_text("1 0 -1"), "does not name the chemical species of all types; correct"),
+        (lambda f: (f / "set.001" / "box.npy").unlink(), "no box.npy; add it, or an empty file 'nopbc'"),
+        (lambda f: (f / "set.000" / "coord.npy").unlink(), "no coord.npy; the set is incomplete"),
+        (
+            lambda f: (f / "type.raw").write_text("1 0"),
+            r"shape \(2, 9\) does not fit any number of frames of 6 numbers; check",
+        ),
+        (
+            lambda f: np.save(f / "set.000" / "force.npy", np.zeros((2, 6))),
+            r"force.npy: shape \(2, 6\) does not fit 2 fra",
+        ),
+    ],
+)
 def test_bad_folders(folder, spoil, message):
     spoil(folder)
     with pytest.raises(ValueError, match=message) as caught:

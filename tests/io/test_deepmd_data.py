@@ -1,4 +1,5 @@
 """deepmd-kit's data folders: what changes the meaning of the arrays, what is not read, and damaged files."""
+
 import re
 import subprocess
 import sys
@@ -24,8 +25,11 @@ def write(folder, types=(0, 1, 1), names="O H", name="set.000", n_frames=2, **ar
     (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "type.raw").write_text("\n".join(map(str, types)))
     (folder / "type_map.raw").write_text(names)
-    usual = {"coord": positions(n_frames, len(types)), "box": np.tile(BOX, (n_frames, 1)),
-             "energy": -np.arange(1.0, n_frames + 1)}
+    usual = {
+        "coord": positions(n_frames, len(types)),
+        "box": np.tile(BOX, (n_frames, 1)),
+        "energy": -np.arange(1.0, n_frames + 1),
+    }
     for stem, values in (usual | arrays).items():
         np.save(folder / name / f"{stem}.npy", values)
     return folder
@@ -39,11 +43,17 @@ def refused(folder, message):
 
 # what changes the meaning ------------------------------------------------------------------------------------------
 
+
 def test_every_frame_of_a_mixed_system_has_its_own_atoms(tmp_path):
     """type.raw holds zeros alone there, and -1 is a place without atom."""
     force = np.arange(18.0).reshape(2, 9)
-    write(tmp_path, types=(0, 0, 0), real_atom_types=np.array([[0, 1, 1], [1, -1, 1]]), force=force,
-          atom_dos=np.arange(24.0).reshape(2, 12))
+    write(
+        tmp_path,
+        types=(0, 0, 0),
+        real_atom_types=np.array([[0, 1, 1], [1, -1, 1]]),
+        force=force,
+        atom_dos=np.arange(24.0).reshape(2, 12),
+    )
     (water, one), (hydrogen, two) = read_data(tmp_path)
     assert water.get_chemical_symbols() == ["O", "H", "H"] and hydrogen.get_chemical_symbols() == ["H", "H"]
     stored = positions(2, 3).reshape(2, 3, 3)
@@ -53,13 +63,16 @@ def test_every_frame_of_a_mixed_system_has_its_own_atoms(tmp_path):
     assert (one["energy"], two["energy"]) == (-1, -2)
 
 
-@pytest.mark.parametrize("types, message", [
-    ([[0, 1, 2], [0, 1, 1]], "does not name the chemical species of all types"),
-    ([[0, 1, 1], [-1, -1, -1]], "a frame without atoms"),
-    ([[0, 1, 1], [0, 1, -2]], "types below -1"),
-    ([[0, 1, 0.5], [0, 1, 1]], "need whole numbers"),
-    ([[0, 1, 1]], r"shape \(1, 3\) does not fit 2 frames of 3 atoms"),
-])
+@pytest.mark.parametrize(
+    "types, message",
+    [
+        ([[0, 1, 2], [0, 1, 1]], "does not name the chemical species of all types"),
+        ([[0, 1, 1], [-1, -1, -1]], "a frame without atoms"),
+        ([[0, 1, 1], [0, 1, -2]], "types below -1"),
+        ([[0, 1, 0.5], [0, 1, 1]], "need whole numbers"),
+        ([[0, 1, 1]], r"shape \(1, 3\) does not fit 2 frames of 3 atoms"),
+    ],
+)
 def test_types_of_a_mixed_system_that_cannot_be(tmp_path, types, message):
     refused(write(tmp_path, types=(0, 0, 0), real_atom_types=np.array(types)), message)
 
@@ -70,8 +83,15 @@ def test_a_set_without_types_among_sets_with_types(tmp_path):
     refused(tmp_path, "set.000 has real_atom_types.npy, another set has not")
 
 
-@pytest.mark.parametrize("name, values", [("fparam", [[300.0], [30000.0]]), ("aparam", np.arange(6.0).reshape(2, 3)),
-                                          ("spin", np.arange(18.0).reshape(2, 9)), ("efield", np.eye(2, 9))])
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        ("fparam", [[300.0], [30000.0]]),
+        ("aparam", np.arange(6.0).reshape(2, 3)),
+        ("spin", np.arange(18.0).reshape(2, 9)),
+        ("efield", np.eye(2, 9)),
+    ],
+)
 def test_inputs_that_differ_are_refused(tmp_path, name, values):
     """Labels of two temperatures of the electrons would be mixed."""
     refused(write(tmp_path, **{name: np.array(values)}), f"{name}.npy: the labels depend on these inputs, which differ")
@@ -93,16 +113,18 @@ def test_what_is_not_read_is_named_once(tmp_path):
     hessian = np.zeros((2, 81))
     for name in "set.000", "set.001":
         write(tmp_path, name=name, hessian=hessian, atom_ener=np.zeros((2, 3)), atom_pref=np.ones((2, 3)))
-    np.save(tmp_path / "fparam.npy", np.zeros(2))       # beside the sets
+    np.save(tmp_path / "fparam.npy", np.zeros(2))  # beside the sets
     (tmp_path / "formal_charges.raw").write_text("0 0 0")
-    (tmp_path / "energy.raw").write_text("-1\n-2\n")    # what dpdata made the sets of
+    (tmp_path / "energy.raw").write_text("-1\n-2\n")  # what dpdata made the sets of
     with pytest.warns(UserWarning) as caught:
         read_data(tmp_path)
     assert [str(each.message) for each in caught] == [
-        f"{tmp_path}: not read: atom_ener.npy, atom_pref.npy, formal_charges.raw, fparam.npy, hessian.npy"]
+        f"{tmp_path}: not read: atom_ener.npy, atom_pref.npy, formal_charges.raw, fparam.npy, hessian.npy"
+    ]
 
 
 # shapes ------------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
 @pytest.mark.parametrize("flat", [False, True])
@@ -112,7 +134,7 @@ def test_one_frame(tmp_path, shape, flat):
     if flat:
         coord, box, force = coord[0], BOX.reshape(3, 3), force.reshape(3, 3)
     write(tmp_path, n_frames=1, energy=np.full(shape, -467.0), coord=coord, box=box, force=force)
-    (atoms, labels), = read_data(tmp_path)
+    ((atoms, labels),) = read_data(tmp_path)
     assert labels["energy"] == -467 and np.ndim(labels["energy"]) == 0
     assert np.array_equal(atoms.positions, positions(1, 3).reshape(3, 3))
     assert np.array_equal(labels["forces"], np.arange(9.0).reshape(3, 3))
@@ -123,17 +145,20 @@ def test_column_of_energies(tmp_path):
     assert [labels["energy"] for _, labels in read_data(tmp_path)] == [-5, -6]
 
 
-@pytest.mark.parametrize("name, shape, message", [
-    ("virial", (2, 6), r"virial.npy: shape \(2, 6\) does not fit 2 frames of 3 atoms and 9 components"),
-    ("energy", (3,), r"energy.npy: shape \(3,\) does not fit 2 frames"),
-    ("energy", (), r"energy.npy: shape \(\) does not fit 2 frames"),
-    ("force", (1, 18), r"force.npy: shape \(1, 18\) does not fit 2 frames"),
-    ("dos", (4,), r"dos.npy: shape \(4,\) does not fit 2 frames"),
-    ("box", (1, 9), r"box.npy: shape \(1, 9\) does not fit 2 frames of 9 numbers"),
-    ("coord", (4, 18), r"coord.npy: shape \(4, 18\) does not fit any number of frames of 9"),
-    ("coord", (0, 9), "coord.npy: no frames"),
-    ("fparam", (3, 1), r"fparam.npy: shape \(3, 1\) does not fit 2 frames"),
-])
+@pytest.mark.parametrize(
+    "name, shape, message",
+    [
+        ("virial", (2, 6), r"virial.npy: shape \(2, 6\) does not fit 2 frames of 3 atoms and 9 components"),
+        ("energy", (3,), r"energy.npy: shape \(3,\) does not fit 2 frames"),
+        ("energy", (), r"energy.npy: shape \(\) does not fit 2 frames"),
+        ("force", (1, 18), r"force.npy: shape \(1, 18\) does not fit 2 frames"),
+        ("dos", (4,), r"dos.npy: shape \(4,\) does not fit 2 frames"),
+        ("box", (1, 9), r"box.npy: shape \(1, 9\) does not fit 2 frames of 9 numbers"),
+        ("coord", (4, 18), r"coord.npy: shape \(4, 18\) does not fit any number of frames of 9"),
+        ("coord", (0, 9), "coord.npy: no frames"),
+        ("fparam", (3, 1), r"fparam.npy: shape \(3, 1\) does not fit 2 frames"),
+    ],
+)
 def test_shapes_that_do_not_fit(tmp_path, name, shape, message):
     refused(write(tmp_path, **{name: np.ones(shape)}), message)
 
@@ -160,8 +185,11 @@ def test_box_without_volume(tmp_path, box):
 
 # names of types ----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("names, symbols", [("O\nH\n", "OHH"), ("SI H # of the model", ["Si", "H", "H"]),
-                                            ("Fe1 Fe_bulk", ["Fe"] * 3), ("O H Xx", "OHH")])
+
+@pytest.mark.parametrize(
+    "names, symbols",
+    [("O\nH\n", "OHH"), ("SI H # of the model", ["Si", "H", "H"]), ("Fe1 Fe_bulk", ["Fe"] * 3), ("O H Xx", "OHH")],
+)
 def test_names_that_tell_an_element(tmp_path, names, symbols):
     assert read_data(write(tmp_path, names=names))[0][0].get_chemical_symbols() == list(symbols)
 
@@ -172,9 +200,16 @@ def test_elements_that_are_guessed_are_named(tmp_path):
         assert read_data(tmp_path)[0][0].get_chemical_symbols() == ["O", "H", "H"]
 
 
-@pytest.mark.parametrize("text, message", [("0 one 1", "got 'one', need finite numbers"), ("", "no atoms"),
-                                           ("0 1e400 1", "got '1e400'"), ("0 0.5 1", "need whole numbers"),
-                                           (b"\xff\xfe", "cannot be read as text")])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("0 one 1", "got 'one', need finite numbers"),
+        ("", "no atoms"),
+        ("0 1e400 1", "got '1e400'"),
+        ("0 0.5 1", "need whole numbers"),
+        (b"\xff\xfe", "cannot be read as text"),
+    ],
+)
 def test_damaged_type_raw(tmp_path, text, message):
     write(tmp_path)
     (tmp_path / "type.raw").write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -182,6 +217,7 @@ def test_damaged_type_raw(tmp_path, text, message):
 
 
 # other layouts -----------------------------------------------------------------------------------------------------
+
 
 def write_texts(folder):
     write(folder)
@@ -229,33 +265,40 @@ def test_a_file_in_place_of_a_folder(tmp_path):
 
 def test_data_need_no_torch(tmp_path):
     write(tmp_path)
-    code = ("import sys; from ase_mlelec.io.frames import read_frames; "
-            f"print(len(read_frames({str(tmp_path)!r})), 'torch' in sys.modules)")
+    code = (
+        "import sys; from ase_mlelec.io.frames import read_frames; "
+        f"print(len(read_frames({str(tmp_path)!r})), 'torch' in sys.modules)"
+    )
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout.split() == ["2", "False"], result.stderr
 
 
 # damaged arrays ----------------------------------------------------------------------------------------------------
 
+
 def header(shape, descr="<f8"):
     text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"", "damaged, or no .npy file"),
-    (b"PK\x03\x04" + bytes(100), "damaged, or no .npy file"),
-    (header((2, 9))[:40], "damaged, or no .npy file"),
-    (header((2, 9)) + bytes(100), r"the header tells 144 bytes of data \(shape \(2, 9\)\), the file has 100"),
-    (header((2, 9)) + bytes(200), "the header tells 144 bytes"),
-    (header((99999999999, 9)) + bytes(100), "the header tells 7.2e\\+12 bytes"),
-    (header((-2, -9)) + bytes(144), "the header tells 144 bytes"),
-    (header((2, 9), "|O") + bytes(144), "got data of type object, need real numbers"),
-    (header((2, 9), "<c16") + bytes(288), "got data of type complex128, need real numbers"),
-    (header((2, 9), "<U1") + bytes(72), "got data of type <U1, need real numbers"),
-    (header("((" * 400) + bytes(144), "damaged, or no .npy file"),
-    (header((2, 9)) + bytes(136) + np.array(np.nan).tobytes(), r"a number is NaN or infinite \(entry 2, 9\)"),
-], ids=range(12))
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "damaged, or no .npy file"),
+        (b"PK\x03\x04" + bytes(100), "damaged, or no .npy file"),
+        (header((2, 9))[:40], "damaged, or no .npy file"),
+        (header((2, 9)) + bytes(100), r"the header tells 144 bytes of data \(shape \(2, 9\)\), the file has 100"),
+        (header((2, 9)) + bytes(200), "the header tells 144 bytes"),
+        (header((99999999999, 9)) + bytes(100), "the header tells 7.2e\\+12 bytes"),
+        (header((-2, -9)) + bytes(144), "the header tells 144 bytes"),
+        (header((2, 9), "|O") + bytes(144), "got data of type object, need real numbers"),
+        (header((2, 9), "<c16") + bytes(288), "got data of type complex128, need real numbers"),
+        (header((2, 9), "<U1") + bytes(72), "got data of type <U1, need real numbers"),
+        (header("((" * 400) + bytes(144), "damaged, or no .npy file"),
+        (header((2, 9)) + bytes(136) + np.array(np.nan).tobytes(), r"a number is NaN or infinite \(entry 2, 9\)"),
+    ],
+    ids=range(12),
+)
 def test_damaged_npy(tmp_path, content, message):
     (write(tmp_path) / "set.000" / "coord.npy").write_bytes(content)
     refused(tmp_path, f"coord.npy: {message}")
@@ -278,18 +321,22 @@ def test_changed_bytes(tmp_path):
         file = files[generator.integers(len(files))]
         content = bytearray(contents[file])
         if generator.random() < 0.3:
-            content = content[:generator.integers(len(content))]
+            content = content[: generator.integers(len(content))]
         else:
             for place in generator.integers(min(len(content), 160), size=3):
                 content[place] = generator.integers(256)
         file.write_bytes(content)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)      # of names that are guessed
+                warnings.simplefilter("ignore", UserWarning)  # of names that are guessed
                 frames = read_data(tmp_path)
         except ValueError as error:
             assert re.match(re.escape(str(tmp_path)), str(error)) and "\n" not in str(error)
         else:
-            assert all(np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()
-                       and all(np.isfinite(values).all() for values in labels.values()) for atoms, labels in frames)
+            assert all(
+                np.isfinite(atoms.positions).all()
+                and np.isfinite(atoms.cell.array).all()
+                and all(np.isfinite(values).all() for values in labels.values())
+                for atoms, labels in frames
+            )
         file.write_bytes(contents[file])

@@ -1,4 +1,5 @@
 """Options of imported deepmd-kit models that few of them have, and what is said where their sel is too small."""
+
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +22,23 @@ def with_functions(embedding, fitting):
                 for layer in net["layers"]:
                     if layer["activation_function"] != "none":
                         layer["activation_function"] = function
+
     return apply
 
 
 def with_timesteps(tree):
     descriptor, generator = tree["model"]["descriptor"], np.random.default_rng(5)
     descriptor["resnet_dt"] = True
-    descriptor["embeddings"]["networks"] = [random_layers(generator, 1, [3, 6, 6], timestep=True)
-                                            for _ in descriptor["embeddings"]["networks"]]
+    descriptor["embeddings"]["networks"] = [
+        random_layers(generator, 1, [3, 6, 6], timestep=True) for _ in descriptor["embeddings"]["networks"]
+    ]
 
 
 def combined(*edits):
     def apply(tree):
         for edit in edits:
             edit(tree)
+
     return apply
 
 
@@ -45,8 +49,9 @@ OPTIONS = {
     "pairs of the descriptor": change("descriptor", "exclude_types", value=[[0, 1]]),
     "pairs of the descriptor, TensorFlow": combined(TENSORFLOW, change("descriptor", "exclude_types", value=[[1, 0]])),
     "pairs of the model": change("pair_exclude_types", value=[[0, 1], [1, 1]]),
-    "pairs of both": combined(change("pair_exclude_types", value=[[1, 1]]),
-                              change("descriptor", "exclude_types", value=[[0, 1], [1, 1]])),
+    "pairs of both": combined(
+        change("pair_exclude_types", value=[[1, 1]]), change("descriptor", "exclude_types", value=[[0, 1], [1, 1]])
+    ),
     "types of the model": change("atom_exclude_types", value=[1]),
     "types of the fitting": change("fitting", "exclude_types", value=[0]),
     "energies in vacuum": change("fitting", "atom_ener", value=[None, -13.6]),
@@ -97,8 +102,9 @@ def test_forces_with_excluded_pairs(tmp_path):
         np.testing.assert_allclose(forces[i, axis], (energies[1] - energies[0]) / (2 * h), atol=1e-6)
 
 
-@pytest.mark.parametrize("name, tolerance", [("excluded", 1e-12), ("functions", 1e-12), ("dos", 1e-12),
-                                             ("single", 1e-7)])     # the last one's nets are evaluated in float32 there
+@pytest.mark.parametrize(
+    "name, tolerance", [("excluded", 1e-12), ("functions", 1e-12), ("dos", 1e-12), ("single", 1e-7)]
+)  # the last one's nets are evaluated in float32 there
 def test_options_as_deepmd_kit_computes_them(name, tolerance):
     """Made by tests/data/deepmd_options.py."""
     with np.load(DATA / "deepmd_options.npz") as stored:
@@ -111,6 +117,7 @@ def test_options_as_deepmd_kit_computes_them(name, tolerance):
 
 # more neighbours than sel ------------------------------------------------------------------------------------------
 
+
 def small_sel(path, **options):
     return DeepPotCalculator(write_dp(path, random_tree(sel=(1, 41))), **options)
 
@@ -119,12 +126,15 @@ def test_more_neighbours_than_the_other_program_keeps(tmp_path):
     atoms = STRUCTURES[0].copy()
     atoms.calc = small_sel(tmp_path / "m.dp")
     found = max(sum(kind == 0 for kind, _ in neighbours(atoms, i, 4.0)) for i in range(len(atoms)))
-    with pytest.warns(UserWarning, match=rf"has {found} neighbours of O within 4 Å.*\(deepmd-kit 3.2.0\) keeps the near"
-                                         r"est 1 \(its sel\) and drops the others.*larger sel") as caught:
+    with pytest.warns(
+        UserWarning,
+        match=rf"has {found} neighbours of O within 4 Å.*\(deepmd-kit 3.2.0\) keeps the near"
+        r"est 1 \(its sel\) and drops the others.*larger sel",
+    ) as caught:
         atoms.get_potential_energy()
     assert len(caught) == 1
     atoms.rattle(0.01)
-    atoms.get_potential_energy()        # once per run: a second warning were an error here
+    atoms.get_potential_energy()  # once per run: a second warning were an error here
 
 
 def test_neighbours_of_a_saved_model_in_a_committee(tmp_path):

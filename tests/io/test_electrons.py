@@ -1,4 +1,5 @@
 """The unit of an LDOS, from the electrons at the Fermi level that the calculation claims."""
+
 import json
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from ase_mlelec.io.electrons import LDOS_UNITS, electrons_below
 from ase_mlelec.io.snapshots import Snapshots, write_snapshots
 from ase_mlelec.physics import fermi
 
-GRID, LEVELS = (3, 3, 4), np.linspace(-5.0, 15.0, 41)       # eV
+GRID, LEVELS = (3, 3, 4), np.linspace(-5.0, 15.0, 41)  # eV
 VALENCE = 2.0
 
 
@@ -32,20 +33,38 @@ def write_mala(folder, factor=1.0, **changes):
     dos = 0.05 + 0.35 * np.sqrt(np.clip(LEVELS + 4, 0, None))
     level = float(fermi.fermi_level(LEVELS, dos, VALENCE * len(atoms), 300.0))
     ldos = np.broadcast_to(dos / atoms.get_volume() * factor, (*GRID, len(dos)))
-    info = {"atoms": {key: np.asarray(getattr(atoms, key)).tolist() for key in ("numbers", "positions", "cell", "pbc")},
-            "grid_dimensions": GRID, "temperature": 300.0, "fermi_energy_dft": level,
-            "number_of_electrons_exact": VALENCE * len(atoms), "total_energy_dft_calculation": -70.0, **changes}
+    info = {
+        "atoms": {key: np.asarray(getattr(atoms, key)).tolist() for key in ("numbers", "positions", "cell", "pbc")},
+        "grid_dimensions": GRID,
+        "temperature": 300.0,
+        "fermi_energy_dft": level,
+        "number_of_electrons_exact": VALENCE * len(atoms),
+        "total_energy_dft_calculation": -70.0,
+        **changes,
+    }
     (folder / "be.info.json").write_text(json.dumps(info))
     np.save(folder / "be.out.npy", ldos)
     column = "".join(f"<{name}> 0.1 0.6 1.1 </{name}>" for name in ("PP_R", "PP_RAB", "PP_LOCAL", "PP_RHOATOM"))
-    (folder / "be.UPF").write_text('<UPF version="2.0.1"><PP_HEADER element="be" z_valence="2.0D0" mesh_size="3" '
-                                   f'functional=" SLA  PW   PBE  PBE"/>{column}</UPF>')
+    (folder / "be.UPF").write_text(
+        '<UPF version="2.0.1"><PP_HEADER element="be" z_valence="2.0D0" mesh_size="3" '
+        f'functional=" SLA  PW   PBE  PBE"/>{column}</UPF>'
+    )
     return level
 
 
 def convert(folder, *options, grid=(-5, 15)):
-    return main(["convert", str(folder / "be.info.json"), str(folder / "be.h5"), "--grid", *map(str, grid),
-                 "--upf", str(folder / "be.UPF"), *options])
+    return main(
+        [
+            "convert",
+            str(folder / "be.info.json"),
+            str(folder / "be.h5"),
+            "--grid",
+            *map(str, grid),
+            "--upf",
+            str(folder / "be.UPF"),
+            *options,
+        ]
+    )
 
 
 def test_conversion(tmp_path):
@@ -77,14 +96,17 @@ def test_unit_of_an_ldos():
     assert LDOS_UNITS["1/(eV*Bohr^3)"] == pytest.approx(6.748334, rel=1e-6) and units.RYDBERG > 13
 
 
-@pytest.mark.parametrize("changes, options, grid, message", [
-    ({}, (), (0, 20), "check the energies of its grid, its unit"),      # no unit explains it
-    ({"fermi_energy_dft": -4.5}, (), (-5, 15), "check the energies of its grid"),
-    ({"fermi_energy_dft": None, "number_of_electrons_exact": 4.0}, (), (-5, -3), "check --grid and the unit"),
-    ({}, ("--ldos-unit", "1/Ry"), (-5, 15), "got --ldos-unit 1/Ry, need one of"),
-    ({}, (), (15, -5), "need two energies, the lower one first"),
-    ({"number_of_electrons_exact": 6.0}, (), (-5, 15), "got 6 electrons, need the 4 of the pseudopotentials"),
-])
+@pytest.mark.parametrize(
+    "changes, options, grid, message",
+    [
+        ({}, (), (0, 20), "check the energies of its grid, its unit"),  # no unit explains it
+        ({"fermi_energy_dft": -4.5}, (), (-5, 15), "check the energies of its grid"),
+        ({"fermi_energy_dft": None, "number_of_electrons_exact": 4.0}, (), (-5, -3), "check --grid and the unit"),
+        ({}, ("--ldos-unit", "1/Ry"), (-5, 15), "got --ldos-unit 1/Ry, need one of"),
+        ({}, (), (15, -5), "need two energies, the lower one first"),
+        ({"number_of_electrons_exact": 6.0}, (), (-5, 15), "got 6 electrons, need the 4 of the pseudopotentials"),
+    ],
+)
 def test_not_converted(tmp_path, capsys, changes, options, grid, message):
     write_mala(tmp_path, **changes)
     assert convert(tmp_path, *options, grid=grid) == 1
@@ -103,9 +125,10 @@ def test_unit_of_our_own_snapshots(tmp_path):
     level = float(fermi.fermi_level(ENERGIES, snapshot.dos, 12.0, snapshot.temperature))
     assert snapshot.fermi_level == level
     for changes, message in (
-            ({"ldos": snapshot.ldos * factor}, r"snapshot 'al-0', LDOS: .* as many as there are in 1/\(Ry\*Bohr\^3\)"),
-            ({"dos": snapshot.dos * factor}, r"snapshot 'al-0', DOS: .* need 12, as many as there are in 1/\(Ry"),
-            ({"density": snapshot.density * units.BOHR**3}, "the density holds 1.778 electrons, need 12")):
+        ({"ldos": snapshot.ldos * factor}, r"snapshot 'al-0', LDOS: .* as many as there are in 1/\(Ry\*Bohr\^3\)"),
+        ({"dos": snapshot.dos * factor}, r"snapshot 'al-0', DOS: .* need 12, as many as there are in 1/\(Ry"),
+        ({"density": snapshot.density * units.BOHR**3}, "the density holds 1.778 electrons, need 12"),
+    ):
         with pytest.raises(ValueError, match=message):
             write_snapshots(tmp_path / "a.h5", [replace(snapshot, **changes)], ENERGIES, ATTRIBUTES)
     assert not list(tmp_path.iterdir())
@@ -114,6 +137,7 @@ def test_unit_of_our_own_snapshots(tmp_path):
 def test_unit_of_snapshots_that_others_wrote(tmp_path):
     """Without valence charges nothing can be told; with them it is, when the file is read."""
     import h5py
+
     snapshot = make_snapshot(0)
     wrong = replace(snapshot, dos=snapshot.dos / LDOS_UNITS["1/(Ry*Bohr^3)"])
     bare = {key: value for key, value in ATTRIBUTES.items() if key != "valence_electrons"}

@@ -1,4 +1,5 @@
 """One rule from labels to elements."""
+
 import numpy as np
 import pytest
 
@@ -6,10 +7,32 @@ from ase_mlelec.io.checks import check_count, check_finite
 from ase_mlelec.io.elements import element_of
 
 
-@pytest.mark.parametrize("label, symbol", [
-    ("Si", "Si"), ("SI", "Si"), ("si", "Si"), ("Si1", "Si"), ("SI_2", "Si"), ("si-bulk", "Si"), (" Si ", "Si"),
-    ("'O'", "O"), ("O1", "O"), ("O_w", "O"), ("Oa", "O"), ("H2", "H"), ("h", "H"), ("D", "H"), ("T1", "H"),
-    ("C_h", "C"), ("Co", "Co"), ("CO", "Co"), ("Fe3", "Fe"), ("fe", "Fe"), ("Zn.1", "Zn")])
+@pytest.mark.parametrize(
+    "label, symbol",
+    [
+        ("Si", "Si"),
+        ("SI", "Si"),
+        ("si", "Si"),
+        ("Si1", "Si"),
+        ("SI_2", "Si"),
+        ("si-bulk", "Si"),
+        (" Si ", "Si"),
+        ("'O'", "O"),
+        ("O1", "O"),
+        ("O_w", "O"),
+        ("Oa", "O"),
+        ("H2", "H"),
+        ("h", "H"),
+        ("D", "H"),
+        ("T1", "H"),
+        ("C_h", "C"),
+        ("Co", "Co"),
+        ("CO", "Co"),
+        ("Fe3", "Fe"),
+        ("fe", "Fe"),
+        ("Zn.1", "Zn"),
+    ],
+)
 def test_labels_of_programs(label, symbol):
     assert element_of(label) == symbol
 
@@ -37,6 +60,6 @@ def test_a_count_must_fit_the_file(tmp_path):
     path = tmp_path / "small.out"
     path.write_text("0" * 100)
     assert check_count(path, "atoms", 10, 10) == 10
-    for count in (11, 10 ** 12, -1, float("inf")):
+    for count in (11, 10**12, -1, float("inf")):
         with pytest.raises(ValueError, match="more than a file of its size|claims"):
             check_count(path, "atoms", count, 10)

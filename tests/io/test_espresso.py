@@ -1,4 +1,5 @@
 """Quantum ESPRESSO files: one small run of pw.x 6.7 as text and as XML, cut down by hand, and what must be refused."""
+
 import json
 import re
 from pathlib import Path
@@ -8,11 +9,18 @@ import numpy as np
 import pytest
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from ase_mlelec.io.espresso import (EspressoError, Projections, read_filplot, read_ldos, read_ph, read_projections,
-                                    read_pw)
+from ase_mlelec.io.espresso import (
+    EspressoError,
+    Projections,
+    read_filplot,
+    read_ldos,
+    read_ph,
+    read_projections,
+    read_pw,
+)
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "mala"
-UNITS = ase.units.create_units("2018")      # of QE 6.7
+UNITS = ase.units.create_units("2018")  # of QE 6.7
 RY, HARTREE, BOHR = UNITS["Rydberg"], UNITS["Hartree"], UNITS["Bohr"]
 
 TEXT = """
@@ -168,6 +176,7 @@ def files(tmp_path):
 
 # pw.x --------------------------------------------------------------------------------------------------------------
 
+
 def test_text(files):
     """Every number of the file, converted by ASE's factors."""
     run = read_pw(files / "scf.out")
@@ -176,10 +185,15 @@ def test_text(files):
     # 1e-10: conversion factors agree to 1e-11, numbers are of order 100
     assert run.energy == pytest.approx(-15.43563229 * RY, rel=1e-10)
     assert run.smearing_width == pytest.approx(0.02 * RY, rel=1e-10)
-    wanted = {"one_electron": 5.28774639, "hartree": 1.10818578, "xc": -4.83576753, "ion_ion": -16.96705057,
-              "entropy": -0.02874636}
+    wanted = {
+        "one_electron": 5.28774639,
+        "hartree": 1.10818578,
+        "xc": -4.83576753,
+        "ion_ion": -16.96705057,
+        "entropy": -0.02874636,
+    }
     assert run.terms == pytest.approx({name: value * RY for name, value in wanted.items()}, rel=1e-10)
-    assert sum(run.terms.values()) == pytest.approx(run.energy, abs=2e-8 * RY)      # eight printed digits
+    assert sum(run.terms.values()) == pytest.approx(run.energy, abs=2e-8 * RY)  # eight printed digits
     np.testing.assert_allclose(run.cell[2], np.array([0.706990, 0.694136, 0.025709]) * 7.3505 * BOHR, rtol=1e-10)
     position = np.array([0.3342134, 0.3599221, 0.3470678]) * 7.3505 * BOHR
     np.testing.assert_allclose(run.positions[1], position, rtol=1e-10)
@@ -187,7 +201,7 @@ def test_text(files):
     # pw.x prints -dE/dε/V: compressed crystals have positive numbers there and a negative stress in ASE
     stress = -np.array([0.00104543, 0.00083939, 0.00008802]) * RY / BOHR**3
     np.testing.assert_allclose(run.stress[0], stress, rtol=1e-10)
-    assert -np.trace(run.stress) / 3 / ase.units.GPa == pytest.approx(6.148, abs=1e-3)      # "P = 61.48 kbar"
+    assert -np.trace(run.stress) / 3 / ase.units.GPa == pytest.approx(6.148, abs=1e-3)  # "P = 61.48 kbar"
 
 
 @pytest.mark.parametrize("path", ["x.save", "x.save/data-file-schema.xml"])
@@ -208,7 +222,7 @@ def test_xml_and_text_agree(files, path):
 def test_xml_has_full_precision(files):
     run = read_pw(files / "x.save")
     assert run.energy == pytest.approx(-7.717816146505375 * HARTREE, rel=1e-10)
-    np.testing.assert_allclose(run.positions[0], [0.05, 0, 0], rtol=1e-10)      # as it stood in the input, in Å
+    np.testing.assert_allclose(run.positions[0], [0.05, 0, 0], rtol=1e-10)  # as it stood in the input, in Å
     assert set(run.terms) == {"band", "hartree", "xc", "xc_potential", "ion_ion", "entropy"}
     # Ellis et al. 2021, Eq. (9): total = band - hartree + xc - xc_potential + ion_ion + entropy
     signs = {"band": 1, "hartree": -1, "xc": 1, "xc_potential": -1, "ion_ion": 1, "entropy": 1}
@@ -225,9 +239,11 @@ def test_levels_of_xml(files):
     cell = np.array([row.split() for row in cell], dtype=float) / alat
     kpoints = np.array([[0.0, 0.0, 0.0], [0.5, -0.25, 0.125]])
     levels = np.array([[-0.2, -0.1, 0.3], [-0.15, -0.05, 0.25]])
-    rows = "".join(f"<ks_energies><k_point weight='1.0'>{' '.join(f'{x:.12f}' for x in point)}</k_point>"
-                   f"<eigenvalues size='3'>{' '.join(str(x) for x in energies)}</eigenvalues></ks_energies>"
-                   for point, energies in zip(kpoints @ np.linalg.inv(cell).T, levels))
+    rows = "".join(
+        f"<ks_energies><k_point weight='1.0'>{' '.join(f'{x:.12f}' for x in point)}</k_point>"
+        f"<eigenvalues size='3'>{' '.join(str(x) for x in energies)}</eigenvalues></ks_energies>"
+        for point, energies in zip(kpoints @ np.linalg.inv(cell).T, levels)
+    )
     path.write_text(text.replace("</band_structure>", rows + "</band_structure>"))
     found = read_pw(path)
     np.testing.assert_allclose(found.kpoints, kpoints, atol=1e-9)
@@ -249,7 +265,7 @@ def test_insulator_without_forces(files):
     text = "\n".join(line for line in text.splitlines() if "smearing contrib" not in line)
     start, end = text.index("     Forces acting"), text.index("     PWSCF        :")
     (files / "scf.out").write_text(text[:start] + text[end:])
-    xml = XML[:XML.index("    <forces")] + XML[XML.index("  </output>"):]
+    xml = XML[: XML.index("    <forces")] + XML[XML.index("  </output>") :]
     for tag in "fermi_energy", "smearing":
         xml = re.sub(f"<{tag}.*</{tag}>", "", xml)
     (files / "x.save" / "data-file-schema.xml").write_text(xml)
@@ -264,28 +280,44 @@ def refused(path, message, read=read_pw):
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("edit, message", [
-    (lambda text: text.replace("convergence has been achieved in   5", "convergence NOT achieved after   5"),
-     "the SCF did not converge; raise electron_maxstep"),
-    (lambda text: text[:text.index("!    total")], "the run is unfinished .*; run it to the end"),
-    (lambda text: text.replace("JOB DONE.", ""), "the run is unfinished .*; run it to the end"),
-    (lambda text: text.replace("End of self-consistent", "End of band structure").replace("!", " "),
-     "an nscf or bands run, which has no total energy; give the scf"),
-    (lambda text: text.replace("PWSCF v", "PROJWFC v"), "not a pw.x output .*; give pw.x's standard output"),
-    (lambda text: text.replace("     Total force", "ATOMIC_POSITIONS (angstrom)\n"), "several structures; read it"),
-    (lambda text: text.replace("a(1) =", "a1 ="), "cell or positions not found; keep pw.x's whole standard output"),
-])
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (
+            lambda text: text.replace("convergence has been achieved in   5", "convergence NOT achieved after   5"),
+            "the SCF did not converge; raise electron_maxstep",
+        ),
+        (lambda text: text[: text.index("!    total")], "the run is unfinished .*; run it to the end"),
+        (lambda text: text.replace("JOB DONE.", ""), "the run is unfinished .*; run it to the end"),
+        (
+            lambda text: text.replace("End of self-consistent", "End of band structure").replace("!", " "),
+            "an nscf or bands run, which has no total energy; give the scf",
+        ),
+        (lambda text: text.replace("PWSCF v", "PROJWFC v"), "not a pw.x output .*; give pw.x's standard output"),
+        (lambda text: text.replace("     Total force", "ATOMIC_POSITIONS (angstrom)\n"), "several structures; read it"),
+        (lambda text: text.replace("a(1) =", "a1 ="), "cell or positions not found; keep pw.x's whole standard output"),
+    ],
+)
 def test_refused_text(files, edit, message):
     (files / "scf.out").write_text(edit(TEXT))
     refused(files / "scf.out", message)
 
 
-@pytest.mark.parametrize("edit, message", [
-    (lambda xml: xml.replace("achieved>true", "achieved>false"), "the SCF did not converge; raise electron_maxstep"),
-    (lambda xml: xml.replace("<calculation>scf", "<calculation>nscf"), "nscf or bands run, which has no total energy"),
-    (lambda xml: xml[:1500], "truncated or not XML .*; run pw.x again"),
-    (lambda xml: xml.replace("output>", "input_again>"), "no <output>; this is not pw.x's data-file-schema.xml or"),
-])
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (
+            lambda xml: xml.replace("achieved>true", "achieved>false"),
+            "the SCF did not converge; raise electron_maxstep",
+        ),
+        (
+            lambda xml: xml.replace("<calculation>scf", "<calculation>nscf"),
+            "nscf or bands run, which has no total energy",
+        ),
+        (lambda xml: xml[:1500], "truncated or not XML .*; run pw.x again"),
+        (lambda xml: xml.replace("output>", "input_again>"), "no <output>; this is not pw.x's data-file-schema.xml or"),
+    ],
+)
 def test_refused_xml(files, edit, message):
     path = files / "x.save" / "data-file-schema.xml"
     path.write_text(edit(XML))
@@ -320,8 +352,8 @@ OWNERS = """
      state #   2: atom   2 (H  ), wfc  1 (l=0 m= 1)
      state #   3: atom   1 (Si ), wfc  2 (l=1 m= 1)
 """
-EIGENVALUES = [[-0.4, 0.1, 0.5], [-0.3, 0.2, 0.45]]     # Ry
-AMPLITUDES = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 3, 3, 2))      # k, function, band, (Re, Im)
+EIGENVALUES = [[-0.4, 0.1, 0.5], [-0.3, 0.2, 0.45]]  # Ry
+AMPLITUDES = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 3, 3, 2))  # k, function, band, (Re, Im)
 
 
 def projections_xml(spins=1):
@@ -333,9 +365,11 @@ def projections_xml(spins=1):
             rows = "\n".join(f" {re:.16E} {im:.16E}" for re, im in function)
             points += f'<ATOMIC_WFC index="{k + 1}" spin="1">\n{rows}\n</ATOMIC_WFC>\n'
         points += "</PROJS>\n"
-    return (f'<PROJECTIONS>\n<HEADER NUMBER_OF_BANDS="3" NUMBER_OF_K-POINTS="2" NUMBER_OF_SPIN_COMPONENTS="{spins}" '
-            'NUMBER_OF_ATOMIC_WFC="3" NUMBER_OF_ELECTRONS="5.0" FERMI_ENERGY="0.15"/>\n'
-            f"<EIGENSTATES>\n{points}</EIGENSTATES>\n</PROJECTIONS>\n")
+    return (
+        f'<PROJECTIONS>\n<HEADER NUMBER_OF_BANDS="3" NUMBER_OF_K-POINTS="2" NUMBER_OF_SPIN_COMPONENTS="{spins}" '
+        'NUMBER_OF_ATOMIC_WFC="3" NUMBER_OF_ELECTRONS="5.0" FERMI_ENERGY="0.15"/>\n'
+        f"<EIGENSTATES>\n{points}</EIGENSTATES>\n</PROJECTIONS>\n"
+    )
 
 
 @pytest.fixture
@@ -350,8 +384,8 @@ def projected(tmp_path):
 def test_projections(projected, path):
     found = read_projections(projected / path, projected / "pdos.out")
     np.testing.assert_allclose(found.eigenvalues, np.array(EIGENVALUES) * RY, rtol=1e-10)
-    np.testing.assert_allclose(found.kpoint_weights, [0.5, 1.5], rtol=1e-15)        # two electrons in every band
-    squares = (AMPLITUDES**2).sum(axis=3)       # k, function, band
+    np.testing.assert_allclose(found.kpoint_weights, [0.5, 1.5], rtol=1e-15)  # two electrons in every band
+    squares = (AMPLITUDES**2).sum(axis=3)  # k, function, band
     np.testing.assert_allclose(found.site_weights[..., 0], squares[:, 0] + squares[:, 2], rtol=1e-14)
     np.testing.assert_allclose(found.site_weights[..., 1], squares[:, 1], rtol=1e-14)
     assert found.complete_below == pytest.approx(0.45 * RY, rel=1e-10)
@@ -364,9 +398,10 @@ def test_dos_integrates_to_the_weights(projected):
     energies = np.arange(-0.4 * RY - 9 * width, 0.5 * RY + 9 * width, step)
     site = found.site_dos(energies, width)
     assert site.shape == (2, len(energies))
-    np.testing.assert_allclose(site.sum(axis=1) * step, np.einsum("k,kbn->n", found.kpoint_weights, found.site_weights),
-                               rtol=1e-14)
-    np.testing.assert_allclose(found.total_dos(energies, width).sum() * step, 2 * 3, rtol=1e-14)    # three bands
+    np.testing.assert_allclose(
+        site.sum(axis=1) * step, np.einsum("k,kbn->n", found.kpoint_weights, found.site_weights), rtol=1e-14
+    )
+    np.testing.assert_allclose(found.total_dos(energies, width).sum() * step, 2 * 3, rtol=1e-14)  # three bands
 
 
 def test_width_is_that_of_the_metadata():
@@ -381,53 +416,68 @@ def test_width_is_that_of_the_metadata():
 
 def test_spin_polarised_projections(projected):
     (projected / "x.save" / "atomic_proj.xml").write_text(projections_xml(spins=2))
-    refused(projected / "x.save", "spin-polarised projections are not supported; use nspin = 1",
-            lambda path: read_projections(path, projected / "pdos.out"))
+    refused(
+        projected / "x.save",
+        "spin-polarised projections are not supported; use nspin = 1",
+        lambda path: read_projections(path, projected / "pdos.out"),
+    )
 
 
 def test_truncated_projections(projected):
     path = projected / "x.save" / "atomic_proj.xml"
     path.write_text(projections_xml()[:900])
-    refused(path, "missing or truncated .*; run projwfc.x again",
-            lambda path: read_projections(path, projected / "pdos.out"))
+    refused(
+        path,
+        "missing or truncated .*; run projwfc.x again",
+        lambda path: read_projections(path, projected / "pdos.out"),
+    )
 
 
 def test_output_of_another_run(projected):
     (projected / "pdos.out").write_text(OWNERS.replace("     state #   3", "     sta"))
-    refused(projected / "pdos.out", "lists 2 atomic functions, .* holds 3; give the text output of the same",
-            lambda path: read_projections(projected / "x.save", path))
+    refused(
+        projected / "pdos.out",
+        "lists 2 atomic functions, .* holds 3; give the text output of the same",
+        lambda path: read_projections(projected / "x.save", path),
+    )
     refused(projected / "none.out", "missing or truncated", lambda path: read_projections(projected / "x.save", path))
 
 
 def test_xml_of_another_program(projected):
     (projected / "other.xml").write_text(XML)
-    refused(projected / "other.xml", "no <HEADER> or <EIGENSTATES>; give projwfc.x's atomic_proj.xml",
-            lambda path: read_projections(path, projected / "pdos.out"))
+    refused(
+        projected / "other.xml",
+        "no <HEADER> or <EIGENSTATES>; give projwfc.x's atomic_proj.xml",
+        lambda path: read_projections(path, projected / "pdos.out"),
+    )
 
 
 # pp.x --------------------------------------------------------------------------------------------------------------
+
 
 def filplot(data, energy=None, stored=None, exponent="E"):
     """As pp.x 6.7 writes it: a cell by hand (ibrav 0), 1PE17.9, five in a row, the first index fastest."""
     n1, n2, n3 = data.shape
     m1, m2, m3 = stored or data.shape
-    full = np.full((m1, m2, n3), 7.0)       # what the FFT needs and nobody reads
+    full = np.full((m1, m2, n3), 7.0)  # what the FFT needs and nobody reads
     full[:n1, :n2] = data
     words = []
     for value in full.ravel(order="F"):
         mantissa, power = f"{value:.9e}".split("e")
         words.append(f"{mantissa}{exponent if abs(int(power)) < 100 else ''}{int(power):+03d}".rjust(17))
-    rows = "".join("".join(words[i:i + 5]) + "\n" for i in range(0, len(words), 5))
+    rows = "".join("".join(words[i : i + 5]) + "\n" for i in range(0, len(words), 5))
     title = "" if energy is None else f" Energy = {energy:8.4f} eV, broadening =   0.5000 eV"
-    return (f"{title:75}\n" + "".join(f"{n:8d}" for n in (m1, m2, m3, n1, n2, n3, 2, 1)) + "\n"
-            "     0        5.41176366      0.00000000      0.00000000      0.00000000      0.00000000      0.00000000\n"
-            "   1.0000000000000069        0.0000000000000000        0.0000000000000000     \n"
-            "   6.9837718094464360E-002   1.4142137914129034        0.0000000000000000     \n"
-            "   3.4918859047232180E-002  0.10475657714169656        1.0126469123697335     \n"
-            "       35.6089481138        4.0000000000       12.0000000000     3\n"
-            "   1   Al    3.00\n"
-            "   1       0.010000000    0.000000000    0.000000000    1\n"
-            "   2       0.553775043    0.787769460    0.506323456    1\n" + rows)
+    return (
+        f"{title:75}\n" + "".join(f"{n:8d}" for n in (m1, m2, m3, n1, n2, n3, 2, 1)) + "\n"
+        "     0        5.41176366      0.00000000      0.00000000      0.00000000      0.00000000      0.00000000\n"
+        "   1.0000000000000069        0.0000000000000000        0.0000000000000000     \n"
+        "   6.9837718094464360E-002   1.4142137914129034        0.0000000000000000     \n"
+        "   3.4918859047232180E-002  0.10475657714169656        1.0126469123697335     \n"
+        "       35.6089481138        4.0000000000       12.0000000000     3\n"
+        "   1   Al    3.00\n"
+        "   1       0.010000000    0.000000000    0.000000000    1\n"
+        "   2       0.553775043    0.787769460    0.506323456    1\n" + rows
+    )
 
 
 FIELD = np.random.default_rng(3).uniform(-1, 1, (3, 4, 5))
@@ -472,23 +522,30 @@ def ldos_files(tmp_path):
 
 def test_ldos(ldos_files):
     found = read_ldos(ldos_files, ENERGIES)
-    np.testing.assert_allclose(found, FIELD[..., None]**2 * (ENERGIES + 1) / (RY * BOHR**3), rtol=2e-9)
+    np.testing.assert_allclose(found, FIELD[..., None] ** 2 * (ENERGIES + 1) / (RY * BOHR**3), rtol=2e-9)
     assert np.array_equal(read_ldos(ldos_files), found)
 
 
-@pytest.mark.parametrize("edit, message", [
-    (lambda text: text[:-18], "truncated after 59 of the 60 numbers on a grid of 3 x 4 x 5; run pp.x again"),
-    (lambda text: text[:-5], "truncated after 60 of the 60 numbers"),       # the last one without its exponent
-    (lambda text: text[:200], "truncated after 0 of the 60 numbers"),
-    (lambda text: text[:50], "truncated, or not a filplot file"),
-    (lambda text: TEXT, "truncated, or not a filplot file"),
-    (lambda text: text.replace("E-01", "%"), "truncated, or not a filplot file"),
-    # a count that would be read line by line for ever, a grid that no memory holds, numbers that are none
-    (lambda text: text.replace("       2       1\n", "       2 999999999999\n"), "it claims 1e.12 atoms and"),
-    (lambda text: text.replace("       3       4       5" * 2, "  999999" * 6), "it claims 9.99997e.17 grid points"),
-    (lambda text: text.replace("       2       1\n", "       2      -1\n"), "cannot be; the file is damaged"),
-    (lambda text: text[:-18] + "              NaN\n", "the function is NaN or infinite .entry 60."),
-    (lambda text: text + "  1.0\n", "not a filplot file, or damaged: got 61 of the 60 numbers")])
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (lambda text: text[:-18], "truncated after 59 of the 60 numbers on a grid of 3 x 4 x 5; run pp.x again"),
+        (lambda text: text[:-5], "truncated after 60 of the 60 numbers"),  # the last one without its exponent
+        (lambda text: text[:200], "truncated after 0 of the 60 numbers"),
+        (lambda text: text[:50], "truncated, or not a filplot file"),
+        (lambda text: TEXT, "truncated, or not a filplot file"),
+        (lambda text: text.replace("E-01", "%"), "truncated, or not a filplot file"),
+        # a count that would be read line by line for ever, a grid that no memory holds, numbers that are none
+        (lambda text: text.replace("       2       1\n", "       2 999999999999\n"), "it claims 1e.12 atoms and"),
+        (
+            lambda text: text.replace("       3       4       5" * 2, "  999999" * 6),
+            "it claims 9.99997e.17 grid points",
+        ),
+        (lambda text: text.replace("       2       1\n", "       2      -1\n"), "cannot be; the file is damaged"),
+        (lambda text: text[:-18] + "              NaN\n", "the function is NaN or infinite .entry 60."),
+        (lambda text: text + "  1.0\n", "not a filplot file, or damaged: got 61 of the 60 numbers"),
+    ],
+)
 def test_refused_filplot(tmp_path, edit, message):
     (tmp_path / "rho").write_text(edit(filplot(FIELD)))
     refused(tmp_path / "rho", message, read_filplot)
@@ -499,13 +556,18 @@ def test_missing_filplot(tmp_path):
 
 
 def test_refused_ldos(ldos_files):
-    refused(ldos_files[0], "got the energy -0.5 eV, need -0.25 eV; check emin, delta_e and the order",
-            lambda path: read_ldos(ldos_files, [-0.25, 0.0, 0.5]))
+    refused(
+        ldos_files[0],
+        "got the energy -0.5 eV, need -0.25 eV; check emin, delta_e and the order",
+        lambda path: read_ldos(ldos_files, [-0.25, 0.0, 0.5]),
+    )
     refused(ldos_files[2], "got the energy 0.5 eV, need -0.5 eV", lambda path: read_ldos(ldos_files[::-1], ENERGIES))
     text = filplot(FIELD, 0.0)
-    for other, message in ((text.replace("0.553775043", "0.553775000"), "grid, cell, atoms or quantity differ from"),
-                           (filplot(FIELD[:2], 0.0), "grid, cell, atoms or quantity differ from those of .*001"),
-                           (filplot(FIELD), "not an LDOS .no energy in its title.; run pp.x with plot_num = 3")):
+    for other, message in (
+        (text.replace("0.553775043", "0.553775000"), "grid, cell, atoms or quantity differ from"),
+        (filplot(FIELD[:2], 0.0), "grid, cell, atoms or quantity differ from those of .*001"),
+        (filplot(FIELD), "not an LDOS .no energy in its title.; run pp.x with plot_num = 3"),
+    ):
         ldos_files[1].write_text(other)
         refused(ldos_files[1], message, lambda path: read_ldos(ldos_files, ENERGIES))
     with pytest.raises(EspressoError, match="got 3 files for 2 energies, need one file per energy"):
@@ -570,18 +632,21 @@ def test_ph_turns_the_dipole_with_the_molecule(tmp_path):
 def test_ph_with_a_second_block_after_the_sum_rule(tmp_path):
     """Newer versions print the corrected charges as well; what was calculated comes first."""
     block = "          Effective charges (d Force / dE) in cartesian axis"
-    second = RESPONSE[RESPONSE.index(block):RESPONSE.index("     PHONON  ")].replace("0.29", "0.31")
+    second = RESPONSE[RESPONSE.index(block) : RESPONSE.index("     PHONON  ")].replace("0.29", "0.31")
     (tmp_path / "one.out").write_text(RESPONSE)
     (tmp_path / "two.out").write_text(RESPONSE.replace("     PHONON  ", f"{second}     PHONON  "))
     np.testing.assert_array_equal(read_ph(tmp_path / "two.out")[0], read_ph(tmp_path / "one.out")[0])
 
 
-@pytest.mark.parametrize("text, message", [
-    (RESPONSE.replace("JOB DONE", ""), "unfinished or not an output of ph.x"),
-    (TEXT, "unfinished or not an output of ph.x"),
-    (RESPONSE.replace("Effective charges (d Force", "Charges (d Force"), "set epsil and zeu"),
-    (RESPONSE.replace("Dielectric", "Other"), "set epsil and zeu"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (RESPONSE.replace("JOB DONE", ""), "unfinished or not an output of ph.x"),
+        (TEXT, "unfinished or not an output of ph.x"),
+        (RESPONSE.replace("Effective charges (d Force", "Charges (d Force"), "set epsil and zeu"),
+        (RESPONSE.replace("Dielectric", "Other"), "set epsil and zeu"),
+    ],
+)
 def test_refused_ph(tmp_path, text, message):
     (tmp_path / "ph.out").write_text(text)
     with pytest.raises(EspressoError, match=message):

@@ -1,4 +1,5 @@
 """Text and XML of one pw.x run tell the same: runs of every kind, stored by tests/small_espresso.py and made afresh."""
+
 import shutil
 from xml.etree import ElementTree
 
@@ -9,7 +10,7 @@ from small_espresso import INPUTS, run, run_script, stored
 
 from ase_mlelec.io.espresso import EspressoError, read_pw
 
-UNITS = ase.units.create_units("2018")      # of QE 6.7
+UNITS = ase.units.create_units("2018")  # of QE 6.7
 RY, HARTREE, BOHR = UNITS["Rydberg"], UNITS["Hartree"], UNITS["Bohr"]
 STORED = stored()
 
@@ -19,13 +20,29 @@ REFUSED = {
     "unconverged_allowed": "the SCF did not converge; .*its accuracy is",
     "relax_unconverged": "the SCF did not converge; raise electron_maxstep",
     "initialization": "nothing was calculated .*; run pw.x to the end|the run is unfinished .*; run it to the end",
-    "nscf": "an nscf or bands run, which has no total", "bands": "an nscf or bands run, which has no total energy",
+    "nscf": "an nscf or bands run, which has no total",
+    "bands": "an nscf or bands run, which has no total energy",
     "no_element": "the label 'Xq' begins with no chemical symbol",
-    "carbon_called_cs": "species 'Cs' has .*pseudopotential.* C.*; write C into the input and run pw.x again"}
+    "carbon_called_cs": "species 'Cs' has .*pseudopotential.* C.*; write C into the input and run pw.x again",
+}
 WITHOUT_STRESS = {"vc_md": "stores it times the volume after vc-md"}
 READ = [name for name in STORED if name not in REFUSED]
-FERMI_LEVELS = {"fermi_dirac", "gaussian", "methfessel_paxton", "cold", "tetrahedra", "tetrahedra_opt", "spin",
-                "noncollinear", "spin_orbit", "charged", "verbose", "vc_relax_angstrom", "aluminium", "silicon"}
+FERMI_LEVELS = {
+    "fermi_dirac",
+    "gaussian",
+    "methfessel_paxton",
+    "cold",
+    "tetrahedra",
+    "tetrahedra_opt",
+    "spin",
+    "noncollinear",
+    "spin_orbit",
+    "charged",
+    "verbose",
+    "vc_relax_angstrom",
+    "aluminium",
+    "silicon",
+}
 SMEARED = FERMI_LEVELS - {"tetrahedra", "tetrahedra_opt"} | {"two_fermi_levels"}
 
 
@@ -74,8 +91,12 @@ def test_stored_text_and_xml_agree(name, tmp_path):
     text, xml = write(name, tmp_path)
     text, xml = read_pw(text), read_xml(name, xml)
     check_agreement(name, text, xml)
-    assert xml.symbols == {"aluminium": ["Al"] * 4, "ice": ["O", "H", "H"], "hybrid": ["H", "H"],
-                           "hybrid_relax": ["H", "H"]}.get(name, ["Si", "Si"])
+    assert xml.symbols == {
+        "aluminium": ["Al"] * 4,
+        "ice": ["O", "H", "H"],
+        "hybrid": ["H", "H"],
+        "hybrid_relax": ["H", "H"],
+    }.get(name, ["Si", "Si"])
     assert (xml.fermi_level is not None) == (name in FERMI_LEVELS)
     assert (xml.smearing is not None) == (name in SMEARED) == (xml.smearing_width > 0)
     assert xml.forces is None if name == "no_forces" else xml.forces.shape == xml.positions.shape
@@ -92,9 +113,21 @@ def test_stored_runs_that_are_refused(name, which, tmp_path):
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("name, step", [("relax_nstep_1", 1), ("relax_nstep_2", 2), ("vc_relax_nstep_2", 2),
-                                        ("vc_relax_angstrom", 3), ("md", 3), ("vc_md", 3), ("hybrid_relax", 2),
-                                        ("relax", None), ("relax_damped", None), ("vc_relax", None)])
+@pytest.mark.parametrize(
+    "name, step",
+    [
+        ("relax_nstep_1", 1),
+        ("relax_nstep_2", 2),
+        ("vc_relax_nstep_2", 2),
+        ("vc_relax_angstrom", 3),
+        ("md", 3),
+        ("vc_md", 3),
+        ("hybrid_relax", 2),
+        ("relax", None),
+        ("relax_damped", None),
+        ("vc_relax", None),
+    ],
+)
 def test_structure_is_that_of_the_energy(name, step, tmp_path):
     """<output> has the structure of the next step where there is one; what belongs together stands in the <step>s."""
     text, xml = write(name, tmp_path)
@@ -116,7 +149,7 @@ def test_structure_is_that_of_the_energy(name, step, tmp_path):
 def test_without_the_steps_the_structure_is_unknown(name, tmp_path):
     xml = write(name, tmp_path)[1]
     text = xml.read_text()
-    xml.write_text(text[:text.index("<step ")] + text[text.rindex("</step>") + 7:])
+    xml.write_text(text[: text.index("<step ")] + text[text.rindex("</step>") + 7 :])
     with pytest.raises(EspressoError, match="not the one of its energy and forces, but of the step after, .*; read "):
         read_pw(xml)
 
@@ -136,8 +169,23 @@ needs_pw = pytest.mark.skipif(shutil.which("pw.x") is None, reason="pw.x is not 
 
 @needs_pw
 @pytest.mark.peer
-@pytest.mark.parametrize("name", ["scf", "no_forces", "fermi_dirac", "tetrahedra", "from_input", "two_fermi_levels",
-                                  "spin_orbit", "upper_case", "relax_nstep_1", "vc_relax", "vc_md", "hybrid"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scf",
+        "no_forces",
+        "fermi_dirac",
+        "tetrahedra",
+        "from_input",
+        "two_fermi_levels",
+        "spin_orbit",
+        "upper_case",
+        "relax_nstep_1",
+        "vc_relax",
+        "vc_md",
+        "hybrid",
+    ],
+)
 def test_fresh_runs_agree(name, tmp_path):
     text, xml = run(name, tmp_path)
     check_agreement(name, read_pw(text), read_xml(name, xml))

@@ -1,4 +1,5 @@
 """MALA's snapshots: files made here, what must be refused, and MALA's own Be2 data."""
+
 import json
 from pathlib import Path
 
@@ -14,11 +15,22 @@ needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason=f"no referen
 
 GRID = (2, 3, 4)
 CELL = np.array([[3.0, 0, 0], [-1, 2.5, 0], [0.3, 0.4, 5]])
-INFO = {"fermi_energy_dft": 7.5, "temperature": 298.0, "number_of_electrons_exact": 6.0,
-        "band_energy_dft_calculation": 1.0, "total_energy_dft_calculation": -20.0, "grid_dimensions": [2, 3, 4],
-        "entropy_contribution_dft_calculation": -0.01, "one_electron_contribution": None,
-        "atoms": {"numbers": [13, 13], "positions": [[0, 0, 0], [1, 1, 2.5]], "cell": CELL.tolist(),
-                  "pbc": [True, True, True]}}
+INFO = {
+    "fermi_energy_dft": 7.5,
+    "temperature": 298.0,
+    "number_of_electrons_exact": 6.0,
+    "band_energy_dft_calculation": 1.0,
+    "total_energy_dft_calculation": -20.0,
+    "grid_dimensions": [2, 3, 4],
+    "entropy_contribution_dft_calculation": -0.01,
+    "one_electron_contribution": None,
+    "atoms": {
+        "numbers": [13, 13],
+        "positions": [[0, 0, 0], [1, 1, 2.5]],
+        "cell": CELL.tolist(),
+        "pbc": [True, True, True],
+    },
+}
 FEATURES = np.random.default_rng(0).normal(size=(*GRID, 5)).astype(np.float32)
 LDOS = np.random.default_rng(1).uniform(size=(*GRID, 7))
 
@@ -35,8 +47,13 @@ def write(folder, info=INFO, fingerprints=None, ldos=LDOS):
     (folder / "info.json").write_text(json.dumps(info))
     np.save(folder / "in.npy", fingerprints)
     np.save(folder / "out.npy", ldos)
-    return dict(info=folder / "info.json", input_npy=folder / "in.npy", output_npy=folder / "out.npy",
-                grid_offset=-6.0, grid_spacing=0.5)
+    return dict(
+        info=folder / "info.json",
+        input_npy=folder / "in.npy",
+        output_npy=folder / "out.npy",
+        grid_offset=-6.0,
+        grid_spacing=0.5,
+    )
 
 
 def test_round_trip(tmp_path):
@@ -68,21 +85,27 @@ def without(key):
     return {name: value for name, value in INFO.items() if name != key}
 
 
-@pytest.mark.parametrize("contents, message", [
-    (dict(info=without("atoms")), "info.json: no atoms; write it with MALA's data converter"),
-    (dict(info=without("grid_dimensions")), "info.json: no grid_dimensions"),
-    (dict(info=[1, 2]), "info.json: no atoms and no grid_dimensions"),
-    (dict(info={**INFO, "grid_dimensions": [2, 3]}), "info.json: atoms or grid_dimensions incomplete"),
-    (dict(info={**INFO, "atoms": {"numbers": [13]}}), "atoms or grid_dimensions incomplete .KeyError: 'positions'."),
-    (dict(info={**INFO, "grid_dimensions": [2, 3, 5]}), r"in.npy: got shape .2, 3, 4, 8., need the grid .2, 3, 5."),
-    (dict(fingerprints=FEATURES), "in.npy: the first three columns are not the coordinates of the grid"),
-    (dict(fingerprints=coordinates()), "in.npy: the first three columns are not"),
-    (dict(fingerprints=np.concatenate([coordinates(CELL * 1.01), FEATURES], -1)), "first three columns are not"),
-    (dict(ldos=LDOS[:, :, :3]), "out.npy: got shape .2, 3, 3, 7., need the grid .2, 3, 4."),
-    (dict(ldos=LDOS.reshape(24, 7)), "out.npy: got shape .24, 7."),
-    (dict(ldos=LDOS.astype(complex)), "out.npy: got complex128, need an npy file of real numbers"),
-    (dict(ldos=np.where(LDOS == LDOS.max(), np.nan, LDOS)), "out.npy: got NaN or infinite values"),
-])
+@pytest.mark.parametrize(
+    "contents, message",
+    [
+        (dict(info=without("atoms")), "info.json: no atoms; write it with MALA's data converter"),
+        (dict(info=without("grid_dimensions")), "info.json: no grid_dimensions"),
+        (dict(info=[1, 2]), "info.json: no atoms and no grid_dimensions"),
+        (dict(info={**INFO, "grid_dimensions": [2, 3]}), "info.json: atoms or grid_dimensions incomplete"),
+        (
+            dict(info={**INFO, "atoms": {"numbers": [13]}}),
+            "atoms or grid_dimensions incomplete .KeyError: 'positions'.",
+        ),
+        (dict(info={**INFO, "grid_dimensions": [2, 3, 5]}), r"in.npy: got shape .2, 3, 4, 8., need the grid .2, 3, 5."),
+        (dict(fingerprints=FEATURES), "in.npy: the first three columns are not the coordinates of the grid"),
+        (dict(fingerprints=coordinates()), "in.npy: the first three columns are not"),
+        (dict(fingerprints=np.concatenate([coordinates(CELL * 1.01), FEATURES], -1)), "first three columns are not"),
+        (dict(ldos=LDOS[:, :, :3]), "out.npy: got shape .2, 3, 3, 7., need the grid .2, 3, 4."),
+        (dict(ldos=LDOS.reshape(24, 7)), "out.npy: got shape .24, 7."),
+        (dict(ldos=LDOS.astype(complex)), "out.npy: got complex128, need an npy file of real numbers"),
+        (dict(ldos=np.where(LDOS == LDOS.max(), np.nan, LDOS)), "out.npy: got NaN or infinite values"),
+    ],
+)
 def test_refused(tmp_path, contents, message):
     arguments = write(tmp_path, **contents)
     with pytest.raises(ValueError, match=message) as caught:
@@ -90,8 +113,9 @@ def test_refused(tmp_path, contents, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:70], lambda data: b""],
-                         ids=["cut", "header", "empty"])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-9], lambda data: data[:70], lambda data: b""], ids=["cut", "header", "empty"]
+)
 def test_truncated(tmp_path, damage):
     arguments = write(tmp_path)
     path = arguments["output_npy"]
@@ -104,8 +128,11 @@ def test_other_files(tmp_path):
     arguments = write(tmp_path)
     np.save(tmp_path / "object.npy", np.array([{}], dtype=object))
     np.savez(tmp_path / "x.npz", LDOS)
-    for name, message in ("object.npy", "truncated or not npy"), ("x.npz", "got an npz archive, need an npy file"), (
-            "none.npy", "missing, truncated"):
+    for name, message in (
+        ("object.npy", "truncated or not npy"),
+        ("x.npz", "got an npz archive, need an npy file"),
+        ("none.npy", "missing, truncated"),
+    ):
         with pytest.raises(ValueError, match=f"{name}: .*{message}"):
             read_mala(**{**arguments, "output_npy": tmp_path / name})
     arguments["info"].write_text('{"atoms": ')
@@ -117,29 +144,37 @@ def changed(**atoms):
     return {**INFO, "atoms": {**INFO["atoms"], **atoms}}
 
 
-@pytest.mark.parametrize("info, message", [
-    ({**INFO, "grid_dimensions": [float("inf"), 3, 4]}, "grid_dimensions is NaN or infinite .entry 1."),
-    ({**INFO, "grid_dimensions": [-2, 3, 4]}, r"grid_dimensions is \[-2, 3, 4\], need whole numbers from 1"),
-    ({**INFO, "grid_dimensions": [2.5, 3, 4]}, "grid_dimensions is .* need whole numbers"),
-    ({**INFO, "grid_dimensions": "234"}, "grid_dimensions holds something else than numbers|has shape"),
-    ({**INFO, "grid_dimensions": 24}, "atoms or grid_dimensions incomplete"),
-    (changed(positions=[[float("nan"), 0, 0], [1, 1, 2.5]]), "atoms/positions is NaN or infinite .entry 1, 1."),
-    (changed(positions=[[0, 0, 0]]), r"atoms/positions has shape \(1, 3\), need \(2, 3\)"),
-    (changed(positions=[[0, 0, 0], [1, 1]]), "atoms/positions holds something else than numbers"),
-    (changed(positions=[["0", 0, 0], [1, 1, 2.5]]), "atoms/positions holds something else than numbers"),
-    (changed(cell=[[0, 0, 0]] * 3), "atoms/cell has no volume"), (changed(cell=None), "atoms/cell"),
-    (changed(numbers=[13, 213]), "atoms/numbers is .* need whole numbers from 1 to 118"),
-    (changed(numbers=[13, "Al"]), "atoms/numbers holds something else than numbers"),
-    (changed(numbers=7), "atoms or grid_dimensions incomplete"), (changed(numbers=[]), "atoms/numbers"),
-    (changed(pbc=["yes", "no", "no"]), "atoms/pbc is .* need three of true or false"),
-    ({**INFO, "atoms": "Al2"}, "atoms or grid_dimensions incomplete"),
-    ({**INFO, "fermi_energy_dft": float("nan")}, "fermi_energy_dft is NaN or infinite"),
-    ({**INFO, "fermi_energy_dft": "7.5"}, "fermi_energy_dft is '7.5', need a number"),
-    ({**INFO, "temperature": -1.0}, "got temperature -1, need more"),
-    ({**INFO, "total_energy_dft_calculation": 10**400}, "total_energy_dft_calculation holds something else|infinite"),
-    ({**INFO, "band_energy_dft_calculation": [1.0]}, "band_energy_dft_calculation is .* need a number"),
-    ({**INFO, "atomic_forces_dft": [[0, 0, 0]]}, "atomic_forces_dft has shape"),
-])
+@pytest.mark.parametrize(
+    "info, message",
+    [
+        ({**INFO, "grid_dimensions": [float("inf"), 3, 4]}, "grid_dimensions is NaN or infinite .entry 1."),
+        ({**INFO, "grid_dimensions": [-2, 3, 4]}, r"grid_dimensions is \[-2, 3, 4\], need whole numbers from 1"),
+        ({**INFO, "grid_dimensions": [2.5, 3, 4]}, "grid_dimensions is .* need whole numbers"),
+        ({**INFO, "grid_dimensions": "234"}, "grid_dimensions holds something else than numbers|has shape"),
+        ({**INFO, "grid_dimensions": 24}, "atoms or grid_dimensions incomplete"),
+        (changed(positions=[[float("nan"), 0, 0], [1, 1, 2.5]]), "atoms/positions is NaN or infinite .entry 1, 1."),
+        (changed(positions=[[0, 0, 0]]), r"atoms/positions has shape \(1, 3\), need \(2, 3\)"),
+        (changed(positions=[[0, 0, 0], [1, 1]]), "atoms/positions holds something else than numbers"),
+        (changed(positions=[["0", 0, 0], [1, 1, 2.5]]), "atoms/positions holds something else than numbers"),
+        (changed(cell=[[0, 0, 0]] * 3), "atoms/cell has no volume"),
+        (changed(cell=None), "atoms/cell"),
+        (changed(numbers=[13, 213]), "atoms/numbers is .* need whole numbers from 1 to 118"),
+        (changed(numbers=[13, "Al"]), "atoms/numbers holds something else than numbers"),
+        (changed(numbers=7), "atoms or grid_dimensions incomplete"),
+        (changed(numbers=[]), "atoms/numbers"),
+        (changed(pbc=["yes", "no", "no"]), "atoms/pbc is .* need three of true or false"),
+        ({**INFO, "atoms": "Al2"}, "atoms or grid_dimensions incomplete"),
+        ({**INFO, "fermi_energy_dft": float("nan")}, "fermi_energy_dft is NaN or infinite"),
+        ({**INFO, "fermi_energy_dft": "7.5"}, "fermi_energy_dft is '7.5', need a number"),
+        ({**INFO, "temperature": -1.0}, "got temperature -1, need more"),
+        (
+            {**INFO, "total_energy_dft_calculation": 10**400},
+            "total_energy_dft_calculation holds something else|infinite",
+        ),
+        ({**INFO, "band_energy_dft_calculation": [1.0]}, "band_energy_dft_calculation is .* need a number"),
+        ({**INFO, "atomic_forces_dft": [[0, 0, 0]]}, "atomic_forces_dft has shape"),
+    ],
+)
 def test_damaged_info(tmp_path, info, message):
     arguments = write(tmp_path, info)
     with pytest.raises(ValueError, match=f"info.json: ({message})") as caught:
@@ -159,8 +194,14 @@ def test_arrays_that_are_not_whole(tmp_path):
     """Nothing is allocated for what a header promises, and no objects are loaded."""
     arguments, path = write(tmp_path), tmp_path / "out.npy"
     whole = path.read_bytes()
-    for data in (whole[:-8], whole + b"12345678", whole[:40], b"", whole.replace(b"(2, 3, 4, 7)", b"(2, 3, 4, 9)"),
-                 whole.replace(b"(2, 3, 4, 7), }   ", b"(2, 3, 4, 99999)}")):
+    for data in (
+        whole[:-8],
+        whole + b"12345678",
+        whole[:40],
+        b"",
+        whole.replace(b"(2, 3, 4, 7)", b"(2, 3, 4, 9)"),
+        whole.replace(b"(2, 3, 4, 7), }   ", b"(2, 3, 4, 99999)}"),
+    ):
         path.write_bytes(data)
         with pytest.raises(ValueError, match="out.npy: missing, truncated or not npy .*; convert the data again$"):
             read_mala(**arguments)
@@ -173,6 +214,7 @@ def test_energies_are_needed(tmp_path, change):
 
 
 # MALA's data -------------------------------------------------------------------------------------------------------
+
 
 def beryllium(index):
     stem = REFERENCE / "Be2" / f"Be_snapshot{index}"

@@ -1,4 +1,5 @@
 """Runs of pw.x as data sets: read by read_pw, and not as ASE reads them."""
+
 import shutil
 import xml.etree.ElementTree as ElementTree
 
@@ -24,7 +25,7 @@ def write(name, folder, which=0):
 @pytest.mark.parametrize("name", ["fermi_dirac", "hybrid", "no_forces"])
 def test_labels_are_those_of_read_pw(name, which, tmp_path):
     path = write(name, tmp_path, which)
-    frame, = read_frames(path)
+    (frame,) = read_frames(path)
     found = read_pw(path)
     assert frame.labels["energy"] == found.energy and list(frame.atoms.symbols) == found.symbols
     assert np.allclose(frame.atoms.positions, found.positions, atol=1e-12)
@@ -38,7 +39,7 @@ def test_folders(tmp_path):
     folder.mkdir()
     write("scf", folder, 1)
     for path in folder, tmp_path:
-        frame, = read_frames(path)
+        (frame,) = read_frames(path)
         assert frame.name == "x-0" and frame.labels.keys() == {"energy", "forces", "virial"}
     (folder / "atomic_proj.xml").write_text("")
     with pytest.warns(UserWarning, match="atomic_proj.xml beside it is not: espresso.read_projections makes spectra"):
@@ -60,7 +61,7 @@ def test_no_names_of_labels(tmp_path):
 def test_one_step_of_several_is_said(which, tmp_path):
     path = write("hybrid_relax", tmp_path, which)
     with pytest.warns(UserWarning, match="the last of 2 steps alone is read"):
-        frame, = read_frames(path)
+        (frame,) = read_frames(path)
     assert frame.labels["energy"] == read_pw(path).energy
 
 

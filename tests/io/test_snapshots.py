@@ -1,4 +1,5 @@
 """Snapshots: round trips to the stored precision, selections, and what is refused."""
+
 import json
 from dataclasses import replace
 
@@ -19,9 +20,20 @@ def tiny(**changes):
     """Random numbers on a small grid; everything that a snapshot may hold."""
     rng = np.random.default_rng(0)
     atoms = Atoms("AlO", [[0, 0, 0], [0.1, 0.2, 0.3]], cell=[[2, 0, 0], [0.1, 3, 0], [0, 0.2, 4]], pbc=True)
-    given = dict(atoms=atoms, shape=GRID, temperature=933.0, ldos=rng.random((24, 5)), dos=rng.random(5),
-                 density=rng.random(GRID), energy=-57.25, forces=rng.normal(size=(2, 3)),
-                 stress=rng.normal(size=(3, 3)), fermi_level=7.5, name="one", group="train")
+    given = dict(
+        atoms=atoms,
+        shape=GRID,
+        temperature=933.0,
+        ldos=rng.random((24, 5)),
+        dos=rng.random(5),
+        density=rng.random(GRID),
+        energy=-57.25,
+        forces=rng.normal(size=(2, 3)),
+        stress=rng.normal(size=(3, 3)),
+        fermi_level=7.5,
+        name="one",
+        group="train",
+    )
     return Snapshot(**(given | changes))
 
 
@@ -81,10 +93,12 @@ def test_selections(tmp_path):
 
 def test_identity_and_fingerprint(tmp_path):
     """Structure and grid make the identity, from which fingerprints are found; the spectra count in the other."""
+
     def moved(step):
         atoms = tiny().atoms
         atoms.positions[1, 2] += step
         return atoms
+
     stored = write_tiny(tmp_path / "a.h5", tiny(), tiny(dos=np.ones(5), name="two"), tiny(atoms=moved(1e-9)))
     assert stored.identity(0) == stored.identity(1) != stored.identity(2)
     each = [stored.take([k]).fingerprint() for k in range(3)]
@@ -103,25 +117,35 @@ def test_iterable_is_taken_one_by_one(tmp_path):
 
 # what is refused ---------------------------------------------------------------------------------------------------
 
+
 def refused(message, function):
     with pytest.raises(ValueError, match=message) as caught:
         function()
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(ldos=np.ones((23, 5))), r"snapshot 'one': got an LDOS of shape \(23, 5\), need 24 points x 5 energies"),
-    (dict(ldos=np.ones((2, 3, 4, 5))), "got an LDOS of shape .* flatten the grid"),
-    (dict(dos=np.ones(6)), "need 24 points x 6 energies"),
-    (dict(points=np.arange(5)), "need 5 points x 5 energies"),
-    (dict(points=np.arange(24) + 1), "need flat indices from 0 to 23; correct them"),
-    (dict(points=np.arange(0), ldos=np.ones((0, 5))), "got points that are none"),
-    (dict(density=np.ones((4, 3, 2))), r"got a density of shape \(4, 3, 2\), need \(2, 3, 4\); give it on the grid"),
-    (dict(shape=(2, 12)), r"got a grid \(2, 12\), need three positive numbers"),
-    (dict(shape=(2, 3, 0)), "got a grid .*need three positive numbers"),
-    (dict(dos=np.full(5, np.nan)), "got NaN or infinity in LDOS or DOS, need finite numbers; check the calculation"),
-    (dict(ldos=np.full((24, 5), np.inf)), "got NaN or infinity"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(ldos=np.ones((23, 5))), r"snapshot 'one': got an LDOS of shape \(23, 5\), need 24 points x 5 energies"),
+        (dict(ldos=np.ones((2, 3, 4, 5))), "got an LDOS of shape .* flatten the grid"),
+        (dict(dos=np.ones(6)), "need 24 points x 6 energies"),
+        (dict(points=np.arange(5)), "need 5 points x 5 energies"),
+        (dict(points=np.arange(24) + 1), "need flat indices from 0 to 23; correct them"),
+        (dict(points=np.arange(0), ldos=np.ones((0, 5))), "got points that are none"),
+        (
+            dict(density=np.ones((4, 3, 2))),
+            r"got a density of shape \(4, 3, 2\), need \(2, 3, 4\); give it on the grid",
+        ),
+        (dict(shape=(2, 12)), r"got a grid \(2, 12\), need three positive numbers"),
+        (dict(shape=(2, 3, 0)), "got a grid .*need three positive numbers"),
+        (
+            dict(dos=np.full(5, np.nan)),
+            "got NaN or infinity in LDOS or DOS, need finite numbers; check the calculation",
+        ),
+        (dict(ldos=np.full((24, 5), np.inf)), "got NaN or infinity"),
+    ],
+)
 def test_snapshots_that_do_not_fit(changes, message):
     refused(message, lambda: tiny(**changes))
 
@@ -129,25 +153,30 @@ def test_snapshots_that_do_not_fit(changes, message):
 def test_other_energies(tmp_path):
     """Nothing is left of a file that could not be written."""
     snapshot = tiny()
-    refused("snapshot 'one': got 5 energies, need the 6 of the file; write it to a file of its own",
-            lambda: write_snapshots(tmp_path / "a.h5", [snapshot], np.arange(6.0), {}))
+    refused(
+        "snapshot 'one': got 5 energies, need the 6 of the file; write it to a file of its own",
+        lambda: write_snapshots(tmp_path / "a.h5", [snapshot], np.arange(6.0), {}),
+    )
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:len(data) // 2], lambda data: data[:100], lambda data: b""])
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:100], lambda data: b""])
 def test_truncated(tmp_path, damage):
     path = tmp_path / "a.h5"
     write_tiny(path, *(tiny() for _ in range(20)))
     path.write_bytes(damage(path.read_bytes()))
-    refused("a.h5: missing, truncated or not an HDF5 file of snapshots .*write or copy it again",
-            lambda: Snapshots(path)[0])
+    refused(
+        "a.h5: missing, truncated or not an HDF5 file of snapshots .*write or copy it again", lambda: Snapshots(path)[0]
+    )
 
 
 def test_foreign_files(tmp_path):
     refused("none.h5: missing, truncated or not", lambda: Snapshots(tmp_path / "none.h5"))
     write_hdf5(tmp_path / "frames.h5", make_frames(2))
-    refused("frames.h5: not a file of snapshots; write it with write_snapshots or convert MALA's with 'mlelec convert'",
-            lambda: Snapshots(tmp_path / "frames.h5"))
+    refused(
+        "frames.h5: not a file of snapshots; write it with write_snapshots or convert MALA's with 'mlelec convert'",
+        lambda: Snapshots(tmp_path / "frames.h5"),
+    )
     (tmp_path / "text").write_text("1 2 3")
     assert not is_snapshots(tmp_path / "frames.h5") and not is_snapshots(tmp_path / "text")
     with h5py.File(tmp_path / "half.h5", "w") as file:
@@ -174,12 +203,18 @@ def test_snapshots_are_not_changed():
 
 # damaged files -----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(temperature=np.nan), "snapshot 'one': temperature is NaN"),
-    (dict(temperature=-1.0), "got a temperature of -1 K"),
-    (dict(fermi_level=np.inf), "fermi_level is NaN or infinite"), (dict(energy=np.nan), "energy is NaN"),
-    (dict(forces=np.full((2, 3), np.nan)), "forces is NaN or infinite"),
-    (dict(density=np.full(GRID, np.inf)), "density is NaN or infinite")])
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(temperature=np.nan), "snapshot 'one': temperature is NaN"),
+        (dict(temperature=-1.0), "got a temperature of -1 K"),
+        (dict(fermi_level=np.inf), "fermi_level is NaN or infinite"),
+        (dict(energy=np.nan), "energy is NaN"),
+        (dict(forces=np.full((2, 3), np.nan)), "forces is NaN or infinite"),
+        (dict(density=np.full(GRID, np.inf)), "density is NaN or infinite"),
+    ],
+)
 def test_numbers_that_are_not_finite(changes, message):
     refused(message, lambda: tiny(**changes))
 
@@ -190,23 +225,30 @@ def damage(name, value):
             del file["00000"][name]
         if value is not None:
             file["00000"][name] = value
+
     return change
 
 
-@pytest.mark.parametrize("change, cause", [
-    (damage("dos", None), "no /00000/dos in it"), (damage("dos", np.full(5, np.nan)), "/00000/dos is NaN or infinite"),
-    (damage("numbers", [13, 999]), "/00000/numbers are no atomic numbers"),
-    (damage("cell", np.zeros((3, 3))), "no volume"), (damage("ldos", np.zeros((24, 5))), "is of type"),
-    (damage("positions", np.zeros((3, 3))), "/00000/positions has shape"),
-    (damage("forces", np.zeros((3, 3))), "/00000/forces has shape"), (damage("pbc", [2, 0, 1]), "/00000/pbc"),
-    (lambda file: file["00000"].attrs.update(shape=[2, -3, 4]), "attribute 'shape'"),
-    (lambda file: file["00000"].attrs.update(shape=[10**6] * 3), "/00000/ldos has shape"),
-    (lambda file: file["00000"]["ldos"].attrs.update(scale=np.nan), "'scale' of /00000/ldos"),
-    (lambda file: file["00000"].attrs.update(temperature="warm"), "'temperature'"),
-    (lambda file: file.attrs.update(ase_mlelec_snapshots='{"format_version": 0}'), "got 0 as its data format"),
-    (lambda file: file.attrs.update(ase_mlelec_snapshots="[1]"), "holds a list"),
-    (lambda file: file["energies"].write_direct(np.array([0.0, 2, 1, 3, 4])), "/energies are not"),
-])
+@pytest.mark.parametrize(
+    "change, cause",
+    [
+        (damage("dos", None), "no /00000/dos in it"),
+        (damage("dos", np.full(5, np.nan)), "/00000/dos is NaN or infinite"),
+        (damage("numbers", [13, 999]), "/00000/numbers are no atomic numbers"),
+        (damage("cell", np.zeros((3, 3))), "no volume"),
+        (damage("ldos", np.zeros((24, 5))), "is of type"),
+        (damage("positions", np.zeros((3, 3))), "/00000/positions has shape"),
+        (damage("forces", np.zeros((3, 3))), "/00000/forces has shape"),
+        (damage("pbc", [2, 0, 1]), "/00000/pbc"),
+        (lambda file: file["00000"].attrs.update(shape=[2, -3, 4]), "attribute 'shape'"),
+        (lambda file: file["00000"].attrs.update(shape=[10**6] * 3), "/00000/ldos has shape"),
+        (lambda file: file["00000"]["ldos"].attrs.update(scale=np.nan), "'scale' of /00000/ldos"),
+        (lambda file: file["00000"].attrs.update(temperature="warm"), "'temperature'"),
+        (lambda file: file.attrs.update(ase_mlelec_snapshots='{"format_version": 0}'), "got 0 as its data format"),
+        (lambda file: file.attrs.update(ase_mlelec_snapshots="[1]"), "holds a list"),
+        (lambda file: file["energies"].write_direct(np.array([0.0, 2, 1, 3, 4])), "/energies are not"),
+    ],
+)
 def test_damaged(tmp_path, change, cause):
     path = tmp_path / "a.h5"
     write_tiny(path)

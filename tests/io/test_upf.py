@@ -1,4 +1,5 @@
 """Pseudopotentials: files of both versions made of closed forms, what must be refused, and real files."""
+
 import gzip
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -17,17 +18,26 @@ RY, HARTREE, BOHR = UNITS["Rydberg"], UNITS["Hartree"], UNITS["Bohr"]
 SHARED = Path(__file__).parents[3] / "shared"
 DEBIAN = Path("/usr/share/espresso/pseudo")
 BERYLLIUM = SHARED / "reference" / "mala" / "Be2" / "Be.pbe-n-rrkjus_psl.1.0.0.UPF"
-REAL = [BERYLLIUM, SHARED / "dft" / "pseudo" / "mo.upf", SHARED / "dft" / "pseudo" / "s.upf",
-        DEBIAN / "Al.pz-vbc.UPF", DEBIAN / "Si.pz-vbc.UPF"]
+REAL = [
+    BERYLLIUM,
+    SHARED / "dft" / "pseudo" / "mo.upf",
+    SHARED / "dft" / "pseudo" / "s.upf",
+    DEBIAN / "Al.pz-vbc.UPF",
+    DEBIAN / "Si.pz-vbc.UPF",
+]
 
 # Al with Gaussian charges in Rydberg units: valence 3 e of exponent A, core 0.7 e of exponent B
 A, B, VALENCE, CORE = 1.3, 2.9, 3.0, 0.7
-R = np.exp(-7 + 0.02 * np.arange(691)) / 13     # up to 69 bohr
-COLUMNS = {"PP_R": R, "PP_RAB": 0.02 * R, "PP_LOCAL": -2 * VALENCE * erf(R) / R,
-           "PP_RHOATOM": 4 * np.pi * R**2 * VALENCE * (A / np.pi)**1.5 * np.exp(-A * R**2),
-           "PP_NLCC": CORE * (B / np.pi)**1.5 * np.exp(-B * R**2)}
+R = np.exp(-7 + 0.02 * np.arange(691)) / 13  # up to 69 bohr
+COLUMNS = {
+    "PP_R": R,
+    "PP_RAB": 0.02 * R,
+    "PP_LOCAL": -2 * VALENCE * erf(R) / R,
+    "PP_RHOATOM": 4 * np.pi * R**2 * VALENCE * (A / np.pi) ** 1.5 * np.exp(-A * R**2),
+    "PP_NLCC": CORE * (B / np.pi) ** 1.5 * np.exp(-B * R**2),
+}
 
-INFO = "<PP_INFO>\nmade by A & B, <nobody@nowhere>, 3 < 4\n</PP_INFO>\n"     # no XML
+INFO = "<PP_INFO>\nmade by A & B, <nobody@nowhere>, 3 < 4\n</PP_INFO>\n"  # no XML
 HEADER_1 = """<PP_HEADER>
    0                   Version Number
   Al                   Element
@@ -58,7 +68,7 @@ def fortran(value):
 
 def block(name, attributes=""):
     numbers = [fortran(value) for value in COLUMNS[name]]
-    rows = "\n".join(" ".join(numbers[i:i + 4]) for i in range(0, len(numbers), 4))
+    rows = "\n".join(" ".join(numbers[i : i + 4]) for i in range(0, len(numbers), 4))
     return f"<{name}{attributes}>\n{rows}\n</{name}>\n"
 
 
@@ -77,7 +87,7 @@ def test_closed_forms(tmp_path, make):
     found = read_upf(tmp_path / "Al.UPF")
     assert (found.symbol, found.z_valence, found.functional) == ("Al", 3.0, "SLA  PZ   NOGX NOGC")
     assert found.is_ultrasoft is found.is_paw is False
-    np.testing.assert_allclose(found.r, R * BOHR, rtol=1e-10)       # conversion factors agree to 1e-11
+    np.testing.assert_allclose(found.r, R * BOHR, rtol=1e-10)  # conversion factors agree to 1e-11
     # far outside -Z e²/r; sums over the mesh converge as the Gaussians do, 1e-9 is the piece inside the first point
     assert found.local_potential[-1] * found.r[-1] == pytest.approx(-3 * HARTREE * BOHR, rel=1e-10)
     assert (found.atomic_charge * found.rab).sum() == pytest.approx(VALENCE, rel=1e-9)
@@ -93,9 +103,15 @@ def test_no_core_correction(tmp_path):
         assert read_upf(tmp_path / "Al.UPF").core_charge is None
 
 
-@pytest.mark.parametrize("old, new, flags", [
-    ("is_ultrasoft=\"F\"", "is_ultrasoft=\"true\"", (True, False)), ("is_paw=\"F\"", "is_paw=\"T\"", (True, True)),
-    ("   NC   ", "   US   ", (True, False)), ("   NC   ", "   PAW  ", (True, True))])
+@pytest.mark.parametrize(
+    "old, new, flags",
+    [
+        ('is_ultrasoft="F"', 'is_ultrasoft="true"', (True, False)),
+        ('is_paw="F"', 'is_paw="T"', (True, True)),
+        ("   NC   ", "   US   ", (True, False)),
+        ("   NC   ", "   PAW  ", (True, True)),
+    ],
+)
 def test_augmentation(tmp_path, old, new, flags):
     text = next(text for text in (version_1(), version_2()) if old in text)
     (tmp_path / "Al.UPF").write_text(text.replace(old, new))
@@ -110,20 +126,27 @@ def test_bare_coulomb_potential(tmp_path):
     np.testing.assert_allclose(found.local_potential, -2 * VALENCE * RY / R, rtol=1e-10)
 
 
-@pytest.mark.parametrize("make, edit, message", [
-    (version_1, lambda text: "&input\n title='Be'\n/", "not UPF version 1 or 2"),
-    (version_2, lambda text: text[:-2000], "truncated UPF file .no </UPF>.; copy or download it again"),
-    (version_1, lambda text: text[:400], "truncated UPF file .no </PP_HEADER>."),
-    (version_1, lambda text: text[:text.index("HEADER") + 6], "truncated UPF file .<PP_HEADER> is not closed."),
-    (version_1, lambda text: text[:-4000], "truncated UPF file .no <PP_NLCC> or </PP_NLCC>."),
-    (version_1, lambda text: text.replace(fortran(R[-1]), ""), "got 690 numbers in <PP_R>, need the 691 of the header"),
-    (version_1, lambda text: text.replace(fortran(R[-1]), "nonsense"), "<PP_R> holds something else than numbers"),
-    (version_2, lambda text: text.replace("z_valence", "zv"), "no valence charge in <PP_HEADER>"),
-    (version_2, lambda text: text.replace('functional="', 'xc="'), "no functional in <PP_HEADER>"),
-    (version_2, lambda text: text.replace('z_valence="3', 'z_valence="0'), "no valence charge, got z_valence 0"),
-    (version_1, lambda text: text.replace("    3.00000000000      Z valence\n", ""), "no valence charge, got"),
-    (version_1, lambda text: text.replace("    3.00000000000   ", "  three"), "header not understood, no valence"),
-])
+@pytest.mark.parametrize(
+    "make, edit, message",
+    [
+        (version_1, lambda text: "&input\n title='Be'\n/", "not UPF version 1 or 2"),
+        (version_2, lambda text: text[:-2000], "truncated UPF file .no </UPF>.; copy or download it again"),
+        (version_1, lambda text: text[:400], "truncated UPF file .no </PP_HEADER>."),
+        (version_1, lambda text: text[: text.index("HEADER") + 6], "truncated UPF file .<PP_HEADER> is not closed."),
+        (version_1, lambda text: text[:-4000], "truncated UPF file .no <PP_NLCC> or </PP_NLCC>."),
+        (
+            version_1,
+            lambda text: text.replace(fortran(R[-1]), ""),
+            "got 690 numbers in <PP_R>, need the 691 of the header",
+        ),
+        (version_1, lambda text: text.replace(fortran(R[-1]), "nonsense"), "<PP_R> holds something else than numbers"),
+        (version_2, lambda text: text.replace("z_valence", "zv"), "no valence charge in <PP_HEADER>"),
+        (version_2, lambda text: text.replace('functional="', 'xc="'), "no functional in <PP_HEADER>"),
+        (version_2, lambda text: text.replace('z_valence="3', 'z_valence="0'), "no valence charge, got z_valence 0"),
+        (version_1, lambda text: text.replace("    3.00000000000      Z valence\n", ""), "no valence charge, got"),
+        (version_1, lambda text: text.replace("    3.00000000000   ", "  three"), "header not understood, no valence"),
+    ],
+)
 def test_refused(tmp_path, make, edit, message):
     path = tmp_path / "x.UPF"
     path.write_text(edit(make()))
@@ -148,14 +171,18 @@ def test_real_files_against_an_xml_parser(path):
     assert found.functional == header["functional"].strip() and found.is_paw == (header["pseudo_type"] == "PAW")
     assert found.is_ultrasoft == (header["pseudo_type"] in ("US", "USPP", "PAW"))
     assert (found.core_charge is None) == (root.find("PP_NLCC") is None)
-    columns = {"PP_MESH/PP_R": found.r / BOHR, "PP_MESH/PP_RAB": found.rab / BOHR,
-               "PP_LOCAL": found.local_potential / RY, "PP_RHOATOM": found.atomic_charge * BOHR}
+    columns = {
+        "PP_MESH/PP_R": found.r / BOHR,
+        "PP_MESH/PP_RAB": found.rab / BOHR,
+        "PP_LOCAL": found.local_potential / RY,
+        "PP_RHOATOM": found.atomic_charge * BOHR,
+    }
     if found.core_charge is not None:
         columns["PP_NLCC"] = found.core_charge * BOHR**3
     for name, values in columns.items():
         np.testing.assert_allclose(values, [float(word) for word in root.find(name).text.split()], rtol=1e-10)
     assert (found.atomic_charge * found.rab).sum() == pytest.approx(found.z_valence, rel=1e-4)
-    far = found.r > 4       # Å
+    far = found.r > 4  # Å
     np.testing.assert_allclose(found.local_potential[far], -found.z_valence * HARTREE * BOHR / found.r[far], rtol=1e-4)
 
 
@@ -177,21 +204,59 @@ def test_real_file_of_version_1():
 
 # functionals and spellings -----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name, ours", [
-    ("PBE", "pbe"), (" SLA  PW   PBE  PBE", "pbe"), ("sla+pw+pbx+pbc", "pbe"), ("SLA-PW-PBX-PBC", "pbe"),
-    ("1 4 3 4", "pbe"), ("1434", "pbe"), ("PBE ( 1  4  3  4 0 0)", "pbe"), ("( 1 4 3 4 )", "pbe"),
-    ("XC-001I-004I-003I-004I-000I-000I", "pbe"), ("SLA PW PBX PBC NONE", "pbe"), ("1 4 14 9", "pbe"),
-    ("XC-000I-000I-101L-130L-000I-000I", "pbe"), ("XC-000I-000I-116L-133L", "pbesol"), ("XC-001L-012L", "lda_pw"),
-    ("XC-001I-009L-000I-000I", "lda_pz"),
-    ("PBEsol", "pbesol"), ("SLA  PW   PSX  PSC", "pbesol"), ("1 4 10 8", "pbesol"), ("pz", "lda_pz"), ("LDA", "lda_pz"),
-    ("SLA  PZ   NOGX NOGC", "lda_pz"), ("sla+pz", "lda_pz"), ("1 1 0 0", "lda_pz"), ("SLA PW NOGX NOGC", "lda_pw"),
-    # others, some of which share words with ours
-    ("SLA PW RPB PBC", None), ("SLA PW GGX GGC", None), ("PW91", None), ("PBE0", None), ("revPBE", None),
-    ("SLA PW PBX PBC VDW1", None), ("SLA  PW   TPSS TPSS", None), ("SLA PW PSX PBC", None), ("PBX PSX", None),
-    ("XC-001I-004I-101L-130L", None), ("XC-000I-000I-101L-133L", None), ("XC-000I-000I-101L-130L-000I-003I", None),
-    ("XC-000I-000I-000I-000I-263L-267L", None), ("XC-101L", None), ("XC-1L1", None),
-    ("1 4 3 4 0 3", None), ("1 4 3 8", None), ("PBC", None), ("", None), ("()", None), ("XC-", None), ("xyz", None),
-])
+
+@pytest.mark.parametrize(
+    "name, ours",
+    [
+        ("PBE", "pbe"),
+        (" SLA  PW   PBE  PBE", "pbe"),
+        ("sla+pw+pbx+pbc", "pbe"),
+        ("SLA-PW-PBX-PBC", "pbe"),
+        ("1 4 3 4", "pbe"),
+        ("1434", "pbe"),
+        ("PBE ( 1  4  3  4 0 0)", "pbe"),
+        ("( 1 4 3 4 )", "pbe"),
+        ("XC-001I-004I-003I-004I-000I-000I", "pbe"),
+        ("SLA PW PBX PBC NONE", "pbe"),
+        ("1 4 14 9", "pbe"),
+        ("XC-000I-000I-101L-130L-000I-000I", "pbe"),
+        ("XC-000I-000I-116L-133L", "pbesol"),
+        ("XC-001L-012L", "lda_pw"),
+        ("XC-001I-009L-000I-000I", "lda_pz"),
+        ("PBEsol", "pbesol"),
+        ("SLA  PW   PSX  PSC", "pbesol"),
+        ("1 4 10 8", "pbesol"),
+        ("pz", "lda_pz"),
+        ("LDA", "lda_pz"),
+        ("SLA  PZ   NOGX NOGC", "lda_pz"),
+        ("sla+pz", "lda_pz"),
+        ("1 1 0 0", "lda_pz"),
+        ("SLA PW NOGX NOGC", "lda_pw"),
+        # others, some of which share words with ours
+        ("SLA PW RPB PBC", None),
+        ("SLA PW GGX GGC", None),
+        ("PW91", None),
+        ("PBE0", None),
+        ("revPBE", None),
+        ("SLA PW PBX PBC VDW1", None),
+        ("SLA  PW   TPSS TPSS", None),
+        ("SLA PW PSX PBC", None),
+        ("PBX PSX", None),
+        ("XC-001I-004I-101L-130L", None),
+        ("XC-000I-000I-101L-133L", None),
+        ("XC-000I-000I-101L-130L-000I-003I", None),
+        ("XC-000I-000I-000I-000I-263L-267L", None),
+        ("XC-101L", None),
+        ("XC-1L1", None),
+        ("1 4 3 4 0 3", None),
+        ("1 4 3 8", None),
+        ("PBC", None),
+        ("", None),
+        ("()", None),
+        ("XC-", None),
+        ("xyz", None),
+    ],
+)
 def test_functionals_by_meaning(name, ours):
     assert functional_of(name) == ours
 
@@ -227,18 +292,21 @@ def test_mesh_size_of_the_mesh(tmp_path):
     assert len(read_upf(tmp_path / "x.UPF").r) == 691
 
 
-@pytest.mark.parametrize("make, edit, message", [
-    (version_1, lambda text: text.replace(fortran(R[5]), "NaN"), "<PP_R> is NaN or infinite .entry 6."),
-    (version_2, lambda text: text.replace(fortran(R[5]), "1E400"), "<PP_R> is NaN or infinite .entry 6."),
-    (version_2, lambda text: text.replace(fortran(R[5]), fortran(R[4])), "<PP_R> does not rise"),
-    (version_2, lambda text: text.replace('mesh_size="691"', 'mesh_size="many"'), "<PP_HEADER> not understood"),
-    (version_2, lambda text: text.replace('mesh_size="691"', f'mesh_size="{10**30}"'), "got 691 numbers in <PP_R>"),
-    (version_2, lambda text: text.replace("3.000000000000E+00", "NaN"), "no valence charge, got z_valence nan"),
-    (version_2, lambda text: text.replace("3.000000000000E+00", "1e400"), "no valence charge, got z_valence inf"),
-    (version_2, lambda text: text.replace('" Al"', '"??"'), "<PP_HEADER> not understood"),
-    (version_1, lambda text: text.replace("  Al  ", "  ??  "), "header not understood"),
-    (version_1, lambda text: text.replace(fortran(R[5]), "1_0"), "<PP_R> holds something else than numbers"),
-])
+@pytest.mark.parametrize(
+    "make, edit, message",
+    [
+        (version_1, lambda text: text.replace(fortran(R[5]), "NaN"), "<PP_R> is NaN or infinite .entry 6."),
+        (version_2, lambda text: text.replace(fortran(R[5]), "1E400"), "<PP_R> is NaN or infinite .entry 6."),
+        (version_2, lambda text: text.replace(fortran(R[5]), fortran(R[4])), "<PP_R> does not rise"),
+        (version_2, lambda text: text.replace('mesh_size="691"', 'mesh_size="many"'), "<PP_HEADER> not understood"),
+        (version_2, lambda text: text.replace('mesh_size="691"', f'mesh_size="{10**30}"'), "got 691 numbers in <PP_R>"),
+        (version_2, lambda text: text.replace("3.000000000000E+00", "NaN"), "no valence charge, got z_valence nan"),
+        (version_2, lambda text: text.replace("3.000000000000E+00", "1e400"), "no valence charge, got z_valence inf"),
+        (version_2, lambda text: text.replace('" Al"', '"??"'), "<PP_HEADER> not understood"),
+        (version_1, lambda text: text.replace("  Al  ", "  ??  "), "header not understood"),
+        (version_1, lambda text: text.replace(fortran(R[5]), "1_0"), "<PP_R> holds something else than numbers"),
+    ],
+)
 def test_damaged(tmp_path, make, edit, message):
     path = tmp_path / "x.UPF"
     path.write_text(edit(make()))

@@ -1,4 +1,5 @@
 """Wannier90's files: what is written is read again, what is damaged is refused."""
+
 import gzip
 from pathlib import Path
 
@@ -6,8 +7,17 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from ase_mlelec.io.wannier90 import (Centres, assign_centres, nearest_atoms, read_centres, read_hr, read_tb, read_win,
-                                     write_hr, write_tb)
+from ase_mlelec.io.wannier90 import (
+    Centres,
+    assign_centres,
+    nearest_atoms,
+    read_centres,
+    read_hr,
+    read_tb,
+    read_win,
+    write_hr,
+    write_tb,
+)
 from ase_mlelec.units import BOHR
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "wannier90"
@@ -44,6 +54,7 @@ def wout(unit="Bohr", x=0.566918, spread="2.00000000"):
 
 # Centres -----------------------------------------------------------------------------------------------------------
 
+
 def test_wout(tmp_path):
     path = tmp_path / "m.wout"
     path.write_text(wout())
@@ -70,15 +81,18 @@ def test_centres_xyz(tmp_path):
     assert found.spreads is None and found.symbols == ["Si"] and found.atoms.positions[0, 0] == 0.5
 
 
-@pytest.mark.parametrize("name, text, message", [
-    ("a.wout", "Wannier90\n", "a.wout: no final state; the run did not finish"),
-    ("a.wout", wout().partition("Sum of")[0], "no final state"),
-    ("a.wout", wout(spread="**********"), "got 1 readable centres, need 2; run Wannier90 again"),
-    ("a.xyz", "3\n\nX 0 0 0\n", r"truncated or not an xyz file \(1 rows of 3\); set write_xyz"),
-    ("a.xyz", "X\n", "truncated or not an xyz file"),
-    ("a.xyz", "1\n\nSi 0 0 0\n", r"no centre \(X\), need seed_centres.xyz"),
-    ("a.wout.gz", "not gzip", "truncated or not text"),
-])
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("a.wout", "Wannier90\n", "a.wout: no final state; the run did not finish"),
+        ("a.wout", wout().partition("Sum of")[0], "no final state"),
+        ("a.wout", wout(spread="**********"), "got 1 readable centres, need 2; run Wannier90 again"),
+        ("a.xyz", "3\n\nX 0 0 0\n", r"truncated or not an xyz file \(1 rows of 3\); set write_xyz"),
+        ("a.xyz", "X\n", "truncated or not an xyz file"),
+        ("a.xyz", "1\n\nSi 0 0 0\n", r"no centre \(X\), need seed_centres.xyz"),
+        ("a.wout.gz", "not gzip", "truncated or not text"),
+    ],
+)
 def test_bad_centres(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message) as caught:
@@ -147,7 +161,7 @@ def test_centres_of_another_structure():
     with pytest.raises(ValueError, match="got centres of HO5, need those of HO4S; these are of another structure"):
         assign_centres(moved, bands_of(atoms, positions), {"O": 4})
     exchanged = atoms.copy()
-    exchanged.symbols[[0, 5]] = ["H", "O"]      # the same places and the same formula
+    exchanged.symbols[[0, 5]] = ["H", "O"]  # the same places and the same formula
     with pytest.raises(ValueError, match="structure whose atoms are up to"):
         assign_centres(exchanged, bands_of(atoms, positions), {"O": 4})
 
@@ -210,13 +224,22 @@ PLACES = RNG.normal(size=(3, 2, 2, 3)) + 1j * RNG.normal(size=(3, 2, 2, 3))
 
 
 def hr_text(degeneracies=(2, 1, 2), matrices=MATRICES, first=" written by Wannier90"):
-    rows = [f"{r[0]} {r[1]} {r[2]} {m + 1} {n + 1} {h[m, n].real:.6f} {h[m, n].imag:.6f}"
-            for r, h in zip(R_VECTORS, matrices) for n in range(2) for m in range(2)]
+    rows = [
+        f"{r[0]} {r[1]} {r[2]} {m + 1} {n + 1} {h[m, n].real:.6f} {h[m, n].imag:.6f}"
+        for r, h in zip(R_VECTORS, matrices)
+        for n in range(2)
+        for m in range(2)
+    ]
     return "\n".join([first, "  2", "  3", " ".join(map(str, degeneracies)), *rows]) + "\n"
 
 
-WSVEC = "## written\n" + "".join(f"{r} 0 0 {m} {n}\n{images}" for r in (-1, 0, 1) for m in (1, 2) for n in (1, 2)
-                                 for images in ["2\n0 0 0\n" + f"{-2 * r} 0 0\n" if r else "1\n0 0 0\n"])
+WSVEC = "## written\n" + "".join(
+    f"{r} 0 0 {m} {n}\n{images}"
+    for r in (-1, 0, 1)
+    for m in (1, 2)
+    for n in (1, 2)
+    for images in ["2\n0 0 0\n" + f"{-2 * r} 0 0\n" if r else "1\n0 0 0\n"]
+)
 
 
 def test_hr_by_hand(tmp_path):
@@ -244,19 +267,22 @@ def test_written_files_are_read(tmp_path):
     np.testing.assert_array_equal(found.cell, np.diag([2.0, 3, 4]))
 
 
-@pytest.mark.parametrize("text, message", [
-    (hr_text()[:-30], r"truncated or damaged \(\d\d numbers of 84\); write it again"),
-    (hr_text().rpartition("1 0 0 2 2")[0], r"truncated or damaged \(77 numbers of 84\)"),
-    (hr_text()[:30], "truncated or not written by Wannier90"),
-    ("", "truncated or not written by Wannier90"),
-    (hr_text().replace("  2\n", "  two\n"), "truncated or not written by Wannier90"),
-    (hr_text((2, 1, 0)), "wrong degeneracies, 0 to 2, need positive ones whose inverses add up to the number of k"),
-    (hr_text((2, 1, 3)), "wrong degeneracies, 1 to 3"),
-    (hr_text((2, 1)), "wrong degeneracies|truncated"),
-    (hr_text().replace("1 0 0 2 2 ", "1 0 0 2 1 "), "rows m, n that are not each pair of 2 functions once"),
-    (hr_text().replace("1 0 0 2 2 ", "3 0 0 2 2 "), "rows of one lattice vector apart from each other"),
-    (hr_text().replace(".", "x", 1), r"truncated or damaged \(could not convert"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (hr_text()[:-30], r"truncated or damaged \(\d\d numbers of 84\); write it again"),
+        (hr_text().rpartition("1 0 0 2 2")[0], r"truncated or damaged \(77 numbers of 84\)"),
+        (hr_text()[:30], "truncated or not written by Wannier90"),
+        ("", "truncated or not written by Wannier90"),
+        (hr_text().replace("  2\n", "  two\n"), "truncated or not written by Wannier90"),
+        (hr_text((2, 1, 0)), "wrong degeneracies, 0 to 2, need positive ones whose inverses add up to the number of k"),
+        (hr_text((2, 1, 3)), "wrong degeneracies, 1 to 3"),
+        (hr_text((2, 1)), "wrong degeneracies|truncated"),
+        (hr_text().replace("1 0 0 2 2 ", "1 0 0 2 1 "), "rows m, n that are not each pair of 2 functions once"),
+        (hr_text().replace("1 0 0 2 2 ", "3 0 0 2 2 "), "rows of one lattice vector apart from each other"),
+        (hr_text().replace(".", "x", 1), r"truncated or damaged \(could not convert"),
+    ],
+)
 def test_bad_hr(tmp_path, text, message):
     path = tmp_path / "x_hr.dat"
     path.write_text(text)
@@ -265,11 +291,15 @@ def test_bad_hr(tmp_path, text, message):
     assert "\n" not in str(caught.value) and "x_hr.dat: " in str(caught.value)
 
 
-@pytest.mark.parametrize("text, message", [
-    (WSVEC[:-7], "x_wsvec.dat: truncated or of another run"), ("## written\n", r"\(0 elements of 12\)"),
-    (WSVEC.replace("1 0 0 2 2\n", "5 0 0 2 2\n"), "truncated or of another run"),
-    (WSVEC.rpartition("1 0 0 2 2\n")[0], r"\(11 elements of 12\)"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (WSVEC[:-7], "x_wsvec.dat: truncated or of another run"),
+        ("## written\n", r"\(0 elements of 12\)"),
+        (WSVEC.replace("1 0 0 2 2\n", "5 0 0 2 2\n"), "truncated or of another run"),
+        (WSVEC.rpartition("1 0 0 2 2\n")[0], r"\(11 elements of 12\)"),
+    ],
+)
 def test_bad_wsvec(tmp_path, text, message):
     (tmp_path / "x_hr.dat").write_text(hr_text())
     (tmp_path / "x_wsvec.dat").write_text(text)
@@ -282,10 +312,17 @@ def test_bad_tb(tmp_path):
     path = tmp_path / "x_tb.dat"
     write_tb(path, np.eye(3), R_VECTORS, MATRICES, PLACES)
     text = path.read_text()
-    for damaged, message in ((text[:-40], "truncated or damaged"), (text[:60], "truncated or damaged"),
-                             (text[:len(text) // 3], "truncated or damaged"),
-                             ("   1    0    0\n".join(text.rsplit("   1    0    0\n", 1)).replace(
-                                 "\n   1    0    0\n", "\n   1    0    7\n", 1), "got other lattice vectors for")):
+    for damaged, message in (
+        (text[:-40], "truncated or damaged"),
+        (text[:60], "truncated or damaged"),
+        (text[: len(text) // 3], "truncated or damaged"),
+        (
+            "   1    0    0\n".join(text.rsplit("   1    0    0\n", 1)).replace(
+                "\n   1    0    0\n", "\n   1    0    7\n", 1
+            ),
+            "got other lattice vectors for",
+        ),
+    ):
         path.write_text(damaged)
         with pytest.raises(ValueError, match=message):
             read_tb(path)
@@ -293,9 +330,11 @@ def test_bad_tb(tmp_path):
 
 def test_win(tmp_path):
     path = tmp_path / "x.win"
-    path.write_text("num_wann = 4 ! four\nSpinors : .true.\nmp_grid 2 2 1\nBegin Unit_Cell_Cart\nbohr\n10 0 0\n0 10 0\n"
-                    "0 0 10\nEnd Unit_Cell_Cart\nbegin atoms_frac\nSi1 0.5 0 0\nO 0 0 0.25\nend atoms_frac\n"
-                    "begin projections\nSi: sp3 # all\nend projections\n")
+    path.write_text(
+        "num_wann = 4 ! four\nSpinors : .true.\nmp_grid 2 2 1\nBegin Unit_Cell_Cart\nbohr\n10 0 0\n0 10 0\n"
+        "0 0 10\nEnd Unit_Cell_Cart\nbegin atoms_frac\nSi1 0.5 0 0\nO 0 0 0.25\nend atoms_frac\n"
+        "begin projections\nSi: sp3 # all\nend projections\n"
+    )
     found = read_win(path)
     assert found.keywords == {"num_wann": "4", "spinors": ".true.", "mp_grid": "2 2 1"}
     assert found.blocks["projections"] == ["Si: sp3"] and found.atoms.get_chemical_formula() == "OSi"
@@ -306,6 +345,7 @@ def test_win(tmp_path):
     path.write_text("num_wann = 4\n")
     with pytest.raises(ValueError, match="no readable cell or atoms .'unit_cell_cart'."):
         read_win(path)
-    path.write_text("begin unit_cell_cart\n2 0 0\n0 2 0\n0 0 2\nend unit_cell_cart\nbegin atoms_cart\nang\nH 1 0 0\n"
-                    "end atoms_cart")
+    path.write_text(
+        "begin unit_cell_cart\n2 0 0\n0 2 0\n0 0 2\nend unit_cell_cart\nbegin atoms_cart\nang\nH 1 0 0\nend atoms_cart"
+    )
     np.testing.assert_allclose(read_win(path).atoms.positions, [[1, 0, 0]])

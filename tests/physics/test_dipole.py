@@ -1,4 +1,5 @@
 """Point charges whose dipole is known by hand, wrapped into cells that move."""
+
 import numpy as np
 import pytest
 import torch
@@ -70,19 +71,22 @@ def test_quantum_is_what_wrapping_one_charge_changes():
 def test_gradients_pass_through():
     """Branches are constants, so that the derivative of an unwrapped dipole is that of the dipole."""
     wrapped = torch.tensor(dipoles_of(trajectory(20)[0] % 1, CELL), requires_grad=True)
-    gradient, = torch.autograd.grad(dipole.unwrap(wrapped, CELL).sum(), wrapped)
+    (gradient,) = torch.autograd.grad(dipole.unwrap(wrapped, CELL).sum(), wrapped)
     assert torch.equal(gradient, torch.ones_like(wrapped))
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: dipole.unwrap(np.zeros((4, 2)), CELL), r"dipoles: got shape \[4, 2\], need \[..., 3\]"),
-    (lambda: dipole.unwrap(np.zeros(3), CELL), r"need \[n, 3\]"),
-    (lambda: dipole.unwrap(np.zeros((4, 3)), np.tile(CELL, (3, 1, 1))), "one cell, or one per frame"),
-    (lambda: dipole.unwrap(np.zeros((4, 3)), np.zeros((3, 3))), "cells: got .* a volume of 0"),
-    (lambda: dipole.unwrap([[0, 0, 0], [2.0, 3.0, 2.0]], CELL), "a change by 0.49 e .* frame 0 to 1"),
-    (lambda: dipole.nearest_branch([np.nan, 0, 0], [0, 0, 0], CELL), "dipoles: got NaN"),
-    (lambda: dipole.polarization_quantum(np.eye(2)), r"cells: got shape \[2, 2\]"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: dipole.unwrap(np.zeros((4, 2)), CELL), r"dipoles: got shape \[4, 2\], need \[..., 3\]"),
+        (lambda: dipole.unwrap(np.zeros(3), CELL), r"need \[n, 3\]"),
+        (lambda: dipole.unwrap(np.zeros((4, 3)), np.tile(CELL, (3, 1, 1))), "one cell, or one per frame"),
+        (lambda: dipole.unwrap(np.zeros((4, 3)), np.zeros((3, 3))), "cells: got .* a volume of 0"),
+        (lambda: dipole.unwrap([[0, 0, 0], [2.0, 3.0, 2.0]], CELL), "a change by 0.49 e .* frame 0 to 1"),
+        (lambda: dipole.nearest_branch([np.nan, 0, 0], [0, 0, 0], CELL), "dipoles: got NaN"),
+        (lambda: dipole.polarization_quantum(np.eye(2)), r"cells: got shape \[2, 2\]"),
+    ],
+)
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,5 @@
 """Properties of a density of states, by thermodynamic identities and models with known answers."""
+
 import math
 
 import numpy as np
@@ -24,8 +25,9 @@ def test_cumulative_ends_at_the_full_count():
 
 def test_cumulative_agrees_with_zero_temperature_filling():
     """The Fermi level at T = 0 of the electrons below a grid point is that grid point."""
-    np.testing.assert_allclose(fermi.fermi_level(ENERGIES, DOS, physics.cumulative(ENERGIES, DOS)[1:-1], 0),
-                               ENERGIES[1:-1], atol=1e-11)
+    np.testing.assert_allclose(
+        fermi.fermi_level(ENERGIES, DOS, physics.cumulative(ENERGIES, DOS)[1:-1], 0), ENERGIES[1:-1], atol=1e-11
+    )
 
 
 @pytest.mark.parametrize("order", [0, 1, 2, 5, 18])
@@ -37,6 +39,7 @@ def test_moments_of_a_linear_dos(order):
 
 
 # Gap
+
 
 def test_band_gap_of_a_semiconductor():
     """Linear edges at -0.5 and 0.9 eV, which reach the threshold 0.01 eV further out."""
@@ -69,6 +72,7 @@ def test_band_gap_scales_with_the_threshold():
 
 # Thermodynamics
 
+
 @pytest.mark.parametrize("temperature", [30.0, 300.0, 3e3, 3e4])
 def test_heat_capacity_is_the_derivative_of_energy_and_of_entropy(temperature):
     n_electrons, h = 9.0, 1e-3 * temperature
@@ -88,7 +92,7 @@ def test_heat_capacity_is_the_exact_derivative(temperature):
     energies, dos = torch.tensor(ENERGIES), torch.tensor(DOS)
     capacity = physics.heat_capacity(energies, dos, 9, t).detach()
     for function, factor in ((physics.band_energy, 1), (physics.entropy, temperature)):
-        slope, = torch.autograd.grad(function(energies, dos, 9, t), t)
+        (slope,) = torch.autograd.grad(function(energies, dos, 9, t), t)
         torch.testing.assert_close(factor * slope, capacity, rtol=1e-9, atol=0)
 
 
@@ -107,7 +111,7 @@ def test_free_electrons_follow_sommerfeld():
     """DOS sqrt(ε): mu = E_F (1 - t/12 - t²/80) with t = (πkT/E_F)², and C = π²/3 k² T D(E_F) (1 - 3t/10)."""
     energies = np.concatenate([[0], np.geomspace(1e-6, 12, 20000)])
     dos, level, kT = np.sqrt(energies), 5.0, 0.2
-    n_electrons, t = 2 / 3 * level**1.5, (math.pi * kT / level)**2
+    n_electrons, t = 2 / 3 * level**1.5, (math.pi * kT / level) ** 2
     mu = fermi.fermi_level(energies, dos, n_electrons, kT / KB)
     assert mu == pytest.approx(level * (1 - t / 12 - t**2 / 80), rel=2e-7)
     expected = math.pi**2 / 3 * KB * kT * math.sqrt(level) * (1 - 3 * t / 10)
@@ -150,13 +154,14 @@ def test_free_energy_is_stationary_in_the_occupations():
     """dA/dD_i = ∫ h_i [(ε - μ) f + kT s] dε at constant N, with A = E - TS: the change of f does not contribute."""
     dos = torch.tensor(DOS, requires_grad=True)
     a = physics.band_energy(ENERGIES, dos, 9, 3000) - 3000 * physics.entropy(ENERGIES, dos, 9, 3000)
-    slope, = torch.autograd.grad(a, dos)
+    (slope,) = torch.autograd.grad(a, dos)
     mu = fermi.fermi_level(ENERGIES, DOS, 9, 3000)
     number, energy, entropy = fermi.integration_weights(ENERGIES, mu, 3000)
     np.testing.assert_allclose(slope.numpy(), energy - mu * number + entropy, atol=1e-12)
 
 
 # Order parameter
+
 
 def test_order_parameter_sums_the_dos_at_three_energies():
     """Exact for a DOS linear in the energy; one number per atom."""
@@ -208,15 +213,21 @@ def test_errors_of_the_grid(name):
         CALLS[name](energies, dos * math.nan)
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda e, d: physics.band_gap(e, d, 7.0), "fermi_level: got 7 to 7 eV, need values on the grid, -5 to 5 eV"),
-    (lambda e, d: physics.band_gap(e, d, 0.0, threshold=0), "threshold: got 0 states/eV, need more than 0"),
-    (lambda e, d: physics.band_gap(e, 0 * d, 0.0), "dos: got a gap that reaches an end of the grid"),
-    (lambda e, d: physics.order_parameter(e, d, 0.0), "offsets: got -8 to 0 eV, need values on the grid, -5 to 5 eV"),
-    (lambda e, d: physics.order_parameter(e, d, math.nan), "offsets: got nan"),
-    (lambda e, d: physics.moments(e, d, 19), "order: got 19, need an integer from 0 to 18"),
-    (lambda e, d: physics.band_energy(e, d, 1e3, 300), "n_electrons: got 1000, need 0 to"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda e, d: physics.band_gap(e, d, 7.0), "fermi_level: got 7 to 7 eV, need values on the grid, -5 to 5 eV"),
+        (lambda e, d: physics.band_gap(e, d, 0.0, threshold=0), "threshold: got 0 states/eV, need more than 0"),
+        (lambda e, d: physics.band_gap(e, 0 * d, 0.0), "dos: got a gap that reaches an end of the grid"),
+        (
+            lambda e, d: physics.order_parameter(e, d, 0.0),
+            "offsets: got -8 to 0 eV, need values on the grid, -5 to 5 eV",
+        ),
+        (lambda e, d: physics.order_parameter(e, d, math.nan), "offsets: got nan"),
+        (lambda e, d: physics.moments(e, d, 19), "order: got 19, need an integer from 0 to 18"),
+        (lambda e, d: physics.band_energy(e, d, 1e3, 300), "n_electrons: got 1000, need 0 to"),
+    ],
+)
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call(*SEMICONDUCTOR)

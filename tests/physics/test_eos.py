@@ -1,4 +1,5 @@
 """Equations of state against their own closed forms and ASE's fit."""
+
 import numpy as np
 import pytest
 from ase.eos import EquationOfState
@@ -37,11 +38,14 @@ def test_agrees_with_ase():
     assert abs(values[0] - TRUE[0]) < 5 * errors[0] and abs(values[2] - TRUE[2]) < 5 * errors[2]
 
 
-@pytest.mark.parametrize("volumes, energies, kind, message", [
-    ([1, 2, 3], [1, 2, 3], "murnaghan", "at least 5"),
-    (range(36, 44), range(8), "birch-murnaghan", "no minimum"),
-    (range(36, 44), range(8), "vinet", "choose one of"),
-])
+@pytest.mark.parametrize(
+    "volumes, energies, kind, message",
+    [
+        ([1, 2, 3], [1, 2, 3], "murnaghan", "at least 5"),
+        (range(36, 44), range(8), "birch-murnaghan", "no minimum"),
+        (range(36, 44), range(8), "vinet", "choose one of"),
+    ],
+)
 def test_errors(volumes, energies, kind, message):
     with pytest.raises(ValueError, match=message):
         eos.fit(volumes, energies, kind)

@@ -1,4 +1,5 @@
 """Ewald sums: lattice constants known to many digits, torch-pme as a peer, scaling, symmetry, derivatives."""
+
 import math
 
 import ase.neighborlist
@@ -16,7 +17,7 @@ RNG = np.random.default_rng(5)
 CELL = np.array([[4.1, 0.3, -0.2], [-1.2, 3.7, 0.5], [0.4, 0.9, 5.3]])
 POSITIONS = np.array([[0.1, 0.2, 0.3], [2.0, 1.1, 2.5], [1.1, 2.9, 4.4]])
 CHARGES = np.array([1.0, 2.0, 4.0])
-LONG = np.diag([2.5, 2.7, 45.0])        # a slab
+LONG = np.diag([2.5, 2.7, 45.0])  # a slab
 
 
 def leaf(values):
@@ -25,8 +26,11 @@ def leaf(values):
 
 # Energies with known values
 
-@pytest.mark.parametrize("structure, madelung", [
-    ("rocksalt", 1.747564594633182), ("cesiumchloride", 1.762674773070988), ("zincblende", 1.638055053388789)])
+
+@pytest.mark.parametrize(
+    "structure, madelung",
+    [("rocksalt", 1.747564594633182), ("cesiumchloride", 1.762674773070988), ("zincblende", 1.638055053388789)],
+)
 def test_madelung_constants(structure, madelung):
     """-M e²/d per pair of ions at the distance d of nearest neighbours."""
     atoms = bulk("NaCl", structure, a=5.1)
@@ -35,12 +39,14 @@ def test_madelung_constants(structure, madelung):
     assert energy == pytest.approx(-madelung * COULOMB / distance, rel=1e-13)
 
 
-@pytest.mark.parametrize("structure, constant", [
-    ("sc", 2.837297479480620 / 2 * (3 / (4 * math.pi))**(1 / 3)), ("bcc", 0.895929255682), ("fcc", 0.895873615195)])
+@pytest.mark.parametrize(
+    "structure, constant",
+    [("sc", 2.837297479480620 / 2 * (3 / (4 * math.pi)) ** (1 / 3)), ("bcc", 0.895929255682), ("fcc", 0.895873615195)],
+)
 def test_wigner_crystals(structure, constant):
     """-c (q e)²/r_s of one charge in its background, r_s the radius of the sphere of its volume."""
     cell = np.array(bulk("Po", structure, a=3.3).cell)
-    radius = (3 * np.linalg.det(cell) / (4 * math.pi))**(1 / 3)
+    radius = (3 * np.linalg.det(cell) / (4 * math.pi)) ** (1 / 3)
     energy = ewald.energy(np.zeros((1, 3)), [3], cell)
     assert energy == pytest.approx(-constant * 9 * COULOMB / radius, rel=1e-11)
 
@@ -53,6 +59,7 @@ def test_splitting_does_not_matter(cell, n_atoms, alphas, monkeypatch):
     def everything():
         energy = ewald.energy(*inputs)
         return [energy, *torch.autograd.grad(energy, inputs)]
+
     chosen = everything()
     for alpha in alphas:
         monkeypatch.setattr(ewald, "_splitting", lambda n_atoms, cell: alpha)
@@ -69,8 +76,9 @@ def test_torch_pme():
     pairs = torch.from_numpy(np.stack([i, j], axis=1))
     positions, charges, cell = inputs
     distances = (positions[j] - positions[i] + torch.from_numpy(shift).double() @ cell).norm(dim=1)
-    peer = torchpme.EwaldCalculator(torchpme.CoulombPotential(smearing=smearing), lr_wavelength=smearing / 2.2,
-                                    full_neighbor_list=True).double()
+    peer = torchpme.EwaldCalculator(
+        torchpme.CoulombPotential(smearing=smearing), lr_wavelength=smearing / 2.2, full_neighbor_list=True
+    ).double()
     potential = peer(charges[:, None], cell, positions, pairs, distances)
     theirs = COULOMB * (charges[:, None] * potential).sum()
     ours = ewald.energy(*inputs)
@@ -81,13 +89,20 @@ def test_torch_pme():
 
 # Symmetry and scaling
 
+
 def test_symmetry():
     energy = ewald.energy(POSITIONS, CHARGES, CELL)
     rotation = np.linalg.qr(RNG.normal(size=(3, 3)))[0]
     far, basis = POSITIONS + RNG.integers(-9, 9, (3, 3)) @ CELL + [0.1, 0.7, -3], [[1, 0, 0], [3, 1, 0], [-2, 5, 1]]
-    for arguments in ((far, CHARGES, CELL), (POSITIONS[::-1], CHARGES[::-1], CELL), (-POSITIONS, CHARGES, CELL),
-                      (POSITIONS @ rotation, CHARGES, CELL @ rotation), (POSITIONS, -CHARGES, CELL),
-                      (POSITIONS, CHARGES, CELL[::-1]), (POSITIONS, CHARGES, basis @ CELL)):
+    for arguments in (
+        (far, CHARGES, CELL),
+        (POSITIONS[::-1], CHARGES[::-1], CELL),
+        (-POSITIONS, CHARGES, CELL),
+        (POSITIONS @ rotation, CHARGES, CELL @ rotation),
+        (POSITIONS, -CHARGES, CELL),
+        (POSITIONS, CHARGES, CELL[::-1]),
+        (POSITIONS, CHARGES, basis @ CELL),
+    ):
         assert ewald.energy(*arguments) == pytest.approx(energy, rel=1e-12)
 
 
@@ -129,17 +144,21 @@ def test_chunks(monkeypatch):
 
 # Errors
 
-@pytest.mark.parametrize("positions, charges, cell, message", [
-    (POSITIONS[[0, 1, 1]], CHARGES, CELL, "positions: got two atoms 0 Å apart, need 0.01 Å; remove the duplicate"),
-    ([[0, 0, 0], 3 * CELL[0] - CELL[2] + 1e-3], [1, 1], CELL, "got two atoms 0.0017 Å apart"),
-    (np.zeros((1, 3)), [1], np.diag([5, 5, 0.005]), "got two atoms 0.005 Å apart, .* periodic image"),
-    (POSITIONS, CHARGES[:2], CELL, r"charges: got shape \[2\], need \[3\]"),
-    (POSITIONS[:, :2], CHARGES, CELL, r"positions: got shape \[3, 2\], need \[N, 3\]"),
-    (np.zeros((0, 3)), [], CELL, r"positions: got shape \[0, 3\]"),
-    (POSITIONS * math.nan, CHARGES, CELL, "positions: got NaN"),
-    (POSITIONS, CHARGES * math.nan, CELL, "charges: got NaN"),
-    (POSITIONS, CHARGES, 0 * CELL, "cell: got vectors .* of no volume"),
-])
+
+@pytest.mark.parametrize(
+    "positions, charges, cell, message",
+    [
+        (POSITIONS[[0, 1, 1]], CHARGES, CELL, "positions: got two atoms 0 Å apart, need 0.01 Å; remove the duplicate"),
+        ([[0, 0, 0], 3 * CELL[0] - CELL[2] + 1e-3], [1, 1], CELL, "got two atoms 0.0017 Å apart"),
+        (np.zeros((1, 3)), [1], np.diag([5, 5, 0.005]), "got two atoms 0.005 Å apart, .* periodic image"),
+        (POSITIONS, CHARGES[:2], CELL, r"charges: got shape \[2\], need \[3\]"),
+        (POSITIONS[:, :2], CHARGES, CELL, r"positions: got shape \[3, 2\], need \[N, 3\]"),
+        (np.zeros((0, 3)), [], CELL, r"positions: got shape \[0, 3\]"),
+        (POSITIONS * math.nan, CHARGES, CELL, "positions: got NaN"),
+        (POSITIONS, CHARGES * math.nan, CELL, "charges: got NaN"),
+        (POSITIONS, CHARGES, 0 * CELL, "cell: got vectors .* of no volume"),
+    ],
+)
 def test_errors(positions, charges, cell, message):
     with pytest.raises(ValueError, match=message):
         ewald.energy(positions, charges, cell)

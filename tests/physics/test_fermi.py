@@ -1,4 +1,5 @@
 """Polylogarithms, exact integration weights and the Fermi level, by identities and by dense quadrature."""
+
 import math
 
 import numpy as np
@@ -11,9 +12,12 @@ from ase_mlelec.units import KB
 
 TEMPERATURES = [1, 10, 298, 933, 3e3, 1e4, 1e5]
 RNG = np.random.default_rng(1)
-GRIDS = {"uniform": np.linspace(-10, 10, 201), "fine": np.linspace(-10, 10, 2001),
-         "random": np.sort(RNG.uniform(-10, 10, 200)),
-         "geometric": np.concatenate([-np.geomspace(9, 1e-3, 40), [0, 8]])}
+GRIDS = {
+    "uniform": np.linspace(-10, 10, 201),
+    "fine": np.linspace(-10, 10, 2001),
+    "random": np.sort(RNG.uniform(-10, 10, 200)),
+    "geometric": np.concatenate([-np.geomspace(9, 1e-3, 40), [0, 8]]),
+}
 DOS = {name: RNG.uniform(0, 2, len(grid)) for name, grid in GRIDS.items()}
 
 
@@ -38,13 +42,14 @@ def leaf(*values):
 
 # Polylogarithms
 
+
 def test_polylog_special_values():
     """Li_n(-1) = -η(n), and the golden-ratio value of Li_2(-1/φ)."""
     assert fermi.polylog(1, 0.0) == pytest.approx(-math.log(2), rel=1e-15)
-    assert fermi.polylog(2, 0.0) == pytest.approx(-math.pi**2 / 12, rel=1e-15)
+    assert fermi.polylog(2, 0.0) == pytest.approx(-(math.pi**2) / 12, rel=1e-15)
     assert fermi.polylog(3, 0.0) == pytest.approx(-0.75 * 1.2020569031595942, rel=1e-15)
     log_phi = math.log((1 + math.sqrt(5)) / 2)
-    assert fermi.polylog(2, -log_phi) == pytest.approx(-math.pi**2 / 15 + log_phi**2 / 2, rel=1e-15)
+    assert fermi.polylog(2, -log_phi) == pytest.approx(-(math.pi**2) / 15 + log_phi**2 / 2, rel=1e-15)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -53,27 +58,27 @@ def test_polylog_is_the_fermi_integral(order):
     x = np.linspace(-30, 30, 25)[:, None, None]
     node, weight = np.polynomial.legendre.leggauss(20)
     t = np.arange(80)[:, None] + 0.5 * (1 + node)
-    integral = np.sum(0.5 * weight * t**(order - 1) * np.exp(-np.logaddexp(0, t - x)), (1, 2)) / math.gamma(order)
+    integral = np.sum(0.5 * weight * t ** (order - 1) * np.exp(-np.logaddexp(0, t - x)), (1, 2)) / math.gamma(order)
     np.testing.assert_allclose(fermi.polylog(order, x[:, 0, 0]), -integral, rtol=1e-14)
     x, k = np.linspace(-30, -1, 50), np.arange(1, 60)[:, None]
-    np.testing.assert_allclose(fermi.polylog(order, x), np.sum((-1.0)**k * np.exp(k * x) / k**order, 0), rtol=1e-15)
+    np.testing.assert_allclose(fermi.polylog(order, x), np.sum((-1.0) ** k * np.exp(k * x) / k**order, 0), rtol=1e-15)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_polylog_derivative_is_the_lower_order(order):
     x = torch.cat([torch.linspace(-40, 40, 321, dtype=torch.float64), torch.tensor([-1e4, 1e4])]).requires_grad_()
-    first, = torch.autograd.grad(fermi.polylog(order, x).sum(), x, create_graph=True)
+    (first,) = torch.autograd.grad(fermi.polylog(order, x).sum(), x, create_graph=True)
     torch.testing.assert_close(first, fermi.polylog(order - 1, x), rtol=1e-14, atol=0)
     if order > 1:
-        second, = torch.autograd.grad(first.sum(), x)
+        (second,) = torch.autograd.grad(first.sum(), x)
         torch.testing.assert_close(second, fermi.polylog(order - 2, x), rtol=1e-13, atol=0)
 
 
 def test_polylog_limits():
     x = 1e4
     assert fermi.polylog(1, x) == -x
-    assert fermi.polylog(2, x) == pytest.approx(-x**2 / 2 - math.pi**2 / 6, rel=1e-15)
-    assert fermi.polylog(3, x) == pytest.approx(-x**3 / 6 - math.pi**2 / 6 * x, rel=1e-15)
+    assert fermi.polylog(2, x) == pytest.approx(-(x**2) / 2 - math.pi**2 / 6, rel=1e-15)
+    assert fermi.polylog(3, x) == pytest.approx(-(x**3) / 6 - math.pi**2 / 6 * x, rel=1e-15)
     assert [fermi.polylog(n, -x) for n in range(4)] == [0, 0, 0, 0]
 
 
@@ -83,7 +88,7 @@ def test_moments_are_the_printed_formulas():
     l1, l2, l3 = (fermi.polylog(n, x) for n in (1, 2, 3))
     for order, printed in enumerate([x + l1, x**2 / 2 + x * l1 - l2, x**3 / 3 + x**2 * l1 - 2 * x * l2 + 2 * l3]):
         np.testing.assert_allclose(fermi.fermi_moment(order, x), printed, rtol=1e-13, atol=2e-13)
-    for order, printed in enumerate([-x * l1 + 2 * l2, -x**2 * l1 + 3 * x * l2 - 3 * l3]):
+    for order, printed in enumerate([-x * l1 + 2 * l2, -(x**2) * l1 + 3 * x * l2 - 3 * l3]):
         np.testing.assert_allclose(fermi.entropy_moment(order, x), printed, rtol=1e-13, atol=2e-13)
 
 
@@ -92,16 +97,17 @@ def test_moments_are_antiderivatives():
     x = torch.linspace(-50, 50, 401, dtype=torch.float64, requires_grad=True)
     f = torch.sigmoid(-x)
     for order in range(3):
-        slope, = torch.autograd.grad(fermi.fermi_moment(order, x).sum(), x)
+        (slope,) = torch.autograd.grad(fermi.fermi_moment(order, x).sum(), x)
         torch.testing.assert_close(slope, x**order * f, rtol=1e-13, atol=1e-15)
-    s, = torch.autograd.grad(fermi.entropy_moment(0, x).sum(), x, create_graph=True)
-    weighted, = torch.autograd.grad(fermi.entropy_moment(1, x).sum(), x)
+    (s,) = torch.autograd.grad(fermi.entropy_moment(0, x).sum(), x, create_graph=True)
+    (weighted,) = torch.autograd.grad(fermi.entropy_moment(1, x).sum(), x)
     torch.testing.assert_close(weighted, x * s, rtol=1e-13, atol=1e-15)
-    ds, = torch.autograd.grad(s.sum(), x)
+    (ds,) = torch.autograd.grad(s.sum(), x)
     torch.testing.assert_close(ds, x * torch.sigmoid(x) * f, rtol=1e-12, atol=1e-15)
 
 
 # Weights
+
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("grid", GRIDS)
@@ -136,7 +142,7 @@ def test_weights_obey_sommerfeld():
     energies = np.concatenate([[0], np.geomspace(1e-6, 12, 20000)])
     mu, kT = 5.0, 0.2
     number, energy, _ = (w @ np.sqrt(energies) for w in fermi.integration_weights(energies, mu, kT / KB))
-    t = (math.pi * kT / mu)**2
+    t = (math.pi * kT / mu) ** 2
     assert number == pytest.approx(2 / 3 * mu**1.5 * (1 + t / 8 + 7 * t**2 / 640), rel=2e-7)
     assert energy == pytest.approx(2 / 5 * mu**2.5 * (1 + 5 * t / 8 - 7 * t**2 / 384), rel=2e-7)
 
@@ -174,6 +180,7 @@ def test_occupation():
 
 
 # Fermi level
+
 
 @pytest.mark.parametrize("temperature", [0, *TEMPERATURES])
 @pytest.mark.parametrize("grid", GRIDS)
@@ -225,13 +232,14 @@ def test_fermi_level_is_differentiable(temperature):
 
     def level(*inputs):
         return fermi.fermi_level(energies, *inputs)
+
     assert gradcheck(level, (dos, n_electrons, temperature), eps=1e-5, atol=1e-6)
     assert gradgradcheck(level, (dos, n_electrons, temperature), eps=1e-5, atol=1e-6)
 
 
 def test_fermi_level_in_a_gap_at_zero_temperature_has_finite_derivatives():
     energies = torch.linspace(-3, 3, 7, dtype=torch.float64)
-    dos, = leaf([1.0, 1, 0, 0, 0, 1, 1])
+    (dos,) = leaf([1.0, 1, 0, 0, 0, 1, 1])
     mu = fermi.fermi_level(energies, dos, 1.5, 0)
     mu.backward()
     assert abs(mu) < 1e-5 and (dos.grad == 0).all()
@@ -245,6 +253,7 @@ def test_fermi_level_of_a_dos_that_dips_below_zero():
 
 
 # Kinds of array, and errors
+
 
 def test_numpy_equals_torch():
     energies, dos = GRIDS["random"], DOS["random"]
@@ -267,36 +276,45 @@ def test_numpy_equals_torch():
 GOOD = dict(energies=[0.0, 1.0, 2.0], dos=[1.0, 1.0, 1.0], n_electrons=1.0, temperature=300.0)
 
 
-@pytest.mark.parametrize("bad, message", [
-    (dict(energies=[0.0, 2.0, 1.0]), "energies: got 2 then 1 eV at point 1, need increasing"),
-    (dict(energies=[0.0, 1.0, 1.0]), "energies: got 1 then 1 eV"),
-    (dict(energies=[[0.0, 1.0, 2.0]]), r"energies: got shape \[1, 3\], need \[S\]"),
-    (dict(energies=[0.0]), r"energies: got shape \[1\]"),
-    (dict(energies=[0.0, math.nan, 2.0]), "energies: got NaN"),
-    (dict(energies=["a", "b", "c"]), "energies: got .*, need real numbers"),
-    (dict(energies=torch.tensor([0.0, 1.0, 2.0], requires_grad=True)), "energies: got a grid that requires gradients"),
-    (dict(dos=[1.0, 1.0]), r"dos: got shape \[2\], need \[..., 3\]"),
-    (dict(dos=[1.0, math.nan, 1.0]), "dos: got NaN"),
-    (dict(temperature=-1.0), "temperature: got -1 K, need a finite number >= 0"),
-    (dict(temperature=math.nan), "temperature: got nan K"),
-    (dict(n_electrons=2.1), "n_electrons: got 2.1, need 0 to 2, .* widen the energy grid"),
-    (dict(n_electrons=-0.1), "n_electrons: got -0.1, need 0 to 2"),
-    (dict(n_electrons=[1.0, math.nan]), "n_electrons: got nan"),
-])
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (dict(energies=[0.0, 2.0, 1.0]), "energies: got 2 then 1 eV at point 1, need increasing"),
+        (dict(energies=[0.0, 1.0, 1.0]), "energies: got 1 then 1 eV"),
+        (dict(energies=[[0.0, 1.0, 2.0]]), r"energies: got shape \[1, 3\], need \[S\]"),
+        (dict(energies=[0.0]), r"energies: got shape \[1\]"),
+        (dict(energies=[0.0, math.nan, 2.0]), "energies: got NaN"),
+        (dict(energies=["a", "b", "c"]), "energies: got .*, need real numbers"),
+        (
+            dict(energies=torch.tensor([0.0, 1.0, 2.0], requires_grad=True)),
+            "energies: got a grid that requires gradients",
+        ),
+        (dict(dos=[1.0, 1.0]), r"dos: got shape \[2\], need \[..., 3\]"),
+        (dict(dos=[1.0, math.nan, 1.0]), "dos: got NaN"),
+        (dict(temperature=-1.0), "temperature: got -1 K, need a finite number >= 0"),
+        (dict(temperature=math.nan), "temperature: got nan K"),
+        (dict(n_electrons=2.1), "n_electrons: got 2.1, need 0 to 2, .* widen the energy grid"),
+        (dict(n_electrons=-0.1), "n_electrons: got -0.1, need 0 to 2"),
+        (dict(n_electrons=[1.0, math.nan]), "n_electrons: got nan"),
+    ],
+)
 def test_errors_of_fermi_level(bad, message):
     with pytest.raises(ValueError, match=message):
         fermi.fermi_level(**{**GOOD, **bad})
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: fermi.integration_weights([0, 1], math.nan, 300), "mu: got NaN"),
-    (lambda: fermi.integration_weights([1, 0], 0, 300), "energies: got 1 then 0 eV"),
-    (lambda: fermi.integration_weights([0, 1], 0, -3), "temperature: got -3 K"),
-    (lambda: fermi.occupation(0, 0, -3), "temperature: got -3 K"),
-    (lambda: fermi.polylog(4, 0.0), "order: got 4, need 0, 1, 2 or 3"),
-    (lambda: fermi.fermi_moment(3, 0.0), "order: got 3"),
-    (lambda: fermi.entropy_moment(0.5, 0.0), "order: got 0.5"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: fermi.integration_weights([0, 1], math.nan, 300), "mu: got NaN"),
+        (lambda: fermi.integration_weights([1, 0], 0, 300), "energies: got 1 then 0 eV"),
+        (lambda: fermi.integration_weights([0, 1], 0, -3), "temperature: got -3 K"),
+        (lambda: fermi.occupation(0, 0, -3), "temperature: got -3 K"),
+        (lambda: fermi.polylog(4, 0.0), "order: got 4, need 0, 1, 2 or 3"),
+        (lambda: fermi.fermi_moment(3, 0.0), "order: got 3"),
+        (lambda: fermi.entropy_moment(0.5, 0.0), "order: got 0.5"),
+    ],
+)
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()

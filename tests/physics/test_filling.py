@@ -1,4 +1,5 @@
 """The solver behind fermi.fermi_level, against bisection of the exact integral, and what it costs."""
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +63,7 @@ def test_few_levels_are_tried(temperature, most, monkeypatch):
     def counted(self, mu):
         tried.append(mu)
         return count(self, mu)
+
     monkeypatch.setattr(filling.Filling, "count", counted)
     fermi.fermi_level(ENERGIES, DOS, 20.0, temperature)
     assert len(tried) <= most
@@ -81,7 +83,7 @@ def test_arrays_do_not_become_tensors():
 def test_gradients_of_many_levels():
     """Rows of a batch are solved one by one; their derivatives are those of single ones."""
     energies, dos = torch.tensor(ENERGIES), torch.tensor(np.stack([DOS, DOS + 1])).requires_grad_()
-    slopes, = torch.autograd.grad(fermi.fermi_level(energies, dos, 20.0, 900.0).sum(), dos)
+    (slopes,) = torch.autograd.grad(fermi.fermi_level(energies, dos, 20.0, 900.0).sum(), dos)
     for row, slope in zip(dos.detach(), slopes):
         row = row.clone().requires_grad_()
         torch.testing.assert_close(torch.autograd.grad(fermi.fermi_level(energies, row, 20.0, 900.0), row)[0], slope)

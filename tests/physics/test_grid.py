@@ -1,4 +1,5 @@
 """Fourier components on a grid: derivatives of plane waves, structure factors, and atoms placed on a grid."""
+
 import math
 
 import numpy as np
@@ -39,9 +40,9 @@ def test_nyquist_frequency_has_no_sign():
     shape = (6, 5, 8)
     other = 2 * math.pi * np.linalg.inv(CELL) @ (0, 1, 0)
     phase = points(shape) @ other
-    wave = np.cos(phase) * (-1.0)**np.arange(6)[:, None, None]
+    wave = np.cos(phase) * (-1.0) ** np.arange(6)[:, None, None]
     gradient = grid.gradient(tensor(wave), tensor(CELL))
-    expected = -np.sin(phase) * (-1.0)**np.arange(6)[:, None, None]
+    expected = -np.sin(phase) * (-1.0) ** np.arange(6)[:, None, None]
     np.testing.assert_allclose(gradient, np.moveaxis(expected[..., None] * other, -1, 0), atol=1e-13)
     reciprocal = 2 * math.pi * np.linalg.inv(CELL).T
     squares = grid.squared_wave_vectors(shape, tensor(CELL))
@@ -65,13 +66,13 @@ def test_structure_factor_is_the_sum(monkeypatch):
 
 # Densities of atoms
 
-RADII = 1e-4 * np.exp(0.0125 * np.arange(900))      # a logarithmic mesh, to 7.6 Å
+RADII = 1e-4 * np.exp(0.0125 * np.arange(900))  # a logarithmic mesh, to 7.6 Å
 STEPS = 0.0125 * RADII
 POSITIONS = np.array([[0.3, 0.1, 0.4], [1.9, 2.2, 7.1]])
 
 
 def gaussian(radii, width):
-    return np.exp(-(radii / width)**2)
+    return np.exp(-((radii / width) ** 2))
 
 
 def superposed(width, shape, positions=POSITIONS, **options):
@@ -107,7 +108,7 @@ def test_cutoff_of_a_superposed_density():
     shape, cutoff = (20, 20, 24), 150.0
     all_waves, low = (np.fft.fftn(superposed(0.3, shape, cutoff=c)) for c in (None, cutoff))
     wave = np.stack(np.meshgrid(*(np.fft.fftfreq(n, 1 / n) for n in shape), indexing="ij"), -1)
-    kinetic = HARTREE * BOHR**2 / 2 * ((wave @ (2 * math.pi * np.linalg.inv(CELL).T))**2).sum(-1)
+    kinetic = HARTREE * BOHR**2 / 2 * ((wave @ (2 * math.pi * np.linalg.inv(CELL).T)) ** 2).sum(-1)
     inside = kinetic < cutoff
     np.testing.assert_allclose(low[inside], all_waves[inside], atol=1e-11)
     assert abs(low[~inside]).max() < 1e-11 < 1e-3 < abs(all_waves[~inside]).max()
@@ -116,6 +117,7 @@ def test_cutoff_of_a_superposed_density():
 def test_superpose_is_differentiable():
     def density(positions, cell):
         return grid.superpose(gaussian(RADII, 0.7), RADII, STEPS, positions, cell, (3, 4, 3))
+
     assert gradcheck(density, (tensor(POSITIONS, True), tensor(CELL, True)), fast_mode=True)
 
 
@@ -127,20 +129,23 @@ def test_a_mesh_of_even_length_loses_its_last_point():
 GOOD = dict(density=gaussian(RADII, 0.5), radii=RADII, steps=STEPS, positions=POSITIONS, cell=CELL, shape=(4, 4, 4))
 
 
-@pytest.mark.parametrize("bad, message", [
-    (dict(shape=(4, 4)), r"shape: got \[4.0, 4.0\], need three positive integers"),
-    (dict(shape=(4, 4, 2.5)), "shape: got .*2.5"),
-    (dict(shape=(4, 0, 4)), "shape: got .*0.0"),
-    (dict(steps=STEPS[1:]), r"got shapes \[900\], \[900\] and \[899\], need one \[M\]"),
-    (dict(density=np.full(900, math.nan)), "density: got NaN"),
-    (dict(positions=POSITIONS[0]), r"positions: got shape \[3\], need \[N, 3\]"),
-    (dict(positions=POSITIONS * math.inf), "positions: got NaN or infinity"),
-    (dict(cutoff=-1), "cutoff: got -1 eV, need more than 0"),
-    (dict(cell=np.eye(2)), r"cell: got shape \[2, 2\], need \[3, 3\]"),
-    (dict(cell=np.diag([3, 3, 0])), "cell: got vectors .* of no volume"),
-    (dict(cell=[[3, 0, 0], [0, 3, 0], [3, 3, 0]]), "cell: got vectors .* of no volume"),
-    (dict(cell=np.diag([3, 3, math.nan])), "cell: got NaN"),
-])
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (dict(shape=(4, 4)), r"shape: got \[4.0, 4.0\], need three positive integers"),
+        (dict(shape=(4, 4, 2.5)), "shape: got .*2.5"),
+        (dict(shape=(4, 0, 4)), "shape: got .*0.0"),
+        (dict(steps=STEPS[1:]), r"got shapes \[900\], \[900\] and \[899\], need one \[M\]"),
+        (dict(density=np.full(900, math.nan)), "density: got NaN"),
+        (dict(positions=POSITIONS[0]), r"positions: got shape \[3\], need \[N, 3\]"),
+        (dict(positions=POSITIONS * math.inf), "positions: got NaN or infinity"),
+        (dict(cutoff=-1), "cutoff: got -1 eV, need more than 0"),
+        (dict(cell=np.eye(2)), r"cell: got shape \[2, 2\], need \[3, 3\]"),
+        (dict(cell=np.diag([3, 3, 0])), "cell: got vectors .* of no volume"),
+        (dict(cell=[[3, 0, 0], [0, 3, 0], [3, 3, 0]]), "cell: got vectors .* of no volume"),
+        (dict(cell=np.diag([3, 3, math.nan])), "cell: got NaN"),
+    ],
+)
 def test_errors(bad, message):
     with pytest.raises(ValueError, match=message):
         grid.superpose(**{**GOOD, **bad})
@@ -148,12 +153,14 @@ def test_errors(bad, message):
 
 # Chunks
 
+
 def test_sum_over_chunks():
     """Value, first and second derivatives do not depend on the size; also of no rows at all."""
     x, y = tensor(np.linspace(-1, 1, 7), True), tensor(np.linspace(0, 2, 7), True)
 
     def total(size, *tensors):
         return arrays.sum_over_chunks(lambda a, b: (a.sin() * b**2).sum(), size, *tensors)
+
     assert total(3, x, y).item() == pytest.approx(total(7, x, y).item(), rel=1e-15)
     for size in (3, 7):
         assert torch.autograd.gradgradcheck(lambda a, b: total(size, a, b), (x, y))
@@ -165,10 +172,11 @@ def test_sum_over_chunks_of_complex_numbers():
     x, y, z = tensor(np.linspace(-1, 1, 7), True), tensor(np.linspace(0, 2, 7)), tensor([0.3, 1.2], True)
 
     def wave(z, a, b):
-        return torch.polar(1 + a[:, None]**2, z * b[:, None]).sum(0)
+        return torch.polar(1 + a[:, None] ** 2, z * b[:, None]).sum(0)
 
     def total(size, x, z):
         return arrays.sum_over_chunks(wave, size, x, y, shared=(z,))
+
     torch.testing.assert_close(total(3, x, z), wave(z, x, y))
     for size in (3, 7):
         assert torch.autograd.gradcheck(lambda x, z: total(size, x, z), (x, z))

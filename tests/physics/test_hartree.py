@@ -1,4 +1,5 @@
 """Hartree energy of densities whose potential is known, its symmetry, and its derivatives."""
+
 import math
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_plane_wave(shape, frequencies):
 
 def test_wave_of_the_nyquist_frequency():
     """(-1)^i: the plane wave of half the grid frequency, whose length has no doubt about its sign."""
-    wave = np.broadcast_to((-1.0)**np.arange(6)[:, None, None], (6, 5, 4))
+    wave = np.broadcast_to((-1.0) ** np.arange(6)[:, None, None], (6, 5, 4))
     vector = 2 * math.pi * np.linalg.inv(CELL) @ (3, 0, 0)
     exact = 4 * math.pi * COULOMB / (vector @ vector) * wave
     np.testing.assert_allclose(hartree.potential(wave, CELL), exact, rtol=1e-13)
@@ -56,13 +57,14 @@ def test_gaussian_charges_are_screened_point_charges():
     density = 0
     for charge, atom in zip(charges, positions @ np.linalg.inv(CELL)):
         nearest = (points(shape, np.eye(3)) - atom + 0.5) % 1 - 0.5
-        squares = (((nearest[:, :, :, None] + images) @ CELL)**2).sum(-1)
-        density += charge * (2 * alpha**2 / math.pi)**1.5 * np.exp(-2 * alpha**2 * squares).sum(-1)
+        squares = (((nearest[:, :, :, None] + images) @ CELL) ** 2).sum(-1)
+        density += charge * (2 * alpha**2 / math.pi) ** 1.5 * np.exp(-2 * alpha**2 * squares).sum(-1)
     # the tails of the Gaussians do overlap: by erfc(α d)/d for the few shortest distances
     separation = np.linalg.norm(positions[1] - positions[0] + images @ CELL, axis=1)
     tails = charges.prod() * sum(math.erfc(alpha * d) / d for d in separation)
     exact = ewald.energy(positions, charges, CELL) + COULOMB * (
-        alpha / math.sqrt(math.pi) * (charges**2).sum() + math.pi / (2 * VOLUME * alpha**2) * charges.sum()**2 - tails)
+        alpha / math.sqrt(math.pi) * (charges**2).sum() + math.pi / (2 * VOLUME * alpha**2) * charges.sum() ** 2 - tails
+    )
     assert hartree.energy(density, CELL) == pytest.approx(exact, rel=1e-10)
 
 
@@ -70,7 +72,7 @@ def test_gaussian_charges_are_screened_point_charges():
 def test_potential_is_the_derivative(shape):
     """v = dU/dn per volume of a grid point, for a density without any symmetry or smoothness."""
     density = leaf(RNG.uniform(0, 1, shape))
-    slope, = torch.autograd.grad(hartree.energy(density, CELL), density)
+    (slope,) = torch.autograd.grad(hartree.energy(density, CELL), density)
     potential = hartree.potential(density, CELL).detach()
     torch.testing.assert_close(slope / (VOLUME / density.numel()), potential, rtol=1e-12, atol=1e-12)
     assert abs(potential.mean()) < 1e-14
@@ -80,8 +82,8 @@ def test_odd_grid_is_the_sum_over_plane_waves():
     """The textbook sum of |n_G|²/G² over the full spectrum, noise included."""
     density = RNG.uniform(0, 1, (5, 7, 3))
     frequencies = np.stack(np.meshgrid(*(np.fft.fftfreq(n, 1 / n) for n in density.shape), indexing="ij"), -1)
-    squares = ((frequencies @ (2 * math.pi * np.linalg.inv(CELL).T))**2).sum(-1).ravel()[1:]
-    components = abs(np.fft.fftn(density, norm="forward")).ravel()[1:]**2
+    squares = ((frequencies @ (2 * math.pi * np.linalg.inv(CELL).T)) ** 2).sum(-1).ravel()[1:]
+    components = abs(np.fft.fftn(density, norm="forward")).ravel()[1:] ** 2
     exact = 2 * math.pi * COULOMB * VOLUME * np.sum(components / squares)
     assert hartree.energy(density, CELL) == pytest.approx(exact, rel=1e-13)
 
@@ -117,7 +119,7 @@ def test_virial():
 def test_rotating_the_cell_costs_nothing():
     """The derivative with respect to strain is symmetric."""
     cell = leaf(CELL)
-    slope, = torch.autograd.grad(hartree.energy(RNG.uniform(0, 1, (6, 5, 4)), cell), cell)
+    (slope,) = torch.autograd.grad(hartree.energy(RNG.uniform(0, 1, (6, 5, 4)), cell), cell)
     strain = cell.detach().T @ slope
     torch.testing.assert_close(strain, strain.T, rtol=1e-12, atol=1e-12)
 
@@ -129,12 +131,15 @@ def test_gradients(shape):
     assert gradcheck(hartree.potential, inputs, fast_mode=True)
 
 
-@pytest.mark.parametrize("density, cell, message", [
-    (np.ones((2, 2)), CELL, r"density: got shape \[2, 2\], need \[G1, G2, G3\]"),
-    (np.ones((2, 0, 2)), CELL, r"density: got shape \[2, 0, 2\]"),
-    (np.full((2, 2, 2), math.nan), CELL, "density: got NaN"),
-    (np.ones((2, 2, 2)), np.zeros((3, 3)), "cell: got vectors .* of no volume"),
-])
+@pytest.mark.parametrize(
+    "density, cell, message",
+    [
+        (np.ones((2, 2)), CELL, r"density: got shape \[2, 2\], need \[G1, G2, G3\]"),
+        (np.ones((2, 0, 2)), CELL, r"density: got shape \[2, 0, 2\]"),
+        (np.full((2, 2, 2), math.nan), CELL, "density: got NaN"),
+        (np.ones((2, 2, 2)), np.zeros((3, 3)), "cell: got vectors .* of no volume"),
+    ],
+)
 def test_errors(density, cell, message):
     for function in (hartree.energy, hartree.potential):
         with pytest.raises(ValueError, match=message):

@@ -1,4 +1,5 @@
 """Levels inside of a large spectrum and its density, against all levels."""
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -22,7 +23,7 @@ def check(matrix, center, n):
     """Energies, residuals, orthogonality and place among all levels."""
     wanted = np.linalg.eigvalsh(matrix.toarray())
     found = interior.eigenpairs(matrix, center, n)
-    np.testing.assert_allclose(found.energies, wanted[found.first:found.first + n], atol=1e-9)
+    np.testing.assert_allclose(found.energies, wanted[found.first : found.first + n], atol=1e-9)
     assert set(np.argsort(abs(wanted - center))[:n]) == set(range(found.first, found.first + n))
     overlap = found.vectors.conj().T @ found.vectors
     np.testing.assert_allclose(overlap, np.eye(n), atol=1e-10)
@@ -33,7 +34,7 @@ def check(matrix, center, n):
 @pytest.mark.parametrize("k", [(0.1, 0.2, 0), (0, 0.5, 0)])
 def test_sparse(center, n, k):
     matrix = sheet(k=k)
-    assert matrix.nnz < 0.03 * matrix.shape[0]**2 and matrix.dtype == (float if k[0] == 0 else complex)
+    assert matrix.nnz < 0.03 * matrix.shape[0] ** 2 and matrix.dtype == (float if k[0] == 0 else complex)
     check(matrix, center, n)
 
 
@@ -57,7 +58,7 @@ def test_exchanges_of_rows_where_they_are_needed(monkeypatch, k):
     assert used
     wanted = np.linalg.eigvalsh(matrix.toarray())
     np.testing.assert_allclose(np.sort(abs(found.energies)), np.sort(abs(wanted))[:8], atol=1e-9)
-    np.testing.assert_allclose(wanted[found.first:found.first + 8], found.energies, atol=1e-9)
+    np.testing.assert_allclose(wanted[found.first : found.first + 8], found.energies, atol=1e-9)
 
 
 def test_rough_factors_are_corrected(monkeypatch):
@@ -70,6 +71,7 @@ def test_rough_factors_are_corrected(monkeypatch):
         trial = RNG.normal(size=(shifted.shape[0], 2)).astype(complex)
         errors.append(np.linalg.norm(shifted @ solve(trial) - trial) / np.linalg.norm(trial))
         return solve, n_below
+
     monkeypatch.setattr(interior, "_envelope_factorized", rough)
     monkeypatch.setattr(interior, "_dense_factorized", None)
     check(sheet(), 0.05, 12)
@@ -97,14 +99,16 @@ def test_degenerate_levels(density):
 
 def test_all_levels():
     matrix = sheet(3)
-    np.testing.assert_allclose(interior.eigenpairs(matrix, 0.01, 18).energies, np.linalg.eigvalsh(matrix.toarray()),
-                               atol=1e-9)
+    np.testing.assert_allclose(
+        interior.eigenpairs(matrix, 0.01, 18).energies, np.linalg.eigvalsh(matrix.toarray()), atol=1e-9
+    )
     for n in (0, 19):
         with pytest.raises(ValueError, match=f"n: got {n}, need 1 to 18"):
             interior.eigenpairs(matrix, 0.01, n)
 
 
 # Kernel polynomials
+
 
 def exact_moments_dos(matrix, energies, n_moments):
     """The same expansion with the exact trace, from all levels: Gauss's kernel as the Jackson kernel makes it."""
@@ -139,7 +143,7 @@ def test_every_state_counts_once(n_moments):
     energies = np.linspace(-15, 15, 30001)
     found = interior.kernel_polynomial_dos(matrix, energies, n_moments, 3)
     assert np.trapezoid(found.dos, energies) == pytest.approx(72, rel=0.03 if n_moments < 4 else 1e-3)
-    assert (found.dos >= -1e-9).all()       # the Jackson kernel is positive
+    assert (found.dos >= -1e-9).all()  # the Jackson kernel is positive
 
 
 def test_resolution():

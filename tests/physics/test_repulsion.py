@@ -1,4 +1,5 @@
 """The universal repulsion: Coulomb's law at contact, its screening function, LAMMPS's forces."""
+
 import numpy as np
 import pytest
 import torch
@@ -61,5 +62,5 @@ def test_forces_of_lammps(pair):
         run.commands_string(f"set atom 2 x {r}\nrun 0")
         theirs = run.numpy.extract_atom("f")[1, 0]
         ours = -derivative(lambda x: energy(x, pair), r, initial_step=0.02 * r).df
-        assert ours == pytest.approx(theirs, rel=2e-5), r      # their e^2/(4 pi eps0) has 7 digits
+        assert ours == pytest.approx(theirs, rel=2e-5), r  # their e^2/(4 pi eps0) has 7 digits
     run.close()

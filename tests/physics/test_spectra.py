@@ -1,4 +1,5 @@
 """Spectra of motions that are known in closed form; absolute values derived a second time, in SI units."""
+
 import time
 
 import numpy as np
@@ -8,9 +9,9 @@ import torch
 
 from ase_mlelec.physics import dipole, spectra
 
-STEP, TEMPERATURE, VOLUME = 0.5, 300.0, 900.0      # fs, K, Å^3
-ANGULAR = 2e-13 * np.pi * si.c                      # rad/fs per cm^-1
-DEBYE_PER_METRE = si.e * si.angstrom                # C m per e Å
+STEP, TEMPERATURE, VOLUME = 0.5, 300.0, 900.0  # fs, K, Å^3
+ANGULAR = 2e-13 * np.pi * si.c  # rad/fs per cm^-1
+DEBYE_PER_METRE = si.e * si.angstrom  # C m per e Å
 
 
 def sines(lines, n=40000, step=STEP):
@@ -33,6 +34,7 @@ def prefactor(temperature=TEMPERATURE, volume=VOLUME):
 
 # Infrared
 
+
 def test_lines_have_place_width_and_area():
     """A sharp line becomes a Gaussian of the resolution asked for, with the area of its mean square derivative."""
     nu, alpha = spectra.infrared(DIPOLES, STEP, TEMPERATURE, VOLUME, resolution=40)
@@ -40,7 +42,7 @@ def test_lines_have_place_width_and_area():
         near = abs(nu - wavenumber) < 100
         area = np.trapezoid(alpha[near], nu[near])
         # ∫ S dω = π <Ṁ²> over positive ω, and dω = ANGULAR dν
-        assert area == pytest.approx(prefactor() * np.pi * (size * wavenumber * ANGULAR)**2 / 2 / ANGULAR, rel=4e-3)
+        assert area == pytest.approx(prefactor() * np.pi * (size * wavenumber * ANGULAR) ** 2 / 2 / ANGULAR, rel=4e-3)
         centre = np.trapezoid(nu[near] * alpha[near], nu[near]) / area
         assert centre == pytest.approx(wavenumber, abs=0.1)
         above = nu[near][alpha[near] > alpha[near].max() / 2]
@@ -55,10 +57,10 @@ def test_damped_oscillator():
     decay = np.where(t > 0, np.exp(-damping * t / 2) * np.sin(centre * t), 0.0)
     nu, alpha = spectra.infrared(decay[:, None] * [0.6, 0.0, 0.8], STEP, TEMPERATURE, VOLUME, resolution=30)
     fine = np.arange(-4500, 4500, 5.0) * ANGULAR
-    transform = fine * centre / ((damping / 2 + 1j * fine)**2 + centre**2)
-    exact = prefactor() * abs(transform)**2 / (STEP * (len(t) - 1))
+    transform = fine * centre / ((damping / 2 + 1j * fine) ** 2 + centre**2)
+    exact = prefactor() * abs(transform) ** 2 / (STEP * (len(t) - 1))
     width = 30 * ANGULAR / np.sqrt(8 * np.log(2))
-    kernel = np.exp(-((nu[:, None] * ANGULAR - fine) / width)**2 / 2)
+    kernel = np.exp(-(((nu[:, None] * ANGULAR - fine) / width) ** 2) / 2)
     broadened = kernel @ exact / kernel.sum(1)
     inside = nu < 3900
     np.testing.assert_allclose(alpha[inside], broadened[inside], atol=2e-3 * broadened.max())
@@ -73,11 +75,17 @@ def test_sum_rule_of_free_charges():
         velocity /= np.sqrt((velocity**2).mean(0))
         current = np.einsum("a,nac->nc", charges, velocity * np.sqrt(si.k * temperature / masses)[:, None])
         expected = 3 * si.k * temperature * (charges**2 / masses).sum()
-        current *= np.sqrt(expected / (current**2).sum(1).mean())       # no correlation between the charges
+        current *= np.sqrt(expected / (current**2).sum(1).mean())  # no correlation between the charges
         nyquist = 0.5 / (STEP * si.femto * si.c * 100)
-        nu, alpha = spectra.infrared_from_derivative(current / DEBYE_PER_METRE * si.femto, STEP, temperature, VOLUME,
-                                                     max_wavenumber=nyquist * (1 - 1e-12), resolution=200)
-        conductivity = si.epsilon_0 * si.c * 100 * alpha        # S/m
+        nu, alpha = spectra.infrared_from_derivative(
+            current / DEBYE_PER_METRE * si.femto,
+            STEP,
+            temperature,
+            VOLUME,
+            max_wavenumber=nyquist * (1 - 1e-12),
+            resolution=200,
+        )
+        conductivity = si.epsilon_0 * si.c * 100 * alpha  # S/m
         got = np.trapezoid(conductivity, 2 * np.pi * si.c * 100 * nu)
         assert got == pytest.approx(np.pi / 2 * (charges**2 / masses).sum() / (VOLUME * si.angstrom**3), rel=1e-2)
 
@@ -87,8 +95,9 @@ def test_parseval():
     series = np.random.default_rng(1).normal(size=(5000, 3)).cumsum(0)
     nyquist = 0.5 / (STEP * 1e-15 * si.c * 100)
     for resolution in (40, 300):
-        nu, alpha = spectra.infrared_from_derivative(series, STEP, TEMPERATURE, VOLUME, resolution=resolution,
-                                                     max_wavenumber=nyquist)
+        nu, alpha = spectra.infrared_from_derivative(
+            series, STEP, TEMPERATURE, VOLUME, resolution=resolution, max_wavenumber=nyquist
+        )
         expected = prefactor() * np.pi / ANGULAR * (series**2).sum(1).mean()
         assert np.trapezoid(alpha, nu) == pytest.approx(expected, rel=2e-3)
 
@@ -98,8 +107,9 @@ def test_dipoles_and_derivatives_agree():
     for step, lines in (STEP, LINES), (5.0, [(300.0, 0.5), (1650.0, 0.2), (2800.0, 0.1)]):
         series, derivatives = sines(lines, 20000, step)
         nu, alpha = spectra.infrared(series, step, TEMPERATURE, VOLUME, max_wavenumber=3300, resolution=30)
-        other = spectra.infrared_from_derivative(derivatives, step, TEMPERATURE, VOLUME, max_wavenumber=3300,
-                                                 resolution=30)[1]
+        other = spectra.infrared_from_derivative(
+            derivatives, step, TEMPERATURE, VOLUME, max_wavenumber=3300, resolution=30
+        )[1]
         np.testing.assert_allclose(alpha, other, atol=2e-3 * alpha.max())
 
 
@@ -127,8 +137,9 @@ def test_rotation_and_time_reversal_have_no_effect():
     turn = np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))[0]
     reference = spectra.infrared(DIPOLES, STEP, TEMPERATURE, VOLUME)[1]
     for other in (DIPOLES @ turn, DIPOLES[::-1]):
-        np.testing.assert_allclose(spectra.infrared(other, STEP, TEMPERATURE, VOLUME)[1], reference,
-                                   atol=1e-9 * reference.max())
+        np.testing.assert_allclose(
+            spectra.infrared(other, STEP, TEMPERATURE, VOLUME)[1], reference, atol=1e-9 * reference.max()
+        )
 
 
 def test_quantum_correction():
@@ -172,6 +183,7 @@ def test_numpy_equals_torch():
 
 # Raman
 
+
 def polarizabilities(n=20000):
     """A totally symmetric vibration at 1000 cm^-1 and a purely anisotropic one at 2000 cm^-1."""
     t = STEP * np.arange(n)[:, None, None]
@@ -182,8 +194,10 @@ def polarizabilities(n=20000):
 
 def test_raman_separates_the_parts():
     nu, isotropic, anisotropic = spectra.raman(polarizabilities(), STEP, TEMPERATURE, resolution=30)
-    for part, other, centre, square in ((isotropic, anisotropic, 1000, 0.3**2 / 2),
-                                        (anisotropic, isotropic, 2000, 2 * 0.2**2 / 2 / 10)):
+    for part, other, centre, square in (
+        (isotropic, anisotropic, 1000, 0.3**2 / 2),
+        (anisotropic, isotropic, 2000, 2 * 0.2**2 / 2 / 10),
+    ):
         assert nu[part.argmax()] == pytest.approx(centre, abs=nu[1])
         assert np.trapezoid(part, nu) == pytest.approx(square, rel=2e-3)
         assert other[abs(nu - centre) < 50].max() < 1e-4 * part.max()
@@ -199,14 +213,16 @@ def test_depolarization_of_an_anisotropic_line_is_three_quarters():
     beta = np.diag([0.5, -0.2, -0.3])
     turns = np.linalg.qr(rng.normal(size=(20000, 3, 3)))[0]
     tensors = turns @ beta @ turns.transpose(0, 2, 1)
-    along, across = (tensors[:, 2, 2]**2).mean(), (tensors[:, 0, 2]**2).mean()
+    along, across = (tensors[:, 2, 2] ** 2).mean(), (tensors[:, 0, 2] ** 2).mean()
     invariant = np.trace(beta @ beta) / 10
     assert across == pytest.approx(invariant, rel=0.03) and along == pytest.approx(4 / 3 * invariant, rel=0.03)
 
 
 def test_stokes_lines_of_hot_vibrations_approach_the_classical_ones():
-    cold, hot = (spectra.raman(polarizabilities(4000), STEP, temperature, quantum_correction="harmonic")[1]
-                 for temperature in (300.0, 1e7))
+    cold, hot = (
+        spectra.raman(polarizabilities(4000), STEP, temperature, quantum_correction="harmonic")[1]
+        for temperature in (300.0, 1e7)
+    )
     nu, classical, _ = spectra.raman(polarizabilities(4000), STEP, 300.0)
     np.testing.assert_allclose(hot, classical, rtol=1e-3, atol=1e-9)
     x = si.h * si.c * 1e5 / (si.k * 300)
@@ -215,6 +231,7 @@ def test_stokes_lines_of_hot_vibrations_approach_the_classical_ones():
 
 
 # Static
+
 
 def test_dielectric_constant():
     """ε - ε_∞ of dipoles with a known variance, in SI; a constant dipole adds nothing."""
@@ -229,11 +246,12 @@ def test_dielectric_constant_is_the_integral_of_the_spectrum():
     """Kramers-Kronig at zero frequency: ε_0 - ε_∞ = 2/π ∫ ε''/ω dω, with ε'' = α n c/ω; lines of DIPOLES."""
     nu, alpha = spectra.infrared(DIPOLES, STEP, TEMPERATURE, VOLUME, resolution=20)
     inside = nu > 100
-    integral = np.trapezoid(alpha[inside] / nu[inside]**2, nu[inside]) / (2 * np.pi) * 2 / np.pi
+    integral = np.trapezoid(alpha[inside] / nu[inside] ** 2, nu[inside]) / (2 * np.pi) * 2 / np.pi
     assert 1 + integral == pytest.approx(spectra.dielectric_constant(DIPOLES, TEMPERATURE, VOLUME), rel=5e-3)
 
 
 # Errors of the mean
+
 
 def test_block_error():
     """Means of blocks that are known: 0, 1, 2, 3 have the standard error sqrt(5/3)/2; frames that are left over."""
@@ -245,7 +263,8 @@ def test_block_error():
 def test_block_error_of_a_spectrum():
     series = np.random.default_rng(8).normal(size=(40000, 3)).cumsum(0)
     value, error = spectra.block_error(
-        lambda part: spectra.infrared(part, STEP, TEMPERATURE, VOLUME, resolution=100)[1], series, 8)
+        lambda part: spectra.infrared(part, STEP, TEMPERATURE, VOLUME, resolution=100)[1], series, 8
+    )
     assert value.shape == error.shape
     # white noise: the spread of 8 blocks over sqrt(8) is the scatter of the whole around its level
     assert error.mean() == pytest.approx(value.std(), rel=0.4)
@@ -253,31 +272,39 @@ def test_block_error_of_a_spectrum():
 
 # Mistakes
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: spectra.infrared(DIPOLES[:100], STEP, 300, VOLUME, resolution=5),
-     "resolution: got 5 cm.-1 for a trajectory of 50 fs, need at least 667 cm.-1; run 133.4 times as long"),
-    (lambda: spectra.infrared(DIPOLES, 5.0, 300, VOLUME), "max_wavenumber: got 4000 .* every 5 fs, .* up to 3336"),
-    (lambda: spectra.infrared(DIPOLES[:, 0], STEP, 300, VOLUME), r"dipoles: got shape \[40000\], need \[n, 3\]"),
-    (lambda: spectra.infrared(DIPOLES[:2], STEP, 300, VOLUME), "at least 3 frames"),
-    (lambda: spectra.infrared_from_derivative(DIPOLES.T, STEP, 300, VOLUME), "derivatives: got shape"),
-    (lambda: spectra.infrared(DIPOLES * np.nan, STEP, 300, VOLUME), "dipoles: got NaN"),
-    (lambda: spectra.infrared(DIPOLES, 0, 300, VOLUME), "timestep_fs: got 0 fs, need one positive number in fs"),
-    (lambda: spectra.infrared(DIPOLES, np.ones(40000), 300, VOLUME), r"timestep_fs: got shape \[40000\]"),
-    (lambda: spectra.infrared(DIPOLES, STEP, -300, VOLUME), "temperature: got -300 K"),
-    (lambda: spectra.infrared(DIPOLES, STEP, 300, 0), "volume: got 0 Å"),
-    (lambda: spectra.infrared(DIPOLES, STEP, 300, VOLUME, resolution=0), "resolution: got 0 cm"),
-    (lambda: spectra.infrared(DIPOLES, STEP, 300, VOLUME, max_wavenumber=-1), "max_wavenumber: got -1 cm"),
-    (lambda: spectra.infrared(DIPOLES, STEP, 300, VOLUME, quantum_correction="kubo"),
-     "quantum_correction: got 'kubo', need None or 'harmonic'"),
-    (lambda: spectra.raman(DIPOLES, STEP, 300), r"polarizabilities: got shape \[40000, 3\], need \[n, 3, 3\]"),
-    (lambda: spectra.dielectric_constant(DIPOLES, 0, VOLUME), "temperature: got 0 K"),
-    (lambda: spectra.in_order([0, 1, 2, 4], DIPOLES[:4]), "steps of 1 to 2 fs, the first odd one after 2 fs"),
-    (lambda: spectra.in_order([0, 1, 1, 2], DIPOLES[:4]), "steps of 0 to 1 fs"),
-    (lambda: spectra.in_order([3, 3], DIPOLES[:2]), "steps of 0 to 0 fs"),
-    (lambda: spectra.in_order([0, 1], DIPOLES[:3]), r"times: got shape \[2\] for series of \[3\] frames"),
-    (lambda: spectra.block_error(np.mean, DIPOLES, 1), "n_blocks: got 1 for 40000 frames"),
-    (lambda: spectra.block_error(lambda part: part, DIPOLES, 2), "function: got shape .* give it a resolution"),
-])
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: spectra.infrared(DIPOLES[:100], STEP, 300, VOLUME, resolution=5),
+            "resolution: got 5 cm.-1 for a trajectory of 50 fs, need at least 667 cm.-1; run 133.4 times as long",
+        ),
+        (lambda: spectra.infrared(DIPOLES, 5.0, 300, VOLUME), "max_wavenumber: got 4000 .* every 5 fs, .* up to 3336"),
+        (lambda: spectra.infrared(DIPOLES[:, 0], STEP, 300, VOLUME), r"dipoles: got shape \[40000\], need \[n, 3\]"),
+        (lambda: spectra.infrared(DIPOLES[:2], STEP, 300, VOLUME), "at least 3 frames"),
+        (lambda: spectra.infrared_from_derivative(DIPOLES.T, STEP, 300, VOLUME), "derivatives: got shape"),
+        (lambda: spectra.infrared(DIPOLES * np.nan, STEP, 300, VOLUME), "dipoles: got NaN"),
+        (lambda: spectra.infrared(DIPOLES, 0, 300, VOLUME), "timestep_fs: got 0 fs, need one positive number in fs"),
+        (lambda: spectra.infrared(DIPOLES, np.ones(40000), 300, VOLUME), r"timestep_fs: got shape \[40000\]"),
+        (lambda: spectra.infrared(DIPOLES, STEP, -300, VOLUME), "temperature: got -300 K"),
+        (lambda: spectra.infrared(DIPOLES, STEP, 300, 0), "volume: got 0 Å"),
+        (lambda: spectra.infrared(DIPOLES, STEP, 300, VOLUME, resolution=0), "resolution: got 0 cm"),
+        (lambda: spectra.infrared(DIPOLES, STEP, 300, VOLUME, max_wavenumber=-1), "max_wavenumber: got -1 cm"),
+        (
+            lambda: spectra.infrared(DIPOLES, STEP, 300, VOLUME, quantum_correction="kubo"),
+            "quantum_correction: got 'kubo', need None or 'harmonic'",
+        ),
+        (lambda: spectra.raman(DIPOLES, STEP, 300), r"polarizabilities: got shape \[40000, 3\], need \[n, 3, 3\]"),
+        (lambda: spectra.dielectric_constant(DIPOLES, 0, VOLUME), "temperature: got 0 K"),
+        (lambda: spectra.in_order([0, 1, 2, 4], DIPOLES[:4]), "steps of 1 to 2 fs, the first odd one after 2 fs"),
+        (lambda: spectra.in_order([0, 1, 1, 2], DIPOLES[:4]), "steps of 0 to 1 fs"),
+        (lambda: spectra.in_order([3, 3], DIPOLES[:2]), "steps of 0 to 0 fs"),
+        (lambda: spectra.in_order([0, 1], DIPOLES[:3]), r"times: got shape \[2\] for series of \[3\] frames"),
+        (lambda: spectra.block_error(np.mean, DIPOLES, 1), "n_blocks: got 1 for 40000 frames"),
+        (lambda: spectra.block_error(lambda part: part, DIPOLES, 2), "function: got shape .* give it a resolution"),
+    ],
+)
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,5 @@
 """H(k), eigenstates and levels: identities of Fourier sums, models with closed forms, finite differences."""
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -23,11 +24,12 @@ def bloch(model):
 
 # H(k)
 
+
 @pytest.mark.parametrize("real", [True, False])
 def test_is_the_fourier_sum(real):
     """Dense input, sparse input and a thin pattern against the sum as it is written, diagonals and triangles alike."""
     cell, r_vectors, matrices = random_model(RNG, real=real)
-    matrices = matrices * (RNG.random(matrices.shape) < 0.3)        # the pattern differs between the R
+    matrices = matrices * (RNG.random(matrices.shape) < 0.3)  # the pattern differs between the R
     r_vectors, matrices = hermitian_part(r_vectors, matrices)
     written = sum(np.exp(2j * np.pi * KPTS @ r)[:, None, None] * m.toarray() for r, m in zip(r_vectors, matrices))
     for given in matrices, np.array([matrix.toarray() for matrix in matrices]):
@@ -55,7 +57,7 @@ def test_real_matrices_give_pairs():
     np.testing.assert_allclose(found.dense(-KPTS).numpy(), found.dense(KPTS).numpy().conj(), atol=1e-13)
     whole = eigenvalues(found, monkhorst_pack((4, 3, 2)))
     half, weights = time_reversal_pairs((4, 3, 2))
-    assert weights @ (eigenvalues(found, half)**3).sum(1) == pytest.approx((whole**3).sum(1).mean(), rel=1e-12)
+    assert weights @ (eigenvalues(found, half) ** 3).sum(1) == pytest.approx((whole**3).sum(1).mean(), rel=1e-12)
 
 
 def test_matrices_are_given_back():
@@ -80,6 +82,7 @@ def test_folding(repeat):
 
 
 # Closed forms
+
 
 def test_chain_and_ssh():
     k = np.linspace(-0.5, 0.5, 41)
@@ -107,6 +110,7 @@ def test_gap_of_haldane():
 
 # Derivatives
 
+
 def test_velocities_are_differences():
     cell, *model = random_model(RNG)
     found = BlochSum(*model)
@@ -114,7 +118,7 @@ def test_velocities_are_differences():
     np.testing.assert_allclose(energies, eigenvalues(found, KPTS), atol=1e-12)
     step = 1e-5
     for axis in range(3):
-        move = step * cell[:, axis] / (2 * np.pi)       # k = reduced @ 2π inverse(cell).T
+        move = step * cell[:, axis] / (2 * np.pi)  # k = reduced @ 2π inverse(cell).T
         numeric = (eigenvalues(found, KPTS + move) - eigenvalues(found, KPTS - move)) / (2 * step)
         np.testing.assert_allclose(slopes[..., axis], numeric, atol=1e-5)
 
@@ -137,6 +141,7 @@ def test_velocities_of_degenerate_levels():
 
 # Projections
 
+
 def test_projections():
     """Weights of a partition add up to 1, and of one function they integrate to one state."""
     found = bloch(random_model(RNG))
@@ -152,6 +157,7 @@ def test_projections():
 
 
 # Levels
+
 
 @pytest.mark.parametrize("temperature", [0, 30, 1000, 20000])
 def test_fermi_level(temperature):
@@ -180,10 +186,16 @@ def test_fermi_level_in_a_gap():
         assert fermi_level(levels, weights, 2, temperature) == pytest.approx(wanted, abs=2e-3 * KB * temperature)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ((7, 300), "n_electrons: got 7, need 0 to 6, which the bands hold"), ((-1, 300), "n_electrons: got -1"),
-    ((np.nan, 300), "n_electrons: got nan"), ((2, -1), "temperature: got -1 K, need a number >= 0"),
-    ((2, np.nan), "temperature: got nan K")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((7, 300), "n_electrons: got 7, need 0 to 6, which the bands hold"),
+        ((-1, 300), "n_electrons: got -1"),
+        ((np.nan, 300), "n_electrons: got nan"),
+        ((2, -1), "temperature: got -1 K, need a number >= 0"),
+        ((2, np.nan), "temperature: got nan K"),
+    ],
+)
 def test_bad_electrons(arguments, message):
     with pytest.raises(ValueError, match=message):
         fermi_level(np.zeros((1, 3)), np.ones(1), *arguments)
@@ -197,12 +209,13 @@ def test_density_of_states():
     dos = density_of_states(energies, levels, weights, 0.02)
     assert np.trapezoid(dos, energies) == pytest.approx(2, abs=1e-8)
     middle = abs(energies) < 1.5
-    np.testing.assert_allclose(dos[middle], 2 / (np.pi * np.sqrt(4 - energies[middle]**2)), rtol=1e-3)
+    np.testing.assert_allclose(dos[middle], 2 / (np.pi * np.sqrt(4 - energies[middle] ** 2)), rtol=1e-3)
     with pytest.raises(ValueError, match="width: got 0 eV, need more than 0"):
         density_of_states(energies, levels, weights, 0)
 
 
 # Bad input
+
 
 def test_not_hermitian():
     cell, r_vectors, matrices = random_model(RNG)
@@ -213,26 +226,34 @@ def test_not_hermitian():
     averaged = BlochSum(*hermitian_part(r_vectors, wrong))
     difference = eigenvalues(averaged, KPTS) - eigenvalues(BlochSum(r_vectors, matrices), KPTS)
     assert 1e-4 < abs(difference).max() < 0.043
-    with pytest.raises(ValueError, match="differ by"):      # a lattice vector without its opposite
+    with pytest.raises(ValueError, match="differ by"):  # a lattice vector without its opposite
         BlochSum([[0, 0, 0], [1, 0, 0]], np.ones((2, 1, 1)))
 
 
-@pytest.mark.parametrize("r_vectors, matrices, message", [
-    ([0, 0, 0], np.zeros((1, 2, 2)), r"r_vectors: got shape \[3\], need integers \[R, 3\]"),
-    ([[0, 0, 0.5]], np.zeros((1, 2, 2)), "r_vectors: got .* need integers"),
-    ([[0, 0, 0], [0, 0, 0]], np.zeros((2, 2, 2)), "got a lattice vector twice"),
-    ([[0, 0, 0]], np.zeros((2, 2, 2)), r"matrices: got 2 of shapes .* need 1 that are \[W, W\]"),
-    ([[0, 0, 0]], np.zeros((1, 2, 3)), r"matrices: got 1 of shapes .*2, 3.* need 1"),
-    ([[0, 0, 0]], np.full((1, 2, 2), np.nan), "matrices: got NaN or infinity"),
-])
+@pytest.mark.parametrize(
+    "r_vectors, matrices, message",
+    [
+        ([0, 0, 0], np.zeros((1, 2, 2)), r"r_vectors: got shape \[3\], need integers \[R, 3\]"),
+        ([[0, 0, 0.5]], np.zeros((1, 2, 2)), "r_vectors: got .* need integers"),
+        ([[0, 0, 0], [0, 0, 0]], np.zeros((2, 2, 2)), "got a lattice vector twice"),
+        ([[0, 0, 0]], np.zeros((2, 2, 2)), r"matrices: got 2 of shapes .* need 1 that are \[W, W\]"),
+        ([[0, 0, 0]], np.zeros((1, 2, 3)), r"matrices: got 1 of shapes .*2, 3.* need 1"),
+        ([[0, 0, 0]], np.full((1, 2, 2), np.nan), "matrices: got NaN or infinity"),
+    ],
+)
 def test_bad_matrices(r_vectors, matrices, message):
     with pytest.raises(ValueError, match=message):
         BlochSum(r_vectors, matrices)
 
 
-@pytest.mark.parametrize("kpts, message", [([0, 0, 0], r"kpts: got shape \[3\], need \[K, 3\] in reduced coordinates"),
-                                           ([[0, 0]], r"got shape \[1, 2\]"),
-                                           ([[0, np.nan, 0]], "got NaN or infinity")])
+@pytest.mark.parametrize(
+    "kpts, message",
+    [
+        ([0, 0, 0], r"kpts: got shape \[3\], need \[K, 3\] in reduced coordinates"),
+        ([[0, 0]], r"got shape \[1, 2\]"),
+        ([[0, np.nan, 0]], "got NaN or infinity"),
+    ],
+)
 def test_bad_kpts(kpts, message):
     for function in (eigenvalues, tight_binding.eigenstates):
         with pytest.raises(ValueError, match=message):

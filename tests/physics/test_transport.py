@@ -1,4 +1,5 @@
 """Currents of bands: closed forms, topology, and Berry phases on small loops as a second derivation."""
+
 import numpy as np
 import pytest
 from small_lattices import GRAPHENE_SITES, HEXAGONAL, chain, graphene, random_model, ssh
@@ -9,7 +10,7 @@ from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.physics.tight_binding import BlochSum, eigenstates, eigenvalues
 
 RNG = np.random.default_rng(11)
-QUANTUM = 1 / units.PLANCK / units.SIEMENS_PER_METRE       # e²/h per Å, S/m
+QUANTUM = 1 / units.PLANCK / units.SIEMENS_PER_METRE  # e²/h per Å, S/m
 
 
 def mesh(shape):
@@ -19,10 +20,11 @@ def mesh(shape):
 
 # Boltzmann
 
+
 def test_drude_weight_of_a_chain():
     """∫ dk/2π v² (-df/dE) = |v_F|/π at low temperature, two spins: 2 |v|/(π area), and no current across."""
     found = transport.drude_weight(BlochSum(*chain(-1, 2.0)[1:]), chain(-1, 2.0)[0], *mesh((4000, 1, 1)), -0.5, 60)
-    slope = 2.0 * np.sqrt(4 - 0.25)      # a sqrt(4t² - E²), eV Å
+    slope = 2.0 * np.sqrt(4 - 0.25)  # a sqrt(4t² - E²), eV Å
     assert found[0, 0] == pytest.approx(2 * slope / np.pi / 81, rel=1e-3)
     np.testing.assert_allclose(found.ravel()[1:], 0, atol=1e-15)
 
@@ -49,8 +51,9 @@ def test_degenerate_bands_conduct_twice():
     cell, r_vectors, matrices = random_model(RNG, size=3)
     turn = np.linalg.qr(RNG.normal(size=(6, 6)) + 1j * RNG.normal(size=(6, 6)))[0]
     double = turn @ np.kron(np.eye(2), matrices) @ turn.conj().T
-    one, two = (transport.drude_weight(BlochSum(r_vectors, m), cell, *mesh((3, 3, 3)), 0, 3000)
-                for m in (matrices, double))
+    one, two = (
+        transport.drude_weight(BlochSum(r_vectors, m), cell, *mesh((3, 3, 3)), 0, 3000) for m in (matrices, double)
+    )
     np.testing.assert_allclose(two, 2 * one, rtol=1e-9)
 
 
@@ -67,6 +70,7 @@ def test_cold_metals_are_refused():
 
 # Joint density of states
 
+
 def test_joint_dos():
     """SSH: transitions at 2E(k), so J(ω) = D_c(ω/2)/2; the integral counts one pair per spin; nothing when empty."""
     kpts, weights = mesh((1000, 1, 1))
@@ -76,12 +80,13 @@ def test_joint_dos():
     assert np.trapezoid(found, energies) == pytest.approx(2, rel=1e-8)
     middle = (energies > 1.1) & (energies < 2.9)
     upper = energies[middle] / 2
-    k_slope = np.sqrt(4 * 0.36 - (upper**2 - 1.36)**2) * np.pi / (2 * upper) * 2   # |dE/dk|/(2π)·2π, k in turns
+    k_slope = np.sqrt(4 * 0.36 - (upper**2 - 1.36) ** 2) * np.pi / (2 * upper) * 2  # |dE/dk|/(2π)·2π, k in turns
     np.testing.assert_allclose(found[middle], 2 * 2 / (2 * k_slope), rtol=2e-2)
     assert (transport.joint_density_of_states(energies, levels, weights, -5, 0, 0.02) == 0).all()
 
 
 # Berry curvature
+
 
 def site_positions(bloch, sites):
     """<0|r|R> of orbitals that are points at sites [W, 3], as three sums over lattice vectors."""
@@ -145,12 +150,14 @@ def test_curvature_has_the_symmetry_of_the_lattice():
     kpts = RNG.uniform(-0.5, 0.5, (5, 3)) * [1, 1, 0]
     turned = kpts @ np.array([[-1, 1, 0], [-1, 0, 0], [0, 0, 1]])
     np.testing.assert_allclose(eigenvalues(bloch, turned), eigenvalues(bloch, kpts), atol=1e-12)
-    first, second = (transport.berry_curvature(bloch, cell, k, site_positions(bloch, GRAPHENE_SITES))[1]
-                     for k in (kpts, turned))
+    first, second = (
+        transport.berry_curvature(bloch, cell, k, site_positions(bloch, GRAPHENE_SITES))[1] for k in (kpts, turned)
+    )
     np.testing.assert_allclose(first, second, atol=1e-9)
 
 
 # Hall conductivity
+
 
 @pytest.mark.parametrize("mass, chern", [(0.0, 1), (0.4, 1), (0.7, 0), (-0.7, 0)])
 @pytest.mark.parametrize("with_positions", [False, True])
@@ -176,6 +183,7 @@ def test_sign_of_the_hall_conductivity():
 
     def link(a, b):
         return np.einsum("xym,xym->xy", a.conj(), b)
+
     right, up = np.roll(states, -1, 0), np.roll(states, -1, 1)
     corner = np.roll(right, -1, 1)
     around = link(states, right) * link(right, corner) * link(corner, up) * link(up, states)

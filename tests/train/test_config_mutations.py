@@ -1,4 +1,5 @@
 """Every key of a configuration with values that make no sense: one line with file, section, key and what is needed."""
+
 import time
 from dataclasses import fields
 from typing import get_args, get_origin, get_type_hints
@@ -10,11 +11,30 @@ from ase_mlelec.train.config import Config, read_config
 from ase_mlelec.train.config_ranges import RANGES
 
 # section -> lines of a configuration that is right, in which the values are replaced
-HEADS = {"energy": "[energy]\n", "dos": "[dos]\n", "dipole": '[dipole]\ncenters = ["O"]\n',
-         "polarizability": '[polarizability]\ncenters = ["O"]\n', "ldos": "[ldos]\n", "hamiltonian": "[hamiltonian]\n"}
+HEADS = {
+    "energy": "[energy]\n",
+    "dos": "[dos]\n",
+    "dipole": '[dipole]\ncenters = ["O"]\n',
+    "polarizability": '[polarizability]\ncenters = ["O"]\n',
+    "ldos": "[ldos]\n",
+    "hamiltonian": "[hamiltonian]\n",
+}
 BASE = {"data": '[data]\nfiles = ["a.h5"]\n', "output": '[output]\nmodel = "m.safetensors"\n'}
-NUMBERS = ["nan", "inf", "-inf", "-1", "-1e300", "1e300", "1" + "0" * 400, "true", '"1"', "[]", "{}", "1979-05-27",
-           "[[1]]"]
+NUMBERS = [
+    "nan",
+    "inf",
+    "-inf",
+    "-1",
+    "-1e300",
+    "1e300",
+    "1" + "0" * 400,
+    "true",
+    '"1"',
+    "[]",
+    "{}",
+    "1979-05-27",
+    "[[1]]",
+]
 TEXTS = ["1", "true", "[]", "nan", '["a", 1]', '[""]', '"\\u0000"', '["a\\u0007b"]', '"' + "a" * 5000 + '"', "{a = 1}"]
 
 
@@ -46,14 +66,21 @@ def content(section, key, value):
     line = f"{key} = {value}\n"
     if not section:
         return line + "".join(parts.values())
-    parts[section] = "".join(text for text in parts.get(section, f"[{section}]\n").splitlines(keepends=True)
-                             if not text.startswith(f"{key} =")) + line
+    parts[section] = (
+        "".join(
+            text
+            for text in parts.get(section, f"[{section}]\n").splitlines(keepends=True)
+            if not text.startswith(f"{key} =")
+        )
+        + line
+    )
     return "".join(parts.values())
 
 
 def test_every_number_has_a_range():
-    missing = [(section, key) for section, key, kind in keys() if is_number(kind)
-               and key not in RANGES.get(section, {})]
+    missing = [
+        (section, key) for section, key, kind in keys() if is_number(kind) and key not in RANGES.get(section, {})
+    ]
     known = {(section, key) for section, key, _ in keys()}
     assert missing == [] and all((section, key) in known for section, of_keys in RANGES.items() for key in of_keys)
 
@@ -61,8 +88,14 @@ def test_every_number_has_a_range():
 def sensible(section, key, kind, value):
     """Values of the lists above that are right for some keys."""
     if value == "[]":
-        needed = {("data", "files"), ("data", "train"), ("descriptor", "widths"), ("electronic", "widths"),
-                  ("dipole", "centers"), ("polarizability", "centers")}
+        needed = {
+            ("data", "files"),
+            ("data", "train"),
+            ("descriptor", "widths"),
+            ("electronic", "widths"),
+            ("dipole", "centers"),
+            ("polarizability", "centers"),
+        }
         return get_origin(kind) is tuple and Ellipsis in get_args(kind) and (section, key) not in needed
     return value == "true" and kind is bool
 
@@ -88,26 +121,38 @@ def test_values_that_make_no_sense(section, key, kind, tmp_path):
     assert time.process_time() - start < 1
 
 
-@pytest.mark.parametrize("section, key, value, needed", [
-    ("energy", "widths", "[1000000000000]", r"energy.widths\[0\]: got 1000000000000, need at least 1 and at most 4096"),
-    ("energy", "learning_rate", "[1e5, 1e-3]",
-     r"energy.learning_rate\[0\]: got 100000, need more than 0 and at most 1000"),
-    ("energy", "ridge", "nan", "energy.ridge: got nan, need a finite number"),
-    ("energy", "strong_force", "-1.0", "energy.strong_force: got -1, need more than 0"),
-    ("descriptor", "cutoff", "1e6", "descriptor.cutoff: got 1000000, need more than 0 and at most 30"),
-    ("descriptor", "n_axis", "30", "descriptor.n_axis: got 30, need at most the last of the widths, 24"),
-    ("descriptor", "smooth", "6.0", "descriptor.smooth: got 6 Å, need less than the cutoff, 6"),
-    ("descriptor", "n_products", "25", "descriptor.n_products: got 25, need at most the last of the widths"),
-    ("power_spectrum", "n_radial", "13", "power_spectrum.n_radial: got 13, need at most n_pair, 12"),
-    ("power_spectrum", "inner", "6.5", "power_spectrum.inner: got 6.5 Å, need less than the cutoff"),
-    ("bispectrum", "rmin0", "5.0", "bispectrum.rmin0: got 5 Å, need less than the cutoff"),
-    ("hamiltonian", "cutoff", "8.0", "hamiltonian.cutoff: got 8, need more than 11"),
-    ("hamiltonian", "third", "2.0", "hamiltonian.third: got 2 Å, need 0, or 3.5 to the cutoff"),
-    ("data", "files", '[""]', r"data.files\[0\]: got '', need a text that is not empty"),
-    ("data", "train", "[]", "data.train: got an empty list"),
-    ("", "seed", "-3", "seed: got -3, need at least 0"),
-    ("", "committee", "1000000", "committee: got 1000000, need at least 1 and at most 1000"),
-])
+@pytest.mark.parametrize(
+    "section, key, value, needed",
+    [
+        (
+            "energy",
+            "widths",
+            "[1000000000000]",
+            r"energy.widths\[0\]: got 1000000000000, need at least 1 and at most 4096",
+        ),
+        (
+            "energy",
+            "learning_rate",
+            "[1e5, 1e-3]",
+            r"energy.learning_rate\[0\]: got 100000, need more than 0 and at most 1000",
+        ),
+        ("energy", "ridge", "nan", "energy.ridge: got nan, need a finite number"),
+        ("energy", "strong_force", "-1.0", "energy.strong_force: got -1, need more than 0"),
+        ("descriptor", "cutoff", "1e6", "descriptor.cutoff: got 1000000, need more than 0 and at most 30"),
+        ("descriptor", "n_axis", "30", "descriptor.n_axis: got 30, need at most the last of the widths, 24"),
+        ("descriptor", "smooth", "6.0", "descriptor.smooth: got 6 Å, need less than the cutoff, 6"),
+        ("descriptor", "n_products", "25", "descriptor.n_products: got 25, need at most the last of the widths"),
+        ("power_spectrum", "n_radial", "13", "power_spectrum.n_radial: got 13, need at most n_pair, 12"),
+        ("power_spectrum", "inner", "6.5", "power_spectrum.inner: got 6.5 Å, need less than the cutoff"),
+        ("bispectrum", "rmin0", "5.0", "bispectrum.rmin0: got 5 Å, need less than the cutoff"),
+        ("hamiltonian", "cutoff", "8.0", "hamiltonian.cutoff: got 8, need more than 11"),
+        ("hamiltonian", "third", "2.0", "hamiltonian.third: got 2 Å, need 0, or 3.5 to the cutoff"),
+        ("data", "files", '[""]', r"data.files\[0\]: got '', need a text that is not empty"),
+        ("data", "train", "[]", "data.train: got an empty list"),
+        ("", "seed", "-3", "seed: got -3, need at least 0"),
+        ("", "committee", "1000000", "committee: got 1000000, need at least 1 and at most 1000"),
+    ],
+)
 def test_what_is_needed_is_told(section, key, value, needed, tmp_path):
     (tmp_path / "c.toml").write_text(content(section, key, value))
     with pytest.raises(ValueError, match=rf"c.toml: {needed}"):
@@ -115,13 +160,23 @@ def test_what_is_needed_is_told(section, key, value, needed, tmp_path):
 
 
 DAMAGED = {
-    "not closed": b"[data", "twice": b"[data]\n[data]\n", "latin 1": "# Å\n".encode("latin-1"),
+    "not closed": b"[data",
+    "twice": b"[data]\n[data]\n",
+    "latin 1": "# Å\n".encode("latin-1"),
     "utf 16": "[data]".encode("utf-16"),
-    "zeros": bytes(1000), "nested lists": b"a = " + b"[" * 100_000, "nested tables": b"a = " + b"{a = " * 20_000,
-    "dots": b"a" + b".a" * 40_000 + b" = 1\n", "dots in a header": b"[a" + b".a" * 40_000 + b"]\n",
-    "digits": b"a = " + b"9" * 90_000, "text": b"a = '" + b"a" * 90_000, "huge": b"# \n" * 10**6,
-    "empty": b"", "float": b"seed = 1e99999999\n", "key of another kind": b"'' = 1\n",
-    "long key": b"k" * 90_000 + b" = 1\n"}
+    "zeros": bytes(1000),
+    "nested lists": b"a = " + b"[" * 100_000,
+    "nested tables": b"a = " + b"{a = " * 20_000,
+    "dots": b"a" + b".a" * 40_000 + b" = 1\n",
+    "dots in a header": b"[a" + b".a" * 40_000 + b"]\n",
+    "digits": b"a = " + b"9" * 90_000,
+    "text": b"a = '" + b"a" * 90_000,
+    "huge": b"# \n" * 10**6,
+    "empty": b"",
+    "float": b"seed = 1e99999999\n",
+    "key of another kind": b"'' = 1\n",
+    "long key": b"k" * 90_000 + b" = 1\n",
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGED)

@@ -1,4 +1,5 @@
 """Training stops at the first NaN or infinity, says where and why, and leaves no model behind."""
+
 import copy
 
 import numpy as np
@@ -45,8 +46,11 @@ def with_label(frames, k, name, value):
 def test_too_large_learning_rate(loss, frames, tmp_path):
     """The checkpoint of before is as it was."""
     options = dict(batch_size=2, interval=1, checkpoint=tmp_path / "a", progress=False, steps=3)
-    with pytest.raises(Diverged, match=r"training stopped at step [123]: the (loss|gradient|parameters) .* NaN or "
-                       r"infinite.*learning rate, 1e\+200, is likely too large: lower it.*checkpoint is as it was") as caught:
+    with pytest.raises(
+        Diverged,
+        match=r"training stopped at step [123]: the (loss|gradient|parameters) .* NaN or "
+        r"infinite.*learning rate, 1e\+200, is likely too large: lower it.*checkpoint is as it was",
+    ) as caught:
         fit(new_model(frames), frames, loss, learning_rate=(1e200, 1e200), **options)
     assert "frame" in str(caught.value) and "\n" not in str(caught.value)
     if (tmp_path / "a").exists():
@@ -64,25 +68,33 @@ def test_frame_with_atoms_that_are_too_close(frames, monkeypatch):
     def blows_up(environment, edges):
         close = edges.vec.norm(dim=1).min() < 0.2
         return forward(environment, edges) * (torch.nan if bool(close) else 1.0)
+
     monkeypatch.setattr(model.heads["energy"], "forward", blows_up)
-    with pytest.raises(Diverged, match=r"stopped at step 1: the loss is NaN or infinite, by the energy and forces and "
-                       r"virial of training frame 4 \(cu-4\); its atoms are too close, 0.1 Å: correct the structure"):
+    with pytest.raises(
+        Diverged,
+        match=r"stopped at step 1: the loss is NaN or infinite, by the energy and forces and "
+        r"virial of training frame 4 \(cu-4\); its atoms are too close, 0.1 Å: correct the structure",
+    ):
         fit(model, part, LOSS, steps=2, batch_size=6, progress=False)
 
 
 def test_label_far_beyond_the_others(frames):
     part = with_label(frames, 2, "forces", np.full((4, 3), 1e200))
-    with pytest.raises(Diverged, match=r"by the forces of training frame 2 \(cu-2\); its label 'forces' reaches "
-                       r"1e\+200, the median of all frames is .*correct it or remove the frame"):
+    with pytest.raises(
+        Diverged,
+        match=r"by the forces of training frame 2 \(cu-2\); its label 'forces' reaches "
+        r"1e\+200, the median of all frames is .*correct it or remove the frame",
+    ):
         fit(new_model(frames), part, LOSS, steps=2, batch_size=6, progress=False)
 
 
 def test_gradient_alone(frames, monkeypatch):
     """A finite loss with a gradient that is not: nothing has changed when training stops."""
+
     class Steep(SpectrumLoss):
         def __call__(self, model, batch, ratio):
             value, squares = super().__call__(model, batch, ratio)
-            return value + (0 * value).sqrt(), squares        # 0 * infinity
+            return value + (0 * value).sqrt(), squares  # 0 * infinity
 
     model = new_model(frames)
     before = copy.deepcopy(model.state_dict())
@@ -102,6 +114,7 @@ def linear_model(frames):
     from ase_mlelec.heads import ScalarHead
     from ase_mlelec.model import Model
     from ase_mlelec.train.fit import standardise
+
     descriptor = DeepPotSE(["Cu"], 4.0, 1.5, (3,), 3, l_max=2, n_basis=4)
     model = Model(descriptor, {"energy": ScalarHead(1, descriptor.n_features, ())}).double()
     standardise(model, frames)
@@ -116,10 +129,14 @@ def test_closed_form(frames, monkeypatch):
     def rows(model, batch, loss):
         found, rest = true_rows(model, batch, loss)
         return found, torch.where(batch.labels["energy"].sum() > 1e3, torch.nan, rest)
+
     with monkeypatch.context() as patch:
         patch.setattr(linear, "_weighted_rows", rows)
-        with pytest.raises(Diverged, match=r"closed form are NaN or infinite by training frame 3 \(cu-3\); its label "
-                           "'energy' reaches 1e"):
+        with pytest.raises(
+            Diverged,
+            match=r"closed form are NaN or infinite by training frame 3 \(cu-3\); its label "
+            "'energy' reaches 1e",
+        ):
             fit_linear(model, with_label(frames, 3, "energy", 1e6), LOSS, 1e-6, progress=False)
     for few_rows in (0.0, 1e9):
         monkeypatch.setattr(linear, "FEW_ROWS", few_rows)
@@ -140,12 +157,21 @@ def test_model_of_nan_is_refused(frames):
 
 # before training
 
-@pytest.mark.parametrize("name, value, message", [
-    ("energy", np.nan, "a.h5: frame 2 .cu-2.: label 'energy' holds NaN or infinite numbers"),
-    ("forces", np.full((4, 3), np.inf), "a.h5: frame 2 .cu-2.: label 'forces' holds NaN"),
-    ("energy", -1e12, r"a.h5: frame 2 .cu-2.: label 'energy' reaches 2.5e\+11 eV per atom, more than any calculation"),
-    ("forces", np.full((4, 3), 1e9), "label 'forces' reaches 1e.09 eV/Å"),
-    ("ados", np.full((4, 25), 1e20), "label 'ados' reaches 1e.20 states/eV")])
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("energy", np.nan, "a.h5: frame 2 .cu-2.: label 'energy' holds NaN or infinite numbers"),
+        ("forces", np.full((4, 3), np.inf), "a.h5: frame 2 .cu-2.: label 'forces' holds NaN"),
+        (
+            "energy",
+            -1e12,
+            r"a.h5: frame 2 .cu-2.: label 'energy' reaches 2.5e\+11 eV per atom, more than any calculation",
+        ),
+        ("forces", np.full((4, 3), 1e9), "label 'forces' reaches 1e.09 eV/Å"),
+        ("ados", np.full((4, 25), 1e20), "label 'ados' reaches 1e.20 states/eV"),
+    ],
+)
 def test_labels_that_cannot_be(name, value, message, frames):
     with pytest.raises(ValueError, match=message):
         check_frames(with_label(frames, 2, name, value), "a.h5")
@@ -153,9 +179,11 @@ def test_labels_that_cannot_be(name, value, message, frames):
 
 def test_structures_that_cannot_be(frames):
     check_frames(frames, "a.h5")
-    for change, message in ((lambda atoms: atoms.positions.__setitem__(1, atoms.positions[0]), "0 and 1 .*Å apart"),
-                            (lambda atoms: atoms.positions.__setitem__(1, np.nan), "positions of atom 1 are NaN"),
-                            (lambda atoms: atoms.set_cell([1, 1, 0]), "span no volume")):
+    for change, message in (
+        (lambda atoms: atoms.positions.__setitem__(1, atoms.positions[0]), "0 and 1 .*Å apart"),
+        (lambda atoms: atoms.positions.__setitem__(1, np.nan), "positions of atom 1 are NaN"),
+        (lambda atoms: atoms.set_cell([1, 1, 0]), "span no volume"),
+    ):
         part = Frames([copy.deepcopy(frame) for frame in frames])
         change(part.frames[3].atoms)
         with pytest.raises(ValueError, match=f"a.h5: frame 3 .cu-3.: .*{message}"):
@@ -164,8 +192,9 @@ def test_structures_that_cannot_be(frames):
         check_frames(Frames([]), "a.h5")
 
 
-@pytest.mark.parametrize("energy", [{"steps": 3, "widths": [4], "learning_rate": [1000.0, 1000.0]}, {"widths": []}],
-                         ids=["net", "linear"])
+@pytest.mark.parametrize(
+    "energy", [{"steps": 3, "widths": [4], "learning_rate": [1000.0, 1000.0]}, {"widths": []}], ids=["net", "linear"]
+)
 def test_no_model_is_written(energy, tmp_path, frames, monkeypatch):
     """A model that was there stays."""
     write_hdf5(tmp_path / "cu.h5", make_frames(10))
@@ -174,11 +203,19 @@ def test_no_model_is_written(energy, tmp_path, frames, monkeypatch):
     def broken(model, *rest, **options):
         with torch.no_grad():
             model.heads["energy"].nets.last[0].weight.fill_(torch.nan)
+
     for name in ("fit", "fit_linear"):
         monkeypatch.setattr(f"ase_mlelec.train.recipes.frames.{name}", broken)
     monkeypatch.setattr("ase_mlelec.train.recipes.frames.errors", lambda model, part: {})
-    config = parse_config({"data": {"files": ["cu.h5"]}, "descriptor": DESCRIPTOR, "energy": energy,
-                           "output": {"model": "cu.safetensors"}}, tmp_path)
+    config = parse_config(
+        {
+            "data": {"files": ["cu.h5"]},
+            "descriptor": DESCRIPTOR,
+            "energy": energy,
+            "output": {"model": "cu.safetensors"},
+        },
+        tmp_path,
+    )
     with pytest.raises(Diverged, match="cu.safetensors: .* of the model is NaN or infinite.*Nothing was saved"):
         train(config, progress=False)
     assert (tmp_path / "cu.safetensors").read_bytes() == b"the former one"
@@ -186,12 +223,13 @@ def test_no_model_is_written(energy, tmp_path, frames, monkeypatch):
 
 # memory
 
+
 def test_memory(monkeypatch):
     assert available_memory() is None or available_memory() > 1e6
     with pytest.raises(ValueError, match=r"a matrix would need 8e\+09 GB of memory, .* GB are left; take less"):
         check_memory(10**18, "a matrix", "take less")
     monkeypatch.setattr("ase_mlelec.train.memory.available_memory", lambda: None)
-    check_memory(10**18, "a matrix", "take less")       # where the system does not tell
+    check_memory(10**18, "a matrix", "take less")  # where the system does not tell
 
 
 @pytest.mark.parametrize("few_rows", [0.0, 1e9], ids=["normal equations", "rows"])
@@ -201,6 +239,9 @@ def test_closed_form_is_refused_before_memory_is_taken(few_rows, frames, monkeyp
     monkeypatch.setattr(linear, "MANY_WEIGHTS", 0)
     monkeypatch.setattr("ase_mlelec.train.memory.available_memory", lambda: 1000)
     monkeypatch.setattr(Batches, "for_model", None)
-    with pytest.raises(ValueError, match=r"the closed form of .*\d+ weights.* would need .* GB of memory, 1e-06 GB are "
-                       "left; take fewer features: .*near = 0"):
+    with pytest.raises(
+        ValueError,
+        match=r"the closed form of .*\d+ weights.* would need .* GB of memory, 1e-06 GB are "
+        "left; take fewer features: .*near = 0",
+    ):
         fit_linear(model, frames, LOSS, 1e-6, progress=False)

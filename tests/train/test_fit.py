@@ -1,4 +1,5 @@
 """The training loop learns, resumes to the bit, and refuses what does not belong together."""
+
 import copy
 import csv
 
@@ -37,8 +38,10 @@ def new_model(frames, heads=("energy", "dos")):
     with torch.random.fork_rng():
         torch.manual_seed(3)
         descriptor = DeepPotSE(["Cu"], 4.0, 2.0, (6,), 4, l_max=2, n_basis=6)
-        made = {"energy": ScalarHead(1, descriptor.n_features, (12,)),
-                "dos": SpectrumHead(1, descriptor.n_features, ENERGIES, (12,))}
+        made = {
+            "energy": ScalarHead(1, descriptor.n_features, (12,)),
+            "dos": SpectrumHead(1, descriptor.n_features, ENERGIES, (12,)),
+        }
     model = Model(descriptor, {name: made[name] for name in heads}).double()
     standardise(model, frames)
     return model
@@ -54,11 +57,26 @@ def test_learns():
     train, held = (frames.select(lambda frame, own=own: (frame.group == "train") == own) for own in (True, False))
     model = new_model(train)
     before = errors(model, held)
-    fit(model, train, EnergyLoss((1, 100), (10, 1), (1, 1)), steps=240, batch_size=4, learning_rate=(1e-2, 1e-4),
-        progress=False)
+    fit(
+        model,
+        train,
+        EnergyLoss((1, 100), (10, 1), (1, 1)),
+        steps=240,
+        batch_size=4,
+        learning_rate=(1e-2, 1e-4),
+        progress=False,
+    )
     standardise_heads(model, train, ["dos"])
-    fit(model, train, SpectrumLoss(), steps=150, batch_size=6, learning_rate=(1e-2, 1e-4),
-        parameters=model.heads["dos"].parameters(), progress=False)
+    fit(
+        model,
+        train,
+        SpectrumLoss(),
+        steps=150,
+        batch_size=6,
+        learning_rate=(1e-2, 1e-4),
+        parameters=model.heads["dos"].parameters(),
+        progress=False,
+    )
     after = errors(model, held)
     assert after["energy_rmse_meV_per_atom"] < 0.3 * before["energy_rmse_meV_per_atom"]
     assert after["forces_rmse_meV_per_A"] < 0.4 * before["forces_rmse_meV_per_A"]
@@ -74,53 +92,74 @@ def interrupt_at(monkeypatch, step):
         if len(calls) == step:
             raise KeyboardInterrupt
         return true_step(*arguments)
+
     monkeypatch.setattr(module, "_step", stopping)
 
 
 def test_resumed_run_is_bit_identical(train_frames, tmp_path, monkeypatch):
-    options = dict(steps=17, batch_size=4, seed=5, interval=5, validation=train_frames.select(lambda f: "1" in f.name),
-                   progress=False)
+    options = dict(
+        steps=17,
+        batch_size=4,
+        seed=5,
+        interval=5,
+        validation=train_frames.select(lambda f: "1" in f.name),
+        progress=False,
+    )
     whole = new_model(train_frames)
     errors_of_whole = fit(whole, train_frames, ENERGY_LOSS, curve=tmp_path / "whole.csv", **options)
     files = dict(checkpoint=tmp_path / "run.checkpoint", curve=tmp_path / "run.csv")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt_at(patch, 13)     # after the checkpoint of step 10 and two more steps, which are lost
+        interrupt_at(patch, 13)  # after the checkpoint of step 10 and two more steps, which are lost
         fit(new_model(train_frames), train_frames, ENERGY_LOSS, **files, **options)
     resumed = new_model(train_frames)
     assert fit(resumed, train_frames, ENERGY_LOSS, **files, **options) == errors_of_whole
     assert torch.equal(parameters_of(resumed), parameters_of(whole))
     assert (tmp_path / "run.csv").read_text() == (tmp_path / "whole.csv").read_text()
-    finished = new_model(train_frames)      # nothing left to do: the same model and the same errors again
+    finished = new_model(train_frames)  # nothing left to do: the same model and the same errors again
     assert fit(finished, train_frames, ENERGY_LOSS, **files, **options) == errors_of_whole
     assert torch.equal(parameters_of(finished), parameters_of(whole))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.checkpoint", "run.csv", "whole.csv"]
 
 
 def test_curve(train_frames, tmp_path):
-    result = fit(new_model(train_frames), train_frames, EnergyLoss((1, 1), (1, 1)), steps=7, interval=3, batch_size=2,
-                 learning_rate=(1e-2, 1e-4), validation=train_frames, curve=tmp_path / "a.csv", progress=False)
+    result = fit(
+        new_model(train_frames),
+        train_frames,
+        EnergyLoss((1, 1), (1, 1)),
+        steps=7,
+        interval=3,
+        batch_size=2,
+        learning_rate=(1e-2, 1e-4),
+        validation=train_frames,
+        curve=tmp_path / "a.csv",
+        progress=False,
+    )
     rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
     assert [int(row["step"]) for row in rows] == [3, 6, 7]
-    for row in rows:        # the rate of the step just made: r0 d^(t/steps), t = step - 1
+    for row in rows:  # the rate of the step just made: r0 d^(t/steps), t = step - 1
         assert float(row["learning_rate"]) == pytest.approx(1e-2 * 1e-2 ** ((int(row["step"]) - 1) / 7))
     assert {name: float(value) for name, value in rows[-1].items() if name not in ("step", "learning_rate")} == result
-    assert set(result) == {f"{part}{name}" for part in ("", "validation_")
-                           for name in ("energy_eV_per_atom", "forces_eV_per_A")}
+    assert set(result) == {
+        f"{part}{name}" for part in ("", "validation_") for name in ("energy_eV_per_atom", "forces_eV_per_A")
+    }
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"seed": 1}, "belongs to another run: seed 0, this one 1; remove it"),
-    ({"learning_rate": (1e-3, 1e-4)}, "learning_rate 0.002 to 1e-06, this one 0.001 to 0.0001"),
-    ({"loss": EnergyLoss((2, 1), (1, 1))}, "loss EnergyLoss .*energy"),
-    ({"frames": 3}, "frames [0-9a-f]{16}, this one"),
-    ({"parameters": "energy"}, "another model or other parameters"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"seed": 1}, "belongs to another run: seed 0, this one 1; remove it"),
+        ({"learning_rate": (1e-3, 1e-4)}, "learning_rate 0.002 to 1e-06, this one 0.001 to 0.0001"),
+        ({"loss": EnergyLoss((2, 1), (1, 1))}, "loss EnergyLoss .*energy"),
+        ({"frames": 3}, "frames [0-9a-f]{16}, this one"),
+        ({"parameters": "energy"}, "another model or other parameters"),
+    ],
+)
 def test_checkpoint_of_another_run(change, message, train_frames, tmp_path):
     model = new_model(train_frames)
     options = dict(loss=EnergyLoss((1, 1), (1, 1)), steps=1, checkpoint=tmp_path / "a", progress=False)
     fit(model, train_frames, **options)
     change = dict(change)
-    frames = Frames(train_frames.frames[:change.pop("frames", None)], ENERGIES)
+    frames = Frames(train_frames.frames[: change.pop("frames", None)], ENERGIES)
     if "parameters" in change:
         change["parameters"] = model.heads["energy"].parameters()
     with pytest.raises(ValueError, match=message):
@@ -138,6 +177,7 @@ def test_truncated_checkpoint(train_frames, tmp_path):
 
 def test_fixed_descriptor_changes_nothing_but_the_time(train_frames):
     """Features evaluated once give the same parameters as features evaluated at every step."""
+
     class Cautious(SpectrumLoss):
         moves_atoms = True
 
@@ -146,8 +186,16 @@ def test_fixed_descriptor_changes_nothing_but_the_time(train_frames):
         model = new_model(train_frames)
         before = copy.deepcopy(model.descriptor.state_dict())
         energy = parameters_of(model.heads["energy"])
-        fit(model, train_frames, loss, steps=10, batch_size=3, parameters=model.heads["dos"].parameters(),
-            validation=train_frames, progress=False)
+        fit(
+            model,
+            train_frames,
+            loss,
+            steps=10,
+            batch_size=3,
+            parameters=model.heads["dos"].parameters(),
+            validation=train_frames,
+            progress=False,
+        )
         assert all(torch.equal(value, before[name]) for name, value in model.descriptor.state_dict().items())
         assert torch.equal(parameters_of(model.heads["energy"]), energy)
         models.append(model)
@@ -156,12 +204,22 @@ def test_fixed_descriptor_changes_nothing_but_the_time(train_frames):
 
 def test_descriptor_is_evaluated_once_where_it_is_fixed(train_frames, monkeypatch):
     model, calls = new_model(train_frames), []
-    monkeypatch.setattr(model.descriptor, "forward", lambda system, edges, forward=model.descriptor.forward: (
-        calls.append(None), forward(system, edges))[1])
-    fit(model, train_frames, SpectrumLoss(), steps=20, batch_size=3, parameters=model.heads["dos"].parameters(),
-        progress=False)
+    monkeypatch.setattr(
+        model.descriptor,
+        "forward",
+        lambda system, edges, forward=model.descriptor.forward: (calls.append(None), forward(system, edges))[1],
+    )
+    fit(
+        model,
+        train_frames,
+        SpectrumLoss(),
+        steps=20,
+        batch_size=3,
+        parameters=model.heads["dos"].parameters(),
+        progress=False,
+    )
     assert len(calls) == len(train_frames)
-    fit(model, train_frames, SpectrumLoss(), steps=2, batch_size=3, progress=False)      # trained with the head
+    fit(model, train_frames, SpectrumLoss(), steps=2, batch_size=3, progress=False)  # trained with the head
     assert len(calls) == len(train_frames) + 2
 
 
@@ -169,7 +227,7 @@ def test_every_frame_is_used_once_per_epoch():
     order = module._order(7, 3, seed=1, done=0)
     epochs = [np.concatenate([next(order), next(order)]) for _ in range(2)]
     assert all(len(set(epoch)) == 6 for epoch in epochs) and not np.array_equal(*epochs)
-    assert len(next(module._order(2, 8, seed=0, done=0))) == 2      # fewer frames than a batch
+    assert len(next(module._order(2, 8, seed=0, done=0))) == 2  # fewer frames than a batch
 
 
 def test_standardise(train_frames):
@@ -216,8 +274,9 @@ def test_total_dos_alone_is_enough(train_frames):
     for frame in totals:
         frame.labels = {"dos": frame.labels["dos"]}
     model = new_model(totals, heads=("dos",))
-    result = fit(model, totals, SpectrumLoss(0.0, 1.0), steps=40, batch_size=3, learning_rate=(1e-2, 1e-3),
-                 progress=False)
+    result = fit(
+        model, totals, SpectrumLoss(0.0, 1.0), steps=40, batch_size=3, learning_rate=(1e-2, 1e-3), progress=False
+    )
     assert set(result) == {"dos_per_atom_eV"}
     assert set(errors(model, totals)) == {"dos_rmse_states_per_eV_per_atom"}
     assert errors(model, totals)["dos_rmse_states_per_eV_per_atom"] < 0.1
@@ -245,8 +304,9 @@ def test_species_without_atoms(train_frames):
         standardise(model.double(), train_frames)
 
 
-@pytest.mark.parametrize("kind, label", [(VectorHead, "atomic_dipole"), (VectorHead, "summed_dipole"),
-                                         (TensorHead, "polarizability")])
+@pytest.mark.parametrize(
+    "kind, label", [(VectorHead, "atomic_dipole"), (VectorHead, "summed_dipole"), (TensorHead, "polarizability")]
+)
 def test_bias_of_centres_is_the_best_constant(kind, label):
     """Labels that are constant coefficients times the basis are met before any training."""
     frames, model = make_wannier_frames(12), random_model(3, ())
@@ -271,11 +331,11 @@ def test_bias_of_centres_is_the_best_constant(kind, label):
 def test_the_scale_of_energies_is_at_least_that_of_the_forces():
     """Not the spread of E/N, which is zero for one structure and its like."""
     frames = make_frames(6)
-    size = np.sqrt(np.mean(np.concatenate([frame.labels["forces"].ravel() for frame in frames])**2))
+    size = np.sqrt(np.mean(np.concatenate([frame.labels["forces"].ravel() for frame in frames]) ** 2))
     assert float(new_model(frames).heads["energy"].nets.scale) == pytest.approx(size)
     for frame in frames:
         frame.labels["forces"] = 1e-3 * frame.labels["forces"]
     spread = float(new_model(frames).heads["energy"].nets.scale)
     totals = np.array([[len(frame.atoms), frame.labels["energy"]] for frame in frames])
     bias = np.linalg.lstsq(totals[:, :1], totals[:, 1])[0]
-    assert spread == pytest.approx(np.sqrt(np.mean(((totals[:, 1] - totals[:, 0] * bias) / totals[:, 0])**2)))
+    assert spread == pytest.approx(np.sqrt(np.mean(((totals[:, 1] - totals[:, 0] * bias) / totals[:, 0]) ** 2)))

@@ -1,4 +1,5 @@
 """Data sets: what is written is read again, in every format, and what does not fit is told by name."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ def assert_same(got, expected, tolerance=1e-12, names=("energy", "forces", "viri
 
 # files
 
+
 def test_hdf5_round_trip(frames, tmp_path):
     write_hdf5(tmp_path / "a.h5", frames)
     got = read_frames(tmp_path / "a.h5")
@@ -48,7 +50,7 @@ def test_hdf5_round_trip(frames, tmp_path):
     assert got.attributes == frames.attributes
     assert [(f.name, f.group) for f in got] == [(f.name, f.group) for f in frames]
     assert got.fingerprint() == frames.fingerprint()
-    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]       # no temporary file is left
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]  # no temporary file is left
 
 
 def test_extxyz_round_trip(frames, tmp_path):
@@ -66,15 +68,18 @@ def test_ase_reads_and_writes_our_format(frames, tmp_path):
     last, second = read(path), read(path, 1)
     assert len(read(path, ":")) == 5 and len(read(path, "1::2")) == 2
     assert last.get_potential_energy() == frames.frames[-1].labels["energy"]
-    np.testing.assert_allclose(second.get_stress(voigt=False) * second.get_volume(), -frames.frames[1].labels["virial"],
-                               atol=1e-12)
+    np.testing.assert_allclose(
+        second.get_stress(voigt=False) * second.get_volume(), -frames.frames[1].labels["virial"], atol=1e-12
+    )
     np.testing.assert_allclose(second.arrays["ados"], frames.frames[1].labels["ados"], atol=1e-6)
 
 
 def test_reading_our_format_imports_no_torch(frames, tmp_path):
     write_hdf5(tmp_path / "a.mlelec.h5", frames)
-    code = (f"import sys; from ase.io import read; print(len(read({str(tmp_path / 'a.mlelec.h5')!r}, ':')),"
-            " 'torch' in sys.modules)")
+    code = (
+        f"import sys; from ase.io import read; print(len(read({str(tmp_path / 'a.mlelec.h5')!r}, ':')),"
+        " 'torch' in sys.modules)"
+    )
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout.split() == ["5", "False"], result.stderr
 
@@ -133,7 +138,7 @@ def test_missing_file_and_file_without_labels(tmp_path):
 def test_interrupted_writing_keeps_the_old_file(frames, tmp_path):
     path = tmp_path / "a.h5"
     write_hdf5(path, frames)
-    broken = Frames(frames.frames, frames.energies, {"settings": object()})      # not JSON
+    broken = Frames(frames.frames, frames.energies, {"settings": object()})  # not JSON
     with pytest.raises(TypeError):
         write_hdf5(path, broken)
     assert read_frames(path).fingerprint() == frames.fingerprint()
@@ -141,6 +146,7 @@ def test_interrupted_writing_keeps_the_old_file(frames, tmp_path):
 
 
 # labels
+
 
 def test_labels_of_atoms():
     """The free energy, which forces are the gradient of, and forces that no constraint has touched."""
@@ -160,16 +166,22 @@ def with_labels(frames, **labels):
     return Frames(rows, frames.energies)
 
 
-@pytest.mark.parametrize("labels, message", [
-    ({"forces": np.zeros((3, 3))}, r"'forces' has shape \(3, 3\), needed \(4, 3\)"),
-    ({"ados": np.zeros((4, 24))}, r"'ados' has shape \(4, 24\), needed \(4, 25\); are the energy grids"),
-    ({"energy": np.nan}, "'energy' holds NaN"),
-    ({"virial": np.zeros(6)}, r"'virial' has shape \(6,\), needed \(3, 3\)"),
-], ids=["atoms", "grid", "nan", "rank"])
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        ({"forces": np.zeros((3, 3))}, r"'forces' has shape \(3, 3\), needed \(4, 3\)"),
+        ({"ados": np.zeros((4, 24))}, r"'ados' has shape \(4, 24\), needed \(4, 25\); are the energy grids"),
+        ({"energy": np.nan}, "'energy' holds NaN"),
+        ({"virial": np.zeros(6)}, r"'virial' has shape \(6,\), needed \(3, 3\)"),
+    ],
+    ids=["atoms", "grid", "nan", "rank"],
+)
 def test_mis_shaped_labels(labels, message, frames, tmp_path):
     wrong = with_labels(frames, **labels)
-    for attempt in (lambda: wrong.require("energy", "forces", "virial", "ados"),
-                    lambda: write_hdf5(tmp_path / "a.h5", wrong)):
+    for attempt in (
+        lambda: wrong.require("energy", "forces", "virial", "ados"),
+        lambda: write_hdf5(tmp_path / "a.h5", wrong),
+    ):
         with pytest.raises(ValueError, match=message):
             attempt()
     assert not list(tmp_path.iterdir())
@@ -195,9 +207,12 @@ def test_format_1():
     """A file of the first format, written by the program of that time."""
     frames = read_frames(DATA / "frames_1.h5")
     assert frames.counts == {"energy": 2, "forces": 2, "ados": 2, "dos": 2} and frames.attributes == {
-        "settings": {"program": "none"}}
-    assert [(str(f.atoms.symbols), f.name, f.group) for f in frames] == [("Si2", "frame-0", "train"),
-                                                                         ("OH2", "frame-1", "test")]
+        "settings": {"program": "none"}
+    }
+    assert [(str(f.atoms.symbols), f.name, f.group) for f in frames] == [
+        ("Si2", "frame-0", "train"),
+        ("OH2", "frame-1", "test"),
+    ]
     np.testing.assert_array_equal(frames.energies, [-1.0, 1.0])
     np.testing.assert_array_equal(frames.frames[1].labels["forces"], np.arange(9.0).reshape(3, 3) / 8)
     np.testing.assert_array_equal(frames.frames[0].labels["ados"], np.arange(4.0).reshape(2, 2))
@@ -230,10 +245,17 @@ def test_images_with_different_grids(frames):
         from_images(images)
 
 
-@pytest.mark.parametrize("change", [
-    lambda frame: frame.atoms.set_cell(frame.atoms.cell * 1.01), lambda frame: frame.atoms.rattle(0.01),
-    lambda frame: frame.atoms.set_pbc(False), lambda frame: frame.atoms.set_atomic_numbers([28] * len(frame.atoms)),
-    lambda frame: frame.labels.update(energy=0.0)], ids=["cell", "positions", "pbc", "numbers", "labels"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda frame: frame.atoms.set_cell(frame.atoms.cell * 1.01),
+        lambda frame: frame.atoms.rattle(0.01),
+        lambda frame: frame.atoms.set_pbc(False),
+        lambda frame: frame.atoms.set_atomic_numbers([28] * len(frame.atoms)),
+        lambda frame: frame.labels.update(energy=0.0),
+    ],
+    ids=["cell", "positions", "pbc", "numbers", "labels"],
+)
 def test_fingerprint_sees_everything(change):
     frames = make_frames(2)
     before = frames.fingerprint()
@@ -244,6 +266,7 @@ def test_fingerprint_sees_everything(change):
 
 # batches
 
+
 def test_batches_are_the_structures_side_by_side(frames):
     batches = Batches(frames, 4.0, ("energy", "forces", "virial", "dos"), torch.float64)
     batch = batches.batch([3, 0])
@@ -253,5 +276,9 @@ def test_batches_are_the_structures_side_by_side(frames):
         torch.testing.assert_close(getattr(edges, name), getattr(expected, name))
     assert batch.system.batch.tolist() == [0, 0, 1, 1, 1, 1]
     assert {name: tuple(value.shape) for name, value in batch.labels.items()} == {
-        "energy": (2,), "forces": (6, 3), "virial": (2, 3, 3), "dos": (2, 25)}
+        "energy": (2,),
+        "forces": (6, 3),
+        "virial": (2, 3, 3),
+        "dos": (2, 25),
+    }
     assert sum(part.system.n_systems for part in batches.all_batches(2)) == len(batches) == 5

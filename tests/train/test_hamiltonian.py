@@ -1,4 +1,5 @@
 """Data sets of Hamiltonians, and the training behind ``mlelec train``."""
+
 import json
 
 import h5py
@@ -14,8 +15,15 @@ from ase_mlelec.train.finite import Diverged
 from ase_mlelec.train.frames import Frame, Frames, join, read_frames, write_hdf5
 from ase_mlelec.train.hamiltonian import category_scales, fit_hamiltonian, frame_functions, prepare
 from ase_mlelec.train.hamiltonian_closed_form import refit_onsite
-from ase_mlelec.train.hamiltonian_data import (Function, HamiltonianFrame, Hamiltonians, at_their_atoms,
-                                               is_hamiltonians, referred_to, write_hamiltonians)
+from ase_mlelec.train.hamiltonian_data import (
+    Function,
+    HamiltonianFrame,
+    Hamiltonians,
+    at_their_atoms,
+    is_hamiltonians,
+    referred_to,
+    write_hamiltonians,
+)
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.recipes import hamiltonian as recipe
 from ase_mlelec_entry_points.cli.main import main
@@ -27,8 +35,12 @@ OPTIONS = {"steps": 4, "batch_size": 2, "widths": [6], "n_radial": 3, "environme
 def frames():
     rng = np.random.default_rng(0)
     roles = ["train"] * 4 + ["validation", "test"]
-    return [graphene_frame(graphene_bilayer(rng.random(2), rng.uniform(3.2, 3.6), noise=0.02 * (k % 2), seed=k),
-                           f"g{k}", role) for k, role in enumerate(roles)]
+    return [
+        graphene_frame(
+            graphene_bilayer(rng.random(2), rng.uniform(3.2, 3.6), noise=0.02 * (k % 2), seed=k), f"g{k}", role
+        )
+        for k, role in enumerate(roles)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +51,9 @@ def folder(tmp_path_factory):
 
 
 def configuration(folder, output="g.safetensors", **options):
-    return parse_config({"data": {"files": ["g.h5"]}, "hamiltonian": OPTIONS | options, "output": {"model": output}},
-                        folder)
+    return parse_config(
+        {"data": {"files": ["g.h5"]}, "hamiltonian": OPTIONS | options, "output": {"model": output}}, folder
+    )
 
 
 def test_data_come_back(folder):
@@ -49,12 +62,12 @@ def test_data_come_back(folder):
     assert len(data) == 6 and data.groups[-2:] == ["validation", "test"] and len(data.select("train")) == 4
     for found, frame in zip(data, wanted):
         assert found.name == frame.name and found.functions == frame.functions and found.atoms == frame.atoms
-        assert abs(found.hamiltonian.hk(K) - frame.hamiltonian.hk(K)).max() < 1e-5      # single precision
+        assert abs(found.hamiltonian.hk(K) - frame.hamiltonian.hk(K)).max() < 1e-5  # single precision
     atoms = mx2_bilayer((0.2, 0.1))
     frame = mx2_frame(atoms, mx2_functions(atoms))
     frame = HamiltonianFrame(atoms, frame.hamiltonian, frame.functions, -3.5, np.ones((6, 3)))
     write_hamiltonians(folder / "m.h5", [frame], {})
-    found, = Hamiltonians(folder / "m.h5")
+    (found,) = Hamiltonians(folder / "m.h5")
     np.testing.assert_allclose([f.z for f in found.functions], [f.z for f in frame.functions], atol=1e-12)
     assert found.energy == -3.5 and Hamiltonians(folder / "m.h5").frames().labels == ("energy", "forces")
 
@@ -73,16 +86,19 @@ def test_vacuum_level_and_homes():
 def test_functions_of_the_data():
     atoms = mx2_bilayer((0.2, 0.1))
     species, fold, functions, areas = frame_functions([mx2_frame(atoms, mx2_functions(atoms))])
-    assert (species, fold) == (["Mo", "S"], 3) and areas["MoS2"] == pytest.approx(np.linalg.norm(
-        np.cross(atoms.cell[0], atoms.cell[1])) / 3)
+    assert (species, fold) == (["Mo", "S"], 3) and areas["MoS2"] == pytest.approx(
+        np.linalg.norm(np.cross(atoms.cell[0], atoms.cell[1])) / 3
+    )
     assert functions["Mo"]["orbitals"] == ["dz2"] * 3 + ["dxz", "dyz"]
     assert functions["S"]["sided"] and not functions["Mo"]["sided"]
-    assert all(z[2] > 0 for z in functions["S"]["z"])           # of the upper sulphur
+    assert all(z[2] > 0 for z in functions["S"]["z"])  # of the upper sulphur
 
 
 def test_train_and_test(folder, capsys):
-    (folder / "g.toml").write_text('[data]\nfiles = ["g.h5"]\n[hamiltonian]\nsteps = 4\nbatch_size = 2\nwidths = [6]\n'
-                                   'n_radial = 3\nenvironment = 4.5\n[output]\nmodel = "cli.safetensors"\n')
+    (folder / "g.toml").write_text(
+        '[data]\nfiles = ["g.h5"]\n[hamiltonian]\nsteps = 4\nbatch_size = 2\nwidths = [6]\n'
+        'n_radial = 3\nenvironment = 4.5\n[output]\nmodel = "cli.safetensors"\n'
+    )
     assert main(["train", str(folder / "g.toml"), "--quiet"]) == 0
     model = load_model(folder / "cli.safetensors")
     errors = model.metadata["errors"]["test"]
@@ -91,12 +107,25 @@ def test_train_and_test(folder, capsys):
     within, across = (model.metadata["nearest_distances_A"][key] for key in ("within", "across"))
     assert 1.3 < within[0] < within[1] < 1.6 and 3.0 < across[0] < across[1] < 4
     assert not list(folder.glob("cli*.checkpoint")) and (folder / "cli.hamiltonian.csv").exists()
-    assert main(["test", str(folder / "cli.safetensors"), str(folder / "g.h5"), "--group", "test", "--json",
-                 str(folder / "errors.json")]) == 0
+    assert (
+        main(
+            [
+                "test",
+                str(folder / "cli.safetensors"),
+                str(folder / "g.h5"),
+                "--group",
+                "test",
+                "--json",
+                str(folder / "errors.json"),
+            ]
+        )
+        == 0
+    )
     output = capsys.readouterr().out
     assert "1 structures, 4 atoms" in output and "between layers, R2" in output
     assert json.loads((folder / "errors.json").read_text())["hamiltonian_all_mae_meV"] == pytest.approx(
-        errors["hamiltonian_all_mae_meV"], rel=1e-9)
+        errors["hamiltonian_all_mae_meV"], rel=1e-9
+    )
     # the errors are those of the calculator's bands
     frame = frames()[-1]
     levels = WannierTBCalculator(model, on_extrapolation="ignore").get_hamiltonian(frame.atoms).eigenvalues(K)
@@ -105,31 +134,73 @@ def test_train_and_test(folder, capsys):
 
 def test_energies_of_other_files(tmp_path):
     """A force field is trained on the structures with Hamiltonians and on those without."""
+
     def energy(atoms):
         return float(1.7 + 0.3 * np.prod(np.cos(atoms.positions[:, 0])))
-    whole = [HamiltonianFrame(frame.atoms, frame.hamiltonian, frame.functions, energy(frame.atoms),
-                              np.zeros((4, 3)), frame.name, frame.group) for frame in frames()]
+
+    whole = [
+        HamiltonianFrame(
+            frame.atoms,
+            frame.hamiltonian,
+            frame.functions,
+            energy(frame.atoms),
+            np.zeros((4, 3)),
+            frame.name,
+            frame.group,
+        )
+        for frame in frames()
+    ]
     write_hamiltonians(tmp_path / "g.h5", whole, {"electrons_per_atom": {"C": 1}})
-    bare = [Frame(frame.atoms * (1, 2, 1), {"energy": 2 * energy(frame.atoms), "forces": np.zeros((8, 3))}, frame.name,
-                  frame.group) for frame in frames()[1:]]
+    bare = [
+        Frame(
+            frame.atoms * (1, 2, 1),
+            {"energy": 2 * energy(frame.atoms), "forces": np.zeros((8, 3))},
+            frame.name,
+            frame.group,
+        )
+        for frame in frames()[1:]
+    ]
     write_hdf5(tmp_path / "e.h5", Frames(bare))
     write_hdf5(tmp_path / "f.h5", Frames(bare))
-    table = {"data": {"files": ["e.h5", "g.h5"]}, "hamiltonian": OPTIONS, "output": {"model": "g.safetensors"},
-             "descriptor": {"cutoff": 4.0, "smooth": 1.0, "widths": [4], "n_axis": 2, "n_basis": 4},
-             "energy": {"widths": [4], "virial": [0, 0], "steps": 2, "batch_size": 2}}
+    table = {
+        "data": {"files": ["e.h5", "g.h5"]},
+        "hamiltonian": OPTIONS,
+        "output": {"model": "g.safetensors"},
+        "descriptor": {"cutoff": 4.0, "smooth": 1.0, "widths": [4], "n_axis": 2, "n_basis": 4},
+        "energy": {"widths": [4], "virial": [0, 0], "steps": 2, "batch_size": 2},
+    }
     model = train(parse_config(table, tmp_path), progress=False)
     assert model.metadata["training"]["frames"] == {
-        "train": 4, "validation": 1, "test": 1, "train, energies only": 3, "validation, energies only": 1,
-        "test, energies only": 1}
-    both = recipe.errors(model, join([Hamiltonians(tmp_path / "g.h5").select("test").frames(),
-                                      read_frames(tmp_path / "e.h5").select(lambda frame: frame.group == "test")]))
+        "train": 4,
+        "validation": 1,
+        "test": 1,
+        "train, energies only": 3,
+        "validation, energies only": 1,
+        "test, energies only": 1,
+    }
+    both = recipe.errors(
+        model,
+        join(
+            [
+                Hamiltonians(tmp_path / "g.h5").select("test").frames(),
+                read_frames(tmp_path / "e.h5").select(lambda frame: frame.group == "test"),
+            ]
+        ),
+    )
     name = "energy_mae_meV_per_atom"
     assert model.metadata["errors"]["test"][name] == pytest.approx(both[name], rel=1e-9)
     coarse = table | {"energy": {"widths": [], "virial": [0, 0], "coarse": ["g.h5"], "far": ["f.h5"]}}
     model = train(parse_config(coarse, tmp_path), progress=False)
     assert model.metadata["training"]["frames"] == {
-        "train": 4, "validation": 1, "test": 1, "train, energies only": 3, "validation, energies only": 1,
-        "test, energies only": 1, "coarse energies": 4, "far energies": 3}
+        "train": 4,
+        "validation": 1,
+        "test": 1,
+        "train, energies only": 3,
+        "validation, energies only": 1,
+        "test, energies only": 1,
+        "coarse energies": 4,
+        "far energies": 3,
+    }
     held = recipe.errors(model, read_frames(tmp_path / "e.h5").select(lambda frame: frame.group == "test"))
     assert model.metadata["errors"]["test"][name] == pytest.approx(held[name], rel=1e-9)
     write_hdf5(tmp_path / "f.h5", Frames([frame for frame in bare if frame.group == "test"]))
@@ -148,10 +219,13 @@ def test_fine_tuning_on_larger_cells(folder, third):
     first = train(configuration(folder, "first.safetensors", third=third), progress=False)
     atoms = graphene_bilayer((0.2, 0.1), 3.3) * (2, 1, 1)
     atoms.positions += np.random.default_rng(1).normal(0, 0.04, (8, 3))
-    write_hamiltonians(folder / "large.h5", [graphene_frame(atoms, "large", "train")],
-                       {"electrons_per_atom": {"C": 1}})
-    table = {"data": {"files": ["large.h5"]}, "hamiltonian": options | {"steps": 40, "learning_rate": [2e-2, 2e-3]},
-             "output": {"model": "tuned.safetensors"}, "start": "first.safetensors"}
+    write_hamiltonians(folder / "large.h5", [graphene_frame(atoms, "large", "train")], {"electrons_per_atom": {"C": 1}})
+    table = {
+        "data": {"files": ["large.h5"]},
+        "hamiltonian": options | {"steps": 40, "learning_rate": [2e-2, 2e-3]},
+        "output": {"model": "tuned.safetensors"},
+        "start": "first.safetensors",
+    }
     tuned = train(parse_config(table, folder), progress=False)
     data = Hamiltonians(folder / "large.h5")
     before, after = (recipe.hamiltonian_errors(model, data)["hamiltonian_all_mae_meV"] for model in (first, tuned))
@@ -160,21 +234,25 @@ def test_fine_tuning_on_larger_cells(folder, third):
     assert heads[0].reference_areas == heads[1].reference_areas
     ranges = [model.metadata["nearest_distances_A"]["across"] for model in (first, tuned)]
     assert ranges[1][0] <= ranges[0][0] and ranges[0][1] <= ranges[1][1]
-    for change, message in (({"hamiltonian": options | {"widths": [5]}}, "as widths of the hamiltonian"),
-                            ({"hamiltonian": options | {"third": 5.0}}, "as third of the hamiltonian"),
-                            ({"start": "si"}, "si has no hamiltonian")):
+    for change, message in (
+        ({"hamiltonian": options | {"widths": [5]}}, "as widths of the hamiltonian"),
+        ({"hamiltonian": options | {"third": 5.0}}, "as third of the hamiltonian"),
+        ({"start": "si"}, "si has no hamiltonian"),
+    ):
         with pytest.raises(ValueError, match=message):
             train(parse_config(table | change, folder), progress=False)
 
 
 def test_single_layers_among_bilayers(tmp_path):
     """Layers alone hold what a layer does to itself: they train with others, and without."""
+
     def single(k, role):
         atoms = graphene_bilayer(noise=0.02, seed=k)
         atoms = atoms[atoms.positions[:, 2] < atoms.positions[:, 2].mean()]
         return graphene_frame(atoms, f"s{k}", role)
+
     alone = [single(k, role) for k, role in enumerate(["train", "train", "test"])]
-    for name, data, limit in ("mixed", frames() + alone, 0.03), ("alone", alone, 0.1):     # eV
+    for name, data, limit in ("mixed", frames() + alone, 0.03), ("alone", alone, 0.1):  # eV
         write_hamiltonians(tmp_path / "g.h5", data, {"electrons_per_atom": {"C": 1}})
         model = train(configuration(tmp_path), progress=False)
         assert model.metadata["errors"]["test"]["hamiltonian_intra_near_mae_meV"] < 3
@@ -196,11 +274,17 @@ def test_onsite_blocks_are_fitted_again(folder, spectrum):
     model = train(configuration(folder, "first.safetensors", spectrum=spectrum), progress=False)
     head = model.heads["hamiltonian"].double()
     assert (head.spectrum is not None) == bool(spectrum)
-    known, other = ([prepare(head, frame) for frame in part] for part in (
-        frames()[:4], [graphene_frame(graphene_bilayer((0.2, 0.1 * k), 3.3, noise=0.08, seed=k)) for k in range(8)]))
+    known, other = (
+        [prepare(head, frame) for frame in part]
+        for part in (
+            frames()[:4],
+            [graphene_frame(graphene_bilayer((0.2, 0.1 * k), 3.3, noise=0.08, seed=k)) for k in range(8)],
+        )
+    )
 
     def errors(items):
         return category_scales(head, items)["onsite"]
+
     first, before = errors(known), errors(other)
     refit_onsite(head, known)
     assert 0.5 * first < errors(known) < 1.2 * first
@@ -214,8 +298,10 @@ def test_interrupted_training_goes_on(folder, monkeypatch):
 
     def interrupted(*arguments, **options):
         fit(*arguments, **{**options, "interval": 2})
+
     monkeypatch.setattr(recipe, "fit_hamiltonian", interrupted)
     from ase_mlelec.train import hamiltonian
+
     save, calls = hamiltonian.Run.save, []
 
     def stopping(run, curve):
@@ -223,6 +309,7 @@ def test_interrupted_training_goes_on(folder, monkeypatch):
         calls.append(run.step)
         if run.step == 2:
             raise KeyboardInterrupt
+
     monkeypatch.setattr(hamiltonian.Run, "save", stopping)
     with pytest.raises(KeyboardInterrupt):
         train(configuration(folder), progress=False)
@@ -242,19 +329,22 @@ def test_damaged_data(folder, tmp_path):
             del group[name]
             if values is not None:
                 group[name] = values
+
         return change
 
-    for change, message in ((replaced("value", None), "no /00000/value in it"),
-                            (replaced("row", np.zeros(3, int)), "00000/row has shape"),
-                            (replaced("axes", np.zeros((1, 2, 3))), "00000/axes has shape"),
-                            (replaced("cell", np.full((3, 3), np.nan)), "00000/cell is NaN or infinite"),
-                            (replaced("numbers", np.array([6, 6, 6, 999])), "/numbers: got 6 to 999, need 0 to 118"),
-                            (replaced("atom", np.array([0, 1, 2, 9])), "00000/atom: got 0 to 9, need 0 to 3"),
-                            (lambda group: group["which"].__setitem__(0, -1), "00000/which: got -1 to"),
-                            (lambda group: group["column"].__setitem__(0, 99), "/column: got 0 to 99, need 0 to 3"),
-                            (lambda group: group["value"].__setitem__(0, np.inf), "00000/value is NaN or infinite"),
-                            (lambda group: group.attrs.__setitem__("orbitals", "[1, 2]"), "got 2 orbitals of 4"),
-                            (lambda group: group.attrs.__delitem__("orbitals"), "attribute 'orbitals'")):
+    for change, message in (
+        (replaced("value", None), "no /00000/value in it"),
+        (replaced("row", np.zeros(3, int)), "00000/row has shape"),
+        (replaced("axes", np.zeros((1, 2, 3))), "00000/axes has shape"),
+        (replaced("cell", np.full((3, 3), np.nan)), "00000/cell is NaN or infinite"),
+        (replaced("numbers", np.array([6, 6, 6, 999])), "/numbers: got 6 to 999, need 0 to 118"),
+        (replaced("atom", np.array([0, 1, 2, 9])), "00000/atom: got 0 to 9, need 0 to 3"),
+        (lambda group: group["which"].__setitem__(0, -1), "00000/which: got -1 to"),
+        (lambda group: group["column"].__setitem__(0, 99), "/column: got 0 to 99, need 0 to 3"),
+        (lambda group: group["value"].__setitem__(0, np.inf), "00000/value is NaN or infinite"),
+        (lambda group: group.attrs.__setitem__("orbitals", "[1, 2]"), "got 2 orbitals of 4"),
+        (lambda group: group.attrs.__delitem__("orbitals"), "attribute 'orbitals'"),
+    ):
         path.write_bytes(whole)
         with h5py.File(path, "r+") as file:
             change(file["00000"])
@@ -265,13 +355,18 @@ def test_damaged_data(folder, tmp_path):
 
 def test_errors(folder, tmp_path, capsys):
     frame = frames()[0]
-    for change, message in (({"functions": frame.functions[:3]}, "got 3 functions for a Hamiltonian of 4"),
-                            ({"functions": [Function(7, "pz")] * 4}, "need 0 to 3"),
-                            ({"atoms": frame.atoms * (2, 1, 1)}, "of another cell")):
+    for change, message in (
+        ({"functions": frame.functions[:3]}, "got 3 functions for a Hamiltonian of 4"),
+        ({"functions": [Function(7, "pz")] * 4}, "need 0 to 3"),
+        ({"atoms": frame.atoms * (2, 1, 1)}, "of another cell"),
+    ):
         with pytest.raises(ValueError, match=message):
             HamiltonianFrame(**{**vars(frame), **change})
-    complex_one = WannierHamiltonian(frame.atoms.cell.array, [[0, 0, 0], [1, 0, 0], [-1, 0, 0]],
-                                     np.array([np.eye(4), 0.1j * np.eye(4), -0.1j * np.eye(4)]))
+    complex_one = WannierHamiltonian(
+        frame.atoms.cell.array,
+        [[0, 0, 0], [1, 0, 0], [-1, 0, 0]],
+        np.array([np.eye(4), 0.1j * np.eye(4), -0.1j * np.eye(4)]),
+    )
     with pytest.raises(ValueError, match="got a complex H"):
         HamiltonianFrame(**{**vars(frame), "hamiltonian": complex_one})
     assert len(Hamiltonians(folder / "g.h5").frames()) == 0
@@ -279,26 +374,41 @@ def test_errors(folder, tmp_path, capsys):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1
     write_hamiltonians(tmp_path / "fermi.h5", [frame], {"energy_reference": "Fermi level"})
-    for name, message in (("cut.h5", "truncated"), ("none.h5", "missing"), ("other.h5", "not a file of Hamiltonians"),
-                          ("fermi.h5", "need the vacuum level")):
+    for name, message in (
+        ("cut.h5", "truncated"),
+        ("none.h5", "missing"),
+        ("other.h5", "not a file of Hamiltonians"),
+        ("fermi.h5", "need the vacuum level"),
+    ):
         with pytest.raises(ValueError, match=message):
             Hamiltonians(tmp_path / name)
-    for table, message in (({"data": {"files": ["g.h5"], "train": ["none"]}}, "none of them to train on"),
-                           ({"data": {"files": ["g.h5", "m.h5"]}}, "need one file"), ({"dos": {}}, "train them apart"),
-                           ({"energy": {}, "power_spectrum": {}}, "no energies and forces to train on"),
-                           ({"hamiltonian": {"step": 1}}, "did you mean 'steps'"),
-                           ({"hamiltonian": {"onsite": -1.0}}, "loss weights")):
+    for table, message in (
+        ({"data": {"files": ["g.h5"], "train": ["none"]}}, "none of them to train on"),
+        ({"data": {"files": ["g.h5", "m.h5"]}}, "need one file"),
+        ({"dos": {}}, "train them apart"),
+        ({"energy": {}, "power_spectrum": {}}, "no energies and forces to train on"),
+        ({"hamiltonian": {"step": 1}}, "did you mean 'steps'"),
+        ({"hamiltonian": {"onsite": -1.0}}, "loss weights"),
+    ):
         with pytest.raises(ValueError, match=message):
-            train(parse_config({"data": {"files": ["g.h5"]}, "hamiltonian": OPTIONS,
-                                       "output": {"model": "x.safetensors"}} | table, folder), progress=False)
+            train(
+                parse_config(
+                    {"data": {"files": ["g.h5"]}, "hamiltonian": OPTIONS, "output": {"model": "x.safetensors"}} | table,
+                    folder,
+                ),
+                progress=False,
+            )
     assert main(["test", "si", str(folder / "g.h5")]) == 1
     assert "give a model of the Hamiltonian" in capsys.readouterr().err
 
 
 def test_stops_at_nan(folder):
     """A learning rate that is too large: one line with the step and the frames, and no model."""
-    with pytest.raises(Diverged, match=r"training stopped at step \d+: the (loss|gradient|parameters|error) is NaN or "
-                       r"infinite, with the frames .*the learning rate, .*lower it"):
+    with pytest.raises(
+        Diverged,
+        match=r"training stopped at step \d+: the (loss|gradient|parameters|error) is NaN or "
+        r"infinite, with the frames .*the learning rate, .*lower it",
+    ):
         model = train(configuration(folder, "nan.safetensors", steps=1), progress=False)
         (folder / "nan.safetensors").unlink()
         head = model.heads["hamiltonian"].train().requires_grad_(True)
@@ -309,8 +419,16 @@ def test_stops_at_nan(folder):
 
 def test_elements_that_cannot_be(tmp_path):
     first, *others = frames()
-    huge = HamiltonianFrame(first.atoms, referred_to(first.hamiltonian, 1e7), first.functions, name="huge", group="train")
+    huge = HamiltonianFrame(
+        first.atoms, referred_to(first.hamiltonian, 1e7), first.functions, name="huge", group="train"
+    )
     write_hamiltonians(tmp_path / "h.h5", [*others, huge], {"electrons_per_atom": {"C": 1}})
-    with pytest.raises(ValueError, match=r"h.h5: frame \d \(huge\): H\(R\) reaches 1e\+07 eV, more than any calculation"):
-        train(parse_config({"data": {"files": ["h.h5"]}, "hamiltonian": OPTIONS, "output": {"model": "h.safetensors"}},
-                           tmp_path), progress=False)
+    with pytest.raises(
+        ValueError, match=r"h.h5: frame \d \(huge\): H\(R\) reaches 1e\+07 eV, more than any calculation"
+    ):
+        train(
+            parse_config(
+                {"data": {"files": ["h.h5"]}, "hamiltonian": OPTIONS, "output": {"model": "h.safetensors"}}, tmp_path
+            ),
+            progress=False,
+        )

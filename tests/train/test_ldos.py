@@ -1,4 +1,5 @@
 """Training of the LDOS: points in batches, learning rate, normalisation, refit, committees, zero of energy."""
+
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +19,20 @@ from ase_mlelec.train import ldos
 from ase_mlelec.train.checkpoint import load_checkpoint
 from ase_mlelec.train.config import parse_config, read_config
 from ase_mlelec.train.finite import Diverged
-from ase_mlelec.train.ldos import (GridData, LDOSLoss, cosine, fingerprints, fit_ldos, fit_zero, ldos_errors,
-                                   SMALLEST, mean_ldos_errors, refit_last_layer, relative, standardise_ldos)
+from ase_mlelec.train.ldos import (
+    GridData,
+    LDOSLoss,
+    cosine,
+    fingerprints,
+    fit_ldos,
+    fit_zero,
+    ldos_errors,
+    SMALLEST,
+    mean_ldos_errors,
+    refit_last_layer,
+    relative,
+    standardise_ldos,
+)
 
 DESCRIPTOR = Bispectrum(["Al"], 3, 3.2).double()
 
@@ -49,6 +62,7 @@ def fit(model, data, **options):
 
 class Recorded(LDOSLoss):
     """The loss, and what it was asked for while gradients were wanted."""
+
     seen = []
 
     def __call__(self, head, item):
@@ -84,7 +98,7 @@ def test_integrals_are_of_all_points_in_every_batch(data):
     fit(model, data, loss=Recorded(ldos=0.0, dos=1.0), epochs=1, batch_points=50)
     loss, head = LDOSLoss(ldos=0.0, dos=1.0), model.heads["ldos"]
     for item in Recorded.seen:
-        k, = (k for k in range(2) if item.features is data[k].features)
+        (k,) = (k for k in range(2) if item.features is data[k].features)
         assert float(loss(head, item)[0].detach()) == float(loss(head, data[k])[0].detach())
 
 
@@ -135,8 +149,7 @@ def test_scaling_to_the_spread(data):
 
 @pytest.mark.parametrize("n_linear", [0, 3])
 def test_principal_components(data, n_linear):
-    """Mean 0, no correlations and spread 1, or less where the fingerprints hardly vary; the linear ones by themselves.
-    """
+    """Mean 0, no correlations and spread 1, or less where the fingerprints hardly vary; the linear ones by themselves."""
     head = LDOSHead(DESCRIPTOR.n_features, ENERGIES, (6,), n_linear=n_linear).double()
     standardise_ldos(head, data, fingerprints="components")
     features = torch.cat([data[k].features[data[k].points] for k in range(2)]).double()
@@ -195,7 +208,8 @@ def test_committee(tmp_path, capsys, monkeypatch):
     (tmp_path / "al.toml").write_text(
         'committee = 2\n[data]\nfiles = ["train.h5"]\n[bispectrum]\ntwojmax = 3\ncutoff = 3.2\n[ldos]\n'
         'widths = [6]\nepochs = 2\nscaling = "spread"\nschedule = "cosine"\nbatch_points = 50\nhold = 1e-4\n'
-        '[output]\nmodel = "al.safetensors"\n')
+        '[output]\nmodel = "al.safetensors"\n'
+    )
     assert main(["train", str(tmp_path / "al.toml"), "--quiet"]) == 0
     names = [str(tmp_path / f"al-{k}.safetensors") for k in range(2)]
     assert len(calls) == 1
@@ -215,12 +229,15 @@ def test_committee(tmp_path, capsys, monkeypatch):
     assert f'"ldos_rmse": {mean_ldos_errors(models, data)["ldos_rmse"]}' in (tmp_path / "errors.json").read_text()
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"scaling": "minmax"}, "ldos.scaling: got 'minmax', need one of maximum, spread; correct it"),
-    ({"schedule": "linear"}, "ldos.schedule: got 'linear', need one of plateau, cosine; correct it"),
-    ({"hold": -1}, "ldos.hold: got -1, need 0 or more; correct it"),
-    ({"batch_points": -1}, "ldos.batch_points: got -1, need 0 or more; correct it"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"scaling": "minmax"}, "ldos.scaling: got 'minmax', need one of maximum, spread; correct it"),
+        ({"schedule": "linear"}, "ldos.schedule: got 'linear', need one of plateau, cosine; correct it"),
+        ({"hold": -1}, "ldos.hold: got -1, need 0 or more; correct it"),
+        ({"batch_points": -1}, "ldos.batch_points: got -1, need 0 or more; correct it"),
+    ],
+)
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         parse_config({"data": {"files": ["a.h5"]}, "output": {"model": "a.safetensors"}, "ldos": options})
@@ -245,7 +262,7 @@ def strained_snapshots(path, slope):
         atoms = made.atoms.copy()
         atoms.set_cell(atoms.cell.array * factor, scale_atoms=True)
         level = slope * (4 / atoms.get_volume() - 4 / made.atoms.get_volume())
-        spectrum = 4 * np.exp(-((ENERGIES - level) / 2) ** 2)
+        spectrum = 4 * np.exp(-(((ENERGIES - level) / 2) ** 2))
         ldos = np.broadcast_to(spectrum / atoms.get_volume(), made.ldos.shape)
         snapshots.append(replace(made, atoms=atoms, dos=spectrum, ldos=ldos))
     write_snapshots(path, snapshots, ENERGIES, ATTRIBUTES)
@@ -260,11 +277,11 @@ def test_zero_follows_the_density(tmp_path):
     volumes = [snapshot.atoms.get_volume() for snapshot in snapshots]
     assert np.mean([zero.level(["Al"] * 4, volume) for volume in volumes]) == pytest.approx(0, abs=1e-12)
     data = GridData(snapshots, DESCRIPTOR, tmp_path / "f.h5", progress=False, zero=zero)
-    inside = slice(4, -4)       # beyond the ends of the grid the spectra are held
+    inside = slice(4, -4)  # beyond the ends of the grid the spectra are held
     for k in range(1, 4):
         np.testing.assert_allclose(data[k].dos[inside], data[0].dos[inside], atol=0.02)
         assert np.abs(snapshots[k].dos - snapshots[0].dos).max() > 0.1
-    np.testing.assert_allclose(data[0].dos, data[0].ldos.mean(dim=0) * data[0].volume, atol=1e-4)     # 16 bits
+    np.testing.assert_allclose(data[0].dos, data[0].ldos.mean(dim=0) * data[0].volume, atol=1e-4)  # 16 bits
 
 
 def test_zero_of_one_density(data):
@@ -274,9 +291,9 @@ def test_zero_of_one_density(data):
 
 def test_relative_spectra():
     """A smooth spectrum moves as its formula does; beyond the grid it is held."""
-    found = relative(ENERGIES, np.exp(-(ENERGIES / 2) ** 2), 0.3)
-    np.testing.assert_allclose(found[:-1], np.exp(-((ENERGIES[:-1] + 0.3) / 2) ** 2), atol=2e-4)
-    assert found[-1] == pytest.approx(np.exp(-(ENERGIES[-1] / 2) ** 2), rel=1e-12)
+    found = relative(ENERGIES, np.exp(-((ENERGIES / 2) ** 2)), 0.3)
+    np.testing.assert_allclose(found[:-1], np.exp(-(((ENERGIES[:-1] + 0.3) / 2) ** 2)), atol=2e-4)
+    assert found[-1] == pytest.approx(np.exp(-((ENERGIES[-1] / 2) ** 2)), rel=1e-12)
 
 
 def test_zeros_that_differ(data):
@@ -287,14 +304,20 @@ def test_zeros_that_differ(data):
 def test_stops_at_nan(data, tmp_path):
     """A learning rate that is too large, and a snapshot whose fingerprints are NaN, with its name; the checkpoint is
     finite."""
-    with pytest.raises(Diverged, match=r"stopped in epoch [123], learning rate 1e\+30: .*snapshot \d+ .*NaN or infinite"):
+    with pytest.raises(
+        Diverged, match=r"stopped in epoch [123], learning rate 1e\+30: .*snapshot \d+ .*NaN or infinite"
+    ):
         fit(new_model(data), data, learning_rate=(1e30, 1e29), checkpoint=tmp_path / "a")
     assert not (tmp_path / "a").exists() or all(
-        bool(torch.isfinite(value).all()) for value in load_checkpoint(tmp_path / "a")["model"].values())
+        bool(torch.isfinite(value).all()) for value in load_checkpoint(tmp_path / "a")["model"].values()
+    )
 
     class Broken(LDOSLoss):
         def __call__(self, head, item):
             value, errors = super().__call__(head, item)
             return value * (torch.nan if torch.equal(item.ldos, data[1].ldos) else 1.0), errors
-    with pytest.raises(Diverged, match=rf"epoch 1,.* the loss of snapshot 1 .{data.snapshots[1].name or 'unnamed'}. is NaN"):
+
+    with pytest.raises(
+        Diverged, match=rf"epoch 1,.* the loss of snapshot 1 .{data.snapshots[1].name or 'unnamed'}. is NaN"
+    ):
         fit(new_model(data), data, loss=Broken())

@@ -1,4 +1,5 @@
 """The force term of the LDOS: forces and rows against differences, the solution against brute force, what it gains."""
+
 from dataclasses import replace
 
 import h5py
@@ -14,10 +15,18 @@ from ase_mlelec.io.snapshots import Snapshots, write_snapshots
 from ase_mlelec.testing import five_point
 from ase_mlelec.train import ldos_forces
 from ase_mlelec.train.config import parse_config
-from ase_mlelec.train.ldos import (GridData, LDOSLoss, ldos_errors, normal_equations, refit_last_layer,
-                                   standardise_ldos)
-from ase_mlelec.train.ldos_forces import (ForceData, coarse_shape, energy_metric, energy_per_atom, force_rows,
-                                          hidden_first_order, nearest, projected_forces, refit_with_labels)
+from ase_mlelec.train.ldos import GridData, LDOSLoss, ldos_errors, normal_equations, refit_last_layer, standardise_ldos
+from ase_mlelec.train.ldos_forces import (
+    ForceData,
+    coarse_shape,
+    energy_metric,
+    energy_per_atom,
+    force_rows,
+    hidden_first_order,
+    nearest,
+    projected_forces,
+    refit_with_labels,
+)
 from ase_mlelec.train.recipe import train
 
 WITH_CORE = {**ATTRIBUTES, "core_charges": {"Al": CORE}}
@@ -44,6 +53,7 @@ def files(tmp_path):
     def write(snapshots, attributes=ATTRIBUTES):
         write_snapshots(tmp_path / "al.h5", snapshots, ENERGIES, attributes)
         return Snapshots(tmp_path / "al.h5"), tmp_path / "fingerprints.h5"
+
     return write
 
 
@@ -74,8 +84,9 @@ def test_labels_are_those_of_the_directions(files):
     assert flat.shape == (9, 12)
     torch.testing.assert_close(flat @ flat.T, torch.eye(9, dtype=torch.float64), rtol=0, atol=1e-12)
     forces = snapshots[0].forces
-    np.testing.assert_allclose(torch.einsum("m,mni->ni", item.wanted, item.directions).numpy(),
-                               forces - forces.mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(
+        torch.einsum("m,mni->ni", item.wanted, item.directions).numpy(), forces - forces.mean(axis=0), atol=1e-12
+    )
 
 
 def test_many_atoms_share_few_directions(monkeypatch, files):
@@ -155,10 +166,10 @@ def test_normal_matrix_is_that_of_the_refit(files, hold):
         item = data[k]
         hidden = torch.nn.functional.pad(head.activations(item.features).detach().double(), (0, 1), value=1.0)
         spectrum = head.scale * hidden @ last.T
-        total = total + (spectrum[item.points] - item.ldos).square().sum() / len(item.points)       # all have 50
+        total = total + (spectrum[item.points] - item.ldos).square().sum() / len(item.points)  # all have 50
         total = total + 30.0 * (spectrum.mean(dim=0) - item.dos / item.volume).square().sum()
         total = total + hold * hidden[item.points].square().mean() * (head.scale * (last - before)).square().sum()
-    gradient, = torch.autograd.grad(total / head.scale**2, last)
+    (gradient,) = torch.autograd.grad(total / head.scale**2, last)
     wanted = 2 * (last.detach() - best) @ normal_equations(head, data, 30.0, hold)[0]
     torch.testing.assert_close(gradient, wanted, rtol=0, atol=2e-4 * float(wanted.abs().max()))
 
@@ -195,7 +206,7 @@ def test_fingerprints_are_kept(files):
     descriptor = random_ldos_model(3, ("Al",)).descriptor
     first = ForceData(snapshots, descriptor, cache, progress=False)[0]
     with h5py.File(cache, "a") as file:
-        key, = file
+        (key,) = file
         file[key][0] = 7.0
     again = ForceData(snapshots, descriptor, cache, progress=False)[0]
     assert torch.equal(again.slopes, first.slopes) and (again.features == 7).all()
@@ -221,8 +232,8 @@ def test_energies_are_those_of_the_calculator(files, zero):
 
     calc = calculator(model, snapshot.shape, ATTRIBUTES)
     wanted = calc.get_property("free_energy", snapshot.atoms) - item.level * item.n_electrons
-    assert energy(last).item() == pytest.approx(wanted / item.n_atoms, abs=1e-6)        # fingerprints: single precision
-    gradient, = torch.autograd.grad(energy(last), last)
+    assert energy(last).item() == pytest.approx(wanted / item.n_atoms, abs=1e-6)  # fingerprints: single precision
+    (gradient,) = torch.autograd.grad(energy(last), last)
     with seeded(5), torch.no_grad():
         change = torch.randn_like(last)
         numeric = five_point(lambda step: float(energy(last + step * change)), 1e-3)
@@ -248,8 +259,18 @@ def test_refit_reaches_the_energies(files, n_linear):
 def test_no_energy_without_density(files, tmp_path):
     files([replace(labelled(1, n_points=20), density=None)])
     with pytest.raises(ValueError, match="'al-1' has no density; write it too, or train with energy_weight = 0"):
-        train(parse_config({"data": {"files": ["al.h5"]}, "output": {"model": "al.safetensors"},
-                            "bispectrum": {"twojmax": 3}, "ldos": {"energy_weight": 1.0}}, tmp_path), progress=False)
+        train(
+            parse_config(
+                {
+                    "data": {"files": ["al.h5"]},
+                    "output": {"model": "al.safetensors"},
+                    "bispectrum": {"twojmax": 3},
+                    "ldos": {"energy_weight": 1.0},
+                },
+                tmp_path,
+            ),
+            progress=False,
+        )
 
 
 def test_training_takes_forces_and_energies(files, tmp_path):
@@ -257,17 +278,27 @@ def test_training_takes_forces_and_energies(files, tmp_path):
     snapshots, cache = files([labelled(seed, n_points=60) for seed in (0, 1)])
     models = []
     for weight in (0.0, 0.1):
-        models.append(train(parse_config({
-            "data": {"files": ["al.h5"]}, "output": {"model": f"{weight:g}.safetensors"},
-            "bispectrum": {"twojmax": 3, "cutoff": 3.2, "n_radial": 2},
-            "ldos": {"widths": [4], "epochs": 2, "force_weight": weight, "energy_weight": weight}}, tmp_path),
-            progress=False))
+        models.append(
+            train(
+                parse_config(
+                    {
+                        "data": {"files": ["al.h5"]},
+                        "output": {"model": f"{weight:g}.safetensors"},
+                        "bispectrum": {"twojmax": 3, "cutoff": 3.2, "n_radial": 2},
+                        "ldos": {"widths": [4], "epochs": 2, "force_weight": weight, "energy_weight": weight},
+                    },
+                    tmp_path,
+                ),
+                progress=False,
+            )
+        )
     without, with_forces = (model.heads["ldos"] for model in models)
     assert torch.equal(without.hidden[0].weight, with_forces.hidden[0].weight)
     descriptor = models[0].descriptor.double()
     forces = ForceData(snapshots, descriptor, cache, progress=False)
-    errors = refit_with_labels(without, GridData(snapshots, descriptor, cache, progress=False), forces, 0.1, 0.1, 100.0,
-                               progress=False)
+    errors = refit_with_labels(
+        without, GridData(snapshots, descriptor, cache, progress=False), forces, 0.1, 0.1, 100.0, progress=False
+    )
     assert errors["forces"][1] < errors["forces"][0]
     torch.testing.assert_close(without.last.weight, with_forces.last.weight)
     assert not (tmp_path / "0.1.fingerprints.h5").exists()

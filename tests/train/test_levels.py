@@ -1,4 +1,5 @@
 """First-order answers of levels to errors of the Hamiltonian, against levels of changed Hamiltonians."""
+
 import numpy as np
 import pytest
 import torch
@@ -28,8 +29,9 @@ def fitted(request):
     frames = [make(k) for k in range(3)]
     species, fold, functions, areas = frame_functions(frames)
     torch.manual_seed(0)
-    head = PairHead(functions, dict(species=species, cutoff=4.5, fold=fold, n_radial=3), 12.0, (6,),
-                    reference_areas=areas).double()
+    head = PairHead(
+        functions, dict(species=species, cutoff=4.5, fold=fold, n_radial=3), 12.0, (6,), reference_areas=areas
+    ).double()
     standardise_hamiltonian(head, [prepare(head, frame) for frame in frames])
     return head, frames, n_electrons
 
@@ -38,8 +40,10 @@ def fitted(request):
 def changed(head, item, frame, part):
     """Levels on the mesh where a part of the model's error is added to the true blocks."""
     blocks = head(item.geometry)
-    onsite, hopping = ({key: truth + part * (found[key] - truth) for key, truth in true.items()}
-                       for true, found in ((item.onsite, blocks.onsite), (item.hopping, blocks.hopping)))
+    onsite, hopping = (
+        {key: truth + part * (found[key] - truth) for key, truth in true.items()}
+        for true, found in ((item.onsite, blocks.onsite), (item.hopping, blocks.hopping))
+    )
     *elements, owners = head.elements(Blocks(item.geometry, onsite, hopping))
     hamiltonian = WannierHamiltonian.from_elements(frame.atoms.cell.array, *elements, frame.atoms.positions[owners])
     return hamiltonian.eigenvalues(time_reversal_pairs(levels.mesh(frame.atoms))[0])

@@ -1,4 +1,5 @@
 """Energies that are linear in the features: the closed form is the minimum, finds the truth, and makes whole models."""
+
 import copy
 
 import numpy as np
@@ -30,8 +31,17 @@ def alloy(n=12):
     for k in range(n):
         formula = ("Cu2Au", "CuAu3", "Cu4")[k % 3]
         atoms = random_atoms(formula, cell=[4.0, 4.3, 4.6], seed=k)
-        frames.append(Frame(atoms, {"energy": rng.normal(), "forces": rng.normal(0, 3, (len(atoms), 3)),
-                                    "virial": rng.normal(size=(3, 3))}, f"x{k}"))
+        frames.append(
+            Frame(
+                atoms,
+                {
+                    "energy": rng.normal(),
+                    "forces": rng.normal(0, 3, (len(atoms), 3)),
+                    "virial": rng.normal(size=(3, 3)),
+                },
+                f"x{k}",
+            )
+        )
     return Frames(frames)
 
 
@@ -44,8 +54,14 @@ def linear_model(frames, seed=0):
     return model
 
 
-@pytest.mark.parametrize("loss", [EnergyLoss((9, 2.0), (9, 0.5), (9, 0.1)), EnergyLoss((9, 1.0), (0, 0), (0, 0)),
-                                  EnergyLoss((0, 0), (9, 1.0), (9, 0.2), strong_force=2.0)])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        EnergyLoss((9, 2.0), (9, 0.5), (9, 0.1)),
+        EnergyLoss((9, 1.0), (0, 0), (0, 0)),
+        EnergyLoss((0, 0), (9, 1.0), (9, 0.2), strong_force=2.0),
+    ],
+)
 def test_least_of_the_loss(loss):
     """No gradient of the loss that steps would follow is left, whatever the weights were before."""
     frames = alloy()
@@ -56,6 +72,7 @@ def test_least_of_the_loss(loss):
         batch = Batches.for_model(model, frames, loss.labels).batch(range(len(frames)))
         value, _ = loss(model, batch, 0.0)
         return torch.cat([g.flatten() for g in torch.autograd.grad(value, weights)])
+
     before = gradient()
     fit_linear(model, frames, loss, 1e-13, batch_size=5, progress=False)
     assert gradient().norm() < 1e-6 * before.norm()
@@ -68,8 +85,10 @@ def test_ridge_draws_to_the_weights_before():
     for ridge, low, high in ((1e9, 0, 1e-6), (1e-6, 1e-3, 1e9)):
         model.heads["energy"].nets.last.load_state_dict(start)
         fit_linear(model, frames, loss, ridge, progress=False)
-        moved = max(float((value - start[name]).abs().max())
-                    for name, value in model.heads["energy"].nets.last.state_dict().items())
+        moved = max(
+            float((value - start[name]).abs().max())
+            for name, value in model.heads["energy"].nets.last.state_dict().items()
+        )
         assert low <= moved < high
 
 
@@ -81,8 +100,11 @@ def test_finds_the_truth():
     batches = Batches.for_model(truth, frames, ("energy",))
     for k, frame in enumerate(labelled):
         energy, found = energy_and_derivatives(truth, batches.batch([k]))
-        frame.labels.update(energy=float(energy.detach()), forces=found["forces"].detach().numpy(),
-                            virial=found["virial"][0].detach().numpy())
+        frame.labels.update(
+            energy=float(energy.detach()),
+            forces=found["forces"].detach().numpy(),
+            virial=found["virial"][0].detach().numpy(),
+        )
     model = copy.deepcopy(truth)
     for layer in model.heads["energy"].nets.last:
         torch.nn.init.zeros_(layer.weight)
@@ -115,16 +137,25 @@ def test_coarse_labels_have_an_energy_of_their_own():
         fit_linear(model, frames, loss, 1e-6, *options, progress=False)
         return _weights(model) - before
 
-    rows, rests = zip(*(_weighted_rows(model, Batches.for_model(model, part, loss.labels).batch(range(len(part))), loss)
-                        for part in (fine, coarse)))
-    size = float((rows[0]**2).sum(dim=0).mean())
+    rows, rests = zip(
+        *(
+            _weighted_rows(model, Batches.for_model(model, part, loss.labels).batch(range(len(part))), loss)
+            for part in (fine, coarse)
+        )
+    )
+    size = float((rows[0] ** 2).sum(dim=0).mean())
     unit = torch.eye(rows[0].shape[1]).double()
     for ridge in (1e-3, 1.0):
-        whole = torch.cat([torch.cat([rows[0], 0 * rows[0]], dim=1), torch.cat([rows[1], rows[1]], dim=1),
-                           torch.cat([(1e-6 * size)**0.5 * unit, 0 * unit], dim=1),
-                           torch.cat([0 * unit, (ridge * size)**0.5 * unit], dim=1)])
+        whole = torch.cat(
+            [
+                torch.cat([rows[0], 0 * rows[0]], dim=1),
+                torch.cat([rows[1], rows[1]], dim=1),
+                torch.cat([(1e-6 * size) ** 0.5 * unit, 0 * unit], dim=1),
+                torch.cat([0 * unit, (ridge * size) ** 0.5 * unit], dim=1),
+            ]
+        )
         rest = torch.cat([*rests, torch.zeros(len(whole) - sum(map(len, rests))).double()])
-        found = torch.linalg.lstsq(whole, rest[:, None], driver="gelsd").solution[:len(unit), 0]
+        found = torch.linalg.lstsq(whole, rest[:, None], driver="gelsd").solution[: len(unit), 0]
         expected = torch.cat([found[:-2].reshape(2, -1), found[-2:, None]], dim=1).flatten()
         torch.testing.assert_close(fitted(fine, coarse, ridge), expected, rtol=0, atol=1e-6 * float(expected.norm()))
     alone = fitted(fine)
@@ -135,17 +166,24 @@ def test_in_one_command(tmp_path):
     """From data to a calculator; fine-tuning goes on from the weights."""
     frames = make_frames(25)
     write_hdf5(tmp_path / "cu.h5", frames)
-    table = {"data": {"files": ["cu.h5"]}, "output": {"model": "cu.safetensors"}, "energy": {"widths": []},
-             "descriptor": {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 4, "l_max": 2, "n_basis": 5}}
+    table = {
+        "data": {"files": ["cu.h5"]},
+        "output": {"model": "cu.safetensors"},
+        "energy": {"widths": []},
+        "descriptor": {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 4, "l_max": 2, "n_basis": 5},
+    }
     first = train(parse_config(table, tmp_path), progress=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cu.h5", "cu.safetensors"]
     forces = np.concatenate([frame.labels["forces"] for frame in frames])
-    assert first.metadata["errors"]["test"]["forces_mae_meV_per_A"] < 100 * abs(forces).mean()      # a tenth of them
+    assert first.metadata["errors"]["test"]["forces_mae_meV_per_A"] < 100 * abs(forces).mean()  # a tenth of them
     atoms = frames.frames[0].atoms
     atoms.calc = DeepPotCalculator(load_model(tmp_path / "cu.safetensors"), device="cpu", on_extrapolation="ignore")
     np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), atol=1e-5)
-    held = table | {"start": "cu.safetensors", "energy": {"widths": [], "ridge": 1e9},
-                    "output": {"model": "held.safetensors"}}
+    held = table | {
+        "start": "cu.safetensors",
+        "energy": {"widths": [], "ridge": 1e9},
+        "output": {"model": "held.safetensors"},
+    }
     again = train(parse_config(held, tmp_path), progress=False)
     for one, two in zip(first.state_dict().values(), again.state_dict().values()):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
@@ -167,8 +205,10 @@ def test_power_spectrum_in_one_command(tmp_path):
     atoms = frames.frames[0].atoms
     atoms.calc = DeepPotCalculator(load_model(tmp_path / "cu.safetensors"), device="cpu", on_extrapolation="ignore")
     np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), atol=1e-5)
-    for change, message in ((drawn, "power_spectrum. beside .descriptor.; leave one out"),
-                            ({"dipole": {"centers": ["Cu"]}}, "power_spectrum. for .dipole., but it has no")):
+    for change, message in (
+        (drawn, "power_spectrum. beside .descriptor.; leave one out"),
+        ({"dipole": {"centers": ["Cu"]}}, "power_spectrum. for .dipole., but it has no"),
+    ):
         with pytest.raises(ValueError, match=message):
             parse_config(table | fixed | change, tmp_path)
     (tmp_path / "far").mkdir()
@@ -221,7 +261,7 @@ def test_ridges_by_groups_are_the_most_probable(monkeypatch):
     ridges = torch.full_like(right, 1e-4)
     for _ in range(100):
         ridges[:-2] = linear._more_probable(normal, right, ridges, groups, np.log(1e-4))
-    assert (ridges[-2:] == 1e-4).all()      # of the constants
+    assert (ridges[-2:] == 1e-4).all()  # of the constants
     own = np.array([float(ridges[:-2][groups == k][0]) for k in range(6)])
     assert (own[[0, 3]] > 3 * own[[1, 4]]).all() and (own[[1, 4]] > 3 * own[[2, 5]]).all()
 
@@ -243,14 +283,22 @@ def test_interrupted_fit_goes_on(stop, tmp_path, monkeypatch):
     """The same weights to the bit, from the sums of the structures so far; in the first, second and third data set."""
     monkeypatch.setattr(sums, "PATIENCE", 0)
     frames, loss, count, rows = alloy(), EnergyLoss((9, 2.0), (9, 0.5), (9, 0.1)), [], linear._weighted_rows
-    options = dict(ridge=1e-6, far=frames.select(lambda frame: frame.name < "x5"), far_weight=3.0, coarse_ridge=0.1,
-                   coarse=frames.select(lambda frame: frame.name > "x5"), batch_size=5, progress=False)
+    options = dict(
+        ridge=1e-6,
+        far=frames.select(lambda frame: frame.name < "x5"),
+        far_weight=3.0,
+        coarse_ridge=0.1,
+        coarse=frames.select(lambda frame: frame.name > "x5"),
+        batch_size=5,
+        progress=False,
+    )
 
     def counting(*arguments):
         count.append(1)
         if len(count) == stop:
             raise KeyboardInterrupt
         return rows(*arguments)
+
     whole = linear_model(frames)
     fit_linear(whole, frames, loss, **options)
     monkeypatch.setattr(linear, "_weighted_rows", counting)

@@ -1,4 +1,5 @@
 """Losses against their equations, and their gradients against differences."""
+
 import numpy as np
 import pytest
 import torch
@@ -47,9 +48,11 @@ def test_energy_loss_is_the_equation(frames, ratio):
         energy = (atoms.get_potential_energy() - labels["energy"]) ** 2
         forces = ((atoms.get_forces() - labels["forces"]) ** 2).sum()
         virial = ((-atoms.get_stress(voigt=False) * atoms.get_volume() - labels["virial"]) ** 2).sum()
-        expected.append(prefactor(terms["energy"], ratio) / n * energy
-                        + prefactor(terms["forces"], ratio) / (3 * n) * forces
-                        + prefactor(terms["virial"], ratio) / (9 * n) * virial)
+        expected.append(
+            prefactor(terms["energy"], ratio) / n * energy
+            + prefactor(terms["forces"], ratio) / (3 * n) * forces
+            + prefactor(terms["virial"], ratio) / (9 * n) * virial
+        )
     loss = EnergyLoss(**terms)
     value, _ = loss(model, Batches.for_model(model, frames, loss.labels).batch([0, 1, 2]), ratio)
     assert float(value.detach()) == pytest.approx(np.mean(expected), rel=1e-10)
@@ -69,13 +72,19 @@ def test_spectrum_loss_is_the_equation(frames):
     differences = [p - frame.labels["ados"] for p, frame in zip(predictions, frames)]
     totals = [d.mean(axis=0) for d in differences]
     step = frames.energies[1] - frames.energies[0]
-    expected = (np.mean(np.concatenate(differences) ** 2) + 2 * np.mean(np.square(totals))
-                + 3 * np.mean(np.square(np.cumsum(totals, axis=1) * step)))
+    expected = (
+        np.mean(np.concatenate(differences) ** 2)
+        + 2 * np.mean(np.square(totals))
+        + 3 * np.mean(np.square(np.cumsum(totals, axis=1) * step))
+    )
     assert float(loss(model, batch, 1.0)[0].detach()) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("loss", [EnergyLoss((1, 1), (1, 1), (1, 1)), SpectrumLoss(1, 1, 1), SpectrumLoss(0, 1)],
-                         ids=["energy", "ados", "dos"])
+@pytest.mark.parametrize(
+    "loss",
+    [EnergyLoss((1, 1), (1, 1), (1, 1)), SpectrumLoss(1, 1, 1), SpectrumLoss(0, 1)],
+    ids=["energy", "ados", "dos"],
+)
 def test_gradient(loss, frames):
     model = small_model(frames)
     batch = Batches.for_model(model, frames, loss.labels).batch([0, 1])
@@ -110,7 +119,7 @@ def test_without_gradients_the_same_numbers(frames):
 def test_centre_losses_are_their_equations(atomic):
     """Mean squares over the oxygens and over the sums per oxygen, with predictions of the calculator."""
     frames, model = make_wannier_frames(3), random_model(2, ("dipole", "polarizability"), metadata=dict(WANNIER))
-    frames.frames[1].labels["atomic_polarizability"][3, 0, 1] += 0.4        # antisymmetric parts do not count
+    frames.frames[1].labels["atomic_polarizability"][3, 0, 1] += 0.4  # antisymmetric parts do not count
     frames.frames[1].labels["atomic_polarizability"][3, 1, 0] -= 0.4
     calc, errors = DeepWannierCalculator(model, on_extrapolation="ignore"), {"dipole": [], "polarizability": []}
     for frame in frames:
@@ -149,8 +158,8 @@ def test_structures_under_high_pressure_count_less(frames):
     atomic, whole = loss.weights(batch, batch.system.n_atoms.double())
     wanted = []
     for frame in frames.frames[:2]:
-        pressure = np.sqrt((frame.labels["virial"]**2).sum() / 3) / len(frame.atoms)
-        wanted.append(1 / (1 + (frame.labels["forces"]**2).sum(axis=1) / strong**2) / (1 + (pressure / strong)**2))
+        pressure = np.sqrt((frame.labels["virial"] ** 2).sum() / 3) / len(frame.atoms)
+        wanted.append(1 / (1 + (frame.labels["forces"] ** 2).sum(axis=1) / strong**2) / (1 + (pressure / strong) ** 2))
     np.testing.assert_allclose(atomic, np.concatenate(wanted), rtol=1e-12)
     np.testing.assert_allclose(whole, [each.mean() for each in wanted], rtol=1e-12)
     assert (atomic < 1).all()

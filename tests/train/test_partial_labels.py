@@ -1,4 +1,5 @@
 """Data sets of which some structures lack some labels: every label counts, and no more than that."""
+
 import copy
 
 import numpy as np
@@ -19,8 +20,12 @@ from ase_mlelec.train.linear import _weighted_rows, fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss, energy_and_derivatives
 from ase_mlelec.train.recipe import train
 
-LOSSES = [EnergyLoss((0.3, 2.0), (5.0, 1.0), (0.7, 0.2)), EnergyLoss((1, 1), (1, 1), (1, 1), strong_force=0.5),
-          SpectrumLoss(1.0, 2.0, 3.0), SpectrumLoss(0.0, 1.0, 0.5)]
+LOSSES = [
+    EnergyLoss((0.3, 2.0), (5.0, 1.0), (0.7, 0.2)),
+    EnergyLoss((1, 1), (1, 1), (1, 1), strong_force=0.5),
+    SpectrumLoss(1.0, 2.0, 3.0),
+    SpectrumLoss(0.0, 1.0, 0.5),
+]
 DESCRIPTOR = {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 3, "l_max": 2, "n_basis": 5}
 
 
@@ -50,8 +55,10 @@ def value_of(loss, model, frames, chosen=None, ratio=0.3):
     return loss(model, batches.batch(range(len(frames)) if chosen is None else chosen), ratio)
 
 
-@pytest.mark.parametrize("names, terms", [
-    (("virial",), ("virial",)), (("forces",), ("forces",)), (("energy", "virial"), ("energy", "virial"))])
+@pytest.mark.parametrize(
+    "names, terms",
+    [(("virial",), ("virial",)), (("forces",), ("forces",)), (("energy", "virial"), ("energy", "virial"))],
+)
 def test_terms_of_the_energy_are_means_over_those_with_the_label(names, terms, frames, model):
     """By hand: each term is the mean of this term alone over the single structures that have its label."""
     gaps = {0: names, 3: names, 4: ("forces",)}
@@ -69,7 +76,8 @@ def test_terms_of_the_energy_are_means_over_those_with_the_label(names, terms, f
     atoms = torch.tensor([k for k in range(6) if "forces" in part.frames[k].labels])
     rows = torch.isin(batch.system.batch, atoms)
     assert float(squares["forces_eV_per_A"].detach()) == pytest.approx(
-        float((found - batch.labels["forces"])[rows].square().mean()), rel=1e-12)
+        float((found - batch.labels["forces"])[rows].square().mean()), rel=1e-12
+    )
 
 
 def test_terms_of_spectra(frames, model):
@@ -86,8 +94,11 @@ def test_terms_of_spectra(frames, model):
         elif "dos" in frame.labels:
             totals.append((mine.sum(axis=0) - frame.labels["dos"]) / len(frame.atoms))
     assert (len(atomic), len(totals)) == (3, 5)
-    expected = (np.mean(np.concatenate(atomic) ** 2) + 2 * np.mean(np.square(totals))
-                + 3 * np.mean(np.square(np.cumsum(totals, axis=1) * step)))
+    expected = (
+        np.mean(np.concatenate(atomic) ** 2)
+        + 2 * np.mean(np.square(totals))
+        + 3 * np.mean(np.square(np.cumsum(totals, axis=1) * step))
+    )
     value, squares = value_of(loss, model, part)
     assert float(value.detach()) == pytest.approx(expected, rel=1e-12)
     assert float(squares["dos_per_atom_eV"].detach()) == pytest.approx(np.mean(np.square(totals)), rel=1e-12)
@@ -147,10 +158,15 @@ def test_closed_form_is_least_squares_over_the_rows_there_are(few_rows, far, fra
     for k, frame in enumerate(part):
         for name in ("energy", "forces", "virial"):
             if name in frame.labels:
-                alone = EnergyLoss(**{n: getattr(loss, n) if n == name else (0, 0) for n in frame.labels
-                                      if n in ("energy", "forces", "virial")} | {
-                                          n: (0, 0) for n in ("energy", "forces", "virial") if n != name},
-                                   strong_force=3.0)
+                alone = EnergyLoss(
+                    **{
+                        n: getattr(loss, n) if n == name else (0, 0)
+                        for n in frame.labels
+                        if n in ("energy", "forces", "virial")
+                    }
+                    | {n: (0, 0) for n in ("energy", "forces", "virial") if n != name},
+                    strong_force=3.0,
+                )
                 # forces and virials, where they are known, say how much a structure counts
                 single = Batches.for_model(made, Frames([frame]), (name, "forces", "virial"))
                 rows, rest = _weighted_rows(made, single.batch([0]), alone)
@@ -159,12 +175,17 @@ def test_closed_form_is_least_squares_over_the_rows_there_are(few_rows, far, fra
     beyond = [(2.0 * rows, 2.0 * rest) for k, rows, rest in columns if far and k >= 3]
     rows, rest = (np.concatenate(column) for column in zip(*near, *beyond))
     n = rows.shape[1]
-    size = sum((part[0]**2).sum() for part in near) / n
-    expected = np.linalg.lstsq(np.concatenate([rows, (ridge * size)**0.5 * np.eye(n)]), np.append(rest, np.zeros(n)))[0]
-    layer, = made.heads["energy"].nets.last
+    size = sum((part[0] ** 2).sum() for part in near) / n
+    expected = np.linalg.lstsq(np.concatenate([rows, (ridge * size) ** 0.5 * np.eye(n)]), np.append(rest, np.zeros(n)))[
+        0
+    ]
+    (layer,) = made.heads["energy"].nets.last
     before = torch.cat([layer.weight[0], layer.bias]).detach().clone()
-    first, second = ((part.select(lambda frame, own=own: (frame.name in ("cu-0", "cu-1", "cu-2")) == own)
-                      for own in (True, False)) if far else (part, None))
+    first, second = (
+        (part.select(lambda frame, own=own: (frame.name in ("cu-0", "cu-1", "cu-2")) == own) for own in (True, False))
+        if far
+        else (part, None)
+    )
     fit_linear(made, first, loss, ridge, far=second, far_weight=4.0, batch_size=4, progress=False)
     change = (torch.cat([layer.weight[0], layer.bias]) - before).detach().numpy()
     np.testing.assert_allclose(change, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
@@ -176,11 +197,14 @@ def test_errors_are_over_those_with_the_label(frames, model):
     def of(chosen, keys):
         found = errors(model, Frames([frames.frames[k] for k in chosen], frames.energies))
         return {key: found[key] for key in keys}
+
     found = errors(model, part)
-    expected = (of([2, 3, 4, 5], ("stress_rmse_GPa", "ados_rmse_states_per_eV", "ados_rmse_over_std"))
-                | of([0, 2, 3, 4, 5], ("forces_mae_meV_per_A", "forces_rmse_meV_per_A"))
-                | of([0, 1, 3, 4, 5], ("energy_mae_meV_per_atom", "energy_rmse_meV_per_atom"))
-                | {"stress_frames": 4, "forces_frames": 5, "energy_frames": 5, "ados_frames": 4, "dos_frames": 5})
+    expected = (
+        of([2, 3, 4, 5], ("stress_rmse_GPa", "ados_rmse_states_per_eV", "ados_rmse_over_std"))
+        | of([0, 2, 3, 4, 5], ("forces_mae_meV_per_A", "forces_rmse_meV_per_A"))
+        | of([0, 1, 3, 4, 5], ("energy_mae_meV_per_atom", "energy_rmse_meV_per_atom"))
+        | {"stress_frames": 4, "forces_frames": 5, "energy_frames": 5, "ados_frames": 4, "dos_frames": 5}
+    )
     assert found.pop("dos_rmse_states_per_eV_per_atom") > 0
     assert found == pytest.approx(expected, rel=1e-12)
     lines = [line for line in table({"test": errors(model, part)}).splitlines() if "structures with a stress" in line]
@@ -193,15 +217,23 @@ def test_validation_errors_weigh_by_labels(frames, model):
     loss, part = EnergyLoss((1, 1), (1, 1), (1, 1)), without(frames, {0: ("virial",), 4: ("virial",), 5: ("virial",)})
     found = evaluate_loss(model, Batches.for_model(model, part, loss.labels), loss, batch_size=2)
     squares = [float(value_of(loss, model, frames, [k])[1]["virial_eV_per_atom"].detach()) for k in (1, 2, 3)]
-    assert found["virial_eV_per_atom"] == pytest.approx(np.mean(squares)**0.5, rel=1e-12)
+    assert found["virial_eV_per_atom"] == pytest.approx(np.mean(squares) ** 0.5, rel=1e-12)
 
 
 def test_curve_of_batches_without_a_label(frames, tmp_path):
     """The columns are those of all rows."""
     part = without(frames, {k: ("virial",) for k in range(5)})
     made = random_model(1, ("energy",), species=("Cu",), widths=(4,), n_basis=6, l_max=2)
-    fit(made, part, EnergyLoss((1, 1), (1, 1), (1, 1)), steps=6, batch_size=1, interval=1, curve=tmp_path / "a.csv",
-        progress=False)
+    fit(
+        made,
+        part,
+        EnergyLoss((1, 1), (1, 1), (1, 1)),
+        steps=6,
+        batch_size=1,
+        interval=1,
+        curve=tmp_path / "a.csv",
+        progress=False,
+    )
     head, *rows = (tmp_path / "a.csv").read_text().splitlines()
     assert head.split(",")[-1] == "virial_eV_per_atom" or "virial_eV_per_atom" in head
     filled = [row.split(",")[head.split(",").index("virial_eV_per_atom")] != "" for row in rows]
@@ -210,13 +242,22 @@ def test_curve_of_batches_without_a_label(frames, tmp_path):
 
 # in one command
 
+
 def configuration(folder, **sections):
     tables = {"data": {"files": ["cu.h5"]}, "descriptor": DESCRIPTOR, "output": {"model": "cu.safetensors"}, **sections}
     return parse_config({name: table for name, table in tables.items() if table is not None}, folder)
 
 
-GAPS = {0: ("virial",), 1: ("forces", "ados"), 3: ("virial", "dos"), 4: ("energy",), 5: ("virial", "ados"),
-        6: ("ados", "dos"), 8: ("virial",), 9: ("forces", "virial")}
+GAPS = {
+    0: ("virial",),
+    1: ("forces", "ados"),
+    3: ("virial", "dos"),
+    4: ("energy",),
+    5: ("virial", "ados"),
+    6: ("ados", "dos"),
+    8: ("virial",),
+    9: ("forces", "virial"),
+}
 
 
 @pytest.mark.parametrize("energy", [{"steps": 3, "widths": [4]}, {"widths": []}], ids=["net", "linear"])
@@ -227,15 +268,23 @@ def test_any_mixture_of_labels_trains(energy, tmp_path):
     metadata = load_model(tmp_path / "cu.safetensors").metadata
     assert metadata["training"]["labels"]["train"] == {"energy": 6, "forces": 5, "virial": 4, "ados": 3, "dos": 5}
     assert "given" not in metadata["training"]["configuration"]["energy"]
-    assert "stress_rmse_GPa" not in metadata["errors"]["validation"]       # none of the two has one
+    assert "stress_rmse_GPa" not in metadata["errors"]["validation"]  # none of the two has one
     assert {key: value for key, value in metadata["errors"]["test"].items() if key.endswith("_frames")} == {
-        "energy_frames": 1, "forces_frames": 1, "stress_frames": 1}
+        "energy_frames": 1,
+        "forces_frames": 1,
+        "stress_frames": 1,
+    }
 
 
 def test_mixtures_of_vectors_train(tmp_path):
     names = ("atomic_dipole", "summed_dipole", "atomic_polarizability", "polarizability")
-    write_hdf5(tmp_path / "cu.h5", without(make_wannier_frames(10), {
-        0: names[:1], 1: names[1:], 2: names[2:3], 3: names[::2], 5: names[:2], 6: names[::2]}))
+    write_hdf5(
+        tmp_path / "cu.h5",
+        without(
+            make_wannier_frames(10),
+            {0: names[:1], 1: names[1:], 2: names[2:3], 3: names[::2], 5: names[:2], 6: names[::2]},
+        ),
+    )
     section = {"centers": ["O"], "steps": 3, "widths": [4], "total": 1.0}
     model = train(configuration(tmp_path, dipole=section, polarizability=section), progress=False)
     assert set(model.heads) == {"dipole", "polarizability"}
@@ -245,23 +294,39 @@ def test_mixtures_of_vectors_train(tmp_path):
 def test_default_terms_without_labels_are_left_out_and_said(tmp_path, capsys):
     frames = without(make_frames(10), {k: ("virial", "forces", "ados") for k in range(10)})
     write_hdf5(tmp_path / "cu.h5", frames)
-    model = train(configuration(tmp_path, energy={"steps": 2, "widths": [4]}, dos={"steps": 2, "widths": [4]},
-                                committee=2))
+    model = train(
+        configuration(tmp_path, energy={"steps": 2, "widths": [4]}, dos={"steps": 2, "widths": [4]}, committee=2)
+    )
     said = capsys.readouterr().err
     assert said.count("[energy] trains without forces, virial: none of the 6 frames to train on has such labels") == 1
     assert said.count("[dos] trains without atomic") == 1
-    assert set(model[0].metadata["errors"]["test"]) == {"energy_mae_meV_per_atom", "energy_rmse_meV_per_atom",
-                                                        "dos_rmse_states_per_eV_per_atom"}
+    assert set(model[0].metadata["errors"]["test"]) == {
+        "energy_mae_meV_per_atom",
+        "energy_rmse_meV_per_atom",
+        "dos_rmse_states_per_eV_per_atom",
+    }
 
 
-@pytest.mark.parametrize("sections, message", [
-    ({"energy": {"virial": [1, 5]}}, r"\[energy\] virial: none of the 6 frames to train on of cu.h5 has a label "
-     r"'virial', they have energy, dos; give them, or leave the term out with virial = \[0, 0\]"),
-    ({"energy": {"widths": [], "forces": [1, 1]}}, r"\[energy\] forces: .* 'forces'.*with forces = \[0, 0\]"),
-    ({"dos": {"atomic": 1.0}}, r"\[dos\] atomic: .* 'ados', they have energy, dos; .*with atomic = 0 .and total = 1."),
-    ({"polarizability": {"centers": ["Cu"]}},
-     r"\[polarizability\]: none of the 6 frames to train on of cu.h5 has a label 'atomic_polarizability'.*leave out"),
-], ids=["virial", "forces", "ados", "polarizability"])
+@pytest.mark.parametrize(
+    "sections, message",
+    [
+        (
+            {"energy": {"virial": [1, 5]}},
+            r"\[energy\] virial: none of the 6 frames to train on of cu.h5 has a label "
+            r"'virial', they have energy, dos; give them, or leave the term out with virial = \[0, 0\]",
+        ),
+        ({"energy": {"widths": [], "forces": [1, 1]}}, r"\[energy\] forces: .* 'forces'.*with forces = \[0, 0\]"),
+        (
+            {"dos": {"atomic": 1.0}},
+            r"\[dos\] atomic: .* 'ados', they have energy, dos; .*with atomic = 0 .and total = 1.",
+        ),
+        (
+            {"polarizability": {"centers": ["Cu"]}},
+            r"\[polarizability\]: none of the 6 frames to train on of cu.h5 has a label 'atomic_polarizability'.*leave out",
+        ),
+    ],
+    ids=["virial", "forces", "ados", "polarizability"],
+)
 def test_terms_that_were_asked_for_are_refused(sections, message, tmp_path):
     write_hdf5(tmp_path / "cu.h5", without(make_frames(10), {k: ("virial", "forces", "ados") for k in range(10)}))
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,5 @@
 """The recipe: from data to a model file that says what it is, and the errors it states."""
+
 import copy
 
 import numpy as np
@@ -27,8 +28,14 @@ def frames():
 
 def configuration(folder, **sections):
     """Four steps of each stage; a section that is None is left out."""
-    tables = {"data": {"files": ["cu.h5"]}, "descriptor": DESCRIPTOR, "output": {"model": "cu.safetensors"},
-              "energy": {"steps": 4, "widths": [6]}, "dos": {"steps": 4, "widths": [6]}, **sections}
+    tables = {
+        "data": {"files": ["cu.h5"]},
+        "descriptor": DESCRIPTOR,
+        "output": {"model": "cu.safetensors"},
+        "energy": {"steps": 4, "widths": [6]},
+        "dos": {"steps": 4, "widths": [6]},
+        **sections,
+    }
     return parse_config({name: table for name, table in tables.items() if table is not None}, folder)
 
 
@@ -44,8 +51,11 @@ def test_train(frames, tmp_path):
     assert model.species == ("Cu",) and set(model.heads) == {"energy", "dos"}
     assert {name: metadata[name] for name in ATTRIBUTES} == ATTRIBUTES
     assert metadata["electronic_temperature_K"] == 1000.0
-    shortest = min(frame.atoms.repeat(2).get_all_distances(mic=True)[np.triu_indices(len(frame.atoms) * 8, 1)].min()
-                   for frame in frames if frame.group == "train")
+    shortest = min(
+        frame.atoms.repeat(2).get_all_distances(mic=True)[np.triu_indices(len(frame.atoms) * 8, 1)].min()
+        for frame in frames
+        if frame.group == "train"
+    )
     assert metadata["shortest_distance_A"] == pytest.approx(shortest, rel=1e-6)
     training = metadata["training"]
     assert training["frames"] == {"train": 6, "validation": 2, "test": 2}
@@ -98,10 +108,12 @@ def test_start_from_a_model(frames, tmp_path):
     for (name, one), two in zip(first.state_dict().items(), tuned.state_dict().values()):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-9, msg=name)
     assert tuned.metadata["training"]["configuration"]["start"] == "cu.safetensors"
-    for change, message in ((dict(dos=None, energy=step | {"widths": [5]}), r"got \[5\] as widths of the energy"),
-                            (dict(dos=None, descriptor=DESCRIPTOR | {"n_axis": 2}), "got 2 as n_axis of the energy"),
-                            (dict(dos=None, start="ice"), "as species of the energy"),
-                            (dict(energy=None, start="ice"), "ice has no dos")):
+    for change, message in (
+        (dict(dos=None, energy=step | {"widths": [5]}), r"got \[5\] as widths of the energy"),
+        (dict(dos=None, descriptor=DESCRIPTOR | {"n_axis": 2}), "got 2 as n_axis of the energy"),
+        (dict(dos=None, start="ice"), "as species of the energy"),
+        (dict(energy=None, start="ice"), "ice has no dos"),
+    ):
         with pytest.raises(ValueError, match=message):
             train(configuration(tmp_path, **again | change), progress=False)
 
@@ -118,6 +130,7 @@ def test_interrupted_training_goes_on(frames, tmp_path, monkeypatch):
         if len(calls) == 7:
             raise KeyboardInterrupt
         return true_step(model, batch, loss, *rest)
+
     monkeypatch.setattr(fit_module, "_step", counting)
     with pytest.raises(KeyboardInterrupt):
         train(configuration(tmp_path), progress=False)
@@ -129,12 +142,17 @@ def test_interrupted_training_goes_on(frames, tmp_path, monkeypatch):
 
 def test_dos_without_energy_trains_the_descriptor(frames, tmp_path):
     write_hdf5(tmp_path / "cu.h5", frames)
-    short, longer = (train(configuration(tmp_path, energy=None, dos={"steps": steps, "widths": [6]}), progress=False)
-                     for steps in (1, 2))
+    short, longer = (
+        train(configuration(tmp_path, energy=None, dos={"steps": steps, "widths": [6]}), progress=False)
+        for steps in (1, 2)
+    )
     assert set(short.heads) == {"dos"}
     assert not torch.equal(*(m.descriptor.embedding.coefficients for m in (short, longer)))
-    assert set(short.metadata["errors"]["test"]) == {"ados_rmse_states_per_eV", "ados_rmse_over_std",
-                                                     "dos_rmse_states_per_eV_per_atom"}
+    assert set(short.metadata["errors"]["test"]) == {
+        "ados_rmse_states_per_eV",
+        "ados_rmse_over_std",
+        "dos_rmse_states_per_eV_per_atom",
+    }
 
 
 def test_spectra_without_grid(frames, tmp_path):
@@ -151,7 +169,8 @@ def test_split(frames):
     config = configuration(".")
     by_group = split(frames, config)
     assert {name: {f.group for f in part} for name, part in by_group.items()} == {
-        name: {name} for name in ("train", "validation", "test")}
+        name: {name} for name in ("train", "validation", "test")
+    }
     plain = without_groups(frames)
     for frame in plain:
         frame.group = ""
@@ -175,6 +194,7 @@ def test_electrons_in_dos(frames):
 
 # errors
 
+
 def test_errors_are_those_of_the_calculators(frames):
     """Alternative derivation: structure by structure through ASE."""
     model = random_model(2, ("energy",), species=("Cu",), n_basis=6)
@@ -194,14 +214,19 @@ def test_errors_are_those_of_the_calculators(frames):
     found = {name: np.concatenate([np.atleast_1d(v) for v in values]) for name, values in found.items()}
     rms = {name: np.sqrt((value**2).mean()) for name, value in found.items()}
     labels = np.concatenate([frame.labels["ados"] for frame in frames])
-    assert errors(model, frames) == pytest.approx({
-        "energy_mae_meV_per_atom": 1000 * np.abs(found["energy"]).mean(),
-        "energy_rmse_meV_per_atom": 1000 * rms["energy"],
-        "forces_mae_meV_per_A": 1000 * np.abs(found["forces"]).mean(),
-        "forces_rmse_meV_per_A": 1000 * rms["forces"],
-        "stress_rmse_GPa": rms["stress"] / units.GPA, "ados_rmse_states_per_eV": rms["ados"],
-        "ados_rmse_over_std": rms["ados"] / np.sqrt(labels.var(axis=0).mean()),
-        "dos_rmse_states_per_eV_per_atom": rms["dos"]}, rel=1e-9)
+    assert errors(model, frames) == pytest.approx(
+        {
+            "energy_mae_meV_per_atom": 1000 * np.abs(found["energy"]).mean(),
+            "energy_rmse_meV_per_atom": 1000 * rms["energy"],
+            "forces_mae_meV_per_A": 1000 * np.abs(found["forces"]).mean(),
+            "forces_rmse_meV_per_A": 1000 * rms["forces"],
+            "stress_rmse_GPa": rms["stress"] / units.GPA,
+            "ados_rmse_states_per_eV": rms["ados"],
+            "ados_rmse_over_std": rms["ados"] / np.sqrt(labels.var(axis=0).mean()),
+            "dos_rmse_states_per_eV_per_atom": rms["dos"],
+        },
+        rel=1e-9,
+    )
 
 
 def test_errors_of_what_is_there(frames):
@@ -223,8 +248,10 @@ def test_table():
     assert stress.split()[-3:] == ["0.25", "1", "GPa"] and ados.split()[-2:] == ["-", "0.2"]
 
 
-CENTRES = {"dipole": {"centers": ["O"], "steps": 100, "widths": [8], "learning_rate": [3e-2, 3e-3]},
-           "polarizability": {"centers": ["O"], "steps": 100, "widths": [8], "learning_rate": [3e-2, 3e-3]}}
+CENTRES = {
+    "dipole": {"centers": ["O"], "steps": 100, "widths": [8], "learning_rate": [3e-2, 3e-3]},
+    "polarizability": {"centers": ["O"], "steps": 100, "widths": [8], "learning_rate": [3e-2, 3e-3]},
+}
 
 
 @pytest.mark.parametrize("atomic", [1.0, 0.0], ids=["atomic", "totals alone"])
@@ -260,13 +287,18 @@ def test_electronic_descriptor_is_trained_by_the_first_head_that_has_it(frames, 
     write_hdf5(tmp_path / "cu.h5", frames)
     electronic = {**DESCRIPTOR, "widths": [3]}
     alone = train(configuration(tmp_path, dos=None), progress=False)
-    start = train(configuration(tmp_path, electronic=electronic, dos={"steps": 1, "widths": [6],
-                                                                      "learning_rate": [1e-12, 1e-12]}), progress=False)
+    start = train(
+        configuration(
+            tmp_path, electronic=electronic, dos={"steps": 1, "widths": [6], "learning_rate": [1e-12, 1e-12]}
+        ),
+        progress=False,
+    )
     model = train(configuration(tmp_path, electronic=electronic), progress=False)
     assert model.electronic.widths == (3,) and model.descriptor.widths == (4,)
     for part, same in (("descriptor.", alone), ("heads.energy.", alone), ("electronic.", start)):
-        pairs = [(value, same.state_dict()[name]) for name, value in model.state_dict().items()
-                 if name.startswith(part)]
+        pairs = [
+            (value, same.state_dict()[name]) for name, value in model.state_dict().items() if name.startswith(part)
+        ]
         equal = [torch.allclose(*pair, atol=1e-9) for pair in pairs]
         assert pairs and all(equal) == (part != "electronic.")
     found = load_model(tmp_path / "cu.safetensors")
@@ -278,7 +310,7 @@ def test_charges_of_the_data():
     assert wannier_charges(frames, ["O"]) == {"valence_charges": {"Si": 4, "O": 6}, "electrons_per_centre": {"O": 8.0}}
     assert wannier_charges(frames, ["Si", "O"]) == {"valence_charges": {"Si": 4, "O": 6}}
     frames.attributes["electrons_per_centre"] = {"O": 8}
-    assert "electrons_per_centre" not in wannier_charges(frames, ["O"])     # which is copied as it is
+    assert "electrons_per_centre" not in wannier_charges(frames, ["O"])  # which is copied as it is
     assert wannier_charges(Frames([]), ["O"]) == {}
 
 

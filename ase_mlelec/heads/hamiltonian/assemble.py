@@ -1,4 +1,5 @@
 """From blocks in the frames of the layers to elements of a Hamiltonian between the functions of the atoms."""
+
 import torch
 
 
@@ -20,7 +21,7 @@ def elements(blocks, orbitals):
         n, height, width = block.shape
         row = starts[first][:, None, None] + torch.arange(height, device=species.device)[:, None]
         column = starts[second][:, None, None] + torch.arange(width, device=species.device)
-        place = which[start:start + n][:, None, None]
+        place = which[start : start + n][:, None, None]
         found.append([array.expand(n, height, width).reshape(-1) for array in (place, row, column, block)])
         start += n
     which, row, column, value = (torch.cat(arrays).detach().cpu().numpy() for arrays in zip(*found))
@@ -40,7 +41,7 @@ def _in_functions(blocks, orbitals):
     for k, block in blocks.onsite.items():
         atoms = blocks.atoms(k)
         turned = transforms[k] @ block @ transforms[k].mT
-        turned = (turned + turned.mT) / 2       # of rounding
+        turned = (turned + turned.mT) / 2  # of rounding
         parts.append((torch.zeros(len(atoms), 3, dtype=torch.long, device=atoms.device), atoms, atoms, turned))
     for key, block in blocks.hopping.items():
         first, second, shift = blocks.pairs(key)

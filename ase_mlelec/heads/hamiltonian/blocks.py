@@ -6,6 +6,7 @@ of both environments and the pair vector; hopping between layers from the pair v
 
 Sources: Slater and Koster 1954, Phys. Rev. 94, 1498; Qi et al. 2024, section II B, for the three kinds.
 """
+
 from dataclasses import replace
 
 import torch
@@ -27,8 +28,8 @@ from ase_mlelec.nets import map_by_species
 # polynomials of the distances to a third atom, powers of its place, and cutoff (Å, no longer than that of hopping), for
 # on-site blocks
 ONSITE_THIRD = 2, 10, 5.0
-SHORTEST_THIRD = 3.5        # Å, where functions of third atoms fade from the shortest distances on
-CENTERS = 500               # of a power spectrum at a time
+SHORTEST_THIRD = 3.5  # Å, where functions of third atoms fade from the shortest distances on
+CENTERS = 500  # of a power spectrum at a time
 
 
 class PairHead(HeadOfPairs):
@@ -46,10 +47,22 @@ class PairHead(HeadOfPairs):
     widths : of the nets of pairs; n_reduced : size of the reduced representation of an environment, and n_directed :
         of its parts that turn, by winding number
     """
+
     quantity = "hamiltonian"
 
-    def __init__(self, functions, frame, cutoff=12.0, widths=(48, 32), n_hidden=48, n_reduced=16, n_directed=4,
-                 reference_areas=None, spectrum=None, third=0.0):
+    def __init__(
+        self,
+        functions,
+        frame,
+        cutoff=12.0,
+        widths=(48, 32),
+        n_hidden=48,
+        n_reduced=16,
+        n_directed=4,
+        reference_areas=None,
+        spectrum=None,
+        third=0.0,
+    ):
         super().__init__()
         self.functions, self.cutoff, self.widths, self.third = functions, float(cutoff), tuple(widths), float(third)
         self.n_hidden, self.n_reduced, self.n_directed = n_hidden, n_reduced, n_directed
@@ -79,15 +92,27 @@ class PairHead(HeadOfPairs):
         self.onsite_third = ThirdAtoms(2 * n_species, min(self.third, reach), *n) if self.third and turning else None
         n_third = len(self.onsite_third.moment_signs()) if self.onsite_third else 0
         n_spectrum = self.spectrum.n_features if self.spectrum else 0
-        self.environment = torch.nn.ModuleList(_environment_net(local.n_features, self.n_hidden, self.n_reduced)
-                                               for _ in range(n_species))
+        self.environment = torch.nn.ModuleList(
+            _environment_net(local.n_features, self.n_hidden, self.n_reduced) for _ in range(n_species)
+        )
         self.onsite = torch.nn.ModuleList(
-            OnsiteBlocks(functions, self.fold, local.n_features + n_spectrum, self.n_reduced, self.n_directed,
-                         2 * local.n_channels, n_third) for functions in self.orbitals)
-        self.directed = torch.nn.Parameter(torch.randn(max(n_windings, 1), self.n_directed, 2 * local.n_channels)
-                                           * (2 * local.n_channels)**-0.5)
-        self.pairs = Hopping(self.orbitals, self.fold, self.cutoff, self.third, self.widths, self.n_reduced,
-                             self.n_directed, n_windings)
+            OnsiteBlocks(
+                functions,
+                self.fold,
+                local.n_features + n_spectrum,
+                self.n_reduced,
+                self.n_directed,
+                2 * local.n_channels,
+                n_third,
+            )
+            for functions in self.orbitals
+        )
+        self.directed = torch.nn.Parameter(
+            torch.randn(max(n_windings, 1), self.n_directed, 2 * local.n_channels) * (2 * local.n_channels) ** -0.5
+        )
+        self.pairs = Hopping(
+            self.orbitals, self.fold, self.cutoff, self.third, self.widths, self.n_reduced, self.n_directed, n_windings
+        )
         if n_third:
             self.register_buffer("third_inverse", torch.ones(n_windings, n_third))
 
@@ -101,11 +126,19 @@ class PairHead(HeadOfPairs):
         self.register_buffer("onsite_scale", torch.ones(n_species))
 
     def arguments(self):
-        return dict(functions=self.functions, frame=self.local.arguments(), cutoff=self.cutoff,
-                    widths=list(self.widths), n_hidden=self.n_hidden, n_reduced=self.n_reduced,
-                    n_directed=self.n_directed, reference_areas=self.reference_areas, third=self.third,
-                    spectrum=self.spectrum and {name: value for name, value in self.spectrum.arguments().items()
-                                                if name != "species"})
+        return dict(
+            functions=self.functions,
+            frame=self.local.arguments(),
+            cutoff=self.cutoff,
+            widths=list(self.widths),
+            n_hidden=self.n_hidden,
+            n_reduced=self.n_reduced,
+            n_directed=self.n_directed,
+            reference_areas=self.reference_areas,
+            third=self.third,
+            spectrum=self.spectrum
+            and {name: value for name, value in self.spectrum.arguments().items() if name != "species"},
+        )
 
     # geometry ---------------------------------------------------------------------------------------------------
 
@@ -137,18 +170,37 @@ class PairHead(HeadOfPairs):
         if self.third:
             around = Neighbours.of(species, len(self.species), edges.closer_than(self.third), frames)
         if self.onsite_third:
-            third = self.onsite_third.moments(species, edges.closer_than(self.onsite_third.cutoff), frames,
-                                              len(self.third_inverse))
-        return Geometry(species, self._sides(species, edges, r, t, within), frames.layer,
-                        (self._layers(system, species, frames),), moments,
-                        self.local.features(moments), self._spectra(system, edges), first[keep], second[keep], r[keep],
-                        t[keep], u[keep], turn[keep], ~within[keep], shift[keep], around, third)
+            third = self.onsite_third.moments(
+                species, edges.closer_than(self.onsite_third.cutoff), frames, len(self.third_inverse)
+            )
+        return Geometry(
+            species,
+            self._sides(species, edges, r, t, within),
+            frames.layer,
+            (self._layers(system, species, frames),),
+            moments,
+            self.local.features(moments),
+            self._spectra(system, edges),
+            first[keep],
+            second[keep],
+            r[keep],
+            t[keep],
+            u[keep],
+            turn[keep],
+            ~within[keep],
+            shift[keep],
+            around,
+            third,
+        )
 
     def _layers(self, system, species, frames):
         area = torch.linalg.cross(*system.cell[0, :2].double()).norm().cpu()
         parts = [species[frames.layer == layer].tolist() for layer in range(len(frames.angle))]
-        return Layers([len(part) for part in parts], torch.stack([area / len(part) for part in parts]),
-                      [formula_of(self.species[k] for k in part) for part in parts])
+        return Layers(
+            [len(part) for part in parts],
+            torch.stack([area / len(part) for part in parts]),
+            [formula_of(self.species[k] for k in part) for part in parts],
+        )
 
     def _spectra(self, system, edges):
         """Features [N, P] of the power spectrum of all atoms; P is 0 without one."""
@@ -168,9 +220,13 @@ class PairHead(HeadOfPairs):
         """(standardised features [N, F + P], reduced [N, R], directed [N, C, q]) of all atoms."""
         features = self.standardised(geometry)
         moments = self.scaled_moments(geometry)
-        directed = torch.einsum("nmq,qcm->ncq", moments, self.directed[:moments.shape[2]].to(moments.dtype))
-        reduced = map_by_species(lambda k, own: self.environment[k](own[:, :self.local.n_features]), geometry.species,
-                                 len(self.species), features)
+        directed = torch.einsum("nmq,qcm->ncq", moments, self.directed[: moments.shape[2]].to(moments.dtype))
+        reduced = map_by_species(
+            lambda k, own: self.environment[k](own[:, : self.local.n_features]),
+            geometry.species,
+            len(self.species),
+            features,
+        )
         return features, reduced, directed
 
     def standardised(self, geometry):
@@ -184,8 +240,10 @@ class PairHead(HeadOfPairs):
     def scaled_moments(self, geometry):
         """Moments [N, m, q], complex, that turn with the frame, q = 1, 2 ... below M, of about unit size."""
         low = len(self.local.windings) - 1
-        moments = [torch.cat([geometry.moments[:, 3 + 2 * q], geometry.moments[:, 4 + 2 * q]], dim=1)
-                   * self.moment_inverse[q] for q in range(low)]
+        moments = [
+            torch.cat([geometry.moments[:, 3 + 2 * q], geometry.moments[:, 4 + 2 * q]], dim=1) * self.moment_inverse[q]
+            for q in range(low)
+        ]
         empty = geometry.moments.new_zeros(len(geometry.species), 2 * self.local.n_channels, 0)
         return torch.stack(moments, dim=2) if moments else empty
 
@@ -212,9 +270,13 @@ class PairHead(HeadOfPairs):
         """Symmetric blocks [n, W, W] of the atoms of species k, the mean over the views of reflected frames."""
         atoms, functions, total = (geometry.species == k).nonzero()[:, 0], self.orbitals[k], 0
         for view, (turning, third) in zip(views, moments):
-            block = self.onsite_scale[k] * self.onsite[k](view.features[atoms], view.reduced[atoms],
-                                                          view.directed[atoms], turning[atoms],
-                                                          None if third is None else third[atoms])
+            block = self.onsite_scale[k] * self.onsite[k](
+                view.features[atoms],
+                view.reduced[atoms],
+                view.directed[atoms],
+                turning[atoms],
+                None if third is None else third[atoms],
+            )
             total = total + reflected_block(block, functions, functions, view.up, view.across)
         block = total / len(views)
         return (block + block.mT) / 2
@@ -237,9 +299,13 @@ class PairHead(HeadOfPairs):
         """Blocks of ``forward`` with the shifts of the layers."""
         geometry = blocks.geometry
         shifts = torch.cat([self.layer_shifts(layers) for layers in geometry.layers]).to(geometry.r)[geometry.layer]
-        return replace(blocks, onsite={
-            k: block + shifts[blocks.atoms(k)][:, None, None] * torch.eye(block.shape[1]).to(block)
-            for k, block in blocks.onsite.items()})
+        return replace(
+            blocks,
+            onsite={
+                k: block + shifts[blocks.atoms(k)][:, None, None] * torch.eye(block.shape[1]).to(block)
+                for k, block in blocks.onsite.items()
+            },
+        )
 
     @staticmethod
     def nearest(geometry):
@@ -255,5 +321,6 @@ class PairHead(HeadOfPairs):
 
 
 def _environment_net(n_in, n_hidden, n_out):
-    return torch.nn.Sequential(torch.nn.Linear(n_in, n_hidden), torch.nn.SiLU(), torch.nn.Linear(n_hidden, n_out),
-                               torch.nn.SiLU())
+    return torch.nn.Sequential(
+        torch.nn.Linear(n_in, n_hidden), torch.nn.SiLU(), torch.nn.Linear(n_hidden, n_out), torch.nn.SiLU()
+    )

@@ -10,6 +10,7 @@ blocks follow a turn of either layer exactly, and are smooth where atoms are abo
 two-centre part, one linear in functions of third atoms beside the pair, and a net.  Reflections of the frames are
 averaged over, and i -> j with the transpose of j -> i.
 """
+
 from itertools import combinations_with_replacement
 from typing import NamedTuple
 
@@ -21,11 +22,11 @@ from ase_mlelec.heads.hamiltonian.pair_geometry import Geometry
 from ase_mlelec.heads.hamiltonian.three_centre import ThirdAtoms, reflected_signs
 from ase_mlelec.heads.hamiltonian.two_centre import PairNet, inputs_of_net
 
-NEAR = (5.5, 6.5)           # Å; nets of near pairs fade out, those of long ones in
-FADE = 11.0                 # Å; from here to the cutoff hopping fades
+NEAR = (5.5, 6.5)  # Å; nets of near pairs fade out, those of long ones in
+FADE = 11.0  # Å; from here to the cutoff hopping fades
 # polynomials of the distances to a third atom, powers of its place, and polynomials of the pair's distance
 N_THIRD = {"near": (4, 10, 6), "long": (3, 6, 3)}
-CHUNK = 40000               # pairs at a time
+CHUNK = 40000  # pairs at a time
 REFLECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
@@ -34,6 +35,7 @@ class View(NamedTuple):
 
     features : [N, F], standardised; reduced [N, R] and directed [N, C, q]: representations of the environments
     """
+
     up: int
     across: int
     geometry: Geometry
@@ -67,26 +69,35 @@ class Hopping(torch.nn.ModuleDict):
 
     def forward(self, geometry, views):
         """dict by kind of blocks [e, W, W'], eV, of all pairs of the Geometry; views : list of View."""
-        return {key: torch.cat([self._blocks(key, geometry, views, part) for part in rows.split(CHUNK)])
-                for key, rows in geometry.groups().items()}
+        return {
+            key: torch.cat([self._blocks(key, geometry, views, part) for part in rows.split(CHUNK)])
+            for key, rows in geometry.groups().items()
+        }
 
     def _blocks(self, key, geometry, views, rows):
         """Blocks [e, W, W'] of pairs of one kind; of equal species from both ends."""
         blocks = []
         for back in (False, True) if key[1] == key[2] else (False,):
+
             def ends(view):
                 pairs = view.pairs(rows)
                 return pairs.reversed() if back else pairs
 
             h = 0
             for view in views:
-                part = self._faded(key, ends(view.geometry), lambda net, own, _: net(own, self.fold, view.reduced,
-                                                                                     view.directed))
+                part = self._faded(
+                    key, ends(view.geometry), lambda net, own, _: net(own, self.fold, view.reduced, view.directed)
+                )
                 h = h + self.reflected(part, key, view.up, view.across)
             h, pairs = h / len(views), ends(geometry)
             if geometry.neighbours is not None:
-                h = h + self._faded(key, pairs, lambda net, own, reach: net.beside(
-                    own, self.third_atoms[reach](own), self._third_coefficients(key, net, reach)))
+                h = h + self._faded(
+                    key,
+                    pairs,
+                    lambda net, own, reach: net.beside(
+                        own, self.third_atoms[reach](own), self._third_coefficients(key, net, reach)
+                    ),
+                )
             block = self._dressed(h, key, pairs)
             blocks.append(block.mT if back else block)
         return sum(blocks) / len(blocks)

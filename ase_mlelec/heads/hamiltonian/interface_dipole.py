@@ -6,6 +6,7 @@ An interface raises all layers above it by D/2 and lowers those below by as much
 
 Source: Qi et al. 2024, section II C.
 """
+
 import torch
 
 
@@ -14,8 +15,12 @@ def interface_features(layers, reference_areas):
 
     reference_areas : dict of float, Å^2 per atom, by formula; layers of other formulas count as unstrained
     """
-    strain = torch.stack([0.5 * (area / reference_areas[formula]).log() if formula in reference_areas
-                          else torch.zeros_like(area) for area, formula in zip(layers.areas, layers.formulas)])
+    strain = torch.stack(
+        [
+            0.5 * (area / reference_areas[formula]).log() if formula in reference_areas else torch.zeros_like(area)
+            for area, formula in zip(layers.areas, layers.formulas)
+        ]
+    )
     count = torch.tensor(layers.n_atoms, dtype=torch.float64).log()
     return torch.stack([strain[:-1] - strain[1:], count[:-1] - count[1:]], dim=1)
 

@@ -3,12 +3,12 @@
 What does not turn with the frame is linear in features and in a reduced representation of the environment that a net
 learns; what turns is made of parts of the environment that turn alike, such as moments of the right winding number.
 """
+
 import torch
 
 
 def turning_elements(winding, fold, highest):
-    """list of (i, j, place, q): q = λ - μ + nM of an element that turns, the two of smallest |q|, if up to ``highest``.
-    """
+    """list of (i, j, place, q): q = λ - μ + nM of an element that turns, the two of smallest |q|, if up to ``highest``."""
     found = []
     for i, first in enumerate(winding.tolist()):
         for j, second in enumerate(winding.tolist()):
@@ -67,7 +67,7 @@ class OnsiteBlocks(torch.nn.Module):
         found[:, 0, self.fixed()] = 1
         for i, j, place, q in turning_elements(winding, self.fold, highest):
             start, value = 1 + place * channels, moments[:, :, abs(q) - 1]
-            found[:, start:start + channels, i, j] = value.conj() if q > 0 else value
+            found[:, start : start + channels, i, j] = value.conj() if q > 0 else value
         return found
 
     def _turned(self, h, directed):
@@ -84,6 +84,6 @@ class OnsiteBlocks(torch.nn.Module):
         matrix = moments.new_zeros(len(moments), *coefficients.shape[1:])
         for i, j, place, q in turning_elements(self.functions.winding, self.fold, moments.shape[2]):
             start, value = 1 + place * channels, moments[:, :, abs(q) - 1]
-            own = coefficients[start:start + channels, i, j]
+            own = coefficients[start : start + channels, i, j]
             matrix[:, i, j] += (value.conj() if q > 0 else value) @ own
         return (vectors.T @ matrix @ vectors.conj()).real

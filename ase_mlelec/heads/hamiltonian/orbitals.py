@@ -3,6 +3,7 @@
 Columns: s; pz, px, py; dz2, dxz, dyz, dx2-y2, dxy.  A column winds around the normal with λ = m, as cos(mθ) or sin(mθ),
 and has signs under reflection of the normal, (-1)^(l+m), and of the in-plane axis y, -1 for the sines.
 """
+
 import functools
 
 import numpy as np
@@ -19,8 +20,20 @@ def harmonics(vectors):
     x, y, z = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T
     one = np.ones_like(x)
     p, d = 3**0.5, 5**0.5
-    return np.stack([one, p * z, p * x, p * y, d * (1.5 * z * z - 0.5), d * 3**0.5 * x * z, d * 3**0.5 * y * z,
-                     d * 0.75**0.5 * (x * x - y * y), d * 3**0.5 * x * y], axis=1)
+    return np.stack(
+        [
+            one,
+            p * z,
+            p * x,
+            p * y,
+            d * (1.5 * z * z - 0.5),
+            d * 3**0.5 * x * z,
+            d * 3**0.5 * y * z,
+            d * 0.75**0.5 * (x * x - y * y),
+            d * 3**0.5 * x * y,
+        ],
+        axis=1,
+    )
 
 
 @functools.lru_cache
@@ -39,8 +52,10 @@ def coefficients(orbital, z, x):
         raise ValueError(f"orbital: got '{orbital}', need one of {', '.join(ORBITALS)}")
     z, x = (np.asarray(axis, dtype=float) / max(np.linalg.norm(axis), 1e-12) for axis in (z, x))
     if abs(z @ x) > 1e-3 or min(np.linalg.norm(z), np.linalg.norm(x)) < 0.5:
-        raise ValueError(f"axes: got z = {z.round(3).tolist()} and x = {x.round(3).tolist()}, need two perpendicular "
-                         "directions; correct them")
+        raise ValueError(
+            f"axes: got z = {z.round(3).tolist()} and x = {x.round(3).tolist()}, need two perpendicular "
+            "directions; correct them"
+        )
     x = x - (x @ z) * z
     directions, inverses = _directions()
     own = directions @ np.stack([x / np.linalg.norm(x), np.cross(z, x / np.linalg.norm(x)), z], axis=1)
@@ -63,12 +78,18 @@ def transform(functions):
     matrix = np.array([coefficients(*function) for function in functions])
     columns = np.flatnonzero(abs(matrix).max(axis=0) > 1e-5)
     values, vectors = np.linalg.eigh(matrix @ matrix.T)
-    closed = [WINDING[k] == 0 or ((DEGREE == DEGREE[k]) & (WINDING == WINDING[k])).sum()
-              == ((DEGREE[columns] == DEGREE[k]) & (WINDING[columns] == WINDING[k])).sum() for k in columns]
+    closed = [
+        WINDING[k] == 0
+        or ((DEGREE == DEGREE[k]) & (WINDING == WINDING[k])).sum()
+        == ((DEGREE[columns] == DEGREE[k]) & (WINDING[columns] == WINDING[k])).sum()
+        for k in columns
+    ]
     if len(columns) != len(functions) or values[0] < 1e-6 or not all(closed):
         names = ", ".join(orbital for orbital, _, _ in functions)
-        raise ValueError(f"functions {names}: got {len(functions)} that span {len(columns)} harmonics around the "
-                         "normal, need as many, both partners of each pair; add or remove functions")
+        raise ValueError(
+            f"functions {names}: got {len(functions)} that span {len(columns)} harmonics around the "
+            "normal, need as many, both partners of each pair; add or remove functions"
+        )
     return (vectors / np.sqrt(values)) @ vectors.T @ matrix[:, columns], columns
 
 
@@ -88,7 +109,7 @@ def circular(columns):
             continue
         same = np.flatnonzero((DEGREE[columns] == DEGREE[column]) & (WINDING[columns] == WINDING[column]))
         cosine, sine = same[~SINE[columns][same]][0], same[SINE[columns][same]][0]
-        sign = -1 if SINE[column] else 1        # the place of the cosine holds +λ, that of the sine -λ
+        sign = -1 if SINE[column] else 1  # the place of the cosine holds +λ, that of the sine -λ
         matrix[place, cosine], matrix[place, sine] = 0.5**0.5, sign * 1j * 0.5**0.5
         winding[place] = sign * WINDING[column]
     return matrix, winding
@@ -111,8 +132,12 @@ class AtomicFunctions(torch.nn.Module):
         vectors, winding = circular(self.columns)
         self.size, self.sided = len(self.columns), bool(described["sided"])
         # as two real arrays: conversions of a module to another precision would drop the imaginary part
-        for name, value in (("signs", parities(self.columns).astype(float)), ("transform", matrix),
-                            ("vectors", np.stack([vectors.real, vectors.imag])), ("winding", winding)):
+        for name, value in (
+            ("signs", parities(self.columns).astype(float)),
+            ("transform", matrix),
+            ("vectors", np.stack([vectors.real, vectors.imag])),
+            ("winding", winding),
+        ):
             self.register_buffer(name, torch.as_tensor(value), persistent=False)
 
     @property

@@ -1,4 +1,5 @@
 """What the blocks of a Hamiltonian depend on: atoms in the frames of their layers, and pairs of them."""
+
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ class Layers(NamedTuple):
 
     n_atoms : list of int; areas : Tensor [L], Å^2 per atom; formulas : list of str
     """
+
     n_atoms: list
     areas: torch.Tensor
     formulas: list
@@ -29,6 +31,7 @@ class Geometry:
     neighbours: Neighbours, from which third atoms of hopping are taken; third_moments [N, C, q], of third atoms for
         on-site blocks; None: without
     """
+
     species: torch.Tensor
     side: torch.Tensor
     layer: torch.Tensor
@@ -77,8 +80,10 @@ class Geometry:
         count = int(self.species.max()) + 1
         code = (self.inter.long() * count + self.species[self.first]) * count + self.species[self.second]
         kinds, found = torch.unique(code, return_inverse=True)
-        return {(kind >= count * count, kind // count % count, kind % count): (found == place).nonzero()[:, 0]
-                for place, kind in enumerate(kinds.tolist())}
+        return {
+            (kind >= count * count, kind // count % count, kind % count): (found == place).nonzero()[:, 0]
+            for place, kind in enumerate(kinds.tolist())
+        }
 
     def reflected(self, up, across, parity, signs):
         """Seen in frames with reflected normal (up = -1) or in-plane direction y (across = -1).
@@ -93,7 +98,7 @@ class Geometry:
         if up < 0:
             features = features * parity[0]
             sign = torch.ones(moments.shape[1], dtype=features.dtype, device=features.device)
-            sign[1] = -1        # the kinds with p = 1: (1, 0), then every other one
+            sign[1] = -1  # the kinds with p = 1: (1, 0), then every other one
             sign[4::2] = -1
             moments = moments * sign[:, None]
         if across < 0:
@@ -102,13 +107,24 @@ class Geometry:
 
     def pairs(self, rows):
         """The same atoms with some of the pairs."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in ("first", "second", "r", "t", "u", "turn",
-                                                                            "inter", "shift")})
+        return replace(
+            self,
+            **{
+                name: getattr(self, name)[rows] for name in ("first", "second", "r", "t", "u", "turn", "inter", "shift")
+            },
+        )
 
     def reversed(self):
         """Every pair from its other end."""
-        return replace(self, first=self.second, second=self.first, t=-self.t, u=-self.u * self.turn,
-                       turn=self.turn.conj(), shift=-self.shift)
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            t=-self.t,
+            u=-self.u * self.turn,
+            turn=self.turn.conj(),
+            shift=-self.shift,
+        )
 
 
 def heights(species, edges, r, t, within):

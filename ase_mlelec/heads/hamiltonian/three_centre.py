@@ -12,6 +12,7 @@ On-site blocks see the same pairs of neighbours j and k, as moments that turn wi
 
     X_q = Σ_j T_l(r_ij) w(r_ij) i^(a mod 2) u_ij^q B_ij  by species of j, in the layer of i or not.
 """
+
 from typing import NamedTuple
 
 import torch
@@ -19,16 +20,27 @@ import torch
 from ase_mlelec.descriptors.deep_potential import switch
 from ase_mlelec.descriptors.local_frame import chebyshev
 
-POWERS = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2), (3, 0), (0, 3))  # of y and z, in units of UNIT
-UNIT = 2.0              # Å
+POWERS = (
+    (0, 0),
+    (1, 0),
+    (0, 1),
+    (1, 1),
+    (2, 0),
+    (0, 2),
+    (2, 1),
+    (1, 2),
+    (3, 0),
+    (0, 3),
+)  # of y and z, in units of UNIT
+UNIT = 2.0  # Å
 INNER, FADE = 1.0, 2.5  # Å: where the polynomials begin, and how long before the cutoff they fade
-CHUNK = 2000            # pairs at a time
-N_MOMENT = 2            # polynomials of r_ij in moments
+CHUNK = 2000  # pairs at a time
+N_MOMENT = 2  # polynomials of r_ij in moments
 
 
 def reflected_signs(signs, up, across):
     """Tensor [F], ±1: of ``signs`` [2, F] in frames with reflected normal (up = -1), direction in the plane, or both."""
-    return signs[0]**(up < 0) * signs[1]**(across < 0)
+    return signs[0] ** (up < 0) * signs[1] ** (across < 0)
 
 
 class Neighbours(NamedTuple):
@@ -37,6 +49,7 @@ class Neighbours(NamedTuple):
     start, count : Tensor [N]; vectors : Tensor [M, 3], Å, in the frame of the layer of the atom in the middle
     kind : Tensor [M], species, plus the number of species for atoms that are not in its layer
     """
+
     start: torch.Tensor
     count: torch.Tensor
     vectors: torch.Tensor
@@ -71,7 +84,9 @@ class ThirdAtoms:
 
     def signs(self):
         """Tensor [2, F]: ±1 of every function where the normal, and where the direction in the plane is reflected."""
-        signs = torch.tensor([[(-1.0)**b for _, b in self.powers], [(-1.0)**a for a, _ in self.powers]], dtype=torch.float64)
+        signs = torch.tensor(
+            [[(-1.0) ** b for _, b in self.powers], [(-1.0) ** a for a, _ in self.powers]], dtype=torch.float64
+        )
         return signs[:, None].expand(-1, self.n_kinds * self.n_radial**2, -1).reshape(2, -1)
 
     def __call__(self, geometry):
@@ -79,8 +94,14 @@ class ThirdAtoms:
         rows = torch.arange(len(geometry.r), device=geometry.r.device)
         if not len(rows):
             return geometry.r.new_zeros(0, self.n_features)
-        return torch.cat([self._part(geometry.neighbours, geometry.first[part], geometry.r[part], geometry.u[part],
-                                     geometry.t[part]) for part in rows.split(CHUNK)])
+        return torch.cat(
+            [
+                self._part(
+                    geometry.neighbours, geometry.first[part], geometry.r[part], geometry.u[part], geometry.t[part]
+                )
+                for part in rows.split(CHUNK)
+            ]
+        )
 
     def moments(self, species, edges, frames, highest):
         """X [N, C, q], complex, for q = 1 ... ``highest``; C = n_kinds N_MOMENT F."""
@@ -111,10 +132,12 @@ class ThirdAtoms:
         from_first = around.vectors[place]
         from_second = from_first - vectors[pair]
         distance = from_second.norm(dim=1)
-        near = ((distance > 0.1) & (distance < self.cutoff)).nonzero()[:, 0]        # not the second atom itself
+        near = ((distance > 0.1) & (distance < self.cutoff)).nonzero()[:, 0]  # not the second atom itself
         pair, place, from_first, from_second = pair[near], place[near], from_first[near], from_second[near]
-        radial = (self._radial(from_first.norm(dim=1), self.n_radial)[:, :, None]
-                  * self._radial(distance[near], self.n_radial)[:, None]).flatten(1)
+        radial = (
+            self._radial(from_first.norm(dim=1), self.n_radial)[:, :, None]
+            * self._radial(distance[near], self.n_radial)[:, None]
+        ).flatten(1)
         x, y, z = ((from_first + from_second) / (2 * UNIT)).T
         y = y * u.real[pair] - x * u.imag[pair]
         angular = torch.stack([y**a * z**b for a, b in self.powers], dim=1)

@@ -1,9 +1,10 @@
 """Hopping between two atoms from their distance and direction, and from what a net sees of both environments."""
+
 import torch
 
 from ase_mlelec.descriptors.local_frame import chebyshev
 
-N_LINEAR, N_TURNED, N_NET = 14, 8, 8        # Chebyshev polynomials of the two-centre part, its anisotropy, and the net
+N_LINEAR, N_TURNED, N_NET = 14, 8, 8  # Chebyshev polynomials of the two-centre part, its anisotropy, and the net
 
 
 def inputs_of_net(n_reduced, n_directed, n_windings, inter):
@@ -21,8 +22,9 @@ class PairNet(torch.nn.Module):
         super().__init__()
         self.shape, self.limits, self.inter = shape, limits, inter
         sizes = [n_in, *widths]
-        self.hidden = torch.nn.Sequential(*(part for a, b in zip(sizes, sizes[1:])
-                                            for part in (torch.nn.Linear(a, b), torch.nn.SiLU())))
+        self.hidden = torch.nn.Sequential(
+            *(part for a, b in zip(sizes, sizes[1:]) for part in (torch.nn.Linear(a, b), torch.nn.SiLU()))
+        )
         self.last = torch.nn.Linear(sizes[-1], shape[0] * shape[1])
         torch.nn.init.zeros_(self.last.weight)
         torch.nn.init.zeros_(self.last.bias)
@@ -51,15 +53,18 @@ class PairNet(torch.nn.Module):
         radial = self.radial(g.r, N_LINEAR)
         turned = radial[:, :N_TURNED]
         parts = [radial * (g.t**power)[:, None] for power in range(5 if self.inter else 3)]
-        angles = [g.u**fold] + ([(g.u * g.turn)**fold] if self.inter else [])
+        angles = [g.u**fold] + ([(g.u * g.turn) ** fold] if self.inter else [])
         for angle in angles:
-            parts += [turned * (factor * weight)[:, None] for factor in (angle.real, angle.imag)
-                      for weight in (torch.ones_like(g.t), g.t)]
+            parts += [
+                turned * (factor * weight)[:, None]
+                for factor in (angle.real, angle.imag)
+                for weight in (torch.ones_like(g.t), g.t)
+            ]
         return torch.cat(parts, dim=1)
 
     def signs(self):
         """Tensor [2, K]: ±1 of every function of ``two_centre`` in a reflected frame, as ThirdAtoms.signs."""
-        up = [(-1.0)**power for power in range(5 if self.inter else 3) for _ in range(N_LINEAR)]
+        up = [(-1.0) ** power for power in range(5 if self.inter else 3) for _ in range(N_LINEAR)]
         across = [1.0] * len(up)
         for part in (1.0, -1.0) * (2 if self.inter else 1):
             up += [1.0] * N_TURNED + [-1.0] * N_TURNED
@@ -74,13 +79,23 @@ class PairNet(torch.nn.Module):
 
     def forward(self, g, fold, reduced, directed):
         """h [E, W, W'] but for third atoms; reduced [N, R] and directed [N, C, q] are of the environments."""
-        ways = torch.stack([g.u.conj()**(q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
+        ways = torch.stack([g.u.conj() ** (q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
         back = -g.u * g.turn
-        backs = torch.stack([back.conj()**(q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
+        backs = torch.stack([back.conj() ** (q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
         seen = torch.cat([directed[g.first] * ways, directed[g.second] * backs], dim=1).flatten(1)
-        angles = [g.u**fold] + ([(g.u * g.turn)**fold] if self.inter else [])
-        x = torch.cat([self.radial(g.r, N_NET)[:, 1:], g.t[:, None], (g.t * g.t)[:, None], reduced[g.first],
-                       reduced[g.second], seen.real, seen.imag]
-                      + [part[:, None] for angle in angles for part in (angle.real, angle.imag)], dim=1)
+        angles = [g.u**fold] + ([(g.u * g.turn) ** fold] if self.inter else [])
+        x = torch.cat(
+            [
+                self.radial(g.r, N_NET)[:, 1:],
+                g.t[:, None],
+                (g.t * g.t)[:, None],
+                reduced[g.first],
+                reduced[g.second],
+                seen.real,
+                seen.imag,
+            ]
+            + [part[:, None] for angle in angles for part in (angle.real, angle.imag)],
+            dim=1,
+        )
         h = self.two_centre(g, fold) @ self.linear + self.net_scale * self.last(self.hidden(x))
         return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)

@@ -2,6 +2,7 @@
 
 The ``.pth`` and ``.pb`` containers hold code and are not opened; deepmd-kit's own converter makes a ``.dp`` of them.
 """
+
 from ase_mlelec.io.deepmd.data import read_data
 
 __all__ = ["read_data", "read_model"]
@@ -10,5 +11,6 @@ __all__ = ["read_data", "read_model"]
 def __getattr__(name):
     if name != "read_model":
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    from ase_mlelec.io.deepmd.model import read_model       # imports torch, which data do not need
+    from ase_mlelec.io.deepmd.model import read_model  # imports torch, which data do not need
+
     return read_model

@@ -1,4 +1,5 @@
 """deepmd-kit's data: folders with type.raw and, in set.000, set.001 ..., one array of all frames per quantity."""
+
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,17 +14,25 @@ from ase_mlelec.io.hdf5 import check_heaps
 from ase_mlelec.io.npy import read_npy
 
 # file name -> (name here, values per atom or per frame, components)
-LABELS = {"energy": ("energy", "frame", 1), "force": ("forces", "atom", 3), "virial": ("virial", "frame", 9),
-          "atom_dos": ("ados", "atom", None), "atomic_dos": ("ados", "atom", None), "dos": ("dos", "frame", None),
-          "atomic_dipole": ("atomic_dipole", "atom", 3), "atom_dipole": ("atomic_dipole", "atom", 3),
-          "dipole": ("summed_dipole", "frame", 3), "polarizability": ("polarizability", "frame", 9),
-          "atomic_polarizability": ("atomic_polarizability", "atom", 9),
-          "atom_polarizability": ("atomic_polarizability", "atom", 9)}
+LABELS = {
+    "energy": ("energy", "frame", 1),
+    "force": ("forces", "atom", 3),
+    "virial": ("virial", "frame", 9),
+    "atom_dos": ("ados", "atom", None),
+    "atomic_dos": ("ados", "atom", None),
+    "dos": ("dos", "frame", None),
+    "atomic_dipole": ("atomic_dipole", "atom", 3),
+    "atom_dipole": ("atomic_dipole", "atom", 3),
+    "dipole": ("summed_dipole", "frame", 3),
+    "polarizability": ("polarizability", "frame", 9),
+    "atomic_polarizability": ("atomic_polarizability", "atom", 9),
+    "atom_polarizability": ("atomic_polarizability", "atom", 9),
+}
 GEOMETRY = {"coord", "box", "real_atom_types"}
 # what the labels depend on beside the structure: temperatures of the electrons, fields, spins, charges
 INPUTS = ("fparam", "aparam", "spin", "charge_spin", "efield")
-LONGEST = 1e6   # Å, of a box
-DEEPEST = 3     # levels of folders below the one that is given
+LONGEST = 1e6  # Å, of a box
+DEEPEST = 3  # levels of folders below the one that is given
 
 
 def read_data(path):
@@ -44,14 +53,18 @@ def read_data(path):
     """
     path = Path(path)
     if path.is_file():
-        raise ValueError(f"{path}: got a file, need a folder with type.raw and set.000; dpdata writes one from HDF5 "
-                         "data with to('deepmd/npy', folder)")
+        raise ValueError(
+            f"{path}: got a file, need a folder with type.raw and set.000; dpdata writes one from HDF5 "
+            "data with to('deepmd/npy', folder)"
+        )
     notes = _Notes()
     frames = [frame for folder in _systems(path, notes) for frame in _read_system(folder, notes)]
     lengths = {labels[name].shape[-1] for _, labels in frames for name in ("ados", "dos") if name in labels}
     if len(lengths) > 1:
-        raise ValueError(f"{path}: got spectra of {' and '.join(map(str, sorted(lengths)))} energies, need one energy "
-                         "grid; read the folders with different grids one by one")
+        raise ValueError(
+            f"{path}: got spectra of {' and '.join(map(str, sorted(lengths)))} energies, need one energy "
+            "grid; read the folders with different grids one by one"
+        )
     for message in notes.messages(path):
         warnings.warn(message, stacklevel=2)
     return frames
@@ -60,6 +73,7 @@ def read_data(path):
 @dataclass
 class _Notes:
     """What was found and not read: file names, inputs with the values of the first frame, names taken as elements."""
+
     unread: set = field(default_factory=set)
     inputs: dict = field(default_factory=dict)
     guessed: dict = field(default_factory=dict)
@@ -67,20 +81,26 @@ class _Notes:
     def add_input(self, file, values, per_atom):
         """Refuse ``values`` [frames, ...] that are not the same in all frames read so far."""
         known = self.inputs.setdefault(file.stem, values[0])
-        if per_atom and known.shape != values[0].shape:     # systems of different sizes cannot be compared
+        if per_atom and known.shape != values[0].shape:  # systems of different sizes cannot be compared
             known = values[0]
         if known.shape != values[0].shape or (values != known).any():
-            raise ValueError(f"{file}: the labels depend on these inputs, which differ between frames and which no "
-                             "model here takes; put the frames of each value into folders of their own, or remove the "
-                             "file to mix them")
+            raise ValueError(
+                f"{file}: the labels depend on these inputs, which differ between frames and which no "
+                "model here takes; put the frames of each value into folders of their own, or remove the "
+                "file to mix them"
+            )
 
     def messages(self, path):
         if self.inputs:
             shown = {name: [f"{value:g}" for value in np.unique(first)] for name, first in self.inputs.items()}
-            found = ", ".join(f"{name}.npy ({', '.join(few if len(few) < 4 else [*few[:3], '...'])})"
-                              for name, few in sorted(shown.items()))
-            yield (f"{path}: the labels depend on {found}, the same in all frames; it is not read, and a model of these "
-                   "data holds for these values alone")
+            found = ", ".join(
+                f"{name}.npy ({', '.join(few if len(few) < 4 else [*few[:3], '...'])})"
+                for name, few in sorted(shown.items())
+            )
+            yield (
+                f"{path}: the labels depend on {found}, the same in all frames; it is not read, and a model of these "
+                "data holds for these values alone"
+            )
         if self.unread:
             yield f"{path}: not read: {', '.join(sorted(self.unread))}"
         if self.guessed:
@@ -95,9 +115,10 @@ def is_hdf5_data(path):
             return False
         check_heaps(path)
         with h5py.File(path) as file:
-            return "type.raw" in file or any("type.raw" in group for group in list(file.values())[:100]
-                                             if isinstance(group, h5py.Group))
-    except Exception:       # damaged files raise nearly anything within HDF5 and h5py
+            return "type.raw" in file or any(
+                "type.raw" in group for group in list(file.values())[:100] if isinstance(group, h5py.Group)
+            )
+    except Exception:  # damaged files raise nearly anything within HDF5 and h5py
         return False
 
 
@@ -117,6 +138,7 @@ def _systems(path, notes):
 @dataclass(frozen=True)
 class _System:
     """A folder: its atoms' types [N], the symbols of all types (None where unknown), whether its boxes repeat."""
+
     path: Path
     types: np.ndarray
     symbols: list
@@ -140,10 +162,15 @@ def _read_system(path, notes):
     sources = [{file.stem: file for file in folder.glob("*.npy")} for folder in sets] or [texts]
     mixed = [folder for folder, files in zip(sets, sources) if "real_atom_types" in files]
     if 0 < len(mixed) < len(sets):
-        raise ValueError(f"{path}: {mixed[0].name} has real_atom_types.npy, another set has not; the frames of the "
-                         "other have no types: add the file there")
-    frames = [frame for folder, files in zip(sets or [path], sources)
-              for frame in _read_set(system, folder, files, names, notes)]
+        raise ValueError(
+            f"{path}: {mixed[0].name} has real_atom_types.npy, another set has not; the frames of the "
+            "other have no types: add the file there"
+        )
+    frames = [
+        frame
+        for folder, files in zip(sets or [path], sources)
+        for frame in _read_set(system, folder, files, names, notes)
+    ]
     _note_unread(path, sources, texts, notes)
     return frames
 
@@ -152,7 +179,7 @@ def _note_unread(path, sources, texts, notes):
     stems = set().union(*sources)
     known = GEOMETRY | LABELS.keys() | set(INPUTS) | {"type", "type_map"}
     notes.unread |= {f"{stem}{file.suffix}" for files in sources for stem, file in files.items() if stem not in known}
-    notes.unread |= {file.name for file in path.glob("*.npy")}      # beside the sets, where deepmd-kit has no files
+    notes.unread |= {file.name for file in path.glob("*.npy")}  # beside the sets, where deepmd-kit has no files
     notes.unread |= {file.name for stem, file in texts.items() if stem not in stems | {"type", "type_map"}}
 
 
@@ -166,17 +193,24 @@ def _element(name):
 def _check_types(system, names, types, file, notes):
     """Refuse types that have no element; note the names from which an element was guessed."""
     used = np.unique(types[types >= 0])
-    if types.min() < 0 and file.suffix == ".raw" or used.max(initial=-1) >= len(names) or not all(
-            system.symbols[t] for t in used):
-        raise ValueError(f"{system.path}: type_map.raw {printable(names[:20])} does not name the chemical species of all types; "
-                         f"correct it, or {file.name}")
+    if (
+        types.min() < 0
+        and file.suffix == ".raw"
+        or used.max(initial=-1) >= len(names)
+        or not all(system.symbols[t] for t in used)
+    ):
+        raise ValueError(
+            f"{system.path}: type_map.raw {printable(names[:20])} does not name the chemical species of all types; "
+            f"correct it, or {file.name}"
+        )
     for t in used:
-        rest = names[t][len(system.symbols[t]):]
-        if rest[:1].isalpha():      # not Si1 or Si_bulk, but Ow, or WC, which may be no tungsten
+        rest = names[t][len(system.symbols[t]) :]
+        if rest[:1].isalpha():  # not Si1 or Si_bulk, but Ow, or WC, which may be no tungsten
             notes.guessed[names[t]] = system.symbols[t]
 
 
 # one set -----------------------------------------------------------------------------------------------------------
+
 
 def _read_set(system, folder, files, names, notes):
     """list of (Atoms, labels) of the arrays that lie in ``files``, a dict of paths by stem."""
@@ -188,8 +222,10 @@ def _read_set(system, folder, files, names, notes):
     if positions.size == 0:
         raise ValueError(f"{files['coord']}: no frames; remove the set or write it again")
     if positions.size != n_frames * n_atoms * 3:
-        raise ValueError(f"{files['coord']}: shape {positions.shape} does not fit any number of frames of "
-                         f"{n_atoms * 3} numbers; check it against type.raw")
+        raise ValueError(
+            f"{files['coord']}: shape {positions.shape} does not fit any number of frames of "
+            f"{n_atoms * 3} numbers; check it against type.raw"
+        )
     positions = positions.reshape(n_frames, n_atoms, 3)
     types = _types_of_frames(system, files, n_frames, names, notes)
     boxes = _boxes(system, folder, files, n_frames)
@@ -203,8 +239,10 @@ def _read_set(system, folder, files, names, notes):
         if stem in files:
             values = _shaped(files[stem], _read(files[stem]), n_frames, (-1,), f"{n_frames} frames")
             notes.add_input(files[stem], values, per_atom=stem not in ("fparam", "charge_spin"))
-    return [_frame(system, types[i], positions[i], boxes[i], {name: values[i] for name, values in columns.items()})
-            for i in range(n_frames)]
+    return [
+        _frame(system, types[i], positions[i], boxes[i], {name: values[i] for name, values in columns.items()})
+        for i in range(n_frames)
+    ]
 
 
 def _frame(system, types, positions, box, labels):
@@ -236,13 +274,17 @@ def _boxes(system, folder, files, n_frames):
         raise ValueError(f"{folder}: no box.npy; add it, or an empty file 'nopbc' beside type.raw")
     boxes = _shaped(files["box"], _read(files["box"]), n_frames, (3, 3), f"{n_frames} frames of 9 numbers")
     if np.abs(boxes).max(initial=0) > LONGEST:
-        raise ValueError(f"{files['box']}: got a box of {np.abs(boxes).max():g} Å, need at most {LONGEST:g}; the file "
-                         "is damaged: write or copy it again")
+        raise ValueError(
+            f"{files['box']}: got a box of {np.abs(boxes).max():g} Å, need at most {LONGEST:g}; the file "
+            "is damaged: write or copy it again"
+        )
     lengths = np.linalg.norm(boxes, axis=2).prod(axis=1)
     flat = np.flatnonzero(np.abs(np.linalg.det(boxes)) <= 1e-6 * lengths)
     if len(flat):
-        raise ValueError(f"{files['box']}: the box of frame {flat[0] + 1} has no volume; correct it, or add an empty "
-                         "file 'nopbc' beside type.raw where nothing repeats")
+        raise ValueError(
+            f"{files['box']}: the box of frame {flat[0] + 1} has no volume; correct it, or add an empty "
+            "file 'nopbc' beside type.raw where nothing repeats"
+        )
     return boxes
 
 
@@ -251,8 +293,11 @@ def _label(file, per, width, n_frames, types):
     n_atoms, shape = types.shape[1], {1: (), 9: (3, 3)}.get(width, (width or -1,))
     if file.stem.startswith("atom") and width and array.ndim and array.size != n_frames * n_atoms * width:
         # the atoms of one type alone; only their number tells which
-        kinds = [kind for kind in np.unique(types[types >= 0])
-                 if (types == types[0]).all() and array.size == n_frames * (types[0] == kind).sum() * width]
+        kinds = [
+            kind
+            for kind in np.unique(types[types >= 0])
+            if (types == types[0]).all() and array.size == n_frames * (types[0] == kind).sum() * width
+        ]
         if len(kinds) == 1:
             full = np.zeros((n_frames, n_atoms, width))
             full[:, types[0] == kinds[0]] = array.reshape(n_frames, -1, width)
@@ -277,6 +322,7 @@ def _shaped(file, array, n_frames, shape, needed):
 
 # files -------------------------------------------------------------------------------------------------------------
 
+
 def _read(file):
     """The numbers of a .npy file, or of a text with the numbers of one frame in a line."""
     if file.suffix == ".npy":
@@ -284,8 +330,10 @@ def _read(file):
     rows = [[_number(file, word) for word in line.split()] for line in _lines(file)]
     rows = [row for row in rows if row]
     if not rows or len({len(row) for row in rows}) > 1:
-        raise ValueError(f"{file}: the lines have different numbers of columns, or there are none; need one line for "
-                         "each frame: correct it")
+        raise ValueError(
+            f"{file}: the lines have different numbers of columns, or there are none; need one line for "
+            "each frame: correct it"
+        )
     return np.array(rows)
 
 
@@ -310,6 +358,8 @@ def _number(file, word):
 def _integers(file, values):
     values = np.asarray(values, dtype=float)
     if (values != np.round(values)).any() or (np.abs(values) > 1e6).any():
-        raise ValueError(f"{file}: got {values[values != np.round(values)][:1]}, need whole numbers, the types of the "
-                         "atoms; correct it")
+        raise ValueError(
+            f"{file}: got {values[values != np.round(values)][:1]}, need whole numbers, the types of the "
+            "atoms; correct it"
+        )
     return values.astype(int)

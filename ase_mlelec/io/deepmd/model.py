@@ -1,4 +1,5 @@
 """deepmd-kit models in its ``.dp`` container, built as ours."""
+
 from pathlib import Path
 
 import h5py
@@ -14,7 +15,7 @@ from ase_mlelec.io.deepmd.stored import Stored, counts, number, pairs, part, typ
 from ase_mlelec.io.hdf5 import check_heaps
 from ase_mlelec.model import Model
 
-LONGEST = 100.0     # Å, of a cutoff
+LONGEST = 100.0  # Å, of a cutoff
 
 
 def read_model(path):
@@ -30,8 +31,10 @@ def read_model(path):
     """
     path = Path(path)
     if path.suffix != ".dp":
-        raise CalculatorSetupError(f"{path.name} holds code and is not loaded; convert it once with deepmd-kit: "
-                                   f"dp convert-backend {path.name} {path.stem}.dp")
+        raise CalculatorSetupError(
+            f"{path.name} holds code and is not loaded; convert it once with deepmd-kit: "
+            f"dp convert-backend {path.name} {path.stem}.dp"
+        )
     if not path.is_file():
         raise CalculatorSetupError(f"{path}: no such file; give a .dp model")
     try:
@@ -40,10 +43,11 @@ def read_model(path):
             return _build_model(path, Stored(file))
     except CalculatorSetupError:
         raise
-    except Exception as error:      # a damaged file can raise nearly anything within HDF5, h5py, torch and here
+    except Exception as error:  # a damaged file can raise nearly anything within HDF5, h5py, torch and here
         cause = printable(str(error).removeprefix(f"{path}: ")) or type(error).__name__
-        raise CalculatorSetupError(f"{path} is truncated or not a deepmd-kit .dp model ({cause}); "
-                                   "convert or copy it again") from None
+        raise CalculatorSetupError(
+            f"{path} is truncated or not a deepmd-kit .dp model ({cause}); convert or copy it again"
+        ) from None
 
 
 def _build_model(path, stored):
@@ -51,11 +55,13 @@ def _build_model(path, stored):
     tree = stored.tree["model"]
     fitting, species = tree["fitting"], elements(part(tree, "type_map", list))
     se = _read_descriptor(path, stored, tree, species)
-    options = {"widths": counts(fitting, "neuron"), "timestep": part(fitting, "resnet_dt", bool),
-               "activation": activation(fitting["activation_function"])}
+    options = {
+        "widths": counts(fitting, "neuron"),
+        "timestep": part(fitting, "resnet_dt", bool),
+        "activation": activation(fitting["activation_function"]),
+    }
     head = _Fitting(stored, tree, se).head(options)
-    metadata = {"origin": f"deepmd-kit {stored.tree.get('version', '?')}",
-                "most_neighbors": dict(zip(species, se.sel))}
+    metadata = {"origin": f"deepmd-kit {stored.tree.get('version', '?')}", "most_neighbors": dict(zip(species, se.sel))}
     if head.quantity == "dos":
         metadata["energy_grid_known"] = False
     model = Model(se, {head.quantity: head}, metadata)
@@ -64,8 +70,9 @@ def _build_model(path, stored):
 
 def _is_double(stored, tree):
     nets = [*tree["descriptor"]["embeddings"]["networks"], *tree["fitting"]["nets"]["networks"]]
-    return (stored.is_double(tree["descriptor"]["@variables"]["davg"])
-            or any(stored.is_double_net(net) for net in nets if net is not None))
+    return stored.is_double(tree["descriptor"]["@variables"]["davg"]) or any(
+        stored.is_double_net(net) for net in nets if net is not None
+    )
 
 
 @torch.no_grad()
@@ -73,8 +80,9 @@ def _read_descriptor(path, stored, tree, species):
     """DeepPotSE in float64."""
     source, n = tree["descriptor"], len(species)
     widths, sel = counts(source, "neuron"), counts(source, "sel", least=0)
-    n_axis, one_side, timestep = (part(source, *key) for key in (("axis_neuron", int), ("type_one_side", bool),
-                                                                ("resnet_dt", bool)))
+    n_axis, one_side, timestep = (
+        part(source, *key) for key in (("axis_neuron", int), ("type_one_side", bool), ("resnet_dt", bool))
+    )
     if len(sel) != n or not 0 < sum(sel) or not 0 < n_axis <= widths[-1]:
         raise ValueError(f"sel {sel}, axis_neuron {n_axis} and neuron {widths} do not fit {n} types")
     mean, scale = _statistics(path, stored, source, n, sum(sel))
@@ -82,10 +90,19 @@ def _read_descriptor(path, stored, tree, species):
     if len(nets) != (n if one_side else n * n):
         raise ValueError(f"{len(nets)} embedding nets for {n} types")
     layers = [stored.layers(net, source["activation_function"], 1, widths) for net in nets]
-    se = DeepPotSE(species, number(source, "rcut", 0, LONGEST), number(source, "rcut_smth", 0), widths, n_axis, sel,
-                   one_side, timestep=timestep, activation=activation(source["activation_function"]),
-                   protection=number({"env_protection": 0.0} | source, "env_protection", 0),
-                   excluded_pairs=_excluded_pairs(stored, tree, species)).double()
+    se = DeepPotSE(
+        species,
+        number(source, "rcut", 0, LONGEST),
+        number(source, "rcut_smth", 0),
+        widths,
+        n_axis,
+        sel,
+        one_side,
+        timestep=timestep,
+        activation=activation(source["activation_function"]),
+        protection=number({"env_protection": 0.0} | source, "env_protection", 0),
+        excluded_pairs=_excluded_pairs(stored, tree, species),
+    ).double()
     se.mean.copy_(mean)
     se.scale.copy_(scale)
     for net, sources in zip(se.embedding.nets, layers):
@@ -101,8 +118,10 @@ def _statistics(path, stored, source, n, n_slots):
     names = part(source, "@variables", dict)
     mean, scale = (stored.array(names[name], (n, n_slots, 4)) for name in ("davg", "dstd"))
     if (mean != mean[:, :1]).any() or mean[..., 1:].any() or (scale != scale[:, :1, [0, 1, 1, 1]]).any():
-        raise CalculatorSetupError(f"{path}: davg or dstd differ between slots or directions, which se_e2_a cannot "
-                                   "have; the file is damaged: convert or copy it again")
+        raise CalculatorSetupError(
+            f"{path}: davg or dstd differ between slots or directions, which se_e2_a cannot "
+            "have; the file is damaged: convert or copy it again"
+        )
     if not (scale > 0).all():
         raise ValueError("dstd is not positive")
     return mean[:, 0, 0], scale[:, 0, :2]
@@ -145,7 +164,8 @@ class _Fitting:
             raise ValueError(f"{len(self.nets)} fitting nets for {self.n_species} types")
         self.silent = types(tree, "atom_exclude_types", self.n_species)
         self.without_net = types(self.source, "exclude_types", self.n_species) | {
-            k for k, net in enumerate(self.nets) if net is None}
+            k for k, net in enumerate(self.nets) if net is None
+        }
 
     @torch.no_grad()
     def head(self, options):
@@ -190,7 +210,7 @@ class _Fitting:
     def _of_vacuum(self, k):
         """Whether what the net gives without neighbours is taken off, as the energy of the lone atom is known."""
         given = self.source.get("atom_ener") or []
-        beyond = self.stored.tree.get("backend") != "TensorFlow"        # what holds for types that it does not name
+        beyond = self.stored.tree.get("backend") != "TensorFlow"  # what holds for types that it does not name
         return any(energy is not None for energy in given) and (beyond if k >= len(given) else given[k] is not None)
 
     def _tensors(self, options):
@@ -205,9 +225,10 @@ class _Fitting:
         n_out = n_rows**2 if full else n_rows
         layers = {k: self._layers(k, options["widths"], n_out) for k in centers if k not in self.without_net}
         biases = self.stored.array(part(source, "@variables", dict)["bias_atom_e"], (n, n_out))
-        head = (VectorHead(*shape, **options) if source["type"] == "dipole" else
-                TensorHead(*shape, **options, full=full)).double()
-        first = int(source["type"] == "polar")      # the output before those that multiply rows: the isotropic part
+        head = (
+            VectorHead(*shape, **options) if source["type"] == "dipole" else TensorHead(*shape, **options, full=full)
+        ).double()
+        first = int(source["type"] == "polar")  # the output before those that multiply rows: the isotropic part
         for place, k in enumerate(centers):
             weight, bias = head.nets.last[place].weight.zero_(), head.nets.last[place].bias.zero_()
             if k not in self.without_net:
@@ -215,7 +236,7 @@ class _Fitting:
                 _fill(self.stored, head.nets.hidden[place], hidden)
                 b = biases[k] + (0 if output["b"] is None else output["b"])
                 columns = torch.cat([output["w"], b[None]]) * scale[k]
-                if full:        # F_ij with i <= j of the symmetric part of the file's matrix
+                if full:  # F_ij with i <= j of the symmetric part of the file's matrix
                     square = columns.reshape(-1, n_rows, n_rows)
                     i, j = torch.triu_indices(n_rows, n_rows)
                     columns = ((square + square.mT) / 2)[:, i, j]
@@ -238,7 +259,7 @@ class _Fitting:
         factor, constant = (self.stored.array(names[name]).ravel() for name in ("scale", "constant_matrix"))
         if self.stored.tree.get("backend") == "TensorFlow":
             chosen = [k for k in range(n) if k not in self.without_net]
-            scale[chosen], shift[chosen] = factor[:len(chosen)], constant[:len(chosen)]
+            scale[chosen], shift[chosen] = factor[: len(chosen)], constant[: len(chosen)]
             return scale, shift
         if len(factor) != n or len(constant) != n:
             raise ValueError(f"{len(factor)} scales and {len(constant)} constants for {n} types")

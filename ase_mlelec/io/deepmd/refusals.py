@@ -1,4 +1,5 @@
 """Which deepmd-kit models can be imported; the kind of model is looked at first, then what it needs."""
+
 from ase.calculators.calculator import CalculatorSetupError
 from ase.data import atomic_numbers
 
@@ -7,10 +8,11 @@ from ase_mlelec.io.deepmd.stored import part
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.nets import ACTIVATIONS
 
-SUPPORTED = ("supported are se_e2_a models of energy, DOS, dipole and polarizability, without parameters of frames or "
-             "atoms")
+SUPPORTED = (
+    "supported are se_e2_a models of energy, DOS, dipole and polarizability, without parameters of frames or atoms"
+)
 FITTINGS = ("ener", "dos", "dipole", "polar")
-OTHER_NAMES = {"none": "linear", "gelu_tf": "gelu"}     # of activations
+OTHER_NAMES = {"none": "linear", "gelu_tf": "gelu"}  # of activations
 
 
 def activation(name):
@@ -59,8 +61,9 @@ def _kind(tree, model):
     descriptor, fitting = part(model, "descriptor", dict), part(model, "fitting", dict)
     names = [part(each, "type", str)[:40] for each in (descriptor, fitting)]
     return {
-        f"the modifier {modifier.get('type') if isinstance(modifier, dict) else modifier} (long-range electrostatics)":
-            bool(modifier),
+        f"the modifier {modifier.get('type') if isinstance(modifier, dict) else modifier} (long-range electrostatics)": bool(
+            modifier
+        ),
         f"descriptor {names[0]}": names[0] != "se_e2_a",
         f"fitting {names[1]}": names[1] not in FITTINGS,
         "spin": bool(descriptor.get("spin") or fitting.get("spin")),
@@ -72,8 +75,9 @@ def _needs(tree, model):
     functions = {str(each.get("activation_function"))[:40] for each in (descriptor, fitting)}
     return {
         **{f"activation function {name}": not activation(name) for name in sorted(functions)},
-        "frame or atomic parameters": bool(fitting.get("numb_fparam") or fitting.get("numb_aparam")
-                                           or fitting.get("dim_case_embd")),
+        "frame or atomic parameters": bool(
+            fitting.get("numb_fparam") or fitting.get("numb_aparam") or fitting.get("dim_case_embd")
+        ),
         "types that are no chemical symbols": elements(model.get("type_map") or []) is None,
         "mixed types": bool(fitting.get("mixed_types")),
         "an exponential switch": bool((descriptor.get("env_mat") or {}).get("use_exp_switch")),

@@ -1,4 +1,5 @@
 """What a .dp file holds: a nested dict in JSON and the arrays that it names, checked before they are used."""
+
 import math
 
 import numpy as np
@@ -6,7 +7,7 @@ import torch
 
 from ase_mlelec.io.hdf5 import json_of, read_array
 
-MOST = 10**6    # of anything that is counted
+MOST = 10**6  # of anything that is counted
 
 
 class Stored:
@@ -52,9 +53,12 @@ class Stored:
             if source.get("activation_function") not in (("none", "linear", None) if last else (function,)):
                 raise ValueError(f"a layer with the activation function {source.get('activation_function')!r}")
             names = part(source, "@variables", dict)
-            layers.append({"w": self.array(names["w"], (a, b)),
-                           **{key: None if names.get(key) is None else self.array(names[key], (b,))
-                              for key in ("b", "idt")}})
+            layers.append(
+                {
+                    "w": self.array(names["w"], (a, b)),
+                    **{key: None if names.get(key) is None else self.array(names[key], (b,)) for key in ("b", "idt")},
+                }
+            )
         return layers
 
     def is_double_net(self, net):
@@ -65,8 +69,9 @@ def part(tree, key, kind):
     """``tree[key]`` of a nested dict, of type ``kind``."""
     value = tree.get(key) if isinstance(tree, dict) else None
     if type(value) is not kind:
-        raise ValueError(f"'{key}' is {'missing' if value is None else f'a {type(value).__name__}'}, need a "
-                         f"{kind.__name__}")
+        raise ValueError(
+            f"'{key}' is {'missing' if value is None else f'a {type(value).__name__}'}, need a {kind.__name__}"
+        )
     return value
 
 
@@ -98,7 +103,8 @@ def pairs(tree, key, n_types):
     """``tree[key]``, which may be missing, as a set of pairs (a, b) of indices of types, a <= b."""
     values = tree.get(key) or []
     if type(values) is not list or not all(
-            type(pair) is list and len(pair) == 2 and all(type(k) is int and 0 <= k < n_types for k in pair)
-            for pair in values):
+        type(pair) is list and len(pair) == 2 and all(type(k) is int and 0 <= k < n_types for k in pair)
+        for pair in values
+    ):
         raise ValueError(f"'{key}' is {str(values)[:60]}, need pairs of indices of the {n_types} types")
     return {(min(pair), max(pair)) for pair in values}

@@ -6,11 +6,20 @@ not converge is refused by name: its numbers look like any others.
 
 Source: Quantum ESPRESSO 6.7 output; sign of the stress checked against finite differences (QE prints -dE/dε/V).
 """
+
 from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.espresso.phonons import read_ph
 from ase_mlelec.io.espresso.projwfc import Projections, read_projections
 from ase_mlelec.io.espresso.pw import PwResult, read_pw
 from ase_mlelec.io.filplot import read_filplot, read_ldos
 
-__all__ = ["EspressoError", "Projections", "PwResult", "read_filplot", "read_ldos", "read_ph", "read_projections",
-           "read_pw"]
+__all__ = [
+    "EspressoError",
+    "Projections",
+    "PwResult",
+    "read_filplot",
+    "read_ldos",
+    "read_ph",
+    "read_projections",
+    "read_pw",
+]

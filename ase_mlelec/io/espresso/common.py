@@ -1,4 +1,5 @@
 """What the readers of Quantum ESPRESSO's files share: the error, text and XML, numbers as Fortran writes them."""
+
 import re
 import xml.etree.ElementTree as ElementTree
 import zlib
@@ -39,7 +40,7 @@ def read_text(path, what):
         data = path.read_bytes()
     except FileNotFoundError:
         raise EspressoError(f"{path}: no such file; {what}") from None
-    except (OSError, ValueError) as error:      # ValueError: a null byte in the name
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise EspressoError(f"{path}: cannot be read ({printable(error)}); {what}") from None
     if data.startswith(GZIP):
         data = _expand(path, data)
@@ -49,18 +50,21 @@ def read_text(path, what):
 def _expand(path, data):
     limit, parts = EXPANSION * len(data) + 2**20, []
     try:
-        while data.startswith(GZIP):        # a gzip file is one or several members
+        while data.startswith(GZIP):  # a gzip file is one or several members
             member = zlib.decompressobj(wbits=31)
             parts.append(member.decompress(data, limit + 1 - sum(map(len, parts))))
             if sum(map(len, parts)) > limit:
-                raise EspressoError(f"{path}: expands to more than {EXPANSION} times its size, which no output of a "
-                                    "calculation does; compress the output again")
+                raise EspressoError(
+                    f"{path}: expands to more than {EXPANSION} times its size, which no output of a "
+                    "calculation does; compress the output again"
+                )
             if not member.eof:
                 raise EspressoError(f"{path}: the gzip file is cut off; copy or compress it again")
             data = member.unused_data
     except zlib.error as error:
-        raise EspressoError(f"{path}: the gzip file is damaged ({printable(error)}); copy or compress it "
-                            "again") from None
+        raise EspressoError(
+            f"{path}: the gzip file is damaged ({printable(error)}); copy or compress it again"
+        ) from None
     return b"".join(parts)
 
 
@@ -72,21 +76,25 @@ def find_file(path, name, what):
     for pattern in (name, f"{name}.gz", f"*.save/{name}", f"*.save/{name}.gz"):
         found = sorted(path.glob(pattern))
         if len(found) > 1:
-            raise EspressoError(f"{path}: got {len(found)} runs ({', '.join(p.parent.name for p in found[:4])}), "
-                                f"need one; give the path of one {name}")
+            raise EspressoError(
+                f"{path}: got {len(found)} runs ({', '.join(p.parent.name for p in found[:4])}), "
+                f"need one; give the path of one {name}"
+            )
         if found:
             return found[0]
     if (path / "data-file.xml").exists():
-        raise EspressoError(f"{path}: written by Quantum ESPRESSO before 6.2 (data-file.xml), which is not read; "
-                            f"{what}")
+        raise EspressoError(
+            f"{path}: written by Quantum ESPRESSO before 6.2 (data-file.xml), which is not read; {what}"
+        )
     raise EspressoError(f"{path}: no {name} in this folder; {what}")
 
 
 def parse_xml(path, text, program, problem="truncated or not XML"):
     """Root element of an XML file.  Entities, which Quantum ESPRESSO does not write, are refused: they may be bombs."""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise EspressoError(f"{path}: it declares a document type or entities, which {program} does not write; run "
-                            f"{program} again")
+        raise EspressoError(
+            f"{path}: it declares a document type or entities, which {program} does not write; run {program} again"
+        )
     try:
         return ElementTree.fromstring(text.encode("utf-8"), ElementTree.XMLParser(encoding="utf-8"))
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
@@ -97,8 +105,9 @@ def floats(path, place, text, count=None):
     """Finite numbers [count] in a text, or EspressoError that names the place and what is no number there."""
     words = (text or "").split()
     if count is not None and len(words) != count:
-        raise EspressoError(f"{path}: {place} holds {len(words)} numbers, need {count}; the file is damaged or cut "
-                            "off: copy it again")
+        raise EspressoError(
+            f"{path}: {place} holds {len(words)} numbers, need {count}; the file is damaged or cut off: copy it again"
+        )
     try:
         values = fortran_floats(" ".join(words))
     except ValueError:

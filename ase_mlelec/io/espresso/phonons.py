@@ -1,4 +1,5 @@
 """ph.x: the response to an electric field."""
+
 import re
 from pathlib import Path
 
@@ -25,19 +26,22 @@ def read_ph(path):
     if runs == 0 or "JOB DONE." not in text:
         raise EspressoError(f"{path}: unfinished or not an output of ph.x; run it to the end")
     if runs > 1:
-        raise EspressoError(f"{path}: got the outputs of {runs} runs in one file, need one; cut the file at its "
-                            "lines 'Program PHONON' and give the part that you want")
+        raise EspressoError(
+            f"{path}: got the outputs of {runs} runs in one file, need one; cut the file at its "
+            "lines 'Program PHONON' and give the part that you want"
+        )
     if "No convergence has been achieved" in text:
         raise EspressoError(f"{path}: the response did not converge; raise niter_ph or lower alpha_mix(1)")
     tensor = re.search(r"Dielectric constant in cartesian axis[^\n]*\n\s*\n((?:[^\n]*\n){3})", text)
     charges = _charges(path, text)
     if tensor is None or not charges:
-        raise EspressoError(f"{path}: no dielectric tensor or no charges (d Force / dE); set epsil and zeu in "
-                            "&inputph at q = 0 of an insulator")
+        raise EspressoError(
+            f"{path}: no dielectric tensor or no charges (d Force / dE); set epsil and zeu in "
+            "&inputph at q = 0 of an insulator"
+        )
     n_atoms = re.search(r"number of atoms/cell\s+=\s*(\d+)", text)
     if n_atoms and int(n_atoms.group(1)[:18]) != len(charges):
-        raise damaged(path, f"got charges of {len(charges)} atoms, 'number of atoms/cell' says "
-                            f"{n_atoms.group(1)[:18]}")
+        raise damaged(path, f"got charges of {len(charges)} atoms, 'number of atoms/cell' says {n_atoms.group(1)[:18]}")
     dielectric = [_row(path, "the dielectric tensor", row) for row in tensor.group(1).splitlines()]
     return np.array(charges), np.array(dielectric)
 
@@ -51,7 +55,7 @@ def _charges(path, text):
     if heading is None:
         return []
     charges = []
-    lines = iter(text[heading.end():].splitlines())
+    lines = iter(text[heading.end() :].splitlines())
     for line in lines:
         atom = re.match(r"\s*atom\s+(\S+)", line)
         if line.strip() and not atom:

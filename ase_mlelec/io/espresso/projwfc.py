@@ -1,4 +1,5 @@
 """projwfc.x: bands and their weights on atoms."""
+
 import re
 from dataclasses import dataclass
 
@@ -8,8 +9,10 @@ from ase_mlelec import units
 from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.espresso.common import find_file, floats, parse_xml, read_text, whole_number
 
-WHAT_TO_GIVE = ("give projwfc.x's atomic_proj.xml or prefix.save, and its text output; where one is missing or "
-                "truncated, run projwfc.x again")
+WHAT_TO_GIVE = (
+    "give projwfc.x's atomic_proj.xml or prefix.save, and its text output; where one is missing or "
+    "truncated, run projwfc.x again"
+)
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Projections:
         spin-orbit runs)
     site_weights : array [K, M, N]; the share of each band on each atom, sum over N at most 1 (spilling)
     """
+
     eigenvalues: np.ndarray
     kpoint_weights: np.ndarray
     site_weights: np.ndarray
@@ -46,7 +50,7 @@ def _broaden(levels, weights, energies, width):
     energies = np.asarray(energies, dtype=float)
     if width <= 0:
         raise ValueError(f"Gaussian width must be positive, got {width} eV")
-    kernel = np.exp(-((energies[None] - levels[:, None]) / width) ** 2) / (width * np.sqrt(np.pi))
+    kernel = np.exp(-(((energies[None] - levels[:, None]) / width) ** 2)) / (width * np.sqrt(np.pi))
     return np.asarray(weights, dtype=float).T @ kernel
 
 
@@ -64,13 +68,21 @@ def read_projections(path, output):
     root = parse_xml(path, text, "projwfc.x", "a part is missing or truncated or it is not XML")
     header, states = root.find("HEADER"), root.find("EIGENSTATES")
     if header is not None and header.find("NUMBER_OF_BANDS") is not None:
-        raise EspressoError(f"{path}: in the format of Quantum ESPRESSO before 6.4 (iotk), which is not read; run "
-                            "projwfc.x of 6.4 or later")
+        raise EspressoError(
+            f"{path}: in the format of Quantum ESPRESSO before 6.4 (iotk), which is not read; run "
+            "projwfc.x of 6.4 or later"
+        )
     if header is None or states is None:
         raise EspressoError(f"{path}: no <HEADER> or <EIGENSTATES>; give projwfc.x's atomic_proj.xml")
-    n_bands, n_kpoints, n_functions, n_spins = (whole_number(path, key, header.get(key, default)) for key, default in (
-        ("NUMBER_OF_BANDS", None), ("NUMBER_OF_K-POINTS", None), ("NUMBER_OF_ATOMIC_WFC", None),
-        ("NUMBER_OF_SPIN_COMPONENTS", "1")))
+    n_bands, n_kpoints, n_functions, n_spins = (
+        whole_number(path, key, header.get(key, default))
+        for key, default in (
+            ("NUMBER_OF_BANDS", None),
+            ("NUMBER_OF_K-POINTS", None),
+            ("NUMBER_OF_ATOMIC_WFC", None),
+            ("NUMBER_OF_SPIN_COMPONENTS", "1"),
+        )
+    )
     if n_spins not in (1, 4):
         raise EspressoError(f"{path}: spin-polarised projections are not supported; use nspin = 1")
     owners, is_spinor = _owners(path, output, listing, n_functions)
@@ -84,17 +96,21 @@ def _owners(path, output, listing, n_functions):
     """Index of the atom [A] that owns each atomic function, and whether the functions are spinors (with s_z or j)."""
     rows = re.findall(r"state #\s*(\S+?): atom\s*(\S+)(.*)", listing)
     if len(rows) != n_functions or not rows:
-        raise EspressoError(f"{output}: lists {len(rows)} atomic functions, {path} holds {n_functions}; give the "
-                            "text output of the same projwfc.x run")
+        raise EspressoError(
+            f"{output}: lists {len(rows)} atomic functions, {path} holds {n_functions}; give the "
+            "text output of the same projwfc.x run"
+        )
     owners = []
     for k, (number, atom, _) in enumerate(rows):
         if number != str(k + 1) and "*" not in number:
             raise EspressoError(f"{output}: got state # {number[:18]}, need {k + 1}; give the text output of one run")
         # atoms without functions are counted too, but are not many times more
         if not re.fullmatch(r"\d{1,9}", atom) or not 1 <= int(atom) <= 10 * n_functions + 100:
-            raise EspressoError(f"{output}: state # {k + 1} is of atom {atom[:18]!r}, which cannot be with "
-                                f"{n_functions} atomic functions; the output is damaged, or has stars for 10,000 "
-                                "atoms and more")
+            raise EspressoError(
+                f"{output}: state # {k + 1} is of atom {atom[:18]!r}, which cannot be with "
+                f"{n_functions} atomic functions; the output is damaged, or has stars for 10,000 "
+                "atoms and more"
+            )
         owners.append(int(atom) - 1)
     return np.array(owners), any(re.search(r"s_z|\bj\s*=|m_j", kind) for _, _, kind in rows)
 
@@ -103,13 +119,18 @@ def _levels(path, states, n_kpoints, n_bands):
     """Weights of the k points [K] as they stand there, and band energies [K, M] in eV."""
     points, energies = states.findall("K-POINT"), states.findall("E")
     if not n_kpoints == len(points) == len(energies) or n_kpoints * n_bands == 0:
-        raise EspressoError(f"{path}: got {len(points)} k points with weights and {len(energies)} with energies, the "
-                            f"header says {n_kpoints} with {n_bands} bands; the file is damaged: run projwfc.x again")
-    weights = np.array([floats(path, f"Weight of k point {k + 1}", point.get("Weight"), 1)[0]
-                        for k, point in enumerate(points)])
+        raise EspressoError(
+            f"{path}: got {len(points)} k points with weights and {len(energies)} with energies, the "
+            f"header says {n_kpoints} with {n_bands} bands; the file is damaged: run projwfc.x again"
+        )
+    weights = np.array(
+        [floats(path, f"Weight of k point {k + 1}", point.get("Weight"), 1)[0] for k, point in enumerate(points)]
+    )
     if weights.min() < 0 or weights.sum() <= 0:
-        raise EspressoError(f"{path}: the weights of the k points are {weights.min():g} and more, their sum is "
-                            f"{weights.sum():g}, need positive ones; the file is damaged: run projwfc.x again")
+        raise EspressoError(
+            f"{path}: the weights of the k points are {weights.min():g} and more, their sum is "
+            f"{weights.sum():g}, need positive ones; the file is damaged: run projwfc.x again"
+        )
     eigenvalues = np.array([floats(path, f"<E> of k point {k + 1}", e.text, n_bands) for k, e in enumerate(energies)])
     return weights, eigenvalues * units.RYDBERG
 
@@ -119,12 +140,14 @@ def _site_weights(path, states, n_kpoints, n_bands, owners):
     blocks = states.findall("PROJS")
     functions = [block.findall("ATOMIC_WFC") for block in blocks]
     if len(blocks) != n_kpoints or any(len(each) != len(owners) for each in functions):
-        raise EspressoError(f"{path}: got projections at {len(blocks)} k points on "
-                            f"{sorted({len(f) for f in functions})} atomic functions, the header says {n_kpoints} "
-                            f"and {len(owners)}; the file is damaged: run projwfc.x again")
+        raise EspressoError(
+            f"{path}: got projections at {len(blocks)} k points on "
+            f"{sorted({len(f) for f in functions})} atomic functions, the header says {n_kpoints} "
+            f"and {len(owners)}; the file is damaged: run projwfc.x again"
+        )
     site = np.zeros((n_kpoints, n_bands, owners.max() + 1))
     for k, each in enumerate(functions):
         for owner, function in zip(owners, each):
             amplitudes = floats(path, f"<ATOMIC_WFC> at k point {k + 1}", function.text, 2 * n_bands)
-            site[k, :, owner] += (amplitudes.reshape(n_bands, 2)**2).sum(axis=1)
+            site[k, :, owner] += (amplitudes.reshape(n_bands, 2) ** 2).sum(axis=1)
     return site

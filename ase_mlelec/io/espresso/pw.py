@@ -1,4 +1,5 @@
 """One pw.x calculation, from the XML file or from the text output."""
+
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,7 @@ class PwResult:
     kpoints : array [K, 3], fractions of the reciprocal vectors, and eigenvalues : array [K, M], eV (of spinors in a
         noncollinear run); None of text output and spin-polarized runs
     """
+
     symbols: list
     cell: np.ndarray
     positions: np.ndarray
@@ -47,6 +49,7 @@ class PwResult:
         from ase import Atoms
         from ase.calculators.singlepoint import SinglePointCalculator
         from ase.stress import full_3x3_to_voigt_6_stress
+
         atoms = Atoms(self.symbols, self.positions, cell=self.cell, pbc=True)
         results = {"energy": self.energy, "free_energy": self.energy}
         if self.forces is not None:

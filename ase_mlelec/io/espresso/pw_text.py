@@ -1,4 +1,5 @@
 """pw.x's text output, which is what people keep; it has the one-electron term as well, and fewer digits."""
+
 import re
 
 import numpy as np
@@ -6,20 +7,34 @@ import numpy as np
 from ase_mlelec import units
 from ase_mlelec.io.checks import printable
 from ase_mlelec.io.errors import EspressoError
-from ase_mlelec.io.espresso.common import (LARGEST, LOOSE, NO_ENERGY, NOT_CONVERGED, check_values,
-                                           damaged, describe_no_number, element)
+from ase_mlelec.io.espresso.common import (
+    LARGEST,
+    LOOSE,
+    NO_ENERGY,
+    NOT_CONVERGED,
+    check_values,
+    damaged,
+    describe_no_number,
+    element,
+)
 
 # "!!" is the energy of hybrid functionals with the exchange operator converged too, "!" that of each step towards it
 MARK = re.compile(r"^(!{1,2})[ \t]+total energy[ \t]+=[ \t]*(\S*)[ \t]*(\S*)", re.MULTILINE)
-DECIMAL = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+)(?:[EeDd][-+]?\d+)?")     # of numbers that may touch: -100.1-200.2
+DECIMAL = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+)(?:[EeDd][-+]?\d+)?")  # of numbers that may touch: -100.1-200.2
 LATTICE_ROW = re.compile(r"^[ \t]*a\(([123])\) = \((.*)\)", re.MULTILINE)
 SITE_ROW = re.compile(r"^[ \t]*([\d*]+)[ \t]+(\S+)[ \t]+tau\([ \t]*([\d*]+)[ \t]*\)[ \t]*=[ \t]*\((.*)\)", re.MULTILINE)
 FORCE_ROW = re.compile(r"^[ \t]*atom[ \t]+([\d*]+)[ \t]+type[ \t]+[\d*]+[ \t]+force =(.*)$", re.MULTILINE)
-BLOCK = re.compile(r"^[ \t]*(CELL_PARAMETERS|ATOMIC_POSITIONS)[ \t]*[({]?[ \t]*(\w*)[ \t]*=?([^)}\n]*)[)}]?[ \t]*\n",
-                   re.MULTILINE)
-LONGEST = 500       # of a line with numbers
-TERMS = {"one_electron": "one-electron contribution", "hartree": "hartree contribution", "xc": "xc contribution",
-         "ion_ion": "ewald contribution", "entropy": r"smearing contrib\. \(-TS\)"}
+BLOCK = re.compile(
+    r"^[ \t]*(CELL_PARAMETERS|ATOMIC_POSITIONS)[ \t]*[({]?[ \t]*(\w*)[ \t]*=?([^)}\n]*)[)}]?[ \t]*\n", re.MULTILINE
+)
+LONGEST = 500  # of a line with numbers
+TERMS = {
+    "one_electron": "one-electron contribution",
+    "hartree": "hartree contribution",
+    "xc": "xc contribution",
+    "ion_ion": "ewald contribution",
+    "entropy": r"smearing contrib\. \(-TS\)",
+}
 
 
 def parse_pw_text(path, text):
@@ -33,13 +48,18 @@ def parse_pw_text(path, text):
     terms = {name: output.last(rf"{label}\s+=", mark.end()) for name, label in TERMS.items()}
     smearing = re.search(r"number of k points=\s*\S+\s+(\S.*?)\s*smearing, width \(Ry\)=", output.text)
     return dict(
-        symbols=symbols, cell=cell, positions=positions, energy=energy,
+        symbols=symbols,
+        cell=cell,
+        positions=positions,
+        energy=energy,
         terms={name: value * units.RYDBERG for name, value in terms.items() if value is not None},
-        forces=_forces(output, mark.end(), n_atoms), stress=_stress(output, mark.end()),
+        forces=_forces(output, mark.end(), n_atoms),
+        stress=_stress(output, mark.end()),
         fermi_level=output.last(r"the Fermi energy is", start),
         smearing=smearing.group(1) if smearing else None,
         smearing_width=output.last(r"smearing, width \(Ry\)=") * units.RYDBERG if smearing else 0.0,
-        n_electrons=output.last(r"number of electrons\s+="))
+        n_electrons=output.last(r"number of electrons\s+="),
+    )
 
 
 class _Output:
@@ -68,7 +88,7 @@ class _Output:
             raise EspressoError(f"{self.place(position)}: {what} holds {describe_no_number(rest[0])}")
         if len(words) != count:
             raise damaged(self.place(position), f"{what} holds {len(words)} numbers, need {count}")
-        if not np.abs(values).max() < LARGEST:      # the place takes time to find, and is found for errors only
+        if not np.abs(values).max() < LARGEST:  # the place takes time to find, and is found for errors only
             check_values(self.place(position), what, values)
         return values
 
@@ -79,7 +99,7 @@ class _Output:
             pass
         if found is None:
             return None
-        return self.number(found.group(1), found.start(1), self.text[found.start():found.start(1)].strip(" =<\t"))
+        return self.number(found.group(1), found.start(1), self.text[found.start() : found.start(1)].strip(" =<\t"))
 
     def count(self, label, what):
         """The whole number behind a label, the same at all of its occurrences."""
@@ -87,8 +107,10 @@ class _Output:
         if not found:
             raise EspressoError(f"{self.path}: no {what!r}; keep pw.x's whole standard output")
         if len(found) > 1 or not re.fullmatch(r"\d{1,18}", min(found)):
-            raise EspressoError(f"{self.path}: {what} is {printable(', '.join(sorted(found)), 60)}, need one whole number; "
-                                "read the run's XML file instead")
+            raise EspressoError(
+                f"{self.path}: {what} is {printable(', '.join(sorted(found)), 60)}, need one whole number; "
+                "read the run's XML file instead"
+            )
         return int(min(found))
 
 
@@ -98,32 +120,39 @@ def _one_run(path, text):
     if not starts:
         raise EspressoError(f"{path}: not a pw.x output (no 'Program PWSCF'); give pw.x's standard output")
     if len(starts) > 1:
-        raise EspressoError(f"{path}: got the outputs of {len(starts)} runs in one file, need one; cut the file at "
-                            "its lines 'Program PWSCF' and give the part that you want")
+        raise EspressoError(
+            f"{path}: got the outputs of {len(starts)} runs in one file, need one; cut the file at "
+            "its lines 'Program PWSCF' and give the part that you want"
+        )
     other = re.compile(r"^ {0,8}Program [A-Z]+ v\.", re.MULTILINE).search(text, starts[0])
-    return text[:other.start() if other else None]
+    return text[: other.start() if other else None]
 
 
 def _last_mark(output):
     """Match of the last final energy, after what tells that there is none."""
     path, text = output.path, output.text
     marks = list(MARK.finditer(text))
-    if "convergence NOT achieved" in text[marks[-2].end() if len(marks) > 1 else 0:]:
+    if "convergence NOT achieved" in text[marks[-2].end() if len(marks) > 1 else 0 :]:
         raise EspressoError(f"{path}: {NOT_CONVERGED}")
     if "End of band structure calculation" in text:
         raise EspressoError(f"{path}: the output of {NO_ENERGY}")
-    if not marks or "JOB DONE." not in text[marks[-1].end():]:
-        raise EspressoError(f"{path}: the run is unfinished (no final total energy or no 'JOB DONE' after it); run "
-                            "it to the end")
+    if not marks or "JOB DONE." not in text[marks[-1].end() :]:
+        raise EspressoError(
+            f"{path}: the run is unfinished (no final total energy or no 'JOB DONE' after it); run it to the end"
+        )
     mark = marks[-1]
-    if "End of self-consistent calculation" in text[mark.end():]:
+    if "End of self-consistent calculation" in text[mark.end() :]:
         raise damaged(path, "the last self-consistent calculation has no line '!    total energy'")
     if mark.group(3) != "Ry":
-        raise EspressoError(f"{output.place(mark.start())}: the total energy is in {mark.group(3)[:20]!r}, need Ry; "
-                            "give pw.x's own output")
+        raise EspressoError(
+            f"{output.place(mark.start())}: the total energy is in {mark.group(3)[:20]!r}, need Ry; "
+            "give pw.x's own output"
+        )
     if mark.group(1) == "!" and ("EXX: now go back" in text or any(m.group(1) == "!!" for m in marks)):
-        raise EspressoError(f"{path}: the exchange operator did not converge (no energy marked '!!' at the end); run "
-                            "pw.x again with a larger exx_maxstep")
+        raise EspressoError(
+            f"{path}: the exchange operator did not converge (no energy marked '!!' at the end); run "
+            "pw.x again with a larger exx_maxstep"
+        )
     return mark
 
 
@@ -133,9 +162,10 @@ def _check_convergence(output, start):
         raise EspressoError(f"{output.path}: {NOT_CONVERGED}")
     threshold = output.last(r"scf convergence threshold\s+=")
     accuracy = output.last(r"estimated scf accuracy\s+<", start)
-    if threshold is not None and accuracy is not None and accuracy > LOOSE * max(threshold, 1e-8):     # printed to 1e-8
-        raise EspressoError(f"{output.path}: {NOT_CONVERGED} (its accuracy is {accuracy:g} Ry, the threshold "
-                            f"{threshold:g} Ry)")
+    if threshold is not None and accuracy is not None and accuracy > LOOSE * max(threshold, 1e-8):  # printed to 1e-8
+        raise EspressoError(
+            f"{output.path}: {NOT_CONVERGED} (its accuracy is {accuracy:g} Ry, the threshold {threshold:g} Ry)"
+        )
 
 
 def _structure(output, end, n_atoms):
@@ -145,7 +175,7 @@ def _structure(output, end, n_atoms):
     if alat is None or not tables or [row.group(1) for row in rows] != ["1", "2", "3"] * max(len(rows) // 3, 1):
         raise EspressoError(f"{output.path}: cell or positions not found; keep pw.x's whole standard output")
     # of (position in the text, what stands there)
-    cells = [(rows[k].start(), _lattice(output, rows[k:k + 3], alat)) for k in range(0, len(rows), 3)]
+    cells = [(rows[k].start(), _lattice(output, rows[k : k + 3], alat)) for k in range(0, len(rows), 3)]
     sites = [(table[0].start(), *_site_rows(output, table, n_atoms, alat), False) for table in tables]
     start = sites[0][0]
     blocks = list(BLOCK.finditer(output.text))
@@ -156,11 +186,14 @@ def _structure(output, end, n_atoms):
             cells.append((block.start(), values))
         else:
             sites.append((block.start(), names, values, block.group(2) == "crystal"))
-    before = [max((entry for entry in entries if entry[0] < end), key=lambda entry: entry[0], default=None)
-              for entries in (cells, sites)]
+    before = [
+        max((entry for entry in entries if entry[0] < end), key=lambda entry: entry[0], default=None)
+        for entries in (cells, sites)
+    ]
     if None in before:
-        raise EspressoError(f"{output.path}: cell or positions not found before the total energy; keep pw.x's whole "
-                            "standard output")
+        raise EspressoError(
+            f"{output.path}: cell or positions not found before the total energy; keep pw.x's whole standard output"
+        )
     (cell_place, cell), (place, names, positions, is_crystal) = before
     moving_cell = "new unit-cell volume" in output.text[:end] or cell_place > rows[-1].start()
     if output.text.rfind("Forces acting on atoms", 0, end) > (min(place, cell_place) if moving_cell else place):
@@ -194,8 +227,8 @@ def _site_tables(output):
     """Lists of the rows, one below the other, of the tables of sites in units of alat."""
     tables, end = [], 0
     for row in SITE_ROW.finditer(output.text):
-        between = output.text[end:row.start()]
-        if between.strip() or not tables:       # the first row; its heading is the line above
+        between = output.text[end : row.start()]
+        if between.strip() or not tables:  # the first row; its heading is the line above
             tables.append((between.rstrip().rpartition("\n")[2], []))
         tables[-1][1].append(row)
         end = row.end()
@@ -225,18 +258,20 @@ def _block_rows(output, block, n_atoms):
     count = n_atoms if named else 3
     names, values, position = [], [], block.end()
     for _ in range(count):
-        line = output.text[position:output.text.find("\n", position)]
+        line = output.text[position : output.text.find("\n", position)]
         words = line.split(None, 1)
         if len(words) < 2 or "." not in line or words[0] == "=":
             break
-        numbers = re.sub(r"(?:[ \t]+[01]){3}\s*$", "", words[1]) if named else line     # 0 or 1: fixed coordinates
+        numbers = re.sub(r"(?:[ \t]+[01]){3}\s*$", "", words[1]) if named else line  # 0 or 1: fixed coordinates
         names.append(words[0])
         values.append(output.row(numbers, position, 3, block.group(1)))
         position += len(line) + 1
     if len(values) != count:
-        raise EspressoError(f"{output.place(block.start())}: got {len(values)} rows of {block.group(1)}, need "
-                            f"{count}; the output is damaged where it holds several structures; read its XML file "
-                            "instead")
+        raise EspressoError(
+            f"{output.place(block.start())}: got {len(values)} rows of {block.group(1)}, need "
+            f"{count}; the output is damaged where it holds several structures; read its XML file "
+            "instead"
+        )
     return names, np.array(values)
 
 
@@ -247,8 +282,10 @@ def _unit(output, block, alat):
         return output.row(block.group(3), block.start(), 1, "alat")[0] * units.BOHR
     scale = {"alat": alat, "bohr": units.BOHR, "angstrom": 1.0, "crystal": 1.0}.get(name)
     if scale is None:
-        raise EspressoError(f"{output.place(block.start())}: {block.group(1)} is in units of {name!r}, need alat, "
-                            "bohr, angstrom or crystal; read the run's XML file instead")
+        raise EspressoError(
+            f"{output.place(block.start())}: {block.group(1)} is in units of {name!r}, need alat, "
+            "bohr, angstrom or crystal; read the run's XML file instead"
+        )
     return scale
 
 
@@ -256,20 +293,25 @@ def _check_species(output, names):
     """The table of species: as many as there are labels, and the elements that the pseudopotentials are of."""
     n_types = output.last(r"number of atomic types\s+=")
     if n_types is not None and len(set(names)) > n_types:
-        raise damaged(output.path, f"got atoms of the types {', '.join(sorted(set(names)))[:60]}, 'number of atomic "
-                                   f"types' says {n_types:g}")
+        raise damaged(
+            output.path,
+            f"got atoms of the types {', '.join(sorted(set(names)))[:60]}, 'number of atomic types' says {n_types:g}",
+        )
     table = re.search(r"atomic species +valence +mass +pseudopotential\n((?:[ \t]+\S.*\n)*)", output.text)
-    for name, other in re.findall(r"^[ \t]+(\S+)[ \t]+\S+[ \t]+\S+[ \t]+([A-Za-z]{1,2})[ \t]*\(",
-                                  table.group(1) if table else "", re.MULTILINE):
+    for name, other in re.findall(
+        r"^[ \t]+(\S+)[ \t]+\S+[ \t]+\S+[ \t]+([A-Za-z]{1,2})[ \t]*\(", table.group(1) if table else "", re.MULTILINE
+    ):
         if name in names and _is_other(output.path, name, other):
-            raise EspressoError(f"{output.path}: species {name!r} has a pseudopotential of {other}; write {other} "
-                                "into the input and run pw.x again")
+            raise EspressoError(
+                f"{output.path}: species {name!r} has a pseudopotential of {other}; write {other} "
+                "into the input and run pw.x again"
+            )
 
 
 def _is_other(path, name, other):
     try:
         return element(path, other) != element(path, name)
-    except EspressoError:       # the name's own message comes later; pseudopotentials may be of no element
+    except EspressoError:  # the name's own message comes later; pseudopotentials may be of no element
         return False
 
 
@@ -280,8 +322,8 @@ def _forces(output, start, n_atoms):
             raise damaged(output.path, "rows of forces without their heading")
         return None
     rows = []
-    for row in FORCE_ROW.finditer(output.text, block):      # contributions to the forces may follow
-        if rows and output.text[rows[-1].end():row.start()].strip():
+    for row in FORCE_ROW.finditer(output.text, block):  # contributions to the forces may follow
+        if rows and output.text[rows[-1].end() : row.start()].strip():
             break
         rows.append(row)
     if len(rows) != n_atoms:
@@ -296,8 +338,10 @@ def _stress(output, start):
     block = _only_block(output, r"total +stress +\(Ry/bohr\*\*3\).*\n", start)
     if block is None:
         if "Computing stress" in output.text[start:]:
-            raise EspressoError(f"{output.path}: 'Computing stress' without a total stress; the output is damaged, "
-                                "or pw.x ended in it: run it again")
+            raise EspressoError(
+                f"{output.path}: 'Computing stress' without a total stress; the output is damaged, "
+                "or pw.x ended in it: run it again"
+            )
         return None
     first = output.text.index("\n", block) + 1
     rows = output.text[first:].split("\n\n", 1)[0].splitlines()
@@ -312,6 +356,7 @@ def _only_block(output, heading, start):
     """Where the heading (regular expression) stands after the final energy, or None."""
     found = [match.start() for match in re.compile(heading).finditer(output.text, start)]
     if len(found) > 1:
-        raise damaged(output.place(found[1]), f"got {len(found)} blocks of this kind after the last total energy, "
-                                              "need one")
+        raise damaged(
+            output.place(found[1]), f"got {len(found)} blocks of this kind after the last total energy, need one"
+        )
     return found[0] if found else None

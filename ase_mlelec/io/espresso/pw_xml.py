@@ -1,4 +1,5 @@
 """pw.x's data-file-schema.xml, which holds full precision."""
+
 import re
 import warnings
 
@@ -7,18 +8,38 @@ from ase.data import atomic_masses, atomic_numbers
 
 from ase_mlelec import units
 from ase_mlelec.io.errors import EspressoError
-from ase_mlelec.io.espresso.common import (LOOSE, NO_ENERGY, NOT_CONVERGED, damaged, element, floats,
-                                           parse_xml, whole_number)
+from ase_mlelec.io.espresso.common import (
+    LOOSE,
+    NO_ENERGY,
+    NOT_CONVERGED,
+    damaged,
+    element,
+    floats,
+    parse_xml,
+    whole_number,
+)
 
 MOVING = ("relax", "vc-relax", "md", "vc-md")
 TRUE = ("true", "1")
 # names in XML, which depend on version and input, -> in the text
-SMEARING = {name: printed for printed, names in {
-    "Fermi-Dirac": ("fd", "f-d", "fermi-dirac"), "Methfessel-Paxton": ("mp", "m-p", "methfessel-paxton"),
-    "Marzari-Vanderbilt": ("mv", "m-v", "marzari-vanderbilt", "cold"), "Gaussian": ("gaussian", "gauss")}.items()
-    for name in names}
-TERMS = {"eband": "band", "ehart": "hartree", "etxc": "xc", "vtxc": "xc_potential", "ewald": "ion_ion",
-         "demet": "entropy"}
+SMEARING = {
+    name: printed
+    for printed, names in {
+        "Fermi-Dirac": ("fd", "f-d", "fermi-dirac"),
+        "Methfessel-Paxton": ("mp", "m-p", "methfessel-paxton"),
+        "Marzari-Vanderbilt": ("mv", "m-v", "marzari-vanderbilt", "cold"),
+        "Gaussian": ("gaussian", "gauss"),
+    }.items()
+    for name in names
+}
+TERMS = {
+    "eband": "band",
+    "ehart": "hartree",
+    "etxc": "xc",
+    "vtxc": "xc_potential",
+    "ewald": "ion_ion",
+    "demet": "entropy",
+}
 
 
 def parse_pw_xml(path, text):
@@ -36,21 +57,32 @@ def parse_pw_xml(path, text):
     total, bands = _only(path, out, "total_energy"), _only(path, out, "band_structure")
     n_steps = out.findtext("convergence_info/scf_conv/n_scf_steps", "1").strip()
     if total is None or bands is None or total.find("etot") is None or n_steps == "0":
-        raise EspressoError(f"{path}: nothing was calculated (no total energy or no band structure: the run ended "
-                            "after its initialization); run pw.x to the end")
+        raise EspressoError(
+            f"{path}: nothing was calculated (no total energy or no band structure: the run ended "
+            "after its initialization); run pw.x to the end"
+        )
     _check_convergence(path, root, out)
     if _number(path, total, "etot") == 0:
         raise EspressoError(f"{path}: the total energy is 0: nothing was calculated; run pw.x to the end")
     step = _calculated(path, root, out, calculation)
     total = _needed(path, step, "total_energy")
-    energies = {tag: _number(path, total, tag) * units.HARTREE
-                for tag in ("etot", *TERMS) if total.find(tag) is not None}
+    energies = {
+        tag: _number(path, total, tag) * units.HARTREE for tag in ("etot", *TERMS) if total.find(tag) is not None
+    }
     symbols, cell, positions = _structure(path, step, _elements(path, root))
     forces, stress = _forces_and_stress(path, root, step, len(symbols), calculation)
-    return dict(symbols=symbols, cell=cell, positions=positions, energy=energies.pop("etot"),
-                terms={TERMS[tag]: energies[tag] for tag in TERMS if tag in energies}, forces=forces, stress=stress,
-                n_electrons=_number(path, bands, "nelec") if bands.find("nelec") is not None else None,
-                **_occupations(path, root, bands), **_levels(path, out, bands))
+    return dict(
+        symbols=symbols,
+        cell=cell,
+        positions=positions,
+        energy=energies.pop("etot"),
+        terms={TERMS[tag]: energies[tag] for tag in TERMS if tag in energies},
+        forces=forces,
+        stress=stress,
+        n_electrons=_number(path, bands, "nelec") if bands.find("nelec") is not None else None,
+        **_occupations(path, root, bands),
+        **_levels(path, out, bands),
+    )
 
 
 def _only(path, parent, tag):
@@ -75,8 +107,10 @@ def _number(path, parent, tag):
 def _check_origin(path, root):
     creator = root.find("general_info/creator")
     if creator is not None and creator.get("NAME", "PWSCF").strip().upper() != "PWSCF":
-        raise EspressoError(f"{path}: written by {creator.get('NAME')!r}, need a file of pw.x (PWSCF); give "
-                            "data-file-schema.xml of the pw.x run")
+        raise EspressoError(
+            f"{path}: written by {creator.get('NAME')!r}, need a file of pw.x (PWSCF); give "
+            "data-file-schema.xml of the pw.x run"
+        )
     unit = root.get("Units", "Hartree atomic units")
     if unit != "Hartree atomic units":
         raise EspressoError(f"{path}: the units are {unit!r}, need Hartree atomic units; give pw.x's own file")
@@ -91,11 +125,11 @@ def _check_convergence(path, root, out):
         error, threshold = _number(path, scf, "scf_error"), _number(path, control, "conv_thr")
         if error > (LOOSE if achieved else 1) * threshold:
             raise EspressoError(f"{path}: {NOT_CONVERGED} (its accuracy is {error:g} Ha, conv_thr {threshold:g} Ha)")
-    elif achieved is None:      # before 6.4 the accuracy is all there is
+    elif achieved is None:  # before 6.4 the accuracy is all there is
         raise EspressoError(f"{path}: it does not say whether the SCF converged; give the text output of the run")
     for tag in "exit_status", "status":
         code = root.findtext(tag, "0").strip()
-        if code not in ("0", "3"):      # 3: the steps of a relaxation were not enough, which _calculated sees to
+        if code not in ("0", "3"):  # 3: the steps of a relaxation were not enough, which _calculated sees to
             raise EspressoError(f"{path}: pw.x stopped early (<{tag}> is {code!r}, need 0); run it to the end")
 
 
@@ -117,9 +151,11 @@ def _calculated(path, root, out, calculation):
             return out
     elif out.findtext("convergence_info/opt_conv/convergence_achieved", "").strip() in TRUE:
         return out
-    raise EspressoError(f"{path}: the structure in it is not the one of its energy and forces, but of the step "
-                        f"after, which this {calculation} run did not calculate; read the text output of the run "
-                        "instead")
+    raise EspressoError(
+        f"{path}: the structure in it is not the one of its energy and forces, but of the step "
+        f"after, which this {calculation} run did not calculate; read the text output of the run "
+        "instead"
+    )
 
 
 def _structure(path, parent, elements):
@@ -134,8 +170,9 @@ def _structure(path, parent, elements):
         raise damaged(path, "the cell has no volume")
     atoms = structure.findall("atomic_positions/atom")
     if not atoms:
-        raise EspressoError(f"{path}: no atoms in <atomic_positions>; positions in other forms are not read: give "
-                            "the text output")
+        raise EspressoError(
+            f"{path}: no atoms in <atomic_positions>; positions in other forms are not read: give the text output"
+        )
     if "nat" in structure.attrib and whole_number(path, "nat", structure.get("nat")) != len(atoms):
         raise damaged(path, f"got {len(atoms)} atoms, its nat says {structure.get('nat')}")
     order = [whole_number(path, "index of an atom", atom.get("index", str(k + 1))) for k, atom in enumerate(atoms)]
@@ -157,17 +194,17 @@ def _elements(path, root):
     for species in root.findall("output/atomic_species/species") or root.findall("input/atomic_species/species"):
         name, pseudo = species.get("name", "").strip(), species.findtext("pseudo_file", "").strip()
         elements[name] = element(path, name)
-        other = re.match("[A-Za-z]*", pseudo).group().capitalize()      # "C" of "C.pbe-mt.UPF" and "c_pbe.upf"
+        other = re.match("[A-Za-z]*", pseudo).group().capitalize()  # "C" of "C.pbe-mt.UPF" and "c_pbe.upf"
         if species.find("mass") is None or other not in atomic_numbers or other == elements[name]:
             continue
         mass = _number(path, species, "mass")
         near = [abs(mass - atomic_masses[atomic_numbers[symbol]]) < 1 for symbol in (elements[name], other)]
         if near == [False, True]:
-            raise EspressoError(f"{path}: species {name!r} has pseudopotential {pseudo} and the mass of {other}; "
-                                f"write {other} into the input and run pw.x again")
+            raise EspressoError(
+                f"{path}: species {name!r} has pseudopotential {pseudo} and the mass of {other}; "
+                f"write {other} into the input and run pw.x again"
+            )
     return elements
-
-
 
 
 def _forces_and_stress(path, root, step, n_atoms, calculation):
@@ -182,10 +219,17 @@ def _forces_and_stress(path, root, step, n_atoms, calculation):
         forces = None if not asked and not forces.any() else forces * units.HARTREE_PER_BOHR
     stress = _array(path, root, out, "stress", 3)
     dynamics = root.findtext("input/cell_control/cell_dynamics", "bfgs").strip()
-    if stress is not None and step is not out and calculation.startswith("vc-") and (
-            calculation == "vc-md" or dynamics != "bfgs"):
-        warnings.warn(f"{path}: the stress is not read: pw.x stores it times the volume after {calculation} with "
-                      "dynamics of the cell; the text output has it", stacklevel=4)
+    if (
+        stress is not None
+        and step is not out
+        and calculation.startswith("vc-")
+        and (calculation == "vc-md" or dynamics != "bfgs")
+    ):
+        warnings.warn(
+            f"{path}: the stress is not read: pw.x stores it times the volume after {calculation} with "
+            "dynamics of the cell; the text output has it",
+            stacklevel=4,
+        )
         stress = None
     if stress is not None:
         stress = None if not stress.any() else -stress * units.HARTREE_PER_BOHR3
@@ -207,8 +251,11 @@ def _array(path, root, parent, tag, rows):
 def _occupations(path, root, bands):
     """dict of fermi_level, smearing and smearing_width; <fermi_energy> of fixed occupations is the highest level."""
     smearing = _only(path, bands, "smearing")
-    kind = bands.findtext("occupations_kind") or root.findtext("input/bands/occupations") or (
-        "fixed" if smearing is None else "smearing")
+    kind = (
+        bands.findtext("occupations_kind")
+        or root.findtext("input/bands/occupations")
+        or ("fixed" if smearing is None else "smearing")
+    )
     kind = kind.strip().lower()
     found = {"fermi_level": None, "smearing": None, "smearing_width": 0.0}
     if kind.startswith(("smearing", "tetrahedra")) and bands.find("fermi_energy") is not None:
@@ -230,13 +277,18 @@ def _levels(path, out, bands):
         raise damaged(path, f"got {len(points)} <ks_energies>, <nks> says {n_points.strip()}")
     length = float(floats(path, "alat", out.find("atomic_structure").get("alat"), 1)[0])
     levels = [_needed(path, point, "eigenvalues") for point in points]
-    sizes = {whole_number(path, "size of <eigenvalues>", each.get("size", str(len((each.text or "").split()))))
-             for each in levels}
+    sizes = {
+        whole_number(path, "size of <eigenvalues>", each.get("size", str(len((each.text or "").split()))))
+        for each in levels
+    }
     if len(sizes) != 1 or length <= 0:
-        raise damaged(path, f"the k points have {sorted(sizes)[:4]} eigenvalues, need as many at each, and alat is "
-                            f"{length:g}, need a length")
+        raise damaged(
+            path,
+            f"the k points have {sorted(sizes)[:4]} eigenvalues, need as many at each, and alat is "
+            f"{length:g}, need a length",
+        )
     # the points move with the cell, so that their fractions are those of the structure that is stored with them
     cell = _structure(path, out, {})[1] / units.BOHR / length
     found = np.array([floats(path, "<k_point>", _needed(path, point, "k_point").text, 3) for point in points])
     values = np.array([floats(path, "<eigenvalues>", each.text, min(sizes)) for each in levels])
-    return {"kpoints": found @ cell.T, "eigenvalues": values * units.HARTREE}       # of 2π/alat in the file
+    return {"kpoints": found @ cell.T, "eigenvalues": values * units.HARTREE}  # of 2π/alat in the file

@@ -1,4 +1,5 @@
 """Wannier centres and spreads: ``seed.wout``, ``seed_centres.xyz``, and which atom a centre belongs to."""
+
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +12,9 @@ from ase_mlelec.io.checks import printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.wannier90.files import LENGTHS, Wannier90Error, check_end, check_size, checked_cell, read_text
 
-AMBIGUOUS = 0.05        # Å; a centre whose two nearest atoms are as close as this belongs to neither
-SAME_PLACE = 0.01       # Å; ``.wout`` has five digits of the fractional coordinates
-ROUNDED = 2e-6          # of sums in ``.wout`` per number added; it has six digits
+AMBIGUOUS = 0.05  # Å; a centre whose two nearest atoms are as close as this belongs to neither
+SAME_PLACE = 0.01  # Å; ``.wout`` has five digits of the fractional coordinates
+ROUNDED = 2e-6  # of sums in ``.wout`` per number added; it has six digits
 
 
 class Centres(NamedTuple):
@@ -25,6 +26,7 @@ class Centres(NamedTuple):
     atoms : ase.Atoms of the run, with cell and pbc from ``.wout``, without them from ``_centres.xyz``
     n_bands : int, bands that the functions were made from, or None where the file does not tell
     """
+
     positions: np.ndarray
     spreads: np.ndarray | None
     symbols: list
@@ -80,13 +82,14 @@ def _rows_of_xyz(path, text):
     lines = text.split("\n")
     try:
         count = int(lines[0])
-        rows = [line.split() for line in lines[2:2 + min(count, len(lines))] if line.strip()]
+        rows = [line.split() for line in lines[2 : 2 + min(count, len(lines))] if line.strip()]
         table = np.array([row[1:4] for row in rows], dtype=float).reshape(len(rows), 3)
         if len(rows) != count:
             raise ValueError(f"{len(rows)} rows of {count}")
     except (ValueError, IndexError) as error:
-        raise Wannier90Error(f"{path}: truncated or not an xyz file ({printable(error)}); set write_xyz and run "
-                             "again") from None
+        raise Wannier90Error(
+            f"{path}: truncated or not an xyz file ({printable(error)}); set write_xyz and run again"
+        ) from None
     check_end(path, text)
     is_centre = np.array([row[0] == "X" for row in rows], dtype=bool)
     if not is_centre.any():
@@ -100,7 +103,7 @@ def _rows_of_xyz(path, text):
 _NUMBER = r"\s*([-+\d.Ee]+)\s*"
 _CENTRE = re.compile(rf"WF centre and spread\s+(\d+)\s+\({_NUMBER},{_NUMBER},{_NUMBER}\){_NUMBER}$", re.MULTILINE)
 _SUM = re.compile(rf"^\s*\({_NUMBER},{_NUMBER},{_NUMBER}\){_NUMBER}$", re.MULTILINE)
-_COLUMN = r"[ \t]+([-+\d.Ee]+)"      # apart by blanks, or a number could be taken for two
+_COLUMN = r"[ \t]+([-+\d.Ee]+)"  # apart by blanks, or a number could be taken for two
 _VECTOR = re.compile(rf"^\s*a_([123]){_COLUMN}{_COLUMN}{_COLUMN}\s*$", re.MULTILINE)
 _SITE = re.compile(rf"^ \|\s*(\S+)\s+[\d*]+{_COLUMN}{_COLUMN}{_COLUMN}\s+\|")
 
@@ -133,8 +136,10 @@ def _functions_of_wout(path, head, final):
     check_size(path, "centres and spreads", table, "Å or Å^2")
     total = _SUM.match(rest)
     if total and abs(table.sum(0) - _table(path, [total.groups()])[0]).max() > ROUNDED * (1 + len(table)):
-        raise Wannier90Error(f"{path}: got centres and spreads that do not add up to the sum below them; the file is "
-                             "damaged: copy it again, or run Wannier90 again")
+        raise Wannier90Error(
+            f"{path}: got centres and spreads that do not add up to the sum below them; the file is "
+            "damaged: copy it again, or run Wannier90 again"
+        )
     scale = _unit(head)
     return table[:, :3] * scale, table[:, 3] * scale**2
 
@@ -143,8 +148,9 @@ def _table(path, rows):
     try:
         return np.array(rows, dtype=float).reshape(len(rows), -1)
     except ValueError as error:
-        raise Wannier90Error(f"{path}: got what is no number in its tables ({printable(error)}); copy it again, "
-                             "or run Wannier90 again") from None
+        raise Wannier90Error(
+            f"{path}: got what is no number in its tables ({printable(error)}); copy it again, or run Wannier90 again"
+        ) from None
 
 
 def cell_of_wout(path, text):
@@ -172,14 +178,17 @@ def _sites(path, text):
             break
         site = _SITE.match(line)
         if not site:
-            raise Wannier90Error(f"{path}: got the atom '{printable(line, 60)}', need a label and three numbers; copy "
-                                 "the file again, or run Wannier90 again")
+            raise Wannier90Error(
+                f"{path}: got the atom '{printable(line, 60)}', need a label and three numbers; copy "
+                "the file again, or run Wannier90 again"
+            )
         rows.append(site.groups())
     fractions = _table(path, [row[1:] for row in rows]).reshape(len(rows), 3)
     return [row[0] for row in rows], check_size(path, "positions", fractions, "cells")
 
 
 # Whose they are
+
 
 def nearest_atoms(atoms, positions):
     """The atom nearest to each position by minimum image.
@@ -199,8 +208,10 @@ def nearest_atoms(atoms, positions):
     ranked = np.take_along_axis(distances, order, axis=1)
     if ranked.shape[1] > 1 and (close := ranked[:, 1] - ranked[:, 0] < AMBIGUOUS).any():
         at = int(np.argmax(close))
-        raise Wannier90Error(f"centre {at}: got atoms {order[at, 0]} and {order[at, 1]} both at {ranked[at, 0]:.2f} Å, "
-                             "need one nearest atom; change the projections or leave one of the species out")
+        raise Wannier90Error(
+            f"centre {at}: got atoms {order[at, 0]} and {order[at, 1]} both at {ranked[at, 0]:.2f} Å, "
+            "need one nearest atom; change the projections or leave one of the species out"
+        )
     return order[:, 0], vectors[np.arange(len(positions)), order[:, 0]]
 
 
@@ -231,15 +242,19 @@ def assign_centres(atoms, centres, per_species, max_spread=None):
     wanted = np.array([per_species.get(symbol, 0) for symbol in atoms.symbols])
     indices = np.flatnonzero(wanted)
     if len(positions) != wanted.sum() or not len(indices):
-        raise Wannier90Error(f"got {len(positions)} centres, need {wanted.sum()} for {per_species} in {atoms.symbols}; "
-                             "check num_wann and per_species")
+        raise Wannier90Error(
+            f"got {len(positions)} centres, need {wanted.sum()} for {per_species} in {atoms.symbols}; "
+            "check num_wann and per_species"
+        )
     owner, offset = nearest_atoms(atoms[indices], positions)
     counts = np.bincount(owner, minlength=len(indices))
     if (wrong := counts != wanted[indices]).any():
         at = int(np.argmax(wrong))
         atom = indices[at]
-        raise Wannier90Error(f"centres do not split: got {counts[at]} nearest to atom {atom} ({atoms.symbols[atom]}), "
-                             f"need {wanted[atom]}; reject this snapshot or localize again")
+        raise Wannier90Error(
+            f"centres do not split: got {counts[at]} nearest to atom {atom} ({atoms.symbols[atom]}), "
+            f"need {wanted[atom]}; reject this snapshot or localize again"
+        )
     total = np.zeros((len(indices), 3))
     np.add.at(total, owner, offset)
     return atoms.positions[indices] + total / counts[:, None], indices
@@ -249,22 +264,30 @@ def _check_run(atoms, centres):
     """Whether a run was of these atoms, in any order (Wannier90 sorts them by species), and of occupied bands alone."""
     ours, theirs = sorted(atoms.symbols), sorted(centres.symbols)
     if ours != theirs:
-        raise Wannier90Error(f"got centres of {Atoms(theirs).symbols}, need those of {Atoms(ours).symbols}; these are "
-                             "of another structure, give the files of this one")
+        raise Wannier90Error(
+            f"got centres of {Atoms(theirs).symbols}, need those of {Atoms(ours).symbols}; these are "
+            "of another structure, give the files of this one"
+        )
     away = centres.atoms.positions[:, None] - atoms.positions
     distances = find_mic(away.reshape(-1, 3), atoms.cell, atoms.pbc)[1].reshape(away.shape[:2])
     distances[np.not_equal.outer(centres.atoms.numbers, atoms.numbers)] = np.inf
     if (farthest := distances.min(axis=0).max()) > SAME_PLACE:
-        raise Wannier90Error(f"got centres of a structure whose atoms are up to {farthest:.2f} Å away from these, need "
-                             f"less than {SAME_PLACE}; give the files of this structure")
+        raise Wannier90Error(
+            f"got centres of a structure whose atoms are up to {farthest:.2f} Å away from these, need "
+            f"less than {SAME_PLACE}; give the files of this structure"
+        )
     if centres.n_bands is not None and centres.n_bands > len(centres.positions):
-        raise Wannier90Error(f"got {len(centres.positions)} functions of {centres.n_bands} bands, need as many as "
-                             "functions; a metal has no such dipole, for an insulator leave the empty bands out")
+        raise Wannier90Error(
+            f"got {len(centres.positions)} functions of {centres.n_bands} bands, need as many as "
+            "functions; a metal has no such dipole, for an insulator leave the empty bands out"
+        )
 
 
 def _check_spreads(spreads, max_spread):
     if spreads is None:
         raise Wannier90Error("max_spread: got centres without spreads, need those of a .wout file; read that one")
     if spreads.max() > max_spread:
-        raise Wannier90Error(f"centre {int(spreads.argmax())}: got a spread of {spreads.max():.2f} Å^2, need at most "
-                             f"{max_spread:g}; reject this snapshot or localize again")
+        raise Wannier90Error(
+            f"centre {int(spreads.argmax())}: got a spread of {spreads.max():.2f} Å^2, need at most "
+            f"{max_spread:g}; reject this snapshot or localize again"
+        )

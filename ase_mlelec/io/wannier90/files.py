@@ -1,4 +1,5 @@
 """What all readers of Wannier90's files share: their error, the text of a file, numbers, cells."""
+
 import gzip
 import io
 import re
@@ -9,10 +10,10 @@ import numpy as np
 
 from ase_mlelec import units
 
-LENGTHS = {"ang": 1.0, "bohr": units.BOHR}      # unit in the files -> Å
-PACKED = 400        # no table of numbers can be compressed further
-FOLDED = "images of minimal distance folded in"     # in the first line of Hamiltonians that need no wsvec
-LARGEST = 1e6       # eV, Å or lattice vectors; no level is as deep and no cell as large, so that a file is damaged
+LENGTHS = {"ang": 1.0, "bohr": units.BOHR}  # unit in the files -> Å
+PACKED = 400  # no table of numbers can be compressed further
+FOLDED = "images of minimal distance folded in"  # in the first line of Hamiltonians that need no wsvec
+LARGEST = 1e6  # eV, Å or lattice vectors; no level is as deep and no cell as large, so that a file is damaged
 
 
 class Wannier90Error(ValueError):
@@ -34,12 +35,14 @@ def read_text(path):
     except (EOFError, OSError, zlib.error) as error:
         raise Wannier90Error(f"{path}: truncated or not text ({error}); copy or write it again") from None
     if b"\0" in data:
-        raise Wannier90Error(f"{path}: truncated or not text (it holds zero bytes, as binary files and UTF-16 do); "
-                             "write it again as plain text")
+        raise Wannier90Error(
+            f"{path}: truncated or not text (it holds zero bytes, as binary files and UTF-16 do); "
+            "write it again as plain text"
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = data.decode("latin-1")       # comments in another encoding, which no Fortran program minds
+        text = data.decode("latin-1")  # comments in another encoding, which no Fortran program minds
     return text.replace("\r\n", "\n")
 
 
@@ -65,16 +68,20 @@ def beside(path, ending):
 def check_end(path, text):
     """Refuse a table whose last line does not end: the last digits may be missing, which makes another number."""
     if not text.rstrip(" \t").endswith("\n"):
-        raise Wannier90Error(f"{path}: truncated: the last line does not end, so that digits may be missing; copy or "
-                             "write it again, or end the line if it is whole")
+        raise Wannier90Error(
+            f"{path}: truncated: the last line does not end, so that digits may be missing; copy or "
+            "write it again, or end the line if it is whole"
+        )
 
 
 def check_size(path, what, values, unit):
     """``values`` as they came, after refusing NaN and what is beyond any physical number."""
     values = np.asarray(values)
     if values.size and not (largest := abs(values).max()) < LARGEST:
-        raise Wannier90Error(f"{path}: {what}: got {largest:g} {unit}, need finite numbers below {LARGEST:g}; the file "
-                             "is damaged or the run failed: write it again")
+        raise Wannier90Error(
+            f"{path}: {what}: got {largest:g} {unit}, need finite numbers below {LARGEST:g}; the file "
+            "is damaged or the run failed: write it again"
+        )
     return values
 
 

@@ -2,6 +2,7 @@
 
 The sparse variant of ``_hr.dat`` that WannierTools reads and writes is read as well.
 """
+
 import re
 import warnings
 from pathlib import Path
@@ -11,12 +12,11 @@ import numpy as np
 import scipy.sparse
 
 from ase_mlelec.io.checks import printable
-from ase_mlelec.io.wannier90.files import (FOLDED, Wannier90Error, beside, check_end, check_size, checked_cell,
-                                           read_text)
+from ase_mlelec.io.wannier90.files import FOLDED, Wannier90Error, beside, check_end, check_size, checked_cell, read_text
 from ase_mlelec.io.wannier90.images import shared_out
 from ase_mlelec.io.wannier90.tables import Lines, integers, numbers
 
-HERMITIAN = 1e-4        # eV; H(R) and H(-R)† may differ by as much, e.g. in the last digits of a file
+HERMITIAN = 1e-4  # eV; H(R) and H(-R)† may differ by as much, e.g. in the last digits of a file
 
 
 class RealSpace(NamedTuple):
@@ -29,6 +29,7 @@ class RealSpace(NamedTuple):
     spin_degeneracy : 1 or 2 where the file tells it (those that write_hr and write_tb wrote), or None
     folded : whether the file is one of write_hr or write_tb, which is complete without other files
     """
+
     r_vectors: np.ndarray
     matrices: np.ndarray | list
     positions: np.ndarray | None = None
@@ -99,18 +100,23 @@ def _parsed(path, parser):
         _check_hermitian(wsvec, r_vectors, values[..., 0])
     else:
         note = _without_images(path, first)
-    return RealSpace(r_vectors, values[..., 0], None if positions is None else values[..., 1:], cell, spin,
-                     FOLDED in first), note
+    return RealSpace(
+        r_vectors, values[..., 0], None if positions is None else values[..., 1:], cell, spin, FOLDED in first
+    ), note
 
 
 def _without_images(path, first):
     """What to say of a file whose images are not known, or None."""
     name = re.sub(r"_(hr|tb)\.dat", "_wsvec.dat", Path(path).name)
-    return None if FOLDED in first else (f"{path}: no {name} beside it; without the images of minimal distance a "
-                                         "coarse mesh interpolates badly")
+    return (
+        None
+        if FOLDED in first
+        else (f"{path}: no {name} beside it; without the images of minimal distance a coarse mesh interpolates badly")
+    )
 
 
 # seed_hr.dat
+
 
 def _head(lines):
     """(W, R, degeneracies [R]) from the line of W."""
@@ -124,8 +130,10 @@ def _degeneracies(lines, count):
     """Degeneracies [R] of the lattice vectors."""
     found = np.array(lines.integers(count, "degeneracies"))
     if found.min() < 1 or abs((n_kpts := (1 / found).sum()) - round(n_kpts)) > 1e-6:
-        raise Wannier90Error(f"{lines.path}: wrong degeneracies, {found.min()} to {found.max()}, need positive ones "
-                             "whose inverses add up to the number of k points; write the file again")
+        raise Wannier90Error(
+            f"{lines.path}: wrong degeneracies, {found.min()} to {found.max()}, need positive ones "
+            "whose inverses add up to the number of k points; write the file again"
+        )
     return found
 
 
@@ -154,7 +162,7 @@ def _is_sparse(lines):
         try:
             counts = [lines.integers(1, "counts")[0] for _ in range(2 + sparse)]
             degeneracies = lines.integers(min(counts[-1], lines.length), "degeneracies")
-            needed = counts[0] if sparse else counts[0]**2 * counts[1]
+            needed = counts[0] if sparse else counts[0] ** 2 * counts[1]
             fits[sparse] = min(degeneracies, default=0) > 0 and lines.n_left() == needed
         except Wannier90Error:
             fits[sparse] = False
@@ -184,24 +192,31 @@ def _parse_sparse(path, lines):
     degeneracies = _degeneracies(lines, count)
     start = lines.number
     table = numbers(path, lines.rest(), (n_elements, 7), start)
-    vectors, pairs = (integers(path, what, table[:, part]) for what, part in
-                      (("lattice vectors", slice(0, 3)), ("numbers of functions", slice(3, 5))))
+    vectors, pairs = (
+        integers(path, what, table[:, part])
+        for what, part in (("lattice vectors", slice(0, 3)), ("numbers of functions", slice(3, 5)))
+    )
     if pairs.min() < 1 or pairs.max() > size or size > n_elements:
-        raise Wannier90Error(f"{path}: got {n_elements} elements between functions {pairs.min()} to {pairs.max()}, "
-                             f"need 1 to {size} and one element of each function at least; write the file again")
+        raise Wannier90Error(
+            f"{path}: got {n_elements} elements between functions {pairs.min()} to {pairs.max()}, "
+            f"need 1 to {size} and one element of each function at least; write the file again"
+        )
     new = np.concatenate([[True], (np.diff(vectors, axis=0) != 0).any(1)])
     block = np.cumsum(new) - 1
     if len(degeneracies) != block[-1] + 1:
         if (degeneracies != 1).any():
-            raise Wannier90Error(f"{path}: got degeneracies of {count} lattice vectors and elements of "
-                                 f"{block[-1] + 1}, which makes them ambiguous; write all lattice vectors")
+            raise Wannier90Error(
+                f"{path}: got degeneracies of {count} lattice vectors and elements of "
+                f"{block[-1] + 1}, which makes them ambiguous; write all lattice vectors"
+            )
         degeneracies = np.ones(block[-1] + 1, dtype=int)
     check_size(path, "elements of H(R)", table[:, 5:], "eV")
     place = block * size + pairs[:, 0] - 1
     if len(np.unique(place * size + pairs[:, 1])) < n_elements:
         raise Wannier90Error(f"{path}: got an element of H(R) twice, need each once; write the file again")
-    matrices = scipy.sparse.csr_array((table[:, 5] + 1j * table[:, 6], (place, pairs[:, 1] - 1)),
-                                      ((block[-1] + 1) * size, size))
+    matrices = scipy.sparse.csr_array(
+        (table[:, 5] + 1j * table[:, 6], (place, pairs[:, 1] - 1)), ((block[-1] + 1) * size, size)
+    )
     return vectors[new], degeneracies, matrices, None, None
 
 
@@ -215,7 +230,7 @@ def _sparse(path, r_vectors, degeneracies, stacked):
     if len(np.unique((which * size + row) * size + stacked.col)) < len(values):
         raise Wannier90Error(f"{path}: got an element of H(R) twice, need each once; write the file again")
     matrices = scipy.sparse.csr_array((values, (which * size + row, stacked.col)), (len(unique) * size, size))
-    matrices = [matrices[start:start + size] for start in range(0, matrices.shape[0], size)]
+    matrices = [matrices[start : start + size] for start in range(0, matrices.shape[0], size)]
     _check_hermitian(path, unique, matrices)
     return RealSpace(unique, matrices)
 
@@ -228,8 +243,10 @@ def _each_once(path, r_vectors, values):
     filled = values.reshape(len(values), -1).any(1)
     times = np.bincount(place.ravel(), weights=filled)
     if times.max() > 1:
-        raise Wannier90Error(f"{path}: got the lattice vector {unique[times.argmax()].tolist()} twice, need each once; "
-                             "write the file again")
+        raise Wannier90Error(
+            f"{path}: got the lattice vector {unique[times.argmax()].tolist()} twice, need each once; "
+            "write the file again"
+        )
     total = np.zeros((len(unique), *values.shape[1:]), dtype=values.dtype)
     np.add.at(total, place.ravel(), values)
     return unique, total
@@ -245,11 +262,14 @@ def _check_hermitian(path, r_vectors, matrices):
         difference = matrices[index] if opposite is None else matrices[index] - matrices[opposite].conj().T
         if difference.size and (largest := abs(difference).max()) > HERMITIAN:
             what = "there is no H(-R)" if opposite is None else f"H(-R)† differs by {largest:.3g} eV"
-            raise Wannier90Error(f"{path}: H(R) at R = {r_vector}: {what}, need a Hermitian Hamiltonian, to "
-                                 f"{HERMITIAN:g} eV; the file is damaged or of another run: write it again")
+            raise Wannier90Error(
+                f"{path}: H(R) at R = {r_vector}: {what}, need a Hermitian Hamiltonian, to "
+                f"{HERMITIAN:g} eV; the file is damaged or of another run: write it again"
+            )
 
 
 # seed_tb.dat
+
 
 def cell_of_tb(path):
     """Cell [3, 3], Å, rows.  Raises Wannier90Error where it cannot be read."""
@@ -279,5 +299,10 @@ def _parse_tb(path, lines):
         raise Wannier90Error(f"{path}: got other lattice vectors for <0|r|R> than for H(R); write it again")
     values = _in_place(path, energies[:, 3:].reshape(count, -1, 4), size)
     places = _in_place(path, places[:, 3:].reshape(count, -1, 8), size)
-    return (r_vectors, degeneracies, values[..., 0] + 1j * values[..., 1],
-            places[..., ::2] + 1j * places[..., 1::2], cell)
+    return (
+        r_vectors,
+        degeneracies,
+        values[..., 0] + 1j * values[..., 1],
+        places[..., ::2] + 1j * places[..., 1::2],
+        cell,
+    )

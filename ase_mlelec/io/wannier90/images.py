@@ -1,4 +1,5 @@
 """The images of minimal distance, ``seed_wsvec.dat``: where the elements of H(R) belong."""
+
 import numpy as np
 
 from ase_mlelec.io.wannier90.files import Wannier90Error, check_end, read_text
@@ -38,23 +39,30 @@ def _elements(path, hamiltonian, r_vectors, size):
     place = {tuple(r): index for index, r in enumerate(r_vectors.tolist())}
     which, counts, shifts, seen, at = [], [], [], set(), 0
     while at < len(table):
-        *r_vector, m, n, count = table[at:at + 6] if at + 6 <= len(table) else (0, 0, 0, 0, 0, 0)
+        *r_vector, m, n, count = table[at : at + 6] if at + 6 <= len(table) else (0, 0, 0, 0, 0, 0)
         element = (place.get(tuple(r_vector), -1) * size + m - 1) * size + n - 1
         where = f"element {m}, {n} of R = {r_vector}"
         if not (0 < m <= size and 0 < n <= size and element >= 0) or element in seen:
-            raise _error(path, hamiltonian, "it ends within an element" if at + 6 > len(table) else
-                         f"{where} {'twice' if element in seen else 'is not in H(R)'}")
+            raise _error(
+                path,
+                hamiltonian,
+                "it ends within an element"
+                if at + 6 > len(table)
+                else f"{where} {'twice' if element in seen else 'is not in H(R)'}",
+            )
         at += 6 + 3 * count
         if count < 1 or at > len(table):
             raise _error(path, hamiltonian, f"{where}: {count} images" + (", more than follow" if count > 0 else ""))
         seen.add(element)
         which.append(element)
         counts.append(count)
-        shifts += table[at - 3 * count:at]
+        shifts += table[at - 3 * count : at]
     check_end(path, text)
     return np.array(which, dtype=int), np.array(counts, dtype=int), np.array(shifts, dtype=int).reshape(-1, 3)
 
 
 def _error(path, hamiltonian, cause):
-    return Wannier90Error(f"{path}: truncated or of another run ({cause}); write it again, or move it away to read "
-                          f"{hamiltonian} without the images of minimal distance")
+    return Wannier90Error(
+        f"{path}: truncated or of another run ({cause}); write it again, or move it away to read "
+        f"{hamiltonian} without the images of minimal distance"
+    )

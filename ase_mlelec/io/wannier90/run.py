@@ -1,4 +1,5 @@
 """A Hamiltonian with what the other files of its run tell: cell, centres, spin."""
+
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from ase_mlelec.io.wannier90.files import Wannier90Error, beside, read_text, see
 from ase_mlelec.io.wannier90.hamiltonians import RealSpace, cell_of_tb, real_space
 from ase_mlelec.io.wannier90.win import cell_of, is_spinor, read_blocks
 
-SAME_CELL = 1e-3        # Å; ``.wout`` has six digits, input files may have fewer
+SAME_CELL = 1e-3  # Å; ``.wout`` has six digits, input files may have fewer
 
 
 class Run(NamedTuple):
@@ -22,6 +23,7 @@ class Run(NamedTuple):
     has_input : whether there is a readable ``seed.win``; where it says nothing of spinors, there are none
     notes : list of str, what a user should know: files that were passed over, what is missing
     """
+
     hamiltonian: RealSpace
     cell: np.ndarray
     centres: np.ndarray | None
@@ -80,8 +82,10 @@ def _input(path, size, notes):
         return {}, {}, False
     number = found[0].get("num_wann", str(size)).split()
     if number[:1] != [str(size)]:
-        notes.append(f"{win}: num_wann is {' '.join(number) or 'empty'}, but {path.name} has {size} functions: it may "
-                     "be of another run")
+        notes.append(
+            f"{win}: num_wann is {' '.join(number) or 'empty'}, but {path.name} has {size} functions: it may "
+            "be of another run"
+        )
     return *found, True
 
 
@@ -99,7 +103,7 @@ def _texts(path, notes):
 def _cell(path, blocks, texts, notes):
     """Cell from the first of the files that has one."""
     cells, problems = {}, []
-    if "unit_cell_cart" in blocks:      # where Wannier90 runs as a library, its input has no cell
+    if "unit_cell_cart" in blocks:  # where Wannier90 runs as a library, its input has no cell
         cells[beside(path, ".win")] = _attempt(cell_of, beside(path, ".win"), blocks, notes=problems)
     wout = beside(path, ".wout")
     if wout in texts:
@@ -111,8 +115,9 @@ def _cell(path, blocks, texts, notes):
     cell = next(iter(cells.values()), None)
     if cell is None:
         seed, why = seed_of(path), "".join(f" ({note})" for note in notes if note.startswith("passed over"))
-        raise Wannier90Error(f"{path}: no cell, need {seed}.win or .wout beside it; copy one of them, or "
-                             f"{seed}_tb.dat{why}")
+        raise Wannier90Error(
+            f"{path}: no cell, need {seed}.win or .wout beside it; copy one of them, or {seed}_tb.dat{why}"
+        )
     _others(next(iter(cells)), cell, cells, notes)
     return cell
 
@@ -128,16 +133,20 @@ def _centres(path, size, folded, texts, notes):
     """Centres [W, 3] from the first of the files that has them, or None."""
     for name, text in texts.items():
         if name == beside(path, ".wout") and "Final State" not in text:
-            continue        # of a restarted or a preparing run
+            continue  # of a restarted or a preparing run
         centres = _attempt(positions_in, name, text, notes=notes)
         if centres is not None and len(centres) == size:
             return centres
         if centres is not None:
-            notes.append(f"passed over: {name}: got {len(centres)} centres, but {path.name} has {size} functions; it "
-                         "is of another run")
+            notes.append(
+                f"passed over: {name}: got {len(centres)} centres, but {path.name} has {size} functions; it "
+                "is of another run"
+            )
     if not folded:
-        notes.append(f"no centres of the functions in {seed_of(path)}.wout or {seed_of(path)}_centres.xyz: they are "
-                     "set to zero, on which energies do not depend")
+        notes.append(
+            f"no centres of the functions in {seed_of(path)}.wout or {seed_of(path)}_centres.xyz: they are "
+            "set to zero, on which energies do not depend"
+        )
     return None
 
 

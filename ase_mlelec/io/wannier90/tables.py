@@ -1,4 +1,5 @@
 """Tables of numbers in text files: heads as Fortran reads them, tables as arrays."""
+
 import math
 import re
 import warnings
@@ -30,13 +31,13 @@ class Lines:
         if self._at >= self.length:
             raise self.error(f"ends after line {self.number}")
         end = self._text.find("\n", self._at) + 1 or self.length
-        line, self._at = self._text[self._at:end], end
+        line, self._at = self._text[self._at : end], end
         self.number += 1
         return line
 
     def rest(self):
         """What is left of the text."""
-        return self._text[self._at:]
+        return self._text[self._at :]
 
     def error(self, cause):
         """Wannier90Error of a head that is not as it should be."""
@@ -59,8 +60,9 @@ class Lines:
         try:
             return fortran_record(self.next(), count)
         except ValueError as error:
-            raise Wannier90Error(f"{self.path}: truncated or damaged (line {self.number}: {printable(error)}); "
-                                 "write it again") from None
+            raise Wannier90Error(
+                f"{self.path}: truncated or damaged (line {self.number}: {printable(error)}); write it again"
+            ) from None
 
     def mark(self):
         """The place that back() returns to."""
@@ -89,11 +91,13 @@ def numbers(path, text, shape, start):
     if table is None:
         table = _plain(_cleaned(text))
     if table is None and not re.search(r"[^-+\d.EeDd\s]", _cleaned(text), re.ASCII):
-        table = _or_none(_cleaned(text))        # 1.0-100 for 1e-100
+        table = _or_none(_cleaned(text))  # 1.0-100 for 1e-100
     if table is None or not np.isfinite(table).all():
         line, word = _first_bad(text, start)
-        raise Wannier90Error(f"{path}: truncated or damaged (could not convert '{printable(word, 40)}' to a number, "
-                             f"line {line}); write it again")
+        raise Wannier90Error(
+            f"{path}: truncated or damaged (could not convert '{printable(word, 40)}' to a number, "
+            f"line {line}); write it again"
+        )
     if shape != (-1,) and len(table) != (count := math.prod(shape)):
         raise Wannier90Error(f"{path}: truncated or damaged ({len(table)} numbers of {count}); write it again")
     return table.reshape(shape)
@@ -103,7 +107,7 @@ def _plain(text):
     """Array of a text that holds numbers and blanks alone, or None."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)      # how older NumPy tells what is no number
+            warnings.simplefilter("error", DeprecationWarning)  # how older NumPy tells what is no number
             return np.fromstring(text, sep=" ")
     except (ValueError, DeprecationWarning):
         return None
@@ -137,6 +141,7 @@ def integers(path, what, table):
     """Array of a table of floats, as integers.  Raises Wannier90Error for fractions and what is too large."""
     if not (abs(table) < LARGEST).all() or (table != np.rint(table)).any():
         bad = table[~(abs(table) < LARGEST) | (table != np.rint(table))][0]
-        raise Wannier90Error(f"{path}: {what}: got {bad:g}, need integers below {LARGEST:g}; the file is damaged: "
-                             "write it again")
+        raise Wannier90Error(
+            f"{path}: {what}: got {bad:g}, need integers below {LARGEST:g}; the file is damaged: write it again"
+        )
     return table.astype(np.int64)

@@ -1,4 +1,5 @@
 """The input file of Wannier90, ``seed.win``."""
+
 import re
 from typing import NamedTuple
 
@@ -10,8 +11,8 @@ from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.fortran import fortran_record
 from ase_mlelec.io.wannier90.files import LENGTHS, Wannier90Error, check_size, checked_cell, read_text
 
-_ONCE = ("unit_cell_cart", "atoms_frac", "atoms_cart")      # blocks that Wannier90 refuses to find twice
-_EDGE = re.compile(r"(begin|end)[\s_=:]*([a-z]\w*)?", re.IGNORECASE)    # Wannier90 takes end_block and endblock
+_ONCE = ("unit_cell_cart", "atoms_frac", "atoms_cart")  # blocks that Wannier90 refuses to find twice
+_EDGE = re.compile(r"(begin|end)[\s_=:]*([a-z]\w*)?", re.IGNORECASE)  # Wannier90 takes end_block and endblock
 
 
 class Win(NamedTuple):
@@ -21,6 +22,7 @@ class Win(NamedTuple):
     keywords : dict of str, lower case -> value as written
     blocks : dict of str, lower case -> list of lines, without begin and end
     """
+
     atoms: Atoms
     keywords: dict
     blocks: dict
@@ -45,8 +47,10 @@ def read_win(path):
         symbols = [element_of(_words(row)[0]) for row in rows]
         places = np.array([fortran_record(" ".join(_words(row)[1:]), 3) for row in rows]).reshape(len(rows), 3)
     except (ValueError, IndexError) as error:
-        raise Wannier90Error(f"{path}: no readable cell or atoms ({name}: {printable(error)}); need a label "
-                             "and three numbers in each line") from None
+        raise Wannier90Error(
+            f"{path}: no readable cell or atoms ({name}: {printable(error)}); need a label "
+            "and three numbers in each line"
+        ) from None
     check_size(path, name, places, "")
     atoms = Atoms(symbols, places @ cell if name == "atoms_frac" else places * scale, cell=cell, pbc=True)
     return Win(atoms, keywords, blocks)
@@ -72,8 +76,9 @@ def read_blocks(path):
             blocks.setdefault(name, [])
         elif edge and edge[1].lower() == "end":
             if block is None or (edge[2] or "").lower() != block:
-                raise Wannier90Error(f"{where}, need {f'end {printable(block, 40)}' if block else 'a begin before it'}; "
-                                     "correct the line")
+                raise Wannier90Error(
+                    f"{where}, need {f'end {printable(block, 40)}' if block else 'a begin before it'}; correct the line"
+                )
             block = None
         elif line and block is not None:
             blocks[block].append(line)
@@ -81,8 +86,10 @@ def read_blocks(path):
             key, _, value = re.sub(r"\s*[=:\s]\s*", " ", line, count=1).partition(" ")
             keywords[key.lower()] = value.strip()
     if block is not None:
-        raise Wannier90Error(f"{path}: got a block without an end, {printable(block, 40)}; the file is truncated, or "
-                             "its end is missing: copy it again or add the line")
+        raise Wannier90Error(
+            f"{path}: got a block without an end, {printable(block, 40)}; the file is truncated, or "
+            "its end is missing: copy it again or add the line"
+        )
     return keywords, blocks
 
 
@@ -96,8 +103,9 @@ def cell_of(path, blocks):
             raise ValueError(f"got {len(rows)} lattice vectors, need 3")
         return checked_cell(path, scale * np.array([fortran_record(row, 3) for row in rows]))
     except ValueError as error:
-        raise Wannier90Error(f"{path}: no readable cell or atoms (unit_cell_cart: {printable(error)}); correct "
-                             "it") from None
+        raise Wannier90Error(
+            f"{path}: no readable cell or atoms (unit_cell_cart: {printable(error)}); correct it"
+        ) from None
 
 
 def is_spinor(path, keywords):

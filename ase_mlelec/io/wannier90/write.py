@@ -1,4 +1,5 @@
 """Writing Hamiltonians in the formats of Wannier90."""
+
 import numpy as np
 
 from ase_mlelec.io.atomic import replacing

@@ -1,4 +1,5 @@
 """Models of energies, DOS, dipoles and polarizabilities: sums over atoms, and vectors and tensors of atoms."""
+
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -14,8 +15,18 @@ from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
 from ase_mlelec.train.linear import fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss
-from ase_mlelec.train.recipes.shared import (COPIED, beside, check_same, checkpoint_of, inner_distance,
-                                             protect_trained, provenance, read_checked, seeded, starting_model)
+from ase_mlelec.train.recipes.shared import (
+    COPIED,
+    beside,
+    check_same,
+    checkpoint_of,
+    inner_distance,
+    protect_trained,
+    provenance,
+    read_checked,
+    seeded,
+    starting_model,
+)
 from ase_mlelec.train.recipes.terms import with_labels
 
 
@@ -36,10 +47,13 @@ def train_frames(config, progress=True):
         if getattr(config, name):
             checkpoints.append(_train_centres(model, name, head, loss, parts, config, progress))
     model.cpu()
-    model.metadata = described      # the error of a dipole depends on the charges, that of an energy on the core
+    model.metadata = described  # the error of a dipole depends on the charges, that of an energy on the core
     protect_trained(model, parts, config)
-    held_out = {name: errors(model, part) for name, part in parts.items()
-                if name not in ("train", "support") and comparable(model, part)}
+    held_out = {
+        name: errors(model, part)
+        for name, part in parts.items()
+        if name not in ("train", "support") and comparable(model, part)
+    }
     model.metadata |= {"errors": held_out, "training": provenance(parts, config)}
     refuse_model(model, config.output.model)
     model.save(config.folder / config.output.model)
@@ -55,9 +69,11 @@ def _check_species(parts, config):
         for frame in part:
             foreign = sorted(set(frame.atoms.symbols) - known)
             if foreign:
-                raise ValueError(f"{', '.join(config.data.files)}: frame '{frame.name}' of the {name} part has "
-                                 f"{foreign[0]}, no frame to train on has; add some with {foreign[0]} to the training "
-                                 "part or leave the frame out")
+                raise ValueError(
+                    f"{', '.join(config.data.files)}: frame '{frame.name}' of the {name} part has "
+                    f"{foreign[0]}, no frame to train on has; add some with {foreign[0]} to the training "
+                    "part or leave the frame out"
+                )
 
 
 def split(frames, config):
@@ -72,14 +88,16 @@ def split(frames, config):
     test = frames.select(lambda frame: frame.group in data.test)
     if not len(held):
         order = np.random.default_rng(config.seed).permutation(len(training))
-        chosen = set(order[:round(data.validation_fraction * len(training))].tolist())
+        chosen = set(order[: round(data.validation_fraction * len(training))].tolist())
         held = replace(training, frames=[frame for i, frame in enumerate(training) if i in chosen])
         training = replace(training, frames=[frame for i, frame in enumerate(training) if i not in chosen])
     if not len(training):
         groups = sorted({frame.group for frame in frames})
-        raise ValueError(f"{', '.join(data.files)}: got {len(frames)} frames of the groups "
-                         f"{', '.join(groups) or 'none'}, none of them to train on; name groups in data.train, now "
-                         f"{', '.join(data.train)}")
+        raise ValueError(
+            f"{', '.join(data.files)}: got {len(frames)} frames of the groups "
+            f"{', '.join(groups) or 'none'}, none of them to train on; name groups in data.train, now "
+            f"{', '.join(data.train)}"
+        )
     return {"train": training, "validation": held, "test": test} | ({"support": support} if len(support) else {})
 
 
@@ -152,11 +170,13 @@ def new_model(frames, config):
                 return PowerSpectrum(species, **asdict(options) | {"inner": inner})
             except ValueError as error:
                 raise ValueError(f"[power_spectrum]: {error}") from None
-        with seeded(config.seed):      # one does not depend on the other: electrons can be trained without the energy
+        with seeded(config.seed):  # one does not depend on the other: electrons can be trained without the energy
             return DeepPotSE(species, **asdict(options) | {"n_basis": options.n_basis or None})
 
-    descriptor, electronic = (options and new_descriptor(options) for options in
-                              (config.power_spectrum or config.descriptor, config.electronic))
+    descriptor, electronic = (
+        options and new_descriptor(options)
+        for options in (config.power_spectrum or config.descriptor, config.electronic)
+    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Model(descriptor, {}, electronic=electronic).to(device=device, dtype=torch.float64)
 
@@ -173,18 +193,28 @@ def train_energy(model, parts, config, progress):
     """Give ``model`` a head of the energy, trained; returns the path of its checkpoint."""
     options = with_labels(config.energy, "energy", _energy_loss, parts["train"], config, progress)
     head = _add_head(model, ScalarHead, config.seed, widths=options.widths)
-    standardise(model, parts["train"])      # without the support, whose energies are far away
+    standardise(model, parts["train"])  # without the support, whose energies are far away
     if len(parts.get("support", ())):
         parts = parts | {"train": join([parts["train"], parts["support"]])}
     loss = _energy_loss(options)
     if not options.widths:
-        for layer in head.nets.last:        # what the ridge draws to
+        for layer in head.nets.last:  # what the ridge draws to
             torch.nn.init.zeros_(layer.weight)
         if config.start:
             take_over(model, "energy", config)
-        fit_linear(model, parts["train"], loss, options.ridge, beside(options.coarse, config), options.coarse_ridge,
-                   beside(options.far, config), options.far_weight, options.relevance,
-                   checkpoint=checkpoint_of(config, "energy"), progress=progress)
+        fit_linear(
+            model,
+            parts["train"],
+            loss,
+            options.ridge,
+            beside(options.coarse, config),
+            options.coarse_ridge,
+            beside(options.far, config),
+            options.far_weight,
+            options.relevance,
+            checkpoint=checkpoint_of(config, "energy"),
+            progress=progress,
+        )
     else:
         _fit(model, "energy", loss, parts, config, progress)
     return checkpoint_of(config, "energy")
@@ -194,10 +224,12 @@ def _train_dos(model, parts, config, progress):
     frames = parts["train"]
     options = with_labels(config.dos, "dos", _spectrum_loss, frames, config, progress)
     if frames.energies is None:
-        raise ValueError(f"{', '.join(config.data.files)}: the spectra of the data have no energy grid; "
-                         "convert the data with 'mlelec convert --grid'")
+        raise ValueError(
+            f"{', '.join(config.data.files)}: the spectra of the data have no energy grid; "
+            "convert the data with 'mlelec convert --grid'"
+        )
     head = _add_head(model, SpectrumHead, config.seed, energies=frames.energies, widths=options.widths)
-    for layer in head.nets.last:        # start from the mean spectrum: better than from noise around it
+    for layer in head.nets.last:  # start from the mean spectrum: better than from noise around it
         torch.nn.init.zeros_(layer.weight)
     if config.energy:
         standardise_heads(model, frames, ["dos"])
@@ -208,15 +240,29 @@ def _train_dos(model, parts, config, progress):
 
 def _train_centres(model, name, kind, loss, parts, config, progress):
     first = not model.heads
-    options = with_labels(getattr(config, name), name, lambda options: loss(options.atomic, options.total),
-                          parts["train"], config, progress)
+    options = with_labels(
+        getattr(config, name),
+        name,
+        lambda options: loss(options.atomic, options.total),
+        parts["train"],
+        config,
+        progress,
+    )
     foreign = [symbol for symbol in options.centers if symbol not in model.species]
     if foreign:
-        raise ValueError(f"{', '.join(config.data.files)}: {name}.centers: got {foreign[0]}, the data "
-                         f"have {', '.join(model.species)}; choose of these")
-    head = _add_head(model, kind, config.seed, n_rows=model.descriptor_of(name).n_frame, widths=options.widths,
-                     centers=[model.species.index(symbol) for symbol in options.centers])
-    for layer in head.nets.last:        # start from the best constants
+        raise ValueError(
+            f"{', '.join(config.data.files)}: {name}.centers: got {foreign[0]}, the data "
+            f"have {', '.join(model.species)}; choose of these"
+        )
+    head = _add_head(
+        model,
+        kind,
+        config.seed,
+        n_rows=model.descriptor_of(name).n_frame,
+        widths=options.widths,
+        centers=[model.species.index(symbol) for symbol in options.centers],
+    )
+    for layer in head.nets.last:  # start from the best constants
         torch.nn.init.zeros_(layer.weight)
     if first:
         standardise(model, parts["train"])
@@ -246,9 +292,20 @@ def _fit(model, name, loss, parts, config, progress, parameters=None):
     options, checkpoint = getattr(config, name), checkpoint_of(config, name)
     if config.start:
         take_over(model, name, config)
-    fit(model, parts["train"], loss, steps=options.steps, validation=parts["validation"],
-        batch_size=options.batch_size, learning_rate=options.learning_rate, parameters=parameters, seed=config.seed,
-        checkpoint=checkpoint, curve=checkpoint.with_suffix(".csv"), progress=progress)
+    fit(
+        model,
+        parts["train"],
+        loss,
+        steps=options.steps,
+        validation=parts["validation"],
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        parameters=parameters,
+        seed=config.seed,
+        checkpoint=checkpoint,
+        curve=checkpoint.with_suffix(".csv"),
+        progress=progress,
+    )
     return checkpoint
 
 

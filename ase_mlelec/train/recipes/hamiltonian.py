@@ -1,4 +1,5 @@
 """Models of Wannier Hamiltonians, with the energy beside."""
+
 from ase_mlelec.descriptors import LocalFrame
 from ase_mlelec.heads import PairHead
 from ase_mlelec.io.frames import join
@@ -6,13 +7,20 @@ from ase_mlelec.model import Model
 from ase_mlelec.train.data_checks import check_hamiltonians
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import closed_form, refuse_model
-from ase_mlelec.train.hamiltonian import (distance_ranges, fit_hamiltonian, frame_functions, hamiltonian_errors,
-                                          prepare)
+from ase_mlelec.train.hamiltonian import distance_ranges, fit_hamiltonian, frame_functions, hamiltonian_errors, prepare
 from ase_mlelec.train.hamiltonian_closed_form import refit_hopping, refit_onsite, standardise_hamiltonian
 from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
 from ase_mlelec.train.recipes.frames import new_model, train_energy
-from ase_mlelec.train.recipes.shared import (check_same, checkpoint_of, inner_distance, protect_trained, provenance,
-                                             read_checked, seeded, starting_model)
+from ase_mlelec.train.recipes.shared import (
+    check_same,
+    checkpoint_of,
+    inner_distance,
+    protect_trained,
+    provenance,
+    read_checked,
+    seeded,
+    starting_model,
+)
 
 
 def train_hamiltonian(config, progress=True):
@@ -21,24 +29,34 @@ def train_hamiltonian(config, progress=True):
     options = config.hamiltonian
     parts = {name: data.select(*getattr(config.data, name)) for name in ("train", "validation", "test")}
     if not len(parts["train"]):
-        raise ValueError(f"{data.path}: got {len(data)} frames of the groups {', '.join(sorted(set(data.groups)))}, "
-                         f"none of them to train on; name groups in data.train, now {', '.join(config.data.train)}")
+        raise ValueError(
+            f"{data.path}: got {len(data)} frames of the groups {', '.join(sorted(set(data.groups)))}, "
+            f"none of them to train on; name groups in data.train, now {', '.join(config.data.train)}"
+        )
     output = config.folder / config.output.model
     output.parent.mkdir(parents=True, exist_ok=True)
     head = _hamiltonian_head(parts["train"], config)
     checkpoints, sources = [], dict(parts)
     model, energies = Model(LocalFrame(**head.local.arguments()).double(), {}), {"train": ()}
     if config.energy:
-        more = {name: others.select(lambda frame, chosen=getattr(config.data, name): frame.group in chosen)
-                for name in (*parts, "support")}
+        more = {
+            name: others.select(lambda frame, chosen=getattr(config.data, name): frame.group in chosen)
+            for name in (*parts, "support")
+        }
         model, checkpoint, energies = _energy(data, parts, more, config, progress)
         checkpoints.append(checkpoint)
         sources.update({f"{name}, energies only": part for name, part in more.items() if len(part)})
     electrons = data.attributes.get("electrons_per_atom", {})
-    items = {name: [prepare(head, frame, sum(electrons.get(symbol, 0) for symbol in frame.atoms.symbols))
-                    for frame in parts[name]] for name in ("train", "validation")}
-    ranges = distance_ranges(head, items["train"],
-                             config.start and starting_model(config).metadata["nearest_distances_A"])
+    items = {
+        name: [
+            prepare(head, frame, sum(electrons.get(symbol, 0) for symbol in frame.atoms.symbols))
+            for frame in parts[name]
+        ]
+        for name in ("train", "validation")
+    }
+    ranges = distance_ranges(
+        head, items["train"], config.start and starting_model(config).metadata["nearest_distances_A"]
+    )
     with closed_form("the linear part of the Hamiltonian", f"check the frames of {data.path}, or add some"):
         if config.start:
             refit_onsite(head, items["train"])
@@ -48,12 +66,25 @@ def train_hamiltonian(config, progress=True):
     refuse_model(head, f"{data.path}: after the closed forms")
     model.heads["hamiltonian"] = head
     checkpoints.append(checkpoint_of(config, "hamiltonian"))
-    fit_hamiltonian(model, items["train"], validation=items["validation"], steps=options.steps,
-                    batch_size=options.batch_size, learning_rate=options.learning_rate, weights=options.weights,
-                    seed=config.seed, checkpoint=checkpoints[-1], curve=output.with_suffix(".hamiltonian.csv"),
-                    fingerprint=parts["train"].fingerprint(), progress=progress)
-    described = {name: data.attributes[name] for name in ("electrons_per_atom", "energy_reference", "settings")
-                 if name in data.attributes}
+    fit_hamiltonian(
+        model,
+        items["train"],
+        validation=items["validation"],
+        steps=options.steps,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        weights=options.weights,
+        seed=config.seed,
+        checkpoint=checkpoints[-1],
+        curve=output.with_suffix(".hamiltonian.csv"),
+        fingerprint=parts["train"].fingerprint(),
+        progress=progress,
+    )
+    described = {
+        name: data.attributes[name]
+        for name in ("electrons_per_atom", "energy_reference", "settings")
+        if name in data.attributes
+    }
     model.metadata = described | {"nearest_distances_A": ranges}
     protect_trained(model, energies, config, hamiltonians=parts["train"])
     model.metadata |= {"errors": _errors(model, parts, energies), "training": provenance(sources, config)}
@@ -69,10 +100,14 @@ def _energy(data, parts, more, config, progress):
     as coarse ones, and of those in ``more``, dict of Frames."""
     coarse = [(config.folder / name).resolve() for name in config.energy.coarse]
     own = data.path.resolve() not in coarse
-    frames = {name: join([parts[name].frames(), part]) if own and name in parts else part for name, part in more.items()}
+    frames = {
+        name: join([parts[name].frames(), part]) if own and name in parts else part for name, part in more.items()
+    }
     if not len(frames["train"]):
-        raise ValueError(f"{data.path}: got no energies and forces to train on; leave out [energy], or name a file "
-                         "that has them in data.files")
+        raise ValueError(
+            f"{data.path}: got no energies and forces to train on; leave out [energy], or name a file "
+            "that has them in data.files"
+        )
     model = new_model(frames["train"], config)
     checkpoint = train_energy(model, frames, config, progress)
     model.cpu()
@@ -95,8 +130,10 @@ def _hamiltonians(config):
     paths = [config.folder / name for name in config.data.files]
     whole = [path for path in paths if is_hamiltonians(path)] or paths[:1]
     if len(whole) > 1 or (len(paths) > 1 and config.energy is None):
-        raise ValueError(f"data.files: got {len(whole)} files of Hamiltonians and {len(paths) - len(whole)} others, "
-                         "need one file of Hamiltonians for [hamiltonian], and others only with [energy]")
+        raise ValueError(
+            f"data.files: got {len(whole)} files of Hamiltonians and {len(paths) - len(whole)} others, "
+            "need one file of Hamiltonians for [hamiltonian], and others only with [energy]"
+        )
     others = [path for path in paths if path not in whole]
     return check_hamiltonians(Hamiltonians(whole[0])), read_checked(others, config)
 
@@ -106,13 +143,26 @@ def _hamiltonian_head(frames, config):
     options = config.hamiltonian
     if config.start:
         head = starting_model(config, "hamiltonian").heads["hamiltonian"].double().requires_grad_(True).train()
-        theirs = dict(cutoff=head.cutoff, environment=head.local.cutoff, n_radial=head.local.n_radial,
-                      spectrum=head.spectrum.cutoff if head.spectrum else 0.0, third=head.third, widths=head.widths)
+        theirs = dict(
+            cutoff=head.cutoff,
+            environment=head.local.cutoff,
+            n_radial=head.local.n_radial,
+            spectrum=head.spectrum.cutoff if head.spectrum else 0.0,
+            third=head.third,
+            widths=head.widths,
+        )
         check_same("hamiltonian", {name: getattr(options, name) for name in theirs}, theirs)
         return head
     species, fold, functions, areas = frame_functions(frames)
     frame = dict(species=species, cutoff=options.environment, fold=fold, n_radial=options.n_radial)
     spectrum = dict(cutoff=options.spectrum, inner=inner_distance(frames), n_radial=4) if options.spectrum else None
     with seeded(config.seed):
-        return PairHead(functions, frame, options.cutoff, options.widths, reference_areas=areas,
-                        spectrum=spectrum, third=options.third).double()
+        return PairHead(
+            functions,
+            frame,
+            options.cutoff,
+            options.widths,
+            reference_areas=areas,
+            spectrum=spectrum,
+            third=options.third,
+        ).double()

@@ -1,4 +1,5 @@
 """Models of a local density of states."""
+
 from dataclasses import asdict
 
 from ase_mlelec.descriptors import Bispectrum
@@ -24,18 +25,24 @@ def train_ldos(config, cache, progress=True):
     groups = {"train": ("", *config.data.train), "validation": config.data.validation, "test": config.data.test}
     chosen = {name: snapshots.select(*of_part) for name, of_part in groups.items()}
     if not len(chosen["train"]):
-        raise ValueError(f"{snapshots.path}: got {len(snapshots)} snapshots of the groups "
-                         f"{', '.join(sorted(set(snapshots.groups)))}, "
-                         f"none of them to train on; name groups in data.train, now {', '.join(config.data.train)}")
+        raise ValueError(
+            f"{snapshots.path}: got {len(snapshots)} snapshots of the groups "
+            f"{', '.join(sorted(set(snapshots.groups)))}, "
+            f"none of them to train on; name groups in data.train, now {', '.join(config.data.train)}"
+        )
     model = new_ldos_model(snapshots, fit_zero(chosen["train"]), config)
-    parts = {name: GridData(part, model.descriptor, cache, progress, model.heads["ldos"].zero)
-             for name, part in chosen.items()}
-    fit_ldos_model(model, parts["train"], parts["validation"], config, checkpoint, output.with_suffix(".ldos.csv"),
-                   progress)
+    parts = {
+        name: GridData(part, model.descriptor, cache, progress, model.heads["ldos"].zero)
+        for name, part in chosen.items()
+    }
+    fit_ldos_model(
+        model, parts["train"], parts["validation"], config, checkpoint, output.with_suffix(".ldos.csv"), progress
+    )
     held_out = {name: mean_ldos_errors(model, part) for name, part in parts.items() if name != "train" and len(part)}
     model.metadata = describe_ldos(snapshots) | {
         "errors": held_out,
-        "training": provenance({name: part.snapshots for name, part in parts.items()}, config)}
+        "training": provenance({name: part.snapshots for name, part in parts.items()}, config),
+    }
     protect_trained(model, chosen, config)
     refuse_model(model, config.output.model)
     model.save(output)
@@ -54,16 +61,31 @@ def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None,
     forces = ForceData(data.snapshots, model.descriptor, data.cache, progress) if options.force_weight else None
     if options.energy_weight:
         check_densities(data.snapshots)
-    model.float()       # the fingerprints are computed in double precision, and kept in single
+    model.float()  # the fingerprints are computed in double precision, and kept in single
     standardise_ldos(head, data, options.scaling, options.fingerprints)
     loss = LDOSLoss(options.ldos, options.density, options.dos, options.band_energy)
-    fit_ldos(model, data, loss, validation=validation, epochs=options.epochs, batch_size=options.batch_size,
-             batch_points=options.batch_points, learning_rate=options.learning_rate, schedule=options.schedule,
-             patience=options.patience, dos_weight=options.dos_weight, hold=options.hold, seed=config.seed,
-             checkpoint=checkpoint, curve=curve, progress=progress)
+    fit_ldos(
+        model,
+        data,
+        loss,
+        validation=validation,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        batch_points=options.batch_points,
+        learning_rate=options.learning_rate,
+        schedule=options.schedule,
+        patience=options.patience,
+        dos_weight=options.dos_weight,
+        hold=options.hold,
+        seed=config.seed,
+        checkpoint=checkpoint,
+        curve=curve,
+        progress=progress,
+    )
     if options.force_weight or options.energy_weight:
-        refit_with_labels(head, data, forces, options.force_weight, options.energy_weight, options.dos_weight,
-                          options.hold, progress)
+        refit_with_labels(
+            head, data, forces, options.force_weight, options.energy_weight, options.dos_weight, options.hold, progress
+        )
 
 
 def _snapshots(config):
@@ -78,8 +100,11 @@ def _snapshots(config):
 
 def describe_ldos(snapshots):
     """dict of JSON types: what an LDOS model has to tell; at several electronic temperatures, the lowest is its own."""
-    described = {name: snapshots.attributes[name] for name in (*COPIED, "xc", "grid_spacing_A", "core_charges")
-                 if name in snapshots.attributes}
+    described = {
+        name: snapshots.attributes[name]
+        for name in (*COPIED, "xc", "grid_spacing_A", "core_charges")
+        if name in snapshots.attributes
+    }
     training = list(snapshots)
     described["electronic_temperature_K"] = min(snapshot.temperature for snapshot in training)
     return described
@@ -90,6 +115,12 @@ def new_ldos_model(snapshots, zero, config):
     species = sorted({symbol for snapshot in snapshots for symbol in snapshot.atoms.get_chemical_symbols()})
     descriptor = Bispectrum(species, **asdict(config.bispectrum)).double()
     with seeded(config.seed):
-        head = LDOSHead(descriptor.n_features, snapshots.energies, config.ldos.widths, config.ldos.activation, zero,
-                        descriptor.n_sums)
+        head = LDOSHead(
+            descriptor.n_features,
+            snapshots.energies,
+            config.ldos.widths,
+            config.ldos.activation,
+            zero,
+            descriptor.n_sums,
+        )
     return Model(descriptor, {"ldos": head})

@@ -1,4 +1,5 @@
 """What all recipes share: seeds, checkpoints, the model that training starts from, and where a model comes from."""
+
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -13,8 +14,15 @@ from ase_mlelec.train.data_checks import check_frames
 from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
 from ase_mlelec.train.protection import protect
 
-COPIED = ("dos_width_eV", "energy_reference", "valence_electrons", "valence_charges", "electrons_per_centre",
-          "functions_per_vector", "settings")      # attributes of the data
+COPIED = (
+    "dos_width_eV",
+    "energy_reference",
+    "valence_electrons",
+    "valence_charges",
+    "electrons_per_centre",
+    "functions_per_vector",
+    "settings",
+)  # attributes of the data
 PACKAGES = ("ase-mlelec", "torch", "numpy", "ase")
 
 
@@ -37,8 +45,10 @@ def starting_model(config, *heads):
     start = load_model(path if path.exists() else config.start)
     for name in heads:
         if name not in start.heads:
-            raise ValueError(f"start: {config.start} has no {name}, it has {', '.join(start.heads)}; leave out "
-                             f"[{name}] or start from another model")
+            raise ValueError(
+                f"start: {config.start} has no {name}, it has {', '.join(start.heads)}; leave out "
+                f"[{name}] or start from another model"
+            )
     return start
 
 
@@ -46,8 +56,10 @@ def check_same(section, mine, theirs):
     """ValueError where ``mine``, arguments, lacks one of ``theirs``, those of the model that training starts from."""
     for name, value in theirs.items():
         if mine.get(name) != value:
-            raise ValueError(f"start: got {mine.get(name)} as {name} of the {section}, the model that training starts "
-                             f"from has {value}; give it the same")
+            raise ValueError(
+                f"start: got {mine.get(name)} as {name} of the {section}, the model that training starts "
+                f"from has {value}; give it the same"
+            )
 
 
 def shortest_distance(frames, cutoff):
@@ -60,8 +72,10 @@ def inner_distance(frames):
     """Where the radial functions of a power spectrum begin, Å: a little below the shortest distance."""
     shortest = shortest_distance(frames, 6.0)
     if shortest is None:
-        raise ValueError("got no atoms within 6 Å of each other, from which a power spectrum takes where it begins; "
-                         "give power_spectrum.inner")
+        raise ValueError(
+            "got no atoms within 6 Å of each other, from which a power spectrum takes where it begins; "
+            "give power_spectrum.inner"
+        )
     return round(0.9 * shortest, 3)
 
 
@@ -75,9 +89,13 @@ def protect_trained(model, parts, config, hamiltonians=None):
         if config.energy and getattr(config.energy, name):
             support += beside(getattr(config.energy, name), config)
     former = starting_model(config).metadata.get("shortest_distances_A", {}) if config.start else {}
-    protect(model, *([frame.atoms for frame in part] for part in (parts["train"], support)),
-            hamiltonians=hamiltonians and [frame.atoms for frame in hamiltonians], former=former,
-            core=config.energy is None or config.energy.core)
+    protect(
+        model,
+        *([frame.atoms for frame in part] for part in (parts["train"], support)),
+        hamiltonians=hamiltonians and [frame.atoms for frame in hamiltonians],
+        former=former,
+        core=config.energy is None or config.energy.core,
+    )
 
 
 def provenance(parts, config):
@@ -86,20 +104,21 @@ def provenance(parts, config):
         if config.energy and getattr(config.energy, name):
             parts = parts | {f"{name} energies": beside(getattr(config.energy, name), config)}
     settings = asdict(config)
-    del settings["folder"]      # where the files lay says nothing about them
+    del settings["folder"]  # where the files lay says nothing about them
     for section in settings.values():
         if isinstance(section, dict):
             section.pop("given", None)
-    return {"frames": {name: len(part) for name, part in parts.items()},
-            "labels": {name: part.counts for name, part in parts.items() if isinstance(part, Frames)},
-            "fingerprints": {name: part.fingerprint() for name, part in parts.items() if len(part)},
-            "configuration": settings,
-            "versions": {name: version(name) for name in PACKAGES}}
+    return {
+        "frames": {name: len(part) for name, part in parts.items()},
+        "labels": {name: part.counts for name, part in parts.items() if isinstance(part, Frames)},
+        "fingerprints": {name: part.fingerprint() for name, part in parts.items() if len(part)},
+        "configuration": settings,
+        "versions": {name: version(name) for name in PACKAGES},
+    }
 
 
 def read_checked(paths, config):
-    """Frames of all data sets; ValueError, with the names of file and frame, for labels and structures that cannot be.
-    """
+    """Frames of all data sets; ValueError, with the names of file and frame, for labels and structures that cannot be."""
     paths = list(paths)
     try:
         return read_all(paths, config.data.keys.given, check_frames)
@@ -112,10 +131,16 @@ def beside(names, config):
     """Frames to train on of the data sets in energy.coarse or energy.far; ValueError where they have none."""
     paths = [config.folder / name for name in names]
     keys = config.data.keys.given
-    parts = (check_frames(Hamiltonians(path).frames() if is_hamiltonians(path) else
-                          read_frames(path, has_keys(path) and keys), path) for path in paths)
+    parts = (
+        check_frames(
+            Hamiltonians(path).frames() if is_hamiltonians(path) else read_frames(path, has_keys(path) and keys), path
+        )
+        for path in paths
+    )
     found = join(parts).select(lambda frame: not frame.group or frame.group in config.data.train)
     if names and not len(found):
-        raise ValueError(f"{', '.join(map(str, paths))}: got no structures to train on; name their groups in "
-                         f"data.train, now {', '.join(config.data.train)}, or leave the files out")
+        raise ValueError(
+            f"{', '.join(map(str, paths))}: got no structures to train on; name their groups in "
+            f"data.train, now {', '.join(config.data.train)}, or leave the files out"
+        )
     return found

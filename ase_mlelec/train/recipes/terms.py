@@ -1,4 +1,5 @@
 """Terms of a loss that the data have no label for: left out where they are defaults, refused where asked for."""
+
 import functools
 import sys
 from dataclasses import replace
@@ -26,17 +27,23 @@ def with_labels(options, section, make_loss, frames, config, progress=True):
     for term, labels in missing.items():
         if term in options.given:
             value = "[0, 0]" if section == "energy" else "0 (and total = 1)" if term == "atomic" else "0"
-            raise ValueError(f"[{section}] {term}: none of the {len(frames)} frames to train on of {sources} has a "
-                             f"label {' or '.join(map(repr, labels))}, they have {have}; give them, or leave the term "
-                             f"out with {term} = {value}")
+            raise ValueError(
+                f"[{section}] {term}: none of the {len(frames)} frames to train on of {sources} has a "
+                f"label {' or '.join(map(repr, labels))}, they have {have}; give them, or leave the term "
+                f"out with {term} = {value}"
+            )
     left = _without(options, section, missing, frames, make_loss)
     if left is None:
         wanted = dict.fromkeys(name for labels in missing.values() for name in labels)
-        raise ValueError(f"[{section}]: none of the {len(frames)} frames to train on of {sources} has a label "
-                         f"{' or '.join(map(repr, wanted))}, they have {have}; give them, or leave out [{section}]")
+        raise ValueError(
+            f"[{section}]: none of the {len(frames)} frames to train on of {sources} has a label "
+            f"{' or '.join(map(repr, wanted))}, they have {have}; give them, or leave out [{section}]"
+        )
     if progress:
-        _say_once(f"[{section}] trains without {', '.join(missing)}: none of the {len(frames)} frames to train on has "
-                  f"such labels ({', '.join(str(config.folder / name) for name in config.data.files)})")
+        _say_once(
+            f"[{section}] trains without {', '.join(missing)}: none of the {len(frames)} frames to train on has "
+            f"such labels ({', '.join(str(config.folder / name) for name in config.data.files)})"
+        )
     return left
 
 

@@ -1,11 +1,11 @@
 """Blocks of Hamiltonians: exact symmetries of a random head, and two-centre formulas learnt from aligned bilayers."""
+
 import functools
 
 import numpy as np
 import pytest
 import torch
-from small_bilayers import (graphene_bilayer, graphene_frame, mx2_bilayer, mx2_frame, mx2_functions,
-                            random_wannier_model)
+from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_frame, mx2_functions, random_wannier_model
 
 from ase_mlelec.bilayers import commensurate, twisted_bilayer
 from ase_mlelec.calculators.wannier_tb import WannierTBCalculator
@@ -14,12 +14,14 @@ from ase_mlelec.heads import PairHead
 from ase_mlelec.heads.hamiltonian import blocks as blocks_module
 from ase_mlelec.model import Model
 from ase_mlelec.system import System
-from ase_mlelec.train.hamiltonian import (fit_dipole, fit_hamiltonian, frame_functions, hamiltonian_errors, prepare)
+from ase_mlelec.train.hamiltonian import fit_dipole, fit_hamiltonian, frame_functions, hamiltonian_errors, prepare
 from ase_mlelec.train.hamiltonian_closed_form import standardise_hamiltonian
 
 K = np.array([[0.1, 0.2, 0.0], [0.0, 0.0, 0.0], [0.3, -0.4, 0.0]])
-MAKE = {"mx2": functools.partial(mx2_bilayer, (0.3, 0.1), noise=0.05, seed=1),
-        "graphene": functools.partial(graphene_bilayer, (0.3, 0.1), noise=0.05, seed=1)}
+MAKE = {
+    "mx2": functools.partial(mx2_bilayer, (0.3, 0.1), noise=0.05, seed=1),
+    "graphene": functools.partial(graphene_bilayer, (0.3, 0.1), noise=0.05, seed=1),
+}
 
 
 def levels(kind, atoms, kpts=K):
@@ -62,8 +64,10 @@ def test_other_cells_of_the_same_crystal(kind):
     """Other first vectors choose other frames of the same symmetry; supercells fold the bands."""
     atoms = MAKE[kind]()
     gamma = np.zeros((1, 3))
-    for row, matrix in (("sheared", [[1, 1, 0], [0, 1, 0], [0, 0, 1]]),
-                        ("left-handed", [[0, 1, 0], [1, 0, 0], [0, 0, 1]])):
+    for row, matrix in (
+        ("sheared", [[1, 1, 0], [0, 1, 0], [0, 0, 1]]),
+        ("left-handed", [[0, 1, 0], [1, 0, 0], [0, 0, 1]]),
+    ):
         other = atoms.copy()
         other.set_cell(np.array(matrix) @ atoms.cell.array)
         np.testing.assert_allclose(levels(kind, other, gamma), levels(kind, atoms, gamma), atol=1e-11, err_msg=row)
@@ -98,8 +102,7 @@ def test_turned_layers_share_their_blocks():
         system = System.from_atoms(atoms)
         with torch.no_grad():
             blocks = head(head.geometry(system))
-        found.append((blocks.onsite[0].flatten(),
-                      blocks.hopping[False, 0, 0].flatten().sort().values[::len(atoms)]))
+        found.append((blocks.onsite[0].flatten(), blocks.hopping[False, 0, 0].flatten().sort().values[:: len(atoms)]))
     for one, two in zip(*found):
         assert torch.allclose(one[:2], two[:2], atol=1e-11)
 
@@ -107,15 +110,23 @@ def test_turned_layers_share_their_blocks():
 def test_smooth_where_atoms_are_above_each_other():
     """Directions of a pair along the normal are undefined; the elements are not: second differences vanish as h²."""
     calc = WannierTBCalculator(random_wannier_model("mx2"), on_extrapolation="ignore")
-    atoms = mx2_bilayer(turned=False)           # S above S, Mo above Mo
+    atoms = mx2_bilayer(turned=False)  # S above S, Mo above Mo
 
     def hamiltonian(dx, dy):
         moved = atoms.copy()
         moved.positions[3:] += [dx, dy, 0]
         return calc.get_hamiltonian(moved).hk(K[:1])
+
     for direction in ((1, 0), (0.6, 0.8)):
-        jumps = [abs(hamiltonian(*(h * np.array(direction))) - 2 * hamiltonian(0, 0)
-                     + hamiltonian(*(-h * np.array(direction)))).max() / h**2 for h in (1e-2, 1e-3)]
+        jumps = [
+            abs(
+                hamiltonian(*(h * np.array(direction)))
+                - 2 * hamiltonian(0, 0)
+                + hamiltonian(*(-h * np.array(direction)))
+            ).max()
+            / h**2
+            for h in (1e-2, 1e-3)
+        ]
         assert jumps[1] < 1.1 * jumps[0] + 1e-3
 
 
@@ -126,6 +137,7 @@ def test_fades_at_the_cutoff():
     def coupling(distance):
         matrix = calc.get_hamiltonian(graphene_bilayer(distance=distance, height=40.0)).hk(K[:1])[0]
         return abs(matrix[:2, 2:]).max()
+
     assert coupling(11.5) > 1e-6 and coupling(12.001) == 0 and coupling(11.99) < 1e-3 * coupling(11.5)
 
 
@@ -135,18 +147,20 @@ def test_spectra_in_chunks(monkeypatch):
     atoms = mx2_bilayer(noise=0.03) * (2, 1, 1)
     whole = calc.get_hamiltonian(atoms).hk(K)
     monkeypatch.setattr(blocks_module, "CENTERS", 5)
-    atoms.rattle(1e-12, seed=0)     # evaluated again
+    atoms.rattle(1e-12, seed=0)  # evaluated again
     assert abs(calc.get_hamiltonian(atoms).hk(K) - whole).max() < 1e-9 * abs(whole).max()
 
 
 # learning
 
+
 def trained(frames, steps, held=(), **options):
     species, fold, functions, areas = frame_functions(frames)
     frame = dict(species=species, cutoff=5.5, fold=fold, n_radial=5)
     torch.manual_seed(0)
-    head = PairHead(functions, frame, widths=(12,), n_hidden=12, n_reduced=6, n_directed=2,
-                    reference_areas=areas).double()
+    head = PairHead(
+        functions, frame, widths=(12,), n_hidden=12, n_reduced=6, n_directed=2, reference_areas=areas
+    ).double()
     model = Model(LocalFrame(**frame).double(), {"hamiltonian": head})
     items, others = ([prepare(head, frame) for frame in part] for part in (frames, held))
     standardise_hamiltonian(head, items)
@@ -156,8 +170,19 @@ def trained(frames, steps, held=(), **options):
 
 def graphene_frames(count, first=0, **options):
     rng = np.random.default_rng(first)
-    return [graphene_frame(graphene_bilayer(rng.random(2), rng.uniform(3.1, 3.8), strain=rng.uniform(-0.02, 0.04),
-                                            noise=0.02 * (k % 2), seed=first + k), **options) for k in range(count)]
+    return [
+        graphene_frame(
+            graphene_bilayer(
+                rng.random(2),
+                rng.uniform(3.1, 3.8),
+                strain=rng.uniform(-0.02, 0.04),
+                noise=0.02 * (k % 2),
+                seed=first + k,
+            ),
+            **options,
+        )
+        for k in range(count)
+    ]
 
 
 def test_graphene_is_learnt_and_twists_are_exact():
@@ -232,7 +257,7 @@ def test_interface_dipole_is_found():
         shifts = head.layer_shifts(item.layers)
         assert float(shifts[1] - shifts[0]) == pytest.approx(float(wanted[0] * strain + wanted[1] * count), abs=1e-9)
         assert float(shifts.sum()) == pytest.approx(0, abs=1e-12)
-    assert abs(float(shifts[0])) < 1e-12        # equal layers have no dipole
+    assert abs(float(shifts[0])) < 1e-12  # equal layers have no dipole
 
 
 def test_errors_of_the_head():
@@ -249,5 +274,7 @@ def test_errors_of_the_head():
     wrong = [f._replace(orbital="px" if f.orbital == "pz" else f.orbital) for f in mx2_functions(atoms)]
     frame = mx2_frame(atoms, mx2_functions(atoms))
     with pytest.raises(ValueError, match="need as many, both partners|train on one set"):
-        prepare(model.heads["hamiltonian"], type(frame)(atoms, frame.hamiltonian, [f._replace(z=(0, 0, 1), x=(1, 0, 0))
-                                                                                 for f in wrong]))
+        prepare(
+            model.heads["hamiltonian"],
+            type(frame)(atoms, frame.hamiltonian, [f._replace(z=(0, 0, 1), x=(1, 0, 0)) for f in wrong]),
+        )

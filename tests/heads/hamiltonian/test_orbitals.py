@@ -1,4 +1,5 @@
 """Functions as harmonics around a normal, against their values in space."""
+
 import numpy as np
 import pytest
 
@@ -7,7 +8,8 @@ from ase_mlelec.heads.hamiltonian import orbitals
 POINTS = np.random.default_rng(3).normal(size=(50, 3))
 S = [("pz", (np.cos(a), np.sin(a), 1), (np.cos(a), np.sin(a), -1)) for a in np.radians([30, 150, 270])]
 MO = [("dz2", (np.cos(a), np.sin(a), 0), (0, 0, 1)) for a in np.radians([-30, 210, 90])] + [
-    (name, (0, 0, 1), (np.cos(2.6), np.sin(2.6), 0)) for name in ("dxz", "dyz")]
+    (name, (0, 0, 1), (np.cos(2.6), np.sin(2.6), 0)) for name in ("dxz", "dyz")
+]
 
 
 def test_harmonics_are_orthonormal():
@@ -21,11 +23,13 @@ def test_harmonics_are_orthonormal():
 
 
 def test_known_hybrids():
-    np.testing.assert_allclose(orbitals.coefficients("pz", (1, 1, 0), (0, 0, 1))[1:4], [0, 0.5**0.5, 0.5**0.5],
-                               atol=1e-12)
+    np.testing.assert_allclose(
+        orbitals.coefficients("pz", (1, 1, 0), (0, 0, 1))[1:4], [0, 0.5**0.5, 0.5**0.5], atol=1e-12
+    )
     # z² along x is -1/2 of z² and √3/2 of x² - y²
-    np.testing.assert_allclose(orbitals.coefficients("dz2", (1, 0, 0), (0, 0, 1))[4:], [-0.5, 0, 0, 0.75**0.5, 0],
-                               atol=1e-12)
+    np.testing.assert_allclose(
+        orbitals.coefficients("dz2", (1, 0, 0), (0, 0, 1))[4:], [-0.5, 0, 0, 0.75**0.5, 0], atol=1e-12
+    )
     np.testing.assert_allclose(orbitals.coefficients("s", (1, 2, 3), (3, 0, -1)), np.eye(9)[0], atol=1e-12)
 
 
@@ -49,14 +53,17 @@ def test_transforms(functions):
     before, after = (orbitals.harmonics(points)[:, columns] @ vectors.T for points in (POINTS, turned))
     np.testing.assert_allclose(after, before * np.exp(-1j * winding * beta), atol=1e-12)
     for sign, mirror in zip(orbitals.parities(columns), ([1, 1, -1], [1, -1, 1])):
-        np.testing.assert_allclose(orbitals.harmonics(POINTS * mirror)[:, columns],
-                                   sign * orbitals.harmonics(POINTS)[:, columns], atol=1e-12)
+        np.testing.assert_allclose(
+            orbitals.harmonics(POINTS * mirror)[:, columns], sign * orbitals.harmonics(POINTS)[:, columns], atol=1e-12
+        )
 
 
 def test_errors():
-    for functions, message in (([("px", (0, 0, 1), (1, 0, 0))], "both partners"),
-                               ([("f", (0, 0, 1), (1, 0, 0))], "need one of s, pz"),
-                               ([("pz", (0, 0, 1), (0, 1, 1))], "two perpendicular"),
-                               ([("pz", (0, 0, 1), (1, 0, 0))] * 2, "got 2 that span 1")):
+    for functions, message in (
+        ([("px", (0, 0, 1), (1, 0, 0))], "both partners"),
+        ([("f", (0, 0, 1), (1, 0, 0))], "need one of s, pz"),
+        ([("pz", (0, 0, 1), (0, 1, 1))], "two perpendicular"),
+        ([("pz", (0, 0, 1), (1, 0, 0))] * 2, "got 2 that span 1"),
+    ):
         with pytest.raises(ValueError, match=message):
             orbitals.transform(functions)

@@ -1,4 +1,5 @@
 """Functions of third atoms against sums over triples of atoms, and hopping that depends on them, learnt back."""
+
 import itertools
 
 import numpy as np
@@ -30,7 +31,7 @@ def summed(atoms, layer, species, i, pair, third):
     """B [kinds, n, n, powers] of the pair from atom i along the vector ``pair``, atom by atom."""
     cell, middle = atoms.cell.array, atoms.positions[i] + pair / 2
     direction = pair[:2] / np.linalg.norm(pair)
-    n, powers = third.n_radial, POWERS[:len(third.powers)]
+    n, powers = third.n_radial, POWERS[: len(third.powers)]
     total = np.zeros((2 * len(species), n, n, len(powers)))
     for k, position in enumerate(atoms.positions):
         for images in np.ndindex(9, 9):
@@ -42,7 +43,8 @@ def summed(atoms, layer, species, i, pair, third):
             y = direction[0] * away[1] - direction[1] * away[0]
             kind = species.index(atoms[k].symbol) + len(species) * (layer[k] != layer[i])
             total[kind] += (radial(first, n)[:, None] * radial(second, n))[:, :, None] * np.array(
-                [y**a * away[2]**b for a, b in powers])
+                [y**a * away[2] ** b for a, b in powers]
+            )
     return total
 
 
@@ -78,7 +80,9 @@ def test_signs_of_reflections():
         geometry = head.geometry(system, frames)
         rows = (geometry.r < 6).nonzero()[:, 0]
         return torch.stack([part[rows] for part in (geometry.first, geometry.second, *geometry.shift.T)]), third(
-            geometry.pairs(rows))
+            geometry.pairs(rows)
+        )
+
     pairs, wanted = functions(atoms)
     for sign, mirror in zip(third.signs(), (np.diag([1, 1, -1]), np.diag([1, -1, 1]))):
         other = atoms.copy()
@@ -107,10 +111,11 @@ def test_moments_are_sums_over_neighbours():
                 continue
             u = vector[:2] @ [1, 1j] / r * np.exp(-1j * float(frames.angle[layer[i]]))
             functions = summed(atoms, layer, head.species, i, vector, third)
-            functions = functions * np.array([1j**(a % 2) for a, _ in third.powers])
+            functions = functions * np.array([1j ** (a % 2) for a, _ in third.powers])
             kind = head.species.index(atoms[j].symbol) + len(head.species) * (layer[j] != layer[i])
-            total[kind] += np.einsum("n,f,q->nfq", radial(r, N_MOMENT), functions.ravel(),
-                                     u**np.arange(1, found.shape[2] + 1))
+            total[kind] += np.einsum(
+                "n,f,q->nfq", radial(r, N_MOMENT), functions.ravel(), u ** np.arange(1, found.shape[2] + 1)
+            )
         assert abs(total).max() > 0.01
         np.testing.assert_allclose(found[i], total.reshape(count, -1), atol=1e-10)
 
@@ -133,7 +138,7 @@ def test_hopping_by_third_atoms_is_learnt(monkeypatch):
             tensor.data.zero_()
     for name, net in head.pairs.items():
         net.envelope.copy_(torch.tensor([0.0, -0.5]))
-        third = head.pairs.third_atoms[name.split("_")[-1]]       # the smoothest alone: of few structures much can be learnt
+        third = head.pairs.third_atoms[name.split("_")[-1]]  # the smoothest alone: of few structures much can be learnt
         smooth = torch.zeros(third.n_kinds, third.n_radial, third.n_radial, len(third.powers), dtype=torch.float64)
         smooth[:, :2, :2] = 1
         net.third *= smooth.flatten()[:, None]
