@@ -6,6 +6,8 @@ Public names are loaded when they are first used, so that importing the package,
 
 from importlib import import_module
 
+from ase_mlelec import former_names
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -15,7 +17,7 @@ _PUBLIC = {
     "WannierTBCalculator": "ase_mlelec.calculators.wannier_tb",
     "DeepWannierCalculator": "ase_mlelec.calculators.deep_wannier",
     "CombinedCalculator": "ase_mlelec.calculators.combined",
-    "WannierHamiltonian": "ase_mlelec.wannier_hamiltonian",
+    "WannierHamiltonian": "ase_mlelec.bands.wannier_hamiltonian",
     "load_model": "ase_mlelec.bundle",
     "list_models": "ase_mlelec.shipped",
     "evaluate": "ase_mlelec.analysis.trajectory",
@@ -23,6 +25,8 @@ _PUBLIC = {
 }
 
 __all__ = [*_PUBLIC, "__version__"]
+
+former_names.register()
 
 
 def __getattr__(name):

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ase_mlelec import descriptors, heads, shipped
-from ase_mlelec.io.atomic import replacing
+from ase_mlelec.atomic_write import replacing
 from ase_mlelec.io.checks import printable
 from ase_mlelec.model import Model
 from ase_mlelec.safety import RepulsiveCore, TrainingRange

@@ -18,9 +18,9 @@ from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, load_model
+from ase_mlelec.data.batches import read_frames
 from ase_mlelec.physics import eos
 from ase_mlelec.train.evaluate import errors
-from ase_mlelec.train.frames import read_frames
 
 matplotlib.use("Agg")
 HERE = Path(__file__).parent

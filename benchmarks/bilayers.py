@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 
 from ase_mlelec import WannierTBCalculator
 from ase_mlelec.analysis.plots import COLOURS, plot_bands, plot_parity_groups
-from ase_mlelec.io.frames import join, read_frames
+from ase_mlelec.data.frames import join, read_frames
+from ase_mlelec.data.hamiltonians import Hamiltonians
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.train.evaluate import errors, table
-from ase_mlelec.train.hamiltonian import compared_elements, hamiltonian_errors
-from ase_mlelec.train.hamiltonian_data import Hamiltonians
+from ase_mlelec.train.hamiltonian.errors import compared_elements, hamiltonian_errors
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "examples" / "data"

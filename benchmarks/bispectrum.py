@@ -45,8 +45,9 @@ def shortest(function, repeats):
 
 def ours(size, repeats):
     """dict: µs per point of this package, and its numbers on the grid that is compared."""
-    import torch
     from dataclasses import replace
+
+    import torch
 
     from ase_mlelec import __version__
     from ase_mlelec.descriptors import Bispectrum, bispectrum

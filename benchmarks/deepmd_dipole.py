@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ase_mlelec.io.frames import read_frames, write_hdf5
+from ase_mlelec.data.frames import read_frames, write_hdf5
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.recipe import train

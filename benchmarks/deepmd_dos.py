@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ase_mlelec import DeepDOSCalculator
-from ase_mlelec.io.frames import read_frames, write_hdf5
+from ase_mlelec.data.frames import read_frames, write_hdf5
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.recipe import train
 

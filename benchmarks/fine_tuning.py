@@ -15,9 +15,9 @@ import tomllib
 from pathlib import Path
 
 from ase_mlelec import load_model
+from ase_mlelec.data.hamiltonians import Hamiltonians, write_hamiltonians
 from ase_mlelec.train.config import parse_config
-from ase_mlelec.train.hamiltonian import hamiltonian_errors
-from ase_mlelec.train.hamiltonian_data import Hamiltonians, write_hamiltonians
+from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
 from ase_mlelec.train.recipe import train
 
 HERE = Path(__file__).parent

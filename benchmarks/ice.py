@@ -21,7 +21,7 @@ from ase.vibrations import VibrationsData
 from tqdm import tqdm
 
 from ase_mlelec import DeepPotCalculator, DeepWannierCalculator, load_model
-from ase_mlelec.io.frames import read_frames
+from ase_mlelec.data.frames import read_frames
 from ase_mlelec.testing import five_point
 from ase_mlelec.train.evaluate import errors
 

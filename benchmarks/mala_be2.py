@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from ase_mlelec import __version__, load_model
+from ase_mlelec.data.grid_points import GridData
+from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.descriptors.bispectrum import grid_bispectrum
-from ase_mlelec.io.snapshots import Snapshots
 from ase_mlelec.train.config import read_config
-from ase_mlelec.train.ldos import GridData, mean_ldos_errors
+from ase_mlelec.train.ldos.errors import mean_ldos_errors
 
 HERE = Path(__file__).parent
 CONFIG = HERE.parent / "examples" / "be2.toml"

@@ -22,7 +22,7 @@ from ase.md.verlet import VelocityVerlet
 
 from ase_mlelec import DeepPotCalculator, MLDFTCalculator, load_model
 from ase_mlelec.calculators.parameters import fingerprint
-from ase_mlelec.io.frames import read_frames
+from ase_mlelec.data.frames import read_frames
 
 FOLDER = Path(__file__).parent
 DATA = FOLDER.parent / "examples" / "data"

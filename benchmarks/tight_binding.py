@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 
 from ase_mlelec import WannierHamiltonian, WannierTBCalculator
 from ase_mlelec.analysis.plots import COLOURS
-from ase_mlelec.bilayers import commensurate, twisted_bilayer
+from ase_mlelec.physics.bloch import from_elements
 from ase_mlelec.physics.kmesh import monkhorst_pack
-from ase_mlelec.physics.tight_binding import from_elements
+from ase_mlelec.structures.twist import commensurate, twisted_bilayer
 
 HERE = Path(__file__).parent
 A, THICKNESS, DISTANCE = 3.26, 3.13, 6.3  # Å; strained to 3.14 and 3.38 in the cell of 8.95 degrees

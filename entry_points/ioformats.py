@@ -4,7 +4,7 @@ from importlib import import_module
 
 from ase.utils.plugins import ExternalIOFormat
 
-IMPLEMENTATION = "ase_mlelec.io.ase_formats"
+IMPLEMENTATION = "ase_mlelec.data.ase_formats"
 
 # No `ext` and no `magic`: .h5 and the HDF5 signature belong to many programs, and the first to claim them wins.
 mlelec_h5 = ExternalIOFormat(desc="ase-mlelec data set (HDF5)", code="+S", module=IMPLEMENTATION, glob="*.mlelec.h5")

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ase_mlelec import MLDFTCalculator
 from ase_mlelec.analysis.plots import plot_dos_comparison, plot_parity_counts, plot_slice
-from ase_mlelec.io.snapshots import Snapshots
+from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.physics import fermi
 
 HERE = Path(__file__).parent

@@ -18,11 +18,14 @@ from matplotlib.figure import Figure
 
 from ase_mlelec.analysis import ados
 from ase_mlelec.analysis.plots import plot_parity_groups, plot_variances
+from ase_mlelec.data.grid_points import GridData
+from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.descriptors import Bispectrum
 from ase_mlelec.heads import LDOSHead
-from ase_mlelec.io.snapshots import Snapshots
 from ase_mlelec.model import Model
-from ase_mlelec.train.ldos import GridData, fit_ldos, free_energy, ldos_errors, standardise_ldos
+from ase_mlelec.train.ldos.descent import fit_ldos
+from ase_mlelec.train.ldos.errors import free_energy, ldos_errors
+from ase_mlelec.train.ldos.standardise import standardise_ldos
 
 HERE = Path(__file__).parent
 PHASES = ("solid-4-298K", "solid-4-933K", "liquid-4-933K")  # how names of snapshots begin

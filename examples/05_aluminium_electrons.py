@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from ase_mlelec import MLDFTCalculator
 from ase_mlelec.analysis.plots import COLOURS
-from ase_mlelec.io.snapshots import Snapshots
+from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.physics import dos as density_of_states
 from ase_mlelec.physics import fermi, total_energy
 

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from ase_mlelec import WannierTBCalculator
 from ase_mlelec.analysis.plots import COLOURS
-from ase_mlelec.bilayers import commensurate, twisted_bilayer
+from ase_mlelec.structures.twist import commensurate, twisted_bilayer
 
 HERE = Path(__file__).parent
 DISTANCE = 3.35  # Å, mean of the layers of twisted bilayers

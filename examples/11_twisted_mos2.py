@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 
 from ase_mlelec import WannierTBCalculator
 from ase_mlelec.analysis.plots import COLOURS
-from ase_mlelec.bilayers import commensurate, layers, twisted_bilayer
+from ase_mlelec.structures.layers import layers
+from ase_mlelec.structures.twist import commensurate, twisted_bilayer
 
 HERE = Path(__file__).parent
 THICKNESS, DISTANCE = 3.13, 6.3  # Å: from S to S of a layer, between layers

@@ -4,9 +4,9 @@ import numpy as np
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 
-from ase_mlelec.physics.tight_binding import from_elements
-from ase_mlelec.train.hamiltonian_data import Function, HamiltonianFrame
-from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
+from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
+from ase_mlelec.data.hamiltonians import Function, HamiltonianFrame
+from ase_mlelec.physics.bloch import from_elements
 
 CUTOFF = 12.0
 
@@ -195,7 +195,7 @@ def random_wannier_model(kind="mx2", seed=0, energy=False):
     from ase_mlelec.descriptors import DeepPotSE, LocalFrame
     from ase_mlelec.heads import PairHead, ScalarHead
     from ase_mlelec.model import Model
-    from ase_mlelec.train.hamiltonian import frame_functions
+    from ase_mlelec.train.hamiltonian.items import frame_functions
 
     if kind == "mx2":
         atoms = mx2_bilayer()

@@ -6,7 +6,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.geometry import get_distances
 
-from ase_mlelec.io.frames import Frame, Frames
+from ase_mlelec.data.frames import Frame, Frames
 from ase_mlelec.testing import random_atoms
 
 ENERGIES = np.linspace(-6.0, 6.0, 25)  # eV

@@ -7,13 +7,13 @@ import torch
 from ase.build import bulk
 from small_models import seeded
 
+from ase_mlelec.data.grid_points import fingerprints
+from ase_mlelec.data.snapshots import Snapshot
 from ase_mlelec.descriptors import Bispectrum
 from ase_mlelec.heads import EnergyZero, LDOSHead
-from ase_mlelec.io.snapshots import Snapshot
 from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
 from ase_mlelec.testing import random_atoms
-from ase_mlelec.train.ldos import fingerprints
 
 ENERGIES = np.linspace(-6.0, 9.0, 31)  # eV
 VALENCE = {"Al": 3, "O": 6}

@@ -19,7 +19,6 @@ from small_models import random_model
 
 from ase_mlelec import DeepDOSCalculator, bundle, shipped
 from ase_mlelec.bundle import FORMAT_VERSION, list_models, load_model
-from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.testing import assert_same_model

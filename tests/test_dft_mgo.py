@@ -10,8 +10,8 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.io import read, write
 
+from ase_mlelec.data.frames import read_frames
 from ase_mlelec.io.espresso import Projections, PwResult
-from ase_mlelec.io.frames import read_frames
 from ase_mlelec.physics import ewald
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "dft"))
@@ -19,7 +19,6 @@ import espresso  # noqa: E402
 import kmesh  # noqa: E402
 import mgo  # noqa: E402
 from born_mayer import CHARGE, REPULSION, BornMayer  # noqa: E402
-
 
 # the classical potential ----------------------------------------------------------------------------------------------
 

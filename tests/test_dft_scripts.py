@@ -12,12 +12,12 @@ from ase.neighborlist import neighbor_list
 from small_bilayers import hamiltonian_of, mx2_bilayer, mx2_frame, mx2_functions
 
 from ase_mlelec import units
-from ase_mlelec.bilayers import layers
+from ase_mlelec.data.frames import read_frames
+from ase_mlelec.data.hamiltonians import Hamiltonians
 from ase_mlelec.io.espresso import PwResult
-from ase_mlelec.io.frames import read_frames
 from ase_mlelec.io.wannier90 import Wannier90Error
-from ase_mlelec.train.hamiltonian import frame_functions
-from ase_mlelec.train.hamiltonian_data import Hamiltonians
+from ase_mlelec.structures.layers import layers
+from ase_mlelec.train.hamiltonian.items import frame_functions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "dft"))
 import espresso  # noqa: E402

@@ -5,12 +5,12 @@ import sys
 from importlib import import_module
 from importlib.metadata import entry_points, version
 
-import ase_mlelec
 import pytest
 from ase.calculators.calculator import BaseCalculator
-
 from ase_mlelec_entry_points import ioformats
 from ase_mlelec_entry_points.cli.main import COMMANDS, main
+
+import ase_mlelec
 
 CALCULATORS = [
     "DeepDOSCalculator",

@@ -59,7 +59,7 @@ def test_the_share_of_the_core_by_hand():
     r = (inner + outer) / 2
     atoms, bias = pair("CuO", r), model.heads["energy"].nets.bias[:, 0]
     with_core = energies(model, atoms)
-    core, model.core = model.core, None
+    model.core = None
     bare = energies(model, atoms)
     repulsion = zbl(torch.tensor(r, dtype=torch.float64), torch.tensor(29.0), torch.tensor(8.0))
     np.testing.assert_allclose(with_core, bias + (bare - bias) / 2 + repulsion / 4, rtol=1e-12)
@@ -75,7 +75,7 @@ def test_shares_of_several_neighbours_multiply():
     edges = Edges.build(system, model.cutoff)
     center, share, _, repulsion = model.core.pairs(system, edges)
     repulsion = share * repulsion
-    core, model.core = model.core, None
+    model.core = None
     bias, bare = model.heads["energy"].nets.bias[0, 0], energies(model, atoms)[1]
     assert len(share[center == 1]) == 2 and (share > 0.01).all() and (share < 0.99).all()
     keep = (1 - share[center == 1]).prod()

@@ -14,7 +14,7 @@ import warnings
 
 import numpy as np
 
-from ase_mlelec.io.atomic import replacing
+from ase_mlelec.atomic_write import replacing
 
 MAGIC = b"\x93ROW"
 HEAD = struct.Struct("<4sQ16s")

@@ -38,7 +38,7 @@ from ase_mlelec.analysis.result_file import (
     stacked,
     write_rows,
 )
-from ase_mlelec.io.atomic import FileLock, remove_leftovers, replacing
+from ase_mlelec.atomic_write import FileLock, remove_leftovers, replacing
 
 PATIENCE = 50  # times as long as the last replacement of the file took, before the next one
 ROOM = 1 << 16  # bytes of an HDF5 file beside its rows

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from ase_mlelec.analysis.result_file import ResultFile, stacked
 from ase_mlelec.analysis.result_writer import ResultWriter
-from ase_mlelec.io.atomic import replacing
+from ase_mlelec.atomic_write import replacing
 
 ATOMS_PER_BATCH = 1024  # small structures are evaluated together up to this size
 

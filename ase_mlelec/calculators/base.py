@@ -10,8 +10,8 @@ import reprlib
 import numpy as np
 import torch
 from ase.calculators.calculator import (
-    Calculator,
     CalculationFailed,
+    Calculator,
     CalculatorSetupError,
     PropertyNotImplementedError,
     all_changes,

@@ -13,7 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.calculators.base import MLElecCalculator, check_temperature, potential_results
 from ase_mlelec.calculators.extrapolation import NEIGHBORS
-from ase_mlelec.physics import core, fermi, total_energy
+from ase_mlelec.physics import core_charge, fermi, total_energy
 from ase_mlelec.system import System
 
 OWN_PROPERTIES = ["energy", "free_energy", "forces", "stress"]
@@ -419,7 +419,9 @@ class _Integrals:
                 charges,
                 temperature,
                 xc=meta["xc"],
-                core_density=core.density(meta.get("core_charges", {}), symbols, self.positions, self.cell, shape),
+                core_density=core_charge.density(
+                    meta.get("core_charges", {}), symbols, self.positions, self.cell, shape
+                ),
                 mu=mu,
             )
             to_absolute = {"fermi_level": level, **dict.fromkeys(("band", "total"), level * (self.weights @ self.dos))}

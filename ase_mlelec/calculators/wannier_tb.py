@@ -6,11 +6,11 @@ from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, 
 from ase.dft.kpoints import BandPath
 from ase.spectrum.dosdata import GridDOSData
 
+from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
 from ase_mlelec.calculators.base import MLElecCalculator, check_temperature
 from ase_mlelec.physics import fermi
-from ase_mlelec.physics.tight_binding import check_kpts
+from ase_mlelec.physics.bloch import check_kpts
 from ase_mlelec.system import System
-from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
 
 LARGE = 3000  # functions; from here on the density of states comes from kernel polynomials
 MARGIN = 0.03  # of distances beyond those of the training data before a warning

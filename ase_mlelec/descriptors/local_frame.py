@@ -28,10 +28,10 @@ from ase import Atoms
 from ase.calculators.calculator import InputError
 from ase.data import covalent_radii
 
-from ase_mlelec.bilayers import layers
 from ase_mlelec.descriptors.base import Environment, species_table
 from ase_mlelec.descriptors.deep_potential import switch
 from ase_mlelec.edges import Edges, check_density
+from ase_mlelec.structures.layers import layers
 
 BOND = 1.2  # bonds end at this times the sum of the covalent radii, as in ase_mlelec.bilayers
 ORDERED = 0.1  # share of bonds that must point alike for a layer to have a direction

@@ -9,8 +9,6 @@ energies must be those of the DFT code and never relative to the Fermi level.
 Source: Ellis et al. 2021, Eq. (9).
 """
 
-import torch
-
 from ase_mlelec.physics import ewald, fermi, grid, hartree
 from ase_mlelec.physics import xc as exchange_correlation
 from ase_mlelec.physics.arrays import check_finite, numpy_or_torch

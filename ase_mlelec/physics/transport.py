@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ase_mlelec import units
-from ase_mlelec.physics.tight_binding import DEGENERATE, density_of_states, occupations, velocity_matrices
+from ase_mlelec.physics.bands import DEGENERATE, velocity_matrices
+from ase_mlelec.physics.levels import density_of_states, occupations
 
 _HBAR = units.PLANCK / (2 * np.pi)  # eV fs
 _PLANES = ((1, 2), (2, 0), (0, 1))  # components of an axial vector: yz, zx, xy

@@ -10,7 +10,7 @@ import os
 
 import torch
 
-from ase_mlelec.io.atomic import replacing
+from ase_mlelec.atomic_write import replacing
 from ase_mlelec.io.checks import printable
 
 MAGIC = b"mlelec-checkpoint"

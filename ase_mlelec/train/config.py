@@ -29,7 +29,7 @@ def _given():
 
 @dataclass(frozen=True)
 class KeysConfig:
-    """What labels are called in files that ASE reads, where it is not what ``ase_mlelec.io.images`` looks for, e.g.
+    """What labels are called in files that ASE reads, where it is not what ``ase_mlelec.data.images`` looks for, e.g.
     energy = "REF_energy"; group is what tells the groups of frames, e.g. "config_type".
     """
 
@@ -238,7 +238,7 @@ class LDOSConfig:
     dos_weight : of the DOS of a snapshot beside its LDOS when the last layer is refitted
     hold : how strongly the refit is held at the layer that the descent found (see refit_last_layer)
     force_weight, energy_weight : of the forces of the DFT code and of the free energies of its LDOS in a second refit
-        (see ase_mlelec.train.ldos_forces); 0: without
+        (see ase_mlelec.train.ldos.label_refit); 0: without
     batch_size, batch_points : snapshots per step, and points of each of them; 0: all
     learning_rate : at the first epoch, and the one at which training ends
     schedule : "plateau" or "cosine" (see fit_ldos)

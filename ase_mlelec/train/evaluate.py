@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ase_mlelec import units
-from ase_mlelec.train.frames import Batches
+from ase_mlelec.data.batches import Batches
 from ase_mlelec.train.losses import TensorLoss, VectorLoss, centre_errors, energy_and_derivatives, summed_errors
 
 FRAMES_PER_BATCH = 8

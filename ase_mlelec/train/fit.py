@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ase_mlelec.atomic_write import replacing
+from ase_mlelec.data.batches import Batches, join_environments
 from ase_mlelec.descriptors import Environment
 from ase_mlelec.heads.base import FittingNets
-from ase_mlelec.io.atomic import replacing
 from ase_mlelec.train.checkpoint import check_identity, load_checkpoint, save_checkpoint
 from ase_mlelec.train.finite import Diverged, NotFinite, explained, take_step
-from ase_mlelec.train.frames import Batches, join_environments
 from ase_mlelec.train.losses import check_terms
 
 LARGEST_GRADIENT = 10.0  # norm to which longer gradients are cut

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ase_mlelec.data.batches import Batches
 from ase_mlelec.system import System
 from ase_mlelec.train.finite import Diverged, closed_form, explained_rows
-from ase_mlelec.train.frames import Batches
 from ase_mlelec.train.losses import check_terms, energy_and_derivatives
 from ase_mlelec.train.memory import NUMBER, check_memory
 from ase_mlelec.train.sums import NormalEquations, digest_of

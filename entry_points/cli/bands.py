@@ -42,7 +42,7 @@ def run(arguments):
         f"{energies.shape[1]} bands from {np.nanmin(energies):.3f} to {np.nanmax(energies):.3f} eV"
     )
     if arguments.json:
-        from ase_mlelec.io.atomic import replacing
+        from ase_mlelec.atomic_write import replacing
 
         with replacing(arguments.json) as partial:
             bands.write(partial)
@@ -54,7 +54,7 @@ def plot(path, bands, label):
     from matplotlib.figure import Figure
 
     from ase_mlelec.analysis.plots import plot_bands
-    from ase_mlelec.io.atomic import replacing
+    from ase_mlelec.atomic_write import replacing
 
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     plot_bands(figure.add_subplot(), bands).set_ylabel(label)

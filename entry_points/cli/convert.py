@@ -96,7 +96,7 @@ def run(arguments):
 def convert_data(sources, target, grid, keys):
     import numpy as np
 
-    from ase_mlelec.io.frames import read_all, write_hdf5
+    from ase_mlelec.data.frames import read_all, write_hdf5
 
     frames = read_all(sources, keys)
     if grid is not None:

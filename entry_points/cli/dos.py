@@ -36,7 +36,7 @@ def run(arguments):
 def write_table(path, energies, total):
     import numpy as np
 
-    from ase_mlelec.io.atomic import replacing
+    from ase_mlelec.atomic_write import replacing
 
     with replacing(path) as partial:
         np.savetxt(
@@ -53,7 +53,7 @@ def plot(path, energies, total, level, title):
     from matplotlib.figure import Figure
 
     from ase_mlelec.analysis.plots import plot_dos
-    from ase_mlelec.io.atomic import replacing
+    from ase_mlelec.atomic_write import replacing
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     plot_dos(figure.add_subplot(title=title), energies, total, level, align=True, occupied=True)

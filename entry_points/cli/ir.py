@@ -103,7 +103,7 @@ def read_trajectory(path):
 def write_table(path, wavenumbers, alpha_n, error):
     import numpy as np
 
-    from ase_mlelec.io.atomic import replacing
+    from ase_mlelec.atomic_write import replacing
 
     columns = {"wavenumber_per_cm": wavenumbers, "alpha_n_per_cm": alpha_n}
     if error is not None:
@@ -123,7 +123,7 @@ def plot(path, wavenumbers, alpha_n, error):
     from matplotlib.figure import Figure
 
     from ase_mlelec.analysis.plots import COLOURS, plot_spectrum
-    from ase_mlelec.io.atomic import replacing
+    from ase_mlelec.atomic_write import replacing
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     plot_spectrum(

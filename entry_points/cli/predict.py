@@ -16,7 +16,7 @@ def run(arguments):
     from ase.io import iread, write
 
     from ase_mlelec import DeepPotCalculator
-    from ase_mlelec.io.atomic import replacing
+    from ase_mlelec.atomic_write import replacing
 
     calc = DeepPotCalculator(arguments.model)
     images = []

@@ -89,9 +89,9 @@ def selected(arguments):
 
 def structures(path):
     """Iterator of (ase.Atoms, group, whether it has a Hamiltonian) of a data set of any kind."""
-    from ase_mlelec.io.frames import read_frames
-    from ase_mlelec.io.snapshots import Snapshots, is_snapshots
-    from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
+    from ase_mlelec.data.frames import read_frames
+    from ase_mlelec.data.hamiltonians import Hamiltonians, is_hamiltonians
+    from ase_mlelec.data.snapshots import Snapshots, is_snapshots
 
     if is_snapshots(path):
         yield from ((snapshot.atoms, snapshot.group, False) for snapshot in Snapshots(path))

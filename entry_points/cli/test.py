@@ -21,10 +21,10 @@ def add_arguments(parser):
 def run(arguments):
     import json
 
-    from ase_mlelec.io.atomic import replacing
-    from ase_mlelec.io.snapshots import is_snapshots
+    from ase_mlelec.atomic_write import replacing
+    from ase_mlelec.data.hamiltonians import is_hamiltonians
+    from ase_mlelec.data.snapshots import is_snapshots
     from ase_mlelec.train.evaluate import table
-    from ase_mlelec.train.hamiltonian_data import is_hamiltonians
 
     if is_snapshots(arguments.data):
         frames, columns = errors_of_ldos(arguments)
@@ -42,7 +42,7 @@ def run(arguments):
 
 def errors_of_frames(arguments):
     from ase_mlelec import load_model
-    from ase_mlelec.io.frames import read_frames
+    from ase_mlelec.data.frames import read_frames
     from ase_mlelec.train.evaluate import errors
 
     if len(arguments.model) > 1:
@@ -61,9 +61,9 @@ def errors_of_frames(arguments):
 
 def errors_of_hamiltonians(arguments):
     from ase_mlelec import load_model
+    from ase_mlelec.data.hamiltonians import Hamiltonians
     from ase_mlelec.train.evaluate import errors
-    from ase_mlelec.train.hamiltonian import hamiltonian_errors
-    from ase_mlelec.train.hamiltonian_data import Hamiltonians
+    from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
 
     frames = Hamiltonians(arguments.data)
     if arguments.group is not None:
@@ -90,8 +90,9 @@ def errors_of_ldos(arguments):
     from pathlib import Path
 
     from ase_mlelec import load_model
-    from ase_mlelec.io.snapshots import Snapshots
-    from ase_mlelec.train.ldos import GridData, mean_ldos_errors
+    from ase_mlelec.data.grid_points import GridData
+    from ase_mlelec.data.snapshots import Snapshots
+    from ase_mlelec.train.ldos.errors import mean_ldos_errors
 
     models, snapshots = [load_model(name) for name in arguments.model], Snapshots(arguments.data)
     for model in models:

@@ -23,8 +23,8 @@ from ase.io import read, write
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
+from ase_mlelec.data.snapshots import Snapshot, write_snapshots
 from ase_mlelec.io.espresso import read_pw
-from ase_mlelec.io.snapshots import Snapshot, write_snapshots
 from ase_mlelec.physics import fermi
 
 PSEUDO = {"Al": "Al.pz-vbc.UPF"}

@@ -16,8 +16,8 @@ import numpy as np
 from ase import Atoms
 from layered import Kind
 
+from ase_mlelec.data.hamiltonians import Function
 from ase_mlelec.io.espresso import read_pw
-from ase_mlelec.train.hamiltonian_data import Function
 
 PSEUDO = {"C": "C.UPF"}
 SYSTEM = dict(ecutwfc=40.0, occupations="smearing", smearing="gaussian", degauss=0.01)

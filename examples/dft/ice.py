@@ -29,9 +29,9 @@ from ase.md.velocitydistribution import thermalize_momenta
 from vesin import NeighborList
 
 from ase_mlelec import DeepPotCalculator
-from ase_mlelec.io.atomic import replacing
+from ase_mlelec.atomic_write import replacing
+from ase_mlelec.data.frames import Frame, Frames, write_hdf5
 from ase_mlelec.io.espresso import read_ph, read_pw
-from ase_mlelec.io.frames import Frame, Frames, write_hdf5
 from ase_mlelec.io.wannier90 import Wannier90Error, assign_centres, read_centres
 
 PSEUDO = {"H": "H_HSCV_PBE-1.0.UPF", "O": "O_HSCV_PBE-1.0.UPF"}

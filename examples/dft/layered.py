@@ -17,17 +17,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from ase_mlelec import WannierHamiltonian
-from ase_mlelec.io.atomic import replacing
+from ase_mlelec.atomic_write import replacing
+from ase_mlelec.data.frames import Frame, Frames, read_hdf5, write_hdf5
+from ase_mlelec.data.hamiltonians import HamiltonianFrame, Hamiltonians, at_their_atoms, referred_to, write_hamiltonians
 from ase_mlelec.io.espresso import PwResult
-from ase_mlelec.io.frames import Frame, Frames, read_hdf5, write_hdf5
 from ase_mlelec.io.wannier90 import Wannier90Error, read_centres
-from ase_mlelec.train.hamiltonian_data import (
-    HamiltonianFrame,
-    Hamiltonians,
-    at_their_atoms,
-    referred_to,
-    write_hamiltonians,
-)
 
 MAX_IMAGINARY = 1e-3  # eV, of any element of H(R)
 MAX_AWAY = 0.8  # Å, of a function's centre from its atom

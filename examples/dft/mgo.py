@@ -38,8 +38,8 @@ from scipy.special import expit
 from vesin import NeighborList
 
 from ase_mlelec import DeepPotCalculator
+from ase_mlelec.data.frames import Frame, Frames, write_hdf5
 from ase_mlelec.io.espresso import Projections, read_projections, read_pw
-from ase_mlelec.io.frames import Frame, Frames, write_hdf5
 
 TEMPERATURE = 5000.0  # K, of ions and electrons
 CUTOFF, DENSITY_CUTOFF = 35.0, 200.0  # Ry

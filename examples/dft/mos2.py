@@ -43,9 +43,10 @@ from ase.build import make_supercell, mx2
 from ase.neighborlist import neighbor_list
 from layered import Kind
 
-from ase_mlelec.bilayers import layers, twisted_bilayer
+from ase_mlelec.data.hamiltonians import Function
 from ase_mlelec.io.espresso import read_pw
-from ase_mlelec.train.hamiltonian_data import Function
+from ase_mlelec.structures.layers import layers
+from ase_mlelec.structures.twist import twisted_bilayer
 
 PSEUDO = {"Mo": "mo.upf", "S": "s.upf"}
 JUMP = 0.05  # of the height of the cell, around the middle of the vacuum

@@ -28,8 +28,8 @@ import numpy as np
 from ase import units
 from ase.neighborlist import neighbor_list
 
-from ase_mlelec.bilayers import layers
 from ase_mlelec.io.espresso import read_pw
+from ase_mlelec.structures.layers import layers
 
 POINTS = 6  # along a primitive vector; as dense at least in larger cells
 DENSITY = 320.0  # Ry

@@ -35,8 +35,8 @@ from stillinger_weber import StillingerWeber
 from vesin import NeighborList
 
 from ase_mlelec import DeepPotCalculator
+from ase_mlelec.data.batches import Frame, Frames, read_hdf5, write_hdf5
 from ase_mlelec.io.espresso import Projections, read_projections, read_pw
-from ase_mlelec.train.frames import Frame, Frames, read_hdf5, write_hdf5
 
 ELECTRONIC_TEMPERATURE = 2000.0  # K
 CUTOFF = 20.0  # Ry

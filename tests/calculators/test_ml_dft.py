@@ -24,7 +24,7 @@ from ase_mlelec.edges import Edges
 from ase_mlelec.heads import EnergyZero, LDOSHead
 from ase_mlelec.io.cube import read_cube
 from ase_mlelec.model import Model
-from ase_mlelec.physics import core, fermi, total_energy
+from ase_mlelec.physics import core_charge, fermi, total_energy
 from ase_mlelec.safety import RepulsiveCore
 from ase_mlelec.system import System
 from ase_mlelec.testing import (
@@ -192,7 +192,9 @@ def test_core_charge_enters():
     atoms = oxide()
     without, calc = calculator(), calculator(random_ldos_model(core_charges={"Al": CORE}))
     terms, bare = calc.get_terms(atoms), without.get_terms(atoms)
-    density = core.density({"Al": CORE}, atoms.get_chemical_symbols(), atoms.positions, atoms.cell.array, calc.grid())
+    density = core_charge.density(
+        {"Al": CORE}, atoms.get_chemical_symbols(), atoms.positions, atoms.cell.array, calc.grid()
+    )
     wanted = total_energy.from_density(
         calc.get_density(), atoms.cell.array, atoms.positions, charges(atoms), core_density=density
     )

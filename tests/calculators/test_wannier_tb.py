@@ -15,13 +15,13 @@ from small_bilayers import graphene_bilayer, mx2_bilayer, random_wannier_model
 from small_models import random_model
 
 from ase_mlelec import CombinedCalculator, DeepPotCalculator, WannierTBCalculator, load_model
-from ase_mlelec.bilayers import commensurate, twisted_bilayer
 from ase_mlelec.calculators import wannier_tb
-from ase_mlelec.physics import tight_binding
+from ase_mlelec.data.batches import read_frames
+from ase_mlelec.data.hamiltonians import Hamiltonians
+from ase_mlelec.physics import bands
 from ase_mlelec.physics.kmesh import monkhorst_pack
-from ase_mlelec.train.frames import read_frames
-from ase_mlelec.train.hamiltonian import hamiltonian_errors
-from ase_mlelec.train.hamiltonian_data import Hamiltonians
+from ase_mlelec.structures.twist import commensurate, twisted_bilayer
+from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
 
 DATA = Path(__file__).parents[2] / "examples" / "data"
 
@@ -42,12 +42,12 @@ def test_results(model, atoms):
     hamiltonian = calc.get_hamiltonian(atoms)
     assert hamiltonian.size == 4 and np.allclose(hamiltonian.centres, atoms.positions)
     kpts, weights = hamiltonian.mesh((3, 3, 1))
-    levels = tight_binding.eigenvalues(hamiltonian.bloch, kpts)
+    levels = bands.eigenvalues(hamiltonian.bloch, kpts)
     assert np.array_equal(calc.get_property("eigenvalues", atoms)[0], levels)
     np.testing.assert_allclose(calc.get_ibz_k_points(), kpts)
     np.testing.assert_allclose(calc.get_k_point_weights(), weights)
     assert calc.get_property("nbands") == 4 and calc.get_number_of_spins() == 1
-    wanted = tight_binding.fermi_level(levels, weights, 4, 500.0)
+    wanted = levels.fermi_level(levels, weights, 4, 500.0)
     assert calc.get_property("fermi_level") == pytest.approx(wanted, abs=1e-12)
     # forces and energy are those of the force field alone
     alone = DeepPotCalculator(model)

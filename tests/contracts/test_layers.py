@@ -1,11 +1,9 @@
 """Layered crystals: environments in their frames, heads of pairs and models with Hamiltonians under their contracts."""
 
-import pytest
-import torch
 from small_bilayers import graphene_bilayer, mx2_bilayer, random_wannier_model
 
-from ase_mlelec.descriptors import LocalFrame
 from ase_mlelec.calculators.wannier_tb import WannierTBCalculator
+from ase_mlelec.descriptors import LocalFrame
 from ase_mlelec.testing import CalculatorContract, EnvironmentContract, HeadOfPairsContract, ModelContract
 
 

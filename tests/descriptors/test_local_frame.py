@@ -9,10 +9,10 @@ from ase.calculators.calculator import InputError
 from ase.neighborlist import neighbor_list
 from small_bilayers import graphene_bilayer, mx2_bilayer
 
-from ase_mlelec.bilayers import commensurate, twisted_bilayer
 from ase_mlelec.descriptors import LocalFrame
 from ase_mlelec.descriptors.local_frame import find_fold, layer_frames
 from ase_mlelec.edges import Edges
+from ase_mlelec.structures.twist import commensurate, twisted_bilayer
 from ase_mlelec.system import System
 
 

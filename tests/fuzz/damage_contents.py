@@ -344,8 +344,9 @@ def edit_safetensors(content, rng):
 
 def _with_digest(ours, header, data):
     """Our header with the checksum that this package would give it, so that what it says is believed so far."""
-    from ase_mlelec.bundle import _digest
     from safetensors.torch import load
+
+    from ase_mlelec.bundle import _digest
 
     try:
         text = json.dumps(header).encode()

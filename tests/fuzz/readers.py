@@ -13,16 +13,17 @@ from test_wannier90_forms import sparse_text, win
 
 from ase_mlelec.analysis.result_file import ResultFile
 from ase_mlelec.analysis.result_writer import ResultWriter
+from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
 from ase_mlelec.bundle import load_model
-from ase_mlelec.io import cube, deepmd, espresso, frames, mala, snapshots, upf, wannier90
-from ase_mlelec.io.ase_formats import read_mlelec_h5
+from ase_mlelec.data import frames, snapshots
+from ase_mlelec.data.ase_formats import read_mlelec_h5
+from ase_mlelec.data.hamiltonians import Hamiltonians
+from ase_mlelec.io import cube, deepmd, espresso, mala, upf, wannier90
 from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.wannier90 import Wannier90Error
 from ase_mlelec.shipped import read_summary
 from ase_mlelec.train.checkpoint import load_checkpoint
 from ase_mlelec.train.config import read_config
-from ase_mlelec.train.hamiltonian_data import Hamiltonians
-from ase_mlelec.wannier_hamiltonian import WannierHamiltonian
 
 
 @dataclass(frozen=True)

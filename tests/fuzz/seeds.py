@@ -31,11 +31,11 @@ import test_wannier90_forms
 from ase_mlelec.analysis import result_writer
 from ase_mlelec.analysis.result_file import journal_of
 from ase_mlelec.analysis.result_writer import ResultWriter
-from ase_mlelec.io.frames import Frames, to_images, write_hdf5
-from ase_mlelec.io.snapshots import write_snapshots
+from ase_mlelec.data.frames import Frames, to_images, write_hdf5
+from ase_mlelec.data.hamiltonians import write_hamiltonians
+from ase_mlelec.data.snapshots import write_snapshots
 from ase_mlelec.io.wannier90 import write_hr, write_tb
 from ase_mlelec.train.checkpoint import save_checkpoint
-from ase_mlelec.train.hamiltonian_data import write_hamiltonians
 
 HR, WOUT, WSVEC = test_wannier90.hr_text(), test_wannier90.wout(), test_wannier90.WSVEC
 CENTRES = "3\n\nX 0.1 0.2 0.3\nX 1.0 2.0 3.0\nSi 0.0 0.0 0.0\n"

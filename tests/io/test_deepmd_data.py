@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
+from ase_mlelec.data.frames import read_frames
 from ase_mlelec.io.deepmd import read_data
-from ase_mlelec.io.frames import read_frames
 from ase_mlelec.io.npy import read_npy
 
 BOX = np.diag([8.0, 7.0, 6.0]).ravel()
@@ -266,7 +266,7 @@ def test_a_file_in_place_of_a_folder(tmp_path):
 def test_data_need_no_torch(tmp_path):
     write(tmp_path)
     code = (
-        "import sys; from ase_mlelec.io.frames import read_frames; "
+        "import sys; from ase_mlelec.data.frames import read_frames; "
         f"print(len(read_frames({str(tmp_path)!r})), 'torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)

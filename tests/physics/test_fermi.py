@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from ase_mlelec.physics import fermi
+from ase_mlelec.physics import fermi, polylog
 from ase_mlelec.units import KB
 
 TEMPERATURES = [1, 10, 298, 933, 3e3, 1e4, 1e5]
@@ -45,11 +45,11 @@ def leaf(*values):
 
 def test_polylog_special_values():
     """Li_n(-1) = -η(n), and the golden-ratio value of Li_2(-1/φ)."""
-    assert fermi.polylog(1, 0.0) == pytest.approx(-math.log(2), rel=1e-15)
-    assert fermi.polylog(2, 0.0) == pytest.approx(-(math.pi**2) / 12, rel=1e-15)
-    assert fermi.polylog(3, 0.0) == pytest.approx(-0.75 * 1.2020569031595942, rel=1e-15)
+    assert polylog.polylog(1, 0.0) == pytest.approx(-math.log(2), rel=1e-15)
+    assert polylog.polylog(2, 0.0) == pytest.approx(-(math.pi**2) / 12, rel=1e-15)
+    assert polylog.polylog(3, 0.0) == pytest.approx(-0.75 * 1.2020569031595942, rel=1e-15)
     log_phi = math.log((1 + math.sqrt(5)) / 2)
-    assert fermi.polylog(2, -log_phi) == pytest.approx(-(math.pi**2) / 15 + log_phi**2 / 2, rel=1e-15)
+    assert polylog.polylog(2, -log_phi) == pytest.approx(-(math.pi**2) / 15 + log_phi**2 / 2, rel=1e-15)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -59,37 +59,37 @@ def test_polylog_is_the_fermi_integral(order):
     node, weight = np.polynomial.legendre.leggauss(20)
     t = np.arange(80)[:, None] + 0.5 * (1 + node)
     integral = np.sum(0.5 * weight * t ** (order - 1) * np.exp(-np.logaddexp(0, t - x)), (1, 2)) / math.gamma(order)
-    np.testing.assert_allclose(fermi.polylog(order, x[:, 0, 0]), -integral, rtol=1e-14)
+    np.testing.assert_allclose(polylog.polylog(order, x[:, 0, 0]), -integral, rtol=1e-14)
     x, k = np.linspace(-30, -1, 50), np.arange(1, 60)[:, None]
-    np.testing.assert_allclose(fermi.polylog(order, x), np.sum((-1.0) ** k * np.exp(k * x) / k**order, 0), rtol=1e-15)
+    np.testing.assert_allclose(polylog.polylog(order, x), np.sum((-1.0) ** k * np.exp(k * x) / k**order, 0), rtol=1e-15)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_polylog_derivative_is_the_lower_order(order):
     x = torch.cat([torch.linspace(-40, 40, 321, dtype=torch.float64), torch.tensor([-1e4, 1e4])]).requires_grad_()
-    (first,) = torch.autograd.grad(fermi.polylog(order, x).sum(), x, create_graph=True)
-    torch.testing.assert_close(first, fermi.polylog(order - 1, x), rtol=1e-14, atol=0)
+    (first,) = torch.autograd.grad(polylog.polylog(order, x).sum(), x, create_graph=True)
+    torch.testing.assert_close(first, polylog.polylog(order - 1, x), rtol=1e-14, atol=0)
     if order > 1:
         (second,) = torch.autograd.grad(first.sum(), x)
-        torch.testing.assert_close(second, fermi.polylog(order - 2, x), rtol=1e-13, atol=0)
+        torch.testing.assert_close(second, polylog.polylog(order - 2, x), rtol=1e-13, atol=0)
 
 
 def test_polylog_limits():
     x = 1e4
-    assert fermi.polylog(1, x) == -x
-    assert fermi.polylog(2, x) == pytest.approx(-(x**2) / 2 - math.pi**2 / 6, rel=1e-15)
-    assert fermi.polylog(3, x) == pytest.approx(-(x**3) / 6 - math.pi**2 / 6 * x, rel=1e-15)
-    assert [fermi.polylog(n, -x) for n in range(4)] == [0, 0, 0, 0]
+    assert polylog.polylog(1, x) == -x
+    assert polylog.polylog(2, x) == pytest.approx(-(x**2) / 2 - math.pi**2 / 6, rel=1e-15)
+    assert polylog.polylog(3, x) == pytest.approx(-(x**3) / 6 - math.pi**2 / 6 * x, rel=1e-15)
+    assert [polylog.polylog(n, -x) for n in range(4)] == [0, 0, 0, 0]
 
 
 def test_moments_are_the_printed_formulas():
     """Eqs. (A4)-(A8) from the polylogarithms, in the range where they do not cancel."""
     x = np.linspace(-8, 8, 33)
-    l1, l2, l3 = (fermi.polylog(n, x) for n in (1, 2, 3))
+    l1, l2, l3 = (polylog.polylog(n, x) for n in (1, 2, 3))
     for order, printed in enumerate([x + l1, x**2 / 2 + x * l1 - l2, x**3 / 3 + x**2 * l1 - 2 * x * l2 + 2 * l3]):
-        np.testing.assert_allclose(fermi.fermi_moment(order, x), printed, rtol=1e-13, atol=2e-13)
+        np.testing.assert_allclose(polylog.fermi_moment(order, x), printed, rtol=1e-13, atol=2e-13)
     for order, printed in enumerate([-x * l1 + 2 * l2, -(x**2) * l1 + 3 * x * l2 - 3 * l3]):
-        np.testing.assert_allclose(fermi.entropy_moment(order, x), printed, rtol=1e-13, atol=2e-13)
+        np.testing.assert_allclose(polylog.entropy_moment(order, x), printed, rtol=1e-13, atol=2e-13)
 
 
 def test_moments_are_antiderivatives():
@@ -97,10 +97,10 @@ def test_moments_are_antiderivatives():
     x = torch.linspace(-50, 50, 401, dtype=torch.float64, requires_grad=True)
     f = torch.sigmoid(-x)
     for order in range(3):
-        (slope,) = torch.autograd.grad(fermi.fermi_moment(order, x).sum(), x)
+        (slope,) = torch.autograd.grad(polylog.fermi_moment(order, x).sum(), x)
         torch.testing.assert_close(slope, x**order * f, rtol=1e-13, atol=1e-15)
-    (s,) = torch.autograd.grad(fermi.entropy_moment(0, x).sum(), x, create_graph=True)
-    (weighted,) = torch.autograd.grad(fermi.entropy_moment(1, x).sum(), x)
+    (s,) = torch.autograd.grad(polylog.entropy_moment(0, x).sum(), x, create_graph=True)
+    (weighted,) = torch.autograd.grad(polylog.entropy_moment(1, x).sum(), x)
     torch.testing.assert_close(weighted, x * s, rtol=1e-13, atol=1e-15)
     (ds,) = torch.autograd.grad(s.sum(), x)
     torch.testing.assert_close(ds, x * torch.sigmoid(x) * f, rtol=1e-12, atol=1e-15)
@@ -310,9 +310,9 @@ def test_errors_of_fermi_level(bad, message):
         (lambda: fermi.integration_weights([1, 0], 0, 300), "energies: got 1 then 0 eV"),
         (lambda: fermi.integration_weights([0, 1], 0, -3), "temperature: got -3 K"),
         (lambda: fermi.occupation(0, 0, -3), "temperature: got -3 K"),
-        (lambda: fermi.polylog(4, 0.0), "order: got 4, need 0, 1, 2 or 3"),
-        (lambda: fermi.fermi_moment(3, 0.0), "order: got 3"),
-        (lambda: fermi.entropy_moment(0.5, 0.0), "order: got 0.5"),
+        (lambda: polylog.polylog(4, 0.0), "order: got 4, need 0, 1, 2 or 3"),
+        (lambda: polylog.fermi_moment(3, 0.0), "order: got 3"),
+        (lambda: polylog.entropy_moment(0.5, 0.0), "order: got 0.5"),
     ],
 )
 def test_errors(call, message):

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import scipy.sparse
-from small_lattices import A, HEXAGONAL, build, chain, graphene, random_model, ssh, supercell
+from small_lattices import HEXAGONAL, A, build, chain, graphene, random_model, ssh, supercell
 
-from ase_mlelec.physics import tight_binding
+from ase_mlelec.physics import bands
+from ase_mlelec.physics.bands import eigenvalues
+from ase_mlelec.physics.bloch import BlochSum, hermitian_part
 from ase_mlelec.physics.kmesh import monkhorst_pack, time_reversal_pairs
-from ase_mlelec.physics.tight_binding import BlochSum, density_of_states, eigenvalues, fermi_level, hermitian_part
+from ase_mlelec.physics.levels import density_of_states, fermi_level
 from ase_mlelec.units import KB
 
 RNG = np.random.default_rng(5)
@@ -96,7 +98,7 @@ def test_chain_and_ssh():
 def test_dirac_cone():
     """Slopes of ±3|t|a/2 at K, a the bond, in every direction: a degenerate level, which splits along each axis."""
     t, bond = -2.7, A / np.sqrt(3)
-    energies, slopes = tight_binding.velocities(bloch(graphene(t)), [[1 / 3, 1 / 3, 0]], HEXAGONAL)
+    energies, slopes = bands.velocities(bloch(graphene(t)), [[1 / 3, 1 / 3, 0]], HEXAGONAL)
     np.testing.assert_allclose(energies, 0, atol=1e-14)
     np.testing.assert_allclose(slopes[0], 1.5 * abs(t) * bond * np.array([[-1, -1, 0], [1, 1, 0]]), atol=1e-12)
 
@@ -114,7 +116,7 @@ def test_gap_of_haldane():
 def test_velocities_are_differences():
     cell, *model = random_model(RNG)
     found = BlochSum(*model)
-    energies, slopes = tight_binding.velocities(found, KPTS, cell)
+    energies, slopes = bands.velocities(found, KPTS, cell)
     np.testing.assert_allclose(energies, eigenvalues(found, KPTS), atol=1e-12)
     step = 1e-5
     for axis in range(3):
@@ -134,8 +136,8 @@ def test_velocities_of_degenerate_levels():
     cell, r_vectors, matrices = random_model(RNG, size=3)
     turn = np.linalg.qr(RNG.normal(size=(6, 6)) + 1j * RNG.normal(size=(6, 6)))[0]
     double = turn @ np.kron(np.eye(2), matrices) @ turn.conj().T
-    wanted = tight_binding.velocities(BlochSum(r_vectors, matrices), KPTS, cell)[1]
-    found = tight_binding.velocities(BlochSum(r_vectors, double), KPTS, cell)[1]
+    wanted = bands.velocities(BlochSum(r_vectors, matrices), KPTS, cell)[1]
+    found = bands.velocities(BlochSum(r_vectors, double), KPTS, cell)[1]
     np.testing.assert_allclose(found, np.repeat(wanted, 2, axis=1), atol=1e-9)
 
 
@@ -146,14 +148,14 @@ def test_projections():
     """Weights of a partition add up to 1, and of one function they integrate to one state."""
     found = bloch(random_model(RNG))
     kpts = monkhorst_pack((4, 4, 4))
-    energies, weights = tight_binding.projections(found, kpts, [[0, 3], [1], [2, 4]])
+    energies, weights = bands.projections(found, kpts, [[0, 3], [1], [2, 4]])
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-13)
     np.testing.assert_allclose(weights.sum(1), [[2, 1, 2]] * 64, atol=1e-13)
     # the first moment is the on-site energy
     home = found.r_vectors.tolist().index([0, 0, 0])
     assert (energies * weights[..., 1]).sum(1).mean() == pytest.approx(found.toarray()[home, 1, 1].real, abs=1e-12)
     with pytest.raises(ValueError, match="groups: got index 1 to 5, need 0 to 4"):
-        tight_binding.projections(found, kpts, [[1, 5]])
+        bands.projections(found, kpts, [[1, 5]])
 
 
 # Levels
@@ -255,14 +257,14 @@ def test_bad_matrices(r_vectors, matrices, message):
     ],
 )
 def test_bad_kpts(kpts, message):
-    for function in (eigenvalues, tight_binding.eigenstates):
+    for function in (eigenvalues, bands.eigenstates):
         with pytest.raises(ValueError, match=message):
             function(bloch(chain()), kpts)
 
 
 def test_eigenstates():
     found = bloch(random_model(RNG))
-    energies, states = tight_binding.eigenstates(found, KPTS)
+    energies, states = bands.eigenstates(found, KPTS)
     np.testing.assert_allclose(found.dense(KPTS).numpy() @ states, states * energies[:, None], atol=1e-12)
     assert eigenvalues(found, np.zeros((0, 3))).shape == (0, 5)
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from small_lattices import GRAPHENE_SITES, HEXAGONAL, chain, graphene, random_model, ssh
+from small_lattices import GRAPHENE_SITES, chain, graphene, random_model, ssh
 
 from ase_mlelec import units
 from ase_mlelec.physics import transport
+from ase_mlelec.physics.bands import eigenstates, eigenvalues
+from ase_mlelec.physics.bloch import BlochSum
 from ase_mlelec.physics.kmesh import monkhorst_pack
-from ase_mlelec.physics.tight_binding import BlochSum, eigenstates, eigenvalues
 
 RNG = np.random.default_rng(11)
 QUANTUM = 1 / units.PLANCK / units.SIEMENS_PER_METRE  # e²/h per Å, S/m

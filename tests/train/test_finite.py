@@ -8,13 +8,13 @@ import torch
 from small_data import make_frames
 from small_models import random_model
 
+from ase_mlelec.data.batches import Batches, Frames, write_hdf5
 from ase_mlelec.heads import SpectrumHead
 from ase_mlelec.train import linear
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.data_checks import check_frames
 from ase_mlelec.train.finite import Diverged, refuse_model
 from ase_mlelec.train.fit import fit
-from ase_mlelec.train.frames import Batches, Frames, write_hdf5
 from ase_mlelec.train.linear import fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
 from ase_mlelec.train.memory import available_memory, check_memory

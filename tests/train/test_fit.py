@@ -10,6 +10,7 @@ from ase.calculators.calculator import InputError
 from small_data import ENERGIES, make_frames, make_wannier_frames
 from small_models import random_model
 
+from ase_mlelec.data.batches import Batches, Frames
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.descriptors.deep_potential import switch
 from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
@@ -18,7 +19,6 @@ from ase_mlelec.testing import assert_close
 from ase_mlelec.train import fit as module
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.fit import fit, standardise, standardise_heads
-from ase_mlelec.train.frames import Batches, Frames
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
 
 ENERGY_LOSS = EnergyLoss((0.1, 1.0), (10.0, 1.0), (0.1, 0.1))

@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 import torch
 from ase.calculators.calculator import CalculationFailed
+from ase_mlelec_entry_points.cli.main import main
 from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_frame, mx2_functions
 
 from ase_mlelec import WannierHamiltonian, WannierTBCalculator, load_model
-from ase_mlelec.train.config import parse_config
-from ase_mlelec.train.finite import Diverged
-from ase_mlelec.train.frames import Frame, Frames, join, read_frames, write_hdf5
-from ase_mlelec.train.hamiltonian import category_scales, fit_hamiltonian, frame_functions, prepare
-from ase_mlelec.train.hamiltonian_closed_form import refit_onsite
-from ase_mlelec.train.hamiltonian_data import (
+from ase_mlelec.data.batches import Frame, Frames, join, read_frames, write_hdf5
+from ase_mlelec.data.hamiltonians import (
     Function,
     HamiltonianFrame,
     Hamiltonians,
@@ -24,9 +21,13 @@ from ase_mlelec.train.hamiltonian_data import (
     referred_to,
     write_hamiltonians,
 )
+from ase_mlelec.train.config import parse_config
+from ase_mlelec.train.finite import Diverged
+from ase_mlelec.train.hamiltonian.closed_form import refit_onsite
+from ase_mlelec.train.hamiltonian.descent import category_scales, fit_hamiltonian
+from ase_mlelec.train.hamiltonian.items import frame_functions, prepare
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.recipes import hamiltonian as recipe
-from ase_mlelec_entry_points.cli.main import main
 
 K = [[0.1, 0.3, 0.0], [0.0, 0.0, 0.0]]
 OPTIONS = {"steps": 4, "batch_size": 2, "widths": [6], "n_radial": 3, "environment": 4.5}
@@ -300,9 +301,9 @@ def test_interrupted_training_goes_on(folder, monkeypatch):
         fit(*arguments, **{**options, "interval": 2})
 
     monkeypatch.setattr(recipe, "fit_hamiltonian", interrupted)
-    from ase_mlelec.train import hamiltonian
+    from ase_mlelec.train.hamiltonian import descent
 
-    save, calls = hamiltonian.Run.save, []
+    save, calls = descent.Run.save, []
 
     def stopping(run, curve):
         save(run, curve)
@@ -310,7 +311,7 @@ def test_interrupted_training_goes_on(folder, monkeypatch):
         if run.step == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(hamiltonian.Run, "save", stopping)
+    monkeypatch.setattr(descent.Run, "save", stopping)
     with pytest.raises(KeyboardInterrupt):
         train(configuration(folder), progress=False)
     again = train(configuration(folder), progress=False)

@@ -11,28 +11,19 @@ from small_ldos import ATTRIBUTES, ENERGIES, make_snapshot
 from small_models import seeded
 
 from ase_mlelec import load_model
+from ase_mlelec.data import grid_points
+from ase_mlelec.data.grid_points import GridData, fingerprints, relative
+from ase_mlelec.data.snapshots import Snapshots, write_snapshots
 from ase_mlelec.descriptors import Bispectrum
 from ase_mlelec.heads import EnergyZero, LDOSHead
-from ase_mlelec.io.snapshots import Snapshots, write_snapshots
 from ase_mlelec.model import Model
-from ase_mlelec.train import ldos
 from ase_mlelec.train.checkpoint import load_checkpoint
 from ase_mlelec.train.config import parse_config, read_config
 from ase_mlelec.train.finite import Diverged
-from ase_mlelec.train.ldos import (
-    GridData,
-    LDOSLoss,
-    cosine,
-    fingerprints,
-    fit_ldos,
-    fit_zero,
-    ldos_errors,
-    SMALLEST,
-    mean_ldos_errors,
-    refit_last_layer,
-    relative,
-    standardise_ldos,
-)
+from ase_mlelec.train.ldos.descent import LDOSLoss, cosine, fit_ldos
+from ase_mlelec.train.ldos.errors import ldos_errors, mean_ldos_errors
+from ase_mlelec.train.ldos.refit import refit_last_layer
+from ase_mlelec.train.ldos.standardise import SMALLEST, fit_zero, standardise_ldos
 
 DESCRIPTOR = Bispectrum(["Al"], 3, 3.2).double()
 
@@ -124,7 +115,7 @@ def test_interrupted(data, tmp_path, monkeypatch):
         return cosine(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("ase_mlelec.train.ldos.cosine", failing)
+        patch.setattr("ase_mlelec.train.ldos.descent.cosine", failing)
         fit(parts, data, **options)
     with pytest.raises(ValueError, match="cosine over 4 epochs, this one cosine over 5 epochs"):
         fit(new_model(data), data, **options, epochs=5)
@@ -202,7 +193,7 @@ def test_committee(tmp_path, capsys, monkeypatch):
     """Snapshots without a group train; members differ but share fingerprints; the committee has the errors of the mean
     LDOS."""
     calls = []
-    monkeypatch.setattr(ldos, "fingerprints", lambda *arguments: calls.append(1) or fingerprints(*arguments))
+    monkeypatch.setattr(grid_points, "fingerprints", lambda *arguments: calls.append(1) or fingerprints(*arguments))
     write_snapshots(tmp_path / "train.h5", [make_snapshot(0, group="")], ENERGIES, ATTRIBUTES)
     write_snapshots(tmp_path / "test.h5", [make_snapshot(2, group="")], ENERGIES, ATTRIBUTES)
     (tmp_path / "al.toml").write_text(

@@ -10,13 +10,15 @@ from small_ldos import ATTRIBUTES, CORE, ENERGIES, make_snapshot, random_ldos_mo
 from small_models import seeded
 
 from ase_mlelec import MLDFTCalculator
+from ase_mlelec.data.grid_points import GridData
+from ase_mlelec.data.snapshots import Snapshots, write_snapshots
 from ase_mlelec.heads import EnergyZero, LDOSHead
-from ase_mlelec.io.snapshots import Snapshots, write_snapshots
 from ase_mlelec.testing import five_point
-from ase_mlelec.train import ldos_forces
 from ase_mlelec.train.config import parse_config
-from ase_mlelec.train.ldos import GridData, LDOSLoss, ldos_errors, normal_equations, refit_last_layer, standardise_ldos
-from ase_mlelec.train.ldos_forces import (
+from ase_mlelec.train.ldos import label_refit as ldos_forces
+from ase_mlelec.train.ldos.descent import LDOSLoss
+from ase_mlelec.train.ldos.errors import ldos_errors
+from ase_mlelec.train.ldos.label_refit import (
     ForceData,
     coarse_shape,
     energy_metric,
@@ -27,6 +29,8 @@ from ase_mlelec.train.ldos_forces import (
     projected_forces,
     refit_with_labels,
 )
+from ase_mlelec.train.ldos.refit import normal_equations, refit_last_layer
+from ase_mlelec.train.ldos.standardise import standardise_ldos
 from ase_mlelec.train.recipe import train
 
 WITH_CORE = {**ATTRIBUTES, "core_charges": {"Al": CORE}}

@@ -8,9 +8,10 @@ from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_fr
 from ase_mlelec import WannierHamiltonian
 from ase_mlelec.heads import Blocks, PairHead
 from ase_mlelec.physics.kmesh import time_reversal_pairs
-from ase_mlelec.train import levels
-from ase_mlelec.train.hamiltonian import category_errors, category_scales, frame_functions, prepare
-from ase_mlelec.train.hamiltonian_closed_form import standardise_hamiltonian
+from ase_mlelec.train.hamiltonian import eigenvalue_response as levels
+from ase_mlelec.train.hamiltonian.closed_form import standardise_hamiltonian
+from ase_mlelec.train.hamiltonian.descent import category_errors, category_scales
+from ase_mlelec.train.hamiltonian.items import frame_functions, prepare
 
 
 def mx2(k):

@@ -12,6 +12,7 @@ from scipy.stats import multivariate_normal
 from small_data import make_frames
 
 from ase_mlelec import DeepPotCalculator, load_model
+from ase_mlelec.data.batches import Batches, Frame, Frames, join, write_hdf5
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
@@ -19,7 +20,6 @@ from ase_mlelec.testing import random_atoms
 from ase_mlelec.train import linear, sums
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.fit import standardise
-from ase_mlelec.train.frames import Batches, Frame, Frames, join, write_hdf5
 from ase_mlelec.train.linear import _weighted_rows, fit_linear
 from ase_mlelec.train.losses import EnergyLoss, energy_and_derivatives
 from ase_mlelec.train.recipe import train

@@ -8,8 +8,8 @@ from small_models import WANNIER, random_model
 
 from ase_mlelec.calculators.deep_pot import DeepPotCalculator
 from ase_mlelec.calculators.deep_wannier import DeepWannierCalculator
+from ase_mlelec.data.batches import Batches
 from ase_mlelec.heads import SpectrumHead
-from ase_mlelec.train.frames import Batches
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss, prefactor
 
 

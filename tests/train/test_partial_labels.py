@@ -9,13 +9,13 @@ from small_data import ENERGIES, make_frames, make_wannier_frames
 from small_models import random_model
 
 from ase_mlelec import load_model
+from ase_mlelec.data.batches import Batches, Frames, write_hdf5
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.heads import ScalarHead, SpectrumHead
 from ase_mlelec.model import Model
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors, table
 from ase_mlelec.train.fit import evaluate_loss, fit, standardise
-from ase_mlelec.train.frames import Batches, Frames, write_hdf5
 from ase_mlelec.train.linear import _weighted_rows, fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss, energy_and_derivatives
 from ase_mlelec.train.recipe import train

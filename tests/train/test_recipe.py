@@ -9,12 +9,12 @@ from small_data import ATTRIBUTES, ENERGIES, SPILL, make_frames, make_wannier_fr
 from small_models import random_model
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, load_model, units
+from ase_mlelec.data.batches import Frames, write_hdf5
 from ase_mlelec.heads import SpectrumHead
 from ase_mlelec.physics import fermi
 from ase_mlelec.train import fit as fit_module
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors, table
-from ase_mlelec.train.frames import Frames, write_hdf5
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.recipes.frames import electrons_in_dos, split, wannier_charges
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import torch
 
-from ase_mlelec.bilayers import formula_of
 from ase_mlelec.descriptors.local_frame import LocalFrame, layer_frames
 from ase_mlelec.descriptors.power_spectrum import PowerSpectrum
 from ase_mlelec.edges import Edges
@@ -24,6 +23,7 @@ from ase_mlelec.heads.hamiltonian.orbitals import AtomicFunctions, reflected_blo
 from ase_mlelec.heads.hamiltonian.pair_geometry import Geometry, Layers, heights
 from ase_mlelec.heads.hamiltonian.three_centre import Neighbours, ThirdAtoms
 from ase_mlelec.nets import map_by_species
+from ase_mlelec.structures.layers import formula_of
 
 # polynomials of the distances to a third atom, powers of its place, and cutoff (Å, no longer than that of hopping), for
 # on-site blocks

@@ -5,9 +5,9 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 
+from ase_mlelec.data.frames import join
 from ase_mlelec.descriptors import DeepPotSE, PowerSpectrum
 from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
-from ase_mlelec.io.frames import join
 from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
 from ase_mlelec.train.evaluate import comparable, errors

@@ -1,15 +1,17 @@
 """Models of Wannier Hamiltonians, with the energy beside."""
 
+from ase_mlelec.data.frames import join
+from ase_mlelec.data.hamiltonians import Hamiltonians, is_hamiltonians
 from ase_mlelec.descriptors import LocalFrame
 from ase_mlelec.heads import PairHead
-from ase_mlelec.io.frames import join
 from ase_mlelec.model import Model
 from ase_mlelec.train.data_checks import check_hamiltonians
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import closed_form, refuse_model
-from ase_mlelec.train.hamiltonian import distance_ranges, fit_hamiltonian, frame_functions, hamiltonian_errors, prepare
-from ase_mlelec.train.hamiltonian_closed_form import refit_hopping, refit_onsite, standardise_hamiltonian
-from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
+from ase_mlelec.train.hamiltonian.closed_form import refit_hopping, refit_onsite, standardise_hamiltonian
+from ase_mlelec.train.hamiltonian.descent import fit_hamiltonian
+from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
+from ase_mlelec.train.hamiltonian.items import distance_ranges, frame_functions, prepare
 from ase_mlelec.train.recipes.frames import new_model, train_energy
 from ase_mlelec.train.recipes.shared import (
     check_same,

@@ -2,14 +2,17 @@
 
 from dataclasses import asdict
 
+from ase_mlelec.data.grid_points import GridData
+from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.descriptors import Bispectrum
 from ase_mlelec.heads import LDOSHead
-from ase_mlelec.io.snapshots import Snapshots
 from ase_mlelec.model import Model
 from ase_mlelec.train.data_checks import check_snapshots
 from ase_mlelec.train.finite import refuse_model
-from ase_mlelec.train.ldos import GridData, LDOSLoss, fit_ldos, fit_zero, mean_ldos_errors, standardise_ldos
-from ase_mlelec.train.ldos_forces import ForceData, check_densities, refit_with_labels
+from ase_mlelec.train.ldos.descent import LDOSLoss, fit_ldos
+from ase_mlelec.train.ldos.errors import mean_ldos_errors
+from ase_mlelec.train.ldos.label_refit import ForceData, check_densities, refit_with_labels
+from ase_mlelec.train.ldos.standardise import fit_zero, standardise_ldos
 from ase_mlelec.train.recipes.shared import COPIED, protect_trained, provenance, seeded
 
 
@@ -53,7 +56,7 @@ def train_ldos(config, cache, progress=True):
 def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None, progress=True):
     """Train a new model of the LDOS in place: descent and the refits that ``config`` (Config) asks for.
 
-    data, validation : GridData; checkpoint, curve : paths, as in ase_mlelec.train.ldos.fit_ldos
+    data, validation : GridData; checkpoint, curve : paths, as in ase_mlelec.train.ldos.descent.fit_ldos
 
     Raises ValueError for snapshots without the forces or densities that ``config`` gives a weight.
     """

@@ -7,11 +7,11 @@ from importlib.metadata import version
 import torch
 
 from ase_mlelec.bundle import load_model
+from ase_mlelec.data.frames import Frames, has_keys, join, read_all, read_frames
+from ase_mlelec.data.hamiltonians import Hamiltonians, is_hamiltonians
 from ase_mlelec.edges import Edges
-from ase_mlelec.io.frames import Frames, has_keys, join, read_all, read_frames
 from ase_mlelec.system import System
 from ase_mlelec.train.data_checks import check_frames
-from ase_mlelec.train.hamiltonian_data import Hamiltonians, is_hamiltonians
 from ase_mlelec.train.protection import protect
 
 COPIED = (

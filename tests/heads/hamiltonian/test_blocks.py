@@ -7,15 +7,17 @@ import pytest
 import torch
 from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_frame, mx2_functions, random_wannier_model
 
-from ase_mlelec.bilayers import commensurate, twisted_bilayer
 from ase_mlelec.calculators.wannier_tb import WannierTBCalculator
 from ase_mlelec.descriptors import LocalFrame
 from ase_mlelec.heads import PairHead
 from ase_mlelec.heads.hamiltonian import blocks as blocks_module
 from ase_mlelec.model import Model
+from ase_mlelec.structures.twist import commensurate, twisted_bilayer
 from ase_mlelec.system import System
-from ase_mlelec.train.hamiltonian import fit_dipole, fit_hamiltonian, frame_functions, hamiltonian_errors, prepare
-from ase_mlelec.train.hamiltonian_closed_form import standardise_hamiltonian
+from ase_mlelec.train.hamiltonian.closed_form import standardise_hamiltonian
+from ase_mlelec.train.hamiltonian.descent import fit_dipole, fit_hamiltonian
+from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
+from ase_mlelec.train.hamiltonian.items import frame_functions, prepare
 
 K = np.array([[0.1, 0.2, 0.0], [0.0, 0.0, 0.0], [0.3, -0.4, 0.0]])
 MAKE = {

@@ -9,14 +9,15 @@ from numpy.polynomial import chebyshev
 from small_bilayers import graphene_bilayer, mx2_bilayer, mx2_functions, random_wannier_model
 
 from ase_mlelec.calculators.wannier_tb import WannierTBCalculator
+from ase_mlelec.data.hamiltonians import Function, HamiltonianFrame
 from ase_mlelec.descriptors.local_frame import layer_frames
 from ase_mlelec.heads import PairHead
 from ase_mlelec.heads.hamiltonian.hopping import N_THIRD
 from ase_mlelec.heads.hamiltonian.three_centre import FADE, INNER, N_MOMENT, POWERS, UNIT
 from ase_mlelec.system import System
-from ase_mlelec.train.hamiltonian import category_errors, prepare, without_third_atoms
-from ase_mlelec.train.hamiltonian_closed_form import standardise_hamiltonian
-from ase_mlelec.train.hamiltonian_data import Function, HamiltonianFrame
+from ase_mlelec.train.hamiltonian.closed_form import standardise_hamiltonian
+from ase_mlelec.train.hamiltonian.descent import category_errors
+from ase_mlelec.train.hamiltonian.items import prepare, without_third_atoms
 
 CUTOFF = 4.5
 

@@ -1,0 +1,1 @@
+"""Data sets to train and test with: labelled structures, snapshots of an LDOS, Hamiltonians."""

@@ -1,0 +1,19 @@
+"""The file format ``mlelec-h5`` for ase.io: our HDF5 data sets as lists of Atoms.
+
+Energy, forces and stress come as a SinglePointCalculator, spectra as ``arrays["ados"]``, ``info["dos"]`` and
+``info["dos_energies"]``.  What describes the whole data set (settings, widths) has no place in Atoms and is not
+carried; ``ase_mlelec.data.frames`` reads and writes it.
+"""
+
+from ase_mlelec.data.frames import from_images, read_hdf5, to_images, write_hdf5
+
+
+def read_mlelec_h5(filename, index=-1):
+    """List of the Atoms at ``index``, an int or a slice."""
+    images = to_images(read_hdf5(filename))
+    return images[index] if isinstance(index, slice) else [images[index]]
+
+
+def write_mlelec_h5(filename, images):
+    """Write Atoms with labels; all of them must have the same ones."""
+    write_hdf5(filename, from_images(images))

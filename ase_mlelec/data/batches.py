@@ -1,0 +1,186 @@
+"""Labelled structures as batches of tensors.  Files are in ase_mlelec.data.frames, whose names are here too."""
+
+import copy
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ase_mlelec.data.frames import SHAPES, Frame, Frames, join, read_frames, read_hdf5, write_hdf5
+from ase_mlelec.descriptors import Environment
+from ase_mlelec.edges import connect, find_pairs
+from ase_mlelec.system import System
+
+__all__ = ["SHAPES", "Batch", "Batches", "Frame", "Frames", "join", "read_frames", "read_hdf5", "write_hdf5"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Structures and labels as tensors (per-atom ones concatenated), with what a model needs of their geometry.
+
+    pairs : (center, neighbor, shift) within ``cutoff`` Å
+    labels : dict of Tensor, of the structures that have the label, in their order; without labels that none has
+    partial : dict of Tensor [B], bool, the structures that have a label; of those labels alone that some have
+    environment : Environment of all atoms where the descriptor is fixed, else None
+    """
+
+    system: System
+    pairs: tuple
+    labels: dict
+    cutoff: float
+    environment: Environment | None = None
+    partial: dict = field(default_factory=dict)
+
+    def has(self, name):
+        """Tensor [B], bool: the structures that have a label."""
+        every = torch.ones(self.system.n_systems, dtype=torch.bool, device=self.system.positions.device)
+        return self.partial.get(name, every if name in self.labels else ~every)
+
+    def matching(self, name, values):
+        """Those rows of ``values``, of atoms for labels by atom and of structures for others, that have the label."""
+        if name not in self.partial:
+            return values
+        chosen = self.partial[name]
+        return values[chosen[self.system.batch] if SHAPES[name].startswith("N") else chosen]
+
+    def predict(self, model, quantity):
+        """Tensor [N, ...], a quantity of every atom."""
+        if self.environment is not None:
+            return model.heads[quantity](self.environment, None)
+        edges, chosen = self.edges(), model.is_center(self.system.numbers, quantity)
+        if bool(chosen.all()):
+            return model(self.system, edges, (quantity,))[quantity]
+        rows = chosen.nonzero()[:, 0]
+        values = model(self.system, edges.at_centers(rows), (quantity,))[quantity]
+        return values.new_zeros(len(chosen), *values.shape[1:]).index_copy(0, rows, values)
+
+    def edges(self):
+        return connect(self.system, *self.pairs, self.cutoff)
+
+    def strained_edges(self):
+        """(positions, strain, system, edges): leaves that collect gradients, and the geometry made of them."""
+        strain = torch.zeros_like(self.system.cell, requires_grad=True)
+        positions = self.system.positions.detach().requires_grad_(True)
+        leaf = System(positions, self.system.numbers, self.system.cell, self.system.pbc, self.system.batch)
+        strained = leaf.strained(strain)
+        return positions, strain, strained, connect(strained, *self.pairs, self.cutoff)
+
+
+class Batches:
+    """Frames as tensors with their neighbour lists built once; ``batch(indices)`` joins some of them.
+
+    labels : names of the labels to take from the frames that have them
+
+    Raises ValueError when labels are mis-shaped or not finite.
+    """
+
+    def __init__(self, frames, cutoff, labels, dtype, device="cpu"):
+        if labels:
+            frames.check(*labels)
+        self.cutoff, self.label_names = cutoff, tuple(labels)
+        self.names = [frame.name for frame in frames]
+        self.systems = [System.from_atoms(frame.atoms, dtype, device) for frame in frames]
+        self.pairs = [find_pairs(system, cutoff) for system in self.systems]
+        self.labels = [
+            {
+                name: torch.as_tensor(np.asarray(frame.labels[name]), dtype=dtype, device=device)
+                for name in labels
+                if name in frame.labels
+            }
+            for frame in frames
+        ]
+        self.environments = None
+
+    @classmethod
+    def for_model(cls, model, frames, labels):
+        """Batches in the precision, on the device and with the cutoff of ``model``.
+
+        Raises InputError for species that the model does not know, and ValueError for another energy grid.
+        """
+        for frame in frames:
+            model.check_species(frame.atoms.numbers)
+        if any("S" in SHAPES[name] for name in labels):
+            _check_grid(model.heads["dos"].energies.cpu().numpy(), frames, labels)
+        return cls(frames, model.cutoff, labels, model.dtype, next(model.parameters()).device)
+
+    def __len__(self):
+        return len(self.systems)
+
+    def with_label(self, *names):
+        """The Batches of the frames that have one of these labels."""
+        chosen = [k for k, labels in enumerate(self.labels) if any(name in labels for name in names)]
+        found = copy.copy(self)
+        for key in ("names", "systems", "pairs", "labels", "environments"):
+            column = getattr(self, key)
+            setattr(found, key, column and [column[k] for k in chosen])
+        return found
+
+    @torch.no_grad()
+    def fix(self, descriptor):
+        """Evaluate a descriptor that will not change once and for all; batches then carry its environments.
+
+        Returns self.
+        """
+        self.environments = [descriptor(batch.system, batch.edges()) for batch in self.all_batches(1)]
+        return self
+
+    def batch(self, indices):
+        systems = [self.systems[i] for i in indices]
+        counts = torch.tensor([len(system.positions) for system in systems], device=systems[0].positions.device)
+        joined = System(
+            *(
+                torch.cat([getattr(system, name) for system in systems])
+                for name in ("positions", "numbers", "cell", "pbc")
+            ),
+            torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts),
+        )
+        labels, partial = {}, {}
+        for name in self.label_names:
+            having = [name in self.labels[i] for i in indices]
+            if any(having):
+                labels[name] = (torch.cat if SHAPES[name].startswith("N") else torch.stack)(
+                    [self.labels[i][name] for i, has in zip(indices, having) if has]
+                )
+                if not all(having):
+                    partial[name] = torch.tensor(having, device=counts.device)
+        if self.environments is not None:
+            return Batch(
+                joined, (), labels, self.cutoff, join_environments([self.environments[i] for i in indices]), partial
+            )
+        offsets = np.cumsum([0, *counts.tolist()])
+        pairs = tuple(
+            torch.cat([self.pairs[i][k] + (int(offset) if k < 2 else 0) for i, offset in zip(indices, offsets)])
+            for k in range(3)
+        )
+        return Batch(joined, pairs, labels, self.cutoff, None, partial)
+
+    def all_batches(self, size):
+        """Iterate over all frames in order, ``size`` at a time."""
+        for start in range(0, len(self), size):
+            yield self.batch(range(start, min(start + size, len(self))))
+
+
+def join_environments(environments):
+    """One Environment of several, centre after centre."""
+    columns = [
+        None if getattr(environments[0], name) is None else torch.cat([getattr(e, name) for e in environments])
+        for name in ("features", "species", "frame")
+    ]
+    return Environment(*columns)
+
+
+def _check_grid(grid, frames, labels):
+    """Raise ValueError where the spectra of ``frames`` cannot be on ``grid`` [S] (eV)."""
+    found = frames.energies
+    if found is not None and (len(found) != len(grid) or not np.allclose(found, grid, atol=1e-6)):
+        raise ValueError(
+            f"the energy grid of the data is {found[0]:g}..{found[-1]:g} eV, {len(found)} points, that of "
+            f"the model {grid[0]:g}..{grid[-1]:g} eV, {len(grid)} points; bring the data to the model's"
+        )
+    for frame in frames:
+        for name in labels:
+            if "S" in SHAPES[name] and np.shape(frame.labels.get(name, grid))[-1:] != (len(grid),):
+                raise ValueError(
+                    f"{frame.name or 'unnamed frame'}: '{name}' has {np.shape(frame.labels[name])[-1]} "
+                    f"energies, the model {len(grid)}; bring the data to the model's grid"
+                )

@@ -1,0 +1,131 @@
+"""Labelled structures in our HDF5 format.
+
+attribute ase_mlelec                JSON: what describes the data set, and format_version
+count, name, group [frames]         number of atoms, and texts
+cell [frames, 3, 3], pbc [frames, 3], positions [atoms, 3], numbers [atoms]
+energies [S]                        eV, where there are spectra on a known grid
+labels/NAME                         the values of one frame, or of its atoms, after those of the other
+has/NAME [frames]                   whether the frame has the label, where some have not (from format 2 on)
+"""
+
+import json
+import warnings
+
+import h5py
+import numpy as np
+from ase import Atoms
+
+from ase_mlelec.atomic_write import replacing
+from ase_mlelec.data.data_set import SHAPES, Frame, Frames
+from ase_mlelec.io.hdf5 import AGAIN, opened, read_array, subgroup
+
+FORMAT_VERSION = 2
+NEWER = "{path} has data format {got}, this version reads up to {version}; update ase-mlelec"
+
+
+def write_hdf5(path, frames):
+    """Write a data set, compressed, atomically.  Frames may lack labels that others have.
+
+    Raises ValueError without any labels, and for labels that are not known, are not finite or have shapes that do not
+    fit.
+    """
+    if not frames.counts:
+        raise ValueError(
+            f"{path}: got {len(frames)} frames without labels, need at least one with energy, forces or "
+            "spectra; label them first"
+        )
+    frames.check()
+    try:
+        header = json.dumps({**frames.attributes, "format_version": FORMAT_VERSION}, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: the attributes cannot be written ({error}); take out NaN and infinity") from None
+    packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs["ase_mlelec"] = header
+        file["count"] = [len(frame.atoms) for frame in frames]
+        file["name"] = [frame.name for frame in frames]
+        file["group"] = [frame.group for frame in frames]
+        for key in ("cell", "pbc"):
+            file.create_dataset(key, data=[np.asarray(getattr(frame.atoms, key)) for frame in frames], **packed)
+        for key in ("positions", "numbers"):
+            file.create_dataset(key, data=np.concatenate([getattr(f.atoms, key) for f in frames]), **packed)
+        if frames.energies is not None:
+            file["energies"] = np.asarray(frames.energies, dtype=float)
+        for name, count in frames.counts.items():
+            values = [np.asarray(frame.labels[name]) for frame in frames if name in frame.labels]
+            data = np.concatenate(values) if SHAPES[name].startswith("N") else np.array(values)
+            # spectra are smooth and large: single precision is far below their label error
+            kind = np.float32 if "S" in SHAPES[name] else np.float64
+            file.create_dataset(f"labels/{name}", data=data.astype(kind), **packed)
+            if count < len(frames):
+                file[f"has/{name}"] = [name in frame.labels for frame in frames]
+
+
+def read_hdf5(path):
+    """Read a data set written by ``write_hdf5``.
+
+    Raises ValueError for truncated, damaged, foreign or newer files.
+    """
+    with opened(path, "ase_mlelec", "data set", "convert the data with 'mlelec convert'", FORMAT_VERSION, NEWER) as (
+        file,
+        attributes,
+    ):
+        counts, columns = _structures(path, file)
+        energies = read_array(file, "energies", (None,)) if "energies" in file else None
+        labels = _labels(path, file, counts, energies)
+        names, groups = (read_array(file, key, counts.shape, str) for key in ("name", "group"))
+        ends = np.cumsum(counts)
+        frames = [
+            Frame(
+                Atoms(
+                    columns["numbers"][end - count : end],
+                    columns["positions"][end - count : end],
+                    cell=columns["cell"][i],
+                    pbc=columns["pbc"][i],
+                ),
+                labels[i],
+                names[i],
+                groups[i],
+            )
+            for i, (end, count) in enumerate(zip(ends, counts))
+        ]
+    return Frames(frames, energies, attributes)
+
+
+def _structures(path, file):
+    """(counts [frames], dict of numbers, positions, cell and pbc)"""
+    counts = read_array(file, "count", (None,), int)
+    n_frames = len(counts)
+    columns = {"numbers": read_array(file, "numbers", (None,), int)}
+    n_atoms = len(columns["numbers"])
+    if not ((counts >= 0) & (counts <= n_atoms)).all() or counts.sum() != n_atoms:
+        raise ValueError(f"{path}: count claims other numbers of atoms than the {n_atoms} that there are; {AGAIN}")
+    if not ((columns["numbers"] >= 0) & (columns["numbers"] <= 118)).all():
+        raise ValueError(f"{path}: numbers holds some that are no atomic numbers; {AGAIN}")
+    columns["positions"] = read_array(file, "positions", (n_atoms, 3))
+    columns["cell"] = read_array(file, "cell", (n_frames, 3, 3))
+    columns["pbc"] = read_array(file, "pbc", (n_frames, 3), bool)
+    return counts, columns
+
+
+def _labels(path, file, counts, energies):
+    """List of dict, the labels of every frame."""
+    labels = [{} for _ in counts]
+    group = subgroup(file, "labels")
+    unknown = sorted(set(group) - SHAPES.keys())
+    if unknown:
+        warnings.warn(f"{path}: the labels {', '.join(unknown)} are not known and not read", stacklevel=4)
+    masks = subgroup(file, "has") if "has" in file else {}
+    for name in group:
+        if name not in SHAPES:
+            continue
+        has = read_array(masks, name, counts.shape, bool) if name in masks else np.ones(len(counts), dtype=bool)
+        chosen = np.flatnonzero(has)
+        sizes = {"N": int(counts[chosen].sum()), "S": None if energies is None else len(energies), "3": 3}
+        per_atom = SHAPES[name].startswith("N")
+        axes = SHAPES[name] if per_atom else f"F{SHAPES[name]}"
+        values = read_array(group, name, tuple((sizes | {"F": len(chosen)})[axis] for axis in axes))
+        rows = np.split(values, np.cumsum(counts[chosen])[:-1]) if per_atom else values
+        for i, row in zip(chosen, rows):
+            labels[i][name] = row
+    return labels

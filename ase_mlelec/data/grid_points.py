@@ -1,0 +1,108 @@
+"""Grid points with fingerprints and LDOS, read piece by piece."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from scipy.interpolate import CubicSpline
+from tqdm import tqdm
+
+from ase_mlelec.heads.spectrum import EnergyZero
+from ase_mlelec.physics import fermi
+from ase_mlelec.system import System
+
+MEMORY = 3e9  # bytes of fingerprints and LDOS kept in memory; the rest is read again every time
+
+
+@dataclass(frozen=True)
+class GridItem:
+    """One snapshot as tensors.
+
+    features : Tensor [G, F], fingerprints of all grid points; points : Tensor [P], those with an LDOS
+    ldos : Tensor [P, S], 1/(eV Å^3); dos : Tensor [S], states/eV; on energies relative to ``level``, eV
+    number, energy : Tensor [S], weights of occupied states and band energy at the Fermi level of the labels
+    """
+
+    features: torch.Tensor
+    points: torch.Tensor
+    ldos: torch.Tensor
+    dos: torch.Tensor
+    number: torch.Tensor
+    energy: torch.Tensor
+    volume: float
+    n_atoms: int
+    n_electrons: float
+    level: float
+
+
+class GridData:
+    """Snapshots with the fingerprints of all their grid points, computed once into an HDF5 file.
+
+    A run that was interrupted goes on with the fingerprints it finds there.
+
+    snapshots : Snapshots
+    cache : path of the HDF5 file of fingerprints; it belongs to one descriptor
+    zero : EnergyZero, that of the head which is trained or tested
+    """
+
+    def __init__(self, snapshots, descriptor, cache, progress=True, zero=EnergyZero()):
+        self.snapshots, self.cache, self.zero = snapshots, Path(cache), zero
+        self._kept, self._bytes = {}, 0
+        self._keys = [snapshots.identity(k) for k in range(len(snapshots))]
+        with h5py.File(self.cache, "a") as file:
+            if file.attrs.setdefault("descriptor", repr(descriptor.arguments())) != repr(descriptor.arguments()):
+                raise ValueError(f"{self.cache} holds fingerprints of another kind; remove it")
+            missing = [k for k, key in enumerate(self._keys) if key not in file]
+            for k in tqdm(missing, disable=None if progress else True, desc="fingerprints", unit=" snapshots"):
+                snapshot = snapshots[k]
+                file[self._keys[k]] = fingerprints(descriptor, snapshot.atoms, snapshot.shape).numpy()
+                file.flush()
+
+    def __len__(self):
+        return len(self.snapshots)
+
+    def __getitem__(self, k):
+        if k in self._kept:
+            return self._kept[k]
+        item = self._read(k)
+        size = 4 * (item.features.numel() + item.ldos.numel())
+        if self._bytes + size < MEMORY:
+            self._kept[k], self._bytes = item, self._bytes + size
+        return item
+
+    def _read(self, k):
+        snapshot = self.snapshots[k]
+        with h5py.File(self.cache) as file:
+            features = torch.from_numpy(file[self._keys[k]][()])
+        points = torch.arange(len(features)) if snapshot.points is None else torch.as_tensor(snapshot.points).long()
+        counts = self.snapshots.attributes["valence_electrons"]
+        n_electrons = float(sum(counts[symbol] for symbol in snapshot.atoms.get_chemical_symbols()))
+        energies, volume = self.snapshots.energies, snapshot.atoms.get_volume()
+        level = self.zero.level(snapshot.atoms.get_chemical_symbols(), volume)
+        ldos, dos = (relative(energies, spectra, level) for spectra in (snapshot.ldos, snapshot.dos))
+        mu = fermi.fermi_level(energies, dos, n_electrons, snapshot.temperature)
+        weights = fermi.integration_weights(energies, mu, snapshot.temperature)
+        ldos, dos, number, energy = (torch.as_tensor(a, dtype=torch.float32) for a in (ldos, dos, *weights[:2]))
+        return GridItem(features, points, ldos, dos, number, energy, volume, len(snapshot.atoms), n_electrons, level)
+
+
+def relative(energies, spectra, level):
+    """Spectra [..., S] on ``energies`` [S] as functions of the energy relative to ``level``, on the same numbers.
+
+    Cubic splines; beyond the ends of the grid, the values there.
+    """
+    if level == 0:
+        return spectra
+    return CubicSpline(energies, spectra, axis=-1)(np.clip(energies + level, energies[0], energies[-1]))
+
+
+@torch.no_grad()
+def fingerprints(descriptor, atoms, shape, dtype=torch.float32):
+    """Tensor [G1 G2 G3, F] of all grid points in C order, computed in float64."""
+    system = System.from_atoms(atoms, torch.float64)
+    features = torch.empty(int(np.prod(shape)), descriptor.n_features, dtype=dtype)
+    for chunk in descriptor.grid_chunks(system, shape):
+        features[chunk.indices] = descriptor.of_chunk(system, chunk).to(dtype)
+    return features

@@ -1,0 +1,292 @@
+"""Data sets of Wannier Hamiltonians: structures with H(R) referred to the vacuum, and the axes of every function.
+
+One HDF5 file, the elements of H(R) sparse and in single precision (2e-7 eV at 4 eV).  Read frame by frame.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import scipy.sparse
+from ase import Atoms
+from ase.data import atomic_masses
+
+from ase_mlelec.atomic_write import replacing
+from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
+from ase_mlelec.data.frames import Frame, Frames
+from ase_mlelec.io.hdf5 import AGAIN, has_mark, json_of, opened, read_array, subgroup, text_attribute
+
+FORMAT_VERSION = 1
+MARK = "ase_mlelec_hamiltonians"  # attribute of our files
+SMALLEST = 1e-7  # eV; smaller elements are not stored
+VACUUM = "vacuum level"
+
+
+class Function(NamedTuple):
+    """One Wannier function: where it was projected from.
+
+    atom : int
+    orbital : str, as Wannier90 calls it: s, pz, px, py, dz2, dxz, dyz, dx2-y2, dxy, in its own axes
+    z, x : tuple of 3 floats, Cartesian axes, perpendicular to each other; z and x of Wannier90's projections block
+    """
+
+    atom: int
+    orbital: str
+    z: tuple = (0.0, 0.0, 1.0)
+    x: tuple = (1.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class HamiltonianFrame:
+    """A structure and its Hamiltonian.
+
+    hamiltonian : WannierHamiltonian of the same cell, eV above the vacuum level, real; function n at R = 0 belongs to
+        the atom as it is in ``atoms``
+    functions : list of Function, one per row of H(R)
+    energy : float, eV, and forces : array [N, 3], eV/Å, or None
+    group : what the frame is for, e.g. "train", "validation", "test"
+    """
+
+    atoms: Atoms
+    hamiltonian: WannierHamiltonian
+    functions: list
+    energy: float | None = None
+    forces: np.ndarray | None = None
+    name: str = ""
+    group: str = ""
+
+    def __post_init__(self):
+        here, size = f"frame '{self.name}'", self.hamiltonian.size
+        if len(self.functions) != size:
+            raise ValueError(
+                f"{here}: got {len(self.functions)} functions for a Hamiltonian of {size}, need one per "
+                "row; list them in its order"
+            )
+        owners = [function.atom for function in self.functions]
+        if not (0 <= min(owners) and max(owners) < len(self.atoms)):
+            raise ValueError(
+                f"{here}: got functions of atom {max(owners)}, need 0 to {len(self.atoms) - 1}; correct their atoms"
+            )
+        if not self.hamiltonian.bloch.is_real:
+            raise ValueError(
+                f"{here}: got a complex H(R), need a real one; leave out spin-orbit coupling, and check the gauge"
+            )
+        if abs(self.hamiltonian.cell - self.atoms.cell.array).max() > 1e-4:
+            raise ValueError(f"{here}: got a Hamiltonian of another cell than that of its atoms; read both of one run")
+
+
+def referred_to(hamiltonian, level):
+    """The Hamiltonian with ``level`` (eV), such as the vacuum level, as its zero of energy; without <0|r|R>."""
+    home = np.flatnonzero(~hamiltonian.r_vectors.any(axis=1))[0]
+    matrices = list(hamiltonian.bloch.tolist())
+    matrices[home] = matrices[home] - level * scipy.sparse.eye_array(hamiltonian.size)
+    return WannierHamiltonian(
+        hamiltonian.cell,
+        hamiltonian.r_vectors,
+        matrices,
+        hamiltonian.centres,
+        spin_degeneracy=hamiltonian.spin_degeneracy,
+    )
+
+
+def at_their_atoms(hamiltonian, atoms, functions):
+    """The Hamiltonian with every function in the cell in which its centre is nearest to its atom."""
+    away = hamiltonian.centres - atoms.positions[[function.atom for function in functions]]
+    cells = np.rint(away @ np.linalg.inv(hamiltonian.cell)).astype(int)
+    return hamiltonian.moved(-cells) if cells.any() else hamiltonian
+
+
+def write_hamiltonians(path, frames, attributes):
+    """Write an HDF5 file of HamiltonianFrame (an iterable, taken one by one), compressed, atomically.
+
+    attributes : dict of JSON types: electrons_per_atom by symbol, those that fill the functions; settings
+    """
+    packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs[MARK] = json.dumps({"energy_reference": VACUUM, **attributes, "format_version": FORMAT_VERSION})
+        for k, frame in enumerate(frames):
+            group = file.create_group(f"{k:05d}")
+            group.attrs.update(name=frame.name, group=frame.group)
+            for key in ("numbers", "positions", "cell", "pbc"):
+                group[key] = np.asarray(getattr(frame.atoms, key))
+            r_vectors = frame.hamiltonian.r_vectors
+            half = len(r_vectors) // 2  # the vectors before the middle are the negative ones
+            elements = frame.hamiltonian.bloch.stacked.tocoo()
+            which, row = np.divmod(elements.row.astype(np.int64), frame.hamiltonian.size)
+            keep = (which >= half) & (abs(elements.data) > SMALLEST)
+            group["r_vectors"] = r_vectors[half:].astype(np.int32)
+            for key, values, kind in (
+                ("which", which - half, np.int32),
+                ("row", row, np.int32),
+                ("column", elements.col, np.int32),
+                ("value", elements.data, np.float32),
+            ):
+                group.create_dataset(key, data=values[keep].astype(kind), **packed)
+            group["atom"] = np.array([function.atom for function in frame.functions], dtype=np.int32)
+            group["axes"] = np.array([[function.z, function.x] for function in frame.functions], dtype=float)
+            group.attrs["orbitals"] = json.dumps([function.orbital for function in frame.functions])
+            for key in ("energy", "forces"):
+                if getattr(frame, key) is not None:
+                    group[key] = getattr(frame, key)
+
+
+def is_hamiltonians(path):
+    """True for an HDF5 file of Hamiltonians."""
+    return has_mark(path, MARK)
+
+
+def _opened(path):
+    return opened(path, MARK, "file of Hamiltonians", "write it with write_hamiltonians", FORMAT_VERSION)
+
+
+class Hamiltonians:
+    """The frames of a file, read when they are asked for; a selection of them is the same kind of object.
+
+    attributes : dict; groups : list of str, what every frame is for
+
+    Raises ValueError for damaged, foreign or newer files, when it is made or when a frame is read, and for energies
+    that are not referred to the vacuum.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        with _opened(self.path) as (file, self.attributes):
+            self._keys = sorted(file)
+            self.groups = [text_attribute(subgroup(file, key), "group") for key in self._keys]
+        if self.attributes.get("energy_reference") != VACUUM:
+            raise ValueError(
+                f"{path}: got energies referred to {self.attributes.get('energy_reference')}, need the "
+                "vacuum level, which all structures share; use referred_to"
+            )
+
+    def select(self, *groups):
+        """The frames of these groups."""
+        return self.take([k for k, group in enumerate(self.groups) if group in groups])
+
+    def take(self, indices):
+        """The frames of these places."""
+        chosen = object.__new__(Hamiltonians)
+        chosen.__dict__ = self.__dict__ | {
+            name: [getattr(self, name)[k] for k in indices] for name in ("_keys", "groups")
+        }
+        return chosen
+
+    def __len__(self):
+        return len(self._keys)
+
+    def __iter__(self):
+        return (self[k] for k in range(len(self)))
+
+    def __getitem__(self, k):
+        with _opened(self.path) as (file, _):
+            group = subgroup(file, self._keys[k])
+            atoms = _atoms(group)
+            functions = _functions(group, len(atoms))
+            hamiltonian = _from_half(atoms, functions, *_elements(group, len(functions)))
+            energy = float(read_array(group, "energy", ())) if "energy" in group else None
+            forces = read_array(group, "forces", (len(atoms), 3)) if "forces" in group else None
+            return HamiltonianFrame(
+                atoms,
+                hamiltonian,
+                functions,
+                energy,
+                forces,
+                text_attribute(group, "name"),
+                text_attribute(group, "group"),
+            )
+
+    def fingerprint(self):
+        """str, a hash of structures and elements, for the provenance in a model file."""
+        digest = hashlib.sha256()
+        with _opened(self.path) as (file, _):
+            for key in self._keys:
+                group = subgroup(file, key)
+                for name, shape in (
+                    ("numbers", (None,)),
+                    ("positions", (None, 3)),
+                    ("cell", (3, 3)),
+                    ("r_vectors", (None, 3)),
+                    ("value", (None,)),
+                ):
+                    values = read_array(group, name, shape)
+                    digest.update(values.astype(group[name].dtype).tobytes())
+        return digest.hexdigest()[:16]
+
+    def frames(self):
+        """Frames of those with energies and forces, for a force field of the same structures."""
+        found = [
+            Frame(frame.atoms, {"energy": float(frame.energy), "forces": frame.forces}, frame.name, frame.group)
+            for frame in self
+            if frame.energy is not None and frame.forces is not None
+        ]
+        return Frames(found, None, dict(self.attributes))
+
+
+def _within(group, name, values, count):
+    """Integers [M] as they came, after refusing those that are not 0 to count - 1."""
+    if len(values) and not (0 <= values.min() and values.max() < count):
+        raise ValueError(
+            f"{group.file.filename}: {group.name}/{name}: got {values.min()} to {values.max()}, need 0 to "
+            f"{count - 1}; {AGAIN}"
+        )
+    return values
+
+
+def _atoms(group):
+    numbers = _within(group, "numbers", read_array(group, "numbers", (None,), int), len(atomic_masses))
+    return Atoms(
+        numbers,
+        read_array(group, "positions", (len(numbers), 3)),
+        cell=read_array(group, "cell", (3, 3)),
+        pbc=read_array(group, "pbc", (3,), bool),
+    )
+
+
+def _functions(group, n_atoms):
+    owners = _within(group, "atom", read_array(group, "atom", (None,), int), n_atoms)
+    orbitals = json_of(group, "orbitals", list)
+    axes = read_array(group, "axes", (len(owners), 2, 3))
+    if len(orbitals) != len(owners) or not all(isinstance(orbital, str) for orbital in orbitals):
+        raise ValueError(
+            f"{group.file.filename}: {group.name}: got {len(orbitals)} orbitals of {len(owners)} "
+            f"functions, need a name of each; {AGAIN}"
+        )
+    return [
+        Function(int(atom), orbital, tuple(z.tolist()), tuple(x.tolist()))
+        for atom, orbital, (z, x) in zip(owners, orbitals, axes)
+    ]
+
+
+def _elements(group, size):
+    """(half of the R [R, 3], place of R, row, column, value [M])"""
+    half = read_array(group, "r_vectors", (None, 3), int)
+    value = read_array(group, "value", (None,))
+    # rows without a single element are few, and counts that are wrong would take memory
+    if not len(half) or half[0].any() or (2 * len(half) - 1) * size > 1000 * (len(value) + size) + 10**6:
+        raise ValueError(
+            f"{group.file.filename}: {group.name}: got {len(half)} lattice vectors and {len(value)} "
+            f"elements for {size} functions, need R = 0 first and elements for most R; {AGAIN}"
+        )
+    places = (
+        _within(group, name, read_array(group, name, (len(value),), int), count)
+        for name, count in (("which", len(half)), ("row", size), ("column", size))
+    )
+    return half, *places, value
+
+
+def _from_half(atoms, functions, half, which, row, column, value):
+    """WannierHamiltonian from the H(R) of half of the R."""
+    count, size = len(half), len(functions)
+    away = which > 0  # R = 0 is complete
+    which, row, column, value = (
+        np.concatenate(pair)
+        for pair in ((which, count - 1 + which[away]), (row, column[away]), (column, row[away]), (value, value[away]))
+    )
+    stacked = scipy.sparse.csr_array((value, (which * size + row, column)), ((2 * count - 1) * size, size))
+    matrices = [stacked[start : start + size] for start in range(0, stacked.shape[0], size)]
+    centres = atoms.positions[[function.atom for function in functions]]
+    return WannierHamiltonian(atoms.cell.array, np.concatenate([half, -half[1:]]), matrices, centres)

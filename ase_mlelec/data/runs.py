@@ -1,0 +1,79 @@
+"""Runs of pw.x as labelled structures, read by our own reader, which looks at whether the run converged."""
+
+import gzip
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ase_mlelec.data.images import from_images, read_images
+from ase_mlelec.io.espresso.common import find_file, read_text
+from ase_mlelec.io.espresso.pw import WHAT_TO_GIVE, read_pw
+from ase_mlelec.io.espresso.pw_text import MARK
+
+XML = "data-file-schema.xml"
+HEAD = 50_000  # bytes at the beginning of a file in which a program names itself
+SAME_ENERGY, SAME_PLACE = 1e-3, 1e-3  # eV, Å
+
+
+def is_run(path):
+    """Whether a path is a file of pw.x, text or XML, or a folder of one of its runs."""
+    path = Path(path)
+    if path.is_dir():
+        return not (path / "type.raw").exists() and any(
+            any(path.glob(pattern)) for pattern in (f"{XML}*", f"*.save/{XML}*", "data-file.xml")
+        )
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+            if head.startswith(b"\x1f\x8b"):
+                file.seek(0)
+                head = gzip.GzipFile(fileobj=file).read(HEAD)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return b"Program PWSCF" in head or head.lstrip().startswith(b"<") and b"qes:espresso" in head
+
+
+def read_run(path):
+    """Frames of a pw.x run with energy, forces and virial, those that were calculated.
+
+    A text output of relaxation or molecular dynamics gives all of its steps, where what ASE reads for the last one is
+    what read_pw does; else, from XML, and with hybrid functionals, the last one alone, which a warning tells.
+
+    Raises EspressoError as read_pw does.
+    """
+    path = find_file(path, XML, WHAT_TO_GIVE)
+    last = read_pw(path).to_atoms()
+    text = read_text(path, WHAT_TO_GIVE)
+    images, note = [last], None
+    if text.lstrip("\ufeff \n\t").startswith("<"):
+        n_steps = text.count("<step ")
+    else:
+        marks = [mark.group(1) for mark in MARK.finditer(text)]
+        n_steps = marks.count("!!") or len(marks)
+        if n_steps > 1 and "!!" not in marks:
+            images = _steps(path, last) or images
+    if n_steps > 1 and len(images) == 1:
+        note = f"the last of {n_steps} steps alone is read"
+    if (path.parent / "atomic_proj.xml").exists():
+        note = (
+            f"{note + ', and ' if note else ''}atomic_proj.xml beside it is not: espresso.read_projections makes "
+            "spectra of it"
+        )
+    if note:
+        warnings.warn(f"{path}: {note}", stacklevel=3)
+    return from_images(images, path.parent.stem if path.name.startswith(XML) else path.stem)
+
+
+def _steps(path, last):
+    """list of Atoms of all steps as ASE reads them, the last one as given; None where ASE's last one is another."""
+    try:
+        images = [atoms for atoms in read_images(path) if "energy" in getattr(atoms.calc, "results", {})]
+    except ValueError:
+        return None
+    if not images or len(images[-1]) != len(last):
+        return None
+    energy, other = (atoms.calc.results["energy"] for atoms in (images[-1], last))
+    moved = np.abs(images[-1].positions - last.positions).max() + np.abs(images[-1].cell - last.cell).max()
+    return [*images[:-1], last] if abs(energy - other) < SAME_ENERGY and moved < SAME_PLACE else None

@@ -1,0 +1,271 @@
+"""Snapshots: structures with their local density of states on a grid, in HDF5 that is read piece by piece.
+
+A snapshot with all its grid points is large (8,000 points x 171 energies for 4 atoms), so files may keep the LDOS of a
+random choice of points; the DOS, which is the integral over all of them, and the density are always complete.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from ase import Atoms
+
+from ase_mlelec.atomic_write import replacing
+from ase_mlelec.io import electrons
+from ase_mlelec.io.checks import check_finite
+from ase_mlelec.io.hdf5 import has_mark, number_attribute, opened, read_array, subgroup, text_attribute
+
+MARK = "ase_mlelec_snapshots"
+FORMAT_VERSION = 1
+FAIR_SAMPLE = 100  # grid points at random whose mean LDOS is that of all to some per cent
+LEVELS = 65535  # the LDOS is stored in steps of max/65535, and what is negative as zero
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One structure with its LDOS on the grid (g1/G1, g2/G2, g3/G3) of its cell.
+
+    shape : (G1, G2, G3)
+    temperature : float, K, of the electrons
+    ldos : array [P, S], 1/(eV Å^3), at the grid points ``points`` [P] (flat indices in C order; None: at all of them)
+    dos : array [S], states/eV, of the whole cell
+    density : array [G1, G2, G3], e/Å^3, or None
+    energy : float, eV, the free energy A of the calculation, or None; forces [N, 3] eV/Å, stress [3, 3] eV/Å^3, or None
+    fermi_level : float, eV, or None
+    group : what the snapshot is for, e.g. "train"
+    """
+
+    atoms: Atoms
+    shape: tuple
+    temperature: float
+    ldos: np.ndarray
+    dos: np.ndarray
+    points: np.ndarray | None = None
+    density: np.ndarray | None = None
+    energy: float | None = None
+    forces: np.ndarray | None = None
+    stress: np.ndarray | None = None
+    fermi_level: float | None = None
+    name: str = ""
+    group: str = ""
+
+    def __post_init__(self):
+        here, whole = f"snapshot '{self.name}'", int(np.prod(self.shape))
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"{here}: got a grid {self.shape}, need three positive numbers of points; correct it")
+        n_points = whole if self.points is None else len(self.points)
+        if np.shape(self.ldos) != (n_points, len(self.dos)):
+            raise ValueError(
+                f"{here}: got an LDOS of shape {np.shape(self.ldos)}, need {n_points} points x "
+                f"{len(self.dos)} energies; flatten the grid in C order"
+            )
+        if self.density is not None and np.shape(self.density) != tuple(self.shape):
+            raise ValueError(
+                f"{here}: got a density of shape {np.shape(self.density)}, need {tuple(self.shape)}; "
+                "give it on the grid of the LDOS"
+            )
+        if self.points is not None and not (n_points and 0 <= np.min(self.points) and np.max(self.points) < whole):
+            raise ValueError(
+                f"{here}: got points that are none or outside of the grid, need flat indices from 0 to "
+                f"{whole - 1}; correct them"
+            )
+        if not (np.isfinite(self.ldos).all() and np.isfinite(self.dos).all()):
+            raise ValueError(f"{here}: got NaN or infinity in LDOS or DOS, need finite numbers; check the calculation")
+        for name in ("temperature", "density", "energy", "forces", "stress", "fermi_level"):
+            if getattr(self, name) is not None:
+                check_finite(here, name, getattr(self, name))
+        if not self.temperature >= 0:
+            raise ValueError(f"{here}: got a temperature of {self.temperature:g} K, need 0 or more; correct it")
+
+
+OPTIONAL = ("density", "energy", "forces", "stress", "fermi_level", "points")
+
+
+def write_snapshots(path, snapshots, energies, attributes):
+    """Write an HDF5 file of snapshots (an iterable, taken one by one), compressed, atomically.
+
+    energies : array [S], eV, of all spectra
+    attributes : dict of JSON types: valence_electrons, by symbol; xc, see ase_mlelec.physics.xc; grid_spacing_A; and
+        where there are such: core_charges, see ase_mlelec.physics.core_charge, dos_width_eV, energy_reference, settings
+
+    Raises ValueError for a snapshot on other energies, and for one whose LDOS, DOS or density holds another number of
+    electrons at its Fermi level than its atoms have, as it would in another unit.
+    """
+    packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs[MARK] = json.dumps({**attributes, "format_version": FORMAT_VERSION})
+        file["energies"] = np.asarray(energies, dtype=float)
+        for k, snapshot in enumerate(snapshots):
+            if len(snapshot.dos) != len(energies):
+                raise ValueError(
+                    f"snapshot '{snapshot.name}': got {len(snapshot.dos)} energies, need the "
+                    f"{len(energies)} of the file; write it to a file of its own"
+                )
+            check_snapshot(path, snapshot, energies, attributes)
+            group = file.create_group(f"{k:05d}")
+            group.attrs.update(
+                name=snapshot.name, group=snapshot.group, temperature=snapshot.temperature, shape=snapshot.shape
+            )
+            for key in ("numbers", "positions", "cell", "pbc"):
+                group[key] = np.asarray(getattr(snapshot.atoms, key))
+            group["dos"] = np.asarray(snapshot.dos, dtype=float)
+            scale = max(float(np.max(snapshot.ldos)), 0.0) / LEVELS or 1.0
+            steps = np.rint(np.clip(snapshot.ldos, 0, None) / scale).astype(np.uint16)
+            group.create_dataset("ldos", data=steps, **packed).attrs["scale"] = scale
+            for key in OPTIONAL:
+                value = getattr(snapshot, key)
+                if value is not None:
+                    kind = {"density": np.float32, "points": np.int32}.get(key, float)
+                    group.create_dataset(key, data=np.asarray(value, dtype=kind), **(packed if np.ndim(value) else {}))
+
+
+def check_snapshot(path, snapshot, energies, attributes):
+    """Raise ValueError where a snapshot's spectra and density do not hold the electrons of its atoms.
+
+    They are compared where the file says what these are; see electrons.check_unit.
+    """
+    counts = attributes.get("valence_electrons") or {}
+    symbols = snapshot.atoms.get_chemical_symbols()
+    if not set(symbols) <= counts.keys():
+        return
+    n_electrons, volume = sum(counts[symbol] for symbol in symbols), snapshot.atoms.get_volume()
+    here = f"{path}: snapshot '{snapshot.name}'"
+    if snapshot.density is not None:
+        found = float(snapshot.density.mean() * volume)
+        if not n_electrons / electrons.MOST < found < n_electrons * electrons.MOST:
+            raise ValueError(
+                f"{here}: the density holds {found:.4g} electrons, need {n_electrons:g}; it is per Å^3 in "
+                "these files: write it in this unit"
+            )
+    if snapshot.fermi_level is not None:
+        level = float(snapshot.fermi_level), float(snapshot.temperature)
+        electrons.check_unit(f"{here}, DOS", energies, snapshot.dos, *level, n_electrons)
+        if snapshot.points is None or len(snapshot.points) >= FAIR_SAMPLE:
+            mean = np.mean(snapshot.ldos, axis=0)
+            electrons.check_unit(f"{here}, LDOS", energies, mean * volume, *level, n_electrons)
+
+
+def is_snapshots(path):
+    """True for an HDF5 file of snapshots."""
+    return has_mark(path, MARK)
+
+
+class Snapshots:
+    """The snapshots of a file, read when they are asked for; a selection of them is the same kind of object.
+
+    energies : array [S], eV; attributes : dict; groups : list of str, what every snapshot is for
+
+    Raises ValueError for missing, truncated, damaged, foreign or newer files, at once or when a snapshot is read.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        with _opened(self.path) as (file, self.attributes):
+            self.energies = read_array(file, "energies", (None,))
+            if len(self.energies) < 2 or not (np.diff(self.energies) > 0).all():
+                raise ValueError("/energies are not 2 or more that rise")
+            self._keys = sorted(key for key in file if key != "energies")
+            self.groups = [text_attribute(subgroup(file, key), "group") for key in self._keys]
+
+    def select(self, *groups):
+        """The snapshots of these groups."""
+        return self.take([k for k, group in enumerate(self.groups) if group in groups])
+
+    def take(self, indices):
+        """The snapshots of these places."""
+        chosen = object.__new__(Snapshots)
+        chosen.__dict__ = self.__dict__ | {
+            name: [getattr(self, name)[k] for k in indices] for name in ("_keys", "groups")
+        }
+        return chosen
+
+    def __len__(self):
+        return len(self._keys)
+
+    def __getitem__(self, k):
+        with _opened(self.path) as (file, _):
+            group = subgroup(file, self._keys[k])
+            atoms, shape = _atoms(group), _grid(group)
+            dos = read_array(group, "dos", (len(self.energies),))
+            points = read_array(group, "points", (None,), int) if "points" in group else None
+            n_points = math.prod(shape) if points is None else len(points)
+            steps = read_array(group, "ldos", (n_points, len(self.energies)), np.uint16)
+            ldos = steps * np.float32(number_attribute(group["ldos"], "scale"))
+            del steps
+            shapes = {"density": shape, "energy": (), "forces": (len(atoms), 3), "stress": (3, 3), "fermi_level": ()}
+            optional = {name: read_array(group, name, size) for name, size in shapes.items() if name in group}
+            snapshot = Snapshot(
+                atoms,
+                shape,
+                number_attribute(group, "temperature"),
+                ldos,
+                dos,
+                points,
+                name=text_attribute(group, "name"),
+                group=text_attribute(group, "group"),
+                **optional,
+            )
+        check_snapshot(self.path, snapshot, self.energies, self.attributes)
+        return snapshot
+
+    def __iter__(self):
+        return (self[k] for k in range(len(self)))
+
+    def identity(self, k):
+        """str, a hash of the structure and the grid of one snapshot."""
+        with _opened(self.path) as (file, _):
+            group = subgroup(file, self._keys[k])
+            arrays = [*_structure(group).values(), group.attrs["shape"]]
+        return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()[:16]
+
+    def fingerprint(self):
+        """str, a hash of structures and DOS, for the provenance in a model file."""
+        digest = hashlib.sha256(self.energies.tobytes())
+        with _opened(self.path) as (file, _):
+            for key in self._keys:
+                group = subgroup(file, key)
+                for array in (*_structure(group).values(), read_array(group, "dos", (len(self.energies),))):
+                    digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _opened(path):
+    return opened(
+        path,
+        MARK,
+        "file of snapshots",
+        "write it with write_snapshots or convert MALA's with 'mlelec convert'",
+        FORMAT_VERSION,
+    )
+
+
+def _structure(group):
+    """dict of numbers, positions and cell, as they are stored."""
+    numbers = read_array(group, "numbers", (None,), int)
+    return {
+        "numbers": numbers,
+        "positions": read_array(group, "positions", (len(numbers), 3)),
+        "cell": read_array(group, "cell", (3, 3)),
+    }
+
+
+def _atoms(group):
+    given = _structure(group)
+    numbers = given["numbers"]
+    if not len(numbers) or numbers.min() < 1 or numbers.max() > 118:
+        raise ValueError(f"{group.name}/numbers are no atomic numbers from 1 to 118")
+    if not abs(np.linalg.det(given["cell"])) > 1e-6:
+        raise ValueError(f"{group.name}/cell has no volume")
+    return Atoms(**given, pbc=read_array(group, "pbc", (3,), bool))
+
+
+def _grid(group):
+    """(G1, G2, G3)"""
+    shape = np.asarray(group.attrs.get("shape", ()))
+    if shape.shape != (3,) or shape.dtype.kind not in "iu" or shape.min() < 1 or shape.max() > 10**6:
+        raise ValueError(f"attribute 'shape' of {group.name} is not three numbers of grid points")
+    return tuple(int(n) for n in shape)

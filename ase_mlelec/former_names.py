@@ -1,0 +1,37 @@
+"""Modules under the names that they had in former versions: ``import ase_mlelec.bilayers`` goes on to work."""
+
+import sys
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.util import spec_from_loader
+
+FORMER = {
+    "bilayers": "structures",
+    "wannier_hamiltonian": "bands.wannier_hamiltonian",
+    "io.ase_formats": "data.ase_formats",
+    "io.data_set": "data.data_set",
+    "io.frames": "data.frames",
+    "io.snapshots": "data.snapshots",
+    "train.hamiltonian_data": "data.hamiltonians",
+}
+PACKAGE = __package__ + "."
+
+
+class _FormerNames(MetaPathFinder, Loader):
+    """Finds a module of FORMER as what is there under its present name, which is one and the same module."""
+
+    def find_spec(self, name, path=None, target=None):
+        known = name.startswith(PACKAGE) and name.removeprefix(PACKAGE) in FORMER
+        return spec_from_loader(name, self) if known else None
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        present = import_module(PACKAGE + FORMER[module.__name__.removeprefix(PACKAGE)])
+        sys.modules[module.__name__] = present
+
+
+def register():
+    """Make the former names importable."""
+    sys.meta_path.append(_FormerNames())

@@ -1,0 +1,79 @@
+"""Which atom is in which layer of a structure."""
+
+import numpy as np
+from ase.data import covalent_radii
+from ase.formula import Formula
+from ase.neighborlist import neighbor_list
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+_BOND = 1.2  # atoms closer than this times the sum of their covalent radii are bonded
+_SAME = 0.3  # logarithm of areas per atom; two layers in one piece have half the area, 0.7
+
+
+def bonds(atoms):
+    radii = _BOND * covalent_radii[atoms.numbers]
+    return neighbor_list("ij", atoms, radii.tolist())
+
+
+def layers(atoms, areas=None):
+    """Which layer each atom is in, from the structure alone: atoms that bonds connect are one layer.
+
+    atoms : ase.Atoms, layers parallel to the first two cell vectors, in any order and shift
+    areas : dict of float, Å^2 per atom by formula; what is in one piece of this area, without bonds to the next cell
+        along the third cell vector, is a single layer
+
+    Returns int array [N], 0 for the lowest layer; lowest is what lies above the widest gap.
+
+    Raises ValueError where bonds connect everything, and where small pieces such as molecules are no layers.
+    """
+    n_parts, part = _pieces(atoms)
+    if n_parts < 2 and not _is_layer(atoms, areas or {}):
+        raise ValueError(
+            f"layers: got {atoms.get_chemical_formula()} in one piece, need layers without bonds between "
+            "them; increase their distance"
+        )
+    height = atoms.cell.scaled_positions(atoms.positions)[:, 2] % 1
+    order = np.sort(height)
+    gaps = np.diff(np.append(order, order[0] + 1))
+    height = (height - order[(np.argmax(gaps) + 1) % len(order)]) % 1
+    mean = np.bincount(part, height) / np.bincount(part)
+    rank = np.argsort(np.argsort(mean))
+    sizes = np.bincount(part)
+    if n_parts > 2 and sizes.min() < 0.1 * sizes.max():
+        raise ValueError(
+            f"layers: got {n_parts} pieces of {sizes.min()} to {sizes.max()} atoms, need layers of "
+            "similar size; remove what lies between them"
+        )
+    return rank[part]
+
+
+def layer_areas(structures):
+    """dict of float, Å^2 per atom by formula, for ``layers``: of layers that others lie beside, or else of all.
+
+    structures : iterable of ase.Atoms; without a single stack, what is in one piece is taken for one layer
+    """
+    beside, alone = {}, {}
+    for atoms in structures:
+        n_parts, part = _pieces(atoms)
+        for k in range(n_parts):
+            layer = atoms[part == k]
+            area = np.linalg.norm(np.cross(atoms.cell[0], atoms.cell[1])) / len(layer)
+            (beside if n_parts > 1 else alone).setdefault(formula_of(layer.symbols), []).append(float(area))
+    return {formula: float(np.mean(areas)) for formula, areas in (alone | beside).items()}
+
+
+def formula_of(symbols):
+    """Formula of a layer whatever its size, such as "MoS2"; symbols : iterable of chemical symbols of all atoms."""
+    return Formula.from_list(list(symbols)).reduce()[0].format("hill")
+
+
+def _pieces(atoms):
+    first, second = bonds(atoms)
+    return connected_components(coo_array((np.ones(len(first)), (first, second)), (len(atoms),) * 2), False)
+
+
+def _is_layer(atoms, areas):
+    area = np.linalg.norm(np.cross(atoms.cell[0], atoms.cell[1])) / len(atoms)
+    wanted = areas.get(formula_of(atoms.symbols))
+    return wanted is not None and abs(np.log(area / wanted)) < _SAME and _pieces(atoms * (1, 1, 2))[0] == 2

@@ -1,0 +1,1 @@
+"""Training of Hamiltonians of Wannier functions."""

@@ -1,0 +1,255 @@
+"""What of a Hamiltonian has closed forms: linear parts of hopping and on-site by ridge regression, normalisation.
+
+Gradient descent (``ase_mlelec.train.hamiltonian``) starts from them.
+"""
+
+import torch
+
+from ase_mlelec.descriptors.deep_potential import switch
+from ase_mlelec.heads.hamiltonian.hopping import FADE, NEAR, REFLECTIONS
+from ase_mlelec.heads.hamiltonian.orbitals import reflected_block
+from ase_mlelec.heads.hamiltonian.three_centre import reflected_signs
+from ase_mlelec.train.fit import mean_and_inverse
+from ase_mlelec.train.hamiltonian.descent import category_scales
+from ase_mlelec.train.hamiltonian.items import join, without_third_atoms
+
+RIDGE = 1e-9  # of the mean diagonal element, in the two-centre fits
+THIRD_RIDGE = {False: 1e-5, True: 3e-2}  # of the squares of functions of third atoms, within and between layers
+THIRD_ONSITE_RIDGE = 1e-2  # times their number, of the unit size of moments of third atoms
+PAIRS = 5000  # at a time
+ONSITE_RIDGE = 1e-3  # of the unit variance of the features; with 1e-5, 16 cells of graphene are learnt by heart
+SPECTRUM_RIDGE = 1e-10  # of the variance of all features of the power spectrum together
+REFIT = 100.0  # times these ridges in fine-tuning, by which less of the first training is forgotten
+
+
+@torch.no_grad()
+def standardise_hamiltonian(head, items):
+    """Normalisation of inputs and outputs, and the linear parts by least squares."""
+    geometry, onsite, hopping = join(head, items)
+    for k in range(len(head.species)):
+        own = geometry.features[geometry.species == k]
+        if not len(own):
+            raise ValueError(f"got no atoms of {head.species[k]} to train on; add some or leave it out")
+        parity = head.local.parity.to(own)
+        even = (parity > 0).all(dim=0)
+        mean = torch.where(even, own.mean(dim=0), 0.0)  # odd ones must change sign with the frame
+        spread = (own - mean).square().mean(dim=0).sqrt()
+        head.shift[k], head.inverse[k] = mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
+        if head.spectrum is not None:
+            spectra = geometry.spectrum[geometry.species == k]
+            head.spectrum_shift[k], head.spectrum_inverse[k] = mean_and_inverse(spectra, head.spectrum.weights)
+    for q in range(head.moment_inverse.shape[0] if len(head.local.windings) > 1 else 0):
+        moments = torch.cat([geometry.moments[:, 3 + 2 * q], geometry.moments[:, 4 + 2 * q]], dim=1)
+        size = moments.abs().square().mean(dim=0).sqrt()
+        head.moment_inverse[q] = 1 / (size + 0.1 * size.mean() + 1e-3)
+    if head.onsite_third:
+        for q, moments in enumerate(geometry.third_moments.permute(2, 0, 1)):
+            size = moments.abs().square().mean(dim=0).sqrt()
+            head.third_inverse[q] = 1 / (size + 0.05 * size.square().mean().sqrt() + 1e-12)
+    for k in range(len(head.species)):
+        _fit_onsite(head, k, geometry, onsite[k])
+    for key, rows in geometry.groups().items():
+        for name in ("near", "long"):
+            pairs, blocks = _reached(name, geometry.pairs(rows), hopping[key])
+            if len(blocks):
+                net = head.pairs.net(key, name)
+                net.envelope.copy_(_envelope(pairs.r, blocks))
+                for part in net.linear_parts():
+                    part.zero_()
+                _add_linear_hopping(head, key, name, pairs, blocks)
+    _scale_nets(head, category_scales(head, without_third_atoms(head, items)))
+
+
+def _fit_onsite(head, k, geometry, truth):
+    """Scale, mean and linear parts of the on-site blocks of one species."""
+    mean = _reflected_onsite(head, k, geometry, truth)[1].mean(dim=0)
+    scale = max(float((truth.flatten(1) - mean).square().mean().sqrt()), 1e-6)
+    head.onsite_scale[k] = scale
+    head.onsite[k].net.bias.zero_()
+    head.onsite[k].net.bias[: len(mean)] = mean / scale
+    for part in head.onsite[k].linear_parts():
+        part.zero_()
+    _add_linear_onsite(head, k, geometry, truth, mean)
+
+
+@torch.no_grad()
+def refit_onsite(head, items):
+    """Fine-tuning of on-site blocks: what the linear parts leave of those of new structures, by ridge regression that
+    draws to these parts as they were.
+
+    The nets beside them are left out, and are not trained any more: on environments unlike those that they were trained
+    on they are further off than the linear parts alone.
+    """
+    for own in head.onsite:
+        own.net.weight.zero_()
+        own.net.bias[own.functions.size**2 :] = 0
+        own.net.requires_grad_(False)
+    geometry, onsite, _ = join(head, items)
+    blocks = head(geometry.pairs(slice(0, 0)))
+    for k, truth in onsite.items():
+        _add_linear_onsite(head, k, geometry, truth - blocks.onsite[k], 0.0, REFIT)
+
+
+def _add_linear_onsite(head, k, geometry, blocks, mean, stiffer=1.0):
+    """Linear parts, by ridge regression over all frames' reflections: on features where elements do not turn with the
+    frame, else on the moments that turn alike."""
+    rows, values, turning = _reflected_onsite(head, k, geometry, blocks)
+    own, scale = head.onsite[k], head.onsite_scale[k]
+    vectors = own.functions.circular(torch.complex128)
+    ridge = torch.full((rows.shape[1],), SPECTRUM_RIDGE, dtype=rows.dtype)
+    ridge[: head.local.n_features] = ONSITE_RIDGE
+    normal = rows.T @ rows + torch.diag(ridge) * stiffer * len(rows)
+    own.linear.add_(torch.linalg.solve(normal, rows.T @ (values - mean)) / scale)
+    generators, matrix = (torch.cat(parts) for parts in zip(*turning))
+    found = torch.zeros(generators.shape[1:], dtype=vectors.dtype)
+    n_moments = len(own.turned) - 1
+    ridge = torch.full((len(found),), ONSITE_RIDGE * len(generators), dtype=rows.dtype)
+    ridge[n_moments:] = THIRD_ONSITE_RIDGE * (len(ridge) - n_moments)
+    for i, j in (~own.fixed()).nonzero().tolist():
+        columns = generators[:, :, i, j].to(vectors.dtype)
+        normal = columns.mH @ columns
+        normal.diagonal().add_(stiffer * ridge)
+        found[:, i, j] = torch.linalg.solve(normal, columns.mH @ matrix[:, i, j])
+    found = (vectors.T @ found @ vectors.conj()).real / scale
+    own.turned[1:] += found[:n_moments]
+    if own.third_turned is not None:
+        own.third_turned[1:] += found[n_moments:]
+
+
+def _reflected_onsite(head, k, geometry, blocks):
+    """(standardised features, elements that do not turn [n, W^2], list of (generators, elements that turn)) of blocks
+    in the frames' reflections."""
+    kind, functions, atoms = head.onsite[k], head.orbitals[k], geometry.species == k
+    vectors, rows, values, turning = functions.circular(torch.complex128), [], [], []
+    for up, across in REFLECTIONS:
+        seen = head.reflected(geometry, up, across)
+        rows.append(head.standardised(seen)[atoms])
+        block = reflected_block(blocks, functions, functions, up, across)
+        matrix = vectors.conj() @ block.to(vectors.dtype) @ vectors.T
+        values.append((vectors.T @ (matrix * kind.fixed()) @ vectors.conj()).real.flatten(1))
+        moments = [
+            part[atoms] for part in (head.scaled_moments(seen), head.scaled_third_moments(seen)) if part is not None
+        ]
+        turning.append((torch.cat([kind.generators(part)[:, 1:] for part in moments], dim=1), matrix))
+    return torch.cat(rows).double(), torch.cat(values), turning
+
+
+@torch.no_grad()
+def refit_hopping(head, items):
+    """Fine-tuning of hopping: what is left of that of new structures, by ridge regression that draws to the linear
+    parts as they were."""
+    geometry, _, hopping = join(head, items)
+    groups = geometry.groups()
+    for key, found in head(geometry).hopping.items():
+        for name in ("near", "long"):
+            pairs, blocks = _reached(name, geometry.pairs(groups[key]), hopping[key] - found)
+            if len(blocks):
+                _add_linear_hopping(head, key, name, pairs, blocks, REFIT)
+
+
+def _reached(name, pairs, blocks):
+    """(pairs, blocks) that the near or the long net takes part in."""
+    rows = ((pairs.r < NEAR[1]) if name == "near" else (pairs.r > NEAR[0])).nonzero()[:, 0]
+    return pairs.pairs(rows), blocks[rows]
+
+
+def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
+    """Linear parts of one net: for every (λ, μ), weighted least squares over all frames' reflections."""
+    net, functions = head.pairs.net(key, name), [head.orbitals[k] for k in key[1:]]
+    ends = [(pairs, blocks)] + ([(pairs.reversed(), blocks.mT)] if key[1] == key[2] else [])
+    left, right = (own.circular(torch.complex128) for own in functions)
+    windings = [own.winding.tolist() for own in functions]
+    powers = sorted({abs(a - b) for a in windings[0] for b in windings[1]})
+    signs = _signs(head, net, name)
+    normal, right_side = dict.fromkeys(powers, 0), 0
+    for side, truth in ends:
+        for part in torch.arange(len(truth)).split(PAIRS):
+            seen = side.pairs(part)
+            basis = _functions(head, net, name, seen)
+            size = net.size(seen.r)
+            for power in powers:
+                scaled = basis * (size**0.5 * seen.u.abs() ** power)[:, None]
+                normal[power] = normal[power] + scaled.T @ scaled
+            for up, across in REFLECTIONS:
+                target = reflected_block(truth[part], *functions, up, across)
+                value = (
+                    head.pairs.phases(key, _reflected_pairs(seen, up, across)).conj()
+                    * (left.conj() @ target.to(left.dtype) @ right.T)
+                ).flatten(1)
+                turned = (basis * reflected_signs(signs, up, across)).T
+                right_side = right_side + torch.complex(turned @ value.real, turned @ value.imag)
+    right_side = right_side.reshape(len(right_side), len(windings[0]), len(windings[1]))
+    found = torch.zeros_like(right_side)
+    alike = (signs[:, :, None] == signs[:, None]).all(dim=0)  # functions of other signs are orthogonal
+    for power in powers:
+        factor = torch.linalg.cholesky(_regularised(len(REFLECTIONS) * normal[power] * alike, net, key[0], stiffer))
+        for i, a in enumerate(windings[0]):
+            for j, b in enumerate(windings[1]):
+                if abs(a - b) == power:
+                    values = right_side[:, i, j]
+                    found[:, i, j] = torch.complex(
+                        *(
+                            torch.cholesky_solve(v[:, None], factor)[:, 0]
+                            for v in (values.real.contiguous(), values.imag.contiguous())
+                        )
+                    )
+    found = (left.T @ found @ right.conj()).real.reshape(len(found), -1)
+    net.linear += found[: len(net.linear)]
+    if head.third:
+        net.third += found[len(net.linear) :].reshape(net.third.shape)
+
+
+def _functions(head, net, name, pairs):
+    """Functions [E, K] of pairs in which hopping over its envelope is linear: of two centres, then of third atoms."""
+    found = [net.two_centre(pairs, head.fold)]
+    if head.third:
+        third, radial = head.pairs.third_atoms[name](pairs), net.radial(pairs.r, len(net.third))
+        found.append((radial[:, :, None] * third[:, None]).flatten(1))
+    found = torch.cat(found, dim=1)
+    return found if name == "near" else found * switch(pairs.r, FADE, head.cutoff)[:, None]
+
+
+def _signs(head, net, name):
+    """Tensor [2, K] of the functions of _functions, see ThirdAtoms.signs."""
+    if not head.third:
+        return net.signs()
+    return torch.cat([net.signs(), head.pairs.third_atoms[name].signs().repeat(1, len(net.third))], dim=1)
+
+
+def _regularised(normal, net, inter, stiffer):
+    """The normal matrix with ``stiffer`` times its ridges, of third atoms in units of the size of each function."""
+    diagonal, n_pair = normal.diagonal(), len(net.linear)
+    ridge = torch.full_like(diagonal, RIDGE * float(diagonal[:n_pair].mean()))
+    sizes = diagonal[n_pair:].sqrt()
+    if len(sizes):
+        ridge[n_pair:] = THIRD_RIDGE[inter] * (sizes + 0.05 * sizes.square().mean().sqrt()) ** 2
+    return normal + torch.diag(stiffer * ridge + 1e-14 * diagonal.max() + 1e-300)
+
+
+def _reflected_pairs(pairs, up, across):
+    u, turn = (pairs.u, pairs.turn) if across > 0 else (pairs.u.conj(), pairs.turn.conj())
+    return pairs.__class__(**{**vars(pairs), "t": up * pairs.t, "u": u, "turn": turn})
+
+
+def _envelope(r, blocks):
+    """(a, b): exp(a + b r) through the root mean squares of the elements in bins of the distance; never rising."""
+    bins = ((r - r.min()) / 0.5).long()
+    count = r.new_zeros(int(bins.max()) + 1).index_add(0, bins, torch.ones_like(r))
+    square = torch.zeros_like(count).index_add(0, bins, blocks.square().mean(dim=(1, 2)))
+    centre = torch.zeros_like(count).index_add(0, bins, r)
+    keep = count > 0
+    x, y = centre[keep] / count[keep], 0.5 * (square[keep] / count[keep] + 1e-12).log()
+    if len(x) < 2:
+        return torch.tensor([float(y.mean()), 0.0])
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
+    slope = slope.clamp(max=0.0)
+    return torch.stack([y.mean() - slope * x.mean(), slope])
+
+
+@torch.no_grad()
+def _scale_nets(head, scales):
+    """Nets start with outputs of the size of what the two-centre parts leave, in units of their envelopes."""
+    for name, net in head.pairs.items():
+        kind, _, _, reach = name.split("_")
+        middle = torch.tensor(3.0 if reach == "near" else 8.0)
+        net.net_scale.fill_(min(1.0, scales.get(f"{kind}_{reach}", 1.0) / float(net.size(middle))))

@@ -1,0 +1,79 @@
+"""Errors of predicted elements and bands."""
+
+import numpy as np
+import torch
+
+from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
+from ase_mlelec.physics.kmesh import monkhorst_pack
+from ase_mlelec.train.hamiltonian.eigenvalue_response import LARGEST, mesh
+from ase_mlelec.train.hamiltonian.items import CATEGORIES, SHARP, prepare
+
+
+def hamiltonian_errors(model, frames):
+    """Errors of the elements between the functions of the data, and of bands of cells up to 300 functions.
+
+    frames : iterable of HamiltonianFrame
+
+    Returns dict of float: mean absolute errors in meV and R2 by category; keys as in QUANTITIES of
+    ase_mlelec.train.evaluate.
+    """
+    return _summary(*compared_elements(model, frames))
+
+
+@torch.no_grad()
+def compared_elements(model, frames):
+    """(elements, differences of levels) of a model on HamiltonianFrames, eV.
+
+    elements : dict by category of (predicted, true), Tensor [n] each, between the functions of the data
+    differences : array, of the levels on a mesh of cells up to 300 functions, or None
+    """
+    head = model.heads["hamiltonian"]
+    truths, found = {name: [] for name in CATEGORIES}, {name: [] for name in CATEGORIES}
+    bands = []
+    for frame in frames:
+        item = prepare(head, frame)
+        blocks, groups = head.complete(head(item.geometry)), item.geometry.groups()
+        turn = [torch.as_tensor(matrix) for matrix in item.transforms]
+        for k, truth in item.onsite.items():
+            left = torch.stack([turn[i] for i in blocks.atoms(k).tolist()])
+            for store, value in ((truths, truth), (found, blocks.onsite[k])):
+                store["onsite"].append((left @ value.double() @ left.mT).flatten())
+        for key, truth in item.hopping.items():
+            left, right = (torch.stack([turn[i] for i in index.tolist()]) for index in blocks.pairs(key)[:2])
+            near = item.geometry.r[groups[key]] < SHARP
+            for store, value in ((truths, truth), (found, blocks.hopping[key])):
+                whole = left @ value.double() @ right.mT
+                for name, mask in (("near", near), ("long", ~near)):
+                    store[f"{'inter' if key[0] else 'intra'}_{name}"].append(whole[mask].flatten())
+        if frame.hamiltonian.size <= LARGEST:
+            bands.append(_band_errors(head, frame, blocks))
+    elements = {name: (torch.cat(found[name]), torch.cat(truths[name])) for name in CATEGORIES if found[name]}
+    return elements, np.concatenate(bands) if bands else None
+
+
+def _band_errors(head, frame, blocks):
+    kpts = monkhorst_pack(mesh(frame.atoms))
+    *elements, owners = head.elements(blocks)
+    own = WannierHamiltonian.from_elements(frame.atoms.cell.array, *elements, frame.atoms.positions[owners])
+    return (own.eigenvalues(kpts) - frame.hamiltonian.eigenvalues(kpts)).ravel()
+
+
+def _summary(columns, bands):
+    result = {}
+    every = [torch.cat([pair[i] for pair in columns.values()]) for i in (0, 1)]
+    inter = [
+        torch.cat([columns[name][i] for name in columns if name.startswith("inter")] or [every[i][:0]]) for i in (0, 1)
+    ]
+    for name, (mine, truth) in {"all": every, **columns, "inter": inter}.items():
+        if not len(truth):
+            continue
+        result[f"hamiltonian_{name}_mae_meV"] = 1000 * float((mine - truth).abs().mean())
+        spread = float((truth - truth.mean()).square().sum())
+        if spread > 0:
+            result[f"hamiltonian_{name}_r2"] = 1 - float((mine - truth).square().sum()) / spread
+        large = truth.abs() > 1e-3
+        if name in ("all", "inter") and bool(large.any()):
+            result[f"hamiltonian_{name}_large_mae_meV"] = 1000 * float((mine - truth)[large].abs().mean())
+    if bands is not None:
+        result["bands_mae_meV"] = 1000 * float(np.abs(bands).mean())
+    return result

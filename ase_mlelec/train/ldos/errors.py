@@ -1,0 +1,88 @@
+"""Errors of a predicted LDOS."""
+
+import numpy as np
+import torch
+
+from ase_mlelec.physics import core_charge, fermi, total_energy
+
+
+@torch.no_grad()
+def ldos_errors(model, data):
+    """Errors of every snapshot of ``data`` (GridData), integrals against those of the true LDOS in the same way.
+
+    model : Model, or a list of them, a committee that predicts the mean LDOS of its members
+
+    Raises ValueError where ``data`` has another zero of energy than the model.
+
+    Returns dict of array, one entry per snapshot: ldos (root mean square over points and energies, 1/(eV Å^3)), dos
+    (root mean square, states/eV/atom), density_percent (mean of |n - n_true|/n_true, %), band_energy and free_energy
+    (predicted - true, eV/atom).
+
+    Source: Ellis et al. 2021, Tables II and IV.
+    """
+    models, found = model if isinstance(model, list) else [model], []
+    if any(one.heads["ldos"].zero != data.zero for one in models):
+        raise ValueError("the data and the models have different zeros of energy; give GridData zero=head.zero")
+    for k in range(len(data)):
+        item, snapshot = data[k], data.snapshots[k]
+        members = [one.heads["ldos"].spectrum(item.features.to(one.dtype)).double() for one in models]
+        ldos = (sum(members) / len(members)).numpy()
+        dos = ldos.mean(axis=0) * item.volume
+        terms, density = free_energy(data.snapshots, snapshot, dos, ldos, item.level)
+        true, true_density = free_energy(data.snapshots, snapshot, snapshot.dos)
+        found.append(
+            {
+                "ldos": np.sqrt(((ldos[item.points] - item.ldos.numpy()) ** 2).mean()),
+                "dos": np.sqrt(((dos - item.dos.numpy()) ** 2).mean()) / item.n_atoms,
+                "density_percent": 100 * np.abs(density / true_density - 1).mean(),
+                "band_energy": (terms["band"] - true["band"]) / item.n_atoms,
+                "free_energy": (terms["total"] - true["total"]) / item.n_atoms,
+            }
+        )
+    return {name: np.array([float(row[name]) for row in found]) for name in found[0]}
+
+
+def mean_ldos_errors(model, data):
+    """dict of float, means over the snapshots of ``data``: the keys of QUANTITIES in ase_mlelec.train.evaluate."""
+    found = ldos_errors(model, data)
+    return {
+        "ldos_rmse": float(np.sqrt((found["ldos"] ** 2).mean())),
+        "density_mape_percent": float(found["density_percent"].mean()),
+        "dos_rmse_states_per_eV_per_atom": float(np.sqrt((found["dos"] ** 2).mean())),
+        "band_energy_mae_meV_per_atom": 1000 * float(np.abs(found["band_energy"]).mean()),
+        "free_energy_mae_meV_per_atom": 1000 * float(np.abs(found["free_energy"]).mean()),
+    }
+
+
+def free_energy(snapshots, snapshot, dos, ldos=None, level=0.0):
+    """(terms of the total free energy, density) from a DOS, and an LDOS or else the density of the snapshot.
+
+    level : eV, what the energies of DOS and LDOS are relative to
+    """
+    counts, energies = snapshots.attributes["valence_electrons"], snapshots.energies + level
+    charges = np.array([counts[symbol] for symbol in snapshot.atoms.get_chemical_symbols()], dtype=float)
+    density = snapshot.density
+    if ldos is not None:
+        level = fermi.fermi_level(energies, dos, charges.sum(), snapshot.temperature)
+        weights = fermi.integration_weights(energies, level, snapshot.temperature)[0]
+        density = (ldos @ weights).reshape(snapshot.shape)
+    cell, positions = snapshot.atoms.cell.array, snapshot.atoms.positions
+    core_density = core_charge.density(
+        snapshots.attributes.get("core_charges", {}),
+        snapshot.atoms.get_chemical_symbols(),
+        positions,
+        cell,
+        snapshot.shape,
+    )
+    terms = total_energy.from_dos_and_density(
+        dos,
+        energies,
+        density,
+        cell,
+        positions,
+        charges,
+        snapshot.temperature,
+        xc=snapshots.attributes["xc"],
+        core_density=core_density,
+    )
+    return terms, density

@@ -1,0 +1,350 @@
+"""Forces and free energies in the training of the local density of states: a refit of the last layer that sees them.
+
+The LDOS is D = scale W (h, 1), and forces are derivatives of a functional of it.  Once the hidden layers h(r) and their
+derivatives with respect to displacements of the atoms are known, which needs the net but once, forces are smooth
+functions F(W) of the last layer alone.  To first order around the present W_p they are linear equations beside those of
+the LDOS and the DOS, whose least-squares solution is W_0 with the normal matrix N, the same for all energies:
+
+    minimise  tr M (W - W_0) N (W - W_0)^T + weight sum_snapshots mean_m (F_m(W_p) + G_m.(W - W_p) - F_m^DFT)^2
+
+and likewise with the free energy of each snapshot, to which long waves of the density matter most, as they do to its
+Coulomb energy, but hardly to the mean square of the LDOS.
+
+M is 1/S for all energies alike, and more for the changes of the LDOS that change the density: a small part of the LDOS,
+but the one that forces pull at.
+
+W has some 10^4 entries, but there are few labels.  So the solution is W_0 plus a combination of M^-1 G_m N^-1, with
+coefficients from a system as large as their number; with new F and G this is repeated (Gauss-Newton).
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ase_mlelec.data.grid_points import fingerprints
+from ase_mlelec.physics import core_charge, fermi, total_energy
+from ase_mlelec.train.ldos.errors import free_energy
+from ase_mlelec.train.ldos.refit import normal_equations
+
+COARSE = 0.6  # grid points per point of the data, along each vector: forces change by 0.003 eV/Å in aluminium
+STEP = 1e-5  # Å; one-sided differences of fingerprints, with relative errors of this order
+DIRECTIONS = 12  # of displacement per snapshot
+ITERATIONS = 2
+DENSITY = 10.0  # weight of changes of the density in units of its mean, beside those of the LDOS in its scale
+FRACTIONS = (1, 0.5, 0.25, 0.125)  # of a step, until one is an improvement
+
+
+@dataclass(frozen=True)
+class ForceItem:
+    """One snapshot on a grid of its own, to first order in displacements of its atoms along M directions.
+
+    features : Tensor [P, F]; slopes : Tensor [M, P, F], 1/Å, their derivatives along ``directions`` : Tensor [M, N, 3],
+        orthonormal; wanted : Tensor [M], eV/Å, forces of the DFT code along them
+    """
+
+    snapshot: object
+    shape: tuple
+    features: torch.Tensor
+    slopes: torch.Tensor
+    directions: torch.Tensor
+    wanted: torch.Tensor
+
+
+class ForceData:
+    """Snapshots with fingerprints and their derivatives on grids that are coarse, but fine enough for forces.
+
+    Large structures are displaced along DIRECTIONS random directions, small ones along all but translations.
+
+    snapshots : Snapshots, of which those of one atom are left out
+    cache : path of an HDF5 file, that of GridData; it belongs to one descriptor
+
+    Raises ValueError for snapshots without forces.
+    """
+
+    def __init__(self, snapshots, descriptor, cache, progress=True):
+        self.attributes, self.cache = snapshots.attributes, cache
+        atoms = [snapshot.atoms for snapshot in snapshots]
+        self.snapshots = snapshots.take([k for k, each in enumerate(atoms) if len(each) > 1])
+        self._keys = [f"{self.snapshots.identity(k)}-forces" for k in range(len(self))]
+        with h5py.File(cache, "a") as file:
+            missing = [k for k, key in enumerate(self._keys) if key not in file]
+            for k in tqdm(missing, disable=None if progress else True, desc="derivatives", unit=" snapshots"):
+                snapshot = self.snapshots[k]
+                if snapshot.forces is None:
+                    raise ValueError(
+                        f"{snapshots.path}: snapshot '{snapshot.name}' has no forces; write them too, or "
+                        "train with force_weight = 0"
+                    )
+                features, slopes = _first_order(descriptor, snapshot, _directions(snapshot.atoms))
+                file[self._keys[k]] = torch.cat([features[None], slopes]).numpy()
+                file.flush()
+
+    def __len__(self):
+        return len(self.snapshots)
+
+    def __getitem__(self, k):
+        snapshot = self.snapshots[k]
+        with h5py.File(self.cache) as file:
+            stored = torch.from_numpy(file[self._keys[k]][()])
+        directions = _directions(snapshot.atoms)
+        wanted = torch.einsum("mni,ni->m", directions, torch.as_tensor(snapshot.forces))
+        return ForceItem(snapshot, coarse_shape(snapshot.shape), stored[0], stored[1:], directions, wanted)
+
+
+def coarse_shape(shape):
+    """(G1, G2, G3) of the grid on which forces are integrated, from that of the data."""
+    return tuple(max(1, round(COARSE * n)) for n in shape)
+
+
+def _directions(atoms):
+    """Tensor [M, N, 3], orthonormal and without translation, the same for the same structure."""
+    n_atoms = len(atoms)
+    seed = hashlib.sha256(np.ascontiguousarray(atoms.positions).tobytes()).digest()[:4]
+    rng = np.random.default_rng(int.from_bytes(seed, "big"))
+    noise = rng.normal(size=(min(DIRECTIONS, 3 * n_atoms - 3), n_atoms, 3))
+    noise -= noise.mean(axis=1, keepdims=True)
+    return torch.as_tensor(np.linalg.qr(noise.reshape(len(noise), -1).T)[0].T.reshape(noise.shape).copy())
+
+
+def _first_order(descriptor, snapshot, directions):
+    """Fingerprints [P, F] and their derivatives [M, P, F] along the directions [M, N, 3], float32."""
+    shape, moved = coarse_shape(snapshot.shape), snapshot.atoms.copy()
+    start = fingerprints(descriptor, moved, shape, torch.float64)
+    slopes = torch.empty(len(directions), *start.shape)
+    for slope, direction in zip(slopes, directions.numpy()):
+        moved.positions = snapshot.atoms.positions + STEP * direction
+        slope.copy_((fingerprints(descriptor, moved, shape, torch.float64) - start) / STEP)
+    return start.float(), slopes
+
+
+def hidden_first_order(head, item):
+    """Coordinates of the LDOS and a column of ones [P, H + 1], and their derivatives [M, P, H + 1] by directions."""
+    values, slopes = (item.features - head.shift) @ head.inverse.T, item.slopes @ head.inverse.T
+    linear = [x[..., head.n_features - head.n_linear :] for x in (values, slopes)]
+    for part in head.hidden:
+        if isinstance(part, torch.nn.Linear):
+            values, slopes = part(values).detach(), slopes @ part.weight.detach().T
+        else:  # element by element
+            values.requires_grad_(True)
+            out = part(values)
+            values, slopes = out.detach(), slopes * torch.autograd.grad(out.sum(), values)[0]
+    values, slopes = (torch.cat(parts, dim=-1) for parts in zip((values, slopes), linear))
+    return torch.nn.functional.pad(values, (0, 1), value=1.0), torch.nn.functional.pad(slopes, (0, 1))
+
+
+def projected_forces(head, attributes, item, hidden, slopes, last):
+    """Forces [M] eV/Å of the last layer ``last`` [S, H + 1] along the directions of ``item``, differentiable in it.
+
+    attributes : dict, those of the snapshots
+    hidden, slopes : as of hidden_first_order
+
+    Source: derivative of Ellis et al. 2021, Eq. (9).
+    """
+    steps = torch.zeros(len(slopes), dtype=torch.float64, requires_grad=True)
+    total = _free_energy(head, attributes, item.snapshot, item.shape, hidden, last, slopes, item.directions, steps)
+    (forces,) = torch.autograd.grad(total, steps, create_graph=last.requires_grad)
+    return -forces
+
+
+def energy_per_atom(head, attributes, snapshot, hidden, last):
+    """A per atom of the last layer, eV, relative to head.zero, differentiable in it; hidden : [G, H + 1]."""
+    return _free_energy(head, attributes, snapshot, snapshot.shape, hidden, last) / len(snapshot.atoms)
+
+
+def _free_energy(head, attributes, snapshot, shape, hidden, last, slopes=None, directions=None, steps=None):
+    """A, eV; with slopes, to first order in ``steps`` [M] Å along the directions."""
+    atoms, energies, kind = snapshot.atoms, head.energies, last.dtype
+    symbols, counts = atoms.get_chemical_symbols(), attributes["valence_electrons"]
+    charges = torch.tensor([float(counts[symbol]) for symbol in symbols], dtype=torch.float64)
+    temperature = torch.tensor(snapshot.temperature, dtype=torch.float64)
+    cell, positions = (torch.as_tensor(array) for array in (atoms.cell.array, atoms.positions))
+    mean = hidden.mean(dim=0)
+    if steps is not None:
+        positions = positions + torch.tensordot(steps, directions, 1)
+        mean = mean + steps.to(kind) @ slopes.mean(dim=1)
+    dos = (head.scale * atoms.get_volume() * (last @ mean)).double()
+    mu = fermi.fermi_level(energies, dos, charges.sum(), temperature)
+    weights = fermi.integration_weights(energies, mu, temperature)[0].to(kind) @ last
+    density = hidden @ weights
+    if steps is not None:
+        # the product before the sum over directions: no graph of tensors [M, P, H]
+        density = density + steps.to(kind) @ (slopes @ weights)
+    density = (head.scale * density).double().reshape(shape)
+    core_density = core_charge.density(attributes.get("core_charges", {}), symbols, positions, cell, shape)
+    return total_energy.from_dos_and_density(
+        dos,
+        energies,
+        density,
+        cell,
+        positions,
+        charges,
+        temperature,
+        xc=attributes["xc"],
+        core_density=core_density,
+        mu=mu,
+    )["total"]
+
+
+def force_rows(head, attributes, item, hidden, slopes, last):
+    """Derivatives [M, S, H + 1] of projected_forces with respect to ``last``, float64."""
+    last = last.detach().to(hidden.dtype).requires_grad_(True)
+    forces = projected_forces(head, attributes, item, hidden, slopes, last)
+    return torch.stack([torch.autograd.grad(force, last, retain_graph=True)[0] for force in forces]).double()
+
+
+def refit_with_labels(head, data, forces, force_weight, energy_weight, dos_weight, hold=0.0, progress=True):
+    """Move the last layer from the least-squares solution for LDOS and DOS towards the forces of the DFT code and the
+    free energies of its LDOS.
+
+    head : LDOSHead after refit_last_layer of ase_mlelec.train.ldos
+    data, dos_weight, hold : as there
+    forces : ForceData, or None where force_weight is 0
+    force_weight, energy_weight : of the mean square of the forces ((eV/Å)^2) and the square of the energy ((eV/atom)^2)
+        of a snapshot beside that of its LDOS (in units of the scale)
+
+    Returns {"forces": (before, after), "energy": (before, after)}, root mean square errors along the directions of
+    ``forces`` (eV/Å) and of the energies (eV/atom), of those with a weight.
+    """
+    labels = [
+        kind(*arguments, weight)
+        for kind, arguments, weight in (
+            (_Forces, (head, forces), force_weight),
+            (_Energies, (head, data), energy_weight),
+        )
+        if weight
+    ]
+    first = torch.cat([head.last.weight, head.last.bias[:, None]], dim=1).detach().double()
+    normal, _ = normal_equations(head, data, dos_weight, hold)
+    metric = energy_metric(head, data)
+
+    def value(last, residuals):
+        pull = ((metric @ (last - first) @ normal) * (last - first)).sum()
+        return float(pull + sum(weights @ residual**2 for (residual, weights) in residuals))
+
+    def all_residuals(last):
+        return [(label.residuals(last.float()), label.weights) for label in labels]
+
+    last, residuals = first, all_residuals(first)
+    errors = [_root_mean_squares(residuals)]
+    for _ in tqdm(range(ITERATIONS), disable=None if progress else True, desc="forces", unit=" iterations"):
+        rows = torch.cat([label.rows(last.float()) for label in labels])
+        missing, weights = (torch.cat(parts) for parts in zip(*residuals))
+        wanted = missing + torch.einsum("msh,sh->m", rows, last - first)
+        step = first + nearest(metric, normal, rows, wanted, weights) - last
+        for fraction in FRACTIONS:
+            trial = last + fraction * step
+            of_trial = all_residuals(trial)
+            if value(trial, of_trial) < value(last, residuals):
+                last, residuals = trial, of_trial
+                break
+        else:
+            break
+    with torch.no_grad():
+        head.last.weight.copy_(last[:, :-1])
+        head.last.bias.copy_(last[:, -1])
+    errors.append(_root_mean_squares(residuals))
+    return {label.name: tuple(both) for label, *both in zip(labels, *errors)}
+
+
+def check_densities(snapshots):
+    """Raises ValueError for snapshots without a density, which have no free energy."""
+    for snapshot in snapshots:
+        if snapshot.density is None:
+            raise ValueError(
+                f"{snapshots.path}: snapshot '{snapshot.name}' has no density; write it too, or train "
+                "with energy_weight = 0"
+            )
+
+
+class _Forces:
+    """Forces of the DFT code: residuals and weights [m] and rows [m, S, H + 1] of all snapshots."""
+
+    name = "forces"
+
+    def __init__(self, head, forces, weight):
+        self.head, self.forces = head, forces
+        counts = [len(_directions(snapshot.atoms)) for snapshot in forces.snapshots]
+        self.weights = torch.cat([torch.full((n,), weight / n, dtype=torch.float64) for n in counts])
+
+    def residuals(self, last):
+        return torch.cat(
+            [
+                item.wanted - projected_forces(self.head, self.forces.attributes, item, *hidden, last)
+                for item, hidden in self._items()
+            ]
+        )
+
+    def rows(self, last):
+        return torch.cat(
+            [force_rows(self.head, self.forces.attributes, item, *hidden, last) for item, hidden in self._items()]
+        )
+
+    def _items(self):
+        items = (self.forces[k] for k in range(len(self.forces)))
+        return ((item, hidden_first_order(self.head, item)) for item in items)
+
+
+class _Energies:
+    """Free energies of the DFT code's LDOS, per atom: residuals and weights [n] and rows [n, S, H + 1]."""
+
+    name = "energy"
+
+    def __init__(self, head, data, weight):
+        self.head, self.data = head, data
+        self.weights = torch.full((len(data),), weight, dtype=torch.float64)
+        self.wanted = []
+        for k in range(len(data)):
+            item, snapshot = data[k], data.snapshots[k]
+            total = free_energy(data.snapshots, snapshot, snapshot.dos)[0]["total"]
+            self.wanted.append((float(total) - item.level * item.n_electrons) / item.n_atoms)
+
+    def residuals(self, last):
+        with torch.no_grad():
+            return torch.stack([wanted - self._energy(k, last) for k, wanted in enumerate(self.wanted)])
+
+    def rows(self, last):
+        last = last.detach().requires_grad_(True)
+        return torch.stack(
+            [torch.autograd.grad(self._energy(k, last), last)[0].double() for k in range(len(self.data))]
+        )
+
+    def _energy(self, k, last):
+        hidden = torch.nn.functional.pad(self.head.activations(self.data[k].features).detach(), (0, 1), value=1.0)
+        return energy_per_atom(self.head, self.data.snapshots.attributes, self.data.snapshots[k], hidden, last)
+
+
+def _root_mean_squares(residuals):
+    return [float(residual.square().mean().sqrt()) for residual, _ in residuals]
+
+
+@torch.no_grad()
+def energy_metric(head, data):
+    """Tensor [S, S], float64: 1/S, and the mean of w w^T with w the weights of the density at the Fermi level."""
+    metric = torch.eye(head.last.out_features, dtype=torch.float64) / head.last.out_features
+    for item in (data[k] for k in range(len(data))):
+        weights = float(head.scale) * item.volume / item.n_electrons * item.number.double()
+        metric += DENSITY / len(data) * torch.outer(weights, weights)
+    return metric
+
+
+def nearest(metric, normal, rows, wanted, weights):
+    """The X [S, K] that minimises tr M X N X^T + sum_m weights_m (rows_m.X - wanted_m)^2, float64.
+
+    metric : M, Tensor [S, S], normal : N, Tensor [K, K], positive definite; rows : Tensor [m, S, K]; wanted, weights :
+        Tensor [m]
+
+    From the normal equations of the few rows: X = sum_m c_m M^-1 rows_m N^-1, with c from
+    (rows_m.(M^-1 rows_n N^-1) + 1/weights_m on the diagonal) c = wanted.
+    """
+    left, right = torch.linalg.cholesky(metric), torch.linalg.cholesky(normal)
+    # R = A^-1 rows B^-T with M = A A^T, N = B B^T
+    reduced = torch.linalg.solve_triangular(left, rows, upper=False)
+    reduced = torch.linalg.solve_triangular(right.T, reduced, upper=True, left=False)
+    flat = reduced.flatten(1)
+    coefficients = torch.linalg.solve(flat @ flat.T + torch.diag(1 / weights), wanted)
+    combined = torch.linalg.solve_triangular(left.T, torch.tensordot(coefficients, reduced, 1), upper=True)
+    return torch.linalg.solve_triangular(right, combined, upper=False, left=False)

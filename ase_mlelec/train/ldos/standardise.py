@@ -1,0 +1,112 @@
+"""Scales and zeros of fingerprints and LDOS before training."""
+
+import numpy as np
+import torch
+
+from ase_mlelec.heads.spectrum import EnergyZero
+from ase_mlelec.physics import fermi
+
+# of fit_zero, eV and eV Å^3: how far the Fermi level is off a function of the density, and how steep that may be
+NOISE, STEEPEST = 0.05, 500.0
+
+SMALLEST = 1e-6  # of the largest variance of fingerprints
+
+
+def fit_zero(snapshots):
+    """EnergyZero that follows the Fermi levels of snapshots, and is zero at their mean density.
+
+    Least squares, with slopes no steeper than the densities of the snapshots can tell.
+    """
+    counts = snapshots.attributes["valence_electrons"]
+    symbols = [snapshot.atoms.get_chemical_symbols() for snapshot in snapshots]
+    species = sorted(set(sum(symbols, [])))
+    densities = np.array(
+        [
+            [own.count(symbol) / snapshot.atoms.get_volume() for symbol in species]
+            for own, snapshot in zip(symbols, snapshots)
+        ]
+    )
+    levels = np.array(
+        [
+            float(
+                fermi.fermi_level(snapshots.energies, snapshot.dos, sum(counts[s] for s in own), snapshot.temperature)
+            )
+            for own, snapshot in zip(symbols, snapshots)
+        ]
+    )
+    mean = densities.mean(axis=0)
+    shifts = densities - mean
+    if not shifts.any():
+        return EnergyZero()
+    slopes = np.linalg.solve(
+        shifts.T @ shifts + np.eye(len(species)) * (NOISE / STEEPEST) ** 2, shifts.T @ (levels - levels.mean())
+    )
+    return EnergyZero(-float(slopes @ mean), dict(zip(species, slopes.tolist())))
+
+
+@torch.no_grad()
+def standardise_ldos(head, data, scaling="maximum", fingerprints="elements"):
+    """Fingerprints of a new head to mean 0 and spread 1, and the LDOS by ``scaling``:
+
+    "maximum": to a maximum of 1.  "spread": around its mean spectrum, from which the head starts, to a spread of 1; the
+    first layer gets weights of variance 1/F, so that its outputs have a spread of 1 too.  An LDOS that varies little
+    around a large mean is then learnt with the full resolution of the net.
+
+    fingerprints : "elements", one by one, or "components": principal components, of the linear ones by themselves.
+        Elements are strongly correlated; with components descent gets further in fewer steps.  But components of small
+        variance extrapolate badly: the data must be more than a snapshot or two.
+
+    Source: Ellis et al. 2021, section II C, for "maximum" and "elements".
+    """
+    mean, covariance = _mean_and_covariance(data[k].features[data[k].points] for k in range(len(data)))
+    head.shift.copy_(mean)
+    if fingerprints == "elements":
+        head.inverse.copy_(torch.diag(_inverse_spread(covariance)))
+    else:
+        first = head.n_features - head.n_linear
+        parts = (_whitening(covariance[part, part]) for part in (slice(0, first), slice(first, None)))
+        head.inverse.copy_(torch.block_diag(*parts))
+    if scaling == "maximum":
+        head.scale.fill_(max(float(data[k].ldos.max()) for k in range(len(data))))
+        return
+    mean, spread = _mean_and_spread(data[k].ldos for k in range(len(data)))
+    head.scale.copy_(spread.square().mean().sqrt())
+    head.last.bias.copy_(mean / head.scale)
+    head.hidden[0].weight.mul_(3**0.5)  # torch draws them with variance 1/(3 F)
+
+
+def _mean_and_covariance(arrays):
+    """Means [F] of the columns and their covariances [F, F], double precision."""
+    count, total, square = 0, 0.0, 0.0
+    for x in arrays:
+        x = x.double()
+        count, total, square = count + len(x), total + x.sum(dim=0), square + x.T @ x
+    mean = total / count
+    return mean, square / count - torch.outer(mean, mean)
+
+
+def _whitening(covariance):
+    """Matrix [F, F] that turns deviations from the mean into principal components of spread 1, of standardised columns.
+
+    Components below SMALLEST of the largest variance, of which many are numerical noise, stay small.
+    """
+    if not len(covariance):
+        return covariance
+    inverse = _inverse_spread(covariance)
+    variance, axes = torch.linalg.eigh(inverse[:, None] * covariance * inverse)
+    return (axes / (variance.clamp(min=0) + SMALLEST * variance[-1]).sqrt()).T * inverse
+
+
+def _inverse_spread(covariance):
+    spread = covariance.diagonal().clamp(min=0).sqrt()
+    return 1 / spread.clamp(min=1e-6 * float(spread.max()))
+
+
+def _mean_and_spread(arrays):
+    """Mean and standard deviation of every column, double precision."""
+    count, total, square = 0, 0.0, 0.0
+    for x in arrays:
+        x = x.double()
+        count, total, square = count + len(x), total + x.sum(dim=0), square + (x**2).sum(dim=0)
+    mean = total / count
+    return mean, (square / count - mean**2).clamp(min=0).sqrt()

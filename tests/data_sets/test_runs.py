@@ -1,0 +1,77 @@
+"""Runs of pw.x as data sets: read by read_pw, and not as ASE reads them."""
+
+import shutil
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from small_espresso import run, stored
+
+from ase_mlelec import units
+from ase_mlelec.data.frames import read_all, read_frames
+from ase_mlelec.io.errors import EspressoError
+from ase_mlelec.io.espresso import read_pw
+
+STORED = stored()
+
+
+def write(name, folder, which=0):
+    path = folder / ("data-file-schema.xml" if which else "pw.out")
+    path.write_text(STORED[name][which])
+    return path
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("name", ["fermi_dirac", "hybrid", "no_forces"])
+def test_labels_are_those_of_read_pw(name, which, tmp_path):
+    path = write(name, tmp_path, which)
+    (frame,) = read_frames(path)
+    found = read_pw(path)
+    assert frame.labels["energy"] == found.energy and list(frame.atoms.symbols) == found.symbols
+    assert np.allclose(frame.atoms.positions, found.positions, atol=1e-12)
+    assert ("forces" in frame.labels) == (found.forces is not None)
+    if found.stress is not None:
+        assert np.allclose(frame.labels["virial"], -found.stress * frame.atoms.get_volume())
+
+
+def test_folders(tmp_path):
+    folder = tmp_path / "x.save"
+    folder.mkdir()
+    write("scf", folder, 1)
+    for path in folder, tmp_path:
+        (frame,) = read_frames(path)
+        assert frame.name == "x-0" and frame.labels.keys() == {"energy", "forces", "virial"}
+    (folder / "atomic_proj.xml").write_text("")
+    with pytest.warns(UserWarning, match="atomic_proj.xml beside it is not: espresso.read_projections makes spectra"):
+        read_frames(folder)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_read_pw_refuses(which, tmp_path):
+    with pytest.raises(EspressoError, match="the SCF did not converge"):
+        read_frames(write("unconverged", tmp_path, which))
+
+
+def test_no_names_of_labels(tmp_path):
+    with pytest.raises(ValueError, match="got names of labels"):
+        read_all([write("scf", tmp_path)], {"energy": "REF_energy"})
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_step_of_several_is_said(which, tmp_path):
+    path = write("hybrid_relax", tmp_path, which)
+    with pytest.warns(UserWarning, match="the last of 2 steps alone is read"):
+        (frame,) = read_frames(path)
+    assert frame.labels["energy"] == read_pw(path).energy
+
+
+@pytest.mark.skipif(shutil.which("pw.x") is None, reason="needs pw.x")
+def test_all_steps_of_a_text(tmp_path):
+    text, xml = run("relax", tmp_path)
+    frames = read_frames(text)
+    steps = ElementTree.parse(xml).findall("step")
+    assert len(frames) == len(steps) > 2 and frames.labels == ("energy", "forces")
+    for frame, step in zip(frames, steps):
+        places = [atom.text.split() for atom in step.findall("atomic_structure/atomic_positions/atom")]
+        assert np.allclose(frame.atoms.positions, np.array(places, dtype=float) * units.BOHR, atol=1e-5)
+        assert np.isclose(frame.labels["energy"], float(step.findtext("total_energy/etot")) * units.HARTREE, atol=2e-5)
