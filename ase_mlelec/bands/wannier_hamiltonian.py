@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ase_mlelec.io import wannier90
-from ase_mlelec.physics import bands, bloch, kernel_polynomial, shift_invert, transport
+from ase_mlelec.physics import bands, bloch, kernel_polynomial, levels, shift_invert, transport
 from ase_mlelec.physics.bloch import BlochSum, check_kpts, hermitian_part
 from ase_mlelec.physics.kmesh import monkhorst_pack, time_reversal_pairs
 
