@@ -18,7 +18,7 @@ from ase_mlelec import CombinedCalculator, DeepPotCalculator, WannierTBCalculato
 from ase_mlelec.calculators import wannier_tb
 from ase_mlelec.data.batches import read_frames
 from ase_mlelec.data.hamiltonians import Hamiltonians
-from ase_mlelec.physics import bands
+from ase_mlelec.physics import bands, levels
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.structures.twist import commensurate, twisted_bilayer
 from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
@@ -42,12 +42,12 @@ def test_results(model, atoms):
     hamiltonian = calc.get_hamiltonian(atoms)
     assert hamiltonian.size == 4 and np.allclose(hamiltonian.centres, atoms.positions)
     kpts, weights = hamiltonian.mesh((3, 3, 1))
-    levels = bands.eigenvalues(hamiltonian.bloch, kpts)
-    assert np.array_equal(calc.get_property("eigenvalues", atoms)[0], levels)
+    eigenvalues = bands.eigenvalues(hamiltonian.bloch, kpts)
+    assert np.array_equal(calc.get_property("eigenvalues", atoms)[0], eigenvalues)
     np.testing.assert_allclose(calc.get_ibz_k_points(), kpts)
     np.testing.assert_allclose(calc.get_k_point_weights(), weights)
     assert calc.get_property("nbands") == 4 and calc.get_number_of_spins() == 1
-    wanted = levels.fermi_level(levels, weights, 4, 500.0)
+    wanted = levels.fermi_level(eigenvalues, weights, 4, 500.0)
     assert calc.get_property("fermi_level") == pytest.approx(wanted, abs=1e-12)
     # forces and energy are those of the force field alone
     alone = DeepPotCalculator(model)

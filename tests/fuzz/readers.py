@@ -158,7 +158,7 @@ def quietly(read):
 PW, PROJECTIONS, PH = "espresso.pw.read_pw", "espresso.projwfc.read_projections", "espresso.phonons.read_ph"
 ESPRESSO, WANNIER, SETUP = (EspressoError,), (Wannier90Error,), (CalculatorSetupError,)
 read_images = quietly(frames.read_frames)
-LABELLED = "frames.read_frames images.read_labelled images.read_images"
+LABELLED = "data.frames.read_frames data.images.read_labelled data.images.read_images"
 
 READERS = {
     **{
@@ -172,7 +172,7 @@ READERS = {
         for name in ("fermi_dirac", "relax_nstep_2", "hybrid", "two_fermi_levels")
     },
     "pw_data": Reader(
-        "runs.read_run frames.read_frames",
+        "data.runs.read_run data.frames.read_frames",
         seeds.run("vc_relax_nstep_2", 0),
         lambda folder: read_images(folder / "scf.out"),
         (EspressoError, ValueError),
@@ -234,20 +234,20 @@ READERS = {
         check_real_space,
     ),
     "tb": Reader(
-        "wannier90.hamiltonians.read_tb wannier_hamiltonian.WannierHamiltonian.read",
+        "wannier90.hamiltonians.read_tb bands.wannier_hamiltonian.WannierHamiltonian.read",
         seeds.tb,
         lambda folder: [wannier90.read_tb(folder / "x_tb.dat"), hamiltonian(folder / "x_tb.dat")],
         WANNIER,
         lambda found: check_real_space(found[0]),
     ),
     "hr_run": Reader(
-        "wannier90.run.read_run wannier_hamiltonian.WannierHamiltonian.read",
+        "wannier90.run.read_run bands.wannier_hamiltonian.WannierHamiltonian.read",
         seeds.hr_run,
         lambda folder: hamiltonian(folder / "x_hr.dat"),
         WANNIER,
     ),
     "hr_and_wout": Reader(
-        "wannier90.run.read_run wannier_hamiltonian.WannierHamiltonian.read",
+        "wannier90.run.read_run bands.wannier_hamiltonian.WannierHamiltonian.read",
         seeds.hr_and_wout,
         lambda folder: hamiltonian(folder / "x_hr.dat"),
         WANNIER,
@@ -283,16 +283,16 @@ READERS = {
         LABELLED, seeds.images("a.json"), lambda folder: read_images(folder / "a.json"), check=check_frames
     ),
     "data_set": Reader(
-        "frames.read_frames frames.read_all frames_hdf5.read_hdf5",
+        "data.frames.read_frames data.frames.read_all data.frames_hdf5.read_hdf5",
         seeds.data_set,
         lambda folder: frames.read_all([folder / "a.h5"]),
         check=check_frames,
     ),
     "data_set_for_ase": Reader(
-        "ase_formats.read_mlelec_h5", seeds.data_set, lambda folder: read_mlelec_h5(folder / "a.h5", slice(None))
+        "data.ase_formats.read_mlelec_h5", seeds.data_set, lambda folder: read_mlelec_h5(folder / "a.h5", slice(None))
     ),
     "deepmd_data": Reader(
-        "deepmd.data.read_data frames.read_frames",
+        "deepmd.data.read_data data.frames.read_frames",
         seeds.deepmd,
         lambda folder: frames.read_frames(folder / "system"),
         check=check_frames,
@@ -313,10 +313,10 @@ READERS = {
         for arguments in (("ener",), ("dos", False), ("polar",))
     },
     "snapshots": Reader(
-        "snapshots.Snapshots", seeds.snapshots, lambda folder: all_of(snapshots.Snapshots)(folder / "a.h5")
+        "data.snapshots.Snapshots", seeds.snapshots, lambda folder: all_of(snapshots.Snapshots)(folder / "a.h5")
     ),
     "hamiltonians": Reader(
-        "train.hamiltonian_data.Hamiltonians", seeds.hamiltonians, lambda folder: hamiltonian_frames(folder / "g.h5")
+        "data.hamiltonians.Hamiltonians", seeds.hamiltonians, lambda folder: hamiltonian_frames(folder / "g.h5")
     ),
     "results": Reader(
         "analysis.result_file.ResultFile analysis.journal.read_run analysis.journal.read_rows "
