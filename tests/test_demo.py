@@ -2,10 +2,10 @@
 
 import pytest
 from ase.io import read
-from ase_mlelec_entry_points.cli.main import main
 
 from ase_mlelec import list_models
 from ase_mlelec.analysis.trajectory import ResultFile
+from ase_mlelec_entry_points.cli.main import main
 
 
 @pytest.mark.skipif("si" not in list_models(), reason="the model 'si' is not there")

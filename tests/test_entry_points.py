@@ -7,10 +7,10 @@ from importlib.metadata import entry_points, version
 
 import pytest
 from ase.calculators.calculator import BaseCalculator
-from ase_mlelec_entry_points import ioformats
-from ase_mlelec_entry_points.cli.main import COMMANDS, main
 
 import ase_mlelec
+from ase_mlelec_entry_points import ioformats
+from ase_mlelec_entry_points.cli.main import COMMANDS, main
 
 CALCULATORS = [
     "DeepDOSCalculator",

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from ase.io.jsonio import read_json
-from ase_mlelec_entry_points.cli.main import main
 from small_lattices import GRAPHENE_SITES, graphene
 
 from ase_mlelec import WannierHamiltonian
+from ase_mlelec_entry_points.cli.main import main
 
 
 @pytest.fixture

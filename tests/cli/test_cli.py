@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import read, write
-from ase_mlelec_entry_points.cli.main import main
 from small_data import ENERGIES, make_frames
 from small_ldos import random_ldos_model
 from small_models import random_model
@@ -17,6 +16,7 @@ from small_models import random_model
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, MLDFTCalculator, load_model
 from ase_mlelec.data.frames import Frames, read_frames, to_images, write_hdf5
 from ase_mlelec.train.evaluate import errors
+from ase_mlelec_entry_points.cli.main import main
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase_mlelec_entry_points.cli.main import main
 
 from ase_mlelec.data.snapshots import Snapshots
+from ase_mlelec_entry_points.cli.main import main
 
 BE2 = Path(__file__).parents[3] / "shared" / "reference" / "mala" / "Be2"
 pytestmark = pytest.mark.skipif(not BE2.exists(), reason=f"no reference data in {BE2}")

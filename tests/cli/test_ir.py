@@ -7,10 +7,10 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
-from ase_mlelec_entry_points.cli.main import main
 
 from ase_mlelec import evaluate
 from ase_mlelec.physics import spectra
+from ase_mlelec_entry_points.cli.main import main
 
 STEP, WAVENUMBER = 1.0, 1500.0  # fs, cm^-1
 CHARGES = np.array([2.0, -1.0, -1.0])

@@ -5,10 +5,10 @@ import pytest
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
-from ase_mlelec_entry_points.cli.main import main
 from small_models import random_model
 
 from ase_mlelec import DeepPotCalculator, load_model
+from ase_mlelec_entry_points.cli.main import main
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ase.build import bulk
-from ase_mlelec_entry_points.cli.main import main
 from small_ldos import ATTRIBUTES, ENERGIES, make_snapshot
 
 from ase_mlelec import units
 from ase_mlelec.data.snapshots import Snapshots, write_snapshots
 from ase_mlelec.io.electrons import LDOS_UNITS, electrons_below
 from ase_mlelec.physics import fermi
+from ase_mlelec_entry_points.cli.main import main
 
 GRID, LEVELS = (3, 3, 4), np.linspace(-5.0, 15.0, 41)  # eV
 VALENCE = 2.0

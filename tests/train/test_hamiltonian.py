@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from ase.calculators.calculator import CalculationFailed
-from ase_mlelec_entry_points.cli.main import main
 from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_frame, mx2_functions
 
 from ase_mlelec import WannierHamiltonian, WannierTBCalculator, load_model
@@ -28,6 +27,7 @@ from ase_mlelec.train.hamiltonian.descent import category_scales, fit_hamiltonia
 from ase_mlelec.train.hamiltonian.items import frame_functions, prepare
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.recipes import hamiltonian as recipe
+from ase_mlelec_entry_points.cli.main import main
 
 K = [[0.1, 0.3, 0.0], [0.0, 0.0, 0.0]]
 OPTIONS = {"steps": 4, "batch_size": 2, "widths": [6], "n_radial": 3, "environment": 4.5}

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ase_mlelec_entry_points.cli.main import main
 from small_ldos import ATTRIBUTES, ENERGIES, make_snapshot
 from small_models import seeded
 
@@ -24,6 +23,7 @@ from ase_mlelec.train.ldos.descent import LDOSLoss, cosine, fit_ldos
 from ase_mlelec.train.ldos.errors import ldos_errors, mean_ldos_errors
 from ase_mlelec.train.ldos.refit import refit_last_layer
 from ase_mlelec.train.ldos.standardise import SMALLEST, fit_zero, standardise_ldos
+from ase_mlelec_entry_points.cli.main import main
 
 DESCRIPTOR = Bispectrum(["Al"], 3, 3.2).double()
 

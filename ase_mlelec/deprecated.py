@@ -1,0 +1,90 @@
+"""Former names of functions, attributes and keyword arguments: they go on to work, with a DeprecationWarning.
+
+__getattr__ = former_names(__name__, read_centres="read_centers")      # at the end of a module
+
+class Hamiltonian:
+    centres = renamed_attribute("centres", "centers")                  # attribute, property or method
+
+    @renamed_arguments(centres="centers")                              # a function or method
+    def __init__(self, *, centers): ...
+"""
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+
+
+def former_names(module: str, /, **names: str) -> Callable:
+    """Make the ``__getattr__`` of a module, which finds its contents under their former names.
+
+    Parameters
+    ----------
+    module : str
+        ``__name__`` of the module.
+    **names : str
+        Former name = present name.
+    """
+
+    def find(name):
+        if name not in names:
+            raise AttributeError(f"module '{module}' has no attribute '{name}'")
+        _warn(f"{module}.{name}", f"{module}.{names[name]}")
+        return getattr(sys.modules[module], names[name])
+
+    return find
+
+
+class renamed_attribute:
+    """The former name of an attribute, property or method of a class.
+
+    Parameters
+    ----------
+    former, present : str
+        Name of the attribute before and now.
+    """
+
+    def __init__(self, former: str, present: str):
+        self.former, self.present = former, present
+
+    def __get__(self, instance, owner):
+        _warn(f"{owner.__name__}.{self.former}", f"{owner.__name__}.{self.present}")
+        return getattr(owner if instance is None else instance, self.present)
+
+    def __set__(self, instance, value):
+        _warn(f"{type(instance).__name__}.{self.former}", f"{type(instance).__name__}.{self.present}")
+        setattr(instance, self.present, value)
+
+
+def renamed_arguments(**names: str) -> Callable:
+    """Make a decorator for functions whose keyword arguments have other names now.
+
+    Parameters
+    ----------
+    **names : str
+        Former name = present name.
+
+    Raises
+    ------
+    TypeError
+        From the decorated function, where an argument is given under both names.
+    """
+
+    def decorate(function):
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            for former in names.keys() & kwargs.keys():
+                present = names[former]
+                if present in kwargs:
+                    raise TypeError(f"{function.__qualname__}: got '{former}' and '{present}'; give '{present}' alone")
+                _warn(f"{function.__qualname__}({former}=)", f"{present}=")
+                kwargs[present] = kwargs.pop(former)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def _warn(former, present):
+    warnings.warn(f"{former} is now {present}; the former name will go", DeprecationWarning, stacklevel=3)
