@@ -13,7 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.calculators.base import MLElecCalculator, check_temperature, potential_results
 from ase_mlelec.calculators.extrapolation import NEIGHBORS
-from ase_mlelec.physics import core_charge, fermi, total_energy
+from ase_mlelec.physics.ldos_functional import Ions, free_energy
 from ase_mlelec.system import System
 
 OWN_PROPERTIES = ["energy", "free_energy", "forces", "stress"]
@@ -393,37 +393,20 @@ class _Integrals:
         self.shift = torch.zeros(shape, **number, requires_grad=True)  # stands for any change of the density
         self.positions = calc._structure().positions.to(**number).clone().requires_grad_(True)
         self.cell = torch.as_tensor(atoms.cell.array, **number).clone().requires_grad_(True)
-        symbols = atoms.get_chemical_symbols()
-        charges = torch.tensor([float(meta["valence_electrons"][symbol]) for symbol in symbols], **number)
+        ions = Ions.described(meta, atoms.get_chemical_symbols(), self.positions, self.cell)
         volume = torch.linalg.det(self.cell).abs()
-        energies, level = head.energies.to(device), head.zero.level(symbols, volume)
+        energies, level = head.energies.to(device), head.zero.level(ions.symbols, volume)
         temperature = torch.tensor(calc.electronic_temperature, **number)
+
+        def density(weights):
+            self.weights, projector = weights, self.matrix @ weights
+            valence = torch.cat([part.double() @ projector for part in coordinates.split(CHUNK)])
+            return (valence + offset @ weights).reshape(shape) + self.shift
+
         try:
-            self.dos = self.mean * volume
-            mu = calc._fixed_level
-            mu = (
-                fermi.fermi_level(energies, self.dos, charges.sum(), temperature)
-                if mu is None
-                else torch.tensor(float(mu), **number) - level
-            )
-            self.weights = fermi.integration_weights(energies, mu, temperature)[0]
-            projector = self.matrix @ self.weights
-            density = torch.cat([part.double() @ projector for part in coordinates.split(CHUNK)])
-            self.density = (density + offset @ self.weights).reshape(shape) + self.shift
-            terms = total_energy.from_dos_and_density(
-                self.dos,
-                energies,
-                self.density,
-                self.cell,
-                self.positions,
-                charges,
-                temperature,
-                xc=meta["xc"],
-                core_density=core_charge.density(
-                    meta.get("core_charges", {}), symbols, self.positions, self.cell, shape
-                ),
-                mu=mu,
-            )
+            self.dos, mu = self.mean * volume, calc._fixed_level
+            mu = None if mu is None else torch.tensor(float(mu), **number) - level
+            terms, self.density = free_energy(ions, energies, self.dos, density, temperature, mu=mu)
             to_absolute = {"fermi_level": level, **dict.fromkeys(("band", "total"), level * (self.weights @ self.dos))}
             self.terms = {name: value + to_absolute.get(name, 0.0) for name, value in terms.items()}
         except ValueError as error:

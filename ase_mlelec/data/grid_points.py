@@ -9,8 +9,8 @@ import torch
 from scipy.interpolate import CubicSpline
 from tqdm import tqdm
 
-from ase_mlelec.heads.spectrum import EnergyZero
 from ase_mlelec.physics import fermi
+from ase_mlelec.physics.energy_zero import EnergyZero
 from ase_mlelec.system import System
 
 MEMORY = 3e9  # bytes of fingerprints and LDOS kept in memory; the rest is read again every time

@@ -3,9 +3,10 @@
 from ase_mlelec.heads.base import Blocks, Head, HeadOfPairs
 from ase_mlelec.heads.hamiltonian.blocks import PairHead
 from ase_mlelec.heads.scalar import ScalarHead
-from ase_mlelec.heads.spectrum import EnergyZero, LDOSHead, SpectrumHead
+from ase_mlelec.heads.spectrum import LDOSHead, SpectrumHead
 from ase_mlelec.heads.tensor import TensorHead
 from ase_mlelec.heads.vector import VectorHead
+from ase_mlelec.physics.energy_zero import EnergyZero
 
 __all__ = [
     "Blocks",

@@ -1,10 +1,11 @@
 """Spectra of every centre on a fixed energy grid: atomic density of states, local density of states."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 import torch
 
 from ase_mlelec.heads.base import FittingNets, Head, named
+from ase_mlelec.physics.energy_zero import EnergyZero
 
 ACTIVATIONS = {"silu": torch.nn.SiLU, "leaky_relu": torch.nn.LeakyReLU}
 
@@ -37,26 +38,6 @@ class SpectrumHead(Head):
 
     def forward(self, environment, edges):
         return self.nets(environment.features, environment.species)
-
-
-@dataclass(frozen=True)
-class EnergyZero:
-    """What the energies of an LDOS are relative to, on the scale of the DFT code: a function of the mean density.
-
-    offset : float, eV; slopes : dict, eV Å^3, by symbol
-
-    Plane-wave codes refer energies to the average potential of the cell.  When the whole crystal is compressed, the
-    chemical potential moves on this scale, by 10 eV per unit of strain of the volume in aluminium.  When a part of it
-    is, the chemical potential stays and the bands move instead.  A model that sees the surroundings of a point alone
-    cannot tell the two apart: its energies must be relative to what the chemical potential is at the mean density.
-    """
-
-    offset: float = 0.0
-    slopes: dict = field(default_factory=dict)
-
-    def level(self, symbols, volume):
-        """eV, of a cell with these atoms; volume : Å^3, float or Tensor."""
-        return self.offset + sum(self.slopes.get(symbol, 0.0) for symbol in symbols) / volume
 
 
 class LDOSHead(Head):

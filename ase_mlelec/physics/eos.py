@@ -1,57 +1,78 @@
-"""Equations of state: energy against volume, fitted with standard errors."""
+"""Equations of state: energy against volume by ASE's closed forms, fitted with standard errors."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import ase.eos
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import curve_fit
 
 
-def birch_murnaghan(volume, v0, e0, bulk_modulus, derivative):
-    """Energy (eV) of a third-order Birch-Murnaghan solid.
+def _by_volume(energy: Callable) -> Callable:
+    """An equation of ``ase.eos`` as a function of volume, v0, e0, bulk modulus and its derivative, in this order."""
 
-    E = E0 + 9/16 B V0 ((x - 1)^3 B' + (x - 1)^2 (6 - 4 x)), x = (V0/V)^(2/3)
+    def equation(volume: ArrayLike, v0: float, e0: float, bulk_modulus: float, derivative: float) -> NDArray:
+        return energy(np.asarray(volume), e0, bulk_modulus, derivative, v0)
 
-    Source: Birch, Phys. Rev. 71, 809 (1947).
-    """
-    x = np.cbrt(v0 / np.asarray(volume)) ** 2
-    return e0 + 9 / 16 * bulk_modulus * v0 * ((x - 1) ** 3 * derivative + (x - 1) ** 2 * (6 - 4 * x))
+    equation.__doc__ = f"Energy (eV) at a volume (Å^3): ``ase.eos.{energy.__name__}``."
+    return equation
 
 
-def murnaghan(volume, v0, e0, bulk_modulus, derivative):
-    """Energy (eV) of a Murnaghan solid, whose bulk modulus is linear in the pressure.
-
-    Source: Murnaghan, Proc. Natl. Acad. Sci. 30, 244 (1944).
-    """
-    volume = np.asarray(volume)
-    return (
-        e0
-        + bulk_modulus * volume / derivative * ((v0 / volume) ** derivative / (derivative - 1) + 1)
-        - v0 * bulk_modulus / (derivative - 1)
-    )
+birch_murnaghan = _by_volume(ase.eos.birchmurnaghan)
+murnaghan = _by_volume(ase.eos.murnaghan)
+vinet = _by_volume(ase.eos.vinet)
+KINDS = {"birch-murnaghan": birch_murnaghan, "murnaghan": murnaghan, "vinet": vinet}
 
 
 class EquationOfState(NamedTuple):
-    """Parameters of a fitted equation of state; ``errors`` are the standard errors of the first four."""
+    """Parameters of a fitted equation of state.
 
-    v0: float  # Å^3
-    e0: float  # eV
-    bulk_modulus: float  # eV/Å^3
-    derivative: float  # of the bulk modulus with respect to pressure
+    Attributes
+    ----------
+    v0 : float, Å^3
+    e0 : float, eV
+    bulk_modulus : float, eV/Å^3
+    derivative : float
+        Of the bulk modulus with respect to pressure.
+    errors : tuple of float
+        Standard errors of the first four.
+    """
+
+    v0: float
+    e0: float
+    bulk_modulus: float
+    derivative: float
     errors: tuple
 
 
-KINDS = {"birch-murnaghan": birch_murnaghan, "murnaghan": murnaghan}
-
-
-def fit(volumes, energies, kind="birch-murnaghan"):
+def fit(volumes: ArrayLike, energies: ArrayLike, kind: str = "birch-murnaghan") -> EquationOfState:
     """Fit an equation of state.
 
-    volumes : array [n], Å^3; energies : array [n], eV; n at least 5
-    kind : "birch-murnaghan" or "murnaghan"
+    Parameters
+    ----------
+    volumes : array [n], Å^3
+        At least five.
+    energies : array [n], eV
+    kind : str
+        "birch-murnaghan" (third order), "murnaghan" or "vinet".
 
-    Returns EquationOfState, a tuple (v0, e0, bulk_modulus, derivative, errors).
+    Returns
+    -------
+    EquationOfState
+        The tuple (v0, e0, bulk_modulus, derivative, errors).
 
-    Raises ValueError for too few points, an unknown kind, or a minimum outside the volumes.
+    Raises
+    ------
+    ValueError
+        For too few points, an unknown kind, or a minimum outside the volumes.
+
+    Examples
+    --------
+    >>> volumes = [36.0, 38.0, 40.0, 42.0, 44.0]
+    >>> found = fit(volumes, vinet(volumes, 40.0, -214.0, 0.6, 4.3), "vinet")
+    >>> round(found.v0, 6), round(found.bulk_modulus, 6)
+    (40.0, 0.6)
     """
     volumes, energies = np.asarray(volumes, dtype=float), np.asarray(energies, dtype=float)
     if kind not in KINDS:

@@ -18,7 +18,7 @@ import torch
 from ase_mlelec import units
 from ase_mlelec.physics import filling
 from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, to_array
-from ase_mlelec.physics.polylog import _f0, _f1, _f2, _fold, _li1, _s0, _s1, _slope_moment
+from ase_mlelec.physics.polylog import f0, f1, f2, li1, s0, s1, side_and_depth, slope_moment
 
 _GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(10)  # the poles of f, x = ±iπ, are far: error < 1e-20
 _COLDEST_KT = 1e-30  # eV; stands for temperature 0, where every x is infinite or 0
@@ -30,8 +30,8 @@ _LARGEST_X = 800.0  # e^-800 is 0 in float64, while x^3 e^-x stays finite
 
 def _entropy_density(x):
     """s(x) = f ln f + (1 - f) ln(1 - f), even in x."""
-    depth = _fold(x)[1]
-    return depth * torch.sigmoid(depth) + _li1(depth)
+    depth = side_and_depth(x)[1]
+    return depth * torch.sigmoid(depth) + li1(depth)
 
 
 def _step_number(left, width, kT, fill):
@@ -54,11 +54,11 @@ class _Kernel(NamedTuple):
     step: Callable | None = None  # integrals over the zero-temperature part of g
 
 
-_NUMBER = _Kernel(lambda x: torch.sigmoid(-x), _f0, _f1, _step_number)  # f
-_ENERGY = _Kernel(lambda x: x * torch.sigmoid(-x), _f1, _f2, _step_energy)  # x f
-_ENTROPY = _Kernel(_entropy_density, _s0, _s1)  # s
+_NUMBER = _Kernel(lambda x: torch.sigmoid(-x), f0, f1, _step_number)  # f
+_ENERGY = _Kernel(lambda x: x * torch.sigmoid(-x), f1, f2, _step_energy)  # x f
+_ENTROPY = _Kernel(_entropy_density, s0, s1)  # s
 _SLOPE = [
-    _Kernel(lambda x, n=n: x**n * torch.sigmoid(x) * torch.sigmoid(-x), _slope_moment(n), _slope_moment(n + 1))
+    _Kernel(lambda x, n=n: x**n * torch.sigmoid(x) * torch.sigmoid(-x), slope_moment(n), slope_moment(n + 1))
     for n in range(3)
 ]  # -x^n df/dx
 
@@ -95,7 +95,7 @@ def _quadrature(kernel, energies, width, mu, kT):
 def _closed_form(kernel, energies, width, mu, kT):
     """As _quadrature, by (A10) for the tails plus the exact integral of the step."""
     left, right = energies[:-1] - mu, energies[1:] - mu
-    holds_mu = (left < 0) & (right >= 0)  # half open, as in _fold: a grid point at μ counts once
+    holds_mu = (left < 0) & (right >= 0)  # half open, as in side_and_depth: a grid point at μ counts once
     x = ((energies - mu) / kT).clamp(-_LARGEST_X, _LARGEST_X)
     first, second = (_difference(antiderivative(x), holds_mu) for antiderivative in (kernel.first, kernel.second))
     start = kT * (first * right - kT * second) / width

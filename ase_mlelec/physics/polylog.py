@@ -33,22 +33,22 @@ def _horner(coefficients, u):
     return total * u
 
 
-def _li1(depth):
+def li1(depth):
     """Li_1(-e^depth) for depth <= 0."""
     return -torch.log1p(torch.exp(depth))
 
 
 def _li2(depth):
     """Li_2(-e^depth) for depth <= 0."""
-    return _horner(_LI2_SERIES, _li1(depth))
+    return _horner(_LI2_SERIES, li1(depth))
 
 
 def _li3(depth):
     """Li_3(-e^depth) for depth <= 0."""
-    return _horner(_LI3_SERIES, _li1(depth))
+    return _horner(_LI3_SERIES, li1(depth))
 
 
-def _fold(x):
+def side_and_depth(x):
     """Side of the Fermi level, ±1 (0 belongs to +1), and depth -|x|; unlike abs and sign, differentiable at 0."""
     side = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
     return side, -side * x
@@ -68,12 +68,12 @@ def polylog(order, x):
 
     Source: Ellis et al. 2021, Eqs. (A1)-(A3); L. Lewin, Polylogarithms and Associated Functions, 1981.
     """
-    side, depth = _fold(x)
+    side, depth = side_and_depth(x)
     above = torch.where(x >= 0, x, 0.0)
     if order == 0:
         return -torch.sigmoid(x)
     if order == 1:
-        return _li1(depth) - above
+        return li1(depth) - above
     if order == 2:
         return -side * _li2(depth) - torch.where(x >= 0, math.pi**2 / 6 + above**2 / 2, 0.0)
     if order == 3:
@@ -85,36 +85,36 @@ def polylog(order, x):
 # tail(x) + jump θ(x), where the tail vanishes as e^-|x| on both sides, all its terms having one sign.
 
 
-def _f0(x):
-    return _li1(_fold(x)[1]), 0.0
+def f0(x):
+    return li1(side_and_depth(x)[1]), 0.0
 
 
-def _f1(x):
-    side, depth = _fold(x)
-    return side * (_li2(depth) - depth * _li1(depth)), math.pi**2 / 6
+def f1(x):
+    side, depth = side_and_depth(x)
+    return side * (_li2(depth) - depth * li1(depth)), math.pi**2 / 6
 
 
-def _f2(x):
-    depth = _fold(x)[1]
-    return depth**2 * _li1(depth) - 2 * depth * _li2(depth) + 2 * _li3(depth), 0.0
+def f2(x):
+    depth = side_and_depth(x)[1]
+    return depth**2 * li1(depth) - 2 * depth * _li2(depth) + 2 * _li3(depth), 0.0
 
 
-def _s0(x):
-    side, depth = _fold(x)
-    return side * (depth * _li1(depth) - 2 * _li2(depth)), -(math.pi**2) / 3
+def s0(x):
+    side, depth = side_and_depth(x)
+    return side * (depth * li1(depth) - 2 * _li2(depth)), -(math.pi**2) / 3
 
 
-def _s1(x):
-    depth = _fold(x)[1]
-    return -(depth**2) * _li1(depth) + 3 * depth * _li2(depth) - 3 * _li3(depth), 0.0
+def s1(x):
+    depth = side_and_depth(x)[1]
+    return -(depth**2) * li1(depth) + 3 * depth * _li2(depth) - 3 * _li3(depth), 0.0
 
 
-def _slope_moment(order):
+def slope_moment(order):
     """Antiderivative of -x^n df/dx by parts: -x^n f + n F_{n-1}."""
 
     def antiderivative(x):
-        side, depth = _fold(x)
-        tail, jump = (_f0, _f1, _f2)[order - 1](x) if order else (0.0, 0.0)
+        side, depth = side_and_depth(x)
+        tail, jump = (f0, f1, f2)[order - 1](x) if order else (0.0, 0.0)
         return order * tail - x**order * side * torch.sigmoid(depth), order * jump if order else 1.0
 
     return antiderivative
@@ -134,7 +134,7 @@ def fermi_moment(order, x):
     Source: Ellis et al. 2021, Eqs. (A4)-(A6).
     """
     _check_order(order, 2)
-    tail, jump = (_f0, _f1, _f2)[int(order)](x)
+    tail, jump = (f0, f1, f2)[int(order)](x)
     below = torch.where(x >= 0, 0.0, x)
     return below ** (order + 1) / (order + 1) + tail + jump * (x >= 0).to(x.dtype)
 
@@ -153,7 +153,7 @@ def entropy_moment(order, x):
     Source: Ellis et al. 2021, Eqs. (A7), (A8).
     """
     _check_order(order, 1)
-    tail, jump = (_s0, _s1)[int(order)](x)
+    tail, jump = (s0, s1)[int(order)](x)
     return tail + jump * (x >= 0).to(x.dtype)
 
 

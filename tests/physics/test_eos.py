@@ -43,7 +43,7 @@ def test_agrees_with_ase():
     [
         ([1, 2, 3], [1, 2, 3], "murnaghan", "at least 5"),
         (range(36, 44), range(8), "birch-murnaghan", "no minimum"),
-        (range(36, 44), range(8), "vinet", "choose one of"),
+        (range(36, 44), range(8), "cubic", "choose one of"),
     ],
 )
 def test_errors(volumes, energies, kind, message):

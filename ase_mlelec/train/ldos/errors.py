@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from ase_mlelec.physics import core_charge, fermi, total_energy
+from ase_mlelec.physics import ldos_functional
+from ase_mlelec.physics.ldos_functional import Ions
 
 
 @torch.no_grad()
@@ -59,30 +60,12 @@ def free_energy(snapshots, snapshot, dos, ldos=None, level=0.0):
 
     level : eV, what the energies of DOS and LDOS are relative to
     """
-    counts, energies = snapshots.attributes["valence_electrons"], snapshots.energies + level
-    charges = np.array([counts[symbol] for symbol in snapshot.atoms.get_chemical_symbols()], dtype=float)
-    density = snapshot.density
-    if ldos is not None:
-        level = fermi.fermi_level(energies, dos, charges.sum(), snapshot.temperature)
-        weights = fermi.integration_weights(energies, level, snapshot.temperature)[0]
-        density = (ldos @ weights).reshape(snapshot.shape)
-    cell, positions = snapshot.atoms.cell.array, snapshot.atoms.positions
-    core_density = core_charge.density(
-        snapshots.attributes.get("core_charges", {}),
-        snapshot.atoms.get_chemical_symbols(),
-        positions,
-        cell,
-        snapshot.shape,
+    atoms = snapshot.atoms
+    positions, cell, dos, energies = map(
+        torch.as_tensor, (atoms.positions, atoms.cell.array, dos, snapshots.energies + level)
     )
-    terms = total_energy.from_dos_and_density(
-        dos,
-        energies,
-        density,
-        cell,
-        positions,
-        charges,
-        snapshot.temperature,
-        xc=snapshots.attributes["xc"],
-        core_density=core_density,
-    )
-    return terms, density
+    ions = Ions.described(snapshots.attributes, atoms.get_chemical_symbols(), positions, cell)
+    density = snapshot.density if ldos is None else lambda weights: (ldos @ weights.numpy()).reshape(snapshot.shape)
+    temperature = torch.tensor(snapshot.temperature, dtype=torch.float64)
+    terms, density = ldos_functional.free_energy(ions, energies, dos, density, temperature)
+    return {name: value.item() for name, value in terms.items()}, np.asarray(density)

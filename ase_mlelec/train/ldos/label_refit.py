@@ -26,8 +26,8 @@ import torch
 from tqdm import tqdm
 
 from ase_mlelec.data.grid_points import fingerprints
-from ase_mlelec.physics import core_charge, fermi, total_energy
-from ase_mlelec.train.ldos.errors import free_energy
+from ase_mlelec.physics.ldos_functional import Ions, free_energy
+from ase_mlelec.train.ldos.errors import free_energy as free_energy_of_labels
 from ase_mlelec.train.ldos.refit import normal_equations
 
 COARSE = 0.6  # grid points per point of the data, along each vector: forces change by 0.003 eV/Å in aluminium
@@ -157,36 +157,25 @@ def energy_per_atom(head, attributes, snapshot, hidden, last):
 
 def _free_energy(head, attributes, snapshot, shape, hidden, last, slopes=None, directions=None, steps=None):
     """A, eV; with slopes, to first order in ``steps`` [M] Å along the directions."""
-    atoms, energies, kind = snapshot.atoms, head.energies, last.dtype
-    symbols, counts = atoms.get_chemical_symbols(), attributes["valence_electrons"]
-    charges = torch.tensor([float(counts[symbol]) for symbol in symbols], dtype=torch.float64)
+    atoms, kind = snapshot.atoms, last.dtype
     temperature = torch.tensor(snapshot.temperature, dtype=torch.float64)
     cell, positions = (torch.as_tensor(array) for array in (atoms.cell.array, atoms.positions))
     mean = hidden.mean(dim=0)
     if steps is not None:
         positions = positions + torch.tensordot(steps, directions, 1)
         mean = mean + steps.to(kind) @ slopes.mean(dim=1)
+
+    def density(weights):
+        weights = weights.to(kind) @ last
+        density = hidden @ weights
+        if steps is not None:
+            # the product before the sum over directions: no graph of tensors [M, P, H]
+            density = density + steps.to(kind) @ (slopes @ weights)
+        return (head.scale * density).double().reshape(shape)
+
     dos = (head.scale * atoms.get_volume() * (last @ mean)).double()
-    mu = fermi.fermi_level(energies, dos, charges.sum(), temperature)
-    weights = fermi.integration_weights(energies, mu, temperature)[0].to(kind) @ last
-    density = hidden @ weights
-    if steps is not None:
-        # the product before the sum over directions: no graph of tensors [M, P, H]
-        density = density + steps.to(kind) @ (slopes @ weights)
-    density = (head.scale * density).double().reshape(shape)
-    core_density = core_charge.density(attributes.get("core_charges", {}), symbols, positions, cell, shape)
-    return total_energy.from_dos_and_density(
-        dos,
-        energies,
-        density,
-        cell,
-        positions,
-        charges,
-        temperature,
-        xc=attributes["xc"],
-        core_density=core_density,
-        mu=mu,
-    )["total"]
+    ions = Ions.described(attributes, atoms.get_chemical_symbols(), positions, cell)
+    return free_energy(ions, head.energies, dos, density, temperature).terms["total"]
 
 
 def force_rows(head, attributes, item, hidden, slopes, last):
@@ -299,7 +288,7 @@ class _Energies:
         self.wanted = []
         for k in range(len(data)):
             item, snapshot = data[k], data.snapshots[k]
-            total = free_energy(data.snapshots, snapshot, snapshot.dos)[0]["total"]
+            total = free_energy_of_labels(data.snapshots, snapshot, snapshot.dos)[0]["total"]
             self.wanted.append((float(total) - item.level * item.n_electrons) / item.n_atoms)
 
     def residuals(self, last):

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from ase_mlelec.heads.spectrum import EnergyZero
 from ase_mlelec.physics import fermi
+from ase_mlelec.physics.energy_zero import EnergyZero
 
 # of fit_zero, eV and eV Å^3: how far the Fermi level is off a function of the density, and how steep that may be
 NOISE, STEEPEST = 0.05, 500.0
