@@ -16,10 +16,22 @@ ENTRY_POINTS = Path(ase_mlelec_entry_points.__file__).parent
 CHECKOUT = Path(__file__).parent.parent
 
 # Module or subpackage -> what of ase_mlelec it may import besides itself.
-MODEL_AND_BELOW = {"physics", "model", "safety", "descriptors", "heads", "nets", "edges", "system", "units"}
+MODEL_AND_BELOW = {
+    "physics",
+    "quantities",
+    "model",
+    "safety",
+    "descriptors",
+    "heads",
+    "nets",
+    "edges",
+    "system",
+    "units",
+}
 ALLOWED = {
     "__init__": {"former_names"},
     "units": set(),
+    "quantities": {"units"},
     "former_names": set(),
     "deprecated": set(),
     "atomic_write": set(),
@@ -30,10 +42,10 @@ ALLOWED = {
     "system": {"units"},
     "edges": {"system", "units"},
     "descriptors": {"edges", "system", "units", "nets", "structures"},
-    "heads": {"edges", "system", "units", "nets", "descriptors", "physics", "structures"},
+    "heads": {"edges", "system", "units", "nets", "descriptors", "physics", "quantities", "structures"},
     "safety": {"descriptors", "edges", "system", "units", "physics"},
     "model": MODEL_AND_BELOW,
-    "data_set": set(),  # ase_mlelec/data/data_set.py: what readers of data make
+    "data_set": {"quantities"},  # ase_mlelec/data/data_set.py: what readers of data make
     "io": MODEL_AND_BELOW | {"atomic_write", "data_set"},
     "data": MODEL_AND_BELOW | {"atomic_write", "bands", "data_set", "io", "physics"},
     "bands": {"atomic_write", "io", "physics", "units"},

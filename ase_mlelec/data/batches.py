@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ase_mlelec.data.frames import SHAPES, Frame, Frames, join, read_frames, read_hdf5, write_hdf5
+from ase_mlelec.data.frames import Frame, Frames, join, read_frames, read_hdf5, write_hdf5
 from ase_mlelec.descriptors import Environment
 from ase_mlelec.edges import connect, find_pairs
+from ase_mlelec.quantities import LABELS, QUANTITIES
 from ase_mlelec.system import System
 
-__all__ = ["SHAPES", "Batch", "Batches", "Frame", "Frames", "join", "read_frames", "read_hdf5", "write_hdf5"]
+__all__ = ["Batch", "Batches", "Frame", "Frames", "join", "read_frames", "read_hdf5", "write_hdf5"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Batch:
         if name not in self.partial:
             return values
         chosen = self.partial[name]
-        return values[chosen[self.system.batch] if SHAPES[name].startswith("N") else chosen]
+        return values[chosen[self.system.batch] if LABELS[name].of_atoms else chosen]
 
     def predict(self, model, quantity):
         """Tensor [N, ...], a quantity of every atom."""
@@ -99,8 +100,10 @@ class Batches:
         """
         for frame in frames:
             model.check_species(frame.atoms.numbers)
-        if any("S" in SHAPES[name] for name in labels):
-            _check_grid(model.heads["dos"].energies.cpu().numpy(), frames, labels)
+        for quantity in (row for row in QUANTITIES.values() if row.name in model.heads):
+            spectra = [name for name in quantity.labels if name in labels and LABELS[name].on_grid]
+            if spectra:
+                _check_grid(model.heads[quantity.name].energies.cpu().numpy(), frames, spectra)
         return cls(frames, model.cutoff, labels, model.dtype, next(model.parameters()).device)
 
     def __len__(self):
@@ -138,7 +141,7 @@ class Batches:
         for name in self.label_names:
             having = [name in self.labels[i] for i in indices]
             if any(having):
-                labels[name] = (torch.cat if SHAPES[name].startswith("N") else torch.stack)(
+                labels[name] = (torch.cat if LABELS[name].of_atoms else torch.stack)(
                     [self.labels[i][name] for i, has in zip(indices, having) if has]
                 )
                 if not all(having):
@@ -179,7 +182,7 @@ def _check_grid(grid, frames, labels):
         )
     for frame in frames:
         for name in labels:
-            if "S" in SHAPES[name] and np.shape(frame.labels.get(name, grid))[-1:] != (len(grid),):
+            if np.shape(frame.labels.get(name, grid))[-1:] != (len(grid),):
                 raise ValueError(
                     f"{frame.name or 'unnamed frame'}: '{name}' has {np.shape(frame.labels[name])[-1]} "
                     f"energies, the model {len(grid)}; bring the data to the model's grid"

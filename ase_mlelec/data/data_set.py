@@ -6,26 +6,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from ase import Atoms
 
-# label -> axes: N atoms, S energies, numbers are components
-SHAPES = {
-    "energy": "",
-    "forces": "N3",
-    "virial": "33",
-    "ados": "NS",
-    "dos": "S",
-    "dipole": "3",
-    "atomic_dipole": "N3",
-    "summed_dipole": "3",
-    "polarizability": "33",
-    "atomic_polarizability": "N33",
-}
+from ase_mlelec.quantities import LABELS, data_labels
 
 
 @dataclass
 class Frame:
-    """One structure with its labels: energy eV, forces [N, 3] eV/Å, virial [3, 3] eV (-dE/dε), ados [N, S] and dos [S]
-    states/eV, dipole [3] e Å, polarizability [3, 3] Å^3 and its parts by atom, atomic_dipole [N, 3] Å, the displacement
-    of an atom's Wannier centroid from it (zero where there is none), and summed_dipole [3] Å, its sum over the atoms.
+    """One structure with its labels, in the units and shapes of ``ase_mlelec.quantities.LABELS``: energy eV, forces
+    [N, 3] eV/Å, virial [3, 3] eV (-dE/dε), ados [N, S] and dos [S] states/eV, dipole [3] e Å, polarizability [3, 3] Å^3
+    and its parts by atom, atomic_dipole [N, 3] Å, the displacement of an atom's Wannier centroid from it (zero where
+    there is none), and summed_dipole [3] Å, its sum over the atoms.
 
     group : what the structure is for, e.g. "train", "validation", "test"
     """
@@ -63,7 +52,7 @@ class Frames:
     @property
     def counts(self):
         """dict, label -> number of frames that have it, at least one."""
-        counts = {name: sum(name in frame.labels for frame in self.frames) for name in SHAPES}
+        counts = {name: sum(name in frame.labels for frame in self.frames) for name in data_labels()}
         return {name: count for name, count in counts.items() if count}
 
     def select(self, condition):
@@ -86,9 +75,9 @@ class Frames:
         finite values, and shapes that fit."""
         for i, frame in enumerate(self.frames):
             for name in (name for name in frame.labels if not names or name in names):
-                if name not in SHAPES:
+                if name not in data_labels():
                     raise ValueError(
-                        f"{self._place(i)}: got the label '{name}', known are {', '.join(SHAPES)}; rename "
+                        f"{self._place(i)}: got the label '{name}', known are {', '.join(data_labels())}; rename "
                         "it or leave it out"
                     )
                 self._check_label(i, name)
@@ -99,12 +88,12 @@ class Frames:
     def _check_label(self, i, name):
         frame = self.frames[i]
         sizes = {"N": len(frame.atoms), "S": -1 if self.energies is None else len(self.energies), "3": 3}
-        needed = tuple(sizes[axis] for axis in SHAPES[name])
+        needed = tuple(sizes[axis] for axis in LABELS[name].shape)
         got = np.shape(frame.labels[name])
         if len(got) != len(needed) or any(n not in (g, -1) for g, n in zip(got, needed)):
             raise ValueError(
                 f"{self._place(i)}: label '{name}' has shape {got}, needed {needed}"
-                + ("; are the energy grids of all data the same?" if "S" in SHAPES[name] else "")
+                + ("; are the energy grids of all data the same?" if LABELS[name].on_grid else "")
             )
         if not np.isfinite(frame.labels[name]).all():
             raise ValueError(f"{self._place(i)}: label '{name}' holds NaN; remove the frame")

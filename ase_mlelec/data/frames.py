@@ -2,25 +2,14 @@
 
 from pathlib import Path
 
-from ase_mlelec.data.data_set import SHAPES, Frame, Frames, join
+from ase_mlelec.data.data_set import Frame, Frames, join
 from ase_mlelec.data.frames_hdf5 import read_hdf5, write_hdf5
 from ase_mlelec.data.images import READABLE, from_images, read_labelled, to_images
 from ase_mlelec.data.keys import check_used
 from ase_mlelec.data.runs import is_run, read_run
 from ase_mlelec.io.deepmd.data import is_hdf5_data, read_data
 
-__all__ = [
-    "SHAPES",
-    "Frame",
-    "Frames",
-    "from_images",
-    "join",
-    "read_all",
-    "read_frames",
-    "read_hdf5",
-    "to_images",
-    "write_hdf5",
-]
+__all__ = ["Frame", "Frames", "from_images", "join", "read_all", "read_frames", "read_hdf5", "to_images", "write_hdf5"]
 
 
 def read_frames(path, keys=None, found=None):

@@ -16,8 +16,9 @@ import numpy as np
 from ase import Atoms
 
 from ase_mlelec.atomic_write import replacing
-from ase_mlelec.data.data_set import SHAPES, Frame, Frames
+from ase_mlelec.data.data_set import Frame, Frames
 from ase_mlelec.io.hdf5 import AGAIN, opened, read_array, subgroup
+from ase_mlelec.quantities import LABELS, data_labels
 
 FORMAT_VERSION = 2
 NEWER = "{path} has data format {got}, this version reads up to {version}; update ase-mlelec"
@@ -53,9 +54,9 @@ def write_hdf5(path, frames):
             file["energies"] = np.asarray(frames.energies, dtype=float)
         for name, count in frames.counts.items():
             values = [np.asarray(frame.labels[name]) for frame in frames if name in frame.labels]
-            data = np.concatenate(values) if SHAPES[name].startswith("N") else np.array(values)
+            data = np.concatenate(values) if LABELS[name].of_atoms else np.array(values)
             # spectra are smooth and large: single precision is far below their label error
-            kind = np.float32 if "S" in SHAPES[name] else np.float64
+            kind = np.float32 if LABELS[name].on_grid else np.float64
             file.create_dataset(f"labels/{name}", data=data.astype(kind), **packed)
             if count < len(frames):
                 file[f"has/{name}"] = [name in frame.labels for frame in frames]
@@ -112,18 +113,18 @@ def _labels(path, file, counts, energies):
     """List of dict, the labels of every frame."""
     labels = [{} for _ in counts]
     group = subgroup(file, "labels")
-    unknown = sorted(set(group) - SHAPES.keys())
+    unknown = sorted(set(group) - data_labels().keys())
     if unknown:
         warnings.warn(f"{path}: the labels {', '.join(unknown)} are not known and not read", stacklevel=4)
     masks = subgroup(file, "has") if "has" in file else {}
     for name in group:
-        if name not in SHAPES:
+        if name in unknown:
             continue
         has = read_array(masks, name, counts.shape, bool) if name in masks else np.ones(len(counts), dtype=bool)
         chosen = np.flatnonzero(has)
         sizes = {"N": int(counts[chosen].sum()), "S": None if energies is None else len(energies), "3": 3}
-        per_atom = SHAPES[name].startswith("N")
-        axes = SHAPES[name] if per_atom else f"F{SHAPES[name]}"
+        per_atom, shape = LABELS[name].of_atoms, LABELS[name].shape
+        axes = shape if per_atom else f"F{shape}"
         values = read_array(group, name, tuple((sizes | {"F": len(chosen)})[axis] for axis in axes))
         rows = np.split(values, np.cumsum(counts[chosen])[:-1]) if per_atom else values
         for i, row in zip(chosen, rows):

@@ -1,6 +1,7 @@
 """Labelled structures from ase.Atoms and back, and from all files that ASE reads."""
 
 import re
+from functools import partial
 
 import numpy as np
 from ase import Atoms
@@ -11,12 +12,13 @@ from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from ase_mlelec.data.data_set import SHAPES, Frame, Frames
-from ase_mlelec.data.keys import GROUP, KEYS, STRUCTURE, check_keys, check_used, remedy, warn_of_unread
+from ase_mlelec.data.data_set import Frame, Frames
+from ase_mlelec.data.keys import GROUP, STRUCTURE, check_keys, check_used, remedy, warn_of_unread
 from ase_mlelec.io.checks import check_finite, printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.ulm import check_claims
+from ase_mlelec.quantities import LABELS
 
 READABLE = (
     "readable are our .h5, deepmd npy folders, pw.x's output and .save folders, and files with energies or "
@@ -24,7 +26,7 @@ READABLE = (
 )
 MARK = "mlelec:"  # before keys of extxyz files, so that ASE leaves them as they are
 OWN = ("Lattice", "Properties", "pbc")  # keys that ASE makes the structure of, which others write in any case
-LABELS = "mlelec_labels"  # the column of the species, which are labels such as Fe1 in files of other programs
+SPECIES_COLUMN = "mlelec_labels"  # the column of the species, which are labels such as Fe1 in files of other programs
 LONGEST_LINE = 1 << 24
 VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]  # of six numbers, in ASE's order xx, yy, zz, yz, xz, xy
 ASYMMETRY = 1e-3  # of a tensor that is symmetric, relative to its largest entry
@@ -88,7 +90,7 @@ def read_images(path):
 
 def _name_species(atoms):
     """Give atoms whose species were read as labels their elements, unless there were atomic numbers as well."""
-    labels = atoms.arrays.pop(LABELS, None)
+    labels = atoms.arrays.pop(SPECIES_COLUMN, None)
     if labels is None or atoms.numbers.any():
         return
     atoms.symbols = [element_of(label) for label in labels]
@@ -146,7 +148,7 @@ def _parse_comment(line):
         for key, value in key_val_str_to_dict(marked).items()
     }
     columns = str(found.get("Properties", "species:S:1:pos:R:3"))
-    return {**found, "Properties": re.sub(r"(^|:)species(?=:S:1(:|$))", rf"\1{LABELS}", columns)}
+    return {**found, "Properties": re.sub(r"(^|:)species(?=:S:1(:|$))", rf"\1{SPECIES_COLUMN}", columns)}
 
 
 def from_images(images, name="", keys=None):
@@ -221,13 +223,14 @@ def _results(atoms):
         found = {key: value for key, value in atoms.calc.results.items() if value is not None}
         return {f"{key} of another structure": "" for key in found} if atoms.calc.check_state(atoms) else found
     found = {}
-    for name, get in (
-        ("energy", atoms.get_potential_energy),
-        ("free_energy", lambda: atoms.get_potential_energy(force_consistent=True)),
-        ("forces", lambda: atoms.get_forces(apply_constraint=False)),
-        ("stress", lambda: atoms.get_stress(apply_constraint=False)),
-        ("dipole", atoms.get_dipole_moment),
-    ):
+    known = {
+        "energy": atoms.get_potential_energy,
+        "free_energy": lambda: atoms.get_potential_energy(force_consistent=True),
+        "forces": lambda: atoms.get_forces(apply_constraint=False),
+        "stress": lambda: atoms.get_stress(apply_constraint=False),
+    }
+    others = {row.ase for row in LABELS.values() if row.ase} - known.keys()
+    for name, get in (known | {name: partial(atoms.calc.get_property, name, atoms) for name in others}).items():
         try:
             found[name] = get()
         except (PropertyNotImplementedError, ValueError):  # ASE's two ways to say: not from this calculator
@@ -239,15 +242,15 @@ def _labels(atoms, contents, keys, place):
     """(labels of one image, set of the keys that they came from)"""
     found, taken = {}, {keys[GROUP]} & contents.keys() if GROUP in keys else set()
     lower = {key.lower(): key for key in reversed(contents)} | {key: key for key in contents}
-    for label, names in KEYS.items():
+    for label, row in LABELS.items():
         if label in keys:
             chosen = [keys[label]] if keys[label] in contents else []
         elif label in ("stress", "virial") and keys.keys() & {"stress", "virial"}:
             continue  # the one that is named counts
         else:
-            chosen = [lower[key] for key in names if key in lower]
+            chosen = [lower[key] for key in row.keys if key in lower]
         if chosen:
-            found[label] = _numbers(f"{place}, {chosen[0]}", contents[chosen[0]], SHAPES.get(label, "33"))
+            found[label] = _numbers(f"{place}, {chosen[0]}", contents[chosen[0]], row.shape)
             # of the free energy and the energy without entropy the first is what forces are the gradient of
             taken |= set(chosen) if label == "energy" else {chosen[0]}
     if "stress" in found:
@@ -268,7 +271,7 @@ def _labels(atoms, contents, keys, place):
 
 
 def _numbers(place, value, axes):
-    """Array of the shape that ``axes`` (see SHAPES) mean, from numbers that may be written in other forms."""
+    """Array of the shape that ``axes`` (see ase_mlelec.quantities) mean, from numbers that may be written in other forms."""
     array = np.array("a dict") if isinstance(value, dict) else np.asarray(_unpacked(value))
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{place}: got '{printable(value, 60)}', need numbers alone; take out units and text")
@@ -314,10 +317,10 @@ def _to_atoms(frame, energies):
     atoms.info.update(name=frame.name, group=frame.group)
     if energies is not None:
         atoms.info["dos_energies"] = np.array(energies)
-    results = {name: labels[name] for name in ("energy", "forces", "dipole") if name in labels}
-    for name in labels.keys() - results.keys() - {"virial"}:
+    results = {LABELS[name].ase: value for name, value in labels.items() if LABELS[name].ase}
+    for name in (name for name in labels if not LABELS[name].ase and name != "virial"):
         value = np.array(labels[name])
-        if SHAPES[name].startswith("N"):
+        if LABELS[name].of_atoms:
             atoms.arrays[name] = value.reshape(len(atoms), -1)  # files have columns
         else:
             atoms.info[name] = value

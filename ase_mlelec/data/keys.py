@@ -5,56 +5,15 @@ import warnings
 
 import numpy as np
 
-# label -> keys that are read without being told, in ASE's units and signs; upper and lower case are the same
-KEYS = {
-    "energy": ("free_energy", "energy"),
-    "forces": ("forces", "force"),
-    "stress": ("stress",),
-    "virial": ("virial", "virials"),
-    "dipole": ("dipole",),
-    "polarizability": ("polarizability", "pol"),
-    "summed_dipole": ("summed_dipole",),
-    "atomic_dipole": ("atomic_dipole",),
-    "atomic_polarizability": ("atomic_polarizability",),
-    "dos": ("dos",),
-    "ados": ("ados",),
-}
+from ase_mlelec.quantities import LABELS
+
 GROUP = "group"
 STRUCTURE = {"numbers", "positions", "dos_energies", "name", GROUP}  # read, and no labels
 
-# part of a key -> label that it may mean, None: one that is none of ours
-WORDS = {
-    "polariz": "polarizability",
-    "dipole": "dipole",
-    "virial": "virial",
-    "stresses": None,
-    "stress": "stress",
-    "force": "forces",
-    "energies": None,
-    "energy": "energy",
-    "toten": "energy",
-    "hessian": None,
-    "magmom": None,
-    "eigenvalue": None,
-    "charges": None,
-    "hirshfeld": None,
-    "bandgap": None,
-}
-# whole word of a key, likewise
-SHORT = {
-    "e": "energy",
-    "f": "forces",
-    "mu": "dipole",
-    "pol": "polarizability",
-    "alpha": "polarizability",
-    "dos": "dos",
-    "ados": "ados",
-    "bec": None,
-    "born": None,
-    "homo": None,
-    "lumo": None,
-    "gap": None,
-}
+# parts and whole words of keys of what is none of our labels; the first go before those of labels
+LONGER_PARTS = ("stresses", "energies")
+FOREIGN_PARTS = ("hessian", "magmom", "eigenvalue", "charges", "hirshfeld", "bandgap")
+FOREIGN_WORDS = ("bec", "born", "homo", "lumo", "gap")
 # whole words of keys for numbers in other units than ours, or per atom, which are not read as they are
 OTHER_UNITS = {
     "kbar",
@@ -95,7 +54,7 @@ def check_keys(keys):
 
     Raises ValueError.
     """
-    known = (*KEYS, GROUP)
+    known = (*LABELS, GROUP)
     for label, key in keys.items():
         if label not in known or not key:
             raise ValueError(
@@ -106,14 +65,21 @@ def check_keys(keys):
 
 def meant(key, value):
     """(looks like a label, name of the label that a key may mean or None) by its name, and the form of its value."""
-    lower = key.lower()
-    words = _words(key)
-    found = [label for word, label in WORDS.items() if word in lower][:1] or [
-        label for word, label in SHORT.items() if word in words
-    ][:1]
+    lower, words = key.lower(), _words(key)
+    # polarizabilities before dipoles, virials before stresses: names of the later rows may hold those of the former
+    rows = [*reversed(LABELS.values())]
+    found = [label for part, label in _parts(rows) if part in lower][:1]
+    found = found or [row.name for row in rows if words & {*row.words}][:1] or [None] * bool(words & {*FOREIGN_WORDS})
     if not found or np.asarray(value).dtype.kind not in "fiuS":
         return bool(found), None
     return True, None if "weight" in lower or "sigma" in lower or _words(key) & OTHER_UNITS else found[0]
+
+
+def _parts(rows):
+    """Pairs of (part of a key, name of the label that it may mean or None), those that count first at the beginning."""
+    yield from ((part, None) for part in LONGER_PARTS)
+    yield from ((part, row.name) for row in rows for part in row.parts)
+    yield from ((part, None) for part in FOREIGN_PARTS)
 
 
 def _words(key):
@@ -139,7 +105,7 @@ def remedy(contents):
         label = meant(key, value)[1]
         if label:
             found.setdefault(label, key)
-    found = {label: found[label] for label in KEYS if label in found}
+    found = {label: found[label] for label in LABELS if label in found}
     table = ", ".join(f'{label} = "{key}"' for label, key in found.items())
     options = " ".join(f"--key {label}={key}" for label, key in found.items())
     return table and f"to read them set {table} in [data.keys] of the configuration, or give mlelec convert {options}"

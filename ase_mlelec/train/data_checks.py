@@ -4,34 +4,23 @@ import numpy as np
 from ase.calculators.calculator import InputError
 
 from ase_mlelec.edges import connect, find_pairs
+from ase_mlelec.quantities import LABELS
 from ase_mlelec.system import System
 
 CLOSEST = 0.05  # Å
-# label -> (largest number that a calculation may give, unit); of sums over atoms per atom
-LARGEST = {
-    "energy": (1e7, "eV per atom"),
-    "forces": (1e7, "eV/Å"),
-    "virial": (1e7, "eV per atom"),
-    "ados": (1e6, "states/eV"),
-    "dos": (1e6, "states/eV per atom"),
-    "dipole": (1e5, "e Å per atom"),
-    "atomic_dipole": (1e5, "Å"),
-    "summed_dipole": (1e5, "Å per atom"),
-    "polarizability": (1e7, "Å^3 per atom"),
-    "atomic_polarizability": (1e7, "Å^3"),
-}
 LARGEST_ELEMENT = 1e5  # eV, of a Hamiltonian
 LARGEST_OF_GRIDS = {
     "ldos": (1e6, "1/(eV Å^3)"),
-    "dos": (1e6, "states/eV per atom"),
     "density": (1e6, "1/Å^3"),
-    "energy": LARGEST["energy"],
-    "forces": LARGEST["forces"],
-    "stress": (1e7, "eV/Å^3"),
     "fermi_level": (1e5, "eV"),
     "temperature": (1e8, "K"),
 }
-SUMS = ("energy", "virial", "dos", "dipole", "summed_dipole", "polarizability")
+
+
+def _check_label(name, value, what, n_atoms):
+    """ValueError for a label of a structure of ``n_atoms`` that is not finite or larger than any calculation gives."""
+    row = LABELS[name]
+    check_numbers(value, what, row.largest, row.unit + " per atom" * row.extensive, n_atoms if row.extensive else 1)
 
 
 def check_frames(frames, path):
@@ -46,9 +35,8 @@ def check_frames(frames, path):
         where = f"{path}: frame {k} ({frame.name or 'unnamed'})"
         check_structure(frame.atoms, where)
         for name, value in frame.labels.items():
-            if name in LARGEST:
-                per = len(frame.atoms) if name in SUMS else 1
-                check_numbers(value, f"{where}: label '{name}'", *LARGEST[name], per)
+            if name in LABELS:
+                _check_label(name, value, f"{where}: label '{name}'", len(frame.atoms))
     return frames
 
 
@@ -60,8 +48,7 @@ def check_hamiltonians(frames):
         check_numbers(frame.hamiltonian.bloch.stacked.data, f"{where}: H(R)", LARGEST_ELEMENT, "eV")
         for name in ("energy", "forces"):
             if getattr(frame, name) is not None:
-                per = len(frame.atoms) if name == "energy" else 1
-                check_numbers(getattr(frame, name), f"{where}: label '{name}'", *LARGEST[name], per)
+                _check_label(name, getattr(frame, name), f"{where}: label '{name}'", len(frame.atoms))
     return frames
 
 
@@ -70,10 +57,12 @@ def check_snapshots(snapshots):
     for k, snapshot in enumerate(snapshots):
         where = f"{snapshots.path}: snapshot {k} ({snapshot.name or 'unnamed'})"
         check_structure(snapshot.atoms, where)
+        for name in ("dos", "energy", "forces", "stress"):
+            if getattr(snapshot, name) is not None:
+                _check_label(name, getattr(snapshot, name), f"{where}: {name}", len(snapshot.atoms))
         for name, (largest, unit) in LARGEST_OF_GRIDS.items():
-            value = getattr(snapshot, name)
-            if value is not None:
-                check_numbers(value, f"{where}: {name}", largest, unit, len(snapshot.atoms) if name in SUMS else 1)
+            if getattr(snapshot, name) is not None:
+                check_numbers(getattr(snapshot, name), f"{where}: {name}", largest, unit)
     return snapshots
 
 

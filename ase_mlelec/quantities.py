@@ -1,0 +1,394 @@
+"""What can be learned: one row for every quantity and for every label that data sets carry.
+
+Everything that has to know a quantity by more than its name reads these tables: readers and writers of data, the
+normalization of new models, losses, errors, model files, the command line and figures.  ``added`` adds a quantity of
+another package for as long as a block runs, ``add`` for as long as the program does.
+
+Index letters of shapes: N atoms, S energies of a grid, 3 Cartesian components.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from ase_mlelec import units
+
+
+class SampleKind(Enum):
+    """What one value belongs to."""
+
+    STRUCTURE = "structure"
+    ATOM = "atom"
+    POINT = "point"  # of a grid in space
+    PAIR = "pair"  # of atoms
+
+
+@dataclass(frozen=True)
+class Label:
+    """What data sets carry about their structures.
+
+    Parameters
+    ----------
+    name : str
+    shape : str
+        Index letters; labels of atoms begin with N.
+    unit : str
+    noun : str
+        What a structure with the label has, with an article: "an energy".
+    keys : tuple of str
+        Names under which it is read from files of other programs, first those that count first; upper and lower case
+        are the same.  Default: ``name``.
+    parts, words : tuple of str
+        Parts and whole words of other names that may mean it.  Nothing is read under those; a warning names them.
+    ase : str
+        Name of the result of an ASE calculator that it is, if any.
+    deepmd : tuple of str
+        Names of its files in the data of deepmd-kit.
+    largest : float
+        No calculation gives more, in ``unit``; of extensive labels per atom.
+    intensive : bool
+        Whether a label of a structure is not the sum of what its parts have.
+    becomes : str
+        The label that it is turned into when it is read, if any; data sets then do not hold it itself.
+    """
+
+    name: str
+    shape: str
+    unit: str
+    noun: str
+    keys: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    ase: str = ""
+    deepmd: tuple[str, ...] = ()
+    largest: float = 1e7
+    intensive: bool = False
+    becomes: str = ""
+
+    def __post_init__(self):
+        if not self.keys:
+            object.__setattr__(self, "keys", (self.name,))
+
+    @property
+    def kind(self) -> SampleKind:
+        """What one value of it belongs to."""
+        return SampleKind.ATOM if self.shape.startswith("N") else SampleKind.STRUCTURE
+
+    @property
+    def of_atoms(self) -> bool:
+        """Whether it has a row for every atom."""
+        return self.kind is SampleKind.ATOM
+
+    @property
+    def extensive(self) -> bool:
+        """Whether the label of two structures far from each other is the sum of theirs."""
+        return not self.of_atoms and not self.intensive
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether it is a spectrum, on the energies of its data set."""
+        return "S" in self.shape
+
+
+def mean_absolute(error: Any, label: Any) -> float:
+    """Mean absolute error.
+
+    Parameters
+    ----------
+    error, label : arrays, of all structures that have the label
+    """
+    return float(abs(error).mean())
+
+
+def root_mean_square(error: Any, label: Any) -> float:
+    """Root mean square error; parameters as of ``mean_absolute``."""
+    return float((error**2).mean()) ** 0.5
+
+
+def relative_to_spread(error: Any, label: Any) -> float | None:
+    """Root mean square error over the spread of the labels [N, ...]; None where these do not differ.
+
+    The spread is the square root of the variance over the rows, averaged over the components: a model that predicts the
+    mean for every row has a relative error of 1.
+    """
+    spread = float(label.var(axis=0).mean()) ** 0.5
+    return root_mean_square(error, label) / spread if spread > 0 else None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """An error of a model, as ``mlelec test`` prints it and metadata of models keep it.
+
+    Parameters
+    ----------
+    key : str
+        Its name in results, with the unit.
+    title, unit : str
+        What it is called in tables.
+    label : str
+        The label that a prediction is compared with; none where a function of its own finds the error.
+    statistic : callable(errors, labels) -> float or None
+    per : str
+        "atom" or "volume" (Å^3): what the errors of a structure are divided by, if anything.
+    scale : float or callable(metadata of the model) -> float or None
+        Factor from the label's unit to ``unit``; without one there is no such error.
+    """
+
+    key: str
+    title: str
+    unit: str
+    label: str = ""
+    statistic: Callable[[Any, Any], float | None] = root_mean_square
+    per: str = ""
+    scale: float | Callable[[dict], float | None] = 1.0
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a head predicts.
+
+    Parameters
+    ----------
+    name : str
+        Name of the quantity, of its head in a model, and of its section in a configuration.
+    title, unit : str
+        What it is called in tables and at the axes of figures.
+    kind : SampleKind
+        What one row of the head's values belongs to.
+    shape : str
+        Index letters of one row.
+    atomic, total : str
+        The labels of the rows, and of their sum over a structure; a quantity has at least one of them.
+    gradients : tuple of str
+        Labels that are derivatives of it.
+    ase : str
+        Name of the result of an ASE calculator that it is, if any.
+    extensive : bool
+        Whether a structure has the sum of the rows, or the rows alone mean something.
+    symmetric : bool
+        Whether its values are symmetric matrices, and are compared with that part of their labels.
+    deepmd : str
+        What the fitting net of it is called in models of deepmd-kit.
+    measures : tuple of Measure
+    """
+
+    name: str
+    title: str
+    unit: str
+    kind: SampleKind = SampleKind.ATOM
+    shape: str = ""
+    atomic: str = ""
+    total: str = ""
+    gradients: tuple[str, ...] = ()
+    ase: str = ""
+    extensive: bool = True
+    symmetric: bool = False
+    deepmd: str = ""
+    measures: tuple[Measure, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels that it is trained on and compared with."""
+        return tuple(name for name in (self.atomic, self.total, *self.gradients) if name)
+
+    @property
+    def axis(self) -> str:
+        """What stands at the axis of a figure."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+_LABELS = (
+    Label(
+        "energy", "", "eV", "an energy", ("free_energy", "energy"), ("energy", "toten"), ("e",), "energy", ("energy",)
+    ),
+    Label("forces", "N3", "eV/Å", "forces", ("forces", "force"), ("force",), ("f",), "forces", ("force",)),
+    Label("stress", "33", "eV/Å^3", "a stress", parts=("stress",), ase="stress", intensive=True, becomes="virial"),
+    # -dE/d(strain)
+    Label("virial", "33", "eV", "a stress", ("virial", "virials"), ("virial",), deepmd=("virial",)),
+    Label("ados", "NS", "states/eV", "an ADOS", words=("ados",), deepmd=("atom_dos", "atomic_dos"), largest=1e6),
+    Label("dos", "S", "states/eV", "a DOS", words=("dos",), deepmd=("dos",), largest=1e6),
+    # of charges; a head learns the displacements of Wannier centroids from their atoms, whose sum is summed_dipole
+    Label("dipole", "3", "e Å", "a dipole", parts=("dipole",), words=("mu",), ase="dipole", largest=1e5),
+    Label("atomic_dipole", "N3", "Å", "atomic vectors", deepmd=("atomic_dipole", "atom_dipole"), largest=1e5),
+    Label("summed_dipole", "3", "Å", "a sum of vectors", deepmd=("dipole",), largest=1e5),
+    Label(
+        "atomic_polarizability",
+        "N33",
+        "Å^3",
+        "atomic polarizabilities",
+        deepmd=("atomic_polarizability", "atom_polarizability"),
+    ),
+    Label(
+        "polarizability",
+        "33",
+        "Å^3",
+        "a polarizability",
+        ("polarizability", "pol"),
+        ("polariz",),
+        ("pol", "alpha"),
+        deepmd=("polarizability",),
+    ),
+)
+LABELS: dict[str, Label] = {label.name: label for label in _LABELS}
+
+
+def _charge_of_vectors(metadata):
+    """e, by which a sum of displacements is multiplied to be a dipole, or None where the charges are not known."""
+    charges = set((metadata.get("electrons_per_centre") or {}).values())
+    return charges.pop() / metadata.get("functions_per_vector", 1) if len(charges) == 1 else None
+
+
+def _elements(category, title):
+    """Measures of the elements of one category of a Hamiltonian."""
+    return (
+        Measure(f"hamiltonian_{category}_mae_meV", f"{title}, mean absolute", "meV"),
+        Measure(f"hamiltonian_{category}_r2", f"{title}, R2", ""),
+    )
+
+
+_ENERGY = (
+    Measure("energy_mae_meV_per_atom", "energy, mean absolute", "meV/atom", "energy", mean_absolute, "atom", 1000),
+    Measure("energy_rmse_meV_per_atom", "energy, root mean square", "meV/atom", "energy", per="atom", scale=1000),
+    Measure("forces_mae_meV_per_A", "force component, mean absolute", "meV/Å", "forces", mean_absolute, scale=1000),
+    Measure("forces_rmse_meV_per_A", "force component, root mean square", "meV/Å", "forces", scale=1000),
+    Measure(
+        "stress_rmse_GPa", "stress component, root mean square", "GPa", "virial", per="volume", scale=1 / units.GPA
+    ),
+)
+_DOS = (
+    Measure("ados_rmse_states_per_eV", "ADOS, root mean square", "states/eV", "ados"),
+    Measure("ados_rmse_over_std", "ADOS, relative to its spread over the atoms", "", "ados", relative_to_spread),
+    Measure(
+        "dos_rmse_states_per_eV_per_atom", "total DOS per atom, root mean square", "states/eV/atom", "dos", per="atom"
+    ),
+)
+_VECTORS = (
+    Measure("atomic_dipole_rmse_A", "atomic vector component, root mean square", "Å", "atomic_dipole"),
+    Measure("summed_dipole_rmse_A", "sum of the vectors, component, root mean square", "Å", "summed_dipole"),
+    Measure("dipole_rmse_e_A", "dipole component, root mean square", "e Å", "summed_dipole", scale=_charge_of_vectors),
+)
+_TENSORS = (
+    Measure(
+        "atomic_polarizability_rmse_A3",
+        "atomic polarizability component, root mean square",
+        "Å^3",
+        "atomic_polarizability",
+    ),
+    Measure("polarizability_rmse_A3", "polarizability component, root mean square", "Å^3", "polarizability"),
+)
+_LDOS = (
+    Measure("ldos_rmse", "LDOS, root mean square", "1/(eV Å^3)"),
+    Measure("density_mape_percent", "density, mean absolute percentage", "%"),
+    Measure("band_energy_mae_meV_per_atom", "band energy, mean absolute", "meV/atom"),
+    Measure("free_energy_mae_meV_per_atom", "total free energy, mean absolute", "meV/atom"),
+)
+_HAMILTONIAN = (
+    *_elements("all", "Hamiltonian elements"),
+    Measure("hamiltonian_all_large_mae_meV", "elements above 1 meV, mean absolute", "meV"),
+    *_elements("onsite", "on-site elements"),
+    *_elements("intra_near", "within layers below 6 Å"),
+    *_elements("intra_long", "within layers beyond 6 Å"),
+    *_elements("inter", "between layers"),
+    Measure("hamiltonian_inter_large_mae_meV", "between layers, elements above 1 meV", "meV"),
+    *_elements("inter_near", "between layers below 6 Å"),
+    *_elements("inter_long", "between layers beyond 6 Å"),
+    Measure("bands_mae_meV", "all bands on a mesh, mean absolute", "meV"),
+)
+_QUANTITIES = (
+    Quantity(
+        "energy",
+        "energy",
+        "eV",
+        total="energy",
+        gradients=("forces", "virial"),
+        ase="energy",
+        deepmd="ener",
+        measures=_ENERGY,
+    ),
+    Quantity("dos", "DOS", "states/eV", shape="S", atomic="ados", total="dos", deepmd="dos", measures=_DOS),
+    Quantity(
+        "dipole",
+        "displacement of Wannier centroids",
+        "Å",
+        shape="3",
+        atomic="atomic_dipole",
+        total="summed_dipole",
+        ase="dipole",
+        deepmd="dipole",
+        measures=_VECTORS,
+    ),
+    Quantity(
+        "polarizability",
+        "polarizability",
+        "Å^3",
+        shape="33",
+        atomic="atomic_polarizability",
+        total="polarizability",
+        symmetric=True,
+        deepmd="polar",
+        measures=_TENSORS,
+    ),
+    Quantity("ldos", "LDOS", "1/(eV Å^3)", SampleKind.POINT, "S", extensive=False, measures=_LDOS),
+    Quantity("hamiltonian", "Hamiltonian", "eV", SampleKind.PAIR, extensive=False, measures=_HAMILTONIAN),
+)
+QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _QUANTITIES}
+# name of a quantity -> classes of the head that predicts it, and of the loss that it is trained with; the modules that
+# define these classes fill them in
+HEADS: dict[str, type] = {}
+LOSSES: dict[str, type] = {}
+
+
+def data_labels() -> dict[str, Label]:
+    """The labels that data sets hold, by name."""
+    return {name: label for name, label in LABELS.items() if not label.becomes}
+
+
+def add(quantity: Quantity, *, labels: tuple[Label, ...] = (), head: type, loss: type) -> None:
+    """Add a quantity for as long as the program runs.
+
+    Parameters
+    ----------
+    quantity : Quantity
+    labels : tuple of Label
+        Those of its labels that there are none of yet.
+    head : subclass of ase_mlelec.heads.base.Head
+    loss : class of losses, see ase_mlelec.train.losses
+
+    Raises
+    ------
+    ValueError
+        For names that are taken, and labels of the quantity that there are none of.
+    """
+    mine = {label.name: label for label in labels}
+    taken = sorted(({quantity.name} & QUANTITIES.keys()) | (mine.keys() & LABELS.keys()))
+    if taken:
+        raise ValueError(f"quantity '{quantity.name}': there is a '{taken[0]}' already; choose another name")
+    wanted = {*quantity.labels, *(measure.label for measure in quantity.measures if measure.label)}
+    unknown = sorted(wanted - mine.keys() - LABELS.keys())
+    if unknown or not quantity.labels:
+        raise ValueError(
+            f"quantity '{quantity.name}': got {f'the label {unknown[0]!r}' if unknown else 'no label'}, need one of "
+            f"{', '.join([*mine, *LABELS])}; give a Label of it in labels"
+        )
+    LABELS.update(mine)
+    QUANTITIES[quantity.name], HEADS[quantity.name], LOSSES[quantity.name] = quantity, head, loss
+
+
+def remove(name: str, *, labels: tuple[Label, ...] = ()) -> None:
+    """Take back what ``add`` did for the quantity of this name."""
+    for table in QUANTITIES, HEADS, LOSSES:
+        table.pop(name, None)
+    for label in labels:
+        LABELS.pop(label.name, None)
+
+
+@contextmanager
+def added(quantity: Quantity, *, labels: tuple[Label, ...] = (), head: type, loss: type) -> Iterator[Quantity]:
+    """Context manager in which there is one quantity more; parameters and errors as of ``add``."""
+    add(quantity, labels=labels, head=head, loss=loss)
+    try:
+        yield quantity
+    finally:
+        remove(quantity.name, labels=labels)
