@@ -1,7 +1,5 @@
 """The recipe behind ``mlelec train``: from a configuration and data sets to a model file with its provenance."""
 
-from dataclasses import replace
-
 from ase_mlelec.train.config import OutputConfig
 from ase_mlelec.train.recipes.frames import train_frames
 from ase_mlelec.train.recipes.hamiltonian import train_hamiltonian
@@ -32,7 +30,13 @@ def train_members(config, progress=True):
         [config]
         if config.committee == 1
         else [
-            replace(config, committee=1, seed=config.seed + k, output=OutputConfig(f"{stem}-{k}.safetensors"))
+            config.model_copy(
+                update={
+                    "committee": 1,
+                    "seed": config.seed + k,
+                    "output": OutputConfig(model=f"{stem}-{k}.safetensors"),
+                }
+            )
             for k in range(config.committee)
         ]
     )

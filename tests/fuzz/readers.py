@@ -354,6 +354,6 @@ PARTS = {
     "hdf5.read_array",
     "espresso.common.read_text",
     "wannier90.files.read_text",
-    "train.config_reader.read_table",
+    "train.config.files.read_table",
     "train.recipes.shared.read_checked",
 }

@@ -1,14 +1,12 @@
 """Every key of a configuration with values that make no sense: one line with file, section, key and what is needed."""
 
 import time
-from dataclasses import fields
-from typing import get_args, get_origin, get_type_hints
 
 import pytest
 
 from ase_mlelec.train import config as module
-from ase_mlelec.train.config import Config, read_config
-from ase_mlelec.train.config_ranges import RANGES
+from ase_mlelec.train.config import read_config
+from ase_mlelec.train.config.schema import settings
 
 # section -> lines of a configuration that is right, in which the values are replaced
 HEADS = {
@@ -38,22 +36,18 @@ NUMBERS = [
 TEXTS = ["1", "true", "[]", "nan", '["a", 1]', '[""]', '"\\u0000"', '["a\\u0007b"]', '"' + "a" * 5000 + '"', "{a = 1}"]
 
 
-def keys(cls=Config, section=""):
-    """(section, key, type) of all keys."""
-    found = []
-    for entry in (entry for entry in fields(cls) if entry.metadata.get("key", True)):
-        kind = get_type_hints(cls)[entry.name]
-        options = [option for option in get_args(kind) if option is not type(None) and get_origin(kind) is not tuple]
-        if hasattr((options or [kind])[0], "__dataclass_fields__"):
-            found += keys((options or [kind])[0], f"{section}.{entry.name}".strip("."))
-        else:
-            found.append((section, entry.name, kind))
-    return found
+def keys():
+    """(section, key, node of the schema) of all keys."""
+    return [(section, key, node) for section, table in settings().items() for key, node in table["properties"].items()]
 
 
-def is_number(kind):
-    members = {kind, *get_args(kind)}
-    return bool(members & {int, float})
+def entries(node):
+    """The node of a value, or of the entries of an array."""
+    return node.get("items") or node.get("prefixItems", [node])[0]
+
+
+def is_number(node):
+    return entries(node)["type"] in ("integer", "number")
 
 
 def content(section, key, value):
@@ -78,38 +72,38 @@ def content(section, key, value):
 
 
 def test_every_number_has_a_range():
-    missing = [
-        (section, key) for section, key, kind in keys() if is_number(kind) and key not in RANGES.get(section, {})
-    ]
-    known = {(section, key) for section, key, _ in keys()}
-    assert missing == [] and all((section, key) in known for section, of_keys in RANGES.items() for key in of_keys)
+    for section, key, node in keys():
+        if is_number(node):
+            names = set(entries(node))
+            assert names & {"minimum", "exclusiveMinimum"} and names & {"maximum", "exclusiveMaximum"}, (section, key)
+        if node["type"] == "array":
+            assert {"minItems", "maxItems"} <= set(node), (section, key)
 
 
-def sensible(section, key, kind, value):
+def test_every_setting_is_described():
+    for section, table in settings().items():
+        assert table["description"], section
+        for key, node in table["properties"].items():
+            assert node.get("description", "").endswith("."), (section, key)
+
+
+def sensible(node, value):
     """Values of the lists above that are right for some keys."""
     if value == "[]":
-        needed = {
-            ("data", "files"),
-            ("data", "train"),
-            ("descriptor", "widths"),
-            ("electronic", "widths"),
-            ("dipole", "centers"),
-            ("polarizability", "centers"),
-        }
-        return get_origin(kind) is tuple and Ellipsis in get_args(kind) and (section, key) not in needed
-    return value == "true" and kind is bool
+        return node["type"] == "array" and node["minItems"] == 0
+    return value == "true" and node["type"] == "boolean"
 
 
-@pytest.mark.parametrize("section, key, kind", keys(), ids=lambda value: value if isinstance(value, str) else "")
-def test_values_that_make_no_sense(section, key, kind, tmp_path):
+@pytest.mark.parametrize("section, key, node", keys(), ids=lambda value: value if isinstance(value, str) else "")
+def test_values_that_make_no_sense(section, key, node, tmp_path):
     path, start = tmp_path / "c.toml", time.process_time()
     name = f"{section}.{key}" if section else key
-    values = NUMBERS if is_number(kind) else TEXTS
-    if get_origin(kind) is tuple and is_number(kind):
-        n = 1 if Ellipsis in get_args(kind) else len(get_args(kind))
+    values = NUMBERS if is_number(node) else TEXTS
+    if node["type"] == "array" and is_number(node):
+        n = len(node.get("prefixItems", [None]))
         values = values + [f"[{', '.join([value] * n)}]" for value in NUMBERS] + ["[" + "1, " * 200 + "1]"]
     for value in values:
-        if sensible(section, key, kind, value):
+        if sensible(node, value):
             continue
         path.write_text(content(section, key, value))
         with pytest.raises(ValueError) as caught:

@@ -1,6 +1,6 @@
 """Models of energies, DOS, dipoles and polarizabilities: sums over atoms, and vectors and tensors of atoms."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -167,11 +167,11 @@ def new_model(frames, config):
             theirs = getattr(starting_model(config).descriptor, "inner", None) if config.start else None
             inner = options.inner or theirs or inner_distance(frames)
             try:
-                return PowerSpectrum(species, **asdict(options) | {"inner": inner})
+                return PowerSpectrum(species, **options.model_dump() | {"inner": inner})
             except ValueError as error:
                 raise ValueError(f"[power_spectrum]: {error}") from None
         with seeded(config.seed):  # one does not depend on the other: electrons can be trained without the energy
-            return DeepPotSE(species, **asdict(options) | {"n_basis": options.n_basis or None})
+            return DeepPotSE(species, **options.model_dump() | {"n_basis": options.n_basis or None})
 
     descriptor, electronic = (
         options and new_descriptor(options)

@@ -1,7 +1,5 @@
 """Models of a local density of states."""
 
-from dataclasses import asdict
-
 from ase_mlelec.data.grid_points import GridData
 from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.descriptors import Bispectrum
@@ -116,7 +114,7 @@ def describe_ldos(snapshots):
 def new_ldos_model(snapshots, zero, config):
     """Untrained Model for the species and energies of ``snapshots``, with an EnergyZero."""
     species = sorted({symbol for snapshot in snapshots for symbol in snapshot.atoms.get_chemical_symbols()})
-    descriptor = Bispectrum(species, **asdict(config.bispectrum)).double()
+    descriptor = Bispectrum(species, **config.bispectrum.model_dump()).double()
     with seeded(config.seed):
         head = LDOSHead(
             descriptor.n_features,

@@ -1,7 +1,6 @@
 """What all recipes share: seeds, checkpoints, the model that training starts from, and where a model comes from."""
 
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 
 import torch
@@ -103,16 +102,11 @@ def provenance(parts, config):
     for name in ("coarse", "far"):
         if config.energy and getattr(config.energy, name):
             parts = parts | {f"{name} energies": beside(getattr(config.energy, name), config)}
-    settings = asdict(config)
-    del settings["folder"]  # where the files lay says nothing about them
-    for section in settings.values():
-        if isinstance(section, dict):
-            section.pop("given", None)
     return {
         "frames": {name: len(part) for name, part in parts.items()},
         "labels": {name: part.counts for name, part in parts.items() if isinstance(part, Frames)},
         "fingerprints": {name: part.fingerprint() for name, part in parts.items() if len(part)},
-        "configuration": settings,
+        "configuration": config.model_dump(),
         "versions": {name: version(name) for name in PACKAGES},
     }
 

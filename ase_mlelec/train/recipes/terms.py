@@ -2,7 +2,6 @@
 
 import functools
 import sys
-from dataclasses import replace
 
 from ase_mlelec.train.losses import missing_terms
 
@@ -53,9 +52,9 @@ def _without(options, section, missing, frames, make_loss):
     other = INSTEAD.get(section)
     kept = [term for term in make_loss(options).terms if term not in missing]
     if not kept and other and other not in options.given:
-        trial = replace(options, **{**zero, other: 1.0})
+        trial = options.model_copy(update={**zero, other: 1.0})
         return None if missing_terms(make_loss(trial), frames) else trial
-    return replace(options, **zero) if kept else None
+    return options.model_copy(update=zero) if kept else None
 
 
 @functools.cache

@@ -1,0 +1,46 @@
+"""The configuration of a training in TOML, with strict keys.
+
+[data]
+files = ["silicon.h5"]          # relative to the configuration file
+
+[energy]                        # the heads wanted; an empty section takes the defaults below
+forces = [100, 10]
+
+[dos]
+
+[output]
+model = "si.safetensors"
+"""
+
+from ase_mlelec.train.config.data import DataConfig, KeysConfig, OutputConfig
+from ase_mlelec.train.config.descriptors import BispectrumConfig, DescriptorConfig, PowerSpectrumConfig
+from ase_mlelec.train.config.files import parse_config, read_config
+from ase_mlelec.train.config.heads import (
+    DipoleConfig,
+    DOSConfig,
+    EnergyConfig,
+    HamiltonianConfig,
+    LDOSConfig,
+    PolarizabilityConfig,
+)
+from ase_mlelec.train.config.schema import json_schema
+from ase_mlelec.train.config.whole import Config
+
+__all__ = [
+    "BispectrumConfig",
+    "Config",
+    "DOSConfig",
+    "DataConfig",
+    "DescriptorConfig",
+    "DipoleConfig",
+    "EnergyConfig",
+    "HamiltonianConfig",
+    "KeysConfig",
+    "LDOSConfig",
+    "OutputConfig",
+    "PolarizabilityConfig",
+    "PowerSpectrumConfig",
+    "json_schema",
+    "parse_config",
+    "read_config",
+]

@@ -1,0 +1,88 @@
+"""Mistakes of a configuration in one line: section, key, what was got, what is needed."""
+
+import difflib
+
+from ase_mlelec.train.config.base import LONGEST_TEXT, SettingError
+from ase_mlelec.train.config.schema import described, interval, node_at
+
+ORDER = ("extra_forbidden", "missing")  # mistakes that are told before others
+
+
+def one_line(error, table, schema) -> str:
+    """The first mistake of a pydantic.ValidationError.
+
+    Parameters
+    ----------
+    error : pydantic.ValidationError
+    table : dict
+        What was validated.
+    schema : dict
+        JSON schema of the configuration.
+    """
+    found = error.errors(include_url=False, include_input=False)
+    first = min(found, key=lambda mistake: ORDER.index(mistake["type"]) if mistake["type"] in ORDER else len(ORDER))
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, SettingError):
+        name = ".".join(filter(None, (_name(first["loc"]), cause.key)))
+        return f"{name}: {cause}" if name else str(cause)
+    *place, key = first["loc"]
+    parent = node_at(schema, place)
+    if first["type"] == "extra_forbidden":
+        return _unknown(_name((*place, str(key)[:80])), str(key), parent["properties"])
+    if first["type"] == "missing" and "properties" in parent:
+        return f"key '{_name(first['loc'])}' is missing; add it"
+    return _wrong_value(first["loc"], table, schema, first["type"])
+
+
+def _unknown(name, key, known):
+    near = difflib.get_close_matches(key[:100], known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"unknown key '{name}'; {hint}known are {', '.join(known)}"
+
+
+def _wrong_value(place, table, schema, kind):
+    """A value, or an entry of an array, of the wrong type or out of range."""
+    value, parent = table, table
+    for part in place:
+        parent, value = value, value[part] if not isinstance(value, list) or part < len(value) else None
+    node, name = node_at(schema, place), _name(place)
+    if isinstance(place[-1], int):
+        array = node_at(schema, place[:-1])
+        size = len(array.get("prefixItems", parent))
+        below = kind == "greater_than" and "prefixItems" in array
+        if below or len(parent) != size:  # told of the array as a whole
+            need = f"two numbers above {node['exclusiveMinimum']:g}" if below else described(array)
+            return f"{_name(place[:-1])}: got {short(parent)}, need {need}"
+    if kind == "finite_number" and isinstance(value, float):
+        return f"{name}: got {value}, need a finite number"
+    if type(value) is int and abs(value) > 2**63:
+        return f"{name}: got an integer of {value.bit_length()} bits, need a smaller one"
+    if "enum" in node and isinstance(value, str):
+        return f"{name}: got {short(value)}, need one of {', '.join(node['enum'])}; correct it"
+    if kind in ("too_short", "too_long") and "items" in node:
+        if not value and "x-needed" in node:
+            return f"{name}: got an empty list; {node['x-needed']}"
+        fewest = node.get("minItems", 0)
+        return f"{name}: got {len(value)} entries, need {fewest} to {node['maxItems']}"
+    if kind.startswith("string_too"):
+        if not value:
+            return f"{name}: got {value!r}, need a text that is not empty"
+        return f"{name}: got {value[:40]!r}..., need at most {LONGEST_TEXT} printable characters"
+    if kind.startswith(("greater_than", "less_than")):
+        shown = value if isinstance(value, int) else f"{value:.12g}"
+        return f"{name}: got {shown}, {node.get('x-needed') or f'need {interval(node)}'}"
+    return f"{name}: got {short(value)}, need {described(node, name)}"
+
+
+def _name(place):
+    """data.files[0] of ("data", "files", 0)"""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
+def short(value) -> str:
+    """repr of a value, of at most some 80 characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # integers of thousands of digits, tables of thousands of levels
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."

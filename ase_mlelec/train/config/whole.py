@@ -1,0 +1,131 @@
+"""The configuration as a whole, and how its sections go together."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from ase_mlelec.train.config.base import Section, SettingError, Text
+from ase_mlelec.train.config.data import DataConfig, OutputConfig
+from ase_mlelec.train.config.descriptors import BispectrumConfig, DescriptorConfig, PowerSpectrumConfig
+from ase_mlelec.train.config.heads import (
+    DipoleConfig,
+    DOSConfig,
+    EnergyConfig,
+    HamiltonianConfig,
+    LDOSConfig,
+    PolarizabilityConfig,
+)
+
+
+class Config(Section):
+    """A training: data, descriptor, heads that are wanted (at least one), output, and the seed of everything random.
+
+    The first head of energy, dos, dipole and polarizability is trained together with the descriptor, the others then on
+    the descriptor as it is.  With ``electronic`` all but the energy have that descriptor instead, which the first of
+    them is trained with; it is for data that are too few for the descriptor of the energy.  The LDOS head has data and
+    a descriptor (bispectrum) of its own, the Hamiltonian data of its own, on which the energy may be trained as well.
+    """
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    """Seed of everything that is random."""
+    committee: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Number of models, alike but for the seed, which is ``seed`` of the first; those of several have -0, -1 ... at the
+    end of their names."""
+    start: Text = ""
+    """A model file, relative to the configuration file, or the name of a shipped model, from whose parameters and
+    normalization all heads (not the LDOS) start: fine-tuning, with the same settings of descriptors and heads."""
+    data: DataConfig
+    """Data sets."""
+    output: OutputConfig
+    """What is written."""
+    descriptor: DescriptorConfig = DescriptorConfig()
+    """Descriptor of all heads but those of an LDOS and of a Hamiltonian."""
+    power_spectrum: PowerSpectrumConfig | None = None
+    """In the place of ``descriptor``, for energies and spectra, which have no directions."""
+    electronic: DescriptorConfig | None = None
+    """Descriptor of all but the energy."""
+    energy: EnergyConfig | None = None
+    """Head of energies, forces and stress."""
+    dos: DOSConfig | None = None
+    """Head of the density of states."""
+    dipole: DipoleConfig | None = None
+    """Head of dipoles."""
+    polarizability: PolarizabilityConfig | None = None
+    """Head of polarizabilities."""
+    bispectrum: BispectrumConfig = BispectrumConfig()
+    """Descriptor of the points of a grid, for an LDOS."""
+    ldos: LDOSConfig | None = None
+    """Head of the local density of states."""
+    hamiltonian: HamiltonianConfig | None = None
+    """Head of the Hamiltonian."""
+
+    _folder: Path = PrivateAttr(default=Path("."))
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths start from."""
+        return self._folder
+
+    @property
+    def cutoff(self) -> float:
+        """Cutoff of the descriptor, Å."""
+        return (self.power_spectrum or self.descriptor).cutoff
+
+    @property
+    def _heads(self) -> list[str]:
+        """Heads of sums over atoms and of atoms that are wanted."""
+        names = ("energy", "dos", "dipole", "polarizability")
+        return [name for name in names if getattr(self, name) is not None]
+
+    @model_validator(mode="after")
+    def _check_heads(self):
+        heads = self._heads
+        if not heads and self.ldos is None and self.hamiltonian is None:
+            raise SettingError(
+                "",
+                "got none of the sections [energy], [dos], [dipole], [polarizability], [ldos] and [hamiltonian]; "
+                "add at least one",
+            )
+        beside = [name for name in (*heads, "ldos") if name != "energy" and getattr(self, name) is not None]
+        if self.hamiltonian is not None and beside:
+            raise SettingError("", f"got [hamiltonian] beside [{beside[0]}]; train them apart, their data differ")
+        if self.ldos is not None and self.start:
+            raise SettingError(
+                "start", f"got '{self.start}' beside [ldos], which is trained from scratch; leave one out"
+            )
+        if self.ldos is not None and heads:
+            raise SettingError("", f"got [ldos] beside [{heads[0]}]; train them apart, their data differ")
+        return self
+
+    @model_validator(mode="after")
+    def _check_data(self):
+        twice = sorted(set(self.energy.far) & {*self.data.files, *self.energy.coarse}) if self.energy else []
+        if twice:
+            raise SettingError(
+                "energy.far", f"got {', '.join(twice)}, which data.files or energy.coarse names too; name it once"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_descriptors(self):
+        heads, electronic = self._heads, self.electronic
+        if self.power_spectrum is not None and self.descriptor != DescriptorConfig():
+            raise SettingError("", "got [power_spectrum] beside [descriptor]; leave one out")
+        directed = [name for name in ("dipole", "polarizability") if name in heads]
+        if self.power_spectrum is not None and directed and electronic is None:
+            raise SettingError(
+                "",
+                f"got [power_spectrum] for [{directed[0]}], but it has no directions; add [electronic], the "
+                "descriptor of that, or leave it out",
+            )
+        if electronic is not None and ("energy" not in heads or len(heads) == 1):
+            raise SettingError(
+                "", "got [electronic] without [energy] and a head beside it; put the settings into [descriptor]"
+            )
+        if electronic is not None and electronic.cutoff != self.cutoff:
+            raise SettingError(
+                "electronic.cutoff",
+                f"got {electronic.cutoff:g}, the descriptor has {self.cutoff:g} Å; give both the same",
+            )
+        return self
