@@ -3,12 +3,16 @@
 import functools
 import inspect
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 
-def numpy_or_torch(function):
+def numpy_or_torch(function: Callable) -> Callable[..., Any]:
     """Hand every argument to `function` as a float64 tensor and return the kind that the caller gave.
 
     One tensor among the arguments is enough to get float64 tensors back, on its device and in its autograd graph;
@@ -43,7 +47,7 @@ def _to_tensor(name, value, device):
     return torch.from_numpy(to_array(name, value)).to(device)
 
 
-def to_array(name, value):
+def to_array(name: str, value: ArrayLike) -> NDArray:
     """A float64 copy of numbers in whatever form, or ValueError with their name."""
     try:
         return np.array(value, dtype=np.float64, order="C")
@@ -59,14 +63,16 @@ def _to_numpy(result):
     return result.item() if result.ndim == 0 else result.numpy()
 
 
-def check_finite(**named):
+def check_finite(**named: Any) -> None:
     """Raise ValueError, with the name, for the first tensor or array that holds NaN or infinity."""
     for name, value in named.items():
         if not (abs(value) < math.inf).all():
             raise ValueError(f"{name}: got NaN or infinity, need finite numbers; check the file or model behind them")
 
 
-def sum_over_chunks(function, size, *tensors, shared=()):
+def sum_over_chunks(
+    function: Callable[..., Tensor], size: int, *tensors: Tensor, shared: Sequence[Tensor] = ()
+) -> Tensor:
     """Sum of function(*shared, *rows) over chunks of `size` rows of tensors of equal length.
 
     Differentiable any number of times with respect to the tensors and those in `shared`, which every chunk sees whole.

@@ -1,9 +1,12 @@
 """Eigenvalues, velocities and projections of H(k)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from ase_mlelec.physics.bloch import check_kpts, is_invariant
+from ase_mlelec.physics.bloch import BlochSum, check_kpts, is_invariant
 
 DEGENERATE = 1e-6  # eV; closer levels are treated as one subspace
 _CHUNK = 2**24  # complex numbers in the matrices of one batch of k points: 256 MB
@@ -18,7 +21,7 @@ def _batches(kpts, size, n_matrices=1):
 # Eigenstates
 
 
-def eigenvalues(bloch, kpts, device="cpu"):
+def eigenvalues(bloch: BlochSum, kpts: NDArray, device: str | torch.device = "cpu") -> NDArray:
     """All energies at k points, array [K, W], eV, ascending.
 
     bloch : BlochSum, H(R) in eV
@@ -35,14 +38,14 @@ def eigenvalues(bloch, kpts, device="cpu"):
     return energies
 
 
-def eigenstates(bloch, kpts, device="cpu"):
+def eigenstates(bloch: BlochSum, kpts: NDArray, device: str | torch.device = "cpu") -> tuple[NDArray, ...]:
     """Energies [K, W], eV, ascending, and states [K, W, W], one per column in the basis of the functions."""
     kpts = check_kpts(kpts)
     found = [torch.linalg.eigh(bloch.lower(kpts[batch], device)) for batch in _batches(kpts, bloch.size, 2)]
     return tuple(torch.cat([pair[i] for pair in found]).cpu().numpy() for i in (0, 1))
 
 
-def velocity_matrices(bloch, kpts, cell, device="cpu"):
+def velocity_matrices(bloch: BlochSum, kpts: NDArray, cell: NDArray, device: str | torch.device = "cpu") -> tuple:
     """Energies and the operator dH/dk between the states.
 
     bloch : BlochSum, H(R) in eV
@@ -59,7 +62,7 @@ def velocity_matrices(bloch, kpts, cell, device="cpu"):
     return energies.cpu().numpy(), states.cpu().numpy(), matrices.cpu().numpy()
 
 
-def velocities(bloch, kpts, cell, device="cpu"):
+def velocities(bloch: BlochSum, kpts: NDArray, cell: NDArray, device: str | torch.device = "cpu") -> tuple:
     """Slopes of the bands, dE/dk in eV Å, k in 1/Å including the 2π; divide by ħ for a velocity.
 
     Levels that are degenerate (to 1e-6 eV) split along each direction on its own: their slopes are the eigenvalues of
@@ -92,7 +95,7 @@ def _subspaces(energies):
         yield from ((int(k), int(group[0]), int(group[-1]) + 1) for group in groups if len(group) > 1)
 
 
-def projections(bloch, kpts, groups, device="cpu"):
+def projections(bloch: BlochSum, kpts: NDArray, groups: Sequence, device: str | torch.device = "cpu") -> tuple:
     """Weight of groups of functions, such as layers or orbitals, in every state ("fat bands").
 
     bloch : BlochSum, H(R) in eV

@@ -5,11 +5,13 @@ import functools
 import numpy as np
 import scipy.sparse
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ase_mlelec.physics.arrays import check_finite
 
 
-def is_invariant(kpts):
+def is_invariant(kpts: NDArray) -> bool:
     """Whether -k equals k up to a reciprocal lattice vector."""
     return (2 * np.asarray(kpts) % 1 == 0).all(-1)
 
@@ -32,7 +34,7 @@ class BlochSum:
     by more than 1e-4 eV.
     """
 
-    def __init__(self, r_vectors, matrices):
+    def __init__(self, r_vectors: NDArray, matrices: NDArray) -> None:
         r_vectors, stacked = _stack(r_vectors, matrices)
         self.size = stacked.shape[1]
         self.r_vectors, self.stacked = _hermitian(r_vectors, stacked)
@@ -47,15 +49,15 @@ class BlochSum:
             self.stacked = self.stacked.real
 
     @property
-    def matrices(self):
+    def matrices(self) -> NDArray | list:
         """A(R), [R, W, W]: a dense array where a fifth of it is not zero, else a list of CSR matrices."""
         return self.toarray() if self.stacked.nnz > _DENSE_FILL * np.prod(self.stacked.shape) else self.tolist()
 
-    def toarray(self):
+    def toarray(self) -> NDArray:
         """A(R), dense array [R, W, W]."""
         return self.stacked.toarray().reshape(-1, self.size, self.size)
 
-    def tolist(self):
+    def tolist(self) -> list:
         """A(R), list of R CSR matrices [W, W]."""
         return [self.stacked[start : start + self.size] for start in range(0, self.stacked.shape[0], self.size)]
 
@@ -131,7 +133,7 @@ class BlochSum:
             return torch.complex(even @ table[: len(table) // 2], odd @ table[len(table) // 2 :])
         return torch.view_as_complex((torch.cat([even, odd], dim=1) @ table).reshape(len(kpts), -1, 2))
 
-    def lower(self, kpts, device="cpu", vectors=None):
+    def lower(self, kpts: NDArray, device: str | torch.device = "cpu", vectors: NDArray | None = None) -> Tensor:
         """A(k) with zeros above the diagonal, which eigensolvers do not look at: tensor [K, W, W]."""
         values = self._values(kpts, device, vectors)
         pattern = self._table[0]
@@ -140,17 +142,17 @@ class BlochSum:
             matrix[:, torch.from_numpy(pattern).to(device)] = values
         return matrix.reshape(-1, self.size, self.size)
 
-    def dense(self, kpts, device="cpu", vectors=None):
+    def dense(self, kpts: NDArray, device: str | torch.device = "cpu", vectors: NDArray | None = None) -> Tensor:
         """A(k), tensor [K, W, W]; with vectors [R] the sum of i vectors_R exp(2πi k·R) A(R)."""
         lower = self.lower(kpts, device, vectors)
         return lower + lower.tril(-1).mH
 
-    def gradient(self, kpts, cell, device="cpu"):
+    def gradient(self, kpts: NDArray, cell: NDArray, device: str | torch.device = "cpu") -> Tensor:
         """dA/dk, tensor [K, 3, W, W], eV Å, k in 1/Å including the 2π."""
         vectors = self.r_vectors @ np.asarray(cell, dtype=float)
         return torch.stack([self.dense(kpts, device, vectors[:, axis].copy()) for axis in range(3)], dim=1)
 
-    def sparse(self, k):
+    def sparse(self, k: NDArray) -> scipy.sparse.sparray:
         """A(k) at one point [3], CSR [W, W]; real where A(R) is real and -k equals k."""
         values = self._values(np.asarray(k, dtype=float)[None], "cpu")[0].numpy()
         if self.is_real and is_invariant(k):
@@ -161,7 +163,7 @@ class BlochSum:
         )
 
 
-def hermitian_part(r_vectors, matrices):
+def hermitian_part(r_vectors: NDArray, matrices: NDArray) -> tuple:
     """(A(R) + A(-R)†)/2 of matrices that are not Hermitian, such as predictions of i -> j and j -> i by themselves.
 
     r_vectors : array [R, 3], integers
@@ -177,7 +179,7 @@ def hermitian_part(r_vectors, matrices):
     return r_vectors, [stacked[start : start + size] for start in range(0, stacked.shape[0], size)]
 
 
-def from_elements(n_vectors, size, which, row, column, values):
+def from_elements(n_vectors: int, size: int, which: NDArray, row: NDArray, column: NDArray, values: NDArray) -> list:
     """List of n_vectors CSR matrices [W, W] from their elements [M]: lattice vector, row, column, value (added up)."""
     stacked = scipy.sparse.csr_array((values, (which * size + row, column)), (n_vectors * size, size))
     return [stacked[start : start + size] for start in range(0, n_vectors * size, size)]
@@ -253,7 +255,7 @@ def _hermitian(r_vectors, stacked):
     return wanted, scipy.sparse.csr_array(0.5 * (stacked + adjoint))
 
 
-def check_kpts(kpts):
+def check_kpts(kpts: NDArray) -> NDArray:
     """Array [K, 3] of floats, or ValueError."""
     kpts = np.asarray(kpts, dtype=float)
     if kpts.ndim != 2 or kpts.shape[1] != 3:

@@ -1,9 +1,15 @@
 """Partial core charge of pseudopotentials with core correction, on the grid of the density."""
 
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
 from ase_mlelec.physics import grid
 
 
-def density(core_charges, symbols, positions, cell, shape):
+def density(
+    core_charges: Mapping, symbols: Sequence, positions: Tensor, cell: Tensor, shape: Sequence[int]
+) -> Tensor | None:
     """Sum of the core charges of all atoms and their images, as exchange and correlation see them.
 
     core_charges : dict by chemical symbol of {"r": [M] Å, "rab": [M] Å, "charge": [M] electrons/Å^3}, the radial mesh,

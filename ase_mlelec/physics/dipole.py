@@ -7,6 +7,7 @@ Source: Resta, Rev. Mod. Phys. 66, 899 (1994); King-Smith and Vanderbilt, Phys. 
 """
 
 import torch
+from torch import Tensor
 
 from ase_mlelec.physics.arrays import check_finite, numpy_or_torch
 
@@ -14,7 +15,7 @@ _LARGEST_CHANGE = 0.4  # e, of a fractional dipole between frames; from 0.5 on t
 
 
 @numpy_or_torch
-def polarization_quantum(cell):
+def polarization_quantum(cell: Tensor) -> Tensor:
     """Polarizations e a_k/V that are equivalent to none.
 
     cell : Tensor [..., 3, 3], Å, rows
@@ -31,7 +32,7 @@ def polarization_quantum(cell):
 
 
 @numpy_or_torch
-def nearest_branch(dipole, reference, cell):
+def nearest_branch(dipole: Tensor, reference: Tensor, cell: Tensor) -> Tensor:
     """The branch of a dipole that is nearest to a reference: every fractional dipole within e/2 of the reference's.
 
     dipole, reference : Tensor [..., 3], e Å
@@ -48,7 +49,7 @@ def nearest_branch(dipole, reference, cell):
 
 
 @numpy_or_torch
-def unwrap(dipoles, cells):
+def unwrap(dipoles: Tensor, cells: Tensor) -> Tensor:
     """Dipoles along a trajectory on one branch, that of the first frame: no jumps where atoms change their image.
 
     What is followed are the fractional dipoles, so that the cell may change its size and shape.
@@ -76,7 +77,7 @@ def unwrap(dipoles, cells):
 
 
 @numpy_or_torch
-def in_mean_cell(dipoles, cells):
+def in_mean_cell(dipoles: Tensor, cells: Tensor) -> Tensor:
     """Dipoles along a trajectory as they were if the cell had its mean shape throughout, M h⁻¹ <h>.
 
     In a breathing cell a dipole on another branch is not only shifted: the shift, a charge times a cell vector, changes

@@ -3,8 +3,11 @@
 DOS in states/eV including spin degeneracy.  Everything is differentiable with respect to the DOS.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from ase_mlelec import units
 from ase_mlelec.physics import fermi
@@ -13,7 +16,7 @@ from ase_mlelec.physics.fermi import check_dos
 
 
 @numpy_or_torch
-def cumulative(energies, dos):
+def cumulative(energies: Tensor, dos: Tensor) -> Tensor:
     """Number of states below each grid point, ∫ D dε from the first one: the exact integral of a piecewise-linear DOS.
 
     energies : Tensor [S], eV, increasing
@@ -28,7 +31,7 @@ def cumulative(energies, dos):
 
 
 @numpy_or_torch
-def moments(energies, dos, order):
+def moments(energies: Tensor, dos: Tensor, order: Tensor) -> Tensor:
     """Moment ∫ ε^n D dε over the whole grid, exact for a piecewise-linear DOS.
 
     energies : Tensor [S], eV, increasing
@@ -49,7 +52,9 @@ def moments(energies, dos, order):
 
 
 @numpy_or_torch
-def band_gap(energies, dos, fermi_level, threshold=0.01):
+def band_gap(
+    energies: Tensor, dos: Tensor, fermi_level: Tensor, threshold: Any = 0.01
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gap around the Fermi level: the interval in which the DOS stays below a threshold.
 
     The edges are where the linearly interpolated DOS crosses the threshold.  A DOS at or above it at the Fermi level is
@@ -97,7 +102,9 @@ def _crossing(energies, dos, segment, threshold, metal):
 
 
 @numpy_or_torch
-def band_energy(energies, dos, n_electrons, temperature, *, mu=None):
+def band_energy(
+    energies: Tensor, dos: Tensor, n_electrons: Tensor, temperature: Tensor, *, mu: Tensor | None = None
+) -> Tensor:
     """Band energy E = ∫ ε D f dε at the Fermi level of n_electrons.
 
     energies : Tensor [S], eV, increasing
@@ -117,7 +124,9 @@ def band_energy(energies, dos, n_electrons, temperature, *, mu=None):
 
 
 @numpy_or_torch
-def entropy(energies, dos, n_electrons, temperature, *, mu=None):
+def entropy(
+    energies: Tensor, dos: Tensor, n_electrons: Tensor, temperature: Tensor, *, mu: Tensor | None = None
+) -> Tensor:
     """Entropy of the electrons, S = -k ∫ D [f ln f + (1-f) ln(1-f)] dε >= 0, at the Fermi level of n_electrons.
 
     energies : Tensor [S], eV, increasing
@@ -137,7 +146,9 @@ def entropy(energies, dos, n_electrons, temperature, *, mu=None):
 
 
 @numpy_or_torch
-def heat_capacity(energies, dos, n_electrons, temperature, *, mu=None):
+def heat_capacity(
+    energies: Tensor, dos: Tensor, n_electrons: Tensor, temperature: Tensor, *, mu: Tensor | None = None
+) -> Tensor:
     """Heat capacity of the electrons at constant number and constant DOS, C = dE/dT = T dS/dT.
 
     With the moments M_n = ∫ D x^n f (1-f) dε of the thermal window, x = (ε - μ)/kT, and dμ/dT = -k M_1/M_0,
@@ -170,7 +181,7 @@ def _level(energies, dos, n_electrons, temperature, mu):
 
 
 @numpy_or_torch
-def order_parameter(energies, ados, fermi_level, offsets=(0, -5, -8)):
+def order_parameter(energies: Tensor, ados: Tensor, fermi_level: Tensor, offsets: Any = (0, -5, -8)) -> Tensor:
     """Order parameter of each atom, Q_i = Σ_k g_i(E_F + offset_k): large in a liquid, small in the diamond phase of Si.
 
     energies : Tensor [S], eV, increasing

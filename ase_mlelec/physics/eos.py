@@ -99,4 +99,5 @@ def fit(volumes: ArrayLike, energies: ArrayLike, kind: str = "birch-murnaghan") 
         method="trf",
     )
     values[1] += start[1]
-    return EquationOfState(*map(float, values), tuple(map(float, np.sqrt(np.diag(covariance)))))
+    v0, e0, bulk_modulus, derivative = map(float, values)
+    return EquationOfState(v0, e0, bulk_modulus, derivative, tuple(map(float, np.sqrt(np.diag(covariance)))))

@@ -4,6 +4,7 @@ import functools
 import math
 
 import torch
+from torch import Tensor
 
 from ase_mlelec import units
 from ase_mlelec.physics import grid
@@ -17,7 +18,7 @@ _COST_OF_LOOK, _COST_OF_PAIR, _COST_OF_WAVE_VECTOR = 10.0, 50.0, 90.0
 
 
 @numpy_or_torch
-def energy(positions, charges, cell):
+def energy(positions: Tensor, charges: Tensor, cell: Tensor) -> Tensor:
     """Energy of point charges, all their periodic images, and a background that makes the cell neutral.
 
         E = e²/2 { Σ' q_i q_j erfc(α r)/r + 4π/Ω Σ_{G≠0} exp(-G²/4α²)/G² S(G)² - 2α/√π Σ q_i² - π/(Ω α²) (Σ q_i)² }
@@ -47,7 +48,7 @@ def energy(positions, charges, cell):
     )
 
 
-def check_charges(positions, charges):
+def check_charges(positions: Tensor, charges: Tensor) -> None:
     """Raise ValueError unless positions is [N, 3], charges is [N], N >= 1, and both are finite."""
     if positions.ndim != 2 or positions.shape[1] != 3 or not len(positions):
         raise ValueError(f"positions: got shape {list(positions.shape)}, need [N, 3] with N >= 1; pass them in Å")

@@ -10,10 +10,12 @@ Source: Ellis et al. 2021, Appendix A.
 """
 
 import math
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from ase_mlelec import units
 from ase_mlelec.physics import filling
@@ -113,7 +115,7 @@ def _difference(antiderivative, holds_mu):
 
 
 @numpy_or_torch
-def occupation(energies, mu, temperature):
+def occupation(energies: Tensor, mu: Tensor, temperature: Tensor) -> Tensor:
     """Fermi-Dirac occupation f = 1/(1 + e^x), x = (ε - μ)/kT; at temperature 0 the step, with 1/2 at μ.
 
     energies : Tensor [...], eV, any broadcastable shape; need not be a grid
@@ -130,7 +132,7 @@ def occupation(energies, mu, temperature):
 
 
 @numpy_or_torch
-def integration_weights(energies, mu, temperature):
+def integration_weights(energies: Tensor, mu: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (w_N, w_E, w_TS) that integrate a piecewise-linear DOS exactly: I = Σ_i w_i D(ε_i).
 
         w_N·D = ∫ D f dε                               electrons
@@ -159,7 +161,7 @@ def integration_weights(energies, mu, temperature):
 
 
 @numpy_or_torch
-def entropy_weights(energies, mu, temperature):
+def entropy_weights(energies: Tensor, mu: Tensor, temperature: Tensor) -> Tensor:
     """Weights of the entropy, w·D = -k ∫ D [f ln f + (1-f) ln(1-f)] dε >= 0 in eV/K; finite where -TS/T is 0/0.
 
     energies : Tensor [S], eV, increasing, spacing free
@@ -179,7 +181,7 @@ def entropy_weights(energies, mu, temperature):
 
 
 @numpy_or_torch
-def slope_weights(energies, mu, temperature):
+def slope_weights(energies: Tensor, mu: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (k_0, k_1, k_2) of the thermal window: k_n·D = ∫ D x^n f (1-f) dε in electrons, x = (ε - μ)/kT.
 
     They give every response to μ and T: dN/dμ = k_0·D/kT, dN/dT = k_1·D/T, d(E - μN)/dT = k k_2·D at fixed μ.
@@ -204,7 +206,12 @@ def slope_weights(energies, mu, temperature):
 # Fermi level
 
 
-def fermi_level(energies, dos, n_electrons, temperature):
+def fermi_level(
+    energies: ArrayLike | Tensor,
+    dos: ArrayLike | Tensor,
+    n_electrons: ArrayLike | Tensor,
+    temperature: ArrayLike | Tensor,
+) -> Any:
     """Fermi level μ, eV: the root of N(μ) = w_N(μ)·D = n_electrons.
 
     In a gap so wide that N does not change in float64, μ is where electrons above equal holes below, which tends to
@@ -275,7 +282,7 @@ class _FermiLevel(torch.autograd.Function):
 # Checks
 
 
-def check_grid(energies):
+def check_grid(energies: Tensor) -> None:
     """Raise ValueError unless energies is [S], S >= 2, finite and strictly increasing."""
     if energies.ndim != 1 or len(energies) < 2:
         raise ValueError(f"energies: got shape {list(energies.shape)}, need [S] with S >= 2; pass one grid in eV")
@@ -289,7 +296,7 @@ def check_grid(energies):
         )
 
 
-def check_dos(energies, dos):
+def check_dos(energies: Tensor, dos: Tensor) -> None:
     """Raise ValueError unless energies is a grid and dos is finite and [..., S] on it."""
     check_grid(energies)
     if dos.ndim < 1 or dos.shape[-1] != len(energies):

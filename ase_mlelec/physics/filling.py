@@ -8,6 +8,7 @@ for every level that is tried are Fermi functions of some thousand numbers.
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 FLAT = 1e-13  # electrons per state of the grid that count as none: 500 times the rounding of N(μ)
 COLDEST_KT = 1e-12  # eV; below it, points kT apart are not told apart, and the limit at temperature 0 is exact
@@ -16,7 +17,7 @@ FINEST = 20.7  # -ln of the relative error of the quadrature
 MAX_ITERATIONS = 200  # bisection alone needs 60
 
 
-def fermi_level(energies, dos, n_electrons, kT):
+def fermi_level(energies: NDArray, dos: NDArray, n_electrons: float, kT: float) -> float:
     """Fermi level, eV, of one density of states that is linear between the points of a grid.
 
     It is the midpoint of the two levels at which N differs from n_electrons by a rounding error more and less.  In a
@@ -32,17 +33,17 @@ def fermi_level(energies, dos, n_electrons, kT):
 class Filling:
     """Electrons N(μ) in a density of states, and the μ that belongs to a number of them; arguments as above."""
 
-    def __init__(self, energies, dos, kT):
+    def __init__(self, energies: NDArray, dos: NDArray, kT: float) -> None:
         self.energies, self.dos, self.kT = energies, dos, kT
         self.width = np.diff(energies)
         self.below = np.concatenate([[0.0], np.cumsum(0.5 * self.width * (dos[1:] + dos[:-1]))])  # ∫ D up to a point
         self.flat = FLAT * np.dot(0.5 * self.width, abs(dos[1:]) + abs(dos[:-1]))
         self.is_narrow = bool((self.width <= kT).all())
-        self.centre = None
+        self.center: float | None = None
 
     # temperature 0 ----------------------------------------------------------------------------------------------
 
-    def level_when_cold(self, n_electrons):
+    def level_when_cold(self, n_electrons: float) -> float:
         """The limit of ``level`` at temperature 0."""
         first, place = self._filled_up_to(n_electrons - self.flat, 0)
         middle = 0.5 * (first + self._filled_up_to(n_electrons + self.flat, place)[0])
@@ -69,7 +70,7 @@ class Filling:
 
     # higher temperatures ----------------------------------------------------------------------------------------
 
-    def level(self, n_electrons):
+    def level(self, n_electrons: float) -> float:
         """μ with N(μ) = n_electrons; see ``fermi_level`` for gaps."""
         start = self.level_when_cold(n_electrons)
         mu, slope = self._root(n_electrons, 0, start)
@@ -105,11 +106,12 @@ class Filling:
                 break
         return mu, slope
 
-    def count(self, mu):
+    def count(self, mu: float) -> tuple:
         """(N, dN/dμ), electrons and electrons/eV."""
-        if self.centre is None or not self.is_narrow and abs(mu - self.centre) > MOVE * self.kT:
+        if self.center is None or not self.is_narrow and abs(mu - self.center) > MOVE * self.kT:
+            self.center = mu
             self._look_around(mu)
-        power = np.exp(np.minimum(self.x - (mu - self.centre) / self.kT, 700.0))
+        power = np.exp(np.minimum(self.x - (mu - self.center) / self.kT, 700.0))
         occupied = 1 / (1 + power)
         return (
             self.filled + float(np.dot(self.states, occupied)),
@@ -118,7 +120,7 @@ class Filling:
 
     def _look_around(self, mu):
         """Points of the quadrature around a level: x = (ε - centre)/kT, the states at each, and those below all."""
-        self.centre, energies, dos, self.filled = mu, self.energies, self.dos, 0.0
+        energies, dos, self.filled = self.energies, self.dos, 0.0
         if not self.is_narrow:  # where f is neither 1 nor 0, in segments that are no wider than kT
             between = mu + self.kT * np.arange(-WINDOW, WINDOW + 1)
             ends = np.clip(between[[0, -1]], energies[0], energies[-1])

@@ -11,8 +11,10 @@ in skewed cells.  A density that is cut off at a sphere, as that of a plane-wave
 
 import functools
 import math
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from ase_mlelec import units
 from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, sum_over_chunks
@@ -21,7 +23,7 @@ _CHUNK = 2**22  # complex numbers in flight in a structure factor: 64 MiB
 _TABLE_STEP = 0.02  # 1/Å; interpolation between tabulated form factors: relative error below 1e-9
 
 
-def check_cell(cell):
+def check_cell(cell: Tensor) -> None:
     """Raise ValueError unless cell is [3, 3], finite and of a volume."""
     if cell.shape != (3, 3):
         raise ValueError(f"cell: got shape {list(cell.shape)}, need [3, 3]; pass the three vectors as rows, in Å")
@@ -34,19 +36,19 @@ def check_cell(cell):
         )
 
 
-def check_grid_values(name, values):
+def check_grid_values(name: str, values: Tensor) -> None:
     """Raise ValueError unless values is finite and [G1, G2, G3] without an empty axis."""
     if values.ndim != 3 or 0 in values.shape:
         raise ValueError(f"{name}: got shape {list(values.shape)}, need [G1, G2, G3]; pass one value per grid point")
     check_finite(**{name: values})
 
 
-def volume(cell):
+def volume(cell: Tensor) -> Tensor:
     """Volume of a cell [3, 3], Å^3, of either handedness."""
     return torch.linalg.det(cell).abs()
 
 
-def reciprocal_cell(cell):
+def reciprocal_cell(cell: Tensor) -> Tensor:
     """Vectors b_i as rows, a_i·b_j = 2π δ_ij; [3, 3], 1/Å."""
     return 2 * math.pi * torch.linalg.inv(cell).T
 
@@ -64,7 +66,7 @@ def _odd_frequencies(shape, like):
     return [torch.where(2 * k.abs() == n, 0.0, k) for k, n in zip(_frequencies(shape, like), shape)]
 
 
-def squared_wave_vectors(shape, cell):
+def squared_wave_vectors(shape: Sequence[int], cell: Tensor) -> Tensor:
     """Symbol of minus the Laplacian, G², on the half spectrum: Tensor [G1, G2, G3//2 + 1], 1/Å^2."""
     metric = reciprocal_cell(cell) @ reciprocal_cell(cell).T
     even, odd = list(_frequencies(shape, cell)), _odd_frequencies(shape, cell)
@@ -72,7 +74,7 @@ def squared_wave_vectors(shape, cell):
     return squares + 2 * sum(odd[i] * odd[j] * metric[i, j] for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
-def gradient(values, cell):
+def gradient(values: Tensor, cell: Tensor) -> Tensor:
     """Gradient of a function on the grid by Fourier transform.
 
     values : Tensor [G1, G2, G3]
@@ -83,7 +85,7 @@ def gradient(values, cell):
     return torch.tensordot(reciprocal_cell(cell).T, torch.stack(phase_derivatives(values)), dims=1)
 
 
-def phase_derivatives(values):
+def phase_derivatives(values: Tensor) -> list[Tensor]:
     """Three Tensors [G1, G2, G3], derivatives with respect to 2π times the position along each cell vector.
 
     The gradient is their sum with the reciprocal vectors, and its square Σ b_i·b_k d_i d_k.
@@ -92,7 +94,7 @@ def phase_derivatives(values):
     return [torch.fft.irfftn(1j * k * spectrum, s=values.shape) for k in _odd_frequencies(values.shape, values)]
 
 
-def structure_factor(scaled, weights, frequencies):
+def structure_factor(scaled: Tensor, weights: Tensor, frequencies: Sequence[Tensor]) -> Tensor:
     """S(k) = Σ_n w_n exp(-2πi k·s_n) on a box of integer frequencies, as products of matrices.
 
     scaled : Tensor [N, 3], positions in units of the cell vectors
@@ -115,7 +117,15 @@ def _structure_factor(frequencies, scaled, weights):
 
 
 @numpy_or_torch
-def superpose(density, radii, steps, positions, cell, shape, cutoff=None):
+def superpose(
+    density: Tensor,
+    radii: Tensor,
+    steps: Tensor,
+    positions: Tensor,
+    cell: Tensor,
+    shape: Sequence[int],
+    cutoff: Tensor | None = None,
+) -> Tensor:
     """Sum over atoms and their images of one spherical density, such as the partial core charge of a pseudopotential.
 
         n(r) = 1/Ω Σ_G f(G) S(G) exp(iG·r),   f(q) = 4π ∫ ρ(r) r² sin(qr)/(qr) dr by Simpson's rule on the radial mesh

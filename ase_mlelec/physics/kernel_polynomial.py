@@ -7,6 +7,7 @@ import scipy.linalg
 import scipy.sparse
 import scipy.sparse.csgraph
 import scipy.sparse.linalg
+from numpy.typing import NDArray
 
 
 class KernelPolynomialDOS(NamedTuple):
@@ -20,7 +21,9 @@ class KernelPolynomialDOS(NamedTuple):
     error: np.ndarray
 
 
-def kernel_polynomial_dos(matrix, energies, n_moments=512, n_vectors=16, seed=0):
+def kernel_polynomial_dos(
+    matrix: scipy.sparse.sparray, energies: NDArray, n_moments: int = 512, n_vectors: int = 16, seed: int = 0
+):
     """Density of states from Chebyshev moments with the Jackson kernel and a stochastic trace.
 
     The cost is n_moments/2 products of the matrix with n_vectors vectors.  The resolution, a Gaussian's standard

@@ -1,14 +1,17 @@
 """Meshes of k points in reduced coordinates: Monkhorst-Pack, pairs k and -k, irreducible by symmetry."""
 
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import spglib
+from numpy.typing import NDArray
 
 _FAILURE = getattr(spglib, "SpglibError", RuntimeError)  # where spglib raises; elsewhere it returns None
 
 
-def monkhorst_pack(shape, shift=(0, 0, 0)):
+def monkhorst_pack(shape: Sequence[int], shift: Sequence[float] = (0, 0, 0)) -> NDArray:
     """Regular mesh k_i = (n_i + s_i)/N_i, n_i = 0 ... N_i - 1, the last index running fastest.
 
     shape : three ints, points along each reciprocal vector
@@ -20,12 +23,12 @@ def monkhorst_pack(shape, shift=(0, 0, 0)):
 
     Source: Monkhorst and Pack 1976, Phys. Rev. B 13, 5188.
     """
-    shape, shift = _checked(shape, shift)
-    kpts = (np.indices(shape).reshape(3, -1).T + shift) / shape
+    mesh, offset = _checked(shape, shift)
+    kpts = (np.indices(mesh).reshape(3, -1).T + offset) / mesh
     return kpts - np.floor(kpts + 0.5 + 1e-12)
 
 
-def time_reversal_pairs(shape, shift=(0, 0, 0)):
+def time_reversal_pairs(shape: Sequence[int], shift: Sequence[float] = (0, 0, 0)) -> tuple:
     """Half of a Monkhorst-Pack mesh: of every pair k and -k one point, with the weight of both.
 
     shape : three ints
@@ -35,18 +38,26 @@ def time_reversal_pairs(shape, shift=(0, 0, 0)):
 
     Raises ValueError for another shift.
     """
-    shape, shift = _checked(shape, shift)
-    if (2 * shift % 1).any():
-        raise ValueError(f"shift: got {shift.tolist()}, need 0 or 1/2 so that -k is on the mesh; use monkhorst_pack")
-    index = np.indices(shape).reshape(3, -1).T
-    opposite = np.ravel_multi_index(((-index - (2 * shift).astype(int)) % shape).T, shape)
+    mesh, offset = _checked(shape, shift)
+    if (2 * offset % 1).any():
+        raise ValueError(f"shift: got {offset.tolist()}, need 0 or 1/2 so that -k is on the mesh; use monkhorst_pack")
+    index = np.indices(mesh).reshape(3, -1).T
+    opposite = np.ravel_multi_index(((-index - (2 * offset).astype(int)) % mesh).T, mesh)
     here = np.arange(len(index))
     weights = np.where(opposite == here, 1.0, 2.0) / len(index)
     first = here <= opposite
-    return monkhorst_pack(shape, shift)[first], weights[first]
+    return monkhorst_pack(mesh, offset)[first], weights[first]
 
 
-def irreducible(shape, cell, fractions, numbers, shift=(0, 0, 0), time_reversal=True, symprec=1e-4):
+def irreducible(
+    shape: Sequence[int],
+    cell: NDArray,
+    fractions: NDArray,
+    numbers: NDArray,
+    shift: Sequence[float] = (0, 0, 0),
+    time_reversal: bool = True,
+    symprec: float = 0.0001,
+) -> tuple:
     """Points of a Monkhorst-Pack mesh that the symmetry of a crystal does not map onto each other.
 
     Wannier functions may break the symmetry of the crystal: where they do, energies of mapped points differ by as much.
@@ -65,15 +76,15 @@ def irreducible(shape, cell, fractions, numbers, shift=(0, 0, 0), time_reversal=
 
     Source: spglib, Togo and Tanaka 2018, arXiv:1808.01590.
     """
-    shape, shift = _checked(shape, shift)
-    if (2 * shift % 1).any():
-        raise ValueError(f"shift: got {shift.tolist()}, need 0 or 1/2; use monkhorst_pack for the full mesh")
-    crystal = (np.asarray(cell, dtype=float), np.asarray(fractions, dtype=float), np.asarray(numbers))
+    mesh, offset = _checked(shape, shift)
+    if (2 * offset % 1).any():
+        raise ValueError(f"shift: got {offset.tolist()}, need 0 or 1/2; use monkhorst_pack for the full mesh")
+    crystal: Any = (np.asarray(cell, dtype=float), np.asarray(fractions, dtype=float), np.asarray(numbers))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # about the way in which spglib reports failures
             found = spglib.get_ir_reciprocal_mesh(
-                shape, crystal, is_shift=(2 * shift).astype(int), symprec=symprec, is_time_reversal=time_reversal
+                mesh, crystal, is_shift=(2 * offset).astype(int), symprec=symprec, is_time_reversal=time_reversal
             )
     except _FAILURE:
         found = None
@@ -81,11 +92,11 @@ def irreducible(shape, cell, fractions, numbers, shift=(0, 0, 0), time_reversal=
         raise ValueError("cell: got a crystal without symmetry, not even the identity; check cell and positions")
     mapping, grid = found
     # spglib's own order of the points is looked up, not relied on
-    place = np.ravel_multi_index((grid % shape).T, shape)
+    place = np.ravel_multi_index((grid % mesh).T, mesh)
     target = np.empty(len(grid), dtype=int)
     target[place] = place[mapping]
     rows, mapping, counts = np.unique(target, return_inverse=True, return_counts=True)
-    return monkhorst_pack(shape, shift)[rows], counts / len(grid), mapping
+    return monkhorst_pack(mesh, offset)[rows], counts / len(grid), mapping
 
 
 def _checked(shape, shift):

@@ -51,7 +51,7 @@ class Ions:
         counts = [float(self.valence_electrons[symbol]) for symbol in self.symbols]
         return torch.tensor(counts, dtype=torch.float64, device=self.cell.device)
 
-    def core_density(self, shape: tuple[int, int, int]) -> Tensor | None:
+    def core_density(self, shape: Sequence[int]) -> Tensor | None:
         """Tensor [G1, G2, G3], electrons/Å^3, or None where no pseudopotential has a core correction."""
         return core_charge.density(self.core_charges, self.symbols, self.positions, self.cell, shape)
 
@@ -115,7 +115,7 @@ def free_energy(
         charges,
         temperature,
         xc=ions.xc,
-        core_density=ions.core_density(tuple(density.shape)),
+        core_density=ions.core_density(density.shape),
         mu=mu,
     )
     return FreeEnergy(terms, density)

@@ -1,6 +1,7 @@
 """Occupations, Fermi level and density of states of eigenvalues on a mesh of k points."""
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from ase_mlelec import units
@@ -11,7 +12,7 @@ _FLAT = 1e-13  # electrons per state that count as none, as in physics.fermi
 # Levels
 
 
-def occupations(energies, mu, temperature):
+def occupations(energies: NDArray, mu: float, temperature: float) -> NDArray:
     """Fermi-Dirac occupation of levels [...], between 0 and 1; at temperature 0 the step, with 1/2 at mu."""
     kT = units.KB * float(temperature)
     if kT == 0:
@@ -19,7 +20,9 @@ def occupations(energies, mu, temperature):
     return expit((mu - np.asarray(energies)) / kT)
 
 
-def fermi_level(energies, weights, n_electrons, temperature, degeneracy=2):
+def fermi_level(
+    energies: NDArray, weights: NDArray, n_electrons: float, temperature: float, degeneracy: int = 2
+) -> float:
     """Fermi level of levels on a mesh, eV: the root of g Σ_k w_k Σ_n f(ε_nk) = n_electrons.
 
     In a gap too wide for N to change in float64 it is where electrons above equal holes below: at temperature 0 its
@@ -59,7 +62,9 @@ def fermi_level(energies, weights, n_electrons, temperature, degeneracy=2):
     return 0.5 * (root(n_electrons - flat) + root(n_electrons + flat))
 
 
-def density_of_states(energies, levels, weights, width, degeneracy=2):
+def density_of_states(
+    energies: NDArray, levels: NDArray, weights: NDArray, width: float, degeneracy: int = 2
+) -> NDArray:
     """Density of states by Gaussians exp(-(x/width)²), states/eV; its integral is g W.
 
     energies : array [S], eV

@@ -1,9 +1,11 @@
 """Polylogarithms and the antiderivatives of the Fermi function and of the entropy density."""
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import torch
+from torch import Tensor
 
 from ase_mlelec.physics.arrays import numpy_or_torch
 
@@ -33,7 +35,7 @@ def _horner(coefficients, u):
     return total * u
 
 
-def li1(depth):
+def li1(depth: Tensor) -> Tensor:
     """Li_1(-e^depth) for depth <= 0."""
     return -torch.log1p(torch.exp(depth))
 
@@ -48,14 +50,14 @@ def _li3(depth):
     return _horner(_LI3_SERIES, li1(depth))
 
 
-def side_and_depth(x):
+def side_and_depth(x: Tensor) -> tuple[Tensor, Tensor]:
     """Side of the Fermi level, ±1 (0 belongs to +1), and depth -|x|; unlike abs and sign, differentiable at 0."""
     side = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
     return side, -side * x
 
 
 @numpy_or_torch
-def polylog(order, x):
+def polylog(order: Tensor, x: Tensor) -> Tensor:
     """Polylogarithm Li_n(-e^x), n = 0, 1, 2, 3, differentiable any number of times.
 
     For x <= 0 a power series in log(1 + e^x); for x > 0 the inversion formula
@@ -85,31 +87,31 @@ def polylog(order, x):
 # tail(x) + jump θ(x), where the tail vanishes as e^-|x| on both sides, all its terms having one sign.
 
 
-def f0(x):
+def f0(x: Tensor) -> tuple[Tensor, float]:
     return li1(side_and_depth(x)[1]), 0.0
 
 
-def f1(x):
+def f1(x: Tensor) -> tuple[Tensor, float]:
     side, depth = side_and_depth(x)
     return side * (_li2(depth) - depth * li1(depth)), math.pi**2 / 6
 
 
-def f2(x):
+def f2(x: Tensor) -> tuple[Tensor, float]:
     depth = side_and_depth(x)[1]
     return depth**2 * li1(depth) - 2 * depth * _li2(depth) + 2 * _li3(depth), 0.0
 
 
-def s0(x):
+def s0(x: Tensor) -> tuple[Tensor, float]:
     side, depth = side_and_depth(x)
     return side * (depth * li1(depth) - 2 * _li2(depth)), -(math.pi**2) / 3
 
 
-def s1(x):
+def s1(x: Tensor) -> tuple[Tensor, float]:
     depth = side_and_depth(x)[1]
     return -(depth**2) * li1(depth) + 3 * depth * _li2(depth) - 3 * _li3(depth), 0.0
 
 
-def slope_moment(order):
+def slope_moment(order: int) -> Callable[[Tensor], tuple[Tensor, float]]:
     """Antiderivative of -x^n df/dx by parts: -x^n f + n F_{n-1}."""
 
     def antiderivative(x):
@@ -121,7 +123,7 @@ def slope_moment(order):
 
 
 @numpy_or_torch
-def fermi_moment(order, x):
+def fermi_moment(order: Tensor, x: Tensor) -> Tensor:
     """Antiderivative F_n of x^n f(x), n = 0, 1, 2, without the powers of kT.
 
         F_0 = x + Li_1,  F_1 = x²/2 + x Li_1 - Li_2,  F_2 = x³/3 + x² Li_1 - 2x Li_2 + 2 Li_3,  Li_n = Li_n(-e^x)
@@ -140,7 +142,7 @@ def fermi_moment(order, x):
 
 
 @numpy_or_torch
-def entropy_moment(order, x):
+def entropy_moment(order: Tensor, x: Tensor) -> Tensor:
     """Antiderivative S_n of x^n s(x), n = 0, 1, with s = f ln f + (1 - f) ln(1 - f), without the powers of kT.
 
         S_0 = -x Li_1 + 2 Li_2,  S_1 = -x² Li_1 + 3x Li_2 - 3 Li_3,  Li_n = Li_n(-e^x); both 0 at x = -∞

@@ -1,5 +1,7 @@
 """Repulsion of two nuclei that are close: the universal screened Coulomb energy of Ziegler, Biersack and Littmark."""
 
+from torch import Tensor
+
 from ase_mlelec.units import COULOMB
 
 # phi(x) = sum of c exp(-d x)
@@ -8,7 +10,7 @@ LENGTH = 0.46850  # Å, 0.8854 bohr radii
 EXPONENT = 0.23
 
 
-def zbl(r, first, second):
+def zbl(r: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """E(r) = Z1 Z2 e^2/(4 pi eps0 r) phi(r/a), a = 0.4685 Å/(Z1^0.23 + Z2^0.23), eV.
 
     r : Tensor [E], Å; first, second : Tensor [E], atomic numbers

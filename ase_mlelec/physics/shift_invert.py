@@ -31,7 +31,7 @@ class Interior(NamedTuple):
     first: int
 
 
-def eigenpairs(matrix, center, n):
+def eigenpairs(matrix: scipy.sparse.sparray, center: float, n: int) -> Interior:
     """The n eigenpairs of a Hermitian matrix nearest to an energy.
 
     Factorizes H - center = L D L† once and finds the largest eigenvalues of its inverse by block Lanczos iteration.

@@ -12,10 +12,14 @@ Source: Zhang et al. 2020, Eq. (6); McQuarrie, Statistical Mechanics, 1976, Ch. 
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.fft import next_fast_len
+from torch import Tensor
 
 from ase_mlelec import units
 from ase_mlelec.physics.arrays import check_finite, numpy_or_torch
@@ -31,8 +35,15 @@ _POINTS_PER_WIDTH = 8  # of the resolution, by zero padding
 
 
 def infrared(
-    dipoles, timestep_fs, temperature, volume, *, max_wavenumber=4000, resolution=None, quantum_correction=None
-):
+    dipoles: Tensor,
+    timestep_fs: float,
+    temperature: float,
+    volume: float,
+    *,
+    max_wavenumber: float = 4000,
+    resolution: float | None = None,
+    quantum_correction: str | None = None,
+) -> tuple:
     """Infrared absorption: absorption coefficient times refractive index.
 
         α(ω) n(ω) = β/(6 ε_0 c V) ∫ <Ṁ(0)·Ṁ(t)> e^-iωt dt
@@ -64,7 +75,14 @@ def infrared(
 
 
 def infrared_from_derivative(
-    derivatives, timestep_fs, temperature, volume, *, max_wavenumber=4000, resolution=None, quantum_correction=None
+    derivatives: Tensor,
+    timestep_fs: float,
+    temperature: float,
+    volume: float,
+    *,
+    max_wavenumber: int = 4000,
+    resolution=None,
+    quantum_correction: str | None = None,
 ):
     """As infrared, from the time derivatives of the dipoles, such as Σ Z*·v of Born charges and velocities.
 
@@ -95,7 +113,15 @@ def _infrared(series, timestep_fs, temperature, volume, max_wavenumber, resoluti
 # Raman
 
 
-def raman(polarizabilities, timestep_fs, temperature, *, max_wavenumber=4000, resolution=None, quantum_correction=None):
+def raman(
+    polarizabilities: Tensor,
+    timestep_fs: float,
+    temperature: float,
+    *,
+    max_wavenumber: int = 4000,
+    resolution=None,
+    quantum_correction: str | None = None,
+) -> tuple:
     """Raman spectra: what the isotropic and the anisotropic part of the polarizability contribute.
 
     With the mean a = Tr α/3 and β = α - a 1, as spectral densities per wavenumber of the fluctuations,
@@ -138,7 +164,7 @@ def _raman(polarizabilities, timestep_fs, temperature, max_wavenumber, resolutio
 
 
 @numpy_or_torch
-def dielectric_constant(dipoles, temperature, volume, electronic=1.0):
+def dielectric_constant(dipoles: Tensor, temperature: float, volume: float, electronic: float = 1.0) -> Any:
     """Static dielectric constant from the fluctuations of the dipole under periodic boundary conditions.
 
         ε = ε_∞ + (<M²> - <M>²)/(3 ε_0 V kT)
@@ -164,12 +190,12 @@ def dielectric_constant(dipoles, temperature, volume, electronic=1.0):
 # Series
 
 
-def finest_resolution(duration_fs):
+def finest_resolution(duration_fs: float) -> float:
     """The finest resolution that a trajectory allows, cm^-1: one wave in its duration, fs."""
     return units.CM / (units.SPEED_OF_LIGHT * duration_fs)
 
 
-def in_order(times, *series):
+def in_order(times: NDArray, *series) -> tuple:
     """Bring frames into the order of time, however a file has them.
 
     times : array [n], fs
@@ -200,7 +226,7 @@ def in_order(times, *series):
     return (times[order[-1]] - times[order[0]]) / len(steps), *(np.asarray(values)[order] for values in series)
 
 
-def block_error(function, series, n_blocks=5):
+def block_error(function: Callable, series: NDArray, n_blocks: int = 5) -> tuple:
     """What a function of a series gives for the whole, and its standard error from blocks of the series.
 
         alpha_n, error = block_error(lambda part: infrared(part, 0.5, 300, volume, resolution=20)[1], dipoles)

@@ -9,13 +9,26 @@ energies must be those of the DFT code and never relative to the Fermi level.
 Source: Ellis et al. 2021, Eq. (9).
 """
 
+from torch import Tensor
+
 from ase_mlelec.physics import ewald, fermi, grid, hartree
 from ase_mlelec.physics import xc as exchange_correlation
 from ase_mlelec.physics.arrays import check_finite, numpy_or_torch
 
 
 @numpy_or_torch
-def from_ldos(ldos, energies, cell, positions, charges, temperature, *, xc="lda_pz", core_density=None, mu=None):
+def from_ldos(
+    ldos: Tensor,
+    energies: Tensor,
+    cell: Tensor,
+    positions: Tensor,
+    charges: Tensor,
+    temperature: Tensor,
+    *,
+    xc: str = "lda_pz",
+    core_density: Tensor | None = None,
+    mu: Tensor | None = None,
+) -> dict:
     """Total free energy and its terms from the local density of states.
 
     ldos : Tensor [G1, G2, G3, S], 1/(eV Å^3) including spin degeneracy
@@ -57,8 +70,18 @@ def from_ldos(ldos, energies, cell, positions, charges, temperature, *, xc="lda_
 
 @numpy_or_torch
 def from_dos_and_density(
-    dos, energies, density, cell, positions, charges, temperature, *, xc="lda_pz", core_density=None, mu=None
-):
+    dos: Tensor,
+    energies: Tensor,
+    density: Tensor,
+    cell: Tensor,
+    positions: Tensor,
+    charges: Tensor,
+    temperature: Tensor,
+    *,
+    xc: str = "lda_pz",
+    core_density: Tensor | None = None,
+    mu: Tensor | None = None,
+) -> dict[str, Tensor]:
     """As from_ldos, from the two integrals of the LDOS that the total free energy depends on.
 
     They are independent arguments here.  In terms of the LDOS D both follow from it and the Fermi level,
@@ -95,7 +118,15 @@ def from_dos_and_density(
 
 
 @numpy_or_torch
-def from_density(density, cell, positions, charges, *, xc="lda_pz", core_density=None):
+def from_density(
+    density: Tensor,
+    cell: Tensor,
+    positions: Tensor,
+    charges: Tensor,
+    *,
+    xc: str = "lda_pz",
+    core_density: Tensor | None = None,
+) -> dict:
     """Terms of the total free energy that follow from the density and the ions.
 
     density : Tensor [G1, G2, G3], electrons/Å^3, valence

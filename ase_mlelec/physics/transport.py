@@ -7,9 +7,11 @@ cells of the functions at a single k point, while their integral over filled ban
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ase_mlelec import units
 from ase_mlelec.physics.bands import DEGENERATE, velocity_matrices
+from ase_mlelec.physics.bloch import BlochSum
 from ase_mlelec.physics.levels import density_of_states, occupations
 
 _HBAR = units.PLANCK / (2 * np.pi)  # eV fs
@@ -22,7 +24,16 @@ def _batches(n_kpts, size):
     return (slice(start, start + step) for start in range(0, n_kpts, step))
 
 
-def drude_weight(bloch, cell, kpts, weights, fermi_level, temperature, degeneracy=2, device="cpu"):
+def drude_weight(
+    bloch: BlochSum,
+    cell: NDArray,
+    kpts: NDArray,
+    weights: NDArray,
+    fermi_level: float,
+    temperature: float,
+    degeneracy: int = 2,
+    device: str | torch.device = "cpu",
+) -> NDArray:
     """Drude weight, D_ab = g/V Σ_k w_k Σ_n (-df/dE) dE/dk_a dE/dk_b, whose product with e²τ/ħ² is the conductivity.
 
     Within degenerate levels the product of slopes is the trace of the product of the velocity operators.
@@ -53,7 +64,7 @@ def drude_weight(bloch, cell, kpts, weights, fermi_level, temperature, degenerac
     return degeneracy * total / abs(np.linalg.det(cell))
 
 
-def conductivity(drude, relaxation_time):
+def conductivity(drude: NDArray, relaxation_time: float) -> NDArray:
     """Conductivity of a Drude weight, σ = e²τ/ħ² D.
 
     drude : array [3, 3], eV/Å
@@ -64,7 +75,15 @@ def conductivity(drude, relaxation_time):
     return np.asarray(drude) * relaxation_time / _HBAR**2 / units.SIEMENS_PER_METRE
 
 
-def joint_density_of_states(energies, levels, weights, fermi_level, temperature, width, degeneracy=2):
+def joint_density_of_states(
+    energies: NDArray,
+    levels: NDArray,
+    weights: NDArray,
+    fermi_level: float,
+    temperature: float,
+    width: float,
+    degeneracy: int = 2,
+) -> NDArray:
     """Joint density of states, J(ω) = g Σ_k w_k Σ_mn f_m (1 - f_n) δ(E_n - E_m - ω), Gaussians exp(-(x/width)²).
 
     energies : array [S], eV; ω
@@ -124,7 +143,9 @@ def _rotated(states, matrices):
     return (states.mH @ matrices @ states).cpu().numpy()
 
 
-def berry_curvature(bloch, cell, kpts, positions=None, device="cpu"):
+def berry_curvature(
+    bloch: BlochSum, cell: NDArray, kpts: NDArray, positions: NDArray | None = None, device: str | torch.device = "cpu"
+) -> tuple:
     """Berry curvature of every band, Ω = ∇ x <u|i∇|u>.
 
     With D = <m|dn/dk> from H(k), A(k) = Σ_R exp(2πi k·R) <0|r|R> between the states, and its curl,
@@ -147,7 +168,17 @@ def berry_curvature(bloch, cell, kpts, positions=None, device="cpu"):
     return energies, curvature
 
 
-def hall_conductivity(bloch, cell, kpts, weights, fermi_level, temperature, degeneracy=2, positions=None, device="cpu"):
+def hall_conductivity(
+    bloch: BlochSum,
+    cell,
+    kpts: NDArray,
+    weights: NDArray | None,
+    fermi_level: float,
+    temperature: float,
+    degeneracy: int = 2,
+    positions: NDArray | None = None,
+    device: str | torch.device = "cpu",
+) -> NDArray:
     """Intrinsic anomalous Hall conductivity, σ = -(e²/ħ) g/V Σ_k w_k Σ_n f_n Ω_n.
 
     Pairs of bands enter with the difference of their occupations, so that crossings of filled bands do not matter.

@@ -13,6 +13,7 @@ import math
 from typing import Callable, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ase_mlelec import units
 from ase_mlelec.physics import grid
@@ -81,7 +82,7 @@ FUNCTIONALS = {
 }
 
 
-def check_name(xc):
+def check_name(xc: str) -> None:
     """Raise ValueError unless xc is the name of a functional."""
     if xc not in FUNCTIONALS:
         near = difflib.get_close_matches(str(xc).lower().replace("-", "_"), FUNCTIONALS, n=1)
@@ -105,7 +106,7 @@ def _energy_per_volume(n, sigma, functional):
 
 
 @numpy_or_torch
-def energy_density(density, squared_gradient=None, xc="lda_pz"):
+def energy_density(density: Tensor, squared_gradient: Tensor | None = None, xc: str = "lda_pz") -> Tensor:
     """Exchange-correlation energy per volume, e(n, σ), σ = (∇n)².
 
     density : Tensor [...], electrons/Å^3
@@ -132,7 +133,7 @@ def energy_density(density, squared_gradient=None, xc="lda_pz"):
 
 
 @numpy_or_torch
-def energies(density, cell, xc="lda_pz", core_density=None):
+def energies(density: Tensor, cell: Tensor, xc: str = "lda_pz", core_density: Tensor | None = None) -> tuple:
     """Exchange-correlation energy and the integral of the potential over the valence density.
 
         E_xc = ∫ e(n + n_core),   V_xc = ∫ n v_xc = ∫ [n ∂e/∂n + 2 ∂e/∂σ ∇n·∇(n + n_core)],   v_xc = δE_xc/δn
