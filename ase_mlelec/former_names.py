@@ -8,6 +8,8 @@ from importlib.util import spec_from_loader
 FORMER = {
     "bilayers": "structures",
     "wannier_hamiltonian": "bands.wannier_hamiltonian",
+    "io.checks": "checks",
+    "io.electrons": "data.electrons",
     "io.ase_formats": "data.ase_formats",
     "io.data_set": "data.data_set",
     "io.frames": "data.frames",

@@ -8,6 +8,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from ase_mlelec.descriptors.base import species_table
 from ase_mlelec.heads.base import FittingNets, HeadOfPairs
+from ase_mlelec.model_file.write import save_model
 
 
 class Model(torch.nn.Module):
@@ -131,9 +132,7 @@ class Model(torch.nn.Module):
         return self.ranges[name] if name in self.ranges else None
 
     def save(self, path):
-        """Write the one-file model (see ase_mlelec.bundle)."""
-        from ase_mlelec.bundle import save_model
-
+        """Write the one-file model (see ase_mlelec.model_file)."""
         save_model(self, path)
 
     def for_evaluation(self):

@@ -21,6 +21,8 @@ from ase_mlelec import DeepDOSCalculator, bundle, shipped
 from ase_mlelec.bundle import FORMAT_VERSION, list_models, load_model
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
+from ase_mlelec.model_file import memory, write
+from ase_mlelec.model_file.header import digest
 from ase_mlelec.testing import assert_same_model
 
 DATA = Path(__file__).parent / "data"
@@ -141,7 +143,7 @@ def test_summary_of_a_damaged_file(tmp_path, content):
 def test_bytes_of_arrays_to_come(name, args, kwargs):
     """Never fewer than the array takes, and at most some times as many."""
     array = getattr(torch, name)(*args, **kwargs)
-    assert array.nbytes <= bundle._bytes_of(name, args, kwargs) <= 4 * array.nbytes
+    assert array.nbytes <= memory.bytes_of(name, args, kwargs) <= 4 * array.nbytes
 
 
 class WideHead(ScalarHead):
@@ -173,7 +175,7 @@ def test_failure_leaves_nothing_behind(path, monkeypatch, broken):
             Path(target).write_bytes(b"half of it")
             fail()
 
-        monkeypatch.setattr(bundle, "save_file", half)
+        monkeypatch.setattr(write, "save_file", half)
     elif broken == "os.replace":
         monkeypatch.setattr(os, "replace", fail)
     else:
@@ -323,7 +325,7 @@ def test_hamiltonian_of_format_2(tmp_path, kind):
         state[key] = tensor
     assert {"heads.hamiltonian.linear_0", "heads.hamiltonian.onsite.0.weight"} <= state.keys()
     text = json.dumps(header)
-    save_file(state, path, metadata={"ase_mlelec": f'{{"digest": "{bundle._digest(text, state)}", {text[1:]}'})
+    save_file(state, path, metadata={"ase_mlelec": f'{{"digest": "{digest(text, state)}", {text[1:]}'})
     assert_same_model(load_model(path), model.train())
     load_model(path).save(tmp_path / "again.safetensors")
     assert header_of(tmp_path / "again.safetensors")["format_version"] == FORMAT_VERSION

@@ -12,9 +12,9 @@ from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.data.data_set import Frame, Frames
 from ase_mlelec.data.keys import GROUP, STRUCTURE, check_keys, check_used, remedy, warn_of_unread
-from ase_mlelec.io.checks import check_finite, printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.ulm import check_claims

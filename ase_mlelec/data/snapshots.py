@@ -15,8 +15,8 @@ import numpy as np
 from ase import Atoms
 
 from ase_mlelec.atomic_write import replacing
-from ase_mlelec.io import electrons
-from ase_mlelec.io.checks import check_finite
+from ase_mlelec.checks import check_finite
+from ase_mlelec.data import electrons
 from ase_mlelec.io.hdf5 import has_mark, number_attribute, opened, read_array, subgroup, text_attribute
 
 MARK = "ase_mlelec_snapshots"

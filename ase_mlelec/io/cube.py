@@ -12,7 +12,7 @@ from ase.io.cube import write_cube as write_ase_cube
 
 from ase_mlelec import units
 from ase_mlelec.atomic_write import replacing
-from ase_mlelec.io.checks import check_count, printable
+from ase_mlelec.checks import check_count, printable
 from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.text import read_numbers, read_text
 

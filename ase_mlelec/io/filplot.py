@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from ase_mlelec import units
-from ase_mlelec.io.checks import check_count, printable
+from ase_mlelec.checks import check_count, printable
 from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.text import read_numbers, read_text

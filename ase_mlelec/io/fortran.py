@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from ase_mlelec.io.checks import printable
+from ase_mlelec.checks import printable
 
 
 def fortran_floats(text):

@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ase_mlelec.io.checks import check_finite
+from ase_mlelec.checks import check_finite
 
 GZIP_RATIO = 1100  # no more bytes than this can come of one
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from ase import Atoms
 
-from ase_mlelec.io.checks import check_finite, printable
+from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.io.npy import map_npy
 from ase_mlelec.io.text import read_text
 

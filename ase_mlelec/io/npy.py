@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ase_mlelec.io.checks import check_finite
+from ase_mlelec.checks import check_finite
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ase_mlelec.io.checks import check_finite, printable
+from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.io.fortran import fortran_floats
 
 GZIP = b"\x1f\x8b"

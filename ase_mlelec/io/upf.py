@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ase_mlelec import units
-from ase_mlelec.io.checks import printable
+from ase_mlelec.checks import printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.text import read_numbers, read_text

@@ -11,7 +11,7 @@ import os
 import torch
 
 from ase_mlelec.atomic_write import replacing
-from ase_mlelec.io.checks import printable
+from ase_mlelec.checks import printable
 
 MAGIC = b"mlelec-checkpoint"
 DIGEST = 16

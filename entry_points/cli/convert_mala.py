@@ -21,8 +21,8 @@ def add_arguments(parser):
 def convert_mala(sources, target, grid, pseudopotentials, unit=None):
     import numpy as np
 
+    from ase_mlelec.data.electrons import LDOS_UNITS
     from ase_mlelec.data.snapshots import write_snapshots
-    from ase_mlelec.io.electrons import LDOS_UNITS
     from ase_mlelec.io.upf import read_upf
 
     if grid is None:
@@ -80,8 +80,8 @@ def mala_snapshot(info, grid, attributes, unit):
     """(Snapshot, energies) of MALA's X.info.json and X.out.npy."""
     import numpy as np
 
+    from ase_mlelec.data.electrons import LDOS_UNITS, check_electrons, warn_of_level
     from ase_mlelec.data.snapshots import Snapshot
-    from ase_mlelec.io.electrons import LDOS_UNITS, check_electrons, warn_of_level
     from ase_mlelec.io.mala import read_mala
     from ase_mlelec.physics import fermi
 

@@ -346,7 +346,7 @@ def _with_digest(ours, header, data):
     """Our header with the checksum that this package would give it, so that what it says is believed so far."""
     from safetensors.torch import load
 
-    from ase_mlelec.bundle import _digest
+    from ase_mlelec.model_file.header import digest
 
     try:
         text = json.dumps(header).encode()
@@ -354,7 +354,7 @@ def _with_digest(ours, header, data):
         told = json.loads(ours)
         told.pop("digest")
         rest = json.dumps(told)
-        return f'{{"digest": "{_digest(rest, state)}", {rest[1:]}'
+        return f'{{"digest": "{digest(rest, state)}", {rest[1:]}'
     except Exception:  # no such header, or no such arrays
         return ours
 

@@ -355,5 +355,6 @@ PARTS = {
     "espresso.common.read_text",
     "wannier90.files.read_text",
     "train.config.files.read_table",
+    "model_file.header.read_header",
     "train.recipes.shared.read_checked",
 }

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ase_mlelec.io.checks import check_count, check_finite
+from ase_mlelec.checks import check_count, check_finite
 from ase_mlelec.io.elements import element_of
 
 

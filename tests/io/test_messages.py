@@ -6,8 +6,8 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from ase_mlelec.checks import printable
 from ase_mlelec.data.frames import read_frames
-from ase_mlelec.io.checks import printable
 
 
 @pytest.mark.parametrize(

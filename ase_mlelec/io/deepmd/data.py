@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 from ase import Atoms
 
-from ase_mlelec.io.checks import check_finite, printable
+from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.hdf5 import check_heaps
 from ase_mlelec.io.npy import read_npy

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from ase.calculators.calculator import CalculatorSetupError
 
+from ase_mlelec.checks import printable
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
-from ase_mlelec.io.checks import printable
 from ase_mlelec.io.deepmd.refusals import activation, elements, refuse_unsupported
 from ase_mlelec.io.deepmd.stored import Stored, counts, number, pairs, part, types
 from ase_mlelec.io.hdf5 import check_heaps

@@ -3,7 +3,7 @@
 from ase.calculators.calculator import CalculatorSetupError
 from ase.data import atomic_numbers
 
-from ase_mlelec.io.checks import printable
+from ase_mlelec.checks import printable
 from ase_mlelec.io.deepmd.stored import part
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.nets import ACTIVATIONS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ase_mlelec.io.checks import check_finite, printable
+from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.fortran import fortran_floats

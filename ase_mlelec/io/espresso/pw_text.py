@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from ase_mlelec import units
-from ase_mlelec.io.checks import printable
+from ase_mlelec.checks import printable
 from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.espresso.common import (
     LARGEST,

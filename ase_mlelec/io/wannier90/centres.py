@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import find_mic
 
-from ase_mlelec.io.checks import printable
+from ase_mlelec.checks import printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.wannier90.files import LENGTHS, Wannier90Error, check_end, check_size, checked_cell, read_text
 

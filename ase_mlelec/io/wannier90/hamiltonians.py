@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
-from ase_mlelec.io.checks import printable
+from ase_mlelec.checks import printable
 from ase_mlelec.io.wannier90.files import FOLDED, Wannier90Error, beside, check_end, check_size, checked_cell, read_text
 from ase_mlelec.io.wannier90.images import shared_out
 from ase_mlelec.io.wannier90.tables import Lines, integers, numbers

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from ase_mlelec.io.checks import printable
+from ase_mlelec.checks import printable
 from ase_mlelec.io.fortran import fortran_floats, fortran_record
 from ase_mlelec.io.wannier90.files import LARGEST, Wannier90Error
 

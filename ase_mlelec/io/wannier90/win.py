@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 
-from ase_mlelec.io.checks import printable
+from ase_mlelec.checks import printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.fortran import fortran_record
 from ase_mlelec.io.wannier90.files import LENGTHS, Wannier90Error, check_size, checked_cell, read_text

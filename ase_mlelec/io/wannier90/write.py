@@ -3,7 +3,7 @@
 import numpy as np
 
 from ase_mlelec.atomic_write import replacing
-from ase_mlelec.io.checks import check_finite
+from ase_mlelec.checks import check_finite
 from ase_mlelec.io.wannier90.files import FOLDED, Wannier90Error
 
 

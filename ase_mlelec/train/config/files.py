@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ase_mlelec.io.checks import printable
+from ase_mlelec.checks import printable
 from ase_mlelec.train.config.mistakes import one_line
 from ase_mlelec.train.config.schema import json_schema
 from ase_mlelec.train.config.whole import Config

@@ -9,8 +9,8 @@ from ase.build import bulk
 from small_ldos import ATTRIBUTES, ENERGIES, make_snapshot
 
 from ase_mlelec import units
+from ase_mlelec.data.electrons import LDOS_UNITS, electrons_below
 from ase_mlelec.data.snapshots import Snapshots, write_snapshots
-from ase_mlelec.io.electrons import LDOS_UNITS, electrons_below
 from ase_mlelec.physics import fermi
 from ase_mlelec_entry_points.cli.main import main
 

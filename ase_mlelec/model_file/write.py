@@ -1,0 +1,86 @@
+"""Writing of model files."""
+
+import json
+import os
+
+import torch
+from ase.calculators.calculator import CalculatorSetupError
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from ase_mlelec.atomic_write import replacing
+from ase_mlelec.checks import printable
+from ase_mlelec.model_file.header import digest, place_of_nan
+from ase_mlelec.model_file.upgrade import FORMAT_VERSION
+from ase_mlelec.shipped import HEADER
+
+UNITS = {"length": "Å", "energy": "eV", "dos": "states/eV including spin degeneracy"}
+
+
+def save_model(model: torch.nn.Module, path: str | os.PathLike) -> None:
+    """Write a model atomically: the file appears whole or not at all.
+
+    Parameters
+    ----------
+    model : Model
+    path : str or Path
+        Of the ``.safetensors`` file.
+
+    Raises
+    ------
+    CalculatorSetupError
+        For a copy made by ``Model.for_evaluation``, and for a model that holds NaN or infinity.
+    OSError
+        Where the file cannot be written.
+    """
+    if model.evaluation_only:
+        raise CalculatorSetupError(
+            "this model is a copy for evaluation, which a file cannot describe; save the model it was made from"
+        )
+    header = {
+        "format_version": FORMAT_VERSION,
+        "species": list(model.species),
+        "units": UNITS,
+        "descriptor": _described(model.descriptor),
+        "electronic": model.electronic and _described(model.electronic),
+        "heads": {name: _described(head) for name, head in model.heads.items()},
+        "core": model.core and model.core.arguments(),
+        "ranges": {name: found.arguments() for name, found in model.ranges.items()},
+        "metadata": model.metadata,
+    }
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        text = json.dumps(header, allow_nan=False)
+    except ValueError:
+        raise CalculatorSetupError(
+            f"the model's {place_of_nan(header)} is NaN or infinity, and is not saved; correct it or train again"
+        ) from None
+    for name, tensor in state.items():
+        if not is_finite(tensor):
+            raise CalculatorSetupError(
+                f"the model's {name} holds NaN or infinity, and is not saved; train it again "
+                "with a smaller learning rate or other data"
+            )
+    with replacing(path) as partial:
+        try:
+            save_file(state, partial, metadata={HEADER: f'{{"digest": "{digest(text, state)}", {text[1:]}'})
+        except SafetensorError as error:
+            raise OSError(
+                f"{path}: cannot be written ({printable(error)}); make room and save the model again"
+            ) from None
+        partial.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
+
+
+def _described(part):
+    return {"class": type(part).__name__, "arguments": part.arguments()}
+
+
+def is_finite(tensor):
+    """Whether an array of any type holds neither NaN nor infinity."""
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
