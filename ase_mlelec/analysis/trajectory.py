@@ -372,9 +372,8 @@ def _each_of(calc, batch, names):
     if len(batch) == 1 or not hasattr(calc, "each_of"):
         return batch
     # what Atoms or a function supplies costs the calculator nothing
-    return calc.each_of(
-        batch, [name for name in names if name in calc.implemented_properties or hasattr(calc, f"get_{name}")]
-    )
+    asked = [name for name in names if name in calc.implemented_properties or hasattr(calc, f"get_{name}")]
+    return calc.each_of(batch, properties=asked)
 
 
 def _complete_frames(path, n_frames):

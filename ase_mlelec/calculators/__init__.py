@@ -1,1 +1,3 @@
-"""ASE calculators; the public names are in ase_mlelec."""
+"""Calculators of ASE for models of this package."""
+
+from ase_mlelec.calculators import deep_pot as _makes_potentials  # noqa: F401, for models given as ``potential``

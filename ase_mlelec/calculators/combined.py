@@ -2,17 +2,19 @@
 
 import functools
 import inspect
+from collections.abc import Iterator, Sequence
 
+from ase import Atoms
 from ase.calculators.calculator import Calculator, CalculatorSetupError, PropertyNotImplementedError, all_changes
 
-from ase_mlelec.calculators.bands import is_refusal
-from ase_mlelec.calculators.base import POTENTIAL_PROPERTIES
-from ase_mlelec.calculators.parameters import StatedParameters, stated
+from ase_mlelec.calculators.no_bands import is_refusal
+from ase_mlelec.calculators.parameters import StatesParameters, stated
+from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES
 from ase_mlelec.calculators.present import PresentStructure
 from ase_mlelec.edges import EdgeCache
 
 
-class CombinedCalculator(PresentStructure, Calculator):
+class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
     """One calculator with all results and methods of its parts: energy, density of states and more in the same step.
 
         atoms.calc = CombinedCalculator([DeepPotCalculator("energy.safetensors"), DeepDOSCalculator("dos.safetensors")])
@@ -60,10 +62,12 @@ class CombinedCalculator(PresentStructure, Calculator):
             if name in part.results and not part.calculation_required(self.atoms, []):
                 self.results.setdefault(name, part.results[name])
 
-    def each_of(self, images, properties=POTENTIAL_PROPERTIES):
+    def each_of(
+        self, images: Sequence[Atoms], *, properties: Sequence[str] = tuple(POTENTIAL_PROPERTIES)
+    ) -> Iterator[Atoms]:
         """Make each image the present one in turn, after its parts evaluated all together; see MLElecCalculator."""
         for image, *_ in zip(
-            images, *(part.each_of(images, properties) for part in self.parts if hasattr(part, "each_of"))
+            images, *(part.each_of(images, properties=properties) for part in self.parts if hasattr(part, "each_of"))
         ):
             with self._one_call():
                 self.reset()
@@ -92,18 +96,8 @@ class CombinedCalculator(PresentStructure, Calculator):
             self.results = {}  # the parts know what is still right
         return changed
 
-    @property
-    def parameters(self):
-        return StatedParameters({"parts": [stated(part) for part in self.__dict__.get("parts", ())]})
-
-    @parameters.setter
-    def parameters(self, parameters):
-        if "parts" in self.__dict__:  # ASE's constructor comes before
-            raise CalculatorSetupError("parameters cannot be replaced; change them with calc.set(name=value)")
-
-    def todict(self, skip_default=True):
-        """The parameters, as ASE writes them into trajectories and databases."""
-        return dict(self.parameters)
+    def _stated(self):
+        return {"parts": [stated(part) for part in self.parts]}
 
     def __repr__(self):
         return f"CombinedCalculator([{', '.join(map(repr, self.parts))}])"

@@ -5,7 +5,8 @@ from ase.calculators.calculator import CalculatorSetupError
 from ase.spectrum.doscollection import GridDOSCollection
 from ase.spectrum.dosdata import GridDOSData
 
-from ase_mlelec.calculators.base import MLElecCalculator, check_temperature
+from ase_mlelec.calculators.base import MLElecCalculator
+from ase_mlelec.calculators.options import check_temperature
 from ase_mlelec.physics import dos, fermi
 
 

@@ -1,6 +1,13 @@
 """DeepPotCalculator: Deep Potential energy, forces and stress."""
 
+import numpy as np
+from ase import Atoms
+from torch import Tensor
+
 from ase_mlelec.calculators.base import MLElecCalculator
+from ase_mlelec.descriptors.base import Environment
+from ase_mlelec.model import Model
+from ase_mlelec.system import System
 
 
 class DeepPotCalculator(MLElecCalculator):
@@ -8,19 +15,29 @@ class DeepPotCalculator(MLElecCalculator):
 
     Parameters: see MLElecCalculator.
 
-    Source: Zhang et al. 2018 (DeepPot-SE); Rottenberg 2023, Eqs. (2.7)-(2.8).
+    References
+    ----------
+    Zhang et al. 2018 (DeepPot-SE); Rottenberg 2023, Eqs. (2.7)-(2.8).
     """
 
     needs = ("energy",)
 
-    def get_descriptors(self, atoms=None):
-        """Features [N, F] of every atom (of the first model of a committee); a read-only array."""
+    def get_descriptors(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Return the features of every atom (of the first model of a committee), read-only.
+
+        Returns
+        -------
+        array [N, F]
+        """
         self._present(atoms)
         if "descriptors" not in self._extra:
             self._evaluate_electronic()
             self._extra["descriptors"].setflags(write=False)
         return self._extra["descriptors"]
 
-    def evaluate(self, model, system, environment):
-        # members may have features of different length: only the first one's are kept
+    def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
+        """Return the features of the first model: those of the others may be of different length."""
         return {"descriptors": environment.features} if model is self.models[0] else {}
+
+
+MLElecCalculator.potential_class = DeepPotCalculator  # here, because the base cannot import what is made of it

@@ -10,7 +10,9 @@ from ase.calculators.calculator import CalculatorSetupError, InputError, Propert
 from ase.calculators.polarizability import StaticPolarizabilityCalculator
 
 from ase_mlelec import units
-from ase_mlelec.calculators.base import CHUNK, MLElecCalculator, has_volume
+from ase_mlelec.calculators.base import MLElecCalculator
+from ase_mlelec.calculators.evaluation import CHUNK
+from ase_mlelec.calculators.potential import has_volume
 
 VALUES = {"displacements": "dipole", "atomic_polarizability": "polarizability"}  # by name of the head
 IN_A_FIELD = ("energy", "free_energy", "forces")

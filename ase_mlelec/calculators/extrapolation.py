@@ -1,50 +1,84 @@
 """Structures unlike the training data: what is told, once per kind and run, and how often it was found."""
 
 import copy
+from enum import StrEnum
 
+import numpy as np
 import torch
+from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, CalculatorSetupError
+from torch import Tensor
 
 from ase_mlelec.calculators.present import PresentStructure
 from ase_mlelec.calculators.warn import warn_caller
-from ase_mlelec.safety import OUTER
+from ase_mlelec.edges import Edges
+from ase_mlelec.model import Model
+from ase_mlelec.safety import OUTER, TrainingRange
+from ase_mlelec.system import System
 
-CHUNK = 256  # centres at a time
-CHOICES = ("warn", "raise", "ignore")
+CHUNK = 256  # centers at a time
 NEIGHBORS, ATOMS, STRUCTURES = 1.25, 1.6, 1.4  # measures of TrainingRange, from which on is warned
 FEW, FAR = 0.01, 1.5  # of the atoms: less are the extremes of any run, unless they are so many times beyond
 REMEDY = "the model extrapolates: check the run, or train on such structures"
 
 
+class OnExtrapolation(StrEnum):
+    """What a calculator does where a structure is unlike the training data of its model."""
+
+    WARN = "warn"  # once of each kind
+    RAISE = "raise"
+    IGNORE = "ignore"
+
+
+def as_choice(what: str) -> OnExtrapolation:
+    """Return the member of that value, or raise CalculatorSetupError."""
+    try:
+        return OnExtrapolation(what)
+    except ValueError:
+        raise CalculatorSetupError(f"got on_extrapolation={what!r}; choose 'warn', 'raise' or 'ignore'") from None
+
+
 class Extrapolation:
     """Warns, or raises, where a structure is unlike the training data of a model.
 
-    what : "warn" (once of each kind), "raise" or "ignore"
+    Parameters
+    ----------
+    model : Model
+    what : OnExtrapolation
 
-    counts : dict of int by kind ("distance", "density", "atoms", "structure"), evaluations in which it was found
+    Attributes
+    ----------
+    counts : dict of int
+        By kind ("distance", "density", "atoms", "structure"): evaluations in which it was found.
     """
 
-    def __init__(self, model, what="warn"):
+    def __init__(self, model: Model, *, what: OnExtrapolation = OnExtrapolation.WARN):
         self.what, self.counts = what, {}
         self.symbols, self.closest = model.species, _closest(model)
         self.longest = 0.0 if self.closest is None else OUTER * float(self.closest.max())
 
-    def found(self, kind, message):
-        """Something is beyond the training data.
+    def __repr__(self) -> str:
+        return f"Extrapolation(what={str(self.what)!r}, counts={self.counts})"
 
-        Raises CalculationFailed if that was asked for.
+    def found(self, kind: str, message: str) -> None:
+        """Count that something is beyond the training data, and tell it.
+
+        Raises
+        ------
+        CalculationFailed
+            If that was asked for.
         """
-        if self.what == "ignore":
+        if self.what == OnExtrapolation.IGNORE:
             return
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        if self.what == "raise":
+        if self.what == OnExtrapolation.RAISE:
             raise CalculationFailed(f"{message}: {REMEDY}")
         if self.counts[kind] == 1:
             warn_caller(f"{message}: {REMEDY} (told once; calc.extrapolations counts)")
 
-    def check_distances(self, model, system, edges):
-        """Are atoms closer than any two of their species in the training data?"""
-        if self.what == "ignore" or self.closest is None or edges.shortest > self.longest:
+    def check_distances(self, model: Model, system: System, edges: Edges) -> None:
+        """Look for atoms that are closer than any two of their species in the training data."""
+        if self.what == OnExtrapolation.IGNORE or self.closest is None or edges.shortest > self.longest:
             return
         with torch.no_grad():
             distances = edges.distances
@@ -65,20 +99,27 @@ class Extrapolation:
                     f"training data are {float(self.closest[first[worst], second[worst]]):.2f} Å ({pair})",
                 )
 
-    def check_range(self, seen, system, edges):
-        """Compare with the range of the training what was seen of the centres of ``edges``.
+    def check_range(self, seen: "Seen", system: System, edges: Edges) -> Tensor:
+        """Compare with the range of the training what was seen of the centers of ``edges``.
 
-        Returns Tensor [N], the measures of the atoms; zero for those that are no centres.
+        Returns
+        -------
+        Tensor [N]
+            The measures of the atoms; zero for those that are no centers.
         """
         along, species = (torch.cat(parts) for parts in zip(*seen.parts))
         counts = torch.bincount(edges.center, minlength=len(species))
-        measured = self.compare(seen.known, along, species, counts, system.batch[edges.atoms], system.n_systems)
+        measured = self.compare(
+            seen.known, along, species, counts, system.batch[edges.atoms], n_systems=system.n_systems
+        )
         return measured.new_zeros(len(system.numbers)).index_copy(0, edges.atoms, measured)
 
-    def compare(self, known, along, species, counts, batch, n_systems=1):
-        """Tensor [C], the measures of centres; arguments as in TrainingRange."""
+    def compare(
+        self, known: TrainingRange, along: Tensor, species: Tensor, counts: Tensor, batch: Tensor, *, n_systems: int = 1
+    ) -> Tensor:
+        """Return the measures [C] of centers; arguments as in TrainingRange."""
         surroundings, neighbors = known.atoms(along, species), known.neighbors(counts, species)
-        if self.what != "ignore":
+        if self.what != OnExtrapolation.IGNORE:
             self._tell(surroundings, neighbors, known.structures(along, species, batch, n_systems))
         return torch.maximum(surroundings, neighbors)
 
@@ -104,7 +145,10 @@ def _message(what, measure):
 class Seen:
     """Environments of a descriptor, chunk by chunk, as the range of the training sees them.
 
-    known : TrainingRange, or None: nothing is kept
+    Parameters
+    ----------
+    known : TrainingRange or None
+        None: nothing is kept.
     """
 
     def __init__(self, known):
@@ -136,27 +180,33 @@ class WatchesRange(PresentStructure):
     """Mix-in of calculators: comparing structures with the training data of the (first) model."""
 
     @property
-    def on_extrapolation(self):
+    def on_extrapolation(self) -> OnExtrapolation:
         """What happens where a model extrapolates: "warn", "raise" or "ignore\"."""
         return self._beyond.what
 
     @on_extrapolation.setter
-    def on_extrapolation(self, what):
-        check_choice(what)
+    def on_extrapolation(self, what: str):
+        chosen = as_choice(what)
         self._beyond = copy.copy(self._beyond)  # ``set`` must be able to go back
-        self._beyond.what, self._beyond.counts = what, {}
+        self._beyond.what, self._beyond.counts = chosen, {}
 
     @property
-    def extrapolations(self):
+    def extrapolations(self) -> dict[str, int]:
         """dict of int: evaluations that were beyond the training data since the calculator was made, by kind."""
         return dict(self._beyond.counts)
 
-    def get_extrapolation(self, atoms=None):
-        """Array [N]: how far the surroundings of every atom are from the training data of the (first) model.
+    def get_extrapolation(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Return how far the surroundings of every atom are from the training data of the (first) model.
 
-        1 is the edge of the training data, 0 their middle; see ase_mlelec.safety.TrainingRange.
+        Returns
+        -------
+        array [N]
+            1 is the edge of the training data, 0 their middle; see ase_mlelec.safety.TrainingRange.
 
-        Raises CalculatorSetupError for models without these ranges.
+        Raises
+        ------
+        CalculatorSetupError
+            For models without these ranges.
         """
         self._present(atoms)
         if self.models[0].range_of(self._watched) is None:
@@ -202,8 +252,3 @@ class WatchesRange(PresentStructure):
         for environment in environments:
             seen.add(environment)
         self._check_range(quantity, seen, system, edges)
-
-
-def check_choice(what):
-    if what not in CHOICES:
-        raise CalculatorSetupError(f"got on_extrapolation={what!r}; choose 'warn', 'raise' or 'ignore'")

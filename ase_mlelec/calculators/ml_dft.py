@@ -2,17 +2,21 @@
 
 import copy
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
 import numpy as np
 import torch
+from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, InputError
 from ase.spectrum.dosdata import GridDOSData
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from ase_mlelec.calculators.base import MLElecCalculator, check_temperature, potential_results
+from ase_mlelec.calculators.base import MLElecCalculator
 from ase_mlelec.calculators.extrapolation import NEIGHBORS
+from ase_mlelec.calculators.options import check_temperature
+from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, potential_results
 from ase_mlelec.physics.ldos_functional import Ions, free_energy
 from ase_mlelec.system import System
 
@@ -207,7 +211,9 @@ class MLDFTCalculator(MLElecCalculator):
 
     # evaluation -------------------------------------------------------------------------------------------------
 
-    def each_of(self, images, properties=()):
+    def each_of(
+        self, images: Sequence[Atoms], *, properties: Sequence[str] = tuple(POTENTIAL_PROPERTIES)
+    ) -> Iterator[Atoms]:
         """Make each image the present one in turn; a grid fills the processor alone."""
         for image in images:
             self._present(image)
@@ -345,10 +351,10 @@ class MLDFTCalculator(MLElecCalculator):
             with torch.enable_grad():
                 energies = core(none, vec.new_zeros(len(core.species)), system, edges.with_vec(vec))
             if not energies.requires_grad:  # close, but not of these species
-                found.append(potential_results(none, torch.zeros_like(vec), edges, self.atoms.get_volume()))
+                found.append(potential_results(none, torch.zeros_like(vec), edges, volume=self.atoms.get_volume()))
                 continue
             (gradient,) = torch.autograd.grad(energies.sum(), vec)
-            found.append(potential_results(energies.detach(), gradient, edges, self.atoms.get_volume()))
+            found.append(potential_results(energies.detach(), gradient, edges, volume=self.atoms.get_volume()))
         return found
 
     def _integrals(self):

@@ -1,8 +1,10 @@
 """What a calculator says of itself: JSON types for trajectories and databases, so that they say what made a number."""
 
+import enum
 import hashlib
 import json
 import os
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +27,31 @@ class StatedParameters(Parameters):
         return Parameters, (dict(self),)
 
 
+class StatesParameters:
+    """Mix-in before ase's Calculator: ``parameters`` say what makes the numbers, and ``set`` alone changes them.
+
+    A subclass writes ``_stated()``, dict of what decides the results.
+    """
+
+    @property
+    def parameters(self) -> StatedParameters:
+        """dict of JSON types, what makes the numbers."""
+        return StatedParameters(plain(self._stated()) if self._is_made() else {})
+
+    @parameters.setter
+    def parameters(self, parameters):
+        if self._is_made():
+            raise CalculatorSetupError("parameters cannot be replaced; change them with calc.set(name=value)")
+
+    def _is_made(self):
+        """Whether there is something to state: ASE's constructor comes before."""
+        return bool({"_named", "parts"} & self.__dict__.keys())
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        """Return the parameters, as ASE writes them into trajectories and databases."""
+        return dict(self.parameters)
+
+
 def plain(value):
     """The same value in JSON types."""
     if isinstance(value, dict):
@@ -35,6 +62,8 @@ def plain(value):
         return plain(value.tolist())
     if hasattr(value, "todict"):
         return plain(value.todict())
+    if isinstance(value, enum.Enum):
+        return value.value
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)
 
 

@@ -1,13 +1,18 @@
 """WannierTBCalculator: from the structure of a layered crystal to its Hamiltonian, bands and density of states."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
+from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, InputError, PropertyNotImplementedError
 from ase.dft.kpoints import BandPath
 from ase.spectrum.dosdata import GridDOSData
 
 from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
-from ase_mlelec.calculators.base import MLElecCalculator, check_temperature
+from ase_mlelec.calculators.base import MLElecCalculator
+from ase_mlelec.calculators.options import check_temperature
+from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.bloch import check_kpts
 from ase_mlelec.system import System
@@ -59,7 +64,9 @@ class WannierTBCalculator(MLElecCalculator):
                     "the models of a committee have different functions or cutoffs; train them on one kind of data"
                 )
 
-    def each_of(self, images, properties=()):
+    def each_of(
+        self, images: Sequence[Atoms], *, properties: Sequence[str] = tuple(POTENTIAL_PROPERTIES)
+    ) -> Iterator[Atoms]:
         """Make each image the present one in turn."""
         for image in images:
             self._present(image)

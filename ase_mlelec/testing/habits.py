@@ -14,7 +14,7 @@ from ase.dft.bandgap import bandgap
 from ase.dft.dos import DOS
 from ase.io.jsonio import decode, encode
 
-from ase_mlelec.calculators.bands import is_refusal
+from ase_mlelec.calculators.no_bands import is_refusal
 
 
 @contextmanager

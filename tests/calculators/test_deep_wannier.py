@@ -153,7 +153,7 @@ def test_batches_of_structures():
     calculator, images = DeepWannierCalculator(model()), [CRYSTAL, MOLECULE, CRYSTAL[:5]]
     single = [(calculator.get_centroids(image), dipole(calculator, image)) for image in images]
     for properties in (["dipole"], ["energy", "dipole"]):
-        for image, wanted in zip(calculator.each_of(images, properties), single):
+        for image, wanted in zip(calculator.each_of(images, properties=properties), single):
             assert_close(calculator.get_centroids(), wanted[0], 1e-13)
             assert_close(dipole(calculator, image), wanted[1], 1e-12)
 

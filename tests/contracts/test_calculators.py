@@ -8,7 +8,7 @@ from small_models import ENERGIES, WANNIER, random_model
 from structures import LeftHanded, Molecule, Orthorhombic, Sheared, Slab
 
 from ase_mlelec import CombinedCalculator, DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator
-from ase_mlelec.calculators import base
+from ase_mlelec.calculators import evaluation
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
 from ase_mlelec.testing import CalculatorContract, ModelContract, assert_close, counted
@@ -128,7 +128,7 @@ def test_chunks_do_not_matter(monkeypatch):
     """Centres are evaluated some at a time; the parts of a structure fit together in any size."""
     atoms, model = Orthorhombic().make_atoms(), random_model(0, ("energy", "dos"))
     whole = DeepDOSCalculator(model)
-    monkeypatch.setattr(base, "CHUNK", 3)
+    monkeypatch.setattr(evaluation, "CHUNK", 3)
     parts = DeepDOSCalculator(model)
     for name in whole.implemented_properties:
         # 1e-13: the same numbers, summed in the same order but for the size of matrix products

@@ -1,41 +1,52 @@
-"""Models of a program that keeps a fixed number of neighbours: where there are more, its results are not ours."""
+"""Models of a program that keeps a fixed number of neighbors: where there are more, its results are not ours."""
+
+from collections.abc import Sequence
 
 import torch
 from ase.calculators.calculator import CalculationFailed
 
+from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.calculators.warn import warn_caller
 from ase_mlelec.descriptors.base import species_table
+from ase_mlelec.edges import Edges
+from ase_mlelec.model import Model
+from ase_mlelec.system import System
 
 
 class NeighborLimits:
-    """Watches the numbers of neighbours for models whose metadata have ``most_neighbors`` {symbol: number}.
+    """Watches the numbers of neighbors for models whose metadata have ``most_neighbors`` {symbol: number}.
 
-    models : list of Model
+    Parameters
+    ----------
+    models : sequence of Model
     """
 
-    def __init__(self, models):
+    def __init__(self, models: Sequence[Model]):
         self.reach = max(model.cutoff for model in models)  # of the edges
         self.limited = [model for model in models if isinstance(model.metadata.get("most_neighbors"), dict)]
 
-    def check(self, system, edges, on_excess):
-        """Warn, the first time that a centre has more neighbours of a species than one of the models was trained with.
+    def check(self, system: System, edges: Edges, *, on_excess: OnExtrapolation) -> None:
+        """Warn, the first time that a center has more neighbors of a species than one of the models was trained with.
 
-        on_excess : "warn", "ignore", or "raise" for CalculationFailed
+        Raises
+        ------
+        CalculationFailed
+            If that was asked for.
         """
-        if on_excess == "ignore":
+        if on_excess == OnExtrapolation.IGNORE:
             return
         for model in list(self.limited):
             near = edges if model.cutoff >= self.reach else edges.closer_than(model.cutoff)
             message = excess(model, system, near)
-            if message and on_excess == "raise":
+            if message and on_excess == OnExtrapolation.RAISE:
                 raise CalculationFailed(message)
             if message:
                 self.limited.remove(model)  # once per model and run
                 warn_caller(message)
 
 
-def excess(model, system, edges):
-    """str, the centre and species with most neighbours beyond the limit; None where no centre has too many."""
+def excess(model: Model, system: System, edges: Edges) -> str | None:
+    """Describe the center and species with most neighbors beyond the limit; None where no center has too many."""
     limits = [model.metadata["most_neighbors"].get(symbol) for symbol in model.species]
     if not all(isinstance(limit, int) for limit in limits) or not len(edges.center):
         return None

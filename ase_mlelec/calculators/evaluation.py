@@ -1,0 +1,184 @@
+"""EvaluatesModels: a structure goes through the models chunk by chunk, and what comes out is kept until it changes."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import CalculationFailed
+from ase.outputs import all_outputs
+from torch import Tensor
+
+from ase_mlelec.calculators.extrapolation import WatchesRange
+from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, has_volume, potential_results
+from ase_mlelec.descriptors.base import Environment
+from ase_mlelec.edges import Edges
+from ase_mlelec.model import Model
+from ase_mlelec.system import System
+
+CHUNK = 256  # centers evaluated at a time: bounds memory and keeps the work in the processor's cache
+WATCH_EVERY = 10  # evaluations of a run, between comparisons with the range of the training data
+
+
+class EvaluatesModels(WatchesRange):
+    """Mix-in of calculators: atomic energies with their gradients, and electronic quantities, of all models."""
+
+    def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
+        """Return electronic quantities [C, ...] of one model by name; a subclass writes it.
+
+        Parameters
+        ----------
+        model : Model
+            A member of the committee.
+        system : System
+            All atoms.
+        environment : Environment
+            Of some of them: the C centers of one chunk.
+        """
+        return {}
+
+    def each_of(
+        self, images: Sequence[Atoms], *, properties: Sequence[str] = tuple(POTENTIAL_PROPERTIES)
+    ) -> Iterator[Atoms]:
+        """Evaluate structures together, then make them the present one in turn.
+
+        Small structures fill the processor only together.  What depends on all atoms of a structure, such as the Fermi
+        level, is computed when it is asked for.
+
+        Parameters
+        ----------
+        images : sequence of ase.Atoms
+        properties : sequence of str
+            What is going to be asked for; where it is not of the potential, electronic quantities are evaluated.
+
+        Returns
+        -------
+        iterator over ``images``
+        """
+        asked = [name in POTENTIAL_PROPERTIES for name in properties]
+        with self._one_call():
+            edges, members, values = self._evaluate_together(images, asked)
+        partner = self.potential.each_of(images) if any(asked) and hasattr(self.potential, "each_of") else images
+        measured = self._measured()
+        ends = np.cumsum([0, *map(len, images)])
+        bounds = torch.searchsorted(edges.center, torch.as_tensor(ends, device=self.device)).tolist()
+        for k, (image, _) in enumerate(zip(images, partner)):
+            atoms, rows = slice(ends[k], ends[k + 1]), slice(bounds[k], bounds[k + 1])
+            with self._one_call():
+                self.reset()
+                self._present(image)
+                self._measured().update({name: values[atoms] for name, values in measured.items()})
+                if members:
+                    self._store_potential(
+                        [(energy[atoms], gradient[rows]) for energy, gradient in members], edges.part(atoms, rows)
+                    )
+                self._store({name: [member[atoms] for member in columns] for name, columns in values.items()})
+            yield image
+
+    def _evaluate_together(self, images, asked):
+        """(Edges of all, atomic energies and gradients by member, electronic quantities by name and member)."""
+        own = self.potential is None and "energy" in self.implemented_properties
+        system = System.from_atoms(images, self.dtype, self.device)
+        self.models[0].check_species(system.numbers.tolist())
+        edges = Edges.build(system, self._cache.cutoff)
+        self._check_pairs(system, edges)
+        self.reset()
+        self._due = True
+        members = [
+            self._member_potential(k, model, system, edges) for k, model in enumerate(self.models) if own and any(asked)
+        ]
+        return edges, members, {} if all(asked) else self._member_electronic(system, edges)
+
+    def _geometry(self):
+        """(System, Edges) of the present atoms, checked."""
+        if "geometry" not in self._extra:
+            system = System.from_atoms(self.atoms, self.dtype, self.device)
+            self.models[0].check_species(self.atoms.numbers)
+            edges = self._cache.edges(system)
+            # steps of a run are much alike: the range is compared where the neighbors were listed anew, and at times
+            self._steps, built = self._steps + 1, self._cache.n_builds
+            self._due = built != self._listed or self._steps % WATCH_EVERY == 0
+            self._listed = built
+            self._check_pairs(system, edges)
+            self._extra["geometry"] = system, edges
+        return self._extra["geometry"]
+
+    def _check_pairs(self, system, edges):
+        self._beyond.check_distances(self.models[0], system, edges)
+        self._limits.check(system, edges, on_excess=self.on_extrapolation)
+
+    def _evaluate_potential(self, wanted):
+        system, edges = self._geometry()
+        self._store_potential(
+            [self._member_potential(k, model, system, edges) for k, model in enumerate(self.models)], edges
+        )
+
+    def _store_potential(self, members, edges):
+        """ASE's results of the present atoms from atomic energies and dE/dvec of every member."""
+        volume = self.atoms.get_volume() if has_volume(self.atoms) else None
+        results = [potential_results(energies, gradient, edges, volume=volume) for energies, gradient in members]
+        self._store({name: [result[name] for result in results] for name in results[0]})
+
+    def _member_potential(self, k, model, system, edges):
+        """Atomic energies [N] and dE/dvec [E, 3], chunk by chunk; keeps the environments for electronic quantities."""
+        energies, gradients, environments = [], [], []
+        reach, seen = self._reach(model, edges), self._seen("energy", model)
+        for _, part in reach.chunks(CHUNK):
+            leaf = part.with_vec(part.vec.detach().requires_grad_(True))
+            environment = model.descriptor_of("energy")(system, leaf)
+            energy = model.evaluate_head("energy", environment, system, leaf)
+            gradients.append(torch.autograd.grad(energy.sum(), leaf.vec)[0])
+            energies.append(energy.detach())
+            seen.add(environment)
+            if len(model.heads) > 1 and model.electronic is None:  # kept for the others
+                environments.append(_detached(environment))
+        if environments:
+            self._environments[k] = environments
+        self._check_range("energy", seen, system, reach)
+        gradient = gradients[0]
+        if len(gradients) > 1:
+            gradient = torch.cat([part.T for part in gradients], dim=1).T  # stays in planes x, y, z
+        if model.cutoff < self._cache.cutoff:
+            near = (edges.distances < model.cutoff).nonzero()[:, 0]
+            gradient = torch.zeros_like(edges.vec).index_put((near,), gradient)
+        return torch.cat(energies) if len(energies) > 1 else energies[0], gradient
+
+    def _reach(self, model, edges):
+        """The edges within the model's own cutoff (members of a committee may differ)."""
+        if model.cutoff >= self._cache.cutoff:
+            return edges
+        return edges.closer_than(model.cutoff)
+
+    def _evaluate_electronic(self):
+        """Fill the cache with what ``evaluate`` returns: means over the committee, as numpy arrays."""
+        self._store(self._member_electronic(*self._geometry()))
+
+    def _member_electronic(self, system, edges):
+        """dict of list of array [N, ...]: what ``evaluate`` returns, by member of the committee."""
+        values = {}
+        with torch.no_grad():
+            for k, model in enumerate(self.models):
+                if k not in self._environments:
+                    descriptor, reach = model.electronic or model.descriptor, self._reach(model, edges)
+                    self._environments[k] = [descriptor(system, part) for _, part in reach.chunks(CHUNK)]
+                    self._look_at(self.needs[0], model, self._environments[k], system, reach)
+                parts = [self.evaluate(model, system, environment) for environment in self._environments[k]]
+                for name in parts[0]:
+                    value = torch.cat([part[name] for part in parts]).double().cpu().numpy()
+                    values.setdefault(name, []).append(value)
+        return values
+
+    def _store(self, values):
+        """Means over members into results (ASE's names) or the private cache; spreads into ``uncertainty``."""
+        for name, members in values.items():
+            mean = members[0] if len(members) == 1 else np.mean(members, axis=0)
+            if not np.isfinite(mean).all():
+                raise CalculationFailed(f"the model gave a {name} that is not finite; check structure and model")
+            if len(members) > 1:
+                self._uncertainty[name] = np.std(members, axis=0)
+            (self.results if name in all_outputs else self._extra)[name] = mean
+
+
+def _detached(environment):
+    frame = None if environment.frame is None else environment.frame.detach()
+    return type(environment)(environment.features.detach(), environment.species, frame)

@@ -1,0 +1,63 @@
+"""Energy, forces and stress: their names, and ASE's results from the derivatives of a model."""
+
+import functools
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from ase_mlelec.edges import Edges
+
+POTENTIAL_PROPERTIES = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]
+
+
+def has_volume(atoms: Atoms) -> bool:
+    """Tell whether the cell has three vectors that span a volume, whatever directions repeat."""
+    return atoms.cell.rank == 3 and atoms.get_volume() > 1e-6 * np.prod(atoms.cell.lengths())
+
+
+def potential_results(energies: Tensor, gradient: Tensor, edges: Edges, *, volume: float | None) -> dict:
+    """Make ASE's results of atomic energies and dE/dvec; sums are in float64.
+
+    F_i = sum_ij g_ij - sum_ji g_ji and dE/dε = sum vec ⊗ g, because vec = r_j - r_i deforms as a whole.
+
+    Parameters
+    ----------
+    energies : Tensor [N], eV
+    gradient : Tensor [E, 3], eV/Å
+    edges : Edges
+        Of all atoms.
+    volume : float, Å^3
+        None: without stress.
+
+    Returns
+    -------
+    dict
+        Results by ASE's names, in ASE's units and shapes.
+    """
+    vec, gradient = edges.vec.T.double().contiguous(), gradient.T.double().contiguous()  # planes [3, E]: faster
+    forces = gradient.new_zeros(3, len(edges.atoms))
+    forces.index_add_(1, edges.center, gradient).index_add_(1, edges.neighbor, gradient, alpha=-1)
+    energies = energies.double().cpu().numpy()
+    energy = float(energies.sum())
+    results = {
+        "energy": energy,
+        "free_energy": energy,
+        "energies": energies,
+        "forces": np.ascontiguousarray(forces.cpu().numpy().T),
+    }
+    if volume is not None:
+        first, second = _voigt_components(vec.device)
+        sheared = vec.index_select(0, first) * gradient.index_select(0, second)
+        sheared = torch.addcmul(sheared, vec.index_select(0, second), gradient.index_select(0, first))
+        stresses = sheared.new_zeros(6, len(edges.atoms)).index_add_(1, edges.center, sheared, alpha=0.5 / volume)
+        results["stresses"] = np.ascontiguousarray(stresses.cpu().numpy().T)
+        results["stress"] = results["stresses"].sum(axis=0)
+    return results
+
+
+@functools.lru_cache
+def _voigt_components(device):
+    """Tensors [6]: rows and columns of a symmetric matrix in Voigt order."""
+    return torch.tensor([0, 1, 2, 1, 0, 0], device=device), torch.tensor([0, 1, 2, 2, 2, 1], device=device)
