@@ -59,7 +59,7 @@ class Model(torch.nn.Module):
     def check_species(self, numbers):
         """Raise InputError if an atomic number is foreign to the model."""
         known = {atomic_numbers[symbol] for symbol in self.species}
-        foreign = sorted(set(int(z) for z in numbers) - known)
+        foreign = sorted({int(z) for z in numbers} - known)
         if foreign:
             names = (chemical_symbols[z] if 0 <= z < len(chemical_symbols) else f"number {z}" for z in foreign)
             raise InputError(

@@ -1,6 +1,7 @@
 """Feed-forward nets as the Deep Potential papers build them, shared by descriptors and heads."""
 
 import functools
+import itertools
 
 import torch
 
@@ -62,7 +63,7 @@ class DenseNet(torch.nn.Sequential):
 
     def __init__(self, n_in, widths, timestep=False, activation="tanh"):
         sizes = [n_in, *widths]
-        super().__init__(*(DenseLayer(a, b, timestep, activation) for a, b in zip(sizes, sizes[1:])))
+        super().__init__(*(DenseLayer(a, b, timestep, activation) for a, b in itertools.pairwise(sizes)))
 
 
 def map_by_species(function, species, n_species, *tensors):

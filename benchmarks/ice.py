@@ -28,7 +28,7 @@ from ase_mlelec.train.evaluate import errors
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
 sys.path.insert(0, str(EXAMPLES / "dft"))
-import ice as cells  # noqa: E402
+import ice as cells
 
 PRESSURES = (20, 40, 60, 80, 100, 110)  # GPa
 TEMPERATURE = 300  # K

@@ -1,5 +1,6 @@
 """The models and structures both programs are given: random weights in deepmd-kit's .dp format; water, silicon."""
 
+import itertools
 import json
 
 import h5py
@@ -186,7 +187,7 @@ def _fitting(spec, store):
             "precision": "float64",
             "bias_out": True,
             "layers": [
-                *(store.layer(a, b, True) for a, b in zip(sizes, sizes[1:])),
+                *(store.layer(a, b, True) for a, b in itertools.pairwise(sizes)),
                 store.layer(sizes[-1], spec["n_out"], False, last=True),
             ],
         }

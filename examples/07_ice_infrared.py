@@ -24,7 +24,7 @@ from ase_mlelec.analysis.plots import COLOURS, plot_spectrum, plot_stack
 from ase_mlelec.physics import spectra
 
 sys.path.insert(0, str(Path(__file__).parent / "dft"))
-import ice  # noqa: E402
+import ice
 
 RESOLUTION, SHORTEST = 40.0, 4.2  # cm^-1; ps, of which a fifth has that resolution
 DEUTERIUM = 2.014  # amu

@@ -22,7 +22,7 @@ from ase_mlelec import DeepPotCalculator
 from ase_mlelec.analysis.plots import COLOURS, plot_stack
 
 sys.path.insert(0, str(Path(__file__).parent / "dft"))
-import ice  # noqa: E402
+import ice
 
 FARTHEST, BINS = 2.2, 110  # Å
 

@@ -265,7 +265,10 @@ def short_sighted(on_extrapolation):
     return DeepPotCalculator(random_model(metadata={"shortest_distance_A": 2.9}), on_extrapolation=on_extrapolation)
 
 
-MESSAGE = "atoms are 2.35 Å apart, the closest in the training data are 2.90 Å .*: the model extrapolates.*check the run, or train"
+MESSAGE = (
+    "atoms are 2.35 Å apart, the closest in the training data are 2.90 Å .*: the model extrapolates.*"
+    "check the run, or train"
+)
 
 
 def test_extrapolation_warns_once():

@@ -392,7 +392,7 @@ NUMBERS = [
 ]
 
 
-@pytest.mark.parametrize("place", NUMBERS, ids=lambda place: ".".join(place))
+@pytest.mark.parametrize("place", NUMBERS, ids=".".join)
 @pytest.mark.parametrize("value", [10**9, [60_000, 60_000], -4, [-4], 5, "x", [[]], 1e308], ids=str)
 def test_forged_arguments(path, place, value):
     forge(path, (*place[:-1], "arguments", place[-1]), value)

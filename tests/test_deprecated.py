@@ -74,4 +74,4 @@ def test_names_in_modules(monkeypatch):
     assert read_centres is len
     assert caught[0].filename == __file__, "the warning shows the line that uses the former name"
     with pytest.raises(AttributeError, match="module 'with_former_names' has no attribute 'read_nothing'"):
-        module.read_nothing  # noqa: B018
+        module.read_nothing

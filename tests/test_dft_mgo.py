@@ -15,10 +15,10 @@ from ase_mlelec.io.espresso import Projections, PwResult
 from ase_mlelec.physics import ewald
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "dft"))
-import espresso  # noqa: E402
-import kmesh  # noqa: E402
-import mgo  # noqa: E402
-from born_mayer import CHARGE, REPULSION, BornMayer  # noqa: E402
+import espresso
+import kmesh
+import mgo
+from born_mayer import CHARGE, REPULSION, BornMayer
 
 # the classical potential ----------------------------------------------------------------------------------------------
 

@@ -20,11 +20,11 @@ from ase_mlelec.structures.layers import layers
 from ase_mlelec.train.hamiltonian.items import frame_functions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "dft"))
-import espresso  # noqa: E402
-import graphene  # noqa: E402
-import layered  # noqa: E402
-import mos2  # noqa: E402
-import mos2_forces  # noqa: E402
+import espresso
+import graphene
+import layered
+import mos2
+import mos2_forces
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ class Journal:
         content = _packed(json.dumps({"run": run, "first": first}).encode())
         with replacing(path) as partial:
             partial.write_bytes(content)
-        self._file, self._end = open(path, "r+b", buffering=0), len(content)
+        self._file, self._end = open(path, "r+b", buffering=0), len(content)  # noqa: SIM115
 
     def append(self, rows):
         """Add rows, list of dict of array.  OSError where they cannot be written; those before are as they were."""

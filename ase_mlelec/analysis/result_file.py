@@ -121,7 +121,7 @@ class ResultFile(Mapping):
             raise FileNotFoundError(f"{self.path}: no such file")
         journal = journal_of(self.path)
         try:
-            tail = open(journal, "rb")
+            tail = open(journal, "rb")  # noqa: SIM115
         except FileNotFoundError:
             tail = None
         try:

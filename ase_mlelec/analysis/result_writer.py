@@ -188,10 +188,8 @@ class ResultWriter:
                     f"{self.path} was written with {other} {key.replace('_', ' ')}{told}; give another "
                     "file, or resume=False to start it anew"
                 )
-        if (
-            (self._grid is not None) != ("energy_grid" in known)
-            or self._grid is not None
-            and not np.array_equal(known["energy_grid"], self._grid)
+        if (self._grid is not None) != ("energy_grid" in known) or (
+            self._grid is not None and not np.array_equal(known["energy_grid"], self._grid)
         ):
             raise ValueError(
                 f"{self.path} has another energy grid than the calculator; give another file, or "
@@ -218,11 +216,10 @@ class ResultWriter:
         new : without the rows of the old file;  keep : number of them, default all
         """
         begun, old = time.monotonic(), ResultFile(self.path)
-        with replacing(self.path) as partial:
-            with self._opened(partial, rows, new, keep) as file:
-                for arrays in old.blocks_behind() if rows is None else filter(None, [stacked(rows)]):
-                    write_rows(file, arrays)
-                n_rows = int(file.attrs["rows"])
+        with replacing(self.path) as partial, self._opened(partial, rows, new, keep) as file:
+            for arrays in old.blocks_behind() if rows is None else filter(None, [stacked(rows)]):
+                write_rows(file, arrays)
+            n_rows = int(file.attrs["rows"])
         if self._journal is not None:
             self._journal.close()
         self._journal = Journal(journal_of(self.path), self._run, n_rows)

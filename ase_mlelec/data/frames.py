@@ -42,7 +42,7 @@ def has_keys(path):
     """Whether labels may have any names in a data set, so that ``keys`` apply to it."""
     path = Path(path)
     return not (
-        path.is_dir() or path.suffix in (".h5", ".hdf5") or path.is_file() and (is_hdf5_data(path) or is_run(path))
+        path.is_dir() or path.suffix in (".h5", ".hdf5") or (path.is_file() and (is_hdf5_data(path) or is_run(path)))
     )
 
 

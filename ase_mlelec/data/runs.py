@@ -32,7 +32,7 @@ def is_run(path):
                 head = gzip.GzipFile(fileobj=file).read(HEAD)
     except (OSError, EOFError, zlib.error):
         return False
-    return b"Program PWSCF" in head or head.lstrip().startswith(b"<") and b"qes:espresso" in head
+    return b"Program PWSCF" in head or (head.lstrip().startswith(b"<") and b"qes:espresso" in head)
 
 
 def read_run(path):

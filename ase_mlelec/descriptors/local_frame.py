@@ -196,9 +196,9 @@ class LocalFrame(torch.nn.Module):
                 "smooth < cutoff and positive integers"
             )
         low = tuple(q for q in range(1, min(HIGHEST, self.fold - 1) + 1))
-        self.windings = low + (self.fold,)
+        self.windings = (*low, self.fold)
         # (p, q) of the moments
-        self.kinds = ((0, 0), (1, 0), (2, 0)) + tuple((p, q) for q in self.windings for p in (0, 1))
+        self.kinds = ((0, 0), (1, 0), (2, 0), *tuple((p, q) for q in self.windings for p in (0, 1)))
         self.n_channels = 2 * len(self.species) * self.n_radial
         self.n_features = self.n_channels * (3 + 4 + len(low))
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)

@@ -8,7 +8,7 @@ quadrature rule.
 """
 
 from functools import lru_cache, partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -174,7 +174,7 @@ class Program:
         self.do(squares[0].add_, squares[1])
         self.do(torch.sub, squares[0, 0], squares[0, 1], out=self.s)
         start = 0
-        for here, further in zip(rows, rows[1:]):
+        for here, further in pairwise(rows):
             self.do(
                 torch.mul,
                 self.left[start : start + further],

@@ -11,7 +11,7 @@ Sources: Thompson et al. 2015 (J. Comput. Phys. 285, 316); Lebedev and Laikov 19
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from scipy.integrate import lebedev_rule
@@ -33,7 +33,7 @@ def triples(twojmax):
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def element_polynomial(j, mb, ma):
     """Coefficients of the power series in s = |a|^2 - |b|^2 of u_j[mb, ma] / (a^p b^q), for p >= 0."""
     norm = math.sqrt(math.factorial(j - ma) * math.factorial(ma) / (math.factorial(j - mb) * math.factorial(mb)))

@@ -1,5 +1,6 @@
 """Spectra of every centre on a fixed energy grid: atomic density of states, local density of states."""
 
+import itertools
 from dataclasses import asdict
 
 import torch
@@ -67,7 +68,7 @@ class LDOSHead(Head):
         self.energies = torch.as_tensor(energies, dtype=torch.float64).clone()
         sizes = [n_features, *self.widths]
         self.hidden = torch.nn.Sequential(
-            *(part for a, b in zip(sizes, sizes[1:]) for part in (torch.nn.Linear(a, b), ACTIVATIONS[activation]()))
+            *(part for a, b in itertools.pairwise(sizes) for part in (torch.nn.Linear(a, b), ACTIVATIONS[activation]()))
         )
         self.last = torch.nn.Linear(sizes[-1] + n_linear, len(self.energies))
         self.register_buffer("shift", torch.zeros(n_features))

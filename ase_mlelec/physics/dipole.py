@@ -114,7 +114,7 @@ def _check(dipole, cell):
 
 
 def _check_trajectory(dipoles, cells):
-    if dipoles.ndim != 2 or len(dipoles) < 1 or cells.ndim == 3 and len(cells) != len(dipoles):
+    if dipoles.ndim != 2 or len(dipoles) < 1 or (cells.ndim == 3 and len(cells) != len(dipoles)):
         raise ValueError(
             f"dipoles: got shape {list(dipoles.shape)} and cells {list(cells.shape)}, need [n, 3], and "
             "[3, 3] or [n, 3, 3]; give one cell, or one per frame"

@@ -188,7 +188,7 @@ def _block_lanczos(solve, size, n, known, residual):
         grown[-block.shape[1] :, :] = overlap.conj().T
         projected = grown
         block, coupling = _orthogonal(image, np.concatenate([known, basis], axis=1))
-        if basis.shape[1] >= most or basis.shape[1] >= n and basis.shape[1] // width % _PATIENCE == 0:
+        if basis.shape[1] >= most or (basis.shape[1] >= n and basis.shape[1] // width % _PATIENCE == 0):
             inverse, coefficients = np.linalg.eigh(projected)
             chosen = np.argsort(-abs(inverse))[:n]
             inverse, coefficients = inverse[chosen], coefficients[:, chosen]

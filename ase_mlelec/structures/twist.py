@@ -97,7 +97,7 @@ def _folded(angle):
 
 def _lattice(layer):
     """(lattice constant, a1 and a2 with 60 degrees between them in terms of the cell's vectors)."""
-    a, b, _, alpha, beta, gamma = layer.cell.cellpar()
+    a, b, _, _alpha, _beta, gamma = layer.cell.cellpar()
     if abs(a - b) > 1e-3 * a or min(abs(gamma - 60), abs(gamma - 120)) > 0.1 or layer.cell[:2, 2].any():
         raise ValueError(
             f"layer {layer.symbols}: got cell vectors {a:.3f} and {b:.3f} Å with {gamma:.2f} degrees, "

@@ -5,6 +5,7 @@ import inspect
 import json
 import threading
 from contextlib import contextmanager, suppress
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ class HabitsContract:
     methods that take ``atoms`` and nothing else that is required are tried, and all of ASE's results.
     """
 
-    another = {
+    another: ClassVar = {
         "electronic_temperature": 5000.0,
         "electric_field": [0.0, 0.1, 0.2],
         "kpts": (2, 1, 1),
@@ -151,7 +152,7 @@ class HabitsContract:
 
     def test_no_structure_at_all(self):
         calculator = self.make_calculator(self.make_model())
-        for name, ask in self.questions(calculator).items():
+        for ask in self.questions(calculator).values():
             with pytest.raises((InputError, PropertyNotImplementedError)):
                 ask(calculator)
         with pytest.raises(InputError, match="no structure yet; pass atoms="):
@@ -163,7 +164,7 @@ class HabitsContract:
         wanted = self.fresh(one)
         self.assert_all(self.outcomes(calculator), wanted)  # they are the same
         two.positions[0] += [0.02, 0.01, 0.03]
-        for name, ask in self.questions(calculator).items():
+        for ask in self.questions(calculator).values():
             with pytest.raises((InputError, PropertyNotImplementedError)):
                 ask(calculator)
         with pytest.raises(InputError, match="shared by different structures.*pass atoms="):
@@ -328,7 +329,7 @@ class HabitsContract:
                 for name, ask in chosen:
                     for atoms in {"atoms": structures[k]}, {}:
                         if not same(outcome(lambda ask=ask, atoms=atoms: ask(calculator, **atoms)), wanted[k][name]):
-                            wrong.append(name)
+                            wrong.append(name)  # noqa: PERF401
 
         threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
         for thread in threads:

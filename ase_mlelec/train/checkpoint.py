@@ -30,10 +30,9 @@ def save_checkpoint(path, state):
             "or look for the frame that it comes from"
         )
     try:
-        with replacing(path) as partial:
-            with open(partial, "w+b") as file:
-                torch.save(state, file)
-                file.write(MAGIC + _digest(file, file.tell()))
+        with replacing(path) as partial, open(partial, "w+b") as file:
+            torch.save(state, file)
+            file.write(MAGIC + _digest(file, file.tell()))
     except (OSError, RuntimeError) as error:
         cause = getattr(error, "strerror", None) or "torch could not write all of it"  # a RuntimeError
         raise OSError(

@@ -282,7 +282,7 @@ def _label_of(head, frames):
     if head == "energy" or not others:
         return atomic
     present, labelled = (
-        set(number for frame in part for number in frame.atoms.numbers)
+        {number for frame in part for number in frame.atoms.numbers}
         for part in (frames, frames.select(lambda frame: atomic in frame.labels))
     )
     return atomic if labelled == present or not any(others[0] in frame.labels for frame in frames) else others[0]
@@ -292,7 +292,7 @@ def _check_labelled(model, name, frames):
     """ValueError for a species of the head that is in no frame with a label of it."""
     labels = LABELS.get(name, (name,))
     having = frames.select(lambda frame: any(label in frame.labels for label in labels))
-    seen = set(symbol for frame in having for symbol in frame.atoms.symbols)
+    seen = {symbol for frame in having for symbol in frame.atoms.symbols}
     for k in getattr(model.heads[name], "centers", range(len(model.species))):
         if model.species[k] not in seen:
             raise ValueError(

@@ -40,7 +40,8 @@ def main(argv=None):
         if os.environ.get("MLELEC_DEBUG") or not isinstance(error, user_errors()):
             raise
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has what it wanted
-            sys.stdout = open(os.devnull, "w")  # the interpreter flushes stdout once more when it exits
+            # the interpreter flushes stdout once more when it exits
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
             return 0
         print("mlelec: error:", " ".join(str(error).split()), file=sys.stderr)
         return 1

@@ -145,7 +145,7 @@ def label(atoms, work):
 
 def role(name):
     """Which snapshots train, which steer the training, and which are never seen until the end."""
-    phase, n_atoms, _, seed = name.split("-")
+    _phase, n_atoms, _, seed = name.split("-")
     if int(n_atoms) > 16:
         return "test"
     return {1: "test", 3: "validation", 6: "test"}.get(int(seed) % 8, "train")

@@ -78,7 +78,7 @@ def test_ase_bands(model, atoms):
     calc.set(kpts=(3, 3, 1))
     levels = calc.get_property("eigenvalues", atoms)[0]
     wanted = max(levels[:, 2].min() - levels[:, 1].max(), 0)
-    gap, low, high = bandgap(calc)
+    gap, _low, _high = bandgap(calc)
     assert gap == pytest.approx(wanted, abs=1e-12) if wanted > 1e-6 else gap == 0
     assert calc.get_eigenvalues(kpt=1).shape == (4,)
     with pytest.raises(InputError, match="one spin channel"):

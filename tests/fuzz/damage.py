@@ -198,7 +198,7 @@ def replace_blank(content, rng):
     parts = re.split(rb"(\s+)", content)
     if len(parts) > 1:
         parts[rng.randrange(1, len(parts), 2)] = rng.choice(
-            [b"", b"\t", b"\n", b"\n\n", b"\0", b", ", b" 7 ", b"  #", b"\r", b"\x85", " ".encode()]
+            [b"", b"\t", b"\n", b"\n\n", b"\0", b", ", b" 7 ", b"  #", b"\r", b"\x85", b" "]
         )
     return b"".join(parts)
 

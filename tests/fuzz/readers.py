@@ -86,7 +86,9 @@ def check_real_space(found):
 
 
 def check_centres(found):
-    assert found.positions.ndim == 2 and found.spreads is None or len(found.spreads) == len(found.positions), "centres"
+    assert (found.positions.ndim == 2 and found.spreads is None) or len(found.spreads) == len(found.positions), (
+        "centres"
+    )
 
 
 # what is read in several steps ----------------------------------------------------------------------------------------
@@ -168,7 +170,7 @@ READERS = {
         for name in ("fermi_dirac", "vc_relax_nstep_2", "spin", "md")
     },
     **{
-        f"pw_xml_{name}": Reader(PW, seeds.run(name, 1), lambda folder: espresso.read_pw(folder), ESPRESSO, check_pw)
+        f"pw_xml_{name}": Reader(PW, seeds.run(name, 1), espresso.read_pw, ESPRESSO, check_pw)
         for name in ("fermi_dirac", "relax_nstep_2", "hybrid", "two_fermi_levels")
     },
     "pw_data": Reader(

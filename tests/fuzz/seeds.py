@@ -107,7 +107,7 @@ def cubes(folder):
 
 
 def mala(folder):
-    test_mala.write(folder, {key: value for key, value in test_mala.INFO.items()})
+    test_mala.write(folder, dict(test_mala.INFO.items()))
 
 
 def labelled():
@@ -134,7 +134,7 @@ def images(name):
 def spectra(folder):
     """extxyz with densities of states."""
     found = make_frames(2)
-    ase.io.write(folder / "a.extxyz", to_images(Frames([frame for frame in found], found.energies)))
+    ase.io.write(folder / "a.extxyz", to_images(Frames(list(found), found.energies)))
 
 
 def data_set(folder):

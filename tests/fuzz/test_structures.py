@@ -1,4 +1,4 @@
-"""Every calculator with structures that scripts, relaxations and damaged files make: finite results or one of ASE's errors."""
+"""Every calculator with the structures of scripts, relaxations and damaged files: finite results or errors of ASE."""
 
 import random
 import warnings

@@ -181,7 +181,7 @@ def test_order_parameter_at_grid_points_and_ends():
 # Kinds of array, and errors
 
 CALLS = {
-    "cumulative": lambda e, d: physics.cumulative(e, d),
+    "cumulative": physics.cumulative,
     "moments": lambda e, d: physics.moments(e, d, 2),
     "band_gap": lambda e, d: physics.band_gap(e, d, 0.1)[0],
     "band_energy": lambda e, d: physics.band_energy(e, d, 3, 500),

@@ -13,7 +13,7 @@ RNG = np.random.default_rng(7)
 
 def sheet(repeat=10, disorder=0.3, k=(0.1, 0.2, 0)):
     """Graphene supercell with random on-site energies: sparse, complex, no degeneracies."""
-    cell, r_vectors, matrices = supercell(*graphene(), (repeat, repeat, 1))
+    _cell, r_vectors, matrices = supercell(*graphene(), (repeat, repeat, 1))
     home = r_vectors.tolist().index([0, 0, 0])
     matrices[home] += np.diag(disorder * RNG.normal(size=matrices.shape[1]))
     return BlochSum(r_vectors, matrices).sparse(k)

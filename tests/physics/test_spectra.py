@@ -106,7 +106,7 @@ def test_dipoles_and_derivatives_agree():
     """Also at 5 fs, where a difference quotient alone would lose a third of the intensity at 2800 cm^-1."""
     for step, lines in (STEP, LINES), (5.0, [(300.0, 0.5), (1650.0, 0.2), (2800.0, 0.1)]):
         series, derivatives = sines(lines, 20000, step)
-        nu, alpha = spectra.infrared(series, step, TEMPERATURE, VOLUME, max_wavenumber=3300, resolution=30)
+        _nu, alpha = spectra.infrared(series, step, TEMPERATURE, VOLUME, max_wavenumber=3300, resolution=30)
         other = spectra.infrared_from_derivative(
             derivatives, step, TEMPERATURE, VOLUME, max_wavenumber=3300, resolution=30
         )[1]
@@ -223,7 +223,7 @@ def test_stokes_lines_of_hot_vibrations_approach_the_classical_ones():
         spectra.raman(polarizabilities(4000), STEP, temperature, quantum_correction="harmonic")[1]
         for temperature in (300.0, 1e7)
     )
-    nu, classical, _ = spectra.raman(polarizabilities(4000), STEP, 300.0)
+    _nu, classical, _ = spectra.raman(polarizabilities(4000), STEP, 300.0)
     np.testing.assert_allclose(hot, classical, rtol=1e-3, atol=1e-9)
     x = si.h * si.c * 1e5 / (si.k * 300)
     peak = classical.argmax()

@@ -30,7 +30,7 @@ def bloch(model):
 @pytest.mark.parametrize("real", [True, False])
 def test_is_the_fourier_sum(real):
     """Dense input, sparse input and a thin pattern against the sum as it is written, diagonals and triangles alike."""
-    cell, r_vectors, matrices = random_model(RNG, real=real)
+    _cell, r_vectors, matrices = random_model(RNG, real=real)
     matrices = matrices * (RNG.random(matrices.shape) < 0.3)  # the pattern differs between the R
     r_vectors, matrices = hermitian_part(r_vectors, matrices)
     written = sum(np.exp(2j * np.pi * KPTS @ r)[:, None, None] * m.toarray() for r, m in zip(r_vectors, matrices))
@@ -45,7 +45,7 @@ def test_is_the_fourier_sum(real):
 
 @pytest.mark.parametrize("fill", [1.0, 0.05])
 def test_hermitian_and_periodic(fill):
-    cell, r_vectors, matrices = random_model(RNG, size=9, n_vectors=20)
+    _cell, r_vectors, matrices = random_model(RNG, size=9, n_vectors=20)
     r_vectors, matrices = hermitian_part(r_vectors, matrices * (RNG.random(matrices.shape) < fill))
     found = BlochSum(r_vectors, matrices)
     matrix = found.dense(KPTS).numpy()
@@ -63,7 +63,7 @@ def test_real_matrices_give_pairs():
 
 
 def test_matrices_are_given_back():
-    cell, r_vectors, matrices = random_model(RNG)
+    _cell, r_vectors, matrices = random_model(RNG)
     for given in matrices, as_sparse(matrices):
         found = BlochSum(r_vectors, given)
         order = [found.r_vectors.tolist().index(r) for r in r_vectors.tolist()]
@@ -220,7 +220,7 @@ def test_density_of_states():
 
 
 def test_not_hermitian():
-    cell, r_vectors, matrices = random_model(RNG)
+    _cell, r_vectors, matrices = random_model(RNG)
     wrong = matrices.copy()
     wrong[1, 0, 2] += 0.043
     with pytest.raises(ValueError, match=r"differ by 0.043 eV, need a Hermitian Hamiltonian; average them"):

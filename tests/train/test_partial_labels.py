@@ -127,7 +127,7 @@ def test_labels_of_other_structures_change_nothing(loss, frames, model):
 
 
 def test_a_batch_without_a_label_leaves_its_term_out(frames, model):
-    part = without(frames, {k: ("virial", "forces") for k in range(3)})
+    part = without(frames, dict.fromkeys(range(3), ("virial", "forces")))
     loss = EnergyLoss((1, 1), (1, 1), (1, 1))
     value, squares = value_of(loss, model, part, [0, 1, 2])
     assert set(squares) == {"energy_eV_per_atom"}
@@ -222,7 +222,7 @@ def test_validation_errors_weigh_by_labels(frames, model):
 
 def test_curve_of_batches_without_a_label(frames, tmp_path):
     """The columns are those of all rows."""
-    part = without(frames, {k: ("virial",) for k in range(5)})
+    part = without(frames, dict.fromkeys(range(5), ("virial",)))
     made = random_model(1, ("energy",), species=("Cu",), widths=(4,), n_basis=6, l_max=2)
     fit(
         made,
@@ -292,7 +292,7 @@ def test_mixtures_of_vectors_train(tmp_path):
 
 
 def test_default_terms_without_labels_are_left_out_and_said(tmp_path, capsys):
-    frames = without(make_frames(10), {k: ("virial", "forces", "ados") for k in range(10)})
+    frames = without(make_frames(10), dict.fromkeys(range(10), ("virial", "forces", "ados")))
     write_hdf5(tmp_path / "cu.h5", frames)
     model = train(
         configuration(tmp_path, energy={"steps": 2, "widths": [4]}, dos={"steps": 2, "widths": [4]}, committee=2)
@@ -328,7 +328,7 @@ def test_default_terms_without_labels_are_left_out_and_said(tmp_path, capsys):
     ids=["virial", "forces", "ados", "polarizability"],
 )
 def test_terms_that_were_asked_for_are_refused(sections, message, tmp_path):
-    write_hdf5(tmp_path / "cu.h5", without(make_frames(10), {k: ("virial", "forces", "ados") for k in range(10)}))
+    write_hdf5(tmp_path / "cu.h5", without(make_frames(10), dict.fromkeys(range(10), ("virial", "forces", "ados"))))
     with pytest.raises(ValueError, match=message):
         train(configuration(tmp_path, **sections), progress=False)
 
@@ -336,7 +336,7 @@ def test_terms_that_were_asked_for_are_refused(sections, message, tmp_path):
 def test_forces_alone(tmp_path):
     """Energies have no zero then, but forces are learnt."""
     gone = ("energy", "virial", "ados", "dos")
-    write_hdf5(tmp_path / "cu.h5", without(make_frames(10), {k: gone for k in range(10)}))
+    write_hdf5(tmp_path / "cu.h5", without(make_frames(10), dict.fromkeys(range(10), gone)))
     model = train(configuration(tmp_path, energy={"steps": 2, "widths": [4]}), progress=False)
     assert set(model.metadata["errors"]["test"]) == {"forces_mae_meV_per_A", "forces_rmse_meV_per_A"}
     assert not model.heads["energy"].nets.bias.any() and model.heads["energy"].nets.scale > 0

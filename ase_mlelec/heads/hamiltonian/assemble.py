@@ -17,7 +17,7 @@ def elements(blocks, orbitals):
     parts = _in_functions(blocks, orbitals)
     vectors, which = torch.unique(torch.cat([shift for shift, *_ in parts]), dim=0, return_inverse=True)
     starts, found, start = sizes.cumsum(0) - sizes, [], 0
-    for shift, first, second, block in parts:
+    for _shift, first, second, block in parts:
         n, height, width = block.shape
         row = starts[first][:, None, None] + torch.arange(height, device=species.device)[:, None]
         column = starts[second][:, None, None] + torch.arange(width, device=species.device)

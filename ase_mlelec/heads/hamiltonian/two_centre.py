@@ -1,5 +1,7 @@
 """Hopping between two atoms from their distance and direction, and from what a net sees of both environments."""
 
+import itertools
+
 import torch
 
 from ase_mlelec.descriptors.local_frame import chebyshev
@@ -23,7 +25,7 @@ class PairNet(torch.nn.Module):
         self.shape, self.limits, self.inter = shape, limits, inter
         sizes = [n_in, *widths]
         self.hidden = torch.nn.Sequential(
-            *(part for a, b in zip(sizes, sizes[1:]) for part in (torch.nn.Linear(a, b), torch.nn.SiLU()))
+            *(part for a, b in itertools.pairwise(sizes) for part in (torch.nn.Linear(a, b), torch.nn.SiLU()))
         )
         self.last = torch.nn.Linear(sizes[-1], shape[0] * shape[1])
         torch.nn.init.zeros_(self.last.weight)

@@ -194,8 +194,7 @@ def _check_types(system, names, types, file, notes):
     """Refuse types that have no element; note the names from which an element was guessed."""
     used = np.unique(types[types >= 0])
     if (
-        types.min() < 0
-        and file.suffix == ".raw"
+        (types.min() < 0 and file.suffix == ".raw")
         or used.max(initial=-1) >= len(names)
         or not all(system.symbols[t] for t in used)
     ):

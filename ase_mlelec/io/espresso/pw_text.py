@@ -95,7 +95,7 @@ class _Output:
     def last(self, label, start=0):
         """The number behind the last occurrence of a label (regular expression) from ``start`` on, or None."""
         found = None
-        for found in re.compile(label + r"[ \t]*([^\s,()]*)").finditer(self.text, start):
+        for found in re.compile(label + r"[ \t]*([^\s,()]*)").finditer(self.text, start):  # noqa: B007
             pass
         if found is None:
             return None

@@ -240,7 +240,7 @@ def _array(path, root, parent, tag, rows):
     """Array [rows, 3] as it stands in the file, or None where it is not there, or empty and not asked for."""
     found = _only(path, parent, tag)
     asked = root.findtext(f"input/control_variables/{tag}", "true").strip() in TRUE
-    if found is None or not asked and not (found.text or "").strip():
+    if found is None or (not asked and not (found.text or "").strip()):
         return None
     values = floats(path, f"<{tag}>", found.text, 3 * rows)
     if "dims" in found.attrib and sorted(found.get("dims").split()) != sorted(["3", str(rows)]):

@@ -170,7 +170,7 @@ def cell_of_wout(path, text):
 
 def _sites(path, text):
     """(labels, fractional positions [N, 3]) of the last run in a ``.wout`` text."""
-    head, found, rest = text.rpartition("Fractional Coordinate")
+    _head, found, rest = text.rpartition("Fractional Coordinate")
     lines = rest.split("\n")[2:] if found else []
     rows = []
     for line in lines:

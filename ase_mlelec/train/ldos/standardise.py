@@ -19,7 +19,7 @@ def fit_zero(snapshots):
     """
     counts = snapshots.attributes["valence_electrons"]
     symbols = [snapshot.atoms.get_chemical_symbols() for snapshot in snapshots]
-    species = sorted(set(sum(symbols, [])))
+    species = sorted({symbol for each in symbols for symbol in each})
     densities = np.array(
         [
             [own.count(symbol) / snapshot.atoms.get_volume() for symbol in species]

@@ -42,7 +42,7 @@ def train_hamiltonian(config, progress=True):
     model, energies = Model(LocalFrame(**head.local.arguments()).double(), {}), {"train": ()}
     if config.energy:
         more = {
-            name: others.select(lambda frame, chosen=getattr(config.data, name): frame.group in chosen)
+            name: others.select(lambda frame, chosen=getattr(config.data, name): frame.group in chosen)  # noqa: B008
             for name in (*parts, "support")
         }
         model, checkpoint, energies = _energy(data, parts, more, config, progress)

@@ -48,7 +48,7 @@ def with_labels(options, section, make_loss, frames, config, progress=True):
 
 def _without(options, section, missing, frames, make_loss):
     """Options with zero weights for the missing terms, or None where no term is left."""
-    zero = {term: (0.0, 0.0) if section == "energy" else 0.0 for term in missing}
+    zero = dict.fromkeys(missing, (0.0, 0.0) if section == "energy" else 0.0)
     other = INSTEAD.get(section)
     kept = [term for term in make_loss(options).terms if term not in missing]
     if not kept and other and other not in options.given:

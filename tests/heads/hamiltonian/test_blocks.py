@@ -210,7 +210,7 @@ def test_layer_functions_follow_a_twist():
         frames.append(mx2_frame(atoms, mx2_functions(atoms)))
     model, _ = trained(frames, 2)
     lower, upper = mx2_bilayer(turned=False)[:3], mx2_bilayer(turned=False)[:3]
-    atoms, found = twisted_bilayer(lower, upper, commensurate(1, 1), 6.4)
+    atoms, _found = twisted_bilayer(lower, upper, commensurate(1, 1), 6.4)
     errors = hamiltonian_errors(model, [mx2_frame(atoms, twisted_functions(atoms))])
     assert errors["hamiltonian_inter_r2"] > 0.999 and errors["hamiltonian_inter_mae_meV"] < 0.3
     assert errors["hamiltonian_intra_near_mae_meV"] < 0.5 and errors["bands_mae_meV"] < 10

@@ -49,7 +49,7 @@ def summed(atoms, layer, species, i, pair, third):
     return total
 
 
-@pytest.mark.parametrize("kind", ("mx2", "graphene"))
+@pytest.mark.parametrize("kind", ["mx2", "graphene"])
 def test_sums_over_triples(kind):
     atoms = (mx2_bilayer if kind == "mx2" else graphene_bilayer)((0.3, 0.1), noise=0.05, seed=1)
     head = random_wannier_model(kind).heads["hamiltonian"]
