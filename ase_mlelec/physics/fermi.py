@@ -10,7 +10,8 @@ Source: Ellis et al. 2021, Appendix A.
 """
 
 import math
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch

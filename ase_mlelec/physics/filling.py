@@ -108,7 +108,7 @@ class Filling:
 
     def count(self, mu: float) -> tuple:
         """(N, dN/dμ), electrons and electrons/eV."""
-        if self.center is None or not self.is_narrow and abs(mu - self.center) > MOVE * self.kT:
+        if self.center is None or (not self.is_narrow and abs(mu - self.center) > MOVE * self.kT):
             self.center = mu
             self._look_around(mu)
         power = np.exp(np.minimum(self.x - (mu - self.center) / self.kT, 700.0))
