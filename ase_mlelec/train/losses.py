@@ -5,12 +5,15 @@ All its terms are means over the structures of the batch, or their atoms, that h
 has a label for is left out.  ``labels`` names what it compares with, ``terms`` the labels, any of which will do, that
 each term with a weight needs, ``sources`` those behind each of the errors; ``moves_atoms`` tells whether it needs
 gradients with respect to the geometry, without which a fixed descriptor can be evaluated once for the whole training.
+A loss that a configuration can name has the weights of its terms as fields of a dataclass, and a ``quantity``.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+
+from ase_mlelec.quantities import LOSSES, QUANTITIES
 
 
 def missing_terms(loss, frames):
@@ -56,6 +59,7 @@ class EnergyLoss:
     forces: tuple = (1000.0, 1.0)
     virial: tuple = (0.0, 0.0)
     strong_force: float | None = None
+    quantity: ClassVar = "energy"
     moves_atoms: ClassVar = True
     sources: ClassVar = {
         "energy_eV_per_atom": ("energy",),
@@ -142,7 +146,58 @@ def energy_and_derivatives(model, batch, quantities=("forces", "virial")):
 
 
 @dataclass(frozen=True)
-class SpectrumLoss:
+class AtomicLoss:
+    """Mean squares over the values of atoms, and over their sums per atom that has a value (see Model.is_center).
+
+    A quantity needs no more than a subclass with its name; units and labels are those of its row in
+    ase_mlelec.quantities.
+
+    atomic, total : weights; with atomic = 0 it needs no labels of atoms, only of structures.  The total is compared with
+    the sum of the labels of atoms where a structure has these, else with its own label.
+    """
+
+    atomic: float = 1.0
+    total: float = 0.0
+    moves_atoms: ClassVar = False
+    quantity: ClassVar[str]
+    errors: ClassVar = ("atomic", "total_per_atom")  # names of the mean squared errors
+
+    @property
+    def sources(self):
+        row = QUANTITIES[self.quantity]
+        return dict(zip(self.errors, ((row.atomic,), (row.atomic, row.total))))
+
+    @property
+    def terms(self):
+        row, weights = QUANTITIES[self.quantity], {key: value for key, value in vars(self).items() if value}
+        either = (row.atomic, row.total) if self.atomic else (row.total,)
+        sums = {term: tuple(filter(None, either)) for term in weights if term != "atomic" and row.total}
+        return ({"atomic": (row.atomic,)} if self.atomic and row.atomic else {}) | sums
+
+    @property
+    def labels(self):
+        return tuple(dict.fromkeys(sum(self.terms.values(), ())))
+
+    def __call__(self, model, batch, ratio):
+        atomic, total, structures = row_errors(model, batch, self.quantity)
+        loss, squares = batch.system.positions.new_zeros(()), {}
+        if atomic is not None and len(atomic):
+            square = atomic.square().mean()
+            loss, squares[self.errors[0]] = loss + self.atomic * square, square
+        if total is not None:
+            counts = batch.system.sum_per_system(model.is_center(batch.system.numbers, self.quantity).to(total.dtype))
+            total = total.reshape(len(total), -1) / counts[structures].clamp(min=1)[:, None]
+            square = total.square().mean()
+            loss, squares[self.errors[1]] = loss + self.total * square + self.of_sums(model, total), square
+        return loss, squares
+
+    def of_sums(self, model, errors):
+        """Further terms of the errors of sums per atom [b, K]; here none."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class SpectrumLoss(AtomicLoss):
     """Mean squares over atoms and energies of the ADOS, and over structures of the DOS per atom and its integral.
 
     atomic, total, cumulative : weights.  With total = cumulative = 0 the loss is the square of the paper's, divided by
@@ -152,139 +207,62 @@ class SpectrumLoss:
     Source: Zeng et al. 2022, Eq. (2); cumulative term as in Ben Mahmoud et al. 2020.
     """
 
-    atomic: float = 1.0
-    total: float = 0.0
     cumulative: float = 0.0
-    moves_atoms: ClassVar = False
-    sources: ClassVar = {"ados_per_eV": ("ados",), "dos_per_atom_eV": ("ados", "dos")}
+    quantity: ClassVar = "dos"
+    errors: ClassVar = ("ados_per_eV", "dos_per_atom_eV")
 
-    @property
-    def terms(self):
-        found = {"atomic": ("ados",)} if self.atomic else {}
-        return found | {
-            name: ("ados", "dos") if self.atomic else ("dos",)
-            for name in ("total", "cumulative")
-            if getattr(self, name)
-        }
-
-    @property
-    def labels(self):
-        return tuple(dict.fromkeys(sum(self.terms.values(), ())))
-
-    def __call__(self, model, batch, ratio):
-        prediction = batch.predict(model, "dos")
-        step = model.heads["dos"].energies.diff().mean()
-        loss, errors = prediction.new_zeros(()), {}
-        difference, total, n_atoms = summed_errors(batch, prediction, "ados", "dos")
-        if difference is not None:
-            square = (difference**2).mean()
-            loss, errors["ados_per_eV"] = loss + self.atomic * square, square
-        if total is not None:
-            total = total / n_atoms[:, None]
-            errors["dos_per_atom_eV"] = (total**2).mean()
-            states = (total.cumsum(dim=1) * step) ** 2
-            loss = loss + self.total * errors["dos_per_atom_eV"] + self.cumulative * states.mean()
-        return loss, errors
-
-
-def summed_errors(batch, prediction, atomic, total):
-    """(prediction - label of the atoms [n, ...], of sums over structures [b, ...], numbers of atoms [b]) of those atoms
-    and structures that have one of the labels, by atom and by structure, which are named; None where there are none.
-
-    Sums of the labels by atom go before those by structure.
-    """
-    system, parts, kept = batch.system, [], []
-    n_atoms, difference = system.n_atoms.to(prediction.dtype), None
-    if atomic in batch.labels:
-        difference = batch.matching(atomic, prediction) - batch.labels[atomic]
-        chosen = batch.partial.get(atomic, slice(None))
-        parts.append(system.sum_per_system(_of_all_atoms(batch, atomic, difference))[chosen])
-        kept.append(n_atoms[chosen])
-    if total in batch.labels:
-        chosen = batch.has(total) & ~batch.has(atomic)
-        if bool(chosen.any()):
-            parts.append(system.sum_per_system(prediction)[chosen] - batch.labels[total][chosen[batch.has(total)]])
-            kept.append(n_atoms[chosen])
-    if not parts:
-        return difference, None, None
-    return difference, *(torch.cat(column) if len(column) > 1 else column[0] for column in (parts, kept))
+    def of_sums(self, model, errors):
+        step = model.heads[self.quantity].energies.diff().mean()
+        return self.cumulative * ((errors.cumsum(dim=1) * step) ** 2).mean()
 
 
 @dataclass(frozen=True)
-class VectorLoss:
+class VectorLoss(AtomicLoss):
     """Mean squares over the components of the vectors of centres, and of their sum over a structure per centre.
 
-    atomic, total : weights; with atomic = 0 it needs no atomic_dipole, only summed_dipole.  The total is compared with
-    the sum of the vectors where a structure has them, else with its summed_dipole.
+    atomic, total : weights, see AtomicLoss
 
     Source: Zhang et al. 2020, text before Eq. (6).
     """
 
-    atomic: float = 1.0
-    total: float = 0.0
-    moves_atoms: ClassVar = False
     quantity: ClassVar = "dipole"
-    label: ClassVar = {"atomic": "atomic_dipole", "total": "summed_dipole"}
-    unit: ClassVar = "A"
-
-    @property
-    def sources(self):
-        return {
-            f"total_{self.unit}_per_centre": tuple(self.label.values()),
-            f"atomic_{self.unit}": (self.label["atomic"],),
-        }
-
-    @property
-    def terms(self):
-        both = tuple(self.label.values())
-        found = {"atomic": both[:1]} if self.atomic else {}
-        return found | ({"total": both if self.atomic else both[1:]} if self.total else {})
-
-    @property
-    def labels(self):
-        return tuple(dict.fromkeys(sum(self.terms.values(), ())))
-
-    def __call__(self, model, batch, ratio):
-        atomic, total, n_centers = centre_errors(model, batch, self.quantity, self.label)
-        loss, squares = batch.system.positions.new_zeros(()), {}
-        if total is not None:
-            square = (total.flatten(1) / n_centers.clamp(min=1)[:, None]).square().mean()
-            loss, squares[f"total_{self.unit}_per_centre"] = self.total * square, square
-        if atomic is not None and len(atomic):
-            square = atomic.square().mean()
-            loss, squares[f"atomic_{self.unit}"] = loss + self.atomic * square, square
-        return loss, squares
+    errors: ClassVar = ("atomic_A", "total_A_per_centre")
 
 
 @dataclass(frozen=True)
-class TensorLoss(VectorLoss):
-    """As VectorLoss, of symmetric tensors: what is antisymmetric in the labels is no part of a polarizability.
-
-    atomic, total : weights; with atomic = 0 it needs no atomic_polarizability, only polarizability
-    """
+class TensorLoss(AtomicLoss):
+    """As VectorLoss, of symmetric tensors: what is antisymmetric in the labels is no part of a polarizability."""
 
     quantity: ClassVar = "polarizability"
-    label: ClassVar = {"atomic": "atomic_polarizability", "total": "polarizability"}
-    unit: ClassVar = "A3"
+    errors: ClassVar = ("atomic_A3", "total_A3_per_centre")
 
 
-def centre_errors(model, batch, quantity, label):
-    """(prediction - label of the centres [C, ...], of the sum over each structure [B, ...], numbers of centres [B]) of
-    those that have one of the labels.
+LOSSES.update((loss.quantity, loss) for loss in (EnergyLoss, SpectrumLoss, VectorLoss, TensorLoss))
 
-    label : dict of str, the "atomic" label and the "total" one
 
-    None where there are none.  Tensors are compared with the symmetric part of their labels.
+def row_errors(model, batch, quantity):
+    """(prediction - label of the atoms [n, ...], of sums over structures [b, ...], numbers of these structures [b]) of
+    those atoms that have a value and a label, and of those structures that have one of the labels; None where there are
+    none.
+
+    Sums of the labels by atom go before those by structure.  Symmetric quantities are compared with the symmetric part
+    of their labels.
     """
-    if quantity == "polarizability":
-        batch = replace(
-            batch,
-            labels={name: (value + value.mT) / 2 for name, value in batch.labels.items() if name in label.values()},
-        )
-    is_center = model.is_center(batch.system.numbers, quantity)
-    atomic, total, _ = summed_errors(batch, batch.predict(model, quantity), label["atomic"], label["total"])
-    if atomic is not None:
-        atomic = atomic.index_select(0, batch.matching(label["atomic"], is_center).nonzero()[:, 0])
-    counts = batch.system.sum_per_system(is_center.to(batch.system.positions.dtype))
-    chosen = [batch.has(label["atomic"]), batch.has(label["total"]) & ~batch.has(label["atomic"])]
-    return atomic, total, torch.cat([counts[mask] for mask in chosen])
+    row, system, prediction = QUANTITIES[quantity], batch.system, batch.predict(model, quantity)
+    labels = {name: batch.labels[name] for name in (row.atomic, row.total) if name in batch.labels}
+    if row.symmetric:
+        labels = {name: (label + label.mT) / 2 for name, label in labels.items()}
+    atomic, sums, structures = None, [], []
+    if row.atomic in labels:
+        atomic = batch.matching(row.atomic, prediction) - labels[row.atomic]
+        structures.append(batch.has(row.atomic).nonzero()[:, 0])
+        sums.append(system.sum_per_system(_of_all_atoms(batch, row.atomic, atomic))[structures[0]])
+        if hasattr(model.heads[quantity], "centers"):
+            is_center = batch.matching(row.atomic, model.is_center(system.numbers, quantity))
+            atomic = atomic.index_select(0, is_center.nonzero()[:, 0])
+    if row.total in labels:
+        chosen = batch.has(row.total) & ~batch.has(row.atomic)
+        if bool(chosen.any()):
+            structures.append(chosen.nonzero()[:, 0])
+            sums.append(system.sum_per_system(prediction)[chosen] - labels[row.total][chosen[batch.has(row.total)]])
+    return (atomic, torch.cat(sums), torch.cat(structures)) if sums else (atomic, None, None)

@@ -13,6 +13,7 @@ from ase_mlelec.data.batches import Batches, Frames, write_hdf5
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.heads import ScalarHead, SpectrumHead
 from ase_mlelec.model import Model
+from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors, table
 from ase_mlelec.train.fit import evaluate_loss, fit, standardise
@@ -108,7 +109,7 @@ def test_terms_of_spectra(frames, model):
 def test_terms_of_centres(kind):
     """Sums where the labels by atom are missing; by the losses of the single structures."""
     frames, model = make_wannier_frames(4), random_model(2, ("dipole", "polarizability"))
-    atomic, total = kind.label.values()
+    atomic, total = QUANTITIES[kind.quantity].labels
     part = without(frames, {0: (atomic,), 1: (atomic, total), 2: (total,)})
     one = [float(value_of(kind(1.0, 0.0), model, frames, [k])[0].detach()) for k in (2, 3)]
     sums = [float(value_of(kind(0.0, 1.0), model, frames, [k])[0].detach()) for k in (0, 2, 3)]
