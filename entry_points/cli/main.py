@@ -15,6 +15,7 @@ COMMANDS = {
     "info": "show what a model file contains",
     "convert": "convert data sets between formats",
     "train": "train a model as described in a TOML file",
+    "schema": "print the JSON schema of that file, for editors",
     "protect": "give a model a repulsive core and the ranges of its training data",
     "test": "errors of a model on a data set",
     "predict": "evaluate a model on structures and write the results",

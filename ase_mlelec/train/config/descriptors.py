@@ -8,7 +8,7 @@ from ase_mlelec.train.config.base import Cutoff, Length, Section, SettingError, 
 
 
 class DescriptorConfig(Section):
-    """Arguments of DeepPotSE."""
+    """Descriptor of the heads of sums over atoms and of atoms: arguments of DeepPotSE."""
 
     cutoff: Cutoff = 6.0
     """Radius of an environment, Å."""
@@ -46,7 +46,10 @@ class DescriptorConfig(Section):
 
 
 class PowerSpectrumConfig(Section):
-    """Arguments of PowerSpectrum, for energies that are linear in the features ([energy] widths = [])."""
+    """Descriptor in the place of [descriptor]: arguments of PowerSpectrum.
+
+    It is for quantities without a direction, and for energies that are linear in the features ([energy] widths = []).
+    """
 
     cutoff: Cutoff = 6.0
     """Radius of an environment, Å."""
@@ -75,7 +78,7 @@ class PowerSpectrumConfig(Section):
 
 
 class BispectrumConfig(Section):
-    """Arguments of Bispectrum; cutoffs and weights of single species are not in a configuration file."""
+    """Descriptor of grid points for [ldos]: arguments of Bispectrum; cutoffs and weights of single species are not in a configuration file."""
 
     twojmax: Annotated[int, Field(ge=1, le=16)] = 10
     """Twice the largest angular momentum of the hyperspherical harmonics."""

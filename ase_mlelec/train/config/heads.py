@@ -198,7 +198,7 @@ class HamiltonianConfig(Training):
     """Radial functions of the environment."""
     spectrum: Length = 0.0
     """Cutoff of a power spectrum for on-site blocks beside it, Å; 0: none."""
-    third: Length = 0.0
+    third: Annotated[Length, Field(json_schema_extra={"x-needed": "need 0, or 3.5 to the cutoff"})] = 0.0
     """Distance from both atoms of a pair within which other atoms change its hopping, Å, of at least 3.5; 0: they do
     not, as for data of a few structures."""
     widths: Widths = (48, 32)

@@ -55,7 +55,7 @@ def _wrong_value(place, table, schema, kind):
             return f"{_name(place[:-1])}: got {short(parent)}, need {need}"
     if kind == "finite_number" and isinstance(value, float):
         return f"{name}: got {value}, need a finite number"
-    if type(value) is int and abs(value) > 2**63:
+    if type(value) is int and abs(value) > 2**63 and node.get("type") in ("integer", "number"):
         return f"{name}: got an integer of {value.bit_length()} bits, need a smaller one"
     if "enum" in node and isinstance(value, str):
         return f"{name}: got {short(value)}, need one of {', '.join(node['enum'])}; correct it"

@@ -36,29 +36,18 @@ class Config(Section):
     """A model file, relative to the configuration file, or the name of a shipped model, from whose parameters and
     normalization all heads (not the LDOS) start: fine-tuning, with the same settings of descriptors and heads."""
     data: DataConfig
-    """Data sets."""
     output: OutputConfig
-    """What is written."""
     descriptor: DescriptorConfig = DescriptorConfig()
-    """Descriptor of all heads but those of an LDOS and of a Hamiltonian."""
     power_spectrum: PowerSpectrumConfig | None = None
-    """In the place of ``descriptor``, for energies and spectra, which have no directions."""
     electronic: DescriptorConfig | None = None
-    """Descriptor of all but the energy."""
+    """Descriptor of all heads but the energy: arguments of DeepPotSE."""
     energy: EnergyConfig | None = None
-    """Head of energies, forces and stress."""
     dos: DOSConfig | None = None
-    """Head of the density of states."""
     dipole: DipoleConfig | None = None
-    """Head of dipoles."""
     polarizability: PolarizabilityConfig | None = None
-    """Head of polarizabilities."""
     bispectrum: BispectrumConfig = BispectrumConfig()
-    """Descriptor of the points of a grid, for an LDOS."""
     ldos: LDOSConfig | None = None
-    """Head of the local density of states."""
     hamiltonian: HamiltonianConfig | None = None
-    """Head of the Hamiltonian."""
 
     _folder: Path = PrivateAttr(default=Path("."))
 
