@@ -57,7 +57,7 @@ def ours(size, repeats):
     atoms, out = aluminium(size), {"version": f"ase-mlelec {__version__}, torch {torch.__version__}"}
     shape = np.round(atoms.cell.lengths() / SPACING).astype(int)
     descriptor = Bispectrum(["Al"], **OPTIONS)
-    bricks = len(list(bispectrum._bricks(atoms.cell.array, shape)))
+    bricks = len(list(bispectrum.grid._bricks(atoms.cell.array, shape)))
     for name, dtype in ("float64", torch.float64), ("float32", torch.float32):
         system = System.from_atoms(atoms, dtype)
 
@@ -77,7 +77,7 @@ def ours(size, repeats):
                 features = descriptor.of_chunk(leaves, chunk)
                 torch.autograd.grad(features, [leaves.positions, leaves.cell], torch.ones_like(features))
 
-        searching = shortest(search, 2)[0] / (np.prod(shape) * min(1, bispectrum.BRICKS_AT_ONCE / bricks))
+        searching = shortest(search, 2)[0] / (np.prod(shape) * min(1, bispectrum.grid.BRICKS_AT_ONCE / bricks))
         chunks = list(islice(descriptor.grid_chunks(system, shape), 2))
         n_points = sum(len(chunk.indices) for chunk in chunks)
         forward()

@@ -205,7 +205,8 @@ def random_wannier_model(kind="mx2", seed=0, energy=False):
         frame, electrons = HamiltonianFrame(atoms, *_empty(atoms, [Function(k, "pz") for k in range(4)])), {"C": 1}
     species, fold, functions, _ = frame_functions([frame])
     options = dict(species=species, cutoff=5.0, fold=fold, n_radial=3)
-    spectrum = dict(cutoff=4.5, n_pair=3, n_radial=2, l_max=3) if kind == "mx2" else None
+    orders = [dict(cutoff=4.5, n_radial=3), dict(cutoff=4.5, n_radial=2, l_max=3)]
+    spectrum = dict(orders=orders) if kind == "mx2" else None
     with seeded(seed), torch.no_grad():
         head = PairHead(
             functions, options, widths=(6,), n_hidden=6, n_reduced=4, n_directed=2, spectrum=spectrum, third=4.5

@@ -19,10 +19,13 @@ from small_models import random_model
 
 from ase_mlelec import DeepDOSCalculator, bundle, shipped
 from ase_mlelec.bundle import FORMAT_VERSION, list_models, load_model
+from ase_mlelec.descriptors import ACE
+from ase_mlelec.descriptors.ace import Order
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.model_file import memory, write
 from ase_mlelec.model_file.header import digest
+from ase_mlelec.model_file.upgrade import UPGRADES
 from ase_mlelec.testing import assert_same_model
 
 DATA = Path(__file__).parent / "data"
@@ -314,6 +317,9 @@ def test_hamiltonian_of_format_2(tmp_path, kind):
     header, state, onsite = header_of(path), {}, re.compile(r"heads\.hamiltonian\.onsite\.(\d)\.(net\.)?(\w+)")
     del header["digest"]
     header["format_version"] = 2
+    if kind == "mx2":  # settings of orders had arguments of their own
+        former = {"cutoff": 4.5, "inner": 2.0, "n_pair": 3, "n_radial": 2, "l_max": 3}
+        header["heads"]["hamiltonian"]["arguments"]["spectrum"] = former
     for key, tensor in model.state_dict().items():
         found = onsite.fullmatch(key)
         if found:
@@ -330,6 +336,17 @@ def test_hamiltonian_of_format_2(tmp_path, kind):
     load_model(path).save(tmp_path / "again.safetensors")
     assert header_of(tmp_path / "again.safetensors")["format_version"] == FORMAT_VERSION
     assert_same_model(load_model(tmp_path / "again.safetensors"), model)
+
+
+def test_power_spectrum_of_format_3():
+    """ACE had another name, and an argument for each order."""
+    arguments = {"species": ["Si"], "cutoff": 6.0, "inner": 1.9, "near": 4.5, "roughest": 5.0, "roughest_5": 2.0}
+    described = {"class": "PowerSpectrum", "arguments": arguments}
+    header, _ = UPGRADES[3]({"descriptor": described, "electronic": None, "heads": {}}, {})
+    orders = [(6.0, 12, 0, None), (6.0, 5, 8, None), (4.5, 5, 8, 5.0), (4.5, 5, 8, 2.0)]
+    assert header["descriptor"]["class"] == "ACE" and header["electronic"] is None
+    made = ACE(**header["descriptor"]["arguments"])
+    assert made.inner == 1.9 and made.orders == tuple(Order(*values) for values in orders)
 
 
 def test_hamiltonians_of_version_1_are_upgraded():
@@ -402,9 +419,11 @@ def test_forged_arguments(path, place, value):
 @pytest.mark.parametrize(
     "cls, arguments",
     [
-        ("PowerSpectrum", {"species": ["Si"], "n_pair": 10**6}),
-        ("PowerSpectrum", {"species": ["Si"], "l_max": 10**6}),
-        ("PowerSpectrum", {"species": ["Si"], "near": 4.0, "roughest": 1e9, "roughest_5": 1e9}),
+        ("ACE", {"species": ["Si"], "orders": [{"cutoff": 6.0, "n_radial": 10**6}]}),
+        ("ACE", {"species": ["Si"], "orders": [{"cutoff": 6.0, "n_radial": 5, "l_max": 10**6}]}),
+        ("ACE", {"species": ["Si"], "orders": [{"cutoff": 6.0, "n_radial": 5, "l_max": 8, "max_roughness": 1e9}] * 4}),
+        ("ACE", {"species": ["Si"], "orders": [{"cutoff": 6.0}]}),
+        ("ACE", {"species": ["Si"], "orders": 5}),
         ("Bispectrum", {"species": ["Si"], "twojmax": 10**6}),
         ("LocalFrame", {"species": ["Si"], "n_radial": -1}),
     ],

@@ -29,7 +29,7 @@ from ase.calculators.calculator import InputError
 from ase.data import covalent_radii
 
 from ase_mlelec.descriptors.base import Environment, species_table
-from ase_mlelec.descriptors.deep_potential import switch
+from ase_mlelec.descriptors.deep_pot import switch
 from ase_mlelec.edges import Edges, check_density
 from ase_mlelec.structures.layers import layers
 

@@ -32,7 +32,10 @@ def read_header(path, text, state):
         raise damaged(path, f"{place} is NaN or infinity")
     check_version(path, header)
     for version in range(header["format_version"], FORMAT_VERSION):
-        header, state = UPGRADES[version](header, state)
+        try:
+            header, state = UPGRADES[version](header, state)
+        except (TypeError, AttributeError, KeyError) as error:
+            raise damaged(path, repr(error)) from None
     return header, state
 
 

@@ -2,7 +2,9 @@
 
 import re
 
-FORMAT_VERSION = 3
+from ase_mlelec.descriptors.ace.former import present_arguments
+
+FORMAT_VERSION = 4
 
 
 def _from_version_1(header, state):
@@ -30,4 +32,24 @@ def _items(value):
     return value.items() if isinstance(value, dict) else ()
 
 
-UPGRADES = {1: _from_version_1, 2: _from_version_2}
+def _from_version_3(header, state):
+    """ACE invariants up to three-body terms, with more for near neighbors, were called PowerSpectrum."""
+
+    def present(described):
+        if dict(_items(described)).get("class") == "PowerSpectrum":
+            return {"class": "ACE", "arguments": present_arguments(**described["arguments"])}
+        return described
+
+    def present_head(described):
+        spectrum = dict(_items(dict(_items(described)).get("arguments"))).get("spectrum")
+        if not spectrum or described["class"] != "PairHead":
+            return described
+        return {**described, "arguments": described["arguments"] | {"spectrum": present_arguments(**spectrum)}}
+
+    changed = {name: present(header.get(name)) for name in ("descriptor", "electronic") if name in header}
+    if isinstance(header.get("heads"), dict):
+        changed["heads"] = {name: present_head(described) for name, described in header["heads"].items()}
+    return {**header, **changed, "format_version": 4}, state
+
+
+UPGRADES = {1: _from_version_1, 2: _from_version_2, 3: _from_version_3}

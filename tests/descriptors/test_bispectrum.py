@@ -11,8 +11,9 @@ from ase.build import bulk
 from ase.calculators.calculator import InputError
 from ase.neighborlist import neighbor_list
 
-from ase_mlelec.descriptors import Bispectrum, bispectrum, wigner
-from ase_mlelec.descriptors.bispectrum import grid_bispectrum
+from ase_mlelec.descriptors import Bispectrum
+from ase_mlelec.descriptors.bispectrum import descriptor as of_atoms
+from ase_mlelec.descriptors.bispectrum import grid, grid_bispectrum, tables
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
 from ase_mlelec.testing import assert_close, five_point, random_atoms, random_rotation, turned
@@ -78,7 +79,7 @@ def definition(vecs, cutoffs, weights, twojmax, rfac0=RFAC0, rmin0=0.0, switch=T
         for sum_, u in zip(total, matrices(*group_element(vec, cutoff, rfac0, rmin0), twojmax)):
             sum_ += weight * fade * u
     out = []
-    for j1, j2, j in wigner.triples(twojmax):
+    for j1, j2, j in tables.triples(twojmax):
         c = clebsch_gordan(j1, j2, j)
         z = np.einsum("abm,cdn,ac,bd->mn", c, c, total[j1], total[j2], optimize=True)
         out.append(np.sum(np.conj(total[j]) * z).real)
@@ -124,12 +125,12 @@ def test_equals_the_definition(twojmax, options):
 
 def test_number_and_order_of_components():
     assert [Bispectrum(["Al"], twojmax).n_features for twojmax in (6, 8, 10)] == [30, 55, 91]
-    assert wigner.triples(2).tolist() == [[0, 0, 0], [1, 0, 1], [1, 1, 2], [2, 0, 2], [2, 2, 2]]
+    assert tables.triples(2).tolist() == [[0, 0, 0], [1, 0, 1], [1, 1, 2], [2, 0, 2], [2, 2, 2]]
 
 
 def test_nothing_around():
     """U_j is the identity matrix: B = j + 1."""
-    order = wigner.triples(10)[:, 2]
+    order = tables.triples(10)[:, 2]
     for bzero in (False, True):
         found = at_points(Bispectrum(["H"], bzero=bzero), Atoms("H", [[9.0, 0, 0]]), np.zeros((1, 3)))
         assert_close(found[0] + bzero * (order + 1), order + 1, 1e-14)
@@ -141,8 +142,8 @@ def test_one_neighbour(r):
     vec, cutoff, weight = np.array([1.0, -2, 2]) / 3 * r, 4.67637, 0.7
     found = at_points(Bispectrum(["H"], weights=[weight]), Atoms("H", [vec]), np.zeros((1, 3)))[0]
     w, t = weight * (1 + np.cos(np.pi * r / cutoff)) / 2, RFAC0 * np.pi * r / cutoff
-    rows = [k for k, (_, j2, _) in enumerate(wigner.triples(10)) if j2 == 0]
-    order = wigner.triples(10)[rows, 2]
+    rows = [k for k, (_, j2, _) in enumerate(tables.triples(10)) if j2 == 0]
+    order = tables.triples(10)[rows, 2]
     wanted = (1 + w) * ((order + 1) * (1 + w**2) + 2 * w * np.sin((order + 1) * t) / np.sin(t))
     assert_close(found[rows], wanted, 1e-13)
 
@@ -187,8 +188,13 @@ def test_rotation_permutation_and_images():
 def test_bricks_chunks_and_blocks_do_not_matter(monkeypatch):
     atoms, shape = oxide(), (5, 4, 7)
     wanted = grid_bispectrum(atoms, shape, twojmax=4, **OXIDE)
-    for name, value in dict(CHUNK=7, BLOCK=5, BRICKS_AT_ONCE=3, BRICK_EDGE=2.0).items():
-        monkeypatch.setattr(bispectrum, name, value)
+    for module, name, value in (
+        (grid, "CHUNK", 7),
+        (of_atoms, "BLOCK", 5),
+        (grid, "BRICKS_AT_ONCE", 3),
+        (grid, "BRICK_EDGE", 2.0),
+    ):
+        monkeypatch.setattr(module, name, value)
         assert_close(grid_bispectrum(atoms, shape, twojmax=4, **OXIDE), wanted, 1e-13)
         descriptor, system = Bispectrum(["O", "Si"], 4), System.from_atoms(atoms)
         indices = torch.cat([chunk.indices for chunk in descriptor.grid_chunks(system, shape)])
@@ -298,7 +304,7 @@ def test_atom_on_a_grid_point():
     """Value and gradient are the limits, where LAMMPS leaves the atom out."""
     atoms = Atoms("H", [[0, 0, 0]], cell=[12, 12, 12], pbc=True)
     found = grid_bispectrum(atoms, (1, 1, 1))[0, 0, 0]
-    assert_close(found, 8 * (wigner.triples(10)[:, 2] + 1.0), 1e-14)
+    assert_close(found, 8 * (tables.triples(10)[:, 2] + 1.0), 1e-14)
     crowded = oxide()
     crowded.positions -= crowded.positions[2]
     on_point = grid_bispectrum(crowded, (2, 2, 2), **OXIDE)

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import torch
 
+from ase_mlelec.descriptors.ace import ACE
 from ase_mlelec.descriptors.local_frame import LocalFrame, layer_frames
-from ase_mlelec.descriptors.power_spectrum import PowerSpectrum
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads.base import Blocks, HeadOfPairs
 from ase_mlelec.heads.hamiltonian.assemble import elements
@@ -40,7 +40,7 @@ class PairHead(HeadOfPairs):
     functions : dict by symbol of dict: "orbitals", list of names as in ``orbitals``; "z" and "x", their
         axes in the frame of the layer for atoms above its middle; "sided", whether the axes of atoms below are mirrored
     frame : dict of arguments of LocalFrame, whose species are those of the model
-    spectrum : dict of arguments of PowerSpectrum but for the species; what of the on-site blocks does not turn is
+    spectrum : dict of arguments of ACE but for the species; what of the on-site blocks does not turn is
         linear in it, too.  None: without
     cutoff : float, Å, of hopping; third : float, Å, within which of both atoms a third one changes it; 0: none does
     reference_areas : dict of float, Å^2 per atom, of unstrained layers by their formulas
@@ -72,7 +72,7 @@ class PairHead(HeadOfPairs):
             raise ValueError(f"third: got {third} Å, need {SHORTEST_THIRD} to {cutoff}, or 0: no third atoms")
         self.local = LocalFrame(**frame)
         self.species, self.fold = self.local.species, self.local.fold
-        self.spectrum = None if spectrum is None else PowerSpectrum(self.species, **spectrum)
+        self.spectrum = None if spectrum is None else ACE(self.species, **spectrum)
         self._build_functions()
         self._build_blocks()
         self._build_normalisation()

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from ase_mlelec.descriptors.deep_potential import switch
+from ase_mlelec.descriptors.deep_pot import switch
 from ase_mlelec.heads.hamiltonian.orbitals import reflected_block
 from ase_mlelec.heads.hamiltonian.pair_geometry import Geometry
 from ase_mlelec.heads.hamiltonian.three_centre import ThirdAtoms, reflected_signs

@@ -25,7 +25,7 @@ class Geometry:
 
     species [N]; side [N], ±1, above or below the middle of the layer; layer [N], those of all structures counted
     through; layers: Layers of every structure, a tuple; moments [N, kinds, channels] and
-    features [N, F] of the LocalFrame; spectrum [N, P], of the PowerSpectrum or empty
+    features [N, F] of the LocalFrame; spectrum [N, P], of ACE or empty
     first, second [E]: pairs, each once; r [E] Å, t = z/r [E], u [E] = (x + iy)/r in the frame of the first atom,
     turn [E] = exp(iΔφ); inter [E], between layers; shift [E, 3]
     neighbours: Neighbours, from which third atoms of hopping are taken; third_moments [N, C, q], of third atoms for

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from ase_mlelec.descriptors.deep_potential import switch
+from ase_mlelec.descriptors.deep_pot import switch
 from ase_mlelec.descriptors.local_frame import chebyshev
 
 POWERS = (

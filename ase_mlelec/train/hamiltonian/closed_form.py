@@ -5,7 +5,7 @@ Gradient descent (``ase_mlelec.train.hamiltonian``) starts from them.
 
 import torch
 
-from ase_mlelec.descriptors.deep_potential import switch
+from ase_mlelec.descriptors.deep_pot import switch
 from ase_mlelec.heads.hamiltonian.hopping import FADE, NEAR, REFLECTIONS
 from ase_mlelec.heads.hamiltonian.orbitals import reflected_block
 from ase_mlelec.heads.hamiltonian.three_centre import reflected_signs

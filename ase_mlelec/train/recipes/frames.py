@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from ase_mlelec.data.frames import join
-from ase_mlelec.descriptors import DeepPotSE, PowerSpectrum
+from ase_mlelec.descriptors import DeepPotSE
+from ase_mlelec.descriptors.ace.former import from_power_spectrum
 from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
 from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
@@ -167,7 +168,7 @@ def new_model(frames, config):
             theirs = getattr(starting_model(config).descriptor, "inner", None) if config.start else None
             inner = options.inner or theirs or inner_distance(frames)
             try:
-                return PowerSpectrum(species, **options.model_dump() | {"inner": inner})
+                return from_power_spectrum(species, **options.model_dump() | {"inner": inner})
             except ValueError as error:
                 raise ValueError(f"[power_spectrum]: {error}") from None
         with seeded(config.seed):  # one does not depend on the other: electrons can be trained without the energy

@@ -1,8 +1,11 @@
 """Models of Wannier Hamiltonians, with the energy beside."""
 
+from dataclasses import asdict
+
 from ase_mlelec.data.frames import join
 from ase_mlelec.data.hamiltonians import Hamiltonians, is_hamiltonians
 from ase_mlelec.descriptors import LocalFrame
+from ase_mlelec.descriptors.ace import standard_orders
 from ase_mlelec.heads import PairHead
 from ase_mlelec.model import Model
 from ase_mlelec.train.data_checks import check_hamiltonians
@@ -157,7 +160,10 @@ def _hamiltonian_head(frames, config):
         return head
     species, fold, functions, areas = frame_functions(frames)
     frame = dict(species=species, cutoff=options.environment, fold=fold, n_radial=options.n_radial)
-    spectrum = dict(cutoff=options.spectrum, inner=inner_distance(frames), n_radial=4) if options.spectrum else None
+    spectrum = None
+    if options.spectrum:
+        orders = standard_orders(cutoff=options.spectrum, n_radial=4, max_order=2)
+        spectrum = {"inner": inner_distance(frames), "orders": [asdict(order) for order in orders]}
     with seeded(config.seed):
         return PairHead(
             functions,

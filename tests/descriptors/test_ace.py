@@ -1,4 +1,4 @@
-"""Power spectrum against sums over pairs of neighbours, Legendre polynomials and orthonormality."""
+"""ACE invariants against sums over pairs of neighbours, Legendre polynomials and orthonormality."""
 
 from itertools import combinations_with_replacement
 
@@ -8,9 +8,13 @@ import torch
 from ase import Atoms
 from scipy.special import eval_legendre
 
-from ase_mlelec.descriptors import PowerSpectrum, power_spectrum
+import ase_mlelec.descriptors.ace.descriptor as of_descriptor
+from ase_mlelec import descriptors
+from ase_mlelec.descriptors import ACE
+from ase_mlelec.descriptors.ace import Order, standard_orders
+from ase_mlelec.descriptors.ace.descriptor import SHARES
+from ase_mlelec.descriptors.ace.former import present_arguments
 from ase_mlelec.descriptors.harmonics import harmonics
-from ase_mlelec.descriptors.power_spectrum import SHARES
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms
@@ -18,9 +22,11 @@ from ase_mlelec.testing import random_atoms
 CUTOFF, INNER = 4.0, 1.2
 
 
-def descriptor(**options):
-    defaults = dict(cutoff=CUTOFF, inner=INNER, n_pair=5, n_radial=3, l_max=4)
-    return PowerSpectrum(("O", "Si"), **defaults | options).double()
+def descriptor(*limits, cutoff=CUTOFF, inner=INNER, n_pair=5, n_radial=3, l_max=4, near=3.0):
+    """ACE of two species; limits : the largest roughness of order 3, and of order 4."""
+    orders = [Order(cutoff, n_pair), Order(cutoff, n_radial, l_max)]
+    orders += [Order(near, n_radial, l_max, limit) for limit in limits]
+    return ACE(("O", "Si"), inner=inner, orders=orders).double()
 
 
 def features(atoms, made):
@@ -88,14 +94,14 @@ def test_weights_fall_with_the_roughness():
 
 def test_groups_of_features():
     """Of one number and one set of species of neighbours, by n^2 and by l^2 in four parts each, some of them empty."""
-    made = descriptor(n_pair=11, n_radial=2, l_max=4, near=3.0, roughest=3.0, roughest_5=2.0)
+    made = descriptor(3.0, 2.0, n_pair=11, n_radial=2)
     groups, weights = made.feature_groups().numpy(), made.feature_weights().numpy()
     radial = [0, 0, 1, 1]  # species of the densities of triples
     neighbours = [
         *[(0,)] * 11,
         *[(1,)] * 11,
         *[(radial[a], radial[b]) for a, b in zip(*np.triu_indices(4))] * 5,
-        *(tuple(row) for means in made.many for row in means.members.tolist()),
+        *(tuple(row) for means in made.couplings[2:] for row in means.members.tolist()),
     ]
     assert len(neighbours) == len(groups) and neighbours[-1] == (1, 1, 1, 1) and (0, 0, 1) in neighbours
     assert sorted(set(groups)) == list(range(groups.max() + 1))
@@ -116,7 +122,7 @@ def test_groups_of_features():
 def test_quadruples_in_closed_form():
     """<P1 P1 P2> and <P2 P2 P2> of directions to three neighbours, by traces of their second moments."""
     near = 3.0
-    made = descriptor(n_radial=1, n_pair=1, near=near, roughest=2.2)
+    made = descriptor(2.2, n_radial=1, n_pair=1, near=near)
     a = random_atoms("Si" * 4, cell=[9, 9, 9], seed=5).positions[:3]
     a *= np.array([1.5, 1.9, 2.6])[:, None] / np.linalg.norm(a, axis=1)[:, None]
     found = features(Atoms("OSi3", [[0, 0, 0], *a]), made)[0, [-5, -1]]  # of Si alone: (1, 1, 2), (2, 2, 2)
@@ -131,7 +137,7 @@ def test_quadruples_in_closed_form():
 def test_quintuples_in_closed_form():
     """<P1 P1 P1 P1> and <P1 P1 P1' P1'> of directions, by sums d of these over each species."""
     near = 3.0
-    made = descriptor(n_radial=1, n_pair=1, near=near, roughest=0, roughest_5=1.45)
+    made = descriptor(0, 1.45, n_radial=1, n_pair=1, near=near)
     a = random_atoms("Si" * 5, cell=[9, 9, 9], seed=7).positions[:5]
     a *= np.array([1.5, 1.9, 2.1, 2.3, 2.6])[:, None] / np.linalg.norm(a, axis=1)[:, None]
     found = features(Atoms("OSi3O2", [[0, 0, 0], *a]), made)[0, -5:]  # OOOO, OOOSi, OOSiSi, OSiSiSi, SiSiSiSi
@@ -148,12 +154,12 @@ def test_quintuples_in_closed_form():
     np.testing.assert_allclose(found, np.array(wanted) / 15 / 9, rtol=1e-6)
 
 
-@pytest.mark.parametrize("size, limits", [(3, {"roughest": 6.5}), (4, {"roughest": 0, "roughest_5": 4.2})])
+@pytest.mark.parametrize("size, limits", [(3, [6.5]), (4, [0, 4.2])])
 def test_quadruples_and_quintuples_are_means_over_directions(size, limits):
     """All of them, with Legendre polynomials for harmonics and another rule for the mean."""
     near = 3.2
     atoms = random_atoms("SiO2", cell=[3.9, 4.2, 4.5], seed=3)
-    made = descriptor(near=near, **limits)
+    made = descriptor(*limits, near=near)
     plain, found = features(atoms, descriptor()), features(atoms, made)
     np.testing.assert_array_equal(found[:, : plain.shape[1]], plain)
     found = found[:, plain.shape[1] :]
@@ -161,7 +167,7 @@ def test_quadruples_and_quintuples_are_means_over_directions(size, limits):
     groups = [
         group
         for group in combinations_with_replacement(range(30), size)
-        if _coupled([kinds[k] for k in group], max(limits.values()))
+        if _coupled([kinds[k] for k in group], limits[-1])
     ]
     assert found.shape[1] == len(groups) > 50
     cosine, weights = np.polynomial.legendre.leggauss(9)
@@ -188,30 +194,65 @@ def test_quadruples_and_quintuples_are_means_over_directions(size, limits):
         np.testing.assert_allclose(found[centre], wanted, rtol=1e-6, atol=1e-6 * np.abs(wanted).max())
 
 
-def _coupled(kinds, roughest):
+def _coupled(kinds, max_roughness):
     l, _, n = np.transpose(kinds)
     return (
         l.min() > 0
         and l.sum() % 2 == 0
         and 2 * l.max() <= l.sum()
-        and 1 + (n**2).sum() + 0.1 * (l**2).sum() <= roughest
+        and 1 + (n**2).sum() + 0.1 * (l**2).sum() <= max_roughness
     )
 
 
 def test_weights_of_quadruples_and_quintuples():
-    made = descriptor(n_radial=1, near=3.0, roughest=2.2, roughest_5=1.45)
+    made = descriptor(2.2, 1.45, n_radial=1)
     weights = made.feature_weights().numpy()
     assert len(weights) == made.n_features == 2 * 5 + 5 * 3 + 6 + 4 + 5  # (1, 1, 2), (2, 2, 2), (1, 1, 1, 1)
-    np.testing.assert_allclose((weights[25:35] / SHARES[3]) ** (-2 / 3), 6 * [1.6] + 4 * [2.2])
-    np.testing.assert_allclose((weights[35:] / SHARES[4]) ** (-2 / 3), 1.4)
-    for limits, size in (({"roughest": 1.2}, 3), ({"roughest_5": 1.2}, 4)):
-        with pytest.raises(ValueError, match=f"1.2, but none of an atom and {size} neighbours is as smooth"):
-            descriptor(near=3.0, **limits)
-    with pytest.raises(ValueError, match="sum of 66 in a group of densities, more than 65; use a smaller l_max"):
-        descriptor(n_radial=1, l_max=22, near=3.0, roughest=200)
-    for near in 1.0, 4.5:
-        with pytest.raises(ValueError, match="need 0 or inner < near <= cutoff"):
-            descriptor(near=near)
+    np.testing.assert_allclose((weights[25:35] / SHARES[2]) ** (-2 / 3), 6 * [1.6] + 4 * [2.2])
+    np.testing.assert_allclose((weights[35:] / SHARES[3]) ** (-2 / 3), 1.4)
+    for limits, size in (([1.2], 3), ([0, 1.2], 4)):
+        with pytest.raises(ValueError, match=f"1.2, but nothing of an atom and {size} neighbors is as smooth"):
+            descriptor(*limits)
+    with pytest.raises(ValueError, match="sum of 66 in a product of densities, more than 65; use a smaller l_max"):
+        descriptor(200, n_radial=1, l_max=22)
+    with pytest.raises(ValueError, match="too many products of densities; use a smaller max_roughness"):
+        descriptor(None)
+
+
+def test_limits_of_few_densities():
+    """Orders 1 and 2 with a largest roughness are those features of all that are as smooth."""
+    atoms = random_atoms("SiO2", cell=[3.9, 4.2, 4.5], seed=3)
+    whole, orders = descriptor(), [Order(CUTOFF, 5, 0, 5.0), Order(CUTOFF, 3, 4, 3.0)]
+    part = ACE(("O", "Si"), inner=INNER, orders=orders).double()
+    n, rough = 10, np.concatenate([1 + coupling.squares[0] + 0.1 * coupling.squares[1] for coupling in whole.couplings])
+    kept = np.flatnonzero(rough <= np.where(np.arange(len(rough)) < n, 5.0, 3.0))
+    assert n > (kept < n).sum() > 0 and whole.n_features - n > (kept >= n).sum() > 0
+    np.testing.assert_allclose(features(atoms, part), features(atoms, whole)[:, kept], atol=1e-12)
+
+
+def test_standard_orders():
+    """One number says how far all orders from three on go."""
+    first, second, third, fourth = standard_orders(max_roughness=14.0)
+    assert (first, second) == (Order(6.0, 12), Order(6.0, 5, 8))
+    assert (third, fourth) == (Order(4.5, 5, 8, 14.0), Order(4.5, 5, 8, 6.0))
+    assert standard_orders(max_order=1, n_pair=3) == (Order(6.0, 3),)
+    assert {order.cutoff for order in standard_orders(cutoff=4.0)} == {4.0}
+    assert ACE(["Si"]).orders == standard_orders()
+    for wrong in (0, 5):
+        with pytest.raises(ValueError, match=f"max_order: got {wrong}, need 1 to 4"):
+            standard_orders(max_order=wrong)
+
+
+def test_former_arguments():
+    """Those of the class PowerSpectrum, each order with arguments of its own."""
+    with pytest.warns(DeprecationWarning, match="PowerSpectrum is now"):
+        former = descriptors.PowerSpectrum
+    made = former(["O", "Si"], cutoff=CUTOFF, inner=INNER, n_pair=5, n_radial=3, l_max=4, near=3.0, roughest=2.2)
+    atoms = random_atoms("SiO2", cell=[3.9, 4.2, 4.5], seed=1)
+    np.testing.assert_array_equal(features(atoms, made.double()), features(atoms, descriptor(2.2)))
+    assert [len(present_arguments(**options)["orders"]) for options in ({}, {"near": 4.0})] == [2, 3]
+    orders = present_arguments(near=4.0, roughest=0.0, roughest_5=3.0, species=["Si"])["orders"]
+    assert [order["max_roughness"] for order in orders] == [None, None, 0.0, 3.0]
 
 
 def test_smooth_at_the_cutoff():
@@ -227,19 +268,27 @@ def test_smooth_at_the_cutoff():
 def test_changes_are_summed_over_all_centres(monkeypatch):
     """Whether they are taken at a time or one after the other."""
     system = System.from_atoms(random_atoms("SiO2", cell=[3.9, 4.2, 4.5], seed=1))
-    made = descriptor(near=3.0, roughest=2.2, roughest_5=1.45)
+    made = descriptor(2.2, 1.45)
     edges = Edges.build(system, made.cutoff)
     moves = torch.randn(4, *edges.vec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     together = made.summed_changes(system, edges, moves)
-    monkeypatch.setattr(power_spectrum, "CENTRES", 1)
+    monkeypatch.setattr(of_descriptor, "CENTERS", 1)
     torch.testing.assert_close(made.summed_changes(system, edges, moves), together, rtol=0, atol=1e-10)
 
 
 def test_arguments():
     made = descriptor()
-    again = PowerSpectrum(**made.arguments()).double()
+    again = ACE(**made.arguments()).double()
     atoms = random_atoms("SiO2", cell=[3.9, 4.2, 4.5], seed=1)
     np.testing.assert_array_equal(features(atoms, made), features(atoms, again))
-    for wrong in ({"inner": 4.5}, {"inner": 0}, {"n_radial": 6}, {"n_radial": 0}, {"l_max": -1}):
+    for wrong in ({"inner": 4.5}, {"inner": 0}):
         with pytest.raises(ValueError, match="need 0 < inner < cutoff"):
             descriptor(**wrong)
+    for wrong in ({"n_radial": 0}, {"l_max": -1}, {"l_max": 31}, {"n_pair": 65}, {"cutoff": float("nan")}):
+        with pytest.raises(ValueError, match="need a cutoff above 0, 1 to 64 radial functions and l_max from 0 to 30"):
+            descriptor(**wrong)
+    with pytest.raises(ValueError, match="max_roughness -1, need 0 or more"):
+        descriptor(-1)
+    for orders in ([], made.orders * 3):
+        with pytest.raises(ValueError, match=f"got {len(orders)} correlation orders, need 1 to 4"):
+            ACE(["Si"], orders=orders)

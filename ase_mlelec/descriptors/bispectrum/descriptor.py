@@ -13,95 +13,23 @@ All steps are batched products of matrices.
 Sources: Thompson et al. 2015 (J. Comput. Phys. 285, 316), Eqs. (4)-(15); Ellis et al. 2021, Sec. II C.
 """
 
-from dataclasses import dataclass
-from itertools import islice, product
 from threading import get_ident
 
 import numpy as np
 import torch
-from ase.calculators.calculator import InputError
 from ase.data import atomic_numbers
 
-from ase_mlelec.descriptors import wigner
 from ase_mlelec.descriptors.base import Descriptor, Environment
-from ase_mlelec.descriptors.su2 import kernel, program
-from ase_mlelec.edges import find_center_pairs
+from ase_mlelec.descriptors.bispectrum import tables
+from ase_mlelec.descriptors.bispectrum.grid import check_grid, grid_chunks, slots
+from ase_mlelec.descriptors.bispectrum.kernel import kernel, program
+from ase_mlelec.descriptors.bispectrum.sphere import Shells
 from ase_mlelec.system import System
 
 LARGEST = 16  # of twojmax: tested up to here
 FAR = 1e6  # Å; where empty slots of a list of neighbours are put
-BRICK_EDGE = 0.8  # Å; edge of the bricks of grid points that share a list of neighbours
-BRICKS_AT_ONCE = 4096  # bricks whose neighbours are searched together: bounds memory
-CHUNK = 2048  # grid points that are handed out together: bounds memory
 BLOCK = 128  # centres evaluated together: bounds memory, and is enough to hide the cost of calling
 BLOCK_CUDA = 256
-
-
-@dataclass(frozen=True)
-class Shells:
-    """How neighbours are weighted: per species cutoff (Å) and weight, and the constants of the map to the sphere."""
-
-    cutoffs: tuple
-    weights: tuple
-    rfac0: float
-    rmin0: float
-    switch: bool
-
-    def on_sphere(self, vec, kind, sphere, weight):
-        """Write Re and Im of (a, b) [2, 2, P, K] and w f [P, K] of vectors [3, P, K] to neighbours of a kind [P, K].
-
-        At r = 0 they take their limit for r -> 0.
-        """
-        w, _, _, argument, c, s = self._radial(vec, kind)
-        sphere[0, 0] = c
-        torch.mul(vec[2], s, out=sphere[1, 0])
-        torch.mul(vec[1], s, out=sphere[0, 1]).neg_()
-        torch.mul(vec[0], s, out=sphere[1, 1])
-        torch.mul(self._fade(argument), w, out=weight)
-
-    def _fade(self, argument):
-        """f of (r - rmin0)/(R - rmin0): 0 from 1 on."""
-        if not self.switch:
-            return (argument < 1).to(argument.dtype)
-        return torch.cos(argument.clamp(min=0).mul_(torch.pi)).add_(1).mul_(0.5)
-
-    def _radial(self, vec, kind):
-        """Weight w, R - rmin0, r, (r - rmin0)/(R - rmin0) or 1 beyond the cutoff, cos(t) and sin(t)/r.
-
-        As in LAMMPS, r < rmin0 has (a, b) of the opposite sign.
-        """
-        if len(self.cutoffs) == 1:
-            cutoff, weight = self.cutoffs[0], self.weights[0]
-        else:
-            cutoff, weight = (torch.take(vec.new_tensor(values), kind) for values in (self.cutoffs, self.weights))
-        reach = cutoff - self.rmin0
-        r = (vec * vec).sum(dim=0).sqrt_().clamp_(min=torch.finfo(vec.dtype).tiny ** 0.25)
-        argument = ((r - self.rmin0) / reach).clamp_(max=1)  # cosines of large numbers, in empty slots, are slow
-        angle = (self.rfac0 * torch.pi) * argument
-        c, s = torch.cos(angle), torch.sin(angle) / r
-        if self.rmin0:
-            side = torch.where(argument > 0, 1.0, -1.0).to(r.dtype)
-            c, s = c * side, s * side
-        return weight, reach, r, argument, c, s
-
-    def back(self, vec, kind, of_sphere, of_weight):
-        """Gradient [3, P, K] with respect to vec from those with respect to what ``on_sphere`` writes."""
-        (of_c, of_b_re), (of_a_im, of_b_im) = of_sphere
-        weight, reach, r, argument, c, s = self._radial(vec, kind)
-        x, y, z = vec
-        of_s = of_a_im * z - of_b_re * y + of_b_im * x
-        kappa = self.rfac0 * torch.pi / reach
-        # dc/dr = -kappa s r, ds/dr = (kappa c - s)/r
-        slope = (kappa * c - s) / (r * r)
-        if not self.rmin0:  # cancels near r = 0
-            t = (kappa * r) ** 2
-            series = kappa**3 * (-1 / 3 + t * (1 / 30 + t * (-1 / 840 + t / 45360)))
-            slope = torch.where(t < 0.01, series, slope)
-        radial = of_s * slope - of_c * (kappa * s)
-        if self.switch:
-            fade = weight / reach * torch.sin(argument.clamp(min=0).mul_(torch.pi)) / r
-            radial -= of_weight * (argument < 1) * (fade * (torch.pi / 2))
-        return torch.stack([radial * x + s * of_b_im, radial * y - s * of_b_re, radial * z + s * of_a_im])
 
 
 class _Components(torch.autograd.Function):
@@ -148,24 +76,6 @@ def _evaluate(vec, kind, shells, twojmax, gradient=None):
             run.of_components[:used] = gradient[part]
         run.run()
         yield start, used, run
-
-
-@dataclass(frozen=True)
-class GridChunk:
-    """Some points of a grid and the atoms near them; bricks of neighbouring points share a list of neighbours.
-
-    indices : Tensor [P], in the flattened grid (C order)
-    fractional : Tensor [P, 3], coordinates in cell vectors
-    brick : Tensor [P], the brick of every point
-    neighbor : Tensor [b, K], index of the atom; the number of atoms in empty slots
-    shift : Tensor [b, K, 3], whole numbers; the neighbour sits at r_neighbor + shift @ cell
-    """
-
-    indices: torch.Tensor
-    fractional: torch.Tensor
-    brick: torch.Tensor
-    neighbor: torch.Tensor
-    shift: torch.Tensor
 
 
 class Bispectrum(Descriptor):
@@ -225,7 +135,7 @@ class Bispectrum(Descriptor):
         if self.n_radial < 0:
             raise ValueError(f"n_radial: got {n_radial}, need 0 or more; 16 are plenty")
         self.cutoff, self.bzero = max(self.shells.cutoffs), bzero
-        order = wigner.triples(self.twojmax)[:, 2]
+        order = tables.triples(self.twojmax)[:, 2]
         self.n_sums = self.n_radial * len(self.species)
         self.n_features = len(order) + self.n_sums
         offset = torch.tensor(order + 1.0 if bzero else 0.0 * order)
@@ -251,7 +161,7 @@ class Bispectrum(Descriptor):
 
     def forward(self, system, edges):
         kinds = self.species_of_number[system.numbers]
-        place, width = _slots(edges.center, edges.n_centers)
+        place, width = slots(edges.center, edges.n_centers)
         vec = edges.vec.new_full((3, edges.n_centers * width), FAR).scatter(1, place.expand(3, -1), edges.vec.T)
         kind = place.new_zeros(edges.n_centers * width).scatter(0, place, kinds[edges.neighbor])
         features = self._features(vec.reshape(3, -1, width), kind.reshape(-1, width))
@@ -270,35 +180,7 @@ class Bispectrum(Descriptor):
 
         Raises InputError unless the cell is periodic in three directions.
         """
-        shape = check_grid(system, shape)
-        bricks = _bricks(system.cell[0].detach().double().cpu().numpy(), shape)
-        while batch := list(islice(bricks, BRICKS_AT_ONCE)):
-            yield from self._chunks_of(system, shape, batch)
-
-    def _chunks_of(self, system, shape, bricks):
-        cell, device = system.cell[0].detach().double().cpu().numpy(), system.positions.device
-        sizes = np.array([len(brick) for brick in bricks])
-        ends, brick, indices = sizes.cumsum(), np.repeat(np.arange(len(bricks)), sizes), np.concatenate(bricks)
-        points = np.stack(np.unravel_index(indices, shape), axis=1) / shape
-        middles = np.add.reduceat(points, ends - sizes) / sizes[:, None]
-        radius = np.linalg.norm((points - middles[brick]) @ cell, axis=1).max()
-        # 1e-4 Å: float32 puts points and atoms a little elsewhere
-        center, neighbor, shift = find_center_pairs(
-            system, torch.as_tensor(middles @ cell, device=device), self.cutoff + radius + 1e-4
-        )
-        place, width = _slots(center, len(bricks))
-        table = place.new_full((len(bricks) * width,), len(system.positions)).scatter(0, place, neighbor)
-        offset = shift.new_zeros(len(bricks) * width, 3).index_copy(0, place, shift).to(system.cell.dtype)
-        table, offset = table.reshape(-1, width), offset.reshape(-1, width, 3)
-        indices, brick = (torch.as_tensor(array, device=device) for array in (indices, brick))
-        points = torch.as_tensor(points, device=device).to(system.cell.dtype)
-        low = 0
-        while low < len(bricks):
-            start = ends[low] - sizes[low]
-            high = max(low + 1, int(np.searchsorted(ends, start + CHUNK, side="right")))
-            part = slice(start, ends[high - 1])
-            yield GridChunk(indices[part], points[part], brick[part] - low, table[low:high], offset[low:high])
-            low = high
+        return grid_chunks(system, shape, self.cutoff)
 
     def of_chunk(self, system, chunk, dtype=None, known=None):
         """Features [P, F] of the points of a GridChunk, differentiable in ``system.positions`` and ``system.cell``.
@@ -353,40 +235,6 @@ def _per_species(name, values, species, default):
     if len(values) != len(species):
         raise ValueError(f"{name}: got {len(values)} numbers, need {len(species)}, one per species; or give a dict")
     return tuple(float(value) for value in values)
-
-
-def _slots(center, n_centers):
-    """Places in a table [C, K], flattened, for pairs that are sorted by centre, and its width K, a multiple of 4."""
-    count = torch.bincount(center, minlength=n_centers)
-    width = 4 * max(1, -(-int(count.max()) // 4)) if n_centers else 4
-    first = count.cumsum(0) - count
-    return center * width + torch.arange(len(center), device=center.device) - first[center], width
-
-
-def check_grid(system, shape):
-    """The shape as a tuple of three int.
-
-    Raises InputError for several structures, a shape that is none, or a cell that is not periodic in all directions.
-    """
-    if system.n_systems != 1:
-        raise InputError(f"got {system.n_systems} structures, need one; make a grid for each")
-    if not bool(system.pbc.all()):
-        raise InputError(
-            f"got pbc {system.pbc[0].tolist()}, need three periodic directions for a grid; set "
-            "atoms.pbc = True and a cell with three vectors"
-        )
-    shape = tuple(int(n) for n in shape)
-    if len(shape) != 3 or min(shape) < 1:
-        raise InputError(f"got grid {shape}, need three positive numbers of points")
-    return shape
-
-
-def _bricks(cell, shape):
-    """Iterator over bricks of neighbouring points that together are the grid: their flattened indices."""
-    spacing = np.linalg.norm(cell, axis=1) / shape
-    pieces = [np.array_split(np.arange(n), min(n, max(1, round(n * h / BRICK_EDGE)))) for n, h in zip(shape, spacing)]
-    for i, k, m in product(*pieces):
-        yield ((i[:, None, None] * shape[1] + k[:, None]) * shape[2] + m).ravel()
 
 
 def grid_bispectrum(

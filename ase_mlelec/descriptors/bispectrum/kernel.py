@@ -13,7 +13,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 import torch
 
-from ase_mlelec.descriptors import wigner
+from ase_mlelec.descriptors.bispectrum import tables as constants
 
 PART = 16  # centres whose functions are evaluated together: they should stay in the processor's cache
 
@@ -30,7 +30,7 @@ class Kernel:
         def real(array):
             return torch.as_tensor(np.array(array), device=device).to(dtype)
 
-        moments = wigner.moment_tables(twojmax)
+        moments = constants.moment_tables(twojmax)
         self.n_columns = moments.n_columns
         self.first, self.second, self.sign = integers(moments.first), integers(moments.second), real(moments.sign)
         self.back, self.back_second = integers(moments.back), integers(moments.back_second)
@@ -43,7 +43,7 @@ class Kernel:
         self.norm = real(orders * moments.multiplicity[:, None])  # |U|^2 [P, U] -> sum by order
         self.n_rows = [2 * (twojmax - 2 * n) + 1 for n in range(twojmax // 2 + 1)]  # of a^p s^n, by n
         self.powers = real(np.arange(1, twojmax + 1))[:, None, None, None]
-        self.groups = [Group(tables, real) for tables in wigner.group_tables(twojmax, moments.columns)]
+        self.groups = [Group(tables, real) for tables in constants.group_tables(twojmax, moments.columns)]
         self._index_planes(moments.columns, integers)
         self._index_components(integers, real)
 
@@ -56,8 +56,8 @@ class Kernel:
         self.plane_starts, self.block_starts, n_blocks = {}, {}, 0
         for j in range(1, self.twojmax + 1):
             self.plane_starts[j], self.block_starts[j] = sum(map(len, names)), n_blocks
-            for ma, part in wigner.plane_rows(j):
-                found, signs = wigner.plane_columns(j, ma, columns)
+            for ma, part in constants.plane_rows(j):
+                found, signs = constants.plane_columns(j, ma, columns)
                 names.append(found)
                 if part == 0:
                     place[found[signs != 0]] = n_blocks + np.nonzero(signs)[0]
@@ -73,7 +73,7 @@ class Kernel:
             offset += group.n_pairs * group.n_thirds
         places |= {(0, j, j): offset + j for j in range(self.twojmax + 1)}
         self.n_products = offset + self.norm.shape[1]
-        triples = wigner.triples(self.twojmax)
+        triples = constants.triples(self.twojmax)
         self.place = integers([places[tuple(sorted(map(int, triple)))] for triple in triples])
         self.scale = real([triple[2] + 1.0 if triple.min() else 1.0 for triple in triples])
 

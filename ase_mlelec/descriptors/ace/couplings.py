@@ -1,0 +1,200 @@
+"""Products of densities coupled to invariants: one class for each way to do it.
+
+Means over all directions u couple any number of them,
+
+    rho_snl(u) = sum_m A_snlm Y_lm(u) / sqrt(2l + 1),      B = <rho_snl rho_s'n'l' rho_s''n''l''> for three,
+
+as the mean takes all l to a scalar.  Of one and two densities that is A_sn00 and the power spectrum, for which no
+directions are needed.
+
+References
+----------
+Bartók et al., Phys. Rev. B 87, 184115 (2013), section II, the bispectrum; Drautz, Phys. Rev. B 99, 014104 (2019), any
+number of densities.
+"""
+
+from functools import reduce
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.integrate import lebedev_rule
+from torch import Tensor
+
+from ase_mlelec.descriptors.ace.orders import Order, densities_of, groups_of, squares_of
+from ase_mlelec.descriptors.bispectrum.tables import LEBEDEV_DEGREES
+from ase_mlelec.descriptors.harmonics import harmonics
+
+HALF = (1.0, 0.61, 0.37)  # no point of a rule is at right angles to it: points of one sign are half of them
+
+
+def coupling(number: int, order: Order, n_species: int) -> "Coupling":
+    """The Coupling of one correlation order, ``number`` = 1, 2, ...
+
+    Raises
+    ------
+    ValueError
+        As the Coupling does, and where no product of an order that wants some is smooth enough.
+    """
+    kinds = densities_of(order, n_species)
+    wanted = order.max_roughness != 0
+    groups = groups_of(kinds, number, order.max_roughness) if wanted else np.zeros((0, number), dtype=int)
+    if wanted and not len(groups):
+        raise ValueError(
+            f"got a max_roughness of {order.max_roughness:g}, but nothing of an atom and {number} neighbors is as "
+            "smooth as that; use a larger one, or 0 for none"
+        )
+    ways = {1: Single, 2: PowerSpectrum}
+    return ways.get(number, DirectionMeans)(kinds, groups)
+
+
+class Coupling(torch.nn.Module):
+    """Invariants of products of as many densities as ``groups`` has columns.
+
+    Parameters
+    ----------
+    kinds : array [K, 3]
+        (l, species, n) of the densities.
+    groups : array [F, order]
+        Places in ``kinds`` of the densities of each product.
+
+    Attributes
+    ----------
+    squares : array [2, F]
+        Sums of n^2 and of l^2 of each feature.
+    members : array [F, order]
+        Species of its densities.
+    """
+
+    def __init__(self, kinds: NDArray, groups: NDArray):
+        super().__init__()
+        self.squares, self.members = squares_of(kinds, groups), np.sort(kinds[:, 1][groups], axis=1)
+        l, _, n = kinds.T
+        self.n_radial, self.l_max = int(n[groups].max(initial=0)) + 1, int(l[groups].max(initial=0))
+
+    def forward(self, moments: Tensor) -> Tensor:
+        """Features [C, F] from A [C, (l_max + 1)^2, species, n], with as many l and n as there are."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(moments)")
+
+    def summed_changes(self, moments: Tensor, moved: Tensor) -> Tensor:
+        """By how much the features, summed over the centers, change along T moves of the moments, [T, F].
+
+        moved : Tensor [C, T, (l_max + 1)^2, species, n], changes of the moments
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define summed_changes(moments, moved)")
+
+
+class Single(Coupling):
+    """Densities with l = 0 themselves: order 1, two-body terms."""
+
+    def __init__(self, kinds, groups):
+        super().__init__(kinds, groups)
+        self.register_buffer("places", torch.as_tensor(_places(kinds, groups, self.n_radial)[:, 0]), persistent=False)
+
+    def forward(self, moments):
+        return moments[:, 0, :, : self.n_radial].flatten(1).index_select(1, self.places)
+
+    def summed_changes(self, moments, moved):
+        return moved[:, :, 0, :, : self.n_radial].sum(dim=0).flatten(1).index_select(1, self.places)
+
+
+class PowerSpectrum(Coupling):
+    """Scalar products of two densities: order 2, three-body terms."""
+
+    def __init__(self, kinds, groups):
+        super().__init__(kinds, groups)
+        l, n = kinds[groups[:, 0], 0], (int(kinds[:, 1].max()) + 1) * self.n_radial
+        first, second = _places(kinds, groups, self.n_radial).T
+        self.register_buffer("places", torch.as_tensor((l * n + first) * n + second), persistent=False)
+
+    def forward(self, moments):
+        some = moments[..., : self.n_radial].flatten(2)
+        own = [some[:, l * l : (l + 1) ** 2] for l in range(self.l_max + 1)]
+        return torch.cat([(part.transpose(1, 2) @ part).flatten(1) for part in own], dim=1).index_select(1, self.places)
+
+    def summed_changes(self, moments, moved):
+        moments, moved = (array[..., : self.n_radial].flatten(-2) for array in (moments, moved))
+        changes = []
+        for l in range(self.l_max + 1):
+            m = slice(l * l, (l + 1) ** 2)
+            change = torch.einsum("ctma,cmb->tab", moved[:, :, m], moments[:, m])
+            changes.append((change + change.transpose(1, 2)).flatten(1))
+        return torch.cat(changes, dim=1).index_select(1, self.places)
+
+
+class DirectionMeans(Coupling):
+    """Means over directions of products of densities with l > 0: orders 3 and up.
+
+    Raises
+    ------
+    ValueError
+        Where the sum of l of a product is beyond every rule of directions.
+    """
+
+    def __init__(self, kinds, groups):
+        super().__init__(kinds, groups)
+        l, _, n = kinds.T
+        used = (l <= self.l_max) & (n < self.n_radial)  # the densities that are asked for, in the same order
+        degree = int(l[groups].sum(axis=1).max(initial=0))
+        groups = (np.cumsum(used) - 1)[groups]
+        self.register_buffer("groups", torch.as_tensor(groups), persistent=False)
+        first, place = np.unique(groups[:, :2], axis=0, return_inverse=True)
+        second, place_2 = np.unique(groups[:, 2:], axis=0, return_inverse=True)
+        self.register_buffer("first", torch.as_tensor(first.T.copy()), persistent=False)
+        self.register_buffer("second", torch.as_tensor(second.T.copy()), persistent=False)
+        self.register_buffer("places", torch.as_tensor(place * len(second) + place_2), persistent=False)
+        points, weights = _half_sphere(degree)
+        rows = harmonics(torch.as_tensor(points), self.l_max)
+        degrees = torch.arange(self.l_max + 1).repeat_interleave(2 * torch.arange(self.l_max + 1) + 1)
+        self.register_buffer("rows", rows / (2 * degrees[:, None] + 1).double().sqrt(), persistent=False)
+        self.register_buffer("weights", torch.as_tensor(weights), persistent=False)
+
+    def forward(self, moments):
+        densities = self._densities(moments)
+        first, second = (
+            reduce(torch.mul, [densities.index_select(1, column) for column in columns])
+            for columns in (self.first, self.second)
+        )
+        return ((first * self.weights.to(first)) @ second.transpose(1, 2)).flatten(1).index_select(1, self.places)
+
+    def summed_changes(self, moments, moved):
+        densities = self._densities(moments).transpose(0, 1).contiguous()
+        moved = moved[:, :, : (self.l_max + 1) ** 2, :, : self.n_radial].flatten(3).permute(3, 0, 2, 1).contiguous()
+        rows, changes = self.rows.to(moments), moved.new_zeros(len(self.groups), moved.shape[3])
+        for k in range(len(densities)):
+            features, place = (self.groups == k).nonzero(as_tuple=True)
+            if not len(features):
+                continue
+            size = self.groups.shape[1]
+            others = self.groups[features][torch.arange(size, device=place.device) != place[:, None]]
+            rest = reduce(torch.mul, densities[others.reshape(-1, size - 1).T]) * self.weights.to(rows)
+            l, n = divmod(k, len(moved))
+            m = slice(l * l, (l + 1) ** 2)
+            changes.index_add_(0, features, (rest @ rows[m].T).flatten(1) @ moved[n, :, m].flatten(0, 1))
+        return changes.T
+
+    def _densities(self, moments):
+        """rho at the directions, [C, densities, Q]: by l, then species, then n."""
+        found = []
+        for l in range(self.l_max + 1):
+            m = slice(l * l, (l + 1) ** 2)
+            own = moments[:, m, :, : self.n_radial].flatten(2)
+            found.append(own.transpose(1, 2) @ self.rows[m].to(own))
+        return torch.cat(found, dim=1)
+
+
+def _places(kinds, groups, n_radial):
+    """Places [F, order] of densities in [species, n] of one l, flattened."""
+    return kinds[groups, 1] * n_radial + kinds[groups, 2]
+
+
+def _half_sphere(degree):
+    """Unit vectors [3, Q] and weights [Q] of means over the sphere, exact for even polynomials of ``degree``."""
+    if degree > LEBEDEV_DEGREES[-1]:
+        raise ValueError(
+            f"got l with a sum of {degree} in a product of densities, more than {LEBEDEV_DEGREES[-1]}; use a "
+            "smaller l_max or max_roughness"
+        )
+    points, weights = lebedev_rule(next(rule for rule in LEBEDEV_DEGREES if rule >= degree))
+    half = np.asarray(HALF) @ points > 0
+    return points[:, half], 2 * weights[half] / weights.sum()

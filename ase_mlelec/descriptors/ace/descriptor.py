@@ -1,0 +1,139 @@
+"""ACE invariants as a Descriptor, with a smoothness prior for energies that are linear in them.
+
+High degrees n and l make an energy rough: an energy that is linear in the features, with a ridge that grows with the
+degree, is learnt from few structures.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers
+from torch import Tensor
+
+from ase_mlelec.descriptors.ace.couplings import coupling
+from ase_mlelec.descriptors.ace.moments import DensityMoments
+from ase_mlelec.descriptors.ace.orders import Order, checked_orders, roughness, standard_orders
+from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
+from ase_mlelec.edges import Edges
+from ase_mlelec.system import System
+
+# of the smoothness prior, by order: how much of it, and the power with which it falls with the roughness
+SHARES, STEEPNESS = (1, 1, 30, 3), (5, 5, 3, 3)
+CENTERS = 32  # at a time, for what moves change
+PARTS = (0.2, 0.5, 0.8)  # of the features of a kind, from the smoothest on
+
+
+class ACE(Descriptor):
+    """ACE invariants up to five-body terms.
+
+    Parameters
+    ----------
+    species : sequence of str
+        Chemical symbols.
+    inner : float
+        Å, about the shortest distance; below it the radial functions grow.
+    orders : sequence of Order or of dict of its arguments, optional
+        Settings of correlation orders 1, 2, ..., at most 4; default those of ``standard_orders``.
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range, too many products, and orders without any.
+
+    Notes
+    -----
+    Features come by order.  Their smoothness prior (``feature_weights``) is a power of their roughness, 1 + sum of n^2 +
+    (sum of l^2)/10 (the one l of order 2 once): -5/2 for orders 1 and 2, -3/2 for the others.
+
+    References
+    ----------
+    Drautz, Phys. Rev. B 99, 014104 (2019); the algebraic smoothness prior of Witt et al., J. Chem. Phys. 159, 164101
+    (2023).
+    """
+
+    def __init__(
+        self, species: Sequence[str], *, inner: float = 2.0, orders: Sequence[Order | Mapping] = standard_orders()
+    ):
+        super().__init__()
+        self.species, self.inner = tuple(species), float(inner)
+        self.orders = checked_orders(orders, self.inner)
+        self.cutoff = float(max(order.cutoff for order in self.orders))
+        self.register_buffer("species_of_number", species_table(self.species), persistent=False)
+        self.couplings = torch.nn.ModuleList(
+            coupling(number, order, len(self.species)) for number, order in enumerate(self.orders, 1)
+        )
+        # orders of the same cutoff and radial functions share their moments
+        shared = [(order.cutoff, order.n_radial) for order in self.orders]
+        kinds = sorted(range(len(self.species)), key=lambda k: atomic_numbers[self.species[k]])
+        self.moments = torch.nn.ModuleList(
+            DensityMoments(
+                kinds, self.inner, *key, max(part.l_max for part, own in zip(self.couplings, shared) if own == key)
+            )
+            for key in dict.fromkeys(shared)
+        )
+        self.source = [list(dict.fromkeys(shared)).index(key) for key in shared]
+        weights = [
+            share * roughness(part.squares) ** (-steepness / 2)
+            for part, share, steepness in zip(self.couplings, SHARES, STEEPNESS)
+        ]
+        self.register_buffer("weights", torch.as_tensor(np.concatenate(weights)), persistent=False)
+        self.n_features = len(self.weights)
+
+    def feature_weights(self) -> Tensor:
+        """The smoothness prior [F]: how much of each feature an energy may have."""
+        return self.weights
+
+    def feature_groups(self) -> Tensor:
+        """Groups [F] by order and species of the neighbors, divided at ``PARTS`` by the sums of n^2 and of l^2."""
+        groups, n_groups = [], 0
+        for part in self.couplings:
+            kind = np.unique(part.members, axis=0, return_inverse=True)[1].ravel()
+            parts = np.zeros_like(kind)
+            for k in range(kind.max(initial=-1) + 1):
+                for square in part.squares[:, kind == k]:
+                    parts[kind == k] *= len(PARTS) + 1
+                    parts[kind == k] += np.searchsorted(np.unique(np.quantile(square, PARTS)), square)
+            found = np.unique([kind, parts], axis=1, return_inverse=True)[1].ravel()
+            groups.append(n_groups + found)
+            n_groups += found.max(initial=-1) + 1
+        return torch.as_tensor(np.concatenate(groups))
+
+    def arguments(self) -> dict:
+        """Constructor arguments (JSON types)."""
+        return {"species": list(self.species), "inner": self.inner, "orders": [asdict(order) for order in self.orders]}
+
+    def forward(self, system: System, edges: Edges) -> Environment:
+        """Environment of all centers of ``edges``."""
+        moments = []
+        for part in self.moments:
+            near = self._within(edges, part.cutoff)
+            moments.append(part(self._neighbors(system, near), near))
+        features = [part(moments[k]) for k, part in zip(self.source, self.couplings)]
+        return Environment(torch.cat(features, dim=1), self.species_of_number[system.numbers][edges.atoms])
+
+    def summed_changes(self, system: System, edges: Edges, moves: Tensor) -> Tensor:
+        """As ``Descriptor.summed_changes``, for all moves at a time."""
+        return sum(self._summed_changes(system, part, moves[:, rows]) for rows, part in edges.chunks(CENTERS))
+
+    def _summed_changes(self, system, edges, moves):
+        species = self.species_of_number[system.numbers][edges.atoms]
+        sets = []
+        for part in self.moments:
+            near = self._within(edges, part.cutoff)
+            own = moves if near is edges else moves[:, edges.distances < part.cutoff]
+            sets.append(part.changes(self._neighbors(system, near), near, own))
+        changes = []
+        for k in range(len(self.species)):
+            own = [[array[species == k] for array in each] for each in sets]
+            parts = [part.summed_changes(*own[source]) for source, part in zip(self.source, self.couplings)]
+            changes.append(torch.cat(parts, dim=1))
+        return torch.stack(changes, dim=1)
+
+    def _within(self, edges, cutoff):
+        """The edges themselves, or where the cutoff of an order is shorter those within it."""
+        return edges if cutoff == self.cutoff else edges.closer_than(cutoff)
+
+    def _neighbors(self, system, edges):
+        return self.species_of_number[system.numbers].index_select(0, edges.neighbor)

@@ -1,0 +1,35 @@
+"""ACE invariants by the arguments of former versions, in which each correlation order had arguments of its own."""
+
+from ase_mlelec.deprecated import former_names
+from ase_mlelec.descriptors.ace.descriptor import ACE
+
+
+def from_power_spectrum(species, **options) -> ACE:
+    """ACE by the arguments of the former class PowerSpectrum; use ACE."""
+    return ACE(**present_arguments(species=species, **options))
+
+
+def present_arguments(
+    *, cutoff=6.0, n_pair=12, n_radial=5, l_max=8, near=0.0, roughest=9.0, roughest_5=0.0, **others
+) -> dict:
+    """Arguments of ACE (JSON types) from those of the former class PowerSpectrum.
+
+    Parameters
+    ----------
+    n_pair, n_radial : int
+        Radial functions of order 1, and of the others.
+    near : float
+        Å, the cutoff of orders 3 and 4; 0 for neither.
+    roughest, roughest_5 : float
+        Largest roughness of order 3 and of order 4; 0 for none.
+    """
+    orders = [
+        {"cutoff": cutoff, "n_radial": n_pair, "l_max": 0, "max_roughness": None},
+        {"cutoff": cutoff, "n_radial": n_radial, "l_max": l_max, "max_roughness": None},
+    ]
+    limits = (roughest, roughest_5)[: 0 if not near else 2 if roughest_5 else 1]
+    orders += [{"cutoff": near, "n_radial": n_radial, "l_max": l_max, "max_roughness": limit} for limit in limits]
+    return {**others, "orders": orders}
+
+
+__getattr__ = former_names(__name__, PowerSpectrum="from_power_spectrum")

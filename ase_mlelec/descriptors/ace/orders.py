@@ -1,0 +1,171 @@
+"""Settings of the correlation orders of ACE invariants, and which products of densities an order has."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_ORDERS = 4  # four neighbors and an atom: five-body terms
+MOST_RADIAL, LARGEST_L = 64, 30  # 12 and 8 are usual
+MOST_GROUPS = 4_000_000
+ANGULAR = 0.1  # l^2 counts so much of n^2 in the roughness
+NEXT = 3 / 7  # of the largest roughness of an order has the next one
+
+
+@dataclass(frozen=True)
+class Order:
+    """Settings of one correlation order.
+
+    Parameters
+    ----------
+    cutoff : float
+        Å; neighbors within it count.
+    n_radial : int
+        Number of radial functions.
+    l_max : int
+        Largest azimuthal number; order 1 has l = 0 alone.
+    max_roughness : float, optional
+        Features up to this roughness, 1 + sum of n^2 + (sum of l^2)/10, are made; 0 for none of this order.  Without it
+        there are all of them, which orders from 3 on have too many of.
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range.
+    """
+
+    cutoff: float
+    n_radial: int
+    l_max: int = 0
+    max_roughness: float | None = None
+
+    def __post_init__(self):
+        if not (self.cutoff > 0 and 1 <= self.n_radial <= MOST_RADIAL and 0 <= self.l_max <= LARGEST_L):
+            raise ValueError(
+                f"got an order of cutoff {self.cutoff} Å, n_radial {self.n_radial} and l_max {self.l_max}; need a cutoff "
+                f"above 0, 1 to {MOST_RADIAL} radial functions and l_max from 0 to {LARGEST_L}"
+            )
+        if self.max_roughness is not None and not self.max_roughness >= 0:
+            raise ValueError(f"got max_roughness {self.max_roughness}, need 0 or more")
+
+
+def standard_orders(
+    *,
+    cutoff: float = 6.0,
+    n_pair: int = 12,
+    n_radial: int = 5,
+    l_max: int = 8,
+    near: float = 4.5,
+    max_roughness: float = 9.0,
+    max_order: int = MOST_ORDERS,
+) -> tuple[Order, ...]:
+    """Settings of all orders from few numbers.
+
+    Parameters
+    ----------
+    cutoff : float
+        Å, of orders 1 and 2.
+    n_pair : int
+        Radial functions of order 1.
+    n_radial, l_max : int
+        Radial functions and largest azimuthal number of the others.
+    near : float
+        Å, the cutoff of orders 3 and 4; at most ``cutoff``.
+    max_roughness : float
+        Of order 3; order 4 goes up to 3/7 of it.
+    max_order : int
+        The highest order, 1 to 4.
+
+    Returns
+    -------
+    tuple of Order
+        Those of orders 1, 2, ..., ``max_order``.
+    """
+    if not 1 <= max_order <= MOST_ORDERS:
+        raise ValueError(f"max_order: got {max_order}, need 1 to {MOST_ORDERS}")
+    far = [Order(cutoff, n_pair), Order(cutoff, n_radial, l_max)]
+    closer = [Order(min(near, cutoff), n_radial, l_max, max_roughness * NEXT**k) for k in range(max_order - 2)]
+    return tuple((far + closer)[:max_order])
+
+
+def roughness(squares: NDArray) -> NDArray:
+    """1 + sum of n^2 + (sum of l^2)/10 of features [F] from ``squares`` [2, F]."""
+    return 1 + squares[0] + ANGULAR * squares[1]
+
+
+def densities_of(order: Order, n_species: int) -> NDArray:
+    """(l, species, n) of all densities of an order, array [K, 3] of int: by l, then species, then n."""
+    return np.indices((order.l_max + 1, n_species, order.n_radial)).reshape(3, -1).T
+
+
+def groups_of(kinds: NDArray, size: int, limit: float | None) -> NDArray:
+    """Products of ``size`` densities that have a part that no rotation or reflection changes.
+
+    Parameters
+    ----------
+    kinds : array [K, 3]
+        (l, species, n) of the densities.
+    size : int
+        How many are multiplied.
+    limit : float, optional
+        The largest roughness.
+
+    Returns
+    -------
+    array [F, size] of int
+        Places in ``kinds`` of the densities of each product, ascending.  Of products of three and more those with l = 0
+        are left out, which are products of fewer, and those with an odd sum of l, which change sign in a mirror.
+
+    Raises
+    ------
+    ValueError
+        Where there are too many to go through.
+    """
+    l = kinds[:, 0]
+    if size == 1:
+        groups = np.flatnonzero(l == 0)[:, None]
+    elif size == 2:
+        groups = np.concatenate(
+            [np.flatnonzero(l == own)[np.transpose(np.triu_indices((l == own).sum()))] for own in np.unique(l)]
+        )
+    else:
+        groups = _coupled(kinds, size, limit)
+    return groups if limit is None else groups[roughness(squares_of(kinds, groups)) <= limit]
+
+
+def _coupled(kinds, size, limit):
+    l = kinds[:, 0]
+    groups = np.flatnonzero(l > 0)[:, None]
+    for _ in range(size - 1):
+        if len(groups) * len(kinds) > MOST_GROUPS or limit is None:
+            raise ValueError("got too many products of densities; use a smaller max_roughness, l_max or n_radial")
+        which, place = np.nonzero(groups[:, -1:] <= np.arange(len(kinds)))
+        groups = np.column_stack([groups[which], place])
+        groups = groups[roughness(squares_of(kinds, groups)) <= limit]  # one more density only adds to it
+    total = l[groups].sum(axis=1)
+    return groups[(total % 2 == 0) & (2 * l[groups].max(axis=1) <= total)]
+
+
+def squares_of(kinds: NDArray, groups: NDArray) -> NDArray:
+    """Sums of n^2 and of l^2 of products of densities, array [2, F]; the one l of two densities counts once."""
+    l, _, n = kinds.T
+    l = l[groups[:, :1]] if groups.shape[1] == 2 else l[groups]
+    return np.stack([(n[groups] ** 2).sum(axis=1), (l**2).sum(axis=1)])
+
+
+def checked_orders(orders: Sequence, inner: float) -> tuple[Order, ...]:
+    """Settings, each an Order or a dict of its arguments, as tuple of Order.
+
+    Raises
+    ------
+    ValueError
+        For too many or none, and a cutoff within ``inner``, Å.
+    """
+    found = tuple(order if isinstance(order, Order) else Order(**order) for order in orders)
+    if not 1 <= len(found) <= MOST_ORDERS:
+        raise ValueError(f"got {len(found)} correlation orders, need 1 to {MOST_ORDERS}")
+    wrong = [order.cutoff for order in found if not 0 < inner < order.cutoff]
+    if wrong:
+        raise ValueError(f"got inner {inner:g} Å and a cutoff of {wrong[0]:g} Å; need 0 < inner < cutoff")
+    return found
