@@ -15,11 +15,11 @@ class Diverged(ValueError):
 
 
 class NotFinite(ArithmeticError):
-    """``what`` is NaN or infinite: "loss", "gradient" or "parameters"."""
+    """``what`` is NaN or infinite: "loss", "gradient", "parameters" or "error NAME"; of the data ``places``, if known."""
 
-    def __init__(self, what):
+    def __init__(self, what, places=None):
         super().__init__(f"the {what} is NaN or infinite")
-        self.what = what
+        self.what, self.places = what, places
 
 
 def require_finite(what, *tensors):
@@ -28,14 +28,15 @@ def require_finite(what, *tensors):
         raise NotFinite(what)
 
 
-def take_step(value, optimizer, parameters, largest_gradient):
-    """One step down the gradient of ``value``, which is cut to ``largest_gradient``.
+def take_step(values, optimizer, parameters, largest_gradient):
+    """One step down the gradient of the sum of ``values``, iterable of Tensor, which is cut to ``largest_gradient``.
 
     Raises NotFinite, for loss and gradient before anything has changed.
     """
-    require_finite("loss", value)
     optimizer.zero_grad()
-    value.backward(inputs=parameters)
+    for value in values:  # one graph at a time
+        require_finite("loss", value)
+        value.backward(inputs=parameters)
     require_finite("gradient", torch.nn.utils.clip_grad_norm_(parameters, largest_gradient))
     optimizer.step()
     require_finite("parameters", *parameters)
@@ -64,12 +65,16 @@ def explained(problem, model, batches, chosen, loss, ratio, step, rate, paramete
     """Diverged, with the frame that a step of gradient descent failed on and the likely cause.
 
     problem : NotFinite
-    batches, chosen : Batches, and which of its frames the step was made with
+    batches, chosen : Batches, and which of its frames the step was made with, None in the validation
+    step : int, from 1
     ratio, rate : of the learning rate to the first one, and the rate itself
     """
-    start = f"training stopped at step {step + 1}: the {problem.what} is NaN or infinite"
+    start = f"training stopped at step {step}: the {problem.what} is NaN or infinite"
     advice = f"the learning rate, {rate:.3g}, is likely too large: lower it"
     kept = "the last checkpoint is as it was"
+    if chosen is None:
+        part = "validation" if "validation" in problem.what else "training"
+        return Diverged(f"{start}; {advice}, or check the labels and structures of the {part} frames; {kept}")
     if problem.what == "parameters":
         return Diverged(f"{start} after the step with {_named(batches, chosen)}; {advice}; {kept}")
     culprit = next(
@@ -89,7 +94,11 @@ def explained(problem, model, batches, chosen, loss, ratio, step, rate, paramete
     cause = (
         unlikely_structure(batches, k)
         or unlikely_labels(batches, k)
-        or (advice if step else "its structure or the model that training starts from is likely to blame: check both")
+        or (
+            advice
+            if step > 1
+            else "its structure or the model that training starts from is likely to blame: check both"
+        )
     )
     return Diverged(f"{start}, by the {' and '.join(terms)} of {_named(batches, [k])}; {cause}; {kept}")
 

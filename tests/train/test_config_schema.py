@@ -6,9 +6,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from ase_mlelec_entry_points.cli.main import main
 
 from ase_mlelec.train.config import Config, EnergyConfig, json_schema, parse_config
+from ase_mlelec_entry_points.cli.main import main
 
 DOCS = Path(__file__).parents[2] / "docs"
 needs_checkout = pytest.mark.skipif(not (DOCS / "conf.py").exists(), reason="reads the files of the checkout")

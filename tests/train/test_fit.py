@@ -18,8 +18,9 @@ from ase_mlelec.model import Model
 from ase_mlelec.testing import assert_close
 from ase_mlelec.train import fit as module
 from ase_mlelec.train.evaluate import errors
-from ase_mlelec.train.fit import fit, standardise, standardise_heads
+from ase_mlelec.train.fit import fit
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
+from ase_mlelec.train.standardize import standardise, standardise_heads
 
 ENERGY_LOSS = EnergyLoss((0.1, 1.0), (10.0, 1.0), (0.1, 0.1))
 
@@ -84,16 +85,16 @@ def test_learns():
 
 
 def interrupt_at(monkeypatch, step):
-    """The step-th call of fit's step is the Ctrl-C."""
-    true_step, calls = module._step, []
+    """The step-th loss is the Ctrl-C."""
+    true_loss, calls = module.FrameProblem.loss, []
 
     def stopping(*arguments):
         calls.append(None)
         if len(calls) == step:
             raise KeyboardInterrupt
-        return true_step(*arguments)
+        return true_loss(*arguments)
 
-    monkeypatch.setattr(module, "_step", stopping)
+    monkeypatch.setattr(module.FrameProblem, "loss", stopping)
 
 
 def test_resumed_run_is_bit_identical(train_frames, tmp_path, monkeypatch):
@@ -148,7 +149,10 @@ def test_curve(train_frames, tmp_path):
     "change, message",
     [
         ({"seed": 1}, "belongs to another run: seed 0, this one 1; remove it"),
-        ({"learning_rate": (1e-3, 1e-4)}, "learning_rate 0.002 to 1e-06, this one 0.001 to 0.0001"),
+        (
+            {"learning_rate": (1e-3, 1e-4)},
+            "learning_rate 0.002 to 1e-06, exponential, this one 0.001 to 0.0001, exponential",
+        ),
         ({"loss": EnergyLoss((2, 1), (1, 1))}, "loss EnergyLoss .*energy"),
         ({"frames": 3}, "frames [0-9a-f]{16}, this one"),
         ({"parameters": "energy"}, "another model or other parameters"),
@@ -221,13 +225,6 @@ def test_descriptor_is_evaluated_once_where_it_is_fixed(train_frames, monkeypatc
     assert len(calls) == len(train_frames)
     fit(model, train_frames, SpectrumLoss(), steps=2, batch_size=3, progress=False)  # trained with the head
     assert len(calls) == len(train_frames) + 2
-
-
-def test_every_frame_is_used_once_per_epoch():
-    order = module._order(7, 3, seed=1, done=0)
-    epochs = [np.concatenate([next(order), next(order)]) for _ in range(2)]
-    assert all(len(set(epoch)) == 6 for epoch in epochs) and not np.array_equal(*epochs)
-    assert len(next(module._order(2, 8, seed=0, done=0))) == 2  # fewer frames than a batch
 
 
 def test_standardise(train_frames):

@@ -25,6 +25,7 @@ from ase_mlelec.train.finite import Diverged
 from ase_mlelec.train.hamiltonian.closed_form import refit_onsite
 from ase_mlelec.train.hamiltonian.descent import category_scales, fit_hamiltonian
 from ase_mlelec.train.hamiltonian.items import frame_functions, prepare
+from ase_mlelec.train.loop import Run
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.recipes import hamiltonian as recipe
 from ase_mlelec_entry_points.cli.main import main
@@ -301,9 +302,7 @@ def test_interrupted_training_goes_on(folder, monkeypatch):
         fit(*arguments, **{**options, "interval": 2})
 
     monkeypatch.setattr(recipe, "fit_hamiltonian", interrupted)
-    from ase_mlelec.train.hamiltonian import descent
-
-    save, calls = descent.Run.save, []
+    save, calls = Run.save, []
 
     def stopping(run, curve):
         save(run, curve)
@@ -311,7 +310,7 @@ def test_interrupted_training_goes_on(folder, monkeypatch):
         if run.step == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(descent.Run, "save", stopping)
+    monkeypatch.setattr(Run, "save", stopping)
     with pytest.raises(KeyboardInterrupt):
         train(configuration(folder), progress=False)
     again = train(configuration(folder), progress=False)

@@ -19,10 +19,10 @@ from ase_mlelec.model import Model
 from ase_mlelec.testing import random_atoms
 from ase_mlelec.train import linear, sums
 from ase_mlelec.train.config import parse_config
-from ase_mlelec.train.fit import standardise
 from ase_mlelec.train.linear import _weighted_rows, fit_linear
 from ase_mlelec.train.losses import EnergyLoss, energy_and_derivatives
 from ase_mlelec.train.recipe import train
+from ase_mlelec.train.standardize import standardise
 
 
 def alloy(n=12):

@@ -16,10 +16,11 @@ from ase_mlelec.model import Model
 from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors, table
-from ase_mlelec.train.fit import evaluate_loss, fit, standardise
+from ase_mlelec.train.fit import evaluate_loss, fit
 from ase_mlelec.train.linear import _weighted_rows, fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss, energy_and_derivatives
 from ase_mlelec.train.recipe import train
+from ase_mlelec.train.standardize import standardise
 
 LOSSES = [
     EnergyLoss((0.3, 2.0), (5.0, 1.0), (0.7, 0.2)),

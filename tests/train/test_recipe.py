@@ -12,9 +12,9 @@ from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculat
 from ase_mlelec.data.batches import Frames, write_hdf5
 from ase_mlelec.heads import SpectrumHead
 from ase_mlelec.physics import fermi
-from ase_mlelec.train import fit as fit_module
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors, table
+from ase_mlelec.train.fit import FrameProblem
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.recipes.frames import electrons_in_dos, split, wannier_charges
 
@@ -123,15 +123,15 @@ def test_interrupted_training_goes_on(frames, tmp_path, monkeypatch):
     write_hdf5(tmp_path / "cu.h5", frames)
     expected = train(configuration(tmp_path), progress=False).state_dict()
     (tmp_path / "cu.safetensors").unlink()
-    true_step, calls = fit_module._step, []
+    true_loss, calls = FrameProblem.loss, []
 
-    def counting(model, batch, loss, *rest):
-        calls.append(type(loss).__name__)
+    def counting(problem, *rest):
+        calls.append(type(problem.of_batch).__name__)
         if len(calls) == 7:
             raise KeyboardInterrupt
-        return true_step(model, batch, loss, *rest)
+        return true_loss(problem, *rest)
 
-    monkeypatch.setattr(fit_module, "_step", counting)
+    monkeypatch.setattr(FrameProblem, "loss", counting)
     with pytest.raises(KeyboardInterrupt):
         train(configuration(tmp_path), progress=False)
     assert not (tmp_path / "cu.safetensors").exists()

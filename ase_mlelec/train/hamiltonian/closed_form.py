@@ -9,9 +9,9 @@ from ase_mlelec.descriptors.deep_pot import switch
 from ase_mlelec.heads.hamiltonian.hopping import FADE, NEAR, REFLECTIONS
 from ase_mlelec.heads.hamiltonian.orbitals import reflected_block
 from ase_mlelec.heads.hamiltonian.three_centre import reflected_signs
-from ase_mlelec.train.fit import mean_and_inverse
 from ase_mlelec.train.hamiltonian.descent import category_scales
 from ase_mlelec.train.hamiltonian.items import join, without_third_atoms
+from ase_mlelec.train.standardize import mean_and_inverse
 
 RIDGE = 1e-9  # of the mean diagonal element, in the two-centre fits
 THIRD_RIDGE = {False: 1e-5, True: 3e-2}  # of the squares of functions of third atoms, within and between layers

@@ -1,16 +1,11 @@
 """Gradient descent on elements of a Hamiltonian."""
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
-from ase_mlelec.train.finite import Diverged, NotFinite, take_step
-from ase_mlelec.train.fit import Run
+from ase_mlelec.train.finite import Diverged
 from ase_mlelec.train.hamiltonian.eigenvalue_response import level_errors
 from ase_mlelec.train.hamiltonian.items import CATEGORIES, SHARP, join, without_third_atoms
-
-LARGEST_GRADIENT = 10.0
-
+from ase_mlelec.train.loop import LARGEST_GRADIENT, Schedule, batch_of_step, run_loop
 
 # Loss and errors
 
@@ -75,49 +70,54 @@ def fit_hamiltonian(
 
     Raises ValueError when a checkpoint belongs to another run, and Diverged for NaN and infinity.
     """
-    head, weights = model.heads["hamiltonian"], dict.fromkeys((*CATEGORIES, "levels"), 1.0) | (weights or {})
+    head = model.heads["hamiltonian"]
     items, validation = (without_third_atoms(head, part) for part in (items, validation))
-    scales = category_scales(head, items)
-    parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
-    first, last = learning_rate
-    run = Run(
-        model,
-        torch.optim.Adam(parameters, lr=first),
-        checkpoint,
-        {
-            "steps": steps,
-            "seed": seed,
-            "batch_size": batch_size,
-            "learning_rate": f"{first:g} to {last:g}",
-            "weights": str(weights),
-            "frames": fingerprint,
-        },
+    problem = HamiltonianProblem(model, items, validation, weights or {}, batch_size, seed, fingerprint)
+    run_loop(
+        problem,
+        steps=steps,
+        schedule=Schedule(*learning_rate),
+        interval=interval,
+        checkpoint=checkpoint,
+        curve=curve,
+        progress=progress,
     )
-    held = validation or items
-    batches = _order(len(items), batch_size, seed, run.step)
-    with tqdm(total=steps, initial=run.step, disable=None if progress else True, unit=" steps", mininterval=2) as bar:
-        while run.step < steps:
-            rate = first * (last / first) ** (run.step / steps)
-            for group in run.optimizer.param_groups:
-                group["lr"] = rate
-            chosen = next(batches)
-            errors = category_errors(head, [items[k] for k in chosen])
-            loss = sum(weights[name] * (error / scales[name]).square().mean() for name, error in errors.items())
-            try:
-                take_step(loss, run.optimizer, parameters, LARGEST_GRADIENT)
-            except NotFinite as problem:
-                raise _explained(problem, head, items, chosen, run.step, rate) from None
-            run.step += 1
-            bar.update()
-            if run.step % interval == 0 or run.step == steps:
-                found = category_scales(head, held)
-                if not np.isfinite(list(found.values())).all():
-                    raise _explained(NotFinite("error"), head, held, range(len(held)), run.step - 1, rate)
-                bar.set_postfix({name: f"{1000 * e:.3g} meV" for name, e in found.items()})
-                run.rows.append({"step": run.step, "learning_rate": rate, **found})
-                run.save(curve)
     fit_dipole(head, items)
-    return category_scales(head, held)
+    return problem.errors()
+
+
+class HamiltonianProblem:
+    """What ``fit_hamiltonian`` minimizes, a Problem of the loop (see ase_mlelec.train.loop)."""
+
+    watched, largest_gradient = "", LARGEST_GRADIENT
+
+    def __init__(self, model, items, validation, weights, batch_size, seed, fingerprint):
+        self.model, self.items, self.held, self.batch_size, self.seed = (
+            model,
+            items,
+            validation or items,
+            batch_size,
+            seed,
+        )
+        self.head = model.heads["hamiltonian"]
+        self.weights = dict.fromkeys((*CATEGORIES, "levels"), 1.0) | weights
+        self.scales = category_scales(self.head, items)
+        self.parameters = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
+        self.identity = {"seed": seed, "batch_size": batch_size, "weights": str(self.weights), "frames": fingerprint}
+
+    def batches(self, step):
+        yield batch_of_step(len(self.items), self.batch_size, self.seed, step)
+
+    def loss(self, batch, ratio):
+        errors = category_errors(self.head, [self.items[k] for k in batch])
+        yield sum(self.weights[name] * (e / self.scales[name]).square().mean() for name, e in errors.items())
+
+    def errors(self):
+        return category_scales(self.head, self.held)
+
+    def explained(self, failure, batch, step, ratio, rate):
+        items = self.held if batch is None else self.items
+        return _explained(failure, self.head, items, range(len(items)) if batch is None else batch, step, rate)
 
 
 @torch.no_grad()
@@ -133,20 +133,10 @@ def _explained(problem, head, items, chosen, step, rate):
         for k, names in list(failing.items())[:8]
     )
     return Diverged(
-        f"training stopped at step {step + 1}: the {problem.what} is NaN or infinite, with the frames "
+        f"training stopped at step {step}: the {problem.what.split()[0]} is NaN or infinite, with the frames "
         f"{named}; the learning rate, {rate:.3g}, is likely too large: lower it, or check these "
         "Hamiltonians; the last checkpoint is as it was"
     )
-
-
-def _order(n, batch_size, seed, done):
-    """Endless shuffled batches of indices, the same whether or not the run was interrupted."""
-    per_epoch = max(n // batch_size, 1)
-    while True:
-        epoch, k = divmod(done, per_epoch)
-        shuffled = np.random.default_rng([seed, epoch]).permutation(n)
-        yield shuffled[k * batch_size : (k + 1) * batch_size]
-        done += 1
 
 
 @torch.no_grad()

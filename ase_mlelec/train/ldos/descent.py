@@ -6,11 +6,10 @@ from itertools import zip_longest
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from ase_mlelec.train.finite import Diverged
-from ase_mlelec.train.fit import Run
-from ase_mlelec.train.ldos.refit import refit_last_layer, require_finite
+from ase_mlelec.train.finite import Diverged, NotFinite
+from ase_mlelec.train.ldos.refit import not_finite, refit_last_layer
+from ase_mlelec.train.loop import Schedule, run_loop
 
 
 @dataclass(frozen=True)
@@ -82,67 +81,68 @@ def fit_ldos(
 
     Source: Ellis et al. 2021, section II C.
     """
-    head, held = model.heads["ldos"], validation if validation is not None and len(validation) else data
-    optimizer = torch.optim.Adam(head.parameters(), lr=learning_rate[0])
-    run = Run(
-        model,
-        optimizer,
-        checkpoint,
-        {
+    problem = LDOSProblem(model, data, loss, validation, schedule == "plateau", batch_size, batch_points, seed)
+    run_loop(
+        problem,
+        steps=epochs,
+        schedule=Schedule(*learning_rate, kind=schedule, patience=patience),
+        checkpoint=checkpoint,
+        curve=curve,
+        progress=progress,
+        unit="epochs",
+    )
+    refit_last_layer(problem.head, data, dos_weight, hold)
+    return mean_errors(problem.head, problem.held, loss)[1]
+
+
+class LDOSProblem:
+    """What ``fit_ldos`` minimizes, a Problem of the loop (see ase_mlelec.train.loop) whose steps are epochs.
+
+    A batch is a list of (place of the snapshot, share of its points).
+    """
+
+    largest_gradient = math.inf
+
+    def __init__(self, model, data, loss, validation, watch, batch_size, batch_points, seed):
+        self.model, self.head, self.data, self.of_item = model, model.heads["ldos"], data, loss
+        self.held = validation if validation is not None and len(validation) else data
+        self.watched = "loss" if watch else ""
+        self.batch_size, self.batch_points, self.seed = batch_size, batch_points, seed
+        self.parameters = list(self.head.parameters())
+        self.identity = {
             "seed": seed,
             "batch_size": batch_size,
             "batch_points": batch_points,
-            "schedule": schedule if schedule == "plateau" else f"{schedule} over {epochs} epochs",
-            "learning_rate": f"{learning_rate[0]:g} to {learning_rate[1]:g}",
-            "patience": patience,
             "loss": f"{type(loss).__name__} {vars(loss)}",
             "snapshots": data.snapshots.fingerprint(),
-        },
-    )
-    with tqdm(total=epochs, initial=run.step, disable=None if progress else True, unit=" epochs") as bar:
-        while run.step < epochs:
-            rate = (
-                cosine(run.step / epochs, learning_rate)
-                if schedule == "cosine"
-                else plateau([row["loss"] for row in run.rows], learning_rate[0], patience)
-            )
-            if rate < learning_rate[1]:
-                break
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            try:
-                _epoch(head, data, loss, optimizer, np.random.default_rng([seed, run.step]), batch_size, batch_points)
-                value, errors = mean_errors(head, held, loss)
-                require_finite(held, range(len(held)), "error", *map(torch.tensor, errors.values()))
-            except Diverged as problem:
-                raise Diverged(
-                    f"training stopped in epoch {run.step + 1}, learning rate {rate:.3g}: {problem}"
-                ) from None
-            run.step += 1
-            run.rows.append({"step": run.step, "learning_rate": rate, "loss": value, **errors})
-            run.save(curve)
-            bar.update()
-            bar.set_postfix({name: f"{e:.3g}" for name, e in errors.items()})
-    refit_last_layer(head, data, dos_weight, hold)
-    return mean_errors(head, held, loss)[1]
+        }
 
+    def batches(self, step):
+        rng = np.random.default_rng([self.seed, step])
+        order = rng.permutation(len(self.data))
+        for start in range(0, len(order), self.batch_size):
+            places = order[start : start + self.batch_size].tolist()
+            chosen = [_parts(self.data[k], self.batch_points, rng) for k in places]
+            for parts in zip_longest(*chosen):
+                yield [(k, part) for k, part in zip(places, parts) if part is not None]
 
-def _epoch(head, data, loss, optimizer, rng, batch_size, batch_points):
-    order = rng.permutation(len(data))
-    for start in range(0, len(order), batch_size):
-        places = order[start : start + batch_size].tolist()
-        chosen = [_parts(data[k], batch_points, rng) for k in places]
-        for parts in zip_longest(*chosen):
-            present = [(k, part) for k, part in zip(places, parts) if part is not None]
-            n_points = sum(len(part.points) for _, part in present)
-            optimizer.zero_grad()
-            for k, part in present:
-                value, _ = loss(head, part)
-                require_finite(data, [k], "loss", value)
-                (value * len(part.points) / n_points).backward()  # every point counts the same
-            require_finite(data, places, "gradient", *(p.grad for p in head.parameters() if p.grad is not None))
-            optimizer.step()
-            require_finite(data, places, "parameters", *head.parameters())
+    def loss(self, batch, ratio):
+        n_points = sum(len(part.points) for _, part in batch)
+        for k, part in batch:
+            value, _ = self.of_item(self.head, part)
+            if not bool(torch.isfinite(value)):
+                raise NotFinite("loss", [k])
+            yield value * len(part.points) / n_points  # every point counts the same
+
+    def errors(self):
+        value, errors = mean_errors(self.head, self.held, self.of_item)
+        return {"loss": value, **errors}
+
+    def explained(self, failure, batch, step, ratio, rate):
+        data = self.held if batch is None else self.data
+        places = failure.places or (range(len(data)) if batch is None else [k for k, _ in batch])
+        start = f"training stopped in epoch {step}, learning rate {rate:.3g}"
+        return Diverged(f"{start}: {not_finite(data, places, failure.what)}")
 
 
 def _parts(item, n, rng):
@@ -151,25 +151,6 @@ def _parts(item, n, rng):
         return [item]
     order = torch.from_numpy(rng.permutation(len(item.points)))
     return [replace(item, points=item.points[share], ldos=item.ldos[share]) for share in order.split(n)]
-
-
-def cosine(progress, learning_rate):
-    """Learning rate after the share ``progress`` of a training: half a cosine between (first, last)."""
-    first, last = learning_rate
-    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def plateau(losses, first, patience):
-    """Learning rate after these losses: halved whenever ``patience`` epochs in a row brought no new minimum."""
-    rate, best, waited = first, np.inf, 0
-    for value in losses:
-        if value < best:
-            best, waited = value, 0
-        else:
-            waited += 1
-        if waited == patience:
-            rate, waited = rate / 2, 0
-    return rate
 
 
 @torch.no_grad()

@@ -5,14 +5,13 @@ import torch
 from ase_mlelec.train.finite import Diverged, closed_form
 
 
-def require_finite(data, places, what, *tensors):
-    """Diverged, with the names of the snapshots, for NaN or infinity."""
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-        names = ", ".join(f"{k} ({data.snapshots[k].name or 'unnamed'})" for k in places)
-        raise Diverged(
-            f"{data.snapshots.path}: the {what} of snapshot {names} is NaN or infinite; the learning rate "
-            "is likely too large: lower it, or check the labels; the last checkpoint is as it was"
-        )
+def not_finite(data, places, what):
+    """str, that the ``what`` of the snapshots at these places is NaN or infinite, with their names."""
+    names = ", ".join(f"{k} ({data.snapshots[k].name or 'unnamed'})" for k in places)
+    return (
+        f"{data.snapshots.path}: the {what} of snapshot {names} is NaN or infinite; the learning rate "
+        "is likely too large: lower it, or check the labels; the last checkpoint is as it was"
+    )
 
 
 RIDGE = 1e-10  # of the largest diagonal element
@@ -32,7 +31,8 @@ def refit_last_layer(head, data, dos_weight, hold=0.0):
     normal, right = normal_equations(head, data, dos_weight, hold)
     with closed_form("the refit of the last layer", "check the LDOS of the snapshots, or train longer before it"):
         solution = torch.linalg.solve(normal, right) / head.scale
-    require_finite(data, range(len(data)), "refit of the last layer", solution)
+    if not bool(torch.isfinite(solution).all()):
+        raise Diverged(not_finite(data, range(len(data)), "refit of the last layer"))
     head.last.weight.copy_(solution[:-1].T)
     head.last.bias.copy_(solution[-1])
 

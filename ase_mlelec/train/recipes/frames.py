@@ -13,7 +13,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import refuse_model
-from ase_mlelec.train.fit import fit, standardise, standardise_heads
+from ase_mlelec.train.fit import fit
 from ase_mlelec.train.linear import fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss
 from ase_mlelec.train.recipes.shared import (
@@ -29,6 +29,7 @@ from ase_mlelec.train.recipes.shared import (
     starting_model,
 )
 from ase_mlelec.train.recipes.terms import with_labels
+from ase_mlelec.train.standardize import standardise, standardise_heads
 
 
 def train_frames(config, progress=True):

@@ -1,0 +1,183 @@
+"""The normalization of a new model from its training data."""
+
+import numpy as np
+import torch
+
+from ase_mlelec.data.batches import Batches, join_environments
+from ase_mlelec.descriptors import Environment
+from ase_mlelec.heads.base import FittingNets
+
+
+def standardise(model, frames):
+    """Set the normalisation of a new model from its training data: of the descriptors, then of all heads."""
+    batches = Batches.for_model(model, frames, ())
+    for descriptor in filter(None, (model.descriptor, model.electronic)):
+        descriptor.standardise((batch.system, batch.edges()) for batch in batches.all_batches(16))
+    standardise_heads(model, frames)
+
+
+@torch.no_grad()
+def standardise_heads(model, frames, names=None):
+    """Set the normalisation of new heads (default all that have FittingNets) for the descriptor as it is now.
+
+    Features get zero mean and unit spread, or the weights of the descriptor. Energies and total DOS get their
+    least-squares composition as bias, ADOS its mean by species, tensors of centres the best constant coefficients of
+    their basis; the spread around the bias is the scale of a head's output, for energies at least that of the forces.
+
+    Frames without the label of a head have no part in its bias and its scale.
+
+    Raises ValueError for a species without atoms, and for one without a label, in ``frames``.
+    """
+    if names is None:
+        names = [name for name, head in model.heads.items() if isinstance(getattr(head, "nets", None), FittingNets)]
+    labels = {name: _label_of(name, frames) for name in names}
+    for name in names:
+        _check_labelled(model, name, frames)
+    batches = Batches.for_model(model, frames, tuple(labels.values()))
+    seen = {descriptor: _environment(descriptor, batches) for descriptor in map(model.descriptor_of, names)}
+    for name, label in labels.items():
+        nets, environment = model.heads[name].nets, seen[model.descriptor_of(name)]
+        features, species = environment.features, environment.species
+        for place, k in enumerate(getattr(model.heads[name], "centers", range(len(model.species)))):
+            own = features[species == k]
+            if len(own) == 0:
+                raise ValueError(
+                    f"got no atoms of {model.species[k]} in {len(frames)} frames; add some or leave it out"
+                )
+            nets.shift[place], nets.inverse[place] = mean_and_inverse(own, model.descriptor_of(name).feature_weights())
+        having, own = batches.with_label(label), _environment_of_label(environment, batches, label)
+        if label == "ados":
+            _centre_atoms(nets, having, own.species)
+        elif hasattr(model.heads[name], "centers"):
+            _centre_tensors(model.heads[name], having, label, own)
+        elif len(having):
+            _centre_totals(model, nets, having, label)
+        else:  # forces alone: energies have no zero
+            nets.bias.zero_()
+            nets.scale.zero_()
+        if name == "energy":
+            _widen_scale(nets, frames)
+
+
+def _widen_scale(nets, frames):
+    """The scale of an energy is no smaller than the root mean square force times 1 Å.
+
+    Energies of few atoms, or of like structures, differ by less than what an atom gains when it moves, for which a net
+    has to be made; the spread of E/N alone is a hundred times too small for molecules.
+    """
+    forces = [np.ravel(frame.labels["forces"]) for frame in frames if "forces" in frame.labels]
+    size = float(np.sqrt(np.mean(np.concatenate(forces) ** 2))) if forces else 0.0
+    nets.scale.clamp_(min=size)
+    nets.scale[nets.scale == 0] = 1.0
+
+
+def mean_and_inverse(features, weights):
+    """(what to subtract from features [C, F], what to multiply them by) for one species."""
+    mean, spread = features.mean(dim=0), features.std(dim=0, correction=0)
+    if weights is not None:
+        return mean, weights / (weights * spread).norm().clamp(min=1e-12)
+    # features that hardly vary must not be blown up
+    return mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
+
+
+LABELS = {
+    "energy": ("energy", "forces", "virial"),
+    "dos": ("ados", "dos"),
+    "dipole": ("atomic_dipole", "summed_dipole"),
+    "polarizability": ("atomic_polarizability", "polarizability"),
+}
+
+
+def _label_of(head, frames):
+    """The label that the bias of a head is taken from: by atom where all species of the frames have that."""
+    atomic, *others = LABELS.get(head, (head,))
+    if head == "energy" or not others:
+        return atomic
+    present, labelled = (
+        {number for frame in part for number in frame.atoms.numbers}
+        for part in (frames, frames.select(lambda frame: atomic in frame.labels))
+    )
+    return atomic if labelled == present or not any(others[0] in frame.labels for frame in frames) else others[0]
+
+
+def _check_labelled(model, name, frames):
+    """ValueError for a species of the head that is in no frame with a label of it."""
+    labels = LABELS.get(name, (name,))
+    having = frames.select(lambda frame: any(label in frame.labels for label in labels))
+    seen = {symbol for frame in having for symbol in frame.atoms.symbols}
+    for k in getattr(model.heads[name], "centers", range(len(model.species))):
+        if model.species[k] not in seen:
+            raise ValueError(
+                f"got no atoms of {model.species[k]} in {len(having)} frames with a label of the {name} "
+                f"({' or '.join(labels)}); add some or leave it out"
+            )
+
+
+def _environment_of_label(environment, batches, label):
+    """Environment of the atoms of those structures that have the label."""
+    chosen = torch.cat(
+        [
+            torch.full((len(system.positions),), label in labels)
+            for system, labels in zip(batches.systems, batches.labels)
+        ]
+    ).to(environment.species.device)
+    if bool(chosen.all()):
+        return environment
+    return Environment(
+        *(
+            column if column is None else column[chosen]
+            for column in (environment.features, environment.species, environment.frame)
+        )
+    )
+
+
+def _environment(descriptor, batches):
+    """Environment of all atoms."""
+    return join_environments([descriptor(batch.system, batch.edges()) for batch in batches.all_batches(16)])
+
+
+def _centre_totals(model, nets, batches, label):
+    counts, totals = [], []
+    for batch in batches.all_batches(16):
+        species = model.descriptor.species_of_number[batch.system.numbers]
+        one_hot = torch.nn.functional.one_hot(species, len(model.species)).to(model.dtype)
+        counts.append(batch.system.sum_per_system(one_hot))
+        totals.append(batch.labels[label].reshape(batch.system.n_systems, -1))
+    counts, totals = torch.cat(counts), torch.cat(totals)
+    # on the processor, with the driver that copes with compositions that are all alike
+    bias = torch.linalg.lstsq(counts.cpu(), totals.cpu(), driver="gelsd").solution.to(totals.device)
+    nets.bias.copy_(bias)
+    _set_scale(nets, (totals - counts @ bias) / counts.sum(dim=1, keepdim=True))
+
+
+def _centre_atoms(nets, batches, species):
+    spectra = torch.cat([batch.labels["ados"] for batch in batches.all_batches(16)])
+    for k in range(len(nets.bias)):
+        nets.bias[k] = spectra[species == k].mean(dim=0)
+    _set_scale(nets, spectra - nets.bias[species])
+
+
+def _centre_tensors(head, batches, label, environment):
+    """Bias: the constant outputs b_o of the nets for which sum_o b_o B_o is nearest to the labels.
+
+    Basis tensors are much alike; directions in which they hardly differ are left out, or the constants would be large.
+    """
+    basis = head.basis(environment.frame)  # [N, O, 3 ...]
+    system = next(iter(batches.all_batches(len(batches)))).system
+    columns = []
+    for k in head.centers:
+        own = basis * (environment.species == k).reshape(-1, *[1] * (basis.ndim - 1))
+        columns.append(own if label.startswith("atomic") else system.sum_per_system(own))
+    matrix = torch.cat(columns, dim=1).movedim(1, -1).flatten(0, -2)  # [rows, centers O]
+    truth = torch.cat([batch.labels[label] for batch in batches.all_batches(16)]).reshape(-1, 1)
+    size = matrix.square().mean(dim=0).sqrt() + 1e-12
+    solution = torch.linalg.lstsq((matrix / size).cpu(), truth.cpu(), rcond=1e-3, driver="gelsd").solution.to(size)
+    residual = (truth - matrix / size @ solution).square().mean().sqrt()
+    head.nets.bias.copy_((solution[:, 0] / size).reshape(head.nets.bias.shape))
+    size = size.reshape(head.nets.bias.shape).square().mean(dim=0).sqrt()
+    head.nets.scale.copy_(residual.clamp(min=1e-12) / (size * len(size) ** 0.5))
+
+
+def _set_scale(nets, residual):
+    spread = float((residual**2).mean().sqrt())
+    nets.scale.fill_(spread if spread > 0 else 1.0)
