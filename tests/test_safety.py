@@ -245,13 +245,13 @@ def test_a_copy_in_single_precision_leaves_the_model_as_it_was():
 )
 def test_wrong_distances_are_refused(distances):
     with pytest.raises(ValueError, match="core: got distances"):
-        RepulsiveCore(["Cu"], *distances)
+        RepulsiveCore(["Cu"], **dict(zip(("inner", "outer", "reach"), distances)))
 
 
 @pytest.mark.parametrize("crowded", [[], [1.0, 2.0], [np.nan], [-1.0], [np.inf]])
 def test_wrong_energies_are_refused(crowded):
     with pytest.raises(ValueError, match="core: got the energies"):
-        RepulsiveCore(["Cu"], [[1.0]], [[2.0]], [[3.0]], crowded)
+        RepulsiveCore(["Cu"], inner=[[1.0]], outer=[[2.0]], reach=[[3.0]], crowded=crowded)
 
 
 def test_pairs_that_were_never_close_get_a_core_of_atomic_size():

@@ -4,7 +4,7 @@ import re
 
 from ase_mlelec.descriptors.ace.former import present_arguments
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 
 def _from_version_1(header, state):
@@ -52,4 +52,12 @@ def _from_version_3(header, state):
     return {**header, **changed, "format_version": 4}, state
 
 
-UPGRADES = {1: _from_version_1, 2: _from_version_2, 3: _from_version_3}
+def _from_version_4(header, state):
+    """The ranges of atoms, structures and numbers of neighbors were arrays side by side."""
+    return {**header, "format_version": 5}, {
+        re.sub(r"^(ranges\.\w+)\.(atoms|structures|neighbors)_(middle|inverse)$", r"\1.of_\2.\3", key): tensor
+        for key, tensor in state.items()
+    }
+
+
+UPGRADES = {1: _from_version_1, 2: _from_version_2, 3: _from_version_3, 4: _from_version_4}

@@ -1,0 +1,183 @@
+"""What a descriptor has seen in the training: ranges of the number of neighbors and of the features."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+COMPONENTS = 16  # principal components of the features whose ranges are kept
+SAMPLES = 1500  # environments from which they are computed
+PER_COMPONENT = 4  # structures for each component that is watched
+MARGIN, FEWEST = 6.0, 8.0  # ranges of n structures are wider by MARGIN/n + (FEWEST/n)^4: few do not show extremes
+LEAST = 0.02  # of the size of a number, its half range at least
+
+
+class Interval(torch.nn.Module):
+    """Ranges of K numbers for every species: their middles, and the inverses of their half widths.
+
+    A number whose inverse is 0 is not watched.
+    """
+
+    middle: Tensor
+    inverse: Tensor
+
+    def __init__(self, n_species: int, n_numbers: int):
+        super().__init__()
+        self.register_buffer("middle", torch.zeros(n_species, n_numbers))
+        self.register_buffer("inverse", torch.zeros(n_species, n_numbers))
+
+    def forward(self, values: Tensor, species: Tensor) -> Tensor:
+        """Distances [C] of ``values`` [C, K] from the middle in half widths, the largest of the K numbers."""
+        middle, inverse = self.middle, self.inverse
+        if len(middle) > 1:
+            middle, inverse = middle[species], inverse[species]
+        return ((values - middle) * inverse).abs().amax(dim=1)
+
+    def set_range(self, k: int, values: Tensor, *, floor: float, wider: float, n_watched: int) -> None:
+        """Set the ranges of the species ``k`` from what it has in the training.
+
+        Parameters
+        ----------
+        k : int
+        values : Tensor [n, K]
+        floor : float
+            The least half width.
+        wider : float
+            The share by which half widths are larger than those of ``values``.
+        n_watched : int
+            How many of the K numbers are watched: ranges along more directions than the data fill tell nothing, as
+            what is like the data would be beyond them.
+        """
+        low, high = values.amin(dim=0), values.amax(dim=0)
+        self.middle[k] = (low + high) / 2
+        half = ((high - low) / 2 * (1 + wider)).clamp(min=max(floor, 1e-12))
+        self.inverse[k] = (torch.arange(len(half)) < n_watched) / half
+
+
+class TrainingRange(torch.nn.Module):
+    """Ranges of the numbers of neighbors and of the features in the training.
+
+    The features of every species are seen along their first principal components in the training data.  Kept are the
+    ranges of atoms and, narrower, those of means over the atoms of a structure, which tell phases and densities apart.
+    Every measure is 1 at the edge of the training data and 0 in their middle.
+
+    Parameters
+    ----------
+    species : sequence of chemical symbols
+    n_features : int, F
+    n_components : int, K
+
+    Raises
+    ------
+    ValueError
+        For numbers that are not positive.
+    """
+
+    mean: Tensor
+    axes: Tensor
+
+    def __init__(self, species: Sequence[str], n_features: int, n_components: int = COMPONENTS):
+        super().__init__()
+        self.species, self.n_features = tuple(species), int(n_features)
+        self.n_components = int(min(n_components, n_features))
+        if self.n_components < 1:
+            raise ValueError(f"ranges: got {n_features} features and {n_components} components, need at least one")
+        n_species = len(self.species)
+        self.register_buffer("mean", torch.zeros(n_species, self.n_features))
+        self.register_buffer("axes", torch.zeros(n_species, self.n_features, self.n_components))
+        self.of_atoms = Interval(n_species, self.n_components)
+        self.of_structures = Interval(n_species, self.n_components)
+        self.of_neighbors = Interval(n_species, 1)
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the constructor, for the model file."""
+        return {"species": list(self.species), "n_features": self.n_features, "n_components": self.n_components}
+
+    @torch.no_grad()
+    def project(self, features: Tensor, species: Tensor) -> Tensor:
+        """Project features [C, F] of centers on the components of their species [C]: Tensor [C, K]."""
+        if len(self.species) == 1:
+            return (features.to(self.mean) - self.mean[0]) @ self.axes[0]
+        along = self.mean.new_zeros(len(features), self.n_components)
+        for k in range(len(self.species)):
+            rows = (species == k).nonzero()[:, 0]
+            along[rows] = (features[rows].to(self.mean) - self.mean[k]) @ self.axes[k]
+        return along
+
+    @torch.no_grad()
+    def atoms(self, along: Tensor, species: Tensor) -> Tensor:
+        """Measure the features of centers, projected [C, K]: Tensor [C]."""
+        return self.of_atoms(along, species)
+
+    @torch.no_grad()
+    def neighbors(self, counts: Tensor, species: Tensor) -> Tensor:
+        """Measure the numbers of neighbors [C] of centers: Tensor [C]."""
+        return self.of_neighbors(counts.to(self.mean)[:, None], species)
+
+    @torch.no_grad()
+    def structures(self, along: Tensor, species: Tensor, batch: Tensor, n_systems: int) -> Tensor:
+        """Measure the means over the centers of each species of every structure.
+
+        Parameters
+        ----------
+        along : Tensor [C, K], projected features
+        species : Tensor [C]
+        batch : Tensor [C], the structure of each center
+        n_systems : int, B
+
+        Returns
+        -------
+        Tensor [B]
+        """
+        n_species = len(self.species)
+        place = batch * n_species + species
+        number = torch.bincount(place, minlength=n_systems * n_species)
+        total = along.new_zeros(n_systems * n_species, along.shape[1]).index_add(0, place, along)
+        kinds = torch.arange(n_species, device=batch.device).repeat(n_systems)
+        found = self.of_structures(total / number[:, None].clamp(min=1), kinds)
+        return torch.where(number > 0, found, 0).reshape(n_systems, n_species).amax(dim=1)
+
+    @torch.no_grad()
+    def fit(self, samples: Sequence[tuple[Tensor, Tensor, Tensor]]) -> "TrainingRange":
+        """Set the ranges from the structures of the training.
+
+        Parameters
+        ----------
+        samples : sequence of (features [N, F], species [N], numbers of neighbors [N]) of one structure each
+
+        Returns
+        -------
+        TrainingRange
+            Itself.
+        """
+        n = max(len(samples), 1)
+        wider = MARGIN / n + (FEWEST / n) ** 4
+        for k in range(len(self.species)):
+            having = [(x[s == k].double(), n[s == k].double()) for x, s, n in samples if bool((s == k).any())]
+            if having:
+                features, counts = zip(*having)
+                self._fit_species(k, features, torch.cat(counts), wider)
+        return self
+
+    def _fit_species(self, k, features, counts, wider):
+        """Principal components and ranges of one species.
+
+        features : tuple of Tensor [n, F], by structure; counts : Tensor, numbers of neighbors of all its atoms
+        """
+        every = torch.cat(features)
+        n_watched = max(1, len(features) // PER_COMPONENT)
+        mean, spread = every.mean(dim=0), every.std(dim=0, correction=0)
+        inverse = 1 / (spread + 0.1 * spread.mean() + 1e-12)  # what hardly varies must not be blown up
+        chosen = (every[:: max(1, len(every) // SAMPLES)] - mean) * inverse
+        axes = torch.linalg.svd(chosen, full_matrices=False)[2][: self.n_components].T
+        axes = axes * axes.gather(0, axes.abs().argmax(dim=0)[None]).sign()  # one of the two directions
+        watched = min(axes.shape[1], n_watched)
+        self.mean[k], self.axes[k, :, :watched] = mean, axes[:, :watched] * inverse[:, None]
+        size = float((spread * inverse).norm())
+        along = (every - mean) @ self.axes[k].double()
+        means = torch.stack([(x - mean).mean(dim=0) for x in features]) @ self.axes[k].double()
+        share = {"wider": wider, "n_watched": n_watched}
+        self.of_atoms.set_range(k, along, floor=LEAST * size, **share)
+        self.of_structures.set_range(k, means, floor=LEAST * size, **share)
+        self.of_neighbors.set_range(k, counts[:, None], floor=LEAST * float(counts.mean()), **share)
