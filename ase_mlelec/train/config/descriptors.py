@@ -78,7 +78,7 @@ class PowerSpectrumConfig(Section):
 
 
 class BispectrumConfig(Section):
-    """Descriptor of grid points for [ldos]: arguments of Bispectrum; cutoffs and weights of single species are not in a configuration file."""
+    """Descriptor of grid points for [ldos]: arguments of Bispectrum, without cutoffs and weights of single species."""
 
     twojmax: Annotated[int, Field(ge=1, le=16)] = 10
     """Twice the largest angular momentum of the hyperspherical harmonics."""
