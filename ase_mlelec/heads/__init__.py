@@ -7,6 +7,7 @@ from ase_mlelec.heads.spectrum import LDOSHead, SpectrumHead
 from ase_mlelec.heads.tensor import TensorHead
 from ase_mlelec.heads.vector import VectorHead
 from ase_mlelec.physics.energy_zero import EnergyZero
+from ase_mlelec.quantities import HEADS
 
 __all__ = [
     "Blocks",
@@ -20,3 +21,5 @@ __all__ = [
     "TensorHead",
     "VectorHead",
 ]
+
+HEADS.update((head.quantity, head) for head in (ScalarHead, SpectrumHead, VectorHead, TensorHead, LDOSHead, PairHead))

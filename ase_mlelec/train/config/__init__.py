@@ -16,6 +16,7 @@ from ase_mlelec.train.config.data import DataConfig, KeysConfig, OutputConfig
 from ase_mlelec.train.config.descriptors import BispectrumConfig, DescriptorConfig, PowerSpectrumConfig
 from ase_mlelec.train.config.files import parse_config, read_config
 from ase_mlelec.train.config.heads import (
+    AtomicConfig,
     DipoleConfig,
     DOSConfig,
     EnergyConfig,
@@ -27,6 +28,7 @@ from ase_mlelec.train.config.schema import json_schema
 from ase_mlelec.train.config.whole import Config
 
 __all__ = [
+    "AtomicConfig",
     "BispectrumConfig",
     "Config",
     "DOSConfig",

@@ -2,43 +2,45 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
+from ase_mlelec.quantities import LABELS
 from ase_mlelec.train.config.base import Names, Section, SettingError, Text, names
 
 
-class KeysConfig(Section):
+class _Keys(Section):
     """What labels are called in files that ASE reads, where it is not what ``ase_mlelec.data.ase_formats`` looks for."""
 
-    energy: Text = ""
-    """Name of the energy, such as "REF_energy"."""
-    forces: Text = ""
-    """Name of the forces."""
-    stress: Text = ""
-    """Name of the stress."""
-    virial: Text = ""
-    """Name of the virial."""
-    dipole: Text = ""
-    """Name of the dipole."""
-    polarizability: Text = ""
-    """Name of the polarizability."""
-    summed_dipole: Text = ""
-    """Name of the sum of the vectors of all centers."""
-    atomic_dipole: Text = ""
-    """Name of the vectors of the centers."""
-    atomic_polarizability: Text = ""
-    """Name of the polarizabilities of the centers."""
-    dos: Text = ""
-    """Name of the total density of states."""
-    ados: Text = ""
-    """Name of the densities of states of the atoms."""
     group: Text = ""
     """Name of what tells the groups of structures, such as "config_type"."""
+    added: SkipJsonSchema[dict[str, Text]] = {}
+    """Names of the labels of other packages, which stand beside the others in a file."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_added(cls, table):
+        added = LABELS.keys() - cls.model_fields.keys()
+        if not isinstance(table, dict) or not added & table.keys():
+            return table
+        kept = {label: name for label, name in table.items() if label not in added}
+        return kept | {"added": {label: table[label] for label in table if label in added}}
 
     @property
     def given(self) -> dict[str, str]:
         """Label -> name in the files, of the labels that have one."""
-        return {label: name for label, name in self if name}
+        return {label: name for label, name in self if name and label != "added"} | self.added
+
+
+KeysConfig = create_model(
+    "KeysConfig",
+    __base__=_Keys,
+    __doc__=_Keys.__doc__,
+    **{
+        name: (Text, Field("", description=f'Name of the {name}, {row.unit}, such as "REF_{name}".'))
+        for name, row in LABELS.items()
+    },
+)
 
 
 class DataConfig(Section):

@@ -114,13 +114,13 @@ class DOSConfig(Training):
     """Structures for each step."""
 
 
-class DipoleConfig(Training):
-    """Vectors of atoms: displacements of the Wannier centroids, for dipoles."""
+class AtomicConfig(Training):
+    """Quantity of atoms that another package has added to ase_mlelec.quantities."""
 
     loss_terms: ClassVar[tuple[str, ...]] = ("atomic", "total")
 
-    centers: names("name the species that have a dipole")
-    """Species whose atoms have a vector, such as ["O"]."""
+    centers: Names = ()
+    """Species whose atoms have a value, for heads that take them, such as ["O"]."""
     widths: Widths = (64, 64)
     """Layers of the nets."""
     atomic: LossWeight = 1.0
@@ -135,7 +135,14 @@ class DipoleConfig(Training):
     """Structures for each step."""
 
 
-class PolarizabilityConfig(DipoleConfig):
+class DipoleConfig(AtomicConfig):
+    """Vectors of atoms: displacements of the Wannier centroids, for dipoles."""
+
+    centers: names("name the species that have a dipole")
+    """Species whose atoms have a vector, such as ["O"]."""
+
+
+class PolarizabilityConfig(AtomicConfig):
     """Tensors of atoms, for polarizabilities."""
 
     centers: names("name the species that have a polarizability")

@@ -24,13 +24,18 @@ def resolved(schema, node) -> dict:
     return node
 
 
+def _of_any_name(node) -> bool:
+    """Whether a node is a table of sections with names that the schema does not know."""
+    return isinstance(node.get("additionalProperties"), dict)
+
+
 def settings() -> dict[str, dict]:
     """Name of a section -> its node of the schema, with the nodes of its settings, and of no sections within it; "" has
     those before the first section."""
     schema, found = json_schema(), {}
 
     def add(name, node):
-        inside = {key: resolved(schema, entry) for key, entry in node["properties"].items()}
+        inside = {key: resolved(schema, entry) for key, entry in node["properties"].items() if not _of_any_name(entry)}
         found[name] = node | {"properties": {key: entry for key, entry in inside.items() if "properties" not in entry}}
         for key, entry in inside.items():
             if "properties" in entry:
@@ -48,7 +53,7 @@ def node_at(schema, place) -> dict:
             entries = node.get("prefixItems")
             node = entries[min(part, len(entries) - 1)] if entries else node["items"]
         else:
-            node = node["properties"].get(part, {})
+            node = node["additionalProperties"] if _of_any_name(node) else node["properties"].get(part, {})
         node = resolved(schema, node)
     return node
 

@@ -5,10 +5,12 @@ from typing import Annotated
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from ase_mlelec.quantities import QUANTITIES, Quantity
 from ase_mlelec.train.config.base import Section, SettingError, Text
 from ase_mlelec.train.config.data import DataConfig, OutputConfig
 from ase_mlelec.train.config.descriptors import BispectrumConfig, DescriptorConfig, PowerSpectrumConfig
 from ase_mlelec.train.config.heads import (
+    AtomicConfig,
     DipoleConfig,
     DOSConfig,
     EnergyConfig,
@@ -45,6 +47,8 @@ class Config(Section):
     dos: DOSConfig | None = None
     dipole: DipoleConfig | None = None
     polarizability: PolarizabilityConfig | None = None
+    quantities: dict[str, AtomicConfig] = {}
+    """Heads of quantities that other packages have added, each in a section of its name."""
     bispectrum: BispectrumConfig = BispectrumConfig()
     ldos: LDOSConfig | None = None
     hamiltonian: HamiltonianConfig | None = None
@@ -61,21 +65,29 @@ class Config(Section):
         """Cutoff of the descriptor, Å."""
         return (self.power_spectrum or self.descriptor).cutoff
 
+    def section(self, quantity: str) -> Section | None:
+        """Settings of the head of a quantity; None where it is not wanted."""
+        return self.quantities.get(quantity, getattr(self, quantity, None))
+
     @property
-    def _heads(self) -> list[str]:
-        """Heads of sums over atoms and of atoms that are wanted."""
-        names = ("energy", "dos", "dipole", "polarizability")
-        return [name for name in names if getattr(self, name) is not None]
+    def wanted(self) -> list[Quantity]:
+        """Quantities of atoms, and sums over them, that have a section, in the order in which they are trained."""
+        return [row for name, row in QUANTITIES.items() if row.labels and self.section(name) is not None]
 
     @model_validator(mode="after")
     def _check_heads(self):
-        heads = self._heads
-        if not heads and self.ldos is None and self.hamiltonian is None:
+        foreign = sorted(name for name in self.quantities if name not in QUANTITIES or hasattr(self, name))
+        if foreign:
+            added = [name for name in QUANTITIES if not hasattr(self, name)]
             raise SettingError(
-                "",
-                "got none of the sections [energy], [dos], [dipole], [polarizability], [ldos] and [hamiltonian]; "
-                "add at least one",
+                f"quantities.{foreign[0]}",
+                f"there is no such quantity of another package, there are {', '.join(added) or 'none'}; correct the "
+                "name or add the quantity first",
             )
+        heads = [row.name for row in self.wanted]
+        if not heads and self.ldos is None and self.hamiltonian is None:
+            *sections, last = [f"[{name}]" for name in QUANTITIES if hasattr(self, name)]
+            raise SettingError("", f"got none of the sections {', '.join(sections)} and {last}; add at least one")
         beside = [name for name in (*heads, "ldos") if name != "energy" and getattr(self, name) is not None]
         if self.hamiltonian is not None and beside:
             raise SettingError("", f"got [hamiltonian] beside [{beside[0]}]; train them apart, their data differ")
@@ -98,10 +110,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_descriptors(self):
-        heads, electronic = self._heads, self.electronic
+        heads, electronic = [row.name for row in self.wanted], self.electronic
         if self.power_spectrum is not None and self.descriptor != DescriptorConfig():
             raise SettingError("", "got [power_spectrum] beside [descriptor]; leave one out")
-        directed = [name for name in ("dipole", "polarizability") if name in heads]
+        directed = [row.name for row in self.wanted if "3" in row.shape]
         if self.power_spectrum is not None and directed and electronic is None:
             raise SettingError(
                 "",

@@ -1,6 +1,7 @@
 """Models of energies, DOS, dipoles and polarizabilities: sums over atoms, and vectors and tensors of atoms."""
 
-from dataclasses import replace
+import inspect
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
@@ -8,14 +9,14 @@ import torch
 from ase_mlelec.data.frames import join
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.descriptors.ace.former import from_power_spectrum
-from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
+from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
+from ase_mlelec.quantities import HEADS, LOSSES
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.fit import fit
 from ase_mlelec.train.linear import fit_linear
-from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss
 from ase_mlelec.train.recipes.shared import (
     COPIED,
     beside,
@@ -33,21 +34,19 @@ from ase_mlelec.train.standardize import standardise, standardise_heads
 
 
 def train_frames(config, progress=True):
-    """``train`` for one model of energies, dos, dipoles and polarizabilities."""
+    """``train`` for one model of energies, dos, dipoles, polarizabilities and quantities of other packages."""
     parts = split(read_checked((config.folder / name for name in config.data.files), config), config)
     _check_species(parts, config)
     # what cannot be described is found out before the training, not after it
     described = describe(parts["train"], config)
     model = new_model(parts["train"], config)
     (config.folder / config.output.model).parent.mkdir(parents=True, exist_ok=True)
-    checkpoints = []
-    if config.energy:
-        checkpoints.append(train_energy(model, parts, config, progress))
-    if config.dos:
-        checkpoints.append(_train_dos(model, parts, config, progress))
-    for name, head, loss in ("dipole", VectorHead, VectorLoss), ("polarizability", TensorHead, TensorLoss):
-        if getattr(config, name):
-            checkpoints.append(_train_centres(model, name, head, loss, parts, config, progress))
+    checkpoints = [
+        train_energy(model, parts, config, progress)
+        if quantity.gradients
+        else _train_of_atoms(model, quantity, parts, config, progress)
+        for quantity in config.wanted
+    ]
     model.cpu()
     model.metadata = described  # the error of a dipole depends on the charges, that of an energy on the core
     protect_trained(model, parts, config)
@@ -183,22 +182,20 @@ def new_model(frames, config):
     return Model(descriptor, {}, electronic=electronic).to(device=device, dtype=torch.float64)
 
 
-def _energy_loss(options):
-    return EnergyLoss(options.energy, options.forces, options.virial, options.strong_force)
-
-
-def _spectrum_loss(options):
-    return SpectrumLoss(options.atomic, options.total, options.cumulative)
+def _loss(name, options):
+    """The loss of a quantity with the weights that its section has."""
+    kind = LOSSES[name]
+    return kind(**{entry.name: getattr(options, entry.name) for entry in fields(kind) if hasattr(options, entry.name)})
 
 
 def train_energy(model, parts, config, progress):
     """Give ``model`` a head of the energy, trained; returns the path of its checkpoint."""
-    options = with_labels(config.energy, "energy", _energy_loss, parts["train"], config, progress)
+    options = with_labels(config.energy, "energy", _loss, parts["train"], config, progress)
     head = _add_head(model, ScalarHead, config.seed, widths=options.widths)
     standardise(model, parts["train"])  # without the support, whose energies are far away
     if len(parts.get("support", ())):
         parts = parts | {"train": join([parts["train"], parts["support"]])}
-    loss = _energy_loss(options)
+    loss = _loss("energy", options)
     if not options.widths:
         for layer in head.nets.last:  # what the ridge draws to
             torch.nn.init.zeros_(layer.weight)
@@ -222,55 +219,40 @@ def train_energy(model, parts, config, progress):
     return checkpoint_of(config, "energy")
 
 
-def _train_dos(model, parts, config, progress):
-    frames = parts["train"]
-    options = with_labels(config.dos, "dos", _spectrum_loss, frames, config, progress)
-    if frames.energies is None:
-        raise ValueError(
-            f"{', '.join(config.data.files)}: the spectra of the data have no energy grid; "
-            "convert the data with 'mlelec convert --grid'"
-        )
-    head = _add_head(model, SpectrumHead, config.seed, energies=frames.energies, widths=options.widths)
-    for layer in head.nets.last:  # start from the mean spectrum: better than from noise around it
-        torch.nn.init.zeros_(layer.weight)
-    if config.energy:
-        standardise_heads(model, frames, ["dos"])
-    else:
-        standardise(model, frames)
-    return _fit(model, "dos", _spectrum_loss(options), parts, config, progress, _parameters(model, head))
-
-
-def _train_centres(model, name, kind, loss, parts, config, progress):
-    first = not model.heads
-    options = with_labels(
-        getattr(config, name),
-        name,
-        lambda options: loss(options.atomic, options.total),
-        parts["train"],
-        config,
-        progress,
-    )
-    foreign = [symbol for symbol in options.centers if symbol not in model.species]
-    if foreign:
-        raise ValueError(
-            f"{', '.join(config.data.files)}: {name}.centers: got {foreign[0]}, the data "
-            f"have {', '.join(model.species)}; choose of these"
-        )
-    head = _add_head(
-        model,
-        kind,
-        config.seed,
-        n_rows=model.descriptor_of(name).n_frame,
-        widths=options.widths,
-        centers=[model.species.index(symbol) for symbol in options.centers],
-    )
-    for layer in head.nets.last:  # start from the best constants
+def _train_of_atoms(model, quantity, parts, config, progress):
+    """Give ``model`` a head of a quantity of atoms, trained; returns the path of its checkpoint."""
+    name, frames, first = quantity.name, parts["train"], not model.heads
+    options = with_labels(config.section(name), name, _loss, frames, config, progress)
+    head = _add_head(model, HEADS[name], config.seed, **_head_options(model, name, frames, options, config))
+    for layer in head.nets.last:  # start from the mean of the labels: better than from noise around it
         torch.nn.init.zeros_(layer.weight)
     if first:
-        standardise(model, parts["train"])
+        standardise(model, frames)
     else:
-        standardise_heads(model, parts["train"], [name])
-    return _fit(model, name, loss(options.atomic, options.total), parts, config, progress, _parameters(model, head))
+        standardise_heads(model, frames, [name])
+    return _fit(model, name, _loss(name, options), parts, config, progress, _parameters(model, head))
+
+
+def _head_options(model, name, frames, options, config):
+    """dict of the constructor arguments that the head of a quantity takes from data and configuration."""
+    wanted, found = inspect.signature(HEADS[name]).parameters, {"widths": options.widths}
+    sources = ", ".join(config.data.files)
+    if "energies" in wanted:
+        if frames.energies is None:
+            raise ValueError(
+                f"{sources}: the spectra of the data have no energy grid; convert the data with 'mlelec convert --grid'"
+            )
+        found["energies"] = frames.energies
+    if "n_rows" in wanted:
+        found["n_rows"] = model.descriptor_of(name).n_frame
+    if "centers" in wanted:
+        foreign = [symbol for symbol in options.centers if symbol not in model.species]
+        if foreign:
+            raise ValueError(
+                f"{sources}: {name}.centers: got {foreign[0]}, the data have {', '.join(model.species)}; choose of these"
+            )
+        found["centers"] = [model.species.index(symbol) for symbol in options.centers]
+    return found
 
 
 def _parameters(model, head):
@@ -291,7 +273,7 @@ def _add_head(model, kind, seed, **options):
 
 def _fit(model, name, loss, parts, config, progress, parameters=None):
     """One stage; returns the path of its checkpoint."""
-    options, checkpoint = getattr(config, name), checkpoint_of(config, name)
+    options, checkpoint = config.section(name), checkpoint_of(config, name)
     if config.start:
         take_over(model, name, config)
     fit(

@@ -5,27 +5,33 @@ import sys
 
 from ase_mlelec.train.losses import missing_terms
 
-# sections whose default is a loss on labels by atom: the term that takes its place where the data have sums alone
-INSTEAD = {"dos": "total", "dipole": "total", "polarizability": "total"}
+INSTEAD = "total"  # the term that takes the place of that of labels by atom where the data have sums alone
 
 
 def with_labels(options, section, make_loss, frames, config, progress=True):
     """``options`` (EnergyConfig and the like) without those terms that no frame has a label for, which is said once.
 
-    make_loss : callable(options) -> loss, see ase_mlelec.train.losses
+    make_loss : callable(section, options) -> loss, see ase_mlelec.train.losses
     frames : Frames to train on
 
     Raises ValueError, with the names of files and keys, for a term whose weight the configuration gives itself, and
     where no term is left.
     """
-    missing = missing_terms(make_loss(options), frames)
-    if not missing:
+    loss = make_loss(section, options)
+    missing = missing_terms(loss, frames)
+    if loss.terms and not missing:
         return options
     sources = ", ".join(config.data.files)
     have = ", ".join(frames.counts) or "none"
     for term, labels in missing.items():
         if term in options.given:
-            value = "[0, 0]" if section == "energy" else "0 (and total = 1)" if term == "atomic" else "0"
+            value = (
+                "[0, 0]"
+                if isinstance(getattr(options, term), tuple)
+                else "0 (and total = 1)"
+                if term == "atomic"
+                else "0"
+            )
             raise ValueError(
                 f"[{section}] {term}: none of the {len(frames)} frames to train on of {sources} has a "
                 f"label {' or '.join(map(repr, labels))}, they have {have}; give them, or leave the term "
@@ -38,7 +44,7 @@ def with_labels(options, section, make_loss, frames, config, progress=True):
             f"[{section}]: none of the {len(frames)} frames to train on of {sources} has a label "
             f"{' or '.join(map(repr, wanted))}, they have {have}; give them, or leave out [{section}]"
         )
-    if progress:
+    if progress and missing:
         _say_once(
             f"[{section}] trains without {', '.join(missing)}: none of the {len(frames)} frames to train on has "
             f"such labels ({', '.join(str(config.folder / name) for name in config.data.files)})"
@@ -48,12 +54,11 @@ def with_labels(options, section, make_loss, frames, config, progress=True):
 
 def _without(options, section, missing, frames, make_loss):
     """Options with zero weights for the missing terms, or None where no term is left."""
-    zero = dict.fromkeys(missing, (0.0, 0.0) if section == "energy" else 0.0)
-    other = INSTEAD.get(section)
-    kept = [term for term in make_loss(options).terms if term not in missing]
-    if not kept and other and other not in options.given:
-        trial = options.model_copy(update={**zero, other: 1.0})
-        return None if missing_terms(make_loss(trial), frames) else trial
+    zero = {term: (0.0, 0.0) if isinstance(getattr(options, term), tuple) else 0.0 for term in missing}
+    kept = [term for term in make_loss(section, options).terms if term not in missing]
+    if not kept and hasattr(options, INSTEAD) and INSTEAD not in options.given:
+        trial = options.model_copy(update={**zero, INSTEAD: 1.0})
+        return None if missing_terms(make_loss(section, trial), frames) else trial
     return options.model_copy(update=zero) if kept else None
 
 
