@@ -6,6 +6,7 @@ import torch
 from ase_mlelec.data.batches import Batches, join_environments
 from ase_mlelec.descriptors import Environment
 from ase_mlelec.heads.base import FittingNets
+from ase_mlelec.quantities import LABELS, QUANTITIES
 
 
 def standardise(model, frames):
@@ -20,8 +21,8 @@ def standardise(model, frames):
 def standardise_heads(model, frames, names=None):
     """Set the normalisation of new heads (default all that have FittingNets) for the descriptor as it is now.
 
-    Features get zero mean and unit spread, or the weights of the descriptor. Energies and total DOS get their
-    least-squares composition as bias, ADOS its mean by species, tensors of centres the best constant coefficients of
+    Features get zero mean and unit spread, or the weights of the descriptor. Sums over atoms get their
+    least-squares composition as bias, values of atoms their mean by species, tensors of centres the best constant coefficients of
     their basis; the spread around the bias is the scale of a head's output, for energies at least that of the forces.
 
     Frames without the label of a head have no part in its bias and its scale.
@@ -30,9 +31,9 @@ def standardise_heads(model, frames, names=None):
     """
     if names is None:
         names = [name for name, head in model.heads.items() if isinstance(getattr(head, "nets", None), FittingNets)]
-    labels = {name: _label_of(name, frames) for name in names}
+    labels = {name: _label_of(QUANTITIES[name], frames) for name in names}
     for name in names:
-        _check_labelled(model, name, frames)
+        _check_labelled(model, QUANTITIES[name], frames)
     batches = Batches.for_model(model, frames, tuple(labels.values()))
     seen = {descriptor: _environment(descriptor, batches) for descriptor in map(model.descriptor_of, names)}
     for name, label in labels.items():
@@ -46,16 +47,16 @@ def standardise_heads(model, frames, names=None):
                 )
             nets.shift[place], nets.inverse[place] = mean_and_inverse(own, model.descriptor_of(name).feature_weights())
         having, own = batches.with_label(label), _environment_of_label(environment, batches, label)
-        if label == "ados":
-            _centre_atoms(nets, having, own.species)
-        elif hasattr(model.heads[name], "centers"):
+        if hasattr(model.heads[name], "centers"):
             _centre_tensors(model.heads[name], having, label, own)
+        elif LABELS[label].of_atoms:
+            _centre_atoms(nets, having, label, own.species)
         elif len(having):
             _centre_totals(model, nets, having, label)
         else:  # forces alone: energies have no zero
             nets.bias.zero_()
             nets.scale.zero_()
-        if name == "energy":
+        if QUANTITIES[name].gradients:
             _widen_scale(nets, frames)
 
 
@@ -80,36 +81,27 @@ def mean_and_inverse(features, weights):
     return mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
 
 
-LABELS = {
-    "energy": ("energy", "forces", "virial"),
-    "dos": ("ados", "dos"),
-    "dipole": ("atomic_dipole", "summed_dipole"),
-    "polarizability": ("atomic_polarizability", "polarizability"),
-}
-
-
-def _label_of(head, frames):
+def _label_of(quantity, frames):
     """The label that the bias of a head is taken from: by atom where all species of the frames have that."""
-    atomic, *others = LABELS.get(head, (head,))
-    if head == "energy" or not others:
-        return atomic
+    atomic, total = quantity.atomic, quantity.total
+    if not atomic or not total:
+        return atomic or total
     present, labelled = (
         {number for frame in part for number in frame.atoms.numbers}
         for part in (frames, frames.select(lambda frame: atomic in frame.labels))
     )
-    return atomic if labelled == present or not any(others[0] in frame.labels for frame in frames) else others[0]
+    return atomic if labelled == present or not any(total in frame.labels for frame in frames) else total
 
 
-def _check_labelled(model, name, frames):
+def _check_labelled(model, quantity, frames):
     """ValueError for a species of the head that is in no frame with a label of it."""
-    labels = LABELS.get(name, (name,))
-    having = frames.select(lambda frame: any(label in frame.labels for label in labels))
+    having = frames.select(lambda frame: any(label in frame.labels for label in quantity.labels))
     seen = {symbol for frame in having for symbol in frame.atoms.symbols}
-    for k in getattr(model.heads[name], "centers", range(len(model.species))):
+    for k in getattr(model.heads[quantity.name], "centers", range(len(model.species))):
         if model.species[k] not in seen:
             raise ValueError(
-                f"got no atoms of {model.species[k]} in {len(having)} frames with a label of the {name} "
-                f"({' or '.join(labels)}); add some or leave it out"
+                f"got no atoms of {model.species[k]} in {len(having)} frames with a label of the {quantity.name} "
+                f"({' or '.join(quantity.labels)}); add some or leave it out"
             )
 
 
@@ -150,11 +142,11 @@ def _centre_totals(model, nets, batches, label):
     _set_scale(nets, (totals - counts @ bias) / counts.sum(dim=1, keepdim=True))
 
 
-def _centre_atoms(nets, batches, species):
-    spectra = torch.cat([batch.labels["ados"] for batch in batches.all_batches(16)])
+def _centre_atoms(nets, batches, label, species):
+    values = torch.cat([batch.labels[label].reshape(len(batch.labels[label]), -1) for batch in batches.all_batches(16)])
     for k in range(len(nets.bias)):
-        nets.bias[k] = spectra[species == k].mean(dim=0)
-    _set_scale(nets, spectra - nets.bias[species])
+        nets.bias[k] = values[species == k].mean(dim=0)
+    _set_scale(nets, values - nets.bias[species])
 
 
 def _centre_tensors(head, batches, label, environment):
@@ -167,7 +159,7 @@ def _centre_tensors(head, batches, label, environment):
     columns = []
     for k in head.centers:
         own = basis * (environment.species == k).reshape(-1, *[1] * (basis.ndim - 1))
-        columns.append(own if label.startswith("atomic") else system.sum_per_system(own))
+        columns.append(own if LABELS[label].of_atoms else system.sum_per_system(own))
     matrix = torch.cat(columns, dim=1).movedim(1, -1).flatten(0, -2)  # [rows, centers O]
     truth = torch.cat([batch.labels[label] for batch in batches.all_batches(16)]).reshape(-1, 1)
     size = matrix.square().mean(dim=0).sqrt() + 1e-12

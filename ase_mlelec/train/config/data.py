@@ -14,7 +14,7 @@ class _Keys(Section):
 
     group: Text = ""
     """Name of what tells the groups of structures, such as "config_type"."""
-    added: SkipJsonSchema[dict[str, Text]] = {}
+    added: SkipJsonSchema[dict[str, Text]] = Field(default_factory=dict)
     """Names of the labels of other packages, which stand beside the others in a file."""
 
     @model_validator(mode="before")

@@ -47,7 +47,7 @@ class Config(Section):
     dos: DOSConfig | None = None
     dipole: DipoleConfig | None = None
     polarizability: PolarizabilityConfig | None = None
-    quantities: dict[str, AtomicConfig] = {}
+    quantities: dict[str, AtomicConfig] = Field(default_factory=dict)
     """Heads of quantities that other packages have added, each in a section of its name."""
     bispectrum: BispectrumConfig = BispectrumConfig()
     ldos: LDOSConfig | None = None
