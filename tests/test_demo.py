@@ -10,7 +10,10 @@ from ase_mlelec_entry_points.cli.main import main
 
 @pytest.mark.skipif("si" not in list_models(), reason="the model 'si' is not there")
 def test_demo(tmp_path, capsys):
-    assert main(["demo", "--output", str(tmp_path / "demo"), "--atoms-per-side", "1", "--steps", "20"]) == 0
+    assert (
+        main(["demo", "--out", str(tmp_path / "demo"), "--device", "cpu", "--atoms-per-side", "1", "--steps", "20"])
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "lattice constant 5." in printed and "ase gui" in printed
     results = ResultFile(tmp_path / "demo" / "demo.h5")
@@ -21,5 +24,5 @@ def test_demo(tmp_path, capsys):
 
 
 def test_impossible_sizes(tmp_path, capsys):
-    assert main(["demo", "--output", str(tmp_path), "--atoms-per-side", "0"]) == 1
+    assert main(["demo", "--out", str(tmp_path), "--atoms-per-side", "0"]) == 1
     assert "need at least 1 and 10" in capsys.readouterr().err

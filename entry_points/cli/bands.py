@@ -1,6 +1,9 @@
 """``mlelec bands``"""
 
+from ase_mlelec_entry_points.cli.options import add_out, add_plot, write_figure
+
 HELP = "Bands of a Wannier Hamiltonian on a path through the Brillouin zone, as a picture and as ASE's JSON."
+EXAMPLE = "mlelec bands graphene_hr.dat --path GMKG --plot bands.png"
 
 
 def add_arguments(parser):
@@ -11,11 +14,13 @@ def add_arguments(parser):
         "seed.win, seed.wout and seed_centres.xyz beside it are read as well",
     )
     parser.add_argument("--path", help="special points such as GMKG (default: ASE's choice for the cell)")
-    parser.add_argument("--points", type=int, default=200, metavar="N", help="k points on the path (default: 200)")
+    parser.add_argument(
+        "--points", type=int, default=200, metavar="N", help="number of k points on the path (%(default)s)"
+    )
     parser.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="only bands within, eV")
-    parser.add_argument("--fermi", type=float, metavar="E", help="energy in eV that is zero in the picture")
-    parser.add_argument("--plot", metavar="FILE.png", help="draw the bands")
-    parser.add_argument("--json", metavar="FILE.json", help="write them for 'ase band-structure'")
+    parser.add_argument("--fermi", type=float, metavar="E", help="energy that is zero in the picture, eV")
+    add_plot(parser, "draw the bands")
+    add_out(parser, "write them for 'ase band-structure'", metavar="FILE.json", former=["--json"])
 
 
 def run(arguments):
@@ -41,10 +46,10 @@ def run(arguments):
         f"{hamiltonian.size} functions, {len(hamiltonian.r_vectors)} lattice vectors; path {bands.path.path}: "
         f"{energies.shape[1]} bands from {np.nanmin(energies):.3f} to {np.nanmax(energies):.3f} eV"
     )
-    if arguments.json:
+    if arguments.out:
         from ase_mlelec.atomic_write import replacing
 
-        with replacing(arguments.json) as partial:
+        with replacing(arguments.out) as partial:
             bands.write(partial)
     if arguments.plot:
         plot(arguments.plot, bands, "energy (eV)" if arguments.fermi is None else r"$E - E_\mathrm{F}$ (eV)")
@@ -54,9 +59,7 @@ def plot(path, bands, label):
     from matplotlib.figure import Figure
 
     from ase_mlelec.analysis.plots import plot_bands
-    from ase_mlelec.atomic_write import replacing
 
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     plot_bands(figure.add_subplot(), bands).set_ylabel(label)
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=150)
+    write_figure(path, figure)

@@ -1,11 +1,13 @@
 """``mlelec convert``"""
 
 from ase_mlelec_entry_points.cli import convert_mala
+from ase_mlelec_entry_points.cli.options import add_keys, add_out, check_writable, keys_of
 
 HELP = (
     "Convert labelled structures to a data set, or MALA's snapshots to ours (TARGET ends in .h5), or a model of "
     "deepmd-kit in its .dp container to ours (TARGET ends in .safetensors)."
 )
+EXAMPLE = "mlelec convert run.xyz OUTCAR --out data.h5"
 
 
 def add_arguments(parser):
@@ -16,7 +18,7 @@ def add_arguments(parser):
         help="data sets: .h5, deepmd npy folders, pw.x's output or .save, files that ASE reads with "
         "labels; or MALA's X.info.json with X.out.npy beside them; or one .dp model",
     )
-    parser.add_argument("target", metavar="TARGET", help=".h5 or .safetensors")
+    add_out(parser, "name of the result, .h5 or .safetensors; without it the last SOURCE is that", metavar="TARGET")
     parser.add_argument(
         "--grid",
         metavar=("FIRST", "LAST"),
@@ -25,72 +27,47 @@ def add_arguments(parser):
         help="energies of the first and the last point of spectra, eV; deepmd-kit and MALA do not keep them",
     )
     convert_mala.add_arguments(parser)
-    add_key_argument(parser)
+    add_keys(parser)
 
 
-def add_key_argument(parser):
-    parser.add_argument(
-        "--key",
-        metavar="LABEL=NAME",
-        action="append",
-        default=[],
-        help="what a label is called in files that ASE reads, such as energy=REF_energy; also "
-        "group=NAME, for what tells the groups of structures",
-    )
-
-
-def keys_of(arguments):
-    """dict, label -> name, of the options --key."""
-    pairs = [pair.partition("=") for pair in arguments.key]
-    for label, equals, name in pairs:
-        if not (label and equals and name):
-            raise ValueError(f"got --key {label}{equals}{name}, need LABEL=NAME, such as energy=REF_energy")
-    return {label: name for label, _, name in pairs}
-
-
-def check_target(sources, target):
-    """Raise ValueError where a result cannot be written, before the work is done."""
+def target_of(arguments):
+    """(sources, target): without --out the last source is the target; ValueError where it cannot be written."""
     from pathlib import Path
 
-    target = Path(target)
-    if target.is_dir() or not target.parent.is_dir():
-        raise ValueError(
-            f"{target}: "
-            + (
-                "a folder, need the name of a file"
-                if target.is_dir()
-                else f"there is no folder {target.parent}; make it first"
-            )
-        )
+    sources, target = arguments.sources, arguments.out
+    if target is None:
+        *sources, target = sources
+        if not sources:
+            raise ValueError(f"got {target} alone; give the result a name with --out")
+        check_writable("TARGET", target)
     for source in sources:
-        if target.exists() and Path(source).exists() and target.samefile(source):
+        if Path(target).exists() and Path(source).exists() and Path(target).samefile(source):
             raise ValueError(f"got {source} as SOURCE and as TARGET; give the result another name")
+    return sources, target
 
 
 def run(arguments):
-    from pathlib import Path
-
-    check_target(arguments.sources, arguments.target)
-    suffix = Path(arguments.target).suffix
-    mala = [source for source in arguments.sources if source.endswith(".info.json")]
+    sources, target = target_of(arguments)
+    suffix = f".{target.rpartition('.')[2]}"
+    mala = [source for source in sources if source.endswith(".info.json")]
     if arguments.key and (mala or suffix == ".safetensors"):
         raise ValueError("got --key, which is for labels in files that ASE reads; leave it out")
-    if mala and (suffix not in (".h5", ".hdf5") or len(mala) < len(arguments.sources)):
+    if mala and (suffix not in (".h5", ".hdf5") or len(mala) < len(sources)):
         raise ValueError(
-            f"got {mala[0]} beside something else, or TARGET '{arguments.target}'; convert MALA's "
+            f"got {mala[0]} beside something else, or TARGET '{target}'; convert MALA's "
             "snapshots by themselves to a name ending in .h5"
         )
     if mala:
-        convert_mala.convert_mala(mala, arguments.target, arguments.grid, arguments.upf, arguments.ldos_unit)
+        convert_mala.convert_mala(mala, target, arguments.grid, arguments.upf, arguments.ldos_unit)
     elif arguments.upf or arguments.ldos_unit:
         option = "--upf" if arguments.upf else "--ldos-unit"
-        raise ValueError(f"got {option} for {arguments.sources[0]}; leave it out, it belongs to MALA's X.info.json")
+        raise ValueError(f"got {option} for {sources[0]}; leave it out, it belongs to MALA's X.info.json")
     elif suffix in (".h5", ".hdf5"):
-        convert_data(arguments.sources, arguments.target, arguments.grid, keys_of(arguments))
+        convert_data(sources, target, arguments.grid, keys_of(arguments))
     elif suffix == ".safetensors":
-        convert_model(arguments.sources, arguments.target, arguments.grid)
+        convert_model(sources, target, arguments.grid)
     else:
-        raise ValueError(f"got TARGET '{arguments.target}', need a name ending in .h5 (data) or .safetensors (model)")
+        raise ValueError(f"got TARGET '{target}', need a name ending in .h5 (data) or .safetensors (model)")
 
 
 def convert_data(sources, target, grid, keys):

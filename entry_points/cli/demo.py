@@ -1,28 +1,35 @@
 """``mlelec demo``"""
 
+from argparse import SUPPRESS
 from pathlib import Path
+
+from ase_mlelec_entry_points.cli.options import add_device, add_model
 
 HELP = (
     "Relax silicon, melt it, and follow its electrons: density of states, Fermi level, and an order parameter per "
     "atom. Writes a picture, a trajectory for 'ase gui', and the numbers (HDF5); takes about a minute."
 )
+EXAMPLE = "mlelec demo --atoms-per-side 2"
 
 HOT, COOL = 2800, 1600  # K: so far above melting that it melts within a picosecond; and still a liquid
 
 
 def add_arguments(parser):
-    parser.add_argument(
-        "--output", type=Path, default="mlelec-demo", metavar="FOLDER", help="where the files go (%(default)s)"
-    )
-    parser.add_argument("--model", default="si", help="name or path of a model with energy and DOS (%(default)s)")
+    folder = {"dest": "out_folder", "type": Path, "metavar": "FOLDER"}
+    parser.add_argument("-o", "--out", default="mlelec-demo", help="where the files go (%(default)s)", **folder)
+    parser.add_argument("--output", default=SUPPRESS, help=SUPPRESS, **folder)
+    add_model(parser, "--model", default="si")
     parser.add_argument(
         "--atoms-per-side",
         type=int,
         default=3,
         metavar="N",
-        help="cubic cells of 8 atoms along each side (%(default)s, which makes 216 atoms)",
+        help="number of cubic cells of 8 atoms along each side (%(default)s, which makes 216 atoms)",
     )
-    parser.add_argument("--steps", type=int, default=1600, help="time steps of 2 fs (%(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=1600, metavar="N", help="number of time steps of 2 fs (%(default)s)"
+    )
+    add_device(parser)
 
 
 def run(arguments):
@@ -32,11 +39,11 @@ def run(arguments):
         raise ValueError(
             f"got --atoms-per-side {arguments.atoms_per_side} and --steps {arguments.steps}, need at least 1 and 10"
         )
-    calc = DeepDOSCalculator(arguments.model)
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments.out_folder.mkdir(parents=True, exist_ok=True)
+    calc = DeepDOSCalculator(arguments.model, device=arguments.device)
     atoms = relaxed_crystal(calc) * ((arguments.atoms_per_side,) * 3)
     atoms.calc = calc
-    draw(melt(atoms, arguments.steps, arguments.output / "demo"), arguments.output / "demo.png")
+    draw(melt(atoms, arguments.steps, arguments.out_folder / "demo"), arguments.out_folder / "demo.png")
 
 
 def relaxed_crystal(calc):

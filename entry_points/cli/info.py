@@ -2,11 +2,14 @@
 
 import json
 
+from ase_mlelec_entry_points.cli.options import add_model
+
 HELP = "Show what a model file contains: species, cutoff, quantities, size, and the metadata with units and provenance."
+EXAMPLE = "mlelec info si"
 
 
 def add_arguments(parser):
-    parser.add_argument("model", metavar="MODEL", help="name of a shipped model (see 'mlelec models') or a path")
+    add_model(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, complete, for other programs")
 
 

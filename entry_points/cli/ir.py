@@ -1,6 +1,9 @@
 """``mlelec ir``"""
 
+from ase_mlelec_entry_points.cli.options import add_out, add_plot, write_columns, write_figure
+
 HELP = "Infrared spectrum of a trajectory with dipoles: alpha(omega) n(omega) as a table and a picture."
+EXAMPLE = "mlelec ir run.h5 --temperature 300 --plot ir.png --out ir.csv"
 BLOCKS = 5  # of the trajectory, for the standard error
 
 
@@ -20,8 +23,9 @@ def add_arguments(parser):
     parser.add_argument("--temperature", type=float, metavar="K", help="default: the mean temperature in the file")
     parser.add_argument("--resolution", type=float, default=20.0, help="width of a sharp line, cm^-1 (%(default)s)")
     parser.add_argument("--max-wavenumber", type=float, default=4000.0, help="end of the spectrum, cm^-1 (%(default)s)")
-    parser.add_argument("--plot", metavar="FILE.png", help="draw the spectrum with its standard error")
-    parser.add_argument("--csv", metavar="FILE", help="write wavenumbers, alpha n and its standard error, cm^-1")
+    add_plot(parser, "draw the spectrum with its standard error")
+    meaning = "write wavenumbers, alpha n and its standard error, cm^-1"
+    add_out(parser, meaning, metavar="FILE.csv", former=["--csv"])
 
 
 def run(arguments):
@@ -55,8 +59,9 @@ def run(arguments):
         f"{wavenumbers[alpha_n.argmax()]:.0f} cm^-1, alpha n = {alpha_n.max():.4g} cm^-1"
         + ("; too short for error bars" if error is None else "")
     )
-    if arguments.csv:
-        write_table(arguments.csv, wavenumbers, alpha_n, error)
+    if arguments.out:
+        columns = {"wavenumber_per_cm": wavenumbers, "alpha_n_per_cm": alpha_n}
+        write_columns(arguments.out, columns | ({} if error is None else {"standard_error_per_cm": error}))
     if arguments.plot:
         plot(arguments.plot, wavenumbers, alpha_n, error)
 
@@ -100,34 +105,13 @@ def read_trajectory(path):
     return None if None in times else times, np.array(dipoles), np.array(cells), temperatures
 
 
-def write_table(path, wavenumbers, alpha_n, error):
-    import numpy as np
-
-    from ase_mlelec.atomic_write import replacing
-
-    columns = {"wavenumber_per_cm": wavenumbers, "alpha_n_per_cm": alpha_n}
-    if error is not None:
-        columns["standard_error_per_cm"] = error
-    with replacing(path) as partial:
-        np.savetxt(
-            partial,
-            np.column_stack(list(columns.values())),
-            fmt="%.6g",
-            delimiter=",",
-            comments="",
-            header=",".join(columns),
-        )
-
-
 def plot(path, wavenumbers, alpha_n, error):
     from matplotlib.figure import Figure
 
     from ase_mlelec.analysis.plots import COLOURS, plot_spectrum
-    from ase_mlelec.atomic_write import replacing
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     plot_spectrum(
         figure.add_subplot(), wavenumbers, alpha_n / 1000, None if error is None else error / 1000, color=COLOURS[0]
     )
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=150)
+    write_figure(path, figure)

@@ -7,18 +7,19 @@ import warnings
 from importlib import import_module
 
 import ase_mlelec
+from ase_mlelec_entry_points.cli.options import check_files
 
 # name of the module -> its line in `mlelec --help`
 COMMANDS = {
-    "demo": "relax and melt silicon and follow its electrons with the shipped model",
+    "demo": "relax and melt silicon and follow its electrons",
     "models": "list the shipped models",
     "info": "show what a model file contains",
-    "convert": "convert data sets between formats",
+    "convert": "convert data sets and models between formats",
     "train": "train a model as described in a TOML file",
     "schema": "print the JSON schema of that file, for editors",
-    "protect": "give a model a repulsive core and the ranges of its training data",
+    "protect": "give a model a repulsive core and ranges of its data",
     "test": "errors of a model on a data set",
-    "predict": "evaluate a model on structures and write the results",
+    "predict": "energy, forces and stress of structures, written as extended XYZ",
     "bands": "bands of a Wannier Hamiltonian along a path",
     "dos": "density of states, Fermi level and gap of a structure",
     "ir": "infrared spectrum of a trajectory with dipoles",
@@ -32,6 +33,7 @@ def main(argv=None):
     form, warnings.formatwarning = warnings.formatwarning, one_line
     try:
         arguments = build_parser(chosen).parse_args(argv)
+        check_files(arguments)
         arguments.run(arguments)
         sys.stdout.flush()  # a broken pipe shows here, not when the interpreter exits
         return 0
@@ -67,7 +69,8 @@ def build_parser(chosen=None):
     for name, summary in COMMANDS.items():
         if name == chosen:
             command = import_module(f"{__package__}.{name}")
-            subparser = subparsers.add_parser(name, help=summary, description=command.HELP)
+            epilog = f"Example: {command.EXAMPLE}"
+            subparser = subparsers.add_parser(name, help=summary, description=command.HELP, epilog=epilog)
             command.add_arguments(subparser)
             subparser.set_defaults(run=command.run)
         else:

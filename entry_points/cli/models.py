@@ -1,6 +1,7 @@
 """``mlelec models``"""
 
 HELP = "List the models shipped with the package: name, species, cutoff and predicted quantities."
+EXAMPLE = "mlelec models"
 
 
 def add_arguments(parser):

@@ -1,14 +1,17 @@
 """``mlelec protect``"""
 
+from ase_mlelec_entry_points.cli.options import add_model, add_out
+
 HELP = (
     "Give a model a repulsive core below the shortest distances of its training data, and the ranges by which "
     "calculators tell structures unlike these data: for models of other programs and of former versions. What "
     "'mlelec train' writes has both."
 )
+EXAMPLE = "mlelec protect water.dp data/ --out water.safetensors"
 
 
 def add_arguments(parser):
-    parser.add_argument("model", metavar="MODEL", help="name of a shipped model (see 'mlelec models') or a path")
+    add_model(parser)
     parser.add_argument(
         "data",
         metavar="DATA",
@@ -16,7 +19,8 @@ def add_arguments(parser):
         help="the data sets that it was trained on: .h5, deepmd npy folders, files that ASE reads; or "
         "the configuration of its training (.toml)",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="name of the new model (.safetensors)")
+    suffix = ".safetensors"
+    add_out(parser, "the new model", metavar=f"FILE{suffix}", suffixes=[suffix], required=True, former=["--output"])
     parser.add_argument(
         "--group", metavar="NAME", action="append", help="take the structures of this group alone; may be repeated"
     )
@@ -35,8 +39,6 @@ def run(arguments):
     from ase_mlelec import load_model
     from ase_mlelec.train.protection import protect
 
-    if not arguments.output.endswith(".safetensors"):
-        raise ValueError(f"got the output '{arguments.output}', need a name that ends in .safetensors")
     model = load_model(arguments.model)
     images, support, hamiltonians = (
         configured(arguments.data[0]) if arguments.data[0].endswith(".toml") else selected(arguments)
@@ -49,10 +51,10 @@ def run(arguments):
     for atoms in (*images, *hamiltonians, *support):
         model.check_species(atoms.numbers)
     protect(model, images or hamiltonians, support, hamiltonians=hamiltonians or None, core=not arguments.no_core)
-    model.save(arguments.output)
+    model.save(arguments.out)
     distances = ", ".join(f"{pair} {distance:.2f}" for pair, distance in model.metadata["shortest_distances_A"].items())
     print(
-        f"{arguments.output}: {len(images) + len(hamiltonians)} structures; shortest distances {distances} Å; "
+        f"{arguments.out}: {len(images) + len(hamiltonians)} structures; shortest distances {distances} Å; "
         f"{'a repulsive core below them' if model.core is not None else 'no repulsive core'}"
     )
 

@@ -1,19 +1,27 @@
 """``mlelec schema``"""
 
+from ase_mlelec_entry_points.cli.options import add_out
+
 HELP = (
-    "Print the JSON schema of the configuration of a training. An editor that knows it completes and checks settings: "
+    "The JSON schema of the configuration of a training. An editor that knows it completes and checks settings: "
     "'#:schema mlelec.schema.json' is the first line of such a TOML file."
 )
-EXAMPLE = "mlelec schema > mlelec.schema.json"
+EXAMPLE = "mlelec schema --out mlelec.schema.json"
 
 
 def add_arguments(parser):
-    """No arguments."""
+    add_out(parser, "write it; it is printed otherwise", metavar="FILE.json")
 
 
 def run(arguments):
     import json
 
+    from ase_mlelec.atomic_write import replacing
     from ase_mlelec.train.config import json_schema
 
-    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    text = json.dumps(json_schema(), indent=2, ensure_ascii=False)
+    if not arguments.out:
+        print(text)
+        return
+    with replacing(arguments.out) as partial:
+        partial.write_text(f"{text}\n", encoding="utf-8")

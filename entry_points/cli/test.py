@@ -1,8 +1,9 @@
 """``mlelec test``"""
 
-from ase_mlelec_entry_points.cli.convert import add_key_argument, keys_of
+from ase_mlelec_entry_points.cli.options import add_keys, add_out, keys_of
 
 HELP = "Errors of a model on labelled structures, of everything that it predicts and they have labels of."
+EXAMPLE = "mlelec test si examples/data/silicon.h5 --group test"
 
 
 def add_arguments(parser):
@@ -13,9 +14,9 @@ def add_arguments(parser):
         help="name of a shipped model (see 'mlelec models') or a path; several models of the LDOS are a committee",
     )
     parser.add_argument("data", metavar="DATA", help="data set: .h5, deepmd npy folder, or a file that ASE reads")
-    parser.add_argument("--group", help="only the frames of this group, such as test")
-    add_key_argument(parser)
-    parser.add_argument("--json", metavar="FILE", help="also write the errors as JSON")
+    parser.add_argument("--group", metavar="NAME", help="only the structures of this group, such as test")
+    add_keys(parser)
+    add_out(parser, "write the errors as well", metavar="FILE.json", former=["--json"])
 
 
 def run(arguments):
@@ -34,10 +35,35 @@ def run(arguments):
         frames, columns = errors_of_frames(arguments)
     print(f"{len(frames)} structures, {sum(len(frame.atoms) for frame in frames)} atoms")
     print(table(columns))
-    if arguments.json:
+    if arguments.out:
         result = {"frames": len(frames), **list(columns.values())[-1]}
-        with replacing(arguments.json) as partial:
+        with replacing(arguments.out) as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def selected(frames, arguments):
+    """The structures of the group that is asked for; ValueError where there are none."""
+    if arguments.group is None:
+        return frames
+    groups = getattr(frames, "groups", None) or [frame.group for frame in frames]
+    if arguments.group not in groups:
+        known = ", ".join(sorted(set(groups)))
+        raise ValueError(f"{arguments.data}: no frames of group '{arguments.group}'; it has {known}")
+    return frames.select(arguments.group if hasattr(frames, "groups") else lambda frame: frame.group == arguments.group)
+
+
+def models_of(arguments, head, kind, quantity):
+    """Name -> Model; ValueError for one without the head that the data are of."""
+    from ase_mlelec import load_model
+
+    models = {name: load_model(name) for name in arguments.model}
+    for name, model in models.items():
+        if head not in model.heads:
+            predicted = ", ".join(model.heads)
+            raise ValueError(
+                f"{arguments.data} holds {kind}, {name} predicts {predicted}; give a model of the {quantity}"
+            )
+    return models
 
 
 def errors_of_frames(arguments):
@@ -50,38 +76,22 @@ def errors_of_frames(arguments):
             f"{arguments.data}: got {len(arguments.model)} models, a committee, which is for LDOS "
             "snapshots alone; test the models one by one"
         )
-    frames = read_frames(arguments.data, keys_of(arguments))
-    if arguments.group is not None:
-        groups = sorted({frame.group for frame in frames})
-        frames = frames.select(lambda frame: frame.group == arguments.group)
-        if not len(frames):
-            raise ValueError(f"{arguments.data}: no frames of group '{arguments.group}'; it has {', '.join(groups)}")
+    frames = selected(read_frames(arguments.data, keys_of(arguments)), arguments)
     return frames, {arguments.group or "all": errors(load_model(arguments.model[0]), frames)}
 
 
 def errors_of_hamiltonians(arguments):
-    from ase_mlelec import load_model
     from ase_mlelec.data.hamiltonians import Hamiltonians
     from ase_mlelec.train.evaluate import errors
     from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
 
-    frames = Hamiltonians(arguments.data)
-    if arguments.group is not None:
-        groups = sorted(set(frames.groups))
-        frames = frames.select(arguments.group)
-        if not len(frames):
-            raise ValueError(f"{arguments.data}: no frames of group '{arguments.group}'; it has {', '.join(groups)}")
-    columns = {}
-    for name in arguments.model:
-        model = load_model(name)
-        if "hamiltonian" not in model.heads:
-            raise ValueError(
-                f"{arguments.data} holds Hamiltonians, {name} predicts {', '.join(model.heads)}; give a "
-                "model of the Hamiltonian"
-            )
-        columns[name if len(arguments.model) > 1 else arguments.group or "all"] = hamiltonian_errors(model, frames) | (
-            errors(model, frames.frames()) if "energy" in model.heads else {}
-        )
+    frames, columns = selected(Hamiltonians(arguments.data), arguments), {}
+    models = models_of(arguments, "hamiltonian", "Hamiltonians", "Hamiltonian")
+    for name, model in models.items():
+        column = name if len(models) > 1 else arguments.group or "all"
+        columns[column] = hamiltonian_errors(model, frames)
+        if "energy" in model.heads:
+            columns[column] |= errors(model, frames.frames())
     return frames, columns
 
 
@@ -89,31 +99,16 @@ def errors_of_ldos(arguments):
     import tempfile
     from pathlib import Path
 
-    from ase_mlelec import load_model
     from ase_mlelec.data.grid_points import GridData
     from ase_mlelec.data.snapshots import Snapshots
     from ase_mlelec.train.ldos.errors import mean_ldos_errors
 
-    models, snapshots = [load_model(name) for name in arguments.model], Snapshots(arguments.data)
-    for model in models:
-        if "ldos" not in model.heads:
-            raise ValueError(
-                f"{arguments.data} holds LDOS snapshots, the model predicts {', '.join(model.heads)}; "
-                "give a model of the LDOS"
-            )
+    snapshots = selected(Snapshots(arguments.data), arguments)
+    models = list(models_of(arguments, "ldos", "LDOS snapshots", "LDOS").values())
     descriptor = models[0].descriptor.double()
     if any(model.descriptor.arguments() != descriptor.arguments() for model in models):
-        raise ValueError(
-            f"got models with different fingerprints, {' and '.join(arguments.model)}; test them one by one"
-        )
-    if arguments.group is not None:
-        chosen = snapshots.select(arguments.group)
-        if not len(chosen):
-            raise ValueError(
-                f"{arguments.data}: no frames of group '{arguments.group}'; it has "
-                f"{', '.join(sorted(set(snapshots.groups)))}"
-            )
-        snapshots = chosen
+        names = " and ".join(arguments.model)
+        raise ValueError(f"got models with different fingerprints, {names}; test them one by one")
     with tempfile.TemporaryDirectory() as folder:
         data = GridData(snapshots, descriptor, Path(folder) / "fingerprints.h5", zero=models[0].heads["ldos"].zero)
         if len(models) == 1:

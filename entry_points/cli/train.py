@@ -4,6 +4,7 @@ HELP = (
     "Train a model as described in a TOML file. The same command goes on with a run that was interrupted. Learning "
     "curves (CSV) appear next to the model."
 )
+EXAMPLE = "mlelec train config.toml"
 
 
 def add_arguments(parser):
@@ -11,8 +12,8 @@ def add_arguments(parser):
         "config",
         metavar="CONFIG.toml",
         help="sections [data], [output], one or more of what is "
-        "learnt, such as [energy] and [dos], and, where the defaults are not wanted, [descriptor]; see "
-        "'pydoc ase_mlelec.train.config'",
+        "learned, such as [energy] and [dos], and, where the defaults are not wanted, [descriptor]; "
+        "'mlelec schema' has all settings",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no table of errors")
 

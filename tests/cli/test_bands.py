@@ -28,7 +28,7 @@ def test_bands(files, capsys):
         "0.5",
         "--plot",
         files / "g.png",
-        "--json",
+        "--out",
         files / "g.json",
     ]
     assert main([str(word) for word in ["bands", files / "g_hr.dat", *options]]) == 0

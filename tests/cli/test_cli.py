@@ -13,7 +13,7 @@ from small_data import ENERGIES, make_frames
 from small_ldos import random_ldos_model
 from small_models import random_model
 
-from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, MLDFTCalculator, load_model
+from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, MLDFTCalculator, bundle, load_model
 from ase_mlelec.data.frames import Frames, read_frames, to_images, write_hdf5
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec_entry_points.cli.main import main
@@ -85,7 +85,7 @@ def test_train(folder, capsys):
 
 
 def test_test(folder, capsys):
-    call("test", folder / "cu.safetensors", folder / "cu.h5", "--group", "test", "--json", folder / "errors.json")
+    call("test", folder / "cu.safetensors", folder / "cu.h5", "--group", "test", "--out", folder / "errors.json")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "2 structures, 6 atoms" and lines[1].split() == ["test"] and lines[2].endswith("meV/atom")
     stored = json.loads((folder / "errors.json").read_text())
@@ -100,7 +100,7 @@ def test_test(folder, capsys):
 
 
 def test_predict(folder, capsys):
-    call("predict", folder / "si.safetensors", folder / "si.traj", folder / "out.extxyz")
+    call("predict", folder / "si.safetensors", folder / "si.traj", "--out", folder / "out.extxyz")
     assert "3 structures" in capsys.readouterr().out
     calc = DeepPotCalculator(folder / "si.safetensors", device="cpu", on_extrapolation="ignore")
     for got, atoms in zip(read(folder / "out.extxyz", ":"), read(folder / "si.traj", ":"), strict=True):
@@ -122,7 +122,7 @@ def test_predict_without_cell(folder):
 
 
 def test_dos(folder, capsys):
-    files = "--plot", folder / "dos.png", "--csv", folder / "dos.csv"
+    files = "--plot", folder / "dos.png", "--out", folder / "dos.csv"
     call("dos", folder / "si.safetensors", folder / "si.traj", *files)
     calc = DeepDOSCalculator(folder / "si.safetensors", device="cpu")
     atoms = read(folder / "si.traj")
@@ -140,7 +140,7 @@ def test_dos_of_an_ldos_model(folder, capsys):
     atoms = bulk("Al", cubic=True)
     atoms.rattle(0.1, seed=0)
     write(folder / "al.traj", atoms)
-    call("dos", folder / "al.safetensors", folder / "al.traj", "--csv", folder / "ldos.csv")
+    call("dos", folder / "al.safetensors", folder / "al.traj", "--out", folder / "ldos.csv", "--device", "cpu")
     calc = MLDFTCalculator(model, device="cpu")
     assert capsys.readouterr().out == f"Al4: Fermi level {calc.get_fermi_level(atoms):.3f} eV, no gap\n"
     table = np.loadtxt(folder / "ldos.csv", delimiter=",", skiprows=1)
@@ -151,7 +151,7 @@ def test_convert_data(folder, capsys):
     frames = read_frames(folder / "cu.h5")
     write(folder / "a.extxyz", to_images(Frames(frames.frames[:4], ENERGIES)))
     write_hdf5(folder / "b.h5", Frames(frames.frames[4:], ENERGIES, frames.attributes))
-    call("convert", folder / "a.extxyz", folder / "b.h5", folder / "both.h5")
+    call("convert", folder / "a.extxyz", folder / "b.h5", "--out", folder / "both.h5")
     assert capsys.readouterr().out == f"{folder / 'both.h5'}: 10 structures with energy, forces, virial, ados, dos\n"
     both = read_frames(folder / "both.h5")
     assert both.attributes == frames.attributes and [f.group for f in both] == [f.group for f in frames]
@@ -183,6 +183,7 @@ def test_convert_names_of_labels(folder, capsys):
     assert "got --key energy, need LABEL=NAME" in fails(
         capsys, "convert", folder / "ref.xyz", folder / "x.h5", "--key", "energy"
     )
+    assert "alone; give the result a name with --out" in fails(capsys, "convert", folder / "ref.xyz")
     assert "got --key, which is for labels" in fails(
         capsys, "convert", folder / "cu.safetensors", folder / "x.safetensors", "--key", "energy=E"
     )
@@ -215,7 +216,7 @@ def test_warnings_are_one_line(folder):
 
 def test_convert_model(folder, capsys, monkeypatch):
     model = random_model(0, ("dos",), species=("Si",))
-    monkeypatch.setattr("ase_mlelec.io.deepmd.read_model", lambda path: model)
+    monkeypatch.setitem(bundle.READERS, ".dp", lambda path: model)
     (folder / "model.dp").touch()
     call("convert", folder / "model.dp", folder / "converted.safetensors", "--grid", "-2", "3")
     assert "dos of Si" in capsys.readouterr().out

@@ -67,7 +67,7 @@ def test_train_on_one_and_test_on_another(tmp_path):
                 "test",
                 str(tmp_path / "be2.safetensors"),
                 str(tmp_path / "test.h5"),
-                "--json",
+                "--out",
                 str(tmp_path / "errors.json"),
             ]
         )

@@ -73,7 +73,7 @@ def test_recorded(folder, capsys):
         300,
         "--resolution",
         150,
-        "--csv",
+        "--out",
         folder / "ir.csv",
         "--plot",
         folder / "ir.png",
@@ -91,8 +91,8 @@ def test_recorded(folder, capsys):
 
 
 def test_trajectory(folder, capsys):
-    call(folder / "run.h5", "--temperature", 250, "--resolution", 150, "--csv", folder / "a.csv")
-    call(folder / "run.extxyz", "--resolution", 150, "--csv", folder / "b.csv")
+    call(folder / "run.h5", "--temperature", 250, "--resolution", 150, "--out", folder / "a.csv")
+    call(folder / "run.extxyz", "--resolution", 150, "--out", folder / "b.csv")
     recorded, stored = capsys.readouterr().out.splitlines()
     assert recorded == stored and ", 250 K, " in stored  # of the momenta
     np.testing.assert_allclose(
@@ -112,7 +112,7 @@ def test_short_run_has_no_error_bars(folder, capsys):
         100,
         "--max-wavenumber",
         2000,
-        "--csv",
+        "--out",
         folder / "short.csv",
     )
     assert capsys.readouterr().out.endswith("; too short for error bars\n")

@@ -1,0 +1,123 @@
+"""Options that mean the same in all commands, and the files that commands write.
+
+``check_files`` looks at the names of these files before a command starts: a calculation does not end in an error for a
+picture of an unknown kind or a folder that is not there.
+"""
+
+import os
+from argparse import SUPPRESS
+from pathlib import Path
+
+
+def add_model(parser, name="model", **options):
+    """Add the model that is used: a positional argument, or the option ``--model`` where there is a default."""
+    text = "name of a shipped model (see 'mlelec models') or a path"
+    parser.add_argument(
+        name, metavar="MODEL", help=text + (" (%(default)s)" if "default" in options else ""), **options
+    )
+
+
+def add_out(parser, meaning, *, metavar="FILE", suffixes=(), required=False, former=()):
+    """Add ``--out``, the file with the result.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    meaning : str
+        What is written.
+    metavar : str
+        Name of the file in the help.
+    suffixes : sequence of str
+        What the name has to end in; (): anything.
+    required : bool
+        Whether there is no result but this file.
+    former : sequence of str
+        Names that the option had in former versions, which go on to work.
+    """
+    parser.add_argument("-o", "--out", metavar=metavar, help=f"{meaning} (required)" if required else meaning)
+    for name in former:
+        parser.add_argument(name, dest="out", default=SUPPRESS, help=SUPPRESS)
+    parser.set_defaults(out_suffixes=tuple(suffixes), out_required=required)
+
+
+def add_plot(parser, meaning):
+    """Add ``--plot``, a picture."""
+    parser.add_argument("--plot", metavar="FILE.png", help=f"{meaning}; png, pdf, svg and what else matplotlib writes")
+
+
+def add_device(parser):
+    """Add ``--device``, where the model is evaluated."""
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:0 (default: cuda where there is one)")
+
+
+def add_keys(parser):
+    """Add ``--key``, names of labels in files of other programs."""
+    parser.add_argument(
+        "--key",
+        metavar="LABEL=NAME",
+        action="append",
+        default=[],
+        help="what a label is called in files that ASE reads, such as energy=REF_energy; also group=NAME, for what "
+        "tells the groups of structures; may be repeated",
+    )
+
+
+def keys_of(arguments):
+    """Label -> name, of the options --key."""
+    pairs = [pair.partition("=") for pair in arguments.key]
+    for label, equals, name in pairs:
+        if not (label and equals and name):
+            raise ValueError(f"got --key {label}{equals}{name}, need LABEL=NAME, such as energy=REF_energy")
+    return {label: name for label, _, name in pairs}
+
+
+def check_files(arguments):
+    """Raise ValueError where a file of ``--out`` or ``--plot`` cannot be written.
+
+    ``arguments.former_out`` is what former versions took as the last positional argument.
+    """
+    if getattr(arguments, "former_out", None) is not None and arguments.out is None:
+        arguments.out = arguments.former_out
+    out, plot = getattr(arguments, "out", None), getattr(arguments, "plot", None)
+    if out is None and getattr(arguments, "out_required", False):
+        raise ValueError("got no --out; give the name of the file to write")
+    if out is not None:
+        check_writable("--out", out, arguments.out_suffixes)
+    if plot is not None:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        check_writable("--plot", plot, [f".{kind}" for kind in sorted(FigureCanvasBase.get_supported_filetypes())])
+    if out is not None and plot is not None and Path(out).resolve() == Path(plot).resolve():
+        raise ValueError(f"got {out} for --out and for --plot; give two names")
+
+
+def check_writable(option, path, suffixes=()):
+    """Raise ValueError where no file of this name can be written, or none that ends in one of ``suffixes``."""
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{option}: {path} is a folder, need the name of a file")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(f"{option}: got '{path}', need a name that ends in {', '.join(suffixes)}; rename it")
+    if not path.parent.is_dir():
+        raise ValueError(f"{option}: got '{path}', but there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{option}: got '{path}', but the folder {path.parent} is not writable; choose another one")
+
+
+def write_columns(path, columns):
+    """Write a table (CSV) with a dict, heading -> array."""
+    import numpy as np
+
+    from ase_mlelec.atomic_write import replacing
+
+    table = np.column_stack(list(columns.values()))
+    with replacing(path) as partial:
+        np.savetxt(partial, table, fmt="%.6g", delimiter=",", comments="", header=",".join(columns))
+
+
+def write_figure(path, figure):
+    """Write a picture of the kind that its suffix names."""
+    from ase_mlelec.atomic_write import replacing
+
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150)
