@@ -343,7 +343,7 @@ READERS = {
         "train.checkpoint.load_checkpoint", seeds.checkpoint, lambda folder: load_checkpoint(folder / "run.checkpoint")
     ),
     "config": Reader(
-        "train.config.read_config",
+        "train.config.files.read_config",
         seeds.text("config.toml", seeds.CONFIG),
         lambda folder: read_config(folder / "config.toml"),
     ),
