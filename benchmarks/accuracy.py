@@ -29,11 +29,11 @@ DFT_LATTICE, DFT_BULK = 5.405, 93.9  # Å, GPa: Si.pz-vbc, 24 Ry, 6^3 shifted me
 
 
 def table_of_errors(model, frames):
-    groups = {"test, all": frames.select(lambda f: f.group == "test")}
+    groups = {"test, all": frames.select("test")}
     for phase in ("static", "solid", "liquid"):
-        groups[f"test, {phase}"] = groups["test, all"].select(lambda f, phase=phase: f.name.startswith(phase))
-    for frame in frames.select(lambda f: f.group == "size"):
-        groups[frame.name] = frames.select(lambda f, frame=frame: f is frame)
+        groups[f"test, {phase}"] = groups["test, all"].where(lambda f, phase=phase: f.name.startswith(phase))
+    for frame in frames.select("size"):
+        groups[frame.name] = frames.where(lambda f, frame=frame: f is frame)
     results = {name: (len(group), errors(model, group)) for name, group in groups.items() if len(group)}
     columns = list(next(iter(results.values()))[1])
     lines = ["| structures | n | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
@@ -77,7 +77,7 @@ def nve_drift(calculator, picoseconds):
 def plot_dos(calculator, frames, path):
     import matplotlib.pyplot as plt
 
-    cells = frames.select(lambda f: f.group == "size").frames
+    cells = frames.select("size").frames
     figure, axes = plt.subplots(
         1, len(cells), figsize=(4.5 * len(cells), 3.4), sharey=True, squeeze=False, layout="constrained"
     )

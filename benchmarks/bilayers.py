@@ -79,7 +79,7 @@ def picture(target, frames, calc):
 
 def coarse_forces(unseen, path):
     """dict of forces by test, of the less converged calculation: with Hamiltonians, and in the file beside without."""
-    others = read_frames(path.with_name(f"{path.stem}_forces.h5")).select(lambda frame: frame.group == "test")
+    others = read_frames(path.with_name(f"{path.stem}_forces.h5")).select("test")
     return {frame.name: frame.labels["forces"] for frame in join([unseen.frames(), others])}
 
 
@@ -92,7 +92,7 @@ def table_of_forces(model, frames, coarse):
     yield "|---|---|---|---|---|---|---|"
     kinds = sorted({frame.name.split("-")[0] for frame in frames})
     for kind in [*kinds, "all"]:
-        own = frames.select(lambda frame, kind=kind: kind in (frame.name.split("-")[0], "all"))
+        own = frames.where(lambda frame, kind=kind: kind in (frame.name.split("-")[0], "all"))
         found = errors(model, own)
         true = np.concatenate([frame.labels["forces"].ravel() for frame in own])
         theirs = np.concatenate([coarse[frame.name].ravel() for frame in own])
@@ -177,7 +177,7 @@ def section(name, path):
     found, forces = hamiltonian_errors(calc.models[0], frames), []
     if "energy" in calc.models[0].heads:
         labelled = read_frames(path.with_name(f"{path.stem}_converged_forces.h5"))
-        labelled = labelled.select(lambda frame: frame.group == "test")
+        labelled = labelled.select("test")
         found = errors(calc.models[0], labelled) | found
         forces = [
             "Forces are those of 6 x 6 points off Γ of a primitive cell and 320 Ry for the density "

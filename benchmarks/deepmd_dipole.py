@@ -72,7 +72,7 @@ def rows_of(section, folder, steps):
     """Lines of the table of one quantity."""
     frames = divided(read_frames(Path(folder) / CASES[section][0] / "atomic_system"))
     model, seconds = trained(frames, section, steps)
-    test = frames.select(lambda frame: frame.group == "test")
+    test = frames.select("test")
     found = errors(model, test)
     print(section, found, f"{seconds:.0f} s", flush=True)
     if section == "dipole":

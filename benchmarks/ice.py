@@ -48,10 +48,10 @@ COLUMNS = {
 
 
 def table_of_errors(model, frames):
-    test = frames.select(lambda frame: frame.group == "test")
+    test = frames.select("test")
     groups = {"all": test}
     for phase in dict.fromkeys(frame.name.split("-")[0] for frame in test):
-        groups[phase] = test.select(lambda frame, phase=phase: frame.name.startswith(phase))
+        groups[phase] = test.where(lambda frame, phase=phase: frame.name.startswith(phase))
     yield "| structures | n | " + " | ".join(COLUMNS.values()) + " |"
     yield "|---" * (len(COLUMNS) + 2) + "|"
     for name, group in groups.items():

@@ -1,12 +1,45 @@
-"""Labelled structures in memory.  Nothing here needs torch."""
+"""What all data sets share, and labelled structures in memory.  Nothing here needs torch."""
 
 import hashlib
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
 from ase import Atoms
 
 from ase_mlelec.quantities import LABELS, data_labels
+
+
+def hash_of(contents) -> str:
+    """16 hexadecimal digits that tell arrays and bytes from others."""
+    digest = hashlib.sha256()
+    for part in contents:
+        digest.update(part if isinstance(part, bytes) else np.asarray(part).tobytes())
+    return digest.hexdigest()[:16]
+
+
+class DataSet:
+    """Structures with what is known of them.
+
+    Subclasses have ``len``, items by place, ``groups`` (list of str, what every structure is for), ``take(indices)``,
+    and ``_contents()``: arrays and bytes, which are hashed.
+    """
+
+    def __iter__(self):
+        return (self[k] for k in range(len(self)))
+
+    def select(self, *groups):
+        """The structures of these groups, a data set of the same kind.
+
+        Parameters
+        ----------
+        *groups : str
+        """
+        return self.take([k for k, group in enumerate(self.groups) if group in groups])
+
+    def fingerprint(self) -> str:
+        """Hash of what is in the data set, for the provenance in a model file."""
+        return hash_of(self._contents())
 
 
 @dataclass
@@ -26,7 +59,7 @@ class Frame:
 
 
 @dataclass
-class Frames:
+class Frames(DataSet):
     """A data set.  Frames need not have the same labels: one that is not in ``frame.labels`` is not known for it.
 
     frames : list of Frame
@@ -41,8 +74,33 @@ class Frames:
     def __len__(self):
         return len(self.frames)
 
-    def __iter__(self):
-        return iter(self.frames)
+    def __getitem__(self, k):
+        return self.frames[k]
+
+    @property
+    def groups(self):
+        """list of str, what every frame is for."""
+        return [frame.group for frame in self.frames]
+
+    def take(self, indices):
+        """The frames of these places."""
+        return Frames([self.frames[k] for k in indices], self.energies, self.attributes)
+
+    def where(self, condition):
+        """The frames for which ``condition(frame)`` holds."""
+        return self.take([k for k, frame in enumerate(self.frames) if condition(frame)])
+
+    def select(self, *groups):
+        """The frames of these groups, a data set of the same kind.
+
+        Parameters
+        ----------
+        *groups : str
+        """
+        if groups and callable(groups[0]):
+            warnings.warn("select(condition) is now where(condition)", DeprecationWarning, stacklevel=2)
+            return self.where(groups[0])
+        return super().select(*groups)
 
     @property
     def labels(self):
@@ -54,10 +112,6 @@ class Frames:
         """dict, label -> number of frames that have it, at least one."""
         counts = {name: sum(name in frame.labels for frame in self.frames) for name in data_labels()}
         return {name: count for name, count in counts.items() if count}
-
-    def select(self, condition):
-        """The frames for which ``condition(frame)`` holds."""
-        return Frames([frame for frame in self.frames if condition(frame)], self.energies, self.attributes)
 
     def require(self, *names):
         """Raise ValueError unless every frame has all the labels, with shapes that fit."""
@@ -98,19 +152,15 @@ class Frames:
         if not np.isfinite(frame.labels[name]).all():
             raise ValueError(f"{self._place(i)}: label '{name}' holds NaN; remove the frame")
 
-    def fingerprint(self):
-        """str, a hash of structures, labels and energy grid, for the provenance in a model file."""
-        digest = hashlib.sha256()
+    def _contents(self):
         if self.energies is not None:
-            digest.update(np.asarray(self.energies, dtype=float).tobytes())
+            yield np.asarray(self.energies, dtype=float)
         for frame in self.frames:
-            for name in ("numbers", "positions", "cell", "pbc"):
-                digest.update(np.ascontiguousarray(getattr(frame.atoms, name)).tobytes())
+            yield from (getattr(frame.atoms, name) for name in ("numbers", "positions", "cell", "pbc"))
             for name in sorted(frame.labels):
-                # single precision, which is what a file keeps of spectra
-                with np.errstate(over="ignore"):
-                    digest.update(name.encode() + np.asarray(frame.labels[name], dtype=np.float32).tobytes())
-        return digest.hexdigest()[:16]
+                yield name.encode()
+                with np.errstate(over="ignore"):  # single precision, which is what a file keeps of spectra
+                    yield np.asarray(frame.labels[name], dtype=np.float32)
 
 
 def join(parts):

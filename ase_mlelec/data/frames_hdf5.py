@@ -8,20 +8,15 @@ labels/NAME                         the values of one frame, or of its atoms, af
 has/NAME [frames]                   whether the frame has the label, where some have not (from format 2 on)
 """
 
-import json
 import warnings
 
-import h5py
 import numpy as np
 from ase import Atoms
 
-from ase_mlelec.atomic_write import replacing
 from ase_mlelec.data.data_set import Frame, Frames
-from ase_mlelec.io.hdf5 import AGAIN, opened, read_array, subgroup
+from ase_mlelec.data.hdf5 import FRAMES, PACKED, created, opened
+from ase_mlelec.io.hdf5 import AGAIN, read_array, subgroup
 from ase_mlelec.quantities import LABELS, data_labels
-
-FORMAT_VERSION = 2
-NEWER = "{path} has data format {got}, this version reads up to {version}; update ase-mlelec"
 
 
 def write_hdf5(path, frames):
@@ -36,20 +31,14 @@ def write_hdf5(path, frames):
             "spectra; label them first"
         )
     frames.check()
-    try:
-        header = json.dumps({**frames.attributes, "format_version": FORMAT_VERSION}, allow_nan=False)
-    except ValueError as error:
-        raise ValueError(f"{path}: the attributes cannot be written ({error}); take out NaN and infinity") from None
-    packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
-        file.attrs["ase_mlelec"] = header
+    with created(path, FRAMES, frames.attributes) as file:
         file["count"] = [len(frame.atoms) for frame in frames]
         file["name"] = [frame.name for frame in frames]
         file["group"] = [frame.group for frame in frames]
         for key in ("cell", "pbc"):
-            file.create_dataset(key, data=[np.asarray(getattr(frame.atoms, key)) for frame in frames], **packed)
+            file.create_dataset(key, data=[np.asarray(getattr(frame.atoms, key)) for frame in frames], **PACKED)
         for key in ("positions", "numbers"):
-            file.create_dataset(key, data=np.concatenate([getattr(f.atoms, key) for f in frames]), **packed)
+            file.create_dataset(key, data=np.concatenate([getattr(f.atoms, key) for f in frames]), **PACKED)
         if frames.energies is not None:
             file["energies"] = np.asarray(frames.energies, dtype=float)
         for name, count in frames.counts.items():
@@ -57,7 +46,7 @@ def write_hdf5(path, frames):
             data = np.concatenate(values) if LABELS[name].of_atoms else np.array(values)
             # spectra are smooth and large: single precision is far below their label error
             kind = np.float32 if LABELS[name].on_grid else np.float64
-            file.create_dataset(f"labels/{name}", data=data.astype(kind), **packed)
+            file.create_dataset(f"labels/{name}", data=data.astype(kind), **PACKED)
             if count < len(frames):
                 file[f"has/{name}"] = [name in frame.labels for frame in frames]
 
@@ -67,10 +56,7 @@ def read_hdf5(path):
 
     Raises ValueError for truncated, damaged, foreign or newer files.
     """
-    with opened(path, "ase_mlelec", "data set", "convert the data with 'mlelec convert'", FORMAT_VERSION, NEWER) as (
-        file,
-        attributes,
-    ):
+    with opened(path, FRAMES) as (file, attributes):
         counts, columns = _structures(path, file)
         energies = read_array(file, "energies", (None,)) if "energies" in file else None
         labels = _labels(path, file, counts, energies)

@@ -3,25 +3,28 @@
 One HDF5 file, the elements of H(R) sparse and in single precision (2e-7 eV at 4 eV).  Read frame by frame.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 import scipy.sparse
 from ase import Atoms
-from ase.data import atomic_masses
 
-from ase_mlelec.atomic_write import replacing
 from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
 from ase_mlelec.data.frames import Frame, Frames
-from ase_mlelec.io.hdf5 import AGAIN, has_mark, json_of, opened, read_array, subgroup, text_attribute
+from ase_mlelec.data.hdf5 import (
+    HAMILTONIANS,
+    PACKED,
+    StoredDataSet,
+    created,
+    is_of,
+    read_atoms,
+    read_indices,
+    write_atoms,
+)
+from ase_mlelec.io.hdf5 import AGAIN, json_of, read_array, text_attribute
 
-FORMAT_VERSION = 1
-MARK = "ase_mlelec_hamiltonians"  # attribute of our files
 SMALLEST = 1e-7  # eV; smaller elements are not stored
 VACUUM = "vacuum level"
 
@@ -105,14 +108,11 @@ def write_hamiltonians(path, frames, attributes):
 
     attributes : dict of JSON types: electrons_per_atom by symbol, those that fill the functions; settings
     """
-    packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
-        file.attrs[MARK] = json.dumps({"energy_reference": VACUUM, **attributes, "format_version": FORMAT_VERSION})
+    with created(path, HAMILTONIANS, {"energy_reference": VACUUM, **attributes}) as file:
         for k, frame in enumerate(frames):
             group = file.create_group(f"{k:05d}")
             group.attrs.update(name=frame.name, group=frame.group)
-            for key in ("numbers", "positions", "cell", "pbc"):
-                group[key] = np.asarray(getattr(frame.atoms, key))
+            write_atoms(group, frame.atoms)
             r_vectors = frame.hamiltonian.r_vectors
             half = len(r_vectors) // 2  # the vectors before the middle are the negative ones
             elements = frame.hamiltonian.bloch.stacked.tocoo()
@@ -125,7 +125,7 @@ def write_hamiltonians(path, frames, attributes):
                 ("column", elements.col, np.int32),
                 ("value", elements.data, np.float32),
             ):
-                group.create_dataset(key, data=values[keep].astype(kind), **packed)
+                group.create_dataset(key, data=values[keep].astype(kind), **PACKED)
             group["atom"] = np.array([function.atom for function in frame.functions], dtype=np.int32)
             group["axes"] = np.array([[function.z, function.x] for function in frame.functions], dtype=float)
             group.attrs["orbitals"] = json.dumps([function.orbital for function in frame.functions])
@@ -136,14 +136,10 @@ def write_hamiltonians(path, frames, attributes):
 
 def is_hamiltonians(path):
     """True for an HDF5 file of Hamiltonians."""
-    return has_mark(path, MARK)
+    return is_of(path, HAMILTONIANS)
 
 
-def _opened(path):
-    return opened(path, MARK, "file of Hamiltonians", "write it with write_hamiltonians", FORMAT_VERSION)
-
-
-class Hamiltonians:
+class Hamiltonians(StoredDataSet):
     """The frames of a file, read when they are asked for; a selection of them is the same kind of object.
 
     attributes : dict; groups : list of str, what every frame is for
@@ -152,69 +148,34 @@ class Hamiltonians:
     that are not referred to the vacuum.
     """
 
-    def __init__(self, path):
-        self.path = Path(path)
-        with _opened(self.path) as (file, self.attributes):
-            self._keys = sorted(file)
-            self.groups = [text_attribute(subgroup(file, key), "group") for key in self._keys]
+    kind = HAMILTONIANS
+    hashed = (
+        ("numbers", (None,)),
+        ("positions", (None, 3)),
+        ("cell", (3, 3)),
+        ("r_vectors", (None, 3)),
+        ("value", (None,)),
+    )
+
+    def _read_common(self, file):
         if self.attributes.get("energy_reference") != VACUUM:
             raise ValueError(
-                f"{path}: got energies referred to {self.attributes.get('energy_reference')}, need the "
+                f"{self.path}: got energies referred to {self.attributes.get('energy_reference')}, need the "
                 "vacuum level, which all structures share; use referred_to"
             )
 
-    def select(self, *groups):
-        """The frames of these groups."""
-        return self.take([k for k, group in enumerate(self.groups) if group in groups])
-
-    def take(self, indices):
-        """The frames of these places."""
-        chosen = object.__new__(Hamiltonians)
-        chosen.__dict__ = self.__dict__ | {
-            name: [getattr(self, name)[k] for k in indices] for name in ("_keys", "groups")
-        }
-        return chosen
-
-    def __len__(self):
-        return len(self._keys)
-
-    def __iter__(self):
-        return (self[k] for k in range(len(self)))
-
-    def __getitem__(self, k):
-        with _opened(self.path) as (file, _):
-            group = subgroup(file, self._keys[k])
-            atoms = _atoms(group)
-            functions = _functions(group, len(atoms))
-            hamiltonian = _from_half(atoms, functions, *_elements(group, len(functions)))
-            energy = float(read_array(group, "energy", ())) if "energy" in group else None
-            forces = read_array(group, "forces", (len(atoms), 3)) if "forces" in group else None
-            return HamiltonianFrame(
-                atoms,
-                hamiltonian,
-                functions,
-                energy,
-                forces,
-                text_attribute(group, "name"),
-                text_attribute(group, "group"),
-            )
-
-    def fingerprint(self):
-        """str, a hash of structures and elements, for the provenance in a model file."""
-        digest = hashlib.sha256()
-        with _opened(self.path) as (file, _):
-            for key in self._keys:
-                group = subgroup(file, key)
-                for name, shape in (
-                    ("numbers", (None,)),
-                    ("positions", (None, 3)),
-                    ("cell", (3, 3)),
-                    ("r_vectors", (None, 3)),
-                    ("value", (None,)),
-                ):
-                    values = read_array(group, name, shape)
-                    digest.update(values.astype(group[name].dtype).tobytes())
-        return digest.hexdigest()[:16]
+    def _read(self, group):
+        atoms = read_atoms(group)
+        functions = _functions(group, len(atoms))
+        return HamiltonianFrame(
+            atoms,
+            _from_half(atoms, functions, *_elements(group, len(functions))),
+            functions,
+            float(read_array(group, "energy", ())) if "energy" in group else None,
+            read_array(group, "forces", (len(atoms), 3)) if "forces" in group else None,
+            text_attribute(group, "name"),
+            text_attribute(group, "group"),
+        )
 
     def frames(self):
         """Frames of those with energies and forces, for a force field of the same structures."""
@@ -226,28 +187,8 @@ class Hamiltonians:
         return Frames(found, None, dict(self.attributes))
 
 
-def _within(group, name, values, count):
-    """Integers [M] as they came, after refusing those that are not 0 to count - 1."""
-    if len(values) and not (0 <= values.min() and values.max() < count):
-        raise ValueError(
-            f"{group.file.filename}: {group.name}/{name}: got {values.min()} to {values.max()}, need 0 to "
-            f"{count - 1}; {AGAIN}"
-        )
-    return values
-
-
-def _atoms(group):
-    numbers = _within(group, "numbers", read_array(group, "numbers", (None,), int), len(atomic_masses))
-    return Atoms(
-        numbers,
-        read_array(group, "positions", (len(numbers), 3)),
-        cell=read_array(group, "cell", (3, 3)),
-        pbc=read_array(group, "pbc", (3,), bool),
-    )
-
-
 def _functions(group, n_atoms):
-    owners = _within(group, "atom", read_array(group, "atom", (None,), int), n_atoms)
+    owners = read_indices(group, "atom", None, n_atoms)
     orbitals = json_of(group, "orbitals", list)
     axes = read_array(group, "axes", (len(owners), 2, 3))
     if len(orbitals) != len(owners) or not all(isinstance(orbital, str) for orbital in orbitals):
@@ -272,7 +213,7 @@ def _elements(group, size):
             f"elements for {size} functions, need R = 0 first and elements for most R; {AGAIN}"
         )
     places = (
-        _within(group, name, read_array(group, name, (len(value),), int), count)
+        read_indices(group, name, len(value), count)
         for name, count in (("which", len(half)), ("row", size), ("column", size))
     )
     return half, *places, value

@@ -4,23 +4,19 @@ A snapshot with all its grid points is large (8,000 points x 171 energies for 4 
 random choice of points; the DOS, which is the integral over all of them, and the density are always complete.
 """
 
-import hashlib
-import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
-import h5py
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
-from ase_mlelec.atomic_write import replacing
 from ase_mlelec.checks import check_finite
 from ase_mlelec.data import electrons
-from ase_mlelec.io.hdf5 import has_mark, number_attribute, opened, read_array, subgroup, text_attribute
+from ase_mlelec.data.data_set import hash_of
+from ase_mlelec.data.hdf5 import PACKED, SNAPSHOTS, StoredDataSet, created, is_of, opened, read_atoms, write_atoms
+from ase_mlelec.io.hdf5 import number_attribute, read_array, subgroup, text_attribute
 
-MARK = "ase_mlelec_snapshots"
-FORMAT_VERSION = 1
 FAIR_SAMPLE = 100  # grid points at random whose mean LDOS is that of all to some per cent
 LEVELS = 65535  # the LDOS is stored in steps of max/65535, and what is negative as zero
 
@@ -95,9 +91,7 @@ def write_snapshots(path, snapshots, energies, attributes):
     Raises ValueError for a snapshot on other energies, and for one whose LDOS, DOS or density holds another number of
     electrons at its Fermi level than its atoms have, as it would in another unit.
     """
-    packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
-        file.attrs[MARK] = json.dumps({**attributes, "format_version": FORMAT_VERSION})
+    with created(path, SNAPSHOTS, attributes) as file:
         file["energies"] = np.asarray(energies, dtype=float)
         for k, snapshot in enumerate(snapshots):
             if len(snapshot.dos) != len(energies):
@@ -110,17 +104,16 @@ def write_snapshots(path, snapshots, energies, attributes):
             group.attrs.update(
                 name=snapshot.name, group=snapshot.group, temperature=snapshot.temperature, shape=snapshot.shape
             )
-            for key in ("numbers", "positions", "cell", "pbc"):
-                group[key] = np.asarray(getattr(snapshot.atoms, key))
+            write_atoms(group, snapshot.atoms)
             group["dos"] = np.asarray(snapshot.dos, dtype=float)
             scale = max(float(np.max(snapshot.ldos)), 0.0) / LEVELS or 1.0
             steps = np.rint(np.clip(snapshot.ldos, 0, None) / scale).astype(np.uint16)
-            group.create_dataset("ldos", data=steps, **packed).attrs["scale"] = scale
+            group.create_dataset("ldos", data=steps, **PACKED).attrs["scale"] = scale
             for key in OPTIONAL:
                 value = getattr(snapshot, key)
                 if value is not None:
                     kind = {"density": np.float32, "points": np.int32}.get(key, float)
-                    group.create_dataset(key, data=np.asarray(value, dtype=kind), **(packed if np.ndim(value) else {}))
+                    group.create_dataset(key, data=np.asarray(value, dtype=kind), **(PACKED if np.ndim(value) else {}))
 
 
 def check_snapshot(path, snapshot, energies, attributes):
@@ -151,10 +144,10 @@ def check_snapshot(path, snapshot, energies, attributes):
 
 def is_snapshots(path):
     """True for an HDF5 file of snapshots."""
-    return has_mark(path, MARK)
+    return is_of(path, SNAPSHOTS)
 
 
-class Snapshots:
+class Snapshots(StoredDataSet):
     """The snapshots of a file, read when they are asked for; a selection of them is the same kind of object.
 
     energies : array [S], eV; attributes : dict; groups : list of str, what every snapshot is for
@@ -162,105 +155,46 @@ class Snapshots:
     Raises ValueError for missing, truncated, damaged, foreign or newer files, at once or when a snapshot is read.
     """
 
-    def __init__(self, path):
-        self.path = Path(path)
-        with _opened(self.path) as (file, self.attributes):
-            self.energies = read_array(file, "energies", (None,))
-            if len(self.energies) < 2 or not (np.diff(self.energies) > 0).all():
-                raise ValueError("/energies are not 2 or more that rise")
-            self._keys = sorted(key for key in file if key != "energies")
-            self.groups = [text_attribute(subgroup(file, key), "group") for key in self._keys]
+    kind = SNAPSHOTS
+    common = ("energies",)
+    hashed = (("numbers", (None,)), ("positions", (None, 3)), ("cell", (3, 3)), ("dos", (None,)))
 
-    def select(self, *groups):
-        """The snapshots of these groups."""
-        return self.take([k for k, group in enumerate(self.groups) if group in groups])
+    def _read_common(self, file):
+        self.energies = read_array(file, "energies", (None,))
+        if len(self.energies) < 2 or not (np.diff(self.energies) > 0).all():
+            raise ValueError("/energies are not 2 or more that rise")
 
-    def take(self, indices):
-        """The snapshots of these places."""
-        chosen = object.__new__(Snapshots)
-        chosen.__dict__ = self.__dict__ | {
-            name: [getattr(self, name)[k] for k in indices] for name in ("_keys", "groups")
-        }
-        return chosen
-
-    def __len__(self):
-        return len(self._keys)
-
-    def __getitem__(self, k):
-        with _opened(self.path) as (file, _):
-            group = subgroup(file, self._keys[k])
-            atoms, shape = _atoms(group), _grid(group)
-            dos = read_array(group, "dos", (len(self.energies),))
-            points = read_array(group, "points", (None,), int) if "points" in group else None
-            n_points = math.prod(shape) if points is None else len(points)
-            steps = read_array(group, "ldos", (n_points, len(self.energies)), np.uint16)
-            ldos = steps * np.float32(number_attribute(group["ldos"], "scale"))
-            del steps
-            shapes = {"density": shape, "energy": (), "forces": (len(atoms), 3), "stress": (3, 3), "fermi_level": ()}
-            optional = {name: read_array(group, name, size) for name, size in shapes.items() if name in group}
-            snapshot = Snapshot(
-                atoms,
-                shape,
-                number_attribute(group, "temperature"),
-                ldos,
-                dos,
-                points,
-                name=text_attribute(group, "name"),
-                group=text_attribute(group, "group"),
-                **optional,
-            )
+    def _read(self, group):
+        atoms, shape = _atoms(group), _grid(group)
+        dos = read_array(group, "dos", (len(self.energies),))
+        points = read_array(group, "points", (None,), int) if "points" in group else None
+        n_points = math.prod(shape) if points is None else len(points)
+        steps = read_array(group, "ldos", (n_points, len(self.energies)), np.uint16)
+        ldos = steps * np.float32(number_attribute(group["ldos"], "scale"))
+        del steps
+        shapes = {"density": shape, "energy": (), "forces": (len(atoms), 3), "stress": (3, 3), "fermi_level": ()}
+        optional = {name: read_array(group, name, size) for name, size in shapes.items() if name in group}
+        temperature = number_attribute(group, "temperature")
+        texts = {name: text_attribute(group, name) for name in ("name", "group")}
+        snapshot = Snapshot(atoms, shape, temperature, ldos, dos, points, **texts, **optional)
         check_snapshot(self.path, snapshot, self.energies, self.attributes)
         return snapshot
 
-    def __iter__(self):
-        return (self[k] for k in range(len(self)))
-
     def identity(self, k):
         """str, a hash of the structure and the grid of one snapshot."""
-        with _opened(self.path) as (file, _):
+        with opened(self.path, SNAPSHOTS) as (file, _):
             group = subgroup(file, self._keys[k])
-            arrays = [*_structure(group).values(), group.attrs["shape"]]
-        return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()[:16]
-
-    def fingerprint(self):
-        """str, a hash of structures and DOS, for the provenance in a model file."""
-        digest = hashlib.sha256(self.energies.tobytes())
-        with _opened(self.path) as (file, _):
-            for key in self._keys:
-                group = subgroup(file, key)
-                for array in (*_structure(group).values(), read_array(group, "dos", (len(self.energies),))):
-                    digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()[:16]
-
-
-def _opened(path):
-    return opened(
-        path,
-        MARK,
-        "file of snapshots",
-        "write it with write_snapshots or convert MALA's with 'mlelec convert'",
-        FORMAT_VERSION,
-    )
-
-
-def _structure(group):
-    """dict of numbers, positions and cell, as they are stored."""
-    numbers = read_array(group, "numbers", (None,), int)
-    return {
-        "numbers": numbers,
-        "positions": read_array(group, "positions", (len(numbers), 3)),
-        "cell": read_array(group, "cell", (3, 3)),
-    }
+            atoms = read_atoms(group)
+            return hash_of([atoms.numbers, atoms.positions, atoms.cell, group.attrs["shape"]])
 
 
 def _atoms(group):
-    given = _structure(group)
-    numbers = given["numbers"]
-    if not len(numbers) or numbers.min() < 1 or numbers.max() > 118:
-        raise ValueError(f"{group.name}/numbers are no atomic numbers from 1 to 118")
-    if not abs(np.linalg.det(given["cell"])) > 1e-6:
+    atoms = read_atoms(group)
+    if not len(atoms) or not atoms.numbers.all():
+        raise ValueError(f"{group.name}/numbers are no atomic numbers from 1 to {len(chemical_symbols) - 1}")
+    if not abs(np.linalg.det(atoms.cell)) > 1e-6:
         raise ValueError(f"{group.name}/cell has no volume")
-    return Atoms(**given, pbc=read_array(group, "pbc", (3,), bool))
+    return atoms
 
 
 def _grid(group):

@@ -1,4 +1,4 @@
-"""Our own HDF5 files: opening them and taking arrays out of them.  Whatever is wrong with a file is a ValueError.
+"""HDF5 files: taking arrays and attributes out of them.  Whatever is wrong with a file is a ValueError.
 
 A file may come from anywhere and be damaged anywhere, so shapes are held against what is stored before memory is taken,
 and nothing is followed that points out of the file.
@@ -7,7 +7,6 @@ and nothing is followed that points out of the file.
 import json
 import math
 import mmap
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,69 +20,6 @@ FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLE
 SMALL = 1 << 20  # bytes that are always allowed, for chunks of small arrays
 LONG = 1 << 26  # bytes of a text
 AGAIN = "the file is damaged or was changed: write or copy it again"
-
-
-NEWER = "{path} is newer than this version reads; update ase-mlelec"
-MARKS = {
-    "ase_mlelec": "a data set",
-    "ase_mlelec_snapshots": "a file of snapshots",
-    "ase_mlelec_hamiltonians": "a file of Hamiltonians",
-}
-
-
-@contextmanager
-def opened(path, mark, what, remedy, version, newer=NEWER):
-    """Within the block: (h5py.File, attributes), the latter the dict of JSON types in the attribute ``mark``.
-
-    what : str, what the file should hold, and remedy : what to do where it is another file, both for messages
-    version : int, the newest format that is known, and newer : what to say of others
-
-    Raises ValueError, with the name of the file, for files that are missing, damaged, in use, of another kind or newer,
-    and for whatever goes wrong in the block.
-    """
-    try:
-        if not Path(path).is_file():  # a pipe would be waited for
-            raise LookupError("there is no such file")
-        check_heaps(path)
-        with h5py.File(path, "r") as file:
-            yield file, _header(file, mark, what, remedy, version, newer)
-    except Exception as error:  # a damaged file can raise nearly anything within HDF5, h5py and NumPy
-        if isinstance(error, ValueError) and str(error).startswith(f"{path}"):
-            raise
-        if isinstance(error, PermissionError) or "unable to lock" in str(error):
-            raise ValueError(
-                f"{path}: cannot be opened ({_line(error)}); another program writes to it, or you may not read it"
-            ) from None
-        raise ValueError(
-            f"{path}: missing, truncated or not an HDF5 {what} ({_line(error)}); write or copy it again"
-        ) from None
-
-
-def _header(file, mark, what, remedy, version, newer):
-    """dict, the attribute ``mark``, which says what a file holds, without format_version."""
-    path = file.filename
-    if mark not in file.attrs:
-        found = next((MARKS[other] for other in MARKS if other in file.attrs), "an HDF5 file of another program")
-        raise ValueError(f"{path}: not a {what}; {remedy}; it is {found}")
-    header = json_of(file, mark)
-    got = header.pop("format_version", None)
-    if type(got) is not int or got < 1:
-        raise LookupError(f"got {got!r} as its data format, need a whole number")
-    if got > version:
-        raise ValueError(newer.format(path=path, got=got, version=version))
-    return header
-
-
-def has_mark(path, mark):
-    """True for an HDF5 file with the attribute ``mark``; False for everything else, damaged files included."""
-    try:
-        if not Path(path).is_file() or not h5py.is_hdf5(path):
-            return False
-        check_heaps(path)
-        with h5py.File(path) as file:
-            return mark in file.attrs
-    except Exception:  # as above
-        return False
 
 
 def check_heaps(path):
@@ -130,7 +66,8 @@ def _check_heaps_of(path, size, *_):
             start = data.find(b"GCOL\x01", start + 1)
 
 
-def _line(error):
+def one_line(error):
+    """What an exception says, or its name where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -149,7 +86,7 @@ def json_of(item, name, kind=dict):
     try:
         value = json.loads(text, parse_constant=refuse, parse_float=finite)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise LookupError(f"attribute '{name}' of {item.name} is no JSON: {_line(error)}") from None
+        raise LookupError(f"attribute '{name}' of {item.name} is no JSON: {one_line(error)}") from None
     if not isinstance(value, kind):
         raise ValueError(
             f"{path}: attribute '{name}' of {item.name} holds a {type(value).__name__}, need a {kind.__name__}; {AGAIN}"

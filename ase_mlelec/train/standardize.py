@@ -88,14 +88,14 @@ def _label_of(quantity, frames):
         return atomic or total
     present, labelled = (
         {number for frame in part for number in frame.atoms.numbers}
-        for part in (frames, frames.select(lambda frame: atomic in frame.labels))
+        for part in (frames, frames.where(lambda frame: atomic in frame.labels))
     )
     return atomic if labelled == present or not any(total in frame.labels for frame in frames) else total
 
 
 def _check_labelled(model, quantity, frames):
     """ValueError for a species of the head that is in no frame with a label of it."""
-    having = frames.select(lambda frame: any(label in frame.labels for label in quantity.labels))
+    having = frames.where(lambda frame: any(label in frame.labels for label in quantity.labels))
     seen = {symbol for frame in having for symbol in frame.atoms.symbols}
     for k in getattr(model.heads[quantity.name], "centers", range(len(model.species))):
         if model.species[k] not in seen:

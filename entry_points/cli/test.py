@@ -45,11 +45,10 @@ def selected(frames, arguments):
     """The structures of the group that is asked for; ValueError where there are none."""
     if arguments.group is None:
         return frames
-    groups = getattr(frames, "groups", None) or [frame.group for frame in frames]
-    if arguments.group not in groups:
-        known = ", ".join(sorted(set(groups)))
+    if arguments.group not in frames.groups:
+        known = ", ".join(sorted(set(frames.groups)))
         raise ValueError(f"{arguments.data}: no frames of group '{arguments.group}'; it has {known}")
-    return frames.select(arguments.group if hasattr(frames, "groups") else lambda frame: frame.group == arguments.group)
+    return frames.select(arguments.group)
 
 
 def models_of(arguments, head, kind, quantity):

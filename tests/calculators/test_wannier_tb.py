@@ -302,7 +302,7 @@ def test_shipped_mos2_has_the_forces_of_dft(name):
 
 def test_shipped_mos2_against_converged_forces():
     """Of all 18 tests within 5 meV/Å on average: less than coarse labels are off."""
-    frames = read_frames(DATA / "mos2_converged_forces.h5").select(lambda frame: frame.group == "test")
+    frames = read_frames(DATA / "mos2_converged_forces.h5").select("test")
     calc = WannierTBCalculator("mos2", on_extrapolation="ignore")
     wrong = [(calc.get_forces(frame.atoms) - frame.labels["forces"]).ravel() for frame in frames]
     assert len(frames) == 18

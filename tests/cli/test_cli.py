@@ -89,7 +89,7 @@ def test_test(folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "2 structures, 6 atoms" and lines[1].split() == ["test"] and lines[2].endswith("meV/atom")
     stored = json.loads((folder / "errors.json").read_text())
-    frames = read_frames(folder / "cu.h5").select(lambda frame: frame.group == "test")
+    frames = read_frames(folder / "cu.h5").select("test")
     assert stored == {"frames": 2, **errors(load_model(folder / "cu.safetensors"), frames)}
     call("test", folder / "cu.safetensors", folder / "cu.h5")
     assert capsys.readouterr().out.startswith("10 structures")

@@ -191,7 +191,9 @@ def test_newer_files(tmp_path):
     write_tiny(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "a") as file:
         file.attrs["ase_mlelec_snapshots"] = json.dumps({"format_version": 2})
-    refused("a.h5 is newer than this version reads; update ase-mlelec", lambda: Snapshots(tmp_path / "a.h5"))
+    refused(
+        "a.h5 has data format 2, this version reads up to 1; update ase-mlelec", lambda: Snapshots(tmp_path / "a.h5")
+    )
 
 
 def test_snapshots_are_not_changed():
@@ -234,7 +236,8 @@ def damage(name, value):
     [
         (damage("dos", None), "no /00000/dos in it"),
         (damage("dos", np.full(5, np.nan)), "/00000/dos is NaN or infinite"),
-        (damage("numbers", [13, 999]), "/00000/numbers are no atomic numbers"),
+        (damage("numbers", [13, 999]), "/00000/numbers: got 13 to 999, need 0 to 118"),
+        (damage("numbers", [13, 0]), "/00000/numbers are no atomic numbers"),
         (damage("cell", np.zeros((3, 3))), "no volume"),
         (damage("ldos", np.zeros((24, 5))), "is of type"),
         (damage("positions", np.zeros((3, 3))), "/00000/positions has shape"),

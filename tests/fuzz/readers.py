@@ -354,6 +354,8 @@ PARTS = {
     "text.read_text",
     "text.read_numbers",
     "hdf5.read_array",
+    "data.hdf5.read_atoms",
+    "data.hdf5.read_indices",
     "espresso.common.read_text",
     "wannier90.files.read_text",
     "train.config.files.read_table",

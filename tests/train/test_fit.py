@@ -32,7 +32,7 @@ def frames():
 
 @pytest.fixture(scope="module")
 def train_frames(frames):
-    return frames.select(lambda frame: frame.group == "train")
+    return frames.select("train")
 
 
 def new_model(frames, heads=("energy", "dos")):
@@ -55,7 +55,7 @@ def parameters_of(model):
 def test_learns():
     """Energies, forces and spectra of structures that it has not seen."""
     frames = make_frames(30)
-    train, held = (frames.select(lambda frame, own=own: (frame.group == "train") == own) for own in (True, False))
+    train, held = (frames.where(lambda frame, own=own: (frame.group == "train") == own) for own in (True, False))
     model = new_model(train)
     before = errors(model, held)
     fit(
@@ -103,7 +103,7 @@ def test_resumed_run_is_bit_identical(train_frames, tmp_path, monkeypatch):
         batch_size=4,
         seed=5,
         interval=5,
-        validation=train_frames.select(lambda f: "1" in f.name),
+        validation=train_frames.where(lambda f: "1" in f.name),
         progress=False,
     )
     whole = new_model(train_frames)

@@ -182,12 +182,7 @@ def test_energies_of_other_files(tmp_path):
     }
     both = recipe.errors(
         model,
-        join(
-            [
-                Hamiltonians(tmp_path / "g.h5").select("test").frames(),
-                read_frames(tmp_path / "e.h5").select(lambda frame: frame.group == "test"),
-            ]
-        ),
+        join([Hamiltonians(tmp_path / "g.h5").select("test").frames(), read_frames(tmp_path / "e.h5").select("test")]),
     )
     name = "energy_mae_meV_per_atom"
     assert model.metadata["errors"]["test"][name] == pytest.approx(both[name], rel=1e-9)
@@ -203,7 +198,7 @@ def test_energies_of_other_files(tmp_path):
         "coarse energies": 4,
         "far energies": 3,
     }
-    held = recipe.errors(model, read_frames(tmp_path / "e.h5").select(lambda frame: frame.group == "test"))
+    held = recipe.errors(model, read_frames(tmp_path / "e.h5").select("test"))
     assert model.metadata["errors"]["test"][name] == pytest.approx(held[name], rel=1e-9)
     write_hdf5(tmp_path / "f.h5", Frames([frame for frame in bare if frame.group == "test"]))
     with pytest.raises(ValueError, match="f.h5: got no structures to train on; name their groups in data.train"):

@@ -109,7 +109,7 @@ def test_finds_the_truth():
     for layer in model.heads["energy"].nets.last:
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
-    seen = labelled.select(lambda frame: int(frame.name[1:]) < 25)
+    seen = labelled.where(lambda frame: int(frame.name[1:]) < 25)
     fit_linear(model, seen, EnergyLoss((1, 1.0), (1, 1.0), (1, 1.0)), 1e-13, progress=False)
     unseen = Batches.for_model(model, labelled, ("energy",)).batch(range(25, 40))
     for one, two in zip(_flat(model, unseen), _flat(truth, unseen)):
@@ -124,7 +124,7 @@ def _flat(model, batch):
 def test_coarse_labels_have_an_energy_of_their_own():
     """The weights are those of both energies, solved for as one system; almost no ridge leaves out what is coarse."""
     frames, loss = alloy(), EnergyLoss((1, 1.0), (1, 0.5), (0, 0))
-    fine, coarse = frames.select(lambda f: int(f.name[1:]) < 5), frames.select(lambda f: int(f.name[1:]) >= 5)
+    fine, coarse = frames.where(lambda f: int(f.name[1:]) < 5), frames.where(lambda f: int(f.name[1:]) >= 5)
     model = linear_model(frames)
     for layer in model.heads["energy"].nets.last:
         torch.nn.init.zeros_(layer.weight)
@@ -224,7 +224,7 @@ def test_power_spectrum_in_one_command(tmp_path):
 def test_far_structures_count_as_told():
     """Twice as much: as if each of them were there twice; a billionth: next to nothing."""
     frames, loss = alloy(), EnergyLoss((1, 1.0), (1, 0.5), (0, 0))
-    near, far = frames.select(lambda f: int(f.name[1:]) < 7), frames.select(lambda f: int(f.name[1:]) >= 7)
+    near, far = frames.where(lambda f: int(f.name[1:]) < 7), frames.where(lambda f: int(f.name[1:]) >= 7)
     model = linear_model(frames)
     start = copy.deepcopy(model.state_dict())
 
@@ -285,10 +285,10 @@ def test_interrupted_fit_goes_on(stop, tmp_path, monkeypatch):
     frames, loss, count, rows = alloy(), EnergyLoss((9, 2.0), (9, 0.5), (9, 0.1)), [], linear._weighted_rows
     options = dict(
         ridge=1e-6,
-        far=frames.select(lambda frame: frame.name < "x5"),
+        far=frames.where(lambda frame: frame.name < "x5"),
         far_weight=3.0,
         coarse_ridge=0.1,
-        coarse=frames.select(lambda frame: frame.name > "x5"),
+        coarse=frames.where(lambda frame: frame.name > "x5"),
         batch_size=5,
         progress=False,
     )

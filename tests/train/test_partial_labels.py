@@ -184,7 +184,7 @@ def test_closed_form_is_least_squares_over_the_rows_there_are(few_rows, far, fra
     (layer,) = made.heads["energy"].nets.last
     before = torch.cat([layer.weight[0], layer.bias]).detach().clone()
     first, second = (
-        (part.select(lambda frame, own=own: (frame.name in ("cu-0", "cu-1", "cu-2")) == own) for own in (True, False))
+        (part.where(lambda frame, own=own: (frame.name in ("cu-0", "cu-1", "cu-2")) == own) for own in (True, False))
         if far
         else (part, None)
     )

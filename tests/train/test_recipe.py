@@ -60,7 +60,7 @@ def test_train(frames, tmp_path):
     training = metadata["training"]
     assert training["frames"] == {"train": 6, "validation": 2, "test": 2}
     assert training["configuration"]["energy"]["steps"] == 4 and "folder" not in training["configuration"]
-    test = frames.select(lambda frame: frame.group == "test")
+    test = frames.select("test")
     assert training["fingerprints"]["test"] == test.fingerprint()
     assert metadata["errors"]["test"] == pytest.approx(errors(model, test), rel=1e-5)
     calc = DeepDOSCalculator(model, device="cpu", on_extrapolation="ignore")
@@ -268,7 +268,7 @@ def test_train_vectors_and_tensors(tmp_path, atomic):
     start = train(configuration(tmp_path, energy=None, dos=None, **started), progress=False)
     model = train(configuration(tmp_path, energy=None, dos=None, **sections), progress=False)
     assert model.metadata["electrons_per_centre"] == {"O": 8.0} and set(model.heads) == {"dipole", "polarizability"}
-    train_part = frames.select(lambda frame: frame.group == "train")
+    train_part = frames.select("train")
     before, after = errors(start, train_part), errors(model, train_part)
     keys = {"summed_dipole_rmse_A", "dipole_rmse_e_A", "polarizability_rmse_A3"}
     assert set(after) == (keys | {"atomic_dipole_rmse_A", "atomic_polarizability_rmse_A3"} if atomic else keys)

@@ -83,10 +83,10 @@ def split(frames, config):
     Raises ValueError when nothing is left to train on.
     """
     data = config.data
-    training = frames.select(lambda frame: not frame.group or frame.group in data.train)
-    support = frames.select(lambda frame: frame.group in data.support)
-    held = frames.select(lambda frame: frame.group in data.validation)
-    test = frames.select(lambda frame: frame.group in data.test)
+    training = frames.where(lambda frame: not frame.group or frame.group in data.train)
+    support = frames.select(*data.support)
+    held = frames.select(*data.validation)
+    test = frames.select(*data.test)
     if not len(held):
         order = np.random.default_rng(config.seed).permutation(len(training))
         chosen = set(order[: round(data.validation_fraction * len(training))].tolist())
@@ -111,7 +111,7 @@ def describe(frames, config):
     valence = frames.attributes.get("valence_electrons")
     if config.dipole:
         described.update(wannier_charges(frames, config.dipole.centers))
-    both = frames.select(lambda frame: {"ados", "dos"} <= set(frame.labels))
+    both = frames.where(lambda frame: {"ados", "dos"} <= set(frame.labels))
     if config.dos and valence and frames.energies is not None and len(both):
         described["electrons_in_dos"] = electrons_in_dos(both, valence, temperature or 0.0)
     return described

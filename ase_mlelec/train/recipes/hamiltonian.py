@@ -44,10 +44,7 @@ def train_hamiltonian(config, progress=True):
     checkpoints, sources = [], dict(parts)
     model, energies = Model(LocalFrame(**head.local.arguments()).double(), {}), {"train": ()}
     if config.energy:
-        more = {
-            name: others.select(lambda frame, chosen=getattr(config.data, name): frame.group in chosen)  # noqa: B008
-            for name in (*parts, "support")
-        }
+        more = {name: others.select(*getattr(config.data, name)) for name in (*parts, "support")}
         model, checkpoint, energies = _energy(data, parts, more, config, progress)
         checkpoints.append(checkpoint)
         sources.update({f"{name}, energies only": part for name, part in more.items() if len(part)})

@@ -131,7 +131,7 @@ def beside(names, config):
         )
         for path in paths
     )
-    found = join(parts).select(lambda frame: not frame.group or frame.group in config.data.train)
+    found = join(parts).where(lambda frame: not frame.group or frame.group in config.data.train)
     if names and not len(found):
         raise ValueError(
             f"{', '.join(map(str, paths))}: got no structures to train on; name their groups in "
