@@ -6,10 +6,12 @@ class Hamiltonian:
     centres = renamed_attribute("centres", "centers")                  # attribute, property or method
 
     @renamed_arguments(centres="centers")                              # a function or method
+    @formerly_positional("centers")
     def __init__(self, *, centers): ...
 """
 
 import functools
+import inspect
 import sys
 import warnings
 from collections.abc import Callable
@@ -79,6 +81,32 @@ def renamed_arguments(**names: str) -> Callable:
                     raise TypeError(f"{function.__qualname__}: got '{former}' and '{present}'; give '{present}' alone")
                 _warn(f"{function.__qualname__}({former}=)", f"{present}=")
                 kwargs[present] = kwargs.pop(former)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def formerly_positional(*names: str) -> Callable:
+    """Make a decorator for functions whose last arguments have become keyword-only.
+
+    Parameters
+    ----------
+    *names : str
+        These arguments, in the order in which they could be given by position.
+    """
+
+    def decorate(function):
+        kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+        first = sum(kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for kind in kinds)
+
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            if first < len(args) <= first + len(names):
+                by_name = dict(zip(names, args[first:]))
+                _warn(f"{function.__qualname__}(..., {', '.join(by_name)})", ", ".join(f"{name}=" for name in by_name))
+                return function(*args[:first], **by_name, **kwargs)
             return function(*args, **kwargs)
 
         return call

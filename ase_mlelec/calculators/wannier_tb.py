@@ -134,12 +134,12 @@ class WannierTBCalculator(MLElecCalculator):
             raise CalculationFailed("the model gave a Hamiltonian that is not finite; check structure and model")
         return WannierHamiltonian.from_elements(
             self.atoms.cell.array,
-            r_vectors,
-            which,
-            row,
-            column,
-            values,
-            self.atoms.positions[owners],
+            r_vectors=r_vectors,
+            which=which,
+            row=row,
+            column=column,
+            values=values,
+            centers=self.atoms.positions[owners],
             device=str(self.device),
         )
 
@@ -276,7 +276,7 @@ class WannierTBCalculator(MLElecCalculator):
                 levels = hamiltonian.eigenvalues(kpts)
                 energies = np.arange(levels.min() - 5 * width, levels.max() + 5 * width, width / 4)
             chosen = np.asarray(energies, dtype=float)
-            total = hamiltonian.dos(chosen, (kpts, weights), width)
+            total = hamiltonian.dos(chosen, kmesh=(kpts, weights), width=width)
         return GridDOSData(chosen, total, {"label": self.atoms.get_chemical_formula()})
 
     def band_structure(self, path=None, *, n_bands=None, window=None, npoints=100, atoms=None):
