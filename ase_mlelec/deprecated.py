@@ -105,7 +105,8 @@ def formerly_positional(*names: str) -> Callable:
         def call(*args, **kwargs):
             if first < len(args) <= first + len(names):
                 by_name = dict(zip(names, args[first:]))
-                _warn(f"{function.__qualname__}(..., {', '.join(by_name)})", ", ".join(f"{name}=" for name in by_name))
+                text = f"{function.__qualname__}: pass {', '.join(by_name)} by name; places will go"
+                warnings.warn(text, DeprecationWarning, stacklevel=2)
                 return function(*args[:first], **by_name, **kwargs)
             return function(*args, **kwargs)
 

@@ -139,7 +139,7 @@ def table_of_levels(calc, images, electrons):
         filled = sum(electrons[symbol] for symbol in atoms.symbols) // 2
         true = true[:, atoms.info["filled"] - filled :]
         energies, states = np.linalg.eigh(hamiltonian.hk(kpts))
-        side = np.where(hamiltonian.centres[:, 2] > atoms.positions[:, 2].mean(), 0.5, -0.5)
+        side = np.where(hamiltonian.centers[:, 2] > atoms.positions[:, 2].mean(), 0.5, -0.5)
         shares = np.einsum("kwn,w->kn", abs(states) ** 2, side)
         n = min(true.shape[1], energies.shape[1])
         true, found, shares = true[:, :n], energies[:, :n], shares[:, :n]

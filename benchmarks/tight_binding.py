@@ -52,7 +52,7 @@ def twisted_graphene(m, r, reach=5.5):
     )
     r_vectors, which = np.unique(shifts, axis=0, return_inverse=True)
     matrices = from_elements(len(r_vectors), len(atoms), which.ravel(), i, j, hop)
-    return WannierHamiltonian(np.array(atoms.cell), r_vectors, matrices, atoms.positions), found
+    return WannierHamiltonian(np.array(atoms.cell), r_vectors, matrices, centers=atoms.positions), found
 
 
 def random_cell(size, n_vectors, fill=1.0, seed=0):
@@ -161,7 +161,9 @@ def costs_of_graphene(m, r):
 def costs_of_bands(hamiltonian, k, n_bands=N_BANDS, window=GAP):
     matrix = hamiltonian.bloch.sparse(k)
     found = {"functions": hamiltonian.size, "filled": matrix.nnz / hamiltonian.size**2}
-    found["dos"], _ = seconds(lambda: hamiltonian.kernel_polynomial_dos(np.linspace(-20, 10, 6001), k, 256, 4))
+    found["dos"], _ = seconds(
+        lambda: hamiltonian.kernel_polynomial_dos(np.linspace(-20, 10, 6001), k=k, n_moments=256, n_vectors=4)
+    )
     if hamiltonian.size < MOST_BANDS or n_bands < N_BANDS:
         found["bands"], levels = seconds(lambda: hamiltonian.eigenvalues([k], n_bands=n_bands, window=window))
         found["levels"] = float(levels.min()), float(levels.max())

@@ -37,7 +37,7 @@ def pairs_of(atoms):
 def hamiltonian_of(atoms, owners, which_shift, row, column, value):
     r_vectors, which = np.unique(which_shift, axis=0, return_inverse=True)
     matrices = from_elements(len(r_vectors), len(owners), which.ravel(), row, column, value)
-    return WannierHamiltonian(atoms.cell.array, r_vectors, matrices, atoms.positions[owners])
+    return WannierHamiltonian(atoms.cell.array, r_vectors, matrices, centers=atoms.positions[owners])
 
 
 def graphene_frame(atoms, name="", group="train"):

@@ -4,10 +4,11 @@ import inspect
 import sys
 import types
 import typing
+import warnings
 
 import pytest
 
-from ase_mlelec.deprecated import former_names, renamed_arguments, renamed_attribute
+from ase_mlelec.deprecated import former_names, formerly_positional, renamed_arguments, renamed_attribute
 
 
 class Thing:
@@ -75,3 +76,25 @@ def test_names_in_modules(monkeypatch):
     assert caught[0].filename == __file__, "the warning shows the line that uses the former name"
     with pytest.raises(AttributeError, match="module 'with_former_names' has no attribute 'read_nothing'"):
         module.read_nothing
+
+
+def test_arguments_by_position():
+    @formerly_positional("npoints", "width")
+    def draw(path, *, npoints=100, width=0.1):
+        return path, npoints, width
+
+    assert draw("GK") == draw("GK", npoints=100) == ("GK", 100, 0.1)
+    with pytest.deprecated_call(match=r"draw: pass npoints, width by name") as caught:
+        assert draw("GK", 7, 0.2) == ("GK", 7, 0.2)
+    assert caught[0].filename == __file__
+    with pytest.deprecated_call():
+        assert draw("GK", 7, width=0.3) == ("GK", 7, 0.3)
+    for arguments, keywords in ((("GK", 7, 0.2, 1), {}), (("GK", 7), {"npoints": 7})):
+        with pytest.raises(TypeError):
+            draw_silently(draw, *arguments, **keywords)
+
+
+def draw_silently(draw, *arguments, **keywords):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return draw(*arguments, **keywords)

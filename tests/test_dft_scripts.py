@@ -339,10 +339,10 @@ def test_bad_functions_are_rejected(tmp_path, monkeypatch, change, message):
     atoms = mos2.bilayer((0.2, 0.1), 6.3)
     n, functions = np.arange(22), mos2.functions(atoms)
     found = hamiltonian_of(atoms, [f.atom for f in functions], np.zeros((22, 3), int), n, n, np.ones(22) + 1j * 0)
-    centres = found.centres + [0, 0, change.get("away", 0.0)] + atoms.cell.array[0]  # in another cell
+    centres = found.centers + [0, 0, change.get("away", 0.0)] + atoms.cell.array[0]  # in another cell
     hop = np.zeros((22, 22), dtype=complex)
     hop[0, 1], hop[1, 0] = 0.1 + 1j * change.get("imaginary", 0.0), 0.1 - 1j * change.get("imaginary", 0.0)
-    made = type(found)(found.cell, [[0, 0, 0]], (np.eye(22) + hop)[None], centres)
+    made = type(found)(found.cell, [[0, 0, 0]], (np.eye(22) + hop)[None], centers=centres)
     monkeypatch.setattr(layered.WannierHamiltonian, "read", lambda path: made)
     spreads = np.full(22, 1.7)
     spreads[7] = change.get("spread", 1.7)
@@ -353,7 +353,7 @@ def test_bad_functions_are_rejected(tmp_path, monkeypatch, change, message):
             layered.good_hamiltonian(path, atoms, functions, mos2.MAX_SPREAD)
     else:
         found, _ = layered.good_hamiltonian(path, atoms, functions, mos2.MAX_SPREAD)
-        np.testing.assert_allclose(found.centres, atoms.positions[[f.atom for f in functions]], atol=1e-9)
+        np.testing.assert_allclose(found.centers, atoms.positions[[f.atom for f in functions]], atol=1e-9)
 
 
 def test_levels_of_dft(tmp_path):

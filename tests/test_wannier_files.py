@@ -79,7 +79,7 @@ def read(folder, *messages, name="x_hr.dat", **options):
 
 def test_nothing_is_missing(folder):
     put(folder, win=WIN, wout=WOUT, centres=XYZ)
-    np.testing.assert_allclose(read(folder).centres, CENTRES)
+    np.testing.assert_allclose(read(folder).centers, CENTRES)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_nothing_is_missing(folder):
 def test_each_source_is_enough(folder, files):
     """A .win without a cell (Wannier90 as a library), a restarted run without a final state: nothing to warn of."""
     put(folder, **files)
-    np.testing.assert_allclose(read(folder).centres, CENTRES)
+    np.testing.assert_allclose(read(folder).centers, CENTRES)
 
 
 def test_cell_of_tb(folder):
@@ -104,7 +104,7 @@ def test_cell_of_tb(folder):
         "no centres of the functions in x.wout or x_centres.xyz: they are set to zero",
         r"no .*x.win beside it: spin degeneracy 2 is guessed, as levels do not come in pairs",
     )
-    assert not found.centres.any() and found.spin_degeneracy == 2
+    assert not found.centers.any() and found.spin_degeneracy == 2
     put(folder, win="begin unit_cell_cart\n1 0 0\n", wout="nothing\n")
     read(folder, "passed over: .*x.win: got a block without an end", "passed over: .*x.wout: no readable cell")
 
@@ -143,7 +143,7 @@ def test_damaged_files_beside_it(folder, files, message):
 def test_labels_do_not_matter(folder):
     """Atoms of no element, in either file: not needed for a Hamiltonian."""
     put(folder, win=WIN + "begin atoms_frac\nQ7 0 0 0\nend atoms_frac\n", wout=WOUT.replace("| H ", "| Q7"))
-    np.testing.assert_allclose(read(folder).centres, CENTRES)
+    np.testing.assert_allclose(read(folder).centers, CENTRES)
 
 
 def test_no_cell(folder):
@@ -157,7 +157,7 @@ def test_no_cell(folder):
 
 def test_tb_needs_nothing_else(folder):
     found = read(folder, "no .*t.win beside it: spin degeneracy 2", name="t_tb.dat")
-    np.testing.assert_allclose(found.centres, CENTRES)
+    np.testing.assert_allclose(found.centers, CENTRES)
     for name in "t.wout", "t_centres.xyz":  # which are not even looked at
         (folder / name).write_bytes(b"\0")
     assert read(folder, name="t_tb.dat", spin_degeneracy=1).spin_degeneracy == 1
@@ -201,7 +201,7 @@ def test_spin_is_checked_against_the_levels(folder):
 @pytest.mark.parametrize("spin", [1, 2])
 def test_written_files_tell_the_spin(tmp_path, spin):
     """Without any file beside them they are read as they were, and there is nothing to warn of."""
-    found = WannierHamiltonian(CELL, R_VECTORS, MATRICES, CENTRES, positions=SITES, spin_degeneracy=spin)
+    found = WannierHamiltonian(CELL, R_VECTORS, MATRICES, centers=CENTRES, positions=SITES, spin_degeneracy=spin)
     found.write(tmp_path / "x_tb.dat")
     found.write(tmp_path / "x_hr.dat")
     for name in "x_tb.dat", "x_hr.dat":  # the cell of the second is that of the first
@@ -236,7 +236,7 @@ def test_sparse_files_are_read(tmp_path):
         ({"matrices": None}, "matrices: got none"),
         ({"matrices": np.zeros((3, 0, 0))}, "matrices: got 3 of shapes"),
         ({"matrices": MATRICES.astype(str)}, "of numbers"),
-        ({"centres": CENTRES + np.inf}, "centres: got NaN or infinity"),
+        ({"centers": CENTRES + np.inf}, "centers: got NaN or infinity"),
         ({"positions": SITES + np.nan}, "positions: got NaN"),
         ({"spin_degeneracy": 3}, "spin_degeneracy: got 3, need 2 without spin, 1 for spinors"),
         ({"spin_degeneracy": np.nan}, "spin_degeneracy: got nan"),
@@ -248,7 +248,7 @@ def test_bad_arguments(arguments, message):
 
 
 def test_nested_lists():
-    found = WannierHamiltonian(CELL.tolist(), R_VECTORS.tolist(), MATRICES.tolist(), CENTRES.tolist())
+    found = WannierHamiltonian(CELL.tolist(), R_VECTORS.tolist(), MATRICES.tolist(), centers=CENTRES.tolist())
     np.testing.assert_allclose(found.hk(K), WannierHamiltonian(CELL, R_VECTORS, MATRICES).hk(K))
 
 

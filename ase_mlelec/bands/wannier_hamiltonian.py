@@ -17,10 +17,8 @@ from ase_mlelec.bands.paths import band_path
 from ase_mlelec.bands.response import Response
 from ase_mlelec.deprecated import formerly_positional, renamed_arguments, renamed_attribute
 from ase_mlelec.io import wannier90
-from ase_mlelec.physics import bands, bloch, kernel_polynomial, levels
+from ase_mlelec.physics import bands, bloch
 from ase_mlelec.physics.bloch import BlochSum, check_kpts, hermitian_part
-from ase_mlelec.physics.kernel_polynomial import KernelPolynomialDOS
-from ase_mlelec.physics.kmesh import monkhorst_pack, time_reversal_pairs
 
 
 class WannierHamiltonian(Response):

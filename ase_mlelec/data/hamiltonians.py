@@ -91,14 +91,14 @@ def referred_to(hamiltonian, level):
         hamiltonian.cell,
         hamiltonian.r_vectors,
         matrices,
-        hamiltonian.centres,
+        centers=hamiltonian.centers,
         spin_degeneracy=hamiltonian.spin_degeneracy,
     )
 
 
 def at_their_atoms(hamiltonian, atoms, functions):
     """The Hamiltonian with every function in the cell in which its centre is nearest to its atom."""
-    away = hamiltonian.centres - atoms.positions[[function.atom for function in functions]]
+    away = hamiltonian.centers - atoms.positions[[function.atom for function in functions]]
     cells = np.rint(away @ np.linalg.inv(hamiltonian.cell)).astype(int)
     return hamiltonian.moved(-cells) if cells.any() else hamiltonian
 
@@ -229,5 +229,5 @@ def _from_half(atoms, functions, half, which, row, column, value):
     )
     stacked = scipy.sparse.csr_array((value, (which * size + row, column)), ((2 * count - 1) * size, size))
     matrices = [stacked[start : start + size] for start in range(0, stacked.shape[0], size)]
-    centres = atoms.positions[[function.atom for function in functions]]
-    return WannierHamiltonian(atoms.cell.array, np.concatenate([half, -half[1:]]), matrices, centres)
+    centers = atoms.positions[[function.atom for function in functions]]
+    return WannierHamiltonian(atoms.cell.array, np.concatenate([half, -half[1:]]), matrices, centers=centers)

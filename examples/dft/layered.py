@@ -119,7 +119,7 @@ def good_hamiltonian(path, atoms, functions, max_spread):
     if spreads.max() > max_spread:
         raise Wannier90Error(f"got a spread of {spreads.max():.2f} Å^2, need at most {max_spread}")
     owners = [function.atom for function in functions]
-    away = np.linalg.norm(found.centres - atoms.positions[owners], axis=1).max()
+    away = np.linalg.norm(found.centers - atoms.positions[owners], axis=1).max()
     if away > MAX_AWAY:
         raise Wannier90Error(f"got a function {away:.2f} Å from its atom, need at most {MAX_AWAY}")
     imaginary = 0.0 if found.bloch.is_real else abs(found.bloch.stacked.data.imag).max()
@@ -183,7 +183,7 @@ def stored(label):
         data |= dict(
             r_vectors=found.r_vectors,
             matrices=found.bloch.toarray().real.astype(np.float32),
-            centres=found.centres,
+            centres=found.centers,
             spreads=label.spreads,
             mismatch=label.mismatch,
         )
@@ -216,7 +216,9 @@ def load_label(path, functions_of):
     if "r_vectors" not in data:
         return Frame(atoms, {"energy": float(data["energy"]), "forces": data["forces"]}, path.stem, role(path.stem))
     functions = functions_of(atoms)
-    hamiltonian = WannierHamiltonian(data["cell"], data["r_vectors"], data["matrices"].astype(float), data["centres"])
+    hamiltonian = WannierHamiltonian(
+        data["cell"], data["r_vectors"], data["matrices"].astype(float), centers=data["centres"]
+    )
     hamiltonian = referred_to(at_their_atoms(hamiltonian, atoms, functions), float(data["vacuum_level"]))
     return HamiltonianFrame(
         atoms, hamiltonian, functions, float(data["energy"]), data["forces"], path.stem, role(path.stem)

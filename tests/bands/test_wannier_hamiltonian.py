@@ -8,7 +8,7 @@ import pytest
 from small_lattices import GRAPHENE_SITES, HEXAGONAL, A, graphene, random_model, ssh, supercell
 
 from ase_mlelec import WannierHamiltonian
-from ase_mlelec.bands import wannier_hamiltonian
+from ase_mlelec.bands import interior
 from ase_mlelec.physics.kmesh import irreducible, monkhorst_pack
 from ase_mlelec.units import PLANCK, SIEMENS_PER_METRE
 
@@ -19,7 +19,7 @@ KPTS = RNG.uniform(-1, 1, (5, 3))
 
 
 def pi_bands(**keywords):
-    return WannierHamiltonian(*graphene(**keywords), GRAPHENE_SITES)
+    return WannierHamiltonian(*graphene(**keywords), centers=GRAPHENE_SITES)
 
 
 def located(hamiltonian, sites):
@@ -27,7 +27,9 @@ def located(hamiltonian, sites):
     home = ~hamiltonian.r_vectors.any(1)
     positions = np.zeros((len(home), *[hamiltonian.size] * 2, 3))
     positions[home] = np.eye(hamiltonian.size)[None, :, :, None] * sites[:, None, :]
-    return WannierHamiltonian(hamiltonian.cell, hamiltonian.r_vectors, hamiltonian.matrices, sites, positions=positions)
+    return WannierHamiltonian(
+        hamiltonian.cell, hamiltonian.r_vectors, hamiltonian.matrices, centers=sites, positions=positions
+    )
 
 
 # Files
@@ -48,7 +50,7 @@ def test_silicon(kind, tmp_path):
         found.write(tmp_path / "again_tb.dat")
         again = WannierHamiltonian.read(tmp_path / "again_tb.dat")
         np.testing.assert_allclose(again.positions, found.positions, atol=1e-12)
-        np.testing.assert_allclose(again.centres, found.centres, atol=1e-12)
+        np.testing.assert_allclose(again.centers, found.centers, atol=1e-12)
         np.testing.assert_allclose(again.eigenvalues(kpts), energies, atol=1e-9)
     middle = 0.5 * (energies[:, 3].max() + energies[:, 4].min())
     assert found.fermi_level(8, (6, 6, 6), 0) == pytest.approx(middle, abs=0.3)
@@ -89,11 +91,11 @@ def test_round_trip(tmp_path):
     found.write(tmp_path / "x_hr.dat")
     rows = "\n".join(" ".join(map(str, row)) for row in found.cell)
     (tmp_path / "x.win").write_text(f"spinors = T\nbegin unit_cell_cart\n{rows}\nend unit_cell_cart\n")
-    (tmp_path / "x_centres.xyz").write_text("5\n\n" + "".join("X {} {} {}\n".format(*row) for row in found.centres))
+    (tmp_path / "x_centres.xyz").write_text("5\n\n" + "".join("X {} {} {}\n".format(*row) for row in found.centers))
     for kind, spin in (("hr", 1), ("tb", 1)):
         again = WannierHamiltonian.read(tmp_path / f"x_{kind}.dat")
         np.testing.assert_allclose(again.hk(KPTS), found.hk(KPTS), atol=1e-10)
-        np.testing.assert_allclose(again.centres, found.centres, atol=1e-12)
+        np.testing.assert_allclose(again.centers, found.centers, atol=1e-12)
         np.testing.assert_allclose(again.cell, found.cell, atol=1e-12)
         assert again.spin_degeneracy == spin
     np.testing.assert_allclose(again.berry_curvature(KPTS), found.berry_curvature(KPTS), rtol=1e-6, atol=1e-8)
@@ -118,12 +120,12 @@ def test_bad_files(tmp_path):
 def test_bad_arguments():
     cell, r_vectors, matrices = graphene()
     for arguments, message in (
-        ((np.eye(2), r_vectors, matrices), "cell: got shape .2, 2., need three independent"),
-        ((np.zeros((3, 3)), r_vectors, matrices), "cell: got shape .3, 3., need three indep"),
-        ((cell, r_vectors, matrices, np.zeros((3, 3))), "centres: got shape .3, 3., need .2,"),
+        ({"cell": np.eye(2)}, "cell: got shape .2, 2., need three independent"),
+        ({"cell": np.zeros((3, 3))}, "cell: got shape .3, 3., need three indep"),
+        ({"centers": np.zeros((3, 3))}, "centers: got shape .3, 3., need .2,"),
     ):
         with pytest.raises(ValueError, match=message):
-            WannierHamiltonian(*arguments)
+            WannierHamiltonian(**({"cell": cell, "r_vectors": r_vectors, "matrices": matrices} | arguments))
     with pytest.raises(ValueError, match=r"positions: got shape \[2, 3\], need \[\d, 2, 2, 3\]; give"):
         WannierHamiltonian(cell, r_vectors, matrices, positions=np.zeros((2, 3)))
 
@@ -136,14 +138,14 @@ def test_moved_functions():
     found = pi_bands(mass=0.3)
     moved = found.moved([[0, 0, 0], [2, -1, 0]])
     np.testing.assert_allclose(moved.eigenvalues(KPTS), found.eigenvalues(KPTS), atol=1e-13)
-    np.testing.assert_allclose(moved.centres[1], GRAPHENE_SITES[1] + np.array([2, -1, 0]) @ HEXAGONAL)
+    np.testing.assert_allclose(moved.centers[1], GRAPHENE_SITES[1] + np.array([2, -1, 0]) @ HEXAGONAL)
     back = moved.moved([[0, 0, 0], [-2, 1, 0]])
     np.testing.assert_allclose(back.hk(KPTS), found.hk(KPTS), atol=1e-13)
     # hops reach a site at the same distance, counted from the centres
     for hamiltonian in found, moved:
         for r_vector, matrix in zip(hamiltonian.r_vectors, hamiltonian.bloch.toarray()):
             if abs(matrix[0, 1]) > 1e-9:
-                vector = hamiltonian.centres[1] + r_vector @ HEXAGONAL - hamiltonian.centres[0]
+                vector = hamiltonian.centers[1] + r_vector @ HEXAGONAL - hamiltonian.centers[0]
                 assert np.linalg.norm(vector) == pytest.approx(A / np.sqrt(3))
 
 
@@ -154,7 +156,7 @@ def large(monkeypatch):
     matrices[r_vectors.tolist().index([0, 0, 0])] += np.diag(0.4 * np.random.default_rng(0).normal(size=98))
     found = WannierHamiltonian(cell, r_vectors, matrices)
     kpts = np.random.default_rng(1).uniform(-0.5, 0.5, (4, 3))
-    return found, kpts, found.eigenvalues(kpts), lambda: monkeypatch.setattr(wannier_hamiltonian, "_DENSE_SIZE", 10)
+    return found, kpts, found.eigenvalues(kpts), lambda: monkeypatch.setattr(interior, "DENSE_SIZE", 10)
 
 
 @pytest.mark.parametrize("n_bands", [1, 6, 13])
@@ -233,22 +235,24 @@ def test_dos_and_kernel_polynomials(large):
     """Both count every function once per spin; the one from moments is the other, within its error and width."""
     hamiltonian = large[0]
     energies = np.linspace(-11, 11, 221)
-    dos = hamiltonian.dos(energies, ([[0, 0, 0]], [1.0]), 0.35)
+    dos = hamiltonian.dos(energies, kmesh=([[0, 0, 0]], [1.0]), width=0.35)
     found = hamiltonian.kernel_polynomial_dos(energies, n_moments=80, n_vectors=200)
     assert np.trapezoid(dos, energies) == pytest.approx(196, rel=1e-6)
     assert np.trapezoid(found.dos, energies) == pytest.approx(196, rel=2e-3)
     assert abs(np.cumsum(found.dos - dos).max() * 0.1) < 0.05 * 196
     first = WannierHamiltonian(hamiltonian.cell, hamiltonian.r_vectors, hamiltonian.matrices, spin_degeneracy=1)
-    np.testing.assert_allclose(2 * first.dos(energies, (1, 1, 1), 0.35), dos, rtol=1e-12)
+    np.testing.assert_allclose(2 * first.dos(energies, kmesh=(1, 1, 1), width=0.35), dos, rtol=1e-12)
 
 
 def test_response_of_a_crystal():
     """Graphene: isotropic in its plane, nothing across; optical pairs begin at twice the doping."""
     found = pi_bands()
-    sigma = found.conductivity(0.5, (60, 60, 1), 1000, 10.0)
+    sigma = found.conductivity(0.5, kmesh=(60, 60, 1), temperature=1000, relaxation_time=10.0)
     np.testing.assert_allclose(sigma, sigma[0, 0] * np.diag([1, 1, 0]), atol=1e-3 * sigma[0, 0])
-    np.testing.assert_allclose(found.conductivity(0.5, (60, 60, 1), 1000, 20.0), 2 * sigma)
-    pairs = found.joint_dos(np.array([0.5, 1.5]), 0.5, (60, 60, 1), 50, 0.05)
+    np.testing.assert_allclose(
+        found.conductivity(0.5, kmesh=(60, 60, 1), temperature=1000, relaxation_time=20.0), 2 * sigma
+    )
+    pairs = found.joint_dos(np.array([0.5, 1.5]), fermi_level=0.5, kmesh=(60, 60, 1), temperature=50, width=0.05)
     assert pairs[0] < 1e-3 * pairs[1]
 
 
@@ -256,14 +260,16 @@ def test_hall_conductivity_of_a_layer():
     """The anomalous quantum Hall effect of Haldane's model, with and without <0|r|R>: one e²/h per layer and spin."""
     plain = pi_bands(t=-1, mass=0.1, t2=0.1)
     for found in plain, located(plain, GRAPHENE_SITES):
-        sigma = found.hall_conductivity(0, (36, 36, 1), 0) * HEXAGONAL[2, 2] * PLANCK * SIEMENS_PER_METRE
+        sigma = (
+            found.hall_conductivity(0, kmesh=(36, 36, 1), temperature=0) * HEXAGONAL[2, 2] * PLANCK * SIEMENS_PER_METRE
+        )
         np.testing.assert_allclose(abs(sigma), [0, 0, 2], atol=4e-3)
 
 
 def test_velocities_and_projections():
     found = pi_bands(mass=0.5)
     assert found.velocities(KPTS).shape == (5, 2, 3)
-    energies, weights = found.projections([[1 / 3, 1 / 3, 0]], [[0], [1]])
+    energies, weights = found.projections([[1 / 3, 1 / 3, 0]], groups=[[0], [1]])
     np.testing.assert_allclose(abs(energies), 0.5)
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-12)
     np.testing.assert_allclose(np.sort(weights[0, 0]), [0, 1], atol=1e-12)  # at K a band is one sublattice
@@ -273,3 +279,22 @@ def test_real_hamiltonians_say_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "2 functions" in repr(pi_bands()) and pi_bands().bloch.is_real
+
+
+def test_former_names_and_places():
+    """Arguments that could be given by position, and centres, go on to work, with a warning."""
+    found = pi_bands(mass=0.3)
+    with pytest.deprecated_call(match="pass centers by name"):
+        former = WannierHamiltonian(*graphene(mass=0.3), GRAPHENE_SITES)
+    with pytest.deprecated_call(match="now centers="):
+        WannierHamiltonian(*graphene(mass=0.3), centres=GRAPHENE_SITES)
+    with pytest.deprecated_call(match=r"now WannierHamiltonian\.centers"):
+        np.testing.assert_array_equal(former.centres, found.centers)
+    with pytest.deprecated_call(match="pass n_bands by name"):
+        np.testing.assert_array_equal(found.eigenvalues(KPTS, 1), found.eigenvalues(KPTS, n_bands=1))
+    energies = np.linspace(-1, 1, 5)
+    with pytest.deprecated_call(match="pass kmesh, width by name"):
+        former_dos = found.dos(energies, (2, 2, 1), 0.3)
+    np.testing.assert_array_equal(former_dos, found.dos(energies, kmesh=(2, 2, 1), width=0.3))
+    with pytest.raises(TypeError, match="positional"):
+        found.band_structure("GK", 7)

@@ -40,7 +40,7 @@ def test_results(model, atoms):
     calc = WannierTBCalculator(model, kpts=(3, 3, 1), electronic_temperature=500.0)
     atoms.calc = calc
     hamiltonian = calc.get_hamiltonian(atoms)
-    assert hamiltonian.size == 4 and np.allclose(hamiltonian.centres, atoms.positions)
+    assert hamiltonian.size == 4 and np.allclose(hamiltonian.centers, atoms.positions)
     kpts, weights = hamiltonian.mesh((3, 3, 1))
     eigenvalues = bands.eigenvalues(hamiltonian.bloch, kpts)
     assert np.array_equal(calc.get_property("eigenvalues", atoms)[0], eigenvalues)

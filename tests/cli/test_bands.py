@@ -11,7 +11,7 @@ from ase_mlelec_entry_points.cli.main import main
 
 @pytest.fixture
 def files(tmp_path):
-    hamiltonian = WannierHamiltonian(*graphene(), GRAPHENE_SITES)
+    hamiltonian = WannierHamiltonian(*graphene(), centers=GRAPHENE_SITES)
     hamiltonian.write(tmp_path / "g_hr.dat")
     rows = "\n".join(" ".join(map(str, row)) for row in hamiltonian.cell)
     (tmp_path / "g.win").write_text(f"begin unit_cell_cart\n{rows}\nend unit_cell_cart\n")

@@ -96,7 +96,7 @@ def check_centres(found):
 
 def hamiltonian(path):
     found = WannierHamiltonian.read(path)
-    return found.cell, found.r_vectors, found.centres, list(found.bloch.tolist()), found.eigenvalues([[0.1, 0.2, 0.3]])
+    return found.cell, found.r_vectors, found.centers, list(found.bloch.tolist()), found.eigenvalues([[0.1, 0.2, 0.3]])
 
 
 def all_of(cls):

@@ -80,7 +80,7 @@ def test_vacuum_level_and_homes():
     np.testing.assert_allclose(lowered.eigenvalues(K), frame.hamiltonian.eigenvalues(K) - 1.25, atol=1e-12)
     away = frame.hamiltonian.moved(np.array([[1, 0, 0], [0, 0, 0], [0, -1, 0], [0, 0, 0]]))
     home = at_their_atoms(away, frame.atoms, frame.functions)
-    np.testing.assert_allclose(home.centres, frame.atoms.positions, atol=1e-12)
+    np.testing.assert_allclose(home.centers, frame.atoms.positions, atol=1e-12)
     assert abs(home.hk(K) - frame.hamiltonian.hk(K)).max() < 1e-12
     assert abs(away.hk(K) - frame.hamiltonian.hk(K)).max() > 1e-3
 
@@ -258,7 +258,7 @@ def test_single_layers_among_bilayers(tmp_path):
         wanted = alone[2].hamiltonian
         assert abs(found.eigenvalues(K) - wanted.eigenvalues(K)).max() < limit, name
         if name == "mixed":
-            assert len(calc.get_hamiltonian(graphene_bilayer(distance=3.4)).centres) == 4
+            assert len(calc.get_hamiltonian(graphene_bilayer(distance=3.4)).centers) == 4
         else:
             with pytest.raises(CalculationFailed, match="3.40 Å apart, none in the training data"):
                 calc.get_hamiltonian(graphene_bilayer((0, 0), 3.4))

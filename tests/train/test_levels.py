@@ -45,8 +45,16 @@ def changed(head, item, frame, part):
         {key: truth + part * (found[key] - truth) for key, truth in true.items()}
         for true, found in ((item.onsite, blocks.onsite), (item.hopping, blocks.hopping))
     )
-    *elements, owners = head.elements(Blocks(item.geometry, onsite, hopping))
-    hamiltonian = WannierHamiltonian.from_elements(frame.atoms.cell.array, *elements, frame.atoms.positions[owners])
+    r_vectors, which, row, column, values, owners = head.elements(Blocks(item.geometry, onsite, hopping))
+    hamiltonian = WannierHamiltonian.from_elements(
+        frame.atoms.cell.array,
+        r_vectors=r_vectors,
+        which=which,
+        row=row,
+        column=column,
+        values=values,
+        centers=frame.atoms.positions[owners],
+    )
     return hamiltonian.eigenvalues(time_reversal_pairs(levels.mesh(frame.atoms))[0])
 
 

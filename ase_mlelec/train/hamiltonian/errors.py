@@ -53,8 +53,16 @@ def compared_elements(model, frames):
 
 def _band_errors(head, frame, blocks):
     kpts = monkhorst_pack(mesh(frame.atoms))
-    *elements, owners = head.elements(blocks)
-    own = WannierHamiltonian.from_elements(frame.atoms.cell.array, *elements, frame.atoms.positions[owners])
+    r_vectors, which, row, column, values, owners = head.elements(blocks)
+    own = WannierHamiltonian.from_elements(
+        frame.atoms.cell.array,
+        r_vectors=r_vectors,
+        which=which,
+        row=row,
+        column=column,
+        values=values,
+        centers=frame.atoms.positions[owners],
+    )
     return (own.eigenvalues(kpts) - frame.hamiltonian.eigenvalues(kpts)).ravel()
 
 
