@@ -8,8 +8,6 @@ from importlib import import_module
 
 from ase_mlelec import former_names
 
-__version__ = "0.1.0"
-
 _PUBLIC = {
     "DeepPotCalculator": "ase_mlelec.calculators.deep_pot",
     "DeepDOSCalculator": "ase_mlelec.calculators.deep_dos",
@@ -30,10 +28,23 @@ former_names.register()
 
 
 def __getattr__(name):
+    if name == "__version__":
+        value = globals()[name] = _version()
+        return value
     if name not in _PUBLIC:
         raise AttributeError(f"module 'ase_mlelec' has no attribute '{name}'")
     value = globals()[name] = getattr(import_module(_PUBLIC[name]), name)  # found directly from now on
     return value
+
+
+def _version():
+    """Version of the installed package, which is made from the tags of the repository."""
+    from importlib.metadata import PackageNotFoundError, version  # 20 ms that no import should cost
+
+    try:
+        return version("ase-mlelec")
+    except PackageNotFoundError:  # run from a checkout
+        return "0+unknown"
 
 
 def __dir__():

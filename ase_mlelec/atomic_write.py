@@ -12,7 +12,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # not on Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -109,7 +109,7 @@ class FileLock:
             self._descriptor = None
 
 
-_held = weakref.WeakSet()
+_held: weakref.WeakSet = weakref.WeakSet()
 
 
 def _drop_all():

@@ -64,7 +64,7 @@ def load_model(model: str | os.PathLike | Model, *, classes: Sequence[type] = ()
         )
     name = os.fspath(model)
     if name in list_models():
-        name = os.fspath(PRETRAINED / f"{name}.safetensors")
+        name = str(PRETRAINED / f"{name}.safetensors")
     path = Path(name)
     if not path.exists():
         raise CalculatorSetupError(

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from importlib import import_module
-from importlib.metadata import entry_points, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 
 import pytest
 from ase.calculators.calculator import BaseCalculator
@@ -27,6 +27,16 @@ def run_python(*arguments):
 
 def test_version():
     assert version("ase-mlelec") == ase_mlelec.__version__
+
+
+def test_version_of_a_checkout_that_is_not_installed(monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    monkeypatch.delitem(vars(ase_mlelec), "__version__", raising=False)
+    assert ase_mlelec.__version__ == "0+unknown"
+    monkeypatch.delitem(vars(ase_mlelec), "__version__")
 
 
 def test_plugins_import_no_torch():

@@ -71,7 +71,7 @@ class RepulsiveCore(torch.nn.Module):
                 f"core: got distances of shapes {inner.shape}, {outer.shape} and {reach.shape}, need 0 < "
                 f"inner < outer <= reach < 10 Å of {n} species"
             )
-        if crowded is not None and not (len(self.crowded) == n and all(0 < u < np.inf for u in self.crowded)):
+        if self.crowded is not None and not (len(self.crowded) == n and all(0 < u < np.inf for u in self.crowded)):
             raise ValueError(f"core: got the energies {self.crowded}, need one above 0 for each of {n} species")
         self.register_buffer("inner", torch.as_tensor((inner + inner.T) / 2), persistent=False)
         self.register_buffer("outer", torch.as_tensor((outer + outer.T) / 2), persistent=False)
