@@ -145,6 +145,11 @@ def test_physics_knows_only_arrays(path):
     assert {name.split(".")[0] for name in imports_of(path) if name != "ase.eos"} <= PHYSICS_MAY_USE
 
 
+def test_training_opens_no_data_files():
+    for path in source_files(PACKAGE / "train"):
+        assert not any(name.split(".")[0] == "h5py" for name in imports_of(path)), f"{path}: use ase_mlelec.data"
+
+
 @pytest.mark.parametrize("folder", [PACKAGE, ENTRY_POINTS], ids=["ase_mlelec", "entry_points"])
 def test_neither_peers_nor_unsafe_loaders(folder):
     for path in source_files(folder):

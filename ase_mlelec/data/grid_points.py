@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
-from tqdm import tqdm
 
+from ase_mlelec.data.array_cache import ArrayCache
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.energy_zero import EnergyZero
 from ase_mlelec.system import System
@@ -47,18 +46,17 @@ class GridData:
     zero : EnergyZero, that of the head which is trained or tested
     """
 
-    def __init__(self, snapshots, descriptor, cache, progress=True, zero=EnergyZero()):
+    def __init__(self, snapshots, descriptor, cache, *, progress=True, zero=EnergyZero()):
         self.snapshots, self.cache, self.zero = snapshots, Path(cache), zero
         self._kept, self._bytes = {}, 0
         self._keys = [snapshots.identity(k) for k in range(len(snapshots))]
-        with h5py.File(self.cache, "a") as file:
-            if file.attrs.setdefault("descriptor", repr(descriptor.arguments())) != repr(descriptor.arguments()):
-                raise ValueError(f"{self.cache} holds fingerprints of another kind; remove it")
-            missing = [k for k, key in enumerate(self._keys) if key not in file]
-            for k in tqdm(missing, disable=None if progress else True, desc="fingerprints", unit=" snapshots"):
-                snapshot = snapshots[k]
-                file[self._keys[k]] = fingerprints(descriptor, snapshot.atoms, snapshot.shape).numpy()
-                file.flush()
+
+        def compute(k):
+            snapshot = snapshots[k]
+            return fingerprints(descriptor, snapshot.atoms, snapshot.shape)
+
+        self._stored = ArrayCache(cache, descriptor)
+        self._stored.fill(self._keys, compute, progress=progress, title="fingerprints")
 
     def __len__(self):
         return len(self.snapshots)
@@ -74,8 +72,7 @@ class GridData:
 
     def _read(self, k):
         snapshot = self.snapshots[k]
-        with h5py.File(self.cache) as file:
-            features = torch.from_numpy(file[self._keys[k]][()])
+        features = self._stored[self._keys[k]]
         points = torch.arange(len(features)) if snapshot.points is None else torch.as_tensor(snapshot.points).long()
         counts = self.snapshots.attributes["valence_electrons"]
         n_electrons = float(sum(counts[symbol] for symbol in snapshot.atoms.get_chemical_symbols()))

@@ -10,6 +10,8 @@ from small_ldos import ATTRIBUTES, CORE, ENERGIES, make_snapshot, random_ldos_mo
 from small_models import seeded
 
 from ase_mlelec import MLDFTCalculator
+from ase_mlelec.data import grid_forces
+from ase_mlelec.data.grid_forces import ForceData, coarse_shape
 from ase_mlelec.data.grid_points import GridData
 from ase_mlelec.data.snapshots import Snapshots, write_snapshots
 from ase_mlelec.heads import EnergyZero, LDOSHead
@@ -19,8 +21,6 @@ from ase_mlelec.train.ldos import label_refit as ldos_forces
 from ase_mlelec.train.ldos.descent import LDOSLoss
 from ase_mlelec.train.ldos.errors import ldos_errors
 from ase_mlelec.train.ldos.label_refit import (
-    ForceData,
-    coarse_shape,
     energy_metric,
     energy_per_atom,
     force_rows,
@@ -94,7 +94,7 @@ def test_labels_are_those_of_the_directions(files):
 
 
 def test_many_atoms_share_few_directions(monkeypatch, files):
-    monkeypatch.setattr(ldos_forces, "DIRECTIONS", 5)
+    monkeypatch.setattr(grid_forces, "DIRECTIONS", 5)
     snapshots, cache = files([labelled(1)])
     item = ForceData(snapshots, random_ldos_model(3, ("Al",)).descriptor, cache, progress=False)[0]
     assert item.slopes.shape[0] == len(item.wanted) == 5

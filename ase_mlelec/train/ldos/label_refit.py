@@ -17,108 +17,17 @@ W has some 10^4 entries, but there are few labels.  So the solution is W_0 plus 
 coefficients from a system as large as their number; with new F and G this is repeated (Gauss-Newton).
 """
 
-import hashlib
-from dataclasses import dataclass
-
-import h5py
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from ase_mlelec.data.grid_points import fingerprints
+from ase_mlelec.data.grid_forces import n_directions
 from ase_mlelec.physics.ldos_functional import Ions, free_energy
 from ase_mlelec.train.ldos.errors import free_energy as free_energy_of_labels
 from ase_mlelec.train.ldos.refit import normal_equations
 
-COARSE = 0.6  # grid points per point of the data, along each vector: forces change by 0.003 eV/Å in aluminium
-STEP = 1e-5  # Å; one-sided differences of fingerprints, with relative errors of this order
-DIRECTIONS = 12  # of displacement per snapshot
 ITERATIONS = 2
 DENSITY = 10.0  # weight of changes of the density in units of its mean, beside those of the LDOS in its scale
 FRACTIONS = (1, 0.5, 0.25, 0.125)  # of a step, until one is an improvement
-
-
-@dataclass(frozen=True)
-class ForceItem:
-    """One snapshot on a grid of its own, to first order in displacements of its atoms along M directions.
-
-    features : Tensor [P, F]; slopes : Tensor [M, P, F], 1/Å, their derivatives along ``directions`` : Tensor [M, N, 3],
-        orthonormal; wanted : Tensor [M], eV/Å, forces of the DFT code along them
-    """
-
-    snapshot: object
-    shape: tuple
-    features: torch.Tensor
-    slopes: torch.Tensor
-    directions: torch.Tensor
-    wanted: torch.Tensor
-
-
-class ForceData:
-    """Snapshots with fingerprints and their derivatives on grids that are coarse, but fine enough for forces.
-
-    Large structures are displaced along DIRECTIONS random directions, small ones along all but translations.
-
-    snapshots : Snapshots, of which those of one atom are left out
-    cache : path of an HDF5 file, that of GridData; it belongs to one descriptor
-
-    Raises ValueError for snapshots without forces.
-    """
-
-    def __init__(self, snapshots, descriptor, cache, progress=True):
-        self.attributes, self.cache = snapshots.attributes, cache
-        atoms = [snapshot.atoms for snapshot in snapshots]
-        self.snapshots = snapshots.take([k for k, each in enumerate(atoms) if len(each) > 1])
-        self._keys = [f"{self.snapshots.identity(k)}-forces" for k in range(len(self))]
-        with h5py.File(cache, "a") as file:
-            missing = [k for k, key in enumerate(self._keys) if key not in file]
-            for k in tqdm(missing, disable=None if progress else True, desc="derivatives", unit=" snapshots"):
-                snapshot = self.snapshots[k]
-                if snapshot.forces is None:
-                    raise ValueError(
-                        f"{snapshots.path}: snapshot '{snapshot.name}' has no forces; write them too, or "
-                        "train with force_weight = 0"
-                    )
-                features, slopes = _first_order(descriptor, snapshot, _directions(snapshot.atoms))
-                file[self._keys[k]] = torch.cat([features[None], slopes]).numpy()
-                file.flush()
-
-    def __len__(self):
-        return len(self.snapshots)
-
-    def __getitem__(self, k):
-        snapshot = self.snapshots[k]
-        with h5py.File(self.cache) as file:
-            stored = torch.from_numpy(file[self._keys[k]][()])
-        directions = _directions(snapshot.atoms)
-        wanted = torch.einsum("mni,ni->m", directions, torch.as_tensor(snapshot.forces))
-        return ForceItem(snapshot, coarse_shape(snapshot.shape), stored[0], stored[1:], directions, wanted)
-
-
-def coarse_shape(shape):
-    """(G1, G2, G3) of the grid on which forces are integrated, from that of the data."""
-    return tuple(max(1, round(COARSE * n)) for n in shape)
-
-
-def _directions(atoms):
-    """Tensor [M, N, 3], orthonormal and without translation, the same for the same structure."""
-    n_atoms = len(atoms)
-    seed = hashlib.sha256(np.ascontiguousarray(atoms.positions).tobytes()).digest()[:4]
-    rng = np.random.default_rng(int.from_bytes(seed, "big"))
-    noise = rng.normal(size=(min(DIRECTIONS, 3 * n_atoms - 3), n_atoms, 3))
-    noise -= noise.mean(axis=1, keepdims=True)
-    return torch.as_tensor(np.linalg.qr(noise.reshape(len(noise), -1).T)[0].T.reshape(noise.shape).copy())
-
-
-def _first_order(descriptor, snapshot, directions):
-    """Fingerprints [P, F] and their derivatives [M, P, F] along the directions [M, N, 3], float32."""
-    shape, moved = coarse_shape(snapshot.shape), snapshot.atoms.copy()
-    start = fingerprints(descriptor, moved, shape, torch.float64)
-    slopes = torch.empty(len(directions), *start.shape)
-    for slope, direction in zip(slopes, directions.numpy()):
-        moved.positions = snapshot.atoms.positions + STEP * direction
-        slope.copy_((fingerprints(descriptor, moved, shape, torch.float64) - start) / STEP)
-    return start.float(), slopes
 
 
 def hidden_first_order(head, item):
@@ -256,7 +165,7 @@ class _Forces:
 
     def __init__(self, head, forces, weight):
         self.head, self.forces = head, forces
-        counts = [len(_directions(snapshot.atoms)) for snapshot in forces.snapshots]
+        counts = [n_directions(snapshot.atoms) for snapshot in forces.snapshots]
         self.weights = torch.cat([torch.full((n,), weight / n, dtype=torch.float64) for n in counts])
 
     def residuals(self, last):

@@ -1,5 +1,6 @@
 """Models of a local density of states."""
 
+from ase_mlelec.data.grid_forces import ForceData
 from ase_mlelec.data.grid_points import GridData
 from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.descriptors import Bispectrum
@@ -9,7 +10,7 @@ from ase_mlelec.train.data_checks import check_snapshots
 from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.ldos.descent import LDOSLoss, fit_ldos
 from ase_mlelec.train.ldos.errors import mean_ldos_errors
-from ase_mlelec.train.ldos.label_refit import ForceData, check_densities, refit_with_labels
+from ase_mlelec.train.ldos.label_refit import check_densities, refit_with_labels
 from ase_mlelec.train.ldos.standardise import fit_zero, standardise_ldos
 from ase_mlelec.train.recipes.shared import COPIED, protect_trained, provenance, seeded
 
@@ -33,7 +34,7 @@ def train_ldos(config, cache, progress=True):
         )
     model = new_ldos_model(snapshots, fit_zero(chosen["train"]), config)
     parts = {
-        name: GridData(part, model.descriptor, cache, progress, model.heads["ldos"].zero)
+        name: GridData(part, model.descriptor, cache, progress=progress, zero=model.heads["ldos"].zero)
         for name, part in chosen.items()
     }
     fit_ldos_model(
@@ -59,7 +60,9 @@ def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None,
     Raises ValueError for snapshots without the forces or densities that ``config`` gives a weight.
     """
     options, head = config.ldos, model.heads["ldos"]
-    forces = ForceData(data.snapshots, model.descriptor, data.cache, progress) if options.force_weight else None
+    forces = (
+        ForceData(data.snapshots, model.descriptor, data.cache, progress=progress) if options.force_weight else None
+    )
     if options.energy_weight:
         check_densities(data.snapshots)
     model.float()  # the fingerprints are computed in double precision, and kept in single

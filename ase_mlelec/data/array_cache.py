@@ -1,0 +1,56 @@
+"""Arrays that take long to compute, kept in an HDF5 file."""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+
+import h5py
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+
+class ArrayCache:
+    """Arrays by name, computed once; a run that was interrupted goes on with those that it finds.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of the HDF5 file, which is made where there is none.
+    descriptor : Descriptor
+        What computes the arrays.
+
+    Raises
+    ------
+    ValueError
+        For a file of another descriptor.
+    """
+
+    def __init__(self, path: str | PathLike, descriptor):
+        self.path = Path(path)
+        with h5py.File(self.path, "a") as file:
+            if file.attrs.setdefault("descriptor", repr(descriptor.arguments())) != repr(descriptor.arguments()):
+                raise ValueError(f"{self.path} holds fingerprints of another kind; remove it")
+
+    def fill(
+        self, names: Sequence[str], compute: Callable[[int], Tensor], *, progress: bool = True, title: str = "arrays"
+    ):
+        """Compute the arrays that are not there.
+
+        Parameters
+        ----------
+        names : sequence of str
+        compute : callable
+            From the place of a name to its array.
+        progress : bool
+            Whether a bar of this ``title`` is shown.
+        """
+        with h5py.File(self.path, "a") as file:
+            missing = [k for k, name in enumerate(names) if name not in file]
+            for k in tqdm(missing, disable=None if progress else True, desc=title, unit=" snapshots"):
+                file[names[k]] = compute(k).numpy()
+                file.flush()
+
+    def __getitem__(self, name: str) -> Tensor:
+        with h5py.File(self.path) as file:
+            return torch.from_numpy(file[name][()])

@@ -1,0 +1,101 @@
+"""Forces of snapshots, and how the fingerprints of their grid points change when atoms are displaced."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ase_mlelec.data.array_cache import ArrayCache
+from ase_mlelec.data.grid_points import fingerprints
+
+COARSE = 0.6  # grid points per point of the data, along each vector: forces change by 0.003 eV/Å in aluminium
+STEP = 1e-5  # Å; one-sided differences of fingerprints, with relative errors of this order
+DIRECTIONS = 12  # of displacement per snapshot
+
+
+@dataclass(frozen=True)
+class ForceItem:
+    """One snapshot on a grid of its own, to first order in displacements of its atoms along M directions.
+
+    features : Tensor [P, F]; slopes : Tensor [M, P, F], 1/Å, their derivatives along ``directions`` : Tensor [M, N, 3],
+        orthonormal; wanted : Tensor [M], eV/Å, forces of the DFT code along them
+    """
+
+    snapshot: object
+    shape: tuple
+    features: torch.Tensor
+    slopes: torch.Tensor
+    directions: torch.Tensor
+    wanted: torch.Tensor
+
+
+class ForceData:
+    """Snapshots with fingerprints and their derivatives on grids that are coarse, but fine enough for forces.
+
+    Large structures are displaced along DIRECTIONS random directions, small ones along all but translations.
+
+    snapshots : Snapshots, of which those of one atom are left out
+    cache : path of an HDF5 file, that of GridData; it belongs to one descriptor
+
+    Raises ValueError for snapshots without forces.
+    """
+
+    def __init__(self, snapshots, descriptor, cache, *, progress=True):
+        self.attributes = snapshots.attributes
+        atoms = [snapshot.atoms for snapshot in snapshots]
+        self.snapshots = snapshots.take([k for k, each in enumerate(atoms) if len(each) > 1])
+        self._keys = [f"{self.snapshots.identity(k)}-forces" for k in range(len(self))]
+
+        def compute(k):
+            snapshot = self.snapshots[k]
+            if snapshot.forces is None:
+                raise ValueError(
+                    f"{snapshots.path}: snapshot '{snapshot.name}' has no forces; write them too, or "
+                    "train with force_weight = 0"
+                )
+            features, slopes = _first_order(descriptor, snapshot, _directions(snapshot.atoms))
+            return torch.cat([features[None], slopes])
+
+        self._stored = ArrayCache(cache, descriptor)
+        self._stored.fill(self._keys, compute, progress=progress, title="derivatives")
+
+    def __len__(self):
+        return len(self.snapshots)
+
+    def __getitem__(self, k):
+        snapshot = self.snapshots[k]
+        stored = self._stored[self._keys[k]]
+        directions = _directions(snapshot.atoms)
+        wanted = torch.einsum("mni,ni->m", directions, torch.as_tensor(snapshot.forces))
+        return ForceItem(snapshot, coarse_shape(snapshot.shape), stored[0], stored[1:], directions, wanted)
+
+
+def coarse_shape(shape):
+    """(G1, G2, G3) of the grid on which forces are integrated, from that of the data."""
+    return tuple(max(1, round(COARSE * n)) for n in shape)
+
+
+def n_directions(atoms):
+    """Number M of the directions along which a structure is displaced, int."""
+    return min(DIRECTIONS, 3 * len(atoms) - 3)
+
+
+def _directions(atoms):
+    """Tensor [M, N, 3], orthonormal and without translation, the same for the same structure."""
+    seed = hashlib.sha256(np.ascontiguousarray(atoms.positions).tobytes()).digest()[:4]
+    rng = np.random.default_rng(int.from_bytes(seed, "big"))
+    noise = rng.normal(size=(n_directions(atoms), len(atoms), 3))
+    noise -= noise.mean(axis=1, keepdims=True)
+    return torch.as_tensor(np.linalg.qr(noise.reshape(len(noise), -1).T)[0].T.reshape(noise.shape).copy())
+
+
+def _first_order(descriptor, snapshot, directions):
+    """Fingerprints [P, F] and their derivatives [M, P, F] along the directions [M, N, 3], float32."""
+    shape, moved = coarse_shape(snapshot.shape), snapshot.atoms.copy()
+    start = fingerprints(descriptor, moved, shape, torch.float64)
+    slopes = torch.empty(len(directions), *start.shape)
+    for slope, direction in zip(slopes, directions.numpy()):
+        moved.positions = snapshot.atoms.positions + STEP * direction
+        slope.copy_((fingerprints(descriptor, moved, shape, torch.float64) - start) / STEP)
+    return start.float(), slopes
