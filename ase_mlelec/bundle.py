@@ -21,6 +21,7 @@ from ase_mlelec.model_file.header import check_digest, damaged, read_header
 from ase_mlelec.model_file.memory import Budget
 from ase_mlelec.model_file.upgrade import FORMAT_VERSION
 from ase_mlelec.model_file.write import save_model
+from ase_mlelec.quantities import HEADS
 from ase_mlelec.safety import RepulsiveCore, TrainingRange
 from ase_mlelec.shipped import HEADER, PRETRAINED
 
@@ -107,7 +108,7 @@ def _load_safetensors(path, classes):
 def _build(path, header, classes, state):
     """Model of a header; ``state`` bounds the memory that its arrays may take."""
     known = {name: getattr(module, name) for module in (descriptors, heads) for name in module.__all__}
-    known.update({cls.__name__: cls for cls in classes})
+    known.update({cls.__name__: cls for cls in (*HEADS.values(), *classes)})
 
     def make(described):
         name = described["class"]

@@ -1,8 +1,7 @@
 """What can be learned: one row for every quantity and for every label that data sets carry.
 
-Everything that has to know a quantity by more than its name reads these tables: readers and writers of data, the
-normalization of new models, losses, errors, model files, the command line and figures.  ``added`` adds a quantity of
-another package for as long as a block runs, ``add`` for as long as the program does.
+Readers and writers of data, the normalization of new models, losses, errors, model files, the command line and figures
+read these tables.  ``add`` adds a quantity of another package, ``added`` for as long as a block runs.
 
 Index letters of shapes: N atoms, S energies of a grid, 3 Cartesian components.
 """
@@ -38,8 +37,8 @@ class Label:
     noun : str
         What a structure with the label has, with an article: "an energy".
     keys : tuple of str
-        Names under which it is read from files of other programs, first those that count first; upper and lower case
-        are the same.  Default: ``name``.
+        Names under which files of other programs have it, those that count first at the beginning; upper and lower
+        case are the same.  Default: ``name``.
     parts, words : tuple of str
         Parts and whole words of other names that may mean it.  Nothing is read under those; a warning names them.
     ase : str
@@ -93,25 +92,18 @@ class Label:
 
 
 def mean_absolute(error: Any, label: Any) -> float:
-    """Mean absolute error.
-
-    Parameters
-    ----------
-    error, label : arrays, of all structures that have the label
-    """
+    """Mean absolute error; ``error`` and ``label`` are arrays, of all atoms or structures that have the label."""
     return float(abs(error).mean())
 
 
 def root_mean_square(error: Any, label: Any) -> float:
-    """Root mean square error; parameters as of ``mean_absolute``."""
+    """Root mean square error, as ``mean_absolute``."""
     return float((error**2).mean()) ** 0.5
 
 
 def relative_to_spread(error: Any, label: Any) -> float | None:
-    """Root mean square error over the spread of the labels [N, ...]; None where these do not differ.
-
-    The spread is the square root of the variance over the rows, averaged over the components: a model that predicts the
-    mean for every row has a relative error of 1.
+    """Root mean square error over the spread of the labels, the root of the variance over their rows: 1 for a model that
+    predicts the mean of all rows.  None where they do not differ.
     """
     spread = float(label.var(axis=0).mean()) ** 0.5
     return root_mean_square(error, label) / spread if spread > 0 else None
@@ -160,18 +152,19 @@ class Quantity:
     shape : str
         Index letters of one row.
     atomic, total : str
-        The labels of the rows, and of their sum over a structure; a quantity has at least one of them.
+        The labels of the rows, and of their sum over a structure where that means something; at least one of them,
+        but for quantities of points and pairs.
     gradients : tuple of str
         Labels that are derivatives of it.
     ase : str
         Name of the result of an ASE calculator that it is, if any.
-    extensive : bool
-        Whether a structure has the sum of the rows, or the rows alone mean something.
     symmetric : bool
         Whether its values are symmetric matrices, and are compared with that part of their labels.
     deepmd : str
         What the fitting net of it is called in models of deepmd-kit.
     measures : tuple of Measure
+    note : str
+        Convention that the unit alone does not tell.
     """
 
     name: str
@@ -183,15 +176,20 @@ class Quantity:
     total: str = ""
     gradients: tuple[str, ...] = ()
     ase: str = ""
-    extensive: bool = True
     symmetric: bool = False
     deepmd: str = ""
     measures: tuple[Measure, ...] = ()
+    note: str = ""
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the labels that it is trained on and compared with."""
         return tuple(name for name in (self.atomic, self.total, *self.gradients) if name)
+
+    @property
+    def extensive(self) -> bool:
+        """Whether a structure has the sum over its atoms; else the values of the atoms alone mean something."""
+        return bool(self.total)
 
     @property
     def axis(self) -> str:
@@ -307,14 +305,26 @@ _QUANTITIES = (
         deepmd="ener",
         measures=_ENERGY,
     ),
-    Quantity("dos", "DOS", "states/eV", shape="S", atomic="ados", total="dos", deepmd="dos", measures=_DOS),
+    Quantity(
+        "dos",
+        "DOS",
+        "states/eV",
+        SampleKind.ATOM,
+        "S",
+        "ados",
+        "dos",
+        deepmd="dos",
+        measures=_DOS,
+        note="including spin degeneracy",
+    ),
     Quantity(
         "dipole",
         "displacement of Wannier centroids",
         "Å",
-        shape="3",
-        atomic="atomic_dipole",
-        total="summed_dipole",
+        SampleKind.ATOM,
+        "3",
+        "atomic_dipole",
+        "summed_dipole",
         ase="dipole",
         deepmd="dipole",
         measures=_VECTORS,
@@ -323,19 +333,20 @@ _QUANTITIES = (
         "polarizability",
         "polarizability",
         "Å^3",
-        shape="33",
-        atomic="atomic_polarizability",
-        total="polarizability",
+        SampleKind.ATOM,
+        "33",
+        "atomic_polarizability",
+        "polarizability",
         symmetric=True,
         deepmd="polar",
         measures=_TENSORS,
     ),
-    Quantity("ldos", "LDOS", "1/(eV Å^3)", SampleKind.POINT, "S", extensive=False, measures=_LDOS),
-    Quantity("hamiltonian", "Hamiltonian", "eV", SampleKind.PAIR, extensive=False, measures=_HAMILTONIAN),
+    Quantity("ldos", "LDOS", "1/(eV Å^3)", SampleKind.POINT, "S", measures=_LDOS),
+    Quantity("hamiltonian", "Hamiltonian", "eV", SampleKind.PAIR, measures=_HAMILTONIAN),
 )
 QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _QUANTITIES}
-# name of a quantity -> classes of the head that predicts it, and of the loss that it is trained with; the modules that
-# define these classes fill them in
+DIPOLE = QUANTITIES["dipole"].ase  # of charges and displacements together: result of a calculator, column of a run
+# Name of a quantity -> class of its head, of its loss: filled in by the modules that define these.
 HEADS: dict[str, type] = {}
 LOSSES: dict[str, type] = {}
 
@@ -376,14 +387,6 @@ def add(quantity: Quantity, *, labels: tuple[Label, ...] = (), head: type, loss:
     QUANTITIES[quantity.name], HEADS[quantity.name], LOSSES[quantity.name] = quantity, head, loss
 
 
-def remove(name: str, *, labels: tuple[Label, ...] = ()) -> None:
-    """Take back what ``add`` did for the quantity of this name."""
-    for table in QUANTITIES, HEADS, LOSSES:
-        table.pop(name, None)
-    for label in labels:
-        LABELS.pop(label.name, None)
-
-
 @contextmanager
 def added(quantity: Quantity, *, labels: tuple[Label, ...] = (), head: type, loss: type) -> Iterator[Quantity]:
     """Context manager in which there is one quantity more; parameters and errors as of ``add``."""
@@ -391,4 +394,7 @@ def added(quantity: Quantity, *, labels: tuple[Label, ...] = (), head: type, los
     try:
         yield quantity
     finally:
-        remove(quantity.name, labels=labels)
+        for table in QUANTITIES, HEADS, LOSSES:
+            del table[quantity.name]
+        for label in labels:
+            del LABELS[label.name]

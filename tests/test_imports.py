@@ -34,7 +34,7 @@ BELOW = {
     "descriptors": {"edges", "nets", "structures"},
     "heads": {"descriptors", "physics", "quantities"},
     "safety": {"descriptors", "physics"},
-    "model_file": {"atomic_write", "checks", "descriptors", "shipped"},
+    "model_file": {"atomic_write", "checks", "descriptors", "quantities", "shipped"},
     "model": {"heads", "model_file", "safety"},
     "io": {"atomic_write", "checks", "units"},
     "io.deepmd": {"io", "model"},

@@ -13,8 +13,11 @@ from ase_mlelec import units
 from ase_mlelec.calculators.base import MLElecCalculator
 from ase_mlelec.calculators.evaluation import CHUNK
 from ase_mlelec.calculators.potential import has_volume
+from ase_mlelec.heads import TensorHead, VectorHead
+from ase_mlelec.quantities import DIPOLE
 
-VALUES = {"displacements": "dipole", "atomic_polarizability": "polarizability"}  # by name of the head
+VECTORS, TENSORS = VectorHead.quantity, TensorHead.quantity  # names of heads
+VALUES = {"displacements": VECTORS, "atomic_polarizability": TENSORS}
 IN_A_FIELD = ("energy", "free_energy", "forces")
 
 
@@ -62,7 +65,7 @@ class DeepWannierCalculator(MLElecCalculator):
             field = np.array(field, dtype=float)
             if field.shape != (3,) or not np.isfinite(field).all():
                 raise CalculatorSetupError(f"got electric_field={field.tolist()}, need three numbers in V/Å")
-            if "dipole" not in self.models[0].heads:
+            if VECTORS not in self.models[0].heads:
                 raise CalculatorSetupError("got electric_field for a model without dipoles; load one that has them")
         with self._one_call():
             self._field = field
@@ -73,20 +76,20 @@ class DeepWannierCalculator(MLElecCalculator):
 
     @property
     def electronic(self):
-        return ("dipole", "polarization") if "dipole" in self.models[0].heads else ()
+        return (DIPOLE, "polarization") if VECTORS in self.models[0].heads else ()
 
     # results ----------------------------------------------------------------------------------------------------
 
     def get_centroids(self, atoms=None):
         """Wannier centroids [n, 3], Å, of the atoms that have one, in the order of the atoms."""
         self._present(atoms)
-        displacements = self._evaluated("displacements", "dipole")
+        displacements = self._evaluated("displacements", VECTORS)
         return (self.atoms.positions + displacements)[self._charges()[1] > 0]
 
     def get_polarizability(self, atoms=None):
         """Electronic polarizability [3, 3], Å^3, of the structure (of the cell, where it is periodic)."""
         self._present(atoms)
-        return self._evaluated("polarizability", "polarizability").copy()
+        return self._evaluated("polarizability", TENSORS).copy()
 
     def get_dielectric_tensor(self, atoms=None):
         """Electronic dielectric tensor [3, 3], 1 + 4 pi polarizability/volume."""
@@ -136,7 +139,7 @@ class DeepWannierCalculator(MLElecCalculator):
             )
 
     def electronic_results(self):
-        self._evaluated("displacements", "dipole")
+        self._evaluated("displacements", VECTORS)
         return {}  # _store has put them where they belong
 
     def evaluate(self, model, system, environment):
@@ -164,8 +167,8 @@ class DeepWannierCalculator(MLElecCalculator):
                     chosen = model.is_center(system.numbers, *(head for head in VALUES.values() if head in model.heads))
                     rows = chosen.nonzero()[:, 0]
                     centers = self._reach(model, edges).at_centers(rows)
-                    environments = [model.descriptor_of("dipole")(system, part) for _, part in centers.chunks(CHUNK)]
-                    self._look_at("dipole", model, environments, system, centers)
+                    environments = [model.descriptor_of(VECTORS)(system, part) for _, part in centers.chunks(CHUNK)]
+                    self._look_at(VECTORS, model, environments, system, centers)
                 parts = [self.evaluate(model, system, environment) for environment in environments]
                 for name in parts[0]:
                     value = torch.cat([part[name] for part in parts]).double()
@@ -178,9 +181,9 @@ class DeepWannierCalculator(MLElecCalculator):
         """Also what follows from the atomic quantities, and the work of the field, member by member."""
         if "displacements" in values:
             charge, electrons = self._charges()
-            values["dipole"] = [charge @ self.atoms.positions - electrons @ d for d in values["displacements"]]
+            values[DIPOLE] = [charge @ self.atoms.positions - electrons @ d for d in values["displacements"]]
             if has_volume(self.atoms):
-                values["polarization"] = [dipole / self.atoms.get_volume() for dipole in values["dipole"]]
+                values["polarization"] = [dipole / self.atoms.get_volume() for dipole in values[DIPOLE]]
         if "atomic_polarizability" in values:
             values["polarizability"] = [member.sum(axis=0) for member in values["atomic_polarizability"]]
         if self._field is not None and "energy" in values:
@@ -209,14 +212,14 @@ class DeepWannierCalculator(MLElecCalculator):
         """Dipole [3], e Å, and the gradient [n, N, 3], e, of its components along ``directions`` [n, 3]."""
         system, edges = self._geometry()
         charge, electrons = self._charges()
-        rows = model.is_center(system.numbers, "dipole").nonzero()[:, 0]
+        rows = model.is_center(system.numbers, VECTORS).nonzero()[:, 0]
         weights = torch.as_tensor(-electrons / self.metadata.get("functions_per_vector", 1), device=self.device)
         along = torch.as_tensor(directions, dtype=self.dtype, device=self.device)
         moment = torch.zeros(3, dtype=torch.float64, device=self.device)
         gradient = torch.zeros(len(along), len(self.atoms), 3, dtype=torch.float64, device=self.device)
         for _, part in self._reach(model, edges).at_centers(rows).chunks(CHUNK):
             leaf = part.with_vec(part.vec.detach().requires_grad_(True))
-            vectors = model.heads["dipole"](model.descriptor_of("dipole")(system, leaf), leaf)
+            vectors = model.heads[VECTORS](model.descriptor_of(VECTORS)(system, leaf), leaf)
             vectors = vectors * weights[part.atoms, None].to(self.dtype)
             moment += vectors.detach().double().sum(dim=0)
             for a, direction in enumerate(along):
@@ -235,7 +238,7 @@ class DeepWannierCalculator(MLElecCalculator):
         first = self.models[0]
         if not any(head in first.heads for head in VALUES.values()):
             raise CalculatorSetupError(
-                f"DeepWannierCalculator needs a model with 'dipole' or 'polarizability', this "
+                f"DeepWannierCalculator needs a model with '{VECTORS}' or '{TENSORS}', this "
                 f"one has {', '.join(first.heads)}; load another model"
             )
         for name in VALUES.values():
@@ -243,7 +246,7 @@ class DeepWannierCalculator(MLElecCalculator):
                 raise CalculatorSetupError(
                     f"the models of a committee have '{name}' of different species; train them on the same"
                 )
-        if "dipole" in first.heads:
+        if VECTORS in first.heads:
             _check_charges(first)
 
     def _potential_properties(self):
@@ -266,7 +269,7 @@ class DeepWannierCalculator(MLElecCalculator):
 
 
 def _check_charges(model):
-    centers = [model.species[k] for k in model.heads["dipole"].centers]
+    centers = [model.species[k] for k in model.heads[VECTORS].centers]
     for key, needed in ("valence_charges", model.species), ("electrons_per_centre", centers):
         found = model.metadata.get(key) or {}
         missing = [symbol for symbol in needed if not found.get(symbol)]

@@ -12,9 +12,14 @@ from ase_mlelec.atomic_write import replacing
 from ase_mlelec.checks import printable
 from ase_mlelec.model_file.header import digest, place_of_nan
 from ase_mlelec.model_file.upgrade import FORMAT_VERSION
+from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.shipped import HEADER
 
-UNITS = {"length": "Å", "energy": "eV", "dos": "states/eV including spin degeneracy"}
+
+def units_of(model: torch.nn.Module) -> dict[str, str]:
+    """Unit of what every head of a model predicts, with its convention, where the table of quantities has it."""
+    rows = [QUANTITIES[name] for name in model.heads if name in QUANTITIES]
+    return {row.name: f"{row.unit} {row.note}".strip() for row in rows}
 
 
 def save_model(model: torch.nn.Module, path: str | os.PathLike) -> None:
@@ -40,7 +45,7 @@ def save_model(model: torch.nn.Module, path: str | os.PathLike) -> None:
     header = {
         "format_version": FORMAT_VERSION,
         "species": list(model.species),
-        "units": UNITS,
+        "units": {"length": "Å", **units_of(model)},
         "descriptor": _described(model.descriptor),
         "electronic": model.electronic and _described(model.electronic),
         "heads": {name: _described(head) for name, head in model.heads.items()},

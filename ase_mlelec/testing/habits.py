@@ -16,6 +16,7 @@ from ase.dft.dos import DOS
 from ase.io.jsonio import decode, encode
 
 from ase_mlelec.calculators.no_bands import is_refusal
+from ase_mlelec.heads import VectorHead
 
 
 @contextmanager
@@ -257,7 +258,7 @@ class HabitsContract:
         atoms = self.make_atoms()
         for name in self.make_calculator(self.make_model()).settable:
             calculator = self.make_calculator(self.make_model())
-            if name == "electric_field" and "dipole" not in calculator.models[0].heads:
+            if name == "electric_field" and VectorHead.quantity not in calculator.models[0].heads:
                 continue
             self.outcomes(calculator, atoms=atoms)
             made = self.make_calculator(self.make_model(), **{name: self.another[name]})

@@ -171,7 +171,7 @@ class AtomicLoss:
     def terms(self):
         row, weights = QUANTITIES[self.quantity], {key: value for key, value in vars(self).items() if value}
         either = (row.atomic, row.total) if self.atomic else (row.total,)
-        sums = {term: tuple(filter(None, either)) for term in weights if term != "atomic" and row.total}
+        sums = {term: tuple(filter(None, either)) for term in weights if term != "atomic" and row.extensive}
         return ({"atomic": (row.atomic,)} if self.atomic and row.atomic else {}) | sums
 
     @property

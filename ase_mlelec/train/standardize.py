@@ -23,8 +23,8 @@ def standardise_heads(model, frames, names=None):
 
     Features get zero mean and unit spread, or the weights of the descriptor. Sums over atoms get their
     least-squares composition as bias, values of atoms their mean by species, tensors of centres the best constant
-    coefficients of
-    their basis; the spread around the bias is the scale of a head's output, for energies at least that of the forces.
+    coefficients of their basis; the spread around the bias is the scale of a head's output, for energies at least that
+    of the forces.
 
     Frames without the label of a head have no part in its bias and its scale.
 

@@ -1,5 +1,6 @@
 """``mlelec ir``"""
 
+from ase_mlelec.quantities import DIPOLE
 from ase_mlelec_entry_points.cli.options import add_out, add_plot, write_columns, write_figure
 
 HELP = "Infrared spectrum of a trajectory with dipoles: alpha(omega) n(omega) as a table and a picture."
@@ -71,7 +72,7 @@ def read_recorded(path):
     from ase_mlelec.analysis.trajectory import ResultFile
 
     rows = ResultFile(path)
-    for name in ("dipole", "cell"):
+    for name in (DIPOLE, "cell"):
         if name not in rows:
             raise ValueError(
                 f"{path}: got the quantities {', '.join(rows)}, need {name}; record "
@@ -79,7 +80,7 @@ def read_recorded(path):
             )
     return (
         rows["time"] if "time" in rows else None,
-        rows["dipole"],
+        rows[DIPOLE],
         rows["cell"],
         rows["temperature"] if "temperature" in rows else float("nan"),
     )
@@ -92,7 +93,7 @@ def read_trajectory(path):
 
     times, dipoles, cells, temperatures = [], [], [], []
     for frame, atoms in enumerate(iread(path)):
-        found = None if atoms.calc is None else atoms.calc.results.get("dipole")
+        found = None if atoms.calc is None else atoms.calc.results.get(DIPOLE)
         if found is None:
             raise ValueError(
                 f"{path}: got no dipole in frame {frame}, need one in every frame; run it with a "

@@ -12,22 +12,8 @@ from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.hdf5 import check_heaps
 from ase_mlelec.io.npy import read_npy
+from ase_mlelec.quantities import LABELS
 
-# file name -> (name here, values per atom or per frame, components)
-LABELS = {
-    "energy": ("energy", "frame", 1),
-    "force": ("forces", "atom", 3),
-    "virial": ("virial", "frame", 9),
-    "atom_dos": ("ados", "atom", None),
-    "atomic_dos": ("ados", "atom", None),
-    "dos": ("dos", "frame", None),
-    "atomic_dipole": ("atomic_dipole", "atom", 3),
-    "atom_dipole": ("atomic_dipole", "atom", 3),
-    "dipole": ("summed_dipole", "frame", 3),
-    "polarizability": ("polarizability", "frame", 9),
-    "atomic_polarizability": ("atomic_polarizability", "atom", 9),
-    "atom_polarizability": ("atomic_polarizability", "atom", 9),
-}
 GEOMETRY = {"coord", "box", "real_atom_types"}
 # what the labels depend on beside the structure: temperatures of the electrons, fields, spins, charges
 INPUTS = ("fparam", "aparam", "spin", "charge_spin", "efield")
@@ -177,7 +163,7 @@ def _read_system(path, notes):
 
 def _note_unread(path, sources, texts, notes):
     stems = set().union(*sources)
-    known = GEOMETRY | LABELS.keys() | set(INPUTS) | {"type", "type_map"}
+    known = GEOMETRY | _labels().keys() | set(INPUTS) | {"type", "type_map"}
     notes.unread |= {f"{stem}{file.suffix}" for files in sources for stem, file in files.items() if stem not in known}
     notes.unread |= {file.name for file in path.glob("*.npy")}  # beside the sets, where deepmd-kit has no files
     notes.unread |= {file.name for stem, file in texts.items() if stem not in stems | {"type", "type_map"}}
@@ -229,11 +215,11 @@ def _read_set(system, folder, files, names, notes):
     types = _types_of_frames(system, files, n_frames, names, notes)
     boxes = _boxes(system, folder, files, n_frames)
     columns = {}
-    for stem, (name, per, width) in LABELS.items():
-        if stem in files and name in columns:
+    for stem, label in _labels().items():
+        if stem in files and label.name in columns:
             notes.unread.add(files[stem].name)
         elif stem in files:
-            columns[name] = _label(files[stem], per, width, n_frames, types)
+            columns[label.name] = _label(files[stem], label, n_frames, types)
     for stem in INPUTS:
         if stem in files:
             values = _shaped(files[stem], _read(files[stem]), n_frames, (-1,), f"{n_frames} frames")
@@ -247,9 +233,8 @@ def _read_set(system, folder, files, names, notes):
 def _frame(system, types, positions, box, labels):
     """(Atoms, labels) without the atoms of type -1, which fill up the frames of a mixed system."""
     real = types >= 0
-    atomic = {name for name, per, _ in LABELS.values() if per == "atom"}
     atoms = Atoms([system.symbols[t] for t in types[real]], positions[real], cell=box, pbc=system.periodic)
-    return atoms, {name: values[real] if name in atomic else values for name, values in labels.items()}
+    return atoms, {name: values[real] if LABELS[name].of_atoms else values for name, values in labels.items()}
 
 
 def _types_of_frames(system, files, n_frames, names, notes):
@@ -287,9 +272,16 @@ def _boxes(system, folder, files, n_frames):
     return boxes
 
 
-def _label(file, per, width, n_frames, types):
-    array = _read(file)
-    n_atoms, shape = types.shape[1], {1: (), 9: (3, 3)}.get(width, (width or -1,))
+def _labels():
+    """dict, name of a file -> the Label that it holds"""
+    return {stem: label for label in LABELS.values() for stem in label.deepmd}
+
+
+def _label(file, label, n_frames, types):
+    """array [frames, ...] of a label in a file"""
+    array, n_atoms = _read(file), types.shape[1]
+    shape = (-1,) if label.on_grid else (3,) * label.shape.count("3")
+    width = None if label.on_grid else 3 ** len(shape)
     if file.stem.startswith("atom") and width and array.ndim and array.size != n_frames * n_atoms * width:
         # the atoms of one type alone; only their number tells which
         kinds = [
@@ -302,7 +294,7 @@ def _label(file, per, width, n_frames, types):
             full[:, types[0] == kinds[0]] = array.reshape(n_frames, -1, width)
             array = full
     needed = f"{n_frames} frames of {n_atoms} atoms" + (f" and {width} components" if width else "")
-    return _shaped(file, array, n_frames, ((n_atoms,) if per == "atom" else ()) + shape, needed)
+    return _shaped(file, array, n_frames, ((n_atoms,) if label.of_atoms else ()) + shape, needed)
 
 
 def _shaped(file, array, n_frames, shape, needed):

@@ -226,7 +226,7 @@ class _Fitting:
         layers = {k: self._layers(k, options["widths"], n_out) for k in centers if k not in self.without_net}
         biases = self.stored.array(part(source, "@variables", dict)["bias_atom_e"], (n, n_out))
         head = (
-            VectorHead(*shape, **options) if source["type"] == "dipole" else TensorHead(*shape, **options, full=full)
+            TensorHead(*shape, **options, full=full) if source["type"] == "polar" else VectorHead(*shape, **options)
         ).double()
         first = int(source["type"] == "polar")  # the output before those that multiply rows: the isotropic part
         for place, k in enumerate(centers):

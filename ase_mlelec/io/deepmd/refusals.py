@@ -7,11 +7,11 @@ from ase_mlelec.checks import printable
 from ase_mlelec.io.deepmd.stored import part
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.nets import ACTIVATIONS
+from ase_mlelec.quantities import QUANTITIES
 
 SUPPORTED = (
     "supported are se_e2_a models of energy, DOS, dipole and polarizability, without parameters of frames or atoms"
 )
-FITTINGS = ("ener", "dos", "dipole", "polar")
 OTHER_NAMES = {"none": "linear", "gelu_tf": "gelu"}  # of activations
 
 
@@ -65,7 +65,7 @@ def _kind(tree, model):
             modifier
         ),
         f"descriptor {names[0]}": names[0] != "se_e2_a",
-        f"fitting {names[1]}": names[1] not in FITTINGS,
+        f"fitting {names[1]}": names[1] not in {row.deepmd for row in QUANTITIES.values() if row.deepmd},
         "spin": bool(descriptor.get("spin") or fitting.get("spin")),
     }
 
