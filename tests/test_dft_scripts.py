@@ -346,7 +346,7 @@ def test_bad_functions_are_rejected(tmp_path, monkeypatch, change, message):
     monkeypatch.setattr(layered.WannierHamiltonian, "read", lambda path: made)
     spreads = np.full(22, 1.7)
     spreads[7] = change.get("spread", 1.7)
-    monkeypatch.setattr(layered, "read_centres", lambda path: type("Centres", (), {"spreads": spreads}))
+    monkeypatch.setattr(layered, "read_centers", lambda path: type("Centres", (), {"spreads": spreads}))
     path = tmp_path / "x_hr.dat"
     if message:
         with pytest.raises(Wannier90Error, match=message):

@@ -101,7 +101,7 @@ def test_cell_of_tb(folder):
     put(folder, tb=(folder / "t_tb.dat").read_text())
     found = read(
         folder,
-        "no centres of the functions in x.wout or x_centres.xyz: they are set to zero",
+        "no centers of the functions in x.wout or x_centres.xyz: they are set to zero",
         r"no .*x.win beside it: spin degeneracy 2 is guessed, as levels do not come in pairs",
     )
     assert not found.centers.any() and found.spin_degeneracy == 2
@@ -117,14 +117,14 @@ def test_cell_of_tb(folder):
         ({"win": "\0", "wout": WOUT}, "passed over: .*x.win: truncated or not text"),
         (
             {"win": WIN, "wout": WOUT.replace("0.500000, ", "********,"), "centres": XYZ},
-            "x.wout: got 1 readable centres",
+            "x.wout: got 1 readable centers",
         ),
         ({"win": WIN, "wout": WOUT.replace("0.500000,", "0.600000,", 1), "centres": XYZ}, "x.wout: .* do not add up"),
         ({"win": WIN, "wout": WOUT.replace("4.000000", "********"), "centres": XYZ}, "x.wout: no readable cell"),
         ({"win": WIN, "wout": UNFINISHED, "centres": XYZ[:-1]}, "x_centres.xyz: truncated.*they are set to zero"),
         (
             {"win": WIN, "wout": UNFINISHED, "centres": "1\n\nX 0 0 0\n"},
-            "x_centres.xyz: got 1 centres, but x_hr.dat has 2",
+            "x_centres.xyz: got 1 centers, but x_hr.dat has 2",
         ),
         ({"win": WIN.replace("= 2", "= 8"), "wout": WOUT}, "x.win: num_wann is 8, but x_hr.dat has 2 functions"),
         (

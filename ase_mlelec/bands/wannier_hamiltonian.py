@@ -151,7 +151,7 @@ class WannierHamiltonian(Response):
             run.cell,
             found.r_vectors,
             found.matrices,
-            centers=run.centres,
+            centers=run.centers,
             positions=found.positions,
             spin_degeneracy=spin or 2,
         )

@@ -32,7 +32,7 @@ from ase_mlelec import DeepPotCalculator
 from ase_mlelec.atomic_write import replacing
 from ase_mlelec.data.frames import Frame, Frames, write_hdf5
 from ase_mlelec.io.espresso import read_ph, read_pw
-from ase_mlelec.io.wannier90 import Wannier90Error, assign_centres, read_centres
+from ase_mlelec.io.wannier90 import Wannier90Error, assign_centers, read_centers
 
 PSEUDO = {"H": "H_HSCV_PBE-1.0.UPF", "O": "O_HSCV_PBE-1.0.UPF"}
 CUTOFF = 85.0  # Ry
@@ -319,8 +319,8 @@ def label(atoms, work):
     result = calculate(atoms, directory, None)
     try:
         output = espresso.wannier(atoms, directory, "O: sp3", sum(CENTRES.get(s, 0) for s in atoms.symbols))
-        centres = read_centres(output)
-        centroids, _ = assign_centres(atoms, centres, CENTRES, MAX_SPREAD)
+        centres = read_centers(output)
+        centroids, _ = assign_centers(atoms, centres, CENTRES, max_spread=MAX_SPREAD)
     except (Wannier90Error, RuntimeError) as error:
         rejected.write_text(f"{error}\n")
     else:

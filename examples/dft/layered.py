@@ -21,7 +21,7 @@ from ase_mlelec.atomic_write import replacing
 from ase_mlelec.data.frames import Frame, Frames, read_hdf5, write_hdf5
 from ase_mlelec.data.hamiltonians import HamiltonianFrame, Hamiltonians, at_their_atoms, referred_to, write_hamiltonians
 from ase_mlelec.io.espresso import PwResult
-from ase_mlelec.io.wannier90 import Wannier90Error, read_centres
+from ase_mlelec.io.wannier90 import Wannier90Error, read_centers
 
 MAX_IMAGINARY = 1e-3  # eV, of any element of H(R)
 MAX_AWAY = 0.8  # Å, of a function's centre from its atom
@@ -115,7 +115,7 @@ def good_hamiltonian(path, atoms, functions, max_spread):
     Raises Wannier90Error for spreads, centres and imaginary parts that are too large.
     """
     found = at_their_atoms(WannierHamiltonian.read(path), atoms, functions)
-    spreads = read_centres(path.parent / "x.wout").spreads
+    spreads = read_centers(path.parent / "x.wout").spreads
     if spreads.max() > max_spread:
         raise Wannier90Error(f"got a spread of {spreads.max():.2f} Å^2, need at most {max_spread}")
     owners = [function.atom for function in functions]

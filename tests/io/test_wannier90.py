@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from ase_mlelec.io import wannier90
 from ase_mlelec.io.wannier90 import (
-    Centres,
-    assign_centres,
+    Centers,
+    assign_centers,
     nearest_atoms,
-    read_centres,
+    read_centers,
     read_hr,
     read_tb,
     read_win,
@@ -58,7 +59,7 @@ def wout(unit="Bohr", x=0.566918, spread="2.00000000"):
 def test_wout(tmp_path):
     path = tmp_path / "m.wout"
     path.write_text(wout())
-    found = read_centres(path)
+    found = read_centers(path)
     np.testing.assert_allclose(found.positions, [[0.3, -0.4, 0.5], [-0.3, 0.1, 0.2]], atol=1e-6)
     np.testing.assert_allclose(found.spreads, [0.79602095, 2 * BOHR**2], atol=1e-8)
     assert found.symbols == ["O", "H"] and found.atoms.pbc.all()
@@ -67,16 +68,16 @@ def test_wout(tmp_path):
     assert found.n_bands is None
     line = " |  Number of input Bloch states     :     5     |\n"
     path.write_text(wout().replace(" Initial State", f"{line} Initial State"))
-    assert read_centres(path).n_bands == 5
+    assert read_centers(path).n_bands == 5
     path.write_text(wout("Ang"))
-    assert read_centres(path).positions[0, 0] == 0.566918 and read_centres(path).spreads[0] == 2.84264245
+    assert read_centers(path).positions[0, 0] == 0.566918 and read_centers(path).spreads[0] == 2.84264245
 
 
 def test_centres_xyz(tmp_path):
     text = " 3\n written by hand\nX  0.1 0.2 0.3\nX 1.0 2.0 3.0\nSi  0.5 0.5 0.5\n"
     path = tmp_path / "m_centres.xyz.gz"
     path.write_bytes(gzip.compress(text.encode()))
-    found = read_centres(path)
+    found = read_centers(path)
     np.testing.assert_array_equal(found.positions, [[0.1, 0.2, 0.3], [1, 2, 3]])
     assert found.spreads is None and found.symbols == ["Si"] and found.atoms.positions[0, 0] == 0.5
 
@@ -86,23 +87,23 @@ def test_centres_xyz(tmp_path):
     [
         ("a.wout", "Wannier90\n", "a.wout: no final state; the run did not finish"),
         ("a.wout", wout().partition("Sum of")[0], "no final state"),
-        ("a.wout", wout(spread="**********"), "got 1 readable centres, need 2; run Wannier90 again"),
+        ("a.wout", wout(spread="**********"), "got 1 readable centers, need 2; run Wannier90 again"),
         ("a.xyz", "3\n\nX 0 0 0\n", r"truncated or not an xyz file \(1 rows of 3\); set write_xyz"),
         ("a.xyz", "X\n", "truncated or not an xyz file"),
-        ("a.xyz", "1\n\nSi 0 0 0\n", r"no centre \(X\), need seed_centres.xyz"),
+        ("a.xyz", "1\n\nSi 0 0 0\n", r"no center \(X\), need seed_centres.xyz"),
         ("a.wout.gz", "not gzip", "truncated or not text"),
     ],
 )
 def test_bad_centres(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message) as caught:
-        read_centres(tmp_path / name)
+        read_centers(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(ValueError, match="none.wout: no such file"):
-        read_centres(tmp_path / "none.wout")
+        read_centers(tmp_path / "none.wout")
 
 
 def water(rng, n=5):
@@ -118,7 +119,7 @@ def water(rng, n=5):
 
 def test_centroids():
     atoms, positions, offsets, owner = water(np.random.default_rng(1))
-    centroids, indices = assign_centres(atoms, positions, {"O": 4})
+    centroids, indices = assign_centers(atoms, positions, {"O": 4})
     np.testing.assert_array_equal(indices, range(5))
     np.testing.assert_allclose(centroids, atoms.positions[:5] + offsets.mean(1), atol=1e-12)
     found, vectors = nearest_atoms(atoms[:5], positions)
@@ -129,60 +130,60 @@ def test_centroids():
 
 def test_centres_that_do_not_split():
     atoms, positions, *_ = water(np.random.default_rng(2))
-    with pytest.raises(ValueError, match=r"got 20 centres, need 25 for \{'O': 5\}"):
-        assign_centres(atoms, positions, {"O": 5})
-    with pytest.raises(ValueError, match="got 20 centres, need 0"):
-        assign_centres(atoms, positions, {"N": 4})
+    with pytest.raises(ValueError, match=r"got 20 centers, need 25 for \{'O': 5\}"):
+        assign_centers(atoms, positions, {"O": 5})
+    with pytest.raises(ValueError, match="got 20 centers, need 0"):
+        assign_centers(atoms, positions, {"N": 4})
     wrong = positions.copy()
     wrong[3] = wrong[7]
-    with pytest.raises(ValueError, match=r"centres do not split: got [35] nearest to atom \d \(O\), need 4; reject"):
-        assign_centres(atoms, wrong, {"O": 4})
+    with pytest.raises(ValueError, match=r"centers do not split: got [35] nearest to atom \d \(O\), need 4; reject"):
+        assign_centers(atoms, wrong, {"O": 4})
     pair = Atoms("O2", [[0, 0, 0], [2.0, 0, 0]])
-    with pytest.raises(ValueError, match="centre 0: got atoms 0 and 1 both at 1.00 Å, need one nearest"):
-        assign_centres(pair, [[1.0, 0, 0], [2.0, 0, 0]], {"O": 1})
+    with pytest.raises(ValueError, match="center 0: got atoms 0 and 1 both at 1.00 Å, need one nearest"):
+        assign_centers(pair, [[1.0, 0, 0], [2.0, 0, 0]], {"O": 1})
 
 
 def bands_of(atoms, positions, n_bands=None):
     """Centres of a run as Wannier90 has them: its atoms sorted by species and in any cell."""
     sorted_atoms = atoms[np.argsort(atoms.numbers, kind="stable")]
     sorted_atoms.positions += [1, -1, 2] @ atoms.cell.array
-    return Centres(positions, None, list(sorted_atoms.symbols), sorted_atoms, n_bands)
+    return Centers(positions, None, list(sorted_atoms.symbols), sorted_atoms, n_bands)
 
 
 def test_centres_of_another_structure():
     atoms, positions, *_ = water(np.random.default_rng(5))
-    wanted, _ = assign_centres(atoms, positions, {"O": 4})
-    np.testing.assert_array_equal(assign_centres(atoms, bands_of(atoms, positions), {"O": 4})[0], wanted)
+    wanted, _ = assign_centers(atoms, positions, {"O": 4})
+    np.testing.assert_array_equal(assign_centers(atoms, bands_of(atoms, positions), {"O": 4})[0], wanted)
     moved = atoms.copy()
     moved.positions[3] += [0.0, 0.2, 0.0]
     with pytest.raises(ValueError, match="structure whose atoms are up to 0.20 Å away from these, need less than 0.01"):
-        assign_centres(moved, bands_of(atoms, positions), {"O": 4})
+        assign_centers(moved, bands_of(atoms, positions), {"O": 4})
     moved.symbols[3] = "S"
-    with pytest.raises(ValueError, match="got centres of HO5, need those of HO4S; these are of another structure"):
-        assign_centres(moved, bands_of(atoms, positions), {"O": 4})
+    with pytest.raises(ValueError, match="got centers of HO5, need those of HO4S; these are of another structure"):
+        assign_centers(moved, bands_of(atoms, positions), {"O": 4})
     exchanged = atoms.copy()
     exchanged.symbols[[0, 5]] = ["H", "O"]  # the same places and the same formula
     with pytest.raises(ValueError, match="structure whose atoms are up to"):
-        assign_centres(exchanged, bands_of(atoms, positions), {"O": 4})
+        assign_centers(exchanged, bands_of(atoms, positions), {"O": 4})
 
 
 def test_functions_of_a_metal():
     """Disentangled functions are made from more bands than there are functions; some of them are not occupied."""
     atoms, positions, *_ = water(np.random.default_rng(6))
-    assign_centres(atoms, bands_of(atoms, positions, 20), {"O": 4})
+    assign_centers(atoms, bands_of(atoms, positions, 20), {"O": 4})
     with pytest.raises(ValueError, match="got 20 functions of 24 bands, need as many as functions; a metal has no"):
-        assign_centres(atoms, bands_of(atoms, positions, 24), {"O": 4})
+        assign_centers(atoms, bands_of(atoms, positions, 24), {"O": 4})
 
 
 def test_spreads():
     atoms, positions, *_ = water(np.random.default_rng(3))
-    centres = Centres(positions, np.full(20, 0.6), list(atoms.symbols), atoms)
-    assign_centres(atoms, centres, {"O": 4}, max_spread=0.9)
+    centres = Centers(positions, np.full(20, 0.6), list(atoms.symbols), atoms)
+    assign_centers(atoms, centres, {"O": 4}, max_spread=0.9)
     centres.spreads[6] = 1.4
-    with pytest.raises(ValueError, match=r"centre 6: got a spread of 1.40 Å\^2, need at most 0.9; reject"):
-        assign_centres(atoms, centres, {"O": 4}, max_spread=0.9)
-    with pytest.raises(ValueError, match="got centres without spreads"):
-        assign_centres(atoms, positions, {"O": 4}, max_spread=0.9)
+    with pytest.raises(ValueError, match=r"center 6: got a spread of 1.40 Å\^2, need at most 0.9; reject"):
+        assign_centers(atoms, centres, {"O": 4}, max_spread=0.9)
+    with pytest.raises(ValueError, match="got centers without spreads"):
+        assign_centers(atoms, positions, {"O": 4}, max_spread=0.9)
 
 
 @needs_reference
@@ -192,24 +193,24 @@ def test_graphene_bilayers(index, good):
     with np.load(REFERENCE / "graphene_bilayer_wannier.npz") as stored:
         data = {key.removesuffix(f"_{index:02}"): stored[key] for key in stored if key.endswith(f"_{index:02}")}
     atoms = Atoms([str(symbol) for symbol in data["symbols"]], data["positions"], cell=data["cell"], pbc=True)
-    centres = Centres(data["centres"], data["spreads"], list(atoms.symbols), atoms)
+    centres = Centers(data["centres"], data["spreads"], list(atoms.symbols), atoms)
     if good:
-        centroids, _ = assign_centres(atoms, centres, {"C": 1}, max_spread=1.2)
+        centroids, _ = assign_centers(atoms, centres, {"C": 1}, max_spread=1.2)
         assert np.abs(centroids - atoms.positions).max() < 0.1
     else:
-        with pytest.raises(ValueError, match=r"centre 0: got a spread of 9.93 Å\^2"):
-            assign_centres(atoms, centres, {"C": 1}, max_spread=1.2)
+        with pytest.raises(ValueError, match=r"center 0: got a spread of 9.93 Å\^2"):
+            assign_centers(atoms, centres, {"C": 1}, max_spread=1.2)
 
 
 @needs_reference
 def test_silicon_centres():
     """sp3 functions: each in the direction of a neighbour, 0.8 Å from its atom, in the atoms' cell or not."""
-    found = read_centres(REFERENCE / "silicon" / "silicon_centres.xyz")
+    found = read_centers(REFERENCE / "silicon" / "silicon_centres.xyz")
     assert found.positions.shape == (8, 3) and found.symbols == ["Si", "Si"]
     atoms = found.atoms
     atoms.set_cell(2.6988 * np.array([[-1, 0, 1], [0, 1, 1], [-1, 1, 0]]))
     atoms.pbc = True
-    centroids, _ = assign_centres(atoms, found, {"Si": 4})
+    centroids, _ = assign_centers(atoms, found, {"Si": 4})
     np.testing.assert_allclose(centroids, atoms.positions, atol=1e-4)
 
 
@@ -349,3 +350,12 @@ def test_win(tmp_path):
         "begin unit_cell_cart\n2 0 0\n0 2 0\n0 0 2\nend unit_cell_cart\nbegin atoms_cart\nang\nH 1 0 0\nend atoms_cart"
     )
     np.testing.assert_allclose(read_win(path).atoms.positions, [[1, 0, 0]])
+
+
+def test_former_names():
+    with pytest.deprecated_call(match="wannier90.read_centres is now .*read_centers"):
+        assert wannier90.read_centres is read_centers
+    atoms, positions, *_ = water(np.random.default_rng(1))
+    with pytest.deprecated_call():
+        found, _ = wannier90.assign_centres(atoms, centres=positions, per_species={"O": 4})
+    np.testing.assert_array_equal(found, assign_centers(atoms, positions, {"O": 4})[0])

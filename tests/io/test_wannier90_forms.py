@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_wannier90 import HOME, HOP, MATRICES, PLACES, R_VECTORS, WSVEC, hr_text, wout
 
-from ase_mlelec.io.wannier90 import Wannier90Error, read_centres, read_hr, read_tb, read_win, write_hr, write_tb
+from ase_mlelec.io.wannier90 import Wannier90Error, read_centers, read_hr, read_tb, read_win, write_hr, write_tb
 from ase_mlelec.units import BOHR
 
 FOLDED = " images of minimal distance folded in"
@@ -31,7 +31,7 @@ def read(tmp_path, name, content):
         if name.endswith("_hr.dat")
         else read_tb
         if name.endswith("_tb.dat")
-        else read_centres
+        else read_centers
     )(path)
 
 
@@ -400,15 +400,15 @@ def test_labels_in_output(tmp_path):
     "old, new, message",
     [
         ("-0.566918,  0.188973", "-0.566918,  0.288973", "do not add up to the sum below them"),
-        ("0.188973", "NaN", "got 1 readable centres, need 2"),
+        ("0.188973", "NaN", "got 1 readable centers, need 2"),
         ("0.188973", "0.1889.3", "got what is no number in its tables"),
-        ("spread    2", "spread    3", "got 2 readable centres, need 2"),
+        ("spread    2", "spread    3", "got 2 readable centers, need 2"),
         ("0.188973", "1e400", "do not add up|got inf"),
         ("0.15000 ", "******* ", r"got the atom '\| H1   1   \*"),
         ("a_2", "a_9", "no readable cell .no lattice vectors"),
         ("7.000000   0.000000\n", "7.000000\n", "no readable cell"),
         ("7.000000", "0.000000", "span no volume"),
-        ("   2      ", "   99999999999", "got 2 readable centres, need 99999999999"),
+        ("   2      ", "   99999999999", "got 2 readable centers, need 99999999999"),
     ],
 )
 def test_damaged_wout(tmp_path, old, new, message):
@@ -421,12 +421,12 @@ def test_damaged_wout(tmp_path, old, new, message):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("2\n\nX 0 0 nan\nSi 0 0 0\n", "centres: got nan Å"),
+        ("2\n\nX 0 0 nan\nSi 0 0 0\n", "centers: got nan Å"),
         ("2\n\nX 0 0 0\nSi 0 0 0", "the last line does not end"),
         ("2\n\nX 0 0 0\nQ 0 0 0\n", "the label 'Q' begins"),
         ("99999999999\n\nX 0 0 0\n", "1 rows of 99999999999"),
         ("1\n\nX 0 0\n", "truncated or not an xyz file"),
-        ("-1\n\nX 0 0 0\n", "truncated or not an xyz file|no centre"),
+        ("-1\n\nX 0 0 0\n", "truncated or not an xyz file|no center"),
     ],
 )
 def test_damaged_xyz(tmp_path, text, message):

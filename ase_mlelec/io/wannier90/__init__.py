@@ -1,4 +1,4 @@
-"""Read and write the files of Wannier90: centres and spreads, Hamiltonians, the input file.
+"""Read and write the files of Wannier90: centers and spreads, Hamiltonians, the input file.
 
 Every reader takes files that are compressed with gzip as well (``seed_hr.dat.gz``), and whatever Wannier90 itself
 takes: text behind numbers, D exponents, any case.  Every reader raises Wannier90Error and nothing else.
@@ -6,7 +6,8 @@ takes: text behind numbers, D exponents, any case.  Every reader raises Wannier9
 Source: Wannier90 3.1, its output, its user guide, chapter "Files", and what it accepts when it is run.
 """
 
-from ase_mlelec.io.wannier90.centres import Centres, assign_centres, nearest_atoms, read_centres
+from ase_mlelec.deprecated import former_names
+from ase_mlelec.io.wannier90.centers import Centers, assign_centers, nearest_atoms, read_centers
 from ase_mlelec.io.wannier90.files import FOLDED, LENGTHS, Wannier90Error, read_text
 from ase_mlelec.io.wannier90.hamiltonians import RealSpace, read_hr, read_tb
 from ase_mlelec.io.wannier90.run import Run, read_run
@@ -16,14 +17,14 @@ from ase_mlelec.io.wannier90.write import write_hr, write_tb
 __all__ = [
     "FOLDED",
     "LENGTHS",
-    "Centres",
+    "Centers",
     "RealSpace",
     "Run",
     "Wannier90Error",
     "Win",
-    "assign_centres",
+    "assign_centers",
     "nearest_atoms",
-    "read_centres",
+    "read_centers",
     "read_hr",
     "read_run",
     "read_tb",
@@ -32,3 +33,5 @@ __all__ = [
     "write_hr",
     "write_tb",
 ]
+
+__getattr__ = former_names(__name__, Centres="Centers", assign_centres="assign_centers", read_centres="read_centers")

@@ -1,11 +1,12 @@
-"""A Hamiltonian with what the other files of its run tell: cell, centres, spin."""
+"""A Hamiltonian with what the other files of its run tell: cell, centers, spin."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ase_mlelec.io.wannier90.centres import cell_of_wout, positions_in
+from ase_mlelec.deprecated import renamed_attribute
+from ase_mlelec.io.wannier90.centers import cell_of_wout, positions_in
 from ase_mlelec.io.wannier90.files import Wannier90Error, beside, read_text, seed_of
 from ase_mlelec.io.wannier90.hamiltonians import RealSpace, cell_of_tb, real_space
 from ase_mlelec.io.wannier90.win import cell_of, is_spinor, read_blocks
@@ -18,7 +19,7 @@ class Run(NamedTuple):
 
     hamiltonian : RealSpace
     cell : array [3, 3], Å, rows
-    centres : array [W, 3], Å, or None where no file has them
+    centers : array [W, 3], Å, or None where no file has them
     spin_degeneracy : 1 or 2, or None where no file tells it
     has_input : whether there is a readable ``seed.win``; where it says nothing of spinors, there are none
     notes : list of str, what a user should know: files that were passed over, what is missing
@@ -26,16 +27,17 @@ class Run(NamedTuple):
 
     hamiltonian: RealSpace
     cell: np.ndarray
-    centres: np.ndarray | None
+    centers: np.ndarray | None
     spin_degeneracy: int | None
     has_input: bool
     notes: list
+    centres = renamed_attribute("centres", "centers")
 
 
 def read_run(path):
     """Read ``seed_hr.dat`` or ``seed_tb.dat`` and take what they lack from the files beside them.
 
-    The cell of ``_hr.dat`` is that of ``seed.win``, else of ``seed.wout``, else of ``seed_tb.dat``; its centres are
+    The cell of ``_hr.dat`` is that of ``seed.win``, else of ``seed.wout``, else of ``seed_tb.dat``; its centers are
     those of ``seed.wout``, else of ``seed_centres.xyz``.  ``_tb.dat`` has both.  Whether functions are spinors is told
     by ``seed.win`` alone.  A file beside the Hamiltonian that is damaged or of another run is passed over and noted.
 
@@ -54,14 +56,14 @@ def read_run(path):
     if found.cell is None:
         texts = _texts(path, notes)
         cell = _cell(path, blocks, texts, notes)
-        centres = _centres(path, size, found.folded, texts, notes)
+        centers = _centers(path, size, found.folded, texts, notes)
     else:
-        cell, centres = found.cell, _diagonal(path, found)
+        cell, centers = found.cell, _diagonal(path, found)
         _others(path, cell, {beside(path, ".win"): _attempt(cell_of, path, blocks)}, notes)
     spin = None
     if (spinors := _attempt(is_spinor, beside(path, ".win"), keywords, notes=notes)) is not None:
         spin = 1 if spinors else 2
-    return Run(found, cell, centres, spin or found.spin_degeneracy, has_input, notes)
+    return Run(found, cell, centers, spin or found.spin_degeneracy, has_input, notes)
 
 
 def _attempt(function, *arguments, notes=None):
@@ -90,7 +92,7 @@ def _input(path, size, notes):
 
 
 def _texts(path, notes):
-    """Texts by path of the files that may hold centres, best first.
+    """Texts by path of the files that may hold centers, best first.
 
     ``.wout`` comes first: Wannier90 may write other images to ``_centres.xyz`` (translate_home_cell) than those that
     H(R) means.
@@ -129,29 +131,29 @@ def _others(path, cell, cells, notes):
             notes.append(f"{name}: its cell is not that of {path}, which is used; one of them is of another run")
 
 
-def _centres(path, size, folded, texts, notes):
-    """Centres [W, 3] from the first of the files that has them, or None."""
+def _centers(path, size, folded, texts, notes):
+    """Centers [W, 3] from the first of the files that has them, or None."""
     for name, text in texts.items():
         if name == beside(path, ".wout") and "Final State" not in text:
             continue  # of a restarted or a preparing run
-        centres = _attempt(positions_in, name, text, notes=notes)
-        if centres is not None and len(centres) == size:
-            return centres
-        if centres is not None:
+        centers = _attempt(positions_in, name, text, notes=notes)
+        if centers is not None and len(centers) == size:
+            return centers
+        if centers is not None:
             notes.append(
-                f"passed over: {name}: got {len(centres)} centres, but {path.name} has {size} functions; it "
+                f"passed over: {name}: got {len(centers)} centers, but {path.name} has {size} functions; it "
                 "is of another run"
             )
     if not folded:
         notes.append(
-            f"no centres of the functions in {seed_of(path)}.wout or {seed_of(path)}_centres.xyz: they are "
+            f"no centers of the functions in {seed_of(path)}.wout or {seed_of(path)}_centres.xyz: they are "
             "set to zero, on which energies do not depend"
         )
     return None
 
 
 def _diagonal(path, found):
-    """Centres <n 0|r|n 0>, Å."""
+    """Centers <n 0|r|n 0>, Å."""
     home = np.flatnonzero(~found.r_vectors.any(1))
     if not len(home):
         raise Wannier90Error(f"{path}: got no elements within the home cell, R = 0; write the file again")

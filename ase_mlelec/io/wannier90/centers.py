@@ -1,23 +1,26 @@
-"""Wannier centres and spreads: ``seed.wout``, ``seed_centres.xyz``, and which atom a centre belongs to."""
+"""Wannier centers and spreads: ``seed.wout``, ``seed_centres.xyz``, and which atom a center belongs to."""
 
 import re
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
 from ase.geometry import find_mic
+from numpy.typing import ArrayLike
 
 from ase_mlelec.checks import printable
+from ase_mlelec.deprecated import renamed_arguments
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.wannier90.files import LENGTHS, Wannier90Error, check_end, check_size, checked_cell, read_text
 
-AMBIGUOUS = 0.05  # Å; a centre whose two nearest atoms are as close as this belongs to neither
+AMBIGUOUS = 0.05  # Å; a center whose two nearest atoms are as close as this belongs to neither
 SAME_PLACE = 0.01  # Å; ``.wout`` has five digits of the fractional coordinates
 ROUNDED = 2e-6  # of sums in ``.wout`` per number added; it has six digits
 
 
-class Centres(NamedTuple):
+class Centers(NamedTuple):
     """Wannier functions of one run.
 
     positions : array [W, 3], Å, as Wannier90 left them: in any cell
@@ -34,12 +37,12 @@ class Centres(NamedTuple):
     n_bands: int | None = None
 
 
-def read_centres(path):
-    """Centres and spreads from ``seed.wout`` (the final state), or centres from ``seed_centres.xyz``.
+def read_centers(path: str | PathLike) -> Centers:
+    """Centers and spreads from ``seed.wout`` (the final state), or centers from ``seed_centres.xyz``.
 
-    Returns Centres.
+    Returns Centers.
 
-    Raises Wannier90Error when the run did not finish, the file is damaged or something else, its centres do not add up
+    Raises Wannier90Error when the run did not finish, the file is damaged or something else, its centers do not add up
     to the sum that it states, or an atom has a label of no element.
     """
     text = read_text(path)
@@ -47,7 +50,7 @@ def read_centres(path):
         positions, rows = _rows_of_xyz(path, text)
         symbols = _symbols(path, [row[0] for row in rows])
         places = np.array([row[1:4] for row in rows], dtype=float).reshape(len(rows), 3)
-        return Centres(positions, None, symbols, Atoms(symbols, check_size(path, "positions", places, "Å")))
+        return Centers(positions, None, symbols, Atoms(symbols, check_size(path, "positions", places, "Å")))
     head, final = _final_state(path, text)
     positions, spreads = _functions_of_wout(path, head, final)
     cell = cell_of_wout(path, head)
@@ -55,11 +58,11 @@ def read_centres(path):
     symbols = _symbols(path, labels)
     atoms = Atoms(symbols, scaled_positions=fractions, cell=cell, pbc=True)
     bands = re.search(r"Number of input Bloch states\s*:\s*(\d+)", head)
-    return Centres(positions, spreads, symbols, atoms, int(bands[1]) if bands else None)
+    return Centers(positions, spreads, symbols, atoms, int(bands[1]) if bands else None)
 
 
 def positions_in(path, text):
-    """Centres [W, 3], Å, of the text of ``seed.wout`` or ``seed_centres.xyz``, whatever its atoms are called."""
+    """Centers [W, 3], Å, of the text of ``seed.wout`` or ``seed_centres.xyz``, whatever its atoms are called."""
     if is_xyz(path):
         return _rows_of_xyz(path, text)[0]
     return _functions_of_wout(path, *_final_state(path, text))[0]
@@ -78,7 +81,7 @@ def _symbols(path, labels):
 
 
 def _rows_of_xyz(path, text):
-    """(centres [W, 3], words of the rows of atoms) of an xyz file."""
+    """(centers [W, 3], words of the rows of atoms) of an xyz file."""
     lines = text.split("\n")
     try:
         count = int(lines[0])
@@ -91,17 +94,17 @@ def _rows_of_xyz(path, text):
             f"{path}: truncated or not an xyz file ({printable(error)}); set write_xyz and run again"
         ) from None
     check_end(path, text)
-    is_centre = np.array([row[0] == "X" for row in rows], dtype=bool)
-    if not is_centre.any():
-        raise Wannier90Error(f"{path}: no centre (X), need seed_centres.xyz of Wannier90; set write_xyz")
-    check_size(path, "centres", table, "Å")
-    return table[is_centre], [row for row in rows if row[0] != "X"]
+    is_center = np.array([row[0] == "X" for row in rows], dtype=bool)
+    if not is_center.any():
+        raise Wannier90Error(f"{path}: no center (X), need seed_centres.xyz of Wannier90; set write_xyz")
+    check_size(path, "centers", table, "Å")
+    return table[is_center], [row for row in rows if row[0] != "X"]
 
 
 # seed.wout, to which a restarted run appends
 
 _NUMBER = r"\s*([-+\d.Ee]+)\s*"
-_CENTRE = re.compile(rf"WF centre and spread\s+(\d+)\s+\({_NUMBER},{_NUMBER},{_NUMBER}\){_NUMBER}$", re.MULTILINE)
+_CENTER = re.compile(rf"WF centre and spread\s+(\d+)\s+\({_NUMBER},{_NUMBER},{_NUMBER}\){_NUMBER}$", re.MULTILINE)
 _SUM = re.compile(rf"^\s*\({_NUMBER},{_NUMBER},{_NUMBER}\){_NUMBER}$", re.MULTILINE)
 _COLUMN = r"[ \t]+([-+\d.Ee]+)"  # apart by blanks, or a number could be taken for two
 _VECTOR = re.compile(rf"^\s*a_([123]){_COLUMN}{_COLUMN}{_COLUMN}\s*$", re.MULTILINE)
@@ -127,17 +130,17 @@ def _count(head):
 
 
 def _functions_of_wout(path, head, final):
-    """(centres [W, 3], Å, spreads [W], Å^2) of the final state."""
+    """(centers [W, 3], Å, spreads [W], Å^2) of the final state."""
     rows, _, rest = final.partition("Sum of centres and spreads")
-    found = _CENTRE.findall(rows)
+    found = _CENTER.findall(rows)
     if [row[0] for row in found] != [str(n + 1) for n in range(len(found))] or str(len(found)) != _count(head):
-        raise Wannier90Error(f"{path}: got {len(found)} readable centres, need {_count(head)}; run Wannier90 again")
+        raise Wannier90Error(f"{path}: got {len(found)} readable centers, need {_count(head)}; run Wannier90 again")
     table = _table(path, [row[1:] for row in found])
-    check_size(path, "centres and spreads", table, "Å or Å^2")
+    check_size(path, "centers and spreads", table, "Å or Å^2")
     total = _SUM.match(rest)
     if total and abs(table.sum(0) - _table(path, [total.groups()])[0]).max() > ROUNDED * (1 + len(table)):
         raise Wannier90Error(
-            f"{path}: got centres and spreads that do not add up to the sum below them; the file is "
+            f"{path}: got centers and spreads that do not add up to the sum below them; the file is "
             "damaged: copy it again, or run Wannier90 again"
         )
     scale = _unit(head)
@@ -209,41 +212,44 @@ def nearest_atoms(atoms, positions):
     if ranked.shape[1] > 1 and (close := ranked[:, 1] - ranked[:, 0] < AMBIGUOUS).any():
         at = int(np.argmax(close))
         raise Wannier90Error(
-            f"centre {at}: got atoms {order[at, 0]} and {order[at, 1]} both at {ranked[at, 0]:.2f} Å, "
+            f"center {at}: got atoms {order[at, 0]} and {order[at, 1]} both at {ranked[at, 0]:.2f} Å, "
             "need one nearest atom; change the projections or leave one of the species out"
         )
     return order[:, 0], vectors[np.arange(len(positions)), order[:, 0]]
 
 
-def assign_centres(atoms, centres, per_species, max_spread=None):
-    """Share the Wannier centres out among the atoms that they are nearest to, and average them.
+@renamed_arguments(centres="centers")
+def assign_centers(
+    atoms: Atoms, centers: Centers | ArrayLike, per_species: dict[str, int], *, max_spread: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Share the Wannier centers out among the atoms that they are nearest to, and average them.
 
     atoms : ase.Atoms with cell and pbc
-    centres : Centres, or array [W, 3] in Å
-    per_species : dict of int, centres per atom, e.g. {"O": 4}; species that are not named get none
+    centers : Centers, or array [W, 3] in Å
+    per_species : dict of int, centers per atom, e.g. {"O": 4}; species that are not named get none
     max_spread : float, Å^2; a larger spread is an error, because the localization fell into a wrong minimum
 
-    Returns (centroids [n, 3] Å, the mean of each atom's centres, unwrapped: next to the atom even where that lies
+    Returns (centroids [n, 3] Å, the mean of each atom's centers, unwrapped: next to the atom even where that lies
     outside of the cell; indices [n] of those atoms, increasing).
 
-    Raises Wannier90Error when an atom gets another number of centres, for a centre that is as near to one atom as to
-    another, for Centres of another structure, for functions of more bands than there are functions (a metal, or empty
+    Raises Wannier90Error when an atom gets another number of centers, for a center that is as near to one atom as to
+    another, for Centers of another structure, for functions of more bands than there are functions (a metal, or empty
     bands: the charges of such functions have no dipole), for spreads above max_spread, and for max_spread without
     spreads.
 
-    Source: Zhang et al. 2020, Phys. Rev. B 102, 041121(R): centroids of the four centres around each oxygen.
+    Source: Zhang et al. 2020, Phys. Rev. B 102, 041121(R): centroids of the four centers around each oxygen.
     """
-    positions, spreads = centres, None
-    if isinstance(centres, Centres):
-        positions, spreads = centres.positions, centres.spreads
-        _check_run(atoms, centres)
+    positions, spreads = centers, None
+    if isinstance(centers, Centers):
+        positions, spreads = centers.positions, centers.spreads
+        _check_run(atoms, centers)
     if max_spread is not None:
         _check_spreads(spreads, max_spread)
     wanted = np.array([per_species.get(symbol, 0) for symbol in atoms.symbols])
     indices = np.flatnonzero(wanted)
     if len(positions) != wanted.sum() or not len(indices):
         raise Wannier90Error(
-            f"got {len(positions)} centres, need {wanted.sum()} for {per_species} in {atoms.symbols}; "
+            f"got {len(positions)} centers, need {wanted.sum()} for {per_species} in {atoms.symbols}; "
             "check num_wann and per_species"
         )
     owner, offset = nearest_atoms(atoms[indices], positions)
@@ -252,7 +258,7 @@ def assign_centres(atoms, centres, per_species, max_spread=None):
         at = int(np.argmax(wrong))
         atom = indices[at]
         raise Wannier90Error(
-            f"centres do not split: got {counts[at]} nearest to atom {atom} ({atoms.symbols[atom]}), "
+            f"centers do not split: got {counts[at]} nearest to atom {atom} ({atoms.symbols[atom]}), "
             f"need {wanted[atom]}; reject this snapshot or localize again"
         )
     total = np.zeros((len(indices), 3))
@@ -260,34 +266,34 @@ def assign_centres(atoms, centres, per_species, max_spread=None):
     return atoms.positions[indices] + total / counts[:, None], indices
 
 
-def _check_run(atoms, centres):
+def _check_run(atoms, centers):
     """Whether a run was of these atoms, in any order (Wannier90 sorts them by species), and of occupied bands alone."""
-    ours, theirs = sorted(atoms.symbols), sorted(centres.symbols)
+    ours, theirs = sorted(atoms.symbols), sorted(centers.symbols)
     if ours != theirs:
         raise Wannier90Error(
-            f"got centres of {Atoms(theirs).symbols}, need those of {Atoms(ours).symbols}; these are "
+            f"got centers of {Atoms(theirs).symbols}, need those of {Atoms(ours).symbols}; these are "
             "of another structure, give the files of this one"
         )
-    away = centres.atoms.positions[:, None] - atoms.positions
+    away = centers.atoms.positions[:, None] - atoms.positions
     distances = find_mic(away.reshape(-1, 3), atoms.cell, atoms.pbc)[1].reshape(away.shape[:2])
-    distances[np.not_equal.outer(centres.atoms.numbers, atoms.numbers)] = np.inf
+    distances[np.not_equal.outer(centers.atoms.numbers, atoms.numbers)] = np.inf
     if (farthest := distances.min(axis=0).max()) > SAME_PLACE:
         raise Wannier90Error(
-            f"got centres of a structure whose atoms are up to {farthest:.2f} Å away from these, need "
+            f"got centers of a structure whose atoms are up to {farthest:.2f} Å away from these, need "
             f"less than {SAME_PLACE}; give the files of this structure"
         )
-    if centres.n_bands is not None and centres.n_bands > len(centres.positions):
+    if centers.n_bands is not None and centers.n_bands > len(centers.positions):
         raise Wannier90Error(
-            f"got {len(centres.positions)} functions of {centres.n_bands} bands, need as many as "
+            f"got {len(centers.positions)} functions of {centers.n_bands} bands, need as many as "
             "functions; a metal has no such dipole, for an insulator leave the empty bands out"
         )
 
 
 def _check_spreads(spreads, max_spread):
     if spreads is None:
-        raise Wannier90Error("max_spread: got centres without spreads, need those of a .wout file; read that one")
+        raise Wannier90Error("max_spread: got centers without spreads, need those of a .wout file; read that one")
     if spreads.max() > max_spread:
         raise Wannier90Error(
-            f"centre {int(spreads.argmax())}: got a spread of {spreads.max():.2f} Å^2, need at most "
+            f"center {int(spreads.argmax())}: got a spread of {spreads.max():.2f} Å^2, need at most "
             f"{max_spread:g}; reject this snapshot or localize again"
         )
