@@ -12,6 +12,7 @@ from ase_mlelec.bands import interior
 from ase_mlelec.physics.kmesh import irreducible, monkhorst_pack
 from ase_mlelec.units import PLANCK, SIEMENS_PER_METRE
 
+SILICON = Path(__file__).parents[1] / "data" / "silicon_wannier"
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "wannier90"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason=f"no reference data in {REFERENCE}")
 RNG = np.random.default_rng(3)
@@ -35,12 +36,11 @@ def located(hamiltonian, sites):
 # Files
 
 
-@needs_reference
 @pytest.mark.parametrize("kind", ["hr", "tb"])
 def test_silicon(kind, tmp_path):
     """Wannier90's own bands to the six digits of its files, and the same after writing and reading."""
-    found = WannierHamiltonian.read(REFERENCE / "silicon" / f"silicon_{kind}.dat.gz")
-    with np.load(REFERENCE / "silicon" / "bands_ref.npz") as data:
+    found = WannierHamiltonian.read(SILICON / f"silicon_{kind}.dat.gz")
+    with np.load(SILICON / "bands_ref.npz") as data:
         kpts, bands, from_hr = data["kfrac"], data["e_wannier90"], data["e_hr_wsvec"]
     energies = found.eigenvalues(kpts)
     assert abs(energies - bands).max() < 3e-5
@@ -56,14 +56,13 @@ def test_silicon(kind, tmp_path):
     assert found.fermi_level(8, (6, 6, 6), 0) == pytest.approx(middle, abs=0.3)
 
 
-@needs_reference
 def test_silicon_without_images(tmp_path):
     """A 4x4x4 mesh without the images of minimal distance: said, and wrong by half an eV and more."""
     for name in ("silicon_hr.dat.gz", "silicon.win"):
-        (tmp_path / name).write_bytes((REFERENCE / "silicon" / name).read_bytes())
+        (tmp_path / name).write_bytes((SILICON / name).read_bytes())
     with pytest.warns(UserWarning, match="no silicon_wsvec.dat.gz beside it"):
         found = WannierHamiltonian.read(tmp_path / "silicon_hr.dat.gz")
-    with np.load(REFERENCE / "silicon" / "bands_ref.npz") as data:
+    with np.load(SILICON / "bands_ref.npz") as data:
         error = found.eigenvalues(data["kfrac"]) - data["e_wannier90"]
         np.testing.assert_allclose(found.eigenvalues(data["kfrac"]), data["e_plain_hr"], atol=1e-12)
     assert 0.4 < abs(error).max() < 1.8

@@ -1,7 +1,7 @@
 """Bispectrum on grids against LAMMPS: arrays of ``compute sna/grid``, MALA's published ones, and LAMMPS itself.
 
-The arrays lie outside the repository, in ../shared/reference.  LAMMPS leaves out an atom on a grid point; such points
-are counted and left out here.
+Those of LAMMPS are made by data/lammps_grids.py; MALA's lie outside the repository, in ../shared/reference.  LAMMPS
+leaves out an atom on a grid point; such points are counted and left out here.
 """
 
 import json
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from peers import lammps_run
+from peers import lammps_grid
 
 from ase_mlelec.descriptors import Bispectrum
 from ase_mlelec.descriptors.bispectrum import grid_bispectrum
@@ -19,6 +19,7 @@ from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
 from ase_mlelec.testing import assert_close
 
+DATA = Path(__file__).parents[1] / "data"
 FOLDER = Path(__file__).parents[3] / "shared" / "reference"
 
 
@@ -34,10 +35,7 @@ def assert_grid(found, wanted, atoms, on_atoms, tolerance=1e-13):
 
 @pytest.mark.parametrize("name, on_atoms", [("al_fcc", 4), ("al_distorted", 0), ("mgo", 0)])
 def test_arrays_of_lammps(name, on_atoms):
-    path = FOLDER / "snap" / f"snap_{name}.npz"
-    if not path.exists():
-        pytest.skip(f"no reference data in {FOLDER}")
-    with np.load(path) as stored:
+    with np.load(DATA / f"snap_{name}.npz") as stored:
         data = dict(stored)
     params = json.loads(str(data["params"]))
     species = [str(symbol) for symbol in data["species"]]
@@ -73,33 +71,6 @@ def test_fingerprints_of_mala(snapshot):
 
 
 # LAMMPS itself
-
-
-def lammps_grid(atoms, shape, species, twojmax, cutoffs, weights, **options):
-    """``compute sna/grid`` of the installed LAMMPS, [G1, G2, G3, F].  The cell is lower triangular."""
-    run = lammps_run()
-    import lammps
-
-    (ax, _, _), (bx, by, _), (cx, cy, cz) = atoms.cell.array.tolist()
-    kinds = [species.index(symbol) + 1 for symbol in atoms.symbols]
-    radii = [cutoff / (2 * max(cutoffs)) for cutoff in cutoffs]  # R = 2 rcutfac radelem
-    words = [max(cutoffs), options.pop("rfac0"), twojmax, *radii, *weights, *sum(options.items(), ())]
-    run.commands_string(f"""
-        units metal
-        boundary p p p
-        box tilt large
-        region box prism 0 {ax!r} 0 {by!r} 0 {cz!r} {bx!r} {cx!r} {cy!r}
-        create_box {len(species)} box
-        mass * 1
-        pair_style zero {max(cutoffs) + 0.1}
-        pair_coeff * *""")
-    run.create_atoms(len(atoms), None, kinds, atoms.positions.ravel().tolist())
-    run.commands_string(f"""
-        compute grid all sna/grid grid {" ".join(map(str, shape))} {" ".join(map(str, words))}
-        run 0""")
-    found = run.numpy.extract_compute("grid", lammps.LMP_STYLE_GLOBAL, lammps.LMP_TYPE_ARRAY).copy()
-    run.close()
-    return found[:, 3:].reshape(*shape[::-1], -1).transpose(2, 1, 0, 3)
 
 
 CELL = [[4.6, 0, 0], [-0.7, 4.1, 0], [1.1, 0.5, 5.0]]
