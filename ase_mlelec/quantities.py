@@ -294,6 +294,7 @@ _HAMILTONIAN = (
     *_elements("inter_long", "between layers beyond 6 Å"),
     Measure("bands_mae_meV", "all bands on a mesh, mean absolute", "meV"),
 )
+_SPIN = "including spin degeneracy"
 _QUANTITIES = (
     Quantity(
         "energy",
@@ -305,18 +306,7 @@ _QUANTITIES = (
         deepmd="ener",
         measures=_ENERGY,
     ),
-    Quantity(
-        "dos",
-        "DOS",
-        "states/eV",
-        SampleKind.ATOM,
-        "S",
-        "ados",
-        "dos",
-        deepmd="dos",
-        measures=_DOS,
-        note="including spin degeneracy",
-    ),
+    Quantity("dos", "DOS", "states/eV", SampleKind.ATOM, "S", "ados", "dos", deepmd="dos", measures=_DOS, note=_SPIN),
     Quantity(
         "dipole",
         "displacement of Wannier centroids",
@@ -354,6 +344,12 @@ LOSSES: dict[str, type] = {}
 def data_labels() -> dict[str, Label]:
     """The labels that data sets hold, by name."""
     return {name: label for name, label in LABELS.items() if not label.becomes}
+
+
+def unit_of(name: str) -> str:
+    """Unit of a label, or of a result of a calculator that is one; "" where the table has none of that name."""
+    rows = (row for row in LABELS.values() if name in (row.name, row.ase, *row.keys))
+    return next((row.unit for row in rows), "")
 
 
 def add(quantity: Quantity, *, labels: tuple[Label, ...] = (), head: type, loss: type) -> None:

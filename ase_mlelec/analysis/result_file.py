@@ -1,8 +1,9 @@
 """Reading the HDF5 files of ``evaluate`` and ``ElectronicRecorder``, and what is in them.
 
-Datasets have the rows along their first axis.  The attribute "rows" counts the complete ones, "ase_mlelec" is a header
-in JSON, "run" a random name of the run.  Rows that were written last may lie in a journal beside the file, see
-ase_mlelec.analysis.result_writer; a file that is not being written has none, unless its writer was killed.
+Datasets have the rows along their first axis, and an attribute "unit" where ase_mlelec.quantities knows it.  The
+attribute "rows" of the file counts the complete ones, "ase_mlelec" is a header in JSON, "run" a random name of the run.
+Rows that were written last may lie in a journal beside the file, see ase_mlelec.analysis.result_writer; a file that is
+not being written has none, unless its writer was killed.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ import numpy as np
 
 from ase_mlelec.analysis.journal import read_rows, read_run
 from ase_mlelec.io.hdf5 import check_heaps
+from ase_mlelec.quantities import unit_of
 
 FORMAT_VERSION = 2
 LARGEST_SMALL, COMPRESSED = 1 << 27, 1100  # bytes of an array, or so many times the size of the file
@@ -298,7 +300,7 @@ def _create(file, name, values):
     shape = np.maximum(values.shape[1:], 1)
     kind = np.dtype("u8") if name == CHECKSUM else kind_of(name)
     rows = int(np.clip(CHUNK_BYTES // (8 * np.prod(shape)), 1, 1024))
-    return file.create_dataset(
+    dataset = file.create_dataset(
         name,
         shape=(0, *values.shape[1:]),
         maxshape=(None,) * values.ndim,
@@ -310,3 +312,6 @@ def _create(file, name, values):
         fletcher32=True,
         fillvalue=np.nan if kind.kind == "f" else 0,
     )
+    if unit_of(name):
+        dataset.attrs["unit"] = np.bytes_(unit_of(name).encode())
+    return dataset

@@ -15,6 +15,7 @@ def add_arguments(parser):
 
 def run(arguments):
     from ase_mlelec import load_model
+    from ase_mlelec.model_file.write import units_of
 
     model = load_model(arguments.model)
     summary = {
@@ -22,6 +23,7 @@ def run(arguments):
         "cutoff_A": model.cutoff,
         "descriptor": type(model.descriptor).__name__,
         "heads": {quantity: type(head).__name__ for quantity, head in model.heads.items()},
+        "units": units_of(model),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),
         "core_A": model.core

@@ -23,6 +23,7 @@ def run(arguments):
 
     from ase_mlelec import DeepPotCalculator
     from ase_mlelec.atomic_write import replacing
+    from ase_mlelec.quantities import unit_of
 
     calc = DeepPotCalculator(arguments.model, device=arguments.device)
     images = []
@@ -33,4 +34,5 @@ def run(arguments):
         images.append(atoms)
     with replacing(arguments.out) as partial:
         write(partial, images, format="extxyz")
-    print(f"{arguments.out}: {len(images)} structures with energy (eV), forces (eV/Å) and stress (eV/Å^3)")
+    energy, forces, stress = (f"{name} ({unit_of(name)})" for name in ("energy", "forces", "stress"))
+    print(f"{arguments.out}: {len(images)} structures with {energy}, {forces} and {stress}")

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib import colormaps
 
 from ase_mlelec.analysis.plots.style import COLOURS, SHADE
+from ase_mlelec.quantities import QUANTITIES
 
 
 def plot_series(ax, x, values, ylabel, **line):
@@ -97,5 +98,5 @@ def plot_bands(ax, bands, weights=None, label="", *, cmap="coolwarm", **line):
         ax.axvline(tick, color="0.7", lw=0.8, zorder=0)
     ax.set_xticks(ticks, [name.replace("G", "Γ") for name in names])
     ax.set_xlim(x[0], x[-1])
-    ax.set_ylabel("energy (eV)")
+    ax.set_ylabel(QUANTITIES["energy"].axis)
     return ax

@@ -3,6 +3,9 @@
 import numpy as np
 
 from ase_mlelec.analysis.plots.style import COLOURS, SHADE
+from ase_mlelec.quantities import QUANTITIES
+
+ENERGY, DOS = QUANTITIES["energy"].axis, QUANTITIES["dos"].axis
 
 
 def plot_dos(ax, energies, dos, fermi_level=None, *, align=False, occupied=False, **line):
@@ -26,8 +29,8 @@ def plot_dos(ax, energies, dos, fermi_level=None, *, align=False, occupied=False
         ax.axvline(fermi_level - zero, color="0.45" if align else drawn.get_color(), lw=0.9, ls=(0, (4, 3)), zorder=1)
     if occupied:
         ax.fill_between(energies - zero, dos, where=energies <= fermi_level, color=drawn.get_color(), alpha=SHADE, lw=0)
-    ax.set_xlabel(r"$E - E_\mathrm{F}$ (eV)" if align else "energy (eV)")
-    ax.set_ylabel("DOS (states/eV)")
+    ax.set_xlabel(r"$E - E_\mathrm{F}$ (eV)" if align else ENERGY)
+    ax.set_ylabel(DOS)
     ax.set_xlim(energies[0] - zero, energies[-1] - zero)
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
     return ax
@@ -54,11 +57,11 @@ def plot_dos_comparison(ax, below, energies, reference, prediction, fermi_level=
     ax.legend(frameon=False)
     ax.set_xlabel("")
     ax.tick_params(labelbottom=False)
-    below.set(xlabel="energy (eV)", ylabel="error", xlim=ax.get_xlim())
+    below.set(xlabel=ENERGY, ylabel="error", xlim=ax.get_xlim())
     return ax, below
 
 
-def plot_dos_map(ax, x, energies, dos, fermi_level=None, *, label="DOS (states/eV)", cmap="magma"):
+def plot_dos_map(ax, x, energies, dos, fermi_level=None, *, label=DOS, cmap="magma"):
     """Densities of states as colours along x, with the Fermi level as a line and a colour bar.
 
     x : array [n], increasing, such as time
@@ -76,6 +79,6 @@ def plot_dos_map(ax, x, energies, dos, fermi_level=None, *, label="DOS (states/e
             textcoords="offset points",
             color="white",
         )
-    ax.set_ylabel("energy (eV)")
+    ax.set_ylabel(ENERGY)
     ax.figure.colorbar(mesh, ax=ax, label=label, pad=0.015)
     return ax
