@@ -46,7 +46,7 @@ def values(node) -> str:
     if node["type"] != "array":
         return ", ".join(filter(None, (described(node), interval(node))))
     entry = (node.get("prefixItems") or [node["items"]])[0]
-    entries = "" if "prefixItems" in node else f"{node['minItems']} to {node['maxItems']} entries"
+    entries = "" if "prefixItems" in node else f"{node.get('minItems', 0)} to {node['maxItems']} entries"
     return "; ".join(filter(None, (described(node), entries, interval(entry) and f"each {interval(entry)}")))
 
 

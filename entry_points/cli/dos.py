@@ -2,7 +2,9 @@
 
 from ase_mlelec_entry_points.cli.options import add_device, add_model, add_out, add_plot, write_columns, write_figure
 
-HELP = "Density of states of a structure: Fermi level and gap in numbers, the total DOS as a picture and a table."
+HELP = (
+    "Density of states of a structure: Fermi level and gap are printed, the total DOS written as a picture and a table."
+)
 EXAMPLE = "mlelec dos si structure.xyz --plot dos.png --out dos.csv"
 
 

@@ -22,8 +22,12 @@ def add_arguments(parser):
         help="time between frames, fs; not needed where the file has the time: recorded, or as info['time'] in fs",
     )
     parser.add_argument("--temperature", type=float, metavar="K", help="default: the mean temperature in the file")
-    parser.add_argument("--resolution", type=float, default=20.0, help="width of a sharp line, cm^-1 (%(default)s)")
-    parser.add_argument("--max-wavenumber", type=float, default=4000.0, help="end of the spectrum, cm^-1 (%(default)s)")
+    parser.add_argument(
+        "--resolution", type=float, default=20.0, metavar="WIDTH", help="width of a sharp line, cm^-1 (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-wavenumber", type=float, default=4000.0, metavar="END", help="end of the spectrum, cm^-1 (%(default)s)"
+    )
     add_plot(parser, "draw the spectrum with its standard error")
     meaning = "write wavenumbers, alpha n and its standard error, cm^-1"
     add_out(parser, meaning, metavar="FILE.csv", former=["--csv"])

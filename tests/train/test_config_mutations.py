@@ -77,7 +77,7 @@ def test_every_number_has_a_range():
             names = set(entries(node))
             assert names & {"minimum", "exclusiveMinimum"} and names & {"maximum", "exclusiveMaximum"}, (section, key)
         if node["type"] == "array":
-            assert {"minItems", "maxItems"} <= set(node), (section, key)
+            assert "maxItems" in node, (section, key)
 
 
 def test_every_setting_is_described():
@@ -90,7 +90,7 @@ def test_every_setting_is_described():
 def sensible(node, value):
     """Values of the lists above that are right for some keys."""
     if value == "[]":
-        return node["type"] == "array" and node["minItems"] == 0
+        return node["type"] == "array" and node.get("minItems", 0) == 0
     return value == "true" and node["type"] == "boolean"
 
 

@@ -30,11 +30,6 @@ class Section(BaseModel):
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    @property
-    def given(self) -> tuple[str, ...]:
-        """Names of the settings that the file has: what it asks for itself is not left out in silence."""
-        return tuple(name for name in type(self).model_fields if name in self.model_fields_set)
-
 
 def _check_text(text: str) -> str:
     if not text.isprintable():
@@ -45,32 +40,25 @@ def _check_text(text: str) -> str:
     return text
 
 
-def array(entry, *, fewest: int = 0, most: int = 16, **options):
-    """Type of a TOML array with any number of entries, which becomes a tuple."""
-    return Annotated[tuple[entry, ...], Field(min_length=fewest, max_length=most, strict=False, **options)]
-
-
-def pair(entry):
-    """Type of a TOML array of two entries, which becomes a tuple."""
-    return Annotated[tuple[entry, entry], Field(strict=False)]
-
-
-def names(remedy: str):
-    """Type of an array of texts that may not be empty, with what to do where it is."""
-    return array(Name, fewest=1, most=MOST_NAMES, json_schema_extra={"x-needed": remedy})
-
-
+# Types of settings. TOML arrays, which are lists, become tuples.
 Text = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_check_text)]  # "" where a file has none
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_check_text)]
-Names = array(Name, most=MOST_NAMES)
+Names = Annotated[tuple[Name, ...], Field(max_length=MOST_NAMES, strict=False)]
 
 Weight = Annotated[float, Field(ge=0, le=1e12)]
 # The lower end is checked with all weights of a loss at once, see Training.
 LossWeight = Annotated[float, Field(le=1e12, json_schema_extra={"minimum": 0})]
-LossWeights = pair(LossWeight)
+LossWeights = Annotated[tuple[LossWeight, LossWeight], Field(strict=False)]
 Length = Annotated[float, Field(ge=0, le=30)]
-Cutoff = Annotated[float, Field(gt=0, le=30)]  # 30 Å: thousands of neighbours
-Widths = array(Annotated[int, Field(ge=1, le=4096)])
+Cutoff = Annotated[float, Field(gt=0, le=30)]  # 30 Å: thousands of neighbors
+Width = Annotated[int, Field(ge=1, le=4096)]
+Widths = Annotated[tuple[Width, ...], Field(max_length=16, strict=False)]
 Steps = Annotated[int, Field(ge=1, le=10**8)]
 BatchSize = Annotated[int, Field(ge=1, le=10**6)]
-LearningRates = pair(Annotated[float, Field(gt=0, le=1000)])
+Rate = Annotated[float, Field(gt=0, le=1000)]
+LearningRates = Annotated[tuple[Rate, Rate], Field(strict=False)]
+
+
+def needed(text: str) -> dict[str, str]:
+    """What a mistake says where the range alone is no help, for ``Field(json_schema_extra=...)``."""
+    return {"x-needed": text}

@@ -1,12 +1,12 @@
 """Sections of what goes in and out: [data], [data.keys] and [output]."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, create_model, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from ase_mlelec.quantities import LABELS
-from ase_mlelec.train.config.base import Names, Section, SettingError, Text, names
+from ase_mlelec.train.config.base import Names, Section, SettingError, Text, needed
 
 
 class _Keys(Section):
@@ -32,23 +32,28 @@ class _Keys(Section):
         return {label: name for label, name in self if name and label != "added"} | self.added
 
 
-KeysConfig = create_model(
-    "KeysConfig",
-    __base__=_Keys,
-    __doc__=_Keys.__doc__,
-    **{
-        name: (Text, Field("", description=f'Name of the {name}, {row.unit}, such as "REF_{name}".'))
-        for name, row in LABELS.items()
-    },
-)
+if TYPE_CHECKING:
+    KeysConfig = _Keys
+else:
+    KeysConfig = create_model(
+        "KeysConfig",
+        __base__=_Keys,
+        __doc__=_Keys.__doc__,
+        **{
+            name: (Text, Field("", description=f'Name of the {name}, {row.unit}, such as "REF_{name}".'))
+            for name, row in LABELS.items()
+        },
+    )
 
 
 class DataConfig(Section):
     """Data sets, and which groups of their structures are for what."""
 
-    files: names("name at least one data set")
+    files: Annotated[Names, Field(min_length=1, json_schema_extra=needed("name at least one data set"))]
     """Data sets, relative to the configuration file; beside one of Hamiltonians, others serve [energy] alone."""
-    train: names("name at least one group of frames") = ("train",)
+    train: Annotated[Names, Field(min_length=1, json_schema_extra=needed("name at least one group of frames"))] = (
+        "train",
+    )
     """Groups to train on; so does a structure without a group, and structures of other groups are left out."""
     validation: Names = ("validation",)
     """Groups by whose errors the training is watched."""
@@ -57,9 +62,7 @@ class DataConfig(Section):
     support: Names = ()
     """Groups that train [energy] as well, such as close pairs and compressed structures: they teach repulsion, but are
     no part of what the model is meant for, nor of the scale of its energies."""
-    validation_fraction: Annotated[
-        float, Field(ge=0, lt=1, json_schema_extra={"x-needed": "need 0 <= fraction < 1"})
-    ] = 0.1
+    validation_fraction: Annotated[float, Field(ge=0, lt=1, json_schema_extra=needed("need 0 <= fraction < 1"))] = 0.1
     """Share of the training structures that is held out at random where no structure is in ``validation``."""
     keys: KeysConfig = KeysConfig()
     """Names of labels in files of other programs."""

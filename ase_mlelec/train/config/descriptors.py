@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from ase_mlelec.train.config.base import Cutoff, Length, Section, SettingError, array
+from ase_mlelec.train.config.base import Cutoff, Length, Section, SettingError, Width
 
 
 class DescriptorConfig(Section):
@@ -14,7 +14,7 @@ class DescriptorConfig(Section):
     """Radius of an environment, Å."""
     smooth: Length = 1.8
     """Distance from which on neighbors fade out towards the cutoff, Å."""
-    widths: array(Annotated[int, Field(ge=1, le=4096)], fewest=1, most=8) = (24,)
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8, strict=False)] = (24,)
     """Layers of the embedding; the last is the number of radial channels."""
     n_axis: Annotated[int, Field(ge=1, le=4096)] = 8
     """Channels of the second factor of the invariants, at most the last of ``widths``."""
@@ -22,7 +22,7 @@ class DescriptorConfig(Section):
     """Largest angular momentum."""
     n_basis: Annotated[int, Field(ge=0, le=256)] = 16
     """Radial basis functions; 0: embedding nets in their place."""
-    sel: array(Annotated[int, Field(ge=1, le=100_000)], most=118) = ()
+    sel: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(max_length=118, strict=False)] = ()
     """Expected number of neighbors of each species, which scales the sums over them; []: by the volume of the cutoff."""
     one_side: bool = True
     """Whether an embedding depends on the species of the neighbor alone, or also on that of the center."""

@@ -17,7 +17,7 @@ from ase_mlelec.train.config.base import (
     Text,
     Weight,
     Widths,
-    names,
+    needed,
 )
 
 
@@ -25,6 +25,11 @@ class Training(Section):
     """What the training of any head has: weights of the terms of its loss, of which one at least counts."""
 
     loss_terms: ClassVar[tuple[str, ...]]
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Names of the settings that the file has: what it asks for itself is not left out in silence."""
+        return tuple(name for name in type(self).model_fields if name in self.model_fields_set)
 
     @model_validator(mode="after")
     def _check_loss(self):
@@ -114,13 +119,11 @@ class DOSConfig(Training):
     """Structures for each step."""
 
 
-class AtomicConfig(Training):
-    """Quantity of atoms that another package has added to ase_mlelec.quantities."""
+class _OfAtoms(Training):
+    """Quantity of atoms, with labels of atoms or of their sums."""
 
     loss_terms: ClassVar[tuple[str, ...]] = ("atomic", "total")
 
-    centers: Names = ()
-    """Species whose atoms have a value, for heads that take them, such as ["O"]."""
     widths: Widths = (64, 64)
     """Layers of the nets."""
     atomic: LossWeight = 1.0
@@ -135,17 +138,26 @@ class AtomicConfig(Training):
     """Structures for each step."""
 
 
-class DipoleConfig(AtomicConfig):
+class AtomicConfig(_OfAtoms):
+    """Quantity of atoms that another package has added to ase_mlelec.quantities."""
+
+    centers: Names = ()
+    """Species whose atoms have a value, for heads that take them, such as ["O"]."""
+
+
+class DipoleConfig(_OfAtoms):
     """Vectors of atoms: displacements of the Wannier centroids, for dipoles."""
 
-    centers: names("name the species that have a dipole")
+    centers: Annotated[Names, Field(min_length=1, json_schema_extra=needed("name the species that have a dipole"))]
     """Species whose atoms have a vector, such as ["O"]."""
 
 
-class PolarizabilityConfig(AtomicConfig):
+class PolarizabilityConfig(_OfAtoms):
     """Tensors of atoms, for polarizabilities."""
 
-    centers: names("name the species that have a polarizability")
+    centers: Annotated[
+        Names, Field(min_length=1, json_schema_extra=needed("name the species that have a polarizability"))
+    ]
     """Species whose atoms have a tensor, such as ["O"]."""
 
 
@@ -205,7 +217,7 @@ class HamiltonianConfig(Training):
     """Radial functions of the environment."""
     spectrum: Length = 0.0
     """Cutoff of a power spectrum for on-site blocks beside it, Å; 0: none."""
-    third: Annotated[Length, Field(json_schema_extra={"x-needed": "need 0, or 3.5 to the cutoff"})] = 0.0
+    third: Annotated[Length, Field(json_schema_extra=needed("need 0, or 3.5 to the cutoff"))] = 0.0
     """Distance from both atoms of a pair within which other atoms change its hopping, Å, of at least 3.5; 0: they do
     not, as for data of a few structures."""
     widths: Widths = (48, 32)
