@@ -3,17 +3,24 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.physics import bands, kernel_polynomial, levels
-from ase_mlelec.physics.bloch import check_kpts
+from ase_mlelec.physics.bloch import BlochSum, check_kpts
 from ase_mlelec.physics.kernel_polynomial import KernelPolynomialDOS
 from ase_mlelec.physics.kmesh import monkhorst_pack, time_reversal_pairs
 
 
 class OnMeshes:
     """Mix-in of WannierHamiltonian: what is a sum over k points."""
+
+    bloch: BlochSum
+    cell: NDArray
+    position_blochs: list[BlochSum] | None
+    spin_degeneracy: int
+    device: str | torch.device
 
     def mesh(self, kmesh: Sequence) -> tuple[NDArray, NDArray]:
         """Make k points [K, 3] and weights [K] of three ints, halved by E(-k) = E(k) where H(R) is real.

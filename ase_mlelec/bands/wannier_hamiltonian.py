@@ -4,6 +4,7 @@ import functools
 import os
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class WannierHamiltonian(Response):
         self,
         cell: ArrayLike,
         r_vectors: ArrayLike,
-        matrices: ArrayLike | Sequence,
+        matrices: Any,
         *,
         centers: ArrayLike | None = None,
         positions: ArrayLike | None = None,
@@ -76,10 +77,10 @@ class WannierHamiltonian(Response):
         )
         self.position_blochs = None
         if positions is not None:
-            shape = len(r_vectors), size, size, 3
-            positions = _finite("positions", positions, shape, f"{list(shape)}; give <0|r|R> for every R", complex)
+            shape = len(np.asarray(r_vectors)), size, size, 3
+            given = _finite("positions", positions, shape, f"{list(shape)}; give <0|r|R> for every R", complex)
             # Wannier90 makes <0|r|R> by finite differences, which are not exactly Hermitian
-            self.position_blochs = [BlochSum(*hermitian_part(r_vectors, positions[..., axis])) for axis in range(3)]
+            self.position_blochs = [BlochSum(*hermitian_part(r_vectors, given[..., axis])) for axis in range(3)]
         if spin_degeneracy not in (1, 2):
             raise ValueError(
                 f"spin_degeneracy: got {spin_degeneracy!r}, need 2 without spin, 1 for spinors or one spin"
@@ -118,7 +119,7 @@ class WannierHamiltonian(Response):
     @property
     def pbc(self) -> NDArray:
         """Directions [3] in which functions of different cells are coupled."""
-        return self.r_vectors.any(0)
+        return np.asarray(self.r_vectors.any(0))
 
     # Files
 
@@ -208,7 +209,7 @@ class WannierHamiltonian(Response):
         spin_degeneracy, device
             As in the constructor.
         """
-        matrices = bloch.from_elements(len(r_vectors), len(centers), which, row, column, values)
+        matrices = bloch.from_elements(len(np.asarray(r_vectors)), len(np.asarray(centers)), which, row, column, values)
         return cls(cell, r_vectors, matrices, centers=centers, spin_degeneracy=spin_degeneracy, device=device)
 
     def moved(self, cells: ArrayLike) -> "WannierHamiltonian":

@@ -37,6 +37,9 @@ class DataSet:
         """
         return self.take([k for k, group in enumerate(self.groups) if group in groups])
 
+    def _contents(self):
+        raise NotImplementedError(f"{type(self).__name__} must define _contents()")
+
     def fingerprint(self) -> str:
         """Hash of what is in the data set, for the provenance in a model file."""
         return hash_of(self._contents())

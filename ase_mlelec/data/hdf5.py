@@ -123,8 +123,8 @@ class StoredDataSet(DataSet):
     """
 
     kind: FileFormat
-    common = ()  # datasets that belong to all structures, attributes of the same names here
-    hashed = ()  # pairs of a dataset of a structure and its shape
+    common: tuple[str, ...] = ()  # datasets that belong to all structures, attributes of the same names here
+    hashed: tuple[tuple[str, tuple[int | None, ...]], ...] = ()  # pairs of a dataset of a structure and its shape
 
     def __init__(self, path):
         self.path = Path(path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 import torch
 from ase.calculators.calculator import CalculatorSetupError
@@ -16,13 +17,13 @@ from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.shipped import HEADER
 
 
-def units_of(model: torch.nn.Module) -> dict[str, str]:
+def units_of(model: Any) -> dict[str, str]:
     """Unit of what every head of a model predicts, with its convention, where the table of quantities has it."""
     rows = [QUANTITIES[name] for name in model.heads if name in QUANTITIES]
     return {row.name: f"{row.unit} {row.note}".strip() for row in rows}
 
 
-def save_model(model: torch.nn.Module, path: str | os.PathLike) -> None:
+def save_model(model: Any, path: str | os.PathLike) -> None:
     """Write a model atomically: the file appears whole or not at all.
 
     Parameters

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec.physics.bloch import BlochSum, check_kpts, is_invariant
 
@@ -62,7 +62,7 @@ def velocity_matrices(bloch: BlochSum, kpts: NDArray, cell: NDArray, device: str
     return energies.cpu().numpy(), states.cpu().numpy(), matrices.cpu().numpy()
 
 
-def velocities(bloch: BlochSum, kpts: NDArray, cell: NDArray, device: str | torch.device = "cpu") -> tuple:
+def velocities(bloch: BlochSum, kpts: ArrayLike, cell: NDArray, device: str | torch.device = "cpu") -> tuple:
     """Slopes of the bands, dE/dk in eV Å, k in 1/Å including the 2π; divide by ħ for a velocity.
 
     Levels that are degenerate (to 1e-6 eV) split along each direction on its own: their slopes are the eigenvalues of
@@ -95,7 +95,7 @@ def _subspaces(energies):
         yield from ((int(k), int(group[0]), int(group[-1]) + 1) for group in groups if len(group) > 1)
 
 
-def projections(bloch: BlochSum, kpts: NDArray, groups: Sequence, device: str | torch.device = "cpu") -> tuple:
+def projections(bloch: BlochSum, kpts: ArrayLike, groups: Sequence, device: str | torch.device = "cpu") -> tuple:
     """Weight of groups of functions, such as layers or orbitals, in every state ("fat bands").
 
     bloch : BlochSum, H(R) in eV

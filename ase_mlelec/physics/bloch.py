@@ -1,11 +1,12 @@
 """H(k) of a Hamiltonian in real space: sums over lattice vectors."""
 
 import functools
+from typing import Any
 
 import numpy as np
 import scipy.sparse
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ase_mlelec.physics.arrays import check_finite
@@ -34,11 +35,11 @@ class BlochSum:
     by more than 1e-4 eV.
     """
 
-    def __init__(self, r_vectors: NDArray, matrices: NDArray) -> None:
-        r_vectors, stacked = _stack(r_vectors, matrices)
+    def __init__(self, r_vectors: ArrayLike, matrices: Any) -> None:
+        given, stacked = _stack(r_vectors, matrices)
         self.size = stacked.shape[1]
-        self.r_vectors, self.stacked = _hermitian(r_vectors, stacked)
-        deviation = abs(self.stacked - _rows_of(stacked, r_vectors, self.r_vectors)).max()
+        self.r_vectors, self.stacked = _hermitian(given, stacked)
+        deviation = abs(self.stacked - _rows_of(stacked, given, self.r_vectors)).max()
         if 2 * deviation > HERMITIAN:
             raise ValueError(
                 f"matrices: got H(R) and H(-R)† that differ by {2 * deviation:.3g} eV, need a Hermitian "
@@ -163,7 +164,7 @@ class BlochSum:
         )
 
 
-def hermitian_part(r_vectors: NDArray, matrices: NDArray) -> tuple:
+def hermitian_part(r_vectors: ArrayLike, matrices: Any) -> tuple:
     """(A(R) + A(-R)†)/2 of matrices that are not Hermitian, such as predictions of i -> j and j -> i by themselves.
 
     r_vectors : array [R, 3], integers
@@ -173,10 +174,10 @@ def hermitian_part(r_vectors: NDArray, matrices: NDArray) -> tuple:
 
     Raises ValueError for shapes that do not match, NaN, and lattice vectors given twice.
     """
-    r_vectors, stacked = _stack(r_vectors, matrices)
+    given, stacked = _stack(r_vectors, matrices)
     size = stacked.shape[1]
-    r_vectors, stacked = _hermitian(r_vectors, stacked)
-    return r_vectors, [stacked[start : start + size] for start in range(0, stacked.shape[0], size)]
+    kept, stacked = _hermitian(given, stacked)
+    return kept, [stacked[start : start + size] for start in range(0, stacked.shape[0], size)]
 
 
 def from_elements(n_vectors: int, size: int, which: NDArray, row: NDArray, column: NDArray, values: NDArray) -> list:
@@ -255,7 +256,7 @@ def _hermitian(r_vectors, stacked):
     return wanted, scipy.sparse.csr_array(0.5 * (stacked + adjoint))
 
 
-def check_kpts(kpts: NDArray) -> NDArray:
+def check_kpts(kpts: ArrayLike) -> NDArray:
     """Array [K, 3] of floats, or ValueError."""
     kpts = np.asarray(kpts, dtype=float)
     if kpts.ndim != 2 or kpts.shape[1] != 3:

@@ -7,7 +7,7 @@ import scipy.linalg
 import scipy.sparse
 import scipy.sparse.csgraph
 import scipy.sparse.linalg
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 
 class KernelPolynomialDOS(NamedTuple):
@@ -22,7 +22,7 @@ class KernelPolynomialDOS(NamedTuple):
 
 
 def kernel_polynomial_dos(
-    matrix: scipy.sparse.sparray, energies: NDArray, n_moments: int = 512, n_vectors: int = 16, seed: int = 0
+    matrix: scipy.sparse.sparray, energies: ArrayLike, n_moments: int = 512, n_vectors: int = 16, seed: int = 0
 ):
     """Density of states from Chebyshev moments with the Jackson kernel and a stochastic trace.
 

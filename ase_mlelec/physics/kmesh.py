@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 _FAILURE = getattr(spglib, "SpglibError", RuntimeError)  # where spglib raises; elsewhere it returns None
 
 
-def monkhorst_pack(shape: Sequence[int], shift: Sequence[float] = (0, 0, 0)) -> NDArray:
+def monkhorst_pack(shape: Sequence[int] | NDArray, shift: Sequence[float] = (0, 0, 0)) -> NDArray:
     """Regular mesh k_i = (n_i + s_i)/N_i, n_i = 0 ... N_i - 1, the last index running fastest.
 
     shape : three ints, points along each reciprocal vector

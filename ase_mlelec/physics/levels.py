@@ -1,7 +1,7 @@
 """Occupations, Fermi level and density of states of eigenvalues on a mesh of k points."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from ase_mlelec import units
@@ -63,7 +63,7 @@ def fermi_level(
 
 
 def density_of_states(
-    energies: NDArray, levels: NDArray, weights: NDArray, width: float, degeneracy: int = 2
+    energies: ArrayLike, levels: NDArray, weights: NDArray, width: float, degeneracy: int = 2
 ) -> NDArray:
     """Density of states by Gaussians exp(-(x/width)²), states/eV; its integral is g W.
 

@@ -5,9 +5,11 @@ for Berry curvature; without it the terms that come from H(k) alone are left.  T
 cells of the functions at a single k point, while their integral over filled bands does not.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec import units
 from ase_mlelec.physics.bands import DEGENERATE, velocity_matrices
@@ -76,7 +78,7 @@ def conductivity(drude: NDArray, relaxation_time: float) -> NDArray:
 
 
 def joint_density_of_states(
-    energies: NDArray,
+    energies: ArrayLike,
     levels: NDArray,
     weights: NDArray,
     fermi_level: float,
@@ -144,7 +146,11 @@ def _rotated(states, matrices):
 
 
 def berry_curvature(
-    bloch: BlochSum, cell: NDArray, kpts: NDArray, positions: NDArray | None = None, device: str | torch.device = "cpu"
+    bloch: BlochSum,
+    cell: NDArray,
+    kpts: ArrayLike,
+    positions: Sequence[BlochSum] | None = None,
+    device: str | torch.device = "cpu",
 ) -> tuple:
     """Berry curvature of every band, Ω = ∇ x <u|i∇|u>.
 
@@ -161,6 +167,7 @@ def berry_curvature(
 
     Source: Wang et al. 2006, Phys. Rev. B 74, 195118, Eq. (27).
     """
+    kpts = np.asarray(kpts, dtype=float)
     energies, curvature = np.empty((len(kpts), bloch.size)), np.empty((len(kpts), bloch.size, 3))
     for batch in _batches(len(kpts), bloch.size):
         energies[batch], planes = _curvature_parts(bloch, cell, kpts[batch], positions, device)
@@ -176,7 +183,7 @@ def hall_conductivity(
     fermi_level: float,
     temperature: float,
     degeneracy: int = 2,
-    positions: NDArray | None = None,
+    positions: Sequence[BlochSum] | None = None,
     device: str | torch.device = "cpu",
 ) -> NDArray:
     """Intrinsic anomalous Hall conductivity, σ = -(e²/ħ) g/V Σ_k w_k Σ_n f_n Ω_n.

@@ -13,7 +13,7 @@ from ase_mlelec.physics.kmesh import irreducible, monkhorst_pack
 from ase_mlelec.units import PLANCK, SIEMENS_PER_METRE
 
 SILICON = Path(__file__).parents[1] / "data" / "silicon_wannier"
-REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "wannier90"
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "wannier90"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason=f"no reference data in {REFERENCE}")
 RNG = np.random.default_rng(3)
 KPTS = RNG.uniform(-1, 1, (5, 3))

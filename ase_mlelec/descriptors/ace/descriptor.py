@@ -6,6 +6,7 @@ degree, is learnt from few structures.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,10 @@ class ACE(Descriptor):
     (2023).
     """
 
+    weights: Tensor
+    species_of_number: Tensor
+    couplings: Any  # a ModuleList, which says nothing of what it holds
+
     def __init__(
         self, species: Sequence[str], *, inner: float = 2.0, orders: Sequence[Order | Mapping] = standard_orders()
     ):
@@ -61,22 +66,21 @@ class ACE(Descriptor):
         self.orders = checked_orders(orders, self.inner)
         self.cutoff = float(max(order.cutoff for order in self.orders))
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
-        self.couplings = torch.nn.ModuleList(
-            coupling(number, order, len(self.species)) for number, order in enumerate(self.orders, 1)
-        )
+        couplings = [coupling(number, order, len(self.species)) for number, order in enumerate(self.orders, 1)]
+        self.couplings = torch.nn.ModuleList(couplings)
         # orders of the same cutoff and radial functions share their moments
         shared = [(order.cutoff, order.n_radial) for order in self.orders]
         kinds = sorted(range(len(self.species)), key=lambda k: atomic_numbers[self.species[k]])
         self.moments = torch.nn.ModuleList(
             DensityMoments(
-                kinds, self.inner, *key, max(part.l_max for part, own in zip(self.couplings, shared) if own == key)
+                kinds, self.inner, *key, max(part.l_max for part, own in zip(couplings, shared) if own == key)
             )
             for key in dict.fromkeys(shared)
         )
         self.source = [list(dict.fromkeys(shared)).index(key) for key in shared]
         weights = [
             share * roughness(part.squares) ** (-steepness / 2)
-            for part, share, steepness in zip(self.couplings, SHARES, STEEPNESS)
+            for part, share, steepness in zip(couplings, SHARES, STEEPNESS)
         ]
         self.register_buffer("weights", torch.as_tensor(np.concatenate(weights)), persistent=False)
         self.n_features = len(self.weights)

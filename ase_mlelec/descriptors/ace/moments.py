@@ -28,6 +28,8 @@ class DensityMoments(torch.nn.Module):
         How many there are, and the largest azimuthal number.
     """
 
+    radial: Tensor
+
     def __init__(self, kinds: list[int], inner: float, cutoff: float, n_radial: int, l_max: int):
         super().__init__()
         self.kinds, self.inner, self.cutoff, self.l_max = kinds, inner / cutoff, cutoff, l_max

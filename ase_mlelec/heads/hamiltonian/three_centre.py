@@ -51,7 +51,7 @@ class Neighbours(NamedTuple):
     """
 
     start: torch.Tensor
-    count: torch.Tensor
+    count: torch.Tensor  # type: ignore[assignment]
     vectors: torch.Tensor
     kind: torch.Tensor
 

@@ -239,10 +239,11 @@ def assign_centers(
 
     Source: Zhang et al. 2020, Phys. Rev. B 102, 041121(R): centroids of the four centers around each oxygen.
     """
-    positions, spreads = centers, None
     if isinstance(centers, Centers):
         positions, spreads = centers.positions, centers.spreads
         _check_run(atoms, centers)
+    else:
+        positions, spreads = np.asarray(centers), None
     if max_spread is not None:
         _check_spreads(spreads, max_spread)
     wanted = np.array([per_species.get(symbol, 0) for symbol in atoms.symbols])

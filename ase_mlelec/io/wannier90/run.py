@@ -31,7 +31,7 @@ class Run(NamedTuple):
     spin_degeneracy: int | None
     has_input: bool
     notes: list
-    centres = renamed_attribute("centres", "centers")
+    centres = renamed_attribute("centres", "centers")  # type: ignore[misc]
 
 
 def read_run(path):
