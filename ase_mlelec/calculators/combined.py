@@ -3,9 +3,18 @@
 import functools
 import inspect
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ase import Atoms
-from ase.calculators.calculator import Calculator, CalculatorSetupError, PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import (
+    BaseCalculator,
+    Calculator,
+    CalculatorSetupError,
+    PropertyNotImplementedError,
+    all_changes,
+)
+from ase.dft.kpoints import BandPath
+from ase.spectrum.band_structure import BandStructure
 
 from ase_mlelec.calculators.no_bands import is_refusal
 from ase_mlelec.calculators.parameters import StatesParameters, stated
@@ -23,12 +32,17 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
     part, the first that has an energy, so that forces are the gradient of what is logged.  Parts of this package, and
     their potentials, share one neighbour list of the largest cutoff, per device and precision.
 
-    parts : list of ASE calculators
+    Parameters
+    ----------
+    parts : sequence of ASE calculators
 
-    Raises CalculatorSetupError for an empty list and for what is no calculator.
+    Raises
+    ------
+    CalculatorSetupError
+        For an empty list and for what is no calculator.
     """
 
-    def __init__(self, parts):
+    def __init__(self, parts: Sequence[BaseCalculator]):
         super().__init__()
         self.parts = list(parts)
         _check_parts(self.parts)
@@ -37,7 +51,7 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
         self.implemented_properties = list(self._suppliers)
 
     @property
-    def uncertainty(self):
+    def uncertainty(self) -> dict[str, Any]:
         """dict, the spread over committees of everything that was evaluated for the present structure, by the first
         part that has it."""
         with self._one_call():
@@ -51,7 +65,13 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
             ]
         return {name: value for spread in spreads for name, value in spread.items()}
 
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Fill ``results`` with the properties of a structure; called by ASE."""
         atoms = self._live(atoms)
         if system_changes or self.calculation_required(atoms, []):
             self.reset()
@@ -76,10 +96,18 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
 
     # parameters -------------------------------------------------------------------------------------------------
 
-    def set(self, **parameters):
-        """Change parameters, such as kpts, of the parts that have them.  Returns dict of those that changed.
+    def set(self, **parameters: Any) -> dict[str, Any]:
+        """Change parameters, such as kpts, of the parts that have them.
 
-        Raises CalculatorSetupError for names that no part has.
+        Returns
+        -------
+        dict
+            Those that changed.
+
+        Raises
+        ------
+        CalculatorSetupError
+            For names that no part has.
         """
         if not parameters:
             return {}
@@ -101,6 +129,34 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
 
     def __repr__(self):
         return f"CombinedCalculator([{', '.join(map(repr, self.parts))}])"
+
+    # methods that ASE's calculators all have
+
+    def band_structure(
+        self,
+        path: str | BandPath | None = None,
+        *,
+        n_bands: int | None = None,
+        window: Sequence[float] | None = None,
+        npoints: int = 100,
+        atoms: Atoms | None = None,
+    ) -> BandStructure:
+        """Make the BandStructure of the first part that has bands; see WannierTBCalculator."""
+        given = {"path": path, "n_bands": n_bands, "window": window, "atoms": atoms}
+        options = {name: value for name, value in given.items() if value is not None}
+        return self._with_bands("band_structure")(**options, **({} if npoints == 100 else {"npoints": npoints}))
+
+    def get_spin_polarized(self) -> bool:
+        """Tell whether the bands of the first part that has some are those of one spin."""
+        return self._with_bands("get_spin_polarized")()
+
+    def _with_bands(self, name):
+        """A method of the first part that has bands."""
+        for part in self.parts:
+            own = getattr(type(part), name, None)
+            if own not in (None, getattr(Calculator, name, None)) and not is_refusal(own):
+                return self._of_part(part, name)
+        raise PropertyNotImplementedError(f"no part has {name}(), because none has bands; add a WannierTBCalculator")
 
     # methods of the parts ---------------------------------------------------------------------------------------
 
@@ -129,24 +185,6 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
                 return method(*arguments, **options)
 
         return with_atoms
-
-
-def _band_method(name):
-    """A method that ASE's calculators all have, of the first part that has bands."""
-
-    def method(self, *arguments, **options):
-        for part in self.parts:
-            own = getattr(type(part), name, None)
-            if own not in (None, getattr(Calculator, name, None)) and not is_refusal(own):
-                return self._of_part(part, name)(*arguments, **options)
-        raise PropertyNotImplementedError(f"no part has {name}(), because none has bands; add a WannierTBCalculator")
-
-    method.__name__, method.__doc__ = name, f"{name}() of the first part that has bands."
-    return method
-
-
-for _name in ("band_structure", "get_spin_polarized"):
-    setattr(CombinedCalculator, _name, _band_method(_name))
 
 
 def _settable(part):

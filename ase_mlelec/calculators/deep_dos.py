@@ -1,13 +1,24 @@
 """DeepDOSCalculator: atomic and total density of states, and what follows from them."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import CalculatorSetupError
 from ase.spectrum.doscollection import GridDOSCollection
-from ase.spectrum.dosdata import GridDOSData
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ase_mlelec.calculators.base import MLElecCalculator
 from ase_mlelec.calculators.options import check_temperature
+from ase_mlelec.calculators.spectra import dos_by_atom
+from ase_mlelec.descriptors.base import Environment
+from ase_mlelec.model import Model
 from ase_mlelec.physics import dos, fermi
+from ase_mlelec.system import System
+
+SILICON_OFFSETS = (0, -5, -8)  # eV from the Fermi level, of Zeng et al. 2022; models may have others in their metadata
 
 
 class DeepDOSCalculator(MLElecCalculator):
@@ -16,55 +27,55 @@ class DeepDOSCalculator(MLElecCalculator):
 
     Parameters: see MLElecCalculator.
 
-    Source: Zeng et al. 2022, Eq. (1).
+    References
+    ----------
+    Zeng et al. 2022, Eq. (1).
     """
 
     needs = ("dos",)
-    electronic = ("fermi_level",)
     instead_of_bands = "it has a density of states and no bands; call get_dos(), get_band_gap() or get_fermi_level()"
 
-    def __init__(self, model, **options):
-        super().__init__(model, **options)
+    @property
+    def electronic(self) -> tuple[str, ...]:
+        """ASE results beyond those of the potential; the Fermi level where the number of electrons is known."""
+        return () if self._electron_counts() is None else ("fermi_level",)
+
+    def _check_models(self):
+        super()._check_models()
         grid = self.energies
         for member in self.models[1:]:
             other = member.heads["dos"].energies.cpu().numpy()
             if len(other) != len(grid) or not np.allclose(other, grid):
                 raise CalculatorSetupError("the models of a committee have different energy grids; train them on one")
-        if self._electron_counts() is None:
-            self.implemented_properties.remove("fermi_level")
 
     @property
-    def energies(self):
+    def energies(self) -> NDArray:
         """Array [S], eV; the grid of the DOS, on the absolute scale of the training data."""
         return self.models[0].heads["dos"].energies.cpu().numpy()
 
-    def evaluate(self, model, system, environment):
+    def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
+        """Return the atomic density of states [C, S], states/eV."""
         return {"ados": model.heads["dos"](environment, None)}
 
-    def electronic_results(self):
+    def electronic_results(self) -> dict[str, float]:
+        """Return the Fermi level at the model's own temperature."""
         return {"fermi_level": self.get_fermi_level()}
 
-    def get_ados(self, atoms=None):
-        """Atomic density of states [N, S], states/eV."""
+    def get_ados(self, atoms: Atoms | None = None) -> NDArray:
+        """Return the atomic density of states, array [N, S], states/eV."""
         self._present(atoms)
         if "ados" not in self._extra:
             self._evaluate_electronic()
         return self._extra["ados"].copy()
 
-    def get_total_dos(self, atoms=None):
-        """Density of states [S] of the whole structure, states/eV."""
+    def get_total_dos(self, atoms: Atoms | None = None) -> NDArray:
+        """Return the density of states of the whole structure, array [S], states/eV."""
         return self.get_ados(atoms).sum(axis=0)
 
-    def get_dos(self, atoms=None):
-        """ase GridDOSCollection with one entry per atom (info: index, symbol); ``sum_all()`` is the total."""
+    def get_dos(self, atoms: Atoms | None = None) -> GridDOSCollection:
+        """Return a collection with one entry per atom (info: index, symbol); ``sum_all()`` is the total."""
         ados = self.get_ados(atoms)
-        symbols = self.atoms.get_chemical_symbols()
-        return GridDOSCollection(
-            [
-                GridDOSData(self.energies, row, {"index": str(i), "symbol": symbol})
-                for i, (row, symbol) in enumerate(zip(ados, symbols))
-            ]
-        )
+        return dos_by_atom(self.energies, ados, self.atoms.get_chemical_symbols())
 
     def _stated(self):
         return {**super()._stated(), "electronic_temperature": self._temperature()}
@@ -75,10 +86,11 @@ class DeepDOSCalculator(MLElecCalculator):
 
     def _electron_counts(self):
         """dict of electrons in the DOS by species, or None."""
-        return self.metadata.get("electrons_in_dos") or self.metadata.get("valence_electrons")
+        metadata = self.models[0].metadata
+        return metadata.get("electrons_in_dos") or metadata.get("valence_electrons")
 
     def _filled(self, atoms, temperature):
-        """(grid, total DOS, electrons in it, temperature) of a structure, and {"mu": Fermi level}."""
+        """The total DOS of a structure with its electrons at a temperature."""
         if temperature is None:
             temperature = self._temperature()
         check_temperature(temperature)
@@ -89,45 +101,68 @@ class DeepDOSCalculator(MLElecCalculator):
                 "the model's header has no 'electrons_in_dos': the Fermi level is unknown; "
                 "train with valence_electrons in the data's attributes"
             )
-        arguments = (
-            self.energies,
-            total,
-            sum(counts[symbol] for symbol in self.atoms.get_chemical_symbols()),
-            temperature,
-        )
-        levels = self._extra.setdefault("fermi_levels", {})  # by temperature: everything else asks for it
-        if temperature not in levels:
-            levels[temperature] = fermi.fermi_level(*arguments)
-        return arguments, {"mu": levels[temperature]}
+        n_electrons = sum(counts[symbol] for symbol in self.atoms.get_chemical_symbols())
+        known = self._extra.setdefault("fermi_levels", {})  # by temperature: everything else asks for it
+        if temperature not in known:
+            known[temperature] = fermi.fermi_level(self.energies, total, n_electrons, temperature)
+        return _Filled((self.energies, total, n_electrons, temperature), known[temperature])
 
-    def get_fermi_level(self, temperature=None, *, atoms=None):
-        """Fermi level, eV, at an electronic temperature in K (default: the model's own)."""
-        return self._filled(atoms, temperature)[1]["mu"]
+    def get_fermi_level(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
+        """Return the Fermi level, eV, at an electronic temperature in K (default: the model's own)."""
+        return self._filled(atoms, temperature).mu
 
-    def get_band_gap(self, atoms=None):
-        """(gap, vbm, cbm), eV, of the DOS per atom around the Fermi level at zero temperature; 0 for a metal."""
-        (energies, total, _, _), level = self._filled(atoms, 0.0)
-        return dos.band_gap(energies, total / len(self.atoms), level["mu"])
+    def get_band_gap(self, atoms: Atoms | None = None) -> tuple[float, float, float]:
+        """Return (gap, vbm, cbm), eV, of the DOS per atom around the Fermi level at zero temperature.
 
-    def get_order_parameter(self, offsets=(0, -5, -8), *, atoms=None):
-        """Q [N], states/eV: the sum of each atom's DOS at E_F + offsets (eV); small in crystals, large in liquids.
-
-        Source: Zeng et al. 2022, section VI.
+        The gap is 0 for a metal.
         """
-        level = self.get_fermi_level(atoms=atoms)
-        return dos.order_parameter(self.energies, self.get_ados(), level, offsets)
+        (energies, total, _, _), mu = self._filled(atoms, 0.0)
+        return dos.band_gap(energies, total / len(self.atoms), mu)
 
-    def get_band_energy(self, temperature=None, *, atoms=None):
-        """Integral of e f(e) D(e), eV."""
-        arguments, level = self._filled(atoms, temperature)
-        return dos.band_energy(*arguments, **level)
+    def get_order_parameter(self, offsets: Sequence[float] | None = None, *, atoms: Atoms | None = None) -> NDArray:
+        """Return Q, the sum of each atom's DOS at some energies; small in crystals, large in liquids.
 
-    def get_entropy(self, temperature=None, *, atoms=None):
-        """Electronic entropy, eV/K."""
-        arguments, level = self._filled(atoms, temperature)
-        return dos.entropy(*arguments, **level)
+        Parameters
+        ----------
+        offsets : sequence of float, eV
+            From the Fermi level.  Default: ``order_parameter_offsets_eV`` of the model's metadata, or else those of
+            silicon, 0, -5 and -8.
+        atoms : ase.Atoms
 
-    def get_heat_capacity(self, temperature=None, *, atoms=None):
-        """Electronic heat capacity at constant number of electrons and fixed DOS, eV/K."""
-        arguments, level = self._filled(atoms, temperature)
-        return dos.heat_capacity(*arguments, **level)
+        Returns
+        -------
+        array [N], states/eV
+
+        References
+        ----------
+        Zeng et al. 2022, section VI.
+        """
+        if offsets is None:
+            offsets = self.metadata.get("order_parameter_offsets_eV", SILICON_OFFSETS)
+        mu = self.get_fermi_level(atoms=atoms)
+        return dos.order_parameter(self.energies, self.get_ados(), mu, offsets)
+
+    def get_band_energy(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
+        """Return the integral of e f(e) D(e), eV, at an electronic temperature in K (default: the model's own)."""
+        arguments, mu = self._filled(atoms, temperature)
+        return dos.band_energy(*arguments, mu=mu)
+
+    def get_entropy(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
+        """Return the electronic entropy, eV/K, at a temperature in K (default: the model's own)."""
+        arguments, mu = self._filled(atoms, temperature)
+        return dos.entropy(*arguments, mu=mu)
+
+    def get_heat_capacity(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
+        """Return the electronic heat capacity, eV/K, at constant number of electrons and fixed DOS.
+
+        ``temperature`` is in K; default: the model's own.
+        """
+        arguments, mu = self._filled(atoms, temperature)
+        return dos.heat_capacity(*arguments, mu=mu)
+
+
+class _Filled(NamedTuple):
+    """Grid of energies, DOS, number of electrons and temperature, as physics.dos takes them, and the Fermi level."""
+
+    arguments: tuple
+    mu: float

@@ -1,20 +1,35 @@
 """DeepWannierCalculator: Wannier centroids, dipole, polarization, Born charges and polarizability."""
 
+import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import spglib
 import torch
-from ase.calculators.calculator import CalculatorSetupError, InputError, PropertyNotImplementedError, all_changes
+from ase import Atoms
+from ase.calculators.calculator import (
+    BaseCalculator,
+    CalculatorSetupError,
+    InputError,
+    PropertyNotImplementedError,
+    all_changes,
+)
 from ase.calculators.polarizability import StaticPolarizabilityCalculator
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from ase_mlelec import units
-from ase_mlelec.calculators.base import MLElecCalculator
+from ase_mlelec.calculators.base import MLElecCalculator, ModelLike
 from ase_mlelec.calculators.evaluation import CHUNK
+from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.calculators.potential import has_volume
+from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.heads import TensorHead, VectorHead
+from ase_mlelec.model import Model
 from ase_mlelec.quantities import DIPOLE
+from ase_mlelec.system import System
 
 VECTORS, TENSORS = VectorHead.quantity, TensorHead.quantity  # names of heads
 VALUES = {"displacements": VECTORS, "atomic_polarizability": TENSORS}
@@ -34,13 +49,22 @@ class DeepWannierCalculator(MLElecCalculator):
     A centroid stays with its atom, so that the dipole depends on the atoms' positions as they are, in or out of the
     cell; images differ by charges times cell vectors.  The dipole of a charged structure refers to the origin.
 
-    electric_field : None or array [3], V/Å; can be set between evaluations.  Energy E - M.F, forces those of its
-        gradient, -dE/dr + Z* F.  Atomic energies and stress are not given in a field
-    Other parameters: see MLElecCalculator.
+    Parameters
+    ----------
+    model, device, dtype, skin, potential, on_extrapolation
+        See MLElecCalculator.
+    electric_field : array [3], V/Å
+        Default: none.  Can be set between evaluations.  Energy E - M.F, forces those of its gradient, -dE/dr + Z* F.
+        Atomic energies and stress are not given in a field.
 
-    Raises CalculatorSetupError for models without charges.
+    Raises
+    ------
+    CalculatorSetupError
+        For models without charges.
 
-    Source: Zhang et al. 2020, Eqs. (1)-(5) and (6).
+    References
+    ----------
+    Zhang et al. 2020, Eqs. (1)-(5) and (6).
     """
 
     settable = ("electric_field", *MLElecCalculator.settable)
@@ -49,18 +73,30 @@ class DeepWannierCalculator(MLElecCalculator):
         "DeepDOSCalculator for densities of states"
     )
 
-    def __init__(self, model, *, electric_field=None, **options):
+    def __init__(
+        self,
+        model: ModelLike | Sequence[ModelLike],
+        *,
+        electric_field: ArrayLike | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        skin: float = 0.5,
+        potential: BaseCalculator | ModelLike | Sequence[ModelLike] | None = None,
+        on_extrapolation: str = OnExtrapolation.WARN,
+    ):
         self._field = None
-        super().__init__(model, **options)
+        super().__init__(
+            model, device=device, dtype=dtype, skin=skin, potential=potential, on_extrapolation=on_extrapolation
+        )
         self.electric_field = electric_field
 
     @property
-    def electric_field(self):
+    def electric_field(self) -> NDArray | None:
         """Array [3], V/Å, or None."""
         return None if self._field is None else self._field.copy()
 
     @electric_field.setter
-    def electric_field(self, field):
+    def electric_field(self, field: ArrayLike | None):
         if field is not None:
             field = np.array(field, dtype=float)
             if field.shape != (3,) or not np.isfinite(field).all():
@@ -75,39 +111,51 @@ class DeepWannierCalculator(MLElecCalculator):
             self.implemented_properties.append("born_effective_charges")
 
     @property
-    def electronic(self):
+    def electronic(self) -> tuple[str, ...]:
+        """ASE results beyond those of the potential."""
         return (DIPOLE, "polarization") if VECTORS in self.models[0].heads else ()
 
     # results ----------------------------------------------------------------------------------------------------
 
-    def get_centroids(self, atoms=None):
-        """Wannier centroids [n, 3], Å, of the atoms that have one, in the order of the atoms."""
+    def get_centroids(self, atoms: Atoms | None = None) -> NDArray:
+        """Return Wannier centroids [n, 3], Å, of the atoms that have one, in the order of the atoms."""
         self._present(atoms)
         displacements = self._evaluated("displacements", VECTORS)
         return (self.atoms.positions + displacements)[self._charges()[1] > 0]
 
-    def get_polarizability(self, atoms=None):
-        """Electronic polarizability [3, 3], Å^3, of the structure (of the cell, where it is periodic)."""
+    def get_polarizability(self, atoms: Atoms | None = None) -> NDArray:
+        """Return the electronic polarizability [3, 3], Å^3, of the structure (of the cell, where it is periodic)."""
         self._present(atoms)
         return self._evaluated("polarizability", TENSORS).copy()
 
-    def get_dielectric_tensor(self, atoms=None):
-        """Electronic dielectric tensor [3, 3], 1 + 4 pi polarizability/volume."""
+    def get_dielectric_tensor(self, atoms: Atoms | None = None) -> NDArray:
+        """Return the electronic dielectric tensor [3, 3], 1 + 4 pi polarizability/volume."""
         polarizability = self.get_polarizability(atoms)
         return np.eye(3) + 4 * np.pi * polarizability / self._volume("dielectric tensor")
 
-    def get_born_charges(self, atoms=None):
-        """Born effective charges [N, 3, 3], e: Z[i, a, b] = dM_a/dr_ib, the force along b per field along a.
+    def get_born_charges(self, atoms: Atoms | None = None) -> NDArray:
+        """Return ASE's ``born_effective_charges``: Z[i, a, b] = dM_a/dr_ib, the force along b per field along a.
 
         Their sum over the atoms is the charge of the structure times the unit matrix: nothing is left to correct.
+
+        Returns
+        -------
+        array [N, 3, 3], e
         """
         return self.get_property("born_effective_charges", self._present(atoms))
 
-    def write_born(self, path, *, dielectric=None, atoms=None):
+    def write_born(
+        self, path: str | os.PathLike, *, dielectric: ArrayLike | None = None, atoms: Atoms | None = None
+    ) -> None:
         """Write phonopy's BORN file: dielectric tensor, and Born charges of the atoms that no symmetry relates.
 
-        dielectric : array [3, 3]; default that of the model's polarizability
-        atoms : the primitive cell that phonopy uses
+        Parameters
+        ----------
+        path : path
+        dielectric : array [3, 3]
+            Default: that of the model's polarizability.
+        atoms : ase.Atoms
+            The primitive cell that phonopy uses.
         """
         charges = self.get_born_charges(atoms)
         tensor = self.get_dielectric_tensor() if dielectric is None else np.asarray(dielectric, dtype=float)
@@ -123,7 +171,13 @@ class DeepWannierCalculator(MLElecCalculator):
 
     # evaluation -------------------------------------------------------------------------------------------------
 
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Fill ``results`` with the properties of a structure; called by ASE."""
         atoms = self._live(atoms)
         others = [name for name in properties if name != "born_effective_charges"]
         super().calculate(atoms, others, system_changes)
@@ -138,11 +192,13 @@ class DeepWannierCalculator(MLElecCalculator):
                 }
             )
 
-    def electronic_results(self):
+    def electronic_results(self) -> dict:
+        """Evaluate dipole and polarization."""
         self._evaluated("displacements", VECTORS)
         return {}  # _store has put them where they belong
 
-    def evaluate(self, model, system, environment):
+    def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
+        """Return displacements [C, 3], Å, and atomic polarizabilities [C, 3, 3], Å^3, where the model has them."""
         values = {name: model.heads[head](environment, None) for name, head in VALUES.items() if head in model.heads}
         if "displacements" in values:
             values["displacements"] = values["displacements"] / self.metadata.get("functions_per_vector", 1)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -9,21 +10,26 @@ from itertools import zip_longest
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, InputError
-from ase.spectrum.dosdata import GridDOSData
+from ase.calculators.calculator import BaseCalculator, CalculationFailed, CalculatorSetupError, InputError
+from ase.spectrum.doscollection import GridDOSCollection
 from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
 
-from ase_mlelec.calculators.base import MLElecCalculator
-from ase_mlelec.calculators.extrapolation import NEIGHBORS
+from ase_mlelec.calculators.base import MLElecCalculator, ModelLike
+from ase_mlelec.calculators.close_pairs import close_pairs, held_apart, repulsion
+from ase_mlelec.calculators.extrapolation import NEIGHBORS, OnExtrapolation
+from ase_mlelec.calculators.ldos_integrals import LDOSIntegrals
+from ase_mlelec.calculators.ldos_models import check_ldos_models
 from ase_mlelec.calculators.options import check_temperature
-from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, potential_results
-from ase_mlelec.physics.ldos_functional import Ions, free_energy
+from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES
+from ase_mlelec.calculators.spectra import total_dos
+from ase_mlelec.io.cube import write_cube
+from ase_mlelec.physics import fermi
 from ase_mlelec.system import System
 
 OWN_PROPERTIES = ["energy", "free_energy", "forces", "stress"]
-KEPT = 2**26  # numbers: fingerprints of larger grids are evaluated again for the forces, to save memory
+KEPT = 2**26  # values: fingerprints of larger grids are evaluated again for the forces, to save memory
 MOST_POINTS = 10**6  # of the grid for every atom; crystals have 50 to 1000
-CHUNK = 2**16  # grid points whose coordinates are in float64 together
 TERMS = ("band", "entropy", "hartree", "xc", "xc_potential", "ion_ion", "total")
 
 
@@ -39,89 +45,86 @@ class MLDFTCalculator(MLElecCalculator):
     fingerprints makes small differences of them large, and in float32 the energy of four atoms jumped by 2e-6 eV from
     one position to the next.  The derivatives for forces and stress are evaluated in the precision of the model.
 
-    electronic_temperature : K; default the model's own.  It can be set between evaluations: the prediction is kept
-    fermi_level : eV; default None: solved for the number of electrons every time
-    Other parameters: see MLElecCalculator.  The members of a committee must have one kind of fingerprints and data;
-    ``uncertainty`` has the spread of ASE's results, terms, dos and density.
+    The members of a committee must have one kind of fingerprints and data; ``uncertainty`` has the spread of ASE's
+    results, terms, dos and density.
 
-    Raises CalculatorSetupError for models without the LDOS, valence charges or a temperature.
+    Parameters
+    ----------
+    model, device, dtype, skin, potential, on_extrapolation
+        See MLElecCalculator.
+    electronic_temperature : float, K
+        Default: the model's own.  It can be set between evaluations: the prediction is kept.
+    fermi_level : float, eV
+        Default: solved for the number of electrons every time.
 
-    Source: Ellis et al. 2021, Eq. (9).
+    Raises
+    ------
+    CalculatorSetupError
+        For models without the LDOS, valence charges or a temperature.
+
+    References
+    ----------
+    Ellis et al. 2021, Eq. (9).
     """
 
     needs = ("ldos",)
     electronic = ("fermi_level",)
     settable = ("electronic_temperature", "fermi_level", *MLElecCalculator.settable)
+    atoms_came_first = ("get_fermi_level",)
     instead_of_bands = "it has a density of states and no bands; call get_dos() or get_fermi_level()"
 
-    def __init__(self, model, *, electronic_temperature=None, fermi_level=None, **options):
-        super().__init__(model, **options)
+    def __init__(
+        self,
+        model: ModelLike | Sequence[ModelLike],
+        *,
+        electronic_temperature: float | None = None,
+        fermi_level: float | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        skin: float = 0.5,
+        potential: BaseCalculator | ModelLike | Sequence[ModelLike] | None = None,
+        on_extrapolation: str = OnExtrapolation.WARN,
+    ):
+        super().__init__(
+            model, device=device, dtype=dtype, skin=skin, potential=potential, on_extrapolation=on_extrapolation
+        )
         self.fermi_level, self._temperature = fermi_level, None
-        for key in ("valence_electrons", "grid_spacing_A", "xc"):
-            if key not in self.metadata:
-                raise CalculatorSetupError(
-                    f"the model's header has no '{key}', without which there is no total "
-                    "energy; train with it in the attributes of the data"
-                )
-        missing = [symbol for symbol in self.models[0].species if symbol not in self.metadata["valence_electrons"]]
-        if missing:
-            raise CalculatorSetupError(
-                f"the model's header has no valence charge of {missing[0]}; add it to "
-                "valence_electrons in the attributes of the data"
-            )
-        self._check_committee()
-        temperature = electronic_temperature
-        if temperature is None:
-            temperature = self.metadata.get("electronic_temperature_K")
-        if temperature is None:
+        if electronic_temperature is None:
+            electronic_temperature = self.metadata.get("electronic_temperature_K")
+        if electronic_temperature is None:
             raise CalculatorSetupError(
                 "got no electronic temperature, and the model's header has none; choose one "
                 "with electronic_temperature=... (K)"
             )
-        self.electronic_temperature = temperature
+        self.electronic_temperature = electronic_temperature
 
-    def _check_committee(self):
-        first = self.models[0]
-        for member in self.models[1:]:
-            different = [
-                key
-                for key in ("valence_electrons", "grid_spacing_A", "xc", "core_charges")
-                if member.metadata.get(key) != first.metadata.get(key)
-            ]
-            if member.descriptor.arguments() != first.descriptor.arguments():
-                different = ["fingerprints"]
-            if not torch.equal(member.heads["ldos"].energies, first.heads["ldos"].energies):
-                different = ["energy grids"]
-            if member.heads["ldos"].zero != first.heads["ldos"].zero:
-                different = ["zeros of energy"]
-            if different:
-                raise CalculatorSetupError(
-                    f"the models of a committee have different {different[0]}; train them on one kind of data"
-                )
+    def _check_models(self):
+        super()._check_models()
+        check_ldos_models(self.models)
 
     @property
-    def electronic_temperature(self):
+    def electronic_temperature(self) -> float:
         """float, K"""
         return self._temperature
 
     @electronic_temperature.setter
-    def electronic_temperature(self, temperature):
+    def electronic_temperature(self, temperature: float):
         check_temperature(temperature)
         with self._one_call():
             self._temperature = float(temperature)
             self._keep_the_prediction()
 
     @property
-    def fermi_level(self):
-        """float, eV, the level that is held fixed, or None where it is solved for; see get_fermi_level."""
-        return self._fixed_level
+    def fermi_level(self) -> float | None:
+        """float, eV, the Fermi level that is held fixed, or None where it is solved for; see get_fermi_level."""
+        return self._fixed_mu
 
     @fermi_level.setter
-    def fermi_level(self, level):
-        if level is not None and not (np.isscalar(level) and np.isreal(level)):
-            raise CalculatorSetupError(f"got fermi_level={level!r} eV; give a number, or None to solve for it")
+    def fermi_level(self, mu: float | None):
+        if mu is not None and not (np.isscalar(mu) and np.isreal(mu)):
+            raise CalculatorSetupError(f"got fermi_level={mu!r} eV; give a number, or None to solve for it")
         with self._one_call():
-            self._fixed_level = level
+            self._fixed_mu = mu
             self._keep_the_prediction()
 
     def _keep_the_prediction(self):
@@ -130,7 +133,7 @@ class MLDFTCalculator(MLElecCalculator):
         self.results, self._extra, self.uncertainty = {}, kept, {}
 
     @property
-    def energies(self):
+    def energies(self) -> NDArray:
         """Array [S], eV; the grid of LDOS and DOS of the present atoms, on the absolute scale of the DFT code.
 
         It moves with the mean density of the structure: relative_energies plus get_energy_zero().
@@ -138,17 +141,20 @@ class MLDFTCalculator(MLElecCalculator):
         return self.relative_energies + (self.get_energy_zero() if self._candidates() else 0.0)
 
     @property
-    def relative_energies(self):
+    def relative_energies(self) -> NDArray:
         """Array [S], eV; the grid of LDOS and DOS relative to get_energy_zero(), the same for all structures."""
         return self.models[0].heads["ldos"].energies.cpu().numpy()
 
-    def get_energy_zero(self, atoms=None):
-        """float, eV: see EnergyZero; in the file of a trajectory, "energy_grid" is relative to it."""
+    def get_energy_zero(self, atoms: Atoms | None = None) -> float:
+        """Return the zero of ``relative_energies``, eV, see EnergyZero.
+
+        In the file of a trajectory, "energy_grid" is relative to it.
+        """
         self._present(atoms)
         return self.models[0].heads["ldos"].zero.level(self.atoms.symbols, self.atoms.get_volume())
 
-    def grid(self, atoms=None):
-        """(G1, G2, G3), the numbers of grid points along the cell vectors."""
+    def grid(self, atoms: Atoms | None = None) -> tuple[int, int, int]:
+        """Return (G1, G2, G3), how many grid points there are along the cell vectors."""
         atoms = self._present(atoms)
         shape = tuple(max(1, round(float(length) / self.metadata["grid_spacing_A"])) for length in atoms.cell.lengths())
         if math.prod(shape) > MOST_POINTS * len(atoms):
@@ -160,8 +166,8 @@ class MLDFTCalculator(MLElecCalculator):
 
     # results ----------------------------------------------------------------------------------------------------
 
-    def get_ldos(self, atoms=None):
-        """Local density of states [G1, G2, G3, S], 1/(eV Å^3)."""
+    def get_ldos(self, atoms: Atoms | None = None) -> NDArray:
+        """Return the local density of states, array [G1, G2, G3, S], 1/(eV Å^3)."""
         self._predict(atoms)
         total = None
         for model, coordinates in zip(self.models, self._extra["coordinates"]):
@@ -170,34 +176,42 @@ class MLDFTCalculator(MLElecCalculator):
             total = ldos if total is None else total.add_(ldos)
         return total.div_(len(self.models)).cpu().numpy().reshape(*self.grid(), -1)
 
-    def get_total_dos(self, atoms=None):
-        """Density of states [S] of the whole structure, states/eV."""
+    def get_total_dos(self, atoms: Atoms | None = None) -> NDArray:
+        """Return the density of states of the whole structure, array [S], states/eV."""
         self._integrate(atoms)
         return self._extra["dos"].copy()
 
-    def get_dos(self, atoms=None):
-        """ase GridDOSData of the whole structure, states/eV."""
+    def get_dos(self, atoms: Atoms | None = None) -> GridDOSCollection:
+        """Return a collection of one entry, the density of states of the whole structure (info: label)."""
         total = self.get_total_dos(atoms)
-        return GridDOSData(self.energies, total, {"label": self.atoms.get_chemical_formula()})
+        return total_dos(self.energies, total, self.atoms.get_chemical_formula())
 
-    def get_density(self, atoms=None):
-        """Density of the valence electrons [G1, G2, G3], e/Å^3."""
+    def get_density(self, atoms: Atoms | None = None) -> NDArray:
+        """Return the density of the valence electrons, array [G1, G2, G3], e/Å^3."""
         self._integrate(atoms)
         return self._extra["density"].copy()
 
-    def write_density(self, path, *, atoms=None):
+    def write_density(self, path: str | os.PathLike, *, atoms: Atoms | None = None) -> None:
         """Write the density of the valence electrons as a cube file."""
-        from ase_mlelec.io.cube import write_cube
-
         density = self.get_density(atoms)
         write_cube(path, self.atoms, density)
 
-    def get_fermi_level(self, atoms=None):
-        """Fermi level, eV."""
-        return self.get_terms(atoms)["fermi_level"]
+    def get_fermi_level(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
+        """Return the Fermi level, eV, at a temperature in K (default: ``electronic_temperature``)."""
+        found = self.get_terms(atoms)["fermi_level"]
+        if temperature is None or self._fixed_mu is not None:
+            return found
+        check_temperature(temperature)
+        counts = self.metadata["valence_electrons"]
+        n_electrons = sum(float(counts[symbol]) for symbol in self.atoms.get_chemical_symbols())
+        mu = [
+            fermi.fermi_level(self.relative_energies, dos, n_electrons, float(temperature))
+            for dos in self._extra["member_dos"]
+        ]
+        return float(np.mean(mu)) + self.get_energy_zero()
 
-    def get_terms(self, atoms=None):
-        """dict of float, eV: band, entropy (-TS), hartree, xc, xc_potential, ion_ion, total = A, and fermi_level.
+    def get_terms(self, atoms: Atoms | None = None) -> dict[str, float]:
+        """Return the terms of A in eV: band, entropy (-TS), hartree, xc, xc_potential, ion_ion, total; and fermi_level.
 
         Where atoms are within the model's repulsive core, there is a term repulsion, too.
         """
@@ -205,7 +219,7 @@ class MLDFTCalculator(MLElecCalculator):
         return dict(self._extra["terms"])
 
     @property
-    def terms(self):
+    def terms(self) -> dict[str, float]:
         """get_terms() of the present atoms."""
         return self.get_terms()
 
@@ -228,7 +242,8 @@ class MLDFTCalculator(MLElecCalculator):
         if "forces" in wanted or "stress" in wanted:
             self._differentiate()
 
-    def electronic_results(self):
+    def electronic_results(self) -> dict[str, float]:
+        """Return the Fermi level."""
         return {"fermi_level": self.get_fermi_level()}
 
     def _structure(self):
@@ -242,7 +257,7 @@ class MLDFTCalculator(MLElecCalculator):
         if self._due and self._watched not in self._measured():
             self._measure_range()
         system = System.from_atoms(atoms, torch.float64, self.device)
-        return system if self._close_pairs() is None else replace(system, positions=self._apart(system).detach())
+        return system if self._close_pairs() is None else replace(system, positions=self._held_apart(system).detach())
 
     def _hint(self):
         """What to think of first where the LDOS of a structure makes no sense."""
@@ -257,36 +272,19 @@ class MLDFTCalculator(MLElecCalculator):
     def _close_pairs(self):
         """Edges of the pairs that are closer than any in the training data, or None."""
         if "close" not in self._extra:
-            core, edges = self.models[0].core, self._geometry()[1]
-            near = None if core is None or edges.shortest > core.longest else edges.closer_than(core.longest)
-            self._extra["close"] = near if near is not None and len(near.center) else None
+            self._extra["close"] = close_pairs(self.models[0].core, self._geometry()[1])
         return self._extra["close"]
 
-    def _apart(self, system):
-        """Positions [N, 3], Å, in which close pairs are held apart, where a net still knows the LDOS.
-
-        A pair at r below the outer distance d of the core is put at d (1 - u + 4 u^3 - 5 u^4 + 1.8 u^5), u = 1 - r/d,
-        which has two smooth derivatives at d and nowhere is below 0.74 d.
-        """
-        pairs, core = self._close_pairs(), self.models[0].core
-        kinds = [core.species_of_number[system.numbers[atoms]] for atoms in (pairs.center, pairs.neighbor)]
-        outer = core.outer[kinds[0], kinds[1]].double()
-        vec = (
-            system.positions[pairs.neighbor]
-            + pairs.shift.to(system.cell) @ system.cell[0]
-            - system.positions[pairs.center]
-        )
-        r = vec.norm(dim=1)
-        u = (1 - r / outer).clamp(min=0)
-        push = outer * u**3 * (4 - 5 * u + 1.8 * u**2) / (2 * r)  # each pair is there twice
-        return system.positions.index_add(0, pairs.neighbor, push[:, None] * vec)
+    def _held_apart(self, system):
+        """Positions [N, 3], Å, in which close pairs are held apart."""
+        return held_apart(system, self._close_pairs(), self.models[0].core)
 
     def _undo(self, gradient, cell_gradient):
         """(dA/dpositions [N, 3], dA/dstrain [3, 3]) from the gradients in the positions held apart and in the cell."""
         system = System.from_atoms(self.atoms, torch.float64, self.device)
         positions, strain = system.positions.requires_grad_(True), torch.zeros_like(system.cell, requires_grad=True)
         strained = replace(system, positions=positions).strained(strain)
-        apart = strained.positions if self._close_pairs() is None else self._apart(strained)
+        apart = strained.positions if self._close_pairs() is None else self._held_apart(strained)
         value = (apart * gradient).sum() + (strained.cell[0] * cell_gradient).sum()
         slopes = torch.autograd.grad(value, (positions, strain))
         return slopes[0], slopes[1][0]
@@ -302,9 +300,9 @@ class MLDFTCalculator(MLElecCalculator):
         system, shape = self._structure(), self.grid()
         heads = [copy.deepcopy(model.heads["ldos"]).double() for model in self.models]
         descriptor, kept = self.models[0].descriptor, []
-        size, number = int(np.prod(shape)), {"dtype": self.dtype, "device": self.device}
+        size, like = int(np.prod(shape)), {"dtype": self.dtype, "device": self.device}
         bases = [head.basis() for head in heads]
-        coordinates = [torch.empty(size, len(matrix), **number) for matrix, _ in bases]
+        coordinates = [torch.empty(size, len(matrix), **like) for matrix, _ in bases]
         means = [torch.zeros(len(matrix), dtype=torch.float64, device=self.device) for matrix, _ in bases]
         with torch.no_grad():
             for chunk in descriptor.grid_chunks(system, shape):
@@ -334,6 +332,7 @@ class MLDFTCalculator(MLElecCalculator):
         self._extra["terms"] = {name: float(np.mean(values)) for name, values in columns.items()}
         spectra = {name: [getattr(member, name).cpu().numpy() for member in members] for name in ("dos", "density")}
         self._extra.update({name: np.mean(values, axis=0) for name, values in spectra.items()})
+        self._extra["member_dos"] = spectra["dos"]
         if len(members) > 1:
             columns["energy"] = columns["free_energy"] = columns.pop("total")
             self.uncertainty.update({name: np.std(values, axis=0) for name, values in (columns | spectra).items()})
@@ -341,25 +340,25 @@ class MLDFTCalculator(MLElecCalculator):
     def _repulsion(self):
         """list of dict by member: energy, forces and stress of the repulsive core; empty where no atoms are within."""
         system = System.from_atoms(self.atoms, torch.float64, self.device)
-        edges = self._cache.edges(system)
-        cores = [model.core for model in self.models if model.core is not None]
-        if len(cores) < len(self.models) or edges.shortest > max(core.longest for core in cores):
-            return []
-        found, vec = [], edges.vec.detach().requires_grad_(True)
-        for core in cores:
-            none = vec.new_zeros(len(self.atoms))
-            with torch.enable_grad():
-                energies = core(none, vec.new_zeros(len(core.species)), system, edges.with_vec(vec))
-            if not energies.requires_grad:  # close, but not of these species
-                found.append(potential_results(none, torch.zeros_like(vec), edges, volume=self.atoms.get_volume()))
-                continue
-            (gradient,) = torch.autograd.grad(energies.sum(), vec)
-            found.append(potential_results(energies.detach(), gradient, edges, volume=self.atoms.get_volume()))
-        return found
+        return repulsion(self.models, system, self._cache.edges(system), volume=self.atoms.get_volume())
 
     def _integrals(self):
+        """Iterate over the LDOSIntegrals of the members."""
         for model, coordinates, mean in zip(self.models, self._extra["coordinates"], self._extra["means"]):
-            yield _Integrals(self, model.heads["ldos"], coordinates, mean)
+            try:
+                yield LDOSIntegrals(
+                    model.heads["ldos"],
+                    coordinates=coordinates,
+                    mean=mean,
+                    shape=self.grid(),
+                    system=self._structure(),
+                    symbols=self.atoms.get_chemical_symbols(),
+                    metadata=self.metadata,
+                    temperature=self.electronic_temperature,
+                    fermi_level=self._fixed_mu,
+                )
+            except ValueError as error:
+                raise CalculationFailed(f"{error}{self._hint()}") from None
 
     def _differentiate(self):
         """Forces and stress: explicit derivatives of A, and those through the LDOS, chunk by chunk."""
@@ -385,49 +384,3 @@ class MLDFTCalculator(MLElecCalculator):
         for k, result in enumerate(self._repulsion()):
             forces[k], stresses[k] = forces[k] + result["forces"], stresses[k] + result["stress"]
         self._store({"forces": forces, "stress": stresses})
-
-
-class _Integrals:
-    """Terms of A of one member, as functions of the coordinates of its LDOS, positions and cell."""
-
-    def __init__(self, calc, head, coordinates, mean):
-        atoms, device, meta = calc.atoms, calc.device, calc.metadata
-        number = {"dtype": torch.float64, "device": device}
-        self.n_points, self.dtype, shape = len(coordinates), coordinates.dtype, calc.grid()
-        self.matrix, offset = head.basis()
-        self.mean = (mean @ self.matrix + offset).requires_grad_(True)  # [S], 1/(eV Å^3)
-        self.shift = torch.zeros(shape, **number, requires_grad=True)  # stands for any change of the density
-        self.positions = calc._structure().positions.to(**number).clone().requires_grad_(True)
-        self.cell = torch.as_tensor(atoms.cell.array, **number).clone().requires_grad_(True)
-        ions = Ions.described(meta, atoms.get_chemical_symbols(), self.positions, self.cell)
-        volume = torch.linalg.det(self.cell).abs()
-        energies, level = head.energies.to(device), head.zero.level(ions.symbols, volume)
-        temperature = torch.tensor(calc.electronic_temperature, **number)
-
-        def density(weights):
-            self.weights, projector = weights, self.matrix @ weights
-            valence = torch.cat([part.double() @ projector for part in coordinates.split(CHUNK)])
-            return (valence + offset @ weights).reshape(shape) + self.shift
-
-        try:
-            self.dos, mu = self.mean * volume, calc._fixed_level
-            mu = None if mu is None else torch.tensor(float(mu), **number) - level
-            terms, self.density = free_energy(ions, energies, self.dos, density, temperature, mu=mu)
-            to_absolute = {"fermi_level": level, **dict.fromkeys(("band", "total"), level * (self.weights @ self.dos))}
-            self.terms = {name: value + to_absolute.get(name, 0.0) for name, value in terms.items()}
-        except ValueError as error:
-            raise CalculationFailed(f"{error}{calc._hint()}") from None
-
-    def gradients(self):
-        """dict: dA/dpositions [N, 3], dA/dcell [3, 3] at fixed LDOS, and the factors of dA/dcoordinates."""
-        mean, shift, positions, cell = torch.autograd.grad(
-            self.terms["total"], (self.mean, self.shift, self.positions, self.cell)
-        )
-        kind = self.dtype
-        return {
-            "positions": positions,
-            "cell": cell,
-            "density": shift.reshape(-1).to(kind),
-            "dos": (self.matrix @ mean / self.n_points).to(kind),
-            "weights": (self.matrix @ self.weights.detach()).to(kind),
-        }

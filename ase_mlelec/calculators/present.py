@@ -8,8 +8,11 @@ import copy
 import functools
 import inspect
 import threading
+import warnings
 import weakref
+from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +27,16 @@ class PresentStructure:
     (``atoms.calc = calc``) or that it was passed last in this thread.  InputError is raised where there is none, and
     where there are several that differ, because the calculator cannot know through which of them it was reached.
 
+    ``atoms_came_first`` names methods that took it as first argument in former versions: they still do, with a warning.
+
     Calls of several threads come one after the other.  torch.no_grad, inference_mode and autocast around a call, and
     torch's default device and precision, do not change what it gives.
     """
 
-    def __init_subclass__(cls, **options):
-        super().__init_subclass__(**options)
+    atoms_came_first: Sequence[str] = ()
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
         for name, method in list(vars(cls).items()):
             if inspect.isfunction(method) and name[0] != "_" and "atoms" in inspect.signature(method).parameters:
                 setattr(cls, name, _as_one_call(method))
@@ -45,12 +52,12 @@ class PresentStructure:
         self._last = threading.local()  # given: reference to Atoms; copy: as they were evaluated
         self._inside, self._asked = False, None  # of the call in progress, guarded by the lock
 
-    def set_atoms(self, atoms):
+    def set_atoms(self, atoms: Atoms) -> None:
         """Called by ASE where ``atoms.calc`` is set to this calculator."""
         self._attached[id(atoms)] = atoms
 
-    def get_property(self, name, atoms=None, allow_calculation=True):
-        """An ASE result of ``atoms``, by default of the present structure."""
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Return an ASE result of ``atoms``, by default of the present structure."""
         if name not in self.implemented_properties:
             raise PropertyNotImplementedError(f"{name} property not implemented")
         if atoms is None and not allow_calculation and not self._candidates():
@@ -58,8 +65,11 @@ class PresentStructure:
         with self._one_call():
             return super().get_property(name, self._live(atoms), allow_calculation)
 
-    def check_state(self, atoms, tol=1e-15):
-        """Names of what changed since the last evaluation: ASE's comparison, which is slow, of what is not identical."""
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Return names of what changed since the last evaluation.
+
+        ASE's comparison, which is slow, looks at what is not identical only.
+        """
         known = self.atoms
         if known is None or not isinstance(atoms, Atoms):
             return compare_atoms(known, atoms, tol)
@@ -185,7 +195,11 @@ def _as_one_call(method):
     @functools.wraps(method)
     def in_one_call(self, *arguments, **options):
         if first != "atoms" and arguments and isinstance(arguments[0], Atoms):
-            raise InputError(f"got Atoms as {first} of {method.__name__}; pass them by name: atoms=...")
+            message = f"got Atoms as {first} of {method.__name__}; pass them by name: atoms=..."
+            if method.__name__ not in self.atoms_came_first:
+                raise InputError(message)
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            arguments, options["atoms"] = arguments[1:], arguments[0]
         with self._one_call():
             return method(self, *arguments, **options)
 

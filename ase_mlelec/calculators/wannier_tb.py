@@ -1,24 +1,36 @@
 """WannierTBCalculator: from the structure of a layered crystal to its Hamiltonian, bands and density of states."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, InputError, PropertyNotImplementedError
+from ase.calculators.calculator import (
+    BaseCalculator,
+    CalculationFailed,
+    CalculatorSetupError,
+    InputError,
+    PropertyNotImplementedError,
+)
 from ase.dft.kpoints import BandPath
-from ase.spectrum.dosdata import GridDOSData
+from ase.spectrum.band_structure import BandStructure
+from ase.spectrum.doscollection import GridDOSCollection
+from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
-from ase_mlelec.calculators.base import MLElecCalculator
+from ase_mlelec.calculators.base import MLElecCalculator, ModelLike
+from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.calculators.options import check_temperature
 from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES
+from ase_mlelec.calculators.spectra import total_dos
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.bloch import check_kpts
 from ase_mlelec.system import System
 
 LARGE = 3000  # functions; from here on the density of states comes from kernel polynomials
 MARGIN = 0.03  # of distances beyond those of the training data before a warning
+TEMPERATURE = 300.0  # K, of the electrons where none is given
 BANDS = ("eigenvalues", "ibz_kpoints", "kpoint_weights", "nbands", "nkpts", "nspins")
 
 
@@ -28,34 +40,62 @@ class WannierTBCalculator(MLElecCalculator):
     Energy, forces and stress are those of the model's force field, or of ``potential``.  The zero of all energies of
     electrons is the vacuum level.
 
-    kpts : three ints, a Γ-centred mesh; or k points [K, 3], or an ase BandPath: where eigenvalues are wanted.  The
-        Fermi level belongs to the mesh that was set last
-    electronic_temperature : K
-    Other parameters: see MLElecCalculator.  The members of a committee must have the same functions; the Hamiltonian is
-    their mean, and ``uncertainty`` has the spread of eigenvalues.
+    The members of a committee must have the same functions; the Hamiltonian is their mean, and ``uncertainty`` has the
+    spread of eigenvalues.  ASE's ``calculate_band_structure(atoms, path)`` and ``ase.dft.bandgap.bandgap(calc)`` work
+    with it.
 
-    ASE's ``calculate_band_structure(atoms, path)`` and ``ase.dft.bandgap.bandgap(calc)`` work with it.
+    Parameters
+    ----------
+    model, device, dtype, skin, potential, on_extrapolation
+        See MLElecCalculator.
+    kpts : three ints, array [K, 3] or ase BandPath
+        A Γ-centered mesh, or k points: where eigenvalues are wanted.  The Fermi level belongs to the mesh that was set
+        last.
+    electronic_temperature : float, K
+        Default: 300.
 
-    Raises CalculatorSetupError for models without a Hamiltonian, and for a wrong mesh or temperature.
+    Raises
+    ------
+    CalculatorSetupError
+        For models without a Hamiltonian, and for a wrong mesh or temperature.
 
-    Source: Qi et al. 2024.
+    References
+    ----------
+    Qi et al. 2024.
     """
 
     needs = ("hamiltonian",)
     electronic = (*BANDS, "fermi_level")
     settable = ("kpts", "electronic_temperature", *MLElecCalculator.settable)
-    instead_of_bands = "the Hamiltonian gives levels on a mesh; call get_dos(), get_eigenvalues() or get_hamiltonian()"
+    atoms_came_first = ("get_fermi_level",)
+    instead_of_bands = (
+        "the Hamiltonian gives eigenvalues on a mesh; call get_dos(), get_eigenvalues() or get_hamiltonian()"
+    )
 
-    def __init__(self, model, *, kpts=(1, 1, 1), electronic_temperature=300.0, **options):
-        super().__init__(model, **options)
-        self._check_committee()
+    def __init__(
+        self,
+        model: ModelLike | Sequence[ModelLike],
+        *,
+        kpts: Sequence[int] | ArrayLike | BandPath = (1, 1, 1),
+        electronic_temperature: float | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        skin: float = 0.5,
+        potential: BaseCalculator | ModelLike | Sequence[ModelLike] | None = None,
+        on_extrapolation: str = OnExtrapolation.WARN,
+    ):
+        super().__init__(
+            model, device=device, dtype=dtype, skin=skin, potential=potential, on_extrapolation=on_extrapolation
+        )
         self._electrons = self.metadata.get("electrons_per_atom")
         if not self._electrons:
             self.implemented_properties.remove("fermi_level")
         self._kpts = self._mesh = (1, 1, 1)
-        self.kpts, self.electronic_temperature = kpts, electronic_temperature
+        self.kpts = kpts
+        self.electronic_temperature = TEMPERATURE if electronic_temperature is None else electronic_temperature
 
-    def _check_committee(self):
+    def _check_models(self):
+        super()._check_models()
         first = self.models[0].heads["hamiltonian"].arguments()
         for member in self.models[1:]:
             own = member.heads["hamiltonian"].arguments()
@@ -73,24 +113,24 @@ class WannierTBCalculator(MLElecCalculator):
             yield image
 
     @property
-    def electronic_temperature(self):
+    def electronic_temperature(self) -> float:
         """float, K"""
         return self._temperature
 
     @electronic_temperature.setter
-    def electronic_temperature(self, temperature):
+    def electronic_temperature(self, temperature: float):
         check_temperature(temperature)
         with self._one_call():
             self._temperature = float(temperature)
             self._drop_bands()
 
     @property
-    def kpts(self):
+    def kpts(self) -> tuple[int, int, int] | NDArray:
         """The mesh, three ints, or the k points [K, 3], where eigenvalues are wanted."""
         return self._kpts
 
     @kpts.setter
-    def kpts(self, kpts):
+    def kpts(self, kpts: Sequence[int] | ArrayLike | BandPath):
         with self._one_call():
             try:
                 if np.ndim(kpts) == 1 and len(kpts) == 3 and all(int(n) == n and n >= 1 for n in kpts):
@@ -112,13 +152,16 @@ class WannierTBCalculator(MLElecCalculator):
 
     # Hamiltonian --------------------------------------------------------------------------------------------------
 
-    def get_hamiltonian(self, atoms=None):
-        """WannierHamiltonian, eV above the vacuum level.
+    def get_hamiltonian(self, atoms: Atoms | None = None) -> WannierHamiltonian:
+        """Return the WannierHamiltonian, eV above the vacuum level.
 
         Functions come in the order of the atoms, those of one atom in the order of the model's ``functions``, with axes
         in the frame of the atom's layer.
 
-        Raises InputError for layers that cannot be told apart and structures without a cell or with foreign species.
+        Raises
+        ------
+        InputError
+            For layers that cannot be told apart and structures without a cell or with foreign species.
         """
         self._present(atoms)
         if "hamiltonian" not in self._extra:
@@ -200,7 +243,8 @@ class WannierTBCalculator(MLElecCalculator):
 
     # bands --------------------------------------------------------------------------------------------------------
 
-    def electronic_results(self):
+    def electronic_results(self) -> dict:
+        """Return eigenvalues on the mesh or at the k points, and the Fermi level."""
         hamiltonian = self.get_hamiltonian()
         if isinstance(self._kpts, tuple):
             kpts, weights = hamiltonian.mesh(self._kpts)
@@ -224,14 +268,24 @@ class WannierTBCalculator(MLElecCalculator):
             results["fermi_level"] = self.get_fermi_level()
         return results
 
-    def get_fermi_level(self, atoms=None):
-        """Fermi level of the mesh, eV above the vacuum level."""
+    def get_fermi_level(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
+        """Return the Fermi level of the mesh, eV above the vacuum level.
+
+        Parameters
+        ----------
+        temperature : float, K
+            Default: ``electronic_temperature``.
+        atoms : ase.Atoms
+        """
         hamiltonian = self.get_hamiltonian(atoms)
+        if temperature is not None:
+            check_temperature(temperature)
+            return self._solve_fermi_level(hamiltonian, float(temperature))
         if "fermi_level" not in self._extra:
-            self._extra["fermi_level"] = self._solve_fermi_level(hamiltonian)
+            self._extra["fermi_level"] = self._solve_fermi_level(hamiltonian, self.electronic_temperature)
         return self._extra["fermi_level"]
 
-    def _solve_fermi_level(self, hamiltonian):
+    def _solve_fermi_level(self, hamiltonian, temperature):
         if not self._electrons:
             raise PropertyNotImplementedError(
                 "the model's header has no electrons_per_atom, without which there is no "
@@ -240,10 +294,10 @@ class WannierTBCalculator(MLElecCalculator):
         n_electrons = float(sum(self._electrons[symbol] for symbol in self.atoms.get_chemical_symbols()))
         try:
             if hamiltonian.size < LARGE:
-                return float(hamiltonian.fermi_level(n_electrons, self._mesh, self.electronic_temperature))
+                return float(hamiltonian.fermi_level(n_electrons, self._mesh, temperature))
             energies, dos = self._polynomial_dos
             dos = dos * (2 * hamiltonian.size / np.trapezoid(dos, energies))
-            return float(fermi.fermi_level(energies, dos, n_electrons, self.electronic_temperature))
+            return float(fermi.fermi_level(energies, dos, n_electrons, temperature))
         except ValueError as error:
             raise CalculationFailed(str(error)) from None
 
@@ -257,14 +311,25 @@ class WannierTBCalculator(MLElecCalculator):
             self._extra["polynomial_dos"] = energies, hamiltonian.kernel_polynomial_dos(energies).dos
         return self._extra["polynomial_dos"]
 
-    def get_dos(self, energies=None, *, width=0.1, atoms=None):
-        """ase GridDOSData, states/eV, of levels on the mesh broadened by Gaussians exp(-(x/width)²).
+    def get_dos(
+        self, atoms: Atoms | None = None, *, energies: ArrayLike | None = None, width: float = 0.1
+    ) -> GridDOSCollection:
+        """Return a collection of one entry, the density of states of the whole structure (info: label).
 
-        From 3000 functions on by kernel polynomials at Γ, whose resolution is π x width of the spectrum / 512.
+        Eigenvalues on the mesh are broadened.  From 3000 functions on by kernel polynomials at Γ, whose resolution is
+        π x width of the spectrum / 512.
 
-        energies : array [S], eV above the vacuum level; default: all that have states
+        Parameters
+        ----------
+        atoms : ase.Atoms
+        energies : array [S], eV above the vacuum level
+            Default: all that have states.
         width : float, eV
+            Of Gaussians exp(-(x/width)²).
         """
+        if atoms is not None and energies is None and not isinstance(atoms, Atoms):
+            warnings.warn("pass energies of get_dos by name: energies=...", DeprecationWarning, stacklevel=3)
+            atoms, energies = None, atoms
         hamiltonian = self.get_hamiltonian(atoms)
         if hamiltonian.size >= LARGE:
             grid, dos = self._polynomial_dos
@@ -273,16 +338,28 @@ class WannierTBCalculator(MLElecCalculator):
         else:
             kpts, weights = hamiltonian.mesh(self._mesh)
             if energies is None:
-                levels = hamiltonian.eigenvalues(kpts)
-                energies = np.arange(levels.min() - 5 * width, levels.max() + 5 * width, width / 4)
+                every = hamiltonian.eigenvalues(kpts)
+                energies = np.arange(every.min() - 5 * width, every.max() + 5 * width, width / 4)
             chosen = np.asarray(energies, dtype=float)
             total = hamiltonian.dos(chosen, kmesh=(kpts, weights), width=width)
-        return GridDOSData(chosen, total, {"label": self.atoms.get_chemical_formula()})
+        return total_dos(chosen, total, self.atoms.get_chemical_formula())
 
-    def band_structure(self, path=None, *, n_bands=None, window=None, npoints=100, atoms=None):
-        """ase BandStructure along a path, such as "GKMG", its zero at the Fermi level where that is known.
+    def band_structure(
+        self,
+        path: str | BandPath | None = None,
+        *,
+        n_bands: int | None = None,
+        window: Sequence[float] | None = None,
+        npoints: int = 100,
+        atoms: Atoms | None = None,
+    ) -> BandStructure:
+        """Make ase's BandStructure along a path, its zero at the Fermi level where that is known.
 
-        n_bands, window : as in WannierHamiltonian.eigenvalues; energies above the vacuum level
+        Parameters
+        ----------
+        path, n_bands, window, npoints
+            As in WannierHamiltonian.band_structure; energies are above the vacuum level.
+        atoms : ase.Atoms
         """
         hamiltonian = self.get_hamiltonian(atoms)
         reference = self.get_fermi_level() if self._electrons else 0.0
@@ -290,28 +367,28 @@ class WannierTBCalculator(MLElecCalculator):
 
     # what ASE's functions for bands ask for
 
-    def get_eigenvalues(self, kpt=0, spin=0, *, atoms=None):
-        """Energies [bands] at one of the k points, eV."""
+    def get_eigenvalues(self, kpt: int = 0, spin: int = 0, *, atoms: Atoms | None = None) -> NDArray:
+        """Return the energies [bands] at one of the k points, eV."""
         if spin != 0:
             raise InputError(f"got spin={spin}; there is one spin channel, 0")
         return self.get_property("eigenvalues", atoms)[spin, kpt]
 
-    def get_ibz_k_points(self, atoms=None):
-        """k points [K, 3]."""
+    def get_ibz_k_points(self, atoms: Atoms | None = None) -> NDArray:
+        """Return the k points [K, 3]."""
         return self.get_property("ibz_kpoints", atoms)
 
-    def get_k_point_weights(self, atoms=None):
-        """Weights [K], adding up to 1."""
+    def get_k_point_weights(self, atoms: Atoms | None = None) -> NDArray:
+        """Return weights [K], adding up to 1."""
         return self.get_property("kpoint_weights", atoms)
 
-    def get_number_of_bands(self, atoms=None):
-        """int, the functions of the cell."""
+    def get_number_of_bands(self, atoms: Atoms | None = None) -> int:
+        """Return how many functions the cell has."""
         return self.get_property("nbands", atoms)
 
-    def get_number_of_spins(self):
-        """1; every level holds two electrons."""
+    def get_number_of_spins(self) -> int:
+        """Return 1; every level holds two electrons."""
         return 1
 
-    def get_spin_polarized(self):
-        """False"""
+    def get_spin_polarized(self) -> bool:
+        """Return False."""
         return False

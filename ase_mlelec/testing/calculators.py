@@ -1,6 +1,8 @@
 """What every calculator must obey: physics, precision, cache, ASE's interface."""
 
 import copy
+import inspect
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.outputs import all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
+from ase_mlelec.calculators.no_bands import is_refusal
 from ase_mlelec.testing.models import assert_same_model, load_again
 from ase_mlelec.testing.numbers import assert_close, assert_continuous, five_point
 from ase_mlelec.testing.structures import doubled, pair_at_cutoff, random_rotation, shifted_by_cells, turned
@@ -294,6 +297,11 @@ class CalculatorContract:
         for name in wanted:
             assert np.array_equal(found[name], wanted[name]), name
 
+    def test_signatures(self):
+        """Everything after the first argument is keyword-only, and every option has a name."""
+        for name, function in public_functions(type(self.make_calculator(self.make_model()))):
+            assert_plain_signature(function, name=name)
+
     # committees ----------------------------------------------------------------------------------------------------
 
     def test_committee_of_one_is_the_model(self):
@@ -317,6 +325,37 @@ class CalculatorContract:
         committee.get_property(self.names(committee, atoms)[0], atoms)
         for name in committee.uncertainty.keys() & found.keys():  # of this structure, not of the last one
             assert np.shape(committee.uncertainty[name]) == np.shape(found[name])
+
+
+GIVEN_SIGNATURES = ("calculate", "check_state", "get_eigenvalues", "get_property", "set", "todict")  # by ASE
+WRITTEN_BY_SUBCLASSES = ("evaluate",)
+
+
+def public_functions(cls: type) -> list[tuple[str, Callable]]:
+    """Return the constructor and public methods of a class, without what ASE wrote and those that only refuse."""
+    names = [
+        "__init__",
+        *(name for name in dir(cls) if name[0] != "_" and name not in GIVEN_SIGNATURES + WRITTEN_BY_SUBCLASSES),
+    ]
+    members = ((name, inspect.getattr_static(cls, name)) for name in names)
+    functions = ((name, getattr(member, "__func__", member)) for name, member in members)  # of class methods
+    return [
+        (name, function)
+        for name, function in functions
+        if inspect.isfunction(function)
+        and not is_refusal(function)
+        and not inspect.unwrap(function).__module__.startswith("ase.")
+    ]
+
+
+def assert_plain_signature(function: Callable, *, name: str, positional: int = 1) -> None:
+    """Assert that at most ``positional`` arguments need no name, and that there are no ``*args`` and ``**kwargs``."""
+    parameters = [each for each in inspect.signature(function).parameters.values() if each.name not in ("self", "cls")]
+    kinds = {each.name: each.kind for each in parameters}
+    open_ended = [n for n, k in kinds.items() if k in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)]
+    assert not open_ended, f"{name} takes anything as {open_ended}"
+    by_place = [n for n, kind in kinds.items() if kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert len(by_place) <= positional, f"{name} takes {', '.join(by_place[positional:])} by position"
 
 
 def turn(kind, value, rotation):

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.spectrum.doscollection import GridDOSCollection
 
 from ase_mlelec import DeepDOSCalculator
+from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.physics import dos, filling
 
 
@@ -56,3 +58,24 @@ def test_what_follows_from_a_known_level_is_as_without(atoms):
 def test_a_level_that_is_given_is_checked_with_its_dos():
     with pytest.raises(ValueError, match="dos: got NaN"):
         dos.band_energy([0, 1], [np.nan, 1], 1, 300, mu=0.5)
+
+
+def test_offsets_of_the_order_parameter_come_from_the_model(atoms):
+    calc = atoms.calc
+    assert np.array_equal(calc.get_order_parameter(), calc.get_order_parameter((0, -5, -8)))
+    calc.metadata["order_parameter_offsets_eV"] = [0.0, -1.0]
+    assert np.array_equal(calc.get_order_parameter(), calc.get_order_parameter(offsets=(0, -1)))
+
+
+def test_collection_of_atoms(atoms):
+    found = atoms.calc.get_dos()
+    assert isinstance(found, GridDOSCollection) and found[1].info == {"index": "1", "symbol": "Si"}
+    assert np.allclose(found.sum_all().get_weights(), atoms.calc.get_total_dos(), rtol=1e-12)
+
+
+def test_choices_are_enums_and_strings(atoms):
+    calc = DeepDOSCalculator("si", on_extrapolation=OnExtrapolation.IGNORE)
+    assert calc.on_extrapolation == "ignore" and calc.parameters["on_extrapolation"] == "ignore"
+    assert type(calc.parameters["on_extrapolation"]) is str and "on_extrapolation='ignore'" in repr(calc)
+    calc.on_extrapolation = "raise"
+    assert calc.on_extrapolation is OnExtrapolation.RAISE

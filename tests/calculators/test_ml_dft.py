@@ -12,7 +12,7 @@ from ase.io import read, write
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from ase.outputs import all_outputs
-from ase.spectrum.dosdata import GridDOSData
+from ase.spectrum.doscollection import GridDOSCollection
 from ase.stress import voigt_6_to_full_3x3_stress
 from small_ldos import CORE, ENERGIES, SPACING, TEMPERATURE, VALENCE, random_ldos_model
 from small_models import random_model
@@ -233,9 +233,9 @@ def test_electrons_and_spectra():
     density, dos = calc.get_density(atoms), calc.get_dos()
     volume = atoms.get_volume()
     assert density.mean() * volume == pytest.approx(12, rel=1e-12)
-    assert isinstance(dos, GridDOSData) and dos.info == {"label": "Al4"}
-    assert np.array_equal(dos.get_energies(), ENERGIES) and np.array_equal(dos.get_weights(), calc.get_total_dos())
-    np.testing.assert_allclose(dos.get_weights(), calc.get_ldos().mean(axis=(0, 1, 2)) * volume, rtol=1e-12)
+    assert isinstance(dos, GridDOSCollection) and len(dos) == 1 and dos[0].info == {"label": "Al4"}
+    assert np.array_equal(dos.get_energies(), ENERGIES) and np.array_equal(dos[0].get_weights(), calc.get_total_dos())
+    np.testing.assert_allclose(dos[0].get_weights(), calc.get_ldos().mean(axis=(0, 1, 2)) * volume, rtol=1e-12)
     weights = fermi.integration_weights(ENERGIES, calc.get_fermi_level(), TEMPERATURE)[0]
     np.testing.assert_allclose(density, calc.get_ldos() @ weights, rtol=1e-12)
 
@@ -255,7 +255,7 @@ def test_ldos_is_the_head_at_the_grid_points():
 def test_fixed_fermi_level():
     """The charge is what the level holds; at the solved level nothing changes but the derivatives."""
     atoms, free = aluminium(), calculator(random_ldos_model(0, ("Al",)))
-    level = free.get_fermi_level(atoms)
+    level = free.get_fermi_level(atoms=atoms)
     fixed = calculator(random_ldos_model(0, ("Al",)), fermi_level=level)
     assert fixed.get_terms(atoms) == pytest.approx(free.get_terms(atoms), rel=1e-12)
     assert not np.allclose(fixed.get_property("forces", atoms), free.get_property("forces", atoms), atol=1e-4)
@@ -263,6 +263,17 @@ def test_fixed_fermi_level():
     number = fermi.integration_weights(ENERGIES, level + 0.5, TEMPERATURE)[0] @ higher.get_total_dos(atoms)
     assert higher.get_fermi_level() == level + 0.5
     assert higher.get_density().mean() * atoms.get_volume() == pytest.approx(number, rel=1e-12) and number > 12.5
+
+
+def test_fermi_level_at_another_temperature():
+    """That of a calculator with this temperature; a level that is held fixed stays."""
+    atoms, models = aluminium(), [random_ldos_model(seed, ("Al",)) for seed in (0, 1)]
+    for model in models[0], models:
+        calc, hot = calculator(model), calculator(model, electronic_temperature=20000.0)
+        wanted = hot.get_fermi_level(atoms=atoms)
+        assert calc.get_fermi_level(20000.0, atoms=atoms) == pytest.approx(wanted, abs=1e-10)
+        assert abs(calc.get_fermi_level() - wanted) > 1e-4
+    assert calculator(models[0], fermi_level=1.0).get_fermi_level(300.0, atoms=atoms) == 1.0
 
 
 @pytest.mark.parametrize("fixed", [False, True])
@@ -483,7 +494,7 @@ def test_potential_from_elsewhere():
     wanted.calc = EMT()
     np.testing.assert_allclose(forces, wanted.get_forces())
     assert energy == wanted.get_potential_energy()
-    assert level == own.get_fermi_level(atoms) and np.array_equal(density, own.get_density())
+    assert level == own.get_fermi_level(atoms=atoms) and np.array_equal(density, own.get_density())
     deep = DeepPotCalculator(random_model(0, species=("Al", "O")), device="cpu")
     both = calculator(potential=deep)
     assert both.get_property("energy", oxide()) == deep.get_property("energy", oxide())

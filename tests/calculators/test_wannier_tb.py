@@ -11,6 +11,7 @@ from ase.calculators.lj import LennardJones
 from ase.dft.bandgap import bandgap
 from ase.io import read
 from ase.spectrum.band_structure import calculate_band_structure
+from ase.spectrum.doscollection import GridDOSCollection
 from small_bilayers import graphene_bilayer, mx2_bilayer, random_wannier_model
 from small_models import random_model
 
@@ -62,7 +63,7 @@ def test_hamiltonian_is_kept_and_renewed(model, atoms, monkeypatch):
     monkeypatch.setattr(calc, "_members", lambda: calls.append(1) or members())
     first = calc.get_hamiltonian(atoms)
     calc.set(kpts=(2, 2, 1))
-    assert calc.get_hamiltonian(atoms) is first and calc.get_fermi_level(atoms) == calc.get_fermi_level()
+    assert calc.get_hamiltonian(atoms) is first and calc.get_fermi_level(atoms=atoms) == calc.get_fermi_level()
     assert len(calls) == 1
     atoms.positions[0] += [0.1, 0, 0]
     assert calc.get_hamiltonian(atoms) is not first and len(calls) == 2
@@ -71,7 +72,7 @@ def test_hamiltonian_is_kept_and_renewed(model, atoms, monkeypatch):
 def test_ase_bands(model, atoms):
     atoms.calc = calc = WannierTBCalculator(model, kpts=(3, 3, 1))
     path = atoms.cell.bandpath("GKM", npoints=7)
-    level = calc.get_fermi_level(atoms)
+    level = calc.get_fermi_level(atoms=atoms)
     found, own = calculate_band_structure(atoms, path), calc.band_structure(path)
     np.testing.assert_allclose(found.energies[0], calc.get_hamiltonian().eigenvalues(path.kpts), atol=1e-12)
     assert np.array_equal(found.energies, own.energies) and found.reference == own.reference == level
@@ -87,17 +88,23 @@ def test_ase_bands(model, atoms):
 
 def test_dos(model, atoms, monkeypatch):
     calc = WannierTBCalculator(model, kpts=(2, 2, 1))
-    dos = calc.get_dos(atoms=atoms, width=0.2)
-    assert np.trapezoid(dos.get_weights(), dos.get_energies()) == pytest.approx(8, abs=1e-3)
+    dos = calc.get_dos(atoms, width=0.2)
+    assert isinstance(dos, GridDOSCollection) and len(dos) == 1 and dos[0].info == {"label": "C4"}
+    assert np.trapezoid(dos[0].get_weights(), dos.get_energies()) == pytest.approx(8, abs=1e-3)
+    with pytest.deprecated_call(match="get_dos.. is a collection now"):
+        assert np.array_equal(dos.get_weights(), dos[0].get_weights())
+    with pytest.deprecated_call(match="pass energies of get_dos by name"):
+        former = calc.get_dos(np.array([-5.0, -4.0]), width=0.2)[0]
+    assert np.array_equal(former.get_weights(), calc.get_dos(energies=[-5.0, -4.0], width=0.2)[0].get_weights())
     # as if the cell were a large one: kernel polynomials at Γ hold the same states
     gamma = WannierTBCalculator(model)
-    wanted = gamma.get_fermi_level(atoms)
+    wanted = gamma.get_fermi_level(atoms=atoms)
     monkeypatch.setattr(wannier_tb, "LARGE", 1)
     large = WannierTBCalculator(model)
     dos = large.get_dos(atoms=atoms)
-    assert np.trapezoid(dos.get_weights(), dos.get_energies()) == pytest.approx(8, rel=0.02)
+    assert np.trapezoid(dos[0].get_weights(), dos.get_energies()) == pytest.approx(8, rel=0.02)
     levels = gamma.get_hamiltonian(atoms).eigenvalues([[0, 0, 0]])[0]
-    assert levels[1] - 0.05 < large.get_fermi_level(atoms) < levels[2] + 0.05 and levels[1] <= wanted <= levels[2]
+    assert levels[1] - 0.05 < large.get_fermi_level(atoms=atoms) < levels[2] + 0.05 and levels[1] <= wanted <= levels[2]
 
 
 def test_save_and_load(model, atoms, tmp_path):
@@ -157,11 +164,22 @@ def test_combined(atoms):
         CombinedCalculator([LennardJones()]).band_structure()
 
 
+def test_fermi_level_at_another_temperature(model, atoms):
+    calc, hot = (WannierTBCalculator(model, kpts=(2, 2, 1), electronic_temperature=t) for t in (None, 5000.0))
+    cold_level, hot_level = calc.get_fermi_level(atoms=atoms), hot.get_fermi_level(atoms=atoms)
+    assert calc.electronic_temperature == 300 and abs(cold_level - hot_level) > 1e-6
+    assert calc.get_fermi_level(5000.0) == hot.get_fermi_level() and calc.get_fermi_level(300) == calc.get_fermi_level()
+    with pytest.raises(CalculatorSetupError, match="got electronic_temperature=-1 K"):
+        calc.get_fermi_level(-1)
+    with pytest.deprecated_call(match="got Atoms as temperature of get_fermi_level; pass them by name"):
+        assert calc.get_fermi_level(atoms) == calc.get_fermi_level()
+
+
 def test_each_of(model, atoms):
     calc = WannierTBCalculator(model)
     images = [atoms, graphene_bilayer((0.0, 0.0))]
-    found = [calc.get_fermi_level(image) for image in calc.each_of(images)]
-    assert found == [WannierTBCalculator(model).get_fermi_level(image) for image in images]
+    found = [calc.get_fermi_level(atoms=image) for image in calc.each_of(images)]
+    assert found == [WannierTBCalculator(model).get_fermi_level(atoms=image) for image in images]
 
 
 def test_extrapolation(atoms):
@@ -193,7 +211,7 @@ def test_single_layer(model):
         matrix = WannierTBCalculator(model).get_hamiltonian(both).hk([[0.1, 0.3, 0.0]])[0]
         np.testing.assert_allclose(matrix[:2, :2], hamiltonian.hk([[0.1, 0.3, 0.0]])[0], atol=1e-9)
         np.testing.assert_allclose(matrix[:2, 2:], 0, atol=1e-12)
-    assert abs(hamiltonian.hk([[0.1, 0.3, 0.0]])[0, 0, 1]) > 0.01 and alone.get_fermi_level(layer) < 1e3
+    assert abs(hamiltonian.hk([[0.1, 0.3, 0.0]])[0, 0, 1]) > 0.01 and alone.get_fermi_level(atoms=layer) < 1e3
     known = random_wannier_model("graphene")
     known.metadata["nearest_distances_A"] = {"within": [1.35, 1.5], "across": [3.0, 3.8]}
     with pytest.warns(UserWarning, match="of neighbouring layers are more than 12 Å apart, 3.00 to 3.80 in the"):

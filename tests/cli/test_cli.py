@@ -142,7 +142,7 @@ def test_dos_of_an_ldos_model(folder, capsys):
     write(folder / "al.traj", atoms)
     call("dos", folder / "al.safetensors", folder / "al.traj", "--out", folder / "ldos.csv", "--device", "cpu")
     calc = MLDFTCalculator(model, device="cpu")
-    assert capsys.readouterr().out == f"Al4: Fermi level {calc.get_fermi_level(atoms):.3f} eV, no gap\n"
+    assert capsys.readouterr().out == f"Al4: Fermi level {calc.get_fermi_level(atoms=atoms):.3f} eV, no gap\n"
     table = np.loadtxt(folder / "ldos.csv", delimiter=",", skiprows=1)
     np.testing.assert_allclose(table[:, 1], calc.get_total_dos(atoms), rtol=1e-5)
 

@@ -169,7 +169,7 @@ class TestCombined(Orthorhombic):
         tight = WannierTBCalculator(random_wannier_model("graphene"), kpts=(2, 2, 1))
         atoms.calc = CombinedCalculator([DeepPotCalculator(random_model(0, species=("C", "O"))), tight])
         assert bandgap(atoms.calc) == bandgap(tight)
-        assert atoms.calc.get_fermi_level() == tight.get_fermi_level(atoms)
+        assert atoms.calc.get_fermi_level() == tight.get_fermi_level(atoms=atoms)
         with pytest.raises(PropertyNotImplementedError):
             bandgap(combined())
 
