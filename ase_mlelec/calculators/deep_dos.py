@@ -1,7 +1,7 @@
 """DeepDOSCalculator: atomic and total density of states, and what follows from them."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -57,7 +57,7 @@ class DeepDOSCalculator(MLElecCalculator):
         """Return the atomic density of states [C, S], states/eV."""
         return {"ados": model.heads["dos"](environment, None)}
 
-    def electronic_results(self) -> dict[str, float]:
+    def electronic_results(self) -> dict[str, Any]:
         """Return the Fermi level at the model's own temperature."""
         return {"fermi_level": self.get_fermi_level()}
 

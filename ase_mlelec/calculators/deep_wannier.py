@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import spglib
@@ -192,7 +193,7 @@ class DeepWannierCalculator(MLElecCalculator):
                 }
             )
 
-    def electronic_results(self) -> dict:
+    def electronic_results(self) -> dict[str, Any]:
         """Evaluate dipole and polarization."""
         self._evaluated("displacements", VECTORS)
         return {}  # _store has put them where they belong

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import torch
@@ -242,7 +243,7 @@ class MLDFTCalculator(MLElecCalculator):
         if "forces" in wanted or "stress" in wanted:
             self._differentiate()
 
-    def electronic_results(self) -> dict[str, float]:
+    def electronic_results(self) -> dict[str, Any]:
         """Return the Fermi level."""
         return {"fermi_level": self.get_fermi_level()}
 

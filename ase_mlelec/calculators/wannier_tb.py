@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -243,7 +244,7 @@ class WannierTBCalculator(MLElecCalculator):
 
     # bands --------------------------------------------------------------------------------------------------------
 
-    def electronic_results(self) -> dict:
+    def electronic_results(self) -> dict[str, Any]:
         """Return eigenvalues on the mesh or at the k points, and the Fermi level."""
         hamiltonian = self.get_hamiltonian()
         if isinstance(self._kpts, tuple):

@@ -328,7 +328,7 @@ class CalculatorContract:
 
 
 GIVEN_SIGNATURES = ("calculate", "check_state", "get_eigenvalues", "get_property", "set", "todict")  # by ASE
-WRITTEN_BY_SUBCLASSES = ("evaluate",)
+HOOKS = ("electronic_results", "evaluate")  # written by subclasses, called by the base
 
 
 def public_functions(cls: type) -> list[tuple[str, Callable]]:
