@@ -341,8 +341,8 @@ def test_chunks_do_not_matter(monkeypatch):
     """The grid is evaluated piece by piece, of any size."""
     whole, atoms = calculator(), oxide()
     wanted = results(whole, atoms)
-    for name, size in (("CHUNK", 50), ("BLOCK", 7), ("BRICKS_AT_ONCE", 5)):
-        monkeypatch.setattr(bispectrum, name, size)
+    for name, size in (("grid.CHUNK", 50), ("descriptor.BLOCK", 7), ("grid.BRICKS_AT_ONCE", 5)):
+        monkeypatch.setattr(f"{bispectrum.__name__}.{name}", size)
     parts = calculator()
     for name, value in results(parts, atoms).items():
         assert_close(value, wanted[name], 1e-12, name)  # sums in another order
