@@ -45,10 +45,10 @@ def outcome(function):
         return type(error)
     if isinstance(value, dict):
         value = list(value.values())
-    if hasattr(value, "get_weights"):
-        value = value.get_weights()
-    elif hasattr(value, "sum_all"):
+    if hasattr(value, "sum_all"):
         value = [part.get_weights() for part in value]
+    elif hasattr(value, "get_weights"):
+        value = value.get_weights()
     elif hasattr(value, "hk"):
         value = value.hk([[0.1, 0.2, 0.0]])
     try:
