@@ -345,7 +345,7 @@ READERS = {
     "config": Reader(
         "train.config.files.read_config",
         seeds.text("config.toml", seeds.CONFIG),
-        lambda folder: read_config(folder / "config.toml"),
+        lambda folder: read_config(folder / "config.toml").model_dump(),
     ),
 }
 

@@ -1,15 +1,17 @@
 """The configuration of a training in TOML, with strict keys.
 
-[data]
-files = ["silicon.h5"]          # relative to the configuration file
+All settings are in ``docs/settings.rst``; a file has those that differ from the defaults::
 
-[energy]                        # the heads wanted; an empty section takes the defaults below
-forces = [100, 10]
+    [data]
+    files = ["silicon.h5"]          # relative to the configuration file
 
-[dos]
+    [energy]                        # the heads wanted; an empty section takes the defaults below
+    forces = [100, 10]
 
-[output]
-model = "si.safetensors"
+    [dos]
+
+    [output]
+    model = "si.safetensors"
 """
 
 from ase_mlelec.train.config.data import DataConfig, KeysConfig, OutputConfig
