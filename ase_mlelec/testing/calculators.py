@@ -13,6 +13,7 @@ from ase.outputs import all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from ase_mlelec.calculators.no_bands import is_refusal
+from ase_mlelec.quantities import DIPOLE
 from ase_mlelec.testing.models import assert_same_model, load_again
 from ase_mlelec.testing.numbers import assert_close, assert_continuous, five_point
 from ase_mlelec.testing.structures import doubled, pair_at_cutoff, random_rotation, shifted_by_cells, turned
@@ -261,9 +262,7 @@ class CalculatorContract:
 
     def test_refuses_what_it_does_not_promise(self):
         calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
-        foreign = next(
-            name for name in ("magmoms", "charges", "dipole") if name not in calculator.implemented_properties
-        )
+        foreign = next(name for name in ("magmoms", "charges", DIPOLE) if name not in calculator.implemented_properties)
         with pytest.raises(PropertyNotImplementedError):
             calculator.get_property(foreign, atoms)
         if atoms.cell.rank < 3 and "stress" in calculator.implemented_properties:

@@ -88,7 +88,7 @@ class Config(Section):
         if not heads and self.ldos is None and self.hamiltonian is None:
             *sections, last = [f"[{name}]" for name in QUANTITIES if hasattr(self, name)]
             raise SettingError("", f"got none of the sections {', '.join(sections)} and {last}; add at least one")
-        beside = [name for name in (*heads, "ldos") if name != "energy" and getattr(self, name) is not None]
+        beside = [name for name in (*heads, "ldos") if name != "energy" and self.section(name) is not None]
         if self.hamiltonian is not None and beside:
             raise SettingError("", f"got [hamiltonian] beside [{beside[0]}]; train them apart, their data differ")
         if self.ldos is not None and self.start:
