@@ -74,13 +74,14 @@ def convert_data(sources, target, grid, keys):
     import numpy as np
 
     from ase_mlelec.data.frames import read_all, write_hdf5
+    from ase_mlelec.quantities import LABELS
 
     frames = read_all(sources, keys)
     if grid is not None:
         if not -1e6 < grid[0] < grid[1] < 1e6:
             raise ValueError(f"got --grid {grid[0]:g} {grid[1]:g}, need two energies in eV, the lower first")
         lengths = {
-            np.shape(frame.labels[name])[-1] for frame in frames for name in ("ados", "dos") if name in frame.labels
+            np.shape(label)[-1] for frame in frames for name, label in frame.labels.items() if LABELS[name].on_grid
         }
         if len(lengths) != 1:
             raise ValueError(

@@ -45,7 +45,7 @@ def read_data(path):
         )
     notes = _Notes()
     frames = [frame for folder in _systems(path, notes) for frame in _read_system(folder, notes)]
-    lengths = {labels[name].shape[-1] for _, labels in frames for name in ("ados", "dos") if name in labels}
+    lengths = {labels[name].shape[-1] for _, labels in frames for name in labels if LABELS[name].on_grid}
     if len(lengths) > 1:
         raise ValueError(
             f"{path}: got spectra of {' and '.join(map(str, sorted(lengths)))} energies, need one energy "
