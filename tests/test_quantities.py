@@ -177,6 +177,18 @@ def test_bias(toy, extxyz):
     np.testing.assert_allclose(model.heads[row.name].nets.bias[:, 0], wanted, atol=1e-10)
 
 
+def test_head_without_a_row(extxyz):
+    """Other heads can be trained and tested beside it; it is left as it is."""
+    descriptor = DeepPotSE(["Cl", "Na"], **DESCRIPTOR)
+    model = Model(descriptor, {"charge": ChargeHead(2, descriptor.n_features)}).double()
+    with quantities.added(*TOYS["magnetization"][:1], labels=(MOMENT,), head=MomentHead, loss=MomentLoss):
+        model.heads["magnetization"] = MomentHead(2, descriptor.n_features).double()
+        frames = read_frames(extxyz)
+        standardise(model, frames)
+        assert list(errors(model, frames)) == ["moment_rmse_muB_per_atom"]
+    assert not model.heads["charge"].nets.bias.any()
+
+
 def test_from_data_to_errors_and_back(toy, extxyz, tmp_path, capsys):
     """Trained by the ordinary recipe, tested by ``mlelec test``, described by ``mlelec info``, saved and loaded."""
     row, label = toy

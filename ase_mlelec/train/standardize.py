@@ -19,19 +19,22 @@ def standardise(model, frames):
 
 @torch.no_grad()
 def standardise_heads(model, frames, names=None):
-    """Set the normalisation of new heads (default all that have FittingNets) for the descriptor as it is now.
+    """Set the normalisation of new heads for the descriptor as it is now: by default of all that have FittingNets and a
+    row in ase_mlelec.quantities.
 
-    Features get zero mean and unit spread, or the weights of the descriptor. Sums over atoms get their
-    least-squares composition as bias, values of atoms their mean by species, tensors of centres the best constant
-    coefficients of their basis; the spread around the bias is the scale of a head's output, for energies at least that
-    of the forces.
+    Features get zero mean and unit spread, or the weights of the descriptor. Sums over atoms get their least-squares
+    composition as bias, values of atoms their mean by species, tensors of centres the best constant coefficients of
+    their basis; the spread around the bias is the scale of a head's output, for energies at least that of the forces.
 
     Frames without the label of a head have no part in its bias and its scale.
 
     Raises ValueError for a species without atoms, and for one without a label, in ``frames``.
     """
     if names is None:
-        names = [name for name, head in model.heads.items() if isinstance(getattr(head, "nets", None), FittingNets)]
+        of_species = [
+            name for name, head in model.heads.items() if isinstance(getattr(head, "nets", None), FittingNets)
+        ]
+        names = [name for name in of_species if name in QUANTITIES]
     labels = {name: _label_of(QUANTITIES[name], frames) for name in names}
     for name in names:
         _check_labelled(model, QUANTITIES[name], frames)
