@@ -52,6 +52,14 @@ class Model(torch.nn.Module):
     def dtype(self):
         return next(self.parameters()).dtype
 
+    def __repr__(self) -> str:
+        name = self.metadata.get("name")
+        size = sum(parameter.numel() for parameter in self.parameters())
+        return (
+            f"Model({f'{name}: ' if name else ''}{', '.join(self.heads)} of {', '.join(self.species)}, "
+            f"{self.cutoff:g} Å, {size} parameters)"
+        )
+
     def descriptor_of(self, quantity):
         """The Descriptor that a head sees."""
         return self.descriptor if quantity == "energy" or self.electronic is None else self.electronic

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -31,7 +32,7 @@ class DenseLayer(torch.nn.Module):
     Source: Zhang et al. 2018 (DeepPot-SE), supplementary; the layer rule of its reference implementation.
     """
 
-    def __init__(self, n_in, n_out, timestep=False, activation="tanh"):
+    def __init__(self, n_in: int, n_out: int, timestep: bool = False, activation: str = "tanh"):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation: got '{activation}', need one of {', '.join(ACTIVATIONS)}; correct it")
@@ -47,7 +48,7 @@ class DenseLayer(torch.nn.Module):
             if self.idt is not None:
                 self.idt.normal_(0.1, 0.001)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.activation(torch.addmm(self.bias, x, self.weight))
         if self.idt is not None:
             y = y * self.idt
@@ -61,12 +62,14 @@ class DenseLayer(torch.nn.Module):
 class DenseNet(torch.nn.Sequential):
     """Hidden DenseLayers of the given widths; no output layer."""
 
-    def __init__(self, n_in, widths, timestep=False, activation="tanh"):
+    def __init__(self, n_in: int, widths: Sequence[int], timestep: bool = False, activation: str = "tanh"):
         sizes = [n_in, *widths]
         super().__init__(*(DenseLayer(a, b, timestep, activation) for a, b in itertools.pairwise(sizes)))
 
 
-def map_by_species(function, species, n_species, *tensors):
+def map_by_species(
+    function: Callable[..., torch.Tensor], species: torch.Tensor, n_species: int, *tensors: torch.Tensor
+) -> torch.Tensor:
     """Apply ``function(k, *rows)`` to the rows of the tensors [C, ...] whose species [C] is k; joins the results.
 
     Rows are brought together by one permutation: its backward pass is a plain addition, that of fancy indexing is not.

@@ -1,9 +1,11 @@
 """System: one or many structures as tensors.  The only place where strain is applied."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from ase import Atoms
 from ase.calculators.calculator import InputError
 
 LARGEST = 1e8  # Å, of positions and cells
@@ -27,7 +29,9 @@ class System:
     batch: torch.Tensor
 
     @classmethod
-    def from_atoms(cls, atoms, dtype=torch.float64, device="cpu"):
+    def from_atoms(
+        cls, atoms: Atoms | Iterable[Atoms], dtype: torch.dtype = torch.float64, device: str | torch.device = "cpu"
+    ) -> "System":
         """Build from one ase.Atoms or a sequence of them.
 
         Raises InputError for an empty structure, NaN or infinite positions, those beyond LARGEST, or a periodic cell
@@ -52,15 +56,15 @@ class System:
         )
 
     @property
-    def n_systems(self):
+    def n_systems(self) -> int:
         return len(self.cell)
 
     @property
-    def n_atoms(self):
+    def n_atoms(self) -> torch.Tensor:
         """Tensor [B], atoms of each structure."""
         return torch.bincount(self.batch, minlength=self.n_systems)
 
-    def singles(self):
+    def singles(self) -> list["System"]:
         """list of System, one for each structure."""
         counts = self.n_atoms.tolist()
         return [
@@ -68,18 +72,18 @@ class System:
             for b, (positions, numbers) in enumerate(zip(self.positions.split(counts), self.numbers.split(counts)))
         ]
 
-    def to(self, dtype):
+    def to(self, dtype: torch.dtype) -> "System":
         """The same structures with positions and cells in another precision."""
         if self.positions.dtype == dtype:
             return self
         return replace(self, positions=self.positions.to(dtype), cell=self.cell.to(dtype))
 
     @property
-    def volume(self):
+    def volume(self) -> torch.Tensor:
         """Tensor [B], Å^3."""
         return torch.linalg.det(self.cell).abs()
 
-    def strained(self, strain):
+    def strained(self, strain: torch.Tensor) -> "System":
         """The structures deformed by a strain: r -> r (1 + ε), cell -> cell (1 + ε); ε is Tensor [B, 3, 3]."""
         deformation = torch.eye(3, dtype=self.cell.dtype, device=self.cell.device) + strain
         return replace(
@@ -88,13 +92,13 @@ class System:
             cell=self.cell @ deformation,
         )
 
-    def sum_per_system(self, values):
+    def sum_per_system(self, values: torch.Tensor) -> torch.Tensor:
         """Sum per-atom values [N, ...] over the atoms of each structure -> [B, ...]."""
         out = values.new_zeros(self.n_systems, *values.shape[1:])
         return out.index_add(0, self.batch, values)
 
 
-def check_atoms(atoms):
+def check_atoms(atoms: Atoms) -> None:
     """Refuse structures no model can evaluate.
 
     Raises InputError naming cause and remedy.

@@ -75,7 +75,9 @@ def test_sampled_structures(sampled):
                 "swatch": (18, (2, 2, 1)),
             }[kind]
             assert len(atoms) == n and mos2.mesh(atoms, 4, n // 3) == points
-            assert (layers(atoms, mos2.AREAS) == 0).all() and atoms.positions[:, 2].mean() == pytest.approx(11, abs=0.1)
+            assert (layers(atoms, areas=mos2.AREAS) == 0).all() and atoms.positions[:, 2].mean() == pytest.approx(
+                11, abs=0.1
+            )
             assert (0.1 if kind == "ripple" else 0.02) < np.ptp(atoms.positions[atoms.symbols == "Mo", 2]) < 1.0
             continue
         points = {1: (4, 4, 1), 2: (2, 4, 1), 3: (2, 4, 1) if kind == "beam" else (3, 3, 1), 4: (2, 2, 1)}[cells]

@@ -142,7 +142,7 @@ def _layers(system, areas):
     reach = 2 * BOND * covalent_radii[atoms.numbers].max()
     check_density(atoms.positions, cell, atoms.pbc, reach, len(atoms))  # before all bonds are listed
     try:
-        layer = layers(atoms, areas)
+        layer = layers(atoms, areas=areas)
     except ValueError as error:
         raise InputError(str(error)) from None
     height = atoms.cell.scaled_positions(atoms.positions)[:, 2]

@@ -2,7 +2,7 @@
 
 import torch
 
-from ase_mlelec.edges.edges import connect, offsets
+from ase_mlelec.edges.edges import Edges, connect, offsets
 from ase_mlelec.edges.pairs import find_pairs
 from ase_mlelec.system import System
 
@@ -15,12 +15,12 @@ class EdgeCache:
     sigma_min(F) (cutoff + skin) - 2 max|u| >= cutoff.  This holds for moving atoms and changing cells alike.
     """
 
-    def __init__(self, cutoff, skin):
+    def __init__(self, cutoff: float, skin: float):
         self.cutoff, self.skin = cutoff, skin
         self.reference, self.pairs, self.offset = None, None, None
         self._same_cell, self.n_builds = False, 0
 
-    def edges(self, system):
+    def edges(self, system: System) -> Edges:
         if not self._complete_for(system):
             self.pairs = find_pairs(system, self.cutoff + self.skin)
             self.reference = System(
@@ -34,7 +34,7 @@ class EdgeCache:
             self.n_builds += 1
             return connect(system, *self.pairs, self.cutoff)
         same = self._same_cell and not system.cell.requires_grad
-        return connect(system, *self.pairs, self.cutoff, self.offset if same else None)
+        return connect(system, *self.pairs, self.cutoff, offset=self.offset if same else None)
 
     def _complete_for(self, system):
         old = self.reference

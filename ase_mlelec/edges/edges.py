@@ -1,11 +1,13 @@
 """Edges: the pairs of a structure with their vectors."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from ase.calculators.calculator import InputError
 
 from ase_mlelec.edges.pairs import find_center_pairs, find_pairs
+from ase_mlelec.system import System
 
 SHORTEST_DISTANCE = 0.05  # Å; below it two atoms are on top of each other
 
@@ -32,20 +34,20 @@ class Edges:
     shortest: float = 0.0
 
     @property
-    def n_centers(self):
+    def n_centers(self) -> int:
         return len(self.atoms)
 
     @property
-    def distances(self):
+    def distances(self) -> torch.Tensor:
         """Å, [E]; from the planes x, y, z, in which vectors are kept: several times faster than ``vec.norm(dim=1)``."""
         planes = self.vec.T
         return (planes * planes).sum(dim=0).sqrt()
 
-    def with_vec(self, vec):
+    def with_vec(self, vec: torch.Tensor) -> "Edges":
         """The same pairs with other vectors, e.g. a leaf that collects the gradient."""
         return replace(self, vec=vec)
 
-    def chunks(self, size):
+    def chunks(self, size: int) -> Iterator[tuple[slice, "Edges"]]:
         """Iterate over (rows, edges) for ``size`` centres at a time; rows is the slice of the pairs."""
         if self.n_centers <= size:
             yield slice(0, len(self.center)), self
@@ -65,14 +67,14 @@ class Edges:
                 ),
             )
 
-    def closer_than(self, cutoff):
+    def closer_than(self, cutoff: float) -> "Edges":
         """Those of the pairs whose distance is below ``cutoff``, Å."""
         near = (self.distances < cutoff).nonzero()[:, 0]
         return Edges(
             self.center[near], self.neighbor[near], self.shift[near], self.vec[near], self.atoms, self.shortest
         )
 
-    def at_centers(self, rows):
+    def at_centers(self, rows: torch.Tensor) -> "Edges":
         """Some of the centres (Tensor of indices, ascending) with their edges."""
         number = torch.full((self.n_centers,), -1, device=rows.device)
         number[rows] = torch.arange(len(rows), device=rows.device)
@@ -87,7 +89,7 @@ class Edges:
             self.shortest,
         )
 
-    def part(self, atoms, rows):
+    def part(self, atoms: slice, rows: slice) -> "Edges":
         """The edges ``rows`` (slice) of the structure with ``atoms`` (slice), counted from its first atom."""
         return Edges(
             self.center[rows] - atoms.start,
@@ -99,7 +101,7 @@ class Edges:
         )
 
     @classmethod
-    def build(cls, system, cutoff, centers=None):
+    def build(cls, system: System, cutoff: float, *, centers: torch.Tensor | None = None) -> "Edges":
         """All pairs closer than ``cutoff`` (Å) in every structure of ``system``.
 
         Any cell shape, any pbc, cutoffs beyond the cell and single atoms (which see their images) are allowed.
@@ -120,7 +122,15 @@ class Edges:
         return cls(*(array.index_select(0, keep) for array in (center, neighbor, shift, vec)), atoms)
 
 
-def connect(system, center, neighbor, shift, cutoff, offset=None):
+def connect(
+    system: System,
+    center: torch.Tensor,
+    neighbor: torch.Tensor,
+    shift: torch.Tensor,
+    cutoff: float,
+    *,
+    offset: torch.Tensor | None = None,
+) -> Edges:
     """Edges of the candidate pairs that are within ``cutoff`` at the present positions.
 
     offset : Tensor [3, E], Å, shift @ cell of every pair where it is known already
@@ -146,7 +156,7 @@ def connect(system, center, neighbor, shift, cutoff, offset=None):
     return Edges(center, neighbor, shift, vec.T, torch.arange(len(system.positions), device=center.device), shortest)
 
 
-def offsets(system, center, shift):
+def offsets(system: System, center: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """Tensor [3, E], Å: shift @ cell of every pair, one structure after the other, so that the last digit does not
     depend on how many there are."""
     if system.n_systems == 1:

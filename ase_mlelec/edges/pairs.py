@@ -5,6 +5,7 @@ import torch
 import vesin
 from ase.calculators.calculator import InputError
 from ase.geometry import complete_cell
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from ase_mlelec.system import System
@@ -14,7 +15,7 @@ MOST_BOXES = 100_000  # of vesin's
 MOST_PAIRS = 400_000_000  # in all, about 40 GB
 
 
-def find_pairs(system, cutoff):
+def find_pairs(system: System, cutoff: float) -> tuple[torch.Tensor, ...]:
     """(center, neighbor, shift) of all pairs within ``cutoff`` Å, as tensors on the system's device."""
     offset, parts = 0, []
     positions = system.positions.detach().cpu().double().numpy()
@@ -39,7 +40,7 @@ def find_pairs(system, cutoff):
     return pairs[:, 0].contiguous(), pairs[:, 1].contiguous(), shift
 
 
-def has_boxes(positions, cell, pbc, cutoff):
+def has_boxes(positions: NDArray, cell: NDArray, pbc: NDArray, cutoff: float) -> bool:
     """Whether vesin can sort the atoms of a cell into boxes.  Where there would be more than MOST_BOXES it makes them
     larger along all directions alike; a direction of few boxes then has none, and the process dies (vesin 0.6)."""
     lengths = _heights(cell) * np.where(pbc, 1, np.ptp(positions @ np.linalg.inv(cell), axis=0))
@@ -62,7 +63,7 @@ def _pairs_by_tree(system, atoms, k, cutoff):
     return torch.stack([center, neighbor], dim=1).cpu()[other].numpy(), shift.cpu()[other].numpy()
 
 
-def check_density(positions, cell, pbc, cutoff, n_centers):
+def check_density(positions: NDArray, cell: NDArray, pbc: NDArray, cutoff: float, n_centers: int) -> None:
     """Raise InputError where the list of pairs would be longer than any matter makes it, before it is made.
 
     positions : array [N, 3], Å; cell : array [3, 3], Å; pbc : three bool; n_centers : int
@@ -92,7 +93,7 @@ def _heights(cell):
     return 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
 
 
-def find_center_pairs(system, centers, cutoff):
+def find_center_pairs(system: System, centers: torch.Tensor, cutoff: float) -> tuple[torch.Tensor, ...]:
     """(center, neighbor, shift) of all atoms within ``cutoff`` Å of points [C, 3], by centre, then atomic number.
 
     Raises InputError for more than one structure.

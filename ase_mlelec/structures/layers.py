@@ -1,22 +1,30 @@
 """Which atom is in which layer of a structure."""
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
+from ase import Atoms
 from ase.data import covalent_radii
 from ase.formula import Formula
 from ase.neighborlist import neighbor_list
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from ase_mlelec.deprecated import formerly_positional
 
 _BOND = 1.2  # atoms closer than this times the sum of their covalent radii are bonded
 _SAME = 0.3  # logarithm of areas per atom; two layers in one piece have half the area, 0.7
 
 
-def bonds(atoms):
+def bonds(atoms: Atoms) -> tuple[NDArray, NDArray]:
+    """Return the atoms (i, j) of all bonds, each both ways."""
     radii = _BOND * covalent_radii[atoms.numbers]
     return neighbor_list("ij", atoms, radii.tolist())
 
 
-def layers(atoms, areas=None):
+@formerly_positional("areas")
+def layers(atoms: Atoms, *, areas: Mapping[str, float] | None = None) -> NDArray:
     """Which layer each atom is in, from the structure alone: atoms that bonds connect are one layer.
 
     atoms : ase.Atoms, layers parallel to the first two cell vectors, in any order and shift
@@ -48,7 +56,7 @@ def layers(atoms, areas=None):
     return rank[part]
 
 
-def layer_areas(structures):
+def layer_areas(structures: Iterable[Atoms]) -> dict[str, float]:
     """dict of float, Å^2 per atom by formula, for ``layers``: of layers that others lie beside, or else of all.
 
     structures : iterable of ase.Atoms; without a single stack, what is in one piece is taken for one layer
@@ -63,7 +71,7 @@ def layer_areas(structures):
     return {formula: float(np.mean(areas)) for formula, areas in (alone | beside).items()}
 
 
-def formula_of(symbols):
+def formula_of(symbols: Iterable[str]) -> str:
     """Formula of a layer whatever its size, such as "MoS2"; symbols : iterable of chemical symbols of all atoms."""
     return Formula.from_list(list(symbols)).reduce()[0].format("hill")
 

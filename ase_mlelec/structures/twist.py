@@ -7,7 +7,10 @@ from ase import Atoms
 from ase.build import make_supercell
 from ase.geometry import find_mic
 
+from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.structures.layers import bonds
+
+Cell = tuple[int, int]  # (i, j) of a hexagonal supercell
 
 
 class Coincidence(NamedTuple):
@@ -19,14 +22,14 @@ class Coincidence(NamedTuple):
     n_atoms : int
     """
 
-    lower: tuple
-    upper: tuple
+    lower: Cell
+    upper: Cell
     angle: float
-    strains: tuple
+    strains: tuple[float, float]
     n_atoms: int
 
 
-def commensurate(m, r):
+def commensurate(m: int, r: int) -> tuple[Cell, Cell]:
     """Supercells ((i, j), (k, l)) of two equal layers that are commensurate without strain.
 
     cos(angle) = (3m² + 3mr + r²/2)/(3m² + 3mr + r²); (30, 1) are the 1.08 degrees of twisted bilayer graphene.  The
@@ -45,7 +48,16 @@ def commensurate(m, r):
     return (m + r // 3, r // 3), (r // 3, m + r // 3)
 
 
-def coincidences(lower, upper, angle, tolerance=0.1, max_strain=1e-6, max_atoms=12000):
+@formerly_positional("tolerance", "max_strain", "max_atoms")
+def coincidences(
+    lower: Atoms,
+    upper: Atoms,
+    angle: float,
+    *,
+    tolerance: float = 0.1,
+    max_strain: float = 1e-6,
+    max_atoms: int = 12000,
+) -> list[Coincidence]:
     """Supercells of two layers with about the wanted twist, the smallest first.
 
     lower, upper : ase.Atoms, primitive cells of hexagonal layers
@@ -107,7 +119,10 @@ def _lattice(layer):
     return a, np.array(turn)
 
 
-def twisted_bilayer(lower, upper, cells, distance, vacuum=15.0):
+@formerly_positional("vacuum")
+def twisted_bilayer(
+    lower: Atoms, upper: Atoms, cells: tuple[Cell, Cell], distance: float, *, vacuum: float = 15.0
+) -> tuple[Atoms, Coincidence]:
     """Two hexagonal layers on each other, turned and, where they do not fit, strained onto a common supercell.
 
     The common length is the geometric mean of the two, so that the strains are equal and opposite.  Where atoms lie on

@@ -309,7 +309,7 @@ def functions(atoms):
 
     A layer is turned by 180 degrees where its bonds from Mo point to -210, -90 and 30 degrees.
     """
-    layer, metal = layers(atoms, AREAS), atoms.symbols == "Mo"
+    layer, metal = layers(atoms, areas=AREAS), atoms.symbols == "Mo"
     first, _, bonds = neighbor_list("ijD", atoms, {("Mo", "S"): 3.0})
     threefold = np.exp(3j * np.arctan2(bonds[:, 1], bonds[:, 0]))[metal[first]]
     first = first[metal[first]]
@@ -361,7 +361,7 @@ def calculate(atoms, directory):
     """Label of one structure; Wannier90Error where the functions or the vacuum are not good enough."""
     check_pseudopotentials()
     bare = atoms.info.get("name", "").split("-")[0] in BARE
-    units, sheets = len(atoms) // 3, layers(atoms, AREAS).max() + 1
+    units, sheets = len(atoms) // 3, layers(atoms, areas=AREAS).max() + 1
     coarse, fine = (mesh(atoms, n, units / sheets) for n in (POINTS, FINE_POINTS))
     # gentle mixing: with 0.7 and the correction a trial was at 1e-4 Ry still after 13 steps
     points = None if coarse == (1, 1, 1) else coarse  # None: Γ, with real functions

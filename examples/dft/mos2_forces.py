@@ -48,7 +48,7 @@ def calculate(atoms, directory):
     """Label of one structure: energy and forces alone."""
     mos2.check_pseudopotentials()
     atoms = lower_cell(atoms)
-    cells = len(atoms) / 3 / (layers(atoms, mos2.AREAS).max() + 1)
+    cells = len(atoms) / 3 / (layers(atoms, areas=mos2.AREAS).max() + 1)
     mesh = mos2.mesh(atoms, POINTS, cells)
     jump = float(mos2.JUMP * mos2.HEIGHT / atoms.cell[2, 2])
     system = mos2.SYSTEM | dict(ecutrho=DENSITY, eopreg=jump, emaxpos=1 - jump / 2)

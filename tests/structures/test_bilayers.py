@@ -163,10 +163,10 @@ def test_single_layer():
         layer.cell[2] = layer.cell[2] if layer.cell[2].any() else [0, 0, 15.0]
         for known in areas, None:
             if single and known:
-                assert (layers(layer, known) == 0).all()
+                assert (layers(layer, areas=known) == 0).all()
             else:
                 with pytest.raises(ValueError, match="in one piece"):
-                    layers(layer, known)
+                    layers(layer, areas=known)
     stacked, area = mx2_bilayer(), np.linalg.norm(np.cross(*mx2_bilayer().cell[:2])) / 3
     alone = stacked[stacked.positions[:, 2] < stacked.positions[:, 2].mean()]
     alone.set_cell(1.1 * alone.cell, scale_atoms=False)
@@ -176,4 +176,4 @@ def test_single_layer():
     bonded.positions[2:, 2] += 1.6
     bonded.set_cell([*CARBON.cell[:2], [0, 0, 15.0]])
     with pytest.raises(ValueError, match="in one piece"):
-        layers(bonded, areas)
+        layers(bonded, areas=areas)
