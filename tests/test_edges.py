@@ -174,7 +174,7 @@ def test_every_atom_around_points(cell, pbc):
     points = np.vstack([np.random.default_rng(5).uniform(-6, 8, (3, 3)), atoms.positions[2:3]])
     together = atoms + Atoms("X4", points)
     for cutoff in (1.9, 4.7):
-        edges = Edges.build(System.from_atoms(atoms), cutoff, torch.as_tensor(points))
+        edges = Edges.build(System.from_atoms(atoms), cutoff, centers=torch.as_tensor(points))
         wanted = {(i - 4, j, *shift) for i, j, *shift in brute_force(together, cutoff) if i >= 4 > j}
         assert found_pairs(edges) == wanted and edges.n_centers == 4
         assert edges.atoms.tolist() == [-1] * 4 and bool((edges.center.diff() >= 0).all())
@@ -192,7 +192,7 @@ def test_points_carry_the_gradient():
     )
     strain = torch.zeros(1, 3, 3, dtype=torch.float64, requires_grad=True)
     strained = system.strained(strain)
-    edges = Edges.build(strained, 3.0, fractional @ strained.cell[0])
+    edges = Edges.build(strained, 3.0, centers=fractional @ strained.cell[0])
     weights = torch.randn(edges.vec.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (of_strain,) = torch.autograd.grad((weights * edges.vec).sum(), strain)
     np.testing.assert_allclose(of_strain[0], edges.vec.detach().T @ weights, rtol=0, atol=1e-12)
@@ -200,9 +200,9 @@ def test_points_carry_the_gradient():
 
 def test_no_points_and_too_many_structures():
     system = System.from_atoms(scattered(CELLS["skewed"], True))
-    assert Edges.build(system, 3.0, torch.zeros(0, 3, dtype=torch.float64)).vec.shape == (0, 3)
+    assert Edges.build(system, 3.0, centers=torch.zeros(0, 3, dtype=torch.float64)).vec.shape == (0, 3)
     with pytest.raises(InputError, match="got 2 structures with centers; give centers of one structure at a time"):
-        Edges.build(System.from_atoms([Atoms("H"), Atoms("H")]), 3.0, torch.zeros(1, 3))
+        Edges.build(System.from_atoms([Atoms("H"), Atoms("H")]), 3.0, centers=torch.zeros(1, 3))
 
 
 # EdgeCache ---------------------------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def test_cells_denser_than_matter_are_refused_before_pairs_are_listed(cell, pbc)
     start = time.perf_counter()
     for centers in (None, torch.zeros(1, 3, dtype=torch.float64)):
         with pytest.raises(InputError, match="denser than any matter; check the cell"):
-            Edges.build(system, 6.0, centers)
+            Edges.build(system, 6.0, centers=centers)
     assert time.perf_counter() - start < 1
 
 

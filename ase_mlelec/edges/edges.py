@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from ase.calculators.calculator import InputError
 
+from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.edges.pairs import find_center_pairs, find_pairs
 from ase_mlelec.system import System
 
@@ -101,6 +102,7 @@ class Edges:
         )
 
     @classmethod
+    @formerly_positional("centers")
     def build(cls, system: System, cutoff: float, *, centers: torch.Tensor | None = None) -> "Edges":
         """All pairs closer than ``cutoff`` (Å) in every structure of ``system``.
 

@@ -90,7 +90,7 @@ def at_points(descriptor, atoms, points, dtype=torch.float64):
     """Features at points [C, 3], Å."""
     system = System.from_atoms(atoms, dtype)
     with torch.no_grad():
-        edges = Edges.build(system, descriptor.cutoff, torch.as_tensor(np.asarray(points), dtype=dtype))
+        edges = Edges.build(system, descriptor.cutoff, centers=torch.as_tensor(np.asarray(points), dtype=dtype))
         return descriptor(system, edges).features.numpy()
 
 
@@ -207,7 +207,7 @@ def test_points_equal_the_grid():
     atoms, shape = oxide(), (2, 3, 2)
     system, descriptor = System.from_atoms(atoms), Bispectrum(["O", "Si"], 5, **OXIDE)
     points = torch.tensor(list(np.ndindex(*shape))).double() / torch.tensor(shape)
-    environment = descriptor(system, Edges.build(system, descriptor.cutoff, points @ system.cell[0]))
+    environment = descriptor(system, Edges.build(system, descriptor.cutoff, centers=points @ system.cell[0]))
     assert_close(environment.features, grid_bispectrum(atoms, shape, twojmax=5, **OXIDE).reshape(12, -1), 1e-13)
     assert environment.species.tolist() == [0] * 12
 
@@ -293,7 +293,7 @@ def test_gradient_of_points():
             chunks = descriptor.grid_chunks(system, shape)
             total = sum((descriptor.of_chunk(system, chunk) ** 2).sum() for chunk in chunks)
         else:
-            edges = Edges.build(system, descriptor.cutoff, fractional @ system.cell[0])
+            edges = Edges.build(system, descriptor.cutoff, centers=fractional @ system.cell[0])
             total = (descriptor(system, edges).features ** 2).sum()
         results.append(torch.autograd.grad(total, [system.positions, system.cell]))
     for found, wanted in zip(*results):

@@ -66,7 +66,7 @@ def test_fingerprints_of_mala(snapshot):
     indices = np.arange(0, stored[..., 0].size, 97)
     points = np.stack(np.unravel_index(indices, stored.shape[:3]), axis=1) / stored.shape[:3] @ atoms.cell.array
     with torch.no_grad():
-        found = descriptor(system, Edges.build(system, descriptor.cutoff, torch.as_tensor(points))).features
+        found = descriptor(system, Edges.build(system, descriptor.cutoff, centers=torch.as_tensor(points))).features
     np.testing.assert_allclose(found, stored.reshape(-1, 91)[indices], rtol=0, atol=1.2e-7 * np.abs(stored).max())
 
 
