@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from ase_mlelec import descriptors, heads, shipped
 from ase_mlelec.checks import printable
+from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.deepmd.model import read_model
 from ase_mlelec.model import Model
 from ase_mlelec.model_file.checks import check_arguments, check_arrays, check_parts
@@ -35,6 +36,7 @@ def list_models() -> list[str]:
     return shipped.list_models(PRETRAINED)
 
 
+@formerly_positional("classes")
 def load_model(model: str | os.PathLike | Model, *, classes: Sequence[type] = ()) -> Model:
     """The Model of a shipped name, a path, or a Model (returned as it is).
 

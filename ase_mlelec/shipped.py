@@ -10,12 +10,12 @@ SUFFIX = ".safetensors"
 LONGEST = 100_000_000  # bytes of a header, the limit of safetensors
 
 
-def list_models(folder=PRETRAINED):
+def list_models(folder=PRETRAINED) -> list[str]:
     """Names of the models shipped with the package."""
     return sorted(path.name.removesuffix(SUFFIX) for path in folder.iterdir() if path.name.endswith(SUFFIX))
 
 
-def read_summary(name, folder=PRETRAINED):
+def read_summary(name: str, folder=PRETRAINED) -> dict:
     """dict of a shipped model: species, cutoff (Å) and quantities, from the header alone; its arrays are not read.
 
     Raises ValueError for a file that is not a model.

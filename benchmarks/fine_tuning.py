@@ -81,7 +81,7 @@ def main():
     ]
     with tempfile.TemporaryDirectory() as folder:
         for name, part in parts.items():
-            write_hamiltonians(Path(folder) / name, part, data.attributes)
+            write_hamiltonians(Path(folder) / name, part, attributes=data.attributes)
         folder = Path(folder)
         lines += rows("primitive cells", *trained(folder, "primitive", "primitive.h5"), tests)
         lines += rows(

@@ -327,7 +327,7 @@ def test_convergence(tmp_path, monkeypatch):
     assert calls == [(3, 3, 3), (4, 4, 4)] * 2
     head, *rows = (line.split(",") for line in (tmp_path / "table.csv").read_text().splitlines())
     assert len(rows) == 2 * 2 * 2 * 3  # structures, elements, ranges of energy, and meshes but for the best one
-    dos = small_bands(n=3).site_dos(mgo.ENERGIES, 0.04 * units.Ry)
+    dos = small_bands(n=3).site_dos(mgo.ENERGIES, width=0.04 * units.Ry)
     magnesium = bulk("MgO", "rocksalt", a=3.4, cubic=True).symbols == "Mg"
     spread = np.sqrt(dos[magnesium].var(axis=0).mean())
     for mesh, between, error in ("3^3", "0", 0.1), ("3^3", "1", 0.1), ("4^3", "0", 0.0):

@@ -157,7 +157,7 @@ def test_other_names_are_told_and_can_be_given(tmp_path):
         given = {"files": ["named.extxyz"], "keys": {"charges": "REF_mulliken", "group": "group"}}
         config = parse_config({"data": given, "output": {"model": "m.safetensors"}, "quantities": {"charge": {}}})
         assert config.data.keys.given == {"charges": "REF_mulliken", "group": "group"}
-        assert "charges" in read_frames(tmp_path / "named.extxyz", config.data.keys.given).labels
+        assert "charges" in read_frames(tmp_path / "named.extxyz", keys=config.data.keys.given).labels
 
 
 def test_bias(toy, extxyz):

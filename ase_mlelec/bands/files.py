@@ -21,13 +21,13 @@ def write_hamiltonian(
     """Write ``seed_hr.dat`` or ``seed_tb.dat``; see WannierHamiltonian.write."""
     name = Path(path).name
     if name.endswith("_hr.dat"):
-        wannier90.write_hr(path, bloch.r_vectors, bloch.toarray(), spin_degeneracy)
+        wannier90.write_hr(path, bloch.r_vectors, bloch.toarray(), spin_degeneracy=spin_degeneracy)
     elif not name.endswith("_tb.dat"):
         raise ValueError(f"{path}: got another name, need seed_hr.dat or seed_tb.dat; rename the file")
     elif positions is None:
         raise ValueError(f"{path}: got no <0|r|R>, which _tb.dat holds; write seed_hr.dat")
     else:
-        wannier90.write_tb(path, cell, bloch.r_vectors, bloch.toarray(), positions, spin_degeneracy)
+        wannier90.write_tb(path, cell, bloch.r_vectors, bloch.toarray(), positions, spin_degeneracy=spin_degeneracy)
 
 
 def guessed_spin(path: str | os.PathLike, *, bloch: BlochSum, pbc: NDArray, has_input: bool) -> tuple[int, str | None]:

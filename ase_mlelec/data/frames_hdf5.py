@@ -9,6 +9,7 @@ has/NAME [frames]                   whether the frame has the label, where some 
 """
 
 import warnings
+from os import PathLike
 
 import numpy as np
 from ase import Atoms
@@ -19,7 +20,7 @@ from ase_mlelec.io.hdf5 import AGAIN, read_array, subgroup
 from ase_mlelec.quantities import LABELS, data_labels
 
 
-def write_hdf5(path, frames):
+def write_hdf5(path: str | PathLike, frames: Frames) -> None:
     """Write a data set, compressed, atomically.  Frames may lack labels that others have.
 
     Raises ValueError without any labels, and for labels that are not known, are not finite or have shapes that do not
@@ -51,7 +52,7 @@ def write_hdf5(path, frames):
                 file[f"has/{name}"] = [name in frame.labels for frame in frames]
 
 
-def read_hdf5(path):
+def read_hdf5(path: str | PathLike) -> Frames:
     """Read a data set written by ``write_hdf5``.
 
     Raises ValueError for truncated, damaged, foreign or newer files.
@@ -101,7 +102,7 @@ def _labels(path, file, counts, energies):
     group = subgroup(file, "labels")
     unknown = sorted(set(group) - data_labels().keys())
     if unknown:
-        warnings.warn(f"{path}: the labels {', '.join(unknown)} are not known and not read", stacklevel=4)
+        warnings.warn(f"{path}: the labels {', '.join(unknown)} are not known and not read", stacklevel=5)
     masks = subgroup(file, "has") if "has" in file else {}
     for name in group:
         if name in unknown:

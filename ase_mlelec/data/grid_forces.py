@@ -2,12 +2,17 @@
 
 import hashlib
 from dataclasses import dataclass
+from os import PathLike
 
 import numpy as np
 import torch
+from ase import Atoms
 
 from ase_mlelec.data.array_cache import ArrayCache
 from ase_mlelec.data.grid_points import fingerprints
+from ase_mlelec.data.snapshots import Snapshots
+from ase_mlelec.deprecated import formerly_positional
+from ase_mlelec.descriptors import Bispectrum
 
 COARSE = 0.6  # grid points per point of the data, along each vector: forces change by 0.003 eV/Å in aluminium
 STEP = 1e-5  # Å; one-sided differences of fingerprints, with relative errors of this order
@@ -41,7 +46,10 @@ class ForceData:
     Raises ValueError for snapshots without forces.
     """
 
-    def __init__(self, snapshots, descriptor, cache, *, progress=True):
+    @formerly_positional("progress")
+    def __init__(
+        self, snapshots: Snapshots, descriptor: Bispectrum, cache: str | PathLike, *, progress: bool = True
+    ) -> None:
         self.attributes = snapshots.attributes
         atoms = [snapshot.atoms for snapshot in snapshots]
         self.snapshots = snapshots.take([k for k, each in enumerate(atoms) if len(each) > 1])
@@ -71,12 +79,12 @@ class ForceData:
         return ForceItem(snapshot, coarse_shape(snapshot.shape), stored[0], stored[1:], directions, wanted)
 
 
-def coarse_shape(shape):
+def coarse_shape(shape: tuple[int, int, int]) -> tuple[int, ...]:
     """(G1, G2, G3) of the grid on which forces are integrated, from that of the data."""
     return tuple(max(1, round(COARSE * n)) for n in shape)
 
 
-def n_directions(atoms):
+def n_directions(atoms: Atoms) -> int:
     """Number M of the directions along which a structure is displaced, int."""
     return min(DIRECTIONS, 3 * len(atoms) - 3)
 

@@ -1,6 +1,7 @@
 """Grid points with fingerprints and LDOS, read piece by piece."""
 
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,9 @@ import torch
 from scipy.interpolate import CubicSpline
 
 from ase_mlelec.data.array_cache import ArrayCache
+from ase_mlelec.data.snapshots import Snapshots
+from ase_mlelec.deprecated import formerly_positional
+from ase_mlelec.descriptors import Bispectrum
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.energy_zero import EnergyZero
 from ase_mlelec.system import System
@@ -46,9 +50,19 @@ class GridData:
     zero : EnergyZero, that of the head which is trained or tested
     """
 
-    def __init__(self, snapshots, descriptor, cache, *, progress=True, zero=EnergyZero()):
+    @formerly_positional("progress", "zero")
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        descriptor: Bispectrum,
+        cache: str | PathLike,
+        *,
+        progress: bool = True,
+        zero: EnergyZero = EnergyZero(),
+    ) -> None:
         self.snapshots, self.cache, self.zero = snapshots, Path(cache), zero
-        self._kept, self._bytes = {}, 0
+        self._kept: dict[int, GridItem] = {}
+        self._bytes = 0
         self._keys = [snapshots.identity(k) for k in range(len(snapshots))]
 
         def compute(k):
@@ -85,7 +99,7 @@ class GridData:
         return GridItem(features, points, ldos, dos, number, energy, volume, len(snapshot.atoms), n_electrons, level)
 
 
-def relative(energies, spectra, level):
+def relative(energies: np.ndarray, spectra: np.ndarray, level: float) -> np.ndarray:
     """Spectra [..., S] on ``energies`` [S] as functions of the energy relative to ``level``, on the same numbers.
 
     Cubic splines; beyond the ends of the grid, the values there.

@@ -4,7 +4,9 @@ One HDF5 file, the elements of H(R) sparse and in single precision (2e-7 eV at 4
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +25,7 @@ from ase_mlelec.data.hdf5 import (
     read_indices,
     write_atoms,
 )
+from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.hdf5 import AGAIN, json_of, read_array, text_attribute
 
 SMALLEST = 1e-7  # eV; smaller elements are not stored
@@ -82,7 +85,7 @@ class HamiltonianFrame:
             raise ValueError(f"{here}: got a Hamiltonian of another cell than that of its atoms; read both of one run")
 
 
-def referred_to(hamiltonian, level):
+def referred_to(hamiltonian: WannierHamiltonian, level: float) -> WannierHamiltonian:
     """The Hamiltonian with ``level`` (eV), such as the vacuum level, as its zero of energy; without <0|r|R>."""
     home = np.flatnonzero(~hamiltonian.r_vectors.any(axis=1))[0]
     matrices = list(hamiltonian.bloch.tolist())
@@ -96,14 +99,15 @@ def referred_to(hamiltonian, level):
     )
 
 
-def at_their_atoms(hamiltonian, atoms, functions):
+def at_their_atoms(hamiltonian: WannierHamiltonian, atoms: Atoms, functions: Sequence[Function]) -> WannierHamiltonian:
     """The Hamiltonian with every function in the cell in which its centre is nearest to its atom."""
     away = hamiltonian.centers - atoms.positions[[function.atom for function in functions]]
     cells = np.rint(away @ np.linalg.inv(hamiltonian.cell)).astype(int)
     return hamiltonian.moved(-cells) if cells.any() else hamiltonian
 
 
-def write_hamiltonians(path, frames, attributes):
+@formerly_positional("attributes")
+def write_hamiltonians(path: str | PathLike, frames: Iterable[HamiltonianFrame], *, attributes: dict) -> None:
     """Write an HDF5 file of HamiltonianFrame (an iterable, taken one by one), compressed, atomically.
 
     attributes : dict of JSON types: electrons_per_atom by symbol, those that fill the functions; settings
@@ -134,7 +138,7 @@ def write_hamiltonians(path, frames, attributes):
                     group[key] = getattr(frame, key)
 
 
-def is_hamiltonians(path):
+def is_hamiltonians(path: str | PathLike) -> bool:
     """True for an HDF5 file of Hamiltonians."""
     return is_of(path, HAMILTONIANS)
 
@@ -177,7 +181,7 @@ class Hamiltonians(StoredDataSet):
             text_attribute(group, "group"),
         )
 
-    def frames(self):
+    def frames(self) -> Frames:
         """Frames of those with energies and forces, for a force field of the same structures."""
         found = [
             Frame(frame.atoms, {"energy": float(frame.energy), "forces": frame.forces}, frame.name, frame.group)

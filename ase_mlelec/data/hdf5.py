@@ -4,7 +4,9 @@ A file says in one of its attributes what it is (FileFormat.mark): JSON that des
 """
 
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +47,7 @@ HAMILTONIANS = FileFormat("ase_mlelec_hamiltonians", "file of Hamiltonians", "wr
 
 
 @contextmanager
-def opened(path, kind):
+def opened(path: str | PathLike, kind: FileFormat) -> Iterator[tuple[h5py.File, dict]]:
     """Within the block: (h5py.File, dict of what describes the data) of a file of the FileFormat ``kind``.
 
     Raises ValueError, with the name of the file, for files that are missing, damaged, in use, of another kind or newer,
@@ -86,7 +88,7 @@ def _header(file, kind):
 
 
 @contextmanager
-def created(path, kind, attributes):
+def created(path: str | PathLike, kind: FileFormat, attributes: dict) -> Iterator[h5py.File]:
     """Within the block: a new h5py.File of the FileFormat ``kind``, which appears whole or not at all.
 
     Raises ValueError for attributes with NaN or infinity.
@@ -100,7 +102,7 @@ def created(path, kind, attributes):
         yield file
 
 
-def is_of(path, kind):
+def is_of(path: str | PathLike, kind: FileFormat) -> bool:
     """True for an HDF5 file of the FileFormat ``kind``; False for everything else, damaged files included."""
     try:
         if not Path(path).is_file() or not h5py.is_hdf5(path):
@@ -126,7 +128,7 @@ class StoredDataSet(DataSet):
     common: tuple[str, ...] = ()  # datasets that belong to all structures, attributes of the same names here
     hashed: tuple[tuple[str, tuple[int | None, ...]], ...] = ()  # pairs of a dataset of a structure and its shape
 
-    def __init__(self, path):
+    def __init__(self, path: str | PathLike) -> None:
         self.path = Path(path)
         with opened(self.path, self.kind) as (file, self.attributes):
             self._read_common(file)
@@ -162,7 +164,7 @@ class StoredDataSet(DataSet):
                     yield read_array(group, name, shape).astype(group[name].dtype)
 
 
-def read_atoms(group):
+def read_atoms(group: h5py.Group) -> Atoms:
     """ase.Atoms of a group."""
     numbers = read_indices(group, "numbers", None, len(chemical_symbols))
     return Atoms(
@@ -173,13 +175,13 @@ def read_atoms(group):
     )
 
 
-def write_atoms(group, atoms):
+def write_atoms(group: h5py.Group, atoms: Atoms) -> None:
     """Put a structure into a group, as ``read_atoms`` reads it."""
     for key in ("numbers", "positions", "cell", "pbc"):
         group[key] = np.asarray(getattr(atoms, key))
 
 
-def read_indices(group, name, length, count):
+def read_indices(group: h5py.Group, name: str, length: int | None, count: int) -> np.ndarray:
     """Integers [length] (None: any) of the dataset ``name``, after refusing those that are not 0 to count - 1."""
     values = read_array(group, name, (length,), int)
     if len(values) and not (0 <= values.min() and values.max() < count):

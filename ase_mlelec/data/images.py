@@ -1,7 +1,11 @@
 """Labelled structures from ase.Atoms and back, and from all files that ASE reads."""
 
 import re
+from collections.abc import Iterable
 from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -15,6 +19,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.data.data_set import Frame, Frames
 from ase_mlelec.data.keys import GROUP, STRUCTURE, check_keys, check_used, remedy, warn_of_unread
+from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.ulm import check_claims
@@ -32,7 +37,7 @@ VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]  # of six numbers, in ASE's order xx, 
 ASYMMETRY = 1e-3  # of a tensor that is symmetric, relative to its largest entry
 
 
-def read_labelled(path, keys=None, found=None):
+def read_labelled(path: Path, *, keys: dict[str, str] | None = None, found: set | None = None) -> Frames:
     """Frames of a file that ASE reads, see ``from_images``.
 
     found : set, for one of several files: takes up the ``keys`` that this one has, and none are missed
@@ -57,20 +62,20 @@ def read_labelled(path, keys=None, found=None):
     return frames
 
 
-def read_images(path):
+def read_images(path: str | PathLike) -> list[Atoms]:
     """List of ase.Atoms of a file that ASE reads; of an extxyz file with all its keys as they are in ``info``.
 
     Raises ValueError, with the name of the file, for whatever ASE cannot read.
     """
     try:
-        options = {}
+        options: dict[str, Any] = {}
         kind = filetype(str(path))
         if kind == "traj":
             check_claims(path)
         elif kind == "extxyz":
             _check_lines(path)
             options["properties_parser"] = _parse_comment
-        images = read(str(path), ":", do_not_split_by_at_sign=True, **options)
+        images: Any = read(str(path), ":", do_not_split_by_at_sign=True, **options)
     except UnknownFileTypeError as error:
         raise ValueError(f"{path}: ASE knows no such format ({printable(error)}); {READABLE}") from None
     except Exception as error:  # ASE's readers raise whatever their parsing ran into
@@ -151,7 +156,8 @@ def _parse_comment(line):
     return {**found, "Properties": re.sub(r"(^|:)species(?=:S:1(:|$))", rf"\1{SPECIES_COLUMN}", columns)}
 
 
-def from_images(images, name="", keys=None):
+@formerly_positional("name", "keys")
+def from_images(images: Iterable[Atoms], *, name: str = "", keys: dict[str, str] | None = None) -> Frames:
     """Frames of ase.Atoms.
 
     Labels are looked for in the results of the calculator, ``info`` and ``arrays``: energy (the free energy where there
@@ -307,7 +313,7 @@ def _symmetric(place, tensor, floor):
     return (tensor + tensor.T) / 2
 
 
-def to_images(frames):
+def to_images(frames: Frames) -> list[Atoms]:
     """List of ase.Atoms that carry the labels where ``from_images`` looks for them."""
     return [_to_atoms(frame, frames.energies) for frame in frames]
 

@@ -142,7 +142,7 @@ def warn_of_unread(source, keys, unread):
             'group = "config_type" in [data.keys] and name the groups to train on'
         )
     if parts:
-        warnings.warn(f"{source}: {'. '.join(parts)}", stacklevel=4)
+        warnings.warn(f"{source}: {'. '.join(parts)}", stacklevel=5)
 
 
 def _counts(key, values):

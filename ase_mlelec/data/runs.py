@@ -3,10 +3,12 @@
 import gzip
 import warnings
 import zlib
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
+from ase_mlelec.data.data_set import Frames
 from ase_mlelec.data.images import from_images, read_images
 from ase_mlelec.io.espresso.common import find_file, read_text
 from ase_mlelec.io.espresso.pw import WHAT_TO_GIVE, read_pw
@@ -17,7 +19,7 @@ HEAD = 50_000  # bytes at the beginning of a file in which a program names itsel
 SAME_ENERGY, SAME_PLACE = 1e-3, 1e-3  # eV, Å
 
 
-def is_run(path):
+def is_run(path: str | PathLike) -> bool:
     """Whether a path is a file of pw.x, text or XML, or a folder of one of its runs."""
     path = Path(path)
     if path.is_dir():
@@ -35,7 +37,7 @@ def is_run(path):
     return b"Program PWSCF" in head or (head.lstrip().startswith(b"<") and b"qes:espresso" in head)
 
 
-def read_run(path):
+def read_run(path: str | PathLike) -> Frames:
     """Frames of a pw.x run with energy, forces and virial, those that were calculated.
 
     A text output of relaxation or molecular dynamics gives all of its steps, where what ASE reads for the last one is
@@ -43,9 +45,9 @@ def read_run(path):
 
     Raises EspressoError as read_pw does.
     """
-    path = find_file(path, XML, WHAT_TO_GIVE)
-    last = read_pw(path).to_atoms()
-    text = read_text(path, WHAT_TO_GIVE)
+    file = find_file(path, XML, WHAT_TO_GIVE)
+    last = read_pw(file).to_atoms()
+    text = read_text(file, WHAT_TO_GIVE)
     images, note = [last], None
     if text.lstrip("\ufeff \n\t").startswith("<"):
         n_steps = text.count("<step ")
@@ -53,17 +55,17 @@ def read_run(path):
         marks = [mark.group(1) for mark in MARK.finditer(text)]
         n_steps = marks.count("!!") or len(marks)
         if n_steps > 1 and "!!" not in marks:
-            images = _steps(path, last) or images
+            images = _steps(file, last) or images
     if n_steps > 1 and len(images) == 1:
         note = f"the last of {n_steps} steps alone is read"
-    if (path.parent / "atomic_proj.xml").exists():
+    if (file.parent / "atomic_proj.xml").exists():
         note = (
             f"{note + ', and ' if note else ''}atomic_proj.xml beside it is not: espresso.read_projections makes "
             "spectra of it"
         )
     if note:
-        warnings.warn(f"{path}: {note}", stacklevel=3)
-    return from_images(images, path.parent.stem if path.name.startswith(XML) else path.stem)
+        warnings.warn(f"{file}: {note}", stacklevel=4)
+    return from_images(images, name=file.parent.stem if file.name.startswith(XML) else file.stem)
 
 
 def _steps(path, last):

@@ -5,16 +5,20 @@ random choice of points; the DOS, which is the integral over all of them, and th
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from os import PathLike
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
+from numpy.typing import ArrayLike
 
 from ase_mlelec.checks import check_finite
 from ase_mlelec.data import electrons
 from ase_mlelec.data.data_set import hash_of
 from ase_mlelec.data.hdf5 import PACKED, SNAPSHOTS, StoredDataSet, created, is_of, opened, read_atoms, write_atoms
+from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.hdf5 import number_attribute, read_array, subgroup, text_attribute
 
 FAIR_SAMPLE = 100  # grid points at random whose mean LDOS is that of all to some per cent
@@ -81,7 +85,10 @@ class Snapshot:
 OPTIONAL = ("density", "energy", "forces", "stress", "fermi_level", "points")
 
 
-def write_snapshots(path, snapshots, energies, attributes):
+@formerly_positional("energies", "attributes")
+def write_snapshots(
+    path: str | PathLike, snapshots: Iterable[Snapshot], *, energies: ArrayLike, attributes: dict
+) -> None:
     """Write an HDF5 file of snapshots (an iterable, taken one by one), compressed, atomically.
 
     energies : array [S], eV, of all spectra
@@ -91,8 +98,9 @@ def write_snapshots(path, snapshots, energies, attributes):
     Raises ValueError for a snapshot on other energies, and for one whose LDOS, DOS or density holds another number of
     electrons at its Fermi level than its atoms have, as it would in another unit.
     """
+    energies = np.asarray(energies, dtype=float)
     with created(path, SNAPSHOTS, attributes) as file:
-        file["energies"] = np.asarray(energies, dtype=float)
+        file["energies"] = energies
         for k, snapshot in enumerate(snapshots):
             if len(snapshot.dos) != len(energies):
                 raise ValueError(
@@ -142,7 +150,7 @@ def check_snapshot(path, snapshot, energies, attributes):
             electrons.check_unit(f"{here}, LDOS", energies, mean * volume, *level, n_electrons)
 
 
-def is_snapshots(path):
+def is_snapshots(path: str | PathLike) -> bool:
     """True for an HDF5 file of snapshots."""
     return is_of(path, SNAPSHOTS)
 
@@ -180,7 +188,7 @@ class Snapshots(StoredDataSet):
         check_snapshot(self.path, snapshot, self.energies, self.attributes)
         return snapshot
 
-    def identity(self, k):
+    def identity(self, k: int) -> str:
         """str, a hash of the structure and the grid of one snapshot."""
         with opened(self.path, SNAPSHOTS) as (file, _):
             group = subgroup(file, self._keys[k])

@@ -5,21 +5,25 @@ A cube file holds seven digits (five when pp.x writes it) and the cell to 1e-6 b
 """
 
 import math
+from collections.abc import Sequence
+from os import PathLike
 
 import numpy as np
 from ase import Atoms
 from ase.io.cube import write_cube as write_ase_cube
+from numpy.typing import ArrayLike
 
 from ase_mlelec import units
 from ase_mlelec.atomic_write import replacing
 from ase_mlelec.checks import check_count, printable
+from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.text import read_numbers, read_text
 
 LARGEST = 1e6  # bohr
 
 
-def read_cube(path):
+def read_cube(path: str | PathLike) -> tuple[Atoms, np.ndarray]:
     """Read a density.
 
     Returns (Atoms, array [G1, G2, G3] in e/Å^3).  Atoms are moved so that the first grid point is the origin.
@@ -122,7 +126,10 @@ def _named_functions(path, line):
     return int(names[0])
 
 
-def write_cube(path, atoms, data, comment="Electron density in e/bohr^3"):
+@formerly_positional("comment")
+def write_cube(
+    path: str | PathLike, atoms: Atoms, data: ArrayLike, *, comment: str = "Electron density in e/bohr^3"
+) -> None:
     """Write a density.
 
     atoms : ase.Atoms with a cell; grid point (i, j, k) lies at the fractions i/G1, j/G2, k/G3 of its vectors
@@ -143,7 +150,7 @@ def write_cube(path, atoms, data, comment="Electron density in e/bohr^3"):
         file.write("\n")
 
 
-def read_cubes(paths):
+def read_cubes(paths: Sequence[str | PathLike]) -> tuple[Atoms, np.ndarray]:
     """Local density of states from the cube files of pp.x (plot_num = 3, output_format = 6), one file per energy.
 
     paths : sequence of paths, S of them, in the order of the energies

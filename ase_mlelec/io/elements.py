@@ -5,7 +5,7 @@ from ase.data import atomic_numbers
 ISOTOPES = {"D": "H", "T": "H"}
 
 
-def element_of(label):
+def element_of(label: str) -> str:
     """Chemical symbol, e.g. "Si" of "Si", "SI", "si", "Si1", "si_bulk", "SI-2" or "Si.surface".
 
     Programs take a symbol in any case, followed by what tells atoms of one element apart.  The first two letters are

@@ -1,17 +1,21 @@
 """Functions on the FFT grid from pp.x of Quantum ESPRESSO, as its ``filplot`` files hold them."""
 
 import re
+from collections.abc import Sequence
+from os import PathLike
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ase_mlelec import units
 from ase_mlelec.checks import check_count, printable
+from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.fortran import fortran_floats
 from ase_mlelec.io.text import read_numbers, read_text
 
 
-def read_filplot(path):
+def read_filplot(path: str | PathLike) -> np.ndarray:
     """Read one ``filplot`` file of pp.x: a function on the FFT grid, to ten digits (its cube files have five).
 
     Returns array [G1, G2, G3] in the unit of the file, Rydberg atomic units: e/bohr^3 for a density, Ry for a
@@ -64,7 +68,8 @@ def _truncated(path, got, grid, needed):
     )
 
 
-def read_ldos(paths, energies=None):
+@formerly_positional("energies")
+def read_ldos(paths: Sequence[str | PathLike], *, energies: ArrayLike | None = None) -> np.ndarray:
     """Local density of states from the ``filplot`` files of pp.x with plot_num = 3, one file per energy.
 
     pp.x 6.7 broadens with the kind of smearing of the pw.x run, whatever that was; an LDOS is meant to be Gaussian.
@@ -76,6 +81,7 @@ def read_ldos(paths, energies=None):
 
     Raises EspressoError for missing or truncated files, and for files of different structures or other energies.
     """
+    energies = None if energies is None else np.asarray(energies, dtype=float)
     if energies is not None and len(energies) != len(paths):
         raise EspressoError(f"paths: got {len(paths)} files for {len(energies)} energies, need one file per energy")
     ldos = None

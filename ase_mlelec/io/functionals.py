@@ -42,7 +42,7 @@ WORDS = {
 LIBXC = {1: {0: 1}, 9: {1: 1}, 12: {1: 4}, 101: {0: 1, 2: 3}, 116: {0: 1, 2: 10}, 130: {1: 4, 3: 4}, 133: {1: 4, 3: 8}}
 
 
-def functional_of(name):
+def functional_of(name: str) -> str | None:
     """Our name of a functional (see ase_mlelec.physics.xc), or None for one that is none of ours.
 
     name : str, e.g. "PBE", "SLA  PW   PBX  PBC", "sla+pw+pbe+pbe", "1 4 3 4" or "XC-001I-004I-003I-004I"

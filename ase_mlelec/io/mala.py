@@ -11,11 +11,13 @@ import json
 import math
 import zipfile
 from dataclasses import dataclass, field
+from os import PathLike
 
 import numpy as np
 from ase import Atoms
 
 from ase_mlelec.checks import check_finite, printable
+from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.npy import map_npy
 from ase_mlelec.io.text import read_text
 
@@ -60,7 +62,15 @@ class MalaSnapshot:
     forces: np.ndarray | None = None
 
 
-def read_mala(info, input_npy=None, output_npy=None, grid_offset=None, grid_spacing=None):
+@formerly_positional("input_npy", "output_npy", "grid_offset", "grid_spacing")
+def read_mala(
+    info: str | PathLike,
+    *,
+    input_npy: str | PathLike | None = None,
+    output_npy: str | PathLike | None = None,
+    grid_offset: float | None = None,
+    grid_spacing: float | None = None,
+) -> MalaSnapshot:
     """Read a snapshot of MALA.
 
     info : path of info.json
@@ -93,18 +103,7 @@ def read_mala(info, input_npy=None, output_npy=None, grid_offset=None, grid_spac
     if forces is not None:
         forces = _array(info, "atomic_forces_dft", forces, (len(atoms), 3))
     fingerprints = None if input_npy is None else _fingerprints(input_npy, atoms.cell, grid)
-    ldos = energies = None
-    if output_npy is not None:
-        if (
-            not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (grid_offset, grid_spacing))
-            or not grid_spacing > 0
-        ):
-            raise ValueError(
-                f"{output_npy}: got grid_offset {grid_offset} and grid_spacing {grid_spacing}, need the "
-                "energies in eV; take ldos_gridoffset_ev and ldos_gridspacing_ev of MALA's parameters"
-            )
-        ldos = np.array(_npy(output_npy, grid))
-        energies = grid_offset + grid_spacing * np.arange(ldos.shape[-1])
+    ldos, energies = (None, None) if output_npy is None else _ldos(output_npy, grid, grid_offset, grid_spacing)
     return MalaSnapshot(
         atoms,
         grid,
@@ -115,6 +114,17 @@ def read_mala(info, input_npy=None, output_npy=None, grid_offset=None, grid_spac
         forces=forces,
         terms={name: value for name, value in terms.items() if value is not None},
     )
+
+
+def _ldos(path, grid, offset, spacing):
+    """(LDOS [G1, G2, G3, S], energies [S], eV)"""
+    if not all(isinstance(each, (int, float)) and math.isfinite(each) for each in (offset, spacing)) or not spacing > 0:
+        raise ValueError(
+            f"{path}: got grid_offset {offset} and grid_spacing {spacing}, need the "
+            "energies in eV; take ldos_gridoffset_ev and ldos_gridspacing_ev of MALA's parameters"
+        )
+    ldos = np.array(_npy(path, grid))
+    return ldos, offset + spacing * np.arange(ldos.shape[-1])
 
 
 def _json(path):

@@ -9,6 +9,7 @@ Source: Quantum ESPRESSO, upflib, for the meaning of the fields; in the files r 
 
 import re
 from dataclasses import dataclass
+from os import PathLike
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class UPF:
     core_charge: np.ndarray | None = None
 
 
-def read_upf(path):
+def read_upf(path: str | PathLike) -> UPF:
     """Read a UPF file of version 1 or 2, compressed by gzip or not.
 
     Returns UPF.

@@ -76,7 +76,7 @@ def convert_data(sources, target, grid, keys):
     from ase_mlelec.data.frames import read_all, write_hdf5
     from ase_mlelec.quantities import LABELS
 
-    frames = read_all(sources, keys)
+    frames = read_all(sources, keys=keys)
     if grid is not None:
         if not -1e6 < grid[0] < grid[1] < 1e6:
             raise ValueError(f"got --grid {grid[0]:g} {grid[1]:g}, need two energies in eV, the lower first")

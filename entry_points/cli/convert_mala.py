@@ -44,7 +44,10 @@ def convert_mala(sources, target, grid, pseudopotentials, unit=None):
     first, energies = mala_snapshot(sources[0], grid, attributes, unit)
     attributes["grid_spacing_A"] = float((first.atoms.cell.lengths() / first.shape).mean())
     write_snapshots(
-        target, (mala_snapshot(source, grid, attributes, unit)[0] for source in sources), energies, attributes
+        target,
+        (mala_snapshot(source, grid, attributes, unit)[0] for source in sources),
+        energies=energies,
+        attributes=attributes,
     )
     print(f"{target}: {len(sources)} snapshots with {len(energies)} energies")
 

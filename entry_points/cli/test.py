@@ -75,7 +75,7 @@ def errors_of_frames(arguments):
             f"{arguments.data}: got {len(arguments.model)} models, a committee, which is for LDOS "
             "snapshots alone; test the models one by one"
         )
-    frames = selected(read_frames(arguments.data, keys_of(arguments)), arguments)
+    frames = selected(read_frames(arguments.data, keys=keys_of(arguments)), arguments)
     return frames, {arguments.group or "all": errors(load_model(arguments.model[0]), frames)}
 
 

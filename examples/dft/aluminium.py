@@ -209,8 +209,8 @@ def collect(work, target, n_points):
     write_snapshots(
         target,
         snapshots,
-        ENERGIES,
-        {
+        energies=ENERGIES,
+        attributes={
             "dos_width_eV": WIDTH,
             "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
             "valence_electrons": {"Al": 3},

@@ -239,7 +239,7 @@ def collect(work, target, functions_of, attributes, apart=()):
         (compared if path.stem.split("-")[0] in apart else labelled).append(path)
     if whole:
         kept = Hamiltonians(target) if target.exists() else ()
-        write_hamiltonians(target, joined(kept, whole, functions_of), attributes)
+        write_hamiltonians(target, joined(kept, whole, functions_of), attributes=attributes)
         report(target, Hamiltonians(target).groups)
     if bare:
         forces = target.with_name(f"{target.stem}_forces.h5")

@@ -204,7 +204,7 @@ def calculate_bands(atoms, directory, kpts):
         control=dict(calculation="nscf", tprnfor=False, tstress=False),
     )
     espresso.projwfc(directory)
-    return read_projections(directory / espresso.SAVE, directory / "projwfc.out")
+    return read_projections(directory / espresso.SAVE, output=directory / "projwfc.out")
 
 
 def cpu_seconds():
@@ -278,8 +278,8 @@ def load_result(path, refine=REFINE):
         "energy": float(data["energy"]),
         "forces": data["forces"],
         "virial": virial,
-        "ados": dense.site_dos(ENERGIES, WIDTH),
-        "dos": dense.total_dos(ENERGIES, WIDTH),
+        "ados": dense.site_dos(ENERGIES, width=WIDTH),
+        "dos": dense.total_dos(ENERGIES, width=WIDTH),
     }
     return Frame(atoms, labels, path.stem, role(path.stem)), bands
 
@@ -370,7 +370,7 @@ def convergence(path, work, target):
         "error_over_spread"
     ]
     for width in CONVERGENCE_WIDTHS:
-        every = [(own.site_dos(ENERGIES, width * units.Ry), symbols) for own, symbols in labelled]
+        every = [(own.site_dos(ENERGIES, width=width * units.Ry), symbols) for own, symbols in labelled]
         for name, of_mesh in bands.items():
             rows += _convergence_rows(images[name], of_mesh, every, width)
     Path(target).write_text("\n".join(rows) + "\n")
@@ -393,9 +393,9 @@ def _bands_on_meshes(atoms, folder):
 
 def _convergence_rows(atoms, of_mesh, every, width):
     top = levels(atoms, of_mesh[DOS_MESH]).valence_band_maximum
-    right = kmesh.refined(of_mesh[BEST_MESH], (BEST_MESH,) * 3, REFINE).site_dos(ENERGIES, width * units.Ry)
+    right = kmesh.refined(of_mesh[BEST_MESH], (BEST_MESH,) * 3, REFINE).site_dos(ENERGIES, width=width * units.Ry)
     for n, refine in [(n, refine) for n in CONVERGENCE_MESHES for refine in (1, REFINE)][:-1]:
-        own = kmesh.refined(of_mesh[n], (n,) * 3, refine).site_dos(ENERGIES, width * units.Ry)
+        own = kmesh.refined(of_mesh[n], (n,) * 3, refine).site_dos(ENERGIES, width=width * units.Ry)
         for element in PSEUDOPOTENTIALS:
             variance = np.concatenate([dos[kinds == element] for dos, kinds in every]).var(axis=0)
             square = (own - right)[atoms.symbols == element] ** 2

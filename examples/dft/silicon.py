@@ -244,7 +244,7 @@ def calculate_bands(atoms, directory, kpts, n_bands):
 
 def project(directory):
     espresso.projwfc(directory)
-    return read_projections(directory / espresso.SAVE, directory / "projwfc.out")
+    return read_projections(directory / espresso.SAVE, output=directory / "projwfc.out")
 
 
 def calculate_energy(atoms, directory, kpts, bands_per_atom=2.5, cutoff=CUTOFF):
@@ -329,7 +329,7 @@ def load_result(path):
     labels, bands = {"energy": float(data["energy"]), "forces": data["forces"], "virial": virial}, None
     if "eigenvalues" in data:
         bands = Projections(data["eigenvalues"], data["kpoint_weights"], data["site_weights"].astype(float))
-        labels |= {"ados": bands.site_dos(ENERGIES, WIDTH), "dos": bands.total_dos(ENERGIES, WIDTH)}
+        labels |= {"ados": bands.site_dos(ENERGIES, width=WIDTH), "dos": bands.total_dos(ENERGIES, width=WIDTH)}
     return Frame(atoms, labels, path.stem, role(path.stem, atoms.get_volume() / len(atoms))), bands
 
 
@@ -393,10 +393,10 @@ def convergence(path, work, target):
         ]
         energies = ENERGIES[ENERGIES < level]
         for width in widths:
-            best = bands[-1].site_dos(energies, width * units.Ry)
+            best = bands[-1].site_dos(energies, width=width * units.Ry)
             signal = np.sqrt(best.var(axis=0).mean())
             for n, result in zip(meshes_tried[:-1], bands):
-                error = np.sqrt(((result.site_dos(energies, width * units.Ry) - best) ** 2).mean())
+                error = np.sqrt(((result.site_dos(energies, width=width * units.Ry) - best) ** 2).mean())
                 rows.append(f"{name},{width},{n}^3 against {meshes_tried[-1]}^3,{error:.4f},{signal:.4f}")
         shutil.rmtree(directory)
     Path(target).write_text("\n".join(rows) + "\n")

@@ -31,9 +31,14 @@ def files(tmp_path_factory):
     del frames.frames[1].labels["virial"]
     write_hdf5(folder / "frames.h5", frames)
     write_snapshots(
-        folder / "snapshots.h5", [make_snapshot(k, n_points=9) for k in range(2)], LDOS_ENERGIES, ATTRIBUTES
+        folder / "snapshots.h5",
+        [make_snapshot(k, n_points=9) for k in range(2)],
+        energies=LDOS_ENERGIES,
+        attributes=ATTRIBUTES,
     )
-    write_hamiltonians(folder / "hamiltonians.h5", [graphene_frame(graphene_bilayer((0, 0), 3.4), "g", "train")], {})
+    write_hamiltonians(
+        folder / "hamiltonians.h5", [graphene_frame(graphene_bilayer((0, 0), 3.4), "g", "train")], attributes={}
+    )
     return folder
 
 

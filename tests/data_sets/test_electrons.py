@@ -130,7 +130,7 @@ def test_unit_of_our_own_snapshots(tmp_path):
         ({"density": snapshot.density * units.BOHR**3}, "the density holds 1.778 electrons, need 12"),
     ):
         with pytest.raises(ValueError, match=message):
-            write_snapshots(tmp_path / "a.h5", [replace(snapshot, **changes)], ENERGIES, ATTRIBUTES)
+            write_snapshots(tmp_path / "a.h5", [replace(snapshot, **changes)], energies=ENERGIES, attributes=ATTRIBUTES)
     assert not list(tmp_path.iterdir())
 
 
@@ -141,7 +141,7 @@ def test_unit_of_snapshots_that_others_wrote(tmp_path):
     snapshot = make_snapshot(0)
     wrong = replace(snapshot, dos=snapshot.dos / LDOS_UNITS["1/(Ry*Bohr^3)"])
     bare = {key: value for key, value in ATTRIBUTES.items() if key != "valence_electrons"}
-    write_snapshots(tmp_path / "a.h5", [wrong], ENERGIES, bare)
+    write_snapshots(tmp_path / "a.h5", [wrong], energies=ENERGIES, attributes=bare)
     assert len(list(Snapshots(tmp_path / "a.h5"))) == 1
     with h5py.File(tmp_path / "a.h5", "a") as file:
         known = json.loads(file.attrs["ase_mlelec_snapshots"])

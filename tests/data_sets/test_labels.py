@@ -27,7 +27,7 @@ def text_of(comment="energy=-10", columns="forces:R:3", rows=("0.1 0.2 0.3", "-0
 def frames_of(folder, *frames, keys=None):
     path = folder / "a.xyz"
     path.write_text("".join(frames))
-    return read_frames(path, keys)
+    return read_frames(path, keys=keys)
 
 
 def refused(folder, message, *frames, keys=None):
@@ -216,7 +216,10 @@ def test_wrong_settings(tmp_path):
     with pytest.raises(ValueError, match="keys: got enrgy = 'REF_energy', need one of energy, forces"):
         frames_of(tmp_path, REF, keys={"enrgy": "REF_energy"})
     write_hdf5(tmp_path / "a.h5", frames_of(tmp_path, text_of()))
-    for attempt in (lambda: read_frames(tmp_path / "a.h5", NAMES), lambda: read_all([tmp_path / "a.h5"], NAMES)):
+    for attempt in (
+        lambda: read_frames(tmp_path / "a.h5", keys=NAMES),
+        lambda: read_all([tmp_path / "a.h5"], keys=NAMES),
+    ):
         with pytest.raises(ValueError, match="a.h5: got names of labels .*for files that ASE reads"):
             attempt()
 
@@ -226,11 +229,12 @@ def test_several_files(tmp_path):
     (tmp_path / "b.xyz").write_text(text_of("REF_energy=-3", "REF_forces:R:3"))
     write_hdf5(tmp_path / "c.h5", frames_of(tmp_path, text_of()))
     (tmp_path / "a.xyz").write_text(REF)
-    frames = read_all([tmp_path / name for name in ("a.xyz", "b.xyz", "c.h5")], NAMES)
+    frames = read_all([tmp_path / name for name in ("a.xyz", "b.xyz", "c.h5")], keys=NAMES)
     assert frames.counts == {"energy": 3, "forces": 3, "virial": 1}
     with pytest.raises(ValueError, match="no structure has the key 'no' that is named for dipole"):
         read_all(
-            [tmp_path / "b.xyz", tmp_path / "c.h5"], {"dipole": "no", "energy": "REF_energy", "forces": "REF_forces"}
+            [tmp_path / "b.xyz", tmp_path / "c.h5"],
+            keys={"dipole": "no", "energy": "REF_energy", "forces": "REF_forces"},
         )
 
 

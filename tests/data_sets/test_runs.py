@@ -54,7 +54,7 @@ def test_what_read_pw_refuses(which, tmp_path):
 
 def test_no_names_of_labels(tmp_path):
     with pytest.raises(ValueError, match="got names of labels"):
-        read_all([write("scf", tmp_path)], {"energy": "REF_energy"})
+        read_all([write("scf", tmp_path)], keys={"energy": "REF_energy"})
 
 
 @pytest.mark.parametrize("which", [0, 1])

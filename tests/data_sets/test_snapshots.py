@@ -38,7 +38,7 @@ def tiny(**changes):
 
 
 def write_tiny(path, *snapshots, attributes=ATTRIBUTES):
-    write_snapshots(path, snapshots or [tiny()], np.arange(5.0), attributes)
+    write_snapshots(path, snapshots or [tiny()], energies=np.arange(5.0), attributes=attributes)
     return Snapshots(path)
 
 
@@ -111,7 +111,9 @@ def test_identity_and_fingerprint(tmp_path):
 
 def test_iterable_is_taken_one_by_one(tmp_path):
     """Several snapshots need not fit into memory together."""
-    write_snapshots(tmp_path / "a.h5", (make_snapshot(k, n_points=9) for k in range(3)), ENERGIES, ATTRIBUTES)
+    write_snapshots(
+        tmp_path / "a.h5", (make_snapshot(k, n_points=9) for k in range(3)), energies=ENERGIES, attributes=ATTRIBUTES
+    )
     assert [s.name for s in Snapshots(tmp_path / "a.h5")] == ["al-0", "al-1", "al-2"]
 
 
@@ -155,7 +157,7 @@ def test_other_energies(tmp_path):
     snapshot = tiny()
     refused(
         "snapshot 'one': got 5 energies, need the 6 of the file; write it to a file of its own",
-        lambda: write_snapshots(tmp_path / "a.h5", [snapshot], np.arange(6.0), {}),
+        lambda: write_snapshots(tmp_path / "a.h5", [snapshot], energies=np.arange(6.0), attributes={}),
     )
     assert not list(tmp_path.iterdir())
 

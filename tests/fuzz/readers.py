@@ -183,7 +183,7 @@ READERS = {
     "projwfc": Reader(
         PROJECTIONS,
         seeds.projections,
-        lambda folder: espresso.read_projections(folder, folder / "pdos.out"),
+        lambda folder: espresso.read_projections(folder, output=folder / "pdos.out"),
         ESPRESSO,
         check_projections,
     ),
@@ -211,7 +211,13 @@ READERS = {
     "mala": Reader(
         "mala.read_mala npy.read_npy npy.map_npy",
         seeds.mala,
-        lambda folder: mala.read_mala(folder / "info.json", folder / "in.npy", folder / "out.npy", -6.0, 0.5),
+        lambda folder: mala.read_mala(
+            folder / "info.json",
+            input_npy=folder / "in.npy",
+            output_npy=folder / "out.npy",
+            grid_offset=-6.0,
+            grid_spacing=0.5,
+        ),
         check=check_mala,
     ),
     "hr": Reader(

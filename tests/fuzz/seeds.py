@@ -170,12 +170,14 @@ def deepmd_hdf5(folder):
 
 
 def snapshots(folder):
-    write_snapshots(folder / "a.h5", [make_snapshot(0), make_snapshot(1, "test", 100)], ENERGIES, ATTRIBUTES)
+    write_snapshots(
+        folder / "a.h5", [make_snapshot(0), make_snapshot(1, "test", 100)], energies=ENERGIES, attributes=ATTRIBUTES
+    )
 
 
 def hamiltonians(folder):
     frame = graphene_frame(graphene_bilayer((0.2, 0.3)), "g")
-    write_hamiltonians(folder / "g.h5", [frame], {"electrons_per_atom": {"C": 1}})
+    write_hamiltonians(folder / "g.h5", [frame], attributes={"electrons_per_atom": {"C": 1}})
 
 
 def results(folder, patience=1e9):

@@ -37,7 +37,7 @@ def structure(cell):
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
 def test_round_trip(tmp_path, cell):
     atoms, data = structure(cell), wave(cell)
-    write_cube(tmp_path / "x.cube", atoms, data, "two\nlines")
+    write_cube(tmp_path / "x.cube", atoms, data, comment="two\nlines")
     found, back = read_cube(tmp_path / "x.cube")
     assert back.shape == SHAPE and (found.numbers == atoms.numbers).all() and found.pbc.all()
     np.testing.assert_allclose(back, data, rtol=1e-6)  # seven digits

@@ -382,7 +382,7 @@ def projected(tmp_path):
 
 @pytest.mark.parametrize("path", ["x.save", "x.save/atomic_proj.xml"])
 def test_projections(projected, path):
-    found = read_projections(projected / path, projected / "pdos.out")
+    found = read_projections(projected / path, output=projected / "pdos.out")
     np.testing.assert_allclose(found.eigenvalues, np.array(EIGENVALUES) * RY, rtol=1e-10)
     np.testing.assert_allclose(found.kpoint_weights, [0.5, 1.5], rtol=1e-15)  # two electrons in every band
     squares = (AMPLITUDES**2).sum(axis=3)  # k, function, band
@@ -393,25 +393,25 @@ def test_projections(projected, path):
 
 def test_dos_integrates_to_the_weights(projected):
     """A Gaussian on a fine grid: the sum is exact to exp(-(π width/step)^2), here 1e-42, and to its tails, erfc(9)."""
-    found = read_projections(projected / "x.save", projected / "pdos.out")
+    found = read_projections(projected / "x.save", output=projected / "pdos.out")
     width, step = 0.2, 0.06
     energies = np.arange(-0.4 * RY - 9 * width, 0.5 * RY + 9 * width, step)
-    site = found.site_dos(energies, width)
+    site = found.site_dos(energies, width=width)
     assert site.shape == (2, len(energies))
     np.testing.assert_allclose(
         site.sum(axis=1) * step, np.einsum("k,kbn->n", found.kpoint_weights, found.site_weights), rtol=1e-14
     )
-    np.testing.assert_allclose(found.total_dos(energies, width).sum() * step, 2 * 3, rtol=1e-14)  # three bands
+    np.testing.assert_allclose(found.total_dos(energies, width=width).sum() * step, 2 * 3, rtol=1e-14)  # three bands
 
 
 def test_width_is_that_of_the_metadata():
     """exp(-(x/width)^2): at one width from a level 1/e of the peak."""
     one = Projections(np.array([[0.0]]), np.array([2.0]), np.ones((1, 1, 1)))
-    dos = one.site_dos([0.0, 0.3], 0.3)[0]
+    dos = one.site_dos([0.0, 0.3], width=0.3)[0]
     assert dos == pytest.approx([2 / (0.3 * np.pi**0.5), 2 / (0.3 * np.pi**0.5) / np.e], rel=1e-14)
-    assert dos == pytest.approx(one.total_dos([0.0, 0.3], 0.3))
+    assert dos == pytest.approx(one.total_dos([0.0, 0.3], width=0.3))
     with pytest.raises(ValueError, match="width must be positive, got 0 eV"):
-        one.site_dos([0.0], 0)
+        one.site_dos([0.0], width=0)
 
 
 def test_spin_polarised_projections(projected):
@@ -419,7 +419,7 @@ def test_spin_polarised_projections(projected):
     refused(
         projected / "x.save",
         "spin-polarised projections are not supported; use nspin = 1",
-        lambda path: read_projections(path, projected / "pdos.out"),
+        lambda path: read_projections(path, output=projected / "pdos.out"),
     )
 
 
@@ -429,7 +429,7 @@ def test_truncated_projections(projected):
     refused(
         path,
         "missing or truncated .*; run projwfc.x again",
-        lambda path: read_projections(path, projected / "pdos.out"),
+        lambda path: read_projections(path, output=projected / "pdos.out"),
     )
 
 
@@ -438,9 +438,11 @@ def test_output_of_another_run(projected):
     refused(
         projected / "pdos.out",
         "lists 2 atomic functions, .* holds 3; give the text output of the same",
-        lambda path: read_projections(projected / "x.save", path),
+        lambda path: read_projections(projected / "x.save", output=path),
     )
-    refused(projected / "none.out", "missing or truncated", lambda path: read_projections(projected / "x.save", path))
+    refused(
+        projected / "none.out", "missing or truncated", lambda path: read_projections(projected / "x.save", output=path)
+    )
 
 
 def test_xml_of_another_program(projected):
@@ -448,7 +450,7 @@ def test_xml_of_another_program(projected):
     refused(
         projected / "other.xml",
         "no <HEADER> or <EIGENSTATES>; give projwfc.x's atomic_proj.xml",
-        lambda path: read_projections(path, projected / "pdos.out"),
+        lambda path: read_projections(path, output=projected / "pdos.out"),
     )
 
 
@@ -521,7 +523,7 @@ def ldos_files(tmp_path):
 
 
 def test_ldos(ldos_files):
-    found = read_ldos(ldos_files, ENERGIES)
+    found = read_ldos(ldos_files, energies=ENERGIES)
     np.testing.assert_allclose(found, FIELD[..., None] ** 2 * (ENERGIES + 1) / (RY * BOHR**3), rtol=2e-9)
     assert np.array_equal(read_ldos(ldos_files), found)
 
@@ -559,9 +561,13 @@ def test_refused_ldos(ldos_files):
     refused(
         ldos_files[0],
         "got the energy -0.5 eV, need -0.25 eV; check emin, delta_e and the order",
-        lambda path: read_ldos(ldos_files, [-0.25, 0.0, 0.5]),
+        lambda path: read_ldos(ldos_files, energies=[-0.25, 0.0, 0.5]),
     )
-    refused(ldos_files[2], "got the energy 0.5 eV, need -0.5 eV", lambda path: read_ldos(ldos_files[::-1], ENERGIES))
+    refused(
+        ldos_files[2],
+        "got the energy 0.5 eV, need -0.5 eV",
+        lambda path: read_ldos(ldos_files[::-1], energies=ENERGIES),
+    )
     text = filplot(FIELD, 0.0)
     for other, message in (
         (text.replace("0.553775043", "0.553775000"), "grid, cell, atoms or quantity differ from"),
@@ -569,9 +575,9 @@ def test_refused_ldos(ldos_files):
         (filplot(FIELD), "not an LDOS .no energy in its title.; run pp.x with plot_num = 3"),
     ):
         ldos_files[1].write_text(other)
-        refused(ldos_files[1], message, lambda path: read_ldos(ldos_files, ENERGIES))
+        refused(ldos_files[1], message, lambda path: read_ldos(ldos_files, energies=ENERGIES))
     with pytest.raises(EspressoError, match="got 3 files for 2 energies, need one file per energy"):
-        read_ldos(ldos_files, ENERGIES[:2])
+        read_ldos(ldos_files, energies=ENERGIES[:2])
     with pytest.raises(EspressoError, match="got no file, need one per energy"):
         read_ldos([])
 

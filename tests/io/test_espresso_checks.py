@@ -315,9 +315,9 @@ def projections(kinds, n_kpoints=2, n_bands=3, atoms=(1, 2)):
 def test_bands_of_spinors_take_one_electron(tmp_path, kinds, electrons):
     """projwfc.x tells noncollinear and spin-orbit runs by the names of the states only."""
     xml, listing = projections(kinds)
-    found = read_projections(write(tmp_path / "atomic_proj.xml", xml), write(tmp_path / "out", listing))
+    found = read_projections(write(tmp_path / "atomic_proj.xml", xml), output=write(tmp_path / "out", listing))
     energies = np.arange(-10, 30, 0.05)
-    assert found.total_dos(energies, 0.5).sum() * 0.05 == pytest.approx(3 * electrons, rel=1e-10)
+    assert found.total_dos(energies, width=0.5).sum() * 0.05 == pytest.approx(3 * electrons, rel=1e-10)
     np.testing.assert_allclose(found.kpoint_weights, np.array([1, 2]) * electrons / 3, rtol=1e-15)
     np.testing.assert_allclose(found.site_weights, len(kinds) / 4, rtol=1e-14)
 
@@ -376,7 +376,7 @@ def test_projections_are_held_against_their_header(tmp_path, edit, message):
     xml, listing = edit(*projections(["l=0 m= 1"]))
     write(tmp_path / "atomic_proj.xml", xml), write(tmp_path / "projwfc.out", listing)
     with pytest.raises(EspressoError, match=message) as caught:
-        read_projections(tmp_path, tmp_path / "projwfc.out")
+        read_projections(tmp_path, output=tmp_path / "projwfc.out")
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
 
@@ -473,8 +473,8 @@ def test_damaged_files_end_in_the_one_error(tmp_path, name):
     """Or in finite numbers, where what is damaged is not read, or a digit is another."""
     xml, listing = projections(["l=0 m= 1"])
     sources = {
-        "projections": [(xml, lambda path: read_projections(path, tmp_path / "listing"))],
-        "listing": [(listing, lambda path: read_projections(tmp_path / "projections", path))],
+        "projections": [(xml, lambda path: read_projections(path, output=tmp_path / "listing"))],
+        "listing": [(listing, lambda path: read_projections(tmp_path / "projections", output=path))],
         "ph": [(PH, read_ph)],
     }
     sources = sources.get(name, [(text, read_pw) for text in STORED.get(name, ())])

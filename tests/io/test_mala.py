@@ -218,7 +218,13 @@ def test_energies_are_needed(tmp_path, change):
 
 def beryllium(index):
     stem = REFERENCE / "Be2" / f"Be_snapshot{index}"
-    return read_mala(f"{stem}.info.json", f"{stem}.in.npy", f"{stem}.out.npy", -5.0, 2.5)
+    return read_mala(
+        f"{stem}.info.json",
+        input_npy=f"{stem}.in.npy",
+        output_npy=f"{stem}.out.npy",
+        grid_offset=-5.0,
+        grid_spacing=2.5,
+    )
 
 
 def spectrum(snapshot):

@@ -48,7 +48,9 @@ def frames():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    write_hamiltonians(folder / "g.h5", frames(), {"electrons_per_atom": {"C": 1}, "settings": {"program": "formula"}})
+    write_hamiltonians(
+        folder / "g.h5", frames(), attributes={"electrons_per_atom": {"C": 1}, "settings": {"program": "formula"}}
+    )
     return folder
 
 
@@ -68,7 +70,7 @@ def test_data_come_back(folder):
     atoms = mx2_bilayer((0.2, 0.1))
     frame = mx2_frame(atoms, mx2_functions(atoms))
     frame = HamiltonianFrame(atoms, frame.hamiltonian, frame.functions, -3.5, np.ones((6, 3)))
-    write_hamiltonians(folder / "m.h5", [frame], {})
+    write_hamiltonians(folder / "m.h5", [frame], attributes={})
     (found,) = Hamiltonians(folder / "m.h5")
     np.testing.assert_allclose([f.z for f in found.functions], [f.z for f in frame.functions], atol=1e-12)
     assert found.energy == -3.5 and Hamiltonians(folder / "m.h5").frames().labels == ("energy", "forces")
@@ -152,7 +154,7 @@ def test_energies_of_other_files(tmp_path):
         )
         for frame in frames()
     ]
-    write_hamiltonians(tmp_path / "g.h5", whole, {"electrons_per_atom": {"C": 1}})
+    write_hamiltonians(tmp_path / "g.h5", whole, attributes={"electrons_per_atom": {"C": 1}})
     bare = [
         Frame(
             frame.atoms * (1, 2, 1),
@@ -216,7 +218,9 @@ def test_fine_tuning_on_larger_cells(folder, third):
     first = train(configuration(folder, "first.safetensors", third=third), progress=False)
     atoms = graphene_bilayer((0.2, 0.1), 3.3) * (2, 1, 1)
     atoms.positions += np.random.default_rng(1).normal(0, 0.04, (8, 3))
-    write_hamiltonians(folder / "large.h5", [graphene_frame(atoms, "large", "train")], {"electrons_per_atom": {"C": 1}})
+    write_hamiltonians(
+        folder / "large.h5", [graphene_frame(atoms, "large", "train")], attributes={"electrons_per_atom": {"C": 1}}
+    )
     table = {
         "data": {"files": ["large.h5"]},
         "hamiltonian": options | {"steps": 40, "learning_rate": [2e-2, 2e-3]},
@@ -250,7 +254,7 @@ def test_single_layers_among_bilayers(tmp_path):
 
     alone = [single(k, role) for k, role in enumerate(["train", "train", "test"])]
     for name, data, limit in ("mixed", frames() + alone, 0.03), ("alone", alone, 0.1):  # eV
-        write_hamiltonians(tmp_path / "g.h5", data, {"electrons_per_atom": {"C": 1}})
+        write_hamiltonians(tmp_path / "g.h5", data, attributes={"electrons_per_atom": {"C": 1}})
         model = train(configuration(tmp_path), progress=False)
         assert model.metadata["errors"]["test"]["hamiltonian_intra_near_mae_meV"] < 3
         calc = WannierTBCalculator(model, on_extrapolation="raise")
@@ -368,7 +372,7 @@ def test_errors(folder, tmp_path, capsys):
     (tmp_path / "cut.h5").write_bytes((folder / "g.h5").read_bytes()[:2000])
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1
-    write_hamiltonians(tmp_path / "fermi.h5", [frame], {"energy_reference": "Fermi level"})
+    write_hamiltonians(tmp_path / "fermi.h5", [frame], attributes={"energy_reference": "Fermi level"})
     for name, message in (
         ("cut.h5", "truncated"),
         ("none.h5", "missing"),
@@ -417,7 +421,7 @@ def test_elements_that_cannot_be(tmp_path):
     huge = HamiltonianFrame(
         first.atoms, referred_to(first.hamiltonian, 1e7), first.functions, name="huge", group="train"
     )
-    write_hamiltonians(tmp_path / "h.h5", [*others, huge], {"electrons_per_atom": {"C": 1}})
+    write_hamiltonians(tmp_path / "h.h5", [*others, huge], attributes={"electrons_per_atom": {"C": 1}})
     with pytest.raises(
         ValueError, match=r"h.h5: frame \d \(huge\): H\(R\) reaches 1e\+07 eV, more than any calculation"
     ):

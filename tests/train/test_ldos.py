@@ -32,7 +32,9 @@ DESCRIPTOR = Bispectrum(["Al"], 3, 3.2).double()
 def data(tmp_path_factory):
     """Two snapshots, one of them with the LDOS at 100 of its 216 points."""
     folder = tmp_path_factory.mktemp("snapshots")
-    write_snapshots(folder / "al.h5", [make_snapshot(0), make_snapshot(1, n_points=100)], ENERGIES, ATTRIBUTES)
+    write_snapshots(
+        folder / "al.h5", [make_snapshot(0), make_snapshot(1, n_points=100)], energies=ENERGIES, attributes=ATTRIBUTES
+    )
     return GridData(Snapshots(folder / "al.h5"), DESCRIPTOR, folder / "fingerprints.h5", progress=False)
 
 
@@ -192,8 +194,8 @@ def test_committee(tmp_path, capsys, monkeypatch):
     LDOS."""
     calls = []
     monkeypatch.setattr(grid_points, "fingerprints", lambda *arguments: calls.append(1) or fingerprints(*arguments))
-    write_snapshots(tmp_path / "train.h5", [make_snapshot(0, group="")], ENERGIES, ATTRIBUTES)
-    write_snapshots(tmp_path / "test.h5", [make_snapshot(2, group="")], ENERGIES, ATTRIBUTES)
+    write_snapshots(tmp_path / "train.h5", [make_snapshot(0, group="")], energies=ENERGIES, attributes=ATTRIBUTES)
+    write_snapshots(tmp_path / "test.h5", [make_snapshot(2, group="")], energies=ENERGIES, attributes=ATTRIBUTES)
     (tmp_path / "al.toml").write_text(
         'committee = 2\n[data]\nfiles = ["train.h5"]\n[bispectrum]\ntwojmax = 3\ncutoff = 3.2\n[ldos]\n'
         'widths = [6]\nepochs = 2\nscaling = "spread"\nschedule = "cosine"\nbatch_points = 50\nhold = 1e-4\n'
@@ -254,7 +256,7 @@ def strained_snapshots(path, slope):
         spectrum = 4 * np.exp(-(((ENERGIES - level) / 2) ** 2))
         ldos = np.broadcast_to(spectrum / atoms.get_volume(), made.ldos.shape)
         snapshots.append(replace(made, atoms=atoms, dos=spectrum, ldos=ldos))
-    write_snapshots(path, snapshots, ENERGIES, ATTRIBUTES)
+    write_snapshots(path, snapshots, energies=ENERGIES, attributes=ATTRIBUTES)
     return Snapshots(path)
 
 

@@ -55,7 +55,7 @@ def labelled(seed, attributes=ATTRIBUTES, **options):
 @pytest.fixture
 def files(tmp_path):
     def write(snapshots, attributes=ATTRIBUTES):
-        write_snapshots(tmp_path / "al.h5", snapshots, ENERGIES, attributes)
+        write_snapshots(tmp_path / "al.h5", snapshots, energies=ENERGIES, attributes=attributes)
         return Snapshots(tmp_path / "al.h5"), tmp_path / "fingerprints.h5"
 
     return write

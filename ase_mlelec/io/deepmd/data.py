@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 
 import h5py
@@ -21,7 +22,7 @@ LONGEST = 1e6  # Å, of a box
 DEEPEST = 3  # levels of folders below the one that is given
 
 
-def read_data(path):
+def read_data(path: str | PathLike) -> list[tuple[Atoms, dict]]:
     """Read deepmd data: a system (a folder with type.raw and set.*/), or all systems below a folder.
 
     Returns list of (Atoms, labels): labels is a dict of arrays with energy in eV, forces [N, 3] eV/Å, virial [3, 3] eV,
@@ -94,7 +95,7 @@ class _Notes:
             yield f"{path}: type_map.raw has names that are no chemical symbols; read {names}"
 
 
-def is_hdf5_data(path):
+def is_hdf5_data(path: str | PathLike) -> bool:
     """True for an HDF5 file of deepmd-kit's data, whose groups are what folders are elsewhere."""
     try:
         if not Path(path).is_file() or not h5py.is_hdf5(path):

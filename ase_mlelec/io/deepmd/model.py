@@ -1,5 +1,6 @@
 """deepmd-kit models in its ``.dp`` container, built as ours."""
 
+from os import PathLike
 from pathlib import Path
 
 import h5py
@@ -18,7 +19,7 @@ from ase_mlelec.model import Model
 LONGEST = 100.0  # Å, of a cutoff
 
 
-def read_model(path):
+def read_model(path: str | PathLike) -> Model:
     """Import a DeepPot-SE model (descriptor se_e2_a) of energy, DOS, dipoles or polarizabilities from a ``.dp`` file.
 
     Returns Model in the precision of the file.  deepmd-kit stores neither the energy grid of a DOS nor the charges that

@@ -1,6 +1,7 @@
 """ph.x: the response to an electric field."""
 
 import re
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.espresso.common import damaged, floats, read_text
 
 
-def read_ph(path):
+def read_ph(path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Born effective charges and dielectric tensor of the electrons from the text output of ph.x (epsil, zeu).
 
     Returns (born_charges [N, 3, 3] e, dipole by displacement: Z[i, a, b] = dM_a/dR_ib, as calculated, without

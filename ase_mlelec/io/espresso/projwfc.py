@@ -2,10 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from os import PathLike
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ase_mlelec import units
+from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.espresso.common import find_file, floats, parse_xml, read_text, whole_number
 
@@ -30,16 +33,18 @@ class Projections:
     site_weights: np.ndarray
 
     @property
-    def complete_below(self):
+    def complete_below(self) -> float:
         """float, eV; above this energy bands are missing from the calculation at some k-point."""
         return float(self.eigenvalues[:, -1].min())
 
-    def site_dos(self, energies, width):
+    @formerly_positional("width")
+    def site_dos(self, energies: ArrayLike, *, width: float) -> np.ndarray:
         """Site-projected DOS [N, S] in states/eV on ``energies`` [S] (eV), Gaussian exp(-(x/width)^2)."""
         weights = self.kpoint_weights[:, None, None] * self.site_weights
         return _broaden(self.eigenvalues.ravel(), weights.reshape(-1, weights.shape[-1]), energies, width)
 
-    def total_dos(self, energies, width):
+    @formerly_positional("width")
+    def total_dos(self, energies: ArrayLike, *, width: float) -> np.ndarray:
         """Total DOS [S] in states/eV, all bands with full weight (no spilling)."""
         weights = np.broadcast_to(self.kpoint_weights[:, None], self.eigenvalues.shape)
         return _broaden(self.eigenvalues.ravel(), weights.reshape(-1, 1), energies, width)[0]
@@ -54,7 +59,8 @@ def _broaden(levels, weights, energies, width):
     return np.asarray(weights, dtype=float).T @ kernel
 
 
-def read_projections(path, output):
+@formerly_positional("output")
+def read_projections(path: str | PathLike, *, output: str | PathLike) -> Projections:
     """Read projwfc.x: ``atomic_proj.xml`` (path: the file, prefix.save or the folder that holds one) and its text
     ``output`` (which atom owns which atomic function; the XML does not say).  Non-polarised, noncollinear and
     spin-orbit runs; the format is that of Quantum ESPRESSO 6.4 and later.

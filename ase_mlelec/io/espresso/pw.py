@@ -1,6 +1,7 @@
 """One pw.x calculation, from the XML file or from the text output."""
 
 from dataclasses import dataclass, field
+from os import PathLike
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class PwResult:
         return atoms
 
 
-def read_pw(path):
+def read_pw(path: str | PathLike) -> PwResult:
     """Read one pw.x calculation from ``data-file-schema.xml``, a ``prefix.save`` folder, the folder that holds one, or
     the text output; any of these files may be compressed by gzip.
 

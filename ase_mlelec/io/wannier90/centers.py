@@ -11,7 +11,7 @@ from ase.geometry import find_mic
 from numpy.typing import ArrayLike
 
 from ase_mlelec.checks import printable
-from ase_mlelec.deprecated import renamed_arguments
+from ase_mlelec.deprecated import formerly_positional, renamed_arguments
 from ase_mlelec.io.elements import element_of
 from ase_mlelec.io.wannier90.files import LENGTHS, Wannier90Error, check_end, check_size, checked_cell, read_text
 
@@ -193,7 +193,7 @@ def _sites(path, text):
 # Whose they are
 
 
-def nearest_atoms(atoms, positions):
+def nearest_atoms(atoms: Atoms, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The atom nearest to each position by minimum image.
 
     atoms : ase.Atoms
@@ -219,6 +219,7 @@ def nearest_atoms(atoms, positions):
 
 
 @renamed_arguments(centres="centers")
+@formerly_positional("max_spread")
 def assign_centers(
     atoms: Atoms, centers: Centers | ArrayLike, per_species: dict[str, int], *, max_spread: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -243,7 +244,7 @@ def assign_centers(
         positions, spreads = centers.positions, centers.spreads
         _check_run(atoms, centers)
     else:
-        positions, spreads = np.asarray(centers), None
+        positions, spreads = np.asarray(centers, dtype=float), None
     if max_spread is not None:
         _check_spreads(spreads, max_spread)
     wanted = np.array([per_species.get(symbol, 0) for symbol in atoms.symbols])

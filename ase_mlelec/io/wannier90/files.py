@@ -4,6 +4,7 @@ import gzip
 import io
 import re
 import zlib
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ class Wannier90Error(ValueError):
     """A Wannier90 file or its contents cannot be used; the message names the cause and the remedy."""
 
 
-def read_text(path):
+def read_text(path: str | PathLike) -> str:
     """Contents of a text file, compressed or not, with lines that end in a newline.
 
     Raises Wannier90Error when it is missing or not text.

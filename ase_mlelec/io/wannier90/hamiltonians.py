@@ -5,6 +5,7 @@ The sparse variant of ``_hr.dat`` that WannierTools reads and writes is read as 
 
 import re
 import warnings
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ class RealSpace(NamedTuple):
     folded: bool = False
 
 
-def read_hr(path):
+def read_hr(path: str | PathLike) -> RealSpace:
     """H(R) from ``seed_hr.dat``, with the images of ``seed_wsvec.dat`` beside it.
 
     Returns RealSpace without positions and cell.
@@ -54,7 +55,7 @@ def read_hr(path):
     return _with_warning(*_parsed(path, _parse_hr))
 
 
-def read_tb(path):
+def read_tb(path: str | PathLike) -> RealSpace:
     """H(R), <0|r|R> and the cell from ``seed_tb.dat``, with the images of ``seed_wsvec.dat`` beside it.
 
     Returns RealSpace.

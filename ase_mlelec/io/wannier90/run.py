@@ -1,7 +1,8 @@
 """A Hamiltonian with what the other files of its run tell: cell, centers, spin."""
 
+from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from ase_mlelec.io.wannier90.win import cell_of, is_spinor, read_blocks
 SAME_CELL = 1e-3  # Å; ``.wout`` has six digits, input files may have fewer
 
 
-class Run(NamedTuple):
+@dataclass(frozen=True)
+class Run:
     """A Hamiltonian and what lies beside it.
 
     hamiltonian : RealSpace
@@ -34,7 +36,7 @@ class Run(NamedTuple):
     centres = renamed_attribute("centres", "centers")  # type: ignore[misc]
 
 
-def read_run(path):
+def read_run(path: str | PathLike) -> Run:
     """Read ``seed_hr.dat`` or ``seed_tb.dat`` and take what they lack from the files beside them.
 
     The cell of ``_hr.dat`` is that of ``seed.win``, else of ``seed.wout``, else of ``seed_tb.dat``; its centers are

@@ -1,6 +1,7 @@
 """The input file of Wannier90, ``seed.win``."""
 
 import re
+from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ class Win(NamedTuple):
     blocks: dict
 
 
-def read_win(path):
+def read_win(path: str | PathLike) -> Win:
     """Read the input file of Wannier90.
 
     Returns Win.

@@ -1,13 +1,20 @@
 """Writing Hamiltonians in the formats of Wannier90."""
 
+from os import PathLike
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ase_mlelec.atomic_write import replacing
 from ase_mlelec.checks import check_finite
+from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.wannier90.files import FOLDED, Wannier90Error
 
 
-def write_hr(path, r_vectors, matrices, spin_degeneracy=None):
+@formerly_positional("spin_degeneracy")
+def write_hr(
+    path: str | PathLike, r_vectors: ArrayLike, matrices: ArrayLike, *, spin_degeneracy: int | None = None
+) -> None:
     """Write H(R) as ``seed_hr.dat``, all degeneracies 1; no wsvec file is needed.
 
     r_vectors : array [R, 3], integers
@@ -22,7 +29,16 @@ def write_hr(path, r_vectors, matrices, spin_degeneracy=None):
     _write(path, [], r_vectors, parts, len(matrices[0]), spin_degeneracy)
 
 
-def write_tb(path, cell, r_vectors, matrices, positions, spin_degeneracy=None):
+@formerly_positional("spin_degeneracy")
+def write_tb(
+    path: str | PathLike,
+    cell: ArrayLike,
+    r_vectors: ArrayLike,
+    matrices: ArrayLike,
+    positions: ArrayLike,
+    *,
+    spin_degeneracy: int | None = None,
+) -> None:
     """Write cell, H(R) and <0|r|R> as ``seed_tb.dat``, all degeneracies 1; no wsvec file is needed.
 
     cell : array [3, 3], Å, rows

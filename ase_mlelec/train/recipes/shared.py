@@ -115,7 +115,7 @@ def read_checked(paths, config):
     """Frames of all data sets; ValueError, with the names of file and frame, for labels and structures that cannot be."""
     paths = list(paths)
     try:
-        return read_all(paths, config.data.keys.given, check_frames)
+        return read_all(paths, keys=config.data.keys.given, check=check_frames)
     except ValueError as error:
         known = any(str(path) in str(error) for path in paths)
         raise error if known else ValueError(f"{', '.join(map(str, paths))}: {error}") from None
@@ -127,7 +127,8 @@ def beside(names, config):
     keys = config.data.keys.given
     parts = (
         check_frames(
-            Hamiltonians(path).frames() if is_hamiltonians(path) else read_frames(path, has_keys(path) and keys), path
+            Hamiltonians(path).frames() if is_hamiltonians(path) else read_frames(path, keys=has_keys(path) and keys),
+            path,
         )
         for path in paths
     )
