@@ -1,7 +1,7 @@
 """The file format ``mlelec-h5`` for ase.io: our HDF5 data sets as lists of Atoms.
 
 Energy, forces and stress come as a SinglePointCalculator, spectra as ``arrays["ados"]``, ``info["dos"]`` and
-``info["dos_energies"]``.  What describes the whole data set (settings, widths) has no place in Atoms and is not
+``info["dos_energies"]``. What describes the whole data set (settings, widths) has no place in Atoms and is not
 carried; ``ase_mlelec.data.frames`` reads and writes it.
 """
 

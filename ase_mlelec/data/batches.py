@@ -1,4 +1,4 @@
-"""Labelled structures as batches of tensors.  Files are in ase_mlelec.data.frames, whose names are here too."""
+"""Labelled structures as batches of tensors. Files are in ase_mlelec.data.frames, whose names are here too."""
 
 import copy
 from dataclasses import dataclass, field
@@ -19,10 +19,15 @@ __all__ = ["Batch", "Batches", "Frame", "Frames", "join", "read_frames", "read_h
 class Batch:
     """Structures and labels as tensors (per-atom ones concatenated), with what a model needs of their geometry.
 
+    Attributes
+    ----------
     pairs : (center, neighbor, shift) within ``cutoff`` Å
-    labels : dict of Tensor, of the structures that have the label, in their order; without labels that none has
-    partial : dict of Tensor [B], bool, the structures that have a label; of those labels alone that some have
-    environment : Environment of all atoms where the descriptor is fixed, else None
+    labels : dict of Tensor
+        Of the structures that have the label, in their order; without labels that none has.
+    partial : dict of Tensor [B]
+        Bool, the structures that have a label; of those labels alone that some have.
+    environment : Environment of all atoms where the descriptor is fixed
+        Else None.
     """
 
     system: System
@@ -70,9 +75,14 @@ class Batch:
 class Batches:
     """Frames as tensors with their neighbour lists built once; ``batch(indices)`` joins some of them.
 
+    Parameters
+    ----------
     labels : names of the labels to take from the frames that have them
 
-    Raises ValueError when labels are mis-shaped or not finite.
+    Raises
+    ------
+    ValueError
+        When labels are mis-shaped or not finite.
     """
 
     def __init__(self, frames, cutoff, labels, dtype, device="cpu"):
@@ -96,7 +106,12 @@ class Batches:
     def for_model(cls, model, frames, labels):
         """Batches in the precision, on the device and with the cutoff of ``model``.
 
-        Raises InputError for species that the model does not know, and ValueError for another energy grid.
+        Raises
+        ------
+        InputError
+            For species that the model does not know.
+        ValueError
+            For another energy grid.
         """
         for frame in frames:
             model.check_species(frame.atoms.numbers)
@@ -122,7 +137,9 @@ class Batches:
     def fix(self, descriptor):
         """Evaluate a descriptor that will not change once and for all; batches then carry its environments.
 
-        Returns self.
+        Returns
+        -------
+        self
         """
         self.environments = [descriptor(batch.system, batch.edges()) for batch in self.all_batches(1)]
         return self

@@ -1,4 +1,4 @@
-"""What all data sets share, and labelled structures in memory.  Nothing here needs torch."""
+"""What all data sets share, and labelled structures in memory. Nothing here needs torch."""
 
 import hashlib
 import warnings
@@ -52,7 +52,10 @@ class Frame:
     and its parts by atom, atomic_dipole [N, 3] Å, the displacement of an atom's Wannier centroid from it (zero where
     there is none), and summed_dipole [3] Å, its sum over the atoms.
 
-    group : what the structure is for, e.g. "train", "validation", "test"
+    Attributes
+    ----------
+    group
+        What the structure is for, e.g. "train", "validation", "test".
     """
 
     atoms: Atoms
@@ -63,11 +66,15 @@ class Frame:
 
 @dataclass
 class Frames(DataSet):
-    """A data set.  Frames need not have the same labels: one that is not in ``frame.labels`` is not known for it.
+    """A data set. Frames need not have the same labels: one that is not in ``frame.labels`` is not known for it.
 
+    Attributes
+    ----------
     frames : list of Frame
-    energies : array [S] or None, eV; the grid of all spectra
-    attributes : dict of JSON types; settings, width of the spectra and whatever describes the data
+    energies : array [S] or None, eV
+        The grid of all spectra.
+    attributes : dict of JSON types
+        Settings, width of the spectra and whatever describes the data.
     """
 
     frames: list

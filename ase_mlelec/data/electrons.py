@@ -1,4 +1,4 @@
-"""Do electrons and Fermi level that data claim go with their density of states?  If not, its unit may be another."""
+"""Do electrons and Fermi level that data claim go with their density of states? If not, its unit may be another."""
 
 import warnings
 
@@ -24,9 +24,17 @@ SHIFT = 0.5  # eV, or a step of the grid where this is longer: Fermi levels that
 def electrons_below(energies, dos, level, temperature):
     """Electrons in a density of states, linear between its points, at a Fermi level.
 
-    energies : array [S], eV; dos : array [S], states/eV; level : eV; temperature : K
+    Parameters
+    ----------
+    energies : array [S], eV
+    dos : array [S], states/eV
+    level : float, eV
+    temperature : float, K
 
-    Returns float, to a thousandth: enough to tell units apart (ase_mlelec.physics.fermi is exact).
+    Returns
+    -------
+    float
+        To a thousandth: enough to tell units apart (ase_mlelec.physics.fermi is exact).
     """
     kt = max(units.KB * temperature, 1e-6)
     fine = np.linspace(0, len(energies) - 1, 20 * len(energies) + 1)
@@ -47,11 +55,21 @@ def likely_unit(found, needed, unit="1/(eV*A^3)"):
 def check_electrons(here, energies, dos, level, temperature, n_electrons, unit="1/(eV*A^3)"):
     """Refuse a density of states that at the Fermi level of its calculation holds another number of electrons.
 
-    here : str, file and snapshot; energies, dos, level, temperature : see electrons_below
-    n_electrons : float, what the calculation had
-    unit : one of LDOS_UNITS, that which is believed to be the unit
+    Parameters
+    ----------
+    here : str
+        File and snapshot.
+    energies, dos, level, temperature
+        See electrons_below.
+    n_electrons : float
+        What the calculation had.
+    unit
+        One of LDOS_UNITS, that which is believed to be the unit.
 
-    Raises ValueError where the numbers differ by a factor of 1.4, naming the unit in which they would not.
+    Raises
+    ------
+    ValueError
+        Where the numbers differ by a factor of 1.4, naming the unit in which they would not.
     """
     found = electrons_below(energies, dos, level, temperature)
     if n_electrons / MOST < found < n_electrons * MOST:
@@ -71,7 +89,10 @@ def check_electrons(here, energies, dos, level, temperature, n_electrons, unit="
 def check_unit(here, energies, dos, level, temperature, n_electrons):
     """As check_electrons, but refuse only what another unit explains: the Fermi level may be on another scale.
 
-    Raises ValueError naming the unit.
+    Raises
+    ------
+    ValueError
+        Naming the unit.
     """
     found = electrons_below(energies, dos, level, temperature)
     likely = likely_unit(found, n_electrons)

@@ -1,4 +1,4 @@
-"""Labelled structures: read extxyz, deepmd npy folders and our HDF5; write HDF5.  Nothing here needs torch."""
+"""Labelled structures: read extxyz, deepmd npy folders and our HDF5; write HDF5. Nothing here needs torch."""
 
 from collections.abc import Callable, Iterable
 from os import PathLike
@@ -20,10 +20,17 @@ def read_frames(path: str | PathLike, *, keys: dict[str, str] | None = None, fou
     """Read a data set: ``.h5`` (ours), a deepmd npy folder, a pw.x run (text output, XML or ``prefix.save``), or any
     file ASE reads that carries labels.
 
-    keys : dict, for files that ASE reads: what labels are called there, see ``from_images``
-    found : set, for one of several files: takes up the ``keys`` that this one has, and none are missed
+    Parameters
+    ----------
+    keys : dict
+        For files that ASE reads: what labels are called there, see ``from_images``.
+    found : set
+        For one of several files: takes up the ``keys`` that this one has, and none are missed.
 
-    Raises ValueError when there is no such file, it is damaged or it holds no labels.
+    Raises
+    ------
+    ValueError
+        When there is no such file, it is damaged or it holds no labels.
     """
     path = Path(path)
     if not path.exists():
@@ -59,7 +66,10 @@ def read_all(
 ) -> Frames:
     """One data set of several; ``keys`` are for those of them that ASE reads, ``check(frames, path)`` for each of them.
 
-    Raises ValueError as ``read_frames`` and ``join`` do, and where no file has use for ``keys``.
+    Raises
+    ------
+    ValueError
+        As ``read_frames`` and ``join`` do, and where no file has use for ``keys``.
     """
     paths = list(paths)
     if keys and not any(map(has_keys, paths)):

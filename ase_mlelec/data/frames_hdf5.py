@@ -1,11 +1,13 @@
 """Labelled structures in our HDF5 format.
 
-attribute ase_mlelec                JSON: what describes the data set, and format_version
-count, name, group [frames]         number of atoms, and texts
-cell [frames, 3, 3], pbc [frames, 3], positions [atoms, 3], numbers [atoms]
-energies [S]                        eV, where there are spectra on a known grid
-labels/NAME                         the values of one frame, or of its atoms, after those of the other
-has/NAME [frames]                   whether the frame has the label, where some have not (from format 2 on)
+::
+
+    attribute ase_mlelec                JSON: what describes the data set, and format_version
+    count, name, group [frames]         number of atoms, and texts
+    cell [frames, 3, 3], pbc [frames, 3], positions [atoms, 3], numbers [atoms]
+    energies [S]                        eV, where there are spectra on a known grid
+    labels/NAME                         the values of one frame, or of its atoms, after those of the other
+    has/NAME [frames]                   whether the frame has the label, where some have not (from format 2 on)
 """
 
 import warnings
@@ -21,10 +23,12 @@ from ase_mlelec.quantities import LABELS, data_labels
 
 
 def write_hdf5(path: str | PathLike, frames: Frames) -> None:
-    """Write a data set, compressed, atomically.  Frames may lack labels that others have.
+    """Write a data set, compressed, atomically. Frames may lack labels that others have.
 
-    Raises ValueError without any labels, and for labels that are not known, are not finite or have shapes that do not
-    fit.
+    Raises
+    ------
+    ValueError
+        Without any labels, and for labels that are not known, are not finite or have shapes that do not fit.
     """
     if not frames.counts:
         raise ValueError(
@@ -55,7 +59,10 @@ def write_hdf5(path: str | PathLike, frames: Frames) -> None:
 def read_hdf5(path: str | PathLike) -> Frames:
     """Read a data set written by ``write_hdf5``.
 
-    Raises ValueError for truncated, damaged, foreign or newer files.
+    Raises
+    ------
+    ValueError
+        For truncated, damaged, foreign or newer files.
     """
     with opened(path, FRAMES) as (file, attributes):
         counts, columns = _structures(path, file)

@@ -23,8 +23,13 @@ DIRECTIONS = 12  # of displacement per snapshot
 class ForceItem:
     """One snapshot on a grid of its own, to first order in displacements of its atoms along M directions.
 
-    features : Tensor [P, F]; slopes : Tensor [M, P, F], 1/Å, their derivatives along ``directions`` : Tensor [M, N, 3],
-        orthonormal; wanted : Tensor [M], eV/Å, forces of the DFT code along them
+    Attributes
+    ----------
+    features : Tensor [P, F]
+    slopes : Tensor [M, P, F], 1/Å
+        Their derivatives along ``directions`` : Tensor [M, N, 3], orthonormal.
+    wanted : Tensor [M], eV/Å
+        Forces of the DFT code along them.
     """
 
     snapshot: object
@@ -40,10 +45,17 @@ class ForceData:
 
     Large structures are displaced along DIRECTIONS random directions, small ones along all but translations.
 
-    snapshots : Snapshots, of which those of one atom are left out
-    cache : path of an HDF5 file, that of GridData; it belongs to one descriptor
+    Parameters
+    ----------
+    snapshots : Snapshots
+        Of which those of one atom are left out.
+    cache : path of an HDF5 file
+        That of GridData; it belongs to one descriptor.
 
-    Raises ValueError for snapshots without forces.
+    Raises
+    ------
+    ValueError
+        For snapshots without forces.
     """
 
     @formerly_positional("progress")

@@ -23,9 +23,17 @@ MEMORY = 3e9  # bytes of fingerprints and LDOS kept in memory; the rest is read 
 class GridItem:
     """One snapshot as tensors.
 
-    features : Tensor [G, F], fingerprints of all grid points; points : Tensor [P], those with an LDOS
-    ldos : Tensor [P, S], 1/(eV Å^3); dos : Tensor [S], states/eV; on energies relative to ``level``, eV
-    number, energy : Tensor [S], weights of occupied states and band energy at the Fermi level of the labels
+    Attributes
+    ----------
+    features : Tensor [G, F]
+        Fingerprints of all grid points.
+    points : Tensor [P]
+        Those with an LDOS.
+    ldos : Tensor [P, S], 1/(eV Å^3)
+    dos : Tensor [S], states/eV
+        On energies relative to ``level``, eV.
+    number, energy : Tensor [S]
+        Weights of occupied states and band energy at the Fermi level of the labels.
     """
 
     features: torch.Tensor
@@ -45,9 +53,13 @@ class GridData:
 
     A run that was interrupted goes on with the fingerprints it finds there.
 
+    Parameters
+    ----------
     snapshots : Snapshots
-    cache : path of the HDF5 file of fingerprints; it belongs to one descriptor
-    zero : EnergyZero, that of the head which is trained or tested
+    cache : path of the HDF5 file of fingerprints
+        It belongs to one descriptor.
+    zero : EnergyZero
+        That of the head which is trained or tested.
     """
 
     @formerly_positional("progress", "zero")

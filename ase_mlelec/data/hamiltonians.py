@@ -1,6 +1,6 @@
 """Data sets of Wannier Hamiltonians: structures with H(R) referred to the vacuum, and the axes of every function.
 
-One HDF5 file, the elements of H(R) sparse and in single precision (2e-7 eV at 4 eV).  Read frame by frame.
+One HDF5 file, the elements of H(R) sparse and in single precision (2e-7 eV at 4 eV). Read frame by frame.
 """
 
 import json
@@ -35,9 +35,13 @@ VACUUM = "vacuum level"
 class Function(NamedTuple):
     """One Wannier function: where it was projected from.
 
+    Attributes
+    ----------
     atom : int
-    orbital : str, as Wannier90 calls it: s, pz, px, py, dz2, dxz, dyz, dx2-y2, dxy, in its own axes
-    z, x : tuple of 3 floats, Cartesian axes, perpendicular to each other; z and x of Wannier90's projections block
+    orbital : str
+        As Wannier90 calls it: s, pz, px, py, dz2, dxz, dyz, dx2-y2, dxy, in its own axes.
+    z, x : tuple of 3 floats
+        Cartesian axes, perpendicular to each other; z and x of Wannier90's projections block.
     """
 
     atom: int
@@ -50,11 +54,16 @@ class Function(NamedTuple):
 class HamiltonianFrame:
     """A structure and its Hamiltonian.
 
-    hamiltonian : WannierHamiltonian of the same cell, eV above the vacuum level, real; function n at R = 0 belongs to
-        the atom as it is in ``atoms``
-    functions : list of Function, one per row of H(R)
-    energy : float, eV, and forces : array [N, 3], eV/Å, or None
-    group : what the frame is for, e.g. "train", "validation", "test"
+    Attributes
+    ----------
+    hamiltonian : WannierHamiltonian of the same cell, eV above the vacuum level
+        Real; function n at R = 0 belongs to the atom as it is in ``atoms``.
+    functions : list of Function
+        One per row of H(R).
+    energy : float, eV
+    forces : array [N, 3], eV/Å, or None
+    group
+        What the frame is for, e.g. "train", "validation", "test".
     """
 
     atoms: Atoms
@@ -86,7 +95,7 @@ class HamiltonianFrame:
 
 
 def referred_to(hamiltonian: WannierHamiltonian, level: float) -> WannierHamiltonian:
-    """The Hamiltonian with ``level`` (eV), such as the vacuum level, as its zero of energy; without <0|r|R>."""
+    """The Hamiltonian with ``level`` (eV), such as the vacuum level, as its zero of energy; without ``<0|r|R>``."""
     home = np.flatnonzero(~hamiltonian.r_vectors.any(axis=1))[0]
     matrices = list(hamiltonian.bloch.tolist())
     matrices[home] = matrices[home] - level * scipy.sparse.eye_array(hamiltonian.size)
@@ -110,7 +119,10 @@ def at_their_atoms(hamiltonian: WannierHamiltonian, atoms: Atoms, functions: Seq
 def write_hamiltonians(path: str | PathLike, frames: Iterable[HamiltonianFrame], *, attributes: dict) -> None:
     """Write an HDF5 file of HamiltonianFrame (an iterable, taken one by one), compressed, atomically.
 
-    attributes : dict of JSON types: electrons_per_atom by symbol, those that fill the functions; settings
+    Parameters
+    ----------
+    attributes : dict of JSON types
+        electrons_per_atom by symbol, those that fill the functions; settings.
     """
     with created(path, HAMILTONIANS, {"energy_reference": VACUUM, **attributes}) as file:
         for k, frame in enumerate(frames):
@@ -146,10 +158,17 @@ def is_hamiltonians(path: str | PathLike) -> bool:
 class Hamiltonians(StoredDataSet):
     """The frames of a file, read when they are asked for; a selection of them is the same kind of object.
 
-    attributes : dict; groups : list of str, what every frame is for
+    Attributes
+    ----------
+    attributes : dict
+    groups : list of str
+        What every frame is for.
 
-    Raises ValueError for damaged, foreign or newer files, when it is made or when a frame is read, and for energies
-    that are not referred to the vacuum.
+    Raises
+    ------
+    ValueError
+        For damaged, foreign or newer files, when it is made or when a frame is read, and for energies that are not
+        referred to the vacuum.
     """
 
     kind = HAMILTONIANS

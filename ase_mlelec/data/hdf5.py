@@ -25,9 +25,16 @@ PACKED = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
 class FileFormat(NamedTuple):
     """A kind of file.
 
-    mark : str, the attribute that such files have
-    what : str, what they are called, and remedy : what to do where a file is another one, both for messages
-    version : int, the newest format that is known
+    Attributes
+    ----------
+    mark : str
+        The attribute that such files have.
+    what : str
+        What they are called.
+    remedy
+        What to do where a file is another one, both for messages.
+    version : int
+        The newest format that is known.
     """
 
     mark: str
@@ -50,8 +57,11 @@ HAMILTONIANS = FileFormat("ase_mlelec_hamiltonians", "file of Hamiltonians", "wr
 def opened(path: str | PathLike, kind: FileFormat) -> Iterator[tuple[h5py.File, dict]]:
     """Within the block: (h5py.File, dict of what describes the data) of a file of the FileFormat ``kind``.
 
-    Raises ValueError, with the name of the file, for files that are missing, damaged, in use, of another kind or newer,
-    and for whatever goes wrong in the block.
+    Raises
+    ------
+    ValueError
+        With the name of the file, for files that are missing, damaged, in use, of another kind or newer, and for
+        whatever goes wrong in the block.
     """
     try:
         if not Path(path).is_file():  # a pipe would be waited for
@@ -91,7 +101,10 @@ def _header(file, kind):
 def created(path: str | PathLike, kind: FileFormat, attributes: dict) -> Iterator[h5py.File]:
     """Within the block: a new h5py.File of the FileFormat ``kind``, which appears whole or not at all.
 
-    Raises ValueError for attributes with NaN or infinity.
+    Raises
+    ------
+    ValueError
+        For attributes with NaN or infinity.
     """
     try:
         header = json.dumps({**attributes, "format_version": kind.version}, allow_nan=False)
@@ -117,11 +130,20 @@ def is_of(path: str | PathLike, kind: FileFormat) -> bool:
 class StoredDataSet(DataSet):
     """Structures in a file, a group of it for each, read when they are asked for.
 
-    attributes : dict; groups : list of str, what every structure is for
+    Attributes
+    ----------
+    attributes : dict
+    groups : list of str
+        What every structure is for.
 
+    Raises
+    ------
+    ValueError
+        For missing, truncated, damaged, foreign or newer files, at once or when a structure is read.
+
+    Notes
+    -----
     Subclasses set ``kind``, write ``_read(group)``, and name what is hashed.
-
-    Raises ValueError for missing, truncated, damaged, foreign or newer files, at once or when a structure is read.
     """
 
     kind: FileFormat

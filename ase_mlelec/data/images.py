@@ -40,9 +40,15 @@ ASYMMETRY = 1e-3  # of a tensor that is symmetric, relative to its largest entry
 def read_labelled(path: Path, *, keys: dict[str, str] | None = None, found: set | None = None) -> Frames:
     """Frames of a file that ASE reads, see ``from_images``.
 
-    found : set, for one of several files: takes up the ``keys`` that this one has, and none are missed
+    Parameters
+    ----------
+    found : set
+        For one of several files: takes up the ``keys`` that this one has, and none are missed.
 
-    Raises ValueError, with the name of the file, for whatever ASE cannot read, and where no labels are found.
+    Raises
+    ------
+    ValueError
+        With the name of the file, for whatever ASE cannot read, and where no labels are found.
     """
     images = read_images(path)
     keys = check_keys(keys or {})
@@ -65,7 +71,10 @@ def read_labelled(path: Path, *, keys: dict[str, str] | None = None, found: set 
 def read_images(path: str | PathLike) -> list[Atoms]:
     """List of ase.Atoms of a file that ASE reads; of an extxyz file with all its keys as they are in ``info``.
 
-    Raises ValueError, with the name of the file, for whatever ASE cannot read.
+    Raises
+    ------
+    ValueError
+        With the name of the file, for whatever ASE cannot read.
     """
     try:
         options: dict[str, Any] = {}
@@ -162,13 +171,23 @@ def from_images(images: Iterable[Atoms], *, name: str = "", keys: dict[str, str]
 
     Labels are looked for in the results of the calculator, ``info`` and ``arrays``: energy (the free energy where there
     is one, as forces are its gradient), forces, stress or virial = -stress x volume, dipole, polarizability, dos, and
-    by atoms atomic_dipole, atomic_polarizability and ados, in ASE's units.  A stress, virial or polarizability has nine
-    numbers, or six in the order xx, yy, zz, yz, xz, xy.  Besides, ``info`` may hold dos_energies [S] eV, name and group.
+    by atoms atomic_dipole, atomic_polarizability and ados, in ASE's units. A stress, virial or polarizability has nine
+    numbers, or six in the order xx, yy, zz, yz, xz, xy. Besides, ``info`` may hold dos_energies [S] eV, name and group.
 
-    keys : dict, label (or stress or group) -> the key that it has instead, e.g. {"energy": "REF_energy"}
+    Parameters
+    ----------
+    keys : dict
+        Label (or stress or group) -> the key that it has instead, e.g. {"energy": "REF_energy"}.
 
-    What looks like a label and is not read is named in a warning.  Raises ValueError for numbers that are not finite,
-    shapes that do not fit, a stress that is not that of the virial beside it, and keys that no image has.
+    Raises
+    ------
+    ValueError
+        For numbers that are not finite, shapes that do not fit, a stress that is not that of the virial beside it, and
+        keys that no image has.
+
+    Notes
+    -----
+    What looks like a label and is not read is named in a warning.
     """
     keys = check_keys(keys or {})
     frames, used, unread = _frames(list(images), name, keys, name or "images")

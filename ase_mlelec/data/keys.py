@@ -52,7 +52,9 @@ INPUTS = {
 def check_keys(keys):
     """dict of str, ``keys``, after refusing labels that there are none of.
 
-    Raises ValueError.
+    Raises
+    ------
+    ValueError
     """
     known = (*LABELS, GROUP)
     for label, key in keys.items():

@@ -43,7 +43,10 @@ def read_run(path: str | PathLike) -> Frames:
     A text output of relaxation or molecular dynamics gives all of its steps, where what ASE reads for the last one is
     what read_pw does; else, from XML, and with hybrid functionals, the last one alone, which a warning tells.
 
-    Raises EspressoError as read_pw does.
+    Raises
+    ------
+    EspressoError
+        As read_pw does.
     """
     file = find_file(path, XML, WHAT_TO_GIVE)
     last = read_pw(file).to_atoms()

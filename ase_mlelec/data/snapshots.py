@@ -29,14 +29,21 @@ LEVELS = 65535  # the LDOS is stored in steps of max/65535, and what is negative
 class Snapshot:
     """One structure with its LDOS on the grid (g1/G1, g2/G2, g3/G3) of its cell.
 
+    Attributes
+    ----------
     shape : (G1, G2, G3)
-    temperature : float, K, of the electrons
-    ldos : array [P, S], 1/(eV Å^3), at the grid points ``points`` [P] (flat indices in C order; None: at all of them)
-    dos : array [S], states/eV, of the whole cell
+    temperature : float, K
+        Of the electrons.
+    ldos : array [P, S], 1/(eV Å^3)
+        At the grid points ``points`` [P] (flat indices in C order; None: at all of them).
+    dos : array [S], states/eV
+        Of the whole cell.
     density : array [G1, G2, G3], e/Å^3, or None
-    energy : float, eV, the free energy A of the calculation, or None; forces [N, 3] eV/Å, stress [3, 3] eV/Å^3, or None
+    energy : float, eV
+        The free energy A of the calculation, or None; forces [N, 3] eV/Å, stress [3, 3] eV/Å^3, or None.
     fermi_level : float, eV, or None
-    group : what the snapshot is for, e.g. "train"
+    group
+        What the snapshot is for, e.g. "train".
     """
 
     atoms: Atoms
@@ -91,12 +98,19 @@ def write_snapshots(
 ) -> None:
     """Write an HDF5 file of snapshots (an iterable, taken one by one), compressed, atomically.
 
-    energies : array [S], eV, of all spectra
-    attributes : dict of JSON types: valence_electrons, by symbol; xc, see ase_mlelec.physics.xc; grid_spacing_A; and
-        where there are such: core_charges, see ase_mlelec.physics.core_charge, dos_width_eV, energy_reference, settings
+    Parameters
+    ----------
+    energies : array [S], eV
+        Of all spectra.
+    attributes : dict of JSON types
+        valence_electrons, by symbol; xc, see ase_mlelec.physics.xc; grid_spacing_A; and where there are such:
+        core_charges, see ase_mlelec.physics.core_charge, dos_width_eV, energy_reference, settings.
 
-    Raises ValueError for a snapshot on other energies, and for one whose LDOS, DOS or density holds another number of
-    electrons at its Fermi level than its atoms have, as it would in another unit.
+    Raises
+    ------
+    ValueError
+        For a snapshot on other energies, and for one whose LDOS, DOS or density holds another number of electrons at
+        its Fermi level than its atoms have, as it would in another unit.
     """
     energies = np.asarray(energies, dtype=float)
     with created(path, SNAPSHOTS, attributes) as file:
@@ -158,9 +172,17 @@ def is_snapshots(path: str | PathLike) -> bool:
 class Snapshots(StoredDataSet):
     """The snapshots of a file, read when they are asked for; a selection of them is the same kind of object.
 
-    energies : array [S], eV; attributes : dict; groups : list of str, what every snapshot is for
+    Attributes
+    ----------
+    energies : array [S], eV
+    attributes : dict
+    groups : list of str
+        What every snapshot is for.
 
-    Raises ValueError for missing, truncated, damaged, foreign or newer files, at once or when a snapshot is read.
+    Raises
+    ------
+    ValueError
+        For missing, truncated, damaged, foreign or newer files, at once or when a snapshot is read.
     """
 
     kind = SNAPSHOTS

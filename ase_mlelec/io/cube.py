@@ -26,12 +26,20 @@ LARGEST = 1e6  # bohr
 def read_cube(path: str | PathLike) -> tuple[Atoms, np.ndarray]:
     """Read a density.
 
-    Returns (Atoms, array [G1, G2, G3] in e/Å^3).  Atoms are moved so that the first grid point is the origin.
+    Returns
+    -------
+    tuple
+        (Atoms, array [G1, G2, G3] in e/Å^3). Atoms are moved so that the first grid point is the origin.
 
-    Raises ValueError for a missing, truncated or damaged file, for one with several functions, and for lengths in Å,
-    which negative numbers of points stand for: then it is not known what the function is per.
+    Raises
+    ------
+    ValueError
+        For a missing, truncated or damaged file, for one with several functions, and for lengths in Å, which negative
+        numbers of points stand for: then it is not known what the function is per.
 
-    Source: Gaussian's cubegen, for the layout.
+    References
+    ----------
+    Gaussian's cubegen, for the layout.
     """
     text = read_text(path, "give a Gaussian cube file")
     try:
@@ -72,7 +80,10 @@ def read_cube(path: str | PathLike) -> tuple[Atoms, np.ndarray]:
 def _header(text):
     """Numbers of atoms (negative: the functions have names), of functions, of grid points; origin, vectors; the rest.
 
-    Raises ValueError or IndexError where a line has not what it needs.
+    Raises
+    ------
+    ValueError or IndexError
+        Where a line has not what it needs.
     """
     lines = text.split("\n", 6)
     if len(lines) < 7:
@@ -132,11 +143,18 @@ def write_cube(
 ) -> None:
     """Write a density.
 
-    atoms : ase.Atoms with a cell; grid point (i, j, k) lies at the fractions i/G1, j/G2, k/G3 of its vectors
+    Parameters
+    ----------
+    atoms : ase.Atoms with a cell
+        Grid point (i, j, k) lies at the fractions i/G1, j/G2, k/G3 of its vectors.
     data : array [G1, G2, G3], e/Å^3
-    comment : str, the first line of the file
+    comment : str
+        The first line of the file.
 
-    Raises ValueError for data of another shape, NaN, and a cell without volume.
+    Raises
+    ------
+    ValueError
+        For data of another shape, NaN, and a cell without volume.
     """
     data = np.asarray(data, dtype=float)
     if data.ndim != 3 or not data.size:
@@ -153,11 +171,20 @@ def write_cube(
 def read_cubes(paths: Sequence[str | PathLike]) -> tuple[Atoms, np.ndarray]:
     """Local density of states from the cube files of pp.x (plot_num = 3, output_format = 6), one file per energy.
 
-    paths : sequence of paths, S of them, in the order of the energies
+    Parameters
+    ----------
+    paths : sequence of paths
+        S of them, in the order of the energies.
 
-    Returns (Atoms, array [G1, G2, G3, S] in 1/(eV Å^3)), converted from states/(Ry bohr^3).
+    Returns
+    -------
+    tuple
+        (Atoms, array [G1, G2, G3, S] in 1/(eV Å^3)), converted from states/(Ry bohr^3).
 
-    Raises ValueError as read_cube does, and for files of different grids, cells or atoms.
+    Raises
+    ------
+    ValueError
+        As read_cube does, and for files of different grids, cells or atoms.
     """
     ldos = None
     for index, path in enumerate(paths):

@@ -8,13 +8,18 @@ ISOTOPES = {"D": "H", "T": "H"}
 def element_of(label: str) -> str:
     """Chemical symbol, e.g. "Si" of "Si", "SI", "si", "Si1", "si_bulk", "SI-2" or "Si.surface".
 
-    Programs take a symbol in any case, followed by what tells atoms of one element apart.  The first two letters are
-    the symbol where they are one, else the first letter is.  D and T are hydrogen where no letter follows: TYPE_1,
+    Programs take a symbol in any case, followed by what tells atoms of one element apart. The first two letters are
+    the symbol where they are one, else the first letter is. D and T are hydrogen where no letter follows: TYPE_1,
     which programs write where they know no element, is none.
 
+    Parameters
+    ----------
     label : str
 
-    Raises ValueError for labels that begin with no symbol.
+    Raises
+    ------
+    ValueError
+        For labels that begin with no symbol.
     """
     letters = str(label).strip().strip("'\"")[:2]
     for length in (2, 1):

@@ -18,12 +18,19 @@ from ase_mlelec.io.text import read_numbers, read_text
 def read_filplot(path: str | PathLike) -> np.ndarray:
     """Read one ``filplot`` file of pp.x: a function on the FFT grid, to ten digits (its cube files have five).
 
-    Returns array [G1, G2, G3] in the unit of the file, Rydberg atomic units: e/bohr^3 for a density, Ry for a
-    potential, states/(Ry bohr^3) for an LDOS.
+    Returns
+    -------
+    array [G1, G2, G3] in the unit of the file
+        Rydberg atomic units: e/bohr^3 for a density, Ry for a potential, states/(Ry bohr^3) for an LDOS.
 
-    Raises EspressoError for missing, truncated and other files.
+    Raises
+    ------
+    EspressoError
+        For missing, truncated and other files.
 
-    Source: Quantum ESPRESSO 6.7, PP/src and Modules/plot_io.f90, for the layout.
+    References
+    ----------
+    Quantum ESPRESSO 6.7, PP/src and Modules/plot_io.f90, for the layout.
     """
     return _filplot(path)[2]
 
@@ -74,12 +81,22 @@ def read_ldos(paths: Sequence[str | PathLike], *, energies: ArrayLike | None = N
 
     pp.x 6.7 broadens with the kind of smearing of the pw.x run, whatever that was; an LDOS is meant to be Gaussian.
 
-    paths : sequence of paths, S of them, in the order of the energies
-    energies : array [S], eV, as in pp.x's input (emin, emin + delta_e, ...); compared with those in the files if given
+    Parameters
+    ----------
+    paths : sequence of paths
+        S of them, in the order of the energies.
+    energies : array [S], eV
+        As in pp.x's input (emin, emin + delta_e, ...); compared with those in the files if given.
 
-    Returns array [G1, G2, G3, S], 1/(eV Å^3), spin degeneracy included; converted from states/(Ry bohr^3).
+    Returns
+    -------
+    array [G1, G2, G3, S], 1/(eV Å^3)
+        Spin degeneracy included; converted from states/(Ry bohr^3).
 
-    Raises EspressoError for missing or truncated files, and for files of different structures or other energies.
+    Raises
+    ------
+    EspressoError
+        For missing or truncated files, and for files of different structures or other energies.
     """
     energies = None if energies is None else np.asarray(energies, dtype=float)
     if energies is not None and len(energies) != len(paths):

@@ -10,7 +10,10 @@ from ase_mlelec.checks import printable
 def fortran_floats(text):
     """Array of the numbers in a text written by Fortran, which prints 1e-100 as 1.0-100 and may print D for E.
 
-    Raises ValueError for what is no number.
+    Raises
+    ------
+    ValueError
+        For what is no number.
     """
     if "_" in text:  # Python reads 1_0 as 10
         raise ValueError(f"got '{next(word for word in text.split() if '_' in word)}'")
@@ -25,11 +28,14 @@ _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+))(?:[DdEeQq]([-+]?\d+)|([-+]\d+)
 
 
 def fortran_record(line, count):
-    """The first ``count`` numbers of a line, list of float, as Fortran's READ(*,*) takes them.
+    """The first ``count`` numbers of a line, list of float, as Fortran's ``READ(*,*)`` takes them.
 
-    Numbers are apart by blanks or commas, 2*0.0 stands for two of them, text behind them is ignored.
+    Numbers are apart by blanks or commas, ``2*0.0`` stands for two of them, text behind them is ignored.
 
-    Raises ValueError for fewer numbers.
+    Raises
+    ------
+    ValueError
+        For fewer numbers.
     """
     found = []
     for word in line.replace(",", " ").split():

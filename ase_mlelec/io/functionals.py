@@ -1,9 +1,9 @@
 """From the names that pseudopotentials and Quantum ESPRESSO give to functionals to ours, by what the names mean.
 
 A name is a short one, such as PBE, or says what each of four terms is: exchange and correlation of the uniform gas,
-and the gradient corrections of both.  Terms are words in any order, apart by blanks, "-" or "+", or their numbers.
+and the gradient corrections of both. Terms are words in any order, apart by blanks, "-" or "+", or their numbers.
 
-Source: Quantum ESPRESSO, Modules/funct.f90, for words and numbers; libxc's list of functionals for its numbers.
+References: Quantum ESPRESSO, Modules/funct.f90, for words and numbers; libxc's list of functionals for its numbers.
 """
 
 import re
@@ -45,7 +45,10 @@ LIBXC = {1: {0: 1}, 9: {1: 1}, 12: {1: 4}, 101: {0: 1, 2: 3}, 116: {0: 1, 2: 10}
 def functional_of(name: str) -> str | None:
     """Our name of a functional (see ase_mlelec.physics.xc), or None for one that is none of ours.
 
-    name : str, e.g. "PBE", "SLA  PW   PBX  PBC", "sla+pw+pbe+pbe", "1 4 3 4" or "XC-001I-004I-003I-004I"
+    Parameters
+    ----------
+    name : str
+        e.g. "PBE", "SLA PW PBX PBC", "sla+pw+pbe+pbe", "1 4 3 4" or "XC-001I-004I-003I-004I".
     """
     name = name.upper().strip().strip("'\"").strip()
     named = re.sub(r"\([\d\s]*\)", " ", name).strip()  # numbers behind the name, in brackets

@@ -1,4 +1,4 @@
-"""HDF5 files: taking arrays and attributes out of them.  Whatever is wrong with a file is a ValueError.
+"""HDF5 files: taking arrays and attributes out of them. Whatever is wrong with a file is a ValueError.
 
 A file may come from anywhere and be damaged anywhere, so shapes are held against what is stored before memory is taken,
 and nothing is followed that points out of the file.
@@ -37,9 +37,9 @@ def _check_heaps_of(path, size, *_):
     are said to be longer than the file, for which it takes memory.
 
     A heap is GCOL, version 1, its size in bytes 8 to 15, and from byte 16 on entries of 16 bytes, in which the first
-    two number them and the last eight are the length; what follows is filled up to 8 bytes.  Entry 0 is the rest, and its
-    length counts from its own beginning.  A text is 4 bytes of length, 8 of the heap's place and 4 of the entry's
-    number.  Source: HDF5 File Format Specification 3.0, III.E.
+    two number them and the last eight are the length; what follows is filled up to 8 bytes. Entry 0 is the rest, and
+    its length counts from its own beginning. A text is 4 bytes of length, 8 of the heap's place and 4 of the entry's
+    number. Source: HDF5 File Format Specification 3.0, III.E.
     """
     if not size:
         return
@@ -121,8 +121,12 @@ def subgroup(group, name):
 def read_array(group, name, shape, kind=float):
     """Array of the dataset ``name``; numbers are finite.
 
-    shape : tuple of int, None for any length
-    kind : float, int, bool, str, or np.uint16 for numbers that are stored as such
+    Parameters
+    ----------
+    shape : tuple of int
+        None for any length.
+    kind : float, int
+        Bool, str, or np.uint16 for numbers that are stored as such.
     """
     dataset = _member(group, name)
     path, place = group.file.filename, f"{group.name.rstrip('/')}/{name}"

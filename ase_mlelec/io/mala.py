@@ -1,10 +1,10 @@
 """MALA's snapshots: fingerprints and LDOS as npy files, and the info.json of the DFT calculation beside them.
 
 On disk an LDOS is in 1/(eV Å^3), MALA's own unit, unless the data were made otherwise, which no file tells: compare its
-electrons with what info.json claims (see electrons.check_electrons).  The energy grid is not stored either and is
-e_i = offset + i spacing.  info.json holds eV, Å and K.
+electrons with what info.json claims (see electrons.check_electrons). The energy grid is not stored either and is
+e_i = offset + i spacing. info.json holds eV, Å and K.
 
-Source: Materials Learning Algorithms 1.3; unit and grid checked by the number of electrons.
+References: Materials Learning Algorithms 1.3; unit and grid checked by the number of electrons.
 """
 
 import json
@@ -36,15 +36,23 @@ AGAIN = "write it with MALA's data converter"
 class MalaSnapshot:
     """One structure; what the files do not have is None.
 
+    Attributes
+    ----------
     atoms : ase.Atoms
-    grid : tuple of int, (G1, G2, G3)
-    fingerprints : array [G1, G2, G3, F], without the coordinates that MALA puts in front; dtype of the file
-    ldos : array [G1, G2, G3, S], 1/(eV Å^3); dtype of the file
+    grid : tuple of int
+        (G1, G2, G3).
+    fingerprints : array [G1, G2, G3, F]
+        Without the coordinates that MALA puts in front; dtype of the file.
+    ldos : array [G1, G2, G3, S], 1/(eV Å^3)
+        dtype of the file.
     energies : array [S], eV
-    temperature : float, K, of the electrons
+    temperature : float, K
+        Of the electrons.
     fermi_level : float, eV
-    energy : float, eV; the total free energy
-    terms : dict of float, eV, named as those of PwResult; those the file has
+    energy : float, eV
+        The total free energy.
+    terms : dict of float, eV
+        Named as those of PwResult; those the file has.
     n_electrons : float
     forces : array [N, 3], eV/Å
     """
@@ -73,16 +81,24 @@ def read_mala(
 ) -> MalaSnapshot:
     """Read a snapshot of MALA.
 
+    Parameters
+    ----------
     info : path of info.json
-    input_npy : path of the fingerprints, or None; the first three of their columns are the coordinates
+    input_npy : path of the fingerprints, or None
+        The first three of their columns are the coordinates.
     output_npy : path of the LDOS, or None
-    grid_offset, grid_spacing : float, eV; ldos_gridoffset_ev and ldos_gridspacing_ev of MALA's parameters, needed with
-        output_npy
+    grid_offset, grid_spacing : float, eV
+        ldos_gridoffset_ev and ldos_gridspacing_ev of MALA's parameters, needed with output_npy.
 
-    Returns MalaSnapshot.
+    Returns
+    -------
+    MalaSnapshot
 
-    Raises ValueError for missing, truncated or damaged files, missing keys, values of another kind than their keys
-    need, and arrays that do not fit the grid of info.
+    Raises
+    ------
+    ValueError
+        For missing, truncated or damaged files, missing keys, values of another kind than their keys need, and arrays
+        that do not fit the grid of info.
     """
     data = _json(info)
     atoms, grid = _structure(info, data)

@@ -14,7 +14,10 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 def read_npy(path, error=ValueError):
     """The numbers of a .npy file as float64, in the shape that they have there.
 
-    error : the reader's class of exceptions, for everything that is no such file or holds no finite real numbers
+    Parameters
+    ----------
+    error
+        The reader's class of exceptions, for everything that is no such file or holds no finite real numbers.
     """
     with np.errstate(over="ignore"):
         array = np.array(map_npy(path, error), dtype=np.float64)
@@ -24,8 +27,12 @@ def read_npy(path, error=ValueError):
 def map_npy(path, error=ValueError, kinds="fiu"):
     """The numbers of a .npy file, of any finite or infinite value, as an array that is mapped from the file.
 
-    error : the reader's class of exceptions, for everything that is no such file or holds no numbers
-    kinds : str, those of NumPy's kinds of data that are let through
+    Parameters
+    ----------
+    error
+        The reader's class of exceptions, for everything that is no such file or holds no numbers.
+    kinds : str
+        Those of NumPy's kinds of data that are let through.
     """
     path = Path(path)
     if not path.is_file():

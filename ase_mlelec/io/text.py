@@ -16,8 +16,12 @@ LARGEST = 1e100  # of a number, so that it stays finite in other units
 def read_text(path, remedy, error=ValueError):
     """Contents of a text file, which may be compressed by gzip; lines end in "\\n", bytes that are no UTF-8 replaced.
 
-    remedy : str, e.g. "give a Gaussian cube file", for a file that is not there
-    error : the reader's class of exceptions
+    Parameters
+    ----------
+    remedy : str
+        e.g. "give a Gaussian cube file", for a file that is not there.
+    error
+        The reader's class of exceptions.
     """
     path = Path(path)
     try:
@@ -55,7 +59,10 @@ def _expanded(path, data, error):
 def read_numbers(path, what, text, error=ValueError):
     """Array of the numbers in a text, finite ones.
 
-    what : str, where in the file they are, for messages
+    Parameters
+    ----------
+    what : str
+        Where in the file they are, for messages.
     """
     try:
         values = fortran_floats(text)

@@ -1,6 +1,6 @@
 """ASE's trajectories, which are ulm files: what they claim is held against their size before ASE takes memory for it.
 
-Source: ASE 3.26, ase/io/ulm.py, for the layout: "- of Ulm", a tag of 16 bytes, three integers (version, number of
+References: ASE 3.26, ase/io/ulm.py, for the layout: "- of Ulm", a tag of 16 bytes, three integers (version, number of
 items, place of the table of places), and at every place the length of a JSON text and the text.
 """
 

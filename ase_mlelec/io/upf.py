@@ -1,10 +1,10 @@
 """Pseudopotentials in the Unified Pseudopotential Format (UPF), versions 1 and 2.
 
 The total energy needs three things of a pseudopotential: the valence charge, the partial core charge, and whether the
-charge density is all in the wave functions (norm-conserving) or not (ultrasoft, PAW).  Many files are no valid XML,
+charge density is all in the wave functions (norm-conserving) or not (ultrasoft, PAW). Many files are no valid XML,
 so that the sections are found as text.
 
-Source: Quantum ESPRESSO, upflib, for the meaning of the fields; in the files r is in bohr and potentials in Ry.
+References: Quantum ESPRESSO, upflib, for the meaning of the fields; in the files r is in bohr and potentials in Ry.
 """
 
 import re
@@ -26,16 +26,23 @@ LARGEST_CHARGE = 120  # e
 class UPF:
     """One pseudopotential; functions on its radial mesh r, where ∫ g dr is the sum of g times rab.
 
+    Attributes
+    ----------
     symbol : str
     z_valence : float, e
-    functional : str, as in the file, e.g. "PBE" or "SLA  PZ   NOGX NOGC"; functionals.functional_of has our name
-    is_ultrasoft : bool; augmentation charges, which PAW has as well
+    functional : str
+        As in the file, e.g. "PBE" or "SLA PZ NOGX NOGC"; functionals.functional_of has our name.
+    is_ultrasoft : bool
+        Augmentation charges, which PAW has as well.
     is_paw : bool
     r : array [M], Å
-    rab : array [M], Å, dr by index
+    rab : array [M], Å
+        dr by index.
     local_potential : array [M], eV
-    atomic_charge : array [M], e/Å; 4πr² times the valence density of the free atom
-    core_charge : array [M], e/Å^3, the partial core density of the nonlinear core correction, or None without one
+    atomic_charge : array [M], e/Å
+        4πr² times the valence density of the free atom.
+    core_charge : array [M], e/Å^3
+        The partial core density of the nonlinear core correction, or None without one.
     """
 
     symbol: str
@@ -53,9 +60,14 @@ class UPF:
 def read_upf(path: str | PathLike) -> UPF:
     """Read a UPF file of version 1 or 2, compressed by gzip or not.
 
-    Returns UPF.
+    Returns
+    -------
+    UPF
 
-    Raises ValueError for a missing, truncated or damaged file, one without valence charge, and one that is no UPF.
+    Raises
+    ------
+    ValueError
+        For a missing, truncated or damaged file, one without valence charge, and one that is no UPF.
     """
     text = _without(read_text(path, "give a pseudopotential in UPF"), ("<PP_INFO", "</PP_INFO>"), ("<!--", "-->"))
     if "<PP_HEADER" not in text:

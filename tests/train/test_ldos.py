@@ -225,8 +225,8 @@ def test_committee(tmp_path, capsys, monkeypatch):
     [
         ({"scaling": "minmax"}, "ldos.scaling: got 'minmax', need one of maximum, spread; correct it"),
         ({"schedule": "linear"}, "ldos.schedule: got 'linear', need one of plateau, cosine; correct it"),
-        ({"hold": -1}, "ldos.hold: got -1, need 0 or more; correct it"),
-        ({"batch_points": -1}, "ldos.batch_points: got -1, need 0 or more; correct it"),
+        ({"hold": -1}, "ldos.hold: got -1, need at least 0"),
+        ({"batch_points": -1}, "ldos.batch_points: got -1, need at least 0"),
     ],
 )
 def test_bad_options(options, message):

@@ -309,5 +309,5 @@ def test_training_takes_forces_and_energies(files, tmp_path):
 
 
 def test_bad_weight():
-    with pytest.raises(ValueError, match="ldos.force_weight: got -1, need 0 or more"):
+    with pytest.raises(ValueError, match="ldos.force_weight: got -1, need at least 0"):
         parse_config({"data": {"files": ["a.h5"]}, "output": {"model": "a.safetensors"}, "ldos": {"force_weight": -1}})

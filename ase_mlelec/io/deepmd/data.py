@@ -23,20 +23,28 @@ DEEPEST = 3  # levels of folders below the one that is given
 
 
 def read_data(path: str | PathLike) -> list[tuple[Atoms, dict]]:
-    """Read deepmd data: a system (a folder with type.raw and set.*/), or all systems below a folder.
+    """Read deepmd data: a system (a folder with type.raw and ``set.*/``), or all systems below a folder.
 
-    Returns list of (Atoms, labels): labels is a dict of arrays with energy in eV, forces [N, 3] eV/Å, virial [3, 3] eV,
-    ados [N, S], dos [S] states/eV and the others as they are in the files.  A ``dipole.npy`` holds the sum of the
-    atomic vectors, not a dipole in e Å, and is called summed_dipole here.  A ``nopbc`` file means that the box is
-    ignored.  Atomic files with the atoms of one type alone are filled up with zeros.  Mixed systems, whose
-    ``real_atom_types.npy`` gives every frame its own types, are read; their atoms of type -1 are left out.  The older
-    text files, coord.raw and so on beside type.raw, are read where there is no set.
+    Returns
+    -------
+    list of (Atoms, labels)
+        labels is a dict of arrays with energy in eV, forces [N, 3] eV/Å, virial [3, 3] eV, ados [N, S], dos [S]
+        states/eV and the others as they are in the files. A ``dipole.npy`` holds the sum of the atomic vectors, not a
+        dipole in e Å, and is called summed_dipole here. A ``nopbc`` file means that the box is ignored. Atomic files
+        with the atoms of one type alone are filled up with zeros. Mixed systems, whose ``real_atom_types.npy`` gives
+        every frame its own types, are read; their atoms of type -1 are left out. The older text files, coord.raw and so
+        on beside type.raw, are read where there is no set.
 
-    Names in type_map.raw are symbols, or begin with one (see element_of).  Files that are not read are named in a
-    warning.  Inputs beside the structure (fparam.npy, aparam.npy, spin.npy ...) are no part of what is returned: the
+    Raises
+    ------
+    ValueError
+        For missing, damaged or mis-shaped files.
+
+    Notes
+    -----
+    Names in type_map.raw are symbols, or begin with one (see element_of). Files that are not read are named in a
+    warning. Inputs beside the structure (fparam.npy, aparam.npy, spin.npy ...) are no part of what is returned: the
     same in all frames they are named in a warning, others are refused, as the labels depend on them.
-
-    Raises ValueError for missing, damaged or mis-shaped files.
     """
     path = Path(path)
     if path.is_file():
@@ -299,9 +307,12 @@ def _label(file, label, n_frames, types):
 
 
 def _shaped(file, array, n_frames, shape, needed):
-    """``array`` as [n_frames, *shape], of which the last may be -1; a single frame may come without its axis.
+    """``array`` as [n_frames, ``*shape]``, of which the last may be -1; a single frame may come without its axis.
 
-    needed : str, what the shape is for, in the message of the ValueError
+    Parameters
+    ----------
+    needed : str
+        What the shape is for, in the message of the ValueError.
     """
     width = int(np.prod([n for n in shape if n >= 0]))
     free = -1 in shape

@@ -22,13 +22,18 @@ LONGEST = 100.0  # Å, of a cutoff
 def read_model(path: str | PathLike) -> Model:
     """Import a DeepPot-SE model (descriptor se_e2_a) of energy, DOS, dipoles or polarizabilities from a ``.dp`` file.
 
-    Returns Model in the precision of the file.  deepmd-kit stores neither the energy grid of a DOS nor the charges that
-    belong to dipoles: set ``model.metadata`` (see DeepWannierCalculator) before a calculator is made of it.  How many
-    neighbours of each species deepmd-kit keeps (``sel``; it drops the farthest of more) is
-    ``model.metadata["most_neighbors"]``, and the calculators warn where there are more.
+    Returns
+    -------
+    Model
+        In the precision of the file. deepmd-kit stores neither the energy grid of a DOS nor the charges that belong to
+        dipoles: set ``model.metadata`` (see DeepWannierCalculator) before a calculator is made of it. How many
+        neighbours of each species deepmd-kit keeps (``sel``; it drops the farthest of more) is
+        ``model.metadata["most_neighbors"]``, and the calculators warn where there are more.
 
-    Raises CalculatorSetupError for other containers, damaged files, and models, descriptors or features that are not
-    supported.
+    Raises
+    ------
+    CalculatorSetupError
+        For other containers, damaged files, and models, descriptors or features that are not supported.
     """
     path = Path(path)
     if path.suffix != ".dp":
@@ -154,7 +159,12 @@ def _fill(stored, net, sources):
 class _Fitting:
     """The fitting nets of a file, and what of them is of no use for atoms of some types.
 
-    without_net : types whose net is not evaluated;  silent : types whose atoms have no output at all
+    Attributes
+    ----------
+    without_net
+        Types whose net is not evaluated.
+    silent
+        Types whose atoms have no output at all.
     """
 
     def __init__(self, stored, tree, se):
@@ -249,7 +259,7 @@ class _Fitting:
     def _scale_and_shift(self):
         """Arrays [species], the factor of the nets' outputs and what is added to the diagonal of a polarizability.
 
-        The file means scale (net + shift).  A model that was trained with TensorFlow means scale net + shift, with the
+        The file means scale (net + shift). A model that was trained with TensorFlow means scale net + shift, with the
         entries counted over the types that have a net, and its converter does not change the numbers.
         """
         n = self.n_species

@@ -38,6 +38,8 @@ def elements(type_map):
 def refuse_unsupported(path, tree):
     """Raise CalculatorSetupError, naming everything that is in the way, unless the model can be imported.
 
+    Parameters
+    ----------
     tree : the dict of the whole file
     """
     model = tree.get("model")

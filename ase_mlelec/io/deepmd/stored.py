@@ -13,8 +13,13 @@ MOST = 10**6  # of anything that is counted
 class Stored:
     """An open .dp file.
 
-    tree : the nested dict, in which names of datasets stand for arrays
+    Attributes
+    ----------
+    tree
+        The nested dict, in which names of datasets stand for arrays.
 
+    Notes
+    -----
     All methods raise ValueError for what is missing, damaged or not finite.
     """
 
@@ -38,8 +43,12 @@ class Stored:
     def layers(self, net, function, n_in, widths, n_out=None):
         """list of dict with w, b and idt (None where there is none) of the layers of a net, hidden ones and the last.
 
-        function : str, the activation function of the hidden layers
-        n_out : outputs of the last layer, which is linear; None where there is none
+        Parameters
+        ----------
+        function : str
+            The activation function of the hidden layers.
+        n_out
+            Outputs of the last layer, which is linear; None where there is none.
         """
         sizes = [n_in, *widths, *([] if n_out is None else [n_out])]
         sources = part(net, "layers", list)

@@ -1,10 +1,10 @@
 """Read Quantum ESPRESSO: pw.x results, projwfc.x projections, ph.x, and functions on a grid by pp.x (see io.filplot).
 
-Two sources are understood for pw.x.  ``data-file-schema.xml`` (in ``prefix.save``) holds full precision and is
-preferred; the text output is what people keep, and has the one-electron term as well.  A run that did not finish or did
+Two sources are understood for pw.x. ``data-file-schema.xml`` (in ``prefix.save``) holds full precision and is
+preferred; the text output is what people keep, and has the one-electron term as well. A run that did not finish or did
 not converge is refused by name: its numbers look like any others.
 
-Source: Quantum ESPRESSO 6.7 output; sign of the stress checked against finite differences (QE prints -dE/dε/V).
+References: Quantum ESPRESSO 6.7 output; sign of the stress checked against finite differences (QE prints -dE/dε/V).
 """
 
 from ase_mlelec.io.errors import EspressoError

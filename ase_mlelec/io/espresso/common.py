@@ -33,7 +33,10 @@ def damaged(place, what):
 def read_text(path, what):
     """The text of a file, which may be compressed by gzip; line ends as "\\n", bytes that are no UTF-8 replaced.
 
-    what : str, e.g. "give the pw.x output"; the remedy where there is no such file
+    Parameters
+    ----------
+    what : str
+        e.g. "give the pw.x output"; the remedy where there is no such file.
     """
     path = Path(path)
     try:
@@ -90,7 +93,7 @@ def find_file(path, name, what):
 
 
 def parse_xml(path, text, program, problem="truncated or not XML"):
-    """Root element of an XML file.  Entities, which Quantum ESPRESSO does not write, are refused: they may be bombs."""
+    """Root element of an XML file. Entities, which Quantum ESPRESSO does not write, are refused: they may be bombs."""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise EspressoError(
             f"{path}: it declares a document type or entities, which {program} does not write; run {program} again"

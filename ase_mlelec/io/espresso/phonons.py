@@ -13,12 +13,20 @@ from ase_mlelec.io.espresso.common import damaged, floats, read_text
 def read_ph(path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Born effective charges and dielectric tensor of the electrons from the text output of ph.x (epsil, zeu).
 
-    Returns (born_charges [N, 3, 3] e, dipole by displacement: Z[i, a, b] = dM_a/dR_ib, as calculated, without
-    acoustic sum rule; dielectric [3, 3]).
+    Returns
+    -------
+    born_charges : array [N, 3, 3], e
+        Dipole by displacement: Z[i, a, b] = dM_a/dR_ib, as calculated, without acoustic sum rule.
+    dielectric : array [3, 3]
 
-    Raises EspressoError when the run is unfinished, damaged or had no electric field.
+    Raises
+    ------
+    EspressoError
+        When the run is unfinished, damaged or had no electric field.
 
-    Source: Quantum ESPRESSO 6.7 output; order of the axes checked by turning a water molecule with its dipole.
+    References
+    ----------
+    Quantum ESPRESSO 6.7 output; order of the axes checked by turning a water molecule with its dipole.
     """
     if not Path(path).exists():
         raise EspressoError(f"{path}: No such file; give ph.x's standard output")

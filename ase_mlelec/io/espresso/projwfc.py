@@ -22,10 +22,13 @@ WHAT_TO_GIVE = (
 class Projections:
     """Band energies and their weights on atoms, from which a DOS of any width and grid can be made.
 
+    Attributes
+    ----------
     eigenvalues : array [K, M], eV
-    kpoint_weights : array [K], sum 2 (spin degeneracy included), or 1 where the bands are spinors (noncollinear and
-        spin-orbit runs)
-    site_weights : array [K, M, N]; the share of each band on each atom, sum over N at most 1 (spilling)
+    kpoint_weights : array [K]
+        Sum 2 (spin degeneracy included), or 1 where the bands are spinors (noncollinear and spin-orbit runs).
+    site_weights : array [K, M, N]
+        The share of each band on each atom, sum over N at most 1 (spilling).
     """
 
     eigenvalues: np.ndarray
@@ -62,12 +65,17 @@ def _broaden(levels, weights, energies, width):
 @formerly_positional("output")
 def read_projections(path: str | PathLike, *, output: str | PathLike) -> Projections:
     """Read projwfc.x: ``atomic_proj.xml`` (path: the file, prefix.save or the folder that holds one) and its text
-    ``output`` (which atom owns which atomic function; the XML does not say).  Non-polarised, noncollinear and
+    ``output`` (which atom owns which atomic function; the XML does not say). Non-polarised, noncollinear and
     spin-orbit runs; the format is that of Quantum ESPRESSO 6.4 and later.
 
-    Returns Projections.
+    Returns
+    -------
+    Projections
 
-    Raises EspressoError for missing, damaged or spin-polarised files and those of other runs.
+    Raises
+    ------
+    EspressoError
+        For missing, damaged or spin-polarised files and those of other runs.
     """
     path = find_file(path, "atomic_proj.xml", WHAT_TO_GIVE)
     text, listing = read_text(path, WHAT_TO_GIVE), read_text(output, WHAT_TO_GIVE)

@@ -16,19 +16,30 @@ WHAT_TO_GIVE = "give the pw.x output, prefix.save or data-file-schema.xml"
 class PwResult:
     """One converged pw.x calculation; of a relaxation or MD run the last one, with the structure that it was done for.
 
-    symbols : list of str, length N
-    cell : array [3, 3], Å, rows
+    Attributes
+    ----------
+    symbols : list of str
+        Length N.
+    cell : array [3, 3], Å
+        Rows.
     positions : array [N, 3], Å
-    energy : float, eV; the total (Mermin) free energy, whose negative gradient the forces are
-    terms : dict of float, eV; one_electron, hartree, xc, ion_ion, entropy (-TS) and, from XML, band; those the file has
+    energy : float, eV
+        The total (Mermin) free energy, whose negative gradient the forces are.
+    terms : dict of float, eV
+        one_electron, hartree, xc, ion_ion, entropy (-TS) and, from XML, band; those the file has.
     forces : array [N, 3], eV/Å, or None where they were not calculated
     stress : array [3, 3], eV/Å^3 in ASE's sign, or None where it was not calculated
-    fermi_level : float, eV; None for fixed occupations, for those from the input, and where there are two Fermi levels
-        (tot_magnetization with smearing)
-    smearing : str or None, as pw.x prints it, e.g. "Fermi-Dirac"; smearing_width : float, eV (k_B T for Fermi-Dirac)
+    fermi_level : float, eV
+        None for fixed occupations, for those from the input, and where there are two Fermi levels (tot_magnetization
+        with smearing).
+    smearing : str or None
+        As pw.x prints it, e.g. "Fermi-Dirac".
+    smearing_width : float, eV (k_B T for Fermi-Dirac)
     n_electrons : float, or None where the file does not say
-    kpoints : array [K, 3], fractions of the reciprocal vectors, and eigenvalues : array [K, M], eV (of spinors in a
-        noncollinear run); None of text output and spin-polarized runs
+    kpoints : array [K, 3]
+        Fractions of the reciprocal vectors.
+    eigenvalues : array [K, M], eV (of spinors in a noncollinear run)
+        None of text output and spin-polarized runs.
     """
 
     symbols: list
@@ -65,11 +76,17 @@ def read_pw(path: str | PathLike) -> PwResult:
     """Read one pw.x calculation from ``data-file-schema.xml``, a ``prefix.save`` folder, the folder that holds one, or
     the text output; any of these files may be compressed by gzip.
 
-    Returns PwResult.  Of a relaxation or MD run it is the last self-consistent calculation: structure, energy, forces
-    and stress of one and the same step, which is not the structure that pw.x stores last where nstep ended the run.
+    Returns
+    -------
+    PwResult
+        Of a relaxation or MD run it is the last self-consistent calculation: structure, energy, forces and stress of
+        one and the same step, which is not the structure that pw.x stores last where nstep ended the run.
 
-    Raises EspressoError when the run is unfinished, not converged, without a total energy (nscf, bands), several runs
-    in one file, or when the file is damaged or something else.
+    Raises
+    ------
+    EspressoError
+        When the run is unfinished, not converged, without a total energy (nscf, bands), several runs in one file, or
+        when the file is damaged or something else.
     """
     path = find_file(path, "data-file-schema.xml", WHAT_TO_GIVE)
     text = read_text(path, WHAT_TO_GIVE)

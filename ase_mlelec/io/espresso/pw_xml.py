@@ -161,7 +161,10 @@ def _calculated(path, root, out, calculation):
 def _structure(path, parent, elements):
     """symbols, cell [3, 3] and positions [N, 3] in Å from the <atomic_structure> in ``parent``.
 
-    elements : dict from species' name to element, empty where the names alone must do
+    Parameters
+    ----------
+    elements : dict from species' name to element
+        Empty where the names alone must do.
     """
     structure = _needed(path, parent, "atomic_structure")
     lattice = _needed(path, structure, "cell")

@@ -1,9 +1,9 @@
 """Read and write the files of Wannier90: centers and spreads, Hamiltonians, the input file.
 
 Every reader takes files that are compressed with gzip as well (``seed_hr.dat.gz``), and whatever Wannier90 itself
-takes: text behind numbers, D exponents, any case.  Every reader raises Wannier90Error and nothing else.
+takes: text behind numbers, D exponents, any case. Every reader raises Wannier90Error and nothing else.
 
-Source: Wannier90 3.1, its output, its user guide, chapter "Files", and what it accepts when it is run.
+References: Wannier90 3.1, its output, its user guide, chapter "Files", and what it accepts when it is run.
 """
 
 from ase_mlelec.deprecated import former_names

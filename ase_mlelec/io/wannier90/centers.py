@@ -23,11 +23,17 @@ ROUNDED = 2e-6  # of sums in ``.wout`` per number added; it has six digits
 class Centers(NamedTuple):
     """Wannier functions of one run.
 
-    positions : array [W, 3], Å, as Wannier90 left them: in any cell
+    Attributes
+    ----------
+    positions : array [W, 3], Å
+        As Wannier90 left them: in any cell.
     spreads : array [W], Å^2, or None where the file has none (``_centres.xyz``)
-    symbols : list of str, length N
-    atoms : ase.Atoms of the run, with cell and pbc from ``.wout``, without them from ``_centres.xyz``
-    n_bands : int, bands that the functions were made from, or None where the file does not tell
+    symbols : list of str
+        Length N.
+    atoms : ase.Atoms of the run
+        With cell and pbc from ``.wout``, without them from ``_centres.xyz``.
+    n_bands : int
+        Bands that the functions were made from, or None where the file does not tell.
     """
 
     positions: np.ndarray
@@ -40,10 +46,15 @@ class Centers(NamedTuple):
 def read_centers(path: str | PathLike) -> Centers:
     """Centers and spreads from ``seed.wout`` (the final state), or centers from ``seed_centres.xyz``.
 
-    Returns Centers.
+    Returns
+    -------
+    Centers
 
-    Raises Wannier90Error when the run did not finish, the file is damaged or something else, its centers do not add up
-    to the sum that it states, or an atom has a label of no element.
+    Raises
+    ------
+    Wannier90Error
+        When the run did not finish, the file is damaged or something else, its centers do not add up to the sum that it
+        states, or an atom has a label of no element.
     """
     text = read_text(path)
     if is_xyz(path):
@@ -159,7 +170,10 @@ def _table(path, rows):
 def cell_of_wout(path, text):
     """Cell [3, 3], Å, of the last run in a ``.wout`` text, which need not have finished.
 
-    Raises Wannier90Error where there is none.
+    Raises
+    ------
+    Wannier90Error
+        Where there is none.
     """
     scale = _unit(text)
     vectors = _VECTOR.findall(text.rpartition("Lattice Vectors (")[2])[:3] if scale else []
@@ -196,12 +210,23 @@ def _sites(path, text):
 def nearest_atoms(atoms: Atoms, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The atom nearest to each position by minimum image.
 
+    Parameters
+    ----------
     atoms : ase.Atoms
-    positions : array [W, 3], Å, in any cell
+    positions : array [W, 3], Å
+        In any cell.
 
-    Returns (owner [W] index of the atom, offset [W, 3] Å from the atom to the nearest image of the position).
+    Returns
+    -------
+    owner : array [W]
+        Index of the atom.
+    offset : array [W, 3]
+        Å from the atom to the nearest image of the position.
 
-    Raises Wannier90Error for a position that has two atoms at the same distance.
+    Raises
+    ------
+    Wannier90Error
+        For a position that has two atoms at the same distance.
     """
     positions = np.asarray(positions, dtype=float)
     away = positions[:, None] - atoms.positions
@@ -225,20 +250,32 @@ def assign_centers(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Share the Wannier centers out among the atoms that they are nearest to, and average them.
 
+    Parameters
+    ----------
     atoms : ase.Atoms with cell and pbc
     centers : Centers, or array [W, 3] in Å
-    per_species : dict of int, centers per atom, e.g. {"O": 4}; species that are not named get none
-    max_spread : float, Å^2; a larger spread is an error, because the localization fell into a wrong minimum
+    per_species : dict of int
+        Centers per atom, e.g. {"O": 4}; species that are not named get none.
+    max_spread : float, Å^2
+        A larger spread is an error, because the localization fell into a wrong minimum.
 
-    Returns (centroids [n, 3] Å, the mean of each atom's centers, unwrapped: next to the atom even where that lies
-    outside of the cell; indices [n] of those atoms, increasing).
+    Returns
+    -------
+    centroids : array [n, 3], Å
+        The mean of each atom's centers, unwrapped: next to the atom even where that lies outside of the cell.
+    indices : array [n]
+        Of those atoms, increasing.
 
-    Raises Wannier90Error when an atom gets another number of centers, for a center that is as near to one atom as to
-    another, for Centers of another structure, for functions of more bands than there are functions (a metal, or empty
-    bands: the charges of such functions have no dipole), for spreads above max_spread, and for max_spread without
-    spreads.
+    Raises
+    ------
+    Wannier90Error
+        When an atom gets another number of centers, for a center that is as near to one atom as to another, for Centers
+        of another structure, for functions of more bands than there are functions (a metal, or empty bands: the charges
+        of such functions have no dipole), for spreads above max_spread, and for max_spread without spreads.
 
-    Source: Zhang et al. 2020, Phys. Rev. B 102, 041121(R): centroids of the four centers around each oxygen.
+    References
+    ----------
+    Zhang et al. 2020, Phys. Rev. B 102, 041121(R): centroids of the four centers around each oxygen.
     """
     if isinstance(centers, Centers):
         positions, spreads = centers.positions, centers.spreads

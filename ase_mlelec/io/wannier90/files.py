@@ -24,7 +24,10 @@ class Wannier90Error(ValueError):
 def read_text(path: str | PathLike) -> str:
     """Contents of a text file, compressed or not, with lines that end in a newline.
 
-    Raises Wannier90Error when it is missing or not text.
+    Raises
+    ------
+    Wannier90Error
+        When it is missing or not text.
     """
     path = Path(path)
     try:
@@ -89,7 +92,10 @@ def check_size(path, what, values, unit):
 def checked_cell(path, cell):
     """A cell [3, 3], Å, as it came, after refusing one without a volume.
 
-    Raises ValueError, for readers that add what they were reading.
+    Raises
+    ------
+    ValueError
+        For readers that add what they were reading.
     """
     cell = np.asarray(cell, dtype=float)
     if cell.shape != (3, 3) or not (abs(cell) < LARGEST).all():

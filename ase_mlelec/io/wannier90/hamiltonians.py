@@ -23,12 +23,20 @@ HERMITIAN = 1e-4  # eV; H(R) and H(-R)† may differ by as much, e.g. in the las
 class RealSpace(NamedTuple):
     """Matrices between Wannier functions, images folded in: multiply by phases and add, no degeneracies are left.
 
-    r_vectors : array [R, 3], integers
-    matrices : array [R, W, W], eV, <m 0|H|n R>; a list of R CSR matrices from a sparse file
-    positions : array [R, W, W, 3], Å, <m 0|r|n R>, or None (``_hr.dat`` has none)
-    cell : array [3, 3], Å, rows, or None
-    spin_degeneracy : 1 or 2 where the file tells it (those that write_hr and write_tb wrote), or None
-    folded : whether the file is one of write_hr or write_tb, which is complete without other files
+    Attributes
+    ----------
+    r_vectors : array [R, 3]
+        Integers.
+    matrices : array [R, W, W], eV
+        ``<m 0|H|n R>``; a list of R CSR matrices from a sparse file.
+    positions : array [R, W, W, 3], Å
+        ``<m 0|r|n R>``, or None (``_hr.dat`` has none).
+    cell : array [3, 3], Å
+        Rows, or None.
+    spin_degeneracy
+        1 or 2 where the file tells it (those that write_hr and write_tb wrote), or None.
+    folded
+        Whether the file is one of write_hr or write_tb, which is complete without other files.
     """
 
     r_vectors: np.ndarray
@@ -42,24 +50,38 @@ class RealSpace(NamedTuple):
 def read_hr(path: str | PathLike) -> RealSpace:
     """H(R) from ``seed_hr.dat``, with the images of ``seed_wsvec.dat`` beside it.
 
-    Returns RealSpace without positions and cell.
+    Returns
+    -------
+    RealSpace
+        Without positions and cell.
 
+    Raises
+    ------
+    Wannier90Error
+        For damaged files, degeneracies that do not belong to a mesh of k points, H(R) that differs from H(-R)† by more
+        than 1e-4 eV, and images of another run.
+
+    Notes
+    -----
     Warns where there is no wsvec file: on a coarse mesh bands between its points are then off by up to 1 eV.
 
-    Raises Wannier90Error for damaged files, degeneracies that do not belong to a mesh of k points, H(R) that differs
-    from H(-R)† by more than 1e-4 eV, and images of another run.
-
-    Source: Wannier90's user guide, "seedname_hr.dat" and "seedname_wsvec.dat"; WannierTools' readHmnR.f90 for the
-    sparse variant.
+    References
+    ----------
+    Wannier90's user guide, "seedname_hr.dat" and "seedname_wsvec.dat"; WannierTools' readHmnR.f90 for the sparse
+    variant.
     """
     return _with_warning(*_parsed(path, _parse_hr))
 
 
 def read_tb(path: str | PathLike) -> RealSpace:
-    """H(R), <0|r|R> and the cell from ``seed_tb.dat``, with the images of ``seed_wsvec.dat`` beside it.
+    """H(R), ``<0|r|R>`` and the cell from ``seed_tb.dat``, with the images of ``seed_wsvec.dat`` beside it.
 
-    Returns RealSpace.
+    Returns
+    -------
+    RealSpace
 
+    Notes
+    -----
     Warns and raises as read_hr does.
     """
     return _with_warning(*_parsed(path, _parse_tb))
@@ -273,7 +295,7 @@ def _check_hermitian(path, r_vectors, matrices):
 
 
 def cell_of_tb(path):
-    """Cell [3, 3], Å, rows.  Raises Wannier90Error where it cannot be read."""
+    """Cell [3, 3], Å, rows. Raises Wannier90Error where it cannot be read."""
     lines = Lines(path, read_text(path))
     lines.next()
     return _cell(path, lines)

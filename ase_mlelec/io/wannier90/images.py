@@ -7,15 +7,25 @@ from ase_mlelec.io.wannier90.tables import integers, numbers
 
 
 def shared_out(path, hamiltonian, r_vectors, values):
-    """Elements <m 0|n R> moved to the images R + T of wsvec, which share them equally.
+    """Elements ``<m 0|n R>`` moved to the images R + T of wsvec, which share them equally.
 
-    path, hamiltonian : the wsvec file, and the file of the Hamiltonian that it is beside
-    r_vectors : array [R, 3], integers
+    Parameters
+    ----------
+    path, hamiltonian
+        The wsvec file, and the file of the Hamiltonian that it is beside.
+    r_vectors : array [R, 3]
+        Integers.
     values : array [R, W, W, V]
 
-    Returns (r_vectors [R', 3], values [R', W, W, V]).
+    Returns
+    -------
+    r_vectors : array [R', 3]
+    values : array [R', W, W, V]
 
-    Raises Wannier90Error for damaged files, and files that do not have each element of the Hamiltonian once.
+    Raises
+    ------
+    Wannier90Error
+        For damaged files, and files that do not have each element of the Hamiltonian once.
     """
     size = values.shape[1]
     which, counts, shifts = _elements(path, hamiltonian, r_vectors, size)

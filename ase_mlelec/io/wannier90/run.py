@@ -19,12 +19,18 @@ SAME_CELL = 1e-3  # Å; ``.wout`` has six digits, input files may have fewer
 class Run:
     """A Hamiltonian and what lies beside it.
 
+    Attributes
+    ----------
     hamiltonian : RealSpace
-    cell : array [3, 3], Å, rows
+    cell : array [3, 3], Å
+        Rows.
     centers : array [W, 3], Å, or None where no file has them
-    spin_degeneracy : 1 or 2, or None where no file tells it
-    has_input : whether there is a readable ``seed.win``; where it says nothing of spinors, there are none
-    notes : list of str, what a user should know: files that were passed over, what is missing
+    spin_degeneracy
+        1 or 2, or None where no file tells it.
+    has_input
+        Whether there is a readable ``seed.win``; where it says nothing of spinors, there are none.
+    notes : list of str
+        What a user should know: files that were passed over, what is missing.
     """
 
     hamiltonian: RealSpace
@@ -33,19 +39,24 @@ class Run:
     spin_degeneracy: int | None
     has_input: bool
     notes: list
-    centres = renamed_attribute("centres", "centers")  # type: ignore[misc]
+    centres = renamed_attribute("centres", "centers")
 
 
 def read_run(path: str | PathLike) -> Run:
     """Read ``seed_hr.dat`` or ``seed_tb.dat`` and take what they lack from the files beside them.
 
     The cell of ``_hr.dat`` is that of ``seed.win``, else of ``seed.wout``, else of ``seed_tb.dat``; its centers are
-    those of ``seed.wout``, else of ``seed_centres.xyz``.  ``_tb.dat`` has both.  Whether functions are spinors is told
-    by ``seed.win`` alone.  A file beside the Hamiltonian that is damaged or of another run is passed over and noted.
+    those of ``seed.wout``, else of ``seed_centres.xyz``. ``_tb.dat`` has both. Whether functions are spinors is told
+    by ``seed.win`` alone. A file beside the Hamiltonian that is damaged or of another run is passed over and noted.
 
-    Returns Run.
+    Returns
+    -------
+    Run
 
-    Raises Wannier90Error for a Hamiltonian that cannot be read (see read_hr), and where no file has a cell.
+    Raises
+    ------
+    Wannier90Error
+        For a Hamiltonian that cannot be read (see read_hr), and where no file has a cell.
     """
     path = Path(path)
     if not path.name.removesuffix(".gz").endswith(("_hr.dat", "_tb.dat")):
@@ -155,7 +166,7 @@ def _centers(path, size, folded, texts, notes):
 
 
 def _diagonal(path, found):
-    """Centers <n 0|r|n 0>, Å."""
+    """Centers ``<n 0|r|n 0>``, Å."""
     home = np.flatnonzero(~found.r_vectors.any(1))
     if not len(home):
         raise Wannier90Error(f"{path}: got no elements within the home cell, R = 0; write the file again")

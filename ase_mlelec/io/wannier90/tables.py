@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([DdEe]?[-+]?\d+)?", re.ASCII)
 
 
 class Lines:
-    """The lines of a text, read one after the other as Fortran's READ(*,*) does.
+    """The lines of a text, read one after the other as Fortran's ``READ(*,*)`` does.
 
     A READ begins at a new line, takes as many lines as its values need, and ignores what is left of the last one.
     """
@@ -27,7 +27,7 @@ class Lines:
         self._text, self._at = text, 0
 
     def next(self):
-        """The next line.  Raises Wannier90Error at the end of the file."""
+        """The next line. Raises Wannier90Error at the end of the file."""
         if self._at >= self.length:
             raise self.error(f"ends after line {self.number}")
         end = self._text.find("\n", self._at) + 1 or self.length
@@ -83,9 +83,15 @@ class Lines:
 def numbers(path, text, shape, start):
     """Array [shape] of the numbers in a text, with or without text behind them; shape (-1,): as many as there are.
 
-    start : int, the number of the line before the text, for messages
+    Parameters
+    ----------
+    start : int
+        The number of the line before the text, for messages.
 
-    Raises Wannier90Error for another count, and for what is no finite number.
+    Raises
+    ------
+    Wannier90Error
+        For another count, and for what is no finite number.
     """
     table = _plain(text)
     if table is None:
@@ -138,7 +144,7 @@ def _first_bad(text, start):
 
 
 def integers(path, what, table):
-    """Array of a table of floats, as integers.  Raises Wannier90Error for fractions and what is too large."""
+    """Array of a table of floats, as integers. Raises Wannier90Error for fractions and what is too large."""
     if not (abs(table) < LARGEST).all() or (table != np.rint(table)).any():
         bad = table[~(abs(table) < LARGEST) | (table != np.rint(table))][0]
         raise Wannier90Error(

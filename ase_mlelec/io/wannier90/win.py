@@ -19,9 +19,13 @@ _EDGE = re.compile(r"(begin|end)[\s_=:]*([a-z]\w*)?", re.IGNORECASE)  # Wannier9
 class Win(NamedTuple):
     """Contents of ``seed.win``.
 
+    Attributes
+    ----------
     atoms : ase.Atoms with cell
-    keywords : dict of str, lower case -> value as written
-    blocks : dict of str, lower case -> list of lines, without begin and end
+    keywords : dict of str
+        Lower case -> value as written.
+    blocks : dict of str
+        Lower case -> list of lines, without begin and end.
     """
 
     atoms: Atoms
@@ -32,10 +36,14 @@ class Win(NamedTuple):
 def read_win(path: str | PathLike) -> Win:
     """Read the input file of Wannier90.
 
-    Returns Win.
+    Returns
+    -------
+    Win
 
-    Raises Wannier90Error for blocks that do not end or come twice, a missing or unreadable cell, and atoms of which
-    no element is known.
+    Raises
+    ------
+    Wannier90Error
+        For blocks that do not end or come twice, a missing or unreadable cell, and atoms of which no element is known.
     """
     keywords, blocks = read_blocks(path)
     cell = cell_of(path, blocks)
@@ -60,7 +68,10 @@ def read_win(path: str | PathLike) -> Win:
 def read_blocks(path):
     """(keywords, blocks) of Win, whether or not they hold a cell.
 
-    Raises Wannier90Error for blocks that do not end or come twice.
+    Raises
+    ------
+    Wannier90Error
+        For blocks that do not end or come twice.
     """
     keywords, blocks, block = {}, {}, None
     for number, line in enumerate(read_text(path).split("\n"), 1):
@@ -95,7 +106,7 @@ def read_blocks(path):
 
 
 def cell_of(path, blocks):
-    """Cell [3, 3], Å, rows.  Raises Wannier90Error where there is none."""
+    """Cell [3, 3], Å, rows. Raises Wannier90Error where there is none."""
     if "unit_cell_cart" not in blocks:
         raise Wannier90Error(f"{path}: no readable cell or atoms ('unit_cell_cart'); need the block unit_cell_cart")
     try:

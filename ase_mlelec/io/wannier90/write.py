@@ -17,11 +17,18 @@ def write_hr(
 ) -> None:
     """Write H(R) as ``seed_hr.dat``, all degeneracies 1; no wsvec file is needed.
 
-    r_vectors : array [R, 3], integers
+    Parameters
+    ----------
+    r_vectors : array [R, 3]
+        Integers.
     matrices : array [R, W, W], eV
-    spin_degeneracy : 1 or 2, told in the first line, or None
+    spin_degeneracy
+        1 or 2, told in the first line, or None.
 
-    Raises Wannier90Error for NaN and infinity.
+    Raises
+    ------
+    Wannier90Error
+        For NaN and infinity.
     """
     matrices = np.asarray(matrices)
     _check_written(path, matrices)
@@ -39,15 +46,23 @@ def write_tb(
     *,
     spin_degeneracy: int | None = None,
 ) -> None:
-    """Write cell, H(R) and <0|r|R> as ``seed_tb.dat``, all degeneracies 1; no wsvec file is needed.
+    """Write cell, H(R) and ``<0|r|R>`` as ``seed_tb.dat``, all degeneracies 1; no wsvec file is needed.
 
-    cell : array [3, 3], Å, rows
-    r_vectors : array [R, 3], integers
+    Parameters
+    ----------
+    cell : array [3, 3], Å
+        Rows.
+    r_vectors : array [R, 3]
+        Integers.
     matrices : array [R, W, W], eV
     positions : array [R, W, W, 3], Å
-    spin_degeneracy : 1 or 2, told in the first line, or None
+    spin_degeneracy
+        1 or 2, told in the first line, or None.
 
-    Raises Wannier90Error for NaN and infinity.
+    Raises
+    ------
+    Wannier90Error
+        For NaN and infinity.
     """
     matrices, positions = np.asarray(matrices), np.asarray(positions)
     _check_written(path, matrices, positions, np.asarray(cell))
