@@ -244,6 +244,7 @@ def test_recorder(atoms, calc, tmp_path):
     np.testing.assert_array_equal(run["energy_grid"], ENERGIES)
 
 
+@pytest.mark.slow
 def test_recorder_goes_on(atoms, tmp_path):
     """A run in two parts, as after a restart from the last frame of a trajectory, is the run in one."""
     whole = atoms.copy()

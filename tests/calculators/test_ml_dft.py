@@ -506,6 +506,7 @@ def repulsive():
     return random_ldos_model(5, ("Al",), valence_electrons={"Al": 0.5})
 
 
+@pytest.mark.slow
 def test_relaxation_of_atoms_and_cell(repulsive):
     """The optimizer sees a consistent surface: the energy falls, and forces and stress with it."""
     atoms = bulk("Al", cubic=True)
@@ -519,6 +520,7 @@ def test_relaxation_of_atoms_and_cell(repulsive):
     assert atoms.calc.get_density().shape == atoms.calc.grid()
 
 
+@pytest.mark.slow
 def test_molecular_dynamics_conserves_the_energy(repulsive):
     atoms = bulk("Al", cubic=True)
     atoms.set_velocities(np.random.default_rng(0).normal(0, 0.03, (4, 3)))
