@@ -128,6 +128,7 @@ def _build(path, header, classes, state):
                 header.get("electronic") and make(header["electronic"]),
                 header.get("core") and RepulsiveCore(**header["core"]),
                 {name: TrainingRange(**arguments) for name, arguments in header["ranges"].items()},
+                header["pairs"] and make(header["pairs"]),
             )
     except CalculatorSetupError:
         raise

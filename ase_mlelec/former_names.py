@@ -11,6 +11,7 @@ FORMER = {
     "io.checks": "checks",
     "io.electrons": "data.electrons",
     "descriptors.deep_potential": "descriptors.deep_pot",
+    "descriptors.local_frame": "descriptors.layer_moments.former",
     "descriptors.power_spectrum": "descriptors.ace.former",
     "descriptors.su2": "descriptors.bispectrum.kernel",
     "descriptors.wigner": "descriptors.bispectrum.tables",

@@ -12,26 +12,40 @@ from ase_mlelec.model_file.write import save_model
 
 
 class Model(torch.nn.Module):
-    """A descriptor and heads that share it.
+    """A descriptor and heads that share it; some heads may have a descriptor of their own.
 
-    descriptor : Descriptor; where there is nothing but a Hamiltonian, anything that has species and cutoff
-    heads : dict of Head, or of HeadOfPairs, by the name of the quantity
-    metadata : dict of JSON types: what the numbers mean and where they come from
-    electronic : Descriptor of all heads but the energy; default the same one for all.  Electronic quantities with few
-        data want a smaller one of their own.
-    core : RepulsiveCore of the energy; None: without
-    ranges : dict of TrainingRange, of "descriptor" and "electronic"; what is not there is not watched
+    Parameters
+    ----------
+    descriptor : Descriptor
+    heads : dict of Head
+        By the name of the quantity.
+    metadata : dict, optional
+        JSON types: what the numbers mean and where they come from.
+    electronic : Descriptor, optional
+        Of all heads but the energy; default the same one for all.  Electronic quantities with few data want a smaller
+        one of their own.
+    pairs : Descriptor, optional
+        Of heads whose quantity belongs to pairs of atoms, which reach farther; default ``descriptor``.
+    core : RepulsiveCore, optional
+        Of the energy; default none.
+    ranges : dict of TrainingRange, optional
+        Of "descriptor", "electronic" and "hamiltonian"; what is not there is not watched.
 
-    Raises ValueError where the two descriptors differ in species or cutoff.
+    Raises
+    ------
+    ValueError
+        Where descriptors differ in species, or ``electronic`` in its cutoff.
     """
 
-    def __init__(self, descriptor, heads, metadata=None, electronic=None, core=None, ranges=None):
+    def __init__(self, descriptor, heads, metadata=None, electronic=None, core=None, ranges=None, pairs=None):
         super().__init__()
+        if pairs is not None and pairs.species != descriptor.species:
+            raise ValueError("got descriptors of different species; give all the same")
         if electronic is not None and (
             electronic.species != descriptor.species or electronic.cutoff != descriptor.cutoff
         ):
             raise ValueError("got descriptors of different species or cutoffs; give both the same")
-        self.descriptor, self.electronic = descriptor, electronic
+        self.descriptor, self.electronic, self.pairs = descriptor, electronic, pairs
         self.heads = torch.nn.ModuleDict(heads)
         self.register_buffer("_species_of_number", species_table(descriptor.species), persistent=False)
         self.core, self.ranges = core, torch.nn.ModuleDict(ranges or {})
@@ -45,8 +59,8 @@ class Model(torch.nn.Module):
 
     @property
     def cutoff(self):
-        """float, Å"""
-        return self.descriptor.cutoff
+        """float, Å, of edges for all heads; for the energy those within ``descriptor.cutoff`` are enough."""
+        return max(self.descriptor.cutoff, self.pairs.cutoff if self.pairs else 0.0)
 
     @property
     def dtype(self):
@@ -62,6 +76,8 @@ class Model(torch.nn.Module):
 
     def descriptor_of(self, quantity):
         """The Descriptor that a head sees."""
+        if self.pairs is not None and quantity in self.heads and self.is_of_pairs(quantity):
+            return self.pairs
         return self.descriptor if quantity == "energy" or self.electronic is None else self.electronic
 
     def check_species(self, numbers):
@@ -86,22 +102,23 @@ class Model(torch.nn.Module):
     def forward(self, system, edges, quantities=None):
         """dict of the quantities asked for (default all): Tensor [C, ...] of every centre; of pairs of atoms Blocks.
 
-        edges : within ``cutoff``; heads of pairs, which reach farther, find their pairs in ``system``
+        edges : all pairs within the cutoffs of the descriptors that are needed, at most ``cutoff``
 
-        The result has the precision of the model.  Raises InputError for models in half precision.
+        The result has the precision of the model.  Raises InputError for models in half precision and for edges that
+        do not reach as far.
         """
         names = list(self.heads.keys() if quantities is None else quantities)
         system, edges = self._in_own_precision(system, edges)
         seen, found = {}, {}
         for name in names:
-            source = self.heads[name] if self.is_of_pairs(name) else self.descriptor_of(name)
+            source = self.descriptor_of(name)
             if source not in seen:
-                seen[source] = source.geometry(system) if self.is_of_pairs(name) else source(system, edges)
+                seen[source] = source(system, edges.up_to(source.cutoff))
             found[name] = self.evaluate_head(name, seen[source], system, edges)
         return found
 
     def is_of_pairs(self, name):
-        """Whether a quantity belongs to pairs of atoms, and its head sees a geometry of its own."""
+        """Whether a quantity belongs to pairs of atoms."""
         return isinstance(self.heads[name], HeadOfPairs)
 
     def _in_own_precision(self, system, edges):
@@ -113,10 +130,8 @@ class Model(torch.nn.Module):
         return system.to(dtype), edges.with_vec(edges.vec.to(dtype))
 
     def evaluate_head(self, name, environment, system, edges):
-        """One quantity: Tensor [C, ...] of the centres of ``edges`` from their environment, energies with the core; of
-        pairs of atoms Blocks, from the geometry that their head made."""
-        if self.is_of_pairs(name):
-            return self.heads[name].complete(self.heads[name](environment))
+        """One quantity from the environment that its descriptor made: Tensor [C, ...] of the centres of ``edges``,
+        energies with the core; of pairs of atoms Blocks."""
         values = self.heads[name](environment, edges)
         if name != "energy" or self.core is None:
             return values
@@ -146,7 +161,8 @@ class Model(torch.nn.Module):
     def for_evaluation(self):
         """Faster, frozen copy: embedding nets as Chebyshev series where the descriptor offers it."""
         heads, core, ranges = (copy.deepcopy(part) for part in (dict(self.heads), self.core, dict(self.ranges)))
-        model = Model(_compressed(self.descriptor), heads, self.metadata, _compressed(self.electronic), core, ranges)
+        descriptor, electronic, pairs = map(_compressed, (self.descriptor, self.electronic, self.pairs))
+        model = Model(descriptor, heads, self.metadata, electronic, core, ranges, pairs)
         model.eval().requires_grad_(False)
         for module in model.heads.modules():
             if isinstance(module, FittingNets):

@@ -27,9 +27,15 @@ def read_summary(name: str, folder=PRETRAINED) -> dict:
             if size > LONGEST:
                 raise ValueError(f"got a header of {size} bytes")
             header = json.loads(json.loads(file.read(size))["__metadata__"][HEADER])
-        cutoff = float(header["descriptor"]["arguments"]["cutoff"])
-        if not math.isfinite(cutoff):
+        cutoff = max(map(_cutoff, [header["descriptor"], *header["heads"].values()]))
+        if not 0 < cutoff < math.inf:
             raise ValueError(f"got a cutoff of {cutoff}")
         return {"species": list(header["species"]), "cutoff": cutoff, "quantities": list(header["heads"])}
     except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
         raise ValueError(f"{path}: damaged header ({repr(error)[:200]}); install the package again") from None
+
+
+def _cutoff(described):
+    """The longest cutoff, Å, that a descriptor or head of a header has, or 0."""
+    arguments = described["arguments"]
+    return max(float(part.get("cutoff", 0.0)) for part in (arguments, *arguments.get("orders", ())))

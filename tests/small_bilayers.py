@@ -192,8 +192,8 @@ def random_wannier_model(kind="mx2", seed=0, energy=False):
     import torch
     from small_models import seeded
 
-    from ase_mlelec.descriptors import DeepPotSE, LocalFrame
-    from ase_mlelec.heads import PairHead, ScalarHead
+    from ase_mlelec.descriptors import DeepPotSE, LayerMoments
+    from ase_mlelec.heads import HamiltonianHead, ScalarHead
     from ase_mlelec.model import Model
     from ase_mlelec.train.hamiltonian.items import frame_functions
 
@@ -203,28 +203,37 @@ def random_wannier_model(kind="mx2", seed=0, energy=False):
     else:
         atoms = graphene_bilayer()
         frame, electrons = HamiltonianFrame(atoms, *_empty(atoms, [Function(k, "pz") for k in range(4)])), {"C": 1}
-    species, fold, functions, _ = frame_functions([frame])
-    options = dict(species=species, cutoff=5.0, fold=fold, n_radial=3)
+    species, symmetry, functions, _ = frame_functions([frame])
     orders = [dict(cutoff=4.5, n_radial=3), dict(cutoff=4.5, n_radial=2, l_max=3)]
-    spectrum = dict(orders=orders) if kind == "mx2" else None
+    descriptor = LayerMoments(
+        species,
+        environment=5.0,
+        symmetry=symmetry,
+        n_radial=3,
+        third=4.5,
+        third_moments=kind == "mx2",
+        ace=dict(orders=orders) if kind == "mx2" else None,
+        reference_areas={"C": 2.6},
+    ).double()
     with seeded(seed), torch.no_grad():
-        head = PairHead(
-            functions, options, widths=(6,), n_hidden=6, n_reduced=4, n_directed=2, spectrum=spectrum, third=4.5
-        ).double()
-        if spectrum:
-            head.spectrum_inverse[:] = head.spectrum.weights
+        options = dict(widths=(6,), n_hidden=6, n_reduced=4, n_directed=2)
+        head = HamiltonianHead.for_descriptor(descriptor, functions, **options).double()
+        if descriptor.ace:
+            head.ace.inverse[:] = descriptor.ace.weights
         for name, tensor in [*head.named_parameters(), *head.named_buffers()]:
             if "linear" in name or "turned" in name or "third" in name or isinstance(tensor, torch.nn.Parameter):
                 tensor.copy_(0.1 * torch.randn(tensor.shape, dtype=tensor.dtype))
-        for net in head.pairs.values():
+        for net in (net for kind in head.hopping for net in kind.nets.values()):
             net.envelope.copy_(torch.tensor([0.0, -0.3]))
         head.dipole.copy_(torch.tensor([0.3, -0.2]))
-        head.reference_areas = {"C": 2.6}
-        heads, descriptor = {"hamiltonian": head}, LocalFrame(**options).double()
+        heads, pairs = {"hamiltonian": head}, None
         if energy:
-            descriptor = DeepPotSE(species, 4.0, 1.0, widths=(4,), n_axis=2, sel=(8,) * len(species)).double()
+            pairs, descriptor = (
+                descriptor,
+                DeepPotSE(species, 4.0, 1.0, widths=(4,), n_axis=2, sel=(8,) * len(species)).double(),
+            )
             heads = {"energy": ScalarHead(len(species), descriptor.n_features, (6,)).double(), **heads}
-    return Model(descriptor, heads, {"electrons_per_atom": electrons, "energy_reference": "vacuum level"})
+    return Model(descriptor, heads, {"electrons_per_atom": electrons, "energy_reference": "vacuum level"}, pairs=pairs)
 
 
 def _empty(atoms, functions):

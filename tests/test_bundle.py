@@ -309,31 +309,55 @@ def test_format_2():
     assert one.metadata == two.metadata
 
 
+def former_arguments(head, layers):
+    """Arguments that the head of a Hamiltonian had up to format 5, from those of HamiltonianHead and LayerMoments."""
+    frame = {"species": layers["species"], "cutoff": layers["environment"], "fold": layers["symmetry"]}
+    frame |= {name: layers[name] for name in ("n_radial", "smooth")}
+    kept = ("functions", "cutoff", "widths", "n_hidden", "n_reduced", "n_directed", "reference_areas", "third")
+    # settings of orders had arguments of their own
+    spectrum = {"cutoff": 4.5, "inner": 2.0, "n_pair": 3, "n_radial": 2, "l_max": 3} if layers["ace"] else None
+    return {name: head[name] for name in kept} | {"frame": frame, "spectrum": spectrum}
+
+
+def former_name(key, n_species):
+    """Name of an array in format 2."""
+    pairs = [(kind, a, b) for kind in ("intra", "inter") for a in range(n_species) for b in range(a, n_species)]
+    key = re.sub(r"\.features\.(shift|inverse)$", r".\1", key)
+    key = re.sub(r"\.ace\.(shift|inverse)$", r".spectrum_\1", key)
+    key = re.sub(r"\.onsite\.(\d)\.(linear|turned|third_turned)$", r".\2_\1", key)
+    key = re.sub(r"\.onsite\.(\d)\.net\.(\w+)$", r".onsite.\1.\2", key)
+    kind = re.search(r"\.hopping\.(\d+)\.nets\.(near|long)\.", key)
+    if not kind:
+        return key
+    inter, a, b = pairs[int(kind[1])]
+    return key.replace(kind[0], f".pairs.{inter}_{a}_{b}_{kind[2]}.")
+
+
+@pytest.mark.parametrize("energy", [True, False])
 @pytest.mark.parametrize("kind", ["mx2", "graphene"])
-def test_hamiltonian_of_format_2(tmp_path, kind):
-    """The names of its arrays had the species in them: linear_0, turned_0, third_turned_0, onsite.0.weight."""
-    model, path = random_wannier_model(kind, energy=True), tmp_path / "model.safetensors"
+def test_hamiltonian_of_format_2(tmp_path, kind, energy):
+    """The head described the layers itself; names of its arrays had species and kinds of pairs in them: linear_0,
+    onsite.0.weight, pairs.inter_0_1_near."""
+    model, path = random_wannier_model(kind, energy=energy), tmp_path / "model.safetensors"
     model.save(path)
-    header, state, onsite = header_of(path), {}, re.compile(r"heads\.hamiltonian\.onsite\.(\d)\.(net\.)?(\w+)")
+    header = header_of(path)
     del header["digest"]
+    layers = (header.pop("pairs") or header["descriptor"])["arguments"]
+    former = former_arguments(header["heads"]["hamiltonian"]["arguments"], layers)
+    header["heads"]["hamiltonian"] = {"class": "PairHead", "arguments": former}
     header["format_version"] = 2
-    if kind == "mx2":  # settings of orders had arguments of their own
-        former = {"cutoff": 4.5, "inner": 2.0, "n_pair": 3, "n_radial": 2, "l_max": 3}
-        header["heads"]["hamiltonian"]["arguments"]["spectrum"] = former
-    for key, tensor in model.state_dict().items():
-        found = onsite.fullmatch(key)
-        if found:
-            key = (
-                f"heads.hamiltonian.onsite.{found[1]}.{found[3]}"
-                if found[2]
-                else (f"heads.hamiltonian.{found[3]}_{found[1]}")
-            )
-        state[key] = tensor
-    assert {"heads.hamiltonian.linear_0", "heads.hamiltonian.onsite.0.weight"} <= state.keys()
+    if not energy:
+        header["descriptor"] = {"class": "LocalFrame", "arguments": former["frame"]}
+    state = {former_name(key, len(model.species)): tensor for key, tensor in model.state_dict().items()}
+    wanted = ("linear_0", "onsite.0.weight", "shift", "moment_inverse", "pairs.inter_0_0_near.envelope")
+    assert {f"heads.hamiltonian.{name}" for name in wanted} <= state.keys()
     text = json.dumps(header)
     save_file(state, path, metadata={"ase_mlelec": f'{{"digest": "{digest(text, state)}", {text[1:]}'})
-    assert_same_model(load_model(path), model.train())
-    load_model(path).save(tmp_path / "again.safetensors")
+    again = load_model(path)
+    assert_same_model(again, model.train())
+    assert again.descriptor_of("hamiltonian").arguments() == model.descriptor_of("hamiltonian").arguments()
+    assert again.heads["hamiltonian"].arguments() == model.heads["hamiltonian"].arguments()
+    again.save(tmp_path / "again.safetensors")
     assert header_of(tmp_path / "again.safetensors")["format_version"] == FORMAT_VERSION
     assert_same_model(load_model(tmp_path / "again.safetensors"), model)
 
@@ -354,7 +378,7 @@ def test_hamiltonians_of_version_1_are_upgraded():
     path = Path(__file__).parent / "data" / "format_1_hamiltonian.safetensors"
     assert header_of(path)["format_version"] == 1
     old, now = load_model(path).state_dict(), load_model("graphene").state_dict()
-    assert "heads.hamiltonian.onsite.0.net.weight" in old
+    assert {"heads.hamiltonian.onsite.0.net.weight", "heads.hamiltonian.hopping.0.nets.near.linear"} <= old.keys()
     for name, value in old.items():
         assert torch.equal(value, now[name]), name
 
@@ -425,7 +449,7 @@ def test_forged_arguments(path, place, value):
         ("ACE", {"species": ["Si"], "orders": [{"cutoff": 6.0}]}),
         ("ACE", {"species": ["Si"], "orders": 5}),
         ("Bispectrum", {"species": ["Si"], "twojmax": 10**6}),
-        ("LocalFrame", {"species": ["Si"], "n_radial": -1}),
+        ("LayerMoments", {"species": ["Si"], "n_radial": -1}),
     ],
 )
 def test_forged_descriptors(path, cls, arguments):

@@ -109,7 +109,7 @@ class MLElecCalculator(NoBands, StatesParameters, EvaluatesModels, Calculator):
             potential = self.potential_class(potential, device=self.device, dtype=dtype, skin=skin)
         self.potential = potential
         self._uncertainty = {}
-        self._cache = EdgeCache(max(member.cutoff for member in self.models), skin)
+        self._cache = EdgeCache(max(member.descriptor.cutoff for member in self.models), skin)
         self._extra, self._environments = {}, {}
         self._beyond, self._limits = Extrapolation(self.models[0], what=chosen), NeighborLimits(self.models)
         self._due, self._steps, self._listed = True, 0, -1

@@ -138,16 +138,16 @@ class EvaluatesModels(WatchesRange):
         gradient = gradients[0]
         if len(gradients) > 1:
             gradient = torch.cat([part.T for part in gradients], dim=1).T  # stays in planes x, y, z
-        if model.cutoff < self._cache.cutoff:
-            near = (edges.distances < model.cutoff).nonzero()[:, 0]
+        if model.descriptor.cutoff < self._cache.cutoff:
+            near = (edges.distances < model.descriptor.cutoff).nonzero()[:, 0]
             gradient = torch.zeros_like(edges.vec).index_put((near,), gradient)
         return torch.cat(energies) if len(energies) > 1 else energies[0], gradient
 
     def _reach(self, model, edges):
         """The edges within the model's own cutoff (members of a committee may differ)."""
-        if model.cutoff >= self._cache.cutoff:
+        if model.descriptor.cutoff >= self._cache.cutoff:
             return edges
-        return edges.closer_than(model.cutoff)
+        return edges.closer_than(model.descriptor.cutoff)
 
     def _evaluate_electronic(self):
         """Fill the cache with what ``evaluate`` returns: means over the committee, as numpy arrays."""

@@ -22,7 +22,7 @@ class NeighborLimits:
     """
 
     def __init__(self, models: Sequence[Model]):
-        self.reach = max(model.cutoff for model in models)  # of the edges
+        self.reach = max(model.descriptor.cutoff for model in models)  # of the edges
         self.limited = [model for model in models if isinstance(model.metadata.get("most_neighbors"), dict)]
 
     def check(self, system: System, edges: Edges, *, on_excess: OnExtrapolation) -> None:
@@ -36,7 +36,7 @@ class NeighborLimits:
         if on_excess == OnExtrapolation.IGNORE:
             return
         for model in list(self.limited):
-            near = edges if model.cutoff >= self.reach else edges.closer_than(model.cutoff)
+            near = edges if model.descriptor.cutoff >= self.reach else edges.closer_than(model.descriptor.cutoff)
             message = excess(model, system, near)
             if message and on_excess == OnExtrapolation.RAISE:
                 raise CalculationFailed(message)
@@ -58,7 +58,7 @@ def excess(model: Model, system: System, edges: Edges) -> str | None:
         return None
     n, limit, symbol = max(most, key=lambda each: each[0] / max(each[1], 1))
     return (
-        f"an atom has {n} neighbours of {symbol} within {model.cutoff:g} Å, the program that the model was trained "
-        f"with ({model.metadata.get('origin', 'unknown')}) keeps the nearest {limit} (its sel) and drops the "
+        f"an atom has {n} neighbours of {symbol} within {model.descriptor.cutoff:g} Å, the program that the model was "
+        f"trained with ({model.metadata.get('origin', 'unknown')}) keeps the nearest {limit} (its sel) and drops the "
         "others: it gives other results here, and the model was not trained for this; train with a larger sel"
     )

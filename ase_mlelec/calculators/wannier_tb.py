@@ -25,6 +25,7 @@ from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.calculators.options import check_temperature
 from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES
 from ase_mlelec.calculators.spectra import total_dos
+from ase_mlelec.edges import Edges
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.bloch import check_kpts
 from ase_mlelec.system import System
@@ -97,10 +98,12 @@ class WannierTBCalculator(MLElecCalculator):
 
     def _check_models(self):
         super()._check_models()
-        first = self.models[0].heads["hamiltonian"].arguments()
-        for member in self.models[1:]:
-            own = member.heads["hamiltonian"].arguments()
-            if any(own[key] != first[key] for key in ("functions", "frame", "cutoff")):
+        first, *others = (
+            (model.heads["hamiltonian"].functions, model.descriptor_of("hamiltonian").arguments())
+            for model in self.models
+        )
+        for other in others:
+            if other != first:
                 raise CalculatorSetupError(
                     "the models of a committee have different functions or cutoffs; train them on one kind of data"
                 )
@@ -193,7 +196,8 @@ class WannierTBCalculator(MLElecCalculator):
         system = System.from_atoms(self.atoms, self.dtype, self.device)
         found = []
         with torch.no_grad():
-            geometry = self.models[0].heads["hamiltonian"].geometry(system)
+            descriptor = self.models[0].descriptor_of("hamiltonian")
+            geometry = descriptor(system, Edges.build(system, descriptor.cutoff))
             self._check_layers(geometry)
             self._measure(geometry, system)
             for model in self.models:
@@ -207,7 +211,7 @@ class WannierTBCalculator(MLElecCalculator):
         if self.on_extrapolation == "ignore" or not known:
             return
         head = self.models[0].heads["hamiltonian"]
-        for name, distances in zip(("within", "across"), head.nearest(geometry)):
+        for name, distances in zip(("within", "across"), geometry.nearest()):
             low, high = known.get(name, (np.inf, 0.0))
             if len(distances):
                 within = low * (1 - MARGIN) <= float(distances.min()) and float(distances.max()) <= high * (1 + MARGIN)
@@ -227,12 +231,12 @@ class WannierTBCalculator(MLElecCalculator):
 
     def _measure(self, geometry, system):
         """Compare the environments of the Hamiltonian with those of the training."""
-        known, local = self.models[0].range_of("hamiltonian"), self.models[0].heads["hamiltonian"].local
+        known, descriptor = self.models[0].range_of("hamiltonian"), self.models[0].descriptor_of("hamiltonian")
         if known is None:
             return
-        near = geometry.r < local.cutoff
+        near = geometry.r < descriptor.environment
         counts = torch.bincount(torch.cat([geometry.first[near], geometry.second[near]]), minlength=len(system.numbers))
-        along = known.project(local.sizes(geometry.features), geometry.species)
+        along = known.project(descriptor.sizes(geometry.features), geometry.species)
         self._measured()["hamiltonian"] = self._beyond.compare(known, along, geometry.species, counts, system.batch)
 
     def _measure_range(self):

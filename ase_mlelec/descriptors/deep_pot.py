@@ -16,7 +16,7 @@ from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbedding, EmbeddingNets
 from ase_mlelec.descriptors.padding import pad
 from ase_mlelec.descriptors.products import Products
-from ase_mlelec.descriptors.smooth_rows import Shape, SmoothRows, plain_rows, switch  # noqa: F401
+from ase_mlelec.descriptors.smooth_rows import Shape, SmoothRows, plain_rows
 
 SLOTS = ("taken", "empty", "none")
 CLOSEST = 0.8  # Å, or 3/4 of the shortest bond if that is longer: a compressed embedding covers all distances above

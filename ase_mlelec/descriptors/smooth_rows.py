@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ase_mlelec.descriptors.harmonics import harmonics
+from ase_mlelec.descriptors.radial import switch
 
 PAIRS = [(a, b) for a in range(3) for b in range(a, 3)]  # of components, for degree 2
 TRIPLES = [(k, c) for k, (_, b) in enumerate(PAIRS) for c in range(b, 3)]  # of one of PAIRS and a component
@@ -61,12 +62,6 @@ class SmoothRows(torch.autograd.Function):
         vec = vec.view_as(vec)
         total = (plain_rows(vec, *ctx.arguments) * grad).sum()
         return torch.autograd.grad(total, vec, create_graph=True)[0], None, None, None, None
-
-
-def switch(r, smooth, cutoff):
-    """w(r): 1 below ``smooth``, 0 beyond ``cutoff``, 1 - 10 u^3 + 15 u^4 - 6 u^5 between; two smooth derivatives."""
-    u = ((r - smooth) / (cutoff - smooth)).clamp(0, 1)
-    return 1 - u**3 * (10 - 15 * u + 6 * u**2)
 
 
 def _rows(vec, shape, mean, radial, angular):

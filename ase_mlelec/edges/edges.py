@@ -25,6 +25,7 @@ class Edges:
     vec : Tensor [E, 3], Å, neighbour - centre: the only geometry a descriptor reads; carries the gradient
     atoms : Tensor [C], the atom every centre sits on; -1 where it is a point in space
     shortest : float, Å, no pair is shorter; 0 where that is not known
+    cutoff : float or None, Å, within which there are all pairs, where that is known
     """
 
     center: torch.Tensor
@@ -33,6 +34,7 @@ class Edges:
     vec: torch.Tensor
     atoms: torch.Tensor
     shortest: float = 0.0
+    cutoff: float | None = None
 
     @property
     def n_centers(self) -> int:
@@ -65,15 +67,30 @@ class Edges:
                     self.vec[low:high],
                     self.atoms[start : start + size],
                     self.shortest,
+                    self.cutoff,
                 ),
             )
 
     def closer_than(self, cutoff: float) -> "Edges":
         """Those of the pairs whose distance is below ``cutoff``, Å."""
         near = (self.distances < cutoff).nonzero()[:, 0]
-        return Edges(
-            self.center[near], self.neighbor[near], self.shift[near], self.vec[near], self.atoms, self.shortest
-        )
+        within = None if self.cutoff is None else min(self.cutoff, cutoff)
+        arrays = (array[near] for array in (self.center, self.neighbor, self.shift, self.vec))
+        return Edges(*arrays, self.atoms, self.shortest, within)
+
+    def up_to(self, cutoff: float) -> "Edges":
+        """All pairs within ``cutoff``, Å.
+
+        Raises
+        ------
+        InputError
+            Where these are known to end before.
+        """
+        if self.cutoff is not None and self.cutoff < cutoff:
+            raise InputError(
+                f"got edges within {self.cutoff:g} Å, need those within {cutoff:g} Å; use Edges.build(system, {cutoff:g})"
+            )
+        return self if self.cutoff == cutoff else self.closer_than(cutoff)
 
     def at_centers(self, rows: torch.Tensor) -> "Edges":
         """Some of the centres (Tensor of indices, ascending) with their edges."""
@@ -88,6 +105,7 @@ class Edges:
             self.vec.T.index_select(1, keep).T,
             self.atoms.index_select(0, rows),
             self.shortest,
+            self.cutoff,
         )
 
     def part(self, atoms: slice, rows: slice) -> "Edges":
@@ -99,6 +117,7 @@ class Edges:
             self.vec[rows],
             self.atoms[atoms] - atoms.start,
             self.shortest,
+            self.cutoff,
         )
 
     @classmethod
@@ -121,7 +140,7 @@ class Edges:
         vec = system.positions.index_select(0, neighbor) + offset - centers.index_select(0, center)
         keep = (vec.detach().norm(dim=1) < cutoff).nonzero()[:, 0]
         atoms = torch.full((len(centers),), -1, device=centers.device)
-        return cls(*(array.index_select(0, keep) for array in (center, neighbor, shift, vec)), atoms)
+        return cls(*(array.index_select(0, keep) for array in (center, neighbor, shift, vec)), atoms, cutoff=cutoff)
 
 
 def connect(
@@ -155,7 +174,8 @@ def connect(
     if len(keep) < len(near):
         center, neighbor, shift = (array.index_select(0, keep) for array in (center, neighbor, shift))
         vec = vec.gather(1, keep.expand(3, -1))
-    return Edges(center, neighbor, shift, vec.T, torch.arange(len(system.positions), device=center.device), shortest)
+    atoms = torch.arange(len(system.positions), device=center.device)
+    return Edges(center, neighbor, shift, vec.T, atoms, shortest, cutoff)
 
 
 def offsets(system: System, center: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Heads: environments -> a physical quantity of every centre."""
 
+from ase_mlelec.deprecated import former_names
 from ase_mlelec.heads.base import Blocks, Head, HeadOfPairs
-from ase_mlelec.heads.hamiltonian.blocks import PairHead
+from ase_mlelec.heads.hamiltonian.blocks import HamiltonianHead
 from ase_mlelec.heads.scalar import ScalarHead
 from ase_mlelec.heads.spectrum import LDOSHead, SpectrumHead
 from ase_mlelec.heads.tensor import TensorHead
@@ -12,14 +13,17 @@ from ase_mlelec.quantities import HEADS
 __all__ = [
     "Blocks",
     "EnergyZero",
+    "HamiltonianHead",
     "Head",
     "HeadOfPairs",
     "LDOSHead",
-    "PairHead",
     "ScalarHead",
     "SpectrumHead",
     "TensorHead",
     "VectorHead",
 ]
 
-HEADS.update((head.quantity, head) for head in (ScalarHead, SpectrumHead, VectorHead, TensorHead, LDOSHead, PairHead))
+HEADS.update(
+    (head.quantity, head) for head in (ScalarHead, SpectrumHead, VectorHead, TensorHead, LDOSHead, HamiltonianHead)
+)
+__getattr__ = former_names(__name__, PairHead="HamiltonianHead")

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ase_mlelec.edges import Edges
 from ase_mlelec.nets import DenseNet, map_by_species
 
 
@@ -49,30 +50,12 @@ class Blocks:
         return self.geometry.first[rows], self.geometry.second[rows], self.geometry.shift[rows]
 
 
-class HeadOfPairs(torch.nn.Module):
-    """Base of heads whose quantity belongs to pairs of atoms; they describe the structure themselves.
+class HeadOfPairs(Head):
+    """Base of heads whose quantity belongs to pairs of atoms: ``forward`` makes Blocks of a Geometry."""
 
-    quantity : str, as of Head; cutoff : float, Å, of the pairs
-    """
-
-    quantity: str
-    cutoff: float
-
-    def geometry(self, system):
-        """What ``forward`` sees of the structures, one after the other; pairs within ``cutoff`` are found in it."""
-        raise NotImplementedError(f"{type(self).__name__} must define geometry(system)")
-
-    def forward(self, geometry):
-        """Blocks of what ``geometry`` gave."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward(geometry)")
-
-    def complete(self, blocks):
-        """Blocks with what belongs to whole layers or structures added to those of ``forward``; here nothing."""
-        return blocks
-
-    def arguments(self):
-        """dict of constructor arguments (JSON types), from which a model file builds the head again."""
-        raise NotImplementedError(f"{type(self).__name__} must define arguments()")
+    def forward(self, environment, edges: Edges | None = None) -> Blocks:
+        """Blocks of all atoms and pairs of ``environment``, a Geometry."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(environment, edges)")
 
 
 def named(activation):

@@ -8,6 +8,15 @@ from ase.calculators.calculator import CalculatorSetupError
 from ase_mlelec.model_file.header import damaged
 from ase_mlelec.model_file.write import is_finite
 
+OF_PAIRS = (
+    "n_channels",
+    "n_ace",
+    "n_third",
+    "symmetry",
+    "cutoff",
+    "third",
+)  # what heads of pairs and descriptors share
+
 
 def check_arguments(cls, arguments):
     """ValueError for arguments of other types than the defaults of the class: a width that is no number, a flag that is
@@ -38,6 +47,7 @@ def check_parts(path, model, header):
             "n_species": len(model.species),
             "species": model.species,
             "n_rows": getattr(descriptor, "n_frame", None),
+            **{key: getattr(descriptor, key, None) for key in OF_PAIRS},
         }
         for key, value in wanted.items():
             found = getattr(head, key, None)

@@ -34,7 +34,7 @@ def read_header(path, text, state):
     for version in range(header["format_version"], FORMAT_VERSION):
         try:
             header, state = UPGRADES[version](header, state)
-        except (TypeError, AttributeError, KeyError) as error:
+        except (TypeError, AttributeError, KeyError, ValueError, IndexError) as error:
             raise damaged(path, repr(error)) from None
     return header, state
 

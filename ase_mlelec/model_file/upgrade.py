@@ -1,10 +1,11 @@
 """From the former formats of a model file to the present one, a step for every version."""
 
 import re
+from itertools import combinations_with_replacement
 
 from ase_mlelec.descriptors.ace.former import present_arguments
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 
 def _from_version_1(header, state):
@@ -60,4 +61,71 @@ def _from_version_4(header, state):
     }
 
 
-UPGRADES = {1: _from_version_1, 2: _from_version_2, 3: _from_version_3, 4: _from_version_4}
+def _from_version_5(header, state):
+    """Heads of Hamiltonians described the layers themselves, with arguments of a LocalFrame and of ACE."""
+    heads, described = dict(_items(header.get("heads"))), None
+    renamed = {name: name for name in state}
+    for name, head in heads.items():
+        if dict(_items(head)).get("class") == "PairHead":
+            prefix = f"heads.{name}."
+            described = _layer_moments(head["arguments"], f"{prefix}third_inverse" in state)
+            heads[name] = {"class": "HamiltonianHead", "arguments": _hamiltonian_head(head["arguments"], prefix, state)}
+            renamed |= {
+                key: prefix + _of_parts(key.removeprefix(prefix), len(described["arguments"]["species"]))
+                for key in state
+                if key.startswith(prefix)
+            }
+    changed = {"pairs": described, "heads": heads}
+    if described and header["descriptor"]["class"] == "LocalFrame":
+        changed |= {"descriptor": described, "pairs": None}
+    return {**header, **changed, "format_version": 6}, {renamed[key]: tensor for key, tensor in state.items()}
+
+
+def _layer_moments(arguments, third_moments):
+    frame = arguments["frame"]
+    return {
+        "class": "LayerMoments",
+        "arguments": {
+            "species": frame["species"],
+            "cutoff": arguments.get("cutoff", 12.0),
+            "environment": frame.get("cutoff", 6.0),
+            "smooth": frame.get("smooth"),
+            "symmetry": frame.get("fold", 3),
+            "n_radial": frame.get("n_radial", 6),
+            "third": arguments.get("third", 0.0),
+            "third_moments": third_moments,
+            "ace": arguments.get("spectrum"),
+            "reference_areas": arguments.get("reference_areas") or {},
+        },
+    }
+
+
+def _hamiltonian_head(arguments, prefix, state):
+    """Arguments of a HamiltonianHead; sizes are those of its arrays."""
+    sizes = {
+        key: state[prefix + name].shape[1] if prefix + name in state else 0
+        for key, name in (("n_features", "shift"), ("n_ace", "spectrum_shift"), ("n_third", "third_inverse"))
+    }
+    kept = ("functions", "cutoff", "widths", "n_hidden", "n_reduced", "n_directed", "reference_areas", "third")
+    own = {name: arguments[name] for name in kept if name in arguments}
+    n_channels = state[f"{prefix}moment_inverse"].shape[1] // 2
+    frame = arguments["frame"]
+    return own | sizes | {"species": frame["species"], "symmetry": frame.get("fold", 3), "n_channels": n_channels}
+
+
+def _of_parts(key, n_species):
+    """Present name of an array of a Hamiltonian's head."""
+    first, *rest = key.split(".", 2)
+    standardized = {"": "features", "spectrum_": "ace"}
+    if first.endswith(("shift", "inverse")) and first.removesuffix("shift").removesuffix("inverse") in standardized:
+        part = first.removesuffix("shift").removesuffix("inverse")
+        return f"{standardized[part]}.{first.removeprefix(part)}"
+    if first == "pairs":
+        kind, a, b, reach = rest[0].split("_")
+        pairs = list(combinations_with_replacement(range(n_species), 2))
+        place = pairs.index((int(a), int(b))) + len(pairs) * (kind == "inter")
+        return f"hopping.{place}.nets.{reach}.{rest[1]}"
+    return key
+
+
+UPGRADES = {1: _from_version_1, 2: _from_version_2, 3: _from_version_3, 4: _from_version_4, 5: _from_version_5}

@@ -49,6 +49,7 @@ def save_model(model: Any, path: str | os.PathLike) -> None:
         "units": {"length": "Å", **units_of(model)},
         "descriptor": _described(model.descriptor),
         "electronic": model.electronic and _described(model.electronic),
+        "pairs": model.pairs and _described(model.pairs),
         "heads": {name: _described(head) for name, head in model.heads.items()},
         "core": model.core and model.core.arguments(),
         "ranges": {name: found.arguments() for name, found in model.ranges.items()},

@@ -191,7 +191,7 @@ class CalculatorContract:
 
     def test_smooth_at_the_cutoff(self):
         calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
-        cutoff = max(model.cutoff for model in calculator.models)
+        cutoff = max(model.descriptor.cutoff for model in calculator.models)
         scale = max(np.abs(value).max() for value in self.values(calculator, atoms).values())
         assert_continuous(
             lambda d: self.values(calculator, pair_at_cutoff(atoms, cutoff, cutoff + d)), self.tolerance * scale

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.calculators.calculator import InputError
 
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
@@ -19,7 +20,7 @@ class EnvironmentContract:
 
     A subclass writes ``make_descriptor()`` -> module in float64, the same every time, with ``cutoff``, ``n_features``,
     ``species`` and ``arguments()`` as a Descriptor, and ``make_atoms()``.  For classes that are no Descriptors because
-    they need more than ``edges.vec``, such as layers.
+    they need more than ``edges.vec``.
 
     tolerance : of float64 sums in another order, relative to the largest feature
     single : of float32
@@ -134,17 +135,26 @@ def assert_slope(scalar, system):
 
 
 class DescriptorContract(EnvironmentContract):
-    """What an EnvironmentContract has, with ``edges.vec`` as the only geometry, of any structures and batches of them.
+    """What an EnvironmentContract has, of any structures and batches of them, with derivatives by all atoms that are
+    exact through ``edges.vec`` alone.
 
     A subclass writes ``make_descriptor()`` -> Descriptor in float64, the same every time, and ``make_atoms()``.
 
     tolerance : of float64 sums in another order, relative to the largest feature
     single : of float32
+    alone : whether an atom without neighbors is a structure that it describes, or refuses as InputError
     """
 
-    def test_batch_equals_singles(self):
-        atoms, other = self.make_atoms(), self.make_atoms()[:-1]
+    alone = True
+
+    def make_others(self):
+        """Another structure, of other atoms."""
+        other = self.make_atoms()[:-1]
         other.rattle(0.1, seed=0)
+        return other
+
+    def test_batch_equals_singles(self):
+        atoms, other = self.make_atoms(), self.make_others()
         descriptor = self.make_descriptor()
         system = System.from_atoms([atoms, other])
         with torch.no_grad():
@@ -171,9 +181,33 @@ class DescriptorContract(EnvironmentContract):
         # 1e-7: fourth-order differences over 0.001 Å, rounding 1e-16/1e-3 and kinks in w''' at the cutoff
         assert numeric == pytest.approx(slope, rel=1e-7)
 
+    def test_gradient_by_edges(self):
+        """Of positions: what comes through ``edges.vec`` is all of it."""
+        descriptor, system = self.make_descriptor(), System.from_atoms(self.make_atoms())
+        generator = torch.Generator().manual_seed(0)
+        move = torch.randn(system.positions.shape, generator=generator, dtype=torch.float64)
+        weights = torch.randn(descriptor.n_features, generator=generator, dtype=torch.float64)
+
+        def scalar(step):
+            moved = replace(system, positions=system.positions + step * move)
+            return (descriptor(moved, Edges.build(moved, descriptor.cutoff)).features @ weights).sum()
+
+        edges = Edges.build(system, descriptor.cutoff)
+        leaf = edges.vec.clone().requires_grad_(True)
+        found = (descriptor(system, edges.with_vec(leaf)).features @ weights).sum()
+        (gradient,) = torch.autograd.grad(found, leaf)
+        slope = float((gradient * (move[edges.neighbor] - move[edges.center])).sum())
+        with torch.no_grad():
+            numeric = five_point(lambda step: float(scalar(step)), 1e-4)
+        assert numeric == pytest.approx(slope, rel=1e-7)
+
     def test_atom_without_neighbours(self):
         atoms = Atoms(self.make_atoms().symbols[:1], [[0, 0, 0]])
-        assert self.environment(atoms).features.isfinite().all()
+        if self.alone:
+            assert self.environment(atoms).features.isfinite().all()
+        else:
+            with pytest.raises(InputError, match="need"):
+                self.environment(atoms)
 
 
 class ForceDescriptorContract(DescriptorContract):

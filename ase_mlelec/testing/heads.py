@@ -61,7 +61,8 @@ class HeadContract:
 class HeadOfPairsContract:
     """Symmetry, precision, gradient and round trip of a HeadOfPairs.
 
-    A subclass writes ``make_head()`` -> HeadOfPairs in float64, the same every time, and ``make_atoms()``.
+    A subclass writes ``make_head()`` -> HeadOfPairs and ``make_descriptor()`` -> the Descriptor that it reads, in
+    float64, the same every time, and ``make_atoms()``.
     """
 
     tolerance = 1e-12
@@ -73,14 +74,22 @@ class HeadOfPairsContract:
     def make_atoms(self):
         raise NotImplementedError(f"{type(self).__name__} must define make_atoms()")
 
+    def make_descriptor(self):
+        raise NotImplementedError(f"{type(self).__name__} must define make_descriptor()")
+
     def blocks(self, head, atoms, dtype=torch.float64):
         with torch.no_grad():
-            return head.complete(head(head.geometry(System.from_atoms(atoms, dtype))))
+            return self.blocks_of(head, System.from_atoms(atoms, dtype))
+
+    def blocks_of(self, head, system):
+        descriptor = self.make_descriptor().to(system.positions.dtype)
+        edges = Edges.build(system, descriptor.cutoff)
+        return head(descriptor(system, edges), edges)
 
     def test_blocks_of_all_atoms_and_pairs(self):
         """Each pair within the cutoff once, from the species that comes first; on-site blocks are symmetric."""
         head, atoms = self.make_head(), self.make_atoms()
-        found, edges = self.blocks(head, atoms), Edges.build(System.from_atoms(atoms), head.cutoff)
+        found, edges = self.blocks(head, atoms), Edges.build(System.from_atoms(atoms), self.make_descriptor().cutoff)
         assert isinstance(head.quantity, str) and head.quantity
         assert sum(len(found.atoms(k)) for k in found.onsite) == len(atoms)
         for k, values in found.onsite.items():
@@ -116,7 +125,7 @@ class HeadOfPairsContract:
         head, atoms = self.make_head(), self.make_atoms()
 
         def scalar(system):
-            blocks, generator = head.complete(head(head.geometry(system))), torch.Generator().manual_seed(1)
+            blocks, generator = self.blocks_of(head, system), torch.Generator().manual_seed(1)
             # the sum over pairs: there are more or fewer of them at the cutoff
             totals = [part.sum(dim=0) for part in (*blocks.onsite.values(), *blocks.hopping.values())]
             return sum((torch.randn(part.shape, generator=generator, dtype=part.dtype) * part).sum() for part in totals)

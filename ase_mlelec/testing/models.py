@@ -93,6 +93,11 @@ class ModelContract:
         with pytest.raises(InputError, match="got a model of torch.float16, need float32 or float64; use"):
             half(system, Edges.build(system, model.cutoff))
 
+    def test_edges_too_short(self):
+        model, system = self.make_model(), System.from_atoms(self.make_atoms())
+        with pytest.raises(InputError, match="got edges within .* Å, need those within .* Å; use Edges.build"):
+            model(system, Edges.build(system, 0.9 * min(model.descriptor.cutoff, model.cutoff)))
+
     def test_foreign_species(self):
         model = self.make_model()
         with pytest.raises(InputError, match="got species Og; the model knows .*; use or train"):

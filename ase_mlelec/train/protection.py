@@ -64,7 +64,7 @@ def _core(model, shortest, structures):
 def _surroundings(model, structures, hamiltonians):
     """Iterator of (name, function of a System -> (features [N, F], species [N], neighbours [N]), structures)."""
     if "hamiltonian" in model.heads:
-        yield "hamiltonian", partial(hamiltonian_surroundings, model.heads["hamiltonian"]), hamiltonians
+        yield "hamiltonian", partial(hamiltonian_surroundings, model.descriptor_of("hamiltonian")), hamiltonians
     if set(model.heads) != {"hamiltonian"}:
         for name in ("descriptor", "electronic"):
             if getattr(model, name) is not None:
@@ -84,12 +84,12 @@ def atomic_surroundings(descriptor, system):
 
 
 @torch.no_grad()
-def hamiltonian_surroundings(head, system):
+def hamiltonian_surroundings(descriptor, system):
     """As ``atomic_surroundings``, in the frames of the layers; sizes of features that no turn of a layer changes."""
-    edges = Edges.build(system, head.local.cutoff)
-    moments, species = head.local.moments(system, edges, head.frames(system))
+    edges = Edges.build(system, descriptor.environment)
+    moments, species = descriptor.moments(system, edges, descriptor.frames(system))
     return (
-        head.local.sizes(head.local.features(moments)),
+        descriptor.sizes(descriptor.features(moments)),
         species,
         torch.bincount(edges.center, minlength=edges.n_centers),
     )

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from small_models import ENERGIES, random_descriptor, randomise_nets
 
 from ase_mlelec import DeepDOSCalculator
-from ase_mlelec.descriptors.deep_pot import switch
+from ase_mlelec.descriptors.radial import switch
 from ase_mlelec.heads import Head, ScalarHead, SpectrumHead
 from ase_mlelec.model import Model
 

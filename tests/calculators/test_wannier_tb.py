@@ -221,7 +221,7 @@ def test_single_layer(model):
         layer.calc.get_property("eigenvalues", layer)
     assert warned[0].filename == __file__  # the caller's line, not one of ASE or of ours
     del known.metadata["nearest_distances_A"]
-    known.heads["hamiltonian"].reference_areas = {}  # nothing tells one layer from two that are bonded
+    known.descriptor.reference_areas = {}  # nothing tells one layer from two that are bonded
     with pytest.raises(InputError, match="increase their distance"):
         WannierTBCalculator(known).get_hamiltonian(layer)
 

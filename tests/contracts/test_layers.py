@@ -3,8 +3,8 @@
 from small_bilayers import graphene_bilayer, mx2_bilayer, random_wannier_model
 
 from ase_mlelec.calculators.wannier_tb import WannierTBCalculator
-from ase_mlelec.descriptors import LocalFrame
-from ase_mlelec.testing import CalculatorContract, EnvironmentContract, HeadOfPairsContract, ModelContract
+from ase_mlelec.descriptors import LayerMoments
+from ase_mlelec.testing import CalculatorContract, DescriptorContract, HeadOfPairsContract, ModelContract
 
 
 class MX2:
@@ -21,26 +21,36 @@ class Graphene:
         return graphene_bilayer((0.3, 0.1), noise=0.05, seed=1)
 
 
-class TestLocalFrameOfMX2(MX2, EnvironmentContract):
-    def make_descriptor(self):
-        return LocalFrame(["Mo", "S"], cutoff=5.0, n_radial=3).double()
+class Layered(DescriptorContract):
+    alone = False  # no layer
 
 
-class TestLocalFrameOfGraphene(Graphene, EnvironmentContract):
+class TestLayerMomentsOfMX2(MX2, Layered):
     def make_descriptor(self):
-        return LocalFrame(["C"], cutoff=5.0, fold=6, n_radial=3).double()
+        return LayerMoments(["Mo", "S"], cutoff=5.5, environment=4.8, n_radial=3).double()
+
+
+class TestLayerMomentsOfGraphene(Graphene, Layered):
+    def make_others(self):
+        return graphene_bilayer((0.1, 0.2), noise=0.05, seed=2) * (2, 1, 1)
+
+    def make_descriptor(self):
+        return LayerMoments(["C"], cutoff=5.0, environment=5.0, symmetry=6, n_radial=3).double()
 
 
 class OfPairs(HeadOfPairsContract):
     def make_head(self):
         return random_wannier_model(self.kind).heads["hamiltonian"]
 
+    def make_descriptor(self):
+        return random_wannier_model(self.kind).descriptor_of("hamiltonian")
 
-class TestPairHeadOfMX2(MX2, OfPairs):
+
+class TestHamiltonianHeadOfMX2(MX2, OfPairs):
     pass
 
 
-class TestPairHeadOfGraphene(Graphene, OfPairs):
+class TestHamiltonianHeadOfGraphene(Graphene, OfPairs):
     pass
 
 

@@ -12,7 +12,7 @@ from small_models import random_model
 
 from ase_mlelec.data.batches import Batches, Frames
 from ase_mlelec.descriptors import DeepPotSE
-from ase_mlelec.descriptors.deep_pot import switch
+from ase_mlelec.descriptors.radial import switch
 from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
 from ase_mlelec.model import Model
 from ase_mlelec.testing import assert_close

@@ -273,10 +273,10 @@ def test_onsite_blocks_are_fitted_again(folder, spectrum):
     """Fine-tuning refits the linear on-site parts: without a step of the descent, errors on structures unlike those of
     the first training are halved; on these themselves the refit changes little."""
     model = train(configuration(folder, "first.safetensors", spectrum=spectrum), progress=False)
-    head = model.heads["hamiltonian"].double()
-    assert (head.spectrum is not None) == bool(spectrum)
+    head = model.double().heads["hamiltonian"]
+    assert (model.descriptor.ace is not None) == bool(spectrum)
     known, other = (
-        [prepare(head, frame) for frame in part]
+        [prepare(model, frame) for frame in part]
         for part in (
             frames()[:4],
             [graphene_frame(graphene_bilayer((0.2, 0.1 * k), 3.3, noise=0.08, seed=k)) for k in range(8)],
@@ -410,8 +410,8 @@ def test_stops_at_nan(folder):
     ):
         model = train(configuration(folder, "nan.safetensors", steps=1), progress=False)
         (folder / "nan.safetensors").unlink()
-        head = model.heads["hamiltonian"].train().requires_grad_(True)
-        items = [prepare(head, frame) for frame in frames()[:2]]
+        model.heads["hamiltonian"].train().requires_grad_(True)
+        items = [prepare(model, frame) for frame in frames()[:2]]
         fit_hamiltonian(model, items, steps=5, learning_rate=(1e200, 1e200), interval=1, progress=False)
     assert not (folder / "nan.safetensors").exists()
 

@@ -6,7 +6,9 @@ import torch
 from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_frame, mx2_functions
 
 from ase_mlelec import WannierHamiltonian
-from ase_mlelec.heads import Blocks, PairHead
+from ase_mlelec.descriptors import LayerMoments
+from ase_mlelec.heads import Blocks, HamiltonianHead
+from ase_mlelec.model import Model
 from ase_mlelec.physics.kmesh import time_reversal_pairs
 from ase_mlelec.train.hamiltonian import eigenvalue_response as levels
 from ase_mlelec.train.hamiltonian.closed_form import standardise_hamiltonian
@@ -25,22 +27,22 @@ def graphene(k):
 
 @pytest.fixture(scope="module", params=[(mx2, 28), (graphene, 4)], ids=["MX2", "graphene"])
 def fitted(request):
-    """(head with the two-centre parts alone, frames, number of electrons)"""
+    """(model with the two-centre parts alone, frames, number of electrons)"""
     make, n_electrons = request.param
     frames = [make(k) for k in range(3)]
-    species, fold, functions, areas = frame_functions(frames)
+    species, symmetry, functions, areas = frame_functions(frames)
     torch.manual_seed(0)
-    head = PairHead(
-        functions, dict(species=species, cutoff=4.5, fold=fold, n_radial=3), 12.0, (6,), reference_areas=areas
-    ).double()
-    standardise_hamiltonian(head, [prepare(head, frame) for frame in frames])
-    return head, frames, n_electrons
+    descriptor = LayerMoments(species, environment=4.5, symmetry=symmetry, n_radial=3, reference_areas=areas)
+    head = HamiltonianHead.for_descriptor(descriptor, functions, widths=(6,))
+    model = Model(descriptor, {"hamiltonian": head}).double()
+    standardise_hamiltonian(model, [prepare(model, frame) for frame in frames])
+    return model, frames, n_electrons
 
 
 @torch.no_grad()
 def changed(head, item, frame, part):
     """Levels on the mesh where a part of the model's error is added to the true blocks."""
-    blocks = head(item.geometry)
+    blocks = head.unshifted(item.geometry)
     onsite, hopping = (
         {key: truth + part * (found[key] - truth) for key, truth in true.items()}
         for true, found in ((item.onsite, blocks.onsite), (item.hopping, blocks.hopping))
@@ -60,8 +62,9 @@ def changed(head, item, frame, part):
 
 def test_slopes_of_levels(fitted):
     """Of several structures at once, one of which has no number of electrons."""
-    head, frames, n_electrons = fitted
-    items = [prepare(head, frame, n) for frame, n in zip(frames, (n_electrons, 0, n_electrons))]
+    model, frames, n_electrons = fitted
+    head = model.heads["hamiltonian"]
+    items = [prepare(model, frame, n) for frame, n in zip(frames, (n_electrons, 0, n_electrons))]
     assert not items[1].responses
     found = category_errors(head, items)["levels"].detach().numpy()
     wanted = []
@@ -77,20 +80,21 @@ def test_slopes_of_levels(fitted):
 
 
 def test_levels_are_a_category_where_electrons_are_known(fitted):
-    head, frames, n_electrons = fitted
-    errors = category_scales(head, [prepare(head, frames[0], n_electrons)])
+    model, frames, n_electrons = fitted
+    head = model.heads["hamiltonian"]
+    errors = category_scales(head, [prepare(model, frames[0], n_electrons)])
     assert errors["levels"] > 0
-    without = category_scales(head, [prepare(head, frames[0])])
+    without = category_scales(head, [prepare(model, frames[0])])
     assert without == {name: error for name, error in errors.items() if name != "levels"}
 
 
 @pytest.mark.parametrize("n_electrons", [0, 1, 1000])
 def test_nothing_or_everything_is_filled(fitted, n_electrons):
-    head, frames, _ = fitted
-    assert prepare(head, frames[0], n_electrons).responses == {}
+    model, frames, _ = fitted
+    assert prepare(model, frames[0], n_electrons).responses == {}
 
 
 def test_large_cells_have_none(fitted, monkeypatch):
-    head, frames, n_electrons = fitted
+    model, frames, n_electrons = fitted
     monkeypatch.setattr(levels, "LARGEST", 3)
-    assert prepare(head, frames[0], n_electrons).responses == {}
+    assert prepare(model, frames[0], n_electrons).responses == {}

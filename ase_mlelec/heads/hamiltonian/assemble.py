@@ -37,7 +37,7 @@ def _in_functions(blocks, orbitals):
     for k, functions in enumerate(orbitals):
         atoms = blocks.atoms(k)
         number[atoms] = torch.arange(len(atoms), device=atoms.device)
-        transforms[k] = functions.of_sides(geometry.side[atoms])
+        transforms[k] = functions.at_heights(geometry.height[atoms])
     for k, block in blocks.onsite.items():
         atoms = blocks.atoms(k)
         turned = transforms[k] @ block @ transforms[k].mT

@@ -1,26 +1,28 @@
 """Hopping of all kinds of pairs: which net has part in it, and how its result turns with the frames of the layers.
 
-Between functions that wind around the normals of their layers with λ and μ (χ_λ ~ exp(iλθ)), with θ1 and θ2 the
+Between functions of azimuthal numbers λ and μ around the normals of their layers (χ_λ ~ exp(iλθ)), with θ1 and θ2 the
 directions of the pair in the frames of the two layers and s = sin of its angle to the normal,
 
     M_λμ = s^|λ-μ| exp(-iλθ1 + iμθ2) h_λμ,
 
 where h depends on what does not turn with either frame: r, z/r, s^M exp(iMθ1), s^M exp(iMθ2) and environments.  So
 blocks follow a turn of either layer exactly, and are smooth where atoms are above each other.  h is the sum of a linear
-two-centre part, one linear in functions of third atoms beside the pair, and a net.  Reflections of the frames are
-averaged over, and i -> j with the transpose of j -> i.
+two-center part, three-center terms, linear in functions of the atoms beside the pair, and a net.  Reflections of the
+frames are averaged over, and i -> j with the transpose of j -> i.
 """
 
+from collections.abc import Callable, Sequence
 from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from ase_mlelec.descriptors.deep_pot import switch
-from ase_mlelec.heads.hamiltonian.orbitals import reflected_block
-from ase_mlelec.heads.hamiltonian.pair_geometry import Geometry
-from ase_mlelec.heads.hamiltonian.three_centre import ThirdAtoms, reflected_signs
-from ase_mlelec.heads.hamiltonian.two_centre import PairNet, inputs_of_net
+from ase_mlelec.descriptors.layer_moments.geometry import Geometry
+from ase_mlelec.descriptors.layer_moments.third_atoms import ThirdAtoms, reflected_signs
+from ase_mlelec.descriptors.radial import switch
+from ase_mlelec.heads.hamiltonian.orbitals import AtomicFunctions, reflected_block
+from ase_mlelec.heads.hamiltonian.two_center import PairNet, inputs_of_net
 
 NEAR = (5.5, 6.5)  # Å; nets of near pairs fade out, those of long ones in
 FADE = 11.0  # Å; from here to the cutoff hopping fades
@@ -33,107 +35,115 @@ REFLECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 class View(NamedTuple):
     """A structure as frames see it whose normal (up = -1) or direction in the plane (across = -1) is reflected.
 
-    features : [N, F], standardised; reduced [N, R] and directed [N, C, q]: representations of the environments
+    Attributes
+    ----------
+    features : Tensor [N, F]
+        Standardized.
+    reduced, directed : Tensor [N, R], [N, C, q]
+        Representations of the environments.
     """
 
     up: int
     across: int
     geometry: Geometry
-    features: torch.Tensor
-    reduced: torch.Tensor
-    directed: torch.Tensor
+    features: Tensor
+    reduced: Tensor
+    directed: Tensor
 
 
-class Hopping(torch.nn.ModuleDict):
-    """Hopping of all kinds (inter, a, b): nets of near and of long pairs by the names that ``net_name`` gives.
+class PairKind(torch.nn.Module):
+    """Hopping of pairs of two species within layers or between them, by nets of near and of long pairs.
 
-    orbitals : list of AtomicFunctions; fold : int, M; cutoff, third : Å, see PairHead
-    n_reduced, n_directed, n_windings : sizes of the representations of environments
+    Parameters
+    ----------
+    ends : two AtomicFunctions
+        Of the species of the first atom and of the second.
+    inter : bool
+        Whether the atoms are in different layers.
+    sizes : three int
+        n_reduced, n_directed, n_turning of the representations of environments.
+    third_atoms : dict of ThirdAtoms
+        For "near" and "long"; empty for no three-center terms.
     """
 
-    def __init__(self, orbitals, fold, cutoff, third, widths, n_reduced, n_directed, n_windings):
+    def __init__(
+        self,
+        ends: Sequence[AtomicFunctions],
+        *,
+        inter: bool,
+        symmetry: int,
+        cutoff: float,
+        widths: Sequence[int],
+        sizes: Sequence[int],
+        third_atoms: dict[str, ThirdAtoms],
+    ):
         super().__init__()
-        self.orbitals, self.fold, self.cutoff, self.third = tuple(orbitals), fold, cutoff, third
-        self.third_atoms = {name: ThirdAtoms(2 * len(orbitals), third, *n) for name, (*n, _) in N_THIRD.items()}
-        for inter in (False, True):
-            n_in = inputs_of_net(n_reduced, n_directed, n_windings, inter)
-            for a, b in combinations_with_replacement(range(len(orbitals)), 2):
-                for reach, limits in (("near", (2.0 if inter else 0.7, NEAR[1])), ("long", (NEAR[0], cutoff))):
-                    shape = orbitals[a].size, orbitals[b].size
-                    n_third = (N_THIRD[reach][-1], self.third_atoms[reach].n_features) if third else (0, 0)
-                    self[net_name((inter, a, b), reach)] = PairNet(n_in, shape, widths, limits, inter, n_third)
+        self.ends, self.alike = tuple(ends), ends[0] is ends[1]
+        self.inter, self.symmetry, self.cutoff, self.third_atoms = inter, symmetry, cutoff, third_atoms
+        limits = {"near": (2.0 if inter else 0.7, NEAR[1]), "long": (NEAR[0], cutoff)}
+        self.nets = torch.nn.ModuleDict()
+        for reach in limits:
+            n_third = (N_THIRD[reach][-1], third_atoms[reach].n_features) if third_atoms else (0, 0)
+            shape = tuple(functions.size for functions in ends)
+            self.nets[reach] = PairNet(inputs_of_net(*sizes, inter), shape, widths, limits[reach], inter, n_third)
 
-    def net(self, key, reach):
-        """The PairNet of a kind of pairs and "near" or "long"."""
-        return self[net_name(key, reach)]
+    def forward(self, pairs: Geometry, views: list[View], rows: Tensor) -> Tensor:
+        """Blocks [e, W, W'] of the ``rows`` of all pairs; of equal species from both ends.
 
-    def forward(self, geometry, views):
-        """dict by kind of blocks [e, W, W'], eV, of all pairs of the Geometry; views : list of View."""
-        return {
-            key: torch.cat([self._blocks(key, geometry, views, part) for part in rows.split(CHUNK)])
-            for key, rows in geometry.groups().items()
-        }
-
-    def _blocks(self, key, geometry, views, rows):
-        """Blocks [e, W, W'] of pairs of one kind; of equal species from both ends."""
+        pairs : Geometry with these rows alone
+        """
         blocks = []
-        for back in (False, True) if key[1] == key[2] else (False,):
-
-            def ends(view):
-                pairs = view.pairs(rows)
-                return pairs.reversed() if back else pairs
-
-            h = 0
+        for back in (False, True) if self.alike else (False,):
+            own, h = pairs.reversed() if back else pairs, 0
             for view in views:
+                seen = view.geometry.pairs(rows)
                 part = self._faded(
-                    key, ends(view.geometry), lambda net, own, _: net(own, self.fold, view.reduced, view.directed)
+                    seen.reversed() if back else seen,
+                    lambda net, some, _: net(some, self.symmetry, view.reduced, view.directed),
                 )
-                h = h + self.reflected(part, key, view.up, view.across)
-            h, pairs = h / len(views), ends(geometry)
-            if geometry.neighbours is not None:
-                h = h + self._faded(
-                    key,
-                    pairs,
-                    lambda net, own, reach: net.beside(
-                        own, self.third_atoms[reach](own), self._third_coefficients(key, net, reach)
-                    ),
-                )
-            block = self._dressed(h, key, pairs)
+                h = h + self.reflected(part, view.up, view.across)
+            h = h / len(views)
+            if own.neighbors is not None:
+                h = h + self._faded(own, self._three_center)
+            block = self._dressed(h, own)
             blocks.append(block.mT if back else block)
         return sum(blocks) / len(blocks)
 
-    def _faded(self, key, pairs, part_of):
+    def _three_center(self, net, pairs, reach):
+        return net.beside(pairs, self.third_atoms[reach](pairs), self._third_coefficients(reach))
+
+    def _faded(self, pairs, part_of: Callable):
         """h [e, W, W'] of pairs as one frame sees them, near and long ones by nets of their own.
 
         part_of : callable of (net, pairs, "near" or "long") -> h
         """
         near = switch(pairs.r, *NEAR)
         far = (1 - near) * switch(pairs.r, FADE, self.cutoff)
-        h = pairs.r.new_zeros(len(pairs.r), *(self.orbitals[k].size for k in key[1:]))
+        h = pairs.r.new_zeros(len(pairs.r), *(functions.size for functions in self.ends))
         for reach, share in (("near", near), ("long", far)):
             rows = (share > 0).nonzero()[:, 0]
             if len(rows):
-                part = part_of(self.net(key, reach), pairs.pairs(rows), reach)
+                part = part_of(self.nets[reach], pairs.pairs(rows), reach)
                 h = h.index_add(0, rows, share[rows, None, None] * part)
         return h
 
-    def _third_coefficients(self, key, net, reach):
+    def _third_coefficients(self, reach):
         """Tensor [n, F, W W'], the mean over reflections: h of third atoms is the same in all of them."""
-        blocks, total = net.third.unflatten(2, net.shape), 0
+        net, total = self.nets[reach], 0
+        blocks = net.third.unflatten(2, net.shape)
         signs = self.third_atoms[reach].signs().to(blocks)
         for up, across in REFLECTIONS:
             sign = reflected_signs(signs, up, across)
-            total = total + sign[:, None, None] * self.reflected(blocks, key, up, across)
+            total = total + sign[:, None, None] * self.reflected(blocks, up, across)
         return (total / len(REFLECTIONS)).flatten(2)
 
-    def reflected(self, block, key, up, across):
-        """Blocks of one kind in reflected frames."""
-        first, second = (self.orbitals[k] for k in key[1:])
-        return reflected_block(block, first, second, up, across)
+    def reflected(self, block: Tensor, up: int, across: int) -> Tensor:
+        """Blocks in reflected frames."""
+        return reflected_block(block, *self.ends, up, across)
 
-    def phases(self, key, pairs):
-        """Tensor [e, W, W'], complex: s^|λ-μ| exp(-iλθ1 + iμθ2)."""
-        first, second = (self.orbitals[k].winding.tolist() for k in key[1:])
+    def phases(self, pairs: Geometry) -> Tensor:
+        """s^|λ-μ| exp(-iλθ1 + iμθ2), complex [e, W, W']."""
+        first, second = (functions.winding.tolist() for functions in self.ends)
         step = {0: torch.ones_like(pairs.u)}
         for charge in range(1, 5):
             step[charge] = step[charge - 1] * pairs.u.conj()
@@ -141,17 +151,47 @@ class Hopping(torch.nn.ModuleDict):
         turn = {q: pairs.turn**q for q in set(second)}
         return torch.stack([torch.stack([step[a - b] * turn[b] for b in second], dim=1) for a in first], dim=1)
 
-    def _dressed(self, h, key, pairs):
+    def _dressed(self, h, pairs):
         """Blocks in the columns of the two frames from h, which is in the frame of the pair."""
-        first, second = (self.orbitals[k] for k in key[1:])
+        first, second = self.ends
         if not (first.turns or second.turns):
             return h
         left, right = first.circular(pairs.u.dtype), second.circular(pairs.u.dtype)
-        matrix = (left.conj() @ h.to(left.dtype) @ right.T) * self.phases(key, pairs)
+        matrix = (left.conj() @ h.to(left.dtype) @ right.T) * self.phases(pairs)
         return (left.T @ matrix @ right.conj()).real
 
 
-def net_name(key, reach):
-    """Name of a net, such as "inter_0_1_near"."""
-    inter, a, b = key
-    return f"{'inter' if inter else 'intra'}_{a}_{b}_{reach}"
+class Hopping(torch.nn.ModuleList):
+    """Hopping of all kinds of pairs, a PairKind for each: those within layers first, then by species.
+
+    Parameters
+    ----------
+    orbitals : sequence of AtomicFunctions
+        Of every species.
+    third : float
+        Å, see HamiltonianHead.
+    **options
+        Those of PairKind that all have.
+    """
+
+    def __init__(self, orbitals: Sequence[AtomicFunctions], *, third: float, **options):
+        n_species = len(orbitals)
+        third_atoms = {name: ThirdAtoms(2 * n_species, third, *n) for name, (*n, _) in N_THIRD.items() if third}
+        self.keys = [
+            (inter, a, b) for inter in (False, True) for a, b in combinations_with_replacement(range(n_species), 2)
+        ]
+        super().__init__(
+            PairKind([orbitals[a], orbitals[b]], inter=inter, third_atoms=third_atoms, **options)
+            for inter, a, b in self.keys
+        )
+
+    def kind(self, key: tuple[bool, int, int]) -> PairKind:
+        """Of pairs (between layers or not, species of the first atom, of the second)."""
+        return self[self.keys.index(key)]
+
+    def forward(self, geometry: Geometry, views: list[View]) -> dict:
+        """Blocks [e, W, W'], eV, of all pairs of the Geometry by kind."""
+        return {
+            key: torch.cat([self.kind(key)(geometry.pairs(part), views, part) for part in rows.split(CHUNK)])
+            for key, rows in geometry.groups().items()
+        }

@@ -7,14 +7,14 @@ learns; what turns is made of parts of the environment that turn alike, such as 
 import torch
 
 
-def turning_elements(winding, fold, highest):
+def turning_elements(winding, symmetry, highest):
     """list of (i, j, place, q): q = λ - μ + nM of an element that turns, the two of smallest |q|, if up to ``highest``."""
     found = []
     for i, first in enumerate(winding.tolist()):
         for j, second in enumerate(winding.tolist()):
-            charge, rest = first - second, (first - second) % fold
+            charge, rest = first - second, (first - second) % symmetry
             if rest:
-                nearest = sorted((rest, rest - fold), key=lambda q: (abs(q), q * charge < 0))
+                nearest = sorted((rest, rest - symmetry), key=lambda q: (abs(q), q * charge < 0))
                 found += [(i, j, place, q) for place, q in enumerate(nearest) if abs(q) <= highest]
     return found
 
@@ -22,13 +22,13 @@ def turning_elements(winding, fold, highest):
 class OnsiteBlocks(torch.nn.Module):
     """On-site blocks of one species, in units of its scale.
 
-    functions : AtomicFunctions; fold : int, M
+    functions : AtomicFunctions; symmetry : int, M
     n_features, n_reduced, n_directed, n_moments, n_third : sizes of what ``forward`` sees; n_third = 0: no third atoms
     """
 
-    def __init__(self, functions, fold, n_features, n_reduced, n_directed, n_moments, n_third):
+    def __init__(self, functions, symmetry, n_features, n_reduced, n_directed, n_moments, n_third):
         super().__init__()
-        self.functions, self.fold, size = functions, fold, functions.size
+        self.functions, self.symmetry, size = functions, symmetry, functions.size
         self.net = torch.nn.Linear(n_reduced, (1 + 2 * n_directed) * size * size)
         torch.nn.init.zeros_(self.net.weight)
         torch.nn.init.zeros_(self.net.bias)
@@ -56,7 +56,7 @@ class OnsiteBlocks(torch.nn.Module):
     def fixed(self):
         """Mask [W, W] of the elements between circular functions that do not turn with the frame."""
         winding = self.functions.winding
-        return (winding[:, None] - winding) % self.fold == 0
+        return (winding[:, None] - winding) % self.symmetry == 0
 
     def generators(self, moments):
         """What turns as an element between λ and μ, [n, 1 + 2C, W, W], from moments [n, C, q]: 1 where λ - μ is a
@@ -65,7 +65,7 @@ class OnsiteBlocks(torch.nn.Module):
         winding = self.functions.winding
         found = moments.new_zeros(n, 1 + 2 * channels, len(winding), len(winding))
         found[:, 0, self.fixed()] = 1
-        for i, j, place, q in turning_elements(winding, self.fold, highest):
+        for i, j, place, q in turning_elements(winding, self.symmetry, highest):
             start, value = 1 + place * channels, moments[:, :, abs(q) - 1]
             found[:, start : start + channels, i, j] = value.conj() if q > 0 else value
         return found
@@ -82,7 +82,7 @@ class OnsiteBlocks(torch.nn.Module):
         vectors, channels = self.functions.circular(moments.dtype), moments.shape[1]
         coefficients = vectors.conj() @ h.to(moments.dtype) @ vectors.T
         matrix = moments.new_zeros(len(moments), *coefficients.shape[1:])
-        for i, j, place, q in turning_elements(self.functions.winding, self.fold, moments.shape[2]):
+        for i, j, place, q in turning_elements(self.functions.winding, self.symmetry, moments.shape[2]):
             start, value = 1 + place * channels, moments[:, :, abs(q) - 1]
             own = coefficients[start : start + channels, i, j]
             matrix[:, i, j] += (value.conj() if q > 0 else value) @ own

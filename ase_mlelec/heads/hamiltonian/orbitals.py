@@ -149,9 +149,15 @@ class AtomicFunctions(torch.nn.Module):
         """V [W, W], complex, with circular functions = V @ columns."""
         return torch.complex(*self.vectors).to(dtype)
 
-    def of_sides(self, side):
-        """U [n, W, W] of atoms above (``side`` [n] = 1) or below (-1) the middle: functions = U @ columns."""
-        return torch.where((side < 0)[:, None, None], self.transform * self.signs[0], self.transform)
+    def at_heights(self, height):
+        """U [n, W, W] of atoms at ``height`` [n] over the middle of their layer: functions = U @ columns."""
+        mirrored = (height < 0) & self.sided
+        return torch.where(mirrored[:, None, None], self.transform * self.signs[0], self.transform)
+
+
+def turn(described: dict) -> bool:
+    """Whether any of the functions that are described for AtomicFunctions winds around the normal."""
+    return AtomicFunctions(described).turns
 
 
 def reflected_block(block, first, second, up, across):

@@ -5,10 +5,10 @@ Gradient descent (``ase_mlelec.train.hamiltonian``) starts from them.
 
 import torch
 
-from ase_mlelec.descriptors.deep_pot import switch
+from ase_mlelec.descriptors.layer_moments.third_atoms import reflected_signs
+from ase_mlelec.descriptors.radial import switch
 from ase_mlelec.heads.hamiltonian.hopping import FADE, NEAR, REFLECTIONS
 from ase_mlelec.heads.hamiltonian.orbitals import reflected_block
-from ase_mlelec.heads.hamiltonian.three_centre import reflected_signs
 from ase_mlelec.train.hamiltonian.descent import category_scales
 from ase_mlelec.train.hamiltonian.items import join, without_third_atoms
 from ase_mlelec.train.standardize import mean_and_inverse
@@ -23,26 +23,28 @@ REFIT = 100.0  # times these ridges in fine-tuning, by which less of the first t
 
 
 @torch.no_grad()
-def standardise_hamiltonian(head, items):
+def standardise_hamiltonian(model, items):
     """Normalisation of inputs and outputs, and the linear parts by least squares."""
+    head, descriptor = model.heads["hamiltonian"], model.descriptor_of("hamiltonian")
     geometry, onsite, hopping = join(head, items)
     for k in range(len(head.species)):
         own = geometry.features[geometry.species == k]
         if not len(own):
             raise ValueError(f"got no atoms of {head.species[k]} to train on; add some or leave it out")
-        parity = head.local.parity.to(own)
+        parity = geometry.signs.features
         even = (parity > 0).all(dim=0)
         mean = torch.where(even, own.mean(dim=0), 0.0)  # odd ones must change sign with the frame
         spread = (own - mean).square().mean(dim=0).sqrt()
-        head.shift[k], head.inverse[k] = mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
-        if head.spectrum is not None:
-            spectra = geometry.spectrum[geometry.species == k]
-            head.spectrum_shift[k], head.spectrum_inverse[k] = mean_and_inverse(spectra, head.spectrum.weights)
-    for q in range(head.moment_inverse.shape[0] if len(head.local.windings) > 1 else 0):
+        head.features.shift[k], head.features.inverse[k] = mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
+        if head.ace is not None:
+            invariants = geometry.ace[geometry.species == k]
+            prior = descriptor.ace.feature_weights()
+            head.ace.shift[k], head.ace.inverse[k] = mean_and_inverse(invariants, prior)
+    for q in range(head.n_turning):
         moments = torch.cat([geometry.moments[:, 3 + 2 * q], geometry.moments[:, 4 + 2 * q]], dim=1)
         size = moments.abs().square().mean(dim=0).sqrt()
         head.moment_inverse[q] = 1 / (size + 0.1 * size.mean() + 1e-3)
-    if head.onsite_third:
+    if head.n_third:
         for q, moments in enumerate(geometry.third_moments.permute(2, 0, 1)):
             size = moments.abs().square().mean(dim=0).sqrt()
             head.third_inverse[q] = 1 / (size + 0.05 * size.square().mean().sqrt() + 1e-12)
@@ -52,7 +54,7 @@ def standardise_hamiltonian(head, items):
         for name in ("near", "long"):
             pairs, blocks = _reached(name, geometry.pairs(rows), hopping[key])
             if len(blocks):
-                net = head.pairs.net(key, name)
+                net = head.hopping.kind(key).nets[name]
                 net.envelope.copy_(_envelope(pairs.r, blocks))
                 for part in net.linear_parts():
                     part.zero_()
@@ -85,7 +87,7 @@ def refit_onsite(head, items):
         own.net.bias[own.functions.size**2 :] = 0
         own.net.requires_grad_(False)
     geometry, onsite, _ = join(head, items)
-    blocks = head(geometry.pairs(slice(0, 0)))
+    blocks = head.unshifted(geometry.pairs(slice(0, 0)))
     for k, truth in onsite.items():
         _add_linear_onsite(head, k, geometry, truth - blocks.onsite[k], 0.0, REFIT)
 
@@ -97,7 +99,7 @@ def _add_linear_onsite(head, k, geometry, blocks, mean, stiffer=1.0):
     own, scale = head.onsite[k], head.onsite_scale[k]
     vectors = own.functions.circular(torch.complex128)
     ridge = torch.full((rows.shape[1],), SPECTRUM_RIDGE, dtype=rows.dtype)
-    ridge[: head.local.n_features] = ONSITE_RIDGE
+    ridge[: head.n_features] = ONSITE_RIDGE
     normal = rows.T @ rows + torch.diag(ridge) * stiffer * len(rows)
     own.linear.add_(torch.linalg.solve(normal, rows.T @ (values - mean)) / scale)
     generators, matrix = (torch.cat(parts) for parts in zip(*turning))
@@ -122,8 +124,8 @@ def _reflected_onsite(head, k, geometry, blocks):
     kind, functions, atoms = head.onsite[k], head.orbitals[k], geometry.species == k
     vectors, rows, values, turning = functions.circular(torch.complex128), [], [], []
     for up, across in REFLECTIONS:
-        seen = head.reflected(geometry, up, across)
-        rows.append(head.standardised(seen)[atoms])
+        seen = geometry.reflected(up, across)
+        rows.append(head.standardized(seen)[atoms])
         block = reflected_block(blocks, functions, functions, up, across)
         matrix = vectors.conj() @ block.to(vectors.dtype) @ vectors.T
         values.append((vectors.T @ (matrix * kind.fixed()) @ vectors.conj()).real.flatten(1))
@@ -140,7 +142,7 @@ def refit_hopping(head, items):
     parts as they were."""
     geometry, _, hopping = join(head, items)
     groups = geometry.groups()
-    for key, found in head(geometry).hopping.items():
+    for key, found in head.unshifted(geometry).hopping.items():
         for name in ("near", "long"):
             pairs, blocks = _reached(name, geometry.pairs(groups[key]), hopping[key] - found)
             if len(blocks):
@@ -155,17 +157,18 @@ def _reached(name, pairs, blocks):
 
 def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
     """Linear parts of one net: for every (λ, μ), weighted least squares over all frames' reflections."""
-    net, functions = head.pairs.net(key, name), [head.orbitals[k] for k in key[1:]]
+    kind = head.hopping.kind(key)
+    net, functions = kind.nets[name], kind.ends
     ends = [(pairs, blocks)] + ([(pairs.reversed(), blocks.mT)] if key[1] == key[2] else [])
     left, right = (own.circular(torch.complex128) for own in functions)
     windings = [own.winding.tolist() for own in functions]
     powers = sorted({abs(a - b) for a in windings[0] for b in windings[1]})
-    signs = _signs(head, net, name)
+    signs = _signs(kind, net, name)
     normal, right_side = dict.fromkeys(powers, 0), 0
     for side, truth in ends:
         for part in torch.arange(len(truth)).split(PAIRS):
             seen = side.pairs(part)
-            basis = _functions(head, net, name, seen)
+            basis = _functions(kind, net, name, seen)
             size = net.size(seen.r)
             for power in powers:
                 scaled = basis * (size**0.5 * seen.u.abs() ** power)[:, None]
@@ -173,7 +176,7 @@ def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
             for up, across in REFLECTIONS:
                 target = reflected_block(truth[part], *functions, up, across)
                 value = (
-                    head.pairs.phases(key, _reflected_pairs(seen, up, across)).conj()
+                    kind.phases(_reflected_pairs(seen, up, across)).conj()
                     * (left.conj() @ target.to(left.dtype) @ right.T)
                 ).flatten(1)
                 turned = (basis * reflected_signs(signs, up, across)).T
@@ -195,25 +198,25 @@ def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
                     )
     found = (left.T @ found @ right.conj()).real.reshape(len(found), -1)
     net.linear += found[: len(net.linear)]
-    if head.third:
+    if kind.third_atoms:
         net.third += found[len(net.linear) :].reshape(net.third.shape)
 
 
-def _functions(head, net, name, pairs):
+def _functions(kind, net, name, pairs):
     """Functions [E, K] of pairs in which hopping over its envelope is linear: of two centres, then of third atoms."""
-    found = [net.two_centre(pairs, head.fold)]
-    if head.third:
-        third, radial = head.pairs.third_atoms[name](pairs), net.radial(pairs.r, len(net.third))
+    found = [net.two_centre(pairs, kind.symmetry)]
+    if kind.third_atoms:
+        third, radial = kind.third_atoms[name](pairs), net.radial(pairs.r, len(net.third))
         found.append((radial[:, :, None] * third[:, None]).flatten(1))
     found = torch.cat(found, dim=1)
-    return found if name == "near" else found * switch(pairs.r, FADE, head.cutoff)[:, None]
+    return found if name == "near" else found * switch(pairs.r, FADE, kind.cutoff)[:, None]
 
 
-def _signs(head, net, name):
+def _signs(kind, net, name):
     """Tensor [2, K] of the functions of _functions, see ThirdAtoms.signs."""
-    if not head.third:
+    if not kind.third_atoms:
         return net.signs()
-    return torch.cat([net.signs(), head.pairs.third_atoms[name].signs().repeat(1, len(net.third))], dim=1)
+    return torch.cat([net.signs(), kind.third_atoms[name].signs().repeat(1, len(net.third))], dim=1)
 
 
 def _regularised(normal, net, inter, stiffer):
@@ -249,7 +252,7 @@ def _envelope(r, blocks):
 @torch.no_grad()
 def _scale_nets(head, scales):
     """Nets start with outputs of the size of what the two-centre parts leave, in units of their envelopes."""
-    for name, net in head.pairs.items():
-        kind, _, _, reach = name.split("_")
-        middle = torch.tensor(3.0 if reach == "near" else 8.0)
-        net.net_scale.fill_(min(1.0, scales.get(f"{kind}_{reach}", 1.0) / float(net.size(middle))))
+    for kind in head.hopping:
+        for reach, middle in (("near", 3.0), ("long", 8.0)):
+            net, left = kind.nets[reach], scales.get(f"{'inter' if kind.inter else 'intra'}_{reach}", 1.0)
+            net.net_scale.fill_(min(1.0, left / float(net.size(torch.tensor(middle)))))

@@ -14,7 +14,7 @@ def category_errors(head, items):
     """dict category -> Tensor of differences predicted - true of all elements of the items, and of "levels", eV."""
     geometry, onsite, hopping = join(head, items)
     found = {name: [] for name in CATEGORIES}
-    blocks, groups = head(geometry), geometry.groups()
+    blocks, groups = head.unshifted(geometry), geometry.groups()
     differences = {k: blocks.onsite[k] - truth for k, truth in onsite.items()}
     differences |= {key: blocks.hopping[key] - truth for key, truth in hopping.items()}
     for k in onsite:
@@ -150,7 +150,7 @@ def fit_dipole(head, items):
         features = head.interface_features(item.layers)
         if not bool((features.abs() > 1e-6).any()):
             continue
-        blocks = head(item.geometry.pairs(slice(0, 0)))
+        blocks = head.unshifted(item.geometry.pairs(slice(0, 0)))
         rest = torch.zeros(item.geometry.n_layers, dtype=torch.float64)
         count = torch.zeros_like(rest)
         for k, truth in item.onsite.items():

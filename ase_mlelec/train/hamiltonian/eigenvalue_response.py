@@ -16,7 +16,7 @@ def mesh(atoms):
 
 
 def level_responses(frame, n_electrons, geometry, transforms):
-    """Derivatives of levels near the Fermi level by the blocks of PairHead: <ψ|∂H(k)/∂h|ψ> (Hellmann and Feynman), times
+    """Derivatives of levels near the Fermi level by the blocks of a head: <ψ|∂H(k)/∂h|ψ> (Hellmann and Feynman), times
     what errors of a level count: 1 at the edges of the gap and between them, less farther away.
 
     frame : HamiltonianFrame, whose states ψ are taken

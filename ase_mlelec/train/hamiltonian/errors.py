@@ -31,8 +31,8 @@ def compared_elements(model, frames):
     truths, found = {name: [] for name in CATEGORIES}, {name: [] for name in CATEGORIES}
     bands = []
     for frame in frames:
-        item = prepare(head, frame)
-        blocks, groups = head.complete(head(item.geometry)), item.geometry.groups()
+        item = prepare(model, frame)
+        blocks, groups = head(item.geometry), item.geometry.groups()
         turn = [torch.as_tensor(matrix) for matrix in item.transforms]
         for k, truth in item.onsite.items():
             left = torch.stack([turn[i] for i in blocks.atoms(k).tolist()])

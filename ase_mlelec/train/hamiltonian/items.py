@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 
-from ase_mlelec.descriptors.local_frame import find_fold, layer_frames
+from ase_mlelec.descriptors.layer_moments import Geometry, find_symmetry, layer_frames
+from ase_mlelec.descriptors.layer_moments.geometry import heights
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads.hamiltonian import orbitals
-from ase_mlelec.heads.hamiltonian.pair_geometry import Geometry, heights
 from ase_mlelec.structures.layers import layer_areas
 from ase_mlelec.system import System
 from ase_mlelec.train.hamiltonian.eigenvalue_response import level_responses
@@ -43,7 +43,7 @@ class Item:
 
 
 def frame_functions(frames):
-    """(species, fold, functions, areas) that describe a data set: arguments of PairHead and LocalFrame.
+    """(species, fold, functions, areas) that describe a data set: arguments of HamiltonianHead and LayerMoments.
 
     frames : iterable of HamiltonianFrame
 
@@ -53,7 +53,7 @@ def frame_functions(frames):
     systems = [System.from_atoms(frame.atoms) for frame in frames]
     species = sorted({symbol for frame in frames for symbol in frame.atoms.get_chemical_symbols()})
     areas = layer_areas(frame.atoms for frame in frames)
-    fold = find_fold(systems, areas)
+    fold = find_symmetry(systems, areas)
     found, raised = {}, {symbol: [] for symbol in species}
     for frame, system in zip(frames, systems):
         symbols = np.array(frame.atoms.get_chemical_symbols())
@@ -100,16 +100,18 @@ def _local_axes(frame, lie):
     return found
 
 
-def prepare(head, frame, n_electrons=0):
-    """Item of a HamiltonianFrame.
+def prepare(model, frame, n_electrons=0):
+    """Item of a HamiltonianFrame, for the Hamiltonian of a Model.
 
     n_electrons : int, of the structure; levels near the Fermi level are learnt too where it is known
 
     Raises ValueError for functions that the head does not have.
     """
+    head, descriptor = model.heads["hamiltonian"], model.descriptor_of("hamiltonian")
     system = System.from_atoms(frame.atoms)
-    lie = head.frames(system)
-    geometry = head.geometry(system, lie)
+    edges = Edges.build(system, descriptor.cutoff)
+    lie = descriptor.frames(system, edges)
+    geometry = descriptor.in_frames(system, edges, lie)
     transforms, kept = [], {}
     for k, functions in zip(geometry.species.tolist(), _local_axes(frame, lie)):
         key = tuple(functions)
@@ -179,9 +181,9 @@ def without_third_atoms(head, items):
     taken from the true blocks once."""
     found = []
     for item in items:
-        if item.geometry.neighbours is not None:
-            bare = replace(item.geometry, neighbours=None, third_moments=None)
-            whole, rest = head(item.geometry), head(bare)
+        if item.geometry.neighbors is not None:
+            bare = replace(item.geometry, neighbors=None, third_moments=None)
+            whole, rest = head.unshifted(item.geometry), head.unshifted(bare)
             onsite = {k: truth - (whole.onsite[k] - rest.onsite[k]) for k, truth in item.onsite.items()}
             hopping = {key: truth - (whole.hopping[key] - rest.hopping[key]) for key, truth in item.hopping.items()}
             item = replace(item, geometry=bare, onsite=onsite, hopping=hopping)
@@ -195,7 +197,7 @@ def distance_ranges(head, items, known=None):
 
     known : those of former training, which the new ones widen
     """
-    found = [head.nearest(item.geometry) for item in items]
+    found = [item.geometry.nearest() for item in items]
     known = known or {}
     ranges = {"alone": known.get("alone", False) or any(not len(across) for _, across in found)}
     for k, name in enumerate(("within", "across")):

@@ -4,9 +4,10 @@ from dataclasses import asdict
 
 from ase_mlelec.data.frames import join
 from ase_mlelec.data.hamiltonians import Hamiltonians, is_hamiltonians
-from ase_mlelec.descriptors import LocalFrame
+from ase_mlelec.descriptors import LayerMoments
 from ase_mlelec.descriptors.ace import standard_orders
-from ase_mlelec.heads import PairHead
+from ase_mlelec.heads import HamiltonianHead
+from ase_mlelec.heads.hamiltonian.orbitals import turn
 from ase_mlelec.model import Model
 from ase_mlelec.train.data_checks import check_hamiltonians
 from ase_mlelec.train.evaluate import comparable, errors
@@ -40,9 +41,10 @@ def train_hamiltonian(config, progress=True):
         )
     output = config.folder / config.output.model
     output.parent.mkdir(parents=True, exist_ok=True)
-    head = _hamiltonian_head(parts["train"], config)
+    bands = _untrained(parts["train"], config)
+    head = bands.heads["hamiltonian"]
     checkpoints, sources = [], dict(parts)
-    model, energies = Model(LocalFrame(**head.local.arguments()).double(), {}), {"train": ()}
+    model, energies = bands, {"train": ()}
     if config.energy:
         more = {name: others.select(*getattr(config.data, name)) for name in (*parts, "support")}
         model, checkpoint, energies = _energy(data, parts, more, config, progress)
@@ -51,7 +53,7 @@ def train_hamiltonian(config, progress=True):
     electrons = data.attributes.get("electrons_per_atom", {})
     items = {
         name: [
-            prepare(head, frame, sum(electrons.get(symbol, 0) for symbol in frame.atoms.symbols))
+            prepare(bands, frame, sum(electrons.get(symbol, 0) for symbol in frame.atoms.symbols))
             for frame in parts[name]
         ]
         for name in ("train", "validation")
@@ -64,9 +66,10 @@ def train_hamiltonian(config, progress=True):
             refit_onsite(head, items["train"])
             refit_hopping(head, items["train"])
         else:
-            standardise_hamiltonian(head, items["train"])
+            standardise_hamiltonian(bands, items["train"])
     refuse_model(head, f"{data.path}: after the closed forms")
-    model.heads["hamiltonian"] = head
+    if model is not bands:
+        model.heads["hamiltonian"], model.pairs = head, bands.descriptor
     checkpoints.append(checkpoint_of(config, "hamiltonian"))
     fit_hamiltonian(
         model,
@@ -140,34 +143,38 @@ def _hamiltonians(config):
     return check_hamiltonians(Hamiltonians(whole[0])), read_checked(others, config)
 
 
-def _hamiltonian_head(frames, config):
-    """PairHead for the functions of ``frames``, or that of the model that training starts from."""
+def _untrained(frames, config):
+    """Model of nothing but a Hamiltonian, with the functions of ``frames`` or what training starts from."""
     options = config.hamiltonian
     if config.start:
-        head = starting_model(config, "hamiltonian").heads["hamiltonian"].double().requires_grad_(True).train()
+        start = starting_model(config, "hamiltonian").double()
+        head, descriptor = start.heads["hamiltonian"].requires_grad_(True).train(), start.descriptor_of("hamiltonian")
         theirs = dict(
             cutoff=head.cutoff,
-            environment=head.local.cutoff,
-            n_radial=head.local.n_radial,
-            spectrum=head.spectrum.cutoff if head.spectrum else 0.0,
+            environment=descriptor.environment,
+            n_radial=descriptor.n_radial,
+            spectrum=descriptor.ace.cutoff if descriptor.ace else 0.0,
             third=head.third,
             widths=head.widths,
         )
         check_same("hamiltonian", {name: getattr(options, name) for name in theirs}, theirs)
-        return head
-    species, fold, functions, areas = frame_functions(frames)
-    frame = dict(species=species, cutoff=options.environment, fold=fold, n_radial=options.n_radial)
-    spectrum = None
+        return Model(descriptor, {"hamiltonian": head})
+    species, symmetry, functions, areas = frame_functions(frames)
+    ace = None
     if options.spectrum:
         orders = standard_orders(cutoff=options.spectrum, n_radial=4, max_order=2)
-        spectrum = {"inner": inner_distance(frames), "orders": [asdict(order) for order in orders]}
+        ace = {"inner": inner_distance(frames), "orders": [asdict(order) for order in orders]}
+    descriptor = LayerMoments(
+        species,
+        cutoff=options.cutoff,
+        environment=options.environment,
+        symmetry=symmetry,
+        n_radial=options.n_radial,
+        third=options.third,
+        third_moments=any(turn(functions[symbol]) for symbol in species),
+        ace=ace,
+        reference_areas=areas,
+    )
     with seeded(config.seed):
-        return PairHead(
-            functions,
-            frame,
-            options.cutoff,
-            options.widths,
-            reference_areas=areas,
-            spectrum=spectrum,
-            third=options.third,
-        ).double()
+        head = HamiltonianHead.for_descriptor(descriptor, functions, widths=options.widths)
+    return Model(descriptor, {"hamiltonian": head}).double()

@@ -8,9 +8,10 @@ import torch
 from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_frame, mx2_functions, random_wannier_model
 
 from ase_mlelec.calculators.wannier_tb import WannierTBCalculator
-from ase_mlelec.descriptors import LocalFrame
-from ase_mlelec.heads import PairHead
-from ase_mlelec.heads.hamiltonian import blocks as blocks_module
+from ase_mlelec.descriptors import LayerMoments
+from ase_mlelec.descriptors.layer_moments import descriptor as descriptor_module
+from ase_mlelec.edges import Edges
+from ase_mlelec.heads import HamiltonianHead
 from ase_mlelec.model import Model
 from ase_mlelec.structures.twist import commensurate, twisted_bilayer
 from ase_mlelec.system import System
@@ -24,6 +25,12 @@ MAKE = {
     "mx2": functools.partial(mx2_bilayer, (0.3, 0.1), noise=0.05, seed=1),
     "graphene": functools.partial(graphene_bilayer, (0.3, 0.1), noise=0.05, seed=1),
 }
+
+
+@torch.no_grad()
+def blocks_of(model, atoms):
+    system = System.from_atoms(atoms)
+    return model(system, Edges.build(system, model.cutoff))["hamiltonian"]
 
 
 def levels(kind, atoms, kpts=K):
@@ -80,10 +87,8 @@ def test_other_cells_of_the_same_crystal(kind):
 @pytest.mark.parametrize("kind", MAKE)
 def test_hermitian_and_real(kind):
     """Elements as they leave the head, before anything averages them."""
-    head, atoms = random_wannier_model(kind).heads["hamiltonian"], MAKE[kind]()
-    system = System.from_atoms(atoms)
-    with torch.no_grad():
-        r_vectors, which, row, column, value, owners = head.elements(head(head.geometry(system)))
+    model, atoms = random_wannier_model(kind), MAKE[kind]()
+    r_vectors, which, row, column, value, owners = model.heads["hamiltonian"].elements(blocks_of(model, atoms))
     size = len(owners)
     dense = np.zeros((len(r_vectors), size, size))
     dense[which, row, column] = value
@@ -96,14 +101,11 @@ def test_turned_layers_share_their_blocks():
     """A turn of the upper layer alone leaves the blocks within both layers as they were, to what it sees of the other:
     without sight of the other layer exactly."""
     model = random_wannier_model("graphene")
-    head = model.heads["hamiltonian"]
     layer = graphene_bilayer()[:2]
     found = []
     for cells in (commensurate(1, 1), commensurate(2, 1)):
         atoms, _ = twisted_bilayer(layer, layer, cells, 9.0)
-        system = System.from_atoms(atoms)
-        with torch.no_grad():
-            blocks = head(head.geometry(system))
+        blocks = blocks_of(model, atoms)
         found.append((blocks.onsite[0].flatten(), blocks.hopping[False, 0, 0].flatten().sort().values[:: len(atoms)]))
     for one, two in zip(*found):
         assert torch.allclose(one[:2], two[:2], atol=1e-11)
@@ -144,11 +146,11 @@ def test_fades_at_the_cutoff():
 
 
 def test_spectra_in_chunks(monkeypatch):
-    """Large structures go through the power spectrum in parts, with the same result."""
+    """Large structures go through the ACE invariants in parts, with the same result."""
     calc = WannierTBCalculator(random_wannier_model("mx2"), on_extrapolation="ignore")
     atoms = mx2_bilayer(noise=0.03) * (2, 1, 1)
     whole = calc.get_hamiltonian(atoms).hk(K)
-    monkeypatch.setattr(blocks_module, "CENTERS", 5)
+    monkeypatch.setattr(descriptor_module, "CENTERS", 5)
     atoms.rattle(1e-12, seed=0)  # evaluated again
     assert abs(calc.get_hamiltonian(atoms).hk(K) - whole).max() < 1e-9 * abs(whole).max()
 
@@ -157,15 +159,13 @@ def test_spectra_in_chunks(monkeypatch):
 
 
 def trained(frames, steps, held=(), **options):
-    species, fold, functions, areas = frame_functions(frames)
-    frame = dict(species=species, cutoff=5.5, fold=fold, n_radial=5)
+    species, symmetry, functions, areas = frame_functions(frames)
+    descriptor = LayerMoments(species, environment=5.5, symmetry=symmetry, n_radial=5, reference_areas=areas)
     torch.manual_seed(0)
-    head = PairHead(
-        functions, frame, widths=(12,), n_hidden=12, n_reduced=6, n_directed=2, reference_areas=areas
-    ).double()
-    model = Model(LocalFrame(**frame).double(), {"hamiltonian": head})
-    items, others = ([prepare(head, frame) for frame in part] for part in (frames, held))
-    standardise_hamiltonian(head, items)
+    head = HamiltonianHead.for_descriptor(descriptor, functions, widths=(12,), n_hidden=12, n_reduced=6, n_directed=2)
+    model = Model(descriptor, {"hamiltonian": head}).double()
+    items, others = ([prepare(model, frame) for frame in part] for part in (frames, held))
+    standardise_hamiltonian(model, items)
     errors = fit_hamiltonian(model, items, validation=others, steps=steps, progress=False, **options)
     return model, errors
 
@@ -241,13 +241,14 @@ def test_gradient_descent_lowers_the_error():
 
 def test_interface_dipole_is_found():
     """Layers of different strain: known shifts of the layers give their coefficients back."""
-    head = random_wannier_model("graphene").heads["hamiltonian"]
+    model = random_wannier_model("graphene")
+    head = model.heads["hamiltonian"]
     layer, items, wanted = graphene_bilayer()[:2], [], (0.4, -0.15)
     for cells in (((2, 0), (1, 1)), ((1, 1), (2, 0)), ((2, 0), (2, 0))):
         atoms, _ = twisted_bilayer(layer, layer, cells, 3.4)
-        item = prepare(head, graphene_frame(atoms))
+        item = prepare(model, graphene_frame(atoms))
         with torch.no_grad():
-            onsite = head(item.geometry).onsite
+            onsite = head.unshifted(item.geometry).onsite
             strain, count = head.interface_features(item.layers)[0]
             step = wanted[0] * strain + wanted[1] * count
             shift = torch.tensor([-0.5, 0.5], dtype=torch.float64)[item.geometry.layer] * step
@@ -266,17 +267,14 @@ def test_errors_of_the_head():
     model = random_wannier_model("mx2")
     arguments = model.heads["hamiltonian"].arguments()
     with pytest.raises(ValueError, match="got none of S"):
-        PairHead({"Mo": arguments["functions"]["Mo"]}, arguments["frame"])
+        HamiltonianHead(**arguments | {"functions": {"Mo": arguments["functions"]["Mo"]}})
     with pytest.raises(ValueError, match="need more than 11"):
-        PairHead(arguments["functions"], arguments["frame"], cutoff=9.0)
+        HamiltonianHead(**arguments | {"cutoff": 9.0})
     for third in (2.0, -1.0, 13.0, float("nan")):
         with pytest.raises(ValueError, match="need 3.5 to 12.0, or 0"):
-            PairHead(arguments["functions"], arguments["frame"], third=third)
+            LayerMoments(["Mo", "S"], third=third)
     atoms = mx2_bilayer()
     wrong = [f._replace(orbital="px" if f.orbital == "pz" else f.orbital) for f in mx2_functions(atoms)]
     frame = mx2_frame(atoms, mx2_functions(atoms))
     with pytest.raises(ValueError, match="need as many, both partners|train on one set"):
-        prepare(
-            model.heads["hamiltonian"],
-            type(frame)(atoms, frame.hamiltonian, [f._replace(z=(0, 0, 1), x=(1, 0, 0)) for f in wrong]),
-        )
+        prepare(model, type(frame)(atoms, frame.hamiltonian, [f._replace(z=(0, 0, 1), x=(1, 0, 0)) for f in wrong]))

@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from ase_mlelec.descriptors.local_frame import chebyshev
+from ase_mlelec.descriptors.radial import chebyshev
 
 N_LINEAR, N_TURNED, N_NET = 14, 8, 8  # Chebyshev polynomials of the two-centre part, its anisotropy, and the net
 

@@ -1,4 +1,4 @@
-"""Atoms beside a pair of atoms, on which hopping between the two depends.
+"""Three-center functions: of the atoms beside a pair of atoms, on which hopping between the two depends.
 
 For a pair i -> j, over the atoms k within a cutoff of both,
 
@@ -16,9 +16,11 @@ On-site blocks see the same pairs of neighbours j and k, as moments that turn wi
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from ase_mlelec.descriptors.deep_pot import switch
-from ase_mlelec.descriptors.local_frame import chebyshev
+from ase_mlelec.descriptors.layer_moments.frames import LayerFrames
+from ase_mlelec.descriptors.radial import chebyshev, switch
+from ase_mlelec.edges import Edges
 
 POWERS = (
     (0, 0),
@@ -38,25 +40,31 @@ CHUNK = 2000  # pairs at a time
 N_MOMENT = 2  # polynomials of r_ij in moments
 
 
-def reflected_signs(signs, up, across):
+def reflected_signs(signs: Tensor, up: int, across: int) -> Tensor:
     """Tensor [F], ±1: of ``signs`` [2, F] in frames with reflected normal (up = -1), direction in the plane, or both."""
     return signs[0] ** (up < 0) * signs[1] ** (across < 0)
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """Atoms around every atom, those of one atom after those of another.
 
-    start, count : Tensor [N]; vectors : Tensor [M, 3], Å, in the frame of the layer of the atom in the middle
-    kind : Tensor [M], species, plus the number of species for atoms that are not in its layer
+    Attributes
+    ----------
+    start, count : Tensor [N]
+        Where those of an atom begin, and how many there are.
+    vectors : Tensor [M, 3]
+        Å, in the frame of the layer of the atom in the middle.
+    kind : Tensor [M]
+        Species, plus the number of species for atoms that are not in its layer.
     """
 
-    start: torch.Tensor
-    count: torch.Tensor  # type: ignore[assignment]
-    vectors: torch.Tensor
-    kind: torch.Tensor
+    start: Tensor
+    count: Tensor  # type: ignore[assignment]
+    vectors: Tensor
+    kind: Tensor
 
     @classmethod
-    def of(cls, species, n_species, edges, frames):
+    def of(cls, species: Tensor, n_species: int, edges: Edges, frames: LayerFrames) -> "Neighbors":
         """From Edges and LayerFrames."""
         order = torch.argsort(edges.center, stable=True)
         r, t, u, _, within = (array[order] for array in frames.of_pairs(edges))
@@ -65,7 +73,7 @@ class Neighbours(NamedTuple):
         return cls(count.cumsum(0) - count, count, torch.stack([r * u.real, r * u.imag, r * t], dim=1), kind)
 
     @classmethod
-    def joined(cls, parts):
+    def joined(cls, parts: list) -> "Neighbors":
         """Those of several structures as one."""
         starts, n_vectors = [], 0
         for part in parts:
@@ -75,21 +83,32 @@ class Neighbours(NamedTuple):
 
 
 class ThirdAtoms:
-    """B of pairs; n_kinds : two of every species; cutoff : Å; n_radial : polynomials of each distance; n_powers : how
-    many of POWERS."""
+    """The functions B of pairs, and their moments X.
 
-    def __init__(self, n_kinds, cutoff, n_radial, n_powers):
+    Parameters
+    ----------
+    n_kinds : int
+        Two of every species.
+    cutoff : float
+        Å
+    n_radial : int
+        Polynomials of each distance.
+    n_powers : int
+        How many of POWERS.
+    """
+
+    def __init__(self, n_kinds: int, cutoff: float, n_radial: int, n_powers: int):
         self.n_kinds, self.cutoff, self.n_radial, self.powers = n_kinds, cutoff, n_radial, POWERS[:n_powers]
         self.n_features = n_kinds * n_radial**2 * n_powers
 
-    def signs(self):
+    def signs(self) -> Tensor:
         """Tensor [2, F]: ±1 of every function where the normal, and where the direction in the plane is reflected."""
         signs = torch.tensor(
             [[(-1.0) ** b for _, b in self.powers], [(-1.0) ** a for a, _ in self.powers]], dtype=torch.float64
         )
         return signs[:, None].expand(-1, self.n_kinds * self.n_radial**2, -1).reshape(2, -1)
 
-    def __call__(self, geometry):
+    def __call__(self, geometry) -> Tensor:
         """Tensor [E, F] of the pairs of a Geometry."""
         rows = torch.arange(len(geometry.r), device=geometry.r.device)
         if not len(rows):
@@ -97,15 +116,15 @@ class ThirdAtoms:
         return torch.cat(
             [
                 self._part(
-                    geometry.neighbours, geometry.first[part], geometry.r[part], geometry.u[part], geometry.t[part]
+                    geometry.neighbors, geometry.first[part], geometry.r[part], geometry.u[part], geometry.t[part]
                 )
                 for part in rows.split(CHUNK)
             ]
         )
 
-    def moments(self, species, edges, frames, highest):
+    def moments(self, species: Tensor, edges: Edges, frames: LayerFrames, highest: int) -> Tensor:
         """X [N, C, q], complex, for q = 1 ... ``highest``; C = n_kinds N_MOMENT F."""
-        around = Neighbours.of(species, self.n_kinds // 2, edges, frames)
+        around = Neighbors.of(species, self.n_kinds // 2, edges, frames)
         r, t, u, _, within = frames.of_pairs(edges)
         kind = edges.center * self.n_kinds + species[edges.neighbor] + self.n_kinds // 2 * (~within).long()
         total = u.new_zeros(highest, len(species) * self.n_kinds, N_MOMENT * self.n_features)
@@ -120,7 +139,7 @@ class ThirdAtoms:
                 total[power].index_add_(0, kind[part], each)
         return total.reshape(highest, len(species), -1).permute(1, 2, 0)
 
-    def moment_signs(self):
+    def moment_signs(self) -> Tensor:
         """Tensor [C], ±1 of X where the normal is reflected; where the direction in the plane is, X becomes conj(X)."""
         return self.signs()[0].repeat(self.n_kinds * N_MOMENT)
 

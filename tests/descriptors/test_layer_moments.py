@@ -9,19 +9,21 @@ from ase.calculators.calculator import InputError
 from ase.neighborlist import neighbor_list
 from small_bilayers import graphene_bilayer, mx2_bilayer
 
-from ase_mlelec.descriptors import LocalFrame
-from ase_mlelec.descriptors.local_frame import find_fold, layer_frames
+from ase_mlelec import descriptors
+from ase_mlelec.descriptors import LayerMoments
+from ase_mlelec.descriptors.layer_moments import find_symmetry, layer_frames
 from ase_mlelec.edges import Edges
 from ase_mlelec.structures.twist import commensurate, twisted_bilayer
 from ase_mlelec.system import System
 
 
-def frames_of(atoms, fold=3):
-    return layer_frames(System.from_atoms(atoms), fold)
+def frames_of(atoms, symmetry=3):
+    return layer_frames(System.from_atoms(atoms), symmetry)
 
 
 def environment(atoms, **options):
-    descriptor = LocalFrame(sorted(set(atoms.symbols)), **{"cutoff": 5.0, "n_radial": 3, **options}).double()
+    options = {"cutoff": 5.0, "environment": 5.0, "n_radial": 3, **options}
+    descriptor = LayerMoments(sorted(set(atoms.symbols)), **options).double()
     system = System.from_atoms(atoms)
     return descriptor(system, Edges.build(system, descriptor.cutoff + 1.0))
 
@@ -57,11 +59,11 @@ def test_twist_is_the_difference_of_the_angles():
     assert abs(abs(degrees(angle[1] - angle[0], 60)) - abs(found.angle)) < 1e-9
 
 
-def test_fold():
-    assert find_fold([System.from_atoms(mx2_bilayer())]) == 3
-    assert find_fold([System.from_atoms(graphene_bilayer(noise=0.02))]) == 6
+def test_symmetry():
+    assert find_symmetry([System.from_atoms(mx2_bilayer())]) == 3
+    assert find_symmetry([System.from_atoms(graphene_bilayer(noise=0.02))]) == 6
     square = Atoms("Fe2", [[0, 0, 4], [0, 0, 9]], cell=[2.4, 2.4, 15], pbc=True)
-    assert find_fold([System.from_atoms(square)]) == 4
+    assert find_symmetry([System.from_atoms(square)]) == 4
 
 
 def test_layers_across_the_boundary():
@@ -77,9 +79,9 @@ def test_layers_across_the_boundary():
 def test_moments_by_hand():
     """A_q = Σ T_n w t^p u^q, neighbour by neighbour with ASE's list."""
     atoms = mx2_bilayer((0.2, 0.4), noise=0.1, seed=2)
-    system, fold = System.from_atoms(atoms), 3
-    descriptor = LocalFrame(["Mo", "S"], 5.0, fold, 3, smooth=4.0).double()
-    frames = layer_frames(system, fold)
+    system = System.from_atoms(atoms)
+    descriptor = LayerMoments(["Mo", "S"], environment=5.0, symmetry=3, n_radial=3, smooth=4.0).double()
+    frames = descriptor.frames(system)
     found, _ = descriptor.moments(system, Edges.build(system, 5.0), frames)
     wanted = np.zeros((6, len(descriptor.kinds), 2, 2, 3), dtype=complex)
     for i, j, vector in zip(*neighbor_list("ijD", atoms, 5.0)):
@@ -98,7 +100,7 @@ def test_moments_by_hand():
     ids=["MX2", "graphene"],
 )
 def test_features_are_invariant(make):
-    atoms, options = make(), {"fold": find_fold([System.from_atoms(make())])}
+    atoms, options = make(), {"symmetry": find_symmetry([System.from_atoms(make())])}
     wanted = environment(atoms, **options).features
     order = np.random.default_rng(0).permutation(len(atoms))
     other = atoms.copy()
@@ -116,7 +118,7 @@ def test_features_are_invariant(make):
 def test_reflections_are_signs():
     """Reflected structures have the features that ``parity`` tells."""
     atoms = mx2_bilayer((0.2, 0.4), noise=0.05, seed=1)
-    wanted, descriptor = environment(atoms).features, LocalFrame(["Mo", "S"], 5.0, 3, 3)
+    wanted, descriptor = environment(atoms).features, LayerMoments(["Mo", "S"], environment=5.0, n_radial=3)
     up = atoms.copy()  # n stays where it is: the third cell vector is not reflected
     up.positions[:, 2] *= -1
     assert torch.allclose(environment(up).features, wanted * descriptor.parity[0], atol=1e-11)
@@ -133,7 +135,7 @@ def test_smooth_at_the_cutoff():
     def features(distance):
         moved = atoms.copy()
         moved.positions[2:, 2] += distance
-        return environment(moved, fold=6).features
+        return environment(moved, symmetry=6).features
 
     h = 1e-4
     jump = features(h) - 2 * features(0.0) + features(-h)
@@ -154,6 +156,23 @@ def test_errors():
             frames_of(bad)
     with pytest.raises(InputError, match="no 4-fold direction"):
         frames_of(atoms, 4)
-    for options in {"cutoff": 5.0, "smooth": 6.0}, {"fold": 0}, {"n_radial": 0}:
+    for options in {"smooth": 6.5}, {"symmetry": 0}, {"n_radial": 0}, {"cutoff": 5.0}:
         with pytest.raises(ValueError, match="need 0 <= "):
-            LocalFrame(["C"], **options)
+            LayerMoments(["C"], **options)
+    with pytest.raises(ValueError, match="ace: got a cutoff of 6.0 Å, need at most that of pairs, 5.5 Å"):
+        LayerMoments(["C"], cutoff=5.5, environment=5.0, ace={})
+    made, system = LayerMoments(["Mo", "S"], cutoff=6.0).double(), System.from_atoms(atoms)
+    with pytest.raises(InputError, match="got edges within 5 Å, need those within 6 Å; use Edges.build"):
+        made(system, Edges.build(system, 5.0))
+    with pytest.raises(InputError, match="got edges of 2 centers, need those of all 6 atoms"):
+        made(system, Edges.build(system, 6.0).at_centers(torch.arange(2)))
+
+
+def test_former_class():
+    """By the arguments of LocalFrame, which had moments alone."""
+    with pytest.warns(DeprecationWarning, match="LocalFrame is now"):
+        former = descriptors.LocalFrame
+    atoms = mx2_bilayer((0.2, 0.4), noise=0.05, seed=1)
+    system, made = System.from_atoms(atoms), former(["Mo", "S"], 5.0, 3, 3).double()
+    found = made(system, Edges.build(system, 5.0))
+    assert torch.allclose(found.features, environment(atoms).features, atol=1e-12) and made.cutoff == 5.0

@@ -10,10 +10,12 @@ from small_bilayers import graphene_bilayer, mx2_bilayer, mx2_functions, random_
 
 from ase_mlelec.calculators.wannier_tb import WannierTBCalculator
 from ase_mlelec.data.hamiltonians import Function, HamiltonianFrame
-from ase_mlelec.descriptors.local_frame import layer_frames
-from ase_mlelec.heads import PairHead
+from ase_mlelec.descriptors import LayerMoments
+from ase_mlelec.descriptors.layer_moments.third_atoms import FADE, INNER, N_MOMENT, POWERS, UNIT
+from ase_mlelec.edges import Edges
+from ase_mlelec.heads import HamiltonianHead
 from ase_mlelec.heads.hamiltonian.hopping import N_THIRD
-from ase_mlelec.heads.hamiltonian.three_centre import FADE, INNER, N_MOMENT, POWERS, UNIT
+from ase_mlelec.model import Model
 from ase_mlelec.system import System
 from ase_mlelec.train.hamiltonian.closed_form import standardise_hamiltonian
 from ase_mlelec.train.hamiltonian.descent import category_errors
@@ -52,14 +54,14 @@ def summed(atoms, layer, species, i, pair, third):
 @pytest.mark.parametrize("kind", ["mx2", "graphene"])
 def test_sums_over_triples(kind):
     atoms = (mx2_bilayer if kind == "mx2" else graphene_bilayer)((0.3, 0.1), noise=0.05, seed=1)
-    head = random_wannier_model(kind).heads["hamiltonian"]
-    system = System.from_atoms(atoms)
-    geometry = head.geometry(system, layer_frames(system, head.fold))
+    model, system = random_wannier_model(kind), System.from_atoms(atoms)
+    head, descriptor = model.heads["hamiltonian"], model.descriptor
+    geometry = descriptor(system, Edges.build(system, descriptor.cutoff))
     place, layer = atoms.get_scaled_positions(wrap=False), geometry.layer.numpy()
     for name, (low, high) in (("near", (0, 6)), ("long", (6, 9))):
         rows = ((geometry.r > low) & (geometry.r < high)).nonzero()[::17, 0]
         assert 5 < len(rows) and len(set(geometry.inter[rows].tolist())) == 2
-        third = head.pairs.third_atoms[name]
+        third = head.hopping[0].third_atoms[name]
         for way in (geometry.pairs(rows), geometry.pairs(rows).reversed()):
             found = third(way).numpy()
             for row, i, j, shift in zip(found, way.first.tolist(), way.second.tolist(), way.shift.numpy()):
@@ -72,13 +74,13 @@ def test_sums_over_triples(kind):
 def test_signs_of_reflections():
     """A bilayer in a mirror: functions keep their values or change sign as ``signs`` says."""
     atoms = mx2_bilayer((0.3, 0.1), noise=0.05, seed=1)
-    head = random_wannier_model("mx2").heads["hamiltonian"]
-    third = head.pairs.third_atoms["near"]
+    model = random_wannier_model("mx2")
+    third, descriptor = model.heads["hamiltonian"].hopping[0].third_atoms["near"], model.descriptor
 
     def functions(crystal):
         system = System.from_atoms(crystal)
-        frames = layer_frames(system, head.fold)._replace(axes=torch.eye(3, dtype=torch.float64))
-        geometry = head.geometry(system, frames)
+        frames = descriptor.frames(system)._replace(axes=torch.eye(3, dtype=torch.float64))
+        geometry = descriptor.in_frames(system, Edges.build(system, descriptor.cutoff), frames)
         rows = (geometry.r < 6).nonzero()[:, 0]
         return torch.stack([part[rows] for part in (geometry.first, geometry.second, *geometry.shift.T)]), third(
             geometry.pairs(rows)
@@ -97,10 +99,10 @@ def test_signs_of_reflections():
 def test_moments_are_sums_over_neighbours():
     """X of on-site blocks, from B of every neighbour and its direction in the frame of the layer."""
     atoms = mx2_bilayer((0.3, 0.1), noise=0.05, seed=1)
-    head = random_wannier_model("mx2").heads["hamiltonian"]
+    head = random_wannier_model("mx2").descriptor
     system, third = System.from_atoms(atoms), head.onsite_third
-    frames = layer_frames(system, head.fold)
-    found = head.geometry(system, frames).third_moments.numpy()
+    frames = head.frames(system)
+    found = head(system, Edges.build(system, head.cutoff)).third_moments.numpy()
     layer, count = frames.layer.numpy(), third.n_kinds * N_MOMENT * third.n_features
     cell = atoms.cell.array
     for i in (0, 2):
@@ -121,8 +123,10 @@ def test_moments_are_sums_over_neighbours():
         np.testing.assert_allclose(found[i], total.reshape(count, -1), atol=1e-10)
 
 
-def trained_on(head, frames, **changes):
-    own = PairHead(**(head.arguments() | changes)).double()
+def trained_on(model, frames, **changes):
+    descriptor = LayerMoments(**(model.descriptor.arguments() | changes))
+    head = HamiltonianHead(**(model.heads["hamiltonian"].arguments() | changes))
+    own = Model(descriptor, {"hamiltonian": head}).double()
     standardise_hamiltonian(own, [prepare(own, frame) for frame in frames])
     return own
 
@@ -135,11 +139,11 @@ def test_hopping_by_third_atoms_is_learnt(monkeypatch):
         model = random_wannier_model("graphene")
     head = model.heads["hamiltonian"]
     for name, tensor in [*head.named_parameters(), *head.named_buffers()]:
-        if any(part in name for part in ("pairs", "linear", "onsite.")) and not name.endswith("third"):
+        if any(part in name for part in ("hopping", "linear", "onsite.")) and not name.endswith("third"):
             tensor.data.zero_()
-    for name, net in head.pairs.items():
+    for name, net in (named for kind in head.hopping for named in kind.nets.items()):
         net.envelope.copy_(torch.tensor([0.0, -0.5]))
-        third = head.pairs.third_atoms[name.split("_")[-1]]  # the smoothest alone: of few structures much can be learnt
+        third = head.hopping[0].third_atoms[name]  # the smoothest alone: of few structures much can be learnt
         smooth = torch.zeros(third.n_kinds, third.n_radial, third.n_radial, len(third.powers), dtype=torch.float64)
         smooth[:, :2, :2] = 1
         net.third *= smooth.flatten()[:, None]
@@ -152,20 +156,22 @@ def test_hopping_by_third_atoms_is_learnt(monkeypatch):
         frames.append(HamiltonianFrame(atoms, calc.get_hamiltonian(atoms), functions))
     errors = []
     for cutoff in (0.0, CUTOFF):
-        own = trained_on(head, frames[:10], third=cutoff)
+        own = trained_on(model, frames[:10], third=cutoff)
         with torch.no_grad():
-            errors.append(float(category_errors(own, [prepare(own, frames[10])])["intra_near"].abs().mean()))
+            found = category_errors(own.heads["hamiltonian"], [prepare(own, frames[10])])
+            errors.append(float(found["intra_near"].abs().mean()))
     assert errors[1] < 0.1 * errors[0]
 
 
 def test_what_gradient_descent_learns():
     """The part of third atoms is taken from the true blocks: errors of the rest are those of the whole."""
-    head = random_wannier_model("mx2").heads["hamiltonian"]
+    model = random_wannier_model("mx2")
+    head = model.heads["hamiltonian"]
     atoms = mx2_bilayer((0.1, 0.2), noise=0.05, seed=3)
     calc = WannierTBCalculator(random_wannier_model("mx2", seed=1), on_extrapolation="ignore")
-    items = [prepare(head, HamiltonianFrame(atoms, calc.get_hamiltonian(atoms), mx2_functions(atoms)))]
+    items = [prepare(model, HamiltonianFrame(atoms, calc.get_hamiltonian(atoms), mx2_functions(atoms)))]
     rest = without_third_atoms(head, items)
-    assert rest[0].geometry.neighbours is None
+    assert rest[0].geometry.neighbors is None
     with torch.no_grad():
         for name, wanted in category_errors(head, items).items():
             torch.testing.assert_close(category_errors(head, rest)[name], wanted, atol=1e-12, rtol=1e-12)

@@ -1,0 +1,7 @@
+"""Layered crystals: layers and their frames, moments of environments and pairs of atoms in them."""
+
+from ase_mlelec.descriptors.layer_moments.descriptor import LayerMoments
+from ase_mlelec.descriptors.layer_moments.frames import LayerFrames, find_symmetry, layer_frames
+from ase_mlelec.descriptors.layer_moments.geometry import Geometry, Layers
+
+__all__ = ["Geometry", "LayerFrames", "LayerMoments", "Layers", "find_symmetry", "layer_frames"]

@@ -1,0 +1,13 @@
+"""LayerMoments by the arguments of the former class LocalFrame, which had no pairs."""
+
+from ase_mlelec.deprecated import former_names
+from ase_mlelec.descriptors.layer_moments.descriptor import LayerMoments
+from ase_mlelec.descriptors.layer_moments.frames import layer_frames  # noqa: F401
+
+
+def from_local_frame(species, cutoff=6.0, fold=3, n_radial=6, smooth=None) -> LayerMoments:
+    """LayerMoments by the arguments of the former class LocalFrame; use LayerMoments."""
+    return LayerMoments(species, cutoff=cutoff, environment=cutoff, symmetry=fold, n_radial=n_radial, smooth=smooth)
+
+
+__getattr__ = former_names(__name__, LocalFrame="from_local_frame")
