@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class System:
         Raises InputError for an empty structure, NaN or infinite positions, those beyond LARGEST, or a periodic cell
         without volume.
         """
-        images = [atoms] if hasattr(atoms, "get_atomic_numbers") else list(atoms)
+        images: list[Any] = [atoms] if hasattr(atoms, "get_atomic_numbers") else list(atoms)
         if not images:
             raise InputError("got an empty sequence of structures; give at least one ase.Atoms")
         for image in images:

@@ -1,6 +1,7 @@
 """Reuse of the pairs between the steps of a run."""
 
 import torch
+from torch import Tensor
 
 from ase_mlelec.edges.edges import Edges, connect, offsets
 from ase_mlelec.edges.pairs import find_pairs
@@ -17,11 +18,13 @@ class EdgeCache:
 
     def __init__(self, cutoff: float, skin: float):
         self.cutoff, self.skin = cutoff, skin
-        self.reference, self.pairs, self.offset = None, None, None
+        self.reference: System | None = None
+        self.pairs: tuple[Tensor, Tensor, Tensor] | None = None
+        self.offset: Tensor | None = None
         self._same_cell, self.n_builds = False, 0
 
     def edges(self, system: System) -> Edges:
-        if not self._complete_for(system):
+        if self.pairs is None or not self._complete_for(system):
             self.pairs = find_pairs(system, self.cutoff + self.skin)
             self.reference = System(
                 system.positions.detach().clone(),

@@ -75,8 +75,9 @@ class Edges:
         """Those of the pairs whose distance is below ``cutoff``, Å."""
         near = (self.distances < cutoff).nonzero()[:, 0]
         within = None if self.cutoff is None else min(self.cutoff, cutoff)
-        arrays = (array[near] for array in (self.center, self.neighbor, self.shift, self.vec))
-        return Edges(*arrays, self.atoms, self.shortest, within)
+        return Edges(
+            self.center[near], self.neighbor[near], self.shift[near], self.vec[near], self.atoms, self.shortest, within
+        )
 
     def up_to(self, cutoff: float) -> "Edges":
         """All pairs within ``cutoff``, Å.
@@ -140,7 +141,8 @@ class Edges:
         vec = system.positions.index_select(0, neighbor) + offset - centers.index_select(0, center)
         keep = (vec.detach().norm(dim=1) < cutoff).nonzero()[:, 0]
         atoms = torch.full((len(centers),), -1, device=centers.device)
-        return cls(*(array.index_select(0, keep) for array in (center, neighbor, shift, vec)), atoms, cutoff=cutoff)
+        center, neighbor, shift, vec = (array.index_select(0, keep) for array in (center, neighbor, shift, vec))
+        return cls(center, neighbor, shift, vec, atoms, cutoff=cutoff)
 
 
 def connect(

@@ -15,7 +15,7 @@ MOST_BOXES = 100_000  # of vesin's
 MOST_PAIRS = 400_000_000  # in all, about 40 GB
 
 
-def find_pairs(system: System, cutoff: float) -> tuple[torch.Tensor, ...]:
+def find_pairs(system: System, cutoff: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(center, neighbor, shift) of all pairs within ``cutoff`` Å, as tensors on the system's device."""
     offset, parts = 0, []
     positions = system.positions.detach().cpu().double().numpy()

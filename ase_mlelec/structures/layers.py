@@ -61,7 +61,8 @@ def layer_areas(structures: Iterable[Atoms]) -> dict[str, float]:
 
     structures : iterable of ase.Atoms; without a single stack, what is in one piece is taken for one layer
     """
-    beside, alone = {}, {}
+    beside: dict[str, list] = {}
+    alone: dict[str, list] = {}
     for atoms in structures:
         n_parts, part = _pieces(atoms)
         for k in range(n_parts):

@@ -78,7 +78,7 @@ def coincidences(
     direction = np.degrees(np.arctan2(np.sqrt(3) * j, 2 * i + j))
     logarithm = 0.5 * np.log(cells)
     mismatch = np.log(_lattice(lower)[0] / _lattice(upper)[0])
-    found = {}
+    found: dict = {}
     for a in range(len(i)):
         stretch = 0.5 * (logarithm - logarithm[a] - mismatch)  # of the lower layer; the upper one has the opposite
         twist = _folded(direction[a] - direction)
@@ -162,10 +162,10 @@ def twisted_bilayer(
     _check_apart(atoms)
     directions = [np.degrees(np.arctan2(np.sqrt(3) * j, 2 * i + j)) for i, j in cells]
     return atoms, Coincidence(
-        tuple(cells[0]),
-        tuple(cells[1]),
+        (cells[0][0], cells[0][1]),
+        (cells[1][0], cells[1][1]),
         float(_folded(directions[0] - directions[1])),
-        tuple(float(side / own - 1) for own in sides),
+        (float(side / sides[0] - 1), float(side / sides[1] - 1)),
         len(atoms),
     )
 
