@@ -11,7 +11,13 @@ LONGEST = 100_000_000  # bytes of a header, the limit of safetensors
 
 
 def list_models(folder=PRETRAINED) -> list[str]:
-    """Names of the models shipped with the package."""
+    """Names of the models shipped with the package.
+
+    Examples
+    --------
+    >>> list_models()
+    ['al', 'graphene', 'ice', 'mos2', 'si']
+    """
     return sorted(path.name.removesuffix(SUFFIX) for path in folder.iterdir() if path.name.endswith(SUFFIX))
 
 
@@ -19,6 +25,11 @@ def read_summary(name: str, folder=PRETRAINED) -> dict:
     """dict of a shipped model: species, cutoff (Å) and quantities, from the header alone; its arrays are not read.
 
     Raises ValueError for a file that is not a model.
+
+    Examples
+    --------
+    >>> read_summary("si")["quantities"]
+    ['energy', 'dos']
     """
     path = folder / f"{name}{SUFFIX}"
     try:

@@ -1,4 +1,6 @@
-"""Sphinx configuration: `pip install ".[docs]" && sphinx-build docs docs/_build`."""
+"""Sphinx configuration: `pip install ".[docs]" && sphinx-build -W -n -q docs docs/_build`."""
+
+import os
 
 import ase_mlelec
 
@@ -7,8 +9,38 @@ author = "The ase-mlelec developers"
 copyright = f"2026, {author}"
 version = release = ase_mlelec.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = ["sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "numpydoc"]
+exclude_patterns = ["_build", "modules/modules.rst"]
+html_theme = "furo"
+html_title = f"ase-mlelec {release}"
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
+
+# A page in modules/ for every package, made anew in every build: no list to keep when modules move.
+apidoc_modules = [
+    {
+        "path": "../ase_mlelec",
+        "destination": "modules",
+        "exclude_patterns": ["../ase_mlelec/train/config/*"],  # the page of settings is made from it
+        "separate_modules": False,
+        "module_first": True,
+    }
+]
+# the pages of packages take their options from nowhere else; no names that are imported from elsewhere
+os.environ["SPHINX_APIDOC_OPTIONS"] = "members,show-inheritance,ignore-module-all"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": True}
-exclude_patterns = ["_build"]
-html_theme = "alabaster"
+autodoc_default_options = {"exclude-members": "cKDTree"}
+autodoc_inherit_docstrings = False  # those of torch are not in its markup
+autodoc_typehints = "signature"
+autosummary_generate = False  # the tables link to the pages of the modules
+python_maximum_signature_line_length = 88  # longer ones: a line for every parameter
+numpydoc_show_class_members = False  # autodoc lists them
+
+# Names of other packages, and of attributes in tables: the build reads no inventory from the network.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(ase|h5py|matplotlib|numpy|np|npt|scipy|sparse|torch|vesin|pydantic|annotated_types)\b.*"),
+    (r"py:.*", r"(argparse|collections|contextlib|enum|os|pathlib|types|typing)\b.*"),
+    (r"py:.*", r"(ArrayLike|NDArray|Tensor|Path|PathLike|Axes|Figure|Atoms|Any|Callable|Iterable|Iterator|NoneType)"),
+    (r"py:(class|obj)", r".*\b_\w+"),
+    (r"py:obj", r"\w+"),
+]

@@ -75,6 +75,12 @@ def coordination(atoms, radius, width=0.0):
     Returns array [N].
 
     Raises ValueError for a radius or width that makes no sense.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> coordination(bulk("Si"), radius=2.9).tolist()
+    [4.0, 4.0]
     """
     if not (radius > 0 and 0 <= width <= 2 * radius):
         raise ValueError(f"got radius {radius:g} Å and width {width:g} Å, need radius > 0 and 0 <= width <= 2 radius")

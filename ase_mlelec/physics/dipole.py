@@ -26,6 +26,12 @@ def polarization_quantum(cell: Tensor) -> Tensor:
     Raises ValueError for a cell without volume.
 
     Source: King-Smith and Vanderbilt, Phys. Rev. B 47, 1651 (1993), Eq. (16).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> polarization_quantum(2.0 * np.eye(3)).tolist()
+    [[0.25, 0.0, 0.0], [0.0, 0.25, 0.0], [0.0, 0.0, 0.25]]
     """
     _check_cells(cell)
     return cell / torch.linalg.det(cell).abs()[..., None, None]

@@ -25,6 +25,11 @@ def cumulative(energies: Tensor, dos: Tensor) -> Tensor:
     Returns Tensor [..., S], states; the first is 0.
 
     Raises ValueError for a DOS that does not fit an increasing grid.
+
+    Examples
+    --------
+    >>> cumulative(np.array([0.0, 1.0, 2.0]), np.array([0.0, 2.0, 2.0])).tolist()
+    [0.0, 1.0, 3.0]
     """
     check_dos(energies, dos)
     return torch.nn.functional.pad(torch.cumulative_trapezoid(dos, energies), (1, 0))
@@ -41,6 +46,14 @@ def moments(energies: Tensor, dos: Tensor, order: Tensor) -> Tensor:
     Returns Tensor [...], states eV^n; divide by order 0 for the mean of ε^n.
 
     Raises ValueError for another order and for a DOS that does not fit an increasing grid.
+
+    Examples
+    --------
+    The mean energy of a constant density between 0 and 2 eV:
+
+    >>> energies, dos = np.linspace(0, 2, 5), np.ones(5)
+    >>> round(float(moments(energies, dos, 1) / moments(energies, dos, 0)), 12)
+    1.0
     """
     check_dos(energies, dos)
     if order not in range(19):

@@ -34,6 +34,18 @@ def energy(positions: Tensor, charges: Tensor, cell: Tensor) -> Tensor:
     Raises ValueError for shapes that disagree, NaN, a cell of no volume, and atoms on top of each other.
 
     Source: Ewald, Ann. Phys. 369, 253 (1921); Ellis et al. 2021, V^ii in Eq. (9).
+
+    Examples
+    --------
+    The Madelung constant of rock salt, from a primitive cell with an edge of 2.82 Å between unlike ions:
+
+    >>> import numpy as np
+    >>> from ase_mlelec import units
+    >>> d = 2.82
+    >>> cell = d * (1 - np.eye(3))
+    >>> e = energy(np.array([[0, 0, 0], [d, d, d]]), np.array([1.0, -1.0]), cell)
+    >>> round(float(-e * d / units.COULOMB), 5)
+    1.74756
     """
     check_charges(positions, charges)
     grid.check_cell(cell)

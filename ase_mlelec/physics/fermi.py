@@ -126,6 +126,11 @@ def occupation(energies: Tensor, mu: Tensor, temperature: Tensor) -> Tensor:
     Raises ValueError for NaN and for a negative temperature.
 
     Source: Ellis et al. 2021, Eq. (A1).
+
+    Examples
+    --------
+    >>> float(occupation(-4.0, mu=-4.0, temperature=300))
+    0.5
     """
     check_finite(energies=energies, mu=mu)
     _check_temperature(temperature)
@@ -231,6 +236,14 @@ def fermi_level(
     temperature, and for fewer electrons than none or more than the DOS holds on the grid.
 
     Source: Ellis et al. 2021, text after Eq. (A10).
+
+    Examples
+    --------
+    A constant density of two states per eV between 0 and 10 eV is filled by 8 electrons up to 4 eV:
+
+    >>> energies = np.linspace(0, 10, 101)
+    >>> round(float(fermi_level(energies, np.full(101, 2.0), 8.0, 300)), 6)
+    4.0
     """
     given = {"energies": energies, "dos": dos, "n_electrons": n_electrons, "temperature": temperature}
     if any(isinstance(value, torch.Tensor) for value in given.values()):

@@ -22,6 +22,11 @@ def monkhorst_pack(shape: Sequence[int] | NDArray, shift: Sequence[float] = (0, 
     Raises ValueError for a shape that is not three positive integers.
 
     Source: Monkhorst and Pack 1976, Phys. Rev. B 13, 5188.
+
+    Examples
+    --------
+    >>> monkhorst_pack((2, 1, 1), shift=(0.5, 0, 0)).tolist()
+    [[0.25, 0.0, 0.0], [-0.25, 0.0, 0.0]]
     """
     mesh, offset = _checked(shape, shift)
     kpts = (np.indices(mesh).reshape(3, -1).T + offset) / mesh
@@ -37,6 +42,12 @@ def time_reversal_pairs(shape: Sequence[int], shift: Sequence[float] = (0, 0, 0)
     Returns (kpts [K, 3], weights [K] that add up to 1).
 
     Raises ValueError for another shift.
+
+    Examples
+    --------
+    >>> kpts, weights = time_reversal_pairs((3, 3, 1))
+    >>> len(kpts), round(float(weights.sum()), 12)
+    (5, 1.0)
     """
     mesh, offset = _checked(shape, shift)
     if (2 * offset % 1).any():

@@ -35,6 +35,13 @@ def fermi_level(
     degeneracy : electrons per state, 2 without spin
 
     Raises ValueError for fewer electrons than none or more than the levels hold, and for a negative temperature.
+
+    Examples
+    --------
+    In the middle of the gap between a full and an empty level:
+
+    >>> round(float(fermi_level(np.array([[0.0, 1.0]]), np.array([1.0]), 2, 0)), 9)
+    0.5
     """
     energies, weights = np.asarray(energies, dtype=float), np.asarray(weights, dtype=float)
     capacity = degeneracy * energies.shape[1]

@@ -69,6 +69,13 @@ def polylog(order: Tensor, x: Tensor) -> Tensor:
     Raises ValueError for another order.
 
     Source: Ellis et al. 2021, Eqs. (A1)-(A3); L. Lewin, Polylogarithms and Associated Functions, 1981.
+
+    Examples
+    --------
+    Li_1(-e^x) is -ln(1 + e^x):
+
+    >>> round(float(polylog(1, 0.0)), 6), round(-math.log(2), 6)
+    (-0.693147, -0.693147)
     """
     side, depth = side_and_depth(x)
     above = torch.where(x >= 0, x, 0.0)

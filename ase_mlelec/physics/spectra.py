@@ -191,7 +191,13 @@ def dielectric_constant(dipoles: Tensor, temperature: float, volume: float, elec
 
 
 def finest_resolution(duration_fs: float) -> float:
-    """The finest resolution that a trajectory allows, cm^-1: one wave in its duration, fs."""
+    """The finest resolution that a trajectory allows, cm^-1: one wave in its duration, fs.
+
+    Examples
+    --------
+    >>> round(finest_resolution(1000.0), 1)       # of 1 ps
+    33.4
+    """
     return units.CM / (units.SPEED_OF_LIGHT * duration_fs)
 
 

@@ -34,6 +34,15 @@ def layers(atoms: Atoms, *, areas: Mapping[str, float] | None = None) -> NDArray
     Returns int array [N], 0 for the lowest layer; lowest is what lies above the widest gap.
 
     Raises ValueError where bonds connect everything, and where small pieces such as molecules are no layers.
+
+    Examples
+    --------
+    >>> from ase.build import graphene
+    >>> bilayer = graphene(a=2.46, vacuum=8.0)
+    >>> upper = bilayer.copy()
+    >>> upper.translate((0, 0, 3.35))
+    >>> layers(bilayer + upper).tolist()
+    [0, 0, 1, 1]
     """
     n_parts, part = _pieces(atoms)
     if n_parts < 2 and not _is_layer(atoms, areas or {}):

@@ -40,6 +40,11 @@ def commensurate(m: int, r: int) -> tuple[Cell, Cell]:
     Raises ValueError for other numbers.
 
     Source: Lopes dos Santos et al. 2012, Phys. Rev. B 86, 155449.
+
+    Examples
+    --------
+    >>> commensurate(1, 1)
+    ((1, 2), (2, 1))
     """
     if not (m >= 1 and r >= 1 and np.gcd(m, r) == 1):
         raise ValueError(f"m, r: got {m} and {r}, need positive integers without a common divisor; use a smaller pair")
@@ -69,6 +74,13 @@ def coincidences(
     Returns list of Coincidence; an empty one where nothing fits.
 
     Raises ValueError for cells that are not hexagonal.
+
+    Examples
+    --------
+    >>> from ase.build import graphene
+    >>> layer = graphene(a=2.46)
+    >>> coincidences(layer, layer, angle=21.79, max_atoms=100)[0].n_atoms
+    28
     """
     largest = max_atoms // min(len(lower), len(upper))
     reach = np.arange(int(np.sqrt(largest)) + 2)

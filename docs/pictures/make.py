@@ -1,0 +1,37 @@
+"""Make the pictures of the documentation with the examples: `python docs/pictures/make.py [NAME ...]`, three minutes.
+
+Every picture is what an example draws, reduced to 1,100 pixels and 128 colors.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parents[1] / "examples"
+PICTURES = {
+    "silicon_md": "01_relax_and_md.py",
+    "silicon_melting": "02_dos_along_melting.py --cells 3 --steps 1200",
+    "aluminium_density": "03_aluminium_ml_dft.py",
+    "aluminium_electrons": "05_aluminium_electrons.py",
+    "ice_born_charges": "08_born_charges.py",
+    "graphene_bands": "10_twisted_graphene.py --angles 21.79 6.01",
+    "mos2_bands": "11_twisted_mos2.py --cells 8.95",
+}
+WIDTH, COLORS = 1100, 128
+
+
+def make(name):
+    """Run the example and keep its picture, smaller."""
+    example, *options = PICTURES[name].split()
+    subprocess.run([sys.executable, example, *options], cwd=EXAMPLES, check=True)
+    image = Image.open(EXAMPLES / "output" / example.replace(".py", ".png")).convert("RGB")
+    image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+    image.quantize(COLORS, dither=Image.Dither.NONE).save(HERE / f"{name}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or PICTURES:
+        make(name)

@@ -1,0 +1,86 @@
+"""The documentation: its examples, and that what it names exists."""
+
+import csv
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+import ase_mlelec
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.rst") if ">>> " in path.read_text())
+MODULES = sorted(path for path in (ROOT / "ase_mlelec").rglob("*.py") if ">>> " in path.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_examples_of_the_pages(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert result.attempted
+    assert not result.failed
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_examples_of_the_docstrings(path):
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    module = __import__(name, fromlist=["_"])
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed
+
+
+def test_there_are_twenty_examples():
+    sources = [path.read_text() for path in PAGES + MODULES]
+    assert sum(len(doctest.DocTestParser().get_examples(source)) for source in sources) >= 20
+
+
+def table_of_quantities():
+    """Rows of the table on the page on capabilities."""
+    text = (DOCS / "capabilities.rst").read_text()
+    lines = text[text.index(":widths:") :].split("\n\n")[1].splitlines()
+    return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter="|")]
+
+
+def test_methods_of_the_table_exist():
+    rows = table_of_quantities()
+    assert len(rows) > 25
+    for _, role, method, _, _ in rows:
+        calculator = getattr(ase_mlelec, re.search(r"`\.(\w+)`", role)[1])
+        assert hasattr(calculator, method.strip("`")), f"{calculator.__name__} has no {method}"
+
+
+def test_every_calculator_is_in_the_table():
+    in_table = {re.search(r"`\.(\w+)`", role)[1] for _, role, *_ in table_of_quantities()}
+    calculators = {name for name in ase_mlelec.__all__ if name.endswith("Calculator")}
+    assert in_table == calculators - {"CombinedCalculator"}
+
+
+def test_every_shipped_model_has_a_page():
+    pages = {path.stem for path in (DOCS / "models").glob("*.rst")}
+    assert pages == set(ase_mlelec.list_models())
+    index = (DOCS / "index.rst").read_text()
+    assert all(f"models/{name}" in index for name in pages)
+
+
+def test_public_names_are_in_the_reference():
+    text = (DOCS / "reference.rst").read_text()
+    assert re.findall(r"^   ~([\w.]+)$", text, re.M) == [
+        f"{module}.{name}" for name, module in ase_mlelec._PUBLIC.items()
+    ]
+
+
+def test_pictures_are_shown_and_small():
+    text = "".join(path.read_text() for path in DOCS.rglob("*.rst"))
+    shown = set(re.findall(r"/pictures/(\w+\.png)", text))
+    assert shown == {path.name for path in (DOCS / "pictures").glob("*.png")}
+    assert all((DOCS / "pictures" / name).stat().st_size < 150_000 for name in shown)
+
+
+def test_files_that_pages_name_exist():
+    for page in DOCS.rglob("*.rst"):
+        for name in re.findall(r"(?<![\w/])((?:examples|benchmarks|tests)/[\w/.-]+\.\w+)", page.read_text()):
+            if not name.endswith(".safetensors"):  # made by a command
+                assert (ROOT / name).exists(), f"{page.name} names {name}"
