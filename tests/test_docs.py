@@ -3,11 +3,15 @@
 import csv
 import doctest
 import re
+import sys
 from pathlib import Path
 
 import pytest
+from ase import Atoms
+from ase.build import bulk, graphene
 
 import ase_mlelec
+from ase_mlelec.structures import commensurate, twisted_bilayer
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -84,3 +88,73 @@ def test_files_that_pages_name_exist():
         for name in re.findall(r"(?<![\w/])((?:examples|benchmarks|tests)/[\w/.-]+\.\w+)", page.read_text()):
             if not name.endswith(".safetensors"):  # made by a command
                 assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def paths():
+    """(calculator, "use" or "training", files) of every list on the page of the architecture."""
+    text = (DOCS / "architecture.rst").read_text()
+    sections = re.findall(r"``(\w+Calculator)``\n~+\n(.*?)(?=\n[^\n]+\n[~-]{5,}\n)", text, re.S)
+    return [
+        (calculator, kind, re.findall(r"^    ([\w/]+\.py) ", block, re.M))
+        for calculator, section in sections
+        for kind, block in zip(("use", "training"), section.split("model file::"), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("calculator, kind, files", paths())
+def test_paths_pass_no_file_twice(calculator, kind, files):
+    assert len(files) > 10
+    assert len(files) == len(set(files))
+    assert not [file for file in files if not (ROOT / "ase_mlelec" / file).exists()]
+
+
+def test_every_calculator_has_paths():
+    calculators = {name for name in ase_mlelec.__all__ if name.endswith("Calculator")}
+    assert {calculator for calculator, *_ in paths()} == calculators - {"CombinedCalculator"}
+
+
+def files_that_run(function):
+    """Files of the package of which something is called by ``function()``."""
+    package, found = str(ROOT / "ase_mlelec") + "/", set()
+
+    def look(frame, event, argument):
+        if event == "call" and frame.f_code.co_filename.startswith(package):
+            found.add(frame.f_code.co_filename.removeprefix(package))
+
+    before = sys.getprofile()
+    sys.setprofile(look)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return found
+
+
+def small_ice():
+    """Ice X, two molecules."""
+    scaled = [[0, 0, 0], [0.5, 0.5, 0.5], *([x, y, z] for x, y, z in [(0.25,) * 3, (0.75, 0.75, 0.25)])]
+    scaled += [[0.75, 0.25, 0.75], [0.25, 0.75, 0.75]]
+    return Atoms("O2H4", scaled_positions=scaled, cell=[2.65] * 3, pbc=True)
+
+
+def twisted():
+    layer = graphene(a=2.46)
+    return twisted_bilayer(layer, layer, commensurate(1, 1), 3.35)[0]
+
+
+@pytest.mark.parametrize(
+    "calculator, model, make_atoms, methods",
+    [
+        ("DeepPotCalculator", "si", lambda: bulk("Si", a=5.407), ["get_forces"]),
+        ("DeepDOSCalculator", "si", lambda: bulk("Si", a=5.407), ["get_fermi_level"]),
+        ("MLDFTCalculator", "al", lambda: bulk("Al", a=4.05), ["get_potential_energy"]),
+        ("DeepWannierCalculator", "ice", small_ice, ["get_dipole_moment", "get_born_charges"]),
+        ("WannierTBCalculator", "graphene", twisted, ["get_eigenvalues", "get_fermi_level"]),
+    ],
+)
+def test_paths_are_those_of_data(calculator, model, make_atoms, methods):
+    atoms = make_atoms()
+    calc = atoms.calc = getattr(ase_mlelec, calculator)(model, on_extrapolation="ignore")
+    passed = files_that_run(lambda: [getattr(calc, method)(atoms=atoms) for method in methods])
+    (named,) = [files for name, kind, files in paths() if (name, kind) == (calculator, "use")]
+    assert set(named) <= passed
