@@ -2,6 +2,9 @@
 
 import os
 
+from numpy.typing import ArrayLike
+from sphinx.util.typing import stringify_annotation
+
 import ase_mlelec
 
 project = "ase-mlelec"
@@ -44,3 +47,14 @@ nitpick_ignore_regex = [
     (r"py:(class|obj)", r".*\b_\w+"),
     (r"py:obj", r"\w+"),
 ]
+
+
+def setup(app):
+    """Signatures say ArrayLike and not what NumPy means by it, which takes three lines."""
+    meaning = stringify_annotation(ArrayLike, "smart")
+
+    def shorten(app, what, name, thing, options, signature, returned):
+        parts = (signature, returned)
+        return tuple(part and part.replace(meaning, "ArrayLike") for part in parts)
+
+    app.connect("autodoc-process-signature", shorten)
