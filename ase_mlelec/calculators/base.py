@@ -92,7 +92,7 @@ class MLElecCalculator(NoBands, StatesParameters, EvaluatesModels, Calculator):
         chosen = as_choice(on_extrapolation)
         check_skin(skin)
         self.device = as_device(device)
-        members = model if isinstance(model, (list, tuple)) else [model]
+        members: Sequence[Any] = model if isinstance(model, (list, tuple)) else [model]
         if not members:
             raise CalculatorSetupError("got an empty list of models; give at least one")
         with torch_as_usual():
@@ -104,13 +104,14 @@ class MLElecCalculator(NoBands, StatesParameters, EvaluatesModels, Calculator):
         ]
         self._check_models()
         self.metadata = self.models[0].metadata
+        self.potential = potential
         self._made_potential = not (potential is None or hasattr(potential, "get_property"))
         if self._made_potential:
-            potential = self.potential_class(potential, device=self.device, dtype=dtype, skin=skin)
-        self.potential = potential
-        self._uncertainty = {}
+            self.potential = self.potential_class(self.potential, device=self.device, dtype=dtype, skin=skin)
+        self._uncertainty: dict[str, Any] = {}
         self._cache = EdgeCache(max(member.descriptor.cutoff for member in self.models), skin)
-        self._extra, self._environments = {}, {}
+        self._extra: dict[str, Any] = {}
+        self._environments: dict[int, list] = {}
         self._beyond, self._limits = Extrapolation(self.models[0], what=chosen), NeighborLimits(self.models)
         self._due, self._steps, self._listed = True, 0, -1
         self.implemented_properties = self._potential_properties() + list(self.electronic)

@@ -44,7 +44,7 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
 
     def __init__(self, parts: Sequence[BaseCalculator]):
         super().__init__()
-        self.parts = list(parts)
+        self.parts: list[Any] = list(parts)
         _check_parts(self.parts)
         _share_neighbour_lists(self, self.parts)
         self._suppliers = _suppliers(self.parts)

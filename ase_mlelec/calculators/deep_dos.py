@@ -36,7 +36,7 @@ class DeepDOSCalculator(MLElecCalculator):
     instead_of_bands = "it has a density of states and no bands; call get_dos(), get_band_gap() or get_fermi_level()"
 
     @property
-    def electronic(self) -> tuple[str, ...]:
+    def electronic(self) -> tuple[str, ...]:  # type: ignore[override]  # depends on the model
         """ASE results beyond those of the potential; the Fermi level where the number of electrons is known."""
         return () if self._electron_counts() is None else ("fermi_level",)
 

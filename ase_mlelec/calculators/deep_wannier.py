@@ -85,7 +85,7 @@ class DeepWannierCalculator(MLElecCalculator):
         potential: BaseCalculator | ModelLike | Sequence[ModelLike] | None = None,
         on_extrapolation: str = OnExtrapolation.WARN,
     ):
-        self._field = None
+        self._field: NDArray | None = None
         super().__init__(
             model, device=device, dtype=dtype, skin=skin, potential=potential, on_extrapolation=on_extrapolation
         )
@@ -112,7 +112,7 @@ class DeepWannierCalculator(MLElecCalculator):
             self.implemented_properties.append("born_effective_charges")
 
     @property
-    def electronic(self) -> tuple[str, ...]:
+    def electronic(self) -> tuple[str, ...]:  # type: ignore[override]  # depends on the model
         """ASE results beyond those of the potential."""
         return (DIPOLE, "polarization") if VECTORS in self.models[0].heads else ()
 

@@ -1,6 +1,7 @@
 """EvaluatesModels: a structure goes through the models chunk by chunk, and what comes out is kept until it changes."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ WATCH_EVERY = 10  # evaluations of a run, between comparisons with the range of 
 
 class EvaluatesModels(WatchesRange):
     """Mix-in of calculators: atomic energies with their gradients, and electronic quantities, of all models."""
+
+    device: torch.device
+    potential: Any  # ASE calculator, or None
 
     def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
         """Return electronic quantities [C, ...] of one model by name; a subclass writes it.
@@ -65,7 +69,7 @@ class EvaluatesModels(WatchesRange):
         for k, (image, _) in enumerate(zip(images, partner)):
             atoms, rows = slice(ends[k], ends[k + 1]), slice(bounds[k], bounds[k + 1])
             with self._one_call():
-                self.reset()
+                self.reset()  # type: ignore[attr-defined]  # ase's
                 self._present(image)
                 self._measured().update({name: values[atoms] for name, values in measured.items()})
                 if members:

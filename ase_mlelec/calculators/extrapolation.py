@@ -53,7 +53,8 @@ class Extrapolation:
     """
 
     def __init__(self, model: Model, *, what: OnExtrapolation = OnExtrapolation.WARN):
-        self.what, self.counts = what, {}
+        self.what = what
+        self.counts: dict[str, int] = {}
         self.symbols, self.closest = model.species, _closest(model)
         self.longest = 0.0 if self.closest is None else OUTER * float(self.closest.max())
 
@@ -178,6 +179,9 @@ def _closest(model):
 
 class WatchesRange(PresentStructure):
     """Mix-in of calculators: comparing structures with the training data of the (first) model."""
+
+    models: list[Model]
+    _beyond: Extrapolation
 
     @property
     def on_extrapolation(self) -> OnExtrapolation:

@@ -1,6 +1,7 @@
 """LDOSIntegrals: the terms of the total free energy of one model, and their gradients."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ class LDOSIntegrals:
         fermi_level: float | None,
     ):
         device = system.positions.device
-        like = {"dtype": torch.float64, "device": device}
+        like: dict[str, Any] = {"dtype": torch.float64, "device": device}
         self.n_points, self.dtype = len(coordinates), coordinates.dtype
         self.matrix, offset = head.basis()
         self.mean = (mean @ self.matrix + offset).requires_grad_(True)  # [S], 1/(eV Å^3)

@@ -89,7 +89,7 @@ class MLDFTCalculator(MLElecCalculator):
         super().__init__(
             model, device=device, dtype=dtype, skin=skin, potential=potential, on_extrapolation=on_extrapolation
         )
-        self.fermi_level, self._temperature = fermi_level, None
+        self.fermi_level = fermi_level
         if electronic_temperature is None:
             electronic_temperature = self.metadata.get("electronic_temperature_K")
         if electronic_temperature is None:
@@ -125,7 +125,7 @@ class MLDFTCalculator(MLElecCalculator):
         if mu is not None and not (np.isscalar(mu) and np.isreal(mu)):
             raise CalculatorSetupError(f"got fermi_level={mu!r} eV; give a number, or None to solve for it")
         with self._one_call():
-            self._fixed_mu = mu
+            self._fixed_mu: Any = mu
             self._keep_the_prediction()
 
     def _keep_the_prediction(self):
@@ -170,7 +170,7 @@ class MLDFTCalculator(MLElecCalculator):
     def get_ldos(self, atoms: Atoms | None = None) -> NDArray:
         """Return the local density of states, array [G1, G2, G3, S], 1/(eV Å^3)."""
         self._predict(atoms)
-        total = None
+        total: Any = None
         for model, coordinates in zip(self.models, self._extra["coordinates"]):
             matrix, offset = (tensor.to(self.dtype) for tensor in model.heads["ldos"].basis())
             ldos = torch.addmm(offset, coordinates, matrix)

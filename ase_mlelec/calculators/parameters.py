@@ -33,6 +33,9 @@ class StatesParameters:
     A subclass writes ``_stated()``, dict of what decides the results.
     """
 
+    def _stated(self) -> dict[str, Any]:
+        raise NotImplementedError(f"{type(self).__name__} must define _stated()")
+
     @property
     def parameters(self) -> StatedParameters:
         """dict of JSON types, what makes the numbers."""

@@ -1,6 +1,7 @@
 """Energy, forces and stress: their names, and ASE's results from the derivatives of a model."""
 
 import functools
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,12 +40,12 @@ def potential_results(energies: Tensor, gradient: Tensor, edges: Edges, *, volum
     vec, gradient = edges.vec.T.double().contiguous(), gradient.T.double().contiguous()  # planes [3, E]: faster
     forces = gradient.new_zeros(3, len(edges.atoms))
     forces.index_add_(1, edges.center, gradient).index_add_(1, edges.neighbor, gradient, alpha=-1)
-    energies = energies.double().cpu().numpy()
-    energy = float(energies.sum())
-    results = {
+    parts = energies.double().cpu().numpy()
+    energy = float(parts.sum())
+    results: dict[str, Any] = {
         "energy": energy,
         "free_energy": energy,
-        "energies": energies,
+        "energies": parts,
         "forces": np.ascontiguousarray(forces.cpu().numpy().T),
     }
     if volume is not None:

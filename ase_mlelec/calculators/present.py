@@ -34,6 +34,9 @@ class PresentStructure:
     """
 
     atoms_came_first: Sequence[str] = ()
+    implemented_properties: Any  # of ase's Calculator, as the next two
+    ignored_changes: Any
+    atoms: Any
 
     def __init_subclass__(cls):
         super().__init_subclass__()
@@ -63,20 +66,20 @@ class PresentStructure:
         if atoms is None and not allow_calculation and not self._candidates():
             return None
         with self._one_call():
-            return super().get_property(name, self._live(atoms), allow_calculation)
+            return super().get_property(name, self._live(atoms), allow_calculation)  # type: ignore[misc]  # ase's
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Return names of what changed since the last evaluation.
 
         ASE's comparison, which is slow, looks at what is not identical only.
         """
-        known = self.atoms
+        known, arrays = self.atoms, getattr(atoms, "arrays", {})
         if known is None or not isinstance(atoms, Atoms):
             return compare_atoms(known, atoms, tol)
         same = {
             name
             for name in all_changes
-            if np.array_equal(known.arrays.get(name), atoms.arrays.get(name)) and name not in ("cell", "pbc")
+            if np.array_equal(known.arrays.get(name), arrays.get(name)) and name not in ("cell", "pbc")
         }
         same |= {
             name

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 from ase.spectrum.doscollection import GridDOSCollection
 from ase.spectrum.dosdata import GridDOSData
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ class TotalDOS(GridDOSCollection):
         warnings.warn(
             "get_dos() is a collection now; use get_dos().sum_all().get_weights()", DeprecationWarning, stacklevel=2
         )
-        return self.get_all_weights()[0]
+        return np.asarray(self.get_all_weights()[0])
 
 
 def dos_by_atom(energies: NDArray, ados: NDArray, symbols: Sequence[str]) -> GridDOSCollection:

@@ -92,7 +92,8 @@ class WannierTBCalculator(MLElecCalculator):
         self._electrons = self.metadata.get("electrons_per_atom")
         if not self._electrons:
             self.implemented_properties.remove("fermi_level")
-        self._kpts = self._mesh = (1, 1, 1)
+        self._kpts: Any = (1, 1, 1)
+        self._mesh: tuple[int, ...] = (1, 1, 1)
         self.kpts = kpts
         self.electronic_temperature = TEMPERATURE if electronic_temperature is None else electronic_temperature
 
@@ -134,7 +135,7 @@ class WannierTBCalculator(MLElecCalculator):
         return self._kpts
 
     @kpts.setter
-    def kpts(self, kpts: Sequence[int] | ArrayLike | BandPath):
+    def kpts(self, kpts: Any):
         with self._one_call():
             try:
                 if np.ndim(kpts) == 1 and len(kpts) == 3 and all(int(n) == n and n >= 1 for n in kpts):
