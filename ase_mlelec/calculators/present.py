@@ -73,9 +73,10 @@ class PresentStructure:
 
         ASE's comparison, which is slow, looks at what is not identical only.
         """
-        known, arrays = self.atoms, getattr(atoms, "arrays", {})
+        known = self.atoms
         if known is None or not isinstance(atoms, Atoms):
             return compare_atoms(known, atoms, tol)
+        arrays: Any = atoms.arrays
         same = {
             name
             for name in all_changes

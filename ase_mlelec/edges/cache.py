@@ -35,9 +35,11 @@ class EdgeCache:
             )
             self.offset = offsets(self.reference, self.pairs[0], self.pairs[2])
             self.n_builds += 1
-            return connect(system, *self.pairs, self.cutoff)
+            center, neighbor, shift = self.pairs
+            return connect(system, center, neighbor, shift, self.cutoff)
         same = self._same_cell and not system.cell.requires_grad
-        return connect(system, *self.pairs, self.cutoff, offset=self.offset if same else None)
+        center, neighbor, shift = self.pairs
+        return connect(system, center, neighbor, shift, self.cutoff, offset=self.offset if same else None)
 
     def _complete_for(self, system):
         old = self.reference
