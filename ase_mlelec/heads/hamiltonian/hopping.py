@@ -7,8 +7,9 @@ directions of the pair in the frames of the two layers and s = sin of its angle 
 
 where h depends on what does not turn with either frame: r, z/r, s^M exp(iMθ1), s^M exp(iMθ2) and environments.  So
 blocks follow a turn of either layer exactly, and are smooth where atoms are above each other.  h is the sum of a linear
-two-center part, three-center terms, linear in functions of the atoms beside the pair, and a net.  Reflections of the
-frames are averaged over, and i -> j with the transpose of j -> i.
+two-center part, three-center terms, linear in functions of the atoms beside the pair, and a net.  The net is averaged
+over reflections of the frames, the coefficients of the linear parts are: their functions have definite parity.  i -> j
+is averaged with the transpose of j -> i.
 """
 
 from collections.abc import Callable, Sequence
@@ -102,15 +103,18 @@ class PairKind(torch.nn.Module):
                     lambda net, some, _: net(some, self.symmetry, view.reduced, view.directed),
                 )
                 h = h + self.reflected(part, view.up, view.across)
-            h = h / len(views)
-            if own.neighbors is not None:
-                h = h + self._faded(own, self._three_center)
+            h = h / len(views) + self._faded(own, self._linear)
             block = self._dressed(h, own)
             blocks.append(block.mT if back else block)
         return sum(blocks) / len(blocks)
 
-    def _three_center(self, net, pairs, reach):
-        return net.beside(pairs, self.third_atoms[reach](pairs), self._third_coefficients(reach))
+    def _linear(self, net, pairs, reach):
+        """h of the linear parts, the same in all reflected frames as their coefficients are means over these."""
+        h = net.linear_part(pairs, self.symmetry, self._definite(net, net.linear, net.signs()))
+        if pairs.neighbors is None:
+            return h
+        third = self.third_atoms[reach]
+        return h + net.beside(pairs, third(pairs), self._definite(net, net.third, third.signs()))
 
     def _faded(self, pairs, part_of: Callable):
         """h [e, W, W'] of pairs as one frame sees them, near and long ones by nets of their own.
@@ -127,15 +131,16 @@ class PairKind(torch.nn.Module):
                 h = h.index_add(0, rows, share[rows, None, None] * part)
         return h
 
-    def _third_coefficients(self, reach):
-        """Tensor [n, F, W W'], the mean over reflections: h of third atoms is the same in all of them."""
-        net, total = self.nets[reach], 0
-        blocks = net.third.unflatten(2, net.shape)
-        signs = self.third_atoms[reach].signs().to(blocks)
+    def _definite(self, net, coefficients, signs):
+        """Coefficients [..., K, W W'] of functions [K] of definite parity: what reflections leave of them.
+
+        signs : Tensor [2, K] of the functions, as ThirdAtoms.signs
+        """
+        blocks, signs, total = coefficients.unflatten(-1, net.shape), signs.to(coefficients), 0
         for up, across in REFLECTIONS:
             sign = reflected_signs(signs, up, across)
             total = total + sign[:, None, None] * self.reflected(blocks, up, across)
-        return (total / len(REFLECTIONS)).flatten(2)
+        return (total / len(REFLECTIONS)).flatten(-2)
 
     def reflected(self, block: Tensor, up: int, across: int) -> Tensor:
         """Blocks in reflected frames."""

@@ -73,6 +73,11 @@ class PairNet(torch.nn.Module):
             across += [part] * 2 * N_TURNED
         return torch.tensor([up, across], dtype=torch.float64)
 
+    def linear_part(self, g, fold, coefficients):
+        """h [E, W, W'] of the two-center functions times coefficients [K, W W']."""
+        h = self.two_centre(g, fold) @ coefficients
+        return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)
+
     def beside(self, g, functions, coefficients):
         """h [E, W, W'] of third atoms: their functions [E, F] times coefficients [n, F, W W']."""
         radial = self.radial(g.r, len(coefficients))
@@ -80,7 +85,7 @@ class PairNet(torch.nn.Module):
         return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)
 
     def forward(self, g, fold, reduced, directed):
-        """h [E, W, W'] but for third atoms; reduced [N, R] and directed [N, C, q] are of the environments."""
+        """h [E, W, W'] of the net alone; reduced [N, R] and directed [N, C, q] are of the environments."""
         ways = torch.stack([g.u.conj() ** (q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
         back = -g.u * g.turn
         backs = torch.stack([back.conj() ** (q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
@@ -99,5 +104,5 @@ class PairNet(torch.nn.Module):
             + [part[:, None] for angle in angles for part in (angle.real, angle.imag)],
             dim=1,
         )
-        h = self.two_centre(g, fold) @ self.linear + self.net_scale * self.last(self.hidden(x))
+        h = self.net_scale * self.last(self.hidden(x))
         return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)
