@@ -238,6 +238,9 @@ def test_standard_orders():
     assert standard_orders(max_order=1, n_pair=3) == (Order(6.0, 3),)
     assert {order.cutoff for order in standard_orders(cutoff=4.0)} == {4.0}
     assert ACE(["Si"]).orders == standard_orders()
+    assert [order.max_roughness for order in standard_orders(max_roughness=3.0)[2:]] == [3.0, 0.0]  # none as smooth
+    orders = present_arguments(near=4.5, roughest=14.0, roughest_5=None)["orders"]
+    assert tuple(Order(**order) for order in orders) == standard_orders(max_roughness=14.0)
     for wrong in (0, 5):
         with pytest.raises(ValueError, match=f"max_order: got {wrong}, need 1 to 4"):
             standard_orders(max_order=wrong)

@@ -2,6 +2,7 @@
 
 from ase_mlelec.deprecated import former_names
 from ase_mlelec.descriptors.ace.descriptor import ACE
+from ase_mlelec.descriptors.ace.orders import next_roughness
 
 
 def from_power_spectrum(species, **options) -> ACE:
@@ -21,8 +22,9 @@ def present_arguments(
     near : float
         Å, the cutoff of orders 3 and 4; 0 for neither.
     roughest, roughest_5 : float
-        Largest roughness of order 3 and of order 4; 0 for none.
+        Largest roughness of order 3 and of order 4; 0 for none, None for what follows from that of order 3.
     """
+    roughest_5 = next_roughness(roughest) if roughest_5 is None else roughest_5
     orders = [
         {"cutoff": cutoff, "n_radial": n_pair, "l_max": 0, "max_roughness": None},
         {"cutoff": cutoff, "n_radial": n_radial, "l_max": l_max, "max_roughness": None},

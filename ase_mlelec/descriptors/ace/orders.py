@@ -85,8 +85,15 @@ def standard_orders(
     if not 1 <= max_order <= MOST_ORDERS:
         raise ValueError(f"max_order: got {max_order}, need 1 to {MOST_ORDERS}")
     far = [Order(cutoff, n_pair), Order(cutoff, n_radial, l_max)]
-    closer = [Order(min(near, cutoff), n_radial, l_max, max_roughness * NEXT**k) for k in range(max_order - 2)]
+    limits = [max_roughness, next_roughness(max_roughness)][: max_order - 2] if max_order > 2 else []
+    closer = [Order(min(near, cutoff), n_radial, l_max, limit) for limit in limits]
     return tuple((far + closer)[:max_order])
+
+
+def next_roughness(max_roughness: float) -> float:
+    """Largest roughness of order 4 from that of order 3; 0, for no features, where there are none as smooth."""
+    limit = NEXT * max_roughness
+    return limit if limit >= 1 + 4 * ANGULAR else 0.0
 
 
 def roughness(squares: NDArray) -> NDArray:

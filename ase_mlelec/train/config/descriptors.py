@@ -46,7 +46,7 @@ class DescriptorConfig(Section):
 
 
 class PowerSpectrumConfig(Section):
-    """Descriptor in the place of [descriptor]: arguments of PowerSpectrum.
+    """Descriptor in the place of [descriptor]: ACE invariants.
 
     It is for quantities without a direction, and for energies that are linear in the features ([energy] widths = []).
     """
@@ -64,9 +64,9 @@ class PowerSpectrumConfig(Section):
     near: Length = 4.5
     """Neighbors within this distance make features of four and five atoms, Å; 0: none."""
     roughest: Annotated[float, Field(ge=0, le=30)] = 9.0
-    """Roughness up to which there are four-body terms; 0: none."""
-    roughest_5: Annotated[float, Field(ge=0, le=30)] = 0.0
-    """Roughness up to which there are five-body terms; 0: none."""
+    """Roughness up to which there are four-body terms; 0: none.  Five-body terms go up to 3/7 of it."""
+    roughest_5: Annotated[float, Field(ge=0, le=30)] | None = None
+    """Another roughness up to which there are five-body terms; 0: none."""
 
     @model_validator(mode="after")
     def _check_together(self):
