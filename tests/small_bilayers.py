@@ -225,7 +225,7 @@ def random_wannier_model(kind="mx2", seed=0, energy=False):
                 tensor.copy_(0.1 * torch.randn(tensor.shape, dtype=tensor.dtype))
         for net in (net for kind in head.hopping for net in kind.nets.values()):
             net.envelope.copy_(torch.tensor([0.0, -0.3]))
-        head.dipole.copy_(torch.tensor([0.3, -0.2]))
+        head.interface_dipole.copy_(torch.tensor([0.3, -0.2]))
         heads, pairs = {"hamiltonian": head}, None
         if energy:
             pairs, descriptor = (

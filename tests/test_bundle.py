@@ -324,6 +324,7 @@ def former_name(key, n_species):
     pairs = [(kind, a, b) for kind in ("intra", "inter") for a in range(n_species) for b in range(a, n_species)]
     key = re.sub(r"\.features\.(shift|inverse)$", r".\1", key)
     key = re.sub(r"\.ace\.(shift|inverse)$", r".spectrum_\1", key)
+    key = re.sub(r"\.interface_dipole$", ".dipole", key)
     key = re.sub(r"\.onsite\.(\d)\.(linear|turned|third_turned)$", r".\2_\1", key)
     key = re.sub(r"\.onsite\.(\d)\.net\.(\w+)$", r".onsite.\1.\2", key)
     kind = re.search(r"\.hopping\.(\d+)\.nets\.(near|long)\.", key)

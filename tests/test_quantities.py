@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import ase.io
 import h5py
@@ -12,6 +13,7 @@ import torch
 from ase import Atoms
 from safetensors import safe_open
 
+import ase_mlelec
 from ase_mlelec import load_model, quantities
 from ase_mlelec.analysis.result_writer import ResultWriter
 from ase_mlelec.data.frames import read_frames, write_hdf5
@@ -281,3 +283,10 @@ def test_rows_fit_each_other():
     assert len(keys) == len({*keys})
     assert all(LABELS[row.becomes] for row in LABELS.values() if row.becomes)
     assert {row.kind for row in LABELS.values()} == {SampleKind.ATOM, SampleKind.STRUCTURE}
+
+
+def test_a_quantity_is_named_in_few_files():
+    """Its row, its head and its loss; whoever else needs it reads the table."""
+    sources = [Path(ase_mlelec.__file__).parent, Path(main.__code__.co_filename).parents[1]]
+    files = [path for folder in sources for path in folder.rglob("*.py")]
+    assert len([path for path in files if '"dipole"' in path.read_text(encoding="utf-8")]) <= 3

@@ -125,7 +125,7 @@ def _of_parts(key, n_species):
         pairs = list(combinations_with_replacement(range(n_species), 2))
         place = pairs.index((int(a), int(b))) + len(pairs) * (kind == "inter")
         return f"hopping.{place}.nets.{reach}.{rest[1]}"
-    return key
+    return re.sub("^dipole$", "interface_dipole", key)
 
 
 UPGRADES = {1: _from_version_1, 2: _from_version_2, 3: _from_version_3, 4: _from_version_4, 5: _from_version_5}

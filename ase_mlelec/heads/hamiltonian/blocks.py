@@ -134,7 +134,7 @@ class HamiltonianHead(HeadOfPairs):
         if self.n_third:
             self.register_buffer("third_inverse", torch.ones(self.n_turning, self.n_third))
         self.register_buffer("onsite_scale", torch.ones(n_species))
-        self.register_buffer("dipole", torch.zeros(2))
+        self.register_buffer("interface_dipole", torch.zeros(2))
 
     @classmethod
     def for_descriptor(cls, descriptor: LayerMoments, functions: Mapping[str, Mapping], **options) -> "HamiltonianHead":
@@ -226,7 +226,7 @@ class HamiltonianHead(HeadOfPairs):
 
     def layer_shifts(self, layers: Layers) -> Tensor:
         """Shift [L] of every layer of one structure, eV, by the dipoles of the interfaces."""
-        return layer_shifts(self.interface_features(layers) @ self.dipole.double().cpu())
+        return layer_shifts(self.interface_features(layers) @ self.interface_dipole.double().cpu())
 
 
 def _environment_net(n_in, n_hidden, n_out):

@@ -163,4 +163,4 @@ def fit_dipole(head, items):
         steps.append(level[1:] - level[:-1])
     if rows:
         solution = torch.linalg.lstsq(torch.cat(rows), torch.cat(steps)[:, None], driver="gelsd", rcond=1e-6).solution
-        head.dipole.copy_(solution[:, 0])
+        head.interface_dipole.copy_(solution[:, 0])
