@@ -38,6 +38,7 @@ autodoc_typehints = "signature"
 autosummary_generate = False  # the tables link to the pages of the modules
 python_maximum_signature_line_length = 88  # longer ones: a line for every parameter
 numpydoc_show_class_members = False  # autodoc lists them
+suppress_warnings = ["ref.python"]  # numpydoc links an attribute by its bare name, which a module may have as well
 
 # Names of other packages, and of attributes in tables: the build reads no inventory from the network.
 nitpick_ignore_regex = [
