@@ -43,6 +43,8 @@ def row(key, node) -> str:
 
 def values(node) -> str:
     """Type and range in words."""
+    if node["type"] == "object":
+        return f"{described(node)}, each {interval(node['additionalProperties'])}"
     if node["type"] != "array":
         return ", ".join(filter(None, (described(node), interval(node))))
     entry = (node.get("prefixItems") or [node["items"]])[0]
@@ -57,7 +59,7 @@ def default(node) -> str:
         return "none" if "default" in node else "required"
     if isinstance(value, list):
         return f"``[{', '.join(map(toml, value))}]``"
-    return f"``{toml(value)}``"
+    return "none" if value == {} else f"``{toml(value)}``"
 
 
 def toml(value) -> str:

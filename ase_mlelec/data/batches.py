@@ -28,12 +28,15 @@ class Batch:
         Bool, the structures that have a label; of those labels alone that some have.
     environment : Environment of all atoms where the descriptor is fixed
         Else None.
+    weights : Tensor [B]
+        Configuration weights.
     """
 
     system: System
     pairs: tuple
     labels: dict
     cutoff: float
+    weights: torch.Tensor
     environment: Environment | None = None
     partial: dict = field(default_factory=dict)
 
@@ -100,6 +103,7 @@ class Batches:
             }
             for frame in frames
         ]
+        self.weights = torch.tensor([frame.weight for frame in frames], dtype=dtype, device=device)
         self.environments = None
 
     @classmethod
@@ -131,6 +135,7 @@ class Batches:
         for key in ("names", "systems", "pairs", "labels", "environments"):
             column = getattr(self, key)
             setattr(found, key, column and [column[k] for k in chosen])
+        found.weights = self.weights[chosen]
         return found
 
     @torch.no_grad()
@@ -163,16 +168,16 @@ class Batches:
                 )
                 if not all(having):
                     partial[name] = torch.tensor(having, device=counts.device)
+        weights = self.weights[torch.as_tensor(indices, device=counts.device)]
         if self.environments is not None:
-            return Batch(
-                joined, (), labels, self.cutoff, join_environments([self.environments[i] for i in indices]), partial
-            )
+            environment = join_environments([self.environments[i] for i in indices])
+            return Batch(joined, (), labels, self.cutoff, weights, environment, partial)
         offsets = np.cumsum([0, *counts.tolist()])
         pairs = tuple(
             torch.cat([self.pairs[i][k] + (int(offset) if k < 2 else 0) for i, offset in zip(indices, offsets)])
             for k in range(3)
         )
-        return Batch(joined, pairs, labels, self.cutoff, None, partial)
+        return Batch(joined, pairs, labels, self.cutoff, weights, None, partial)
 
     def all_batches(self, size):
         """Iterate over all frames in order, ``size`` at a time."""

@@ -56,12 +56,15 @@ class Frame:
     ----------
     group
         What the structure is for, e.g. "train", "validation", "test".
+    weight
+        Configuration weight, what its squared errors count in a training.
     """
 
     atoms: Atoms
     labels: dict = field(default_factory=dict)
     name: str = ""
     group: str = ""
+    weight: float = 1.0
 
 
 @dataclass
@@ -171,6 +174,8 @@ class Frames(DataSet):
                 yield name.encode()
                 with np.errstate(over="ignore"):  # single precision, which is what a file keeps of spectra
                     yield np.asarray(frame.labels[name], dtype=np.float32)
+            if frame.weight != 1:
+                yield f"weight {frame.weight}".encode()
 
 
 def join(parts):

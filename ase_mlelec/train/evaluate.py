@@ -115,7 +115,7 @@ def _differences(model, batch, quantity, labels):
             name: (batch.matching(name, value) - batch.labels[name], batch.has(name).nonzero()[:, 0])
             for name, value in values.items()
         }
-    atomic, total, structures = row_errors(model, batch, quantity.name)
+    atomic, _, total, structures = row_errors(model, batch, quantity.name)
     found = {} if atomic is None or not len(atomic) else {quantity.atomic: (atomic, None)}
     return found if total is None else found | {quantity.total: (total, structures)}
 

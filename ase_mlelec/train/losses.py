@@ -101,10 +101,10 @@ class EnergyLoss:
         return loss, errors
 
     def weights(self, batch, n_atoms):
-        """Weights of the atoms [N] and of the structures [B], from forces and virials of the labels; 1 without them."""
-        atomic = torch.ones_like(batch.system.batch, dtype=n_atoms.dtype)
+        """Weights of the atoms [N] and of the structures [B]: those of the configurations, less for strong forces."""
+        atomic = batch.weights[batch.system.batch]
         if self.strong_force is None:
-            return atomic, torch.ones_like(n_atoms)
+            return atomic, batch.weights
         if "forces" in batch.labels:
             squares = _of_all_atoms(batch, "forces", (batch.labels["forces"] ** 2).sum(dim=1))
             atomic = atomic / (1 + squares / self.strong_force**2)
@@ -179,20 +179,21 @@ class AtomicLoss:
         return tuple(dict.fromkeys(sum(self.terms.values(), ())))
 
     def __call__(self, model, batch, ratio):
-        atomic, total, structures = row_errors(model, batch, self.quantity)
+        atomic, owners, total, structures = row_errors(model, batch, self.quantity)
         loss, squares = batch.system.positions.new_zeros(()), {}
         if atomic is not None and len(atomic):
-            square = atomic.square().mean()
-            loss, squares[self.errors[0]] = loss + self.atomic * square, square
+            weighted, squares[self.errors[0]] = mean_squares(atomic, batch.weights[owners])
+            loss = loss + self.atomic * weighted
         if total is not None:
             counts = batch.system.sum_per_system(model.is_center(batch.system.numbers, self.quantity).to(total.dtype))
             total = total.reshape(len(total), -1) / counts[structures].clamp(min=1)[:, None]
-            square = total.square().mean()
-            loss, squares[self.errors[1]] = loss + self.total * square + self.of_sums(model, total), square
+            weights = batch.weights[structures]
+            weighted, squares[self.errors[1]] = mean_squares(total, weights)
+            loss = loss + self.total * weighted + self.of_sums(model, total, weights)
         return loss, squares
 
-    def of_sums(self, model, errors):
-        """Further terms of the errors of sums per atom [b, K]; here none."""
+    def of_sums(self, model, errors, weights):
+        """Further terms of the errors of sums per atom [b, K] with weights [b]; here none."""
         return 0.0
 
 
@@ -211,9 +212,9 @@ class SpectrumLoss(AtomicLoss):
     quantity: ClassVar = "dos"
     errors: ClassVar = ("ados_per_eV", "dos_per_atom_eV")
 
-    def of_sums(self, model, errors):
+    def of_sums(self, model, errors, weights):
         step = model.heads[self.quantity].energies.diff().mean()
-        return self.cumulative * ((errors.cumsum(dim=1) * step) ** 2).mean()
+        return self.cumulative * mean_squares(errors.cumsum(dim=1) * step, weights)[0]
 
 
 @dataclass(frozen=True)
@@ -240,10 +241,16 @@ class TensorLoss(AtomicLoss):
 LOSSES.update((loss.quantity, loss) for loss in (EnergyLoss, SpectrumLoss, VectorLoss, TensorLoss))
 
 
+def mean_squares(errors, weights):
+    """(weighted mean square, mean square) of errors [n, ...] with weights [n], which need not add up to n."""
+    squares = errors.square().reshape(len(errors), -1)
+    return (weights[:, None] * squares).mean(), squares.detach().mean()
+
+
 def row_errors(model, batch, quantity):
-    """(prediction - label of the atoms [n, ...], of sums over structures [b, ...], numbers of these structures [b]) of
-    those atoms that have a value and a label, and of those structures that have one of the labels; None where there are
-    none.
+    """(prediction - label of the atoms [n, ...], numbers of their structures [n], the same of sums over structures
+    [b, ...] and [b]) of those atoms that have a value and a label, and of those structures that have one of the labels;
+    None where there are none.
 
     Sums of the labels by atom go before those by structure.  Symmetric quantities are compared with the symmetric part
     of their labels.
@@ -252,17 +259,18 @@ def row_errors(model, batch, quantity):
     labels = {name: batch.labels[name] for name in (row.atomic, row.total) if name in batch.labels}
     if row.symmetric:
         labels = {name: (label + label.mT) / 2 for name, label in labels.items()}
-    atomic, sums, structures = None, [], []
+    atomic, owners, sums, structures = None, None, [], []
     if row.atomic in labels:
         atomic = batch.matching(row.atomic, prediction) - labels[row.atomic]
+        owners = batch.matching(row.atomic, system.batch)
         structures.append(batch.has(row.atomic).nonzero()[:, 0])
         sums.append(system.sum_per_system(_of_all_atoms(batch, row.atomic, atomic))[structures[0]])
         if hasattr(model.heads[quantity], "centers"):
             is_center = batch.matching(row.atomic, model.is_center(system.numbers, quantity))
-            atomic = atomic.index_select(0, is_center.nonzero()[:, 0])
+            atomic, owners = (part.index_select(0, is_center.nonzero()[:, 0]) for part in (atomic, owners))
     if row.total in labels:
         chosen = batch.has(row.total) & ~batch.has(row.atomic)
         if bool(chosen.any()):
             structures.append(chosen.nonzero()[:, 0])
             sums.append(system.sum_per_system(prediction)[chosen] - labels[row.total][chosen[batch.has(row.total)]])
-    return (atomic, torch.cat(sums), torch.cat(structures)) if sums else (atomic, None, None)
+    return (atomic, owners, *(map(torch.cat, (sums, structures)) if sums else (None, None)))

@@ -62,7 +62,6 @@ def run(arguments):
 def configured(path):
     """(structures, support, structures with Hamiltonians), lists of ase.Atoms, that a configuration trains on."""
     from ase_mlelec.train.config import read_config
-    from ase_mlelec.train.recipes.shared import beside
 
     config = read_config(path)
     images, support, hamiltonians = [], [], []
@@ -72,8 +71,6 @@ def configured(path):
                 support.append(atoms)
             elif not group or group in config.data.train:
                 (hamiltonians if has_hamiltonian else images).append(atoms)
-    for names in (config.energy.coarse, config.energy.far) if config.energy else ():
-        support += [frame.atoms for frame in beside(names, config)]
     return images, support, hamiltonians
 
 

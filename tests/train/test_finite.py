@@ -10,12 +10,12 @@ from small_models import random_model
 
 from ase_mlelec.data.batches import Batches, Frames, write_hdf5
 from ase_mlelec.heads import SpectrumHead
-from ase_mlelec.train import linear
+from ase_mlelec.train import linear_energy
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.data_checks import check_frames
 from ase_mlelec.train.finite import Diverged, refuse_model
 from ase_mlelec.train.fit import fit
-from ase_mlelec.train.linear import fit_linear
+from ase_mlelec.train.linear_energy import fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
 from ase_mlelec.train.memory import available_memory, check_memory
 from ase_mlelec.train.recipe import train
@@ -124,14 +124,14 @@ def linear_model(frames):
 def test_closed_form(frames, monkeypatch):
     model = linear_model(frames)
     before = copy.deepcopy(model.state_dict())
-    true_rows = linear._weighted_rows
+    true_rows = linear_energy._weighted_rows
 
     def rows(model, batch, loss):
         found, rest = true_rows(model, batch, loss)
         return found, torch.where(batch.labels["energy"].sum() > 1e3, torch.nan, rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(linear, "_weighted_rows", rows)
+        patch.setattr(linear_energy, "_weighted_rows", rows)
         with pytest.raises(
             Diverged,
             match=r"closed form are NaN or infinite by training frame 3 \(cu-3\); its label "
@@ -139,8 +139,8 @@ def test_closed_form(frames, monkeypatch):
         ):
             fit_linear(model, with_label(frames, 3, "energy", 1e6), LOSS, 1e-6, progress=False)
     for few_rows in (0.0, 1e9):
-        monkeypatch.setattr(linear, "FEW_ROWS", few_rows)
-        monkeypatch.setattr(linear, "MANY_WEIGHTS", 0)
+        monkeypatch.setattr(linear_energy, "FEW_ROWS", few_rows)
+        monkeypatch.setattr(linear_energy, "MANY_WEIGHTS", 0)
         with pytest.raises(Diverged, match="closed form.*(infinite|no finite solution|singular)"):
             fit_linear(model, with_label(frames, 3, "energy", 1e308), LOSS, 1e-6, progress=False)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -235,8 +235,8 @@ def test_memory(monkeypatch):
 @pytest.mark.parametrize("few_rows", [0.0, 1e9], ids=["normal equations", "rows"])
 def test_closed_form_is_refused_before_memory_is_taken(few_rows, frames, monkeypatch):
     model = linear_model(frames)
-    monkeypatch.setattr(linear, "FEW_ROWS", few_rows)
-    monkeypatch.setattr(linear, "MANY_WEIGHTS", 0)
+    monkeypatch.setattr(linear_energy, "FEW_ROWS", few_rows)
+    monkeypatch.setattr(linear_energy, "MANY_WEIGHTS", 0)
     monkeypatch.setattr("ase_mlelec.train.memory.available_memory", lambda: 1000)
     monkeypatch.setattr(Batches, "for_model", None)
     with pytest.raises(

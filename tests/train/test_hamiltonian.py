@@ -188,23 +188,19 @@ def test_energies_of_other_files(tmp_path):
     )
     name = "energy_mae_meV_per_atom"
     assert model.metadata["errors"]["test"][name] == pytest.approx(both[name], rel=1e-9)
-    coarse = table | {"energy": {"widths": [], "virial": [0, 0], "coarse": ["g.h5"], "far": ["f.h5"]}}
-    model = train(parse_config(coarse, tmp_path), progress=False)
+    others = table | {"data": {"files": ["e.h5", "f.h5", "g.h5"], "weights": {"g.h5": 0.0, "f.h5": 0.3}}}
+    others["energy"] = {"widths": [], "virial": [0, 0]}
+    model = train(parse_config(others, tmp_path), progress=False)
     assert model.metadata["training"]["frames"] == {
         "train": 4,
         "validation": 1,
         "test": 1,
-        "train, energies only": 3,
-        "validation, energies only": 1,
-        "test, energies only": 1,
-        "coarse energies": 4,
-        "far energies": 3,
+        "train, energies only": 6,
+        "validation, energies only": 2,
+        "test, energies only": 2,
     }
     held = recipe.errors(model, read_frames(tmp_path / "e.h5").select("test"))
     assert model.metadata["errors"]["test"][name] == pytest.approx(held[name], rel=1e-9)
-    write_hdf5(tmp_path / "f.h5", Frames([frame for frame in bare if frame.group == "test"]))
-    with pytest.raises(ValueError, match="f.h5: got no structures to train on; name their groups in data.train"):
-        train(parse_config(coarse, tmp_path), progress=False)
     del table["energy"], table["descriptor"]
     with pytest.raises(ValueError, match="others only with .energy."):
         train(parse_config(table, tmp_path), progress=False)

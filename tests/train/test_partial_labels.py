@@ -1,6 +1,7 @@
 """Data sets of which some structures lack some labels: every label counts, and no more than that."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors, table
 from ase_mlelec.train.fit import evaluate_loss, fit
-from ase_mlelec.train.linear import _weighted_rows, fit_linear
+from ase_mlelec.train.linear_energy import _weighted_rows, fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss, energy_and_derivatives
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.standardize import standardise
@@ -118,6 +119,27 @@ def test_terms_of_centres(kind):
     assert float(value.detach()) == pytest.approx(np.mean(one) + 0.7 * np.mean(sums), rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    "kind", [EnergyLoss((1, 1), (1, 1), (1, 1)), SpectrumLoss(1.0, 2.0, 3.0), VectorLoss(1.0, 0.7)]
+)
+def test_configuration_weights_multiply_squares(kind, frames, model):
+    """The loss of a batch with weights is their mean product with the losses of the single structures; errors for the
+    curve are without weights."""
+    if isinstance(kind, VectorLoss):
+        frames, model = make_wannier_frames(4), random_model(2, ("dipole",))
+    else:  # equal numbers of atoms, so that means over atoms are means over structures
+        counts = [len(frame.atoms) for frame in frames]
+        frames = frames.where(lambda frame: len(frame.atoms) == max(set(counts), key=counts.count))
+    weights = np.linspace(0.5, 2.0, len(frames))
+    changed = Frames([replace(frame, weight=w) for frame, w in zip(frames, weights)], frames.energies)
+    single = [float(value_of(kind, model, frames, [k])[0].detach()) for k in range(len(frames))]
+    value, squares = value_of(kind, model, changed)
+    assert float(value.detach()) == pytest.approx(np.mean(weights * single), rel=1e-9)
+    plain = value_of(kind, model, frames)[1]
+    assert {k: float(v.detach()) for k, v in squares.items()} == {k: float(v.detach()) for k, v in plain.items()}
+    assert changed.fingerprint() != frames.fingerprint()
+
+
 @pytest.mark.parametrize("loss", LOSSES, ids=["energy", "strong forces", "ados", "dos"])
 def test_labels_of_other_structures_change_nothing(loss, frames, model):
     """A batch in which all have all labels has the same loss, to the bit, in a set in which others lack some."""
@@ -148,11 +170,11 @@ def linear_model(frames):
 
 
 @pytest.mark.parametrize("few_rows", [0.0, 1e9], ids=["normal equations", "rows"])
-@pytest.mark.parametrize("far", [False, True])
-def test_closed_form_is_least_squares_over_the_rows_there_are(few_rows, far, frames, monkeypatch):
+@pytest.mark.parametrize("weight", [1.0, 4.0])
+def test_closed_form_is_least_squares_over_the_rows_there_are(few_rows, weight, frames, monkeypatch):
     """numpy's least squares over the rows of single structures, label by label, with the ridge as further rows."""
-    monkeypatch.setattr("ase_mlelec.train.linear.FEW_ROWS", few_rows)
-    monkeypatch.setattr("ase_mlelec.train.linear.MANY_WEIGHTS", 0)
+    monkeypatch.setattr("ase_mlelec.train.linear_energy.FEW_ROWS", few_rows)
+    monkeypatch.setattr("ase_mlelec.train.linear_energy.MANY_WEIGHTS", 0)
     loss = EnergyLoss((9, 2.0), (9, 0.5), (9, 0.1), strong_force=3.0)
     part = without(frames, {0: ("virial",), 1: ("forces",), 2: ("energy", "virial"), 4: ("energy", "forces")})
     made, ridge = linear_model(frames), 1e-4
@@ -173,22 +195,17 @@ def test_closed_form_is_least_squares_over_the_rows_there_are(few_rows, far, fra
                 single = Batches.for_model(made, Frames([frame]), (name, "forces", "virial"))
                 rows, rest = _weighted_rows(made, single.batch([0]), alone)
                 columns.append((k, rows.numpy(), rest.numpy()))
-    near = [(rows, rest) for k, rows, rest in columns if not far or k < 3]
-    beyond = [(2.0 * rows, 2.0 * rest) for k, rows, rest in columns if far and k >= 3]
-    rows, rest = (np.concatenate(column) for column in zip(*near, *beyond))
+    part = Frames([replace(frame, weight=weight if k >= 3 else 1.0) for k, frame in enumerate(part)], part.energies)
+    roots = [weight**0.5 if k >= 3 else 1.0 for k, _, _ in columns]
+    rows, rest = (np.concatenate([root * row[n] for root, row in zip(roots, columns)]) for n in (1, 2))
     n = rows.shape[1]
-    size = sum((part[0] ** 2).sum() for part in near) / n
+    size = (rows**2).sum() / n
     expected = np.linalg.lstsq(np.concatenate([rows, (ridge * size) ** 0.5 * np.eye(n)]), np.append(rest, np.zeros(n)))[
         0
     ]
     (layer,) = made.heads["energy"].nets.last
     before = torch.cat([layer.weight[0], layer.bias]).detach().clone()
-    first, second = (
-        (part.where(lambda frame, own=own: (frame.name in ("cu-0", "cu-1", "cu-2")) == own) for own in (True, False))
-        if far
-        else (part, None)
-    )
-    fit_linear(made, first, loss, ridge, far=second, far_weight=4.0, batch_size=4, progress=False)
+    fit_linear(made, part, loss, ridge, batch_size=4, progress=False)
     change = (torch.cat([layer.weight[0], layer.bias]) - before).detach().numpy()
     np.testing.assert_allclose(change, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 

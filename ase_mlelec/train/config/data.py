@@ -64,16 +64,26 @@ class DataConfig(Section):
     no part of what the model is meant for, nor of the scale of its energies."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1, json_schema_extra=needed("need 0 <= fraction < 1"))] = 0.1
     """Share of the training structures that is held out at random where no structure is in ``validation``."""
+    weights: dict[str, Weight] = Field(default={})
+    """Configuration weights of files and groups, such as "far.h5" = 0.3: what the squared errors of their structures
+    count in all losses of frames, where 1 is usual; 0: their labels are left out, those of Hamiltonians beside them are
+    not."""
     keys: KeysConfig = KeysConfig()
     """Names of labels in files of other programs."""
 
     @model_validator(mode="after")
-    def _check_support(self):
+    def _check_names(self):
         twice = sorted({*self.support} & {*self.train, *self.validation, *self.test})
         if twice:
             raise SettingError(
                 "support", f"got {twice[0]}, which is in data.train, validation or test too; name it once"
             )
+        known = {*self.files, *self.train, *self.support}
+        for name in self.weights:
+            if name not in known:
+                raise SettingError(
+                    "weights", f"got '{name}', need one of data.files, or a group of data.train or data.support"
+                )
         return self
 
 

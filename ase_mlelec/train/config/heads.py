@@ -67,35 +67,13 @@ class EnergyConfig(Training):
     core: bool = True
     """Whether the model gets a repulsive core below the shortest distances of its data."""
     ridge: Annotated[float, Field(gt=0, le=1e12)] = 1e-7
-    """Ridge of the closed form, relative to its mean squares."""
-    coarse: Names = ()
-    """Data sets of a less converged calculation, relative to the configuration file, for the closed form; one of
-    Hamiltonians may be in data.files as well."""
-    coarse_ridge: Annotated[float, Field(gt=0, le=1e12)] = 1e-4
-    """Ridge on what the energies of the two calculations differ by."""
-    far: Names = ()
-    """Data sets of structures far from those that the model is for, for the closed form."""
-    far_weight: Annotated[float, Field(gt=0, le=1e12)] = 0.3
-    """What the errors of ``far`` count."""
-    relevance: Annotated[int, Field(le=1000, json_schema_extra={"minimum": 0})] = 0
-    """Rounds in which the closed form finds a ridge for each group of features."""
+    """Ridge of the closed form, relative to the mean diagonal element of its normal matrix."""
     steps: Steps = 4000
     """Steps of the optimizer."""
     learning_rate: LearningRates = (5e-3, 5e-6)
     """Learning rate, first and last."""
     batch_size: BatchSize = 4
     """Structures for each step."""
-
-    @model_validator(mode="after")
-    def _check_closed_form(self):
-        if self.relevance < 0 or (self.relevance and self.widths):
-            raise SettingError(
-                "relevance", f"got {self.relevance} with widths = {list(self.widths)}; need 0 or more, and 0 for nets"
-            )
-        for name in ("coarse", "far"):
-            if getattr(self, name) and self.widths:
-                raise SettingError(name, f"got {', '.join(getattr(self, name))} for nets; it is for widths = [] alone")
-        return self
 
 
 class DOSConfig(Training):

@@ -25,8 +25,13 @@ def resolved(schema, node) -> dict:
 
 
 def _of_any_name(node) -> bool:
-    """Whether a node is a table of sections with names that the schema does not know."""
+    """Whether a node is a table with names that the schema does not know."""
     return isinstance(node.get("additionalProperties"), dict)
+
+
+def _of_sections(node) -> bool:
+    """Whether a node is a table of sections with names that the schema does not know."""
+    return _of_any_name(node) and "type" not in node["additionalProperties"]
 
 
 def settings() -> dict[str, dict]:
@@ -35,7 +40,7 @@ def settings() -> dict[str, dict]:
     schema, found = json_schema(), {}
 
     def add(name, node):
-        inside = {key: resolved(schema, entry) for key, entry in node["properties"].items() if not _of_any_name(entry)}
+        inside = {key: resolved(schema, entry) for key, entry in node["properties"].items() if not _of_sections(entry)}
         found[name] = node | {"properties": {key: entry for key, entry in inside.items() if "properties" not in entry}}
         for key, entry in inside.items():
             if "properties" in entry:
@@ -79,6 +84,8 @@ def described(node, name="") -> str:
         entries = node.get("prefixItems")
         noun = NOUNS[(entries[0] if entries else node["items"])["type"]]
         return f"a list of {len(entries)} {noun}" if entries else f"a list of {noun}, [...]"
+    if node["type"] == "object":
+        return f"a table of {NOUNS[node['additionalProperties']['type']]} by name"
     return {"integer": "an integer", "number": "a number", "string": "a text in quotes", "boolean": "true or false"}[
         node["type"]
     ]

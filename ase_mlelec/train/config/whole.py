@@ -100,15 +100,6 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _check_data(self):
-        twice = sorted(set(self.energy.far) & {*self.data.files, *self.energy.coarse}) if self.energy else []
-        if twice:
-            raise SettingError(
-                "energy.far", f"got {', '.join(twice)}, which data.files or energy.coarse names too; name it once"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _check_descriptors(self):
         heads, electronic = [row.name for row in self.wanted], self.electronic
         if self.power_spectrum is not None and self.descriptor != DescriptorConfig():

@@ -11,14 +11,12 @@ from ase_mlelec.heads.hamiltonian.hopping import FADE, NEAR, REFLECTIONS
 from ase_mlelec.heads.hamiltonian.orbitals import reflected_block
 from ase_mlelec.train.hamiltonian.descent import category_scales
 from ase_mlelec.train.hamiltonian.items import join, without_third_atoms
+from ase_mlelec.train.linear import RIDGE, RidgeRegression, own_sizes
 from ase_mlelec.train.standardize import mean_and_inverse
 
-RIDGE = 1e-9  # of the mean diagonal element, in the two-centre fits
-THIRD_RIDGE = {False: 1e-5, True: 3e-2}  # of the squares of functions of third atoms, within and between layers
-THIRD_ONSITE_RIDGE = 1e-2  # times their number, of the unit size of moments of third atoms
 PAIRS = 5000  # at a time
-ONSITE_RIDGE = 1e-3  # of the unit variance of the features; with 1e-5, 16 cells of graphene are learnt by heart
-SPECTRUM_RIDGE = 1e-10  # of the variance of all features of the power spectrum together
+STIFFNESS = {"onsite": 1e-3, "third_onsite": 1e-2, "third_intra": 1e-5, "third_inter": 3e-2}
+UNSCALED = ("third_intra", "third_inter")
 REFIT = 100.0  # times these ridges in fine-tuning, by which less of the first training is forgotten
 
 
@@ -98,20 +96,18 @@ def _add_linear_onsite(head, k, geometry, blocks, mean, stiffer=1.0):
     rows, values, turning = _reflected_onsite(head, k, geometry, blocks)
     own, scale = head.onsite[k], head.onsite_scale[k]
     vectors = own.functions.circular(torch.complex128)
-    ridge = torch.full((rows.shape[1],), SPECTRUM_RIDGE, dtype=rows.dtype)
-    ridge[: head.n_features] = ONSITE_RIDGE
-    normal = rows.T @ rows + torch.diag(ridge) * stiffer * len(rows)
-    own.linear.add_(torch.linalg.solve(normal, rows.T @ (values - mean)) / scale)
+    regression = RidgeRegression()
+    regression.add(rows, values - mean)
+    local = slice(head.n_features)
+    own.linear.add_(regression.solve(ridge=_ridge(regression, stiffer, onsite=local)) / scale)
     generators, matrix = (torch.cat(parts) for parts in zip(*turning))
     found = torch.zeros(generators.shape[1:], dtype=vectors.dtype)
     n_moments = len(own.turned) - 1
-    ridge = torch.full((len(found),), ONSITE_RIDGE * len(generators), dtype=rows.dtype)
-    ridge[n_moments:] = THIRD_ONSITE_RIDGE * (len(ridge) - n_moments)
     for i, j in (~own.fixed()).nonzero().tolist():
-        columns = generators[:, :, i, j].to(vectors.dtype)
-        normal = columns.mH @ columns
-        normal.diagonal().add_(stiffer * ridge)
-        found[:, i, j] = torch.linalg.solve(normal, columns.mH @ matrix[:, i, j])
+        regression = RidgeRegression()
+        regression.add(generators[:, :, i, j].to(vectors.dtype), matrix[:, i, j])
+        ridge = _ridge(regression, stiffer, onsite=slice(n_moments), third_onsite=slice(n_moments, None))
+        found[:, i, j] = regression.solve(ridge=ridge)
     found = (vectors.T @ found @ vectors.conj()).real / scale
     own.turned[1:] += found[:n_moments]
     if own.third_turned is not None:
@@ -181,21 +177,18 @@ def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
                 ).flatten(1)
                 turned = (basis * reflected_signs(signs, up, across)).T
                 right_side = right_side + torch.complex(turned @ value.real, turned @ value.imag)
-    right_side = right_side.reshape(len(right_side), len(windings[0]), len(windings[1]))
     found = torch.zeros_like(right_side)
     alike = (signs[:, :, None] == signs[:, None]).all(dim=0)  # functions of other signs are orthogonal
+    difference = (torch.tensor(windings[0])[:, None] - torch.tensor(windings[1])).abs().flatten()
+    third = slice(len(net.linear), None)
     for power in powers:
-        factor = torch.linalg.cholesky(_regularised(len(REFLECTIONS) * normal[power] * alike, net, key[0], stiffer))
-        for i, a in enumerate(windings[0]):
-            for j, b in enumerate(windings[1]):
-                if abs(a - b) == power:
-                    values = right_side[:, i, j]
-                    found[:, i, j] = torch.complex(
-                        *(
-                            torch.cholesky_solve(v[:, None], factor)[:, 0]
-                            for v in (values.real.contiguous(), values.imag.contiguous())
-                        )
-                    )
+        columns = (difference == power).nonzero()[:, 0]
+        regression = RidgeRegression(
+            len(REFLECTIONS) * normal[power] * alike, torch.view_as_real(right_side[:, columns])
+        )
+        ridge = _ridge(regression, stiffer, **{f"third_{'inter' if key[0] else 'intra'}": third})
+        found[:, columns] = torch.view_as_complex(regression.solve(ridge=ridge).contiguous())
+    found = found.reshape(len(found), len(windings[0]), len(windings[1]))
     found = (left.T @ found @ right.conj()).real.reshape(len(found), -1)
     net.linear += found[: len(net.linear)]
     if kind.third_atoms:
@@ -219,14 +212,18 @@ def _signs(kind, net, name):
     return torch.cat([net.signs(), kind.third_atoms[name].signs().repeat(1, len(net.third))], dim=1)
 
 
-def _regularised(normal, net, inter, stiffer):
-    """The normal matrix with ``stiffer`` times its ridges, of third atoms in units of the size of each function."""
-    diagonal, n_pair = normal.diagonal(), len(net.linear)
-    ridge = torch.full_like(diagonal, RIDGE * float(diagonal[:n_pair].mean()))
-    sizes = diagonal[n_pair:].sqrt()
-    if len(sizes):
-        ridge[n_pair:] = THIRD_RIDGE[inter] * (sizes + 0.05 * sizes.square().mean().sqrt()) ** 2
-    return normal + torch.diag(stiffer * ridge + 1e-14 * diagonal.max() + 1e-300)
+def _ridge(regression, stiffer, **families):
+    """Ridge [P] in units of the mean diagonal element, of which each family of columns has one of its own.
+
+    families : name in STIFFNESS -> slice of its columns; the other columns are a family as well
+    """
+    diagonal = regression.normal.diagonal().real
+    ridge, others = torch.zeros_like(diagonal), torch.ones_like(diagonal, dtype=torch.bool)
+    for name, columns in families.items():
+        own, others[columns] = diagonal[columns], False
+        ridge[columns] = STIFFNESS[name] * (own_sizes(own) if name in UNSCALED else own.mean())
+    ridge[others] = RIDGE * diagonal[others].mean()
+    return stiffer * ridge / (regression.size + 1e-300)
 
 
 def _reflected_pairs(pairs, up, across):

@@ -3,6 +3,7 @@
 import torch
 
 from ase_mlelec.train.finite import Diverged, closed_form
+from ase_mlelec.train.linear import RIDGE, RidgeRegression
 
 
 def not_finite(data, places, what):
@@ -12,9 +13,6 @@ def not_finite(data, places, what):
         f"{data.snapshots.path}: the {what} of snapshot {names} is NaN or infinite; the learning rate "
         "is likely too large: lower it, or check the labels; the last checkpoint is as it was"
     )
-
-
-RIDGE = 1e-10  # of the largest diagonal element
 
 
 @torch.no_grad()
@@ -28,9 +26,8 @@ def refit_last_layer(head, data, dos_weight, hold=0.0):
     snapshots are few, W should move only where it matters to them: many combinations of hidden units hardly vary on
     their points, but do on others.
     """
-    normal, right = normal_equations(head, data, dos_weight, hold)
     with closed_form("the refit of the last layer", "check the LDOS of the snapshots, or train longer before it"):
-        solution = torch.linalg.solve(normal, right) / head.scale
+        solution = torch.linalg.solve(*normal_equations(head, data, dos_weight, hold)) / head.scale
     if not bool(torch.isfinite(solution).all()):
         raise Diverged(not_finite(data, range(len(data)), "refit of the last layer"))
     head.last.weight.copy_(solution[:-1].T)
@@ -40,22 +37,13 @@ def refit_last_layer(head, data, dos_weight, hold=0.0):
 @torch.no_grad()
 def normal_equations(head, data, dos_weight, hold=0.0):
     """(N [H + 1, H + 1], R [H + 1, S]), float64: scale W of refit_last_layer is N^-1 R."""
-    size, n_points = head.last.in_features + 1, 0
-    normal, pull = torch.zeros(size, size, dtype=torch.float64), 0.0
-    right = torch.zeros(size, head.last.out_features, dtype=torch.float64)
-    for k in range(len(data)):
-        item = data[k]
-        layers = _with_one(head.activations(item.features).double())
-        h, mean = layers[item.points], layers.mean(dim=0, keepdim=True)
-        whole, n_points = dos_weight * len(h) * mean.T, n_points + len(h)
-        normal += h.T @ h + whole @ mean
-        right += h.T @ item.ldos.double() + whole @ (item.dos.double() / item.volume)[None]
-        pull += hold * float((h**2).mean()) * len(h)
-    right += pull * head.scale * torch.cat([head.last.weight.T, head.last.bias[None]]).double()
-    normal += torch.eye(size, dtype=torch.float64) * (RIDGE * normal.diagonal().max() + pull)
+    regression, n_points, pull = RidgeRegression(), 0, 0.0
+    for item in (data[k] for k in range(len(data))):
+        layers = torch.nn.functional.pad(head.activations(item.features).double(), (0, 1), value=1.0)
+        h, root = layers[item.points], (dos_weight * len(item.points)) ** 0.5
+        regression.add(h, item.ldos)
+        regression.add(root * layers.mean(dim=0, keepdim=True), root * item.dos.double()[None] / item.volume)
+        pull, n_points = pull + hold * float((h**2).mean()) * len(h), n_points + len(h)
+    start = head.scale * torch.cat([head.last.weight.T, head.last.bias[None]]).double()
     share = len(data) / n_points
-    return share * normal, share * right
-
-
-def _with_one(h):
-    return torch.nn.functional.pad(h, (0, 1), value=1.0)
+    return tuple(share * part for part in regression.equations(ridge=RIDGE + pull / regression.size, start=start))

@@ -16,10 +16,9 @@ from ase_mlelec.quantities import HEADS, LOSSES
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.fit import fit
-from ase_mlelec.train.linear import fit_linear
+from ase_mlelec.train.linear_energy import fit_linear
 from ase_mlelec.train.recipes.shared import (
     COPIED,
-    beside,
     check_same,
     checkpoint_of,
     inner_distance,
@@ -201,19 +200,8 @@ def train_energy(model, parts, config, progress):
             torch.nn.init.zeros_(layer.weight)
         if config.start:
             take_over(model, "energy", config)
-        fit_linear(
-            model,
-            parts["train"],
-            loss,
-            options.ridge,
-            beside(options.coarse, config),
-            options.coarse_ridge,
-            beside(options.far, config),
-            options.far_weight,
-            options.relevance,
-            checkpoint=checkpoint_of(config, "energy"),
-            progress=progress,
-        )
+        checkpoint = checkpoint_of(config, "energy")
+        fit_linear(model, parts["train"], loss, options.ridge, checkpoint=checkpoint, progress=progress)
     else:
         _fit(model, "energy", loss, parts, config, progress)
     return checkpoint_of(config, "energy")

@@ -26,6 +26,7 @@ from ase_mlelec.train.recipes.shared import (
     read_checked,
     seeded,
     starting_model,
+    weighted,
 )
 
 
@@ -101,12 +102,11 @@ def train_hamiltonian(config, progress=True):
 
 
 def _energy(data, parts, more, config, progress):
-    """(Model with an energy, path of its checkpoint, dict of Frames) of the Hamiltonians' own labels, unless they count
-    as coarse ones, and of those in ``more``, dict of Frames."""
-    coarse = [(config.folder / name).resolve() for name in config.energy.coarse]
-    own = data.path.resolve() not in coarse
+    """(Model with an energy, path of its checkpoint, dict of Frames) of the Hamiltonians' own labels, unless their weight
+    is 0, and of those in ``more``, dict of Frames."""
     frames = {
-        name: join([parts[name].frames(), part]) if own and name in parts else part for name, part in more.items()
+        name: join([weighted(parts[name].frames(), data.path, config), part]) if name in parts else part
+        for name, part in more.items()
     }
     if not len(frames["train"]):
         raise ValueError(

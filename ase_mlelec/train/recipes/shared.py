@@ -1,13 +1,13 @@
 """What all recipes share: seeds, checkpoints, the model that training starts from, and where a model comes from."""
 
+import math
 from contextlib import contextmanager
 from importlib.metadata import version
 
 import torch
 
 from ase_mlelec.bundle import load_model
-from ase_mlelec.data.frames import Frames, has_keys, join, read_all, read_frames
-from ase_mlelec.data.hamiltonians import Hamiltonians, is_hamiltonians
+from ase_mlelec.data.frames import Frames, read_all
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
 from ase_mlelec.train.data_checks import check_frames
@@ -83,14 +83,10 @@ def protect_trained(model, parts, config, hamiltonians=None):
 
     parts : dict of Frames, of which "train" is what the model is meant for; hamiltonians : iterable of frames
     """
-    support = [*parts.get("support", ())]
-    for name in ("coarse", "far"):
-        if config.energy and getattr(config.energy, name):
-            support += beside(getattr(config.energy, name), config)
     former = starting_model(config).metadata.get("shortest_distances_A", {}) if config.start else {}
     protect(
         model,
-        *([frame.atoms for frame in part] for part in (parts["train"], support)),
+        *([frame.atoms for frame in part] for part in (parts["train"], parts.get("support", ()))),
         hamiltonians=hamiltonians and [frame.atoms for frame in hamiltonians],
         former=former,
         core=config.energy is None or config.energy.core,
@@ -99,9 +95,6 @@ def protect_trained(model, parts, config, hamiltonians=None):
 
 def provenance(parts, config):
     """dict of JSON types: what is in the data of ``parts``, the configuration, versions of packages."""
-    for name in ("coarse", "far"):
-        if config.energy and getattr(config.energy, name):
-            parts = parts | {f"{name} energies": beside(getattr(config.energy, name), config)}
     return {
         "frames": {name: len(part) for name, part in parts.items()},
         "labels": {name: part.counts for name, part in parts.items() if isinstance(part, Frames)},
@@ -112,30 +105,26 @@ def provenance(parts, config):
 
 
 def read_checked(paths, config):
-    """Frames of all data sets; ValueError, with the names of file and frame, for labels and structures that cannot be."""
+    """Frames of all data sets with their configuration weights, without those that have none.
+
+    Raises ValueError, with the names of file and frame, for labels and structures that cannot be.
+    """
     paths = list(paths)
     try:
-        return read_all(paths, keys=config.data.keys.given, check=check_frames)
+        return read_all(
+            paths,
+            keys=config.data.keys.given,
+            check=lambda frames, path: weighted(check_frames(frames, path), path, config),
+        )
     except ValueError as error:
         known = any(str(path) in str(error) for path in paths)
         raise error if known else ValueError(f"{', '.join(map(str, paths))}: {error}") from None
 
 
-def beside(names, config):
-    """Frames to train on of the data sets in energy.coarse or energy.far; ValueError where they have none."""
-    paths = [config.folder / name for name in names]
-    keys = config.data.keys.given
-    parts = (
-        check_frames(
-            Hamiltonians(path).frames() if is_hamiltonians(path) else read_frames(path, keys=has_keys(path) and keys),
-            path,
-        )
-        for path in paths
-    )
-    found = join(parts).where(lambda frame: not frame.group or frame.group in config.data.train)
-    if names and not len(found):
-        raise ValueError(
-            f"{', '.join(map(str, paths))}: got no structures to train on; name their groups in "
-            f"data.train, now {', '.join(config.data.train)}, or leave the files out"
-        )
-    return found
+def weighted(frames, path, config):
+    """Frames of the file ``path`` with the weights that data.weights gives it and their groups; not those of weight 0."""
+    given = config.data.weights
+    own = math.prod(weight for name, weight in given.items() if config.folder / name == path)
+    for frame in frames:
+        frame.weight = own * given.get(frame.group, 1.0)
+    return frames.where(lambda frame: frame.weight > 0)

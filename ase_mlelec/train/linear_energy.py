@@ -1,0 +1,189 @@
+"""Energies that are linear in the features: rows of energies, forces and virials for the closed form."""
+
+import numpy as np
+import torch
+
+from ase_mlelec.data.batches import Batches
+from ase_mlelec.system import System
+from ase_mlelec.train.finite import Diverged, closed_form, explained_rows
+from ase_mlelec.train.linear import RidgeRegression, digest_of, sum_rows
+from ase_mlelec.train.losses import check_terms, energy_and_derivatives
+from ase_mlelec.train.memory import NUMBER, check_memory
+
+MANY_WEIGHTS = 20_000  # whose matrices take gigabytes
+FEW_ROWS = 0.5  # times so many weights: with fewer labels their own matrix is solved
+REMEDY = (
+    "take fewer features: in [power_spectrum] near = 0 (no quadruples) or a lower n_radial, l_max or roughest, "
+    "in [descriptor] fewer widths or a lower n_axis; or fewer species in one model"
+)
+
+
+def fit_linear(model, frames, loss, ridge, *, batch_size=16, checkpoint=None, progress=True):
+    """Weights of an energy head without hidden layers: ridge regression to energies, forces and virials.
+
+    Least is the sum over structures of ``loss`` with its last prefactors, plus a ridge on how far the weights of the
+    standardised features are from what they were, which is zero in a new model.  A structure without one of the labels
+    has no rows for it in the sum; all others count what they count in a set where every label is there.
+
+    Where there are many weights and the labels are fewer than half of them, as molecules of many species have, the same
+    weights are found from a matrix as large as the labels, without a checkpoint.
+
+    Parameters
+    ----------
+    model : Model
+        Trained in place; the descriptor stays as it is.
+    frames : Frames
+        Their configuration weights are in the loss.
+    loss : EnergyLoss
+    ridge : float
+        Of the mean diagonal element of the normal matrix (see ase_mlelec.train.linear).
+    checkpoint : path
+        Read at the start when present.  It holds the sums over the structures so far, P^2 numbers for P weights, so
+        that an interrupted fit goes on and ends with the same weights, to the bit; the ridge may be another.
+
+    Raises
+    ------
+    ValueError
+        When labels are mis-shaped or not finite, no frame has one that the loss compares with, the matrices are larger
+        than the memory that is left, or a checkpoint belongs to another fit or is damaged.
+    Diverged
+        When rows or the solution are not finite.
+
+    References
+    ----------
+    As the linear fit of Thompson et al. 2015, J. Comput. Phys. 285, 316, with a ridge.
+    """
+    check_terms(loss, frames)
+    remedy = f"give a ridge larger than {ridge:g}, or check the labels. Nothing was saved"
+    last = model.heads["energy"].nets.last
+    n_rows, n_weights = _n_rows(frames, loss), sum(part.numel() for layer in last for part in layer.parameters())
+    dual = n_weights > MANY_WEIGHTS and n_rows < FEW_ROWS * n_weights
+    most, what = _largest_batch(frames, loss, batch_size), f"the closed form of {n_rows} labels and {n_weights} weights"
+    needed = (2 * n_rows + 3 * most) * n_weights + 3 * n_rows**2
+    if not dual:
+        what = f"the closed form of {n_weights} weights, with 2 matrices of {NUMBER * n_weights**2 / 1e9:.3g} GB,"
+        needed = 2 * n_weights**2 + 3 * n_weights * most
+    check_memory(needed, what, REMEDY)
+    identity = {
+        "frames": frames.fingerprint(),
+        "loss": f"{type(loss).__name__} {vars(loss)}",
+        "model": digest_of(model),
+        "batch_size": batch_size,
+    }
+    batches = Batches.for_model(model, frames, loss.labels).with_label(*loss.labels)
+    regression = RidgeRegression(dual=dual)
+    with closed_form("the closed form of the energy", remedy):
+        sum_rows(
+            regression,
+            len(batches),
+            batch_size,
+            lambda chosen: _checked_rows(model, batches, chosen, loss),
+            checkpoint=checkpoint,
+            identity=identity,
+            progress=progress,
+        )
+        change = regression.solve(ridge=ridge).to(last[0].weight)
+    if not bool(torch.isfinite(change).all()):
+        raise Diverged(f"the closed form of the energy has no finite solution; {remedy}")
+    _add(last, change)
+
+
+@torch.no_grad()
+def _add(last, change):
+    """Add the changes [P] of weights and constants to those of the layers."""
+    weights, constants = change[: -len(last)].reshape(len(last), -1), change[-len(last) :]
+    for layer, weight, constant in zip(last, weights, constants):
+        layer.weight += weight
+        layer.bias += constant
+
+
+def _n_rows(frames, loss):
+    """How many numbers the labels of the frames are."""
+    return sum(np.size(frame.labels[name]) for frame in frames for name in loss.labels if name in frame.labels)
+
+
+def _largest_batch(frames, loss, batch_size):
+    """The most rows that a batch can have."""
+    return sum(sorted(_n_rows([frame], loss) for frame in frames)[-batch_size:])
+
+
+def _checked_rows(model, batches, chosen, loss):
+    """_weighted_rows of some frames; Diverged where they are not finite."""
+    found = _weighted_rows(model, batches.batch(chosen), loss)
+    if not all(bool(torch.isfinite(part).all()) for part in found):
+        raise explained_rows(batches, chosen, lambda batch: _weighted_rows(model, batch, loss))
+    return found
+
+
+def _weighted_rows(model, batch, loss):
+    """(what the weights multiply [n, P], what is left to fit [n]): energies, force components, virial components of
+    the structures that have these labels."""
+    labels = [name for name in loss.labels if name in batch.labels]
+    columns, derivatives = _columns(model, batch, labels)
+    energy, found = energy_and_derivatives(model, batch, labels)
+    n_atoms = batch.system.n_atoms.to(energy.dtype)
+    atomic, whole = loss.weights(batch, n_atoms)
+    share = 1 / n_atoms.index_select(0, batch.system.batch)
+    importance = {
+        "energy": (loss.energy, whole / n_atoms, 1),
+        "forces": (loss.forces, atomic * share, 3),
+        "virial": (loss.virial, whole / n_atoms, 9),
+    }
+    rows, rest = [], []
+    for name in labels:
+        (_, last), weight, n = importance[name]
+        root = (last / n * batch.matching(name, weight)).sqrt().repeat_interleave(n)
+        mine = batch.matching(name, energy if name == "energy" else found[name])
+        of_weights = (columns if name == "energy" else derivatives[name]).unflatten(0, (-1, n))
+        rows.append(root[:, None] * batch.matching(name, of_weights).flatten(0, 1))
+        rest.append(root * (batch.labels[name] - mine.detach()).reshape(-1))
+    return torch.cat(rows), torch.cat(rest)
+
+
+@torch.no_grad()
+def _columns(model, batch, labels):
+    """Energies [B, P] of unit weights, and dict of their forces [3 N, P] and virials [9 B, P]."""
+    nets, descriptor = model.heads["energy"].nets, model.descriptor_of("energy")
+    system, edges = batch.system, batch.edges()
+    environment = descriptor(system, edges)
+    species = environment.species
+    x = nets.scale * (environment.features - nets.shift[species]) * nets.inverse[species]
+    own = torch.nn.functional.one_hot(species, len(nets.last)).to(x)
+    columns = [*(system.sum_per_system(x * one[:, None]) for one in own.T), nets.scale * system.sum_per_system(own)]
+    derivatives = {name: [] for name in labels if name != "energy"}
+    for part in _structures(system, edges):
+        for name, rows in derivatives.items():
+            changes = descriptor.summed_changes(*part, _moves(name, *part))
+            changes = -nets.scale * (changes * nets.inverse).flatten(1)
+            rows.append(torch.cat([changes, changes.new_zeros(len(changes), own.shape[1])], dim=1))
+    return torch.cat(columns, dim=1), {name: torch.cat(rows) for name, rows in derivatives.items()}
+
+
+def _structures(system, edges):
+    """Iterate over (System, Edges) of one structure each."""
+    ends = [0, *system.n_atoms.cumsum(0).tolist()]
+    bounds = torch.searchsorted(edges.center, torch.tensor(ends, device=edges.center.device)).tolist()
+    for k in range(system.n_systems):
+        atoms, rows = slice(ends[k], ends[k + 1]), slice(bounds[k], bounds[k + 1])
+        yield (
+            System(
+                system.positions[atoms],
+                system.numbers[atoms],
+                system.cell[k : k + 1],
+                system.pbc[k : k + 1],
+                system.batch[atoms] - k,
+            ),
+            edges.part(atoms, rows),
+        )
+
+
+def _moves(name, system, edges):
+    """By how much the vectors of the edges change, [T, E, 3], where each atom moves along each axis, or with the nine
+    elements of the strain of the cell."""
+    if name == "forces":
+        ends = [torch.nn.functional.one_hot(end, len(system.numbers)) for end in (edges.neighbor, edges.center)]
+        factors = (ends[0] - ends[1]).to(edges.vec)
+    else:
+        factors = edges.vec
+    axes = torch.eye(3).to(edges.vec)
+    return (factors.T[:, None, :, None] * axes[:, None]).flatten(0, 1)
