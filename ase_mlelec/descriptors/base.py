@@ -42,9 +42,6 @@ class Descriptor(torch.nn.Module):
     def feature_weights(self):
         """Tensor [F], how much of each feature an energy may have where they differ in roughness; None: as it comes."""
 
-    def feature_groups(self):
-        """Tensor [F] of int, features that are alike; None: all.  A linear energy may find how much of each it has."""
-
     def summed_changes(self, system, edges, moves):
         """Tensor [T, species, F]: by how much the features, summed over the centres of each species, change along T
         moves of the edges, ``moves`` [T, E, 3]; derivatives.  Here with one pass for each move.

@@ -92,33 +92,6 @@ def test_weights_fall_with_the_roughness():
     np.testing.assert_allclose(weights[6:] ** (-2 / 5), squares + [square + 0.1 for square in squares])
 
 
-def test_groups_of_features():
-    """Of one number and one set of species of neighbours, by n^2 and by l^2 in four parts each, some of them empty."""
-    made = descriptor(3.0, 2.0, n_pair=11, n_radial=2)
-    groups, weights = made.feature_groups().numpy(), made.feature_weights().numpy()
-    radial = [0, 0, 1, 1]  # species of the densities of triples
-    neighbours = [
-        *[(0,)] * 11,
-        *[(1,)] * 11,
-        *[(radial[a], radial[b]) for a, b in zip(*np.triu_indices(4))] * 5,
-        *(tuple(row) for means in made.couplings[2:] for row in means.members.tolist()),
-    ]
-    assert len(neighbours) == len(groups) and neighbours[-1] == (1, 1, 1, 1) and (0, 0, 1) in neighbours
-    assert sorted(set(groups)) == list(range(groups.max() + 1))
-    for kind in set(neighbours):
-        own = np.array([each == kind for each in neighbours])
-        assert not set(groups[own]) & set(groups[~own])
-    assert [int((groups == k).sum()) for k in range(4)] == [3, 3, 3, 2] and len(set(weights[:3])) == 3
-    # triples of the first species: n^2 of a pair of degrees 0 and 1 is 0, 1 or 2, l is 0 to 4
-    first = np.array([kind == (0, 0) for kind in neighbours])
-    numbers = [(n, l) for l in range(5) for n in (0, 1, 2)]
-    parts = {}
-    for group, number in zip(groups[first], numbers):
-        parts.setdefault(group, []).append(number)
-    assert [(0, 0)] in parts.values() and [(2, 4)] in parts.values() and [(1, 1), (1, 2)] in parts.values()
-    assert [(0, 3)] in parts.values() and len(parts) == 12
-
-
 def test_quadruples_in_closed_form():
     """<P1 P1 P2> and <P2 P2 P2> of directions to three neighbours, by traces of their second moments."""
     near = 3.0

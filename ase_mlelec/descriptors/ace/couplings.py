@@ -62,13 +62,11 @@ class Coupling(torch.nn.Module):
     ----------
     squares : array [2, F]
         Sums of n^2 and of l^2 of each feature.
-    members : array [F, order]
-        Species of its densities.
     """
 
     def __init__(self, kinds: NDArray, groups: NDArray):
         super().__init__()
-        self.squares, self.members = squares_of(kinds, groups), np.sort(kinds[:, 1][groups], axis=1)
+        self.squares = squares_of(kinds, groups)
         l, _, n = kinds.T
         self.n_radial, self.l_max = int(n[groups].max(initial=0)) + 1, int(l[groups].max(initial=0))
 

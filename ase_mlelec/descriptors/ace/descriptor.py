@@ -23,7 +23,6 @@ from ase_mlelec.system import System
 # of the smoothness prior, by order: how much of it, and the power with which it falls with the roughness
 SHARES, STEEPNESS = (1, 1, 30, 3), (5, 5, 3, 3)
 CENTERS = 32  # at a time, for what moves change
-PARTS = (0.2, 0.5, 0.8)  # of the features of a kind, from the smoothest on
 
 
 class ACE(Descriptor):
@@ -88,21 +87,6 @@ class ACE(Descriptor):
     def feature_weights(self) -> Tensor:
         """The smoothness prior [F]: how much of each feature an energy may have."""
         return self.weights
-
-    def feature_groups(self) -> Tensor:
-        """Groups [F] by order and species of the neighbors, divided at ``PARTS`` by the sums of n^2 and of l^2."""
-        groups, n_groups = [], 0
-        for part in self.couplings:
-            kind = np.unique(part.members, axis=0, return_inverse=True)[1].ravel()
-            parts = np.zeros_like(kind)
-            for k in range(kind.max(initial=-1) + 1):
-                for square in part.squares[:, kind == k]:
-                    parts[kind == k] *= len(PARTS) + 1
-                    parts[kind == k] += np.searchsorted(np.unique(np.quantile(square, PARTS)), square)
-            found = np.unique([kind, parts], axis=1, return_inverse=True)[1].ravel()
-            groups.append(n_groups + found)
-            n_groups += found.max(initial=-1) + 1
-        return torch.as_tensor(np.concatenate(groups))
 
     def arguments(self) -> dict:
         """Constructor arguments (JSON types)."""

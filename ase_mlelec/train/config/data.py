@@ -6,7 +6,7 @@ from pydantic import Field, create_model, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from ase_mlelec.quantities import LABELS
-from ase_mlelec.train.config.base import Names, Section, SettingError, Text, needed
+from ase_mlelec.train.config.base import Names, Section, SettingError, Text, Weight, needed
 
 
 class _Keys(Section):
