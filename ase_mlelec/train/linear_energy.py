@@ -32,9 +32,7 @@ def fit_linear(model, frames, loss, ridge, *, batch_size=16, checkpoint=None, pr
     ----------
     model : Model
         Trained in place; the descriptor stays as it is.
-    frames : Frames
-        Their configuration weights are in the loss.
-    loss : EnergyLoss
+    frames, loss : Frames, EnergyLoss
     ridge : float
         Of the mean diagonal element of the normal matrix (see ase_mlelec.train.linear).
     checkpoint : path
@@ -56,14 +54,7 @@ def fit_linear(model, frames, loss, ridge, *, batch_size=16, checkpoint=None, pr
     check_terms(loss, frames)
     remedy = f"give a ridge larger than {ridge:g}, or check the labels. Nothing was saved"
     last = model.heads["energy"].nets.last
-    n_rows, n_weights = _n_rows(frames, loss), sum(part.numel() for layer in last for part in layer.parameters())
-    dual = n_weights > MANY_WEIGHTS and n_rows < FEW_ROWS * n_weights
-    most, what = _largest_batch(frames, loss, batch_size), f"the closed form of {n_rows} labels and {n_weights} weights"
-    needed = (2 * n_rows + 3 * most) * n_weights + 3 * n_rows**2
-    if not dual:
-        what = f"the closed form of {n_weights} weights, with 2 matrices of {NUMBER * n_weights**2 / 1e9:.3g} GB,"
-        needed = 2 * n_weights**2 + 3 * n_weights * most
-    check_memory(needed, what, REMEDY)
+    dual = _few_rows(frames, loss, sum(part.numel() for layer in last for part in layer.parameters()), batch_size)
     identity = {
         "frames": frames.fingerprint(),
         "loss": f"{type(loss).__name__} {vars(loss)}",
@@ -86,6 +77,19 @@ def fit_linear(model, frames, loss, ridge, *, batch_size=16, checkpoint=None, pr
     if not bool(torch.isfinite(change).all()):
         raise Diverged(f"the closed form of the energy has no finite solution; {remedy}")
     _add(last, change)
+
+
+def _few_rows(frames, loss, n_weights, batch_size):
+    """Whether the labels are so few that their own matrix is solved; ValueError where there is no memory for either."""
+    n_rows, most = _n_rows(frames, loss), _largest_batch(frames, loss, batch_size)
+    few = n_weights > MANY_WEIGHTS and n_rows < FEW_ROWS * n_weights
+    what = f"the closed form of {n_rows} labels and {n_weights} weights"
+    needed = (2 * n_rows + 3 * most) * n_weights + 3 * n_rows**2
+    if not few:
+        what = f"the closed form of {n_weights} weights, with 2 matrices of {NUMBER * n_weights**2 / 1e9:.3g} GB,"
+        needed = 2 * n_weights**2 + 3 * n_weights * most
+    check_memory(needed, what, REMEDY)
+    return few
 
 
 @torch.no_grad()

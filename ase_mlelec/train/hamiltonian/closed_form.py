@@ -16,9 +16,9 @@ from ase_mlelec.train.standardize import mean_and_inverse
 
 PAIRS = 5000  # at a time
 # in units of the mean diagonal element of a family of features, or, of functions without a scale, of its elements
-STIFFNESS = {"onsite": 3e-2, "third_onsite": 3e-2, "third_inter": 3e-2, "third_intra": 1e-5}
+STIFFNESS = {"onsite": 1e-2, "third_onsite": 1e-2, "third_inter": 1e-2, "third_intra": 1e-5}
 UNSCALED = ("third_inter", "third_intra")
-REFIT = 100.0  # times these ridges in fine-tuning, by which less of the first training is forgotten
+REFIT = 10.0  # times these ridges in fine-tuning, by which less of the first training is forgotten
 
 
 @torch.no_grad()
