@@ -19,7 +19,7 @@ except ImportError:  # not on Windows
 def replacing(path):
     """Path of a temporary file with the same suffix that takes the place of ``path`` when the block ends without error.
 
-    An interrupted program leaves the old file as it was, and a reader never sees half of the new one.  The new file is
+    An interrupted program leaves the old file as it was, and a reader never sees half of the new one. The new file is
     on the disk before it takes the place of the old one, so that a power failure leaves one of the two.
     """
     path = Path(os.path.realpath(path))  # a link stays a link
@@ -46,11 +46,14 @@ class FileLock:
     """The right to write to ``path``: held by one FileLock at a time, until ``release``.
 
     It is an advisory lock of the operating system (flock) on a file beside ``path`` with the suffix ``.lock``, which
-    ends with the process that holds it, however that ends: there are no stale locks.  Readers do not look at it.  Other
-    machines see it as far as the file system passes locks on: NFS does unless mounted with ``nolock``.  Where locks do
+    ends with the process that holds it, however that ends: there are no stale locks. Readers do not look at it. Other
+    machines see it as far as the file system passes locks on: NFS does unless mounted with ``nolock``. Where locks do
     not exist at all a warning tells so once.
 
-    Raises ValueError where another one, of this process or another, holds the lock.
+    Raises
+    ------
+    ValueError
+        Where another one, of this process or another, holds the lock.
     """
 
     def __init__(self, path):

@@ -1,6 +1,6 @@
-"""Models from files: by the name of a shipped model, or by path.  Nothing in a file is executed.
+"""Models from files: by the name of a shipped model, or by path. Nothing in a file is executed.
 
-A model is one ``.safetensors`` file, see ase_mlelec.model_file.  Files of other programs are read by what READERS has
+A model is one ``.safetensors`` file, see ase_mlelec.model_file. Files of other programs are read by what READERS has
 for their suffix.
 """
 

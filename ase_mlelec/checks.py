@@ -16,7 +16,14 @@ def printable(text, most=200):
 def check_finite(path, what, values, error=ValueError):
     """``values`` as they came, after refusing NaN and infinity.
 
-    path : the file they are from; what : str, their name in the message; error : the reader's class of exceptions
+    Parameters
+    ----------
+    path
+        The file they are from.
+    what : str
+        Their name in the message.
+    error
+        The reader's class of exceptions.
     """
     finite = np.isfinite(np.asarray(values, dtype=float))
     if not finite.all():
@@ -31,8 +38,11 @@ def check_finite(path, what, values, error=ValueError):
 def check_count(path, what, count, bytes_each, error=ValueError):
     """``count`` as an int, after refusing counts that a file of its size cannot hold, before memory is taken.
 
-    bytes_each : the least number of bytes that one of the counted things takes in the file, uncompressed; a compressed
-        file (.gz) may hold a thousand times its size
+    Parameters
+    ----------
+    bytes_each
+        The least number of bytes that one of the counted things takes in the file, uncompressed; a compressed file
+        (.gz) may hold a thousand times its size.
     """
     size = Path(path).stat().st_size * (1100 if str(path).endswith(".gz") else 1)
     if not 0 <= count <= size / bytes_each:

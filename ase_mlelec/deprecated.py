@@ -1,9 +1,11 @@
 """Former names of functions, attributes and keyword arguments: they go on to work, with a DeprecationWarning.
 
-__getattr__ = former_names(__name__, read_centres="read_centers")      # at the end of a module
+``__getattr__`` = ``former_names(__name__``, read_centres="read_centers") # at the end of a module
 
-class Hamiltonian:
-    centres = renamed_attribute("centres", "centers")                  # attribute, property or method
+::
+
+    class Hamiltonian:
+        centres = renamed_attribute("centres", "centers")                  # attribute, property or method
 
     @renamed_arguments(centres="centers")                              # a function or method
     @formerly_positional("centers")

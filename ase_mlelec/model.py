@@ -1,4 +1,4 @@
-"""Model = descriptor + named heads.  What is saved, loaded and evaluated."""
+"""Model = descriptor + named heads. What is saved, loaded and evaluated."""
 
 import copy
 
@@ -102,10 +102,19 @@ class Model(torch.nn.Module):
     def forward(self, system, edges, quantities=None):
         """dict of the quantities asked for (default all): Tensor [C, ...] of every centre; of pairs of atoms Blocks.
 
-        edges : all pairs within the cutoffs of the descriptors that are needed, at most ``cutoff``
+        Parameters
+        ----------
+        edges
+            All pairs within the cutoffs of the descriptors that are needed, at most ``cutoff``.
 
-        The result has the precision of the model.  Raises InputError for models in half precision and for edges that
-        do not reach as far.
+        Raises
+        ------
+        InputError
+            For models in half precision and for edges that do not reach as far.
+
+        Notes
+        -----
+        The result has the precision of the model.
         """
         names = list(self.heads.keys() if quantities is None else quantities)
         system, edges = self._in_own_precision(system, edges)

@@ -26,11 +26,15 @@ ACTIVATIONS: dict[str, Any] = {
 
 
 class DenseLayer(torch.nn.Module):
-    """y = f(x W + b) [* idt], plus x if the width stays, plus [x, x] if it doubles.
+    """y = f(x W + b) ``[*`` idt], plus x if the width stays, plus [x, x] if it doubles.
 
+    Parameters
+    ----------
     activation : name of f in ACTIVATIONS
 
-    Source: Zhang et al. 2018 (DeepPot-SE), supplementary; the layer rule of its reference implementation.
+    References
+    ----------
+    Zhang et al. 2018 (DeepPot-SE), supplementary; the layer rule of its reference implementation.
     """
 
     def __init__(self, n_in: int, n_out: int, timestep: bool = False, activation: str = "tanh"):

@@ -1,7 +1,7 @@
 """What can be learned: one row for every quantity and for every label that data sets carry.
 
 Readers and writers of data, the normalization of new models, losses, errors, model files, the command line and figures
-read these tables.  ``add`` adds a quantity of another package, ``added`` for as long as a block runs.
+read these tables. ``add`` adds a quantity of another package, ``added`` for as long as a block runs.
 
 Index letters of shapes: N atoms, S energies of a grid, 3 Cartesian components.
 """
@@ -102,8 +102,8 @@ def root_mean_square(error: Any, label: Any) -> float:
 
 
 def relative_to_spread(error: Any, label: Any) -> float | None:
-    """Root mean square error over the spread of the labels, the root of the variance over their rows: 1 for a model that
-    predicts the mean of all rows.  None where they do not differ.
+    """Root mean square error over the spread of the labels, the root of the variance over their rows: 1 for a model
+    that predicts the mean of all rows. None where they do not differ.
     """
     spread = float(label.var(axis=0).mean()) ** 0.5
     return root_mean_square(error, label) / spread if spread > 0 else None

@@ -24,7 +24,10 @@ def list_models(folder=PRETRAINED) -> list[str]:
 def read_summary(name: str, folder=PRETRAINED) -> dict:
     """dict of a shipped model: species, cutoff (Å) and quantities, from the header alone; its arrays are not read.
 
-    Raises ValueError for a file that is not a model.
+    Raises
+    ------
+    ValueError
+        For a file that is not a model.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""System: one or many structures as tensors.  The only place where strain is applied."""
+"""System: one or many structures as tensors. The only place where strain is applied."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -16,11 +16,17 @@ LARGEST = 1e8  # Å, of positions and cells
 class System:
     """A batch of B structures with N atoms in all.
 
+    Attributes
+    ----------
     positions : Tensor [N, 3], Å
-    numbers : Tensor [N], atomic numbers
-    cell : Tensor [B, 3, 3], Å, lattice vectors in rows; zero rows along directions without one
-    pbc : Tensor [B, 3], bool
-    batch : Tensor [N], the structure every atom belongs to
+    numbers : Tensor [N]
+        Atomic numbers.
+    cell : Tensor [B, 3, 3], Å
+        Lattice vectors in rows; zero rows along directions without one.
+    pbc : Tensor [B, 3]
+        Bool.
+    batch : Tensor [N]
+        The structure every atom belongs to.
     """
 
     positions: torch.Tensor
@@ -35,8 +41,10 @@ class System:
     ) -> "System":
         """Build from one ase.Atoms or a sequence of them.
 
-        Raises InputError for an empty structure, NaN or infinite positions, those beyond LARGEST, or a periodic cell
-        without volume.
+        Raises
+        ------
+        InputError
+            For an empty structure, NaN or infinite positions, those beyond LARGEST, or a periodic cell without volume.
         """
         images: list[Any] = [atoms] if hasattr(atoms, "get_atomic_numbers") else list(atoms)
         if not images:
@@ -102,7 +110,10 @@ class System:
 def check_atoms(atoms: Atoms) -> None:
     """Refuse structures no model can evaluate.
 
-    Raises InputError naming cause and remedy.
+    Raises
+    ------
+    InputError
+        Naming cause and remedy.
     """
     if len(atoms) == 0:
         raise InputError("got an empty Atoms object; give at least one atom")

@@ -1,6 +1,6 @@
 """The only place with conversion factors (CODATA 2018, the set behind Quantum ESPRESSO 6.7 to all printed digits).
 
-The public API speaks ASE units: eV, Å, e, amu, K.  Files of other programs are converted here and nowhere else.
+The public API speaks ASE units: eV, Å, e, amu, K. Files of other programs are converted here and nowhere else.
 """
 
 HARTREE = 27.211386245988  # eV

@@ -1,7 +1,7 @@
 """The ``ase.plugins`` entry point: names and strings only.
 
 ASE loads the plugin modules of all packages together, and one that raises disables those of every other package too.
-``ase._4`` moreover announces that it may change without notice.  A version of ASE without it, or with another
+``ase._4`` moreover announces that it may change without notice. A version of ASE without it, or with another
 CalculatorPlugin, therefore finds no plugins here instead of an error; the calculators work all the same.
 """
 

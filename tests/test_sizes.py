@@ -1,4 +1,4 @@
-"""How long a function and a file may be, counted after `ruff format`, docstrings included."""
+"""How long a function, its docstring aside, and a file may be, counted after `ruff format`."""
 
 import ast
 from pathlib import Path
@@ -16,23 +16,23 @@ FILES = {
 # Longer ones, at most two, each with the reason why it is easier to read in one piece.
 EXCEPTIONS: dict[str, str] = {}
 # TODO(today): their owners are splitting them
-BEING_SPLIT = {
-    "ase_mlelec/bands/wannier_hamiltonian.py",
-    "ase_mlelec/calculators/ml_dft.py",
-    "ase_mlelec/train/linear.py",
-    "ase_mlelec/train/recipes/hamiltonian.py",
-}
+BEING_SPLIT = {"ase_mlelec/train/linear.py", "ase_mlelec/train/recipes/hamiltonian.py"}
 
 
 def longest(path):
     """(lines of the file; name and lines of every function in it)."""
     text = path.read_text(encoding="utf-8")
     functions = [
-        (node.name, node.end_lineno - node.lineno + 1)
+        (node.name, node.end_lineno - node.lineno + 1 - docstring_lines(node))
         for node in ast.walk(ast.parse(text))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     ]
     return len(text.splitlines()), functions
+
+
+def docstring_lines(node):
+    """Lines of the docstring, which is as long as a function has arguments, not as it is complicated."""
+    return node.body[0].end_lineno - node.body[0].lineno + 1 if ast.get_docstring(node) else 0
 
 
 def too_long(name, path):

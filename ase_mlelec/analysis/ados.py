@@ -16,9 +16,13 @@ from ase_mlelec.system import System
 class PrincipalComponents:
     """The directions in which spectra vary most: g ≈ mean + scores @ components.
 
+    Attributes
+    ----------
     mean : array [S], states/eV
-    components : array [K, S], orthonormal rows, the largest entry of each positive
-    explained_variance : array [K], the fraction of the total variance along each component, descending
+    components : array [K, S]
+        Orthonormal rows, the largest entry of each positive.
+    explained_variance : array [K]
+        The fraction of the total variance along each component, descending.
     """
 
     mean: np.ndarray
@@ -37,12 +41,20 @@ class PrincipalComponents:
 def principal_components(ados, n_components=2):
     """Principal component analysis of the ADOS of any number of atoms and snapshots.
 
-    ados : array [..., S], states/eV; leading axes are joined
+    Parameters
+    ----------
+    ados : array [..., S], states/eV
+        Leading axes are joined.
     n_components : int
 
-    Raises ValueError for fewer than two spectra, NaN, or more components than spectra or grid points.
+    Raises
+    ------
+    ValueError
+        For fewer than two spectra, NaN, or more components than spectra or grid points.
 
-    Source: Zeng et al. 2022, Sec. VI.
+    References
+    ----------
+    Zeng et al. 2022, Sec. VI.
     """
     rows = np.asarray(ados, dtype=float)
     rows = rows.reshape(-1, rows.shape[-1])
@@ -64,17 +76,30 @@ def principal_components(ados, n_components=2):
 
 
 def coordination(atoms, radius, width=0.0):
-    """Coordination number of every atom: neighbours within ``radius``, periodic images included.
+    r"""Coordination number of every atom: neighbours within ``radius``, periodic images included.
 
-        n_i = Σ_j w(r_ij),  w = 1 below radius - width/2, 0 above radius + width/2, (1 + cos πx)/2 between them
+    .. math::
 
+        n_i = \sum_j w(r_{ij})
+
+    with w = 1 below radius - width/2, 0 above radius + width/2, and (1 + cos πx)/2 between them.
+
+    Parameters
+    ----------
     atoms : ase.Atoms
-    radius : float, Å; 2.9 lies between the first two shells of silicon, crystalline and liquid
-    width : float, Å; 0 counts neighbours, more makes the number continuous along a trajectory
+    radius : float, Å
+        2.9 lies between the first two shells of silicon, crystalline and liquid.
+    width : float, Å
+        0 counts neighbours, more makes the number continuous along a trajectory.
 
-    Returns array [N].
+    Returns
+    -------
+    array [N]
 
-    Raises ValueError for a radius or width that makes no sense.
+    Raises
+    ------
+    ValueError
+        For a radius or width that makes no sense.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Journal: a file to which rows are appended, of which every row is complete and checked, or not there.
 
 A record is MAGIC, the length of its payload (8 bytes, little-endian), the payload's BLAKE2b digest (16 bytes) and the
-payload.  The first record tells, as JSON, to which HDF5 file the rows belong ("run") and the number of the first one
+payload. The first record tells, as JSON, to which HDF5 file the rows belong ("run") and the number of the first one
 ("first"); each of the others is a row: the length of a JSON head (4 bytes), the head [number, [[name, dtype, shape],
 ...]], and the numbers of the arrays, one after the other.
 """
@@ -25,7 +25,7 @@ class Journal:
     """The end of a journal at which rows are written; begins a new file in place of an old one.
 
     A row has been handed to the operating system, in one piece, when ``append`` returns: it survives the end of the
-    process.  What a power failure leaves is checked like the rest.
+    process. What a power failure leaves is checked like the rest.
     """
 
     def __init__(self, path, run, first):
@@ -36,7 +36,7 @@ class Journal:
         self._file, self._end = open(path, "r+b", buffering=0), len(content)  # noqa: SIM115
 
     def append(self, rows):
-        """Add rows, list of dict of array.  OSError where they cannot be written; those before are as they were."""
+        """Add rows, list of dict of array. OSError where they cannot be written; those before are as they were."""
         content = memoryview(b"".join(_packed(_encoded(self.n_rows + k, row)) for k, row in enumerate(rows)))
         end = self._end
         try:
@@ -69,7 +69,7 @@ def read_run(file, path):
 def read_rows(file, path, first):
     """Iterate over the (place, dict of array) of rows, from behind the first record of the open file on.
 
-    A last row that was cut off is left out.  One that is complete but has other numbers than were written is left out
+    A last row that was cut off is left out. One that is complete but has other numbers than were written is left out
     with a warning if it is the last one; otherwise ValueError.
     """
     number = first

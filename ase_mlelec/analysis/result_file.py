@@ -1,6 +1,6 @@
 """Reading the HDF5 files of ``evaluate`` and ``ElectronicRecorder``, and what is in them.
 
-Datasets have the rows along their first axis, and an attribute "unit" where ase_mlelec.quantities knows it.  The
+Datasets have the rows along their first axis, and an attribute "unit" where ase_mlelec.quantities knows it. The
 attribute "rows" of the file counts the complete ones, "ase_mlelec" is a header in JSON, "run" a random name of the run.
 Rows that were written last may lie in a journal beside the file, see ase_mlelec.analysis.result_writer; a file that is
 not being written has none, unless its writer was killed.
@@ -38,15 +38,27 @@ class ResultFile(Mapping):
     """An HDF5 file of ``evaluate`` or ``ElectronicRecorder``: mapping from quantity to array [n, ...], read on demand.
 
     Beside the quantities there are "n_atoms", "fingerprint" (of each structure) and, where the calculator has one, the
-    "energy_grid" [S] of spectra, eV.  It can be read while the run goes on, which it does not disturb; one array may
+    "energy_grid" [S] of spectra, eV. It can be read while the run goes on, which it does not disturb; one array may
     then have more rows than the one before.
 
-    path : path of the file; it is opened for every access and closed again
+    Parameters
+    ----------
+    path : path of the file
+        It is opened for every access and closed again.
 
-    n_rows : int, the complete rows
+    Attributes
+    ----------
+    n_rows : int
+        The complete rows.
 
-    Raises FileNotFoundError where there is no file, ValueError where it is damaged or of another program, and KeyError
-    for quantities that are not in it.
+    Raises
+    ------
+    FileNotFoundError
+        Where there is no file.
+    ValueError
+        Where it is damaged or of another program.
+    KeyError
+        For quantities that are not in it.
     """
 
     def __init__(self, path):
@@ -212,7 +224,10 @@ def _count_rows(file):
 def joined(name, parts):
     """Array [n, ...] of arrays [n_k, ...]; where their shapes differ they are filled up with NaN.
 
-    Raises ValueError where they differ in the number of axes.
+    Raises
+    ------
+    ValueError
+        Where they differ in the number of axes.
     """
     if len({part.ndim for part in parts}) > 1:
         raise ValueError(

@@ -1,14 +1,14 @@
 """Writing the HDF5 files of ``evaluate`` and ``ElectronicRecorder`` so that no complete row is ever lost.
 
-HDF5 files that are written in place do not survive the death of their writer, or a full disk.  So a new row goes to a
+HDF5 files that are written in place do not survive the death of their writer, or a full disk. So a new row goes to a
 journal (``run.h5.journal``, see ase_mlelec.analysis.journal) in one piece, which takes some 0.1 ms, and the rows of the
-journal go to a copy of the HDF5 file that takes the place of the file when it is complete and on the disk.  That
-happens whenever fifty times as long has passed as it took the last time, so that it costs 2 % of a run and the file lags
-behind by little, and at the end.  A program that is killed leaves the journal, from which ``ResultFile`` reads on and
-which the next run takes over.
+journal go to a copy of the HDF5 file that takes the place of the file when it is complete and on the disk. That happens
+whenever fifty times as long has passed as it took the last time, so that it costs 2 % of a run and the file lags behind
+by little, and at the end. A program that is killed leaves the journal, from which ``ResultFile`` reads on and which the
+next run takes over.
 
 At every moment a row is therefore whole, with a checksum, in one of two files that are not written in place or only
-appended to.  A power failure may cost rows since the HDF5 file was replaced the last time, as the journal is left to
+appended to. A power failure may cost rows since the HDF5 file was replaced the last time, as the journal is left to
 the operating system; it never changes one unnoticed.
 """
 
@@ -47,13 +47,25 @@ ROOM = 1 << 16  # bytes of an HDF5 file beside its rows
 class ResultWriter:
     """The one writer of a ResultFile; a context manager.
 
-    header : dict of JSON types, with which an existing file must agree; grid : array [S], eV, or None
-    resume : False replaces an existing file, in one step with the first rows that are written: until then it stays
+    Parameters
+    ----------
+    header : dict of JSON types
+        With which an existing file must agree.
+    grid : array [S], eV, or None
+    resume : bool
+        False replaces an existing file, in one step with the first rows that are written: until then it stays.
 
-    n_rows : int, rows written so far
+    Attributes
+    ----------
+    n_rows : int
+        Rows written so far.
 
-    Raises ValueError where another one writes to the file, where an existing one is of another run or damaged, and
-    OSError where it cannot be written.
+    Raises
+    ------
+    ValueError
+        Where another one writes to the file, where an existing one is of another run or damaged.
+    OSError
+        Where it cannot be written.
     """
 
     def __init__(self, path, header, grid=None, resume=True):
@@ -76,7 +88,10 @@ class ResultWriter:
     def append(self, rows):
         """Add rows, list of dict of array; when this returns they survive the end of the process.
 
-        Raises OSError where they cannot be written; then the rows before are as they were.
+        Raises
+        ------
+        OSError
+            Where they cannot be written; then the rows before are as they were.
         """
         if self._lock is None:
             raise ValueError(f"{self.path}: is closed; make a new recorder, which goes on with it")
@@ -96,7 +111,10 @@ class ResultWriter:
     def update(self, patient=False):
         """Bring the HDF5 file up to date.
 
-        patient : put up with a full disk, as the rows are in the journal, and try again later
+        Parameters
+        ----------
+        patient
+            Put up with a full disk, as the rows are in the journal, and try again later.
         """
         if self._journal is None or self._journal.n_rows == self._in_file:
             return
@@ -212,8 +230,14 @@ class ResultWriter:
     def _replace(self, rows=None, new=False, keep=None):
         """Put a new HDF5 file in place of the old one, and an empty journal in place of the one whose rows it has.
 
-        rows : list of dict, behind those of the old file; default: what is in the journal
-        new : without the rows of the old file;  keep : number of them, default all
+        Parameters
+        ----------
+        rows : list of dict
+            Behind those of the old file; default: what is in the journal.
+        new
+            Without the rows of the old file.
+        keep
+            Number of them, default all.
         """
         begun, old = time.monotonic(), ResultFile(self.path)
         with replacing(self.path) as partial, self._opened(partial, rows, new, keep) as file:

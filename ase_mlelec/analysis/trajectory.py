@@ -3,11 +3,11 @@
 A *quantity* is asked for by name, and there is no list of names: it is
 
 1. an ASE result that the calculator implements ("energy", "forces", "fermi_level", ...), or
-2. what a method get_<name> of the calculator returns ("total_dos", "ados", "order_parameter", "band_gap", ...), or
-3. what a method get_<name> of Atoms returns ("temperature", "volume", "positions", "cell", ...), or
+2. what a method ``get_<name>`` of the calculator returns ("total_dos", "ados", "order_parameter", "band_gap", ...), or
+3. what a method ``get_<name>`` of Atoms returns ("temperature", "volume", "positions", "cell", ...), or
 4. instead of a name, a function of Atoms; its ``__name__`` names the quantity.
 
-Results are numbers or arrays of numbers.  In a file they are HDF5 datasets with the structures along the first axis.
+Results are numbers or arrays of numbers. In a file they are HDF5 datasets with the structures along the first axis.
 """
 
 import errno
@@ -36,6 +36,8 @@ ATOMS_PER_BATCH = 1024  # small structures are evaluated together up to this siz
 def evaluate(calc, images, quantities, *, batch_size=None, out=None, resume=True, progress=True):
     """Quantities of many structures, small structures evaluated together.
 
+    ::
+
         run = evaluate(DeepDOSCalculator("si"), "md.traj", ["fermi_level", "total_dos"], out="md.h5")
         run["total_dos"]            # array [n, S]
 
@@ -44,21 +46,36 @@ def evaluate(calc, images, quantities, *, batch_size=None, out=None, resume=True
     Other programs see in the HDF5 file all rows but those of the last moments, which ``ResultFile`` reads from the
     journal beside it, and at the end all; ase_mlelec.analysis.result_writer tells how.
 
-    calc : ASE calculator
-    images : sequence of Atoms, one Atoms, or the path of a trajectory ("md.traj", "md.extxyz@::10"), which is read
-        structure by structure
-    quantities : names, see the module
-    batch_size : int, structures at a time; default as many as have 1024 atoms together
-    out : path of an HDF5 file; default: in memory
-    resume : False starts ``out`` anew; what it held is replaced by the first batch that is finished
-    progress : show a progress bar, where the output is a terminal
+    Parameters
+    ----------
+    calc
+        ASE calculator.
+    images : sequence of Atoms
+        One Atoms, or the path of a trajectory ("md.traj", "md.extxyz@::10"), which is read structure by structure.
+    quantities : names
+        See the module.
+    batch_size : int
+        Structures at a time; default as many as have 1024 atoms together.
+    out : path of an HDF5 file
+        Default: in memory.
+    resume : bool
+        False starts ``out`` anew; what it held is replaced by the first batch that is finished.
+    progress
+        Show a progress bar, where the output is a terminal.
 
-    Returns a mapping from quantity to array [n, ...]: a dict, or with ``out`` the ResultFile, which reads on demand.
-    Where structures differ in size, the arrays of the smaller ones are filled up with NaN; "n_atoms" [n] tells.
+    Returns
+    -------
+    mapping from quantity to array [n, ...]
+        A dict, or with ``out`` the ResultFile, which reads on demand. Where structures differ in size, the arrays of
+        the smaller ones are filled up with NaN; "n_atoms" [n] tells.
 
-    Raises ValueError for unknown quantities, quantities that are not numbers, and an ``out`` of other structures,
-    quantities or another model, that is damaged, or that another program is writing; OSError where it cannot be
-    written.
+    Raises
+    ------
+    ValueError
+        For unknown quantities, quantities that are not numbers, and an ``out`` of other structures, quantities or
+        another model, that is damaged, or that another program is writing.
+    OSError
+        Where it cannot be written.
     """
     names = _names(quantities)
     if batch_size is not None and batch_size < 1:
@@ -95,31 +112,44 @@ def _writer(path, names, calc, resume):
 class ElectronicRecorder:
     """Writes electronic quantities of a run to HDF5: an observer for ASE's molecular dynamics and optimizers.
 
+    ::
+
         recorder = ElectronicRecorder(atoms, "run.h5", quantities=("energy", "fermi_level", "total_dos"), dyn=dyn)
         dyn.attach(recorder, interval=10)
         dyn.run(1000)
         recorder.results["total_dos"]           # array [n, S]
 
-    Every row is stored before the run goes on: it survives a killed process and a full disk.  Other programs can read
+    Every row is stored before the run goes on: it survives a killed process and a full disk. Other programs can read
     the file meanwhile; they see all rows but those of the last moments, which ``recorder.results`` reads from the
-    journal beside it, and all of them at the end of dyn.run(), of the program, or after ``close``.  See
+    journal beside it, and all of them at the end of dyn.run(), of the program, or after ``close``. See
     ase_mlelec.analysis.result_writer.
 
     An existing file is checked and continued: a last row that was cut off is dropped, time goes on from the last row,
     and the first call adds nothing if the structure is the one of the last row, as after a restart from a trajectory.
 
-    atoms : ase.Atoms of the run, with a calculator
+    Parameters
+    ----------
+    atoms : ase.Atoms of the run
+        With a calculator.
     path : path of the HDF5 file
-    quantities : names, see the module
-    dyn : ASE dynamics; adds "step" and "time" (fs; molecular dynamics only)
-    extxyz : path of a file that also gets the structures, with all recorded quantities that are one number per atom
-        as columns: ``ase gui`` colours by them, see set_atom_scalars.  Its frames are those of the rows, one by one:
-        what is behind them is cut off when the run goes on
-    resume : False starts the files anew; what they held is replaced by the first row
+    quantities : names
+        See the module.
+    dyn
+        ASE dynamics; adds "step" and "time" (fs; molecular dynamics only).
+    extxyz : path of a file that also gets the structures
+        With all recorded quantities that are one number per atom as columns: ``ase gui`` colours by them, see
+        set_atom_scalars. Its frames are those of the rows, one by one: what is behind them is cut off when the run goes
+        on.
+    resume : bool
+        False starts the files anew; what they held is replaced by the first row.
 
-    Raises ValueError for unknown quantities, quantities that are not numbers, and a file with other quantities, of
-    another model, of the same run from its beginning, damaged, or that another recorder is writing; OSError where it
-    cannot be written.
+    Raises
+    ------
+    ValueError
+        For unknown quantities, quantities that are not numbers, and a file with other quantities, of another model, of
+        the same run from its beginning, damaged, or that another recorder is writing.
+    OSError
+        Where it cannot be written.
     """
 
     def __init__(
@@ -251,16 +281,21 @@ def set_atom_scalars(atoms, **scalars):
     """Put one number per atom into ``atoms.arrays`` under each name; returns ``atoms``.
 
     ASE's viewer colours by any such array: write the structures as extxyz, open them with ``ase gui run.extxyz``, and
-    choose View -> Colors -> By user-defined "<name>".  (It also colours by tag, force, velocity, initial charge,
-    magnetic moment and number of neighbours.)  The colour scale spans the values of the structure shown when the window
-    was opened: open it at the last structure, or set min and max there.  ASE's .traj and database files drop such
+    choose View -> Colors -> By user-defined "<name>". (It also colours by tag, force, velocity, initial charge,
+    magnetic moment and number of neighbours.) The colour scale spans the values of the structure shown when the window
+    was opened: open it at the last structure, or set min and max there. ASE's .traj and database files drop such
     arrays; where only those will do, ``atoms.set_initial_charges(values)`` survives and can be coloured by, but changes
     what calculators see.
 
+    Parameters
+    ----------
     atoms : ase.Atoms
     scalars : name=array [N]
 
-    Raises ValueError for arrays of another shape.
+    Raises
+    ------
+    ValueError
+        For arrays of another shape.
     """
     for name, values in scalars.items():
         if np.shape(values) != (len(atoms),):
@@ -286,7 +321,10 @@ def _quantity(calc, atoms, name):
 def _getter(calc, atoms, name):
     """A function without arguments that returns the quantity.
 
-    Raises ValueError for one that there is not.
+    Raises
+    ------
+    ValueError
+        For one that there is not.
     """
     if callable(name):
         return partial(name, atoms)

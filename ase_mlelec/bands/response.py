@@ -74,7 +74,7 @@ class Response(OnMeshes):
 
     @property
     def berry_terms(self) -> str:
-        """What Berry curvature and Hall conductivity contain: "all terms", or "internal terms only: no <0|r|R>"."""
+        """What Berry curvature and Hall conductivity contain: "all terms", or "internal terms only: no ``<0|r|R>``"."""
         return _WITHOUT_POSITIONS if self.position_blochs is None else "all terms"
 
     def berry_curvature(self, kpts: ArrayLike) -> NDArray:

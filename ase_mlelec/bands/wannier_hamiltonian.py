@@ -111,7 +111,7 @@ class WannierHamiltonian(Response):
 
     @property
     def positions(self) -> NDArray | None:
-        """<m 0|r|n R>, Å, array [R, W, W, 3], or None."""
+        """``<m 0|r|n R>``, Å, array [R, W, W, 3], or None."""
         if self.position_blochs is None:
             return None
         return np.stack([_in_order(each, self.r_vectors) for each in self.position_blochs], axis=-1)

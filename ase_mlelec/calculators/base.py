@@ -1,6 +1,6 @@
 """MLElecCalculator: everything the calculators share on ASE's side: models, parameters, results, errors.
 
-A subclass names the heads it needs and writes ``evaluate``.  How a structure goes through the models is in
+A subclass names the heads it needs and writes ``evaluate``. How a structure goes through the models is in
 ``evaluation``, which structure is meant in ``present``, what is told outside of the training data in ``extrapolation``.
 """
 

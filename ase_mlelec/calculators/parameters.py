@@ -90,7 +90,7 @@ def _arguments(part):
 
 
 def fingerprint(model):
-    """str, 16 hexadecimal digits: of architecture, metadata and weights.  The same for a model and its file."""
+    """str, 16 hexadecimal digits: of architecture, metadata and weights. The same for a model and its file."""
     parts = {
         name: [type(part).__name__, _arguments(part)]
         for name, part in {

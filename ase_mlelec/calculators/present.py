@@ -1,6 +1,6 @@
 """PresentStructure: which structure a calculator's methods speak of, and one call at a time.
 
-ASE's calculators know a copy of the structure that they evaluated last.  Methods beyond ASE's own, such as
+ASE's calculators know a copy of the structure that they evaluated last. Methods beyond ASE's own, such as
 ``atoms.calc.get_dos()``, are not told which Atoms they are asked for, and the copy may be out of date.
 """
 
@@ -23,13 +23,13 @@ from ase.calculators.calculator import InputError, PropertyNotImplementedError, 
 class PresentStructure:
     """Mix-in before ase's Calculator: every public method that takes ``atoms`` answers for a structure as it is now.
 
-    That is the structure passed as ``atoms``.  Without it, it is the Atoms object that the calculator is attached to
-    (``atoms.calc = calc``) or that it was passed last in this thread.  InputError is raised where there is none, and
+    That is the structure passed as ``atoms``. Without it, it is the Atoms object that the calculator is attached to
+    (``atoms.calc = calc``) or that it was passed last in this thread. InputError is raised where there is none, and
     where there are several that differ, because the calculator cannot know through which of them it was reached.
 
     ``atoms_came_first`` names methods that took it as first argument in former versions: they still do, with a warning.
 
-    Calls of several threads come one after the other.  torch.no_grad, inference_mode and autocast around a call, and
+    Calls of several threads come one after the other. torch.no_grad, inference_mode and autocast around a call, and
     torch's default device and precision, do not change what it gives.
     """
 
@@ -177,7 +177,7 @@ class PresentStructure:
 
 
 class Turns:
-    """A lock that a thread may take several times.  Copies have one of their own, shared as the original was shared."""
+    """A lock that a thread may take several times. Copies have one of their own, shared as the original was shared."""
 
     def __init__(self):
         self._lock = threading.RLock()

@@ -1,9 +1,9 @@
 """DeepPot-SE: smooth, many-body features from a small net of the distance, without hand-made functions.
 
-Row of neighbour j: R_j = (s, w x/r^2, w y/r^2, w z/r^2) with s = w(r)/r and a switch w; normalised by species.
-T = 1/n sum_j G(s_j) R_j^T, D = T T_<^T, with T_< the first rows of T.
+Row of neighbour j: R_j = (s, w x/r^2, w y/r^2, w z/r^2) with s = w(r)/r and a switch w; normalised by species. T = 1/n
+sum_j G(s_j) R_j^T, D = T ``T_<^T``, with ``T_<`` the first rows of T.
 
-Sources: Zhang et al. 2018 (NeurIPS), Eqs. (8)-(13); Zeng et al. 2022, Fig. 1.
+References: Zhang et al. 2018 (NeurIPS), Eqs. (8)-(13); Zeng et al. 2022, Fig. 1.
 """
 
 import copy
@@ -25,22 +25,37 @@ CLOSEST = 0.8  # Å, or 3/4 of the shortest bond if that is longer: a compressed
 class DeepPotSE(Descriptor):
     """DeepPot-SE descriptor, optionally with higher angular channels.
 
+    Parameters
+    ----------
     species : sequence of chemical symbols
-    cutoff, smooth : float, Å; where the switch ends and starts
-    widths : embedding widths; the last is M
-    n_axis : rows of T_<
-    sel : expected number of neighbours of each species; n = sum(sel) scales T (no neighbour is ever dropped)
-    one_side : True, one embedding per neighbour species; False, one per (centre, neighbour)
-    l_max : 1 is DeepPot-SE; 2 or 3 add the invariants sum_jk G_j G_k P_l(cos jk) as further blocks of features
-    n_basis : None for embedding nets; a number for a Chebyshev series of so many terms, trained directly
-    n_products : 0, or for l_max > 1 a number n: the frame has n^2 further vectors, Q_a T_b with the second moments
-        Q_a = 1/n sum_j G_a(s_j) (r r^T/r^2 - 1/3) w/r, for directions that no weighted sum of neighbours has
-    timestep, activation : of the layers of the embedding nets, see DenseLayer
-    protection : float, Å, added to the distance wherever it divides
-    excluded_pairs : sequence of (symbol, symbol, slots): centres of one do not see neighbours of the other.  Where
-        the mean of s is subtracted, slots matters, as empty slots contribute, too: the neighbours have "taken" theirs,
-        all slots of the pair are "empty", or there are "none".
+    cutoff, smooth : float, Å
+        Where the switch ends and starts.
+    widths
+        Embedding widths; the last is M.
+    n_axis
+        Rows of ``T_<``.
+    sel
+        Expected number of neighbours of each species; n = sum(sel) scales T (no neighbour is ever dropped).
+    one_side : bool
+        True, one embedding per neighbour species; False, one per (centre, neighbour).
+    l_max
+        1 is DeepPot-SE; 2 or 3 add the invariants sum_jk G_j G_k P_l(cos jk) as further blocks of features.
+    n_basis : None for embedding nets
+        A number for a Chebyshev series of so many terms, trained directly.
+    n_products
+        0, or for l_max > 1 a number n: the frame has n^2 further vectors, Q_a T_b with the second moments Q_a = 1/n
+        sum_j G_a(s_j) (r r^T/r^2 - 1/3) w/r, for directions that no weighted sum of neighbours has.
+    timestep, activation
+        Of the layers of the embedding nets, see DenseLayer.
+    protection : float, Å
+        Added to the distance wherever it divides.
+    excluded_pairs : sequence of (symbol, symbol, slots)
+        Centres of one do not see neighbours of the other. Where the mean of s is subtracted, slots matters, as empty
+        slots contribute, too: the neighbours have "taken" theirs, all slots of the pair are "empty", or there are
+        "none".
 
+    Notes
+    -----
     Features: [C, l_max * M * n_axis].
     """
 

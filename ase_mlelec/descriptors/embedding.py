@@ -1,6 +1,6 @@
 """Embeddings: the functions of distance that weigh a neighbour, as nets or as Chebyshev series.
 
-A net of one variable is a smooth function of one variable, so a Chebyshev series of it is exact to its truncation.  The
+A net of one variable is a smooth function of one variable, so a Chebyshev series of it is exact to its truncation. The
 sum over neighbours then runs over the basis functions, and the net's coefficients act once per centre.
 """
 
@@ -15,11 +15,19 @@ from ase_mlelec.nets import DenseNet, map_by_species
 class ChebyshevMoments(torch.autograd.Function):
     """sum_j R_j T_k(x_j) for k < K, by species of the neighbour j; differentiable to any order.
 
-    padded : Tensor [C, 1 + rows, n], x and below it R;  blocks : slices of n, one per species
+    Attributes
+    ----------
+    padded : Tensor [C, 1 + rows, n]
+        x and below it R.
+    blocks
+        Slices of n, one per species.
 
-    Returns moments [C, rows, species, K], and the T_k(x_j) up to a sign, [C, K, n]: the backward pass is written with
-    them, and a second backward pass goes through them.  T'_k = sum_m D_km T_m is again a series, so that the
-    derivatives with respect to x and R are one matrix product per centre, with no array [C, K, n] but the first one.
+    Returns
+    -------
+    moments [C
+        Rows, species, K], and the T_k(x_j) up to a sign, [C, K, n]: the backward pass is written with them, and a
+        second backward pass goes through them. T'_k = sum_m D_km T_m is again a series, so that the derivatives with
+        respect to x and R are one matrix product per centre, with no array [C, K, n] but the first one.
     """
 
     @staticmethod
@@ -52,10 +60,16 @@ class ChebyshevMoments(torch.autograd.Function):
 class FixedSeries(torch.autograd.Function):
     """As ChebyshevMoments, then their product with coefficients that do not change: [C, rows, M].
 
-    padded, blocks : as there
-    forth : Tensor [species K, M], coefficients of the S_k;  back : Tensor [M, species 2 K], those of the values and of
-        the slopes
-    plain : function of ``padded`` with the same values, where the result is to be differentiated more than once
+    Attributes
+    ----------
+    padded, blocks
+        As there.
+    forth : Tensor [species K, M]
+        Coefficients of the S_k.
+    back : Tensor [M, species 2 K]
+        Those of the values and of the slopes.
+    plain : function of ``padded`` with the same values
+        Where the result is to be differentiated more than once.
     """
 
     @staticmethod
@@ -107,7 +121,8 @@ def _assemble(parts, blocks):
 def _signed_chebyshev(x, n_basis):
     """S_k(x) = ±T_k(x) for k < K, signs + + - - + + ...: [C, n] -> [C, K, n].
 
-    With these signs T_{k+1} = 2 x T_k - T_{k-1} becomes S_{k+1} = S_{k-1} ± 2 x S_k, a single fused operation.
+    With these signs ``T_{k+1}`` = 2 x T_k - ``T_{k-1}`` becomes ``S_{k+1}`` = ``S_{k-1}`` ± 2 x S_k, a single fused
+    operation.
     """
     values = x.new_empty(n_basis, *x.shape)
     planes = values.unbind(0)
@@ -138,8 +153,11 @@ def _differentiation(n_basis, dtype, device):
 class _Embedding(torch.nn.Module):
     """One function of distance per species of the neighbour, or per pair of species.
 
+    Parameters
+    ----------
     n_species : int
-    one_side : True, numbered by species of the neighbour; False, centre + n_species * neighbour
+    one_side : bool
+        True, numbered by species of the neighbour; False, centre + n_species * neighbour.
     """
 
     def __init__(self, n_species, one_side):
@@ -161,10 +179,18 @@ class _Embedding(torch.nn.Module):
     def moments(self, padded, blocks, species):
         """sum_j R_j G(x_j)^T over all neighbours.
 
-        padded : Tensor [C, 1 + rows, n], x and below it R;  blocks : slices of n, one per species of the neighbour
-        species : Tensor [C], of the centre
+        Parameters
+        ----------
+        padded : Tensor [C, 1 + rows, n]
+            x and below it R.
+        blocks
+            Slices of n, one per species of the neighbour.
+        species : Tensor [C]
+            Of the centre.
 
-        Returns Tensor [C, rows, M].
+        Returns
+        -------
+        Tensor [C, rows, M]
         """
         raise NotImplementedError
 
@@ -172,7 +198,9 @@ class _Embedding(torch.nn.Module):
 class EmbeddingNets(_Embedding):
     """Nets of the normalised s(r) (DeepPot-SE).
 
-    Source: Zhang et al. 2018, Eq. (11); conventions of the weights as in the reference implementation.
+    References
+    ----------
+    Zhang et al. 2018, Eq. (11); conventions of the weights as in the reference implementation.
     """
 
     def __init__(self, n_species, one_side, widths, timestep=False, activation="tanh"):
@@ -243,7 +271,10 @@ class ChebyshevEmbedding(_Series):
 class CompressedEmbedding(_Series):
     """Series of EmbeddingNets over a range of the normalised s, and the nets above it; for evaluation.
 
-    Raises ValueError for nets that no series of so few terms reproduces, such as those with kinks.
+    Raises
+    ------
+    ValueError
+        For nets that no series of so few terms reproduces, such as those with kinks.
     """
 
     def __init__(self, nets, low, high, tolerance):

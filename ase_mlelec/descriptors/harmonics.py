@@ -9,7 +9,9 @@ def harmonics(unit, l_max, l_min=0):
     """Rows [(l_max + 1)^2 - l_min^2, E] of unit vectors [3, E]: of l = l_min .. l_max those of m = -l .. l, so that
     sum_m Y_lm(a) Y_lm(b) = P_l(a . b).
 
-    Source: recursion in l of the associated Legendre functions over sin^m, normalised, without the sign (-1)^m.
+    References
+    ----------
+    Recursion in l of the associated Legendre functions over sin^m, normalised, without the sign (-1)^m.
     """
     x, y, z = unit
     rows = [None] * (l_max + 1) ** 2

@@ -6,9 +6,15 @@ import torch
 def pad(center, kind, table, n_centers, kinds):
     """Lay the columns of ``table`` [R, E] out by centre, one block of slots per kind, zeros in empty slots.
 
-    kinds : all kinds, in the order in which the edges of a centre come (if not, they are sorted here)
+    Parameters
+    ----------
+    kinds
+        All kinds, in the order in which the edges of a centre come (if not, they are sorted here).
 
-    Returns Tensor [C, R, n]; the number of edges of each kind [C, kinds]; the slice of n that each kind has.
+    Returns
+    -------
+    Tensor [C, R, n]
+        The number of edges of each kind [C, kinds]; the slice of n that each kind has.
     """
     if len(kinds) == 1:
         return _pad_one_kind(center, table, n_centers)

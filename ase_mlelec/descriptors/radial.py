@@ -11,7 +11,7 @@ def switch(r: Tensor, smooth: float, cutoff: float) -> Tensor:
 
 
 def chebyshev(x: Tensor, n: int) -> Tensor:
-    """T_0 ... T_{n-1} of x [E] -> [E, n]."""
+    """T_0 ... ``T_{n-1}`` of x [E] -> [E, n]."""
     values = [torch.ones_like(x), x]
     for _ in range(n - 2):
         values.append(2 * x * values[-1] - values[-2])

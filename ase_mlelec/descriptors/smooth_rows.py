@@ -1,7 +1,7 @@
 """Rows of DeepPot-SE, R_j = (s, w/r Y(r/r)), and the variable of its embedding, as one operation with its derivative.
 
 Written out, they are a hundred small operations of torch on the way and two hundred on the way back, which is what a
-step of a small structure consists of.  In SmoothRows the spherical harmonics are polynomials of the components of unit
+step of a small structure consists of. In SmoothRows the spherical harmonics are polynomials of the components of unit
 vectors, so that those of one l are a product of matrices, and so are their slopes.
 """
 
@@ -31,8 +31,11 @@ class Shape(NamedTuple):
 def plain_rows(vec, shape, mean, radial, angular):
     """Table [1 + rows, E] of vectors [3, E]: x of the embedding, s, and w/r Y_lm of l = 1 .. l_max, as torch takes it.
 
-    shape : Shape;  mean, radial, angular : numbers or Tensors [E], s = radial (w/r - mean), and what multiplies w/r
-        for the others
+    Parameters
+    ----------
+    shape : Shape
+    mean, radial, angular
+        Numbers or Tensors [E], s = radial (w/r - mean), and what multiplies w/r for the others.
     """
     r = (vec * vec).sum(dim=0).sqrt()
     divisor = r + shape.protection if shape.protection else r

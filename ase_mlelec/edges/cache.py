@@ -12,8 +12,8 @@ class EdgeCache:
     """Keeps the pairs of one structure within cutoff + skin and reuses them while they are guaranteed complete.
 
     A pair vector v becomes v F + u_j - u_i when the cell changes by F = cell_old^-1 cell_new and atoms move by u beyond
-    that.  Pairs not in the list were longer than cutoff + skin, so none can have come within the cutoff as long as
-    sigma_min(F) (cutoff + skin) - 2 max|u| >= cutoff.  This holds for moving atoms and changing cells alike.
+    that. Pairs not in the list were longer than cutoff + skin, so none can have come within the cutoff as long as
+    sigma_min(F) (cutoff + skin) - 2 ``max|u|`` >= cutoff. This holds for moving atoms and changing cells alike.
     """
 
     def __init__(self, cutoff: float, skin: float):

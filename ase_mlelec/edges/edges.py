@@ -19,13 +19,22 @@ class Edges:
 
     The neighbours of a centre come in the order of their atomic numbers where ``build`` made them.
 
-    center : Tensor [E], index of the centre
-    neighbor : Tensor [E], index of the atom
-    shift : Tensor [E, 3], integers; the neighbour sits at r_neighbor + shift @ cell
-    vec : Tensor [E, 3], Å, neighbour - centre: the only geometry a descriptor reads; carries the gradient
-    atoms : Tensor [C], the atom every centre sits on; -1 where it is a point in space
-    shortest : float, Å, no pair is shorter; 0 where that is not known
-    cutoff : float or None, Å, within which there are all pairs, where that is known
+    Attributes
+    ----------
+    center : Tensor [E]
+        Index of the centre.
+    neighbor : Tensor [E]
+        Index of the atom.
+    shift : Tensor [E, 3]
+        Integers; the neighbour sits at r_neighbor + shift @ cell.
+    vec : Tensor [E, 3], Å
+        Neighbour - centre: the only geometry a descriptor reads; carries the gradient.
+    atoms : Tensor [C]
+        The atom every centre sits on; -1 where it is a point in space.
+    shortest : float, Å
+        No pair is shorter; 0 where that is not known.
+    cutoff : float or None, Å
+        Within which there are all pairs, where that is known.
     """
 
     center: torch.Tensor
@@ -128,11 +137,17 @@ class Edges:
 
         Any cell shape, any pbc, cutoffs beyond the cell and single atoms (which see their images) are allowed.
 
-        centers : Tensor [C, 3], Å; points in space as centres, of one structure.  Give them as a function of
-            ``system.cell`` (fractional @ cell) where they move with it: ``vec`` carries their gradient too.  An atom
-            may sit on a centre; atoms that overlap are not noticed then.
+        Parameters
+        ----------
+        centers : Tensor [C, 3], Å
+            Points in space as centres, of one structure. Give them as a function of ``system.cell`` (fractional @ cell)
+            where they move with it: ``vec`` carries their gradient too. An atom may sit on a centre; atoms that overlap
+            are not noticed then.
 
-        Raises InputError when two atoms overlap, or for centres in more than one structure.
+        Raises
+        ------
+        InputError
+            When two atoms overlap, or for centres in more than one structure.
         """
         if centers is None:
             return connect(system, *find_pairs(system, cutoff), cutoff)
@@ -156,7 +171,10 @@ def connect(
 ) -> Edges:
     """Edges of the candidate pairs that are within ``cutoff`` at the present positions.
 
-    offset : Tensor [3, E], Å, shift @ cell of every pair where it is known already
+    Parameters
+    ----------
+    offset : Tensor [3, E], Å
+        Shift @ cell of every pair where it is known already.
     """
     # vectors are kept as planes x, y, z, and gathered: several times faster than rows of three and [...]
     offset = offsets(system, center, shift) if offset is None else offset

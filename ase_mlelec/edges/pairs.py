@@ -41,8 +41,9 @@ def find_pairs(system: System, cutoff: float) -> tuple[torch.Tensor, torch.Tenso
 
 
 def has_boxes(positions: NDArray, cell: NDArray, pbc: NDArray, cutoff: float) -> bool:
-    """Whether vesin can sort the atoms of a cell into boxes.  Where there would be more than MOST_BOXES it makes them
-    larger along all directions alike; a direction of few boxes then has none, and the process dies (vesin 0.6)."""
+    """Whether vesin can sort the atoms of a cell into boxes. Where there would be more than MOST_BOXES it makes them
+    larger along all directions alike; a direction of few boxes then has none, and the process dies (vesin 0.6).
+    """
     lengths = _heights(cell) * np.where(pbc, 1, np.ptp(positions @ np.linalg.inv(cell), axis=0))
     counts = np.maximum(lengths // cutoff, 1)
     return bool((counts * np.cbrt(min(1, MOST_BOXES / (counts + 1).prod())) >= 1).all())
@@ -66,8 +67,15 @@ def _pairs_by_tree(system, atoms, k, cutoff):
 def check_density(positions: NDArray, cell: NDArray, pbc: NDArray, cutoff: float, n_centers: int) -> None:
     """Raise InputError where the list of pairs would be longer than any matter makes it, before it is made.
 
-    positions : array [N, 3], Å; cell : array [3, 3], Å; pbc : three bool; n_centers : int
+    Parameters
+    ----------
+    positions : array [N, 3], Å
+    cell : array [3, 3], Å
+    pbc : three bool
+    n_centers : int
 
+    Notes
+    -----
     The number of neighbours is that of the boxes of the cell, or of the atoms along directions that are not periodic,
     within a ball.
     """
@@ -96,7 +104,10 @@ def _heights(cell):
 def find_center_pairs(system: System, centers: torch.Tensor, cutoff: float) -> tuple[torch.Tensor, ...]:
     """(center, neighbor, shift) of all atoms within ``cutoff`` Å of points [C, 3], by centre, then atomic number.
 
-    Raises InputError for more than one structure.
+    Raises
+    ------
+    InputError
+        For more than one structure.
     """
     if system.n_systems != 1:
         raise InputError(f"got {system.n_systems} structures with centers; give centers of one structure at a time")

@@ -12,7 +12,10 @@ from ase_mlelec.nets import DenseNet, map_by_species
 class Head(torch.nn.Module):
     """Base of all heads.
 
-    quantity : str, what ``forward`` returns, e.g. "energy"
+    Attributes
+    ----------
+    quantity : str
+        What ``forward`` returns, e.g. "energy".
     """
 
     quantity: str
@@ -30,10 +33,14 @@ class Head(torch.nn.Module):
 class Blocks:
     """Blocks of a matrix between the functions of atoms: of every atom with itself, and of every pair of atoms once.
 
-    geometry : what they depend on, with the atoms and pairs that they belong to
-    onsite : dict by species k of Tensor [n, W, W], of the atoms ``atoms(k)``
-    hopping : dict by (between layers or not, species of the first atom, of the second) of Tensor [e, W, W'], of the
-        pairs ``pairs(key)``; from the second atom to the first it is the transpose
+    Attributes
+    ----------
+    geometry
+        What they depend on, with the atoms and pairs that they belong to.
+    onsite : dict by species k of Tensor [n, W, W]
+        Of the atoms ``atoms(k)``.
+    hopping : dict by (between layers or not, species of the first atom, of the second) of Tensor [e, W, W']
+        Of the pairs ``pairs(key)``; from the second atom to the first it is the transpose.
     """
 
     geometry: Any
@@ -66,9 +73,11 @@ def named(activation):
 class FittingNets(torch.nn.Module):
     """One fitting net per species: [C, F] -> bias[species] + scale * net(standardised features), [C, n_out].
 
-    Without ``widths`` it is linear.  timestep, activation : of the hidden layers, see DenseLayer.
+    Without ``widths`` it is linear. timestep, activation : of the hidden layers, see DenseLayer.
 
-    Source: Zhang et al. 2018, Eq. (2); Zeng et al. 2022, Eq. (1).
+    References
+    ----------
+    Zhang et al. 2018, Eq. (2); Zeng et al. 2022, Eq. (1).
     """
 
     def __init__(self, n_species, n_features, widths, n_out, timestep=False, activation="tanh"):
@@ -89,8 +98,9 @@ class FittingNets(torch.nn.Module):
 
     @torch.no_grad()
     def fold(self):
-        """Absorb shift and inverse into the first layers, where these have no shortcut, and the scale and the bias into the
-        last ones; for evaluation."""
+        """Absorb shift and inverse into the first layers, where these have no shortcut, and the scale and the bias into
+        the last ones; for evaluation.
+        """
         if self.shift is None or not len(self.hidden[0]):
             return
         for k, first in enumerate(net[0] for net in self.hidden):

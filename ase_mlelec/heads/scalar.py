@@ -6,7 +6,9 @@ from ase_mlelec.heads.base import FittingNets, Head, named
 class ScalarHead(Head):
     """Atomic energies [N], eV.
 
-    Source: Zhang et al. 2018, Eq. (2).
+    References
+    ----------
+    Zhang et al. 2018, Eq. (2).
     """
 
     quantity = "energy"

@@ -14,7 +14,9 @@ ACTIVATIONS = {"silu": torch.nn.SiLU, "leaky_relu": torch.nn.LeakyReLU}
 class SpectrumHead(Head):
     """Atomic DOS [N, S], states/eV, on ``energies`` [S] (eV).
 
-    Source: Zeng et al. 2022, Eq. (1).
+    References
+    ----------
+    Zeng et al. 2022, Eq. (1).
     """
 
     quantity = "dos"
@@ -48,12 +50,18 @@ class LDOSHead(Head):
     ase_mlelec.train.ldos), and z the last n_linear of these, in which D is linear: with radial sums (see
     ase_mlelec.descriptors.bispectrum.radial_sums) a superposition of atomic spectra from which the net starts.
 
-    energies : [S], eV, relative to zero.level of the structure
+    Parameters
+    ----------
+    energies : [S], eV
+        Relative to zero.level of the structure.
     zero : EnergyZero, or its arguments as a dict
-    activation : "silu", or the paper's "leaky_relu", whose kinks are jumps in the forces: with a grid spacing of 0.45 Å
-        central differences over ±1e-3 Å are off by 0.02 eV/Å
+    activation : str
+        "silu", or the paper's "leaky_relu", whose kinks are jumps in the forces: with a grid spacing of 0.45 Å central
+        differences over ±1e-3 Å are off by 0.02 eV/Å.
 
-    Source: Ellis et al. 2021, section II C.
+    References
+    ----------
+    Ellis et al. 2021, section II C.
     """
 
     quantity = "ldos"

@@ -10,10 +10,14 @@ class TensorHead(CentreHead):
 
     T_j is the j-th row of ``Environment.frame`` [C, M, 3].
 
-    full : True takes all products, sum_ij F_ij T_i ⊗ T_j with F_ij = F_ji
+    Parameters
+    ----------
+    full : bool
+        True takes all products, sum_ij F_ij T_i ⊗ T_j with F_ij = F_ji.
 
-    Source: Sommers et al. 2020 (Phys. Chem. Chem. Phys. 22, 10592) for the products; there the isotropic part is a
-    constant.
+    References
+    ----------
+    Sommers et al. 2020 (Phys. Chem. Chem. Phys. 22, 10592) for the products; there the isotropic part is a constant.
     """
 
     quantity = "polarizability"

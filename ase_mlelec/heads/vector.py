@@ -6,16 +6,23 @@ from ase_mlelec.heads.base import FittingNets, Head, named
 
 
 class CentreHead(Head):
-    """Base of heads that give tensors of the centres of chosen species, and zero for all others.
+    r"""Base of heads that give tensors of the centres of chosen species, and zero for all others.
 
-        value = sum_o F_o(D) B_o(T)
+    .. math::
+
+        \text{value} = \sum_o F_o(D) B_o(T)
 
     with F the fitting net of the centre's species and B what a subclass makes of the rows T, which turn with the
     structure.
 
-    n_rows : M, the rows of ``Environment.frame``
-    centers : indices of the species whose atoms have a value; only those go through the nets
-    n_out : number of the B_o
+    Parameters
+    ----------
+    n_rows
+        M, the rows of ``Environment.frame``.
+    centers
+        Indices of the species whose atoms have a value; only those go through the nets.
+    n_out
+        Number of the B_o.
     """
 
     def __init__(self, n_species, n_features, n_rows, centers, widths, timestep, n_out, activation="tanh"):
@@ -70,7 +77,9 @@ class VectorHead(CentreHead):
 
     Trained on displacements of Wannier centroids from their atoms it gives these, in Å.
 
-    Source: Zhang et al. 2020, the equation after Eq. (5).
+    References
+    ----------
+    Zhang et al. 2020, the equation after Eq. (5).
     """
 
     quantity = "dipole"

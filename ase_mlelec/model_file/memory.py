@@ -29,7 +29,10 @@ FACTORIES = {
 class Budget(torch.overrides.TorchFunctionMode):
     """Inside of the block torch makes arrays no larger and no more than those of ``state`` suggest.
 
-    Raises CalculatorSetupError before memory is taken.
+    Raises
+    ------
+    CalculatorSetupError
+        Before memory is taken.
     """
 
     def __init__(self, path, state):

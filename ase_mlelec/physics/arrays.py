@@ -16,10 +16,13 @@ def numpy_or_torch(function: Callable) -> Callable[..., Any]:
     """Hand every argument to `function` as a float64 tensor and return the kind that the caller gave.
 
     One tensor among the arguments is enough to get float64 tensors back, on its device and in its autograd graph;
-    otherwise the results are NumPy arrays, and Python floats where they have no dimension.  None passes untouched, and
+    otherwise the results are NumPy arrays, and Python floats where they have no dimension. None passes untouched, and
     so does what belongs to a parameter whose default is a string.
 
-    Raises ValueError, with the argument's name, for what is not numbers.
+    Raises
+    ------
+    ValueError
+        With the argument's name, for what is not numbers.
     """
     signature = inspect.signature(function)
     names = {name for name, parameter in signature.parameters.items() if isinstance(parameter.default, str)}
@@ -73,7 +76,7 @@ def check_finite(**named: Any) -> None:
 def sum_over_chunks(
     function: Callable[..., Tensor], size: int, *tensors: Tensor, shared: Sequence[Tensor] = ()
 ) -> Tensor:
-    """Sum of function(*shared, *rows) over chunks of `size` rows of tensors of equal length.
+    """Sum of ``function(*shared``, ``*rows``) over chunks of `size` rows of tensors of equal length.
 
     Differentiable any number of times with respect to the tensors and those in `shared`, which every chunk sees whole.
     Only one chunk's intermediate results are in memory at a time: the backward pass computes them again.

@@ -24,8 +24,12 @@ def _batches(kpts, size, n_matrices=1):
 def eigenvalues(bloch: BlochSum, kpts: NDArray, device: str | torch.device = "cpu") -> NDArray:
     """All energies at k points, array [K, W], eV, ascending.
 
-    bloch : BlochSum, H(R) in eV
-    kpts : array [K, 3], reduced coordinates
+    Parameters
+    ----------
+    bloch : BlochSum
+        H(R) in eV.
+    kpts : array [K, 3]
+        Reduced coordinates.
     """
     kpts = check_kpts(kpts)
     energies = np.empty((len(kpts), bloch.size))
@@ -48,12 +52,24 @@ def eigenstates(bloch: BlochSum, kpts: NDArray, device: str | torch.device = "cp
 def velocity_matrices(bloch: BlochSum, kpts: NDArray, cell: NDArray, device: str | torch.device = "cpu") -> tuple:
     """Energies and the operator dH/dk between the states.
 
-    bloch : BlochSum, H(R) in eV
-    kpts : array [K, 3], reduced coordinates
-    cell : array [3, 3], Å, rows
+    Parameters
+    ----------
+    bloch : BlochSum
+        H(R) in eV.
+    kpts : array [K, 3]
+        Reduced coordinates.
+    cell : array [3, 3], Å
+        Rows.
 
-    Returns (energies [K, W], eV, ascending; states [K, W, W]; matrices [K, 3, W, W], eV Å, <m|dH/dk|n>).
+    Returns
+    -------
+    energies : array [K, W], eV, ascending
+    states : array [K, W, W]
+    matrices : array [K, 3, W, W], eV Å
+        ``<m|dH/dk|n>``.
 
+    Notes
+    -----
     Keep K small: there are 3 K matrices.
     """
     kpts = check_kpts(kpts)
@@ -68,13 +84,23 @@ def velocities(bloch: BlochSum, kpts: ArrayLike, cell: NDArray, device: str | to
     Levels that are degenerate (to 1e-6 eV) split along each direction on its own: their slopes are the eigenvalues of
     dH/dk within their subspace, ascending.
 
-    bloch : BlochSum, H(R) in eV
-    kpts : array [K, 3], reduced coordinates
-    cell : array [3, 3], Å, rows
+    Parameters
+    ----------
+    bloch : BlochSum
+        H(R) in eV.
+    kpts : array [K, 3]
+        Reduced coordinates.
+    cell : array [3, 3], Å
+        Rows.
 
-    Returns (energies [K, W], eV, ascending; slopes [K, W, 3], eV Å).
+    Returns
+    -------
+    energies : array [K, W], eV, ascending
+    slopes : array [K, W, 3], eV Å
 
-    Source: Hellmann-Feynman theorem; Wang et al. 2006, Phys. Rev. B 74, 195118, Eq. (27).
+    References
+    ----------
+    Hellmann-Feynman theorem; Wang et al. 2006, Phys. Rev. B 74, 195118, Eq. (27).
     """
     kpts = check_kpts(kpts)
     energies, slopes = np.empty((len(kpts), bloch.size)), np.empty((len(kpts), bloch.size, 3))
@@ -98,15 +124,28 @@ def _subspaces(energies):
 def projections(bloch: BlochSum, kpts: ArrayLike, groups: Sequence, device: str | torch.device = "cpu") -> tuple:
     """Weight of groups of functions, such as layers or orbitals, in every state ("fat bands").
 
-    bloch : BlochSum, H(R) in eV
-    kpts : array [K, 3], reduced coordinates
-    groups : sequence of index arrays into the W functions; a partition of them gives weights that add up to 1
+    Parameters
+    ----------
+    bloch : BlochSum
+        H(R) in eV.
+    kpts : array [K, 3]
+        Reduced coordinates.
+    groups : sequence of index arrays into the W functions
+        A partition of them gives weights that add up to 1.
 
-    Returns (energies [K, W], eV, ascending; weights [K, W, len(groups)]).
+    Returns
+    -------
+    energies : array [K, W], eV, ascending
+    weights : array [K, W, len(groups)]
 
+    Raises
+    ------
+    ValueError
+        For an index that is no function.
+
+    Notes
+    -----
     Within a degenerate level only the sum over its states means something.
-
-    Raises ValueError for an index that is no function.
     """
     kpts = check_kpts(kpts)
     groups = [np.atleast_1d(group) for group in groups]

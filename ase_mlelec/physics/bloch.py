@@ -25,14 +25,21 @@ _DENSE_FILL = 0.2  # share of elements that are not zero; above it dense product
 class BlochSum:
     """A(k) = Σ_R exp(2πi k·R) A(R) for matrices with A(-R) = A(R)†.
 
-    The lower triangles of all A(R) share one sparsity pattern, the union over R.  Their values at many k are one
+    The lower triangles of all A(R) share one sparsity pattern, the union over R. Their values at many k are one
     product of the phases with the table of A(R) on that pattern, and A(k) is Hermitian by construction.
 
-    r_vectors : array [R, 3], integers, every R with its -R
-    matrices : array [R, W, W], or sequence of R sparse matrices, eV; rounding is averaged out, (A(R) + A(-R)†)/2
+    Parameters
+    ----------
+    r_vectors : array [R, 3]
+        Integers, every R with its -R.
+    matrices : array [R, W, W], or sequence of R sparse matrices, eV
+        Rounding is averaged out, (A(R) + A(-R)†)/2.
 
-    Raises ValueError for shapes that do not match, NaN, lattice vectors given twice, and H(R) that differs from H(-R)†
-    by more than 1e-4 eV.
+    Raises
+    ------
+    ValueError
+        For shapes that do not match, NaN, lattice vectors given twice, and H(R) that differs from H(-R)† by more than
+        1e-4 eV.
     """
 
     def __init__(self, r_vectors: ArrayLike, matrices: Any) -> None:
@@ -64,10 +71,10 @@ class BlochSum:
 
     @functools.cached_property
     def _table(self):
-        """(pattern [P] as row*W + column of the lower triangle, what cos and sin of 2π k·R multiply there).
+        """(pattern [P] as ``row*W`` + column of the lower triangle, what cos and sin of 2π k·R multiply there).
 
         A pair of R and -R gives cos (A(R) + A(-R)) + sin i(A(R) - A(-R)), so that half of the phases are enough, and
-        all products are real.  With H pairs, dense: tensor [2 H, P] (real A) or [2 H, 2 P]; sparse: two CSR [P, 2 H].
+        all products are real. With H pairs, dense: tensor [2 H, P] (real A) or [2 H, 2 P]; sparse: two CSR [P, 2 H].
         """
         elements = self.stacked.tocoo()
         which, row = np.divmod(elements.row.astype(np.int64), self.size)
@@ -167,12 +174,21 @@ class BlochSum:
 def hermitian_part(r_vectors: ArrayLike, matrices: Any) -> tuple:
     """(A(R) + A(-R)†)/2 of matrices that are not Hermitian, such as predictions of i -> j and j -> i by themselves.
 
-    r_vectors : array [R, 3], integers
+    Parameters
+    ----------
+    r_vectors : array [R, 3]
+        Integers.
     matrices : array [R, W, W], or sequence of R sparse matrices
 
-    Returns (r_vectors [R', 3] with -R for every R, matrices: list of R' CSR matrices).
+    Returns
+    -------
+    tuple
+        (r_vectors [R', 3] with -R for every R, matrices: list of R' CSR matrices).
 
-    Raises ValueError for shapes that do not match, NaN, and lattice vectors given twice.
+    Raises
+    ------
+    ValueError
+        For shapes that do not match, NaN, and lattice vectors given twice.
     """
     given, stacked = _stack(r_vectors, matrices)
     size = stacked.shape[1]

@@ -12,19 +12,30 @@ def density(
 ) -> Tensor | None:
     """Sum of the core charges of all atoms and their images, as exchange and correlation see them.
 
-    core_charges : dict by chemical symbol of {"r": [M] Å, "rab": [M] Å, "charge": [M] electrons/Å^3}, the radial mesh,
-        its derivative by index and the charge, as in UPF files; elements without a core correction have no entry
+    Parameters
+    ----------
+    core_charges : dict by chemical symbol of {"r": [M] Å, "rab": [M] Å, "charge": [M] electrons/Å^3}
+        The radial mesh, its derivative by index and the charge, as in UPF files; elements without a core correction
+        have no entry.
     symbols : sequence of N chemical symbols
     positions : Tensor [N, 3], Å
     cell : Tensor [3, 3], Å
     shape : (G1, G2, G3)
 
-    Returns Tensor [G1, G2, G3], electrons/Å^3, differentiable with respect to positions and cell, or NumPy array for
-    NumPy arrays; None where no atom has a core charge.
+    Returns
+    -------
+    Tensor [G1, G2, G3], electrons/Å^3
+        Differentiable with respect to positions and cell, or NumPy array for NumPy arrays; None where no atom has a
+        core charge.
 
-    Raises ValueError as grid.superpose does.
+    Raises
+    ------
+    ValueError
+        As grid.superpose does.
 
-    Source: Louie, Froyen and Cohen, Phys. Rev. B 26, 1738 (1982).
+    References
+    ----------
+    Louie, Froyen and Cohen, Phys. Rev. B 26, 1738 (1982).
     """
     total = None
     for symbol, radial in core_charges.items():

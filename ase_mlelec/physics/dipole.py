@@ -1,9 +1,9 @@
 """Dipole moments of periodic cells: known up to a charge times a lattice vector, and how to stay on one branch.
 
-Moving one electron or ion by a lattice vector a_k changes nothing but the dipole, by its charge times a_k.  In terms of
+Moving one electron or ion by a lattice vector a_k changes nothing but the dipole, by its charge times a_k. In terms of
 the cell vectors a dipole is M = f h with three *fractional dipoles* f, in e, each of which is known up to an integer.
 
-Source: Resta, Rev. Mod. Phys. 66, 899 (1994); King-Smith and Vanderbilt, Phys. Rev. B 47, 1651 (1993).
+References: Resta, Rev. Mod. Phys. 66, 899 (1994); King-Smith and Vanderbilt, Phys. Rev. B 47, 1651 (1993).
 """
 
 import torch
@@ -18,14 +18,25 @@ _LARGEST_CHANGE = 0.4  # e, of a fractional dipole between frames; from 0.5 on t
 def polarization_quantum(cell: Tensor) -> Tensor:
     """Polarizations e a_k/V that are equivalent to none.
 
-    cell : Tensor [..., 3, 3], Å, rows
+    Parameters
+    ----------
+    cell : Tensor [..., 3, 3], Å
+        Rows.
 
-    Returns Tensor [..., 3, 3], e/Å^2; row k is the quantum along cell vector k.  Where all ions have even charges and
-    all orbitals hold two electrons the quantum is twice as large.
+    Returns
+    -------
+    Tensor [..., 3, 3], e/Å^2
+        Row k is the quantum along cell vector k. Where all ions have even charges and all orbitals hold two electrons
+        the quantum is twice as large.
 
-    Raises ValueError for a cell without volume.
+    Raises
+    ------
+    ValueError
+        For a cell without volume.
 
-    Source: King-Smith and Vanderbilt, Phys. Rev. B 47, 1651 (1993), Eq. (16).
+    References
+    ----------
+    King-Smith and Vanderbilt, Phys. Rev. B 47, 1651 (1993), Eq. (16).
 
     Examples
     --------
@@ -41,12 +52,20 @@ def polarization_quantum(cell: Tensor) -> Tensor:
 def nearest_branch(dipole: Tensor, reference: Tensor, cell: Tensor) -> Tensor:
     """The branch of a dipole that is nearest to a reference: every fractional dipole within e/2 of the reference's.
 
+    Parameters
+    ----------
     dipole, reference : Tensor [..., 3], e Å
-    cell : Tensor [..., 3, 3], Å, rows
+    cell : Tensor [..., 3, 3], Å
+        Rows.
 
-    Returns Tensor [..., 3], e Å.
+    Returns
+    -------
+    Tensor [..., 3], e Å
 
-    Raises ValueError for NaN and for a cell without volume.
+    Raises
+    ------
+    ValueError
+        For NaN and for a cell without volume.
     """
     _check(dipole, cell)
     check_finite(reference=reference)
@@ -60,13 +79,21 @@ def unwrap(dipoles: Tensor, cells: Tensor) -> Tensor:
 
     What is followed are the fractional dipoles, so that the cell may change its size and shape.
 
-    dipoles : Tensor [n, 3], e Å, in the order of time
-    cells : Tensor [3, 3] or [n, 3, 3], Å, rows
+    Parameters
+    ----------
+    dipoles : Tensor [n, 3], e Å
+        In the order of time.
+    cells : Tensor [3, 3] or [n, 3, 3], Å
+        Rows.
 
-    Returns Tensor [n, 3], e Å.
+    Returns
+    -------
+    Tensor [n, 3], e Å
 
-    Raises ValueError for wrong shapes, NaN, a cell without volume, and for frames so far apart that the branch is in
-    doubt.
+    Raises
+    ------
+    ValueError
+        For wrong shapes, NaN, a cell without volume, and for frames so far apart that the branch is in doubt.
     """
     _check_trajectory(dipoles, cells)
     change = _fractions(dipoles, cells).detach().diff(dim=0)
@@ -87,17 +114,28 @@ def in_mean_cell(dipoles: Tensor, cells: Tensor) -> Tensor:
     """Dipoles along a trajectory as they were if the cell had its mean shape throughout, M h⁻¹ <h>.
 
     In a breathing cell a dipole on another branch is not only shifted: the shift, a charge times a cell vector, changes
-    as the cell does.  What this returns does not change with the branch but for a constant, so that spectra and
+    as the cell does. What this returns does not change with the branch but for a constant, so that spectra and
     fluctuations are those of the charges that move with respect to the lattice.
 
-    dipoles : Tensor [n, 3], e Å, on one branch (see unwrap)
-    cells : Tensor [3, 3] or [n, 3, 3], Å, rows
+    Parameters
+    ----------
+    dipoles : Tensor [n, 3], e Å
+        On one branch (see unwrap).
+    cells : Tensor [3, 3] or [n, 3, 3], Å
+        Rows.
 
-    Returns Tensor [n, 3], e Å.
+    Returns
+    -------
+    Tensor [n, 3], e Å
 
-    Raises ValueError for wrong shapes, NaN, and a cell without volume.
+    Raises
+    ------
+    ValueError
+        For wrong shapes, NaN, and a cell without volume.
 
-    Source: Vanderbilt, J. Phys. Chem. Solids 61, 147 (2000), for the proper polarization.
+    References
+    ----------
+    Vanderbilt, J. Phys. Chem. Solids 61, 147 (2000), for the proper polarization.
     """
     _check_trajectory(dipoles, cells)
     return dipoles if cells.ndim == 2 else _fractions(dipoles, cells) @ cells.mean(0)

@@ -1,6 +1,6 @@
 """Electronic properties that follow from a density of states on an energy grid, taken as piecewise linear.
 
-DOS in states/eV including spin degeneracy.  Everything is differentiable with respect to the DOS.
+DOS in states/eV including spin degeneracy. Everything is differentiable with respect to the DOS.
 """
 
 from typing import Any
@@ -19,12 +19,20 @@ from ase_mlelec.physics.fermi import check_dos
 def cumulative(energies: Tensor, dos: Tensor) -> Tensor:
     """Number of states below each grid point, ∫ D dε from the first one: the exact integral of a piecewise-linear DOS.
 
+    Parameters
+    ----------
     energies : Tensor [S], eV, increasing
     dos : Tensor [..., S], states/eV
 
-    Returns Tensor [..., S], states; the first is 0.
+    Returns
+    -------
+    Tensor [..., S], states
+        The first is 0.
 
-    Raises ValueError for a DOS that does not fit an increasing grid.
+    Raises
+    ------
+    ValueError
+        For a DOS that does not fit an increasing grid.
 
     Examples
     --------
@@ -39,13 +47,22 @@ def cumulative(energies: Tensor, dos: Tensor) -> Tensor:
 def moments(energies: Tensor, dos: Tensor, order: Tensor) -> Tensor:
     """Moment ∫ ε^n D dε over the whole grid, exact for a piecewise-linear DOS.
 
+    Parameters
+    ----------
     energies : Tensor [S], eV, increasing
     dos : Tensor [..., S], states/eV
-    order : int, 0 to 18
+    order : int
+        0 to 18.
 
-    Returns Tensor [...], states eV^n; divide by order 0 for the mean of ε^n.
+    Returns
+    -------
+    Tensor [...], states eV^n
+        Divide by order 0 for the mean of ε^n.
 
-    Raises ValueError for another order and for a DOS that does not fit an increasing grid.
+    Raises
+    ------
+    ValueError
+        For another order and for a DOS that does not fit an increasing grid.
 
     Examples
     --------
@@ -70,20 +87,28 @@ def band_gap(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gap around the Fermi level: the interval in which the DOS stays below a threshold.
 
-    The edges are where the linearly interpolated DOS crosses the threshold.  A DOS at or above it at the Fermi level is
-    a metal: gap 0 and both edges at the Fermi level.  The default threshold is meant for a DOS per atom; divide a total
-    DOS by the number of atoms, or multiply the threshold.  Broadening fills the gap from both sides: with a Gaussian
+    The edges are where the linearly interpolated DOS crosses the threshold. A DOS at or above it at the Fermi level is
+    a metal: gap 0 and both edges at the Fermi level. The default threshold is meant for a DOS per atom; divide a total
+    DOS by the number of atoms, or multiply the threshold. Broadening fills the gap from both sides: with a Gaussian
     exp(-(x/s)²) expect it to come out too small by about 2 to 4 s.
 
+    Parameters
+    ----------
     energies : Tensor [S], eV, increasing
     dos : Tensor [..., S], states/eV per atom
     fermi_level : Tensor [...], eV
-    threshold : float, states/eV, in the units of dos
+    threshold : float, states/eV
+        In the units of dos.
 
-    Returns (gap, vbm, cbm), Tensors [...], eV.
+    Returns
+    -------
+    gap, vbm, cbm : Tensors [...], eV
 
-    Raises ValueError for a Fermi level outside the grid, a gap that reaches the end of the grid, a threshold that is
-    not positive, and a DOS that does not fit an increasing grid.
+    Raises
+    ------
+    ValueError
+        For a Fermi level outside the grid, a gap that reaches the end of the grid, a threshold that is not positive,
+        and a DOS that does not fit an increasing grid.
     """
     check_dos(energies, dos)
     _check_inside(energies, "fermi_level", fermi_level)
@@ -120,17 +145,28 @@ def band_energy(
 ) -> Tensor:
     """Band energy E = ∫ ε D f dε at the Fermi level of n_electrons.
 
+    Parameters
+    ----------
     energies : Tensor [S], eV, increasing
     dos : Tensor [..., S], states/eV
     n_electrons : Tensor [...]
     temperature : Tensor [...], K
-    mu : Tensor [...], eV, the Fermi level where it is known already; n_electrons is not looked at then
+    mu : Tensor [...], eV
+        The Fermi level where it is known already; n_electrons is not looked at then.
 
-    Returns Tensor [...], eV, on the scale of energies (absolute, not relative to the Fermi level).
+    Returns
+    -------
+    Tensor [...], eV
+        On the scale of energies (absolute, not relative to the Fermi level).
 
-    Raises ValueError as fermi.fermi_level does.
+    Raises
+    ------
+    ValueError
+        As fermi.fermi_level does.
 
-    Source: Ellis et al. 2021, Eqs. (17), (A10).
+    References
+    ----------
+    Ellis et al. 2021, Eqs. (17), (A10).
     """
     mu = _level(energies, dos, n_electrons, temperature, mu)
     return (fermi.integration_weights(energies, mu, temperature)[1] * dos).sum(-1)
@@ -142,17 +178,27 @@ def entropy(
 ) -> Tensor:
     """Entropy of the electrons, S = -k ∫ D [f ln f + (1-f) ln(1-f)] dε >= 0, at the Fermi level of n_electrons.
 
+    Parameters
+    ----------
     energies : Tensor [S], eV, increasing
     dos : Tensor [..., S], states/eV
     n_electrons : Tensor [...]
     temperature : Tensor [...], K
-    mu : Tensor [...], eV, the Fermi level where it is known already
+    mu : Tensor [...], eV
+        The Fermi level where it is known already.
 
-    Returns Tensor [...], eV/K.
+    Returns
+    -------
+    Tensor [...], eV/K
 
-    Raises ValueError as fermi.fermi_level does.
+    Raises
+    ------
+    ValueError
+        As fermi.fermi_level does.
 
-    Source: Ellis et al. 2021, Eqs. (A7), (A8), (A10).
+    References
+    ----------
+    Ellis et al. 2021, Eqs. (A7), (A8), (A10).
     """
     mu = _level(energies, dos, n_electrons, temperature, mu)
     return (fermi.entropy_weights(energies, mu, temperature) * dos).sum(-1)
@@ -162,23 +208,36 @@ def entropy(
 def heat_capacity(
     energies: Tensor, dos: Tensor, n_electrons: Tensor, temperature: Tensor, *, mu: Tensor | None = None
 ) -> Tensor:
-    """Heat capacity of the electrons at constant number and constant DOS, C = dE/dT = T dS/dT.
+    r"""Heat capacity of the electrons at constant number and constant DOS, C = dE/dT = T dS/dT.
 
     With the moments M_n = ∫ D x^n f (1-f) dε of the thermal window, x = (ε - μ)/kT, and dμ/dT = -k M_1/M_0,
 
-        C = k (M_2 - M_1²/M_0)
+    .. math::
 
+        C = k (M_2 - M_1^2/M_0)
+
+    Parameters
+    ----------
     energies : Tensor [S], eV, increasing
     dos : Tensor [..., S], states/eV
     n_electrons : Tensor [...]
     temperature : Tensor [...], K
-    mu : Tensor [...], eV, the Fermi level where it is known already
+    mu : Tensor [...], eV
+        The Fermi level where it is known already.
 
-    Returns Tensor [...], eV/K; 0 where the window holds no states.
+    Returns
+    -------
+    Tensor [...], eV/K
+        0 where the window holds no states.
 
-    Raises ValueError as fermi.fermi_level does.
+    Raises
+    ------
+    ValueError
+        As fermi.fermi_level does.
 
-    Source: derivative of Ellis et al. 2021, Eqs. (A5), (A6) at constant N.
+    References
+    ----------
+    Derivative of Ellis et al. 2021, Eqs. (A5), (A6) at constant N.
     """
     mu = _level(energies, dos, n_electrons, temperature, mu)
     m0, m1, m2 = ((weights * dos).sum(-1) for weights in fermi.slope_weights(energies, mu, temperature))
@@ -197,16 +256,27 @@ def _level(energies, dos, n_electrons, temperature, mu):
 def order_parameter(energies: Tensor, ados: Tensor, fermi_level: Tensor, offsets: Any = (0, -5, -8)) -> Tensor:
     """Order parameter of each atom, Q_i = Σ_k g_i(E_F + offset_k): large in a liquid, small in the diamond phase of Si.
 
+    Parameters
+    ----------
     energies : Tensor [S], eV, increasing
-    ados : Tensor [N, S], states/eV, contributions of the atoms to the DOS
+    ados : Tensor [N, S], states/eV
+        Contributions of the atoms to the DOS.
     fermi_level : float, eV
-    offsets : sequence of float, eV; the minima of the DOS of crystalline silicon by default
+    offsets : sequence of float, eV
+        The minima of the DOS of crystalline silicon by default.
 
-    Returns Tensor [N], states/eV.
+    Returns
+    -------
+    Tensor [N], states/eV
 
-    Raises ValueError when an energy lies outside the grid, and for a DOS that does not fit an increasing grid.
+    Raises
+    ------
+    ValueError
+        When an energy lies outside the grid, and for a DOS that does not fit an increasing grid.
 
-    Source: Zeng et al. 2022, Sec. VI.
+    References
+    ----------
+    Zeng et al. 2022, Sec. VI.
     """
     check_dos(energies, ados)
     points = fermi_level[..., None] + offsets

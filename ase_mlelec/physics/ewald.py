@@ -19,21 +19,36 @@ _COST_OF_LOOK, _COST_OF_PAIR, _COST_OF_WAVE_VECTOR = 10.0, 50.0, 90.0
 
 @numpy_or_torch
 def energy(positions: Tensor, charges: Tensor, cell: Tensor) -> Tensor:
-    """Energy of point charges, all their periodic images, and a background that makes the cell neutral.
+    r"""Energy of point charges, all their periodic images, and a background that makes the cell neutral.
 
-        E = e²/2 { Σ' q_i q_j erfc(α r)/r + 4π/Ω Σ_{G≠0} exp(-G²/4α²)/G² S(G)² - 2α/√π Σ q_i² - π/(Ω α²) (Σ q_i)² }
+    .. math::
 
-    with the size S(G) of the structure factor.  It does not depend on α, which is chosen for speed.
+        E = \frac{e^2}{2} \Bigl\{ \sum{}' q_i q_j \frac{\mathrm{erfc}(\alpha r)}{r}
+        + \frac{4\pi}{\Omega} \sum_{G \ne 0} \frac{\exp(-G^2/4\alpha^2)}{G^2} |S(G)|^2
+        - \frac{2\alpha}{\sqrt\pi} \sum q_i^2 - \frac{\pi}{\Omega \alpha^2} \bigl(\sum q_i\bigr)^2 \Bigr\}
 
-    positions : Tensor [N, 3], Å; need not lie inside the cell
+    with the size S(G) of the structure factor. It does not depend on α, which is chosen for speed.
+
+    Parameters
+    ----------
+    positions : Tensor [N, 3], Å
+        Need not lie inside the cell.
     charges : Tensor [N], e
     cell : Tensor [3, 3], Å
 
-    Returns Tensor [], eV, differentiable with respect to every argument.
+    Returns
+    -------
+    Tensor [], eV
+        Differentiable with respect to every argument.
 
-    Raises ValueError for shapes that disagree, NaN, a cell of no volume, and atoms on top of each other.
+    Raises
+    ------
+    ValueError
+        For shapes that disagree, NaN, a cell of no volume, and atoms on top of each other.
 
-    Source: Ewald, Ann. Phys. 369, 253 (1921); Ellis et al. 2021, V^ii in Eq. (9).
+    References
+    ----------
+    Ewald, Ann. Phys. 369, 253 (1921); Ellis et al. 2021, V^ii in Eq. (9).
 
     Examples
     --------
@@ -110,7 +125,7 @@ def _real_part(alpha, scaled, charges, cell, first, second, shifts):
 def _close_pairs(scaled, cell, alpha):
     """Pairs within reach: Tensors [P], [P] of first and second atom, and [P, 3] of cell vectors to add to the second.
 
-    Every pair of atoms is looked at, some rows of the matrix of pairs at a time.  A pair of atoms appears in one order
+    Every pair of atoms is looked at, some rows of the matrix of pairs at a time. A pair of atoms appears in one order
     only, a pair of an atom and its own image with both signs.
     """
     reach = _image_reach(cell.cpu(), torch.tensor(alpha, dtype=cell.dtype)).int().tolist()
@@ -147,7 +162,7 @@ def _check_distances(squares):
 
 
 def _reciprocal_sum(scaled, charges, cell, alpha):
-    """2π/Ω Σ_{G≠0} exp(-G²/4α²)/G² |S(G)|², 1/Å."""
+    """2π/Ω ``Σ_{G≠0}`` exp(-G²/4α²)/G² ``|S(G)|²``, 1/Å."""
     reach = _wave_reach(cell.detach().cpu(), torch.tensor(alpha, dtype=cell.dtype)).int().tolist()
     # half of the wave vectors: S(-G) is the complex conjugate of S(G)
     k1, k2, k3 = (

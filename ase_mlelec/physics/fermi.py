@@ -1,12 +1,12 @@
 """Fermi-Dirac statistics of a density of states that is piecewise linear on an energy grid, integrated exactly.
 
 With x = (ε - μ)/kT and f = 1/(1 + e^x), every integral ∫ D(ε) g(x) dε is a sum of weights, w_i = ∫ h_i(ε) g(x) dε, over
-the hat functions h_i of the grid.  A segment wider than kT takes the closed form (A10), in which the antiderivatives of
-g are split into the zero-temperature step, a jump at μ (the Sommerfeld term) and a tail that decays as e^-|x|: nothing
-large is ever subtracted.  In a segment narrower than kT the differences in (A10) cancel by (kT/width)^2, but g is
-smooth, and Gauss-Legendre quadrature has no error left.
+the hat functions h_i of the grid. A segment wider than kT takes the closed form (A10), in which the antiderivatives of
+g are split into the zero-temperature step, a jump at μ (the Sommerfeld term) and a tail that decays as e^-``|x|``:
+nothing large is ever subtracted. In a segment narrower than kT the differences in (A10) cancel by (kT/width)^2, but g
+is smooth, and Gauss-Legendre quadrature has no error left.
 
-Source: Ellis et al. 2021, Appendix A.
+References: Ellis et al. 2021, Appendix A.
 """
 
 import math
@@ -119,13 +119,21 @@ def _difference(antiderivative, holds_mu):
 def occupation(energies: Tensor, mu: Tensor, temperature: Tensor) -> Tensor:
     """Fermi-Dirac occupation f = 1/(1 + e^x), x = (ε - μ)/kT; at temperature 0 the step, with 1/2 at μ.
 
-    energies : Tensor [...], eV, any broadcastable shape; need not be a grid
+    Parameters
+    ----------
+    energies : Tensor [...], eV
+        Any broadcastable shape; need not be a grid.
     mu : Tensor [...], eV
     temperature : Tensor [...], K
 
-    Raises ValueError for NaN and for a negative temperature.
+    Raises
+    ------
+    ValueError
+        For NaN and for a negative temperature.
 
-    Source: Ellis et al. 2021, Eq. (A1).
+    References
+    ----------
+    Ellis et al. 2021, Eq. (A1).
 
     Examples
     --------
@@ -139,21 +147,35 @@ def occupation(energies: Tensor, mu: Tensor, temperature: Tensor) -> Tensor:
 
 @numpy_or_torch
 def integration_weights(energies: Tensor, mu: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights (w_N, w_E, w_TS) that integrate a piecewise-linear DOS exactly: I = Σ_i w_i D(ε_i).
+    r"""Weights (w_N, w_E, w_TS) that integrate a piecewise-linear DOS exactly: I = Σ_i w_i D(ε_i).
 
-        w_N·D = ∫ D f dε                               electrons
-        w_E·D = ∫ ε D f dε                             band energy, eV; absolute, not minus μN
-        w_TS·D = kT ∫ D [f ln f + (1-f) ln(1-f)] dε    -TS, eV
+    .. math::
 
-    energies : Tensor [S], eV, increasing, spacing free
+        w_N \cdot D &= \int D f \, d\varepsilon && \text{electrons} \\
+        w_E \cdot D &= \int \varepsilon D f \, d\varepsilon && \text{band energy, eV; absolute, not minus } \mu N \\
+        w_{TS} \cdot D &= kT \int D \, [f \ln f + (1-f) \ln(1-f)] \, d\varepsilon && -TS \text{, eV}
+
+    Parameters
+    ----------
+    energies : Tensor [S], eV, increasing
+        Spacing free.
     mu : Tensor [...], eV
-    temperature : Tensor [...], K, broadcast against mu; 0 is the limit
+    temperature : Tensor [...], K
+        Broadcast against mu; 0 is the limit.
 
-    Returns three Tensors [..., S], differentiable with respect to every argument.
+    Returns
+    -------
+    three Tensors [..., S]
+        Differentiable with respect to every argument.
 
-    Raises ValueError for energies that are not an increasing grid, NaN, or a negative temperature.
+    Raises
+    ------
+    ValueError
+        For energies that are not an increasing grid, NaN, or a negative temperature.
 
-    Source: Ellis et al. 2021, Eqs. (A4)-(A10).
+    References
+    ----------
+    Ellis et al. 2021, Eqs. (A4)-(A10).
     """
     check_grid(energies)
     check_finite(mu=mu)
@@ -170,15 +192,25 @@ def integration_weights(energies: Tensor, mu: Tensor, temperature: Tensor) -> tu
 def entropy_weights(energies: Tensor, mu: Tensor, temperature: Tensor) -> Tensor:
     """Weights of the entropy, w·D = -k ∫ D [f ln f + (1-f) ln(1-f)] dε >= 0 in eV/K; finite where -TS/T is 0/0.
 
-    energies : Tensor [S], eV, increasing, spacing free
+    Parameters
+    ----------
+    energies : Tensor [S], eV, increasing
+        Spacing free.
     mu : Tensor [...], eV
     temperature : Tensor [...], K
 
-    Returns Tensor [..., S].
+    Returns
+    -------
+    Tensor [..., S]
 
-    Raises ValueError as integration_weights does.
+    Raises
+    ------
+    ValueError
+        As integration_weights does.
 
-    Source: Ellis et al. 2021, Eqs. (A7), (A8), (A10).
+    References
+    ----------
+    Ellis et al. 2021, Eqs. (A7), (A8), (A10).
     """
     check_grid(energies)
     check_finite(mu=mu)
@@ -192,15 +224,25 @@ def slope_weights(energies: Tensor, mu: Tensor, temperature: Tensor) -> tuple[Te
 
     They give every response to μ and T: dN/dμ = k_0·D/kT, dN/dT = k_1·D/T, d(E - μN)/dT = k k_2·D at fixed μ.
 
-    energies : Tensor [S], eV, increasing, spacing free
+    Parameters
+    ----------
+    energies : Tensor [S], eV, increasing
+        Spacing free.
     mu : Tensor [...], eV
     temperature : Tensor [...], K
 
-    Returns three Tensors [..., S].
+    Returns
+    -------
+    three Tensors [..., S]
 
-    Raises ValueError as integration_weights does.
+    Raises
+    ------
+    ValueError
+        As integration_weights does.
 
-    Source: derivative of Ellis et al. 2021, Eqs. (A4)-(A6) with respect to μ and T.
+    References
+    ----------
+    Derivative of Ellis et al. 2021, Eqs. (A4)-(A6) with respect to μ and T.
     """
     check_grid(energies)
     check_finite(mu=mu)
@@ -221,21 +263,33 @@ def fermi_level(
     """Fermi level μ, eV: the root of N(μ) = w_N(μ)·D = n_electrons.
 
     In a gap so wide that N does not change in float64, μ is where electrons above equal holes below, which tends to
-    mid-gap at temperature 0.  Differentiable any number of times with respect to dos, n_electrons and temperature by
+    mid-gap at temperature 0. Differentiable any number of times with respect to dos, n_electrons and temperature by
     the implicit function theorem, dμ = (dn - w_N·dD - (dN/dT) dT) / (dN/dμ); where dN/dμ is exactly zero, as in a gap
     at temperature 0, the derivatives are set to zero.
 
-    energies : Tensor [S], eV, increasing, spacing free
+    Parameters
+    ----------
+    energies : Tensor [S], eV, increasing
+        Spacing free.
     dos : Tensor [..., S], states/eV including spin degeneracy
     n_electrons : Tensor [...]
-    temperature : Tensor [...], K; 0 is the limit
+    temperature : Tensor [...], K
+        0 is the limit.
 
-    Returns Tensor [...], with the broadcast leading dimensions of dos, n_electrons and temperature.
+    Returns
+    -------
+    Tensor [...]
+        With the broadcast leading dimensions of dos, n_electrons and temperature.
 
-    Raises ValueError for energies that are not an increasing grid, a DOS that does not fit them, NaN, a negative
-    temperature, and for fewer electrons than none or more than the DOS holds on the grid.
+    Raises
+    ------
+    ValueError
+        For energies that are not an increasing grid, a DOS that does not fit them, NaN, a negative temperature, and for
+        fewer electrons than none or more than the DOS holds on the grid.
 
-    Source: Ellis et al. 2021, text after Eq. (A10).
+    References
+    ----------
+    Ellis et al. 2021, text after Eq. (A10).
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """The root of the number of electrons in the Fermi level, one density of states at a time, in NumPy.
 
 Everything that does not change with the level is computed once: the integral of the density of states up to every
-grid point, and the points of a Gauss-Legendre quadrature with their weights times the density of states.  What is left
+grid point, and the points of a Gauss-Legendre quadrature with their weights times the density of states. What is left
 for every level that is tried are Fermi functions of some thousand numbers.
 """
 
@@ -20,11 +20,15 @@ MAX_ITERATIONS = 200  # bisection alone needs 60
 def fermi_level(energies: NDArray, dos: NDArray, n_electrons: float, kT: float) -> float:
     """Fermi level, eV, of one density of states that is linear between the points of a grid.
 
-    It is the midpoint of the two levels at which N differs from n_electrons by a rounding error more and less.  In a
-    metal the two coincide.  Within a gap, holes at the one equal electrons at the other; since both are exponential in
+    It is the midpoint of the two levels at which N differs from n_electrons by a rounding error more and less. In a
+    metal the two coincide. Within a gap, holes at the one equal electrons at the other; since both are exponential in
     μ/kT, they equal each other at the midpoint: the neutrality condition that N - n cannot resolve.
 
-    energies, dos : arrays [S], eV and states/eV; n_electrons : float; kT : float, eV
+    Parameters
+    ----------
+    energies, dos : arrays [S], eV and states/eV
+    n_electrons : float
+    kT : float, eV
     """
     filling = Filling(energies, dos, kT)
     return filling.level_when_cold(n_electrons) if kT < COLDEST_KT else filling.level(n_electrons)
@@ -84,7 +88,7 @@ class Filling:
         """(μ, dN/dμ) where N(μ) = n + sign * flat, from a guess.
 
         Newton steps; near the edges of a gap those of the logarithm, because there electrons and holes are exponential
-        in μ.  Bisection where they leave the bracket or fail to halve.
+        in μ. Bisection where they leave the bracket or fail to halve.
         """
         low, high = self.energies[0] - 50 * self.kT, self.energies[-1] + 50 * self.kT
         step, resolution = high - low, 1e-16 * max(abs(self.energies[0]), abs(self.energies[-1]))

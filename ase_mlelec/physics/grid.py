@@ -1,12 +1,12 @@
 """Periodic functions on the grid points of a cell, and their Fourier components.
 
 Point (i, j, k) of a grid of shape [G1, G2, G3] lies at i/G1 a_1 + j/G2 a_2 + k/G3 a_3, as in the files of plane-wave
-codes.  A real function is kept as the half spectrum of torch.fft.rfftn, [G1, G2, G3//2 + 1].
+codes. A real function is kept as the half spectrum of torch.fft.rfftn, [G1, G2, G3//2 + 1].
 
-On an axis with an even number of points the Nyquist frequency has no sign.  It counts as in the trigonometric
-interpolation of the grid values: odd powers of it vanish, even powers remain.  A gradient therefore has no Nyquist
+On an axis with an even number of points the Nyquist frequency has no sign. It counts as in the trigonometric
+interpolation of the grid values: odd powers of it vanish, even powers remain. A gradient therefore has no Nyquist
 component, and the Laplacian has the diagonal one only, which keeps every result real and free of a preferred direction
-in skewed cells.  A density that is cut off at a sphere, as that of a plane-wave code, has no such components.
+in skewed cells. A density that is cut off at a sphere, as that of a plane-wave code, has no such components.
 """
 
 import functools
@@ -77,10 +77,15 @@ def squared_wave_vectors(shape: Sequence[int], cell: Tensor) -> Tensor:
 def gradient(values: Tensor, cell: Tensor) -> Tensor:
     """Gradient of a function on the grid by Fourier transform.
 
+    Parameters
+    ----------
     values : Tensor [G1, G2, G3]
     cell : Tensor [3, 3], Å
 
-    Returns Tensor [3, G1, G2, G3], the unit of values per Å.
+    Returns
+    -------
+    Tensor [3, G1, G2, G3]
+        The unit of values per Å.
     """
     return torch.tensordot(reciprocal_cell(cell).T, torch.stack(phase_derivatives(values)), dims=1)
 
@@ -97,11 +102,16 @@ def phase_derivatives(values: Tensor) -> list[Tensor]:
 def structure_factor(scaled: Tensor, weights: Tensor, frequencies: Sequence[Tensor]) -> Tensor:
     """S(k) = Σ_n w_n exp(-2πi k·s_n) on a box of integer frequencies, as products of matrices.
 
-    scaled : Tensor [N, 3], positions in units of the cell vectors
+    Parameters
+    ----------
+    scaled : Tensor [N, 3]
+        Positions in units of the cell vectors.
     weights : Tensor [N]
     frequencies : three Tensors [K1], [K2], [K3] of integers
 
-    Returns Tensor [K1, K2, K3], complex.
+    Returns
+    -------
+    Tensor [K1, K2, K3], complex
     """
     size = max(1, _CHUNK // (len(frequencies[0]) * len(frequencies[1])))
     return sum_over_chunks(functools.partial(_structure_factor, frequencies), size, scaled, weights)
@@ -126,25 +136,45 @@ def superpose(
     shape: Sequence[int],
     cutoff: Tensor | None = None,
 ) -> Tensor:
-    """Sum over atoms and their images of one spherical density, such as the partial core charge of a pseudopotential.
+    r"""Sum over atoms and their images of one spherical density, such as the partial core charge of a pseudopotential.
 
-        n(r) = 1/Ω Σ_G f(G) S(G) exp(iG·r),   f(q) = 4π ∫ ρ(r) r² sin(qr)/(qr) dr by Simpson's rule on the radial mesh
+    .. math::
 
-    density : Tensor [M], electrons/Å^3, ρ at the radii
+        n(r) = \frac1\Omega \sum_G f(G) S(G) \exp(i G \cdot r), \qquad
+        f(q) = 4\pi \int \rho(r) \, r^2 \, \frac{\sin(qr)}{qr} \, dr
+
+    by Simpson's rule on the radial mesh.
+
+    Parameters
+    ----------
+    density : Tensor [M], electrons/Å^3
+        ρ at the radii.
     radii : Tensor [M], Å
-    steps : Tensor [M], Å, derivative of the radii with respect to their index (rab in UPF files)
-    positions : Tensor [N, 3], Å, of the atoms that have this density: call once per element and add
+    steps : Tensor [M], Å
+        Derivative of the radii with respect to their index (rab in UPF files).
+    positions : Tensor [N, 3], Å
+        Of the atoms that have this density: call once per element and add.
     cell : Tensor [3, 3], Å
-    shape : three int, points of the grid
-    cutoff : float, eV, kinetic energy ħ²G²/2m up to which a plane wave counts (ecutrho); by default all on the grid
+    shape : three int
+        Points of the grid.
+    cutoff : float, eV
+        Kinetic energy ħ²G²/2m up to which a plane wave counts (ecutrho); by default all on the grid.
 
-    Returns Tensor [G1, G2, G3], electrons/Å^3, differentiable with respect to positions and cell; it dips below zero
-    where the waves do not resolve the atom, as that of the plane-wave code does.
+    Returns
+    -------
+    Tensor [G1, G2, G3], electrons/Å^3
+        Differentiable with respect to positions and cell; it dips below zero where the waves do not resolve the atom,
+        as that of the plane-wave code does.
 
-    Raises ValueError for arrays that disagree, a shape that is not three positive integers, a cutoff that is not
-    positive, a cell of no volume, and NaN.
+    Raises
+    ------
+    ValueError
+        For arrays that disagree, a shape that is not three positive integers, a cutoff that is not positive, a cell of
+        no volume, and NaN.
 
-    Source: Louie, Froyen and Cohen, Phys. Rev. B 26, 1738 (1982), for the partial core charge.
+    References
+    ----------
+    Louie, Froyen and Cohen, Phys. Rev. B 26, 1738 (1982), for the partial core charge.
     """
     shape = _checked_shape(shape)
     check_cell(cell)

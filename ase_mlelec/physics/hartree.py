@@ -17,12 +17,20 @@ def potential(density: Tensor, cell: Tensor) -> Tensor:
     It solves the Poisson equation of the trigonometric interpolation of the density; see grid for what that means at
     the Nyquist frequency.
 
+    Parameters
+    ----------
     density : Tensor [G1, G2, G3], electrons/Å^3
     cell : Tensor [3, 3], Å
 
-    Returns Tensor [G1, G2, G3], eV, the energy of an electron.
+    Returns
+    -------
+    Tensor [G1, G2, G3], eV
+        The energy of an electron.
 
-    Raises ValueError for a density that is not a grid, a cell of no volume, and NaN.
+    Raises
+    ------
+    ValueError
+        For a density that is not a grid, a cell of no volume, and NaN.
     """
     return torch.fft.irfftn(_kernel(density, cell) * torch.fft.rfftn(density), s=density.shape)
 
@@ -37,16 +45,26 @@ def _kernel(density, cell):
 
 @numpy_or_torch
 def energy(density: Tensor, cell: Tensor) -> Tensor:
-    """Hartree energy U = 1/2 ∫ n v_H of a density in a neutralising background, Ω/2 Σ_G e² 4π/G² |n_G|².
+    """Hartree energy U = 1/2 ∫ n v_H of a density in a neutralising background, Ω/2 Σ_G e² 4π/G² ``|n_G|²``.
 
+    Parameters
+    ----------
     density : Tensor [G1, G2, G3], electrons/Å^3
     cell : Tensor [3, 3], Å
 
-    Returns Tensor [], eV, differentiable with respect to the density and the cell (at fixed density values).
+    Returns
+    -------
+    Tensor [], eV
+        Differentiable with respect to the density and the cell (at fixed density values).
 
-    Raises ValueError as potential does.
+    Raises
+    ------
+    ValueError
+        As potential does.
 
-    Source: Ellis et al. 2021, U in Eq. (9).
+    References
+    ----------
+    Ellis et al. 2021, U in Eq. (9).
     """
     kernel = _kernel(density, cell)
     spectrum = torch.view_as_real(torch.fft.rfftn(density, norm="forward"))

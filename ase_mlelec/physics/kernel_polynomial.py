@@ -13,8 +13,12 @@ from numpy.typing import ArrayLike
 class KernelPolynomialDOS(NamedTuple):
     """Density of states with its statistical error, per matrix.
 
-    dos : array [S], states/eV; the integral is W
-    error : array [S], states/eV, standard error of the mean over random vectors
+    Attributes
+    ----------
+    dos : array [S], states/eV
+        The integral is W.
+    error : array [S], states/eV
+        Standard error of the mean over random vectors.
     """
 
     dos: np.ndarray
@@ -26,19 +30,28 @@ def kernel_polynomial_dos(
 ):
     """Density of states from Chebyshev moments with the Jackson kernel and a stochastic trace.
 
-    The cost is n_moments/2 products of the matrix with n_vectors vectors.  The resolution, a Gaussian's standard
+    The cost is n_moments/2 products of the matrix with n_vectors vectors. The resolution, a Gaussian's standard
     deviation, is π/n_moments of half the band width in the middle of the spectrum and less at its edges.
 
+    Parameters
+    ----------
     matrix : sparse Hermitian matrix [W, W], eV
     energies : array [S], eV
     n_moments, n_vectors : int
     seed : int of the random phases
 
-    Returns KernelPolynomialDOS.
+    Returns
+    -------
+    KernelPolynomialDOS
 
-    Raises ValueError for fewer than two vectors, which leave no error estimate, or fewer than two moments.
+    Raises
+    ------
+    ValueError
+        For fewer than two vectors, which leave no error estimate, or fewer than two moments.
 
-    Source: Weisse et al. 2006, Rev. Mod. Phys. 78, 275, Eqs. (35), (71), (81).
+    References
+    ----------
+    Weisse et al. 2006, Rev. Mod. Phys. 78, 275, Eqs. (35), (71), (81).
     """
     if n_vectors < 2 or n_moments < 2:
         raise ValueError(f"n_moments, n_vectors: got {n_moments} and {n_vectors}, need at least 2 of each")
@@ -64,7 +77,9 @@ def kernel_polynomial_dos(
 
 
 def _moments(matrix, vectors, n_moments):
-    """<v|T_m(H)|v> of each vector, [n_vectors, n_moments]; T_m T_m' = (T_{m+m'} + T_{m-m'})/2 halves the products."""
+    """``<v|T_m(H)|v>`` of each vector, [n_vectors, n_moments]; T_m T_m' = (``T_{m+m'}`` + ``T_{m-m'})/2`` halves the
+    products.
+    """
 
     def product(a, b):
         return np.einsum("ij,ij->j", a.conj(), b).real

@@ -14,14 +14,26 @@ _FAILURE = getattr(spglib, "SpglibError", RuntimeError)  # where spglib raises; 
 def monkhorst_pack(shape: Sequence[int] | NDArray, shift: Sequence[float] = (0, 0, 0)) -> NDArray:
     """Regular mesh k_i = (n_i + s_i)/N_i, n_i = 0 ... N_i - 1, the last index running fastest.
 
-    shape : three ints, points along each reciprocal vector
-    shift : three floats, in steps of the mesh; 0 holds Gamma, 1/2 is the usual shift
+    Parameters
+    ----------
+    shape : three ints
+        Points along each reciprocal vector.
+    shift : three floats
+        In steps of the mesh; 0 holds Gamma, 1/2 is the usual shift.
 
-    Returns array [K, 3], moved into [-1/2, 1/2).
+    Returns
+    -------
+    array [K, 3]
+        Moved into [-1/2, 1/2).
 
-    Raises ValueError for a shape that is not three positive integers.
+    Raises
+    ------
+    ValueError
+        For a shape that is not three positive integers.
 
-    Source: Monkhorst and Pack 1976, Phys. Rev. B 13, 5188.
+    References
+    ----------
+    Monkhorst and Pack 1976, Phys. Rev. B 13, 5188.
 
     Examples
     --------
@@ -36,12 +48,22 @@ def monkhorst_pack(shape: Sequence[int] | NDArray, shift: Sequence[float] = (0, 
 def time_reversal_pairs(shape: Sequence[int], shift: Sequence[float] = (0, 0, 0)) -> tuple:
     """Half of a Monkhorst-Pack mesh: of every pair k and -k one point, with the weight of both.
 
+    Parameters
+    ----------
     shape : three ints
-    shift : three floats, each 0 or 1/2; other meshes hold no pairs
+    shift : three floats
+        Each 0 or 1/2; other meshes hold no pairs.
 
-    Returns (kpts [K, 3], weights [K] that add up to 1).
+    Returns
+    -------
+    kpts : array [K, 3]
+    weights : array [K]
+        That add up to 1.
 
-    Raises ValueError for another shift.
+    Raises
+    ------
+    ValueError
+        For another shift.
 
     Examples
     --------
@@ -73,19 +95,37 @@ def irreducible(
 
     Wannier functions may break the symmetry of the crystal: where they do, energies of mapped points differ by as much.
 
+    Parameters
+    ----------
     shape : three ints
-    cell : array [3, 3], Å, rows
-    fractions : array [N, 3], reduced positions of the atoms
-    numbers : array [N], atomic numbers, or any labels that tell different atoms apart
-    shift : three floats, each 0 or 1/2
-    time_reversal : k and -k count as one, also in a crystal without inversion
+    cell : array [3, 3], Å
+        Rows.
+    fractions : array [N, 3]
+        Reduced positions of the atoms.
+    numbers : array [N]
+        Atomic numbers, or any labels that tell different atoms apart.
+    shift : three floats
+        Each 0 or 1/2.
+    time_reversal
+        k and -k count as one, also in a crystal without inversion.
     symprec : float, Å
 
-    Returns (kpts [K, 3], weights [K] that add up to 1, mapping [N1 N2 N3] from the points of monkhorst_pack to rows).
+    Returns
+    -------
+    kpts : array [K, 3]
+    weights : array [K]
+        That add up to 1.
+    mapping : array [N1 N2 N3]
+        From the points of monkhorst_pack to rows.
 
-    Raises ValueError for another shift, and where spglib finds no symmetry, as for atoms on top of each other.
+    Raises
+    ------
+    ValueError
+        For another shift, and where spglib finds no symmetry, as for atoms on top of each other.
 
-    Source: spglib, Togo and Tanaka 2018, arXiv:1808.01590.
+    References
+    ----------
+    spglib, Togo and Tanaka 2018, arXiv:1808.01590.
     """
     mesh, offset = _checked(shape, shift)
     if (2 * offset % 1).any():

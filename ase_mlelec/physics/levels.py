@@ -28,13 +28,21 @@ def fermi_level(
     In a gap too wide for N to change in float64 it is where electrons above equal holes below: at temperature 0 its
     middle.
 
+    Parameters
+    ----------
     energies : array [K, n], eV
-    weights : array [K], adding up to 1
+    weights : array [K]
+        Adding up to 1.
     n_electrons : float
-    temperature : float, K; 0 is the limit
-    degeneracy : electrons per state, 2 without spin
+    temperature : float, K
+        0 is the limit.
+    degeneracy
+        Electrons per state, 2 without spin.
 
-    Raises ValueError for fewer electrons than none or more than the levels hold, and for a negative temperature.
+    Raises
+    ------
+    ValueError
+        For fewer electrons than none or more than the levels hold, and for a negative temperature.
 
     Examples
     --------
@@ -74,15 +82,24 @@ def density_of_states(
 ) -> NDArray:
     """Density of states by Gaussians exp(-(x/width)²), states/eV; its integral is g W.
 
+    Parameters
+    ----------
     energies : array [S], eV
     levels : array [K, n], eV
-    weights : array [K], adding up to 1
+    weights : array [K]
+        Adding up to 1.
     width : float, eV
-    degeneracy : electrons per state, 2 without spin
+    degeneracy
+        Electrons per state, 2 without spin.
 
-    Returns array [S].
+    Returns
+    -------
+    array [S]
 
-    Raises ValueError for a width that is not positive.
+    Raises
+    ------
+    ValueError
+        For a width that is not positive.
     """
     energies, levels = np.asarray(energies, dtype=float), np.asarray(levels, dtype=float)
     if not width > 0:

@@ -13,7 +13,9 @@ from ase_mlelec.physics.arrays import numpy_or_torch
 
 
 def _polylog_series(n_terms):
-    """Coefficients of Li_2 and Li_3 of 1 - e^-u in powers u^1, u^2, ...: dLi_n/du = Li_{n-1} / (e^u - 1), Li_1 = u."""
+    """Coefficients of Li_2 and Li_3 of 1 - e^-u in powers u^1, u^2, ...: dLi_n/du = ``Li_{n-1}`` / (e^u - 1), Li_1
+    = u.
+    """
     bernoulli = [Fraction(1)]  # B_k/k!, the series of u/(e^u - 1)
     for k in range(1, n_terms):
         bernoulli.append(-sum(b / math.factorial(k - j + 1) for j, b in enumerate(bernoulli)))
@@ -51,7 +53,7 @@ def _li3(depth):
 
 
 def side_and_depth(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Side of the Fermi level, ±1 (0 belongs to +1), and depth -|x|; unlike abs and sign, differentiable at 0."""
+    """Side of the Fermi level, ±1 (0 belongs to +1), and depth -``|x|``; unlike abs and sign, differentiable at 0."""
     side = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
     return side, -side * x
 
@@ -63,12 +65,20 @@ def polylog(order: Tensor, x: Tensor) -> Tensor:
     For x <= 0 a power series in log(1 + e^x); for x > 0 the inversion formula
     Li_n(-e^x) + (-1)^n Li_n(-e^-x) = 0 - {1, x, π²/6 + x²/2, π²x/6 + x³/6}[n].
 
-    order : int, 0 to 3
+    Parameters
+    ----------
+    order : int
+        0 to 3.
     x : Tensor [...]
 
-    Raises ValueError for another order.
+    Raises
+    ------
+    ValueError
+        For another order.
 
-    Source: Ellis et al. 2021, Eqs. (A1)-(A3); L. Lewin, Polylogarithms and Associated Functions, 1981.
+    References
+    ----------
+    Ellis et al. 2021, Eqs. (A1)-(A3); L. Lewin, Polylogarithms and Associated Functions, 1981.
 
     Examples
     --------
@@ -119,7 +129,7 @@ def s1(x: Tensor) -> tuple[Tensor, float]:
 
 
 def slope_moment(order: int) -> Callable[[Tensor], tuple[Tensor, float]]:
-    """Antiderivative of -x^n df/dx by parts: -x^n f + n F_{n-1}."""
+    """Antiderivative of -x^n df/dx by parts: -x^n f + n ``F_{n-1}``."""
 
     def antiderivative(x):
         side, depth = side_and_depth(x)
@@ -131,16 +141,28 @@ def slope_moment(order: int) -> Callable[[Tensor], tuple[Tensor, float]]:
 
 @numpy_or_torch
 def fermi_moment(order: Tensor, x: Tensor) -> Tensor:
-    """Antiderivative F_n of x^n f(x), n = 0, 1, 2, without the powers of kT.
+    r"""Antiderivative F_n of x^n f(x), n = 0, 1, 2, without the powers of kT.
 
-        F_0 = x + Li_1,  F_1 = x²/2 + x Li_1 - Li_2,  F_2 = x³/3 + x² Li_1 - 2x Li_2 + 2 Li_3,  Li_n = Li_n(-e^x)
+    .. math::
 
-    order : int, 0 to 2
+        F_0 = x + \mathrm{Li}_1, \quad F_1 = x^2/2 + x \, \mathrm{Li}_1 - \mathrm{Li}_2, \quad
+        F_2 = x^3/3 + x^2 \mathrm{Li}_1 - 2x \, \mathrm{Li}_2 + 2 \, \mathrm{Li}_3, \quad
+        \mathrm{Li}_n = \mathrm{Li}_n(-e^x)
+
+    Parameters
+    ----------
+    order : int
+        0 to 2.
     x : Tensor [...]
 
-    Raises ValueError for another order.
+    Raises
+    ------
+    ValueError
+        For another order.
 
-    Source: Ellis et al. 2021, Eqs. (A4)-(A6).
+    References
+    ----------
+    Ellis et al. 2021, Eqs. (A4)-(A6).
     """
     _check_order(order, 2)
     tail, jump = (f0, f1, f2)[int(order)](x)
@@ -150,16 +172,30 @@ def fermi_moment(order: Tensor, x: Tensor) -> Tensor:
 
 @numpy_or_torch
 def entropy_moment(order: Tensor, x: Tensor) -> Tensor:
-    """Antiderivative S_n of x^n s(x), n = 0, 1, with s = f ln f + (1 - f) ln(1 - f), without the powers of kT.
+    r"""Antiderivative S_n of x^n s(x), n = 0, 1, with s = f ln f + (1 - f) ln(1 - f), without the powers of kT.
 
-        S_0 = -x Li_1 + 2 Li_2,  S_1 = -x² Li_1 + 3x Li_2 - 3 Li_3,  Li_n = Li_n(-e^x); both 0 at x = -∞
+    .. math::
 
-    order : int, 0 or 1
+        S_0 = -x \, \mathrm{Li}_1 + 2 \, \mathrm{Li}_2, \quad
+        S_1 = -x^2 \mathrm{Li}_1 + 3x \, \mathrm{Li}_2 - 3 \, \mathrm{Li}_3, \quad
+        \mathrm{Li}_n = \mathrm{Li}_n(-e^x)
+
+    Both are 0 at x = -∞.
+
+    Parameters
+    ----------
+    order : int
+        0 or 1.
     x : Tensor [...]
 
-    Raises ValueError for another order.
+    Raises
+    ------
+    ValueError
+        For another order.
 
-    Source: Ellis et al. 2021, Eqs. (A7), (A8).
+    References
+    ----------
+    Ellis et al. 2021, Eqs. (A7), (A8).
     """
     _check_order(order, 1)
     tail, jump = (s0, s1)[int(order)](x)

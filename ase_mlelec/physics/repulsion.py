@@ -13,9 +13,15 @@ EXPONENT = 0.23
 def zbl(r: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """E(r) = Z1 Z2 e^2/(4 pi eps0 r) phi(r/a), a = 0.4685 Å/(Z1^0.23 + Z2^0.23), eV.
 
-    r : Tensor [E], Å; first, second : Tensor [E], atomic numbers
+    Parameters
+    ----------
+    r : Tensor [E], Å
+    first, second : Tensor [E]
+        Atomic numbers.
 
-    Source: Ziegler, Biersack and Littmark, The Stopping and Range of Ions in Solids, Pergamon (1985).
+    References
+    ----------
+    Ziegler, Biersack and Littmark, The Stopping and Range of Ions in Solids, Pergamon (1985).
     """
     first, second = first.to(r.dtype), second.to(r.dtype)
     x = r * (first**EXPONENT + second**EXPONENT) / LENGTH

@@ -21,9 +21,12 @@ _PATIENCE = 4  # blocks from one look at the convergence to the next
 class Interior(NamedTuple):
     """Eigenpairs nearest to an energy.
 
+    Attributes
+    ----------
     energies : array [n], eV, ascending
     vectors : array [W, n]
-    first : index of the first of them among all W levels, counted from zero
+    first
+        Index of the first of them among all W levels, counted from zero.
     """
 
     energies: np.ndarray
@@ -37,15 +40,29 @@ def eigenpairs(matrix: scipy.sparse.sparray, center: float, n: int) -> Interior:
     Factorizes H - center = L D L† once and finds the largest eigenvalues of its inverse by block Lanczos iteration.
     The signs of D tell how many levels lie below the center (Sylvester), hence which levels the found ones are.
 
-    matrix : sparse matrix [W, W], eV
-    center : float, eV; best in a gap
-    n : int, at most W
+    Parameters
+    ----------
+    matrix
+        Sparse matrix [W, W], eV.
+    center : float, eV
+        Best in a gap.
+    n : int
+        At most W.
 
-    Returns Interior.
+    Returns
+    -------
+    Interior
 
-    Raises ValueError for another n, RuntimeError where the iteration does not converge.
+    Raises
+    ------
+    ValueError
+        For another n.
+    RuntimeError
+        Where the iteration does not converge.
 
-    Source: Ericsson and Ruhe 1980, Math. Comp. 35, 1251 (shift and invert).
+    References
+    ----------
+    Ericsson and Ruhe 1980, Math. Comp. 35, 1251 (shift and invert).
     """
     size = matrix.shape[0]
     if not 1 <= n <= size:
@@ -89,7 +106,7 @@ def _envelope_factorized(shifted):
     """Block L D L†; None where a diagonal block has no inverse.
 
     Rows are in the order of reverse Cuthill and McKee, for which what lies ahead of the first element of a row, and
-    stays zero, is most of a large cell.  Panels of L are dense, of 192 columns: nearly all work is matrix products.
+    stays zero, is most of a large cell. Panels of L are dense, of 192 columns: nearly all work is matrix products.
     No row is exchanged with one of another block, so a center can be a bad one; the caller checks what is solved.
     """
     size = shifted.shape[0]
@@ -153,7 +170,7 @@ def _dense_factorized(shifted):
 def _largest(solve, size, n, dtype):
     """The n eigenvalues of largest modulus of a Hermitian operator, and their vectors.
 
-    A Krylov space holds a degenerate level at most as often as its block is wide.  So what is left when the found
+    A Krylov space holds a degenerate level at most as often as its block is wide. So what is left when the found
     vectors are projected out is searched again, until nothing in it is larger than what was found.
     """
     values, vectors = _block_lanczos(solve, size, n, np.zeros((size, 0), dtype=dtype), _RESIDUAL)

@@ -1,14 +1,17 @@
-"""Infrared and Raman spectra and the dielectric constant from what dipoles and polarizabilities do along a trajectory.
+r"""Infrared and Raman spectra and the dielectric constant from what dipoles and polarizabilities do along a trajectory.
 
 The spectrum of a series x(t) is the Fourier transform of its time correlation function,
 
-    S(ω) = ∫ <x(0) x(t)> w(t) e^-iωt dt,  w(t) = exp(-(σt)²/2),
+.. math::
+
+    S(\omega) = \int \langle x(0) x(t) \rangle \, w(t) \, e^{-i\omega t} \, dt, \qquad
+    w(t) = \exp(-(\sigma t)^2/2),
 
 where the window w stands for a finite resolution: S is convolved with a Gaussian of standard deviation σ, which leaves
-integrals alone and spectra positive.  The transform is a zero-padded FFT there and back, so that a million frames take
+integrals alone and spectra positive. The transform is a zero-padded FFT there and back, so that a million frames take
 a second.
 
-Source: Zhang et al. 2020, Eq. (6); McQuarrie, Statistical Mechanics, 1976, Ch. 21.
+References: Zhang et al. 2020, Eq. (6); McQuarrie, Statistical Mechanics, 1976, Ch. 21.
 """
 
 import math
@@ -44,30 +47,47 @@ def infrared(
     resolution: float | None = None,
     quantum_correction: str | None = None,
 ) -> tuple:
-    """Infrared absorption: absorption coefficient times refractive index.
+    r"""Infrared absorption: absorption coefficient times refractive index.
 
-        α(ω) n(ω) = β/(6 ε_0 c V) ∫ <Ṁ(0)·Ṁ(t)> e^-iωt dt
+    .. math::
+
+        \alpha(\omega) n(\omega) = \frac{\beta}{6 \varepsilon_0 c V}
+        \int \langle \dot M(0) \cdot \dot M(t) \rangle \, e^{-i\omega t} \, dt
 
     The derivative is that of the band-limited series through the frames, exact below the Nyquist frequency; a constant
     added to the dipoles, such as by another origin or branch, has no effect.
 
-    dipoles : Tensor [n, 3], e Å, on one branch (see physics.dipole.unwrap), n >= 3
+    Parameters
+    ----------
+    dipoles : Tensor [n, 3], e Å
+        On one branch (see physics.dipole.unwrap), n >= 3.
     timestep_fs : float, fs between frames
     temperature : float, K
     volume : float, Å^3
-    max_wavenumber : float, cm^-1, end of the spectrum
-    resolution : float, cm^-1, full width at half maximum that a sharp line gets; default 10 cm^-1, or twice the
-        smallest that the trajectory allows, one wave in its duration
-    quantum_correction : None or "harmonic".  Harmonic vibrations absorb the same in classical and in quantum
-        mechanics, and None gives that: the factor βħω/(1 - e^-βħω) between their correlation functions has cancelled
-        against induced emission in Eq. (6).  "harmonic" multiplies by it: absorption without induced emission
+    max_wavenumber : float, cm^-1
+        End of the spectrum.
+    resolution : float, cm^-1
+        Full width at half maximum that a sharp line gets; default 10 cm^-1, or twice the smallest that the trajectory
+        allows, one wave in its duration.
+    quantum_correction : None or "harmonic"
+        Harmonic vibrations absorb the same in classical and in quantum mechanics, and None gives that: the factor
+        βħω/(1 - e^-βħω) between their correlation functions has cancelled against induced emission in Eq. (6).
+        "harmonic" multiplies by it: absorption without induced emission.
 
-    Returns (wavenumbers [K] cm^-1, alpha_n [K] cm^-1).
+    Returns
+    -------
+    wavenumbers : array [K], cm^-1
+    alpha_n : array [K], cm^-1
 
-    Raises ValueError for wrong shapes, NaN, a trajectory shorter than the resolution asked for, frames too far apart
-    for max_wavenumber, and numbers that are not positive.
+    Raises
+    ------
+    ValueError
+        For wrong shapes, NaN, a trajectory shorter than the resolution asked for, frames too far apart for
+        max_wavenumber, and numbers that are not positive.
 
-    Source: Zhang et al. 2020, Eq. (6), in SI units.
+    References
+    ----------
+    Zhang et al. 2020, Eq. (6), in SI units.
     """
     return _infrared(
         dipoles, timestep_fs, temperature, volume, max_wavenumber, resolution, _name(quantum_correction), kind="dipoles"
@@ -84,8 +104,10 @@ def infrared_from_derivative(
     resolution=None,
     quantum_correction: str | None = None,
 ):
-    """As infrared, from the time derivatives of the dipoles, such as Σ Z*·v of Born charges and velocities.
+    """As infrared, from the time derivatives of the dipoles, such as Σ ``Z*·v`` of Born charges and velocities.
 
+    Parameters
+    ----------
     derivatives : Tensor [n, 3], e Å/fs
     """
     return _infrared(
@@ -122,26 +144,42 @@ def raman(
     resolution=None,
     quantum_correction: str | None = None,
 ) -> tuple:
-    """Raman spectra: what the isotropic and the anisotropic part of the polarizability contribute.
+    r"""Raman spectra: what the isotropic and the anisotropic part of the polarizability contribute.
 
     With the mean a = Tr α/3 and β = α - a 1, as spectral densities per wavenumber of the fluctuations,
 
-        isotropic: of <δa(0) δa(t)>,  anisotropic: of <Tr δβ(0) δβ(t)>/10,
+    .. math::
 
-    light scattered with the polarization of the laser is isotropic + 4/3 anisotropic, across it anisotropic.  Measured
+        \text{isotropic: of } \langle \delta a(0) \, \delta a(t) \rangle, \qquad
+        \text{anisotropic: of } \langle \mathrm{Tr} \, \delta\beta(0) \, \delta\beta(t) \rangle / 10,
+
+    light scattered with the polarization of the laser is isotropic + 4/3 anisotropic, across it anisotropic. Measured
     intensities have a factor (ν_laser - ν)^4 more.
 
-    polarizabilities : Tensor [n, 3, 3], Å^3, n >= 3
-    quantum_correction : None for the classical spectrum, "harmonic" for βħω/(1 - e^-βħω) times that, which is the
-        Stokes side of harmonic vibrations
-    Other arguments : as in infrared
+    Parameters
+    ----------
+    polarizabilities : Tensor [n, 3, 3], Å^3
+        n >= 3.
+    quantum_correction : None for the classical spectrum
+        "harmonic" for βħω/(1 - e^-βħω) times that, which is the Stokes side of harmonic vibrations.
+    Other arguments
+        As in infrared.
 
-    Returns (wavenumbers [K] cm^-1, isotropic [K], anisotropic [K] Å^6 cm); without correction their integrals over all
-    wavenumbers are <δa²> and <Tr δβ²>/10.
+    Returns
+    -------
+    wavenumbers : array [K], cm^-1
+    isotropic : array [K]
+    anisotropic : array [K], Å^6 cm
+        Without correction their integrals over all wavenumbers are <δa²> and <Tr δβ²>/10.
 
-    Raises ValueError as infrared does.
+    Raises
+    ------
+    ValueError
+        As infrared does.
 
-    Source: Berne and Pecora, Dynamic Light Scattering, 1976, Sec. 3.3.
+    References
+    ----------
+    Berne and Pecora, Dynamic Light Scattering, 1976, Sec. 3.3.
     """
     return _raman(polarizabilities, timestep_fs, temperature, max_wavenumber, resolution, _name(quantum_correction))
 
@@ -165,20 +203,34 @@ def _raman(polarizabilities, timestep_fs, temperature, max_wavenumber, resolutio
 
 @numpy_or_torch
 def dielectric_constant(dipoles: Tensor, temperature: float, volume: float, electronic: float = 1.0) -> Any:
-    """Static dielectric constant from the fluctuations of the dipole under periodic boundary conditions.
+    r"""Static dielectric constant from the fluctuations of the dipole under periodic boundary conditions.
 
-        ε = ε_∞ + (<M²> - <M>²)/(3 ε_0 V kT)
+    .. math::
 
-    dipoles : Tensor [n, 3], e Å, on one branch (see physics.dipole.unwrap)
+        \varepsilon = \varepsilon_\infty
+        + \frac{\langle M^2 \rangle - \langle M \rangle^2}{3 \varepsilon_0 V kT}
+
+    Parameters
+    ----------
+    dipoles : Tensor [n, 3], e Å
+        On one branch (see physics.dipole.unwrap).
     temperature : float, K
     volume : float, Å^3
-    electronic : float, ε_∞, the dielectric constant of the electrons with the ions at rest
+    electronic : float
+        ``ε_∞``, the dielectric constant of the electrons with the ions at rest.
 
-    Returns float.
+    Returns
+    -------
+    float
 
-    Raises ValueError for wrong shapes, NaN, and numbers that are not positive.
+    Raises
+    ------
+    ValueError
+        For wrong shapes, NaN, and numbers that are not positive.
 
-    Source: Neumann, Mol. Phys. 50, 841 (1983).
+    References
+    ----------
+    Neumann, Mol. Phys. 50, 841 (1983).
     """
     _check_series("dipoles", dipoles, (3,))
     _check_positive("K", temperature=temperature)
@@ -204,12 +256,19 @@ def finest_resolution(duration_fs: float) -> float:
 def in_order(times: NDArray, *series) -> tuple:
     """Bring frames into the order of time, however a file has them.
 
+    Parameters
+    ----------
     times : array [n], fs
     series : arrays [n, ...]
 
-    Returns (timestep_fs, *series).
+    Returns
+    -------
+    (timestep_fs, ``*series``)
 
-    Raises ValueError for time stamps that are doubled or not evenly spaced, and for series of other lengths.
+    Raises
+    ------
+    ValueError
+        For time stamps that are doubled or not evenly spaced, and for series of other lengths.
     """
     times = np.asarray(times, dtype=float)
     if times.ndim != 1 or len(times) < 2 or any(len(values) != len(times) for values in series):
@@ -235,17 +294,32 @@ def in_order(times: NDArray, *series) -> tuple:
 def block_error(function: Callable, series: NDArray, n_blocks: int = 5) -> tuple:
     """What a function of a series gives for the whole, and its standard error from blocks of the series.
 
+    ::
+
         alpha_n, error = block_error(lambda part: infrared(part, 0.5, 300, volume, resolution=20)[1], dipoles)
 
-    function : callable of [m, ...], returns an array whose shape does not depend on m
-    series : array [n, ...], in the order of time
-    n_blocks : int, at least 2
+    Parameters
+    ----------
+    function : callable of [m, ...]
+        Returns an array whose shape does not depend on m.
+    series : array [n, ...]
+        In the order of time.
+    n_blocks : int
+        At least 2.
 
-    Returns (value, error) of the kind of the function.
+    Returns
+    -------
+    tuple
+        (value, error) of the kind of the function.
 
-    Raises ValueError for fewer than 2 blocks or fewer frames than blocks.
+    Raises
+    ------
+    ValueError
+        For fewer than 2 blocks or fewer frames than blocks.
 
-    Source: Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989).
+    References
+    ----------
+    Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989).
     """
     if not 2 <= n_blocks <= len(series):
         raise ValueError(f"n_blocks: got {n_blocks} for {len(series)} frames, need at least 2 blocks of a frame")
@@ -289,7 +363,7 @@ def _spectrum(series, timestep, max_wavenumber, resolution, derive=False):
 def _correlation(series, width, timestep, difference):
     """Σ_k <x_k(0) x_k(t)> [lags] of a series [n, k], as far as the window reaches; 1/n for every lag keeps S positive.
 
-    Of the difference quotient of a series, `difference` makes the derivative: the quotient has |sin(y)/y|² of its
+    Of the difference quotient of a series, `difference` makes the derivative: the quotient has ``|sin(y)/y|²`` of its
     power, y = ω timestep/2.
     """
     n = len(series)

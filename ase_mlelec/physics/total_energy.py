@@ -1,12 +1,14 @@
-"""Total free energy of electrons and ions from the local density of states, without orbitals.
+r"""Total free energy of electrons and ions from the local density of states, without orbitals.
 
-    A = E_b - TS - U + E_xc - V_xc + V_ii
+.. math::
+
+    A = E_\mathrm{b} - TS - U + E_\mathrm{xc} - V_\mathrm{xc} + V_\mathrm{ii}
 
 E_b is the band energy, U the Hartree energy, V_xc = ∫ n v_xc, and V_ii the energy of the ions in a neutralising
-background.  Pseudopotentials appear nowhere: what they do is inside the eigenvalues, and therefore in E_b, so that
+background. Pseudopotentials appear nowhere: what they do is inside the eigenvalues, and therefore in E_b, so that
 energies must be those of the DFT code and never relative to the Fermi level.
 
-Source: Ellis et al. 2021, Eq. (9).
+References: Ellis et al. 2021, Eq. (9).
 """
 
 from torch import Tensor
@@ -31,23 +33,39 @@ def from_ldos(
 ) -> dict:
     """Total free energy and its terms from the local density of states.
 
+    Parameters
+    ----------
     ldos : Tensor [G1, G2, G3, S], 1/(eV Å^3) including spin degeneracy
-    energies : Tensor [S], eV, increasing, on the absolute scale of the eigenvalues
+    energies : Tensor [S], eV, increasing
+        On the absolute scale of the eigenvalues.
     cell : Tensor [3, 3], Å
     positions : Tensor [N, 3], Å
-    charges : Tensor [N], e, of the valence electrons
-    temperature : Tensor [], K, of the electrons
-    xc : "lda_pz", "lda_pw", "pbe" or "pbesol"
-    core_density : Tensor [G1, G2, G3], electrons/Å^3, of pseudopotentials with core correction
-    mu : Tensor [], eV; by default the Fermi level at which the DOS holds sum(charges) electrons
+    charges : Tensor [N], e
+        Of the valence electrons.
+    temperature : Tensor [], K
+        Of the electrons.
+    xc : str
+        "lda_pz", "lda_pw", "pbe" or "pbesol".
+    core_density : Tensor [G1, G2, G3], electrons/Å^3
+        Of pseudopotentials with core correction.
+    mu : Tensor [], eV
+        By default the Fermi level at which the DOS holds sum(charges) electrons.
 
-    Returns a dict of Tensors [], eV: band, entropy (-TS), hartree, xc, xc_potential, ion_ion, total and fermi_level,
-    differentiable with respect to every argument but energies.
+    Returns
+    -------
+    dict of Tensors [], eV
+        Band, entropy (-TS), hartree, xc, xc_potential, ion_ion, total and fermi_level, differentiable with respect to
+        every argument but energies.
 
-    Raises ValueError for shapes that disagree, NaN, negative charges, an unknown functional, a cell of no volume, atoms
-    on top of each other, more electrons than the DOS holds, and an energy grid that ends below the Fermi level.
+    Raises
+    ------
+    ValueError
+        For shapes that disagree, NaN, negative charges, an unknown functional, a cell of no volume, atoms on top of
+        each other, more electrons than the DOS holds, and an energy grid that ends below the Fermi level.
 
-    Source: Ellis et al. 2021, Eqs. (9)-(13).
+    References
+    ----------
+    Ellis et al. 2021, Eqs. (9)-(13).
     """
     fermi.check_grid(energies)
     if ldos.ndim != 4 or 0 in ldos.shape or ldos.shape[3] != len(energies):
@@ -84,15 +102,23 @@ def from_dos_and_density(
 ) -> dict[str, Tensor]:
     """As from_ldos, from the two integrals of the LDOS that the total free energy depends on.
 
-    They are independent arguments here.  In terms of the LDOS D both follow from it and the Fermi level,
+    They are independent arguments here. In terms of the LDOS D both follow from it and the Fermi level,
     dos = ∫ D dr and density = w_N(μ)·D with w_N of fermi.integration_weights, so that whoever differentiates with
     respect to D piece by piece adds ∂A/∂density ∂density/∂μ ∂μ/∂dos to ∂A/∂dos: A is not stationary in μ.
 
+    Parameters
+    ----------
     dos : Tensor [S], states/eV per cell
-    density : Tensor [G1, G2, G3], electrons/Å^3, valence
+    density : Tensor [G1, G2, G3], electrons/Å^3
+        Valence.
+
+    Notes
+    -----
     the other arguments, the result and the errors are those of from_ldos
 
-    Source: Ellis et al. 2021, Eqs. (9), (11), (12).
+    References
+    ----------
+    Ellis et al. 2021, Eqs. (9), (11), (12).
     """
     fermi.check_dos(energies, dos)
     if dos.ndim != 1:
@@ -129,18 +155,32 @@ def from_density(
 ) -> dict:
     """Terms of the total free energy that follow from the density and the ions.
 
-    density : Tensor [G1, G2, G3], electrons/Å^3, valence
+    Parameters
+    ----------
+    density : Tensor [G1, G2, G3], electrons/Å^3
+        Valence.
     cell : Tensor [3, 3], Å
     positions : Tensor [N, 3], Å
-    charges : Tensor [N], e, of the valence electrons
-    xc : "lda_pz", "lda_pw", "pbe" or "pbesol"
-    core_density : Tensor [G1, G2, G3], electrons/Å^3, of pseudopotentials with core correction
+    charges : Tensor [N], e
+        Of the valence electrons.
+    xc : str
+        "lda_pz", "lda_pw", "pbe" or "pbesol".
+    core_density : Tensor [G1, G2, G3], electrons/Å^3
+        Of pseudopotentials with core correction.
 
-    Returns a dict of Tensors [], eV: hartree, xc, xc_potential and ion_ion.
+    Returns
+    -------
+    dict of Tensors [], eV
+        Hartree, xc, xc_potential and ion_ion.
 
-    Raises ValueError as from_ldos does.
+    Raises
+    ------
+    ValueError
+        As from_ldos does.
 
-    Source: Ellis et al. 2021, Eq. (9).
+    References
+    ----------
+    Ellis et al. 2021, Eq. (9).
     """
     _check_ions(positions, charges)
     xc_energy, xc_potential = exchange_correlation.energies(density, cell, xc=xc, core_density=core_density)

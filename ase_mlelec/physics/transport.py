@@ -1,8 +1,8 @@
 """Response of electrons in bands: Boltzmann conductivity, joint density of states, Berry curvature, Hall conductivity.
 
-Conductivity and joint DOS follow from H(R) alone.  The position operator between Wannier functions, <0|r|R>, is needed
-for Berry curvature; without it the terms that come from H(k) alone are left.  They depend on the choice of the home
-cells of the functions at a single k point, while their integral over filled bands does not.
+Conductivity and joint DOS follow from H(R) alone. The position operator between Wannier functions, ``<0|r|R>``, is
+needed for Berry curvature; without it the terms that come from H(k) alone are left. They depend on the choice of the
+home cells of the functions at a single k point, while their integral over filled bands does not.
 """
 
 from collections.abc import Sequence
@@ -40,19 +40,33 @@ def drude_weight(
 
     Within degenerate levels the product of slopes is the trace of the product of the velocity operators.
 
-    bloch : BlochSum, H(R) in eV
-    cell : array [3, 3], Å, rows
-    kpts, weights : arrays [K, 3] and [K], a mesh over the whole zone or half of it by time reversal; a mesh reduced by
-        rotations gives the tensor only after averaging over them
+    Parameters
+    ----------
+    bloch : BlochSum
+        H(R) in eV.
+    cell : array [3, 3], Å
+        Rows.
+    kpts, weights : arrays [K, 3] and [K]
+        A mesh over the whole zone or half of it by time reversal; a mesh reduced by rotations gives the tensor only
+        after averaging over them.
     fermi_level : float, eV
-    temperature : float, K, above 0: the window -df/dE has to hold some levels of the mesh
-    degeneracy : electrons per state, 2 without spin
+    temperature : float, K
+        Above 0: the window -df/dE has to hold some levels of the mesh.
+    degeneracy
+        Electrons per state, 2 without spin.
 
-    Returns array [3, 3], eV/Å.
+    Returns
+    -------
+    array [3, 3], eV/Å
 
-    Raises ValueError for a temperature that is not positive.
+    Raises
+    ------
+    ValueError
+        For a temperature that is not positive.
 
-    Source: Pizzi et al. 2014, Comput. Phys. Commun. 185, 422, Eq. (5).
+    References
+    ----------
+    Pizzi et al. 2014, Comput. Phys. Commun. 185, 422, Eq. (5).
     """
     if not temperature > 0:
         raise ValueError(f"temperature: got {temperature:g} K, need more than 0; the window -df/dE needs a width")
@@ -69,10 +83,14 @@ def drude_weight(
 def conductivity(drude: NDArray, relaxation_time: float) -> NDArray:
     """Conductivity of a Drude weight, σ = e²τ/ħ² D.
 
+    Parameters
+    ----------
     drude : array [3, 3], eV/Å
     relaxation_time : float, fs
 
-    Returns array [3, 3], S/m.
+    Returns
+    -------
+    array [3, 3], S/m
     """
     return np.asarray(drude) * relaxation_time / _HBAR**2 / units.SIEMENS_PER_METRE
 
@@ -88,17 +106,27 @@ def joint_density_of_states(
 ) -> NDArray:
     """Joint density of states, J(ω) = g Σ_k w_k Σ_mn f_m (1 - f_n) δ(E_n - E_m - ω), Gaussians exp(-(x/width)²).
 
-    energies : array [S], eV; ω
+    Parameters
+    ----------
+    energies : array [S], eV
+        ω.
     levels : array [K, n], eV
-    weights : array [K], adding up to 1
+    weights : array [K]
+        Adding up to 1.
     fermi_level : float, eV
     temperature : float, K
     width : float, eV
-    degeneracy : pairs per pair of bands; spin is kept, so that it is 2 without spin
+    degeneracy
+        Pairs per pair of bands; spin is kept, so that it is 2 without spin.
 
-    Returns array [S], 1/eV.
+    Returns
+    -------
+    array [S], 1/eV
 
-    Raises ValueError for a width that is not positive.
+    Raises
+    ------
+    ValueError
+        For a width that is not positive.
     """
     levels = np.asarray(levels, dtype=float)
     filling = occupations(levels, fermi_level, temperature)
@@ -152,20 +180,31 @@ def berry_curvature(
     positions: Sequence[BlochSum] | None = None,
     device: str | torch.device = "cpu",
 ) -> tuple:
-    """Berry curvature of every band, Ω = ∇ x <u|i∇|u>.
+    """Berry curvature of every band, Ω = ∇ x ``<u|i∇|u>``.
 
-    With D = <m|dn/dk> from H(k), A(k) = Σ_R exp(2πi k·R) <0|r|R> between the states, and its curl,
-    Ω_ab = (dA_b/dk_a - dA_a/dk_b) - [D_a, A_b] + [D_b, A_a] - i [D_a, D_b]; the last term alone without positions.
+    With D = ``<m|dn/dk>`` from H(k), A(k) = Σ_R exp(2πi k·R) ``<0|r|R>`` between the states, and its curl, Ω_ab =
+    (dA_b/dk_a - dA_a/dk_b) - [D_a, A_b] + [D_b, A_a] - i [D_a, D_b]; the last term alone without positions.
 
-    bloch : BlochSum, H(R) in eV
-    cell : array [3, 3], Å, rows
-    kpts : array [K, 3], reduced coordinates
+    Parameters
+    ----------
+    bloch : BlochSum
+        H(R) in eV.
+    cell : array [3, 3], Å
+        Rows.
+    kpts : array [K, 3]
+        Reduced coordinates.
     positions : three BlochSums of <0|r|R> in Å, or None
 
-    Returns (energies [K, W], eV, ascending; curvature [K, W, 3], Å^2, the axial vector yz, zx, xy).  Terms between
-    degenerate levels are left out: only the sum over such levels means something.
+    Returns
+    -------
+    energies : array [K, W], eV, ascending
+    curvature : array [K, W, 3], Å^2
+        The axial vector yz, zx, xy. Terms between degenerate levels are left out: only the sum over such levels means
+        something.
 
-    Source: Wang et al. 2006, Phys. Rev. B 74, 195118, Eq. (27).
+    References
+    ----------
+    Wang et al. 2006, Phys. Rev. B 74, 195118, Eq. (27).
     """
     kpts = np.asarray(kpts, dtype=float)
     energies, curvature = np.empty((len(kpts), bloch.size)), np.empty((len(kpts), bloch.size, 3))
@@ -190,17 +229,27 @@ def hall_conductivity(
 
     Pairs of bands enter with the difference of their occupations, so that crossings of filled bands do not matter.
 
-    bloch, cell, positions : as in berry_curvature
-    kpts : array [K, 3], a mesh over the whole zone
+    Parameters
+    ----------
+    bloch, cell, positions
+        As in berry_curvature.
+    kpts : array [K, 3]
+        A mesh over the whole zone.
     weights : array [K], or None for equal ones
     fermi_level : float, eV
     temperature : float, K
-    degeneracy : electrons per state, 2 without spin
+    degeneracy
+        Electrons per state, 2 without spin.
 
-    Returns array [3], S/m, the axial vector (yz, zx, xy).  Times the height of the cell it is the sheet conductivity of
-    a layer: a Chern number C of the filled bands of one spin is -C e²/h.
+    Returns
+    -------
+    array [3], S/m
+        The axial vector (yz, zx, xy). Times the height of the cell it is the sheet conductivity of a layer: a Chern
+        number C of the filled bands of one spin is -C e²/h.
 
-    Source: Wang et al. 2006, Phys. Rev. B 74, 195118, Eqs. (2), (32).
+    References
+    ----------
+    Wang et al. 2006, Phys. Rev. B 74, 195118, Eqs. (2), (32).
     """
     weights = np.full(len(kpts), 1 / len(kpts)) if weights is None else np.asarray(weights)
     total = np.zeros(3)

@@ -1,9 +1,9 @@
 """Exchange and correlation without spin: local density (PZ81, PW92) and gradient-corrected (PBE, PBEsol).
 
 A functional is an energy per volume e(n, σ), σ = (∇n)², written here in Hartree atomic units; everything else, such as
-the potential, is its derivative.  Where the density is small the formulas are singular, and a density from a Fourier
+the potential, is its derivative. Where the density is small the formulas are singular, and a density from a Fourier
 transform or a model may dip below zero: e is continued as an odd function of n, and is 0 where n is smaller in size
-than 1e-10 bohr^-3; its gradient correction is 0 where n is smaller than 1e-6 or σ than 1e-10.  Quantum ESPRESSO does
+than 1e-10 bohr^-3; its gradient correction is 0 where n is smaller than 1e-6 or σ than 1e-10. Quantum ESPRESSO does
 the same.
 """
 
@@ -35,12 +35,12 @@ _BETA_PBE = 0.06672455060314922
 
 
 def _exchange(n):
-    """Energy per electron of the uniform electron gas.  Source: Dirac 1930."""
+    """Energy per electron of the uniform electron gas. Source: Dirac 1930."""
     return -0.75 * (3 / math.pi * n) ** (1 / 3)
 
 
 def _pz81(n):
-    """Correlation energy per electron.  Source: Perdew and Zunger, Phys. Rev. B 23, 5048 (1981), Eqs. (C3), (C5)."""
+    """Correlation energy per electron. Source: Perdew and Zunger, Phys. Rev. B 23, 5048 (1981), Eqs. (C3), (C5)."""
     rs = (3 / (4 * math.pi * n)) ** (1 / 3)
     a, b, c, d = _PZ81_DENSE
     gamma, beta1, beta2 = _PZ81_DILUTE
@@ -49,7 +49,7 @@ def _pz81(n):
 
 
 def _pw92(n):
-    """Correlation energy per electron.  Source: Perdew and Wang, Phys. Rev. B 45, 13244 (1992), Eq. (10)."""
+    """Correlation energy per electron. Source: Perdew and Wang, Phys. Rev. B 45, 13244 (1992), Eq. (10)."""
     root = (3 / (4 * math.pi * n)) ** (1 / 6)
     a, alpha1, beta1, beta2, beta3, beta4 = _PW92
     series = root * (beta1 + root * (beta2 + root * (beta3 + root * beta4)))
@@ -59,7 +59,9 @@ def _pw92(n):
 def _gradient_correction(n, sigma, mu, beta):
     """What PBE and its relatives add to the energy per volume of exchange and PW92.
 
-    Source: Perdew, Burke and Ernzerhof, Phys. Rev. Lett. 77, 3865 (1996), Eqs. (7), (8), (14).
+    References
+    ----------
+    Perdew, Burke and Ernzerhof, Phys. Rev. Lett. 77, 3865 (1996), Eqs. (7), (8), (14).
     """
     k_fermi = (3 * math.pi**2 * n) ** (1 / 3)
     s2 = sigma / (2 * k_fermi * n) ** 2
@@ -110,13 +112,23 @@ def _energy_per_volume(n, sigma, functional):
 def energy_density(density: Tensor, squared_gradient: Tensor | None = None, xc: str = "lda_pz") -> Tensor:
     """Exchange-correlation energy per volume, e(n, σ), σ = (∇n)².
 
+    Parameters
+    ----------
     density : Tensor [...], electrons/Å^3
-    squared_gradient : Tensor [...], electrons²/Å^8; the local functionals do not look at it
-    xc : "lda_pz", "lda_pw", "pbe" or "pbesol"
+    squared_gradient : Tensor [...]
+        electrons²/Å^8; the local functionals do not look at it.
+    xc : str
+        "lda_pz", "lda_pw", "pbe" or "pbesol".
 
-    Returns Tensor [...], eV/Å^3, differentiable any number of times.
+    Returns
+    -------
+    Tensor [...], eV/Å^3
+        Differentiable any number of times.
 
-    Raises ValueError for NaN, an unknown functional, and a gradient that is missing or of another shape.
+    Raises
+    ------
+    ValueError
+        For NaN, an unknown functional, and a gradient that is missing or of another shape.
     """
     check_name(xc)
     check_finite(density=density)
@@ -135,21 +147,39 @@ def energy_density(density: Tensor, squared_gradient: Tensor | None = None, xc: 
 
 @numpy_or_torch
 def energies(density: Tensor, cell: Tensor, xc: str = "lda_pz", core_density: Tensor | None = None) -> tuple:
-    """Exchange-correlation energy and the integral of the potential over the valence density.
+    r"""Exchange-correlation energy and the integral of the potential over the valence density.
 
-        E_xc = ∫ e(n + n_core),   V_xc = ∫ n v_xc = ∫ [n ∂e/∂n + 2 ∂e/∂σ ∇n·∇(n + n_core)],   v_xc = δE_xc/δn
+    .. math::
 
-    density : Tensor [G1, G2, G3], electrons/Å^3, valence
+        E_\mathrm{xc} = \int e(n + n_\mathrm{core}), \qquad V_\mathrm{xc} = \int n \, v_\mathrm{xc}
+        = \int \Bigl[ n \frac{\partial e}{\partial n} + 2 \frac{\partial e}{\partial \sigma}
+        \nabla n \cdot \nabla (n + n_\mathrm{core}) \Bigr], \qquad
+        v_\mathrm{xc} = \frac{\delta E_\mathrm{xc}}{\delta n}
+
+    Parameters
+    ----------
+    density : Tensor [G1, G2, G3], electrons/Å^3
+        Valence.
     cell : Tensor [3, 3], Å
-    xc : "lda_pz", "lda_pw", "pbe" or "pbesol"
-    core_density : Tensor [G1, G2, G3], electrons/Å^3, of a pseudopotential with core correction
+    xc : str
+        "lda_pz", "lda_pw", "pbe" or "pbesol".
+    core_density : Tensor [G1, G2, G3], electrons/Å^3
+        Of a pseudopotential with core correction.
 
-    Returns (E_xc, V_xc), Tensors [], eV, differentiable any number of times.
+    Returns
+    -------
+    E_xc, V_xc : Tensors [], eV
+        Differentiable any number of times.
 
-    Raises ValueError for an unknown functional, a density that is not a grid, a core density of another shape, a cell
-    of no volume, and NaN.
+    Raises
+    ------
+    ValueError
+        For an unknown functional, a density that is not a grid, a core density of another shape, a cell of no volume,
+        and NaN.
 
-    Source: Ellis et al. 2021, E_xc and V_xc in Eq. (9).
+    References
+    ----------
+    Ellis et al. 2021, E_xc and V_xc in Eq. (9).
     """
     check_name(xc)
     grid.check_cell(cell)
@@ -178,7 +208,10 @@ def energies(density: Tensor, cell: Tensor, xc: str = "lda_pz", core_density: Te
 def _sums(xc, metric, density, total, *slopes):
     """Sums of e and of n v_xc by parts over some grid points, in the autograd graph only where the fields are.
 
-    slopes : phase_derivatives of the total density and, where it differs, of the valence density; none without gradient
+    Parameters
+    ----------
+    slopes
+        phase_derivatives of the total density and, where it differs, of the valence density; none without gradient.
     """
     inputs, product = [total], None
     if slopes:

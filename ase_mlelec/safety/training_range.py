@@ -163,7 +163,12 @@ class TrainingRange(torch.nn.Module):
     def _fit_species(self, k, features, counts, wider):
         """Principal components and ranges of one species.
 
-        features : tuple of Tensor [n, F], by structure; counts : Tensor, numbers of neighbors of all its atoms
+        Parameters
+        ----------
+        features : tuple of Tensor [n, F]
+            By structure.
+        counts : Tensor
+            Numbers of neighbors of all its atoms.
         """
         every = torch.cat(features)
         n_watched = max(1, len(features) // PER_COMPONENT)

@@ -27,13 +27,23 @@ def bonds(atoms: Atoms) -> tuple[NDArray, NDArray]:
 def layers(atoms: Atoms, *, areas: Mapping[str, float] | None = None) -> NDArray:
     """Which layer each atom is in, from the structure alone: atoms that bonds connect are one layer.
 
-    atoms : ase.Atoms, layers parallel to the first two cell vectors, in any order and shift
-    areas : dict of float, Å^2 per atom by formula; what is in one piece of this area, without bonds to the next cell
-        along the third cell vector, is a single layer
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Layers parallel to the first two cell vectors, in any order and shift.
+    areas : dict of float, Å^2 per atom by formula
+        What is in one piece of this area, without bonds to the next cell along the third cell vector, is a single
+        layer.
 
-    Returns int array [N], 0 for the lowest layer; lowest is what lies above the widest gap.
+    Returns
+    -------
+    int array [N]
+        0 for the lowest layer; lowest is what lies above the widest gap.
 
-    Raises ValueError where bonds connect everything, and where small pieces such as molecules are no layers.
+    Raises
+    ------
+    ValueError
+        Where bonds connect everything, and where small pieces such as molecules are no layers.
 
     Examples
     --------
@@ -68,7 +78,10 @@ def layers(atoms: Atoms, *, areas: Mapping[str, float] | None = None) -> NDArray
 def layer_areas(structures: Iterable[Atoms]) -> dict[str, float]:
     """dict of float, Å^2 per atom by formula, for ``layers``: of layers that others lie beside, or else of all.
 
-    structures : iterable of ase.Atoms; without a single stack, what is in one piece is taken for one layer
+    Parameters
+    ----------
+    structures : iterable of ase.Atoms
+        Without a single stack, what is in one piece is taken for one layer.
     """
     beside: dict[str, list] = {}
     alone: dict[str, list] = {}

@@ -16,9 +16,13 @@ Cell = tuple[int, int]  # (i, j) of a hexagonal supercell
 class Coincidence(NamedTuple):
     """Supercells of two layers that fit on each other.
 
+    Attributes
+    ----------
     lower, upper : (i, j) of the two supercells
-    angle : float, degrees in (-30, 30], the twist of the upper layer against the lower one
-    strains : (lower, upper), change of length of each layer over its length; equal and opposite in the logarithm
+    angle : float
+        Degrees in (-30, 30], the twist of the upper layer against the lower one.
+    strains : (lower, upper)
+        Change of length of each layer over its length; equal and opposite in the logarithm.
     n_atoms : int
     """
 
@@ -32,14 +36,21 @@ class Coincidence(NamedTuple):
 def commensurate(m: int, r: int) -> tuple[Cell, Cell]:
     """Supercells ((i, j), (k, l)) of two equal layers that are commensurate without strain.
 
-    cos(angle) = (3m² + 3mr + r²/2)/(3m² + 3mr + r²); (30, 1) are the 1.08 degrees of twisted bilayer graphene.  The
+    cos(angle) = (3m² + 3mr + r²/2)/(3m² + 3mr + r²); (30, 1) are the 1.08 degrees of twisted bilayer graphene. The
     other way round the layers are turned to the other side.
 
+    Parameters
+    ----------
     m, r : int, positive and without a common divisor
 
-    Raises ValueError for other numbers.
+    Raises
+    ------
+    ValueError
+        For other numbers.
 
-    Source: Lopes dos Santos et al. 2012, Phys. Rev. B 86, 155449.
+    References
+    ----------
+    Lopes dos Santos et al. 2012, Phys. Rev. B 86, 155449.
 
     Examples
     --------
@@ -65,15 +76,27 @@ def coincidences(
 ) -> list[Coincidence]:
     """Supercells of two layers with about the wanted twist, the smallest first.
 
-    lower, upper : ase.Atoms, primitive cells of hexagonal layers
-    angle : float, degrees; a turn by 60 degrees makes the same lattice
-    tolerance : float, degrees
-    max_strain : float, of either layer; the default admits none
+    Parameters
+    ----------
+    lower, upper : ase.Atoms
+        Primitive cells of hexagonal layers.
+    angle : float
+        Degrees; a turn by 60 degrees makes the same lattice.
+    tolerance : float
+        Degrees.
+    max_strain : float
+        Of either layer; the default admits none.
     max_atoms : int
 
-    Returns list of Coincidence; an empty one where nothing fits.
+    Returns
+    -------
+    list of Coincidence
+        An empty one where nothing fits.
 
-    Raises ValueError for cells that are not hexagonal.
+    Raises
+    ------
+    ValueError
+        For cells that are not hexagonal.
 
     Examples
     --------
@@ -137,17 +160,29 @@ def twisted_bilayer(
 ) -> tuple[Atoms, Coincidence]:
     """Two hexagonal layers on each other, turned and, where they do not fit, strained onto a common supercell.
 
-    The common length is the geometric mean of the two, so that the strains are equal and opposite.  Where atoms lie on
+    The common length is the geometric mean of the two, so that the strains are equal and opposite. Where atoms lie on
     the axis z through the origin they stay there: give both layers the same origin, or shift one for another stacking.
 
-    lower, upper : ase.Atoms, primitive cells of hexagonal layers (60 or 120 degrees)
-    cells : ((i, j), (k, l)), of ``commensurate`` or ``coincidences``
-    distance : float, Å, between the mean heights of the two layers
-    vacuum : float, Å, above the upper layer until the next lower one
+    Parameters
+    ----------
+    lower, upper : ase.Atoms
+        Primitive cells of hexagonal layers (60 or 120 degrees).
+    cells : ((i, j), (k, l))
+        Of ``commensurate`` or ``coincidences``.
+    distance : float, Å
+        Between the mean heights of the two layers.
+    vacuum : float, Å
+        Above the upper layer until the next lower one.
 
-    Returns (ase.Atoms, periodic in three directions, the layer 0 or 1 of each atom as its tag; Coincidence).
+    Returns
+    -------
+    tuple
+        (ase.Atoms, periodic in three directions, the layer 0 or 1 of each atom as its tag; Coincidence).
 
-    Raises ValueError for cells that are not hexagonal, and for layers that come closer than the sum of their radii.
+    Raises
+    ------
+    ValueError
+        For cells that are not hexagonal, and for layers that come closer than the sum of their radii.
     """
     sides, parts = [], []
     for layer, (i, j) in zip((lower, upper), cells):

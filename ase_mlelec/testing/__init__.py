@@ -13,10 +13,10 @@ Write a pytest class that inherits a contract and makes the object; everything e
             return random_atoms("Si4O3", cell=[6, 7, 8])        # every call the same, at least two atoms
 
 ``HabitsContract`` needs the same three: what people do with ASE's calculators beside asking for energies, such as
-changing structures and sharing calculators.  ``DescriptorContract`` needs ``make_descriptor`` and ``make_atoms``, and
+changing structures and sharing calculators. ``DescriptorContract`` needs ``make_descriptor`` and ``make_atoms``, and
 so does ``EnvironmentContract``, for modules that need more than edges; ``HeadContract`` needs ``make_head`` and
 ``make_environment``, ``HeadOfPairsContract`` ``make_head``, ``make_descriptor`` and ``make_atoms``, ``ModelContract``
-``make_model`` and ``make_atoms``.  Structures should have no symmetry; run each contract with a cell smaller than the
+``make_model`` and ``make_atoms``. Structures should have no symmetry; run each contract with a cell smaller than the
 cutoff, a slab and a molecule as well.
 Needs pytest (extra ``test``).
 """

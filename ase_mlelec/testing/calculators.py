@@ -50,11 +50,18 @@ class CalculatorContract:
     A subclass writes ``make_model(seed=0)`` (float64), ``make_calculator(model, **options)``, ``make_atoms()``, and
     ``per_atom`` where the calculator has more than ASE's results.
 
-    rules : ASE result -> (turns as "scalar", "vector" or "voigt"; grows as "extensive", "intensive" or "atom")
-    tolerance : of float64, relative to the largest value; forces amplify rounding by sum over neighbours and nets
-    single : of float32 (rounding 6e-8, amplified in forces by the slopes of the nets)
-    differences : of forces and stress against five-point differences of the energy over 0.001 Å
-    n_steps : of a run with a neighbour list that is kept
+    Attributes
+    ----------
+    rules
+        ASE result -> (turns as "scalar", "vector" or "voigt"; grows as "extensive", "intensive" or "atom").
+    tolerance
+        Of float64, relative to the largest value; forces amplify rounding by sum over neighbours and nets.
+    single
+        Of float32 (rounding 6e-8, amplified in forces by the slopes of the nets).
+    differences
+        Of forces and stress against five-point differences of the energy over 0.001 Å.
+    n_steps
+        Of a run with a neighbour list that is kept.
     """
 
     rules = RULES

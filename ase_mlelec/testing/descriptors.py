@@ -19,11 +19,15 @@ class EnvironmentContract:
     """Symmetry, smoothness, precision, gradient and round trip of whatever makes an Environment of every atom.
 
     A subclass writes ``make_descriptor()`` -> module in float64, the same every time, with ``cutoff``, ``n_features``,
-    ``species`` and ``arguments()`` as a Descriptor, and ``make_atoms()``.  For classes that are no Descriptors because
+    ``species`` and ``arguments()`` as a Descriptor, and ``make_atoms()``. For classes that are no Descriptors because
     they need more than ``edges.vec``.
 
-    tolerance : of float64 sums in another order, relative to the largest feature
-    single : of float32
+    Attributes
+    ----------
+    tolerance
+        Of float64 sums in another order, relative to the largest feature.
+    single
+        Of float32.
     """
 
     tolerance = 1e-12
@@ -140,9 +144,14 @@ class DescriptorContract(EnvironmentContract):
 
     A subclass writes ``make_descriptor()`` -> Descriptor in float64, the same every time, and ``make_atoms()``.
 
-    tolerance : of float64 sums in another order, relative to the largest feature
-    single : of float32
-    alone : whether an atom without neighbors is a structure that it describes, or refuses as InputError
+    Attributes
+    ----------
+    tolerance
+        Of float64 sums in another order, relative to the largest feature.
+    single
+        Of float32.
+    alone
+        Whether an atom without neighbors is a structure that it describes, or refuses as InputError.
     """
 
     alone = True

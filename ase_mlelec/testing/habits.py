@@ -72,7 +72,7 @@ def same(found, wanted, tolerance=1e-9):
 class HabitsContract:
     """Which structure a calculator speaks of, its parameters, copies, threads and torch's modes around it.
 
-    A subclass writes ``make_model(seed=0)``, ``make_calculator(model, **options)`` and ``make_atoms()``.  All public
+    A subclass writes ``make_model(seed=0)``, ``make_calculator(model, **options)`` and ``make_atoms()``. All public
     methods that take ``atoms`` and nothing else that is required are tried, and all of ASE's results.
     """
 
@@ -86,7 +86,7 @@ class HabitsContract:
     }  # values to ``set``
 
     def questions(self, calculator):
-        """dict: name -> function of (calculator, **atoms)."""
+        """dict: name -> function of (calculator, ``**atoms``)."""
         found = {
             name: lambda calc, name=name, **atoms: calc.get_property(name, **atoms)
             for name in calculator.implemented_properties

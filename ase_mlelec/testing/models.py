@@ -19,8 +19,12 @@ class ModelContract:
 
     A subclass writes ``make_model(seed=0)`` and ``make_atoms()``.
 
-    compression : agreement of the copy for evaluation with the model, relative to the largest value
-    single : of float32
+    Attributes
+    ----------
+    compression
+        Agreement of the copy for evaluation with the model, relative to the largest value.
+    single
+        Of float32.
     """
 
     tolerance = 1e-12
@@ -78,7 +82,7 @@ class ModelContract:
             assert torch.equal(found[name], values), name
 
     def test_every_precision(self):
-        """Structures of either precision; the result has that of the model.  Half of it is refused."""
+        """Structures of either precision; the result has that of the model. Half of it is refused."""
         model, atoms = self.make_model(), self.make_atoms()
         wanted = self.quantities(model, atoms)
         for dtype in (torch.float32, torch.float64):

@@ -13,7 +13,12 @@ from ase_mlelec.system import System
 def random_atoms(symbols, cell=None, pbc=True, shortest=1.6, seed=0):
     """ase.Atoms at random places, no two closer than ``shortest`` Å (images included).
 
-    symbols : str, e.g. "Si4O3"; cell : as for ase.Atoms, or None for a molecule in a small box
+    Parameters
+    ----------
+    symbols : str
+        e.g. "Si4O3".
+    cell
+        As for ase.Atoms, or None for a molecule in a small box.
     """
     generator = np.random.default_rng(seed)
     names = string2symbols(symbols)

@@ -1,7 +1,7 @@
 """Figures of densities of states, of spectra and of runs.
 
 Every ``plot_*`` function draws into the Axes it is given and returns it; titles, limits, legends and files are the
-caller's.  ``melting_figure`` arranges some of them into a page.
+caller's. ``melting_figure`` arranges some of them into a page.
 """
 
 from ase_mlelec.analysis.plots.curves import plot_bands, plot_series, plot_spectrum, plot_stack

@@ -10,10 +10,15 @@ from ase_mlelec.quantities import QUANTITIES
 def plot_series(ax, x, values, ylabel, **line):
     """A quantity along x; of a quantity per atom the mean, and the range of the middle 80 % of the atoms as a band.
 
-    x : array [n], such as time
+    Parameters
+    ----------
+    x : array [n]
+        Such as time.
     values : array [n] or [n, N]
-    ylabel : str, name of the y axis, with the unit
-    line : keywords of ``Axes.plot``, such as label and color
+    ylabel : str
+        Name of the y axis, with the unit.
+    line : keywords of ``Axes.plot``
+        Such as label and color.
     """
     values = np.asarray(values, dtype=float)
     (drawn,) = ax.plot(x, values if values.ndim == 1 else np.nanmean(values, axis=1), **line)
@@ -28,11 +33,17 @@ def plot_series(ax, x, values, ylabel, **line):
 def plot_spectrum(ax, wavenumbers, values, error=None, *, ylabel=r"$\alpha n$ (1000 cm$^{-1}$)", **line):
     """A vibrational spectrum over the wavenumber, with its standard error as a band.
 
+    Parameters
+    ----------
     wavenumbers : array [K], cm^-1
-    values, error : arrays [K], in the unit of ylabel, such as an absorption in 1000 cm^-1
-    line : keywords of ``Axes.plot``, such as label and color
+    values, error : arrays [K]
+        In the unit of ylabel, such as an absorption in 1000 cm^-1.
+    line : keywords of ``Axes.plot``
+        Such as label and color.
 
-    Source: after Zhang et al. 2020, Fig. 2.
+    References
+    ----------
+    After Zhang et al. 2020, Fig. 2.
     """
     (drawn,) = ax.plot(wavenumbers, values, **line)
     if error is not None:
@@ -47,12 +58,17 @@ def plot_spectrum(ax, wavenumbers, values, error=None, *, ylabel=r"$\alpha n$ (1
 def plot_stack(ax, x, curves, labels, *, cmap="viridis"):
     """Curves above each other, such as spectra at several pressures, each on a base line of its own.
 
+    Parameters
+    ----------
     x : array [K]
-    curves : arrays [n, K], drawn from the bottom to the top in one unit; the base lines are as far apart as the mean
-        curve is high
-    labels : sequence [n] of str, written at the right end of each curve
+    curves : arrays [n, K]
+        Drawn from the bottom to the top in one unit; the base lines are as far apart as the mean curve is high.
+    labels : sequence [n] of str
+        Written at the right end of each curve.
 
-    Source: after Zhang et al. 2020, Figs. 1, 3.
+    References
+    ----------
+    After Zhang et al. 2020, Figs. 1, 3.
     """
     curves = np.asarray(curves, dtype=float)
     step = curves.max(axis=1).mean()
@@ -79,8 +95,12 @@ def plot_stack(ax, x, curves, labels, *, cmap="viridis"):
 def plot_bands(ax, bands, weights=None, label="", *, cmap="coolwarm", **line):
     """Bands along a path, relative to their reference; with weights as points whose colour is the weight ("fat bands").
 
-    bands : ase.spectrum.band_structure.BandStructure; NaN is left out
-    weights : array [K, n], between 0 and 1, such as the share of a layer
+    Parameters
+    ----------
+    bands : ase.spectrum.band_structure.BandStructure
+        NaN is left out.
+    weights : array [K, n]
+        Between 0 and 1, such as the share of a layer.
     label : str of the colour bar
     line : keywords of ``Axes.plot``
     """

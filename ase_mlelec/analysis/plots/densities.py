@@ -11,14 +11,23 @@ ENERGY, DOS = QUANTITIES["energy"].axis, QUANTITIES["dos"].axis
 def plot_dos(ax, energies, dos, fermi_level=None, *, align=False, occupied=False, **line):
     """A density of states over energy; call again to compare temperatures or phases.
 
+    Parameters
+    ----------
     energies : array [S], eV
     dos : array [S], states/eV
-    fermi_level : float, eV; marked by a dashed line in the colour of the curve
-    align : put the Fermi level at zero
-    occupied : shade the states below the Fermi level
-    line : keywords of ``Axes.plot``, such as label and color
+    fermi_level : float, eV
+        Marked by a dashed line in the colour of the curve.
+    align
+        Put the Fermi level at zero.
+    occupied
+        Shade the states below the Fermi level.
+    line : keywords of ``Axes.plot``
+        Such as label and color.
 
-    Raises ValueError when ``align`` or ``occupied`` has no Fermi level to refer to.
+    Raises
+    ------
+    ValueError
+        When ``align`` or ``occupied`` has no Fermi level to refer to.
     """
     if fermi_level is None and (align or occupied):
         raise ValueError("got align or occupied without fermi_level; pass fermi_level in eV")
@@ -39,14 +48,21 @@ def plot_dos(ax, energies, dos, fermi_level=None, *, align=False, occupied=False
 def plot_dos_comparison(ax, below, energies, reference, prediction, fermi_level=None):
     """Two densities of states over energy, and their difference in a second panel.
 
+    Parameters
+    ----------
     ax, below : Axes of the densities of states and of the difference
     energies : array [S], eV
     reference, prediction : arrays [S], states/eV
-    fermi_level : float, eV; marked by a dashed line in both
+    fermi_level : float, eV
+        Marked by a dashed line in both.
 
-    Returns (ax, below).
+    Returns
+    -------
+    (ax, below)
 
-    Source: after Ellis et al. 2021, Fig. 3.
+    References
+    ----------
+    After Ellis et al. 2021, Fig. 3.
     """
     plot_dos(ax, energies, reference, color="black", lw=1.8, label="DFT")
     plot_dos(ax, energies, prediction, color=COLOURS[2], lw=1.4, ls=(0, (4, 2)), label="ML-DFT")
@@ -64,7 +80,10 @@ def plot_dos_comparison(ax, below, energies, reference, prediction, fermi_level=
 def plot_dos_map(ax, x, energies, dos, fermi_level=None, *, label=DOS, cmap="magma"):
     """Densities of states as colours along x, with the Fermi level as a line and a colour bar.
 
-    x : array [n], increasing, such as time
+    Parameters
+    ----------
+    x : array [n], increasing
+        Such as time.
     energies : array [S], eV
     dos : array [n, S], states/eV
     fermi_level : array [n], eV

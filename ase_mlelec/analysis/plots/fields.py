@@ -8,8 +8,12 @@ from ase_mlelec.analysis.plots.style import COLOURS
 def plot_components(ax, scores, values=None, label="", *, cmap="viridis"):
     """Atoms in the plane of two principal components of their density of states, coloured by a number per atom.
 
-    scores : array [..., 2], states/eV, from PrincipalComponents.scores
-    values : array [...], such as the order parameter; adds a colour bar with ``label``
+    Parameters
+    ----------
+    scores : array [..., 2], states/eV
+        From PrincipalComponents.scores.
+    values : array [...]
+        Such as the order parameter; adds a colour bar with ``label``.
     """
     scores = np.asarray(scores).reshape(-1, np.shape(scores)[-1])
     colour = {"color": COLOURS[0]} if values is None else {"c": np.ravel(values), "cmap": cmap}
@@ -23,10 +27,16 @@ def plot_components(ax, scores, values=None, label="", *, cmap="viridis"):
 def plot_variances(ax, groups, ylabel):
     """Boxes around the middle half of the values of each group, a line at the median, whiskers to the extremes.
 
-    groups : dict from name to array [n], such as the variance of a principal component's score in each snapshot
-    ylabel : str, with the unit
+    Parameters
+    ----------
+    groups : dict from name to array [n]
+        Such as the variance of a principal component's score in each snapshot.
+    ylabel : str
+        With the unit.
 
-    Source: after Ellis et al. 2021, Fig. 7.
+    References
+    ----------
+    After Ellis et al. 2021, Fig. 7.
     """
     drawn = ax.boxplot(list(groups.values()), whis=(0, 100), widths=0.5, patch_artist=True)
     for box, median, colour in zip(drawn["boxes"], drawn["medians"], COLOURS):
@@ -40,10 +50,15 @@ def plot_variances(ax, groups, ylabel):
 def plot_slice(ax, field, cell, label, **mesh):
     """A field, such as the electron density, on the plane through the origin that the first two cell vectors span.
 
-    field : array [G1, G2, G3] on the points (i/G1, k/G2, l/G3) of the cell; transpose field and cell for another plane
+    Parameters
+    ----------
+    field : array [G1, G2, G3] on the points (i/G1, k/G2, l/G3) of the cell
+        Transpose field and cell for another plane.
     cell : array [3, 3], Å
-    label : str, of the colour bar, with the unit
-    mesh : keywords of ``Axes.pcolormesh``, such as cmap and vmin
+    label : str
+        Of the colour bar, with the unit.
+    mesh : keywords of ``Axes.pcolormesh``
+        Such as cmap and vmin.
     """
     plane = np.pad(np.asarray(field)[:, :, 0], (0, 1), mode="wrap")
     a, b = np.asarray(cell, dtype=float)[:2]

@@ -12,13 +12,21 @@ def melting_figure(run, *, title=None):
     """A page on a run through a phase transition: temperature, order parameter, coordination and DOS over time; DOS and
     order parameter at the start, half-way through the transition, and at the end.
 
-    run : mapping with "time" [n] fs, "temperature" [n] K, "order_parameter" [n, N] states/eV, "coordination" [n, N],
-        "total_dos" [n, S] states/eV, "fermi_level" [n] eV and "energy_grid" [S] eV, such as the ``results`` of an
-        ElectronicRecorder
+    Parameters
+    ----------
+    run : mapping
+        With "time" [n] fs, "temperature" [n] K, "order_parameter" [n, N] states/eV, "coordination" [n, N], "total_dos"
+        [n, S] states/eV, "fermi_level" [n] eV and "energy_grid" [S] eV, such as the ``results`` of an
+        ElectronicRecorder.
 
-    Returns a matplotlib Figure; save it with ``figure.savefig(path)``.
+    Returns
+    -------
+    matplotlib Figure
+        Save it with ``figure.savefig(path)``.
 
-    Source: after Zeng et al. 2022, Figs. 5-7.
+    References
+    ----------
+    After Zeng et al. 2022, Figs. 5-7.
     """
     run = {
         name: run[name]

@@ -8,11 +8,17 @@ from ase_mlelec.analysis.plots.style import COLOURS
 def plot_parity(ax, reference, prediction, unit="", **points):
     """Prediction against reference with the diagonal, the mean absolute and the root mean square error.
 
+    Parameters
+    ----------
     reference, prediction : arrays of one shape
-    unit : str, such as "eV/Å"
+    unit : str
+        Such as "eV/Å".
     points : keywords of ``Axes.plot``
 
-    Raises ValueError for different shapes.
+    Raises
+    ------
+    ValueError
+        For different shapes.
     """
     reference, prediction = _parity_frame(ax, reference, prediction, unit)
     error = prediction - reference
@@ -41,14 +47,24 @@ def plot_parity(ax, reference, prediction, unit="", **points):
 def plot_parity_counts(ax, reference, prediction, unit="", *, cmap="viridis"):
     """Parity of very many numbers, such as a density on a grid: the colour is the number of points, with a colour bar.
 
+    Parameters
+    ----------
     reference, prediction : arrays of one shape, positive
-    unit : str, such as "e/Å$^3$"
+    unit : str
+        Such as "e/Å$^3$".
 
-    The text has the mean and the largest absolute error, and the mean of |prediction/reference - 1|.
+    Raises
+    ------
+    ValueError
+        For different shapes.
 
-    Raises ValueError for different shapes.
+    Notes
+    -----
+    The text has the mean and the largest absolute error, and the mean of ``|prediction/reference - 1|``.
 
-    Source: after Ellis et al. 2021, Fig. 4.
+    References
+    ----------
+    After Ellis et al. 2021, Fig. 4.
     """
     reference, prediction = _parity_frame(ax, reference, prediction, unit)
     extent = (*ax.get_xlim(), *ax.get_ylim())
@@ -72,13 +88,21 @@ def plot_parity_counts(ax, reference, prediction, unit="", *, cmap="viridis"):
 def plot_parity_groups(ax, reference, prediction, groups, unit=""):
     """Parity of one number per structure; colour and mean absolute error by group, such as the phase.
 
+    Parameters
+    ----------
     reference, prediction : arrays [n]
     groups : sequence [n] of str
-    unit : str, such as "eV/atom"
+    unit : str
+        Such as "eV/atom".
 
-    Raises ValueError for different shapes.
+    Raises
+    ------
+    ValueError
+        For different shapes.
 
-    Source: after Ellis et al. 2021, Figs. 5, 6.
+    References
+    ----------
+    After Ellis et al. 2021, Figs. 5, 6.
     """
     reference, prediction = _parity_frame(ax, reference, prediction, unit)
     for name, colour, marker in zip(dict.fromkeys(groups), COLOURS, "os^Dvp"):

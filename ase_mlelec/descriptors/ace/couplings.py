@@ -77,7 +77,10 @@ class Coupling(torch.nn.Module):
     def summed_changes(self, moments: Tensor, moved: Tensor) -> Tensor:
         """By how much the features, summed over the centers, change along T moves of the moments, [T, F].
 
-        moved : Tensor [C, T, (l_max + 1)^2, species, n], changes of the moments
+        Parameters
+        ----------
+        moved : Tensor [C, T, (l_max + 1)^2, species, n]
+            Changes of the moments.
         """
         raise NotImplementedError(f"{type(self).__name__} must define summed_changes(moments, moved)")
 

@@ -1,16 +1,18 @@
-"""SNAP bispectrum components around atoms or the points of a grid.
+r"""SNAP bispectrum components around atoms or the points of a grid.
 
 An atom at the vector r from the centre, at the distance r < R, is a point g = (a, b) of the sphere in four dimensions,
-a = cos(t) + i sin(t) z/r, b = sin(t) (-y + i x)/r, t = rfac0 pi (r - rmin0)/(R - rmin0).  The density of neighbours
+a = cos(t) + i sin(t) z/r, b = sin(t) (-y + i x)/r, t = rfac0 pi (r - rmin0)/(R - rmin0). The density of neighbours
 there has the components U_j = 1 + sum_k w_k f(r_k) u_j(g_k), matrices (j+1) x (j+1) with j the doubled order, and
 
-    B_(j1 j2 j) = sum conj(U_j) (C C U_j1 U_j2), C: Clebsch-Gordan coefficients.
+.. math::
+
+    B_{j_1 j_2 j} = \sum \overline{U_j} \, (C C U_{j_1} U_{j_2}), \qquad C: \text{Clebsch-Gordan coefficients}.
 
 It is computed without them: f_j(g) = sum conj(U_j) u_j(g) is a real function on SU(2), products of the u_j follow the
-Clebsch-Gordan series, and so B_(j1 j2 j) = (j+1) int f_j1 f_j2 f_j dg, for which finite quadrature rules are exact.
+Clebsch-Gordan series, and so ``B_(j1`` j2 j) = (j+1) int f_j1 f_j2 f_j dg, for which finite quadrature rules are exact.
 All steps are batched products of matrices.
 
-Sources: Thompson et al. 2015 (J. Comput. Phys. 285, 316), Eqs. (4)-(15); Ellis et al. 2021, Sec. II C.
+References: Thompson et al. 2015 (J. Comput. Phys. 285, 316), Eqs. (4)-(15); Ellis et al. 2021, Sec. II C.
 """
 
 from threading import get_ident
@@ -35,7 +37,10 @@ BLOCK_CUDA = 256
 class _Components(torch.autograd.Function):
     """B [P, F] of vectors [3, P, K]; nothing is kept for the way back but the vectors.
 
-    known : Tensor [P, F] or None, B that was evaluated before: then only the way back is left to do
+    Attributes
+    ----------
+    known : Tensor [P, F] or None
+        B that was evaluated before: then only the way back is left to do.
     """
 
     @staticmethod
@@ -81,26 +86,39 @@ def _evaluate(vec, kind, shells, twojmax, gradient=None):
 class Bispectrum(Descriptor):
     """SNAP bispectrum components of atoms, of points in space, or of a grid.
 
+    Parameters
+    ----------
     species : sequence of chemical symbols
-    twojmax : 2 J, the largest order
-    cutoff : float, Å, of all species for which ``cutoffs`` has none
-    weights, cutoffs : dict by symbol or one number per species; a weight that is not given is 1
-    rfac0, rmin0 : constants of the map to the sphere (Å)
-    switch : True for neighbours that fade out at the cutoff
-    bzero : True subtracts what a centre without neighbours has
-    n_radial : radial sums per species that follow the components, see radial_sums
+    twojmax
+        2 J, the largest order.
+    cutoff : float, Å
+        Of all species for which ``cutoffs`` has none.
+    weights, cutoffs : dict by symbol or one number per species
+        A weight that is not given is 1.
+    rfac0, rmin0
+        Constants of the map to the sphere (Å).
+    switch : bool
+        True for neighbours that fade out at the cutoff.
+    bzero : bool
+        True subtracts what a centre without neighbours has.
+    n_radial
+        Radial sums per species that follow the components, see radial_sums.
 
+    Notes
+    -----
     Features are [C, F] in LAMMPS' order: j1 = 0..2J, j2 = 0..j1, j = j1 - j2, j1 - j2 + 2, .. <= min(2J, j1 + j2),
-    those with j >= j1; 91 for 2J = 10.  Centres that are points in space have the species 0.  All is as in LAMMPS, but
+    those with j >= j1; 91 for 2J = 10. Centres that are points in space have the species 0. All is as in LAMMPS, but
     an atom on a centre contributes its limit for r -> 0, while LAMMPS leaves it out: only so are features and forces
-    continuous.  (With rmin0 > 0 there is no limit: what is returned is finite but means nothing.)
+    continuous. (With rmin0 > 0 there is no limit: what is returned is finite but means nothing.)
 
     For a grid, chunk by chunk, differentiable in ``system.positions`` and ``system.cell``::
 
         for chunk in descriptor.grid_chunks(system, shape):
             features = descriptor.of_chunk(system, chunk)       # [P, F] of the points chunk.indices
 
-    Source: Thompson et al. 2015, Eqs. (4)-(15).
+    References
+    ----------
+    Thompson et al. 2015, Eqs. (4)-(15).
     """
 
     def __init__(
@@ -178,15 +196,22 @@ class Bispectrum(Descriptor):
     def grid_chunks(self, system, shape):
         """Iterator of GridChunk over all points (i/G1, k/G2, l/G3) of a grid of ``shape`` = (G1, G2, G3).
 
-        Raises InputError unless the cell is periodic in three directions.
+        Raises
+        ------
+        InputError
+            Unless the cell is periodic in three directions.
         """
         return grid_chunks(system, shape, self.cutoff)
 
     def of_chunk(self, system, chunk, dtype=None, known=None):
         """Features [P, F] of the points of a GridChunk, differentiable in ``system.positions`` and ``system.cell``.
 
-        dtype : precision from the vectors to neighbours on; default that of the system
-        known : Tensor [P, F] of that precision, these features from an earlier call: for the derivatives alone
+        Parameters
+        ----------
+        dtype
+            Precision from the vectors to neighbours on; default that of the system.
+        known : Tensor [P, F] of that precision
+            These features from an earlier call: for the derivatives alone.
         """
         cell = system.cell[0]
         positions = torch.cat([system.positions, system.positions.new_full((1, 3), FAR)])
@@ -202,9 +227,17 @@ def radial_sums(vec, kind, cutoffs, n_radial):
     phi_k = sin(k pi x)/(k pi x) (1 - x^2)^3 for k = 0..K-1, with x = r/R: linear combinations are superpositions of
     one function per atom, as densities of neutral atoms are.
 
-    vec : Tensor [3, P, N], Å; kind : Tensor [P, N], species of the neighbours; cutoffs : R of every species, Å
+    Parameters
+    ----------
+    vec : Tensor [3, P, N], Å
+    kind : Tensor [P, N]
+        Species of the neighbours.
+    cutoffs
+        R of every species, Å.
 
-    Source: none; spherical Bessel functions of order 0, which vanish at R, with a smooth end.
+    Notes
+    -----
+    Spherical Bessel functions of order 0, which vanish at R, with a smooth end.
     """
     reach = torch.take(vec.new_tensor(cutoffs), kind)
     x = ((vec * vec).sum(dim=0).clamp(min=1e-12).sqrt() / reach).clamp(max=1)
@@ -252,14 +285,28 @@ def grid_bispectrum(
 ):
     """Bispectrum components on the points (i/G1, k/G2, l/G3) of a grid, as LAMMPS' ``compute sna/grid``.
 
-    atoms : ase.Atoms, periodic in three directions
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Periodic in three directions.
     shape : (G1, G2, G3)
-    weights, cutoffs : dict by chemical symbol; without them weight 1 and ``cutoff`` (Å)
-    other parameters : see Bispectrum, which also says what happens to an atom on a grid point
+    weights, cutoffs : dict by chemical symbol
+        Without them weight 1 and ``cutoff`` (Å).
+    other parameters
+        See Bispectrum, which also says what happens to an atom on a grid point.
 
-    Returns array [G1, G2, G3, F], float64.  Raises InputError for a structure that is not periodic.
+    Returns
+    -------
+    array [G1, G2, G3, F], float64
 
-    Source: Ellis et al. 2021, Sec. II C.
+    Raises
+    ------
+    InputError
+        For a structure that is not periodic.
+
+    References
+    ----------
+    Ellis et al. 2021, Sec. II C.
     """
     species = sorted(set(atoms.get_chemical_symbols()))
     weights, cutoffs = (

@@ -18,11 +18,18 @@ CHUNK = 2048  # grid points that are handed out together: bounds memory
 class GridChunk:
     """Some points of a grid and the atoms near them; bricks of neighbouring points share a list of neighbours.
 
-    indices : Tensor [P], in the flattened grid (C order)
-    fractional : Tensor [P, 3], coordinates in cell vectors
-    brick : Tensor [P], the brick of every point
-    neighbor : Tensor [b, K], index of the atom; the number of atoms in empty slots
-    shift : Tensor [b, K, 3], whole numbers; the neighbour sits at r_neighbor + shift @ cell
+    Attributes
+    ----------
+    indices : Tensor [P]
+        In the flattened grid (C order).
+    fractional : Tensor [P, 3]
+        Coordinates in cell vectors.
+    brick : Tensor [P]
+        The brick of every point.
+    neighbor : Tensor [b, K]
+        Index of the atom; the number of atoms in empty slots.
+    shift : Tensor [b, K, 3]
+        Whole numbers; the neighbour sits at r_neighbor + shift @ cell.
     """
 
     indices: torch.Tensor
@@ -33,10 +40,13 @@ class GridChunk:
 
 
 def grid_chunks(system, shape, cutoff):
-    """Iterator of GridChunk over all points (i/G1, k/G2, l/G3) of a grid of ``shape`` = (G1, G2, G3), with the atoms within
-    ``cutoff``, Å.
+    """Iterator of GridChunk over all points (i/G1, k/G2, l/G3) of a grid of ``shape`` = (G1, G2, G3), with the atoms
+    within ``cutoff``, Å.
 
-    Raises InputError unless the cell is periodic in three directions.
+    Raises
+    ------
+    InputError
+        Unless the cell is periodic in three directions.
     """
     shape = check_grid(system, shape)
     bricks = _bricks(system.cell[0].detach().double().cpu().numpy(), shape)
@@ -81,7 +91,10 @@ def slots(center, n_centers):
 def check_grid(system, shape):
     """The shape as a tuple of three int.
 
-    Raises InputError for several structures, a shape that is none, or a cell that is not periodic in all directions.
+    Raises
+    ------
+    InputError
+        For several structures, a shape that is none, or a cell that is not periodic in all directions.
     """
     if system.n_systems != 1:
         raise InputError(f"got {system.n_systems} structures, need one; make a grid for each")

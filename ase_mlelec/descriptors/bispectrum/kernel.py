@@ -1,7 +1,7 @@
 """From neighbours on the group SU(2) to bispectrum components, and back: batched matrix products with fixed tables.
 
 Both ways are written by hand as programs: lists of operations on arrays that are laid out once and used for block after
-block of centres.  Fresh memory, views and autograd's records would cost more than the arithmetic.
+block of centres. Fresh memory, views and autograd's records would cost more than the arithmetic.
 
 Index letters: P centres, K neighbours, U numbers of all U_j, L and R rows of the moments, G x S = X points of a
 quadrature rule.
@@ -104,11 +104,16 @@ class Program:
 
     Fill the first two, for the gradient ``of_components`` too, call ``run()``, and read the other ones.
 
-    sphere : [2, 2, P, K], Re and Im of (a, b)
+    Attributes
+    ----------
+    sphere : [2, 2, P, K]
+        Re and Im of (a, b).
     weight : [P, K]
     components : [P, F]
-    of_components : [P, F], gradient with respect to the components
-    of_sphere, of_weight : gradient with respect to the first two
+    of_components : [P, F]
+        Gradient with respect to the components.
+    of_sphere, of_weight
+        Gradient with respect to the first two.
     """
 
     def __init__(self, tables, n_centers, n_neighbors, gradient):
@@ -205,7 +210,7 @@ class Program:
         return array[:, start : start + self.tables.series[k].shape[1]]
 
     def _norms(self):
-        """sum |U_j|^2, [P, orders]"""
+        """sum ``|U_j|^2``, [P, orders]"""
         squares = self.array("squares_of_u", *self.u.shape)
         self.norms = self.array("norms", len(self.u), self.tables.norm.shape[1])
         self.do(torch.mul, self.u, self.u, out=squares)

@@ -1,12 +1,12 @@
 """Constant tables of the bispectrum: polynomials of the matrix elements of SU(2), and quadrature rules on SO(3).
 
-Orders are doubled: j = 0 .. twojmax.  An element g of SU(2) is a pair (a, b) with |a|^2 + |b|^2 = 1, and u_j(g) is a
-matrix (j+1) x (j+1), row mb, column ma, the coefficient of s^(j-ma) t^ma in (a* s - b* t)^(j-mb) (b s + a t)^mb, times
-sqrt[(j-ma)! ma! / ((j-mb)! mb!)].  It is a^p b^q times a polynomial in |a|^2 - |b|^2, where p = ma + mb - j,
-q = mb - ma, and a^-p stands for conj(a)^p.  Because u_j[j-mb, j-ma] = (-1)^(mb+ma) conj(u_j[mb, ma]), the elements with
-p > 0, or p = 0 and q >= 0, say all: (j+1)^2 real numbers.
+Orders are doubled: j = 0 .. twojmax. An element g of SU(2) is a pair (a, b) with ``|a|^2`` + ``|b|^2`` = 1, and u_j(g)
+is a matrix (j+1) x (j+1), row mb, column ma, the coefficient of s^(j-ma) t^ma in (``a*`` s - ``b*`` t)^(j-mb) (b s + a
+t)^mb, times sqrt[(j-ma)! ma! / ((j-mb)! mb!)]. It is a^p b^q times a polynomial in ``|a|^2`` - ``|b|^2``, where p = ma
++ mb - j, q = mb - ma, and a^-p stands for conj(a)^p. Because u_j[j-mb, j-ma] = (-1)^(mb+ma) conj(u_j[mb, ma]), the
+elements with p > 0, or p = 0 and q >= 0, say all: (j+1)^2 real numbers.
 
-Sources: Thompson et al. 2015 (J. Comput. Phys. 285, 316); Lebedev and Laikov 1999 (Dokl. Math. 59, 477).
+References: Thompson et al. 2015 (J. Comput. Phys. 285, 316); Lebedev and Laikov 1999 (Dokl. Math. 59, 477).
 """
 
 import math
@@ -35,7 +35,7 @@ def triples(twojmax):
 
 @cache
 def element_polynomial(j, mb, ma):
-    """Coefficients of the power series in s = |a|^2 - |b|^2 of u_j[mb, ma] / (a^p b^q), for p >= 0."""
+    """Coefficients of the power series in s = ``|a|^2`` - ``|b|^2`` of u_j[mb, ma] / (a^p b^q), for p >= 0."""
     norm = math.sqrt(math.factorial(j - ma) * math.factorial(ma) / (math.factorial(j - mb) * math.factorial(mb)))
     degree = (j - abs(ma + mb - j) - abs(mb - ma)) // 2
     total = np.zeros(degree + 1)
@@ -54,7 +54,7 @@ def element_polynomial(j, mb, ma):
 
 
 def elements(twojmax):
-    """[(p, q, part)] of the real numbers that a degree p + |q| adds, by degree; part 0 is Re, 1 is Im."""
+    """[(p, q, part)] of the real numbers that a degree p + ``|q|`` adds, by degree; part 0 is Re, 1 is Im."""
     keys = [
         (p, q, part)
         for degree in range(twojmax + 1)
@@ -75,16 +75,25 @@ class MomentTables:
     """From the moments M_n = sum_k w_k a^p s^n b^q to the real numbers of all U_j, packed as [U]: 506 for twojmax 10.
 
     Moments are products of Re and Im of a^p s^n (row: by n, then p) with those of b^q (column; there are n_columns,
-    padded to a multiple of four, with which matrix products are almost twice as fast).  V_n are the Re and Im
-    of sum_k w_k a^p s^n b^q with q of both signs, by n, then degree p + |q|; [V] has as many numbers as [U].
+    padded to a multiple of four, with which matrix products are almost twice as fast). V_n are the Re and Im of sum_k
+    w_k a^p s^n b^q with q of both signs, by n, then degree p + ``|q|``; [V] has as many numbers as [U].
 
-    first, second, sign : V = M[first] + sign M[second], with flattened M
-    back, back_second, back_sign : M = V[back] + sign V[back_second] of the transposed map; index V means zero
-    series : series[v][n], coefficients of V_n in the part v of [U], which has the elements with j = p + |q| + 2 v
-    orders : int [U], j of every number
-    multiplicity : [U], 2, or 1 for an element that is its own mirror image
-    identity : [U], 1 where U_j has the identity matrix, else 0
-    columns : {(j, mb, ma, part): place in [U]}
+    Attributes
+    ----------
+    first, second, sign
+        V = M[first] + sign M[second], with flattened M.
+    back, back_second, back_sign
+        M = V[back] + sign V[back_second] of the transposed map; index V means zero.
+    series
+        series[v][n], coefficients of V_n in the part v of [U], which has the elements with j = p + ``|q|`` + 2 v.
+    orders : int [U]
+        j of every number.
+    multiplicity : [U]
+        2, or 1 for an element that is its own mirror image.
+    identity : [U]
+        1 where U_j has the identity matrix, else 0.
+    columns : dict
+        {(j, mb, ma, part): place in [U]}.
     """
 
     n_columns: int
@@ -149,7 +158,7 @@ def _parts(n):
 
 
 def _products(p, q, part):
-    """Re or Im of a^p b^q (q < 0: conj(b)^-q) as [(part of a^p, part of b^|q|, sign)], the first sign being +."""
+    """Re or Im of a^p b^q (q < 0: conj(b)^-q) as [(part of a^p, part of b^``|q|``, sign)], the first sign being +."""
     if p == 0:
         return [(0, part, 1.0)]
     if q == 0:
@@ -163,15 +172,23 @@ def _products(p, q, part):
 class GroupTables:
     """Triple products f_j1 f_j2 f_j that share one quadrature rule, of G angles and S points of the sphere.
 
-    f_j(g) = sum conj(U_j) u_j(g) is real, and a Fourier series in the angle gamma.  Its j+1 real coefficients, the
-    planes, are sums over U.  The cube root of the quadrature weights is multiplied in.
+    f_j(g) = sum conj(U_j) u_j(g) is real, and a Fourier series in the angle gamma. Its j+1 real coefficients, the
+    planes, are sums over U. The cube root of the quadrature weights is multiplied in.
 
-    js : the orders, even ones first
-    sphere : {j: [j+1, 2 (j+1), S]}, from the columns of U named in sphere_columns to the planes
-    gamma : {j: [G, j+1]}, from the planes to the angles
-    runs : [(first, low, high)], products of js[first] with each of js[low:high] are the pairs
-    n_thirds : the first of js, all even: what the pairs are multiplied with
-    places : {(j1, j2, j) sorted: place in the flattened table pairs x thirds}
+    Attributes
+    ----------
+    js
+        The orders, even ones first.
+    sphere : dict
+        {j: [j+1, 2 (j+1), S]}, from the columns of U named in sphere_columns to the planes.
+    gamma : dict
+        {j: [G, j+1]}, from the planes to the angles.
+    runs : [(first, low, high)]
+        Products of js[first] with each of js[low:high] are the pairs.
+    n_thirds
+        The first of js, all even: what the pairs are multiplied with.
+    places : dict
+        {(j1, j2, j) sorted: place in the flattened table pairs x thirds}.
     """
 
     js: list

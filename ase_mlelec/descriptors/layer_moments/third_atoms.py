@@ -1,8 +1,11 @@
-"""Three-center functions: of the atoms beside a pair of atoms, on which hopping between the two depends.
+r"""Three-center functions: of the atoms beside a pair of atoms, on which hopping between the two depends.
 
 For a pair i -> j, over the atoms k within a cutoff of both,
 
-    B = Σ_k T_n(r_ik) w(r_ik) T_m(r_jk) w(r_jk) y^a z^b        by species of k, in the layer of i or not,
+.. math::
+
+    B = \sum_k T_n(r_{ik}) \, w(r_{ik}) \, T_m(r_{jk}) \, w(r_{jk}) \, y^a z^b
+    \text{ by species of } k \text{, in the layer of } i \text{ or not},
 
 with z the height of k over the middle of the pair and y = Im(conj(u) v), where v = x + iy of k from that middle and u
 that of the unit vector of the pair, in the frame of the layer of i: B does not turn with that frame, is smooth where
@@ -10,7 +13,10 @@ j is above i, and has the sign (-1)^b where the normal is reflected and (-1)^a w
 
 On-site blocks see the same pairs of neighbours j and k, as moments that turn with the frame,
 
-    X_q = Σ_j T_l(r_ij) w(r_ij) i^(a mod 2) u_ij^q B_ij  by species of j, in the layer of i or not.
+.. math::
+
+    X_q = \sum_j T_l(r_{ij}) \, w(r_{ij}) \, i^{a \bmod 2} u_{ij}^q B_{ij}
+    \text{ by species of } j \text{, in the layer of } i \text{ or not}.
 """
 
 from typing import NamedTuple

@@ -6,11 +6,16 @@ import torch
 def elements(blocks, orbitals):
     """Hamiltonian of one structure between the functions, from its Blocks.
 
+    Parameters
+    ----------
     orbitals : AtomicFunctions of every species
 
-    Returns (r_vectors [R, 3]; which [m], row [m], column [m], value [m]: lattice vector, functions of the home cell
-    and of that cell, eV; owners [W]: the atom of each function), NumPy arrays.  Functions come in the order of the
-    atoms, and on each atom in that of its AtomicFunctions.
+    Returns
+    -------
+    tuple
+        (r_vectors [R, 3]; which [m], row [m], column [m], value [m]: lattice vector, functions of the home cell and of
+        that cell, eV; owners [W]: the atom of each function), NumPy arrays. Functions come in the order of the atoms,
+        and on each atom in that of its AtomicFunctions.
     """
     species = blocks.geometry.species
     sizes = torch.tensor([functions.size for functions in orbitals], device=species.device)[species]

@@ -1,14 +1,16 @@
-"""Hopping of all kinds of pairs: which net has part in it, and how its result turns with the frames of the layers.
+r"""Hopping of all kinds of pairs: which net has part in it, and how its result turns with the frames of the layers.
 
 Between functions of azimuthal numbers λ and μ around the normals of their layers (χ_λ ~ exp(iλθ)), with θ1 and θ2 the
 directions of the pair in the frames of the two layers and s = sin of its angle to the normal,
 
-    M_λμ = s^|λ-μ| exp(-iλθ1 + iμθ2) h_λμ,
+.. math::
 
-where h depends on what does not turn with either frame: r, z/r, s^M exp(iMθ1), s^M exp(iMθ2) and environments.  So
-blocks follow a turn of either layer exactly, and are smooth where atoms are above each other.  h is the sum of a linear
-two-center part, three-center terms, linear in functions of the atoms beside the pair, and a net.  The net is averaged
-over reflections of the frames, the coefficients of the linear parts are: their functions have definite parity.  i -> j
+    M_{\lambda\mu} = s^{|\lambda-\mu|} \exp(-i\lambda\theta_1 + i\mu\theta_2) \, h_{\lambda\mu},
+
+where h depends on what does not turn with either frame: r, z/r, s^M exp(iMθ1), s^M exp(iMθ2) and environments. So
+blocks follow a turn of either layer exactly, and are smooth where atoms are above each other. h is the sum of a linear
+two-center part, three-center terms, linear in functions of the atoms beside the pair, and a net. The net is averaged
+over reflections of the frames, the coefficients of the linear parts are: their functions have definite parity. i -> j
 is averaged with the transpose of j -> i.
 """
 
@@ -91,6 +93,8 @@ class PairKind(torch.nn.Module):
     def forward(self, pairs: Geometry, views: list[View], rows: Tensor) -> Tensor:
         """Blocks [e, W, W'] of the ``rows`` of all pairs; of equal species from both ends.
 
+        Parameters
+        ----------
         pairs : Geometry with these rows alone
         """
         blocks = []
@@ -119,6 +123,8 @@ class PairKind(torch.nn.Module):
     def _faded(self, pairs, part_of: Callable):
         """h [e, W, W'] of pairs as one frame sees them, near and long ones by nets of their own.
 
+        Parameters
+        ----------
         part_of : callable of (net, pairs, "near" or "long") -> h
         """
         near = switch(pairs.r, *NEAR)
@@ -134,7 +140,10 @@ class PairKind(torch.nn.Module):
     def _definite(self, net, coefficients, signs):
         """Coefficients [..., K, W W'] of functions [K] of definite parity: what reflections leave of them.
 
-        signs : Tensor [2, K] of the functions, as ThirdAtoms.signs
+        Parameters
+        ----------
+        signs : Tensor [2, K] of the functions
+            As ThirdAtoms.signs.
         """
         blocks, signs, total = coefficients.unflatten(-1, net.shape), signs.to(coefficients), 0
         for up, across in REFLECTIONS:
@@ -147,7 +156,7 @@ class PairKind(torch.nn.Module):
         return reflected_block(block, *self.ends, up, across)
 
     def phases(self, pairs: Geometry) -> Tensor:
-        """s^|λ-μ| exp(-iλθ1 + iμθ2), complex [e, W, W']."""
+        """s^``|λ-μ|`` exp(-iλθ1 + iμθ2), complex [e, W, W']."""
         first, second = (functions.winding.tolist() for functions in self.ends)
         step = {0: torch.ones_like(pairs.u)}
         for charge in range(1, 5):

@@ -1,10 +1,13 @@
-"""Shifts of whole layers by the dipoles of the interfaces between them.
+r"""Shifts of whole layers by the dipoles of the interfaces between them.
 
 An interface raises all layers above it by D/2 and lowers those below by as much,
 
-    D = c1 (ε_below - ε_above) + c2 ln(N_below/N_above),     ε = ln(area per atom / that in the training data)/2.
+.. math::
 
-Source: Qi et al. 2024, section II C.
+    D = c_1 (\varepsilon_\text{below} - \varepsilon_\text{above}) + c_2 \ln(N_\text{below}/N_\text{above}),
+    \qquad \varepsilon = \tfrac12 \ln(\text{area per atom} / \text{that in the training data}).
+
+References: Qi et al. 2024, section II C.
 """
 
 import torch
@@ -13,7 +16,10 @@ import torch
 def interface_features(layers, reference_areas):
     """Tensor [L - 1, 2]: strain difference and logarithm of the ratio of atoms of the Layers, lower layer first.
 
-    reference_areas : dict of float, Å^2 per atom, by formula; layers of other formulas count as unstrained
+    Parameters
+    ----------
+    reference_areas : dict of float, Å^2 per atom
+        By formula; layers of other formulas count as unstrained.
     """
     strain = torch.stack(
         [

@@ -8,7 +8,9 @@ import torch
 
 
 def turning_elements(winding, symmetry, highest):
-    """list of (i, j, place, q): q = λ - μ + nM of an element that turns, the two of smallest |q|, if up to ``highest``."""
+    """list of (i, j, place, q): q = λ - μ + nM of an element that turns, the two of smallest ``|q|``, if up to
+    ``highest``.
+    """
     found = []
     for i, first in enumerate(winding.tolist()):
         for j, second in enumerate(winding.tolist()):
@@ -22,8 +24,13 @@ def turning_elements(winding, symmetry, highest):
 class OnsiteBlocks(torch.nn.Module):
     """On-site blocks of one species, in units of its scale.
 
-    functions : AtomicFunctions; symmetry : int, M
-    n_features, n_reduced, n_directed, n_moments, n_third : sizes of what ``forward`` sees; n_third = 0: no third atoms
+    Parameters
+    ----------
+    functions : AtomicFunctions
+    symmetry : int
+        M.
+    n_features, n_reduced, n_directed, n_moments, n_third
+        Sizes of what ``forward`` sees; n_third = 0: no third atoms.
     """
 
     def __init__(self, functions, symmetry, n_features, n_reduced, n_directed, n_moments, n_third):
@@ -60,7 +67,9 @@ class OnsiteBlocks(torch.nn.Module):
 
     def generators(self, moments):
         """What turns as an element between λ and μ, [n, 1 + 2C, W, W], from moments [n, C, q]: 1 where λ - μ is a
-        multiple of M, else conjugates of moments with q = λ - μ + nM, the two of smallest |q|; zero without any."""
+        multiple of M, else conjugates of moments with q = λ - μ + nM, the two of smallest ``|q|``; zero without
+        any.
+        """
         n, channels, highest = moments.shape
         winding = self.functions.winding
         found = moments.new_zeros(n, 1 + 2 * channels, len(winding), len(winding))

@@ -1,6 +1,6 @@
 """Functions of an atom as combinations of real spherical harmonics around the normal of its layer.
 
-Columns: s; pz, px, py; dz2, dxz, dyz, dx2-y2, dxy.  A column winds around the normal with λ = m, as cos(mθ) or sin(mθ),
+Columns: s; pz, px, py; dz2, dxz, dyz, dx2-y2, dxy. A column winds around the normal with λ = m, as cos(mθ) or sin(mθ),
 and has signs under reflection of the normal, (-1)^(l+m), and of the in-plane axis y, -1 for the sines.
 """
 
@@ -46,7 +46,10 @@ def _directions():
 def coefficients(orbital, z, x):
     """Coefficients [9] of an orbital with the axes z and x (need not be normalised) in the columns.
 
-    Raises ValueError for other orbitals and for axes that are not perpendicular.
+    Raises
+    ------
+    ValueError
+        For other orbitals and for axes that are not perpendicular.
     """
     if orbital not in ORBITALS:
         raise ValueError(f"orbital: got '{orbital}', need one of {', '.join(ORBITALS)}")
@@ -69,11 +72,19 @@ def coefficients(orbital, z, x):
 def transform(functions):
     """(U [W, W] orthogonal, functions = U @ columns; columns [W], their places) of the functions of one atom.
 
-    functions : list of (orbital, z, x), axes in the frame of the layer
+    Parameters
+    ----------
+    functions : list of (orbital, z, x)
+        Axes in the frame of the layer.
 
+    Raises
+    ------
+    ValueError
+        Where they do not span complete sets, such as px without py.
+
+    Notes
+    -----
     Hybrids are orthogonalized as Wannier functions are, symmetrically.
-
-    Raises ValueError where they do not span complete sets, such as px without py.
     """
     matrix = np.array([coefficients(*function) for function in functions])
     columns = np.flatnonzero(abs(matrix).max(axis=0) > 1e-5)
@@ -118,12 +129,25 @@ def circular(columns):
 class AtomicFunctions(torch.nn.Module):
     """The functions of the atoms of one species, and their columns.
 
-    described : dict of "orbitals", names; "z" and "x", axes in the frame of the layer for atoms above its middle;
-        "sided", whether the axes of atoms below are mirrored
+    Parameters
+    ----------
+    described : dict of "orbitals"
+        Names; "z" and "x", axes in the frame of the layer for atoms above its middle; "sided", whether the axes of
+        atoms below are mirrored.
 
-    size : int, W; columns : array [W], places of the columns; sided : bool
-    transform : Tensor [W, W], functions = transform @ columns; signs : Tensor [2, W], see ``parities``
-    winding : Tensor [W], λ of the circular functions
+    Attributes
+    ----------
+    size : int
+        W.
+    columns : array [W]
+        Places of the columns.
+    sided : bool
+    transform : Tensor [W, W]
+        Functions = transform @ columns.
+    signs : Tensor [2, W]
+        See ``parities``.
+    winding : Tensor [W]
+        λ of the circular functions.
     """
 
     def __init__(self, described):
