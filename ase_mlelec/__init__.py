@@ -19,7 +19,7 @@ _PUBLIC = {
     "load_model": "ase_mlelec.bundle",
     "list_models": "ase_mlelec.shipped",
     "evaluate": "ase_mlelec.analysis.trajectory",
-    "ElectronicRecorder": "ase_mlelec.analysis.trajectory",
+    "ElectronicRecorder": "ase_mlelec.analysis.recorder",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

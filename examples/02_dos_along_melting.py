@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from ase_mlelec import DeepDOSCalculator, ElectronicRecorder, evaluate
 from ase_mlelec.analysis import ados
 from ase_mlelec.analysis.plots import melting_figure, plot_components
-from ase_mlelec.analysis.trajectory import heat
+from ase_mlelec.analysis.recorder import heat
 
 
 def coordination(atoms):

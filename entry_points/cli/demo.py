@@ -70,7 +70,7 @@ def melt(atoms, steps, path):
 
     from ase_mlelec import ElectronicRecorder
     from ase_mlelec.analysis import ados
-    from ase_mlelec.analysis.trajectory import heat
+    from ase_mlelec.analysis.recorder import heat
 
     def coordination(atoms):
         return ados.coordination(atoms, radius=2.9, width=0.3)

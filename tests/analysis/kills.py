@@ -22,7 +22,8 @@ from ase.calculators.calculator import Calculator
 from ase.io import read
 
 from ase_mlelec.analysis import result_writer
-from ase_mlelec.analysis.trajectory import ElectronicRecorder, ResultFile, evaluate
+from ase_mlelec.analysis.recorder import ElectronicRecorder
+from ase_mlelec.analysis.trajectory import ResultFile, evaluate
 
 N_ROWS = 60
 

@@ -14,7 +14,9 @@ from small_models import ENERGIES, random_model
 
 from ase_mlelec import CombinedCalculator, DeepDOSCalculator, DeepPotCalculator, ElectronicRecorder, evaluate
 from ase_mlelec.analysis import trajectory
-from ase_mlelec.analysis.trajectory import ResultFile, heat, set_atom_scalars
+from ase_mlelec.analysis.columns import set_atom_scalars
+from ase_mlelec.analysis.recorder import heat
+from ase_mlelec.analysis.trajectory import ResultFile
 from ase_mlelec.testing import random_atoms
 
 QUANTITIES = ["energy", "forces", "stress", "fermi_level", "total_dos", "ados", "band_gap", "volume", "positions"]
@@ -35,13 +37,13 @@ def images():
 @pytest.fixture
 def calls(monkeypatch):
     """Numbers of structures that were evaluated, row by row."""
-    counted, row = [], trajectory._row
+    counted, row = [], trajectory.row_of
 
     def counting(calc, atoms, quantities):
         counted.append(len(atoms))
         return row(calc, atoms, quantities)
 
-    monkeypatch.setattr(trajectory, "_row", counting)
+    monkeypatch.setattr(trajectory, "row_of", counting)
     return counted
 
 

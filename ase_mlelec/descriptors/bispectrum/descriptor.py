@@ -24,7 +24,8 @@ from ase.data import atomic_numbers
 from ase_mlelec.descriptors.base import Descriptor, Environment
 from ase_mlelec.descriptors.bispectrum import tables
 from ase_mlelec.descriptors.bispectrum.grid import check_grid, grid_chunks, slots
-from ase_mlelec.descriptors.bispectrum.kernel import kernel, program
+from ase_mlelec.descriptors.bispectrum.kernel import kernel
+from ase_mlelec.descriptors.bispectrum.program import program
 from ase_mlelec.descriptors.bispectrum.sphere import Shells
 from ase_mlelec.system import System
 
