@@ -15,8 +15,6 @@ FILES = {
 }
 # Longer ones, at most two, each with the reason why it is easier to read in one piece.
 EXCEPTIONS: dict[str, str] = {}
-# TODO(today): their owners are splitting them
-BEING_SPLIT = {"ase_mlelec/train/linear.py", "ase_mlelec/train/recipes/hamiltonian.py"}
 
 
 def longest(path):
@@ -41,7 +39,7 @@ def too_long(name, path):
     return found + ([f"{name} has {n_lines} lines"] if n_lines > FILE else [])
 
 
-@pytest.mark.parametrize("name", sorted(FILES.keys() - BEING_SPLIT))
+@pytest.mark.parametrize("name", sorted(FILES))
 def test_functions_and_files_are_short(name):
     found = [each for each in too_long(name, FILES[name]) if each.split(" has ")[0] not in EXCEPTIONS]
     assert not found, f"split by subject: {'; '.join(found)}"

@@ -10,9 +10,14 @@ from ase.data import atomic_numbers
 class Environment:
     """What a descriptor says about every centre.
 
-    features : Tensor [C, F], invariant under rotation, translation and permutation of equal atoms
-    species : Tensor [C], index of the centre's species in the model's list
-    frame : Tensor [C, M, 3] or None; vectors that rotate with the structure
+    Attributes
+    ----------
+    features : Tensor [C, F]
+        Invariant under rotation, translation and permutation of equal atoms.
+    species : Tensor [C]
+        Index of the centre's species in the model's list.
+    frame : Tensor [C, M, 3] or None
+        Vectors that rotate with the structure.
     """
 
     features: torch.Tensor
@@ -23,9 +28,12 @@ class Environment:
 class Descriptor(torch.nn.Module):
     """Base of all descriptors; a subclass sets the three attributes and writes ``forward``.
 
+    Attributes
+    ----------
     cutoff : float, Å
     n_features : int
-    species : tuple of str, chemical symbols in the order of the model's species index
+    species : tuple of str
+        Chemical symbols in the order of the model's species index.
     """
 
     cutoff: float
@@ -44,7 +52,7 @@ class Descriptor(torch.nn.Module):
 
     def summed_changes(self, system, edges, moves):
         """Tensor [T, species, F]: by how much the features, summed over the centres of each species, change along T
-        moves of the edges, ``moves`` [T, E, 3]; derivatives.  Here with one pass for each move.
+        moves of the edges, ``moves`` [T, E, 3]; derivatives. Here with one pass for each move.
         """
         vec = edges.vec.detach().requires_grad_(True)
         with torch.enable_grad():

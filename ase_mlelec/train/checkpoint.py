@@ -20,8 +20,12 @@ DIGEST = 16
 def save_checkpoint(path, state):
     """Write ``state``, dict of tensors, numbers, strings, and lists and dicts of them.
 
-    Raises ValueError where a tensor holds NaN or infinity, OSError where it cannot be written; the former checkpoint
-    stays as it was.
+    Raises
+    ------
+    ValueError
+        Where a tensor holds NaN or infinity.
+    OSError
+        Where it cannot be written; the former checkpoint stays as it was.
     """
     place = _place_of_nan(state)
     if place is not None:
@@ -45,7 +49,10 @@ def save_checkpoint(path, state):
 def load_checkpoint(path):
     """The ``state`` that was saved, its tensors on the processor.
 
-    Raises ValueError where the file is truncated, damaged, or holds NaN or infinity.
+    Raises
+    ------
+    ValueError
+        Where the file is truncated, damaged, or holds NaN or infinity.
     """
     remedy = "remove it, to train from the beginning, or choose another checkpoint"
     with open(path, "rb") as file:

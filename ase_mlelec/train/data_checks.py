@@ -26,8 +26,11 @@ def _check_label(name, value, what, n_atoms):
 def check_frames(frames, path):
     """``frames`` as they came, of the file ``path``.
 
-    Raises ValueError with the names of file and frame for labels that are not finite or larger than any calculation
-    gives, structures that are none, and atoms at the same place.
+    Raises
+    ------
+    ValueError
+        With the names of file and frame for labels that are not finite or larger than any calculation gives, structures
+        that are none, and atoms at the same place.
     """
     if not len(frames):
         raise ValueError(f"{path}: got no structures in it; give a data set with some")

@@ -14,17 +14,24 @@ def errors(model, frames):
     """Errors of everything that ``model`` predicts and ``frames`` have labels of.
 
     The spread of the ADOS is the square root of the variance over the atoms of ``frames``, averaged over the energies:
-    a model that predicts the mean spectrum for every atom has a relative error of 1.  Vectors and tensors are those of
-    the centres alone; tensors are compared with the symmetric part of their labels.  The dipole has an error where the
+    a model that predicts the mean spectrum for every atom has a relative error of 1. Vectors and tensors are those of
+    the centres alone; tensors are compared with the symmetric part of their labels. The dipole has an error where the
     model's metadata tell the charge of the electrons.
 
-    Every error is over the structures that have the label.  Where some have not, the number of those that have is there
+    Every error is over the structures that have the label. Where some have not, the number of those that have is there
     too, with keys that end in "_frames".
 
-    Returns dict of float and int, keys as of the measures in ase_mlelec.quantities.
+    Returns
+    -------
+    dict of float and int
+        Keys as of the measures in ase_mlelec.quantities.
 
-    Raises ValueError when there is nothing to compare, labels are mis-shaped or on another energy grid, and InputError
-    for species that the model does not know.
+    Raises
+    ------
+    ValueError
+        When there is nothing to compare, labels are mis-shaped or on another energy grid.
+    InputError
+        For species that the model does not know.
     """
     names = comparable(model, frames)
     if not names:
@@ -62,8 +69,9 @@ def comparable(model, frames):
 
 
 def _counts(frames, names):
-    """dict of int: how many of ``frames`` are behind an error, of those errors that some have no label for.  Errors of
-    sums over atoms are also of those with labels by atom."""
+    """dict of int: how many of ``frames`` are behind an error, of those errors that some have no label for. Errors of
+    sums over atoms are also of those with labels by atom.
+    """
     by_atom = {row.total: row.atomic for row in QUANTITIES.values() if row.total}
     counts = {name: sum(bool({name, by_atom.get(name)} & set(frame.labels)) for frame in frames) for name in names}
     return {_frames_with(name): count for name, count in counts.items() if count < len(frames)}

@@ -11,7 +11,7 @@ UNUSUAL = 1e4  # times the median over the frames: labels that are likely wrong
 
 
 class Diverged(ValueError):
-    """A training that met NaN or infinity.  What it had saved before is as it was."""
+    """A training that met NaN or infinity. What it had saved before is as it was."""
 
 
 class NotFinite(ArithmeticError):
@@ -31,7 +31,10 @@ def require_finite(what, *tensors):
 def take_step(values, optimizer, parameters, largest_gradient):
     """One step down the gradient of the sum of ``values``, iterable of Tensor, which is cut to ``largest_gradient``.
 
-    Raises NotFinite, for loss and gradient before anything has changed.
+    Raises
+    ------
+    NotFinite
+        For loss and gradient before anything has changed.
     """
     optimizer.zero_grad()
     for value in values:  # one graph at a time
@@ -64,10 +67,15 @@ def closed_form(what, remedy):
 def explained(problem, model, batches, chosen, loss, ratio, step, rate, parameters):
     """Diverged, with the frame that a step of gradient descent failed on and the likely cause.
 
+    Parameters
+    ----------
     problem : NotFinite
-    batches, chosen : Batches, and which of its frames the step was made with, None in the validation
-    step : int, from 1
-    ratio, rate : of the learning rate to the first one, and the rate itself
+    batches, chosen : Batches
+        And which of its frames the step was made with, None in the validation.
+    step : int
+        From 1.
+    ratio, rate
+        Of the learning rate to the first one, and the rate itself.
     """
     start = f"training stopped at step {step}: the {problem.what} is NaN or infinite"
     advice = f"the learning rate, {rate:.3g}, is likely too large: lower it"
@@ -122,6 +130,8 @@ def _failing(what, model, batch, loss, ratio, parameters):
 def explained_rows(batches, chosen, rows_of, what="the equations of the closed form are"):
     """Diverged, with the frame whose rows of a closed form are not finite.
 
+    Parameters
+    ----------
     rows_of : callable(batch) -> tuple of Tensor
     """
     for k in chosen:

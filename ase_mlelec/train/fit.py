@@ -28,21 +28,37 @@ def fit(
 
     An interrupted run that is called again with its checkpoint ends with the same parameters, to the bit.
 
-    model : Model, trained in place, in its own dtype and on its device
+    Parameters
+    ----------
+    model : Model
+        Trained in place, in its own dtype and on its device.
     frames, validation : Frames
-    loss : callable(model, batch, ratio) -> (value, dict of mean squared errors), see ase_mlelec.train.losses
+    loss : callable(model, batch, ratio) -> (value, dict of mean squared errors)
+        See ase_mlelec.train.losses.
     learning_rate : (first, last)
-    parameters : the parameters to train; default all.  Without those of the descriptor, and with a loss that does not
-        move atoms, the descriptor is evaluated once
-    checkpoint : path; written every ``interval`` steps and read at the start when present
+    parameters
+        The parameters to train; default all. Without those of the descriptor, and with a loss that does not move atoms,
+        the descriptor is evaluated once.
+    checkpoint : path
+        Written every ``interval`` steps and read at the start when present.
     curve : path of a CSV file with root mean square errors every ``interval`` steps
 
-    Returns dict of the last root mean square errors, those of validation with the prefix "validation_".
+    Returns
+    -------
+    dict of the last root mean square errors
+        Those of validation with the prefix ``"validation_"``.
 
-    Raises ValueError when no frame has a label that the loss compares with, labels are mis-shaped or not finite, or a
-    checkpoint belongs to another run or is damaged, and Diverged when a loss, a gradient or a parameter is not finite.
+    Raises
+    ------
+    ValueError
+        When no frame has a label that the loss compares with, labels are mis-shaped or not finite, or a checkpoint
+        belongs to another run or is damaged.
+    Diverged
+        When a loss, a gradient or a parameter is not finite.
 
-    Source: learning rate, Rottenberg 2023, Eq. (2.22).
+    References
+    ----------
+    Learning rate, Rottenberg 2023, Eq. (2.22).
     """
     check_terms(loss, frames)
     problem = FrameProblem(model, frames, loss, validation, batch_size, parameters, seed)

@@ -1,12 +1,12 @@
 """The one closed form: ridge regression, of everything that is linear in its weights.
 
 Energies, on-site and hopping blocks, and the last layer of an LDOS make rows A and what these should give, B; sums,
-ridge and solution are here:
+ridge and solution are here::
 
     least  |A X - B|^2 + sum_k ridge_k |X_k - start_k|^2
 
-The ridge has one rule.  Features whose scale says how much they may vary, such as ACE invariants with their smoothness
-prior (see Descriptor.feature_weights), have a ridge that is relative to the mean diagonal element of A^T A.  Those of
+The ridge has one rule. Features whose scale says how much they may vary, such as ACE invariants with their smoothness
+prior (see Descriptor.feature_weights), have a ridge that is relative to the mean diagonal element of A^T A. Those of
 no such scale have one relative to their own diagonal elements (see ``own_sizes``).
 """
 

@@ -2,7 +2,7 @@
 
 A loss is called with a model, a batch and the learning-rate ratio, and returns (value, dict of mean squared errors).
 All its terms are means over the structures of the batch, or their atoms, that have the label; a term that none of them
-has a label for is left out.  ``labels`` names what it compares with, ``terms`` the labels, any of which will do, that
+has a label for is left out. ``labels`` names what it compares with, ``terms`` the labels, any of which will do, that
 each term with a weight needs, ``sources`` those behind each of the errors; ``moves_atoms`` tells whether it needs
 gradients with respect to the geometry, without which a fixed descriptor can be evaluated once for the whole training.
 A loss that a configuration can name has the weights of its terms as fields of a dataclass, and a ``quantity``.
@@ -36,7 +36,9 @@ def check_terms(loss, frames):
 def prefactor(ends, ratio):
     """p = p_limit (1 - ratio) + p_start ratio, with ratio = present/first learning rate.
 
-    Source: Rottenberg 2023, Eq. (2.21).
+    References
+    ----------
+    Rottenberg 2023, Eq. (2.21).
     """
     start, limit = ends
     return limit * (1 - ratio) + start * ratio
@@ -44,15 +46,21 @@ def prefactor(ends, ratio):
 
 @dataclass(frozen=True)
 class EnergyLoss:
-    """p_e/N dE^2 + p_f/(3N) sum |dF|^2 + p_v/(9N) |dΞ|^2, each term averaged over the structures of a batch that have
-    its label.
+    """p_e/N dE^2 + p_f/(3N) sum ``|dF|^2`` + p_v/(9N) ``|dΞ|^2``, each term averaged over the structures of a batch
+    that have its label.
 
-    energy, forces, virial : (start, limit) prefactors; a zero limit and start leaves the term and its label out
-    strong_force : eV/Å; errors of atoms and structures count less beyond it, by 1/(1 + (|F|/strong_force)^2), and those
-        of structures whose virial per atom is beyond strong_force times 1 Å likewise, so that structures pushed
-        together teach repulsion without taking over.  None: all count alike.
+    Attributes
+    ----------
+    energy, forces, virial : (start, limit) prefactors
+        A zero limit and start leaves the term and its label out.
+    strong_force : float, eV/Å
+        Errors of atoms and structures count less beyond it, by 1/(1 + (``|F|/strong_force``)^2), and those of
+        structures whose virial per atom is beyond strong_force times 1 Å likewise, so that structures pushed together
+        teach repulsion without taking over. None: all count alike.
 
-    Source: Rottenberg 2023, Eqs. (2.20)-(2.21).
+    References
+    ----------
+    Rottenberg 2023, Eqs. (2.20)-(2.21).
     """
 
     energy: tuple = (0.02, 1.0)
@@ -152,8 +160,11 @@ class AtomicLoss:
     A quantity needs no more than a subclass with its name; units and labels are those of its row in
     ase_mlelec.quantities.
 
-    atomic, total : weights; with atomic = 0 it needs no labels of atoms, only of structures.  The total is compared with
-    the sum of the labels of atoms where a structure has these, else with its own label.
+    Attributes
+    ----------
+    atomic, total
+        Weights; with atomic = 0 it needs no labels of atoms, only of structures. The total is compared with the sum of
+        the labels of atoms where a structure has these, else with its own label.
     """
 
     atomic: float = 1.0
@@ -201,11 +212,16 @@ class AtomicLoss:
 class SpectrumLoss(AtomicLoss):
     """Mean squares over atoms and energies of the ADOS, and over structures of the DOS per atom and its integral.
 
-    atomic, total, cumulative : weights.  With total = cumulative = 0 the loss is the square of the paper's, divided by
-    the width of the energy window; with atomic = 0 it needs no ADOS, only the total DOS.  The total is compared with
-    the sum of the ADOS where a structure has one, else with its total DOS.
+    Attributes
+    ----------
+    atomic, total, cumulative
+        Weights. With total = cumulative = 0 the loss is the square of the paper's, divided by the width of the energy
+        window; with atomic = 0 it needs no ADOS, only the total DOS. The total is compared with the sum of the ADOS
+        where a structure has one, else with its total DOS.
 
-    Source: Zeng et al. 2022, Eq. (2); cumulative term as in Ben Mahmoud et al. 2020.
+    References
+    ----------
+    Zeng et al. 2022, Eq. (2); cumulative term as in Ben Mahmoud et al. 2020.
     """
 
     cumulative: float = 0.0
@@ -221,9 +237,14 @@ class SpectrumLoss(AtomicLoss):
 class VectorLoss(AtomicLoss):
     """Mean squares over the components of the vectors of centres, and of their sum over a structure per centre.
 
-    atomic, total : weights, see AtomicLoss
+    Attributes
+    ----------
+    atomic, total
+        Weights, see AtomicLoss.
 
-    Source: Zhang et al. 2020, text before Eq. (6).
+    References
+    ----------
+    Zhang et al. 2020, text before Eq. (6).
     """
 
     quantity: ClassVar = "dipole"
@@ -252,7 +273,7 @@ def row_errors(model, batch, quantity):
     [b, ...] and [b]) of those atoms that have a value and a label, and of those structures that have one of the labels;
     None where there are none.
 
-    Sums of the labels by atom go before those by structure.  Symmetric quantities are compared with the symmetric part
+    Sums of the labels by atom go before those by structure. Symmetric quantities are compared with the symmetric part
     of their labels.
     """
     row, system, prediction = QUANTITIES[quantity], batch.system, batch.predict(model, quantity)

@@ -24,7 +24,12 @@ def available_memory():
 def check_memory(n_numbers, what, remedy):
     """Raise ValueError where ``n_numbers`` numbers in double precision are more than the memory that is left.
 
-    what : str, the things that need them; remedy : str, what to reduce
+    Parameters
+    ----------
+    what : str
+        The things that need them.
+    remedy : str
+        What to reduce.
     """
     left = available_memory()
     if left is not None and NUMBER * n_numbers > left:

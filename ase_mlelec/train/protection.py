@@ -17,15 +17,24 @@ LEAST_CROWDED, FAR = 1.0, 1e9  # eV: less is no repulsion to speak of, and more 
 def protect(model, structures, support=(), *, hamiltonians=None, former=None, core=True):
     """Give ``model`` the shortest distances of its training data, a repulsive core below them, and their ranges.
 
-    model : Model, changed in place; what it had before is replaced
-    structures : list of ase.Atoms, those that it is meant for
-    support : list of ase.Atoms that it was trained on beside, such as close pairs; they count for distances alone, and
-        the core may change their energies
-    hamiltonians : list of ase.Atoms, those with a Hamiltonian; default ``structures``
-    former : dict of float, Å, by "A-B": shortest distances of a training that this one went on from
-    core : False for none; models without an energy have none
+    Parameters
+    ----------
+    model : Model
+        Changed in place; what it had before is replaced.
+    structures : list of ase.Atoms
+        Those that it is meant for.
+    support : list of ase.Atoms that it was trained on beside
+        Such as close pairs; they count for distances alone, and the core may change their energies.
+    hamiltonians : list of ase.Atoms
+        Those with a Hamiltonian; default ``structures``.
+    former : dict of float, Å
+        By "A-B": shortest distances of a training that this one went on from.
+    core : bool
+        False for none; models without an energy have none.
 
-    Returns the model.
+    Returns
+    -------
+    the model
     """
     hamiltonians = list(structures if hamiltonians is None else hamiltonians)
     every = [*structures, *support, *(hamiltonians if "hamiltonian" in model.heads else ())]

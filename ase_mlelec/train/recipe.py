@@ -10,13 +10,19 @@ def train(config, progress=True):
     """Train a model as ``config`` (a Config) says, save it, and return it.
 
     First the descriptor with the first head, of energy, dos, dipole and polarizability, then the others on the
-    descriptor as it is then.  Checkpoints and learning curves are next to the output: the same call after an
-    interruption goes on where the last checkpoint was.  The checkpoints are removed when the model is saved.
+    descriptor as it is then. Checkpoints and learning curves are next to the output: the same call after an
+    interruption goes on where the last checkpoint was. The checkpoints are removed when the model is saved.
 
-    Returns Model; ``metadata["errors"]`` has the errors on the held-out frames, ``metadata["training"]`` where the
-    model comes from.  With a committee: list of Model.
+    Returns
+    -------
+    Model
+        ``metadata["errors"]`` has the errors on the held-out frames, ``metadata["training"]`` where the model comes
+        from. With a committee: list of Model.
 
-    Raises ValueError for data that do not fit the configuration, and for checkpoints of another one.
+    Raises
+    ------
+    ValueError
+        For data that do not fit the configuration, and for checkpoints of another one.
     """
     models = [model for _, model in train_members(config, progress)]
     return models if config.committee > 1 else models[0]

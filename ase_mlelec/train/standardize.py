@@ -28,7 +28,10 @@ def standardise_heads(model, frames, names=None):
 
     Frames without the label of a head have no part in its bias and its scale.
 
-    Raises ValueError for a species without atoms, and for one without a label, in ``frames``.
+    Raises
+    ------
+    ValueError
+        For a species without atoms, and for one without a label, in ``frames``.
     """
     if names is None:
         of_species = [

@@ -61,7 +61,10 @@ def parse_config(table, folder=".") -> Config:
 def read_table(path):
     """dict of a TOML file, nested.
 
-    Raises ValueError for a missing file, one that is too large, and a mistake in the TOML; without its name.
+    Raises
+    ------
+    ValueError
+        For a missing file, one that is too large, and a mistake in the TOML; without its name.
     """
     path = Path(path)
     if not path.exists():

@@ -46,7 +46,7 @@ class Training(Section):
 class EnergyConfig(Training):
     """Energies, forces and stress.
 
-    The terms of the loss are weighted at the first and at the last step, and [0, 0] leaves a term out.  Frames without
+    The terms of the loss are weighted at the first and at the last step, and [0, 0] leaves a term out. Frames without
     a label have no part in its term; a term for which no frame has one is left out where its weights are the defaults,
     and refused where the file gives them.
     """

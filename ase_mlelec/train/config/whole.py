@@ -24,8 +24,8 @@ class Config(Section):
     """A training: data, descriptor, heads that are wanted (at least one), output, and the seed of everything random.
 
     The first head of energy, dos, dipole and polarizability is trained together with the descriptor, the others then on
-    the descriptor as it is.  With ``electronic`` all but the energy have that descriptor instead, which the first of
-    them is trained with; it is for data that are too few for the descriptor of the energy.  The LDOS head has data and
+    the descriptor as it is. With ``electronic`` all but the energy have that descriptor instead, which the first of
+    them is trained with; it is for data that are too few for the descriptor of the energy. The LDOS head has data and
     a descriptor (bispectrum) of its own, the Hamiltonian data of its own, on which the energy may be trained as well.
     """
 

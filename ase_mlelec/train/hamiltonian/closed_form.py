@@ -216,7 +216,10 @@ def _signs(kind, net, name):
 def _ridge(regression, stiffer, **families):
     """Ridge [P] in units of the mean diagonal element, of which each family of columns has one of its own.
 
-    families : name in STIFFNESS -> slice of its columns; the other columns are a family as well
+    Parameters
+    ----------
+    families : name in STIFFNESS -> slice of its columns
+        The other columns are a family as well.
     """
     diagonal = regression.normal.diagonal().real
     ridge, others = torch.zeros_like(diagonal), torch.ones_like(diagonal, dtype=torch.bool)

@@ -58,17 +58,29 @@ def fit_hamiltonian(
 ):
     """Fit the Hamiltonian head of ``model`` with Adam and a learning rate that falls exponentially.
 
-    The loss is the sum over categories of weight x mean square error / (that before the fit).  Call
+    The loss is the sum over categories of weight x mean square error / (that before the fit). Call
     standardise_hamiltonian first, or start from a fitted head; at the end the interface dipole is fitted to what is
     left.
 
+    Parameters
+    ----------
     items, validation : lists of Item (see prepare)
-    weights : dict of float by category, "levels" among them; default 1
-    checkpoint, curve : paths, as in ase_mlelec.train.fit
+    weights : dict of float by category
+        "levels" among them; default 1.
+    checkpoint, curve : paths
+        As in ase_mlelec.train.fit.
 
-    Returns dict of the root mean square errors, eV, on ``validation`` or the training data.
+    Returns
+    -------
+    dict of the root mean square errors, eV
+        On ``validation`` or the training data.
 
-    Raises ValueError when a checkpoint belongs to another run, and Diverged for NaN and infinity.
+    Raises
+    ------
+    ValueError
+        When a checkpoint belongs to another run.
+    Diverged
+        For NaN and infinity.
     """
     head = model.heads["hamiltonian"]
     items, validation = (without_third_atoms(head, part) for part in (items, validation))

@@ -16,16 +16,24 @@ def mesh(atoms):
 
 
 def level_responses(frame, n_electrons, geometry, transforms):
-    """Derivatives of levels near the Fermi level by the blocks of a head: <ψ|∂H(k)/∂h|ψ> (Hellmann and Feynman), times
-    what errors of a level count: 1 at the edges of the gap and between them, less farther away.
+    """Derivatives of levels near the Fermi level by the blocks of a head: ``<ψ|∂H(k)/∂h|ψ>`` (Hellmann and
+    Feynman), times what errors of a level count: 1 at the edges of the gap and between them, less farther away.
 
-    frame : HamiltonianFrame, whose states ψ are taken
-    n_electrons : int, two to a state
+    Parameters
+    ----------
+    frame : HamiltonianFrame
+        Whose states ψ are taken.
+    n_electrons : int
+        Two to a state.
     geometry : Geometry of the frame
-    transforms : list of array [W, W], U of every atom: functions of the data = U @ columns
+    transforms : list of array [W, W]
+        U of every atom: functions of the data = U @ columns.
 
-    Returns dict of Tensor [L, n, W, W'] for L levels: of on-site blocks by species, of hopping by group; empty for cells
-    of more than LARGEST functions and where nothing or everything is filled.
+    Returns
+    -------
+    dict of Tensor [L, n, W, W'] for L levels
+        Of on-site blocks by species, of hopping by group; empty for cells of more than LARGEST functions and where
+        nothing or everything is filled.
     """
     hamiltonian, filled = frame.hamiltonian, n_electrons // 2
     if hamiltonian.size > LARGEST or not 0 < filled < hamiltonian.size:
@@ -60,8 +68,11 @@ def level_errors(items, differences):
     """First-order errors of the levels of several structures, Tensor, eV, times what they count; None where no item has
     responses.
 
+    Parameters
+    ----------
     items : sequence of ase_mlelec.train.hamiltonian.items.Item
-    differences : dict by species and group of Tensor [n, W, W']: predicted - true blocks of all items in their order
+    differences : dict by species and group of Tensor [n, W, W']
+        Predicted - true blocks of all items in their order.
     """
     starts, found = dict.fromkeys(differences, 0), []
     for item in items:

@@ -12,10 +12,14 @@ from ase_mlelec.train.hamiltonian.items import CATEGORIES, SHARP, prepare
 def hamiltonian_errors(model, frames):
     """Errors of the elements between the functions of the data, and of bands of cells up to 300 functions.
 
+    Parameters
+    ----------
     frames : iterable of HamiltonianFrame
 
-    Returns dict of float: mean absolute errors in meV and R2 by category; keys as in QUANTITIES of
-    ase_mlelec.train.evaluate.
+    Returns
+    -------
+    dict of float
+        Mean absolute errors in meV and R2 by category; keys as in QUANTITIES of ase_mlelec.train.evaluate.
     """
     return _summary(*compared_elements(model, frames))
 
@@ -24,8 +28,12 @@ def hamiltonian_errors(model, frames):
 def compared_elements(model, frames):
     """(elements, differences of levels) of a model on HamiltonianFrames, eV.
 
-    elements : dict by category of (predicted, true), Tensor [n] each, between the functions of the data
-    differences : array, of the levels on a mesh of cells up to 300 functions, or None
+    Parameters
+    ----------
+    elements : dict by category of (predicted, true)
+        Tensor [n] each, between the functions of the data.
+    differences : array
+        Of the levels on a mesh of cells up to 300 functions, or None.
     """
     head = model.heads["hamiltonian"]
     truths, found = {name: [] for name in CATEGORIES}, {name: [] for name in CATEGORIES}

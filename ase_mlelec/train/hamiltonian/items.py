@@ -23,10 +23,15 @@ SHARP = 6.0  # Å, between near and long pairs in tables of errors
 class Item:
     """One structure: geometry and its true blocks.
 
-    onsite : dict k -> Tensor [n, W, W] and hopping : dict (inter, a, b) -> Tensor [e, W, W'], eV, in the order of
-        Blocks
-    transforms : list of array [W, W], U of every atom: functions of the data = U @ columns
-    responses : dict of the derivatives of its levels, see ase_mlelec.train.hamiltonian.eigenvalue_response; may be empty
+    Attributes
+    ----------
+    onsite : dict k -> Tensor [n, W, W]
+    hopping : dict (inter, a, b) -> Tensor [e, W, W'], eV
+        In the order of Blocks.
+    transforms : list of array [W, W]
+        U of every atom: functions of the data = U @ columns.
+    responses : dict of the derivatives of its levels
+        See ase_mlelec.train.hamiltonian.eigenvalue_response; may be empty.
     """
 
     geometry: Geometry
@@ -45,9 +50,14 @@ class Item:
 def frame_functions(frames):
     """(species, fold, functions, areas) that describe a data set: arguments of HamiltonianHead and LayerMoments.
 
+    Parameters
+    ----------
     frames : iterable of HamiltonianFrame
 
-    Raises ValueError for functions that are not the same on all atoms of a species.
+    Raises
+    ------
+    ValueError
+        For functions that are not the same on all atoms of a species.
     """
     frames = list(frames)
     systems = [System.from_atoms(frame.atoms) for frame in frames]
@@ -103,9 +113,15 @@ def _local_axes(frame, lie):
 def prepare(model, frame, n_electrons=0):
     """Item of a HamiltonianFrame, for the Hamiltonian of a Model.
 
-    n_electrons : int, of the structure; levels near the Fermi level are learnt too where it is known
+    Parameters
+    ----------
+    n_electrons : int
+        Of the structure; levels near the Fermi level are learnt too where it is known.
 
-    Raises ValueError for functions that the head does not have.
+    Raises
+    ------
+    ValueError
+        For functions that the head does not have.
     """
     head, descriptor = model.heads["hamiltonian"], model.descriptor_of("hamiltonian")
     system = System.from_atoms(frame.atoms)
@@ -195,7 +211,10 @@ def distance_ranges(head, items, known=None):
     """dict of [shortest, longest] Å over ``items``: to the nearest atom "within" the layer, and "across" where layers
     have neighbours; "alone": whether some have none.
 
-    known : those of former training, which the new ones widen
+    Parameters
+    ----------
+    known
+        Those of former training, which the new ones widen.
     """
     found = [item.geometry.nearest() for item in items]
     known = known or {}

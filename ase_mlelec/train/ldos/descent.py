@@ -17,7 +17,9 @@ class LDOSLoss:
     """Mean squares over points and energies of the LDOS (in units of the head's scale), over points of the density (in
     units of the mean density), over energies of the DOS per atom, and of the band energy per atom (eV).
 
-    Source: Ellis et al. 2021, section II C; the integrated terms as in its outlook.
+    References
+    ----------
+    Ellis et al. 2021, section II C; the integrated terms as in its outlook.
     """
 
     ldos: float = 1.0
@@ -63,23 +65,41 @@ def fit_ldos(
 ):
     """Fit the LDOS head of ``model``: Adam, a falling learning rate, closed-form refit.
 
-    model : Model with a head "ldos", trained in place
+    Parameters
+    ----------
+    model : Model with a head "ldos"
+        Trained in place.
     data, validation : GridData
-    batch_size : snapshots per step
-    batch_points : points of each of them, at random, until all with an LDOS had their turn; 0: all of them in one step
+    batch_size
+        Snapshots per step.
+    batch_points
+        Points of each of them, at random, until all with an LDOS had their turn; 0: all of them in one step.
     learning_rate : (first, last)
-    schedule : "plateau": the learning rate is halved on plateaus, and training ends when it falls below the last one,
-        or after ``epochs``; "cosine": it falls to the last one as half a cosine, over all ``epochs``
-    patience : of "plateau", epochs without a new minimum of the loss on ``validation`` (default: on the training data)
-        before the learning rate is halved
-    dos_weight, hold : of the refit, see refit_last_layer
-    checkpoint, curve : paths, as in ase_mlelec.train.fit
+    schedule : str
+        "plateau": the learning rate is halved on plateaus, and training ends when it falls below the last one, or after
+        ``epochs``; "cosine": it falls to the last one as half a cosine, over all ``epochs``.
+    patience
+        Of "plateau", epochs without a new minimum of the loss on ``validation`` (default: on the training data) before
+        the learning rate is halved.
+    dos_weight, hold
+        Of the refit, see refit_last_layer.
+    checkpoint, curve : paths
+        As in ase_mlelec.train.fit.
 
-    Returns dict of the root mean square errors on ``validation`` or the training data.
+    Returns
+    -------
+    dict of the root mean square errors on ``validation`` or the training data
 
-    Raises ValueError when a checkpoint belongs to another run, and Diverged for NaN and infinity.
+    Raises
+    ------
+    ValueError
+        When a checkpoint belongs to another run.
+    Diverged
+        For NaN and infinity.
 
-    Source: Ellis et al. 2021, section II C.
+    References
+    ----------
+    Ellis et al. 2021, section II C.
     """
     problem = LDOSProblem(model, data, loss, validation, schedule == "plateau", batch_size, batch_points, seed)
     run_loop(

@@ -11,15 +11,26 @@ from ase_mlelec.physics.ldos_functional import Ions
 def ldos_errors(model, data):
     """Errors of every snapshot of ``data`` (GridData), integrals against those of the true LDOS in the same way.
 
-    model : Model, or a list of them, a committee that predicts the mean LDOS of its members
+    Parameters
+    ----------
+    model : Model, or a list of them
+        A committee that predicts the mean LDOS of its members.
 
-    Raises ValueError where ``data`` has another zero of energy than the model.
+    Returns
+    -------
+    dict of array
+        One entry per snapshot: ldos (root mean square over points and energies, 1/(eV Å^3)), dos (root mean square,
+        states/eV/atom), density_percent (mean of ``|n - n_true|/n_true``, %), band_energy and free_energy (predicted -
+        true, eV/atom).
 
-    Returns dict of array, one entry per snapshot: ldos (root mean square over points and energies, 1/(eV Å^3)), dos
-    (root mean square, states/eV/atom), density_percent (mean of |n - n_true|/n_true, %), band_energy and free_energy
-    (predicted - true, eV/atom).
+    Raises
+    ------
+    ValueError
+        Where ``data`` has another zero of energy than the model.
 
-    Source: Ellis et al. 2021, Tables II and IV.
+    References
+    ----------
+    Ellis et al. 2021, Tables II and IV.
     """
     models, found = model if isinstance(model, list) else [model], []
     if any(one.heads["ldos"].zero != data.zero for one in models):
@@ -58,7 +69,10 @@ def mean_ldos_errors(model, data):
 def free_energy(snapshots, snapshot, dos, ldos=None, level=0.0):
     """(terms of the total free energy, density) from a DOS, and an LDOS or else the density of the snapshot.
 
-    level : eV, what the energies of DOS and LDOS are relative to
+    Parameters
+    ----------
+    level : float, eV
+        What the energies of DOS and LDOS are relative to.
     """
     atoms = snapshot.atoms
     positions, cell, dos, energies = map(

@@ -1,11 +1,14 @@
-"""Forces and free energies in the training of the local density of states: a refit of the last layer that sees them.
+r"""Forces and free energies in the training of the local density of states: a refit of the last layer that sees them.
 
-The LDOS is D = scale W (h, 1), and forces are derivatives of a functional of it.  Once the hidden layers h(r) and their
+The LDOS is D = scale W (h, 1), and forces are derivatives of a functional of it. Once the hidden layers h(r) and their
 derivatives with respect to displacements of the atoms are known, which needs the net but once, forces are smooth
-functions F(W) of the last layer alone.  To first order around the present W_p they are linear equations beside those of
+functions F(W) of the last layer alone. To first order around the present W_p they are linear equations beside those of
 the LDOS and the DOS, whose least-squares solution is W_0 with the normal matrix N, the same for all energies:
 
-    minimise  tr M (W - W_0) N (W - W_0)^T + weight sum_snapshots mean_m (F_m(W_p) + G_m.(W - W_p) - F_m^DFT)^2
+.. math::
+
+    \min_W \; \mathrm{tr} \, M (W - W_0) N (W - W_0)^T + \text{weight} \sum_\text{snapshots}
+    \mathrm{mean}_m \bigl( F_m(W_p) + G_m \cdot (W - W_p) - F_m^\mathrm{DFT} \bigr)^2
 
 and likewise with the free energy of each snapshot, to which long waves of the density matter most, as they do to its
 Coulomb energy, but hardly to the mean square of the LDOS.
@@ -13,7 +16,7 @@ Coulomb energy, but hardly to the mean square of the LDOS.
 M is 1/S for all energies alike, and more for the changes of the LDOS that change the density: a small part of the LDOS,
 but the one that forces pull at.
 
-W has some 10^4 entries, but there are few labels.  So the solution is W_0 plus a combination of M^-1 G_m N^-1, with
+W has some 10^4 entries, but there are few labels. So the solution is W_0 plus a combination of M^-1 G_m N^-1, with
 coefficients from a system as large as their number; with new F and G this is repeated (Gauss-Newton).
 """
 
@@ -48,10 +51,16 @@ def hidden_first_order(head, item):
 def projected_forces(head, attributes, item, hidden, slopes, last):
     """Forces [M] eV/Å of the last layer ``last`` [S, H + 1] along the directions of ``item``, differentiable in it.
 
-    attributes : dict, those of the snapshots
-    hidden, slopes : as of hidden_first_order
+    Parameters
+    ----------
+    attributes : dict
+        Those of the snapshots.
+    hidden, slopes
+        As of hidden_first_order.
 
-    Source: derivative of Ellis et al. 2021, Eq. (9).
+    References
+    ----------
+    Derivative of Ellis et al. 2021, Eq. (9).
     """
     steps = torch.zeros(len(slopes), dtype=torch.float64, requires_grad=True)
     total = _free_energy(head, attributes, item.snapshot, item.shape, hidden, last, slopes, item.directions, steps)
@@ -98,14 +107,21 @@ def refit_with_labels(head, data, forces, force_weight, energy_weight, dos_weigh
     """Move the last layer from the least-squares solution for LDOS and DOS towards the forces of the DFT code and the
     free energies of its LDOS.
 
+    Parameters
+    ----------
     head : LDOSHead after refit_last_layer of ase_mlelec.train.ldos
-    data, dos_weight, hold : as there
+    data, dos_weight, hold
+        As there.
     forces : ForceData, or None where force_weight is 0
-    force_weight, energy_weight : of the mean square of the forces ((eV/Å)^2) and the square of the energy ((eV/atom)^2)
-        of a snapshot beside that of its LDOS (in units of the scale)
+    force_weight, energy_weight
+        Of the mean square of the forces ((eV/Å)^2) and the square of the energy ((eV/atom)^2) of a snapshot beside that
+        of its LDOS (in units of the scale).
 
-    Returns {"forces": (before, after), "energy": (before, after)}, root mean square errors along the directions of
-    ``forces`` (eV/Å) and of the energies (eV/atom), of those with a weight.
+    Returns
+    -------
+    dict
+        {"forces": (before, after), "energy": (before, after)}, root mean square errors along the directions of
+        ``forces`` (eV/Å) and of the energies (eV/atom), of those with a weight.
     """
     labels = [
         kind(*arguments, weight)
@@ -232,9 +248,17 @@ def energy_metric(head, data):
 def nearest(metric, normal, rows, wanted, weights):
     """The X [S, K] that minimises tr M X N X^T + sum_m weights_m (rows_m.X - wanted_m)^2, float64.
 
-    metric : M, Tensor [S, S], normal : N, Tensor [K, K], positive definite; rows : Tensor [m, S, K]; wanted, weights :
-        Tensor [m]
+    Parameters
+    ----------
+    metric
+        M, Tensor [S, S].
+    normal
+        N, Tensor [K, K], positive definite.
+    rows : Tensor [m, S, K]
+    wanted, weights : Tensor [m]
 
+    Notes
+    -----
     From the normal equations of the few rows: X = sum_m c_m M^-1 rows_m N^-1, with c from
     (rows_m.(M^-1 rows_n N^-1) + 1/weights_m on the diagonal) c = wanted.
     """

@@ -17,12 +17,15 @@ def not_finite(data, places, what):
 
 @torch.no_grad()
 def refit_last_layer(head, data, dos_weight, hold=0.0):
-    """Replace the last layer by the least-squares solution for the pointwise LDOS and the DOS of every snapshot:
+    r"""Replace the last layer by the least-squares solution for the pointwise LDOS and the DOS of every snapshot:
 
-        sum over snapshots of  share (mean_r |W h(r) - D(r)|^2 + dos_weight |mean_r W h(r) - DOS/volume|^2
-                                      + hold mean_r,i h_i(r)^2 |W - W_0|^2)
+    .. math::
 
-    with W_0 the last layer that the descent found, and shares that count every point with an LDOS alike.  Where
+        \sum_\text{snapshots} \text{share} \, \Bigl( \mathrm{mean}_r |W h(r) - D(r)|^2
+        + \text{dos\_weight} \, |\mathrm{mean}_r W h(r) - \mathrm{DOS}/\text{volume}|^2
+        + \text{hold} \; \mathrm{mean}_{r,i} h_i(r)^2 \, |W - W_0|^2 \Bigr)
+
+    with W_0 the last layer that the descent found, and shares that count every point with an LDOS alike. Where
     snapshots are few, W should move only where it matters to them: many combinations of hidden units hardly vary on
     their points, but do on others.
     """

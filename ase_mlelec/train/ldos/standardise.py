@@ -48,15 +48,20 @@ def fit_zero(snapshots):
 def standardise_ldos(head, data, scaling="maximum", fingerprints="elements"):
     """Fingerprints of a new head to mean 0 and spread 1, and the LDOS by ``scaling``:
 
-    "maximum": to a maximum of 1.  "spread": around its mean spectrum, from which the head starts, to a spread of 1; the
-    first layer gets weights of variance 1/F, so that its outputs have a spread of 1 too.  An LDOS that varies little
+    "maximum": to a maximum of 1. "spread": around its mean spectrum, from which the head starts, to a spread of 1; the
+    first layer gets weights of variance 1/F, so that its outputs have a spread of 1 too. An LDOS that varies little
     around a large mean is then learnt with the full resolution of the net.
 
-    fingerprints : "elements", one by one, or "components": principal components, of the linear ones by themselves.
-        Elements are strongly correlated; with components descent gets further in fewer steps.  But components of small
-        variance extrapolate badly: the data must be more than a snapshot or two.
+    Parameters
+    ----------
+    fingerprints : str
+        "elements", one by one, or "components": principal components, of the linear ones by themselves. Elements are
+        strongly correlated; with components descent gets further in fewer steps. But components of small variance
+        extrapolate badly: the data must be more than a snapshot or two.
 
-    Source: Ellis et al. 2021, section II C, for "maximum" and "elements".
+    References
+    ----------
+    Ellis et al. 2021, section II C, for "maximum" and "elements".
     """
     mean, covariance = _mean_and_covariance(data[k].features[data[k].points] for k in range(len(data)))
     head.shift.copy_(mean)

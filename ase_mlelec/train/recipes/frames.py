@@ -79,7 +79,10 @@ def _check_species(parts, config):
 def split(frames, config):
     """dict of Frames: train, validation, test and support, by group or at random (see DataConfig).
 
-    Raises ValueError when nothing is left to train on.
+    Raises
+    ------
+    ValueError
+        When nothing is left to train on.
     """
     data = config.data
     training = frames.where(lambda frame: not frame.group or frame.group in data.train)
@@ -135,19 +138,27 @@ def wannier_charges(frames, centers):
 
 
 def electrons_in_dos(frames, valence_electrons, temperature):
-    """Electrons per atom of each species that the atomic DOS hold below the Fermi level, mean over ``frames``.
+    r"""Electrons per atom of each species that the atomic DOS hold below the Fermi level, mean over ``frames``.
 
     Projections miss a little of every state, so that the sum of the atomic DOS reaches the number of valence electrons
-    only above the true Fermi level.  The level is found from the total DOS, which misses nothing:
+    only above the true Fermi level. The level is found from the total DOS, which misses nothing:
 
-        n = integral of f(e - mu) sum_i D_i(e) de,  mu from D(e) and the valence electrons
+    .. math::
+
+        n = \int f(e - \mu) \sum_i D_i(e) \, de, \qquad \mu \text{ from } D(e) \text{ and the valence electrons}
 
     The valence electrons of all species are scaled by the common ratio of n to their number.
 
-    valence_electrons : dict, by symbol
+    Parameters
+    ----------
+    valence_electrons : dict
+        By symbol.
     temperature : float, K
 
-    Returns dict of float, by symbol.
+    Returns
+    -------
+    dict of float
+        By symbol.
     """
     ratios = []
     for frame in frames:

@@ -18,7 +18,10 @@ from ase_mlelec.train.recipes.shared import COPIED, protect_trained, provenance,
 def train_ldos(config, cache, progress=True):
     """``train`` for a local density of states: fingerprints of all grid points, gradient descent, refit, errors.
 
-    cache : path of the HDF5 file of fingerprints, which is left
+    Parameters
+    ----------
+    cache : path of the HDF5 file of fingerprints
+        Which is left.
     """
     snapshots = _snapshots(config)
     output = config.folder / config.output.model
@@ -55,9 +58,16 @@ def train_ldos(config, cache, progress=True):
 def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None, progress=True):
     """Train a new model of the LDOS in place: descent and the refits that ``config`` (Config) asks for.
 
-    data, validation : GridData; checkpoint, curve : paths, as in ase_mlelec.train.ldos.descent.fit_ldos
+    Parameters
+    ----------
+    data, validation : GridData
+    checkpoint, curve : paths
+        As in ase_mlelec.train.ldos.descent.fit_ldos.
 
-    Raises ValueError for snapshots without the forces or densities that ``config`` gives a weight.
+    Raises
+    ------
+    ValueError
+        For snapshots without the forces or densities that ``config`` gives a weight.
     """
     options, head = config.ldos, model.heads["ldos"]
     forces = (

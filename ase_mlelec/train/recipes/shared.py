@@ -81,7 +81,11 @@ def inner_distance(frames):
 def protect_trained(model, parts, config, hamiltonians=None):
     """Core and ranges of a model from the data that it was trained on (see ase_mlelec.train.protection).
 
-    parts : dict of Frames, of which "train" is what the model is meant for; hamiltonians : iterable of frames
+    Parameters
+    ----------
+    parts : dict of Frames
+        Of which "train" is what the model is meant for.
+    hamiltonians : iterable of frames
     """
     former = starting_model(config).metadata.get("shortest_distances_A", {}) if config.start else {}
     protect(
@@ -107,7 +111,10 @@ def provenance(parts, config):
 def read_checked(paths, config):
     """Frames of all data sets with their configuration weights, without those that have none.
 
-    Raises ValueError, with the names of file and frame, for labels and structures that cannot be.
+    Raises
+    ------
+    ValueError
+        With the names of file and frame, for labels and structures that cannot be.
     """
     paths = list(paths)
     try:

@@ -11,11 +11,17 @@ INSTEAD = "total"  # the term that takes the place of that of labels by atom whe
 def with_labels(options, section, make_loss, frames, config, progress=True):
     """``options`` (EnergyConfig and the like) without those terms that no frame has a label for, which is said once.
 
-    make_loss : callable(section, options) -> loss, see ase_mlelec.train.losses
+    Parameters
+    ----------
+    make_loss : callable(section, options) -> loss
+        See ase_mlelec.train.losses.
     frames : Frames to train on
 
-    Raises ValueError, with the names of files and keys, for a term whose weight the configuration gives itself, and
-    where no term is left.
+    Raises
+    ------
+    ValueError
+        With the names of files and keys, for a term whose weight the configuration gives itself, and where no term is
+        left.
     """
     loss = make_loss(section, options)
     missing = missing_terms(loss, frames)
