@@ -1,15 +1,14 @@
 """Former names of functions, attributes and keyword arguments: they go on to work, with a DeprecationWarning.
 
-``__getattr__`` = ``former_names(__name__``, read_centres="read_centers") # at the end of a module
+At the end of a module, ``former_names``; in a class, ``renamed_attribute``; before a function, ``renamed_arguments``::
 
-::
+    __getattr__ = former_names(__name__, read_centres="read_centers")
 
     class Hamiltonian:
-        centres = renamed_attribute("centres", "centers")                  # attribute, property or method
+        centres = renamed_attribute("centres", "centers")  # attribute, property or method
 
-    @renamed_arguments(centres="centers")                              # a function or method
-    @formerly_positional("centers")
-    def __init__(self, *, centers): ...
+        @renamed_arguments(centres="centers")
+        def __init__(self, *, centers): ...
 """
 
 import functools

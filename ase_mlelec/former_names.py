@@ -19,7 +19,13 @@ FORMER = {
     "io.data_set": "data.data_set",
     "io.frames": "data.frames",
     "io.snapshots": "data.snapshots",
+    "io.wannier90.centres": "io.wannier90.centers",
+    "physics.core": "physics.core_charge",
     "train.hamiltonian_data": "data.hamiltonians",
+}
+SPLIT = {  # into several
+    "physics.interior": ("physics.shift_invert", "physics.kernel_polynomial"),
+    "physics.tight_binding": ("physics.bloch", "physics.bands", "physics.levels"),
 }
 PACKAGE = __package__ + "."
 
@@ -28,15 +34,20 @@ class _FormerNames(MetaPathFinder, Loader):
     """Finds a module of FORMER as what is there under its present name, which is one and the same module."""
 
     def find_spec(self, name, path=None, target=None):
-        known = name.startswith(PACKAGE) and name.removeprefix(PACKAGE) in FORMER
+        known = name.startswith(PACKAGE) and name.removeprefix(PACKAGE) in FORMER | SPLIT
         return spec_from_loader(name, self) if known else None
 
     def create_module(self, spec):
         return None
 
     def exec_module(self, module):
-        present = import_module(PACKAGE + FORMER[module.__name__.removeprefix(PACKAGE)])
-        sys.modules[module.__name__] = present
+        name = module.__name__.removeprefix(PACKAGE)
+        for part in SPLIT.get(name, ()):
+            vars(module).update(
+                {key: value for key, value in vars(import_module(PACKAGE + part)).items() if not key.startswith("__")}
+            )
+        if name in FORMER:
+            sys.modules[module.__name__] = import_module(PACKAGE + FORMER[name])
 
 
 def register():

@@ -100,7 +100,7 @@ class Model(torch.nn.Module):
         return torch.isin(numbers, wanted)
 
     def forward(self, system, edges, quantities=None):
-        """dict of the quantities asked for (default all): Tensor [C, ...] of every centre; of pairs of atoms Blocks.
+        """dict of the quantities asked for (default all): Tensor [C, ...] of every center; of pairs of atoms Blocks.
 
         Parameters
         ----------
@@ -139,7 +139,7 @@ class Model(torch.nn.Module):
         return system.to(dtype), edges.with_vec(edges.vec.to(dtype))
 
     def evaluate_head(self, name, environment, system, edges):
-        """One quantity from the environment that its descriptor made: Tensor [C, ...] of the centres of ``edges``,
+        """One quantity from the environment that its descriptor made: Tensor [C, ...] of the centers of ``edges``,
         energies with the core; of pairs of atoms Blocks."""
         values = self.heads[name](environment, edges)
         if name != "energy" or self.core is None:

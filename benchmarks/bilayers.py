@@ -18,7 +18,7 @@ from ase.io import read
 from matplotlib.figure import Figure
 
 from ase_mlelec import WannierTBCalculator
-from ase_mlelec.analysis.plots import COLOURS, plot_bands, plot_parity_groups
+from ase_mlelec.analysis.plots import COLORS, plot_bands, plot_parity_groups
 from ase_mlelec.data.frames import join, read_frames
 from ase_mlelec.data.hamiltonians import Hamiltonians
 from ase_mlelec.physics.kmesh import monkhorst_pack
@@ -70,7 +70,7 @@ def picture(target, frames, calc):
     path = BandPath(frame.atoms.cell, special_points=points, path="GMKG").interpolate(npoints=120)
     for hamiltonian, line in (
         (frame.hamiltonian, {"color": "black", "lw": 2.0}),
-        (calc.get_hamiltonian(frame.atoms), {"color": COLOURS[2], "ls": (0, (4, 2))}),
+        (calc.get_hamiltonian(frame.atoms), {"color": COLORS[2], "ls": (0, (4, 2))}),
     ):
         plot_bands(beside, hamiltonian.band_structure(path), **line)
     beside.set_title(f"{frame.name}: DFT black, model red")
@@ -176,14 +176,14 @@ def section(name, path):
     near = np.concatenate(by_frame)
     found, forces = hamiltonian_errors(calc.models[0], frames), []
     if "energy" in calc.models[0].heads:
-        labelled = read_frames(path.with_name(f"{path.stem}_converged_forces.h5"))
-        labelled = labelled.select("test")
-        found = errors(calc.models[0], labelled) | found
+        labeled = read_frames(path.with_name(f"{path.stem}_converged_forces.h5"))
+        labeled = labeled.select("test")
+        found = errors(calc.models[0], labeled) | found
         forces = [
             "Forces are those of 6 x 6 points off Γ of a primitive cell and 320 Ry for the density "
             "(examples/dft/mos2_forces.py); coarse labels have 4 x 4 points and 160 Ry.",
             "",
-            *table_of_forces(calc.models[0], labelled, coarse_forces(unseen, path)),
+            *table_of_forces(calc.models[0], labeled, coarse_forces(unseen, path)),
             "",
         ]
     compared = path.with_name(f"{path.stem}_levels.extxyz")

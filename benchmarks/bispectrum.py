@@ -171,9 +171,9 @@ def report(rows, where, loads):
         "# Bispectrum beside LAMMPS",
         "",
         f"Written by `benchmarks/bispectrum.py`: aluminium at 0.06 atoms/Å³, 2J = {OPTIONS['twojmax']}, cutoff "
-        f"{OPTIONS['cutoff']} Å (26 neighbours), µs of processor time per grid point on one core, programs in "
+        f"{OPTIONS['cutoff']} Å (26 neighbors), µs of processor time per grid point on one core, programs in "
         "turns, shortest of all evaluations. LAMMPS (`compute sna/grid`, float64) on a coarse grid of the cell; "
-        f"ase-mlelec on 4,096 or fewer points of one of {SPACING} Å, the search of neighbours included. With "
+        f"ase-mlelec on 4,096 or fewer points of one of {SPACING} Å, the search of neighbors included. With "
         "gradient: features and their product with a vector, derived by all positions and the cell.",
         "",
         f"{where['processor']}, {where['cores']} cores, load {min(loads):.1f} to {max(loads):.1f}.{busy} "

@@ -4,7 +4,7 @@ back.
     python benchmarks/deepmd_dipole.py ../shared/reference/deepmd
 
 The last fifth of the frames is held back; each model trains for at most four minutes on two cores.  Writes
-DEEPMD_DIPOLE.md beside this file.  The vectors of the data are the displacements of an oxygen's four Wannier centres
+DEEPMD_DIPOLE.md beside this file.  The vectors of the data are the displacements of an oxygen's four Wannier centers
 added up, those of the mean (the centroid) are a quarter of them; both have rows.  The dipole data ignore the box, and
 so does the model.  The peer's number, of the vectors as they are in the data, is the one reported for deepmd-kit on a
 validation set of its own.

@@ -75,7 +75,7 @@ def share(calc, atoms, repeats):
 
 
 def calculators(folder):
-    """dict: a model with both heads on one descriptor, and two models that share the neighbour list alone."""
+    """dict: a model with both heads on one descriptor, and two models that share the neighbor list alone."""
     models.write_model(folder / "energy.dp", models.MODELS["water_small"])
     models.write_model(folder / "dipole.dp", models.MODELS[NAME])
     energy, dipole = load_model(folder / "energy.dp"), load_model(folder / "dipole.dp")

@@ -67,7 +67,7 @@ Snapshot 1 is far from snapshot 0: its atoms are {distances[1]:.2f} Å from the 
 
 This section is not regenerated: it tells what was done once, with data that are not in this repository.
 
-The choice was made by the mean errors on four other structures of two atoms, labelled with Quantum ESPRESSO at the
+The choice was made by the mean errors on four other structures of two atoms, labeled with Quantum ESPRESSO at the
 settings of MALA's data. Labels of snapshot 0 made so differ from MALA's by 0.14e-4/(eV Å^3). The atoms of the four are
 0.17 to 0.24 Å from the sites of the crystal, and 5 to 11 % of their points outside of the range of snapshot 0. What
 they say of small displacements they do not say of snapshot 1.
@@ -79,7 +79,7 @@ they say of small displacements they do not say of snapshot 1.
 | committee, single structures | 0.59 to 1.49 | 0.12 to 0.29 |
 
 The LDOS of snapshot 1 had no part in the choice. It was however looked at in early trials of linear fits, of kernels,
-and of centring the LDOS.
+and of centering the LDOS.
 """
 
 

@@ -20,7 +20,7 @@ MODELS = {
 
 
 def water(n):
-    """n^3 molecules at 1 g/cm^3, randomly turned, on a simple cubic lattice: as many neighbours as in the liquid."""
+    """n^3 molecules at 1 g/cm^3, randomly turned, on a simple cubic lattice: as many neighbors as in the liquid."""
     rng = np.random.default_rng(n)
     atoms, spacing = Atoms(), 3.105
     for place in np.ndindex(n, n, n):

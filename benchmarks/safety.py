@@ -34,7 +34,7 @@ def calculator(name):
 
 
 def pairs():
-    """Energies of two atoms alone (Al: neighbours in a crystal of four) against their distance."""
+    """Energies of two atoms alone (Al: neighbors in a crystal of four) against their distance."""
     yield "| model | pair | from (Å) | to (Å) | energy rises in each step | energy at the end (eV, above the start) |"
     yield "|---|---|---|---|---|---|"
     for name, symbols in PAIRS.items():

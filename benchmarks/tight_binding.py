@@ -22,7 +22,7 @@ from ase.neighborlist import neighbor_list
 from matplotlib.figure import Figure
 
 from ase_mlelec import WannierHamiltonian, WannierTBCalculator
-from ase_mlelec.analysis.plots import COLOURS
+from ase_mlelec.analysis.plots import COLORS
 from ase_mlelec.physics.bloch import from_elements
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.structures.twist import commensurate, twisted_bilayer
@@ -194,13 +194,13 @@ def table_of_costs(rows):
 def picture(rows):
     figure = Figure(figsize=(5.5, 4.2), layout="constrained")
     ax = figure.subplots()
-    for key, label, colour in zip(
+    for key, label, color in zip(
         ("hamiltonian", "bands", "dos", "forces"),
         ("Hamiltonian from the structure", f"{N_BANDS} bands at one k point", "density of states", "energy and forces"),
-        COLOURS,
+        COLORS,
     ):
         chosen = [row for row in rows if key in row]
-        ax.loglog([row["atoms"] for row in chosen], [row[key] for row in chosen], "o-", ms=4, color=colour, label=label)
+        ax.loglog([row["atoms"] for row in chosen], [row[key] for row in chosen], "o-", ms=4, color=color, label=label)
     ax.set(xlabel="atoms of twisted MoS$_2$", ylabel="seconds of one core")
     ax.legend(frameon=False)
     return figure

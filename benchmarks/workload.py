@@ -1,7 +1,7 @@
 """One program, one model, one structure, in a process of its own: run.py starts it with the Python of either program.
 
 Every evaluation sees new positions (each atom moved by about 0.01 Å, as in a step of molecular dynamics), so that
-nothing can be remembered but what either program keeps between steps, such as a neighbour list.
+nothing can be remembered but what either program keeps between steps, such as a neighbor list.
 """
 
 import argparse

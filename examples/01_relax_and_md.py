@@ -20,7 +20,7 @@ from ase.optimize import BFGS
 from matplotlib.figure import Figure
 
 from ase_mlelec import DeepPotCalculator, evaluate
-from ase_mlelec.analysis.plots import COLOURS, plot_series
+from ase_mlelec.analysis.plots import COLORS, plot_series
 
 
 def relaxed_crystal(calc):
@@ -78,10 +78,10 @@ def main():
     left, right = figure.subplots(1, 2)
     volumes = np.linspace(eos.v.min(), eos.v.max(), 100)
     left.plot(volumes, 1000 * (eos.func(volumes, *eos.eos_parameters) - eos.e0), color="0.5", label="Birch-Murnaghan")
-    left.plot(eos.v, 1000 * (eos.e - eos.e0), "o", ms=4, color=COLOURS[0], label="model")
+    left.plot(eos.v, 1000 * (eos.e - eos.e0), "o", ms=4, color=COLORS[0], label="model")
     left.set(xlabel="volume per atom (Å$^3$)", ylabel="energy (meV/atom)")
-    for values, label, colour in zip(energies, ("kinetic", "potential", "total"), COLOURS):
-        plot_series(right, time, values, "change of energy (meV/atom)", label=label, color=colour)
+    for values, label, color in zip(energies, ("kinetic", "potential", "total"), COLORS):
+        plot_series(right, time, values, "change of energy (meV/atom)", label=label, color=color)
     right.set(xlabel="time (ps)", ylim=(None, 1.3 * energies.max()))
     left.legend(frameon=False), right.legend(frameon=False, ncols=3)
     figure.savefig(arguments.output / "01_relax_and_md.png", dpi=150)

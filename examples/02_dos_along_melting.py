@@ -5,7 +5,7 @@
 
 Heats a crystal at zero pressure until it melts.  Writes to output/: 02_dos_along_melting.png, temperature, order
 parameter Q, coordination and DOS over time; 02_principal_components.png, the DOS of every atom in the plane of its two
-principal components; 02_melting.h5 and 02_melting.extxyz, the numbers and the structures, which `ase gui` colours by Q
+principal components; 02_melting.h5 and 02_melting.extxyz, the numbers and the structures, which `ase gui` colors by Q
 (View -> Colors).
 
 Source: after Zeng et al. 2022, Figs. 5 and 6.

@@ -25,7 +25,7 @@ from ase_mlelec.heads import LDOSHead
 from ase_mlelec.model import Model
 from ase_mlelec.train.ldos.descent import fit_ldos
 from ase_mlelec.train.ldos.errors import free_energy, ldos_errors
-from ase_mlelec.train.ldos.standardise import standardise_ldos
+from ase_mlelec.train.ldos.standardize import standardize_ldos
 
 HERE = Path(__file__).parent
 PHASES = ("solid-4-298K", "solid-4-933K", "liquid-4-933K")  # how names of snapshots begin
@@ -38,7 +38,7 @@ def train(snapshots, cache, epochs):
     descriptor = Bispectrum(["Al"]).double()
     model = Model(descriptor, {"ldos": LDOSHead(descriptor.n_features, snapshots.energies)})
     data = GridData(snapshots, descriptor, cache)
-    standardise_ldos(model.heads["ldos"], data)
+    standardize_ldos(model.heads["ldos"], data)
     fit_ldos(model, data, epochs=epochs, batch_size=2, dos_weight=100.0)
     return model
 

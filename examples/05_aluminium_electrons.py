@@ -18,7 +18,7 @@ from ase import units
 from matplotlib.figure import Figure
 
 from ase_mlelec import MLDFTCalculator
-from ase_mlelec.analysis.plots import COLOURS
+from ase_mlelec.analysis.plots import COLORS
 from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.physics import dos as density_of_states
 from ase_mlelec.physics import fermi, total_energy
@@ -57,7 +57,7 @@ def main():
     predicted = calc.get_total_dos(snapshot.atoms)
     curves = {
         "DFT": (snapshot.dos, integrate_dft(snapshot, energies, temperatures), {"color": "black", "lw": 1.8}),
-        "ML-DFT": (predicted, integrate(calc, temperatures), {"color": COLOURS[2], "ls": (0, (4, 2))}),
+        "ML-DFT": (predicted, integrate(calc, temperatures), {"color": COLORS[2], "ls": (0, (4, 2))}),
     }
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     axes = figure.subplots(1, 3)
@@ -78,7 +78,7 @@ def main():
         ax.axvspan(temperatures[last > 0.01].min(), temperatures[-1], color="0.93", zorder=0)
         ax.set(xlabel="temperature of the electrons (K)", ylabel=label, xlim=(0, temperatures[-1]))
     for ax in axes[1:]:
-        ax.plot(temperatures, gamma * temperatures / units.kB, color=COLOURS[0], lw=1, label="Sommerfeld")
+        ax.plot(temperatures, gamma * temperatures / units.kB, color=COLORS[0], lw=1, label="Sommerfeld")
         ax.legend(frameon=False)
     figure.savefig(arguments.output / "05_aluminium_electrons.png", dpi=120)
 

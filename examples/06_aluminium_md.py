@@ -20,7 +20,7 @@ from ase.optimize import BFGS
 from matplotlib.figure import Figure
 
 from ase_mlelec import MLDFTCalculator, load_model
-from ase_mlelec.analysis.plots import COLOURS, plot_series
+from ase_mlelec.analysis.plots import COLORS, plot_series
 
 
 def relax(atoms):
@@ -76,13 +76,13 @@ def main():
 
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    plot_series(left, range(len(above)), np.maximum(above, 1e-3), "energy above the last (meV/atom)", color=COLOURS[0])
+    plot_series(left, range(len(above)), np.maximum(above, 1e-3), "energy above the last (meV/atom)", color=COLORS[0])
     left.set(yscale="log", xlabel="step of the relaxation")
-    for values, label, colour in zip(lengths.T, "abc", COLOURS):
-        plot_series(middle, range(len(above)), values, "cell (Å)", label=label, color=colour)
+    for values, label, color in zip(lengths.T, "abc", COLORS):
+        plot_series(middle, range(len(above)), values, "cell (Å)", label=label, color=color)
     middle.set(xlabel="step of the relaxation")
-    for values, label, colour in zip(energies, ("kinetic", "potential", "total"), COLOURS):
-        plot_series(right, time, values, "change of energy (meV/atom)", label=label, color=colour)
+    for values, label, color in zip(energies, ("kinetic", "potential", "total"), COLORS):
+        plot_series(right, time, values, "change of energy (meV/atom)", label=label, color=color)
     right.set(xlabel="time (fs)", ylim=(None, 1.3 * energies.max()))
     middle.legend(frameon=False), right.legend(frameon=False, ncols=3, fontsize="small")
     figure.savefig(arguments.output / "06_aluminium_md.png", dpi=120)

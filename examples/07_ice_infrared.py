@@ -20,7 +20,7 @@ from ase.md.bussi import Bussi
 from matplotlib.figure import Figure
 
 from ase_mlelec import DeepWannierCalculator, ElectronicRecorder
-from ase_mlelec.analysis.plots import COLOURS, plot_spectrum, plot_stack
+from ase_mlelec.analysis.plots import COLORS, plot_spectrum, plot_stack
 from ase_mlelec.physics import spectra
 
 sys.path.insert(0, str(Path(__file__).parent / "dft"))
@@ -64,10 +64,10 @@ def picture(pressures, runs, heavy):
     between = np.searchsorted(pressures, PAPER[1])
     if 0 < between < len(runs):
         level = (between - 0.06) * np.mean([alpha_n.max() for _, alpha_n, _ in runs])
-        left.axhline(level, color=COLOURS[2], lw=1, ls=(0, (1, 2)), label=f"paper: abrupt change, {PAPER[1]} GPa")
+        left.axhline(level, color=COLORS[2], lw=1, ls=(0, (1, 2)), label=f"paper: abrupt change, {PAPER[1]} GPa")
     left.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
-    for name, (_, alpha_n, error), colour in ("H$_2$O", runs[0], COLOURS[0]), ("D$_2$O", heavy, COLOURS[2]):
-        plot_spectrum(right, wavenumbers, alpha_n / 1000, error / 1000, label=name, color=colour)
+    for name, (_, alpha_n, error), color in ("H$_2$O", runs[0], COLORS[0]), ("D$_2$O", heavy, COLORS[2]):
+        plot_spectrum(right, wavenumbers, alpha_n / 1000, error / 1000, label=name, color=color)
     right.set_title(f"{labels[0]}, 300 K")
     right.legend(frameon=False)
     return figure

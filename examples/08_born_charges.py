@@ -14,7 +14,7 @@ from ase import Atoms
 from matplotlib.figure import Figure
 
 from ase_mlelec import DeepWannierCalculator
-from ase_mlelec.analysis.plots import COLOURS, plot_parity_groups
+from ase_mlelec.analysis.plots import COLORS, plot_parity_groups
 
 HERE = Path(__file__).parent
 
@@ -60,7 +60,7 @@ def main():
             for atoms in images
         ]
     )
-    for charges, label, colour, marker in ((reference, "DFT", "black", "o"), (predicted, "model", COLOURS[2], "x")):
+    for charges, label, color, marker in ((reference, "DFT", "black", "o"), (predicted, "model", COLORS[2], "x")):
         right.plot(
             nearest,
             np.trace(charges[protons], axis1=1, axis2=2) / 3,
@@ -69,7 +69,7 @@ def main():
             ms=4,
             mew=0.8,
             mfc="none",
-            color=colour,
+            color=color,
             label=label,
         )
     right.set(xlabel="distance of the proton to its nearest oxygen (Å)", ylabel="Tr Z*/3 of the proton (e)")

@@ -19,7 +19,7 @@ from ase.geometry.rdf import get_rdf
 from matplotlib.figure import Figure
 
 from ase_mlelec import DeepPotCalculator
-from ase_mlelec.analysis.plots import COLOURS, plot_stack
+from ase_mlelec.analysis.plots import COLORS, plot_stack
 
 sys.path.insert(0, str(Path(__file__).parent / "dft"))
 import ice
@@ -62,8 +62,8 @@ def main():
     radii = FARTHEST / BINS * (np.arange(BINS) + 0.5)
     plot_stack(left, radii, [g for g, _ in runs], [f"{pressure} GPa" for pressure in arguments.pressures])
     left.set(xlabel="r (Å)", ylabel="$g_{OH}(r)$", xlim=(0.7, FARTHEST))
-    for lengths, label, colour in zip(np.array([b for _, b in runs]).T, ("nearer oxygen", "other oxygen"), COLOURS):
-        right.plot(arguments.pressures, lengths, "o-", ms=4, color=colour, label=label)
+    for lengths, label, color in zip(np.array([b for _, b in runs]).T, ("nearer oxygen", "other oxygen"), COLORS):
+        right.plot(arguments.pressures, lengths, "o-", ms=4, color=color, label=label)
     right.set(xlabel="pressure (GPa)", ylabel="mean distance of a proton (Å)")
     right.legend(frameon=False)
     figure.savefig(arguments.output / "09_ice_structure.png", dpi=120)

@@ -21,7 +21,7 @@ from ase.dft.kpoints import BandPath
 from matplotlib.figure import Figure
 
 from ase_mlelec import WannierTBCalculator
-from ase_mlelec.analysis.plots import COLOURS
+from ase_mlelec.analysis.plots import COLORS
 from ase_mlelec.structures.twist import commensurate, twisted_bilayer
 
 HERE = Path(__file__).parent
@@ -77,8 +77,8 @@ def main():
         energies = hamiltonian.eigenvalues(kpts, n_bands=N_BANDS, window=(dirac - 0.1, dirac + 0.1))
         bands, level = four_bands(energies, dirac)
         flat = 1000 * np.ptp(bands)
-        ax.plot(places, 1000 * (energies - level), color=COLOURS[0], lw=1.0)
-        ax.plot(places, 1000 * (bands - level), color=COLOURS[1], lw=1.8)
+        ax.plot(places, 1000 * (energies - level), color=COLORS[0], lw=1.0)
+        ax.plot(places, 1000 * (bands - level), color=COLORS[1], lw=1.8)
         ax.set(
             title=f"{twist.angle:.2f}°, {len(atoms):,} atoms\nfour bands: {flat:.0f} meV wide",
             xlim=places[[0, -1]],

@@ -22,7 +22,7 @@ from ase.optimize import FIRE
 from matplotlib.figure import Figure
 
 from ase_mlelec import WannierTBCalculator
-from ase_mlelec.analysis.plots import COLOURS
+from ase_mlelec.analysis.plots import COLORS
 from ase_mlelec.structures.layers import layers
 from ase_mlelec.structures.twist import commensurate, twisted_bilayer
 
@@ -99,9 +99,9 @@ def main():
         FIRE(atoms, logfile=None).run(fmax=FORCE, steps=500)
         relaxed = edge_bands(calc, atoms, path.kpts)
         for ax, name, before, after in zip(right, ("valence", "conduction"), rigid, relaxed):
-            grey, *_ = ax.plot(x, before, color="0.7", lw=1.0)
-            blue, *_ = ax.plot(x, after, color=COLOURS[0], lw=1.2)
-            ax.legend([grey, blue], ["rigid", "relaxed"], loc="best")
+            gray, *_ = ax.plot(x, before, color="0.7", lw=1.0)
+            blue, *_ = ax.plot(x, after, color=COLORS[0], lw=1.2)
+            ax.legend([gray, blue], ["rigid", "relaxed"], loc="best")
             ax.set(title=f"{name} bands", ylabel="energy (eV)", xlim=x[[0, -1]], xticks=ticks, xticklabels=labels)
         draw_heights(left, atoms)
         left.set_title(f"{abs(twist.angle):.2f}°, {len(atoms):,} atoms")

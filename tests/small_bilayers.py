@@ -1,4 +1,4 @@
-"""Bilayers whose Hamiltonians follow from two-centre formulas: graphene pz, and MX2 with d and p functions."""
+"""Bilayers whose Hamiltonians follow from two-center formulas: graphene pz, and MX2 with d and p functions."""
 
 import numpy as np
 from ase import Atoms
@@ -114,7 +114,7 @@ def mx2_functions(atoms, angle=0.0):
 
 
 def mx2_frame(atoms, functions, name="", group="train"):
-    """Two-centre (Slater-Koster) hopping between p and d functions along fixed axes, a crystal field of the neighbours
+    """Two-center (Slater-Koster) hopping between p and d functions along fixed axes, a crystal field of the neighbors
     on site, then turned into the hybrids."""
     from ase_mlelec.heads.hamiltonian import orbitals
 
@@ -135,7 +135,7 @@ def mx2_frame(atoms, functions, name="", group="train"):
     for la, lb in ((2, 2), (2, 1), (1, 2), (1, 1)):
         own = np.flatnonzero((degree[i] == la) & (degree[j] == lb))
         bare = (
-            two_centre(la, lb, vectors[own] / r[own, None])
+            two_center(la, lb, vectors[own] / r[own, None])
             * (np.exp((2.4 - r[own]) / 1.1) * fade(r[own]))[:, None, None]
         )
         left, right = (np.array([hybrids[k] for k in index[own]]) for index in (i, j))
@@ -145,7 +145,7 @@ def mx2_frame(atoms, functions, name="", group="train"):
         size = 0.3 * np.exp((2.4 - r[near]) / 0.8) * (1 - (r[near] / 5.5) ** 2) ** 3
         own = np.flatnonzero(degree == l)
         field = np.zeros((len(atoms), 2 * l + 1, 2 * l + 1))
-        np.add.at(field, i[near], two_centre(l, l, vectors[near] / r[near, None]) * size[:, None, None])
+        np.add.at(field, i[near], two_center(l, l, vectors[near] / r[near, None]) * size[:, None, None])
         field = field[own] + energy * np.eye(2 * l + 1)
         left = np.array([hybrids[k] for k in own])
         add(np.zeros((len(own), 3), int), own, own, left @ field @ left.transpose(0, 2, 1))
@@ -162,7 +162,7 @@ def orthogonal(matrix):
     return left @ right
 
 
-def two_centre(la, lb, directions):
+def two_center(la, lb, directions):
     """Blocks between all functions of la and lb for pairs along ``directions`` [E, 3]: diagonal in their axes."""
     strengths = {(2, 2): (-0.5, 0.4, -0.1), (1, 1): (0.6, -0.25), (2, 1): (-0.8, 0.35), (1, 2): (0.8, -0.35)}[la, lb]
     core = np.zeros((2 * la + 1, 2 * lb + 1))

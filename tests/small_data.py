@@ -1,4 +1,4 @@
-"""A small labelled data set, made in a moment: copper by ASE's EMT, with spectra that follow the atomic energies."""
+"""A small labeled data set, made in a moment: copper by ASE's EMT, with spectra that follow the atomic energies."""
 
 import numpy as np
 from ase import Atoms
@@ -37,8 +37,8 @@ def labels_of(atoms):
     one."""
     atoms = atoms.copy()
     atoms.calc = EMT()
-    centres = -2.0 + 0.5 * atoms.get_potential_energies()
-    ados = (gaussian(ENERGIES - centres[:, None]) + gaussian(ENERGIES - 3.0)) * 2.0
+    centers = -2.0 + 0.5 * atoms.get_potential_energies()
+    ados = (gaussian(ENERGIES - centers[:, None]) + gaussian(ENERGIES - 3.0)) * 2.0
     return {
         "energy": atoms.get_potential_energy(),
         "forces": atoms.get_forces(),
@@ -63,7 +63,7 @@ def make_frames(n=12, seed=0):
 
 
 def make_wannier_frames(n=10, seed=0):
-    """Data set of n cells Si2O4 whose oxygens have a vector and a symmetric tensor, sums over their Si neighbours."""
+    """Data set of n cells Si2O4 whose oxygens have a vector and a symmetric tensor, sums over their Si neighbors."""
     groups = ("train", "train", "train", "validation", "test")
     atoms = [random_atoms("Si2O4", cell=[5.0, 5.2, 5.4], seed=seed + i) for i in range(n)]
     return Frames(

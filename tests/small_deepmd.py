@@ -168,7 +168,7 @@ def apply_net(x, net):
     return x
 
 
-def neighbours(atoms, i, cutoff):
+def neighbors(atoms, i, cutoff):
     """(type, vector) of everything within the cutoff of atom i."""
     for shift in itertools.product(range(-3, 4), repeat=3) if atoms.pbc.any() else [(0, 0, 0)]:
         for j, symbol in enumerate(atoms.symbols):
@@ -185,14 +185,14 @@ def evaluate(tree, atoms):
     mean, scale = (descriptor["@variables"][name] for name in ("davg", "dstd"))
     out = []
     for i, symbol in enumerate(atoms.symbols):
-        centre = TYPE_MAP.index(symbol)
+        center = TYPE_MAP.index(symbol)
         rows = [[], []]
         dropped, silent = (
             {frozenset(pair) for pair in part.get(key, ())}
             for part, key in ((model, "pair_exclude_types"), (descriptor, "exclude_types"))
         )
-        for kind, vector in neighbours(atoms, i, cutoff):
-            if {centre, kind} in dropped:
+        for kind, vector in neighbors(atoms, i, cutoff):
+            if {center, kind} in dropped:
                 continue
             r = np.linalg.norm(vector)
             u = np.clip((r - smooth) / (cutoff - smooth), 0, 1)
@@ -204,33 +204,33 @@ def evaluate(tree, atoms):
             assert len(rows[kind]) <= sel[kind]
             n_found = len(rows[kind])
             rows[kind] += [np.zeros(4)] * (sel[kind] - len(rows[kind]))
-            net = descriptor["embeddings"]["networks"][kind if descriptor["type_one_side"] else centre + 2 * kind]
+            net = descriptor["embeddings"]["networks"][kind if descriptor["type_one_side"] else center + 2 * kind]
             slots = slice(sum(sel[:kind]), sum(sel[: kind + 1]))
-            block = (np.array(rows[kind]) - mean[centre, slots]) / scale[centre, slots]
-            if {centre, kind} in silent:
+            block = (np.array(rows[kind]) - mean[center, slots]) / scale[center, slots]
+            if {center, kind} in silent:
                 block = block[:0] if tree["backend"] == "TensorFlow" else block[n_found:]
             t = t + apply_net(block[:, :1], net).T @ block / sum(sel)
         features = (t @ t[: descriptor["axis_neuron"]].T).ravel()
-        net = fitting["nets"]["networks"][centre]
-        y = 0 if net is None else apply_net(features, net) + fitting["@variables"]["bias_atom_e"][centre]
-        if any(fitting["atom_ener"] or []) and fitting["atom_ener"][centre] is not None:
+        net = fitting["nets"]["networks"][center]
+        y = 0 if net is None else apply_net(features, net) + fitting["@variables"]["bias_atom_e"][center]
+        if any(fitting["atom_ener"] or []) and fitting["atom_ener"][center] is not None:
             y = y - apply_net(0 * features, net)
-        if fitting["type"] in ("ener", "dos") and centre in fitting["exclude_types"]:
+        if fitting["type"] in ("ener", "dos") and center in fitting["exclude_types"]:
             y = 0 * y
-        out.append(atomic_property(y, t[:, 1:], fitting, model["@variables"]["out_bias"][0, centre], centre))
+        out.append(atomic_property(y, t[:, 1:], fitting, model["@variables"]["out_bias"][0, center], center))
     out = np.array(out)
     out[[TYPE_MAP.index(symbol) in model["atom_exclude_types"] for symbol in atoms.symbols]] = 0
     return out
 
 
-def atomic_property(y, rows, fitting, bias, centre):
+def atomic_property(y, rows, fitting, bias, center):
     """What the output of the net, 0 for a type without net, and the rows [M, 3] that turn with the structure mean."""
     if fitting["type"] == "dipole":
         return y * np.ones(len(rows)) @ rows
     if fitting["type"] != "polar":
         return y + bias
     factors = np.diag(y * np.ones(len(rows))) if fitting["fit_diag"] else np.reshape(y, (len(rows), -1))
-    scale, constant = (fitting["@variables"][name].ravel()[centre] for name in ("scale", "constant_matrix"))
+    scale, constant = (fitting["@variables"][name].ravel()[center] for name in ("scale", "constant_matrix"))
     value = rows.T @ (factors + factors.T) @ rows / 2
     return scale * (value + (constant + bias.reshape(3, 3).trace() / 3) * np.eye(3))
 

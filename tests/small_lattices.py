@@ -27,7 +27,7 @@ def ssh(v=-1.0, w=-0.6):
 
 
 def graphene(t=-2.7, mass=0.0, t2=0.0, phi=np.pi / 2):
-    """pz orbitals of graphene; with on-site ±mass and second neighbours t2 exp(±iφ) the model of Haldane."""
+    """pz orbitals of graphene; with on-site ±mass and second neighbors t2 exp(±iφ) the model of Haldane."""
     hops = [
         ((0, 0, 0), 0, 1, t),
         ((-1, 0, 0), 0, 1, t),
@@ -40,7 +40,7 @@ def graphene(t=-2.7, mass=0.0, t2=0.0, phi=np.pi / 2):
     return build(2, hops, HEXAGONAL)
 
 
-# first neighbours of site 0 are site 1 at 0, -a1 and a2 from its own cell, all at a/√3
+# first neighbors of site 0 are site 1 at 0, -a1 and a2 from its own cell, all at a/√3
 GRAPHENE_SITES = np.array([[0, 0, 0], [1 / 3, -1 / 3, 0]]) @ HEXAGONAL
 
 

@@ -26,7 +26,7 @@ CORE = {"r": RADII.tolist(), "rab": [0.025] * 121, "charge": (0.6 * np.exp(-((RA
 
 @functools.cache
 def sample(species, twojmax, cutoff):
-    """Fingerprints of some grid, for the normalisation."""
+    """Fingerprints of some grid, for the normalization."""
     atoms = random_atoms("".join(f"{symbol}6" for symbol in species), [6, 6, 6], seed=9)
     return fingerprints(Bispectrum(species, twojmax, cutoff).double(), atoms, (8, 8, 8)).double()
 

@@ -43,8 +43,8 @@ def random_descriptor(seed=0, species=("Si", "O"), cutoff=4.0, smooth=1.0, mean=
     return descriptor
 
 
-def randomise_nets(nets, level, spread, features=None, species=None):
-    """Statistics of the fitting nets as data would give them: standardised features, a level and a spread."""
+def randomize_nets(nets, level, spread, features=None, species=None):
+    """Statistics of the fitting nets as data would give them: standardized features, a level and a spread."""
     with torch.no_grad():
         nets.bias.copy_(level * (0.9 + 0.2 * torch.rand_like(nets.bias)))
         nets.scale.fill_(spread)
@@ -74,14 +74,14 @@ def random_model(seed=0, heads=("energy",), cutoff=4.0, dtype=torch.float64, met
     with seeded(1000 + seed):
         if "energy" in heads:
             made["energy"] = ScalarHead(n_species, descriptor.n_features, (12, 12), timestep=True).double()
-            randomise_nets(made["energy"].nets, -3.0, 0.5, seen.features, seen.species)
+            randomize_nets(made["energy"].nets, -3.0, 0.5, seen.features, seen.species)
         if "dos" in heads:
             made["dos"] = SpectrumHead(n_species, descriptor.n_features, ENERGIES, (12, 12)).double()
-            randomise_nets(made["dos"].nets, 0.7, 0.05, seen.features, seen.species)
+            randomize_nets(made["dos"].nets, 0.7, 0.05, seen.features, seen.species)
         for kind in (VectorHead, TensorHead):
             if kind.quantity in heads:
                 head = kind(n_species, descriptor.n_features, descriptor.widths[-1], centers, (12, 12)).double()
-                randomise_nets(head.nets, 0.2, 0.3, seen.features, head.place[seen.species])
+                randomize_nets(head.nets, 0.2, 0.3, seen.features, head.place[seen.species])
                 made[kind.quantity] = head
     counts = dict(zip(descriptor.species, (4.0, 6.0)))
     return (

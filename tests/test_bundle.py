@@ -34,7 +34,7 @@ DATA = Path(__file__).parent / "data"
 @pytest.fixture
 def path(tmp_path):
     """A good file."""
-    random_model(0, ("energy", "dos"), metadata={"licence": "CC0"}).save(tmp_path / "model.safetensors")
+    random_model(0, ("energy", "dos"), metadata={"license": "CC0"}).save(tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 
 
@@ -78,7 +78,7 @@ def test_header_says_what_it_is(path):
     assert header["species"] == ["Si", "O"]
     assert header["units"] == {"length": "Å", "energy": "eV", "dos": "states/eV including spin degeneracy"}
     assert header["descriptor"]["class"] == "DeepPotSE" and header["heads"]["dos"]["class"] == "SpectrumHead"
-    assert header["metadata"]["licence"] == "CC0"
+    assert header["metadata"]["license"] == "CC0"
 
 
 def test_a_model_is_returned_as_it_is():
@@ -240,7 +240,7 @@ def test_newer(path, version):
     [
         lambda h: h.pop("descriptor"),
         lambda h: h["descriptor"].pop("class"),
-        lambda h: h["descriptor"]["arguments"].update(colour="red"),
+        lambda h: h["descriptor"]["arguments"].update(color="red"),
         lambda h: h["descriptor"]["arguments"].update(smooth=9.0),
         lambda h: h["descriptor"]["arguments"].update(species=["Xx"]),
         lambda h: h.update(heads=["energy"]),

@@ -94,7 +94,7 @@ def test_sampled_structures(sampled):
             assert strain == pytest.approx(0, abs=1e-9)
             moly = atoms[atoms.symbols == "Mo"].positions
             assert 6.0 <= moly[1, 2] - moly[0, 2] <= 6.8
-        # no layer has its sulphur, as a whole, off the middle
+        # no layer has its sulfur, as a whole, off the middle
         for layer in (0, 1):
             own = layers(atoms) == layer
             z = [atoms.positions[own & (atoms.symbols == symbol), 2].mean() for symbol in ("Mo", "S")]
@@ -141,14 +141,14 @@ def test_axes_of_the_functions(turned):
     np.testing.assert_allclose(atoms.get_scaled_positions()[:2, :2], [[1 / 3, 2 / 3], [2 / 3, 1 / 3]], atol=1e-9)
     c = 0.866025
     metal = [(c, -0.5, 0), (-c, -0.5, 0), (0, 1, 0)]
-    sulphur = [(c, 0.5), (-c, 0.5), (0, -1)]
+    sulfur = [(c, 0.5), (-c, 0.5), (0, -1)]
     for start, way in (0, 1), (11, -1 if turned else 1):
         assert [f.orbital for f in found[start : start + 11]] == ["dz2"] * 3 + ["dxz", "dyz"] + ["pz"] * 6
         np.testing.assert_allclose([f.z for f in found[start : start + 3]], np.array(metal) * [way, way, 1], atol=1e-5)
         for f in found[start + 3 : start + 5]:
             np.testing.assert_allclose([f.z, f.x], [(0, 0, 1), (-c * way, 0.5 * way, 0)], atol=1e-5)
         for side, place in (1, start + 5), (-1, start + 8):
-            wanted = [(x * way, y * way, side) for x, y in sulphur]
+            wanted = [(x * way, y * way, side) for x, y in sulfur]
             np.testing.assert_allclose([f.z for f in found[place : place + 3]], wanted, atol=1e-5)
     assert all(abs(np.dot(f.z, f.x)) < 1e-9 for f in found)
 
@@ -341,14 +341,14 @@ def test_bad_functions_are_rejected(tmp_path, monkeypatch, change, message):
     atoms = mos2.bilayer((0.2, 0.1), 6.3)
     n, functions = np.arange(22), mos2.functions(atoms)
     found = hamiltonian_of(atoms, [f.atom for f in functions], np.zeros((22, 3), int), n, n, np.ones(22) + 1j * 0)
-    centres = found.centers + [0, 0, change.get("away", 0.0)] + atoms.cell.array[0]  # in another cell
+    centers = found.centers + [0, 0, change.get("away", 0.0)] + atoms.cell.array[0]  # in another cell
     hop = np.zeros((22, 22), dtype=complex)
     hop[0, 1], hop[1, 0] = 0.1 + 1j * change.get("imaginary", 0.0), 0.1 - 1j * change.get("imaginary", 0.0)
-    made = type(found)(found.cell, [[0, 0, 0]], (np.eye(22) + hop)[None], centers=centres)
+    made = type(found)(found.cell, [[0, 0, 0]], (np.eye(22) + hop)[None], centers=centers)
     monkeypatch.setattr(layered.WannierHamiltonian, "read", lambda path: made)
     spreads = np.full(22, 1.7)
     spreads[7] = change.get("spread", 1.7)
-    monkeypatch.setattr(layered, "read_centers", lambda path: type("Centres", (), {"spreads": spreads}))
+    monkeypatch.setattr(layered, "read_centers", lambda path: type("Centers", (), {"spreads": spreads}))
     path = tmp_path / "x_hr.dat"
     if message:
         with pytest.raises(Wannier90Error, match=message):

@@ -49,7 +49,7 @@ def found_pairs(edges):
 
 
 def assert_consistent(edges, atoms):
-    """Sorted by centre, vectors from the centre to the image of the neighbour."""
+    """Sorted by center, vectors from the center to the image of the neighbor."""
     assert bool((edges.center.diff() >= 0).all())
     assert torch.equal(edges.atoms, torch.arange(len(atoms)))
     i, j, shift = edges.center.numpy(), edges.neighbor.numpy(), edges.shift.numpy()
@@ -134,7 +134,7 @@ def test_chunks_fit_together(size):
 
 
 def test_vectors_carry_the_gradient():
-    """d/dr of sum w.vec collects w at neighbours minus w at centres; a strain deforms every vector."""
+    """d/dr of sum w.vec collects w at neighbors minus w at centers; a strain deforms every vector."""
     system = System.from_atoms(scattered(CELLS["left-handed"], True))
     positions = system.positions.requires_grad_(True)
     strain = torch.zeros(1, 3, 3, dtype=torch.float64, requires_grad=True)
@@ -163,13 +163,13 @@ def test_overlap(atoms):
         Edges.build(System.from_atoms(atoms), 4.0)
 
 
-# Points in space as centres ----------------------------------------------------------------------------------------
+# Points in space as centers ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pbc", ALL_PBC, ids=lambda pbc: "".join("FT"[p] for p in pbc))
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_atom_around_points(cell, pbc):
-    """Points inside and outside of the cell, one of them on an atom, which is its neighbour too."""
+    """Points inside and outside of the cell, one of them on an atom, which is its neighbor too."""
     atoms = scattered(CELLS[cell], pbc)
     points = np.vstack([np.random.default_rng(5).uniform(-6, 8, (3, 3)), atoms.positions[2:3]])
     together = atoms + Atoms("X4", points)
@@ -290,8 +290,8 @@ def test_cache_notices_other_structures(change):
     assert cache.n_builds == 2
 
 
-def test_some_of_the_centres():
-    """The same pairs in the same order, counted among the chosen centres."""
+def test_some_of_the_centers():
+    """The same pairs in the same order, counted among the chosen centers."""
     system = System.from_atoms(random_atoms("Si4O3", cell=[4.7, 6.0, 5.5]))
     edges, rows = Edges.build(system, 4.0), torch.tensor([1, 4, 6])
     part = edges.at_centers(rows)
@@ -321,7 +321,7 @@ def test_cells_denser_than_matter_are_refused_before_pairs_are_listed(cell, pbc)
     assert time.perf_counter() - start < 1
 
 
-def test_the_number_of_neighbours_is_estimated_well():
+def test_the_number_of_neighbors_is_estimated_well():
     """Matter of all kinds stays far below the limit, and the estimate is what is counted then."""
     for atoms in (bulk("Si", cubic=True), bulk("C", cubic=True), bulk("Si", a=5.43 / 2), molecule("C6H6")):
         system = System.from_atoms(atoms)

@@ -28,7 +28,7 @@ from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors, table
 from ase_mlelec.train.losses import AtomicLoss
 from ase_mlelec.train.recipe import train
-from ase_mlelec.train.standardize import standardise
+from ase_mlelec.train.standardize import standardize
 from ase_mlelec_entry_points.cli.main import main
 
 # one row, with the label that it is trained on ...
@@ -168,7 +168,7 @@ def test_bias(toy, extxyz):
     frames = read_frames(extxyz)
     descriptor = DeepPotSE(["Cl", "Na"], **DESCRIPTOR)
     model = Model(descriptor, {row.name: HEADS[row.name](2, descriptor.n_features)}).double()
-    standardise(model, frames)
+    standardize(model, frames)
     numbers = [frame.atoms.numbers for frame in frames]
     values = [frame.labels[label.name] for frame in frames]
     if label.of_atoms:
@@ -186,7 +186,7 @@ def test_head_without_a_row(extxyz):
     with quantities.added(*TOYS["magnetization"][:1], labels=(MOMENT,), head=MomentHead, loss=MomentLoss):
         model.heads["magnetization"] = MomentHead(2, descriptor.n_features).double()
         frames = read_frames(extxyz)
-        standardise(model, frames)
+        standardize(model, frames)
         assert list(errors(model, frames)) == ["moment_rmse_muB_per_atom"]
     assert not model.heads["charge"].nets.bias.any()
 

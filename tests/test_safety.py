@@ -66,7 +66,7 @@ def test_the_share_of_the_core_by_hand():
     assert core.longest == pytest.approx(0.95 * 2.2)
 
 
-def test_shares_of_several_neighbours_multiply():
+def test_shares_of_several_neighbors_multiply():
     """An atom between two others keeps (1 - w1)(1 - w2) of its own energy."""
     model = guarded()
     atoms = Atoms("OCuO", [[-1.45, 0, 0], [0, 0, 0], [1.52, 0, 0]])
@@ -199,8 +199,8 @@ def test_pairs_repel_down_to_contact(symbols):
     assert (np.diff(values) < 0).all()
 
 
-def test_parts_of_the_centres_and_batches():
-    """Chunks of centres, and structures together, have the energies of the whole."""
+def test_parts_of_the_centers_and_batches():
+    """Chunks of centers, and structures together, have the energies of the whole."""
     model = guarded()
     images = [pair("CuO", 1.5), random_atoms("Cu3O3", [5, 5, 5], seed=1, shortest=1.3)]
     system = System.from_atoms(images)

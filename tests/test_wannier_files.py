@@ -14,9 +14,9 @@ R_VECTORS = np.array([[-1, 0, 0], [0, 0, 0], [1, 0, 0]])
 HOP = np.array([[0.1, 0.3], [-0.2, 0.4]])
 MATRICES = np.array([HOP.T, [[1.0, 0.5], [0.5, -1.0]], HOP])
 CELL = np.diag([4.0, 5, 6])
-CENTRES = np.array([[0.1, 0, 0], [2.0, 0.5, 0]])
+CENTERS = np.array([[0.1, 0, 0], [2.0, 0.5, 0]])
 SITES = np.zeros((3, 2, 2, 3))
-SITES[1] = np.eye(2)[:, :, None] * CENTRES[:, None]
+SITES[1] = np.eye(2)[:, :, None] * CENTERS[:, None]
 K = [[0.1, 0, 0]]
 
 WIN = "num_wann = 2\nbegin unit_cell_cart\n4 0 0\n0 5 0\n0 0 6\nend unit_cell_cart\n"
@@ -34,9 +34,9 @@ WOUT = """
  *----------------------------------------------------------------------------*
  |  Number of Wannier Functions               :                 2             |
  Final State
-  WF centre and spread    1  (  0.100000,  0.000000,  0.000000 )     1.00000000
-  WF centre and spread    2  (  2.000000,  0.500000,  0.000000 )     1.00000000
-  Sum of centres and spreads (  2.100000,  0.500000,  0.000000 )     2.00000000
+  WF center and spread    1  (  0.100000,  0.000000,  0.000000 )     1.00000000
+  WF center and spread    2  (  2.000000,  0.500000,  0.000000 )     1.00000000
+  Sum of centers and spreads (  2.100000,  0.500000,  0.000000 )     2.00000000
 """
 UNFINISHED = WOUT.partition(" Final State")[0]
 
@@ -56,8 +56,8 @@ def folder(tmp_path):
 
 
 def put(folder, **files):
-    """Files beside x_hr.dat: win, wout, centres, tb."""
-    endings = {"win": "x.win", "wout": "x.wout", "centres": "x_centres.xyz", "tb": "x_tb.dat"}
+    """Files beside x_hr.dat: win, wout, centers, tb."""
+    endings = {"win": "x.win", "wout": "x.wout", "centers": "x_centres.xyz", "tb": "x_tb.dat"}
     for key, text in files.items():
         (folder / endings[key]).write_text(text)
 
@@ -78,23 +78,23 @@ def read(folder, *messages, name="x_hr.dat", **options):
 
 
 def test_nothing_is_missing(folder):
-    put(folder, win=WIN, wout=WOUT, centres=XYZ)
-    np.testing.assert_allclose(read(folder).centers, CENTRES)
+    put(folder, win=WIN, wout=WOUT, centers=XYZ)
+    np.testing.assert_allclose(read(folder).centers, CENTERS)
 
 
 @pytest.mark.parametrize(
     "files",
     [
         {"win": "num_wann = 2\n", "wout": WOUT},
-        {"win": WIN, "wout": UNFINISHED, "centres": XYZ},
-        {"win": WIN + "spinors = .false.\n", "centres": XYZ},
+        {"win": WIN, "wout": UNFINISHED, "centers": XYZ},
+        {"win": WIN + "spinors = .false.\n", "centers": XYZ},
     ],
     ids=["wout", "restart", "win"],
 )
 def test_each_source_is_enough(folder, files):
     """A .win without a cell (Wannier90 as a library), a restarted run without a final state: nothing to warn of."""
     put(folder, **files)
-    np.testing.assert_allclose(read(folder).centers, CENTRES)
+    np.testing.assert_allclose(read(folder).centers, CENTERS)
 
 
 def test_cell_of_tb(folder):
@@ -116,14 +116,14 @@ def test_cell_of_tb(folder):
         ({"win": WIN.replace("4 0 0", "4 0 x"), "wout": WOUT}, "passed over: .*x.win: no readable cell or atoms"),
         ({"win": "\0", "wout": WOUT}, "passed over: .*x.win: truncated or not text"),
         (
-            {"win": WIN, "wout": WOUT.replace("0.500000, ", "********,"), "centres": XYZ},
+            {"win": WIN, "wout": WOUT.replace("0.500000, ", "********,"), "centers": XYZ},
             "x.wout: got 1 readable centers",
         ),
-        ({"win": WIN, "wout": WOUT.replace("0.500000,", "0.600000,", 1), "centres": XYZ}, "x.wout: .* do not add up"),
-        ({"win": WIN, "wout": WOUT.replace("4.000000", "********"), "centres": XYZ}, "x.wout: no readable cell"),
-        ({"win": WIN, "wout": UNFINISHED, "centres": XYZ[:-1]}, "x_centres.xyz: truncated.*they are set to zero"),
+        ({"win": WIN, "wout": WOUT.replace("0.500000,", "0.600000,", 1), "centers": XYZ}, "x.wout: .* do not add up"),
+        ({"win": WIN, "wout": WOUT.replace("4.000000", "********"), "centers": XYZ}, "x.wout: no readable cell"),
+        ({"win": WIN, "wout": UNFINISHED, "centers": XYZ[:-1]}, "x_centres.xyz: truncated.*they are set to zero"),
         (
-            {"win": WIN, "wout": UNFINISHED, "centres": "1\n\nX 0 0 0\n"},
+            {"win": WIN, "wout": UNFINISHED, "centers": "1\n\nX 0 0 0\n"},
             "x_centres.xyz: got 1 centers, but x_hr.dat has 2",
         ),
         ({"win": WIN.replace("= 2", "= 8"), "wout": WOUT}, "x.win: num_wann is 8, but x_hr.dat has 2 functions"),
@@ -143,7 +143,7 @@ def test_damaged_files_beside_it(folder, files, message):
 def test_labels_do_not_matter(folder):
     """Atoms of no element, in either file: not needed for a Hamiltonian."""
     put(folder, win=WIN + "begin atoms_frac\nQ7 0 0 0\nend atoms_frac\n", wout=WOUT.replace("| H ", "| Q7"))
-    np.testing.assert_allclose(read(folder).centers, CENTRES)
+    np.testing.assert_allclose(read(folder).centers, CENTERS)
 
 
 def test_no_cell(folder):
@@ -157,7 +157,7 @@ def test_no_cell(folder):
 
 def test_tb_needs_nothing_else(folder):
     found = read(folder, "no .*t.win beside it: spin degeneracy 2", name="t_tb.dat")
-    np.testing.assert_allclose(found.centers, CENTRES)
+    np.testing.assert_allclose(found.centers, CENTERS)
     for name in "t.wout", "t_centres.xyz":  # which are not even looked at
         (folder / name).write_bytes(b"\0")
     assert read(folder, name="t_tb.dat", spin_degeneracy=1).spin_degeneracy == 1
@@ -201,7 +201,7 @@ def test_spin_is_checked_against_the_levels(folder):
 @pytest.mark.parametrize("spin", [1, 2])
 def test_written_files_tell_the_spin(tmp_path, spin):
     """Without any file beside them they are read as they were, and there is nothing to warn of."""
-    found = WannierHamiltonian(CELL, R_VECTORS, MATRICES, centers=CENTRES, positions=SITES, spin_degeneracy=spin)
+    found = WannierHamiltonian(CELL, R_VECTORS, MATRICES, centers=CENTERS, positions=SITES, spin_degeneracy=spin)
     found.write(tmp_path / "x_tb.dat")
     found.write(tmp_path / "x_hr.dat")
     for name in "x_tb.dat", "x_hr.dat":  # the cell of the second is that of the first
@@ -217,7 +217,7 @@ def test_sparse_files_are_read(tmp_path):
         for m in range(2)
     )
     (tmp_path / "x_hr.dat").write_text(f"a comment\n 12 ! elements\n 2\n 3\n 1 1 1\n{rows}")
-    put(tmp_path, win=WIN, centres=XYZ)
+    put(tmp_path, win=WIN, centers=XYZ)
     read(tmp_path)
 
 
@@ -236,7 +236,7 @@ def test_sparse_files_are_read(tmp_path):
         ({"matrices": None}, "matrices: got none"),
         ({"matrices": np.zeros((3, 0, 0))}, "matrices: got 3 of shapes"),
         ({"matrices": MATRICES.astype(str)}, "of numbers"),
-        ({"centers": CENTRES + np.inf}, "centers: got NaN or infinity"),
+        ({"centers": CENTERS + np.inf}, "centers: got NaN or infinity"),
         ({"positions": SITES + np.nan}, "positions: got NaN"),
         ({"spin_degeneracy": 3}, "spin_degeneracy: got 3, need 2 without spin, 1 for spinors"),
         ({"spin_degeneracy": np.nan}, "spin_degeneracy: got nan"),
@@ -248,7 +248,7 @@ def test_bad_arguments(arguments, message):
 
 
 def test_nested_lists():
-    found = WannierHamiltonian(CELL.tolist(), R_VECTORS.tolist(), MATRICES.tolist(), centers=CENTRES.tolist())
+    found = WannierHamiltonian(CELL.tolist(), R_VECTORS.tolist(), MATRICES.tolist(), centers=CENTERS.tolist())
     np.testing.assert_allclose(found.hk(K), WannierHamiltonian(CELL, R_VECTORS, MATRICES).hk(K))
 
 
@@ -271,8 +271,8 @@ def test_nested_lists():
     ],
 )
 def test_unknown_special_points(path, message):
-    neighbours = np.concatenate([np.eye(3), -np.eye(3)])
-    hamiltonian = WannierHamiltonian(CELL, neighbours, np.ones((6, 1, 1)))
+    neighbors = np.concatenate([np.eye(3), -np.eye(3)])
+    hamiltonian = WannierHamiltonian(CELL, neighbors, np.ones((6, 1, 1)))
     with pytest.raises(ValueError, match=message) as caught:
         hamiltonian.band_structure(path)
     assert "\n" not in str(caught.value)

@@ -76,7 +76,7 @@ def principal_components(ados, n_components=2):
 
 
 def coordination(atoms, radius, width=0.0):
-    r"""Coordination number of every atom: neighbours within ``radius``, periodic images included.
+    r"""Coordination number of every atom: neighbors within ``radius``, periodic images included.
 
     .. math::
 
@@ -90,7 +90,7 @@ def coordination(atoms, radius, width=0.0):
     radius : float, Å
         2.9 lies between the first two shells of silicon, crystalline and liquid.
     width : float, Å
-        0 counts neighbours, more makes the number continuous along a trajectory.
+        0 counts neighbors, more makes the number continuous along a trajectory.
 
     Returns
     -------

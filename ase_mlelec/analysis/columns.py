@@ -10,11 +10,11 @@ from ase.calculators.calculator import Calculator
 def set_atom_scalars(atoms, **scalars):
     """Put one number per atom into ``atoms.arrays`` under each name; returns ``atoms``.
 
-    ASE's viewer colours by any such array: write the structures as extxyz, open them with ``ase gui run.extxyz``, and
-    choose View -> Colors -> By user-defined "<name>". (It also colours by tag, force, velocity, initial charge,
-    magnetic moment and number of neighbours.) The colour scale spans the values of the structure shown when the window
+    ASE's viewer colors by any such array: write the structures as extxyz, open them with ``ase gui run.extxyz``, and
+    choose View -> Colors -> By user-defined "<name>". (It also colors by tag, force, velocity, initial charge,
+    magnetic moment and number of neighbors.) The color scale spans the values of the structure shown when the window
     was opened: open it at the last structure, or set min and max there. ASE's .traj and database files drop such
-    arrays; where only those will do, ``atoms.set_initial_charges(values)`` survives and can be coloured by, but changes
+    arrays; where only those will do, ``atoms.set_initial_charges(values)`` survives and can be colored by, but changes
     what calculators see.
 
     Parameters

@@ -48,7 +48,7 @@ class ElectronicRecorder:
     dyn
         ASE dynamics; adds "step" and "time" (fs; molecular dynamics only).
     extxyz : path of a file that also gets the structures
-        With all recorded quantities that are one number per atom as columns: ``ase gui`` colours by them, see
+        With all recorded quantities that are one number per atom as columns: ``ase gui`` colors by them, see
         set_atom_scalars. Its frames are those of the rows, one by one: what is behind them is cut off when the run goes
         on.
     resume : bool

@@ -1,4 +1,4 @@
-"""CombinedCalculator: several calculators as one, with one neighbour list."""
+"""CombinedCalculator: several calculators as one, with one neighbor list."""
 
 import functools
 import inspect
@@ -30,7 +30,7 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
 
     The first part that has a property or a method supplies it.  Energy, forces and stress come from one and the same
     part, the first that has an energy, so that forces are the gradient of what is logged.  Parts of this package, and
-    their potentials, share one neighbour list of the largest cutoff, per device and precision.
+    their potentials, share one neighbor list of the largest cutoff, per device and precision.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
         super().__init__()
         self.parts: list[Any] = list(parts)
         _check_parts(self.parts)
-        _share_neighbour_lists(self, self.parts)
+        _share_neighbor_lists(self, self.parts)
         self._suppliers = _suppliers(self.parts)
         self.implemented_properties = list(self._suppliers)
 
@@ -217,7 +217,7 @@ def _suppliers(parts):
     return suppliers
 
 
-def _share_neighbour_lists(combined, parts):
+def _share_neighbor_lists(combined, parts):
     users = [user for part in parts for user in (part, getattr(part, "potential", None)) if hasattr(user, "_cache")]
     caches = {}
     for user in users:

@@ -215,7 +215,7 @@ class DeepWannierCalculator(MLElecCalculator):
         return self._extra[name]
 
     def _member_electronic(self, system, edges):
-        """As in the base class, but environments that nothing else has computed are those of the centres alone."""
+        """As in the base class, but environments that nothing else has computed are those of the centers alone."""
         values = {}
         with torch.no_grad():
             for k, model in enumerate(self.models):
@@ -311,7 +311,7 @@ class DeepWannierCalculator(MLElecCalculator):
         return found if self._field is None else [name for name in found if name in IN_A_FIELD]
 
     def _charges(self):
-        """Arrays [N], e: the charge at each atom, ion and electrons together, and of its electrons (0: no centre)."""
+        """Arrays [N], e: the charge at each atom, ion and electrons together, and of its electrons (0: no center)."""
         ions, electrons = self.metadata["valence_charges"], self.metadata["electrons_per_centre"]
         symbols = self.atoms.get_chemical_symbols()
         bound = np.array([float(electrons.get(symbol, 0)) for symbol in symbols])
@@ -338,7 +338,7 @@ def _check_charges(model):
     if set(model.metadata["electrons_per_centre"]) - set(centers):
         raise CalculatorSetupError(
             f"electrons_per_centre names {', '.join(model.metadata['electrons_per_centre'])}, "
-            f"the centres of the model are {', '.join(centers)}; correct the metadata"
+            f"the centers of the model are {', '.join(centers)}; correct the metadata"
         )
 
 

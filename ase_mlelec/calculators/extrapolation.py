@@ -129,7 +129,7 @@ class Extrapolation:
         if whole > STRUCTURES:
             self.found("structure", _message("a structure as a whole is", whole))
         for kind, measures, limit, what in (
-            ("density", neighbors, NEIGHBORS, "numbers of neighbours"),
+            ("density", neighbors, NEIGHBORS, "numbers of neighbors"),
             ("atoms", surroundings, ATOMS, "surroundings"),
         ):
             highest = float(measures.max())
@@ -246,7 +246,7 @@ class WatchesRange(PresentStructure):
         return Seen(model.range_of(quantity) if self._due and model is self.models[0] else None)
 
     def _check_range(self, quantity, seen, system, edges):
-        """Compare what was seen of all centres of ``edges`` with the training."""
+        """Compare what was seen of all centers of ``edges`` with the training."""
         if seen.parts:
             self._measured()[quantity] = self._beyond.check_range(seen, system, edges)
 

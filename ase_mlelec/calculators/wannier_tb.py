@@ -219,7 +219,7 @@ class WannierTBCalculator(MLElecCalculator):
             else:
                 within = name == "within" or known.get("alone", False)
             if not within:
-                what = {"within": "the layers", "across": "neighbouring layers"}[name]
+                what = {"within": "the layers", "across": "neighboring layers"}[name]
                 found = (
                     f"{float(distances.min()):.2f} to {float(distances.max()):.2f}"
                     if len(distances)

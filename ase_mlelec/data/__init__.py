@@ -1,1 +1,1 @@
-"""Data sets to train and test with: labelled structures, snapshots of an LDOS, Hamiltonians."""
+"""Data sets to train and test with: labeled structures, snapshots of an LDOS, Hamiltonians."""

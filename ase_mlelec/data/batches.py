@@ -76,7 +76,7 @@ class Batch:
 
 
 class Batches:
-    """Frames as tensors with their neighbour lists built once; ``batch(indices)`` joins some of them.
+    """Frames as tensors with their neighbor lists built once; ``batch(indices)`` joins some of them.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ class Batches:
 
 
 def join_environments(environments):
-    """One Environment of several, centre after centre."""
+    """One Environment of several, center after center."""
     columns = [
         None if getattr(environments[0], name) is None else torch.cat([getattr(e, name) for e in environments])
         for name in ("features", "species", "frame")

@@ -1,4 +1,4 @@
-"""What all data sets share, and labelled structures in memory. Nothing here needs torch."""
+"""What all data sets share, and labeled structures in memory. Nothing here needs torch."""
 
 import hashlib
 import warnings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ase_mlelec.data.data_set import Frame, Frames, join
 from ase_mlelec.data.frames_hdf5 import read_hdf5, write_hdf5
-from ase_mlelec.data.images import READABLE, from_images, read_labelled, to_images
+from ase_mlelec.data.images import READABLE, from_images, read_labeled, to_images
 from ase_mlelec.data.keys import check_used
 from ase_mlelec.data.runs import is_run, read_run
 from ase_mlelec.deprecated import formerly_positional
@@ -46,7 +46,7 @@ def read_frames(path: str | PathLike, *, keys: dict[str, str] | None = None, fou
         return read_hdf5(path) if path.is_file() and not is_hdf5_data(path) else _read_deepmd(path)
     if not path.is_file():  # a pipe would be waited for
         raise ValueError(f"{path}: no file; {READABLE}")
-    return read_labelled(path, keys=keys, found=found)
+    return read_labeled(path, keys=keys, found=found)
 
 
 def has_keys(path: str | PathLike) -> bool:

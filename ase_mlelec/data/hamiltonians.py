@@ -109,7 +109,7 @@ def referred_to(hamiltonian: WannierHamiltonian, level: float) -> WannierHamilto
 
 
 def at_their_atoms(hamiltonian: WannierHamiltonian, atoms: Atoms, functions: Sequence[Function]) -> WannierHamiltonian:
-    """The Hamiltonian with every function in the cell in which its centre is nearest to its atom."""
+    """The Hamiltonian with every function in the cell in which its center is nearest to its atom."""
     away = hamiltonian.centers - atoms.positions[[function.atom for function in functions]]
     cells = np.rint(away @ np.linalg.inv(hamiltonian.cell)).astype(int)
     return hamiltonian.moved(-cells) if cells.any() else hamiltonian

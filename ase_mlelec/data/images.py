@@ -37,7 +37,7 @@ VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]  # of six numbers, in ASE's order xx, 
 ASYMMETRY = 1e-3  # of a tensor that is symmetric, relative to its largest entry
 
 
-def read_labelled(path: Path, *, keys: dict[str, str] | None = None, found: set | None = None) -> Frames:
+def read_labeled(path: Path, *, keys: dict[str, str] | None = None, found: set | None = None) -> Frames:
     """Frames of a file that ASE reads, see ``from_images``.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Runs of pw.x as labelled structures, read by our own reader, which looks at whether the run converged."""
+"""Runs of pw.x as labeled structures, read by our own reader, which looks at whether the run converged."""
 
 import gzip
 import warnings

@@ -8,14 +8,14 @@ from ase.data import atomic_numbers
 
 @dataclass(frozen=True)
 class Environment:
-    """What a descriptor says about every centre.
+    """What a descriptor says about every center.
 
     Attributes
     ----------
     features : Tensor [C, F]
         Invariant under rotation, translation and permutation of equal atoms.
     species : Tensor [C]
-        Index of the centre's species in the model's list.
+        Index of the center's species in the model's list.
     frame : Tensor [C, M, 3] or None
         Vectors that rotate with the structure.
     """
@@ -41,17 +41,17 @@ class Descriptor(torch.nn.Module):
     species: tuple
 
     def forward(self, system, edges):
-        """Environment of all centres of ``edges``; reads no geometry but ``edges.vec``."""
+        """Environment of all centers of ``edges``; reads no geometry but ``edges.vec``."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(system, edges)")
 
-    def standardise(self, samples):
-        """Set the normalisation of a new descriptor from training data, an iterable of (system, edges); none here."""
+    def standardize(self, samples):
+        """Set the normalization of a new descriptor from training data, an iterable of (system, edges); none here."""
 
     def feature_weights(self):
         """Tensor [F], how much of each feature an energy may have where they differ in roughness; None: as it comes."""
 
     def summed_changes(self, system, edges, moves):
-        """Tensor [T, species, F]: by how much the features, summed over the centres of each species, change along T
+        """Tensor [T, species, F]: by how much the features, summed over the centers of each species, change along T
         moves of the edges, ``moves`` [T, E, 3]; derivatives. Here with one pass for each move.
         """
         vec = edges.vec.detach().requires_grad_(True)

@@ -1,6 +1,6 @@
 """DeepPot-SE: smooth, many-body features from a small net of the distance, without hand-made functions.
 
-Row of neighbour j: R_j = (s, w x/r^2, w y/r^2, w z/r^2) with s = w(r)/r and a switch w; normalised by species. T = 1/n
+Row of neighbor j: R_j = (s, w x/r^2, w y/r^2, w z/r^2) with s = w(r)/r and a switch w; normalized by species. T = 1/n
 sum_j G(s_j) R_j^T, D = T ``T_<^T``, with ``T_<`` the first rows of T.
 
 References: Zhang et al. 2018 (NeurIPS), Eqs. (8)-(13); Zeng et al. 2022, Fig. 1.
@@ -35,23 +35,23 @@ class DeepPotSE(Descriptor):
     n_axis
         Rows of ``T_<``.
     sel
-        Expected number of neighbours of each species; n = sum(sel) scales T (no neighbour is ever dropped).
+        Expected number of neighbors of each species; n = sum(sel) scales T (no neighbor is ever dropped).
     one_side : bool
-        True, one embedding per neighbour species; False, one per (centre, neighbour).
+        True, one embedding per neighbor species; False, one per (center, neighbor).
     l_max
         1 is DeepPot-SE; 2 or 3 add the invariants sum_jk G_j G_k P_l(cos jk) as further blocks of features.
     n_basis : None for embedding nets
         A number for a Chebyshev series of so many terms, trained directly.
     n_products
         0, or for l_max > 1 a number n: the frame has n^2 further vectors, Q_a T_b with the second moments Q_a = 1/n
-        sum_j G_a(s_j) (r r^T/r^2 - 1/3) w/r, for directions that no weighted sum of neighbours has.
+        sum_j G_a(s_j) (r r^T/r^2 - 1/3) w/r, for directions that no weighted sum of neighbors has.
     timestep, activation
         Of the layers of the embedding nets, see DenseLayer.
     protection : float, Å
         Added to the distance wherever it divides.
     excluded_pairs : sequence of (symbol, symbol, slots)
-        Centres of one do not see neighbours of the other. Where the mean of s is subtracted, slots matters, as empty
-        slots contribute, too: the neighbours have "taken" theirs, all slots of the pair are "empty", or there are
+        Centers of one do not see neighbors of the other. Where the mean of s is subtracted, slots matters, as empty
+        slots contribute, too: the neighbors have "taken" theirs, all slots of the pair are "empty", or there are
         "none".
 
     Notes
@@ -102,19 +102,19 @@ class DeepPotSE(Descriptor):
         )
         self.n_features = l_max * self.widths[-1] * n_axis
         self.n_frame = self.widths[-1] + n_products**2  # rows of the frame
-        self.register_buffer("mean", torch.zeros(n_species))  # of s, by species of the centre
+        self.register_buffer("mean", torch.zeros(n_species))  # of s, by species of the center
         self.register_buffer("scale", torch.ones(n_species, 2))  # of the radial and the angular entries
         self.register_buffer("empty_slot", None, persistent=False)  # set where the embedding is fixed
-        self.folded = self.subtracts = None  # known where the normalisation does not change any more, see settle
+        self.folded = self.subtracts = None  # known where the normalization does not change any more, see settle
         self._exclude()
         self.by_number = sorted(range(n_species), key=lambda k: atomic_numbers[self.species[k]])
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
 
     def _exclude(self):
-        """Buffers [species, species] of the centre and the neighbour: seen; slots there are, and whether taken."""
+        """Buffers [species, species] of the center and the neighbor: seen; slots there are, and whether taken."""
         n = len(self.species)
         if len(self.sel) != n or not all(0 <= number < 1e9 for number in self.sel):
-            raise ValueError(f"got sel = {self.sel}; need a number of neighbours for each of {', '.join(self.species)}")
+            raise ValueError(f"got sel = {self.sel}; need a number of neighbors for each of {', '.join(self.species)}")
         seen, slots, taken = torch.ones(n, n, dtype=bool), torch.tensor(self.sel).repeat(n, 1), torch.ones(n, n).long()
         for first, second, kind in self.excluded_pairs:
             if not {first, second} <= set(self.species) or kind not in SLOTS:
@@ -176,14 +176,14 @@ class DeepPotSE(Descriptor):
         return torch.cat([rows, products.flatten(1, 2)], dim=1)
 
     def _rows(self, vec, center_species):
-        """Table [1 + 4, 9 or 16, E]: the variable of the embedding, normalised s and the other normalised rows."""
+        """Table [1 + 4, 9 or 16, E]: the variable of the embedding, normalized s and the other normalized rows."""
         shape = Shape(self.smooth, self.cutoff, self.protection, self.l_max, self.embedding)
         # planes: long rows are several times faster than rows of three
         rows = plain_rows if self.subtracts is None else SmoothRows.apply
-        return rows(vec.T.contiguous(), shape, *self._normalisation(center_species))
+        return rows(vec.T.contiguous(), shape, *self._normalization(center_species))
 
-    def _normalisation(self, center_species):
-        """(mean of s, factor of s, factor of the other rows) of neighbours [E], or numbers where all have the same."""
+    def _normalization(self, center_species):
+        """(mean of s, factor of s, factor of the other rows) of neighbors [E], or numbers where all have the same."""
         if self.folded is not None:
             return self.folded
         inverse = 1 / self.scale
@@ -192,7 +192,7 @@ class DeepPotSE(Descriptor):
         return tuple(column.index_select(0, center_species) for column in (self.mean, *inverse.T))
 
     def settle(self):
-        """Look at the normalisation once; for copies that are only evaluated."""
+        """Look at the normalization once; for copies that are only evaluated."""
         if len(self.species) == 1:
             self.folded = float(self.mean), *(1 / self.scale[0]).tolist()
         self.subtracts = bool(self.mean.any())
@@ -200,8 +200,8 @@ class DeepPotSE(Descriptor):
             self.embedding.settle()
 
     @torch.no_grad()
-    def standardise(self, samples):
-        """Bring the radial and angular rows of every species to unit root mean square over the neighbours."""
+    def standardize(self, samples):
+        """Bring the radial and angular rows of every species to unit root mean square over the neighbors."""
         self.mean.zero_()
         self.scale.fill_(1.0)
         square, count = torch.zeros_like(self.scale), torch.zeros_like(self.mean)
@@ -213,7 +213,7 @@ class DeepPotSE(Descriptor):
         self.scale.copy_((square / count[:, None].clamp(min=1)).sqrt().clamp(min=1e-3))
 
     def _add_empty_slots(self, t, present, species):
-        """Add what the empty ones of the sel slots contribute: zero rows are normalised too, s = -mean/scale.
+        """Add what the empty ones of the sel slots contribute: zero rows are normalized too, s = -mean/scale.
 
         Nothing unless the mean of s is subtracted, which a Chebyshev series in r never needs.
         """
@@ -225,7 +225,7 @@ class DeepPotSE(Descriptor):
         return t + torch.nn.functional.pad(radial, (0, 0, 0, t.shape[1] - 1))
 
     def _empty_slot(self):
-        """s G(s) of an empty slot, by species of centre and neighbour: [species, species, M]."""
+        """s G(s) of an empty slot, by species of center and neighbor: [species, species, M]."""
         s = -self.mean / self.scale[:, 0]
         n = len(self.species)
         values = [self.embedding.values(s[c : c + 1], c, k)[0] * s[c] for c in range(n) for k in range(n)]

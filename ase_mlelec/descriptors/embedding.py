@@ -1,7 +1,7 @@
-"""Embeddings: the functions of distance that weigh a neighbour, as nets or as Chebyshev series.
+"""Embeddings: the functions of distance that weigh a neighbor, as nets or as Chebyshev series.
 
 A net of one variable is a smooth function of one variable, so a Chebyshev series of it is exact to its truncation. The
-sum over neighbours then runs over the basis functions, and the net's coefficients act once per centre.
+sum over neighbors then runs over the basis functions, and the net's coefficients act once per center.
 """
 
 import functools
@@ -13,7 +13,7 @@ from ase_mlelec.nets import DenseNet, map_by_species
 
 
 class ChebyshevMoments(torch.autograd.Function):
-    """sum_j R_j T_k(x_j) for k < K, by species of the neighbour j; differentiable to any order.
+    """sum_j R_j T_k(x_j) for k < K, by species of the neighbor j; differentiable to any order.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class ChebyshevMoments(torch.autograd.Function):
     moments [C
         Rows, species, K], and the T_k(x_j) up to a sign, [C, K, n]: the backward pass is written with them, and a
         second backward pass goes through them. T'_k = sum_m D_km T_m is again a series, so that the derivatives with
-        respect to x and R are one matrix product per centre, with no array [C, K, n] but the first one.
+        respect to x and R are one matrix product per center, with no array [C, K, n] but the first one.
     """
 
     @staticmethod
@@ -151,13 +151,13 @@ def _differentiation(n_basis, dtype, device):
 
 
 class _Embedding(torch.nn.Module):
-    """One function of distance per species of the neighbour, or per pair of species.
+    """One function of distance per species of the neighbor, or per pair of species.
 
     Parameters
     ----------
     n_species : int
     one_side : bool
-        True, numbered by species of the neighbour; False, centre + n_species * neighbour.
+        True, numbered by species of the neighbor; False, center + n_species * neighbor.
     """
 
     def __init__(self, n_species, one_side):
@@ -169,7 +169,7 @@ class _Embedding(torch.nn.Module):
         return neighbor if self.one_side else center + self.n_species * neighbor
 
     def argument(self, r, s):
-        """The variable of the function, from distances and normalised s [E]."""
+        """The variable of the function, from distances and normalized s [E]."""
         return s
 
     def argument_slopes(self, r, x):
@@ -177,16 +177,16 @@ class _Embedding(torch.nn.Module):
         return None, 1.0
 
     def moments(self, padded, blocks, species):
-        """sum_j R_j G(x_j)^T over all neighbours.
+        """sum_j R_j G(x_j)^T over all neighbors.
 
         Parameters
         ----------
         padded : Tensor [C, 1 + rows, n]
             x and below it R.
         blocks
-            Slices of n, one per species of the neighbour.
+            Slices of n, one per species of the neighbor.
         species : Tensor [C]
-            Of the centre.
+            Of the center.
 
         Returns
         -------
@@ -196,7 +196,7 @@ class _Embedding(torch.nn.Module):
 
 
 class EmbeddingNets(_Embedding):
-    """Nets of the normalised s(r) (DeepPot-SE).
+    """Nets of the normalized s(r) (DeepPot-SE).
 
     References
     ----------
@@ -269,7 +269,7 @@ class ChebyshevEmbedding(_Series):
 
 
 class CompressedEmbedding(_Series):
-    """Series of EmbeddingNets over a range of the normalised s, and the nets above it; for evaluation.
+    """Series of EmbeddingNets over a range of the normalized s, and the nets above it; for evaluation.
 
     Raises
     ------

@@ -11,7 +11,7 @@ def harmonics(unit, l_max, l_min=0):
 
     References
     ----------
-    Recursion in l of the associated Legendre functions over sin^m, normalised, without the sign (-1)^m.
+    Recursion in l of the associated Legendre functions over sin^m, normalized, without the sign (-1)^m.
     """
     x, y, z = unit
     rows = [None] * (l_max + 1) ** 2

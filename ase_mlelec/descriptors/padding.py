@@ -1,15 +1,15 @@
-"""Edges laid out by centre, for sums over neighbours as products of matrices."""
+"""Edges laid out by center, for sums over neighbors as products of matrices."""
 
 import torch
 
 
 def pad(center, kind, table, n_centers, kinds):
-    """Lay the columns of ``table`` [R, E] out by centre, one block of slots per kind, zeros in empty slots.
+    """Lay the columns of ``table`` [R, E] out by center, one block of slots per kind, zeros in empty slots.
 
     Parameters
     ----------
     kinds
-        All kinds, in the order in which the edges of a centre come (if not, they are sorted here).
+        All kinds, in the order in which the edges of a center come (if not, they are sorted here).
 
     Returns
     -------
@@ -28,7 +28,7 @@ def pad(center, kind, table, n_centers, kinds):
 
 
 def _pad_one_kind(center, table, n_centers):
-    """The same, where the slot of an edge is just its place among those of its centre."""
+    """The same, where the slot of an edge is just its place among those of its center."""
     present = torch.bincount(center, minlength=n_centers)
     n = int(present.max()) if n_centers else 0
     ahead = torch.arange(0, n_centers * n, n, device=center.device) if n else present

@@ -15,22 +15,22 @@ SHORTEST_DISTANCE = 0.05  # Å; below it two atoms are on top of each other
 
 @dataclass(frozen=True)
 class Edges:
-    """Directed pairs centre -> neighbour within a cutoff, all periodic images, sorted by centre.
+    """Directed pairs center -> neighbor within a cutoff, all periodic images, sorted by center.
 
-    The neighbours of a centre come in the order of their atomic numbers where ``build`` made them.
+    The neighbors of a center come in the order of their atomic numbers where ``build`` made them.
 
     Attributes
     ----------
     center : Tensor [E]
-        Index of the centre.
+        Index of the center.
     neighbor : Tensor [E]
         Index of the atom.
     shift : Tensor [E, 3]
-        Integers; the neighbour sits at r_neighbor + shift @ cell.
+        Integers; the neighbor sits at r_neighbor + shift @ cell.
     vec : Tensor [E, 3], Å
-        Neighbour - centre: the only geometry a descriptor reads; carries the gradient.
+        Neighbor - center: the only geometry a descriptor reads; carries the gradient.
     atoms : Tensor [C]
-        The atom every centre sits on; -1 where it is a point in space.
+        The atom every center sits on; -1 where it is a point in space.
     shortest : float, Å
         No pair is shorter; 0 where that is not known.
     cutoff : float or None, Å
@@ -60,7 +60,7 @@ class Edges:
         return replace(self, vec=vec)
 
     def chunks(self, size: int) -> Iterator[tuple[slice, "Edges"]]:
-        """Iterate over (rows, edges) for ``size`` centres at a time; rows is the slice of the pairs."""
+        """Iterate over (rows, edges) for ``size`` centers at a time; rows is the slice of the pairs."""
         if self.n_centers <= size:
             yield slice(0, len(self.center)), self
             return
@@ -103,7 +103,7 @@ class Edges:
         return self if self.cutoff == cutoff else self.closer_than(cutoff)
 
     def at_centers(self, rows: torch.Tensor) -> "Edges":
-        """Some of the centres (Tensor of indices, ascending) with their edges."""
+        """Some of the centers (Tensor of indices, ascending) with their edges."""
         number = torch.full((self.n_centers,), -1, device=rows.device)
         number[rows] = torch.arange(len(rows), device=rows.device)
         center = number.index_select(0, self.center)
@@ -140,14 +140,14 @@ class Edges:
         Parameters
         ----------
         centers : Tensor [C, 3], Å
-            Points in space as centres, of one structure. Give them as a function of ``system.cell`` (fractional @ cell)
-            where they move with it: ``vec`` carries their gradient too. An atom may sit on a centre; atoms that overlap
+            Points in space as centers, of one structure. Give them as a function of ``system.cell`` (fractional @ cell)
+            where they move with it: ``vec`` carries their gradient too. An atom may sit on a center; atoms that overlap
             are not noticed then.
 
         Raises
         ------
         InputError
-            When two atoms overlap, or for centres in more than one structure.
+            When two atoms overlap, or for centers in more than one structure.
         """
         if centers is None:
             return connect(system, *find_pairs(system, cutoff), cutoff)

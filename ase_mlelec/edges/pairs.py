@@ -60,7 +60,7 @@ def _pairs_by_tree(system, atoms, k, cutoff):
         torch.zeros_like(system.batch[atoms]),
     )
     center, neighbor, shift = find_center_pairs(alone, positions, cutoff)
-    other = ((center != neighbor) | shift.any(dim=1)).cpu()  # an atom is not its own neighbour, its images are
+    other = ((center != neighbor) | shift.any(dim=1)).cpu()  # an atom is not its own neighbor, its images are
     return torch.stack([center, neighbor], dim=1).cpu()[other].numpy(), shift.cpu()[other].numpy()
 
 
@@ -76,7 +76,7 @@ def check_density(positions: NDArray, cell: NDArray, pbc: NDArray, cutoff: float
 
     Notes
     -----
-    The number of neighbours is that of the boxes of the cell, or of the atoms along directions that are not periodic,
+    The number of neighbors is that of the boxes of the cell, or of the atoms along directions that are not periodic,
     within a ball.
     """
     lengths = np.where(pbc, _heights(complete_cell(cell * pbc[:, None])), np.ptp(positions, axis=0))
@@ -84,7 +84,7 @@ def check_density(positions: NDArray, cell: NDArray, pbc: NDArray, cutoff: float
     neighbors = len(positions) * np.prod(np.where(pbc, reach, np.minimum(reach, 1))) * np.pi / 6
     if pbc.any() and neighbors > MOST_NEIGHBORS:
         raise InputError(
-            f"every atom would have about {neighbors:.2g} neighbours within {cutoff:g} Å: {len(positions)} "
+            f"every atom would have about {neighbors:.2g} neighbors within {cutoff:g} Å: {len(positions)} "
             f"atoms in a cell whose faces are {', '.join(f'{h:.3g}' for h in lengths[pbc])} Å apart, denser "
             "than any matter; check the cell (other units? a vector that is too short or in the plane of "
             "the others?)"
@@ -102,7 +102,7 @@ def _heights(cell):
 
 
 def find_center_pairs(system: System, centers: torch.Tensor, cutoff: float) -> tuple[torch.Tensor, ...]:
-    """(center, neighbor, shift) of all atoms within ``cutoff`` Å of points [C, 3], by centre, then atomic number.
+    """(center, neighbor, shift) of all atoms within ``cutoff`` Å of points [C, 3], by center, then atomic number.
 
     Raises
     ------

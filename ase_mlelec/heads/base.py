@@ -21,7 +21,7 @@ class Head(torch.nn.Module):
     quantity: str
 
     def forward(self, environment, edges):
-        """Tensor [C, ...] of the quantity of every centre."""
+        """Tensor [C, ...] of the quantity of every center."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(environment, edges)")
 
     def arguments(self):
@@ -71,7 +71,7 @@ def named(activation):
 
 
 class FittingNets(torch.nn.Module):
-    """One fitting net per species: [C, F] -> bias[species] + scale * net(standardised features), [C, n_out].
+    """One fitting net per species: [C, F] -> bias[species] + scale * net(standardized features), [C, n_out].
 
     Without ``widths`` it is linear. timestep, activation : of the hidden layers, see DenseLayer.
 

@@ -1,4 +1,4 @@
-"""A scalar of every centre, such as the atomic energy."""
+"""A scalar of every center, such as the atomic energy."""
 
 from ase_mlelec.heads.base import FittingNets, Head, named
 

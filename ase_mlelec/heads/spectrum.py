@@ -1,4 +1,4 @@
-"""Spectra of every centre on a fixed energy grid: atomic density of states, local density of states."""
+"""Spectra of every center on a fixed energy grid: atomic density of states, local density of states."""
 
 import itertools
 from dataclasses import asdict
@@ -46,7 +46,7 @@ class SpectrumHead(Head):
 class LDOSHead(Head):
     """Local density of states [C, S], 1/(eV Å^3), of grid points; one net for all points.
 
-    D = scale (W (h, z) + b), with h a feed-forward net of the fingerprints, standardised (see standardise_ldos in
+    D = scale (W (h, z) + b), with h a feed-forward net of the fingerprints, standardized (see standardize_ldos in
     ase_mlelec.train.ldos), and z the last n_linear of these, in which D is linear: with radial sums (see
     ase_mlelec.descriptors.bispectrum.radial_sums) a superposition of atomic spectra from which the net starts.
 

@@ -1,11 +1,11 @@
-"""Symmetric tensors of rank 2 of chosen centres, such as atomic polarizabilities."""
+"""Symmetric tensors of rank 2 of chosen centers, such as atomic polarizabilities."""
 
 import torch
 
-from ase_mlelec.heads.vector import CentreHead
+from ase_mlelec.heads.vector import CenterHead
 
 
-class TensorHead(CentreHead):
+class TensorHead(CenterHead):
     """Symmetric tensors [C, 3, 3], A = F_0(D) 1 + sum_j F_j(D) T_j ⊗ T_j, Å^3 for polarizabilities.
 
     T_j is the j-th row of ``Environment.frame`` [C, M, 3].

@@ -1,18 +1,18 @@
-"""Vectors of chosen centres, such as the displacement of the Wannier centroid from its atom."""
+"""Vectors of chosen centers, such as the displacement of the Wannier centroid from its atom."""
 
 import torch
 
 from ase_mlelec.heads.base import FittingNets, Head, named
 
 
-class CentreHead(Head):
-    r"""Base of heads that give tensors of the centres of chosen species, and zero for all others.
+class CenterHead(Head):
+    r"""Base of heads that give tensors of the centers of chosen species, and zero for all others.
 
     .. math::
 
         \text{value} = \sum_o F_o(D) B_o(T)
 
-    with F the fitting net of the centre's species and B what a subclass makes of the rows T, which turn with the
+    with F the fitting net of the center's species and B what a subclass makes of the rows T, which turn with the
     structure.
 
     Parameters
@@ -72,7 +72,7 @@ class CentreHead(Head):
         return values.new_zeros(len(environment.species), *values.shape[1:]).index_copy(0, rows, values)
 
 
-class VectorHead(CentreHead):
+class VectorHead(CenterHead):
     """Vectors [C, 3], w = sum_j F_j(D) T_j, with T_j the j-th row of ``Environment.frame`` [C, M, 3].
 
     Trained on displacements of Wannier centroids from their atoms it gives these, in Å.

@@ -2,7 +2,7 @@
 
 It lies under the key ``ase_mlelec`` of the safetensors header and holds format_version, descriptor(s) and heads as
 class names of this package with constructor arguments, the repulsive core and the ranges of the training data, and the
-model's metadata: units, species, energy grid, electronic temperature, training provenance, licence. It begins with the
+model's metadata: units, species, energy grid, electronic temperature, training provenance, license. It begins with the
 digest of its other keys and of all arrays, with their names, types and shapes.
 """
 

@@ -1,4 +1,4 @@
-"""Electrostatic energy of point charges in a periodic cell, in a neutralising background, by Ewald's method."""
+"""Electrostatic energy of point charges in a periodic cell, in a neutralizing background, by Ewald's method."""
 
 import functools
 import math

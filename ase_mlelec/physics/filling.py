@@ -123,7 +123,7 @@ class Filling:
         )
 
     def _look_around(self, mu):
-        """Points of the quadrature around a level: x = (ε - centre)/kT, the states at each, and those below all."""
+        """Points of the quadrature around a level: x = (ε - center)/kT, the states at each, and those below all."""
         energies, dos, self.filled = self.energies, self.dos, 0.0
         if not self.is_narrow:  # where f is neither 1 nor 0, in segments that are no wider than kT
             between = mu + self.kT * np.arange(-WINDOW, WINDOW + 1)

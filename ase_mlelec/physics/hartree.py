@@ -12,7 +12,7 @@ from ase_mlelec.physics.arrays import numpy_or_torch
 
 @numpy_or_torch
 def potential(density: Tensor, cell: Tensor) -> Tensor:
-    """Hartree potential v_H = e² 4π n_G/G² with v_H = 0 at G = 0: that of the density in a neutralising background.
+    """Hartree potential v_H = e² 4π n_G/G² with v_H = 0 at G = 0: that of the density in a neutralizing background.
 
     It solves the Poisson equation of the trigonometric interpolation of the density; see grid for what that means at
     the Nyquist frequency.
@@ -45,7 +45,7 @@ def _kernel(density, cell):
 
 @numpy_or_torch
 def energy(density: Tensor, cell: Tensor) -> Tensor:
-    """Hartree energy U = 1/2 ∫ n v_H of a density in a neutralising background, Ω/2 Σ_G e² 4π/G² ``|n_G|²``.
+    """Hartree energy U = 1/2 ∫ n v_H of a density in a neutralizing background, Ω/2 Σ_G e² 4π/G² ``|n_G|²``.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ def infrared(
         allows, one wave in its duration.
     quantum_correction : None or "harmonic"
         Harmonic vibrations absorb the same in classical and in quantum mechanics, and None gives that: the factor
-        βħω/(1 - e^-βħω) between their correlation functions has cancelled against induced emission in Eq. (6).
+        βħω/(1 - e^-βħω) between their correlation functions has canceled against induced emission in Eq. (6).
         "harmonic" multiplies by it: absorption without induced emission.
 
     Returns

@@ -4,7 +4,7 @@ r"""Total free energy of electrons and ions from the local density of states, wi
 
     A = E_\mathrm{b} - TS - U + E_\mathrm{xc} - V_\mathrm{xc} + V_\mathrm{ii}
 
-E_b is the band energy, U the Hartree energy, V_xc = ∫ n v_xc, and V_ii the energy of the ions in a neutralising
+E_b is the band energy, U the Hartree energy, V_xc = ∫ n v_xc, and V_ii the energy of the ions in a neutralizing
 background. Pseudopotentials appear nowhere: what they do is inside the eigenvalues, and therefore in E_b, so that
 energies must be those of the DFT code and never relative to the Fermi level.
 

@@ -27,7 +27,7 @@ class RepulsiveCore(torch.nn.Module):
         g_i = product over j of (1 - w(r_ij)),   U_i = 1/2 sum_j W(r_ij) V(r_ij)
 
     w goes from 1 at ``inner`` to 0 at ``outer``, below the shortest distance of the two species; W from 1 to 0 at
-    ``reach``, beyond the first neighbours; s from 0 where U_i is ``crowded``, more than any atom of the species has
+    ``reach``, beyond the first neighbors; s from 0 where U_i is ``crowded``, more than any atom of the species has
     in the training, to 1 at twice that.  All with two smooth derivatives.  b is the model's mean energy of an atom of
     the species.  Energies of what is like the training data are not changed at all.
 
@@ -184,7 +184,7 @@ class RepulsiveCore(torch.nn.Module):
         if not bool((close > 0).any()) and not bool((crowd > limits).any()):
             return energies
         base = reference.to(energies)[species]
-        # products of 1 - w by centre: there are a few close neighbours at most, and w = 1 has no logarithm
+        # products of 1 - w by center: there are a few close neighbors at most, and w = 1 has no logarithm
         keep = torch.ones_like(energies).scatter_reduce(0, center, 1 - close, "prod")
         own = keep * (energies - base) + zero.index_add(0, center, close * repulsion / 2)
         if self.crowded is None:

@@ -55,13 +55,13 @@ class CalculatorContract:
     rules
         ASE result -> (turns as "scalar", "vector" or "voigt"; grows as "extensive", "intensive" or "atom").
     tolerance
-        Of float64, relative to the largest value; forces amplify rounding by sum over neighbours and nets.
+        Of float64, relative to the largest value; forces amplify rounding by sum over neighbors and nets.
     single
         Of float32 (rounding 6e-8, amplified in forces by the slopes of the nets).
     differences
         Of forces and stress against five-point differences of the energy over 0.001 Å.
     n_steps
-        Of a run with a neighbour list that is kept.
+        Of a run with a neighbor list that is kept.
     """
 
     rules = RULES
@@ -193,7 +193,7 @@ class CalculatorContract:
                 return calculator.get_property("energy", strained)
 
             tolerance = self.differences * np.abs(stress * direction).sum()
-            slope = five_point(energy, 2e-4) / atoms.get_volume()  # 0.001 Å at the distance of neighbours
+            slope = five_point(energy, 2e-4) / atoms.get_volume()  # 0.001 Å at the distance of neighbors
             assert slope == pytest.approx((stress * direction).sum(), abs=tolerance)
 
     def test_smooth_at_the_cutoff(self):
@@ -211,7 +211,7 @@ class CalculatorContract:
         assert all(value.dtype == np.float64 for value in found.values())
         self.assert_same(found, wanted, self.single)
 
-    # cache and neighbour list --------------------------------------------------------------------------------------
+    # cache and neighbor list --------------------------------------------------------------------------------------
 
     def test_second_call_evaluates_nothing(self):
         calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
@@ -243,7 +243,7 @@ class CalculatorContract:
         self.assert_same(found, self.values(self.make_calculator(self.make_model()), other))
         self.assert_same(self.values(calculator, atoms), wanted)
 
-    def test_kept_neighbour_list_gives_the_same(self):
+    def test_kept_neighbor_list_gives_the_same(self):
         """Steps with a changing cell: the list with a skin against one built afresh every step."""
         kept, fresh = (self.make_calculator(self.make_model(), skin=skin) for skin in (1.0, 0.0))
         atoms, generator = self.make_atoms(), np.random.default_rng(5)

@@ -210,7 +210,7 @@ class DescriptorContract(EnvironmentContract):
             numeric = five_point(lambda step: float(scalar(step)), 1e-4)
         assert numeric == pytest.approx(slope, rel=1e-7)
 
-    def test_atom_without_neighbours(self):
+    def test_atom_without_neighbors(self):
         atoms = Atoms(self.make_atoms().symbols[:1], [[0, 0, 0]])
         if self.alone:
             assert self.environment(atoms).features.isfinite().all()

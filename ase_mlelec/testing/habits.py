@@ -60,7 +60,7 @@ def outcome(function):
 def same(found, wanted, tolerance=1e-9):
     """Whether two outcomes are equal, relative to the largest number.
 
-    Neighbours come in another order where their list was kept from a former structure: the last digits differ.
+    Neighbors come in another order where their list was kept from a former structure: the last digits differ.
     """
     if not (isinstance(wanted, np.ndarray) and isinstance(found, np.ndarray)):
         return found is wanted

@@ -13,9 +13,9 @@ from ase_mlelec.testing.structures import random_rotation, turned
 
 
 class HeadContract:
-    """Locality, precision and round trip of a Head that gives one row per centre.
+    """Locality, precision and round trip of a Head that gives one row per center.
 
-    A subclass writes ``make_head()`` -> Head in float64 and ``make_environment()`` -> Environment of several centres
+    A subclass writes ``make_head()`` -> Head in float64 and ``make_environment()`` -> Environment of several centers
     that the head understands, the same every time.
     """
 
@@ -28,7 +28,7 @@ class HeadContract:
     def make_environment(self):
         raise NotImplementedError(f"{type(self).__name__} must define make_environment()")
 
-    def test_one_row_per_centre(self):
+    def test_one_row_per_center(self):
         environment, head = self.make_environment(), self.make_head()
         values = head(environment, None)
         assert len(values) == len(environment.features) and values.isfinite().all()

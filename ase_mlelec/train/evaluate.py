@@ -1,4 +1,4 @@
-"""Errors of a model on labelled structures: the table of ``mlelec test`` and of a model's metadata."""
+"""Errors of a model on labeled structures: the table of ``mlelec test`` and of a model's metadata."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ def errors(model, frames):
 
     The spread of the ADOS is the square root of the variance over the atoms of ``frames``, averaged over the energies:
     a model that predicts the mean spectrum for every atom has a relative error of 1. Vectors and tensors are those of
-    the centres alone; tensors are compared with the symmetric part of their labels. The dipole has an error where the
+    the centers alone; tensors are compared with the symmetric part of their labels. The dipole has an error where the
     model's metadata tell the charge of the electrons.
 
     Every error is over the structures that have the label. Where some have not, the number of those that have is there

@@ -24,7 +24,7 @@ def fit(
     interval=200,
     progress=True,
 ):
-    """Minimise ``loss`` over ``frames`` with Adam and a learning rate that falls exponentially, r = r0 d^(t/steps).
+    """Minimize ``loss`` over ``frames`` with Adam and a learning rate that falls exponentially, r = r0 d^(t/steps).
 
     An interrupted run that is called again with its checkpoint ends with the same parameters, to the bit.
 

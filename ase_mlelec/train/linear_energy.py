@@ -22,7 +22,7 @@ def fit_linear(model, frames, loss, ridge, *, batch_size=16, checkpoint=None, pr
     """Weights of an energy head without hidden layers: ridge regression to energies, forces and virials.
 
     Least is the sum over structures of ``loss`` with its last prefactors, plus a ridge on how far the weights of the
-    standardised features are from what they were, which is zero in a new model.  A structure without one of the labels
+    standardized features are from what they were, which is zero in a new model.  A structure without one of the labels
     has no rows for it in the sum; all others count what they count in a set where every label is there.
 
     Where there are many weights and the labels are fewer than half of them, as molecules of many species have, the same

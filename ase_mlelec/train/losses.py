@@ -235,7 +235,7 @@ class SpectrumLoss(AtomicLoss):
 
 @dataclass(frozen=True)
 class VectorLoss(AtomicLoss):
-    """Mean squares over the components of the vectors of centres, and of their sum over a structure per centre.
+    """Mean squares over the components of the vectors of centers, and of their sum over a structure per center.
 
     Attributes
     ----------
@@ -248,7 +248,7 @@ class VectorLoss(AtomicLoss):
     """
 
     quantity: ClassVar = "dipole"
-    errors: ClassVar = ("atomic_A", "total_A_per_centre")
+    errors: ClassVar = ("atomic_A", "total_A_per_center")
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class TensorLoss(AtomicLoss):
     """As VectorLoss, of symmetric tensors: what is antisymmetric in the labels is no part of a polarizability."""
 
     quantity: ClassVar = "polarizability"
-    errors: ClassVar = ("atomic_A3", "total_A3_per_centre")
+    errors: ClassVar = ("atomic_A3", "total_A3_per_center")
 
 
 LOSSES.update((loss.quantity, loss) for loss in (EnergyLoss, SpectrumLoss, VectorLoss, TensorLoss))

@@ -9,7 +9,7 @@ from ase_mlelec.safety import RepulsiveCore, TrainingRange, shortest_distances
 from ase_mlelec.system import System
 
 ENERGIES = ("energy", "ldos")  # heads from which an energy follows
-CHUNK = 256  # centres at a time
+CHUNK = 256  # centers at a time
 CROWDED = 1.5  # of the largest repulsion of an atom in the data: where it begins to replace a model
 LEAST_CROWDED, FAR = 1.0, 1e9  # eV: less is no repulsion to speak of, and more than any
 
@@ -71,7 +71,7 @@ def _core(model, shortest, structures):
 
 
 def _surroundings(model, structures, hamiltonians):
-    """Iterator of (name, function of a System -> (features [N, F], species [N], neighbours [N]), structures)."""
+    """Iterator of (name, function of a System -> (features [N, F], species [N], neighbors [N]), structures)."""
     if "hamiltonian" in model.heads:
         yield "hamiltonian", partial(hamiltonian_surroundings, model.descriptor_of("hamiltonian")), hamiltonians
     if set(model.heads) != {"hamiltonian"}:
@@ -82,7 +82,7 @@ def _surroundings(model, structures, hamiltonians):
 
 @torch.no_grad()
 def atomic_surroundings(descriptor, system):
-    """(features [N, F], species [N], numbers of neighbours [N]) of the atoms of a structure."""
+    """(features [N, F], species [N], numbers of neighbors [N]) of the atoms of a structure."""
     edges = Edges.build(system, descriptor.cutoff)
     parts = [descriptor(system, part) for _, part in edges.chunks(CHUNK)]
     return (

@@ -9,21 +9,21 @@ from ase_mlelec.heads.base import FittingNets
 from ase_mlelec.quantities import LABELS, QUANTITIES
 
 
-def standardise(model, frames):
-    """Set the normalisation of a new model from its training data: of the descriptors, then of all heads."""
+def standardize(model, frames):
+    """Set the normalization of a new model from its training data: of the descriptors, then of all heads."""
     batches = Batches.for_model(model, frames, ())
     for descriptor in filter(None, (model.descriptor, model.electronic)):
-        descriptor.standardise((batch.system, batch.edges()) for batch in batches.all_batches(16))
-    standardise_heads(model, frames)
+        descriptor.standardize((batch.system, batch.edges()) for batch in batches.all_batches(16))
+    standardize_heads(model, frames)
 
 
 @torch.no_grad()
-def standardise_heads(model, frames, names=None):
-    """Set the normalisation of new heads for the descriptor as it is now: by default of all that have FittingNets and a
+def standardize_heads(model, frames, names=None):
+    """Set the normalization of new heads for the descriptor as it is now: by default of all that have FittingNets and a
     row in ase_mlelec.quantities.
 
     Features get zero mean and unit spread, or the weights of the descriptor. Sums over atoms get their least-squares
-    composition as bias, values of atoms their mean by species, tensors of centres the best constant coefficients of
+    composition as bias, values of atoms their mean by species, tensors of centers the best constant coefficients of
     their basis; the spread around the bias is the scale of a head's output, for energies at least that of the forces.
 
     Frames without the label of a head have no part in its bias and its scale.
@@ -40,7 +40,7 @@ def standardise_heads(model, frames, names=None):
         names = [name for name in of_species if name in QUANTITIES]
     labels = {name: _label_of(QUANTITIES[name], frames) for name in names}
     for name in names:
-        _check_labelled(model, QUANTITIES[name], frames)
+        _check_labeled(model, QUANTITIES[name], frames)
     batches = Batches.for_model(model, frames, tuple(labels.values()))
     seen = {descriptor: _environment(descriptor, batches) for descriptor in map(model.descriptor_of, names)}
     for name, label in labels.items():
@@ -55,11 +55,11 @@ def standardise_heads(model, frames, names=None):
             nets.shift[place], nets.inverse[place] = mean_and_inverse(own, model.descriptor_of(name).feature_weights())
         having, own = batches.with_label(label), _environment_of_label(environment, batches, label)
         if hasattr(model.heads[name], "centers"):
-            _centre_tensors(model.heads[name], having, label, own)
+            _center_tensors(model.heads[name], having, label, own)
         elif LABELS[label].of_atoms:
-            _centre_atoms(nets, having, label, own.species)
+            _center_atoms(nets, having, label, own.species)
         elif len(having):
-            _centre_totals(model, nets, having, label)
+            _center_totals(model, nets, having, label)
         else:  # forces alone: energies have no zero
             nets.bias.zero_()
             nets.scale.zero_()
@@ -93,14 +93,14 @@ def _label_of(quantity, frames):
     atomic, total = quantity.atomic, quantity.total
     if not atomic or not total:
         return atomic or total
-    present, labelled = (
+    present, labeled = (
         {number for frame in part for number in frame.atoms.numbers}
         for part in (frames, frames.where(lambda frame: atomic in frame.labels))
     )
-    return atomic if labelled == present or not any(total in frame.labels for frame in frames) else total
+    return atomic if labeled == present or not any(total in frame.labels for frame in frames) else total
 
 
-def _check_labelled(model, quantity, frames):
+def _check_labeled(model, quantity, frames):
     """ValueError for a species of the head that is in no frame with a label of it."""
     having = frames.where(lambda frame: any(label in frame.labels for label in quantity.labels))
     seen = {symbol for frame in having for symbol in frame.atoms.symbols}
@@ -135,7 +135,7 @@ def _environment(descriptor, batches):
     return join_environments([descriptor(batch.system, batch.edges()) for batch in batches.all_batches(16)])
 
 
-def _centre_totals(model, nets, batches, label):
+def _center_totals(model, nets, batches, label):
     counts, totals = [], []
     for batch in batches.all_batches(16):
         species = model.descriptor.species_of_number[batch.system.numbers]
@@ -149,14 +149,14 @@ def _centre_totals(model, nets, batches, label):
     _set_scale(nets, (totals - counts @ bias) / counts.sum(dim=1, keepdim=True))
 
 
-def _centre_atoms(nets, batches, label, species):
+def _center_atoms(nets, batches, label, species):
     values = torch.cat([batch.labels[label].reshape(len(batch.labels[label]), -1) for batch in batches.all_batches(16)])
     for k in range(len(nets.bias)):
         nets.bias[k] = values[species == k].mean(dim=0)
     _set_scale(nets, values - nets.bias[species])
 
 
-def _centre_tensors(head, batches, label, environment):
+def _center_tensors(head, batches, label, environment):
     """Bias: the constant outputs b_o of the nets for which sum_o b_o B_o is nearest to the labels.
 
     Basis tensors are much alike; directions in which they hardly differ are left out, or the constants would be large.

@@ -4,7 +4,7 @@ from ase_mlelec_entry_points.cli import convert_mala
 from ase_mlelec_entry_points.cli.options import add_keys, add_out, check_writable, keys_of
 
 HELP = (
-    "Convert labelled structures to a data set, or MALA's snapshots to ours (TARGET ends in .h5), or a model of "
+    "Convert labeled structures to a data set, or MALA's snapshots to ours (TARGET ends in .h5), or a model of "
     "deepmd-kit in its .dp container to ours (TARGET ends in .safetensors)."
 )
 EXAMPLE = "mlelec convert run.xyz OUTCAR --out data.h5"

@@ -101,12 +101,12 @@ def draw(results, path):
     order, level, near = (results[name] for name in ("order_parameter", "fermi_level", "coordination"))
     print(
         f"Fermi level {level[0]:.2f} -> {level[-1]:.2f} eV, "
-        f"neighbours {near[0].mean():.1f} -> {near[-1].mean():.1f}, "
+        f"neighbors {near[0].mean():.1f} -> {near[-1].mean():.1f}, "
         f"order parameter Q {order[0].mean():.2f} -> {order[-1].mean():.2f} states/eV."
     )
     melting_figure(results, title=f"Melting of silicon, {order.shape[1]} atoms").savefig(path, dpi=150)
     trajectory = path.with_suffix(".extxyz")
     print(
-        f"Wrote {path}, {path.with_suffix('.h5')} and {trajectory}. Colour the atoms by Q:\n"
+        f"Wrote {path}, {path.with_suffix('.h5')} and {trajectory}. Color the atoms by Q:\n"
         f'  ase gui {trajectory}@-1    (View -> Colors -> By user-defined "order_parameter")'
     )

@@ -113,10 +113,10 @@ def read_trajectory(path):
 def plot(path, wavenumbers, alpha_n, error):
     from matplotlib.figure import Figure
 
-    from ase_mlelec.analysis.plots import COLOURS, plot_spectrum
+    from ase_mlelec.analysis.plots import COLORS, plot_spectrum
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     plot_spectrum(
-        figure.add_subplot(), wavenumbers, alpha_n / 1000, None if error is None else error / 1000, color=COLOURS[0]
+        figure.add_subplot(), wavenumbers, alpha_n / 1000, None if error is None else error / 1000, color=COLORS[0]
     )
     write_figure(path, figure)

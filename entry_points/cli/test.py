@@ -2,7 +2,7 @@
 
 from ase_mlelec_entry_points.cli.options import add_keys, add_out, keys_of
 
-HELP = "Errors of a model on labelled structures, of everything that it predicts and they have labels of."
+HELP = "Errors of a model on labeled structures, of everything that it predicts and they have labels of."
 EXAMPLE = "mlelec test si examples/data/silicon.h5 --group test"
 
 

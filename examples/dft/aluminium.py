@@ -1,4 +1,4 @@
-"""The aluminium data set: structures from molecular dynamics, labelled by Quantum ESPRESSO with the LDOS on the grid.
+"""The aluminium data set: structures from molecular dynamics, labeled by Quantum ESPRESSO with the LDOS on the grid.
 
     python aluminium.py sample structures.extxyz              # structures from EMT molecular dynamics
     python aluminium.py label structures.extxyz work          # DFT; one file per structure, skips what is done
@@ -152,7 +152,7 @@ def role(name):
 
 
 def load_result(path, n_points=None):
-    """One labelled structure of ``label`` as a Snapshot, with the LDOS of all grid points, or of ``n_points`` random ones
+    """One labeled structure of ``label`` as a Snapshot, with the LDOS of all grid points, or of ``n_points`` random ones
     per four atoms.
     """
     with np.load(path) as stored:

@@ -1,6 +1,6 @@
 """Run Quantum ESPRESSO programs on one core: write the input with ASE, run, check that the job is done.
 
-What the scripts of all data sets share is here too: the order in which structures are labelled.
+What the scripts of all data sets share is here too: the order in which structures are labeled.
 
 Environment: ESPRESSO_PSEUDO, the folder of pseudopotentials (default /usr/share/espresso/pseudo, Debian's).  A serial
 OpenBLAS (Debian: libopenblas0-serial) is put in front when present; it makes pw.x 1.4-2 times faster.
@@ -150,8 +150,8 @@ def ldos(directory, energies, width):
 def wannier(atoms, directory, projections, n_functions):
     """Maximally localized Wannier functions of the occupied bands after a pw.x run at the Gamma point.
 
-    In a cell that is not rectangular the phases of one centre along b1, b2 and b1 - b2 may lie on different branches,
-    which moves the centre by Å: guiding centres choose the branch.
+    In a cell that is not rectangular the phases of one center along b1, b2 and b1 - b2 may lie on different branches,
+    which moves the center by Å: guiding centers choose the branch.
 
     projections : str as in Wannier90's input, such as "O: sp3"
 
@@ -163,7 +163,7 @@ def wannier(atoms, directory, projections, n_functions):
         projections,
         n_functions,
         (1, 1, 1),
-        "gamma_only = true\nguiding_centres = true\nwrite_xyz = true\nnum_iter = 500\nconv_window = 5\nconv_tol = 1e-9",
+        "gamma_only = true\nguiding_centers = true\nwrite_xyz = true\nnum_iter = 500\nconv_window = 5\nconv_tol = 1e-9",
     )
     output = Path(directory) / "x.wout"
     if "convergence criteria satisfied" not in output.read_text():
@@ -172,7 +172,7 @@ def wannier(atoms, directory, projections, n_functions):
 
 
 def hamiltonian(atoms, directory, projections, n_functions, mesh, extra=""):
-    """H(R) of Wannier functions after an nscf pw.x run on the full Γ-centred mesh (see full_mesh).
+    """H(R) of Wannier functions after an nscf pw.x run on the full Γ-centerd mesh (see full_mesh).
 
     projections : str, the lines of Wannier90's projections block
     extra : str, further lines of the input, such as windows
@@ -192,7 +192,7 @@ def _functions(atoms, directory, projections, n_functions, mesh, settings):
     )
     sites = "\n".join(f"{symbol} {row}" for symbol, row in zip(atoms.symbols, positions.splitlines()))
     (directory / "x.win").write_text(
-        # with Wannier90's 1e-6 Å^-1, neighbours at almost the same distance in a strained cell may be lost
+        # with Wannier90's 1e-6 Å^-1, neighbors at almost the same distance in a strained cell may be lost
         f"num_wann = {n_functions}\nmp_grid = {mesh[0]} {mesh[1]} {mesh[2]}\nkmesh_tol = 1e-8\n{settings}\n"
         f"begin unit_cell_cart\nang\n{cell}\nend unit_cell_cart\nbegin atoms_cart\nang\n{sites}\nend atoms_cart\n"
         f"begin projections\n{projections}\nend projections\nbegin kpoints\n{points}\nend kpoints\n"
@@ -227,7 +227,7 @@ def response(directory):
 
 
 def full_mesh(mesh):
-    """Points and weights [K, 4] of a Γ-centred mesh without symmetry, the last coordinate running fastest."""
+    """Points and weights [K, 4] of a Γ-centerd mesh without symmetry, the last coordinate running fastest."""
     points = np.stack(np.meshgrid(*(np.arange(n) / n for n in mesh), indexing="ij"), axis=-1).reshape(-1, 3)
     return np.hstack([points, np.full((len(points), 1), 1 / len(points))])
 

@@ -6,7 +6,7 @@
 
 C.UPF (LDA, norm-conserving), 40 Ry, 9x9 mesh, 26 bands per primitive cell.  The functions are pz projections without
 localization steps; the frozen window holds the π bands around the Fermi level alone.  A structure with a spread above
-1.2 Å^2, a window that misses its bands, or no flat vacuum is not labelled: work/NAME.rejected says why.  Seeds are
+1.2 Å^2, a window that misses its bands, or no flat vacuum is not labeled: work/NAME.rejected says why.  Seeds are
 below 10000.
 """
 

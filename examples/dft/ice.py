@@ -1,4 +1,4 @@
-"""The ice data set: cells of 16 H2O from 20 to 120 GPa, labelled by Quantum ESPRESSO and Wannier90.
+"""The ice data set: cells of 16 H2O from 20 to 120 GPa, labeled by Quantum ESPRESSO and Wannier90.
 
     python ice.py sample first.extxyz                         # proton-disordered cells, thermally displaced
     python ice.py sample second.extxyz --models a b c d --seed 500    # where a committee disagrees, from its own MD
@@ -8,7 +8,7 @@
     python ice.py collect work ice.h5                         # one compressed data set, and ice_response.npz
 
 HSCV pseudopotentials, PBE, 85 Ry, Gamma; four Wannier functions per oxygen.  A structure whose functions do not come in
-fours, or spread over more than 0.9 Å^2, is not labelled: work/NAME.rejected says why.  Seeds are below 1000.
+fours, or spread over more than 0.9 Å^2, is not labeled: work/NAME.rejected says why.  Seeds are below 1000.
 """
 
 import argparse
@@ -38,7 +38,7 @@ PSEUDO = {"H": "H_HSCV_PBE-1.0.UPF", "O": "O_HSCV_PBE-1.0.UPF"}
 CUTOFF = 85.0  # Ry
 PULAY_VIRIAL = 0.203  # eV/atom, what "pulay" prints at both lattice constants: 8 to 12 GPa
 CHARGES = {"O": 6, "H": 1}  # of the ions, e
-CENTRES = {"O": 4}  # Wannier functions per atom, two electrons each
+CENTERS = {"O": 4}  # Wannier functions per atom, two electrons each
 MAX_SPREAD = 0.9  # Å^2; larger ones are in a wrong minimum
 # ice VII and X at room temperature, Birch-Murnaghan with the constants of Hemley et al., Nature 330, 737 (1987)
 PRESSURES = (20, 40, 60, 80, 100, 120)  # GPa
@@ -310,7 +310,7 @@ def calculate(atoms, directory, kpts, cutoff=CUTOFF, koffset=(0, 0, 0)):
 
 
 def label(atoms, work):
-    """DFT and Wannier centres of one structure; the result appears as one file, or the reason why there is none."""
+    """DFT and Wannier centers of one structure; the result appears as one file, or the reason why there is none."""
     name = atoms.info["name"]
     target, rejected = work / f"{name}.npz", work / f"{name}.rejected"
     if target.exists() or rejected.exists():
@@ -318,9 +318,9 @@ def label(atoms, work):
     start, directory = time.time(), work / name
     result = calculate(atoms, directory, None)
     try:
-        output = espresso.wannier(atoms, directory, "O: sp3", sum(CENTRES.get(s, 0) for s in atoms.symbols))
-        centres = read_centers(output)
-        centroids, _ = assign_centers(atoms, centres, CENTRES, max_spread=MAX_SPREAD)
+        output = espresso.wannier(atoms, directory, "O: sp3", sum(CENTERS.get(s, 0) for s in atoms.symbols))
+        centers = read_centers(output)
+        centroids, _ = assign_centers(atoms, centers, CENTERS, max_spread=MAX_SPREAD)
     except (Wannier90Error, RuntimeError) as error:
         rejected.write_text(f"{error}\n")
     else:
@@ -334,8 +334,8 @@ def label(atoms, work):
                 forces=result.forces,
                 stress=result.stress,
                 centroids=centroids,
-                centres=centres.positions,
-                spreads=centres.spreads,
+                centers=centers.positions,
+                spreads=centers.spreads,
                 seconds=time.time() - start,
             )
     shutil.rmtree(directory)
@@ -413,7 +413,7 @@ def load_result(path):
     displacement[oxygen] = data["centroids"] - atoms.positions[oxygen]
     charges = np.array([CHARGES[symbol] for symbol in atoms.symbols], dtype=float)
     virial = PULAY_VIRIAL * len(atoms) * np.eye(3) - data["stress"] * atoms.get_volume()
-    dipole = charges @ atoms.positions - 2 * CENTRES["O"] * data["centroids"].sum(axis=0)
+    dipole = charges @ atoms.positions - 2 * CENTERS["O"] * data["centroids"].sum(axis=0)
     labels = {
         "energy": float(data["energy"]),
         "forces": data["forces"],
@@ -443,8 +443,8 @@ def collect(work, target):
             {
                 "settings": settings,
                 "valence_charges": CHARGES,
-                "electrons_per_centre": {symbol: 2 * count for symbol, count in CENTRES.items()},
-                "atomic_dipole": "Å, from an atom to the mean of its Wannier centres; 0 where it has none",
+                "electrons_per_centre": {symbol: 2 * count for symbol, count in CENTERS.items()},
+                "atomic_dipole": "Å, from an atom to the mean of its Wannier centers; 0 where it has none",
                 "dipole": "e Å, of ions and electrons, each centroid next to its atom",
             },
         ),

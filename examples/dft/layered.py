@@ -1,6 +1,6 @@
 """What the data sets of bilayers share: sampling, checks of Hamiltonians, labels as files, one data set of them all.
 
-A structure whose Wannier functions or vacuum are not good enough is not labelled: work/NAME.rejected says why.  Seeds
+A structure whose Wannier functions or vacuum are not good enough is not labeled: work/NAME.rejected says why.  Seeds
 are below 10000.
 """
 
@@ -24,7 +24,7 @@ from ase_mlelec.io.espresso import PwResult
 from ase_mlelec.io.wannier90 import Wannier90Error, read_centers
 
 MAX_IMAGINARY = 1e-3  # eV, of any element of H(R)
-MAX_AWAY = 0.8  # Å, of a function's centre from its atom
+MAX_AWAY = 0.8  # Å, of a function's center from its atom
 FLAT = 0.005  # eV, of the potential over half an Å on either side of the middle of the vacuum
 
 
@@ -112,7 +112,7 @@ def all_bands(atoms, directory, pseudopotentials, mesh, bands, system, **control
 def good_hamiltonian(path, atoms, functions, max_spread):
     """(WannierHamiltonian with its functions at their atoms, spreads Å^2) of ``x_hr.dat``.
 
-    Raises Wannier90Error for spreads, centres and imaginary parts that are too large.
+    Raises Wannier90Error for spreads, centers and imaginary parts that are too large.
     """
     found = at_their_atoms(WannierHamiltonian.read(path), atoms, functions)
     spreads = read_centers(path.parent / "x.wout").spreads
@@ -183,7 +183,7 @@ def stored(label):
         data |= dict(
             r_vectors=found.r_vectors,
             matrices=found.bloch.toarray().real.astype(np.float32),
-            centres=found.centers,
+            centers=found.centers,
             spreads=label.spreads,
             mismatch=label.mismatch,
         )
@@ -205,7 +205,7 @@ def role(name):
 
 
 def load_label(path, functions_of):
-    """One labelled structure of ``label``, as a HamiltonianFrame above the mean of the two vacuum levels, or as a Frame
+    """One labeled structure of ``label``, as a HamiltonianFrame above the mean of the two vacuum levels, or as a Frame
     where it has no Hamiltonian.
 
     functions_of : callable of Atoms -> list of Function
@@ -235,8 +235,8 @@ def collect(work, target, functions_of, attributes, apart=()):
     bare, whole, compared = [], [], []
     for path in sorted(work.glob("*.npz")):
         with np.load(path) as file:
-            labelled = whole if "r_vectors" in file.files else bare
-        (compared if path.stem.split("-")[0] in apart else labelled).append(path)
+            labeled = whole if "r_vectors" in file.files else bare
+        (compared if path.stem.split("-")[0] in apart else labeled).append(path)
     if whole:
         kept = Hamiltonians(target) if target.exists() else ()
         write_hamiltonians(target, joined(kept, whole, functions_of), attributes=attributes)

@@ -1,4 +1,4 @@
-"""The magnesium oxide data set: rocksalt at 5,000 K under 237 to 599 GPa, labelled by Quantum ESPRESSO.
+"""The magnesium oxide data set: rocksalt at 5,000 K under 237 to 599 GPa, labeled by Quantum ESPRESSO.
 
     python mgo.py sample first.extxyz                       # displaced lattices and MD of a classical potential
     python mgo.py sample second.extxyz --model mgo          # constant-pressure MD of a model
@@ -266,7 +266,7 @@ def role(name):
 
 
 def load_result(path, refine=REFINE):
-    """One labelled structure of ``label``: (Frame, Projections as they were calculated)."""
+    """One labeled structure of ``label``: (Frame, Projections as they were calculated)."""
     with np.load(path) as stored:
         data = {key: stored[key] for key in stored.files}
     atoms = Atoms(data["numbers"], data["positions"], cell=data["cell"], pbc=True)
@@ -358,19 +358,19 @@ def convergence(path, work, target):
     """
     images = {atoms.info["name"]: atoms for atoms in read(path, ":")}
     bands = {name: _bands_on_meshes(images[name], work / "convergence") for name in CONVERGENCE}
-    labelled = [
+    labeled = [
         (kmesh.refined(of_mesh[BEST_MESH], (BEST_MESH,) * 3, REFINE), images[name].symbols)
         for name, of_mesh in bands.items()
     ]
     for result in sorted(work.glob("*.npz")):
         with np.load(result) as data:
-            labelled.append((load_bands(data), Atoms(data["numbers"]).symbols))
+            labeled.append((load_bands(data), Atoms(data["numbers"]).symbols))
     rows = [
         "structure,element,energies,width_Ry,mesh,points_between_two,rms_error_states_per_eV,spread_states_per_eV,"
         "error_over_spread"
     ]
     for width in CONVERGENCE_WIDTHS:
-        every = [(own.site_dos(ENERGIES, width=width * units.Ry), symbols) for own, symbols in labelled]
+        every = [(own.site_dos(ENERGIES, width=width * units.Ry), symbols) for own, symbols in labeled]
         for name, of_mesh in bands.items():
             rows += _convergence_rows(images[name], of_mesh, every, width)
     Path(target).write_text("\n".join(rows) + "\n")

@@ -11,10 +11,10 @@ Mo three dz2 along the directions to S in the plane, dxz and dyz; on S three pz 
 steps.  Axes belong to a layer and turn with it.  Kinds "calm", "lively", "row", "strip", "ripple", "patch", "wide",
 "swatch" and those of the next paragraph have energy and forces only, at a quarter of the cost.  Rows and strips, of
 which all but the name is alike, and pairs, which have Hamiltonians, are two primitive cells, whose atoms move against
-their own images, on the same k points.  Single layers hold most of what atoms do to their neighbours in a layer, at
+their own images, on the same k points.  Single layers hold most of what atoms do to their neighbors in a layer, at
 half the cost of two: a "sheet" is 2x2 of them, with Hamiltonian, a "patch" 3x3, a "wide" one 4x4, a "swatch" 3x2 with
 larger displacements than any of these, and a "ripple" four in a row, bent along it: without ripples a fitted layer
-bends too easily.  In "contact", sulphur is above sulphur.  Forces are not converged here, see mos2_forces.py.
+bends too easily.  In "contact", sulfur is above sulfur.  Forces are not converged here, see mos2_forces.py.
 
 Cells whose atoms move by 0.1 Å are for forces alone: "shaken" and "beam" are two and three primitive cells in a row,
 "plate", "block" and "tile" single layers of 2x2, 3x2 and 3x3.  By what a linear fit says of its own uncertainty, an
@@ -30,7 +30,7 @@ the dipole correction takes it away, and the zero of energy is the mean of the t
 the noise leaves every layer, as a whole, without a dipole along its normal; in the larger cells it has them locally.
 
 A structure with a spread above 2.5 Å^2, a function away from its atom, bands that are not DFT's, or no flat vacuum is
-not labelled: work/NAME.rejected says why.  Seeds are below 10000.
+not labeled: work/NAME.rejected says why.  Seeds are below 10000.
 """
 
 from pathlib import Path
@@ -238,9 +238,9 @@ def bilayer(
     """
     cell = np.array([[A, 0, 0], [-A / 2, A * np.sqrt(3) / 2, 0], [0, 0, HEIGHT]])
     cell[:2, :2] = cell[:2, :2] @ (np.eye(2) + strain)
-    metal, sulphur = np.array([1 / 3, 2 / 3]), np.array([2 / 3, 1 / 3])
-    upper = [sulphur, metal, metal] if turned else [metal, sulphur, sulphur]
-    fractions = np.array([metal, sulphur, sulphur, *(site + metal - upper[0] + shift for site in upper)])
+    metal, sulfur = np.array([1 / 3, 2 / 3]), np.array([2 / 3, 1 / 3])
+    upper = [sulfur, metal, metal] if turned else [metal, sulfur, sulfur]
+    fractions = np.array([metal, sulfur, sulfur, *(site + metal - upper[0] + shift for site in upper)])
     atoms = Atoms("MoS2MoS2", np.hstack([fractions, np.zeros((6, 1))]) @ cell, cell=cell, pbc=True)
     outer = 0.5 * THICKNESS * (1 - THINNER * np.trace(strain) / 2)
     atoms.positions[:, 2] = HEIGHT / 2 + np.repeat([-distance / 2, distance / 2], 3) + outer * np.array([0, 1, -1] * 2)
@@ -252,7 +252,7 @@ def bilayer(
 
 
 def without_dipoles(atoms, moves):
-    """The displacements [N, 3] with the sulphur of each layer (tag), as a whole, as much higher as its molybdenum."""
+    """The displacements [N, 3] with the sulfur of each layer (tag), as a whole, as much higher as its molybdenum."""
     moves, metal = moves.copy(), atoms.symbols == "Mo"
     for tag in (0, 1):
         own = atoms.get_tags() == tag

@@ -1,4 +1,4 @@
-"""The silicon data set: structures from molecular dynamics, labelled by Quantum ESPRESSO.
+"""The silicon data set: structures from molecular dynamics, labeled by Quantum ESPRESSO.
 
     python silicon.py sample first.extxyz                     # structures from Stillinger-Weber MD
     python silicon.py sample second.extxyz --model si         # structures from a model's own MD
@@ -320,7 +320,7 @@ def role(name, volume):
 
 
 def load_result(path):
-    """One labelled structure of ``label``: (Frame, Projections or None)."""
+    """One labeled structure of ``label``: (Frame, Projections or None)."""
     with np.load(path) as stored:
         data = {key: stored[key] for key in stored.files}
     atoms = Atoms("Si" * len(data["positions"]), data["positions"], cell=data["cell"], pbc=True)
@@ -403,7 +403,7 @@ def convergence(path, work, target):
 
 
 def compare(work, other, target):
-    """Energies and forces of the structures labelled in both folders, such as on two k meshes."""
+    """Energies and forces of the structures labeled in both folders, such as on two k meshes."""
     rows = ["structure,volume_A3_per_atom,energy_difference_meV_per_atom,rms_force_difference_meV_per_A"]
     for path in sorted(work.glob("*.npz")):
         if (other / path.name).exists():

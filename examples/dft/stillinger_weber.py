@@ -27,7 +27,7 @@ class StillingerWeber(Calculator):
         x = vec.norm(dim=1) / self.sigma
         pair = self.A * (self.B / x**4 - 1) * torch.exp(1 / (x - self.a))
         decay = torch.exp(self.gamma / (x - self.a))
-        # pad the neighbours of every atom to [N, most]: all angles are then one batched product
+        # pad the neighbors of every atom to [N, most]: all angles are then one batched product
         slot = torch.arange(len(center)) - torch.searchsorted(center, center)
         shape = (n_atoms, int(slot.max()) + 1)
         unit = torch.zeros(*shape, 3, dtype=vec.dtype).index_put((center, slot), vec / vec.norm(dim=1, keepdim=True))

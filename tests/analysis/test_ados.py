@@ -46,7 +46,7 @@ def test_impossible_components(ados, count, message):
 
 
 @pytest.mark.parametrize(
-    "crystal, radius, neighbours",
+    "crystal, radius, neighbors",
     [
         (bulk("Si", a=5.43), 2.9, 4),
         (bulk("Si", a=5.43), 4.0, 16),
@@ -55,8 +55,8 @@ def test_impossible_components(ados, count, message):
         (Atoms("H"), 3.0, 0),
     ],
 )
-def test_coordination_of_crystals(crystal, radius, neighbours):
-    np.testing.assert_array_equal(coordination(crystal, radius), neighbours)
+def test_coordination_of_crystals(crystal, radius, neighbors):
+    np.testing.assert_array_equal(coordination(crystal, radius), neighbors)
 
 
 def test_smooth_coordination():

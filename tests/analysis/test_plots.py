@@ -16,8 +16,8 @@ def ax():
     return Figure(layout="constrained").add_subplot()
 
 
-def gaussian(centre):
-    return np.exp(-((ENERGIES - centre) ** 2))
+def gaussian(center):
+    return np.exp(-((ENERGIES - center) ** 2))
 
 
 def is_drawn(figure, path):
@@ -168,7 +168,7 @@ def test_components(ax, tmp_path):
 
 
 def test_bands(ax, tmp_path):
-    """Lines and coloured points at the energies above the reference, ticks where the path turns."""
+    """Lines and colored points at the energies above the reference, ticks where the path turns."""
     bands = BandStructure(
         Cell.new([1, 2, 3]).bandpath("GXSG", npoints=20), np.random.default_rng(0).random((1, 20, 3)), reference=0.4
     )

@@ -281,7 +281,7 @@ def test_recorder_under_an_optimizer(atoms, tmp_path):
     assert set(without.results) == {"energy", "energy_grid", "n_atoms", "fingerprint"}
 
 
-def test_recorder_writes_what_the_viewer_colours_by(atoms, tmp_path):
+def test_recorder_writes_what_the_viewer_colors_by(atoms, tmp_path):
     def height(atoms):
         return atoms.positions[:, 2]
 
@@ -312,7 +312,7 @@ def test_attributes_of_other_calculators_are_no_energy_grid(tmp_path):
     assert "energy_grid" not in run
 
 
-def test_ase_gui_colours_by_any_scalar(atoms, tmp_path):
+def test_ase_gui_colors_by_any_scalar(atoms, tmp_path):
     """The viewer's own code, without a display."""
     pytest.importorskip("tkinter")
     from types import SimpleNamespace

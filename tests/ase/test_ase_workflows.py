@@ -13,7 +13,7 @@ from ase.md.nptberendsen import NPTBerendsen
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from matplotlib.figure import Figure
-from small_models import ENERGIES, random_descriptor, randomise_nets
+from small_models import ENERGIES, random_descriptor, randomize_nets
 
 from ase_mlelec import DeepDOSCalculator
 from ase_mlelec.descriptors.radial import switch
@@ -36,7 +36,7 @@ class MorseHead(Head):
     def __init__(self, n_features):
         super().__init__()
         self.net = ScalarHead(1, n_features, (12, 12))
-        randomise_nets(self.net.nets, -3.0, 0.01)
+        randomize_nets(self.net.nets, -3.0, 0.01)
 
     def forward(self, environment, edges):
         r = edges.vec.norm(dim=1)
@@ -50,7 +50,7 @@ def model():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         dos = SpectrumHead(1, descriptor.n_features, ENERGIES, (12,))
-        randomise_nets(dos.nets, 0.5, 0.02)
+        randomize_nets(dos.nets, 0.5, 0.02)
         heads = {"energy": MorseHead(descriptor.n_features), "dos": dos}
     return Model(descriptor, heads, {"electrons_in_dos": {"Al": 3.0}, "electronic_temperature_K": 300.0}).double()
 
@@ -96,7 +96,7 @@ def test_energy_is_conserved(atoms):
     assert drifts[0] / drifts[1] == pytest.approx(4, rel=0.3)
 
 
-def test_the_neighbour_list_is_kept_between_steps(atoms):
+def test_the_neighbor_list_is_kept_between_steps(atoms):
     warm(atoms, 300)
     VelocityVerlet(atoms, 1 * units.fs).run(20)
     assert atoms.calc._cache.n_builds <= 2

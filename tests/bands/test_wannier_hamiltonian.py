@@ -84,7 +84,7 @@ def test_graphene_bilayers(index):
 
 
 def test_round_trip(tmp_path):
-    """Without rounding beyond 1e-12, with centres and cell from the files beside it, images not asked for."""
+    """Without rounding beyond 1e-12, with centers and cell from the files beside it, images not asked for."""
     found = located(WannierHamiltonian(*random_model(RNG)), RNG.normal(size=(5, 3)))
     found.write(tmp_path / "x_tb.dat")
     found.write(tmp_path / "x_hr.dat")
@@ -133,14 +133,14 @@ def test_bad_arguments():
 
 
 def test_moved_functions():
-    """Other home cells: the same energies; the elements between neighbours come home."""
+    """Other home cells: the same energies; the elements between neighbors come home."""
     found = pi_bands(mass=0.3)
     moved = found.moved([[0, 0, 0], [2, -1, 0]])
     np.testing.assert_allclose(moved.eigenvalues(KPTS), found.eigenvalues(KPTS), atol=1e-13)
     np.testing.assert_allclose(moved.centers[1], GRAPHENE_SITES[1] + np.array([2, -1, 0]) @ HEXAGONAL)
     back = moved.moved([[0, 0, 0], [-2, 1, 0]])
     np.testing.assert_allclose(back.hk(KPTS), found.hk(KPTS), atol=1e-13)
-    # hops reach a site at the same distance, counted from the centres
+    # hops reach a site at the same distance, counted from the centers
     for hamiltonian in found, moved:
         for r_vector, matrix in zip(hamiltonian.r_vectors, hamiltonian.bloch.toarray()):
             if abs(matrix[0, 1]) > 1e-9:
@@ -286,7 +286,7 @@ def test_former_names_and_places():
     with pytest.deprecated_call(match="pass centers by name"):
         former = WannierHamiltonian(*graphene(mass=0.3), GRAPHENE_SITES)
     with pytest.deprecated_call(match="now centers="):
-        WannierHamiltonian(*graphene(mass=0.3), centres=GRAPHENE_SITES)
+        WannierHamiltonian(*graphene(mass=0.3), centers=GRAPHENE_SITES)
     with pytest.deprecated_call(match=r"now WannierHamiltonian\.centers"):
         np.testing.assert_array_equal(former.centres, found.centers)
     with pytest.deprecated_call(match="pass n_bands by name"):

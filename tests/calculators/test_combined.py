@@ -22,7 +22,7 @@ def parts():
 
 @pytest.fixture
 def searches(monkeypatch):
-    """Cutoffs of all neighbour searches."""
+    """Cutoffs of all neighbor searches."""
     found, search = [], edges_module.find_pairs
 
     def counted(system, cutoff):
@@ -43,7 +43,7 @@ def test_results_are_those_of_the_parts(atoms, parts):
     assert atoms.calc.get_property("fermi_level", atoms) == pytest.approx(alone[1].get_fermi_level(), abs=1e-9)
 
 
-def test_one_neighbour_search_for_all_parts(atoms, parts, searches):
+def test_one_neighbor_search_for_all_parts(atoms, parts, searches):
     atoms.calc = CombinedCalculator(parts)
     atoms.get_forces()
     atoms.calc.get_order_parameter(offsets=(0, -1))

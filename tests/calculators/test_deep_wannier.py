@@ -135,7 +135,7 @@ def test_born_charges_only_when_asked_for():
     assert calculator.export_properties()["born_effective_charges"].shape == (9, 3, 3)
 
 
-def test_only_centres_are_evaluated():
+def test_only_centers_are_evaluated():
     """Without energies the descriptor sees the oxygens alone; with them it is evaluated once for all."""
     calculator, rows = DeepWannierCalculator(model(heads=("dipole",))), []
     calculator.models[0].descriptor.register_forward_hook(lambda module, args, out: rows.append(len(out.features)))
@@ -158,7 +158,7 @@ def test_batches_of_structures():
             assert_close(dipole(calculator, image), wanted[1], 1e-12)
 
 
-def test_structure_without_centres():
+def test_structure_without_centers():
     atoms = random_atoms("Si2")
     calculator = DeepWannierCalculator(model(heads=("dipole",)))
     assert calculator.get_centroids(atoms).shape == (0, 3)
@@ -301,7 +301,7 @@ def test_born_file_of_a_crystal_with_symmetry(tmp_path):
         ("valence_charges", None, r"have no valence_charges of Si, O; set model.metadata\['valence_charges'\] ="),
         ("valence_charges", {"O": 6}, "have no valence_charges of Si; set"),
         ("electrons_per_centre", None, "have no electrons_per_centre of O; set"),
-        ("electrons_per_centre", {"O": 8, "Si": 0.5}, "_centre names O, Si, the centres of the model are O; correct"),
+        ("electrons_per_centre", {"O": 8, "Si": 0.5}, "_center names O, Si, the centers of the model are O; correct"),
     ],
 )
 def test_charges_that_do_not_fit(key, value, message):

@@ -241,7 +241,7 @@ def test_electrons_and_spectra():
 
 
 def test_ldos_is_the_head_at_the_grid_points():
-    """Alternative derivation: every grid point as a centre of its own, through the neighbour list."""
+    """Alternative derivation: every grid point as a center of its own, through the neighbor list."""
     atoms, model = oxide(), random_ldos_model()
     calc = calculator(model)
     found, system = calc.get_ldos(atoms), System.from_atoms(atoms)

@@ -59,7 +59,7 @@ def test_calls_of_torch_in_a_step(atoms):
         with Calls() as calls:
             atoms.get_potential_energy(), atoms.get_forces()
         counts.append((sum(calls.counts.values()), sum(n for name, n in calls.counts.items() if name not in VIEWS)))
-    # a list of neighbours is built now and then, and every tenth step is compared with the training
+    # a list of neighbors is built now and then, and every tenth step is compared with the training
     assert np.median(counts, axis=0)[0] <= 260
     assert np.median(counts, axis=0)[1] <= 180
 

@@ -188,8 +188,8 @@ def test_extrapolation(atoms):
     WannierTBCalculator(model).get_hamiltonian(atoms)
     for other, message in (
         (graphene_bilayer(strain=0.15), "of the layers are 1.63"),
-        (graphene_bilayer(distance=4.5), "of neighbouring layers are 4.50"),
-        (graphene_bilayer(distance=2.6), "of neighbouring layers are 2.60"),
+        (graphene_bilayer(distance=4.5), "of neighboring layers are 4.50"),
+        (graphene_bilayer(distance=2.6), "of neighboring layers are 2.60"),
     ):
         with pytest.warns(UserWarning, match=f"{message}.*extrapolates"):
             WannierTBCalculator(model).get_hamiltonian(other)
@@ -214,7 +214,7 @@ def test_single_layer(model):
     assert abs(hamiltonian.hk([[0.1, 0.3, 0.0]])[0, 0, 1]) > 0.01 and alone.get_fermi_level(atoms=layer) < 1e3
     known = random_wannier_model("graphene")
     known.metadata["nearest_distances_A"] = {"within": [1.35, 1.5], "across": [3.0, 3.8]}
-    with pytest.warns(UserWarning, match="of neighbouring layers are more than 12 Å apart, 3.00 to 3.80 in the"):
+    with pytest.warns(UserWarning, match="of neighboring layers are more than 12 Å apart, 3.00 to 3.80 in the"):
         WannierTBCalculator(known).get_hamiltonian(layer)
     layer.calc = WannierTBCalculator(known)
     with pytest.warns(UserWarning) as warned:
@@ -328,7 +328,7 @@ def test_shipped_mos2_against_converged_forces():
 
 
 def test_shipped_mos2_pushes_layers_apart():
-    """Energy and forces: parallel layers of bilayer MoS2 lie 6 to 7 Å apart, more where sulphur is above sulphur."""
+    """Energy and forces: parallel layers of bilayer MoS2 lie 6 to 7 Å apart, more where sulfur is above sulfur."""
     calc, distances = WannierTBCalculator("mos2"), []
     for turned in (0.0, 180.0):
         atoms = mx2("MoS2", a=3.18, thickness=3.13, vacuum=0.0)

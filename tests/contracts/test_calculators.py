@@ -125,7 +125,7 @@ class TestDeepWannierMolecule(Molecule, DeepWannier):
 
 
 def test_chunks_do_not_matter(monkeypatch):
-    """Centres are evaluated some at a time; the parts of a structure fit together in any size."""
+    """Centers are evaluated some at a time; the parts of a structure fit together in any size."""
     atoms, model = Orthorhombic().make_atoms(), random_model(0, ("energy", "dos"))
     whole = DeepDOSCalculator(model)
     monkeypatch.setattr(evaluation, "CHUNK", 3)
@@ -202,7 +202,7 @@ def test_grid_keeps_its_digits_in_float32():
     assert np.array_equal(calculator.energies, ENERGIES)
 
 
-def test_neighbour_list_is_reused_in_a_run():
+def test_neighbor_list_is_reused_in_a_run():
     """Ten small steps with the default skin need one list."""
     atoms, generator = Orthorhombic().make_atoms(), np.random.default_rng(0)
     atoms.calc = calculator = DeepPotCalculator(random_model())

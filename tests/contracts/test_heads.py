@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_models import ENERGIES, randomise_nets
+from small_models import ENERGIES, randomize_nets
 
 from ase_mlelec.descriptors import Environment
 from ase_mlelec.heads import EnergyZero, LDOSHead, ScalarHead, SpectrumHead, TensorHead, VectorHead
@@ -19,7 +19,7 @@ class TwoSpecies:
         )
 
     def finished(self, head):
-        randomise_nets(head.nets, 1.0, 0.3)
+        randomize_nets(head.nets, 1.0, 0.3)
         return head
 
 
@@ -89,8 +89,8 @@ class TestLDOSWithALinearPart(TestLDOS):
     n_linear = 2
 
 
-class OfCentres(TwoSpecies, HeadContract):
-    """Heads that give tensors of the centres of some species."""
+class OfCenters(TwoSpecies, HeadContract):
+    """Heads that give tensors of the centers of some species."""
 
     def test_turns_with_the_structure(self):
         environment, head = self.make_environment(), self.make_head()
@@ -124,19 +124,19 @@ class OfCentres(TwoSpecies, HeadContract):
             self.make_head()(Environment(environment.features, environment.species), None)
 
 
-class TestVector(OfCentres):
+class TestVector(OfCenters):
     def make_head(self):
         torch.manual_seed(0)
         return self.finished(VectorHead(2, 6, 5, (1,), (8, 8)).double())
 
 
-class TestTensor(OfCentres):
+class TestTensor(OfCenters):
     def make_head(self):
         torch.manual_seed(0)
         return self.finished(TensorHead(2, 6, 5, (1, 0), (8, 8), timestep=True).double())
 
 
-class TestFullTensor(OfCentres):
+class TestFullTensor(OfCenters):
     def make_head(self):
         torch.manual_seed(0)
         return self.finished(TensorHead(3, 6, 5, (2, 0), (8,), full=True).double())
@@ -152,6 +152,6 @@ class TestFullTensor(OfCentres):
 
 
 @pytest.mark.parametrize("centers", [(), (2,), (0, -1)])
-def test_centres_that_do_not_exist(centers):
+def test_centers_that_do_not_exist(centers):
     with pytest.raises(ValueError, match="got centers .* need indices of some of the 2 species; correct them"):
         VectorHead(2, 6, 5, centers)

@@ -1,4 +1,4 @@
-"""ACE invariants against sums over pairs of neighbours, Legendre polynomials and orthonormality."""
+"""ACE invariants against sums over pairs of neighbors, Legendre polynomials and orthonormality."""
 
 from itertools import combinations_with_replacement
 
@@ -61,7 +61,7 @@ def test_harmonics_add_up_to_legendre():
         np.testing.assert_allclose(found, eval_legendre(l, (a * b).sum(dim=0).numpy()), atol=1e-12)
 
 
-def test_sums_over_pairs_of_neighbours():
+def test_sums_over_pairs_of_neighbors():
     """Features in their order; the sign of R_n is a convention and cancels in pairs (n, n) alone."""
     atoms = random_atoms("SiO2", cell=[3.9, 4.2, 4.5], seed=3)
     made = descriptor()
@@ -70,8 +70,8 @@ def test_sums_over_pairs_of_neighbours():
     edges = Edges.build(system, CUTOFF)
     kinds = np.array([{"O": 0, "Si": 1}[s] for s in atoms.symbols])
     signs = np.sign(features(Atoms("SiO", [[0, 0, 0], [1.7, 0, 0]]), made)[0, :5] * radial([1.7], 5)[0])
-    for centre in range(len(atoms)):
-        own = (edges.center == centre).numpy()
+    for center in range(len(atoms)):
+        own = (edges.center == center).numpy()
         vec, kind = edges.vec.numpy()[own], kinds[edges.neighbor.numpy()[own]]
         r = np.linalg.norm(vec, axis=1)
         weights = radial(r, 5) * signs
@@ -79,7 +79,7 @@ def test_sums_over_pairs_of_neighbours():
         pairs = np.concatenate([weights[kind == s].sum(axis=0) for s in (0, 1)])
         columns = np.concatenate([weights[:, :3] * (kind == s)[:, None] for s in (0, 1)], axis=1)
         triples = [(columns.T @ eval_legendre(l, unit @ unit.T) @ columns)[np.triu_indices(6)] for l in range(5)]
-        np.testing.assert_allclose(found[centre], np.concatenate([pairs, *triples]), rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(found[center], np.concatenate([pairs, *triples]), rtol=1e-6, atol=1e-8)
 
 
 def test_weights_fall_with_the_roughness():
@@ -93,7 +93,7 @@ def test_weights_fall_with_the_roughness():
 
 
 def test_quadruples_in_closed_form():
-    """<P1 P1 P2> and <P2 P2 P2> of directions to three neighbours, by traces of their second moments."""
+    """<P1 P1 P2> and <P2 P2 P2> of directions to three neighbors, by traces of their second moments."""
     near = 3.0
     made = descriptor(2.2, n_radial=1, n_pair=1, near=near)
     a = random_atoms("Si" * 4, cell=[9, 9, 9], seed=5).positions[:3]
@@ -153,8 +153,8 @@ def test_quadruples_and_quintuples_are_means_over_directions(size, limits):
     # radial functions have the sign of those of a pair at 1.7 Å
     pair = Atoms("SiO", [[0, 0, 0], [1.7, 0, 0]])
     signs = np.sign(features(pair, descriptor(cutoff=near))[0, :3] * radial([1.7], 3, near)[0])
-    for centre in range(len(atoms)):
-        own = (edges.center == centre).numpy()
+    for center in range(len(atoms)):
+        own = (edges.center == center).numpy()
         vec = edges.vec.numpy()[own]
         r = np.linalg.norm(vec, axis=1)
         functions = radial(r, 3, near) * signs
@@ -164,7 +164,7 @@ def test_quadruples_and_quintuples_are_means_over_directions(size, limits):
             for l, s, n in kinds
         ]
         wanted = [weights / 2 @ np.prod([densities[k] for k in group], axis=0).mean(axis=1) for group in groups]
-        np.testing.assert_allclose(found[centre], wanted, rtol=1e-6, atol=1e-6 * np.abs(wanted).max())
+        np.testing.assert_allclose(found[center], wanted, rtol=1e-6, atol=1e-6 * np.abs(wanted).max())
 
 
 def _coupled(kinds, max_roughness):
@@ -232,7 +232,7 @@ def test_former_arguments():
 
 
 def test_smooth_at_the_cutoff():
-    """Neither values nor derivatives jump where a neighbour leaves; alone, an atom has no features."""
+    """Neither values nor derivatives jump where a neighbor leaves; alone, an atom has no features."""
     made = descriptor()
     values = np.array(
         [features(Atoms("SiO", [[0, 0, 0], [CUTOFF + x, 0, 0]]), made)[0] for x in (-2e-4, -1e-4, 0, 1e-4)]
@@ -241,7 +241,7 @@ def test_smooth_at_the_cutoff():
     assert abs(np.diff(values, axis=0)).max() < 1e-4 * abs(features(Atoms("SiO", [[0, 0, 0], [2.0, 0, 0]]), made)).max()
 
 
-def test_changes_are_summed_over_all_centres(monkeypatch):
+def test_changes_are_summed_over_all_centers(monkeypatch):
     """Whether they are taken at a time or one after the other."""
     system = System.from_atoms(random_atoms("SiO2", cell=[3.9, 4.2, 4.5], seed=1))
     made = descriptor(2.2, 1.45)

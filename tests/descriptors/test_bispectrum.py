@@ -27,7 +27,7 @@ OXIDE = dict(weights={"Si": 1.0, "O": -0.6}, cutoffs={"Si": 3.6, "O": 3.1})
 
 
 def group_element(vec, cutoff, rfac0, rmin0):
-    """(a, b) of a neighbour at ``vec``."""
+    """(a, b) of a neighbor at ``vec``."""
     (x, y, z), r = -np.asarray(vec), np.linalg.norm(vec)
     z0 = r / np.tan(rfac0 * np.pi * (r - rmin0) / (cutoff - rmin0))
     return np.array([z0 - 1j * z, y - 1j * x]) / np.sqrt(r**2 + z0**2)
@@ -69,7 +69,7 @@ def clebsch_gordan(j1, j2, j):
 
 
 def definition(vecs, cutoffs, weights, twojmax, rfac0=RFAC0, rmin0=0.0, switch=True):
-    """Components of one centre with neighbours at ``vecs``."""
+    """Components of one center with neighbors at ``vecs``."""
     total = [np.eye(j + 1, dtype=complex) for j in range(twojmax + 1)]
     for vec, cutoff, weight in zip(vecs, cutoffs, weights):
         r = np.linalg.norm(vec)
@@ -137,7 +137,7 @@ def test_nothing_around():
 
 
 @pytest.mark.parametrize("r", [1e-9, 0.3, 2.0, 4.5])
-def test_one_neighbour(r):
+def test_one_neighbor(r):
     """B_(j 0 j) = (1 + w)((j + 1)(1 + w^2) + 2 w sin((j + 1) t)/sin t), with the character of the rotation by 2 t."""
     vec, cutoff, weight = np.array([1.0, -2, 2]) / 3 * r, 4.67637, 0.7
     found = at_points(Bispectrum(["H"], weights=[weight]), Atoms("H", [vec]), np.zeros((1, 3)))[0]
@@ -203,7 +203,7 @@ def test_bricks_chunks_and_blocks_do_not_matter(monkeypatch):
 
 
 def test_points_equal_the_grid():
-    """Grid points as centres of Edges: the same numbers by the pair list, of the one species 0."""
+    """Grid points as centers of Edges: the same numbers by the pair list, of the one species 0."""
     atoms, shape = oxide(), (2, 3, 2)
     system, descriptor = System.from_atoms(atoms), Bispectrum(["O", "Si"], 5, **OXIDE)
     points = torch.tensor(list(np.ndindex(*shape))).double() / torch.tensor(shape)
@@ -254,7 +254,7 @@ def slopes(descriptor, atoms, shape, step=3e-5):
 
 
 def test_radial_sums():
-    """Against the formula, with a neighbour list of ASE; one of the points is an atom."""
+    """Against the formula, with a neighbor list of ASE; one of the points is an atom."""
     atoms, n_radial = oxide(), 4
     points = np.concatenate([atoms.positions[:1], np.random.default_rng(3).uniform(0, 6, (5, 3))])
     species = ["O", "Si"]
@@ -282,7 +282,7 @@ def test_gradient(options):
 
 
 def test_gradient_of_points():
-    """Centres that move with the cell: the same gradient as by the grid."""
+    """Centers that move with the cell: the same gradient as by the grid."""
     atoms, descriptor, shape = oxide(), Bispectrum(["O", "Si"], 4, **OXIDE), (2, 2, 3)
     fractional = torch.tensor(list(np.ndindex(*shape))).double() / torch.tensor(shape)
     results = []

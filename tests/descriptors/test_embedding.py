@@ -20,7 +20,7 @@ def moments(padded, n_basis=6):
 
 
 @pytest.mark.parametrize("n_basis", [1, 2, 3, 9, 40])
-def test_moments_are_sums_over_the_neighbours_of_each_species(n_basis):
+def test_moments_are_sums_over_the_neighbors_of_each_species(n_basis):
     given = padded()
     found = moments(given, n_basis)
     basis = np.polynomial.chebyshev.chebvander(given[:, 0].numpy(), n_basis - 1)  # [C, n, K]
@@ -54,7 +54,7 @@ def test_padding_keeps_every_edge_once(kinds, shuffled):
         center, kind = center[order], kind[order]
     table = torch.arange(1.0, 81.0).reshape(2, 40)
     laid, present, blocks = pad(torch.as_tensor(center), torch.as_tensor(kind), table, 7, kinds)
-    for c in range(7):  # the last centre has no edges
+    for c in range(7):  # the last center has no edges
         for k in range(2):
             chosen = (center == c) & (kind == k)
             assert int(present[c, k]) == chosen.sum()

@@ -77,7 +77,7 @@ def test_layers_across_the_boundary():
 
 
 def test_moments_by_hand():
-    """A_q = Σ T_n w t^p u^q, neighbour by neighbour with ASE's list."""
+    """A_q = Σ T_n w t^p u^q, neighbor by neighbor with ASE's list."""
     atoms = mx2_bilayer((0.2, 0.4), noise=0.1, seed=2)
     system = System.from_atoms(atoms)
     descriptor = LayerMoments(["Mo", "S"], environment=5.0, symmetry=3, n_radial=3, smooth=4.0).double()

@@ -1,4 +1,4 @@
-"""Vectors beyond the weighted sums of neighbours, and descriptors of electronic heads alone."""
+"""Vectors beyond the weighted sums of neighbors, and descriptors of electronic heads alone."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_quadrupole_of_a_direction():
     assert torch.allclose(found, expected, atol=1e-14)
 
 
-def test_products_of_one_neighbour():
+def test_products_of_one_neighbor():
     """(u u^T - 1/3) u = 2/3 u: every product lies along the bond."""
     made, atoms = descriptor(n_products=2).double(), molecule("OH")
     system = System.from_atoms(atoms)

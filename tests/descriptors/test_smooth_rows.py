@@ -38,12 +38,12 @@ def both(vec, *arguments):
 @pytest.mark.parametrize(
     "embedding", [ChebyshevEmbedding(1, True, 6, 4, 4.5), EmbeddingNets(1, True, (3, 6))], ids=["series", "nets"]
 )
-@pytest.mark.parametrize("normalisation", [(0.0, 1.0, 1.0), (0.2, 1.7, 0.6), "by neighbour"], ids=str)
-def test_rows(l_max, protection, embedding, normalisation):
+@pytest.mark.parametrize("normalization", [(0.0, 1.0, 1.0), (0.2, 1.7, 0.6), "by neighbor"], ids=str)
+def test_rows(l_max, protection, embedding, normalization):
     vec = vectors()
-    if normalisation == "by neighbour":
-        normalisation = torch.rand(3, vec.shape[1], dtype=torch.float64) + 0.5
-    plain, fast = both(vec, Shape(1.5, 4.5, protection, l_max, embedding), *normalisation)
+    if normalization == "by neighbor":
+        normalization = torch.rand(3, vec.shape[1], dtype=torch.float64) + 0.5
+    plain, fast = both(vec, Shape(1.5, 4.5, protection, l_max, embedding), *normalization)
     for expected, found in zip(plain, fast):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
@@ -91,7 +91,7 @@ def test_a_series_that_does_not_change(blocks, n_basis):
 
 
 def test_nothing_at_all():
-    """No neighbours, and no centres."""
+    """No neighbors, and no centers."""
     vec = torch.zeros(3, 0, dtype=torch.float64, requires_grad=True)
     shape = Shape(1.5, 4.5, 0.0, 3, ChebyshevEmbedding(1, True, 6, 4, 4.5))
     table = SmoothRows.apply(vec, shape, 0.0, 1.0, 1.0)

@@ -85,9 +85,9 @@ def check_real_space(found):
     assert len(found.r_vectors) == len(found.matrices) and len({m.shape for m in found.matrices}) == 1, "matrices"
 
 
-def check_centres(found):
+def check_centers(found):
     assert (found.positions.ndim == 2 and found.spreads is None) or len(found.spreads) == len(found.positions), (
-        "centres"
+        "centers"
     )
 
 
@@ -160,7 +160,7 @@ def quietly(read):
 PW, PROJECTIONS, PH = "espresso.pw.read_pw", "espresso.projwfc.read_projections", "espresso.phonons.read_ph"
 ESPRESSO, WANNIER, SETUP = (EspressoError,), (Wannier90Error,), (CalculatorSetupError,)
 read_images = quietly(frames.read_frames)
-LABELLED = "data.frames.read_frames data.images.read_labelled data.images.read_images"
+LABELLED = "data.frames.read_frames data.images.read_labeled data.images.read_images"
 
 READERS = {
     **{
@@ -271,14 +271,14 @@ READERS = {
         seeds.text("x.wout", seeds.WOUT),
         lambda folder: wannier90.read_centers(folder / "x.wout"),
         WANNIER,
-        check_centres,
+        check_centers,
     ),
-    "centres_xyz": Reader(
+    "centers_xyz": Reader(
         "wannier90.centers.read_centers",
-        seeds.text("x_centres.xyz", seeds.CENTRES),
+        seeds.text("x_centres.xyz", seeds.CENTERS),
         lambda folder: wannier90.read_centers(folder / "x_centres.xyz"),
         WANNIER,
-        check_centres,
+        check_centers,
     ),
     "extxyz": Reader(
         LABELLED, seeds.images("a.extxyz"), lambda folder: read_images(folder / "a.extxyz"), check=check_frames

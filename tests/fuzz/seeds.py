@@ -38,7 +38,7 @@ from ase_mlelec.io.wannier90 import write_hr, write_tb
 from ase_mlelec.train.checkpoint import save_checkpoint
 
 HR, WOUT, WSVEC = test_wannier90.hr_text(), test_wannier90.wout(), test_wannier90.WSVEC
-CENTRES = "3\n\nX 0.1 0.2 0.3\nX 1.0 2.0 3.0\nSi 0.0 0.0 0.0\n"
+CENTERS = "3\n\nX 0.1 0.2 0.3\nX 1.0 2.0 3.0\nSi 0.0 0.0 0.0\n"
 PATTERN = test_wannier90.R_VECTORS, test_wannier90.MATRICES
 CONFIG = """seed = 3
 [data]
@@ -110,7 +110,7 @@ def mala(folder):
     test_mala.write(folder, dict(test_mala.INFO.items()))
 
 
-def labelled():
+def labeled():
     """Two images with every kind of label."""
     rng, images = np.random.default_rng(0), []
     for k in range(2):
@@ -128,7 +128,7 @@ def labelled():
 
 
 def images(name):
-    return lambda folder: ase.io.write(folder / name, labelled())
+    return lambda folder: ase.io.write(folder / name, labeled())
 
 
 def spectra(folder):
@@ -248,7 +248,7 @@ def hr_run(folder):
     text("x_hr.dat", HR)(folder)
     text("x_wsvec.dat", WSVEC)(folder)
     text("x.win", test_wannier90_forms.win().replace("num_wann = 1", "num_wann = 2"))(folder)
-    text("x_centres.xyz", CENTRES)(folder)
+    text("x_centres.xyz", CENTERS)(folder)
 
 
 def hr_and_wout(folder):

@@ -21,7 +21,7 @@ DATA = Path(__file__).parents[1] / "data"
 @pytest.mark.parametrize("atoms", STRUCTURES, ids=["crystal", "molecule"])
 @pytest.mark.parametrize("one_side", [True, False], ids=["one side", "two sides"])
 def test_energy(tmp_path, one_side, atoms):
-    """More slots than neighbours, a mean that is not zero, time steps wherever a layer has a skip."""
+    """More slots than neighbors, a mean that is not zero, time steps wherever a layer has a skip."""
     tree = random_tree(one_side=one_side)
     wanted = evaluate(tree, atoms)[:, 0]
     model = load_model(write_dp(tmp_path / "m.dp", tree))

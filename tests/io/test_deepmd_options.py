@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed
-from small_deepmd import STRUCTURES, change, evaluate, neighbours, predict, random_layers, random_tree, write_dp
+from small_deepmd import STRUCTURES, change, evaluate, neighbors, predict, random_layers, random_tree, write_dp
 
 from ase_mlelec import DeepPotCalculator, load_model
 
@@ -115,20 +115,20 @@ def test_options_as_deepmd_kit_computes_them(name, tolerance):
     np.testing.assert_allclose(found, data[name].reshape(found.shape), rtol=0, atol=tolerance)
 
 
-# more neighbours than sel ------------------------------------------------------------------------------------------
+# more neighbors than sel ------------------------------------------------------------------------------------------
 
 
 def small_sel(path, **options):
     return DeepPotCalculator(write_dp(path, random_tree(sel=(1, 41))), **options)
 
 
-def test_more_neighbours_than_the_other_program_keeps(tmp_path):
+def test_more_neighbors_than_the_other_program_keeps(tmp_path):
     atoms = STRUCTURES[0].copy()
     atoms.calc = small_sel(tmp_path / "m.dp")
-    found = max(sum(kind == 0 for kind, _ in neighbours(atoms, i, 4.0)) for i in range(len(atoms)))
+    found = max(sum(kind == 0 for kind, _ in neighbors(atoms, i, 4.0)) for i in range(len(atoms)))
     with pytest.warns(
         UserWarning,
-        match=rf"has {found} neighbours of O within 4 Å.*\(deepmd-kit 3.2.0\) keeps the near"
+        match=rf"has {found} neighbors of O within 4 Å.*\(deepmd-kit 3.2.0\) keeps the near"
         r"est 1 \(its sel\) and drops the others.*larger sel",
     ) as caught:
         atoms.get_potential_energy()
@@ -137,7 +137,7 @@ def test_more_neighbours_than_the_other_program_keeps(tmp_path):
     atoms.get_potential_energy()  # once per run: a second warning were an error here
 
 
-def test_neighbours_of_a_saved_model_in_a_committee(tmp_path):
+def test_neighbors_of_a_saved_model_in_a_committee(tmp_path):
     """Also through each_of; and a model with enough slots is quiet."""
     few, enough = (load_model(write_dp(tmp_path / "m.dp", random_tree(sel=sel))) for sel in ((1, 41), (30, 41)))
     few.save(tmp_path / "few.safetensors")

@@ -414,11 +414,11 @@ def test_width_is_that_of_the_metadata():
         one.site_dos([0.0], width=0)
 
 
-def test_spin_polarised_projections(projected):
+def test_spin_polarized_projections(projected):
     (projected / "x.save" / "atomic_proj.xml").write_text(projections_xml(spins=2))
     refused(
         projected / "x.save",
-        "spin-polarised projections are not supported; use nspin = 1",
+        "spin-polarized projections are not supported; use nspin = 1",
         lambda path: read_projections(path, output=projected / "pdos.out"),
     )
 
@@ -621,7 +621,7 @@ RESPONSE = """
 
 
 def test_ph_turns_the_dipole_with_the_molecule(tmp_path):
-    """Σ Z (z x R) = z x M tells dipole from displacement; M of the same run's Wannier centres, 2 e each, 6 e on O."""
+    """Σ Z (z x R) = z x M tells dipole from displacement; M of the same run's Wannier centers, 2 e each, 6 e on O."""
     (tmp_path / "ph.out").write_text(RESPONSE)
     born, dielectric = read_ph(tmp_path / "ph.out")
     assert born.shape == (3, 3, 3) and dielectric[2, 2] == 1.044361521

@@ -38,11 +38,11 @@ WOUT = """
  *----------------------------------------------------------------------------*
  |  Number of Wannier Functions               :                 2             |
  Initial State
-  WF centre and spread    1  (  9.000000,  9.000000,  9.000000 )     9.00000000
+  WF center and spread    1  (  9.000000,  9.000000,  9.000000 )     9.00000000
  Final State
-  WF centre and spread    1  (  {x:.6f}, -0.755890,  0.944863 )     2.84264245
-  WF centre and spread    2  ( -0.566918,  0.188973,  0.377945 )    {spread}
-  Sum of centres and spreads (  0.000000, -0.566918,  1.322808 )     4.84264245
+  WF center and spread    1  (  {x:.6f}, -0.755890,  0.944863 )     2.84264245
+  WF center and spread    2  ( -0.566918,  0.188973,  0.377945 )    {spread}
+  Sum of centers and spreads (  0.000000, -0.566918,  1.322808 )     4.84264245
 """
 
 
@@ -54,7 +54,7 @@ def wout(unit="Bohr", x=0.566918, spread="2.00000000"):
     return text.format(unit=unit, x=x, spread=spread)
 
 
-# Centres -----------------------------------------------------------------------------------------------------------
+# Centers -----------------------------------------------------------------------------------------------------------
 
 
 def test_wout(tmp_path):
@@ -74,7 +74,7 @@ def test_wout(tmp_path):
     assert read_centers(path).positions[0, 0] == 0.566918 and read_centers(path).spreads[0] == 2.84264245
 
 
-def test_centres_xyz(tmp_path):
+def test_centers_xyz(tmp_path):
     text = " 3\n written by hand\nX  0.1 0.2 0.3\nX 1.0 2.0 3.0\nSi  0.5 0.5 0.5\n"
     path = tmp_path / "m_centres.xyz.gz"
     path.write_bytes(gzip.compress(text.encode()))
@@ -95,7 +95,7 @@ def test_centres_xyz(tmp_path):
         ("a.wout.gz", "not gzip", "truncated or not text"),
     ],
 )
-def test_bad_centres(tmp_path, name, text, message):
+def test_bad_centers(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message) as caught:
         read_centers(tmp_path / name)
@@ -108,7 +108,7 @@ def test_missing_file(tmp_path):
 
 
 def water(rng, n=5):
-    """n oxygens, some beyond the faces of an oblique cell, and four centres around each, in arbitrary cells."""
+    """n oxygens, some beyond the faces of an oblique cell, and four centers around each, in arbitrary cells."""
     cell = np.array([[6.0, 0, 0], [2.5, 5.5, 0], [-1, 2, 7]])
     oxygens = np.array([[0.01, 0.02, 0.01], [0.5, 0.5, 0.98], [1.05, 0.4, 0.3], [0.5, 0.0, 0.5], [0.2, 0.7, 0.6]])[:n]
     atoms = Atoms(f"O{n}H", [*(oxygens @ cell), [1.0, 1, 1]], cell=cell, pbc=True)
@@ -129,7 +129,7 @@ def test_centroids():
     np.testing.assert_allclose(whole, whole.round(), atol=1e-12)
 
 
-def test_centres_that_do_not_split():
+def test_centers_that_do_not_split():
     atoms, positions, *_ = water(np.random.default_rng(2))
     with pytest.raises(ValueError, match=r"got 20 centers, need 25 for \{'O': 5\}"):
         assign_centers(atoms, positions, {"O": 5})
@@ -145,13 +145,13 @@ def test_centres_that_do_not_split():
 
 
 def bands_of(atoms, positions, n_bands=None):
-    """Centres of a run as Wannier90 has them: its atoms sorted by species and in any cell."""
+    """Centers of a run as Wannier90 has them: its atoms sorted by species and in any cell."""
     sorted_atoms = atoms[np.argsort(atoms.numbers, kind="stable")]
     sorted_atoms.positions += [1, -1, 2] @ atoms.cell.array
     return Centers(positions, None, list(sorted_atoms.symbols), sorted_atoms, n_bands)
 
 
-def test_centres_of_another_structure():
+def test_centers_of_another_structure():
     atoms, positions, *_ = water(np.random.default_rng(5))
     wanted, _ = assign_centers(atoms, positions, {"O": 4})
     np.testing.assert_array_equal(assign_centers(atoms, bands_of(atoms, positions), {"O": 4})[0], wanted)
@@ -178,11 +178,11 @@ def test_functions_of_a_metal():
 
 def test_spreads():
     atoms, positions, *_ = water(np.random.default_rng(3))
-    centres = Centers(positions, np.full(20, 0.6), list(atoms.symbols), atoms)
-    assign_centers(atoms, centres, {"O": 4}, max_spread=0.9)
-    centres.spreads[6] = 1.4
+    centers = Centers(positions, np.full(20, 0.6), list(atoms.symbols), atoms)
+    assign_centers(atoms, centers, {"O": 4}, max_spread=0.9)
+    centers.spreads[6] = 1.4
     with pytest.raises(ValueError, match=r"center 6: got a spread of 1.40 Å\^2, need at most 0.9; reject"):
-        assign_centers(atoms, centres, {"O": 4}, max_spread=0.9)
+        assign_centers(atoms, centers, {"O": 4}, max_spread=0.9)
     with pytest.raises(ValueError, match="got centers without spreads"):
         assign_centers(atoms, positions, {"O": 4}, max_spread=0.9)
 
@@ -194,16 +194,16 @@ def test_graphene_bilayers(index, good):
     with np.load(REFERENCE / "graphene_bilayer_wannier.npz") as stored:
         data = {key.removesuffix(f"_{index:02}"): stored[key] for key in stored if key.endswith(f"_{index:02}")}
     atoms = Atoms([str(symbol) for symbol in data["symbols"]], data["positions"], cell=data["cell"], pbc=True)
-    centres = Centers(data["centres"], data["spreads"], list(atoms.symbols), atoms)
+    centers = Centers(data["centres"], data["spreads"], list(atoms.symbols), atoms)
     if good:
-        centroids, _ = assign_centers(atoms, centres, {"C": 1}, max_spread=1.2)
+        centroids, _ = assign_centers(atoms, centers, {"C": 1}, max_spread=1.2)
         assert np.abs(centroids - atoms.positions).max() < 0.1
     else:
         with pytest.raises(ValueError, match=r"center 0: got a spread of 9.93 Å\^2"):
-            assign_centers(atoms, centres, {"C": 1}, max_spread=1.2)
+            assign_centers(atoms, centers, {"C": 1}, max_spread=1.2)
 
 
-def test_silicon_centres():
+def test_silicon_centers():
     """sp3 functions: each in the direction of a neighbor, in the atoms' cell or not."""
     found = read_centers(SILICON / "silicon_centres.xyz")
     assert found.positions.shape == (8, 3) and found.symbols == ["Si", "Si"]
@@ -354,8 +354,8 @@ def test_win(tmp_path):
 
 def test_former_names():
     with pytest.deprecated_call(match="wannier90.read_centres is now .*read_centers"):
-        assert wannier90.read_centres is read_centers
+        assert wannier90.read_centers is read_centers
     atoms, positions, *_ = water(np.random.default_rng(1))
     with pytest.deprecated_call():
-        found, _ = wannier90.assign_centres(atoms, centres=positions, per_species={"O": 4})
+        found, _ = wannier90.assign_centers(atoms, centers=positions, per_species={"O": 4})
     np.testing.assert_array_equal(found, assign_centers(atoms, positions, {"O": 4})[0])

@@ -32,7 +32,7 @@ def leaf(values):
     [("rocksalt", 1.747564594633182), ("cesiumchloride", 1.762674773070988), ("zincblende", 1.638055053388789)],
 )
 def test_madelung_constants(structure, madelung):
-    """-M e²/d per pair of ions at the distance d of nearest neighbours."""
+    """-M e²/d per pair of ions at the distance d of nearest neighbors."""
     atoms = bulk("NaCl", structure, a=5.1)
     distance = 5.1 * {"rocksalt": 1 / 2, "cesiumchloride": 3**0.5 / 2, "zincblende": 3**0.5 / 4}[structure]
     energy = ewald.energy(atoms.positions, [1, -1], np.array(atoms.cell))
@@ -67,7 +67,7 @@ def test_splitting_does_not_matter(cell, n_atoms, alphas, monkeypatch):
 
 
 def test_torch_pme():
-    """Another implementation in torch, with its own α; it takes its pairs from a neighbour list."""
+    """Another implementation in torch, with its own α; it takes its pairs from a neighbor list."""
     torchpme = pytest.importorskip("torchpme", reason="needs torch-pme")
     n_atoms, smearing = 12, 0.5
     atoms = Atoms("H12", scaled_positions=RNG.uniform(0, 1, (n_atoms, 3)), cell=2 * CELL, pbc=True)

@@ -43,8 +43,8 @@ def test_lines_have_place_width_and_area():
         area = np.trapezoid(alpha[near], nu[near])
         # ∫ S dω = π <Ṁ²> over positive ω, and dω = ANGULAR dν
         assert area == pytest.approx(prefactor() * np.pi * (size * wavenumber * ANGULAR) ** 2 / 2 / ANGULAR, rel=4e-3)
-        centre = np.trapezoid(nu[near] * alpha[near], nu[near]) / area
-        assert centre == pytest.approx(wavenumber, abs=0.1)
+        center = np.trapezoid(nu[near] * alpha[near], nu[near]) / area
+        assert center == pytest.approx(wavenumber, abs=0.1)
         above = nu[near][alpha[near] > alpha[near].max() / 2]
         assert np.ptp(above) == pytest.approx(40, abs=2 * nu[1])
     assert nu[0] == 0 and nu[-1] <= 4000 < nu[-1] + nu[1] and nu[1] <= 5
@@ -53,11 +53,11 @@ def test_lines_have_place_width_and_area():
 
 def test_damped_oscillator():
     """M = e^-γt/2 sin ωt from t = 0 on: |FT of its derivative|² is a Lorentzian, broadened by the window only."""
-    t, centre, damping = STEP * np.arange(-2000, 30000), 2500 * ANGULAR, 120 * ANGULAR
-    decay = np.where(t > 0, np.exp(-damping * t / 2) * np.sin(centre * t), 0.0)
+    t, center, damping = STEP * np.arange(-2000, 30000), 2500 * ANGULAR, 120 * ANGULAR
+    decay = np.where(t > 0, np.exp(-damping * t / 2) * np.sin(center * t), 0.0)
     nu, alpha = spectra.infrared(decay[:, None] * [0.6, 0.0, 0.8], STEP, TEMPERATURE, VOLUME, resolution=30)
     fine = np.arange(-4500, 4500, 5.0) * ANGULAR
-    transform = fine * centre / ((damping / 2 + 1j * fine) ** 2 + centre**2)
+    transform = fine * center / ((damping / 2 + 1j * fine) ** 2 + center**2)
     exact = prefactor() * abs(transform) ** 2 / (STEP * (len(t) - 1))
     width = 30 * ANGULAR / np.sqrt(8 * np.log(2))
     kernel = np.exp(-(((nu[:, None] * ANGULAR - fine) / width) ** 2) / 2)
@@ -194,13 +194,13 @@ def polarizabilities(n=20000):
 
 def test_raman_separates_the_parts():
     nu, isotropic, anisotropic = spectra.raman(polarizabilities(), STEP, TEMPERATURE, resolution=30)
-    for part, other, centre, square in (
+    for part, other, center, square in (
         (isotropic, anisotropic, 1000, 0.3**2 / 2),
         (anisotropic, isotropic, 2000, 2 * 0.2**2 / 2 / 10),
     ):
-        assert nu[part.argmax()] == pytest.approx(centre, abs=nu[1])
+        assert nu[part.argmax()] == pytest.approx(center, abs=nu[1])
         assert np.trapezoid(part, nu) == pytest.approx(square, rel=2e-3)
-        assert other[abs(nu - centre) < 50].max() < 1e-4 * part.max()
+        assert other[abs(nu - center) < 50].max() < 1e-4 * part.max()
     turn = np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))[0]
     turned = spectra.raman(turn @ polarizabilities() @ turn.T, STEP, TEMPERATURE, resolution=30)
     np.testing.assert_allclose(turned[1], isotropic, atol=1e-9 * isotropic.max())

@@ -269,7 +269,7 @@ def test_eigenstates():
     assert eigenvalues(found, np.zeros((0, 3))).shape == (0, 5)
 
 
-def test_atoms_without_neighbours():
+def test_atoms_without_neighbors():
     """On-site terms alone: flat bands, no lattice vector needed."""
     model = build(2, [((0, 0, 0), 0, 0, 0.5), ((0, 0, 0), 1, 1, -0.5)], np.eye(3))
     np.testing.assert_array_equal(eigenvalues(bloch(model), KPTS), [[-1, 1]] * len(KPTS))

@@ -113,11 +113,11 @@ def linear_model(frames):
     from ase_mlelec.descriptors import DeepPotSE
     from ase_mlelec.heads import ScalarHead
     from ase_mlelec.model import Model
-    from ase_mlelec.train.standardize import standardise
+    from ase_mlelec.train.standardize import standardize
 
     descriptor = DeepPotSE(["Cu"], 4.0, 1.5, (3,), 3, l_max=2, n_basis=4)
     model = Model(descriptor, {"energy": ScalarHead(1, descriptor.n_features, ())}).double()
-    standardise(model, frames)
+    standardize(model, frames)
     return model
 
 

@@ -20,7 +20,7 @@ from ase_mlelec.train import fit as module
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.fit import fit
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
-from ase_mlelec.train.standardize import standardise, standardise_heads
+from ase_mlelec.train.standardize import standardize, standardize_heads
 
 ENERGY_LOSS = EnergyLoss((0.1, 1.0), (10.0, 1.0), (0.1, 0.1))
 
@@ -44,7 +44,7 @@ def new_model(frames, heads=("energy", "dos")):
             "dos": SpectrumHead(1, descriptor.n_features, ENERGIES, (12,)),
         }
     model = Model(descriptor, {name: made[name] for name in heads}).double()
-    standardise(model, frames)
+    standardize(model, frames)
     return model
 
 
@@ -67,7 +67,7 @@ def test_learns():
         learning_rate=(1e-2, 1e-4),
         progress=False,
     )
-    standardise_heads(model, train, ["dos"])
+    standardize_heads(model, train, ["dos"])
     fit(
         model,
         train,
@@ -227,7 +227,7 @@ def test_descriptor_is_evaluated_once_where_it_is_fixed(train_frames, monkeypatc
     assert len(calls) == len(train_frames) + 2
 
 
-def test_standardise(train_frames):
+def test_standardize(train_frames):
     model = new_model(train_frames)
     batch = Batches.for_model(model, train_frames, ("energy", "ados")).batch(range(len(train_frames)))
     edges = batch.edges()
@@ -247,8 +247,8 @@ def test_standardise(train_frames):
     assert float(energy.bias[0, 0]) == pytest.approx(float((counts @ energies) / (counts @ counts)))
 
 
-def test_standardise_again_starts_afresh(train_frames):
-    """Nothing of an earlier normalisation is left, and one head can be done alone when the descriptor has moved on."""
+def test_standardize_again_starts_afresh(train_frames):
+    """Nothing of an earlier normalization is left, and one head can be done alone when the descriptor has moved on."""
     model = new_model(train_frames)
     fresh = copy.deepcopy(model.state_dict())
     with torch.no_grad():
@@ -256,12 +256,12 @@ def test_standardise_again_starts_afresh(train_frames):
         for head in model.heads.values():
             head.nets.shift.add_(1.0)
             head.nets.inverse.mul_(2.0)
-    standardise(model, train_frames)
+    standardize(model, train_frames)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, fresh[name], msg=name)
     with torch.no_grad():
         model.descriptor.embedding.coefficients.mul_(2.0)
-    standardise_heads(model, train_frames, ["dos"])
+    standardize_heads(model, train_frames, ["dos"])
     assert torch.equal(model.heads["energy"].nets.shift, fresh["heads.energy.nets.shift"])
     torch.testing.assert_close(model.heads["dos"].nets.shift, 4 * fresh["heads.dos.nets.shift"])
 
@@ -298,13 +298,13 @@ def test_species_without_atoms(train_frames):
     model = Model(DeepPotSE(["Cu", "Ag"], 4.0, 2.0, (6,), 4, n_basis=6), {})
     model.heads["energy"] = ScalarHead(2, model.descriptor.n_features, (4,))
     with pytest.raises(ValueError, match="no atoms of Ag in 9 frames"):
-        standardise(model.double(), train_frames)
+        standardize(model.double(), train_frames)
 
 
 @pytest.mark.parametrize(
     "kind, label", [(VectorHead, "atomic_dipole"), (VectorHead, "summed_dipole"), (TensorHead, "polarizability")]
 )
-def test_bias_of_centres_is_the_best_constant(kind, label):
+def test_bias_of_centers_is_the_best_constant(kind, label):
     """Labels that are constant coefficients times the basis are met before any training."""
     frames, model = make_wannier_frames(12), random_model(3, ())
     head = kind(2, model.descriptor.n_features, 8, (1,), (4,)).double()
@@ -317,7 +317,7 @@ def test_bias_of_centres_is_the_best_constant(kind, label):
         for frame, value in zip(frames, values):
             frame.labels = {label: (value if label.startswith("atomic") else value.sum(dim=0)).numpy()}
     head.nets.bias.zero_()
-    standardise_heads(model, frames)
+    standardize_heads(model, frames)
     batch = Batches.for_model(model, frames, ()).batch(range(len(frames)))
     with torch.no_grad():
         found = batch.system.sum_per_system(batch.predict(model, head.quantity))

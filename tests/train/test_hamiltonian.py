@@ -95,7 +95,7 @@ def test_functions_of_the_data():
     )
     assert functions["Mo"]["orbitals"] == ["dz2"] * 3 + ["dxz", "dyz"]
     assert functions["S"]["sided"] and not functions["Mo"]["sided"]
-    assert all(z[2] > 0 for z in functions["S"]["z"])  # of the upper sulphur
+    assert all(z[2] > 0 for z in functions["S"]["z"])  # of the upper sulfur
 
 
 def test_train_and_test(folder, capsys):

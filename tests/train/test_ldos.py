@@ -1,4 +1,4 @@
-"""Training of the LDOS: points in batches, learning rate, normalisation, refit, committees, zero of energy."""
+"""Training of the LDOS: points in batches, learning rate, normalization, refit, committees, zero of energy."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from ase_mlelec.train.finite import Diverged
 from ase_mlelec.train.ldos.descent import LDOSLoss, LDOSProblem, fit_ldos
 from ase_mlelec.train.ldos.errors import ldos_errors, mean_ldos_errors
 from ase_mlelec.train.ldos.refit import refit_last_layer
-from ase_mlelec.train.ldos.standardise import SMALLEST, fit_zero, standardise_ldos
+from ase_mlelec.train.ldos.standardize import SMALLEST, fit_zero, standardize_ldos
 from ase_mlelec_entry_points.cli.main import main
 
 DESCRIPTOR = Bispectrum(["Al"], 3, 3.2).double()
@@ -45,7 +45,7 @@ def new_head(widths=(12, 12), seed=0):
 
 def new_model(data, scaling="maximum", seed=0):
     head = new_head(seed=seed)
-    standardise_ldos(head, data, scaling)
+    standardize_ldos(head, data, scaling)
     return Model(DESCRIPTOR, {"ldos": head})
 
 
@@ -127,7 +127,7 @@ def test_interrupted(data, tmp_path, monkeypatch):
 
 def test_scaling_to_the_spread(data):
     head = new_head(widths=(4000,))
-    standardise_ldos(head, data, "spread")
+    standardize_ldos(head, data, "spread")
     ldos = torch.cat([data[k].ldos for k in range(2)]).double().numpy()
     np.testing.assert_allclose(float(head.scale), np.sqrt(((ldos - ldos.mean(axis=0)) ** 2).mean()), rtol=1e-5)
     features = torch.cat([data[k].features[data[k].points] for k in range(2)])
@@ -142,7 +142,7 @@ def test_scaling_to_the_spread(data):
 def test_principal_components(data, n_linear):
     """Mean 0, no correlations and spread 1, or less where the fingerprints hardly vary; the linear ones by themselves."""
     head = LDOSHead(DESCRIPTOR.n_features, ENERGIES, (6,), n_linear=n_linear).double()
-    standardise_ldos(head, data, fingerprints="components")
+    standardize_ldos(head, data, fingerprints="components")
     features = torch.cat([data[k].features[data[k].points] for k in range(2)]).double()
     found = ((features - head.shift) @ head.inverse.T).numpy()
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-6)
@@ -161,7 +161,7 @@ def test_principal_components(data, n_linear):
 def test_refit_is_least_squares(data, hold):
     """Against the rows of the same problem stacked, by singular values."""
     head, dos_weight = new_head(widths=(6,)), 30.0
-    standardise_ldos(head, data)
+    standardize_ldos(head, data)
     with torch.no_grad():
         before = torch.cat([head.last.weight.T, head.last.bias[None]]).double().numpy() * float(head.scale)
         rows, right, pull = [], [], 0.0
@@ -183,7 +183,7 @@ def test_refit_is_least_squares(data, hold):
 
 def test_held_refit_stays(data):
     head = new_head()
-    standardise_ldos(head, data)
+    standardize_ldos(head, data)
     before = head.last.weight.detach().clone()
     refit_last_layer(head, data, 30.0, hold=1e9)
     torch.testing.assert_close(head.last.weight.detach(), before, rtol=1e-5, atol=1e-6)

@@ -30,7 +30,7 @@ from ase_mlelec.train.ldos.label_refit import (
     refit_with_labels,
 )
 from ase_mlelec.train.ldos.refit import normal_equations, refit_last_layer
-from ase_mlelec.train.ldos.standardise import standardise_ldos
+from ase_mlelec.train.ldos.standardize import standardize_ldos
 from ase_mlelec.train.recipe import train
 
 WITH_CORE = {**ATTRIBUTES, "core_charges": {"Al": CORE}}
@@ -44,7 +44,7 @@ def calculator(model, shape, attributes):
     return calc
 
 
-def labelled(seed, attributes=ATTRIBUTES, **options):
+def labeled(seed, attributes=ATTRIBUTES, **options):
     """Snapshot with the forces of the model that made its LDOS, on the grid on which training integrates forces."""
     truth = random_ldos_model(77, ("Al",))
     snapshot = make_snapshot(seed, truth=truth, **options)
@@ -68,7 +68,7 @@ def whole_layer(head):
 @pytest.mark.parametrize("attributes", [ATTRIBUTES, WITH_CORE], ids=["valence", "core"])
 def test_forces_are_those_of_the_calculator(files, attributes):
     """MLDFTCalculator has its derivatives from the descriptor itself."""
-    snapshots, cache = files([labelled(1, attributes)], attributes)
+    snapshots, cache = files([labeled(1, attributes)], attributes)
     model = random_ldos_model(3, ("Al",))
     item = ForceData(snapshots, model.descriptor, cache, progress=False)[0]
     item = replace(item, features=item.features.double(), slopes=item.slopes.double())
@@ -82,7 +82,7 @@ def test_forces_are_those_of_the_calculator(files, attributes):
 
 def test_labels_are_those_of_the_directions(files):
     """Orthonormal directions without translation hold all of the forces but their sum."""
-    snapshots, cache = files([labelled(1)])
+    snapshots, cache = files([labeled(1)])
     item = ForceData(snapshots, random_ldos_model(3, ("Al",)).descriptor, cache, progress=False)[0]
     flat = item.directions.flatten(1)
     assert flat.shape == (9, 12)
@@ -95,7 +95,7 @@ def test_labels_are_those_of_the_directions(files):
 
 def test_many_atoms_share_few_directions(monkeypatch, files):
     monkeypatch.setattr(grid_forces, "DIRECTIONS", 5)
-    snapshots, cache = files([labelled(1)])
+    snapshots, cache = files([labeled(1)])
     item = ForceData(snapshots, random_ldos_model(3, ("Al",)).descriptor, cache, progress=False)[0]
     assert item.slopes.shape[0] == len(item.wanted) == 5
     flat = item.directions.flatten(1)
@@ -105,7 +105,7 @@ def test_many_atoms_share_few_directions(monkeypatch, files):
 
 def test_rows_against_differences_of_the_calculators_energy(files):
     """Mixed second differences of A in the positions and in the last layer, by MLDFTCalculator alone."""
-    snapshots, cache = files([labelled(1)])
+    snapshots, cache = files([labeled(1)])
     model = random_ldos_model(3, ("Al",))
     head, item = model.heads["ldos"], ForceData(snapshots, model.descriptor, cache, progress=False)[0]
     item = replace(item, features=item.features.double(), slopes=item.slopes.double())
@@ -139,7 +139,7 @@ def test_nearest_is_least_squares():
 
 def test_metric_is_that_of_ldos_and_density(files):
     """A change of the last layer changes LDOS and density by what LDOSLoss sees, at all points."""
-    snapshots, cache = files([labelled(1)])
+    snapshots, cache = files([labeled(1)])
     model = random_ldos_model(3, ("Al",))
     head, data = model.heads["ldos"].float(), GridData(snapshots, model.descriptor, cache, progress=False)
     with seeded(6):
@@ -156,8 +156,8 @@ def test_metric_is_that_of_ldos_and_density(files):
 
 @pytest.mark.parametrize("hold", [0.0, 0.3])
 def test_normal_matrix_is_that_of_the_refit(files, hold):
-    """The gradient of what the refit minimises is 2 (W - W_0) N, by automatic differentiation."""
-    snapshots, cache = files([labelled(seed, n_points=50) for seed in (1, 2)])
+    """The gradient of what the refit minimizes is 2 (W - W_0) N, by automatic differentiation."""
+    snapshots, cache = files([labeled(seed, n_points=50) for seed in (1, 2)])
     model = random_ldos_model(3, ("Al",))
     head, data = model.heads["ldos"].float(), GridData(snapshots, model.descriptor, cache, progress=False)
     before = whole_layer(head).double()
@@ -180,7 +180,7 @@ def test_normal_matrix_is_that_of_the_refit(files, hold):
 
 def test_refit_reaches_the_forces(files):
     """The more they weigh, the closer they come, and the farther is the last layer from that of the LDOS alone."""
-    snapshots, cache = files([labelled(seed, n_points=100) for seed in range(2)])
+    snapshots, cache = files([labeled(seed, n_points=100) for seed in range(2)])
     model = random_ldos_model(3, ("Al",))
     data = GridData(snapshots, model.descriptor, cache, progress=False)
     forces = ForceData(snapshots, model.descriptor, cache, progress=False)
@@ -206,7 +206,7 @@ def test_refit_reaches_the_forces(files):
 
 
 def test_fingerprints_are_kept(files):
-    snapshots, cache = files([labelled(1)])
+    snapshots, cache = files([labeled(1)])
     descriptor = random_ldos_model(3, ("Al",)).descriptor
     first = ForceData(snapshots, descriptor, cache, progress=False)[0]
     with h5py.File(cache, "a") as file:
@@ -217,7 +217,7 @@ def test_fingerprints_are_kept(files):
 
 
 def test_snapshots_without_forces(files):
-    snapshots, cache = files([replace(labelled(1), forces=None)])
+    snapshots, cache = files([replace(labeled(1), forces=None)])
     with pytest.raises(ValueError, match="'al-1' has no forces"):
         ForceData(snapshots, random_ldos_model(3, ("Al",)).descriptor, cache, progress=False)
 
@@ -225,7 +225,7 @@ def test_snapshots_without_forces(files):
 @pytest.mark.parametrize("zero", [EnergyZero(), EnergyZero(0.3, {"Al": 20.0})], ids=["no zero", "zero"])
 def test_energies_are_those_of_the_calculator(files, zero):
     """Relative to the zero of the head; their derivatives by central differences."""
-    snapshots, cache = files([labelled(1)])
+    snapshots, cache = files([labeled(1)])
     model = random_ldos_model(3, ("Al",), zero=zero)
     head, data = model.heads["ldos"], GridData(snapshots, model.descriptor, cache, progress=False, zero=zero)
     item, snapshot, last = data[0], snapshots[0], whole_layer(model.heads["ldos"]).requires_grad_(True)
@@ -246,12 +246,12 @@ def test_energies_are_those_of_the_calculator(files, zero):
 
 @pytest.mark.parametrize("n_linear", [0, 2])
 def test_refit_reaches_the_energies(files, n_linear):
-    snapshots, cache = files([labelled(seed, n_points=40) for seed in range(3)])
+    snapshots, cache = files([labeled(seed, n_points=40) for seed in range(3)])
     model = random_ldos_model(3, ("Al",))
     data = GridData(snapshots, model.descriptor, cache, progress=False)
     with seeded(7):
         model.heads["ldos"] = head = LDOSHead(model.descriptor.n_features, ENERGIES, (5,), n_linear=n_linear)
-    standardise_ldos(head, data)
+    standardize_ldos(head, data)
     refit_last_layer(head, data, 1.0)
     found = refit_with_labels(head, data, None, 0.0, 100.0, 1.0, progress=False)
     assert list(found) == ["energy"] and found["energy"][1] < 0.2 * found["energy"][0]
@@ -261,7 +261,7 @@ def test_refit_reaches_the_energies(files, n_linear):
 
 
 def test_no_energy_without_density(files, tmp_path):
-    files([replace(labelled(1, n_points=20), density=None)])
+    files([replace(labeled(1, n_points=20), density=None)])
     with pytest.raises(ValueError, match="'al-1' has no density; write it too, or train with energy_weight = 0"):
         train(
             parse_config(
@@ -279,7 +279,7 @@ def test_no_energy_without_density(files, tmp_path):
 
 def test_training_takes_forces_and_energies(files, tmp_path):
     """With their weights, a training ends with the second refit; nothing else is different."""
-    snapshots, cache = files([labelled(seed, n_points=60) for seed in (0, 1)])
+    snapshots, cache = files([labeled(seed, n_points=60) for seed in (0, 1)])
     models = []
     for weight in (0.0, 0.1):
         models.append(

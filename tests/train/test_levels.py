@@ -11,7 +11,7 @@ from ase_mlelec.heads import Blocks, HamiltonianHead
 from ase_mlelec.model import Model
 from ase_mlelec.physics.kmesh import time_reversal_pairs
 from ase_mlelec.train.hamiltonian import eigenvalue_response as levels
-from ase_mlelec.train.hamiltonian.closed_form import standardise_hamiltonian
+from ase_mlelec.train.hamiltonian.closed_form import standardize_hamiltonian
 from ase_mlelec.train.hamiltonian.descent import category_errors, category_scales
 from ase_mlelec.train.hamiltonian.items import frame_functions, prepare
 
@@ -27,7 +27,7 @@ def graphene(k):
 
 @pytest.fixture(scope="module", params=[(mx2, 28), (graphene, 4)], ids=["MX2", "graphene"])
 def fitted(request):
-    """(model with the two-centre parts alone, frames, number of electrons)"""
+    """(model with the two-center parts alone, frames, number of electrons)"""
     make, n_electrons = request.param
     frames = [make(k) for k in range(3)]
     species, symmetry, functions, areas = frame_functions(frames)
@@ -35,7 +35,7 @@ def fitted(request):
     descriptor = LayerMoments(species, environment=4.5, symmetry=symmetry, n_radial=3, reference_areas=areas)
     head = HamiltonianHead.for_descriptor(descriptor, functions, widths=(6,))
     model = Model(descriptor, {"hamiltonian": head}).double()
-    standardise_hamiltonian(model, [prepare(model, frame) for frame in frames])
+    standardize_hamiltonian(model, [prepare(model, frame) for frame in frames])
     return model, frames, n_electrons
 
 

@@ -22,7 +22,7 @@ from ase_mlelec.train.linear import RidgeRegression, own_sizes
 from ase_mlelec.train.linear_energy import fit_linear
 from ase_mlelec.train.losses import EnergyLoss, energy_and_derivatives
 from ase_mlelec.train.recipe import train
-from ase_mlelec.train.standardize import standardise
+from ase_mlelec.train.standardize import standardize
 
 
 def alloy(n=12):
@@ -50,7 +50,7 @@ def linear_model(frames, seed=0):
         torch.manual_seed(seed)
         descriptor = DeepPotSE(["Au", "Cu"], 4.0, 1.5, (3,), 3, l_max=2, n_basis=4)
         model = Model(descriptor, {"energy": ScalarHead(2, descriptor.n_features, ())}).double()
-    standardise(model, frames)
+    standardize(model, frames)
     return model
 
 
@@ -96,9 +96,9 @@ def test_finds_the_truth():
     """Labels of a linear model come back on structures that were not in the fit."""
     frames = alloy(40)
     truth = linear_model(frames, seed=1)
-    labelled = copy.deepcopy(frames)
+    labeled = copy.deepcopy(frames)
     batches = Batches.for_model(truth, frames, ("energy",))
-    for k, frame in enumerate(labelled):
+    for k, frame in enumerate(labeled):
         energy, found = energy_and_derivatives(truth, batches.batch([k]))
         frame.labels.update(
             energy=float(energy.detach()),
@@ -109,9 +109,9 @@ def test_finds_the_truth():
     for layer in model.heads["energy"].nets.last:
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
-    seen = labelled.where(lambda frame: int(frame.name[1:]) < 25)
+    seen = labeled.where(lambda frame: int(frame.name[1:]) < 25)
     fit_linear(model, seen, EnergyLoss((1, 1.0), (1, 1.0), (1, 1.0)), 1e-13, progress=False)
-    unseen = Batches.for_model(model, labelled, ("energy",)).batch(range(25, 40))
+    unseen = Batches.for_model(model, labeled, ("energy",)).batch(range(25, 40))
     for one, two in zip(_flat(model, unseen), _flat(truth, unseen)):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
 

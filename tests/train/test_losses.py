@@ -116,7 +116,7 @@ def test_without_gradients_the_same_numbers(frames):
 
 
 @pytest.mark.parametrize("atomic", [1.0, 0.0], ids=["atomic", "totals alone"])
-def test_centre_losses_are_their_equations(atomic):
+def test_center_losses_are_their_equations(atomic):
     """Mean squares over the oxygens and over the sums per oxygen, with predictions of the calculator."""
     frames, model = make_wannier_frames(3), random_model(2, ("dipole", "polarizability"), metadata=dict(WANNIER))
     frames.frames[1].labels["atomic_polarizability"][3, 0, 1] += 0.4  # antisymmetric parts do not count
@@ -137,12 +137,12 @@ def test_centre_losses_are_their_equations(atomic):
         assert len(squares) == (2 if atomic else 1)
 
 
-def test_labels_of_centre_losses():
+def test_labels_of_center_losses():
     assert VectorLoss().labels == ("atomic_dipole",) and VectorLoss(0, 1).labels == ("summed_dipole",)
     assert TensorLoss().labels == ("atomic_polarizability",) and TensorLoss(0, 1).labels == ("polarizability",)
 
 
-def test_only_centres_are_described():
+def test_only_centers_are_described():
     """Four oxygens in a cell of six atoms."""
     frames, model, rows = make_wannier_frames(2), random_model(2, ("dipole",)), []
     model.descriptor.register_forward_hook(lambda module, args, out: rows.append(len(out.features)))

@@ -21,7 +21,7 @@ from ase_mlelec.train.fit import evaluate_loss, fit
 from ase_mlelec.train.linear_energy import _weighted_rows, fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss, energy_and_derivatives
 from ase_mlelec.train.recipe import train
-from ase_mlelec.train.standardize import standardise
+from ase_mlelec.train.standardize import standardize
 
 LOSSES = [
     EnergyLoss((0.3, 2.0), (5.0, 1.0), (0.7, 0.2)),
@@ -108,7 +108,7 @@ def test_terms_of_spectra(frames, model):
 
 
 @pytest.mark.parametrize("kind", [VectorLoss, TensorLoss])
-def test_terms_of_centres(kind):
+def test_terms_of_centers(kind):
     """Sums where the labels by atom are missing; by the losses of the single structures."""
     frames, model = make_wannier_frames(4), random_model(2, ("dipole", "polarizability"))
     atomic, total = QUANTITIES[kind.quantity].labels
@@ -165,7 +165,7 @@ def linear_model(frames):
         torch.manual_seed(0)
         descriptor = DeepPotSE(["Cu"], 4.0, 1.5, (3,), 3, l_max=2, n_basis=4)
         made = Model(descriptor, {"energy": ScalarHead(1, descriptor.n_features, ())}).double()
-    standardise(made, frames)
+    standardize(made, frames)
     return made
 
 

@@ -83,7 +83,7 @@ def test_core_and_ranges(frames, tmp_path):
     assert seen[model] == pytest.approx(0.7 * seen[without], rel=0.3) and seen[model] < seen[without]
     for each in (model, without):
         assert float(each.core.outer) == pytest.approx(0.95 * seen[each], abs=2e-4)
-    # the support teaches, but is no part of normalisation and ranges
+    # the support teaches, but is no part of normalization and ranges
     assert not torch.equal(model.heads["energy"].nets.last[0].weight, without.heads["energy"].nets.last[0].weight)
     assert torch.equal(model.heads["energy"].nets.scale, without.heads["energy"].nets.scale)
     assert model.core.crowded == without.core.crowded
@@ -248,7 +248,7 @@ def test_table():
     assert stress.split()[-3:] == ["0.25", "1", "GPa"] and ados.split()[-2:] == ["-", "0.2"]
 
 
-CENTRES = {
+CENTERS = {
     "dipole": {"centers": ["O"], "steps": 100, "widths": [8], "learning_rate": [3e-2, 3e-3]},
     "polarizability": {"centers": ["O"], "steps": 100, "widths": [8], "learning_rate": [3e-2, 3e-3]},
 }
@@ -263,7 +263,7 @@ def test_train_vectors_and_tensors(tmp_path, atomic):
         for frame in frames:
             del frame.labels["atomic_dipole"], frame.labels["atomic_polarizability"]
     write_hdf5(tmp_path / "cu.h5", frames)
-    sections = {name: {**table, "atomic": atomic, "total": 1.0} for name, table in CENTRES.items()}
+    sections = {name: {**table, "atomic": atomic, "total": 1.0} for name, table in CENTERS.items()}
     started = {name: {**table, "learning_rate": [1e-12, 1e-12], "steps": 1} for name, table in sections.items()}
     start = train(configuration(tmp_path, energy=None, dos=None, **started), progress=False)
     model = train(configuration(tmp_path, energy=None, dos=None, **sections), progress=False)
@@ -314,7 +314,7 @@ def test_charges_of_the_data():
     assert wannier_charges(Frames([]), ["O"]) == {}
 
 
-def test_centres_that_the_data_do_not_have(tmp_path):
+def test_centers_that_the_data_do_not_have(tmp_path):
     write_hdf5(tmp_path / "cu.h5", make_wannier_frames(5))
     with pytest.raises(ValueError, match="dipole.centers: got H, the data have O, Si; choose of these"):
         train(configuration(tmp_path, energy=None, dos=None, dipole={"centers": ["H"]}), progress=False)

@@ -9,10 +9,10 @@ from ase_mlelec.analysis.plots.densities import plot_dos, plot_dos_comparison, p
 from ase_mlelec.analysis.plots.fields import plot_components, plot_slice, plot_variances
 from ase_mlelec.analysis.plots.melting import melting_figure
 from ase_mlelec.analysis.plots.parity import plot_parity, plot_parity_counts, plot_parity_groups
-from ase_mlelec.analysis.plots.style import COLOURS
+from ase_mlelec.analysis.plots.style import COLORS
 
 __all__ = [
-    "COLOURS",
+    "COLORS",
     "melting_figure",
     "plot_bands",
     "plot_components",

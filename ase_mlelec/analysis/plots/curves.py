@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib import colormaps
 
-from ase_mlelec.analysis.plots.style import COLOURS, SHADE
+from ase_mlelec.analysis.plots.style import COLORS, SHADE
 from ase_mlelec.quantities import QUANTITIES
 
 
@@ -72,9 +72,9 @@ def plot_stack(ax, x, curves, labels, *, cmap="viridis"):
     """
     curves = np.asarray(curves, dtype=float)
     step = curves.max(axis=1).mean()
-    colours = colormaps[cmap](np.linspace(0, 0.85, len(curves)))
-    for k, (curve, label, colour) in enumerate(zip(curves, labels, colours, strict=True)):
-        ax.plot(x, curve + k * step, color=colour, lw=1.3, zorder=3 + len(curves) - k)
+    colors = colormaps[cmap](np.linspace(0, 0.85, len(curves)))
+    for k, (curve, label, color) in enumerate(zip(curves, labels, colors, strict=True)):
+        ax.plot(x, curve + k * step, color=color, lw=1.3, zorder=3 + len(curves) - k)
         ax.axhline(k * step, color="0.8", lw=0.6, zorder=0)
         ax.annotate(
             label,
@@ -84,7 +84,7 @@ def plot_stack(ax, x, curves, labels, *, cmap="viridis"):
             ha="right",
             textcoords="offset points",
             fontsize="small",
-            color=colour,
+            color=color,
         )
     ax.set_yticks([])
     ax.set_ylim(-0.05 * step, (curves + step * np.arange(len(curves))[:, None]).max() + 0.1 * step)
@@ -93,7 +93,7 @@ def plot_stack(ax, x, curves, labels, *, cmap="viridis"):
 
 
 def plot_bands(ax, bands, weights=None, label="", *, cmap="coolwarm", **line):
-    """Bands along a path, relative to their reference; with weights as points whose colour is the weight ("fat bands").
+    """Bands along a path, relative to their reference; with weights as points whose color is the weight ("fat bands").
 
     Parameters
     ----------
@@ -101,14 +101,14 @@ def plot_bands(ax, bands, weights=None, label="", *, cmap="coolwarm", **line):
         NaN is left out.
     weights : array [K, n]
         Between 0 and 1, such as the share of a layer.
-    label : str of the colour bar
+    label : str of the color bar
     line : keywords of ``Axes.plot``
     """
     x, ticks, names = bands.path.get_linear_kpoint_axis()
     energies = bands.energies - bands.reference
     if weights is None:
         for spin in energies:
-            ax.plot(x, spin, **{"color": COLOURS[0], "lw": 1.2, **line})
+            ax.plot(x, spin, **{"color": COLORS[0], "lw": 1.2, **line})
     else:
         drawn = ax.scatter(
             np.repeat(x, energies.shape[2]), energies[0].ravel(), 4, np.ravel(weights), cmap=cmap, vmin=0, vmax=1, lw=0

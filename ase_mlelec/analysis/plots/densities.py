@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ase_mlelec.analysis.plots.style import COLOURS, SHADE
+from ase_mlelec.analysis.plots.style import COLORS, SHADE
 from ase_mlelec.quantities import QUANTITIES
 
 ENERGY, DOS = QUANTITIES["energy"].axis, QUANTITIES["dos"].axis
@@ -16,7 +16,7 @@ def plot_dos(ax, energies, dos, fermi_level=None, *, align=False, occupied=False
     energies : array [S], eV
     dos : array [S], states/eV
     fermi_level : float, eV
-        Marked by a dashed line in the colour of the curve.
+        Marked by a dashed line in the color of the curve.
     align
         Put the Fermi level at zero.
     occupied
@@ -65,8 +65,8 @@ def plot_dos_comparison(ax, below, energies, reference, prediction, fermi_level=
     After Ellis et al. 2021, Fig. 3.
     """
     plot_dos(ax, energies, reference, color="black", lw=1.8, label="DFT")
-    plot_dos(ax, energies, prediction, color=COLOURS[2], lw=1.4, ls=(0, (4, 2)), label="ML-DFT")
-    below.plot(energies, np.subtract(prediction, reference), color=COLOURS[2], lw=1)
+    plot_dos(ax, energies, prediction, color=COLORS[2], lw=1.4, ls=(0, (4, 2)), label="ML-DFT")
+    below.plot(energies, np.subtract(prediction, reference), color=COLORS[2], lw=1)
     below.axhline(0, color="0.6", lw=0.9, zorder=0)
     for panel in (ax, below) if fermi_level is not None else ():
         panel.axvline(fermi_level, color="0.45", lw=0.9, ls=(0, (1, 2)), zorder=1)
@@ -78,7 +78,7 @@ def plot_dos_comparison(ax, below, energies, reference, prediction, fermi_level=
 
 
 def plot_dos_map(ax, x, energies, dos, fermi_level=None, *, label=DOS, cmap="magma"):
-    """Densities of states as colours along x, with the Fermi level as a line and a colour bar.
+    """Densities of states as colors along x, with the Fermi level as a line and a color bar.
 
     Parameters
     ----------

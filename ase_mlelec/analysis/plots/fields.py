@@ -2,22 +2,22 @@
 
 import numpy as np
 
-from ase_mlelec.analysis.plots.style import COLOURS
+from ase_mlelec.analysis.plots.style import COLORS
 
 
 def plot_components(ax, scores, values=None, label="", *, cmap="viridis"):
-    """Atoms in the plane of two principal components of their density of states, coloured by a number per atom.
+    """Atoms in the plane of two principal components of their density of states, colored by a number per atom.
 
     Parameters
     ----------
     scores : array [..., 2], states/eV
         From PrincipalComponents.scores.
     values : array [...]
-        Such as the order parameter; adds a colour bar with ``label``.
+        Such as the order parameter; adds a color bar with ``label``.
     """
     scores = np.asarray(scores).reshape(-1, np.shape(scores)[-1])
-    colour = {"color": COLOURS[0]} if values is None else {"c": np.ravel(values), "cmap": cmap}
-    drawn = ax.scatter(scores[:, 0], scores[:, 1], s=5, lw=0, alpha=0.6, rasterized=True, **colour)
+    color = {"color": COLORS[0]} if values is None else {"c": np.ravel(values), "cmap": cmap}
+    drawn = ax.scatter(scores[:, 0], scores[:, 1], s=5, lw=0, alpha=0.6, rasterized=True, **color)
     ax.set(xlabel="component 1 (states/eV)", ylabel="component 2 (states/eV)")
     if values is not None:
         ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.015).solids.set_alpha(1)
@@ -39,8 +39,8 @@ def plot_variances(ax, groups, ylabel):
     After Ellis et al. 2021, Fig. 7.
     """
     drawn = ax.boxplot(list(groups.values()), whis=(0, 100), widths=0.5, patch_artist=True)
-    for box, median, colour in zip(drawn["boxes"], drawn["medians"], COLOURS):
-        box.set(facecolor=colour, alpha=0.6)
+    for box, median, color in zip(drawn["boxes"], drawn["medians"], COLORS):
+        box.set(facecolor=color, alpha=0.6)
         median.set(color="black")
     ax.set_xticks(range(1, len(groups) + 1), list(groups))
     ax.set_ylabel(ylabel)
@@ -56,7 +56,7 @@ def plot_slice(ax, field, cell, label, **mesh):
         Transpose field and cell for another plane.
     cell : array [3, 3], Å
     label : str
-        Of the colour bar, with the unit.
+        Of the color bar, with the unit.
     mesh : keywords of ``Axes.pcolormesh``
         Such as cmap and vmin.
     """

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from ase_mlelec.analysis.plots.curves import plot_series
 from ase_mlelec.analysis.plots.densities import plot_dos, plot_dos_map
-from ase_mlelec.analysis.plots.style import COLOURS
+from ase_mlelec.analysis.plots.style import COLORS
 
 
 def melting_figure(run, *, title=None):
@@ -48,13 +48,13 @@ def melting_figure(run, *, title=None):
     right = page[1].subgridspec(2, 1)
     series = [figure.add_subplot(left[0])]
     series += [figure.add_subplot(left[k], sharex=series[0]) for k in range(1, 4)]
-    for ax, name, label, colour in zip(
+    for ax, name, label, color in zip(
         series,
         ("temperature", "order_parameter", "coordination"),
-        ("temperature (K)", "$Q$ (states/eV)", "neighbours"),
-        (COLOURS[2], COLOURS[0], COLOURS[3]),
+        ("temperature (K)", "$Q$ (states/eV)", "neighbors"),
+        (COLORS[2], COLORS[0], COLORS[3]),
     ):
-        plot_series(ax, time, run[name], label, color=colour)
+        plot_series(ax, time, run[name], label, color=color)
         ax.tick_params(labelbottom=False)
     plot_dos_map(series[3], time, run["energy_grid"], dos, run["fermi_level"], label="DOS (states/eV/atom)")
     series[3].set_xlabel("time (ps)")
@@ -75,13 +75,13 @@ def _compare_stages(spectra, histogram, run, time, dos):
     order = np.nanmean(run["order_parameter"], axis=1)
     half = int(np.abs(order - (order[:width].mean() + order[-width:].mean()) / 2).argmin())
     bins = np.linspace(np.nanmin(run["order_parameter"]), np.nanmax(run["order_parameter"]) + 1e-9, 41)
-    for start, colour in zip((0, half - width // 2, n - width), COLOURS):
+    for start, color in zip((0, half - width // 2, n - width), COLORS):
         part = slice(max(start, 0), max(start, 0) + width)
         level, kelvin = run["fermi_level"][part].mean(), run["temperature"][part].mean()
         label = f"{time[part].mean():.1f} ps, {kelvin:.0f} K"
-        plot_dos(spectra, run["energy_grid"], dos[part].mean(axis=0), level, align=True, color=colour, label=label)
+        plot_dos(spectra, run["energy_grid"], dos[part].mean(axis=0), level, align=True, color=color, label=label)
         histogram.hist(
-            run["order_parameter"][part].ravel(), bins=bins, density=True, color=colour, alpha=0.55, label=label
+            run["order_parameter"][part].ravel(), bins=bins, density=True, color=color, alpha=0.55, label=label
         )
     spectra.set_ylabel("DOS (states/eV/atom)")
     spectra.legend(frameon=False, fontsize="small", loc="upper left")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ase_mlelec.analysis.plots.style import COLOURS
+from ase_mlelec.analysis.plots.style import COLORS
 
 
 def plot_parity(ax, reference, prediction, unit="", **points):
@@ -29,7 +29,7 @@ def plot_parity(ax, reference, prediction, unit="", **points):
         "ms": 2 if many else 6,
         "alpha": 0.3 if many else 0.8,
         "mew": 0,
-        "color": COLOURS[0],
+        "color": COLORS[0],
         "rasterized": many,
     }
     ax.plot(reference, prediction, **(style | points))
@@ -45,7 +45,7 @@ def plot_parity(ax, reference, prediction, unit="", **points):
 
 
 def plot_parity_counts(ax, reference, prediction, unit="", *, cmap="viridis"):
-    """Parity of very many numbers, such as a density on a grid: the colour is the number of points, with a colour bar.
+    """Parity of very many numbers, such as a density on a grid: the color is the number of points, with a color bar.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def plot_parity_counts(ax, reference, prediction, unit="", *, cmap="viridis"):
 
 
 def plot_parity_groups(ax, reference, prediction, groups, unit=""):
-    """Parity of one number per structure; colour and mean absolute error by group, such as the phase.
+    """Parity of one number per structure; color and mean absolute error by group, such as the phase.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def plot_parity_groups(ax, reference, prediction, groups, unit=""):
     After Ellis et al. 2021, Figs. 5, 6.
     """
     reference, prediction = _parity_frame(ax, reference, prediction, unit)
-    for name, colour, marker in zip(dict.fromkeys(groups), COLOURS, "os^Dvp"):
+    for name, color, marker in zip(dict.fromkeys(groups), COLORS, "os^Dvp"):
         chosen = np.array([group == name for group in groups])
         error = np.abs(prediction - reference)[chosen].mean()
         ax.plot(
@@ -116,7 +116,7 @@ def plot_parity_groups(ax, reference, prediction, groups, unit=""):
             ms=5,
             mew=0,
             alpha=0.8,
-            color=colour,
+            color=color,
             label=f"{name}: MAE {error:.3g} {unit}",
         )
     ax.locator_params(nbins=5)

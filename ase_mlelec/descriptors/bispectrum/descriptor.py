@@ -1,7 +1,7 @@
 r"""SNAP bispectrum components around atoms or the points of a grid.
 
-An atom at the vector r from the centre, at the distance r < R, is a point g = (a, b) of the sphere in four dimensions,
-a = cos(t) + i sin(t) z/r, b = sin(t) (-y + i x)/r, t = rfac0 pi (r - rmin0)/(R - rmin0). The density of neighbours
+An atom at the vector r from the center, at the distance r < R, is a point g = (a, b) of the sphere in four dimensions,
+a = cos(t) + i sin(t) z/r, b = sin(t) (-y + i x)/r, t = rfac0 pi (r - rmin0)/(R - rmin0). The density of neighbors
 there has the components U_j = 1 + sum_k w_k f(r_k) u_j(g_k), matrices (j+1) x (j+1) with j the doubled order, and
 
 .. math::
@@ -30,8 +30,8 @@ from ase_mlelec.descriptors.bispectrum.sphere import Shells
 from ase_mlelec.system import System
 
 LARGEST = 16  # of twojmax: tested up to here
-FAR = 1e6  # Å; where empty slots of a list of neighbours are put
-BLOCK = 128  # centres evaluated together: bounds memory, and is enough to hide the cost of calling
+FAR = 1e6  # Å; where empty slots of a list of neighbors are put
+BLOCK = 128  # centers evaluated together: bounds memory, and is enough to hide the cost of calling
 BLOCK_CUDA = 256
 
 
@@ -67,7 +67,7 @@ class _Components(torch.autograd.Function):
 
 
 def _evaluate(vec, kind, shells, twojmax, gradient=None):
-    """Iterator of (first centre, number of centres, Program that was run for them) over blocks of [3, P, K]."""
+    """Iterator of (first center, number of centers, Program that was run for them) over blocks of [3, P, K]."""
     n_centers, n_neighbors = vec.shape[1:]
     if not n_centers:
         return
@@ -99,17 +99,17 @@ class Bispectrum(Descriptor):
     rfac0, rmin0
         Constants of the map to the sphere (Å).
     switch : bool
-        True for neighbours that fade out at the cutoff.
+        True for neighbors that fade out at the cutoff.
     bzero : bool
-        True subtracts what a centre without neighbours has.
+        True subtracts what a center without neighbors has.
     n_radial
         Radial sums per species that follow the components, see radial_sums.
 
     Notes
     -----
     Features are [C, F] in LAMMPS' order: j1 = 0..2J, j2 = 0..j1, j = j1 - j2, j1 - j2 + 2, .. <= min(2J, j1 + j2),
-    those with j >= j1; 91 for 2J = 10. Centres that are points in space have the species 0. All is as in LAMMPS, but
-    an atom on a centre contributes its limit for r -> 0, while LAMMPS leaves it out: only so are features and forces
+    those with j >= j1; 91 for 2J = 10. Centers that are points in space have the species 0. All is as in LAMMPS, but
+    an atom on a center contributes its limit for r -> 0, while LAMMPS leaves it out: only so are features and forces
     continuous. (With rmin0 > 0 there is no limit: what is returned is finite but means nothing.)
 
     For a grid, chunk by chunk, differentiable in ``system.positions`` and ``system.cell``::
@@ -210,7 +210,7 @@ class Bispectrum(Descriptor):
         Parameters
         ----------
         dtype
-            Precision from the vectors to neighbours on; default that of the system.
+            Precision from the vectors to neighbors on; default that of the system.
         known : Tensor [P, F] of that precision
             These features from an earlier call: for the derivatives alone.
         """
@@ -223,7 +223,7 @@ class Bispectrum(Descriptor):
 
 
 def radial_sums(vec, kind, cutoffs, n_radial):
-    """Tensor [P, n_species K], for every species the sums over its neighbours of K spherical functions of them.
+    """Tensor [P, n_species K], for every species the sums over its neighbors of K spherical functions of them.
 
     phi_k = sin(k pi x)/(k pi x) (1 - x^2)^3 for k = 0..K-1, with x = r/R: linear combinations are superpositions of
     one function per atom, as densities of neutral atoms are.
@@ -232,7 +232,7 @@ def radial_sums(vec, kind, cutoffs, n_radial):
     ----------
     vec : Tensor [3, P, N], Å
     kind : Tensor [P, N]
-        Species of the neighbours.
+        Species of the neighbors.
     cutoffs
         R of every species, Å.
 

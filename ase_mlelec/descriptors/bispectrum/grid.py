@@ -9,14 +9,14 @@ from ase.calculators.calculator import InputError
 
 from ase_mlelec.edges import find_center_pairs
 
-BRICK_EDGE = 0.8  # Å; edge of the bricks of grid points that share a list of neighbours
-BRICKS_AT_ONCE = 4096  # bricks whose neighbours are searched together: bounds memory
+BRICK_EDGE = 0.8  # Å; edge of the bricks of grid points that share a list of neighbors
+BRICKS_AT_ONCE = 4096  # bricks whose neighbors are searched together: bounds memory
 CHUNK = 2048  # grid points that are handed out together: bounds memory
 
 
 @dataclass(frozen=True)
 class GridChunk:
-    """Some points of a grid and the atoms near them; bricks of neighbouring points share a list of neighbours.
+    """Some points of a grid and the atoms near them; bricks of neighboring points share a list of neighbors.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class GridChunk:
     neighbor : Tensor [b, K]
         Index of the atom; the number of atoms in empty slots.
     shift : Tensor [b, K, 3]
-        Whole numbers; the neighbour sits at r_neighbor + shift @ cell.
+        Whole numbers; the neighbor sits at r_neighbor + shift @ cell.
     """
 
     indices: torch.Tensor
@@ -81,7 +81,7 @@ def _chunks_of(system, shape, bricks, cutoff):
 
 
 def slots(center, n_centers):
-    """Places in a table [C, K], flattened, for pairs that are sorted by centre, and its width K, a multiple of 4."""
+    """Places in a table [C, K], flattened, for pairs that are sorted by center, and its width K, a multiple of 4."""
     count = torch.bincount(center, minlength=n_centers)
     width = 4 * max(1, -(-int(count.max()) // 4)) if n_centers else 4
     first = count.cumsum(0) - count
@@ -110,7 +110,7 @@ def check_grid(system, shape):
 
 
 def _bricks(cell, shape):
-    """Iterator over bricks of neighbouring points that together are the grid: their flattened indices."""
+    """Iterator over bricks of neighboring points that together are the grid: their flattened indices."""
     spacing = np.linalg.norm(cell, axis=1) / shape
     pieces = [np.array_split(np.arange(n), min(n, max(1, round(n * h / BRICK_EDGE)))) for n, h in zip(shape, spacing)]
     for i, k, m in product(*pieces):

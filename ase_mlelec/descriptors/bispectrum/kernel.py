@@ -1,9 +1,9 @@
-"""From neighbours on the group SU(2) to bispectrum components, and back: batched matrix products with fixed tables.
+"""From neighbors on the group SU(2) to bispectrum components, and back: batched matrix products with fixed tables.
 
 Both ways are written by hand as programs: lists of operations on arrays that are laid out once and used for block after
-block of centres. Fresh memory, views and autograd's records would cost more than the arithmetic.
+block of centers. Fresh memory, views and autograd's records would cost more than the arithmetic.
 
-Index letters: P centres, K neighbours, U numbers of all U_j, L and R rows of the moments, G x S = X points of a
+Index letters: P centers, K neighbors, U numbers of all U_j, L and R rows of the moments, G x S = X points of a
 quadrature rule.
 """
 

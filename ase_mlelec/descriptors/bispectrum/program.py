@@ -8,11 +8,11 @@ import torch
 
 from ase_mlelec.descriptors.bispectrum.kernel import kernel
 
-PART = 16  # centres whose functions are evaluated together: they should stay in the processor's cache
+PART = 16  # centers whose functions are evaluated together: they should stay in the processor's cache
 
 
 class Program:
-    """Operations on fixed arrays for blocks of P centres with K neighbours each: the way forward or the gradient.
+    """Operations on fixed arrays for blocks of P centers with K neighbors each: the way forward or the gradient.
 
     Fill the first two, for the gradient ``of_components`` too, call ``run()``, and read the other ones.
 
@@ -164,7 +164,7 @@ class Program:
             yield group, out
 
     def _functions(self, group, planes, part):
-        """f_j of a part of the centres at the points of the rule, [orders, P, X]."""
+        """f_j of a part of the centers at the points of the rule, [orders, P, X]."""
         n_centers = part.stop - part.start
         f = self.array("functions", len(group.js), n_centers, group.n_gamma, group.n_sphere)
         for k, j in enumerate(group.js):
@@ -213,7 +213,7 @@ class Program:
         self.do(self.of_u[:, 0].add_, sums)
 
     def _back_to_planes(self, group, of_products, f, of_planes, part):
-        """From the products of a part of the centres to its planes."""
+        """From the products of a part of the centers to its planes."""
         n_orders, n_centers, n_points = f.shape
         of_thirds = self.array("of_thirds", n_centers, group.n_thirds, n_points)
         of_pairs = self.array("of_pairs", n_centers, group.n_pairs, n_points)

@@ -1,4 +1,4 @@
-"""From vectors to neighbours to points of the sphere in four dimensions, with weights."""
+"""From vectors to neighbors to points of the sphere in four dimensions, with weights."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import torch
 
 @dataclass(frozen=True)
 class Shells:
-    """How neighbours are weighted: per species cutoff (Å) and weight, and the constants of the map to the sphere."""
+    """How neighbors are weighted: per species cutoff (Å) and weight, and the constants of the map to the sphere."""
 
     cutoffs: tuple
     weights: tuple
@@ -16,7 +16,7 @@ class Shells:
     switch: bool
 
     def on_sphere(self, vec, kind, sphere, weight):
-        """Write Re and Im of (a, b) [2, 2, P, K] and w f [P, K] of vectors [3, P, K] to neighbours of a kind [P, K].
+        """Write Re and Im of (a, b) [2, 2, P, K] and w f [P, K] of vectors [3, P, K] to neighbors of a kind [P, K].
 
         At r = 0 they take their limit for r -> 0.
         """

@@ -61,8 +61,8 @@ class LayerFrames(NamedTuple):
         return torch.stack([cosine * x + sine * y, cosine * y - sine * x, n.expand(len(self.layer), 3)], dim=1)
 
     def of_pairs(self, edges: Edges) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Pair vectors as (r [E] Å, t = z/r [E], u = (x + iy)/r [E] in the frame of the centre's layer, exp(iΔφ) [E]
-        with Δφ = φ of the centre - φ of the neighbour, within [E]: whether both are in the same layer)."""
+        """Pair vectors as (r [E] Å, t = z/r [E], u = (x + iy)/r [E] in the frame of the center's layer, exp(iΔφ) [E]
+        with Δφ = φ of the center - φ of the neighbor, within [E]: whether both are in the same layer)."""
         x, y, z = self.axes.to(edges.vec) @ edges.vec.T
         r = (x * x + y * y + z * z).sqrt()
         first, second = (self.layer.index_select(0, index) for index in (edges.center, edges.neighbor))

@@ -171,7 +171,7 @@ class Geometry(Environment):
 
 
 def heights(species: Tensor, edges: Edges, r: Tensor, t: Tensor, within: Tensor) -> Tensor:
-    """Tensor [N], Å: mean height of an atom above its neighbours of other species within the layer and 3.2 Å."""
+    """Tensor [N], Å: mean height of an atom above its neighbors of other species within the layer and 3.2 Å."""
     near = (within & (species[edges.center] != species[edges.neighbor]) & (r < 3.2)).nonzero()[:, 0]
     total = torch.zeros(len(species), dtype=r.dtype, device=r.device)
     center = edges.center[near]

@@ -11,7 +11,7 @@ with z the height of k over the middle of the pair and y = Im(conj(u) v), where 
 that of the unit vector of the pair, in the frame of the layer of i: B does not turn with that frame, is smooth where
 j is above i, and has the sign (-1)^b where the normal is reflected and (-1)^a where the direction in the plane is.
 
-On-site blocks see the same pairs of neighbours j and k, as moments that turn with the frame,
+On-site blocks see the same pairs of neighbors j and k, as moments that turn with the frame,
 
 .. math::
 

@@ -16,7 +16,7 @@ SINE = np.array([False, False, False, True, False, False, True, False, True])
 
 
 def harmonics(vectors):
-    """Values [n, 9] of the columns in the directions ``vectors`` [n, 3], normalised to 4π over the sphere."""
+    """Values [n, 9] of the columns in the directions ``vectors`` [n, 3], normalized to 4π over the sphere."""
     x, y, z = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T
     one = np.ones_like(x)
     p, d = 3**0.5, 5**0.5
@@ -44,7 +44,7 @@ def _directions():
 
 
 def coefficients(orbital, z, x):
-    """Coefficients [9] of an orbital with the axes z and x (need not be normalised) in the columns.
+    """Coefficients [9] of an orbital with the axes z and x (need not be normalized) in the columns.
 
     Raises
     ------

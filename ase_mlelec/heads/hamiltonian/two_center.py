@@ -6,7 +6,7 @@ import torch
 
 from ase_mlelec.descriptors.radial import chebyshev
 
-N_LINEAR, N_TURNED, N_NET = 14, 8, 8  # Chebyshev polynomials of the two-centre part, its anisotropy, and the net
+N_LINEAR, N_TURNED, N_NET = 14, 8, 8  # Chebyshev polynomials of the two-center part, its anisotropy, and the net
 
 
 def inputs_of_net(n_reduced, n_directed, n_windings, inter):
@@ -15,7 +15,7 @@ def inputs_of_net(n_reduced, n_directed, n_windings, inter):
 
 
 class PairNet(torch.nn.Module):
-    """h [E, W, W'] of pairs of one kind and range: envelope(r) (two-centre part + net).
+    """h [E, W, W'] of pairs of one kind and range: envelope(r) (two-center part + net).
 
     envelope = exp(a + b r) follows the size of the elements, so that near and far ones are learnt alike.
     """
@@ -50,8 +50,8 @@ class PairNet(torch.nn.Module):
         x = (1 / (r + low) - 1 / (high + low)) / (0.5 / low - 1 / (high + low))
         return chebyshev((2 * x - 1).clamp(-1, 1), n)
 
-    def two_centre(self, g, fold):
-        """Functions [E, K] of the two-centre part."""
+    def two_center(self, g, fold):
+        """Functions [E, K] of the two-center part."""
         radial = self.radial(g.r, N_LINEAR)
         turned = radial[:, :N_TURNED]
         parts = [radial * (g.t**power)[:, None] for power in range(5 if self.inter else 3)]
@@ -65,7 +65,7 @@ class PairNet(torch.nn.Module):
         return torch.cat(parts, dim=1)
 
     def signs(self):
-        """Tensor [2, K]: ±1 of every function of ``two_centre`` in a reflected frame, as ThirdAtoms.signs."""
+        """Tensor [2, K]: ±1 of every function of ``two_center`` in a reflected frame, as ThirdAtoms.signs."""
         up = [(-1.0) ** power for power in range(5 if self.inter else 3) for _ in range(N_LINEAR)]
         across = [1.0] * len(up)
         for part in (1.0, -1.0) * (2 if self.inter else 1):
@@ -75,7 +75,7 @@ class PairNet(torch.nn.Module):
 
     def linear_part(self, g, fold, coefficients):
         """h [E, W, W'] of the two-center functions times coefficients [K, W W']."""
-        h = self.two_centre(g, fold) @ coefficients
+        h = self.two_center(g, fold) @ coefficients
         return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)
 
     def beside(self, g, functions, coefficients):

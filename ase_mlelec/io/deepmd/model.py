@@ -27,7 +27,7 @@ def read_model(path: str | PathLike) -> Model:
     Model
         In the precision of the file. deepmd-kit stores neither the energy grid of a DOS nor the charges that belong to
         dipoles: set ``model.metadata`` (see DeepWannierCalculator) before a calculator is made of it. How many
-        neighbours of each species deepmd-kit keeps (``sel``; it drops the farthest of more) is
+        neighbors of each species deepmd-kit keeps (``sel``; it drops the farthest of more) is
         ``model.metadata["most_neighbors"]``, and the calculators warn where there are more.
 
     Raises
@@ -119,7 +119,7 @@ def _read_descriptor(path, stored, tree, species):
 def _statistics(path, stored, source, n, n_slots):
     """Mean [n] of s and scale [n, 2] of the radial and angular entries.
 
-    The slot axis is redundant: every slot of a centre's species has the same statistics, every direction as well.
+    The slot axis is redundant: every slot of a center's species has the same statistics, every direction as well.
     """
     names = part(source, "@variables", dict)
     mean, scale = (stored.array(names[name], (n, n_slots, 4)) for name in ("davg", "dstd"))
@@ -219,7 +219,7 @@ class _Fitting:
         return head
 
     def _of_vacuum(self, k):
-        """Whether what the net gives without neighbours is taken off, as the energy of the lone atom is known."""
+        """Whether what the net gives without neighbors is taken off, as the energy of the lone atom is known."""
         given = self.source.get("atom_ener") or []
         beyond = self.stored.tree.get("backend") != "TensorFlow"  # what holds for types that it does not name
         return any(energy is not None for energy in given) and (beyond if k >= len(given) else given[k] is not None)

@@ -65,7 +65,7 @@ def _broaden(levels, weights, energies, width):
 @formerly_positional("output")
 def read_projections(path: str | PathLike, *, output: str | PathLike) -> Projections:
     """Read projwfc.x: ``atomic_proj.xml`` (path: the file, prefix.save or the folder that holds one) and its text
-    ``output`` (which atom owns which atomic function; the XML does not say). Non-polarised, noncollinear and
+    ``output`` (which atom owns which atomic function; the XML does not say). Non-polarized, noncollinear and
     spin-orbit runs; the format is that of Quantum ESPRESSO 6.4 and later.
 
     Returns
@@ -75,7 +75,7 @@ def read_projections(path: str | PathLike, *, output: str | PathLike) -> Project
     Raises
     ------
     EspressoError
-        For missing, damaged or spin-polarised files and those of other runs.
+        For missing, damaged or spin-polarized files and those of other runs.
     """
     path = find_file(path, "atomic_proj.xml", WHAT_TO_GIVE)
     text, listing = read_text(path, WHAT_TO_GIVE), read_text(output, WHAT_TO_GIVE)
@@ -98,7 +98,7 @@ def read_projections(path: str | PathLike, *, output: str | PathLike) -> Project
         )
     )
     if n_spins not in (1, 4):
-        raise EspressoError(f"{path}: spin-polarised projections are not supported; use nspin = 1")
+        raise EspressoError(f"{path}: spin-polarized projections are not supported; use nspin = 1")
     owners, is_spinor = _owners(path, output, listing, n_functions)
     weights, eigenvalues = _levels(path, states, n_kpoints, n_bands)
     site = _site_weights(path, states, n_kpoints, n_bands, owners)

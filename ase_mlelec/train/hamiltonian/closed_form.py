@@ -1,4 +1,4 @@
-"""What of a Hamiltonian has closed forms: linear parts of hopping and on-site by ridge regression, normalisation.
+"""What of a Hamiltonian has closed forms: linear parts of hopping and on-site by ridge regression, normalization.
 
 Gradient descent (``ase_mlelec.train.hamiltonian``) starts from them.
 """
@@ -22,8 +22,8 @@ REFIT = 10.0  # times these ridges in fine-tuning, by which less of the first tr
 
 
 @torch.no_grad()
-def standardise_hamiltonian(model, items):
-    """Normalisation of inputs and outputs, and the linear parts by least squares."""
+def standardize_hamiltonian(model, items):
+    """Normalization of inputs and outputs, and the linear parts by least squares."""
     head, descriptor = model.heads["hamiltonian"], model.descriptor_of("hamiltonian")
     geometry, onsite, hopping = join(head, items)
     for k in range(len(head.species)):
@@ -116,7 +116,7 @@ def _add_linear_onsite(head, k, geometry, blocks, mean, stiffer=1.0):
 
 
 def _reflected_onsite(head, k, geometry, blocks):
-    """(standardised features, elements that do not turn [n, W^2], list of (generators, elements that turn)) of blocks
+    """(standardized features, elements that do not turn [n, W^2], list of (generators, elements that turn)) of blocks
     in the frames' reflections."""
     kind, functions, atoms = head.onsite[k], head.orbitals[k], geometry.species == k
     vectors, rows, values, turning = functions.circular(torch.complex128), [], [], []
@@ -197,8 +197,8 @@ def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
 
 
 def _functions(kind, net, name, pairs):
-    """Functions [E, K] of pairs in which hopping over its envelope is linear: of two centres, then of third atoms."""
-    found = [net.two_centre(pairs, kind.symmetry)]
+    """Functions [E, K] of pairs in which hopping over its envelope is linear: of two centers, then of third atoms."""
+    found = [net.two_center(pairs, kind.symmetry)]
     if kind.third_atoms:
         third, radial = kind.third_atoms[name](pairs), net.radial(pairs.r, len(net.third))
         found.append((radial[:, :, None] * third[:, None]).flatten(1))
@@ -240,9 +240,9 @@ def _envelope(r, blocks):
     bins = ((r - r.min()) / 0.5).long()
     count = r.new_zeros(int(bins.max()) + 1).index_add(0, bins, torch.ones_like(r))
     square = torch.zeros_like(count).index_add(0, bins, blocks.square().mean(dim=(1, 2)))
-    centre = torch.zeros_like(count).index_add(0, bins, r)
+    center = torch.zeros_like(count).index_add(0, bins, r)
     keep = count > 0
-    x, y = centre[keep] / count[keep], 0.5 * (square[keep] / count[keep] + 1e-12).log()
+    x, y = center[keep] / count[keep], 0.5 * (square[keep] / count[keep] + 1e-12).log()
     if len(x) < 2:
         return torch.tensor([float(y.mean()), 0.0])
     slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
@@ -252,7 +252,7 @@ def _envelope(r, blocks):
 
 @torch.no_grad()
 def _scale_nets(head, scales):
-    """Nets start with outputs of the size of what the two-centre parts leave, in units of their envelopes."""
+    """Nets start with outputs of the size of what the two-center parts leave, in units of their envelopes."""
     for kind in head.hopping:
         for reach, middle in (("near", 3.0), ("long", 8.0)):
             net, left = kind.nets[reach], scales.get(f"{'inter' if kind.inter else 'intra'}_{reach}", 1.0)

@@ -31,7 +31,7 @@ def category_errors(head, items):
 @torch.no_grad()
 def category_scales(head, items, batch_size=8):
     """dict category -> root mean square difference, eV; the loss is measured in that before the fit, for a new head the
-    one of the two-centre parts alone."""
+    one of the two-center parts alone."""
     totals = {}
     for start in range(0, len(items), batch_size):
         for name, error in category_errors(head, items[start : start + batch_size]).items():
@@ -59,7 +59,7 @@ def fit_hamiltonian(
     """Fit the Hamiltonian head of ``model`` with Adam and a learning rate that falls exponentially.
 
     The loss is the sum over categories of weight x mean square error / (that before the fit). Call
-    standardise_hamiltonian first, or start from a fitted head; at the end the interface dipole is fitted to what is
+    standardize_hamiltonian first, or start from a fitted head; at the end the interface dipole is fitted to what is
     left.
 
     Parameters

@@ -15,7 +15,7 @@ from ase_mlelec.system import System
 from ase_mlelec.train.hamiltonian.eigenvalue_response import level_responses
 
 CATEGORIES = ("onsite", "intra_near", "intra_long", "inter_near", "inter_long")
-SIDED = 0.5  # Å; species that are always as far above or below their neighbours have two sides
+SIDED = 0.5  # Å; species that are always as far above or below their neighbors have two sides
 SHARP = 6.0  # Å, between near and long pairs in tables of errors
 
 
@@ -72,7 +72,7 @@ def frame_functions(frames):
         for symbol in species:
             raised[symbol].append(height[symbols == symbol])
         axes = _local_axes(frame, lie)
-        for atom in np.argsort(-height, kind="stable"):  # the highest of its neighbours: above the middle
+        for atom in np.argsort(-height, kind="stable"):  # the highest of its neighbors: above the middle
             if axes[atom]:
                 found.setdefault(symbols[atom], axes[atom])
     missing = [symbol for symbol in species if symbol not in found]
@@ -209,7 +209,7 @@ def without_third_atoms(head, items):
 
 def distance_ranges(head, items, known=None):
     """dict of [shortest, longest] Å over ``items``: to the nearest atom "within" the layer, and "across" where layers
-    have neighbours; "alone": whether some have none.
+    have neighbors; "alone": whether some have none.
 
     Parameters
     ----------

@@ -246,7 +246,7 @@ def energy_metric(head, data):
 
 
 def nearest(metric, normal, rows, wanted, weights):
-    """The X [S, K] that minimises tr M X N X^T + sum_m weights_m (rows_m.X - wanted_m)^2, float64.
+    """The X [S, K] that minimizes tr M X N X^T + sum_m weights_m (rows_m.X - wanted_m)^2, float64.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ from ase_mlelec.train.recipes.shared import (
     starting_model,
 )
 from ase_mlelec.train.recipes.terms import with_labels
-from ase_mlelec.train.standardize import standardise, standardise_heads
+from ase_mlelec.train.standardize import standardize, standardize_heads
 
 
 def train_frames(config, progress=True):
@@ -122,7 +122,7 @@ def describe(frames, config):
 def wannier_charges(frames, centers):
     """dict of valence_charges and electrons_per_centre, by symbol in e, as far as the attributes of the data tell.
 
-    Structures are neutral: with one species of centres, the electrons of all atoms divided by the centres are theirs.
+    Structures are neutral: with one species of centers, the electrons of all atoms divided by the centers are theirs.
     """
     known = frames.attributes
     charges = known.get("valence_charges") or known.get("valence_electrons")
@@ -202,7 +202,7 @@ def train_energy(model, parts, config, progress):
     """Give ``model`` a head of the energy, trained; returns the path of its checkpoint."""
     options = with_labels(config.energy, "energy", _loss, parts["train"], config, progress)
     head = _add_head(model, ScalarHead, config.seed, widths=options.widths)
-    standardise(model, parts["train"])  # without the support, whose energies are far away
+    standardize(model, parts["train"])  # without the support, whose energies are far away
     if len(parts.get("support", ())):
         parts = parts | {"train": join([parts["train"], parts["support"]])}
     loss = _loss("energy", options)
@@ -226,9 +226,9 @@ def _train_of_atoms(model, quantity, parts, config, progress):
     for layer in head.nets.last:  # start from the mean of the labels: better than from noise around it
         torch.nn.init.zeros_(layer.weight)
     if first:
-        standardise(model, frames)
+        standardize(model, frames)
     else:
-        standardise_heads(model, frames, [name])
+        standardize_heads(model, frames, [name])
     return _fit(model, name, _loss(name, options), parts, config, progress, _parameters(model, head))
 
 
@@ -293,7 +293,7 @@ def _fit(model, name, loss, parts, config, progress, parameters=None):
 
 
 def take_over(model, name, config):
-    """Parameters and normalisation of a head, and of its descriptor unless another head was trained on that."""
+    """Parameters and normalization of a head, and of its descriptor unless another head was trained on that."""
     start = starting_model(config, name)
     pairs = [(model.heads[name], start.heads[name])]
     if sum(model.descriptor_of(head) is model.descriptor_of(name) for head in model.heads) == 1:

@@ -12,7 +12,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.train.data_checks import check_hamiltonians
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import closed_form, refuse_model
-from ase_mlelec.train.hamiltonian.closed_form import refit_hopping, refit_onsite, standardise_hamiltonian
+from ase_mlelec.train.hamiltonian.closed_form import refit_hopping, refit_onsite, standardize_hamiltonian
 from ase_mlelec.train.hamiltonian.descent import fit_hamiltonian
 from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
 from ase_mlelec.train.hamiltonian.items import distance_ranges, frame_functions, prepare
@@ -62,13 +62,7 @@ def train_hamiltonian(config, progress=True):
     ranges = distance_ranges(
         head, items["train"], config.start and starting_model(config).metadata["nearest_distances_A"]
     )
-    with closed_form("the linear part of the Hamiltonian", f"check the frames of {data.path}, or add some"):
-        if config.start:
-            refit_onsite(head, items["train"])
-            refit_hopping(head, items["train"])
-        else:
-            standardise_hamiltonian(bands, items["train"])
-    refuse_model(head, f"{data.path}: after the closed forms")
+    _fit_linear_parts(bands, items["train"], config, data.path)
     if model is not bands:
         model.heads["hamiltonian"], model.pairs = head, bands.descriptor
     checkpoints.append(checkpoint_of(config, "hamiltonian"))
@@ -99,6 +93,18 @@ def train_hamiltonian(config, progress=True):
     for checkpoint in checkpoints:
         checkpoint.unlink(missing_ok=True)
     return model.eval()
+
+
+def _fit_linear_parts(model, items, config, path):
+    """Closed forms of what is linear in the head, from the start or, where a trained model goes on, beside it."""
+    head = model.heads["hamiltonian"]
+    with closed_form("the linear part of the Hamiltonian", f"check the frames of {path}, or add some"):
+        if config.start:
+            refit_onsite(head, items)
+            refit_hopping(head, items)
+        else:
+            standardize_hamiltonian(model, items)
+    refuse_model(head, f"{path}: after the closed forms")
 
 
 def _energy(data, parts, more, config, progress):

@@ -11,7 +11,7 @@ from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.ldos.descent import LDOSLoss, fit_ldos
 from ase_mlelec.train.ldos.errors import mean_ldos_errors
 from ase_mlelec.train.ldos.label_refit import check_densities, refit_with_labels
-from ase_mlelec.train.ldos.standardise import fit_zero, standardise_ldos
+from ase_mlelec.train.ldos.standardize import fit_zero, standardize_ldos
 from ase_mlelec.train.recipes.shared import COPIED, protect_trained, provenance, seeded
 
 
@@ -76,7 +76,7 @@ def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None,
     if options.energy_weight:
         check_densities(data.snapshots)
     model.float()  # the fingerprints are computed in double precision, and kept in single
-    standardise_ldos(head, data, options.scaling, options.fingerprints)
+    standardize_ldos(head, data, options.scaling, options.fingerprints)
     loss = LDOSLoss(options.ldos, options.density, options.dos, options.band_energy)
     fit_ldos(
         model,

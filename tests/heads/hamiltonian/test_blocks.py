@@ -1,4 +1,4 @@
-"""Blocks of Hamiltonians: exact symmetries of a random head, and two-centre formulas learnt from aligned bilayers."""
+"""Blocks of Hamiltonians: exact symmetries of a random head, and two-center formulas learnt from aligned bilayers."""
 
 import functools
 
@@ -15,7 +15,7 @@ from ase_mlelec.heads import HamiltonianHead
 from ase_mlelec.model import Model
 from ase_mlelec.structures.twist import commensurate, twisted_bilayer
 from ase_mlelec.system import System
-from ase_mlelec.train.hamiltonian.closed_form import standardise_hamiltonian
+from ase_mlelec.train.hamiltonian.closed_form import standardize_hamiltonian
 from ase_mlelec.train.hamiltonian.descent import fit_dipole, fit_hamiltonian
 from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
 from ase_mlelec.train.hamiltonian.items import frame_functions, prepare
@@ -165,7 +165,7 @@ def trained(frames, steps, held=(), **options):
     head = HamiltonianHead.for_descriptor(descriptor, functions, widths=(12,), n_hidden=12, n_reduced=6, n_directed=2)
     model = Model(descriptor, {"hamiltonian": head}).double()
     items, others = ([prepare(model, frame) for frame in part] for part in (frames, held))
-    standardise_hamiltonian(model, items)
+    standardize_hamiltonian(model, items)
     errors = fit_hamiltonian(model, items, validation=others, steps=steps, progress=False, **options)
     return model, errors
 
@@ -217,7 +217,7 @@ def test_layer_functions_follow_a_twist():
 
 
 def twisted_functions(atoms):
-    """Hybrids of a twisted bilayer along the bonds of its own layers, found neighbour by neighbour."""
+    """Hybrids of a twisted bilayer along the bonds of its own layers, found neighbor by neighbor."""
     functions = []
     for layer in (0, 1):
         own = atoms[atoms.get_tags() == layer]

@@ -17,7 +17,7 @@ from ase_mlelec.heads import HamiltonianHead
 from ase_mlelec.heads.hamiltonian.hopping import N_THIRD
 from ase_mlelec.model import Model
 from ase_mlelec.system import System
-from ase_mlelec.train.hamiltonian.closed_form import standardise_hamiltonian
+from ase_mlelec.train.hamiltonian.closed_form import standardize_hamiltonian
 from ase_mlelec.train.hamiltonian.descent import category_errors
 from ase_mlelec.train.hamiltonian.items import prepare, without_third_atoms
 
@@ -96,8 +96,8 @@ def test_signs_of_reflections():
         torch.testing.assert_close(found, wanted * sign, atol=1e-10, rtol=0)
 
 
-def test_moments_are_sums_over_neighbours():
-    """X of on-site blocks, from B of every neighbour and its direction in the frame of the layer."""
+def test_moments_are_sums_over_neighbors():
+    """X of on-site blocks, from B of every neighbor and its direction in the frame of the layer."""
     atoms = mx2_bilayer((0.3, 0.1), noise=0.05, seed=1)
     head = random_wannier_model("mx2").descriptor
     system, third = System.from_atoms(atoms), head.onsite_third
@@ -127,13 +127,13 @@ def trained_on(model, frames, **changes):
     descriptor = LayerMoments(**(model.descriptor.arguments() | changes))
     head = HamiltonianHead(**(model.heads["hamiltonian"].arguments() | changes))
     own = Model(descriptor, {"hamiltonian": head}).double()
-    standardise_hamiltonian(own, [prepare(own, frame) for frame in frames])
+    standardize_hamiltonian(own, [prepare(own, frame) for frame in frames])
     return own
 
 
 def test_hopping_by_third_atoms_is_learnt(monkeypatch):
     """Hamiltonians in which all hopping is by third atoms, by their places up to squares: of an unseen structure a linear
-    fit, which has cubes too, knows most, one of two centres little."""
+    fit, which has cubes too, knows most, one of two centers little."""
     with monkeypatch.context() as truth:
         truth.setitem(N_THIRD, "near", (4, 6, 6))
         model = random_wannier_model("graphene")

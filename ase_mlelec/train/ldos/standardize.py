@@ -45,7 +45,7 @@ def fit_zero(snapshots):
 
 
 @torch.no_grad()
-def standardise_ldos(head, data, scaling="maximum", fingerprints="elements"):
+def standardize_ldos(head, data, scaling="maximum", fingerprints="elements"):
     """Fingerprints of a new head to mean 0 and spread 1, and the LDOS by ``scaling``:
 
     "maximum": to a maximum of 1. "spread": around its mean spectrum, from which the head starts, to a spread of 1; the
@@ -91,7 +91,7 @@ def _mean_and_covariance(arrays):
 
 
 def _whitening(covariance):
-    """Matrix [F, F] that turns deviations from the mean into principal components of spread 1, of standardised columns.
+    """Matrix [F, F] that turns deviations from the mean into principal components of spread 1, of standardized columns.
 
     Components below SMALLEST of the largest variance, of which many are numerical noise, stay small.
     """
