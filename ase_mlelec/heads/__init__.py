@@ -1,4 +1,4 @@
-"""Heads: environments -> a physical quantity of every center."""
+"""Heads: maps from environments to a physical quantity of every center."""
 
 from ase_mlelec.deprecated import former_names
 from ase_mlelec.heads.base import Blocks, Head, HeadOfPairs

@@ -1,4 +1,4 @@
-"""What every head is, and the per-species fitting net most of them share."""
+"""Base classes of heads, and the per-species fitting nets that most heads share."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ class Head(torch.nn.Module):
     Attributes
     ----------
     quantity : str
-        What ``forward`` returns, e.g. "energy".
+        Name of the quantity that ``forward`` returns, e.g. "energy".
     """
 
     quantity: str
@@ -25,22 +25,22 @@ class Head(torch.nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define forward(environment, edges)")
 
     def arguments(self):
-        """dict of constructor arguments (JSON types), from which a model file builds the head again."""
+        """dict of the constructor arguments (JSON types), from which a model file restores the head."""
         raise NotImplementedError(f"{type(self).__name__} must define arguments()")
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of a matrix between the functions of atoms: of every atom with itself, and of every pair of atoms once.
+    """Blocks of a matrix between atomic functions: one for every atom, and one for every pair of atoms.
 
     Attributes
     ----------
     geometry
-        What they depend on, with the atoms and pairs that they belong to.
+        Geometry with the atoms and pairs that the blocks belong to.
     onsite : dict by species k of Tensor [n, W, W]
-        Of the atoms ``atoms(k)``.
-    hopping : dict by (between layers or not, species of the first atom, of the second) of Tensor [e, W, W']
-        Of the pairs ``pairs(key)``; from the second atom to the first it is the transpose.
+        Blocks of the atoms ``atoms(k)``.
+    hopping : dict by key (between layers or not, first species, second species) of Tensor [e, W, W']
+        Blocks of the pairs ``pairs(key)`` from the first to the second atom; the reversed pair has the transpose.
     """
 
     geometry: Any
@@ -52,13 +52,13 @@ class Blocks:
         return (self.geometry.species == k).nonzero()[:, 0]
 
     def pairs(self, key):
-        """(first atom [e], second atom [e], lattice vector of the second one's cell [e, 3]) of the pairs of a kind."""
+        """(first atom [e], second atom [e], lattice vector to the cell of the second atom [e, 3]) of pairs of a kind."""
         rows = self.geometry.groups()[key]
         return self.geometry.first[rows], self.geometry.second[rows], self.geometry.shift[rows]
 
 
 class HeadOfPairs(Head):
-    """Base of heads whose quantity belongs to pairs of atoms: ``forward`` makes Blocks of a Geometry."""
+    """Base of heads whose quantity belongs to pairs of atoms: ``forward`` returns Blocks."""
 
     def forward(self, environment, edges: Edges | None = None) -> Blocks:
         """Blocks of all atoms and pairs of ``environment``, a Geometry."""
@@ -66,14 +66,14 @@ class HeadOfPairs(Head):
 
 
 def named(activation):
-    """dict, the argument ``activation``; empty for tanh, so that earlier versions read such models, too."""
+    """The argument ``activation`` as a dict; empty for tanh, so that earlier versions read such models, too."""
     return {} if activation == "tanh" else {"activation": activation}
 
 
 class FittingNets(torch.nn.Module):
     """One fitting net per species: [C, F] -> bias[species] + scale * net(standardized features), [C, n_out].
 
-    Without ``widths`` it is linear. timestep, activation : of the hidden layers, see DenseLayer.
+    Without ``widths`` the nets are linear. ``timestep`` and ``activation`` belong to the hidden layers, see DenseLayer.
 
     References
     ----------
@@ -98,8 +98,9 @@ class FittingNets(torch.nn.Module):
 
     @torch.no_grad()
     def fold(self):
-        """Absorb shift and inverse into the first layers, where these have no shortcut, and the scale and the bias into
-        the last ones; for evaluation.
+        """Absorb the normalization into the nets, for faster evaluation.
+
+        Shift and inverse go into the first layers, where these have no shortcut; scale and bias go into the last.
         """
         if self.shift is None or not len(self.hidden[0]):
             return

@@ -46,18 +46,19 @@ class SpectrumHead(Head):
 class LDOSHead(Head):
     """Local density of states [C, S], 1/(eV Å^3), of grid points; one net for all points.
 
-    D = scale (W (h, z) + b), with h a feed-forward net of the fingerprints, standardized (see standardize_ldos in
-    ase_mlelec.train.ldos), and z the last n_linear of these, in which D is linear: with radial sums (see
-    ase_mlelec.descriptors.bispectrum.radial_sums) a superposition of atomic spectra from which the net starts.
+    D = scale (W (h, z) + b). h is a feed-forward net of the standardized fingerprints (see standardize_ldos in
+    ase_mlelec.train.ldos). z are the last n_linear fingerprints, in which D is linear; with radial sums (see
+    ase_mlelec.descriptors.bispectrum.radial_sums) this linear part is a superposition of atomic spectra, from which
+    training starts.
 
     Parameters
     ----------
     energies : [S], eV
-        Relative to zero.level of the structure.
+        Energies relative to the zero of the structure, ``zero.level``.
     zero : EnergyZero, or its arguments as a dict
     activation : str
-        "silu", or the paper's "leaky_relu", whose kinks are jumps in the forces: with a grid spacing of 0.45 Å central
-        differences over ±1e-3 Å are off by 0.02 eV/Å.
+        "silu", or "leaky_relu" as in the paper. The kinks of "leaky_relu" make forces jump: with a grid spacing of
+        0.45 Å, central differences over ±1e-3 Å are off by 0.02 eV/Å.
 
     References
     ----------
@@ -94,9 +95,9 @@ class LDOSHead(Head):
         )
 
     def activations(self, features):
-        """Tensor [C, H], the last hidden layer and z, in which the LDOS is linear."""
+        """Outputs [C, H] of the last hidden layer and of z, in which the LDOS is linear."""
         first, features = self.hidden[0], features - self.shift
-        # weights of the fingerprints as they are: one product of small matrices instead of one for every point
+        # standardize the weights instead of the fingerprints: one product of small matrices, not one for every point
         h = self.hidden[1:](torch.nn.functional.linear(features, first.weight @ self.inverse, first.bias))
         return torch.cat([h, features @ self.inverse[self.n_features - self.n_linear :].T], dim=1)
 
@@ -104,13 +105,13 @@ class LDOSHead(Head):
         return self.spectrum(environment.features)
 
     def spectrum(self, features):
-        """Tensor [C, S], 1/(eV Å^3), from fingerprints [C, F]."""
+        """LDOS [C, S], 1/(eV Å^3), from fingerprints [C, F]."""
         return self.scale * self.last(self.activations(features))
 
     def coordinates(self, features):
-        """Tensor [C, K], in which the LDOS is linear: the last hidden layer or, where it is narrower, the LDOS itself.
+        """Coordinates [C, K] in which the LDOS is linear: the last hidden layer, or the LDOS where that is narrower.
 
-        Integrals of the LDOS over points or energies are integrals of these, and they are smaller.
+        Integrals of the LDOS over points are linear in integrals of the coordinates, which take less memory.
         """
         return self.activations(features) if self._is_low_rank() else self.spectrum(features)
 

@@ -36,7 +36,7 @@ class TensorHead(CenterHead):
         n_out = 1 + (n_rows * (n_rows + 1) // 2 if full else n_rows)
         super().__init__(n_species, n_features, n_rows, centers, widths, timestep, n_out, activation)
         self.full = full
-        if full:  # where in the outputs F_ij is
+        if full:  # places of F_ij in the outputs
             i, j = torch.triu_indices(n_rows, n_rows)
             index = torch.zeros(n_rows, n_rows, dtype=torch.long)
             index[i, j] = index[j, i] = torch.arange(1, n_out)

@@ -6,23 +6,23 @@ from ase_mlelec.heads.base import FittingNets, Head, named
 
 
 class CenterHead(Head):
-    r"""Base of heads that give tensors of the centers of chosen species, and zero for all others.
+    r"""Base of heads that give a tensor to every center of the chosen species, and zero to all other centers.
 
     .. math::
 
         \text{value} = \sum_o F_o(D) B_o(T)
 
-    with F the fitting net of the center's species and B what a subclass makes of the rows T, which turn with the
-    structure.
+    F are the outputs of the fitting net of the center's species. B are tensors that the subclass makes of the rows T of
+    ``Environment.frame``, which turn with the structure.
 
     Parameters
     ----------
     n_rows
-        M, the rows of ``Environment.frame``.
+        Number M of rows of ``Environment.frame``.
     centers
-        Indices of the species whose atoms have a value; only those go through the nets.
+        Indices of the species whose atoms have a value; no other atoms go through the nets.
     n_out
-        Number of the B_o.
+        Number of tensors B_o.
     """
 
     def __init__(self, n_species, n_features, n_rows, centers, widths, timestep, n_out, activation="tanh"):
@@ -51,11 +51,11 @@ class CenterHead(Head):
         )
 
     def basis(self, frame):
-        """Tensor [C, n_out, 3 ...], what the outputs of the nets multiply."""
+        """Tensors B_o [C, n_out, 3 ...] that are multiplied by the outputs of the nets."""
         raise NotImplementedError(f"{type(self).__name__} must define basis(frame)")
 
     def contract(self, outputs, frame):
-        """Tensor [C, 3 ...], outputs [C, n_out] of the nets times ``basis``."""
+        """Sum [C, 3 ...] of the outputs [C, n_out] of the nets times ``basis``."""
         raise NotImplementedError(f"{type(self).__name__} must define contract(outputs, frame)")
 
     def forward(self, environment, edges):
@@ -75,7 +75,7 @@ class CenterHead(Head):
 class VectorHead(CenterHead):
     """Vectors [C, 3], w = sum_j F_j(D) T_j, with T_j the j-th row of ``Environment.frame`` [C, M, 3].
 
-    Trained on displacements of Wannier centroids from their atoms it gives these, in Å.
+    A head that is trained on displacements of Wannier centroids from their atoms predicts displacements in Å.
 
     References
     ----------

@@ -1,1 +1,1 @@
-"""The Hamiltonian between functions of atoms in layered crystals, by physics: one file for each kind of term."""
+"""Head of tight-binding Hamiltonians of layered crystals; one file for each kind of matrix element."""

@@ -1,10 +1,10 @@
-"""From blocks in the frames of the layers to elements of a Hamiltonian between the functions of the atoms."""
+"""Assembly of a Hamiltonian matrix from blocks of pairs of atoms."""
 
 import torch
 
 
 def elements(blocks, orbitals):
-    """Hamiltonian of one structure between the functions, from its Blocks.
+    """Matrix elements of the Hamiltonian of one structure.
 
     Parameters
     ----------
@@ -13,9 +13,10 @@ def elements(blocks, orbitals):
     Returns
     -------
     tuple
-        (r_vectors [R, 3]; which [m], row [m], column [m], value [m]: lattice vector, functions of the home cell and of
-        that cell, eV; owners [W]: the atom of each function), NumPy arrays. Functions come in the order of the atoms,
-        and on each atom in that of its AtomicFunctions.
+        (r_vectors [R, 3], which [m], row [m], column [m], value [m], owners [W]), NumPy arrays. An element is
+        ``value`` (eV) between function ``row`` of the home cell and function ``column`` of the cell at lattice vector
+        ``r_vectors[which]``; ``owners`` holds the atom of each function. Functions are sorted by atom; the functions
+        of one atom have the order of its AtomicFunctions.
     """
     species = blocks.geometry.species
     sizes = torch.tensor([functions.size for functions in orbitals], device=species.device)[species]
@@ -35,8 +36,11 @@ def elements(blocks, orbitals):
 
 
 def _in_functions(blocks, orbitals):
-    """list of (lattice vectors [n, 3], first, second atoms [n], blocks [n, W, W'] between their functions); pairs from
-    both ends."""
+    """Transform blocks from the columns of the layer frames to the functions of the data.
+
+    Returns a list of (lattice vectors [n, 3], first atoms [n], second atoms [n], blocks [n, W, W']); every pair is
+    there in both directions.
+    """
     geometry, parts = blocks.geometry, []
     transforms, number = {}, torch.zeros_like(geometry.species)
     for k, functions in enumerate(orbitals):
@@ -46,7 +50,7 @@ def _in_functions(blocks, orbitals):
     for k, block in blocks.onsite.items():
         atoms = blocks.atoms(k)
         turned = transforms[k] @ block @ transforms[k].mT
-        turned = (turned + turned.mT) / 2  # of rounding
+        turned = (turned + turned.mT) / 2  # removes rounding errors
         parts.append((torch.zeros(len(atoms), 3, dtype=torch.long, device=atoms.device), atoms, atoms, turned))
     for key, block in blocks.hopping.items():
         first, second, shift = blocks.pairs(key)

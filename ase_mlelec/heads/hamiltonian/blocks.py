@@ -1,8 +1,10 @@
-"""Blocks of a tight-binding Hamiltonian between the functions of two atoms, or of one, of layered crystals.
+"""Head that predicts the blocks of a tight-binding Hamiltonian of layered crystals.
 
-Three kinds, by physics: on-site from the environment (``onsite``); hopping within a layer from reduced representations
-of both environments and the pair vector; hopping between layers from the pair vector, and the representations
-(``hopping``, made of two-center and three-center terms).
+A block holds the matrix elements between the functions of two atoms, or of one atom with itself. There are three kinds:
+
+- on-site blocks depend on the environment of the atom (``onsite``);
+- hopping within a layer and hopping between layers depend on the pair vector and on reduced representations of both
+  environments (``hopping``, made of two-center and three-center terms).
 
 References
 ----------
@@ -28,7 +30,7 @@ from ase_mlelec.nets import map_by_species
 
 
 class Standardization(torch.nn.Module):
-    """Features of every species shifted and scaled to about unit size."""
+    """Shift and scale the features of every species to about unit size."""
 
     def __init__(self, n_species: int, n_features: int):
         super().__init__()
@@ -36,39 +38,41 @@ class Standardization(torch.nn.Module):
         self.register_buffer("inverse", torch.ones(n_species, n_features))
 
     def forward(self, features: Tensor, species: Tensor) -> Tensor:
-        """Features [N, F] of atoms of ``species`` [N]."""
+        """Standardized features [N, F] of atoms of ``species`` [N]."""
         return (features - self.shift[species]) * self.inverse[species]
 
 
 class HamiltonianHead(HeadOfPairs):
-    """Hamiltonian blocks, eV above the vacuum level, in the columns of ``orbitals`` and the frames of the layers.
+    """Blocks of a Hamiltonian, eV above the vacuum level.
 
+    Rows and columns of a block are the real harmonics of ``orbitals`` in the frames of the two atoms' layers.
     Blocks have exact derivatives with respect to the positions and the cell of the structure.
 
     Parameters
     ----------
     species : sequence of str
-        Chemical symbols, those of the descriptor.
+        Chemical symbols, the same as in the descriptor.
     functions : dict by symbol of dict
-        "orbitals", list of names as in ``orbitals``; "z" and "x", their axes in the frame of the layer for atoms above
-        its middle; "sided", whether the axes of atoms below are mirrored.
+        "orbitals": list of names as in ``orbitals``; "z" and "x": axes of each orbital in the frame of the layer, for
+        atoms above the middle of their layer; "sided": whether atoms below the middle have mirrored axes.
     n_features, n_channels, n_ace, n_third, symmetry : int
         Sizes of a LayerMoments; see ``for_descriptor``.
     cutoff, third : float
-        Å, of hopping, and within which of both atoms a third one changes it; 0: none does.
+        Å. ``cutoff``: range of hopping. ``third``: a third atom within this distance of both atoms changes their
+        hopping; 0 for no three-center terms.
     widths : sequence of int
-        Of the nets of pairs.
+        Widths of the hidden layers of the pair nets.
     n_hidden : int
-        Width of the nets of environments.
+        Width of the hidden layer of the environment nets.
     n_reduced, n_directed : int
-        Size of the reduced representation of an environment, and of its parts that turn, by azimuthal number.
+        Size of the reduced representation of an environment: invariant numbers, and channels of every azimuthal number.
     reference_areas : dict of float, optional
-        Å^2 per atom, of unstrained layers by their formulas.
+        Area per atom, Å^2, of the unstrained layer of every formula.
 
     Raises
     ------
     ValueError
-        For missing functions and a cutoff that is too short.
+        For a species without functions and for a cutoff that is too short.
     """
 
     quantity = "hamiltonian"
@@ -138,7 +142,7 @@ class HamiltonianHead(HeadOfPairs):
 
     @classmethod
     def for_descriptor(cls, descriptor: LayerMoments, functions: Mapping[str, Mapping], **options) -> "HamiltonianHead":
-        """A head that reads what ``descriptor`` makes."""
+        """A head whose sizes fit the features of ``descriptor``."""
         sizes = ("n_features", "n_channels", "symmetry", "n_ace", "n_third", "cutoff", "third", "reference_areas")
         return cls(descriptor.species, functions, **{name: getattr(descriptor, name) for name in sizes} | options)
 
@@ -152,22 +156,22 @@ class HamiltonianHead(HeadOfPairs):
     # environments ------------------------------------------------------------------------------------------------
 
     def view(self, geometry: Geometry, up: int = 1, across: int = 1) -> View:
-        """The structure and the representations of its environments in reflected frames."""
+        """The structure and the representations of its environments, seen in reflected frames."""
         seen = geometry.reflected(up, across)
         features, moments = self.standardized(seen), self.scaled_moments(seen)
         directed = torch.einsum("nmq,qcm->ncq", moments, self.directed[: moments.shape[2]].to(moments.dtype))
         reduced = map_by_species(
-            lambda k, own: self.environment[k](own[:, : self.n_features]), seen.species, len(self.species), features
+            lambda k, rows: self.environment[k](rows[:, : self.n_features]), seen.species, len(self.species), features
         )
         return View(up, across, seen, features, reduced, directed)
 
     def standardized(self, geometry: Geometry) -> Tensor:
-        """Features [N, F + P] of the layer moments and of ACE."""
+        """Standardized features [N, F + P]: invariants of the layer moments, then ACE invariants."""
         found = self.features(geometry.features, geometry.species)
         return found if self.ace is None else torch.cat([found, self.ace(geometry.ace, geometry.species)], dim=1)
 
     def scaled_moments(self, geometry: Geometry) -> Tensor:
-        """Moments [N, m, q], complex, that turn with the frame, q = 1, 2 ... below M, of about unit size."""
+        """Complex moments [N, m, q] of the azimuthal numbers q = 1, 2 ... below M, scaled to about unit size."""
         moments = [
             torch.cat([geometry.moments[:, 3 + 2 * q], geometry.moments[:, 4 + 2 * q]], dim=1) * self.moment_inverse[q]
             for q in range(self.n_turning)
@@ -176,7 +180,7 @@ class HamiltonianHead(HeadOfPairs):
         return torch.stack(moments, dim=2) if moments else empty
 
     def scaled_third_moments(self, geometry: Geometry) -> Tensor | None:
-        """Moments of third atoms [N, C, q] of about unit size, or None."""
+        """Moments [N, C, q] of third atoms, scaled to about unit size; None in a model without them."""
         return None if geometry.third_moments is None else geometry.third_moments * self.third_inverse.T
 
     # blocks -----------------------------------------------------------------------------------------------------
@@ -221,11 +225,11 @@ class HamiltonianHead(HeadOfPairs):
     # layers ------------------------------------------------------------------------------------------------------
 
     def interface_features(self, layers: Layers) -> Tensor:
-        """Tensor [L - 1, 2] of the Layers of one structure, in which the steps between them are linear."""
+        """Features [L - 1, 2] of the interfaces of one structure; the potential steps are linear in them."""
         return interface_features(layers, self.reference_areas)
 
     def layer_shifts(self, layers: Layers) -> Tensor:
-        """Shift [L] of every layer of one structure, eV, by the dipoles of the interfaces."""
+        """Potential shift [L] of every layer of one structure, eV, from the dipoles of the interfaces."""
         return layer_shifts(self.interface_features(layers) @ self.interface_dipole.double().cpu())
 
 

@@ -1,17 +1,21 @@
-r"""Hopping of all kinds of pairs: which net has part in it, and how its result turns with the frames of the layers.
+r"""Hopping blocks of pairs of atoms, and how they transform with the frames of the two layers.
 
-Between functions of azimuthal numbers λ and μ around the normals of their layers (χ_λ ~ exp(iλθ)), with θ1 and θ2 the
-directions of the pair in the frames of the two layers and s = sin of its angle to the normal,
+A function with azimuthal number λ varies as exp(iλθ) around the normal of its layer. The hopping between functions with
+azimuthal numbers λ and μ is
 
 .. math::
 
-    M_{\lambda\mu} = s^{|\lambda-\mu|} \exp(-i\lambda\theta_1 + i\mu\theta_2) \, h_{\lambda\mu},
+    M_{\lambda\mu} = s^{|\lambda-\mu|} \exp(-i\lambda\theta_1 + i\mu\theta_2) \, h_{\lambda\mu}.
 
-where h depends on what does not turn with either frame: r, z/r, s^M exp(iMθ1), s^M exp(iMθ2) and environments. So
-blocks follow a turn of either layer exactly, and are smooth where atoms are above each other. h is the sum of a linear
-two-center part, three-center terms, linear in functions of the atoms beside the pair, and a net. The net is averaged
-over reflections of the frames, the coefficients of the linear parts are: their functions have definite parity. i -> j
-is averaged with the transpose of j -> i.
+θ1 and θ2 are the directions of the pair in the frames of the two layers, and s is the sine of the angle between the
+pair and the normal. The coefficient h depends only on quantities that do not turn with either frame: r, z/r,
+s^M exp(iMθ1), s^M exp(iMθ2) and the environments. Blocks therefore follow a rotation of either layer exactly, and they
+are smooth where one atom is above another.
+
+h is the sum of a linear two-center part, of three-center terms that are linear in functions of the atoms beside the
+pair, and of a net. The output of the net is averaged over reflections of the frames. For the linear parts it is enough
+to average the coefficients, because their functions have definite parity. Pairs of equal species are averaged with the
+transpose of the reversed pair.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,23 +31,23 @@ from ase_mlelec.descriptors.radial import switch
 from ase_mlelec.heads.hamiltonian.orbitals import AtomicFunctions, reflected_block
 from ase_mlelec.heads.hamiltonian.two_center import PairNet, inputs_of_net
 
-NEAR = (5.5, 6.5)  # Å; nets of near pairs fade out, those of long ones in
-FADE = 11.0  # Å; from here to the cutoff hopping fades
-# polynomials of the distances to a third atom, powers of its place, and polynomials of the pair's distance
+NEAR = (5.5, 6.5)  # Å; between them the net of near pairs fades out and the net of long pairs fades in
+FADE = 11.0  # Å; hopping fades to zero between this distance and the cutoff
+# numbers of polynomials of the distances to a third atom, of powers of its position, of polynomials of the pair distance
 N_THIRD = {"near": (4, 10, 6), "long": (3, 6, 3)}
 CHUNK = 40000  # pairs at a time
 REFLECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
 class View(NamedTuple):
-    """A structure as frames see it whose normal (up = -1) or direction in the plane (across = -1) is reflected.
+    """A structure seen in frames with a reflected normal (up = -1) or a reflected in-plane axis (across = -1).
 
     Attributes
     ----------
     features : Tensor [N, F]
-        Standardized.
+        Standardized features.
     reduced, directed : Tensor [N, R], [N, C, q]
-        Representations of the environments.
+        Invariant and turning representations of the environments.
     """
 
     up: int
@@ -55,18 +59,20 @@ class View(NamedTuple):
 
 
 class PairKind(torch.nn.Module):
-    """Hopping of pairs of two species within layers or between them, by nets of near and of long pairs.
+    """Hopping of one kind of pair: two species, within a layer or between layers.
+
+    Near pairs and long pairs have a net each.
 
     Parameters
     ----------
     ends : two AtomicFunctions
-        Of the species of the first atom and of the second.
+        Functions of the first and of the second species.
     inter : bool
         Whether the atoms are in different layers.
     sizes : three int
-        n_reduced, n_directed, n_turning of the representations of environments.
+        n_reduced, n_directed and n_turning of the environments.
     third_atoms : dict of ThirdAtoms
-        For "near" and "long"; empty for no three-center terms.
+        Entries "near" and "long"; empty for no three-center terms.
     """
 
     def __init__(
@@ -91,15 +97,20 @@ class PairKind(torch.nn.Module):
             self.nets[reach] = PairNet(inputs_of_net(*sizes, inter), shape, widths, limits[reach], inter, n_third)
 
     def forward(self, pairs: Geometry, views: list[View], rows: Tensor) -> Tensor:
-        """Blocks [e, W, W'] of the ``rows`` of all pairs; of equal species from both ends.
+        """Blocks [e, W, W'] of some pairs, eV.
 
         Parameters
         ----------
-        pairs : Geometry with these rows alone
+        pairs : Geometry
+            These pairs alone.
+        views : list of View
+            The structure in all reflected frames.
+        rows : Tensor [e]
+            Rows of these pairs in the geometries of the views.
         """
         blocks = []
         for back in (False, True) if self.alike else (False,):
-            own, h = pairs.reversed() if back else pairs, 0
+            directed, h = pairs.reversed() if back else pairs, 0
             for view in views:
                 seen = view.geometry.pairs(rows)
                 part = self._faded(
@@ -107,13 +118,13 @@ class PairKind(torch.nn.Module):
                     lambda net, some, _: net(some, self.symmetry, view.reduced, view.directed),
                 )
                 h = h + self.reflected(part, view.up, view.across)
-            h = h / len(views) + self._faded(own, self._linear)
-            block = self._dressed(h, own)
+            h = h / len(views) + self._faded(directed, self._linear)
+            block = self._dressed(h, directed)
             blocks.append(block.mT if back else block)
         return sum(blocks) / len(blocks)
 
     def _linear(self, net, pairs, reach):
-        """h of the linear parts, the same in all reflected frames as their coefficients are means over these."""
+        """h of the linear parts; the same in all reflected frames, because the coefficients are averaged over them."""
         h = net.linear_part(pairs, self.symmetry, self._definite(net, net.linear, net.signs()))
         if pairs.neighbors is None:
             return h
@@ -121,7 +132,7 @@ class PairKind(torch.nn.Module):
         return h + net.beside(pairs, third(pairs), self._definite(net, net.third, third.signs()))
 
     def _faded(self, pairs, part_of: Callable):
-        """h [e, W, W'] of pairs as one frame sees them, near and long ones by nets of their own.
+        """h [e, W, W'] of pairs in one frame: the near and the long part, each times its fade function.
 
         Parameters
         ----------
@@ -138,12 +149,12 @@ class PairKind(torch.nn.Module):
         return h
 
     def _definite(self, net, coefficients, signs):
-        """Coefficients [..., K, W W'] of functions [K] of definite parity: what reflections leave of them.
+        """Coefficients [..., K, W W'] averaged over reflections; only elements of the functions' parity remain.
 
         Parameters
         ----------
-        signs : Tensor [2, K] of the functions
-            As ThirdAtoms.signs.
+        signs : Tensor [2, K]
+            Parities of the K functions, as in ThirdAtoms.signs.
         """
         blocks, signs, total = coefficients.unflatten(-1, net.shape), signs.to(coefficients), 0
         for up, across in REFLECTIONS:
@@ -152,11 +163,11 @@ class PairKind(torch.nn.Module):
         return (total / len(REFLECTIONS)).flatten(-2)
 
     def reflected(self, block: Tensor, up: int, across: int) -> Tensor:
-        """Blocks in reflected frames."""
+        """Transform blocks to reflected frames, or back."""
         return reflected_block(block, *self.ends, up, across)
 
     def phases(self, pairs: Geometry) -> Tensor:
-        """s^``|λ-μ|`` exp(-iλθ1 + iμθ2), complex [e, W, W']."""
+        """Phase factors s^``|λ-μ|`` exp(-iλθ1 + iμθ2), complex [e, W, W']."""
         first, second = (functions.winding.tolist() for functions in self.ends)
         step = {0: torch.ones_like(pairs.u)}
         for charge in range(1, 5):
@@ -166,7 +177,7 @@ class PairKind(torch.nn.Module):
         return torch.stack([torch.stack([step[a - b] * turn[b] for b in second], dim=1) for a in first], dim=1)
 
     def _dressed(self, h, pairs):
-        """Blocks in the columns of the two frames from h, which is in the frame of the pair."""
+        """Blocks in the frames of the two layers, from h in the frame of the pair."""
         first, second = self.ends
         if not (first.turns or second.turns):
             return h
@@ -176,16 +187,16 @@ class PairKind(torch.nn.Module):
 
 
 class Hopping(torch.nn.ModuleList):
-    """Hopping of all kinds of pairs, a PairKind for each: those within layers first, then by species.
+    """Hopping of all pairs: one PairKind for each kind, first the kinds within layers, then the kinds between layers.
 
     Parameters
     ----------
     orbitals : sequence of AtomicFunctions
-        Of every species.
+        Functions of every species.
     third : float
-        Å, see HamiltonianHead.
+        Range of three-center terms, Å, see HamiltonianHead.
     **options
-        Those of PairKind that all have.
+        Arguments of PairKind that are the same for all kinds.
     """
 
     def __init__(self, orbitals: Sequence[AtomicFunctions], *, third: float, **options):
@@ -200,11 +211,11 @@ class Hopping(torch.nn.ModuleList):
         )
 
     def kind(self, key: tuple[bool, int, int]) -> PairKind:
-        """Of pairs (between layers or not, species of the first atom, of the second)."""
+        """The PairKind of a key (between layers or not, first species, second species)."""
         return self[self.keys.index(key)]
 
     def forward(self, geometry: Geometry, views: list[View]) -> dict:
-        """Blocks [e, W, W'], eV, of all pairs of the Geometry by kind."""
+        """dict by key of the hopping blocks [e, W, W'], eV, of all pairs of the Geometry."""
         return {
             key: torch.cat([self.kind(key)(geometry.pairs(part), views, part) for part in rows.split(CHUNK)])
             for key, rows in geometry.groups().items()

@@ -1,11 +1,11 @@
-r"""Shifts of whole layers by the dipoles of the interfaces between them.
+r"""Potential shifts of whole layers from the dipoles of the interfaces between layers.
 
-An interface raises all layers above it by D/2 and lowers those below by as much,
+An interface raises all layers above it by D/2 and lowers all layers below it by D/2,
 
 .. math::
 
     D = c_1 (\varepsilon_\text{below} - \varepsilon_\text{above}) + c_2 \ln(N_\text{below}/N_\text{above}),
-    \qquad \varepsilon = \tfrac12 \ln(\text{area per atom} / \text{that in the training data}).
+    \qquad \varepsilon = \tfrac12 \ln(\text{area per atom} / \text{area per atom of the unstrained layer}).
 
 References: Qi et al. 2024, section II C.
 """
@@ -14,12 +14,12 @@ import torch
 
 
 def interface_features(layers, reference_areas):
-    """Tensor [L - 1, 2]: strain difference and logarithm of the ratio of atoms of the Layers, lower layer first.
+    """Features [L - 1, 2] of the interfaces: strain difference and logarithm of the ratio of atoms, below - above.
 
     Parameters
     ----------
     reference_areas : dict of float, Å^2 per atom
-        By formula; layers of other formulas count as unstrained.
+        Area of the unstrained layer of every formula; layers of other formulas count as unstrained.
     """
     strain = torch.stack(
         [
@@ -32,7 +32,7 @@ def interface_features(layers, reference_areas):
 
 
 def layer_shifts(steps):
-    """Tensor [L], eV, from the steps D [L - 1] of the interfaces."""
+    """Potential shift [L] of every layer, eV, from the steps D [L - 1] at the interfaces."""
     shifts = torch.zeros(len(steps) + 1, dtype=torch.float64)
     for place, step in enumerate(steps):
         above = torch.arange(len(shifts)) > place

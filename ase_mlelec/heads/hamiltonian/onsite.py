@@ -1,15 +1,28 @@
 """On-site blocks of the atoms of one species from their environments.
 
-What does not turn with the frame is linear in features and in a reduced representation of the environment that a net
-learns; what turns is made of parts of the environment that turn alike, such as moments of the right winding number.
+Elements that do not turn with the frame are linear in the features and in a reduced representation of the environment,
+which a net learns. An element that turns is made of moments of the environment with the same azimuthal number.
 """
 
 import torch
 
 
 def turning_elements(winding, symmetry, highest):
-    """list of (i, j, place, q): q = λ - μ + nM of an element that turns, the two of smallest ``|q|``, if up to
-    ``highest``.
+    """Azimuthal numbers of the moments that make up each element (i, j) that turns with the frame.
+
+    Parameters
+    ----------
+    winding : Tensor [W]
+        Azimuthal numbers λ of the functions.
+    symmetry : int
+        M of the M-fold rotation axis.
+    highest : int
+        Highest azimuthal number of the moments.
+
+    Returns
+    -------
+    list of (i, j, place, q)
+        q = λ_i - λ_j + nM, for the two n of smallest ``|q|`` (place 0 and 1) where ``|q|`` is at most ``highest``.
     """
     found = []
     for i, first in enumerate(winding.tolist()):
@@ -28,9 +41,9 @@ class OnsiteBlocks(torch.nn.Module):
     ----------
     functions : AtomicFunctions
     symmetry : int
-        M.
-    n_features, n_reduced, n_directed, n_moments, n_third
-        Sizes of what ``forward`` sees; n_third = 0: no third atoms.
+        M of the M-fold rotation axis.
+    n_features, n_reduced, n_directed, n_moments, n_third : int
+        Sizes of the arguments of ``forward``; n_third = 0 for no third atoms.
     """
 
     def __init__(self, functions, symmetry, n_features, n_reduced, n_directed, n_moments, n_third):
@@ -44,12 +57,21 @@ class OnsiteBlocks(torch.nn.Module):
         self.register_buffer("third_turned", torch.zeros(1 + 2 * n_third, size, size) if n_third else None)
 
     def linear_parts(self):
-        """list of the buffers of coefficients."""
+        """list of the coefficient buffers of all linear parts."""
         return [part for part in (self.linear, self.turned, self.third_turned) if part is not None]
 
     def forward(self, features, reduced, directed, moments, third):
-        """Blocks [n, W, W] of atoms from their features [n, F], reduced [n, R] and directed [n, C, q] representations,
-        moments [n, m, q], and moments of third atoms [n, t, q] or None."""
+        """On-site blocks [n, W, W] of n atoms, in units of the species' scale.
+
+        Parameters
+        ----------
+        features : Tensor [n, F]
+        reduced, directed : Tensor [n, R], [n, C, q]
+            Invariant and turning representations of the environments.
+        moments : Tensor [n, m, q]
+        third : Tensor [n, t, q], optional
+            Moments of third atoms.
+        """
         size = self.functions.size
         h = self.net(reduced)
         h = h + torch.nn.functional.pad(features @ self.linear, (0, h.shape[1] - size * size))
@@ -61,14 +83,15 @@ class OnsiteBlocks(torch.nn.Module):
         return block
 
     def fixed(self):
-        """Mask [W, W] of the elements between circular functions that do not turn with the frame."""
+        """Mask [W, W] of the elements that do not turn with the frame, between functions of definite λ."""
         winding = self.functions.winding
         return (winding[:, None] - winding) % self.symmetry == 0
 
     def generators(self, moments):
-        """What turns as an element between λ and μ, [n, 1 + 2C, W, W], from moments [n, C, q]: 1 where λ - μ is a
-        multiple of M, else conjugates of moments with q = λ - μ + nM, the two of smallest ``|q|``; zero without
-        any.
+        """Generators [n, 1 + 2C, W, W]: quantities that turn as the element between λ and μ does.
+
+        The first generator is 1 where λ - μ is a multiple of M and 0 elsewhere. The others are conjugates of the
+        ``moments`` [n, C, q] with q = λ - μ + nM, for the two n of smallest ``|q|``, or zero where no moment has it.
         """
         n, channels, highest = moments.shape
         winding = self.functions.winding
@@ -86,13 +109,15 @@ class OnsiteBlocks(torch.nn.Module):
         return (vectors.T @ matrix @ vectors.conj()).real
 
     def _turned_linear(self, h, moments):
-        """_turned with h [c, W, W] of all atoms, without its elements that do not turn, and without all generators at
-        once."""
+        """The same sum with one h [c, W, W] for all atoms, over the elements that turn alone.
+
+        It takes the generators one at a time, because all at once need much memory.
+        """
         vectors, channels = self.functions.circular(moments.dtype), moments.shape[1]
         coefficients = vectors.conj() @ h.to(moments.dtype) @ vectors.T
         matrix = moments.new_zeros(len(moments), *coefficients.shape[1:])
         for i, j, place, q in turning_elements(self.functions.winding, self.symmetry, moments.shape[2]):
             start, value = 1 + place * channels, moments[:, :, abs(q) - 1]
-            own = coefficients[start : start + channels, i, j]
-            matrix[:, i, j] += (value.conj() if q > 0 else value) @ own
+            factors = coefficients[start : start + channels, i, j]
+            matrix[:, i, j] += (value.conj() if q > 0 else value) @ factors
         return (vectors.T @ matrix @ vectors.conj()).real

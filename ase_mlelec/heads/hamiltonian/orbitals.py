@@ -1,7 +1,8 @@
-"""Functions of an atom as combinations of real spherical harmonics around the normal of its layer.
+"""Atomic functions as combinations of real spherical harmonics around the normal of a layer.
 
-Columns: s; pz, px, py; dz2, dxz, dyz, dx2-y2, dxy. A column winds around the normal with λ = m, as cos(mθ) or sin(mθ),
-and has signs under reflection of the normal, (-1)^(l+m), and of the in-plane axis y, -1 for the sines.
+The harmonics, called columns, are s; pz, px, py; dz2, dxz, dyz, dx2-y2, dxy. A column with azimuthal number m varies as
+cos(mθ) or sin(mθ) around the normal. A reflection of the normal multiplies it by (-1)^(l+m); a reflection of the
+in-plane axis y multiplies the sines by -1.
 """
 
 import functools
@@ -44,12 +45,12 @@ def _directions():
 
 
 def coefficients(orbital, z, x):
-    """Coefficients [9] of an orbital with the axes z and x (need not be normalized) in the columns.
+    """Coefficients [9] of an orbital with the axes z and x in the columns; the axes need not be normalized.
 
     Raises
     ------
     ValueError
-        For other orbitals and for axes that are not perpendicular.
+        For an unknown orbital and for axes that are not perpendicular.
     """
     if orbital not in ORBITALS:
         raise ValueError(f"orbital: got '{orbital}', need one of {', '.join(ORBITALS)}")
@@ -61,30 +62,35 @@ def coefficients(orbital, z, x):
         )
     x = x - (x @ z) * z
     directions, inverses = _directions()
-    own = directions @ np.stack([x / np.linalg.norm(x), np.cross(z, x / np.linalg.norm(x)), z], axis=1)
+    local = directions @ np.stack([x / np.linalg.norm(x), np.cross(z, x / np.linalg.norm(x)), z], axis=1)
     place = ORBITALS.index(orbital)
     degree = DEGREE[place]
     result = np.zeros(len(ORBITALS))
-    result[DEGREE == degree] = inverses[degree] @ harmonics(own)[:, place]
+    result[DEGREE == degree] = inverses[degree] @ harmonics(local)[:, place]
     return result
 
 
 def transform(functions):
-    """(U [W, W] orthogonal, functions = U @ columns; columns [W], their places) of the functions of one atom.
+    """Orthogonal transformation from columns to the functions of one atom.
 
     Parameters
     ----------
     functions : list of (orbital, z, x)
-        Axes in the frame of the layer.
+        Names, and axes in the frame of the layer.
+
+    Returns
+    -------
+    tuple
+        (U [W, W], columns [W]): functions = U @ columns, and the places of these columns in ORBITALS.
 
     Raises
     ------
     ValueError
-        Where they do not span complete sets, such as px without py.
+        Where the functions do not span complete sets, such as px without py.
 
     Notes
     -----
-    Hybrids are orthogonalized as Wannier functions are, symmetrically.
+    Hybrids are orthogonalized symmetrically, as Wannier functions are.
     """
     matrix = np.array([coefficients(*function) for function in functions])
     columns = np.flatnonzero(abs(matrix).max(axis=0) > 1e-5)
@@ -105,13 +111,16 @@ def transform(functions):
 
 
 def parities(columns):
-    """Signs [2, W] of columns under reflection of the normal, and of y."""
+    """Signs [2, W] of columns under reflection of the normal and under reflection of the in-plane axis y."""
     degree, winding, sine = DEGREE[columns], WINDING[columns], SINE[columns]
     return np.stack([1 - 2 * ((degree + winding) % 2), 1 - 2 * sine.astype(int)])
 
 
 def circular(columns):
-    """(V [W, W] complex with χ = V @ columns, windings λ [W]): χ turns by exp(-iλβ) with the frame."""
+    """Combinations χ of columns with definite azimuthal number: they turn by exp(-iλβ) with the frame.
+
+    Returns (V [W, W], λ [W]) with χ = V @ columns, V complex.
+    """
     size = len(columns)
     matrix, winding = np.zeros((size, size), dtype=complex), np.zeros(size, dtype=int)
     for place, column in enumerate(columns):
@@ -120,34 +129,35 @@ def circular(columns):
             continue
         same = np.flatnonzero((DEGREE[columns] == DEGREE[column]) & (WINDING[columns] == WINDING[column]))
         cosine, sine = same[~SINE[columns][same]][0], same[SINE[columns][same]][0]
-        sign = -1 if SINE[column] else 1  # the place of the cosine holds +λ, that of the sine -λ
+        sign = -1 if SINE[column] else 1  # the place of the cosine holds +λ, the place of the sine holds -λ
         matrix[place, cosine], matrix[place, sine] = 0.5**0.5, sign * 1j * 0.5**0.5
         winding[place] = sign * WINDING[column]
     return matrix, winding
 
 
 class AtomicFunctions(torch.nn.Module):
-    """The functions of the atoms of one species, and their columns.
+    """The functions of the atoms of one species.
 
     Parameters
     ----------
-    described : dict of "orbitals"
-        Names; "z" and "x", axes in the frame of the layer for atoms above its middle; "sided", whether the axes of
-        atoms below are mirrored.
+    described : dict
+        "orbitals": names; "z" and "x": axes in the frame of the layer, for atoms above its middle; "sided": whether
+        atoms below the middle have mirrored axes.
 
     Attributes
     ----------
     size : int
-        W.
+        Number W of functions.
     columns : array [W]
-        Places of the columns.
+        Places of the columns in ORBITALS.
     sided : bool
+        Whether atoms below the middle of the layer have mirrored axes.
     transform : Tensor [W, W]
         Functions = transform @ columns.
     signs : Tensor [2, W]
         See ``parities``.
     winding : Tensor [W]
-        λ of the circular functions.
+        Azimuthal numbers λ of the functions χ, see ``circular``.
     """
 
     def __init__(self, described):
@@ -155,7 +165,7 @@ class AtomicFunctions(torch.nn.Module):
         matrix, self.columns = transform(list(zip(described["orbitals"], described["z"], described["x"])))
         vectors, winding = circular(self.columns)
         self.size, self.sided = len(self.columns), bool(described["sided"])
-        # as two real arrays: conversions of a module to another precision would drop the imaginary part
+        # complex arrays are kept as two real ones: a conversion to another precision would drop the imaginary part
         for name, value in (
             ("signs", parities(self.columns).astype(float)),
             ("transform", matrix),
@@ -166,27 +176,29 @@ class AtomicFunctions(torch.nn.Module):
 
     @property
     def turns(self):
-        """Whether any of the functions winds around the normal."""
+        """Whether any function changes when the frame turns around the normal."""
         return bool(self.winding.any())
 
     def circular(self, dtype):
-        """V [W, W], complex, with circular functions = V @ columns."""
+        """Complex matrix V [W, W] from columns to functions of definite azimuthal number."""
         return torch.complex(*self.vectors).to(dtype)
 
     def at_heights(self, height):
-        """U [n, W, W] of atoms at ``height`` [n] over the middle of their layer: functions = U @ columns."""
+        """Matrices U [n, W, W], functions = U @ columns, of atoms at ``height`` [n] above the middle of their layer."""
         mirrored = (height < 0) & self.sided
         return torch.where(mirrored[:, None, None], self.transform * self.signs[0], self.transform)
 
 
 def turn(described: dict) -> bool:
-    """Whether any of the functions that are described for AtomicFunctions winds around the normal."""
+    """Whether any of the described functions (see AtomicFunctions) changes when the frame turns around the normal."""
     return AtomicFunctions(described).turns
 
 
 def reflected_block(block, first, second, up, across):
-    """Blocks [..., W, W'] between two AtomicFunctions as they are in frames with reflected normal (up = -1) or
-    direction in the plane (across = -1); twice is the identity."""
+    """Blocks [..., W, W'] in frames with a reflected normal (up = -1) or in-plane axis (across = -1).
+
+    ``first`` and ``second`` are the AtomicFunctions of rows and columns. The operation is its own inverse.
+    """
     for sign, place in ((up, 0), (across, 1)):
         if sign < 0:
             block = block * first.signs[place, :, None] * second.signs[place]

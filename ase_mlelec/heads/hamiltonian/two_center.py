@@ -1,4 +1,4 @@
-"""Hopping between two atoms from their distance and direction, and from what a net sees of both environments."""
+"""Hopping between two atoms: a two-center part linear in its coefficients, and a net that sees both environments."""
 
 import itertools
 
@@ -6,18 +6,18 @@ import torch
 
 from ase_mlelec.descriptors.radial import chebyshev
 
-N_LINEAR, N_TURNED, N_NET = 14, 8, 8  # Chebyshev polynomials of the two-center part, its anisotropy, and the net
+N_LINEAR, N_TURNED, N_NET = 14, 8, 8  # numbers of Chebyshev polynomials: two-center, anisotropic part, net
 
 
 def inputs_of_net(n_reduced, n_directed, n_windings, inter):
-    """int, numbers that a PairNet sees of a pair."""
+    """Number of inputs of the net of a PairNet."""
     return N_NET + 1 + 2 * n_reduced + 4 * n_directed * n_windings + (4 if inter else 2)
 
 
 class PairNet(torch.nn.Module):
-    """h [E, W, W'] of pairs of one kind and range: envelope(r) (two-center part + net).
+    """Hopping coefficients h [E, W, W'] of pairs of one kind and range: envelope(r) times (two-center part + net).
 
-    envelope = exp(a + b r) follows the size of the elements, so that near and far ones are learnt alike.
+    The envelope exp(a + b r) follows the size of the elements, so that near and far pairs are learned equally well.
     """
 
     def __init__(self, n_in, shape, widths, limits, inter, n_third=(0, 0)):
@@ -38,7 +38,7 @@ class PairNet(torch.nn.Module):
         self.register_buffer("net_scale", torch.ones(()))
 
     def linear_parts(self):
-        """list of the buffers of coefficients."""
+        """list of the coefficient buffers of all linear parts."""
         return [part for name, part in self.named_buffers() if name in ("linear", "third")]
 
     def size(self, r):
@@ -51,7 +51,7 @@ class PairNet(torch.nn.Module):
         return chebyshev((2 * x - 1).clamp(-1, 1), n)
 
     def two_center(self, g, fold):
-        """Functions [E, K] of the two-center part."""
+        """Functions [E, K] of pairs in which the two-center part is linear."""
         radial = self.radial(g.r, N_LINEAR)
         turned = radial[:, :N_TURNED]
         parts = [radial * (g.t**power)[:, None] for power in range(5 if self.inter else 3)]
@@ -65,7 +65,7 @@ class PairNet(torch.nn.Module):
         return torch.cat(parts, dim=1)
 
     def signs(self):
-        """Tensor [2, K]: ±1 of every function of ``two_center`` in a reflected frame, as ThirdAtoms.signs."""
+        """Parities [2, K], ±1, of the functions of ``two_center`` under reflections, as in ThirdAtoms.signs."""
         up = [(-1.0) ** power for power in range(5 if self.inter else 3) for _ in range(N_LINEAR)]
         across = [1.0] * len(up)
         for part in (1.0, -1.0) * (2 if self.inter else 1):
@@ -79,13 +79,13 @@ class PairNet(torch.nn.Module):
         return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)
 
     def beside(self, g, functions, coefficients):
-        """h [E, W, W'] of third atoms: their functions [E, F] times coefficients [n, F, W W']."""
+        """h [E, W, W'] of the three-center terms: functions [E, F] of third atoms times coefficients [n, F, W W']."""
         radial = self.radial(g.r, len(coefficients))
         h = sum(radial[:, n, None] * (functions @ part) for n, part in enumerate(coefficients))
         return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)
 
     def forward(self, g, fold, reduced, directed):
-        """h [E, W, W'] of the net alone; reduced [N, R] and directed [N, C, q] are of the environments."""
+        """h [E, W, W'] of the net alone, from the representations ``reduced`` [N, R] and ``directed`` [N, C, q]."""
         ways = torch.stack([g.u.conj() ** (q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
         back = -g.u * g.turn
         backs = torch.stack([back.conj() ** (q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
