@@ -1,6 +1,8 @@
 """Feed-forward nets as the Deep Potential papers build them, shared by descriptors and heads."""
 
+import dataclasses
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -86,3 +88,33 @@ def map_by_species(
     parts = zip(*(tensor.index_select(0, order).split(counts) for tensor in tensors))
     joined = torch.cat([function(k, *part) for k, part in enumerate(parts)])
     return joined.index_select(0, order.argsort())
+
+
+def constructor_arguments(module: torch.nn.Module, *, rare: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what a model file builds a module again from: attributes with the names of the constructor's arguments.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    rare : sequence of str
+        Arguments that are left out where they have their defaults, because former versions do not know them.
+
+    Returns
+    -------
+    dict of JSON types
+    """
+    parameters = inspect.signature(type(module)).parameters.values()
+    found = {parameter.name: getattr(module, parameter.name) for parameter in parameters}
+    usual = {parameter.name: parameter.default for parameter in parameters if parameter.name in rare}
+    return {name: json_value(value) for name, value in found.items() if name not in usual or value != usual[name]}
+
+
+def json_value(value: Any) -> Any:
+    """Return an argument in JSON types: tuples, tensors and dataclasses become lists and dicts."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if dataclasses.is_dataclass(value):
+        return json_value(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {key: json_value(entry) for key, entry in value.items()}
+    return [json_value(entry) for entry in value] if isinstance(value, (list, tuple)) else value

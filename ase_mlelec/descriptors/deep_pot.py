@@ -17,6 +17,7 @@ from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbed
 from ase_mlelec.descriptors.padding import pad
 from ase_mlelec.descriptors.products import Products
 from ase_mlelec.descriptors.smooth_rows import Shape, SmoothRows, plain_rows
+from ase_mlelec.nets import constructor_arguments
 
 SLOTS = ("taken", "empty", "none")
 CLOSEST = 0.8  # Å, or 3/4 of the shortest bond if that is longer: a compressed embedding covers all distances above
@@ -131,27 +132,7 @@ class DeepPotSE(Descriptor):
             self.register_buffer(name, values, persistent=False)
 
     def arguments(self):
-        # what few models have is named where they have it: earlier versions read the others, too
-        rare = dict(
-            timestep=self.timestep,
-            protection=self.protection,
-            excluded_pairs=[list(pair) for pair in self.excluded_pairs],
-        )
-        if self.activation != "tanh":
-            rare["activation"] = self.activation
-        return dict(
-            species=list(self.species),
-            cutoff=self.cutoff,
-            smooth=self.smooth,
-            widths=list(self.widths),
-            n_axis=self.n_axis,
-            sel=list(self.sel),
-            one_side=self.one_side,
-            l_max=self.l_max,
-            n_basis=self.n_basis,
-            n_products=self.n_products,
-            **{name: value for name, value in rare.items() if value},
-        )
+        return constructor_arguments(self, rare=("timestep", "activation", "protection", "excluded_pairs"))
 
     def forward(self, system, edges):
         all_species = self.species_of_number[system.numbers]

@@ -65,11 +65,6 @@ class HeadOfPairs(Head):
         raise NotImplementedError(f"{type(self).__name__} must define forward(environment, edges)")
 
 
-def named(activation):
-    """The argument ``activation`` as a dict; empty for tanh, so that earlier versions read such models, too."""
-    return {} if activation == "tanh" else {"activation": activation}
-
-
 class FittingNets(torch.nn.Module):
     """One fitting net per species: [C, F] -> bias[species] + scale * net(standardized features), [C, n_out].
 

@@ -1,6 +1,7 @@
 """A scalar of every center, such as the atomic energy."""
 
-from ase_mlelec.heads.base import FittingNets, Head, named
+from ase_mlelec.heads.base import FittingNets, Head
+from ase_mlelec.nets import constructor_arguments
 
 
 class ScalarHead(Head):
@@ -20,13 +21,7 @@ class ScalarHead(Head):
         self.nets = FittingNets(n_species, n_features, self.widths, 1, timestep, activation)
 
     def arguments(self):
-        return dict(
-            n_species=self.n_species,
-            n_features=self.n_features,
-            widths=list(self.widths),
-            timestep=self.timestep,
-            **named(self.activation),
-        )
+        return constructor_arguments(self, rare=("activation",))
 
     @property
     def reference(self):

@@ -1,11 +1,11 @@
 """Spectra of every center on a fixed energy grid: atomic density of states, local density of states."""
 
 import itertools
-from dataclasses import asdict
 
 import torch
 
-from ase_mlelec.heads.base import FittingNets, Head, named
+from ase_mlelec.heads.base import FittingNets, Head
+from ase_mlelec.nets import constructor_arguments
 from ase_mlelec.physics.energy_zero import EnergyZero
 
 ACTIVATIONS = {"silu": torch.nn.SiLU, "leaky_relu": torch.nn.LeakyReLU}
@@ -30,14 +30,7 @@ class SpectrumHead(Head):
         self.nets = FittingNets(n_species, n_features, self.widths, len(self.energies), timestep, activation)
 
     def arguments(self):
-        return dict(
-            n_species=self.n_species,
-            n_features=self.n_features,
-            energies=self.energies.tolist(),
-            widths=list(self.widths),
-            timestep=self.timestep,
-            **named(self.activation),
-        )
+        return constructor_arguments(self, rare=("activation",))
 
     def forward(self, environment, edges):
         return self.nets(environment.features, environment.species)
@@ -85,14 +78,7 @@ class LDOSHead(Head):
         self.register_buffer("scale", torch.ones(()))
 
     def arguments(self):
-        return dict(
-            n_features=self.n_features,
-            energies=self.energies.tolist(),
-            widths=list(self.widths),
-            activation=self.activation,
-            zero=asdict(self.zero),
-            n_linear=self.n_linear,
-        )
+        return constructor_arguments(self)
 
     def activations(self, features):
         """Outputs [C, H] of the last hidden layer and of z, in which the LDOS is linear."""

@@ -42,9 +42,6 @@ class TensorHead(CenterHead):
             index[i, j] = index[j, i] = torch.arange(1, n_out)
             self.register_buffer("index", index, persistent=False)
 
-    def arguments(self):
-        return dict(super().arguments(), full=self.full)
-
     def basis(self, frame):
         eye = torch.eye(3, dtype=frame.dtype, device=frame.device).expand(len(frame), 1, 3, 3)
         if not self.full:

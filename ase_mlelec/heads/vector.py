@@ -2,7 +2,8 @@
 
 import torch
 
-from ase_mlelec.heads.base import FittingNets, Head, named
+from ase_mlelec.heads.base import FittingNets, Head
+from ase_mlelec.nets import constructor_arguments
 
 
 class CenterHead(Head):
@@ -40,15 +41,7 @@ class CenterHead(Head):
         self.register_buffer("place", place, persistent=False)
 
     def arguments(self):
-        return dict(
-            n_species=self.n_species,
-            n_features=self.n_features,
-            n_rows=self.n_rows,
-            centers=list(self.centers),
-            widths=list(self.widths),
-            timestep=self.timestep,
-            **named(self.activation),
-        )
+        return constructor_arguments(self, rare=("activation",))
 
     def basis(self, frame):
         """Tensors B_o [C, n_out, 3 ...] that are multiplied by the outputs of the nets."""

@@ -15,18 +15,19 @@ All steps are batched products of matrices.
 References: Thompson et al. 2015 (J. Comput. Phys. 285, 316), Eqs. (4)-(15); Ellis et al. 2021, Sec. II C.
 """
 
+from dataclasses import asdict
 from threading import get_ident
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers
 
-from ase_mlelec.descriptors.base import Descriptor, Environment
+from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.descriptors.bispectrum import tables
 from ase_mlelec.descriptors.bispectrum.grid import check_grid, grid_chunks, slots
 from ase_mlelec.descriptors.bispectrum.kernel import kernel
 from ase_mlelec.descriptors.bispectrum.program import program
 from ase_mlelec.descriptors.bispectrum.sphere import Shells
+from ase_mlelec.nets import json_value
 from ase_mlelec.system import System
 
 LARGEST = 16  # of twojmax: tested up to here
@@ -159,24 +160,11 @@ class Bispectrum(Descriptor):
         self.n_features = len(order) + self.n_sums
         offset = torch.tensor(order + 1.0 if bzero else 0.0 * order)
         self.register_buffer("offset", offset.to(torch.get_default_dtype()))
-        table = torch.full((120,), 0)
-        table[[atomic_numbers[symbol] for symbol in self.species]] = torch.arange(len(self.species))
-        self.register_buffer("species_of_number", table, persistent=False)
+        self.register_buffer("species_of_number", species_table(self.species).clamp(min=0), persistent=False)
 
     def arguments(self):
-        shells = self.shells
-        return dict(
-            species=list(self.species),
-            twojmax=self.twojmax,
-            cutoff=self.cutoff,
-            weights=list(shells.weights),
-            cutoffs=list(shells.cutoffs),
-            rfac0=shells.rfac0,
-            rmin0=shells.rmin0,
-            switch=shells.switch,
-            bzero=self.bzero,
-            n_radial=self.n_radial,
-        )
+        own = {name: getattr(self, name) for name in ("species", "twojmax", "cutoff", "bzero", "n_radial")}
+        return json_value(own | asdict(self.shells))
 
     def forward(self, system, edges):
         kinds = self.species_of_number[system.numbers]

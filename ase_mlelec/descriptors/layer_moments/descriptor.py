@@ -117,19 +117,10 @@ class LayerMoments(Descriptor):
 
     def arguments(self) -> dict:
         """Constructor arguments (JSON types)."""
-        ace = None if self.ace is None else self.ace.arguments()
-        return {
-            "species": list(self.species),
-            "cutoff": self.cutoff,
-            "environment": self.environment,
-            "smooth": self.smooth,
-            "symmetry": self.symmetry,
-            "n_radial": self.n_radial,
-            "third": self.third,
-            "third_moments": self.onsite_third is not None,
-            "ace": ace and {name: value for name, value in ace.items() if name != "species"},
-            "reference_areas": self.reference_areas,
-        }
+        ace = self.ace and {name: value for name, value in self.ace.arguments().items() if name != "species"}
+        names = ("cutoff", "environment", "smooth", "symmetry", "n_radial", "third", "reference_areas")
+        own = {"species": list(self.species), "third_moments": self.onsite_third is not None, "ace": ace}
+        return own | {name: getattr(self, name) for name in names}
 
     def frames(self, system: System, edges: Edges | None = None) -> LayerFrames:
         """LayerFrames of one structure; InputError where it has no layers, or they no direction."""

@@ -26,7 +26,7 @@ from ase_mlelec.heads.hamiltonian.hopping import FADE, REFLECTIONS, Hopping, Vie
 from ase_mlelec.heads.hamiltonian.interface_dipole import interface_features, layer_shifts
 from ase_mlelec.heads.hamiltonian.onsite import OnsiteBlocks
 from ase_mlelec.heads.hamiltonian.orbitals import AtomicFunctions, reflected_block
-from ase_mlelec.nets import map_by_species
+from ase_mlelec.nets import constructor_arguments, map_by_species
 
 
 class Standardization(torch.nn.Module):
@@ -148,10 +148,7 @@ class HamiltonianHead(HeadOfPairs):
 
     def arguments(self) -> dict:
         """Constructor arguments (JSON types)."""
-        names = ("n_features", "n_channels", "symmetry", "n_ace", "n_third", "cutoff", "third")
-        names += ("n_hidden", "n_reduced", "n_directed", "functions", "reference_areas")
-        lists = {"species": list(self.species), "widths": list(self.widths)}
-        return {name: getattr(self, name) for name in names} | lists
+        return constructor_arguments(self)
 
     # environments ------------------------------------------------------------------------------------------------
 
