@@ -1,13 +1,13 @@
-"""The one closed form: ridge regression, of everything that is linear in its weights.
+"""Ridge regression, for all models that are linear in their weights.
 
-Energies, on-site and hopping blocks, and the last layer of an LDOS make rows A and what these should give, B; sums,
-ridge and solution are here::
+Energies, on-site blocks, hopping blocks and the last layer of an LDOS are fitted here. Each supplies rows A and
+targets B; the weights X are the solution of ::
 
     least  |A X - B|^2 + sum_k ridge_k |X_k - start_k|^2
 
-The ridge has one rule. Features whose scale says how much they may vary, such as ACE invariants with their smoothness
-prior (see Descriptor.feature_weights), have a ridge that is relative to the mean diagonal element of A^T A. Those of
-no such scale have one relative to their own diagonal elements (see ``own_sizes``).
+There is one rule for the ridge. For features whose scale says how much they may vary, such as ACE invariants with their
+smoothness prior (see Descriptor.feature_weights), the ridge is relative to the mean diagonal element of A^T A. For
+features without such a scale it is relative to the diagonal element of each feature (see ``own_sizes``).
 """
 
 import hashlib
@@ -21,21 +21,21 @@ from tqdm import tqdm
 
 from ase_mlelec.train.checkpoint import check_identity, load_checkpoint, save_checkpoint
 
-RIDGE = 1e-9  # next to nothing, against directions that the rows do not determine
-TINY = 1e-300  # where all columns are zero
-PATIENCE = 50  # times as long as the last checkpoint took, before the next one
-FIRST = 0.2  # s, taken for the first one, which is written after 10 s
+RIDGE = 1e-9  # very small: it only fixes the weights that the rows do not determine
+TINY = 1e-300  # added to the ridge, for the case that all columns are zero
+PATIENCE = 50  # the time between two checkpoints, in units of the time that writing the last one took
+FIRST = 0.2  # s, assumed for the first checkpoint, which is therefore written after 10 s
 
 
 class RidgeRegression:
-    """Least squares with a ridge, from sums A^T A [P, P] and A^T B [P, ...] in double precision.
+    """Least squares with a ridge, from the sums A^T A [P, P] and A^T B [P, ...] in double precision.
 
     Parameters
     ----------
     normal, right : Tensor
-        The sums so far.
+        Sums A^T A and A^T B to start from; default zero.
     dual : bool
-        Keep the rows and solve a system as large as their number, for rows fewer than columns.
+        Keep the rows, and solve equations as many as rows instead of as many as columns; for fewer rows than columns.
     """
 
     def __init__(self, normal: Tensor | None = None, right: Tensor | None = None, *, dual: bool = False):
@@ -43,7 +43,7 @@ class RidgeRegression:
         self._rows = []
 
     def add(self, rows: Tensor, targets: Tensor) -> None:
-        """Add rows [n, P] and what they should give [n, ...]; weights are in both, as square roots."""
+        """Add rows [n, P] and targets [n, ...], both multiplied by the square roots of their weights in the fit."""
         rows, targets = (part.to(torch.promote_types(part.dtype, torch.float64)) for part in (rows, targets))
         if self.dual:
             self._rows.append((rows, targets))
@@ -52,7 +52,7 @@ class RidgeRegression:
         if self.normal is None:
             self.normal = rows.new_zeros(rows.shape[1], rows.shape[1])
             self.right = columns.new_zeros(rows.shape[1], *targets.shape[1:])
-        # in place: with 10^4 weights a new matrix costs more than its terms
+        # in place: with 10^4 columns a new matrix would cost more time than the product
         self.normal.addmm_(rows.mH, rows)
         self.right.reshape(len(self.right), -1).addmm_(rows.mH, columns)
 
@@ -62,14 +62,14 @@ class RidgeRegression:
         return float(self.normal.diagonal().real.mean())
 
     def equations(self, *, ridge: Tensor | float = RIDGE, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(A^T A + ridge [P, P], A^T B + ridge start [P, ...]); the sums themselves are changed.
+        """Normal equations: (A^T A + ridge [P, P], A^T B + ridge start [P, ...]). They overwrite the sums.
 
         Parameters
         ----------
         ridge : float or Tensor [P]
-            Of the mean diagonal element of A^T A.
+            In units of the mean diagonal element of A^T A.
         start : Tensor [P, ...]
-            What the ridge draws to; default zero.
+            Solution that the ridge favors; default zero.
         """
         diagonal = self.normal.diagonal()
         held = (self.size * torch.as_tensor(ridge).to(diagonal) + TINY).expand(len(diagonal))
@@ -78,12 +78,12 @@ class RidgeRegression:
         return self.normal, right
 
     def solve(self, *, ridge: Tensor | float = RIDGE) -> Tensor:
-        """X [P, ...]; with ``dual`` the ridge is a number."""
+        """Solution X [P, ...]. With ``dual`` the ridge must be a single number."""
         if not self.dual:
             normal, right = self.equations(ridge=ridge)
             factor, failed = torch.linalg.cholesky_ex(normal)
             columns = right.reshape(len(right), -1)
-            if failed:  # by rounding
+            if failed:  # rounding made the matrix indefinite
                 return torch.linalg.solve(normal, columns).reshape(right.shape)
             return torch.cholesky_solve(columns, factor).reshape(right.shape)
         rows, targets = (torch.cat(column) for column in zip(*self._rows, strict=True))
@@ -93,7 +93,11 @@ class RidgeRegression:
 
 
 def own_sizes(diagonal: Tensor) -> Tensor:
-    """Squares [P] of columns of which ``diagonal`` [P] has the sums; those that hardly vary get a twentieth of the rest."""
+    """Ridge scale [P] of each column, from the ``diagonal`` [P] of A^T A.
+
+    The root of a scale is the root of the diagonal element plus a twentieth of the root mean square over all columns,
+    so that columns which hardly vary do not get large weights.
+    """
     sizes = diagonal.real.sqrt()
     return (sizes + 0.05 * sizes.square().mean().sqrt()) ** 2
 
@@ -108,21 +112,23 @@ def sum_rows(
     identity: dict | None = None,
     progress: bool = True,
 ) -> None:
-    """Add the rows of ``n`` structures; an interrupted sum goes on from its checkpoint and ends with the same bits.
+    """Add the rows of ``n`` structures to a RidgeRegression.
+
+    An interrupted sum continues from its checkpoint and ends with the same bits.
 
     Parameters
     ----------
     rows : callable(range of structures) -> (rows, targets)
     checkpoint : path
-        Read at the start when present; it is written when PATIENCE times as long has passed as that takes, and at the
-        end of sums that took long.  Not for a dual.
+        Read at the start when the file exists. It is written so seldom that this takes little of the time (see
+        PATIENCE), and at the end of long sums. A dual regression has no checkpoint.
     identity : dict
-        What must be the same for the sums to be those of this fit.
+        Data and settings that must agree with the checkpoint.
 
     Raises
     ------
     ValueError
-        Where the checkpoint belongs to another fit or is damaged.
+        For a checkpoint that belongs to another fit or is damaged.
     """
     path, start = checkpoint and not regression.dual and Path(checkpoint), 0
     if path and path.exists():
@@ -146,7 +152,7 @@ def sum_rows(
 
 
 def digest_of(module: torch.nn.Module) -> str:
-    """Of all arrays of a module: two modules with the same one give the same numbers."""
+    """Digest of all arrays of a module; modules of one class with equal digests give equal numbers."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

@@ -1,4 +1,4 @@
-"""Energies that are linear in the features: rows of energies, forces and virials for the closed form."""
+"""Linear energy models: ridge regression to energies, forces and virials."""
 
 import numpy as np
 import torch
@@ -10,8 +10,8 @@ from ase_mlelec.train.linear import RidgeRegression, digest_of, sum_rows
 from ase_mlelec.train.losses import check_terms, energy_and_derivatives
 from ase_mlelec.train.memory import NUMBER, check_memory
 
-MANY_WEIGHTS = 20_000  # whose matrices take gigabytes
-FEW_ROWS = 0.5  # times so many weights: with fewer labels their own matrix is solved
+MANY_WEIGHTS = 20_000  # more weights have a normal matrix of gigabytes
+FEW_ROWS = 0.5  # with fewer labels than this times the weights, a matrix of the size of the labels is solved
 REMEDY = (
     "take fewer features: in [power_spectrum] near = 0 (no quadruples) or a lower n_radial, l_max or roughest, "
     "in [descriptor] fewer widths or a lower n_axis; or fewer species in one model"
@@ -19,37 +19,37 @@ REMEDY = (
 
 
 def fit_linear(model, frames, loss, ridge, *, batch_size=16, checkpoint=None, progress=True):
-    """Weights of an energy head without hidden layers: ridge regression to energies, forces and virials.
+    """Fit an energy head without hidden layers to energies, forces and virials by ridge regression.
 
-    Least is the sum over structures of ``loss`` with its last prefactors, plus a ridge on how far the weights of the
-    standardized features are from what they were, which is zero in a new model.  A structure without one of the labels
-    has no rows for it in the sum; all others count what they count in a set where every label is there.
+    The fit minimizes the sum over structures of ``loss``, with its last prefactors, plus a ridge on the change of the
+    weights; in a new model the change is measured from zero. A structure without one of the labels adds no rows for that
+    label. The weight of its other labels is the same as in a set where every structure has every label.
 
-    Where there are many weights and the labels are fewer than half of them, as molecules of many species have, the same
-    weights are found from a matrix as large as the labels, without a checkpoint.
+    Data sets of many species can have fewer labels than half the weights. The same solution is then found from a matrix
+    of the size of the labels, without a checkpoint.
 
     Parameters
     ----------
     model : Model
-        Trained in place; the descriptor stays as it is.
+        Trained in place; the descriptor does not change.
     frames, loss : Frames, EnergyLoss
     ridge : float
-        Of the mean diagonal element of the normal matrix (see ase_mlelec.train.linear).
+        In units of the mean diagonal element of the normal matrix (see ase_mlelec.train.linear).
     checkpoint : path
-        Read at the start when present.  It holds the sums over the structures so far, P^2 numbers for P weights, so
-        that an interrupted fit goes on and ends with the same weights, to the bit; the ridge may be another.
+        Read at the start when the file exists. It holds the sums over the structures so far, P^2 numbers for P weights.
+        An interrupted fit continues from it and ends with the same weights, to the bit; the ridge may differ.
 
     Raises
     ------
     ValueError
-        When labels are mis-shaped or not finite, no frame has one that the loss compares with, the matrices are larger
-        than the memory that is left, or a checkpoint belongs to another fit or is damaged.
+        For labels of a wrong shape or that are not finite, frames without any label of the loss, matrices larger than
+        the free memory, and a checkpoint that belongs to another fit or is damaged.
     Diverged
         When rows or the solution are not finite.
 
     References
     ----------
-    As the linear fit of Thompson et al. 2015, J. Comput. Phys. 285, 316, with a ridge.
+    Thompson et al. 2015, J. Comput. Phys. 285, 316, for the linear fit without a ridge.
     """
     check_terms(loss, frames)
     remedy = f"give a ridge larger than {ridge:g}, or check the labels. Nothing was saved"
@@ -80,7 +80,10 @@ def fit_linear(model, frames, loss, ridge, *, batch_size=16, checkpoint=None, pr
 
 
 def _few_rows(frames, loss, n_weights, batch_size):
-    """Whether the labels are so few that their own matrix is solved; ValueError where there is no memory for either."""
+    """Whether the matrix of the labels is solved instead of the matrix of the weights.
+
+    Raises ValueError where memory suffices for neither.
+    """
     n_rows, most = _n_rows(frames, loss), _largest_batch(frames, loss, batch_size)
     few = n_weights > MANY_WEIGHTS and n_rows < FEW_ROWS * n_weights
     what = f"the closed form of {n_rows} labels and {n_weights} weights"
@@ -94,7 +97,7 @@ def _few_rows(frames, loss, n_weights, batch_size):
 
 @torch.no_grad()
 def _add(last, change):
-    """Add the changes [P] of weights and constants to those of the layers."""
+    """Add the changes [P] of weights and constants to the layers."""
     weights, constants = change[: -len(last)].reshape(len(last), -1), change[-len(last) :]
     for layer, weight, constant in zip(last, weights, constants):
         layer.weight += weight
@@ -102,17 +105,17 @@ def _add(last, change):
 
 
 def _n_rows(frames, loss):
-    """How many numbers the labels of the frames are."""
+    """Number of label components of all frames."""
     return sum(np.size(frame.labels[name]) for frame in frames for name in loss.labels if name in frame.labels)
 
 
 def _largest_batch(frames, loss, batch_size):
-    """The most rows that a batch can have."""
+    """Largest number of rows that a batch can have."""
     return sum(sorted(_n_rows([frame], loss) for frame in frames)[-batch_size:])
 
 
 def _checked_rows(model, batches, chosen, loss):
-    """_weighted_rows of some frames; Diverged where they are not finite."""
+    """_weighted_rows of the chosen frames; raises Diverged where a row is not finite."""
     found = _weighted_rows(model, batches.batch(chosen), loss)
     if not all(bool(torch.isfinite(part).all()) for part in found):
         raise explained_rows(batches, chosen, lambda batch: _weighted_rows(model, batch, loss))
@@ -120,8 +123,7 @@ def _checked_rows(model, batches, chosen, loss):
 
 
 def _weighted_rows(model, batch, loss):
-    """(what the weights multiply [n, P], what is left to fit [n]): energies, force components, virial components of
-    the structures that have these labels."""
+    """Rows [n, P] and residuals [n] of a batch: energies, then forces, then virials, as far as it has these labels."""
     labels = [name for name in loss.labels if name in batch.labels]
     columns, derivatives = _columns(model, batch, labels)
     energy, found = energy_and_derivatives(model, batch, labels)
@@ -146,7 +148,7 @@ def _weighted_rows(model, batch, loss):
 
 @torch.no_grad()
 def _columns(model, batch, labels):
-    """Energies [B, P] of unit weights, and dict of their forces [3 N, P] and virials [9 B, P]."""
+    """Derivatives with respect to the weights: energies [B, P], and dict of forces [3 N, P] and virials [9 B, P]."""
     nets, descriptor = model.heads["energy"].nets, model.descriptor_of("energy")
     system, edges = batch.system, batch.edges()
     environment = descriptor(system, edges)
@@ -164,7 +166,7 @@ def _columns(model, batch, labels):
 
 
 def _structures(system, edges):
-    """Iterate over (System, Edges) of one structure each."""
+    """Iterate over the structures of a batch, each as (System, Edges)."""
     ends = [0, *system.n_atoms.cumsum(0).tolist()]
     bounds = torch.searchsorted(edges.center, torch.tensor(ends, device=edges.center.device)).tolist()
     for k in range(system.n_systems):
@@ -182,8 +184,7 @@ def _structures(system, edges):
 
 
 def _moves(name, system, edges):
-    """By how much the vectors of the edges change, [T, E, 3], where each atom moves along each axis, or with the nine
-    elements of the strain of the cell."""
+    """Derivatives [T, E, 3] of the edge vectors, for "forces" by every coordinate, for "virial" by every strain."""
     if name == "forces":
         ends = [torch.nn.functional.one_hot(end, len(system.numbers)) for end in (edges.neighbor, edges.center)]
         factors = (ends[0] - ends[1]).to(edges.vec)

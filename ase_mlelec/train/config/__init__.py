@@ -1,11 +1,11 @@
 """The configuration of a training in TOML, with strict keys.
 
-All settings are in ``docs/settings.rst``; a file has those that differ from the defaults::
+``docs/settings.rst`` lists all settings. A file needs only the settings that differ from the defaults::
 
     [data]
     files = ["silicon.h5"]          # relative to the configuration file
 
-    [energy]                        # the heads wanted; an empty section takes the defaults below
+    [energy]                        # one section for each head; an empty section has the defaults
     forces = [100, 10]
 
     [dos]

@@ -1,4 +1,4 @@
-"""What all sections of a configuration share: strict keys, and the types of settings with their ranges."""
+"""Base class of the sections of a configuration, and the types of settings with their ranges."""
 
 from typing import Annotated
 
@@ -8,14 +8,14 @@ LONGEST_TEXT, MOST_NAMES = 4096, 10_000
 
 
 class SettingError(ValueError):
-    """Settings that are right one by one, but not together.
+    """Error of settings that are valid one by one, but contradict each other.
 
     Parameters
     ----------
     key : str
-        Name of the setting that is to be changed, relative to the section that is checked; "" for the section itself.
+        Name of the setting to change, relative to the section that is checked; "" for the section itself.
     text : str
-        What was got, what is needed, and how to get there.
+        Message: the value, the need, and a remedy.
     """
 
     def __init__(self, key, text):
@@ -24,7 +24,7 @@ class SettingError(ValueError):
 
 
 class Section(BaseModel):
-    """Table of a configuration file: unknown keys, numbers in quotes and numbers that are not finite are mistakes."""
+    """Table of a configuration file; it refuses unknown keys, numbers in quotes, and NaN and infinity."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -60,5 +60,5 @@ LearningRates = Annotated[tuple[Rate, Rate], Field(strict=False)]
 
 
 def needed(text: str) -> dict[str, str]:
-    """What a mistake says where the range alone is no help, for ``Field(json_schema_extra=...)``."""
+    """Text of an error message that replaces the range of a setting, for ``Field(json_schema_extra=...)``."""
     return {"x-needed": text}

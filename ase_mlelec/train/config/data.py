@@ -1,4 +1,4 @@
-"""Sections of what goes in and out: [data], [data.keys] and [output]."""
+"""Sections of input and output: [data], [data.keys] and [output]."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +10,12 @@ from ase_mlelec.train.config.base import Names, Section, SettingError, Text, Wei
 
 
 class _Keys(Section):
-    """What labels are called in files that ASE reads, where it is not what ``ase_mlelec.data.ase_formats`` looks for."""
+    """Names of labels in files that ASE reads, where they differ from those in ``ase_mlelec.data.ase_formats``."""
 
     group: Text = ""
-    """Name of what tells the groups of structures, such as "config_type"."""
+    """Name of the entry that holds the group of a structure, such as "config_type"."""
     added: SkipJsonSchema[dict[str, Text]] = Field(default_factory=dict)
-    """Names of the labels of other packages, which stand beside the others in a file."""
+    """Names of labels that other packages have added."""
 
     @model_validator(mode="before")
     @classmethod
@@ -28,7 +28,7 @@ class _Keys(Section):
 
     @property
     def given(self) -> dict[str, str]:
-        """Label -> name in the files, of the labels that have one."""
+        """Names in the files by label, for the labels that have such a name."""
         return {label: name for label, name in self if name and label != "added"} | self.added
 
 
@@ -47,27 +47,28 @@ else:
 
 
 class DataConfig(Section):
-    """Data sets, and which groups of their structures are for what."""
+    """Data sets, and the groups of structures for training, validation and tests."""
 
     files: Annotated[Names, Field(min_length=1, json_schema_extra=needed("name at least one data set"))]
-    """Data sets, relative to the configuration file; beside one of Hamiltonians, others serve [energy] alone."""
+    """Data sets, relative to the configuration file; in addition to a data set of Hamiltonians, other files serve [energy]
+    alone."""
     train: Annotated[Names, Field(min_length=1, json_schema_extra=needed("name at least one group of frames"))] = (
         "train",
     )
-    """Groups to train on; so does a structure without a group, and structures of other groups are left out."""
+    """Groups to train on; structures without a group are trained on too, structures of other groups are left out."""
     validation: Names = ("validation",)
-    """Groups by whose errors the training is watched."""
+    """Groups whose errors are watched during training."""
     test: Names = ("test",)
-    """Groups that training does not see, for the errors of the model."""
+    """Groups for the errors of the trained model; training does not see them."""
     support: Names = ()
-    """Groups that train [energy] as well, such as close pairs and compressed structures: they teach repulsion, but are
-    no part of what the model is meant for, nor of the scale of its energies."""
+    """Groups that train [energy] as well, such as close pairs and compressed structures: they teach repulsion, but count
+    neither for the range of the training data nor for the scale of energies."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1, json_schema_extra=needed("need 0 <= fraction < 1"))] = 0.1
-    """Share of the training structures that is held out at random where no structure is in ``validation``."""
+    """Share of the training structures that is held out at random for validation, where no structure is in
+    ``validation``."""
     weights: dict[str, Weight] = Field(default={})
-    """Configuration weights of files and groups, such as "far.h5" = 0.3: what the squared errors of their structures
-    count in all losses of frames, where 1 is usual; 0: their labels are left out, those of Hamiltonians beside them are
-    not."""
+    """Configuration weights of files and groups, such as "far.h5" = 0.3: factors of the squared errors of their structures
+    in all losses of frames; default 1. With 0 their labels are left out, except Hamiltonians."""
     keys: KeysConfig = KeysConfig()
     """Names of labels in files of other programs."""
 
@@ -88,7 +89,7 @@ class DataConfig(Section):
 
 
 class OutputConfig(Section):
-    """What is written."""
+    """Files that training writes."""
 
     model: Text
     """The model file (.safetensors), relative to the configuration file; checkpoints and learning curves go next to

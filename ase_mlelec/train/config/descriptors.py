@@ -8,27 +8,28 @@ from ase_mlelec.train.config.base import Cutoff, Length, Section, SettingError, 
 
 
 class DescriptorConfig(Section):
-    """Descriptor of the heads of sums over atoms and of atoms: arguments of DeepPotSE."""
+    """Descriptor of atoms: arguments of DeepPotSE."""
 
     cutoff: Cutoff = 6.0
     """Radius of an environment, Å."""
     smooth: Length = 1.8
-    """Distance from which on neighbors fade out towards the cutoff, Å."""
+    """Distance at which neighbors begin to fade out towards the cutoff, Å."""
     widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8, strict=False)] = (24,)
     """Layers of the embedding; the last is the number of radial channels."""
     n_axis: Annotated[int, Field(ge=1, le=4096)] = 8
-    """Channels of the second factor of the invariants, at most the last of ``widths``."""
+    """Channels of the second factor of the invariants, at most the last entry of ``widths``."""
     l_max: Annotated[int, Field(ge=1, le=3)] = 3
     """Largest angular momentum."""
     n_basis: Annotated[int, Field(ge=0, le=256)] = 16
-    """Radial basis functions; 0: embedding nets in their place."""
+    """Radial basis functions; 0: embedding nets instead."""
     sel: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(max_length=118, strict=False)] = ()
-    """Expected number of neighbors of each species, which scales the sums over them; []: by the volume of the cutoff."""
+    """Expected number of neighbors of each species, which scales the sums over neighbors; []: from the volume of the
+    cutoff sphere."""
     one_side: bool = True
-    """Whether an embedding depends on the species of the neighbor alone, or also on that of the center."""
+    """Whether an embedding depends on the species of the neighbor alone; false: also on the species of the center."""
     n_products: Annotated[int, Field(ge=0, le=4096)] = 0
-    """Channels whose second moments turn first ones, for vectors and tensors; at most the last of ``widths``, and with
-    ``l_max`` of 2 or 3; 0: none."""
+    """Channels in which second moments multiply first moments, for vectors and tensors; at most the last entry of
+    ``widths``, with ``l_max`` of 2 or 3; 0: none."""
 
     @model_validator(mode="after")
     def _check_together(self):
@@ -46,15 +47,15 @@ class DescriptorConfig(Section):
 
 
 class PowerSpectrumConfig(Section):
-    """Descriptor in the place of [descriptor]: ACE invariants.
+    """Descriptor that replaces [descriptor]: ACE invariants.
 
-    It is for quantities without a direction, and for energies that are linear in the features ([energy] widths = []).
+    It serves scalar quantities, and energies that are linear in the features ([energy] widths = []).
     """
 
     cutoff: Cutoff = 6.0
     """Radius of an environment, Å."""
     inner: Length = 0.0
-    """Where the radial functions begin, Å; 0: nine tenths of the shortest distance in the training data."""
+    """Inner end of the range of the radial functions, Å; 0: nine tenths of the shortest distance in the training data."""
     n_pair: Annotated[int, Field(ge=1, le=100)] = 12
     """Radial functions of two-body terms."""
     n_radial: Annotated[int, Field(ge=1, le=50)] = 5
@@ -62,11 +63,11 @@ class PowerSpectrumConfig(Section):
     l_max: Annotated[int, Field(ge=0, le=20)] = 8
     """Largest angular momentum of three-body terms."""
     near: Length = 4.5
-    """Neighbors within this distance make features of four and five atoms, Å; 0: none."""
+    """Cutoff of four-body and five-body terms, Å; 0: no such terms."""
     roughest: Annotated[float, Field(ge=0, le=30)] = 9.0
-    """Roughness up to which there are four-body terms; 0: none.  Five-body terms go up to 3/7 of it."""
+    """Largest roughness of four-body terms; 0: no such terms. The largest roughness of five-body terms is 3/7 of it."""
     roughest_5: Annotated[float, Field(ge=0, le=30)] | None = None
-    """Another roughness up to which there are five-body terms; 0: none."""
+    """Largest roughness of five-body terms, if not 3/7 of ``roughest``; 0: no such terms."""
 
     @model_validator(mode="after")
     def _check_together(self):
@@ -87,7 +88,7 @@ class BispectrumConfig(Section):
     rmin0: Length = 0.0
     """Distance that is mapped to the pole of the three-sphere, Å."""
     n_radial: Annotated[int, Field(ge=0, le=200)] = 0
-    """Radial sums for each species beside the bispectrum; 0: none."""
+    """Radial sums of each species in addition to the bispectrum; 0: none."""
 
     @model_validator(mode="after")
     def _check_together(self):

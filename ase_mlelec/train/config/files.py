@@ -1,4 +1,4 @@
-"""From a TOML file to a configuration."""
+"""Reading of a configuration from a TOML file."""
 
 import tomllib
 from pathlib import Path
@@ -25,8 +25,8 @@ def read_config(path) -> Config:
     Raises
     ------
     ValueError
-        With the name of the file, for a missing file, a mistake in the TOML, an unknown or missing key, a wrong type,
-        or a value out of range.
+        For a missing file, a mistake in the TOML, an unknown or missing key, a wrong type, or a value out of range; the
+        message names the file.
     """
     path = Path(path)
     try:
@@ -36,14 +36,14 @@ def read_config(path) -> Config:
 
 
 def parse_config(table, folder=".") -> Config:
-    """The configuration of a training from nested dicts.
+    """Make the configuration of a training from nested dicts.
 
     Parameters
     ----------
     table : dict
-        As tomllib returns it.
+        Table as tomllib returns it.
     folder : path
-        What relative paths start from.
+        Folder from which relative paths start.
 
     Raises
     ------
@@ -59,12 +59,12 @@ def parse_config(table, folder=".") -> Config:
 
 
 def read_table(path):
-    """dict of a TOML file, nested.
+    """Read a TOML file as nested dicts.
 
     Raises
     ------
     ValueError
-        For a missing file, one that is too large, and a mistake in the TOML; without its name.
+        For a missing file, a file that is too large, and a mistake in the TOML; the message does not name the file.
     """
     path = Path(path)
     if not path.exists():
@@ -79,7 +79,7 @@ def read_table(path):
         )
     try:
         text = content.decode("utf-8")
-        # tomllib takes time that grows with the square of the dots of a key
+        # the time that tomllib takes grows with the square of the number of dots in a key
         if any(line.partition("=")[0].count(".") > MOST_DOTS for line in text.splitlines()):
             raise ValueError(f"more than {MOST_DOTS} dots in a line before '='; correct the TOML")
         return tomllib.loads(text)

@@ -1,4 +1,4 @@
-"""Sections of what is learned: [energy], [dos], [dipole], [polarizability], [ldos], [hamiltonian]."""
+"""Sections of heads: [energy], [dos], [dipole], [polarizability], [ldos], [hamiltonian]."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -22,13 +22,13 @@ from ase_mlelec.train.config.base import (
 
 
 class Training(Section):
-    """What the training of any head has: weights of the terms of its loss, of which one at least counts."""
+    """Base of the sections of heads; at least one term of the loss must have a weight above zero."""
 
     loss_terms: ClassVar[tuple[str, ...]]
 
     @property
     def given(self) -> tuple[str, ...]:
-        """Names of the settings that the file has: what it asks for itself is not left out in silence."""
+        """Names of the settings that the file gives; they are never ignored silently."""
         return tuple(name for name in type(self).model_fields if name in self.model_fields_set)
 
     @model_validator(mode="after")
@@ -46,16 +46,16 @@ class Training(Section):
 class EnergyConfig(Training):
     """Energies, forces and stress.
 
-    The terms of the loss are weighted at the first and at the last step, and [0, 0] leaves a term out. Frames without
-    a label have no part in its term; a term for which no frame has one is left out where its weights are the defaults,
-    and refused where the file gives them.
+    Each term of the loss has a weight at the first step and a weight at the last step; [0, 0] leaves the term out. Frames
+    without a label do not contribute to its term. If no frame has the label, the term is left out where its weights are
+    the defaults, and refused where the file gives its weights.
     """
 
     loss_terms: ClassVar[tuple[str, ...]] = ("energy", "forces", "virial")
 
     widths: Widths = (64, 64)
-    """Layers of the nets; []: energies that are linear in the features, on the descriptor before any training: in closed
-    form, with the last weights of the loss and no steps, for data too few for a net."""
+    """Layers of the nets; []: energies that are linear in the features of an untrained descriptor, fitted by ridge
+    regression with the last weights of the loss, without steps; for data that are too few for a net."""
     energy: LossWeights = (0.1, 10.0)
     """Weight of energies per atom in the loss, first and last."""
     forces: LossWeights = (100.0, 10.0)
@@ -63,11 +63,11 @@ class EnergyConfig(Training):
     virial: LossWeights = (1.0, 5.0)
     """Weight of virials per atom in the loss, first and last."""
     strong_force: Annotated[float, Field(gt=0, le=1e6)] | None = None
-    """Forces above it count less, eV/Å; by default all count the same."""
+    """Forces above this size have a smaller weight, eV/Å; by default all forces have the same weight."""
     core: bool = True
     """Whether the model gets a repulsive core below the shortest distances of its data."""
     ridge: Annotated[float, Field(gt=0, le=1e12)] = 1e-7
-    """Ridge of the closed form, relative to the mean diagonal element of its normal matrix."""
+    """Ridge of the ridge regression, relative to the mean diagonal element of the normal matrix."""
     steps: Steps = 4000
     """Steps of the optimizer."""
     learning_rate: LearningRates = (5e-3, 5e-6)
@@ -98,7 +98,7 @@ class DOSConfig(Training):
 
 
 class _OfAtoms(Training):
-    """Quantity of atoms, with labels of atoms or of their sums."""
+    """Quantity of atoms, with labels of atoms or of sums over structures."""
 
     loss_terms: ClassVar[tuple[str, ...]] = ("atomic", "total")
 
@@ -120,7 +120,7 @@ class AtomicConfig(_OfAtoms):
     """Quantity of atoms that another package has added to ase_mlelec.quantities."""
 
     centers: Names = ()
-    """Species whose atoms have a value, for heads that take them, such as ["O"]."""
+    """Species whose atoms have a value, such as ["O"], for heads with an argument ``centers``."""
 
 
 class DipoleConfig(_OfAtoms):
@@ -157,29 +157,29 @@ class LDOSConfig(Training):
     band_energy: LossWeight = 0.0
     """Weight of the band energy in the loss."""
     scaling: Literal["maximum", "spread"] = "maximum"
-    """What the local density of states is scaled by."""
+    """Scale of the local density of states: its maximum or its spread."""
     fingerprints: Literal["elements", "components"] = "elements"
     """Whether fingerprints are scaled one by one or as principal components."""
     dos_weight: Weight = 100.0
-    """Weight of the density of states of a snapshot beside its local one when the last layer is refitted."""
+    """Weight of the density of states, relative to the local density of states, when the last layer is refitted."""
     hold: Weight = 0.0
-    """How strongly the refit is held at the layer that the descent found."""
+    """Ridge that holds the refitted layer near the layer that gradient descent found."""
     force_weight: Weight = 0.0
     """Weight of forces in a second refit of the last layer; 0: none."""
     energy_weight: Weight = 0.0
     """Weight of the free energies of the labels in a second refit of the last layer; 0: none."""
     epochs: Steps = 400
-    """Passes over the data, at most."""
+    """Largest number of epochs."""
     learning_rate: LearningRates = (2e-3, 1e-5)
-    """Learning rate of the first epoch, and the one at which training ends."""
+    """Learning rate of the first epoch, and learning rate at which training ends."""
     schedule: Literal["plateau", "cosine"] = "plateau"
-    """How the learning rate falls: by half when there is no progress, or as a cosine."""
+    """Schedule of the learning rate: halved when there is no progress, or a cosine."""
     patience: Steps = 10
-    """Epochs without progress before a schedule of plateaus halves the learning rate."""
+    """Epochs without progress before the plateau schedule halves the learning rate."""
     batch_size: BatchSize = 2
     """Snapshots for each step."""
     batch_points: Annotated[int, Field(ge=0, le=10**9)] = 0
-    """Grid points of each snapshot for a step; 0: all."""
+    """Grid points of each snapshot in a step; 0: all."""
 
 
 class HamiltonianConfig(Training):
@@ -188,16 +188,16 @@ class HamiltonianConfig(Training):
     loss_terms: ClassVar[tuple[str, ...]] = ("onsite", "intra_near", "intra_long", "inter_near", "inter_long", "levels")
 
     cutoff: Annotated[float, Field(gt=11, le=30)] = 12.0
-    """Distance up to which there is hopping, Å."""
+    """Range of hopping, Å."""
     environment: Annotated[float, Field(gt=0, le=30)] = 6.0
     """Cutoff of the environment of an atom, Å."""
     n_radial: Annotated[int, Field(ge=1, le=50)] = 6
     """Radial functions of the environment."""
     spectrum: Length = 0.0
-    """Cutoff of a power spectrum for on-site blocks beside it, Å; 0: none."""
+    """Cutoff of additional ACE invariants for on-site blocks, Å; 0: none."""
     third: Annotated[Length, Field(json_schema_extra=needed("need 0, or 3.5 to the cutoff"))] = 0.0
-    """Distance from both atoms of a pair within which other atoms change its hopping, Å, of at least 3.5; 0: they do
-    not, as for data of a few structures."""
+    """Range of three-center terms, Å, at least 3.5: a third atom within it of both atoms of a pair changes their hopping;
+    0: no such terms, for data of few structures."""
     widths: Widths = (48, 32)
     """Layers of the nets of pairs."""
     onsite: LossWeight = 1.0
@@ -211,8 +211,8 @@ class HamiltonianConfig(Training):
     inter_long: LossWeight = 1.0
     """Weight of hopping between layers beyond 6 Å in the loss."""
     levels: LossWeight = 1.0
-    """Weight of the eigenvalues within 1 eV of the Fermi level or the gap in the loss, nearer ones more, for data with
-    numbers of electrons."""
+    """Weight of the eigenvalues within 1 eV of the Fermi level or the gap in the loss, for data with numbers of electrons;
+    nearer eigenvalues have more weight."""
     steps: Steps = 2000
     """Steps of the optimizer."""
     learning_rate: LearningRates = (3e-3, 3e-6)

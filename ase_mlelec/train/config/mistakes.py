@@ -1,21 +1,21 @@
-"""Mistakes of a configuration in one line: section, key, what was got, what is needed."""
+"""Error messages for mistakes in a configuration: one line with section, key, value and need."""
 
 import difflib
 
 from ase_mlelec.train.config.base import LONGEST_TEXT, SettingError
 from ase_mlelec.train.config.schema import described, interval, node_at
 
-ORDER = ("extra_forbidden", "missing")  # mistakes that are told before others
+ORDER = ("extra_forbidden", "missing")  # kinds of mistakes that are reported before others
 
 
 def one_line(error, table, schema) -> str:
-    """The first mistake of a pydantic.ValidationError.
+    """Message for the first mistake of a pydantic.ValidationError.
 
     Parameters
     ----------
     error : pydantic.ValidationError
     table : dict
-        What was validated.
+        The table that was validated.
     schema : dict
         JSON schema of the configuration.
     """
@@ -41,7 +41,7 @@ def _unknown(name, key, known):
 
 
 def _wrong_value(place, table, schema, kind):
-    """A value, or an entry of an array, of the wrong type or out of range."""
+    """Message for a value, or an entry of an array, of the wrong type or out of range."""
     value, parent = table, table
     for part in place:
         parent, value = value, value[part] if not isinstance(value, list) or part < len(value) else None
@@ -50,7 +50,7 @@ def _wrong_value(place, table, schema, kind):
         array = node_at(schema, place[:-1])
         size = len(array.get("prefixItems", parent))
         below = kind == "greater_than" and "prefixItems" in array
-        if below or len(parent) != size:  # told of the array as a whole
+        if below or len(parent) != size:  # the message is about the array as a whole
             need = f"two numbers above {node['exclusiveMinimum']:g}" if below else described(array)
             return f"{_name(place[:-1])}: got {short(parent)}, need {need}"
     if kind == "finite_number" and isinstance(value, float):

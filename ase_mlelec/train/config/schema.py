@@ -1,4 +1,4 @@
-"""The JSON schema of a configuration, for editors and documentation, and what it says in words."""
+"""JSON schema of a configuration, for editors and documentation, and descriptions of its nodes in words."""
 
 import functools
 
@@ -14,7 +14,7 @@ def json_schema() -> dict:
 
 
 def resolved(schema, node) -> dict:
-    """A node of a schema with references and the null of optional settings replaced by what they stand for."""
+    """A node of a schema with references resolved, and without the null of optional settings."""
     options = [option for option in node.get("anyOf", []) if option.get("type") != "null"]
     if options:
         node = {key: value for key, value in node.items() if key != "anyOf"} | options[0]
@@ -25,18 +25,20 @@ def resolved(schema, node) -> dict:
 
 
 def _of_any_name(node) -> bool:
-    """Whether a node is a table with names that the schema does not know."""
+    """Whether a node is a table whose keys the schema does not list."""
     return isinstance(node.get("additionalProperties"), dict)
 
 
 def _of_sections(node) -> bool:
-    """Whether a node is a table of sections with names that the schema does not know."""
+    """Whether a node is a table of sections whose names the schema does not list."""
     return _of_any_name(node) and "type" not in node["additionalProperties"]
 
 
 def settings() -> dict[str, dict]:
-    """Name of a section -> its node of the schema, with the nodes of its settings, and of no sections within it; "" has
-    those before the first section."""
+    """Nodes of all sections by name, each with its settings but without inner sections.
+
+    The settings before the first section have the name "".
+    """
     schema, found = json_schema(), {}
 
     def add(name, node):
@@ -51,7 +53,7 @@ def settings() -> dict[str, dict]:
 
 
 def node_at(schema, place) -> dict:
-    """The node of the key, or the entry of an array, that a tuple such as ("energy", "forces", 0) leads to."""
+    """The node of a key, or of an entry of an array, such as ("energy", "forces", 0)."""
     node = schema
     for part in place:
         if isinstance(part, int):
@@ -75,7 +77,7 @@ def interval(node) -> str:
 
 
 def described(node, name="") -> str:
-    """The type of a setting in words, such as 'a list of 2 numbers'; ``name`` : of a section."""
+    """The type of a setting in words, such as 'a list of 2 numbers'; ``name`` is the name of a section."""
     if "properties" in node:
         return f"a section [{name}]"
     if "enum" in node:

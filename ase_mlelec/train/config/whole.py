@@ -1,4 +1,4 @@
-"""The configuration as a whole, and how its sections go together."""
+"""The whole configuration, and checks of its sections against each other."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,34 +21,35 @@ from ase_mlelec.train.config.heads import (
 
 
 class Config(Section):
-    """A training: data, descriptor, heads that are wanted (at least one), output, and the seed of everything random.
+    """A training: data, descriptor, at least one head, output, and a seed.
 
-    The first head of energy, dos, dipole and polarizability is trained together with the descriptor, the others then on
-    the descriptor as it is. With ``electronic`` all but the energy have that descriptor instead, which the first of
-    them is trained with; it is for data that are too few for the descriptor of the energy. The LDOS head has data and
-    a descriptor (bispectrum) of its own, the Hamiltonian data of its own, on which the energy may be trained as well.
+    Of the heads energy, dos, dipole and polarizability, the first one is trained together with the descriptor. The later
+    heads are trained on that descriptor, which does not change any more. With ``electronic``, all heads except the energy
+    have a second descriptor, which is trained with the first of them; it is for data that are too few for the descriptor
+    of the energy. The LDOS head has separate data and a separate descriptor (bispectrum). The Hamiltonian has separate
+    data, on which the energy may be trained as well.
     """
 
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
-    """Seed of everything that is random."""
+    """Seed of all random numbers."""
     committee: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Number of models, alike but for the seed, which is ``seed`` of the first; those of several have -0, -1 ... at the
-    end of their names."""
+    """Number of models. They differ only in the seed: the first model has ``seed``. Where there are several, their file
+    names end in -0, -1, ..."""
     start: Text = ""
-    """A model file, relative to the configuration file, or the name of a shipped model, from whose parameters and
-    normalization all heads (not the LDOS) start: fine-tuning, with the same settings of descriptors and heads."""
+    """Model to fine-tune: a model file, relative to the configuration file, or the name of a shipped model. All heads
+    except the LDOS start from its parameters and normalization, with the same settings of descriptors and heads."""
     data: DataConfig
     output: OutputConfig
     descriptor: DescriptorConfig = DescriptorConfig()
     power_spectrum: PowerSpectrumConfig | None = None
     electronic: DescriptorConfig | None = None
-    """Descriptor of all heads but the energy: arguments of DeepPotSE."""
+    """Descriptor of all heads except the energy: arguments of DeepPotSE."""
     energy: EnergyConfig | None = None
     dos: DOSConfig | None = None
     dipole: DipoleConfig | None = None
     polarizability: PolarizabilityConfig | None = None
     quantities: dict[str, AtomicConfig] = Field(default_factory=dict)
-    """Heads of quantities that other packages have added, each in a section of its name."""
+    """Heads of quantities that other packages have added, one section each."""
     bispectrum: BispectrumConfig = BispectrumConfig()
     ldos: LDOSConfig | None = None
     hamiltonian: HamiltonianConfig | None = None
@@ -57,7 +58,7 @@ class Config(Section):
 
     @property
     def folder(self) -> Path:
-        """What relative paths start from."""
+        """Folder from which relative paths start."""
         return self._folder
 
     @property
@@ -66,12 +67,12 @@ class Config(Section):
         return (self.power_spectrum or self.descriptor).cutoff
 
     def section(self, quantity: str) -> Section | None:
-        """Settings of the head of a quantity; None where it is not wanted."""
+        """Settings of the head of a quantity; None where the configuration has no such section."""
         return self.quantities.get(quantity, getattr(self, quantity, None))
 
     @property
     def wanted(self) -> list[Quantity]:
-        """Quantities of atoms, and sums over them, that have a section, in the order in which they are trained."""
+        """Quantities of atoms that have a section, in the order in which they are trained."""
         return [row for name, row in QUANTITIES.items() if row.labels and self.section(name) is not None]
 
     @model_validator(mode="after")

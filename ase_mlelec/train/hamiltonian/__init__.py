@@ -1,1 +1,1 @@
-"""Training of Hamiltonians of Wannier functions."""
+"""Training of tight-binding Hamiltonians between Wannier functions."""

@@ -1,6 +1,6 @@
-"""What of a Hamiltonian has closed forms: linear parts of hopping and on-site by ridge regression, normalization.
+"""Normalization of a Hamiltonian head, and ridge regression of the linear parts of its on-site and hopping blocks.
 
-Gradient descent (``ase_mlelec.train.hamiltonian``) starts from them.
+Gradient descent (``ase_mlelec.train.hamiltonian.descent``) starts from the result.
 """
 
 import torch
@@ -15,25 +15,26 @@ from ase_mlelec.train.linear import RIDGE, RidgeRegression, own_sizes
 from ase_mlelec.train.standardize import mean_and_inverse
 
 PAIRS = 5000  # at a time
-# in units of the mean diagonal element of a family of features, or, of functions without a scale, of its elements
+# ridges, in units of the mean diagonal element of the features of each family; families in UNSCALED have functions
+# without a common scale, and their ridges are in units of the single diagonal elements
 STIFFNESS = {"onsite": 1e-2, "third_onsite": 1e-2, "third_inter": 1e-2, "third_intra": 1e-5}
 UNSCALED = ("third_inter", "third_intra")
-REFIT = 10.0  # times these ridges in fine-tuning, by which less of the first training is forgotten
+REFIT = 10.0  # factor of these ridges in fine-tuning, which keeps the result nearer to the first training
 
 
 @torch.no_grad()
 def standardize_hamiltonian(model, items):
-    """Normalization of inputs and outputs, and the linear parts by least squares."""
+    """Normalize inputs and outputs of a Hamiltonian head, and fit its linear parts by ridge regression."""
     head, descriptor = model.heads["hamiltonian"], model.descriptor_of("hamiltonian")
     geometry, onsite, hopping = join(head, items)
     for k in range(len(head.species)):
-        own = geometry.features[geometry.species == k]
-        if not len(own):
+        features = geometry.features[geometry.species == k]
+        if not len(features):
             raise ValueError(f"got no atoms of {head.species[k]} to train on; add some or leave it out")
         parity = geometry.signs.features
         even = (parity > 0).all(dim=0)
-        mean = torch.where(even, own.mean(dim=0), 0.0)  # odd ones must change sign with the frame
-        spread = (own - mean).square().mean(dim=0).sqrt()
+        mean = torch.where(even, features.mean(dim=0), 0.0)  # odd features must change sign with the frame
+        spread = (features - mean).square().mean(dim=0).sqrt()
         head.features.shift[k], head.features.inverse[k] = mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
         if head.ace is not None:
             invariants = geometry.ace[geometry.species == k]
@@ -62,7 +63,7 @@ def standardize_hamiltonian(model, items):
 
 
 def _fit_onsite(head, k, geometry, truth):
-    """Scale, mean and linear parts of the on-site blocks of one species."""
+    """Set scale, mean and linear parts of the on-site blocks of one species."""
     mean = _reflected_onsite(head, k, geometry, truth)[1].mean(dim=0)
     scale = max(float((truth.flatten(1) - mean).square().mean().sqrt()), 1e-6)
     head.onsite_scale[k] = scale
@@ -75,16 +76,15 @@ def _fit_onsite(head, k, geometry, truth):
 
 @torch.no_grad()
 def refit_onsite(head, items):
-    """Fine-tuning of on-site blocks: what the linear parts leave of those of new structures, by ridge regression that
-    draws to these parts as they were.
+    """Fine-tune on-site blocks: fit their errors on new structures by ridge regression of the linear parts.
 
-    The nets beside them are left out, and are not trained any more: on environments unlike those that they were trained
-    on they are further off than the linear parts alone.
+    The ridge favors the former coefficients. The nets of the on-site blocks are switched off and not trained any
+    more, because on unfamiliar environments they have larger errors than the linear parts alone.
     """
-    for own in head.onsite:
-        own.net.weight.zero_()
-        own.net.bias[own.functions.size**2 :] = 0
-        own.net.requires_grad_(False)
+    for part in head.onsite:
+        part.net.weight.zero_()
+        part.net.bias[part.functions.size**2 :] = 0
+        part.net.requires_grad_(False)
     geometry, onsite, _ = join(head, items)
     blocks = head.unshifted(geometry.pairs(slice(0, 0)))
     for k, truth in onsite.items():
@@ -92,8 +92,11 @@ def refit_onsite(head, items):
 
 
 def _add_linear_onsite(head, k, geometry, blocks, mean, stiffer=1.0):
-    """Linear parts, by ridge regression over all frames' reflections: on features where elements do not turn with the
-    frame, else on the moments that turn alike."""
+    """Add a ridge regression of ``blocks`` to the linear parts, over all reflections of the frames.
+
+    Elements that do not turn with the frame are fitted to the features, and each element that turns is fitted to the
+    moments that turn alike.
+    """
     rows, values, turning = _reflected_onsite(head, k, geometry, blocks)
     own, scale = head.onsite[k], head.onsite_scale[k]
     vectors = own.functions.circular(torch.complex128)
@@ -116,8 +119,10 @@ def _add_linear_onsite(head, k, geometry, blocks, mean, stiffer=1.0):
 
 
 def _reflected_onsite(head, k, geometry, blocks):
-    """(standardized features, elements that do not turn [n, W^2], list of (generators, elements that turn)) of blocks
-    in the frames' reflections."""
+    """Inputs and targets of the on-site regression, in all reflections of the frames.
+
+    Returns (standardized features, elements that do not turn [n, W^2], list by reflection of (generators, blocks)).
+    """
     kind, functions, atoms = head.onsite[k], head.orbitals[k], geometry.species == k
     vectors, rows, values, turning = functions.circular(torch.complex128), [], [], []
     for up, across in REFLECTIONS:
@@ -135,8 +140,10 @@ def _reflected_onsite(head, k, geometry, blocks):
 
 @torch.no_grad()
 def refit_hopping(head, items):
-    """Fine-tuning of hopping: what is left of that of new structures, by ridge regression that draws to the linear
-    parts as they were."""
+    """Fine-tune hopping: fit its errors on new structures by ridge regression of the linear parts.
+
+    The ridge favors the former coefficients.
+    """
     geometry, _, hopping = join(head, items)
     groups = geometry.groups()
     for key, found in head.unshifted(geometry).hopping.items():
@@ -147,13 +154,16 @@ def refit_hopping(head, items):
 
 
 def _reached(name, pairs, blocks):
-    """(pairs, blocks) that the near or the long net takes part in."""
+    """The pairs, and their blocks, to which the near or the long net contributes."""
     rows = ((pairs.r < NEAR[1]) if name == "near" else (pairs.r > NEAR[0])).nonzero()[:, 0]
     return pairs.pairs(rows), blocks[rows]
 
 
 def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
-    """Linear parts of one net: for every (λ, μ), weighted least squares over all frames' reflections."""
+    """Add a ridge regression of ``blocks`` to the linear parts of one net.
+
+    For every (λ, μ) it is weighted least squares over all reflections of the frames.
+    """
     kind = head.hopping.kind(key)
     net, functions = kind.nets[name], kind.ends
     ends = [(pairs, blocks)] + ([(pairs.reversed(), blocks.mT)] if key[1] == key[2] else [])
@@ -179,7 +189,7 @@ def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
                 turned = (basis * reflected_signs(signs, up, across)).T
                 right_side = right_side + torch.complex(turned @ value.real, turned @ value.imag)
     found = torch.zeros_like(right_side)
-    alike = (signs[:, :, None] == signs[:, None]).all(dim=0)  # functions of other signs are orthogonal
+    alike = (signs[:, :, None] == signs[:, None]).all(dim=0)  # functions of different parity are orthogonal
     difference = (torch.tensor(windings[0])[:, None] - torch.tensor(windings[1])).abs().flatten()
     third = slice(len(net.linear), None)
     for power in powers:
@@ -197,7 +207,7 @@ def _add_linear_hopping(head, key, name, pairs, blocks, stiffer=1.0):
 
 
 def _functions(kind, net, name, pairs):
-    """Functions [E, K] of pairs in which hopping over its envelope is linear: of two centers, then of third atoms."""
+    """Functions [E, K] of pairs in which hopping divided by its envelope is linear: two-center, then three-center."""
     found = [net.two_center(pairs, kind.symmetry)]
     if kind.third_atoms:
         third, radial = kind.third_atoms[name](pairs), net.radial(pairs.r, len(net.third))
@@ -207,25 +217,25 @@ def _functions(kind, net, name, pairs):
 
 
 def _signs(kind, net, name):
-    """Tensor [2, K] of the functions of _functions, see ThirdAtoms.signs."""
+    """Parities [2, K] of the functions of _functions, see ThirdAtoms.signs."""
     if not kind.third_atoms:
         return net.signs()
     return torch.cat([net.signs(), kind.third_atoms[name].signs().repeat(1, len(net.third))], dim=1)
 
 
 def _ridge(regression, stiffer, **families):
-    """Ridge [P] in units of the mean diagonal element, of which each family of columns has one of its own.
+    """Ridge [P], one strength for each family of columns, in units of the mean diagonal element of all columns.
 
     Parameters
     ----------
-    families : name in STIFFNESS -> slice of its columns
-        The other columns are a family as well.
+    families : slice by name in STIFFNESS
+        Columns of each family; the remaining columns have RIDGE.
     """
     diagonal = regression.normal.diagonal().real
     ridge, others = torch.zeros_like(diagonal), torch.ones_like(diagonal, dtype=torch.bool)
     for name, columns in families.items():
-        own, others[columns] = diagonal[columns], False
-        ridge[columns] = STIFFNESS[name] * (own_sizes(own) if name in UNSCALED else own.mean())
+        sizes, others[columns] = diagonal[columns], False
+        ridge[columns] = STIFFNESS[name] * (own_sizes(sizes) if name in UNSCALED else sizes.mean())
     ridge[others] = RIDGE * diagonal[others].mean()
     return stiffer * ridge / (regression.size + 1e-300)
 
@@ -236,7 +246,10 @@ def _reflected_pairs(pairs, up, across):
 
 
 def _envelope(r, blocks):
-    """(a, b): exp(a + b r) through the root mean squares of the elements in bins of the distance; never rising."""
+    """Coefficients (a, b) of the envelope exp(a + b r), b <= 0.
+
+    It is fitted to the root mean squares of the elements in bins of the distance.
+    """
     bins = ((r - r.min()) / 0.5).long()
     count = r.new_zeros(int(bins.max()) + 1).index_add(0, bins, torch.ones_like(r))
     square = torch.zeros_like(count).index_add(0, bins, blocks.square().mean(dim=(1, 2)))
@@ -252,7 +265,7 @@ def _envelope(r, blocks):
 
 @torch.no_grad()
 def _scale_nets(head, scales):
-    """Nets start with outputs of the size of what the two-center parts leave, in units of their envelopes."""
+    """Scale the outputs of the pair nets to the errors of the linear parts, in units of the envelopes."""
     for kind in head.hopping:
         for reach, middle in (("near", 3.0), ("long", 8.0)):
             net, left = kind.nets[reach], scales.get(f"{'inter' if kind.inter else 'intra'}_{reach}", 1.0)

@@ -1,4 +1,4 @@
-"""Gradient descent on elements of a Hamiltonian."""
+"""Training of a Hamiltonian head by gradient descent on matrix elements and eigenvalues."""
 
 import torch
 
@@ -11,7 +11,7 @@ from ase_mlelec.train.loop import LARGEST_GRADIENT, Schedule, batch_of_step, run
 
 
 def category_errors(head, items):
-    """dict category -> Tensor of differences predicted - true of all elements of the items, and of "levels", eV."""
+    """dict by category of the errors, predicted - true, eV, of all elements; category "levels" holds eigenvalues."""
     geometry, onsite, hopping = join(head, items)
     found = {name: [] for name in CATEGORIES}
     blocks, groups = head.unshifted(geometry), geometry.groups()
@@ -30,8 +30,10 @@ def category_errors(head, items):
 
 @torch.no_grad()
 def category_scales(head, items, batch_size=8):
-    """dict category -> root mean square difference, eV; the loss is measured in that before the fit, for a new head the
-    one of the two-center parts alone."""
+    """dict by category of the root mean square errors, eV; the loss is in units of these errors before the fit.
+
+    The errors of a new head are those of its linear parts alone.
+    """
     totals = {}
     for start in range(0, len(items), batch_size):
         for name, error in category_errors(head, items[start : start + batch_size]).items():
@@ -58,29 +60,29 @@ def fit_hamiltonian(
 ):
     """Fit the Hamiltonian head of ``model`` with Adam and a learning rate that falls exponentially.
 
-    The loss is the sum over categories of weight x mean square error / (that before the fit). Call
-    standardize_hamiltonian first, or start from a fitted head; at the end the interface dipole is fitted to what is
-    left.
+    The loss is the sum over categories of weight x mean square error / mean square error before the fit. Call
+    standardize_hamiltonian first, or start from a fitted head. At the end the interface dipole is fitted to the
+    remaining errors of the on-site blocks.
 
     Parameters
     ----------
     items, validation : lists of Item (see prepare)
     weights : dict of float by category
-        "levels" among them; default 1.
+        Weights in the loss; "levels" is the weight of the eigenvalues. Default 1.
     checkpoint, curve : paths
         As in ase_mlelec.train.fit.
 
     Returns
     -------
-    dict of the root mean square errors, eV
-        On ``validation`` or the training data.
+    dict of float by category
+        Root mean square errors, eV, on ``validation`` or else on the training data.
 
     Raises
     ------
     ValueError
         When a checkpoint belongs to another run.
     Diverged
-        For NaN and infinity.
+        For a loss or gradient that is NaN or infinite.
     """
     head = model.heads["hamiltonian"]
     items, validation = (without_third_atoms(head, part) for part in (items, validation))
@@ -99,7 +101,7 @@ def fit_hamiltonian(
 
 
 class HamiltonianProblem:
-    """What ``fit_hamiltonian`` minimizes, a Problem of the loop (see ase_mlelec.train.loop)."""
+    """Loss and errors of ``fit_hamiltonian``, as a Problem of the training loop (see ase_mlelec.train.loop)."""
 
     watched, largest_gradient = "", LARGEST_GRADIENT
 
@@ -134,7 +136,7 @@ class HamiltonianProblem:
 
 @torch.no_grad()
 def _explained(problem, head, items, chosen, step, rate):
-    """Diverged, with the frames and the categories of elements that a step failed on."""
+    """Diverged error that names the frames and the categories of elements on which a step failed."""
     found = {}
     for k in chosen:
         errors = category_errors(head, [items[k]])
@@ -153,9 +155,9 @@ def _explained(problem, head, items, chosen, step, rate):
 
 @torch.no_grad()
 def fit_dipole(head, items):
-    """Coefficients of the interface dipole from the mean on-site differences of layers that differ; least squares.
+    """Fit the coefficients of the interface dipole to the mean on-site errors of the layers, by least squares.
 
-    They stay as they are where no layers differ.
+    Only structures with different layers take part; without any, the coefficients do not change.
     """
     rows, steps = [], []
     for item in items:

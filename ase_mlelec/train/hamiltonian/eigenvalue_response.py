@@ -1,39 +1,43 @@
-"""How levels answer to errors of the blocks of a Hamiltonian, to first order: small errors that add up are seen."""
+"""First-order response of eigenvalues to errors of Hamiltonian blocks.
+
+With it the loss sees small errors of many elements that add up to large errors of the bands.
+"""
 
 import numpy as np
 import torch
 
 from ase_mlelec.physics.kmesh import time_reversal_pairs
 
-REACH = 1.0  # eV, of the levels below and above the Fermi level or the edges of the gap
-HALVED = 0.5  # eV from the edges, where errors count half: few levels decide the gap
-LARGEST = 300  # functions; of larger cells elements alone are compared
+REACH = 1.0  # eV: eigenvalues within this distance of the Fermi level or of the edges of the gap count
+HALVED = 0.5  # eV from the edges, where errors have half the weight: few eigenvalues decide the gap
+LARGEST = 300  # functions; larger cells are compared by their elements alone
 
 
 def mesh(atoms):
-    """Points along the reciprocal vectors, about 18 Å over the length of a cell's vector; one where that is vacuum."""
+    """Numbers of k-points along the reciprocal vectors: 18 Å / length of the cell vector; one for vectors above 15 Å."""
     return [1 if length > 15 else max(1, round(18 / length)) for length in atoms.cell.lengths()]
 
 
 def level_responses(frame, n_electrons, geometry, transforms):
-    """Derivatives of levels near the Fermi level by the blocks of a head: ``<ψ|∂H(k)/∂h|ψ>`` (Hellmann and
-    Feynman), times what errors of a level count: 1 at the edges of the gap and between them, less farther away.
+    """Derivatives of eigenvalues near the Fermi level with respect to blocks: ``<ψ|∂H(k)/∂h|ψ>`` (Hellmann-Feynman).
+
+    Each is multiplied by the weight of the eigenvalue: 1 between the edges of the gap, smaller farther away.
 
     Parameters
     ----------
     frame : HamiltonianFrame
-        Whose states ψ are taken.
+        Structure and Hamiltonian with the states ψ.
     n_electrons : int
-        Two to a state.
+        Number of electrons; two fill a state.
     geometry : Geometry of the frame
     transforms : list of array [W, W]
         U of every atom: functions of the data = U @ columns.
 
     Returns
     -------
-    dict of Tensor [L, n, W, W'] for L levels
-        Of on-site blocks by species, of hopping by group; empty for cells of more than LARGEST functions and where
-        nothing or everything is filled.
+    dict of Tensor [L, n, W, W'] for L eigenvalues
+        Entries by species for on-site blocks, and by kind of pair for hopping. Empty for cells of more than LARGEST
+        functions, and where no or all states are filled.
     """
     hamiltonian, filled = frame.hamiltonian, n_electrons // 2
     if hamiltonian.size > LARGEST or not 0 < filled < hamiltonian.size:
@@ -48,9 +52,9 @@ def level_responses(frame, n_electrons, geometry, transforms):
     columns = [torch.as_tensor(chosen[:, owners == atom] @ transforms[atom]) for atom in range(len(frame.atoms))]
     found = {}
     for species in range(int(geometry.species.max()) + 1):
-        own = (geometry.species == species).nonzero()[:, 0].tolist()
-        if own:
-            state = torch.stack([columns[atom] for atom in own], dim=1)  # [L, n, W]
+        atoms = (geometry.species == species).nonzero()[:, 0].tolist()
+        if atoms:
+            state = torch.stack([columns[atom] for atom in atoms], dim=1)  # [L, n, W]
             found[species] = (state.conj()[:, :, :, None] * state[:, :, None, :]).real.float()
     for key, rows in geometry.groups().items():
         left, right = (
@@ -59,20 +63,19 @@ def level_responses(frame, n_electrons, geometry, transforms):
         )
         angle = 2 * np.pi * torch.as_tensor(kpts[k]) @ geometry.shift[rows].double().T
         left = left.conj() * torch.polar(torch.ones_like(angle), angle)[:, :, None]
-        # every pair once: its reverse adds the complex conjugate
+        # the data have every pair once: its reverse adds the complex conjugate
         found[key] = 2 * (left[:, :, :, None] * right[:, :, None, :]).real.float()
     return found
 
 
 def level_errors(items, differences):
-    """First-order errors of the levels of several structures, Tensor, eV, times what they count; None where no item has
-    responses.
+    """Weighted first-order errors, eV, of the eigenvalues of several structures; None where no item has responses.
 
     Parameters
     ----------
     items : sequence of ase_mlelec.train.hamiltonian.items.Item
-    differences : dict by species and group of Tensor [n, W, W']
-        Predicted - true blocks of all items in their order.
+    differences : dict by species or kind of pair of Tensor [n, W, W']
+        Errors, predicted - true, of the blocks of all items, in the order of the items.
     """
     starts, found = dict.fromkeys(differences, 0), []
     for item in items:

@@ -1,4 +1,4 @@
-"""Errors of predicted elements and bands."""
+"""Errors of predicted Hamiltonians: matrix elements and bands."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from ase_mlelec.train.hamiltonian.items import CATEGORIES, SHARP, prepare
 
 
 def hamiltonian_errors(model, frames):
-    """Errors of the elements between the functions of the data, and of bands of cells up to 300 functions.
+    """Errors of a model on HamiltonianFrames: all matrix elements, and bands of cells up to 300 functions.
 
     Parameters
     ----------
@@ -19,21 +19,21 @@ def hamiltonian_errors(model, frames):
     Returns
     -------
     dict of float
-        Mean absolute errors in meV and R2 by category; keys as in QUANTITIES of ase_mlelec.train.evaluate.
+        Mean absolute errors in meV, and R2, of every category; keys as in QUANTITIES of ase_mlelec.train.evaluate.
     """
     return _summary(*compared_elements(model, frames))
 
 
 @torch.no_grad()
 def compared_elements(model, frames):
-    """(elements, differences of levels) of a model on HamiltonianFrames, eV.
+    """Predicted and true matrix elements of HamiltonianFrames, and errors of eigenvalues.
 
-    Parameters
-    ----------
+    Returns
+    -------
     elements : dict by category of (predicted, true)
-        Tensor [n] each, between the functions of the data.
-    differences : array
-        Of the levels on a mesh of cells up to 300 functions, or None.
+        Elements between the functions of the data, Tensor [n] each, eV.
+    differences : array or None
+        Errors, eV, of the eigenvalues on a mesh of k-points, for cells up to 300 functions.
     """
     head = model.heads["hamiltonian"]
     truths, found = {name: [] for name in CATEGORIES}, {name: [] for name in CATEGORIES}

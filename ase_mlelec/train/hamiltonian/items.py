@@ -1,4 +1,4 @@
-"""Structures with true elements, prepared for training."""
+"""Structures with true Hamiltonian blocks, prepared for training."""
 
 from dataclasses import dataclass, replace
 
@@ -15,23 +15,23 @@ from ase_mlelec.system import System
 from ase_mlelec.train.hamiltonian.eigenvalue_response import level_responses
 
 CATEGORIES = ("onsite", "intra_near", "intra_long", "inter_near", "inter_long")
-SIDED = 0.5  # Å; species that are always as far above or below their neighbors have two sides
-SHARP = 6.0  # Å, between near and long pairs in tables of errors
+SIDED = 0.5  # Å; a species whose atoms are always at least this far above or below their neighbors has two sides
+SHARP = 6.0  # Å; limit between near and long pairs in tables of errors
 
 
 @dataclass(frozen=True)
 class Item:
-    """One structure: geometry and its true blocks.
+    """One structure for training: its geometry and its true blocks.
 
     Attributes
     ----------
     onsite : dict k -> Tensor [n, W, W]
     hopping : dict (inter, a, b) -> Tensor [e, W, W'], eV
-        In the order of Blocks.
+        True hopping blocks, in the order of Blocks.
     transforms : list of array [W, W]
         U of every atom: functions of the data = U @ columns.
-    responses : dict of the derivatives of its levels
-        See ase_mlelec.train.hamiltonian.eigenvalue_response; may be empty.
+    responses : dict of Tensor
+        Derivatives of the eigenvalues, see ase_mlelec.train.hamiltonian.eigenvalue_response; may be empty.
     """
 
     geometry: Geometry
@@ -48,7 +48,7 @@ class Item:
 
 
 def frame_functions(frames):
-    """(species, fold, functions, areas) that describe a data set: arguments of HamiltonianHead and LayerMoments.
+    """Arguments of HamiltonianHead and LayerMoments that fit a data set: (species, symmetry, functions, areas).
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def frame_functions(frames):
     Raises
     ------
     ValueError
-        For functions that are not the same on all atoms of a species.
+        For a species without functions.
     """
     frames = list(frames)
     systems = [System.from_atoms(frame.atoms) for frame in frames]
@@ -72,7 +72,7 @@ def frame_functions(frames):
         for symbol in species:
             raised[symbol].append(height[symbols == symbol])
         axes = _local_axes(frame, lie)
-        for atom in np.argsort(-height, kind="stable"):  # the highest of its neighbors: above the middle
+        for atom in np.argsort(-height, kind="stable"):  # the axes of a species are taken from an atom above the middle
             if axes[atom]:
                 found.setdefault(symbols[atom], axes[atom])
     missing = [symbol for symbol in species if symbol not in found]
@@ -100,7 +100,7 @@ def _heights(system, lie, species):
 
 
 def _local_axes(frame, lie):
-    """list by atom of list of (orbital, z, x), axes in the frame of the atom's layer."""
+    """Functions of every atom, each as (orbital, z, x) with axes in the frame of the atom's layer."""
     axes, angle = lie.axes.numpy(), lie.angle.numpy()[lie.layer.numpy()]
     found = [[] for _ in frame.atoms]
     for atom, orbital, z, x in frame.functions:
@@ -111,17 +111,17 @@ def _local_axes(frame, lie):
 
 
 def prepare(model, frame, n_electrons=0):
-    """Item of a HamiltonianFrame, for the Hamiltonian of a Model.
+    """Prepare a HamiltonianFrame for the training of a Model.
 
     Parameters
     ----------
     n_electrons : int
-        Of the structure; levels near the Fermi level are learnt too where it is known.
+        Number of electrons; where it is given, eigenvalues near the Fermi level are learned too.
 
     Raises
     ------
     ValueError
-        For functions that the head does not have.
+        For functions that differ from the functions of the head.
     """
     head, descriptor = model.heads["hamiltonian"], model.descriptor_of("hamiltonian")
     system = System.from_atoms(frame.atoms)
@@ -147,12 +147,12 @@ def prepare(model, frame, n_electrons=0):
 
 
 def _true_blocks(head, frame, geometry, transforms):
-    """Blocks of H(R) in the columns of the layer frames; zero beyond what the data have."""
+    """Blocks of H(R) in the columns of the layer frames; zero for lattice vectors that the data lack."""
     hamiltonian = frame.hamiltonian
     owners = np.array([function.atom for function in frame.functions])
     rows = [np.flatnonzero(owners == atom) for atom in range(len(frame.atoms))]
     dense = hamiltonian.bloch.toarray()
-    # one more, of zeros, for lattice vectors that the data do not have
+    # one more matrix, of zeros, for lattice vectors that the data lack
     dense = np.concatenate([dense, np.zeros((1, *dense.shape[1:]))])
     place = {tuple(r): index for index, r in enumerate(hamiltonian.r_vectors.tolist())}
     home = place[0, 0, 0]
@@ -180,7 +180,7 @@ def _true_blocks(head, frame, geometry, transforms):
 
 
 def join(head, items):
-    """(Geometry, onsite, hopping) of several structures as one."""
+    """Join several structures into one (Geometry, onsite, hopping)."""
     onsite = {
         k: torch.cat([item.onsite[k] for item in items if k in item.onsite])
         for k in range(len(head.species))
@@ -193,8 +193,10 @@ def join(head, items):
 
 @torch.no_grad()
 def without_third_atoms(head, items):
-    """Items as a head without third atoms has to learn them: their part, which gradient descent leaves as it is, is
-    taken from the true blocks once."""
+    """Items with the three-center terms of ``head`` subtracted from their true blocks.
+
+    Gradient descent does not change these terms, so they are computed once.
+    """
     found = []
     for item in items:
         if item.geometry.neighbors is not None:
@@ -208,13 +210,15 @@ def without_third_atoms(head, items):
 
 
 def distance_ranges(head, items, known=None):
-    """dict of [shortest, longest] Å over ``items``: to the nearest atom "within" the layer, and "across" where layers
-    have neighbors; "alone": whether some have none.
+    """Ranges of the distance to the nearest atom over ``items``, [shortest, longest], Å.
+
+    Entry "within" is for atoms of the same layer and "across" for atoms of other layers; "alone" tells whether some
+    structure has a single layer.
 
     Parameters
     ----------
-    known
-        Those of former training, which the new ones widen.
+    known : dict, optional
+        Ranges of an earlier training, which are widened.
     """
     found = [item.geometry.nearest() for item in items]
     known = known or {}
