@@ -1,8 +1,8 @@
-"""ACE invariants: products of the density of neighbors, coupled to what no rotation changes, order by order.
+"""ACE invariants: rotation-invariant products of the density of neighbors, by correlation order.
 
-With A_snlm = sum over neighbors j of species s of R_n(r_j) Y_lm(r_j), the atomic basis, correlation order 1 are the
-A_sn00 (two-body terms), order 2 the power spectrum sum_m A_snlm A_s'n'lm (three-body), and higher orders means over all
-directions of products of three and four densities (four- and five-body).
+The atomic basis is A_snlm = sum over neighbors j of species s of R_n(r_j) Y_lm(r_j). Correlation order 1 has the
+two-body terms A_sn00, order 2 the power spectrum sum_m A_snlm A_s'n'lm (three-body terms). Orders 3 and 4 have means
+over all directions of products of three and four densities (four- and five-body terms).
 
 References
 ----------

@@ -1,11 +1,11 @@
-"""Products of densities coupled to invariants: one class for each way to do it.
+"""Couplings of products of densities to invariants.
 
-Means over all directions u couple any number of them,
+Means over all directions u couple any number of densities,
 
     rho_snl(u) = sum_m A_snlm Y_lm(u) / sqrt(2l + 1),      B = <rho_snl rho_s'n'l' rho_s''n''l''> for three,
 
-as the mean takes all l to a scalar.  Of one and two densities that is A_sn00 and the power spectrum, for which no
-directions are needed.
+because the mean over directions of a product is invariant under rotations. For one and for two densities the means are
+A_sn00 and the power spectrum, which need no directions.
 
 References
 ----------
@@ -25,16 +25,16 @@ from ase_mlelec.descriptors.ace.orders import Order, densities_of, groups_of, sq
 from ase_mlelec.descriptors.bispectrum.tables import LEBEDEV_DEGREES
 from ase_mlelec.descriptors.harmonics import harmonics
 
-HALF = (1.0, 0.61, 0.37)  # no point of a rule is at right angles to it: points of one sign are half of them
+HALF = (1.0, 0.61, 0.37)  # no point of a quadrature rule is perpendicular to this vector, so that it halves the sphere
 
 
 def coupling(number: int, order: Order, n_species: int) -> "Coupling":
-    """The Coupling of one correlation order, ``number`` = 1, 2, ...
+    """Make the Coupling of correlation order ``number`` = 1, 2, ...
 
     Raises
     ------
     ValueError
-        As the Coupling does, and where no product of an order that wants some is smooth enough.
+        For errors of the Coupling, and for an order without any product that is smooth enough.
     """
     kinds = densities_of(order, n_species)
     wanted = order.max_roughness != 0
@@ -49,7 +49,7 @@ def coupling(number: int, order: Order, n_species: int) -> "Coupling":
 
 
 class Coupling(torch.nn.Module):
-    """Invariants of products of as many densities as ``groups`` has columns.
+    """Base of couplings: invariants of products of densities, one density per column of ``groups``.
 
     Parameters
     ----------
@@ -71,11 +71,11 @@ class Coupling(torch.nn.Module):
         self.n_radial, self.l_max = int(n[groups].max(initial=0)) + 1, int(l[groups].max(initial=0))
 
     def forward(self, moments: Tensor) -> Tensor:
-        """Features [C, F] from A [C, (l_max + 1)^2, species, n], with as many l and n as there are."""
+        """Features [C, F] from the atomic basis A [C, (l_max + 1)^2, species, n]."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(moments)")
 
     def summed_changes(self, moments: Tensor, moved: Tensor) -> Tensor:
-        """By how much the features, summed over the centers, change along T moves of the moments, [T, F].
+        """Changes [T, F] of the features, summed over the centers, along T changes of the moments.
 
         Parameters
         ----------
@@ -86,7 +86,7 @@ class Coupling(torch.nn.Module):
 
 
 class Single(Coupling):
-    """Densities with l = 0 themselves: order 1, two-body terms."""
+    """Single densities with l = 0: order 1, two-body terms."""
 
     def __init__(self, kinds, groups):
         super().__init__(kinds, groups)
@@ -129,13 +129,13 @@ class DirectionMeans(Coupling):
     Raises
     ------
     ValueError
-        Where the sum of l of a product is beyond every rule of directions.
+        For a product whose sum of l is too large for all quadrature rules.
     """
 
     def __init__(self, kinds, groups):
         super().__init__(kinds, groups)
         l, _, n = kinds.T
-        used = (l <= self.l_max) & (n < self.n_radial)  # the densities that are asked for, in the same order
+        used = (l <= self.l_max) & (n < self.n_radial)  # densities of this order, in the order of the moments
         degree = int(l[groups].sum(axis=1).max(initial=0))
         groups = (np.cumsum(used) - 1)[groups]
         self.register_buffer("groups", torch.as_tensor(groups), persistent=False)
@@ -175,7 +175,7 @@ class DirectionMeans(Coupling):
         return changes.T
 
     def _densities(self, moments):
-        """rho at the directions, [C, densities, Q]: by l, then species, then n."""
+        """Densities rho at the directions, [C, densities, Q], sorted by l, then species, then n."""
         found = []
         for l in range(self.l_max + 1):
             m = slice(l * l, (l + 1) ** 2)
@@ -185,12 +185,12 @@ class DirectionMeans(Coupling):
 
 
 def _places(kinds, groups, n_radial):
-    """Places [F, order] of densities in [species, n] of one l, flattened."""
+    """Places [F, order] of the densities of products in the flattened [species, n] of one l."""
     return kinds[groups, 1] * n_radial + kinds[groups, 2]
 
 
 def _half_sphere(degree):
-    """Unit vectors [3, Q] and weights [Q] of means over the sphere, exact for even polynomials of ``degree``."""
+    """Quadrature of half the sphere: unit vectors [3, Q] and weights [Q], exact for even polynomials of ``degree``."""
     if degree > LEBEDEV_DEGREES[-1]:
         raise ValueError(
             f"got l with a sum of {degree} in a product of densities, more than {LEBEDEV_DEGREES[-1]}; use a "

@@ -1,7 +1,7 @@
 """ACE invariants as a Descriptor, with a smoothness prior for energies that are linear in them.
 
-High degrees n and l make an energy rough: an energy that is linear in the features, with a ridge that grows with the
-degree, is learnt from few structures.
+Features of high degree n and l make an energy rough. A ridge that grows with the degree lets a linear energy be learned
+from few structures.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
 
-# of the smoothness prior, by order: how much of it, and the power with which it falls with the roughness
+# smoothness prior of each order: a factor, and the power with which the prior falls with the roughness
 SHARES, STEEPNESS = (1, 1, 30, 3), (5, 5, 3, 3)
-CENTERS = 32  # at a time, for what moves change
+CENTERS = 32  # at a time, for changes along moves
 
 
 class ACE(Descriptor):
@@ -33,19 +33,20 @@ class ACE(Descriptor):
     species : sequence of str
         Chemical symbols.
     inner : float
-        Å, about the shortest distance; below it the radial functions grow.
+        Inner end of the range of the radial functions, Å, about the shortest distance; below it they grow.
     orders : sequence of Order or of dict of its arguments, optional
-        Settings of correlation orders 1, 2, ..., at most 4; default those of ``standard_orders``.
+        Settings of correlation orders 1, 2, ..., at most 4; default ``standard_orders()``.
 
     Raises
     ------
     ValueError
-        For numbers out of range, too many products, and orders without any.
+        For numbers out of range, too many products, and an order without any product.
 
     Notes
     -----
-    Features come by order.  Their smoothness prior (``feature_weights``) is a power of their roughness, 1 + sum of n^2 +
-    (sum of l^2)/10 (the one l of order 2 once): -5/2 for orders 1 and 2, -3/2 for the others.
+    Features are sorted by order. Their smoothness prior (``feature_weights``) is a power of their roughness, 1 + sum of
+    n^2 + (sum of l^2)/10: the power -5/2 for orders 1 and 2, and -3/2 for orders 3 and 4. The common l of the two
+    densities of order 2 counts once.
 
     References
     ----------
@@ -55,7 +56,7 @@ class ACE(Descriptor):
 
     weights: Tensor
     species_of_number: Tensor
-    couplings: Any  # a ModuleList, which says nothing of what it holds
+    couplings: Any  # a ModuleList, which has no type for its entries
 
     def __init__(
         self, species: Sequence[str], *, inner: float = 2.0, orders: Sequence[Order | Mapping] = standard_orders()
@@ -67,7 +68,7 @@ class ACE(Descriptor):
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
         couplings = [coupling(number, order, len(self.species)) for number, order in enumerate(self.orders, 1)]
         self.couplings = torch.nn.ModuleList(couplings)
-        # orders of the same cutoff and radial functions share their moments
+        # orders with the same cutoff and number of radial functions share their moments
         shared = [(order.cutoff, order.n_radial) for order in self.orders]
         kinds = sorted(range(len(self.species)), key=lambda k: atomic_numbers[self.species[k]])
         self.moments = torch.nn.ModuleList(
@@ -85,7 +86,7 @@ class ACE(Descriptor):
         self.n_features = len(self.weights)
 
     def feature_weights(self) -> Tensor:
-        """The smoothness prior [F]: how much of each feature an energy may have."""
+        """Smoothness prior [F]: the relative size that the weight of each feature may have in an energy."""
         return self.weights
 
     def arguments(self) -> dict:
@@ -102,7 +103,7 @@ class ACE(Descriptor):
         return Environment(torch.cat(features, dim=1), self.species_of_number[system.numbers][edges.atoms])
 
     def summed_changes(self, system: System, edges: Edges, moves: Tensor) -> Tensor:
-        """As ``Descriptor.summed_changes``, for all moves at a time."""
+        """As ``Descriptor.summed_changes``, for all moves at once."""
         return sum(self._summed_changes(system, part, moves[:, rows]) for rows, part in edges.chunks(CENTERS))
 
     def _summed_changes(self, system, edges, moves):
@@ -120,7 +121,7 @@ class ACE(Descriptor):
         return torch.stack(changes, dim=1)
 
     def _within(self, edges, cutoff):
-        """The edges themselves, or where the cutoff of an order is shorter those within it."""
+        """The edges within the cutoff of an order."""
         return edges if cutoff == self.cutoff else edges.closer_than(cutoff)
 
     def _neighbors(self, system, edges):

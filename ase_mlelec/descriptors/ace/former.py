@@ -1,4 +1,4 @@
-"""ACE invariants by the arguments of former versions, in which each correlation order had arguments of its own."""
+"""ACE invariants from the arguments of former versions, which had separate arguments for each correlation order."""
 
 from ase_mlelec.deprecated import former_names
 from ase_mlelec.descriptors.ace.descriptor import ACE
@@ -6,7 +6,7 @@ from ase_mlelec.descriptors.ace.orders import next_roughness
 
 
 def from_power_spectrum(species, **options) -> ACE:
-    """ACE by the arguments of the former class PowerSpectrum; use ACE."""
+    """ACE from the arguments of the former class PowerSpectrum; new code uses ACE."""
     return ACE(**present_arguments(species=species, **options))
 
 
@@ -18,11 +18,11 @@ def present_arguments(
     Parameters
     ----------
     n_pair, n_radial : int
-        Radial functions of order 1, and of the others.
+        Radial functions of order 1, and of the higher orders.
     near : float
-        Å, the cutoff of orders 3 and 4; 0 for neither.
+        Cutoff of orders 3 and 4, Å; 0 for neither order.
     roughest, roughest_5 : float
-        Largest roughness of order 3 and of order 4; 0 for none, None for what follows from that of order 3.
+        Largest roughness of order 3 and of order 4; 0 for no such order. ``roughest_5`` = None takes 3/7 of ``roughest``.
     """
     roughest_5 = next_roughness(roughest) if roughest_5 is None else roughest_5
     orders = [

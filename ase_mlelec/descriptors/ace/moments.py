@@ -16,16 +16,16 @@ from ase_mlelec.edges import Edges
 
 
 class DensityMoments(torch.nn.Module):
-    """A [C, (l_max + 1)^2, species, n_radial] of the neighbors within a cutoff.
+    """Atomic basis A [C, (l_max + 1)^2, species, n_radial] of the neighbors within a cutoff.
 
     Parameters
     ----------
     kinds : list of int
-        All species, in the order in which the edges of a center come.
+        All species, in the order in which the edges of a center are sorted.
     inner, cutoff : float
-        Å; the range of the radial functions.
+        Range of the radial functions, Å.
     n_radial, l_max : int
-        How many there are, and the largest azimuthal number.
+        Number of radial functions, and largest angular momentum l.
     """
 
     radial: Tensor
@@ -36,7 +36,7 @@ class DensityMoments(torch.nn.Module):
         self.register_buffer("radial", torch.as_tensor(_orthonormal(self.inner, n_radial)), persistent=False)
 
     def forward(self, species: Tensor, edges: Edges) -> Tensor:
-        """A from edges, whose neighbors have ``species`` [E]."""
+        """A from the edges; ``species`` [E] are the species of the neighbors."""
         x, angular = self._polar(edges.vec.T.contiguous())
         table = torch.cat([x[None], angular])
         padded, _, blocks = pad(edges.center, species, table, edges.n_centers, self.kinds)
@@ -44,7 +44,7 @@ class DensityMoments(torch.nn.Module):
         return moments @ self.radial.to(moments)
 
     def changes(self, species: Tensor, edges: Edges, moves: Tensor) -> tuple[Tensor, Tensor]:
-        """A, and its changes [C, T, ...] along T moves of the edges, ``moves`` [T, E, 3]."""
+        """A and its changes [C, T, ...] along T moves of the edges, ``moves`` [T, E, 3]."""
         vec = edges.vec.detach().T.contiguous().requires_grad_(True)
         with torch.enable_grad():
             values = self._functions(vec)
@@ -64,7 +64,7 @@ class DensityMoments(torch.nn.Module):
         return by_function([values[..., block].sum(dim=2) for block in blocks]), by_function(changes)
 
     def _functions(self, vec):
-        """R_n Y_lm [(l_max + 1)^2 n, E] of vectors [3, E]."""
+        """Functions R_n Y_lm [(l_max + 1)^2 n, E] of vectors [3, E]."""
         x, angular = self._polar(vec)
         series = [torch.ones_like(x), x]
         for _ in range(2, len(self.radial)):
@@ -73,19 +73,19 @@ class DensityMoments(torch.nn.Module):
         return (angular[:, None] * radial).flatten(0, 1)
 
     def _polar(self, vec):
-        """(variable of the polynomials [E], Y_lm that fade to the cutoff [(l_max + 1)^2, E]) of vectors [3, E]."""
+        """Variable [E] of the polynomials, and Y_lm times the cutoff function [(l_max + 1)^2, E], of vectors [3, E]."""
         rho = (vec * vec).sum(dim=0).sqrt() / self.cutoff
         fade = (1 - rho**2).clamp(min=0) ** 2
         return _variable(rho, self.inner), fade * harmonics(vec / (rho * self.cutoff), self.l_max)
 
 
 def _variable(rho, inner):
-    """From 1 at ``inner`` to -1 at ρ = 1."""
+    """Variable of the radial polynomials: 1 at ``inner``, -1 at ρ = r/cutoff = 1."""
     return 2 * (1 - rho) * (1 + inner) / ((1 + rho) * (1 - inner)) - 1
 
 
 def _orthonormal(inner, n):
-    """Chebyshev coefficients [n, n] in ``_variable``, a column per function, orthonormal over inner < ρ < 1."""
+    """Chebyshev coefficients [n, n] of the radial functions, one column each, orthonormal over inner < ρ < 1."""
     rho = inner + (1 - inner) * (np.arange(2000) + 0.5) / 2000
     values = np.polynomial.chebyshev.chebvander(_variable(rho, inner), n - 1) * ((1 - rho**2) ** 2)[:, None]
     triangle = np.linalg.qr(values / np.sqrt(len(rho)), mode="r")

@@ -1,4 +1,4 @@
-"""Settings of the correlation orders of ACE invariants, and which products of densities an order has."""
+"""Settings of the correlation orders of ACE invariants, and the products of densities of an order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_ORDERS = 4  # four neighbors and an atom: five-body terms
-MOST_RADIAL, LARGEST_L = 64, 30  # 12 and 8 are usual
+MOST_ORDERS = 4  # products of four neighbors with the central atom: five-body terms
+MOST_RADIAL, LARGEST_L = 64, 30  # usual values are 12 and 8
 MOST_GROUPS = 4_000_000
-ANGULAR = 0.1  # l^2 counts so much of n^2 in the roughness
-NEXT = 3 / 7  # of the largest roughness of an order has the next one
+ANGULAR = 0.1  # weight of l^2 relative to n^2 in the roughness
+NEXT = 3 / 7  # largest roughness of order 4 in units of the largest roughness of order 3
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class Order:
     Parameters
     ----------
     cutoff : float
-        Å; neighbors within it count.
+        Cutoff, Å.
     n_radial : int
         Number of radial functions.
     l_max : int
-        Largest azimuthal number; order 1 has l = 0 alone.
+        Largest angular momentum l; order 1 has l = 0 alone.
     max_roughness : float, optional
-        Features up to this roughness, 1 + sum of n^2 + (sum of l^2)/10, are made; 0 for none of this order.  Without it
-        there are all of them, which orders from 3 on have too many of.
+        Largest roughness, 1 + sum of n^2 + (sum of l^2)/10, of a feature; 0 for no features of this order. By default
+        the order has all features, which is too many for orders 3 and 4.
 
     Raises
     ------
@@ -60,27 +60,27 @@ def standard_orders(
     max_roughness: float = 9.0,
     max_order: int = MOST_ORDERS,
 ) -> tuple[Order, ...]:
-    """Settings of all orders from few numbers.
+    """Settings of all correlation orders from a few numbers.
 
     Parameters
     ----------
     cutoff : float
-        Å, of orders 1 and 2.
+        Cutoff of orders 1 and 2, Å.
     n_pair : int
         Radial functions of order 1.
     n_radial, l_max : int
-        Radial functions and largest azimuthal number of the others.
+        Radial functions and largest angular momentum of the higher orders.
     near : float
-        Å, the cutoff of orders 3 and 4; at most ``cutoff``.
+        Cutoff of orders 3 and 4, Å; at most ``cutoff``.
     max_roughness : float
-        Of order 3; order 4 goes up to 3/7 of it.
+        Largest roughness of order 3; the largest roughness of order 4 is 3/7 of it.
     max_order : int
         The highest order, 1 to 4.
 
     Returns
     -------
     tuple of Order
-        Those of orders 1, 2, ..., ``max_order``.
+        Settings of orders 1, 2, ..., ``max_order``.
     """
     if not 1 <= max_order <= MOST_ORDERS:
         raise ValueError(f"max_order: got {max_order}, need 1 to {MOST_ORDERS}")
@@ -91,43 +91,44 @@ def standard_orders(
 
 
 def next_roughness(max_roughness: float) -> float:
-    """Largest roughness of order 4 from that of order 3; 0, for no features, where there are none as smooth."""
+    """Largest roughness of order 4 from the largest roughness of order 3; 0 where no feature of order 4 is as smooth."""
     limit = NEXT * max_roughness
     return limit if limit >= 1 + 4 * ANGULAR else 0.0
 
 
 def roughness(squares: NDArray) -> NDArray:
-    """1 + sum of n^2 + (sum of l^2)/10 of features [F] from ``squares`` [2, F]."""
+    """Roughness [F], 1 + sum of n^2 + (sum of l^2)/10, of features from ``squares`` [2, F]."""
     return 1 + squares[0] + ANGULAR * squares[1]
 
 
 def densities_of(order: Order, n_species: int) -> NDArray:
-    """(l, species, n) of all densities of an order, array [K, 3] of int: by l, then species, then n."""
+    """All densities of an order as (l, species, n), array [K, 3] of int, sorted by l, then species, then n."""
     return np.indices((order.l_max + 1, n_species, order.n_radial)).reshape(3, -1).T
 
 
 def groups_of(kinds: NDArray, size: int, limit: float | None) -> NDArray:
-    """Products of ``size`` densities that have a part that no rotation or reflection changes.
+    """Products of ``size`` densities that contain an invariant of rotations and reflections.
 
     Parameters
     ----------
     kinds : array [K, 3]
         (l, species, n) of the densities.
     size : int
-        How many are multiplied.
+        Number of densities in a product.
     limit : float, optional
         The largest roughness.
 
     Returns
     -------
     array [F, size] of int
-        Places in ``kinds`` of the densities of each product, ascending.  Of products of three and more those with l = 0
-        are left out, which are products of fewer, and those with an odd sum of l, which change sign in a mirror.
+        Places in ``kinds`` of the densities of each product, ascending. Products of three and more densities have no
+        density with l = 0, which would make them products of lower-order invariants, and no odd sum of l, which would
+        make them change sign in a mirror.
 
     Raises
     ------
     ValueError
-        Where there are too many to go through.
+        For too many products.
     """
     l = kinds[:, 0]
     if size == 1:
@@ -149,25 +150,25 @@ def _coupled(kinds, size, limit):
             raise ValueError("got too many products of densities; use a smaller max_roughness, l_max or n_radial")
         which, place = np.nonzero(groups[:, -1:] <= np.arange(len(kinds)))
         groups = np.column_stack([groups[which], place])
-        groups = groups[roughness(squares_of(kinds, groups)) <= limit]  # one more density only adds to it
+        groups = groups[roughness(squares_of(kinds, groups)) <= limit]  # another density can only raise the roughness
     total = l[groups].sum(axis=1)
     return groups[(total % 2 == 0) & (2 * l[groups].max(axis=1) <= total)]
 
 
 def squares_of(kinds: NDArray, groups: NDArray) -> NDArray:
-    """Sums of n^2 and of l^2 of products of densities, array [2, F]; the one l of two densities counts once."""
+    """Sums of n^2 and of l^2 of products of densities, array [2, F]; the common l of two densities counts once."""
     l, _, n = kinds.T
     l = l[groups[:, :1]] if groups.shape[1] == 2 else l[groups]
     return np.stack([(n[groups] ** 2).sum(axis=1), (l**2).sum(axis=1)])
 
 
 def checked_orders(orders: Sequence, inner: float) -> tuple[Order, ...]:
-    """Settings, each an Order or a dict of its arguments, as tuple of Order.
+    """Check settings, each an Order or a dict of its arguments, and return them as a tuple of Order.
 
     Raises
     ------
     ValueError
-        For too many or none, and a cutoff within ``inner``, Å.
+        For no orders, for too many, and for a cutoff below ``inner``, Å.
     """
     found = tuple(order if isinstance(order, Order) else Order(**order) for order in orders)
     if not 1 <= len(found) <= MOST_ORDERS:

@@ -1,11 +1,11 @@
 """Layer moments: environments of layered crystals in the frames of their layers.
 
-Moments over the neighbors j of an atom in that frame, with complex u = (x + i y)/r and t = z/r,
+The moments of an atom are sums over its neighbors j, with complex u = (x + i y)/r and t = z/r in the frame of the layer,
 
     A_q = Σ_j T_n(r_j) w(r_j) t^p u^q                       by species of j, in the same or another layer,
 
-are permutation-symmetric and turn by exp(-i q β) with the frame: q is their azimuthal number.  Features are what does
-not turn under 2π/M.
+They are permutation-symmetric and turn by exp(-i q β) with the frame: q is their azimuthal number. Features are made of
+them that do not change when the frame turns by 2π/M.
 
 References
 ----------
@@ -28,38 +28,38 @@ from ase_mlelec.edges import Edges
 from ase_mlelec.structures.layers import formula_of
 from ase_mlelec.system import System
 
-HIGHEST = 4  # azimuthal number of the moments that on-site blocks of d functions need
-# polynomials of the distances to a third atom, powers of its place, and cutoff (Å), for on-site blocks
+HIGHEST = 4  # azimuthal number of the moments that on-site blocks of d functions need at most
+# for on-site blocks: polynomials of the distances to a third atom, powers of its position, and cutoff (Å)
 ONSITE_THIRD = 2, 10, 5.0
-SHORTEST_THIRD = 3.5  # Å, where functions of third atoms fade from the shortest distances on
-CENTERS = 500  # of ACE invariants at a time
+SHORTEST_THIRD = 3.5  # Å; with a shorter cutoff the functions of third atoms would fade at all distances
+CENTERS = 500  # at a time, for ACE invariants
 
 
 class LayerMoments(Descriptor):
-    """Atoms and pairs of atoms in the frames of the layers that they are in.
+    """Descriptor of atoms and pairs of atoms in the frames of their layers.
 
     Parameters
     ----------
     species : sequence of str
         Chemical symbols.
     cutoff : float
-        Å, of pairs; bonds must be shorter.
+        Cutoff of pairs, Å; longer than all bonds.
     environment : float
-        Å, of the moments, beyond the next layer.
+        Cutoff of the moments, Å; beyond the next layer.
     smooth : float, optional
-        Å, from where moments fade to ``environment``; default 1 Å before.
+        Distance at which the moments begin to fade, Å; default 1 Å before ``environment``.
     symmetry : int
-        M of the M-fold axis along the normal that all layers share.
+        M of the M-fold rotation axis along the normal that all layers share.
     n_radial : int
-        Chebyshev polynomials of the distance in moments.
+        Number of Chebyshev polynomials of the distance in the moments.
     third : float
-        Å, within which of both atoms of a pair a third one is seen; 0 for none.
+        Range of three-center terms, Å: third atoms within it of both atoms of a pair count; 0 for none.
     third_moments : bool
-        Whether third atoms are seen by single atoms, too, for functions that turn.
+        Whether single atoms have moments of third atoms too, for functions that turn around the normal.
     ace : dict, optional
-        Arguments of ACE but for the species, for invariants beside the moments.
+        Arguments of ACE except the species, for additional ACE invariants.
     reference_areas : dict of float, optional
-        Å^2 per atom, of unstrained layers by their formulas.
+        Area per atom, Å^2, of the unstrained layer of every formula.
 
     Raises
     ------
@@ -68,9 +68,9 @@ class LayerMoments(Descriptor):
 
     Notes
     -----
-    Its environment is a Geometry.  Features keep their values when atoms are renamed, the structure is turned, or
-    another of the M equivalent frames of a layer is taken.  Derivatives with respect to positions are exact through
-    ``edges.vec``; those with respect to the cell are so together with ``system.cell``, which tells the normal.
+    The environment is a Geometry. Features do not change when atoms are renumbered, when the structure is rotated, or
+    when another of the M equivalent frames of a layer is taken. Derivatives with respect to positions are exact through
+    ``edges.vec``. Derivatives with respect to the cell need ``system.cell`` as well, because it sets the normal.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class LayerMoments(Descriptor):
         if self.ace is not None and self.ace.cutoff > self.cutoff:
             raise ValueError(f"ace: got a cutoff of {self.ace.cutoff} Å, need at most that of pairs, {self.cutoff} Å")
         self.reference_areas = dict(reference_areas or {})
-        # azimuthal numbers, and (p, q) of the moments
+        # azimuthal numbers that turn, then the pairs (p, q) of all moments
         low = tuple(range(1, min(HIGHEST, self.symmetry - 1) + 1))
         self.n_turning = len(low)
         self.kinds = ((0, 0), (1, 0), (2, 0)) + tuple((p, q) for q in (*low, self.symmetry) for p in (0, 1))
@@ -123,17 +123,17 @@ class LayerMoments(Descriptor):
         return own | {name: getattr(self, name) for name in names}
 
     def frames(self, system: System, edges: Edges | None = None) -> LayerFrames:
-        """LayerFrames of one structure; InputError where it has no layers, or they no direction."""
+        """LayerFrames of one structure; InputError where it has no layers, or where a layer has no direction."""
         return layer_frames(system, self.symmetry, self.reference_areas, edges)
 
     def forward(self, system: System, edges: Edges) -> Geometry:
-        """Geometry of the structures, one after the other.
+        """Geometry of one or more structures, joined.
 
         Raises
         ------
         InputError
-            Where edges do not reach as far as ``cutoff`` or leave out atoms, there are no layers, or they have no
-            direction.
+            For edges that are shorter than ``cutoff`` or leave out atoms, a structure without layers, and a layer
+            without a direction.
         """
         if edges.n_centers != len(system.positions):
             raise InputError(
@@ -183,7 +183,7 @@ class LayerMoments(Descriptor):
         )
 
     def moments(self, system: System, edges: Edges, frames: LayerFrames) -> tuple[Tensor, Tensor]:
-        """(A [C, kinds, channels], complex, in the order of ``kinds``; species [C])."""
+        """Complex moments A [C, kinds, channels] in the order of ``kinds``, and species [C]."""
         edges = edges.closer_than(self.environment)
         r, t, u, _, within = frames.of_pairs(edges)
         species = self.species_of_number[system.numbers]
@@ -198,7 +198,7 @@ class LayerMoments(Descriptor):
         return torch.stack(found, dim=1), species[edges.atoms]
 
     def features(self, moments: Tensor) -> Tensor:
-        """Features [C, F] from moments: of q = 0 and q = M themselves, of other q the squared moduli."""
+        """Features [C, F]: the moments of q = 0 and q = M, and the squared moduli of the other moments."""
         first = len(self.kinds) - 2
         straight = [moments[:, k].real for k in range(3)]
         turned = [part for k in (first, first + 1) for part in (moments[:, k].real, moments[:, k].imag)]
@@ -206,13 +206,12 @@ class LayerMoments(Descriptor):
         return torch.cat(straight + turned + squares, dim=1)
 
     def sizes(self, features: Tensor) -> Tensor:
-        """Sizes [C, 3 channels] of those features that do not turn with any layer, by which environments are compared
-        whatever the twist of their layers."""
+        """Features [C, 3 channels] that do not depend on the twist of any layer, for comparisons of environments."""
         return features[:, : 3 * self.n_channels].abs()
 
     @property
     def parity(self) -> Tensor:
-        """Signs [2, F] of the features under reflection of n, and of the in-plane direction across e1."""
+        """Signs [2, F] of the features under reflection of the normal, and under reflection of the in-plane axis e2."""
         up, across = [1, -1, 1, 1, 1, -1, -1], [1, 1, 1, 1, -1, 1, -1]
         rest = [1] * (self.n_features // self.n_channels - 7)
         return torch.tensor([up + rest, across + rest], dtype=torch.get_default_dtype()).repeat_interleave(
@@ -240,7 +239,7 @@ class LayerMoments(Descriptor):
 
 
 def _each_once(edges, species):
-    """Rows of edges that have each pair once, from the species that comes first."""
+    """Rows of the edges that list each pair once, from the lower species to the higher."""
     first, second, shift = edges.center, edges.neighbor, edges.shift.long()
     code = shift @ torch.tensor([1 << 40, 1 << 20, 1], device=shift.device)
     ahead = (code > 0) | ((code == 0) & (first < second))

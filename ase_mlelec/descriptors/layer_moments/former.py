@@ -1,4 +1,4 @@
-"""LayerMoments by the arguments of the former class LocalFrame, which had no pairs."""
+"""LayerMoments from the arguments of the former class LocalFrame, which had no pairs."""
 
 from ase_mlelec.deprecated import former_names
 from ase_mlelec.descriptors.layer_moments.descriptor import LayerMoments
@@ -6,7 +6,7 @@ from ase_mlelec.descriptors.layer_moments.frames import layer_frames  # noqa: F4
 
 
 def from_local_frame(species, cutoff=6.0, fold=3, n_radial=6, smooth=None) -> LayerMoments:
-    """LayerMoments by the arguments of the former class LocalFrame; use LayerMoments."""
+    """LayerMoments from the arguments of the former class LocalFrame; new code uses LayerMoments."""
     return LayerMoments(species, cutoff=cutoff, environment=cutoff, symmetry=fold, n_radial=n_radial, smooth=smooth)
 
 

@@ -1,14 +1,14 @@
-"""Which layer every atom is in, and a frame of every layer.
+"""Layers of a structure, and a frame of every layer.
 
-Frame of a layer: its normal n, along the side of the third cell vector, and an in-plane direction e1 by which a turn of
-the layer is seen.  With an M-fold axis along n, e1 is where the bonds point,
+The frame of a layer has the normal n, on the side of the third cell vector, and an in-plane direction e1 that turns with
+the layer. With an M-fold axis along n, e1 is the mean direction of the bonds,
 
     M φ = arg Σ_ij w(r_ij) ((x_ij + i y_ij)/r_ij)^M        over bonds i -> j within the layer,
 
-smooth, independent of the order of atoms, and turning with the layer exactly.  φ is known up to 2π/M: whatever is built
-on it must not depend on which of the M frames is taken.  Where M is odd, bonds lead from the heavier to the lighter
-species, so that a layer turned by 180 degrees, as the second one of 2H stacking, has a frame turned by 180 degrees;
-layers of one species have an even M.
+The angle φ is smooth, does not depend on the order of atoms, and turns with the layer exactly. It is known up to 2π/M:
+quantities that are built on it must not depend on the choice among the M frames. Where M is odd, bonds lead from the
+heavier to the lighter species, so that a layer turned by 180 degrees, such as the second layer of 2H stacking, has a
+frame turned by 180 degrees. Layers of one species have an even M.
 
 References
 ----------
@@ -30,23 +30,23 @@ from ase_mlelec.edges import Edges, check_density
 from ase_mlelec.structures.layers import layers
 from ase_mlelec.system import System
 
-BOND = 1.2  # bonds end at this times the sum of the covalent radii, as in ase_mlelec.structures.layers
-ORDERED = 0.1  # share of bonds that must point alike for a layer to have a direction
+BOND = 1.2  # longest bond in units of the sum of the covalent radii, as in ase_mlelec.structures.layers
+ORDERED = 0.1  # smallest share of bonds with equal directions for which a layer has a direction
 
 
 class LayerFrames(NamedTuple):
-    """Which layer every atom is in, and how the layers lie.
+    """The layer of every atom, and the orientation of the layers.
 
     Attributes
     ----------
     layer : Tensor [N]
-        0 for the lowest.
+        Layer of every atom; 0 is the lowest layer.
     image : Tensor [N]
         Integer number of third cell vectors by which an atom is above the home image of its layer.
     axes : Tensor [3, 3]
-        Common to all layers: rows x along the first cell vector's direction in the plane, y, n.
+        Rows x, y, n, common to all layers; x is the in-plane direction of the first cell vector.
     angle : Tensor [L]
-        φ of every layer, from x.
+        Angle φ from x to the direction e1 of every layer.
     """
 
     layer: Tensor
@@ -55,14 +55,20 @@ class LayerFrames(NamedTuple):
     angle: Tensor
 
     def triads(self) -> Tensor:
-        """Rows e1, e2, n of the frame of every atom, [N, 3, 3]."""
+        """Frames [N, 3, 3] of all atoms, with rows e1, e2, n."""
         cosine, sine = (self.angle.cos()[self.layer, None], self.angle.sin()[self.layer, None])
         x, y, n = self.axes
         return torch.stack([cosine * x + sine * y, cosine * y - sine * x, n.expand(len(self.layer), 3)], dim=1)
 
     def of_pairs(self, edges: Edges) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Pair vectors as (r [E] Å, t = z/r [E], u = (x + iy)/r [E] in the frame of the center's layer, exp(iΔφ) [E]
-        with Δφ = φ of the center - φ of the neighbor, within [E]: whether both are in the same layer)."""
+        """Pair vectors in the frame of the center's layer.
+
+        Returns
+        -------
+        tuple of Tensor [E]
+            r in Å; t = z/r; u = (x + iy)/r; exp(iΔφ) with Δφ = φ of the center - φ of the neighbor; whether both atoms
+            are in the same layer.
+        """
         x, y, z = self.axes.to(edges.vec) @ edges.vec.T
         r = (x * x + y * y + z * z).sqrt()
         first, second = (self.layer.index_select(0, index) for index in (edges.center, edges.neighbor))
@@ -82,19 +88,19 @@ def layer_frames(
     symmetry : int
         M of the M-fold axis along the normal.
     areas : dict of float, optional
-        Å^2 per atom by formula, of layers that may be alone; none by default.
+        Area per atom, Å^2, by formula, of layers that may be alone in a structure; none by default.
     edges : Edges, optional
-        All pairs at least as far as bonds reach; they are found where they are not given.
+        All pairs up to the longest bond at least; by default they are searched.
 
     Returns
     -------
     LayerFrames
-        Axes are differentiable functions of the cell, angles of ``edges.vec``.
+        The axes are differentiable functions of the cell, the angles of ``edges.vec``.
 
     Raises
     ------
     InputError
-        Where there is no cell, the layers cannot be told apart, or a layer has no M-fold direction.
+        For a structure without a cell, layers that cannot be separated, and a layer without an M-fold direction.
     """
     axes = _axes(system)
     layer, image = _layers(system, areas)
@@ -120,14 +126,14 @@ def layer_frames(
 
 
 def find_symmetry(systems: Iterable[System], areas: Mapping[str, float] | None = None) -> int:
-    """The M of the M-fold axes of all layers, 3, 4, 6 or 2: the first by which their bonds point alike.
+    """Find the M-fold axis of all layers: the first M of 3, 4, 6 and 2 for which every layer has a direction.
 
-    areas : as for layer_frames
+    ``areas`` is as in ``layer_frames``.
 
     Raises
     ------
     InputError
-        Where none does.
+        For layers without such an axis.
     """
     for symmetry in (3, 4, 6, 2):
         try:
@@ -144,7 +150,7 @@ def find_symmetry(systems: Iterable[System], areas: Mapping[str, float] | None =
 
 
 def _axes(system):
-    """Rows x, y, n; x is the part of the first cell vector in the plane, y perpendicular to it."""
+    """Axes as rows x, y, n; x is the in-plane direction of the first cell vector."""
     cell = system.cell[0].double().cpu()
     volume = float(torch.linalg.det(cell.detach()).abs())
     if system.n_systems != 1 or not bool(system.pbc[0, :2].all()) or volume < 1e-6:
@@ -160,7 +166,7 @@ def _axes(system):
 
 
 def _layers(system, areas):
-    """(layer [N], image [N]); see LayerFrames."""
+    """Layer [N] and image [N] of every atom, see LayerFrames."""
     cell = system.cell[0].detach().double().cpu().numpy()
     atoms = Atoms(
         system.numbers.cpu().numpy(),
@@ -169,7 +175,7 @@ def _layers(system, areas):
         pbc=system.pbc[0].cpu().numpy(),
     )
     reach = longest_bond(system.numbers)
-    check_density(atoms.positions, cell, atoms.pbc, reach, len(atoms))  # before all bonds are listed
+    check_density(atoms.positions, cell, atoms.pbc, reach, len(atoms))  # a list of all bonds could exceed the memory
     try:
         layer = layers(atoms, areas=areas)
     except ValueError as error:
@@ -180,18 +186,20 @@ def _layers(system, areas):
     order = np.sort(height % 1)
     gaps = np.diff(np.append(order, order[0] + 1))
     lowest = order[(np.argmax(gaps) + 1) % len(order)]
-    # heights are counted from the middle of the widest gap: rounding puts no atom on the other side
+    # heights start in the middle of the widest gap, where rounding cannot move an atom to the other side
     return torch.from_numpy(layer), torch.from_numpy(np.floor(height - lowest + gaps.max() / 2).astype(np.int64))
 
 
 def longest_bond(numbers: Tensor) -> float:
-    """Å, how far the bonds of atoms reach that have these atomic numbers."""
+    """Length, Å, of the longest possible bond between atoms of these atomic numbers."""
     return 2 * BOND * float(covalent_radii[numbers.cpu().numpy()].max())
 
 
 def _bonds(system, edges, layer, symmetry):
-    """Edges (float64, on the CPU) of the bonds that point the way: within layers, from heavier to lighter species where
-    the symmetry is odd."""
+    """Edges (float64, on the CPU) of the bonds that define the directions of the layers.
+
+    They are bonds within layers; where the symmetry is odd, bonds from the heavier to the lighter species alone.
+    """
     numbers = system.numbers.cpu()
     radii = torch.as_tensor(covalent_radii)[numbers]
     center, neighbor = edges.center.cpu(), edges.neighbor.cpu()

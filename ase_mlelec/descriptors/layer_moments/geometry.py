@@ -1,4 +1,4 @@
-"""The environment of heads of pairs: atoms in the frames of their layers, pairs of them, and what is beside the pairs."""
+"""Environment of a head of pairs: atoms in the frames of their layers, pairs of atoms, and third atoms near the pairs."""
 
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.descriptors.layer_moments.third_atoms import Neighbors
 from ase_mlelec.edges import Edges
 
-OF_PAIRS = ("first", "second", "r", "t", "u", "turn", "inter", "shift")  # what has a row for each pair
+OF_PAIRS = ("first", "second", "r", "t", "u", "turn", "inter", "shift")  # attributes with a row for each pair
 
 
 class Layers(NamedTuple):
@@ -20,7 +20,7 @@ class Layers(NamedTuple):
     ----------
     n_atoms : list of int
     areas : Tensor [L]
-        Å^2 per atom.
+        Area per atom, Å^2.
     formulas : list of str
     """
 
@@ -30,14 +30,14 @@ class Layers(NamedTuple):
 
 
 class Signs(NamedTuple):
-    """±1 of what a reflection of the frames changes the sign of.
+    """Signs ±1 of features and moments under reflections of the frames.
 
     Attributes
     ----------
     features : Tensor [2, F]
-        Where the normal, and where the direction in the plane is reflected.
+        Signs of the features under reflection of the normal, and under reflection of the in-plane axis.
     third : Tensor [C] or None
-        Of the moments of third atoms where the normal is reflected.
+        Signs of the moments of third atoms under reflection of the normal.
     """
 
     features: Tensor
@@ -46,33 +46,33 @@ class Signs(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry(Environment):
-    """Environment of the atoms and of their pairs, of one or more structures.
+    """Environment of the atoms and pairs of one or more structures.
 
     Attributes
     ----------
     features : Tensor [N, F]
         Invariants of the layer moments.
     height : Tensor [N]
-        Å, above the neighbors of other species within the layer: the sign tells the side of its middle.
+        Height above the neighbors of other species in the layer, Å; its sign tells the side of the layer.
     layer : Tensor [N]
-        Layers of all structures counted through.
+        Layer of every atom, numbered through all structures.
     layers : tuple of Layers
-        Of every structure.
+        Layers of every structure.
     moments : Tensor [N, kinds, channels]
         Complex layer moments.
     ace : Tensor [N, P]
         ACE invariants; P may be 0.
     first, second, shift : Tensor [E], [E], [E, 3]
-        Each pair once: its atoms, and the lattice vector of the second one's cell.
+        Atoms of each pair, and lattice vector to the cell of the second atom; each pair is there once.
     r, t, u, turn : Tensor [E]
-        Å, z/r, (x + iy)/r in the frame of the first atom, and exp(iΔφ) between the frames.
+        Distance r in Å; t = z/r and u = (x + iy)/r in the frame of the first atom; exp(iΔφ) between the two frames.
     inter : Tensor [E]
         Whether the atoms are in different layers.
     signs : Signs
     neighbors : Neighbors or None
-        From which third atoms of hopping are taken.
+        Neighbors of every atom, for the three-center terms of hopping.
     third_moments : Tensor [N, C, q] or None
-        Of third atoms, for on-site blocks.
+        Moments of third atoms, for on-site blocks.
     """
 
     height: Tensor
@@ -94,7 +94,7 @@ class Geometry(Environment):
 
     @classmethod
     def joined(cls, parts: list["Geometry"]) -> "Geometry":
-        """That of several structures, one after the other; what not all of them have is left out."""
+        """Join the geometries of several structures; attributes that some lack are None."""
         if len(parts) == 1:
             return parts[0]
         n_atoms = torch.tensor([0] + [len(part.species) for part in parts]).cumsum(0).tolist()
@@ -115,11 +115,11 @@ class Geometry(Environment):
 
     @property
     def n_layers(self) -> int:
-        """Of all structures together."""
+        """Number of layers of all structures."""
         return sum(len(layers.n_atoms) for layers in self.layers)
 
     def groups(self) -> dict:
-        """(inter, a, b) -> rows of the pairs of that kind, those within layers first, then by species."""
+        """Rows of the pairs of every kind, dict by (between layers or not, first species, second species)."""
         count = int(self.species.max()) + 1
         code = (self.inter.long() * count + self.species[self.first]) * count + self.species[self.second]
         kinds, found = torch.unique(code, return_inverse=True)
@@ -129,12 +129,12 @@ class Geometry(Environment):
         }
 
     def reflected(self, up: int, across: int) -> "Geometry":
-        """Seen in frames with reflected normal (up = -1) or in-plane direction y (across = -1)."""
+        """The same structure in frames with a reflected normal (up = -1) or a reflected in-plane axis y (across = -1)."""
         features, third, moments, u, turn = self.features, self.third_moments, self.moments, self.u, self.turn
         if up < 0:
             features, third = features * self.signs.features[0], third if third is None else third * self.signs.third
             sign = torch.ones(moments.shape[1], dtype=features.dtype, device=features.device)
-            sign[1] = -1  # the kinds with p = 1: (1, 0), then every other one
+            sign[1] = -1  # kinds with p = 1: (1, 0), then every second kind
             sign[4::2] = -1
             moments = moments * sign[:, None]
         if across < 0:
@@ -147,7 +147,7 @@ class Geometry(Environment):
         return replace(self, **{name: getattr(self, name)[rows] for name in OF_PAIRS})
 
     def reversed(self) -> "Geometry":
-        """Every pair from its other end."""
+        """The same pairs with first and second atom exchanged."""
         return replace(
             self,
             first=self.second,
@@ -159,7 +159,10 @@ class Geometry(Environment):
         )
 
     def nearest(self) -> list[Tensor]:
-        """Distances [N], Å, of the nearest atoms in the same layer, and (for atoms that have one) in another."""
+        """Distances, Å, to the nearest atom in the same layer [N], and to the nearest atom in another layer.
+
+        The second tensor leaves out atoms without a neighbor in another layer.
+        """
         found = []
         for between in (False, True):
             rows = (self.inter == between).nonzero()[:, 0]
@@ -171,7 +174,7 @@ class Geometry(Environment):
 
 
 def heights(species: Tensor, edges: Edges, r: Tensor, t: Tensor, within: Tensor) -> Tensor:
-    """Tensor [N], Å: mean height of an atom above its neighbors of other species within the layer and 3.2 Å."""
+    """Mean height [N], Å, of an atom above its neighbors of other species in the same layer within 3.2 Å."""
     near = (within & (species[edges.center] != species[edges.neighbor]) & (r < 3.2)).nonzero()[:, 0]
     total = torch.zeros(len(species), dtype=r.dtype, device=r.device)
     center = edges.center[near]

@@ -1,17 +1,18 @@
-r"""Three-center functions: of the atoms beside a pair of atoms, on which hopping between the two depends.
+r"""Three-center terms: functions of the atoms near a pair, on which the hopping of the pair depends.
 
-For a pair i -> j, over the atoms k within a cutoff of both,
+A function of a pair i -> j is a sum over the atoms k within a cutoff of both,
 
 .. math::
 
     B = \sum_k T_n(r_{ik}) \, w(r_{ik}) \, T_m(r_{jk}) \, w(r_{jk}) \, y^a z^b
     \text{ by species of } k \text{, in the layer of } i \text{ or not},
 
-with z the height of k over the middle of the pair and y = Im(conj(u) v), where v = x + iy of k from that middle and u
-that of the unit vector of the pair, in the frame of the layer of i: B does not turn with that frame, is smooth where
-j is above i, and has the sign (-1)^b where the normal is reflected and (-1)^a where the direction in the plane is.
+All vectors are in the frame of the layer of i: z is the height of k over the middle of the pair, v = x + iy is the
+in-plane position of k from this middle, u is x + iy of the unit vector of the pair, and y = Im(conj(u) v). B does not
+turn with the frame and is smooth where j is above i. A reflection of the normal multiplies it by (-1)^b, a reflection of
+the in-plane axis by (-1)^a.
 
-On-site blocks see the same pairs of neighbors j and k, as moments that turn with the frame,
+On-site blocks depend on the same pairs of neighbors j and k through moments that turn with the frame,
 
 .. math::
 
@@ -41,27 +42,30 @@ POWERS = (
     (0, 3),
 )  # of y and z, in units of UNIT
 UNIT = 2.0  # Å
-INNER, FADE = 1.0, 2.5  # Å: where the polynomials begin, and how long before the cutoff they fade
+INNER, FADE = 1.0, 2.5  # Å: inner end of the polynomials, and width of their fading before the cutoff
 CHUNK = 2000  # pairs at a time
-N_MOMENT = 2  # polynomials of r_ij in moments
+N_MOMENT = 2  # number of polynomials of r_ij in the moments
 
 
 def reflected_signs(signs: Tensor, up: int, across: int) -> Tensor:
-    """Tensor [F], ±1: of ``signs`` [2, F] in frames with reflected normal (up = -1), direction in the plane, or both."""
+    """Signs [F], ±1, in frames with a reflected normal (up = -1), in-plane axis (across = -1), or both.
+
+    ``signs`` [2, F] are the signs under each reflection.
+    """
     return signs[0] ** (up < 0) * signs[1] ** (across < 0)
 
 
 class Neighbors(NamedTuple):
-    """Atoms around every atom, those of one atom after those of another.
+    """Neighbors of all atoms, sorted by the atom that they surround.
 
     Attributes
     ----------
     start, count : Tensor [N]
-        Where those of an atom begin, and how many there are.
+        First neighbor of every atom, and number of its neighbors.
     vectors : Tensor [M, 3]
-        Å, in the frame of the layer of the atom in the middle.
+        Vectors to the neighbors, Å, in the frame of the layer of the central atom.
     kind : Tensor [M]
-        Species, plus the number of species for atoms that are not in its layer.
+        Species of the neighbor, plus the number of species for neighbors in another layer.
     """
 
     start: Tensor
@@ -71,7 +75,7 @@ class Neighbors(NamedTuple):
 
     @classmethod
     def of(cls, species: Tensor, n_species: int, edges: Edges, frames: LayerFrames) -> "Neighbors":
-        """From Edges and LayerFrames."""
+        """Neighbors from Edges and LayerFrames."""
         order = torch.argsort(edges.center, stable=True)
         r, t, u, _, within = (array[order] for array in frames.of_pairs(edges))
         count = torch.bincount(edges.center, minlength=len(species))
@@ -80,7 +84,7 @@ class Neighbors(NamedTuple):
 
     @classmethod
     def joined(cls, parts: list) -> "Neighbors":
-        """Those of several structures as one."""
+        """Join the Neighbors of several structures."""
         starts, n_vectors = [], 0
         for part in parts:
             starts.append(part.start + n_vectors)
@@ -89,18 +93,18 @@ class Neighbors(NamedTuple):
 
 
 class ThirdAtoms:
-    """The functions B of pairs, and their moments X.
+    """Three-center functions B of pairs, and their moments X.
 
     Parameters
     ----------
     n_kinds : int
-        Two of every species.
+        Number of kinds of third atoms: two for every species, in the same layer or in another.
     cutoff : float
-        Å
+        Largest distance of a third atom from both atoms of the pair, Å.
     n_radial : int
-        Polynomials of each distance.
+        Number of polynomials of each distance.
     n_powers : int
-        How many of POWERS.
+        Number of pairs (a, b), the first of POWERS.
     """
 
     def __init__(self, n_kinds: int, cutoff: float, n_radial: int, n_powers: int):
@@ -108,14 +112,14 @@ class ThirdAtoms:
         self.n_features = n_kinds * n_radial**2 * n_powers
 
     def signs(self) -> Tensor:
-        """Tensor [2, F]: ±1 of every function where the normal, and where the direction in the plane is reflected."""
+        """Signs [2, F], ±1, of the functions under reflection of the normal, and under reflection of the in-plane axis."""
         signs = torch.tensor(
             [[(-1.0) ** b for _, b in self.powers], [(-1.0) ** a for a, _ in self.powers]], dtype=torch.float64
         )
         return signs[:, None].expand(-1, self.n_kinds * self.n_radial**2, -1).reshape(2, -1)
 
     def __call__(self, geometry) -> Tensor:
-        """Tensor [E, F] of the pairs of a Geometry."""
+        """Functions B [E, F] of the pairs of a Geometry."""
         rows = torch.arange(len(geometry.r), device=geometry.r.device)
         if not len(rows):
             return geometry.r.new_zeros(0, self.n_features)
@@ -129,7 +133,7 @@ class ThirdAtoms:
         )
 
     def moments(self, species: Tensor, edges: Edges, frames: LayerFrames, highest: int) -> Tensor:
-        """X [N, C, q], complex, for q = 1 ... ``highest``; C = n_kinds N_MOMENT F."""
+        """Complex moments X [N, C, q] for q = 1 ... ``highest``, with C = n_kinds N_MOMENT F."""
         around = Neighbors.of(species, self.n_kinds // 2, edges, frames)
         r, t, u, _, within = frames.of_pairs(edges)
         kind = edges.center * self.n_kinds + species[edges.neighbor] + self.n_kinds // 2 * (~within).long()
@@ -146,7 +150,7 @@ class ThirdAtoms:
         return total.reshape(highest, len(species), -1).permute(1, 2, 0)
 
     def moment_signs(self) -> Tensor:
-        """Tensor [C], ±1 of X where the normal is reflected; where the direction in the plane is, X becomes conj(X)."""
+        """Signs [C], ±1, of X under reflection of the normal; a reflection of the in-plane axis makes X conj(X)."""
         return self.signs()[0].repeat(self.n_kinds * N_MOMENT)
 
     def _part(self, around, first, r, u, t):
@@ -157,7 +161,7 @@ class ThirdAtoms:
         from_first = around.vectors[place]
         from_second = from_first - vectors[pair]
         distance = from_second.norm(dim=1)
-        near = ((distance > 0.1) & (distance < self.cutoff)).nonzero()[:, 0]  # not the second atom itself
+        near = ((distance > 0.1) & (distance < self.cutoff)).nonzero()[:, 0]  # leaves out the second atom itself
         pair, place, from_first, from_second = pair[near], place[near], from_first[near], from_second[near]
         radial = (
             self._radial(from_first.norm(dim=1), self.n_radial)[:, :, None]
