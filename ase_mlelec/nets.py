@@ -113,7 +113,7 @@ def json_value(value: Any) -> Any:
     """Return an argument in JSON types: tuples, tensors and dataclasses become lists and dicts."""
     if isinstance(value, torch.Tensor):
         return value.tolist()
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return json_value(dataclasses.asdict(value))
     if isinstance(value, dict):
         return {key: json_value(entry) for key, entry in value.items()}

@@ -39,8 +39,10 @@ class RidgeRegression:
     """
 
     def __init__(self, normal: Tensor | None = None, right: Tensor | None = None, *, dual: bool = False):
-        self.dual, self.normal, self.right = dual, normal, right
-        self._rows = []
+        empty = torch.zeros(0, 0)
+        self.dual = dual
+        self.normal, self.right = (empty if part is None else part for part in (normal, right))
+        self._rows: list[tuple[Tensor, Tensor]] = []
 
     def add(self, rows: Tensor, targets: Tensor) -> None:
         """Add rows [n, P] and targets [n, ...], both multiplied by the square roots of their weights in the fit."""
@@ -49,7 +51,7 @@ class RidgeRegression:
             self._rows.append((rows, targets))
             return
         columns = targets.reshape(len(targets), -1)
-        if self.normal is None:
+        if not len(self.normal):
             self.normal = rows.new_zeros(rows.shape[1], rows.shape[1])
             self.right = columns.new_zeros(rows.shape[1], *targets.shape[1:])
         # in place: with 10^4 columns a new matrix would cost more time than the product
@@ -139,8 +141,7 @@ def sum_rows(
     starts = range(start, n, batch_size)
     for start in tqdm(starts, disable=None if progress else True, unit=" batches"):
         found, targets = rows(range(start, min(start + batch_size, n)))
-        if regression.normal is not None:
-            regression.normal, regression.right = (part.to(found) for part in (regression.normal, regression.right))
+        regression.normal, regression.right = (part.to(found) for part in (regression.normal, regression.right))
         regression.add(found, targets)
         last = start + batch_size >= n
         if path and (time.monotonic() - written > PATIENCE * duration or (last and saved)):

@@ -73,6 +73,8 @@ class LayerMoments(Descriptor):
     ``edges.vec``. Derivatives with respect to the cell need ``system.cell`` as well, because it sets the normal.
     """
 
+    species_of_number: Tensor
+
     def __init__(
         self,
         species: Sequence[str],
@@ -112,7 +114,7 @@ class LayerMoments(Descriptor):
         *n, reach = ONSITE_THIRD
         seen = third_moments and third and low
         self.onsite_third = ThirdAtoms(2 * len(self.species), min(self.third, reach), *n) if seen else None
-        self.n_third = len(self.onsite_third.moment_signs()) if seen else 0
+        self.n_third = len(self.onsite_third.moment_signs()) if self.onsite_third else 0
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
 
     def arguments(self) -> dict:
@@ -141,8 +143,8 @@ class LayerMoments(Descriptor):
                 "layers are told apart"
             )
         edges, ends = edges.up_to(self.cutoff), system.n_atoms.cumsum(0)
-        bounds = torch.searchsorted(edges.center, torch.cat([0 * ends[:1], ends]))
-        parts, n_atoms, bounds = [], [0, *ends.tolist()], bounds.tolist()
+        bounds = torch.searchsorted(edges.center, torch.cat([0 * ends[:1], ends])).tolist()
+        parts, n_atoms = [], [0, *ends.tolist()]
         for k, one in enumerate(system.singles()):
             own = edges.part(slice(n_atoms[k], n_atoms[k + 1]), slice(bounds[k], bounds[k + 1]))
             parts.append(self.in_frames(one, own, self.frames(one, own)))

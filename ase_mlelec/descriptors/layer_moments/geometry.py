@@ -1,7 +1,7 @@
 """Environment of a head of pairs: atoms in the frames of their layers, pairs of atoms, and third atoms near the pairs."""
 
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -99,7 +99,8 @@ class Geometry(Environment):
             return parts[0]
         n_atoms = torch.tensor([0] + [len(part.species) for part in parts]).cumsum(0).tolist()
         n_layers = torch.tensor([0] + [part.n_layers for part in parts]).cumsum(0).tolist()
-        starts, arrays = {"first": n_atoms, "second": n_atoms, "layer": n_layers}, {"signs": parts[0].signs}
+        starts = {"first": n_atoms, "second": n_atoms, "layer": n_layers}
+        arrays: dict[str, Any] = {"signs": parts[0].signs}
         for name in (entry.name for entry in fields(cls) if entry.name != "signs"):
             values = [getattr(part, name) for part in parts]
             if any(value is None for value in values):
@@ -132,7 +133,9 @@ class Geometry(Environment):
         """The same structure in frames with a reflected normal (up = -1) or a reflected in-plane axis y (across = -1)."""
         features, third, moments, u, turn = self.features, self.third_moments, self.moments, self.u, self.turn
         if up < 0:
-            features, third = features * self.signs.features[0], third if third is None else third * self.signs.third
+            features = features * self.signs.features[0]
+            if third is not None and self.signs.third is not None:
+                third = third * self.signs.third
             sign = torch.ones(moments.shape[1], dtype=features.dtype, device=features.device)
             sign[1] = -1  # kinds with p = 1: (1, 0), then every second kind
             sign[4::2] = -1

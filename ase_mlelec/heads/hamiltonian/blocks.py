@@ -32,6 +32,9 @@ from ase_mlelec.nets import constructor_arguments, map_by_species
 class Standardization(torch.nn.Module):
     """Shift and scale the features of every species to about unit size."""
 
+    shift: Tensor
+    inverse: Tensor
+
     def __init__(self, n_species: int, n_features: int):
         super().__init__()
         self.register_buffer("shift", torch.zeros(n_species, n_features))
@@ -76,6 +79,10 @@ class HamiltonianHead(HeadOfPairs):
     """
 
     quantity = "hamiltonian"
+    moment_inverse: Tensor
+    third_inverse: Tensor
+    onsite_scale: Tensor
+    interface_dipole: Tensor
 
     def __init__(
         self,

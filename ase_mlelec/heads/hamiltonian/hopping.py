@@ -20,7 +20,7 @@ transpose of the reversed pair.
 
 from collections.abc import Callable, Sequence
 from itertools import combinations_with_replacement
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -83,11 +83,12 @@ class PairKind(torch.nn.Module):
         symmetry: int,
         cutoff: float,
         widths: Sequence[int],
-        sizes: Sequence[int],
+        sizes: tuple[int, int, int],
         third_atoms: dict[str, ThirdAtoms],
     ):
         super().__init__()
-        self.ends, self.alike = tuple(ends), ends[0] is ends[1]
+        first, second = ends
+        self.ends, self.alike = (first, second), first is second
         self.inter, self.symmetry, self.cutoff, self.third_atoms = inter, symmetry, cutoff, third_atoms
         limits = {"near": (2.0 if inter else 0.7, NEAR[1]), "long": (NEAR[0], cutoff)}
         self.nets = torch.nn.ModuleDict()
@@ -110,7 +111,8 @@ class PairKind(torch.nn.Module):
         """
         blocks = []
         for back in (False, True) if self.alike else (False,):
-            directed, h = pairs.reversed() if back else pairs, 0
+            directed = pairs.reversed() if back else pairs
+            h: Tensor | float = 0
             for view in views:
                 seen = view.geometry.pairs(rows)
                 part = self._faded(
@@ -212,7 +214,7 @@ class Hopping(torch.nn.ModuleList):
 
     def kind(self, key: tuple[bool, int, int]) -> PairKind:
         """The PairKind of a key (between layers or not, first species, second species)."""
-        return self[self.keys.index(key)]
+        return cast(PairKind, self[self.keys.index(key)])
 
     def forward(self, geometry: Geometry, views: list[View]) -> dict:
         """dict by key of the hopping blocks [e, W, W'], eV, of all pairs of the Geometry."""

@@ -5,6 +5,7 @@ which a net learns. An element that turns is made of moments of the environment 
 """
 
 import torch
+from torch import Tensor
 
 
 def turning_elements(winding, symmetry, highest):
@@ -45,6 +46,10 @@ class OnsiteBlocks(torch.nn.Module):
     n_features, n_reduced, n_directed, n_moments, n_third : int
         Sizes of the arguments of ``forward``; n_third = 0 for no third atoms.
     """
+
+    linear: Tensor
+    turned: Tensor
+    third_turned: Tensor | None
 
     def __init__(self, functions, symmetry, n_features, n_reduced, n_directed, n_moments, n_third):
         super().__init__()

@@ -9,6 +9,7 @@ import functools
 
 import numpy as np
 import torch
+from torch import Tensor
 
 ORBITALS = ("s", "pz", "px", "py", "dz2", "dxz", "dyz", "dx2-y2", "dxy")
 DEGREE = np.array([0, 1, 1, 1, 2, 2, 2, 2, 2])
@@ -159,6 +160,11 @@ class AtomicFunctions(torch.nn.Module):
     winding : Tensor [W]
         Azimuthal numbers λ of the functions χ, see ``circular``.
     """
+
+    signs: Tensor
+    transform: Tensor
+    vectors: Tensor
+    winding: Tensor
 
     def __init__(self, described):
         super().__init__()

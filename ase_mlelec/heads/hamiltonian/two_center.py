@@ -3,6 +3,7 @@
 import itertools
 
 import torch
+from torch import Tensor
 
 from ase_mlelec.descriptors.radial import chebyshev
 
@@ -19,6 +20,11 @@ class PairNet(torch.nn.Module):
 
     The envelope exp(a + b r) follows the size of the elements, so that near and far pairs are learned equally well.
     """
+
+    linear: Tensor
+    third: Tensor
+    envelope: Tensor
+    net_scale: Tensor
 
     def __init__(self, n_in, shape, widths, limits, inter, n_third=(0, 0)):
         super().__init__()
