@@ -1,7 +1,7 @@
-"""MLElecCalculator: everything the calculators share on ASE's side: models, parameters, results, errors.
+"""Base class of the calculators: models, parameters, results and errors as ASE expects them.
 
-A subclass names the heads it needs and writes ``evaluate``. How a structure goes through the models is in
-``evaluation``, which structure is meant in ``present``, what is told outside of the training data in ``extrapolation``.
+A subclass names the heads that it needs and writes ``evaluate``. The module ``evaluation`` sends a structure through the
+models, ``present`` finds the structure of a call, and ``extrapolation`` compares structures with the training data.
 """
 
 import os
@@ -37,46 +37,46 @@ ModelLike = str | os.PathLike | Model
 class MLElecCalculator(NoBands, StatesParameters, EvaluatesModels, Calculator):
     """Base of the calculators of this package.
 
-    Methods take ``atoms=``; without it they answer for the structure that the calculator is attached to as it is now,
-    or raise InputError where that is in doubt, see PresentStructure.
+    Methods take ``atoms=``. Without it they answer for the structure that the calculator is attached to, in its present
+    state, or raise InputError where this structure is in doubt, see PresentStructure.
 
     Parameters
     ----------
-    model : str, path, Model, or a list of those
-        Name of a shipped model, or file; several are a committee: results are means.
+    model : str, path, Model, or a list of these
+        Name of a shipped model, file, or Model. Several models are a committee, whose results are means.
     device : torch device
         Default: CUDA when present.
     dtype : torch dtype or its name
-        Default: the model's own.
+        Default: the dtype of the model.
     skin : float, Å
-        The neighbor list is kept while no atom can have come into reach.
+        The neighbor list reaches this far beyond the cutoff, and is built again when an atom may have crossed the skin.
     potential : ASE calculator, or a model as above
         Supplies energy, forces and stress in place of the model.
     on_extrapolation : OnExtrapolation, or its value
-        "warn" (once of each kind), "raise" or "ignore" where a structure is unlike the training data: atoms closer
-        than any pair of their species there, surroundings of atoms or whole structures beyond its range, or more
-        neighbors than the program keeps that the model was imported from.
+        "warn" (once of each kind), "raise" or "ignore" for structures unlike the training data: atoms closer than any
+        pair of their species in the data, environments or whole structures outside the range of the data, and, for
+        imported models, more neighbors than the original program keeps.
 
     Attributes
     ----------
     extrapolations : dict of int
-        By kind ("distance", "density", "atoms", "structure"): evaluations that were beyond.
+        Number of evaluations outside the training data, by kind ("distance", "density", "atoms", "structure").
     uncertainty : dict
-        Standard deviation over the committee of everything that was evaluated.
+        Standard deviation over the committee of all results.
     parameters : dict of JSON types
-        What makes the numbers: model, fingerprint of its weights, device, dtype, temperatures and the like; change it
-        with ``set``.
+        Everything that decides the results: model, fingerprint of its weights, device, dtype, temperatures and so on;
+        the method ``set`` changes it.
 
     Raises
     ------
     CalculatorSetupError
-        For models that lack what the calculator needs.
+        For models without a head that the calculator needs.
     """
 
-    needs: Sequence[str] = ()  # heads a model must have
-    electronic: Sequence[str] = ()  # ASE results beyond those of the potential
+    needs: Sequence[str] = ()  # heads that a model must have
+    electronic: Sequence[str] = ()  # ASE results in addition to energy, forces and stress
     settable: Sequence[str] = ("skin", "on_extrapolation")  # names of properties that ``set`` changes
-    potential_class: type["MLElecCalculator"]  # of calculators for models that are given as ``potential``
+    potential_class: type["MLElecCalculator"]  # calculator class for models given as ``potential``
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class MLElecCalculator(NoBands, StatesParameters, EvaluatesModels, Calculator):
 
     @property
     def skin(self) -> float:
-        """float, Å"""
+        """Distance, Å, by which the neighbor list exceeds the cutoff."""
         return self._cache.skin
 
     @skin.setter
@@ -151,17 +151,17 @@ class MLElecCalculator(NoBands, StatesParameters, EvaluatesModels, Calculator):
             self.potential.skin = skin
 
     def set(self, **parameters: Any) -> dict[str, Any]:
-        """Change parameters by name; what depends on them is computed anew.
+        """Change parameters by name; results that depend on them are computed again.
 
         Returns
         -------
         dict
-            Those that changed.
+            The parameters that changed.
 
         Raises
         ------
         CalculatorSetupError
-            For unknown names, those that need another calculator, and wrong values; nothing is changed then.
+            For unknown names, names that need another calculator, and wrong values; no parameter changes then.
         """
         for name, value in parameters.items():
             if name not in self.settable:
@@ -230,26 +230,26 @@ class MLElecCalculator(NoBands, StatesParameters, EvaluatesModels, Calculator):
     def _ask_potential(self, wanted):
         for name in wanted:
             self.results[name] = self.potential.get_property(name, self._live())
-        # forces must be the gradient of the energy that is logged
+        # forces must be the gradient of the energy that a trajectory logs
         if "energy" in self.results and "free_energy" in self.implemented_properties:
             self.results.setdefault("free_energy", self.potential.get_property("free_energy", self._live()))
 
     def electronic_results(self) -> dict[str, Any]:
-        """Return the ASE results in ``electronic`` by name, for the present atoms."""
+        """Return the ASE results named in ``electronic`` for the present atoms."""
         return {}
 
     def reset(self) -> None:
-        """Forget what was evaluated."""
+        """Drop all results."""
         super().reset()
         self._extra, self._environments, self._uncertainty = {}, {}, {}
 
     def __getstate__(self):
-        """Copies and pickles keep ASE's results; what else was evaluated is evaluated again where it is needed."""
+        """Copies and pickles keep ASE's results; other results are evaluated again on demand."""
         return {**super().__getstate__(), "_extra": {}, "_environments": {}}
 
     @property
     def uncertainty(self) -> dict[str, Any]:
-        """dict, standard deviation over the committee of everything that was evaluated for the present structure."""
+        """Standard deviation over the committee of all results for the present structure, dict by name."""
         with self._one_call():
             if self._asked is None and self._candidates():
                 self._present()

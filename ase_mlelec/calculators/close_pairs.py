@@ -1,4 +1,7 @@
-"""Atoms closer than any in the training data: held apart where a net sees them, kept apart by a repulsive core."""
+"""Pairs of atoms closer than any pair in the training data.
+
+The net sees them at a larger distance, and a repulsive core pushes them apart.
+"""
 
 from collections.abc import Sequence
 
@@ -13,16 +16,16 @@ from ase_mlelec.system import System
 
 
 def close_pairs(core: RepulsiveCore | None, edges: Edges) -> Edges | None:
-    """Return the pairs that are closer than any in the training data, or None."""
+    """Return the pairs that are closer than any pair in the training data, or None."""
     near = None if core is None or edges.shortest > core.longest else edges.closer_than(core.longest)
     return near if near is not None and len(near.center) else None
 
 
 def held_apart(system: System, pairs: Edges, core: RepulsiveCore) -> Tensor:
-    """Move close pairs apart, to where a net still knows the LDOS.
+    """Move close pairs apart, to distances at which the net knows the LDOS.
 
-    A pair at r below the outer distance d of the core is put at d (1 - u + 4 u^3 - 5 u^4 + 1.8 u^5), u = 1 - r/d,
-    which has two smooth derivatives at d and nowhere is below 0.74 d.
+    A pair at r, below the outer radius d of the core, is moved to d (1 - u + 4 u^3 - 5 u^4 + 1.8 u^5) with u = 1 - r/d.
+    This distance has two smooth derivatives at d and is never below 0.74 d.
 
     Returns
     -------
@@ -36,7 +39,7 @@ def held_apart(system: System, pairs: Edges, core: RepulsiveCore) -> Tensor:
     )
     r = vec.norm(dim=1)
     u = (1 - r / outer).clamp(min=0)
-    push = outer * u**3 * (4 - 5 * u + 1.8 * u**2) / (2 * r)  # each pair is there twice
+    push = outer * u**3 * (4 - 5 * u + 1.8 * u**2) / (2 * r)  # half of it, because the edges list each pair twice
     return system.positions.index_add(0, pairs.neighbor, push[:, None] * vec)
 
 
@@ -47,13 +50,13 @@ def repulsion(models: Sequence[Model], system: System, edges: Edges, *, volume: 
     ----------
     models : sequence of Model
     system, edges
-        Of one structure, in float64.
+        One structure in float64.
     volume : float, Å^3
 
     Returns
     -------
     list of dict by model
-        ASE's results; empty where no atoms are within a core.
+        ASE's results; an empty dict where no atoms are within a core.
     """
     cores = [model.core for model in models if model.core is not None]
     if len(cores) < len(models) or edges.shortest > max(core.longest for core in cores):
@@ -64,7 +67,7 @@ def repulsion(models: Sequence[Model], system: System, edges: Edges, *, volume: 
         with torch.enable_grad():
             energies = core(none, vec.new_zeros(len(core.species)), system, edges.with_vec(vec))
         gradient = torch.zeros_like(vec)
-        if energies.requires_grad:  # otherwise they are close, but not of these species
+        if energies.requires_grad:  # without a gradient, no close pair is within the core of its species
             (gradient,) = torch.autograd.grad(energies.sum(), vec)
             none = energies.detach()
         found.append(potential_results(none, gradient, edges, volume=volume))

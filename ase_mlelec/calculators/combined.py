@@ -1,4 +1,4 @@
-"""CombinedCalculator: several calculators as one, with one neighbor list."""
+"""One calculator made of several, with a common neighbor list."""
 
 import functools
 import inspect
@@ -24,13 +24,13 @@ from ase_mlelec.edges import EdgeCache
 
 
 class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
-    """One calculator with all results and methods of its parts: energy, density of states and more in the same step.
+    """Calculator with all results and methods of its parts, such as energy and density of states in one step.
 
         atoms.calc = CombinedCalculator([DeepPotCalculator("energy.safetensors"), DeepDOSCalculator("dos.safetensors")])
 
-    The first part that has a property or a method supplies it.  Energy, forces and stress come from one and the same
-    part, the first that has an energy, so that forces are the gradient of what is logged.  Parts of this package, and
-    their potentials, share one neighbor list of the largest cutoff, per device and precision.
+    The first part that has a property or a method supplies it. Energy, forces and stress all come from the first part
+    that has an energy, so that forces are the gradient of the logged energy. Parts of this package, and their
+    potentials, share one neighbor list of the largest cutoff, per device and precision.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
     Raises
     ------
     CalculatorSetupError
-        For an empty list and for what is no calculator.
+        For an empty list, and for a part that is no calculator.
     """
 
     def __init__(self, parts: Sequence[BaseCalculator]):
@@ -52,8 +52,10 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
 
     @property
     def uncertainty(self) -> dict[str, Any]:
-        """dict, the spread over committees of everything that was evaluated for the present structure, by the first
-        part that has it."""
+        """Spread over committees of all results for the present structure, dict by name.
+
+        Each entry comes from the first part that has it.
+        """
         with self._one_call():
             if not self._candidates():
                 return {}
@@ -78,14 +80,17 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
         super().calculate(atoms, properties, system_changes)
         for name in properties:
             self.results[name] = self._suppliers[name].get_property(name, atoms)
-        for name, part in self._suppliers.items():  # what came along, such as forces with an energy
+        for name, part in self._suppliers.items():  # results that were computed together, such as forces with an energy
             if name in part.results and not part.calculation_required(self.atoms, []):
                 self.results.setdefault(name, part.results[name])
 
     def each_of(
         self, images: Sequence[Atoms], *, properties: Sequence[str] = tuple(POTENTIAL_PROPERTIES)
     ) -> Iterator[Atoms]:
-        """Make each image the present one in turn, after its parts evaluated all together; see MLElecCalculator."""
+        """Make each image the present structure in turn, after the parts have evaluated all images together.
+
+        See MLElecCalculator.each_of.
+        """
         for image, *_ in zip(
             images, *(part.each_of(images, properties=properties) for part in self.parts if hasattr(part, "each_of"))
         ):
@@ -102,7 +107,7 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
         Returns
         -------
         dict
-            Those that changed.
+            The parameters that changed.
 
         Raises
         ------
@@ -121,7 +126,7 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
             for name, value in parameters.items():
                 for part in users[name]:
                     changed.update(part.set(**{name: value}))
-            self.results = {}  # the parts know what is still right
+            self.results = {}  # the parts know which of their results still hold
         return changed
 
     def _stated(self):
@@ -147,7 +152,7 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
         return self._with_bands("band_structure")(**options, **({} if npoints == 100 else {"npoints": npoints}))
 
     def get_spin_polarized(self) -> bool:
-        """Tell whether the bands of the first part that has some are those of one spin."""
+        """Tell whether the first part that has bands has them for each spin."""
         return self._with_bands("get_spin_polarized")()
 
     def _with_bands(self, name):
@@ -170,8 +175,11 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
         return sorted({*super().__dir__(), *(name for part in self.parts for name in dir(part) if name[0] != "_")})
 
     def _of_part(self, part, name):
-        """A part's attribute; a method with ``atoms`` means ours where they are left out: the part may not have seen
-        them yet."""
+        """Attribute of a part.
+
+        A method with an argument ``atoms`` gets the present structure of this calculator by default, because the part
+        may not have seen it yet.
+        """
         method = getattr(part, name)
         if not (inspect.ismethod(method) and "atoms" in inspect.signature(method).parameters):
             return method
@@ -207,7 +215,7 @@ def _check_parts(parts):
 
 
 def _suppliers(parts):
-    """dict: name of an ASE property -> the part that supplies it; the potential's names stay together."""
+    """Part that supplies each ASE property, dict by name; one part supplies energy, forces and stress together."""
     potential = next((part for part in parts if "energy" in part.implemented_properties), None)
     suppliers = {}
     for part in parts:
@@ -227,4 +235,4 @@ def _share_neighbor_lists(combined, parts):
         )
     for user in users:
         user._cache = caches[user.device, user.dtype]
-        user._lock = combined._lock  # what shares a list takes turns
+        user._lock = combined._lock  # users of one neighbor list take turns

@@ -1,4 +1,4 @@
-"""DeepDOSCalculator: atomic and total density of states, and what follows from them."""
+"""Calculator of the density of states, atom by atom and in total, and of quantities that follow from it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,12 +18,14 @@ from ase_mlelec.model import Model
 from ase_mlelec.physics import dos, fermi
 from ase_mlelec.system import System
 
-SILICON_OFFSETS = (0, -5, -8)  # eV from the Fermi level, of Zeng et al. 2022; models may have others in their metadata
+SILICON_OFFSETS = (0, -5, -8)  # eV from the Fermi level (Zeng et al. 2022), for models whose metadata have none
 
 
 class DeepDOSCalculator(MLElecCalculator):
-    """Atomic density of states (ADOS) by DeepPot-SE, with energy, forces and stress where the model or ``potential``
-    has them, so that it runs under ASE's optimizers and MD.
+    """Calculator of the atomic density of states (ADOS).
+
+    Energy, forces and stress come from the model, where it has an energy head, or from ``potential``; with them the
+    calculator runs under ASE's optimizers and molecular dynamics.
 
     Parameters: see MLElecCalculator.
 
@@ -37,7 +39,7 @@ class DeepDOSCalculator(MLElecCalculator):
 
     @property
     def electronic(self) -> tuple[str, ...]:  # type: ignore[override]  # depends on the model
-        """ASE results beyond those of the potential; the Fermi level where the number of electrons is known."""
+        """ASE results in addition to energy, forces and stress; the Fermi level where the electron number is known."""
         return () if self._electron_counts() is None else ("fermi_level",)
 
     def _check_models(self):
@@ -50,7 +52,7 @@ class DeepDOSCalculator(MLElecCalculator):
 
     @property
     def energies(self) -> NDArray:
-        """Array [S], eV; the grid of the DOS, on the absolute scale of the training data."""
+        """Energy grid [S] of the DOS, eV, on the absolute scale of the training data."""
         return self.models[0].heads["dos"].energies.cpu().numpy()
 
     def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
@@ -58,7 +60,7 @@ class DeepDOSCalculator(MLElecCalculator):
         return {"ados": model.heads["dos"](environment, None)}
 
     def electronic_results(self) -> dict[str, Any]:
-        """Return the Fermi level at the model's own temperature."""
+        """Return the Fermi level at the temperature of the model."""
         return {"fermi_level": self.get_fermi_level()}
 
     def get_ados(self, atoms: Atoms | None = None) -> NDArray:
@@ -81,16 +83,16 @@ class DeepDOSCalculator(MLElecCalculator):
         return {**super()._stated(), "electronic_temperature": self._temperature()}
 
     def _temperature(self):
-        """K, of the Fermi level where none is asked for."""
+        """Temperature of the model, K, the default of all methods."""
         return float(self.metadata.get("electronic_temperature_K", 0.0))
 
     def _electron_counts(self):
-        """dict of electrons in the DOS by species, or None."""
+        """Numbers of electrons in the DOS by species, dict or None."""
         metadata = self.models[0].metadata
         return metadata.get("electrons_in_dos") or metadata.get("valence_electrons")
 
     def _filled(self, atoms, temperature):
-        """The total DOS of a structure with its electrons at a temperature."""
+        """Total DOS of a structure, filled with its electrons at a temperature."""
         if temperature is None:
             temperature = self._temperature()
         check_temperature(temperature)
@@ -102,13 +104,13 @@ class DeepDOSCalculator(MLElecCalculator):
                 "train with valence_electrons in the data's attributes"
             )
         n_electrons = sum(counts[symbol] for symbol in self.atoms.get_chemical_symbols())
-        known = self._extra.setdefault("fermi_levels", {})  # by temperature: everything else asks for it
+        known = self._extra.setdefault("fermi_levels", {})  # by temperature; all other quantities need it
         if temperature not in known:
             known[temperature] = fermi.fermi_level(self.energies, total, n_electrons, temperature)
         return _Filled((self.energies, total, n_electrons, temperature), known[temperature])
 
     def get_fermi_level(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
-        """Return the Fermi level, eV, at an electronic temperature in K (default: the model's own)."""
+        """Return the Fermi level, eV, at an electronic temperature in K (default: the temperature of the model)."""
         return self._filled(atoms, temperature).mu
 
     def get_band_gap(self, atoms: Atoms | None = None) -> tuple[float, float, float]:
@@ -120,13 +122,15 @@ class DeepDOSCalculator(MLElecCalculator):
         return dos.band_gap(energies, total / len(self.atoms), mu)
 
     def get_order_parameter(self, offsets: Sequence[float] | None = None, *, atoms: Atoms | None = None) -> NDArray:
-        """Return Q, the sum of each atom's DOS at some energies; small in crystals, large in liquids.
+        """Return the order parameter Q of every atom, which is small in crystals and large in liquids.
+
+        Q is the sum of the atom's DOS at some energies.
 
         Parameters
         ----------
         offsets : sequence of float, eV
-            From the Fermi level.  Default: ``order_parameter_offsets_eV`` of the model's metadata, or else those of
-            silicon, 0, -5 and -8.
+            Energies relative to the Fermi level. Default: ``order_parameter_offsets_eV`` in the metadata of the model, or
+            else the offsets of silicon, 0, -5 and -8.
         atoms : ase.Atoms
 
         Returns
@@ -143,26 +147,29 @@ class DeepDOSCalculator(MLElecCalculator):
         return dos.order_parameter(self.energies, self.get_ados(), mu, offsets)
 
     def get_band_energy(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
-        """Return the integral of e f(e) D(e), eV, at an electronic temperature in K (default: the model's own)."""
+        """Return the band energy, eV, the integral of e f(e) D(e), at an electronic temperature.
+
+        ``temperature`` is in K; default: the temperature of the model.
+        """
         arguments, mu = self._filled(atoms, temperature)
         return dos.band_energy(*arguments, mu=mu)
 
     def get_entropy(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
-        """Return the electronic entropy, eV/K, at a temperature in K (default: the model's own)."""
+        """Return the electronic entropy, eV/K, at a temperature in K (default: the temperature of the model)."""
         arguments, mu = self._filled(atoms, temperature)
         return dos.entropy(*arguments, mu=mu)
 
     def get_heat_capacity(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
         """Return the electronic heat capacity, eV/K, at constant number of electrons and fixed DOS.
 
-        ``temperature`` is in K; default: the model's own.
+        ``temperature`` is in K; default: the temperature of the model.
         """
         arguments, mu = self._filled(atoms, temperature)
         return dos.heat_capacity(*arguments, mu=mu)
 
 
 class _Filled(NamedTuple):
-    """Grid of energies, DOS, number of electrons and temperature, as physics.dos takes them, and the Fermi level."""
+    """Arguments of physics.dos (energy grid, DOS, number of electrons, temperature), and the Fermi level."""
 
     arguments: tuple
     mu: float

@@ -1,4 +1,4 @@
-"""DeepPotCalculator: Deep Potential energy, forces and stress."""
+"""Calculator of energy, forces and stress."""
 
 import numpy as np
 from ase import Atoms
@@ -11,7 +11,7 @@ from ase_mlelec.system import System
 
 
 class DeepPotCalculator(MLElecCalculator):
-    """Energy, forces, stress and their parts by atom, from a model with an energy head.
+    """Calculator of energy, forces, stress, atomic energies and atomic stresses, from a model with an energy head.
 
     Parameters: see MLElecCalculator.
 
@@ -23,7 +23,7 @@ class DeepPotCalculator(MLElecCalculator):
     needs = ("energy",)
 
     def get_descriptors(self, atoms: Atoms | None = None) -> np.ndarray:
-        """Return the features of every atom (of the first model of a committee), read-only.
+        """Return the features of every atom from the first model of a committee, read-only.
 
         Returns
         -------
@@ -36,8 +36,8 @@ class DeepPotCalculator(MLElecCalculator):
         return self._extra["descriptors"]
 
     def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
-        """Return the features of the first model: those of the others may be of different length."""
+        """Return the features from the first model; features from other members may have another length."""
         return {"descriptors": environment.features} if model is self.models[0] else {}
 
 
-MLElecCalculator.potential_class = DeepPotCalculator  # here, because the base cannot import what is made of it
+MLElecCalculator.potential_class = DeepPotCalculator  # set here, because the base class cannot import its subclasses

@@ -1,4 +1,4 @@
-"""DeepWannierCalculator: Wannier centroids, dipole, polarization, Born charges and polarizability."""
+"""Calculator of Wannier centroids, dipole, polarization, Born charges and polarizability."""
 
 import os
 import warnings
@@ -38,25 +38,28 @@ IN_A_FIELD = ("energy", "free_energy", "forces")
 
 
 class DeepWannierCalculator(MLElecCalculator):
-    """Electrons as points, their Wannier centroids, and what follows: dipole, polarization, Born charges; the
-    polarizability where the model has it; energy, forces and stress where the model or ``potential`` has them.
+    """Calculator of Wannier centroids, and of dipole, polarization and Born charges, which follow from them.
+
+    The polarizability is there where the model has it; energy, forces and stress where the model or ``potential`` has
+    them. Electrons count as points at the Wannier centroids w, and the dipole is
 
         M = sum_i Z_i r_i - sum_c Q_c w_c,   w_c = r_c + d_c / k
 
-    with d the vectors of the model, Z ``valence_charges`` and Q ``electrons_per_centre`` of its metadata, both dict by
-    symbol in e (for water {"O": 6, "H": 1} and {"O": 8}), and k ``functions_per_vector``, number of Wannier functions
-    whose displacements are added up in d (default 1: d is the mean).
+    d are the vectors of the model. Z and Q are ``valence_charges`` and ``electrons_per_centre`` in its metadata, dicts by
+    symbol in e (for water {"O": 6, "H": 1} and {"O": 8}). k is ``functions_per_vector``, the number of Wannier functions
+    whose displacements are summed in d; by default it is 1, and d is the mean displacement.
 
-    A centroid stays with its atom, so that the dipole depends on the atoms' positions as they are, in or out of the
-    cell; images differ by charges times cell vectors.  The dipole of a charged structure refers to the origin.
+    A centroid stays with its atom. The dipole therefore depends on whether an atom is inside or outside of the cell: it
+    changes by charge times cell vector when an atom moves to a periodic image. The dipole of a charged structure refers
+    to the origin.
 
     Parameters
     ----------
     model, device, dtype, skin, potential, on_extrapolation
         See MLElecCalculator.
     electric_field : array [3], V/Å
-        Default: none.  Can be set between evaluations.  Energy E - M.F, forces those of its gradient, -dE/dr + Z* F.
-        Atomic energies and stress are not given in a field.
+        Default: none. The field can be changed between evaluations. In a field the energy is E - M.F, the forces are its
+        negative gradient, -dE/dr + Z* F, and there are no atomic energies and no stress.
 
     Raises
     ------
@@ -93,7 +96,7 @@ class DeepWannierCalculator(MLElecCalculator):
 
     @property
     def electric_field(self) -> NDArray | None:
-        """Array [3], V/Å, or None."""
+        """Electric field [3], V/Å, or None."""
         return None if self._field is None else self._field.copy()
 
     @electric_field.setter
@@ -113,13 +116,13 @@ class DeepWannierCalculator(MLElecCalculator):
 
     @property
     def electronic(self) -> tuple[str, ...]:  # type: ignore[override]  # depends on the model
-        """ASE results beyond those of the potential."""
+        """ASE results in addition to energy, forces and stress."""
         return (DIPOLE, "polarization") if VECTORS in self.models[0].heads else ()
 
     # results ----------------------------------------------------------------------------------------------------
 
     def get_centroids(self, atoms: Atoms | None = None) -> NDArray:
-        """Return Wannier centroids [n, 3], Å, of the atoms that have one, in the order of the atoms."""
+        """Return the Wannier centroids [n, 3], Å, of the atoms that have one, in the order of the atoms."""
         self._present(atoms)
         displacements = self._evaluated("displacements", VECTORS)
         return (self.atoms.positions + displacements)[self._charges()[1] > 0]
@@ -137,7 +140,7 @@ class DeepWannierCalculator(MLElecCalculator):
     def get_born_charges(self, atoms: Atoms | None = None) -> NDArray:
         """Return ASE's ``born_effective_charges``: Z[i, a, b] = dM_a/dr_ib, the force along b per field along a.
 
-        Their sum over the atoms is the charge of the structure times the unit matrix: nothing is left to correct.
+        Their sum over the atoms is exactly the charge of the structure times the unit matrix (acoustic sum rule).
 
         Returns
         -------
@@ -148,13 +151,13 @@ class DeepWannierCalculator(MLElecCalculator):
     def write_born(
         self, path: str | os.PathLike, *, dielectric: ArrayLike | None = None, atoms: Atoms | None = None
     ) -> None:
-        """Write phonopy's BORN file: dielectric tensor, and Born charges of the atoms that no symmetry relates.
+        """Write phonopy's BORN file: dielectric tensor, and Born charges of the symmetry-inequivalent atoms.
 
         Parameters
         ----------
         path : path
         dielectric : array [3, 3]
-            Default: that of the model's polarizability.
+            Default: ``get_dielectric_tensor``, from the polarizability of the model.
         atoms : ase.Atoms
             The primitive cell that phonopy uses.
         """
@@ -196,7 +199,7 @@ class DeepWannierCalculator(MLElecCalculator):
     def electronic_results(self) -> dict[str, Any]:
         """Evaluate dipole and polarization."""
         self._evaluated("displacements", VECTORS)
-        return {}  # _store has put them where they belong
+        return {}  # _store has put them into ``results``
 
     def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
         """Return displacements [C, 3], Å, and atomic polarizabilities [C, 3, 3], Å^3, where the model has them."""
@@ -215,7 +218,7 @@ class DeepWannierCalculator(MLElecCalculator):
         return self._extra[name]
 
     def _member_electronic(self, system, edges):
-        """As in the base class, but environments that nothing else has computed are those of the centers alone."""
+        """As in the base class, but environments that are not yet known are computed for the centers alone."""
         values = {}
         with torch.no_grad():
             for k, model in enumerate(self.models):
@@ -235,7 +238,7 @@ class DeepWannierCalculator(MLElecCalculator):
         return values
 
     def _store(self, values):
-        """Also what follows from the atomic quantities, and the work of the field, member by member."""
+        """Store results, dipole and polarization, and the energy and forces of the field, member by member."""
         if "displacements" in values:
             charge, electrons = self._charges()
             values[DIPOLE] = [charge @ self.atoms.positions - electrons @ d for d in values["displacements"]]
@@ -257,7 +260,7 @@ class DeepWannierCalculator(MLElecCalculator):
                 self.results[name] = self.results[name] + np.mean([term[name] for term in work], axis=0)
 
     def _work(self, model):
-        """dict: what the field adds to energy and forces."""
+        """Contributions of the field to energy and forces, dict by name."""
         dipole, gradient = self._response(model, self._field[None])
         return {
             "energy": -float(dipole @ self._field),
@@ -266,7 +269,7 @@ class DeepWannierCalculator(MLElecCalculator):
         }
 
     def _response(self, model, directions):
-        """Dipole [3], e Å, and the gradient [n, N, 3], e, of its components along ``directions`` [n, 3]."""
+        """Dipole [3], e Å, and gradients [n, N, 3], e, of its components along ``directions`` [n, 3]."""
         system, edges = self._geometry()
         charge, electrons = self._charges()
         rows = model.is_center(system.numbers, VECTORS).nonzero()[:, 0]
@@ -311,7 +314,7 @@ class DeepWannierCalculator(MLElecCalculator):
         return found if self._field is None else [name for name in found if name in IN_A_FIELD]
 
     def _charges(self):
-        """Arrays [N], e: the charge at each atom, ion and electrons together, and of its electrons (0: no center)."""
+        """Arrays [N], e: charge of ion and electrons at each atom, and charge of its electrons (0 without a centroid)."""
         ions, electrons = self.metadata["valence_charges"], self.metadata["electrons_per_centre"]
         symbols = self.atoms.get_chemical_symbols()
         bound = np.array([float(electrons.get(symbol, 0)) for symbol in symbols])
@@ -343,7 +346,7 @@ def _check_charges(model):
 
 
 class StaticPolarizability(StaticPolarizabilityCalculator):
-    """The polarizability of a DeepWannierCalculator for ASE's Raman tools, in their e^2 Å^2/eV:
+    """Polarizability of a DeepWannierCalculator for ASE's Raman tools, in their unit e^2 Å^2/eV.
 
     StaticRamanCalculator(atoms, StaticPolarizability, {"calculator": calculator}).run()
     """

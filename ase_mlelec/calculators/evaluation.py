@@ -1,4 +1,4 @@
-"""EvaluatesModels: a structure goes through the models chunk by chunk, and what comes out is kept until it changes."""
+"""Evaluation of the models of a calculator, chunk by chunk; results are kept until the structure changes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,17 +18,17 @@ from ase_mlelec.model import Model
 from ase_mlelec.system import System
 
 CHUNK = 256  # centers evaluated at a time: bounds memory and keeps the work in the processor's cache
-WATCH_EVERY = 10  # evaluations of a run, between comparisons with the range of the training data
+WATCH_EVERY = 10  # evaluations between two comparisons with the range of the training data
 
 
 class EvaluatesModels(WatchesRange):
-    """Mix-in of calculators: atomic energies with their gradients, and electronic quantities, of all models."""
+    """Mix-in of calculators that evaluates atomic energies with gradients, and electronic quantities, of all models."""
 
     device: torch.device
     potential: Any  # ASE calculator, or None
 
     def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
-        """Return electronic quantities [C, ...] of one model by name; a subclass writes it.
+        """Return the electronic quantities [C, ...] of one model by name; subclasses write this method.
 
         Parameters
         ----------
@@ -37,23 +37,24 @@ class EvaluatesModels(WatchesRange):
         system : System
             All atoms.
         environment : Environment
-            Of some of them: the C centers of one chunk.
+            Environment of the C centers of one chunk.
         """
         return {}
 
     def each_of(
         self, images: Sequence[Atoms], *, properties: Sequence[str] = tuple(POTENTIAL_PROPERTIES)
     ) -> Iterator[Atoms]:
-        """Evaluate structures together, then make them the present one in turn.
+        """Evaluate structures together, then make each the present structure in turn.
 
-        Small structures fill the processor only together.  What depends on all atoms of a structure, such as the Fermi
-        level, is computed when it is asked for.
+        It is faster for small structures, which use the processor well only together. Quantities of a whole structure,
+        such as the Fermi level, are computed on demand.
 
         Parameters
         ----------
         images : sequence of ase.Atoms
         properties : sequence of str
-            What is going to be asked for; where it is not of the potential, electronic quantities are evaluated.
+            Names of the results that will be asked for; with names other than energy, forces and stress, electronic
+            quantities are evaluated too.
 
         Returns
         -------
@@ -80,7 +81,10 @@ class EvaluatesModels(WatchesRange):
             yield image
 
     def _evaluate_together(self, images, asked):
-        """(Edges of all, atomic energies and gradients by member, electronic quantities by name and member)."""
+        """Evaluate all structures as one.
+
+        Returns (Edges, atomic energies and gradients by member, electronic quantities by name and member).
+        """
         own = self.potential is None and "energy" in self.implemented_properties
         system = System.from_atoms(images, self.dtype, self.device)
         self.models[0].check_species(system.numbers.tolist())
@@ -94,12 +98,12 @@ class EvaluatesModels(WatchesRange):
         return edges, members, {} if all(asked) else self._member_electronic(system, edges)
 
     def _geometry(self):
-        """(System, Edges) of the present atoms, checked."""
+        """Checked (System, Edges) of the present atoms."""
         if "geometry" not in self._extra:
             system = System.from_atoms(self.atoms, self.dtype, self.device)
             self.models[0].check_species(self.atoms.numbers)
             edges = self._cache.edges(system)
-            # steps of a run are much alike: the range is compared where the neighbors were listed anew, and at times
+            # successive steps are similar: compare with the training range after a new neighbor list, and now and then
             self._steps, built = self._steps + 1, self._cache.n_builds
             self._due = built != self._listed or self._steps % WATCH_EVERY == 0
             self._listed = built
@@ -118,7 +122,7 @@ class EvaluatesModels(WatchesRange):
         )
 
     def _store_potential(self, members, edges):
-        """ASE's results of the present atoms from atomic energies and dE/dvec of every member."""
+        """Store ASE's results of the present atoms from atomic energies and dE/dvec of every member."""
         volume = self.atoms.get_volume() if has_volume(self.atoms) else None
         results = [potential_results(energies, gradient, edges, volume=volume) for energies, gradient in members]
         self._store({name: [result[name] for result in results] for name in results[0]})
@@ -134,31 +138,31 @@ class EvaluatesModels(WatchesRange):
             gradients.append(torch.autograd.grad(energy.sum(), leaf.vec)[0])
             energies.append(energy.detach())
             seen.add(environment)
-            if len(model.heads) > 1 and model.electronic is None:  # kept for the others
+            if len(model.heads) > 1 and model.electronic is None:  # kept for the other heads
                 environments.append(_detached(environment))
         if environments:
             self._environments[k] = environments
         self._check_range("energy", seen, system, reach)
         gradient = gradients[0]
         if len(gradients) > 1:
-            gradient = torch.cat([part.T for part in gradients], dim=1).T  # stays in planes x, y, z
+            gradient = torch.cat([part.T for part in gradients], dim=1).T  # x, y and z stay separate planes
         if model.descriptor.cutoff < self._cache.cutoff:
             near = (edges.distances < model.descriptor.cutoff).nonzero()[:, 0]
             gradient = torch.zeros_like(edges.vec).index_put((near,), gradient)
         return torch.cat(energies) if len(energies) > 1 else energies[0], gradient
 
     def _reach(self, model, edges):
-        """The edges within the model's own cutoff (members of a committee may differ)."""
+        """The edges within the cutoff of a model; the members of a committee may have different cutoffs."""
         if model.descriptor.cutoff >= self._cache.cutoff:
             return edges
         return edges.closer_than(model.descriptor.cutoff)
 
     def _evaluate_electronic(self):
-        """Fill the cache with what ``evaluate`` returns: means over the committee, as numpy arrays."""
+        """Store what ``evaluate`` returns, as NumPy arrays averaged over the committee."""
         self._store(self._member_electronic(*self._geometry()))
 
     def _member_electronic(self, system, edges):
-        """dict of list of array [N, ...]: what ``evaluate`` returns, by member of the committee."""
+        """Results of ``evaluate`` by name and member, dict of list of array [N, ...]."""
         values = {}
         with torch.no_grad():
             for k, model in enumerate(self.models):
@@ -173,7 +177,7 @@ class EvaluatesModels(WatchesRange):
         return values
 
     def _store(self, values):
-        """Means over members into results (ASE's names) or the private cache; spreads into ``uncertainty``."""
+        """Store means over members in ``results`` (ASE's names) or the private cache, and spreads in ``uncertainty``."""
         for name, members in values.items():
             mean = members[0] if len(members) == 1 else np.mean(members, axis=0)
             if not np.isfinite(mean).all():

@@ -1,4 +1,4 @@
-"""Structures unlike the training data: what is told, once per kind and run, and how often it was found."""
+"""Warnings about structures unlike the training data, once of each kind, and counts of such structures."""
 
 import copy
 from enum import StrEnum
@@ -17,13 +17,13 @@ from ase_mlelec.safety import OUTER, TrainingRange
 from ase_mlelec.system import System
 
 CHUNK = 256  # centers at a time
-NEIGHBORS, ATOMS, STRUCTURES = 1.25, 1.6, 1.4  # measures of TrainingRange, from which on is warned
-FEW, FAR = 0.01, 1.5  # of the atoms: less are the extremes of any run, unless they are so many times beyond
+NEIGHBORS, ATOMS, STRUCTURES = 1.25, 1.6, 1.4  # a warning is given above these measures of TrainingRange
+FEW, FAR = 0.01, 1.5  # no warning for a smaller share of the atoms, unless a measure is FAR times the limit
 REMEDY = "the model extrapolates: check the run, or train on such structures"
 
 
 class OnExtrapolation(StrEnum):
-    """What a calculator does where a structure is unlike the training data of its model."""
+    """Reaction of a calculator to a structure unlike the training data of its model."""
 
     WARN = "warn"  # once of each kind
     RAISE = "raise"
@@ -31,7 +31,7 @@ class OnExtrapolation(StrEnum):
 
 
 def as_choice(what: str) -> OnExtrapolation:
-    """Return the member of that value, or raise CalculatorSetupError."""
+    """Return the member with a value, or raise CalculatorSetupError."""
     try:
         return OnExtrapolation(what)
     except ValueError:
@@ -39,7 +39,7 @@ def as_choice(what: str) -> OnExtrapolation:
 
 
 class Extrapolation:
-    """Warns, or raises, where a structure is unlike the training data of a model.
+    """Comparison of structures with the training data of a model, which warns or raises where they differ.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Extrapolation:
     Attributes
     ----------
     counts : dict of int
-        By kind ("distance", "density", "atoms", "structure"): evaluations in which it was found.
+        Number of evaluations outside the training data, by kind ("distance", "density", "atoms", "structure").
     """
 
     def __init__(self, model: Model, *, what: OnExtrapolation = OnExtrapolation.WARN):
@@ -62,12 +62,12 @@ class Extrapolation:
         return f"Extrapolation(what={str(self.what)!r}, counts={self.counts})"
 
     def found(self, kind: str, message: str) -> None:
-        """Count that something is beyond the training data, and tell it.
+        """Count a structure outside the training data, and warn or raise.
 
         Raises
         ------
         CalculationFailed
-            If that was asked for.
+            With "raise".
         """
         if self.what == OnExtrapolation.IGNORE:
             return
@@ -78,7 +78,7 @@ class Extrapolation:
             warn_caller(f"{message}: {REMEDY} (told once; calc.extrapolations counts)")
 
     def check_distances(self, model: Model, system: System, edges: Edges) -> None:
-        """Look for atoms that are closer than any two of their species in the training data."""
+        """Look for pairs of atoms that are closer than any pair of their species in the training data."""
         if self.what == OnExtrapolation.IGNORE or self.closest is None or edges.shortest > self.longest:
             return
         with torch.no_grad():
@@ -101,12 +101,12 @@ class Extrapolation:
                 )
 
     def check_range(self, seen: "Seen", system: System, edges: Edges) -> Tensor:
-        """Compare with the range of the training what was seen of the centers of ``edges``.
+        """Compare the environments of the centers of ``edges`` with the range of the training data.
 
         Returns
         -------
         Tensor [N]
-            The measures of the atoms; zero for those that are no centers.
+            Measures of the atoms; zero for atoms that are no centers.
         """
         along, species = (torch.cat(parts) for parts in zip(*seen.parts))
         counts = torch.bincount(edges.center, minlength=len(species))
@@ -118,7 +118,7 @@ class Extrapolation:
     def compare(
         self, known: TrainingRange, along: Tensor, species: Tensor, counts: Tensor, batch: Tensor, *, n_systems: int = 1
     ) -> Tensor:
-        """Return the measures [C] of centers; arguments as in TrainingRange."""
+        """Return the measures [C] of centers; the arguments are as in TrainingRange."""
         surroundings, neighbors = known.atoms(along, species), known.neighbors(counts, species)
         if self.what != OnExtrapolation.IGNORE:
             self._tell(surroundings, neighbors, known.structures(along, species, batch, n_systems))
@@ -144,12 +144,12 @@ def _message(what, measure):
 
 
 class Seen:
-    """Environments of a descriptor, chunk by chunk, as the range of the training sees them.
+    """Environments of a descriptor, collected chunk by chunk, as projections on the components of a TrainingRange.
 
     Parameters
     ----------
     known : TrainingRange or None
-        None: nothing is kept.
+        With None, no environments are kept.
     """
 
     def __init__(self, known):
@@ -163,10 +163,10 @@ class Seen:
 
 
 def _closest(model):
-    """Tensor [species, species], Å, or None: the shortest distances in the training data."""
+    """Shortest distances in the training data, Tensor [species, species], Å, or None."""
     known, symbols = model.metadata.get("shortest_distances_A"), model.species
     if known is None:
-        overall = model.metadata.get("shortest_distance_A")  # of models of former versions
+        overall = model.metadata.get("shortest_distance_A")  # from models of former versions
         known = {} if overall is None else {f"{a}-{b}": overall for a in symbols for b in symbols}
     if not known:
         return None
@@ -178,39 +178,39 @@ def _closest(model):
 
 
 class WatchesRange(PresentStructure):
-    """Mix-in of calculators: comparing structures with the training data of the (first) model."""
+    """Mix-in of calculators that compares structures with the training data of the first model."""
 
     models: list[Model]
     _beyond: Extrapolation
 
     @property
     def on_extrapolation(self) -> OnExtrapolation:
-        """What happens where a model extrapolates: "warn", "raise" or "ignore\"."""
+        """Reaction to structures unlike the training data: "warn", "raise" or "ignore\"."""
         return self._beyond.what
 
     @on_extrapolation.setter
     def on_extrapolation(self, what: str):
         chosen = as_choice(what)
-        self._beyond = copy.copy(self._beyond)  # ``set`` must be able to go back
+        self._beyond = copy.copy(self._beyond)  # a copy, so that ``set`` can restore the former one after an error
         self._beyond.what, self._beyond.counts = chosen, {}
 
     @property
     def extrapolations(self) -> dict[str, int]:
-        """dict of int: evaluations that were beyond the training data since the calculator was made, by kind."""
+        """Number of evaluations outside the training data since the calculator was made, dict by kind."""
         return dict(self._beyond.counts)
 
     def get_extrapolation(self, atoms: Atoms | None = None) -> np.ndarray:
-        """Return how far the surroundings of every atom are from the training data of the (first) model.
+        """Return how far the environment of every atom is from the training data of the first model.
 
         Returns
         -------
         array [N]
-            1 is the edge of the training data, 0 their middle; see ase_mlelec.safety.TrainingRange.
+            1 at the edge of the training data, 0 in their middle; see ase_mlelec.safety.TrainingRange.
 
         Raises
         ------
         CalculatorSetupError
-            For models without these ranges.
+            For models without a TrainingRange.
         """
         self._present(atoms)
         if self.models[0].range_of(self._watched) is None:
@@ -223,16 +223,16 @@ class WatchesRange(PresentStructure):
 
     @property
     def _watched(self):
-        """The quantity whose descriptor says how far a structure is from the training data."""
+        """Quantity whose descriptor measures the distance from the training data."""
         heads = [*self.models[0].heads]
         return "energy" if self.potential is None and "energy" in heads else [*self.needs, *heads][0]
 
     def _measured(self):
-        """dict of Tensor [N] by quantity, of the structures being evaluated."""
+        """Measures [N] of the present structures, dict by quantity."""
         return self._extra.setdefault("measured", {})
 
     def _measure_range(self):
-        """Evaluate what ``get_extrapolation`` needs."""
+        """Evaluate the measures for ``get_extrapolation``."""
         model, (system, edges) = self.models[0], self._geometry()
         descriptor, reach = model.descriptor_of(self._watched), self._reach(model, edges)
         self._due = True
@@ -242,16 +242,16 @@ class WatchesRange(PresentStructure):
             )
 
     def _seen(self, quantity, model):
-        """Collects the environments of a quantity's descriptor, those of the first model, and when it is time."""
+        """A Seen for the descriptor of a quantity; it collects for the first model alone, when a comparison is due."""
         return Seen(model.range_of(quantity) if self._due and model is self.models[0] else None)
 
     def _check_range(self, quantity, seen, system, edges):
-        """Compare what was seen of all centers of ``edges`` with the training."""
+        """Compare the collected environments of the centers of ``edges`` with the training data."""
         if seen.parts:
             self._measured()[quantity] = self._beyond.check_range(seen, system, edges)
 
     def _look_at(self, quantity, model, environments, system, edges):
-        """As ``_check_range``, of environments that are kept."""
+        """As ``_check_range``, for a list of environments."""
         seen = self._seen(quantity, model)
         for environment in environments:
             seen.add(environment)

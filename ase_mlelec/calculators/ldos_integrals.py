@@ -1,4 +1,4 @@
-"""LDOSIntegrals: the terms of the total free energy of one model, and their gradients."""
+"""Terms of the total free energy from the LDOS of one model, and their gradients."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,28 +10,28 @@ from ase_mlelec.heads.spectrum import LDOSHead
 from ase_mlelec.physics.ldos_functional import Ions, free_energy
 from ase_mlelec.system import System
 
-CHUNK = 2**16  # grid points whose coordinates are in float64 together
+CHUNK = 2**16  # grid points that are converted to float64 at a time
 
 
 class LDOSIntegrals:
-    """Terms of the total free energy A of one model, as functions of the coordinates of its LDOS, positions and cell.
+    """Terms of the total free energy A as functions of the coordinates of the LDOS, the positions and the cell.
 
     Parameters
     ----------
     head : LDOSHead
     coordinates : Tensor [G, K]
-        Of the LDOS at the points of the grid.
+        Coordinates of the LDOS at the points of the grid, see LDOSHead.coordinates.
     mean : Tensor [K], float64
-        Over the grid.
+        Mean of the coordinates over the grid.
     shape : (G1, G2, G3)
     system : System
-        One structure in float64; atoms that are too close are held apart.
+        One structure in float64, in which close pairs are already moved apart.
     symbols : sequence of N str
     metadata : dict
-        Of the model: valence electrons, partial core charges, exchange and correlation.
+        Metadata of the model: valence electrons, nonlinear core corrections, exchange and correlation.
     temperature : float, K
     fermi_level : float, eV
-        None: solved for the number of electrons.
+        With None it is solved for the number of electrons.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class LDOSIntegrals:
     Raises
     ------
     ValueError
-        Where the LDOS makes no sense.
+        For an LDOS that is not physical.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class LDOSIntegrals:
         self.n_points, self.dtype = len(coordinates), coordinates.dtype
         self.matrix, offset = head.basis()
         self.mean = (mean @ self.matrix + offset).requires_grad_(True)  # [S], 1/(eV Å^3)
-        self.shift = torch.zeros(shape, **like, requires_grad=True)  # stands for any change of the density
+        self.shift = torch.zeros(shape, **like, requires_grad=True)  # its gradient: derivative by the density
         self.positions = system.positions.to(**like).clone().requires_grad_(True)
         self.cell = system.cell[0].to(**like).clone().requires_grad_(True)
         ions = Ions.described(metadata, symbols, self.positions, self.cell)
@@ -82,7 +82,7 @@ class LDOSIntegrals:
         self.terms = {name: value + to_absolute.get(name, 0.0) for name, value in terms.items()}
 
     def gradients(self) -> dict[str, Tensor]:
-        """Return dA/dpositions [N, 3], dA/dcell [3, 3] at fixed LDOS, and the factors of dA/dcoordinates."""
+        """Return dA/dpositions [N, 3] and dA/dcell [3, 3] at fixed LDOS, and the factors of dA/dcoordinates."""
         mean, shift, positions, cell = torch.autograd.grad(
             self.terms["total"], (self.mean, self.shift, self.positions, self.cell)
         )

@@ -1,4 +1,4 @@
-"""What MLDFTCalculator needs to know of its models."""
+"""Checks of the models of an MLDFTCalculator."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from ase_mlelec.model import Model
 
 
 def check_ldos_models(models: Sequence[Model]) -> None:
-    """Raise CalculatorSetupError for headers without what a total energy needs, and committees of different data."""
+    """Raise CalculatorSetupError for metadata that lack an input of the total energy, and for unequal committees."""
     first = models[0]
     for key in ("valence_electrons", "grid_spacing_A", "xc"):
         if key not in first.metadata:

@@ -1,4 +1,4 @@
-"""MLDFTCalculator: total free energy, forces and stress from the local density of states on a grid."""
+"""Calculator of the total free energy, forces and stress from the local density of states on a grid."""
 
 import copy
 import math
@@ -29,34 +29,34 @@ from ase_mlelec.physics import fermi
 from ase_mlelec.system import System
 
 OWN_PROPERTIES = ["energy", "free_energy", "forces", "stress"]
-KEPT = 2**26  # values: fingerprints of larger grids are evaluated again for the forces, to save memory
-MOST_POINTS = 10**6  # of the grid for every atom; crystals have 50 to 1000
+KEPT = 2**26  # numbers; larger fingerprints are not kept but evaluated again for the forces, to save memory
+MOST_POINTS = 10**6  # grid points per atom; crystals have 50 to 1000
 TERMS = ("band", "entropy", "hartree", "xc", "xc_potential", "ion_ion", "total")
 
 
 class MLDFTCalculator(MLElecCalculator):
-    """Total (Mermin) free energy A of electrons and ions from the local density of states (LDOS) on a grid, with forces
-    and stress that are its exact derivatives.
+    """Calculator of the total (Mermin) free energy A of electrons and ions from the local density of states (LDOS).
 
-    The grid keeps the spacing of the training data as well as whole numbers of points allow.  Memory: as many numbers
-    per grid point and member of a committee as the last hidden layer has (or the LDOS, where these are fewer), in the
-    precision of the model, a few dozen beside them for the terms, and a fixed amount beyond.
+    Forces and stress are exact derivatives of A. The grid spacing is that of the training data, as nearly as whole
+    numbers of points allow. The memory per grid point and member of a committee is as many numbers as the last hidden
+    layer has (or the LDOS, where it is narrower), in the precision of the model; the energy terms take a few dozen
+    numbers per grid point more.
 
-    Fingerprints, nets and energies are evaluated in float64, whatever the precision of the model: what whitens the
-    fingerprints makes small differences of them large, and in float32 the energy of four atoms jumped by 2e-6 eV from
-    one position to the next.  The derivatives for forces and stress are evaluated in the precision of the model.
+    Fingerprints, nets and energies are evaluated in float64, whatever the precision of the model, because the whitening
+    of the fingerprints enlarges small differences: in float32 the energy of four atoms jumped by 2e-6 eV between two
+    positions. The derivatives for forces and stress are evaluated in the precision of the model.
 
-    The members of a committee must have one kind of fingerprints and data; ``uncertainty`` has the spread of ASE's
-    results, terms, dos and density.
+    The members of a committee must have the same kind of fingerprints and data. ``uncertainty`` has the spread of ASE's
+    results, the terms, the DOS and the density.
 
     Parameters
     ----------
     model, device, dtype, skin, potential, on_extrapolation
         See MLElecCalculator.
     electronic_temperature : float, K
-        Default: the model's own.  It can be set between evaluations: the prediction is kept.
+        Default: the temperature of the model. It can be changed between evaluations without a new prediction.
     fermi_level : float, eV
-        Default: solved for the number of electrons every time.
+        Fixed Fermi level. Default: solved for the number of electrons of every structure.
 
     Raises
     ------
@@ -105,7 +105,7 @@ class MLDFTCalculator(MLElecCalculator):
 
     @property
     def electronic_temperature(self) -> float:
-        """float, K"""
+        """Temperature of the electrons, K."""
         return self._temperature
 
     @electronic_temperature.setter
@@ -117,7 +117,7 @@ class MLDFTCalculator(MLElecCalculator):
 
     @property
     def fermi_level(self) -> float | None:
-        """float, eV, the Fermi level that is held fixed, or None where it is solved for; see get_fermi_level."""
+        """Fixed Fermi level, eV, or None where it is solved for; see get_fermi_level."""
         return self._fixed_mu
 
     @fermi_level.setter
@@ -129,33 +129,33 @@ class MLDFTCalculator(MLElecCalculator):
             self._keep_the_prediction()
 
     def _keep_the_prediction(self):
-        """Drop what depends on temperature or Fermi level."""
+        """Drop the results that depend on temperature or Fermi level."""
         kept = {key: self._extra[key] for key in ("coordinates", "means", "features") if key in self._extra}
         self.results, self._extra, self.uncertainty = {}, kept, {}
 
     @property
     def energies(self) -> NDArray:
-        """Array [S], eV; the grid of LDOS and DOS of the present atoms, on the absolute scale of the DFT code.
+        """Energy grid [S] of LDOS and DOS of the present atoms, eV, on the absolute scale of the DFT code.
 
-        It moves with the mean density of the structure: relative_energies plus get_energy_zero().
+        It is relative_energies plus get_energy_zero(), which depends on the mean density of the structure.
         """
         return self.relative_energies + (self.get_energy_zero() if self._candidates() else 0.0)
 
     @property
     def relative_energies(self) -> NDArray:
-        """Array [S], eV; the grid of LDOS and DOS relative to get_energy_zero(), the same for all structures."""
+        """Energy grid [S] of LDOS and DOS, eV, relative to get_energy_zero(); the same for all structures."""
         return self.models[0].heads["ldos"].energies.cpu().numpy()
 
     def get_energy_zero(self, atoms: Atoms | None = None) -> float:
         """Return the zero of ``relative_energies``, eV, see EnergyZero.
 
-        In the file of a trajectory, "energy_grid" is relative to it.
+        In the result file of a trajectory, "energy_grid" is relative to this zero.
         """
         self._present(atoms)
         return self.models[0].heads["ldos"].zero.level(self.atoms.symbols, self.atoms.get_volume())
 
     def grid(self, atoms: Atoms | None = None) -> tuple[int, int, int]:
-        """Return (G1, G2, G3), how many grid points there are along the cell vectors."""
+        """Return (G1, G2, G3), the numbers of grid points along the cell vectors."""
         atoms = self._present(atoms)
         shape = tuple(max(1, round(float(length) / self.metadata["grid_spacing_A"])) for length in atoms.cell.lengths())
         if math.prod(shape) > MOST_POINTS * len(atoms):
@@ -214,7 +214,7 @@ class MLDFTCalculator(MLElecCalculator):
     def get_terms(self, atoms: Atoms | None = None) -> dict[str, float]:
         """Return the terms of A in eV: band, entropy (-TS), hartree, xc, xc_potential, ion_ion, total; and fermi_level.
 
-        Where atoms are within the model's repulsive core, there is a term repulsion, too.
+        Where atoms are within the repulsive core of the model, there is a term repulsion, too.
         """
         self._integrate(atoms)
         return dict(self._extra["terms"])
@@ -229,7 +229,7 @@ class MLDFTCalculator(MLElecCalculator):
     def each_of(
         self, images: Sequence[Atoms], *, properties: Sequence[str] = tuple(POTENTIAL_PROPERTIES)
     ) -> Iterator[Atoms]:
-        """Make each image the present one in turn; a grid fills the processor alone."""
+        """Make each image the present structure in turn; one grid uses the processor well alone."""
         for image in images:
             self._present(image)
             yield image
@@ -261,7 +261,7 @@ class MLDFTCalculator(MLElecCalculator):
         return system if self._close_pairs() is None else replace(system, positions=self._held_apart(system).detach())
 
     def _hint(self):
-        """What to think of first where the LDOS of a structure makes no sense."""
+        """Likely cause of an LDOS that is not physical, for error messages."""
         measured = self._measured().get(self._watched)
         if measured is None or float(measured.max()) < NEIGHBORS:
             return ""
@@ -271,17 +271,17 @@ class MLDFTCalculator(MLElecCalculator):
         )
 
     def _close_pairs(self):
-        """Edges of the pairs that are closer than any in the training data, or None."""
+        """Edges of the pairs that are closer than any pair in the training data, or None."""
         if "close" not in self._extra:
             self._extra["close"] = close_pairs(self.models[0].core, self._geometry()[1])
         return self._extra["close"]
 
     def _held_apart(self, system):
-        """Positions [N, 3], Å, in which close pairs are held apart."""
+        """Positions [N, 3], Å, with close pairs moved apart."""
         return held_apart(system, self._close_pairs(), self.models[0].core)
 
     def _undo(self, gradient, cell_gradient):
-        """(dA/dpositions [N, 3], dA/dstrain [3, 3]) from the gradients in the positions held apart and in the cell."""
+        """(dA/dpositions [N, 3], dA/dstrain [3, 3]) from the gradients by the moved-apart positions and by the cell."""
         system = System.from_atoms(self.atoms, torch.float64, self.device)
         positions, strain = system.positions.requires_grad_(True), torch.zeros_like(system.cell, requires_grad=True)
         strained = replace(system, positions=positions).strained(strain)
@@ -291,9 +291,10 @@ class MLDFTCalculator(MLElecCalculator):
         return slopes[0], slopes[1][0]
 
     def _predict(self, atoms=None):
-        """Coordinates [G, K] of the LDOS of every member, their means over the grid [K], fingerprints piece by piece.
+        """Coordinates [G, K] of the LDOS of every member, and their means over the grid [K].
 
-        All is evaluated, and summed for the means, in float64; the others are kept in the precision of the model.
+        Fingerprints are evaluated piece by piece. Coordinates and means are evaluated in float64; the coordinates are
+        kept in the precision of the model.
         """
         self._present(atoms)
         if "coordinates" in self._extra:
@@ -323,7 +324,7 @@ class MLDFTCalculator(MLElecCalculator):
         self._predict(atoms)
         if "terms" in self._extra:
             return
-        with torch.no_grad():  # the way back is for forces alone, and needs as much memory again
+        with torch.no_grad():  # gradients are needed for forces alone, and would double the memory
             members = list(self._integrals())
         columns = {name: [member.terms[name].item() for member in members] for name in (*TERMS, "fermi_level")}
         repulsion = self._repulsion()
@@ -339,12 +340,12 @@ class MLDFTCalculator(MLElecCalculator):
             self.uncertainty.update({name: np.std(values, axis=0) for name, values in (columns | spectra).items()})
 
     def _repulsion(self):
-        """list of dict by member: energy, forces and stress of the repulsive core; empty where no atoms are within."""
+        """Energy, forces and stress of the repulsive core, dict for every member; empty where no atoms are within it."""
         system = System.from_atoms(self.atoms, torch.float64, self.device)
         return repulsion(self.models, system, self._cache.edges(system), volume=self.atoms.get_volume())
 
     def _integrals(self):
-        """Iterate over the LDOSIntegrals of the members."""
+        """Iterate over the members, each as LDOSIntegrals."""
         for model, coordinates, mean in zip(self.models, self._extra["coordinates"], self._extra["means"]):
             try:
                 yield LDOSIntegrals(
@@ -362,7 +363,7 @@ class MLDFTCalculator(MLElecCalculator):
                 raise CalculationFailed(f"{error}{self._hint()}") from None
 
     def _differentiate(self):
-        """Forces and stress: explicit derivatives of A, and those through the LDOS, chunk by chunk."""
+        """Forces and stress: explicit derivatives of A, and derivatives through the LDOS, chunk by chunk."""
         system, shape = self._structure(), self.grid()
         gradients = [member.gradients() for member in self._integrals()]
         positions, cell = system.positions.requires_grad_(True), system.cell.requires_grad_(True)

@@ -1,4 +1,7 @@
-"""Models of a program that keeps a fixed number of neighbors: where there are more, its results are not ours."""
+"""Neighbor limits of models from a program that keeps a fixed number of neighbors of each atom.
+
+Where an atom has more neighbors, that program leaves some out, and its results differ from those of this package.
+"""
 
 from collections.abc import Sequence
 
@@ -14,7 +17,7 @@ from ase_mlelec.system import System
 
 
 class NeighborLimits:
-    """Watches the numbers of neighbors for models whose metadata have ``most_neighbors`` {symbol: number}.
+    """Check of the numbers of neighbors against ``most_neighbors`` {symbol: number} in the metadata of models.
 
     Parameters
     ----------
@@ -22,16 +25,16 @@ class NeighborLimits:
     """
 
     def __init__(self, models: Sequence[Model]):
-        self.reach = max(model.descriptor.cutoff for model in models)  # of the edges
+        self.reach = max(model.descriptor.cutoff for model in models)  # cutoff of the edges
         self.limited = [model for model in models if isinstance(model.metadata.get("most_neighbors"), dict)]
 
     def check(self, system: System, edges: Edges, *, on_excess: OnExtrapolation) -> None:
-        """Warn, the first time that a center has more neighbors of a species than one of the models was trained with.
+        """Warn, once for each model, where a center has more neighbors of a species than the limit of the model.
 
         Raises
         ------
         CalculationFailed
-            If that was asked for.
+            With "raise".
         """
         if on_excess == OnExtrapolation.IGNORE:
             return
@@ -41,12 +44,12 @@ class NeighborLimits:
             if message and on_excess == OnExtrapolation.RAISE:
                 raise CalculationFailed(message)
             if message:
-                self.limited.remove(model)  # once per model and run
+                self.limited.remove(model)  # one warning per model
                 warn_caller(message)
 
 
 def excess(model: Model, system: System, edges: Edges) -> str | None:
-    """Describe the center and species with most neighbors beyond the limit; None where no center has too many."""
+    """Describe the center and species that exceed the limit most; None where no center exceeds it."""
     limits = [model.metadata["most_neighbors"].get(symbol) for symbol in model.species]
     if not all(isinstance(limit, int) for limit in limits) or not len(edges.center):
         return None

@@ -1,4 +1,4 @@
-"""NoBands: what ASE's functions for bands meet in a calculator without any."""
+"""Refusals of ASE's functions for bands in calculators without bands."""
 
 from ase.calculators.calculator import PropertyNotImplementedError
 
@@ -13,8 +13,11 @@ def _refusing(name):
 
 
 class NoBands:
-    """Mix-in before ase's Calculator: ``ase.dft.bandgap.bandgap``, ``ase.dft.dos.DOS`` and ``calc.band_structure()``
-    end in PropertyNotImplementedError that says what to call instead; a calculator with bands writes the methods."""
+    """Mix-in before ase's Calculator for calculators without bands.
+
+    ``ase.dft.bandgap.bandgap``, ``ase.dft.dos.DOS`` and ``calc.band_structure()`` raise PropertyNotImplementedError with
+    a hint which method to call instead. A calculator with bands overrides the methods.
+    """
 
     instead_of_bands = (
         "it has no electronic levels; use a WannierTBCalculator for bands, a DeepDOSCalculator or an "
@@ -35,5 +38,5 @@ class NoBands:
 
 
 def is_refusal(method):
-    """Whether a calculator has a method only to say that it lacks what is asked for."""
+    """Whether a method only raises, because its calculator has no bands."""
     return getattr(method, "is_refusal", False)

@@ -1,4 +1,4 @@
-"""Options that all calculators take, checked: device, precision, skin, temperature."""
+"""Checks of options that all calculators take: device, precision, skin, temperature."""
 
 import numpy as np
 import torch
@@ -6,12 +6,12 @@ from ase.calculators.calculator import CalculatorSetupError
 
 
 def check_temperature(temperature: float) -> None:
-    """Raise CalculatorSetupError unless it is a number in K."""
+    """Raise CalculatorSetupError unless ``temperature`` is a number in K."""
     _check_number("electronic_temperature", temperature, "K")
 
 
 def check_skin(skin: float) -> None:
-    """Raise CalculatorSetupError unless it is a length in Å."""
+    """Raise CalculatorSetupError unless ``skin`` is a length in Å."""
     _check_number("skin", skin, "Å")
 
 
@@ -21,7 +21,7 @@ def _check_number(name, value, unit):
 
 
 def as_device(device: str | torch.device | None) -> torch.device:
-    """Return the torch device of that name; None: CUDA where there is one."""
+    """Return the torch device of a name; None gives CUDA where it is present."""
     try:
         found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
@@ -32,7 +32,7 @@ def as_device(device: str | torch.device | None) -> torch.device:
 
 
 def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """Return the torch dtype of that name; None stays None."""
+    """Return the torch dtype of a name; None stays None."""
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if found not in (None, torch.float32, torch.float64) or (found is None and dtype is not None):
         raise CalculatorSetupError(f"got dtype={dtype!r}; choose 'float32' or 'float64'")

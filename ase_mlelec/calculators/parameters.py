@@ -1,4 +1,4 @@
-"""What a calculator says of itself: JSON types for trajectories and databases, so that they say what made a number."""
+"""Parameters of a calculator in JSON types, so that trajectories and databases record the origin of their numbers."""
 
 import enum
 import hashlib
@@ -14,7 +14,7 @@ FIXED = ("model", "device", "dtype", "potential")
 
 
 class StatedParameters(Parameters):
-    """Dictionary of parameters that can be read but not written: ``calc.set`` changes what it states."""
+    """Read-only dictionary of parameters; ``calc.set`` changes them."""
 
     def _refuse(self, *arguments, **options):
         raise CalculatorSetupError(
@@ -28,9 +28,9 @@ class StatedParameters(Parameters):
 
 
 class StatesParameters:
-    """Mix-in before ase's Calculator: ``parameters`` say what makes the numbers, and ``set`` alone changes them.
+    """Mix-in before ase's Calculator: ``parameters`` lists everything that decides the results; ``set`` changes it.
 
-    A subclass writes ``_stated()``, dict of what decides the results.
+    A subclass writes ``_stated()``, which returns this dict.
     """
 
     def _stated(self) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class StatesParameters:
 
     @property
     def parameters(self) -> StatedParameters:
-        """dict of JSON types, what makes the numbers."""
+        """Everything that decides the results, dict of JSON types."""
         return StatedParameters(plain(self._stated()) if self._is_made() else {})
 
     @parameters.setter
@@ -47,7 +47,7 @@ class StatesParameters:
             raise CalculatorSetupError("parameters cannot be replaced; change them with calc.set(name=value)")
 
     def _is_made(self):
-        """Whether there is something to state: ASE's constructor comes before."""
+        """Whether the object is complete; ASE's constructor asks for ``parameters`` before that."""
         return bool({"_named", "parts"} & self.__dict__.keys())
 
     def todict(self, skip_default: bool = True) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class StatesParameters:
 
 
 def plain(value):
-    """The same value in JSON types."""
+    """Convert a value to JSON types."""
     if isinstance(value, dict):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -71,12 +71,12 @@ def plain(value):
 
 
 def stated(calculator):
-    """dict of JSON types: name and parameters of any ASE calculator."""
+    """Name and parameters of any ASE calculator, dict of JSON types."""
     return {"name": calculator.name, **plain(calculator.todict() if hasattr(calculator, "todict") else {})}
 
 
 def name_of(member, model):
-    """What the user called a model: its name or path, or else what it says of itself."""
+    """Name of a model: the name or path that the user gave, or else the description of the Model."""
     if isinstance(member, str | os.PathLike):
         return os.fspath(member)
     return str(model.metadata.get("name", f"{', '.join(model.heads)} of {', '.join(model.species)}"))
@@ -85,12 +85,12 @@ def name_of(member, model):
 def _arguments(part):
     try:
         return part.arguments()
-    except NotImplementedError:  # of a class of somebody else's, not meant to be saved
+    except NotImplementedError:  # a class of another package that is not meant to be saved
         return {}
 
 
 def fingerprint(model):
-    """str, 16 hexadecimal digits: of architecture, metadata and weights. The same for a model and its file."""
+    """Hash of architecture, metadata and weights, 16 hexadecimal digits; the same for a model and its file."""
     parts = {
         name: [type(part).__name__, _arguments(part)]
         for name, part in {

@@ -1,4 +1,4 @@
-"""Energy, forces and stress: their names, and ASE's results from the derivatives of a model."""
+"""ASE's results energy, forces and stress from the atomic energies and derivatives of a model."""
 
 import functools
 from typing import Any
@@ -14,23 +14,23 @@ POTENTIAL_PROPERTIES = ["energy", "free_energy", "energies", "forces", "stress",
 
 
 def has_volume(atoms: Atoms) -> bool:
-    """Tell whether the cell has three vectors that span a volume, whatever directions repeat."""
+    """Tell whether the three cell vectors span a volume, whichever directions are periodic."""
     return atoms.cell.rank == 3 and atoms.get_volume() > 1e-6 * np.prod(atoms.cell.lengths())
 
 
 def potential_results(energies: Tensor, gradient: Tensor, edges: Edges, *, volume: float | None) -> dict:
-    """Make ASE's results of atomic energies and dE/dvec; sums are in float64.
+    """Make ASE's results from atomic energies and dE/dvec; sums are in float64.
 
-    F_i = sum_ij g_ij - sum_ji g_ji and dE/dε = sum vec ⊗ g, because vec = r_j - r_i deforms as a whole.
+    With g = dE/dvec and vec = r_j - r_i, F_i = sum_ij g_ij - sum_ji g_ji and dE/dε = sum vec ⊗ g.
 
     Parameters
     ----------
     energies : Tensor [N], eV
     gradient : Tensor [E, 3], eV/Å
     edges : Edges
-        Of all atoms.
+        Edges of all atoms.
     volume : float, Å^3
-        None: without stress.
+        With None there is no stress.
 
     Returns
     -------
@@ -60,5 +60,5 @@ def potential_results(energies: Tensor, gradient: Tensor, edges: Edges, *, volum
 
 @functools.lru_cache
 def _voigt_components(device):
-    """Tensors [6]: rows and columns of a symmetric matrix in Voigt order."""
+    """Rows and columns, Tensor [6] each, of the elements of a symmetric matrix in Voigt order."""
     return torch.tensor([0, 1, 2, 1, 0, 0], device=device), torch.tensor([0, 1, 2, 2, 2, 1], device=device)

@@ -1,7 +1,7 @@
-"""PresentStructure: which structure a calculator's methods speak of, and one call at a time.
+"""The structure that a call of a calculator's method is about, and one call at a time.
 
-ASE's calculators know a copy of the structure that they evaluated last. Methods beyond ASE's own, such as
-``atoms.calc.get_dos()``, are not told which Atoms they are asked for, and the copy may be out of date.
+An ASE calculator keeps a copy of the structure that it evaluated last. Methods that ASE does not know, such as
+``atoms.calc.get_dos()``, get no Atoms, and the copy may be out of date.
 """
 
 import copy
@@ -21,20 +21,20 @@ from ase.calculators.calculator import InputError, PropertyNotImplementedError, 
 
 
 class PresentStructure:
-    """Mix-in before ase's Calculator: every public method that takes ``atoms`` answers for a structure as it is now.
+    """Mix-in before ase's Calculator: public methods with an argument ``atoms`` answer for the present structure.
 
-    That is the structure passed as ``atoms``. Without it, it is the Atoms object that the calculator is attached to
-    (``atoms.calc = calc``) or that it was passed last in this thread. InputError is raised where there is none, and
-    where there are several that differ, because the calculator cannot know through which of them it was reached.
+    The present structure is the argument ``atoms``. By default it is the Atoms object that the calculator is attached to
+    (``atoms.calc = calc``), or the Atoms object that this thread passed last, in its present state. InputError is raised
+    where there is no such object, and where several differ, because the calculator cannot know which one was meant.
+    ``atoms_came_first`` names methods whose first argument was ``atoms`` in former versions; they still accept this
+    order, with a warning.
 
-    ``atoms_came_first`` names methods that took it as first argument in former versions: they still do, with a warning.
-
-    Calls of several threads come one after the other. torch.no_grad, inference_mode and autocast around a call, and
-    torch's default device and precision, do not change what it gives.
+    Calls from several threads run one after the other. The result does not depend on torch.no_grad, inference_mode or
+    autocast around the call, nor on torch's default device and precision.
     """
 
     atoms_came_first: Sequence[str] = ()
-    implemented_properties: Any  # of ase's Calculator, as the next two
+    implemented_properties: Any  # of ase's Calculator, as the next two attributes
     ignored_changes: Any
     atoms: Any
 
@@ -50,10 +50,10 @@ class PresentStructure:
         super().__init__()
 
     def _prepare(self):
-        """What belongs to this object alone, and is not copied or pickled with it."""
-        self._attached = weakref.WeakValueDictionary()  # Atoms by their id: they cannot be hashed
-        self._last = threading.local()  # given: reference to Atoms; copy: as they were evaluated
-        self._inside, self._asked = False, None  # of the call in progress, guarded by the lock
+        """Set up the attributes that are not copied or pickled with the object."""
+        self._attached = weakref.WeakValueDictionary()  # Atoms by their id, because they cannot be hashed
+        self._last = threading.local()  # given: reference to Atoms; copy: the evaluated state
+        self._inside, self._asked = False, None  # state of the call in progress, guarded by the lock
 
     def set_atoms(self, atoms: Atoms) -> None:
         """Called by ASE where ``atoms.calc`` is set to this calculator."""
@@ -69,9 +69,9 @@ class PresentStructure:
             return super().get_property(name, self._live(atoms), allow_calculation)  # type: ignore[misc]  # ase's
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """Return names of what changed since the last evaluation.
+        """Return the names of the properties of ``atoms`` that changed since the last evaluation.
 
-        ASE's comparison, which is slow, looks at what is not identical only.
+        Identical arrays are found first; ASE's comparison, which is slow, looks at the remaining ones only.
         """
         known = self.atoms
         if known is None or not isinstance(atoms, Atoms):
@@ -93,7 +93,7 @@ class PresentStructure:
 
     @contextmanager
     def _one_call(self):
-        """Lock, and torch's modes as the models need them; inner calls mean the structure of the outer one."""
+        """Hold the lock and set torch's modes for the models; inner calls are about the structure of the outer call."""
         with self._lock:
             if self._inside:
                 yield
@@ -117,7 +117,7 @@ class PresentStructure:
                 f"got {atoms!r} of type {type(atoms).__name__} as atoms; pass an ase.Atoms object, and "
                 "other options by name"
             )
-        elif self._asked is not None and atoms is self.atoms:  # our copy, passed on from method to method
+        elif self._asked is not None and atoms is self.atoms:  # our copy, passed from method to method
             return self._asked
         if atoms is not self._asked:
             self._asked = atoms
@@ -126,7 +126,7 @@ class PresentStructure:
         return atoms
 
     def _present(self, atoms=None):
-        """Make ``atoms`` (default: see above) the present structure, dropping results of another; returns a copy."""
+        """Make ``atoms`` (default: see the class) the present structure, drop older results, and return a copy of it."""
         atoms = self._live(atoms)
         if self.atoms is None or self.calculation_required(atoms, []):
             self.reset()
@@ -134,11 +134,11 @@ class PresentStructure:
         return self.atoms
 
     def _candidates(self):
-        """list of Atoms that a call without ``atoms`` may mean."""
+        """Atoms objects that a call without ``atoms`` may be about."""
         found = [reference() for reference in self._attached.valuerefs()]
         found = [atoms for atoms in found if atoms is not None and atoms.calc is self]
         last = getattr(self._last, "given", lambda: None)()
-        if last is None:  # gone, and so it cannot have changed since
+        if last is None:  # the object is gone, so it cannot have changed since
             last = getattr(self._last, "copy", None)
         if last is not None and not any(atoms is last for atoms in found):
             found.append(last)
@@ -167,7 +167,7 @@ class PresentStructure:
         self._prepare()
 
     def __deepcopy__(self, memo):
-        """Attached to the copies of Atoms that are copied together with it."""
+        """Copy the calculator; the copy is attached to the copies of Atoms that are made in the same call."""
         new = memo[id(self)] = type(self).__new__(type(self))
         new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         for number in list(self._attached.keys()):
@@ -177,7 +177,7 @@ class PresentStructure:
 
 
 class Turns:
-    """A lock that a thread may take several times. Copies have one of their own, shared as the original was shared."""
+    """Reentrant lock that can be copied; copies of objects that shared a lock share the copy of the lock."""
 
     def __init__(self):
         self._lock = threading.RLock()
@@ -193,7 +193,7 @@ class Turns:
 
 
 def _as_one_call(method):
-    """The method of a PresentStructure as one call."""
+    """Wrap a method of a PresentStructure, so that it runs as one call."""
     first = list(inspect.signature(method).parameters)[1]
 
     @functools.wraps(method)
@@ -212,7 +212,7 @@ def _as_one_call(method):
 
 @contextmanager
 def torch_as_usual():
-    """Gradients on, inference mode and autocast off, new tensors on the CPU, whatever holds around it."""
+    """Context with gradients on, inference mode and autocast off, and new tensors on the CPU."""
     with ExitStack() as modes:
         if torch.is_inference_mode_enabled():
             modes.enter_context(torch.inference_mode(False))

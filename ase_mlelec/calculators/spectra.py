@@ -1,4 +1,4 @@
-"""Densities of states as ASE's collections, the same kind from all calculators."""
+"""Densities of states as ASE's collections, equal for all calculators."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ class TotalDOS(GridDOSCollection):
     """A collection of one entry, the density of states of a whole structure."""
 
     def get_weights(self) -> NDArray:
-        """Return the weights of the entry, as former versions did in place of a collection."""
+        """Return the weights of the entry, which former versions returned instead of a collection."""
         warnings.warn(
             "get_dos() is a collection now; use get_dos().sum_all().get_weights()", DeprecationWarning, stacklevel=2
         )
@@ -32,7 +32,7 @@ def dos_by_atom(energies: NDArray, ados: NDArray, symbols: Sequence[str]) -> Gri
     Returns
     -------
     GridDOSCollection
-        Info of the entries: index, symbol.
+        The info of an entry has index and symbol.
     """
     return GridDOSCollection(
         [

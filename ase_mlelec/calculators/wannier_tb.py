@@ -1,4 +1,4 @@
-"""WannierTBCalculator: from the structure of a layered crystal to its Hamiltonian, bands and density of states."""
+"""Calculator of the Hamiltonian, bands and density of states of layered crystals."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -30,36 +30,35 @@ from ase_mlelec.physics import fermi
 from ase_mlelec.physics.bloch import check_kpts
 from ase_mlelec.system import System
 
-LARGE = 3000  # functions; from here on the density of states comes from kernel polynomials
-MARGIN = 0.03  # of distances beyond those of the training data before a warning
-TEMPERATURE = 300.0  # K, of the electrons where none is given
+LARGE = 3000  # functions; larger cells get their density of states from kernel polynomials
+MARGIN = 0.03  # relative margin of distances beyond the training data before a warning
+TEMPERATURE = 300.0  # K, default temperature of the electrons
 BANDS = ("eigenvalues", "ibz_kpoints", "kpoint_weights", "nbands", "nkpts", "nspins")
 
 
 class WannierTBCalculator(MLElecCalculator):
-    """Wannier tight binding of layered crystals: H(R) from the structure, and what follows from it.
+    """Calculator of the Wannier tight-binding Hamiltonian H(R) of layered crystals, and of bands and spectra.
 
-    Energy, forces and stress are those of the model's force field, or of ``potential``.  The zero of all energies of
-    electrons is the vacuum level.
+    Energy, forces and stress come from the energy head of the model, or from ``potential``. Electronic energies are
+    relative to the vacuum level.
 
-    The members of a committee must have the same functions; the Hamiltonian is their mean, and ``uncertainty`` has the
-    spread of eigenvalues.  ASE's ``calculate_band_structure(atoms, path)`` and ``ase.dft.bandgap.bandgap(calc)`` work
-    with it.
+    The members of a committee must have the same functions. The Hamiltonian is the mean over the members, and
+    ``uncertainty`` has the spread of eigenvalues. ASE's ``calculate_band_structure(atoms, path)`` and
+    ``ase.dft.bandgap.bandgap(calc)`` work with the calculator.
 
     Parameters
     ----------
     model, device, dtype, skin, potential, on_extrapolation
         See MLElecCalculator.
     kpts : three ints, array [K, 3] or ase BandPath
-        A Γ-centered mesh, or k points: where eigenvalues are wanted.  The Fermi level belongs to the mesh that was set
-        last.
+        Γ-centered mesh, or k-points, of the eigenvalues. The Fermi level belongs to the mesh that was set last.
     electronic_temperature : float, K
         Default: 300.
 
     Raises
     ------
     CalculatorSetupError
-        For models without a Hamiltonian, and for a wrong mesh or temperature.
+        For models without a Hamiltonian, and for an invalid mesh or temperature.
 
     References
     ----------
@@ -112,14 +111,14 @@ class WannierTBCalculator(MLElecCalculator):
     def each_of(
         self, images: Sequence[Atoms], *, properties: Sequence[str] = tuple(POTENTIAL_PROPERTIES)
     ) -> Iterator[Atoms]:
-        """Make each image the present one in turn."""
+        """Make each image the present structure in turn."""
         for image in images:
             self._present(image)
             yield image
 
     @property
     def electronic_temperature(self) -> float:
-        """float, K"""
+        """Temperature of the electrons, K."""
         return self._temperature
 
     @electronic_temperature.setter
@@ -131,7 +130,7 @@ class WannierTBCalculator(MLElecCalculator):
 
     @property
     def kpts(self) -> tuple[int, int, int] | NDArray:
-        """The mesh, three ints, or the k points [K, 3], where eigenvalues are wanted."""
+        """Mesh (three ints) or k-points [K, 3] of the eigenvalues."""
         return self._kpts
 
     @kpts.setter
@@ -149,7 +148,7 @@ class WannierTBCalculator(MLElecCalculator):
             self._drop_bands()
 
     def _drop_bands(self):
-        """Drop what depends on k points or temperature; the Hamiltonian is kept."""
+        """Drop the results that depend on k-points or temperature; the Hamiltonian is kept."""
         for name in (*BANDS, "fermi_level"):
             self.results.pop(name, None)
             self._extra.pop(name, None)
@@ -160,13 +159,13 @@ class WannierTBCalculator(MLElecCalculator):
     def get_hamiltonian(self, atoms: Atoms | None = None) -> WannierHamiltonian:
         """Return the WannierHamiltonian, eV above the vacuum level.
 
-        Functions come in the order of the atoms, those of one atom in the order of the model's ``functions``, with axes
-        in the frame of the atom's layer.
+        Functions are sorted by atom. The functions of one atom have the order of ``functions`` of the model, and axes in
+        the frame of the atom's layer.
 
         Raises
         ------
         InputError
-            For layers that cannot be told apart and structures without a cell or with foreign species.
+            For layers that cannot be separated, and for structures without a cell or with unknown species.
         """
         self._present(atoms)
         if "hamiltonian" not in self._extra:
@@ -192,7 +191,7 @@ class WannierTBCalculator(MLElecCalculator):
         )
 
     def _members(self):
-        """list over models of ((r_vectors, which, row, column), owners, values)."""
+        """Elements of every member: list of ((r_vectors, which, row, column), owners, values)."""
         self.models[0].check_species(self.atoms.numbers)
         system = System.from_atoms(self.atoms, self.dtype, self.device)
         found = []
@@ -231,7 +230,7 @@ class WannierTBCalculator(MLElecCalculator):
                 )
 
     def _measure(self, geometry, system):
-        """Compare the environments of the Hamiltonian with those of the training."""
+        """Compare the environments of the Hamiltonian with the training data."""
         known, descriptor = self.models[0].range_of("hamiltonian"), self.models[0].descriptor_of("hamiltonian")
         if known is None:
             return
@@ -250,7 +249,7 @@ class WannierTBCalculator(MLElecCalculator):
     # bands --------------------------------------------------------------------------------------------------------
 
     def electronic_results(self) -> dict[str, Any]:
-        """Return eigenvalues on the mesh or at the k points, and the Fermi level."""
+        """Return the eigenvalues on the mesh or at the k-points, and the Fermi level."""
         hamiltonian = self.get_hamiltonian()
         if isinstance(self._kpts, tuple):
             kpts, weights = hamiltonian.mesh(self._kpts)
@@ -261,7 +260,7 @@ class WannierTBCalculator(MLElecCalculator):
             self.uncertainty["eigenvalues"] = np.std(
                 [self._built(values).eigenvalues(kpts) for values in self._extra["member_values"]], axis=0
             )[None]
-        # counts first: ASE takes them from the arrays otherwise, and does not want them again
+        # counts come first: ASE derives them from the arrays otherwise, and refuses to set them again
         results = {
             "nspins": 1,
             "nkpts": len(kpts),
@@ -309,10 +308,10 @@ class WannierTBCalculator(MLElecCalculator):
 
     @property
     def _polynomial_dos(self):
-        """(energies, DOS) of a large cell at Γ over its whole spectrum."""
+        """(energies, DOS) of a large cell at Γ, over the whole spectrum."""
         if "polynomial_dos" not in self._extra:
             hamiltonian = self.get_hamiltonian()
-            bound = np.abs(hamiltonian.bloch.sparse((0, 0, 0))).sum(axis=1).max()  # of every level (Gershgorin)
+            bound = np.abs(hamiltonian.bloch.sparse((0, 0, 0))).sum(axis=1).max()  # of all eigenvalues (Gershgorin)
             energies = np.linspace(-bound, bound, 8001)
             self._extra["polynomial_dos"] = energies, hamiltonian.kernel_polynomial_dos(energies).dos
         return self._extra["polynomial_dos"]
@@ -322,16 +321,16 @@ class WannierTBCalculator(MLElecCalculator):
     ) -> GridDOSCollection:
         """Return a collection of one entry, the density of states of the whole structure (info: label).
 
-        Eigenvalues on the mesh are broadened.  From 3000 functions on by kernel polynomials at Γ, whose resolution is
-        π x width of the spectrum / 512.
+        It consists of broadened eigenvalues on the mesh. For 3000 functions and more it comes from kernel polynomials
+        at Γ, with a resolution of π x width of the spectrum / 512.
 
         Parameters
         ----------
         atoms : ase.Atoms
         energies : array [S], eV above the vacuum level
-            Default: all that have states.
+            Default: the range of the spectrum.
         width : float, eV
-            Of Gaussians exp(-(x/width)²).
+            Width of the Gaussians exp(-(x/width)²).
         """
         if atoms is not None and energies is None and not isinstance(atoms, Atoms):
             warnings.warn("pass energies of get_dos by name: energies=...", DeprecationWarning, stacklevel=3)
@@ -359,7 +358,7 @@ class WannierTBCalculator(MLElecCalculator):
         npoints: int = 100,
         atoms: Atoms | None = None,
     ) -> BandStructure:
-        """Make ase's BandStructure along a path, its zero at the Fermi level where that is known.
+        """Make ase's BandStructure along a path; its reference is the Fermi level, where it is known.
 
         Parameters
         ----------
@@ -371,28 +370,28 @@ class WannierTBCalculator(MLElecCalculator):
         reference = self.get_fermi_level() if self._electrons else 0.0
         return hamiltonian.band_structure(path, npoints=npoints, n_bands=n_bands, window=window, reference=reference)
 
-    # what ASE's functions for bands ask for
+    # methods that ASE's functions for bands call
 
     def get_eigenvalues(self, kpt: int = 0, spin: int = 0, *, atoms: Atoms | None = None) -> NDArray:
-        """Return the energies [bands] at one of the k points, eV."""
+        """Return the eigenvalues [bands] at one of the k-points, eV."""
         if spin != 0:
             raise InputError(f"got spin={spin}; there is one spin channel, 0")
         return self.get_property("eigenvalues", atoms)[spin, kpt]
 
     def get_ibz_k_points(self, atoms: Atoms | None = None) -> NDArray:
-        """Return the k points [K, 3]."""
+        """Return the k-points [K, 3]."""
         return self.get_property("ibz_kpoints", atoms)
 
     def get_k_point_weights(self, atoms: Atoms | None = None) -> NDArray:
-        """Return weights [K], adding up to 1."""
+        """Return the weights [K] of the k-points; their sum is 1."""
         return self.get_property("kpoint_weights", atoms)
 
     def get_number_of_bands(self, atoms: Atoms | None = None) -> int:
-        """Return how many functions the cell has."""
+        """Return the number of functions of the cell."""
         return self.get_property("nbands", atoms)
 
     def get_number_of_spins(self) -> int:
-        """Return 1; every level holds two electrons."""
+        """Return 1; every state holds two electrons."""
         return 1
 
     def get_spin_polarized(self) -> bool:
