@@ -348,7 +348,7 @@ def _check_charges(model):
 class StaticPolarizability(StaticPolarizabilityCalculator):
     """Polarizability of a DeepWannierCalculator for ASE's Raman tools, in their unit e^2 Å^2/eV.
 
-    StaticRamanCalculator(atoms, StaticPolarizability, {"calculator": calculator}).run()
+    ``StaticRamanCalculator(atoms, StaticPolarizability, {"calculator": calculator}).run()`` uses it.
     """
 
     def __init__(self, calculator):

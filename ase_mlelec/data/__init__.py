@@ -1,1 +1,1 @@
-"""Data sets to train and test with: labeled structures, snapshots of an LDOS, Hamiltonians."""
+"""Data sets for training and tests: labeled structures, LDOS snapshots, Hamiltonians."""

@@ -1,4 +1,4 @@
-"""Arrays that take long to compute, kept in an HDF5 file."""
+"""Cache of computed arrays in an HDF5 file."""
 
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -11,19 +11,19 @@ from tqdm import tqdm
 
 
 class ArrayCache:
-    """Arrays by name, computed once; a run that was interrupted goes on with those that it finds.
+    """Arrays by name, computed once and kept in a file; an interrupted run continues with the arrays in the file.
 
     Parameters
     ----------
     path : str or Path
-        Of the HDF5 file, which is made where there is none.
+        HDF5 file, which is created where it does not exist.
     descriptor : Descriptor
-        What computes the arrays.
+        Descriptor that computes the arrays.
 
     Raises
     ------
     ValueError
-        For a file of another descriptor.
+        For a file with arrays of another descriptor.
     """
 
     def __init__(self, path: str | PathLike, descriptor):
@@ -35,15 +35,15 @@ class ArrayCache:
     def fill(
         self, names: Sequence[str], compute: Callable[[int], Tensor], *, progress: bool = True, title: str = "arrays"
     ):
-        """Compute the arrays that are not there.
+        """Compute the arrays that the file lacks.
 
         Parameters
         ----------
         names : sequence of str
         compute : callable
-            From the place of a name to its array.
+            Function from the place of a name in ``names`` to its array.
         progress : bool
-            Whether a bar of this ``title`` is shown.
+            Whether to show a progress bar with this ``title``.
         """
         with h5py.File(self.path, "a") as file:
             missing = [k for k, name in enumerate(names) if name not in file]

@@ -1,4 +1,4 @@
-"""Labelled structures as batches of tensors. Files are in ase_mlelec.data.frames, whose names are here too."""
+"""Labeled structures as batches of tensors; ase_mlelec.data.frames reads the files."""
 
 import copy
 from dataclasses import dataclass, field
@@ -17,17 +17,18 @@ __all__ = ["Batch", "Batches", "Frame", "Frames", "join", "read_frames", "read_h
 
 @dataclass(frozen=True)
 class Batch:
-    """Structures and labels as tensors (per-atom ones concatenated), with what a model needs of their geometry.
+    """Structures with their labels and pairs of atoms, as tensors; arrays by atom are concatenated.
 
     Attributes
     ----------
     pairs : (center, neighbor, shift) within ``cutoff`` Å
     labels : dict of Tensor
-        Of the structures that have the label, in their order; without labels that none has.
+        Values of every label, for the structures that have it, in their order; a label that no structure has is left
+        out.
     partial : dict of Tensor [B]
-        Bool, the structures that have a label; of those labels alone that some have.
-    environment : Environment of all atoms where the descriptor is fixed
-        Else None.
+        Mask of the structures that have a label, for the labels that some structures lack.
+    environment : Environment or None
+        Environment of all atoms, where the descriptor is fixed.
     weights : Tensor [B]
         Configuration weights.
     """
@@ -41,19 +42,19 @@ class Batch:
     partial: dict = field(default_factory=dict)
 
     def has(self, name):
-        """Tensor [B], bool: the structures that have a label."""
+        """Mask [B] of the structures that have a label."""
         every = torch.ones(self.system.n_systems, dtype=torch.bool, device=self.system.positions.device)
         return self.partial.get(name, every if name in self.labels else ~every)
 
     def matching(self, name, values):
-        """Those rows of ``values``, of atoms for labels by atom and of structures for others, that have the label."""
+        """Rows of ``values`` that have a label; rows are atoms for labels by atom, and structures for other labels."""
         if name not in self.partial:
             return values
         chosen = self.partial[name]
         return values[chosen[self.system.batch] if LABELS[name].of_atoms else chosen]
 
     def predict(self, model, quantity):
-        """Tensor [N, ...], a quantity of every atom."""
+        """Prediction [N, ...] of a quantity of every atom."""
         if self.environment is not None:
             return model.heads[quantity](self.environment, None)
         edges, chosen = self.edges(), model.is_center(self.system.numbers, quantity)
@@ -67,7 +68,7 @@ class Batch:
         return connect(self.system, *self.pairs, self.cutoff)
 
     def strained_edges(self):
-        """(positions, strain, system, edges): leaves that collect gradients, and the geometry made of them."""
+        """(positions, strain, system, edges): system and edges are functions of the leaves positions and strain."""
         strain = torch.zeros_like(self.system.cell, requires_grad=True)
         positions = self.system.positions.detach().requires_grad_(True)
         leaf = System(positions, self.system.numbers, self.system.cell, self.system.pbc, self.system.batch)
@@ -76,16 +77,17 @@ class Batch:
 
 
 class Batches:
-    """Frames as tensors with their neighbor lists built once; ``batch(indices)`` joins some of them.
+    """Frames as tensors, with neighbor lists that are built once; ``batch(indices)`` joins some frames.
 
     Parameters
     ----------
-    labels : names of the labels to take from the frames that have them
+    labels : sequence of str
+        Names of the labels to take from the frames.
 
     Raises
     ------
     ValueError
-        When labels are mis-shaped or not finite.
+        For labels of a wrong shape or that are not finite.
     """
 
     def __init__(self, frames, cutoff, labels, dtype, device="cpu"):
@@ -108,14 +110,14 @@ class Batches:
 
     @classmethod
     def for_model(cls, model, frames, labels):
-        """Batches in the precision, on the device and with the cutoff of ``model``.
+        """Batches with the precision, device and cutoff of ``model``.
 
         Raises
         ------
         InputError
             For species that the model does not know.
         ValueError
-            For another energy grid.
+            For frames with another energy grid.
         """
         for frame in frames:
             model.check_species(frame.atoms.numbers)
@@ -129,7 +131,7 @@ class Batches:
         return len(self.systems)
 
     def with_label(self, *names):
-        """The Batches of the frames that have one of these labels."""
+        """Batches of the frames that have at least one of these labels."""
         chosen = [k for k, labels in enumerate(self.labels) if any(name in labels for name in names)]
         found = copy.copy(self)
         for key in ("names", "systems", "pairs", "labels", "environments"):
@@ -140,7 +142,7 @@ class Batches:
 
     @torch.no_grad()
     def fix(self, descriptor):
-        """Evaluate a descriptor that will not change once and for all; batches then carry its environments.
+        """Evaluate a fixed descriptor once; batches then carry its environments.
 
         Returns
         -------
@@ -186,7 +188,7 @@ class Batches:
 
 
 def join_environments(environments):
-    """One Environment of several, center after center."""
+    """Join several Environments, center after center."""
     columns = [
         None if getattr(environments[0], name) is None else torch.cat([getattr(e, name) for e in environments])
         for name in ("features", "species", "frame")

@@ -1,4 +1,4 @@
-"""What all data sets share, and labeled structures in memory. Nothing here needs torch."""
+"""Base class of data sets, and labeled structures in memory. Nothing here needs torch."""
 
 import hashlib
 import warnings
@@ -11,7 +11,7 @@ from ase_mlelec.quantities import LABELS, data_labels
 
 
 def hash_of(contents) -> str:
-    """16 hexadecimal digits that tell arrays and bytes from others."""
+    """Hash of arrays and bytes, 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for part in contents:
         digest.update(part if isinstance(part, bytes) else np.asarray(part).tobytes())
@@ -19,10 +19,10 @@ def hash_of(contents) -> str:
 
 
 class DataSet:
-    """Structures with what is known of them.
+    """Base of data sets: structures with labels.
 
-    Subclasses have ``len``, items by place, ``groups`` (list of str, what every structure is for), ``take(indices)``,
-    and ``_contents()``: arrays and bytes, which are hashed.
+    Subclasses have ``len``, items by index, ``groups`` (list of str, the group of every structure), ``take(indices)``,
+    and ``_contents()``, which returns the arrays and bytes for the fingerprint.
     """
 
     def __iter__(self):
@@ -41,23 +41,25 @@ class DataSet:
         raise NotImplementedError(f"{type(self).__name__} must define _contents()")
 
     def fingerprint(self) -> str:
-        """Hash of what is in the data set, for the provenance in a model file."""
+        """Hash of the contents, which a model file records as its training data."""
         return hash_of(self._contents())
 
 
 @dataclass
 class Frame:
-    """One structure with its labels, in the units and shapes of ``ase_mlelec.quantities.LABELS``: energy eV, forces
-    [N, 3] eV/Å, virial [3, 3] eV (-dE/dε), ados [N, S] and dos [S] states/eV, dipole [3] e Å, polarizability [3, 3] Å^3
-    and its parts by atom, atomic_dipole [N, 3] Å, the displacement of an atom's Wannier centroid from it (zero where
-    there is none), and summed_dipole [3] Å, its sum over the atoms.
+    """One structure with its labels, in the units and shapes of ``ase_mlelec.quantities.LABELS``.
+
+    The labels are energy, eV; forces [N, 3], eV/Å; virial [3, 3] = -dE/dε, eV; ados [N, S] and dos [S], states/eV;
+    dipole [3], e Å; polarizability [3, 3] and atomic_polarizability [N, 3, 3], Å^3; atomic_dipole [N, 3], Å, the
+    displacement of the Wannier centroid from each atom (zero for atoms without a centroid); summed_dipole [3], Å, its
+    sum over the atoms.
 
     Attributes
     ----------
-    group
-        What the structure is for, e.g. "train", "validation", "test".
-    weight
-        Configuration weight, what its squared errors count in a training.
+    group : str
+        Purpose of the structure, e.g. "train", "validation", "test".
+    weight : float
+        Configuration weight: factor of the squared errors of this structure in training.
     """
 
     atoms: Atoms
@@ -69,15 +71,15 @@ class Frame:
 
 @dataclass
 class Frames(DataSet):
-    """A data set. Frames need not have the same labels: one that is not in ``frame.labels`` is not known for it.
+    """Data set of labeled structures; a frame may lack labels that other frames have.
 
     Attributes
     ----------
     frames : list of Frame
     energies : array [S] or None, eV
-        The grid of all spectra.
+        Energy grid of all spectra.
     attributes : dict of JSON types
-        Settings, width of the spectra and whatever describes the data.
+        Description of the data, such as settings of the calculations and width of the spectra.
     """
 
     frames: list
@@ -92,11 +94,11 @@ class Frames(DataSet):
 
     @property
     def groups(self):
-        """list of str, what every frame is for."""
+        """Group of every frame, list of str."""
         return [frame.group for frame in self.frames]
 
     def take(self, indices):
-        """The frames of these places."""
+        """The frames at these indices, a data set of the same kind."""
         return Frames([self.frames[k] for k in indices], self.energies, self.attributes)
 
     def where(self, condition):
@@ -117,17 +119,17 @@ class Frames(DataSet):
 
     @property
     def labels(self):
-        """tuple of str, the labels that every frame has."""
+        """Names of the labels that all frames have, tuple of str."""
         return tuple(name for name, count in self.counts.items() if count == len(self))
 
     @property
     def counts(self):
-        """dict, label -> number of frames that have it, at least one."""
+        """Number of frames with each label, dict by label."""
         counts = {name: sum(name in frame.labels for frame in self.frames) for name in data_labels()}
         return {name: count for name, count in counts.items() if count}
 
     def require(self, *names):
-        """Raise ValueError unless every frame has all the labels, with shapes that fit."""
+        """Raise ValueError unless every frame has all these labels, in the right shapes."""
         for i, frame in enumerate(self.frames):
             for name in names:
                 if name not in frame.labels:
@@ -138,8 +140,10 @@ class Frames(DataSet):
                 self._check_label(i, name)
 
     def check(self, *names):
-        """Raise ValueError unless the labels that there are, of these names (default all), have names that are known,
-        finite values, and shapes that fit."""
+        """Raise ValueError unless the labels of these names (default: all) are known, finite and of the right shapes.
+
+        Frames may lack labels.
+        """
         for i, frame in enumerate(self.frames):
             for name in (name for name in frame.labels if not names or name in names):
                 if name not in data_labels():
@@ -172,14 +176,14 @@ class Frames(DataSet):
             yield from (getattr(frame.atoms, name) for name in ("numbers", "positions", "cell", "pbc"))
             for name in sorted(frame.labels):
                 yield name.encode()
-                with np.errstate(over="ignore"):  # single precision, which is what a file keeps of spectra
+                with np.errstate(over="ignore"):  # files store spectra in single precision
                     yield np.asarray(frame.labels[name], dtype=np.float32)
             if frame.weight != 1:
                 yield f"weight {frame.weight}".encode()
 
 
 def join(parts):
-    """One data set of several; ValueError when their energy grids differ."""
+    """Join several data sets; raises ValueError where their energy grids differ."""
     parts = list(parts)
     grids = [part.energies for part in parts if part.energies is not None]
     for grid in grids[1:]:

@@ -1,4 +1,7 @@
-"""Do electrons and Fermi level that data claim go with their density of states? If not, its unit may be another."""
+"""Check of a density of states against the number of electrons and the Fermi level of its calculation.
+
+It finds data whose density of states is in another unit.
+"""
 
 import warnings
 
@@ -6,7 +9,7 @@ import numpy as np
 
 from ase_mlelec import units
 
-# as MALA writes them -> 1/(eV Å^3)
+# unit, as MALA writes it -> factor to 1/(eV Å^3)
 LDOS_UNITS = {
     "1/(eV*A^3)": 1.0,
     "1/(eV*Bohr^3)": units.BOHR**-3,
@@ -17,12 +20,12 @@ LDOS_UNITS = {
 }
 # Coarse grids and unconverged calculations are off by a fifth; the nearest units differ by a factor of two.
 MOST = 1.4
-NEAR = 1.2  # what is this close in another unit, is in that
-SHIFT = 0.5  # eV, or a step of the grid where this is longer: Fermi levels that differ by more are named
+NEAR = 1.2  # a unit is likely where the numbers of electrons agree within this factor
+SHIFT = 0.5  # eV, or a grid step where that is longer: a warning names Fermi levels that differ by more
 
 
 def electrons_below(energies, dos, level, temperature):
-    """Electrons in a density of states, linear between its points, at a Fermi level.
+    """Number of electrons in a density of states, linear between its points, at a Fermi level.
 
     Parameters
     ----------
@@ -34,7 +37,7 @@ def electrons_below(energies, dos, level, temperature):
     Returns
     -------
     float
-        To a thousandth: enough to tell units apart (ase_mlelec.physics.fermi is exact).
+        Accurate to a thousandth, enough to distinguish units (ase_mlelec.physics.fermi is exact).
     """
     kt = max(units.KB * temperature, 1e-6)
     fine = np.linspace(0, len(energies) - 1, 20 * len(energies) + 1)
@@ -47,29 +50,32 @@ def electrons_below(energies, dos, level, temperature):
 
 
 def likely_unit(found, needed, unit="1/(eV*A^3)"):
-    """One of LDOS_UNITS in which there are as many electrons as needed, where ``found`` are in ``unit``; or None."""
+    """Unit in which the number of electrons is right, or None.
+
+    ``found`` is the number of electrons with the data in ``unit``, ``needed`` is the right number.
+    """
     ratios = {name: found * factor / LDOS_UNITS[unit] / needed for name, factor in LDOS_UNITS.items()}
     return next((name for name, ratio in ratios.items() if 1 / NEAR < ratio < NEAR and name != unit), None)
 
 
 def check_electrons(here, energies, dos, level, temperature, n_electrons, unit="1/(eV*A^3)"):
-    """Refuse a density of states that at the Fermi level of its calculation holds another number of electrons.
+    """Refuse a density of states with a wrong number of electrons below the Fermi level of its calculation.
 
     Parameters
     ----------
     here : str
-        File and snapshot.
+        File and snapshot, for the message.
     energies, dos, level, temperature
         See electrons_below.
     n_electrons : float
-        What the calculation had.
-    unit
-        One of LDOS_UNITS, that which is believed to be the unit.
+        Number of electrons of the calculation.
+    unit : str
+        Assumed unit of the data, one of LDOS_UNITS.
 
     Raises
     ------
     ValueError
-        Where the numbers differ by a factor of 1.4, naming the unit in which they would not.
+        Where the numbers differ by a factor of 1.4; the message names the unit in which they agree.
     """
     found = electrons_below(energies, dos, level, temperature)
     if n_electrons / MOST < found < n_electrons * MOST:
@@ -87,12 +93,12 @@ def check_electrons(here, energies, dos, level, temperature, n_electrons, unit="
 
 
 def check_unit(here, energies, dos, level, temperature, n_electrons):
-    """As check_electrons, but refuse only what another unit explains: the Fermi level may be on another scale.
+    """As check_electrons, but refuse only errors that another unit explains, since the Fermi level may be shifted.
 
     Raises
     ------
     ValueError
-        Naming the unit.
+        Where another unit fits; the message names it.
     """
     found = electrons_below(energies, dos, level, temperature)
     likely = likely_unit(found, n_electrons)
@@ -104,7 +110,7 @@ def check_unit(here, energies, dos, level, temperature, n_electrons):
 
 
 def warn_of_level(here, energies, found, claimed):
-    """Name a Fermi level of the LDOS, ``found``, that is far from the one that the calculation claims (eV)."""
+    """Warn where the Fermi level of the LDOS, ``found``, is far from the Fermi level of the calculation (eV)."""
     if abs(found - claimed) > max(SHIFT, np.diff(energies).max()):
         warnings.warn(
             f"{here}: the Fermi level of the LDOS is {found:.4g} eV, that of the calculation "

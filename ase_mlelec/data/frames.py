@@ -1,4 +1,7 @@
-"""Labelled structures: read extxyz, deepmd npy folders and our HDF5; write HDF5. Nothing here needs torch."""
+"""Reading of labeled structures from all formats: HDF5, deepmd npy folders, pw.x runs, and files that ASE reads.
+
+Nothing here needs torch.
+"""
 
 from collections.abc import Callable, Iterable
 from os import PathLike
@@ -17,20 +20,22 @@ __all__ = ["Frame", "Frames", "from_images", "join", "read_all", "read_frames", 
 
 @formerly_positional("keys", "found")
 def read_frames(path: str | PathLike, *, keys: dict[str, str] | None = None, found: set | None = None) -> Frames:
-    """Read a data set: ``.h5`` (ours), a deepmd npy folder, a pw.x run (text output, XML or ``prefix.save``), or any
-    file ASE reads that carries labels.
+    """Read labeled structures from a file or folder of any known format.
+
+    The formats are HDF5 of this package, deepmd npy folders, pw.x runs (text output, XML or ``prefix.save``), and files
+    with labels that ASE reads.
 
     Parameters
     ----------
     keys : dict
-        For files that ASE reads: what labels are called there, see ``from_images``.
-    found : set
-        For one of several files: takes up the ``keys`` that this one has, and none are missed.
+        Names of labels in files that ASE reads, see ``from_images``.
+    found : set, optional
+        Set to which the ``keys`` that the file has are added. Keys that the file lacks are then no error.
 
     Raises
     ------
     ValueError
-        When there is no such file, it is damaged or it holds no labels.
+        For a file that does not exist, is damaged, or has no labels.
     """
     path = Path(path)
     if not path.exists():
@@ -44,13 +49,13 @@ def read_frames(path: str | PathLike, *, keys: dict[str, str] | None = None, fou
         if is_run(path):
             return read_run(path)
         return read_hdf5(path) if path.is_file() and not is_hdf5_data(path) else _read_deepmd(path)
-    if not path.is_file():  # a pipe would be waited for
+    if not path.is_file():  # opening a pipe would block
         raise ValueError(f"{path}: no file; {READABLE}")
     return read_labeled(path, keys=keys, found=found)
 
 
 def has_keys(path: str | PathLike) -> bool:
-    """Whether labels may have any names in a data set, so that ``keys`` apply to it."""
+    """Whether the format of a data set has free names of labels, so that ``keys`` apply."""
     path = Path(path)
     return not (
         path.is_dir() or path.suffix in (".h5", ".hdf5") or (path.is_file() and (is_hdf5_data(path) or is_run(path)))
@@ -64,12 +69,14 @@ def read_all(
     keys: dict[str, str] | None = None,
     check: Callable = lambda frames, path: frames,
 ) -> Frames:
-    """One data set of several; ``keys`` are for those of them that ASE reads, ``check(frames, path)`` for each of them.
+    """Read several data sets as one.
+
+    ``keys`` apply to files that ASE reads; ``check(frames, path)`` is called for each data set and returns its Frames.
 
     Raises
     ------
     ValueError
-        As ``read_frames`` and ``join`` do, and where no file has use for ``keys``.
+        For errors of ``read_frames`` and ``join``, and where no file has the ``keys``.
     """
     paths = list(paths)
     if keys and not any(map(has_keys, paths)):

@@ -1,13 +1,13 @@
-"""Labelled structures in our HDF5 format.
+"""Labeled structures in the HDF5 format of this package.
 
 ::
 
-    attribute ase_mlelec                JSON: what describes the data set, and format_version
+    attribute ase_mlelec                JSON: description of the data set, and format_version
     count, name, group [frames]         number of atoms, and texts
     cell [frames, 3, 3], pbc [frames, 3], positions [atoms, 3], numbers [atoms]
     energies [S]                        eV, where there are spectra on a known grid
-    labels/NAME                         the values of one frame, or of its atoms, after those of the other
-    has/NAME [frames]                   whether the frame has the label, where some have not (from format 2 on)
+    labels/NAME                         values of all frames, or of all their atoms, in order
+    has/NAME [frames]                   whether each frame has the label, where some lack it (since format 2)
 """
 
 import warnings
@@ -23,12 +23,12 @@ from ase_mlelec.quantities import LABELS, data_labels
 
 
 def write_hdf5(path: str | PathLike, frames: Frames) -> None:
-    """Write a data set, compressed, atomically. Frames may lack labels that others have.
+    """Write a data set, compressed and atomically. Frames may lack labels that other frames have.
 
     Raises
     ------
     ValueError
-        Without any labels, and for labels that are not known, are not finite or have shapes that do not fit.
+        For a data set without labels, and for labels that are unknown, not finite, or of a wrong shape.
     """
     if not frames.counts:
         raise ValueError(
@@ -49,7 +49,7 @@ def write_hdf5(path: str | PathLike, frames: Frames) -> None:
         for name, count in frames.counts.items():
             values = [np.asarray(frame.labels[name]) for frame in frames if name in frame.labels]
             data = np.concatenate(values) if LABELS[name].of_atoms else np.array(values)
-            # spectra are smooth and large: single precision is far below their label error
+            # spectra are smooth and large: rounding to single precision is far below the errors of the labels
             kind = np.float32 if LABELS[name].on_grid else np.float64
             file.create_dataset(f"labels/{name}", data=data.astype(kind), **PACKED)
             if count < len(frames):
@@ -88,7 +88,7 @@ def read_hdf5(path: str | PathLike) -> Frames:
 
 
 def _structures(path, file):
-    """(counts [frames], dict of numbers, positions, cell and pbc)"""
+    """Numbers of atoms [frames], and dict of numbers, positions, cell and pbc."""
     counts = read_array(file, "count", (None,), int)
     n_frames = len(counts)
     columns = {"numbers": read_array(file, "numbers", (None,), int)}
@@ -104,7 +104,7 @@ def _structures(path, file):
 
 
 def _labels(path, file, counts, energies):
-    """List of dict, the labels of every frame."""
+    """Labels of every frame, list of dict."""
     labels = [{} for _ in counts]
     group = subgroup(file, "labels")
     unknown = sorted(set(group) - data_labels().keys())

@@ -1,4 +1,4 @@
-"""Forces of snapshots, and how the fingerprints of their grid points change when atoms are displaced."""
+"""Forces of snapshots, and derivatives of the fingerprints of grid points with respect to atomic displacements."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.descriptors import Bispectrum
 
-COARSE = 0.6  # grid points per point of the data, along each vector: forces change by 0.003 eV/Å in aluminium
+COARSE = 0.6  # grid points per point of the data, along each cell vector; in aluminium it changes forces by 0.003 eV/Å
 STEP = 1e-5  # Å; one-sided differences of fingerprints, with relative errors of this order
-DIRECTIONS = 12  # of displacement per snapshot
+DIRECTIONS = 12  # displacements per snapshot
 
 
 @dataclass(frozen=True)
 class ForceItem:
-    """One snapshot on a grid of its own, to first order in displacements of its atoms along M directions.
+    """One snapshot on a coarse grid, to first order in displacements of its atoms along M directions.
 
     Attributes
     ----------
     features : Tensor [P, F]
     slopes : Tensor [M, P, F], 1/Å
-        Their derivatives along ``directions`` : Tensor [M, N, 3], orthonormal.
+        Derivatives of the features along ``directions`` : Tensor [M, N, 3], orthonormal.
     wanted : Tensor [M], eV/Å
-        Forces of the DFT code along them.
+        Forces of the DFT code along ``directions``.
     """
 
     snapshot: object
@@ -41,16 +41,17 @@ class ForceItem:
 
 
 class ForceData:
-    """Snapshots with fingerprints and their derivatives on grids that are coarse, but fine enough for forces.
+    """Snapshots with fingerprints and their derivatives on coarse grids, which are fine enough for forces.
 
-    Large structures are displaced along DIRECTIONS random directions, small ones along all but translations.
+    The atoms of large structures are displaced along DIRECTIONS random directions, the atoms of small structures along
+    all directions except translations.
 
     Parameters
     ----------
     snapshots : Snapshots
-        Of which those of one atom are left out.
-    cache : path of an HDF5 file
-        That of GridData; it belongs to one descriptor.
+        Snapshots with forces; structures of one atom are left out.
+    cache : path
+        HDF5 file of the GridData; it belongs to one descriptor.
 
     Raises
     ------
@@ -92,17 +93,17 @@ class ForceData:
 
 
 def coarse_shape(shape: tuple[int, int, int]) -> tuple[int, ...]:
-    """(G1, G2, G3) of the grid on which forces are integrated, from that of the data."""
+    """Shape (G1, G2, G3) of the grid on which forces are integrated, from the ``shape`` of the grid of the data."""
     return tuple(max(1, round(COARSE * n)) for n in shape)
 
 
 def n_directions(atoms: Atoms) -> int:
-    """Number M of the directions along which a structure is displaced, int."""
+    """Number M of directions along which the atoms of a structure are displaced."""
     return min(DIRECTIONS, 3 * len(atoms) - 3)
 
 
 def _directions(atoms):
-    """Tensor [M, N, 3], orthonormal and without translation, the same for the same structure."""
+    """Directions [M, N, 3] of displacement: orthonormal, without translation, reproducible for each structure."""
     seed = hashlib.sha256(np.ascontiguousarray(atoms.positions).tobytes()).digest()[:4]
     rng = np.random.default_rng(int.from_bytes(seed, "big"))
     noise = rng.normal(size=(n_directions(atoms), len(atoms), 3))

@@ -1,4 +1,4 @@
-"""Grid points with fingerprints and LDOS, read piece by piece."""
+"""Grid points of snapshots with fingerprints and LDOS, read piece by piece."""
 
 from dataclasses import dataclass
 from os import PathLike
@@ -16,7 +16,7 @@ from ase_mlelec.physics import fermi
 from ase_mlelec.physics.energy_zero import EnergyZero
 from ase_mlelec.system import System
 
-MEMORY = 3e9  # bytes of fingerprints and LDOS kept in memory; the rest is read again every time
+MEMORY = 3e9  # bytes of fingerprints and LDOS that are kept in memory; the rest is read again in every epoch
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class GridItem:
     features : Tensor [G, F]
         Fingerprints of all grid points.
     points : Tensor [P]
-        Those with an LDOS.
+        Grid points with an LDOS.
     ldos : Tensor [P, S], 1/(eV Å^3)
     dos : Tensor [S], states/eV
-        On energies relative to ``level``, eV.
+        Total DOS on energies relative to ``level``, eV.
     number, energy : Tensor [S]
-        Weights of occupied states and band energy at the Fermi level of the labels.
+        Weights that integrate a DOS to the number of electrons and to the band energy, at the Fermi level of the data.
     """
 
     features: torch.Tensor
@@ -49,17 +49,17 @@ class GridItem:
 
 
 class GridData:
-    """Snapshots with the fingerprints of all their grid points, computed once into an HDF5 file.
+    """Snapshots with the fingerprints of all grid points, which are computed once and kept in an HDF5 file.
 
-    A run that was interrupted goes on with the fingerprints it finds there.
+    An interrupted run continues with the fingerprints in the file.
 
     Parameters
     ----------
     snapshots : Snapshots
-    cache : path of the HDF5 file of fingerprints
-        It belongs to one descriptor.
+    cache : path
+        HDF5 file of fingerprints; it belongs to one descriptor.
     zero : EnergyZero
-        That of the head which is trained or tested.
+        Zero of energy of the head that is trained or tested.
     """
 
     @formerly_positional("progress", "zero")
@@ -112,9 +112,10 @@ class GridData:
 
 
 def relative(energies: np.ndarray, spectra: np.ndarray, level: float) -> np.ndarray:
-    """Spectra [..., S] on ``energies`` [S] as functions of the energy relative to ``level``, on the same numbers.
+    """Spectra [..., S] shifted by ``level``, on the same grid ``energies`` [S].
 
-    Cubic splines; beyond the ends of the grid, the values there.
+    Value k of the result is the spectrum at ``energies[k] + level``, by cubic splines; beyond the grid it is the value at
+    the end of the grid.
     """
     if level == 0:
         return spectra
@@ -123,7 +124,7 @@ def relative(energies: np.ndarray, spectra: np.ndarray, level: float) -> np.ndar
 
 @torch.no_grad()
 def fingerprints(descriptor, atoms, shape, dtype=torch.float32):
-    """Tensor [G1 G2 G3, F] of all grid points in C order, computed in float64."""
+    """Fingerprints [G1 G2 G3, F] of all grid points in C order, computed in float64."""
     system = System.from_atoms(atoms, torch.float64)
     features = torch.empty(int(np.prod(shape)), descriptor.n_features, dtype=dtype)
     for chunk in descriptor.grid_chunks(system, shape):

@@ -1,6 +1,7 @@
-"""Data sets of Wannier Hamiltonians: structures with H(R) referred to the vacuum, and the axes of every function.
+"""Data sets of Wannier Hamiltonians: structures, H(R) relative to the vacuum level, and the axes of every function.
 
-One HDF5 file, the elements of H(R) sparse and in single precision (2e-7 eV at 4 eV). Read frame by frame.
+A data set is one HDF5 file, which is read frame by frame. The elements of H(R) are stored sparse and in single precision
+(2e-7 eV at 4 eV).
 """
 
 import json
@@ -33,15 +34,15 @@ VACUUM = "vacuum level"
 
 
 class Function(NamedTuple):
-    """One Wannier function: where it was projected from.
+    """The atomic orbital from which a Wannier function was projected.
 
     Attributes
     ----------
     atom : int
     orbital : str
-        As Wannier90 calls it: s, pz, px, py, dz2, dxz, dyz, dx2-y2, dxy, in its own axes.
+        Name as in Wannier90, in the axes z and x: s, pz, px, py, dz2, dxz, dyz, dx2-y2, dxy.
     z, x : tuple of 3 floats
-        Cartesian axes, perpendicular to each other; z and x of Wannier90's projections block.
+        Perpendicular axes, Cartesian, as in the projections block of Wannier90.
     """
 
     atom: int
@@ -57,13 +58,13 @@ class HamiltonianFrame:
     Attributes
     ----------
     hamiltonian : WannierHamiltonian of the same cell, eV above the vacuum level
-        Real; function n at R = 0 belongs to the atom as it is in ``atoms``.
+        Real Hamiltonian; function n of the home cell belongs to an atom at its position in ``atoms``.
     functions : list of Function
-        One per row of H(R).
+        Function of every row of H(R).
     energy : float, eV
     forces : array [N, 3], eV/Å, or None
-    group
-        What the frame is for, e.g. "train", "validation", "test".
+    group : str
+        Purpose of the frame, e.g. "train", "validation", "test".
     """
 
     atoms: Atoms
@@ -95,7 +96,7 @@ class HamiltonianFrame:
 
 
 def referred_to(hamiltonian: WannierHamiltonian, level: float) -> WannierHamiltonian:
-    """The Hamiltonian with ``level`` (eV), such as the vacuum level, as its zero of energy; without ``<0|r|R>``."""
+    """The Hamiltonian with energies relative to ``level`` (eV), such as the vacuum level; without ``<0|r|R>``."""
     home = np.flatnonzero(~hamiltonian.r_vectors.any(axis=1))[0]
     matrices = list(hamiltonian.bloch.tolist())
     matrices[home] = matrices[home] - level * scipy.sparse.eye_array(hamiltonian.size)
@@ -109,7 +110,7 @@ def referred_to(hamiltonian: WannierHamiltonian, level: float) -> WannierHamilto
 
 
 def at_their_atoms(hamiltonian: WannierHamiltonian, atoms: Atoms, functions: Sequence[Function]) -> WannierHamiltonian:
-    """The Hamiltonian with every function in the cell in which its center is nearest to its atom."""
+    """The Hamiltonian with every function in the cell where its center is nearest to its atom."""
     away = hamiltonian.centers - atoms.positions[[function.atom for function in functions]]
     cells = np.rint(away @ np.linalg.inv(hamiltonian.cell)).astype(int)
     return hamiltonian.moved(-cells) if cells.any() else hamiltonian
@@ -117,12 +118,12 @@ def at_their_atoms(hamiltonian: WannierHamiltonian, atoms: Atoms, functions: Seq
 
 @formerly_positional("attributes")
 def write_hamiltonians(path: str | PathLike, frames: Iterable[HamiltonianFrame], *, attributes: dict) -> None:
-    """Write an HDF5 file of HamiltonianFrame (an iterable, taken one by one), compressed, atomically.
+    """Write HamiltonianFrames, taken one by one, to an HDF5 file, compressed and atomically.
 
     Parameters
     ----------
     attributes : dict of JSON types
-        electrons_per_atom by symbol, those that fill the functions; settings.
+        electrons_per_atom: numbers of the electrons in the functions, by symbol; settings.
     """
     with created(path, HAMILTONIANS, {"energy_reference": VACUUM, **attributes}) as file:
         for k, frame in enumerate(frames):
@@ -130,7 +131,7 @@ def write_hamiltonians(path: str | PathLike, frames: Iterable[HamiltonianFrame],
             group.attrs.update(name=frame.name, group=frame.group)
             write_atoms(group, frame.atoms)
             r_vectors = frame.hamiltonian.r_vectors
-            half = len(r_vectors) // 2  # the vectors before the middle are the negative ones
+            half = len(r_vectors) // 2  # vectors before the middle are the negatives of vectors behind it
             elements = frame.hamiltonian.bloch.stacked.tocoo()
             which, row = np.divmod(elements.row.astype(np.int64), frame.hamiltonian.size)
             keep = (which >= half) & (abs(elements.data) > SMALLEST)
@@ -156,19 +157,19 @@ def is_hamiltonians(path: str | PathLike) -> bool:
 
 
 class Hamiltonians(StoredDataSet):
-    """The frames of a file, read when they are asked for; a selection of them is the same kind of object.
+    """Frames in a file, read on demand; a selection of frames has the same class.
 
     Attributes
     ----------
     attributes : dict
     groups : list of str
-        What every frame is for.
+        Group of every frame.
 
     Raises
     ------
     ValueError
-        For damaged, foreign or newer files, when it is made or when a frame is read, and for energies that are not
-        referred to the vacuum.
+        For damaged, foreign or newer files, at once or when a frame is read, and for energies that are not relative to
+        the vacuum level.
     """
 
     kind = HAMILTONIANS
@@ -201,7 +202,7 @@ class Hamiltonians(StoredDataSet):
         )
 
     def frames(self) -> Frames:
-        """Frames of those with energies and forces, for a force field of the same structures."""
+        """The structures with energies and forces as Frames, for a force field."""
         found = [
             Frame(frame.atoms, {"energy": float(frame.energy), "forces": frame.forces}, frame.name, frame.group)
             for frame in self
@@ -226,10 +227,10 @@ def _functions(group, n_atoms):
 
 
 def _elements(group, size):
-    """(half of the R [R, 3], place of R, row, column, value [M])"""
+    """Stored elements: half of the lattice vectors R [R, 3], and place of R, row, column and value of each element [M]."""
     half = read_array(group, "r_vectors", (None, 3), int)
     value = read_array(group, "value", (None,))
-    # rows without a single element are few, and counts that are wrong would take memory
+    # few rows are empty; wrong counts in a damaged file would take much memory
     if not len(half) or half[0].any() or (2 * len(half) - 1) * size > 1000 * (len(value) + size) + 10**6:
         raise ValueError(
             f"{group.file.filename}: {group.name}: got {len(half)} lattice vectors and {len(value)} "
@@ -243,9 +244,9 @@ def _elements(group, size):
 
 
 def _from_half(atoms, functions, half, which, row, column, value):
-    """WannierHamiltonian from the H(R) of half of the R."""
+    """WannierHamiltonian from the H(R) of half of the lattice vectors R."""
     count, size = len(half), len(functions)
-    away = which > 0  # R = 0 is complete
+    away = which > 0  # H(0) is stored completely
     which, row, column, value = (
         np.concatenate(pair)
         for pair in ((which, count - 1 + which[away]), (row, column[away]), (column, row[away]), (value, value[away]))

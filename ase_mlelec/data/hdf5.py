@@ -1,6 +1,6 @@
-"""Our own data sets in HDF5: one way to write, open, select and fingerprint them.
+"""HDF5 files of the data sets of this package: writing, opening, selection and fingerprint.
 
-A file says in one of its attributes what it is (FileFormat.mark): JSON that describes the data, with format_version.
+One attribute of a file (FileFormat.mark) tells its format: JSON that describes the data, with format_version.
 """
 
 import json
@@ -23,18 +23,18 @@ PACKED = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
 
 
 class FileFormat(NamedTuple):
-    """A kind of file.
+    """Format of an HDF5 file.
 
     Attributes
     ----------
     mark : str
-        The attribute that such files have.
+        Attribute that marks such files.
     what : str
-        What they are called.
-    remedy
-        What to do where a file is another one, both for messages.
+        Name of the format, for messages.
+    remedy : str
+        Remedy for a file of another format, for messages.
     version : int
-        The newest format that is known.
+        Newest known version of the format.
     """
 
     mark: str
@@ -55,16 +55,16 @@ HAMILTONIANS = FileFormat("ase_mlelec_hamiltonians", "file of Hamiltonians", "wr
 
 @contextmanager
 def opened(path: str | PathLike, kind: FileFormat) -> Iterator[tuple[h5py.File, dict]]:
-    """Within the block: (h5py.File, dict of what describes the data) of a file of the FileFormat ``kind``.
+    """Context of an open file of the FileFormat ``kind``: (h5py.File, dict that describes the data).
 
     Raises
     ------
     ValueError
-        With the name of the file, for files that are missing, damaged, in use, of another kind or newer, and for
-        whatever goes wrong in the block.
+        For files that are missing, damaged, in use, of another format or newer, and for errors within the context; the
+        message names the file.
     """
     try:
-        if not Path(path).is_file():  # a pipe would be waited for
+        if not Path(path).is_file():  # opening a pipe would block
             raise LookupError("there is no such file")
         check_heaps(path)
         with h5py.File(path, "r") as file:
@@ -82,7 +82,7 @@ def opened(path: str | PathLike, kind: FileFormat) -> Iterator[tuple[h5py.File, 
 
 
 def _header(file, kind):
-    """dict of what describes the data, without format_version."""
+    """Description of the data, dict without format_version."""
     path = file.filename
     if kind.mark not in file.attrs:
         ours = (f"a {other.what}" for other in (FRAMES, SNAPSHOTS, HAMILTONIANS) if other.mark in file.attrs)
@@ -99,7 +99,7 @@ def _header(file, kind):
 
 @contextmanager
 def created(path: str | PathLike, kind: FileFormat, attributes: dict) -> Iterator[h5py.File]:
-    """Within the block: a new h5py.File of the FileFormat ``kind``, which appears whole or not at all.
+    """Context of a new h5py.File of the FileFormat ``kind``, which appears complete or not at all.
 
     Raises
     ------
@@ -123,18 +123,18 @@ def is_of(path: str | PathLike, kind: FileFormat) -> bool:
         check_heaps(path)
         with h5py.File(path) as file:
             return kind.mark in file.attrs
-    except Exception:  # as in opened
+    except Exception:  # any exception is possible, as in ``opened``
         return False
 
 
 class StoredDataSet(DataSet):
-    """Structures in a file, a group of it for each, read when they are asked for.
+    """Structures in an HDF5 file, one HDF5 group each, read on demand.
 
     Attributes
     ----------
     attributes : dict
     groups : list of str
-        What every structure is for.
+        Group of every structure.
 
     Raises
     ------
@@ -143,12 +143,12 @@ class StoredDataSet(DataSet):
 
     Notes
     -----
-    Subclasses set ``kind``, write ``_read(group)``, and name what is hashed.
+    Subclasses set ``kind`` and ``hashed``, and write ``_read(group)``.
     """
 
     kind: FileFormat
-    common: tuple[str, ...] = ()  # datasets that belong to all structures, attributes of the same names here
-    hashed: tuple[tuple[str, tuple[int | None, ...]], ...] = ()  # pairs of a dataset of a structure and its shape
+    common: tuple[str, ...] = ()  # names of datasets for all structures, and of the attributes that hold them
+    hashed: tuple[tuple[str, tuple[int | None, ...]], ...] = ()  # (name, shape) of datasets in the fingerprint
 
     def __init__(self, path: str | PathLike) -> None:
         self.path = Path(path)
@@ -158,7 +158,7 @@ class StoredDataSet(DataSet):
             self.groups = [text_attribute(subgroup(file, key), "group") for key in self._keys]
 
     def take(self, indices):
-        """The structures of these places."""
+        """The structures at these indices, a data set of the same kind."""
         chosen = object.__new__(type(self))
         columns = {name: [getattr(self, name)[k] for k in indices] for name in ("_keys", "groups")}
         chosen.__dict__ = self.__dict__ | columns
@@ -172,10 +172,10 @@ class StoredDataSet(DataSet):
             return self._read(subgroup(file, self._keys[k]))
 
     def _read_common(self, file):
-        """Take what belongs to all structures out of the file."""
+        """Read the datasets that belong to all structures."""
 
     def _read(self, group):
-        """What is in the group of one structure."""
+        """Read one structure from its HDF5 group."""
         raise NotImplementedError
 
     def _contents(self):
@@ -187,7 +187,7 @@ class StoredDataSet(DataSet):
 
 
 def read_atoms(group: h5py.Group) -> Atoms:
-    """ase.Atoms of a group."""
+    """Read ase.Atoms from an HDF5 group."""
     numbers = read_indices(group, "numbers", None, len(chemical_symbols))
     return Atoms(
         numbers,
@@ -198,13 +198,16 @@ def read_atoms(group: h5py.Group) -> Atoms:
 
 
 def write_atoms(group: h5py.Group, atoms: Atoms) -> None:
-    """Put a structure into a group, as ``read_atoms`` reads it."""
+    """Write a structure to an HDF5 group, for ``read_atoms``."""
     for key in ("numbers", "positions", "cell", "pbc"):
         group[key] = np.asarray(getattr(atoms, key))
 
 
 def read_indices(group: h5py.Group, name: str, length: int | None, count: int) -> np.ndarray:
-    """Integers [length] (None: any) of the dataset ``name``, after refusing those that are not 0 to count - 1."""
+    """Read the integers [length] of the dataset ``name``; refuse integers outside of 0 to count - 1.
+
+    ``length`` = None accepts any length.
+    """
     values = read_array(group, name, (length,), int)
     if len(values) and not (0 <= values.min() and values.max() < count):
         raise ValueError(

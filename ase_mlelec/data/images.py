@@ -1,4 +1,4 @@
-"""Labelled structures from ase.Atoms and back, and from all files that ASE reads."""
+"""Labeled structures from ase.Atoms and back, and from files that ASE reads."""
 
 import re
 from collections.abc import Iterable
@@ -29,26 +29,26 @@ READABLE = (
     "readable are our .h5, deepmd npy folders, pw.x's output and .save folders, and files with energies or "
     "other labels that ASE reads, such as extxyz, traj, OUTCAR or vasprun.xml"
 )
-MARK = "mlelec:"  # before keys of extxyz files, so that ASE leaves them as they are
-OWN = ("Lattice", "Properties", "pbc")  # keys that ASE makes the structure of, which others write in any case
-SPECIES_COLUMN = "mlelec_labels"  # the column of the species, which are labels such as Fe1 in files of other programs
+MARK = "mlelec:"  # prefix of keys of extxyz files, so that ASE does not interpret them
+OWN = ("Lattice", "Properties", "pbc")  # keys of the structure; some programs write them in another case
+SPECIES_COLUMN = "mlelec_labels"  # column of the species; other programs write labels such as Fe1
 LONGEST_LINE = 1 << 24
-VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]  # of six numbers, in ASE's order xx, yy, zz, yz, xz, xy
-ASYMMETRY = 1e-3  # of a tensor that is symmetric, relative to its largest entry
+VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]  # places of tensor elements in ASE's order xx, yy, zz, yz, xz, xy
+ASYMMETRY = 1e-3  # largest asymmetry of a symmetric tensor, relative to its largest element
 
 
 def read_labeled(path: Path, *, keys: dict[str, str] | None = None, found: set | None = None) -> Frames:
-    """Frames of a file that ASE reads, see ``from_images``.
+    """Read Frames from a file that ASE reads, see ``from_images``.
 
     Parameters
     ----------
-    found : set
-        For one of several files: takes up the ``keys`` that this one has, and none are missed.
+    found : set, optional
+        Set to which the ``keys`` that the file has are added. Keys that the file lacks are then no error.
 
     Raises
     ------
     ValueError
-        With the name of the file, for whatever ASE cannot read, and where no labels are found.
+        For a file that ASE cannot read or that has no labels; the message names the file.
     """
     images = read_images(path)
     keys = check_keys(keys or {})
@@ -69,12 +69,12 @@ def read_labeled(path: Path, *, keys: dict[str, str] | None = None, found: set |
 
 
 def read_images(path: str | PathLike) -> list[Atoms]:
-    """List of ase.Atoms of a file that ASE reads; of an extxyz file with all its keys as they are in ``info``.
+    """Read a list of ase.Atoms from a file that ASE reads; ``info`` has all keys of an extxyz file, unchanged.
 
     Raises
     ------
     ValueError
-        With the name of the file, for whatever ASE cannot read.
+        For a file that ASE cannot read; the message names the file.
     """
     try:
         options: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def read_images(path: str | PathLike) -> list[Atoms]:
         images: Any = read(str(path), ":", do_not_split_by_at_sign=True, **options)
     except UnknownFileTypeError as error:
         raise ValueError(f"{path}: ASE knows no such format ({printable(error)}); {READABLE}") from None
-    except Exception as error:  # ASE's readers raise whatever their parsing ran into
+    except Exception as error:  # ASE's readers raise errors of any type
         cause = printable(error) or "no cause given"
         raise ValueError(
             f"{path}: ASE cannot read it ({type(error).__name__}: {cause}); the file is damaged, cut off "
@@ -103,18 +103,20 @@ def read_images(path: str | PathLike) -> list[Atoms]:
 
 
 def _name_species(atoms):
-    """Give atoms whose species were read as labels their elements, unless there were atomic numbers as well."""
+    """Set the elements of atoms whose species were read as labels, unless the file has atomic numbers as well."""
     labels = atoms.arrays.pop(SPECIES_COLUMN, None)
     if labels is None or atoms.numbers.any():
         return
     atoms.symbols = [element_of(label) for label in labels]
-    if atoms.calc is not None:  # it remembers the structure that its results are of
+    if atoms.calc is not None:  # the calculator remembers the structure of its results
         atoms.calc.atoms.symbols = atoms.symbols
 
 
 def _check_lines(path):
-    """Refuse an extxyz file that claims more atoms than it has lines for, which ASE would go on to look for, and one
-    with an empty line between two frames, where ASE stops reading."""
+    """Refuse an extxyz file that ends before all atoms of a frame, or that has an empty line between two frames.
+
+    ASE would read on without end in the first case, and stop reading in the second.
+    """
     with open_with_compression(str(path)) as file:
         number = 0
         while line := file.readline(LONGEST_LINE):
@@ -134,12 +136,12 @@ def _check_lines(path):
                         + ("too long" if line else "missing")
                     )
                 number += 1
-            while _next_vector(file):  # of ADF's cells
+            while _next_vector(file):  # skips ADF's cell vectors
                 number += 1
 
 
 def _next_vector(file):
-    """Whether the next line is a cell vector of ADF, which is left behind; another one is not."""
+    """Whether the next line is a cell vector of ADF; the position in the file moves behind it only in that case."""
     place = file.tell()
     if file.readline(LONGEST_LINE).lstrip().startswith("VEC"):
         return True
@@ -148,10 +150,10 @@ def _next_vector(file):
 
 
 def _parse_comment(line):
-    """dict of an extxyz file's second line, with keys that ASE does not take for its own.
+    """Parse the second line of an extxyz frame to a dict with keys that ASE does not interpret.
 
-    ASE makes a calculator of some keys, whatever their values are, wants nine numbers for a stress, and symbols for
-    species.
+    ASE would make a calculator of some keys, whatever their values are; it expects nine numbers for a stress, and
+    symbols for species.
     """
     for key in OWN:
         if not re.search(rf"(^|\s){key}\s*=", line):
@@ -167,27 +169,26 @@ def _parse_comment(line):
 
 @formerly_positional("name", "keys")
 def from_images(images: Iterable[Atoms], *, name: str = "", keys: dict[str, str] | None = None) -> Frames:
-    """Frames of ase.Atoms.
+    """Make Frames from ase.Atoms.
 
-    Labels are looked for in the results of the calculator, ``info`` and ``arrays``: energy (the free energy where there
-    is one, as forces are its gradient), forces, stress or virial = -stress x volume, dipole, polarizability, dos, and
-    by atoms atomic_dipole, atomic_polarizability and ados, in ASE's units. A stress, virial or polarizability has nine
-    numbers, or six in the order xx, yy, zz, yz, xz, xy. Besides, ``info`` may hold dos_energies [S] eV, name and group.
+    Labels come from the results of the calculator, ``info`` and ``arrays``, in ASE's units: energy (the free energy where
+    there is one, because forces are its gradient), forces, stress or virial = -stress x volume, dipole, polarizability,
+    dos, and for every atom atomic_dipole, atomic_polarizability and ados. A stress, virial or polarizability has nine
+    numbers, or six in the order xx, yy, zz, yz, xz, xy. ``info`` may also hold dos_energies [S] in eV, name and group.
 
     Parameters
     ----------
     keys : dict
-        Label (or stress or group) -> the key that it has instead, e.g. {"energy": "REF_energy"}.
+        Keys of labels (or of stress and group) that replace the usual names, e.g. {"energy": "REF_energy"}.
 
     Raises
     ------
     ValueError
-        For numbers that are not finite, shapes that do not fit, a stress that is not that of the virial beside it, and
-        keys that no image has.
+        For numbers that are not finite, wrong shapes, a stress that contradicts the virial, and keys that no image has.
 
     Notes
     -----
-    What looks like a label and is not read is named in a warning.
+    A warning names keys that look like labels but are not read.
     """
     keys = check_keys(keys or {})
     frames, used, unread = _frames(list(images), name, keys, name or "images")
@@ -197,7 +198,7 @@ def from_images(images: Iterable[Atoms], *, name: str = "", keys: dict[str, str]
 
 
 def _frames(images, name, keys, source):
-    """(Frames, set of the keys that are read, dict of the others, key -> list of values)"""
+    """(Frames, set of the keys that were read, dict of the values of all other keys)."""
     grids = [
         _numbers(f"{source}: dos_energies", atoms.info["dos_energies"], "S")
         for atoms in images
@@ -232,7 +233,7 @@ def _frames(images, name, keys, source):
 
 
 def contents_of(atoms):
-    """dict of everything that an image has beside its structure; results of its calculator come before the rest."""
+    """All contents of an image except the structure, dict by key; results of its calculator take precedence."""
     return {
         **{key: value for key, value in atoms.arrays.items() if key not in ("numbers", "positions")},
         **atoms.info,
@@ -241,10 +242,10 @@ def contents_of(atoms):
 
 
 def _results(atoms):
-    """dict of a calculator's results, of the structure as it is; constraints are no part of the physics."""
+    """Results of a calculator for the present structure, dict by name; without the effect of constraints."""
     if atoms.calc is None:
         return {}
-    if isinstance(atoms.calc, SinglePointCalculator):  # it only remembers, and for one structure
+    if isinstance(atoms.calc, SinglePointCalculator):  # it holds results of one structure and cannot calculate
         found = {key: value for key, value in atoms.calc.results.items() if value is not None}
         return {f"{key} of another structure": "" for key in found} if atoms.calc.check_state(atoms) else found
     found = {}
@@ -258,25 +259,25 @@ def _results(atoms):
     for name, get in (known | {name: partial(atoms.calc.get_property, name, atoms) for name in others}).items():
         try:
             found[name] = get()
-        except (PropertyNotImplementedError, ValueError):  # ASE's two ways to say: not from this calculator
+        except (PropertyNotImplementedError, ValueError):  # ASE has these two errors for a missing property
             continue
     return found
 
 
 def _labels(atoms, contents, keys, place):
-    """(labels of one image, set of the keys that they came from)"""
+    """Labels of one image, and set of the keys from which they were read."""
     found, taken = {}, {keys[GROUP]} & contents.keys() if GROUP in keys else set()
     lower = {key.lower(): key for key in reversed(contents)} | {key: key for key in contents}
     for label, row in LABELS.items():
         if label in keys:
             chosen = [keys[label]] if keys[label] in contents else []
         elif label in ("stress", "virial") and keys.keys() & {"stress", "virial"}:
-            continue  # the one that is named counts
+            continue  # the key that the user named takes precedence
         else:
             chosen = [lower[key] for key in row.keys if key in lower]
         if chosen:
             found[label] = _numbers(f"{place}, {chosen[0]}", contents[chosen[0]], row.shape)
-            # of the free energy and the energy without entropy the first is what forces are the gradient of
+            # forces are the gradient of the free energy, not of the energy without entropy
             taken |= set(chosen) if label == "energy" else {chosen[0]}
     if "stress" in found:
         stress = _symmetric(f"{place}, stress", found.pop("stress"), 1e-4)
@@ -296,7 +297,7 @@ def _labels(atoms, contents, keys, place):
 
 
 def _numbers(place, value, axes):
-    """Array of the shape that ``axes`` (see ase_mlelec.quantities) mean, from numbers that may be written in other forms."""
+    """Convert a value to an array of the shape of ``axes`` (see ase_mlelec.quantities)."""
     array = np.array("a dict") if isinstance(value, dict) else np.asarray(_unpacked(value))
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{place}: got '{printable(value, 60)}', need numbers alone; take out units and text")
@@ -318,7 +319,7 @@ def _numbers(place, value, axes):
 
 
 def _unpacked(value):
-    """The numbers of a text in the other forms of extxyz files, [1, 2], [[1, 2], [3, 4]] and 1.5D+01."""
+    """Parse numbers from text in the less common forms of extxyz files: [1, 2], [[1, 2], [3, 4]] and 1.5D+01."""
     try:
         return fortran_floats(re.sub(r"[\[\],]", " ", value)) if isinstance(value, str) and value.strip() else value
     except ValueError:
@@ -326,14 +327,14 @@ def _unpacked(value):
 
 
 def _symmetric(place, tensor, floor):
-    """The tensor, symmetric up to the last digits; one that is far from it is not what it is called."""
+    """Symmetrize a tensor; refuse one that is far from symmetric."""
     if abs(tensor - tensor.T).max() > floor + ASYMMETRY * abs(tensor).max():
         raise ValueError(f"{place}: {tensor.tolist()} is not symmetric; check the order of the numbers")
     return (tensor + tensor.T) / 2
 
 
 def to_images(frames: Frames) -> list[Atoms]:
-    """List of ase.Atoms that carry the labels where ``from_images`` looks for them."""
+    """Make a list of ase.Atoms with labels, the inverse of ``from_images``."""
     return [_to_atoms(frame, frames.energies) for frame in frames]
 
 
@@ -346,7 +347,7 @@ def _to_atoms(frame, energies):
     for name in (name for name in labels if not LABELS[name].ase and name != "virial"):
         value = np.array(labels[name])
         if LABELS[name].of_atoms:
-            atoms.arrays[name] = value.reshape(len(atoms), -1)  # files have columns
+            atoms.arrays[name] = value.reshape(len(atoms), -1)  # files can only store columns
         else:
             atoms.info[name] = value
     if "energy" in labels:

@@ -1,4 +1,4 @@
-"""What labels are called in files of other programs, and which of a file's keys look like labels that are not read."""
+"""Keys of labels in files of other programs, and recognition of keys that look like labels but are not read."""
 
 import re
 import warnings
@@ -8,13 +8,13 @@ import numpy as np
 from ase_mlelec.quantities import LABELS
 
 GROUP = "group"
-STRUCTURE = {"numbers", "positions", "dos_energies", "name", GROUP}  # read, and no labels
+STRUCTURE = {"numbers", "positions", "dos_energies", "name", GROUP}  # keys that are read but are no labels
 
-# parts and whole words of keys of what is none of our labels; the first go before those of labels
+# parts of keys and whole words in keys for quantities that are no labels here; LONGER_PARTS are tried before labels
 LONGER_PARTS = ("stresses", "energies")
 FOREIGN_PARTS = ("hessian", "magmom", "eigenvalue", "charges", "hirshfeld", "bandgap")
 FOREIGN_WORDS = ("bec", "born", "homo", "lumo", "gap")
-# whole words of keys for numbers in other units than ours, or per atom, which are not read as they are
+# whole words in keys of numbers in units other than ASE's, or per atom, which cannot be read directly
 OTHER_UNITS = {
     "kbar",
     "gpa",
@@ -33,7 +33,7 @@ OTHER_UNITS = {
     "per",
     "peratom",
 }
-# whole words of keys for what labels depend on
+# whole words in keys of inputs on which labels depend
 INPUTS = {
     "charge",
     "spin",
@@ -50,7 +50,7 @@ INPUTS = {
 
 
 def check_keys(keys):
-    """dict of str, ``keys``, after refusing labels that there are none of.
+    """Check ``keys`` and return them as a dict; refuse unknown labels.
 
     Raises
     ------
@@ -66,9 +66,9 @@ def check_keys(keys):
 
 
 def meant(key, value):
-    """(looks like a label, name of the label that a key may mean or None) by its name, and the form of its value."""
+    """(whether a key looks like a label, name of that label or None), from the key and the form of its value."""
     lower, words = key.lower(), _words(key)
-    # polarizabilities before dipoles, virials before stresses: names of the later rows may hold those of the former
+    # later rows are tried first, because their names may contain the names of earlier rows
     rows = [*reversed(LABELS.values())]
     found = [label for part, label in _parts(rows) if part in lower][:1]
     found = found or [row.name for row in rows if words & {*row.words}][:1] or [None] * bool(words & {*FOREIGN_WORDS})
@@ -78,19 +78,19 @@ def meant(key, value):
 
 
 def _parts(rows):
-    """Pairs of (part of a key, name of the label that it may mean or None), those that count first at the beginning."""
+    """Pairs of (part of a key, name of the label that it means or None), in the order of precedence."""
     yield from ((part, None) for part in LONGER_PARTS)
     yield from ((part, row.name) for row in rows for part in row.parts)
     yield from ((part, None) for part in FOREIGN_PARTS)
 
 
 def _words(key):
-    """set of the words of a key such as REF_energy or refEnergy, in lower case"""
+    """Words of a key such as REF_energy or refEnergy, set of str in lower case."""
     return set(re.split("[^a-z]+", re.sub("([a-z])([A-Z])", r"\1_\2", key).lower()))
 
 
 def is_input(key, values):
-    """Whether labels depend on what is under ``key``: ``values`` that are not zero, or not the same in all frames."""
+    """Whether a key holds an input on which labels depend, with ``values`` that are nonzero or differ among frames."""
     words = set(re.split("[^a-z]+", key.lower()))
     if not (words & INPUTS or key.lower() in INPUTS):
         return False
@@ -101,7 +101,7 @@ def is_input(key, values):
 
 
 def remedy(contents):
-    """str, the settings that read what of ``contents``, a dict of key -> value, may be labels; empty for none."""
+    """Settings that would read the entries of ``contents`` (dict by key) that may be labels; "" for none."""
     found = {}
     for key, value in contents.items():
         label = meant(key, value)[1]
@@ -114,7 +114,7 @@ def remedy(contents):
 
 
 def check_used(source, keys, used, unread):
-    """Raise ValueError where a key of the setting was in no image."""
+    """Raise ValueError where no image has a key of the setting."""
     for label, key in keys.items():
         if key not in used:
             others = sorted(used | unread.keys())
@@ -125,7 +125,7 @@ def check_used(source, keys, used, unread):
 
 
 def warn_of_unread(source, keys, unread):
-    """Name in one warning what may be a label, or what labels depend on; unread : dict, key -> list of values."""
+    """Warn once of unread keys that may be labels or inputs of labels; ``unread`` has the values by key."""
     named = {key: values[0] for key, values in unread.items() if _counts(key, values)}
     inputs = sorted(key for key, values in unread.items() if key not in named and is_input(key, values))
     isolated = sum(str(value).lower() == "isolatedatom" for value in unread.get("config_type", []))
@@ -149,7 +149,7 @@ def warn_of_unread(source, keys, unread):
 
 def _counts(key, values):
     looks, label = meant(key, values[0])
-    # moments and charges of zero say nothing
+    # moments and charges of zero are no information
     return looks and (
         label is not None or any(np.asarray(value).dtype.kind not in "fiu" or np.any(value) for value in values)
     )

@@ -1,4 +1,4 @@
-"""Runs of pw.x as labeled structures, read by our own reader, which looks at whether the run converged."""
+"""Runs of pw.x as labeled structures; the reader refuses runs that did not converge."""
 
 import gzip
 import warnings
@@ -15,12 +15,12 @@ from ase_mlelec.io.espresso.pw import WHAT_TO_GIVE, read_pw
 from ase_mlelec.io.espresso.pw_text import MARK
 
 XML = "data-file-schema.xml"
-HEAD = 50_000  # bytes at the beginning of a file in which a program names itself
+HEAD = 50_000  # bytes at the beginning of a file within which a program writes its name
 SAME_ENERGY, SAME_PLACE = 1e-3, 1e-3  # eV, Å
 
 
 def is_run(path: str | PathLike) -> bool:
-    """Whether a path is a file of pw.x, text or XML, or a folder of one of its runs."""
+    """Whether a path is a text or XML file of pw.x, or the folder of a pw.x run."""
     path = Path(path)
     if path.is_dir():
         return not (path / "type.raw").exists() and any(
@@ -38,15 +38,15 @@ def is_run(path: str | PathLike) -> bool:
 
 
 def read_run(path: str | PathLike) -> Frames:
-    """Frames of a pw.x run with energy, forces and virial, those that were calculated.
+    """Read Frames from a pw.x run, with energy, forces and virial as far as they were calculated.
 
-    A text output of relaxation or molecular dynamics gives all of its steps, where what ASE reads for the last one is
-    what read_pw does; else, from XML, and with hybrid functionals, the last one alone, which a warning tells.
+    The text output of a relaxation or of molecular dynamics gives all steps, provided that ASE and read_pw agree on the
+    last step. Otherwise, from XML, and with hybrid functionals, the result is the last step alone, with a warning.
 
     Raises
     ------
     EspressoError
-        As read_pw does.
+        For errors of read_pw.
     """
     file = find_file(path, XML, WHAT_TO_GIVE)
     last = read_pw(file).to_atoms()
@@ -72,7 +72,7 @@ def read_run(path: str | PathLike) -> Frames:
 
 
 def _steps(path, last):
-    """list of Atoms of all steps as ASE reads them, the last one as given; None where ASE's last one is another."""
+    """Atoms of all steps as ASE reads them, with ``last`` as the last step; None where ASE's last step differs."""
     try:
         images = [atoms for atoms in read_images(path) if "energy" in getattr(atoms.calc, "results", {})]
     except ValueError:

@@ -1,7 +1,7 @@
-"""Snapshots: structures with their local density of states on a grid, in HDF5 that is read piece by piece.
+"""Snapshots: structures with their local density of states on a grid, in HDF5 files that are read piece by piece.
 
-A snapshot with all its grid points is large (8,000 points x 171 energies for 4 atoms), so files may keep the LDOS of a
-random choice of points; the DOS, which is the integral over all of them, and the density are always complete.
+A snapshot with all its grid points is large (8,000 points x 171 energies for 4 atoms). A file may therefore keep the LDOS
+of a random choice of points. The DOS, which is the integral over all points, and the density are always complete.
 """
 
 import math
@@ -21,8 +21,8 @@ from ase_mlelec.data.hdf5 import PACKED, SNAPSHOTS, StoredDataSet, created, is_o
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.hdf5 import number_attribute, read_array, subgroup, text_attribute
 
-FAIR_SAMPLE = 100  # grid points at random whose mean LDOS is that of all to some per cent
-LEVELS = 65535  # the LDOS is stored in steps of max/65535, and what is negative as zero
+FAIR_SAMPLE = 100  # random grid points whose mean LDOS equals the mean over all points to a few per cent
+LEVELS = 65535  # the LDOS is stored in steps of max/65535; negative values become zero
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class Snapshot:
     ----------
     shape : (G1, G2, G3)
     temperature : float, K
-        Of the electrons.
+        Temperature of the electrons.
     ldos : array [P, S], 1/(eV Å^3)
-        At the grid points ``points`` [P] (flat indices in C order; None: at all of them).
+        LDOS at the grid points ``points`` [P] (flat indices in C order; None: all grid points).
     dos : array [S], states/eV
-        Of the whole cell.
+        DOS of the whole cell.
     density : array [G1, G2, G3], e/Å^3, or None
     energy : float, eV
-        The free energy A of the calculation, or None; forces [N, 3] eV/Å, stress [3, 3] eV/Å^3, or None.
+        Free energy A of the calculation, or None. Also forces [N, 3], eV/Å, and stress [3, 3], eV/Å^3, or None.
     fermi_level : float, eV, or None
-    group
-        What the snapshot is for, e.g. "train".
+    group : str
+        Purpose of the snapshot, e.g. "train".
     """
 
     atoms: Atoms
@@ -96,21 +96,21 @@ OPTIONAL = ("density", "energy", "forces", "stress", "fermi_level", "points")
 def write_snapshots(
     path: str | PathLike, snapshots: Iterable[Snapshot], *, energies: ArrayLike, attributes: dict
 ) -> None:
-    """Write an HDF5 file of snapshots (an iterable, taken one by one), compressed, atomically.
+    """Write snapshots, taken one by one, to an HDF5 file, compressed and atomically.
 
     Parameters
     ----------
     energies : array [S], eV
-        Of all spectra.
+        Energy grid of all spectra.
     attributes : dict of JSON types
-        valence_electrons, by symbol; xc, see ase_mlelec.physics.xc; grid_spacing_A; and where there are such:
-        core_charges, see ase_mlelec.physics.core_charge, dos_width_eV, energy_reference, settings.
+        valence_electrons, by symbol; xc, see ase_mlelec.physics.xc; grid_spacing_A. Optional: core_charges, see
+        ase_mlelec.physics.core_charge; dos_width_eV; energy_reference; settings.
 
     Raises
     ------
     ValueError
-        For a snapshot on other energies, and for one whose LDOS, DOS or density holds another number of electrons at
-        its Fermi level than its atoms have, as it would in another unit.
+        For a snapshot on another energy grid, and for an LDOS, DOS or density with a wrong number of electrons below the
+        Fermi level, as in a wrong unit.
     """
     energies = np.asarray(energies, dtype=float)
     with created(path, SNAPSHOTS, attributes) as file:
@@ -141,7 +141,7 @@ def write_snapshots(
 def check_snapshot(path, snapshot, energies, attributes):
     """Raise ValueError where a snapshot's spectra and density do not hold the electrons of its atoms.
 
-    They are compared where the file says what these are; see electrons.check_unit.
+    The check needs ``valence_electrons`` in the file; see electrons.check_unit.
     """
     counts = attributes.get("valence_electrons") or {}
     symbols = snapshot.atoms.get_chemical_symbols()
@@ -170,14 +170,14 @@ def is_snapshots(path: str | PathLike) -> bool:
 
 
 class Snapshots(StoredDataSet):
-    """The snapshots of a file, read when they are asked for; a selection of them is the same kind of object.
+    """Snapshots in a file, read on demand; a selection of snapshots has the same class.
 
     Attributes
     ----------
     energies : array [S], eV
     attributes : dict
     groups : list of str
-        What every snapshot is for.
+        Group of every snapshot.
 
     Raises
     ------
@@ -211,7 +211,7 @@ class Snapshots(StoredDataSet):
         return snapshot
 
     def identity(self, k: int) -> str:
-        """str, a hash of the structure and the grid of one snapshot."""
+        """Hash of the structure and the grid of one snapshot."""
         with opened(self.path, SNAPSHOTS) as (file, _):
             group = subgroup(file, self._keys[k])
             atoms = read_atoms(group)
@@ -228,7 +228,7 @@ def _atoms(group):
 
 
 def _grid(group):
-    """(G1, G2, G3)"""
+    """Shape (G1, G2, G3) of the grid."""
     shape = np.asarray(group.attrs.get("shape", ()))
     if shape.shape != (3,) or shape.dtype.kind not in "iu" or shape.min() < 1 or shape.max() > 10**6:
         raise ValueError(f"attribute 'shape' of {group.name} is not three numbers of grid points")

@@ -1,7 +1,7 @@
-"""What protects a model outside of its training data: a repulsive core, and the ranges of what it has seen.
+"""Protection of a model outside of its training data: a repulsive core, and the range of the training data.
 
-Both are parts of the model file. The core keeps atoms from falling into each other where a net or a polynomial has
-never seen them so close, or so many; the ranges tell which structures are unlike those of the training.
+Both are parts of the model file. The core keeps atoms apart where they are closer, or more crowded, than in the training
+data. The range tells which structures are unlike the training data.
 """
 
 from ase_mlelec.safety.distances import shortest_distances

@@ -20,7 +20,7 @@ def shortest_distances(
     structures : iterable of ase.Atoms
     species : sequence of chemical symbols
     cutoff : float, Å
-        Pairs that are never closer are left out.
+        Pairs of species that are never closer than this are left out.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A repulsive core: it keeps atoms from falling into each other where a model has never seen them so close, or so many."""
+"""Repulsive core, which keeps atoms apart where they are closer, or more crowded, than in the training data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,34 +14,36 @@ from ase_mlelec.edges import Edges
 from ase_mlelec.physics.repulsion import zbl
 from ase_mlelec.system import System
 
-OUTER, INNER = 0.95, 0.65  # of the shortest distance in the training data: where the core begins, and is whole
-UNSEEN = 0.7  # of the sum of the covalent radii: the outer radius of pairs that are never close
-REACH, FADE = 1.5, 0.6  # of that sum: where repulsion ends that tells crowded atoms, and of that: where it fades
+OUTER, INNER = 0.95, 0.65  # where the core begins and is complete, in units of the shortest distance in the data
+UNSEEN = 0.7  # outer radius of pairs that are never close, in units of the sum of the covalent radii
+REACH, FADE = 1.5, 0.6  # range of the crowding, in units of that sum; start of its fading, in units of the range
 
 
 class RepulsiveCore(torch.nn.Module):
-    """Universal repulsion V of nuclei (see physics.repulsion), into which a model's own energy fades where atoms are
-    closer, or more crowded, than in the training data.
+    """Repulsive core: atomic energies of a model fade into the universal repulsion V of nuclei.
+
+    They do so where atoms are closer, or more crowded, than in the training data (V: see physics.repulsion).
 
         E_i = b_i + (1 - s_i) [g_i (e_i - b_i) + 1/2 sum_j w(r_ij) V(r_ij)] + s_i U_i
         g_i = product over j of (1 - w(r_ij)),   U_i = 1/2 sum_j W(r_ij) V(r_ij)
 
-    w goes from 1 at ``inner`` to 0 at ``outer``, below the shortest distance of the two species; W from 1 to 0 at
-    ``reach``, beyond the first neighbors; s from 0 where U_i is ``crowded``, more than any atom of the species has
-    in the training, to 1 at twice that.  All with two smooth derivatives.  b is the model's mean energy of an atom of
-    the species.  Energies of what is like the training data are not changed at all.
+    e_i is the atomic energy of the model, and b_i its mean energy of an atom of the species. w falls from 1 at ``inner``
+    to 0 at ``outer``, which is below the shortest distance of the two species. W falls from 1 to 0 at ``reach``, beyond
+    the first neighbors. s rises from 0, where U_i is ``crowded``, to 1 at twice this value; ``crowded`` is more than any
+    U_i of the species in the training data. All these functions have two smooth derivatives. Energies of structures like
+    the training data do not change at all.
 
     Parameters
     ----------
     species : sequence of chemical symbols
     inner, outer, reach : array [species, species], Å, symmetric
     crowded : sequence [species], eV
-        None: s is 0.
+        With None, s is 0.
 
     Raises
     ------
     ValueError
-        For numbers that are not positive, or not in this order.
+        For radii that are not positive, or not in the order inner, outer, reach.
     """
 
     inner: Tensor
@@ -80,24 +82,24 @@ class RepulsiveCore(torch.nn.Module):
             "limits", torch.as_tensor(self.crowded or [np.inf] * n, dtype=torch.float64), persistent=False
         )
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
-        # distances from the outer radius on, and the strongest repulsion of any two species there; it falls with r
+        # table of the strongest repulsion of any two species beyond the outer radius; it falls with r
         r = np.arange(float(outer.max()), float(reach.max()) + 0.02, 0.02)
         numbers = torch.tensor([atomic_numbers[symbol] for symbol in self.species])
         self.steepest = np.stack([r, zbl(torch.as_tensor(r)[:, None, None], numbers[:, None], numbers).amax((1, 2))], 1)
-        # no atom is close or crowded where the shortest of all distances is longer
+        # if all distances are longer than this, no atom is close or crowded
         self.longest = float(outer.max()) if crowded is None else float(reach.max())
 
     @classmethod
     def below(
         cls, species: Sequence[str], shortest: Mapping[tuple[str, str], float], crowded: Sequence[float] | None = None
     ) -> "RepulsiveCore":
-        """Make the core below distances that are known.
+        """Make a core from the shortest distances in the training data.
 
         Parameters
         ----------
         species : sequence of chemical symbols
         shortest : dict of float, Å, by (symbol, symbol)
-            A pair that is missing has 0.7 of the sum of the covalent radii as outer radius.
+            Shortest distances. The outer radius of a missing pair is 0.7 times the sum of the covalent radii.
         crowded : sequence [species], eV
         """
         radii = np.array([covalent_radii[atomic_numbers[symbol]] for symbol in species])
@@ -146,20 +148,22 @@ class RepulsiveCore(torch.nn.Module):
         )
 
     def _is_far_from_crowded(self, edges):
-        """Whether no atom can be close or crowded: even with all its pairs within reach as short as the shortest one.
+        """Whether no atom can be close or crowded, even if all its pairs were as short as the shortest pair.
 
-        It spares what is like the training data, most of a run, the repulsion pair by pair.
+        This cheap test spares most structures of a run the evaluation of the repulsion pair by pair.
         """
         if self.crowded is None or edges.shortest <= float(self.steepest[0, 0]):
             return False
         with torch.no_grad():
             center = edges.center.index_select(0, (edges.distances < self.longest).nonzero()[:, 0])
             most = int(torch.bincount(center).max()) if len(center) else 0
-        place = int(np.searchsorted(self.steepest[:, 0], edges.shortest, side="right")) - 1  # the next shorter one
+        place = (
+            int(np.searchsorted(self.steepest[:, 0], edges.shortest, side="right")) - 1
+        )  # next shorter one in the table
         return most / 2 * self.steepest[place, 1] < 0.99 * min(self.crowded)
 
     def forward(self, energies: Tensor, reference: Tensor, system: System, edges: Edges) -> Tensor:
-        """Put the core into the atomic energies of a model.
+        """Apply the core to the atomic energies of a model.
 
         Parameters
         ----------
@@ -184,7 +188,7 @@ class RepulsiveCore(torch.nn.Module):
         if not bool((close > 0).any()) and not bool((crowd > limits).any()):
             return energies
         base = reference.to(energies)[species]
-        # products of 1 - w by center: there are a few close neighbors at most, and w = 1 has no logarithm
+        # products of 1 - w for every center; sums of logarithms would fail for w = 1
         keep = torch.ones_like(energies).scatter_reduce(0, center, 1 - close, "prod")
         own = keep * (energies - base) + zero.index_add(0, center, close * repulsion / 2)
         if self.crowded is None:
@@ -194,12 +198,12 @@ class RepulsiveCore(torch.nn.Module):
 
     @torch.no_grad()
     def crowding(self, system: System, edges: Edges) -> Tensor:
-        """U of every center: Tensor [C], eV."""
+        """Crowding U [C], eV, of every center."""
         center, _, near, repulsion = self.pairs(system, edges)
         return torch.zeros(edges.n_centers).to(repulsion).index_add(0, center, near * repulsion / 2)
 
 
 def _step(u):
-    """0 below 0, 1 above 1, 10 u^3 - 15 u^4 + 6 u^5 between."""
+    """Smooth step: 0 for u < 0, 1 for u > 1, and 10 u^3 - 15 u^4 + 6 u^5 between."""
     u = u.clamp(0, 1)
     return u**3 * (10 - 15 * u + 6 * u**2)

@@ -1,4 +1,4 @@
-"""What a descriptor has seen in the training: ranges of the number of neighbors and of the features."""
+"""Range of the training data: numbers of neighbors, and features of the descriptor."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,17 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-COMPONENTS = 16  # principal components of the features whose ranges are kept
-SAMPLES = 1500  # environments from which they are computed
-PER_COMPONENT = 4  # structures for each component that is watched
-MARGIN, FEWEST = 6.0, 8.0  # ranges of n structures are wider by MARGIN/n + (FEWEST/n)^4: few do not show extremes
-LEAST = 0.02  # of the size of a number, its half range at least
+COMPONENTS = 16  # number of principal components of the features
+SAMPLES = 1500  # number of environments from which the components are computed
+PER_COMPONENT = 4  # number of structures needed for each component
+# ranges of n structures are widened by MARGIN/n + (FEWEST/n)^4, because few structures show no extremes
+MARGIN, FEWEST = 6.0, 8.0
+LEAST = 0.02  # smallest half width of a range, in units of the size of the number
 
 
 class Interval(torch.nn.Module):
-    """Ranges of K numbers for every species: their middles, and the inverses of their half widths.
+    """Ranges of K numbers for every species, stored as middle and inverse half width.
 
-    A number whose inverse is 0 is not watched.
+    Numbers with inverse 0 are not compared.
     """
 
     middle: Tensor
@@ -28,26 +29,26 @@ class Interval(torch.nn.Module):
         self.register_buffer("inverse", torch.zeros(n_species, n_numbers))
 
     def forward(self, values: Tensor, species: Tensor) -> Tensor:
-        """Distances [C] of ``values`` [C, K] from the middle in half widths, the largest of the K numbers."""
+        """Distances [C] of ``values`` [C, K] from the middle, in half widths, for the farthest of the K numbers."""
         middle, inverse = self.middle, self.inverse
         if len(middle) > 1:
             middle, inverse = middle[species], inverse[species]
         return ((values - middle) * inverse).abs().amax(dim=1)
 
     def set_range(self, k: int, values: Tensor, *, floor: float, wider: float, n_watched: int) -> None:
-        """Set the ranges of the species ``k`` from what it has in the training.
+        """Set the ranges of species ``k`` from values in the training data.
 
         Parameters
         ----------
         k : int
         values : Tensor [n, K]
         floor : float
-            The least half width.
+            Smallest half width.
         wider : float
-            The share by which half widths are larger than those of ``values``.
+            Relative widening of the ranges of ``values``.
         n_watched : int
-            How many of the K numbers are watched: ranges along more directions than the data fill tell nothing, as
-            what is like the data would be beyond them.
+            Number of components to compare. Data that are few do not fill all directions; ranges along the empty
+            directions would be exceeded by structures like the data.
         """
         low, high = values.amin(dim=0), values.amax(dim=0)
         self.middle[k] = (low + high) / 2
@@ -56,11 +57,11 @@ class Interval(torch.nn.Module):
 
 
 class TrainingRange(torch.nn.Module):
-    """Ranges of the numbers of neighbors and of the features in the training.
+    """Ranges of the numbers of neighbors and of the features in the training data.
 
-    The features of every species are seen along their first principal components in the training data.  Kept are the
-    ranges of atoms and, narrower, those of means over the atoms of a structure, which tell phases and densities apart.
-    Every measure is 1 at the edge of the training data and 0 in their middle.
+    The features of every species are projected on their first principal components in the training data. There is a range
+    for single atoms, and a narrower range for means over the atoms of a structure, which distinguishes phases and
+    densities. Every measure is 1 at the edge of the training data and 0 in their middle.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ class TrainingRange(torch.nn.Module):
 
     @torch.no_grad()
     def project(self, features: Tensor, species: Tensor) -> Tensor:
-        """Project features [C, F] of centers on the components of their species [C]: Tensor [C, K]."""
+        """Project features [C, F] of centers on the principal components of their species [C]; returns [C, K]."""
         if len(self.species) == 1:
             return (features.to(self.mean) - self.mean[0]) @ self.axes[0]
         along = self.mean.new_zeros(len(features), self.n_components)
@@ -107,17 +108,17 @@ class TrainingRange(torch.nn.Module):
 
     @torch.no_grad()
     def atoms(self, along: Tensor, species: Tensor) -> Tensor:
-        """Measure the features of centers, projected [C, K]: Tensor [C]."""
+        """Measures [C] of the projected features [C, K] of centers."""
         return self.of_atoms(along, species)
 
     @torch.no_grad()
     def neighbors(self, counts: Tensor, species: Tensor) -> Tensor:
-        """Measure the numbers of neighbors [C] of centers: Tensor [C]."""
+        """Measures [C] of the numbers of neighbors [C] of centers."""
         return self.of_neighbors(counts.to(self.mean)[:, None], species)
 
     @torch.no_grad()
     def structures(self, along: Tensor, species: Tensor, batch: Tensor, n_systems: int) -> Tensor:
-        """Measure the means over the centers of each species of every structure.
+        """Measures [B] of structures: the largest measure of the means over the centers of each species.
 
         Parameters
         ----------
@@ -140,7 +141,7 @@ class TrainingRange(torch.nn.Module):
 
     @torch.no_grad()
     def fit(self, samples: Sequence[tuple[Tensor, Tensor, Tensor]]) -> "TrainingRange":
-        """Set the ranges from the structures of the training.
+        """Set the ranges from training structures.
 
         Parameters
         ----------
@@ -149,7 +150,7 @@ class TrainingRange(torch.nn.Module):
         Returns
         -------
         TrainingRange
-            Itself.
+            The object itself.
         """
         n = max(len(samples), 1)
         wider = MARGIN / n + (FEWEST / n) ** 4
@@ -161,22 +162,22 @@ class TrainingRange(torch.nn.Module):
         return self
 
     def _fit_species(self, k, features, counts, wider):
-        """Principal components and ranges of one species.
+        """Set principal components and ranges of one species.
 
         Parameters
         ----------
         features : tuple of Tensor [n, F]
-            By structure.
+            Features of its atoms, one tensor for each structure.
         counts : Tensor
             Numbers of neighbors of all its atoms.
         """
         every = torch.cat(features)
         n_watched = max(1, len(features) // PER_COMPONENT)
         mean, spread = every.mean(dim=0), every.std(dim=0, correction=0)
-        inverse = 1 / (spread + 0.1 * spread.mean() + 1e-12)  # what hardly varies must not be blown up
+        inverse = 1 / (spread + 0.1 * spread.mean() + 1e-12)  # limits the scale of features that hardly vary
         chosen = (every[:: max(1, len(every) // SAMPLES)] - mean) * inverse
         axes = torch.linalg.svd(chosen, full_matrices=False)[2][: self.n_components].T
-        axes = axes * axes.gather(0, axes.abs().argmax(dim=0)[None]).sign()  # one of the two directions
+        axes = axes * axes.gather(0, axes.abs().argmax(dim=0)[None]).sign()  # fixes the sign of each axis
         watched = min(axes.shape[1], n_watched)
         self.mean[k], self.axes[k, :, :watched] = mean, axes[:, :watched] * inverse[:, None]
         size = float((spread * inverse).norm())
