@@ -5,7 +5,8 @@ python docs/make_settings.py
 
 from pathlib import Path
 
-from ase_mlelec.train.config.schema import described, interval, settings
+from ase_mlelec.train.config.nodes import described, interval
+from ase_mlelec.train.config.schema import settings
 
 PAGE = Path(__file__).with_name("settings.rst")
 HEAD = """\

@@ -1,8 +1,11 @@
 """The TOML configuration: strict keys, named types, and defaults that are enough."""
 
+import re
+
 import pytest
 
-from ase_mlelec.train.config import Config, DescriptorConfig, parse_config, read_config
+from ase_mlelec.train import config as sections
+from ase_mlelec.train.config import Config, DescriptorConfig, EnergyConfig, parse_config, read_config
 
 SHORTEST = """
 [data]
@@ -112,3 +115,43 @@ def test_names_of_labels():
     data["keys"] = {"enrgy": "E"}
     with pytest.raises(ValueError, match="unknown key 'data.keys.enrgy'; did you mean 'energy'"):
         parse_config(table)
+
+
+@pytest.mark.parametrize(
+    "name, remedy",
+    [
+        ("coarse", "[data.weights]"),
+        ("far", "[data.weights]"),
+        ("far_weight", "[data.weights]"),
+        ("coarse_ridge", "leave it out"),
+        ("relevance", "leave it out"),
+    ],
+)
+def test_settings_of_former_versions(name, remedy):
+    with pytest.raises(ValueError, match=f"^energy.{name}: got a setting of former versions; .*{re.escape(remedy)}"):
+        parse_config(table(energy={name: 1}))
+    with pytest.raises(ValueError, match=f"^{name}: got a setting of former versions; "):
+        EnergyConfig(**{name: 1})
+
+
+@pytest.mark.parametrize("name", [name for name in sections.__all__ if name[0].isupper()])
+def test_mistakes_in_python_are_one_line(name):
+    section = getattr(sections, name)
+    every = tuple(section.model_fields)
+    mistakes = [{"qwertz": 1}, *({key: value} for key in every for value in (object(), -1, "x", (1.0,)))]
+    for settings in [*mistakes, *(dict.fromkeys(every, value) for value in (object(), -1, "x"))]:
+        try:
+            section(**settings)
+        except ValueError as error:
+            assert type(error) is ValueError and "\n" not in str(error), error
+        else:
+            assert "qwertz" not in settings
+
+
+def test_settings_cannot_be_changed():
+    config = parse_config(table())
+    with pytest.raises(ValueError, match="^seed: settings are frozen; give it when the Config is made$"):
+        config.seed = 3
+    with pytest.raises(ValueError, match="^data: got 'x', need a section"):
+        Config(data="x", output=config.output, energy=config.energy)
+    assert Config(data=config.data, output=config.output, energy=config.energy) == config

@@ -2,25 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-LONGEST_TEXT, MOST_NAMES = 4096, 10_000
+from ase_mlelec.train.config.mistakes import LONGEST_TEXT, SettingError, one_line
 
-
-class SettingError(ValueError):
-    """Error of settings that are valid one by one, but contradict each other.
-
-    Parameters
-    ----------
-    key : str
-        Name of the setting to change, relative to the section that is checked; "" for the section itself.
-    text : str
-        Message: the value, the need, and a remedy.
-    """
-
-    def __init__(self, key, text):
-        super().__init__(text)
-        self.key = key
+MOST_NAMES = 10_000
 
 
 class Section(BaseModel):
@@ -29,6 +15,19 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    def __init__(self, **settings):
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise ValueError(one_line(error, settings, type(self).model_json_schema())) from None
+
+    __init__.__pydantic_base_init__ = True  # sections of a TOML file are made without it, whole files have one message
+
+    def __setattr__(self, name, value):
+        if name in type(self).model_fields:
+            raise ValueError(f"{name}: settings are frozen; give it when the {type(self).__name__} is made")
+        super().__setattr__(name, value)
 
 
 def _check_text(text: str) -> str:

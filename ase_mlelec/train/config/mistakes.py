@@ -2,10 +2,34 @@
 
 import difflib
 
-from ase_mlelec.train.config.base import LONGEST_TEXT, SettingError
-from ase_mlelec.train.config.schema import described, interval, node_at
+from ase_mlelec.train.config.nodes import described, interval, node_at
 
+LONGEST_TEXT = 4096
+WEIGHTS = "put its files into data.files, with configuration weights in [data.weights]"
+FORMER = {  # section and setting -> what to do instead
+    ("EnergyConfig", "coarse"): WEIGHTS,
+    ("EnergyConfig", "far"): WEIGHTS,
+    ("EnergyConfig", "far_weight"): "give it to the files of 'far', in data.files and [data.weights]",
+    ("EnergyConfig", "coarse_ridge"): "leave it out: 'ridge' holds for all files",
+    ("EnergyConfig", "relevance"): "leave it out: 'ridge' and the roughness of the features say how much they may have",
+}
 ORDER = ("extra_forbidden", "missing")  # kinds of mistakes that are reported before others
+
+
+class SettingError(ValueError):
+    """Error of settings that are valid one by one, but contradict each other.
+
+    Parameters
+    ----------
+    key : str
+        Name of the setting to change, relative to the section that is checked; "" for the section itself.
+    text : str
+        Message: the value, the need, and a remedy.
+    """
+
+    def __init__(self, key, text):
+        super().__init__(text)
+        self.key = key
 
 
 def one_line(error, table, schema) -> str:
@@ -17,7 +41,7 @@ def one_line(error, table, schema) -> str:
     table : dict
         The table that was validated.
     schema : dict
-        JSON schema of the configuration.
+        JSON schema of it.
     """
     found = error.errors(include_url=False, include_input=False)
     first = min(found, key=lambda mistake: ORDER.index(mistake["type"]) if mistake["type"] in ORDER else len(ORDER))
@@ -28,13 +52,16 @@ def one_line(error, table, schema) -> str:
     *place, key = first["loc"]
     parent = node_at(schema, place)
     if first["type"] == "extra_forbidden":
-        return _unknown(_name((*place, str(key)[:80])), str(key), parent["properties"])
+        return _unknown(_name((*place, str(key)[:80])), str(key), parent)
     if first["type"] == "missing" and "properties" in parent:
         return f"key '{_name(first['loc'])}' is missing; add it"
     return _wrong_value(first["loc"], table, schema, first["type"])
 
 
-def _unknown(name, key, known):
+def _unknown(name, key, section):
+    known, remedy = section["properties"], FORMER.get((section.get("title"), key))
+    if remedy:
+        return f"{name}: got a setting of former versions; {remedy}"
     near = difflib.get_close_matches(key[:100], known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return f"unknown key '{name}'; {hint}known are {', '.join(known)}"
@@ -44,7 +71,7 @@ def _wrong_value(place, table, schema, kind):
     """Message for a value, or an entry of an array, of the wrong type or out of range."""
     value, parent = table, table
     for part in place:
-        parent, value = value, value[part] if not isinstance(value, list) or part < len(value) else None
+        parent, value = value, value[part] if not isinstance(value, list | tuple) or part < len(value) else None
     node, name = node_at(schema, place), _name(place)
     if isinstance(place[-1], int):
         array = node_at(schema, place[:-1])
