@@ -236,6 +236,10 @@ def test_labels_and_the_data_set(tmp_path, capsys):
     for name in "noise-300", "noise-302":
         (work / f"{name}.npz").rename(tmp_path / f"{name}.npz")
     (tmp_path / "noise-302.npz").rename(work / "noise-309.npz")  # new; the two that are not there any more stay
+    with np.load(work / "noise-303.npz") as label:
+        spelled = {"centres" if key == "centers" else key: label[key] for key in label.files}
+    assert "centres" in spelled  # as labels of before spell it
+    np.savez(work / "noise-303.npz", **spelled)
     layered.collect(work, tmp_path / "mos2.h5", mos2.functions, mos2.ATTRIBUTES)
     assert [frame.name for frame in read_frames(tmp_path / "mos2_forces.h5")] == ["noise-302", "noise-309"]
     after = {frame.name: frame.hamiltonian for frame in Hamiltonians(tmp_path / "mos2.h5")}

@@ -216,9 +216,8 @@ def load_label(path, functions_of):
     if "r_vectors" not in data:
         return Frame(atoms, {"energy": float(data["energy"]), "forces": data["forces"]}, path.stem, role(path.stem))
     functions = functions_of(atoms)
-    hamiltonian = WannierHamiltonian(
-        data["cell"], data["r_vectors"], data["matrices"].astype(float), centers=data["centres"]
-    )
+    centers = data["centers" if "centers" in data else "centres"]  # labels of before are spelled so
+    hamiltonian = WannierHamiltonian(data["cell"], data["r_vectors"], data["matrices"].astype(float), centers=centers)
     hamiltonian = referred_to(at_their_atoms(hamiltonian, atoms, functions), float(data["vacuum_level"]))
     return HamiltonianFrame(
         atoms, hamiltonian, functions, float(data["energy"]), data["forces"], path.stem, role(path.stem)
