@@ -34,9 +34,9 @@ WOUT = """
  *----------------------------------------------------------------------------*
  |  Number of Wannier Functions               :                 2             |
  Final State
-  WF center and spread    1  (  0.100000,  0.000000,  0.000000 )     1.00000000
-  WF center and spread    2  (  2.000000,  0.500000,  0.000000 )     1.00000000
-  Sum of centers and spreads (  2.100000,  0.500000,  0.000000 )     2.00000000
+  WF centre and spread    1  (  0.100000,  0.000000,  0.000000 )     1.00000000
+  WF centre and spread    2  (  2.000000,  0.500000,  0.000000 )     1.00000000
+  Sum of centres and spreads (  2.100000,  0.500000,  0.000000 )     2.00000000
 """
 UNFINISHED = WOUT.partition(" Final State")[0]
 

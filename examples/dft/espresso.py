@@ -163,7 +163,7 @@ def wannier(atoms, directory, projections, n_functions):
         projections,
         n_functions,
         (1, 1, 1),
-        "gamma_only = true\nguiding_centers = true\nwrite_xyz = true\nnum_iter = 500\nconv_window = 5\nconv_tol = 1e-9",
+        "gamma_only = true\nguiding_centres = true\nwrite_xyz = true\nnum_iter = 500\nconv_window = 5\nconv_tol = 1e-9",
     )
     output = Path(directory) / "x.wout"
     if "convergence criteria satisfied" not in output.read_text():

@@ -286,7 +286,7 @@ def test_former_names_and_places():
     with pytest.deprecated_call(match="pass centers by name"):
         former = WannierHamiltonian(*graphene(mass=0.3), GRAPHENE_SITES)
     with pytest.deprecated_call(match="now centers="):
-        WannierHamiltonian(*graphene(mass=0.3), centers=GRAPHENE_SITES)
+        WannierHamiltonian(*graphene(mass=0.3), centres=GRAPHENE_SITES)
     with pytest.deprecated_call(match=r"now WannierHamiltonian\.centers"):
         np.testing.assert_array_equal(former.centres, found.centers)
     with pytest.deprecated_call(match="pass n_bands by name"):

@@ -301,7 +301,7 @@ def test_born_file_of_a_crystal_with_symmetry(tmp_path):
         ("valence_charges", None, r"have no valence_charges of Si, O; set model.metadata\['valence_charges'\] ="),
         ("valence_charges", {"O": 6}, "have no valence_charges of Si; set"),
         ("electrons_per_centre", None, "have no electrons_per_centre of O; set"),
-        ("electrons_per_centre", {"O": 8, "Si": 0.5}, "_center names O, Si, the centers of the model are O; correct"),
+        ("electrons_per_centre", {"O": 8, "Si": 0.5}, "_centre names O, Si, the centers of the model are O; correct"),
     ],
 )
 def test_charges_that_do_not_fit(key, value, message):

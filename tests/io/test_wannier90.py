@@ -38,11 +38,11 @@ WOUT = """
  *----------------------------------------------------------------------------*
  |  Number of Wannier Functions               :                 2             |
  Initial State
-  WF center and spread    1  (  9.000000,  9.000000,  9.000000 )     9.00000000
+  WF centre and spread    1  (  9.000000,  9.000000,  9.000000 )     9.00000000
  Final State
-  WF center and spread    1  (  {x:.6f}, -0.755890,  0.944863 )     2.84264245
-  WF center and spread    2  ( -0.566918,  0.188973,  0.377945 )    {spread}
-  Sum of centers and spreads (  0.000000, -0.566918,  1.322808 )     4.84264245
+  WF centre and spread    1  (  {x:.6f}, -0.755890,  0.944863 )     2.84264245
+  WF centre and spread    2  ( -0.566918,  0.188973,  0.377945 )    {spread}
+  Sum of centres and spreads (  0.000000, -0.566918,  1.322808 )     4.84264245
 """
 
 
@@ -354,8 +354,8 @@ def test_win(tmp_path):
 
 def test_former_names():
     with pytest.deprecated_call(match="wannier90.read_centres is now .*read_centers"):
-        assert wannier90.read_centers is read_centers
+        assert wannier90.read_centres is read_centers
     atoms, positions, *_ = water(np.random.default_rng(1))
     with pytest.deprecated_call():
-        found, _ = wannier90.assign_centers(atoms, centers=positions, per_species={"O": 4})
+        found, _ = wannier90.assign_centers(atoms, centres=positions, per_species={"O": 4})
     np.testing.assert_array_equal(found, assign_centers(atoms, positions, {"O": 4})[0])

@@ -115,7 +115,7 @@ def _rows_of_xyz(path, text):
 # seed.wout, to which a restarted run appends
 
 _NUMBER = r"\s*([-+\d.Ee]+)\s*"
-_CENTER = re.compile(rf"WF center and spread\s+(\d+)\s+\({_NUMBER},{_NUMBER},{_NUMBER}\){_NUMBER}$", re.MULTILINE)
+_CENTER = re.compile(rf"WF centre and spread\s+(\d+)\s+\({_NUMBER},{_NUMBER},{_NUMBER}\){_NUMBER}$", re.MULTILINE)
 _SUM = re.compile(rf"^\s*\({_NUMBER},{_NUMBER},{_NUMBER}\){_NUMBER}$", re.MULTILINE)
 _COLUMN = r"[ \t]+([-+\d.Ee]+)"  # apart by blanks, or a number could be taken for two
 _VECTOR = re.compile(rf"^\s*a_([123]){_COLUMN}{_COLUMN}{_COLUMN}\s*$", re.MULTILINE)
@@ -125,7 +125,7 @@ _SITE = re.compile(rf"^ \|\s*(\S+)\s+[\d*]+{_COLUMN}{_COLUMN}{_COLUMN}\s+\|")
 def _final_state(path, text):
     """(what is above the last final state, the final state) of a ``.wout`` text."""
     head, found, final = text.rpartition("Final State")
-    if not (found and "Sum of centers and spreads" in final and _unit(head) and _count(head)):
+    if not (found and "Sum of centres and spreads" in final and _unit(head) and _count(head)):
         raise Wannier90Error(f"{path}: no final state; the run did not finish, or this is not a .wout file")
     return head, final
 
@@ -142,7 +142,7 @@ def _count(head):
 
 def _functions_of_wout(path, head, final):
     """(centers [W, 3], Å, spreads [W], Å^2) of the final state."""
-    rows, _, rest = final.partition("Sum of centers and spreads")
+    rows, _, rest = final.partition("Sum of centres and spreads")
     found = _CENTER.findall(rows)
     if [row[0] for row in found] != [str(n + 1) for n in range(len(found))] or str(len(found)) != _count(head):
         raise Wannier90Error(f"{path}: got {len(found)} readable centers, need {_count(head)}; run Wannier90 again")

@@ -34,12 +34,7 @@ def train_hamiltonian(config, progress=True):
     """``train`` for a Hamiltonian, after the energy where that is wanted: of the same data, and of other files."""
     data, others = _hamiltonians(config)
     options = config.hamiltonian
-    parts = {name: data.select(*getattr(config.data, name)) for name in ("train", "validation", "test")}
-    if not len(parts["train"]):
-        raise ValueError(
-            f"{data.path}: got {len(data)} frames of the groups {', '.join(sorted(set(data.groups)))}, "
-            f"none of them to train on; name groups in data.train, now {', '.join(config.data.train)}"
-        )
+    parts = _parts(data, config)
     output = config.folder / config.output.model
     output.parent.mkdir(parents=True, exist_ok=True)
     bands = _untrained(parts["train"], config)
@@ -93,6 +88,17 @@ def train_hamiltonian(config, progress=True):
     for checkpoint in checkpoints:
         checkpoint.unlink(missing_ok=True)
     return model.eval()
+
+
+def _parts(data, config):
+    """dict of the structures to train on, for validation and for tests."""
+    parts = {name: data.select(*getattr(config.data, name)) for name in ("train", "validation", "test")}
+    if not len(parts["train"]):
+        raise ValueError(
+            f"{data.path}: got {len(data)} frames of the groups {', '.join(sorted(set(data.groups)))}, "
+            f"none of them to train on; name groups in data.train, now {', '.join(config.data.train)}"
+        )
+    return parts
 
 
 def _fit_linear_parts(model, items, config, path):
