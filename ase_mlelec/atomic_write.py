@@ -6,7 +6,9 @@ import os
 import socket
 import warnings
 import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 
 try:
@@ -16,7 +18,7 @@ except ImportError:  # not on Windows
 
 
 @contextmanager
-def replacing(path):
+def replacing(path: str | PathLike) -> Iterator:
     """Path of a temporary file with the same suffix that takes the place of ``path`` when the block ends without error.
 
     An interrupted program leaves the old file as it was, and a reader never sees half of the new one. The new file is
@@ -33,7 +35,7 @@ def replacing(path):
         partial.unlink(missing_ok=True)
 
 
-def remove_leftovers(path):
+def remove_leftovers(path: str | PathLike) -> None:
     """Remove what killed programs left of their temporary files for ``path``; only with a FileLock on it."""
     path = Path(os.path.realpath(path))
     for name in os.listdir(path.parent):
@@ -56,7 +58,7 @@ class FileLock:
         Where another one, of this process or another, holds the lock.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | PathLike):
         self.path = Path(os.path.realpath(path))
         self.file = self.path.with_name(f"{self.path.name}.lock")
         self._pid, self._descriptor = os.getpid(), None
@@ -101,7 +103,7 @@ class FileLock:
         except OSError:
             pass  # no space: the lock holds all the same, without a name
 
-    def release(self):
+    def release(self) -> None:
         if self._descriptor is not None and os.getpid() == self._pid:
             self.file.unlink(missing_ok=True)  # before others may take it
             self._drop()

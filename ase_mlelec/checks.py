@@ -1,19 +1,21 @@
 """What every reader checks before it believes a number."""
 
 import re
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def printable(text, most=200):
+def printable(text: object, most: int = 200):
     """``text`` in one line that every terminal shows, shortened to ``most`` letters: what messages quote of a file."""
     text = re.sub(r"\s*[^\S ]\s*", " ", str(text)).strip()
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def check_finite(path, what, values, error=ValueError):
+def check_finite(path: str | PathLike, what: str, values: ArrayLike, error=ValueError):
     """``values`` as they came, after refusing NaN and infinity.
 
     Parameters
@@ -35,7 +37,7 @@ def check_finite(path, what, values, error=ValueError):
     return values
 
 
-def check_count(path, what, count, bytes_each, error=ValueError):
+def check_count(path: str | PathLike, what: str, count: int, bytes_each: int, error=ValueError) -> int:
     """``count`` as an int, after refusing counts that a file of its size cannot hold, before memory is taken.
 
     Parameters

@@ -1,14 +1,18 @@
 """Model = descriptor + named heads. What is saved, loaded and evaluated."""
 
 import copy
+from os import PathLike
 
 import torch
 from ase.calculators.calculator import InputError
 from ase.data import atomic_numbers, chemical_symbols
+from torch import Tensor
 
 from ase_mlelec.descriptors.base import species_table
+from ase_mlelec.edges import Edges
 from ase_mlelec.heads.base import FittingNets, HeadOfPairs
 from ase_mlelec.model_file.write import save_model
+from ase_mlelec.system import System
 
 
 class Model(torch.nn.Module):
@@ -37,6 +41,8 @@ class Model(torch.nn.Module):
         Where descriptors differ in species, or ``electronic`` in its cutoff.
     """
 
+    _species_of_number: Tensor
+
     def __init__(self, descriptor, heads, metadata=None, electronic=None, core=None, ranges=None, pairs=None):
         super().__init__()
         if pairs is not None and pairs.species != descriptor.species:
@@ -58,7 +64,7 @@ class Model(torch.nn.Module):
         return self.descriptor.species
 
     @property
-    def cutoff(self):
+    def cutoff(self) -> float:
         """float, Å, of edges for all heads; for the energy those within ``descriptor.cutoff`` are enough."""
         return max(self.descriptor.cutoff, self.pairs.cutoff if self.pairs else 0.0)
 
@@ -74,13 +80,13 @@ class Model(torch.nn.Module):
             f"{self.cutoff:g} Å, {size} parameters)"
         )
 
-    def descriptor_of(self, quantity):
+    def descriptor_of(self, quantity: str):
         """The Descriptor that a head sees."""
         if self.pairs is not None and quantity in self.heads and self.is_of_pairs(quantity):
             return self.pairs
         return self.descriptor if quantity == "energy" or self.electronic is None else self.electronic
 
-    def check_species(self, numbers):
+    def check_species(self, numbers: Tensor) -> None:
         """Raise InputError if an atomic number is foreign to the model."""
         known = {atomic_numbers[symbol] for symbol in self.species}
         foreign = sorted({int(z) for z in numbers} - known)
@@ -91,7 +97,7 @@ class Model(torch.nn.Module):
                 f"{', '.join(self.species)}; use or train a model with all species of the structure"
             )
 
-    def is_center(self, numbers, *quantities):
+    def is_center(self, numbers: Tensor, *quantities) -> Tensor:
         """Tensor [N], bool: the atoms (numbers [N]) that have one of the quantities; all unless the heads name some."""
         chosen = set()
         for head in (self.heads[name] for name in quantities):
@@ -99,7 +105,7 @@ class Model(torch.nn.Module):
         wanted = torch.tensor([atomic_numbers[self.species[k]] for k in sorted(chosen)], device=numbers.device)
         return torch.isin(numbers, wanted)
 
-    def forward(self, system, edges, quantities=None):
+    def forward(self, system: System, edges: Edges, quantities=None) -> dict:
         """dict of the quantities asked for (default all): Tensor [C, ...] of every center; of pairs of atoms Blocks.
 
         Parameters
@@ -126,7 +132,7 @@ class Model(torch.nn.Module):
             found[name] = self.evaluate_head(name, seen[source], system, edges)
         return found
 
-    def is_of_pairs(self, name):
+    def is_of_pairs(self, name: str) -> bool:
         """Whether a quantity belongs to pairs of atoms."""
         return isinstance(self.heads[name], HeadOfPairs)
 
@@ -138,7 +144,7 @@ class Model(torch.nn.Module):
             return system, edges
         return system.to(dtype), edges.with_vec(edges.vec.to(dtype))
 
-    def evaluate_head(self, name, environment, system, edges):
+    def evaluate_head(self, name: str, environment, system: System, edges: Edges):
         """One quantity from the environment that its descriptor made: Tensor [C, ...] of the centers of ``edges``,
         energies with the core; of pairs of atoms Blocks."""
         values = self.heads[name](environment, edges)
@@ -148,11 +154,11 @@ class Model(torch.nn.Module):
             values, getattr(self.heads[name], "reference", values.new_zeros(len(self.species))), system, edges
         )
 
-    def species_index(self, numbers):
+    def species_index(self, numbers: Tensor) -> Tensor:
         """Tensor [N] of the places in ``species`` of atomic numbers [N]."""
         return self._species_of_number[numbers]
 
-    def range_of(self, quantity):
+    def range_of(self, quantity: str):
         """TrainingRange of the descriptor of a quantity, or None where it is not known."""
         name = (
             quantity
@@ -163,7 +169,7 @@ class Model(torch.nn.Module):
         )
         return self.ranges[name] if name in self.ranges else None
 
-    def save(self, path):
+    def save(self, path: str | PathLike) -> None:
         """Write the one-file model (see ase_mlelec.model_file)."""
         save_model(self, path)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ase import Atoms
+from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
@@ -29,16 +31,16 @@ class PrincipalComponents:
     components: np.ndarray
     explained_variance: np.ndarray
 
-    def scores(self, ados):
+    def scores(self, ados: ArrayLike):
         """Coordinates [..., K] of spectra [..., S] along the components, states/eV."""
         return (np.asarray(ados) - self.mean) @ self.components.T
 
-    def spectra(self, scores):
+    def spectra(self, scores: ArrayLike):
         """Spectra [..., S] at coordinates [..., K], states/eV."""
         return self.mean + np.asarray(scores) @ self.components
 
 
-def principal_components(ados, n_components=2):
+def principal_components(ados: ArrayLike, n_components: int = 2):
     """Principal component analysis of the ADOS of any number of atoms and snapshots.
 
     Parameters
@@ -75,7 +77,7 @@ def principal_components(ados, n_components=2):
     )
 
 
-def coordination(atoms, radius, width=0.0):
+def coordination(atoms: Atoms, radius: float, width: float = 0.0) -> NDArray:
     r"""Coordination number of every atom: neighbors within ``radius``, periodic images included.
 
     .. math::

@@ -11,6 +11,8 @@ import json
 import os
 import struct
 import warnings
+from collections.abc import Iterator
+from os import PathLike
 
 import numpy as np
 
@@ -28,14 +30,14 @@ class Journal:
     process. What a power failure leaves is checked like the rest.
     """
 
-    def __init__(self, path, run, first):
+    def __init__(self, path: str | PathLike, run, first: int):
         self.path, self.n_rows = path, first
         content = _packed(json.dumps({"run": run, "first": first}).encode())
         with replacing(path) as partial:
             partial.write_bytes(content)
         self._file, self._end = open(path, "r+b", buffering=0), len(content)  # noqa: SIM115
 
-    def append(self, rows):
+    def append(self, rows) -> None:
         """Add rows, list of dict of array. OSError where they cannot be written; those before are as they were."""
         content = memoryview(b"".join(_packed(_encoded(self.n_rows + k, row)) for k, row in enumerate(rows)))
         end = self._end
@@ -50,11 +52,11 @@ class Journal:
             raise
         self._end, self.n_rows = end, self.n_rows + len(rows)
 
-    def close(self):
+    def close(self) -> None:
         self._file.close()
 
 
-def read_run(file, path):
+def read_run(file, path: str | PathLike) -> tuple:
     """(run, number of the first row) of a journal, open file at its beginning; ValueError where they are damaged."""
     payload, _ = next(_records(file, os.fstat(file.fileno()).st_size), (None, False))
     if payload is None:
@@ -66,7 +68,7 @@ def read_run(file, path):
     return head["run"], head["first"]
 
 
-def read_rows(file, path, first):
+def read_rows(file, path: str | PathLike, first: int) -> Iterator:
     """Iterate over the (place, dict of array) of rows, from behind the first record of the open file on.
 
     A last row that was cut off is left out. One that is complete but has other numbers than were written is left out

@@ -5,10 +5,11 @@ import io
 import os
 import warnings
 import weakref
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from ase import units
+from ase import Atoms, units
 from ase.calculators.calculator import CalculatorSetupError
 from ase.io import write
 from ase.outputs import all_outputs
@@ -65,13 +66,13 @@ class ElectronicRecorder:
 
     def __init__(
         self,
-        atoms,
-        path,
+        atoms: Atoms,
+        path: str | PathLike,
         quantities=("energy", "temperature", "fermi_level", "total_dos", "order_parameter"),
         *,
         dyn=None,
         extxyz=None,
-        resume=True,
+        resume: bool = True,
     ):
         if atoms.calc is None:
             raise CalculatorSetupError("got atoms without a calculator; set atoms.calc before recording")
@@ -91,11 +92,11 @@ class ElectronicRecorder:
             self.close()
             raise
 
-    def close(self):
+    def close(self) -> None:
         """Bring the HDF5 file up to date, and let another recorder go on with it."""
         self._finish()
 
-    def __call__(self):
+    def __call__(self) -> None:
         """Add a row for the present structure."""
         repeated, self._last = fingerprint(self.atoms) == self._last, None
         if repeated:
@@ -142,7 +143,7 @@ class _Frames:
     A frame is written before its row; one whose row failed is overwritten by the next.
     """
 
-    def __init__(self, path, n_rows):
+    def __init__(self, path: str | PathLike, n_rows: int):
         self.path, self._new = Path(path), n_rows == 0
         self._end = self._written = 0
         if n_rows:
@@ -154,7 +155,7 @@ class _Frames:
                     stacklevel=4,
                 )
 
-    def write(self, atoms):
+    def write(self, atoms: Atoms) -> None:
         """Put a frame behind those that are kept."""
         text = io.StringIO()
         write(text, atoms, format="extxyz")
@@ -177,12 +178,12 @@ class _Frames:
                     ) from None
         self._written = self._end + len(content)
 
-    def keep(self):
+    def keep(self) -> None:
         """The last frame has its row."""
         self._end, self._new = self._written, False
 
 
-def heat(dyn, start, end, steps, *, progress=True):
+def heat(dyn, start: float, end: float, steps: int, *, progress: bool = True) -> None:
     """Run ``steps`` steps of a thermostatted ASE dynamics while its temperature goes linearly from start to end, K."""
     for step, _ in enumerate(tqdm(dyn.irun(steps), total=steps + 1, unit=" steps", disable=None if progress else True)):
         dyn.set_temperature(temperature_K=start + (end - start) * min(step + 1, steps) / max(steps, 1))

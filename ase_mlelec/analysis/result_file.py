@@ -10,8 +10,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 
 import h5py
@@ -61,7 +62,7 @@ class ResultFile(Mapping):
         For quantities that are not in it.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | PathLike):
         self.path = Path(path)
 
     @property
@@ -70,7 +71,7 @@ class ResultFile(Mapping):
             return _count_rows(file) + sum(1 for _ in behind)
 
     @property
-    def header(self):
+    def header(self) -> dict:
         """dict: format version, quantities, calculator and the metadata of its model."""
         with self.opened() as (file, _):
             return json.loads(file.attrs["ase_mlelec"])
@@ -107,12 +108,12 @@ class ResultFile(Mapping):
                 found += (start + np.flatnonzero(wrong)).tolist()
             return found
 
-    def blocks(self):
+    def blocks(self) -> Iterator:
         """Iterate over dict of array [n, ...] of the rows in the HDF5 file, some rows at a time."""
         with self.opened() as (file, _):
             yield from (arrays for _, arrays in read_blocks(file, _count_rows(file)))
 
-    def blocks_behind(self):
+    def blocks_behind(self) -> Iterator:
         """Iterate over dict of array [n, ...] of the rows that are in the journal alone, some rows at a time."""
         with self.opened() as (_, behind):
             block, size = [], 0
@@ -126,7 +127,7 @@ class ResultFile(Mapping):
                 yield stacked(block)
 
     @contextmanager
-    def opened(self):
+    def opened(self) -> Iterator:
         """(HDF5 file, iterator over the rows in the journal that are not in it)
 
         The journal is opened first: what it held then is in the HDF5 file that is opened next, if not in the journal.
@@ -203,7 +204,7 @@ class ResultFile(Mapping):
                 yield row
 
 
-def journal_of(path):
+def journal_of(path: str | PathLike):
     """Path of the journal beside a file."""
     path = Path(os.path.realpath(path))
     return path.with_name(f"{path.name}.journal")
@@ -221,7 +222,7 @@ def _count_rows(file):
 # Arrays of rows
 
 
-def joined(name, parts):
+def joined(name: str, parts):
     """Array [n, ...] of arrays [n_k, ...]; where their shapes differ they are filled up with NaN.
 
     Raises
@@ -245,7 +246,7 @@ def joined(name, parts):
     return found
 
 
-def stacked(rows):
+def stacked(rows: Sequence[Mapping]) -> dict:
     """dict of array [n, ...] from a list of dict of array."""
     return {name: joined(name, [np.asarray(row[name])[None] for row in rows]) for name in (rows[0] if rows else ())}
 
@@ -270,7 +271,7 @@ def _without_filling(value):
     return value[tuple(slice(int(end)) for end in ends)]
 
 
-def kind_of(name):
+def kind_of(name: str):
     """dtype of a quantity in files."""
     return INTEGERS.get(name, np.dtype("f8"))
 
@@ -278,7 +279,7 @@ def kind_of(name):
 # Rows in an open HDF5 file
 
 
-def read_blocks(file, n_rows):
+def read_blocks(file, n_rows: int) -> Iterator:
     """Iterate over (first row, dict of array) of the first ``n_rows``, some rows at a time."""
     names = [name for name in file if name not in BESIDE_ROWS]
     if not names:
@@ -289,7 +290,7 @@ def read_blocks(file, n_rows):
         yield start, {name: file[name][start : min(start + step, n_rows)] for name in names}
 
 
-def write_rows(file, arrays):
+def write_rows(file, arrays) -> None:
     """Add rows, dict of array [n, ...], to an HDF5 file open for writing, behind its complete ones."""
     n = _count_rows(file)
     arrays = arrays | {CHECKSUM: checksums(arrays)}
@@ -302,7 +303,7 @@ def write_rows(file, arrays):
     file.attrs["rows"] = n + len(values)
 
 
-def cut(file, n_rows):
+def cut(file, n_rows: int) -> None:
     """Leave the first ``n_rows`` in an HDF5 file open for writing."""
     file.attrs["rows"] = n_rows
     for name in file:

@@ -10,6 +10,8 @@ A *quantity* is asked for by name, and there is no list of names: it is
 Results are numbers or arrays of numbers. In a file they are HDF5 datasets with the structures along the first axis.
 """
 
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 from ase.io import iread
@@ -22,7 +24,16 @@ from ase_mlelec.analysis.result_writer import ResultWriter
 ATOMS_PER_BATCH = 1024  # small structures are evaluated together up to this size
 
 
-def evaluate(calc, images, quantities, *, batch_size=None, out=None, resume=True, progress=True):
+def evaluate(
+    calc,
+    images,
+    quantities: Sequence[str],
+    *,
+    batch_size: int | None = None,
+    out=None,
+    resume: bool = True,
+    progress: bool = True,
+):
     """Quantities of many structures, small structures evaluated together.
 
     ::
@@ -71,7 +82,7 @@ def evaluate(calc, images, quantities, *, batch_size=None, out=None, resume=True
         raise ValueError(f"got batch_size={batch_size}, need at least 1; leave it out for a good choice")
     images = _images(images)
     if out is None:
-        rows = []
+        rows: list = []
         _evaluate(calc, images, quantities, batch_size, rows.extend, None, progress)
         return stacked(rows)
     with writer_of(out, names, calc, resume) as writer:
@@ -88,7 +99,7 @@ def _evaluate(calc, images, quantities, batch_size, store, writer, progress):
             bar.update(len(batch))
 
 
-def writer_of(path, names, calc, resume):
+def writer_of(path: str | PathLike, names, calc, resume: bool):
     grid = getattr(calc, "relative_energies", calc.energies) if hasattr(calc, "get_dos") else None
     return ResultWriter(
         path,

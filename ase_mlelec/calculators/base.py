@@ -144,7 +144,7 @@ class MLElecCalculator(NoBands, StatesParameters, EvaluatesModels, Calculator):
         return self._cache.skin
 
     @skin.setter
-    def skin(self, skin: float):
+    def skin(self, skin: float) -> None:
         check_skin(skin)
         self._cache = EdgeCache(self._cache.cutoff, skin)
         if self._made_potential:
@@ -256,5 +256,5 @@ class MLElecCalculator(NoBands, StatesParameters, EvaluatesModels, Calculator):
             return self._uncertainty
 
     @uncertainty.setter
-    def uncertainty(self, spreads: dict[str, Any]):
+    def uncertainty(self, spreads: dict[str, Any]) -> None:
         self._uncertainty = spreads

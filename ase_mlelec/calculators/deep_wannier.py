@@ -100,7 +100,7 @@ class DeepWannierCalculator(MLElecCalculator):
         return None if self._field is None else self._field.copy()
 
     @electric_field.setter
-    def electric_field(self, field: ArrayLike | None):
+    def electric_field(self, field: ArrayLike | None) -> None:
         if field is not None:
             field = np.array(field, dtype=float)
             if field.shape != (3,) or not np.isfinite(field).all():
@@ -354,5 +354,5 @@ class StaticPolarizability(StaticPolarizabilityCalculator):
     def __init__(self, calculator):
         self.calculator = calculator
 
-    def __call__(self, atoms, *args, **kwargs):
+    def __call__(self, atoms: Atoms, *args, **kwargs):
         return self.calculator.get_polarizability(atoms) / units.COULOMB

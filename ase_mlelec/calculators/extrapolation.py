@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ase_mlelec.calculators.present import PresentStructure
 from ase_mlelec.calculators.warn import warn_caller
+from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
 from ase_mlelec.safety import OUTER, TrainingRange
@@ -155,7 +156,7 @@ class Seen:
     def __init__(self, known):
         self.known, self.parts = known, []
 
-    def add(self, environment):
+    def add(self, environment: Environment) -> None:
         if self.known is not None:
             self.parts.append(
                 (self.known.project(environment.features.detach(), environment.species), environment.species)
@@ -189,7 +190,7 @@ class WatchesRange(PresentStructure):
         return self._beyond.what
 
     @on_extrapolation.setter
-    def on_extrapolation(self, what: str):
+    def on_extrapolation(self, what: OnExtrapolation | str) -> None:
         chosen = as_choice(what)
         self._beyond = copy.copy(self._beyond)  # a copy, so that ``set`` can restore the former one after an error
         self._beyond.what, self._beyond.counts = chosen, {}

@@ -109,7 +109,7 @@ class MLDFTCalculator(MLElecCalculator):
         return self._temperature
 
     @electronic_temperature.setter
-    def electronic_temperature(self, temperature: float):
+    def electronic_temperature(self, temperature: float) -> None:
         check_temperature(temperature)
         with self._one_call():
             self._temperature = float(temperature)
@@ -121,7 +121,7 @@ class MLDFTCalculator(MLElecCalculator):
         return self._fixed_mu
 
     @fermi_level.setter
-    def fermi_level(self, mu: float | None):
+    def fermi_level(self, mu: float | None) -> None:
         if mu is not None and not (np.isscalar(mu) and np.isreal(mu)):
             raise CalculatorSetupError(f"got fermi_level={mu!r} eV; give a number, or None to solve for it")
         with self._one_call():

@@ -37,6 +37,6 @@ class NoBands:
     get_spin_polarized = _refusing("get_spin_polarized")
 
 
-def is_refusal(method):
+def is_refusal(method) -> bool:
     """Whether a method only raises, because its calculator has no bands."""
     return getattr(method, "is_refusal", False)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from ase.calculators.calculator import CalculatorSetupError, Parameters
 
+from ase_mlelec.model import Model
+
 FIXED = ("model", "device", "dtype", "potential")
 
 
@@ -42,7 +44,7 @@ class StatesParameters:
         return StatedParameters(plain(self._stated()) if self._is_made() else {})
 
     @parameters.setter
-    def parameters(self, parameters):
+    def parameters(self, parameters) -> None:
         if self._is_made():
             raise CalculatorSetupError("parameters cannot be replaced; change them with calc.set(name=value)")
 
@@ -70,12 +72,12 @@ def plain(value):
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)
 
 
-def stated(calculator):
+def stated(calculator) -> dict:
     """Name and parameters of any ASE calculator, dict of JSON types."""
     return {"name": calculator.name, **plain(calculator.todict() if hasattr(calculator, "todict") else {})}
 
 
-def name_of(member, model):
+def name_of(member, model: Model):
     """Name of a model: the name or path that the user gave, or else the description of the Model."""
     if isinstance(member, str | os.PathLike):
         return os.fspath(member)
@@ -89,7 +91,7 @@ def _arguments(part):
         return {}
 
 
-def fingerprint(model):
+def fingerprint(model: Model):
     """Hash of architecture, metadata and weights, 16 hexadecimal digits; the same for a model and its file."""
     parts = {
         name: [type(part).__name__, _arguments(part)]

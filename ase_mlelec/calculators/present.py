@@ -10,7 +10,7 @@ import inspect
 import threading
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -211,7 +211,7 @@ def _as_one_call(method):
 
 
 @contextmanager
-def torch_as_usual():
+def torch_as_usual() -> Iterator:
     """Context with gradients on, inference mode and autocast off, and new tensors on the CPU."""
     with ExitStack() as modes:
         if torch.is_inference_mode_enabled():

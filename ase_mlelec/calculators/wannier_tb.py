@@ -122,7 +122,7 @@ class WannierTBCalculator(MLElecCalculator):
         return self._temperature
 
     @electronic_temperature.setter
-    def electronic_temperature(self, temperature: float):
+    def electronic_temperature(self, temperature: float) -> None:
         check_temperature(temperature)
         with self._one_call():
             self._temperature = float(temperature)
@@ -134,7 +134,7 @@ class WannierTBCalculator(MLElecCalculator):
         return self._kpts
 
     @kpts.setter
-    def kpts(self, kpts: Any):
+    def kpts(self, kpts: Any) -> None:
         with self._one_call():
             try:
                 if np.ndim(kpts) == 1 and len(kpts) == 3 and all(int(n) == n and n >= 1 for n in kpts):

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ase_mlelec.descriptors import Descriptor
+
 
 class ArrayCache:
     """Arrays by name, computed once and kept in a file; an interrupted run continues with the arrays in the file.
@@ -26,7 +28,7 @@ class ArrayCache:
         For a file with arrays of another descriptor.
     """
 
-    def __init__(self, path: str | PathLike, descriptor):
+    def __init__(self, path: str | PathLike, descriptor: Descriptor):
         self.path = Path(path)
         with h5py.File(self.path, "a") as file:
             if file.attrs.setdefault("descriptor", repr(descriptor.arguments())) != repr(descriptor.arguments()):
@@ -34,7 +36,7 @@ class ArrayCache:
 
     def fill(
         self, names: Sequence[str], compute: Callable[[int], Tensor], *, progress: bool = True, title: str = "arrays"
-    ):
+    ) -> None:
         """Compute the arrays that the file lacks.
 
         Parameters

@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -93,11 +94,11 @@ class Frames(DataSet):
         return self.frames[k]
 
     @property
-    def groups(self):
+    def groups(self) -> list:
         """Group of every frame, list of str."""
         return [frame.group for frame in self.frames]
 
-    def take(self, indices):
+    def take(self, indices: Sequence[int]):
         """The frames at these indices, a data set of the same kind."""
         return Frames([self.frames[k] for k in indices], self.energies, self.attributes)
 
@@ -118,17 +119,17 @@ class Frames(DataSet):
         return super().select(*groups)
 
     @property
-    def labels(self):
+    def labels(self) -> tuple:
         """Names of the labels that all frames have, tuple of str."""
         return tuple(name for name, count in self.counts.items() if count == len(self))
 
     @property
-    def counts(self):
+    def counts(self) -> dict:
         """Number of frames with each label, dict by label."""
         counts = {name: sum(name in frame.labels for frame in self.frames) for name in data_labels()}
         return {name: count for name, count in counts.items() if count}
 
-    def require(self, *names):
+    def require(self, *names) -> None:
         """Raise ValueError unless every frame has all these labels, in the right shapes."""
         for i, frame in enumerate(self.frames):
             for name in names:
@@ -139,7 +140,7 @@ class Frames(DataSet):
                     )
                 self._check_label(i, name)
 
-    def check(self, *names):
+    def check(self, *names) -> None:
         """Raise ValueError unless the labels of these names (default: all) are known, finite and of the right shapes.
 
         Frames may lack labels.

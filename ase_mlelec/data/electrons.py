@@ -6,6 +6,7 @@ It finds data whose density of states is in another unit.
 import warnings
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ase_mlelec import units
 
@@ -24,7 +25,7 @@ NEAR = 1.2  # a unit is likely where the numbers of electrons agree within this 
 SHIFT = 0.5  # eV, or a grid step where that is longer: a warning names Fermi levels that differ by more
 
 
-def electrons_below(energies, dos, level, temperature):
+def electrons_below(energies: NDArray, dos: NDArray, level: float, temperature: float) -> float:
     """Number of electrons in a density of states, linear between its points, at a Fermi level.
 
     Parameters
@@ -49,7 +50,7 @@ def electrons_below(energies, dos, level, temperature):
     return float(((occupied[1:] + occupied[:-1]) / 2 * np.diff(fine)).sum())
 
 
-def likely_unit(found, needed, unit="1/(eV*A^3)"):
+def likely_unit(found, needed, unit: str = "1/(eV*A^3)"):
     """Unit in which the number of electrons is right, or None.
 
     ``found`` is the number of electrons with the data in ``unit``, ``needed`` is the right number.
@@ -58,7 +59,15 @@ def likely_unit(found, needed, unit="1/(eV*A^3)"):
     return next((name for name, ratio in ratios.items() if 1 / NEAR < ratio < NEAR and name != unit), None)
 
 
-def check_electrons(here, energies, dos, level, temperature, n_electrons, unit="1/(eV*A^3)"):
+def check_electrons(
+    here: str,
+    energies: NDArray,
+    dos: NDArray,
+    level: float,
+    temperature: float,
+    n_electrons: float,
+    unit: str = "1/(eV*A^3)",
+):
     """Refuse a density of states with a wrong number of electrons below the Fermi level of its calculation.
 
     Parameters
@@ -92,7 +101,9 @@ def check_electrons(here, energies, dos, level, temperature, n_electrons, unit="
     )
 
 
-def check_unit(here, energies, dos, level, temperature, n_electrons):
+def check_unit(
+    here: str, energies: NDArray, dos: NDArray, level: float, temperature: float, n_electrons: float
+) -> None:
     """As check_electrons, but refuse only errors that another unit explains, since the Fermi level may be shifted.
 
     Raises
@@ -109,7 +120,7 @@ def check_unit(here, energies, dos, level, temperature, n_electrons):
         )
 
 
-def warn_of_level(here, energies, found, claimed):
+def warn_of_level(here: str, energies: NDArray, found, claimed) -> None:
     """Warn where the Fermi level of the LDOS, ``found``, is far from the Fermi level of the calculation (eV)."""
     if abs(found - claimed) > max(SHIFT, np.diff(energies).max()):
         warnings.warn(

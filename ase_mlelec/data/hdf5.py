@@ -4,7 +4,7 @@ One attribute of a file (FileFormat.mark) tells its format: JSON that describes 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -157,7 +157,7 @@ class StoredDataSet(DataSet):
             self._keys = sorted(set(file) - set(self.common))
             self.groups = [text_attribute(subgroup(file, key), "group") for key in self._keys]
 
-    def take(self, indices):
+    def take(self, indices: Sequence[int]):
         """The structures at these indices, a data set of the same kind."""
         chosen = object.__new__(type(self))
         columns = {name: [getattr(self, name)[k] for k in indices] for name in ("_keys", "groups")}

@@ -232,7 +232,7 @@ def _frames(images, name, keys, source):
     return frames, used, unread
 
 
-def contents_of(atoms):
+def contents_of(atoms: Atoms) -> dict:
     """All contents of an image except the structure, dict by key; results of its calculator take precedence."""
     return {
         **{key: value for key, value in atoms.arrays.items() if key not in ("numbers", "positions")},

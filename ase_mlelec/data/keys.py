@@ -2,6 +2,8 @@
 
 import re
 import warnings
+from collections.abc import Mapping
+from os import PathLike
 
 import numpy as np
 
@@ -49,7 +51,7 @@ INPUTS = {
 }
 
 
-def check_keys(keys):
+def check_keys(keys: Mapping[str, str]) -> dict:
     """Check ``keys`` and return them as a dict; refuse unknown labels.
 
     Raises
@@ -65,7 +67,7 @@ def check_keys(keys):
     return dict(keys)
 
 
-def meant(key, value):
+def meant(key: str, value) -> tuple:
     """(whether a key looks like a label, name of that label or None), from the key and the form of its value."""
     lower, words = key.lower(), _words(key)
     # later rows are tried first, because their names may contain the names of earlier rows
@@ -89,7 +91,7 @@ def _words(key):
     return set(re.split("[^a-z]+", re.sub("([a-z])([A-Z])", r"\1_\2", key).lower()))
 
 
-def is_input(key, values):
+def is_input(key: str, values) -> bool:
     """Whether a key holds an input on which labels depend, with ``values`` that are nonzero or differ among frames."""
     words = set(re.split("[^a-z]+", key.lower()))
     if not (words & INPUTS or key.lower() in INPUTS):
@@ -113,7 +115,7 @@ def remedy(contents):
     return table and f"to read them set {table} in [data.keys] of the configuration, or give mlelec convert {options}"
 
 
-def check_used(source, keys, used, unread):
+def check_used(source: str | PathLike, keys: Mapping[str, str], used, unread) -> None:
     """Raise ValueError where no image has a key of the setting."""
     for label, key in keys.items():
         if key not in used:
@@ -124,7 +126,7 @@ def check_used(source, keys, used, unread):
             )
 
 
-def warn_of_unread(source, keys, unread):
+def warn_of_unread(source: str | PathLike, keys: Mapping[str, str], unread) -> None:
     """Warn once of unread keys that may be labels or inputs of labels; ``unread`` has the values by key."""
     named = {key: values[0] for key, values in unread.items() if _counts(key, values)}
     inputs = sorted(key for key, values in unread.items() if key not in named and is_input(key, values))

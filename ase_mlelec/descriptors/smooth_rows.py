@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ase_mlelec.descriptors.harmonics import harmonics
 from ase_mlelec.descriptors.radial import switch
@@ -28,7 +29,7 @@ class Shape(NamedTuple):
     embedding: torch.nn.Module
 
 
-def plain_rows(vec, shape, mean, radial, angular):
+def plain_rows(vec: Tensor, shape, mean, radial, angular) -> Tensor:
     """Table [1 + rows, E] of vectors [3, E]: x of the embedding, s, and w/r Y_lm of l = 1 .. l_max, as torch takes it.
 
     Parameters

@@ -1,6 +1,9 @@
 """Symmetric tensors of rank 2 of chosen centers, such as atomic polarizabilities."""
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from ase_mlelec.heads.vector import CenterHead
 
@@ -20,18 +23,20 @@ class TensorHead(CenterHead):
     Sommers et al. 2020 (Phys. Chem. Chem. Phys. 22, 10592) for the products; there the isotropic part is a constant.
     """
 
+    index: Tensor
+
     quantity = "polarizability"
 
     def __init__(
         self,
-        n_species,
-        n_features,
-        n_rows,
+        n_species: int,
+        n_features: int,
+        n_rows: int,
         centers,
-        widths=(240, 240, 240),
-        timestep=False,
-        full=False,
-        activation="tanh",
+        widths: Sequence[int] = (240, 240, 240),
+        timestep: bool = False,
+        full: bool = False,
+        activation: str = "tanh",
     ):
         n_out = 1 + (n_rows * (n_rows + 1) // 2 if full else n_rows)
         super().__init__(n_species, n_features, n_rows, centers, widths, timestep, n_out, activation)
@@ -42,7 +47,7 @@ class TensorHead(CenterHead):
             index[i, j] = index[j, i] = torch.arange(1, n_out)
             self.register_buffer("index", index, persistent=False)
 
-    def basis(self, frame):
+    def basis(self, frame) -> Tensor:
         eye = torch.eye(3, dtype=frame.dtype, device=frame.device).expand(len(frame), 1, 3, 3)
         if not self.full:
             return torch.cat([eye, frame[:, :, :, None] * frame[:, :, None]], dim=1)

@@ -1,7 +1,12 @@
 """Vectors of chosen centers, such as the displacement of the Wannier centroid from its atom."""
 
-import torch
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from ase_mlelec.descriptors.base import Environment
+from ase_mlelec.edges import Edges
 from ase_mlelec.heads.base import FittingNets, Head
 from ase_mlelec.nets import constructor_arguments
 
@@ -26,7 +31,19 @@ class CenterHead(Head):
         Number of tensors B_o.
     """
 
-    def __init__(self, n_species, n_features, n_rows, centers, widths, timestep, n_out, activation="tanh"):
+    place: Tensor
+
+    def __init__(
+        self,
+        n_species: int,
+        n_features: int,
+        n_rows: int,
+        centers,
+        widths: Sequence[int],
+        timestep: bool,
+        n_out: int,
+        activation: str = "tanh",
+    ):
         super().__init__()
         if not centers or not all(0 <= k < n_species for k in centers):
             raise ValueError(
@@ -51,7 +68,7 @@ class CenterHead(Head):
         """Sum [C, 3 ...] of the outputs [C, n_out] of the nets times ``basis``."""
         raise NotImplementedError(f"{type(self).__name__} must define contract(outputs, frame)")
 
-    def forward(self, environment, edges):
+    def forward(self, environment: Environment, edges: Edges):
         if environment.frame is None:
             raise ValueError(
                 f"{type(self).__name__} got a descriptor without rows that turn with the structure; use DeepPotSE"
@@ -78,7 +95,14 @@ class VectorHead(CenterHead):
     quantity = "dipole"
 
     def __init__(
-        self, n_species, n_features, n_rows, centers, widths=(240, 240, 240), timestep=False, activation="tanh"
+        self,
+        n_species: int,
+        n_features: int,
+        n_rows: int,
+        centers,
+        widths: Sequence[int] = (240, 240, 240),
+        timestep: bool = False,
+        activation: str = "tanh",
     ):
         super().__init__(n_species, n_features, n_rows, centers, widths, timestep, n_rows, activation)
 

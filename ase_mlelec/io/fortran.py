@@ -7,7 +7,7 @@ import numpy as np
 from ase_mlelec.checks import printable
 
 
-def fortran_floats(text):
+def fortran_floats(text: str):
     """Array of the numbers in a text written by Fortran, which prints 1e-100 as 1.0-100 and may print D for E.
 
     Raises

@@ -8,6 +8,7 @@ import json
 import math
 import mmap
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
 
 import h5py
@@ -22,7 +23,7 @@ LONG = 1 << 26  # bytes of a text
 AGAIN = "the file is damaged or was changed: write or copy it again"
 
 
-def check_heaps(path):
+def check_heaps(path: str | PathLike) -> None:
     """Raises LookupError for heaps in which the HDF5 library goes on for ever or takes far too much memory.
 
     Looks at a file once, unless it changes: data are read one structure at a time, again and again.
@@ -71,7 +72,7 @@ def one_line(error):
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def json_of(item, name, kind=dict):
+def json_of(item, name: str, kind=dict):
     """The JSON in an attribute of a file or group, of type ``kind``; ValueError where it is none or holds NaN."""
     path, text = item.file.filename, item.attrs.get(name)
 
@@ -94,7 +95,7 @@ def json_of(item, name, kind=dict):
     return value
 
 
-def text_attribute(item, name):
+def text_attribute(item, name: str):
     """str, an attribute of a group."""
     text = item.attrs.get(name)
     if not isinstance(text, str):
@@ -102,7 +103,7 @@ def text_attribute(item, name):
     return text
 
 
-def number_attribute(item, name):
+def number_attribute(item, name: str) -> float:
     """float, a finite attribute of a group."""
     number = item.attrs.get(name)
     if number is None or np.ndim(number) or np.asarray(number).dtype.kind not in "fiu":
@@ -110,7 +111,7 @@ def number_attribute(item, name):
     return float(check_finite(item.file.filename, f"attribute '{name}' of {item.name}", number))
 
 
-def subgroup(group, name):
+def subgroup(group, name: str):
     """The h5py.Group ``name`` of a group."""
     found = _member(group, name)
     if not isinstance(found, h5py.Group):
@@ -118,7 +119,7 @@ def subgroup(group, name):
     return found
 
 
-def read_array(group, name, shape, kind=float):
+def read_array(group, name: str, shape, kind=float):
     """Array of the dataset ``name``; numbers are finite.
 
     Parameters

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from ase_mlelec.checks import check_finite
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_npy(path, error=ValueError):
+def read_npy(path: str | PathLike, error=ValueError):
     """The numbers of a .npy file as float64, in the shape that they have there.
 
     Parameters
@@ -24,7 +25,7 @@ def read_npy(path, error=ValueError):
     return check_finite(path, "a number", array, error)
 
 
-def map_npy(path, error=ValueError, kinds="fiu"):
+def map_npy(path: str | PathLike, error=ValueError, kinds: str = "fiu"):
     """The numbers of a .npy file, of any finite or infinite value, as an array that is mapped from the file.
 
     Parameters

@@ -1,6 +1,7 @@
 """Text files of other programs, whatever has happened to them: compressed, cut off, damaged."""
 
 import zlib
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ EXPANSION = 200  # tables of numbers shrink to a third, XML to a twentieth; what
 LARGEST = 1e100  # of a number, so that it stays finite in other units
 
 
-def read_text(path, remedy, error=ValueError):
+def read_text(path: str | PathLike, remedy: str, error=ValueError):
     """Contents of a text file, which may be compressed by gzip; lines end in "\\n", bytes that are no UTF-8 replaced.
 
     Parameters
@@ -56,7 +57,7 @@ def _expanded(path, data, error):
     return b"".join(parts)
 
 
-def read_numbers(path, what, text, error=ValueError):
+def read_numbers(path: str | PathLike, what: str, text: str, error=ValueError):
     """Array of the numbers in a text, finite ones.
 
     Parameters

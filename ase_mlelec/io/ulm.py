@@ -7,13 +7,14 @@ items, place of the table of places), and at every place the length of a JSON te
 import json
 import math
 import os
+from os import PathLike
 
 import numpy as np
 
 INTEGER = np.dtype("<i8")
 
 
-def check_claims(path):
+def check_claims(path: str | PathLike) -> None:
     """Raises ValueError where items, texts or arrays of an ulm file end behind its last byte."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size

@@ -55,7 +55,7 @@ class Budget(torch.overrides.TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def bytes_of(name, args, kwargs):
+def bytes_of(name: str, args, kwargs):
     """Bytes of the array that one of FACTORIES makes.
 
     torch would tell with device="meta", but imports its compiler for that: 2 s whenever a first model is loaded.

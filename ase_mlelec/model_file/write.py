@@ -82,7 +82,7 @@ def _described(part):
     return {"class": type(part).__name__, "arguments": part.arguments()}
 
 
-def is_finite(tensor):
+def is_finite(tensor) -> bool:
     """Whether an array of any type holds neither NaN nor infinity."""
     return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 

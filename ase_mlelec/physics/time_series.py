@@ -17,7 +17,7 @@ _POINTS_PER_WIDTH = 8  # of the resolution, by zero padding
 # Fourier transforms
 
 
-def spectral_density(series, timestep, max_wavenumber, resolution, derive=False):
+def spectral_density(series, timestep, max_wavenumber, resolution, derive: bool = False) -> tuple:
     """Wavenumbers and S(ω) of a series [n, k], summed over k; of the series' time derivative where asked for."""
     check_positive("fs", timestep_fs=timestep)
     check_positive("cm^-1", max_wavenumber=max_wavenumber)
@@ -69,7 +69,7 @@ def _resolution(resolution, duration):
     return resolution
 
 
-def check_series(name, series, components):
+def check_series(name: str, series, components) -> None:
     if series.ndim < 1 or tuple(series.shape[1:]) != components or len(series) < 3:
         raise ValueError(
             f"{name}: got shape {list(series.shape)}, need [n, {', '.join(map(str, components))}] with at "
@@ -78,7 +78,7 @@ def check_series(name, series, components):
     check_finite(**{name: series})
 
 
-def check_positive(unit, **named):
+def check_positive(unit: str, **named) -> None:
     for name, value in named.items():
         if value.ndim or not 0 < value < math.inf:
             got = f"shape {list(value.shape)}" if value.ndim else f"{value:g} {unit}"

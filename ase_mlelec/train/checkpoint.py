@@ -7,6 +7,7 @@ unpickling code.
 import errno
 import hashlib
 import os
+from os import PathLike
 
 import torch
 
@@ -17,7 +18,7 @@ MAGIC = b"mlelec-checkpoint"
 DIGEST = 16
 
 
-def save_checkpoint(path, state):
+def save_checkpoint(path: str | PathLike, state) -> None:
     """Write ``state``, dict of tensors, numbers, strings, and lists and dicts of them.
 
     Raises
@@ -46,7 +47,7 @@ def save_checkpoint(path, state):
         ) from None
 
 
-def load_checkpoint(path):
+def load_checkpoint(path: str | PathLike):
     """The ``state`` that was saved, its tensors on the processor.
 
     Raises
@@ -73,7 +74,7 @@ def load_checkpoint(path):
     return state
 
 
-def check_identity(path, stored, identity):
+def check_identity(path: str | PathLike, stored, identity) -> None:
     """ValueError where a checkpoint belongs to another run; ``stored``, ``identity`` : dict of what tells runs
     apart."""
     stored = stored if isinstance(stored, dict) else {}

@@ -1,7 +1,11 @@
 """What training data must be, before anything is trained on them: finite, of possible size, atoms apart."""
 
+from os import PathLike
+
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import InputError
+from numpy.typing import ArrayLike
 
 from ase_mlelec.edges import connect, find_pairs
 from ase_mlelec.quantities import LABELS
@@ -23,7 +27,7 @@ def _check_label(name, value, what, n_atoms):
     check_numbers(value, what, row.largest, row.unit + " per atom" * row.extensive, n_atoms if row.extensive else 1)
 
 
-def check_frames(frames, path):
+def check_frames(frames, path: str | PathLike):
     """``frames`` as they came, of the file ``path``.
 
     Raises
@@ -69,7 +73,7 @@ def check_snapshots(snapshots):
     return snapshots
 
 
-def check_numbers(values, what, largest, unit, per=1):
+def check_numbers(values: ArrayLike, what: str, largest: float, unit: str, per: int = 1) -> None:
     """Raise ValueError, which names ``what``, for numbers that are not finite or above ``largest`` times ``per``."""
     values = np.asarray(values, dtype=float)
     if not np.isfinite(values).all():
@@ -82,7 +86,7 @@ def check_numbers(values, what, largest, unit, per=1):
         )
 
 
-def check_structure(atoms, where):
+def check_structure(atoms: Atoms, where: str) -> None:
     """Raise ValueError, which begins with ``where``, for a structure without volume, and for atoms at one place."""
     try:
         system = System.from_atoms(atoms)

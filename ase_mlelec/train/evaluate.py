@@ -4,13 +4,15 @@ import numpy as np
 import torch
 
 from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.frames import Frames
+from ase_mlelec.model import Model
 from ase_mlelec.quantities import LABELS, QUANTITIES
 from ase_mlelec.train.losses import energy_and_derivatives, row_errors
 
 FRAMES_PER_BATCH = 8
 
 
-def errors(model, frames):
+def errors(model: Model, frames: Frames) -> dict:
     """Errors of everything that ``model`` predicts and ``frames`` have labels of.
 
     The spread of the ADOS is the square root of the variance over the atoms of ``frames``, averaged over the energies:
@@ -43,7 +45,7 @@ def errors(model, frames):
         )
     fast = model.for_evaluation()
     batches = Batches.for_model(fast, frames, names)
-    result = {}
+    result: dict = {}
     for quantity in _predicted(model):
         mine = [name for name in quantity.labels if name in names]
         if mine:
@@ -56,7 +58,7 @@ def _predicted(model):
     return [row for name, row in QUANTITIES.items() if name in model.heads and row.labels]
 
 
-def comparable(model, frames):
+def comparable(model: Model, frames: Frames) -> tuple:
     """tuple of str, the labels of some of ``frames`` that ``model`` predicts: sums over atoms are left out where all
     have labels by atom."""
     found = []
@@ -128,7 +130,7 @@ def _differences(model, batch, quantity, labels):
     return found if total is None else found | {quantity.total: (total, structures)}
 
 
-def table(columns):
+def table(columns) -> str:
     """Text of a table: one line per quantity, one column per entry of ``columns``, a dict of results of ``errors``."""
     titles = {measure.key: (measure.title, measure.unit) for row in QUANTITIES.values() for measure in row.measures}
     labels = dict.fromkeys(name for row in QUANTITIES.values() for name in row.labels)

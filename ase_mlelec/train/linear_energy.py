@@ -1,13 +1,17 @@
 """Linear energy models: ridge regression to energies, forces and virials."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.frames import Frames
+from ase_mlelec.model import Model
 from ase_mlelec.system import System
 from ase_mlelec.train.finite import Diverged, closed_form, explained_rows
 from ase_mlelec.train.linear import RidgeRegression, digest_of, sum_rows
-from ase_mlelec.train.losses import check_terms, energy_and_derivatives
+from ase_mlelec.train.losses import EnergyLoss, check_terms, energy_and_derivatives
 from ase_mlelec.train.memory import NUMBER, check_memory
 
 MANY_WEIGHTS = 20_000  # more weights have a normal matrix of gigabytes
@@ -18,7 +22,16 @@ REMEDY = (
 )
 
 
-def fit_linear(model, frames, loss, ridge, *, batch_size=16, checkpoint=None, progress=True):
+def fit_linear(
+    model: Model,
+    frames: Frames,
+    loss: EnergyLoss,
+    ridge,
+    *,
+    batch_size: int = 16,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> None:
     """Fit an energy head without hidden layers to energies, forces and virials by ridge regression.
 
     The fit minimizes the sum over structures of ``loss``, with its last prefactors, plus a ridge on the change of the

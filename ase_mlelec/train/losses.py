@@ -8,15 +8,20 @@ gradients with respect to the geometry, without which a fixed descriptor can be 
 A loss that a configuration can name has the weights of its terms as fields of a dataclass, and a ``quantity``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
+from ase_mlelec.data.batches import Batch
+from ase_mlelec.data.frames import Frames
+from ase_mlelec.model import Model
 from ase_mlelec.quantities import LOSSES, QUANTITIES
 
 
-def missing_terms(loss, frames):
+def missing_terms(loss, frames: Frames) -> dict:
     """dict of the terms of a loss that no frame has a label for -> these labels, any of which would do."""
     counts = frames.counts
     return {
@@ -24,7 +29,7 @@ def missing_terms(loss, frames):
     }
 
 
-def check_terms(loss, frames):
+def check_terms(loss, frames: Frames) -> None:
     """Raise ValueError where no frame has a label for one of the terms of a loss."""
     for term, names in missing_terms(loss, frames).items():
         raise ValueError(
@@ -33,7 +38,7 @@ def check_terms(loss, frames):
         )
 
 
-def prefactor(ends, ratio):
+def prefactor(ends, ratio: float):
     """p = p_limit (1 - ratio) + p_start ratio, with ratio = present/first learning rate.
 
     References
@@ -76,15 +81,15 @@ class EnergyLoss:
     }
 
     @property
-    def terms(self):
+    def terms(self) -> dict:
         ends = {"energy": self.energy, "forces": self.forces, "virial": self.virial}
         return {name: (name,) for name, pair in ends.items() if any(pair)}
 
     @property
-    def labels(self):
+    def labels(self) -> tuple:
         return tuple(self.terms)
 
-    def __call__(self, model, batch, ratio):
+    def __call__(self, model: Model, batch: Batch, ratio: float) -> tuple:
         labels = [name for name in self.labels if name in batch.labels]
         energy, derivatives = energy_and_derivatives(model, batch, labels)
         n_atoms = batch.system.n_atoms.to(energy.dtype)
@@ -108,7 +113,7 @@ class EnergyLoss:
             errors["virial_eV_per_atom"] = (error / n**2).mean()
         return loss, errors
 
-    def weights(self, batch, n_atoms):
+    def weights(self, batch: Batch, n_atoms: Tensor) -> tuple:
         """Weights of the atoms [N] and of the structures [B]: those of the configurations, less for strong forces."""
         atomic = batch.weights[batch.system.batch]
         if self.strong_force is None:
@@ -139,7 +144,7 @@ def _of_all_atoms(batch, name, values):
     return values.new_zeros(len(batch.system.batch), *values.shape[1:]).index_copy(0, rows, values)
 
 
-def energy_and_derivatives(model, batch, quantities=("forces", "virial")):
+def energy_and_derivatives(model: Model, batch: Batch, quantities: Sequence[str] = ("forces", "virial")) -> tuple:
     """Energies [B] eV, and dict of forces [N, 3] eV/Å and virial [B, 3, 3] eV, those asked for.
 
     Under ``torch.no_grad()`` the graph through the derivatives is not kept, which halves time and memory.
@@ -174,7 +179,7 @@ class AtomicLoss:
     errors: ClassVar = ("atomic", "total_per_atom")  # names of the mean squared errors
 
     @property
-    def sources(self):
+    def sources(self) -> dict:
         row = QUANTITIES[self.quantity]
         return dict(zip(self.errors, ((row.atomic,), (row.atomic, row.total))))
 
@@ -186,10 +191,10 @@ class AtomicLoss:
         return ({"atomic": (row.atomic,)} if self.atomic and row.atomic else {}) | sums
 
     @property
-    def labels(self):
+    def labels(self) -> tuple:
         return tuple(dict.fromkeys(sum(self.terms.values(), ())))
 
-    def __call__(self, model, batch, ratio):
+    def __call__(self, model: Model, batch: Batch, ratio: float) -> tuple:
         atomic, owners, total, structures = row_errors(model, batch, self.quantity)
         loss, squares = batch.system.positions.new_zeros(()), {}
         if atomic is not None and len(atomic):
@@ -203,7 +208,7 @@ class AtomicLoss:
             loss = loss + self.total * weighted + self.of_sums(model, total, weights)
         return loss, squares
 
-    def of_sums(self, model, errors, weights):
+    def of_sums(self, model: Model, errors, weights):
         """Further terms of the errors of sums per atom [b, K] with weights [b]; here none."""
         return 0.0
 
@@ -228,7 +233,7 @@ class SpectrumLoss(AtomicLoss):
     quantity: ClassVar = "dos"
     errors: ClassVar = ("ados_per_eV", "dos_per_atom_eV")
 
-    def of_sums(self, model, errors, weights):
+    def of_sums(self, model: Model, errors, weights):
         step = model.heads[self.quantity].energies.diff().mean()
         return self.cumulative * mean_squares(errors.cumsum(dim=1) * step, weights)[0]
 
@@ -262,13 +267,13 @@ class TensorLoss(AtomicLoss):
 LOSSES.update((loss.quantity, loss) for loss in (EnergyLoss, SpectrumLoss, VectorLoss, TensorLoss))
 
 
-def mean_squares(errors, weights):
+def mean_squares(errors, weights) -> tuple:
     """(weighted mean square, mean square) of errors [n, ...] with weights [n], which need not add up to n."""
     squares = errors.square().reshape(len(errors), -1)
     return (weights[:, None] * squares).mean(), squares.detach().mean()
 
 
-def row_errors(model, batch, quantity):
+def row_errors(model: Model, batch: Batch, quantity: str) -> tuple:
     """(prediction - label of the atoms [n, ...], numbers of their structures [n], the same of sums over structures
     [b, ...] and [b]) of those atoms that have a value and a label, and of those structures that have one of the labels;
     None where there are none.

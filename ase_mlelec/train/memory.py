@@ -21,7 +21,7 @@ def available_memory():
     return min(found) if found else None
 
 
-def check_memory(n_numbers, what, remedy):
+def check_memory(n_numbers: int, what: str, remedy: str) -> None:
     """Raise ValueError where ``n_numbers`` numbers in double precision are more than the memory that is left.
 
     Parameters

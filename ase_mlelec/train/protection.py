@@ -14,7 +14,7 @@ CROWDED = 1.5  # of the largest repulsion of an atom in the data: where it begin
 LEAST_CROWDED, FAR = 1.0, 1e9  # eV: less is no repulsion to speak of, and more than any
 
 
-def protect(model, structures, support=(), *, hamiltonians=None, former=None, core=True):
+def protect(model, structures, support=(), *, hamiltonians=None, former=None, core: bool = True):
     """Give ``model`` the shortest distances of its training data, a repulsive core below them, and their ranges.
 
     Parameters
@@ -81,7 +81,7 @@ def _surroundings(model, structures, hamiltonians):
 
 
 @torch.no_grad()
-def atomic_surroundings(descriptor, system):
+def atomic_surroundings(descriptor, system: System) -> tuple:
     """(features [N, F], species [N], numbers of neighbors [N]) of the atoms of a structure."""
     edges = Edges.build(system, descriptor.cutoff)
     parts = [descriptor(system, part) for _, part in edges.chunks(CHUNK)]
@@ -93,7 +93,7 @@ def atomic_surroundings(descriptor, system):
 
 
 @torch.no_grad()
-def hamiltonian_surroundings(descriptor, system):
+def hamiltonian_surroundings(descriptor, system: System) -> tuple:
     """As ``atomic_surroundings``, in the frames of the layers; sizes of features that no turn of a layer changes."""
     edges = Edges.build(system, descriptor.environment)
     moments, species = descriptor.moments(system, edges, descriptor.frames(system))

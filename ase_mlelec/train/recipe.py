@@ -1,12 +1,14 @@
 """The recipe behind ``mlelec train``: from a configuration and data sets to a model file with its provenance."""
 
+from collections.abc import Iterator
+
 from ase_mlelec.train.config import OutputConfig
 from ase_mlelec.train.recipes.frames import train_frames
 from ase_mlelec.train.recipes.hamiltonian import train_hamiltonian
 from ase_mlelec.train.recipes.ldos import train_ldos
 
 
-def train(config, progress=True):
+def train(config, progress: bool = True):
     """Train a model as ``config`` (a Config) says, save it, and return it.
 
     First the descriptor with the first head, of energy, dos, dipole and polarizability, then the others on the
@@ -28,7 +30,7 @@ def train(config, progress=True):
     return models if config.committee > 1 else models[0]
 
 
-def train_members(config, progress=True):
+def train_members(config, progress: bool = True) -> Iterator:
     """``train``, one model of the committee after the other: iterator over (Config of the member, Model)."""
     stem = config.output.model.removesuffix(".safetensors")
     cache = (config.folder / config.output.model).with_suffix(".fingerprints.h5")  # the same for all members

@@ -1,15 +1,20 @@
 """The normalization of a new model from its training data."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from ase_mlelec.data.batches import Batches, join_environments
+from ase_mlelec.data.frames import Frames
 from ase_mlelec.descriptors import Environment
 from ase_mlelec.heads.base import FittingNets
+from ase_mlelec.model import Model
 from ase_mlelec.quantities import LABELS, QUANTITIES
 
 
-def standardize(model, frames):
+def standardize(model: Model, frames: Frames) -> None:
     """Set the normalization of a new model from its training data: of the descriptors, then of all heads."""
     batches = Batches.for_model(model, frames, ())
     for descriptor in filter(None, (model.descriptor, model.electronic)):
@@ -18,7 +23,7 @@ def standardize(model, frames):
 
 
 @torch.no_grad()
-def standardize_heads(model, frames, names=None):
+def standardize_heads(model: Model, frames: Frames, names: Sequence[str] | None = None) -> None:
     """Set the normalization of new heads for the descriptor as it is now: by default of all that have FittingNets and a
     row in ase_mlelec.quantities.
 
@@ -79,7 +84,7 @@ def _widen_scale(nets, frames):
     nets.scale[nets.scale == 0] = 1.0
 
 
-def mean_and_inverse(features, weights):
+def mean_and_inverse(features: Tensor, weights: Tensor) -> tuple:
     """(what to subtract from features [C, F], what to multiply them by) for one species."""
     mean, spread = features.mean(dim=0), features.std(dim=0, correction=0)
     if weights is not None:

@@ -1,12 +1,15 @@
 """``mlelec bands``"""
 
+import argparse
+from os import PathLike
+
 from ase_mlelec_entry_points.cli.options import add_out, add_plot, write_figure
 
 HELP = "Bands of a Wannier Hamiltonian on a path through the Brillouin zone, as a picture and as ASE's JSON."
 EXAMPLE = "mlelec bands graphene_hr.dat --path GMKG --plot bands.png"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "hamiltonian",
         metavar="FILE",
@@ -23,7 +26,7 @@ def add_arguments(parser):
     add_out(parser, "write them for 'ase band-structure'", metavar="FILE.json", former=["--json"])
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     import numpy as np
 
     from ase_mlelec import WannierHamiltonian
@@ -55,7 +58,7 @@ def run(arguments):
         plot(arguments.plot, bands, "energy (eV)" if arguments.fermi is None else r"$E - E_\mathrm{F}$ (eV)")
 
 
-def plot(path, bands, label):
+def plot(path: str | PathLike, bands, label: str) -> None:
     from matplotlib.figure import Figure
 
     from ase_mlelec.analysis.plots import plot_bands

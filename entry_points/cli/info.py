@@ -1,6 +1,8 @@
 """``mlelec info``"""
 
+import argparse
 import json
+from collections.abc import Iterator
 
 from ase_mlelec_entry_points.cli.options import add_model
 
@@ -8,12 +10,12 @@ HELP = "Show what a model file contains: species, cutoff, quantities, size, and 
 EXAMPLE = "mlelec info si"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, complete, for other programs")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     from ase_mlelec import load_model
     from ase_mlelec.model_file.write import units_of
 
@@ -39,7 +41,7 @@ def run(arguments):
     print(json.dumps(summary, indent=2, ensure_ascii=False) if arguments.json else "\n".join(outline(summary)))
 
 
-def outline(mapping, indent=""):
+def outline(mapping, indent: str = "") -> Iterator:
     """Lines of ``key: value`` with nested dicts indented; long lists, such as an energy grid, are cut in the middle."""
     for key, value in mapping.items():
         if isinstance(value, dict):

@@ -52,7 +52,7 @@ def main(argv=None):
         warnings.formatwarning = form
 
 
-def one_line(message, *place, **line):
+def one_line(message: str, *place, **line) -> str:
     """A warning as users need it, without the place in the program."""
     return f"mlelec: warning: {' '.join(str(message).split())}\n"
 
@@ -78,7 +78,7 @@ def build_parser(chosen=None):
     return parser
 
 
-def user_errors():
+def user_errors() -> tuple:
     """Exceptions that tell the user what to change, as opposed to a defect of the program.
 
     Imported here, because only a failing command needs ASE for it.

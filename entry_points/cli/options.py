@@ -4,12 +4,15 @@
 picture of an unknown kind or a folder that is not there.
 """
 
+import argparse
 import os
 from argparse import SUPPRESS
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 
-def add_model(parser, name="model", **options):
+def add_model(parser: argparse.ArgumentParser, name="model", **options) -> None:
     """Add the model that is used: a positional argument, or the option ``--model`` where there is a default."""
     text = "name of a shipped model (see 'mlelec models') or a path"
     parser.add_argument(
@@ -17,7 +20,15 @@ def add_model(parser, name="model", **options):
     )
 
 
-def add_out(parser, meaning, *, metavar="FILE", suffixes=(), required=False, former=()):
+def add_out(
+    parser: argparse.ArgumentParser,
+    meaning: str,
+    *,
+    metavar: str = "FILE",
+    suffixes: Sequence[str] = (),
+    required: bool = False,
+    former=(),
+) -> None:
     """Add ``--out``, the file with the result.
 
     Parameters
@@ -40,17 +51,17 @@ def add_out(parser, meaning, *, metavar="FILE", suffixes=(), required=False, for
     parser.set_defaults(out_suffixes=tuple(suffixes), out_required=required)
 
 
-def add_plot(parser, meaning):
+def add_plot(parser: argparse.ArgumentParser, meaning: str) -> None:
     """Add ``--plot``, a picture."""
     parser.add_argument("--plot", metavar="FILE.png", help=f"{meaning}; png, pdf, svg and what else matplotlib writes")
 
 
-def add_device(parser):
+def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``, where the model is evaluated."""
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:0 (default: cuda where there is one)")
 
 
-def add_keys(parser):
+def add_keys(parser: argparse.ArgumentParser) -> None:
     """Add ``--key``, names of labels in files of other programs."""
     parser.add_argument(
         "--key",
@@ -62,7 +73,7 @@ def add_keys(parser):
     )
 
 
-def keys_of(arguments):
+def keys_of(arguments: argparse.Namespace) -> dict:
     """Label -> name, of the options --key."""
     pairs = [pair.partition("=") for pair in arguments.key]
     for label, equals, name in pairs:
@@ -71,7 +82,7 @@ def keys_of(arguments):
     return {label: name for label, _, name in pairs}
 
 
-def check_files(arguments):
+def check_files(arguments: argparse.Namespace) -> None:
     """Raise ValueError where a file of ``--out`` or ``--plot`` cannot be written.
 
     ``arguments.former_out`` is what former versions took as the last positional argument.
@@ -91,7 +102,7 @@ def check_files(arguments):
         raise ValueError(f"got {out} for --out and for --plot; give two names")
 
 
-def check_writable(option, path, suffixes=()):
+def check_writable(option: str, path: str | PathLike, suffixes: Sequence[str] = ()) -> None:
     """Raise ValueError where no file of this name can be written, or none that ends in one of ``suffixes``."""
     path = Path(path)
     if path.is_dir():
@@ -104,7 +115,7 @@ def check_writable(option, path, suffixes=()):
         raise ValueError(f"{option}: got '{path}', but the folder {path.parent} is not writable; choose another one")
 
 
-def write_columns(path, columns):
+def write_columns(path: str | PathLike, columns) -> None:
     """Write a table (CSV) with a dict, heading -> array."""
     import numpy as np
 
@@ -115,7 +126,7 @@ def write_columns(path, columns):
         np.savetxt(partial, table, fmt="%.6g", delimiter=",", comments="", header=",".join(columns))
 
 
-def write_figure(path, figure):
+def write_figure(path: str | PathLike, figure) -> None:
     """Write a picture of the kind that its suffix names."""
     from ase_mlelec.atomic_write import replacing
 

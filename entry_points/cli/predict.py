@@ -1,5 +1,6 @@
 """``mlelec predict``"""
 
+import argparse
 from argparse import SUPPRESS
 
 from ase_mlelec_entry_points.cli.options import add_device, add_model, add_out
@@ -8,7 +9,7 @@ HELP = "Energy, forces and stress of every structure in a file, written as exten
 EXAMPLE = "mlelec predict si run.traj@::10 --out predicted.extxyz"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("structures", metavar="STRUCTURES", help="file that ASE reads; part of it as in run.traj@::10")
     parser.add_argument("former_out", nargs="?", help=SUPPRESS)
@@ -17,7 +18,7 @@ def add_arguments(parser):
     add_out(parser, "write the structures with results", metavar="FILE.extxyz", suffixes=suffixes, required=True)
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.io import iread, write
 

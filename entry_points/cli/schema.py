@@ -1,5 +1,7 @@
 """``mlelec schema``"""
 
+import argparse
+
 from ase_mlelec_entry_points.cli.options import add_out
 
 HELP = (
@@ -9,11 +11,11 @@ HELP = (
 EXAMPLE = "mlelec schema --out mlelec.schema.json"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_out(parser, "write it; it is printed otherwise", metavar="FILE.json")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     import json
 
     from ase_mlelec.atomic_write import replacing

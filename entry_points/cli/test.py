@@ -1,12 +1,14 @@
 """``mlelec test``"""
 
+import argparse
+
 from ase_mlelec_entry_points.cli.options import add_keys, add_out, keys_of
 
 HELP = "Errors of a model on labeled structures, of everything that it predicts and they have labels of."
 EXAMPLE = "mlelec test si examples/data/silicon.h5 --group test"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
@@ -19,7 +21,7 @@ def add_arguments(parser):
     add_out(parser, "write the errors as well", metavar="FILE.json", former=["--json"])
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     import json
 
     from ase_mlelec.atomic_write import replacing
@@ -41,7 +43,7 @@ def run(arguments):
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-def selected(frames, arguments):
+def selected(frames, arguments: argparse.Namespace):
     """The structures of the group that is asked for; ValueError where there are none."""
     if arguments.group is None:
         return frames
@@ -51,7 +53,7 @@ def selected(frames, arguments):
     return frames.select(arguments.group)
 
 
-def models_of(arguments, head, kind, quantity):
+def models_of(arguments: argparse.Namespace, head, kind, quantity):
     """Name -> Model; ValueError for one without the head that the data are of."""
     from ase_mlelec import load_model
 
@@ -65,7 +67,7 @@ def models_of(arguments, head, kind, quantity):
     return models
 
 
-def errors_of_frames(arguments):
+def errors_of_frames(arguments: argparse.Namespace) -> tuple:
     from ase_mlelec import load_model
     from ase_mlelec.data.frames import read_frames
     from ase_mlelec.train.evaluate import errors
@@ -79,7 +81,7 @@ def errors_of_frames(arguments):
     return frames, {arguments.group or "all": errors(load_model(arguments.model[0]), frames)}
 
 
-def errors_of_hamiltonians(arguments):
+def errors_of_hamiltonians(arguments: argparse.Namespace) -> tuple:
     from ase_mlelec.data.hamiltonians import Hamiltonians
     from ase_mlelec.train.evaluate import errors
     from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
@@ -94,7 +96,7 @@ def errors_of_hamiltonians(arguments):
     return frames, columns
 
 
-def errors_of_ldos(arguments):
+def errors_of_ldos(arguments: argparse.Namespace) -> tuple:
     import tempfile
     from pathlib import Path
 

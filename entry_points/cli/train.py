@@ -1,5 +1,7 @@
 """``mlelec train``"""
 
+import argparse
+
 HELP = (
     "Train a model as described in a TOML file. The same command goes on with a run that was interrupted. Learning "
     "curves (CSV) appear next to the model."
@@ -7,7 +9,7 @@ HELP = (
 EXAMPLE = "mlelec train config.toml"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config",
         metavar="CONFIG.toml",
@@ -18,7 +20,7 @@ def add_arguments(parser):
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no table of errors")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     from ase_mlelec.train.config import read_config
 
     config = read_config(arguments.config)

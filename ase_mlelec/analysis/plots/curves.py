@@ -1,13 +1,17 @@
 """Figures of series, spectra and bands."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from ase_mlelec.analysis.plots.style import COLORS, SHADE
 from ase_mlelec.quantities import QUANTITIES
 
 
-def plot_series(ax, x, values, ylabel, **line):
+def plot_series(ax: Axes, x: ArrayLike, values: ArrayLike, ylabel: str, **line):
     """A quantity along x; of a quantity per atom the mean, and the range of the middle 80 % of the atoms as a band.
 
     Parameters
@@ -30,7 +34,15 @@ def plot_series(ax, x, values, ylabel, **line):
     return ax
 
 
-def plot_spectrum(ax, wavenumbers, values, error=None, *, ylabel=r"$\alpha n$ (1000 cm$^{-1}$)", **line):
+def plot_spectrum(
+    ax: Axes,
+    wavenumbers: ArrayLike,
+    values: ArrayLike,
+    error: ArrayLike | None = None,
+    *,
+    ylabel: str = r"$\alpha n$ (1000 cm$^{-1}$)",
+    **line,
+):
     """A vibrational spectrum over the wavenumber, with its standard error as a band.
 
     Parameters
@@ -55,7 +67,7 @@ def plot_spectrum(ax, wavenumbers, values, error=None, *, ylabel=r"$\alpha n$ (1
     return ax
 
 
-def plot_stack(ax, x, curves, labels, *, cmap="viridis"):
+def plot_stack(ax: Axes, x: ArrayLike, curves, labels: Sequence[str], *, cmap: str = "viridis"):
     """Curves above each other, such as spectra at several pressures, each on a base line of its own.
 
     Parameters
@@ -92,7 +104,7 @@ def plot_stack(ax, x, curves, labels, *, cmap="viridis"):
     return ax
 
 
-def plot_bands(ax, bands, weights=None, label="", *, cmap="coolwarm", **line):
+def plot_bands(ax: Axes, bands, weights: ArrayLike | None = None, label: str = "", *, cmap: str = "coolwarm", **line):
     """Bands along a path, relative to their reference; with weights as points whose color is the weight ("fat bands").
 
     Parameters

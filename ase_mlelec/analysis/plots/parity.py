@@ -1,11 +1,13 @@
 """Predictions against references."""
 
 import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from ase_mlelec.analysis.plots.style import COLORS
 
 
-def plot_parity(ax, reference, prediction, unit="", **points):
+def plot_parity(ax: Axes, reference: NDArray, prediction: NDArray, unit: str = "", **points):
     """Prediction against reference with the diagonal, the mean absolute and the root mean square error.
 
     Parameters
@@ -44,7 +46,7 @@ def plot_parity(ax, reference, prediction, unit="", **points):
     return ax
 
 
-def plot_parity_counts(ax, reference, prediction, unit="", *, cmap="viridis"):
+def plot_parity_counts(ax: Axes, reference: NDArray, prediction: NDArray, unit: str = "", *, cmap: str = "viridis"):
     """Parity of very many numbers, such as a density on a grid: the color is the number of points, with a color bar.
 
     Parameters
@@ -85,7 +87,7 @@ def plot_parity_counts(ax, reference, prediction, unit="", *, cmap="viridis"):
     return ax
 
 
-def plot_parity_groups(ax, reference, prediction, groups, unit=""):
+def plot_parity_groups(ax: Axes, reference: NDArray, prediction: NDArray, groups, unit: str = ""):
     """Parity of one number per structure; color and mean absolute error by group, such as the phase.
 
     Parameters

@@ -15,11 +15,15 @@ All steps are batched products of matrices.
 References: Thompson et al. 2015 (J. Comput. Phys. 285, 316), Eqs. (4)-(15); Ellis et al. 2021, Sec. II C.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from threading import get_ident
 
 import numpy as np
 import torch
+from ase import Atoms
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.descriptors.bispectrum import tables
@@ -27,6 +31,7 @@ from ase_mlelec.descriptors.bispectrum.grid import check_grid, grid_chunks, slot
 from ase_mlelec.descriptors.bispectrum.kernel import kernel
 from ase_mlelec.descriptors.bispectrum.program import program
 from ase_mlelec.descriptors.bispectrum.sphere import Shells
+from ase_mlelec.edges import Edges
 from ase_mlelec.nets import json_value
 from ase_mlelec.system import System
 
@@ -123,17 +128,20 @@ class Bispectrum(Descriptor):
     Thompson et al. 2015, Eqs. (4)-(15).
     """
 
+    offset: Tensor
+    species_of_number: Tensor
+
     def __init__(
         self,
-        species,
-        twojmax=10,
+        species: Sequence[str],
+        twojmax: int = 10,
         cutoff=4.67637,
-        weights=None,
+        weights: Mapping[str, float] | None = None,
         cutoffs=None,
-        rfac0=0.99363,
-        rmin0=0.0,
-        switch=True,
-        bzero=False,
+        rfac0: float = 0.99363,
+        rmin0: float = 0.0,
+        switch: bool = True,
+        bzero: bool = False,
         n_radial=0,
     ):
         super().__init__()
@@ -166,7 +174,7 @@ class Bispectrum(Descriptor):
         own = {name: getattr(self, name) for name in ("species", "twojmax", "cutoff", "bzero", "n_radial")}
         return json_value(own | asdict(self.shells))
 
-    def forward(self, system, edges):
+    def forward(self, system: System, edges: Edges):
         kinds = self.species_of_number[system.numbers]
         place, width = slots(edges.center, edges.n_centers)
         vec = edges.vec.new_full((3, edges.n_centers * width), FAR).scatter(1, place.expand(3, -1), edges.vec.T)
@@ -182,7 +190,7 @@ class Bispectrum(Descriptor):
             return components
         return torch.cat([components, radial_sums(vec, kind, self.shells.cutoffs, self.n_radial)], dim=1)
 
-    def grid_chunks(self, system, shape):
+    def grid_chunks(self, system: System, shape: Sequence[int]):
         """Iterator of GridChunk over all points (i/G1, k/G2, l/G3) of a grid of ``shape`` = (G1, G2, G3).
 
         Raises
@@ -192,7 +200,7 @@ class Bispectrum(Descriptor):
         """
         return grid_chunks(system, shape, self.cutoff)
 
-    def of_chunk(self, system, chunk, dtype=None, known=None):
+    def of_chunk(self, system: System, chunk, dtype: torch.dtype | None = None, known=None):
         """Features [P, F] of the points of a GridChunk, differentiable in ``system.positions`` and ``system.cell``.
 
         Parameters
@@ -210,7 +218,7 @@ class Bispectrum(Descriptor):
         return self._features(vec.to(dtype or vec.dtype), kinds[chunk.neighbor].index_select(0, chunk.brick), known)
 
 
-def radial_sums(vec, kind, cutoffs, n_radial):
+def radial_sums(vec: Tensor, kind: Tensor, cutoffs, n_radial) -> Tensor:
     """Tensor [P, n_species K], for every species the sums over its neighbors of K spherical functions of them.
 
     phi_k = sin(k pi x)/(k pi x) (1 - x^2)^3 for k = 0..K-1, with x = r/R: linear combinations are superpositions of
@@ -260,18 +268,18 @@ def _per_species(name, values, species, default):
 
 
 def grid_bispectrum(
-    atoms,
-    shape,
+    atoms: Atoms,
+    shape: Sequence[int],
     *,
-    twojmax=10,
+    twojmax: int = 10,
     cutoff=4.67637,
-    weights=None,
+    weights: Mapping[str, float] | None = None,
     cutoffs=None,
-    rfac0=0.99363,
-    rmin0=0.0,
-    switch=True,
-    bzero=False,
-):
+    rfac0: float = 0.99363,
+    rmin0: float = 0.0,
+    switch: bool = True,
+    bzero: bool = False,
+) -> NDArray:
     """Bispectrum components on the points (i/G1, k/G2, l/G3) of a grid, as LAMMPS' ``compute sna/grid``.
 
     Parameters

@@ -1,13 +1,16 @@
 """Points of a grid, chunk by chunk, with the atoms near them."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 
 import numpy as np
 import torch
 from ase.calculators.calculator import InputError
+from torch import Tensor
 
 from ase_mlelec.edges import find_center_pairs
+from ase_mlelec.system import System
 
 BRICK_EDGE = 0.8  # Å; edge of the bricks of grid points that share a list of neighbors
 BRICKS_AT_ONCE = 4096  # bricks whose neighbors are searched together: bounds memory
@@ -39,7 +42,7 @@ class GridChunk:
     shift: torch.Tensor
 
 
-def grid_chunks(system, shape, cutoff):
+def grid_chunks(system: System, shape: Sequence[int], cutoff: float) -> Iterator:
     """Iterator of GridChunk over all points (i/G1, k/G2, l/G3) of a grid of ``shape`` = (G1, G2, G3), with the atoms
     within ``cutoff``, Å.
 
@@ -80,7 +83,7 @@ def _chunks_of(system, shape, bricks, cutoff):
         low = high
 
 
-def slots(center, n_centers):
+def slots(center: Tensor, n_centers: int) -> tuple:
     """Places in a table [C, K], flattened, for pairs that are sorted by center, and its width K, a multiple of 4."""
     count = torch.bincount(center, minlength=n_centers)
     width = 4 * max(1, -(-int(count.max()) // 4)) if n_centers else 4
@@ -88,7 +91,7 @@ def slots(center, n_centers):
     return center * width + torch.arange(len(center), device=center.device) - first[center], width
 
 
-def check_grid(system, shape):
+def check_grid(system: System, shape: Sequence[int]):
     """The shape as a tuple of three int.
 
     Raises

@@ -34,7 +34,7 @@ class Group:
 class Kernel:
     """The tables for one twojmax, dtype and device."""
 
-    def __init__(self, twojmax, dtype, device):
+    def __init__(self, twojmax: int, dtype: torch.dtype, device: str | torch.device):
         self.twojmax = twojmax
 
         def integers(array):
@@ -92,7 +92,7 @@ class Kernel:
 
 
 @lru_cache(maxsize=8)
-def kernel(twojmax, dtype, device):
+def kernel(twojmax: int, dtype: torch.dtype, device: str | torch.device):
     """The Kernel, made once."""
     return Kernel(twojmax, dtype, device)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Shells:
     rmin0: float
     switch: bool
 
-    def on_sphere(self, vec, kind, sphere, weight):
+    def on_sphere(self, vec: Tensor, kind: Tensor, sphere, weight: Tensor) -> None:
         """Write Re and Im of (a, b) [2, 2, P, K] and w f [P, K] of vectors [3, P, K] to neighbors of a kind [P, K].
 
         At r = 0 they take their limit for r -> 0.
@@ -52,7 +53,7 @@ class Shells:
             c, s = c * side, s * side
         return weight, reach, r, argument, c, s
 
-    def back(self, vec, kind, of_sphere, of_weight):
+    def back(self, vec: Tensor, kind: Tensor, of_sphere, of_weight) -> Tensor:
         """Gradient [3, P, K] with respect to vec from those with respect to what ``on_sphere`` writes."""
         (of_c, of_b_re), (of_a_im, of_b_im) = of_sphere
         weight, reach, r, argument, c, s = self._radial(vec, kind)

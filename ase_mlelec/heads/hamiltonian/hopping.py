@@ -94,7 +94,7 @@ class PairKind(torch.nn.Module):
         self.nets = torch.nn.ModuleDict()
         for reach in limits:
             n_third = (N_THIRD[reach][-1], third_atoms[reach].n_features) if third_atoms else (0, 0)
-            shape = tuple(functions.size for functions in ends)
+            shape = (first.size, second.size)
             self.nets[reach] = PairNet(inputs_of_net(*sizes, inter), shape, widths, limits[reach], inter, n_third)
 
     def forward(self, pairs: Geometry, views: list[View], rows: Tensor) -> Tensor:

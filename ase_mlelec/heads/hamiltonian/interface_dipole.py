@@ -11,9 +11,12 @@ References: Qi et al. 2024, section II C.
 """
 
 import torch
+from torch import Tensor
+
+from ase_mlelec.descriptors.layer_moments.geometry import Layers
 
 
-def interface_features(layers, reference_areas):
+def interface_features(layers: Layers, reference_areas) -> Tensor:
     """Features [L - 1, 2] of the interfaces: strain difference and logarithm of the ratio of atoms, below - above.
 
     Parameters
@@ -31,7 +34,7 @@ def interface_features(layers, reference_areas):
     return torch.stack([strain[:-1] - strain[1:], count[:-1] - count[1:]], dim=1)
 
 
-def layer_shifts(steps):
+def layer_shifts(steps: Tensor):
     """Potential shift [L] of every layer, eV, from the steps D [L - 1] at the interfaces."""
     shifts = torch.zeros(len(steps) + 1, dtype=torch.float64)
     for place, step in enumerate(steps):

@@ -7,8 +7,10 @@ which a net learns. An element that turns is made of moments of the environment 
 import torch
 from torch import Tensor
 
+from ase_mlelec.heads.hamiltonian.orbitals import AtomicFunctions
 
-def turning_elements(winding, symmetry, highest):
+
+def turning_elements(winding, symmetry: int, highest):
     """Azimuthal numbers of the moments that make up each element (i, j) that turns with the frame.
 
     Parameters
@@ -51,7 +53,16 @@ class OnsiteBlocks(torch.nn.Module):
     turned: Tensor
     third_turned: Tensor | None
 
-    def __init__(self, functions, symmetry, n_features, n_reduced, n_directed, n_moments, n_third):
+    def __init__(
+        self,
+        functions: AtomicFunctions,
+        symmetry: int,
+        n_features: int,
+        n_reduced: int,
+        n_directed: int,
+        n_moments: int,
+        n_third: int,
+    ):
         super().__init__()
         self.functions, self.symmetry, size = functions, symmetry, functions.size
         self.net = torch.nn.Linear(n_reduced, (1 + 2 * n_directed) * size * size)
@@ -61,11 +72,11 @@ class OnsiteBlocks(torch.nn.Module):
         self.register_buffer("turned", torch.zeros(1 + 2 * n_moments, size, size))
         self.register_buffer("third_turned", torch.zeros(1 + 2 * n_third, size, size) if n_third else None)
 
-    def linear_parts(self):
+    def linear_parts(self) -> list:
         """list of the coefficient buffers of all linear parts."""
         return [part for part in (self.linear, self.turned, self.third_turned) if part is not None]
 
-    def forward(self, features, reduced, directed, moments, third):
+    def forward(self, features: Tensor, reduced: Tensor, directed: Tensor, moments: Tensor, third: Tensor | None):
         """On-site blocks [n, W, W] of n atoms, in units of the species' scale.
 
         Parameters
@@ -92,7 +103,7 @@ class OnsiteBlocks(torch.nn.Module):
         winding = self.functions.winding
         return (winding[:, None] - winding) % self.symmetry == 0
 
-    def generators(self, moments):
+    def generators(self, moments: Tensor):
         """Generators [n, 1 + 2C, W, W]: quantities that turn as the element between λ and μ does.
 
         The first generator is 1 where λ - μ is a multiple of M and 0 elsewhere. The others are conjugates of the

@@ -6,9 +6,11 @@ in-plane axis y multiplies the sines by -1.
 """
 
 import functools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 ORBITALS = ("s", "pz", "px", "py", "dz2", "dxz", "dyz", "dx2-y2", "dxy")
@@ -45,7 +47,7 @@ def _directions():
     return directions, [np.linalg.pinv(values[:, DEGREE == l]) for l in range(3)]
 
 
-def coefficients(orbital, z, x):
+def coefficients(orbital: str, z, x):
     """Coefficients [9] of an orbital with the axes z and x in the columns; the axes need not be normalized.
 
     Raises
@@ -71,7 +73,7 @@ def coefficients(orbital, z, x):
     return result
 
 
-def transform(functions):
+def transform(functions: Sequence[tuple]) -> tuple:
     """Orthogonal transformation from columns to the functions of one atom.
 
     Parameters
@@ -111,13 +113,13 @@ def transform(functions):
     return (vectors / np.sqrt(values)) @ vectors.T @ matrix[:, columns], columns
 
 
-def parities(columns):
+def parities(columns: NDArray):
     """Signs [2, W] of columns under reflection of the normal and under reflection of the in-plane axis y."""
     degree, winding, sine = DEGREE[columns], WINDING[columns], SINE[columns]
     return np.stack([1 - 2 * ((degree + winding) % 2), 1 - 2 * sine.astype(int)])
 
 
-def circular(columns):
+def circular(columns: NDArray) -> tuple:
     """Combinations χ of columns with definite azimuthal number: they turn by exp(-iλβ) with the frame.
 
     Returns (V [W, W], λ [W]) with χ = V @ columns, V complex.
@@ -166,7 +168,7 @@ class AtomicFunctions(torch.nn.Module):
     vectors: Tensor
     winding: Tensor
 
-    def __init__(self, described):
+    def __init__(self, described: Mapping):
         super().__init__()
         matrix, self.columns = transform(list(zip(described["orbitals"], described["z"], described["x"])))
         vectors, winding = circular(self.columns)
@@ -181,15 +183,15 @@ class AtomicFunctions(torch.nn.Module):
             self.register_buffer(name, torch.as_tensor(value), persistent=False)
 
     @property
-    def turns(self):
+    def turns(self) -> bool:
         """Whether any function changes when the frame turns around the normal."""
         return bool(self.winding.any())
 
-    def circular(self, dtype):
+    def circular(self, dtype: torch.dtype):
         """Complex matrix V [W, W] from columns to functions of definite azimuthal number."""
         return torch.complex(*self.vectors).to(dtype)
 
-    def at_heights(self, height):
+    def at_heights(self, height: Tensor) -> Tensor:
         """Matrices U [n, W, W], functions = U @ columns, of atoms at ``height`` [n] above the middle of their layer."""
         mirrored = (height < 0) & self.sided
         return torch.where(mirrored[:, None, None], self.transform * self.signs[0], self.transform)
@@ -200,7 +202,7 @@ def turn(described: dict) -> bool:
     return AtomicFunctions(described).turns
 
 
-def reflected_block(block, first, second, up, across):
+def reflected_block(block: Tensor, first: AtomicFunctions, second: AtomicFunctions, up: int, across: int):
     """Blocks [..., W, W'] in frames with a reflected normal (up = -1) or in-plane axis (across = -1).
 
     ``first`` and ``second`` are the AtomicFunctions of rows and columns. The operation is its own inverse.

@@ -1,16 +1,18 @@
 """Hopping between two atoms: a two-center part linear in its coefficients, and a net that sees both environments."""
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ase_mlelec.descriptors.layer_moments import Geometry
 from ase_mlelec.descriptors.radial import chebyshev
 
 N_LINEAR, N_TURNED, N_NET = 14, 8, 8  # numbers of Chebyshev polynomials: two-center, anisotropic part, net
 
 
-def inputs_of_net(n_reduced, n_directed, n_windings, inter):
+def inputs_of_net(n_reduced: int, n_directed: int, n_windings: int, inter: bool):
     """Number of inputs of the net of a PairNet."""
     return N_NET + 1 + 2 * n_reduced + 4 * n_directed * n_windings + (4 if inter else 2)
 
@@ -26,7 +28,15 @@ class PairNet(torch.nn.Module):
     envelope: Tensor
     net_scale: Tensor
 
-    def __init__(self, n_in, shape, widths, limits, inter, n_third=(0, 0)):
+    def __init__(
+        self,
+        n_in: int,
+        shape: tuple[int, int],
+        widths: Sequence[int],
+        limits: tuple[float, float],
+        inter: bool,
+        n_third: tuple[int, int] = (0, 0),
+    ):
         super().__init__()
         self.shape, self.limits, self.inter = shape, limits, inter
         sizes = [n_in, *widths]
@@ -43,20 +53,20 @@ class PairNet(torch.nn.Module):
         self.register_buffer("envelope", torch.tensor([0.0, 0.0]))
         self.register_buffer("net_scale", torch.ones(()))
 
-    def linear_parts(self):
+    def linear_parts(self) -> list:
         """list of the coefficient buffers of all linear parts."""
         return [part for name, part in self.named_buffers() if name in ("linear", "third")]
 
-    def size(self, r):
+    def size(self, r: Tensor):
         return (self.envelope[0] + self.envelope[1] * r).exp()
 
-    def radial(self, r, n):
+    def radial(self, r: Tensor, n: int):
         low, high = self.limits
         # the variable of 1/(r + const) resolves short distances better
         x = (1 / (r + low) - 1 / (high + low)) / (0.5 / low - 1 / (high + low))
         return chebyshev((2 * x - 1).clamp(-1, 1), n)
 
-    def two_center(self, g, fold):
+    def two_center(self, g: Geometry, fold: int) -> Tensor:
         """Functions [E, K] of pairs in which the two-center part is linear."""
         radial = self.radial(g.r, N_LINEAR)
         turned = radial[:, :N_TURNED]
@@ -70,7 +80,7 @@ class PairNet(torch.nn.Module):
             ]
         return torch.cat(parts, dim=1)
 
-    def signs(self):
+    def signs(self) -> Tensor:
         """Parities [2, K], ±1, of the functions of ``two_center`` under reflections, as in ThirdAtoms.signs."""
         up = [(-1.0) ** power for power in range(5 if self.inter else 3) for _ in range(N_LINEAR)]
         across = [1.0] * len(up)
@@ -79,18 +89,18 @@ class PairNet(torch.nn.Module):
             across += [part] * 2 * N_TURNED
         return torch.tensor([up, across], dtype=torch.float64)
 
-    def linear_part(self, g, fold, coefficients):
+    def linear_part(self, g: Geometry, fold: int, coefficients):
         """h [E, W, W'] of the two-center functions times coefficients [K, W W']."""
         h = self.two_center(g, fold) @ coefficients
         return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)
 
-    def beside(self, g, functions, coefficients):
+    def beside(self, g: Geometry, functions, coefficients):
         """h [E, W, W'] of the three-center terms: functions [E, F] of third atoms times coefficients [n, F, W W']."""
         radial = self.radial(g.r, len(coefficients))
         h = sum(radial[:, n, None] * (functions @ part) for n, part in enumerate(coefficients))
         return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)
 
-    def forward(self, g, fold, reduced, directed):
+    def forward(self, g: Geometry, fold: int, reduced: Tensor, directed: Tensor):
         """h [E, W, W'] of the net alone, from the representations ``reduced`` [N, R] and ``directed`` [N, C, q]."""
         ways = torch.stack([g.u.conj() ** (q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
         back = -g.u * g.turn

@@ -1,6 +1,7 @@
 """deepmd-kit's data: folders with type.raw and, in set.000, set.001 ..., one array of all frames per quantity."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -73,7 +74,7 @@ class _Notes:
     inputs: dict = field(default_factory=dict)
     guessed: dict = field(default_factory=dict)
 
-    def add_input(self, file, values, per_atom):
+    def add_input(self, file, values, per_atom) -> None:
         """Refuse ``values`` [frames, ...] that are not the same in all frames read so far."""
         known = self.inputs.setdefault(file.stem, values[0])
         if per_atom and known.shape != values[0].shape:  # systems of different sizes cannot be compared
@@ -85,7 +86,7 @@ class _Notes:
                 "file to mix them"
             )
 
-    def messages(self, path):
+    def messages(self, path: str | PathLike) -> Iterator:
         if self.inputs:
             shown = {name: [f"{value:g}" for value in np.unique(first)] for name, first in self.inputs.items()}
             found = ", ".join(

@@ -1,5 +1,7 @@
 """Which deepmd-kit models can be imported; the kind of model is looked at first, then what it needs."""
 
+from os import PathLike
+
 from ase.calculators.calculator import CalculatorSetupError
 from ase.data import atomic_numbers
 
@@ -15,7 +17,7 @@ SUPPORTED = (
 OTHER_NAMES = {"none": "linear", "gelu_tf": "gelu"}  # of activations
 
 
-def activation(name):
+def activation(name: str):
     """Our name of an activation function; None where we have no such."""
     name = str(name).lower()
     return next((found for found in (OTHER_NAMES.get(name, name),) if found in ACTIVATIONS), None)
@@ -35,7 +37,7 @@ def elements(type_map):
     return symbols if len(set(symbols)) == len(symbols) else None
 
 
-def refuse_unsupported(path, tree):
+def refuse_unsupported(path: str | PathLike, tree) -> None:
     """Raise CalculatorSetupError, naming everything that is in the way, unless the model can be imported.
 
     Parameters

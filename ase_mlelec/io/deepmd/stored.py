@@ -1,6 +1,7 @@
 """What a .dp file holds: a nested dict in JSON and the arrays that it names, checked before they are used."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ class Stored:
         self.file = file
         self.tree = json_of(file, "json")
 
-    def array(self, name, shape=None):
+    def array(self, name: str, shape=None):
         """float64 Tensor of the dataset ``name``, in ``shape``, to which only axes of one may be missing or added."""
         dataset = self.file.get(name) if isinstance(name, str) else None
         if not hasattr(dataset, "shape") or dataset.shape is None:
@@ -37,10 +38,10 @@ class Stored:
         values = read_array(self.file, name.lstrip("/"), dataset.shape)
         return torch.as_tensor(values if shape is None else np.reshape(values, shape))
 
-    def is_double(self, name):
+    def is_double(self, name: str):
         return self.file[name].dtype.itemsize >= 8
 
-    def layers(self, net, function, n_in, widths, n_out=None):
+    def layers(self, net, function, n_in: int, widths: Sequence[int], n_out: int | None = None):
         """list of dict with w, b and idt (None where there is none) of the layers of a net, hidden ones and the last.
 
         Parameters
@@ -54,7 +55,7 @@ class Stored:
         sources = part(net, "layers", list)
         if len(sources) != len(sizes) - 1:
             raise ValueError(f"a net has {len(sources)} layers, need {len(sizes) - 1}")
-        layers = []
+        layers: list = []
         for a, b, source in zip(sizes, sizes[1:], sources):
             last = n_out is not None and len(layers) == len(widths)
             if not last and source.get("resnet") is not True:
@@ -74,7 +75,7 @@ class Stored:
         return any(self.is_double(layer["@variables"]["w"]) for layer in net["layers"])
 
 
-def part(tree, key, kind):
+def part(tree, key: str, kind):
     """``tree[key]`` of a nested dict, of type ``kind``."""
     value = tree.get(key) if isinstance(tree, dict) else None
     if type(value) is not kind:
@@ -84,7 +85,7 @@ def part(tree, key, kind):
     return value
 
 
-def number(tree, key, least=-math.inf, most=math.inf):
+def number(tree, key: str, least=-math.inf, most=math.inf) -> float:
     """``tree[key]`` as a finite float between the bounds."""
     value = tree.get(key)
     if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= most:
@@ -92,7 +93,7 @@ def number(tree, key, least=-math.inf, most=math.inf):
     return float(value)
 
 
-def counts(tree, key, least=1):
+def counts(tree, key: str, least=1):
     """``tree[key]`` as a list of whole numbers."""
     values = part(tree, key, list)
     if not all(type(value) is int and least <= value <= MOST for value in values):
@@ -100,7 +101,7 @@ def counts(tree, key, least=1):
     return values
 
 
-def types(tree, key, n_types):
+def types(tree, key: str, n_types):
     """``tree[key]``, which may be missing, as a set of indices of types."""
     values = tree.get(key) or []
     if type(values) is not list or not all(type(value) is int and 0 <= value < n_types for value in values):
@@ -108,7 +109,7 @@ def types(tree, key, n_types):
     return set(values)
 
 
-def pairs(tree, key, n_types):
+def pairs(tree, key: str, n_types):
     """``tree[key]``, which may be missing, as a set of pairs (a, b) of indices of types, a <= b."""
     values = tree.get(key) or []
     if type(values) is not list or not all(

@@ -1,6 +1,7 @@
 """pw.x's text output, which is what people keep; it has the one-electron term as well, and fewer digits."""
 
 import re
+from os import PathLike
 
 import numpy as np
 
@@ -37,7 +38,7 @@ TERMS = {
 }
 
 
-def parse_pw_text(path, text):
+def parse_pw_text(path: str | PathLike, text: str) -> dict:
     """dict of the fields of PwResult."""
     output = _Output(path, _one_run(path, text))
     mark = _last_mark(output)
@@ -65,19 +66,19 @@ def parse_pw_text(path, text):
 class _Output:
     """The text of one run, whose errors name the line."""
 
-    def __init__(self, path, text):
+    def __init__(self, path: str | PathLike, text: str):
         self.path, self.text = path, text
 
-    def place(self, position):
+    def place(self, position) -> str:
         return f"{self.path}, line {self.text.count(chr(10), 0, position) + 1}"
 
-    def number(self, word, position, what):
+    def number(self, word, position, what: str):
         """One finite number; ``what`` names it in the message."""
         if re.fullmatch(r"[-+]?\d{1,18}", word):
             return float(word)
         return self.row(word, position, 1, what)[0]
 
-    def row(self, text, position, count, what):
+    def row(self, text: str, position, count, what: str):
         """``count`` finite numbers that fill the text, with or without blanks between them."""
         if len(text) > LONGEST:
             raise damaged(self.place(position), f"{what} stands in a line of {len(text)} characters")
@@ -92,7 +93,7 @@ class _Output:
             check_values(self.place(position), what, values)
         return values
 
-    def last(self, label, start=0):
+    def last(self, label: str, start=0):
         """The number behind the last occurrence of a label (regular expression) from ``start`` on, or None."""
         found = None
         for found in re.compile(label + r"[ \t]*([^\s,()]*)").finditer(self.text, start):  # noqa: B007
@@ -101,7 +102,7 @@ class _Output:
             return None
         return self.number(found.group(1), found.start(1), self.text[found.start() : found.start(1)].strip(" =<\t"))
 
-    def count(self, label, what):
+    def count(self, label: str, what: str) -> int:
         """The whole number behind a label, the same at all of its occurrences."""
         found = set(re.findall(label + r"[ \t]*(\S+)", self.text))
         if not found:

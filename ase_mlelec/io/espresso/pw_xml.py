@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from os import PathLike
 
 import numpy as np
 from ase.data import atomic_masses, atomic_numbers
@@ -42,7 +43,7 @@ TERMS = {
 }
 
 
-def parse_pw_xml(path, text):
+def parse_pw_xml(path: str | PathLike, text: str) -> dict:
     """dict of the fields of PwResult."""
     root = parse_xml(path, text, "pw.x")
     _check_origin(path, root)

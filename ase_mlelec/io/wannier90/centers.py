@@ -72,14 +72,14 @@ def read_centers(path: str | PathLike) -> Centers:
     return Centers(positions, spreads, symbols, atoms, int(bands[1]) if bands else None)
 
 
-def positions_in(path, text):
+def positions_in(path: str | PathLike, text: str):
     """Centers [W, 3], Å, of the text of ``seed.wout`` or ``seed_centres.xyz``, whatever its atoms are called."""
     if is_xyz(path):
         return _rows_of_xyz(path, text)[0]
     return _functions_of_wout(path, *_final_state(path, text))[0]
 
 
-def is_xyz(path):
+def is_xyz(path: str | PathLike) -> bool:
     """Whether the name is that of an xyz file."""
     return Path(path).name.removesuffix(".gz").endswith(".xyz")
 
@@ -167,7 +167,7 @@ def _table(path, rows):
         ) from None
 
 
-def cell_of_wout(path, text):
+def cell_of_wout(path: str | PathLike, text: str):
     """Cell [3, 3], Å, of the last run in a ``.wout`` text, which need not have finished.
 
     Raises

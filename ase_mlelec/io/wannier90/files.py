@@ -58,18 +58,18 @@ def _decompressed(data):
     return text
 
 
-def seed_of(path):
+def seed_of(path: str | PathLike):
     """The name of a run, ``seed`` of ``seed_hr.dat`` or ``seed_tb.dat.gz``."""
     return re.sub(r"_(hr|tb)\.dat(\.gz)?$", "", Path(path).name)
 
 
-def beside(path, ending):
+def beside(path: str | PathLike, ending):
     """Path of another file of the same run, compressed or not, or None."""
     path, name = Path(path), seed_of(path) + ending
     return next((path.with_name(n) for n in (name, f"{name}.gz") if path.with_name(n).is_file()), None)
 
 
-def check_end(path, text):
+def check_end(path: str | PathLike, text: str) -> None:
     """Refuse a table whose last line does not end: the last digits may be missing, which makes another number."""
     if not text.rstrip(" \t").endswith("\n"):
         raise Wannier90Error(
@@ -78,7 +78,7 @@ def check_end(path, text):
         )
 
 
-def check_size(path, what, values, unit):
+def check_size(path: str | PathLike, what: str, values, unit: str):
     """``values`` as they came, after refusing NaN and what is beyond any physical number."""
     values = np.asarray(values)
     if values.size and not (largest := abs(values).max()) < LARGEST:
@@ -89,7 +89,7 @@ def check_size(path, what, values, unit):
     return values
 
 
-def checked_cell(path, cell):
+def checked_cell(path: str | PathLike, cell):
     """A cell [3, 3], Å, as it came, after refusing one without a volume.
 
     Raises

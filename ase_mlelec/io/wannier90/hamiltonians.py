@@ -87,7 +87,7 @@ def read_tb(path: str | PathLike) -> RealSpace:
     return _with_warning(*_parsed(path, _parse_tb))
 
 
-def real_space(path):
+def real_space(path: str | PathLike):
     """(RealSpace, what a user should know about it, or None) of ``seed_hr.dat`` or ``seed_tb.dat``, by the name."""
     return _parsed(path, _parse_tb if Path(path).name.removesuffix(".gz").endswith("_tb.dat") else _parse_hr)
 
@@ -294,7 +294,7 @@ def _check_hermitian(path, r_vectors, matrices):
 # seed_tb.dat
 
 
-def cell_of_tb(path):
+def cell_of_tb(path: str | PathLike):
     """Cell [3, 3], Å, rows. Raises Wannier90Error where it cannot be read."""
     lines = Lines(path, read_text(path))
     lines.next()

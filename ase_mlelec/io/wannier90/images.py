@@ -1,12 +1,14 @@
 """The images of minimal distance, ``seed_wsvec.dat``: where the elements of H(R) belong."""
 
+from os import PathLike
+
 import numpy as np
 
 from ase_mlelec.io.wannier90.files import Wannier90Error, check_end, read_text
 from ase_mlelec.io.wannier90.tables import integers, numbers
 
 
-def shared_out(path, hamiltonian, r_vectors, values):
+def shared_out(path: str | PathLike, hamiltonian, r_vectors, values) -> tuple:
     """Elements ``<m 0|n R>`` moved to the images R + T of wsvec, which share them equally.
 
     Parameters

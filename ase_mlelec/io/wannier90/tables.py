@@ -3,6 +3,7 @@
 import math
 import re
 import warnings
+from os import PathLike
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class Lines:
     A READ begins at a new line, takes as many lines as its values need, and ignores what is left of the last one.
     """
 
-    def __init__(self, path, text):
+    def __init__(self, path: str | PathLike, text: str):
         self.path, self.number, self.length = path, 0, len(text)
         self._text, self._at = text, 0
 
@@ -43,9 +44,9 @@ class Lines:
         """Wannier90Error of a head that is not as it should be."""
         return Wannier90Error(f"{self.path}: truncated or not written by Wannier90 ({cause}); write it again")
 
-    def integers(self, count, what):
+    def integers(self, count, what: str):
         """The next ``count`` integers, list."""
-        found = []
+        found: list = []
         while len(found) < count:
             for word in self.next().replace(",", " ").split():
                 if len(found) == count:
@@ -64,11 +65,11 @@ class Lines:
                 f"{self.path}: truncated or damaged (line {self.number}: {printable(error)}); write it again"
             ) from None
 
-    def mark(self):
+    def mark(self) -> tuple:
         """The place that back() returns to."""
         return self._at, self.number
 
-    def back(self, mark):
+    def back(self, mark) -> None:
         """Return to a place."""
         self._at, self.number = mark
 
@@ -80,7 +81,7 @@ class Lines:
         return self._text.count("\n", self._at, end) + 1 if self._at < end else 0
 
 
-def numbers(path, text, shape, start):
+def numbers(path: str | PathLike, text: str, shape, start):
     """Array [shape] of the numbers in a text, with or without text behind them; shape (-1,): as many as there are.
 
     Parameters
@@ -143,7 +144,7 @@ def _first_bad(text, start):
     return start + 1, "?"
 
 
-def integers(path, what, table):
+def integers(path: str | PathLike, what: str, table):
     """Array of a table of floats, as integers. Raises Wannier90Error for fractions and what is too large."""
     if not (abs(table) < LARGEST).all() or (table != np.rint(table)).any():
         bad = table[~(abs(table) < LARGEST) | (table != np.rint(table))][0]

@@ -3,14 +3,18 @@
 Gradient descent (``ase_mlelec.train.hamiltonian.descent``) starts from the result.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from ase_mlelec.descriptors.layer_moments.third_atoms import reflected_signs
 from ase_mlelec.descriptors.radial import switch
+from ase_mlelec.heads.hamiltonian.blocks import HamiltonianHead
 from ase_mlelec.heads.hamiltonian.hopping import FADE, NEAR, REFLECTIONS
 from ase_mlelec.heads.hamiltonian.orbitals import reflected_block
+from ase_mlelec.model import Model
 from ase_mlelec.train.hamiltonian.descent import category_scales
-from ase_mlelec.train.hamiltonian.items import join, without_third_atoms
+from ase_mlelec.train.hamiltonian.items import Item, join, without_third_atoms
 from ase_mlelec.train.linear import RIDGE, RidgeRegression, own_sizes
 from ase_mlelec.train.standardize import mean_and_inverse
 
@@ -23,7 +27,7 @@ REFIT = 10.0  # factor of these ridges in fine-tuning, which keeps the result ne
 
 
 @torch.no_grad()
-def standardize_hamiltonian(model, items):
+def standardize_hamiltonian(model: Model, items: Sequence[Item]) -> None:
     """Normalize inputs and outputs of a Hamiltonian head, and fit its linear parts by ridge regression."""
     head, descriptor = model.heads["hamiltonian"], model.descriptor_of("hamiltonian")
     geometry, onsite, hopping = join(head, items)
@@ -75,7 +79,7 @@ def _fit_onsite(head, k, geometry, truth):
 
 
 @torch.no_grad()
-def refit_onsite(head, items):
+def refit_onsite(head: HamiltonianHead, items: Sequence[Item]) -> None:
     """Fine-tune on-site blocks: fit their errors on new structures by ridge regression of the linear parts.
 
     The ridge favors the former coefficients. The nets of the on-site blocks are switched off and not trained any
@@ -139,7 +143,7 @@ def _reflected_onsite(head, k, geometry, blocks):
 
 
 @torch.no_grad()
-def refit_hopping(head, items):
+def refit_hopping(head: HamiltonianHead, items: Sequence[Item]) -> None:
     """Fine-tune hopping: fit its errors on new structures by ridge regression of the linear parts.
 
     The ridge favors the former coefficients.

@@ -8,7 +8,7 @@ from ase_mlelec.physics.ldos_functional import Ions
 
 
 @torch.no_grad()
-def ldos_errors(model, data):
+def ldos_errors(model, data) -> dict:
     """Errors of every snapshot of ``data`` (GridData), integrals against those of the true LDOS in the same way.
 
     Parameters
@@ -54,7 +54,7 @@ def ldos_errors(model, data):
     return {name: np.array([float(row[name]) for row in found]) for name in found[0]}
 
 
-def mean_ldos_errors(model, data):
+def mean_ldos_errors(model, data) -> dict:
     """dict of float, means over the snapshots of ``data``: the keys of QUANTITIES in ase_mlelec.train.evaluate."""
     found = ldos_errors(model, data)
     return {
@@ -66,7 +66,7 @@ def mean_ldos_errors(model, data):
     }
 
 
-def free_energy(snapshots, snapshot, dos, ldos=None, level=0.0):
+def free_energy(snapshots, snapshot, dos, ldos=None, level: float = 0.0) -> tuple:
     """(terms of the total free energy, density) from a DOS, and an LDOS or else the density of the snapshot.
 
     Parameters

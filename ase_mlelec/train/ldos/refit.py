@@ -6,7 +6,7 @@ from ase_mlelec.train.finite import Diverged, closed_form
 from ase_mlelec.train.linear import RIDGE, RidgeRegression
 
 
-def not_finite(data, places, what):
+def not_finite(data, places, what: str) -> str:
     """str, that the ``what`` of the snapshots at these places is NaN or infinite, with their names."""
     names = ", ".join(f"{k} ({data.snapshots[k].name or 'unnamed'})" for k in places)
     return (
@@ -16,7 +16,7 @@ def not_finite(data, places, what):
 
 
 @torch.no_grad()
-def refit_last_layer(head, data, dos_weight, hold=0.0):
+def refit_last_layer(head, data, dos_weight: float, hold: float = 0.0) -> None:
     r"""Replace the last layer by the least-squares solution for the pointwise LDOS and the DOS of every snapshot:
 
     .. math::
@@ -38,7 +38,7 @@ def refit_last_layer(head, data, dos_weight, hold=0.0):
 
 
 @torch.no_grad()
-def normal_equations(head, data, dos_weight, hold=0.0):
+def normal_equations(head, data, dos_weight: float, hold: float = 0.0) -> tuple:
     """(N [H + 1, H + 1], R [H + 1, S]), float64: scale W of refit_last_layer is N^-1 R."""
     regression, n_points, pull = RidgeRegression(), 0, 0.0
     for item in (data[k] for k in range(len(data))):

@@ -45,7 +45,7 @@ def fit_zero(snapshots):
 
 
 @torch.no_grad()
-def standardize_ldos(head, data, scaling="maximum", fingerprints="elements"):
+def standardize_ldos(head, data, scaling: str = "maximum", fingerprints: str = "elements") -> None:
     """Fingerprints of a new head to mean 0 and spread 1, and the LDOS by ``scaling``:
 
     "maximum": to a maximum of 1. "spread": around its mean spectrum, from which the head starts, to a spread of 1; the

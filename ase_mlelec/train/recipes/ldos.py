@@ -15,7 +15,7 @@ from ase_mlelec.train.ldos.standardize import fit_zero, standardize_ldos
 from ase_mlelec.train.recipes.shared import COPIED, protect_trained, provenance, seeded
 
 
-def train_ldos(config, cache, progress=True):
+def train_ldos(config, cache, progress: bool = True):
     """``train`` for a local density of states: fingerprints of all grid points, gradient descent, refit, errors.
 
     Parameters
@@ -55,7 +55,7 @@ def train_ldos(config, cache, progress=True):
     return model.eval()
 
 
-def fit_ldos_model(model, data, validation, config, checkpoint=None, curve=None, progress=True):
+def fit_ldos_model(model: Model, data, validation, config, checkpoint=None, curve=None, progress: bool = True) -> None:
     """Train a new model of the LDOS in place: descent and the refits that ``config`` (Config) asks for.
 
     Parameters
@@ -112,7 +112,7 @@ def _snapshots(config):
     return check_snapshots(snapshots)
 
 
-def describe_ldos(snapshots):
+def describe_ldos(snapshots) -> dict:
     """dict of JSON types: what an LDOS model has to tell; at several electronic temperatures, the lowest is its own."""
     described = {
         name: snapshots.attributes[name]

@@ -3,12 +3,14 @@
 import functools
 import sys
 
+from ase_mlelec.data.frames import Frames
+from ase_mlelec.train.config import Config
 from ase_mlelec.train.losses import missing_terms
 
 INSTEAD = "total"  # the term that takes the place of that of labels by atom where the data have sums alone
 
 
-def with_labels(options, section, make_loss, frames, config, progress=True):
+def with_labels(options, section, make_loss, frames: Frames, config: Config, progress: bool = True):
     """``options`` (EnergyConfig and the like) without those terms that no frame has a label for, which is said once.
 
     Parameters
