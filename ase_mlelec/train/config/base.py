@@ -22,7 +22,8 @@ class Section(BaseModel):
         except ValidationError as error:
             raise ValueError(one_line(error, settings, type(self).model_json_schema())) from None
 
-    __init__.__pydantic_base_init__ = True  # sections of a TOML file are made without it, whole files have one message  # type: ignore[attr-defined]  # pydantic reads it
+    # sections of a TOML file are made without __init__, so that whole files have one message; pydantic reads this
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     def __setattr__(self, name, value):
         if name in type(self).model_fields:
