@@ -117,7 +117,7 @@ def main(folder):
     run(folder, ["pw2wannier90.x"], TO_WANNIER90)
     run(folder, ["wannier90.x", "silicon"], "")
     HERE.mkdir(exist_ok=True)
-    for name in ("silicon_hr.dat", "silicon_wsvec.dat", "silicon_tb.dat"):
+    for name in ("silicon.wout", "silicon_hr.dat", "silicon_wsvec.dat", "silicon_tb.dat"):
         (HERE / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes(), mtime=0))
     for name in ("silicon.win", "silicon_centres.xyz"):
         (HERE / name).write_bytes((folder / name).read_bytes())

@@ -359,3 +359,14 @@ def test_former_names():
     with pytest.deprecated_call():
         found, _ = wannier90.assign_centers(atoms, centres=positions, per_species={"O": 4})
     np.testing.assert_array_equal(found, assign_centers(atoms, positions, {"O": 4})[0])
+
+
+def test_centers_of_a_run_of_the_program(tmp_path):
+    """Words, columns and units as Wannier90 3.1 writes them; silicon_centres.xyz has the same, moved into the cell."""
+    folder = Path(__file__).parent.parent / "data" / "silicon_wannier"
+    path = tmp_path / "silicon.wout"
+    path.write_bytes(gzip.decompress((folder / "silicon.wout.gz").read_bytes()))
+    found, moved = read_centers(path), read_centers(folder / "silicon_centres.xyz")
+    away = np.linalg.solve(found.atoms.cell.array.T, (found.positions - moved.positions).T)
+    np.testing.assert_allclose(away, np.round(away), atol=1e-5)
+    assert len(found.spreads) == 8 and (found.spreads > 1).all() and (found.spreads < 4).all()
