@@ -113,7 +113,6 @@ def frames(name, group):
 
 def hot_and_dense(steps):
     """Molecular dynamics far beyond the training data."""
-    """Silicon at 10,000 K and three times its density."""
     rng = np.random.default_rng(0)
     atoms = compressed(bulk("Si", cubic=True, a=5.405) * 2, 3.0)
     atoms.calc = calculator("si")
