@@ -2,8 +2,7 @@
 
 import sys
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.util import spec_from_loader
+from importlib.machinery import ModuleSpec
 
 FORMER = {
     "bilayers": "structures",
@@ -30,12 +29,15 @@ SPLIT = {  # into several
 PACKAGE = __package__ + "."
 
 
-class _FormerNames(MetaPathFinder, Loader):
-    """Finds a module of FORMER as what is there under its present name, which is one and the same module."""
+class _FormerNames:
+    """Finds a module of FORMER as what is there under its present name, which is one and the same module.
+
+    A finder and a loader without their base classes, as the import of importlib.abc takes 10 ms.
+    """
 
     def find_spec(self, name, path=None, target=None):
         known = name.startswith(PACKAGE) and name.removeprefix(PACKAGE) in FORMER | SPLIT
-        return spec_from_loader(name, self) if known else None
+        return ModuleSpec(name, self) if known else None
 
     def create_module(self, spec):
         return None

@@ -179,6 +179,16 @@ def test_importing_the_package_imports_no_torch():
     assert result.stdout.split() == ["set()"], result.stderr
 
 
+def test_help_imports_little():
+    """Modules of the standard library that take longer than all the rest of ``mlelec --help``."""
+    result = run_python(
+        "import sys\nbefore = set(sys.modules)\nfrom ase_mlelec_entry_points.cli.main import main\n"
+        "try:\n    main(['--help'])\nfinally:\n"
+        "    print({'importlib.abc', 'importlib.metadata'} & (set(sys.modules) - before))"
+    )
+    assert "mlelec COMMAND --help" in result.stdout and result.stdout.endswith("set()\n"), result.stdout
+
+
 @pytest.mark.parametrize("arguments", [["models"], ["models", "--names"]], ids=" ".join)
 def test_models_are_listed_without_torch(arguments):
     result = run_python(

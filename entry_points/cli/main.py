@@ -57,6 +57,14 @@ def one_line(message: str, *place, **line) -> str:
     return f"mlelec: warning: {' '.join(str(message).split())}\n"
 
 
+class _Version(argparse.Action):
+    """Prints the version, which is read when it is asked for: that takes as long as all other help."""
+
+    def __call__(self, parser, *options):
+        print(f"ase-mlelec {ase_mlelec.__version__}")
+        parser.exit()
+
+
 def build_parser(chosen=None):
     """The parser of all commands; only the one that is ``chosen`` is imported and knows its arguments."""
     parser = argparse.ArgumentParser(
@@ -64,7 +72,7 @@ def build_parser(chosen=None):
         description="Machine-learned electronic structure with ASE.",
         epilog="'mlelec COMMAND --help' tells more about a command.",
     )
-    parser.add_argument("--version", action="version", version=f"ase-mlelec {ase_mlelec.__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version of the package and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         if name == chosen:
