@@ -1,13 +1,15 @@
 """Rows of results: one column for each quantity of a structure."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 
-def set_atom_scalars(atoms, **scalars):
+def set_atom_scalars(atoms: Atoms, **scalars):
     """Put one number per atom into ``atoms.arrays`` under each name; returns ``atoms``.
 
     ASE's viewer colors by any such array: write the structures as extxyz, open them with ``ase gui run.extxyz``, and
@@ -37,18 +39,18 @@ def set_atom_scalars(atoms, **scalars):
 # Quantities
 
 
-def column_names(quantities):
+def column_names(quantities: Sequence[str | Callable]) -> list:
     if isinstance(quantities, str):
         raise ValueError(f"got quantities={quantities!r}, need a list of names; write [{quantities!r}]")
     return [name.__name__ if callable(name) else name for name in quantities]
 
 
-def quantity_of(calc, atoms, name):
+def quantity_of(calc, atoms: Atoms, name: str | Callable):
     """The value of one quantity, as the module describes."""
     return getter(calc, atoms, name)()
 
 
-def getter(calc, atoms, name):
+def getter(calc, atoms: Atoms, name: str | Callable):
     """A function without arguments that returns the quantity.
 
     Raises
@@ -72,7 +74,7 @@ def getter(calc, atoms, name):
     )
 
 
-def row_of(calc, atoms, quantities):
+def row_of(calc, atoms: Atoms, quantities: Sequence[str | Callable]):
     row = {"n_atoms": len(atoms), "fingerprint": fingerprint(atoms)}
     for name, quantity in zip(column_names(quantities), quantities):
         value = quantity_of(calc, atoms, quantity)
@@ -86,7 +88,7 @@ def row_of(calc, atoms, quantities):
     return row
 
 
-def fingerprint(atoms):
+def fingerprint(atoms: Atoms) -> np.uint64:
     """int, 64 bits, of what a calculator sees of a structure."""
     digest = hashlib.blake2b(digest_size=8)
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):

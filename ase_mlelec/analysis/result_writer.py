@@ -19,7 +19,9 @@ import shutil
 import time
 import uuid
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 
 import h5py
@@ -68,12 +70,13 @@ class ResultWriter:
         Where it cannot be written.
     """
 
-    def __init__(self, path, header, grid=None, resume=True):
+    def __init__(self, path: str | PathLike, header: dict, grid=None, resume: bool = True):
         self.path, self.n_rows = Path(os.path.realpath(path)), 0
         self._header, self._grid = {"format_version": FORMAT_VERSION, **header}, grid
         self._pid, self._journal, self._run = os.getpid(), None, uuid.uuid4().hex
-        self._duration, self._replaced, self._axes = 0.0, -np.inf, {}
-        self._lock = FileLock(self.path)
+        self._duration, self._replaced = 0.0, -np.inf
+        self._axes: dict = {}
+        self._lock: FileLock | None = FileLock(self.path)
         try:
             remove_leftovers(self.path)
             remove_leftovers(journal_of(self.path))
@@ -85,7 +88,7 @@ class ResultWriter:
             self._lock.release()
             raise
 
-    def append(self, rows):
+    def append(self, rows: Sequence[Mapping]) -> None:
         """Add rows, list of dict of array; when this returns they survive the end of the process.
 
         Raises
@@ -108,7 +111,7 @@ class ResultWriter:
         if time.monotonic() - self._replaced > PATIENCE * self._duration:
             self.update(patient=True)
 
-    def update(self, patient=False):
+    def update(self, patient: bool = False) -> None:
         """Bring the HDF5 file up to date.
 
         Parameters
@@ -126,7 +129,7 @@ class ResultWriter:
             if not patient:
                 raise
 
-    def close(self):
+    def close(self) -> None:
         """Bring the HDF5 file up to date, remove the journal, and let others write."""
         if self._lock is None or os.getpid() != self._pid:
             return
@@ -150,7 +153,7 @@ class ResultWriter:
             if kind is None:  # otherwise the first error is the one to be told
                 raise
 
-    def begin(self):
+    def begin(self) -> None:
         """Replace the former file even if there are no rows."""
         if self._journal is None and self.n_rows == 0:
             with self._telling():

@@ -1,14 +1,16 @@
 """Labeled structures as batches of tensors; ase_mlelec.data.frames reads the files."""
 
 import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from ase_mlelec.data.frames import Frame, Frames, join, read_frames, read_hdf5, write_hdf5
-from ase_mlelec.descriptors import Environment
+from ase_mlelec.descriptors import Descriptor, Environment
 from ase_mlelec.edges import connect, find_pairs
+from ase_mlelec.model import Model
 from ase_mlelec.quantities import LABELS, QUANTITIES
 from ase_mlelec.system import System
 
@@ -41,19 +43,19 @@ class Batch:
     environment: Environment | None = None
     partial: dict = field(default_factory=dict)
 
-    def has(self, name):
+    def has(self, name: str):
         """Mask [B] of the structures that have a label."""
         every = torch.ones(self.system.n_systems, dtype=torch.bool, device=self.system.positions.device)
         return self.partial.get(name, every if name in self.labels else ~every)
 
-    def matching(self, name, values):
+    def matching(self, name: str, values):
         """Rows of ``values`` that have a label; rows are atoms for labels by atom, and structures for other labels."""
         if name not in self.partial:
             return values
         chosen = self.partial[name]
         return values[chosen[self.system.batch] if LABELS[name].of_atoms else chosen]
 
-    def predict(self, model, quantity):
+    def predict(self, model: Model, quantity: str):
         """Prediction [N, ...] of a quantity of every atom."""
         if self.environment is not None:
             return model.heads[quantity](self.environment, None)
@@ -65,15 +67,17 @@ class Batch:
         return values.new_zeros(len(chosen), *values.shape[1:]).index_copy(0, rows, values)
 
     def edges(self):
-        return connect(self.system, *self.pairs, self.cutoff)
+        center, neighbor, shift = self.pairs
+        return connect(self.system, center, neighbor, shift, self.cutoff)
 
-    def strained_edges(self):
+    def strained_edges(self) -> tuple:
         """(positions, strain, system, edges): system and edges are functions of the leaves positions and strain."""
         strain = torch.zeros_like(self.system.cell, requires_grad=True)
         positions = self.system.positions.detach().requires_grad_(True)
         leaf = System(positions, self.system.numbers, self.system.cell, self.system.pbc, self.system.batch)
         strained = leaf.strained(strain)
-        return positions, strain, strained, connect(strained, *self.pairs, self.cutoff)
+        center, neighbor, shift = self.pairs
+        return positions, strain, strained, connect(strained, center, neighbor, shift, self.cutoff)
 
 
 class Batches:
@@ -90,7 +94,9 @@ class Batches:
         For labels of a wrong shape or that are not finite.
     """
 
-    def __init__(self, frames, cutoff, labels, dtype, device="cpu"):
+    def __init__(
+        self, frames, cutoff: float, labels: Sequence[str], dtype: torch.dtype, device: str | torch.device = "cpu"
+    ):
         if labels:
             frames.check(*labels)
         self.cutoff, self.label_names = cutoff, tuple(labels)
@@ -106,10 +112,10 @@ class Batches:
             for frame in frames
         ]
         self.weights = torch.tensor([frame.weight for frame in frames], dtype=dtype, device=device)
-        self.environments = None
+        self.environments: list | None = None
 
     @classmethod
-    def for_model(cls, model, frames, labels):
+    def for_model(cls, model: Model, frames, labels: Sequence[str]):
         """Batches with the precision, device and cutoff of ``model``.
 
         Raises
@@ -141,7 +147,7 @@ class Batches:
         return found
 
     @torch.no_grad()
-    def fix(self, descriptor):
+    def fix(self, descriptor: Descriptor):
         """Evaluate a fixed descriptor once; batches then carry its environments.
 
         Returns
@@ -151,15 +157,15 @@ class Batches:
         self.environments = [descriptor(batch.system, batch.edges()) for batch in self.all_batches(1)]
         return self
 
-    def batch(self, indices):
+    def batch(self, indices: Sequence[int]):
         systems = [self.systems[i] for i in indices]
         counts = torch.tensor([len(system.positions) for system in systems], device=systems[0].positions.device)
         joined = System(
-            *(
-                torch.cat([getattr(system, name) for system in systems])
+            **{
+                name: torch.cat([getattr(system, name) for system in systems])
                 for name in ("positions", "numbers", "cell", "pbc")
-            ),
-            torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts),
+            },
+            batch=torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts),
         )
         labels, partial = {}, {}
         for name in self.label_names:
@@ -181,7 +187,7 @@ class Batches:
         )
         return Batch(joined, pairs, labels, self.cutoff, weights, None, partial)
 
-    def all_batches(self, size):
+    def all_batches(self, size: int) -> Iterator:
         """Iterate over all frames in order, ``size`` at a time."""
         for start in range(0, len(self), size):
             yield self.batch(range(start, min(start + size, len(self))))

@@ -12,7 +12,6 @@ from os import PathLike
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from numpy.typing import ArrayLike
 
 from ase_mlelec.checks import check_finite
 from ase_mlelec.data import electrons
@@ -93,9 +92,7 @@ OPTIONAL = ("density", "energy", "forces", "stress", "fermi_level", "points")
 
 
 @formerly_positional("energies", "attributes")
-def write_snapshots(
-    path: str | PathLike, snapshots: Iterable[Snapshot], *, energies: ArrayLike, attributes: dict
-) -> None:
+def write_snapshots(path: str | PathLike, snapshots: Iterable[Snapshot], *, energies, attributes: dict) -> None:
     """Write snapshots, taken one by one, to an HDF5 file, compressed and atomically.
 
     Parameters
@@ -138,7 +135,7 @@ def write_snapshots(
                     group.create_dataset(key, data=np.asarray(value, dtype=kind), **(PACKED if np.ndim(value) else {}))
 
 
-def check_snapshot(path, snapshot, energies, attributes):
+def check_snapshot(path: str | PathLike, snapshot, energies, attributes) -> None:
     """Raise ValueError where a snapshot's spectra and density do not hold the electrons of its atoms.
 
     The check needs ``valence_electrons`` in the file; see electrons.check_unit.

@@ -8,16 +8,21 @@ References: Zhang et al. 2018 (NeurIPS), Eqs. (8)-(13); Zeng et al. 2022, Fig. 1
 
 import copy
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from ase.data import atomic_numbers, covalent_radii
+from torch import Tensor
 
 from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbedding, EmbeddingNets
 from ase_mlelec.descriptors.padding import pad
 from ase_mlelec.descriptors.products import Products
 from ase_mlelec.descriptors.smooth_rows import Shape, SmoothRows, plain_rows
+from ase_mlelec.edges import Edges
 from ase_mlelec.nets import constructor_arguments
+from ase_mlelec.system import System
 
 SLOTS = ("taken", "empty", "none")
 CLOSEST = 0.8  # Å, or 3/4 of the shortest bond if that is longer: a compressed embedding covers all distances above
@@ -60,21 +65,32 @@ class DeepPotSE(Descriptor):
     Features: [C, l_max * M * n_axis].
     """
 
+    mean: Tensor
+    scale: Tensor
+    empty_slot: Tensor | None
+    seen: Tensor
+    slots: Tensor
+    taken: Tensor
+    embedding: Any  # EmbeddingNets or series of functions
+    folded: tuple | None
+    subtracts: bool | None
+    species_of_number: Tensor
+
     def __init__(
         self,
-        species,
-        cutoff,
-        smooth,
-        widths=(25, 50, 100),
-        n_axis=16,
-        sel=None,
-        one_side=True,
-        l_max=1,
-        n_basis=None,
-        n_products=0,
-        timestep=False,
-        activation="tanh",
-        protection=0.0,
+        species: Sequence[str],
+        cutoff: float,
+        smooth: float,
+        widths: Sequence[int] = (25, 50, 100),
+        n_axis: int = 16,
+        sel: Sequence[int] | None = None,
+        one_side: bool = True,
+        l_max: int = 1,
+        n_basis: int | None = None,
+        n_products: int = 0,
+        timestep: bool = False,
+        activation: str = "tanh",
+        protection: float = 0.0,
         excluded_pairs=(),
     ):
         super().__init__()
@@ -134,7 +150,7 @@ class DeepPotSE(Descriptor):
     def arguments(self):
         return constructor_arguments(self, rare=("timestep", "activation", "protection", "excluded_pairs"))
 
-    def forward(self, system, edges):
+    def forward(self, system: System, edges: Edges):
         all_species = self.species_of_number[system.numbers]
         species = all_species[edges.atoms]
         center = neighbor = None
@@ -172,7 +188,7 @@ class DeepPotSE(Descriptor):
             return self.mean[0], *inverse[0]
         return tuple(column.index_select(0, center_species) for column in (self.mean, *inverse.T))
 
-    def settle(self):
+    def settle(self) -> None:
         """Look at the normalization once; for copies that are only evaluated."""
         if len(self.species) == 1:
             self.folded = float(self.mean), *(1 / self.scale[0]).tolist()
@@ -181,7 +197,7 @@ class DeepPotSE(Descriptor):
             self.embedding.settle()
 
     @torch.no_grad()
-    def standardize(self, samples):
+    def standardize(self, samples) -> None:
         """Bring the radial and angular rows of every species to unit root mean square over the neighbors."""
         self.mean.zero_()
         self.scale.fill_(1.0)
@@ -212,7 +228,7 @@ class DeepPotSE(Descriptor):
         values = [self.embedding.values(s[c : c + 1], c, k)[0] * s[c] for c in range(n) for k in range(n)]
         return torch.stack(values).reshape(n, n, -1)
 
-    def compressed(self, tolerance=1e-11):
+    def compressed(self, tolerance: float = 1e-11):
         """Copy whose embedding nets are replaced by their Chebyshev series, several times faster to evaluate.
 
         The series covers distances that occur (see CLOSEST); where atoms are closer the nets themselves serve.
@@ -231,7 +247,7 @@ class DeepPotSE(Descriptor):
         return fast
 
 
-def quadrupoles(moments):
+def quadrupoles(moments: Tensor):
     """Symmetric traceless matrices [C, n, 3, 3] of moments [C, 5, n] of the ``harmonics`` of l = 2."""
     xy, yz, axial, zx, difference = moments.unbind(dim=1)
     xy, yz, zx = xy / 3**0.5, yz / 3**0.5, zx / 3**0.5

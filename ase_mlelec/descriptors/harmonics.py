@@ -3,9 +3,10 @@
 import math
 
 import torch
+from torch import Tensor
 
 
-def harmonics(unit, l_max, l_min=0):
+def harmonics(unit: Tensor, l_max: int, l_min: int = 0) -> Tensor:
     """Rows [(l_max + 1)^2 - l_min^2, E] of unit vectors [3, E]: of l = l_min .. l_max those of m = -l .. l, so that
     sum_m Y_lm(a) Y_lm(b) = P_l(a . b).
 
@@ -14,7 +15,7 @@ def harmonics(unit, l_max, l_min=0):
     Recursion in l of the associated Legendre functions over sin^m, normalized, without the sign (-1)^m.
     """
     x, y, z = unit
-    rows = [None] * (l_max + 1) ** 2
+    rows: list = [None] * (l_max + 1) ** 2
     cosine, sine = torch.ones_like(z), torch.zeros_like(z)
     for m in range(l_max + 1):
         double = math.prod(range(1, 2 * m, 2))  # (2m - 1)!!

@@ -3,7 +3,7 @@
 import torch
 
 
-def pad(center, kind, table, n_centers, kinds):
+def pad(center, kind, table, n_centers: int, kinds) -> tuple:
     """Lay the columns of ``table`` [R, E] out by center, one block of slots per kind, zeros in empty slots.
 
     Parameters

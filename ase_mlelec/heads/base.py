@@ -1,9 +1,11 @@
 """Base classes of heads, and the per-species fitting nets that most heads share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ase_mlelec.edges import Edges
 from ase_mlelec.nets import DenseNet, map_by_species
@@ -20,7 +22,7 @@ class Head(torch.nn.Module):
 
     quantity: str
 
-    def forward(self, environment, edges):
+    def forward(self, environment, edges: Edges):
         """Tensor [C, ...] of the quantity of every center."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(environment, edges)")
 
@@ -47,11 +49,11 @@ class Blocks:
     onsite: dict
     hopping: dict
 
-    def atoms(self, k):
+    def atoms(self, k: int) -> Tensor:
         """Tensor [n] of the atoms of species k."""
         return (self.geometry.species == k).nonzero()[:, 0]
 
-    def pairs(self, key):
+    def pairs(self, key) -> tuple:
         """(first atom [e], second atom [e], lattice vector to the cell of the second atom [e, 3]) of pairs of a kind."""
         rows = self.geometry.groups()[key]
         return self.geometry.first[rows], self.geometry.second[rows], self.geometry.shift[rows]
@@ -75,7 +77,22 @@ class FittingNets(torch.nn.Module):
     Zhang et al. 2018, Eq. (2); Zeng et al. 2022, Eq. (1).
     """
 
-    def __init__(self, n_species, n_features, widths, n_out, timestep=False, activation="tanh"):
+    hidden: Any  # ModuleList of DenseNet
+    last: Any
+    shift: Any  # None once folded
+    inverse: Any
+    bias: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        n_species: int,
+        n_features: int,
+        widths: Sequence[int],
+        n_out: int,
+        timestep: bool = False,
+        activation: str = "tanh",
+    ):
         super().__init__()
         self.hidden = torch.nn.ModuleList(DenseNet(n_features, widths, timestep, activation) for _ in range(n_species))
         width = widths[-1] if len(widths) else n_features
@@ -88,11 +105,11 @@ class FittingNets(torch.nn.Module):
         self.register_buffer("bias", torch.zeros(n_species, n_out))
         self.register_buffer("scale", torch.ones(n_out))
 
-    def forward(self, features, species):
+    def forward(self, features: Tensor, species):
         return map_by_species(self._species, species, len(self.hidden), features)
 
     @torch.no_grad()
-    def fold(self):
+    def fold(self) -> None:
         """Absorb the normalization into the nets, for faster evaluation.
 
         Shift and inverse go into the first layers, where these have no shortcut; scale and bias go into the last.

@@ -1,5 +1,11 @@
 """A scalar of every center, such as the atomic energy."""
 
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ase_mlelec.descriptors.base import Environment
+from ase_mlelec.edges import Edges
 from ase_mlelec.heads.base import FittingNets, Head
 from ase_mlelec.nets import constructor_arguments
 
@@ -14,7 +20,14 @@ class ScalarHead(Head):
 
     quantity = "energy"
 
-    def __init__(self, n_species, n_features, widths=(240, 240, 240), timestep=False, activation="tanh"):
+    def __init__(
+        self,
+        n_species: int,
+        n_features: int,
+        widths: Sequence[int] = (240, 240, 240),
+        timestep: bool = False,
+        activation: str = "tanh",
+    ):
         super().__init__()
         self.n_species, self.n_features, self.widths, self.timestep = n_species, n_features, tuple(widths), timestep
         self.activation = activation
@@ -24,9 +37,9 @@ class ScalarHead(Head):
         return constructor_arguments(self, rare=("activation",))
 
     @property
-    def reference(self):
+    def reference(self) -> Tensor:
         """Tensor [species], eV: the energy of an atom without knowledge of its environment."""
         return self.nets.bias[:, 0]
 
-    def forward(self, environment, edges):
+    def forward(self, environment: Environment, edges: Edges):
         return self.nets(environment.features, environment.species)[:, 0]

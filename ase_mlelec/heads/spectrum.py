@@ -1,9 +1,15 @@
 """Spectra of every center on a fixed energy grid: atomic density of states, local density of states."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
+from ase_mlelec.descriptors.base import Environment
+from ase_mlelec.edges import Edges
 from ase_mlelec.heads.base import FittingNets, Head
 from ase_mlelec.nets import constructor_arguments
 from ase_mlelec.physics.energy_zero import EnergyZero
@@ -21,7 +27,15 @@ class SpectrumHead(Head):
 
     quantity = "dos"
 
-    def __init__(self, n_species, n_features, energies, widths=(240, 240, 240), timestep=False, activation="tanh"):
+    def __init__(
+        self,
+        n_species: int,
+        n_features: int,
+        energies: ArrayLike,
+        widths: Sequence[int] = (240, 240, 240),
+        timestep: bool = False,
+        activation: str = "tanh",
+    ):
         super().__init__()
         self.n_species, self.n_features, self.widths, self.timestep = n_species, n_features, tuple(widths), timestep
         self.activation = activation
@@ -32,7 +46,7 @@ class SpectrumHead(Head):
     def arguments(self):
         return constructor_arguments(self, rare=("activation",))
 
-    def forward(self, environment, edges):
+    def forward(self, environment: Environment, edges: Edges):
         return self.nets(environment.features, environment.species)
 
 
@@ -58,9 +72,22 @@ class LDOSHead(Head):
     Ellis et al. 2021, section II C.
     """
 
+    shift: Tensor
+    inverse: Tensor
+    scale: Tensor
+    hidden: Any
+
     quantity = "ldos"
 
-    def __init__(self, n_features, energies, widths=(128, 128), activation="silu", zero=EnergyZero(), n_linear=0):
+    def __init__(
+        self,
+        n_features: int,
+        energies: ArrayLike,
+        widths: Sequence[int] = (128, 128),
+        activation: str = "silu",
+        zero=EnergyZero(),
+        n_linear=0,
+    ):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation: got '{activation}', need one of {', '.join(ACTIVATIONS)}; correct it")
@@ -80,28 +107,28 @@ class LDOSHead(Head):
     def arguments(self):
         return constructor_arguments(self)
 
-    def activations(self, features):
+    def activations(self, features: Tensor) -> Tensor:
         """Outputs [C, H] of the last hidden layer and of z, in which the LDOS is linear."""
         first, features = self.hidden[0], features - self.shift
         # standardize the weights instead of the fingerprints: one product of small matrices, not one for every point
         h = self.hidden[1:](torch.nn.functional.linear(features, first.weight @ self.inverse, first.bias))
         return torch.cat([h, features @ self.inverse[self.n_features - self.n_linear :].T], dim=1)
 
-    def forward(self, environment, edges):
+    def forward(self, environment: Environment, edges: Edges):
         return self.spectrum(environment.features)
 
-    def spectrum(self, features):
+    def spectrum(self, features: Tensor):
         """LDOS [C, S], 1/(eV Å^3), from fingerprints [C, F]."""
         return self.scale * self.last(self.activations(features))
 
-    def coordinates(self, features):
+    def coordinates(self, features: Tensor):
         """Coordinates [C, K] in which the LDOS is linear: the last hidden layer, or the LDOS where that is narrower.
 
         Integrals of the LDOS over points are linear in integrals of the coordinates, which take less memory.
         """
         return self.activations(features) if self._is_low_rank() else self.spectrum(features)
 
-    def basis(self):
+    def basis(self) -> tuple:
         """(matrix [K, S], offset [S]), float64 without gradients: the LDOS is coordinates @ matrix + offset."""
         scale, matrix, offset = (p.detach().double() for p in (self.scale, self.last.weight, self.last.bias))
         if self._is_low_rank():

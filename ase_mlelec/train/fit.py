@@ -1,29 +1,35 @@
 """Gradient descent on sums over atoms, and vectors and tensors of atoms."""
 
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
 import torch
 
-from ase_mlelec.data.batches import Batches
-from ase_mlelec.train.finite import explained
+from ase_mlelec.data.batches import Batch, Batches
+from ase_mlelec.data.frames import Frames
+from ase_mlelec.model import Model
+from ase_mlelec.train.finite import NotFinite, explained
 from ase_mlelec.train.loop import LARGEST_GRADIENT, Schedule, batch_of_step, run_loop
 from ase_mlelec.train.losses import check_terms
 
 
 def fit(
-    model,
-    frames,
-    loss,
+    model: Model,
+    frames: Frames,
+    loss: Callable,
     *,
-    steps,
-    validation=None,
-    batch_size=8,
-    learning_rate=(2e-3, 1e-6),
-    parameters=None,
-    seed=0,
-    checkpoint=None,
-    curve=None,
-    interval=200,
-    progress=True,
-):
+    steps: int,
+    validation: Frames | None = None,
+    batch_size: int = 8,
+    learning_rate: tuple[float, float] = (2e-3, 1e-6),
+    parameters: Iterable[torch.nn.Parameter] | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    curve: str | Path | None = None,
+    interval: int = 200,
+    progress: bool = True,
+) -> dict:
     """Minimize ``loss`` over ``frames`` with Adam and a learning rate that falls exponentially, r = r0 d^(t/steps).
 
     An interrupted run that is called again with its checkpoint ends with the same parameters, to the bit.
@@ -78,7 +84,16 @@ class FrameProblem:
 
     watched, largest_gradient = "", LARGEST_GRADIENT
 
-    def __init__(self, model, frames, loss, validation=None, batch_size=8, parameters=None, seed=0):
+    def __init__(
+        self,
+        model: Model,
+        frames: Frames,
+        loss: Callable,
+        validation: Frames | None = None,
+        batch_size: int = 8,
+        parameters: Iterable[torch.nn.Parameter] | None = None,
+        seed: int = 0,
+    ):
         self.model, self.of_batch, self.batch_size, self.seed = model, loss, batch_size, seed
         self.parameters = list(model.parameters() if parameters is None else parameters)
         self.train, self.held = (_prepare(model, part, loss, self.parameters) for part in (frames, validation))
@@ -89,10 +104,10 @@ class FrameProblem:
             "frames": frames.fingerprint(),
         }
 
-    def batches(self, step):
+    def batches(self, step: int) -> Iterator:
         yield batch_of_step(len(self.train), self.batch_size, self.seed, step)
 
-    def loss(self, batch, ratio):
+    def loss(self, batch: Batch, ratio: float) -> Iterator:
         value, self.squares = self.of_batch(self.model, self.train.batch(batch), ratio)
         yield value
 
@@ -102,7 +117,7 @@ class FrameProblem:
             return errors
         return errors | {f"validation_{k}": e for k, e in evaluate_loss(self.model, self.held, self.of_batch).items()}
 
-    def explained(self, failure, batch, step, ratio, rate):
+    def explained(self, failure: NotFinite, batch: Batch, step: int, ratio: float, rate: float):
         return explained(failure, self.model, self.train, batch, self.of_batch, ratio, step, rate, self.parameters)
 
 
@@ -120,9 +135,10 @@ def _prepare(model, frames, loss, parameters):
 
 
 @torch.no_grad()
-def evaluate_loss(model, batches, loss, batch_size=16):
+def evaluate_loss(model: Model, batches: Batches, loss: Any, batch_size: int = 16) -> dict:
     """dict of root mean square errors over all frames, weighted by how many in a batch have the label."""
-    totals, sources = {}, getattr(loss, "sources", {})
+    totals: dict = {}
+    sources: dict = getattr(loss, "sources", {})
     for batch in batches.all_batches(batch_size):
         _, squares = loss(model, batch, 0.0)
         for name, square in squares.items():

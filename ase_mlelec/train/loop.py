@@ -43,7 +43,7 @@ class Problem(Protocol):
         Norm to which longer gradients are cut.
     """
 
-    model: torch.nn.Module
+    model: Any
     parameters: list
     identity: dict
     watched: str
@@ -154,9 +154,10 @@ def run_loop(
 class Run:
     """What an interruption must not lose: model, optimizer, schedule, step, learning curve and best weights."""
 
-    def __init__(self, problem, schedule, steps, path):
+    def __init__(self, problem: Problem, schedule: Schedule, steps: int, path):
         self.problem, self.first = problem, schedule.first
-        self.step, self.rows, self.best = 0, [], None
+        self.step, self.best = 0, None
+        self.rows: list = []
         self.optimizer = torch.optim.Adam(problem.parameters, lr=schedule.first)
         self.scheduler = schedule.scheduler(self.optimizer, steps)
         self.identity = problem.identity | {"steps": steps, "learning_rate": str(schedule)}
@@ -200,7 +201,7 @@ class Run:
         row = self.rows[self.best["row"] if self.best else -1] if self.rows else {}
         return {name: error for name, error in row.items() if name not in ("step", "learning_rate")}
 
-    def save(self, curve):
+    def save(self, curve) -> None:
         """Write checkpoint and learning curve."""
         if self.path:
             state = {name: getattr(self, name).state_dict() for name in ("optimizer", "scheduler")}

@@ -1,6 +1,8 @@
 """Figures of densities of states."""
 
 import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec.analysis.plots.style import COLORS, SHADE
 from ase_mlelec.quantities import QUANTITIES
@@ -8,7 +10,9 @@ from ase_mlelec.quantities import QUANTITIES
 ENERGY, DOS = QUANTITIES["energy"].axis, QUANTITIES["dos"].axis
 
 
-def plot_dos(ax, energies, dos, fermi_level=None, *, align=False, occupied=False, **line):
+def plot_dos(
+    ax: Axes, energies: ArrayLike, dos: NDArray, fermi_level=None, *, align=False, occupied: bool = False, **line
+):
     """A density of states over energy; call again to compare temperatures or phases.
 
     Parameters
@@ -45,7 +49,9 @@ def plot_dos(ax, energies, dos, fermi_level=None, *, align=False, occupied=False
     return ax
 
 
-def plot_dos_comparison(ax, below, energies, reference, prediction, fermi_level=None):
+def plot_dos_comparison(
+    ax: Axes, below: Axes, energies: ArrayLike, reference: NDArray, prediction: NDArray, fermi_level=None
+) -> tuple:
     """Two densities of states over energy, and their difference in a second panel.
 
     Parameters
@@ -77,7 +83,9 @@ def plot_dos_comparison(ax, below, energies, reference, prediction, fermi_level=
     return ax, below
 
 
-def plot_dos_map(ax, x, energies, dos, fermi_level=None, *, label=DOS, cmap="magma"):
+def plot_dos_map(
+    ax: Axes, x: NDArray, energies: NDArray, dos: NDArray, fermi_level=None, *, label: str = DOS, cmap: str = "magma"
+):
     """Densities of states as colors along x, with the Fermi level as a line and a color bar.
 
     Parameters

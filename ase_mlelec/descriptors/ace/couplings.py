@@ -88,32 +88,36 @@ class Coupling(torch.nn.Module):
 class Single(Coupling):
     """Single densities with l = 0: order 1, two-body terms."""
 
-    def __init__(self, kinds, groups):
+    places: Tensor
+
+    def __init__(self, kinds: NDArray, groups: NDArray):
         super().__init__(kinds, groups)
         self.register_buffer("places", torch.as_tensor(_places(kinds, groups, self.n_radial)[:, 0]), persistent=False)
 
-    def forward(self, moments):
+    def forward(self, moments: Tensor):
         return moments[:, 0, :, : self.n_radial].flatten(1).index_select(1, self.places)
 
-    def summed_changes(self, moments, moved):
+    def summed_changes(self, moments: Tensor, moved: Tensor):
         return moved[:, :, 0, :, : self.n_radial].sum(dim=0).flatten(1).index_select(1, self.places)
 
 
 class PowerSpectrum(Coupling):
     """Scalar products of two densities: order 2, three-body terms."""
 
-    def __init__(self, kinds, groups):
+    places: Tensor
+
+    def __init__(self, kinds: NDArray, groups: NDArray):
         super().__init__(kinds, groups)
         l, n = kinds[groups[:, 0], 0], (int(kinds[:, 1].max()) + 1) * self.n_radial
         first, second = _places(kinds, groups, self.n_radial).T
         self.register_buffer("places", torch.as_tensor((l * n + first) * n + second), persistent=False)
 
-    def forward(self, moments):
+    def forward(self, moments: Tensor):
         some = moments[..., : self.n_radial].flatten(2)
         own = [some[:, l * l : (l + 1) ** 2] for l in range(self.l_max + 1)]
         return torch.cat([(part.transpose(1, 2) @ part).flatten(1) for part in own], dim=1).index_select(1, self.places)
 
-    def summed_changes(self, moments, moved):
+    def summed_changes(self, moments: Tensor, moved: Tensor):
         moments, moved = (array[..., : self.n_radial].flatten(-2) for array in (moments, moved))
         changes = []
         for l in range(self.l_max + 1):
@@ -132,7 +136,14 @@ class DirectionMeans(Coupling):
         For a product whose sum of l is too large for all quadrature rules.
     """
 
-    def __init__(self, kinds, groups):
+    groups: Tensor
+    first: Tensor
+    second: Tensor
+    places: Tensor
+    rows: Tensor
+    weights: Tensor
+
+    def __init__(self, kinds: NDArray, groups: NDArray):
         super().__init__(kinds, groups)
         l, _, n = kinds.T
         used = (l <= self.l_max) & (n < self.n_radial)  # densities of this order, in the order of the moments
@@ -150,7 +161,7 @@ class DirectionMeans(Coupling):
         self.register_buffer("rows", rows / (2 * degrees[:, None] + 1).double().sqrt(), persistent=False)
         self.register_buffer("weights", torch.as_tensor(weights), persistent=False)
 
-    def forward(self, moments):
+    def forward(self, moments: Tensor):
         densities = self._densities(moments)
         first, second = (
             reduce(torch.mul, [densities.index_select(1, column) for column in columns])
@@ -158,7 +169,7 @@ class DirectionMeans(Coupling):
         )
         return ((first * self.weights.to(first)) @ second.transpose(1, 2)).flatten(1).index_select(1, self.places)
 
-    def summed_changes(self, moments, moved):
+    def summed_changes(self, moments: Tensor, moved: Tensor):
         densities = self._densities(moments).transpose(0, 1).contiguous()
         moved = moved[:, :, : (self.l_max + 1) ** 2, :, : self.n_radial].flatten(3).permute(3, 0, 2, 1).contiguous()
         rows, changes = self.rows.to(moments), moved.new_zeros(len(self.groups), moved.shape[3])

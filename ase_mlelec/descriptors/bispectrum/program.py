@@ -1,5 +1,6 @@
 """The evaluation of the kernel in batched products, piece by piece in the processor's cache."""
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 from itertools import pairwise
 
@@ -28,12 +29,13 @@ class Program:
         Gradient with respect to the first two.
     """
 
-    def __init__(self, tables, n_centers, n_neighbors, gradient):
+    def __init__(self, tables, n_centers: int, n_neighbors: int, gradient: bool):
         self.tables, self.shape = tables, (n_centers, n_neighbors)
         self.options = dict(dtype=tables.identity.dtype, device=tables.identity.device)
         part = n_centers if self.options["device"].type == "cuda" else PART
         self.parts = [slice(start, min(start + part, n_centers)) for start in range(0, n_centers, part)]
-        self.arrays, self.steps = {}, []
+        self.arrays: dict = {}
+        self.steps: list = []
         self._powers()
         self._sums()
         self._norms()
@@ -44,18 +46,18 @@ class Program:
         else:
             self._components()
 
-    def run(self):
+    def run(self) -> None:
         for step in self.steps:
             step()
 
-    def array(self, name, *shape):
+    def array(self, name: str, *shape):
         """An array that is used again by everything of the same name."""
         size = int(np.prod(shape))
         if name not in self.arrays or len(self.arrays[name]) < size:
             self.arrays[name] = torch.empty(size, **self.options)
         return self.arrays[name][:size].view(shape)
 
-    def do(self, function, *arguments, **options):
+    def do(self, function: Callable, *arguments, **options) -> None:
         self.steps.append(partial(function, *arguments, **options))
 
     def _pick(self, source, places, out):
@@ -306,6 +308,14 @@ class Program:
 
 
 @lru_cache(maxsize=4)
-def program(thread, twojmax, dtype, device, n_centers, n_neighbors, gradient):
+def program(
+    thread: int,
+    twojmax: int,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    n_centers: int,
+    n_neighbors: int,
+    gradient: bool,
+):
     """The Program of one thread, with its arrays, as the last call left it."""
     return Program(kernel(twojmax, dtype, device), n_centers, n_neighbors, gradient)

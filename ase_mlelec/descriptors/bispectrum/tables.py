@@ -20,7 +20,7 @@ SMALL_RULE = 11  # degree of the smaller quadrature rule
 LEBEDEV_DEGREES = (3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 35, 41, 47, 53, 59, 65)
 
 
-def triples(twojmax):
+def triples(twojmax: int):
     """(j1, j2, j) of the components in LAMMPS' order, int array [F, 3]."""
     return np.array(
         [
@@ -34,7 +34,7 @@ def triples(twojmax):
 
 
 @cache
-def element_polynomial(j, mb, ma):
+def element_polynomial(j: int, mb: int, ma: int):
     """Coefficients of the power series in s = ``|a|^2`` - ``|b|^2`` of u_j[mb, ma] / (a^p b^q), for p >= 0."""
     norm = math.sqrt(math.factorial(j - ma) * math.factorial(ma) / (math.factorial(j - mb) * math.factorial(mb)))
     degree = (j - abs(ma + mb - j) - abs(mb - ma)) // 2
@@ -53,7 +53,7 @@ def element_polynomial(j, mb, ma):
     return norm * total
 
 
-def elements(twojmax):
+def elements(twojmax: int) -> list:
     """[(p, q, part)] of the real numbers that a degree p + ``|q|`` adds, by degree; part 0 is Re, 1 is Im."""
     keys = [
         (p, q, part)
@@ -65,7 +65,7 @@ def elements(twojmax):
     return [(p, q, part) for p, q, part in keys if (p or q >= 0) and (p or q or not part)]
 
 
-def place_of(p, q, j):
+def place_of(p, q, j: int) -> tuple:
     """Row mb and column ma of the element with phases a^p b^q."""
     return (j + p + q) // 2, (j + p - q) // 2
 
@@ -110,12 +110,13 @@ class MomentTables:
     columns: dict
 
 
-def moment_tables(twojmax):
+def moment_tables(twojmax: int):
     powers = [(n, p, part) for n in range(twojmax // 2 + 1) for p, part in _parts(twojmax - 2 * n)]
     row = {key: k for k, key in enumerate(powers)}
     column = {key: k for k, key in enumerate(_parts(twojmax))}
     n_columns = -(-len(column) // 4) * 4
-    series, packed, uses = [], [], []  # uses: (place in V, moment, sign), one or two for each number of V
+    series, packed = [], []
+    uses: list = []  # (place in V, moment, sign), one or two for each number of V
     for n in range(twojmax // 2 + 1):
         keys = elements(twojmax - 2 * n)
         for p, q, part in keys:
@@ -129,7 +130,7 @@ def moment_tables(twojmax):
             ).T
         )
         packed += [(p, q, part, p + abs(q) + 2 * n) for p, q, part in keys]
-    by_moment = [[] for _ in range(len(row) * n_columns)]
+    by_moment: list[list] = [[] for _ in range(len(row) * n_columns)]
     for use in uses:
         for place, moment, sign in use:
             by_moment[moment].append((place, sign))
@@ -203,7 +204,7 @@ class GroupTables:
         return sum(high - low for _, low, high in self.runs)
 
 
-def group_tables(twojmax, columns):
+def group_tables(twojmax: int, columns):
     """GroupTables that together hold all triples of orders without a zero.
 
     High degrees need many points but are few: triples of a degree up to 22 (twojmax 10: 66 of 80) get a rule of their
@@ -261,12 +262,12 @@ def _cover(wanted):
     return pairs
 
 
-def plane_rows(j):
+def plane_rows(j: int) -> list:
     """[(ma, part)] of the planes of order j: ma = j/2 has one, every larger ma cos and sin."""
     return [(ma, part) for ma in range((j + 1) // 2, j + 1) for part in ((0, 1) if 2 * ma != j else (0,))]
 
 
-def plane_columns(j, ma, columns):
+def plane_columns(j: int, ma: int, columns) -> tuple:
     """Places in [U] of Re and Im of U_j[mb, ma], mb = 0..j, with signs: int and float arrays [2 (j+1)].
 
     Where only the mirror image is stored, the sign says so; numbers that are zero or stored twice have sign 0.

@@ -3,7 +3,7 @@
 import torch
 
 
-def elements(blocks, orbitals):
+def elements(blocks, orbitals) -> tuple:
     """Matrix elements of the Hamiltonian of one structure.
 
     Parameters
@@ -30,9 +30,9 @@ def elements(blocks, orbitals):
         place = which[start : start + n][:, None, None]
         found.append([array.expand(n, height, width).reshape(-1) for array in (place, row, column, block)])
         start += n
-    which, row, column, value = (torch.cat(arrays).detach().cpu().numpy() for arrays in zip(*found))
+    places, rows, columns, values = (torch.cat(arrays).detach().cpu().numpy() for arrays in zip(*found))
     owners = torch.repeat_interleave(torch.arange(len(species), device=species.device), sizes)
-    return vectors.cpu().numpy(), which, row, column, value.astype(float), owners.cpu().numpy()
+    return vectors.cpu().numpy(), places, rows, columns, values.astype(float), owners.cpu().numpy()
 
 
 def _in_functions(blocks, orbitals):

@@ -3,6 +3,7 @@
 import re
 import xml.etree.ElementTree as ElementTree
 import zlib
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,12 @@ NOT_CONVERGED = "the SCF did not converge; raise electron_maxstep or lower mixin
 LOOSE = 10
 
 
-def damaged(place, what):
+def damaged(place: str | PathLike, what: str):
     """The error for what cannot stand in a file as Quantum ESPRESSO wrote it."""
     return EspressoError(f"{place}: {what}; the file is damaged: copy it again")
 
 
-def read_text(path, what):
+def read_text(path: str | PathLike, what: str):
     """The text of a file, which may be compressed by gzip; line ends as "\\n", bytes that are no UTF-8 replaced.
 
     Parameters
@@ -71,7 +72,7 @@ def _expand(path, data):
     return b"".join(parts)
 
 
-def find_file(path, name, what):
+def find_file(path: str | PathLike, name: str, what: str):
     """``path`` itself, or the file ``name`` (or name.gz) in the folder ``path`` or in the one .save folder in it."""
     path = Path(path)
     if not path.is_dir():
@@ -92,7 +93,7 @@ def find_file(path, name, what):
     raise EspressoError(f"{path}: no {name} in this folder; {what}")
 
 
-def parse_xml(path, text, program, problem="truncated or not XML"):
+def parse_xml(path: str | PathLike, text: str, program: str, problem="truncated or not XML"):
     """Root element of an XML file. Entities, which Quantum ESPRESSO does not write, are refused: they may be bombs."""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise EspressoError(
@@ -104,7 +105,7 @@ def parse_xml(path, text, program, problem="truncated or not XML"):
         raise EspressoError(f"{path}: {problem} ({printable(error)}); run {program} again") from None
 
 
-def floats(path, place, text, count=None):
+def floats(path: str | PathLike, place: str, text: str, count=None):
     """Finite numbers [count] in a text, or EspressoError that names the place and what is no number there."""
     words = (text or "").split()
     if count is not None and len(words) != count:
@@ -118,7 +119,7 @@ def floats(path, place, text, count=None):
     return check_values(path, place, values)
 
 
-def check_values(path, place, values):
+def check_values(path: str | PathLike, place: str, values):
     """``values`` as they came, after refusing NaN, infinity and what would become infinite in other units."""
     check_finite(path, place, values, EspressoError)
     largest = np.abs(values).max(initial=0)
@@ -136,7 +137,7 @@ def _no_number(words):
     return describe_no_number(" ".join(words))
 
 
-def describe_no_number(word):
+def describe_no_number(word) -> str:
     """The part of a message after "holds", with the remedy."""
     if "*" in word:
         return f"{word[:40]!r}: Fortran prints stars for a number that does not fit; read the run's XML file instead"
@@ -145,14 +146,14 @@ def describe_no_number(word):
     return f"{word[:40]!r}, which is no number; the file is damaged: copy it again"
 
 
-def whole_number(path, place, text):
+def whole_number(path: str | PathLike, place: str, text: str) -> int:
     """A count >= 0 from an attribute or element of an XML file."""
     if text is None or not re.fullmatch(r"\s*\+?\d{1,18}\s*", text):
         raise damaged(path, f"{place} is {text!r}, need a whole number")
     return int(text)
 
 
-def element(path, label):
+def element(path: str | PathLike, label: str):
     """Chemical symbol of a species' label."""
     try:
         return element_of(label)

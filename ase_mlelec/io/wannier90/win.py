@@ -65,7 +65,7 @@ def read_win(path: str | PathLike) -> Win:
     return Win(atoms, keywords, blocks)
 
 
-def read_blocks(path):
+def read_blocks(path: str | PathLike) -> tuple:
     """(keywords, blocks) of Win, whether or not they hold a cell.
 
     Raises
@@ -73,7 +73,9 @@ def read_blocks(path):
     Wannier90Error
         For blocks that do not end or come twice.
     """
-    keywords, blocks, block = {}, {}, None
+    keywords: dict = {}
+    blocks: dict = {}
+    block = None
     for number, line in enumerate(read_text(path).split("\n"), 1):
         line = re.split("[!#]", line)[0].strip()
         edge = _EDGE.match(line)
@@ -105,7 +107,7 @@ def read_blocks(path):
     return keywords, blocks
 
 
-def cell_of(path, blocks):
+def cell_of(path: str | PathLike, blocks):
     """Cell [3, 3], Å, rows. Raises Wannier90Error where there is none."""
     if "unit_cell_cart" not in blocks:
         raise Wannier90Error(f"{path}: no readable cell or atoms ('unit_cell_cart'); need the block unit_cell_cart")
@@ -120,7 +122,7 @@ def cell_of(path, blocks):
         ) from None
 
 
-def is_spinor(path, keywords):
+def is_spinor(path: str | PathLike, keywords):
     """Whether ``spinors`` is set, or None where it is not given; Wannier90 looks for a t, then for an f."""
     value = keywords.get("spinors")
     if value is None or "t" in value.lower():

@@ -1,19 +1,24 @@
 """Training of a Hamiltonian head by gradient descent on matrix elements and eigenvalues."""
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
 import torch
 
-from ase_mlelec.train.finite import Diverged
+from ase_mlelec.heads.hamiltonian.blocks import HamiltonianHead
+from ase_mlelec.model import Model
+from ase_mlelec.train.finite import Diverged, NotFinite
 from ase_mlelec.train.hamiltonian.eigenvalue_response import level_errors
-from ase_mlelec.train.hamiltonian.items import CATEGORIES, SHARP, join, without_third_atoms
+from ase_mlelec.train.hamiltonian.items import CATEGORIES, SHARP, Item, join, without_third_atoms
 from ase_mlelec.train.loop import LARGEST_GRADIENT, Schedule, batch_of_step, run_loop
 
 # Loss and errors
 
 
-def category_errors(head, items):
+def category_errors(head: HamiltonianHead, items: Sequence[Item]) -> dict:
     """dict by category of the errors, predicted - true, eV, of all elements; category "levels" holds eigenvalues."""
     geometry, onsite, hopping = join(head, items)
-    found = {name: [] for name in CATEGORIES}
+    found: dict = {name: [] for name in CATEGORIES}
     blocks, groups = head.unshifted(geometry), geometry.groups()
     differences = {k: blocks.onsite[k] - truth for k, truth in onsite.items()}
     differences |= {key: blocks.hopping[key] - truth for key, truth in hopping.items()}
@@ -29,12 +34,12 @@ def category_errors(head, items):
 
 
 @torch.no_grad()
-def category_scales(head, items, batch_size=8):
+def category_scales(head: HamiltonianHead, items: Sequence[Item], batch_size: int = 8) -> dict:
     """dict by category of the root mean square errors, eV; the loss is in units of these errors before the fit.
 
     The errors of a new head are those of its linear parts alone.
     """
-    totals = {}
+    totals: dict = {}
     for start in range(0, len(items), batch_size):
         for name, error in category_errors(head, items[start : start + batch_size]).items():
             square, count = totals.get(name, (0.0, 0))
@@ -43,21 +48,21 @@ def category_scales(head, items, batch_size=8):
 
 
 def fit_hamiltonian(
-    model,
-    items,
+    model: Model,
+    items: Sequence[Item],
     *,
     validation=(),
-    steps=2000,
-    batch_size=4,
-    learning_rate=(3e-3, 3e-6),
-    weights=None,
-    seed=0,
-    checkpoint=None,
-    curve=None,
-    fingerprint="",
-    interval=100,
-    progress=True,
-):
+    steps: int = 2000,
+    batch_size: int = 4,
+    learning_rate: tuple[float, float] = (3e-3, 3e-6),
+    weights: dict[str, float] | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    curve: str | Path | None = None,
+    fingerprint: str | None = "",
+    interval: int = 100,
+    progress: bool = True,
+) -> dict:
     """Fit the Hamiltonian head of ``model`` with Adam and a learning rate that falls exponentially.
 
     The loss is the sum over categories of weight x mean square error / mean square error before the fit. Call
@@ -105,7 +110,16 @@ class HamiltonianProblem:
 
     watched, largest_gradient = "", LARGEST_GRADIENT
 
-    def __init__(self, model, items, validation, weights, batch_size, seed, fingerprint):
+    def __init__(
+        self,
+        model: Model,
+        items: Sequence[Item],
+        validation,
+        weights: dict[str, float],
+        batch_size: int,
+        seed: int,
+        fingerprint: str | None,
+    ):
         self.model, self.items, self.held, self.batch_size, self.seed = (
             model,
             items,
@@ -119,17 +133,17 @@ class HamiltonianProblem:
         self.parameters = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
         self.identity = {"seed": seed, "batch_size": batch_size, "weights": str(self.weights), "frames": fingerprint}
 
-    def batches(self, step):
+    def batches(self, step: int) -> Iterator:
         yield batch_of_step(len(self.items), self.batch_size, self.seed, step)
 
-    def loss(self, batch, ratio):
+    def loss(self, batch, ratio: float) -> Iterator:
         errors = category_errors(self.head, [self.items[k] for k in batch])
         yield sum(self.weights[name] * (e / self.scales[name]).square().mean() for name, e in errors.items())
 
     def errors(self):
         return category_scales(self.head, self.held)
 
-    def explained(self, failure, batch, step, ratio, rate):
+    def explained(self, failure: NotFinite, batch, step: int, ratio: float, rate: float):
         items = self.held if batch is None else self.items
         return _explained(failure, self.head, items, range(len(items)) if batch is None else batch, step, rate)
 
@@ -154,7 +168,7 @@ def _explained(problem, head, items, chosen, step, rate):
 
 
 @torch.no_grad()
-def fit_dipole(head, items):
+def fit_dipole(head: HamiltonianHead, items: Sequence[Item]) -> None:
     """Fit the coefficients of the interface dipole to the mean on-site errors of the layers, by least squares.
 
     Only structures with different layers take part; without any, the coefficients do not change.

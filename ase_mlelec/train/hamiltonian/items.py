@@ -1,15 +1,19 @@
 """Structures with true Hamiltonian blocks, prepared for training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from ase.data import chemical_symbols
 
+from ase_mlelec.data.hamiltonians import HamiltonianFrame
 from ase_mlelec.descriptors.layer_moments import Geometry, find_symmetry, layer_frames
 from ase_mlelec.descriptors.layer_moments.geometry import heights
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads.hamiltonian import orbitals
+from ase_mlelec.heads.hamiltonian.blocks import HamiltonianHead
+from ase_mlelec.model import Model
 from ase_mlelec.structures.layers import layer_areas
 from ase_mlelec.system import System
 from ase_mlelec.train.hamiltonian.eigenvalue_response import level_responses
@@ -47,7 +51,7 @@ class Item:
         return self.geometry.layers[0]
 
 
-def frame_functions(frames):
+def frame_functions(frames: Sequence[HamiltonianFrame]) -> tuple:
     """Arguments of HamiltonianHead and LayerMoments that fit a data set: (species, symmetry, functions, areas).
 
     Parameters
@@ -64,7 +68,8 @@ def frame_functions(frames):
     species = sorted({symbol for frame in frames for symbol in frame.atoms.get_chemical_symbols()})
     areas = layer_areas(frame.atoms for frame in frames)
     fold = find_symmetry(systems, areas)
-    found, raised = {}, {symbol: [] for symbol in species}
+    found: dict = {}
+    raised: dict = {symbol: [] for symbol in species}
     for frame, system in zip(frames, systems):
         symbols = np.array(frame.atoms.get_chemical_symbols())
         lie = layer_frames(system, fold, areas)
@@ -110,7 +115,7 @@ def _local_axes(frame, lie):
     return found
 
 
-def prepare(model, frame, n_electrons=0):
+def prepare(model: Model, frame: HamiltonianFrame, n_electrons: int = 0):
     """Prepare a HamiltonianFrame for the training of a Model.
 
     Parameters
@@ -179,7 +184,7 @@ def _true_blocks(head, frame, geometry, transforms):
     return onsite, hopping
 
 
-def join(head, items):
+def join(head: HamiltonianHead, items: Sequence[Item]) -> tuple:
     """Join several structures into one (Geometry, onsite, hopping)."""
     onsite = {
         k: torch.cat([item.onsite[k] for item in items if k in item.onsite])
@@ -192,7 +197,7 @@ def join(head, items):
 
 
 @torch.no_grad()
-def without_third_atoms(head, items):
+def without_third_atoms(head: HamiltonianHead, items: Sequence[Item]):
     """Items with the three-center terms of ``head`` subtracted from their true blocks.
 
     Gradient descent does not change these terms, so they are computed once.
@@ -209,7 +214,7 @@ def without_third_atoms(head, items):
     return found
 
 
-def distance_ranges(head, items, known=None):
+def distance_ranges(head: HamiltonianHead, items: Sequence[Item], known=None):
     """Ranges of the distance to the nearest atom over ``items``, [shortest, longest], Å.
 
     Entry "within" is for atoms of the same layer and "across" for atoms of other layers; "alone" tells whether some

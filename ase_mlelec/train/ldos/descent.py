@@ -1,8 +1,10 @@
 """Gradient descent on the LDOS of grid points."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ class LDOSLoss:
     dos: float = 0.0
     band_energy: float = 0.0
 
-    def __call__(self, head, item):
+    def __call__(self, head, item) -> tuple:
         error = head.spectrum(item.features[item.points]) - item.ldos
         errors = {
             "ldos": ((error / head.scale) ** 2).mean(),
@@ -50,19 +52,19 @@ def fit_ldos(
     loss=LDOSLoss(),
     *,
     validation=None,
-    epochs=60,
-    batch_size=8,
-    batch_points=0,
-    learning_rate=(2e-3, 1e-5),
-    schedule="plateau",
-    patience=4,
-    dos_weight=30.0,
-    hold=0.0,
-    seed=0,
-    checkpoint=None,
-    curve=None,
-    progress=True,
-):
+    epochs: int = 60,
+    batch_size: int = 8,
+    batch_points: int = 0,
+    learning_rate: tuple[float, float] = (2e-3, 1e-5),
+    schedule: str = "plateau",
+    patience: int = 4,
+    dos_weight: float = 30.0,
+    hold: float = 0.0,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    curve: str | Path | None = None,
+    progress: bool = True,
+) -> dict:
     """Fit the LDOS head of ``model``: Adam, a falling learning rate, closed-form refit.
 
     Parameters
@@ -123,7 +125,7 @@ class LDOSProblem:
 
     largest_gradient = math.inf
 
-    def __init__(self, model, data, loss, validation, watch, batch_size, batch_points, seed):
+    def __init__(self, model, data, loss, validation, watch, batch_size: int, batch_points: int, seed: int):
         self.model, self.head, self.data, self.of_item = model, model.heads["ldos"], data, loss
         self.held = validation if validation is not None and len(validation) else data
         self.watched = "loss" if watch else ""
@@ -137,7 +139,7 @@ class LDOSProblem:
             "snapshots": data.snapshots.fingerprint(),
         }
 
-    def batches(self, step):
+    def batches(self, step: int) -> Iterator:
         rng = np.random.default_rng([self.seed, step])
         order = rng.permutation(len(self.data))
         for start in range(0, len(order), self.batch_size):
@@ -146,7 +148,7 @@ class LDOSProblem:
             for parts in zip_longest(*chosen):
                 yield [(k, part) for k, part in zip(places, parts) if part is not None]
 
-    def loss(self, batch, ratio):
+    def loss(self, batch, ratio: float) -> Iterator:
         n_points = sum(len(part.points) for _, part in batch)
         for k, part in batch:
             value, _ = self.of_item(self.head, part)
@@ -154,11 +156,11 @@ class LDOSProblem:
                 raise NotFinite("loss", [k])
             yield value * len(part.points) / n_points  # every point counts the same
 
-    def errors(self):
+    def errors(self) -> dict:
         value, errors = mean_errors(self.head, self.held, self.of_item)
         return {"loss": value, **errors}
 
-    def explained(self, failure, batch, step, ratio, rate):
+    def explained(self, failure: NotFinite, batch, step: int, ratio: float, rate: float):
         data = self.held if batch is None else self.data
         places = failure.places or (range(len(data)) if batch is None else [k for k, _ in batch])
         start = f"training stopped in epoch {step}, learning rate {rate:.3g}"
@@ -174,9 +176,10 @@ def _parts(item, n, rng):
 
 
 @torch.no_grad()
-def mean_errors(head, data, loss):
+def mean_errors(head, data, loss) -> tuple:
     """(mean loss, dict of root mean square errors) over all snapshots."""
-    total, squares = 0.0, {}
+    total = 0.0
+    squares: dict = {}
     for k in range(len(data)):
         value, errors = loss(head, data[k])
         total += float(value)
