@@ -1,7 +1,7 @@
 """Machine-learned electronic structure behind ASE's calculator interface.
 
-Public names are loaded when they are first used, so that importing the package, which plugin discovery and
-``mlelec --help`` do, costs no import of torch.
+Public names are loaded on first use. Plugin discovery and ``mlelec --help`` can therefore import the package without
+importing torch.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and that one program at a time writes."""
+"""Atomic writing of files, and locks that let one program at a time write a file."""
 
 import errno
 import gc
@@ -19,12 +19,12 @@ except ImportError:  # not on Windows
 
 @contextmanager
 def replacing(path: str | PathLike) -> Iterator:
-    """Path of a temporary file with the same suffix that takes the place of ``path`` when the block ends without error.
+    """Context with the path of a temporary file, which replaces ``path`` at the end unless an error was raised.
 
-    An interrupted program leaves the old file as it was, and a reader never sees half of the new one. The new file is
-    on the disk before it takes the place of the old one, so that a power failure leaves one of the two.
+    An interrupted program leaves the old file unchanged, and a reader never sees a part of the new file. The new file is
+    on the disk before it replaces the old one, so that one of the two survives a power failure.
     """
-    path = Path(os.path.realpath(path))  # a link stays a link
+    path = Path(os.path.realpath(path))  # keeps a link and replaces its target
     partial = path.with_name(f".{os.getpid()}.part.{path.name}")
     try:
         yield partial
@@ -36,7 +36,7 @@ def replacing(path: str | PathLike) -> Iterator:
 
 
 def remove_leftovers(path: str | PathLike) -> None:
-    """Remove what killed programs left of their temporary files for ``path``; only with a FileLock on it."""
+    """Remove temporary files for ``path`` that killed programs left; the caller must hold a FileLock on ``path``."""
     path = Path(os.path.realpath(path))
     for name in os.listdir(path.parent):
         pid, found, rest = name[1:].partition(".part.")
@@ -45,17 +45,17 @@ def remove_leftovers(path: str | PathLike) -> None:
 
 
 class FileLock:
-    """The right to write to ``path``: held by one FileLock at a time, until ``release``.
+    """Lock for writing to ``path``: one FileLock at a time holds it, until ``release``.
 
-    It is an advisory lock of the operating system (flock) on a file beside ``path`` with the suffix ``.lock``, which
-    ends with the process that holds it, however that ends: there are no stale locks. Readers do not look at it. Other
-    machines see it as far as the file system passes locks on: NFS does unless mounted with ``nolock``. Where locks do
-    not exist at all a warning tells so once.
+    It is an advisory lock of the operating system (flock) on a file next to ``path`` with the suffix ``.lock``. It ends
+    with the process that holds it, so that there are no stale locks. Readers ignore it. Other machines see it if the
+    file system passes locks on, as NFS does unless mounted with ``nolock``. On systems without locks there is one
+    warning.
 
     Raises
     ------
     ValueError
-        Where another one, of this process or another, holds the lock.
+        Where another FileLock, of this or another process, holds the lock.
     """
 
     def __init__(self, path: str | PathLike):
@@ -72,7 +72,7 @@ class FileLock:
                 if not _flock(descriptor):
                     holder = os.read(descriptor, 200).decode("ascii", "replace").strip()
                     if attempt == 0 and holder.startswith(f"process {self._pid} "):
-                        gc.collect()  # its owner may be garbage that has not been collected
+                        gc.collect()  # the holder of the lock may be garbage that was not collected yet
                         continue
                     raise ValueError(
                         f"{self.path}: is being written by {holder or 'another process'}; wait for it to "
@@ -90,7 +90,7 @@ class FileLock:
         )
 
     def _is_current(self, descriptor):
-        """Whether the locked file still lies there: its former holder removes it."""
+        """Whether the locked file still exists; the former holder of the lock may have removed it."""
         try:
             return os.path.samestat(os.fstat(descriptor), os.stat(self.file))
         except FileNotFoundError:
@@ -128,7 +128,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _flock(descriptor):
-    """Whether the lock is ours now; True, with a warning, where there are no locks."""
+    """Try to take the lock; returns whether that succeeded, and True, with a warning, on systems without locks."""
     try:
         if fcntl is None:
             raise OSError(errno.ENOTSUP, "no flock")

@@ -1,7 +1,7 @@
-"""Models from files: by the name of a shipped model, or by path. Nothing in a file is executed.
+"""Loading of models, by the name of a shipped model or by path. No code in a file is executed.
 
-A model is one ``.safetensors`` file, see ase_mlelec.model_file. Files of other programs are read by what READERS has
-for their suffix.
+A model is one ``.safetensors`` file, see ase_mlelec.model_file. READERS has the functions that read files of other
+programs.
 """
 
 import os
@@ -38,9 +38,9 @@ def list_models() -> list[str]:
 
 @formerly_positional("classes")
 def load_model(model: str | os.PathLike | Model, *, classes: Sequence[type] = ()) -> Model:
-    """The Model of a shipped name, a path, or a Model (returned as it is).
+    """Load a model by the name of a shipped model or by path; a Model is returned unchanged.
 
-    Before a model is built what its header asks for is held against the arrays of the file.
+    The header of a file is checked against its arrays before the model is built.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def load_model(model: str | os.PathLike | Model, *, classes: Sequence[type] = ()
     Raises
     ------
     CalculatorSetupError
-        For missing, truncated, damaged, foreign or newer files, and those with NaN or infinity.
+        For missing, truncated, damaged, foreign or newer files, and files with NaN or infinity.
     """
     if isinstance(model, Model):
         return model
@@ -99,7 +99,7 @@ def _load_safetensors(path, classes):
     model = _build(path, header, classes, state)
     check_arrays(path, model, state)
     check_parts(path, model, header)
-    # at last: what is wrong with a header or an array is more of a help than that something is
+    # the digest is checked last, because messages about a header or an array are more helpful
     check_digest(path, text, stored_state)
     dtypes = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
     model.to(dtypes.pop() if len(dtypes) == 1 else torch.float64)
@@ -108,7 +108,7 @@ def _load_safetensors(path, classes):
 
 
 def _build(path, header, classes, state):
-    """Model of a header; ``state`` bounds the memory that its arrays may take."""
+    """Build the Model of a header; the arrays ``state`` limit the memory that it may take."""
     known = {name: getattr(module, name) for module in (descriptors, heads) for name in module.__all__}
     known.update({cls.__name__: cls for cls in (*HEADS.values(), *classes)})
 
@@ -132,6 +132,6 @@ def _build(path, header, classes, state):
             )
     except CalculatorSetupError:
         raise
-    except Exception as error:  # whatever the constructors of any class make of damaged arguments
+    except Exception as error:  # constructors raise any error for damaged arguments
         raise damaged(path, repr(error)) from None
     return model

@@ -1,4 +1,4 @@
-"""What every reader checks before it believes a number."""
+"""Checks that readers of files share."""
 
 import re
 from os import PathLike
@@ -9,23 +9,23 @@ from numpy.typing import ArrayLike
 
 
 def printable(text: object, most: int = 200):
-    """``text`` in one line that every terminal shows, shortened to ``most`` letters: what messages quote of a file."""
+    """Text of a file for a message: one printable line of at most ``most`` letters."""
     text = re.sub(r"\s*[^\S ]\s*", " ", str(text)).strip()
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 def check_finite(path: str | PathLike, what: str, values: ArrayLike, error=ValueError):
-    """``values`` as they came, after refusing NaN and infinity.
+    """Return ``values`` unchanged, or refuse NaN and infinity.
 
     Parameters
     ----------
     path
-        The file they are from.
+        File of the values.
     what : str
-        Their name in the message.
-    error
-        The reader's class of exceptions.
+        Name of the values in the message.
+    error : class
+        Exception that the reader raises.
     """
     finite = np.isfinite(np.asarray(values, dtype=float))
     if not finite.all():
@@ -38,13 +38,13 @@ def check_finite(path: str | PathLike, what: str, values: ArrayLike, error=Value
 
 
 def check_count(path: str | PathLike, what: str, count: int, bytes_each: int, error=ValueError) -> int:
-    """``count`` as an int, after refusing counts that a file of its size cannot hold, before memory is taken.
+    """Return ``count`` as an int, or refuse a count that is too large for the size of the file.
 
     Parameters
     ----------
     bytes_each
-        The least number of bytes that one of the counted things takes in the file, uncompressed; a compressed file
-        (.gz) may hold a thousand times its size.
+        Smallest number of bytes per item in an uncompressed file; a compressed file (.gz) may hold a thousand times its
+        size.
     """
     size = Path(path).stat().st_size * (1100 if str(path).endswith(".gz") else 1)
     if not 0 <= count <= size / bytes_each:

@@ -1,4 +1,4 @@
-"""Former names of functions, attributes and keyword arguments: they go on to work, with a DeprecationWarning.
+"""Former names of functions, attributes and keyword arguments, which still work, with a DeprecationWarning.
 
 At the end of a module, ``former_names``; in a class, ``renamed_attribute``; before a function, ``renamed_arguments``::
 

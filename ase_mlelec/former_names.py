@@ -1,4 +1,4 @@
-"""Modules under the names that they had in former versions: ``import ase_mlelec.bilayers`` goes on to work."""
+"""Former names of modules, which still work, such as ``import ase_mlelec.bilayers``."""
 
 import sys
 from importlib import import_module
@@ -22,7 +22,7 @@ FORMER = {
     "physics.core": "physics.core_charge",
     "train.hamiltonian_data": "data.hamiltonians",
 }
-SPLIT = {  # into several
+SPLIT = {  # modules that became several modules
     "physics.interior": ("physics.shift_invert", "physics.kernel_polynomial"),
     "physics.tight_binding": ("physics.bloch", "physics.bands", "physics.levels"),
 }
@@ -30,9 +30,9 @@ PACKAGE = __package__ + "."
 
 
 class _FormerNames:
-    """Finds a module of FORMER as what is there under its present name, which is one and the same module.
+    """Finder that maps a name in FORMER to the module with the present name; both names give the same module.
 
-    A finder and a loader without their base classes, as the import of importlib.abc takes 10 ms.
+    It has no base classes, because the import of importlib.abc takes 10 ms.
     """
 
     def find_spec(self, name, path=None, target=None):

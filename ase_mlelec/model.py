@@ -1,4 +1,4 @@
-"""Model = descriptor + named heads. What is saved, loaded and evaluated."""
+"""Model: a descriptor and named heads, which are saved, loaded and evaluated together."""
 
 import copy
 from os import PathLike
@@ -16,24 +16,25 @@ from ase_mlelec.system import System
 
 
 class Model(torch.nn.Module):
-    """A descriptor and heads that share it; some heads may have a descriptor of their own.
+    """A descriptor and heads that share it; some heads may have a second descriptor.
 
     Parameters
     ----------
     descriptor : Descriptor
     heads : dict of Head
-        By the name of the quantity.
+        Heads by the name of their quantity.
     metadata : dict, optional
-        JSON types: what the numbers mean and where they come from.
+        JSON types: conventions and provenance of the numbers.
     electronic : Descriptor, optional
-        Of all heads but the energy; default the same one for all.  Electronic quantities with few data want a smaller
-        one of their own.
+        Descriptor of all heads except the energy; default ``descriptor``. A smaller one suits electronic quantities with
+        few data.
     pairs : Descriptor, optional
-        Of heads whose quantity belongs to pairs of atoms, which reach farther; default ``descriptor``.
+        Descriptor, with a longer cutoff, of heads whose quantity belongs to pairs of atoms; default ``descriptor``.
     core : RepulsiveCore, optional
-        Of the energy; default none.
+        Repulsive core of the energy; default none.
     ranges : dict of TrainingRange, optional
-        Of "descriptor", "electronic" and "hamiltonian"; what is not there is not watched.
+        Ranges of the training data for "descriptor", "electronic" and "hamiltonian"; without a range there are no
+        warnings.
 
     Raises
     ------
@@ -60,12 +61,12 @@ class Model(torch.nn.Module):
 
     @property
     def species(self):
-        """tuple of str, the chemical symbols the model knows."""
+        """Chemical symbols that the model knows, tuple of str."""
         return self.descriptor.species
 
     @property
     def cutoff(self) -> float:
-        """float, Å, of edges for all heads; for the energy those within ``descriptor.cutoff`` are enough."""
+        """Cutoff of the edges for all heads, Å; the energy needs only edges within ``descriptor.cutoff``."""
         return max(self.descriptor.cutoff, self.pairs.cutoff if self.pairs else 0.0)
 
     @property
@@ -81,13 +82,13 @@ class Model(torch.nn.Module):
         )
 
     def descriptor_of(self, quantity: str):
-        """The Descriptor that a head sees."""
+        """Descriptor of the head of a quantity."""
         if self.pairs is not None and quantity in self.heads and self.is_of_pairs(quantity):
             return self.pairs
         return self.descriptor if quantity == "energy" or self.electronic is None else self.electronic
 
     def check_species(self, numbers: Tensor) -> None:
-        """Raise InputError if an atomic number is foreign to the model."""
+        """Raise InputError for atomic numbers that the model does not know."""
         known = {atomic_numbers[symbol] for symbol in self.species}
         foreign = sorted({int(z) for z in numbers} - known)
         if foreign:
@@ -98,7 +99,10 @@ class Model(torch.nn.Module):
             )
 
     def is_center(self, numbers: Tensor, *quantities) -> Tensor:
-        """Tensor [N], bool: the atoms (numbers [N]) that have one of the quantities; all unless the heads name some."""
+        """Mask [N] of the atoms (atomic numbers [N]) that have one of the quantities.
+
+        All atoms have it unless its head restricts the species.
+        """
         chosen = set()
         for head in (self.heads[name] for name in quantities):
             chosen |= set(getattr(head, "centers", range(len(self.species))))
@@ -106,17 +110,17 @@ class Model(torch.nn.Module):
         return torch.isin(numbers, wanted)
 
     def forward(self, system: System, edges: Edges, quantities=None) -> dict:
-        """dict of the quantities asked for (default all): Tensor [C, ...] of every center; of pairs of atoms Blocks.
+        """Evaluate quantities (default: all), dict of Tensor [C, ...] by name; quantities of pairs of atoms as Blocks.
 
         Parameters
         ----------
         edges
-            All pairs within the cutoffs of the descriptors that are needed, at most ``cutoff``.
+            All pairs within the cutoffs of the descriptors of these quantities, at most ``cutoff``.
 
         Raises
         ------
         InputError
-            For models in half precision and for edges that do not reach as far.
+            For models in half precision and for edges with a shorter cutoff.
 
         Notes
         -----
@@ -145,8 +149,10 @@ class Model(torch.nn.Module):
         return system.to(dtype), edges.with_vec(edges.vec.to(dtype))
 
     def evaluate_head(self, name: str, environment, system: System, edges: Edges):
-        """One quantity from the environment that its descriptor made: Tensor [C, ...] of the centers of ``edges``,
-        energies with the core; of pairs of atoms Blocks."""
+        """Evaluate one quantity from the environment of its descriptor.
+
+        Returns Tensor [C, ...] for the centers of ``edges``, or Blocks of pairs of atoms; energies include the core.
+        """
         values = self.heads[name](environment, edges)
         if name != "energy" or self.core is None:
             return values
@@ -155,11 +161,11 @@ class Model(torch.nn.Module):
         )
 
     def species_index(self, numbers: Tensor) -> Tensor:
-        """Tensor [N] of the places in ``species`` of atomic numbers [N]."""
+        """Indices [N] in ``species`` of atomic numbers [N]."""
         return self._species_of_number[numbers]
 
     def range_of(self, quantity: str):
-        """TrainingRange of the descriptor of a quantity, or None where it is not known."""
+        """TrainingRange of the descriptor of a quantity, or None where the model has none."""
         name = (
             quantity
             if quantity == "hamiltonian"
@@ -174,7 +180,7 @@ class Model(torch.nn.Module):
         save_model(self, path)
 
     def for_evaluation(self):
-        """Faster, frozen copy: embedding nets as Chebyshev series where the descriptor offers it."""
+        """Frozen copy that is faster to evaluate; embedding nets become Chebyshev series where the descriptor can."""
         heads, core, ranges = (copy.deepcopy(part) for part in (dict(self.heads), self.core, dict(self.ranges)))
         descriptor, electronic, pairs = map(_compressed, (self.descriptor, self.electronic, self.pairs))
         model = Model(descriptor, heads, self.metadata, electronic, core, ranges, pairs)

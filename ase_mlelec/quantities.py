@@ -1,7 +1,7 @@
-"""What can be learned: one row for every quantity and for every label that data sets carry.
+"""Tables of all quantities that can be learned, and of all labels of data sets, one row each.
 
 Readers and writers of data, the normalization of new models, losses, errors, model files, the command line and figures
-read these tables. ``add`` adds a quantity of another package, ``added`` for as long as a block runs.
+read these tables. ``add`` adds a quantity of another package, ``added`` does so within a context.
 
 Index letters of shapes: N atoms, S energies of a grid, 3 Cartesian components.
 """
@@ -16,7 +16,7 @@ from ase_mlelec import units
 
 
 class SampleKind(Enum):
-    """What one value belongs to."""
+    """Kind of object to which one value belongs."""
 
     STRUCTURE = "structure"
     ATOM = "atom"
@@ -26,31 +26,32 @@ class SampleKind(Enum):
 
 @dataclass(frozen=True)
 class Label:
-    """What data sets carry about their structures.
+    """Label that structures of a data set may have.
 
     Parameters
     ----------
     name : str
     shape : str
-        Index letters; labels of atoms begin with N.
+        Index letters of the shape; labels by atom begin with N.
     unit : str
     noun : str
-        What a structure with the label has, with an article: "an energy".
+        Name with an article, for messages: "an energy".
     keys : tuple of str
-        Names under which files of other programs have it, those that count first at the beginning; upper and lower
-        case are the same.  Default: ``name``.
+        Keys of the label in files of other programs, in the order of precedence, in upper or lower case. Default:
+        ``name``.
     parts, words : tuple of str
-        Parts and whole words of other names that may mean it.  Nothing is read under those; a warning names them.
+        Parts of other keys, and whole words in other keys, that may mean the label. Such keys are not read; a warning
+        names them.
     ase : str
-        Name of the result of an ASE calculator that it is, if any.
+        Name of the label among the results of an ASE calculator, if any.
     deepmd : tuple of str
-        Names of its files in the data of deepmd-kit.
+        Names of the files of the label in data of deepmd-kit.
     largest : float
-        No calculation gives more, in ``unit``; of extensive labels per atom.
+        Largest plausible value, in ``unit``; for extensive labels per atom.
     intensive : bool
-        Whether a label of a structure is not the sum of what its parts have.
+        Whether a label of a structure is no sum over parts of the structure.
     becomes : str
-        The label that it is turned into when it is read, if any; data sets then do not hold it itself.
+        Label into which this one is converted when it is read, if any; data sets then hold the converted label.
     """
 
     name: str
@@ -72,27 +73,27 @@ class Label:
 
     @property
     def kind(self) -> SampleKind:
-        """What one value of it belongs to."""
+        """Kind of object to which one value belongs."""
         return SampleKind.ATOM if self.shape.startswith("N") else SampleKind.STRUCTURE
 
     @property
     def of_atoms(self) -> bool:
-        """Whether it has a row for every atom."""
+        """Whether the label has a row for every atom."""
         return self.kind is SampleKind.ATOM
 
     @property
     def extensive(self) -> bool:
-        """Whether the label of two structures far from each other is the sum of theirs."""
+        """Whether the label is additive for structures that are far from each other."""
         return not self.of_atoms and not self.intensive
 
     @property
     def on_grid(self) -> bool:
-        """Whether it is a spectrum, on the energies of its data set."""
+        """Whether the label is a spectrum on the energy grid of its data set."""
         return "S" in self.shape
 
 
 def mean_absolute(error: Any, label: Any) -> float:
-    """Mean absolute error; ``error`` and ``label`` are arrays, of all atoms or structures that have the label."""
+    """Mean absolute error; ``error`` and ``label`` are arrays over all atoms or structures with the label."""
     return float(abs(error).mean())
 
 
@@ -102,8 +103,9 @@ def root_mean_square(error: Any, label: Any) -> float:
 
 
 def relative_to_spread(error: Any, label: Any) -> float | None:
-    """Root mean square error over the spread of the labels, the root of the variance over their rows: 1 for a model
-    that predicts the mean of all rows. None where they do not differ.
+    """Root mean square error divided by the spread of the labels, which is the root of their variance over rows.
+
+    It is 1 for a model that predicts the mean of all rows, and None where all labels are equal.
     """
     spread = float(label.var(axis=0).mean()) ** 0.5
     return root_mean_square(error, label) / spread if spread > 0 else None
@@ -111,21 +113,21 @@ def relative_to_spread(error: Any, label: Any) -> float | None:
 
 @dataclass(frozen=True)
 class Measure:
-    """An error of a model, as ``mlelec test`` prints it and metadata of models keep it.
+    """Error measure of a model, which ``mlelec test`` prints and the metadata of a model keep.
 
     Parameters
     ----------
     key : str
-        Its name in results, with the unit.
+        Name of the measure in results, with its unit.
     title, unit : str
-        What it is called in tables.
+        Title and unit in tables.
     label : str
-        The label that a prediction is compared with; none where a function of its own finds the error.
+        Label with which predictions are compared; "" where a separate function computes the error.
     statistic : callable(errors, labels) -> float or None
     per : str
-        "atom" or "volume" (Å^3): what the errors of a structure are divided by, if anything.
+        "atom" or "volume" (Å^3): divisor of the errors of a structure, if any.
     scale : float or callable(metadata of the model) -> float or None
-        Factor from the label's unit to ``unit``; without one there is no such error.
+        Factor from the unit of the label to ``unit``; None for models without such an error.
     """
 
     key: str
@@ -139,32 +141,32 @@ class Measure:
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a head predicts.
+    """Quantity that a head predicts.
 
     Parameters
     ----------
     name : str
         Name of the quantity, of its head in a model, and of its section in a configuration.
     title, unit : str
-        What it is called in tables and at the axes of figures.
+        Title and unit in tables and at the axes of figures.
     kind : SampleKind
-        What one row of the head's values belongs to.
+        Kind of object to which one row of the head's values belongs.
     shape : str
         Index letters of one row.
     atomic, total : str
-        The labels of the rows, and of their sum over a structure where that means something; at least one of them,
-        but for quantities of points and pairs.
+        Label of the rows, and label of their sum over a structure, where the sum has a meaning. Quantities of atoms need
+        at least one of the two.
     gradients : tuple of str
-        Labels that are derivatives of it.
+        Labels that are derivatives of the quantity.
     ase : str
-        Name of the result of an ASE calculator that it is, if any.
+        Name of the quantity among the results of an ASE calculator, if any.
     symmetric : bool
-        Whether its values are symmetric matrices, and are compared with that part of their labels.
+        Whether the values are symmetric matrices, which are compared with the symmetric part of their labels.
     deepmd : str
-        What the fitting net of it is called in models of deepmd-kit.
+        Name of the fitting net of the quantity in models of deepmd-kit.
     measures : tuple of Measure
     note : str
-        Convention that the unit alone does not tell.
+        Convention, such as a sign or a zero of energy.
     """
 
     name: str
@@ -183,17 +185,17 @@ class Quantity:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the labels that it is trained on and compared with."""
+        """Names of the labels for training and comparison."""
         return tuple(name for name in (self.atomic, self.total, *self.gradients) if name)
 
     @property
     def extensive(self) -> bool:
-        """Whether a structure has the sum over its atoms; else the values of the atoms alone mean something."""
+        """Whether the sum over the atoms of a structure has a meaning."""
         return bool(self.total)
 
     @property
     def axis(self) -> str:
-        """What stands at the axis of a figure."""
+        """Title of the axis of a figure."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
@@ -233,7 +235,7 @@ LABELS: dict[str, Label] = {label.name: label for label in _LABELS}
 
 
 def _charge_of_vectors(metadata):
-    """e, by which a sum of displacements is multiplied to be a dipole, or None where the charges are not known."""
+    """Charge, e, that converts a sum of displacements to a dipole, or None where the metadata have no charges."""
     charges = set((metadata.get("electrons_per_centre") or {}).values())
     return charges.pop() / metadata.get("functions_per_vector", 1) if len(charges) == 1 else None
 
@@ -347,26 +349,26 @@ def data_labels() -> dict[str, Label]:
 
 
 def unit_of(name: str) -> str:
-    """Unit of a label, or of a result of a calculator that is one; "" where the table has none of that name."""
+    """Unit of a label or of a result of a calculator; "" where the table has no such name."""
     rows = (row for row in LABELS.values() if name in (row.name, row.ase, *row.keys))
     return next((row.unit for row in rows), "")
 
 
 def add(quantity: Quantity, *, labels: tuple[Label, ...] = (), head: type, loss: type) -> None:
-    """Add a quantity for as long as the program runs.
+    """Add a quantity, until the end of the program.
 
     Parameters
     ----------
     quantity : Quantity
     labels : tuple of Label
-        Those of its labels that there are none of yet.
+        Labels of the quantity that are not in the table.
     head : subclass of ase_mlelec.heads.base.Head
     loss : class of losses, see ase_mlelec.train.losses
 
     Raises
     ------
     ValueError
-        For names that are taken, and labels of the quantity that there are none of.
+        For names that are taken, and for labels of the quantity that do not exist.
     """
     mine = {label.name: label for label in labels}
     taken = sorted(({quantity.name} & QUANTITIES.keys()) | (mine.keys() & LABELS.keys()))
@@ -385,7 +387,7 @@ def add(quantity: Quantity, *, labels: tuple[Label, ...] = (), head: type, loss:
 
 @contextmanager
 def added(quantity: Quantity, *, labels: tuple[Label, ...] = (), head: type, loss: type) -> Iterator[Quantity]:
-    """Context manager in which there is one quantity more; parameters and errors as of ``add``."""
+    """Context manager that adds a quantity; parameters and errors are as in ``add``."""
     add(quantity, labels=labels, head=head, loss=loss)
     try:
         yield quantity

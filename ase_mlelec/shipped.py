@@ -1,11 +1,11 @@
-"""Shipped models, and what the header of a model file says, without torch: what ``mlelec models`` lists takes no time."""
+"""Names and headers of the shipped models, without torch, so that ``mlelec models`` is quick."""
 
 import json
 import math
 from importlib.resources import files
 
 PRETRAINED = files("ase_mlelec") / "pretrained"
-HEADER = "ase_mlelec"  # key of our header in that of safetensors
+HEADER = "ase_mlelec"  # key of our header in the safetensors header
 SUFFIX = ".safetensors"
 LONGEST = 100_000_000  # bytes of a header, the limit of safetensors
 
@@ -22,7 +22,7 @@ def list_models(folder=PRETRAINED) -> list[str]:
 
 
 def read_summary(name: str, folder=PRETRAINED) -> dict:
-    """dict of a shipped model: species, cutoff (Å) and quantities, from the header alone; its arrays are not read.
+    """Read species, cutoff (Å) and quantities of a shipped model from its header, dict; the arrays are not read.
 
     Raises
     ------

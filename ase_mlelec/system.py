@@ -44,7 +44,7 @@ class System:
         Raises
         ------
         InputError
-            For an empty structure, NaN or infinite positions, those beyond LARGEST, or a periodic cell without volume.
+            For an empty structure, positions that are NaN, infinite or beyond LARGEST, and a periodic cell without volume.
         """
         images: list[Any] = [atoms] if hasattr(atoms, "get_atomic_numbers") else list(atoms)
         if not images:
@@ -108,7 +108,7 @@ class System:
 
 
 def check_atoms(atoms: Atoms) -> None:
-    """Refuse structures no model can evaluate.
+    """Refuse structures that no model can evaluate.
 
     Raises
     ------

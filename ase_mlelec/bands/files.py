@@ -1,4 +1,4 @@
-"""Spin degeneracy of a file that does not tell it, and the choice between Wannier90's formats."""
+"""Files of a WannierHamiltonian: choice of Wannier90's formats, and spin degeneracy of files that lack it."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from ase_mlelec.physics import bands
 from ase_mlelec.physics.bloch import BlochSum
 from ase_mlelec.physics.kmesh import monkhorst_pack
 
-_PAIR = 5e-3  # eV; levels as close as this at every point with -k = k are those of spinors
+_PAIR = 5e-3  # eV; functions are spinors if eigenvalues are in pairs this close at every point with -k = k
 
 
 def write_hamiltonian(
@@ -31,16 +31,17 @@ def write_hamiltonian(
 
 
 def guessed_spin(path: str | os.PathLike, *, bloch: BlochSum, pbc: NDArray, has_input: bool) -> tuple[int, str | None]:
-    """Guess the spin degeneracy where no file tells it, and say what is to be told of it.
+    """Guess the spin degeneracy where no file has it; returns it with the text of a warning, or None.
 
-    Levels of spinors with time reversal come in pairs wherever -k equals k (Kramers), others do so by chance only.
+    With time reversal, eigenvalues of spinors are pairwise degenerate wherever -k equals k (Kramers); other eigenvalues
+    are so by chance only.
     """
     seed = str(path).removesuffix(".gz")[: -len("_hr.dat")]
     pairs = False
     if bloch.size <= DENSE_SIZE and bloch.size % 2 == 0:
         energies = bands.eigenvalues(bloch, monkhorst_pack(np.where(pbc, 2, 1)))
         pairs = (energies[:, 1::2] - energies[:, ::2] < _PAIR).all()
-    if has_input:  # where it has no such line, Wannier90 takes the functions as those without spin
+    if has_input:  # without such a line Wannier90 assumes functions without spin
         return 2, (
             f"{seed}.win does not say spinors, but all levels come in pairs, as those of spinors do: taken as 2 "
             "electrons per level; set spin_degeneracy = 1 if they are spinors"

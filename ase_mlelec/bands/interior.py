@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from ase_mlelec.physics import bands, shift_invert
 from ase_mlelec.physics.bloch import BlochSum
 
-DENSE_SIZE = 1200  # functions; up to here all levels at once cost less than a few of them one by one
+DENSE_SIZE = 1200  # functions; up to this size diagonalization is faster than Lanczos iteration
 
 
 def eigenvalues(
     bloch: BlochSum, kpts: NDArray, *, n_bands: int | None, window: Sequence[float] | None, device: str | torch.device
 ) -> NDArray:
-    """Find the energies that ``n_bands`` and ``window`` ask for; see WannierHamiltonian.eigenvalues."""
+    """Find the eigenvalues that ``n_bands`` and ``window`` select; see WannierHamiltonian.eigenvalues."""
     if n_bands is not None and not 1 <= n_bands <= bloch.size:
         raise ValueError(f"n_bands: got {n_bands}, need 1 to {bloch.size}, the number of functions; ask for fewer")
     if window is not None and not (len(window) == 2 and window[0] < window[1]):
@@ -43,7 +43,7 @@ def bands_around(bloch: BlochSum, kpts: NDArray, *, center: float, n_bands: int)
             missing = max(found.first - first, first + n_bands - found.first - asked)
             if missing <= 0:
                 break
-            asked = min(asked + 2 * missing, bloch.size)  # they come from both sides of the center
+            asked = min(asked + 2 * missing, bloch.size)  # eigenvalues come from both sides of the center
         energies.append(found.energies[first - found.first :][:n_bands])
     return np.array(energies).reshape(len(kpts), n_bands)
 
@@ -75,7 +75,7 @@ def bands_within(bloch: BlochSum, kpts: NDArray, *, low: float, high: float) -> 
 
 
 def _chosen(energies, n_bands, window):
-    """Columns of all energies [K, W], eV, that n_bands and window ask for."""
+    """Select the columns of all eigenvalues [K, W], eV, by n_bands and window."""
     if window is None:
         return energies if n_bands is None else energies[:, :n_bands]
     if not len(energies):

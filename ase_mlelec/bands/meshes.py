@@ -1,4 +1,4 @@
-"""Sums over meshes of k points: Fermi level and density of states of a Hamiltonian of Wannier functions."""
+"""Sums over meshes of k-points: Fermi level and density of states of a Wannier Hamiltonian."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from ase_mlelec.physics.kmesh import monkhorst_pack, time_reversal_pairs
 
 
 class OnMeshes:
-    """Mix-in of WannierHamiltonian: what is a sum over k points."""
+    """Mix-in of WannierHamiltonian: quantities that are sums over k-points."""
 
     bloch: BlochSum
     cell: NDArray
@@ -23,9 +23,9 @@ class OnMeshes:
     device: str | torch.device
 
     def mesh(self, kmesh: Sequence) -> tuple[NDArray, NDArray]:
-        """Make k points [K, 3] and weights [K] of three ints, halved by E(-k) = E(k) where H(R) is real.
+        """Make k-points [K, 3] and weights [K] of a mesh of three ints; where H(R) is real, E(-k) = E(k) halves them.
 
-        A pair (kpts, weights) is passed on.
+        A pair (kpts, weights) is returned unchanged.
         """
         if len(kmesh) == 2:
             kpts, weights = check_kpts(kmesh[0]), np.asarray(kmesh[1], dtype=float)
@@ -65,14 +65,14 @@ class OnMeshes:
 
     @formerly_positional("kmesh", "width")
     def dos(self, energies: ArrayLike, *, kmesh: Sequence, width: float = 0.1) -> NDArray:
-        """Compute the density of states with spin degeneracy from every level of a mesh.
+        """Compute the density of states, with spin degeneracy, from all eigenvalues on a mesh.
 
         Parameters
         ----------
         energies : array [S], eV
         kmesh : three ints, or (kpts, weights)
         width : float, eV
-            Of Gaussians exp(-(x/width)²).
+            Width of the Gaussians exp(-(x/width)²).
 
         Returns
         -------

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def band_path(path: str | Sequence | BandPath | None, *, cell: NDArray, pbc: NDArray, npoints: int) -> BandPath:
-    """Make a path of special points such as "GKMG"; None: ASE's choice; an ase BandPath is passed on.
+    """Make a path of special points such as "GKMG"; None is ASE's choice, an ase BandPath is returned unchanged.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def band_path(path: str | Sequence | BandPath | None, *, cell: NDArray, pbc: NDA
     Raises
     ------
     ValueError
-        For special points that the cell does not have, naming those that it has.
+        For special points that the cell lacks; the message lists its special points.
     """
     if isinstance(path, BandPath):
         return path

@@ -1,4 +1,4 @@
-"""Response: conductivity, optical pairs of levels and Berry curvature of a Hamiltonian of Wannier functions."""
+"""Response of a Wannier Hamiltonian: conductivity, joint density of states and Berry curvature."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ _WITHOUT_POSITIONS = "internal terms only: no <0|r|R>"
 
 
 class Response(OnMeshes):
-    """Mix-in of WannierHamiltonian: what its electrons do in fields."""
+    """Mix-in of WannierHamiltonian: response of its electrons to fields."""
 
     @formerly_positional("kmesh", "temperature", "relaxation_time")
     def conductivity(
@@ -50,17 +50,17 @@ class Response(OnMeshes):
     def joint_dos(
         self, energies: ArrayLike, *, fermi_level: float, kmesh: Sequence, temperature: float, width: float = 0.1
     ) -> NDArray:
-        """Count pairs of filled and empty levels at the same k by their difference.
+        """Compute the joint density of states: pairs of filled and empty states at the same k by energy difference.
 
         Parameters
         ----------
         energies : array [S], eV
-            Differences.
+            Energy differences.
         fermi_level : float, eV
         kmesh : three ints, or (kpts, weights)
         temperature : float, K
         width : float, eV
-            Of Gaussians exp(-(x/width)²).
+            Width of the Gaussians exp(-(x/width)²).
 
         Returns
         -------
@@ -74,13 +74,13 @@ class Response(OnMeshes):
 
     @property
     def berry_terms(self) -> str:
-        """What Berry curvature and Hall conductivity contain: "all terms", or "internal terms only: no ``<0|r|R>``"."""
+        """Terms in Berry curvature and Hall conductivity: "all terms", or "internal terms only: no ``<0|r|R>``"."""
         return _WITHOUT_POSITIONS if self.position_blochs is None else "all terms"
 
     def berry_curvature(self, kpts: ArrayLike) -> NDArray:
         """Compute the Berry curvature of every band.
 
-        Without <0|r|R> it holds internal terms only; berry_terms says which it is.  Undefined within degenerate levels.
+        Without <0|r|R> it has internal terms only; see berry_terms. It is undefined for degenerate states.
 
         Returns
         -------
@@ -95,7 +95,7 @@ class Response(OnMeshes):
     def hall_conductivity(self, fermi_level: float, *, kmesh: Sequence, temperature: float) -> NDArray:
         """Compute the intrinsic anomalous Hall conductivity.
 
-        Without <0|r|R> it holds internal terms only, exact for an insulator; berry_terms says which it is.
+        Without <0|r|R> it has internal terms only, which is exact for an insulator; see berry_terms.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""WannierHamiltonian: a tight-binding Hamiltonian with its cell and files, and everything that follows from it."""
+"""Tight-binding Hamiltonian between Wannier functions, with its cell and files, and quantities that follow from it."""
 
 import functools
 import os
@@ -23,9 +23,9 @@ from ase_mlelec.physics.bloch import BlochSum, check_kpts, hermitian_part
 
 
 class WannierHamiltonian(Response):
-    """H(R) between Wannier functions (or any orthogonal orbitals), H(k) = Σ_R exp(2πi k·R) H(R), and what it gives.
+    """Hamiltonian H(R) between Wannier functions or other orthogonal orbitals, with H(k) = Σ_R exp(2πi k·R) H(R).
 
-    k points are in reduced coordinates, arrays [K, 3].  The phase knows lattice vectors only.
+    Arrays [K, 3] of k-points are in reduced coordinates. The phase depends on lattice vectors, not on centers.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ class WannierHamiltonian(Response):
     spin_degeneracy : int
         2 without spin, 1 for spinors or one spin channel.
     device : torch device
-        Of dense eigenproblems; default CUDA where there is one.
+        Device for dense eigenproblems; default CUDA where it is present.
 
     Raises
     ------
     ValueError
-        For shapes that do not match, NaN, and H(R) that is Hermitian to less than 1e-4 eV.
+        For shapes that do not match, NaN, and H(R) that deviates from Hermitian by more than 1e-4 eV.
     """
 
     centres = renamed_attribute("centres", "centers")
@@ -101,7 +101,7 @@ class WannierHamiltonian(Response):
 
     @property
     def r_vectors(self) -> NDArray:
-        """Lattice vectors [R, 3], integers; -R is as far from the end as R from the start."""
+        """Lattice vectors [R, 3], integers, sorted so that -R is at the mirrored place of R."""
         return self.bloch.r_vectors
 
     @functools.cached_property
@@ -126,19 +126,19 @@ class WannierHamiltonian(Response):
     @classmethod
     @formerly_positional("spin_degeneracy")
     def read(cls, path: str | os.PathLike, *, spin_degeneracy: int | None = None) -> "WannierHamiltonian":
-        """Read ``seed_hr.dat`` or ``seed_tb.dat`` of Wannier90, with what lies beside it.
+        """Read ``seed_hr.dat`` or ``seed_tb.dat`` of Wannier90, with related files in the same folder.
 
         ``seed_wsvec.dat`` holds the images of minimal distance.  For ``_hr.dat``, ``seed.win``, ``seed.wout`` or
         ``seed_tb.dat`` gives the cell, ``seed.wout`` or ``seed_centres.xyz`` the centers.  Files may be compressed.
 
-        Warns once of all that is missing or was passed over, and of what was guessed instead: images, centers, the
-        spin degeneracy, files that are damaged or of another run.
+        One warning names everything that is missing or was guessed (images, centers, spin degeneracy), and files that
+        were ignored because they are damaged or of another run.
 
         Parameters
         ----------
         path : path
         spin_degeneracy : 1 or 2
-            Default: as ``seed.win`` says, or guessed from the levels where it is not there.
+            Default: from ``seed.win``, or, without this file, guessed from the eigenvalues.
 
         Raises
         ------
@@ -194,16 +194,16 @@ class WannierHamiltonian(Response):
         spin_degeneracy: int = 2,
         device: str | torch.device | None = None,
     ) -> "WannierHamiltonian":
-        """Make a Hamiltonian of single elements <m 0|H|n R>.
+        """Make a Hamiltonian from single elements <m 0|H|n R>.
 
         Parameters
         ----------
         cell : array [3, 3], Å
         r_vectors : array [R, 3] of int
         which : array [M] of int
-            Place of R in ``r_vectors``, by element.
+            Place of R in ``r_vectors`` for every element.
         row, column : array [M] of int
-            Functions m of the home cell and n of the other one.
+            Function m of the home cell and function n of the cell at R, for every element.
         values : array [M], eV
         centers : array [W, 3], Å
         spin_degeneracy, device
@@ -213,17 +213,17 @@ class WannierHamiltonian(Response):
         return cls(cell, r_vectors, matrices, centers=centers, spin_degeneracy=spin_degeneracy, device=device)
 
     def moved(self, cells: ArrayLike) -> "WannierHamiltonian":
-        """Choose other members of the lattice of each function as those at home: function n moves by whole cells.
+        """Choose other home cells of the functions: function n moves by whole cells.
 
         Parameters
         ----------
         cells : array [W, 3] of int
-            E.g. what brings centers next to their atoms.
+            Shifts, for instance those that bring centers next to their atoms.
 
         Returns
         -------
         WannierHamiltonian
-            With the same energies; without <0|r|R>.
+            Hamiltonian with the same eigenvalues, without <0|r|R>.
         """
         cells = np.asarray(cells, dtype=int)
         elements = self.bloch.stacked.tocoo()
@@ -254,18 +254,18 @@ class WannierHamiltonian(Response):
     def eigenvalues(
         self, kpts: ArrayLike, *, n_bands: int | None = None, window: Sequence[float] | None = None
     ) -> NDArray:
-        """Find the energies at k points, ascending.
+        """Find the eigenvalues at k-points, ascending.
 
-        A few bands of a large Hamiltonian are found by factorization and Lanczos iteration, all bands of a small one
-        at once.
+        A few bands of a large Hamiltonian are found by shift-invert Lanczos iteration, all bands of a small Hamiltonian
+        by diagonalization.
 
         Parameters
         ----------
         kpts : array [K, 3]
         n_bands : int
-            Alone, the lowest; with a window, those bands that at the first k point are nearest to its middle.
+            Number of bands: the lowest ones, or, with a window, the bands nearest to its middle at the first k-point.
         window : (low, high), eV
-            Alone, all bands that enter it at one of the points, NaN where they are outside.
+            Without n_bands: all bands that enter the window at one of the k-points, NaN where they are outside.
 
         Returns
         -------
@@ -282,13 +282,13 @@ class WannierHamiltonian(Response):
     def velocities(self, kpts: ArrayLike) -> NDArray:
         """Compute the slopes dE/dk of all bands, array [K, W, 3], eV Å; divide by ħ for a velocity.
 
-        Degenerate levels split along each direction on its own, slopes ascending.
+        Degenerate eigenvalues are split along each direction separately, with ascending slopes.
         """
         return bands.velocities(self.bloch, kpts, self.cell, device=self.device)[1]
 
     @formerly_positional("groups")
     def projections(self, kpts: ArrayLike, *, groups: Sequence[Sequence[int]]) -> tuple[NDArray, NDArray]:
-        """Find out how much of each state belongs to groups of functions, e.g. layers.
+        """Compute the weight of groups of functions, such as layers, in each state.
 
         Parameters
         ----------
@@ -327,7 +327,7 @@ class WannierHamiltonian(Response):
         Raises
         ------
         ValueError
-            For special points that the cell does not have, naming those that it has.
+            For special points that the cell lacks; the message lists its special points.
         """
         path = band_path(path, cell=self.cell, pbc=self.pbc, npoints=npoints)
         energies = self.eigenvalues(path.kpts, n_bands=n_bands, window=window)
@@ -335,7 +335,7 @@ class WannierHamiltonian(Response):
 
 
 def _finite(name, values, shape, needed, kind=float):
-    """``values`` as a new array, or ValueError for another shape, NaN and infinity."""
+    """Copy ``values`` to a new array; ValueError for a wrong shape, NaN and infinity."""
     try:
         found = np.array(values, dtype=kind)
     except (TypeError, ValueError):
@@ -348,7 +348,7 @@ def _finite(name, values, shape, needed, kind=float):
 
 
 def _in_order(each, r_vectors):
-    """A(R) of a BlochSum for other lattice vectors, zero where it has none."""
+    """A(R) of a BlochSum for given lattice vectors, zero for vectors that it lacks."""
     matrices = {tuple(r): matrix for r, matrix in zip(each.r_vectors.tolist(), each.toarray())}
     zero = np.zeros((each.size, each.size))
     return np.array([matrices.get(tuple(r), zero) for r in r_vectors.tolist()])

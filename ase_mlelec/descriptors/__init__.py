@@ -1,4 +1,4 @@
-"""Descriptors: edges -> features of every center, invariant under rotation and permutation."""
+"""Descriptors: maps from edges to features of every center, invariant under rotation and permutation."""
 
 from ase_mlelec.deprecated import former_names
 from ase_mlelec.descriptors.ace import ACE

@@ -1,4 +1,4 @@
-"""What every descriptor is: cutoff, number of features, and a map from edges to environments."""
+"""Base class of descriptors: a map from edges to environments, with a cutoff and a number of features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ase_mlelec.system import System
 
 @dataclass(frozen=True)
 class Environment:
-    """What a descriptor says about every center.
+    """Output of a descriptor for every center.
 
     Attributes
     ----------
@@ -46,18 +46,22 @@ class Descriptor(torch.nn.Module):
     species: tuple
 
     def forward(self, system: System, edges: Edges):
-        """Environment of all centers of ``edges``; reads no geometry but ``edges.vec``."""
+        """Environment of all centers of ``edges``; the only geometry that it reads is ``edges.vec``."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(system, edges)")
 
     def standardize(self, samples) -> None:
-        """Set the normalization of a new descriptor from training data, an iterable of (system, edges); none here."""
+        """Set the normalization of a new descriptor from training data, an iterable of (system, edges).
+
+        The base class has no normalization.
+        """
 
     def feature_weights(self):
-        """Tensor [F], how much of each feature an energy may have where they differ in roughness; None: as it comes."""
+        """Smoothness prior [F]: relative size that the weight of each feature may have; None for no prior."""
 
     def summed_changes(self, system: System, edges: Edges, moves: Tensor) -> Tensor:
-        """Tensor [T, species, F]: by how much the features, summed over the centers of each species, change along T
-        moves of the edges, ``moves`` [T, E, 3]; derivatives. Here with one pass for each move.
+        """Derivatives [T, species, F] of the features along T moves of the edges, ``moves`` [T, E, 3].
+
+        Features are summed over the centers of each species. The base class evaluates one move after the other.
         """
         vec = edges.vec.detach().requires_grad_(True)
         with torch.enable_grad():
@@ -66,14 +70,14 @@ class Descriptor(torch.nn.Module):
             return torch.stack(changes_along(moves, own.T @ environment.features, vec))
 
     def arguments(self):
-        """dict of constructor arguments (JSON types), from which a model file builds the descriptor again."""
+        """dict of the constructor arguments (JSON types), from which a model file restores the descriptor."""
         raise NotImplementedError(f"{type(self).__name__} must define arguments()")
 
 
 def changes_along(directions: Tensor, values: Tensor, leaf: Tensor) -> list:
-    """list of Tensors: derivatives of ``values``, which depend on ``leaf``, where the leaf moves along each direction.
+    """Derivatives of ``values``, which depend on ``leaf``, along each direction in which the leaf moves; list of Tensor.
 
-    The gradient is linear in its cotangents: its own derivative is that of the values along a direction.
+    The gradient is linear in its cotangents, and its derivative with respect to them is the directional derivative.
     """
     cotangents = torch.zeros_like(values, requires_grad=True)
     (gradient,) = torch.autograd.grad(values, leaf, cotangents, create_graph=True)
@@ -81,7 +85,7 @@ def changes_along(directions: Tensor, values: Tensor, leaf: Tensor) -> list:
 
 
 def species_table(species: Sequence[str]) -> Tensor:
-    """Tensor [120]: index of the species of each atomic number, -1 for foreign ones."""
+    """Index of the species of each atomic number, Tensor [120]; -1 for unknown species."""
     table = torch.full((120,), -1)
     table[[atomic_numbers[symbol] for symbol in species]] = torch.arange(len(species))
     return table

@@ -1,4 +1,4 @@
-"""DeepPot-SE: smooth, many-body features from a small net of the distance, without hand-made functions.
+"""DeepPot-SE: smooth many-body features from learned functions of the distance.
 
 Row of neighbor j: R_j = (s, w x/r^2, w y/r^2, w z/r^2) with s = w(r)/r and a switch w; normalized by species. T = 1/n
 sum_j G(s_j) R_j^T, D = T ``T_<^T``, with ``T_<`` the first rows of T.
@@ -25,7 +25,7 @@ from ase_mlelec.nets import constructor_arguments
 from ase_mlelec.system import System
 
 SLOTS = ("taken", "empty", "none")
-CLOSEST = 0.8  # Å, or 3/4 of the shortest bond if that is longer: a compressed embedding covers all distances above
+CLOSEST = 0.8  # Å, or 3/4 of the shortest bond if that is longer: smallest distance of a compressed embedding
 
 
 class DeepPotSE(Descriptor):
@@ -35,7 +35,7 @@ class DeepPotSE(Descriptor):
     ----------
     species : sequence of chemical symbols
     cutoff, smooth : float, Å
-        Where the switch ends and starts.
+        End and start of the switch.
     widths
         Embedding widths; the last is M.
     n_axis
@@ -49,16 +49,16 @@ class DeepPotSE(Descriptor):
     n_basis : None for embedding nets
         A number for a Chebyshev series of so many terms, trained directly.
     n_products
-        0, or for l_max > 1 a number n: the frame has n^2 further vectors, Q_a T_b with the second moments Q_a = 1/n
-        sum_j G_a(s_j) (r r^T/r^2 - 1/3) w/r, for directions that no weighted sum of neighbors has.
+        0, or for l_max > 1 a number n: the frame has n^2 more vectors Q_a T_b, with the second moments Q_a = 1/n
+        sum_j G_a(s_j) (r r^T/r^2 - 1/3) w/r. They point in directions that weighted sums of neighbors cannot have.
     timestep, activation
-        Of the layers of the embedding nets, see DenseLayer.
+        Options of the layers of the embedding nets, see DenseLayer.
     protection : float, Å
-        Added to the distance wherever it divides.
+        Added to the distance in denominators.
     excluded_pairs : sequence of (symbol, symbol, slots)
-        Centers of one do not see neighbors of the other. Where the mean of s is subtracted, slots matters, as empty
-        slots contribute, too: the neighbors have "taken" theirs, all slots of the pair are "empty", or there are
-        "none".
+        Centers of the first species do not see neighbors of the second. ``slots`` matters where the mean of s is
+        subtracted, because empty slots then contribute: the excluded neighbors have "taken" their slots, all slots of
+        the pair are "empty", or the pair has "none".
 
     Notes
     -----
@@ -128,7 +128,7 @@ class DeepPotSE(Descriptor):
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
 
     def _exclude(self):
-        """Buffers [species, species] of the center and the neighbor: seen; slots there are, and whether taken."""
+        """Set buffers [center species, neighbor species]: whether pairs are seen, numbers of slots, slots taken."""
         n = len(self.species)
         if len(self.sel) != n or not all(0 <= number < 1e9 for number in self.sel):
             raise ValueError(f"got sel = {self.sel}; need a number of neighbors for each of {', '.join(self.species)}")
@@ -189,7 +189,7 @@ class DeepPotSE(Descriptor):
         return tuple(column.index_select(0, center_species) for column in (self.mean, *inverse.T))
 
     def settle(self) -> None:
-        """Look at the normalization once; for copies that are only evaluated."""
+        """Find out once what the normalization needs; for copies that are only evaluated."""
         if len(self.species) == 1:
             self.folded = float(self.mean), *(1 / self.scale[0]).tolist()
         self.subtracts = bool(self.mean.any())
@@ -210,9 +210,9 @@ class DeepPotSE(Descriptor):
         self.scale.copy_((square / count[:, None].clamp(min=1)).sqrt().clamp(min=1e-3))
 
     def _add_empty_slots(self, t, present, species):
-        """Add what the empty ones of the sel slots contribute: zero rows are normalized too, s = -mean/scale.
+        """Add the contributions of empty slots, whose zero rows are normalized too: s = -mean/scale.
 
-        Nothing unless the mean of s is subtracted, which a Chebyshev series in r never needs.
+        There are none unless the mean of s is subtracted, which a Chebyshev series in r never needs.
         """
         if not (bool(self.mean.any()) if self.subtracts is None else self.subtracts):
             return t
@@ -231,7 +231,7 @@ class DeepPotSE(Descriptor):
     def compressed(self, tolerance: float = 1e-11):
         """Copy whose embedding nets are replaced by their Chebyshev series, several times faster to evaluate.
 
-        The series covers distances that occur (see CLOSEST); where atoms are closer the nets themselves serve.
+        The series covers the usual distances (see CLOSEST); for closer atoms the nets themselves are evaluated.
         """
         if self.n_basis is not None or isinstance(self.embedding, CompressedEmbedding):
             return self
@@ -241,7 +241,7 @@ class DeepPotSE(Descriptor):
         high = float(((1 / max(CLOSEST, 0.75 * bond) - self.mean) / self.scale[:, 0]).max())
         try:
             fast.embedding = CompressedEmbedding(fast.embedding, low, high, tolerance)
-        except ValueError:  # nets with kinks are evaluated as they are
+        except ValueError:  # nets with kinks have no short series
             return self
         fast.empty_slot = fast._empty_slot().detach()
         return fast

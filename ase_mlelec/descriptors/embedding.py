@@ -1,4 +1,4 @@
-"""Embeddings: the functions of distance that weigh a neighbor, as nets or as Chebyshev series.
+"""Embeddings: learned functions of the distance that weight a neighbor, as nets or as Chebyshev series.
 
 A net of one variable is a smooth function of one variable, so a Chebyshev series of it is exact to its truncation. The
 sum over neighbors then runs over the basis functions, and the net's coefficients act once per center.
@@ -58,18 +58,18 @@ class ChebyshevMoments(torch.autograd.Function):
 
 
 class FixedSeries(torch.autograd.Function):
-    """As ChebyshevMoments, then their product with coefficients that do not change: [C, rows, M].
+    """Product [C, rows, M] of ChebyshevMoments with constant coefficients.
 
     Attributes
     ----------
     padded, blocks
-        As there.
+        As in ChebyshevMoments.
     forth : Tensor [species K, M]
         Coefficients of the S_k.
     back : Tensor [M, species 2 K]
-        Those of the values and of the slopes.
+        Coefficients of the values and of the slopes.
     plain : function of ``padded`` with the same values
-        Where the result is to be differentiated more than once.
+        Replacement where the result is differentiated more than once.
     """
 
     @staticmethod
@@ -274,7 +274,7 @@ class CompressedEmbedding(_Series):
     Raises
     ------
     ValueError
-        For nets that no series of so few terms reproduces, such as those with kinks.
+        For nets that no short series reproduces, such as nets with kinks.
     """
 
     def __init__(self, nets, low, high, tolerance):

@@ -7,8 +7,9 @@ from torch import Tensor
 
 
 def harmonics(unit: Tensor, l_max: int, l_min: int = 0) -> Tensor:
-    """Rows [(l_max + 1)^2 - l_min^2, E] of unit vectors [3, E]: of l = l_min .. l_max those of m = -l .. l, so that
-    sum_m Y_lm(a) Y_lm(b) = P_l(a . b).
+    """Real spherical harmonics [(l_max + 1)^2 - l_min^2, E] of unit vectors [3, E], l = l_min .. l_max, m = -l .. l.
+
+    Their norm is such that sum_m Y_lm(a) Y_lm(b) = P_l(a . b).
 
     References
     ----------

@@ -1,15 +1,15 @@
-"""Edges laid out by center, for sums over neighbors as products of matrices."""
+"""Tables of edges by center, in which sums over neighbors are products of matrices."""
 
 import torch
 
 
 def pad(center, kind, table, n_centers: int, kinds) -> tuple:
-    """Lay the columns of ``table`` [R, E] out by center, one block of slots per kind, zeros in empty slots.
+    """Arrange the columns of ``table`` [R, E] by center, with one block of slots per kind and zeros in empty slots.
 
     Parameters
     ----------
     kinds
-        All kinds, in the order in which the edges of a center come (if not, they are sorted here).
+        All kinds. Edges of a center in the order of the kinds are not sorted again.
 
     Returns
     -------
@@ -28,7 +28,7 @@ def pad(center, kind, table, n_centers: int, kinds) -> tuple:
 
 
 def _pad_one_kind(center, table, n_centers):
-    """The same, where the slot of an edge is just its place among those of its center."""
+    """As ``pad`` for one kind: the slot of an edge is its place among the edges of its center."""
     present = torch.bincount(center, minlength=n_centers)
     n = int(present.max()) if n_centers else 0
     ahead = torch.arange(0, n_centers * n, n, device=center.device) if n else present
@@ -44,7 +44,7 @@ def _filled(table, place, n_centers, n):
 
 
 def _places(group, present, bounds):
-    """Where in [C, n] each edge goes: the slot e - (first edge of its group) in the block of the group; Tensor [E]."""
+    """Places [E] of the edges in [C, n]: edge e has slot e - (first edge of its group) in the block of the group."""
     order = None
     if bool((group[1:] < group[:-1]).any()):
         group, order = group.sort(stable=True)

@@ -6,8 +6,10 @@ ROWS = (4, 5, 7)  # of T in each angular channel; the first also has s
 
 
 class Products(torch.autograd.Function):
-    """Features [C, l_max M n_axis] of moments [C, rows, M]: products of all M columns with the first n_axis ones,
-    summed over the rows of a channel; one block of features per channel.
+    """Features [C, l_max M n_axis] from moments [C, rows, M].
+
+    They are products of all M columns with the first n_axis columns, summed over the rows of an angular channel; every
+    channel gives a block of features.
 
     References
     ----------

@@ -1,8 +1,8 @@
 """Rows of DeepPot-SE, R_j = (s, w/r Y(r/r)), and the variable of its embedding, as one operation with its derivative.
 
-Written out, they are a hundred small operations of torch on the way and two hundred on the way back, which is what a
-step of a small structure consists of. In SmoothRows the spherical harmonics are polynomials of the components of unit
-vectors, so that those of one l are a product of matrices, and so are their slopes.
+As separate operations of torch they would take a hundred small operations forward and two hundred backward, most of the
+time of a small structure. In SmoothRows the spherical harmonics are polynomials of the components of unit vectors, so
+that the harmonics of one l, and their slopes, are products of matrices.
 """
 
 import functools
@@ -20,7 +20,7 @@ TRIPLES = [(k, c) for k, (_, b) in enumerate(PAIRS) for c in range(b, 3)]  # of 
 
 
 class Shape(NamedTuple):
-    """What the rows are made of: ends of the switch and protection, Å, highest l, and the embedding."""
+    """Parameters of the rows: ends of the switch and protection (Å), highest l, and the embedding."""
 
     smooth: float
     cutoff: float
@@ -36,7 +36,7 @@ def plain_rows(vec: Tensor, shape, mean, radial, angular) -> Tensor:
     ----------
     shape : Shape
     mean, radial, angular
-        Numbers or Tensors [E], s = radial (w/r - mean), and what multiplies w/r for the others.
+        Numbers or Tensors [E]: s = radial (w/r - mean), and ``angular`` is the factor of w/r in the other rows.
     """
     r = (vec * vec).sum(dim=0).sqrt()
     divisor = r + shape.protection if shape.protection else r
@@ -69,7 +69,7 @@ class SmoothRows(torch.autograd.Function):
 
 
 def _rows(vec, shape, mean, radial, angular):
-    """(table, and what the way back needs); everything that depends on distances alone is [1, E]."""
+    """The table, and the intermediate arrays for the backward pass; functions of the distance alone are [1, E]."""
     r = (vec * vec).sum(dim=0, keepdim=True).sqrt()
     u = ((r - shape.smooth) * (1 / (shape.cutoff - shape.smooth))).clamp_(0, 1)
     divisor = r + shape.protection if shape.protection else r
@@ -105,7 +105,7 @@ def _harmonics(vec, r, values, l_max):
 
 
 def _pull_back(grad, arguments, r, u, weight, x, values, pairs, size):
-    """Gradient [3, E] from that of the table.
+    """Gradient [3, E] by the vectors from the gradient by the table.
 
     With Y homogeneous of degree l, d(size Y)/dvec = size/r (dY/du - l Y u) + size' Y u.
     """

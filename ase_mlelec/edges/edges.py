@@ -30,11 +30,11 @@ class Edges:
     vec : Tensor [E, 3], Å
         Neighbor - center: the only geometry a descriptor reads; carries the gradient.
     atoms : Tensor [C]
-        The atom every center sits on; -1 where it is a point in space.
+        Atom at every center; -1 for a point in space.
     shortest : float, Å
-        No pair is shorter; 0 where that is not known.
+        Lower bound of the distances; 0 where none is known.
     cutoff : float or None, Å
-        Within which there are all pairs, where that is known.
+        Distance within which the list is complete, where it is known.
     """
 
     center: torch.Tensor
@@ -51,7 +51,7 @@ class Edges:
 
     @property
     def distances(self) -> torch.Tensor:
-        """Å, [E]; from the planes x, y, z, in which vectors are kept: several times faster than ``vec.norm(dim=1)``."""
+        """Distances [E], Å; several times faster than ``vec.norm(dim=1)``, because x, y and z are separate planes."""
         planes = self.vec.T
         return (planes * planes).sum(dim=0).sqrt()
 
@@ -81,7 +81,7 @@ class Edges:
             )
 
     def closer_than(self, cutoff: float) -> "Edges":
-        """Those of the pairs whose distance is below ``cutoff``, Å."""
+        """The pairs with a distance below ``cutoff``, Å."""
         near = (self.distances < cutoff).nonzero()[:, 0]
         within = None if self.cutoff is None else min(self.cutoff, cutoff)
         return Edges(
@@ -94,7 +94,7 @@ class Edges:
         Raises
         ------
         InputError
-            Where these are known to end before.
+            Where the list is known to have a shorter cutoff.
         """
         if self.cutoff is not None and self.cutoff < cutoff:
             raise InputError(
@@ -174,7 +174,7 @@ def connect(
     Parameters
     ----------
     offset : Tensor [3, E], Å
-        Shift @ cell of every pair where it is known already.
+        Shift @ cell of every pair, where it is known already.
     """
     # vectors are kept as planes x, y, z, and gathered: several times faster than rows of three and [...]
     offset = offsets(system, center, shift) if offset is None else offset
@@ -199,8 +199,10 @@ def connect(
 
 
 def offsets(system: System, center: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """Tensor [3, E], Å: shift @ cell of every pair, one structure after the other, so that the last digit does not
-    depend on how many there are."""
+    """Lattice vectors [3, E], Å, shift @ cell of every pair.
+
+    They are computed one structure after the other, so that the last digit does not depend on the number of structures.
+    """
     if system.n_systems == 1:
         return system.cell[0].T @ shift.T.to(system.cell.dtype)
     counts = torch.bincount(system.batch.index_select(0, center), minlength=system.n_systems).tolist()

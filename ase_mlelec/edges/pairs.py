@@ -41,8 +41,10 @@ def find_pairs(system: System, cutoff: float) -> tuple[torch.Tensor, torch.Tenso
 
 
 def has_boxes(positions: NDArray, cell: NDArray, pbc: NDArray, cutoff: float) -> bool:
-    """Whether vesin can sort the atoms of a cell into boxes. Where there would be more than MOST_BOXES it makes them
-    larger along all directions alike; a direction of few boxes then has none, and the process dies (vesin 0.6).
+    """Whether vesin can sort the atoms of a cell into boxes.
+
+    For more than MOST_BOXES boxes, vesin enlarges them along all directions alike. A direction of few boxes then has
+    none, and the process crashes (vesin 0.6).
     """
     lengths = _heights(cell) * np.where(pbc, 1, np.ptp(positions @ np.linalg.inv(cell), axis=0))
     counts = np.maximum(lengths // cutoff, 1)
@@ -65,7 +67,7 @@ def _pairs_by_tree(system, atoms, k, cutoff):
 
 
 def check_density(positions: NDArray, cell: NDArray, pbc: NDArray, cutoff: float, n_centers: int) -> None:
-    """Raise InputError where the list of pairs would be longer than any matter makes it, before it is made.
+    """Raise InputError where the list of pairs would be too long for any real material, before it is made.
 
     Parameters
     ----------
@@ -76,8 +78,8 @@ def check_density(positions: NDArray, cell: NDArray, pbc: NDArray, cutoff: float
 
     Notes
     -----
-    The number of neighbors is that of the boxes of the cell, or of the atoms along directions that are not periodic,
-    within a ball.
+    The number of neighbors is estimated from the density in the cell; along directions that are not periodic, from the
+    extent of the atoms.
     """
     lengths = np.where(pbc, _heights(complete_cell(cell * pbc[:, None])), np.ptp(positions, axis=0))
     reach = 2 * cutoff / np.maximum(lengths, 1e-9)
@@ -138,6 +140,6 @@ def find_center_pairs(system: System, centers: torch.Tensor, cutoff: float) -> t
 
 
 def _wrapped(points, cell, pbc):
-    """Points [n, 3] moved into the cell along the periodic directions, and by how many cell vectors they were off."""
+    """Move points [n, 3] into the cell along the periodic directions; returns them and the numbers of cell vectors."""
     off = np.floor(points @ np.linalg.inv(cell)) * pbc
     return points - off @ cell, off.astype(int)

@@ -1,3 +1,1 @@
-"""What a model file is made of: header, arrays, checks; nothing here needs the class Model. Files are read in
-bundle.
-"""
+"""Parts of a model file: header, arrays, checks. Nothing here needs the class Model; ``bundle`` loads models."""

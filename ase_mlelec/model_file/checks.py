@@ -1,4 +1,4 @@
-"""What the parts of a model file must have in common before they are believed."""
+"""Consistency checks of the parts of a model file."""
 
 import inspect
 
@@ -15,12 +15,11 @@ OF_PAIRS = (
     "symmetry",
     "cutoff",
     "third",
-)  # what heads of pairs and descriptors share
+)  # arguments that heads of pairs and their descriptors share
 
 
 def check_arguments(cls, arguments):
-    """ValueError for arguments of other types than the defaults of the class: a width that is no number, a flag that is
-    one."""
+    """Raise ValueError for arguments whose types differ from the defaults of the class."""
     for name, parameter in inspect.signature(cls.__init__).parameters.items():
         if name not in arguments:
             continue
@@ -37,7 +36,7 @@ def check_arguments(cls, arguments):
 
 
 def check_parts(path, model, header):
-    """Refuse parts that do not belong together, which the shapes of their arrays need not show."""
+    """Refuse parts that do not belong together, even if the shapes of their arrays match."""
     if header.get("species") != list(model.species):
         raise damaged(path, f"got the species {header.get('species')}, the descriptor has {list(model.species)}")
     for name, head in model.heads.items():
@@ -56,7 +55,7 @@ def check_parts(path, model, header):
 
 
 def check_arrays(path, model, state):
-    """Names, shapes, types and numbers of the arrays of the file against those of the model."""
+    """Check names, shapes, types and values of the arrays of the file against the model."""
 
     def refuse(cause):
         raise CalculatorSetupError(

@@ -1,9 +1,9 @@
 """The JSON header of a model file.
 
-It lies under the key ``ase_mlelec`` of the safetensors header and holds format_version, descriptor(s) and heads as
-class names of this package with constructor arguments, the repulsive core and the ranges of the training data, and the
-model's metadata: units, species, energy grid, electronic temperature, training provenance, license. It begins with the
-digest of its other keys and of all arrays, with their names, types and shapes.
+It is stored under the key ``ase_mlelec`` of the safetensors header. It holds format_version; class names and constructor
+arguments of descriptors, heads, repulsive core and ranges of the training data; and the metadata of the model: units,
+species, energy grid, electronic temperature, provenance of the training, license. It begins with the digest of its other
+keys and of all arrays, with their names, types and shapes.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ DIGEST = re.compile(r'\{"digest": "([0-9a-f]{32})", ')  # the beginning of a hea
 
 
 def read_header(path, text, state):
-    """(header, dict; arrays by name) of the present format version."""
+    """Read header and arrays, upgraded to the present format version: (dict, dict of arrays by name)."""
     try:
         header = json.loads(text)
         place = place_of_nan(header)
@@ -49,7 +49,7 @@ def check_version(path, header):
 
 
 def check_digest(path, text, state):
-    """Raise CalculatorSetupError where the digest in the header ``text`` is not that of the header and the arrays."""
+    """Raise CalculatorSetupError where the digest in the header ``text`` does not fit the header and the arrays."""
     begins = DIGEST.match(text)
     if begins is None and json.loads(text)["format_version"] == 1 and "digest" not in json.loads(text):
         return

@@ -1,4 +1,4 @@
-"""A bound on the memory that the building of a model takes, whatever the header of its file asks for."""
+"""Bound on the memory for building a model, against damaged headers that would need too much."""
 
 import math
 
@@ -27,7 +27,7 @@ FACTORIES = {
 
 
 class Budget(torch.overrides.TorchFunctionMode):
-    """Inside of the block torch makes arrays no larger and no more than those of ``state`` suggest.
+    """Context in which torch can make only as much memory as the arrays of ``state`` justify.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""From the former formats of a model file to the present one, a step for every version."""
+"""Upgrades of former formats of a model file, one step for every version."""
 
 import re
 from itertools import combinations_with_replacement
@@ -14,7 +14,7 @@ def _from_version_1(header, state):
 
 
 def _from_version_2(header, state):
-    """The arrays of the on-site blocks of a Hamiltonian were those of the head, their species part of their names."""
+    """The arrays of on-site blocks belonged to the head itself, with the species in their names."""
     of_pairs = {
         name for name, described in _items(header.get("heads")) if dict(_items(described)).get("class") == "PairHead"
     }
@@ -29,7 +29,7 @@ def _from_version_2(header, state):
 
 
 def _items(value):
-    """Items of what should be a dict, none of anything else."""
+    """Items of a dict; no items for any other value."""
     return value.items() if isinstance(value, dict) else ()
 
 
@@ -101,7 +101,7 @@ def _layer_moments(arguments, third_moments):
 
 
 def _hamiltonian_head(arguments, prefix, state):
-    """Arguments of a HamiltonianHead; sizes are those of its arrays."""
+    """Arguments of a HamiltonianHead, with sizes from its arrays."""
     sizes = {
         key: state[prefix + name].shape[1] if prefix + name in state else 0
         for key, name in (("n_features", "shift"), ("n_ace", "spectrum_shift"), ("n_third", "third_inverse"))

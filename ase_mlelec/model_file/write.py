@@ -18,7 +18,7 @@ from ase_mlelec.shipped import HEADER
 
 
 def units_of(model: Any) -> dict[str, str]:
-    """Unit of what every head of a model predicts, with its convention, where the table of quantities has it."""
+    """Units of the predictions of all heads of a model, with conventions, from the table of quantities."""
     rows = [QUANTITIES[name] for name in model.heads if name in QUANTITIES]
     return {row.name: f"{row.unit} {row.note}".strip() for row in rows}
 
@@ -30,7 +30,7 @@ def save_model(model: Any, path: str | os.PathLike) -> None:
     ----------
     model : Model
     path : str or Path
-        Of the ``.safetensors`` file.
+        Path of the ``.safetensors`` file.
 
     Raises
     ------

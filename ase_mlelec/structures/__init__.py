@@ -1,4 +1,4 @@
-"""Structures made of layers: which atom is in which layer, and commensurate cells of twisted bilayers."""
+"""Layered structures: assignment of atoms to layers, and commensurate cells of twisted bilayers."""
 
 from ase_mlelec.structures.layers import formula_of, layer_areas, layers
 from ase_mlelec.structures.twist import Coincidence, coincidences, commensurate, twisted_bilayer

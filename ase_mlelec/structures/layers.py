@@ -1,4 +1,4 @@
-"""Which atom is in which layer of a structure."""
+"""Assignment of atoms to the layers of a structure."""
 
 from collections.abc import Iterable, Mapping
 
@@ -18,32 +18,32 @@ _SAME = 0.3  # logarithm of areas per atom; two layers in one piece have half th
 
 
 def bonds(atoms: Atoms) -> tuple[NDArray, NDArray]:
-    """Return the atoms (i, j) of all bonds, each both ways."""
+    """Return the atoms (i, j) of all bonds, each bond in both directions."""
     radii = _BOND * covalent_radii[atoms.numbers]
     return neighbor_list("ij", atoms, radii.tolist())
 
 
 @formerly_positional("areas")
 def layers(atoms: Atoms, *, areas: Mapping[str, float] | None = None) -> NDArray:
-    """Which layer each atom is in, from the structure alone: atoms that bonds connect are one layer.
+    """Find the layer of each atom: atoms that are connected by bonds form a layer.
 
     Parameters
     ----------
     atoms : ase.Atoms
         Layers parallel to the first two cell vectors, in any order and shift.
     areas : dict of float, Å^2 per atom by formula
-        What is in one piece of this area, without bonds to the next cell along the third cell vector, is a single
-        layer.
+        Areas of single layers. A structure that is connected in one piece of such an area, without bonds to the next cell
+        along the third cell vector, is a single layer.
 
     Returns
     -------
     int array [N]
-        0 for the lowest layer; lowest is what lies above the widest gap.
+        0 for the lowest layer, which is the layer above the widest gap.
 
     Raises
     ------
     ValueError
-        Where bonds connect everything, and where small pieces such as molecules are no layers.
+        For a structure in which bonds connect all atoms, and for small pieces, such as molecules, that are no layers.
 
     Examples
     --------
@@ -76,12 +76,14 @@ def layers(atoms: Atoms, *, areas: Mapping[str, float] | None = None) -> NDArray
 
 
 def layer_areas(structures: Iterable[Atoms]) -> dict[str, float]:
-    """dict of float, Å^2 per atom by formula, for ``layers``: of layers that others lie beside, or else of all.
+    """Find the area per atom, Å^2, of layers, dict by formula, for the argument ``areas`` of ``layers``.
+
+    The areas come from structures with several layers, if there are any, or else from all structures.
 
     Parameters
     ----------
     structures : iterable of ase.Atoms
-        Without a single stack, what is in one piece is taken for one layer.
+        Without a stack of layers among them, every connected piece counts as one layer.
     """
     beside: dict[str, list] = {}
     alone: dict[str, list] = {}
@@ -95,7 +97,7 @@ def layer_areas(structures: Iterable[Atoms]) -> dict[str, float]:
 
 
 def formula_of(symbols: Iterable[str]) -> str:
-    """Formula of a layer whatever its size, such as "MoS2"; symbols : iterable of chemical symbols of all atoms."""
+    """Reduced formula of a layer, such as "MoS2", from the chemical symbols of all its atoms."""
     return Formula.from_list(list(symbols)).reduce()[0].format("hill")
 
 

@@ -20,9 +20,9 @@ class Coincidence(NamedTuple):
     ----------
     lower, upper : (i, j) of the two supercells
     angle : float
-        Degrees in (-30, 30], the twist of the upper layer against the lower one.
+        Twist of the upper layer relative to the lower layer, degrees in (-30, 30].
     strains : (lower, upper)
-        Change of length of each layer over its length; equal and opposite in the logarithm.
+        Relative change of length of each layer; equal and opposite in the logarithm.
     n_atoms : int
     """
 
@@ -36,8 +36,8 @@ class Coincidence(NamedTuple):
 def commensurate(m: int, r: int) -> tuple[Cell, Cell]:
     """Supercells ((i, j), (k, l)) of two equal layers that are commensurate without strain.
 
-    cos(angle) = (3m² + 3mr + r²/2)/(3m² + 3mr + r²); (30, 1) are the 1.08 degrees of twisted bilayer graphene. The
-    other way round the layers are turned to the other side.
+    cos(angle) = (3m² + 3mr + r²/2)/(3m² + 3mr + r²); (30, 1) gives 1.08 degrees, near the magic angle of twisted bilayer
+    graphene. With the two supercells exchanged the twist has the opposite sign.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def coincidences(
     tolerance : float
         Degrees.
     max_strain : float
-        Of either layer; the default admits none.
+        Largest strain of either layer; the default admits none.
     max_atoms : int
 
     Returns
@@ -158,21 +158,21 @@ def _lattice(layer):
 def twisted_bilayer(
     lower: Atoms, upper: Atoms, cells: tuple[Cell, Cell], distance: float, *, vacuum: float = 15.0
 ) -> tuple[Atoms, Coincidence]:
-    """Two hexagonal layers on each other, turned and, where they do not fit, strained onto a common supercell.
+    """Stack two hexagonal layers with a twist; where they do not fit, both are strained onto a common supercell.
 
-    The common length is the geometric mean of the two, so that the strains are equal and opposite. Where atoms lie on
-    the axis z through the origin they stay there: give both layers the same origin, or shift one for another stacking.
+    The common length is the geometric mean of the two lengths, so that the strains are equal and opposite. Layers turn
+    around the axis z through the origin: give both layers the same origin, or shift one layer for another stacking.
 
     Parameters
     ----------
     lower, upper : ase.Atoms
         Primitive cells of hexagonal layers (60 or 120 degrees).
     cells : ((i, j), (k, l))
-        Of ``commensurate`` or ``coincidences``.
+        Supercells from ``commensurate`` or ``coincidences``.
     distance : float, Å
-        Between the mean heights of the two layers.
+        Distance between the mean heights of the two layers.
     vacuum : float, Å
-        Above the upper layer until the next lower one.
+        Vacuum between the upper layer and the next image of the lower layer.
 
     Returns
     -------

@@ -1,1 +1,1 @@
-"""Training: data (frames), losses, and one loop (fit)."""
+"""Training of models: configuration, losses, training loop and ridge regression."""

@@ -1,7 +1,7 @@
-"""Checkpoints: what an interrupted training goes on from, written atomically and checked when it is read.
+"""Checkpoints, from which an interrupted training continues; written atomically and checked when they are read.
 
-A file is what torch.save writes, followed by MAGIC and the BLAKE2b digest (16 bytes) of it; it is read without
-unpickling code.
+A file is the output of torch.save, followed by MAGIC and the BLAKE2b digest (16 bytes) of this output. It is read
+without unpickling code.
 """
 
 import errno
@@ -19,14 +19,14 @@ DIGEST = 16
 
 
 def save_checkpoint(path: str | PathLike, state) -> None:
-    """Write ``state``, dict of tensors, numbers, strings, and lists and dicts of them.
+    """Write ``state``, a dict of tensors, numbers and strings, which may be in lists and dicts.
 
     Raises
     ------
     ValueError
         Where a tensor holds NaN or infinity.
     OSError
-        Where it cannot be written; the former checkpoint stays as it was.
+        Where the file cannot be written; the former checkpoint does not change then.
     """
     place = _place_of_nan(state)
     if place is not None:
@@ -48,7 +48,7 @@ def save_checkpoint(path: str | PathLike, state) -> None:
 
 
 def load_checkpoint(path: str | PathLike):
-    """The ``state`` that was saved, its tensors on the processor.
+    """Read the ``state`` of a checkpoint, with tensors on the CPU.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def load_checkpoint(path: str | PathLike):
         file.seek(0)
         try:
             state = torch.load(file, weights_only=True, map_location="cpu")
-        except Exception as error:  # only of files that were made to look like checkpoints
+        except Exception as error:  # only for forged files, which may cause any error
             raise ValueError(f"{path} is no checkpoint ({printable(error)}); {remedy}") from None
     place = _place_of_nan(state)
     if place is not None:
@@ -75,8 +75,7 @@ def load_checkpoint(path: str | PathLike):
 
 
 def check_identity(path: str | PathLike, stored, identity) -> None:
-    """ValueError where a checkpoint belongs to another run; ``stored``, ``identity`` : dict of what tells runs
-    apart."""
+    """Raise ValueError where a checkpoint belongs to another run: ``stored`` and ``identity`` (dicts) differ."""
     stored = stored if isinstance(stored, dict) else {}
     other = [f"{key} {stored.get(key)}, this one {mine}" for key, mine in identity.items() if stored.get(key) != mine]
     if other:
@@ -84,7 +83,7 @@ def check_identity(path: str | PathLike, stored, identity) -> None:
 
 
 def _digest(file, size):
-    """Of the first ``size`` bytes of a file; leaves it behind them."""
+    """Digest of the first ``size`` bytes of a file; the position in the file moves behind them."""
     digest = hashlib.blake2b(digest_size=DIGEST)
     file.seek(0)
     while size:

@@ -1,4 +1,4 @@
-"""What training data must be, before anything is trained on them: finite, of possible size, atoms apart."""
+"""Checks of training data before training: finite and plausible labels, and atoms at different places."""
 
 from os import PathLike
 
@@ -22,19 +22,19 @@ LARGEST_OF_GRIDS = {
 
 
 def _check_label(name, value, what, n_atoms):
-    """ValueError for a label of a structure of ``n_atoms`` that is not finite or larger than any calculation gives."""
+    """Raise ValueError for a label, of a structure of ``n_atoms``, that is not finite or implausibly large."""
     row = LABELS[name]
     check_numbers(value, what, row.largest, row.unit + " per atom" * row.extensive, n_atoms if row.extensive else 1)
 
 
 def check_frames(frames, path: str | PathLike):
-    """``frames`` as they came, of the file ``path``.
+    """Check the frames of the file ``path``, and return them unchanged.
 
     Raises
     ------
     ValueError
-        With the names of file and frame for labels that are not finite or larger than any calculation gives, structures
-        that are none, and atoms at the same place.
+        For labels that are not finite or implausibly large, invalid structures, and atoms at the same place; the message
+        names file and frame.
     """
     if not len(frames):
         raise ValueError(f"{path}: got no structures in it; give a data set with some")
@@ -48,7 +48,7 @@ def check_frames(frames, path: str | PathLike):
 
 
 def check_hamiltonians(frames):
-    """Hamiltonians as they came; ValueError as of check_frames, for elements too."""
+    """Check Hamiltonians, including their elements, and return them unchanged; errors as in check_frames."""
     for k, frame in enumerate(frames):
         where = f"{frames.path}: frame {k} ({frame.name or 'unnamed'})"
         check_structure(frame.atoms, where)
@@ -60,7 +60,7 @@ def check_hamiltonians(frames):
 
 
 def check_snapshots(snapshots):
-    """Snapshots as they came; ValueError as of check_frames."""
+    """Check snapshots and return them unchanged; errors as in check_frames."""
     for k, snapshot in enumerate(snapshots):
         where = f"{snapshots.path}: snapshot {k} ({snapshot.name or 'unnamed'})"
         check_structure(snapshot.atoms, where)

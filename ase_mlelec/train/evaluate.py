@@ -13,25 +13,25 @@ FRAMES_PER_BATCH = 8
 
 
 def errors(model: Model, frames: Frames) -> dict:
-    """Errors of everything that ``model`` predicts and ``frames`` have labels of.
+    """Errors of all quantities that ``model`` predicts and for which ``frames`` have labels.
 
-    The spread of the ADOS is the square root of the variance over the atoms of ``frames``, averaged over the energies:
-    a model that predicts the mean spectrum for every atom has a relative error of 1. Vectors and tensors are those of
-    the centers alone; tensors are compared with the symmetric part of their labels. The dipole has an error where the
-    model's metadata tell the charge of the electrons.
+    The spread of the ADOS is the square root of the variance over the atoms of ``frames``, averaged over the energies; a
+    model that predicts the mean spectrum for every atom has a relative error of 1. Vectors and tensors are compared for
+    the centers alone, tensors with the symmetric part of their labels. The dipole has an error where the metadata of the
+    model have the charge of the electrons.
 
-    Every error is over the structures that have the label. Where some have not, the number of those that have is there
-    too, with keys that end in "_frames".
+    Every error is over the structures that have the label. Where some structures lack it, keys that end in "_frames"
+    hold the number of structures that have it.
 
     Returns
     -------
     dict of float and int
-        Keys as of the measures in ase_mlelec.quantities.
+        Keys are those of the measures in ase_mlelec.quantities.
 
     Raises
     ------
     ValueError
-        When there is nothing to compare, labels are mis-shaped or on another energy grid.
+        For frames without any label of the model, and labels of a wrong shape or on another energy grid.
     InputError
         For species that the model does not know.
     """
@@ -54,13 +54,15 @@ def errors(model: Model, frames: Frames) -> dict:
 
 
 def _predicted(model):
-    """The quantities that a model has a head of and data sets may have labels of."""
+    """Quantities that a model predicts and for which data sets can have labels."""
     return [row for name, row in QUANTITIES.items() if name in model.heads and row.labels]
 
 
 def comparable(model: Model, frames: Frames) -> tuple:
-    """tuple of str, the labels of some of ``frames`` that ``model`` predicts: sums over atoms are left out where all
-    have labels by atom."""
+    """Names of the labels that ``model`` predicts and some of ``frames`` have, tuple of str.
+
+    Sums over atoms are left out where all frames have the labels by atom.
+    """
     found = []
     for quantity in _predicted(model):
         for name in quantity.labels:
@@ -71,8 +73,9 @@ def comparable(model: Model, frames: Frames) -> tuple:
 
 
 def _counts(frames, names):
-    """dict of int: how many of ``frames`` are behind an error, of those errors that some have no label for. Errors of
-    sums over atoms are also of those with labels by atom.
+    """Number of frames behind each error, dict of int, for errors whose label some frames lack.
+
+    For errors of sums over atoms, frames with labels by atom count as well.
     """
     by_atom = {row.total: row.atomic for row in QUANTITIES.values() if row.total}
     counts = {name: sum(bool({name, by_atom.get(name)} & set(frame.labels)) for frame in frames) for name in names}
@@ -80,14 +83,14 @@ def _counts(frames, names):
 
 
 def _frames_with(label):
-    """Key of the number of frames that have a label; a virial is told as the stress that it came from."""
+    """Key of the number of frames that have a label; a virial is called stress, from which it was read."""
     former = [name for name, row in LABELS.items() if row.becomes == label]
     return f"{former[0] if former else label}_frames"
 
 
 @torch.no_grad()
 def _errors_of(model, batches, quantity, labels):
-    """dict of the errors of one quantity, as its measures ask."""
+    """Errors of one quantity, dict by the keys of its measures."""
     kinds = dict.fromkeys((measure.label, measure.per) for measure in quantity.measures if measure.label)
     found = {kind: [] for kind in kinds}
     for batch in batches.all_batches(FRAMES_PER_BATCH):
@@ -110,13 +113,13 @@ def _errors_of(model, batches, quantity, labels):
 
 
 def _rows(batches, label):
-    """array [n, ...] of the labels of all atoms or structures that have one; None where only others have."""
+    """Labels [n, ...] of all atoms or structures that have one; None where no batch has the label."""
     rows = [own[label] if LABELS[label].of_atoms else own[label][None] for own in batches.labels if label in own]
     return torch.cat(rows).double().cpu().numpy() if rows else None
 
 
 def _differences(model, batch, quantity, labels):
-    """dict, label -> (prediction - label of the atoms or structures that have it, numbers of these structures)."""
+    """Errors by label, dict of (prediction - label of the atoms or structures, numbers of their structures)."""
     if quantity.gradients:
         here = [name for name in labels if name in batch.labels]
         energy, values = energy_and_derivatives(model, batch, here)
@@ -131,7 +134,7 @@ def _differences(model, batch, quantity, labels):
 
 
 def table(columns) -> str:
-    """Text of a table: one line per quantity, one column per entry of ``columns``, a dict of results of ``errors``."""
+    """Table of errors as text: one line per measure, one column per entry of ``columns``, a dict of ``errors``."""
     titles = {measure.key: (measure.title, measure.unit) for row in QUANTITIES.values() for measure in row.measures}
     labels = dict.fromkeys(name for row in QUANTITIES.values() for name in row.labels)
     titles |= {_frames_with(name): (f"structures with {LABELS[name].noun}", "") for name in labels}

@@ -1,4 +1,4 @@
-"""Training stops at the first NaN or infinity, and tells step, frame and the likely cause."""
+"""Stop of a training at the first NaN or infinity, with a message that names step, frame and likely cause."""
 
 from contextlib import contextmanager
 
@@ -6,16 +6,16 @@ import torch
 
 from ase_mlelec.edges import connect
 
-CLOSE = 0.4  # Å; nearer atoms are no structure, and descriptors grow beyond bounds
-UNUSUAL = 1e4  # times the median over the frames: labels that are likely wrong
+CLOSE = 0.4  # Å; with nearer atoms a structure is invalid, and descriptors diverge
+UNUSUAL = 1e4  # labels are likely wrong beyond this times their median over the frames
 
 
 class Diverged(ValueError):
-    """A training that met NaN or infinity. What it had saved before is as it was."""
+    """Training met NaN or infinity; files that were saved before do not change."""
 
 
 class NotFinite(ArithmeticError):
-    """``what`` is NaN or infinite: "loss", "gradient", "parameters" or "error NAME"; of the data ``places``, if known."""
+    """NaN or infinity in ``what``: "loss", "gradient", "parameters" or "error NAME"; ``places`` of the data, if known."""
 
     def __init__(self, what, places=None):
         super().__init__(f"the {what} is NaN or infinite")
@@ -29,12 +29,12 @@ def require_finite(what, *tensors):
 
 
 def take_step(values, optimizer, parameters, largest_gradient):
-    """One step down the gradient of the sum of ``values``, iterable of Tensor, which is cut to ``largest_gradient``.
+    """Take one optimizer step for the sum of ``values``, iterable of Tensor; the gradient is cut to ``largest_gradient``.
 
     Raises
     ------
     NotFinite
-        For loss and gradient before anything has changed.
+        For loss and gradient, before a parameter changes.
     """
     optimizer.zero_grad()
     for value in values:  # one graph at a time
@@ -57,7 +57,7 @@ def refuse_model(model, what):
 
 @contextmanager
 def closed_form(what, remedy):
-    """Inside of the block equations that have no solution raise Diverged."""
+    """Context in which linear equations without a solution raise Diverged."""
     try:
         yield
     except torch.linalg.LinAlgError:
@@ -65,17 +65,18 @@ def closed_form(what, remedy):
 
 
 def explained(problem, model, batches, chosen, loss, ratio, step, rate, parameters):
-    """Diverged, with the frame that a step of gradient descent failed on and the likely cause.
+    """Diverged error that names the frame on which a step of gradient descent failed, and the likely cause.
 
     Parameters
     ----------
     problem : NotFinite
-    batches, chosen : Batches
-        And which of its frames the step was made with, None in the validation.
+    batches : Batches
+    chosen : array or None
+        Frames of the failing step; None in the validation.
     step : int
-        From 1.
-    ratio, rate
-        Of the learning rate to the first one, and the rate itself.
+        Number of the step, from 1.
+    ratio, rate : float
+        Learning rate relative to the first learning rate, and learning rate.
     """
     start = f"training stopped at step {step}: the {problem.what} is NaN or infinite"
     advice = f"the learning rate, {rate:.3g}, is likely too large: lower it"
@@ -112,7 +113,7 @@ def explained(problem, model, batches, chosen, loss, ratio, step, rate, paramete
 
 
 def _failing(what, model, batch, loss, ratio, parameters):
-    """list of the labels whose errors, or else the whole loss or its gradient, are not finite for this batch."""
+    """Labels whose errors are not finite for a batch, list of str; or else the whole loss, or its gradient."""
     value, squares = loss(model, batch, ratio)
     sources = getattr(loss, "sources", {})
     found = [
@@ -128,7 +129,7 @@ def _failing(what, model, batch, loss, ratio, parameters):
 
 
 def explained_rows(batches, chosen, rows_of, what="the equations of the closed form are"):
-    """Diverged, with the frame whose rows of a closed form are not finite.
+    """Diverged error that names the frame whose rows of a ridge regression are not finite.
 
     Parameters
     ----------
@@ -151,7 +152,7 @@ def _named(batches, chosen):
 
 
 def unlikely_structure(batches, k):
-    """str, what is wrong with the distances of a structure; "" where nothing is."""
+    """Description of an implausible distance in a structure; "" where there is none."""
     distances = connect(batches.systems[k], *batches.pairs[k], batches.cutoff).vec.norm(dim=1)
     shortest = float(distances.min()) if len(distances) else float("inf")
     if shortest >= CLOSE:
@@ -160,7 +161,7 @@ def unlikely_structure(batches, k):
 
 
 def unlikely_labels(batches, k):
-    """str, which label of a frame is far beyond those of the others; "" where none is."""
+    """Description of a label of a frame that is far beyond the labels of the other frames; "" where there is none."""
     for name, value in batches.labels[k].items():
         sizes = torch.stack([labels[name].abs().max() for labels in batches.labels if name in labels])
         if float(value.abs().max()) > UNUSUAL * max(float(sizes.median()), 1e-12):

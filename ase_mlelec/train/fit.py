@@ -1,4 +1,4 @@
-"""Gradient descent on sums over atoms, and vectors and tensors of atoms."""
+"""Gradient descent for quantities of atoms and their sums."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -37,27 +37,27 @@ def fit(
     Parameters
     ----------
     model : Model
-        Trained in place, in its own dtype and on its device.
+        Trained in place, with its dtype and on its device.
     frames, validation : Frames
     loss : callable(model, batch, ratio) -> (value, dict of mean squared errors)
         See ase_mlelec.train.losses.
     learning_rate : (first, last)
     parameters
-        The parameters to train; default all. Without those of the descriptor, and with a loss that does not move atoms,
-        the descriptor is evaluated once.
+        Parameters to train; default all. The descriptor is evaluated only once where its parameters are not trained and
+        the loss does not move atoms.
     checkpoint : path
-        Written every ``interval`` steps and read at the start when present.
+        Written every ``interval`` steps, and read at the start when the file exists.
     curve : path of a CSV file with root mean square errors every ``interval`` steps
 
     Returns
     -------
-    dict of the last root mean square errors
-        Those of validation with the prefix ``"validation_"``.
+    dict of float
+        Last root mean square errors; keys of validation errors begin with ``"validation_"``.
 
     Raises
     ------
     ValueError
-        When no frame has a label that the loss compares with, labels are mis-shaped or not finite, or a checkpoint
+        For frames without any label of the loss, labels of a wrong shape or that are not finite, and a checkpoint that
         belongs to another run or is damaged.
     Diverged
         When a loss, a gradient or a parameter is not finite.
@@ -80,7 +80,7 @@ def fit(
 
 
 class FrameProblem:
-    """What ``fit`` minimizes, a Problem of the loop (see ase_mlelec.train.loop)."""
+    """Loss and errors of ``fit``, as a Problem of the training loop (see ase_mlelec.train.loop)."""
 
     watched, largest_gradient = "", LARGEST_GRADIENT
 
@@ -122,7 +122,7 @@ class FrameProblem:
 
 
 def _prepare(model, frames, loss, parameters):
-    """Batches of ``frames``, with the descriptor evaluated where nothing will change it; None for no frames."""
+    """Batches of ``frames``, with environments where the descriptor is fixed; None for no frames."""
     if not frames:
         return None
     batches = Batches.for_model(model, frames, loss.labels).with_label(*loss.labels)
@@ -136,7 +136,7 @@ def _prepare(model, frames, loss, parameters):
 
 @torch.no_grad()
 def evaluate_loss(model: Model, batches: Batches, loss: Any, batch_size: int = 16) -> dict:
-    """dict of root mean square errors over all frames, weighted by how many in a batch have the label."""
+    """Root mean square errors over all frames, dict by label; batches count by their frames with the label."""
     totals: dict = {}
     sources: dict = getattr(loss, "sources", {})
     for batch in batches.all_batches(batch_size):

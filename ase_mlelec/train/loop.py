@@ -1,7 +1,7 @@
-"""The one training loop: what is trained gives it a Problem, it does all the rest.
+"""Training loop for all models.
 
-The rest: steps of the optimizer, learning rate, checks of gradients, validation, best weights, checkpoint, learning
-curve, resume, log lines, and when to stop.
+A recipe supplies a Problem: batches, losses and errors. The loop does everything else: steps of the optimizer, learning
+rate, checks of gradients, validation, best weights, checkpoint, learning curve, resume, log lines and the stop.
 """
 
 import csv
@@ -21,24 +21,24 @@ from ase_mlelec.atomic_write import replacing
 from ase_mlelec.train.checkpoint import check_identity, load_checkpoint, save_checkpoint
 from ase_mlelec.train.finite import NotFinite, take_step
 
-FORMAT = 2  # of checkpoints
+FORMAT = 2  # version of the format of checkpoints
 LARGEST_GRADIENT = 10.0  # norm to which longer gradients are cut
-LOG_LINES = 20  # of a training whose progress bar nobody sees
+LOG_LINES = 20  # log lines of a training without a progress bar
 
 
 class Problem(Protocol):
-    """What a recipe tells the loop about its training.
+    """Protocol of a training problem: batches, losses and errors for the loop.
 
     Attributes
     ----------
     model : Module
-        All of its state is in the checkpoint.
+        Model whose whole state goes into the checkpoint.
     parameters : list of Tensor
-        Those that are trained.
+        Parameters to train.
     identity : dict
-        Texts and numbers; runs with the same ones go on from each other's checkpoints.
+        Texts and numbers that must agree with a checkpoint.
     watched : str
-        The error that plateaus are found in, and that the best weights have the least of; "" for none.
+        Name of the error that decides about plateaus and best weights; "" for none.
     largest_gradient : float
         Norm to which longer gradients are cut.
     """
@@ -50,16 +50,16 @@ class Problem(Protocol):
     largest_gradient: float
 
     def batches(self, step: int) -> Iterable[Any]:
-        """What each step of the optimizer is made with; several where a step of the loop is an epoch."""
+        """Batches of a step of the loop, one for each step of the optimizer; several where the step is an epoch."""
 
     def loss(self, batch: Any, ratio: float) -> Iterable[Tensor]:
-        """Parts of the loss of a batch; ``ratio``: of the learning rate to the first one."""
+        """Parts of the loss of a batch; ``ratio`` is the learning rate relative to the first learning rate."""
 
     def errors(self) -> dict:
         """Errors for the learning curve, of the last batch or of held-out data."""
 
     def explained(self, failure: NotFinite, batch: Any, step: int, ratio: float, rate: float) -> Exception:
-        """The Diverged for step ``step`` (from 1), which met NaN or infinity; ``batch``: None in the validation."""
+        """Diverged error for step ``step`` (from 1) that met NaN or infinity; ``batch`` is None in the validation."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Schedule:
     patience: int = 1
 
     def scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-        """The scheduler of torch; one step of it is one step of the loop."""
+        """Scheduler of torch; it makes one step for each step of the loop."""
         if self.kind == "plateau":
             return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=self.patience - 1, threshold=0.0)
         if self.kind == "cosine":
@@ -114,7 +114,7 @@ def run_loop(
     Parameters
     ----------
     steps : int
-        With a plateau the most that are made.
+        Number of steps; with a plateau schedule their largest number.
     interval : int
         Steps between validations, after each of which checkpoint and curve are written.
     checkpoint : path
@@ -127,7 +127,7 @@ def run_loop(
     Returns
     -------
     dict
-        The last errors, or those of the best weights where the problem watches one.
+        Errors of the best weights, where the problem watches an error, or else the last errors.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def run_loop(
 
 
 class Run:
-    """What an interruption must not lose: model, optimizer, schedule, step, learning curve and best weights."""
+    """State of a training: model, optimizer, schedule, step, learning curve and best weights."""
 
     def __init__(self, problem: Problem, schedule: Schedule, steps: int, path):
         self.problem, self.first = problem, schedule.first
@@ -195,7 +195,7 @@ class Run:
         return errors
 
     def finish(self) -> dict:
-        """Leave the best weights in the model; returns their errors, or the last ones where none is watched."""
+        """Put the best weights into the model; returns their errors, or the last errors where none is watched."""
         if self.best:
             self.problem.model.load_state_dict(self.best["model"])
         row = self.rows[self.best["row"] if self.best else -1] if self.rows else {}
@@ -209,7 +209,7 @@ class Run:
             save_checkpoint(self.path, {"format": FORMAT, "model": self.problem.model.state_dict(), **state, **own})
         if curve:
             with replacing(curve) as partial, open(partial, "w", newline="") as file:
-                # a batch without one of the labels has no error of it
+                # a batch without a label has no error for it
                 writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in self.rows for key in row)))
                 writer.writeheader()
                 writer.writerows(self.rows)
@@ -240,7 +240,7 @@ class Run:
 
 
 def batch_of_step(n: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """Indices of the batch of a step: those of each epoch are shuffled, the same whether or not a run was interrupted."""
+    """Indices of the batch of a step: every epoch is shuffled, equally in interrupted and uninterrupted runs."""
     per_epoch = max(n // batch_size, 1)
     epoch, k = divmod(step, per_epoch)
     return np.random.default_rng([seed, epoch]).permutation(n)[k * batch_size : (k + 1) * batch_size]

@@ -1,10 +1,10 @@
-"""Losses: what a model is asked to get right.
+"""Losses of quantities of atoms and their sums.
 
 A loss is called with a model, a batch and the learning-rate ratio, and returns (value, dict of mean squared errors).
-All its terms are means over the structures of the batch, or their atoms, that have the label; a term that none of them
-has a label for is left out. ``labels`` names what it compares with, ``terms`` the labels, any of which will do, that
-each term with a weight needs, ``sources`` those behind each of the errors; ``moves_atoms`` tells whether it needs
-gradients with respect to the geometry, without which a fixed descriptor can be evaluated once for the whole training.
+Each term is a mean over the structures of the batch, or over their atoms, that have the label; without such structures
+the term is left out. Attributes of a loss are ``labels``, the names of all its labels; ``terms``, the labels of each term
+with a weight, one of which suffices; ``sources``, the labels behind each error; and ``moves_atoms``, whether the loss
+needs gradients with respect to the geometry. Without these, a fixed descriptor is evaluated once for the whole training.
 A loss that a configuration can name has the weights of its terms as fields of a dataclass, and a ``quantity``.
 """
 
@@ -22,7 +22,7 @@ from ase_mlelec.quantities import LOSSES, QUANTITIES
 
 
 def missing_terms(loss, frames: Frames) -> dict:
-    """dict of the terms of a loss that no frame has a label for -> these labels, any of which would do."""
+    """Terms of a loss for which no frame has a label, dict by term of the possible labels."""
     counts = frames.counts
     return {
         term: names for term, names in getattr(loss, "terms", {}).items() if not any(name in counts for name in names)
@@ -51,17 +51,18 @@ def prefactor(ends, ratio: float):
 
 @dataclass(frozen=True)
 class EnergyLoss:
-    """p_e/N dE^2 + p_f/(3N) sum ``|dF|^2`` + p_v/(9N) ``|dΞ|^2``, each term averaged over the structures of a batch
-    that have its label.
+    """Loss p_e/N dE^2 + p_f/(3N) sum ``|dF|^2`` + p_v/(9N) ``|dΞ|^2`` of energies, forces and virials.
+
+    Each term is averaged over the structures of a batch that have its label.
 
     Attributes
     ----------
     energy, forces, virial : (start, limit) prefactors
-        A zero limit and start leaves the term and its label out.
+        (0, 0) leaves the term and its label out.
     strong_force : float, eV/Å
-        Errors of atoms and structures count less beyond it, by 1/(1 + (``|F|/strong_force``)^2), and those of
-        structures whose virial per atom is beyond strong_force times 1 Å likewise, so that structures pushed together
-        teach repulsion without taking over. None: all count alike.
+        Errors of atoms and structures with strong forces have a smaller weight, 1/(1 + (``|F|/strong_force``)^2), and so
+        have errors of structures with a virial per atom beyond strong_force times 1 Å. Compressed structures then teach
+        repulsion without dominating the fit. None: all have the same weight.
 
     References
     ----------
@@ -114,7 +115,7 @@ class EnergyLoss:
         return loss, errors
 
     def weights(self, batch: Batch, n_atoms: Tensor) -> tuple:
-        """Weights of the atoms [N] and of the structures [B]: those of the configurations, less for strong forces."""
+        """Weights of the atoms [N] and structures [B]: configuration weights, reduced for strong forces."""
         atomic = batch.weights[batch.system.batch]
         if self.strong_force is None:
             return atomic, batch.weights
@@ -130,14 +131,14 @@ class EnergyLoss:
 
 
 def _of_all_structures(batch, name, values):
-    """``values`` of the structures with the label as a Tensor of all structures, zero for the others."""
+    """Extend ``values`` of the structures with a label to all structures, with zeros for the rest."""
     if name not in batch.partial:
         return values
     return values.new_zeros(batch.system.n_systems).index_copy(0, batch.partial[name].nonzero()[:, 0], values)
 
 
 def _of_all_atoms(batch, name, values):
-    """``values`` of the atoms with the label as a Tensor of all atoms, zero for the others."""
+    """Extend ``values`` of the atoms with a label to all atoms, with zeros for the rest."""
     if name not in batch.partial:
         return values
     rows = batch.partial[name][batch.system.batch].nonzero()[:, 0]
@@ -145,7 +146,7 @@ def _of_all_atoms(batch, name, values):
 
 
 def energy_and_derivatives(model: Model, batch: Batch, quantities: Sequence[str] = ("forces", "virial")) -> tuple:
-    """Energies [B] eV, and dict of forces [N, 3] eV/Å and virial [B, 3, 3] eV, those asked for.
+    """Energies [B], eV, and dict of the requested forces [N, 3], eV/Å, and virials [B, 3, 3], eV.
 
     Under ``torch.no_grad()`` the graph through the derivatives is not kept, which halves time and memory.
     """
@@ -160,16 +161,16 @@ def energy_and_derivatives(model: Model, batch: Batch, quantities: Sequence[str]
 
 @dataclass(frozen=True)
 class AtomicLoss:
-    """Mean squares over the values of atoms, and over their sums per atom that has a value (see Model.is_center).
+    """Loss of a quantity of atoms: mean squared errors of the atoms, and of their sums per atom with a value.
 
-    A quantity needs no more than a subclass with its name; units and labels are those of its row in
-    ase_mlelec.quantities.
+    Atoms with a value are the centers, see Model.is_center. A new quantity needs only a subclass with its name; units
+    and labels come from its row in ase_mlelec.quantities.
 
     Attributes
     ----------
     atomic, total
-        Weights; with atomic = 0 it needs no labels of atoms, only of structures. The total is compared with the sum of
-        the labels of atoms where a structure has these, else with its own label.
+        Weights; with atomic = 0 the loss needs labels of structures only. The total is compared with the sum of the
+        labels of atoms, where a structure has these, or else with the label of the structure.
     """
 
     atomic: float = 1.0
@@ -215,14 +216,14 @@ class AtomicLoss:
 
 @dataclass(frozen=True)
 class SpectrumLoss(AtomicLoss):
-    """Mean squares over atoms and energies of the ADOS, and over structures of the DOS per atom and its integral.
+    """Loss of densities of states: mean squared errors of the ADOS, of the DOS per atom, and of its integral.
 
     Attributes
     ----------
     atomic, total, cumulative
-        Weights. With total = cumulative = 0 the loss is the square of the paper's, divided by the width of the energy
-        window; with atomic = 0 it needs no ADOS, only the total DOS. The total is compared with the sum of the ADOS
-        where a structure has one, else with its total DOS.
+        Weights. With total = cumulative = 0 the loss is the square of the loss in the paper, divided by the width of the
+        energy window. With atomic = 0 it needs only the total DOS. The total is compared with the sum of the ADOS, where
+        a structure has one, or else with its total DOS.
 
     References
     ----------
@@ -240,7 +241,7 @@ class SpectrumLoss(AtomicLoss):
 
 @dataclass(frozen=True)
 class VectorLoss(AtomicLoss):
-    """Mean squares over the components of the vectors of centers, and of their sum over a structure per center.
+    """Loss of vectors: mean squared errors of the vectors of centers, and of their sum over a structure per center.
 
     Attributes
     ----------
@@ -258,7 +259,7 @@ class VectorLoss(AtomicLoss):
 
 @dataclass(frozen=True)
 class TensorLoss(AtomicLoss):
-    """As VectorLoss, of symmetric tensors: what is antisymmetric in the labels is no part of a polarizability."""
+    """Loss of symmetric tensors, as VectorLoss; the antisymmetric part of the labels is ignored."""
 
     quantity: ClassVar = "polarizability"
     errors: ClassVar = ("atomic_A3", "total_A3_per_center")
@@ -274,12 +275,12 @@ def mean_squares(errors, weights) -> tuple:
 
 
 def row_errors(model: Model, batch: Batch, quantity: str) -> tuple:
-    """(prediction - label of the atoms [n, ...], numbers of their structures [n], the same of sums over structures
-    [b, ...] and [b]) of those atoms that have a value and a label, and of those structures that have one of the labels;
-    None where there are none.
+    """Errors, prediction - label, of atoms and of sums over structures.
 
-    Sums of the labels by atom go before those by structure. Symmetric quantities are compared with the symmetric part
-    of their labels.
+    Returns (errors of atoms [n, ...], numbers of their structures [n], errors of sums [b, ...], numbers of the structures
+    [b]), for the atoms with a value and a label and for the structures with a label; None where there are none. Sums of
+    labels by atom take precedence over labels of structures. Symmetric quantities are compared with the symmetric part of
+    their labels.
     """
     row, system, prediction = QUANTITIES[quantity], batch.system, batch.predict(model, quantity)
     labels = {name: batch.labels[name] for name in (row.atomic, row.total) if name in batch.labels}

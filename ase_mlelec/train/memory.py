@@ -1,4 +1,4 @@
-"""How much memory a training would need, before it is taken."""
+"""Check of the memory that a training needs, before it is allocated."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ NUMBER = 8  # bytes of one in double precision
 
 
 def available_memory():
-    """Bytes that the machine, or the control group that limits the process, has left; None where neither tells."""
+    """Free memory, bytes, of the machine or of the control group that limits the process; None where it is unknown."""
     found = []
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -22,14 +22,14 @@ def available_memory():
 
 
 def check_memory(n_numbers: int, what: str, remedy: str) -> None:
-    """Raise ValueError where ``n_numbers`` numbers in double precision are more than the memory that is left.
+    """Raise ValueError where ``n_numbers`` numbers in double precision exceed the free memory.
 
     Parameters
     ----------
     what : str
-        The things that need them.
+        Purpose of the memory, for the message.
     remedy : str
-        What to reduce.
+        Remedy, for the message.
     """
     left = available_memory()
     if left is not None and NUMBER * n_numbers > left:

@@ -1,4 +1,4 @@
-"""Protect a trained model: shortest distances, repulsive core and range of what it was trained on."""
+"""Protection of a trained model: shortest distances, repulsive core and range of the training data."""
 
 from functools import partial
 
@@ -10,27 +10,28 @@ from ase_mlelec.system import System
 
 ENERGIES = ("energy", "ldos")  # heads from which an energy follows
 CHUNK = 256  # centers at a time
-CROWDED = 1.5  # of the largest repulsion of an atom in the data: where it begins to replace a model
+CROWDED = 1.5  # repulsion begins to replace a model at this times the largest repulsion of an atom in the data
 LEAST_CROWDED, FAR = 1.0, 1e9  # eV: less is no repulsion to speak of, and more than any
 
 
 def protect(model, structures, support=(), *, hamiltonians=None, former=None, core: bool = True):
-    """Give ``model`` the shortest distances of its training data, a repulsive core below them, and their ranges.
+    """Give ``model`` the shortest distances of its training data, a repulsive core below them, and a training range.
 
     Parameters
     ----------
     model : Model
-        Changed in place; what it had before is replaced.
+        Changed in place; a former core and range are replaced.
     structures : list of ase.Atoms
-        Those that it is meant for.
-    support : list of ase.Atoms that it was trained on beside
-        Such as close pairs; they count for distances alone, and the core may change their energies.
+        Training structures for the purpose of the model.
+    support : list of ase.Atoms
+        Further training structures, such as close pairs. They count for distances alone, and the core may change their
+        energies.
     hamiltonians : list of ase.Atoms
-        Those with a Hamiltonian; default ``structures``.
+        Training structures with a Hamiltonian; default ``structures``.
     former : dict of float, Å
-        By "A-B": shortest distances of a training that this one went on from.
+        Shortest distances, by "A-B", of the training from which this training started.
     core : bool
-        False for none; models without an energy have none.
+        Whether to add a core; models without an energy have none.
 
     Returns
     -------
@@ -44,7 +45,7 @@ def protect(model, structures, support=(), *, hamiltonians=None, former=None, co
         shortest[pair] = min(distance, shortest.get(pair, distance))
     model.metadata["shortest_distances_A"] = {f"{a}-{b}": round(distance, 4) for (a, b), distance in shortest.items()}
     if shortest:
-        model.metadata["shortest_distance_A"] = min(shortest.values())  # what former versions read
+        model.metadata["shortest_distance_A"] = min(shortest.values())  # read by former versions
     wanted = core and any(name in model.heads for name in ENERGIES)
     model.core = _core(model, shortest, structures) if wanted else None
     model.ranges = torch.nn.ModuleDict()
@@ -57,7 +58,7 @@ def protect(model, structures, support=(), *, hamiltonians=None, former=None, co
 
 
 def _core(model, shortest, structures):
-    """RepulsiveCore below what is in the structures; energies that are no sums over atoms cannot fade out."""
+    """RepulsiveCore for the structures; only energies that are sums over atoms can fade out."""
     species = list(model.species)
     if "energy" not in model.heads:
         return RepulsiveCore.below(species, shortest)
@@ -71,7 +72,7 @@ def _core(model, shortest, structures):
 
 
 def _surroundings(model, structures, hamiltonians):
-    """Iterator of (name, function of a System -> (features [N, F], species [N], neighbors [N]), structures)."""
+    """Iterate over the ranges: (name, function from a System to (features, species, numbers of neighbors), structures)."""
     if "hamiltonian" in model.heads:
         yield "hamiltonian", partial(hamiltonian_surroundings, model.descriptor_of("hamiltonian")), hamiltonians
     if set(model.heads) != {"hamiltonian"}:
@@ -94,7 +95,7 @@ def atomic_surroundings(descriptor, system: System) -> tuple:
 
 @torch.no_grad()
 def hamiltonian_surroundings(descriptor, system: System) -> tuple:
-    """As ``atomic_surroundings``, in the frames of the layers; sizes of features that no turn of a layer changes."""
+    """As ``atomic_surroundings``, for layer moments, with features that do not depend on the twist of the layers."""
     edges = Edges.build(system, descriptor.environment)
     moments, species = descriptor.moments(system, edges, descriptor.frames(system))
     return (

@@ -1,4 +1,4 @@
-"""The recipe behind ``mlelec train``: from a configuration and data sets to a model file with its provenance."""
+"""Training from a configuration and data sets to a model file with its provenance, as in ``mlelec train``."""
 
 from collections.abc import Iterator
 
@@ -9,29 +9,29 @@ from ase_mlelec.train.recipes.ldos import train_ldos
 
 
 def train(config, progress: bool = True):
-    """Train a model as ``config`` (a Config) says, save it, and return it.
+    """Train the model of a Config, save it, and return it.
 
-    First the descriptor with the first head, of energy, dos, dipole and polarizability, then the others on the
-    descriptor as it is then. Checkpoints and learning curves are next to the output: the same call after an
-    interruption goes on where the last checkpoint was. The checkpoints are removed when the model is saved.
+    The descriptor is trained with the first of the heads energy, dos, dipole and polarizability; the later heads are
+    trained on this descriptor. Checkpoints and learning curves are next to the output. After an interruption the same
+    call continues from the last checkpoint. The checkpoints are removed when the model is saved.
 
     Returns
     -------
     Model
-        ``metadata["errors"]`` has the errors on the held-out frames, ``metadata["training"]`` where the model comes
-        from. With a committee: list of Model.
+        ``metadata["errors"]`` has the errors on the held-out frames, ``metadata["training"]`` the provenance. A committee
+        is a list of Model.
 
     Raises
     ------
     ValueError
-        For data that do not fit the configuration, and for checkpoints of another one.
+        For data that do not fit the configuration, and for checkpoints of another configuration.
     """
     models = [model for _, model in train_members(config, progress)]
     return models if config.committee > 1 else models[0]
 
 
 def train_members(config, progress: bool = True) -> Iterator:
-    """``train``, one model of the committee after the other: iterator over (Config of the member, Model)."""
+    """Train the members of a committee one after the other: iterator over (Config of the member, Model)."""
     stem = config.output.model.removesuffix(".safetensors")
     cache = (config.folder / config.output.model).with_suffix(".fingerprints.h5")  # the same for all members
     members = (

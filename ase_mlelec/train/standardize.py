@@ -1,4 +1,4 @@
-"""The normalization of a new model from its training data."""
+"""Normalization of a new model from its training data."""
 
 from collections.abc import Sequence
 
@@ -24,8 +24,9 @@ def standardize(model: Model, frames: Frames) -> None:
 
 @torch.no_grad()
 def standardize_heads(model: Model, frames: Frames, names: Sequence[str] | None = None) -> None:
-    """Set the normalization of new heads for the descriptor as it is now: by default of all that have FittingNets and a
-    row in ase_mlelec.quantities.
+    """Set the normalization of new heads for the present descriptor.
+
+    By default it is done for all heads with FittingNets and a row in ase_mlelec.quantities.
 
     Features get zero mean and unit spread, or the weights of the descriptor. Sums over atoms get their least-squares
     composition as bias, values of atoms their mean by species, tensors of centers the best constant coefficients of
@@ -36,7 +37,7 @@ def standardize_heads(model: Model, frames: Frames, names: Sequence[str] | None 
     Raises
     ------
     ValueError
-        For a species without atoms, and for one without a label, in ``frames``.
+        For a species without atoms in ``frames``, and for a species without a label.
     """
     if names is None:
         of_species = [
@@ -65,7 +66,7 @@ def standardize_heads(model: Model, frames: Frames, names: Sequence[str] | None 
             _center_atoms(nets, having, label, own.species)
         elif len(having):
             _center_totals(model, nets, having, label)
-        else:  # forces alone: energies have no zero
+        else:  # with forces alone the zero of energy is free
             nets.bias.zero_()
             nets.scale.zero_()
         if QUANTITIES[name].gradients:
@@ -73,10 +74,10 @@ def standardize_heads(model: Model, frames: Frames, names: Sequence[str] | None 
 
 
 def _widen_scale(nets, frames):
-    """The scale of an energy is no smaller than the root mean square force times 1 Å.
+    """Raise the scale of an energy to the root mean square force times 1 Å, where it is smaller.
 
-    Energies of few atoms, or of like structures, differ by less than what an atom gains when it moves, for which a net
-    has to be made; the spread of E/N alone is a hundred times too small for molecules.
+    Energies per atom of small or similar structures differ less than the energy of an atom changes when it moves. For
+    molecules their spread would be a hundred times too small as the scale of a net.
     """
     forces = [np.ravel(frame.labels["forces"]) for frame in frames if "forces" in frame.labels]
     size = float(np.sqrt(np.mean(np.concatenate(forces) ** 2))) if forces else 0.0
@@ -85,16 +86,16 @@ def _widen_scale(nets, frames):
 
 
 def mean_and_inverse(features: Tensor, weights: Tensor) -> tuple:
-    """(what to subtract from features [C, F], what to multiply them by) for one species."""
+    """Shift and factor [F] that standardize the features [C, F] of one species."""
     mean, spread = features.mean(dim=0), features.std(dim=0, correction=0)
     if weights is not None:
         return mean, weights / (weights * spread).norm().clamp(min=1e-12)
-    # features that hardly vary must not be blown up
+    # features that hardly vary must not be enlarged
     return mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
 
 
 def _label_of(quantity, frames):
-    """The label that the bias of a head is taken from: by atom where all species of the frames have that."""
+    """Label from which the bias of a head is computed: the label by atom, where all species of the frames have it."""
     atomic, total = quantity.atomic, quantity.total
     if not atomic or not total:
         return atomic or total
@@ -106,7 +107,7 @@ def _label_of(quantity, frames):
 
 
 def _check_labeled(model, quantity, frames):
-    """ValueError for a species of the head that is in no frame with a label of it."""
+    """Raise ValueError for a species of the head that no frame with a label contains."""
     having = frames.where(lambda frame: any(label in frame.labels for label in quantity.labels))
     seen = {symbol for frame in having for symbol in frame.atoms.symbols}
     for k in getattr(model.heads[quantity.name], "centers", range(len(model.species))):
@@ -148,7 +149,7 @@ def _center_totals(model, nets, batches, label):
         counts.append(batch.system.sum_per_system(one_hot))
         totals.append(batch.labels[label].reshape(batch.system.n_systems, -1))
     counts, totals = torch.cat(counts), torch.cat(totals)
-    # on the processor, with the driver that copes with compositions that are all alike
+    # on the CPU, whose driver "gelsd" can solve rank-deficient problems (equal compositions)
     bias = torch.linalg.lstsq(counts.cpu(), totals.cpu(), driver="gelsd").solution.to(totals.device)
     nets.bias.copy_(bias)
     _set_scale(nets, (totals - counts @ bias) / counts.sum(dim=1, keepdim=True))
@@ -162,9 +163,10 @@ def _center_atoms(nets, batches, label, species):
 
 
 def _center_tensors(head, batches, label, environment):
-    """Bias: the constant outputs b_o of the nets for which sum_o b_o B_o is nearest to the labels.
+    """Bias of a CenterHead: the constant outputs b_o of the nets for which sum_o b_o B_o is nearest to the labels.
 
-    Basis tensors are much alike; directions in which they hardly differ are left out, or the constants would be large.
+    The tensors B_o are similar to each other; directions in which they hardly differ are left out, because they would
+    make the constants large.
     """
     basis = head.basis(environment.frame)  # [N, O, 3 ...]
     system = next(iter(batches.all_batches(len(batches)))).system

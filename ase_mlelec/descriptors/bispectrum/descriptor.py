@@ -42,12 +42,12 @@ BLOCK_CUDA = 256
 
 
 class _Components(torch.autograd.Function):
-    """B [P, F] of vectors [3, P, K]; nothing is kept for the way back but the vectors.
+    """Components B [P, F] of vectors [3, P, K]; for the backward pass only the vectors are kept.
 
     Attributes
     ----------
     known : Tensor [P, F] or None
-        B that was evaluated before: then only the way back is left to do.
+        B from an earlier evaluation; then only the backward pass is evaluated.
     """
 
     @staticmethod
@@ -99,24 +99,24 @@ class Bispectrum(Descriptor):
     twojmax
         2 J, the largest order.
     cutoff : float, Å
-        Of all species for which ``cutoffs`` has none.
+        Cutoff of the species that ``cutoffs`` lacks.
     weights, cutoffs : dict by symbol or one number per species
-        A weight that is not given is 1.
+        Weight and cutoff of the neighbors of each species; default weight 1.
     rfac0, rmin0
         Constants of the map to the sphere (Å).
     switch : bool
-        True for neighbors that fade out at the cutoff.
+        Whether neighbors fade out at the cutoff.
     bzero : bool
-        True subtracts what a center without neighbors has.
+        Whether the components of a center without neighbors are subtracted.
     n_radial
-        Radial sums per species that follow the components, see radial_sums.
+        Number of radial sums per species after the components, see radial_sums.
 
     Notes
     -----
     Features are [C, F] in LAMMPS' order: j1 = 0..2J, j2 = 0..j1, j = j1 - j2, j1 - j2 + 2, .. <= min(2J, j1 + j2),
-    those with j >= j1; 91 for 2J = 10. Centers that are points in space have the species 0. All is as in LAMMPS, but
-    an atom on a center contributes its limit for r -> 0, while LAMMPS leaves it out: only so are features and forces
-    continuous. (With rmin0 > 0 there is no limit: what is returned is finite but means nothing.)
+    with j >= j1; 91 features for 2J = 10. Centers that are points in space have the species 0. There is one difference
+    from LAMMPS: an atom on a center contributes its limit for r -> 0, so that features and forces are continuous, while
+    LAMMPS leaves it out. (With rmin0 > 0 there is no limit, and the result is finite but meaningless.)
 
     For a grid, chunk by chunk, differentiable in ``system.positions`` and ``system.cell``::
 
@@ -206,9 +206,9 @@ class Bispectrum(Descriptor):
         Parameters
         ----------
         dtype
-            Precision from the vectors to neighbors on; default that of the system.
+            Precision of the evaluation after the vectors to neighbors; default: precision of the system.
         known : Tensor [P, F] of that precision
-            These features from an earlier call: for the derivatives alone.
+            Features from an earlier call; then only derivatives are evaluated.
         """
         cell = system.cell[0]
         positions = torch.cat([system.positions, system.positions.new_full((1, 3), FAR)])
@@ -219,10 +219,10 @@ class Bispectrum(Descriptor):
 
 
 def radial_sums(vec: Tensor, kind: Tensor, cutoffs, n_radial) -> Tensor:
-    """Tensor [P, n_species K], for every species the sums over its neighbors of K spherical functions of them.
+    """Radial sums [P, n_species K]: for every species, sums of K radial functions over its neighbors.
 
-    phi_k = sin(k pi x)/(k pi x) (1 - x^2)^3 for k = 0..K-1, with x = r/R: linear combinations are superpositions of
-    one function per atom, as densities of neutral atoms are.
+    The functions are phi_k = sin(k pi x)/(k pi x) (1 - x^2)^3 for k = 0..K-1, with x = r/R. Linear combinations of the
+    sums are superpositions of one function per atom, like superpositions of the densities of neutral atoms.
 
     Parameters
     ----------
@@ -290,7 +290,7 @@ def grid_bispectrum(
     weights, cutoffs : dict by chemical symbol
         Without them weight 1 and ``cutoff`` (Å).
     other parameters
-        See Bispectrum, which also says what happens to an atom on a grid point.
+        See Bispectrum, also for an atom on a grid point.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Points of a grid, chunk by chunk, with the atoms near them."""
+"""Chunks of grid points with the atoms near them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -97,7 +97,7 @@ def check_grid(system: System, shape: Sequence[int]):
     Raises
     ------
     InputError
-        For several structures, a shape that is none, or a cell that is not periodic in all directions.
+        For several structures, an invalid shape, or a cell that is not periodic in all directions.
     """
     if system.n_systems != 1:
         raise InputError(f"got {system.n_systems} structures, need one; make a grid for each")

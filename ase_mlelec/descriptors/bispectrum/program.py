@@ -15,7 +15,7 @@ PART = 16  # centers whose functions are evaluated together: they should stay in
 class Program:
     """Operations on fixed arrays for blocks of P centers with K neighbors each: the way forward or the gradient.
 
-    Fill the first two, for the gradient ``of_components`` too, call ``run()``, and read the other ones.
+    Fill ``sphere`` and ``weight``, for the gradient also ``of_components``; call ``run()``; read the other arrays.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Program:
     of_components : [P, F]
         Gradient with respect to the components.
     of_sphere, of_weight
-        Gradient with respect to the first two.
+        Gradient with respect to ``sphere`` and ``weight``.
     """
 
     def __init__(self, tables, n_centers: int, n_neighbors: int, gradient: bool):

@@ -16,8 +16,9 @@ from ase_mlelec.train.loop import Schedule, run_loop
 
 @dataclass(frozen=True)
 class LDOSLoss:
-    """Mean squares over points and energies of the LDOS (in units of the head's scale), over points of the density (in
-    units of the mean density), over energies of the DOS per atom, and of the band energy per atom (eV).
+    """Loss of an LDOS: mean squared errors of the LDOS, the density, the DOS per atom and the band energy per atom.
+
+    The LDOS is in units of the scale of the head, the density in units of its mean, the band energy in eV.
 
     References
     ----------
@@ -65,7 +66,7 @@ def fit_ldos(
     curve: str | Path | None = None,
     progress: bool = True,
 ) -> dict:
-    """Fit the LDOS head of ``model``: Adam, a falling learning rate, closed-form refit.
+    """Fit the LDOS head of ``model`` with Adam and a falling learning rate, then refit its last layer.
 
     Parameters
     ----------
@@ -75,29 +76,30 @@ def fit_ldos(
     batch_size
         Snapshots per step.
     batch_points
-        Points of each of them, at random, until all with an LDOS had their turn; 0: all of them in one step.
+        Random grid points of each snapshot in a step; an epoch covers all points with an LDOS. 0: all points.
     learning_rate : (first, last)
     schedule : str
-        "plateau": the learning rate is halved on plateaus, and training ends when it falls below the last one, or after
-        ``epochs``; "cosine": it falls to the last one as half a cosine, over all ``epochs``.
+        "plateau": the learning rate is halved on plateaus, and training ends when it falls below the last learning rate,
+        or after ``epochs``; "cosine": it falls to the last learning rate as half a cosine, over all ``epochs``.
     patience
-        Of "plateau", epochs without a new minimum of the loss on ``validation`` (default: on the training data) before
-        the learning rate is halved.
+        Epochs without a new minimum of the loss on ``validation`` (default: on the training data) before the plateau
+        schedule halves the learning rate.
     dos_weight, hold
-        Of the refit, see refit_last_layer.
+        Weights of the refit, see refit_last_layer.
     checkpoint, curve : paths
         As in ase_mlelec.train.fit.
 
     Returns
     -------
-    dict of the root mean square errors on ``validation`` or the training data
+    dict of float
+        Root mean square errors on ``validation`` or else on the training data.
 
     Raises
     ------
     ValueError
         When a checkpoint belongs to another run.
     Diverged
-        For NaN and infinity.
+        For a loss or gradient that is NaN or infinite.
 
     References
     ----------
@@ -118,7 +120,7 @@ def fit_ldos(
 
 
 class LDOSProblem:
-    """What ``fit_ldos`` minimizes, a Problem of the loop (see ase_mlelec.train.loop) whose steps are epochs.
+    """Loss and errors of ``fit_ldos``, as a Problem of the training loop (see ase_mlelec.train.loop) with epochs as steps.
 
     A batch is a list of (place of the snapshot, share of its points).
     """
@@ -168,7 +170,7 @@ class LDOSProblem:
 
 
 def _parts(item, n, rng):
-    """The snapshot, or shares of it with the LDOS of n of its points each."""
+    """The snapshot, or random parts of it with the LDOS of n points each."""
     if not n:
         return [item]
     order = torch.from_numpy(rng.permutation(len(item.points)))

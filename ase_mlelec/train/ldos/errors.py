@@ -9,7 +9,7 @@ from ase_mlelec.physics.ldos_functional import Ions
 
 @torch.no_grad()
 def ldos_errors(model, data) -> dict:
-    """Errors of every snapshot of ``data`` (GridData), integrals against those of the true LDOS in the same way.
+    """Errors of every snapshot of ``data`` (GridData); integrals are compared with the same integrals of the true LDOS.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def ldos_errors(model, data) -> dict:
 
 
 def mean_ldos_errors(model, data) -> dict:
-    """dict of float, means over the snapshots of ``data``: the keys of QUANTITIES in ase_mlelec.train.evaluate."""
+    """Mean errors over the snapshots of ``data``, dict by the keys of QUANTITIES in ase_mlelec.train.evaluate."""
     found = ldos_errors(model, data)
     return {
         "ldos_rmse": float(np.sqrt((found["ldos"] ** 2).mean())),
@@ -72,7 +72,7 @@ def free_energy(snapshots, snapshot, dos, ldos=None, level: float = 0.0) -> tupl
     Parameters
     ----------
     level : float, eV
-        What the energies of DOS and LDOS are relative to.
+        Zero of the energies of DOS and LDOS.
     """
     atoms = snapshot.atoms
     positions, cell, dos, energies = map(

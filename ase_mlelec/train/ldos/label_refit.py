@@ -1,23 +1,23 @@
-r"""Forces and free energies in the training of the local density of states: a refit of the last layer that sees them.
+r"""Refit of the last layer of an LDOS to forces and free energies.
 
-The LDOS is D = scale W (h, 1), and forces are derivatives of a functional of it. Once the hidden layers h(r) and their
-derivatives with respect to displacements of the atoms are known, which needs the net but once, forces are smooth
-functions F(W) of the last layer alone. To first order around the present W_p they are linear equations beside those of
-the LDOS and the DOS, whose least-squares solution is W_0 with the normal matrix N, the same for all energies:
+The LDOS is D = scale W (h, 1), and forces are derivatives of a functional of the LDOS. The hidden layers h(r) and their
+derivatives with respect to atomic displacements are evaluated once. After that, forces are smooth functions F(W) of the
+last layer alone. To first order around the present W_p they are linear equations. W_0 is the least-squares solution for
+LDOS and DOS, with the normal matrix N, which is the same for all energies. The refit solves
 
 .. math::
 
     \min_W \; \mathrm{tr} \, M (W - W_0) N (W - W_0)^T + \text{weight} \sum_\text{snapshots}
     \mathrm{mean}_m \bigl( F_m(W_p) + G_m \cdot (W - W_p) - F_m^\mathrm{DFT} \bigr)^2
 
-and likewise with the free energy of each snapshot, to which long waves of the density matter most, as they do to its
-Coulomb energy, but hardly to the mean square of the LDOS.
+and likewise for the free energy of each snapshot. Long-wavelength changes of the density contribute most to the Coulomb
+energy, and so to the free energy, but hardly to the mean square of the LDOS.
 
-M is 1/S for all energies alike, and more for the changes of the LDOS that change the density: a small part of the LDOS,
-but the one that forces pull at.
+The metric M is 1/S for all energies, and larger for changes of the LDOS that change the density: they are a small part
+of the LDOS, but the part to which forces respond.
 
-W has some 10^4 entries, but there are few labels. So the solution is W_0 plus a combination of M^-1 G_m N^-1, with
-coefficients from a system as large as their number; with new F and G this is repeated (Gauss-Newton).
+W has some 10^4 elements, but there are few labels. The solution is therefore W_0 plus a combination of M^-1 G_m N^-1,
+whose coefficients solve a linear system of the size of the labels. The step is repeated with new F and G (Gauss-Newton).
 """
 
 import torch
@@ -29,8 +29,8 @@ from ase_mlelec.train.ldos.errors import free_energy as free_energy_of_labels
 from ase_mlelec.train.ldos.refit import normal_equations
 
 ITERATIONS = 2
-DENSITY = 10.0  # weight of changes of the density in units of its mean, beside those of the LDOS in its scale
-FRACTIONS = (1, 0.5, 0.25, 0.125)  # of a step, until one is an improvement
+DENSITY = 10.0  # weight of changes of the density in units of its mean, relative to the LDOS in units of its scale
+FRACTIONS = (1, 0.5, 0.25, 0.125)  # shares of a step, tried until one is an improvement
 
 
 def hidden_first_order(head, item):
@@ -54,9 +54,9 @@ def projected_forces(head, attributes, item, hidden, slopes, last):
     Parameters
     ----------
     attributes : dict
-        Those of the snapshots.
+        Attributes of the snapshots.
     hidden, slopes
-        As of hidden_first_order.
+        Results of hidden_first_order.
 
     References
     ----------
@@ -69,7 +69,10 @@ def projected_forces(head, attributes, item, hidden, slopes, last):
 
 
 def energy_per_atom(head, attributes, snapshot, hidden, last):
-    """A per atom of the last layer, eV, relative to head.zero, differentiable in it; hidden : [G, H + 1]."""
+    """Free energy A per atom, eV, relative to head.zero, as a differentiable function of the last layer.
+
+    ``hidden`` is [G, H + 1].
+    """
     return _free_energy(head, attributes, snapshot, snapshot.shape, hidden, last) / len(snapshot.atoms)
 
 
@@ -111,17 +114,17 @@ def refit_with_labels(head, data, forces, force_weight, energy_weight, dos_weigh
     ----------
     head : LDOSHead after refit_last_layer of ase_mlelec.train.ldos
     data, dos_weight, hold
-        As there.
+        As in refit_last_layer.
     forces : ForceData, or None where force_weight is 0
     force_weight, energy_weight
-        Of the mean square of the forces ((eV/Å)^2) and the square of the energy ((eV/atom)^2) of a snapshot beside that
-        of its LDOS (in units of the scale).
+        Weights of the mean squared force error ((eV/Å)^2) and of the squared energy error ((eV/atom)^2) of a snapshot,
+        relative to the mean squared error of the LDOS (in units of the scale).
 
     Returns
     -------
     dict
-        {"forces": (before, after), "energy": (before, after)}, root mean square errors along the directions of
-        ``forces`` (eV/Å) and of the energies (eV/atom), of those with a weight.
+        {"forces": (before, after), "energy": (before, after)}: root mean square errors of forces along the directions
+        of ``forces`` (eV/Å) and of energies (eV/atom); entries without a weight are left out.
     """
     labels = [
         kind(*arguments, weight)
@@ -165,7 +168,7 @@ def refit_with_labels(head, data, forces, force_weight, energy_weight, dos_weigh
 
 
 def check_densities(snapshots):
-    """Raises ValueError for snapshots without a density, which have no free energy."""
+    """Raise ValueError for snapshots without a density, which have no free energy."""
     for snapshot in snapshots:
         if snapshot.density is None:
             raise ValueError(
@@ -246,7 +249,7 @@ def energy_metric(head, data):
 
 
 def nearest(metric, normal, rows, wanted, weights):
-    """The X [S, K] that minimizes tr M X N X^T + sum_m weights_m (rows_m.X - wanted_m)^2, float64.
+    """Solution X [S, K], float64, that minimizes tr M X N X^T + sum_m weights_m (rows_m.X - wanted_m)^2.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Closed-form fit of the last layer of an LDOS."""
+"""Ridge regression of the last layer of an LDOS."""
 
 import torch
 
@@ -7,7 +7,7 @@ from ase_mlelec.train.linear import RIDGE, RidgeRegression
 
 
 def not_finite(data, places, what: str) -> str:
-    """str, that the ``what`` of the snapshots at these places is NaN or infinite, with their names."""
+    """Message that the ``what`` of the snapshots at these places is NaN or infinite, with their names."""
     names = ", ".join(f"{k} ({data.snapshots[k].name or 'unnamed'})" for k in places)
     return (
         f"{data.snapshots.path}: the {what} of snapshot {names} is NaN or infinite; the learning rate "
@@ -25,9 +25,9 @@ def refit_last_layer(head, data, dos_weight: float, hold: float = 0.0) -> None:
         + \text{dos\_weight} \, |\mathrm{mean}_r W h(r) - \mathrm{DOS}/\text{volume}|^2
         + \text{hold} \; \mathrm{mean}_{r,i} h_i(r)^2 \, |W - W_0|^2 \Bigr)
 
-    with W_0 the last layer that the descent found, and shares that count every point with an LDOS alike. Where
-    snapshots are few, W should move only where it matters to them: many combinations of hidden units hardly vary on
-    their points, but do on others.
+    W_0 is the last layer that gradient descent found, and the shares give every point with an LDOS the same weight.
+    ``hold`` matters for few snapshots: many combinations of hidden units hardly vary on their points but vary on the
+    points of other structures, and W should not change for these combinations.
     """
     with closed_form("the refit of the last layer", "check the LDOS of the snapshots, or train longer before it"):
         solution = torch.linalg.solve(*normal_equations(head, data, dos_weight, hold)) / head.scale

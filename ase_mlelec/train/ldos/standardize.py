@@ -6,7 +6,7 @@ import torch
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.energy_zero import EnergyZero
 
-# of fit_zero, eV and eV Å^3: how far the Fermi level is off a function of the density, and how steep that may be
+# for fit_zero: scatter of the Fermi level around a function of the density, eV, and largest slope of it, eV Å^3
 NOISE, STEEPEST = 0.05, 500.0
 
 SMALLEST = 1e-6  # of the largest variance of fingerprints
@@ -46,18 +46,19 @@ def fit_zero(snapshots):
 
 @torch.no_grad()
 def standardize_ldos(head, data, scaling: str = "maximum", fingerprints: str = "elements") -> None:
-    """Fingerprints of a new head to mean 0 and spread 1, and the LDOS by ``scaling``:
+    """Standardize the fingerprints of a new head to mean 0 and spread 1, and scale its LDOS.
 
-    "maximum": to a maximum of 1. "spread": around its mean spectrum, from which the head starts, to a spread of 1; the
-    first layer gets weights of variance 1/F, so that its outputs have a spread of 1 too. An LDOS that varies little
-    around a large mean is then learnt with the full resolution of the net.
+    With ``scaling`` = "maximum" the LDOS is scaled to a maximum of 1. With "spread" its deviation from the mean spectrum
+    is scaled to a spread of 1, the head starts from the mean spectrum, and the first layer gets weights of variance 1/F,
+    so that its outputs have a spread of 1 too. The net then learns an LDOS that varies little around a large mean with
+    full resolution.
 
     Parameters
     ----------
     fingerprints : str
-        "elements", one by one, or "components": principal components, of the linear ones by themselves. Elements are
-        strongly correlated; with components descent gets further in fewer steps. But components of small variance
-        extrapolate badly: the data must be more than a snapshot or two.
+        "elements": one by one. "components": as principal components, separately for the linear fingerprints. Elements
+        are strongly correlated, and gradient descent needs fewer steps with components. Components of small variance
+        extrapolate badly, however, and need data of more than a snapshot or two.
 
     References
     ----------

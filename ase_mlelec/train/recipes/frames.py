@@ -1,4 +1,4 @@
-"""Models of energies, DOS, dipoles and polarizabilities: sums over atoms, and vectors and tensors of atoms."""
+"""Recipe for models of quantities of atoms and their sums: energy, DOS, dipole, polarizability."""
 
 import inspect
 from dataclasses import fields, replace
@@ -33,10 +33,10 @@ from ase_mlelec.train.standardize import standardize, standardize_heads
 
 
 def train_frames(config, progress=True):
-    """``train`` for one model of energies, dos, dipoles, polarizabilities and quantities of other packages."""
+    """Train one model of energy, dos, dipole, polarizability and quantities of other packages."""
     parts = split(read_checked((config.folder / name for name in config.data.files), config), config)
     _check_species(parts, config)
-    # what cannot be described is found out before the training, not after it
+    # errors in the description should show before the training, not after it
     described = describe(parts["train"], config)
     model = new_model(parts["train"], config)
     (config.folder / config.output.model).parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def train_frames(config, progress=True):
 
 
 def _check_species(parts, config):
-    """ValueError for species of held-out frames that the training frames do not have, before time is spent on these."""
+    """Raise ValueError, before the training, for species of held-out frames that the training frames lack."""
     known = {symbol for frame in parts["train"] for symbol in frame.atoms.symbols}
     for name, part in parts.items():
         for frame in part:
@@ -77,12 +77,12 @@ def _check_species(parts, config):
 
 
 def split(frames, config):
-    """dict of Frames: train, validation, test and support, by group or at random (see DataConfig).
+    """Split frames into train, validation, test and support, dict of Frames, by group or at random (see DataConfig).
 
     Raises
     ------
     ValueError
-        When nothing is left to train on.
+        For data without training frames.
     """
     data = config.data
     training = frames.where(lambda frame: not frame.group or frame.group in data.train)
@@ -105,7 +105,7 @@ def split(frames, config):
 
 
 def describe(frames, config):
-    """dict of JSON types: what a model trained on ``frames`` has to tell about its numbers."""
+    """Metadata of a model that is trained on ``frames``, dict of JSON types."""
     described = {name: frames.attributes[name] for name in COPIED if name in frames.attributes}
     temperature = frames.attributes.get("settings", {}).get("electronic_temperature_K")
     if temperature is not None:
@@ -120,9 +120,9 @@ def describe(frames, config):
 
 
 def wannier_charges(frames, centers):
-    """dict of valence_charges and electrons_per_centre, by symbol in e, as far as the attributes of the data tell.
+    """valence_charges and electrons_per_centre, dict of dict by symbol in e, as far as the data have them.
 
-    Structures are neutral: with one species of centers, the electrons of all atoms divided by the centers are theirs.
+    Structures are neutral: with one species of centers, every center has an equal share of all electrons.
     """
     known = frames.attributes
     charges = known.get("valence_charges") or known.get("valence_electrons")
@@ -193,13 +193,13 @@ def new_model(frames, config):
 
 
 def _loss(name, options):
-    """The loss of a quantity with the weights that its section has."""
+    """Loss of a quantity with the weights from its section."""
     kind = LOSSES[name]
     return kind(**{entry.name: getattr(options, entry.name) for entry in fields(kind) if hasattr(options, entry.name)})
 
 
 def train_energy(model, parts, config, progress):
-    """Give ``model`` a head of the energy, trained; returns the path of its checkpoint."""
+    """Add an energy head to ``model`` and train it; returns the path of its checkpoint."""
     options = with_labels(config.energy, "energy", _loss, parts["train"], config, progress)
     head = _add_head(model, ScalarHead, config.seed, widths=options.widths)
     standardize(model, parts["train"])  # without the support, whose energies are far away
@@ -207,7 +207,7 @@ def train_energy(model, parts, config, progress):
         parts = parts | {"train": join([parts["train"], parts["support"]])}
     loss = _loss("energy", options)
     if not options.widths:
-        for layer in head.nets.last:  # what the ridge draws to
+        for layer in head.nets.last:  # the ridge favors these values
             torch.nn.init.zeros_(layer.weight)
         if config.start:
             take_over(model, "energy", config)
@@ -219,7 +219,7 @@ def train_energy(model, parts, config, progress):
 
 
 def _train_of_atoms(model, quantity, parts, config, progress):
-    """Give ``model`` a head of a quantity of atoms, trained; returns the path of its checkpoint."""
+    """Add a head of a quantity of atoms to ``model`` and train it; returns the path of its checkpoint."""
     name, frames, first = quantity.name, parts["train"], not model.heads
     options = with_labels(config.section(name), name, _loss, frames, config, progress)
     head = _add_head(model, HEADS[name], config.seed, **_head_options(model, name, frames, options, config))
@@ -233,7 +233,7 @@ def _train_of_atoms(model, quantity, parts, config, progress):
 
 
 def _head_options(model, name, frames, options, config):
-    """dict of the constructor arguments that the head of a quantity takes from data and configuration."""
+    """Constructor arguments of the head of a quantity, from data and configuration, dict."""
     wanted, found = inspect.signature(HEADS[name]).parameters, {"widths": options.widths}
     sources = ", ".join(config.data.files)
     if "energies" in wanted:
@@ -255,14 +255,14 @@ def _head_options(model, name, frames, options, config):
 
 
 def _parameters(model, head):
-    """What a stage trains: a head, and its descriptor unless another head has been trained on that."""
+    """Parameters of a stage: of a head, and of its descriptor unless another head was trained on that descriptor."""
     descriptor = model.descriptor_of(head.quantity)
     shared = any(model.descriptor_of(name) is descriptor for name in model.heads if name != head.quantity)
     return [*(() if shared else descriptor.parameters()), *head.parameters()]
 
 
 def _add_head(model, kind, seed, **options):
-    """Give ``model`` a new head of class ``kind`` with weights that depend on the seed alone."""
+    """Add a new head of class ``kind`` to ``model``, with initial weights that depend on the seed alone."""
     like = next(array for array in (*model.parameters(), *model.buffers()) if array.is_floating_point())
     with seeded(seed):
         head = kind(len(model.species), model.descriptor_of(kind.quantity).n_features, **options)
@@ -271,7 +271,7 @@ def _add_head(model, kind, seed, **options):
 
 
 def _fit(model, name, loss, parts, config, progress, parameters=None):
-    """One stage; returns the path of its checkpoint."""
+    """Train one stage; returns the path of its checkpoint."""
     options, checkpoint = config.section(name), checkpoint_of(config, name)
     if config.start:
         take_over(model, name, config)
@@ -293,7 +293,7 @@ def _fit(model, name, loss, parts, config, progress, parameters=None):
 
 
 def take_over(model, name, config):
-    """Parameters and normalization of a head, and of its descriptor unless another head was trained on that."""
+    """Copy parameters and normalization of a head, and of its descriptor if untrained, from the starting model."""
     start = starting_model(config, name)
     pairs = [(model.heads[name], start.heads[name])]
     if sum(model.descriptor_of(head) is model.descriptor_of(name) for head in model.heads) == 1:

@@ -1,4 +1,4 @@
-"""Models of Wannier Hamiltonians, with the energy beside."""
+"""Recipe for models of Wannier Hamiltonians, optionally with an energy."""
 
 from dataclasses import asdict
 
@@ -31,7 +31,7 @@ from ase_mlelec.train.recipes.shared import (
 
 
 def train_hamiltonian(config, progress=True):
-    """``train`` for a Hamiltonian, after the energy where that is wanted: of the same data, and of other files."""
+    """Train a Hamiltonian, after an energy where it is wanted; the energy may have labels from further files."""
     data, others = _hamiltonians(config)
     options = config.hamiltonian
     parts = _parts(data, config)
@@ -102,7 +102,7 @@ def _parts(data, config):
 
 
 def _fit_linear_parts(model, items, config, path):
-    """Closed forms of what is linear in the head, from the start or, where a trained model goes on, beside it."""
+    """Fit the linear terms of the head by ridge regression; in fine-tuning, fit the errors of the starting model."""
     head = model.heads["hamiltonian"]
     with closed_form("the linear part of the Hamiltonian", f"check the frames of {path}, or add some"):
         if config.start:
@@ -114,8 +114,10 @@ def _fit_linear_parts(model, items, config, path):
 
 
 def _energy(data, parts, more, config, progress):
-    """(Model with an energy, path of its checkpoint, dict of Frames) of the Hamiltonians' own labels, unless their weight
-    is 0, and of those in ``more``, dict of Frames."""
+    """Train an energy on the labels of the Hamiltonians, unless their weight is 0, and on ``more``, dict of Frames.
+
+    Returns (Model, path of its checkpoint, dict of Frames).
+    """
     frames = {
         name: join([weighted(parts[name].frames(), data.path, config), part]) if name in parts else part
         for name, part in more.items()
@@ -132,7 +134,7 @@ def _energy(data, parts, more, config, progress):
 
 
 def _errors(model, parts, energies):
-    """dict by part of dict of float, of held-out frames: of energies and forces, and of Hamiltonians."""
+    """Errors on held-out frames, dict by part of dict of float, for energies, forces and Hamiltonians."""
     found = {}
     for name in ("validation", "test"):
         if comparable(model, energies.get(name, ())):
@@ -156,7 +158,7 @@ def _hamiltonians(config):
 
 
 def _untrained(frames, config):
-    """Model of nothing but a Hamiltonian, with the functions of ``frames`` or what training starts from."""
+    """Model of a Hamiltonian alone, with the functions of ``frames`` or of the starting model."""
     options = config.hamiltonian
     if config.start:
         start = starting_model(config, "hamiltonian").double()

@@ -1,4 +1,4 @@
-"""Models of a local density of states."""
+"""Recipe for models of a local density of states."""
 
 from ase_mlelec.data.grid_forces import ForceData
 from ase_mlelec.data.grid_points import GridData
@@ -16,12 +16,12 @@ from ase_mlelec.train.recipes.shared import COPIED, protect_trained, provenance,
 
 
 def train_ldos(config, cache, progress: bool = True):
-    """``train`` for a local density of states: fingerprints of all grid points, gradient descent, refit, errors.
+    """Train a local density of states: fingerprints of all grid points, gradient descent, refit, errors.
 
     Parameters
     ----------
-    cache : path of the HDF5 file of fingerprints
-        Which is left.
+    cache : path
+        HDF5 file of fingerprints, which is kept.
     """
     snapshots = _snapshots(config)
     output = config.folder / config.output.model
@@ -56,7 +56,7 @@ def train_ldos(config, cache, progress: bool = True):
 
 
 def fit_ldos_model(model: Model, data, validation, config, checkpoint=None, curve=None, progress: bool = True) -> None:
-    """Train a new model of the LDOS in place: descent and the refits that ``config`` (Config) asks for.
+    """Train a new model of the LDOS in place: gradient descent and the refits of ``config`` (Config).
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def fit_ldos_model(model: Model, data, validation, config, checkpoint=None, curv
     Raises
     ------
     ValueError
-        For snapshots without the forces or densities that ``config`` gives a weight.
+        For snapshots without forces or densities, where ``config`` gives them a weight.
     """
     options, head = config.ldos, model.heads["ldos"]
     forces = (
@@ -113,7 +113,7 @@ def _snapshots(config):
 
 
 def describe_ldos(snapshots) -> dict:
-    """dict of JSON types: what an LDOS model has to tell; at several electronic temperatures, the lowest is its own."""
+    """Metadata of an LDOS model, dict of JSON types; of several electronic temperatures it has the lowest."""
     described = {
         name: snapshots.attributes[name]
         for name in (*COPIED, "xc", "grid_spacing_A", "core_charges")

@@ -1,4 +1,4 @@
-"""What all recipes share: seeds, checkpoints, the model that training starts from, and where a model comes from."""
+"""Functions that all recipes share: seeds, checkpoints, starting model, provenance."""
 
 import math
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ COPIED = (
     "electrons_per_centre",
     "functions_per_vector",
     "settings",
-)  # attributes of the data
+)  # attributes of the data that go into the provenance that go into the provenance
 PACKAGES = ("ase-mlelec", "torch", "numpy", "ase")
 
 
@@ -32,14 +32,14 @@ def checkpoint_of(config, name):
 
 @contextmanager
 def seeded(seed):
-    """Random weights inside the block depend on ``seed`` alone; random numbers outside go on as if nothing had been."""
+    """Context in which random weights depend on ``seed`` alone; it does not change the random numbers after it."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
 def starting_model(config, *heads):
-    """The Model that training starts from; ValueError where it lacks one of ``heads``."""
+    """Starting Model of a training; ValueError where it lacks one of ``heads``."""
     path = config.folder / config.start
     start = load_model(path if path.exists() else config.start)
     for name in heads:
@@ -52,7 +52,7 @@ def starting_model(config, *heads):
 
 
 def check_same(section, mine, theirs):
-    """ValueError where ``mine``, arguments, lacks one of ``theirs``, those of the model that training starts from."""
+    """Raise ValueError where the arguments ``mine`` differ from ``theirs``, the arguments of the starting model."""
     for name, value in theirs.items():
         if mine.get(name) != value:
             raise ValueError(
@@ -68,7 +68,7 @@ def shortest_distance(frames, cutoff):
 
 
 def inner_distance(frames):
-    """Where the radial functions of a power spectrum begin, Å: a little below the shortest distance."""
+    """Inner end of the radial functions of ACE, Å: a little below the shortest distance."""
     shortest = shortest_distance(frames, 6.0)
     if shortest is None:
         raise ValueError(
@@ -79,12 +79,12 @@ def inner_distance(frames):
 
 
 def protect_trained(model, parts, config, hamiltonians=None):
-    """Core and ranges of a model from the data that it was trained on (see ase_mlelec.train.protection).
+    """Add core and ranges to a model from its training data (see ase_mlelec.train.protection).
 
     Parameters
     ----------
     parts : dict of Frames
-        Of which "train" is what the model is meant for.
+        Parts of the data; "train" has the structures for the purpose of the model.
     hamiltonians : iterable of frames
     """
     former = starting_model(config).metadata.get("shortest_distances_A", {}) if config.start else {}
@@ -98,7 +98,7 @@ def protect_trained(model, parts, config, hamiltonians=None):
 
 
 def provenance(parts, config):
-    """dict of JSON types: what is in the data of ``parts``, the configuration, versions of packages."""
+    """Provenance of a model, dict of JSON types: data of ``parts``, configuration, versions of packages."""
     return {
         "frames": {name: len(part) for name, part in parts.items()},
         "labels": {name: part.counts for name, part in parts.items() if isinstance(part, Frames)},
@@ -109,12 +109,12 @@ def provenance(parts, config):
 
 
 def read_checked(paths, config):
-    """Frames of all data sets with their configuration weights, without those that have none.
+    """Read the frames of all data sets with their configuration weights; frames of weight 0 are left out.
 
     Raises
     ------
     ValueError
-        With the names of file and frame, for labels and structures that cannot be.
+        For invalid labels and structures; the message names file and frame.
     """
     paths = list(paths)
     try:
@@ -129,7 +129,7 @@ def read_checked(paths, config):
 
 
 def weighted(frames, path, config):
-    """Frames of the file ``path`` with the weights that data.weights gives it and their groups; not those of weight 0."""
+    """Frames of the file ``path`` with the weights from data.weights for file and group, without frames of weight 0."""
     given = config.data.weights
     own = math.prod(weight for name, weight in given.items() if config.folder / name == path)
     for frame in frames:

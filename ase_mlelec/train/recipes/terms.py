@@ -1,4 +1,4 @@
-"""Terms of a loss that the data have no label for: left out where they are defaults, refused where asked for."""
+"""Terms of a loss for which the data have no label: left out where they are defaults, refused where configured."""
 
 import functools
 import sys
@@ -7,11 +7,11 @@ from ase_mlelec.data.frames import Frames
 from ase_mlelec.train.config import Config
 from ase_mlelec.train.losses import missing_terms
 
-INSTEAD = "total"  # the term that takes the place of that of labels by atom where the data have sums alone
+INSTEAD = "total"  # term that replaces the term of labels by atom, where the data have sums alone
 
 
 def with_labels(options, section, make_loss, frames: Frames, config: Config, progress: bool = True):
-    """``options`` (EnergyConfig and the like) without those terms that no frame has a label for, which is said once.
+    """Remove the terms without labels from ``options`` (such as an EnergyConfig), and report them once.
 
     Parameters
     ----------
@@ -22,8 +22,8 @@ def with_labels(options, section, make_loss, frames: Frames, config: Config, pro
     Raises
     ------
     ValueError
-        With the names of files and keys, for a term whose weight the configuration gives itself, and where no term is
-        left.
+        For a term without labels whose weight the configuration sets, and where no term is left; the message names files
+        and keys.
     """
     loss = make_loss(section, options)
     missing = missing_terms(loss, frames)
