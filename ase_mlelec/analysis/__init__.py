@@ -1,1 +1,1 @@
-"""What a run tells: evaluation of trajectories, statistics of atomic densities of states, figures."""
+"""Analysis of runs: evaluation of trajectories, statistics of atomic densities of states, figures."""

@@ -89,7 +89,7 @@ def row_of(calc, atoms: Atoms, quantities: Sequence[str | Callable]):
 
 
 def fingerprint(atoms: Atoms) -> np.uint64:
-    """int, 64 bits, of what a calculator sees of a structure."""
+    """Hash, 64-bit int, of the parts of a structure on which results depend."""
     digest = hashlib.blake2b(digest_size=8)
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -38,7 +38,7 @@ class Journal:
         self._file, self._end = open(path, "r+b", buffering=0), len(content)  # noqa: SIM115
 
     def append(self, rows) -> None:
-        """Add rows, list of dict of array. OSError where they cannot be written; those before are as they were."""
+        """Add rows, list of dict of array. OSError where they cannot be written; earlier rows do not change."""
         content = memoryview(b"".join(_packed(_encoded(self.n_rows + k, row)) for k, row in enumerate(rows)))
         end = self._end
         try:

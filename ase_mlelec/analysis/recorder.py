@@ -53,7 +53,7 @@ class ElectronicRecorder:
         set_atom_scalars. Its frames are those of the rows, one by one: what is behind them is cut off when the run goes
         on.
     resume : bool
-        False starts the files anew; what they held is replaced by the first row.
+        False starts new files; the first row replaces the former contents.
 
     Raises
     ------
@@ -156,7 +156,7 @@ class _Frames:
                 )
 
     def write(self, atoms: Atoms) -> None:
-        """Put a frame behind those that are kept."""
+        """Append a frame to the trajectory."""
         text = io.StringIO()
         write(text, atoms, format="extxyz")
         content = text.getvalue().encode()

@@ -1,4 +1,4 @@
-"""Reading the HDF5 files of ``evaluate`` and ``ElectronicRecorder``, and what is in them.
+"""Reading of the HDF5 files of ``evaluate`` and ``ElectronicRecorder``, and their format.
 
 Datasets have the rows along their first axis, and an attribute "unit" where ase_mlelec.quantities knows it. The
 attribute "rows" of the file counts the complete ones, "ase_mlelec" is a header in JSON, "run" a random name of the run.
@@ -26,7 +26,7 @@ FORMAT_VERSION = 2
 LARGEST_SMALL, COMPRESSED = 1 << 27, 1100  # bytes of an array, or so many times the size of the file
 SEARCHED = 1 << 26  # bytes; damaged heaps are looked for in files up to this size
 CHUNK_BYTES = 32768  # of a dataset in the file
-BLOCK_BYTES = 1 << 24  # of rows that are in memory at a time
+BLOCK_BYTES = 1 << 24  # size of the rows that are in memory at a time
 INTEGERS = {"n_atoms": np.dtype("i8"), "fingerprint": np.dtype("u8")}  # the others are float64
 CHECKSUM = "row_checksum"  # of version 2; not a quantity
 BESIDE_ROWS = ("energy_grid", CHECKSUM)
@@ -95,7 +95,7 @@ class ResultFile(Mapping):
         return len(list(iter(self)))
 
     def damaged_rows(self):
-        """list of int, the rows in the HDF5 file whose numbers are not those that were written.
+        """Rows in the HDF5 file whose numbers differ from the written numbers, list of int.
 
         Files of format version 1 have no checksums; there it is empty.
         """
@@ -163,7 +163,7 @@ class ResultFile(Mapping):
             ) from None
 
     def _check_sizes(self, file):
-        """ValueError for arrays that are far larger than what a file of this size can hold, before memory is taken."""
+        """Raise ValueError for arrays far larger than a file of this size can hold, before memory is allocated."""
         most = max(LARGEST_SMALL, COMPRESSED * self.path.stat().st_size)
         for name, dataset in file.items():
             if not isinstance(dataset, h5py.Dataset):

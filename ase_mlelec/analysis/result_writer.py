@@ -162,7 +162,7 @@ class ResultWriter:
     # the two files ----------------------------------------------------------------------------------------------
 
     def _go_on(self):
-        """Take over what is in an existing file, after checking it."""
+        """Continue an existing file, after checking its contents."""
         known = ResultFile(self.path)
         header = known.header
         self._check(known, header)
@@ -218,7 +218,7 @@ class ResultWriter:
             )
 
     def _check_axes(self, rows):
-        """A row that cannot stand beside the others must not be written."""
+        """Raise ValueError for a row that does not fit the earlier rows."""
         axes = self._axes or {name: value.ndim for row in rows[:1] for name, value in row.items()}
         for row in rows:
             for name, value in row.items():
@@ -236,7 +236,7 @@ class ResultWriter:
         Parameters
         ----------
         rows : list of dict
-            Behind those of the old file; default: what is in the journal.
+            Rows to append to the rows of the old file; default: the rows in the journal.
         new
             Without the rows of the old file.
         keep

@@ -42,7 +42,7 @@ def evaluate(
         run["total_dos"]            # array [n, S]
 
     With ``out`` every batch is stored as soon as it is finished: its rows survive a killed process and a full disk.
-    The same call after an interruption checks and skips what is there; a last row that was cut off is evaluated again.
+    The same call after an interruption checks and skips finished rows; a truncated last row is evaluated again.
     Other programs see in the HDF5 file all rows but those of the last moments, which ``ResultFile`` reads from the
     journal beside it, and at the end all; ase_mlelec.analysis.result_writer tells how.
 
@@ -59,7 +59,7 @@ def evaluate(
     out : path of an HDF5 file
         Default: in memory.
     resume : bool
-        False starts ``out`` anew; what it held is replaced by the first batch that is finished.
+        False starts a new file ``out``; the first finished batch replaces the former contents.
     progress
         Show a progress bar, where the output is a terminal.
 
@@ -119,7 +119,7 @@ def _images(images):
 
 
 def _unfinished(images, table, bar):
-    """The images without a row in the file, after comparing the others with their rows."""
+    """Images without a row in the file; images with a row are compared with it."""
     known = [] if table is None or table.n_rows == 0 else ResultFile(table.path)["fingerprint"]
     k = -1
     for k, atoms in enumerate(images):

@@ -1,4 +1,4 @@
-"""HDF5 files: taking arrays and attributes out of them. Whatever is wrong with a file is a ValueError.
+"""Reading of arrays and attributes from HDF5 files; any fault of a file is a ValueError.
 
 A file may come from anywhere and be damaged anywhere, so shapes are held against what is stored before memory is taken,
 and nothing is followed that points out of the file.
@@ -176,7 +176,7 @@ def _check_kind(path, place, dataset, kind):
 
 
 def _check_storage(path, place, dataset):
-    """Refuse data that are not in this file, and shapes that what is stored cannot fill."""
+    """Refuse external data, and shapes that are larger than the stored data."""
     if dataset.is_virtual or dataset.external:
         raise ValueError(f"{path}: the data of {place} are in another file; put them into this one")
     filters = dataset.id.get_create_plist()

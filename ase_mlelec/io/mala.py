@@ -34,7 +34,7 @@ AGAIN = "write it with MALA's data converter"
 
 @dataclass(frozen=True)
 class MalaSnapshot:
-    """One structure; what the files do not have is None.
+    """One structure; attributes that the files lack are None.
 
     Attributes
     ----------
@@ -211,7 +211,7 @@ def _whole(path, key, values, n, largest):
 
 
 def _npy(path, grid):
-    """Array [G1, G2, G3, columns], mapped from the file, which so is found to be whole before any of it is read."""
+    """Map a file as an array [G1, G2, G3, columns], and refuse a truncated file before anything is read."""
     if zipfile.is_zipfile(path):
         raise ValueError(f"{path}: got an npz archive, need an npy file of real numbers; convert the data again")
     try:
@@ -232,7 +232,7 @@ def _npy(path, grid):
 
 
 def _fingerprints(path, cell, grid):
-    """Columns after the coordinates, which must be those of the grid points (their lengths: MALA may turn the cell)."""
+    """Columns after the coordinates, whose lengths must fit the grid points (MALA may turn the cell)."""
     array = _npy(path, grid)
     points = np.stack(np.meshgrid(*(np.arange(n) / n for n in grid), indexing="ij"), axis=-1) @ cell.array
     with np.errstate(over="ignore"):  # of numbers that are no coordinates

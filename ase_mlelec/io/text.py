@@ -1,4 +1,4 @@
-"""Text files of other programs, whatever has happened to them: compressed, cut off, damaged."""
+"""Text files of other programs, which may be compressed, truncated or damaged."""
 
 import zlib
 from os import PathLike
@@ -11,7 +11,7 @@ from ase_mlelec.io.fortran import fortran_floats
 
 GZIP = b"\x1f\x8b"
 EXPANSION = 200  # tables of numbers shrink to a third, XML to a twentieth; what grows by more than this is no such
-LARGEST = 1e100  # of a number, so that it stays finite in other units
+LARGEST = 1e100  # largest number, so that it stays finite in other units
 
 
 def read_text(path: str | PathLike, remedy: str, error=ValueError):

@@ -125,7 +125,7 @@ def _without(text, *marks):
 
 
 def _header(path, text):
-    """What the header says, as arguments of UPF, with has_core and n_points."""
+    """Contents of the header as arguments of UPF, with has_core and n_points."""
     attributes = re.search(r'<PP_HEADER\b((?:[^>"\']|"[^"]*"|\'[^\']*\')*)>', text)
     if attributes is None:
         raise _truncated(path, "<PP_HEADER> is not closed")

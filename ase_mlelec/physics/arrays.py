@@ -51,7 +51,7 @@ def _to_tensor(name, value, device):
 
 
 def to_array(name: str, value: ArrayLike) -> NDArray:
-    """A float64 copy of numbers in whatever form, or ValueError with their name."""
+    """Convert numbers in any form to a float64 copy; ValueError with their name where this fails."""
     try:
         return np.array(value, dtype=np.float64, order="C")
     except (TypeError, ValueError):

@@ -13,7 +13,7 @@ _CHUNK = 2**24  # complex numbers in the matrices of one batch of k points: 256 
 
 
 def _batches(kpts, size, n_matrices=1):
-    """Slices of k points whose matrices fit in memory."""
+    """Slices of k-points whose matrices fit in memory."""
     step = max(1, int(_CHUNK // (n_matrices * size * size)))
     return (slice(start, start + step) for start in range(0, len(kpts), step))
 
@@ -22,7 +22,7 @@ def _batches(kpts, size, n_matrices=1):
 
 
 def eigenvalues(bloch: BlochSum, kpts: NDArray, device: str | torch.device = "cpu") -> NDArray:
-    """All energies at k points, array [K, W], eV, ascending.
+    """All eigenvalues at k-points, array [K, W], eV, ascending.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ class BlochSum:
 
     @property
     def matrices(self) -> NDArray | list:
-        """A(R), [R, W, W]: a dense array where a fifth of it is not zero, else a list of CSR matrices."""
+        """A(R) [R, W, W]: a dense array where more than a fifth of the elements are nonzero, else a list of CSR matrices."""
         return self.toarray() if self.stacked.nnz > _DENSE_FILL * np.prod(self.stacked.shape) else self.tolist()
 
     def toarray(self) -> NDArray:
@@ -249,7 +249,7 @@ def _stack(r_vectors, matrices):
 
 
 def _rows_of(stacked, r_vectors, wanted):
-    """Stacked matrices in the order of other lattice vectors [R', 3]; zero for those that are missing."""
+    """Stacked matrices in the order of other lattice vectors [R', 3]; zero for missing vectors."""
     size = stacked.shape[1]
     order = {tuple(r): index for index, r in enumerate(wanted.tolist())}
     which = np.array([order[tuple(r)] for r in r_vectors.tolist()])

@@ -75,7 +75,7 @@ def nearest_branch(dipole: Tensor, reference: Tensor, cell: Tensor) -> Tensor:
 
 @numpy_or_torch
 def unwrap(dipoles: Tensor, cells: Tensor) -> Tensor:
-    """Dipoles along a trajectory on one branch, that of the first frame: no jumps where atoms change their image.
+    """Dipoles along a trajectory on the branch of the first frame, without jumps where atoms change their image.
 
     What is followed are the fractional dipoles, so that the cell may change its size and shape.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class EnergyZero:
-    """What the energies of an LDOS are relative to, on the scale of the DFT code.
+    """Zero of the energies of an LDOS, on the scale of the DFT code.
 
     Plane-wave codes refer energies to the average potential of the cell.  When the whole crystal is compressed, the
     chemical potential moves on this scale, by 10 eV per unit of strain of the volume in aluminium.  When a part of it

@@ -34,7 +34,7 @@ class EquationOfState(NamedTuple):
     e0 : float, eV
     bulk_modulus : float, eV/Å^3
     derivative : float
-        Of the bulk modulus with respect to pressure.
+        Derivative of the bulk modulus with respect to pressure.
     errors : tuple of float
         Standard errors of the first four.
     """

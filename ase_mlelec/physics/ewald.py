@@ -13,7 +13,7 @@ from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, sum_over_chu
 _REACH = 6.0  # both sums end where their terms have fallen to e^-36 = 2e-16
 _OVERLAP = 0.01  # Å; nearer atoms are a mistake
 _CHUNK_OF_SEARCH, _CHUNK = 2**16, 2**18  # pairs in flight: about 64 MiB
-# What a step costs on one core with its gradient, in units of one atom times one wave vector, 4 ns.
+# cost of each step on one core, gradient included, in units of one atom times one wave vector (4 ns)
 _COST_OF_LOOK, _COST_OF_PAIR, _COST_OF_WAVE_VECTOR = 10.0, 50.0, 90.0
 
 
@@ -117,7 +117,7 @@ def _real_sum(scaled, charges, cell, alpha):
 
 def _real_part(alpha, scaled, charges, cell, first, second, shifts):
     distances = ((scaled[second] - scaled[first] + shifts) @ cell).norm(dim=-1)
-    # a pair of an atom and its own image was found with both signs
+    # pairs of an atom and its periodic image were found with both signs
     products = charges[first] * charges[second] * torch.where(first == second, 0.5, 1.0)
     return (products * torch.erfc(alpha * distances) / distances).sum()
 

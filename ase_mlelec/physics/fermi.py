@@ -49,7 +49,7 @@ def _step_energy(left, width, kT, fill):
 
 
 class _Kernel(NamedTuple):
-    """A function g(x) to integrate a DOS with, and what its exact integrals need."""
+    """Weight function g(x) of an integral over a DOS, with the antiderivatives for exact integration."""
 
     value: Callable  # g(x)
     first: Callable  # antiderivative of g, less the step

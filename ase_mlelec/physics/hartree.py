@@ -12,7 +12,7 @@ from ase_mlelec.physics.arrays import numpy_or_torch
 
 @numpy_or_torch
 def potential(density: Tensor, cell: Tensor) -> Tensor:
-    """Hartree potential v_H = e² 4π n_G/G² with v_H = 0 at G = 0: that of the density in a neutralizing background.
+    """Hartree potential v_H = e² 4π n_G/G² of a density in a neutralizing background, with v_H = 0 at G = 0.
 
     It solves the Poisson equation of the trigonometric interpolation of the density; see grid for what that means at
     the Nyquist frequency.

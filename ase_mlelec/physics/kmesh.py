@@ -1,4 +1,4 @@
-"""Meshes of k points in reduced coordinates: Monkhorst-Pack, pairs k and -k, irreducible by symmetry."""
+"""Meshes of k-points in reduced coordinates: Monkhorst-Pack, pairs k and -k, irreducible by symmetry."""
 
 import warnings
 from collections.abc import Sequence
@@ -142,7 +142,7 @@ def irreducible(
     if found is None:
         raise ValueError("cell: got a crystal without symmetry, not even the identity; check cell and positions")
     mapping, grid = found
-    # spglib's own order of the points is looked up, not relied on
+    # the order of the points in spglib is looked up, not assumed
     place = np.ravel_multi_index((grid % mesh).T, mesh)
     target = np.empty(len(grid), dtype=int)
     target[place] = place[mapping]

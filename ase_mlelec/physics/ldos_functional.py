@@ -12,7 +12,7 @@ from ase_mlelec.physics import core_charge, fermi, total_energy
 
 @dataclass(frozen=True)
 class Ions:
-    """Ions of a cell, and what the functional knows of their pseudopotentials.
+    """Ions of a cell, with the properties of their pseudopotentials that the functional needs.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Occupations, Fermi level and density of states of eigenvalues on a mesh of k points."""
+"""Occupations, Fermi level and density of states from eigenvalues on a mesh of k-points."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

@@ -10,8 +10,8 @@ import scipy.sparse.linalg
 
 _PANEL = 192  # columns of a block of the factorization
 _SINGULAR = 1e-10  # eV; of the levels of a diagonal block
-_ACCURACY = 1e-8  # of the solutions
-_ROUGH = 1e-6  # of those that one correction mends; otherwise rows are exchanged
+_ACCURACY = 1e-8  # relative accuracy of solutions
+_ROUGH = 1e-6  # accuracy that one correction can improve; for worse solutions, rows are exchanged
 _BLOCK = 4  # vectors per step
 _RESIDUAL = 1e-8  # eV; |Hx - Ex|, of which the error of an energy is the square over the gap
 _GLANCE = 1e-3  # eV; the same where a level that was missed only has to show itself

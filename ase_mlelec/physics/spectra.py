@@ -140,7 +140,7 @@ def raman(
     resolution=None,
     quantum_correction: str | None = None,
 ) -> tuple:
-    r"""Raman spectra: what the isotropic and the anisotropic part of the polarizability contribute.
+    r"""Raman spectra from the isotropic and the anisotropic part of the polarizability.
 
     With the mean a = Tr α/3 and β = α - a 1, as spectral densities per wavenumber of the fluctuations,
 
@@ -277,7 +277,7 @@ def in_order(times: NDArray, *series) -> tuple:
 
 
 def block_error(function: Callable, series: NDArray, n_blocks: int = 5) -> tuple:
-    """What a function of a series gives for the whole, and its standard error from blocks of the series.
+    """Value of a function of a time series, and its standard error from blocks of the series.
 
     ::
 

@@ -1,4 +1,4 @@
-"""Spectral density of a time series, and what a series must be like."""
+"""Spectral density of a time series, and checks of time series."""
 
 import math
 
@@ -56,7 +56,7 @@ def _correlation(series, width, timestep, difference):
 
 
 def _resolution(resolution, duration):
-    """Resolution in cm^-1: what was asked for, if the trajectory is long enough, or a good one."""
+    """Resolution in cm^-1: the requested one, checked against the length of the trajectory, or a suitable default."""
     smallest = finest_resolution(duration)
     if resolution is None:
         return (2 * smallest).clamp(min=_RESOLUTION)

@@ -73,7 +73,7 @@ def _gradient_correction(n, sigma, mu, beta):
 
 
 class _Functional(NamedTuple):
-    correlation: Callable  # of the uniform electron gas, energy per electron
+    correlation: Callable  # energy per electron of the uniform electron gas
     gradient: tuple | None = None  # (μ, β) of the gradient correction
 
 

@@ -55,13 +55,13 @@ class CalculatorContract:
     rules
         ASE result -> (turns as "scalar", "vector" or "voigt"; grows as "extensive", "intensive" or "atom").
     tolerance
-        Of float64, relative to the largest value; forces amplify rounding by sum over neighbors and nets.
+        Tolerance of float64, relative to the largest value; forces amplify rounding by sums over neighbors and nets.
     single
-        Of float32 (rounding 6e-8, amplified in forces by the slopes of the nets).
+        Tolerance of float32 (rounding 6e-8, amplified in forces by the slopes of the nets).
     differences
-        Of forces and stress against five-point differences of the energy over 0.001 Å.
+        Tolerance of forces and stress against five-point differences of the energy over 0.001 Å.
     n_steps
-        Of a run with a neighbor list that is kept.
+        Tolerance of a run that reuses its neighbor list.
     """
 
     rules = RULES

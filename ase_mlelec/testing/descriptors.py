@@ -16,7 +16,7 @@ from ase_mlelec.testing.structures import doubled, pair_at_cutoff, random_rotati
 
 
 class EnvironmentContract:
-    """Symmetry, smoothness, precision, gradient and round trip of whatever makes an Environment of every atom.
+    """Tests of classes that make an Environment of every atom: symmetry, smoothness, precision, gradient, round trip.
 
     A subclass writes ``make_descriptor()`` -> module in float64, the same every time, with ``cutoff``, ``n_features``,
     ``species`` and ``arguments()`` as a Descriptor, and ``make_atoms()``. For classes that are no Descriptors because
@@ -191,7 +191,7 @@ class DescriptorContract(EnvironmentContract):
         assert numeric == pytest.approx(slope, rel=1e-7)
 
     def test_gradient_by_edges(self):
-        """Of positions: what comes through ``edges.vec`` is all of it."""
+        """The gradient by positions comes through ``edges.vec`` alone."""
         descriptor, system = self.make_descriptor(), System.from_atoms(self.make_atoms())
         generator = torch.Generator().manual_seed(0)
         move = torch.randn(system.positions.shape, generator=generator, dtype=torch.float64)
@@ -220,7 +220,7 @@ class DescriptorContract(EnvironmentContract):
 
 
 class ForceDescriptorContract(DescriptorContract):
-    """Beside these, what a Descriptor needs where an energy is trained on forces: derivatives of its gradient."""
+    """Further tests for a Descriptor whose energies are trained on forces: derivatives of its gradient."""
 
     def test_summed_changes(self):
         """Of features along two random moves of all edges, against five-point differences."""

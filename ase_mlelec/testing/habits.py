@@ -1,4 +1,4 @@
-"""What a calculator must do when it is used as people use ASE's: attached, changed under, shared, copied, threaded."""
+"""Tests of a calculator in common use: attached to Atoms that change, shared, copied, and used from several threads."""
 
 import copy
 import inspect
@@ -38,7 +38,7 @@ TORCH_MODES = {
 
 
 def outcome(function):
-    """Arrays of what a function returns, or the class of what it raises, or None for objects of other kinds."""
+    """Arrays that a function returns, or the class of the exception that it raises, or None for other objects."""
     try:
         value = function()
     except (CalculatorError, PropertyNotImplementedError, ValueError) as error:

@@ -24,7 +24,7 @@ class ModelContract:
     compression
         Agreement of the copy for evaluation with the model, relative to the largest value.
     single
-        Of float32.
+        Tolerance of float32.
     """
 
     tolerance = 1e-12
@@ -82,7 +82,7 @@ class ModelContract:
             assert torch.equal(found[name], values), name
 
     def test_every_precision(self):
-        """Structures of either precision; the result has that of the model. Half of it is refused."""
+        """Structures may have either precision; the result has the precision of the model; half precision is refused."""
         model, atoms = self.make_model(), self.make_atoms()
         wanted = self.quantities(model, atoms)
         for dtype in (torch.float32, torch.float64):
@@ -109,7 +109,7 @@ class ModelContract:
 
 
 def rows_of(quantity, values):
-    """dict by name of Tensors whose rows are those of one structure after another: the quantity, or all its Blocks."""
+    """Tensors of a quantity, or of all its Blocks, dict by name, with the rows of one structure after another."""
     if not isinstance(values, Blocks):
         return {quantity: values}
     return {f"{quantity}, species {k}": rows for k, rows in values.onsite.items()} | {

@@ -53,7 +53,7 @@ def convert_mala(sources, target, grid, pseudopotentials, unit=None):
 
 
 def attributes_of(pseudopotentials):
-    """What a file of snapshots has to say of its electrons, from pseudopotentials (UPF)."""
+    """Attributes about the electrons of a file of snapshots, from pseudopotentials (UPF)."""
     from ase_mlelec.io.functionals import TERMS, functional_of
 
     found = {functional_of(upf.functional) or upf.functional for upf in pseudopotentials}
@@ -121,7 +121,7 @@ def mala_snapshot(info, grid, attributes, unit):
 
 
 def _electrons(info, snapshot, counts):
-    """Valence electrons of a MalaSnapshot by its pseudopotentials' counts, which its own must agree with."""
+    """Valence electrons of a MalaSnapshot from its pseudopotentials; the number in its files must agree."""
     symbols = snapshot.atoms.get_chemical_symbols()
     missing = sorted(set(symbols) - counts.keys())
     if missing:

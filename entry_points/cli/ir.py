@@ -5,7 +5,7 @@ from ase_mlelec_entry_points.cli.options import add_out, add_plot, write_columns
 
 HELP = "Infrared spectrum of a trajectory with dipoles: alpha(omega) n(omega) as a table and a picture."
 EXAMPLE = "mlelec ir run.h5 --temperature 300 --plot ir.png --out ir.csv"
-BLOCKS = 5  # of the trajectory, for the standard error
+BLOCKS = 5  # number of blocks of the trajectory, for the standard error
 
 
 def add_arguments(parser):

@@ -66,7 +66,7 @@ class _Version(argparse.Action):
 
 
 def build_parser(chosen=None):
-    """The parser of all commands; only the one that is ``chosen`` is imported and knows its arguments."""
+    """Parser of all commands; only the ``chosen`` command is imported and has its arguments."""
     parser = argparse.ArgumentParser(
         prog="mlelec",
         description="Machine-learned electronic structure with ASE.",

@@ -68,7 +68,7 @@ def plot_spectrum(
 
 
 def plot_stack(ax: Axes, x: ArrayLike, curves, labels: Sequence[str], *, cmap: str = "viridis"):
-    """Curves above each other, such as spectra at several pressures, each on a base line of its own.
+    """Curves above each other, such as spectra at several pressures, each with a separate base line.
 
     Parameters
     ----------

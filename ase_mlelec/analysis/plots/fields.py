@@ -56,7 +56,7 @@ def plot_slice(ax, field, cell, label, **mesh):
         Transpose field and cell for another plane.
     cell : array [3, 3], Å
     label : str
-        Of the color bar, with the unit.
+        Label of the color bar, with the unit.
     mesh : keywords of ``Axes.pcolormesh``
         Such as cmap and vmin.
     """

@@ -1,6 +1,6 @@
 """deepmd-kit: data folders, and models in its ``.dp`` container (HDF5 with JSON, readable without deepmd-kit).
 
-The ``.pth`` and ``.pb`` containers hold code and are not opened; deepmd-kit's own converter makes a ``.dp`` of them.
+The ``.pth`` and ``.pb`` containers hold code and are not opened; the converter of deepmd-kit makes a ``.dp`` of them.
 """
 
 from ase_mlelec.io.deepmd.data import read_data

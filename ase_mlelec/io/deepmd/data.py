@@ -17,10 +17,10 @@ from ase_mlelec.io.npy import read_npy
 from ase_mlelec.quantities import LABELS
 
 GEOMETRY = {"coord", "box", "real_atom_types"}
-# what the labels depend on beside the structure: temperatures of the electrons, fields, spins, charges
+# inputs on which labels depend in addition to the structure: electronic temperatures, fields, spins, charges
 INPUTS = ("fparam", "aparam", "spin", "charge_spin", "efield")
 LONGEST = 1e6  # Å, of a box
-DEEPEST = 3  # levels of folders below the one that is given
+DEEPEST = 3  # levels of folders below the given folder
 
 
 def read_data(path: str | PathLike) -> list[tuple[Atoms, dict]]:
@@ -68,7 +68,7 @@ def read_data(path: str | PathLike) -> list[tuple[Atoms, dict]]:
 
 @dataclass
 class _Notes:
-    """What was found and not read: file names, inputs with the values of the first frame, names taken as elements."""
+    """Data that were found but not read: file names, inputs with values of the first frame, names taken as elements."""
 
     unread: set = field(default_factory=set)
     inputs: dict = field(default_factory=dict)
@@ -105,7 +105,7 @@ class _Notes:
 
 
 def is_hdf5_data(path: str | PathLike) -> bool:
-    """True for an HDF5 file of deepmd-kit's data, whose groups are what folders are elsewhere."""
+    """True for an HDF5 file with data of deepmd-kit, whose groups correspond to folders."""
     try:
         if not Path(path).is_file() or not h5py.is_hdf5(path):
             return False
@@ -119,7 +119,7 @@ def is_hdf5_data(path: str | PathLike) -> bool:
 
 
 def _systems(path, notes):
-    """The folders with a type.raw, ``path`` itself or those below it."""
+    """Folders with a type.raw: ``path`` itself, or folders below it."""
     if not path.exists():
         raise ValueError(f"{path}: no such folder")
     found = sorted(file.parent for depth in range(1, DEEPEST + 1) for file in path.glob("*/" * depth + "type.raw"))

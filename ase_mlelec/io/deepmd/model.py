@@ -157,7 +157,7 @@ def _fill(stored, net, sources):
 
 
 class _Fitting:
-    """The fitting nets of a file, and what of them is of no use for atoms of some types.
+    """Fitting nets of a file, and types of atoms for which the nets are not evaluated.
 
     Attributes
     ----------
@@ -219,7 +219,7 @@ class _Fitting:
         return head
 
     def _of_vacuum(self, k):
-        """Whether what the net gives without neighbors is taken off, as the energy of the lone atom is known."""
+        """Whether the output of a net without neighbors is subtracted, because the energy of the lone atom is known."""
         given = self.source.get("atom_ener") or []
         beyond = self.stored.tree.get("backend") != "TensorFlow"  # what holds for types that it does not name
         return any(energy is not None for energy in given) and (beyond if k >= len(given) else given[k] is not None)

@@ -1,4 +1,4 @@
-"""Which deepmd-kit models can be imported; the kind of model is looked at first, then what it needs."""
+"""Refusal of deepmd-kit models that cannot be imported: by the kind of model first, then by its features."""
 
 from os import PathLike
 
@@ -14,7 +14,7 @@ from ase_mlelec.quantities import QUANTITIES
 SUPPORTED = (
     "supported are se_e2_a models of energy, DOS, dipole and polarizability, without parameters of frames or atoms"
 )
-OTHER_NAMES = {"none": "linear", "gelu_tf": "gelu"}  # of activations
+OTHER_NAMES = {"none": "linear", "gelu_tf": "gelu"}  # names of activations
 
 
 def activation(name: str):

@@ -1,4 +1,4 @@
-"""What a .dp file holds: a nested dict in JSON and the arrays that it names, checked before they are used."""
+"""Contents of a .dp file: a nested dict in JSON and the arrays that it names, checked before they are used."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import torch
 
 from ase_mlelec.io.hdf5 import json_of, read_array
 
-MOST = 10**6  # of anything that is counted
+MOST = 10**6  # largest plausible count
 
 
 class Stored:

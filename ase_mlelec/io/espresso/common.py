@@ -1,4 +1,4 @@
-"""What the readers of Quantum ESPRESSO's files share: the error, text and XML, numbers as Fortran writes them."""
+"""Functions that all readers of Quantum ESPRESSO's files share: error, text and XML, numbers as Fortran writes them."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -73,7 +73,7 @@ def _expand(path, data):
 
 
 def find_file(path: str | PathLike, name: str, what: str):
-    """``path`` itself, or the file ``name`` (or name.gz) in the folder ``path`` or in the one .save folder in it."""
+    """Find a file: ``path`` itself, or ``name`` (or name.gz) in the folder ``path`` or in its only .save folder."""
     path = Path(path)
     if not path.is_dir():
         return path
@@ -106,7 +106,7 @@ def parse_xml(path: str | PathLike, text: str, program: str, problem="truncated 
 
 
 def floats(path: str | PathLike, place: str, text: str, count=None):
-    """Finite numbers [count] in a text, or EspressoError that names the place and what is no number there."""
+    """Read finite numbers [count] from a text; EspressoError names the place of a word that is no number."""
     words = (text or "").split()
     if count is not None and len(words) != count:
         raise EspressoError(

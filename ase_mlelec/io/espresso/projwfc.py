@@ -102,7 +102,7 @@ def read_projections(path: str | PathLike, *, output: str | PathLike) -> Project
     owners, is_spinor = _owners(path, output, listing, n_functions)
     weights, eigenvalues = _levels(path, states, n_kpoints, n_bands)
     site = _site_weights(path, states, n_kpoints, n_bands, owners)
-    # a band takes two electrons, that of spinors one
+    # a band holds two electrons, a band of spinors one
     return Projections(eigenvalues, (1 if is_spinor or n_spins == 4 else 2) * weights / weights.sum(), site)
 
 
@@ -130,7 +130,7 @@ def _owners(path, output, listing, n_functions):
 
 
 def _levels(path, states, n_kpoints, n_bands):
-    """Weights of the k points [K] as they stand there, and band energies [K, M] in eV."""
+    """Weights [K] of the k-points as in the file, and band energies [K, M], eV."""
     points, energies = states.findall("K-POINT"), states.findall("E")
     if not n_kpoints == len(points) == len(energies) or n_kpoints * n_bands == 0:
         raise EspressoError(

@@ -24,7 +24,7 @@ class PwResult:
         Rows.
     positions : array [N, 3], Å
     energy : float, eV
-        The total (Mermin) free energy, whose negative gradient the forces are.
+        Total (Mermin) free energy; the forces are its negative gradient.
     terms : dict of float, eV
         one_electron, hartree, xc, ion_ion, entropy (-TS) and, from XML, band; those the file has.
     forces : array [N, 3], eV/Å, or None where they were not calculated

@@ -1,4 +1,4 @@
-"""pw.x's text output, which is what people keep; it has the one-electron term as well, and fewer digits."""
+"""Reader of the text output of pw.x, which has the one-electron term in addition, and fewer digits than the XML."""
 
 import re
 from os import PathLike
@@ -28,7 +28,7 @@ FORCE_ROW = re.compile(r"^[ \t]*atom[ \t]+([\d*]+)[ \t]+type[ \t]+[\d*]+[ \t]+fo
 BLOCK = re.compile(
     r"^[ \t]*(CELL_PARAMETERS|ATOMIC_POSITIONS)[ \t]*[({]?[ \t]*(\w*)[ \t]*=?([^)}\n]*)[)}]?[ \t]*\n", re.MULTILINE
 )
-LONGEST = 500  # of a line with numbers
+LONGEST = 500  # length of a line with numbers
 TERMS = {
     "one_electron": "one-electron contribution",
     "hartree": "hartree contribution",
@@ -64,7 +64,7 @@ def parse_pw_text(path: str | PathLike, text: str) -> dict:
 
 
 class _Output:
-    """The text of one run, whose errors name the line."""
+    """Text of one run, with errors that name the line."""
 
     def __init__(self, path: str | PathLike, text: str):
         self.path, self.text = path, text
@@ -116,7 +116,7 @@ class _Output:
 
 
 def _one_run(path, text):
-    """The part of a text that is the output of pw.x, from its first line to that of another program's output."""
+    """Part of a text that is output of pw.x, from its first line to the first line of another program."""
     starts = [match.start() for match in re.finditer(r"Program PWSCF", text)]
     if not starts:
         raise EspressoError(f"{path}: not a pw.x output (no 'Program PWSCF'); give pw.x's standard output")
@@ -254,7 +254,7 @@ def _check_index(output, row, k, *found):
 
 
 def _block_rows(output, block, n_atoms):
-    """Labels and numbers [N, 3] of the rows below ATOMIC_POSITIONS; numbers [3, 3] of those below CELL_PARAMETERS."""
+    """Labels and numbers [N, 3] of the rows below ATOMIC_POSITIONS, or numbers [3, 3] of the rows below CELL_PARAMETERS."""
     named = block.group(1) == "ATOMIC_POSITIONS"
     count = n_atoms if named else 3
     names, values, position = [], [], block.end()

@@ -87,7 +87,7 @@ def parse_pw_xml(path: str | PathLike, text: str) -> dict:
 
 
 def _only(path, parent, tag):
-    """The one child of this tag, or None."""
+    """The only child with a tag, or None."""
     found = parent.findall(tag)
     if len(found) > 1:
         raise EspressoError(f"{path}: got {len(found)} times <{tag}> in <{parent.tag}>, need one; run pw.x again")
@@ -193,7 +193,7 @@ def _structure(path, parent, elements):
 
 
 def _elements(path, root):
-    """dict from species' name to element; the pseudopotential is what the calculation was done with."""
+    """Element of each species, dict by name, from its pseudopotential."""
     elements = {}
     for species in root.findall("output/atomic_species/species") or root.findall("input/atomic_species/species"):
         name, pseudo = species.get("name", "").strip(), species.findtext("pseudo_file", "").strip()
@@ -291,7 +291,7 @@ def _levels(path, out, bands):
             f"the k points have {sorted(sizes)[:4]} eigenvalues, need as many at each, and alat is "
             f"{length:g}, need a length",
         )
-    # the points move with the cell, so that their fractions are those of the structure that is stored with them
+    # the points move with the cell, so that their fractions fit the stored structure
     cell = _structure(path, out, {})[1] / units.BOHR / length
     found = np.array([floats(path, "<k_point>", _needed(path, point, "k_point").text, 3) for point in points])
     values = np.array([floats(path, "<eigenvalues>", each.text, min(sizes)) for each in levels])

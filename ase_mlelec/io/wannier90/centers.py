@@ -80,7 +80,7 @@ def positions_in(path: str | PathLike, text: str):
 
 
 def is_xyz(path: str | PathLike) -> bool:
-    """Whether the name is that of an xyz file."""
+    """Whether a name is the name of an xyz file."""
     return Path(path).name.removesuffix(".gz").endswith(".xyz")
 
 
@@ -123,7 +123,7 @@ _SITE = re.compile(rf"^ \|\s*(\S+)\s+[\d*]+{_COLUMN}{_COLUMN}{_COLUMN}\s+\|")
 
 
 def _final_state(path, text):
-    """(what is above the last final state, the final state) of a ``.wout`` text."""
+    """Split a ``.wout`` text into the part above the last final state, and the final state."""
     head, found, final = text.rpartition("Final State")
     if not (found and "Sum of centres and spreads" in final and _unit(head) and _count(head)):
         raise Wannier90Error(f"{path}: no final state; the run did not finish, or this is not a .wout file")
@@ -204,7 +204,7 @@ def _sites(path, text):
     return [row[0] for row in rows], check_size(path, "positions", fractions, "cells")
 
 
-# Whose they are
+# Assignment of centers to atoms
 
 
 def nearest_atoms(atoms: Atoms, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -70,7 +70,7 @@ def beside(path: str | PathLike, ending):
 
 
 def check_end(path: str | PathLike, text: str) -> None:
-    """Refuse a table whose last line does not end: the last digits may be missing, which makes another number."""
+    """Refuse a table whose last line does not end, because digits of its last number may be missing."""
     if not text.rstrip(" \t").endswith("\n"):
         raise Wannier90Error(
             f"{path}: truncated: the last line does not end, so that digits may be missing; copy or "
@@ -79,7 +79,7 @@ def check_end(path: str | PathLike, text: str) -> None:
 
 
 def check_size(path: str | PathLike, what: str, values, unit: str):
-    """``values`` as they came, after refusing NaN and what is beyond any physical number."""
+    """Return ``values`` unchanged; refuse NaN and numbers beyond any physical value."""
     values = np.asarray(values)
     if values.size and not (largest := abs(values).max()) < LARGEST:
         raise Wannier90Error(

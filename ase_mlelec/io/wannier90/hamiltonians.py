@@ -88,7 +88,7 @@ def read_tb(path: str | PathLike) -> RealSpace:
 
 
 def real_space(path: str | PathLike):
-    """(RealSpace, what a user should know about it, or None) of ``seed_hr.dat`` or ``seed_tb.dat``, by the name."""
+    """Read ``seed_hr.dat`` or ``seed_tb.dat``, by the name: (RealSpace, text of a warning or None)."""
     return _parsed(path, _parse_tb if Path(path).name.removesuffix(".gz").endswith("_tb.dat") else _parse_hr)
 
 
@@ -129,7 +129,7 @@ def _parsed(path, parser):
 
 
 def _without_images(path, first):
-    """What to say of a file whose images are not known, or None."""
+    """Text of a warning for a file with unknown images, or None."""
     name = re.sub(r"_(hr|tb)\.dat", "_wsvec.dat", Path(path).name)
     return (
         None

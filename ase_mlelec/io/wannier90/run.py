@@ -1,4 +1,4 @@
-"""A Hamiltonian with what the other files of its run tell: cell, centers, spin."""
+"""Hamiltonian of a Wannier90 run with data from the other files of the run: cell, centers, spin."""
 
 from dataclasses import dataclass
 from os import PathLike
@@ -30,7 +30,7 @@ class Run:
     has_input
         Whether there is a readable ``seed.win``; where it says nothing of spinors, there are none.
     notes : list of str
-        What a user should know: files that were passed over, what is missing.
+        Warnings: files that were ignored, and data that are missing.
     """
 
     hamiltonian: RealSpace
@@ -43,7 +43,7 @@ class Run:
 
 
 def read_run(path: str | PathLike) -> Run:
-    """Read ``seed_hr.dat`` or ``seed_tb.dat`` and take what they lack from the files beside them.
+    """Read ``seed_hr.dat`` or ``seed_tb.dat``, and take missing data from related files in the same folder.
 
     The cell of ``_hr.dat`` is that of ``seed.win``, else of ``seed.wout``, else of ``seed_tb.dat``; its centers are
     those of ``seed.wout``, else of ``seed_centres.xyz``. ``_tb.dat`` has both. Whether functions are spinors is told
@@ -80,7 +80,7 @@ def read_run(path: str | PathLike) -> Run:
 
 
 def _attempt(function, *arguments, notes=None):
-    """What the function returns, or None where it raises Wannier90Error, which is noted."""
+    """Call a function; returns None and notes the error where it raises Wannier90Error."""
     try:
         return function(*arguments)
     except Wannier90Error as error:
@@ -138,7 +138,7 @@ def _cell(path, blocks, texts, notes):
 
 
 def _others(path, cell, cells, notes):
-    """Note files whose cell is another one than that which is used."""
+    """Note files with a cell that differs from the chosen cell."""
     for name, other in cells.items():
         if other is not None and abs(other - cell).max() > SAME_CELL:
             notes.append(f"{name}: its cell is not that of {path}, which is used; one of them is of another run")

@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([DdEe]?[-+]?\d+)?", re.ASCII)
 
 
 class Lines:
-    """The lines of a text, read one after the other as Fortran's ``READ(*,*)`` does.
+    """Lines of a text, read one after the other as by Fortran's ``READ(*,*)``.
 
     A READ begins at a new line, takes as many lines as its values need, and ignores what is left of the last one.
     """
@@ -37,7 +37,7 @@ class Lines:
         return line
 
     def rest(self):
-        """What is left of the text."""
+        """Rest of the text."""
         return self._text[self._at :]
 
     def error(self, cause):
@@ -92,7 +92,7 @@ def numbers(path: str | PathLike, text: str, shape, start):
     Raises
     ------
     Wannier90Error
-        For another count, and for what is no finite number.
+        For a wrong count, and for words that are no finite numbers.
     """
     table = _plain(text)
     if table is None:
@@ -135,7 +135,7 @@ def _or_none(text):
 
 
 def _first_bad(text, start):
-    """(line, word) of the first word that is no finite number, or what is nearest to it."""
+    """(line, word) of the first word that is no finite number, or of the most suspicious word."""
     for number, line in enumerate(text.split("\n"), start + 1):
         for word in re.split(r"\s[!#]", line)[0].replace(",", " ").split():
             value = _or_none(word) if _NUMBER.fullmatch(word) else None
@@ -145,7 +145,7 @@ def _first_bad(text, start):
 
 
 def integers(path: str | PathLike, what: str, table):
-    """Array of a table of floats, as integers. Raises Wannier90Error for fractions and what is too large."""
+    """Convert a table of floats to integers; Wannier90Error for fractions and for numbers that are too large."""
     if not (abs(table) < LARGEST).all() or (table != np.rint(table)).any():
         bad = table[~(abs(table) < LARGEST) | (table != np.rint(table))][0]
         raise Wannier90Error(
