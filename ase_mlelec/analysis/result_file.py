@@ -177,7 +177,7 @@ class ResultFile(Mapping):
 
     @contextmanager
     def _readable(self):
-        """Whatever the HDF5 library raises as ValueError; our own errors, which name the file, go on as they are."""
+        """Context that converts errors of the HDF5 library to ValueError; errors that name the file pass unchanged."""
         try:
             yield
         except Exception as error:

@@ -114,7 +114,7 @@ def writer_of(path: str | PathLike, names, calc, resume: bool):
 
 def _images(images):
     if isinstance(images, (str, Path)):
-        return iread(str(images))  # all of them, or those that @ tells
+        return iread(str(images))  # all images, or the images after @
     return [images] if hasattr(images, "get_atomic_numbers") else images
 
 

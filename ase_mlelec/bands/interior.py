@@ -28,7 +28,7 @@ def eigenvalues(
 
 
 def bands_around(bloch: BlochSum, kpts: NDArray, *, center: float, n_bands: int) -> NDArray:
-    """Find the bands that at the first k point are nearest to an energy, eV.
+    """Find the bands that at the first k-point are nearest to an energy, eV.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def bands_around(bloch: BlochSum, kpts: NDArray, *, center: float, n_bands: int)
 
 
 def bands_within(bloch: BlochSum, kpts: NDArray, *, low: float, high: float) -> NDArray:
-    """Find all bands that enter a window of energies, eV, at one of the k points.
+    """Find all bands that enter a window of energies, eV, at one of the k-points.
 
     Returns
     -------

@@ -93,7 +93,7 @@ class OnMeshes:
         n_vectors: int = 16,
         seed: int = 0,
     ) -> KernelPolynomialDOS:
-        """Estimate the density of states of a large cell at one k point without eigenvalues.
+        """Estimate the density of states of a large cell at one k-point without eigenvalues.
 
         Parameters
         ----------

@@ -1,6 +1,6 @@
 """Neighbor limits of models from a program that keeps a fixed number of neighbors of each atom.
 
-Where an atom has more neighbors, that program leaves some out, and its results differ from those of this package.
+Where an atom has more neighbors, that program leaves some out, and its results differ from the results of this package.
 """
 
 from collections.abc import Sequence

@@ -52,7 +52,7 @@ class MalaSnapshot:
     energy : float, eV
         The total free energy.
     terms : dict of float, eV
-        Named as those of PwResult; those the file has.
+        Terms in the file, with the names of PwResult.
     n_electrons : float
     forces : array [N, 3], eV/Å
     """

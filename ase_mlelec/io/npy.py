@@ -33,7 +33,7 @@ def map_npy(path: str | PathLike, error=ValueError, kinds: str = "fiu"):
     error
         The reader's class of exceptions, for everything that is no such file or holds no numbers.
     kinds : str
-        Those of NumPy's kinds of data that are let through.
+        Accepted kinds of NumPy data.
     """
     path = Path(path)
     if not path.is_file():

@@ -5,7 +5,7 @@ import math
 import torch
 from ase.calculators.calculator import CalculatorSetupError
 
-ROOM = 1 << 26  # bytes, and LAYERS arrays, that the building of a model may take beside those of its file
+ROOM = 1 << 26  # bytes, and LAYERS arrays, that the building of a model may take in addition to its file
 LAYERS = 1000
 _ITEMSIZE = {bool: 1, torch.bool: 1, torch.float32: 4}  # of dtypes that models name; 8 bytes is the largest
 FACTORIES = {

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from ase_mlelec.physics.bloch import BlochSum, check_kpts, is_invariant
 
 DEGENERATE = 1e-6  # eV; closer levels are treated as one subspace
-_CHUNK = 2**24  # complex numbers in the matrices of one batch of k points: 256 MB
+_CHUNK = 2**24  # complex numbers in the matrices of one batch of k-points: 256 MB
 
 
 def _batches(kpts, size, n_matrices=1):
@@ -81,7 +81,7 @@ def velocity_matrices(bloch: BlochSum, kpts: NDArray, cell: NDArray, device: str
 def velocities(bloch: BlochSum, kpts: ArrayLike, cell: NDArray, device: str | torch.device = "cpu") -> tuple:
     """Slopes of the bands, dE/dk in eV Å, k in 1/Å including the 2π; divide by ħ for a velocity.
 
-    Levels that are degenerate (to 1e-6 eV) split along each direction on its own: their slopes are the eigenvalues of
+    Degenerate eigenvalues (to 1e-6 eV) split along each direction separately: their slopes are the eigenvalues of
     dH/dk within their subspace, ascending.
 
     Parameters

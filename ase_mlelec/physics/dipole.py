@@ -115,7 +115,7 @@ def in_mean_cell(dipoles: Tensor, cells: Tensor) -> Tensor:
 
     In a breathing cell a dipole on another branch is not only shifted: the shift, a charge times a cell vector, changes
     as the cell does. What this returns does not change with the branch but for a constant, so that spectra and
-    fluctuations are those of the charges that move with respect to the lattice.
+    fluctuations come from the charges that move relative to the lattice.
 
     Parameters
     ----------

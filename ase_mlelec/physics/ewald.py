@@ -126,7 +126,7 @@ def _close_pairs(scaled, cell, alpha):
     """Pairs within reach: Tensors [P], [P] of first and second atom, and [P, 3] of cell vectors to add to the second.
 
     Every pair of atoms is looked at, some rows of the matrix of pairs at a time. A pair of atoms appears in one order
-    only, a pair of an atom and its own image with both signs.
+    only, a pair of an atom and its periodic image with both signs.
     """
     reach = _image_reach(cell.cpu(), torch.tensor(alpha, dtype=cell.dtype)).int().tolist()
     images = torch.cartesian_prod(*(torch.arange(-n, n + 1.0, dtype=cell.dtype, device=cell.device) for n in reach))

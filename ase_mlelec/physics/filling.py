@@ -87,7 +87,7 @@ class Filling:
     def _root(self, n_electrons, sign, mu):
         """(μ, dN/dμ) where N(μ) = n + sign * flat, from a guess.
 
-        Newton steps; near the edges of a gap those of the logarithm, because there electrons and holes are exponential
+        Newton steps; near the edges of a gap of the logarithm, because there electrons and holes are exponential
         in μ. Bisection where they leave the bracket or fail to halve.
         """
         low, high = self.energies[0] - 50 * self.kT, self.energies[-1] + 50 * self.kT

@@ -6,7 +6,7 @@ codes. A real function is kept as the half spectrum of torch.fft.rfftn, [G1, G2,
 On an axis with an even number of points the Nyquist frequency has no sign. It counts as in the trigonometric
 interpolation of the grid values: odd powers of it vanish, even powers remain. A gradient therefore has no Nyquist
 component, and the Laplacian has the diagonal one only, which keeps every result real and free of a preferred direction
-in skewed cells. A density that is cut off at a sphere, as that of a plane-wave code, has no such components.
+in skewed cells. The density of a plane-wave code, which is cut off at a sphere, has no such components.
 """
 
 import functools
@@ -164,7 +164,7 @@ def superpose(
     -------
     Tensor [G1, G2, G3], electrons/Å^3
         Differentiable with respect to positions and cell; it dips below zero where the waves do not resolve the atom,
-        as that of the plane-wave code does.
+        like the density of the plane-wave code.
 
     Raises
     ------

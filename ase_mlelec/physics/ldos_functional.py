@@ -90,7 +90,7 @@ def free_energy(
     Returns
     -------
     FreeEnergy
-        ``terms`` are those of ``total_energy.from_dos_and_density``.
+        ``terms`` are the terms of ``total_energy.from_dos_and_density``.
 
     Raises
     ------

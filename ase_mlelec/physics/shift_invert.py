@@ -222,7 +222,7 @@ def _block_lanczos(solve, size, n, known, residual):
 
 
 def _orthogonal(block, basis):
-    """(orthonormal vectors orthogonal to a basis, what of them the block is made of)"""
+    """Orthonormal vectors orthogonal to a basis, and coefficients of the block in these vectors."""
     size = np.linalg.norm(block, axis=0).max()
     for _ in range(2):  # once is not enough against rounding
         block = block - basis @ _overlap(basis, block)

@@ -50,7 +50,7 @@ def infrared(
         \alpha(\omega) n(\omega) = \frac{\beta}{6 \varepsilon_0 c V}
         \int \langle \dot M(0) \cdot \dot M(t) \rangle \, e^{-i\omega t} \, dt
 
-    The derivative is that of the band-limited series through the frames, exact below the Nyquist frequency; a constant
+    The derivative belongs to the band-limited series through the frames, exact below the Nyquist frequency; a constant
     added to the dipoles, such as by another origin or branch, has no effect.
 
     Parameters

@@ -6,7 +6,7 @@ r"""Total free energy of electrons and ions from the local density of states, wi
 
 E_b is the band energy, U the Hartree energy, V_xc = ∫ n v_xc, and V_ii the energy of the ions in a neutralizing
 background. Pseudopotentials appear nowhere: what they do is inside the eigenvalues, and therefore in E_b, so that
-energies must be those of the DFT code and never relative to the Fermi level.
+energies must be on the absolute scale of the DFT code, never relative to the Fermi level.
 
 References: Ellis et al. 2021, Eq. (9).
 """
@@ -114,7 +114,7 @@ def from_dos_and_density(
 
     Notes
     -----
-    the other arguments, the result and the errors are those of from_ldos
+    the other arguments, the result and the errors are as in from_ldos
 
     References
     ----------

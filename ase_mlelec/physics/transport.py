@@ -2,7 +2,7 @@
 
 Conductivity and joint DOS follow from H(R) alone. The position operator between Wannier functions, ``<0|r|R>``, is
 needed for Berry curvature; without it the terms that come from H(k) alone are left. They depend on the choice of the
-home cells of the functions at a single k point, while their integral over filled bands does not.
+home cells of the functions at a single k-point, while their integral over filled bands does not.
 """
 
 from collections.abc import Sequence

@@ -84,7 +84,7 @@ class CalculatorContract:
         return {}
 
     def pair_of_calculators(self, model):
-        """(calculator of a structure, calculator of its double); they differ where meshes of k points must."""
+        """(calculator of a structure, calculator of its double); they differ where meshes of k-points must."""
         calculator = self.make_calculator(model)
         return calculator, calculator
 
@@ -319,7 +319,7 @@ class CalculatorContract:
         assert committee.uncertainty == {}
 
     def test_committee_gives_mean_and_spread(self):
-        """Linear quantities are means; the Fermi level is that of the mean DOS and left out here."""
+        """Linear quantities are means; the Fermi level is left out, because it follows from the mean DOS."""
         models, atoms = [self.make_model(seed) for seed in (0, 1, 2)], self.make_atoms()
         members = [self.values(self.make_calculator(model), atoms) for model in models]
         committee = self.make_calculator(models)
@@ -339,7 +339,7 @@ HOOKS = ("electronic_results", "evaluate")  # written by subclasses, called by t
 
 
 def public_functions(cls: type) -> list[tuple[str, Callable]]:
-    """Return the constructor and public methods of a class, without what ASE wrote and those that only refuse."""
+    """Return the constructor and public methods of a class, without methods of ASE and methods that only refuse."""
     given = GIVEN_SIGNATURES + HOOKS
     names = ["__init__", *(name for name in dir(cls) if name[0] != "_" and name not in given)]
     members = ((name, inspect.getattr_static(cls, name)) for name in names)

@@ -30,7 +30,8 @@ def standardize_heads(model: Model, frames: Frames, names: Sequence[str] | None 
 
     Features get zero mean and unit spread, or the weights of the descriptor. Sums over atoms get their least-squares
     composition as bias, values of atoms their mean by species, tensors of centers the best constant coefficients of
-    their basis; the spread around the bias is the scale of a head's output, for energies at least that of the forces.
+    their basis. The spread around the bias is the scale of a head's output; for energies it is at least the root mean
+    square force times 1 Å.
 
     Frames without the label of a head have no part in its bias and its scale.
 

@@ -13,7 +13,7 @@ def from_power_spectrum(species, **options) -> ACE:
 def present_arguments(
     *, cutoff=6.0, n_pair=12, n_radial=5, l_max=8, near=0.0, roughest=9.0, roughest_5=0.0, **others
 ) -> dict:
-    """Arguments of ACE (JSON types) from those of the former class PowerSpectrum.
+    """Arguments of ACE (JSON types) from the arguments of the former class PowerSpectrum.
 
     Parameters
     ----------

@@ -70,7 +70,7 @@ class Program:
     # forward ---------------------------------------------------------------------------------------------------------
 
     def _powers(self):
-        """Rows Re, Im of a^p s^n, by n, then p; beside the first ones those of b^q, and w b^q."""
+        """Rows Re, Im of a^p s^n, by n, then p; next to the first rows also b^q, and w b^q."""
         n, rows = self.tables.twojmax, self.tables.n_rows
         both = self.array("powers", sum(rows), 2, *self.shape)
         both[0] = 1.0

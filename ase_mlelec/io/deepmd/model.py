@@ -134,7 +134,7 @@ def _statistics(path, stored, source, n, n_slots):
 
 
 def _excluded_pairs(stored, tree, species):
-    """Those of the model leave slots empty, those of the descriptor take theirs.
+    """Pairs that the model excludes leave slots empty, pairs that the descriptor excludes take their slots.
 
     A descriptor that was trained with TensorFlow has no slots for them at all, which its converter does not tell.
     """
@@ -239,7 +239,7 @@ class _Fitting:
         head = (
             TensorHead(*shape, **options, full=full) if source["type"] == "polar" else VectorHead(*shape, **options)
         ).double()
-        first = int(source["type"] == "polar")  # the output before those that multiply rows: the isotropic part
+        first = int(source["type"] == "polar")  # the isotropic part comes before the outputs that multiply rows
         for place, k in enumerate(centers):
             weight, bias = head.nets.last[place].weight.zero_(), head.nets.last[place].bias.zero_()
             if k not in self.without_net:

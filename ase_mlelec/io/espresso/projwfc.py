@@ -66,7 +66,7 @@ def _broaden(levels, weights, energies, width):
 def read_projections(path: str | PathLike, *, output: str | PathLike) -> Projections:
     """Read projwfc.x: ``atomic_proj.xml`` (path: the file, prefix.save or the folder that holds one) and its text
     ``output`` (which atom owns which atomic function; the XML does not say). Non-polarized, noncollinear and
-    spin-orbit runs; the format is that of Quantum ESPRESSO 6.4 and later.
+    spin-orbit runs, in the format of Quantum ESPRESSO 6.4 and later.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def read_projections(path: str | PathLike, *, output: str | PathLike) -> Project
     Raises
     ------
     EspressoError
-        For missing, damaged or spin-polarized files and those of other runs.
+        For missing, damaged or spin-polarized files, and files of other runs.
     """
     path = find_file(path, "atomic_proj.xml", WHAT_TO_GIVE)
     text, listing = read_text(path, WHAT_TO_GIVE), read_text(output, WHAT_TO_GIVE)

@@ -19,7 +19,7 @@ from ase_mlelec.io.espresso.common import (
     element,
 )
 
-# "!!" is the energy of hybrid functionals with the exchange operator converged too, "!" that of each step towards it
+# "!!" marks the energy of a hybrid functional with a converged exchange operator, "!" the energy of each step before
 MARK = re.compile(r"^(!{1,2})[ \t]+total energy[ \t]+=[ \t]*(\S*)[ \t]*(\S*)", re.MULTILINE)
 DECIMAL = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+)(?:[EeDd][-+]?\d+)?")  # of numbers that may touch: -100.1-200.2
 LATTICE_ROW = re.compile(r"^[ \t]*a\(([123])\) = \((.*)\)", re.MULTILINE)

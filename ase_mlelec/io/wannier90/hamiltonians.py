@@ -34,7 +34,7 @@ class RealSpace(NamedTuple):
     cell : array [3, 3], Å
         Rows, or None.
     spin_degeneracy
-        1 or 2 where the file tells it (those that write_hr and write_tb wrote), or None.
+        1 or 2 where the file has it (files of write_hr and write_tb), or None.
     folded
         Whether the file is one of write_hr or write_tb, which is complete without other files.
     """
@@ -58,7 +58,7 @@ def read_hr(path: str | PathLike) -> RealSpace:
     Raises
     ------
     Wannier90Error
-        For damaged files, degeneracies that do not belong to a mesh of k points, H(R) that differs from H(-R)† by more
+        For damaged files, degeneracies that do not belong to a mesh of k-points, H(R) that differs from H(-R)† by more
         than 1e-4 eV, and images of another run.
 
     Notes

@@ -45,8 +45,8 @@ class Run:
 def read_run(path: str | PathLike) -> Run:
     """Read ``seed_hr.dat`` or ``seed_tb.dat``, and take missing data from related files in the same folder.
 
-    The cell of ``_hr.dat`` is that of ``seed.win``, else of ``seed.wout``, else of ``seed_tb.dat``; its centers are
-    those of ``seed.wout``, else of ``seed_centres.xyz``. ``_tb.dat`` has both. Whether functions are spinors is told
+    The cell for ``_hr.dat`` comes from ``seed.win``, else from ``seed.wout``, else from ``seed_tb.dat``; the centers come
+    from ``seed.wout``, else from ``seed_centres.xyz``. ``_tb.dat`` has both. Whether functions are spinors is told
     by ``seed.win`` alone. A file beside the Hamiltonian that is damaged or of another run is passed over and noted.
 
     Returns

@@ -121,7 +121,7 @@ def _plain(text):
 
 
 def _cleaned(text):
-    """A text without what may stand behind numbers, commas and D exponents; as it is where a number is not finite."""
+    """Remove comments and commas from a text, and write D exponents as E; unchanged where a number is not finite."""
     if _NOT_FINITE.search(text):
         return text
     return _BEHIND.sub("", text.replace(",", " ")).translate({ord("D"): "E", ord("d"): "e"})

@@ -41,7 +41,7 @@ def one_line(error, table, schema) -> str:
     table : dict
         The table that was validated.
     schema : dict
-        JSON schema of it.
+        JSON schema of the table.
     """
     found = error.errors(include_url=False, include_input=False)
     first = min(found, key=lambda mistake: ORDER.index(mistake["type"]) if mistake["type"] in ORDER else len(ORDER))

@@ -47,7 +47,7 @@ def train_frames(config, progress=True):
         for quantity in config.wanted
     ]
     model.cpu()
-    model.metadata = described  # the error of a dipole depends on the charges, that of an energy on the core
+    model.metadata = described  # errors of dipoles depend on the charges, errors of energies on the core
     protect_trained(model, parts, config)
     held_out = {
         name: errors(model, part)
