@@ -186,7 +186,7 @@ class WatchesRange(PresentStructure):
 
     @property
     def on_extrapolation(self) -> OnExtrapolation:
-        """Reaction to structures unlike the training data: "warn", "raise" or "ignore\"."""
+        """Reaction to structures unlike the training data: "warn", "raise" or "ignore", see OnExtrapolation."""
         return self._beyond.what
 
     @on_extrapolation.setter

@@ -15,7 +15,7 @@ LARGEST = 1e100  # largest number, so that it stays finite in other units
 
 
 def read_text(path: str | PathLike, remedy: str, error=ValueError):
-    """Contents of a text file, which may be compressed by gzip; lines end in "\\n", bytes that are no UTF-8 replaced.
+    r"""Contents of a text file, which may be compressed by gzip; lines end in "\n", bytes that are no UTF-8 replaced.
 
     Parameters
     ----------

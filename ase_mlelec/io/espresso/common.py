@@ -32,7 +32,7 @@ def damaged(place: str | PathLike, what: str):
 
 
 def read_text(path: str | PathLike, what: str):
-    """The text of a file, which may be compressed by gzip; line ends as "\\n", bytes that are no UTF-8 replaced.
+    r"""The text of a file, which may be compressed by gzip; line ends as "\n", bytes that are no UTF-8 replaced.
 
     Parameters
     ----------
