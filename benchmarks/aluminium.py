@@ -26,9 +26,9 @@ from ase_mlelec.data.grid_forces import ForceData
 from ase_mlelec.data.grid_points import GridData
 from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.train.config import read_config
+from ase_mlelec.train.ldos.descent import refit_last_layer
 from ase_mlelec.train.ldos.errors import free_energy, ldos_errors
 from ase_mlelec.train.ldos.label_refit import refit_with_labels
-from ase_mlelec.train.ldos.refit import refit_last_layer
 from ase_mlelec.train.ldos.standardize import fit_zero
 from ase_mlelec.train.recipes.ldos import describe_ldos, fit_ldos_model, new_ldos_model
 

@@ -21,11 +21,18 @@ from ase.calculators.calculator import (
 
 from ase_mlelec.bundle import load_model
 from ase_mlelec.calculators.evaluation import EvaluatesModels
-from ase_mlelec.calculators.extrapolation import Extrapolation, OnExtrapolation, as_choice
-from ase_mlelec.calculators.neighbor_limits import NeighborLimits
+from ase_mlelec.calculators.extrapolation import Extrapolation, NeighborLimits, OnExtrapolation, as_choice
 from ase_mlelec.calculators.no_bands import NoBands
-from ase_mlelec.calculators.options import as_device, as_dtype, check_skin
-from ase_mlelec.calculators.parameters import FIXED, StatesParameters, fingerprint, name_of, stated
+from ase_mlelec.calculators.parameters import (
+    FIXED,
+    StatesParameters,
+    as_device,
+    as_dtype,
+    check_skin,
+    fingerprint,
+    name_of,
+    stated,
+)
 from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, has_volume
 from ase_mlelec.calculators.present import torch_as_usual
 from ase_mlelec.edges import EdgeCache
@@ -254,7 +261,3 @@ class MLElecCalculator(NoBands, StatesParameters, EvaluatesModels, Calculator):
             if self._asked is None and self._candidates():
                 self._present()
             return self._uncertainty
-
-    @uncertainty.setter
-    def uncertainty(self, spreads: dict[str, Any]) -> None:
-        self._uncertainty = spreads

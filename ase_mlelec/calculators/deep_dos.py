@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_mlelec.calculators.base import MLElecCalculator
-from ase_mlelec.calculators.options import check_temperature
+from ase_mlelec.calculators.parameters import check_temperature
 from ase_mlelec.calculators.spectra import dos_by_atom
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.model import Model

@@ -24,6 +24,7 @@ WATCH_EVERY = 10  # evaluations between two comparisons with the range of the tr
 class EvaluatesModels(WatchesRange):
     """Mix-in of calculators that evaluates atomic energies with gradients, and electronic quantities, of all models."""
 
+    evaluates_together = True  # several structures; otherwise one uses the processor well alone
     device: torch.device
     potential: Any  # ASE calculator, or None
 
@@ -60,6 +61,11 @@ class EvaluatesModels(WatchesRange):
         -------
         iterator over ``images``
         """
+        if not self.evaluates_together:
+            for image in images:
+                self._present(image)
+                yield image
+            return
         asked = [name in POTENTIAL_PROPERTIES for name in properties]
         with self._one_call():
             edges, members, values = self._evaluate_together(images, asked)

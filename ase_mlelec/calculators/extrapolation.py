@@ -1,6 +1,9 @@
 """Warnings about structures unlike the training data, once of each kind, and counts of such structures."""
 
 import copy
+import sys
+import warnings
+from collections.abc import Sequence
 from enum import StrEnum
 
 import numpy as np
@@ -10,12 +13,22 @@ from ase.calculators.calculator import CalculationFailed, CalculatorSetupError
 from torch import Tensor
 
 from ase_mlelec.calculators.present import PresentStructure
-from ase_mlelec.calculators.warn import warn_caller
-from ase_mlelec.descriptors.base import Environment
+from ase_mlelec.descriptors.base import Environment, species_table
 from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
 from ase_mlelec.safety import OUTER, TrainingRange
 from ase_mlelec.system import System
+
+INSIDE = ("ase", "ase_mlelec", "contextlib", "torch")
+
+
+def warn_caller(message: str) -> None:
+    """Warn at the line of the user's program that called this package, directly or through ASE."""
+    frame, level = sys._getframe(1), 2  # level 1 is this function
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in INSIDE:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
+
 
 CHUNK = 256  # centers at a time
 NEIGHBORS, ATOMS, STRUCTURES = 1.25, 1.6, 1.4  # a warning is given above these measures of TrainingRange
@@ -257,3 +270,54 @@ class WatchesRange(PresentStructure):
         for environment in environments:
             seen.add(environment)
         self._check_range(quantity, seen, system, edges)
+
+
+class NeighborLimits:
+    """Check of the numbers of neighbors against ``most_neighbors`` {symbol: number} in the metadata of models.
+
+    Parameters
+    ----------
+    models : sequence of Model
+    """
+
+    def __init__(self, models: Sequence[Model]):
+        self.reach = max(model.descriptor.cutoff for model in models)  # cutoff of the edges
+        self.limited = [model for model in models if isinstance(model.metadata.get("most_neighbors"), dict)]
+
+    def check(self, system: System, edges: Edges, *, on_excess: OnExtrapolation) -> None:
+        """Warn, once for each model, where a center has more neighbors of a species than the limit of the model.
+
+        Raises
+        ------
+        CalculationFailed
+            With "raise".
+        """
+        if on_excess == OnExtrapolation.IGNORE:
+            return
+        for model in list(self.limited):
+            near = edges if model.descriptor.cutoff >= self.reach else edges.closer_than(model.descriptor.cutoff)
+            message = excess(model, system, near)
+            if message and on_excess == OnExtrapolation.RAISE:
+                raise CalculationFailed(message)
+            if message:
+                self.limited.remove(model)  # one warning per model
+                warn_caller(message)
+
+
+def excess(model: Model, system: System, edges: Edges) -> str | None:
+    """Describe the center and species that exceed the limit most; None where no center exceeds it."""
+    limits = [model.metadata["most_neighbors"].get(symbol) for symbol in model.species]
+    if not all(isinstance(limit, int) for limit in limits) or not len(edges.center):
+        return None
+    kinds = species_table(model.species).to(system.numbers.device)[system.numbers]
+    group = edges.center * len(limits) + kinds.index_select(0, edges.neighbor)
+    found = torch.bincount(group, minlength=edges.n_centers * len(limits)).reshape(-1, len(limits)).amax(dim=0).tolist()
+    most = [(n, limit, symbol) for n, limit, symbol in zip(found, limits, model.species) if n > limit]
+    if not most:
+        return None
+    n, limit, symbol = max(most, key=lambda each: each[0] / max(each[1], 1))
+    return (
+        f"an atom has {n} neighbors of {symbol} within {model.descriptor.cutoff:g} Å, the program that the model was "
+        f"trained with ({model.metadata.get('origin', 'unknown')}) keeps the nearest {limit} (its sel) and drops the "
+        "others: it gives other results here, and the model was not trained for this; train with a larger sel"
+    )

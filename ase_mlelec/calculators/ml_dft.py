@@ -3,7 +3,7 @@
 import copy
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
@@ -17,12 +17,9 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from ase_mlelec.calculators.base import MLElecCalculator, ModelLike
-from ase_mlelec.calculators.close_pairs import close_pairs, held_apart, repulsion
 from ase_mlelec.calculators.extrapolation import NEIGHBORS, OnExtrapolation
-from ase_mlelec.calculators.ldos_integrals import LDOSIntegrals
-from ase_mlelec.calculators.ldos_models import check_ldos_models
-from ase_mlelec.calculators.options import check_temperature
-from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES
+from ase_mlelec.calculators.ldos_integrals import LDOSIntegrals, check_ldos_models, close_pairs, held_apart, repulsion
+from ase_mlelec.calculators.parameters import HasElectronicTemperature, check_temperature
 from ase_mlelec.calculators.spectra import total_dos
 from ase_mlelec.io.cube import write_cube
 from ase_mlelec.physics import fermi
@@ -34,7 +31,7 @@ MOST_POINTS = 10**6  # grid points per atom; crystals have 50 to 1000
 TERMS = ("band", "entropy", "hartree", "xc", "xc_potential", "ion_ion", "total")
 
 
-class MLDFTCalculator(MLElecCalculator):
+class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
     """Calculator of the total (Mermin) free energy A of electrons and ions from the local density of states (LDOS).
 
     Forces and stress are exact derivatives of A. The grid spacing is that of the training data, as nearly as whole
@@ -69,6 +66,7 @@ class MLDFTCalculator(MLElecCalculator):
     """
 
     needs = ("ldos",)
+    evaluates_together = False  # one grid uses the processor well alone
     electronic = ("fermi_level",)
     settable = ("electronic_temperature", "fermi_level", *MLElecCalculator.settable)
     atoms_came_first = ("get_fermi_level",)
@@ -104,18 +102,6 @@ class MLDFTCalculator(MLElecCalculator):
         check_ldos_models(self.models)
 
     @property
-    def electronic_temperature(self) -> float:
-        """Temperature of the electrons, K."""
-        return self._temperature
-
-    @electronic_temperature.setter
-    def electronic_temperature(self, temperature: float) -> None:
-        check_temperature(temperature)
-        with self._one_call():
-            self._temperature = float(temperature)
-            self._keep_the_prediction()
-
-    @property
     def fermi_level(self) -> float | None:
         """Fixed Fermi level, eV, or None where it is solved for; see get_fermi_level."""
         return self._fixed_mu
@@ -126,12 +112,12 @@ class MLDFTCalculator(MLElecCalculator):
             raise CalculatorSetupError(f"got fermi_level={mu!r} eV; give a number, or None to solve for it")
         with self._one_call():
             self._fixed_mu: Any = mu
-            self._keep_the_prediction()
+            self._drop_electronic()
 
-    def _keep_the_prediction(self):
+    def _drop_electronic(self):
         """Drop the results that depend on temperature or Fermi level."""
         kept = {key: self._extra[key] for key in ("coordinates", "means", "features") if key in self._extra}
-        self.results, self._extra, self.uncertainty = {}, kept, {}
+        self.results, self._extra, self._uncertainty = {}, kept, {}
 
     @property
     def energies(self) -> NDArray:
@@ -225,14 +211,6 @@ class MLDFTCalculator(MLElecCalculator):
         return self.get_terms()
 
     # evaluation -------------------------------------------------------------------------------------------------
-
-    def each_of(
-        self, images: Sequence[Atoms], *, properties: Sequence[str] = tuple(POTENTIAL_PROPERTIES)
-    ) -> Iterator[Atoms]:
-        """Make each image the present structure in turn; one grid uses the processor well alone."""
-        for image in images:
-            self._present(image)
-            yield image
 
     def _potential_properties(self):
         return super()._potential_properties() if self.potential is not None else list(OWN_PROPERTIES)

@@ -24,17 +24,12 @@ class NoBands:
         "MLDFTCalculator for densities of states"
     )
 
-    band_structure = _refusing("band_structure")
-    get_fermi_level = _refusing("get_fermi_level")
-    get_eigenvalues = _refusing("get_eigenvalues")
-    get_occupation_numbers = _refusing("get_occupation_numbers")
-    get_ibz_k_points = _refusing("get_ibz_k_points")
-    get_bz_k_points = _refusing("get_bz_k_points")
-    get_bz_to_ibz_map = _refusing("get_bz_to_ibz_map")
-    get_k_point_weights = _refusing("get_k_point_weights")
-    get_number_of_bands = _refusing("get_number_of_bands")
-    get_number_of_spins = _refusing("get_number_of_spins")
-    get_spin_polarized = _refusing("get_spin_polarized")
+
+for _name in (
+    "band_structure get_fermi_level get_eigenvalues get_occupation_numbers get_ibz_k_points get_bz_k_points "
+    "get_bz_to_ibz_map get_k_point_weights get_number_of_bands get_number_of_spins get_spin_polarized"
+).split():
+    setattr(NoBands, _name, _refusing(_name))
 
 
 def is_refusal(method) -> bool:

@@ -76,17 +76,8 @@ class PresentStructure:
         known = self.atoms
         if known is None or not isinstance(atoms, Atoms):
             return compare_atoms(known, atoms, tol)
-        arrays: Any = atoms.arrays
-        same = {
-            name
-            for name in all_changes
-            if np.array_equal(known.arrays.get(name), arrays.get(name)) and name not in ("cell", "pbc")
-        }
-        same |= {
-            name
-            for name, first, second in (("cell", known.cell.array, atoms.cell.array), ("pbc", known.pbc, atoms.pbc))
-            if np.array_equal(first, second)
-        }
+        before, now = ({**each.arrays, "cell": each.cell.array, "pbc": each.pbc} for each in (known, atoms))
+        same = {name for name in all_changes if np.array_equal(before.get(name), now.get(name))}
         return compare_atoms(known, atoms, tol, same | set(self.ignored_changes))
 
     # the call in progress ---------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Calculator of the Hamiltonian, bands and density of states of layered crystals."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
 from ase_mlelec.calculators.base import MLElecCalculator, ModelLike
 from ase_mlelec.calculators.extrapolation import OnExtrapolation
-from ase_mlelec.calculators.options import check_temperature
-from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES
+from ase_mlelec.calculators.parameters import HasElectronicTemperature, check_temperature
 from ase_mlelec.calculators.spectra import total_dos
 from ase_mlelec.edges import Edges
 from ase_mlelec.physics import fermi
@@ -36,7 +35,7 @@ TEMPERATURE = 300.0  # K, default temperature of the electrons
 BANDS = ("eigenvalues", "ibz_kpoints", "kpoint_weights", "nbands", "nkpts", "nspins")
 
 
-class WannierTBCalculator(MLElecCalculator):
+class WannierTBCalculator(HasElectronicTemperature, MLElecCalculator):
     """Calculator of the Wannier tight-binding Hamiltonian H(R) of layered crystals, and of bands and spectra.
 
     Energy, forces and stress come from the energy head of the model, or from ``potential``. Electronic energies are
@@ -66,6 +65,7 @@ class WannierTBCalculator(MLElecCalculator):
     """
 
     needs = ("hamiltonian",)
+    evaluates_together = False
     electronic = (*BANDS, "fermi_level")
     settable = ("kpts", "electronic_temperature", *MLElecCalculator.settable)
     atoms_came_first = ("get_fermi_level",)
@@ -108,26 +108,6 @@ class WannierTBCalculator(MLElecCalculator):
                     "the models of a committee have different functions or cutoffs; train them on one kind of data"
                 )
 
-    def each_of(
-        self, images: Sequence[Atoms], *, properties: Sequence[str] = tuple(POTENTIAL_PROPERTIES)
-    ) -> Iterator[Atoms]:
-        """Make each image the present structure in turn."""
-        for image in images:
-            self._present(image)
-            yield image
-
-    @property
-    def electronic_temperature(self) -> float:
-        """Temperature of the electrons, K."""
-        return self._temperature
-
-    @electronic_temperature.setter
-    def electronic_temperature(self, temperature: float) -> None:
-        check_temperature(temperature)
-        with self._one_call():
-            self._temperature = float(temperature)
-            self._drop_bands()
-
     @property
     def kpts(self) -> tuple[int, int, int] | NDArray:
         """Mesh (three ints) or k-points [K, 3] of the eigenvalues."""
@@ -145,9 +125,9 @@ class WannierTBCalculator(MLElecCalculator):
                 raise CalculatorSetupError(
                     f"got kpts={kpts!r}; give three positive integers, k points [K, 3] or a BandPath"
                 ) from None
-            self._drop_bands()
+            self._drop_electronic()
 
-    def _drop_bands(self):
+    def _drop_electronic(self):
         """Drop the results that depend on k-points or temperature; the Hamiltonian is kept."""
         for name in (*BANDS, "fermi_level"):
             self.results.pop(name, None)

@@ -5,8 +5,7 @@ from ase_mlelec.heads.base import Blocks, Head, HeadOfPairs
 from ase_mlelec.heads.hamiltonian.blocks import HamiltonianHead
 from ase_mlelec.heads.scalar import ScalarHead
 from ase_mlelec.heads.spectrum import LDOSHead, SpectrumHead
-from ase_mlelec.heads.tensor import TensorHead
-from ase_mlelec.heads.vector import VectorHead
+from ase_mlelec.heads.vector import TensorHead, VectorHead
 from ase_mlelec.physics.energy_zero import EnergyZero
 from ase_mlelec.quantities import HEADS
 

@@ -17,7 +17,7 @@ def numpy_or_torch(function: Callable) -> Callable[..., Any]:
 
     One tensor among the arguments is enough to get float64 tensors back, on its device and in its autograd graph;
     otherwise the results are NumPy arrays, and Python floats where they have no dimension. None passes untouched, and
-    so does what belongs to a parameter whose default is a string.
+    so does what belongs to a parameter whose default is a string or that is annotated as ``str | None``.
 
     Raises
     ------
@@ -25,7 +25,11 @@ def numpy_or_torch(function: Callable) -> Callable[..., Any]:
         With the argument's name, for what is not numbers.
     """
     signature = inspect.signature(function)
-    names = {name for name, parameter in signature.parameters.items() if isinstance(parameter.default, str)}
+    names = {
+        name
+        for name, parameter in signature.parameters.items()
+        if isinstance(parameter.default, str) or parameter.annotation == str | None
+    }
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):

@@ -137,7 +137,6 @@ def run_loop(
         When a loss, a gradient, a parameter or an error is not finite.
     """
     run = Run(problem, schedule, steps, checkpoint)
-    run = Run(problem, schedule, steps, checkpoint)
     with tqdm(total=steps, initial=run.step, disable=None if progress else True, unit=f" {unit}", mininterval=2) as bar:
         while run.step < steps and not schedule.ended(run.rate):
             validates = (run.step + 1) % interval == 0 or run.step + 1 == steps

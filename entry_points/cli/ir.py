@@ -36,7 +36,7 @@ def add_arguments(parser):
 def run(arguments):
     import numpy as np
 
-    from ase_mlelec.physics import dipole, spectra, time_series
+    from ase_mlelec.physics import dipole, spectra
 
     read = read_recorded if arguments.file.endswith((".h5", ".hdf5")) else read_trajectory
     times, dipoles, cells, temperatures = read(arguments.file)
@@ -57,7 +57,7 @@ def run(arguments):
 
     wavenumbers, alpha_n = absorption(dipoles)
     error = None
-    if time_series.finest_resolution((len(dipoles) // BLOCKS - 1) * step) <= arguments.resolution:
+    if spectra.finest_resolution((len(dipoles) // BLOCKS - 1) * step) <= arguments.resolution:
         error = spectra.block_error(lambda part: absorption(part)[1], dipoles, BLOCKS)[1]
     print(
         f"{len(dipoles)} frames every {step:g} fs, {temperature:.0f} K, {volume:.1f} Å^3: largest at "

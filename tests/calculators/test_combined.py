@@ -6,7 +6,7 @@ from ase.io import read, write
 from small_models import random_model
 
 from ase_mlelec import CombinedCalculator, DeepDOSCalculator, DeepPotCalculator
-from ase_mlelec.edges import cache as edges_module
+from ase_mlelec.edges import edges as edges_module
 from ase_mlelec.testing import random_atoms
 
 

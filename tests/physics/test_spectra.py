@@ -7,7 +7,7 @@ import pytest
 import scipy.constants as si
 import torch
 
-from ase_mlelec.physics import dipole, spectra, time_series
+from ase_mlelec.physics import dipole, spectra
 
 STEP, TEMPERATURE, VOLUME = 0.5, 300.0, 900.0  # fs, K, Å^3
 ANGULAR = 2e-13 * np.pi * si.c  # rad/fs per cm^-1
@@ -161,7 +161,7 @@ def test_defaults_fit_the_trajectory():
 
 
 def test_finest_resolution():
-    finest = time_series.finest_resolution(STEP * 2000)
+    finest = spectra.finest_resolution(STEP * 2000)
     assert finest == pytest.approx(1 / (si.c * 100 * STEP * 2000 * si.femto), rel=1e-12)
     spectra.infrared(DIPOLES[:2001], STEP, TEMPERATURE, VOLUME, resolution=finest * (1 + 1e-9))
     with pytest.raises(ValueError, match="run 1.0 times as long"):

@@ -19,9 +19,8 @@ from ase_mlelec.model import Model
 from ase_mlelec.train.checkpoint import load_checkpoint
 from ase_mlelec.train.config import parse_config, read_config
 from ase_mlelec.train.finite import Diverged
-from ase_mlelec.train.ldos.descent import LDOSLoss, LDOSProblem, fit_ldos
+from ase_mlelec.train.ldos.descent import LDOSLoss, LDOSProblem, fit_ldos, refit_last_layer
 from ase_mlelec.train.ldos.errors import ldos_errors, mean_ldos_errors
-from ase_mlelec.train.ldos.refit import refit_last_layer
 from ase_mlelec.train.ldos.standardize import SMALLEST, fit_zero, standardize_ldos
 from ase_mlelec_entry_points.cli.main import main
 

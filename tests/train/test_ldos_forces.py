@@ -18,7 +18,7 @@ from ase_mlelec.heads import EnergyZero, LDOSHead
 from ase_mlelec.testing import five_point
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.ldos import label_refit as ldos_forces
-from ase_mlelec.train.ldos.descent import LDOSLoss
+from ase_mlelec.train.ldos.descent import LDOSLoss, normal_equations, refit_last_layer
 from ase_mlelec.train.ldos.errors import ldos_errors
 from ase_mlelec.train.ldos.label_refit import (
     energy_metric,
@@ -29,7 +29,6 @@ from ase_mlelec.train.ldos.label_refit import (
     projected_forces,
     refit_with_labels,
 )
-from ase_mlelec.train.ldos.refit import normal_equations, refit_last_layer
 from ase_mlelec.train.ldos.standardize import standardize_ldos
 from ase_mlelec.train.recipe import train
 

@@ -23,10 +23,36 @@ from ase_mlelec.edges import Edges
 from ase_mlelec.heads.base import Blocks, HeadOfPairs
 from ase_mlelec.heads.hamiltonian.assemble import elements
 from ase_mlelec.heads.hamiltonian.hopping import FADE, REFLECTIONS, Hopping, View
-from ase_mlelec.heads.hamiltonian.interface_dipole import interface_features, layer_shifts
 from ase_mlelec.heads.hamiltonian.onsite import OnsiteBlocks
 from ase_mlelec.heads.hamiltonian.orbitals import AtomicFunctions, reflected_block
 from ase_mlelec.nets import constructor_arguments, map_by_species
+
+
+def interface_features(layers: Layers, reference_areas) -> Tensor:
+    """Features [L - 1, 2] of the interfaces: strain difference and logarithm of the ratio of atoms, below - above.
+
+    Parameters
+    ----------
+    reference_areas : dict of float, Å^2 per atom
+        Area of the unstrained layer of every formula; layers of other formulas count as unstrained.
+    """
+    strain = torch.stack(
+        [
+            0.5 * (area / reference_areas[formula]).log() if formula in reference_areas else torch.zeros_like(area)
+            for area, formula in zip(layers.areas, layers.formulas)
+        ]
+    )
+    count = torch.tensor(layers.n_atoms, dtype=torch.float64).log()
+    return torch.stack([strain[:-1] - strain[1:], count[:-1] - count[1:]], dim=1)
+
+
+def layer_shifts(steps: Tensor):
+    """Potential shift [L] of every layer, eV, from the steps D [L - 1] at the interfaces."""
+    shifts = torch.zeros(len(steps) + 1, dtype=torch.float64)
+    for place, step in enumerate(steps):
+        above = torch.arange(len(shifts)) > place
+        shifts = shifts + torch.where(above, step / 2, -step / 2)
+    return shifts
 
 
 class Standardization(torch.nn.Module):

@@ -14,8 +14,6 @@
     model = "si.safetensors"
 """
 
-from ase_mlelec.train.config.data import DataConfig, KeysConfig, OutputConfig
-from ase_mlelec.train.config.descriptors import BispectrumConfig, DescriptorConfig, PowerSpectrumConfig
 from ase_mlelec.train.config.files import parse_config, read_config
 from ase_mlelec.train.config.heads import (
     AtomicConfig,
@@ -27,7 +25,15 @@ from ase_mlelec.train.config.heads import (
     PolarizabilityConfig,
 )
 from ase_mlelec.train.config.schema import json_schema
-from ase_mlelec.train.config.whole import Config
+from ase_mlelec.train.config.whole import (
+    BispectrumConfig,
+    Config,
+    DataConfig,
+    DescriptorConfig,
+    KeysConfig,
+    OutputConfig,
+    PowerSpectrumConfig,
+)
 
 __all__ = [
     "AtomicConfig",

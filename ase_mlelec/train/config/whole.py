@@ -1,14 +1,13 @@
-"""The whole configuration, and checks of its sections against each other."""
+"""The whole configuration with its sections of data and descriptors, and checks of sections against each other."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, create_model, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
-from ase_mlelec.quantities import QUANTITIES, Quantity
-from ase_mlelec.train.config.base import Section, SettingError, Text
-from ase_mlelec.train.config.data import DataConfig, OutputConfig
-from ase_mlelec.train.config.descriptors import BispectrumConfig, DescriptorConfig, PowerSpectrumConfig
+from ase_mlelec.quantities import LABELS, QUANTITIES, Quantity
+from ase_mlelec.train.config.base import Cutoff, Length, Names, Section, SettingError, Text, Weight, Width, needed
 from ase_mlelec.train.config.heads import (
     AtomicConfig,
     DipoleConfig,
@@ -18,6 +17,189 @@ from ase_mlelec.train.config.heads import (
     LDOSConfig,
     PolarizabilityConfig,
 )
+
+
+class _Keys(Section):
+    """Names of labels in files that ASE reads, where they differ from those in ``ase_mlelec.data.ase_formats``."""
+
+    group: Text = ""
+    """Name of the entry that holds the group of a structure, such as "config_type"."""
+    added: SkipJsonSchema[dict[str, Text]] = Field(default_factory=dict)
+    """Names of labels that other packages have added."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_added(cls, table):
+        added = LABELS.keys() - cls.model_fields.keys()
+        if not isinstance(table, dict) or not added & table.keys():
+            return table
+        kept = {label: name for label, name in table.items() if label not in added}
+        return kept | {"added": {label: table[label] for label in table if label in added}}
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Names in the files by label, for the labels that have such a name."""
+        return {label: name for label, name in self if name and label != "added"} | self.added
+
+
+if TYPE_CHECKING:
+    KeysConfig = _Keys
+else:
+    KeysConfig = create_model(
+        "KeysConfig",
+        __base__=_Keys,
+        __doc__=_Keys.__doc__,
+        **{
+            name: (Text, Field("", description=f'Name of the {name}, {row.unit}, such as "REF_{name}".'))
+            for name, row in LABELS.items()
+        },
+    )
+
+
+class DataConfig(Section):
+    """Data sets, and the groups of structures for training, validation and tests."""
+
+    files: Annotated[Names, Field(min_length=1, json_schema_extra=needed("name at least one data set"))]
+    """Data sets, relative to the configuration file; in addition to a data set of Hamiltonians, other files serve [energy]
+    alone."""
+    train: Annotated[Names, Field(min_length=1, json_schema_extra=needed("name at least one group of frames"))] = (
+        "train",
+    )
+    """Groups to train on; structures without a group are trained on too, structures of other groups are left out."""
+    validation: Names = ("validation",)
+    """Groups whose errors are watched during training."""
+    test: Names = ("test",)
+    """Groups for the errors of the trained model; training does not see them."""
+    support: Names = ()
+    """Groups that train [energy] as well, such as close pairs and compressed structures: they teach repulsion, but count
+    neither for the range of the training data nor for the scale of energies."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1, json_schema_extra=needed("need 0 <= fraction < 1"))] = 0.1
+    """Share of the training structures that is held out at random for validation, where no structure is in
+    ``validation``."""
+    weights: dict[str, Weight] = Field(default={})
+    """Configuration weights of files and groups, such as "far.h5" = 0.3: factors of the squared errors of their structures
+    in all losses of frames; default 1. With 0 their labels are left out, except Hamiltonians."""
+    keys: KeysConfig = KeysConfig()
+    """Names of labels in files of other programs."""
+
+    @model_validator(mode="after")
+    def _check_names(self):
+        twice = sorted({*self.support} & {*self.train, *self.validation, *self.test})
+        if twice:
+            raise SettingError(
+                "support", f"got {twice[0]}, which is in data.train, validation or test too; name it once"
+            )
+        known = {*self.files, *self.train, *self.support}
+        for name in self.weights:
+            if name not in known:
+                raise SettingError(
+                    "weights", f"got '{name}', need one of data.files, or a group of data.train or data.support"
+                )
+        return self
+
+
+class OutputConfig(Section):
+    """Files that training writes."""
+
+    model: Text
+    """The model file (.safetensors), relative to the configuration file; checkpoints and learning curves go next to
+    it."""
+
+    @model_validator(mode="after")
+    def _check_model(self):
+        if not self.model.endswith(".safetensors"):
+            raise SettingError("model", f"got '{self.model}', need a name that ends in .safetensors; rename it")
+        return self
+
+
+class DescriptorConfig(Section):
+    """Descriptor of atoms: arguments of DeepPotSE."""
+
+    cutoff: Cutoff = 6.0
+    """Radius of an environment, Å."""
+    smooth: Length = 1.8
+    """Distance at which neighbors begin to fade out towards the cutoff, Å."""
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8, strict=False)] = (24,)
+    """Layers of the embedding; the last is the number of radial channels."""
+    n_axis: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Channels of the second factor of the invariants, at most the last entry of ``widths``."""
+    l_max: Annotated[int, Field(ge=1, le=3)] = 3
+    """Largest angular momentum."""
+    n_basis: Annotated[int, Field(ge=0, le=256)] = 16
+    """Radial basis functions; 0: embedding nets instead."""
+    sel: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(max_length=118, strict=False)] = ()
+    """Expected number of neighbors of each species, which scales the sums over neighbors; []: from the volume of the
+    cutoff sphere."""
+    one_side: bool = True
+    """Whether an embedding depends on the species of the neighbor alone; false: also on the species of the center."""
+    n_products: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Channels in which second moments multiply first moments, for vectors and tensors; at most the last entry of
+    ``widths``, with ``l_max`` of 2 or 3; 0: none."""
+
+    @model_validator(mode="after")
+    def _check_together(self):
+        if not self.smooth < self.cutoff:
+            raise SettingError("smooth", f"got {self.smooth:g} Å, need less than the cutoff, {self.cutoff:g}")
+        for name in ("n_axis", "n_products"):
+            if getattr(self, name) > self.widths[-1]:
+                need = f"need at most the last of the widths, {self.widths[-1]}"
+                raise SettingError(name, f"got {getattr(self, name)}, {need}")
+        if self.n_products and self.l_max < 2:
+            raise SettingError(
+                "n_products", f"got {self.n_products} with l_max = {self.l_max}, need 0, or l_max of 2 or 3"
+            )
+        return self
+
+
+class PowerSpectrumConfig(Section):
+    """Descriptor that replaces [descriptor]: ACE invariants.
+
+    It serves scalar quantities, and energies that are linear in the features ([energy] widths = []).
+    """
+
+    cutoff: Cutoff = 6.0
+    """Radius of an environment, Å."""
+    inner: Length = 0.0
+    """Inner end of the range of the radial functions, Å; 0: nine tenths of the shortest distance in the training data."""
+    n_pair: Annotated[int, Field(ge=1, le=100)] = 12
+    """Radial functions of two-body terms."""
+    n_radial: Annotated[int, Field(ge=1, le=50)] = 5
+    """Radial functions of three-body terms, at most ``n_pair``."""
+    l_max: Annotated[int, Field(ge=0, le=20)] = 8
+    """Largest angular momentum of three-body terms."""
+    near: Length = 4.5
+    """Cutoff of four-body and five-body terms, Å; 0: no such terms."""
+    roughest: Annotated[float, Field(ge=0, le=30)] = 9.0
+    """Largest roughness of four-body terms; 0: no such terms. The largest roughness of five-body terms is 3/7 of it."""
+    roughest_5: Annotated[float, Field(ge=0, le=30)] | None = None
+    """Largest roughness of five-body terms, if not 3/7 of ``roughest``; 0: no such terms."""
+
+    @model_validator(mode="after")
+    def _check_together(self):
+        if self.n_radial > self.n_pair:
+            raise SettingError("n_radial", f"got {self.n_radial}, need at most n_pair, {self.n_pair}")
+        if not self.inner < self.cutoff:
+            raise SettingError("inner", f"got {self.inner:g} Å, need less than the cutoff, {self.cutoff:g}")
+        return self
+
+
+class BispectrumConfig(Section):
+    """Descriptor of grid points for [ldos]: arguments of Bispectrum, without cutoffs and weights of single species."""
+
+    twojmax: Annotated[int, Field(ge=1, le=16)] = 10
+    """Twice the largest angular momentum of the hyperspherical harmonics."""
+    cutoff: Cutoff = 4.67637
+    """Radius of an environment, Å."""
+    rmin0: Length = 0.0
+    """Distance that is mapped to the pole of the three-sphere, Å."""
+    n_radial: Annotated[int, Field(ge=0, le=200)] = 0
+    """Radial sums of each species in addition to the bispectrum; 0: none."""
+
+    @model_validator(mode="after")
+    def _check_together(self):
+        if not self.rmin0 < self.cutoff:
+            raise SettingError("rmin0", f"got {self.rmin0:g} Å, need less than the cutoff, {self.cutoff:g}")
+        return self
 
 
 class Config(Section):

@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from ase_mlelec.data.grid_forces import n_directions
 from ase_mlelec.physics.ldos_functional import Ions, free_energy
+from ase_mlelec.train.ldos.descent import normal_equations
 from ase_mlelec.train.ldos.errors import free_energy as free_energy_of_labels
-from ase_mlelec.train.ldos.refit import normal_equations
 
 ITERATIONS = 2
 DENSITY = 10.0  # weight of changes of the density in units of its mean, relative to the LDOS in units of its scale

@@ -14,21 +14,22 @@ from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
 from ase_mlelec.quantities import HEADS, LOSSES
 from ase_mlelec.train.evaluate import comparable, errors
-from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.fit import fit
 from ase_mlelec.train.linear_energy import fit_linear
 from ase_mlelec.train.recipes.shared import (
     COPIED,
+    check_not_empty,
     check_same,
     checkpoint_of,
     inner_distance,
     protect_trained,
     provenance,
     read_checked,
+    save,
     seeded,
     starting_model,
+    with_labels,
 )
-from ase_mlelec.train.recipes.terms import with_labels
 from ase_mlelec.train.standardize import standardize, standardize_heads
 
 
@@ -55,11 +56,7 @@ def train_frames(config, progress=True):
         if name not in ("train", "support") and comparable(model, part)
     }
     model.metadata |= {"errors": held_out, "training": provenance(parts, config)}
-    refuse_model(model, config.output.model)
-    model.save(config.folder / config.output.model)
-    for checkpoint in checkpoints:
-        checkpoint.unlink(missing_ok=True)
-    return model.eval()
+    return save(model, config, checkpoints)
 
 
 def _check_species(parts, config):
@@ -94,13 +91,7 @@ def split(frames, config):
         chosen = set(order[: round(data.validation_fraction * len(training))].tolist())
         held = replace(training, frames=[frame for i, frame in enumerate(training) if i in chosen])
         training = replace(training, frames=[frame for i, frame in enumerate(training) if i not in chosen])
-    if not len(training):
-        groups = sorted({frame.group for frame in frames})
-        raise ValueError(
-            f"{', '.join(data.files)}: got {len(frames)} frames of the groups "
-            f"{', '.join(groups) or 'none'}, none of them to train on; name groups in data.train, now "
-            f"{', '.join(data.train)}"
-        )
+    check_not_empty(training, frames, ", ".join(data.files), "frames", config)
     return {"train": training, "validation": held, "test": test} | ({"support": support} if len(support) else {})
 
 

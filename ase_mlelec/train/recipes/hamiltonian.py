@@ -18,12 +18,14 @@ from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
 from ase_mlelec.train.hamiltonian.items import distance_ranges, frame_functions, prepare
 from ase_mlelec.train.recipes.frames import new_model, train_energy
 from ase_mlelec.train.recipes.shared import (
+    check_not_empty,
     check_same,
     checkpoint_of,
     inner_distance,
     protect_trained,
     provenance,
     read_checked,
+    save,
     seeded,
     starting_model,
     weighted,
@@ -83,21 +85,13 @@ def train_hamiltonian(config, progress=True):
     model.metadata = described | {"nearest_distances_A": ranges}
     protect_trained(model, energies, config, hamiltonians=parts["train"])
     model.metadata |= {"errors": _errors(model, parts, energies), "training": provenance(sources, config)}
-    refuse_model(model, config.output.model)
-    model.save(output)
-    for checkpoint in checkpoints:
-        checkpoint.unlink(missing_ok=True)
-    return model.eval()
+    return save(model, config, checkpoints)
 
 
 def _parts(data, config):
     """dict of the structures to train on, for validation and for tests."""
     parts = {name: data.select(*getattr(config.data, name)) for name in ("train", "validation", "test")}
-    if not len(parts["train"]):
-        raise ValueError(
-            f"{data.path}: got {len(data)} frames of the groups {', '.join(sorted(set(data.groups)))}, "
-            f"none of them to train on; name groups in data.train, now {', '.join(config.data.train)}"
-        )
+    check_not_empty(parts["train"], data, data.path, "frames", config)
     return parts
 
 

@@ -7,12 +7,11 @@ from ase_mlelec.descriptors import Bispectrum
 from ase_mlelec.heads import LDOSHead
 from ase_mlelec.model import Model
 from ase_mlelec.train.data_checks import check_snapshots
-from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.ldos.descent import LDOSLoss, fit_ldos
 from ase_mlelec.train.ldos.errors import mean_ldos_errors
 from ase_mlelec.train.ldos.label_refit import check_densities, refit_with_labels
 from ase_mlelec.train.ldos.standardize import fit_zero, standardize_ldos
-from ase_mlelec.train.recipes.shared import COPIED, protect_trained, provenance, seeded
+from ase_mlelec.train.recipes.shared import COPIED, check_not_empty, protect_trained, provenance, save, seeded
 
 
 def train_ldos(config, cache, progress: bool = True):
@@ -29,12 +28,7 @@ def train_ldos(config, cache, progress: bool = True):
     checkpoint = output.with_suffix(".ldos.checkpoint")
     groups = {"train": ("", *config.data.train), "validation": config.data.validation, "test": config.data.test}
     chosen = {name: snapshots.select(*of_part) for name, of_part in groups.items()}
-    if not len(chosen["train"]):
-        raise ValueError(
-            f"{snapshots.path}: got {len(snapshots)} snapshots of the groups "
-            f"{', '.join(sorted(set(snapshots.groups)))}, "
-            f"none of them to train on; name groups in data.train, now {', '.join(config.data.train)}"
-        )
+    check_not_empty(chosen["train"], snapshots, snapshots.path, "snapshots", config)
     model = new_ldos_model(snapshots, fit_zero(chosen["train"]), config)
     parts = {
         name: GridData(part, model.descriptor, cache, progress=progress, zero=model.heads["ldos"].zero)
@@ -49,10 +43,7 @@ def train_ldos(config, cache, progress: bool = True):
         "training": provenance({name: part.snapshots for name, part in parts.items()}, config),
     }
     protect_trained(model, chosen, config)
-    refuse_model(model, config.output.model)
-    model.save(output)
-    checkpoint.unlink(missing_ok=True)
-    return model.eval()
+    return save(model, config, [checkpoint])
 
 
 def fit_ldos_model(model: Model, data, validation, config, checkpoint=None, curve=None, progress: bool = True) -> None:

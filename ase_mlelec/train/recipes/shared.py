@@ -1,6 +1,8 @@
 """Functions that all recipes share: seeds, checkpoints, starting model, provenance."""
 
+import functools
 import math
+import sys
 from contextlib import contextmanager
 from importlib.metadata import version
 
@@ -10,7 +12,10 @@ from ase_mlelec.bundle import load_model
 from ase_mlelec.data.frames import Frames, read_all
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
+from ase_mlelec.train.config import Config
 from ase_mlelec.train.data_checks import check_frames
+from ase_mlelec.train.finite import refuse_model
+from ase_mlelec.train.losses import missing_terms
 from ase_mlelec.train.protection import protect
 
 COPIED = (
@@ -36,6 +41,25 @@ def seeded(seed):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def check_not_empty(part, whole, path, what, config):
+    """Raise ValueError, which begins with ``path``, where ``part``, to train on, has none of the frames of ``whole``."""
+    if not len(part):
+        groups = ", ".join(sorted(set(whole.groups)))
+        raise ValueError(
+            f"{path}: got {len(whole)} {what} of the groups {groups or 'none'}, none of them to train on; name groups "
+            f"in data.train, now {', '.join(config.data.train)}"
+        )
+
+
+def save(model, config, checkpoints):
+    """Write a trained model, which must be finite, and remove the checkpoints; the model as it is evaluated."""
+    refuse_model(model, config.output.model)
+    model.save(config.folder / config.output.model)
+    for checkpoint in checkpoints:
+        checkpoint.unlink(missing_ok=True)
+    return model.eval()
 
 
 def starting_model(config, *heads):
@@ -135,3 +159,71 @@ def weighted(frames, path, config):
     for frame in frames:
         frame.weight = own * given.get(frame.group, 1.0)
     return frames.where(lambda frame: frame.weight > 0)
+
+
+INSTEAD = "total"  # term that replaces the term of labels by atom, where the data have sums alone
+
+
+def with_labels(options, section, make_loss, frames: Frames, config: Config, progress: bool = True):
+    """Remove the terms without labels from ``options`` (such as an EnergyConfig), and report them once.
+
+    Parameters
+    ----------
+    make_loss : callable(section, options) -> loss
+        See ase_mlelec.train.losses.
+    frames : Frames to train on
+
+    Raises
+    ------
+    ValueError
+        For a term without labels whose weight the configuration sets, and where no term is left; the message names files
+        and keys.
+    """
+    loss = make_loss(section, options)
+    missing = missing_terms(loss, frames)
+    if loss.terms and not missing:
+        return options
+    sources = ", ".join(config.data.files)
+    have = ", ".join(frames.counts) or "none"
+    for term, labels in missing.items():
+        if term in options.given:
+            value = (
+                "[0, 0]"
+                if isinstance(getattr(options, term), tuple)
+                else "0 (and total = 1)"
+                if term == "atomic"
+                else "0"
+            )
+            raise ValueError(
+                f"[{section}] {term}: none of the {len(frames)} frames to train on of {sources} has a "
+                f"label {' or '.join(map(repr, labels))}, they have {have}; give them, or leave the term "
+                f"out with {term} = {value}"
+            )
+    left = _without(options, section, missing, frames, make_loss)
+    if left is None:
+        wanted = dict.fromkeys(name for labels in missing.values() for name in labels)
+        raise ValueError(
+            f"[{section}]: none of the {len(frames)} frames to train on of {sources} has a label "
+            f"{' or '.join(map(repr, wanted))}, they have {have}; give them, or leave out [{section}]"
+        )
+    if progress and missing:
+        _say_once(
+            f"[{section}] trains without {', '.join(missing)}: none of the {len(frames)} frames to train on has "
+            f"such labels ({', '.join(str(config.folder / name) for name in config.data.files)})"
+        )
+    return left
+
+
+def _without(options, section, missing, frames, make_loss):
+    """Options with zero weights for the missing terms, or None where no term is left."""
+    zero = {term: (0.0, 0.0) if isinstance(getattr(options, term), tuple) else 0.0 for term in missing}
+    kept = [term for term in make_loss(section, options).terms if term not in missing]
+    if not kept and hasattr(options, INSTEAD) and INSTEAD not in options.given:
+        trial = options.model_copy(update={**zero, INSTEAD: 1.0})
+        return None if missing_terms(make_loss(section, trial), frames) else trial
+    return options.model_copy(update=zero) if kept else None
+
+
+@functools.cache
+def _say_once(text):
+    print(text, file=sys.stderr)
