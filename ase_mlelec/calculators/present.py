@@ -76,8 +76,8 @@ class PresentStructure:
         known = self.atoms
         if known is None or not isinstance(atoms, Atoms):
             return compare_atoms(known, atoms, tol)
-        before, now = ({**each.arrays, "cell": each.cell.array, "pbc": each.pbc} for each in (known, atoms))
-        same = {name for name in all_changes if np.array_equal(before.get(name), now.get(name))}
+        arrays: Any = [{**each.arrays, "cell": each.cell.array, "pbc": each.pbc} for each in (known, atoms)]
+        same = {name for name in all_changes if np.array_equal(arrays[0].get(name), arrays[1].get(name))}
         return compare_atoms(known, atoms, tol, same | set(self.ignored_changes))
 
     # the call in progress ---------------------------------------------------------------------------------------
