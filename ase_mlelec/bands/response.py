@@ -1,4 +1,4 @@
-"""Sums over k points: Fermi level, densities of states, conductivity, optical pairs of levels, Berry curvature."""
+"""Sums over k-points: Fermi level, densities of states, conductivity, optical pairs of levels, Berry curvature."""
 
 from collections.abc import Sequence
 
