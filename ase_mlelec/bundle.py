@@ -17,9 +17,7 @@ from ase_mlelec.checks import printable
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.deepmd.model import read_model
 from ase_mlelec.model import Model
-from ase_mlelec.model_file.checks import check_arguments, check_arrays, check_parts
-from ase_mlelec.model_file.header import check_digest, damaged, read_header
-from ase_mlelec.model_file.memory import Budget
+from ase_mlelec.model_file import read
 from ase_mlelec.model_file.upgrade import FORMAT_VERSION
 from ase_mlelec.model_file.write import save_model
 from ase_mlelec.quantities import HEADS
@@ -95,12 +93,12 @@ def _load_safetensors(path, classes):
             f"{path} is truncated or not a safetensors model ({printable(error)}); copy or save it again"
         ) from None
     stored_state = state
-    header, state = read_header(path, text, state)
+    header, state = read.read_header(path, text, state)
     model = _build(path, header, classes, state)
-    check_arrays(path, model, state)
-    check_parts(path, model, header)
+    read.check_arrays(path, model, state)
+    read.check_parts(path, model, header)
     # the digest is checked last, because messages about a header or an array are more helpful
-    check_digest(path, text, stored_state)
+    read.check_digest(path, text, stored_state)
     dtypes = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
     model.to(dtypes.pop() if len(dtypes) == 1 else torch.float64)
     model.load_state_dict(state)
@@ -116,11 +114,11 @@ def _build(path, header, classes, state):
         name = described["class"]
         if name not in known:
             raise CalculatorSetupError(f"{path} needs the class {name}; pass it as load_model(path, classes=[{name}])")
-        check_arguments(known[name], described["arguments"])
+        read.check_arguments(known[name], described["arguments"])
         return known[name](**described["arguments"])
 
     try:
-        with Budget(path, state):
+        with read.Budget(path, state):
             model = Model(
                 make(header["descriptor"]),
                 {name: make(head) for name, head in header["heads"].items()},
@@ -133,5 +131,5 @@ def _build(path, header, classes, state):
     except CalculatorSetupError:
         raise
     except Exception as error:  # constructors raise any error for damaged arguments
-        raise damaged(path, repr(error)) from None
+        raise read.damaged(path, repr(error)) from None
     return model

@@ -22,8 +22,7 @@ from matplotlib.figure import Figure
 
 from ase_mlelec import MLDFTCalculator, load_model
 from ase_mlelec.analysis.plots import plot_parity_groups
-from ase_mlelec.data.grid_forces import ForceData
-from ase_mlelec.data.grid_points import GridData
+from ase_mlelec.data.grid_points import ForceData, GridData
 from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.train.config import read_config
 from ase_mlelec.train.ldos.descent import refit_last_layer

@@ -23,8 +23,8 @@ from ase_mlelec.descriptors import ACE
 from ase_mlelec.descriptors.ace import Order
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
-from ase_mlelec.model_file import memory, write
-from ase_mlelec.model_file.header import digest
+from ase_mlelec.model_file import read, write
+from ase_mlelec.model_file.read import digest
 from ase_mlelec.model_file.upgrade import UPGRADES
 from ase_mlelec.testing import assert_same_model
 
@@ -146,7 +146,7 @@ def test_summary_of_a_damaged_file(tmp_path, content):
 def test_bytes_of_arrays_to_come(name, args, kwargs):
     """Never fewer than the array takes, and at most some times as many."""
     array = getattr(torch, name)(*args, **kwargs)
-    assert array.nbytes <= memory.bytes_of(name, args, kwargs) <= 4 * array.nbytes
+    assert array.nbytes <= read.bytes_of(name, args, kwargs) <= 4 * array.nbytes
 
 
 class WideHead(ScalarHead):

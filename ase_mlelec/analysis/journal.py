@@ -19,6 +19,9 @@ import numpy as np
 from ase_mlelec.atomic_write import replacing
 
 MAGIC = b"\x93ROW"
+# what to do with a file that cannot be gone on with, and with one that is damaged
+ANEW = "give another file, or resume=False to start it anew"
+AGAIN = "copy the file again from where it is whole, or give resume=False to start it anew"
 HEAD = struct.Struct("<4sQ16s")
 LENGTH = struct.Struct("<I")
 
@@ -78,18 +81,12 @@ def read_rows(file, path: str | PathLike, first: int) -> Iterator:
     for payload, good_ones_follow in _records(file, os.fstat(file.fileno()).st_size):
         if payload is None:
             if good_ones_follow:
-                raise ValueError(
-                    f"{path}: row {number} is damaged, rows behind it are not; copy the file again from "
-                    "where it is whole, or give resume=False to start anew"
-                )
+                raise ValueError(f"{path}: row {number} is damaged, rows behind it are not; {AGAIN}")
             warnings.warn(f"{path}: row {number}, the last one, is damaged and left out", stacklevel=2)
             return
         place, row = _decoded(payload)
         if place != number:
-            raise ValueError(
-                f"{path}: got row {place} where row {number} should be; copy the file again from where it "
-                "is whole, or give resume=False to start anew"
-            )
+            raise ValueError(f"{path}: got row {place} where row {number} should be; {AGAIN}")
         yield place, row
         number += 1
 

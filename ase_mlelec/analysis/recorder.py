@@ -15,10 +15,12 @@ from ase.io import write
 from ase.outputs import all_outputs
 from tqdm import tqdm
 
-from ase_mlelec.analysis.columns import column_names, fingerprint, getter, row_of, set_atom_scalars
+from ase_mlelec.analysis.journal import ANEW
 from ase_mlelec.analysis.result_file import ResultFile
-from ase_mlelec.analysis.trajectory import writer_of
+from ase_mlelec.analysis.trajectory import column_names, fingerprint, getter, row_of, set_atom_scalars, writer_of
 from ase_mlelec.atomic_write import replacing
+
+RECORDED = ("energy", "temperature", "fermi_level", "total_dos", "order_parameter")
 
 
 class ElectronicRecorder:
@@ -65,14 +67,7 @@ class ElectronicRecorder:
     """
 
     def __init__(
-        self,
-        atoms: Atoms,
-        path: str | PathLike,
-        quantities=("energy", "temperature", "fermi_level", "total_dos", "order_parameter"),
-        *,
-        dyn=None,
-        extxyz=None,
-        resume: bool = True,
+        self, atoms: Atoms, path: str | PathLike, quantities=RECORDED, *, dyn=None, extxyz=None, resume: bool = True
     ):
         if atoms.calc is None:
             raise CalculatorSetupError("got atoms without a calculator; set atoms.calc before recording")
@@ -104,16 +99,9 @@ class ElectronicRecorder:
         row = {name: value + self._start.get(name, 0) for name, value in self._clock().items()}
         row.update(row_of(self.atoms.calc, self.atoms, self.quantities))
         if self._frames is not None:
-            self._frames.write(
-                set_atom_scalars(
-                    self.atoms,
-                    **{
-                        name: value
-                        for name, value in row.items()
-                        if np.shape(value) == (len(self.atoms),) and name not in all_outputs
-                    },
-                )
-            )
+            by_atom = (name for name, value in row.items() if np.shape(value) == (len(self.atoms),))
+            scalars = {name: row[name] for name in by_atom if name not in all_outputs}
+            self._frames.write(set_atom_scalars(self.atoms, **scalars))
         self._writer.append([row])
         if self._frames is not None:
             self._frames.keep()
@@ -124,10 +112,8 @@ class ElectronicRecorder:
         """Fingerprint of the last row, after making sure that the run was not started from the beginning again."""
         rows, present = self.results["fingerprint"], fingerprint(self.atoms)
         if present == rows[0] and present != rows[-1]:
-            raise ValueError(
-                f"{self.results.path} already holds a run from this structure on; continue from its last "
-                "structure, give another file, or resume=False to start it anew"
-            )
+            here = f"{self.results.path} already holds a run from this structure on"
+            raise ValueError(f"{here}; continue from its last structure, {ANEW}")
         return rows[-1]
 
     def _clock(self):
@@ -171,11 +157,8 @@ class _Frames:
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 except OSError as error:
                     file.truncate(self._end)
-                    raise OSError(
-                        error.errno,
-                        f"{self.path}: cannot be written ({error.strerror}); the frames before "
-                        "are safe: make room and go on",
-                    ) from None
+                    told = f"cannot be written ({error.strerror}); the frames before are safe: make room and go on"
+                    raise OSError(error.errno, f"{self.path}: {told}") from None
         self._written = self._end + len(content)
 
     def keep(self) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ase_mlelec.analysis.journal import read_rows, read_run
+from ase_mlelec.analysis.journal import AGAIN, read_rows, read_run
 from ase_mlelec.io.hdf5 import check_heaps
 from ase_mlelec.quantities import unit_of
 
@@ -167,13 +167,10 @@ class ResultFile(Mapping):
         most = max(LARGEST_SMALL, COMPRESSED * self.path.stat().st_size)
         for name, dataset in file.items():
             if not isinstance(dataset, h5py.Dataset):
-                raise ValueError(f"{self.path}: '{name}' is no array; copy the file again from where it is whole")
+                raise ValueError(f"{self.path}: '{name}' is no array; {AGAIN}")
             size = max(math.prod(dataset.shape), math.prod(dataset.chunks or (0,))) * dataset.dtype.itemsize
             if size > most or dataset.is_virtual or dataset.external:
-                raise ValueError(
-                    f"{self.path}: '{name}' has shape {dataset.shape}, more than the file holds; copy it "
-                    "again from where it is whole, or give resume=False to start it anew"
-                )
+                raise ValueError(f"{self.path}: '{name}' has shape {dataset.shape}, more than the file holds; {AGAIN}")
 
     @contextmanager
     def _readable(self):
@@ -183,11 +180,7 @@ class ResultFile(Mapping):
         except Exception as error:
             if self.path.name in str(error):
                 raise
-            cause = " ".join(str(error).split())
-            raise ValueError(
-                f"{self.path}: is damaged ({cause}); copy it again from where it is whole, or give "
-                "resume=False to start it anew"
-            ) from None
+            raise ValueError(f"{self.path}: is damaged ({' '.join(str(error).split())}); {AGAIN}") from None
 
     def _behind(self, file, tail, path):
         run, first = read_run(tail, path) if tail else (None, 0)
@@ -316,18 +309,9 @@ def _create(file, name, values):
     shape = np.maximum(values.shape[1:], 1)
     kind = np.dtype("u8") if name == CHECKSUM else kind_of(name)
     rows = int(np.clip(CHUNK_BYTES // (8 * np.prod(shape)), 1, 1024))
-    dataset = file.create_dataset(
-        name,
-        shape=(0, *values.shape[1:]),
-        maxshape=(None,) * values.ndim,
-        dtype=kind,
-        chunks=(rows, *map(int, shape)),
-        compression="gzip",
-        compression_opts=1,
-        shuffle=True,
-        fletcher32=True,
-        fillvalue=np.nan if kind.kind == "f" else 0,
-    )
+    form = dict(shape=(0, *values.shape[1:]), maxshape=(None,) * values.ndim, chunks=(rows, *map(int, shape)))
+    packed = dict(compression="gzip", compression_opts=1, shuffle=True, fletcher32=True)
+    dataset = file.create_dataset(name, dtype=kind, fillvalue=np.nan if kind.kind == "f" else 0, **form, **packed)
     if unit_of(name):
         dataset.attrs["unit"] = np.bytes_(unit_of(name).encode())
     return dataset

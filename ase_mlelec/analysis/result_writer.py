@@ -27,7 +27,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ase_mlelec.analysis.journal import Journal
+from ase_mlelec.analysis.journal import AGAIN, ANEW, Journal
 from ase_mlelec.analysis.result_file import (
     BESIDE_ROWS,
     FORMAT_VERSION,
@@ -43,6 +43,7 @@ from ase_mlelec.analysis.result_file import (
 from ase_mlelec.atomic_write import FileLock, remove_leftovers, replacing
 
 PATIENCE = 50  # times as long as the last replacement of the file took, before the next one
+CHANGED = "numbers than were written (checksum)"
 ROOM = 1 << 16  # bytes of an HDF5 file beside its rows
 
 
@@ -177,16 +178,10 @@ class ResultWriter:
         in_file = n_rows - behind
         kept = in_file - len(damaged)
         if damaged and (not kept or behind or damaged != list(range(kept, in_file))):
-            raise ValueError(
-                f"{self.path}: rows {_listed(damaged)} have other numbers than were written (checksum); "
-                "copy the file again from where it is whole, or give resume=False to start it anew"
-            )
+            raise ValueError(f"{self.path}: rows {_listed(damaged)} have other {CHANGED}; {AGAIN}")
         if damaged:
-            warnings.warn(
-                f"{self.path}: rows {_listed(damaged)}, the last ones, have other numbers than were written "
-                "(checksum) and are dropped",
-                stacklevel=4,
-            )
+            told = f"{self.path}: rows {_listed(damaged)}, the last ones, have other {CHANGED} and are dropped"
+            warnings.warn(told, stacklevel=4)
         self.n_rows = self._in_file = n_rows - len(damaged)
         if damaged or behind or header["format_version"] < FORMAT_VERSION:
             with self._telling():
@@ -205,17 +200,9 @@ class ResultWriter:
             elif header.get(key) != value:
                 told = "" if key == "model" else f" ({header.get(key)}, not {value})"
                 other = "other" if key.endswith("s") else "another"
-                raise ValueError(
-                    f"{self.path} was written with {other} {key.replace('_', ' ')}{told}; give another "
-                    "file, or resume=False to start it anew"
-                )
-        if (self._grid is not None) != ("energy_grid" in known) or (
-            self._grid is not None and not np.array_equal(known["energy_grid"], self._grid)
-        ):
-            raise ValueError(
-                f"{self.path} has another energy grid than the calculator; give another file, or "
-                "resume=False to start it anew"
-            )
+                raise ValueError(f"{self.path} was written with {other} {key.replace('_', ' ')}{told}; {ANEW}")
+        if not np.array_equal(known.get("energy_grid", ()), () if self._grid is None else self._grid):
+            raise ValueError(f"{self.path} has another energy grid than the calculator; {ANEW}")
 
     def _check_axes(self, rows):
         """Raise ValueError for a row that does not fit the earlier rows."""

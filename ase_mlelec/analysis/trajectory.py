@@ -10,14 +10,19 @@ A *quantity* is asked for by name, and there is no list of names: it is
 Results are numbers or arrays of numbers. In a file they are HDF5 datasets with the structures along the first axis.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
 from ase.io import iread
 from tqdm import tqdm
 
-from ase_mlelec.analysis.columns import column_names, fingerprint, row_of
+from ase_mlelec.analysis.journal import ANEW
 from ase_mlelec.analysis.result_file import ResultFile, stacked
 from ase_mlelec.analysis.result_writer import ResultWriter
 
@@ -101,12 +106,8 @@ def _evaluate(calc, images, quantities, batch_size, store, writer, progress):
 
 def writer_of(path: str | PathLike, names, calc, resume: bool):
     grid = getattr(calc, "relative_energies", calc.energies) if hasattr(calc, "get_dos") else None
-    return ResultWriter(
-        path,
-        {"quantities": list(names), "calculator": type(calc).__name__, "model": getattr(calc, "metadata", {})},
-        grid,
-        resume,
-    )
+    header = {"quantities": list(names), "calculator": type(calc).__name__, "model": getattr(calc, "metadata", {})}
+    return ResultWriter(path, header, grid, resume)
 
 
 # Structures
@@ -127,16 +128,10 @@ def _unfinished(images, table, bar):
             yield atoms
             continue
         if fingerprint(atoms) != known[k]:
-            raise ValueError(
-                f"row {k} of {table.path} belongs to another structure than image {k}; give another "
-                "out, or resume=False to start it anew"
-            )
+            raise ValueError(f"row {k} of {table.path} belongs to another structure than image {k}; {ANEW}")
         bar.update(1)
     if k + 1 < len(known):
-        raise ValueError(
-            f"{table.path} holds {len(known)} rows, got {k + 1} structures; give another out, or "
-            "resume=False to start it anew"
-        )
+        raise ValueError(f"{table.path} holds {len(known)} rows, got {k + 1} structures; {ANEW}")
 
 
 def _batches(images, batch_size):
@@ -157,3 +152,84 @@ def _each_of(calc, batch, names):
     # what Atoms or a function supplies costs the calculator nothing
     asked = [name for name in names if name in calc.implemented_properties or hasattr(calc, f"get_{name}")]
     return calc.each_of(batch, properties=asked)
+
+
+def set_atom_scalars(atoms: Atoms, **scalars):
+    """Put one number per atom into ``atoms.arrays`` under each name; returns ``atoms``.
+
+    ASE's viewer colors by any such array: write the structures as extxyz, open them with ``ase gui run.extxyz``, and
+    choose View -> Colors -> By user-defined "<name>". (It also colors by tag, force, velocity, initial charge,
+    magnetic moment and number of neighbors.) The color scale spans the values of the structure shown when the window
+    was opened: open it at the last structure, or set min and max there. ASE's .traj and database files drop such
+    arrays; where only those will do, ``atoms.set_initial_charges(values)`` survives and can be colored by, but changes
+    what calculators see.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    scalars : name=array [N]
+
+    Raises
+    ------
+    ValueError
+        For arrays of another shape.
+    """
+    for name, values in scalars.items():
+        if np.shape(values) != (len(atoms),):
+            raise ValueError(f"{name}: got shape {np.shape(values)}, need ({len(atoms)},), one number per atom")
+        atoms.set_array(name, np.asarray(values, dtype=float))
+    return atoms
+
+
+# Quantities
+
+
+def column_names(quantities: Sequence[str | Callable]) -> list:
+    if isinstance(quantities, str):
+        raise ValueError(f"got quantities={quantities!r}, need a list of names; write [{quantities!r}]")
+    return [name.__name__ if callable(name) else name for name in quantities]
+
+
+def getter(calc, atoms: Atoms, name: str | Callable):
+    """A function without arguments that returns the quantity.
+
+    Raises
+    ------
+    ValueError
+        For one that there is not.
+    """
+    if callable(name):
+        return partial(name, atoms)
+    if name in calc.implemented_properties:
+        return partial(calc.get_property, name, atoms)
+    if hasattr(calc, f"get_{name}"):
+        return partial(getattr(calc, f"get_{name}"), atoms=atoms)
+    if hasattr(atoms, f"get_{name}"):
+        return getattr(atoms, f"get_{name}")
+    methods = sorted(found[4:] for found in {*dir(calc)} - {*dir(Calculator())} if found.startswith("get_"))
+    raise ValueError(
+        f"got quantity {name!r}, which neither {type(calc).__name__} nor Atoms has; choose among "
+        f"{', '.join(dict.fromkeys([*calc.implemented_properties, *methods]))}"
+    )
+
+
+def row_of(calc, atoms: Atoms, quantities: Sequence[str | Callable]):
+    row = {"n_atoms": len(atoms), "fingerprint": fingerprint(atoms)}
+    for name, quantity in zip(column_names(quantities), quantities):
+        value = getter(calc, atoms, quantity)()
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub":
+            raise ValueError(
+                f"got quantity {name!r}, which is a {type(value).__name__}, need numbers; ask for a "
+                "quantity that is an array, such as 'ados' for 'dos'"
+            )
+        row[name] = array
+    return row
+
+
+def fingerprint(atoms: Atoms) -> np.uint64:
+    """Hash, 64-bit int, of the parts of a structure on which results depend."""
+    digest = hashlib.blake2b(digest_size=8)
+    for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return np.uint64(int.from_bytes(digest.digest(), "big"))

@@ -103,14 +103,11 @@ class Batches:
         self.names = [frame.name for frame in frames]
         self.systems = [System.from_atoms(frame.atoms, dtype, device) for frame in frames]
         self.pairs = [find_pairs(system, cutoff) for system in self.systems]
-        self.labels = [
-            {
-                name: torch.as_tensor(np.asarray(frame.labels[name]), dtype=dtype, device=device)
-                for name in labels
-                if name in frame.labels
-            }
-            for frame in frames
-        ]
+
+        def tensor(values):
+            return torch.as_tensor(np.asarray(values), dtype=dtype, device=device)
+
+        self.labels = [{n: tensor(frame.labels[n]) for n in labels if n in frame.labels} for frame in frames]
         self.weights = torch.tensor([frame.weight for frame in frames], dtype=dtype, device=device)
         self.environments: list | None = None
 
@@ -160,20 +157,16 @@ class Batches:
     def batch(self, indices: Sequence[int]):
         systems = [self.systems[i] for i in indices]
         counts = torch.tensor([len(system.positions) for system in systems], device=systems[0].positions.device)
-        joined = System(
-            **{
-                name: torch.cat([getattr(system, name) for system in systems])
-                for name in ("positions", "numbers", "cell", "pbc")
-            },
-            batch=torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts),
-        )
+        names = "positions", "numbers", "cell", "pbc"
+        columns = {name: torch.cat([getattr(system, name) for system in systems]) for name in names}
+        batch = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+        joined = System(**columns, batch=batch)
         labels, partial = {}, {}
         for name in self.label_names:
             having = [name in self.labels[i] for i in indices]
             if any(having):
-                labels[name] = (torch.cat if LABELS[name].of_atoms else torch.stack)(
-                    [self.labels[i][name] for i, has in zip(indices, having) if has]
-                )
+                join_rows = torch.cat if LABELS[name].of_atoms else torch.stack
+                labels[name] = join_rows([self.labels[i][name] for i, has in zip(indices, having) if has])
                 if not all(having):
                     partial[name] = torch.tensor(having, device=counts.device)
         weights = self.weights[torch.as_tensor(indices, device=counts.device)]
@@ -195,11 +188,8 @@ class Batches:
 
 def join_environments(environments):
     """Join several Environments, center after center."""
-    columns = [
-        None if getattr(environments[0], name) is None else torch.cat([getattr(e, name) for e in environments])
-        for name in ("features", "species", "frame")
-    ]
-    return Environment(*columns)
+    columns = ([getattr(each, name) for each in environments] for name in ("features", "species", "frame"))
+    return Environment(*(None if column[0] is None else torch.cat(column) for column in columns))
 
 
 def _check_grid(grid, frames, labels):

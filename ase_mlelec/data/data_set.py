@@ -193,8 +193,5 @@ def join(parts):
                 f"energy grids differ ({grids[0][0]:g}..{grids[0][-1]:g} eV, {len(grids[0])} points and "
                 f"{grid[0]:g}..{grid[-1]:g} eV, {len(grid)} points); bring them to one grid first"
             )
-    return Frames(
-        [frame for part in parts for frame in part],
-        grids[0] if grids else None,
-        {key: value for part in parts for key, value in part.attributes.items()},
-    )
+    attributes = {key: value for part in parts for key, value in part.attributes.items()}
+    return Frames([frame for part in parts for frame in part], grids[0] if grids else None, attributes)

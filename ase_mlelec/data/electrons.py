@@ -12,12 +12,9 @@ from ase_mlelec import units
 
 # unit, as MALA writes it -> factor to 1/(eV Å^3)
 LDOS_UNITS = {
-    "1/(eV*A^3)": 1.0,
-    "1/(eV*Bohr^3)": units.BOHR**-3,
-    "1/(Ry*Bohr^3)": 1 / (units.RYDBERG * units.BOHR**3),
-    "1/(Ry*A^3)": 1 / units.RYDBERG,
-    "1/(Ha*Bohr^3)": 1 / (units.HARTREE * units.BOHR**3),
-    "1/(Ha*A^3)": 1 / units.HARTREE,
+    f"1/({energy}*{length}^3)": 1 / (per_energy * per_length**3)
+    for energy, per_energy in (("eV", 1.0), ("Ry", units.RYDBERG), ("Ha", units.HARTREE))
+    for length, per_length in (("A", 1.0), ("Bohr", units.BOHR))
 }
 # Coarse grids and unconverged calculations are off by a fifth; the nearest units differ by a factor of two.
 MOST = 1.4
@@ -90,11 +87,9 @@ def check_electrons(
     if n_electrons / MOST < found < n_electrons * MOST:
         return
     likely = likely_unit(found, n_electrons, unit)
-    advice = (
-        f"it is probably in {likely}: convert it with --ldos-unit '{likely}'"
-        if likely
-        else "check the energies of its grid, its unit, and that LDOS and Fermi level are of one calculation"
-    )
+    advice = "check the energies of its grid, its unit, and that LDOS and Fermi level are of one calculation"
+    if likely:
+        advice = f"it is probably in {likely}: convert it with --ldos-unit '{likely}'"
     raise ValueError(
         f"{here}: at the Fermi level of the calculation, {level:g} eV, the LDOS holds {found:.4g} "
         f"electrons, need {n_electrons:g}; {advice}"

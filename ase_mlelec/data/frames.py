@@ -1,21 +1,40 @@
-"""Reading of labeled structures from all formats: HDF5, deepmd npy folders, pw.x runs, and files that ASE reads.
+"""Labeled structures: read extxyz, deepmd npy folders, runs of pw.x and our HDF5; write HDF5. Nothing here needs torch.
 
-Nothing here needs torch.
+Our format::
+
+    attribute ase_mlelec                JSON: description of the data set, and format_version
+    count, name, group [frames]         number of atoms, and texts
+    cell [frames, 3, 3], pbc [frames, 3], positions [atoms, 3], numbers [atoms]
+    energies [S]                        eV, where there are spectra on a known grid
+    labels/NAME                         values of all frames, or of all their atoms, in order
+    has/NAME [frames]                   whether each frame has the label, where some lack it (since format 2)
 """
 
+import gzip
+import warnings
+import zlib
 from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
+from ase import Atoms
+
 from ase_mlelec.data.data_set import Frame, Frames, join
-from ase_mlelec.data.frames_hdf5 import read_hdf5, write_hdf5
-from ase_mlelec.data.images import READABLE, from_images, read_labeled, to_images
+from ase_mlelec.data.hdf5 import FRAMES, PACKED, created, opened
+from ase_mlelec.data.images import READABLE, from_images, read_images, read_labeled, to_images
 from ase_mlelec.data.keys import check_used
-from ase_mlelec.data.runs import is_run, read_run
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.deepmd.data import is_hdf5_data, read_data
+from ase_mlelec.io.espresso.common import EspressoError, find_file
+from ase_mlelec.io.espresso.pw import WHAT_TO_GIVE, read_pw
+from ase_mlelec.io.espresso.pw_text import MARK
+from ase_mlelec.io.hdf5 import AGAIN, read_array, subgroup
+from ase_mlelec.io.text import read_text
+from ase_mlelec.quantities import LABELS, data_labels
 
 __all__ = ["Frame", "Frames", "from_images", "join", "read_all", "read_frames", "read_hdf5", "to_images", "write_hdf5"]
+FOR_ASE = "which are for files that ASE reads; leave them out"
 
 
 @formerly_positional("keys", "found")
@@ -42,10 +61,7 @@ def read_frames(path: str | PathLike, *, keys: dict[str, str] | None = None, fou
         raise ValueError(f"{path}: no such file or folder")
     if not has_keys(path):
         if keys:
-            raise ValueError(
-                f"{path}: got names of labels ({', '.join(keys.values())}), which are for files that ASE "
-                "reads; leave them out"
-            )
+            raise ValueError(f"{path}: got names of labels ({', '.join(keys.values())}), {FOR_ASE}")
         if is_run(path):
             return read_run(path)
         return read_hdf5(path) if path.is_file() and not is_hdf5_data(path) else _read_deepmd(path)
@@ -79,16 +95,170 @@ def read_all(
         For errors of ``read_frames`` and ``join``, and where no file has the ``keys``.
     """
     paths = list(paths)
+    here = ", ".join(map(str, paths))
     if keys and not any(map(has_keys, paths)):
-        raise ValueError(
-            f"{', '.join(map(str, paths))}: got names of labels ({', '.join(keys.values())}), which are "
-            "for files that ASE reads; leave them out"
-        )
+        raise ValueError(f"{here}: got names of labels ({', '.join(keys.values())}), {FOR_ASE}")
     found: set[str] = set()
     frames = join(check(read_frames(path, keys=keys if has_keys(path) else None, found=found), path) for path in paths)
-    check_used(", ".join(map(str, paths)), keys or {}, found, {})
+    check_used(here, keys or {}, found, {})
     return frames
 
 
 def _read_deepmd(path):
     return Frames([Frame(atoms, labels, f"{path.name}-{i}") for i, (atoms, labels) in enumerate(read_data(path))])
+
+
+def write_hdf5(path: str | PathLike, frames: Frames) -> None:
+    """Write a data set, compressed and atomically. Frames may lack labels that other frames have.
+
+    Raises
+    ------
+    ValueError
+        For a data set without labels, and for labels that are unknown, not finite, or of a wrong shape.
+    """
+    if not frames.counts:
+        raise ValueError(
+            f"{path}: got {len(frames)} frames without labels, need at least one with energy, forces or "
+            "spectra; label them first"
+        )
+    frames.check()
+    with created(path, FRAMES, frames.attributes) as file:
+        file["count"] = [len(frame.atoms) for frame in frames]
+        file["name"] = [frame.name for frame in frames]
+        file["group"] = [frame.group for frame in frames]
+        for key in ("cell", "pbc"):
+            file.create_dataset(key, data=[np.asarray(getattr(frame.atoms, key)) for frame in frames], **PACKED)
+        for key in ("positions", "numbers"):
+            file.create_dataset(key, data=np.concatenate([getattr(f.atoms, key) for f in frames]), **PACKED)
+        if frames.energies is not None:
+            file["energies"] = np.asarray(frames.energies, dtype=float)
+        for name, count in frames.counts.items():
+            values = [np.asarray(frame.labels[name]) for frame in frames if name in frame.labels]
+            data = np.concatenate(values) if LABELS[name].of_atoms else np.array(values)
+            # spectra are smooth and large: rounding to single precision is far below the errors of the labels
+            kind = np.float32 if LABELS[name].on_grid else np.float64
+            file.create_dataset(f"labels/{name}", data=data.astype(kind), **PACKED)
+            if count < len(frames):
+                file[f"has/{name}"] = [name in frame.labels for frame in frames]
+
+
+def read_hdf5(path: str | PathLike) -> Frames:
+    """Read a data set written by ``write_hdf5``.
+
+    Raises
+    ------
+    ValueError
+        For truncated, damaged, foreign or newer files.
+    """
+    with opened(path, FRAMES) as (file, attributes):
+        counts, numbers, positions, cells, pbcs = _structures(path, file)
+        energies = read_array(file, "energies", (None,)) if "energies" in file else None
+        labels = _labels(path, file, counts, energies)
+        names, groups = (read_array(file, key, counts.shape, str) for key in ("name", "group"))
+        ends = np.cumsum(counts)[:-1]
+        parts = zip(np.split(numbers, ends), np.split(positions, ends), cells, pbcs)
+        images = [Atoms(z, r, cell=cell, pbc=pbc) for z, r, cell, pbc in parts]
+    return Frames([Frame(*each) for each in zip(images, labels, names, groups)], energies, attributes)
+
+
+def _structures(path, file):
+    """Numbers of atoms [frames]; atomic numbers [atoms], positions [atoms, 3], cell [frames, 3, 3], pbc [frames, 3]."""
+    counts, numbers = (read_array(file, name, (None,), int) for name in ("count", "numbers"))
+    n_frames, n_atoms = len(counts), len(numbers)
+    if not ((counts >= 0) & (counts <= n_atoms)).all() or counts.sum() != n_atoms:
+        raise ValueError(f"{path}: count claims other numbers of atoms than the {n_atoms} that there are; {AGAIN}")
+    if not ((numbers >= 0) & (numbers <= 118)).all():
+        raise ValueError(f"{path}: numbers holds some that are no atomic numbers; {AGAIN}")
+    positions, cells = read_array(file, "positions", (n_atoms, 3)), read_array(file, "cell", (n_frames, 3, 3))
+    return counts, numbers, positions, cells, read_array(file, "pbc", (n_frames, 3), bool)
+
+
+def _labels(path, file, counts, energies):
+    """Labels of every frame, list of dict."""
+    labels = [{} for _ in counts]
+    group = subgroup(file, "labels")
+    unknown = sorted(set(group) - data_labels().keys())
+    if unknown:
+        warnings.warn(f"{path}: the labels {', '.join(unknown)} are not known and not read", stacklevel=5)
+    masks = subgroup(file, "has") if "has" in file else {}
+    for name in group:
+        if name in unknown:
+            continue
+        has = read_array(masks, name, counts.shape, bool) if name in masks else np.ones(len(counts), dtype=bool)
+        chosen = np.flatnonzero(has)
+        sizes = {"N": int(counts[chosen].sum()), "S": None if energies is None else len(energies), "3": 3}
+        per_atom, shape = LABELS[name].of_atoms, LABELS[name].shape
+        axes = shape if per_atom else f"F{shape}"
+        values = read_array(group, name, tuple((sizes | {"F": len(chosen)})[axis] for axis in axes))
+        rows = np.split(values, np.cumsum(counts[chosen])[:-1]) if per_atom else values
+        for i, row in zip(chosen, rows):
+            labels[i][name] = row
+    return labels
+
+
+XML = "data-file-schema.xml"
+HEAD = 50_000  # bytes at the beginning of a file within which a program writes its name
+SAME_ENERGY, SAME_PLACE = 1e-3, 1e-3  # eV, Å
+
+
+def is_run(path: str | PathLike) -> bool:
+    """Whether a path is a text or XML file of pw.x, or the folder of a pw.x run."""
+    path = Path(path)
+    if path.is_dir():
+        return not (path / "type.raw").exists() and any(
+            any(path.glob(pattern)) for pattern in (f"{XML}*", f"*.save/{XML}*", "data-file.xml")
+        )
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+            if head.startswith(b"\x1f\x8b"):
+                file.seek(0)
+                head = gzip.GzipFile(fileobj=file).read(HEAD)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return b"Program PWSCF" in head or (head.lstrip().startswith(b"<") and b"qes:espresso" in head)
+
+
+def read_run(path: str | PathLike) -> Frames:
+    """Read Frames from a pw.x run, with energy, forces and virial as far as they were calculated.
+
+    The text output of a relaxation or of molecular dynamics gives all steps, provided that ASE and read_pw agree on the
+    last step. Otherwise, from XML, and with hybrid functionals, the result is the last step alone, with a warning.
+
+    Raises
+    ------
+    EspressoError
+        For errors of read_pw.
+    """
+    file = find_file(path, XML, WHAT_TO_GIVE)
+    last = read_pw(file).to_atoms()
+    text = read_text(file, WHAT_TO_GIVE, EspressoError)
+    images, note = [last], None
+    if text.lstrip("\ufeff \n\t").startswith("<"):
+        n_steps = text.count("<step ")
+    else:
+        marks = [mark.group(1) for mark in MARK.finditer(text)]
+        n_steps = marks.count("!!") or len(marks)
+        if n_steps > 1 and "!!" not in marks:
+            images = _steps(file, last) or images
+    if n_steps > 1 and len(images) == 1:
+        note = f"the last of {n_steps} steps alone is read"
+    if (file.parent / "atomic_proj.xml").exists():
+        more = "atomic_proj.xml beside it is not: espresso.read_projections makes spectra of it"
+        note = f"{note}, and {more}" if note else more
+    if note:
+        warnings.warn(f"{file}: {note}", stacklevel=4)
+    return from_images(images, name=file.parent.stem if file.name.startswith(XML) else file.stem)
+
+
+def _steps(path, last):
+    """Atoms of all steps as ASE reads them, with ``last`` as the last step; None where ASE's last step differs."""
+    try:
+        images = [atoms for atoms in read_images(path) if "energy" in getattr(atoms.calc, "results", {})]
+    except ValueError:
+        return None
+    if not images or len(images[-1]) != len(last):
+        return None
+    energy, other = (atoms.calc.results["energy"] for atoms in (images[-1], last))
+    moved = np.abs(images[-1].positions - last.positions).max() + np.abs(images[-1].cell - last.cell).max()
+    return [*images[:-1], last] if abs(energy - other) < SAME_ENERGY and moved < SAME_PLACE else None

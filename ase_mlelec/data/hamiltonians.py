@@ -19,6 +19,7 @@ from ase_mlelec.data.frames import Frame, Frames
 from ase_mlelec.data.hdf5 import (
     HAMILTONIANS,
     PACKED,
+    STRUCTURE,
     StoredDataSet,
     created,
     is_of,
@@ -100,13 +101,8 @@ def referred_to(hamiltonian: WannierHamiltonian, level: float) -> WannierHamilto
     home = np.flatnonzero(~hamiltonian.r_vectors.any(axis=1))[0]
     matrices = list(hamiltonian.bloch.tolist())
     matrices[home] = matrices[home] - level * scipy.sparse.eye_array(hamiltonian.size)
-    return WannierHamiltonian(
-        hamiltonian.cell,
-        hamiltonian.r_vectors,
-        matrices,
-        centers=hamiltonian.centers,
-        spin_degeneracy=hamiltonian.spin_degeneracy,
-    )
+    kept = {name: getattr(hamiltonian, name) for name in ("centers", "spin_degeneracy")}
+    return WannierHamiltonian(hamiltonian.cell, hamiltonian.r_vectors, matrices, **kept)
 
 
 def at_their_atoms(hamiltonian: WannierHamiltonian, atoms: Atoms, functions: Sequence[Function]) -> WannierHamiltonian:
@@ -173,13 +169,7 @@ class Hamiltonians(StoredDataSet):
     """
 
     kind = HAMILTONIANS
-    hashed = (
-        ("numbers", (None,)),
-        ("positions", (None, 3)),
-        ("cell", (3, 3)),
-        ("r_vectors", (None, 3)),
-        ("value", (None,)),
-    )
+    hashed = (*STRUCTURE, ("r_vectors", (None, 3)), ("value", (None,)))
 
     def _read_common(self, file):
         if self.attributes.get("energy_reference") != VACUUM:
@@ -191,23 +181,16 @@ class Hamiltonians(StoredDataSet):
     def _read(self, group):
         atoms = read_atoms(group)
         functions = _functions(group, len(atoms))
-        return HamiltonianFrame(
-            atoms,
-            _from_half(atoms, functions, *_elements(group, len(functions))),
-            functions,
-            float(read_array(group, "energy", ())) if "energy" in group else None,
-            read_array(group, "forces", (len(atoms), 3)) if "forces" in group else None,
-            text_attribute(group, "name"),
-            text_attribute(group, "group"),
-        )
+        hamiltonian = _from_half(atoms, functions, *_elements(group, len(functions)))
+        shapes = {"energy": (), "forces": (len(atoms), 3)}
+        found = {name: read_array(group, name, shape) for name, shape in shapes.items() if name in group}
+        texts = {name: text_attribute(group, name) for name in ("name", "group")}
+        return HamiltonianFrame(atoms, hamiltonian, functions, **found, **texts)
 
     def frames(self) -> Frames:
         """The structures with energies and forces as Frames, for a force field."""
-        found = [
-            Frame(frame.atoms, {"energy": float(frame.energy), "forces": frame.forces}, frame.name, frame.group)
-            for frame in self
-            if frame.energy is not None and frame.forces is not None
-        ]
+        known = (each for each in self if each.energy is not None and each.forces is not None)
+        found = [Frame(k.atoms, {"energy": float(k.energy), "forces": k.forces}, k.name, k.group) for k in known]
         return Frames(found, None, dict(self.attributes))
 
 
@@ -236,21 +219,16 @@ def _elements(group, size):
             f"{group.file.filename}: {group.name}: got {len(half)} lattice vectors and {len(value)} "
             f"elements for {size} functions, need R = 0 first and elements for most R; {AGAIN}"
         )
-    places = (
-        read_indices(group, name, len(value), count)
-        for name, count in (("which", len(half)), ("row", size), ("column", size))
-    )
-    return half, *places, value
+    counts = {"which": len(half), "row": size, "column": size}
+    return half, *(read_indices(group, name, len(value), count) for name, count in counts.items()), value
 
 
 def _from_half(atoms, functions, half, which, row, column, value):
     """WannierHamiltonian from the H(R) of half of the lattice vectors R."""
     count, size = len(half), len(functions)
     away = which > 0  # H(0) is stored completely
-    which, row, column, value = (
-        np.concatenate(pair)
-        for pair in ((which, count - 1 + which[away]), (row, column[away]), (column, row[away]), (value, value[away]))
-    )
+    opposite = count - 1 + which[away], column[away], row[away], value[away]
+    which, row, column, value = map(np.concatenate, zip((which, row, column, value), opposite))
     stacked = scipy.sparse.csr_array((value, (which * size + row, column)), ((2 * count - 1) * size, size))
     matrices = [stacked[start : start + size] for start in range(0, stacked.shape[0], size)]
     centers = atoms.positions[[function.atom for function in functions]]

@@ -17,8 +17,9 @@ from ase.data import chemical_symbols
 
 from ase_mlelec.atomic_write import replacing
 from ase_mlelec.data.data_set import DataSet
-from ase_mlelec.io.hdf5 import AGAIN, check_heaps, json_of, one_line, read_array, subgroup, text_attribute
+from ase_mlelec.io.hdf5 import AGAIN, check_heaps, holds, json_of, one_line, read_array, subgroup, text_attribute
 
+STRUCTURE = ("numbers", (None,)), ("positions", (None, 3)), ("cell", (3, 3))  # datasets and their shapes
 PACKED = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
 
 
@@ -44,12 +45,8 @@ class FileFormat(NamedTuple):
 
 
 FRAMES = FileFormat("ase_mlelec", "data set", "convert the data with 'mlelec convert'", 2)
-SNAPSHOTS = FileFormat(
-    "ase_mlelec_snapshots",
-    "file of snapshots",
-    "write it with write_snapshots or convert MALA's with 'mlelec convert'",
-    1,
-)
+_REMEDY = "write it with write_snapshots or convert MALA's with 'mlelec convert'"
+SNAPSHOTS = FileFormat("ase_mlelec_snapshots", "file of snapshots", _REMEDY, 1)
 HAMILTONIANS = FileFormat("ase_mlelec_hamiltonians", "file of Hamiltonians", "write it with write_hamiltonians", 1)
 
 
@@ -117,14 +114,7 @@ def created(path: str | PathLike, kind: FileFormat, attributes: dict) -> Iterato
 
 def is_of(path: str | PathLike, kind: FileFormat) -> bool:
     """True for an HDF5 file of the FileFormat ``kind``; False for everything else, damaged files included."""
-    try:
-        if not Path(path).is_file() or not h5py.is_hdf5(path):
-            return False
-        check_heaps(path)
-        with h5py.File(path) as file:
-            return kind.mark in file.attrs
-    except Exception:  # any exception is possible, as in ``opened``
-        return False
+    return holds(path, lambda file: kind.mark in file.attrs)
 
 
 class StoredDataSet(DataSet):
@@ -189,12 +179,8 @@ class StoredDataSet(DataSet):
 def read_atoms(group: h5py.Group) -> Atoms:
     """Read ase.Atoms from an HDF5 group."""
     numbers = read_indices(group, "numbers", None, len(chemical_symbols))
-    return Atoms(
-        numbers,
-        read_array(group, "positions", (len(numbers), 3)),
-        cell=read_array(group, "cell", (3, 3)),
-        pbc=read_array(group, "pbc", (3,), bool),
-    )
+    cell, pbc = read_array(group, "cell", (3, 3)), read_array(group, "pbc", (3,), bool)
+    return Atoms(numbers, read_array(group, "positions", (len(numbers), 3)), cell=cell, pbc=pbc)
 
 
 def write_atoms(group: h5py.Group, atoms: Atoms) -> None:

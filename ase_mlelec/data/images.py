@@ -20,8 +20,7 @@ from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.data.data_set import Frame, Frames
 from ase_mlelec.data.keys import GROUP, STRUCTURE, check_keys, check_used, remedy, warn_of_unread
 from ase_mlelec.deprecated import formerly_positional
-from ase_mlelec.io.elements import element_of
-from ase_mlelec.io.fortran import fortran_floats
+from ase_mlelec.io.text import element_of, fortran_floats
 from ase_mlelec.io.ulm import check_claims
 from ase_mlelec.quantities import LABELS
 
@@ -159,10 +158,8 @@ def _parse_comment(line):
         if not re.search(rf"(^|\s){key}\s*=", line):
             line = re.sub(rf"(^|\s){key}(\s*=)", rf"\1{key}\2", line, count=1, flags=re.IGNORECASE)
     marked = re.sub(r"(^|\s)(stress|virial)(\s*=)", rf"\1{MARK}\2\3", line)
-    found = {
-        key if key in OWN or key.startswith(MARK) else MARK + key: value
-        for key, value in key_val_str_to_dict(marked).items()
-    }
+    found = key_val_str_to_dict(marked).items()
+    found = {key if key in OWN or key.startswith(MARK) else MARK + key: value for key, value in found}
     columns = str(found.get("Properties", "species:S:1:pos:R:3"))
     return {**found, "Properties": re.sub(r"(^|:)species(?=:S:1(:|$))", rf"\1{SPECIES_COLUMN}", columns)}
 
@@ -199,11 +196,8 @@ def from_images(images: Iterable[Atoms], *, name: str = "", keys: dict[str, str]
 
 def _frames(images, name, keys, source):
     """(Frames, set of the keys that were read, dict of the values of all other keys)."""
-    grids = [
-        _numbers(f"{source}: dos_energies", atoms.info["dos_energies"], "S")
-        for atoms in images
-        if "dos_energies" in atoms.info
-    ]
+    grids = [atoms.info["dos_energies"] for atoms in images if "dos_energies" in atoms.info]
+    grids = [_numbers(f"{source}: dos_energies", grid, "S") for grid in grids]
     if any(len(grid) != len(grids[0]) or not np.allclose(grid, grids[0], atol=1e-6) for grid in grids):
         raise ValueError(f"{source}: the images have different dos_energies; bring them to one grid first")
     frames, used, unread = [], set(), {}
@@ -216,14 +210,9 @@ def _frames(images, name, keys, source):
         for key in contents.keys() - taken - STRUCTURE:
             unread.setdefault(key, []).append(contents[key])
         used |= taken
-        frames.append(
-            Frame(
-                Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc),
-                labels,
-                str(atoms.info.get("name", f"{name}-{i}")),
-                str(atoms.info.get(keys.get(GROUP, GROUP), "")),
-            )
-        )
+        structure = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        texts = atoms.info.get("name", f"{name}-{i}"), atoms.info.get(keys.get(GROUP, GROUP), "")
+        frames.append(Frame(structure, labels, *map(str, texts)))
     frames = Frames(frames, grids[0] if grids else None)
     try:
         frames.check()
@@ -234,11 +223,8 @@ def _frames(images, name, keys, source):
 
 def contents_of(atoms: Atoms) -> dict:
     """All contents of an image except the structure, dict by key; results of its calculator take precedence."""
-    return {
-        **{key: value for key, value in atoms.arrays.items() if key not in ("numbers", "positions")},
-        **atoms.info,
-        **_results(atoms),
-    }
+    arrays = {key: value for key, value in atoms.arrays.items() if key not in ("numbers", "positions")}
+    return arrays | atoms.info | _results(atoms)
 
 
 def _results(atoms):

@@ -17,38 +17,9 @@ LONGER_PARTS = ("stresses", "energies")
 FOREIGN_PARTS = ("hessian", "magmom", "eigenvalue", "charges", "hirshfeld", "bandgap")
 FOREIGN_WORDS = ("bec", "born", "homo", "lumo", "gap")
 # whole words in keys of numbers in units other than ASE's, or per atom, which cannot be read directly
-OTHER_UNITS = {
-    "kbar",
-    "gpa",
-    "mpa",
-    "ha",
-    "hartree",
-    "ry",
-    "rydberg",
-    "kcal",
-    "kj",
-    "mol",
-    "bohr",
-    "au",
-    "mev",
-    "debye",
-    "per",
-    "peratom",
-}
+OTHER_UNITS = set("kbar gpa mpa ha hartree ry rydberg kcal kj mol bohr au mev debye per peratom".split())
 # whole words in keys of inputs on which labels depend
-INPUTS = {
-    "charge",
-    "spin",
-    "multiplicity",
-    "efield",
-    "field",
-    "fparam",
-    "aparam",
-    "electronic_temperature",
-    "smearing",
-    "unit",
-    "units",
-}
+INPUTS = set("charge spin multiplicity efield field fparam aparam electronic_temperature smearing unit units".split())
 
 
 def check_keys(keys: Mapping[str, str]) -> dict:
@@ -99,7 +70,7 @@ def is_input(key: str, values) -> bool:
     texts = {str(value) for value in values}
     if words & {"spin", "multiplicity"}:
         return len(texts) > 1
-    return len(texts) > 1 or any(np.asarray(value).dtype.kind not in "fiub" or np.any(value) for value in values)
+    return len(texts) > 1 or _are_set(values, "fiub")
 
 
 def remedy(contents):
@@ -152,6 +123,9 @@ def warn_of_unread(source: str | PathLike, keys: Mapping[str, str], unread) -> N
 def _counts(key, values):
     looks, label = meant(key, values[0])
     # moments and charges of zero are no information
-    return looks and (
-        label is not None or any(np.asarray(value).dtype.kind not in "fiu" or np.any(value) for value in values)
-    )
+    return looks and (label is not None or _are_set(values, "fiu"))
+
+
+def _are_set(values, kinds):
+    """Whether some of the values are something else than zeros, numbers of these NumPy kinds."""
+    return any(np.asarray(value).dtype.kind not in kinds or np.any(value) for value in values)

@@ -16,7 +16,17 @@ from ase.data import chemical_symbols
 from ase_mlelec.checks import check_finite
 from ase_mlelec.data import electrons
 from ase_mlelec.data.data_set import hash_of
-from ase_mlelec.data.hdf5 import PACKED, SNAPSHOTS, StoredDataSet, created, is_of, opened, read_atoms, write_atoms
+from ase_mlelec.data.hdf5 import (
+    PACKED,
+    SNAPSHOTS,
+    STRUCTURE,
+    StoredDataSet,
+    created,
+    is_of,
+    opened,
+    read_atoms,
+    write_atoms,
+)
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.hdf5 import number_attribute, read_array, subgroup, text_attribute
 
@@ -120,9 +130,7 @@ def write_snapshots(path: str | PathLike, snapshots: Iterable[Snapshot], *, ener
                 )
             check_snapshot(path, snapshot, energies, attributes)
             group = file.create_group(f"{k:05d}")
-            group.attrs.update(
-                name=snapshot.name, group=snapshot.group, temperature=snapshot.temperature, shape=snapshot.shape
-            )
+            group.attrs.update({key: getattr(snapshot, key) for key in ("name", "group", "temperature", "shape")})
             write_atoms(group, snapshot.atoms)
             group["dos"] = np.asarray(snapshot.dos, dtype=float)
             scale = max(float(np.max(snapshot.ldos)), 0.0) / LEVELS or 1.0
@@ -184,7 +192,7 @@ class Snapshots(StoredDataSet):
 
     kind = SNAPSHOTS
     common = ("energies",)
-    hashed = (("numbers", (None,)), ("positions", (None, 3)), ("cell", (3, 3)), ("dos", (None,)))
+    hashed = (*STRUCTURE, ("dos", (None,)))
 
     def _read_common(self, file):
         self.energies = read_array(file, "energies", (None,))

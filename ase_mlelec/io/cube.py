@@ -17,8 +17,7 @@ from ase_mlelec import units
 from ase_mlelec.atomic_write import replacing
 from ase_mlelec.checks import check_count, printable
 from ase_mlelec.deprecated import formerly_positional
-from ase_mlelec.io.fortran import fortran_floats
-from ase_mlelec.io.text import read_numbers, read_text
+from ase_mlelec.io.text import fortran_floats, read_numbers, read_text
 
 LARGEST = 1e6  # bohr
 
@@ -45,7 +44,7 @@ def read_cube(path: str | PathLike) -> tuple[Atoms, np.ndarray]:
     try:
         n_atoms, n_functions, counts, origin, vectors, rest = _header(text)
     except (ValueError, IndexError) as error:
-        raise ValueError(f"{path}: truncated, or not a cube file ({printable(error)}); write it again") from None
+        raise _no_cube(path, printable(error)) from None
     if min(counts) <= 0:
         raise ValueError(
             f"{path}: got grid counts {counts}, need positive ones; lengths in Å are not supported, write "
@@ -64,17 +63,18 @@ def read_cube(path: str | PathLike) -> tuple[Atoms, np.ndarray]:
     if n_functions != 1:
         raise ValueError(f"{path}: got {n_functions} functions, need one; write them to files of their own")
     if not _ends(rest):
-        raise ValueError(
-            f"{path}: truncated, or not a cube file (the last line does not end, so that digits may be "
-            "missing); write it again, or end the line if it is whole"
+        raise _no_cube(
+            path, "the last line does not end, so that digits may be missing", ", or end the line if it is whole"
         )
     values = read_numbers(path, "the part of the function", rest)
     if len(values) != math.prod(counts):
-        raise ValueError(
-            f"{path}: truncated, or not a cube file (got {len(values)} numbers on a grid of {counts}); write it again"
-        )
+        raise _no_cube(path, f"got {len(values)} numbers on a grid of {counts}")
     atoms = Atoms(numbers, (positions - origin) * units.BOHR, cell=cell * units.BOHR, pbc=True)
     return atoms, values.reshape(counts) / units.BOHR**3
+
+
+def _no_cube(path, cause, remedy=""):
+    return ValueError(f"{path}: truncated, or not a cube file ({cause}); write it again{remedy}")
 
 
 def _header(text):
@@ -100,13 +100,10 @@ def _atoms(path, text, n_atoms):
     """(atomic numbers, positions [N, 3], the rest of the text) from rows of number, charge and position."""
     *rows, rest = text.split("\n", n_atoms)
     if len(rows) < n_atoms:
-        raise ValueError(f"{path}: truncated, or not a cube file ({len(rows)} of {n_atoms} atoms); write it again")
+        raise _no_cube(path, f"{len(rows)} of {n_atoms} atoms")
     table = read_numbers(path, "the part of the atoms", "\n".join(rows))
     if any(len(row.split()) != 5 for row in rows):
-        raise ValueError(
-            f"{path}: truncated, or not a cube file (got a row of an atom without five numbers, need "
-            "atomic number, charge and position); write it again"
-        )
+        raise _no_cube(path, "got a row of an atom without five numbers, need atomic number, charge and position")
     table = table.reshape(-1, 5)
     numbers = table[:, 0].astype(int)
     if not ((table[:, 0] == numbers) & (numbers >= 0) & (numbers <= 118)).all() or (np.abs(table) > LARGEST).any():

@@ -9,32 +9,17 @@ References: Quantum ESPRESSO, Modules/funct.f90, for words and numbers; libxc's 
 import re
 
 TERMS = {"lda_pz": (1, 1, 0, 0), "lda_pw": (1, 4, 0, 0), "pbe": (1, 4, 3, 4), "pbesol": (1, 4, 10, 8)}
-SHORT = {
-    "PZ": "lda_pz",
-    "LDA": "lda_pz",
-    "CA": "lda_pz",
-    "PW": "lda_pw",
-    "PBE": "pbe",
-    "PBESOL": "pbesol",
-    "LDA_PZ": "lda_pz",
-    "LDA_PW": "lda_pw",
-}
-WORDS = {
-    "NOX": {0: 0},
-    "SLA": {0: 1},
-    "NOC": {1: 0},
-    "PZ": {1: 1},
-    "PW": {1: 4},
-    "NOGX": {2: 0},
-    "PBX": {2: 3},
-    "PSX": {2: 10},
-    "NOGC": {3: 0},
-    "PBC": {3: 4},
-    "PSC": {3: 8},
-    "PBE": {2: 3, 3: 4},
-    "NONE": {},
-    "NONLC": {},
-}
+SHORT = dict.fromkeys(("PZ", "LDA", "CA", "LDA_PZ"), "lda_pz") | dict.fromkeys(("PW", "LDA_PW"), "lda_pw")
+SHORT |= {"PBE": "pbe", "PBESOL": "pbesol"}
+# words for each of the terms, and for none or two of them
+_OF_TERMS = (
+    {"NOX": 0, "SLA": 1},
+    {"NOC": 0, "PZ": 1, "PW": 4},
+    {"NOGX": 0, "PBX": 3, "PSX": 10},
+    {"NOGC": 0, "PBC": 4, "PSC": 8},
+)
+WORDS = {word: {place: number} for place, row in enumerate(_OF_TERMS) for word, number in row.items()}
+WORDS |= {"PBE": {2: 3, 3: 4}, "NONE": {}, "NONLC": {}}
 
 
 # numbers of libxc, which Quantum ESPRESSO marks by an L: what one says of our terms; of gradient-corrected functionals

@@ -67,6 +67,18 @@ def _check_heaps_of(path, size, *_):
             start = data.find(b"GCOL\x01", start + 1)
 
 
+def holds(path, test):
+    """Whether ``path`` is an HDF5 file for which ``test(file)`` is true; False for everything else, damaged files too."""
+    try:
+        if not Path(path).is_file() or not h5py.is_hdf5(path):
+            return False
+        check_heaps(path)
+        with h5py.File(path) as file:
+            return test(file)
+    except Exception:  # a damaged file can raise nearly anything within HDF5 and h5py
+        return False
+
+
 def one_line(error):
     """What an exception says, or its name where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

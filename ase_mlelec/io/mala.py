@@ -29,6 +29,12 @@ TERMS = {
     "ion_ion": "ewald_contribution",
     "entropy": "entropy_contribution_dft_calculation",
 }  # name here -> in info.json
+OPTIONAL = {
+    "temperature": "temperature",
+    "fermi_level": "fermi_energy_dft",
+    "energy": "total_energy_dft_calculation",
+    "n_electrons": "number_of_electrons_exact",
+}
 AGAIN = "write it with MALA's data converter"
 
 
@@ -102,34 +108,17 @@ def read_mala(
     """
     data = _json(info)
     atoms, grid = _structure(info, data)
-    optional = {
-        name: _number(info, data, key)
-        for name, key in (
-            ("temperature", "temperature"),
-            ("fermi_level", "fermi_energy_dft"),
-            ("energy", "total_energy_dft_calculation"),
-            ("n_electrons", "number_of_electrons_exact"),
-        )
-    }
+    optional = {name: _number(info, data, key) for name, key in OPTIONAL.items()}
     for name, least in ("temperature", 0), ("n_electrons", 1e-6):
         if optional[name] is not None and optional[name] < least:
             raise ValueError(f"{info}: got {name} {optional[name]:g}, need more; {AGAIN}")
-    terms = {name: _number(info, data, key) for name, key in TERMS.items()}
+    terms = {name: _number(info, data, key) for name, key in TERMS.items() if data.get(key) is not None}
     forces = data.get("atomic_forces_dft")
     if forces is not None:
         forces = _array(info, "atomic_forces_dft", forces, (len(atoms), 3))
     fingerprints = None if input_npy is None else _fingerprints(input_npy, atoms.cell, grid)
     ldos, energies = (None, None) if output_npy is None else _ldos(output_npy, grid, grid_offset, grid_spacing)
-    return MalaSnapshot(
-        atoms,
-        grid,
-        fingerprints,
-        ldos,
-        energies,
-        **optional,
-        forces=forces,
-        terms={name: value for name, value in terms.items() if value is not None},
-    )
+    return MalaSnapshot(atoms, grid, fingerprints, ldos, energies, **optional, forces=forces, terms=terms)
 
 
 def _ldos(path, grid, offset, spacing):

@@ -1,13 +1,14 @@
 """Text files of other programs, which may be compressed, truncated or damaged."""
 
+import re
 import zlib
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from ase.data import atomic_numbers
 
 from ase_mlelec.checks import check_finite, printable
-from ase_mlelec.io.fortran import fortran_floats
 
 GZIP = b"\x1f\x8b"
 EXPANSION = 200  # tables of numbers shrink to a third, XML to a twentieth; what grows by more than this is no such
@@ -52,7 +53,7 @@ def _expanded(path, data, error):
                 "compress the file again"
             )
         if not member.eof:
-            raise error(f"{path}: the gzip file is truncated; copy or compress it again")
+            raise error(f"{path}: the gzip file is cut off; copy or compress it again")
         data = member.unused_data
     return b"".join(parts)
 
@@ -76,3 +77,76 @@ def read_numbers(path: str | PathLike, what: str, text: str, error=ValueError):
     if np.abs(values).max(initial=0) > LARGEST:
         raise error(f"{path}: {what} holds a number beyond {LARGEST:g}; the file is damaged: write or copy it again")
     return values
+
+
+def fortran_floats(text: str):
+    """Array of the numbers in a text written by Fortran, which prints 1e-100 as 1.0-100 and may print D for E.
+
+    Raises
+    ------
+    ValueError
+        For what is no number.
+    """
+    if "_" in text:  # Python reads 1_0 as 10
+        raise ValueError(f"got '{next(word for word in text.split() if '_' in word)}'")
+    try:
+        return np.array(text.split(), dtype=float)
+    except ValueError:
+        written = re.sub(r"(?<=[\d.])(?:[DdEe](?=[-+]?\d)|(?=[-+]\d{3}(?!\d)))", "E", text)
+        return np.array(written.split(), dtype=float)
+
+
+_NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+))(?:[DdEeQq]([-+]?\d+)|([-+]\d+))?", re.ASCII)
+
+
+def fortran_record(line, count):
+    """The first ``count`` numbers of a line, list of float, as Fortran's ``READ(*,*)`` takes them.
+
+    Numbers are apart by blanks or commas, ``2*0.0`` stands for two of them, text behind them is ignored.
+
+    Raises
+    ------
+    ValueError
+        For fewer numbers.
+    """
+    found = []
+    for word in line.replace(",", " ").split():
+        if len(found) >= count:
+            break
+        times, _, value = word.rpartition("*")
+        number = _NUMBER.fullmatch(value)
+        if not number or (times and not (times.isdecimal() and len(times) < 5)):
+            raise ValueError(f"got '{printable(word, 40)}' in '{printable(line, 60)}', need {count} numbers")
+        value = float(f"{number[1]}e{number[2] or number[3] or 0}")
+        found += [value] * (int(times) if times else 1)
+    if len(found) < count:
+        raise ValueError(f"got {len(found)} numbers in '{printable(line, 60)}', need {count}")
+    return found[:count]
+
+
+ISOTOPES = {"D": "H", "T": "H"}
+
+
+def element_of(label: str) -> str:
+    """Chemical symbol, e.g. "Si" of "Si", "SI", "si", "Si1", "si_bulk", "SI-2" or "Si.surface".
+
+    Programs take a symbol in any case, followed by what tells atoms of one element apart. The first two letters are
+    the symbol where they are one, else the first letter is. D and T are hydrogen where no letter follows: TYPE_1,
+    which programs write where they know no element, is none.
+
+    Parameters
+    ----------
+    label : str
+
+    Raises
+    ------
+    ValueError
+        For labels that begin with no symbol.
+    """
+    letters = str(label).strip().strip("'\"")[:2]
+    for length in (2, 1):
+        symbol = letters[:length].capitalize()
+        symbol = symbol if letters[1:].isalpha() else ISOTOPES.get(symbol, symbol)
+        if len(letters) >= length and symbol.isalpha() and atomic_numbers.get(symbol, 0) > 0:
+            return symbol
+    raise ValueError(f"the label {str(label)!r} begins with no chemical symbol; write one such as Si, Si1 or Si_bulk")

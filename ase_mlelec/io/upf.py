@@ -15,9 +15,7 @@ import numpy as np
 
 from ase_mlelec import units
 from ase_mlelec.checks import printable
-from ase_mlelec.io.elements import element_of
-from ase_mlelec.io.fortran import fortran_floats
-from ase_mlelec.io.text import read_numbers, read_text
+from ase_mlelec.io.text import element_of, fortran_floats, read_numbers, read_text
 
 LARGEST_CHARGE = 120  # e
 

@@ -15,13 +15,11 @@ def _from_version_1(header, state):
 
 def _from_version_2(header, state):
     """The arrays of on-site blocks belonged to the head itself, with the species in their names."""
-    of_pairs = {
-        name for name, described in _items(header.get("heads")) if dict(_items(described)).get("class") == "PairHead"
-    }
+    classes = {name: dict(_items(described)).get("class") for name, described in _items(header.get("heads"))}
 
     def renamed(key):
         found = re.fullmatch(r"heads\.(.+)\.(?:(linear|turned|third_turned)_(\d+)|onsite\.(\d+)\.(weight|bias))", key)
-        if not found or found[1] not in of_pairs:
+        if not found or classes.get(found[1]) != "PairHead":
             return key
         return f"heads.{found[1]}.onsite." + (f"{found[3]}.{found[2]}" if found[2] else f"{found[4]}.net.{found[5]}")
 
@@ -55,10 +53,9 @@ def _from_version_3(header, state):
 
 def _from_version_4(header, state):
     """The ranges of atoms, structures and numbers of neighbors were arrays side by side."""
-    return {**header, "format_version": 5}, {
-        re.sub(r"^(ranges\.\w+)\.(atoms|structures|neighbors)_(middle|inverse)$", r"\1.of_\2.\3", key): tensor
-        for key, tensor in state.items()
-    }
+    former = re.compile(r"^(ranges\.\w+)\.(atoms|structures|neighbors)_(middle|inverse)$")
+    state = {former.sub(r"\1.of_\2.\3", key): tensor for key, tensor in state.items()}
+    return {**header, "format_version": 5}, state
 
 
 def _from_version_5(header, state):
@@ -102,10 +99,8 @@ def _layer_moments(arguments, third_moments):
 
 def _hamiltonian_head(arguments, prefix, state):
     """Arguments of a HamiltonianHead, with sizes from its arrays."""
-    sizes = {
-        key: state[prefix + name].shape[1] if prefix + name in state else 0
-        for key, name in (("n_features", "shift"), ("n_ace", "spectrum_shift"), ("n_third", "third_inverse"))
-    }
+    arrays = {"n_features": "shift", "n_ace": "spectrum_shift", "n_third": "third_inverse"}
+    sizes = {key: state[prefix + name].shape[1] if prefix + name in state else 0 for key, name in arrays.items()}
     kept = ("functions", "cutoff", "widths", "n_hidden", "n_reduced", "n_directed", "reference_areas", "third")
     own = {name: arguments[name] for name in kept if name in arguments}
     n_channels = state[f"{prefix}moment_inverse"].shape[1] // 2

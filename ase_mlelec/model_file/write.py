@@ -4,14 +4,13 @@ import json
 import os
 from typing import Any
 
-import torch
 from ase.calculators.calculator import CalculatorSetupError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ase_mlelec.atomic_write import replacing
 from ase_mlelec.checks import printable
-from ase_mlelec.model_file.header import digest, place_of_nan
+from ase_mlelec.model_file.read import digest, is_finite, place_of_nan
 from ase_mlelec.model_file.upgrade import FORMAT_VERSION
 from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.shipped import HEADER
@@ -80,11 +79,6 @@ def save_model(model: Any, path: str | os.PathLike) -> None:
 
 def _described(part):
     return {"class": type(part).__name__, "arguments": part.arguments()}
-
-
-def is_finite(tensor) -> bool:
-    """Whether an array of any type holds neither NaN nor infinity."""
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
 def _umask():

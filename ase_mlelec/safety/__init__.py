@@ -4,8 +4,7 @@ Both are parts of the model file. The core keeps atoms apart where they are clos
 data. The range tells which structures are unlike the training data.
 """
 
-from ase_mlelec.safety.distances import shortest_distances
-from ase_mlelec.safety.repulsive_core import OUTER, RepulsiveCore
+from ase_mlelec.safety.repulsive_core import OUTER, RepulsiveCore, shortest_distances
 from ase_mlelec.safety.training_range import TrainingRange
 
 __all__ = ["OUTER", "RepulsiveCore", "TrainingRange", "shortest_distances"]

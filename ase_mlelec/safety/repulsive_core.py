@@ -1,10 +1,12 @@
 """Repulsive core, which keeps atoms apart where they are closer, or more crowded, than in the training data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -75,12 +77,10 @@ class RepulsiveCore(torch.nn.Module):
             )
         if self.crowded is not None and not (len(self.crowded) == n and all(0 < u < np.inf for u in self.crowded)):
             raise ValueError(f"core: got the energies {self.crowded}, need one above 0 for each of {n} species")
-        self.register_buffer("inner", torch.as_tensor((inner + inner.T) / 2), persistent=False)
-        self.register_buffer("outer", torch.as_tensor((outer + outer.T) / 2), persistent=False)
-        self.register_buffer("reach", torch.as_tensor((reach + reach.T) / 2), persistent=False)
-        self.register_buffer(
-            "limits", torch.as_tensor(self.crowded or [np.inf] * n, dtype=torch.float64), persistent=False
-        )
+        for name, table in (("inner", inner), ("outer", outer), ("reach", reach)):
+            self.register_buffer(name, torch.as_tensor((table + table.T) / 2), persistent=False)
+        limits = torch.as_tensor(self.crowded or [np.inf] * n, dtype=torch.float64)
+        self.register_buffer("limits", limits, persistent=False)
         self.register_buffer("species_of_number", species_table(self.species), persistent=False)
         # table of the strongest repulsion of any two species beyond the outer radius; it falls with r
         r = np.arange(float(outer.max()), float(reach.max()) + 0.02, 0.02)
@@ -118,34 +118,22 @@ class RepulsiveCore(torch.nn.Module):
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of the constructor, for the model file."""
-        return {
-            "species": list(self.species),
-            "crowded": self.crowded,
-            "inner": self.inner.tolist(),
-            "outer": self.outer.tolist(),
-            "reach": self.reach.tolist(),
-        }
+        tables = {name: getattr(self, name).tolist() for name in ("inner", "outer", "reach")}
+        return {"species": list(self.species), "crowded": self.crowded, **tables}
 
     def pairs(self, system: System, edges: Edges) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(center [n], w [n], W [n], V [n] eV) of the pairs within reach; functions of ``edges.vec``."""
         with torch.no_grad():
             distances = edges.distances
             rows = (distances < self.longest).nonzero()[:, 0]
-            kinds = [
-                self.species_of_number[system.numbers[atoms]]
-                for atoms in (edges.atoms[edges.center[rows]], edges.neighbor[rows])
-            ]
+            numbers = system.numbers[torch.stack([edges.atoms[edges.center[rows]], edges.neighbor[rows]])]
+            kinds = self.species_of_number[numbers]
             keep = distances[rows] < (self.outer if self.crowded is None else self.reach)[kinds[0], kinds[1]]
-            rows, kinds = rows[keep], [kind[keep] for kind in kinds]
+            rows, kinds, numbers = rows[keep], kinds[:, keep], numbers[:, keep]
         r = edges.vec[rows].norm(dim=1)
         inner, outer, reach = (table[kinds[0], kinds[1]].to(r.dtype) for table in (self.inner, self.outer, self.reach))
-        numbers = [system.numbers[atoms] for atoms in (edges.atoms[edges.center[rows]], edges.neighbor[rows])]
-        return (
-            edges.center[rows],
-            1 - _step((r - inner) / (outer - inner)),
-            1 - _step((r / reach - FADE) / (1 - FADE)),
-            zbl(r, *numbers),
-        )
+        close, near = 1 - _step((r - inner) / (outer - inner)), 1 - _step((r / reach - FADE) / (1 - FADE))
+        return edges.center[rows], close, near, zbl(r, *numbers)
 
     def _is_far_from_crowded(self, edges):
         """Whether no atom can be close or crowded, even if all its pairs were as short as the shortest pair.
@@ -207,3 +195,34 @@ def _step(u):
     """Smooth step: 0 for u < 0, 1 for u > 1, and 10 u^3 - 15 u^4 + 6 u^5 between."""
     u = u.clamp(0, 1)
     return u**3 * (10 - 15 * u + 6 * u**2)
+
+
+def shortest_distances(
+    structures: Iterable[Atoms], species: Sequence[str], cutoff: float = 6.0
+) -> dict[tuple[str, str], float]:
+    """Find the shortest distance of each pair of species.
+
+    Parameters
+    ----------
+    structures : iterable of ase.Atoms
+    species : sequence of chemical symbols
+    cutoff : float, Å
+        Pairs of species that are never closer than this are left out.
+
+    Returns
+    -------
+    dict of float, Å, by (symbol, symbol) in the order of ``species``
+    """
+    table = species_table(species)
+    shortest = torch.full((len(species),) * 2, torch.inf, dtype=torch.float64)
+    for atoms in structures:
+        system = System.from_atoms(atoms)
+        edges = Edges.build(system, cutoff)
+        kinds = table[system.numbers]
+        place = kinds[edges.center] * len(species) + kinds[edges.neighbor]
+        found = torch.full_like(shortest.flatten(), torch.inf).scatter_reduce(0, place, edges.distances, "amin")
+        shortest = torch.minimum(shortest, found.reshape(shortest.shape))
+    found = zip(
+        combinations_with_replacement(species, 2), shortest[tuple(torch.triu_indices(*shortest.shape))].tolist()
+    )
+    return {pair: distance for pair, distance in found if distance < np.inf}

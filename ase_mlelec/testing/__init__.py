@@ -24,11 +24,12 @@ Needs pytest (extra ``test``).
 from ase_mlelec.testing.calculators import CalculatorContract, counted, turn
 from ase_mlelec.testing.descriptors import DescriptorContract, EnvironmentContract, ForceDescriptorContract
 from ase_mlelec.testing.habits import HabitsContract
-from ase_mlelec.testing.heads import HeadContract, HeadOfPairsContract
-from ase_mlelec.testing.models import ModelContract, assert_same_model, load_again
-from ase_mlelec.testing.numbers import assert_close, assert_continuous, five_point
+from ase_mlelec.testing.models import HeadContract, HeadOfPairsContract, ModelContract, assert_same_model, load_again
 from ase_mlelec.testing.structures import (
+    assert_close,
+    assert_continuous,
     doubled,
+    five_point,
     pair_at_cutoff,
     random_atoms,
     random_rotation,

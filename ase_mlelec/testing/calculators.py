@@ -15,8 +15,18 @@ from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 from ase_mlelec.calculators.no_bands import is_refusal
 from ase_mlelec.quantities import DIPOLE
 from ase_mlelec.testing.models import assert_same_model, load_again
-from ase_mlelec.testing.numbers import assert_close, assert_continuous, five_point
-from ase_mlelec.testing.structures import doubled, pair_at_cutoff, random_rotation, shifted_by_cells, turned
+from ase_mlelec.testing.structures import (
+    Contract,
+    assert_close,
+    assert_continuous,
+    change_one,
+    doubled,
+    five_point,
+    pair_at_cutoff,
+    random_rotation,
+    shifted_by_cells,
+    turned,
+)
 
 PER_ATOM = ("scalar", "atom")
 
@@ -44,7 +54,7 @@ def counted(calculator):
             hook.remove()
 
 
-class CalculatorContract:
+class CalculatorContract(Contract):
     """Physics, precision, cache and ASE's interface of a calculator.
 
     A subclass writes ``make_model(seed=0)`` (float64), ``make_calculator(model, **options)``, ``make_atoms()``, and
@@ -70,15 +80,6 @@ class CalculatorContract:
     differences = 1e-7
     n_steps = 20
 
-    def make_model(self, seed=0):
-        raise NotImplementedError(f"{type(self).__name__} must define make_model(seed)")
-
-    def make_calculator(self, model, **options):
-        raise NotImplementedError(f"{type(self).__name__} must define make_calculator(model, **options)")
-
-    def make_atoms(self):
-        raise NotImplementedError(f"{type(self).__name__} must define make_atoms()")
-
     def per_atom(self, calculator, atoms):
         """dict of arrays [N, ...] beyond ASE's results that do not turn with the structure, e.g. the atomic DOS."""
         return {}
@@ -99,12 +100,9 @@ class CalculatorContract:
 
     def values(self, calculator, atoms):
         """Everything that has a rule, as arrays."""
-        found = {
-            name: np.array(calculator.get_property(name, atoms))
-            for name in self.names(calculator, atoms)
-            if name in self.rules
-        }
-        return {**found, **self.per_atom(calculator, atoms)}
+        names = [name for name in self.names(calculator, atoms) if name in self.rules]
+        found = {name: np.array(calculator.get_property(name, atoms)) for name in names}
+        return found | self.per_atom(calculator, atoms)
 
     def rule(self, name):
         return self.rules.get(name, PER_ATOM)
@@ -116,8 +114,7 @@ class CalculatorContract:
 
     # physics -------------------------------------------------------------------------------------------------------
 
-    def test_translation(self):
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
+    def test_translation(self, calculator, atoms):
         wanted = self.values(calculator, atoms)
         moved = atoms.copy()
         moved.positions += [1.234, -5.6, 0.789]
@@ -127,22 +124,17 @@ class CalculatorContract:
             self.assert_same(self.values(calculator, other), wanted)
 
     @pytest.mark.parametrize("sign", [1, -1], ids=["rotation", "inversion"])
-    def test_rotation(self, sign):
+    def test_rotation(self, sign, calculator, atoms):
         """Electronic structure has no handedness: inversion as well as rotation."""
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
         rotation = random_rotation() * sign
-        wanted = {
-            name: turn(self.rule(name)[0], value, rotation) for name, value in self.values(calculator, atoms).items()
-        }
+        values = self.values(calculator, atoms)
+        wanted = {name: turn(self.rule(name)[0], value, rotation) for name, value in values.items()}
         self.assert_same(self.values(calculator, turned(atoms, rotation)), wanted)
 
-    def test_permutation(self):
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
+    def test_permutation(self, calculator, atoms):
         order = np.random.default_rng(1).permutation(len(atoms))
-        wanted = {
-            name: value[order] if self.rule(name)[1] == "atom" else value
-            for name, value in self.values(calculator, atoms).items()
-        }
+        values = self.values(calculator, atoms)
+        wanted = {name: value[order] if self.rule(name)[1] == "atom" else value for name, value in values.items()}
         self.assert_same(self.values(calculator, atoms[order]), wanted)
 
     def test_supercell(self):
@@ -164,8 +156,7 @@ class CalculatorContract:
         if "energy" in found:
             assert found["free_energy"] == found["energy"]  # so that forces are the gradient of what MD logs
 
-    def test_forces_are_the_gradient(self):
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
+    def test_forces_are_the_gradient(self, calculator, atoms):
         if "forces" not in self.names(calculator, atoms):
             pytest.skip("no forces")
         forces, generator = calculator.get_property("forces", atoms), np.random.default_rng(0)
@@ -179,8 +170,7 @@ class CalculatorContract:
             tolerance = self.differences * np.abs(forces * direction).sum()
             assert -five_point(energy) == pytest.approx((forces * direction).sum(), abs=tolerance)
 
-    def test_stress_is_the_gradient(self):
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
+    def test_stress_is_the_gradient(self, calculator, atoms):
         if "stress" not in self.names(calculator, atoms):
             pytest.skip("no stress")
         stress = voigt_6_to_full_3x3_stress(calculator.get_property("stress", atoms))
@@ -196,16 +186,14 @@ class CalculatorContract:
             slope = five_point(energy, 2e-4) / atoms.get_volume()  # 0.001 Å at the distance of neighbors
             assert slope == pytest.approx((stress * direction).sum(), abs=tolerance)
 
-    def test_smooth_at_the_cutoff(self):
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
+    def test_smooth_at_the_cutoff(self, calculator, atoms):
         cutoff = max(model.descriptor.cutoff for model in calculator.models)
         scale = max(np.abs(value).max() for value in self.values(calculator, atoms).values())
         assert_continuous(
             lambda d: self.values(calculator, pair_at_cutoff(atoms, cutoff, cutoff + d)), self.tolerance * scale
         )
 
-    def test_float32(self):
-        atoms = self.make_atoms()
+    def test_float32(self, atoms):
         wanted = self.values(self.make_calculator(self.make_model()), atoms)
         found = self.values(self.make_calculator(self.make_model(), dtype="float32"), atoms)
         assert all(value.dtype == np.float64 for value in found.values())
@@ -213,8 +201,7 @@ class CalculatorContract:
 
     # cache and neighbor list --------------------------------------------------------------------------------------
 
-    def test_second_call_evaluates_nothing(self):
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
+    def test_second_call_evaluates_nothing(self, calculator, atoms):
         with counted(calculator) as calls:
             wanted = self.values(calculator, atoms)
             first = len(calls)
@@ -223,20 +210,12 @@ class CalculatorContract:
             assert len(calls) == first, "evaluated the same structure twice"
 
     @pytest.mark.parametrize("change", ["positions", "cell", "numbers", "pbc"])
-    def test_changed_atoms_are_evaluated(self, change):
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
+    def test_changed_atoms_are_evaluated(self, change, calculator, atoms):
         if change in ("cell", "pbc") and atoms.cell.rank == 0:
             pytest.skip("a molecule without a cell")
         wanted = self.values(calculator, atoms)
         other = atoms.copy()
-        if change == "positions":
-            other.positions[0] += [0.01, 0, 0]
-        elif change == "cell":
-            other.set_cell(atoms.cell.array * 1.01)
-        elif change == "numbers":
-            other.numbers[:] = np.roll(atoms.numbers, 1)
-        else:
-            other.pbc = self.other_pbc(atoms)
+        change_one(other, change, self.other_pbc(atoms))
         with counted(calculator) as calls:
             found = self.values(calculator, other)
             assert calls, f"{change} changed, but the old results were given"
@@ -254,8 +233,7 @@ class CalculatorContract:
 
     # ASE's interface -----------------------------------------------------------------------------------------------
 
-    def test_delivers_what_it_promises(self):
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
+    def test_delivers_what_it_promises(self, calculator, atoms):
         promised = self.names(calculator, atoms)
         for name in promised:
             assert np.isfinite(calculator.get_property(name, atoms)).all(), name
@@ -267,8 +245,7 @@ class CalculatorContract:
         for name in known:
             assert np.array_equal(stored.get_property(name, atoms), known[name])
 
-    def test_refuses_what_it_does_not_promise(self):
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
+    def test_refuses_what_it_does_not_promise(self, calculator, atoms):
         foreign = next(name for name in ("magmoms", "charges", DIPOLE) if name not in calculator.implemented_properties)
         with pytest.raises(PropertyNotImplementedError):
             calculator.get_property(foreign, atoms)
@@ -276,27 +253,22 @@ class CalculatorContract:
             with pytest.raises(PropertyNotImplementedError, match="stress needs a cell.*set_cell"):
                 calculator.get_property("stress", atoms)
 
-    def test_results_are_not_shared(self):
+    def test_results_are_not_shared(self, calculator, atoms):
         """Writing into an array that was handed out changes nothing inside."""
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
         wanted = {name: value.copy() for name, value in self.values(calculator, atoms).items()}
         for name in self.names(calculator, atoms):
             value = calculator.get_property(name, atoms)
             if isinstance(value, np.ndarray):
                 value += 1
-        self.assert_same(
-            {name: calculator.get_property(name, atoms) for name in wanted if name in self.rules},
-            {name: value for name, value in wanted.items() if name in self.rules},
-        )
+        wanted = {name: value for name, value in wanted.items() if name in self.rules}
+        self.assert_same({name: calculator.get_property(name, atoms) for name in wanted}, wanted)
 
-    def test_model_is_left_as_it_was(self):
-        model = self.make_model()
+    def test_model_is_left_as_it_was(self, model):
         before = copy.deepcopy(model)
         self.values(self.make_calculator(model, dtype="float32"), self.make_atoms())
         assert_same_model(model, before)
 
-    def test_saved_model_gives_the_same_bit_by_bit(self, tmp_path):
-        model, atoms = self.make_model(), self.make_atoms()
+    def test_saved_model_gives_the_same_bit_by_bit(self, tmp_path, model, atoms):
         model.save(tmp_path / "model.safetensors")
         again = load_again(tmp_path / "model.safetensors", model)
         wanted, found = (self.values(self.make_calculator(each), atoms) for each in (model, again))
@@ -311,8 +283,7 @@ class CalculatorContract:
 
     # committees ----------------------------------------------------------------------------------------------------
 
-    def test_committee_of_one_is_the_model(self):
-        model, atoms = self.make_model(), self.make_atoms()
+    def test_committee_of_one_is_the_model(self, model, atoms):
         alone, committee = self.make_calculator(model), self.make_calculator([model])
         wanted, found = self.values(alone, atoms), self.values(committee, atoms)
         assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
@@ -344,13 +315,10 @@ def public_functions(cls: type) -> list[tuple[str, Callable]]:
     names = ["__init__", *(name for name in dir(cls) if name[0] != "_" and name not in given)]
     members = ((name, inspect.getattr_static(cls, name)) for name in names)
     functions = ((name, getattr(member, "__func__", member)) for name, member in members)  # of class methods
-    return [
-        (name, function)
-        for name, function in functions
-        if inspect.isfunction(function)
-        and not is_refusal(function)
-        and not inspect.unwrap(function).__module__.startswith("ase.")
-    ]
+    ours = (
+        (name, function) for name, function in functions if inspect.isfunction(function) and not is_refusal(function)
+    )
+    return [(name, function) for name, function in ours if not inspect.unwrap(function).__module__.startswith("ase.")]
 
 
 def assert_plain_signature(function: Callable, *, name: str, positional: int = 1) -> None:

@@ -11,11 +11,20 @@ from ase.calculators.calculator import InputError
 
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
-from ase_mlelec.testing.numbers import assert_close, assert_continuous, five_point
-from ase_mlelec.testing.structures import doubled, pair_at_cutoff, random_rotation, shifted_by_cells, turned
+from ase_mlelec.testing.structures import (
+    Contract,
+    assert_close,
+    assert_continuous,
+    doubled,
+    five_point,
+    pair_at_cutoff,
+    random_rotation,
+    shifted_by_cells,
+    turned,
+)
 
 
-class EnvironmentContract:
+class EnvironmentContract(Contract):
     """Tests of classes that make an Environment of every atom: symmetry, smoothness, precision, gradient, round trip.
 
     A subclass writes ``make_descriptor()`` -> module in float64, the same every time, with ``cutoff``, ``n_features``,
@@ -33,12 +42,6 @@ class EnvironmentContract:
     tolerance = 1e-12
     single = 1e-5
 
-    def make_descriptor(self):
-        raise NotImplementedError(f"{type(self).__name__} must define make_descriptor()")
-
-    def make_atoms(self):
-        raise NotImplementedError(f"{type(self).__name__} must define make_atoms()")
-
     def environment(self, atoms, descriptor=None, dtype=torch.float64):
         """Environment of all atoms, without gradient."""
         descriptor = descriptor or self.make_descriptor()
@@ -53,16 +56,14 @@ class EnvironmentContract:
         if wanted.frame is not None:
             assert_close(found.frame, wanted.frame[rows], tolerance, "frame")
 
-    def test_shapes(self):
-        descriptor, atoms = self.make_descriptor(), self.make_atoms()
+    def test_shapes(self, descriptor, atoms):
         found = self.environment(atoms, descriptor)
         assert found.features.shape == (len(atoms), descriptor.n_features)
         assert [descriptor.species[k] for k in found.species] == atoms.get_chemical_symbols()
         assert found.frame is None or (found.frame.ndim == 3 and found.frame.shape[::2] == (len(atoms), 3))
         assert found.features.isfinite().all() and float(found.features.std()) > 0
 
-    def test_translation(self):
-        atoms = self.make_atoms()
+    def test_translation(self, atoms):
         wanted = self.environment(atoms)
         moved = atoms.copy()
         moved.positions += [1.234, -5.6, 0.789]
@@ -78,24 +79,20 @@ class EnvironmentContract:
         if wanted.frame is not None:
             assert_close(found.frame, wanted.frame.numpy() @ rotation.T, self.tolerance)
 
-    def test_permutation(self):
-        atoms = self.make_atoms()
+    def test_permutation(self, atoms):
         order = np.random.default_rng(1).permutation(len(atoms))
         self.assert_same(self.environment(atoms[order]), self.environment(atoms), order)
 
-    def test_supercell(self):
-        atoms = self.make_atoms()
+    def test_supercell(self, atoms):
         self.assert_same(self.environment(doubled(atoms)), self.environment(atoms), [*range(len(atoms))] * 2)
 
-    def test_float32(self):
-        descriptor, atoms = self.make_descriptor(), self.make_atoms()
+    def test_float32(self, descriptor, atoms):
         wanted = self.environment(atoms, descriptor)
         found = self.environment(atoms, descriptor.to(torch.float32), torch.float32)
         assert found.features.dtype == torch.float32
         self.assert_same(found, wanted, tolerance=self.single)
 
-    def test_smooth_at_the_cutoff(self):
-        descriptor, atoms = self.make_descriptor(), self.make_atoms()
+    def test_smooth_at_the_cutoff(self, descriptor, atoms):
 
         def features(d):
             found = self.environment(pair_at_cutoff(atoms, descriptor.cutoff, descriptor.cutoff + d), descriptor)
@@ -103,9 +100,8 @@ class EnvironmentContract:
 
         assert_continuous(features, self.tolerance * np.abs(features(0)["features"]).max())
 
-    def test_gradient_of_positions(self):
+    def test_gradient_of_positions(self, descriptor, atoms):
         """dD/dr along a random move of the atoms and a random strain against a five-point difference."""
-        descriptor, atoms = self.make_descriptor(), self.make_atoms()
         weights = torch.randn(descriptor.n_features, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
         def scalar(system):
@@ -113,9 +109,8 @@ class EnvironmentContract:
 
         assert_slope(scalar, System.from_atoms(atoms))
 
-    def test_arguments_rebuild_it(self):
+    def test_arguments_rebuild_it(self, descriptor, atoms):
         """The constructor arguments survive JSON and give, with the arrays, the same descriptor bit by bit."""
-        descriptor, atoms = self.make_descriptor(), self.make_atoms()
         again = type(descriptor)(**json.loads(json.dumps(descriptor.arguments()))).to(torch.float64)
         again.load_state_dict(descriptor.state_dict())
         assert torch.equal(self.environment(atoms, again).features, self.environment(atoms, descriptor).features)
@@ -133,8 +128,16 @@ def assert_slope(scalar, system):
 
     step = torch.zeros((), dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(scalar(moved(step)), step)
+    assert_derivative(lambda t: scalar(moved(t)), slope, 1e-4)  # few pairs cross the cutoff
+
+
+def assert_derivative(function, slope, step):
+    """``slope`` is that of a function at 0, by differences over ``step``.
+
+    To 1e-7: fourth-order differences over 0.001 Å, rounding 1e-16/1e-3 and kinks in w''' at the cutoff.
+    """
     with torch.no_grad():
-        numeric = five_point(lambda t: float(scalar(moved(t))), 1e-4)  # few pairs cross the cutoff
+        numeric = five_point(lambda t: float(function(t)), step)
     assert numeric == pytest.approx(float(slope), rel=1e-7)
 
 
@@ -171,9 +174,8 @@ class DescriptorContract(EnvironmentContract):
         for part, rows in (atoms, slice(None, len(atoms))), (other, slice(len(atoms), None)):
             self.assert_same(self.environment(part, descriptor), together, rows)
 
-    def test_gradient(self):
+    def test_gradient(self, descriptor, atoms):
         """dD/dvec along a random direction against a five-point difference."""
-        descriptor, atoms = self.make_descriptor(), self.make_atoms()
         system = System.from_atoms(atoms)
         edges = Edges.build(system, descriptor.cutoff)
         generator = torch.Generator().manual_seed(0)
@@ -184,11 +186,8 @@ class DescriptorContract(EnvironmentContract):
             return (descriptor(system, edges.with_vec(vec + step * direction)).features @ weights).sum()
 
         leaf = edges.vec.clone().requires_grad_(True)
-        slope = float((torch.autograd.grad(scalar(0.0, leaf), leaf)[0] * direction).sum())
-        with torch.no_grad():
-            numeric = five_point(lambda step: float(scalar(step)))
-        # 1e-7: fourth-order differences over 0.001 Å, rounding 1e-16/1e-3 and kinks in w''' at the cutoff
-        assert numeric == pytest.approx(slope, rel=1e-7)
+        (gradient,) = torch.autograd.grad(scalar(0.0, leaf), leaf)
+        assert_derivative(scalar, (gradient * direction).sum(), 1e-3)
 
     def test_gradient_by_edges(self):
         """The gradient by positions comes through ``edges.vec`` alone."""
@@ -205,10 +204,7 @@ class DescriptorContract(EnvironmentContract):
         leaf = edges.vec.clone().requires_grad_(True)
         found = (descriptor(system, edges.with_vec(leaf)).features @ weights).sum()
         (gradient,) = torch.autograd.grad(found, leaf)
-        slope = float((gradient * (move[edges.neighbor] - move[edges.center])).sum())
-        with torch.no_grad():
-            numeric = five_point(lambda step: float(scalar(step)), 1e-4)
-        assert numeric == pytest.approx(slope, rel=1e-7)
+        assert_derivative(scalar, (gradient * (move[edges.neighbor] - move[edges.center])).sum(), 1e-4)
 
     def test_atom_without_neighbors(self):
         atoms = Atoms(self.make_atoms().symbols[:1], [[0, 0, 0]])
@@ -222,9 +218,8 @@ class DescriptorContract(EnvironmentContract):
 class ForceDescriptorContract(DescriptorContract):
     """Further tests for a Descriptor whose energies are trained on forces: derivatives of its gradient."""
 
-    def test_summed_changes(self):
+    def test_summed_changes(self, descriptor, atoms):
         """Of features along two random moves of all edges, against five-point differences."""
-        descriptor, atoms = self.make_descriptor(), self.make_atoms()
         system = System.from_atoms(atoms)
         edges = Edges.build(system, descriptor.cutoff)
         generator = torch.Generator().manual_seed(0)

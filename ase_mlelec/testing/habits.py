@@ -5,6 +5,7 @@ import inspect
 import json
 import threading
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from ase.io.jsonio import decode, encode
 
 from ase_mlelec.calculators.no_bands import is_refusal
 from ase_mlelec.heads import VectorHead
+from ase_mlelec.testing.structures import Contract, change_one
 
 
 @contextmanager
@@ -37,10 +39,17 @@ TORCH_MODES = {
 }
 
 
-def outcome(function):
+def ask(name, calculator, **atoms):
+    """An ASE result, or what a method of the calculator returns."""
+    if name.startswith("get_"):
+        return getattr(calculator, name)(**atoms)
+    return calculator.get_property(name, **atoms)
+
+
+def outcome(function, *arguments, **atoms):
     """Arrays that a function returns, or the class of the exception that it raises, or None for other objects."""
     try:
-        value = function()
+        value = function(*arguments, **atoms)
     except (CalculatorError, PropertyNotImplementedError, ValueError) as error:
         return type(error)
     if isinstance(value, dict):
@@ -69,7 +78,7 @@ def same(found, wanted, tolerance=1e-9):
     )
 
 
-class HabitsContract:
+class HabitsContract(Contract):
     """Which structure a calculator speaks of, its parameters, copies, threads and torch's modes around it.
 
     A subclass writes ``make_model(seed=0)``, ``make_calculator(model, **options)`` and ``make_atoms()``. All public
@@ -87,27 +96,15 @@ class HabitsContract:
 
     def questions(self, calculator):
         """dict: name -> function of (calculator, ``**atoms``)."""
-        found = {
-            name: lambda calc, name=name, **atoms: calc.get_property(name, **atoms)
-            for name in calculator.implemented_properties
-        }
-        for name in sorted(dir(type(calculator))):
-            method = getattr(type(calculator), name)
-            if (
-                name.startswith("get_")
-                and name != "get_property"
-                and inspect.isfunction(method)
-                and not is_refusal(method)
-                and "atoms" in inspect.signature(method).parameters
-            ):
-                found[name] = lambda calc, name=name, **atoms: getattr(calc, name)(**atoms)
-        return found
+        methods = inspect.getmembers(type(calculator), inspect.isfunction)
+        methods = [(name, method) for name, method in methods if name[:4] == "get_" and name != "get_property"]
+        taking = [name for name, method in methods if "atoms" in inspect.signature(method).parameters]
+        asked = [name for name in taking if not is_refusal(getattr(type(calculator), name))]
+        return {name: partial(ask, name) for name in (*calculator.implemented_properties, *asked)}
 
     def outcomes(self, calculator, **atoms):
         """dict of everything the calculator can be asked."""
-        return {
-            name: outcome(lambda ask=ask: ask(calculator, **atoms)) for name, ask in self.questions(calculator).items()
-        }
+        return {name: outcome(ask, calculator, **atoms) for name, ask in self.questions(calculator).items()}
 
     def fresh(self, atoms):
         """Outcomes for a structure from a calculator that knows no other."""
@@ -130,29 +127,19 @@ class HabitsContract:
     # the structure in front of it ------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("change", ["positions", "cell", "numbers", "pbc"])
-    def test_methods_answer_for_the_changed_structure(self, change):
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
+    def test_methods_answer_for_the_changed_structure(self, change, calculator, atoms):
         atoms.calc = calculator
         self.outcomes(calculator)
-        if change == "positions":
-            atoms.positions[0] += [0.02, 0.01, 0.03]
-        elif change == "cell":
-            atoms.set_cell(atoms.cell.array * 1.01, scale_atoms=True)
-        elif change == "numbers":
-            atoms.numbers[:] = np.roll(atoms.numbers, 1)
-        else:
-            atoms.pbc = ~atoms.pbc
+        change_one(atoms, change, ~atoms.pbc)
         wanted = self.fresh(atoms)
         for name, ask in self.questions(calculator).items():
-            assert same(outcome(lambda ask=ask: ask(calculator)), wanted[name]), f"{name} is the former structure's"
+            assert same(outcome(ask, calculator), wanted[name]), f"{name} is the former structure's"
 
-    def test_attached_before_anything_was_evaluated(self):
-        atoms = self.make_atoms()
+    def test_attached_before_anything_was_evaluated(self, atoms):
         atoms.calc = calculator = self.make_calculator(self.make_model())
         self.assert_all(self.outcomes(calculator), self.fresh(atoms))
 
-    def test_no_structure_at_all(self):
-        calculator = self.make_calculator(self.make_model())
+    def test_no_structure_at_all(self, calculator):
         for ask in self.questions(calculator).values():
             with pytest.raises((InputError, PropertyNotImplementedError)):
                 ask(calculator)
@@ -175,8 +162,7 @@ class HabitsContract:
         self.outcomes(calculator, atoms=one)
         self.assert_all(self.outcomes(calculator), wanted)  # no longer shared
 
-    def test_the_structure_that_was_passed_last(self):
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
+    def test_the_structure_that_was_passed_last(self, calculator, atoms):
         name = calculator.implemented_properties[0]
         calculator.get_property(name, atoms)
         atoms.positions[0] += [0.02, 0.01, 0.03]
@@ -193,11 +179,10 @@ class HabitsContract:
         calculator.get_property(name, other)
         with pytest.raises(InputError, match="pass atoms="):
             calculator.get_property(name)
-        assert same(outcome(lambda: calculator.get_property(name, atoms)), self.fresh(atoms)[name])
-        assert same(outcome(lambda: calculator.get_property(name)), self.fresh(atoms)[name])
+        assert same(outcome(calculator.get_property, name, atoms=atoms), self.fresh(atoms)[name])
+        assert same(outcome(calculator.get_property, name), self.fresh(atoms)[name])
 
-    def test_copies_answer_for_their_own_structure(self):
-        atoms = self.make_atoms()
+    def test_copies_answer_for_their_own_structure(self, atoms):
         atoms.calc = self.make_calculator(self.make_model())
         wanted = self.outcomes(atoms.calc)
         for twin in self.twins(atoms):
@@ -218,8 +203,7 @@ class HabitsContract:
             by_name = parameters["atoms"].kind is inspect.Parameter.KEYWORD_ONLY
             assert by_name or list(parameters)[1] == "atoms", f"{name}{inspect.signature(method)}"
 
-    def test_what_is_no_structure(self):
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
+    def test_what_is_no_structure(self, calculator, atoms):
         with pytest.raises(InputError, match="got 300.0 of type float as atoms; pass an ase.Atoms object"):
             calculator.get_property(calculator.implemented_properties[0], 300.0)
         for name, method in inspect.getmembers(type(calculator), inspect.isfunction):
@@ -230,9 +214,8 @@ class HabitsContract:
                 with pytest.deprecated_call(match=message) if former else pytest.raises(InputError, match=message):
                     getattr(calculator, name)(atoms)
 
-    def test_what_is_handed_out_can_be_written_over(self):
+    def test_what_is_handed_out_can_be_written_over(self, calculator, atoms):
         """Or it is read-only; a later answer is the same."""
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
         wanted = self.outcomes(calculator, atoms=atoms)
         for ask in self.questions(calculator).values():
             with suppress(CalculatorError, PropertyNotImplementedError, ValueError):
@@ -243,8 +226,7 @@ class HabitsContract:
 
     # what makes a number -------------------------------------------------------------------------------------------
 
-    def test_parameters_are_stated(self):
-        calculator = self.make_calculator(self.make_model())
+    def test_parameters_are_stated(self, calculator):
         parameters = calculator.parameters
         assert json.loads(json.dumps(parameters)) == parameters == calculator.todict() == decode(encode(parameters))
         assert {"model", "weights", "device", "dtype", *calculator.settable} <= {*parameters}
@@ -255,9 +237,8 @@ class HabitsContract:
         with pytest.raises(CalculatorError, match=r"change it with calc.set\(name=value\)"):
             parameters["dtype"] = "float32"
 
-    def test_set_acts(self):
+    def test_set_acts(self, atoms):
         """As a new calculator with that option; attributes likewise."""
-        atoms = self.make_atoms()
         for name in self.make_calculator(self.make_model()).settable:
             calculator = self.make_calculator(self.make_model())
             if name == "electric_field" and VectorHead.quantity not in calculator.models[0].heads:
@@ -273,8 +254,7 @@ class HabitsContract:
             assert calculator.parameters == made.parameters
             self.assert_all(self.outcomes(calculator, atoms=atoms), self.outcomes(made, atoms=atoms))
 
-    def test_set_refuses(self):
-        calculator = self.make_calculator(self.make_model())
+    def test_set_refuses(self, calculator):
         before = calculator.parameters
         with pytest.raises(CalculatorError, match="got smearing=3; .* can set .*skin"):
             calculator.set(smearing=3)
@@ -285,9 +265,8 @@ class HabitsContract:
             calculator.set(on_extrapolation="ignore", skin=-1)
         assert calculator.parameters == before and calculator.set() == {}
 
-    def test_ase_bands(self):
+    def test_ase_bands(self, calculator, atoms):
         """Where there are none, what to call instead is said."""
-        calculator, atoms = self.make_calculator(self.make_model()), self.make_atoms()
         atoms.calc = calculator
         functions = bandgap, DOS, lambda calc: calc.band_structure()
         for function in functions:
@@ -300,8 +279,7 @@ class HabitsContract:
     # around it -------------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("mode", TORCH_MODES)
-    def test_torch_modes_do_not_matter(self, mode):
-        atoms = self.make_atoms()
+    def test_torch_modes_do_not_matter(self, mode, atoms):
         model, wanted = self.make_model(), self.fresh(atoms)
         with TORCH_MODES[mode]():
             self.assert_all(self.outcomes(self.make_calculator(model), atoms=atoms), wanted, tolerance=0)
@@ -310,28 +288,18 @@ class HabitsContract:
             calculator.get_property(calculator.implemented_properties[0], atoms)
         self.assert_all(self.outcomes(calculator, atoms=atoms), wanted, tolerance=0)
 
-    def test_threads_take_turns(self):
+    def test_threads_take_turns(self, calculator):
         """One calculator, three structures at the same time, a few questions with and without atoms."""
-        calculator = self.make_calculator(self.make_model())
         structures = [self.make_atoms(), self.other_atoms(), self.make_atoms()[1:]]
         chosen = list(self.questions(calculator).items())
         chosen = chosen[:: max(1, len(chosen) // 4)]
-        wanted, wrong = (
-            [
-                {
-                    name: outcome(lambda ask=ask: ask(self.make_calculator(self.make_model()), atoms=atoms))
-                    for name, ask in chosen
-                }
-                for atoms in structures
-            ],
-            [],
-        )
+        wanted, wrong = [self.fresh(atoms) for atoms in structures], []
 
         def work(k):
             for _ in range(2):
                 for name, ask in chosen:
                     for atoms in {"atoms": structures[k]}, {}:
-                        if not same(outcome(lambda ask=ask, atoms=atoms: ask(calculator, **atoms)), wanted[k][name]):
+                        if not same(outcome(ask, calculator, **atoms), wanted[k][name]):
                             wrong.append(name)  # noqa: PERF401
 
         threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]

@@ -1,6 +1,7 @@
 """Structures for tests: random ones without symmetry, and copies that should give the same or nearly the same."""
 
 import numpy as np
+import pytest
 import torch
 from ase import Atoms
 from ase.calculators.calculator import InputError
@@ -8,6 +9,39 @@ from ase.symbols import string2symbols
 
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
+
+
+class Contract:
+    """What contracts share: tests take what the functions ``make_...`` of a subclass give as fixtures."""
+
+    def __getattr__(self, name):
+        if name.startswith("make_"):
+            raise NotImplementedError(f"{type(self).__name__} must define {name}()")
+        raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
+
+    @pytest.fixture(name="atoms")
+    def made_atoms(self):
+        return self.make_atoms()
+
+    @pytest.fixture(name="model")
+    def made_model(self):
+        return self.make_model()
+
+    @pytest.fixture(name="calculator")
+    def made_calculator(self):
+        return self.make_calculator(self.make_model())
+
+    @pytest.fixture(name="descriptor")
+    def made_descriptor(self):
+        return self.make_descriptor()
+
+    @pytest.fixture(name="head")
+    def made_head(self):
+        return self.make_head()
+
+    @pytest.fixture(name="environment")
+    def made_environment(self):
+        return self.make_environment()
 
 
 def random_atoms(symbols, cell=None, pbc=True, shortest=1.6, seed=0):
@@ -68,6 +102,18 @@ def doubled(atoms):
     return atoms + copy_
 
 
+def change_one(atoms, what, other_pbc):
+    """Change positions, cell, numbers or pbc of ``atoms``."""
+    if what == "positions":
+        atoms.positions[0] += [0.02, 0.01, 0.03]
+    elif what == "cell":
+        atoms.set_cell(atoms.cell.array * 1.01, scale_atoms=True)
+    elif what == "numbers":
+        atoms.numbers[:] = np.roll(atoms.numbers, 1)
+    else:
+        atoms.pbc = other_pbc
+
+
 def shifted_by_cells(atoms, seed=0):
     """Copy in which every atom is replaced by a random image of itself."""
     atoms = atoms.copy()
@@ -85,3 +131,31 @@ def pair_at_cutoff(atoms, cutoff, distance):
     atoms = atoms.copy()
     atoms.positions[edges.neighbor[k]] += (edges.vec[k] * (distance / apart[k] - 1)).numpy()
     return atoms
+
+
+def assert_close(found, wanted, tolerance, what=""):
+    """Equal to ``tolerance`` relative to the largest of the wanted numbers (or to 0.001, where all are smaller)."""
+    found, wanted = np.asarray(found, dtype=float), np.asarray(wanted, dtype=float)
+    scale = max(float(np.abs(wanted).max(initial=0)), 1e-3)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * scale, err_msg=what)
+
+
+def assert_continuous(function, tolerance):
+    """Jumps of function(+d) - function(-d) vanish with d.
+
+    A continuous function jumps ten times less over a tenth of the distance; one with a gap does not.
+    """
+
+    def jumps(d):
+        above, below = function(d), function(-d)
+        return {name: np.abs(above[name] - below[name]).max() for name in above}
+
+    wide, narrow = jumps(1e-5), jumps(1e-6)
+    for name in wide:
+        assert narrow[name] <= 0.2 * wide[name] + tolerance, f"{name} is not continuous: {wide[name]}, {narrow[name]}"
+
+
+def five_point(function, step=1e-3):
+    """df/dx at 0; the error is of fourth order in the step."""
+    near, far = function(step) - function(-step), function(2 * step) - function(-2 * step)
+    return (8 * near - far) / (12 * step)

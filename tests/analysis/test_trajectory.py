@@ -14,9 +14,8 @@ from small_models import ENERGIES, random_model
 
 from ase_mlelec import CombinedCalculator, DeepDOSCalculator, DeepPotCalculator, ElectronicRecorder, evaluate
 from ase_mlelec.analysis import trajectory
-from ase_mlelec.analysis.columns import set_atom_scalars
 from ase_mlelec.analysis.recorder import heat
-from ase_mlelec.analysis.trajectory import ResultFile
+from ase_mlelec.analysis.trajectory import ResultFile, set_atom_scalars
 from ase_mlelec.testing import random_atoms
 
 QUANTITIES = ["energy", "forces", "stress", "fermi_level", "total_dos", "ados", "band_gap", "volume", "positions"]

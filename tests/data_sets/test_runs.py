@@ -9,8 +9,8 @@ from small_espresso import run, stored
 
 from ase_mlelec import units
 from ase_mlelec.data.frames import read_all, read_frames
-from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.espresso import read_pw
+from ase_mlelec.io.espresso.common import EspressoError
 
 STORED = stored()
 

@@ -346,7 +346,7 @@ def _with_digest(ours, header, data):
     """Our header with the checksum that this package would give it, so that what it says is believed so far."""
     from safetensors.torch import load
 
-    from ase_mlelec.model_file.header import digest
+    from ase_mlelec.model_file.read import digest
 
     try:
         text = json.dumps(header).encode()

@@ -19,7 +19,7 @@ from ase_mlelec.data import frames, snapshots
 from ase_mlelec.data.ase_formats import read_mlelec_h5
 from ase_mlelec.data.hamiltonians import Hamiltonians
 from ase_mlelec.io import cube, deepmd, espresso, mala, upf, wannier90
-from ase_mlelec.io.errors import EspressoError
+from ase_mlelec.io.espresso.common import EspressoError
 from ase_mlelec.io.wannier90 import Wannier90Error
 from ase_mlelec.shipped import read_summary
 from ase_mlelec.train.checkpoint import load_checkpoint
@@ -174,7 +174,7 @@ READERS = {
         for name in ("fermi_dirac", "relax_nstep_2", "hybrid", "two_fermi_levels")
     },
     "pw_data": Reader(
-        "data.runs.read_run data.frames.read_frames",
+        "data.frames.read_run data.frames.read_frames",
         seeds.run("vc_relax_nstep_2", 0),
         lambda folder: read_images(folder / "scf.out"),
         (EspressoError, ValueError),
@@ -291,7 +291,7 @@ READERS = {
         LABELLED, seeds.images("a.json"), lambda folder: read_images(folder / "a.json"), check=check_frames
     ),
     "data_set": Reader(
-        "data.frames.read_frames data.frames.read_all data.frames_hdf5.read_hdf5",
+        "data.frames.read_frames data.frames.read_all data.frames.read_hdf5",
         seeds.data_set,
         lambda folder: frames.read_all([folder / "a.h5"]),
         check=check_frames,
@@ -362,9 +362,8 @@ PARTS = {
     "hdf5.read_array",
     "data.hdf5.read_atoms",
     "data.hdf5.read_indices",
-    "espresso.common.read_text",
     "wannier90.files.read_text",
     "train.config.files.read_table",
-    "model_file.header.read_header",
+    "model_file.read.read_header",
     "train.recipes.shared.read_checked",
 }

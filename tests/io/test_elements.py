@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ase_mlelec.checks import check_count, check_finite
-from ase_mlelec.io.elements import element_of
+from ase_mlelec.io.text import element_of
 
 
 @pytest.mark.parametrize(

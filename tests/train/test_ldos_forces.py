@@ -10,9 +10,8 @@ from small_ldos import ATTRIBUTES, CORE, ENERGIES, make_snapshot, random_ldos_mo
 from small_models import seeded
 
 from ase_mlelec import MLDFTCalculator
-from ase_mlelec.data import grid_forces
-from ase_mlelec.data.grid_forces import ForceData, coarse_shape
-from ase_mlelec.data.grid_points import GridData
+from ase_mlelec.data import grid_points
+from ase_mlelec.data.grid_points import ForceData, GridData, coarse_shape
 from ase_mlelec.data.snapshots import Snapshots, write_snapshots
 from ase_mlelec.heads import EnergyZero, LDOSHead
 from ase_mlelec.testing import five_point
@@ -93,7 +92,7 @@ def test_labels_are_those_of_the_directions(files):
 
 
 def test_many_atoms_share_few_directions(monkeypatch, files):
-    monkeypatch.setattr(grid_forces, "DIRECTIONS", 5)
+    monkeypatch.setattr(grid_points, "DIRECTIONS", 5)
     snapshots, cache = files([labeled(1)])
     item = ForceData(snapshots, random_ldos_model(3, ("Al",)).descriptor, cache, progress=False)[0]
     assert item.slopes.shape[0] == len(item.wanted) == 5

@@ -1,10 +1,10 @@
-"""Predictions against references."""
+"""Figures of predictions against references, of components, groups and fields."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from ase_mlelec.analysis.plots.style import COLORS
+from ase_mlelec.analysis.plots.curves import COLORS
 
 
 def plot_parity(ax: Axes, reference: NDArray, prediction: NDArray, unit: str = "", **points):
@@ -24,26 +24,9 @@ def plot_parity(ax: Axes, reference: NDArray, prediction: NDArray, unit: str = "
     """
     reference, prediction = _parity_frame(ax, reference, prediction, unit)
     error = prediction - reference
-    many = error.size > 2000
-    style = {
-        "ls": "",
-        "marker": ".",
-        "ms": 2 if many else 6,
-        "alpha": 0.3 if many else 0.8,
-        "mew": 0,
-        "color": COLORS[0],
-        "rasterized": many,
-    }
-    ax.plot(reference, prediction, **(style | points))
-    ax.text(
-        0.04,
-        0.96,
-        f"MAE {np.abs(error).mean():.3g} {unit}\nRMSE {np.sqrt((error**2).mean()):.3g} {unit}",
-        transform=ax.transAxes,
-        va="top",
-        fontsize="small",
-    )
-    return ax
+    style = dict(ms=2, alpha=0.3, rasterized=True) if error.size > 2000 else dict(ms=6, alpha=0.8)
+    ax.plot(reference, prediction, **(dict(style, ls="", marker=".", mew=0, color=COLORS[0]) | points))
+    return _write(ax, f"MAE {np.abs(error).mean():.3g} {unit}\nRMSE {np.sqrt((error**2).mean()):.3g} {unit}")
 
 
 def plot_parity_counts(ax: Axes, reference: NDArray, prediction: NDArray, unit: str = "", *, cmap: str = "viridis"):
@@ -70,21 +53,12 @@ def plot_parity_counts(ax: Axes, reference: NDArray, prediction: NDArray, unit: 
     """
     reference, prediction = _parity_frame(ax, reference, prediction, unit)
     extent = (*ax.get_xlim(), *ax.get_ylim())
-    drawn = ax.hexbin(
-        reference, prediction, gridsize=90, extent=extent, bins="log", mincnt=1, cmap=cmap, lw=0.1, rasterized=True
-    )
+    style = dict(gridsize=90, bins="log", mincnt=1, lw=0.1, rasterized=True)
+    drawn = ax.hexbin(reference, prediction, extent=extent, cmap=cmap, **style)
     ax.figure.colorbar(drawn, ax=ax, label="points", pad=0.015)
     error = np.abs(prediction - reference)
-    ax.text(
-        0.04,
-        0.96,
-        f"MAE {error.mean():.3g} {unit}\nlargest {error.max():.3g} {unit}\n"
-        f"MAPE {100 * (error / reference).mean():.3g} %",
-        transform=ax.transAxes,
-        va="top",
-        fontsize="small",
-    )
-    return ax
+    percent = 100 * (error / reference).mean()
+    return _write(ax, f"MAE {error.mean():.3g} {unit}\nlargest {error.max():.3g} {unit}\nMAPE {percent:.3g} %")
 
 
 def plot_parity_groups(ax: Axes, reference: NDArray, prediction: NDArray, groups, unit: str = ""):
@@ -110,17 +84,8 @@ def plot_parity_groups(ax: Axes, reference: NDArray, prediction: NDArray, groups
     for name, color, marker in zip(dict.fromkeys(groups), COLORS, "os^Dvp"):
         chosen = np.array([group == name for group in groups])
         error = np.abs(prediction - reference)[chosen].mean()
-        ax.plot(
-            reference[chosen],
-            prediction[chosen],
-            ls="",
-            marker=marker,
-            ms=5,
-            mew=0,
-            alpha=0.8,
-            color=color,
-            label=f"{name}: MAE {error:.3g} {unit}",
-        )
+        style = dict(ls="", marker=marker, ms=5, mew=0, alpha=0.8, color=color)
+        ax.plot(reference[chosen], prediction[chosen], label=f"{name}: MAE {error:.3g} {unit}", **style)
     ax.locator_params(nbins=5)
     ax.legend(frameon=False, fontsize="small", loc="lower right", handletextpad=0.2, borderaxespad=0.2)
     return ax
@@ -138,11 +103,78 @@ def _parity_frame(ax, reference, prediction, unit):
     pad = 0.04 * (np.ptp(both) or 1.0)
     limits = both.min() - pad, both.max() + pad
     ax.axline((limits[0], limits[0]), slope=1, color="0.6", lw=0.9, zorder=0)
-    ax.set(
-        xlim=limits,
-        ylim=limits,
-        aspect="equal",
-        xlabel=f"reference{unit and f' ({unit})'}",
-        ylabel=f"prediction{unit and f' ({unit})'}",
-    )
+    unit = unit and f" ({unit})"
+    ax.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"reference{unit}", ylabel=f"prediction{unit}")
     return reference.ravel(), prediction.ravel()
+
+
+def _write(ax, text):
+    """The Axes with a text in the upper left corner."""
+    ax.text(0.04, 0.96, text, transform=ax.transAxes, va="top", fontsize="small")
+    return ax
+
+
+def plot_components(ax, scores, values=None, label="", *, cmap="viridis"):
+    """Atoms in the plane of two principal components of their density of states, colored by a number per atom.
+
+    Parameters
+    ----------
+    scores : array [..., 2], states/eV
+        From PrincipalComponents.scores.
+    values : array [...]
+        Such as the order parameter; adds a color bar with ``label``.
+    """
+    scores = np.asarray(scores).reshape(-1, np.shape(scores)[-1])
+    color = {"color": COLORS[0]} if values is None else {"c": np.ravel(values), "cmap": cmap}
+    drawn = ax.scatter(scores[:, 0], scores[:, 1], s=5, lw=0, alpha=0.6, rasterized=True, **color)
+    ax.set(xlabel="component 1 (states/eV)", ylabel="component 2 (states/eV)")
+    if values is not None:
+        ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.015).solids.set_alpha(1)
+    return ax
+
+
+def plot_variances(ax, groups, ylabel):
+    """Boxes around the middle half of the values of each group, a line at the median, whiskers to the extremes.
+
+    Parameters
+    ----------
+    groups : dict from name to array [n]
+        Such as the variance of a principal component's score in each snapshot.
+    ylabel : str
+        With the unit.
+
+    References
+    ----------
+    After Ellis et al. 2021, Fig. 7.
+    """
+    drawn = ax.boxplot(list(groups.values()), whis=(0, 100), widths=0.5, patch_artist=True)
+    for box, median, color in zip(drawn["boxes"], drawn["medians"], COLORS):
+        box.set(facecolor=color, alpha=0.6)
+        median.set(color="black")
+    ax.set_xticks(range(1, len(groups) + 1), list(groups))
+    ax.set_ylabel(ylabel)
+    return ax
+
+
+def plot_slice(ax, field, cell, label, **mesh):
+    """A field, such as the electron density, on the plane through the origin that the first two cell vectors span.
+
+    Parameters
+    ----------
+    field : array [G1, G2, G3] on the points (i/G1, k/G2, l/G3) of the cell
+        Transpose field and cell for another plane.
+    cell : array [3, 3], Å
+    label : str
+        Label of the color bar, with the unit.
+    mesh : keywords of ``Axes.pcolormesh``
+        Such as cmap and vmin.
+    """
+    plane = np.pad(np.asarray(field)[:, :, 0], (0, 1), mode="wrap")
+    a, b = np.asarray(cell, dtype=float)[:2]
+    along = a / np.linalg.norm(a)
+    across = np.linalg.norm(b - (b @ along) * along)
+    i, k = np.meshgrid(*(np.linspace(0, 1, n) for n in plane.shape), indexing="ij")
+    drawn = ax.pcolormesh(i * np.linalg.norm(a) + k * (b @ along), k * across, plane, shading="gouraud", **mesh)
+    ax.set(aspect="equal", xlabel="x (Å)", ylabel="y (Å)")
+    ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.015)
+    return ax

@@ -11,9 +11,9 @@ import numpy as np
 from ase import Atoms
 
 from ase_mlelec.checks import check_finite, printable
-from ase_mlelec.io.elements import element_of
-from ase_mlelec.io.hdf5 import check_heaps
+from ase_mlelec.io.hdf5 import holds
 from ase_mlelec.io.npy import read_npy
+from ase_mlelec.io.text import element_of
 from ase_mlelec.quantities import LABELS
 
 GEOMETRY = {"coord", "box", "real_atom_types"}
@@ -89,10 +89,8 @@ class _Notes:
     def messages(self, path: str | PathLike) -> Iterator:
         if self.inputs:
             shown = {name: [f"{value:g}" for value in np.unique(first)] for name, first in self.inputs.items()}
-            found = ", ".join(
-                f"{name}.npy ({', '.join(few if len(few) < 4 else [*few[:3], '...'])})"
-                for name, few in sorted(shown.items())
-            )
+            shown = {name: few if len(few) < 4 else [*few[:3], "..."] for name, few in sorted(shown.items())}
+            found = ", ".join(f"{name}.npy ({', '.join(few)})" for name, few in shown.items())
             yield (
                 f"{path}: the labels depend on {found}, the same in all frames; it is not read, and a model of these "
                 "data holds for these values alone"
@@ -106,16 +104,12 @@ class _Notes:
 
 def is_hdf5_data(path: str | PathLike) -> bool:
     """True for an HDF5 file with data of deepmd-kit, whose groups correspond to folders."""
-    try:
-        if not Path(path).is_file() or not h5py.is_hdf5(path):
-            return False
-        check_heaps(path)
-        with h5py.File(path) as file:
-            return "type.raw" in file or any(
-                "type.raw" in group for group in list(file.values())[:100] if isinstance(group, h5py.Group)
-            )
-    except Exception:  # damaged files raise nearly anything within HDF5 and h5py
-        return False
+
+    def has_types(file):
+        groups = (item for item in list(file.values())[:100] if isinstance(item, h5py.Group))
+        return "type.raw" in file or any("type.raw" in group for group in groups)
+
+    return holds(path, has_types)
 
 
 def _systems(path, notes):
@@ -162,13 +156,9 @@ def _read_system(path, notes):
             f"{path}: {mixed[0].name} has real_atom_types.npy, another set has not; the frames of the "
             "other have no types: add the file there"
         )
-    frames = [
-        frame
-        for folder, files in zip(sets or [path], sources)
-        for frame in _read_set(system, folder, files, names, notes)
-    ]
+    found = [_read_set(system, folder, files, names, notes) for folder, files in zip(sets or [path], sources)]
     _note_unread(path, sources, texts, notes)
-    return frames
+    return [frame for frames in found for frame in frames]
 
 
 def _note_unread(path, sources, texts, notes):
@@ -234,10 +224,8 @@ def _read_set(system, folder, files, names, notes):
         if stem in files:
             values = _shaped(files[stem], _read(files[stem]), n_frames, (-1,), f"{n_frames} frames")
             notes.add_input(files[stem], values, per_atom=stem not in ("fparam", "charge_spin"))
-    return [
-        _frame(system, types[i], positions[i], boxes[i], {name: values[i] for name, values in columns.items()})
-        for i in range(n_frames)
-    ]
+    labels = [{name: values[i] for name, values in columns.items()} for i in range(n_frames)]
+    return [_frame(system, *each) for each in zip(types, positions, boxes, labels)]
 
 
 def _frame(system, types, positions, box, labels):
@@ -294,12 +282,9 @@ def _label(file, label, n_frames, types):
     width = None if label.on_grid else 3 ** len(shape)
     if file.stem.startswith("atom") and width and array.ndim and array.size != n_frames * n_atoms * width:
         # the atoms of one type alone; only their number tells which
-        kinds = [
-            kind
-            for kind in np.unique(types[types >= 0])
-            if (types == types[0]).all() and array.size == n_frames * (types[0] == kind).sum() * width
-        ]
-        if len(kinds) == 1:
+        sizes = {kind: n_frames * (types[0] == kind).sum() * width for kind in np.unique(types[types >= 0])}
+        kinds = [kind for kind, size in sizes.items() if array.size == size]
+        if len(kinds) == 1 and (types == types[0]).all():
             full = np.zeros((n_frames, n_atoms, width))
             full[:, types[0] == kinds[0]] = array.reshape(n_frames, -1, width)
             array = full

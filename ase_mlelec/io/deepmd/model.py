@@ -11,8 +11,17 @@ from ase.calculators.calculator import CalculatorSetupError
 from ase_mlelec.checks import printable
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead
-from ase_mlelec.io.deepmd.refusals import activation, elements, refuse_unsupported
-from ase_mlelec.io.deepmd.stored import Stored, counts, number, pairs, part, types
+from ase_mlelec.io.deepmd.stored import (
+    Stored,
+    activation,
+    counts,
+    elements,
+    number,
+    pairs,
+    part,
+    refuse_unsupported,
+    types,
+)
 from ase_mlelec.io.hdf5 import check_heaps
 from ase_mlelec.model import Model
 
@@ -61,11 +70,8 @@ def _build_model(path, stored):
     tree = stored.tree["model"]
     fitting, species = tree["fitting"], elements(part(tree, "type_map", list))
     se = _read_descriptor(path, stored, tree, species)
-    options = {
-        "widths": counts(fitting, "neuron"),
-        "timestep": part(fitting, "resnet_dt", bool),
-        "activation": activation(fitting["activation_function"]),
-    }
+    options = {"widths": counts(fitting, "neuron"), "timestep": part(fitting, "resnet_dt", bool)}
+    options["activation"] = activation(fitting["activation_function"])
     head = _Fitting(stored, tree, se).head(options)
     metadata = {"origin": f"deepmd-kit {stored.tree.get('version', '?')}", "most_neighbors": dict(zip(species, se.sel))}
     if head.quantity == "dos":

@@ -7,11 +7,11 @@ not converge is refused by name: its numbers look like any others.
 References: Quantum ESPRESSO 6.7 output; sign of the stress checked against finite differences (QE prints -dE/dε/V).
 """
 
-from ase_mlelec.io.errors import EspressoError
+from ase_mlelec.io.espresso.common import EspressoError
+from ase_mlelec.io.espresso.filplot import read_filplot, read_ldos
 from ase_mlelec.io.espresso.phonons import read_ph
 from ase_mlelec.io.espresso.projwfc import Projections, read_projections
 from ase_mlelec.io.espresso.pw import PwResult, read_pw
-from ase_mlelec.io.filplot import read_filplot, read_ldos
 
 __all__ = [
     "EspressoError",

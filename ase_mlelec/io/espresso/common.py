@@ -2,20 +2,14 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
-import zlib
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 from ase_mlelec.checks import check_finite, printable
-from ase_mlelec.io.elements import element_of
-from ase_mlelec.io.errors import EspressoError
-from ase_mlelec.io.fortran import fortran_floats
+from ase_mlelec.io.text import element_of, fortran_floats
 
-GZIP = b"\x1f\x8b"
-# text and XML of calculations shrink to a tenth or so; a file that grows more than this is no calculation
-EXPANSION = 200
 LARGEST = 1e100
 
 # of pw.x, in text and XML
@@ -26,50 +20,13 @@ NOT_CONVERGED = "the SCF did not converge; raise electron_maxstep or lower mixin
 LOOSE = 10
 
 
+class EspressoError(ValueError):
+    """A Quantum ESPRESSO file cannot be used; the message names the file, the cause and the remedy."""
+
+
 def damaged(place: str | PathLike, what: str):
     """The error for what cannot stand in a file as Quantum ESPRESSO wrote it."""
     return EspressoError(f"{place}: {what}; the file is damaged: copy it again")
-
-
-def read_text(path: str | PathLike, what: str):
-    r"""The text of a file, which may be compressed by gzip; line ends as "\n", bytes that are no UTF-8 replaced.
-
-    Parameters
-    ----------
-    what : str
-        e.g. "give the pw.x output"; the remedy where there is no such file.
-    """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise EspressoError(f"{path}: no such file; {what}") from None
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise EspressoError(f"{path}: cannot be read ({printable(error)}); {what}") from None
-    if data.startswith(GZIP):
-        data = _expand(path, data)
-    return data.decode("utf-8", errors="replace").replace("\r\n", "\n")
-
-
-def _expand(path, data):
-    limit, parts = EXPANSION * len(data) + 2**20, []
-    try:
-        while data.startswith(GZIP):  # a gzip file is one or several members
-            member = zlib.decompressobj(wbits=31)
-            parts.append(member.decompress(data, limit + 1 - sum(map(len, parts))))
-            if sum(map(len, parts)) > limit:
-                raise EspressoError(
-                    f"{path}: expands to more than {EXPANSION} times its size, which no output of a "
-                    "calculation does; compress the output again"
-                )
-            if not member.eof:
-                raise EspressoError(f"{path}: the gzip file is cut off; copy or compress it again")
-            data = member.unused_data
-    except zlib.error as error:
-        raise EspressoError(
-            f"{path}: the gzip file is damaged ({printable(error)}); copy or compress it again"
-        ) from None
-    return b"".join(parts)
 
 
 def find_file(path: str | PathLike, name: str, what: str):

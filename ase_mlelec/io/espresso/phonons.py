@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ase_mlelec.io.errors import EspressoError
-from ase_mlelec.io.espresso.common import damaged, floats, read_text
+from ase_mlelec.io.espresso.common import EspressoError, damaged, floats
+from ase_mlelec.io.text import read_text
 
 
 def read_ph(path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +30,7 @@ def read_ph(path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
     """
     if not Path(path).exists():
         raise EspressoError(f"{path}: No such file; give ph.x's standard output")
-    text = read_text(path, "give ph.x's standard output")
+    text = read_text(path, "give ph.x's standard output", EspressoError)
     runs = len(re.findall("Program PHONON", text))
     if runs == 0 or "JOB DONE." not in text:
         raise EspressoError(f"{path}: unfinished or not an output of ph.x; run it to the end")

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 
 from ase_mlelec import units
 from ase_mlelec.deprecated import formerly_positional
-from ase_mlelec.io.errors import EspressoError
-from ase_mlelec.io.espresso.common import find_file, floats, parse_xml, read_text, whole_number
+from ase_mlelec.io.espresso.common import EspressoError, find_file, floats, parse_xml, whole_number
+from ase_mlelec.io.text import read_text
 
 WHAT_TO_GIVE = (
     "give projwfc.x's atomic_proj.xml or prefix.save, and its text output; where one is missing or "
@@ -78,7 +78,7 @@ def read_projections(path: str | PathLike, *, output: str | PathLike) -> Project
         For missing, damaged or spin-polarized files, and files of other runs.
     """
     path = find_file(path, "atomic_proj.xml", WHAT_TO_GIVE)
-    text, listing = read_text(path, WHAT_TO_GIVE), read_text(output, WHAT_TO_GIVE)
+    text, listing = read_text(path, WHAT_TO_GIVE, EspressoError), read_text(output, WHAT_TO_GIVE, EspressoError)
     root = parse_xml(path, text, "projwfc.x", "a part is missing or truncated or it is not XML")
     header, states = root.find("HEADER"), root.find("EIGENSTATES")
     if header is not None and header.find("NUMBER_OF_BANDS") is not None:
@@ -88,15 +88,9 @@ def read_projections(path: str | PathLike, *, output: str | PathLike) -> Project
         )
     if header is None or states is None:
         raise EspressoError(f"{path}: no <HEADER> or <EIGENSTATES>; give projwfc.x's atomic_proj.xml")
-    n_bands, n_kpoints, n_functions, n_spins = (
-        whole_number(path, key, header.get(key, default))
-        for key, default in (
-            ("NUMBER_OF_BANDS", None),
-            ("NUMBER_OF_K-POINTS", None),
-            ("NUMBER_OF_ATOMIC_WFC", None),
-            ("NUMBER_OF_SPIN_COMPONENTS", "1"),
-        )
-    )
+    keys = "NUMBER_OF_BANDS", "NUMBER_OF_K-POINTS", "NUMBER_OF_ATOMIC_WFC"
+    n_bands, n_kpoints, n_functions = (whole_number(path, key, header.get(key)) for key in keys)
+    n_spins = whole_number(path, "NUMBER_OF_SPIN_COMPONENTS", header.get("NUMBER_OF_SPIN_COMPONENTS", "1"))
     if n_spins not in (1, 4):
         raise EspressoError(f"{path}: spin-polarized projections are not supported; use nspin = 1")
     owners, is_spinor = _owners(path, output, listing, n_functions)

@@ -5,9 +5,10 @@ from os import PathLike
 
 import numpy as np
 
-from ase_mlelec.io.espresso.common import find_file, read_text
+from ase_mlelec.io.espresso.common import EspressoError, find_file
 from ase_mlelec.io.espresso.pw_text import parse_pw_text
 from ase_mlelec.io.espresso.pw_xml import parse_pw_xml
+from ase_mlelec.io.text import read_text
 
 WHAT_TO_GIVE = "give the pw.x output, prefix.save or data-file-schema.xml"
 
@@ -89,6 +90,6 @@ def read_pw(path: str | PathLike) -> PwResult:
         when the file is damaged or something else.
     """
     path = find_file(path, "data-file-schema.xml", WHAT_TO_GIVE)
-    text = read_text(path, WHAT_TO_GIVE)
+    text = read_text(path, WHAT_TO_GIVE, EspressoError)
     parse = parse_pw_xml if text.lstrip("\ufeff \n\t").startswith("<") else parse_pw_text
     return PwResult(**parse(path, text))

@@ -7,12 +7,12 @@ import numpy as np
 
 from ase_mlelec import units
 from ase_mlelec.checks import printable
-from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.espresso.common import (
     LARGEST,
     LOOSE,
     NO_ENERGY,
     NOT_CONVERGED,
+    EspressoError,
     check_values,
     damaged,
     describe_no_number,
@@ -187,10 +187,8 @@ def _structure(output, end, n_atoms):
             cells.append((block.start(), values))
         else:
             sites.append((block.start(), names, values, block.group(2) == "crystal"))
-    before = [
-        max((entry for entry in entries if entry[0] < end), key=lambda entry: entry[0], default=None)
-        for entries in (cells, sites)
-    ]
+    before = [[entry for entry in entries if entry[0] < end] for entries in (cells, sites)]
+    before = [max(entries, key=lambda entry: entry[0], default=None) for entries in before]
     if None in before:
         raise EspressoError(
             f"{output.path}: cell or positions not found before the total energy; keep pw.x's whole standard output"

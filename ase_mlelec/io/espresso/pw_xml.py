@@ -8,11 +8,11 @@ import numpy as np
 from ase.data import atomic_masses, atomic_numbers
 
 from ase_mlelec import units
-from ase_mlelec.io.errors import EspressoError
 from ase_mlelec.io.espresso.common import (
     LOOSE,
     NO_ENERGY,
     NOT_CONVERGED,
+    EspressoError,
     damaged,
     element,
     floats,
@@ -23,16 +23,9 @@ from ase_mlelec.io.espresso.common import (
 MOVING = ("relax", "vc-relax", "md", "vc-md")
 TRUE = ("true", "1")
 # names in XML, which depend on version and input, -> in the text
-SMEARING = {
-    name: printed
-    for printed, names in {
-        "Fermi-Dirac": ("fd", "f-d", "fermi-dirac"),
-        "Methfessel-Paxton": ("mp", "m-p", "methfessel-paxton"),
-        "Marzari-Vanderbilt": ("mv", "m-v", "marzari-vanderbilt", "cold"),
-        "Gaussian": ("gaussian", "gauss"),
-    }.items()
-    for name in names
-}
+SMEARING = dict.fromkeys(("fd", "f-d", "fermi-dirac"), "Fermi-Dirac") | dict.fromkeys(("gaussian", "gauss"), "Gaussian")
+SMEARING |= dict.fromkeys(("mp", "m-p", "methfessel-paxton"), "Methfessel-Paxton")
+SMEARING |= dict.fromkeys(("mv", "m-v", "marzari-vanderbilt", "cold"), "Marzari-Vanderbilt")
 TERMS = {
     "eband": "band",
     "ehart": "hartree",

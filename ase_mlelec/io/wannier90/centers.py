@@ -12,11 +12,12 @@ from numpy.typing import ArrayLike
 
 from ase_mlelec.checks import printable
 from ase_mlelec.deprecated import formerly_positional, renamed_arguments
-from ase_mlelec.io.elements import element_of
+from ase_mlelec.io.text import element_of
 from ase_mlelec.io.wannier90.files import LENGTHS, Wannier90Error, check_end, check_size, checked_cell, read_text
 
 AMBIGUOUS = 0.05  # Å; a center whose two nearest atoms are as close as this belongs to neither
 SAME_PLACE = 0.01  # Å; ``.wout`` has five digits of the fractional coordinates
+AGAIN = "copy it again, or run Wannier90 again"
 ROUNDED = 2e-6  # of sums in ``.wout`` per number added; it has six digits
 
 
@@ -150,10 +151,7 @@ def _functions_of_wout(path, head, final):
     check_size(path, "centers and spreads", table, "Å or Å^2")
     total = _SUM.match(rest)
     if total and abs(table.sum(0) - _table(path, [total.groups()])[0]).max() > ROUNDED * (1 + len(table)):
-        raise Wannier90Error(
-            f"{path}: got centers and spreads that do not add up to the sum below them; the file is "
-            "damaged: copy it again, or run Wannier90 again"
-        )
+        raise Wannier90Error(f"{path}: got centers and spreads that do not add up to the sum below them; {AGAIN}")
     scale = _unit(head)
     return table[:, :3] * scale, table[:, 3] * scale**2
 
@@ -162,9 +160,7 @@ def _table(path, rows):
     try:
         return np.array(rows, dtype=float).reshape(len(rows), -1)
     except ValueError as error:
-        raise Wannier90Error(
-            f"{path}: got what is no number in its tables ({printable(error)}); copy it again, or run Wannier90 again"
-        ) from None
+        raise Wannier90Error(f"{path}: got what is no number in its tables ({printable(error)}); {AGAIN}") from None
 
 
 def cell_of_wout(path: str | PathLike, text: str):
@@ -196,8 +192,7 @@ def _sites(path, text):
         site = _SITE.match(line)
         if not site:
             raise Wannier90Error(
-                f"{path}: got the atom '{printable(line, 60)}', need a label and three numbers; copy "
-                "the file again, or run Wannier90 again"
+                f"{path}: got the atom '{printable(line, 60)}', need a label and three numbers; {AGAIN}"
             )
         rows.append(site.groups())
     fractions = _table(path, [row[1:] for row in rows]).reshape(len(rows), 3)

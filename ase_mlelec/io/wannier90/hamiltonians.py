@@ -14,8 +14,7 @@ import scipy.sparse
 
 from ase_mlelec.checks import printable
 from ase_mlelec.io.wannier90.files import FOLDED, Wannier90Error, beside, check_end, check_size, checked_cell, read_text
-from ase_mlelec.io.wannier90.images import shared_out
-from ase_mlelec.io.wannier90.tables import Lines, integers, numbers
+from ase_mlelec.io.wannier90.tables import Lines, integers, numbers, shared_out
 
 HERMITIAN = 1e-4  # eV; H(R) and H(-R)† may differ by as much, e.g. in the last digits of a file
 
@@ -123,19 +122,16 @@ def _parsed(path, parser):
         _check_hermitian(wsvec, r_vectors, values[..., 0])
     else:
         note = _without_images(path, first)
-    return RealSpace(
-        r_vectors, values[..., 0], None if positions is None else values[..., 1:], cell, spin, FOLDED in first
-    ), note
+    positions = None if positions is None else values[..., 1:]
+    return RealSpace(r_vectors, values[..., 0], positions, cell, spin, FOLDED in first), note
 
 
 def _without_images(path, first):
     """Text of a warning for a file with unknown images, or None."""
+    if FOLDED in first:
+        return None
     name = re.sub(r"_(hr|tb)\.dat", "_wsvec.dat", Path(path).name)
-    return (
-        None
-        if FOLDED in first
-        else (f"{path}: no {name} beside it; without the images of minimal distance a coarse mesh interpolates badly")
-    )
+    return f"{path}: no {name} beside it; without the images of minimal distance a coarse mesh interpolates badly"
 
 
 # seed_hr.dat
@@ -322,10 +318,5 @@ def _parse_tb(path, lines):
         raise Wannier90Error(f"{path}: got other lattice vectors for <0|r|R> than for H(R); write it again")
     values = _in_place(path, energies[:, 3:].reshape(count, -1, 4), size)
     places = _in_place(path, places[:, 3:].reshape(count, -1, 8), size)
-    return (
-        r_vectors,
-        degeneracies,
-        values[..., 0] + 1j * values[..., 1],
-        places[..., ::2] + 1j * places[..., 1::2],
-        cell,
-    )
+    values, positions = values[..., 0] + 1j * values[..., 1], places[..., ::2] + 1j * places[..., 1::2]
+    return r_vectors, degeneracies, values, positions, cell

@@ -8,8 +8,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_mlelec.checks import printable
-from ase_mlelec.io.elements import element_of
-from ase_mlelec.io.fortran import fortran_record
+from ase_mlelec.io.text import element_of, fortran_record
 from ase_mlelec.io.wannier90.files import LENGTHS, Wannier90Error, check_size, checked_cell, read_text
 
 _ONCE = ("unit_cell_cart", "atoms_frac", "atoms_cart")  # blocks that Wannier90 refuses to find twice

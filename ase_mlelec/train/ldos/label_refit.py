@@ -23,7 +23,7 @@ whose coefficients solve a linear system of the size of the labels. The step is 
 import torch
 from tqdm import tqdm
 
-from ase_mlelec.data.grid_forces import n_directions
+from ase_mlelec.data.grid_points import n_directions
 from ase_mlelec.physics.ldos_functional import Ions, free_energy
 from ase_mlelec.train.ldos.descent import normal_equations
 from ase_mlelec.train.ldos.errors import free_energy as free_energy_of_labels

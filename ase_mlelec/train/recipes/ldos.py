@@ -1,7 +1,6 @@
 """Recipe for models of a local density of states."""
 
-from ase_mlelec.data.grid_forces import ForceData
-from ase_mlelec.data.grid_points import GridData
+from ase_mlelec.data.grid_points import ForceData, GridData
 from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.descriptors import Bispectrum
 from ase_mlelec.heads import LDOSHead

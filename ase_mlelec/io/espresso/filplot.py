@@ -10,9 +10,8 @@ from numpy.typing import ArrayLike
 from ase_mlelec import units
 from ase_mlelec.checks import check_count, printable
 from ase_mlelec.deprecated import formerly_positional
-from ase_mlelec.io.errors import EspressoError
-from ase_mlelec.io.fortran import fortran_floats
-from ase_mlelec.io.text import read_numbers, read_text
+from ase_mlelec.io.espresso.common import EspressoError
+from ase_mlelec.io.text import fortran_floats, read_numbers, read_text
 
 
 def read_filplot(path: str | PathLike) -> np.ndarray:
