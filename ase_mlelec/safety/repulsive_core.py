@@ -222,7 +222,7 @@ def shortest_distances(
         place = kinds[edges.center] * len(species) + kinds[edges.neighbor]
         found = torch.full_like(shortest.flatten(), torch.inf).scatter_reduce(0, place, edges.distances, "amin")
         shortest = torch.minimum(shortest, found.reshape(shortest.shape))
-    found = zip(
+    pairs = zip(
         combinations_with_replacement(species, 2), shortest[tuple(torch.triu_indices(*shortest.shape))].tolist()
     )
-    return {pair: distance for pair, distance in found if distance < np.inf}
+    return {pair: distance for pair, distance in pairs if distance < np.inf}

@@ -189,10 +189,10 @@ READERS = {
     ),
     "ph": Reader(PH, seeds.PH, lambda folder: espresso.read_ph(folder / "ph.out"), ESPRESSO, check_ph),
     "filplot": Reader(
-        "filplot.read_filplot", seeds.FILPLOT, lambda folder: espresso.read_filplot(folder / "rho"), ESPRESSO
+        "espresso.filplot.read_filplot", seeds.FILPLOT, lambda folder: espresso.read_filplot(folder / "rho"), ESPRESSO
     ),
     "filplot_ldos": Reader(
-        "filplot.read_ldos",
+        "espresso.filplot.read_ldos",
         seeds.filplots,
         lambda folder: espresso.read_ldos([folder / "ldos0", folder / "ldos1"]),
         ESPRESSO,
