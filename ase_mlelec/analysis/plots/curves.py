@@ -1,6 +1,7 @@
 """Figures of series, spectra, bands and densities of states, and a page about a run that melts a crystal."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -91,7 +92,9 @@ def plot_stack(ax: Axes, x: ArrayLike, curves, labels: Sequence[str], *, cmap: s
     for k, (curve, label, color) in enumerate(zip(curves, labels, colors, strict=True)):
         ax.plot(x, curve + k * step, color=color, lw=1.3, zorder=3 + len(curves) - k)
         ax.axhline(k * step, color="0.8", lw=0.6, zorder=0)
-        place = dict(xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points", ha="right")
+        place: dict[str, Any] = dict(
+            xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points", ha="right"
+        )
         ax.annotate(label, (1, k * step + curve[-1]), fontsize="small", color=color, **place)
     ax.set_yticks([])
     ax.set_ylim(-0.05 * step, (curves + step * np.arange(len(curves))[:, None]).max() + 0.1 * step)

@@ -1,5 +1,7 @@
 """Figures of predictions against references, of components, groups and fields."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
@@ -24,7 +26,7 @@ def plot_parity(ax: Axes, reference: NDArray, prediction: NDArray, unit: str = "
     """
     reference, prediction = _parity_frame(ax, reference, prediction, unit)
     error = prediction - reference
-    style = dict(ms=2, alpha=0.3, rasterized=True) if error.size > 2000 else dict(ms=6, alpha=0.8)
+    style: dict[str, Any] = dict(ms=2, alpha=0.3, rasterized=True) if error.size > 2000 else dict(ms=6, alpha=0.8)
     ax.plot(reference, prediction, **(dict(style, ls="", marker=".", mew=0, color=COLORS[0]) | points))
     return _write(ax, f"MAE {np.abs(error).mean():.3g} {unit}\nRMSE {np.sqrt((error**2).mean()):.3g} {unit}")
 
@@ -53,7 +55,7 @@ def plot_parity_counts(ax: Axes, reference: NDArray, prediction: NDArray, unit: 
     """
     reference, prediction = _parity_frame(ax, reference, prediction, unit)
     extent = (*ax.get_xlim(), *ax.get_ylim())
-    style = dict(gridsize=90, bins="log", mincnt=1, lw=0.1, rasterized=True)
+    style: dict[str, Any] = dict(gridsize=90, bins="log", mincnt=1, lw=0.1, rasterized=True)
     drawn = ax.hexbin(reference, prediction, extent=extent, cmap=cmap, **style)
     ax.figure.colorbar(drawn, ax=ax, label="points", pad=0.015)
     error = np.abs(prediction - reference)
@@ -84,7 +86,7 @@ def plot_parity_groups(ax: Axes, reference: NDArray, prediction: NDArray, groups
     for name, color, marker in zip(dict.fromkeys(groups), COLORS, "os^Dvp"):
         chosen = np.array([group == name for group in groups])
         error = np.abs(prediction - reference)[chosen].mean()
-        style = dict(ls="", marker=marker, ms=5, mew=0, alpha=0.8, color=color)
+        style: dict[str, Any] = dict(ls="", marker=marker, ms=5, mew=0, alpha=0.8, color=color)
         ax.plot(reference[chosen], prediction[chosen], label=f"{name}: MAE {error:.3g} {unit}", **style)
     ax.locator_params(nbins=5)
     ax.legend(frameon=False, fontsize="small", loc="lower right", handletextpad=0.2, borderaxespad=0.2)
