@@ -14,6 +14,7 @@ FORMER = {
     "descriptors.power_spectrum": "descriptors.ace.former",
     "descriptors.su2": "descriptors.bispectrum.kernel",
     "descriptors.wigner": "descriptors.bispectrum.tables",
+    "heads.tensor": "heads.vector",
     "io.ase_formats": "data.ase_formats",
     "io.data_set": "data.data_set",
     "io.elements": "io.text",
