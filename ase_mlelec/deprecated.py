@@ -13,9 +13,11 @@ At the end of a module, ``former_names``; in a class, ``renamed_attribute``; bef
 
 import functools
 import inspect
-import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
+
+PACKAGE = __package__
 
 
 def former_names(module: str, /, **names: str) -> Callable:
@@ -26,14 +28,16 @@ def former_names(module: str, /, **names: str) -> Callable:
     module : str
         ``__name__`` of the module.
     **names : str
-        Former name = present name.
+        Former name = present name, or module:name where it is in another module of the package.
     """
 
     def find(name):
         if name not in names:
             raise AttributeError(f"module '{module}' has no attribute '{name}'")
-        _warn(f"{module}.{name}", f"{module}.{names[name]}")
-        return getattr(sys.modules[module], names[name])
+        place, _, present = names[name].rpartition(":")
+        place = f"{PACKAGE}.{place}" if place else module
+        _warn(f"{module}.{name}", f"{place}.{present}")
+        return getattr(import_module(place), present)
 
     return find
 

@@ -7,6 +7,10 @@ from importlib.machinery import ModuleSpec
 FORMER = {
     "bilayers": "structures",
     "wannier_hamiltonian": "bands.wannier_hamiltonian",
+    "calculators.bands": "calculators.no_bands",
+    "heads.hamiltonian.pair_geometry": "descriptors.layer_moments.geometry",
+    "heads.hamiltonian.two_centre": "heads.hamiltonian.two_center",
+    "io.atomic": "atomic_write",
     "io.checks": "checks",
     "io.electrons": "data.electrons",
     "descriptors.deep_potential": "descriptors.deep_pot",
@@ -27,14 +31,22 @@ FORMER = {
     "io.runs": "data.frames",
     "testing.numbers": "testing.structures",
     "io.frames": "data.frames",
+    "io.frames_hdf5": "data.frames_hdf5",
+    "io.images": "data.images",
+    "io.keys": "data.keys",
+    "io.runs": "data.runs",
     "io.snapshots": "data.snapshots",
     "io.wannier90.centres": "io.wannier90.centers",
     "physics.core": "physics.core_charge",
+    "train.hamiltonian_closed_form": "train.hamiltonian.closed_form",
     "train.hamiltonian_data": "data.hamiltonians",
+    "train.levels": "train.hamiltonian.eigenvalue_response",
 }
 SPLIT = {  # modules that became several modules
     "physics.interior": ("physics.shift_invert", "physics.kernel_polynomial"),
     "physics.tight_binding": ("physics.bloch", "physics.bands", "physics.levels"),
+    "train.frames": ("data.frames", "data.frames_hdf5", "data.data_set", "data.batches"),
+    "train.ldos_forces": ("data.grid_forces", "train.ldos.label_refit"),
 }
 PACKAGE = __package__ + "."
 

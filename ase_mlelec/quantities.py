@@ -368,8 +368,12 @@ def add(quantity: Quantity, *, labels: tuple[Label, ...] = (), head: type, loss:
     Raises
     ------
     ValueError
-        For names that are taken, and for labels of the quantity that do not exist.
+        For names that are taken or are no identifiers, for labels of the quantity that do not exist, and for a head
+        of another quantity.
     """
+    for name in (quantity.name, *(label.name for label in labels)):
+        if not name.isidentifier():  # it names a section of configurations, and data sets of files
+            raise ValueError(f"quantity '{quantity.name}': got the name {name!r}, need letters, digits and _ alone")
     mine = {label.name: label for label in labels}
     taken = sorted(({quantity.name} & QUANTITIES.keys()) | (mine.keys() & LABELS.keys()))
     if taken:
@@ -380,6 +384,11 @@ def add(quantity: Quantity, *, labels: tuple[Label, ...] = (), head: type, loss:
         raise ValueError(
             f"quantity '{quantity.name}': got {f'the label {unknown[0]!r}' if unknown else 'no label'}, need one of "
             f"{', '.join([*mine, *LABELS])}; give a Label of it in labels"
+        )
+    if getattr(head, "quantity", None) != quantity.name:
+        raise ValueError(
+            f"quantity '{quantity.name}': got a head with quantity = {getattr(head, 'quantity', None)!r}, need "
+            f"'{quantity.name}'; set it in the class"
         )
     LABELS.update(mine)
     QUANTITIES[quantity.name], HEADS[quantity.name], LOSSES[quantity.name] = quantity, head, loss

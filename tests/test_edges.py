@@ -153,6 +153,12 @@ def test_float32_finds_the_same_pairs():
     assert found_pairs(single) == brute_force(atoms, 4.7)
 
 
+@pytest.mark.parametrize("cutoff", [0.04, 0.5])
+def test_nothing_within_the_cutoff(cutoff):
+    edges = Edges.build(System.from_atoms(bulk("Al", cubic=True)), cutoff)
+    assert len(edges.vec) == 0 and edges.cutoff == cutoff
+
+
 @pytest.mark.parametrize(
     "atoms",
     [Atoms("H2", [[0, 0, 0], [0, 0, 0.01]]), Atoms("H2", [[0, 0, 0], [3, 3, 3]], cell=[3, 3, 3], pbc=True)],

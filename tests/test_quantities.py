@@ -290,3 +290,16 @@ def test_a_quantity_is_named_in_few_files():
     sources = [Path(ase_mlelec.__file__).parent, Path(main.__code__.co_filename).parents[1]]
     files = [path for folder in sources for path in folder.rglob("*.py")]
     assert len([path for path in files if '"dipole"' in path.read_text(encoding="utf-8")]) <= 3
+
+
+def test_refused_before_anything_is_added():
+    kinds = {"head": ChargeHead, "loss": ChargeLoss}
+    for row, message in (
+        (Quantity("spin", "spin", "", atomic="charges"), "got a head with quantity = 'charge', need 'spin'; set it"),
+        (Quantity("my charge", "charge", "e", atomic="charges"), "got the name 'my charge', need letters"),
+    ):
+        with pytest.raises(ValueError, match=f"^quantity '{row.name}': {message}"):
+            quantities.add(row, labels=(CHARGES,), **kinds)
+        assert row.name not in QUANTITIES and "charges" not in LABELS
+    with pytest.raises(ValueError, match="^quantity 'charge': got a head with quantity = None, need 'charge'"):
+        quantities.add(CHARGE, labels=(CHARGES,), head=3, loss=ChargeLoss)

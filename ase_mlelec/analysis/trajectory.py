@@ -25,6 +25,7 @@ from tqdm import tqdm
 from ase_mlelec.analysis.journal import ANEW
 from ase_mlelec.analysis.result_file import ResultFile, stacked
 from ase_mlelec.analysis.result_writer import ResultWriter
+from ase_mlelec.deprecated import former_names
 
 ATOMS_PER_BATCH = 1024  # small structures are evaluated together up to this size
 
@@ -233,3 +234,8 @@ def fingerprint(atoms: Atoms) -> np.uint64:
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
         digest.update(np.ascontiguousarray(array).tobytes())
     return np.uint64(int.from_bytes(digest.digest(), "big"))
+
+
+__getattr__ = former_names(
+    __name__, ElectronicRecorder="analysis.recorder:ElectronicRecorder", heat="analysis.recorder:heat"
+)

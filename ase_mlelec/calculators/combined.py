@@ -20,6 +20,7 @@ from ase_mlelec.calculators.no_bands import is_refusal
 from ase_mlelec.calculators.parameters import StatesParameters, stated
 from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES
 from ase_mlelec.calculators.present import PresentStructure
+from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.edges import EdgeCache
 
 
@@ -84,6 +85,7 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
             if name in part.results and not part.calculation_required(self.atoms, []):
                 self.results.setdefault(name, part.results[name])
 
+    @formerly_positional("properties")
     def each_of(
         self, images: Sequence[Atoms], *, properties: Sequence[str] = tuple(POTENTIAL_PROPERTIES)
     ) -> Iterator[Atoms]:

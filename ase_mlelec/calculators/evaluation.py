@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ase_mlelec.calculators.extrapolation import WatchesRange
 from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, has_volume, potential_results
+from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
@@ -42,6 +43,7 @@ class EvaluatesModels(WatchesRange):
         """
         return {}
 
+    @formerly_positional("properties")
     def each_of(
         self, images: Sequence[Atoms], *, properties: Sequence[str] = tuple(POTENTIAL_PROPERTIES)
     ) -> Iterator[Atoms]:

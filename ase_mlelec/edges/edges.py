@@ -185,7 +185,7 @@ def connect(
         distance = (vec * vec).sum(dim=0).sqrt()
         near = distance < cutoff
         shortest = float(distance.min()) if len(distance) else cutoff
-        if shortest < SHORTEST_DISTANCE:
+        if len(distance) and shortest < SHORTEST_DISTANCE:
             worst = int(distance.argmin())
             raise InputError(
                 f"atoms {int(center[worst])} and {int(neighbor[worst])} overlap "

@@ -8,6 +8,7 @@ import torch
 
 from ase_mlelec.data.batches import Batch, Batches
 from ase_mlelec.data.frames import Frames
+from ase_mlelec.deprecated import former_names
 from ase_mlelec.model import Model
 from ase_mlelec.train.finite import NotFinite, explained
 from ase_mlelec.train.loop import LARGEST_GRADIENT, Schedule, batch_of_step, run_loop
@@ -146,3 +147,8 @@ def evaluate_loss(model: Model, batches: Batches, loss: Any, batch_size: int = 1
             n, (total, count) = int(having.sum()), totals.get(name, (0.0, 0))
             totals[name] = total + n * float(square), count + n
     return {name: (total / count) ** 0.5 for name, (total, count) in totals.items()}
+
+
+__getattr__ = former_names(
+    __name__, standardise="train.standardize:standardize", standardise_heads="train.standardize:standardize_heads"
+)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ase_mlelec.deprecated import former_names
 from ase_mlelec.train.checkpoint import check_identity, load_checkpoint, save_checkpoint
 
 RIDGE = 1e-9  # very small: it only fixes the weights that the rows do not determine
@@ -159,3 +160,6 @@ def digest_of(module: torch.nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() if tensor.numel() else b"")
     return digest.hexdigest()
+
+
+__getattr__ = former_names(__name__, fit_linear="train.linear_energy:fit_linear")

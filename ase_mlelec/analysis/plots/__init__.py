@@ -23,6 +23,7 @@ from ase_mlelec.analysis.plots.parity import (
     plot_slice,
     plot_variances,
 )
+from ase_mlelec.deprecated import former_names
 
 __all__ = [
     "COLORS",
@@ -41,3 +42,5 @@ __all__ = [
     "plot_stack",
     "plot_variances",
 ]
+
+__getattr__ = former_names(__name__, COLOURS="COLORS")

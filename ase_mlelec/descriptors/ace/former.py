@@ -1,10 +1,11 @@
 """ACE invariants from the arguments of former versions, which had separate arguments for each correlation order."""
 
-from ase_mlelec.deprecated import former_names
+from ase_mlelec.deprecated import former_names, formerly_positional
 from ase_mlelec.descriptors.ace.descriptor import ACE
 from ase_mlelec.descriptors.ace.orders import next_roughness
 
 
+@formerly_positional("cutoff", "inner", "n_pair", "n_radial", "l_max", "near", "roughest", "roughest_5")
 def from_power_spectrum(species, **options) -> ACE:
     """ACE from the arguments of the former class PowerSpectrum; new code uses ACE."""
     return ACE(**present_arguments(species=species, **options))
