@@ -368,12 +368,8 @@ def add(quantity: Quantity, *, labels: tuple[Label, ...] = (), head: type, loss:
     Raises
     ------
     ValueError
-        For names that are taken or are no identifiers, for labels of the quantity that do not exist, and for a head
-        of another quantity.
+        For names that are taken, labels that do not exist, and a head of another quantity.
     """
-    for name in (quantity.name, *(label.name for label in labels)):
-        if not name.isidentifier():  # it names a section of configurations, and data sets of files
-            raise ValueError(f"quantity '{quantity.name}': got the name {name!r}, need letters, digits and _ alone")
     mine = {label.name: label for label in labels}
     taken = sorted(({quantity.name} & QUANTITIES.keys()) | (mine.keys() & LABELS.keys()))
     if taken:
@@ -387,8 +383,7 @@ def add(quantity: Quantity, *, labels: tuple[Label, ...] = (), head: type, loss:
         )
     if getattr(head, "quantity", None) != quantity.name:
         raise ValueError(
-            f"quantity '{quantity.name}': got a head with quantity = {getattr(head, 'quantity', None)!r}, need "
-            f"'{quantity.name}'; set it in the class"
+            f"quantity '{quantity.name}': got a head of another; give its class quantity = '{quantity.name}'"
         )
     LABELS.update(mine)
     QUANTITIES[quantity.name], HEADS[quantity.name], LOSSES[quantity.name] = quantity, head, loss

@@ -292,14 +292,9 @@ def test_a_quantity_is_named_in_few_files():
     assert len([path for path in files if '"dipole"' in path.read_text(encoding="utf-8")]) <= 3
 
 
-def test_refused_before_anything_is_added():
-    kinds = {"head": ChargeHead, "loss": ChargeLoss}
-    for row, message in (
-        (Quantity("spin", "spin", "", atomic="charges"), "got a head with quantity = 'charge', need 'spin'; set it"),
-        (Quantity("my charge", "charge", "e", atomic="charges"), "got the name 'my charge', need letters"),
-    ):
-        with pytest.raises(ValueError, match=f"^quantity '{row.name}': {message}"):
-            quantities.add(row, labels=(CHARGES,), **kinds)
-        assert row.name not in QUANTITIES and "charges" not in LABELS
-    with pytest.raises(ValueError, match="^quantity 'charge': got a head with quantity = None, need 'charge'"):
-        quantities.add(CHARGE, labels=(CHARGES,), head=3, loss=ChargeLoss)
+@pytest.mark.parametrize("head", [ChargeHead, 3])
+def test_heads_of_other_quantities_are_refused(head):
+    spin = Quantity("spin", "spin", "", atomic="charges")
+    with pytest.raises(ValueError, match="^quantity 'spin': got a head of another; give its class quantity = 'spin'"):
+        quantities.add(spin, labels=(CHARGES,), head=head, loss=ChargeLoss)
+    assert "spin" not in QUANTITIES and "charges" not in LABELS
