@@ -382,9 +382,7 @@ def add(quantity: Quantity, *, labels: tuple[Label, ...] = (), head: type, loss:
             f"{', '.join([*mine, *LABELS])}; give a Label of it in labels"
         )
     if getattr(head, "quantity", None) != quantity.name:
-        raise ValueError(
-            f"quantity '{quantity.name}': got a head of another; give its class quantity = '{quantity.name}'"
-        )
+        raise ValueError(f"quantity '{quantity.name}': got a head of another; set quantity in its class")
     LABELS.update(mine)
     QUANTITIES[quantity.name], HEADS[quantity.name], LOSSES[quantity.name] = quantity, head, loss
 

@@ -295,6 +295,6 @@ def test_a_quantity_is_named_in_few_files():
 @pytest.mark.parametrize("head", [ChargeHead, 3])
 def test_heads_of_other_quantities_are_refused(head):
     spin = Quantity("spin", "spin", "", atomic="charges")
-    with pytest.raises(ValueError, match="^quantity 'spin': got a head of another; give its class quantity = 'spin'"):
+    with pytest.raises(ValueError, match="^quantity 'spin': got a head of another; set quantity in its class"):
         quantities.add(spin, labels=(CHARGES,), head=head, loss=ChargeLoss)
     assert "spin" not in QUANTITIES and "charges" not in LABELS
