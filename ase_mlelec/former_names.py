@@ -31,10 +31,6 @@ FORMER = {
     "io.runs": "data.frames",
     "testing.numbers": "testing.structures",
     "io.frames": "data.frames",
-    "io.frames_hdf5": "data.frames_hdf5",
-    "io.images": "data.images",
-    "io.keys": "data.keys",
-    "io.runs": "data.runs",
     "io.snapshots": "data.snapshots",
     "io.wannier90.centres": "io.wannier90.centers",
     "physics.core": "physics.core_charge",
@@ -45,8 +41,8 @@ FORMER = {
 SPLIT = {  # modules that became several modules
     "physics.interior": ("physics.shift_invert", "physics.kernel_polynomial"),
     "physics.tight_binding": ("physics.bloch", "physics.bands", "physics.levels"),
-    "train.frames": ("data.frames", "data.frames_hdf5", "data.data_set", "data.batches"),
-    "train.ldos_forces": ("data.grid_forces", "train.ldos.label_refit"),
+    "train.frames": ("data.frames", "data.data_set", "data.batches"),
+    "train.ldos_forces": ("data.grid_points", "train.ldos.label_refit"),
 }
 PACKAGE = __package__ + "."
 

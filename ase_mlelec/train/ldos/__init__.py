@@ -13,6 +13,6 @@ __getattr__ = former_names(
     free_energy="train.ldos.errors:free_energy",
     ldos_errors="train.ldos.errors:ldos_errors",
     mean_ldos_errors="train.ldos.errors:mean_ldos_errors",
-    refit_last_layer="train.ldos.refit:refit_last_layer",
+    refit_last_layer="train.ldos.descent:refit_last_layer",
     standardise_ldos="train.ldos.standardize:standardize_ldos",
 )
