@@ -153,11 +153,7 @@ class DescriptorContract(EnvironmentContract):
         Of float64 sums in another order, relative to the largest feature.
     single
         Of float32.
-    alone
-        Whether an atom without neighbors is a structure that it describes, or refuses as InputError.
     """
-
-    alone = True
 
     def make_others(self):
         """Another structure, of other atoms."""
@@ -187,7 +183,7 @@ class DescriptorContract(EnvironmentContract):
 
         leaf = edges.vec.clone().requires_grad_(True)
         (gradient,) = torch.autograd.grad(scalar(0.0, leaf), leaf)
-        assert_derivative(scalar, (gradient * direction).sum(), 1e-3)
+        assert_derivative(scalar, (gradient * direction).sum(), 2e-4)  # short: few edges cross a cutoff
 
     def test_gradient_by_edges(self):
         """The gradient by positions comes through ``edges.vec`` alone."""
@@ -207,12 +203,17 @@ class DescriptorContract(EnvironmentContract):
         assert_derivative(scalar, (gradient * (move[edges.neighbor] - move[edges.center])).sum(), 1e-4)
 
     def test_atom_without_neighbors(self):
+        """It has finite features, or is refused in one line that says what structures are needed."""
         atoms = Atoms(self.make_atoms().symbols[:1], [[0, 0, 0]])
-        if self.alone:
-            assert self.environment(atoms).features.isfinite().all()
+        try:
+            features = self.environment(atoms).features
+        except InputError as error:
+            features, refusal = None, str(error)
+        if features is None:
+            assert "need" in refusal
+            assert "\n" not in refusal
         else:
-            with pytest.raises(InputError, match="need"):
-                self.environment(atoms)
+            assert features.isfinite().all()
 
 
 class ForceDescriptorContract(DescriptorContract):

@@ -22,7 +22,6 @@ class Graphene:
 
 
 class Layered(DescriptorContract):
-    alone = False  # no layer
 
 
 class TestLayerMomentsOfMX2(MX2, Layered):
