@@ -21,15 +21,12 @@ class Graphene:
         return graphene_bilayer((0.3, 0.1), noise=0.05, seed=1)
 
 
-class Layered(DescriptorContract):
-
-
-class TestLayerMomentsOfMX2(MX2, Layered):
+class TestLayerMomentsOfMX2(MX2, DescriptorContract):
     def make_descriptor(self):
-        return LayerMoments(["Mo", "S"], cutoff=5.5, environment=4.8, n_radial=3).double()
+        return LayerMoments(["Mo", "S"], cutoff=5.5, environment=5.0, n_radial=3).double()
 
 
-class TestLayerMomentsOfGraphene(Graphene, Layered):
+class TestLayerMomentsOfGraphene(Graphene, DescriptorContract):
     def make_others(self):
         return graphene_bilayer((0.1, 0.2), noise=0.05, seed=2) * (2, 1, 1)
 
