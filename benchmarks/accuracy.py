@@ -1,6 +1,6 @@
 """What the shipped silicon model gets right and wrong, in numbers and pictures.
 
-    python benchmarks/accuracy.py           # writes ACCURACY.md, accuracy_dos.png, accuracy_parity.png beside this file
+    python benchmarks/accuracy.py           # writes ACCURACY.md and accuracy_dos.png beside this file
 
 Structures of group "test" and the larger cells ("size") of examples/data/silicon.h5 were never used in training.
 """

@@ -13,8 +13,12 @@ def pad(center, kind, table, n_centers: int, kinds) -> tuple:
 
     Returns
     -------
-    Tensor [C, R, n]
-        The number of edges of each kind [C, kinds]; the slice of n that each kind has.
+    table : Tensor [C, R, n]
+        Zero in empty slots.
+    counts : Tensor [C, kinds]
+        Number of edges of each kind.
+    blocks : list of slice
+        The slots of each kind among the n.
     """
     if len(kinds) == 1:
         return _pad_one_kind(center, table, n_centers)
