@@ -14,10 +14,10 @@ from ase import Atoms
 from ase.calculators.calculator import CalculatorSetupError
 from safetensors import safe_open
 from safetensors.torch import save_file
-from small_bilayers import random_wannier_model
+from small_bilayers import graphene_bilayer, random_wannier_model
 from small_models import random_model
 
-from ase_mlelec import DeepDOSCalculator, bundle, shipped
+from ase_mlelec import DeepDOSCalculator, WannierTBCalculator, bundle, shipped
 from ase_mlelec.bundle import FORMAT_VERSION, list_models, load_model
 from ase_mlelec.descriptors import ACE
 from ase_mlelec.descriptors.ace import Order
@@ -307,6 +307,20 @@ def test_format_2():
     assert header_of(DATA / "format_2.safetensors")["format_version"] == 2
     assert_same_model(one, two)
     assert one.metadata == two.metadata
+
+
+FORMAT_3_BANDS = [
+    [-8.7749048487312, -6.03783909445106, -5.87442195985212, -5.02041730835845],
+    [-4.80030498050476, -4.50896348260839, -4.15247824931281, -2.49187307607539],
+]
+
+
+def test_hamiltonian_of_format_3():
+    """A frozen file, random_wannier_model("graphene", seed=5) of version 0.1.0, gives the bands of that version."""
+    path = DATA / "format_3_hamiltonian.safetensors"
+    assert header_of(path)["format_version"] == 3
+    hamiltonian = WannierTBCalculator(path).get_hamiltonian(graphene_bilayer((0.3, 0.1), noise=0.05, seed=1))
+    np.testing.assert_allclose(hamiltonian.eigenvalues([[0, 0, 0], [0.2, 0.1, 0]]), FORMAT_3_BANDS, atol=1e-12)
 
 
 def former_arguments(head, layers):
