@@ -1,7 +1,8 @@
 """Base class of descriptors: a map from edges to environments, with a cutoff and a number of features."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from ase.data import atomic_numbers
@@ -45,17 +46,17 @@ class Descriptor(torch.nn.Module):
     n_features: int
     species: tuple
 
-    def forward(self, system: System, edges: Edges):
+    def forward(self, system: System, edges: Edges) -> Environment:
         """Environment of all centers of ``edges``; the only geometry that it reads is ``edges.vec``."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(system, edges)")
 
-    def standardize(self, samples) -> None:
+    def standardize(self, samples: Iterable[tuple[System, Edges]]) -> None:
         """Set the normalization of a new descriptor from training data, an iterable of (system, edges).
 
         The base class has no normalization.
         """
 
-    def feature_weights(self):
+    def feature_weights(self) -> Tensor | None:
         """Smoothness prior [F]: relative size that the weight of each feature may have; None for no prior."""
 
     def summed_changes(self, system: System, edges: Edges, moves: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ class Descriptor(torch.nn.Module):
             own = torch.nn.functional.one_hot(environment.species, len(self.species)).to(vec)
             return torch.stack(changes_along(moves, own.T @ environment.features, vec))
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         """dict of the constructor arguments (JSON types), from which a model file restores the descriptor."""
         raise NotImplementedError(f"{type(self).__name__} must define arguments()")
 

@@ -8,7 +8,7 @@ References: Zhang et al. 2018 (NeurIPS), Eqs. (8)-(13); Zeng et al. 2022, Fig. 1
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class Products(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, moments, l_max, n_axis):
+    def forward(ctx: Any, moments: Tensor, l_max: int, n_axis: int) -> Tensor:
         ctx.save_for_backward(moments)
         ctx.rows, ctx.n_axis = ROWS[:l_max], n_axis
         parts = [
@@ -50,7 +50,7 @@ class Products(torch.autograd.Function):
         return _joined(parts).view(len(moments), l_max * moments.shape[2] * n_axis)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """dD = dT^T T< + T^T dT<: sums of products again, and differentiable as they stand."""
         (moments,) = ctx.saved_tensors
         n_axis, size = ctx.n_axis, moments.shape[2]
@@ -139,7 +139,7 @@ class DeepPotSE(Descriptor):
         timestep: bool = False,
         activation: str = "tanh",
         protection: float = 0.0,
-        excluded_pairs=(),
+        excluded_pairs: Sequence[tuple[str, str, int]] = (),
     ):
         super().__init__()
         if not 0 <= smooth < cutoff:
@@ -195,10 +195,10 @@ class DeepPotSE(Descriptor):
         for name, values in (("seen", seen), ("slots", slots), ("taken", taken)):
             self.register_buffer(name, values, persistent=False)
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         return constructor_arguments(self, rare=("timestep", "activation", "protection", "excluded_pairs"))
 
-    def forward(self, system: System, edges: Edges):
+    def forward(self, system: System, edges: Edges) -> Environment:
         all_species = self.species_of_number[system.numbers]
         species = all_species[edges.atoms]
         center = neighbor = None
@@ -245,7 +245,7 @@ class DeepPotSE(Descriptor):
             self.embedding.settle()
 
     @torch.no_grad()
-    def standardize(self, samples) -> None:
+    def standardize(self, samples: Iterable[tuple[System, Edges]]) -> None:
         """Bring the radial and angular rows of every species to unit root mean square over the neighbors."""
         self.mean.zero_()
         self.scale.fill_(1.0)
@@ -276,7 +276,7 @@ class DeepPotSE(Descriptor):
         values = [self.embedding.values(s[c : c + 1], c, k)[0] * s[c] for c in range(n) for k in range(n)]
         return torch.stack(values).reshape(n, n, -1)
 
-    def compressed(self, tolerance: float = 1e-11):
+    def compressed(self, tolerance: float = 1e-11) -> "DeepPotSE":
         """Copy whose embedding nets are replaced by their Chebyshev series, several times faster to evaluate.
 
         The series covers the usual distances (see CLOSEST); for closer atoms the nets themselves are evaluated.
@@ -295,7 +295,7 @@ class DeepPotSE(Descriptor):
         return fast
 
 
-def quadrupoles(moments: Tensor):
+def quadrupoles(moments: Tensor) -> Tensor:
     """Symmetric traceless matrices [C, n, 3, 3] of moments [C, 5, n] of the ``harmonics`` of l = 2."""
     xy, yz, axial, zx, difference = moments.unbind(dim=1)
     xy, yz, zx = xy / 3**0.5, yz / 3**0.5, zx / 3**0.5

@@ -5,9 +5,12 @@ sum over neighbors then runs over the basis functions, and the net's coefficient
 """
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ase_mlelec.nets import DenseNet, map_by_species
 
@@ -31,7 +34,7 @@ class ChebyshevMoments(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, padded, blocks, n_basis):
+    def forward(ctx: Any, padded: Tensor, blocks: Sequence[slice], n_basis: int) -> tuple[Tensor, Tensor]:
         basis, rows = _signed_chebyshev(padded[:, 0], n_basis), padded[:, 1:]
         ctx.save_for_backward(padded, basis)
         ctx.set_materialize_grads(False)
@@ -40,7 +43,7 @@ class ChebyshevMoments(torch.autograd.Function):
         return torch.stack(moments, dim=2) * _signs(n_basis, basis.dtype, basis.device), basis
 
     @staticmethod
-    def backward(ctx, of_moments, of_basis):
+    def backward(ctx: Any, of_moments: Tensor | None, of_basis: Tensor | None) -> tuple[Tensor | None, None, None]:
         padded, basis = ctx.saved_tensors
         constants = basis.shape[1], basis.dtype, basis.device
         total = None
@@ -73,7 +76,14 @@ class FixedSeries(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, padded, blocks, forth, back, plain):
+    def forward(
+        ctx: Any,
+        padded: Tensor,
+        blocks: Sequence[slice],
+        forth: Tensor,
+        back: Tensor,
+        plain: Callable[[Tensor], Tensor],
+    ) -> Tensor:
         basis, rows = _signed_chebyshev(padded[:, 0], len(forth) // len(blocks)), padded[:, 1:]
         ctx.save_for_backward(padded, basis)
         ctx.blocks, ctx.back, ctx.plain = blocks, back, plain
@@ -87,7 +97,7 @@ class FixedSeries(torch.autograd.Function):
         return torch.mm(moments.view(n_centers * n_rows, len(forth)), forth).view(n_centers, n_rows, forth.shape[1])
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         padded, basis = ctx.saved_tensors
         if torch.is_grad_enabled():
             padded = padded.view_as(padded)
@@ -203,21 +213,25 @@ class EmbeddingNets(_Embedding):
     Zhang et al. 2018, Eq. (11); conventions of the weights as in the reference implementation.
     """
 
-    def __init__(self, n_species, one_side, widths, timestep=False, activation="tanh"):
+    nets: Any  # ModuleList of DenseNet
+
+    def __init__(
+        self, n_species: int, one_side: bool, widths: Sequence[int], timestep: bool = False, activation: str = "tanh"
+    ):
         super().__init__(n_species, one_side)
         self.nets = torch.nn.ModuleList(DenseNet(1, widths, timestep, activation) for _ in range(self.n_pairs))
         self.n_out = widths[-1]
 
-    def values(self, x, center, neighbor):
+    def values(self, x: Tensor, center: int, neighbor: int) -> Tensor:
         """G(x): [...] -> [..., M]"""
         return self.nets[self.pair(center, neighbor)](x.reshape(-1, 1)).reshape(*x.shape, self.n_out)
 
-    def moments(self, padded, blocks, species):
+    def moments(self, padded: Tensor, blocks: Sequence[slice], species: Tensor) -> Tensor:
         def part(k, center, own):
             return own[:, 1:] @ self.values(own[:, 0], center, k)
 
         n_centers = 1 if self.one_side else self.n_species
-        return sum(
+        return sum(  # type: ignore[return-value]  # there are blocks
             map_by_species(functools.partial(part, k), species, n_centers, padded[:, :, block])
             for k, block in enumerate(blocks)
         )
@@ -255,16 +269,16 @@ class ChebyshevEmbedding(_Series):
     x resolves short distances four times finer than long ones.
     """
 
-    def __init__(self, n_species, one_side, n_basis, n_out, cutoff):
+    def __init__(self, n_species: int, one_side: bool, n_basis: int, n_out: int, cutoff: float):
         super().__init__(n_species, one_side)
         self.cutoff, self.n_basis, self.n_out = cutoff, n_basis, n_out
         decay = 1 / (1 + 0.5 * torch.arange(n_basis, dtype=torch.get_default_dtype()))[:, None]
         self.coefficients = torch.nn.Parameter(torch.randn(self.n_pairs, n_out, n_basis) * decay.T)
 
-    def argument(self, r, s):
+    def argument(self, r: Tensor, s: Tensor) -> Tensor:
         return (r + self.cutoff).reciprocal() * (4 * self.cutoff) - 3
 
-    def argument_slopes(self, r, x):
+    def argument_slopes(self, r: Tensor, x: Tensor) -> tuple[Tensor, None]:
         return (x + 3) ** 2 * (-0.25 / self.cutoff), None
 
 
@@ -277,7 +291,7 @@ class CompressedEmbedding(_Series):
         For nets that no short series reproduces, such as nets with kinks.
     """
 
-    def __init__(self, nets, low, high, tolerance):
+    def __init__(self, nets: EmbeddingNets, low: float, high: float, tolerance: float):
         super().__init__(nets.n_species, nets.one_side)
         self.nets, self.low, self.high = nets, low, high
         fits = [_interpolate(net, low, high, tolerance) for net in nets.nets]
@@ -286,16 +300,16 @@ class CompressedEmbedding(_Series):
         like = nets.nets[0][0].weight
         self.register_buffer("coefficients", torch.as_tensor(np.array(padded), dtype=like.dtype, device=like.device))
 
-    def argument(self, r, s):
+    def argument(self, r: Tensor, s: Tensor) -> Tensor:
         return (s - self.low) * (2 / (self.high - self.low)) - 1
 
-    def argument_slopes(self, r, x):
+    def argument_slopes(self, r: Tensor, x: Tensor) -> tuple[None, float]:
         return None, 2 / (self.high - self.low)
 
-    def values(self, s, center, neighbor):
+    def values(self, s: Tensor, center: int, neighbor: int) -> Tensor:
         return self.nets.values(s, center, neighbor)
 
-    def moments(self, padded, blocks, species):
+    def moments(self, padded: Tensor, blocks: Sequence[slice], species: Tensor) -> Tensor:
         if padded.numel() and bool(padded[:, 0].detach().max() > 1):
             s = padded[:, 1:2]  # the first row of R
             return self.nets.moments(torch.cat([s, padded[:, 1:]], dim=1), blocks, species)

@@ -1,9 +1,12 @@
 """Tables of edges by center, in which sums over neighbors are products of matrices."""
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 
-def pad(center, kind, table, n_centers: int, kinds) -> tuple:
+def pad(center: Tensor, kind: Tensor | None, table: Tensor, n_centers: int, kinds: Sequence[int]) -> tuple:
     """Arrange the columns of ``table`` [R, E] by center, with one block of slots per kind and zeros in empty slots.
 
     Parameters
@@ -23,7 +26,7 @@ def pad(center, kind, table, n_centers: int, kinds) -> tuple:
     if len(kinds) == 1:
         return _pad_one_kind(center, table, n_centers)
     rank = torch.tensor(kinds, device=center.device).argsort()
-    group = center * len(kinds) + rank.index_select(0, kind)
+    group = center * len(kinds) + rank.index_select(0, kind)  # type: ignore[arg-type]  # None for one kind alone
     present = torch.bincount(group, minlength=n_centers * len(kinds)).reshape(n_centers, len(kinds))
     ends = (present.amax(dim=0) if n_centers else present.sum(dim=0)).cumsum(0)
     bounds = [0, *ends.tolist()]

@@ -6,12 +6,13 @@ that the harmonics of one l, and their slopes, are products of matrices.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbedding, EmbeddingNets
 from ase_mlelec.descriptors.harmonics import harmonics
 from ase_mlelec.descriptors.radial import switch
 
@@ -26,10 +27,12 @@ class Shape(NamedTuple):
     cutoff: float
     protection: float
     l_max: int
-    embedding: torch.nn.Module
+    embedding: EmbeddingNets | ChebyshevEmbedding | CompressedEmbedding
 
 
-def plain_rows(vec: Tensor, shape, mean, radial, angular) -> Tensor:
+def plain_rows(
+    vec: Tensor, shape: Shape, mean: Tensor | float, radial: Tensor | float, angular: Tensor | float
+) -> Tensor:
     """Table [1 + rows, E] of vectors [3, E]: x of the embedding, s, and w/r Y_lm of l = 1 .. l_max, as torch takes it.
 
     Parameters
@@ -52,14 +55,14 @@ class SmoothRows(torch.autograd.Function):
     """``plain_rows``, faster: for models that are only evaluated."""
 
     @staticmethod
-    def forward(ctx, vec, *arguments):
+    def forward(ctx: Any, vec: Tensor, *arguments: Any) -> Tensor:
         table, *parts = _rows(vec, *arguments)
         ctx.arguments, ctx.parts = arguments, parts
         ctx.save_for_backward(vec)
         return table
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         if not torch.is_grad_enabled():
             return _pull_back(grad, ctx.arguments, *ctx.parts), None, None, None, None
         (vec,) = ctx.saved_tensors  # to be differentiated again

@@ -22,11 +22,11 @@ class Head(torch.nn.Module):
 
     quantity: str
 
-    def forward(self, environment, edges: Edges):
+    def forward(self, environment: Any, edges: Edges) -> Any:
         """Tensor [C, ...] of the quantity of every center."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(environment, edges)")
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         """dict of the constructor arguments (JSON types), from which a model file restores the head."""
         raise NotImplementedError(f"{type(self).__name__} must define arguments()")
 
@@ -53,7 +53,7 @@ class Blocks:
         """Tensor [n] of the atoms of species k."""
         return (self.geometry.species == k).nonzero()[:, 0]
 
-    def pairs(self, key) -> tuple:
+    def pairs(self, key: tuple[bool, int, int]) -> tuple:
         """(first atom [e], second atom [e], lattice vector to the cell of the second atom [e, 3]) of pairs of a kind."""
         rows = self.geometry.groups()[key]
         return self.geometry.first[rows], self.geometry.second[rows], self.geometry.shift[rows]
@@ -62,7 +62,7 @@ class Blocks:
 class HeadOfPairs(Head):
     """Base of heads whose quantity belongs to pairs of atoms: ``forward`` returns Blocks."""
 
-    def forward(self, environment, edges: Edges | None = None) -> Blocks:
+    def forward(self, environment: Any, edges: Edges | None = None) -> Blocks:
         """Blocks of all atoms and pairs of ``environment``, a Geometry."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(environment, edges)")
 
@@ -105,7 +105,7 @@ class FittingNets(torch.nn.Module):
         self.register_buffer("bias", torch.zeros(n_species, n_out))
         self.register_buffer("scale", torch.ones(n_out))
 
-    def forward(self, features: Tensor, species):
+    def forward(self, features: Tensor, species: Tensor) -> Tensor:
         return map_by_species(self._species, species, len(self.hidden), features)
 
     @torch.no_grad()

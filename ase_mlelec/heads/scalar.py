@@ -1,6 +1,7 @@
 """A scalar of every center, such as the atomic energy."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -33,7 +34,7 @@ class ScalarHead(Head):
         self.activation = activation
         self.nets = FittingNets(n_species, n_features, self.widths, 1, timestep, activation)
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         return constructor_arguments(self, rare=("activation",))
 
     @property
@@ -41,5 +42,5 @@ class ScalarHead(Head):
         """Tensor [species], eV: the energy of an atom without knowledge of its environment."""
         return self.nets.bias[:, 0]
 
-    def forward(self, environment: Environment, edges: Edges):
+    def forward(self, environment: Environment, edges: Edges) -> Tensor:
         return self.nets(environment.features, environment.species)[:, 0]

@@ -1,7 +1,7 @@
 """Spectra of every center on a fixed energy grid: atomic density of states, local density of states."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,10 +43,10 @@ class SpectrumHead(Head):
         self.energies = torch.as_tensor(energies, dtype=torch.float64).clone()
         self.nets = FittingNets(n_species, n_features, self.widths, len(self.energies), timestep, activation)
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         return constructor_arguments(self, rare=("activation",))
 
-    def forward(self, environment: Environment, edges: Edges):
+    def forward(self, environment: Environment, edges: Edges) -> Tensor:
         return self.nets(environment.features, environment.species)
 
 
@@ -85,8 +85,8 @@ class LDOSHead(Head):
         energies: ArrayLike,
         widths: Sequence[int] = (128, 128),
         activation: str = "silu",
-        zero=EnergyZero(),
-        n_linear=0,
+        zero: EnergyZero | Mapping[str, Any] = EnergyZero(),
+        n_linear: int = 0,
     ):
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -104,7 +104,7 @@ class LDOSHead(Head):
         self.register_buffer("inverse", torch.eye(n_features))
         self.register_buffer("scale", torch.ones(()))
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         return constructor_arguments(self)
 
     def activations(self, features: Tensor) -> Tensor:
@@ -114,14 +114,14 @@ class LDOSHead(Head):
         h = self.hidden[1:](torch.nn.functional.linear(features, first.weight @ self.inverse, first.bias))
         return torch.cat([h, features @ self.inverse[self.n_features - self.n_linear :].T], dim=1)
 
-    def forward(self, environment: Environment, edges: Edges):
+    def forward(self, environment: Environment, edges: Edges) -> Tensor:
         return self.spectrum(environment.features)
 
-    def spectrum(self, features: Tensor):
+    def spectrum(self, features: Tensor) -> Tensor:
         """LDOS [C, S], 1/(eV Å^3), from fingerprints [C, F]."""
         return self.scale * self.last(self.activations(features))
 
-    def coordinates(self, features: Tensor):
+    def coordinates(self, features: Tensor) -> Tensor:
         """Coordinates [C, K] in which the LDOS is linear: the last hidden layer, or the LDOS where that is narrower.
 
         Integrals of the LDOS over points are linear in integrals of the coordinates, which take less memory.

@@ -1,6 +1,7 @@
 """Vectors and tensors of chosen centers: displacements of Wannier centroids from their atoms, polarizabilities."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class CenterHead(Head):
         n_species: int,
         n_features: int,
         n_rows: int,
-        centers,
+        centers: Sequence[int],
         widths: Sequence[int],
         timestep: bool,
         n_out: int,
@@ -57,18 +58,18 @@ class CenterHead(Head):
         place[list(self.centers)] = torch.arange(len(self.centers))
         self.register_buffer("place", place, persistent=False)
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         return constructor_arguments(self, rare=("activation",))
 
-    def basis(self, frame):
+    def basis(self, frame: Tensor) -> Tensor:
         """Tensors B_o [C, n_out, 3 ...] that are multiplied by the outputs of the nets."""
         raise NotImplementedError(f"{type(self).__name__} must define basis(frame)")
 
-    def contract(self, outputs, frame):
+    def contract(self, outputs: Tensor, frame: Tensor) -> Tensor:
         """Sum [C, 3 ...] of the outputs [C, n_out] of the nets times ``basis``."""
         raise NotImplementedError(f"{type(self).__name__} must define contract(outputs, frame)")
 
-    def forward(self, environment: Environment, edges: Edges):
+    def forward(self, environment: Environment, edges: Edges) -> Tensor:
         if environment.frame is None:
             raise ValueError(
                 f"{type(self).__name__} got a descriptor without rows that turn with the structure; use DeepPotSE"
@@ -99,17 +100,17 @@ class VectorHead(CenterHead):
         n_species: int,
         n_features: int,
         n_rows: int,
-        centers,
+        centers: Sequence[int],
         widths: Sequence[int] = (240, 240, 240),
         timestep: bool = False,
         activation: str = "tanh",
     ):
         super().__init__(n_species, n_features, n_rows, centers, widths, timestep, n_rows, activation)
 
-    def basis(self, frame):
+    def basis(self, frame: Tensor) -> Tensor:
         return frame
 
-    def contract(self, outputs, frame):
+    def contract(self, outputs: Tensor, frame: Tensor) -> Tensor:
         return (outputs[:, None] @ frame)[:, 0]
 
 
@@ -137,7 +138,7 @@ class TensorHead(CenterHead):
         n_species: int,
         n_features: int,
         n_rows: int,
-        centers,
+        centers: Sequence[int],
         widths: Sequence[int] = (240, 240, 240),
         timestep: bool = False,
         full: bool = False,
@@ -152,7 +153,7 @@ class TensorHead(CenterHead):
             index[i, j] = index[j, i] = torch.arange(1, n_out)
             self.register_buffer("index", index, persistent=False)
 
-    def basis(self, frame) -> Tensor:
+    def basis(self, frame: Tensor) -> Tensor:
         eye = torch.eye(3, dtype=frame.dtype, device=frame.device).expand(len(frame), 1, 3, 3)
         if not self.full:
             return torch.cat([eye, frame[:, :, :, None] * frame[:, :, None]], dim=1)
@@ -160,7 +161,7 @@ class TensorHead(CenterHead):
         products = frame[:, i, :, None] * frame[:, j, None]
         return torch.cat([eye, torch.where((i < j)[:, None, None], products + products.mT, products)], dim=1)
 
-    def contract(self, outputs, frame):
+    def contract(self, outputs: Tensor, frame: Tensor) -> Tensor:
         weighted = outputs[:, self.index] @ frame if self.full else outputs[:, 1:, None] * frame
         values = frame.mT @ weighted
         eye = torch.eye(3, dtype=frame.dtype, device=frame.device)

@@ -94,10 +94,10 @@ class Single(Coupling):
         super().__init__(kinds, groups)
         self.register_buffer("places", torch.as_tensor(_places(kinds, groups, self.n_radial)[:, 0]), persistent=False)
 
-    def forward(self, moments: Tensor):
+    def forward(self, moments: Tensor) -> Tensor:
         return moments[:, 0, :, : self.n_radial].flatten(1).index_select(1, self.places)
 
-    def summed_changes(self, moments: Tensor, moved: Tensor):
+    def summed_changes(self, moments: Tensor, moved: Tensor) -> Tensor:
         return moved[:, :, 0, :, : self.n_radial].sum(dim=0).flatten(1).index_select(1, self.places)
 
 
@@ -112,12 +112,12 @@ class PowerSpectrum(Coupling):
         first, second = _places(kinds, groups, self.n_radial).T
         self.register_buffer("places", torch.as_tensor((l * n + first) * n + second), persistent=False)
 
-    def forward(self, moments: Tensor):
+    def forward(self, moments: Tensor) -> Tensor:
         some = moments[..., : self.n_radial].flatten(2)
         own = [some[:, l * l : (l + 1) ** 2] for l in range(self.l_max + 1)]
         return torch.cat([(part.transpose(1, 2) @ part).flatten(1) for part in own], dim=1).index_select(1, self.places)
 
-    def summed_changes(self, moments: Tensor, moved: Tensor):
+    def summed_changes(self, moments: Tensor, moved: Tensor) -> Tensor:
         moments, moved = (array[..., : self.n_radial].flatten(-2) for array in (moments, moved))
         changes = []
         for l in range(self.l_max + 1):
@@ -161,7 +161,7 @@ class DirectionMeans(Coupling):
         self.register_buffer("rows", rows / (2 * degrees[:, None] + 1).double().sqrt(), persistent=False)
         self.register_buffer("weights", torch.as_tensor(weights), persistent=False)
 
-    def forward(self, moments: Tensor):
+    def forward(self, moments: Tensor) -> Tensor:
         densities = self._densities(moments)
         first, second = (
             reduce(torch.mul, [densities.index_select(1, column) for column in columns])
@@ -169,7 +169,7 @@ class DirectionMeans(Coupling):
         )
         return ((first * self.weights.to(first)) @ second.transpose(1, 2)).flatten(1).index_select(1, self.places)
 
-    def summed_changes(self, moments: Tensor, moved: Tensor):
+    def summed_changes(self, moments: Tensor, moved: Tensor) -> Tensor:
         densities = self._densities(moments).transpose(0, 1).contiguous()
         moved = moved[:, :, : (self.l_max + 1) ** 2, :, : self.n_radial].flatten(3).permute(3, 0, 2, 1).contiguous()
         rows, changes = self.rows.to(moments), moved.new_zeros(len(self.groups), moved.shape[3])

@@ -1,18 +1,29 @@
 """ACE invariants from the arguments of former versions, which had separate arguments for each correlation order."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from ase_mlelec.deprecated import former_names, formerly_positional
 from ase_mlelec.descriptors.ace.descriptor import ACE
 from ase_mlelec.descriptors.ace.orders import next_roughness
 
 
 @formerly_positional("cutoff", "inner", "n_pair", "n_radial", "l_max", "near", "roughest", "roughest_5")
-def from_power_spectrum(species, **options) -> ACE:
+def from_power_spectrum(species: Sequence[str], **options: Any) -> ACE:
     """ACE from the arguments of the former class PowerSpectrum; new code uses ACE."""
     return ACE(**present_arguments(species=species, **options))
 
 
 def present_arguments(
-    *, cutoff=6.0, n_pair=12, n_radial=5, l_max=8, near=0.0, roughest=9.0, roughest_5=0.0, **others
+    *,
+    cutoff: float = 6.0,
+    n_pair: int = 12,
+    n_radial: int = 5,
+    l_max: int = 8,
+    near: float = 0.0,
+    roughest: float = 9.0,
+    roughest_5: float | None = 0.0,
+    **others: Any,
 ) -> dict:
     """Arguments of ACE (JSON types) from the arguments of the former class PowerSpectrum.
 

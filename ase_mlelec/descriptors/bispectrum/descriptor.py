@@ -15,9 +15,10 @@ All steps are batched products of matrices.
 References: Thompson et al. 2015 (J. Comput. Phys. 285, 316), Eqs. (4)-(15); Ellis et al. 2021, Sec. II C.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from threading import get_ident
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.descriptors.bispectrum import tables
-from ase_mlelec.descriptors.bispectrum.grid import check_grid, grid_chunks, slots
+from ase_mlelec.descriptors.bispectrum.grid import GridChunk, check_grid, grid_chunks, slots
 from ase_mlelec.descriptors.bispectrum.kernel import kernel
 from ase_mlelec.descriptors.bispectrum.program import program
 from ase_mlelec.descriptors.bispectrum.sphere import Shells
@@ -135,14 +136,14 @@ class Bispectrum(Descriptor):
         self,
         species: Sequence[str],
         twojmax: int = 10,
-        cutoff=4.67637,
+        cutoff: float = 4.67637,
         weights: Mapping[str, float] | None = None,
-        cutoffs=None,
+        cutoffs: Mapping[str, float] | Sequence[float] | None = None,
         rfac0: float = 0.99363,
         rmin0: float = 0.0,
         switch: bool = True,
         bzero: bool = False,
-        n_radial=0,
+        n_radial: int = 0,
     ):
         super().__init__()
         self.species, self.twojmax, self.n_radial = tuple(species), int(twojmax), int(n_radial)
@@ -170,11 +171,11 @@ class Bispectrum(Descriptor):
         self.register_buffer("offset", offset.to(torch.get_default_dtype()))
         self.register_buffer("species_of_number", species_table(self.species).clamp(min=0), persistent=False)
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("species", "twojmax", "cutoff", "bzero", "n_radial")}
         return json_value(own | asdict(self.shells))
 
-    def forward(self, system: System, edges: Edges):
+    def forward(self, system: System, edges: Edges) -> Environment:
         kinds = self.species_of_number[system.numbers]
         place, width = slots(edges.center, edges.n_centers)
         vec = edges.vec.new_full((3, edges.n_centers * width), FAR).scatter(1, place.expand(3, -1), edges.vec.T)
@@ -190,7 +191,7 @@ class Bispectrum(Descriptor):
             return components
         return torch.cat([components, radial_sums(vec, kind, self.shells.cutoffs, self.n_radial)], dim=1)
 
-    def grid_chunks(self, system: System, shape: Sequence[int]):
+    def grid_chunks(self, system: System, shape: Sequence[int]) -> Iterator[GridChunk]:
         """Iterator of GridChunk over all points (i/G1, k/G2, l/G3) of a grid of ``shape`` = (G1, G2, G3).
 
         Raises
@@ -200,7 +201,9 @@ class Bispectrum(Descriptor):
         """
         return grid_chunks(system, shape, self.cutoff)
 
-    def of_chunk(self, system: System, chunk, dtype: torch.dtype | None = None, known=None):
+    def of_chunk(
+        self, system: System, chunk: GridChunk, dtype: torch.dtype | None = None, known: Tensor | None = None
+    ) -> Tensor:
         """Features [P, F] of the points of a GridChunk, differentiable in ``system.positions`` and ``system.cell``.
 
         Parameters
@@ -218,7 +221,7 @@ class Bispectrum(Descriptor):
         return self._features(vec.to(dtype or vec.dtype), kinds[chunk.neighbor].index_select(0, chunk.brick), known)
 
 
-def radial_sums(vec: Tensor, kind: Tensor, cutoffs, n_radial) -> Tensor:
+def radial_sums(vec: Tensor, kind: Tensor, cutoffs: Sequence[float], n_radial: int) -> Tensor:
     """Radial sums [P, n_species K]: for every species, sums of K radial functions over its neighbors.
 
     The functions are phi_k = sin(k pi x)/(k pi x) (1 - x^2)^3 for k = 0..K-1, with x = r/R. Linear combinations of the
@@ -272,9 +275,9 @@ def grid_bispectrum(
     shape: Sequence[int],
     *,
     twojmax: int = 10,
-    cutoff=4.67637,
+    cutoff: float = 4.67637,
     weights: Mapping[str, float] | None = None,
-    cutoffs=None,
+    cutoffs: Mapping[str, float] | None = None,
     rfac0: float = 0.99363,
     rmin0: float = 0.0,
     switch: bool = True,

@@ -91,7 +91,7 @@ def slots(center: Tensor, n_centers: int) -> tuple:
     return center * width + torch.arange(len(center), device=center.device) - first[center], width
 
 
-def check_grid(system: System, shape: Sequence[int]):
+def check_grid(system: System, shape: Sequence[int]) -> tuple[int, int, int]:
     """The shape as a tuple of three int.
 
     Raises

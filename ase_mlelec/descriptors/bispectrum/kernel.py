@@ -7,11 +7,14 @@ Index letters: P centers, K neighbors, U numbers of all U_j, L and R rows of the
 quadrature rule.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ase_mlelec.descriptors.bispectrum import tables as constants
 
@@ -19,7 +22,7 @@ from ase_mlelec.descriptors.bispectrum import tables as constants
 class Group:
     """Tables of the triple products that share a quadrature rule."""
 
-    def __init__(self, tables, real):
+    def __init__(self, tables: constants.GroupTables, real: Callable[[NDArray], Tensor]):
         self.js, self.runs, self.places = tables.js, tables.runs, tables.places
         self.n_pairs, self.n_thirds = tables.n_pairs, tables.n_thirds
         self.n_products = self.n_pairs * self.n_thirds
@@ -92,7 +95,7 @@ class Kernel:
 
 
 @lru_cache(maxsize=8)
-def kernel(twojmax: int, dtype: torch.dtype, device: str | torch.device):
+def kernel(twojmax: int, dtype: torch.dtype, device: str | torch.device) -> Kernel:
     """The Kernel, made once."""
     return Kernel(twojmax, dtype, device)
 

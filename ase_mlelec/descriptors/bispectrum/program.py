@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from functools import lru_cache, partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ase_mlelec.descriptors.bispectrum.kernel import kernel
+from ase_mlelec.descriptors.bispectrum.kernel import Kernel, kernel
 
 PART = 16  # centers whose functions are evaluated together: they should stay in the processor's cache
 
@@ -29,7 +31,7 @@ class Program:
         Gradient with respect to ``sphere`` and ``weight``.
     """
 
-    def __init__(self, tables, n_centers: int, n_neighbors: int, gradient: bool):
+    def __init__(self, tables: Kernel, n_centers: int, n_neighbors: int, gradient: bool):
         self.tables, self.shape = tables, (n_centers, n_neighbors)
         self.options = dict(dtype=tables.identity.dtype, device=tables.identity.device)
         part = n_centers if self.options["device"].type == "cuda" else PART
@@ -50,14 +52,14 @@ class Program:
         for step in self.steps:
             step()
 
-    def array(self, name: str, *shape):
+    def array(self, name: str, *shape: int) -> Tensor:
         """An array that is used again by everything of the same name."""
         size = int(np.prod(shape))
         if name not in self.arrays or len(self.arrays[name]) < size:
             self.arrays[name] = torch.empty(size, **self.options)
         return self.arrays[name][:size].view(shape)
 
-    def do(self, function: Callable, *arguments, **options) -> None:
+    def do(self, function: Callable, *arguments: Any, **options: Any) -> None:
         self.steps.append(partial(function, *arguments, **options))
 
     def _pick(self, source, places, out):
@@ -316,6 +318,6 @@ def program(
     n_centers: int,
     n_neighbors: int,
     gradient: bool,
-):
+) -> Program:
     """The Program of one thread, with its arrays, as the last call left it."""
     return Program(kernel(twojmax, dtype, device), n_centers, n_neighbors, gradient)

@@ -16,7 +16,7 @@ class Shells:
     rmin0: float
     switch: bool
 
-    def on_sphere(self, vec: Tensor, kind: Tensor, sphere, weight: Tensor) -> None:
+    def on_sphere(self, vec: Tensor, kind: Tensor, sphere: Tensor, weight: Tensor) -> None:
         """Write Re and Im of (a, b) [2, 2, P, K] and w f [P, K] of vectors [3, P, K] to neighbors of a kind [P, K].
 
         At r = 0 they take their limit for r -> 0.
@@ -53,7 +53,7 @@ class Shells:
             c, s = c * side, s * side
         return weight, reach, r, argument, c, s
 
-    def back(self, vec: Tensor, kind: Tensor, of_sphere, of_weight) -> Tensor:
+    def back(self, vec: Tensor, kind: Tensor, of_sphere: Tensor, of_weight: Tensor) -> Tensor:
         """Gradient [3, P, K] with respect to vec from those with respect to what ``on_sphere`` writes."""
         (of_c, of_b_re), (of_a_im, of_b_im) = of_sphere
         weight, reach, r, argument, c, s = self._radial(vec, kind)

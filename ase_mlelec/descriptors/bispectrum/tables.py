@@ -10,17 +10,19 @@ References: Thompson et al. 2015 (J. Comput. Phys. 285, 316); Lebedev and Laikov
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.integrate import lebedev_rule
 
 SMALL_RULE = 11  # degree of the smaller quadrature rule
 LEBEDEV_DEGREES = (3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 35, 41, 47, 53, 59, 65)
 
 
-def triples(twojmax: int):
+def triples(twojmax: int) -> NDArray:
     """(j1, j2, j) of the components in LAMMPS' order, int array [F, 3]."""
     return np.array(
         [
@@ -34,7 +36,7 @@ def triples(twojmax: int):
 
 
 @cache
-def element_polynomial(j: int, mb: int, ma: int):
+def element_polynomial(j: int, mb: int, ma: int) -> NDArray:
     """Coefficients of the power series in s = ``|a|^2`` - ``|b|^2`` of u_j[mb, ma] / (a^p b^q), for p >= 0."""
     norm = math.sqrt(math.factorial(j - ma) * math.factorial(ma) / (math.factorial(j - mb) * math.factorial(mb)))
     degree = (j - abs(ma + mb - j) - abs(mb - ma)) // 2
@@ -65,7 +67,7 @@ def elements(twojmax: int) -> list:
     return [(p, q, part) for p, q, part in keys if (p or q >= 0) and (p or q or not part)]
 
 
-def place_of(p, q, j: int) -> tuple:
+def place_of(p: int, q: int, j: int) -> tuple:
     """Row mb and column ma of the element with phases a^p b^q."""
     return (j + p + q) // 2, (j + p - q) // 2
 
@@ -110,7 +112,7 @@ class MomentTables:
     columns: dict
 
 
-def moment_tables(twojmax: int):
+def moment_tables(twojmax: int) -> MomentTables:
     powers = [(n, p, part) for n in range(twojmax // 2 + 1) for p, part in _parts(twojmax - 2 * n)]
     row = {key: k for k, key in enumerate(powers)}
     column = {key: k for k, key in enumerate(_parts(twojmax))}
@@ -200,11 +202,11 @@ class GroupTables:
     places: dict
 
     @property
-    def n_pairs(self):
+    def n_pairs(self) -> int:
         return sum(high - low for _, low, high in self.runs)
 
 
-def group_tables(twojmax: int, columns):
+def group_tables(twojmax: int, columns: Mapping[tuple[int, ...], int]) -> list[GroupTables]:
     """GroupTables that together hold all triples of orders without a zero.
 
     High degrees need many points but are few: triples of a degree up to 22 (twojmax 10: 66 of 80) get a rule of their
@@ -267,7 +269,7 @@ def plane_rows(j: int) -> list:
     return [(ma, part) for ma in range((j + 1) // 2, j + 1) for part in ((0, 1) if 2 * ma != j else (0,))]
 
 
-def plane_columns(j: int, ma: int, columns) -> tuple:
+def plane_columns(j: int, ma: int, columns: Mapping[tuple[int, ...], int]) -> tuple:
     """Places in [U] of Re and Im of U_j[mb, ma], mb = 0..j, with signs: int and float arrays [2 (j+1)].
 
     Where only the mirror image is stored, the sign says so; numbers that are zero or stored twice have sign 0.

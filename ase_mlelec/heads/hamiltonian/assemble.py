@@ -1,9 +1,14 @@
 """Assembly of a Hamiltonian matrix from blocks of pairs of atoms."""
 
+from collections.abc import Sequence
+
 import torch
 
+from ase_mlelec.heads.base import Blocks
+from ase_mlelec.heads.hamiltonian.orbitals import AtomicFunctions
 
-def elements(blocks, orbitals) -> tuple:
+
+def elements(blocks: Blocks, orbitals: Sequence[AtomicFunctions]) -> tuple:
     """Matrix elements of the Hamiltonian of one structure.
 
     Parameters

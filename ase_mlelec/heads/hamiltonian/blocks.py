@@ -13,6 +13,7 @@ Slater and Koster 1954, Phys. Rev. 94, 1498; Qi et al. 2024, section II B, for t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from ase_mlelec.heads.hamiltonian.orbitals import AtomicFunctions, reflected_blo
 from ase_mlelec.nets import constructor_arguments, map_by_species
 
 
-def interface_features(layers: Layers, reference_areas) -> Tensor:
+def interface_features(layers: Layers, reference_areas: Mapping[str, float]) -> Tensor:
     """Features [L - 1, 2] of the interfaces: strain difference and logarithm of the ratio of atoms, below - above.
 
     Parameters
@@ -46,7 +47,7 @@ def interface_features(layers: Layers, reference_areas) -> Tensor:
     return torch.stack([strain[:-1] - strain[1:], count[:-1] - count[1:]], dim=1)
 
 
-def layer_shifts(steps: Tensor):
+def layer_shifts(steps: Tensor) -> Tensor:
     """Potential shift [L] of every layer, eV, from the steps D [L - 1] at the interfaces."""
     shifts = torch.zeros(len(steps) + 1, dtype=torch.float64)
     for place, step in enumerate(steps):
@@ -105,6 +106,7 @@ class HamiltonianHead(HeadOfPairs):
     """
 
     quantity = "hamiltonian"
+    orbitals: Any  # ModuleList of AtomicFunctions
     moment_inverse: Tensor
     third_inverse: Tensor
     onsite_scale: Tensor
@@ -174,7 +176,9 @@ class HamiltonianHead(HeadOfPairs):
         self.register_buffer("interface_dipole", torch.zeros(2))
 
     @classmethod
-    def for_descriptor(cls, descriptor: LayerMoments, functions: Mapping[str, Mapping], **options) -> "HamiltonianHead":
+    def for_descriptor(
+        cls, descriptor: LayerMoments, functions: Mapping[str, Mapping], **options: Any
+    ) -> "HamiltonianHead":
         """A head whose sizes fit the features of ``descriptor``."""
         sizes = ("n_features", "n_channels", "symmetry", "n_ace", "n_third", "cutoff", "third", "reference_areas")
         return cls(descriptor.species, functions, **{name: getattr(descriptor, name) for name in sizes} | options)

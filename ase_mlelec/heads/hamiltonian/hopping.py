@@ -20,7 +20,7 @@ transpose of the reversed pair.
 
 from collections.abc import Callable, Sequence
 from itertools import combinations_with_replacement
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -201,7 +201,7 @@ class Hopping(torch.nn.ModuleList):
         Arguments of PairKind that are the same for all kinds.
     """
 
-    def __init__(self, orbitals: Sequence[AtomicFunctions], *, third: float, **options):
+    def __init__(self, orbitals: Sequence[AtomicFunctions], *, third: float, **options: Any):
         n_species = len(orbitals)
         third_atoms = {name: ThirdAtoms(2 * n_species, third, *n) for name, (*n, _) in N_THIRD.items() if third}
         self.keys = [

@@ -10,7 +10,7 @@ from torch import Tensor
 from ase_mlelec.heads.hamiltonian.orbitals import AtomicFunctions
 
 
-def turning_elements(winding, symmetry: int, highest):
+def turning_elements(winding: Tensor, symmetry: int, highest: int) -> list[tuple[int, int, int, int]]:
     """Azimuthal numbers of the moments that make up each element (i, j) that turns with the frame.
 
     Parameters
@@ -76,7 +76,9 @@ class OnsiteBlocks(torch.nn.Module):
         """list of the coefficient buffers of all linear parts."""
         return [part for part in (self.linear, self.turned, self.third_turned) if part is not None]
 
-    def forward(self, features: Tensor, reduced: Tensor, directed: Tensor, moments: Tensor, third: Tensor | None):
+    def forward(
+        self, features: Tensor, reduced: Tensor, directed: Tensor, moments: Tensor, third: Tensor | None
+    ) -> Tensor:
         """On-site blocks [n, W, W] of n atoms, in units of the species' scale.
 
         Parameters
@@ -98,12 +100,12 @@ class OnsiteBlocks(torch.nn.Module):
                 block = block + self._turned_linear(self.third_turned, third)
         return block
 
-    def fixed(self):
+    def fixed(self) -> Tensor:
         """Mask [W, W] of the elements that do not turn with the frame, between functions of definite λ."""
         winding = self.functions.winding
         return (winding[:, None] - winding) % self.symmetry == 0
 
-    def generators(self, moments: Tensor):
+    def generators(self, moments: Tensor) -> Tensor:
         """Generators [n, 1 + 2C, W, W]: quantities that turn as the element between λ and μ does.
 
         The first generator is 1 where λ - μ is a multiple of M and 0 elsewhere. The others are conjugates of the

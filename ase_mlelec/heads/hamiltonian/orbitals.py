@@ -19,7 +19,7 @@ WINDING = np.array([0, 0, 1, 1, 0, 1, 1, 2, 2])
 SINE = np.array([False, False, False, True, False, False, True, False, True])
 
 
-def harmonics(vectors):
+def harmonics(vectors: NDArray) -> NDArray:
     """Values [n, 9] of the columns in the directions ``vectors`` [n, 3], normalized to 4π over the sphere."""
     x, y, z = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T
     one = np.ones_like(x)
@@ -47,7 +47,7 @@ def _directions():
     return directions, [np.linalg.pinv(values[:, DEGREE == l]) for l in range(3)]
 
 
-def coefficients(orbital: str, z, x):
+def coefficients(orbital: str, z: NDArray, x: NDArray) -> NDArray:
     """Coefficients [9] of an orbital with the axes z and x in the columns; the axes need not be normalized.
 
     Raises
@@ -113,7 +113,7 @@ def transform(functions: Sequence[tuple]) -> tuple:
     return (vectors / np.sqrt(values)) @ vectors.T @ matrix[:, columns], columns
 
 
-def parities(columns: NDArray):
+def parities(columns: NDArray) -> NDArray:
     """Signs [2, W] of columns under reflection of the normal and under reflection of the in-plane axis y."""
     degree, winding, sine = DEGREE[columns], WINDING[columns], SINE[columns]
     return np.stack([1 - 2 * ((degree + winding) % 2), 1 - 2 * sine.astype(int)])
@@ -187,7 +187,7 @@ class AtomicFunctions(torch.nn.Module):
         """Whether any function changes when the frame turns around the normal."""
         return bool(self.winding.any())
 
-    def circular(self, dtype: torch.dtype):
+    def circular(self, dtype: torch.dtype) -> Tensor:
         """Complex matrix V [W, W] from columns to functions of definite azimuthal number."""
         return torch.complex(*self.vectors).to(dtype)
 
@@ -202,7 +202,7 @@ def turn(described: dict) -> bool:
     return AtomicFunctions(described).turns
 
 
-def reflected_block(block: Tensor, first: AtomicFunctions, second: AtomicFunctions, up: int, across: int):
+def reflected_block(block: Tensor, first: AtomicFunctions, second: AtomicFunctions, up: int, across: int) -> Tensor:
     """Blocks [..., W, W'] in frames with a reflected normal (up = -1) or in-plane axis (across = -1).
 
     ``first`` and ``second`` are the AtomicFunctions of rows and columns. The operation is its own inverse.

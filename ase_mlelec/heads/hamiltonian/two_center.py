@@ -12,7 +12,7 @@ from ase_mlelec.descriptors.radial import chebyshev
 N_LINEAR, N_TURNED, N_NET = 14, 8, 8  # numbers of Chebyshev polynomials: two-center, anisotropic part, net
 
 
-def inputs_of_net(n_reduced: int, n_directed: int, n_windings: int, inter: bool):
+def inputs_of_net(n_reduced: int, n_directed: int, n_windings: int, inter: bool) -> int:
     """Number of inputs of the net of a PairNet."""
     return N_NET + 1 + 2 * n_reduced + 4 * n_directed * n_windings + (4 if inter else 2)
 
@@ -57,10 +57,10 @@ class PairNet(torch.nn.Module):
         """list of the coefficient buffers of all linear parts."""
         return [part for name, part in self.named_buffers() if name in ("linear", "third")]
 
-    def size(self, r: Tensor):
+    def size(self, r: Tensor) -> Tensor:
         return (self.envelope[0] + self.envelope[1] * r).exp()
 
-    def radial(self, r: Tensor, n: int):
+    def radial(self, r: Tensor, n: int) -> Tensor:
         low, high = self.limits
         # the variable of 1/(r + const) resolves short distances better
         x = (1 / (r + low) - 1 / (high + low)) / (0.5 / low - 1 / (high + low))
@@ -89,18 +89,18 @@ class PairNet(torch.nn.Module):
             across += [part] * 2 * N_TURNED
         return torch.tensor([up, across], dtype=torch.float64)
 
-    def linear_part(self, g: Geometry, fold: int, coefficients):
+    def linear_part(self, g: Geometry, fold: int, coefficients: Tensor) -> Tensor:
         """h [E, W, W'] of the two-center functions times coefficients [K, W W']."""
         h = self.two_center(g, fold) @ coefficients
         return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)
 
-    def beside(self, g: Geometry, functions, coefficients):
+    def beside(self, g: Geometry, functions: Tensor, coefficients: Tensor) -> Tensor:
         """h [E, W, W'] of the three-center terms: functions [E, F] of third atoms times coefficients [n, F, W W']."""
         radial = self.radial(g.r, len(coefficients))
         h = sum(radial[:, n, None] * (functions @ part) for n, part in enumerate(coefficients))
         return (self.size(g.r)[:, None] * h).reshape(-1, *self.shape)
 
-    def forward(self, g: Geometry, fold: int, reduced: Tensor, directed: Tensor):
+    def forward(self, g: Geometry, fold: int, reduced: Tensor, directed: Tensor) -> Tensor:
         """h [E, W, W'] of the net alone, from the representations ``reduced`` [N, R] and ``directed`` [N, C, q]."""
         ways = torch.stack([g.u.conj() ** (q + 1) for q in range(directed.shape[2])], dim=1)[:, None]
         back = -g.u * g.turn
