@@ -33,7 +33,7 @@ class Journal:
     process. What a power failure leaves is checked like the rest.
     """
 
-    def __init__(self, path: str | PathLike, run, first: int):
+    def __init__(self, path: str | PathLike, run, first: int) -> None:
         self.path, self.n_rows = path, first
         content = _packed(json.dumps({"run": run, "first": first}).encode())
         with replacing(path) as partial:

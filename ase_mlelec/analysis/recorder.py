@@ -68,7 +68,7 @@ class ElectronicRecorder:
 
     def __init__(
         self, atoms: Atoms, path: str | PathLike, quantities=RECORDED, *, dyn=None, extxyz=None, resume: bool = True
-    ):
+    ) -> None:
         if atoms.calc is None:
             raise CalculatorSetupError("got atoms without a calculator; set atoms.calc before recording")
         for quantity in quantities if not isinstance(quantities, str) else ():

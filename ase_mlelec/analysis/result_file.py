@@ -62,7 +62,7 @@ class ResultFile(Mapping):
         For quantities that are not in it.
     """
 
-    def __init__(self, path: str | PathLike):
+    def __init__(self, path: str | PathLike) -> None:
         self.path = Path(path)
 
     @property

@@ -71,7 +71,7 @@ class ResultWriter:
         Where it cannot be written.
     """
 
-    def __init__(self, path: str | PathLike, header: dict, grid=None, resume: bool = True):
+    def __init__(self, path: str | PathLike, header: dict, grid=None, resume: bool = True) -> None:
         self.path, self.n_rows = Path(os.path.realpath(path)), 0
         self._header, self._grid = {"format_version": FORMAT_VERSION, **header}, grid
         self._pid, self._journal, self._run = os.getpid(), None, uuid.uuid4().hex

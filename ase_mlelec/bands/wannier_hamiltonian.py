@@ -64,7 +64,7 @@ class WannierHamiltonian(Response):
         positions: ArrayLike | None = None,
         spin_degeneracy: int = 2,
         device: str | torch.device | None = None,
-    ):
+    ) -> None:
         self.cell = _finite("cell", cell, (3, 3), "three independent vectors [3, 3], Å")
         if not abs(np.linalg.det(self.cell)) > 0:
             raise ValueError("cell: got shape [3, 3], need three independent vectors [3, 3], Å")

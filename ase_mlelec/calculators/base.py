@@ -94,7 +94,7 @@ class MLElecCalculator(NoBands, StatesParameters, EvaluatesModels, Calculator):
         skin: float = 0.5,
         potential: BaseCalculator | ModelLike | Sequence[ModelLike] | None = None,
         on_extrapolation: str = OnExtrapolation.WARN,
-    ):
+    ) -> None:
         super().__init__()
         chosen = as_choice(on_extrapolation)
         check_skin(skin)

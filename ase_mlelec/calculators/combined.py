@@ -43,7 +43,7 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
         For an empty list, and for a part that is no calculator.
     """
 
-    def __init__(self, parts: Sequence[BaseCalculator]):
+    def __init__(self, parts: Sequence[BaseCalculator]) -> None:
         super().__init__()
         self.parts: list[Any] = list(parts)
         _check_parts(self.parts)

@@ -87,7 +87,7 @@ class DeepWannierCalculator(MLElecCalculator):
         skin: float = 0.5,
         potential: BaseCalculator | ModelLike | Sequence[ModelLike] | None = None,
         on_extrapolation: str = OnExtrapolation.WARN,
-    ):
+    ) -> None:
         self._field: NDArray | None = None
         super().__init__(
             model, device=device, dtype=dtype, skin=skin, potential=potential, on_extrapolation=on_extrapolation
@@ -351,7 +351,7 @@ class StaticPolarizability(StaticPolarizabilityCalculator):
     ``StaticRamanCalculator(atoms, StaticPolarizability, {"calculator": calculator}).run()`` uses it.
     """
 
-    def __init__(self, calculator):
+    def __init__(self, calculator: DeepWannierCalculator) -> None:
         self.calculator = calculator
 
     def __call__(self, atoms: Atoms, *args, **kwargs):

@@ -66,7 +66,7 @@ class Extrapolation:
         Number of evaluations outside the training data, by kind ("distance", "density", "atoms", "structure").
     """
 
-    def __init__(self, model: Model, *, what: OnExtrapolation = OnExtrapolation.WARN):
+    def __init__(self, model: Model, *, what: OnExtrapolation = OnExtrapolation.WARN) -> None:
         self.what = what
         self.counts: dict[str, int] = {}
         self.symbols, self.closest = model.species, _closest(model)
@@ -125,7 +125,12 @@ class Extrapolation:
         along, species = (torch.cat(parts) for parts in zip(*seen.parts))
         counts = torch.bincount(edges.center, minlength=len(species))
         measured = self.compare(
-            seen.known, along, species, counts, system.batch[edges.atoms], n_systems=system.n_systems
+            seen.known,  # type: ignore[arg-type]  # called where there is a range
+            along,
+            species,
+            counts,
+            system.batch[edges.atoms],
+            n_systems=system.n_systems,
         )
         return measured.new_zeros(len(system.numbers)).index_copy(0, edges.atoms, measured)
 
@@ -166,8 +171,9 @@ class Seen:
         With None, no environments are kept.
     """
 
-    def __init__(self, known):
-        self.known, self.parts = known, []
+    def __init__(self, known: TrainingRange | None) -> None:
+        self.known = known
+        self.parts: list[tuple[Tensor, Tensor]] = []
 
     def add(self, environment: Environment) -> None:
         if self.known is not None:
@@ -280,7 +286,7 @@ class NeighborLimits:
     models : sequence of Model
     """
 
-    def __init__(self, models: Sequence[Model]):
+    def __init__(self, models: Sequence[Model]) -> None:
         self.reach = max(model.descriptor.cutoff for model in models)  # cutoff of the edges
         self.limited = [model for model in models if isinstance(model.metadata.get("most_neighbors"), dict)]
 

@@ -62,7 +62,7 @@ class LDOSIntegrals:
         metadata: Mapping,
         temperature: float,
         fermi_level: float | None,
-    ):
+    ) -> None:
         device = system.positions.device
         like: dict[str, Any] = {"dtype": torch.float64, "device": device}
         self.n_points, self.dtype = len(coordinates), coordinates.dtype

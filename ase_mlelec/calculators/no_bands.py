@@ -1,5 +1,7 @@
 """Refusals of ASE's functions for bands in calculators without bands."""
 
+from collections.abc import Callable
+
 from ase.calculators.calculator import PropertyNotImplementedError
 
 
@@ -32,6 +34,6 @@ for _name in (
     setattr(NoBands, _name, _refusing(_name))
 
 
-def is_refusal(method) -> bool:
+def is_refusal(method: Callable) -> bool:
     """Whether a method only raises, because its calculator has no bands."""
     return getattr(method, "is_refusal", False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.calculators.calculator import CalculatorSetupError, Parameters
+from ase.calculators.calculator import BaseCalculator, CalculatorSetupError, Parameters
 
 from ase_mlelec.model import Model
 
@@ -44,7 +44,7 @@ class StatesParameters:
         return StatedParameters(plain(self._stated()) if self._is_made() else {})
 
     @parameters.setter
-    def parameters(self, parameters) -> None:
+    def parameters(self, parameters: object) -> None:
         if self._is_made():
             raise CalculatorSetupError("parameters cannot be replaced; change them with calc.set(name=value)")
 
@@ -77,7 +77,7 @@ class HasElectronicTemperature:
             self._drop_electronic()
 
 
-def plain(value):
+def plain(value: object) -> Any:
     """Convert a value to JSON types."""
     if isinstance(value, dict):
         return {str(key): plain(entry) for key, entry in value.items()}
@@ -92,12 +92,12 @@ def plain(value):
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)
 
 
-def stated(calculator) -> dict:
+def stated(calculator: BaseCalculator) -> dict:
     """Name and parameters of any ASE calculator, dict of JSON types."""
     return {"name": calculator.name, **plain(calculator.todict() if hasattr(calculator, "todict") else {})}
 
 
-def name_of(member, model: Model):
+def name_of(member: str | os.PathLike | Model, model: Model) -> str:
     """Name of a model: the name or path that the user gave, or else the description of the Model."""
     if isinstance(member, str | os.PathLike):
         return os.fspath(member)
@@ -111,7 +111,7 @@ def _arguments(part):
         return {}
 
 
-def fingerprint(model: Model):
+def fingerprint(model: Model) -> str:
     """Hash of architecture, metadata and weights, 16 hexadecimal digits; the same for a model and its file."""
     parts = {
         name: [type(part).__name__, _arguments(part)]

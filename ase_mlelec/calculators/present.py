@@ -44,7 +44,7 @@ class PresentStructure:
             if inspect.isfunction(method) and name[0] != "_" and "atoms" in inspect.signature(method).parameters:
                 setattr(cls, name, _as_one_call(method))
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = Turns()
         self._prepare()
         super().__init__()
@@ -170,7 +170,7 @@ class PresentStructure:
 class Turns:
     """Reentrant lock that can be copied; copies of objects that shared a lock share the copy of the lock."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.RLock()
 
     def __enter__(self):

@@ -84,7 +84,7 @@ class WannierTBCalculator(HasElectronicTemperature, MLElecCalculator):
         skin: float = 0.5,
         potential: BaseCalculator | ModelLike | Sequence[ModelLike] | None = None,
         on_extrapolation: str = OnExtrapolation.WARN,
-    ):
+    ) -> None:
         super().__init__(
             model, device=device, dtype=dtype, skin=skin, potential=potential, on_extrapolation=on_extrapolation
         )

@@ -96,7 +96,7 @@ class Batches:
 
     def __init__(
         self, frames, cutoff: float, labels: Sequence[str], dtype: torch.dtype, device: str | torch.device = "cpu"
-    ):
+    ) -> None:
         if labels:
             frames.check(*labels)
         self.cutoff, self.label_names = cutoff, tuple(labels)

@@ -153,7 +153,7 @@ class ArrayCache:
         For a file with arrays of another descriptor.
     """
 
-    def __init__(self, path: str | PathLike, descriptor: Descriptor):
+    def __init__(self, path: str | PathLike, descriptor: Descriptor) -> None:
         self.path = Path(path)
         with h5py.File(self.path, "a") as file:
             if file.attrs.setdefault("descriptor", repr(descriptor.arguments())) != repr(descriptor.arguments()):

@@ -11,16 +11,20 @@ import inspect
 import json
 import math
 import re
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any
 
 import torch
 from ase.calculators.calculator import CalculatorSetupError
+from torch import Tensor
 
 from ase_mlelec.model_file.upgrade import FORMAT_VERSION, UPGRADES
 
 DIGEST = re.compile(r'\{"digest": "([0-9a-f]{32})", ')  # the beginning of a header
 
 
-def read_header(path, text, state):
+def read_header(path: str | PathLike, text: str, state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read header and arrays, upgraded to the present format version: (dict, dict of arrays by name)."""
     try:
         header = json.loads(text)
@@ -44,7 +48,7 @@ def read_header(path, text, state):
     return header, state
 
 
-def check_digest(path, text, state):
+def check_digest(path: str | PathLike, text: str, state: Mapping[str, Tensor]) -> None:
     """Raise CalculatorSetupError where the digest in the header ``text`` does not fit the header and the arrays."""
     begins = DIGEST.match(text)
     if begins is None and json.loads(text)["format_version"] == 1 and "digest" not in json.loads(text):
@@ -56,17 +60,17 @@ def check_digest(path, text, state):
         )
 
 
-def digest(text, state):
+def digest(text: str, state: Mapping[str, Tensor]) -> str:
     """Digest of the header and of the arrays, str."""
     found = hashlib.blake2b(text.encode(), digest_size=16)
     for name in sorted(state):
         tensor = state[name]
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        found.update(tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else b"")
+        found.update(tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else b"")  # type: ignore[arg-type]
     return found.hexdigest()
 
 
-def place_of_nan(value, name=""):
+def place_of_nan(value: object, name: str = "") -> str | None:
     """The keys that lead to the first number that is not finite, or None."""
     if isinstance(value, float):
         return None if math.isfinite(value) else name
@@ -75,7 +79,7 @@ def place_of_nan(value, name=""):
     return next((place for place in found if place is not None), None)
 
 
-def damaged(path, cause):
+def damaged(path: str | PathLike, cause: object) -> CalculatorSetupError:
     """CalculatorSetupError of a file whose header cannot be used."""
     return CalculatorSetupError(f"{path}: damaged header ({' '.join(str(cause).split())}); save the model again")
 
@@ -84,13 +88,13 @@ def damaged(path, cause):
 OF_PAIRS = "n_channels n_ace n_third symmetry cutoff third".split()
 
 
-def check_arguments(cls, arguments):
+def check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
     """Raise ValueError for arguments whose types differ from the defaults of the class."""
-    for name, parameter in inspect.signature(cls.__init__).parameters.items():
+    for name, parameter in inspect.signature(cls.__init__).parameters.items():  # type: ignore[misc]
         if name not in arguments:
             continue
         value, default = arguments[name], parameter.default
-        kind = {bool: bool, int: int, float: (int, float), str: str, tuple: list}.get(type(default))
+        kind: Any = {bool: bool, int: int, float: (int, float), str: str, tuple: list}.get(type(default))
         if name.startswith("n_") and (value is not None or default is not None):
             kind = int
         if kind and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
@@ -101,7 +105,7 @@ def check_arguments(cls, arguments):
             raise ValueError(f"widths: got {value}, need positive integers")
 
 
-def check_parts(path, model, header):
+def check_parts(path: str | PathLike, model: Any, header: Mapping[str, Any]) -> None:
     """Refuse parts that do not belong together, even if the shapes of their arrays match."""
     if header.get("species") != list(model.species):
         raise damaged(path, f"got the species {header.get('species')}, the descriptor has {list(model.species)}")
@@ -120,7 +124,7 @@ def check_parts(path, model, header):
                 raise damaged(path, f"{name}: got {key} {found}, the descriptor has {value}")
 
 
-def check_arrays(path, model, state):
+def check_arrays(path: str | PathLike, model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
     """Check names, shapes, types and values of the arrays of the file against the model."""
 
     def refuse(cause):
@@ -144,7 +148,7 @@ def check_arrays(path, model, state):
             )
 
 
-def is_finite(tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
     """Whether an array of any type holds neither NaN nor infinity."""
     return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
@@ -166,7 +170,7 @@ class Budget(torch.overrides.TorchFunctionMode):
         Before memory is taken.
     """
 
-    def __init__(self, path, state):
+    def __init__(self, path: str | PathLike, state: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.path = path
         # float64 for stored float32, and tables that are computed from arguments
@@ -186,7 +190,7 @@ class Budget(torch.overrides.TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def bytes_of(name: str, args, kwargs):
+def bytes_of(name: str, args: Sequence, kwargs: Mapping[str, Any]) -> int:
     """Bytes of the array that one of FACTORIES makes.
 
     torch would tell with device="meta", but imports its compiler for that: 2 s whenever a first model is loaded.

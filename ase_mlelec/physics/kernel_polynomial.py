@@ -27,7 +27,7 @@ class KernelPolynomialDOS(NamedTuple):
 
 def kernel_polynomial_dos(
     matrix: scipy.sparse.sparray, energies: ArrayLike, n_moments: int = 512, n_vectors: int = 16, seed: int = 0
-):
+) -> KernelPolynomialDOS:
     """Density of states from Chebyshev moments with the Jackson kernel and a stochastic trace.
 
     The cost is n_moments/2 products of the matrix with n_vectors vectors. The resolution, a Gaussian's standard

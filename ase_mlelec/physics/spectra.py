@@ -33,7 +33,9 @@ _SMALLEST_WINDOW = 1e-9  # where w(t) counts as zero
 _POINTS_PER_WIDTH = 8  # of the resolution, by zero padding
 
 
-def spectral_density(series, timestep, max_wavenumber, resolution, derive: bool = False) -> tuple:
+def spectral_density(
+    series: Tensor, timestep: Any, max_wavenumber: Any, resolution: Any, derive: bool = False
+) -> tuple:
     """Wavenumbers and S(ω) of a series [n, k], summed over k; of the series' time derivative where asked for."""
     check_positive("fs", timestep_fs=timestep)
     check_positive("cm^-1", max_wavenumber=max_wavenumber)
@@ -85,7 +87,7 @@ def _resolution(resolution, duration):
     return resolution
 
 
-def check_series(name: str, series, components) -> None:
+def check_series(name: str, series: Tensor, components: tuple[int, ...]) -> None:
     if series.ndim < 1 or tuple(series.shape[1:]) != components or len(series) < 3:
         raise ValueError(
             f"{name}: got shape {list(series.shape)}, need [n, {', '.join(map(str, components))}] with at "
@@ -94,7 +96,7 @@ def check_series(name: str, series, components) -> None:
     check_finite(**{name: series})
 
 
-def check_positive(unit: str, **named) -> None:
+def check_positive(unit: str, **named: Any) -> None:
     for name, value in named.items():
         if value.ndim or not 0 < value < math.inf:
             got = f"shape {list(value.shape)}" if value.ndim else f"{value:g} {unit}"
@@ -178,9 +180,9 @@ def infrared_from_derivative(
     volume: float,
     *,
     max_wavenumber: int = 4000,
-    resolution=None,
+    resolution: float | None = None,
     quantum_correction: str | None = None,
-):
+) -> tuple[Tensor, Tensor]:
     """As infrared, from the time derivatives of the dipoles, such as Σ ``Z*·v`` of Born charges and velocities.
 
     Parameters
@@ -208,7 +210,7 @@ def raman(
     temperature: float,
     *,
     max_wavenumber: int = 4000,
-    resolution=None,
+    resolution: float | None = None,
     quantum_correction: str | None = None,
 ) -> tuple:
     r"""Raman spectra from the isotropic and the anisotropic part of the polarizability.
@@ -301,7 +303,7 @@ def dielectric_constant(dipoles: Tensor, temperature: float, volume: float, elec
 # Series
 
 
-def in_order(times: NDArray, *series) -> tuple:
+def in_order(times: NDArray, *series: NDArray) -> tuple:
     """Bring frames into the order of time, however a file has them.
 
     Parameters

@@ -216,7 +216,7 @@ def berry_curvature(
 
 def hall_conductivity(
     bloch: BlochSum,
-    cell,
+    cell: NDArray,
     kpts: NDArray,
     weights: NDArray | None,
     fermi_level: float,

@@ -62,7 +62,7 @@ class RepulsiveCore(torch.nn.Module):
         outer: ArrayLike,
         reach: ArrayLike,
         crowded: Sequence[float] | None = None,
-    ):
+    ) -> None:
         super().__init__()
         self.species, self.crowded = tuple(species), None if crowded is None else [float(u) for u in crowded]
         inner, outer, reach = (np.asarray(table, dtype=float) for table in (inner, outer, reach))

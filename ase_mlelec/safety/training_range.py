@@ -23,7 +23,7 @@ class Interval(torch.nn.Module):
     middle: Tensor
     inverse: Tensor
 
-    def __init__(self, n_species: int, n_numbers: int):
+    def __init__(self, n_species: int, n_numbers: int) -> None:
         super().__init__()
         self.register_buffer("middle", torch.zeros(n_species, n_numbers))
         self.register_buffer("inverse", torch.zeros(n_species, n_numbers))
@@ -78,7 +78,7 @@ class TrainingRange(torch.nn.Module):
     mean: Tensor
     axes: Tensor
 
-    def __init__(self, species: Sequence[str], n_features: int, n_components: int = COMPONENTS):
+    def __init__(self, species: Sequence[str], n_features: int, n_components: int = COMPONENTS) -> None:
         super().__init__()
         self.species, self.n_features = tuple(species), int(n_features)
         self.n_components = int(min(n_components, n_features))

@@ -107,14 +107,14 @@ class CalculatorContract(Contract):
     def rule(self, name):
         return self.rules.get(name, PER_ATOM)
 
-    def assert_same(self, found, wanted, tolerance=None):
+    def assert_same(self, found, wanted, tolerance=None) -> None:
         assert found.keys() == wanted.keys()
         for name in wanted:
             assert_close(found[name], wanted[name], tolerance or self.tolerance, name)
 
     # physics -------------------------------------------------------------------------------------------------------
 
-    def test_translation(self, calculator, atoms):
+    def test_translation(self, calculator, atoms) -> None:
         wanted = self.values(calculator, atoms)
         moved = atoms.copy()
         moved.positions += [1.234, -5.6, 0.789]
@@ -124,20 +124,20 @@ class CalculatorContract(Contract):
             self.assert_same(self.values(calculator, other), wanted)
 
     @pytest.mark.parametrize("sign", [1, -1], ids=["rotation", "inversion"])
-    def test_rotation(self, sign, calculator, atoms):
+    def test_rotation(self, sign, calculator, atoms) -> None:
         """Electronic structure has no handedness: inversion as well as rotation."""
         rotation = random_rotation() * sign
         values = self.values(calculator, atoms)
         wanted = {name: turn(self.rule(name)[0], value, rotation) for name, value in values.items()}
         self.assert_same(self.values(calculator, turned(atoms, rotation)), wanted)
 
-    def test_permutation(self, calculator, atoms):
+    def test_permutation(self, calculator, atoms) -> None:
         order = np.random.default_rng(1).permutation(len(atoms))
         values = self.values(calculator, atoms)
         wanted = {name: value[order] if self.rule(name)[1] == "atom" else value for name, value in values.items()}
         self.assert_same(self.values(calculator, atoms[order]), wanted)
 
-    def test_supercell(self):
+    def test_supercell(self) -> None:
         (calculator, large), atoms = self.pair_of_calculators(self.make_model()), self.make_atoms()
         grow = {"extensive": lambda v: 2 * v, "intensive": lambda v: v, "atom": lambda v: np.concatenate([v, v])}
         wanted = {name: grow[self.rule(name)[1]](value) for name, value in self.values(calculator, atoms).items()}
@@ -146,7 +146,7 @@ class CalculatorContract(Contract):
             wanted["stresses"] /= 2  # ASE's stresses sum to the stress of the larger volume
         self.assert_same(found, wanted)
 
-    def test_parts_sum_to_the_whole(self):
+    def test_parts_sum_to_the_whole(self) -> None:
         found = self.values(self.make_calculator(self.make_model()), self.make_atoms())
         for part, whole in ("energies", "energy"), ("stresses", "stress"):
             if part in found:
@@ -156,7 +156,7 @@ class CalculatorContract(Contract):
         if "energy" in found:
             assert found["free_energy"] == found["energy"]  # so that forces are the gradient of what MD logs
 
-    def test_forces_are_the_gradient(self, calculator, atoms):
+    def test_forces_are_the_gradient(self, calculator, atoms) -> None:
         if "forces" not in self.names(calculator, atoms):
             pytest.skip("no forces")
         forces, generator = calculator.get_property("forces", atoms), np.random.default_rng(0)
@@ -170,7 +170,7 @@ class CalculatorContract(Contract):
             tolerance = self.differences * np.abs(forces * direction).sum()
             assert -five_point(energy) == pytest.approx((forces * direction).sum(), abs=tolerance)
 
-    def test_stress_is_the_gradient(self, calculator, atoms):
+    def test_stress_is_the_gradient(self, calculator, atoms) -> None:
         if "stress" not in self.names(calculator, atoms):
             pytest.skip("no stress")
         stress = voigt_6_to_full_3x3_stress(calculator.get_property("stress", atoms))
@@ -186,14 +186,14 @@ class CalculatorContract(Contract):
             slope = five_point(energy, 2e-4) / atoms.get_volume()  # 0.001 Å at the distance of neighbors
             assert slope == pytest.approx((stress * direction).sum(), abs=tolerance)
 
-    def test_smooth_at_the_cutoff(self, calculator, atoms):
+    def test_smooth_at_the_cutoff(self, calculator, atoms) -> None:
         cutoff = max(model.descriptor.cutoff for model in calculator.models)
         scale = max(np.abs(value).max() for value in self.values(calculator, atoms).values())
         assert_continuous(
             lambda d: self.values(calculator, pair_at_cutoff(atoms, cutoff, cutoff + d)), self.tolerance * scale
         )
 
-    def test_float32(self, atoms):
+    def test_float32(self, atoms) -> None:
         wanted = self.values(self.make_calculator(self.make_model()), atoms)
         found = self.values(self.make_calculator(self.make_model(), dtype="float32"), atoms)
         assert all(value.dtype == np.float64 for value in found.values())
@@ -201,7 +201,7 @@ class CalculatorContract(Contract):
 
     # cache and neighbor list --------------------------------------------------------------------------------------
 
-    def test_second_call_evaluates_nothing(self, calculator, atoms):
+    def test_second_call_evaluates_nothing(self, calculator, atoms) -> None:
         with counted(calculator) as calls:
             wanted = self.values(calculator, atoms)
             first = len(calls)
@@ -210,7 +210,7 @@ class CalculatorContract(Contract):
             assert len(calls) == first, "evaluated the same structure twice"
 
     @pytest.mark.parametrize("change", ["positions", "cell", "numbers", "pbc"])
-    def test_changed_atoms_are_evaluated(self, change, calculator, atoms):
+    def test_changed_atoms_are_evaluated(self, change, calculator, atoms) -> None:
         if change in ("cell", "pbc") and atoms.cell.rank == 0:
             pytest.skip("a molecule without a cell")
         wanted = self.values(calculator, atoms)
@@ -222,7 +222,7 @@ class CalculatorContract(Contract):
         self.assert_same(found, self.values(self.make_calculator(self.make_model()), other))
         self.assert_same(self.values(calculator, atoms), wanted)
 
-    def test_kept_neighbor_list_gives_the_same(self):
+    def test_kept_neighbor_list_gives_the_same(self) -> None:
         """Steps with a changing cell: the list with a skin against one built afresh every step."""
         kept, fresh = (self.make_calculator(self.make_model(), skin=skin) for skin in (1.0, 0.0))
         atoms, generator = self.make_atoms(), np.random.default_rng(5)
@@ -233,7 +233,7 @@ class CalculatorContract(Contract):
 
     # ASE's interface -----------------------------------------------------------------------------------------------
 
-    def test_delivers_what_it_promises(self, calculator, atoms):
+    def test_delivers_what_it_promises(self, calculator, atoms) -> None:
         promised = self.names(calculator, atoms)
         for name in promised:
             assert np.isfinite(calculator.get_property(name, atoms)).all(), name
@@ -245,7 +245,7 @@ class CalculatorContract(Contract):
         for name in known:
             assert np.array_equal(stored.get_property(name, atoms), known[name])
 
-    def test_refuses_what_it_does_not_promise(self, calculator, atoms):
+    def test_refuses_what_it_does_not_promise(self, calculator, atoms) -> None:
         foreign = next(name for name in ("magmoms", "charges", DIPOLE) if name not in calculator.implemented_properties)
         with pytest.raises(PropertyNotImplementedError):
             calculator.get_property(foreign, atoms)
@@ -253,7 +253,7 @@ class CalculatorContract(Contract):
             with pytest.raises(PropertyNotImplementedError, match="stress needs a cell.*set_cell"):
                 calculator.get_property("stress", atoms)
 
-    def test_results_are_not_shared(self, calculator, atoms):
+    def test_results_are_not_shared(self, calculator, atoms) -> None:
         """Writing into an array that was handed out changes nothing inside."""
         wanted = {name: value.copy() for name, value in self.values(calculator, atoms).items()}
         for name in self.names(calculator, atoms):
@@ -263,19 +263,19 @@ class CalculatorContract(Contract):
         wanted = {name: value for name, value in wanted.items() if name in self.rules}
         self.assert_same({name: calculator.get_property(name, atoms) for name in wanted}, wanted)
 
-    def test_model_is_left_as_it_was(self, model):
+    def test_model_is_left_as_it_was(self, model) -> None:
         before = copy.deepcopy(model)
         self.values(self.make_calculator(model, dtype="float32"), self.make_atoms())
         assert_same_model(model, before)
 
-    def test_saved_model_gives_the_same_bit_by_bit(self, tmp_path, model, atoms):
+    def test_saved_model_gives_the_same_bit_by_bit(self, tmp_path, model, atoms) -> None:
         model.save(tmp_path / "model.safetensors")
         again = load_again(tmp_path / "model.safetensors", model)
         wanted, found = (self.values(self.make_calculator(each), atoms) for each in (model, again))
         for name in wanted:
             assert np.array_equal(found[name], wanted[name]), name
 
-    def test_signatures(self):
+    def test_signatures(self) -> None:
         """After the first argument everything is keyword-only, and every option is named."""
         for name, function in public_functions(type(self.make_calculator(self.make_model()))):
             if name != "__init__":  # which may hand options on to ours
@@ -283,13 +283,13 @@ class CalculatorContract(Contract):
 
     # committees ----------------------------------------------------------------------------------------------------
 
-    def test_committee_of_one_is_the_model(self, model, atoms):
+    def test_committee_of_one_is_the_model(self, model, atoms) -> None:
         alone, committee = self.make_calculator(model), self.make_calculator([model])
         wanted, found = self.values(alone, atoms), self.values(committee, atoms)
         assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
         assert committee.uncertainty == {}
 
-    def test_committee_gives_mean_and_spread(self):
+    def test_committee_gives_mean_and_spread(self) -> None:
         """Linear quantities are means; the Fermi level is left out, because it follows from the mean DOS."""
         models, atoms = [self.make_model(seed) for seed in (0, 1, 2)], self.make_atoms()
         members = [self.values(self.make_calculator(model), atoms) for model in models]

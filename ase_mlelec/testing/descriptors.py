@@ -49,21 +49,21 @@ class EnvironmentContract(Contract):
         with torch.no_grad():
             return descriptor(system, Edges.build(system, descriptor.cutoff))
 
-    def assert_same(self, found, wanted, rows=slice(None), tolerance=None):
+    def assert_same(self, found, wanted, rows=slice(None), tolerance=None) -> None:
         tolerance = tolerance or self.tolerance
         assert_close(found.features, wanted.features[rows], tolerance, "features")
         assert torch.equal(found.species, wanted.species[rows])
         if wanted.frame is not None:
             assert_close(found.frame, wanted.frame[rows], tolerance, "frame")
 
-    def test_shapes(self, descriptor, atoms):
+    def test_shapes(self, descriptor, atoms) -> None:
         found = self.environment(atoms, descriptor)
         assert found.features.shape == (len(atoms), descriptor.n_features)
         assert [descriptor.species[k] for k in found.species] == atoms.get_chemical_symbols()
         assert found.frame is None or (found.frame.ndim == 3 and found.frame.shape[::2] == (len(atoms), 3))
         assert found.features.isfinite().all() and float(found.features.std()) > 0
 
-    def test_translation(self, atoms):
+    def test_translation(self, atoms) -> None:
         wanted = self.environment(atoms)
         moved = atoms.copy()
         moved.positions += [1.234, -5.6, 0.789]
@@ -72,27 +72,27 @@ class EnvironmentContract(Contract):
             other.wrap()
             self.assert_same(self.environment(other), wanted)
 
-    def test_rotation(self):
+    def test_rotation(self) -> None:
         atoms, rotation = self.make_atoms(), random_rotation()
         wanted, found = self.environment(atoms), self.environment(turned(atoms, rotation))
         assert_close(found.features, wanted.features, self.tolerance)
         if wanted.frame is not None:
             assert_close(found.frame, wanted.frame.numpy() @ rotation.T, self.tolerance)
 
-    def test_permutation(self, atoms):
+    def test_permutation(self, atoms) -> None:
         order = np.random.default_rng(1).permutation(len(atoms))
         self.assert_same(self.environment(atoms[order]), self.environment(atoms), order)
 
-    def test_supercell(self, atoms):
+    def test_supercell(self, atoms) -> None:
         self.assert_same(self.environment(doubled(atoms)), self.environment(atoms), [*range(len(atoms))] * 2)
 
-    def test_float32(self, descriptor, atoms):
+    def test_float32(self, descriptor, atoms) -> None:
         wanted = self.environment(atoms, descriptor)
         found = self.environment(atoms, descriptor.to(torch.float32), torch.float32)
         assert found.features.dtype == torch.float32
         self.assert_same(found, wanted, tolerance=self.single)
 
-    def test_smooth_at_the_cutoff(self, descriptor, atoms):
+    def test_smooth_at_the_cutoff(self, descriptor, atoms) -> None:
 
         def features(d):
             found = self.environment(pair_at_cutoff(atoms, descriptor.cutoff, descriptor.cutoff + d), descriptor)
@@ -100,7 +100,7 @@ class EnvironmentContract(Contract):
 
         assert_continuous(features, self.tolerance * np.abs(features(0)["features"]).max())
 
-    def test_gradient_of_positions(self, descriptor, atoms):
+    def test_gradient_of_positions(self, descriptor, atoms) -> None:
         """dD/dr along a random move of the atoms and a random strain against a five-point difference."""
         weights = torch.randn(descriptor.n_features, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -109,14 +109,14 @@ class EnvironmentContract(Contract):
 
         assert_slope(scalar, System.from_atoms(atoms))
 
-    def test_arguments_rebuild_it(self, descriptor, atoms):
+    def test_arguments_rebuild_it(self, descriptor, atoms) -> None:
         """The constructor arguments survive JSON and give, with the arrays, the same descriptor bit by bit."""
         again = type(descriptor)(**json.loads(json.dumps(descriptor.arguments()))).to(torch.float64)
         again.load_state_dict(descriptor.state_dict())
         assert torch.equal(self.environment(atoms, again).features, self.environment(atoms, descriptor).features)
 
 
-def assert_slope(scalar, system):
+def assert_slope(scalar, system) -> None:
     """The derivative of ``scalar`` (function of a System of one structure) along a random move of all atoms and a
     random strain, against a five-point difference."""
     generator = torch.Generator().manual_seed(0)
@@ -131,7 +131,7 @@ def assert_slope(scalar, system):
     assert_derivative(lambda t: scalar(moved(t)), slope, 1e-4)  # few pairs cross the cutoff
 
 
-def assert_derivative(function, slope, step):
+def assert_derivative(function, slope, step) -> None:
     """``slope`` is that of a function at 0, by differences over ``step``.
 
     To 1e-7: fourth-order differences over 0.001 Å, rounding 1e-16/1e-3 and kinks in w''' at the cutoff.
@@ -161,7 +161,7 @@ class DescriptorContract(EnvironmentContract):
         other.rattle(0.1, seed=0)
         return other
 
-    def test_batch_equals_singles(self):
+    def test_batch_equals_singles(self) -> None:
         atoms, other = self.make_atoms(), self.make_others()
         descriptor = self.make_descriptor()
         system = System.from_atoms([atoms, other])
@@ -170,7 +170,7 @@ class DescriptorContract(EnvironmentContract):
         for part, rows in (atoms, slice(None, len(atoms))), (other, slice(len(atoms), None)):
             self.assert_same(self.environment(part, descriptor), together, rows)
 
-    def test_gradient(self, descriptor, atoms):
+    def test_gradient(self, descriptor, atoms) -> None:
         """dD/dvec along a random direction against a five-point difference."""
         system = System.from_atoms(atoms)
         edges = Edges.build(system, descriptor.cutoff)
@@ -185,7 +185,7 @@ class DescriptorContract(EnvironmentContract):
         (gradient,) = torch.autograd.grad(scalar(0.0, leaf), leaf)
         assert_derivative(scalar, (gradient * direction).sum(), 2e-4)  # short: few edges cross a cutoff
 
-    def test_gradient_by_edges(self):
+    def test_gradient_by_edges(self) -> None:
         """The gradient by positions comes through ``edges.vec`` alone."""
         descriptor, system = self.make_descriptor(), System.from_atoms(self.make_atoms())
         generator = torch.Generator().manual_seed(0)
@@ -202,7 +202,7 @@ class DescriptorContract(EnvironmentContract):
         (gradient,) = torch.autograd.grad(found, leaf)
         assert_derivative(scalar, (gradient * (move[edges.neighbor] - move[edges.center])).sum(), 1e-4)
 
-    def test_atom_without_neighbors(self):
+    def test_atom_without_neighbors(self) -> None:
         """It has finite features, or is refused in one line that says what structures are needed."""
         atoms = Atoms(self.make_atoms().symbols[:1], [[0, 0, 0]])
         try:
@@ -219,7 +219,7 @@ class DescriptorContract(EnvironmentContract):
 class ForceDescriptorContract(DescriptorContract):
     """Further tests for a Descriptor whose energies are trained on forces: derivatives of its gradient."""
 
-    def test_summed_changes(self, descriptor, atoms):
+    def test_summed_changes(self, descriptor, atoms) -> None:
         """Of features along two random moves of all edges, against five-point differences."""
         system = System.from_atoms(atoms)
         edges = Edges.build(system, descriptor.cutoff)

@@ -4,7 +4,8 @@ import copy
 import inspect
 import json
 import threading
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import ClassVar
 
@@ -30,7 +31,7 @@ def default(set_default, value, before):
         set_default(before)
 
 
-TORCH_MODES = {
+TORCH_MODES: dict[str, Callable[[], AbstractContextManager]] = {
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
@@ -110,7 +111,7 @@ class HabitsContract(Contract):
         """Outcomes for a structure from a calculator that knows no other."""
         return self.outcomes(self.make_calculator(self.make_model()), atoms=atoms)
 
-    def assert_all(self, found, wanted, tolerance=1e-9):
+    def assert_all(self, found, wanted, tolerance=1e-9) -> None:
         different = [name for name in wanted if not same(found[name], wanted[name], tolerance)]
         assert found.keys() == wanted.keys() and not different, f"another structure's: {', '.join(different)}"
 
@@ -127,7 +128,7 @@ class HabitsContract(Contract):
     # the structure in front of it ------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("change", ["positions", "cell", "numbers", "pbc"])
-    def test_methods_answer_for_the_changed_structure(self, change, calculator, atoms):
+    def test_methods_answer_for_the_changed_structure(self, change, calculator, atoms) -> None:
         atoms.calc = calculator
         self.outcomes(calculator)
         change_one(atoms, change, ~atoms.pbc)
@@ -135,18 +136,18 @@ class HabitsContract(Contract):
         for name, ask in self.questions(calculator).items():
             assert same(outcome(ask, calculator), wanted[name]), f"{name} is the former structure's"
 
-    def test_attached_before_anything_was_evaluated(self, atoms):
+    def test_attached_before_anything_was_evaluated(self, atoms) -> None:
         atoms.calc = calculator = self.make_calculator(self.make_model())
         self.assert_all(self.outcomes(calculator), self.fresh(atoms))
 
-    def test_no_structure_at_all(self, calculator):
+    def test_no_structure_at_all(self, calculator) -> None:
         for ask in self.questions(calculator).values():
             with pytest.raises((InputError, PropertyNotImplementedError)):
                 ask(calculator)
         with pytest.raises(InputError, match="no structure yet; pass atoms="):
             calculator.get_property(calculator.implemented_properties[0])
 
-    def test_shared_by_two_structures(self):
+    def test_shared_by_two_structures(self) -> None:
         calculator, one, two = self.make_calculator(self.make_model()), self.make_atoms(), self.make_atoms()
         one.calc = two.calc = calculator
         wanted = self.fresh(one)
@@ -162,7 +163,7 @@ class HabitsContract(Contract):
         self.outcomes(calculator, atoms=one)
         self.assert_all(self.outcomes(calculator), wanted)  # no longer shared
 
-    def test_the_structure_that_was_passed_last(self, calculator, atoms):
+    def test_the_structure_that_was_passed_last(self, calculator, atoms) -> None:
         name = calculator.implemented_properties[0]
         calculator.get_property(name, atoms)
         atoms.positions[0] += [0.02, 0.01, 0.03]
@@ -172,7 +173,7 @@ class HabitsContract(Contract):
         calculator.get_property(name, atoms.copy())  # gone at once, and so unchanged
         self.assert_all(self.outcomes(calculator), wanted)
 
-    def test_passing_another_structure_leaves_a_doubt(self):
+    def test_passing_another_structure_leaves_a_doubt(self) -> None:
         calculator, atoms, other = self.make_calculator(self.make_model()), self.make_atoms(), self.other_atoms()
         name = calculator.implemented_properties[0]
         atoms.calc = calculator
@@ -182,7 +183,7 @@ class HabitsContract(Contract):
         assert same(outcome(calculator.get_property, name, atoms=atoms), self.fresh(atoms)[name])
         assert same(outcome(calculator.get_property, name), self.fresh(atoms)[name])
 
-    def test_copies_answer_for_their_own_structure(self, atoms):
+    def test_copies_answer_for_their_own_structure(self, atoms) -> None:
         atoms.calc = self.make_calculator(self.make_model())
         wanted = self.outcomes(atoms.calc)
         for twin in self.twins(atoms):
@@ -195,7 +196,7 @@ class HabitsContract(Contract):
         with pytest.raises(InputError, match="no structure yet"):
             calculator.get_property(calculator.implemented_properties[0])
 
-    def test_atoms_come_first_or_by_name(self):
+    def test_atoms_come_first_or_by_name(self) -> None:
         for name, method in inspect.getmembers(type(self.make_calculator(self.make_model())), inspect.isfunction):
             parameters = inspect.signature(method).parameters
             if "atoms" not in parameters or name.startswith("_") or name in ("get_property", "read_atoms"):
@@ -203,7 +204,7 @@ class HabitsContract(Contract):
             by_name = parameters["atoms"].kind is inspect.Parameter.KEYWORD_ONLY
             assert by_name or list(parameters)[1] == "atoms", f"{name}{inspect.signature(method)}"
 
-    def test_what_is_no_structure(self, calculator, atoms):
+    def test_what_is_no_structure(self, calculator, atoms) -> None:
         with pytest.raises(InputError, match="got 300.0 of type float as atoms; pass an ase.Atoms object"):
             calculator.get_property(calculator.implemented_properties[0], 300.0)
         for name, method in inspect.getmembers(type(calculator), inspect.isfunction):
@@ -214,7 +215,7 @@ class HabitsContract(Contract):
                 with pytest.deprecated_call(match=message) if former else pytest.raises(InputError, match=message):
                     getattr(calculator, name)(atoms)
 
-    def test_what_is_handed_out_can_be_written_over(self, calculator, atoms):
+    def test_what_is_handed_out_can_be_written_over(self, calculator, atoms) -> None:
         """Or it is read-only; a later answer is the same."""
         wanted = self.outcomes(calculator, atoms=atoms)
         for ask in self.questions(calculator).values():
@@ -226,7 +227,7 @@ class HabitsContract(Contract):
 
     # what makes a number -------------------------------------------------------------------------------------------
 
-    def test_parameters_are_stated(self, calculator):
+    def test_parameters_are_stated(self, calculator) -> None:
         parameters = calculator.parameters
         assert json.loads(json.dumps(parameters)) == parameters == calculator.todict() == decode(encode(parameters))
         assert {"model", "weights", "device", "dtype", *calculator.settable} <= {*parameters}
@@ -237,7 +238,7 @@ class HabitsContract(Contract):
         with pytest.raises(CalculatorError, match=r"change it with calc.set\(name=value\)"):
             parameters["dtype"] = "float32"
 
-    def test_set_acts(self, atoms):
+    def test_set_acts(self, atoms) -> None:
         """As a new calculator with that option; attributes likewise."""
         for name in self.make_calculator(self.make_model()).settable:
             calculator = self.make_calculator(self.make_model())
@@ -254,7 +255,7 @@ class HabitsContract(Contract):
             assert calculator.parameters == made.parameters
             self.assert_all(self.outcomes(calculator, atoms=atoms), self.outcomes(made, atoms=atoms))
 
-    def test_set_refuses(self, calculator):
+    def test_set_refuses(self, calculator) -> None:
         before = calculator.parameters
         with pytest.raises(CalculatorError, match="got smearing=3; .* can set .*skin"):
             calculator.set(smearing=3)
@@ -265,7 +266,7 @@ class HabitsContract(Contract):
             calculator.set(on_extrapolation="ignore", skin=-1)
         assert calculator.parameters == before and calculator.set() == {}
 
-    def test_ase_bands(self, calculator, atoms):
+    def test_ase_bands(self, calculator, atoms) -> None:
         """Where there are none, what to call instead is said."""
         atoms.calc = calculator
         functions = bandgap, DOS, lambda calc: calc.band_structure()
@@ -279,7 +280,7 @@ class HabitsContract(Contract):
     # around it -------------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("mode", TORCH_MODES)
-    def test_torch_modes_do_not_matter(self, mode, atoms):
+    def test_torch_modes_do_not_matter(self, mode, atoms) -> None:
         model, wanted = self.make_model(), self.fresh(atoms)
         with TORCH_MODES[mode]():
             self.assert_all(self.outcomes(self.make_calculator(model), atoms=atoms), wanted, tolerance=0)
@@ -288,7 +289,7 @@ class HabitsContract(Contract):
             calculator.get_property(calculator.implemented_properties[0], atoms)
         self.assert_all(self.outcomes(calculator, atoms=atoms), wanted, tolerance=0)
 
-    def test_threads_take_turns(self, calculator):
+    def test_threads_take_turns(self, calculator) -> None:
         """One calculator, three structures at the same time, a few questions with and without atoms."""
         structures = [self.make_atoms(), self.other_atoms(), self.make_atoms()[1:]]
         chosen = list(self.questions(calculator).items())

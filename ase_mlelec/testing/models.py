@@ -39,7 +39,7 @@ class ModelContract(Contract):
             found = model(system, Edges.build(system, model.cutoff))
         return {name: rows for quantity, values in found.items() for name, rows in rows_of(quantity, values).items()}
 
-    def test_batch_equals_singles(self):
+    def test_batch_equals_singles(self) -> None:
         model, atoms, other = self.make_model(), self.make_atoms(), doubled(self.make_atoms())
         other.rattle(0.05, seed=1)
         together = self.quantities(model, [atoms, other])
@@ -47,13 +47,13 @@ class ModelContract(Contract):
         for name, values in together.items():
             assert_close(values, torch.cat([part[name] for part in apart]), self.tolerance, name)
 
-    def test_only_what_is_asked_for(self):
+    def test_only_what_is_asked_for(self) -> None:
         model, system = self.make_model(), System.from_atoms(self.make_atoms())
         edges = Edges.build(system, model.cutoff)
         for name in model.heads:
             assert list(model(system, edges, [name])) == [name]
 
-    def test_copy_for_evaluation(self, model, atoms):
+    def test_copy_for_evaluation(self, model, atoms) -> None:
         """It gives the same numbers, needs no gradient, and leaves the model as it was."""
         before = copy.deepcopy(model)
         fast = model.for_evaluation()
@@ -66,7 +66,7 @@ class ModelContract(Contract):
         fast.to(torch.float32)
         assert_same_model(model, before)
 
-    def test_save_and_load_bit_by_bit(self, tmp_path, model, atoms):
+    def test_save_and_load_bit_by_bit(self, tmp_path, model, atoms) -> None:
         model.metadata["note"] = {"ä": [1, 2.5, None]}
         model.save(tmp_path / "model.safetensors")
         again = load_again(tmp_path / "model.safetensors", model)
@@ -75,7 +75,7 @@ class ModelContract(Contract):
         for name, values in self.quantities(model, atoms).items():
             assert torch.equal(found[name], values), name
 
-    def test_every_precision(self, model, atoms):
+    def test_every_precision(self, model, atoms) -> None:
         """Structures may have either precision; the result has the precision of the model; half precision is refused."""
         wanted = self.quantities(model, atoms)
         for dtype in (torch.float32, torch.float64):
@@ -90,12 +90,12 @@ class ModelContract(Contract):
         with pytest.raises(InputError, match="got a model of torch.float16, need float32 or float64; use"):
             half(system, Edges.build(system, model.cutoff))
 
-    def test_edges_too_short(self):
+    def test_edges_too_short(self) -> None:
         model, system = self.make_model(), System.from_atoms(self.make_atoms())
         with pytest.raises(InputError, match="got edges within .* Å, need those within .* Å; use Edges.build"):
             model(system, Edges.build(system, 0.9 * min(model.descriptor.cutoff, model.cutoff)))
 
-    def test_foreign_species(self, model):
+    def test_foreign_species(self, model) -> None:
         with pytest.raises(InputError, match="got species Og; the model knows .*; use or train"):
             model.check_species([118])
 
@@ -114,7 +114,7 @@ def load_again(path, model):
     return load_model(path, classes=(type(model.descriptor), *map(type, model.heads.values())))
 
 
-def assert_same_model(model, before):
+def assert_same_model(model, before) -> None:
     assert model.training == before.training
     for (name, found), wanted in zip(model.named_parameters(), before.parameters(), strict=True):
         assert found.requires_grad == wanted.requires_grad, name
@@ -133,19 +133,19 @@ class HeadContract(Contract):
     tolerance = 1e-13
     single = 1e-5
 
-    def test_one_row_per_center(self, environment, head):
+    def test_one_row_per_center(self, environment, head) -> None:
         values = head(environment, None)
         assert len(values) == len(environment.features) and values.isfinite().all()
         assert isinstance(head.quantity, str) and head.quantity
 
-    def test_rows_do_not_depend_on_each_other(self, environment, head):
+    def test_rows_do_not_depend_on_each_other(self, environment, head) -> None:
         rows = torch.randperm(len(environment.features), generator=torch.Generator().manual_seed(0))[1:]
         frame = None if environment.frame is None else environment.frame[rows]
         part = Environment(environment.features[rows], environment.species[rows], frame)
         with torch.no_grad():
             assert_close(head(part, None), head(environment, None)[rows], self.tolerance)
 
-    def test_float32(self, environment, head):
+    def test_float32(self, environment, head) -> None:
         with torch.no_grad():
             wanted = head(environment, None)
             frame = None if environment.frame is None else environment.frame.float()
@@ -153,7 +153,7 @@ class HeadContract(Contract):
         assert found.dtype == torch.float32
         assert_close(found, wanted, self.single)
 
-    def test_arguments_rebuild_it(self, environment, head):
+    def test_arguments_rebuild_it(self, environment, head) -> None:
         again = type(head)(**json.loads(json.dumps(head.arguments()))).to(torch.float64)
         again.load_state_dict(head.state_dict())
         assert torch.equal(again(environment, None), head(environment, None))
@@ -178,7 +178,7 @@ class HeadOfPairsContract(Contract):
         edges = Edges.build(system, descriptor.cutoff)
         return head(descriptor(system, edges), edges)
 
-    def test_blocks_of_all_atoms_and_pairs(self, head, atoms):
+    def test_blocks_of_all_atoms_and_pairs(self, head, atoms) -> None:
         """Each pair within the cutoff once, from the species that comes first; on-site blocks are symmetric."""
         found, edges = self.blocks(head, atoms), Edges.build(System.from_atoms(atoms), self.make_descriptor().cutoff)
         assert isinstance(head.quantity, str) and head.quantity
@@ -195,21 +195,21 @@ class HeadOfPairsContract(Contract):
         wanted = zip(edges.center.tolist(), edges.neighbor.tolist(), map(tuple, edges.shift.tolist()))
         assert sorted(pairs) == sorted(wanted)
 
-    def test_rotation(self, head, atoms):
+    def test_rotation(self, head, atoms) -> None:
         """Blocks turn with their frames: nothing changes."""
         wanted, found = self.blocks(head, atoms), self.blocks(head, turned(atoms, random_rotation()))
         for part in ("onsite", "hopping"):
             for key, values in getattr(wanted, part).items():
                 assert_close(getattr(found, part)[key], values, self.tolerance, f"{part} {key}")
 
-    def test_float32(self, head, atoms):
+    def test_float32(self, head, atoms) -> None:
         wanted, found = self.blocks(head, atoms), self.blocks(head.float(), atoms, torch.float32)
         for part in ("onsite", "hopping"):
             for key, values in getattr(found, part).items():
                 assert values.dtype == torch.float32
                 assert_close(values, getattr(wanted, part)[key], self.single, f"{part} {key}")
 
-    def test_gradient_of_positions(self, head, atoms):
+    def test_gradient_of_positions(self, head, atoms) -> None:
         """Of all blocks together, along a random move of the atoms and a random strain."""
 
         def scalar(system):
@@ -220,7 +220,7 @@ class HeadOfPairsContract(Contract):
 
         assert_slope(scalar, System.from_atoms(atoms))
 
-    def test_arguments_rebuild_it(self, head, atoms):
+    def test_arguments_rebuild_it(self, head, atoms) -> None:
         again = type(head)(**json.loads(json.dumps(head.arguments()))).to(torch.float64)
         again.load_state_dict(head.state_dict())
         found, wanted = self.blocks(again, atoms), self.blocks(head, atoms)

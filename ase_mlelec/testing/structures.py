@@ -102,7 +102,7 @@ def doubled(atoms):
     return atoms + copy_
 
 
-def change_one(atoms, what, other_pbc):
+def change_one(atoms, what, other_pbc) -> None:
     """Change positions, cell, numbers or pbc of ``atoms``."""
     if what == "positions":
         atoms.positions[0] += [0.02, 0.01, 0.03]
@@ -133,14 +133,14 @@ def pair_at_cutoff(atoms, cutoff, distance):
     return atoms
 
 
-def assert_close(found, wanted, tolerance, what=""):
+def assert_close(found, wanted, tolerance, what="") -> None:
     """Equal to ``tolerance`` relative to the largest of the wanted numbers (or to 0.001, where all are smaller)."""
     found, wanted = np.asarray(found, dtype=float), np.asarray(wanted, dtype=float)
     scale = max(float(np.abs(wanted).max(initial=0)), 1e-3)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * scale, err_msg=what)
 
 
-def assert_continuous(function, tolerance):
+def assert_continuous(function, tolerance) -> None:
     """Jumps of function(+d) - function(-d) vanish with d.
 
     A continuous function jumps ten times less over a tenth of the distance; one with a gap does not.

@@ -10,7 +10,7 @@ HELP = (
 EXAMPLE = "mlelec convert run.xyz OUTCAR --out data.h5"
 
 
-def add_arguments(parser):
+def add_arguments(parser) -> None:
     parser.add_argument(
         "sources",
         metavar="SOURCE",
@@ -46,7 +46,7 @@ def target_of(arguments):
     return sources, target
 
 
-def run(arguments):
+def run(arguments) -> None:
     sources, target = target_of(arguments)
     suffix = f".{target.rpartition('.')[2]}"
     mala = [source for source in sources if source.endswith(".info.json")]
@@ -70,7 +70,7 @@ def run(arguments):
         raise ValueError(f"got TARGET '{target}', need a name ending in .h5 (data) or .safetensors (model)")
 
 
-def convert_data(sources, target, grid, keys):
+def convert_data(sources, target, grid, keys) -> None:
     import numpy as np
 
     from ase_mlelec.data.frames import read_all, write_hdf5
@@ -98,7 +98,7 @@ def described(frames):
     return ", ".join(name if count == len(frames) else f"{name} ({count})" for name, count in frames.counts.items())
 
 
-def convert_model(sources, target, grid):
+def convert_model(sources, target, grid) -> None:
     import torch
 
     from ase_mlelec import load_model

@@ -1,7 +1,7 @@
 """MALA's snapshots to ours, for ``mlelec convert``."""
 
 
-def add_arguments(parser):
+def add_arguments(parser) -> None:
     parser.add_argument(
         "--upf",
         metavar="FILE",
@@ -18,7 +18,7 @@ def add_arguments(parser):
     )
 
 
-def convert_mala(sources, target, grid, pseudopotentials, unit=None):
+def convert_mala(sources, target, grid, pseudopotentials, unit=None) -> None:
     import numpy as np
 
     from ase_mlelec.data.electrons import LDOS_UNITS

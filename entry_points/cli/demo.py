@@ -14,7 +14,7 @@ EXAMPLE = "mlelec demo --atoms-per-side 2"
 HOT, COOL = 2800, 1600  # K: so far above melting that it melts within a picosecond; and still a liquid
 
 
-def add_arguments(parser):
+def add_arguments(parser) -> None:
     folder = {"dest": "out_folder", "type": Path, "metavar": "FOLDER"}
     parser.add_argument("-o", "--out", default="mlelec-demo", help="where the files go (%(default)s)", **folder)
     parser.add_argument("--output", default=SUPPRESS, help=SUPPRESS, **folder)
@@ -32,7 +32,7 @@ def add_arguments(parser):
     add_device(parser)
 
 
-def run(arguments):
+def run(arguments) -> None:
     from ase_mlelec import DeepDOSCalculator
 
     if arguments.atoms_per_side < 1 or arguments.steps < 10:
@@ -95,7 +95,7 @@ def melt(atoms, steps, path):
     return recorder.results
 
 
-def draw(results, path):
+def draw(results, path) -> None:
     from ase_mlelec.analysis.plots import melting_figure
 
     order, level, near = (results[name] for name in ("order_parameter", "fermi_level", "coordination"))

@@ -8,7 +8,7 @@ HELP = (
 EXAMPLE = "mlelec dos si structure.xyz --plot dos.png --out dos.csv"
 
 
-def add_arguments(parser):
+def add_arguments(parser) -> None:
     add_model(parser)
     parser.add_argument("structure", metavar="STRUCTURE", help="file that ASE reads; the last structure in it counts")
     add_plot(parser, "draw the total DOS, occupied states shaded")
@@ -16,7 +16,7 @@ def add_arguments(parser):
     add_device(parser)
 
 
-def run(arguments):
+def run(arguments) -> None:
     from ase.io import read
 
     from ase_mlelec import DeepDOSCalculator, MLDFTCalculator, load_model
@@ -39,7 +39,7 @@ def run(arguments):
         plot(arguments.plot, calc.energies, total, level, atoms.get_chemical_formula())
 
 
-def plot(path, energies, total, level, title):
+def plot(path, energies, total, level, title) -> None:
     from matplotlib.figure import Figure
 
     from ase_mlelec.analysis.plots import plot_dos

@@ -8,7 +8,7 @@ EXAMPLE = "mlelec ir run.h5 --temperature 300 --plot ir.png --out ir.csv"
 BLOCKS = 5  # number of blocks of the trajectory, for the standard error
 
 
-def add_arguments(parser):
+def add_arguments(parser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
@@ -33,7 +33,7 @@ def add_arguments(parser):
     add_out(parser, meaning, metavar="FILE.csv", former=["--csv"])
 
 
-def run(arguments):
+def run(arguments) -> None:
     import numpy as np
 
     from ase_mlelec.physics import dipole, spectra
@@ -110,7 +110,7 @@ def read_trajectory(path):
     return None if None in times else times, np.array(dipoles), np.array(cells), temperatures
 
 
-def plot(path, wavenumbers, alpha_n, error):
+def plot(path, wavenumbers, alpha_n, error) -> None:
     from matplotlib.figure import Figure
 
     from ase_mlelec.analysis.plots import COLORS, plot_spectrum

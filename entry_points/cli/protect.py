@@ -10,7 +10,7 @@ HELP = (
 EXAMPLE = "mlelec protect water.dp data/ --out water.safetensors"
 
 
-def add_arguments(parser):
+def add_arguments(parser) -> None:
     add_model(parser)
     parser.add_argument(
         "data",
@@ -35,7 +35,7 @@ def add_arguments(parser):
     parser.add_argument("--no-core", action="store_true", help="no repulsive core")
 
 
-def run(arguments):
+def run(arguments) -> None:
     from ase_mlelec import load_model
     from ase_mlelec.train.protection import protect
 

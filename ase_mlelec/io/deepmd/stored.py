@@ -34,7 +34,7 @@ class Stored:
     All methods raise ValueError for what is missing, damaged or not finite.
     """
 
-    def __init__(self, file):
+    def __init__(self, file) -> None:
         self.file = file
         self.tree = json_of(file, "json")
 

@@ -23,7 +23,7 @@ class Lines:
     A READ begins at a new line, takes as many lines as its values need, and ignores what is left of the last one.
     """
 
-    def __init__(self, path: str | PathLike, text: str):
+    def __init__(self, path: str | PathLike, text: str) -> None:
         self.path, self.number, self.length = path, 0, len(text)
         self._text, self._at = text, 0
 
