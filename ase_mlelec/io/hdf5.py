@@ -7,12 +7,15 @@ and nothing is followed that points out of the file.
 import json
 import math
 import mmap
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from ase_mlelec.checks import check_finite
 
@@ -67,7 +70,7 @@ def _check_heaps_of(path, size, *_):
             start = data.find(b"GCOL\x01", start + 1)
 
 
-def holds(path, test):
+def holds(path: str | PathLike, test: Callable[[h5py.File], bool]) -> bool:
     """Whether ``path`` is an HDF5 file for which ``test(file)`` is true; False for everything else, damaged files too."""
     try:
         if not Path(path).is_file() or not h5py.is_hdf5(path):
@@ -79,12 +82,12 @@ def holds(path, test):
         return False
 
 
-def one_line(error):
+def one_line(error: BaseException) -> str:
     """What an exception says, or its name where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def json_of(item, name: str, kind=dict):
+def json_of(item: h5py.Group, name: str, kind: type = dict) -> Any:
     """The JSON in an attribute of a file or group, of type ``kind``; ValueError where it is none or holds NaN."""
     path, text = item.file.filename, item.attrs.get(name)
 
@@ -107,7 +110,7 @@ def json_of(item, name: str, kind=dict):
     return value
 
 
-def text_attribute(item, name: str):
+def text_attribute(item: h5py.Group, name: str) -> str:
     """str, an attribute of a group."""
     text = item.attrs.get(name)
     if not isinstance(text, str):
@@ -115,7 +118,7 @@ def text_attribute(item, name: str):
     return text
 
 
-def number_attribute(item, name: str) -> float:
+def number_attribute(item: h5py.Group, name: str) -> float:
     """float, a finite attribute of a group."""
     number = item.attrs.get(name)
     if number is None or np.ndim(number) or np.asarray(number).dtype.kind not in "fiu":
@@ -123,7 +126,7 @@ def number_attribute(item, name: str) -> float:
     return float(check_finite(item.file.filename, f"attribute '{name}' of {item.name}", number))
 
 
-def subgroup(group, name: str):
+def subgroup(group: h5py.Group, name: str) -> h5py.Group:
     """The h5py.Group ``name`` of a group."""
     found = _member(group, name)
     if not isinstance(found, h5py.Group):
@@ -131,7 +134,7 @@ def subgroup(group, name: str):
     return found
 
 
-def read_array(group, name: str, shape, kind=float):
+def read_array(group: h5py.Group, name: str, shape: Sequence[int | None], kind: type = float) -> NDArray:
     """Array of the dataset ``name``; numbers are finite.
 
     Parameters

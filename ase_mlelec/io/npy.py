@@ -6,13 +6,14 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ase_mlelec.checks import check_finite
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_npy(path: str | PathLike, error=ValueError):
+def read_npy(path: str | PathLike, error: type[Exception] = ValueError) -> NDArray:
     """The numbers of a .npy file as float64, in the shape that they have there.
 
     Parameters
@@ -25,7 +26,7 @@ def read_npy(path: str | PathLike, error=ValueError):
     return check_finite(path, "a number", array, error)
 
 
-def map_npy(path: str | PathLike, error=ValueError, kinds: str = "fiu"):
+def map_npy(path: str | PathLike, error: type[Exception] = ValueError, kinds: str = "fiu") -> NDArray:
     """The numbers of a .npy file, of any finite or infinite value, as an array that is mapped from the file.
 
     Parameters

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from ase.data import atomic_numbers
+from numpy.typing import NDArray
 
 from ase_mlelec.checks import check_finite, printable
 
@@ -15,7 +16,7 @@ EXPANSION = 200  # tables of numbers shrink to a third, XML to a twentieth; what
 LARGEST = 1e100  # largest number, so that it stays finite in other units
 
 
-def read_text(path: str | PathLike, remedy: str, error=ValueError):
+def read_text(path: str | PathLike, remedy: str, error: type[Exception] = ValueError) -> str:
     r"""Contents of a text file, which may be compressed by gzip; lines end in "\n", bytes that are no UTF-8 replaced.
 
     Parameters
@@ -58,7 +59,7 @@ def _expanded(path, data, error):
     return b"".join(parts)
 
 
-def read_numbers(path: str | PathLike, what: str, text: str, error=ValueError):
+def read_numbers(path: str | PathLike, what: str, text: str, error: type[Exception] = ValueError) -> NDArray:
     """Array of the numbers in a text, finite ones.
 
     Parameters
@@ -79,7 +80,7 @@ def read_numbers(path: str | PathLike, what: str, text: str, error=ValueError):
     return values
 
 
-def fortran_floats(text: str):
+def fortran_floats(text: str) -> NDArray:
     """Array of the numbers in a text written by Fortran, which prints 1e-100 as 1.0-100 and may print D for E.
 
     Raises
@@ -99,7 +100,7 @@ def fortran_floats(text: str):
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+))(?:[DdEeQq]([-+]?\d+)|([-+]\d+))?", re.ASCII)
 
 
-def fortran_record(line, count):
+def fortran_record(line: str, count: int) -> list[float]:
     """The first ``count`` numbers of a line, list of float, as Fortran's ``READ(*,*)`` takes them.
 
     Numbers are apart by blanks or commas, ``2*0.0`` stands for two of them, text behind them is ignored.
@@ -109,7 +110,7 @@ def fortran_record(line, count):
     ValueError
         For fewer numbers.
     """
-    found = []
+    found: list[float] = []
     for word in line.replace(",", " ").split():
         if len(found) >= count:
             break
@@ -117,8 +118,7 @@ def fortran_record(line, count):
         number = _NUMBER.fullmatch(value)
         if not number or (times and not (times.isdecimal() and len(times) < 5)):
             raise ValueError(f"got '{printable(word, 40)}' in '{printable(line, 60)}', need {count} numbers")
-        value = float(f"{number[1]}e{number[2] or number[3] or 0}")
-        found += [value] * (int(times) if times else 1)
+        found += [float(f"{number[1]}e{number[2] or number[3] or 0}")] * (int(times) if times else 1)
     if len(found) < count:
         raise ValueError(f"got {len(found)} numbers in '{printable(line, 60)}', need {count}")
     return found[:count]

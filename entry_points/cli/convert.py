@@ -1,5 +1,7 @@
 """``mlelec convert``"""
 
+from collections.abc import Sequence
+
 from ase_mlelec_entry_points.cli import convert_mala
 from ase_mlelec_entry_points.cli.options import add_keys, add_out, check_writable, keys_of
 
@@ -70,7 +72,9 @@ def run(arguments) -> None:
         raise ValueError(f"got TARGET '{target}', need a name ending in .h5 (data) or .safetensors (model)")
 
 
-def convert_data(sources, target, grid, keys) -> None:
+def convert_data(
+    sources: Sequence[str], target: str, grid: tuple[float, float] | None, keys: dict[str, str] | None
+) -> None:
     import numpy as np
 
     from ase_mlelec.data.frames import read_all, write_hdf5
@@ -98,7 +102,7 @@ def described(frames):
     return ", ".join(name if count == len(frames) else f"{name} ({count})" for name, count in frames.counts.items())
 
 
-def convert_model(sources, target, grid) -> None:
+def convert_model(sources: Sequence[str], target: str, grid: tuple[float, float] | None) -> None:
     import torch
 
     from ase_mlelec import load_model

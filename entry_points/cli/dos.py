@@ -1,5 +1,7 @@
 """``mlelec dos``"""
 
+from typing import Any
+
 from ase_mlelec_entry_points.cli.options import add_device, add_model, add_out, add_plot, write_columns, write_figure
 
 HELP = (
@@ -22,7 +24,8 @@ def run(arguments) -> None:
     from ase_mlelec import DeepDOSCalculator, MLDFTCalculator, load_model
     from ase_mlelec.physics.dos import band_gap
 
-    atoms, model = read(arguments.structure), load_model(arguments.model)
+    atoms: Any = read(arguments.structure)  # one structure, no list
+    model = load_model(arguments.model)
     calc = (MLDFTCalculator if "ldos" in model.heads else DeepDOSCalculator)(model, device=arguments.device)
     level, total = calc.get_fermi_level(atoms=atoms), calc.get_total_dos(atoms)
     if "ldos" in model.heads:

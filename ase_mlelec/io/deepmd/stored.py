@@ -6,7 +6,9 @@ Models that cannot be imported are refused: by the kind of model first, then by 
 import math
 from collections.abc import Sequence
 from os import PathLike
+from typing import Any
 
+import h5py
 import numpy as np
 import torch
 from ase.calculators.calculator import CalculatorSetupError
@@ -34,11 +36,11 @@ class Stored:
     All methods raise ValueError for what is missing, damaged or not finite.
     """
 
-    def __init__(self, file) -> None:
+    def __init__(self, file: h5py.File) -> None:
         self.file = file
         self.tree = json_of(file, "json")
 
-    def array(self, name: str, shape=None):
+    def array(self, name: str, shape: Sequence[int] | None = None) -> torch.Tensor:
         """float64 Tensor of the dataset ``name``, in ``shape``, to which only axes of one may be missing or added."""
         dataset = self.file.get(name) if isinstance(name, str) else None
         if not hasattr(dataset, "shape") or dataset.shape is None:
@@ -48,10 +50,12 @@ class Stored:
         values = read_array(self.file, name.lstrip("/"), dataset.shape)
         return torch.as_tensor(values if shape is None else np.reshape(values, shape))
 
-    def is_double(self, name: str):
+    def is_double(self, name: str) -> bool:
         return self.file[name].dtype.itemsize >= 8
 
-    def layers(self, net, function, n_in: int, widths: Sequence[int], n_out: int | None = None):
+    def layers(
+        self, net: dict[str, Any], function: str, n_in: int, widths: Sequence[int], n_out: int | None = None
+    ) -> list[dict[str, Any]]:
         """list of dict with w, b and idt (None where there is none) of the layers of a net, hidden ones and the last.
 
         Parameters
@@ -77,11 +81,11 @@ class Stored:
             layers.append({"w": self.array(names["w"], (a, b)), **other})
         return layers
 
-    def is_double_net(self, net):
+    def is_double_net(self, net: dict[str, Any]) -> bool:
         return any(self.is_double(layer["@variables"]["w"]) for layer in net["layers"])
 
 
-def part(tree, key: str, kind):
+def part(tree: dict[str, Any], key: str, kind: type) -> Any:
     """``tree[key]`` of a nested dict, of type ``kind``."""
     value = tree.get(key) if isinstance(tree, dict) else None
     if type(value) is not kind:
@@ -91,15 +95,15 @@ def part(tree, key: str, kind):
     return value
 
 
-def number(tree, key: str, least=-math.inf, most=math.inf) -> float:
+def number(tree: dict[str, Any], key: str, least: float = -math.inf, most: float = math.inf) -> float:
     """``tree[key]`` as a finite float between the bounds."""
-    value = tree.get(key)
+    value: Any = tree.get(key)
     if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= most:
         raise ValueError(f"'{key}' is {value!r}")
     return float(value)
 
 
-def counts(tree, key: str, least=1):
+def counts(tree: dict[str, Any], key: str, least: int = 1) -> list[int]:
     """``tree[key]`` as a list of whole numbers."""
     values = part(tree, key, list)
     if not all(type(value) is int and least <= value <= MOST for value in values):
@@ -107,7 +111,7 @@ def counts(tree, key: str, least=1):
     return values
 
 
-def types(tree, key: str, n_types):
+def types(tree: dict[str, Any], key: str, n_types: int) -> set[int]:
     """``tree[key]``, which may be missing, as a set of indices of types."""
     values = tree.get(key) or []
     if type(values) is not list or not all(type(value) is int and 0 <= value < n_types for value in values):
@@ -115,7 +119,7 @@ def types(tree, key: str, n_types):
     return set(values)
 
 
-def pairs(tree, key: str, n_types):
+def pairs(tree: dict[str, Any], key: str, n_types: int) -> set[tuple[int, int]]:
     """``tree[key]``, which may be missing, as a set of pairs (a, b) of indices of types, a <= b."""
     values = tree.get(key) or []
     if type(values) is not list or not all(
@@ -132,13 +136,13 @@ SUPPORTED = (
 OTHER_NAMES = {"none": "linear", "gelu_tf": "gelu"}  # names of activations
 
 
-def activation(name: str):
+def activation(name: str) -> str | None:
     """Our name of an activation function; None where we have no such."""
     name = str(name).lower()
     return next((found for found in (OTHER_NAMES.get(name, name),) if found in ACTIVATIONS), None)
 
 
-def elements(type_map):
+def elements(type_map: Sequence[str]) -> list[str] | None:
     """Chemical symbols of the types of a model; None for names that are not a symbol, in whatever case."""
     symbols = []
     for name in type_map:
@@ -152,7 +156,7 @@ def elements(type_map):
     return symbols if len(set(symbols)) == len(symbols) else None
 
 
-def refuse_unsupported(path: str | PathLike, tree) -> None:
+def refuse_unsupported(path: str | PathLike, tree: dict[str, Any]) -> None:
     """Raise CalculatorSetupError, naming everything that is in the way, unless the model can be imported.
 
     Parameters

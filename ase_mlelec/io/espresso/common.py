@@ -4,8 +4,10 @@ import re
 import xml.etree.ElementTree as ElementTree
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.io.text import element_of, fortran_floats
@@ -24,12 +26,12 @@ class EspressoError(ValueError):
     """A Quantum ESPRESSO file cannot be used; the message names the file, the cause and the remedy."""
 
 
-def damaged(place: str | PathLike, what: str):
+def damaged(place: str | PathLike, what: str) -> EspressoError:
     """The error for what cannot stand in a file as Quantum ESPRESSO wrote it."""
     return EspressoError(f"{place}: {what}; the file is damaged: copy it again")
 
 
-def find_file(path: str | PathLike, name: str, what: str):
+def find_file(path: str | PathLike, name: str, what: str) -> Path:
     """Find a file: ``path`` itself, or ``name`` (or name.gz) in the folder ``path`` or in its only .save folder."""
     path = Path(path)
     if not path.is_dir():
@@ -50,7 +52,9 @@ def find_file(path: str | PathLike, name: str, what: str):
     raise EspressoError(f"{path}: no {name} in this folder; {what}")
 
 
-def parse_xml(path: str | PathLike, text: str, program: str, problem="truncated or not XML"):
+def parse_xml(
+    path: str | PathLike, text: str, program: str, problem: str = "truncated or not XML"
+) -> ElementTree.Element:
     """Root element of an XML file. Entities, which Quantum ESPRESSO does not write, are refused: they may be bombs."""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise EspressoError(
@@ -62,7 +66,7 @@ def parse_xml(path: str | PathLike, text: str, program: str, problem="truncated 
         raise EspressoError(f"{path}: {problem} ({printable(error)}); run {program} again") from None
 
 
-def floats(path: str | PathLike, place: str, text: str, count=None):
+def floats(path: str | PathLike, place: str, text: str, count: int | None = None) -> NDArray:
     """Read finite numbers [count] from a text; EspressoError names the place of a word that is no number."""
     words = (text or "").split()
     if count is not None and len(words) != count:
@@ -76,7 +80,7 @@ def floats(path: str | PathLike, place: str, text: str, count=None):
     return check_values(path, place, values)
 
 
-def check_values(path: str | PathLike, place: str, values):
+def check_values(path: str | PathLike, place: str, values: ArrayLike) -> Any:
     """``values`` as they came, after refusing NaN, infinity and what would become infinite in other units."""
     check_finite(path, place, values, EspressoError)
     largest = np.abs(values).max(initial=0)
@@ -94,7 +98,7 @@ def _no_number(words):
     return describe_no_number(" ".join(words))
 
 
-def describe_no_number(word) -> str:
+def describe_no_number(word: str) -> str:
     """The part of a message after "holds", with the remedy."""
     if "*" in word:
         return f"{word[:40]!r}: Fortran prints stars for a number that does not fit; read the run's XML file instead"
@@ -103,14 +107,14 @@ def describe_no_number(word) -> str:
     return f"{word[:40]!r}, which is no number; the file is damaged: copy it again"
 
 
-def whole_number(path: str | PathLike, place: str, text: str) -> int:
+def whole_number(path: str | PathLike, place: str, text: str | None) -> int:
     """A count >= 0 from an attribute or element of an XML file."""
     if text is None or not re.fullmatch(r"\s*\+?\d{1,18}\s*", text):
         raise damaged(path, f"{place} is {text!r}, need a whole number")
     return int(text)
 
 
-def element(path: str | PathLike, label: str):
+def element(path: str | PathLike, label: str) -> str:
     """Chemical symbol of a species' label."""
     try:
         return element_of(label)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,6 +10,9 @@ from ase_mlelec.io.espresso.common import EspressoError, find_file
 from ase_mlelec.io.espresso.pw_text import parse_pw_text
 from ase_mlelec.io.espresso.pw_xml import parse_pw_xml
 from ase_mlelec.io.text import read_text
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 WHAT_TO_GIVE = "give the pw.x output, prefix.save or data-file-schema.xml"
 
@@ -57,14 +61,14 @@ class PwResult:
     kpoints: np.ndarray | None = None
     eigenvalues: np.ndarray | None = None
 
-    def to_atoms(self):
+    def to_atoms(self) -> "Atoms":
         """ase.Atoms that carry energy, forces and stress as a SinglePointCalculator."""
         from ase import Atoms
         from ase.calculators.singlepoint import SinglePointCalculator
         from ase.stress import full_3x3_to_voigt_6_stress
 
         atoms = Atoms(self.symbols, self.positions, cell=self.cell, pbc=True)
-        results = {"energy": self.energy, "free_energy": self.energy}
+        results: dict[str, Any] = {"energy": self.energy, "free_energy": self.energy}
         if self.forces is not None:
             results["forces"] = self.forces
         if self.stress is not None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 from ase.geometry import find_mic
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec.checks import printable
 from ase_mlelec.deprecated import formerly_positional, renamed_arguments
@@ -73,7 +73,7 @@ def read_centers(path: str | PathLike) -> Centers:
     return Centers(positions, spreads, symbols, atoms, int(bands[1]) if bands else None)
 
 
-def positions_in(path: str | PathLike, text: str):
+def positions_in(path: str | PathLike, text: str) -> NDArray:
     """Centers [W, 3], Å, of the text of ``seed.wout`` or ``seed_centres.xyz``, whatever its atoms are called."""
     if is_xyz(path):
         return _rows_of_xyz(path, text)[0]
@@ -163,7 +163,7 @@ def _table(path, rows):
         raise Wannier90Error(f"{path}: got what is no number in its tables ({printable(error)}); {AGAIN}") from None
 
 
-def cell_of_wout(path: str | PathLike, text: str):
+def cell_of_wout(path: str | PathLike, text: str) -> NDArray:
     """Cell [3, 3], Å, of the last run in a ``.wout`` text, which need not have finished.
 
     Raises

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec import units
 
@@ -58,12 +59,12 @@ def _decompressed(data):
     return text
 
 
-def seed_of(path: str | PathLike):
+def seed_of(path: str | PathLike) -> str:
     """The name of a run, ``seed`` of ``seed_hr.dat`` or ``seed_tb.dat.gz``."""
     return re.sub(r"_(hr|tb)\.dat(\.gz)?$", "", Path(path).name)
 
 
-def beside(path: str | PathLike, ending):
+def beside(path: str | PathLike, ending: str) -> Path | None:
     """Path of another file of the same run, compressed or not, or None."""
     path, name = Path(path), seed_of(path) + ending
     return next((path.with_name(n) for n in (name, f"{name}.gz") if path.with_name(n).is_file()), None)
@@ -78,7 +79,7 @@ def check_end(path: str | PathLike, text: str) -> None:
         )
 
 
-def check_size(path: str | PathLike, what: str, values, unit: str):
+def check_size(path: str | PathLike, what: str, values: ArrayLike, unit: str) -> NDArray:
     """Return ``values`` unchanged; refuse NaN and numbers beyond any physical value."""
     values = np.asarray(values)
     if values.size and not (largest := abs(values).max()) < LARGEST:
@@ -89,7 +90,7 @@ def check_size(path: str | PathLike, what: str, values, unit: str):
     return values
 
 
-def checked_cell(path: str | PathLike, cell):
+def checked_cell(path: str | PathLike, cell: ArrayLike) -> NDArray:
     """A cell [3, 3], Å, as it came, after refusing one without a volume.
 
     Raises

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import NDArray
 
 from ase_mlelec.checks import printable
 from ase_mlelec.io.wannier90.files import FOLDED, Wannier90Error, beside, check_end, check_size, checked_cell, read_text
@@ -86,7 +87,7 @@ def read_tb(path: str | PathLike) -> RealSpace:
     return _with_warning(*_parsed(path, _parse_tb))
 
 
-def real_space(path: str | PathLike):
+def real_space(path: str | PathLike) -> tuple[RealSpace, str | None]:
     """Read ``seed_hr.dat`` or ``seed_tb.dat``, by the name: (RealSpace, text of a warning or None)."""
     return _parsed(path, _parse_tb if Path(path).name.removesuffix(".gz").endswith("_tb.dat") else _parse_hr)
 
@@ -290,7 +291,7 @@ def _check_hermitian(path, r_vectors, matrices):
 # seed_tb.dat
 
 
-def cell_of_tb(path: str | PathLike):
+def cell_of_tb(path: str | PathLike) -> NDArray:
     """Cell [3, 3], Å, rows. Raises Wannier90Error where it cannot be read."""
     lines = Lines(path, read_text(path))
     lines.next()

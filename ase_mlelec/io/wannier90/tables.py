@@ -3,9 +3,11 @@
 import math
 import re
 import warnings
+from collections.abc import Sequence
 from os import PathLike
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ase_mlelec.checks import printable
 from ase_mlelec.io.text import fortran_floats, fortran_record
@@ -27,7 +29,7 @@ class Lines:
         self.path, self.number, self.length = path, 0, len(text)
         self._text, self._at = text, 0
 
-    def next(self):
+    def next(self) -> str:
         """The next line. Raises Wannier90Error at the end of the file."""
         if self._at >= self.length:
             raise self.error(f"ends after line {self.number}")
@@ -36,15 +38,15 @@ class Lines:
         self.number += 1
         return line
 
-    def rest(self):
+    def rest(self) -> str:
         """Rest of the text."""
         return self._text[self._at :]
 
-    def error(self, cause):
+    def error(self, cause: object) -> Wannier90Error:
         """Wannier90Error of a head that is not as it should be."""
         return Wannier90Error(f"{self.path}: truncated or not written by Wannier90 ({cause}); write it again")
 
-    def integers(self, count, what: str):
+    def integers(self, count: int, what: str) -> list[int]:
         """The next ``count`` integers, list."""
         found: list = []
         while len(found) < count:
@@ -56,7 +58,7 @@ class Lines:
                 found.append(int(word))
         return found
 
-    def floats(self, count):
+    def floats(self, count: int) -> list[float]:
         """``count`` numbers of the next line, list."""
         try:
             return fortran_record(self.next(), count)
@@ -69,11 +71,11 @@ class Lines:
         """The place that back() returns to."""
         return self._at, self.number
 
-    def back(self, mark) -> None:
+    def back(self, mark: tuple[int, int]) -> None:
         """Return to a place."""
         self._at, self.number = mark
 
-    def n_left(self):
+    def n_left(self) -> int:
         """Number of lines that are left, without empty ones at the end."""
         end = self.length
         while end > self._at and self._text[end - 1].isspace():
@@ -81,7 +83,7 @@ class Lines:
         return self._text.count("\n", self._at, end) + 1 if self._at < end else 0
 
 
-def numbers(path: str | PathLike, text: str, shape, start):
+def numbers(path: str | PathLike, text: str, shape: Sequence[int], start: int) -> NDArray:
     """Array [shape] of the numbers in a text, with or without text behind them; shape (-1,): as many as there are.
 
     Parameters
@@ -144,7 +146,7 @@ def _first_bad(text, start):
     return start + 1, "?"
 
 
-def integers(path: str | PathLike, what: str, table):
+def integers(path: str | PathLike, what: str, table: NDArray) -> NDArray:
     """Convert a table of floats to integers; Wannier90Error for fractions and for numbers that are too large."""
     if not (abs(table) < LARGEST).all() or (table != np.rint(table)).any():
         bad = table[~(abs(table) < LARGEST) | (table != np.rint(table))][0]
@@ -154,7 +156,7 @@ def integers(path: str | PathLike, what: str, table):
     return table.astype(np.int64)
 
 
-def shared_out(path: str | PathLike, hamiltonian, r_vectors, values) -> tuple:
+def shared_out(path: str | PathLike, hamiltonian: str | PathLike, r_vectors: NDArray, values: NDArray) -> tuple:
     """Elements ``<m 0|n R>`` moved to the images R + T of wsvec, which share them equally.
 
     Parameters

@@ -1,11 +1,13 @@
 """The input file of Wannier90, ``seed.win``."""
 
 import re
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from ase_mlelec.checks import printable
 from ase_mlelec.io.text import element_of, fortran_record
@@ -106,7 +108,7 @@ def read_blocks(path: str | PathLike) -> tuple:
     return keywords, blocks
 
 
-def cell_of(path: str | PathLike, blocks):
+def cell_of(path: str | PathLike, blocks: Mapping[str, Sequence[str]]) -> NDArray:
     """Cell [3, 3], Å, rows. Raises Wannier90Error where there is none."""
     if "unit_cell_cart" not in blocks:
         raise Wannier90Error(f"{path}: no readable cell or atoms ('unit_cell_cart'); need the block unit_cell_cart")
@@ -121,7 +123,7 @@ def cell_of(path: str | PathLike, blocks):
         ) from None
 
 
-def is_spinor(path: str | PathLike, keywords):
+def is_spinor(path: str | PathLike, keywords: Mapping[str, str]) -> bool | None:
     """Whether ``spinors`` is set, or None where it is not given; Wannier90 looks for a t, then for an f."""
     value = keywords.get("spinors")
     if value is None or "t" in value.lower():
