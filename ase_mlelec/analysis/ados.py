@@ -31,16 +31,16 @@ class PrincipalComponents:
     components: np.ndarray
     explained_variance: np.ndarray
 
-    def scores(self, ados: ArrayLike):
+    def scores(self, ados: ArrayLike) -> NDArray:
         """Coordinates [..., K] of spectra [..., S] along the components, states/eV."""
         return (np.asarray(ados) - self.mean) @ self.components.T
 
-    def spectra(self, scores: ArrayLike):
+    def spectra(self, scores: ArrayLike) -> NDArray:
         """Spectra [..., S] at coordinates [..., K], states/eV."""
         return self.mean + np.asarray(scores) @ self.components
 
 
-def principal_components(ados: ArrayLike, n_components: int = 2):
+def principal_components(ados: ArrayLike, n_components: int = 2) -> PrincipalComponents:
     """Principal component analysis of the ADOS of any number of atoms and snapshots.
 
     Parameters

@@ -11,8 +11,9 @@ import json
 import os
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
+from typing import BinaryIO
 
 import numpy as np
 
@@ -33,14 +34,14 @@ class Journal:
     process. What a power failure leaves is checked like the rest.
     """
 
-    def __init__(self, path: str | PathLike, run, first: int) -> None:
+    def __init__(self, path: str | PathLike, run: str, first: int) -> None:
         self.path, self.n_rows = path, first
         content = _packed(json.dumps({"run": run, "first": first}).encode())
         with replacing(path) as partial:
             partial.write_bytes(content)
         self._file, self._end = open(path, "r+b", buffering=0), len(content)  # noqa: SIM115
 
-    def append(self, rows) -> None:
+    def append(self, rows: Sequence[Mapping]) -> None:
         """Add rows, list of dict of array. OSError where they cannot be written; earlier rows do not change."""
         content = memoryview(b"".join(_packed(_encoded(self.n_rows + k, row)) for k, row in enumerate(rows)))
         end = self._end
@@ -59,7 +60,7 @@ class Journal:
         self._file.close()
 
 
-def read_run(file, path: str | PathLike) -> tuple:
+def read_run(file: BinaryIO, path: str | PathLike) -> tuple:
     """(run, number of the first row) of a journal, open file at its beginning; ValueError where they are damaged."""
     payload, _ = next(_records(file, os.fstat(file.fileno()).st_size), (None, False))
     if payload is None:
@@ -71,7 +72,7 @@ def read_run(file, path: str | PathLike) -> tuple:
     return head["run"], head["first"]
 
 
-def read_rows(file, path: str | PathLike, first: int) -> Iterator:
+def read_rows(file: BinaryIO, path: str | PathLike, first: int) -> Iterator:
     """Iterate over the (place, dict of array) of rows, from behind the first record of the open file on.
 
     A last row that was cut off is left out. One that is complete but has other numbers than were written is left out

@@ -5,8 +5,10 @@ import io
 import os
 import warnings
 import weakref
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms, units
@@ -19,6 +21,10 @@ from ase_mlelec.analysis.journal import ANEW
 from ase_mlelec.analysis.result_file import ResultFile
 from ase_mlelec.analysis.trajectory import column_names, fingerprint, getter, row_of, set_atom_scalars, writer_of
 from ase_mlelec.atomic_write import replacing
+
+if TYPE_CHECKING:
+    from ase.md.md import MolecularDynamics
+    from ase.optimize.optimize import Dynamics
 
 RECORDED = ("energy", "temperature", "fermi_level", "total_dos", "order_parameter")
 
@@ -67,7 +73,14 @@ class ElectronicRecorder:
     """
 
     def __init__(
-        self, atoms: Atoms, path: str | PathLike, quantities=RECORDED, *, dyn=None, extxyz=None, resume: bool = True
+        self,
+        atoms: Atoms,
+        path: str | PathLike,
+        quantities: Sequence[str | Callable] = RECORDED,
+        *,
+        dyn: "Dynamics | None" = None,
+        extxyz: str | PathLike | None = None,
+        resume: bool = True,
     ) -> None:
         if atoms.calc is None:
             raise CalculatorSetupError("got atoms without a calculator; set atoms.calc before recording")
@@ -166,10 +179,10 @@ class _Frames:
         self._end, self._new = self._written, False
 
 
-def heat(dyn, start: float, end: float, steps: int, *, progress: bool = True) -> None:
+def heat(dyn: "MolecularDynamics", start: float, end: float, steps: int, *, progress: bool = True) -> None:
     """Run ``steps`` steps of a thermostatted ASE dynamics while its temperature goes linearly from start to end, K."""
     for step, _ in enumerate(tqdm(dyn.irun(steps), total=steps + 1, unit=" steps", disable=None if progress else True)):
-        dyn.set_temperature(temperature_K=start + (end - start) * min(step + 1, steps) / max(steps, 1))
+        dyn.set_temperature(temperature_K=start + (end - start) * min(step + 1, steps) / max(steps, 1))  # type: ignore[attr-defined]
 
 
 def _complete_frames(path, n_frames):

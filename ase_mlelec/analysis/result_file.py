@@ -17,6 +17,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from ase_mlelec.analysis.journal import AGAIN, read_rows, read_run
 from ase_mlelec.io.hdf5 import check_heaps
@@ -66,7 +67,7 @@ class ResultFile(Mapping):
         self.path = Path(path)
 
     @property
-    def n_rows(self):
+    def n_rows(self) -> int:
         with self.opened() as (file, behind):
             return _count_rows(file) + sum(1 for _ in behind)
 
@@ -94,7 +95,7 @@ class ResultFile(Mapping):
     def __len__(self):
         return len(list(iter(self)))
 
-    def damaged_rows(self):
+    def damaged_rows(self) -> list[int]:
         """Rows in the HDF5 file whose numbers differ from the written numbers, list of int.
 
         Files of format version 1 have no checksums; there it is empty.
@@ -197,7 +198,7 @@ class ResultFile(Mapping):
                 yield row
 
 
-def journal_of(path: str | PathLike):
+def journal_of(path: str | PathLike) -> Path:
     """Path of the journal beside a file."""
     path = Path(os.path.realpath(path))
     return path.with_name(f"{path.name}.journal")
@@ -215,7 +216,7 @@ def _count_rows(file):
 # Arrays of rows
 
 
-def joined(name: str, parts):
+def joined(name: str, parts: Sequence[NDArray]) -> NDArray:
     """Array [n, ...] of arrays [n_k, ...]; where their shapes differ they are filled up with NaN.
 
     Raises
@@ -244,7 +245,7 @@ def stacked(rows: Sequence[Mapping]) -> dict:
     return {name: joined(name, [np.asarray(row[name])[None] for row in rows]) for name in (rows[0] if rows else ())}
 
 
-def checksums(arrays):
+def checksums(arrays: Mapping[str, NDArray]) -> NDArray:
     """Array [n], 64 bits for every row of a dict of array [n, ...]; NaN that fill up rows make no difference."""
     digests = [hashlib.blake2b(digest_size=8) for _ in next(iter(arrays.values()))]
     for name in sorted(arrays):
@@ -264,7 +265,7 @@ def _without_filling(value):
     return value[tuple(slice(int(end)) for end in ends)]
 
 
-def kind_of(name: str):
+def kind_of(name: str) -> np.dtype:
     """dtype of a quantity in files."""
     return INTEGERS.get(name, np.dtype("f8"))
 
@@ -272,7 +273,7 @@ def kind_of(name: str):
 # Rows in an open HDF5 file
 
 
-def read_blocks(file, n_rows: int) -> Iterator:
+def read_blocks(file: h5py.File, n_rows: int) -> Iterator:
     """Iterate over (first row, dict of array) of the first ``n_rows``, some rows at a time."""
     names = [name for name in file if name not in BESIDE_ROWS]
     if not names:
@@ -283,7 +284,7 @@ def read_blocks(file, n_rows: int) -> Iterator:
         yield start, {name: file[name][start : min(start + step, n_rows)] for name in names}
 
 
-def write_rows(file, arrays) -> None:
+def write_rows(file: h5py.File, arrays: dict[str, NDArray]) -> None:
     """Add rows, dict of array [n, ...], to an HDF5 file open for writing, behind its complete ones."""
     n = _count_rows(file)
     arrays = arrays | {CHECKSUM: checksums(arrays)}
@@ -296,7 +297,7 @@ def write_rows(file, arrays) -> None:
     file.attrs["rows"] = n + len(values)
 
 
-def cut(file, n_rows: int) -> None:
+def cut(file: h5py.File, n_rows: int) -> None:
     """Leave the first ``n_rows`` in an HDF5 file open for writing."""
     file.attrs["rows"] = n_rows
     for name in file:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ase_mlelec.analysis.journal import AGAIN, ANEW, Journal
 from ase_mlelec.analysis.result_file import (
@@ -71,7 +72,7 @@ class ResultWriter:
         Where it cannot be written.
     """
 
-    def __init__(self, path: str | PathLike, header: dict, grid=None, resume: bool = True) -> None:
+    def __init__(self, path: str | PathLike, header: dict, grid: ArrayLike | None = None, resume: bool = True) -> None:
         self.path, self.n_rows = Path(os.path.realpath(path)), 0
         self._header, self._grid = {"format_version": FORMAT_VERSION, **header}, grid
         self._pid, self._journal, self._run = os.getpid(), None, uuid.uuid4().hex

@@ -11,15 +11,17 @@ Results are numbers or arrays of numbers. In a file they are HDF5 datasets with 
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.io import iread
+from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from ase_mlelec.analysis.journal import ANEW
@@ -31,15 +33,15 @@ ATOMS_PER_BATCH = 1024  # small structures are evaluated together up to this siz
 
 
 def evaluate(
-    calc,
-    images,
+    calc: Calculator,
+    images: Atoms | str | Path | Iterable[Atoms],
     quantities: Sequence[str],
     *,
     batch_size: int | None = None,
-    out=None,
+    out: str | PathLike | None = None,
     resume: bool = True,
     progress: bool = True,
-):
+) -> Mapping[str, NDArray]:
     """Quantities of many structures, small structures evaluated together.
 
     ::
@@ -105,8 +107,8 @@ def _evaluate(calc, images, quantities, batch_size, store, writer, progress):
             bar.update(len(batch))
 
 
-def writer_of(path: str | PathLike, names, calc, resume: bool):
-    grid = getattr(calc, "relative_energies", calc.energies) if hasattr(calc, "get_dos") else None
+def writer_of(path: str | PathLike, names: Iterable[str], calc: Calculator, resume: bool) -> ResultWriter:
+    grid = getattr(calc, "relative_energies", calc.energies) if hasattr(calc, "get_dos") else None  # type: ignore[attr-defined]
     header = {"quantities": list(names), "calculator": type(calc).__name__, "model": getattr(calc, "metadata", {})}
     return ResultWriter(path, header, grid, resume)
 
@@ -155,7 +157,7 @@ def _each_of(calc, batch, names):
     return calc.each_of(batch, properties=asked)
 
 
-def set_atom_scalars(atoms: Atoms, **scalars):
+def set_atom_scalars(atoms: Atoms, **scalars: ArrayLike) -> Atoms:
     """Put one number per atom into ``atoms.arrays`` under each name; returns ``atoms``.
 
     ASE's viewer colors by any such array: write the structures as extxyz, open them with ``ase gui run.extxyz``, and
@@ -191,7 +193,7 @@ def column_names(quantities: Sequence[str | Callable]) -> list:
     return [name.__name__ if callable(name) else name for name in quantities]
 
 
-def getter(calc, atoms: Atoms, name: str | Callable):
+def getter(calc: Calculator, atoms: Atoms, name: str | Callable) -> Callable[[], Any]:
     """A function without arguments that returns the quantity.
 
     Raises
@@ -214,7 +216,7 @@ def getter(calc, atoms: Atoms, name: str | Callable):
     )
 
 
-def row_of(calc, atoms: Atoms, quantities: Sequence[str | Callable]):
+def row_of(calc: Calculator, atoms: Atoms, quantities: Sequence[str | Callable]) -> dict[str, Any]:
     row = {"n_atoms": len(atoms), "fingerprint": fingerprint(atoms)}
     for name, quantity in zip(column_names(quantities), quantities):
         value = getter(calc, atoms, quantity)()

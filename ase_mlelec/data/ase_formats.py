@@ -13,7 +13,7 @@ from ase import Atoms
 from ase_mlelec.data.frames import from_images, read_hdf5, to_images, write_hdf5
 
 
-def read_mlelec_h5(filename: str | PathLike, index=-1):
+def read_mlelec_h5(filename: str | PathLike, index: int | slice = -1) -> list[Atoms]:
     """Read the Atoms at ``index``, an int or a slice, as a list."""
     images = to_images(read_hdf5(filename))
     return images[index] if isinstance(index, slice) else [images[index]]

@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import torch
 
 from ase_mlelec.data.frames import Frame, Frames, join, read_frames, read_hdf5, write_hdf5
 from ase_mlelec.descriptors import Descriptor, Environment
-from ase_mlelec.edges import connect, find_pairs
+from ase_mlelec.edges import Edges, connect, find_pairs
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import LABELS, QUANTITIES
 from ase_mlelec.system import System
@@ -43,19 +44,19 @@ class Batch:
     environment: Environment | None = None
     partial: dict = field(default_factory=dict)
 
-    def has(self, name: str):
+    def has(self, name: str) -> torch.Tensor:
         """Mask [B] of the structures that have a label."""
         every = torch.ones(self.system.n_systems, dtype=torch.bool, device=self.system.positions.device)
         return self.partial.get(name, every if name in self.labels else ~every)
 
-    def matching(self, name: str, values):
+    def matching(self, name: str, values: torch.Tensor) -> torch.Tensor:
         """Rows of ``values`` that have a label; rows are atoms for labels by atom, and structures for other labels."""
         if name not in self.partial:
             return values
         chosen = self.partial[name]
         return values[chosen[self.system.batch] if LABELS[name].of_atoms else chosen]
 
-    def predict(self, model: Model, quantity: str):
+    def predict(self, model: Model, quantity: str) -> torch.Tensor:
         """Prediction [N, ...] of a quantity of every atom."""
         if self.environment is not None:
             return model.heads[quantity](self.environment, None)
@@ -66,7 +67,7 @@ class Batch:
         values = model(self.system, edges.at_centers(rows), (quantity,))[quantity]
         return values.new_zeros(len(chosen), *values.shape[1:]).index_copy(0, rows, values)
 
-    def edges(self):
+    def edges(self) -> Edges:
         center, neighbor, shift = self.pairs
         return connect(self.system, center, neighbor, shift, self.cutoff)
 
@@ -95,7 +96,12 @@ class Batches:
     """
 
     def __init__(
-        self, frames, cutoff: float, labels: Sequence[str], dtype: torch.dtype, device: str | torch.device = "cpu"
+        self,
+        frames: Frames,
+        cutoff: float,
+        labels: Sequence[str],
+        dtype: torch.dtype,
+        device: str | torch.device = "cpu",
     ) -> None:
         if labels:
             frames.check(*labels)
@@ -112,7 +118,7 @@ class Batches:
         self.environments: list | None = None
 
     @classmethod
-    def for_model(cls, model: Model, frames, labels: Sequence[str]):
+    def for_model(cls, model: Model, frames: Frames, labels: Sequence[str]) -> Self:
         """Batches with the precision, device and cutoff of ``model``.
 
         Raises
@@ -133,7 +139,7 @@ class Batches:
     def __len__(self):
         return len(self.systems)
 
-    def with_label(self, *names):
+    def with_label(self, *names: str) -> Self:
         """Batches of the frames that have at least one of these labels."""
         chosen = [k for k, labels in enumerate(self.labels) if any(name in labels for name in names)]
         found = copy.copy(self)
@@ -144,7 +150,7 @@ class Batches:
         return found
 
     @torch.no_grad()
-    def fix(self, descriptor: Descriptor):
+    def fix(self, descriptor: Descriptor) -> Self:
         """Evaluate a fixed descriptor once; batches then carry its environments.
 
         Returns
@@ -154,7 +160,7 @@ class Batches:
         self.environments = [descriptor(batch.system, batch.edges()) for batch in self.all_batches(1)]
         return self
 
-    def batch(self, indices: Sequence[int]):
+    def batch(self, indices: Sequence[int]) -> Batch:
         systems = [self.systems[i] for i in indices]
         counts = torch.tensor([len(system.positions) for system in systems], device=systems[0].positions.device)
         names = "positions", "numbers", "cell", "pbc"
@@ -186,10 +192,10 @@ class Batches:
             yield self.batch(range(start, min(start + size, len(self))))
 
 
-def join_environments(environments):
+def join_environments(environments: Sequence[Environment]) -> Environment:
     """Join several Environments, center after center."""
     columns = ([getattr(each, name) for each in environments] for name in ("features", "species", "frame"))
-    return Environment(*(None if column[0] is None else torch.cat(column) for column in columns))
+    return Environment(*(None if column[0] is None else torch.cat(column) for column in columns))  # type: ignore[arg-type]
 
 
 def _check_grid(grid, frames, labels):

@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from ase import Atoms
 from ase_mlelec.quantities import LABELS, data_labels
 
 
-def hash_of(contents) -> str:
+def hash_of(contents: Iterable) -> str:
     """Hash of arrays and bytes, 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for part in contents:
@@ -29,14 +29,14 @@ class DataSet:
     def __iter__(self):
         return (self[k] for k in range(len(self)))
 
-    def select(self, *groups):
+    def select(self, *groups: str) -> "DataSet":
         """The structures of these groups, a data set of the same kind.
 
         Parameters
         ----------
         *groups : str
         """
-        return self.take([k for k, group in enumerate(self.groups) if group in groups])
+        return self.take([k for k, group in enumerate(self.groups) if group in groups])  # type: ignore[attr-defined]
 
     def _contents(self):
         raise NotImplementedError(f"{type(self).__name__} must define _contents()")
@@ -98,15 +98,15 @@ class Frames(DataSet):
         """Group of every frame, list of str."""
         return [frame.group for frame in self.frames]
 
-    def take(self, indices: Sequence[int]):
+    def take(self, indices: Sequence[int]) -> "Frames":
         """The frames at these indices, a data set of the same kind."""
         return Frames([self.frames[k] for k in indices], self.energies, self.attributes)
 
-    def where(self, condition):
+    def where(self, condition: Callable[[Frame], bool]) -> "Frames":
         """The frames for which ``condition(frame)`` holds."""
         return self.take([k for k, frame in enumerate(self.frames) if condition(frame)])
 
-    def select(self, *groups):
+    def select(self, *groups: str) -> "Frames":
         """The frames of these groups, a data set of the same kind.
 
         Parameters
@@ -116,7 +116,7 @@ class Frames(DataSet):
         if groups and callable(groups[0]):
             warnings.warn("select(condition) is now where(condition)", DeprecationWarning, stacklevel=2)
             return self.where(groups[0])
-        return super().select(*groups)
+        return super().select(*groups)  # type: ignore[return-value]
 
     @property
     def labels(self) -> tuple:
@@ -129,7 +129,7 @@ class Frames(DataSet):
         counts = {name: sum(name in frame.labels for frame in self.frames) for name in data_labels()}
         return {name: count for name, count in counts.items() if count}
 
-    def require(self, *names) -> None:
+    def require(self, *names: str) -> None:
         """Raise ValueError unless every frame has all these labels, in the right shapes."""
         for i, frame in enumerate(self.frames):
             for name in names:
@@ -140,7 +140,7 @@ class Frames(DataSet):
                     )
                 self._check_label(i, name)
 
-    def check(self, *names) -> None:
+    def check(self, *names: str) -> None:
         """Raise ValueError unless the labels of these names (default: all) are known, finite and of the right shapes.
 
         Frames may lack labels.
@@ -183,7 +183,7 @@ class Frames(DataSet):
                 yield f"weight {frame.weight}".encode()
 
 
-def join(parts):
+def join(parts: Iterable[Frames]) -> Frames:
     """Join several data sets; raises ValueError where their energy grids differ."""
     parts = list(parts)
     grids = [part.energies for part in parts if part.energies is not None]

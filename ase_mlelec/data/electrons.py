@@ -47,7 +47,7 @@ def electrons_below(energies: NDArray, dos: NDArray, level: float, temperature: 
     return float(((occupied[1:] + occupied[:-1]) / 2 * np.diff(fine)).sum())
 
 
-def likely_unit(found, needed, unit: str = "1/(eV*A^3)"):
+def likely_unit(found: float, needed: float, unit: str = "1/(eV*A^3)") -> str | None:
     """Unit in which the number of electrons is right, or None.
 
     ``found`` is the number of electrons with the data in ``unit``, ``needed`` is the right number.
@@ -64,7 +64,7 @@ def check_electrons(
     temperature: float,
     n_electrons: float,
     unit: str = "1/(eV*A^3)",
-):
+) -> None:
     """Refuse a density of states with a wrong number of electrons below the Fermi level of its calculation.
 
     Parameters
@@ -115,7 +115,7 @@ def check_unit(
         )
 
 
-def warn_of_level(here: str, energies: NDArray, found, claimed) -> None:
+def warn_of_level(here: str, energies: NDArray, found: float, claimed: float) -> None:
     """Warn where the Fermi level of the LDOS, ``found``, is far from the Fermi level of the calculation (eV)."""
     if abs(found - claimed) > max(SHIFT, np.diff(energies).max()):
         warnings.warn(

@@ -128,7 +128,9 @@ def relative(energies: np.ndarray, spectra: np.ndarray, level: float) -> np.ndar
 
 
 @torch.no_grad()
-def fingerprints(descriptor, atoms, shape, dtype=torch.float32):
+def fingerprints(
+    descriptor: Bispectrum, atoms: Atoms, shape: Sequence[int], dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Fingerprints [G1 G2 G3, F] of all grid points in C order, computed in float64."""
     system = System.from_atoms(atoms, torch.float64)
     features = torch.empty(int(np.prod(shape)), descriptor.n_features, dtype=dtype)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import h5py
 import numpy as np
@@ -147,7 +147,7 @@ class StoredDataSet(DataSet):
             self._keys = sorted(set(file) - set(self.common))
             self.groups = [text_attribute(subgroup(file, key), "group") for key in self._keys]
 
-    def take(self, indices: Sequence[int]):
+    def take(self, indices: Sequence[int]) -> Self:
         """The structures at these indices, a data set of the same kind."""
         chosen = object.__new__(type(self))
         columns = {name: [getattr(self, name)[k] for k in indices] for name in ("_keys", "groups")}

@@ -2,8 +2,9 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def check_keys(keys: Mapping[str, str]) -> dict:
     return dict(keys)
 
 
-def meant(key: str, value) -> tuple:
+def meant(key: str, value: Any) -> tuple:
     """(whether a key looks like a label, name of that label or None), from the key and the form of its value."""
     lower, words = key.lower(), _words(key)
     # later rows are tried first, because their names may contain the names of earlier rows
@@ -62,7 +63,7 @@ def _words(key):
     return set(re.split("[^a-z]+", re.sub("([a-z])([A-Z])", r"\1_\2", key).lower()))
 
 
-def is_input(key: str, values) -> bool:
+def is_input(key: str, values: Sequence) -> bool:
     """Whether a key holds an input on which labels depend, with ``values`` that are nonzero or differ among frames."""
     words = set(re.split("[^a-z]+", key.lower()))
     if not (words & INPUTS or key.lower() in INPUTS):
@@ -73,9 +74,9 @@ def is_input(key: str, values) -> bool:
     return len(texts) > 1 or _are_set(values, "fiub")
 
 
-def remedy(contents):
+def remedy(contents: Mapping[str, Any]) -> str:
     """Settings that would read the entries of ``contents`` (dict by key) that may be labels; "" for none."""
-    found = {}
+    found: dict[str, str] = {}
     for key, value in contents.items():
         label = meant(key, value)[1]
         if label:
@@ -86,7 +87,7 @@ def remedy(contents):
     return table and f"to read them set {table} in [data.keys] of the configuration, or give mlelec convert {options}"
 
 
-def check_used(source: str | PathLike, keys: Mapping[str, str], used, unread) -> None:
+def check_used(source: str | PathLike, keys: Mapping[str, str], used: Set[str], unread: Mapping[str, list]) -> None:
     """Raise ValueError where no image has a key of the setting."""
     for label, key in keys.items():
         if key not in used:
@@ -97,7 +98,7 @@ def check_used(source: str | PathLike, keys: Mapping[str, str], used, unread) ->
             )
 
 
-def warn_of_unread(source: str | PathLike, keys: Mapping[str, str], unread) -> None:
+def warn_of_unread(source: str | PathLike, keys: Mapping[str, str], unread: Mapping[str, list]) -> None:
     """Warn once of unread keys that may be labels or inputs of labels; ``unread`` has the values by key."""
     named = {key: values[0] for key, values in unread.items() if _counts(key, values)}
     inputs = sorted(key for key, values in unread.items() if key not in named and is_input(key, values))

@@ -5,13 +5,15 @@ of a random choice of points. The DOS, which is the integral over all points, an
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
+from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec.checks import check_finite
 from ase_mlelec.data import electrons
@@ -102,7 +104,9 @@ OPTIONAL = ("density", "energy", "forces", "stress", "fermi_level", "points")
 
 
 @formerly_positional("energies", "attributes")
-def write_snapshots(path: str | PathLike, snapshots: Iterable[Snapshot], *, energies, attributes: dict) -> None:
+def write_snapshots(
+    path: str | PathLike, snapshots: Iterable[Snapshot], *, energies: ArrayLike, attributes: dict
+) -> None:
     """Write snapshots, taken one by one, to an HDF5 file, compressed and atomically.
 
     Parameters
@@ -143,7 +147,7 @@ def write_snapshots(path: str | PathLike, snapshots: Iterable[Snapshot], *, ener
                     group.create_dataset(key, data=np.asarray(value, dtype=kind), **(PACKED if np.ndim(value) else {}))
 
 
-def check_snapshot(path: str | PathLike, snapshot, energies, attributes) -> None:
+def check_snapshot(path: str | PathLike, snapshot: Snapshot, energies: NDArray, attributes: Mapping[str, Any]) -> None:
     """Raise ValueError where a snapshot's spectra and density do not hold the electrons of its atoms.
 
     The check needs ``valence_electrons`` in the file; see electrons.check_unit.

@@ -1,7 +1,7 @@
 """Figures of series, spectra, bands and densities of states, and a page about a run that melts a crystal."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -11,12 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec.quantities import QUANTITIES
 
+if TYPE_CHECKING:
+    from ase.spectrum.band_structure import BandStructure
+
 COLORS = ("#1f5a8a", "#e0a030", "#c8343f", "#3f8f6b", "#7a5195", "#666666")
 SHADE = 0.22  # opacity of bands behind lines
 ENERGY, DOS = QUANTITIES["energy"].axis, QUANTITIES["dos"].axis
 
 
-def plot_series(ax: Axes, x: ArrayLike, values: ArrayLike, ylabel: str, **line):
+def plot_series(ax: Axes, x: ArrayLike, values: ArrayLike, ylabel: str, **line: Any) -> Axes:
     """A quantity along x; of a quantity per atom the mean, and the range of the middle 80 % of the atoms as a band.
 
     Parameters
@@ -46,8 +49,8 @@ def plot_spectrum(
     error: ArrayLike | None = None,
     *,
     ylabel: str = r"$\alpha n$ (1000 cm$^{-1}$)",
-    **line,
-):
+    **line: Any,
+) -> Axes:
     """A vibrational spectrum over the wavenumber, with its standard error as a band.
 
     Parameters
@@ -71,7 +74,7 @@ def plot_spectrum(
     return ax
 
 
-def plot_stack(ax: Axes, x: ArrayLike, curves, labels: Sequence[str], *, cmap: str = "viridis"):
+def plot_stack(ax: Axes, x: ArrayLike, curves: ArrayLike, labels: Sequence[str], *, cmap: str = "viridis") -> Axes:
     """Curves above each other, such as spectra at several pressures, each with a separate base line.
 
     Parameters
@@ -102,7 +105,15 @@ def plot_stack(ax: Axes, x: ArrayLike, curves, labels: Sequence[str], *, cmap: s
     return ax
 
 
-def plot_bands(ax: Axes, bands, weights: ArrayLike | None = None, label: str = "", *, cmap: str = "coolwarm", **line):
+def plot_bands(
+    ax: Axes,
+    bands: "BandStructure",
+    weights: ArrayLike | None = None,
+    label: str = "",
+    *,
+    cmap: str = "coolwarm",
+    **line: Any,
+) -> Axes:
     """Bands along a path, relative to their reference; with weights as points whose color is the weight ("fat bands").
 
     Parameters
@@ -132,8 +143,15 @@ def plot_bands(ax: Axes, bands, weights: ArrayLike | None = None, label: str = "
 
 
 def plot_dos(
-    ax: Axes, energies: ArrayLike, dos: NDArray, fermi_level=None, *, align=False, occupied: bool = False, **line
-):
+    ax: Axes,
+    energies: ArrayLike,
+    dos: NDArray,
+    fermi_level: float | None = None,
+    *,
+    align: bool = False,
+    occupied: bool = False,
+    **line: Any,
+) -> Axes:
     """A density of states over energy; call again to compare temperatures or phases.
 
     Parameters
@@ -160,7 +178,7 @@ def plot_dos(
     zero = fermi_level if align else 0.0
     (drawn,) = ax.plot(energies - zero, dos, **line)
     if fermi_level is not None:
-        ax.axvline(fermi_level - zero, color="0.45" if align else drawn.get_color(), lw=0.9, ls=(0, (4, 3)), zorder=1)
+        ax.axvline(fermi_level - zero, color="0.45" if align else drawn.get_color(), lw=0.9, ls=(0, (4, 3)), zorder=1)  # type: ignore[operator]
     if occupied:
         ax.fill_between(energies - zero, dos, where=energies <= fermi_level, color=drawn.get_color(), alpha=SHADE, lw=0)
     ax.set_xlabel(r"$E - E_\mathrm{F}$ (eV)" if align else ENERGY)
@@ -171,7 +189,12 @@ def plot_dos(
 
 
 def plot_dos_comparison(
-    ax: Axes, below: Axes, energies: ArrayLike, reference: NDArray, prediction: NDArray, fermi_level=None
+    ax: Axes,
+    below: Axes,
+    energies: ArrayLike,
+    reference: NDArray,
+    prediction: NDArray,
+    fermi_level: float | None = None,
 ) -> tuple:
     """Two densities of states over energy, and their difference in a second panel.
 
@@ -196,7 +219,7 @@ def plot_dos_comparison(
     below.plot(energies, np.subtract(prediction, reference), color=COLORS[2], lw=1)
     below.axhline(0, color="0.6", lw=0.9, zorder=0)
     for panel in (ax, below) if fermi_level is not None else ():
-        panel.axvline(fermi_level, color="0.45", lw=0.9, ls=(0, (1, 2)), zorder=1)
+        panel.axvline(fermi_level, color="0.45", lw=0.9, ls=(0, (1, 2)), zorder=1)  # type: ignore[arg-type]
     ax.legend(frameon=False)
     ax.set_xlabel("")
     ax.tick_params(labelbottom=False)
@@ -205,8 +228,15 @@ def plot_dos_comparison(
 
 
 def plot_dos_map(
-    ax: Axes, x: NDArray, energies: NDArray, dos: NDArray, fermi_level=None, *, label: str = DOS, cmap: str = "magma"
-):
+    ax: Axes,
+    x: NDArray,
+    energies: NDArray,
+    dos: NDArray,
+    fermi_level: ArrayLike | None = None,
+    *,
+    label: str = DOS,
+    cmap: str = "magma",
+) -> Axes:
     """Densities of states as colors along x, with the Fermi level as a line and a color bar.
 
     Parameters
@@ -227,7 +257,7 @@ def plot_dos_map(
     return ax
 
 
-def melting_figure(run, *, title=None):
+def melting_figure(run: Mapping[str, NDArray], *, title: str | None = None) -> Figure:
     """A page on a run through a phase transition: temperature, order parameter, coordination and DOS over time; DOS and
     order parameter at the start, half-way through the transition, and at the end.
 
@@ -251,7 +281,7 @@ def melting_figure(run, *, title=None):
     run = {name: run[name] for name in needed.split()}  # read once, where they are in a file
     time, dos = run["time"] / 1000, run["total_dos"] / run["order_parameter"].shape[1]
     figure = Figure(figsize=(10.5, 7.2), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.03)
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.03)  # type: ignore[union-attr, call-arg]
     page = figure.add_gridspec(1, 2, width_ratios=(1.5, 1))
     left = page[0].subgridspec(4, 1, height_ratios=(1, 1, 1, 2.1))
     right = page[1].subgridspec(2, 1)

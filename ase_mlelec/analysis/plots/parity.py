@@ -1,15 +1,16 @@
 """Figures of predictions against references, of components, groups and fields."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec.analysis.plots.curves import COLORS
 
 
-def plot_parity(ax: Axes, reference: NDArray, prediction: NDArray, unit: str = "", **points):
+def plot_parity(ax: Axes, reference: NDArray, prediction: NDArray, unit: str = "", **points: Any) -> Axes:
     """Prediction against reference with the diagonal, the mean absolute and the root mean square error.
 
     Parameters
@@ -31,7 +32,9 @@ def plot_parity(ax: Axes, reference: NDArray, prediction: NDArray, unit: str = "
     return _write(ax, f"MAE {np.abs(error).mean():.3g} {unit}\nRMSE {np.sqrt((error**2).mean()):.3g} {unit}")
 
 
-def plot_parity_counts(ax: Axes, reference: NDArray, prediction: NDArray, unit: str = "", *, cmap: str = "viridis"):
+def plot_parity_counts(
+    ax: Axes, reference: NDArray, prediction: NDArray, unit: str = "", *, cmap: str = "viridis"
+) -> Axes:
     """Parity of very many numbers, such as a density on a grid: the color is the number of points, with a color bar.
 
     Parameters
@@ -63,7 +66,9 @@ def plot_parity_counts(ax: Axes, reference: NDArray, prediction: NDArray, unit: 
     return _write(ax, f"MAE {error.mean():.3g} {unit}\nlargest {error.max():.3g} {unit}\nMAPE {percent:.3g} %")
 
 
-def plot_parity_groups(ax: Axes, reference: NDArray, prediction: NDArray, groups, unit: str = ""):
+def plot_parity_groups(
+    ax: Axes, reference: NDArray, prediction: NDArray, groups: Sequence[str], unit: str = ""
+) -> Axes:
     """Parity of one number per structure; color and mean absolute error by group, such as the phase.
 
     Parameters
@@ -116,7 +121,9 @@ def _write(ax, text):
     return ax
 
 
-def plot_components(ax, scores, values=None, label="", *, cmap="viridis"):
+def plot_components(
+    ax: Axes, scores: ArrayLike, values: ArrayLike | None = None, label: str = "", *, cmap: str = "viridis"
+) -> Axes:
     """Atoms in the plane of two principal components of their density of states, colored by a number per atom.
 
     Parameters
@@ -131,11 +138,11 @@ def plot_components(ax, scores, values=None, label="", *, cmap="viridis"):
     drawn = ax.scatter(scores[:, 0], scores[:, 1], s=5, lw=0, alpha=0.6, rasterized=True, **color)
     ax.set(xlabel="component 1 (states/eV)", ylabel="component 2 (states/eV)")
     if values is not None:
-        ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.015).solids.set_alpha(1)
+        ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.015).solids.set_alpha(1)  # type: ignore[union-attr]
     return ax
 
 
-def plot_variances(ax, groups, ylabel):
+def plot_variances(ax: Axes, groups: Mapping[str, ArrayLike], ylabel: str) -> Axes:
     """Boxes around the middle half of the values of each group, a line at the median, whiskers to the extremes.
 
     Parameters
@@ -158,7 +165,7 @@ def plot_variances(ax, groups, ylabel):
     return ax
 
 
-def plot_slice(ax, field, cell, label, **mesh):
+def plot_slice(ax: Axes, field: ArrayLike, cell: ArrayLike, label: str, **mesh: Any) -> Axes:
     """A field, such as the electron density, on the plane through the origin that the first two cell vectors span.
 
     Parameters
