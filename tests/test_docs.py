@@ -115,7 +115,7 @@ def test_every_calculator_has_paths():
 
 def files_that_run(function):
     """Files of the package of which something is called by ``function()``."""
-    package, found = str(ROOT / "ase_mlelec") + "/", set()
+    package, found = str(Path(ase_mlelec.__file__).parent) + "/", set()
 
     def look(frame, event, argument):
         if event == "call" and frame.f_code.co_filename.startswith(package):
