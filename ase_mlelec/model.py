@@ -1,17 +1,20 @@
 """Model: a descriptor and named heads, which are saved, loaded and evaluated together."""
 
 import copy
+from collections.abc import Iterable, Mapping
 from os import PathLike
+from typing import Any
 
 import torch
 from ase.calculators.calculator import InputError
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
-from ase_mlelec.descriptors.base import species_table
+from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.edges import Edges
-from ase_mlelec.heads.base import FittingNets, HeadOfPairs
+from ase_mlelec.heads.base import Blocks, FittingNets, Head, HeadOfPairs
 from ase_mlelec.model_file.write import save_model
+from ase_mlelec.safety import RepulsiveCore, TrainingRange
 from ase_mlelec.system import System
 
 
@@ -42,9 +45,20 @@ class Model(torch.nn.Module):
         Where descriptors differ in species, or ``electronic`` in its cutoff.
     """
 
+    heads: Any  # ModuleDict of Head
+    ranges: Any  # ModuleDict of TrainingRange
     _species_of_number: Tensor
 
-    def __init__(self, descriptor, heads, metadata=None, electronic=None, core=None, ranges=None, pairs=None):
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        heads: Mapping[str, Head],
+        metadata: Mapping[str, Any] | None = None,
+        electronic: Descriptor | None = None,
+        core: RepulsiveCore | None = None,
+        ranges: Mapping[str, TrainingRange] | None = None,
+        pairs: Descriptor | None = None,
+    ):
         super().__init__()
         if pairs is not None and pairs.species != descriptor.species:
             raise ValueError("got descriptors of different species; give all the same")
@@ -60,7 +74,7 @@ class Model(torch.nn.Module):
         self.evaluation_only = False  # a copy with rearranged arrays, which a file does not describe
 
     @property
-    def species(self):
+    def species(self) -> tuple[str, ...]:
         """Chemical symbols that the model knows, tuple of str."""
         return self.descriptor.species
 
@@ -70,7 +84,7 @@ class Model(torch.nn.Module):
         return max(self.descriptor.cutoff, self.pairs.cutoff if self.pairs else 0.0)
 
     @property
-    def dtype(self):
+    def dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
 
     def __repr__(self) -> str:
@@ -81,7 +95,7 @@ class Model(torch.nn.Module):
             f"{self.cutoff:g} Å, {size} parameters)"
         )
 
-    def descriptor_of(self, quantity: str):
+    def descriptor_of(self, quantity: str) -> Descriptor:
         """Descriptor of the head of a quantity."""
         if self.pairs is not None and quantity in self.heads and self.is_of_pairs(quantity):
             return self.pairs
@@ -98,7 +112,7 @@ class Model(torch.nn.Module):
                 f"{', '.join(self.species)}; use or train a model with all species of the structure"
             )
 
-    def is_center(self, numbers: Tensor, *quantities) -> Tensor:
+    def is_center(self, numbers: Tensor, *quantities: str) -> Tensor:
         """Mask [N] of the atoms (atomic numbers [N]) that have one of the quantities.
 
         All atoms have it unless its head restricts the species.
@@ -109,7 +123,7 @@ class Model(torch.nn.Module):
         wanted = torch.tensor([atomic_numbers[self.species[k]] for k in sorted(chosen)], device=numbers.device)
         return torch.isin(numbers, wanted)
 
-    def forward(self, system: System, edges: Edges, quantities=None) -> dict:
+    def forward(self, system: System, edges: Edges, quantities: Iterable[str] | None = None) -> dict:
         """Evaluate quantities (default: all), dict of Tensor [C, ...] by name; quantities of pairs of atoms as Blocks.
 
         Parameters
@@ -148,7 +162,7 @@ class Model(torch.nn.Module):
             return system, edges
         return system.to(dtype), edges.with_vec(edges.vec.to(dtype))
 
-    def evaluate_head(self, name: str, environment, system: System, edges: Edges):
+    def evaluate_head(self, name: str, environment: Environment, system: System, edges: Edges) -> Tensor | Blocks:
         """Evaluate one quantity from the environment of its descriptor.
 
         Returns Tensor [C, ...] for the centers of ``edges``, or Blocks of pairs of atoms; energies include the core.
@@ -164,7 +178,7 @@ class Model(torch.nn.Module):
         """Indices [N] in ``species`` of atomic numbers [N]."""
         return self._species_of_number[numbers]
 
-    def range_of(self, quantity: str):
+    def range_of(self, quantity: str) -> TrainingRange | None:
         """TrainingRange of the descriptor of a quantity, or None where the model has none."""
         name = (
             quantity
@@ -179,11 +193,11 @@ class Model(torch.nn.Module):
         """Write the one-file model (see ase_mlelec.model_file)."""
         save_model(self, path)
 
-    def for_evaluation(self):
+    def for_evaluation(self) -> "Model":
         """Frozen copy that is faster to evaluate; embedding nets become Chebyshev series where the descriptor can."""
         heads, core, ranges = (copy.deepcopy(part) for part in (dict(self.heads), self.core, dict(self.ranges)))
         descriptor, electronic, pairs = map(_compressed, (self.descriptor, self.electronic, self.pairs))
-        model = Model(descriptor, heads, self.metadata, electronic, core, ranges, pairs)
+        model = Model(descriptor, heads, self.metadata, electronic, core, ranges, pairs)  # type: ignore[arg-type]
         model.eval().requires_grad_(False)
         for module in model.heads.modules():
             if isinstance(module, FittingNets):

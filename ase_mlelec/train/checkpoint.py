@@ -7,7 +7,9 @@ without unpickling code.
 import errno
 import hashlib
 import os
+from collections.abc import Mapping
 from os import PathLike
+from typing import Any
 
 import torch
 
@@ -18,7 +20,7 @@ MAGIC = b"mlelec-checkpoint"
 DIGEST = 16
 
 
-def save_checkpoint(path: str | PathLike, state) -> None:
+def save_checkpoint(path: str | PathLike, state: Mapping[str, Any]) -> None:
     """Write ``state``, a dict of tensors, numbers and strings, which may be in lists and dicts.
 
     Raises
@@ -47,7 +49,7 @@ def save_checkpoint(path: str | PathLike, state) -> None:
         ) from None
 
 
-def load_checkpoint(path: str | PathLike):
+def load_checkpoint(path: str | PathLike) -> Any:
     """Read the ``state`` of a checkpoint, with tensors on the CPU.
 
     Raises
@@ -74,7 +76,7 @@ def load_checkpoint(path: str | PathLike):
     return state
 
 
-def check_identity(path: str | PathLike, stored, identity) -> None:
+def check_identity(path: str | PathLike, stored: Any, identity: Mapping[str, Any]) -> None:
     """Raise ValueError where a checkpoint belongs to another run: ``stored`` and ``identity`` (dicts) differ."""
     stored = stored if isinstance(stored, dict) else {}
     other = [f"{key} {stored.get(key)}, this one {mine}" for key, mine in identity.items() if stored.get(key) != mine]

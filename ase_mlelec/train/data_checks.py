@@ -7,6 +7,9 @@ from ase import Atoms
 from ase.calculators.calculator import InputError
 from numpy.typing import ArrayLike
 
+from ase_mlelec.data.data_set import Frames
+from ase_mlelec.data.hamiltonians import Hamiltonians
+from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.edges import connect, find_pairs
 from ase_mlelec.quantities import LABELS
 from ase_mlelec.system import System
@@ -27,7 +30,7 @@ def _check_label(name, value, what, n_atoms):
     check_numbers(value, what, row.largest, row.unit + " per atom" * row.extensive, n_atoms if row.extensive else 1)
 
 
-def check_frames(frames, path: str | PathLike):
+def check_frames(frames: Frames, path: str | PathLike) -> Frames:
     """Check the frames of the file ``path``, and return them unchanged.
 
     Raises
@@ -47,7 +50,7 @@ def check_frames(frames, path: str | PathLike):
     return frames
 
 
-def check_hamiltonians(frames):
+def check_hamiltonians(frames: Hamiltonians) -> Hamiltonians:
     """Check Hamiltonians, including their elements, and return them unchanged; errors as in check_frames."""
     for k, frame in enumerate(frames):
         where = f"{frames.path}: frame {k} ({frame.name or 'unnamed'})"
@@ -59,7 +62,7 @@ def check_hamiltonians(frames):
     return frames
 
 
-def check_snapshots(snapshots):
+def check_snapshots(snapshots: Snapshots) -> Snapshots:
     """Check snapshots and return them unchanged; errors as in check_frames."""
     for k, snapshot in enumerate(snapshots):
         where = f"{snapshots.path}: snapshot {k} ({snapshot.name or 'unnamed'})"

@@ -1,5 +1,8 @@
 """Errors of a model on labeled structures: the table of ``mlelec test`` and of a model's metadata."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -133,7 +136,7 @@ def _differences(model, batch, quantity, labels):
     return found if total is None else found | {quantity.total: (total, structures)}
 
 
-def table(columns) -> str:
+def table(columns: Mapping[str, Mapping[str, Any]]) -> str:
     """Table of errors as text: one line per measure, one column per entry of ``columns``, a dict of ``errors``."""
     titles = {measure.key: (measure.title, measure.unit) for row in QUANTITIES.values() for measure in row.measures}
     labels = dict.fromkeys(name for row in QUANTITIES.values() for name in row.labels)

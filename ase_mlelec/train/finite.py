@@ -1,10 +1,14 @@
 """Stop of a training at the first NaN or infinity, with a message that names step, frame and likely cause."""
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
+from ase_mlelec.data.batches import Batch, Batches
 from ase_mlelec.edges import connect
+from ase_mlelec.model import Model
 
 CLOSE = 0.4  # Å; with nearer atoms a structure is invalid, and descriptors diverge
 UNUSUAL = 1e4  # labels are likely wrong beyond this times their median over the frames
@@ -17,18 +21,20 @@ class Diverged(ValueError):
 class NotFinite(ArithmeticError):
     """NaN or infinity in ``what``: "loss", "gradient", "parameters" or "error NAME"; ``places`` of the data, if known."""
 
-    def __init__(self, what, places=None):
+    def __init__(self, what: str, places: Sequence[int] | None = None):
         super().__init__(f"the {what} is NaN or infinite")
         self.what, self.places = what, places
 
 
-def require_finite(what, *tensors):
+def require_finite(what: str, *tensors: Tensor) -> None:
     """Raise NotFinite unless all numbers are finite."""
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
         raise NotFinite(what)
 
 
-def take_step(values, optimizer, parameters, largest_gradient):
+def take_step(
+    values: Iterable[Tensor], optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], largest_gradient: float
+) -> None:
     """Take one optimizer step for the sum of ``values``, iterable of Tensor; the gradient is cut to ``largest_gradient``.
 
     Raises
@@ -45,7 +51,7 @@ def take_step(values, optimizer, parameters, largest_gradient):
     require_finite("parameters", *parameters)
 
 
-def refuse_model(model, what):
+def refuse_model(model: torch.nn.Module, what: str) -> None:
     """Raise Diverged where a parameter or a constant of a model is not finite."""
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -56,7 +62,7 @@ def refuse_model(model, what):
 
 
 @contextmanager
-def closed_form(what, remedy):
+def closed_form(what: str, remedy: str) -> Iterator[None]:
     """Context in which linear equations without a solution raise Diverged."""
     try:
         yield
@@ -64,7 +70,17 @@ def closed_form(what, remedy):
         raise Diverged(f"{what} is singular; {remedy}") from None
 
 
-def explained(problem, model, batches, chosen, loss, ratio, step, rate, parameters):
+def explained(
+    problem: NotFinite,
+    model: Model,
+    batches: Batches,
+    chosen: Sequence[int] | None,
+    loss: Callable,
+    ratio: float,
+    step: int,
+    rate: float,
+    parameters: Sequence[Tensor],
+) -> Diverged:
     """Diverged error that names the frame on which a step of gradient descent failed, and the likely cause.
 
     Parameters
@@ -128,7 +144,12 @@ def _failing(what, model, batch, loss, ratio, parameters):
     return [] if finite else ["gradient"]
 
 
-def explained_rows(batches, chosen, rows_of, what="the equations of the closed form are"):
+def explained_rows(
+    batches: Batches,
+    chosen: Sequence[int],
+    rows_of: Callable[[Batch], tuple[Tensor, ...]],
+    what: str = "the equations of the closed form are",
+) -> Diverged:
     """Diverged error that names the frame whose rows of a ridge regression are not finite.
 
     Parameters
@@ -151,7 +172,7 @@ def _named(batches, chosen):
     return f"training frame{'s' * (len(names) > 1)} {', '.join(names)}"
 
 
-def unlikely_structure(batches, k):
+def unlikely_structure(batches: Batches, k: int) -> str:
     """Description of an implausible distance in a structure; "" where there is none."""
     distances = connect(batches.systems[k], *batches.pairs[k], batches.cutoff).vec.norm(dim=1)
     shortest = float(distances.min()) if len(distances) else float("inf")
@@ -160,7 +181,7 @@ def unlikely_structure(batches, k):
     return f"its atoms are too close, {shortest:.3g} Å: correct the structure or remove it"
 
 
-def unlikely_labels(batches, k):
+def unlikely_labels(batches: Batches, k: int) -> str:
     """Description of a label of a frame that is far beyond the labels of the other frames; "" where there is none."""
     for name, value in batches.labels[k].items():
         sizes = torch.stack([labels[name].abs().max() for labels in batches.labels if name in labels])

@@ -1,16 +1,16 @@
 """Gradient descent for quantities of atoms and their sums."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ase_mlelec.data.batches import Batch, Batches
+from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.deprecated import former_names
 from ase_mlelec.model import Model
-from ase_mlelec.train.finite import NotFinite, explained
+from ase_mlelec.train.finite import Diverged, NotFinite, explained
 from ase_mlelec.train.loop import LARGEST_GRADIENT, Schedule, batch_of_step, run_loop
 from ase_mlelec.train.losses import check_terms
 
@@ -108,17 +108,19 @@ class FrameProblem:
     def batches(self, step: int) -> Iterator:
         yield batch_of_step(len(self.train), self.batch_size, self.seed, step)
 
-    def loss(self, batch: Batch, ratio: float) -> Iterator:
+    def loss(self, batch: Sequence[int], ratio: float) -> Iterator:
         value, self.squares = self.of_batch(self.model, self.train.batch(batch), ratio)
         yield value
 
-    def errors(self):
+    def errors(self) -> dict[str, float]:
         errors = {name: float(square.detach()) ** 0.5 for name, square in self.squares.items()}
         if self.held is None:
             return errors
         return errors | {f"validation_{k}": e for k, e in evaluate_loss(self.model, self.held, self.of_batch).items()}
 
-    def explained(self, failure: NotFinite, batch: Batch, step: int, ratio: float, rate: float):
+    def explained(
+        self, failure: NotFinite, batch: Sequence[int] | None, step: int, ratio: float, rate: float
+    ) -> Diverged:
         return explained(failure, self.model, self.train, batch, self.of_batch, ratio, step, rate, self.parameters)
 
 

@@ -136,7 +136,7 @@ def sum_rows(
     path, start = checkpoint and not regression.dual and Path(checkpoint), 0
     if path and path.exists():
         state = load_checkpoint(path)
-        check_identity(path, state.get("identity"), identity)
+        check_identity(path, state.get("identity"), identity)  # type: ignore[arg-type]  # given with a checkpoint
         start, regression.normal, regression.right = (state[name] for name in ("start", "normal", "right"))
     written, duration, saved = time.monotonic(), FIRST, False
     starts = range(start, n, batch_size)

@@ -16,7 +16,7 @@ from ase_mlelec.train.losses import EnergyLoss, check_terms, energy_and_derivati
 NUMBER = 8  # bytes of one in double precision
 
 
-def available_memory():
+def available_memory() -> int | None:
     """Free memory, bytes, of the machine or of the control group that limits the process; None where it is unknown."""
     found = []
     try:
@@ -61,7 +61,7 @@ def fit_linear(
     model: Model,
     frames: Frames,
     loss: EnergyLoss,
-    ridge,
+    ridge: float,
     *,
     batch_size: int = 16,
     checkpoint: str | Path | None = None,

@@ -153,7 +153,7 @@ def run_loop(
 class Run:
     """State of a training: model, optimizer, schedule, step, learning curve and best weights."""
 
-    def __init__(self, problem: Problem, schedule: Schedule, steps: int, path):
+    def __init__(self, problem: Problem, schedule: Schedule, steps: int, path: str | Path | None):
         self.problem, self.first = problem, schedule.first
         self.step, self.best = 0, None
         self.rows: list = []
@@ -200,7 +200,7 @@ class Run:
         row = self.rows[self.best["row"] if self.best else -1] if self.rows else {}
         return {name: error for name, error in row.items() if name not in ("step", "learning_rate")}
 
-    def save(self, curve) -> None:
+    def save(self, curve: str | Path | None) -> None:
         """Write checkpoint and learning curve."""
         if self.path:
             state = {name: getattr(self, name).state_dict() for name in ("optimizer", "scheduler")}

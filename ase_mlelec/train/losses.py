@@ -8,7 +8,7 @@ needs gradients with respect to the geometry. Without these, a fixed descriptor 
 A loss that a configuration can name has the weights of its terms as fields of a dataclass, and a ``quantity``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,7 +21,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.quantities import LOSSES, QUANTITIES
 
 
-def missing_terms(loss, frames: Frames) -> dict:
+def missing_terms(loss: Callable, frames: Frames) -> dict:
     """Terms of a loss for which no frame has a label, dict by term of the possible labels."""
     counts = frames.counts
     return {
@@ -29,7 +29,7 @@ def missing_terms(loss, frames: Frames) -> dict:
     }
 
 
-def check_terms(loss, frames: Frames) -> None:
+def check_terms(loss: Callable, frames: Frames) -> None:
     """Raise ValueError where no frame has a label for one of the terms of a loss."""
     for term, names in missing_terms(loss, frames).items():
         raise ValueError(
@@ -38,7 +38,7 @@ def check_terms(loss, frames: Frames) -> None:
         )
 
 
-def prefactor(ends, ratio: float):
+def prefactor(ends: tuple[float, float], ratio: float) -> float:
     """p = p_limit (1 - ratio) + p_start ratio, with ratio = present/first learning rate.
 
     References
@@ -185,7 +185,7 @@ class AtomicLoss:
         return dict(zip(self.errors, ((row.atomic,), (row.atomic, row.total))))
 
     @property
-    def terms(self):
+    def terms(self) -> dict[str, tuple[str, ...]]:
         row, weights = QUANTITIES[self.quantity], {key: value for key, value in vars(self).items() if value}
         either = (row.atomic, row.total) if self.atomic else (row.total,)
         sums = {term: tuple(filter(None, either)) for term in weights if term != "atomic" and row.extensive}
@@ -209,7 +209,7 @@ class AtomicLoss:
             loss = loss + self.total * weighted + self.of_sums(model, total, weights)
         return loss, squares
 
-    def of_sums(self, model: Model, errors, weights):
+    def of_sums(self, model: Model, errors: Tensor, weights: Tensor) -> Tensor | float:
         """Further terms of the errors of sums per atom [b, K] with weights [b]; here none."""
         return 0.0
 
@@ -234,7 +234,7 @@ class SpectrumLoss(AtomicLoss):
     quantity: ClassVar = "dos"
     errors: ClassVar = ("ados_per_eV", "dos_per_atom_eV")
 
-    def of_sums(self, model: Model, errors, weights):
+    def of_sums(self, model: Model, errors: Tensor, weights: Tensor) -> Tensor:
         step = model.heads[self.quantity].energies.diff().mean()
         return self.cumulative * mean_squares(errors.cumsum(dim=1) * step, weights)[0]
 
@@ -268,7 +268,7 @@ class TensorLoss(AtomicLoss):
 LOSSES.update((loss.quantity, loss) for loss in (EnergyLoss, SpectrumLoss, VectorLoss, TensorLoss))
 
 
-def mean_squares(errors, weights) -> tuple:
+def mean_squares(errors: Tensor, weights: Tensor) -> tuple:
     """(weighted mean square, mean square) of errors [n, ...] with weights [n], which need not add up to n."""
     squares = errors.square().reshape(len(errors), -1)
     return (weights[:, None] * squares).mean(), squares.detach().mean()

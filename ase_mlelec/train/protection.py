@@ -1,10 +1,16 @@
 """Protection of a trained model: shortest distances, repulsive core and range of the training data."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
+from ase import Atoms
 
+from ase_mlelec.descriptors import LayerMoments
+from ase_mlelec.descriptors.base import Descriptor
 from ase_mlelec.edges import Edges
+from ase_mlelec.model import Model
 from ase_mlelec.safety import RepulsiveCore, TrainingRange, shortest_distances
 from ase_mlelec.system import System
 
@@ -14,7 +20,15 @@ CROWDED = 1.5  # repulsion begins to replace a model at this times the largest r
 LEAST_CROWDED, FAR = 1.0, 1e9  # eV: less is no repulsion to speak of, and more than any
 
 
-def protect(model, structures, support=(), *, hamiltonians=None, former=None, core: bool = True):
+def protect(
+    model: Model,
+    structures: Sequence[Atoms],
+    support: Sequence[Atoms] = (),
+    *,
+    hamiltonians: Sequence[Atoms] | None = None,
+    former: Mapping[str, float] | None = None,
+    core: bool = True,
+) -> Model:
     """Give ``model`` the shortest distances of its training data, a repulsive core below them, and a training range.
 
     Parameters
@@ -40,6 +54,7 @@ def protect(model, structures, support=(), *, hamiltonians=None, former=None, co
     hamiltonians = list(structures if hamiltonians is None else hamiltonians)
     every = [*structures, *support, *(hamiltonians if "hamiltonian" in model.heads else ())]
     shortest = shortest_distances(every, list(model.species))
+    pair: Any  # "A-B", then its symbols in order
     for pair, distance in (former or {}).items():
         pair = tuple(sorted(pair.split("-"), key=list(model.species).index))
         shortest[pair] = min(distance, shortest.get(pair, distance))
@@ -82,7 +97,7 @@ def _surroundings(model, structures, hamiltonians):
 
 
 @torch.no_grad()
-def atomic_surroundings(descriptor, system: System) -> tuple:
+def atomic_surroundings(descriptor: Descriptor, system: System) -> tuple:
     """(features [N, F], species [N], numbers of neighbors [N]) of the atoms of a structure."""
     edges = Edges.build(system, descriptor.cutoff)
     parts = [descriptor(system, part) for _, part in edges.chunks(CHUNK)]
@@ -94,7 +109,7 @@ def atomic_surroundings(descriptor, system: System) -> tuple:
 
 
 @torch.no_grad()
-def hamiltonian_surroundings(descriptor, system: System) -> tuple:
+def hamiltonian_surroundings(descriptor: LayerMoments, system: System) -> tuple:
     """As ``atomic_surroundings``, for layer moments, with features that do not depend on the twist of the layers."""
     edges = Edges.build(system, descriptor.environment)
     moments, species = descriptor.moments(system, edges, descriptor.frames(system))

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
-from ase_mlelec.train.config import OutputConfig
+from ase_mlelec.model import Model
+from ase_mlelec.train.config import Config, OutputConfig
 from ase_mlelec.train.recipes.frames import train_frames
 from ase_mlelec.train.recipes.hamiltonian import train_hamiltonian
 from ase_mlelec.train.recipes.ldos import train_ldos
 
 
-def train(config, progress: bool = True):
+def train(config: Config, progress: bool = True) -> Model | list[Model]:
     """Train the model of a Config, save it, and return it.
 
     The descriptor is trained with the first of the heads energy, dos, dipole and polarizability; the later heads are
@@ -30,7 +31,7 @@ def train(config, progress: bool = True):
     return models if config.committee > 1 else models[0]
 
 
-def train_members(config, progress: bool = True) -> Iterator:
+def train_members(config: Config, progress: bool = True) -> Iterator:
     """Train the members of a committee one after the other: iterator over (Config of the member, Model)."""
     stem = config.output.model.removesuffix(".safetensors")
     cache = (config.folder / config.output.model).with_suffix(".fingerprints.h5")  # the same for all members

@@ -86,7 +86,7 @@ def _widen_scale(nets, frames):
     nets.scale[nets.scale == 0] = 1.0
 
 
-def mean_and_inverse(features: Tensor, weights: Tensor) -> tuple:
+def mean_and_inverse(features: Tensor, weights: Tensor | None) -> tuple:
     """Shift and factor [F] that standardize the features [C, F] of one species."""
     mean, spread = features.mean(dim=0), features.std(dim=0, correction=0)
     if weights is not None:

@@ -1,6 +1,6 @@
 """Base class of the sections of a configuration, and the types of settings with their ranges."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,7 +16,7 @@ class Section(BaseModel):
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    def __init__(self, **settings):
+    def __init__(self, **settings: Any):
         try:
             super().__init__(**settings)
         except ValidationError as error:

@@ -1,7 +1,10 @@
 """Reading of a configuration from a TOML file."""
 
 import tomllib
+from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,7 +17,7 @@ LARGEST_FILE = 100_000  # bytes; a configuration is a page of text
 MOST_DOTS = 1000
 
 
-def read_config(path) -> Config:
+def read_config(path: str | PathLike) -> Config:
     """Read the configuration of a training.
 
     Parameters
@@ -35,7 +38,7 @@ def read_config(path) -> Config:
         raise ValueError(f"{path}: {printable(error, 1000)}") from None
 
 
-def parse_config(table, folder=".") -> Config:
+def parse_config(table: Mapping[str, Any], folder: str | PathLike = ".") -> Config:
     """Make the configuration of a training from nested dicts.
 
     Parameters
@@ -58,7 +61,7 @@ def parse_config(table, folder=".") -> Config:
     return config
 
 
-def read_table(path):
+def read_table(path: str | PathLike) -> dict[str, Any]:
     """Read a TOML file as nested dicts.
 
     Raises

@@ -1,6 +1,10 @@
 """Error messages for mistakes in a configuration: one line with section, key, value and need."""
 
 import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
 
 from ase_mlelec.train.config.nodes import described, interval, node_at
 
@@ -27,12 +31,12 @@ class SettingError(ValueError):
         Message: the value, the need, and a remedy.
     """
 
-    def __init__(self, key, text):
+    def __init__(self, key: str, text: str):
         super().__init__(text)
         self.key = key
 
 
-def one_line(error, table, schema) -> str:
+def one_line(error: ValidationError, table: Mapping[str, Any], schema: dict[str, Any]) -> str:
     """Message for the first mistake of a pydantic.ValidationError.
 
     Parameters
@@ -106,7 +110,7 @@ def _name(place):
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
 
 
-def short(value) -> str:
+def short(value: object) -> str:
     """repr of a value, of at most some 80 characters."""
     try:
         text = repr(value)

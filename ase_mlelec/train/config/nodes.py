@@ -1,9 +1,12 @@
 """Nodes of a JSON schema: the setting that a place in a configuration means, and what it says in words."""
 
+from collections.abc import Sequence
+from typing import Any
+
 NOUNS = {"integer": "integers", "number": "numbers", "string": "texts in quotes"}
 
 
-def resolved(schema, node) -> dict:
+def resolved(schema: dict[str, Any], node: dict[str, Any]) -> dict:
     """A node of a schema with references resolved, and without the null of optional settings."""
     options = [option for option in node.get("anyOf", []) if option.get("type") != "null"]
     if options:
@@ -19,12 +22,12 @@ def _of_any_name(node) -> bool:
     return isinstance(node.get("additionalProperties"), dict)
 
 
-def of_sections(node) -> bool:
+def of_sections(node: dict[str, Any]) -> bool:
     """Whether a node is a table of sections whose names the schema does not list."""
     return _of_any_name(node) and "type" not in node["additionalProperties"]
 
 
-def node_at(schema, place) -> dict:
+def node_at(schema: dict[str, Any], place: Sequence[str | int]) -> dict:
     """The node of a key, or of an entry of an array, such as ("energy", "forces", 0)."""
     node = schema
     for part in place:
@@ -37,7 +40,7 @@ def node_at(schema, place) -> dict:
     return node
 
 
-def interval(node) -> str:
+def interval(node: dict[str, Any]) -> str:
     """The range of a number, such as 'at least 1 and at most 16'."""
     ends = (
         ("at least", "minimum"),
@@ -48,7 +51,7 @@ def interval(node) -> str:
     return " and ".join(f"{words} {node[key]:.12g}" for words, key in ends if key in node)
 
 
-def described(node, name="") -> str:
+def described(node: dict[str, Any], name: str = "") -> str:
     """The type of a setting in words, such as 'a list of 2 numbers'; ``name`` is the name of a section."""
     if "properties" in node:
         return f"a section [{name}]"

@@ -4,9 +4,11 @@ Gradient descent (``ase_mlelec.train.hamiltonian.descent``) starts from the resu
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 
+from ase_mlelec.descriptors.layer_moments import LayerMoments
 from ase_mlelec.descriptors.layer_moments.third_atoms import reflected_signs
 from ase_mlelec.descriptors.radial import switch
 from ase_mlelec.heads.hamiltonian.blocks import HamiltonianHead
@@ -29,7 +31,7 @@ REFIT = 10.0  # factor of these ridges in fine-tuning, which keeps the result ne
 @torch.no_grad()
 def standardize_hamiltonian(model: Model, items: Sequence[Item]) -> None:
     """Normalize inputs and outputs of a Hamiltonian head, and fit its linear parts by ridge regression."""
-    head, descriptor = model.heads["hamiltonian"], model.descriptor_of("hamiltonian")
+    head, descriptor = model.heads["hamiltonian"], cast(LayerMoments, model.descriptor_of("hamiltonian"))
     geometry, onsite, hopping = join(head, items)
     for k in range(len(head.species)):
         features = geometry.features[geometry.species == k]
@@ -42,7 +44,7 @@ def standardize_hamiltonian(model: Model, items: Sequence[Item]) -> None:
         head.features.shift[k], head.features.inverse[k] = mean, 1 / (spread + 0.1 * spread.mean() + 1e-12)
         if head.ace is not None:
             invariants = geometry.ace[geometry.species == k]
-            prior = descriptor.ace.feature_weights()
+            prior = descriptor.ace.feature_weights()  # type: ignore[union-attr]  # as in the head
             head.ace.shift[k], head.ace.inverse[k] = mean_and_inverse(invariants, prior)
     for q in range(head.n_turning):
         moments = torch.cat([geometry.moments[:, 3 + 2 * q], geometry.moments[:, 4 + 2 * q]], dim=1)

@@ -51,7 +51,7 @@ def fit_hamiltonian(
     model: Model,
     items: Sequence[Item],
     *,
-    validation=(),
+    validation: Sequence[Item] = (),
     steps: int = 2000,
     batch_size: int = 4,
     learning_rate: tuple[float, float] = (3e-3, 3e-6),
@@ -114,7 +114,7 @@ class HamiltonianProblem:
         self,
         model: Model,
         items: Sequence[Item],
-        validation,
+        validation: Sequence[Item],
         weights: dict[str, float],
         batch_size: int,
         seed: int,
@@ -136,14 +136,16 @@ class HamiltonianProblem:
     def batches(self, step: int) -> Iterator:
         yield batch_of_step(len(self.items), self.batch_size, self.seed, step)
 
-    def loss(self, batch, ratio: float) -> Iterator:
+    def loss(self, batch: Sequence[int], ratio: float) -> Iterator:
         errors = category_errors(self.head, [self.items[k] for k in batch])
         yield sum(self.weights[name] * (e / self.scales[name]).square().mean() for name, e in errors.items())
 
-    def errors(self):
+    def errors(self) -> dict[str, float]:
         return category_scales(self.head, self.held)
 
-    def explained(self, failure: NotFinite, batch, step: int, ratio: float, rate: float):
+    def explained(
+        self, failure: NotFinite, batch: Sequence[int] | None, step: int, ratio: float, rate: float
+    ) -> Diverged:
         items = self.held if batch is None else self.items
         return _explained(failure, self.head, items, range(len(items)) if batch is None else batch, step, rate)
 

@@ -3,9 +3,17 @@
 With it the loss sees small errors of many elements that add up to large errors of the bands.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import torch
+from ase import Atoms
+from numpy.typing import NDArray
+from torch import Tensor
 
+from ase_mlelec.data.hamiltonians import HamiltonianFrame
+from ase_mlelec.descriptors.layer_moments import Geometry
 from ase_mlelec.physics.kmesh import time_reversal_pairs
 
 REACH = 1.0  # eV: eigenvalues within this distance of the Fermi level or of the edges of the gap count
@@ -13,12 +21,14 @@ HALVED = 0.5  # eV from the edges, where errors have half the weight: few eigenv
 LARGEST = 300  # functions; larger cells are compared by their elements alone
 
 
-def mesh(atoms):
+def mesh(atoms: Atoms) -> list[int]:
     """Numbers of k-points along the reciprocal vectors: 18 Å / length of the cell vector; one for vectors above 15 Å."""
     return [1 if length > 15 else max(1, round(18 / length)) for length in atoms.cell.lengths()]
 
 
-def level_responses(frame, n_electrons, geometry, transforms):
+def level_responses(
+    frame: HamiltonianFrame, n_electrons: int, geometry: Geometry, transforms: Sequence[NDArray]
+) -> dict[Any, Tensor]:
     """Derivatives of eigenvalues near the Fermi level with respect to blocks: ``<ψ|∂H(k)/∂h|ψ>`` (Hellmann-Feynman).
 
     Each is multiplied by the weight of the eigenvalue: 1 between the edges of the gap, smaller farther away.
@@ -68,7 +78,7 @@ def level_responses(frame, n_electrons, geometry, transforms):
     return found
 
 
-def level_errors(items, differences):
+def level_errors(items: Sequence[Any], differences: Mapping[Any, Tensor]) -> Tensor | None:
     """Weighted first-order errors, eV, of the eigenvalues of several structures; None where no item has responses.
 
     Parameters
@@ -79,7 +89,7 @@ def level_errors(items, differences):
     """
     starts, found = dict.fromkeys(differences, 0), []
     for item in items:
-        errors = 0
+        errors: Any = 0
         for key, truth in (item.onsite | item.hopping).items():
             if item.responses:
                 block = differences[key][starts[key] : starts[key] + len(truth)]

@@ -1,15 +1,21 @@
 """Errors of predicted Hamiltonians: matrix elements and bands."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
+from ase_mlelec.data.hamiltonians import HamiltonianFrame
+from ase_mlelec.model import Model
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.train.hamiltonian.eigenvalue_response import LARGEST, mesh
 from ase_mlelec.train.hamiltonian.items import CATEGORIES, SHARP, prepare
 
 
-def hamiltonian_errors(model, frames):
+def hamiltonian_errors(model: Model, frames: Iterable[HamiltonianFrame]) -> dict[str, float]:
     """Errors of a model on HamiltonianFrames: all matrix elements, and bands of cells up to 300 functions.
 
     Parameters
@@ -25,7 +31,9 @@ def hamiltonian_errors(model, frames):
 
 
 @torch.no_grad()
-def compared_elements(model, frames):
+def compared_elements(
+    model: Model, frames: Iterable[HamiltonianFrame]
+) -> tuple[dict[str, tuple[Tensor, Tensor]], NDArray | None]:
     """Predicted and true matrix elements of HamiltonianFrames, and errors of eigenvalues.
 
     Returns
@@ -36,6 +44,8 @@ def compared_elements(model, frames):
         Errors, eV, of the eigenvalues on a mesh of k-points, for cells up to 300 functions.
     """
     head = model.heads["hamiltonian"]
+    truths: dict[str, list[Tensor]]
+    found: dict[str, list[Tensor]]
     truths, found = {name: [] for name in CATEGORIES}, {name: [] for name in CATEGORIES}
     bands = []
     for frame in frames:

@@ -1,14 +1,15 @@
 """Structures with true Hamiltonian blocks, prepared for training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
 from ase.data import chemical_symbols
 
 from ase_mlelec.data.hamiltonians import HamiltonianFrame
-from ase_mlelec.descriptors.layer_moments import Geometry, find_symmetry, layer_frames
+from ase_mlelec.descriptors.layer_moments import Geometry, LayerMoments, Layers, find_symmetry, layer_frames
 from ase_mlelec.descriptors.layer_moments.geometry import heights
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads.hamiltonian import orbitals
@@ -46,7 +47,7 @@ class Item:
     name: str = ""
 
     @property
-    def layers(self):
+    def layers(self) -> Layers:
         """Layers of the structure."""
         return self.geometry.layers[0]
 
@@ -115,7 +116,7 @@ def _local_axes(frame, lie):
     return found
 
 
-def prepare(model: Model, frame: HamiltonianFrame, n_electrons: int = 0):
+def prepare(model: Model, frame: HamiltonianFrame, n_electrons: int = 0) -> Item:
     """Prepare a HamiltonianFrame for the training of a Model.
 
     Parameters
@@ -128,7 +129,7 @@ def prepare(model: Model, frame: HamiltonianFrame, n_electrons: int = 0):
     ValueError
         For functions that differ from the functions of the head.
     """
-    head, descriptor = model.heads["hamiltonian"], model.descriptor_of("hamiltonian")
+    head, descriptor = model.heads["hamiltonian"], cast(LayerMoments, model.descriptor_of("hamiltonian"))
     system = System.from_atoms(frame.atoms)
     edges = Edges.build(system, descriptor.cutoff)
     lie = descriptor.frames(system, edges)
@@ -197,7 +198,7 @@ def join(head: HamiltonianHead, items: Sequence[Item]) -> tuple:
 
 
 @torch.no_grad()
-def without_third_atoms(head: HamiltonianHead, items: Sequence[Item]):
+def without_third_atoms(head: HamiltonianHead, items: Sequence[Item]) -> list[Item]:
     """Items with the three-center terms of ``head`` subtracted from their true blocks.
 
     Gradient descent does not change these terms, so they are computed once.
@@ -214,7 +215,9 @@ def without_third_atoms(head: HamiltonianHead, items: Sequence[Item]):
     return found
 
 
-def distance_ranges(head: HamiltonianHead, items: Sequence[Item], known=None):
+def distance_ranges(
+    head: HamiltonianHead, items: Sequence[Item], known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Ranges of the distance to the nearest atom over ``items``, [shortest, longest], Å.
 
     Entry "within" is for atoms of the same layer and "across" for atoms of other layers; "alone" tells whether some

@@ -1,7 +1,7 @@
 """Gradient descent on the LDOS of grid points, and ridge regression of the last layer after it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ase_mlelec.data.grid_points import GridData, GridItem
+from ase_mlelec.heads import LDOSHead
+from ase_mlelec.model import Model
 from ase_mlelec.train.finite import Diverged, NotFinite, closed_form
 from ase_mlelec.train.linear import RIDGE, RidgeRegression
 from ase_mlelec.train.loop import Schedule, run_loop
 
 
-def not_finite(data, places, what: str) -> str:
+def not_finite(data: GridData, places: Iterable[int], what: str) -> str:
     """Message that the ``what`` of the snapshots at these places is NaN or infinite, with their names."""
     names = ", ".join(f"{k} ({data.snapshots[k].name or 'unnamed'})" for k in places)
     return (
@@ -24,7 +27,7 @@ def not_finite(data, places, what: str) -> str:
 
 
 @torch.no_grad()
-def refit_last_layer(head, data, dos_weight: float, hold: float = 0.0) -> None:
+def refit_last_layer(head: LDOSHead, data: GridData, dos_weight: float, hold: float = 0.0) -> None:
     r"""Replace the last layer by the least-squares solution for the pointwise LDOS and the DOS of every snapshot:
 
     .. math::
@@ -46,7 +49,7 @@ def refit_last_layer(head, data, dos_weight: float, hold: float = 0.0) -> None:
 
 
 @torch.no_grad()
-def normal_equations(head, data, dos_weight: float, hold: float = 0.0) -> tuple:
+def normal_equations(head: LDOSHead, data: GridData, dos_weight: float, hold: float = 0.0) -> tuple:
     """(N [H + 1, H + 1], R [H + 1, S]), float64: scale W of refit_last_layer is N^-1 R."""
     regression, n_points, pull = RidgeRegression(), 0, 0.0
     for item in (data[k] for k in range(len(data))):
@@ -94,11 +97,11 @@ class LDOSLoss:
 
 
 def fit_ldos(
-    model,
-    data,
-    loss=LDOSLoss(),
+    model: Model,
+    data: GridData,
+    loss: LDOSLoss = LDOSLoss(),
     *,
-    validation=None,
+    validation: GridData | None = None,
     epochs: int = 60,
     batch_size: int = 8,
     batch_points: int = 0,
@@ -173,7 +176,17 @@ class LDOSProblem:
 
     largest_gradient = math.inf
 
-    def __init__(self, model, data, loss, validation, watch, batch_size: int, batch_points: int, seed: int):
+    def __init__(
+        self,
+        model: Model,
+        data: GridData,
+        loss: LDOSLoss,
+        validation: GridData | None,
+        watch: bool,
+        batch_size: int,
+        batch_points: int,
+        seed: int,
+    ):
         self.model, self.head, self.data, self.of_item = model, model.heads["ldos"], data, loss
         self.held = validation if validation is not None and len(validation) else data
         self.watched = "loss" if watch else ""
@@ -196,7 +209,7 @@ class LDOSProblem:
             for parts in zip_longest(*chosen):
                 yield [(k, part) for k, part in zip(places, parts) if part is not None]
 
-    def loss(self, batch, ratio: float) -> Iterator:
+    def loss(self, batch: Sequence[tuple[int, GridItem]], ratio: float) -> Iterator:
         n_points = sum(len(part.points) for _, part in batch)
         for k, part in batch:
             value, _ = self.of_item(self.head, part)
@@ -208,7 +221,9 @@ class LDOSProblem:
         value, errors = mean_errors(self.head, self.held, self.of_item)
         return {"loss": value, **errors}
 
-    def explained(self, failure: NotFinite, batch, step: int, ratio: float, rate: float):
+    def explained(
+        self, failure: NotFinite, batch: Sequence[tuple[int, GridItem]] | None, step: int, ratio: float, rate: float
+    ) -> Diverged:
         data = self.held if batch is None else self.data
         places = failure.places or (range(len(data)) if batch is None else [k for k, _ in batch])
         start = f"training stopped in epoch {step}, learning rate {rate:.3g}"
@@ -224,7 +239,7 @@ def _parts(item, n, rng):
 
 
 @torch.no_grad()
-def mean_errors(head, data, loss) -> tuple:
+def mean_errors(head: LDOSHead, data: GridData, loss: LDOSLoss) -> tuple:
     """(mean loss, dict of root mean square errors) over all snapshots."""
     total = 0.0
     squares: dict = {}

@@ -1,14 +1,21 @@
 """Errors of a predicted LDOS."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from ase_mlelec.data.grid_points import GridData
+from ase_mlelec.data.snapshots import Snapshot, Snapshots
+from ase_mlelec.model import Model
 from ase_mlelec.physics import ldos_functional
 from ase_mlelec.physics.ldos_functional import Ions
 
 
 @torch.no_grad()
-def ldos_errors(model, data) -> dict:
+def ldos_errors(model: Model | list[Model], data: GridData) -> dict:
     """Errors of every snapshot of ``data`` (GridData); integrals are compared with the same integrals of the true LDOS.
 
     Parameters
@@ -54,7 +61,7 @@ def ldos_errors(model, data) -> dict:
     return {name: np.array([float(row[name]) for row in found]) for name in found[0]}
 
 
-def mean_ldos_errors(model, data) -> dict:
+def mean_ldos_errors(model: Model | list[Model], data: GridData) -> dict:
     """Mean errors over the snapshots of ``data``, dict by the keys of QUANTITIES in ase_mlelec.train.evaluate."""
     found = ldos_errors(model, data)
     return {
@@ -66,7 +73,9 @@ def mean_ldos_errors(model, data) -> dict:
     }
 
 
-def free_energy(snapshots, snapshot, dos, ldos=None, level: float = 0.0) -> tuple:
+def free_energy(
+    snapshots: Snapshots, snapshot: Snapshot, dos: NDArray | Tensor, ldos: NDArray | None = None, level: float = 0.0
+) -> tuple:
     """(terms of the total free energy, density) from a DOS, and an LDOS or else the density of the snapshot.
 
     Parameters
@@ -79,7 +88,9 @@ def free_energy(snapshots, snapshot, dos, ldos=None, level: float = 0.0) -> tupl
         torch.as_tensor, (atoms.positions, atoms.cell.array, dos, snapshots.energies + level)
     )
     ions = Ions.described(snapshots.attributes, atoms.get_chemical_symbols(), positions, cell)
-    density = snapshot.density if ldos is None else lambda weights: (ldos @ weights.numpy()).reshape(snapshot.shape)
+    density: Any = (
+        snapshot.density if ldos is None else lambda weights: (ldos @ weights.numpy()).reshape(snapshot.shape)
+    )
     temperature = torch.tensor(snapshot.temperature, dtype=torch.float64)
     terms, density = ldos_functional.free_energy(ions, energies, dos, density, temperature)
     return {name: value.item() for name, value in terms.items()}, np.asarray(density)

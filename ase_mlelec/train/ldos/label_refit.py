@@ -20,10 +20,16 @@ W has some 10^4 elements, but there are few labels. The solution is therefore W_
 whose coefficients solve a linear system of the size of the labels. The step is repeated with new F and G (Gauss-Newton).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from ase_mlelec.data.grid_points import n_directions
+from ase_mlelec.data.grid_points import ForceData, ForceItem, GridData, n_directions
+from ase_mlelec.data.snapshots import Snapshot, Snapshots
+from ase_mlelec.heads import LDOSHead
 from ase_mlelec.physics.ldos_functional import Ions, free_energy
 from ase_mlelec.train.ldos.descent import normal_equations
 from ase_mlelec.train.ldos.errors import free_energy as free_energy_of_labels
@@ -33,7 +39,7 @@ DENSITY = 10.0  # weight of changes of the density in units of its mean, relativ
 FRACTIONS = (1, 0.5, 0.25, 0.125)  # shares of a step, tried until one is an improvement
 
 
-def hidden_first_order(head, item):
+def hidden_first_order(head: LDOSHead, item: ForceItem) -> tuple[Tensor, Tensor]:
     """Coordinates of the LDOS and a column of ones [P, H + 1], and their derivatives [M, P, H + 1] by directions."""
     values, slopes = (item.features - head.shift) @ head.inverse.T, item.slopes @ head.inverse.T
     linear = [x[..., head.n_features - head.n_linear :] for x in (values, slopes)]
@@ -48,7 +54,9 @@ def hidden_first_order(head, item):
     return torch.nn.functional.pad(values, (0, 1), value=1.0), torch.nn.functional.pad(slopes, (0, 1))
 
 
-def projected_forces(head, attributes, item, hidden, slopes, last):
+def projected_forces(
+    head: LDOSHead, attributes: Mapping[str, Any], item: ForceItem, hidden: Tensor, slopes: Tensor, last: Tensor
+) -> Tensor:
     """Forces [M] eV/Å of the last layer ``last`` [S, H + 1] along the directions of ``item``, differentiable in it.
 
     Parameters
@@ -68,7 +76,9 @@ def projected_forces(head, attributes, item, hidden, slopes, last):
     return -forces
 
 
-def energy_per_atom(head, attributes, snapshot, hidden, last):
+def energy_per_atom(
+    head: LDOSHead, attributes: Mapping[str, Any], snapshot: Snapshot, hidden: Tensor, last: Tensor
+) -> Tensor:
     """Free energy A per atom, eV, relative to head.zero, as a differentiable function of the last layer.
 
     ``hidden`` is [G, H + 1].
@@ -99,14 +109,25 @@ def _free_energy(head, attributes, snapshot, shape, hidden, last, slopes=None, d
     return free_energy(ions, head.energies, dos, density, temperature).terms["total"]
 
 
-def force_rows(head, attributes, item, hidden, slopes, last):
+def force_rows(
+    head: LDOSHead, attributes: Mapping[str, Any], item: ForceItem, hidden: Tensor, slopes: Tensor, last: Tensor
+) -> Tensor:
     """Derivatives [M, S, H + 1] of projected_forces with respect to ``last``, float64."""
     last = last.detach().to(hidden.dtype).requires_grad_(True)
     forces = projected_forces(head, attributes, item, hidden, slopes, last)
     return torch.stack([torch.autograd.grad(force, last, retain_graph=True)[0] for force in forces]).double()
 
 
-def refit_with_labels(head, data, forces, force_weight, energy_weight, dos_weight, hold=0.0, progress=True):
+def refit_with_labels(
+    head: LDOSHead,
+    data: GridData,
+    forces: ForceData | None,
+    force_weight: float,
+    energy_weight: float,
+    dos_weight: float,
+    hold: float = 0.0,
+    progress: bool = True,
+) -> dict[str, tuple[float, float]]:
     """Move the last layer from the least-squares solution for LDOS and DOS towards the forces of the DFT code and the
     free energies of its LDOS.
 
@@ -127,7 +148,7 @@ def refit_with_labels(head, data, forces, force_weight, energy_weight, dos_weigh
         of ``forces`` (eV/Å) and of energies (eV/atom); entries without a weight are left out.
     """
     labels = [
-        kind(*arguments, weight)
+        kind(*arguments, weight)  # type: ignore[call-arg]
         for kind, arguments, weight in (
             (_Forces, (head, forces), force_weight),
             (_Energies, (head, data), energy_weight),
@@ -167,7 +188,7 @@ def refit_with_labels(head, data, forces, force_weight, energy_weight, dos_weigh
     return {label.name: tuple(both) for label, *both in zip(labels, *errors)}
 
 
-def check_densities(snapshots):
+def check_densities(snapshots: Snapshots) -> None:
     """Raise ValueError for snapshots without a density, which have no free energy."""
     for snapshot in snapshots:
         if snapshot.density is None:
@@ -239,7 +260,7 @@ def _root_mean_squares(residuals):
 
 
 @torch.no_grad()
-def energy_metric(head, data):
+def energy_metric(head: LDOSHead, data: GridData) -> Tensor:
     """Tensor [S, S], float64: 1/S, and the mean of w w^T with w the weights of the density at the Fermi level."""
     metric = torch.eye(head.last.out_features, dtype=torch.float64) / head.last.out_features
     for item in (data[k] for k in range(len(data))):
@@ -248,7 +269,7 @@ def energy_metric(head, data):
     return metric
 
 
-def nearest(metric, normal, rows, wanted, weights):
+def nearest(metric: Tensor, normal: Tensor, rows: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
     """Solution X [S, K], float64, that minimizes tr M X N X^T + sum_m weights_m (rows_m.X - wanted_m)^2.
 
     Parameters

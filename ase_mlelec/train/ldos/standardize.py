@@ -3,6 +3,9 @@
 import numpy as np
 import torch
 
+from ase_mlelec.data.grid_points import GridData
+from ase_mlelec.data.snapshots import Snapshots
+from ase_mlelec.heads import LDOSHead
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.energy_zero import EnergyZero
 
@@ -12,7 +15,7 @@ NOISE, STEEPEST = 0.05, 500.0
 SMALLEST = 1e-6  # of the largest variance of fingerprints
 
 
-def fit_zero(snapshots):
+def fit_zero(snapshots: Snapshots) -> EnergyZero:
     """EnergyZero that follows the Fermi levels of snapshots, and is zero at their mean density.
 
     Least squares, with slopes no steeper than the densities of the snapshots can tell.
@@ -45,7 +48,7 @@ def fit_zero(snapshots):
 
 
 @torch.no_grad()
-def standardize_ldos(head, data, scaling: str = "maximum", fingerprints: str = "elements") -> None:
+def standardize_ldos(head: LDOSHead, data: GridData, scaling: str = "maximum", fingerprints: str = "elements") -> None:
     """Standardize the fingerprints of a new head to mean 0 and spread 1, and scale its LDOS.
 
     With ``scaling`` = "maximum" the LDOS is scaled to a maximum of 1. With "spread" its deviation from the mean spectrum

@@ -1,18 +1,22 @@
 """Recipe for models of quantities of atoms and their sums: energy, DOS, dipole, polarizability."""
 
 import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from ase_mlelec.data.frames import join
+from ase_mlelec.data.frames import Frames, join
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.descriptors.ace.former import from_power_spectrum
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
 from ase_mlelec.quantities import HEADS, LOSSES
+from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.fit import fit
 from ase_mlelec.train.linear_energy import fit_linear
@@ -33,7 +37,7 @@ from ase_mlelec.train.recipes.shared import (
 from ase_mlelec.train.standardize import standardize, standardize_heads
 
 
-def train_frames(config, progress=True):
+def train_frames(config: Config, progress: bool = True) -> Model:
     """Train one model of energy, dos, dipole, polarizability and quantities of other packages."""
     parts = split(read_checked((config.folder / name for name in config.data.files), config), config)
     _check_species(parts, config)
@@ -73,7 +77,7 @@ def _check_species(parts, config):
                 )
 
 
-def split(frames, config):
+def split(frames: Frames, config: Config) -> dict[str, Frames]:
     """Split frames into train, validation, test and support, dict of Frames, by group or at random (see DataConfig).
 
     Raises
@@ -95,7 +99,7 @@ def split(frames, config):
     return {"train": training, "validation": held, "test": test} | ({"support": support} if len(support) else {})
 
 
-def describe(frames, config):
+def describe(frames: Frames, config: Config) -> dict[str, Any]:
     """Metadata of a model that is trained on ``frames``, dict of JSON types."""
     described = {name: frames.attributes[name] for name in COPIED if name in frames.attributes}
     temperature = frames.attributes.get("settings", {}).get("electronic_temperature_K")
@@ -110,7 +114,7 @@ def describe(frames, config):
     return described
 
 
-def wannier_charges(frames, centers):
+def wannier_charges(frames: Frames, centers: Sequence[str]) -> dict[str, dict[str, float]]:
     """valence_charges and electrons_per_centre, dict of dict by symbol in e, as far as the data have them.
 
     Structures are neutral: with one species of centers, every center has an equal share of all electrons.
@@ -128,7 +132,7 @@ def wannier_charges(frames, centers):
     return found
 
 
-def electrons_in_dos(frames, valence_electrons, temperature):
+def electrons_in_dos(frames: Frames, valence_electrons: Mapping[str, float], temperature: float) -> dict[str, float]:
     r"""Electrons per atom of each species that the atomic DOS hold below the Fermi level, mean over ``frames``.
 
     Projections miss a little of every state, so that the sum of the atomic DOS reaches the number of valence electrons
@@ -154,13 +158,13 @@ def electrons_in_dos(frames, valence_electrons, temperature):
     ratios = []
     for frame in frames:
         n_valence = sum(valence_electrons[symbol] for symbol in frame.atoms.get_chemical_symbols())
-        level = fermi.fermi_level(frames.energies, frame.labels["dos"], n_valence, temperature)
+        level = fermi.fermi_level(frames.energies, frame.labels["dos"], n_valence, temperature)  # type: ignore[arg-type]
         weights = fermi.integration_weights(frames.energies, level, temperature)[0]
         ratios.append(weights @ frame.labels["ados"].sum(axis=0) / n_valence)
     return {symbol: count * float(np.mean(ratios)) for symbol, count in valence_electrons.items()}
 
 
-def new_model(frames, config):
+def new_model(frames: Frames, config: Config) -> Model:
     """Untrained Model without heads, with the descriptors of ``config`` for the species of ``frames``."""
     species = sorted({symbol for frame in frames for symbol in frame.atoms.get_chemical_symbols()})
 
@@ -175,6 +179,8 @@ def new_model(frames, config):
         with seeded(config.seed):  # one does not depend on the other: electrons can be trained without the energy
             return DeepPotSE(species, **options.model_dump() | {"n_basis": options.n_basis or None})
 
+    descriptor: Any  # of the settings
+    electronic: Any
     descriptor, electronic = (
         options and new_descriptor(options)
         for options in (config.power_spectrum or config.descriptor, config.electronic)
@@ -189,9 +195,9 @@ def _loss(name, options):
     return kind(**{entry.name: getattr(options, entry.name) for entry in fields(kind) if hasattr(options, entry.name)})
 
 
-def train_energy(model, parts, config, progress):
+def train_energy(model: Model, parts: dict[str, Frames], config: Config, progress: bool) -> Path:
     """Add an energy head to ``model`` and train it; returns the path of its checkpoint."""
-    options = with_labels(config.energy, "energy", _loss, parts["train"], config, progress)
+    options = with_labels(cast(EnergyConfig, config.energy), "energy", _loss, parts["train"], config, progress)
     head = _add_head(model, ScalarHead, config.seed, widths=options.widths)
     standardize(model, parts["train"])  # without the support, whose energies are far away
     if len(parts.get("support", ())):
@@ -283,7 +289,7 @@ def _fit(model, name, loss, parts, config, progress, parameters=None):
     return checkpoint
 
 
-def take_over(model, name, config):
+def take_over(model: Model, name: str, config: Config) -> None:
     """Copy parameters and normalization of a head, and of its descriptor if untrained, from the starting model."""
     start = starting_model(config, name)
     pairs = [(model.heads[name], start.heads[name])]

@@ -1,6 +1,7 @@
 """Recipe for models of Wannier Hamiltonians, optionally with an energy."""
 
 from dataclasses import asdict
+from typing import cast
 
 from ase_mlelec.data.frames import join
 from ase_mlelec.data.hamiltonians import Hamiltonians, is_hamiltonians
@@ -9,6 +10,7 @@ from ase_mlelec.descriptors.ace import standard_orders
 from ase_mlelec.heads import HamiltonianHead
 from ase_mlelec.heads.hamiltonian.orbitals import turn
 from ase_mlelec.model import Model
+from ase_mlelec.train.config import Config, HamiltonianConfig
 from ase_mlelec.train.data_checks import check_hamiltonians
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import closed_form, refuse_model
@@ -32,10 +34,10 @@ from ase_mlelec.train.recipes.shared import (
 )
 
 
-def train_hamiltonian(config, progress=True):
+def train_hamiltonian(config: Config, progress: bool = True) -> Model:
     """Train a Hamiltonian, after an energy where it is wanted; the energy may have labels from further files."""
     data, others = _hamiltonians(config)
-    options = config.hamiltonian
+    options = cast(HamiltonianConfig, config.hamiltonian)
     parts = _parts(data, config)
     output = config.folder / config.output.model
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,9 @@ def train_hamiltonian(config, progress=True):
         for name in ("train", "validation")
     }
     ranges = distance_ranges(
-        head, items["train"], config.start and starting_model(config).metadata["nearest_distances_A"]
+        head,
+        items["train"],
+        config.start and starting_model(config).metadata["nearest_distances_A"],  # type: ignore[arg-type]  # "": none
     )
     _fit_linear_parts(bands, items["train"], config, data.path)
     if model is not bands:

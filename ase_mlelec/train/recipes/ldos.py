@@ -1,10 +1,16 @@
 """Recipe for models of a local density of states."""
 
+from os import PathLike
+from pathlib import Path
+from typing import cast
+
 from ase_mlelec.data.grid_points import ForceData, GridData
 from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.descriptors import Bispectrum
 from ase_mlelec.heads import LDOSHead
 from ase_mlelec.model import Model
+from ase_mlelec.physics.energy_zero import EnergyZero
+from ase_mlelec.train.config import Config, LDOSConfig
 from ase_mlelec.train.data_checks import check_snapshots
 from ase_mlelec.train.ldos.descent import LDOSLoss, fit_ldos
 from ase_mlelec.train.ldos.errors import mean_ldos_errors
@@ -13,7 +19,7 @@ from ase_mlelec.train.ldos.standardize import fit_zero, standardize_ldos
 from ase_mlelec.train.recipes.shared import COPIED, check_not_empty, protect_trained, provenance, save, seeded
 
 
-def train_ldos(config, cache, progress: bool = True):
+def train_ldos(config: Config, cache: str | PathLike, progress: bool = True) -> Model:
     """Train a local density of states: fingerprints of all grid points, gradient descent, refit, errors.
 
     Parameters
@@ -45,7 +51,15 @@ def train_ldos(config, cache, progress: bool = True):
     return save(model, config, [checkpoint])
 
 
-def fit_ldos_model(model: Model, data, validation, config, checkpoint=None, curve=None, progress: bool = True) -> None:
+def fit_ldos_model(
+    model: Model,
+    data: GridData,
+    validation: GridData,
+    config: Config,
+    checkpoint: str | Path | None = None,
+    curve: str | Path | None = None,
+    progress: bool = True,
+) -> None:
     """Train a new model of the LDOS in place: gradient descent and the refits of ``config`` (Config).
 
     Parameters
@@ -59,7 +73,7 @@ def fit_ldos_model(model: Model, data, validation, config, checkpoint=None, curv
     ValueError
         For snapshots without forces or densities, where ``config`` gives them a weight.
     """
-    options, head = config.ldos, model.heads["ldos"]
+    options, head = cast(LDOSConfig, config.ldos), model.heads["ldos"]
     forces = (
         ForceData(data.snapshots, model.descriptor, data.cache, progress=progress) if options.force_weight else None
     )
@@ -102,7 +116,7 @@ def _snapshots(config):
     return check_snapshots(snapshots)
 
 
-def describe_ldos(snapshots) -> dict:
+def describe_ldos(snapshots: Snapshots) -> dict:
     """Metadata of an LDOS model, dict of JSON types; of several electronic temperatures it has the lowest."""
     described = {
         name: snapshots.attributes[name]
@@ -114,17 +128,13 @@ def describe_ldos(snapshots) -> dict:
     return described
 
 
-def new_ldos_model(snapshots, zero, config):
+def new_ldos_model(snapshots: Snapshots, zero: EnergyZero, config: Config) -> Model:
     """Untrained Model for the species and energies of ``snapshots``, with an EnergyZero."""
     species = sorted({symbol for snapshot in snapshots for symbol in snapshot.atoms.get_chemical_symbols()})
     descriptor = Bispectrum(species, **config.bispectrum.model_dump()).double()
+    options = cast(LDOSConfig, config.ldos)
     with seeded(config.seed):
         head = LDOSHead(
-            descriptor.n_features,
-            snapshots.energies,
-            config.ldos.widths,
-            config.ldos.activation,
-            zero,
-            descriptor.n_sums,
+            descriptor.n_features, snapshots.energies, options.widths, options.activation, zero, descriptor.n_sums
         )
     return Model(descriptor, {"ldos": head})

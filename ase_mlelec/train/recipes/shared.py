@@ -3,20 +3,30 @@
 import functools
 import math
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 from ase_mlelec.bundle import load_model
+from ase_mlelec.data.data_set import Frame
 from ase_mlelec.data.frames import Frames, read_all
+from ase_mlelec.data.hdf5 import StoredDataSet
 from ase_mlelec.edges import Edges
+from ase_mlelec.model import Model
 from ase_mlelec.system import System
 from ase_mlelec.train.config import Config
+from ase_mlelec.train.config.heads import Training
 from ase_mlelec.train.data_checks import check_frames
 from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.losses import missing_terms
 from ase_mlelec.train.protection import protect
+
+Options = TypeVar("Options", bound=Training)
 
 COPIED = (
     "dos_width_eV",
@@ -30,20 +40,22 @@ COPIED = (
 PACKAGES = ("ase-mlelec", "torch", "numpy", "ase")
 
 
-def checkpoint_of(config, name):
+def checkpoint_of(config: Config, name: str) -> Path:
     """Path of the checkpoint of one stage."""
     return (config.folder / config.output.model).with_suffix(f".{name}.checkpoint")
 
 
 @contextmanager
-def seeded(seed):
+def seeded(seed: int) -> Iterator[None]:
     """Context in which random weights depend on ``seed`` alone; it does not change the random numbers after it."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
-def check_not_empty(part, whole, path, what, config):
+def check_not_empty(
+    part: Frames | StoredDataSet, whole: Frames | StoredDataSet, path: str | PathLike, what: str, config: Config
+) -> None:
     """Raise ValueError, which begins with ``path``, where ``part``, to train on, has none of the frames of ``whole``."""
     if not len(part):
         groups = ", ".join(sorted(set(whole.groups)))
@@ -53,7 +65,7 @@ def check_not_empty(part, whole, path, what, config):
         )
 
 
-def save(model, config, checkpoints):
+def save(model: Model, config: Config, checkpoints: Iterable[Path]) -> Model:
     """Write a trained model, which must be finite, and remove the checkpoints; the model as it is evaluated."""
     refuse_model(model, config.output.model)
     model.save(config.folder / config.output.model)
@@ -62,7 +74,7 @@ def save(model, config, checkpoints):
     return model.eval()
 
 
-def starting_model(config, *heads):
+def starting_model(config: Config, *heads: str) -> Model:
     """Starting Model of a training; ValueError where it lacks one of ``heads``."""
     path = config.folder / config.start
     start = load_model(path if path.exists() else config.start)
@@ -75,7 +87,7 @@ def starting_model(config, *heads):
     return start
 
 
-def check_same(section, mine, theirs):
+def check_same(section: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     """Raise ValueError where the arguments ``mine`` differ from ``theirs``, the arguments of the starting model."""
     for name, value in theirs.items():
         if mine.get(name) != value:
@@ -85,13 +97,13 @@ def check_same(section, mine, theirs):
             )
 
 
-def shortest_distance(frames, cutoff):
+def shortest_distance(frames: Iterable[Frame], cutoff: float) -> float | None:
     """The shortest distance of two atoms, Å, or None where none are within ``cutoff``."""
     edges = (Edges.build(System.from_atoms(frame.atoms), cutoff) for frame in frames)
     return min((float(e.distances.min()) for e in edges if len(e.vec)), default=None)
 
 
-def inner_distance(frames):
+def inner_distance(frames: Iterable[Frame]) -> float:
     """Inner end of the radial functions of ACE, Å: a little below the shortest distance."""
     shortest = shortest_distance(frames, 6.0)
     if shortest is None:
@@ -102,7 +114,9 @@ def inner_distance(frames):
     return round(0.9 * shortest, 3)
 
 
-def protect_trained(model, parts, config, hamiltonians=None):
+def protect_trained(
+    model: Model, parts: Mapping[str, Iterable[Frame]], config: Config, hamiltonians: Iterable[Frame] | None = None
+) -> None:
     """Add core and ranges to a model from its training data (see ase_mlelec.train.protection).
 
     Parameters
@@ -115,13 +129,13 @@ def protect_trained(model, parts, config, hamiltonians=None):
     protect(
         model,
         *([frame.atoms for frame in part] for part in (parts["train"], parts.get("support", ()))),
-        hamiltonians=hamiltonians and [frame.atoms for frame in hamiltonians],
+        hamiltonians=hamiltonians and [frame.atoms for frame in hamiltonians],  # type: ignore[arg-type]  # if empty
         former=former,
         core=config.energy is None or config.energy.core,
     )
 
 
-def provenance(parts, config):
+def provenance(parts: Mapping[str, Frames | StoredDataSet], config: Config) -> dict[str, Any]:
     """Provenance of a model, dict of JSON types: data of ``parts``, configuration, versions of packages."""
     return {
         "frames": {name: len(part) for name, part in parts.items()},
@@ -132,7 +146,7 @@ def provenance(parts, config):
     }
 
 
-def read_checked(paths, config):
+def read_checked(paths: Iterable[str | PathLike], config: Config) -> Frames:
     """Read the frames of all data sets with their configuration weights; frames of weight 0 are left out.
 
     Raises
@@ -152,7 +166,7 @@ def read_checked(paths, config):
         raise error if known else ValueError(f"{', '.join(map(str, paths))}: {error}") from None
 
 
-def weighted(frames, path, config):
+def weighted(frames: Frames, path: Path, config: Config) -> Frames:
     """Frames of the file ``path`` with the weights from data.weights for file and group, without frames of weight 0."""
     given = config.data.weights
     own = math.prod(weight for name, weight in given.items() if config.folder / name == path)
@@ -164,7 +178,14 @@ def weighted(frames, path, config):
 INSTEAD = "total"  # term that replaces the term of labels by atom, where the data have sums alone
 
 
-def with_labels(options, section, make_loss, frames: Frames, config: Config, progress: bool = True):
+def with_labels(
+    options: Options,
+    section: str,
+    make_loss: Callable[[str, Options], Any],
+    frames: Frames,
+    config: Config,
+    progress: bool = True,
+) -> Options:
     """Remove the terms without labels from ``options`` (such as an EnergyConfig), and report them once.
 
     Parameters
