@@ -179,7 +179,7 @@ def new_model(frames: Frames, config: Config) -> Model:
         with seeded(config.seed):  # one does not depend on the other: electrons can be trained without the energy
             return DeepPotSE(species, **options.model_dump() | {"n_basis": options.n_basis or None})
 
-    descriptor: Any  # of the settings
+    descriptor: Any  # made from the settings
     electronic: Any
     descriptor, electronic = (
         options and new_descriptor(options)

@@ -129,7 +129,7 @@ def protect_trained(
     protect(
         model,
         *([frame.atoms for frame in part] for part in (parts["train"], parts.get("support", ()))),
-        hamiltonians=hamiltonians and [frame.atoms for frame in hamiltonians],  # type: ignore[arg-type]  # if empty
+        hamiltonians=hamiltonians and [frame.atoms for frame in hamiltonians],  # type: ignore[arg-type]  # itself if empty
         former=former,
         core=config.energy is None or config.energy.core,
     )
