@@ -2,8 +2,12 @@
 
 import argparse
 from os import PathLike
+from typing import TYPE_CHECKING
 
 from ase_mlelec_entry_points.cli.options import add_out, add_plot, write_figure
+
+if TYPE_CHECKING:
+    from ase.spectrum.band_structure import BandStructure
 
 HELP = "Bands of a Wannier Hamiltonian on a path through the Brillouin zone, as a picture and as ASE's JSON."
 EXAMPLE = "mlelec bands graphene_hr.dat --path GMKG --plot bands.png"
@@ -58,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         plot(arguments.plot, bands, "energy (eV)" if arguments.fermi is None else r"$E - E_\mathrm{F}$ (eV)")
 
 
-def plot(path: str | PathLike, bands, label: str) -> None:
+def plot(path: str | PathLike, bands: "BandStructure", label: str) -> None:
     from matplotlib.figure import Figure
 
     from ase_mlelec.analysis.plots import plot_bands

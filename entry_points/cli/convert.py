@@ -1,9 +1,14 @@
 """``mlelec convert``"""
 
+import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ase_mlelec_entry_points.cli import convert_mala
 from ase_mlelec_entry_points.cli.options import add_keys, add_out, check_writable, keys_of
+
+if TYPE_CHECKING:
+    from ase_mlelec.data.data_set import Frames
 
 HELP = (
     "Convert labeled structures to a data set, or MALA's snapshots to ours (TARGET ends in .h5), or a model of "
@@ -12,7 +17,7 @@ HELP = (
 EXAMPLE = "mlelec convert run.xyz OUTCAR --out data.h5"
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "sources",
         metavar="SOURCE",
@@ -32,7 +37,7 @@ def add_arguments(parser) -> None:
     add_keys(parser)
 
 
-def target_of(arguments):
+def target_of(arguments: argparse.Namespace) -> tuple[list[str], str]:
     """(sources, target): without --out the last source is the target; ValueError where it cannot be written."""
     from pathlib import Path
 
@@ -48,7 +53,7 @@ def target_of(arguments):
     return sources, target
 
 
-def run(arguments) -> None:
+def run(arguments: argparse.Namespace) -> None:
     sources, target = target_of(arguments)
     suffix = f".{target.rpartition('.')[2]}"
     mala = [source for source in sources if source.endswith(".info.json")]
@@ -97,7 +102,7 @@ def convert_data(
     print(f"{target}: {len(frames)} structures with {described(frames)}")
 
 
-def described(frames):
+def described(frames: "Frames") -> str:
     """str, the labels, with the number of frames where not all have one"""
     return ", ".join(name if count == len(frames) else f"{name} ({count})" for name, count in frames.counts.items())
 

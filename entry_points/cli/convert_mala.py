@@ -1,7 +1,17 @@
 """MALA's snapshots to ours, for ``mlelec convert``."""
 
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-def add_arguments(parser) -> None:
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ase_mlelec.data.snapshots import Snapshot
+    from ase_mlelec.io.upf import UPF
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--upf",
         metavar="FILE",
@@ -18,7 +28,13 @@ def add_arguments(parser) -> None:
     )
 
 
-def convert_mala(sources, target, grid, pseudopotentials, unit=None) -> None:
+def convert_mala(
+    sources: Sequence[str],
+    target: str,
+    grid: tuple[float, float] | None,
+    pseudopotentials: Sequence[str],
+    unit: str | None = None,
+) -> None:
     import numpy as np
 
     from ase_mlelec.data.electrons import LDOS_UNITS
@@ -52,7 +68,7 @@ def convert_mala(sources, target, grid, pseudopotentials, unit=None) -> None:
     print(f"{target}: {len(sources)} snapshots with {len(energies)} energies")
 
 
-def attributes_of(pseudopotentials):
+def attributes_of(pseudopotentials: "Sequence[UPF]") -> dict[str, Any]:
     """Attributes about the electrons of a file of snapshots, from pseudopotentials (UPF)."""
     from ase_mlelec.io.functionals import TERMS, functional_of
 
@@ -79,7 +95,9 @@ def attributes_of(pseudopotentials):
     }
 
 
-def mala_snapshot(info, grid, attributes, unit):
+def mala_snapshot(
+    info: str, grid: tuple[float, float], attributes: Mapping[str, Any], unit: str
+) -> "tuple[Snapshot, NDArray]":
     """(Snapshot, energies) of MALA's X.info.json and X.out.npy."""
     import numpy as np
 

@@ -1,9 +1,17 @@
 """``mlelec demo``"""
 
+import argparse
 from argparse import SUPPRESS
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ase_mlelec_entry_points.cli.options import add_device, add_model
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from ase_mlelec import DeepDOSCalculator
+    from ase_mlelec.analysis.result_file import ResultFile
 
 HELP = (
     "Relax silicon, melt it, and follow its electrons: density of states, Fermi level, and an order parameter per "
@@ -14,8 +22,8 @@ EXAMPLE = "mlelec demo --atoms-per-side 2"
 HOT, COOL = 2800, 1600  # K: so far above melting that it melts within a picosecond; and still a liquid
 
 
-def add_arguments(parser) -> None:
-    folder = {"dest": "out_folder", "type": Path, "metavar": "FOLDER"}
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    folder: dict[str, Any] = {"dest": "out_folder", "type": Path, "metavar": "FOLDER"}
     parser.add_argument("-o", "--out", default="mlelec-demo", help="where the files go (%(default)s)", **folder)
     parser.add_argument("--output", default=SUPPRESS, help=SUPPRESS, **folder)
     add_model(parser, "--model", default="si")
@@ -32,7 +40,7 @@ def add_arguments(parser) -> None:
     add_device(parser)
 
 
-def run(arguments) -> None:
+def run(arguments: argparse.Namespace) -> None:
     from ase_mlelec import DeepDOSCalculator
 
     if arguments.atoms_per_side < 1 or arguments.steps < 10:
@@ -46,7 +54,7 @@ def run(arguments) -> None:
     draw(melt(atoms, arguments.steps, arguments.out_folder / "demo"), arguments.out_folder / "demo.png")
 
 
-def relaxed_crystal(calc):
+def relaxed_crystal(calc: "DeepDOSCalculator") -> "Atoms":
     """The cubic cell of 8 atoms at the lattice constant of the model."""
     from ase.build import bulk
     from ase.filters import FrechetCellFilter
@@ -54,7 +62,7 @@ def relaxed_crystal(calc):
 
     atoms = bulk("Si", "diamond", a=5.5, cubic=True)
     atoms.calc = calc
-    BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.005, steps=100)
+    BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.005, steps=100)  # type: ignore[arg-type]
     print(
         f"Relaxed the diamond cell: lattice constant {atoms.cell.lengths().mean():.3f} Å, "
         f"Fermi level {calc.get_fermi_level():.2f} eV."
@@ -62,7 +70,7 @@ def relaxed_crystal(calc):
     return atoms
 
 
-def melt(atoms, steps, path):
+def melt(atoms: "Atoms", steps: int, path: Path) -> "ResultFile":
     """Heat quickly to HOT, cool to COOL, and record on the way; the results of the recorder."""
     import numpy as np
     from ase import units
@@ -95,7 +103,7 @@ def melt(atoms, steps, path):
     return recorder.results
 
 
-def draw(results, path) -> None:
+def draw(results: "ResultFile", path: Path) -> None:
     from ase_mlelec.analysis.plots import melting_figure
 
     order, level, near = (results[name] for name in ("order_parameter", "fermi_level", "coordination"))

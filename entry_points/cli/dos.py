@@ -1,8 +1,13 @@
 """``mlelec dos``"""
 
-from typing import Any
+import argparse
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 from ase_mlelec_entry_points.cli.options import add_device, add_model, add_out, add_plot, write_columns, write_figure
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 HELP = (
     "Density of states of a structure: Fermi level and gap are printed, the total DOS written as a picture and a table."
@@ -10,7 +15,7 @@ HELP = (
 EXAMPLE = "mlelec dos si structure.xyz --plot dos.png --out dos.csv"
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("structure", metavar="STRUCTURE", help="file that ASE reads; the last structure in it counts")
     add_plot(parser, "draw the total DOS, occupied states shaded")
@@ -18,7 +23,7 @@ def add_arguments(parser) -> None:
     add_device(parser)
 
 
-def run(arguments) -> None:
+def run(arguments: argparse.Namespace) -> None:
     from ase.io import read
 
     from ase_mlelec import DeepDOSCalculator, MLDFTCalculator, load_model
@@ -42,7 +47,7 @@ def run(arguments) -> None:
         plot(arguments.plot, calc.energies, total, level, atoms.get_chemical_formula())
 
 
-def plot(path, energies, total, level, title) -> None:
+def plot(path: str | PathLike, energies: "NDArray", total: "NDArray", level: float, title: str) -> None:
     from matplotlib.figure import Figure
 
     from ase_mlelec.analysis.plots import plot_dos

@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ase_mlelec_entry_points.cli.options import add_model
 
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(json.dumps(summary, indent=2, ensure_ascii=False) if arguments.json else "\n".join(outline(summary)))
 
 
-def outline(mapping, indent: str = "") -> Iterator:
+def outline(mapping: Mapping[str, Any], indent: str = "") -> Iterator:
     """Lines of ``key: value`` with nested dicts indented; long lists, such as an energy grid, are cut in the middle."""
     for key, value in mapping.items():
         if isinstance(value, dict):

@@ -1,14 +1,21 @@
 """``mlelec ir``"""
 
+import argparse
+from os import PathLike
+from typing import TYPE_CHECKING
+
 from ase_mlelec.quantities import DIPOLE
 from ase_mlelec_entry_points.cli.options import add_out, add_plot, write_columns, write_figure
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 HELP = "Infrared spectrum of a trajectory with dipoles: alpha(omega) n(omega) as a table and a picture."
 EXAMPLE = "mlelec ir run.h5 --temperature 300 --plot ir.png --out ir.csv"
 BLOCKS = 5  # number of blocks of the trajectory, for the standard error
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
@@ -33,7 +40,7 @@ def add_arguments(parser) -> None:
     add_out(parser, meaning, metavar="FILE.csv", former=["--csv"])
 
 
-def run(arguments) -> None:
+def run(arguments: argparse.Namespace) -> None:
     import numpy as np
 
     from ase_mlelec.physics import dipole, spectra
@@ -71,7 +78,7 @@ def run(arguments) -> None:
         plot(arguments.plot, wavenumbers, alpha_n, error)
 
 
-def read_recorded(path):
+def read_recorded(path: str) -> tuple:
     """Times fs (or None), dipoles, cells and temperatures (or nan) of the frames of an ElectronicRecorder."""
     from ase_mlelec.analysis.trajectory import ResultFile
 
@@ -90,7 +97,7 @@ def read_recorded(path):
     )
 
 
-def read_trajectory(path):
+def read_trajectory(path: str) -> tuple:
     """As read_recorded, of a trajectory: dipoles of its calculators, times in info, temperatures of its momenta."""
     import numpy as np
     from ase.io import iread
@@ -110,7 +117,7 @@ def read_trajectory(path):
     return None if None in times else times, np.array(dipoles), np.array(cells), temperatures
 
 
-def plot(path, wavenumbers, alpha_n, error) -> None:
+def plot(path: str | PathLike, wavenumbers: "NDArray", alpha_n: "NDArray", error: "NDArray | None") -> None:
     from matplotlib.figure import Figure
 
     from ase_mlelec.analysis.plots import COLORS, plot_spectrum

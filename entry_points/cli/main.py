@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 
 import ase_mlelec
@@ -26,7 +27,7 @@ COMMANDS = {
 }
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run ``mlelec`` with ``argv`` (default: the command line) and return the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     chosen = next((argument for argument in argv if not argument.startswith("-")), None)
@@ -52,7 +53,7 @@ def main(argv=None):
         warnings.formatwarning = form
 
 
-def one_line(message: str, *place, **line) -> str:
+def one_line(message: Warning | str, *place: object, **line: object) -> str:
     """A warning as users need it, without the place in the program."""
     return f"mlelec: warning: {' '.join(str(message).split())}\n"
 
@@ -65,7 +66,7 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def build_parser(chosen=None):
+def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     """Parser of all commands; only the ``chosen`` command is imported and has its arguments."""
     parser = argparse.ArgumentParser(
         prog="mlelec",

@@ -7,12 +7,17 @@ picture of an unknown kind or a folder that is not there.
 import argparse
 import os
 from argparse import SUPPRESS
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
 
 
-def add_model(parser: argparse.ArgumentParser, name="model", **options) -> None:
+def add_model(parser: argparse.ArgumentParser, name: str = "model", **options: Any) -> None:
     """Add the model that is used: a positional argument, or the option ``--model`` where there is a default."""
     text = "name of a shipped model (see 'mlelec models') or a path"
     parser.add_argument(
@@ -27,7 +32,7 @@ def add_out(
     metavar: str = "FILE",
     suffixes: Sequence[str] = (),
     required: bool = False,
-    former=(),
+    former: Sequence[str] = (),
 ) -> None:
     """Add ``--out``, the file with the result.
 
@@ -115,7 +120,7 @@ def check_writable(option: str, path: str | PathLike, suffixes: Sequence[str] = 
         raise ValueError(f"{option}: got '{path}', but the folder {path.parent} is not writable; choose another one")
 
 
-def write_columns(path: str | PathLike, columns) -> None:
+def write_columns(path: str | PathLike, columns: "Mapping[str, ArrayLike]") -> None:
     """Write a table (CSV) with a dict, heading -> array."""
     import numpy as np
 
@@ -126,7 +131,7 @@ def write_columns(path: str | PathLike, columns) -> None:
         np.savetxt(partial, table, fmt="%.6g", delimiter=",", comments="", header=",".join(columns))
 
 
-def write_figure(path: str | PathLike, figure) -> None:
+def write_figure(path: str | PathLike, figure: "Figure") -> None:
     """Write a picture of the kind that its suffix names."""
     from ase_mlelec.atomic_write import replacing
 

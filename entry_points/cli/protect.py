@@ -1,6 +1,13 @@
 """``mlelec protect``"""
 
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from ase_mlelec_entry_points.cli.options import add_model, add_out
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 HELP = (
     "Give a model a repulsive core below the shortest distances of its training data, and the ranges by which "
@@ -10,7 +17,7 @@ HELP = (
 EXAMPLE = "mlelec protect water.dp data/ --out water.safetensors"
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
         "data",
@@ -35,7 +42,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--no-core", action="store_true", help="no repulsive core")
 
 
-def run(arguments) -> None:
+def run(arguments: argparse.Namespace) -> None:
     from ase_mlelec import load_model
     from ase_mlelec.train.protection import protect
 
@@ -59,12 +66,14 @@ def run(arguments) -> None:
     )
 
 
-def configured(path):
+def configured(path: str) -> "tuple[list[Atoms], list[Atoms], list[Atoms]]":
     """(structures, support, structures with Hamiltonians), lists of ase.Atoms, that a configuration trains on."""
     from ase_mlelec.train.config import read_config
 
     config = read_config(path)
-    images, support, hamiltonians = [], [], []
+    images: list[Atoms] = []
+    support: list[Atoms] = []
+    hamiltonians: list[Atoms] = []
     for name in config.data.files:
         for atoms, group, has_hamiltonian in structures(str(config.folder / name)):
             if group in config.data.support:
@@ -74,9 +83,11 @@ def configured(path):
     return images, support, hamiltonians
 
 
-def selected(arguments):
+def selected(arguments: argparse.Namespace) -> "tuple[list[Atoms], list[Atoms], list[Atoms]]":
     """As ``configured``, of the data sets and groups of the command line."""
-    images, support, hamiltonians = [], [], []
+    images: list[Atoms] = []
+    support: list[Atoms] = []
+    hamiltonians: list[Atoms] = []
     for path in arguments.data:
         for atoms, group, has_hamiltonian in structures(path):
             if group in arguments.support:
@@ -86,7 +97,7 @@ def selected(arguments):
     return images, support, hamiltonians
 
 
-def structures(path):
+def structures(path: str) -> "Iterator[tuple[Atoms, str, bool]]":
     """Iterator of (ase.Atoms, group, whether it has a Hamiltonian) of a data set of any kind."""
     from ase_mlelec.data.frames import read_frames
     from ase_mlelec.data.hamiltonians import Hamiltonians, is_hamiltonians

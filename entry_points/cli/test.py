@@ -1,8 +1,15 @@
 """``mlelec test``"""
 
 import argparse
+from typing import TYPE_CHECKING, Any
 
 from ase_mlelec_entry_points.cli.options import add_keys, add_out, keys_of
+
+if TYPE_CHECKING:
+    from ase_mlelec.data.data_set import Frames
+    from ase_mlelec.data.hamiltonians import Hamiltonians
+    from ase_mlelec.data.snapshots import Snapshots
+    from ase_mlelec.model import Model
 
 HELP = "Errors of a model on labeled structures, of everything that it predicts and they have labels of."
 EXAMPLE = "mlelec test si examples/data/silicon.h5 --group test"
@@ -43,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-def selected(frames, arguments: argparse.Namespace):
+def selected(frames: "Frames | Hamiltonians | Snapshots", arguments: argparse.Namespace) -> Any:
     """The structures of the group that is asked for; ValueError where there are none."""
     if arguments.group is None:
         return frames
@@ -53,7 +60,7 @@ def selected(frames, arguments: argparse.Namespace):
     return frames.select(arguments.group)
 
 
-def models_of(arguments: argparse.Namespace, head, kind, quantity):
+def models_of(arguments: argparse.Namespace, head: str, kind: str, quantity: str) -> "dict[str, Model]":
     """Name -> Model; ValueError for one without the head that the data are of."""
     from ase_mlelec import load_model
 
