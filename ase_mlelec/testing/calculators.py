@@ -2,17 +2,21 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
-from ase.calculators.calculator import PropertyNotImplementedError, all_properties
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.outputs import all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
+from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec.calculators.no_bands import is_refusal
+from ase_mlelec.model import Model
 from ase_mlelec.quantities import DIPOLE
 from ase_mlelec.testing.models import assert_same_model, load_again
 from ase_mlelec.testing.structures import (
@@ -43,10 +47,10 @@ RULES = {
 
 
 @contextmanager
-def counted(calculator):
+def counted(calculator: Calculator) -> Iterator[list[int]]:
     """List that grows with every evaluation of a descriptor of the calculator's models."""
     calls = []
-    hooks = [model.descriptor.register_forward_hook(lambda *_: calls.append(1)) for model in calculator.models]
+    hooks = [model.descriptor.register_forward_hook(lambda *_: calls.append(1)) for model in calculator.models]  # type: ignore[attr-defined]
     try:
         yield calls
     finally:
@@ -80,41 +84,43 @@ class CalculatorContract(Contract):
     differences = 1e-7
     n_steps = 20
 
-    def per_atom(self, calculator, atoms):
+    def per_atom(self, calculator: Calculator, atoms: Atoms) -> dict[str, NDArray]:
         """dict of arrays [N, ...] beyond ASE's results that do not turn with the structure, e.g. the atomic DOS."""
         return {}
 
-    def pair_of_calculators(self, model):
+    def pair_of_calculators(self, model: Model) -> tuple[Calculator, Calculator]:
         """(calculator of a structure, calculator of its double); they differ where meshes of k-points must."""
         calculator = self.make_calculator(model)
         return calculator, calculator
 
-    def other_pbc(self, atoms):
+    def other_pbc(self, atoms: Atoms) -> NDArray:
         """Other periodic directions that the calculator accepts, three bool."""
         return ~atoms.pbc
 
-    def names(self, calculator, atoms):
+    def names(self, calculator: Calculator, atoms: Atoms) -> list[str]:
         """ASE results the calculator can give for ``atoms``."""
         flat = atoms.cell.rank < 3
         return [name for name in calculator.implemented_properties if not (flat and name in ("stress", "stresses"))]
 
-    def values(self, calculator, atoms):
+    def values(self, calculator: Calculator, atoms: Atoms) -> dict[str, NDArray]:
         """Everything that has a rule, as arrays."""
         names = [name for name in self.names(calculator, atoms) if name in self.rules]
         found = {name: np.array(calculator.get_property(name, atoms)) for name in names}
         return found | self.per_atom(calculator, atoms)
 
-    def rule(self, name):
+    def rule(self, name: str) -> tuple[str, str]:
         return self.rules.get(name, PER_ATOM)
 
-    def assert_same(self, found, wanted, tolerance=None) -> None:
+    def assert_same(
+        self, found: Mapping[str, ArrayLike], wanted: Mapping[str, ArrayLike], tolerance: float | None = None
+    ) -> None:
         assert found.keys() == wanted.keys()
         for name in wanted:
             assert_close(found[name], wanted[name], tolerance or self.tolerance, name)
 
     # physics -------------------------------------------------------------------------------------------------------
 
-    def test_translation(self, calculator, atoms) -> None:
+    def test_translation(self, calculator: Calculator, atoms: Atoms) -> None:
         wanted = self.values(calculator, atoms)
         moved = atoms.copy()
         moved.positions += [1.234, -5.6, 0.789]
@@ -124,14 +130,14 @@ class CalculatorContract(Contract):
             self.assert_same(self.values(calculator, other), wanted)
 
     @pytest.mark.parametrize("sign", [1, -1], ids=["rotation", "inversion"])
-    def test_rotation(self, sign, calculator, atoms) -> None:
+    def test_rotation(self, sign: int, calculator: Calculator, atoms: Atoms) -> None:
         """Electronic structure has no handedness: inversion as well as rotation."""
         rotation = random_rotation() * sign
         values = self.values(calculator, atoms)
         wanted = {name: turn(self.rule(name)[0], value, rotation) for name, value in values.items()}
         self.assert_same(self.values(calculator, turned(atoms, rotation)), wanted)
 
-    def test_permutation(self, calculator, atoms) -> None:
+    def test_permutation(self, calculator: Calculator, atoms: Atoms) -> None:
         order = np.random.default_rng(1).permutation(len(atoms))
         values = self.values(calculator, atoms)
         wanted = {name: value[order] if self.rule(name)[1] == "atom" else value for name, value in values.items()}
@@ -156,7 +162,7 @@ class CalculatorContract(Contract):
         if "energy" in found:
             assert found["free_energy"] == found["energy"]  # so that forces are the gradient of what MD logs
 
-    def test_forces_are_the_gradient(self, calculator, atoms) -> None:
+    def test_forces_are_the_gradient(self, calculator: Calculator, atoms: Atoms) -> None:
         if "forces" not in self.names(calculator, atoms):
             pytest.skip("no forces")
         forces, generator = calculator.get_property("forces", atoms), np.random.default_rng(0)
@@ -170,7 +176,7 @@ class CalculatorContract(Contract):
             tolerance = self.differences * np.abs(forces * direction).sum()
             assert -five_point(energy) == pytest.approx((forces * direction).sum(), abs=tolerance)
 
-    def test_stress_is_the_gradient(self, calculator, atoms) -> None:
+    def test_stress_is_the_gradient(self, calculator: Calculator, atoms: Atoms) -> None:
         if "stress" not in self.names(calculator, atoms):
             pytest.skip("no stress")
         stress = voigt_6_to_full_3x3_stress(calculator.get_property("stress", atoms))
@@ -186,14 +192,14 @@ class CalculatorContract(Contract):
             slope = five_point(energy, 2e-4) / atoms.get_volume()  # 0.001 Å at the distance of neighbors
             assert slope == pytest.approx((stress * direction).sum(), abs=tolerance)
 
-    def test_smooth_at_the_cutoff(self, calculator, atoms) -> None:
-        cutoff = max(model.descriptor.cutoff for model in calculator.models)
+    def test_smooth_at_the_cutoff(self, calculator: Calculator, atoms: Atoms) -> None:
+        cutoff = max(model.descriptor.cutoff for model in calculator.models)  # type: ignore[attr-defined]
         scale = max(np.abs(value).max() for value in self.values(calculator, atoms).values())
         assert_continuous(
             lambda d: self.values(calculator, pair_at_cutoff(atoms, cutoff, cutoff + d)), self.tolerance * scale
         )
 
-    def test_float32(self, atoms) -> None:
+    def test_float32(self, atoms: Atoms) -> None:
         wanted = self.values(self.make_calculator(self.make_model()), atoms)
         found = self.values(self.make_calculator(self.make_model(), dtype="float32"), atoms)
         assert all(value.dtype == np.float64 for value in found.values())
@@ -201,7 +207,7 @@ class CalculatorContract(Contract):
 
     # cache and neighbor list --------------------------------------------------------------------------------------
 
-    def test_second_call_evaluates_nothing(self, calculator, atoms) -> None:
+    def test_second_call_evaluates_nothing(self, calculator: Calculator, atoms: Atoms) -> None:
         with counted(calculator) as calls:
             wanted = self.values(calculator, atoms)
             first = len(calls)
@@ -210,7 +216,7 @@ class CalculatorContract(Contract):
             assert len(calls) == first, "evaluated the same structure twice"
 
     @pytest.mark.parametrize("change", ["positions", "cell", "numbers", "pbc"])
-    def test_changed_atoms_are_evaluated(self, change, calculator, atoms) -> None:
+    def test_changed_atoms_are_evaluated(self, change: str, calculator: Calculator, atoms: Atoms) -> None:
         if change in ("cell", "pbc") and atoms.cell.rank == 0:
             pytest.skip("a molecule without a cell")
         wanted = self.values(calculator, atoms)
@@ -233,7 +239,7 @@ class CalculatorContract(Contract):
 
     # ASE's interface -----------------------------------------------------------------------------------------------
 
-    def test_delivers_what_it_promises(self, calculator, atoms) -> None:
+    def test_delivers_what_it_promises(self, calculator: Calculator, atoms: Atoms) -> None:
         promised = self.names(calculator, atoms)
         for name in promised:
             assert np.isfinite(calculator.get_property(name, atoms)).all(), name
@@ -245,7 +251,7 @@ class CalculatorContract(Contract):
         for name in known:
             assert np.array_equal(stored.get_property(name, atoms), known[name])
 
-    def test_refuses_what_it_does_not_promise(self, calculator, atoms) -> None:
+    def test_refuses_what_it_does_not_promise(self, calculator: Calculator, atoms: Atoms) -> None:
         foreign = next(name for name in ("magmoms", "charges", DIPOLE) if name not in calculator.implemented_properties)
         with pytest.raises(PropertyNotImplementedError):
             calculator.get_property(foreign, atoms)
@@ -253,7 +259,7 @@ class CalculatorContract(Contract):
             with pytest.raises(PropertyNotImplementedError, match="stress needs a cell.*set_cell"):
                 calculator.get_property("stress", atoms)
 
-    def test_results_are_not_shared(self, calculator, atoms) -> None:
+    def test_results_are_not_shared(self, calculator: Calculator, atoms: Atoms) -> None:
         """Writing into an array that was handed out changes nothing inside."""
         wanted = {name: value.copy() for name, value in self.values(calculator, atoms).items()}
         for name in self.names(calculator, atoms):
@@ -263,12 +269,12 @@ class CalculatorContract(Contract):
         wanted = {name: value for name, value in wanted.items() if name in self.rules}
         self.assert_same({name: calculator.get_property(name, atoms) for name in wanted}, wanted)
 
-    def test_model_is_left_as_it_was(self, model) -> None:
+    def test_model_is_left_as_it_was(self, model: Model) -> None:
         before = copy.deepcopy(model)
         self.values(self.make_calculator(model, dtype="float32"), self.make_atoms())
         assert_same_model(model, before)
 
-    def test_saved_model_gives_the_same_bit_by_bit(self, tmp_path, model, atoms) -> None:
+    def test_saved_model_gives_the_same_bit_by_bit(self, tmp_path: Path, model: Model, atoms: Atoms) -> None:
         model.save(tmp_path / "model.safetensors")
         again = load_again(tmp_path / "model.safetensors", model)
         wanted, found = (self.values(self.make_calculator(each), atoms) for each in (model, again))
@@ -283,7 +289,7 @@ class CalculatorContract(Contract):
 
     # committees ----------------------------------------------------------------------------------------------------
 
-    def test_committee_of_one_is_the_model(self, model, atoms) -> None:
+    def test_committee_of_one_is_the_model(self, model: Model, atoms: Atoms) -> None:
         alone, committee = self.make_calculator(model), self.make_calculator([model])
         wanted, found = self.values(alone, atoms), self.values(committee, atoms)
         assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
@@ -331,7 +337,7 @@ def assert_plain_signature(function: Callable, *, name: str, positional: int = 1
     assert len(by_place) <= positional, f"{name} takes {', '.join(by_place[positional:])} by position"
 
 
-def turn(kind, value, rotation):
+def turn(kind: str, value: NDArray, rotation: NDArray) -> NDArray:
     """A scalar, vector [..., 3] or Voigt stress [..., 6] in the turned structure."""
     if kind == "vector":
         return value @ rotation.T

@@ -1,14 +1,18 @@
 """What every descriptor must obey."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.calculators.calculator import InputError
+from numpy.typing import NDArray
 
+from ase_mlelec.descriptors.base import Descriptor, Environment
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
 from ase_mlelec.testing.structures import (
@@ -42,28 +46,36 @@ class EnvironmentContract(Contract):
     tolerance = 1e-12
     single = 1e-5
 
-    def environment(self, atoms, descriptor=None, dtype=torch.float64):
+    def environment(
+        self, atoms: Atoms, descriptor: Any | None = None, dtype: torch.dtype = torch.float64
+    ) -> Environment:
         """Environment of all atoms, without gradient."""
         descriptor = descriptor or self.make_descriptor()
         system = System.from_atoms(atoms, dtype)
         with torch.no_grad():
             return descriptor(system, Edges.build(system, descriptor.cutoff))
 
-    def assert_same(self, found, wanted, rows=slice(None), tolerance=None) -> None:
+    def assert_same(
+        self,
+        found: Environment,
+        wanted: Environment,
+        rows: slice | Sequence[int] | NDArray = slice(None),
+        tolerance: float | None = None,
+    ) -> None:
         tolerance = tolerance or self.tolerance
         assert_close(found.features, wanted.features[rows], tolerance, "features")
         assert torch.equal(found.species, wanted.species[rows])
         if wanted.frame is not None:
-            assert_close(found.frame, wanted.frame[rows], tolerance, "frame")
+            assert_close(found.frame, wanted.frame[rows], tolerance, "frame")  # type: ignore[arg-type]
 
-    def test_shapes(self, descriptor, atoms) -> None:
+    def test_shapes(self, descriptor: Any, atoms: Atoms) -> None:
         found = self.environment(atoms, descriptor)
         assert found.features.shape == (len(atoms), descriptor.n_features)
         assert [descriptor.species[k] for k in found.species] == atoms.get_chemical_symbols()
         assert found.frame is None or (found.frame.ndim == 3 and found.frame.shape[::2] == (len(atoms), 3))
         assert found.features.isfinite().all() and float(found.features.std()) > 0
 
-    def test_translation(self, atoms) -> None:
+    def test_translation(self, atoms: Atoms) -> None:
         wanted = self.environment(atoms)
         moved = atoms.copy()
         moved.positions += [1.234, -5.6, 0.789]
@@ -77,22 +89,22 @@ class EnvironmentContract(Contract):
         wanted, found = self.environment(atoms), self.environment(turned(atoms, rotation))
         assert_close(found.features, wanted.features, self.tolerance)
         if wanted.frame is not None:
-            assert_close(found.frame, wanted.frame.numpy() @ rotation.T, self.tolerance)
+            assert_close(found.frame, wanted.frame.numpy() @ rotation.T, self.tolerance)  # type: ignore[arg-type]
 
-    def test_permutation(self, atoms) -> None:
+    def test_permutation(self, atoms: Atoms) -> None:
         order = np.random.default_rng(1).permutation(len(atoms))
         self.assert_same(self.environment(atoms[order]), self.environment(atoms), order)
 
-    def test_supercell(self, atoms) -> None:
+    def test_supercell(self, atoms: Atoms) -> None:
         self.assert_same(self.environment(doubled(atoms)), self.environment(atoms), [*range(len(atoms))] * 2)
 
-    def test_float32(self, descriptor, atoms) -> None:
+    def test_float32(self, descriptor: Any, atoms: Atoms) -> None:
         wanted = self.environment(atoms, descriptor)
         found = self.environment(atoms, descriptor.to(torch.float32), torch.float32)
         assert found.features.dtype == torch.float32
         self.assert_same(found, wanted, tolerance=self.single)
 
-    def test_smooth_at_the_cutoff(self, descriptor, atoms) -> None:
+    def test_smooth_at_the_cutoff(self, descriptor: Any, atoms: Atoms) -> None:
 
         def features(d):
             found = self.environment(pair_at_cutoff(atoms, descriptor.cutoff, descriptor.cutoff + d), descriptor)
@@ -100,7 +112,7 @@ class EnvironmentContract(Contract):
 
         assert_continuous(features, self.tolerance * np.abs(features(0)["features"]).max())
 
-    def test_gradient_of_positions(self, descriptor, atoms) -> None:
+    def test_gradient_of_positions(self, descriptor: Any, atoms: Atoms) -> None:
         """dD/dr along a random move of the atoms and a random strain against a five-point difference."""
         weights = torch.randn(descriptor.n_features, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -109,14 +121,14 @@ class EnvironmentContract(Contract):
 
         assert_slope(scalar, System.from_atoms(atoms))
 
-    def test_arguments_rebuild_it(self, descriptor, atoms) -> None:
+    def test_arguments_rebuild_it(self, descriptor: Any, atoms: Atoms) -> None:
         """The constructor arguments survive JSON and give, with the arrays, the same descriptor bit by bit."""
         again = type(descriptor)(**json.loads(json.dumps(descriptor.arguments()))).to(torch.float64)
         again.load_state_dict(descriptor.state_dict())
         assert torch.equal(self.environment(atoms, again).features, self.environment(atoms, descriptor).features)
 
 
-def assert_slope(scalar, system) -> None:
+def assert_slope(scalar: Callable[[System], torch.Tensor], system: System) -> None:
     """The derivative of ``scalar`` (function of a System of one structure) along a random move of all atoms and a
     random strain, against a five-point difference."""
     generator = torch.Generator().manual_seed(0)
@@ -131,7 +143,7 @@ def assert_slope(scalar, system) -> None:
     assert_derivative(lambda t: scalar(moved(t)), slope, 1e-4)  # few pairs cross the cutoff
 
 
-def assert_derivative(function, slope, step) -> None:
+def assert_derivative(function: Callable[[float], torch.Tensor], slope: torch.Tensor, step: float) -> None:
     """``slope`` is that of a function at 0, by differences over ``step``.
 
     To 1e-7: fourth-order differences over 0.001 Å, rounding 1e-16/1e-3 and kinks in w''' at the cutoff.
@@ -155,7 +167,7 @@ class DescriptorContract(EnvironmentContract):
         Of float32.
     """
 
-    def make_others(self):
+    def make_others(self) -> Atoms:
         """Another structure, of other atoms."""
         other = self.make_atoms()[:-1]
         other.rattle(0.1, seed=0)
@@ -170,7 +182,7 @@ class DescriptorContract(EnvironmentContract):
         for part, rows in (atoms, slice(None, len(atoms))), (other, slice(len(atoms), None)):
             self.assert_same(self.environment(part, descriptor), together, rows)
 
-    def test_gradient(self, descriptor, atoms) -> None:
+    def test_gradient(self, descriptor: Descriptor, atoms: Atoms) -> None:
         """dD/dvec along a random direction against a five-point difference."""
         system = System.from_atoms(atoms)
         edges = Edges.build(system, descriptor.cutoff)
@@ -219,7 +231,7 @@ class DescriptorContract(EnvironmentContract):
 class ForceDescriptorContract(DescriptorContract):
     """Further tests for a Descriptor whose energies are trained on forces: derivatives of its gradient."""
 
-    def test_summed_changes(self, descriptor, atoms) -> None:
+    def test_summed_changes(self, descriptor: Descriptor, atoms: Atoms) -> None:
         """Of features along two random moves of all edges, against five-point differences."""
         system = System.from_atoms(atoms)
         edges = Edges.build(system, descriptor.cutoff)

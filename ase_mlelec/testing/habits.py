@@ -4,15 +4,16 @@ import copy
 import inspect
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from ase.calculators.calculator import CalculatorError, InputError, PropertyNotImplementedError
+from ase import Atoms
+from ase.calculators.calculator import Calculator, CalculatorError, InputError, PropertyNotImplementedError
 from ase.dft.bandgap import bandgap
 from ase.dft.dos import DOS
 from ase.io.jsonio import decode, encode
@@ -23,7 +24,7 @@ from ase_mlelec.testing.structures import Contract, change_one
 
 
 @contextmanager
-def default(set_default, value, before):
+def default(set_default: Callable, value: object, before: object) -> Iterator[None]:
     set_default(value)
     try:
         yield
@@ -40,14 +41,14 @@ TORCH_MODES: dict[str, Callable[[], AbstractContextManager]] = {
 }
 
 
-def ask(name, calculator, **atoms):
+def ask(name: str, calculator: Calculator, **atoms: Atoms) -> Any:
     """An ASE result, or what a method of the calculator returns."""
     if name.startswith("get_"):
         return getattr(calculator, name)(**atoms)
     return calculator.get_property(name, **atoms)
 
 
-def outcome(function, *arguments, **atoms):
+def outcome(function: Callable, *arguments: object, **atoms: Atoms) -> Any:
     """Arrays that a function returns, or the class of the exception that it raises, or None for other objects."""
     try:
         value = function(*arguments, **atoms)
@@ -67,7 +68,7 @@ def outcome(function, *arguments, **atoms):
         return None
 
 
-def same(found, wanted, tolerance=1e-9):
+def same(found: object, wanted: object, tolerance: float = 1e-9) -> bool:
     """Whether two outcomes are equal, relative to the largest number.
 
     Neighbors come in another order where their list was kept from a former structure: the last digits differ.
@@ -95,7 +96,7 @@ class HabitsContract(Contract):
         "fermi_level": 1.0,
     }  # values to ``set``
 
-    def questions(self, calculator):
+    def questions(self, calculator: Calculator) -> dict[str, Callable]:
         """dict: name -> function of (calculator, ``**atoms``)."""
         methods = inspect.getmembers(type(calculator), inspect.isfunction)
         methods = [(name, method) for name, method in methods if name[:4] == "get_" and name != "get_property"]
@@ -103,32 +104,32 @@ class HabitsContract(Contract):
         asked = [name for name in taking if not is_refusal(getattr(type(calculator), name))]
         return {name: partial(ask, name) for name in (*calculator.implemented_properties, *asked)}
 
-    def outcomes(self, calculator, **atoms):
+    def outcomes(self, calculator: Calculator, **atoms: Atoms) -> dict[str, Any]:
         """dict of everything the calculator can be asked."""
         return {name: outcome(ask, calculator, **atoms) for name, ask in self.questions(calculator).items()}
 
-    def fresh(self, atoms):
+    def fresh(self, atoms: Atoms) -> dict[str, Any]:
         """Outcomes for a structure from a calculator that knows no other."""
         return self.outcomes(self.make_calculator(self.make_model()), atoms=atoms)
 
-    def assert_all(self, found, wanted, tolerance=1e-9) -> None:
+    def assert_all(self, found: dict[str, Any], wanted: dict[str, Any], tolerance: float = 1e-9) -> None:
         different = [name for name in wanted if not same(found[name], wanted[name], tolerance)]
         assert found.keys() == wanted.keys() and not different, f"another structure's: {', '.join(different)}"
 
-    def other_atoms(self):
+    def other_atoms(self) -> Atoms:
         """The structure with the first atom elsewhere."""
         atoms = self.make_atoms()
         atoms.positions[0] += [0.02, 0.01, 0.03]
         return atoms
 
-    def twins(self, atoms):
+    def twins(self, atoms: Atoms) -> list[Atoms]:
         """Copies of a structure with its calculator."""
         return [copy.deepcopy(atoms)]
 
     # the structure in front of it ------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("change", ["positions", "cell", "numbers", "pbc"])
-    def test_methods_answer_for_the_changed_structure(self, change, calculator, atoms) -> None:
+    def test_methods_answer_for_the_changed_structure(self, change: str, calculator: Calculator, atoms: Atoms) -> None:
         atoms.calc = calculator
         self.outcomes(calculator)
         change_one(atoms, change, ~atoms.pbc)
@@ -136,11 +137,11 @@ class HabitsContract(Contract):
         for name, ask in self.questions(calculator).items():
             assert same(outcome(ask, calculator), wanted[name]), f"{name} is the former structure's"
 
-    def test_attached_before_anything_was_evaluated(self, atoms) -> None:
+    def test_attached_before_anything_was_evaluated(self, atoms: Atoms) -> None:
         atoms.calc = calculator = self.make_calculator(self.make_model())
         self.assert_all(self.outcomes(calculator), self.fresh(atoms))
 
-    def test_no_structure_at_all(self, calculator) -> None:
+    def test_no_structure_at_all(self, calculator: Calculator) -> None:
         for ask in self.questions(calculator).values():
             with pytest.raises((InputError, PropertyNotImplementedError)):
                 ask(calculator)
@@ -163,7 +164,7 @@ class HabitsContract(Contract):
         self.outcomes(calculator, atoms=one)
         self.assert_all(self.outcomes(calculator), wanted)  # no longer shared
 
-    def test_the_structure_that_was_passed_last(self, calculator, atoms) -> None:
+    def test_the_structure_that_was_passed_last(self, calculator: Calculator, atoms: Atoms) -> None:
         name = calculator.implemented_properties[0]
         calculator.get_property(name, atoms)
         atoms.positions[0] += [0.02, 0.01, 0.03]
@@ -183,7 +184,7 @@ class HabitsContract(Contract):
         assert same(outcome(calculator.get_property, name, atoms=atoms), self.fresh(atoms)[name])
         assert same(outcome(calculator.get_property, name), self.fresh(atoms)[name])
 
-    def test_copies_answer_for_their_own_structure(self, atoms) -> None:
+    def test_copies_answer_for_their_own_structure(self, atoms: Atoms) -> None:
         atoms.calc = self.make_calculator(self.make_model())
         wanted = self.outcomes(atoms.calc)
         for twin in self.twins(atoms):
@@ -204,18 +205,18 @@ class HabitsContract(Contract):
             by_name = parameters["atoms"].kind is inspect.Parameter.KEYWORD_ONLY
             assert by_name or list(parameters)[1] == "atoms", f"{name}{inspect.signature(method)}"
 
-    def test_what_is_no_structure(self, calculator, atoms) -> None:
+    def test_what_is_no_structure(self, calculator: Calculator, atoms: Atoms) -> None:
         with pytest.raises(InputError, match="got 300.0 of type float as atoms; pass an ase.Atoms object"):
             calculator.get_property(calculator.implemented_properties[0], 300.0)
         for name, method in inspect.getmembers(type(calculator), inspect.isfunction):
             parameters = inspect.signature(method).parameters
             if "atoms" in parameters and parameters["atoms"].kind is inspect.Parameter.KEYWORD_ONLY and name[0] != "_":
                 message = "got Atoms as .*; pass them by name: atoms="
-                former = name in calculator.atoms_came_first
+                former = name in calculator.atoms_came_first  # type: ignore[attr-defined]
                 with pytest.deprecated_call(match=message) if former else pytest.raises(InputError, match=message):
                     getattr(calculator, name)(atoms)
 
-    def test_what_is_handed_out_can_be_written_over(self, calculator, atoms) -> None:
+    def test_what_is_handed_out_can_be_written_over(self, calculator: Calculator, atoms: Atoms) -> None:
         """Or it is read-only; a later answer is the same."""
         wanted = self.outcomes(calculator, atoms=atoms)
         for ask in self.questions(calculator).values():
@@ -227,10 +228,10 @@ class HabitsContract(Contract):
 
     # what makes a number -------------------------------------------------------------------------------------------
 
-    def test_parameters_are_stated(self, calculator) -> None:
+    def test_parameters_are_stated(self, calculator: Calculator) -> None:
         parameters = calculator.parameters
         assert json.loads(json.dumps(parameters)) == parameters == calculator.todict() == decode(encode(parameters))
-        assert {"model", "weights", "device", "dtype", *calculator.settable} <= {*parameters}
+        assert {"model", "weights", "device", "dtype", *calculator.settable} <= {*parameters}  # type: ignore[attr-defined]
         for name in ("weights", "device", "dtype"):
             assert f"{name}={parameters[name]!r}" in repr(calculator)
         assert self.make_calculator(self.make_model()).parameters["weights"] == parameters["weights"]
@@ -238,7 +239,7 @@ class HabitsContract(Contract):
         with pytest.raises(CalculatorError, match=r"change it with calc.set\(name=value\)"):
             parameters["dtype"] = "float32"
 
-    def test_set_acts(self, atoms) -> None:
+    def test_set_acts(self, atoms: Atoms) -> None:
         """As a new calculator with that option; attributes likewise."""
         for name in self.make_calculator(self.make_model()).settable:
             calculator = self.make_calculator(self.make_model())
@@ -255,7 +256,7 @@ class HabitsContract(Contract):
             assert calculator.parameters == made.parameters
             self.assert_all(self.outcomes(calculator, atoms=atoms), self.outcomes(made, atoms=atoms))
 
-    def test_set_refuses(self, calculator) -> None:
+    def test_set_refuses(self, calculator: Calculator) -> None:
         before = calculator.parameters
         with pytest.raises(CalculatorError, match="got smearing=3; .* can set .*skin"):
             calculator.set(smearing=3)
@@ -266,7 +267,7 @@ class HabitsContract(Contract):
             calculator.set(on_extrapolation="ignore", skin=-1)
         assert calculator.parameters == before and calculator.set() == {}
 
-    def test_ase_bands(self, calculator, atoms) -> None:
+    def test_ase_bands(self, calculator: Calculator, atoms: Atoms) -> None:
         """Where there are none, what to call instead is said."""
         atoms.calc = calculator
         functions = bandgap, DOS, lambda calc: calc.band_structure()
@@ -280,7 +281,7 @@ class HabitsContract(Contract):
     # around it -------------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("mode", TORCH_MODES)
-    def test_torch_modes_do_not_matter(self, mode, atoms) -> None:
+    def test_torch_modes_do_not_matter(self, mode: str, atoms: Atoms) -> None:
         model, wanted = self.make_model(), self.fresh(atoms)
         with TORCH_MODES[mode]():
             self.assert_all(self.outcomes(self.make_calculator(model), atoms=atoms), wanted, tolerance=0)
@@ -289,7 +290,7 @@ class HabitsContract(Contract):
             calculator.get_property(calculator.implemented_properties[0], atoms)
         self.assert_all(self.outcomes(calculator, atoms=atoms), wanted, tolerance=0)
 
-    def test_threads_take_turns(self, calculator) -> None:
+    def test_threads_take_turns(self, calculator: Calculator) -> None:
         """One calculator, three structures at the same time, a few questions with and without atoms."""
         structures = [self.make_atoms(), self.other_atoms(), self.make_atoms()[1:]]
         chosen = list(self.questions(calculator).items())

@@ -2,15 +2,20 @@
 
 import copy
 import json
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
 
 import pytest
 import torch
+from ase import Atoms
 from ase.calculators.calculator import InputError
 
 from ase_mlelec.bundle import load_model
 from ase_mlelec.descriptors import Environment
 from ase_mlelec.edges import Edges
-from ase_mlelec.heads.base import Blocks
+from ase_mlelec.heads.base import Blocks, Head, HeadOfPairs
+from ase_mlelec.model import Model
 from ase_mlelec.system import System
 from ase_mlelec.testing.descriptors import assert_slope
 from ase_mlelec.testing.structures import Contract, assert_close, doubled, random_rotation, turned
@@ -33,7 +38,7 @@ class ModelContract(Contract):
     single = 2e-5
     compression = 1e-10
 
-    def quantities(self, model, images):
+    def quantities(self, model: Model, images: Atoms | Sequence[Atoms]) -> dict[str, torch.Tensor]:
         system = System.from_atoms(images, model.dtype)
         with torch.no_grad():
             found = model(system, Edges.build(system, model.cutoff))
@@ -53,7 +58,7 @@ class ModelContract(Contract):
         for name in model.heads:
             assert list(model(system, edges, [name])) == [name]
 
-    def test_copy_for_evaluation(self, model, atoms) -> None:
+    def test_copy_for_evaluation(self, model: Model, atoms: Atoms) -> None:
         """It gives the same numbers, needs no gradient, and leaves the model as it was."""
         before = copy.deepcopy(model)
         fast = model.for_evaluation()
@@ -66,7 +71,7 @@ class ModelContract(Contract):
         fast.to(torch.float32)
         assert_same_model(model, before)
 
-    def test_save_and_load_bit_by_bit(self, tmp_path, model, atoms) -> None:
+    def test_save_and_load_bit_by_bit(self, tmp_path: Path, model: Model, atoms: Atoms) -> None:
         model.metadata["note"] = {"ä": [1, 2.5, None]}
         model.save(tmp_path / "model.safetensors")
         again = load_again(tmp_path / "model.safetensors", model)
@@ -75,7 +80,7 @@ class ModelContract(Contract):
         for name, values in self.quantities(model, atoms).items():
             assert torch.equal(found[name], values), name
 
-    def test_every_precision(self, model, atoms) -> None:
+    def test_every_precision(self, model: Model, atoms: Atoms) -> None:
         """Structures may have either precision; the result has the precision of the model; half precision is refused."""
         wanted = self.quantities(model, atoms)
         for dtype in (torch.float32, torch.float64):
@@ -95,12 +100,12 @@ class ModelContract(Contract):
         with pytest.raises(InputError, match="got edges within .* Å, need those within .* Å; use Edges.build"):
             model(system, Edges.build(system, 0.9 * min(model.descriptor.cutoff, model.cutoff)))
 
-    def test_foreign_species(self, model) -> None:
+    def test_foreign_species(self, model: Model) -> None:
         with pytest.raises(InputError, match="got species Og; the model knows .*; use or train"):
-            model.check_species([118])
+            model.check_species([118])  # type: ignore[arg-type]
 
 
-def rows_of(quantity, values):
+def rows_of(quantity: str, values: torch.Tensor | Blocks) -> dict[str, torch.Tensor]:
     """Tensors of a quantity, or of all its Blocks, dict by name, with the rows of one structure after another."""
     if not isinstance(values, Blocks):
         return {quantity: values}
@@ -109,17 +114,17 @@ def rows_of(quantity, values):
     }
 
 
-def load_again(path, model):
+def load_again(path: str | PathLike, model: Model) -> Model:
     """load_model with the classes of ``model``, which may not be this package's."""
     return load_model(path, classes=(type(model.descriptor), *map(type, model.heads.values())))
 
 
-def assert_same_model(model, before) -> None:
+def assert_same_model(model: Model, before: Model) -> None:
     assert model.training == before.training
     for (name, found), wanted in zip(model.named_parameters(), before.parameters(), strict=True):
         assert found.requires_grad == wanted.requires_grad, name
         assert found.dtype == wanted.dtype and torch.equal(found, wanted), name
-    for (name, found), wanted in zip(model.named_buffers(), before.buffers(), strict=True):
+    for (name, found), wanted in zip(model.named_buffers(), before.buffers(), strict=True):  # type: ignore[assignment]
         assert found.dtype == wanted.dtype and torch.equal(found, wanted), name
 
 
@@ -133,19 +138,19 @@ class HeadContract(Contract):
     tolerance = 1e-13
     single = 1e-5
 
-    def test_one_row_per_center(self, environment, head) -> None:
+    def test_one_row_per_center(self, environment: Environment, head: Head) -> None:
         values = head(environment, None)
         assert len(values) == len(environment.features) and values.isfinite().all()
         assert isinstance(head.quantity, str) and head.quantity
 
-    def test_rows_do_not_depend_on_each_other(self, environment, head) -> None:
+    def test_rows_do_not_depend_on_each_other(self, environment: Environment, head: Head) -> None:
         rows = torch.randperm(len(environment.features), generator=torch.Generator().manual_seed(0))[1:]
         frame = None if environment.frame is None else environment.frame[rows]
         part = Environment(environment.features[rows], environment.species[rows], frame)
         with torch.no_grad():
             assert_close(head(part, None), head(environment, None)[rows], self.tolerance)
 
-    def test_float32(self, environment, head) -> None:
+    def test_float32(self, environment: Environment, head: Head) -> None:
         with torch.no_grad():
             wanted = head(environment, None)
             frame = None if environment.frame is None else environment.frame.float()
@@ -153,7 +158,7 @@ class HeadContract(Contract):
         assert found.dtype == torch.float32
         assert_close(found, wanted, self.single)
 
-    def test_arguments_rebuild_it(self, environment, head) -> None:
+    def test_arguments_rebuild_it(self, environment: Environment, head: Head) -> None:
         again = type(head)(**json.loads(json.dumps(head.arguments()))).to(torch.float64)
         again.load_state_dict(head.state_dict())
         assert torch.equal(again(environment, None), head(environment, None))
@@ -169,16 +174,16 @@ class HeadOfPairsContract(Contract):
     tolerance = 1e-12
     single = 2e-5
 
-    def blocks(self, head, atoms, dtype=torch.float64):
+    def blocks(self, head: HeadOfPairs, atoms: Atoms, dtype: torch.dtype = torch.float64) -> Blocks:
         with torch.no_grad():
             return self.blocks_of(head, System.from_atoms(atoms, dtype))
 
-    def blocks_of(self, head, system):
+    def blocks_of(self, head: HeadOfPairs, system: System) -> Blocks:
         descriptor = self.make_descriptor().to(system.positions.dtype)
         edges = Edges.build(system, descriptor.cutoff)
         return head(descriptor(system, edges), edges)
 
-    def test_blocks_of_all_atoms_and_pairs(self, head, atoms) -> None:
+    def test_blocks_of_all_atoms_and_pairs(self, head: HeadOfPairs, atoms: Atoms) -> None:
         """Each pair within the cutoff once, from the species that comes first; on-site blocks are symmetric."""
         found, edges = self.blocks(head, atoms), Edges.build(System.from_atoms(atoms), self.make_descriptor().cutoff)
         assert isinstance(head.quantity, str) and head.quantity
@@ -195,21 +200,21 @@ class HeadOfPairsContract(Contract):
         wanted = zip(edges.center.tolist(), edges.neighbor.tolist(), map(tuple, edges.shift.tolist()))
         assert sorted(pairs) == sorted(wanted)
 
-    def test_rotation(self, head, atoms) -> None:
+    def test_rotation(self, head: HeadOfPairs, atoms: Atoms) -> None:
         """Blocks turn with their frames: nothing changes."""
         wanted, found = self.blocks(head, atoms), self.blocks(head, turned(atoms, random_rotation()))
         for part in ("onsite", "hopping"):
             for key, values in getattr(wanted, part).items():
                 assert_close(getattr(found, part)[key], values, self.tolerance, f"{part} {key}")
 
-    def test_float32(self, head, atoms) -> None:
+    def test_float32(self, head: HeadOfPairs, atoms: Atoms) -> None:
         wanted, found = self.blocks(head, atoms), self.blocks(head.float(), atoms, torch.float32)
         for part in ("onsite", "hopping"):
             for key, values in getattr(found, part).items():
                 assert values.dtype == torch.float32
                 assert_close(values, getattr(wanted, part)[key], self.single, f"{part} {key}")
 
-    def test_gradient_of_positions(self, head, atoms) -> None:
+    def test_gradient_of_positions(self, head: HeadOfPairs, atoms: Atoms) -> None:
         """Of all blocks together, along a random move of the atoms and a random strain."""
 
         def scalar(system):
@@ -220,7 +225,7 @@ class HeadOfPairsContract(Contract):
 
         assert_slope(scalar, System.from_atoms(atoms))
 
-    def test_arguments_rebuild_it(self, head, atoms) -> None:
+    def test_arguments_rebuild_it(self, head: HeadOfPairs, atoms: Atoms) -> None:
         again = type(head)(**json.loads(json.dumps(head.arguments()))).to(torch.float64)
         again.load_state_dict(head.state_dict())
         found, wanted = self.blocks(again, atoms), self.blocks(head, atoms)

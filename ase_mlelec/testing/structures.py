@@ -1,13 +1,19 @@
 """Structures for tests: random ones without symmetry, and copies that should give the same or nearly the same."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.calculators.calculator import InputError
+from ase.calculators.calculator import Calculator, InputError
 from ase.symbols import string2symbols
+from numpy.typing import ArrayLike, NDArray
 
+from ase_mlelec.descriptors.base import Descriptor, Environment
 from ase_mlelec.edges import Edges
+from ase_mlelec.heads.base import Head
+from ase_mlelec.model import Model
 from ase_mlelec.system import System
 
 
@@ -20,31 +26,33 @@ class Contract:
         raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
 
     @pytest.fixture(name="atoms")
-    def made_atoms(self):
+    def made_atoms(self) -> Atoms:
         return self.make_atoms()
 
     @pytest.fixture(name="model")
-    def made_model(self):
+    def made_model(self) -> Model:
         return self.make_model()
 
     @pytest.fixture(name="calculator")
-    def made_calculator(self):
+    def made_calculator(self) -> Calculator:
         return self.make_calculator(self.make_model())
 
     @pytest.fixture(name="descriptor")
-    def made_descriptor(self):
+    def made_descriptor(self) -> Descriptor:
         return self.make_descriptor()
 
     @pytest.fixture(name="head")
-    def made_head(self):
+    def made_head(self) -> Head:
         return self.make_head()
 
     @pytest.fixture(name="environment")
-    def made_environment(self):
+    def made_environment(self) -> Environment:
         return self.make_environment()
 
 
-def random_atoms(symbols, cell=None, pbc=True, shortest=1.6, seed=0):
+def random_atoms(
+    symbols: str, cell: ArrayLike | None = None, pbc: bool | ArrayLike = True, shortest: float = 1.6, seed: int = 0
+) -> Atoms:
     """ase.Atoms at random places, no two closer than ``shortest`` Å (images included).
 
     Parameters
@@ -79,13 +87,13 @@ def _shortest_distance(atoms, at_most):
     return min(edges.vec.norm(dim=1).tolist(), default=at_most)
 
 
-def random_rotation(seed=0):
+def random_rotation(seed: int = 0) -> NDArray:
     """Proper rotation matrix [3, 3]; vectors turn as v @ R.T."""
     q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
     return q * np.sign(np.linalg.det(q))
 
 
-def turned(atoms, rotation):
+def turned(atoms: Atoms, rotation: NDArray) -> Atoms:
     """Copy of ``atoms`` with positions and cell turned by a matrix [3, 3]."""
     atoms = atoms.copy()
     atoms.set_cell(atoms.cell.array @ rotation.T)
@@ -93,7 +101,7 @@ def turned(atoms, rotation):
     return atoms
 
 
-def doubled(atoms):
+def doubled(atoms: Atoms) -> Atoms:
     """Two copies of ``atoms``: repeated along the first periodic direction, or far apart."""
     if atoms.pbc.any():
         return atoms.repeat([2 if axis == int(np.argmax(atoms.pbc)) else 1 for axis in range(3)])
@@ -102,7 +110,7 @@ def doubled(atoms):
     return atoms + copy_
 
 
-def change_one(atoms, what, other_pbc) -> None:
+def change_one(atoms: Atoms, what: str, other_pbc: ArrayLike) -> None:
     """Change positions, cell, numbers or pbc of ``atoms``."""
     if what == "positions":
         atoms.positions[0] += [0.02, 0.01, 0.03]
@@ -114,7 +122,7 @@ def change_one(atoms, what, other_pbc) -> None:
         atoms.pbc = other_pbc
 
 
-def shifted_by_cells(atoms, seed=0):
+def shifted_by_cells(atoms: Atoms, seed: int = 0) -> Atoms:
     """Copy in which every atom is replaced by a random image of itself."""
     atoms = atoms.copy()
     images = np.random.default_rng(seed).integers(-2, 3, (len(atoms), 3)) * atoms.pbc
@@ -122,7 +130,7 @@ def shifted_by_cells(atoms, seed=0):
     return atoms
 
 
-def pair_at_cutoff(atoms, cutoff, distance):
+def pair_at_cutoff(atoms: Atoms, cutoff: float, distance: float) -> Atoms:
     """Copy of ``atoms`` in which the pair that is nearest to the cutoff is ``distance`` apart."""
     edges = Edges.build(System.from_atoms(atoms), 1.5 * cutoff)
     apart = edges.vec.norm(dim=1)
@@ -133,14 +141,16 @@ def pair_at_cutoff(atoms, cutoff, distance):
     return atoms
 
 
-def assert_close(found, wanted, tolerance, what="") -> None:
+def assert_close(
+    found: ArrayLike | torch.Tensor, wanted: ArrayLike | torch.Tensor, tolerance: float, what: str = ""
+) -> None:
     """Equal to ``tolerance`` relative to the largest of the wanted numbers (or to 0.001, where all are smaller)."""
     found, wanted = np.asarray(found, dtype=float), np.asarray(wanted, dtype=float)
     scale = max(float(np.abs(wanted).max(initial=0)), 1e-3)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * scale, err_msg=what)
 
 
-def assert_continuous(function, tolerance) -> None:
+def assert_continuous(function: Callable[[float], Mapping[str, NDArray]], tolerance: float) -> None:
     """Jumps of function(+d) - function(-d) vanish with d.
 
     A continuous function jumps ten times less over a tenth of the distance; one with a gap does not.
@@ -155,7 +165,7 @@ def assert_continuous(function, tolerance) -> None:
         assert narrow[name] <= 0.2 * wide[name] + tolerance, f"{name} is not continuous: {wide[name]}, {narrow[name]}"
 
 
-def five_point(function, step=1e-3):
+def five_point(function: Callable[[float], float], step: float = 1e-3) -> float:
     """df/dx at 0; the error is of fourth order in the step."""
     near, far = function(step) - function(-step), function(2 * step) - function(-2 * step)
     return (8 * near - far) / (12 * step)

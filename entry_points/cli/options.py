@@ -10,14 +10,16 @@ from argparse import SUPPRESS
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # that of typing, which takes as long to import as this module
 if TYPE_CHECKING:
+    from typing import Any
+
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
 
-def add_model(parser: argparse.ArgumentParser, name: str = "model", **options: Any) -> None:
+def add_model(parser: argparse.ArgumentParser, name: str = "model", **options: "Any") -> None:
     """Add the model that is used: a positional argument, or the option ``--model`` where there is a default."""
     text = "name of a shipped model (see 'mlelec models') or a path"
     parser.add_argument(
