@@ -36,7 +36,7 @@ COPIED = (
     "electrons_per_centre",
     "functions_per_vector",
     "settings",
-)  # attributes of the data that go into the provenance that go into the provenance
+)  # attributes of the data that go into the provenance
 PACKAGES = ("ase-mlelec", "torch", "numpy", "ase")
 
 
