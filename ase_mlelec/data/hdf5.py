@@ -166,7 +166,7 @@ class StoredDataSet(DataSet):
 
     def _read(self, group):
         """Read one structure from its HDF5 group."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define _read(group)")
 
     def _contents(self):
         yield from (getattr(self, name) for name in self.common)

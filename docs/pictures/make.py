@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
 PICTURES = {
     "silicon_md": "01_relax_and_md.py",
-    "silicon_melting": "02_dos_along_melting.py --cells 3 --steps 1200",
+    "silicon_melting": "02_dos_along_melting.py --cells 3 --steps 2400",
     "aluminium_density": "03_aluminium_ml_dft.py",
     "aluminium_electrons": "05_aluminium_electrons.py",
     "ice_born_charges": "08_born_charges.py",
