@@ -10,9 +10,7 @@ Our format::
     has/NAME [frames]                   whether each frame has the label, where some lack it (since format 2)
 """
 
-import gzip
 import warnings
-import zlib
 from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
@@ -22,27 +20,46 @@ from ase import Atoms
 
 from ase_mlelec.data.data_set import Frame, Frames, join
 from ase_mlelec.data.hdf5 import FRAMES, PACKED, created, opened
-from ase_mlelec.data.images import READABLE, from_images, read_images, read_labeled, to_images
+from ase_mlelec.data.images import READABLE, from_images, read_labeled, to_images
 from ase_mlelec.data.keys import check_used
+from ase_mlelec.data.runs.read import has_spectra, read_runs
+from ase_mlelec.data.runs.spectra import Spectra
+from ase_mlelec.data.runs.steps import is_run, read_run
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.deepmd.data import is_hdf5_data, read_data
-from ase_mlelec.io.espresso.common import EspressoError, find_file
-from ase_mlelec.io.espresso.pw import WHAT_TO_GIVE, read_pw
-from ase_mlelec.io.espresso.pw_text import MARK
 from ase_mlelec.io.hdf5 import AGAIN, read_array, subgroup
-from ase_mlelec.io.text import read_text
 from ase_mlelec.quantities import LABELS, data_labels
 
-__all__ = ["Frame", "Frames", "from_images", "join", "read_all", "read_frames", "read_hdf5", "to_images", "write_hdf5"]
+__all__ = [
+    "Frame",
+    "Frames",
+    "Spectra",
+    "from_images",
+    "has_spectra",
+    "is_run",
+    "join",
+    "read_all",
+    "read_frames",
+    "read_hdf5",
+    "read_run",
+    "to_images",
+    "write_hdf5",
+]
 FOR_ASE = "which are for files that ASE reads; leave them out"
 
 
 @formerly_positional("keys", "found")
-def read_frames(path: str | PathLike, *, keys: dict[str, str] | None = None, found: set | None = None) -> Frames:
+def read_frames(
+    path: str | PathLike,
+    *,
+    keys: dict[str, str] | None = None,
+    found: set | None = None,
+    spectra: Spectra | None = None,
+) -> Frames:
     """Read labeled structures from a file or folder of any known format.
 
-    The formats are HDF5 of this package, deepmd npy folders, pw.x runs (text output, XML or ``prefix.save``), and files
-    with labels that ASE reads.
+    The formats are HDF5 of this package, deepmd npy folders, pw.x runs (text output, XML or ``prefix.save``), runs of
+    pw.x and projwfc.x (see ``ase_mlelec.data.runs.read.read_runs``), and files with labels that ASE reads.
 
     Parameters
     ----------
@@ -50,6 +67,8 @@ def read_frames(path: str | PathLike, *, keys: dict[str, str] | None = None, fou
         Names of labels in files that ASE reads, see ``from_images``.
     found : set, optional
         Set to which the ``keys`` that the file has are added. Keys that the file lacks are then no error.
+    spectra : Spectra, optional
+        How densities of states are made of bands that are projected on atoms.
 
     Raises
     ------
@@ -62,6 +81,8 @@ def read_frames(path: str | PathLike, *, keys: dict[str, str] | None = None, fou
     if not has_keys(path):
         if keys:
             raise ValueError(f"{path}: got names of labels ({', '.join(keys.values())}), {FOR_ASE}")
+        if has_spectra(path):
+            return read_runs([path], spectra=spectra)
         if is_run(path):
             return read_run(path)
         return read_hdf5(path) if path.is_file() and not is_hdf5_data(path) else _read_deepmd(path)
@@ -74,7 +95,9 @@ def has_keys(path: str | PathLike) -> bool:
     """Whether the format of a data set has free names of labels, so that ``keys`` apply."""
     path = Path(path)
     return not (
-        path.is_dir() or path.suffix in (".h5", ".hdf5") or (path.is_file() and (is_hdf5_data(path) or is_run(path)))
+        path.is_dir()
+        or path.suffix in (".h5", ".hdf5")
+        or (path.is_file() and (is_hdf5_data(path) or is_run(path) or has_spectra(path)))
     )
 
 
@@ -84,10 +107,13 @@ def read_all(
     *,
     keys: dict[str, str] | None = None,
     check: Callable = lambda frames, path: frames,
+    spectra: Spectra | None = None,
 ) -> Frames:
     """Read several data sets as one.
 
     ``keys`` apply to files that ASE reads; ``check(frames, path)`` is called for each data set and returns its Frames.
+    All runs with bands projected on atoms are read together, on one energy grid, see
+    ``ase_mlelec.data.runs.read.read_runs`` for them and for ``spectra``.
 
     Raises
     ------
@@ -99,7 +125,12 @@ def read_all(
     if keys and not any(map(has_keys, paths)):
         raise ValueError(f"{here}: got names of labels ({', '.join(keys.values())}), {FOR_ASE}")
     found: set[str] = set()
-    frames = join(check(read_frames(path, keys=keys if has_keys(path) else None, found=found), path) for path in paths)
+    runs = [path for path in paths if not has_keys(path) and has_spectra(path)]
+    others = [path for path in paths if path not in runs]
+    parts = [check(read_frames(path, keys=keys if has_keys(path) else None, found=found), path) for path in others]
+    if runs:
+        parts.append(check(read_runs(runs, spectra=spectra), str(runs[0]) if len(runs) == 1 else f"{runs[0]} ..."))
+    frames = join(parts)
     check_used(here, keys or {}, found, {})
     return frames
 
@@ -194,71 +225,3 @@ def _labels(path, file, counts, energies):
         for i, row in zip(chosen, rows):
             labels[i][name] = row
     return labels
-
-
-XML = "data-file-schema.xml"
-HEAD = 50_000  # bytes at the beginning of a file within which a program writes its name
-SAME_ENERGY, SAME_PLACE = 1e-3, 1e-3  # eV, Å
-
-
-def is_run(path: str | PathLike) -> bool:
-    """Whether a path is a text or XML file of pw.x, or the folder of a pw.x run."""
-    path = Path(path)
-    if path.is_dir():
-        return not (path / "type.raw").exists() and any(
-            any(path.glob(pattern)) for pattern in (f"{XML}*", f"*.save/{XML}*", "data-file.xml")
-        )
-    try:
-        with open(path, "rb") as file:
-            head = file.read(HEAD)
-            if head.startswith(b"\x1f\x8b"):
-                file.seek(0)
-                head = gzip.GzipFile(fileobj=file).read(HEAD)
-    except (OSError, EOFError, zlib.error):
-        return False
-    return b"Program PWSCF" in head or (head.lstrip().startswith(b"<") and b"qes:espresso" in head)
-
-
-def read_run(path: str | PathLike) -> Frames:
-    """Read Frames from a pw.x run, with energy, forces and virial as far as they were calculated.
-
-    The text output of a relaxation or of molecular dynamics gives all steps, provided that ASE and read_pw agree on the
-    last step. Otherwise, from XML, and with hybrid functionals, the result is the last step alone, with a warning.
-
-    Raises
-    ------
-    EspressoError
-        For errors of read_pw.
-    """
-    file = find_file(path, XML, WHAT_TO_GIVE)
-    last = read_pw(file).to_atoms()
-    text = read_text(file, WHAT_TO_GIVE, EspressoError)
-    images, note = [last], None
-    if text.lstrip("\ufeff \n\t").startswith("<"):
-        n_steps = text.count("<step ")
-    else:
-        marks = [mark.group(1) for mark in MARK.finditer(text)]
-        n_steps = marks.count("!!") or len(marks)
-        if n_steps > 1 and "!!" not in marks:
-            images = _steps(file, last) or images
-    if n_steps > 1 and len(images) == 1:
-        note = f"the last of {n_steps} steps alone is read"
-    if (file.parent / "atomic_proj.xml").exists():
-        more = "atomic_proj.xml beside it is not: espresso.read_projections makes spectra of it"
-        note = f"{note}, and {more}" if note else more
-    if note:
-        warnings.warn(f"{file}: {note}", stacklevel=4)
-    return from_images(images, name=file.parent.stem if file.name.startswith(XML) else file.stem)
-
-
-def _steps(path, last):
-    """Atoms of all steps as ASE reads them, with ``last`` as the last step; None where ASE's last step differs."""
-    try:
-        images = [atoms for atoms in read_images(path) if "energy" in getattr(atoms.calc, "results", {})]
-    except ValueError:
-        return None
-    if not images or len(images[-1]) != len(last):
-        return None
-    energy, other = (atoms.calc.results["energy"] for atoms in (images[-1], last))
-    moved = np.abs(images[-1].positions - last.positions).max() + np.abs(images[-1].cell - last.cell).max()
-    return [*images[:-1], last] if abs(energy - other) < SAME_ENERGY and moved < SAME_PLACE else None

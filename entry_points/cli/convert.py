@@ -4,15 +4,15 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ase_mlelec_entry_points.cli import convert_mala
+from ase_mlelec_entry_points.cli import convert_mala, convert_spectra
 from ase_mlelec_entry_points.cli.options import add_keys, add_out, check_writable, keys_of
 
 if TYPE_CHECKING:
     from ase_mlelec.data.data_set import Frames
 
 HELP = (
-    "Convert labeled structures to a data set, or MALA's snapshots to ours (TARGET ends in .h5), or a model of "
-    "deepmd-kit in its .dp container to ours (TARGET ends in .safetensors)."
+    "Convert labeled structures, runs of DFT programs or MALA's snapshots to a data set (TARGET ends in .h5), or a "
+    "model of deepmd-kit in its .dp container to ours (TARGET ends in .safetensors)."
 )
 EXAMPLE = "mlelec convert run.xyz OUTCAR --out data.h5"
 
@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         metavar="SOURCE",
         nargs="+",
-        help="data sets: .h5, deepmd npy folders, pw.x's output or .save, files that ASE reads with "
-        "labels; or MALA's X.info.json with X.out.npy beside them; or one .dp model",
+        help="data sets: .h5, deepmd npy folders, pw.x's output or .save, folders of pw.x and projwfc.x runs, files "
+        "that ASE reads; or MALA's X.info.json with X.out.npy beside them; or one .dp model",
     )
     add_out(parser, "name of the result, .h5 or .safetensors; without it the last SOURCE is that", metavar="TARGET")
     parser.add_argument(
@@ -31,8 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("FIRST", "LAST"),
         type=float,
         nargs=2,
-        help="energies of the first and the last point of spectra, eV; deepmd-kit and MALA do not keep them",
+        help="first and last energy of spectra, eV; data of deepmd-kit and MALA need it (default: the levels of runs)",
     )
+    convert_spectra.add_arguments(parser)
     convert_mala.add_arguments(parser)
     add_keys(parser)
 
@@ -64,28 +65,32 @@ def run(arguments: argparse.Namespace) -> None:
             f"got {mala[0]} beside something else, or TARGET '{target}'; convert MALA's "
             "snapshots by themselves to a name ending in .h5"
         )
+    if arguments.ldos_unit and not mala:
+        raise ValueError(f"got --ldos-unit for {sources[0]}; leave it out, it belongs to MALA's X.info.json")
     if mala:
+        convert_spectra.refuse_options(arguments, mala[0])
         convert_mala.convert_mala(mala, target, arguments.grid, arguments.upf, arguments.ldos_unit)
-    elif arguments.upf or arguments.ldos_unit:
-        option = "--upf" if arguments.upf else "--ldos-unit"
-        raise ValueError(f"got {option} for {sources[0]}; leave it out, it belongs to MALA's X.info.json")
     elif suffix in (".h5", ".hdf5"):
-        convert_data(sources, target, arguments.grid, keys_of(arguments))
+        convert_data(sources, target, arguments)
     elif suffix == ".safetensors":
+        convert_spectra.refuse_options(arguments, sources[0], "upf")
         convert_model(sources, target, arguments.grid)
     else:
         raise ValueError(f"got TARGET '{target}', need a name ending in .h5 (data) or .safetensors (model)")
 
 
-def convert_data(
-    sources: Sequence[str], target: str, grid: tuple[float, float] | None, keys: dict[str, str] | None
-) -> None:
+def convert_data(sources: Sequence[str], target: str, arguments: argparse.Namespace) -> None:
     import numpy as np
 
-    from ase_mlelec.data.frames import read_all, write_hdf5
+    from ase_mlelec.data.frames import has_spectra, read_all, write_hdf5
+    from ase_mlelec.data.runs.spectra import described as described_spectra
     from ase_mlelec.quantities import LABELS
 
-    frames = read_all(sources, keys=keys)
+    keys, of_runs = keys_of(arguments), any(has_spectra(source) for source in sources)
+    if not of_runs:
+        convert_spectra.refuse_options(arguments, sources[0], "upf")
+    frames = read_all(sources, keys=keys, spectra=convert_spectra.spectra_of(arguments) if of_runs else None)
+    grid: tuple[float, float] | None = None if of_runs else arguments.grid
     if grid is not None:
         if not -1e6 < grid[0] < grid[1] < 1e6:
             raise ValueError(f"got --grid {grid[0]:g} {grid[1]:g}, need two energies in eV, the lower first")
@@ -100,6 +105,8 @@ def convert_data(
         frames.energies = np.linspace(*grid, lengths.pop())
     write_hdf5(target, frames)
     print(f"{target}: {len(frames)} structures with {described(frames)}")
+    for line in described_spectra(frames):
+        print(f"  {line}")
 
 
 def described(frames: "Frames") -> str:

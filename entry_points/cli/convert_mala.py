@@ -17,14 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="with MALA's snapshots, once for every element: the pseudopotential, for valence charge, "
-        "core charge and functional",
+        help="the pseudopotential of an element, once for each; with MALA's snapshots, and with runs where it is not found",
     )
     parser.add_argument(
         "--ldos-unit",
         metavar="UNIT",
-        help="of the LDOS in MALA's snapshots: '1/(eV*A^3)', which is the default and MALA's own, "
-        "'1/(eV*Bohr^3)', '1/(Ry*Bohr^3)', '1/(Ry*A^3)', '1/(Ha*Bohr^3)' or '1/(Ha*A^3)'",
+        help="of the LDOS in MALA's snapshots: '1/(eV*A^3)' (the default), or with Ry or Ha for eV, Bohr for A",
     )
 
 

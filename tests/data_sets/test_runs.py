@@ -41,9 +41,6 @@ def test_folders(tmp_path):
     for path in folder, tmp_path:
         (frame,) = read_frames(path)
         assert frame.name == "x-0" and frame.labels.keys() == {"energy", "forces", "virial"}
-    (folder / "atomic_proj.xml").write_text("")
-    with pytest.warns(UserWarning, match="atomic_proj.xml beside it is not: espresso.read_projections makes spectra"):
-        read_frames(folder)
 
 
 @pytest.mark.parametrize("which", [0, 1])

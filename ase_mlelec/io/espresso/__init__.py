@@ -10,8 +10,9 @@ References: Quantum ESPRESSO 6.7 output; sign of the stress checked against fini
 from ase_mlelec.io.espresso.common import EspressoError
 from ase_mlelec.io.espresso.filplot import read_filplot, read_ldos
 from ase_mlelec.io.espresso.phonons import read_ph
-from ase_mlelec.io.espresso.projwfc import Projections, read_projections
+from ase_mlelec.io.espresso.projwfc import read_projections
 from ase_mlelec.io.espresso.pw import PwResult, read_pw
+from ase_mlelec.io.projections import Projections
 
 __all__ = [
     "EspressoError",

@@ -1,65 +1,20 @@
 """projwfc.x: bands and their weights on atoms."""
 
 import re
-from dataclasses import dataclass
 from os import PathLike
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ase_mlelec import units
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.espresso.common import EspressoError, find_file, floats, parse_xml, whole_number
+from ase_mlelec.io.projections import Projections
 from ase_mlelec.io.text import read_text
 
 WHAT_TO_GIVE = (
     "give projwfc.x's atomic_proj.xml or prefix.save, and its text output; where one is missing or "
     "truncated, run projwfc.x again"
 )
-
-
-@dataclass(frozen=True)
-class Projections:
-    """Band energies and their weights on atoms, from which a DOS of any width and grid can be made.
-
-    Attributes
-    ----------
-    eigenvalues : array [K, M], eV
-    kpoint_weights : array [K]
-        Sum 2 (spin degeneracy included), or 1 where the bands are spinors (noncollinear and spin-orbit runs).
-    site_weights : array [K, M, N]
-        The share of each band on each atom, sum over N at most 1 (spilling).
-    """
-
-    eigenvalues: np.ndarray
-    kpoint_weights: np.ndarray
-    site_weights: np.ndarray
-
-    @property
-    def complete_below(self) -> float:
-        """float, eV; above this energy bands are missing from the calculation at some k-point."""
-        return float(self.eigenvalues[:, -1].min())
-
-    @formerly_positional("width")
-    def site_dos(self, energies: ArrayLike, *, width: float) -> np.ndarray:
-        """Site-projected DOS [N, S] in states/eV on ``energies`` [S] (eV), Gaussian exp(-(x/width)^2)."""
-        weights = self.kpoint_weights[:, None, None] * self.site_weights
-        return _broaden(self.eigenvalues.ravel(), weights.reshape(-1, weights.shape[-1]), energies, width)
-
-    @formerly_positional("width")
-    def total_dos(self, energies: ArrayLike, *, width: float) -> np.ndarray:
-        """Total DOS [S] in states/eV, all bands with full weight (no spilling)."""
-        weights = np.broadcast_to(self.kpoint_weights[:, None], self.eigenvalues.shape)
-        return _broaden(self.eigenvalues.ravel(), weights.reshape(-1, 1), energies, width)[0]
-
-
-def _broaden(levels, weights, energies, width):
-    """sum_l weights[l] exp(-((e - levels[l])/width)^2)/(width sqrt(pi)) -> [n_weights, S]."""
-    energies = np.asarray(energies, dtype=float)
-    if width <= 0:
-        raise ValueError(f"Gaussian width must be positive, got {width} eV")
-    kernel = np.exp(-(((energies[None] - levels[:, None]) / width) ** 2)) / (width * np.sqrt(np.pi))
-    return np.asarray(weights, dtype=float).T @ kernel
 
 
 @formerly_positional("output")

@@ -40,7 +40,7 @@ def parse_pw_xml(path: str | PathLike, text: str) -> dict:
     """dict of the fields of PwResult."""
     root = parse_xml(path, text, "pw.x")
     _check_origin(path, root)
-    out = _only(path, root, "output")
+    out = only_child(path, root, "output")
     if out is None:
         raise EspressoError(f"{path}: no <output>; this is not pw.x's data-file-schema.xml or the run did not finish")
     calculation = root.findtext("input/control_variables/calculation", "scf").strip()
@@ -48,7 +48,7 @@ def parse_pw_xml(path: str | PathLike, text: str) -> dict:
         raise EspressoError(f"{path}: written by {NO_ENERGY}")
     if calculation not in ("scf", *MOVING):
         raise EspressoError(f"{path}: the calculation is {calculation!r}, need one of scf, {', '.join(MOVING)}")
-    total, bands = _only(path, out, "total_energy"), _only(path, out, "band_structure")
+    total, bands = only_child(path, out, "total_energy"), only_child(path, out, "band_structure")
     n_steps = out.findtext("convergence_info/scf_conv/n_scf_steps", "1").strip()
     if total is None or bands is None or total.find("etot") is None or n_steps == "0":
         raise EspressoError(
@@ -63,7 +63,7 @@ def parse_pw_xml(path: str | PathLike, text: str) -> dict:
     energies = {
         tag: _number(path, total, tag) * units.HARTREE for tag in ("etot", *TERMS) if total.find(tag) is not None
     }
-    symbols, cell, positions = _structure(path, step, _elements(path, root))
+    symbols, cell, positions = structure_of(path, step, elements_of(path, root))
     forces, stress = _forces_and_stress(path, root, step, len(symbols), calculation)
     return dict(
         symbols=symbols,
@@ -74,12 +74,12 @@ def parse_pw_xml(path: str | PathLike, text: str) -> dict:
         forces=forces,
         stress=stress,
         n_electrons=_number(path, bands, "nelec") if bands.find("nelec") is not None else None,
-        **_occupations(path, root, bands),
-        **_levels(path, out, bands),
+        **occupations_of(path, root, bands),
+        **levels_of(path, out, bands),
     )
 
 
-def _only(path, parent, tag):
+def only_child(path, parent, tag):
     """The only child with a tag, or None."""
     found = parent.findall(tag)
     if len(found) > 1:
@@ -88,7 +88,7 @@ def _only(path, parent, tag):
 
 
 def _needed(path, parent, tag):
-    found = _only(path, parent, tag)
+    found = only_child(path, parent, tag)
     if found is None:
         raise damaged(path, f"no <{tag}> in <{parent.tag}>")
     return found
@@ -140,7 +140,7 @@ def _calculated(path, root, out, calculation):
         if last == etot:
             return steps[-1]
         # the last calculation of vc-relax, with new plane waves for the structure of the last step, is no step
-        stored, last = (_structure(path, where, {})[1:] for where in (out, steps[-1]))
+        stored, last = (structure_of(path, where, {})[1:] for where in (out, steps[-1]))
         if all(a.shape == b.shape and np.abs(a - b).max() < 1e-6 for a, b in zip(stored, last)):
             return out
     elif out.findtext("convergence_info/opt_conv/convergence_achieved", "").strip() in TRUE:
@@ -152,7 +152,7 @@ def _calculated(path, root, out, calculation):
     )
 
 
-def _structure(path, parent, elements):
+def structure_of(path, parent, elements):
     """symbols, cell [3, 3] and positions [N, 3] in Å from the <atomic_structure> in ``parent``.
 
     Parameters
@@ -185,7 +185,7 @@ def _structure(path, parent, elements):
     return symbols, cell * units.BOHR, positions * units.BOHR
 
 
-def _elements(path, root):
+def elements_of(path, root):
     """Element of each species, dict by name, from its pseudopotential."""
     elements = {}
     for species in root.findall("output/atomic_species/species") or root.findall("input/atomic_species/species"):
@@ -235,7 +235,7 @@ def _forces_and_stress(path, root, step, n_atoms, calculation):
 
 def _array(path, root, parent, tag, rows):
     """Array [rows, 3] as it stands in the file, or None where it is not there, or empty and not asked for."""
-    found = _only(path, parent, tag)
+    found = only_child(path, parent, tag)
     asked = root.findtext(f"input/control_variables/{tag}", "true").strip() in TRUE
     if found is None or (not asked and not (found.text or "").strip()):
         return None
@@ -245,9 +245,9 @@ def _array(path, root, parent, tag, rows):
     return values.reshape(rows, 3)
 
 
-def _occupations(path, root, bands):
+def occupations_of(path, root, bands):
     """dict of fermi_level, smearing and smearing_width; <fermi_energy> of fixed occupations is the highest level."""
-    smearing = _only(path, bands, "smearing")
+    smearing = only_child(path, bands, "smearing")
     kind = (
         bands.findtext("occupations_kind")
         or root.findtext("input/bands/occupations")
@@ -264,7 +264,7 @@ def _occupations(path, root, bands):
     return found
 
 
-def _levels(path, out, bands):
+def levels_of(path, out, bands):
     """dict of kpoints and eigenvalues of the <output> of the XML file."""
     points = bands.findall("ks_energies")
     if not points or bands.findtext("lsda", "false").strip() in TRUE:
@@ -285,7 +285,7 @@ def _levels(path, out, bands):
             f"{length:g}, need a length",
         )
     # the points move with the cell, so that their fractions fit the stored structure
-    cell = _structure(path, out, {})[1] / units.BOHR / length
+    cell = structure_of(path, out, {})[1] / units.BOHR / length
     found = np.array([floats(path, "<k_point>", _needed(path, point, "k_point").text, 3) for point in points])
     values = np.array([floats(path, "<eigenvalues>", each.text, min(sizes)) for each in levels])
     return {"kpoints": found @ cell.T, "eigenvalues": values * units.HARTREE}  # of 2π/alat in the file
