@@ -174,9 +174,16 @@ READERS = {
         for name in ("fermi_dirac", "relax_nstep_2", "hybrid", "two_fermi_levels")
     },
     "pw_data": Reader(
-        "data.frames.read_run data.frames.read_frames",
+        "data.runs.steps.read_run data.frames.read_frames",
         seeds.run("vc_relax_nstep_2", 0),
         lambda folder: read_images(folder / "scf.out"),
+        (EspressoError, ValueError),
+        check_frames,
+    ),
+    "projected_runs": Reader(
+        "data.runs.read.read_runs data.runs.espresso.read_espresso espresso.setup.read_setup",
+        seeds.projected_run,
+        read_images,
         (EspressoError, ValueError),
         check_frames,
     ),

@@ -15,6 +15,7 @@ from small_bilayers import graphene_bilayer, graphene_frame, random_wannier_mode
 from small_data import make_frames
 from small_deepmd import random_tree, write_dp
 from small_espresso import stored
+from small_projwfc import write_run
 from small_ldos import ATTRIBUTES, ENERGIES, make_snapshot, random_ldos_model
 from small_models import random_model
 
@@ -87,6 +88,10 @@ def together(*writers):
 def run(name, which):
     """Text or XML of a stored pw.x run."""
     return text(("scf.out", "data-file-schema.xml")[which], stored()[name][which])
+
+
+def projected_run(folder):
+    write_run("symmetric", folder)
 
 
 def projections(folder):
