@@ -25,8 +25,8 @@ from ase_mlelec.io.ulm import check_claims
 from ase_mlelec.quantities import LABELS
 
 READABLE = (
-    "readable are our .h5, deepmd npy folders, pw.x's output and .save folders, and files with energies or "
-    "other labels that ASE reads, such as extxyz, traj, OUTCAR or vasprun.xml"
+    "readable are our .h5, deepmd npy folders, pw.x's output and .save folders, folders of runs of pw.x or VASP, and "
+    "files with energies or other labels that ASE reads, such as extxyz, traj, OUTCAR or vasprun.xml"
 )
 MARK = "mlelec:"  # prefix of keys of extxyz files, so that ASE does not interpret them
 OWN = ("Lattice", "Properties", "pbc")  # keys of the structure; some programs write them in another case

@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         metavar="SOURCE",
         nargs="+",
-        help="data sets: .h5, deepmd npy folders, pw.x's output or .save, folders of pw.x and projwfc.x runs, files "
-        "that ASE reads; or MALA's X.info.json with X.out.npy beside them; or one .dp model",
+        help="data sets: .h5, deepmd npy folders, pw.x's output or .save, folders of runs of pw.x and projwfc.x or "
+        "of VASP, files that ASE reads; or MALA's X.info.json with X.out.npy beside them; or one .dp model",
     )
     add_out(parser, "name of the result, .h5 or .safetensors; without it the last SOURCE is that", metavar="TARGET")
     parser.add_argument(

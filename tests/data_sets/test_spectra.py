@@ -139,7 +139,7 @@ def test_options(run):
         (dict(grid=(-20.0, 0.0)), r"x.save: the grid ends at 0 eV, and must hold \d.* eV, .*; end it at \d+ or above"),
         (
             dict(electronic_temperature=1e5),
-            r"and must hold .*; calculate more bands \(nbnd of pw.x\): those of .*x.save",
+            r"and must hold .*; calculate more bands \(nbnd of pw.x\): they are complete",
         ),
     ],
 )
@@ -197,6 +197,14 @@ def test_charged_cell(run):
         read_runs([run], spectra=Spectra())
 
 
+def test_bands_along_a_path(run):
+    change(run / "x.save" / "data-file-schema.xml", "<calculation>scf", "<calculation>bands")
+    with pytest.raises(
+        EspressoError, match="a bands run, whose k-points are a path, .*'nscf' on a mesh, and projwfc.x"
+    ):
+        read_runs([run])
+
+
 def test_two_temperatures(run, tmp_path):
     shutil.copytree(run, tmp_path / "b")
     change(tmp_path / "b" / "x.save" / "data-file-schema.xml", 'degauss="1.0', 'degauss="2.0')
@@ -218,8 +226,11 @@ def test_smearing_that_is_no_temperature(run):
 def test_no_projections(run):
     (run / "x.save" / "atomic_proj.xml").unlink()
     assert not has_spectra(run)
-    with pytest.raises(ValueError, match=r"no run of pw.x with projections of projwfc.x in it; give prefix.save or"):
-        read_runs([run])
+    assert read_runs([run]).counts.keys() == {"energy", "forces", "virial"}
+    with pytest.raises(ValueError, match=r"no run with bands projected on atoms in it; give prefix.save of pw.x with"):
+        read_runs([run], spectra=Spectra())
+    with pytest.raises(ValueError, match=r"no run with bands projected on atoms in it"):
+        read_runs([run / "scf.out"])
 
 
 def test_runs_without_projections_beside_others(run, tmp_path):

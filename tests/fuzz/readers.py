@@ -20,6 +20,7 @@ from ase_mlelec.data.ase_formats import read_mlelec_h5
 from ase_mlelec.data.hamiltonians import Hamiltonians
 from ase_mlelec.io import cube, deepmd, espresso, mala, upf, wannier90
 from ase_mlelec.io.espresso.common import EspressoError
+from ase_mlelec.io.vasp import VaspError
 from ase_mlelec.io.wannier90 import Wannier90Error
 from ase_mlelec.shipped import read_summary
 from ase_mlelec.train.checkpoint import load_checkpoint
@@ -186,6 +187,9 @@ READERS = {
         read_images,
         (EspressoError, ValueError),
         check_frames,
+    ),
+    "vasprun": Reader(
+        "data.runs.vasp.read_vasp vasp.read_vasprun", seeds.vasprun, read_images, (VaspError, ValueError), check_frames
     ),
     "projwfc": Reader(
         PROJECTIONS,

@@ -8,6 +8,7 @@ from pathlib import Path
 import ase.io
 import h5py
 import numpy as np
+import small_vasp
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -15,9 +16,9 @@ from small_bilayers import graphene_bilayer, graphene_frame, random_wannier_mode
 from small_data import make_frames
 from small_deepmd import random_tree, write_dp
 from small_espresso import stored
-from small_projwfc import write_run
 from small_ldos import ATTRIBUTES, ENERGIES, make_snapshot, random_ldos_model
 from small_models import random_model
+from small_projwfc import write_run
 
 sys.path.append(str(Path(__file__).parents[1] / "io"))
 import test_cube
@@ -88,6 +89,10 @@ def together(*writers):
 def run(name, which):
     """Text or XML of a stored pw.x run."""
     return text(("scf.out", "data-file-schema.xml")[which], stored()[name][which])
+
+
+def vasprun(folder):
+    text("vasprun.xml", small_vasp.vasprun(small_vasp.example()))(folder)
 
 
 def projected_run(folder):

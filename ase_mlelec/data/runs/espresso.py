@@ -41,6 +41,11 @@ def read_espresso(place: Place, *, texts: Texts, valence: Mapping[str, float]) -
         For errors of the readers, and for files that are not of one run.
     """
     setup = read_setup(place.save)
+    if setup.calculation == "bands":
+        raise EspressoError(
+            f"{place.save}: a bands run, whose k-points are a path, and bands of a path are no density of states; run "
+            "pw.x with calculation = 'nscf' on a mesh, and projwfc.x again"
+        )
     levels = _levels(place, setup, texts)
     result = _result(place, setup, texts)
     atoms = Atoms(setup.symbols, setup.positions, cell=setup.cell, pbc=True)

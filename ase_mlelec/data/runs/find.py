@@ -35,6 +35,11 @@ class Place(NamedTuple):
     folders: tuple
 
     @property
+    def named(self) -> Path:
+        """Path after which the run is named."""
+        return self.save
+
+    @property
     def has_projections(self) -> bool:
         """Whether projwfc.x was run."""
         return _holds(self.save, PROJECTIONS)
@@ -119,12 +124,12 @@ def _place(save):
     return Place(save, own.name.removesuffix(".save"), (save, *folders))
 
 
-def named_apart(places: Sequence[Place]) -> list[Place]:
-    """The places, with names that tell them apart: their path below the folder that they share, without scratch folders."""
-    saves = [place.save.absolute() for place in places]
+def paths_apart(paths: Sequence[Path]) -> list[str]:
+    """Names that tell paths apart: below the folder that all share, without scratch folders and suffixes."""
+    saves = [path.absolute() for path in paths]
     shared = Path(os.path.commonpath([save.parent for save in saves])) if saves else Path()
     parts = [save.relative_to(shared).parts for save in saves]
     names = ["/".join(part.removesuffix(".save") for part in each if part.lower() not in SCRATCH) for each in parts]
     if len(set(names)) < len(names):
         names = ["/".join(each).removesuffix(".save") for each in parts]
-    return [place._replace(name=name) for place, name in zip(places, names)]
+    return names

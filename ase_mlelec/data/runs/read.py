@@ -3,24 +3,29 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from pathlib import Path
 
-from ase_mlelec.data.data_set import Frames, join
+from ase_mlelec.data.data_set import Frame, Frames, join
 from ase_mlelec.data.runs.espresso import read_espresso
-from ase_mlelec.data.runs.find import Place, Texts, espresso_runs, named_apart
+from ase_mlelec.data.runs.find import DEPTH, Place, Texts, espresso_runs, paths_apart
 from ase_mlelec.data.runs.projected import ProjectedRun
 from ase_mlelec.data.runs.spectra import Spectra, frames_of, known_valence
 from ase_mlelec.data.runs.steps import read_run
+from ase_mlelec.data.runs.vasp import VaspPlace, read_vasp, vasp_runs
 
 NO_RUNS = (
-    "no run of pw.x with projections of projwfc.x in it; give prefix.save or the folder of such a run, with "
-    "atomic_proj.xml in prefix.save and the text output of projwfc.x near it"
+    "no run with bands projected on atoms in it; give prefix.save of pw.x with atomic_proj.xml of projwfc.x in it and "
+    "the text output of projwfc.x near it, or vasprun.xml of VASP with LORBIT = 11"
 )
+
+
+def runs_of(path: str | PathLike) -> list[Place | VaspPlace]:
+    """Runs of DFT programs in a folder or below it, or the run to which a file belongs."""
+    return [*espresso_runs(path), *vasp_runs(path, DEPTH)]
 
 
 def has_spectra(path: str | PathLike) -> bool:
     """Whether a path is, or a folder holds, runs whose bands are projected on atoms."""
-    return any(place.has_projections for place in espresso_runs(path))
+    return any(place.has_projections for place in runs_of(path))
 
 
 def read_runs(paths: Sequence[str | PathLike], *, spectra: Spectra | None = None) -> Frames:
@@ -29,7 +34,8 @@ def read_runs(paths: Sequence[str | PathLike], *, spectra: Spectra | None = None
     Parameters
     ----------
     paths : sequence of paths
-        Runs of pw.x and projwfc.x: ``prefix.save``, a folder above it, or a folder of several runs.
+        Runs of pw.x and projwfc.x: ``prefix.save``, or a folder above it; vasprun.xml of VASP, or its folder; a folder
+        of several runs.
     spectra : Spectra, optional
         Width, energy grid and electrons. Default: Spectra(); runs whose projections cannot be used are then read without
         them, with a warning.
@@ -39,18 +45,26 @@ def read_runs(paths: Sequence[str | PathLike], *, spectra: Spectra | None = None
     Frames
         All spectra on one energy grid. ``attributes`` has dos_width_eV, energy_reference, valence_electrons,
         bands_complete_below_eV, fermi_levels_eV (the lowest and the highest), projected_shares (parts of the electrons in
-        the projections, the lowest and the highest), and settings with electronic_temperature_K.
+        the projections, the lowest and the highest), and settings with electronic_temperature_K. Without projections in
+        any run it has none of these.
 
     Raises
     ------
     ValueError
         For errors of the readers and of ``frames_of``, where ``spectra`` is given or a run has nothing else.
     """
-    places = named_apart([place for path in paths for place in espresso_runs(path)])
-    if not any(place.has_projections for place in places):
+    found = [place for path in paths for place in runs_of(path)]
+    names = paths_apart([place.named for place in found])
+    places = [place._replace(name=name or place.name) for place, name in zip(found, names)]
+    projected = any(place.has_projections for place in places)
+    if not places or (spectra is not None and not projected):
         raise ValueError(f"{paths[0]}: {NO_RUNS}")
+    if not projected:
+        return join(_bare(place) for place in places)
+    others: list[Frame] = []
+    order: dict[str, int] = {}
     try:
-        frames = frames_of(_runs(places, spectra or Spectra()), spectra or Spectra())
+        frames = frames_of(_runs(places, spectra or Spectra(), others, order), spectra or Spectra())
     except ValueError as error:
         if spectra is not None:
             raise
@@ -60,20 +74,36 @@ def read_runs(paths: Sequence[str | PathLike], *, spectra: Spectra | None = None
             raise error from None
         warnings.warn(f"spectra are not made, energies alone are read: {error}", stacklevel=3)
         return frames
-    bare = [_bare(place) for place in places if not place.has_projections]
-    return join([frames, *bare])
+    frames.frames = sorted([*frames, *others], key=lambda frame: order[frame.name])
+    return frames
 
 
-def _runs(places: Sequence[Place], spectra: Spectra) -> Iterator[ProjectedRun]:
+def _runs(
+    places: Sequence[Place | VaspPlace], spectra: Spectra, others: list[Frame], order: dict[str, int]
+) -> Iterator[ProjectedRun]:
+    """Runs with projections; frames without spectra are added to ``others``, places of all names to ``order``."""
     texts, valence = Texts(), known_valence(spectra)
     for place in places:
-        if place.has_projections:
-            yield read_espresso(place, texts=texts, valence=valence)
+        run, steps = None, []
+        if not place.has_projections:
+            steps = _bare(place).frames
+        elif isinstance(place, Place):
+            run = read_espresso(place, texts=texts, valence=valence)
+        else:
+            run, steps = read_vasp(place)
+        for each in [*steps, *([] if run is None else [run])]:
+            order.setdefault(each.name, len(order))
+        others += steps
+        if run is not None:
+            yield run
 
 
-def _bare(place):
+def _bare(place: Place | VaspPlace) -> Frames:
     """The run without spectra."""
-    frames = read_run(Path(place.save))
-    for frame in frames:
-        frame.name = place.name
-    return frames
+    if isinstance(place, Place):
+        frames = read_run(place.save)
+        for frame in frames:
+            frame.name = place.name
+        return frames
+    run, steps = read_vasp(place)
+    return Frames([*steps, *([] if run is None else [Frame(run.atoms, run.labels, run.name)])])

@@ -253,9 +253,9 @@ def _check_grid(parts, levels, energies, temperature, spectra):
             continue
         advice = f"end it at {math.ceil(needed)} or above"
         if fewest.complete - TAIL * spectra.width < needed:
+            of = "they" if fewest is part else f"those of {fewest.run.source}"
             advice = (
-                f"calculate more bands ({fewest.run.more_bands}): those of {fewest.run.source} are complete only "
-                f"below {fewest.complete:.2f} eV"
+                f"calculate more bands ({part.run.more_bands}): {of} are complete only below {fewest.complete:.2f} eV"
             )
         raise ValueError(
             f"{part.run.source}: the grid ends at {energies[-1]:.4g} eV, and must hold {needed:.4g} eV, the Fermi level, "

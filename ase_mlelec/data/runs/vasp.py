@@ -1,0 +1,152 @@
+"""Runs of VASP as ProjectedRun, and as frames of all their steps."""
+
+import warnings
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import spglib
+from ase import Atoms
+
+from ase_mlelec import units
+from ase_mlelec.data.data_set import Frame
+from ase_mlelec.data.runs.projected import ProjectedRun
+from ase_mlelec.io.projections import Projections
+from ase_mlelec.io.vasp import VaspError, Vasprun, has_projections, read_vasprun
+
+REFERENCE = "average electrostatic potential of the cell (VASP)"
+FERMI_DIRAC = "Fermi-Dirac"
+SMEARING = {-5: "tetrahedra", -4: "tetrahedra", -3: "tetrahedra", -2: "from input", -1: FERMI_DIRAC, 0: "Gaussian"}
+_FAILURE = getattr(spglib, "SpglibError", RuntimeError)  # where spglib raises; elsewhere it returns None
+NAMES = ("vasprun.xml", "vasprun.xml.gz")
+
+
+class VaspPlace(NamedTuple):
+    """vasprun.xml of a run; see find.Place."""
+
+    save: Path
+    name: str
+
+    @property
+    def named(self) -> Path:
+        """Path after which the run is named."""
+        return self.save.absolute().parent if self.save.name in NAMES else Path(str(self.save).split(".xml")[0])
+
+    @property
+    def has_projections(self) -> bool:
+        """Whether bands are projected on atoms (LORBIT = 10 or more)."""
+        return has_projections(self.save)
+
+
+def vasp_runs(path: str | PathLike, depth: int) -> list[VaspPlace]:
+    """Runs of VASP in a folder or up to ``depth`` folders below it, or the run of a file with projections."""
+    path = Path(path)
+    if path.is_file():
+        return [VaspPlace(path, path.name.split(".")[0])] if ".xml" in path.name and has_projections(path) else []
+    for level in range(depth + 1):
+        found = sorted(each for name in NAMES for each in path.glob("*/" * level + name))
+        if found:
+            return [VaspPlace(each, each.absolute().parent.name) for each in found]
+    return []
+
+
+def read_vasp(place: VaspPlace) -> tuple[ProjectedRun | None, list[Frame]]:
+    """The last step of a VASP run with its bands, or None without projections, and frames of the steps before.
+
+    All steps are frames where there are no projections. Steps whose electrons did not converge are left out, with a
+    warning.
+
+    Raises
+    ------
+    VaspError
+        For errors of read_vasprun, and where the bands are no density of states.
+    """
+    run = read_vasprun(place.save)
+    frames = [
+        Frame(_atoms(run, step), _labels(step), place.name if len(run.steps) == 1 else f"{place.name}-{k}")
+        for k, step in enumerate(run.steps)
+        if step.converged
+    ]
+    if len(frames) < len(run.steps):
+        warnings.warn(
+            f"{place.save}: the electrons of {len(run.steps) - len(frames)} of {len(run.steps)} steps did not converge "
+            "(NELM), and the steps are left out",
+            stacklevel=4,
+        )
+    if run.projections is None:
+        return None, frames
+    if not run.steps[-1].converged:
+        raise VaspError(f"{place.save}: the electrons of the last step, of the bands, did not converge; raise NELM")
+    return _projected(place, run, frames[-1]), frames[:-1]
+
+
+def _atoms(run, step):
+    return Atoms(run.symbols, step.positions, cell=step.cell, pbc=True)
+
+
+def _labels(step):
+    labels = {"energy": step.energy}
+    if step.forces is not None:
+        labels["forces"] = step.forces
+    if step.stress is not None:
+        labels["virial"] = -step.stress * abs(np.linalg.det(step.cell))
+    return labels
+
+
+def _projected(place, run: Vasprun, frame: Frame) -> ProjectedRun:
+    own = run.parameters
+    if run.mesh.lower().startswith("listgenerated"):
+        raise VaspError(
+            f"{place.save}: its k-points are along lines, and bands of a path are no density of states; give a run "
+            "with a mesh of k-points"
+        )
+    charge = sum(run.valence.get(symbol, 0) for symbol in run.symbols) - run.n_electrons
+    if abs(charge) > 1e-3 and set(run.symbols) <= run.valence.keys():
+        raise VaspError(
+            f"{place.save}: the cell has a charge of {charge:g} e (NELECT), and spectra are filled with the electrons of "
+            "neutral atoms; leave the run out"
+        )
+    kind, width = (_number(own.get(name), start) for name, start in (("ISMEAR", 1), ("SIGMA", 0.2)))
+    settings = {"program": f"VASP {own.get('version', '')}".strip()}
+    for name in "GGA", "METAGGA", "ENMAX":
+        if own.get(name, "--").strip("- "):
+            settings[name] = own[name]
+    settings |= {"kpoints_dos": run.mesh, "smearing": SMEARING.get(int(kind), f"Methfessel-Paxton {kind:g}")}
+    if kind >= -1:
+        settings["smearing_width_eV"] = width
+    return ProjectedRun(
+        source=str(place.save),
+        name=frame.name,
+        atoms=frame.atoms,
+        labels=frame.labels,
+        levels=_symmetrized(run, frame.atoms),
+        n_electrons=run.n_electrons,
+        valence=run.valence,
+        temperature=width / units.KB if kind == -1 else None,
+        energy_reference=REFERENCE,
+        more_bands="NBANDS of VASP",
+        settings=settings,
+        normalize=True,
+    )
+
+
+def _number(text, otherwise):
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return otherwise
+
+
+def _symmetrized(run, atoms) -> Projections:
+    """Shares averaged over equivalent atoms, where VASP reduced the k-points by symmetry (ISYM of 1 or more)."""
+    if _number(run.parameters.get("ISYM"), 2) < 1:
+        return run.projections
+    cell = atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # about the way in which spglib reports failures
+        try:
+            found = spglib.get_symmetry(cell, symprec=_number(run.parameters.get("SYMPREC"), 1e-5))
+        except _FAILURE:
+            found = None
+    return run.projections if found is None else run.projections.averaged(found["equivalent_atoms"])

@@ -1,0 +1,123 @@
+"""vasprun.xml as VASP 6 lays it out, from numbers that are all known."""
+
+import numpy as np
+
+ROWS = "".join
+
+
+def row(values, tag="v"):
+    return f"<{tag}>" + " ".join(f"{value:16.8f}" for value in values) + f" </{tag}>\n"
+
+
+def varray(name, rows):
+    return f'<varray name="{name}" >\n' + ROWS(row(each) for each in rows) + "</varray>\n"
+
+
+def structure(cell, fractions, name=""):
+    crystal = f"<crystal>\n{varray('basis', cell)}{varray('rec_basis', np.linalg.inv(cell).T)}</crystal>\n"
+    return f"<structure{name}>\n{crystal}{varray('positions', fractions)}</structure>\n"
+
+
+def levels(eigenvalues, occupations):
+    """The array of eigenvalues and occupations [spins, K, M]."""
+    text = '<array>\n<dimension dim="1">band</dimension>\n<field>eigene</field>\n<field>occ</field>\n<set>\n'
+    for s, (spin, filled) in enumerate(zip(eigenvalues, occupations)):
+        text += f'<set comment="spin {s + 1}">\n'
+        for k, pair in enumerate(zip(spin, filled)):
+            text += f'<set comment="kpoint {k + 1}">\n' + ROWS(row(each, "r") for each in zip(*pair)) + "</set>\n"
+        text += "</set>\n"
+    return f"<eigenvalues>\n{text}</set>\n</array>\n</eigenvalues>\n"
+
+
+def shares_of(amounts):
+    """The array of projections [spins, K, M, N, orbitals]."""
+    text = '<array>\n<dimension dim="1">ion</dimension>\n<field>s</field>\n<set>\n'
+    for s, spin in enumerate(amounts):
+        text += f'<set comment="spin{s + 1}">\n'
+        for k, point in enumerate(spin):
+            text += f'<set comment="kpoint {k + 1}">\n'
+            for m, band in enumerate(point):
+                text += f'<set comment="band {m + 1}">\n' + ROWS(row(atom, "r") for atom in band) + "</set>\n"
+            text += "</set>\n"
+        text += "</set>\n"
+    return text + "</set>\n</array>\n"
+
+
+def scstep(energy):
+    return (
+        f'<scstep>\n<energy>\n<i name="e_fr_energy"> {energy:.8f} </i>\n<i name="e_wo_entrp"> {energy + 0.02:.8f} </i>\n'
+        + (f'<i name="e_0_energy"> {energy + 0.01:.8f} </i>\n</energy>\n</scstep>\n')
+    )
+
+
+def vasprun(data, **parameters):
+    """Text of vasprun.xml.
+
+    data : dict with symbols, valence (by symbol), cell, steps (list of dict of fractions, energy, forces, stress kbar),
+    weights, eigenvalues and occupations [spins, K, M], shares [spins, K, M, N, orbitals] or None, level, n_electrons
+    """
+    used = {"ISPIN": 1, "ISMEAR": -1, "SIGMA": 0.1, "ISYM": 0, "NELM": 60, "EDIFF": 1e-6, "NELECT": data["n_electrons"]}
+    used |= {"LNONCOLLINEAR": "F", "GGA": "PE", "ENMAX": 400.0, "SYMPREC": 1e-5} | parameters
+    symbols = data["symbols"]
+    kinds = list(dict.fromkeys(symbols))
+    text = '<?xml version="1.0" encoding="ISO-8859-1"?>\n<modeling>\n<generator>\n'
+    text += '<i name="program" type="string">vasp </i>\n<i name="version" type="string">6.3.0  </i>\n</generator>\n'
+    text += '<kpoints>\n<generation param="Gamma">\n<v type="int" name="divisions">  2  1  1 </v>\n</generation>\n'
+    text += varray("kpointlist", [(0.5 * k, 0, 0) for k in range(len(data["weights"]))])
+    text += varray("weights", [[weight] for weight in data["weights"]]) + "</kpoints>\n"
+    text += '<parameters>\n<separator name="electronic" >\n'
+    text += ROWS(f'<i name="{name}">{value}</i>\n' for name, value in used.items()) + "</separator>\n</parameters>\n"
+    text += f'<atominfo>\n<atoms> {len(symbols)} </atoms>\n<array name="atoms" >\n<set>\n'
+    text += ROWS(f"<rc><c>{symbol:2}</c><c> {kinds.index(symbol) + 1}</c></rc>\n" for symbol in symbols)
+    text += '</set>\n</array>\n<array name="atomtypes" >\n<set>\n'
+    for kind in kinds:
+        text += f"<rc><c> {symbols.count(kind)}</c><c>{kind:2}</c><c> 1.0</c><c> {data['valence'][kind]:.8f}</c>"
+        text += f"<c>  PAW_PBE {kind} 05Jan2001 </c></rc>\n"
+    text += "</set>\n</array>\n</atominfo>\n" + structure(
+        data["cell"], data["steps"][0]["fractions"], ' name="initialpos" '
+    )
+    for k, step in enumerate(data["steps"]):
+        text += "<calculation>\n" + ROWS(map(scstep, step.get("scsteps", [step["energy"] + 1e-3, step["energy"]])))
+        text += structure(data["cell"], step["fractions"])
+        text += varray("forces", step["forces"]) + varray("stress", step["stress"])
+        text += f'<energy>\n<i name="e_fr_energy"> {step["energy"]:.8f} </i>\n'
+        text += f'<i name="e_wo_entrp"> {step["energy"] + 0.02:.8f} </i>\n<i name="e_0_energy"> 0.0 </i>\n</energy>\n'
+        if k == len(data["steps"]) - 1:
+            every = levels(data["eigenvalues"], data["occupations"])
+            text += every + f'<dos>\n<i name="efermi">  {data["level"]:.8f} </i>\n</dos>\n'
+            if data.get("shares") is not None:
+                text += f"<projected>\n{every}{shares_of(data['shares'])}</projected>\n"
+        text += "</calculation>\n"
+    return text + structure(data["cell"], data["steps"][-1]["fractions"], ' name="finalpos" ') + "</modeling>\n"
+
+
+def example(seed=0, spins=1, n_steps=2):
+    """Two atoms and two k-points whose uppermost band is high; NaCl with one and seven electrons."""
+    rng = np.random.default_rng(seed)
+    cell = np.diag([4.0, 4.5, 5.0]) + rng.normal(0, 0.1, (3, 3))
+    eigenvalues = np.sort(rng.uniform(-8, 8, (spins, 2, 6)), axis=2)
+    eigenvalues[..., -1] += 8
+    shares = rng.uniform(0.05, 0.1, (spins, 2, 6, 2, 4))
+    steps = []
+    for k in range(n_steps):
+        half = rng.normal(0, 20, (3, 3))
+        steps.append(
+            {
+                "fractions": np.array([[0, 0, 0], [0.5, 0.5, 0.5]]) + rng.normal(0, 0.01, (2, 3)),
+                "energy": -7.0 - 0.1 * k,
+                "forces": rng.normal(0, 1, (2, 3)),
+                "stress": half + half.T,
+            }
+        )
+    return {
+        "symbols": ["Na", "Cl"],
+        "valence": {"Na": 1.0, "Cl": 7.0},
+        "cell": cell,
+        "steps": steps,
+        "weights": [0.25, 0.75],
+        "eigenvalues": eigenvalues,
+        "occupations": (eigenvalues < 0).astype(float),
+        "shares": shares,
+        "level": 0.0,
+        "n_electrons": 8.0,
+    }
