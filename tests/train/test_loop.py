@@ -1,4 +1,4 @@
-"""The training loop by a parabola: schedules, best weights, resume, log lines, checkpoints of others."""
+"""The training loop by a parabola: schedules, best weights, resume, checkpoints of others."""
 
 import numpy as np
 import pytest
@@ -113,15 +113,6 @@ def test_stops_at_nan():
     problem.loss = lambda batch, ratio: [problem.model.weight.sum() * np.nan]
     with pytest.raises(Diverged, match="loss in step 1, batch 0, rate 0.1"):
         run_loop(problem, steps=3, schedule=Schedule(0.1, 0.1), progress=False)
-
-
-def test_log_lines_without_a_terminal(capsys):
-    options = dict(steps=400, schedule=Schedule(0.1, 0.1), interval=2, unit="epochs")
-    run_loop(Parabola(), **options)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 20 and lines[-1].startswith("epochs 400/400: learning_rate 0.1, loss ")
-    run_loop(Parabola(), **options, progress=False)
-    assert capsys.readouterr() == ("", "")
 
 
 def test_every_frame_is_used_once_per_epoch():

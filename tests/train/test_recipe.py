@@ -45,7 +45,8 @@ def test_train(frames, tmp_path):
     train(configuration(tmp_path), progress=False)
     assert torch.equal(torch.random.get_rng_state(), random_state)
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ["cu.dos.csv", "cu.energy.csv", "cu.h5", "cu.safetensors"]
+    checkpoints = ["cu.dos.checkpoint", "cu.energy.checkpoint"]  # with which the training can be lengthened
+    assert files == sorted([*checkpoints, "cu.dos.csv", "cu.energy.csv", "cu.h5", "cu.safetensors"])
     model = load_model(tmp_path / "cu.safetensors")
     metadata = model.metadata
     assert model.species == ("Cu",) and set(model.heads) == {"energy", "dos"}
@@ -122,7 +123,8 @@ def test_interrupted_training_goes_on(frames, tmp_path, monkeypatch):
     """Interrupted in the second stage, the same command repeats nothing and ends with the same model."""
     write_hdf5(tmp_path / "cu.h5", frames)
     expected = train(configuration(tmp_path), progress=False).state_dict()
-    (tmp_path / "cu.safetensors").unlink()
+    for path in (*tmp_path.glob("*.checkpoint"), tmp_path / "cu.safetensors"):
+        path.unlink()
     true_loss, calls = FrameProblem.loss, []
 
     def counting(problem, *rest):
@@ -142,8 +144,9 @@ def test_interrupted_training_goes_on(frames, tmp_path, monkeypatch):
 
 def test_dos_without_energy_trains_the_descriptor(frames, tmp_path):
     write_hdf5(tmp_path / "cu.h5", frames)
+    data = {"files": ["cu.h5"], "train": ["train", "validation"], "validation": [], "validation_fraction": 0.0}
     short, longer = (
-        train(configuration(tmp_path, energy=None, dos={"steps": steps, "widths": [6]}), progress=False)
+        train(configuration(tmp_path, data=data, energy=None, dos={"steps": steps, "widths": [6]}), progress=False)
         for steps in (1, 2)
     )
     assert set(short.heads) == {"dos"}

@@ -54,6 +54,7 @@ Cutoff = Annotated[float, Field(gt=0, le=30)]  # 30 Å: thousands of neighbors
 Width = Annotated[int, Field(ge=1, le=4096)]
 Widths = Annotated[tuple[Width, ...], Field(max_length=16, strict=False)]
 Steps = Annotated[int, Field(ge=1, le=10**8)]
+Patience = Annotated[int, Field(ge=0, le=10**8)]
 BatchSize = Annotated[int, Field(ge=1, le=10**6)]
 Rate = Annotated[float, Field(gt=0, le=1000)]
 LearningRates = Annotated[tuple[Rate, Rate], Field(strict=False)]

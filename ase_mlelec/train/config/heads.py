@@ -11,6 +11,7 @@ from ase_mlelec.train.config.base import (
     LossWeight,
     LossWeights,
     Names,
+    Patience,
     Section,
     SettingError,
     Steps,
@@ -70,6 +71,8 @@ class EnergyConfig(Training):
     """Ridge of the ridge regression, relative to the mean diagonal element of the normal matrix."""
     steps: Steps = 4000
     """Steps of the optimizer."""
+    patience: Patience = 30
+    """Validations in a row, of a hundred at most, without a smaller error after which training ends; 0: never."""
     learning_rate: LearningRates = (5e-3, 5e-6)
     """Learning rate, first and last."""
     batch_size: BatchSize = 4
@@ -91,6 +94,8 @@ class DOSConfig(Training):
     """Weight of the integral of the total density of states in the loss."""
     steps: Steps = 2000
     """Steps of the optimizer."""
+    patience: Patience = 30
+    """Validations in a row, of a hundred at most, without a smaller error after which training ends; 0: never."""
     learning_rate: LearningRates = (2e-3, 2e-6)
     """Learning rate, first and last."""
     batch_size: BatchSize = 8
@@ -110,6 +115,8 @@ class _OfAtoms(Training):
     """Weight of the sums over structures in the loss."""
     steps: Steps = 2000
     """Steps of the optimizer."""
+    patience: Patience = 30
+    """Validations in a row, of a hundred at most, without a smaller error after which training ends; 0: never."""
     learning_rate: LearningRates = (3e-3, 3e-6)
     """Learning rate, first and last."""
     batch_size: BatchSize = 4
@@ -215,6 +222,8 @@ class HamiltonianConfig(Training):
     nearer eigenvalues have more weight."""
     steps: Steps = 2000
     """Steps of the optimizer."""
+    patience: Patience = 30
+    """Validations in a row, of a hundred at most, without a smaller error after which training ends; 0: never."""
     learning_rate: LearningRates = (3e-3, 3e-6)
     """Learning rate, first and last."""
     batch_size: BatchSize = 4

@@ -217,6 +217,9 @@ class Config(Section):
     committee: Annotated[int, Field(ge=1, le=1000)] = 1
     """Number of models. They differ only in the seed: the first model has ``seed``. Where there are several, their file
     names end in -0, -1, ..."""
+    minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Time for gradient descent, minutes, in place of numbers of steps: the steps follow from the time that one takes. Heads
+    share it equally, and so do the models of a committee. Heads with ``steps`` or ``epochs`` keep these."""
     start: Text = ""
     """Model to fine-tune: a model file, relative to the configuration file, or the name of a shipped model. All heads
     except the LDOS start from its parameters and normalization, with the same settings of descriptors and heads."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,6 +11,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.train.finite import Diverged, NotFinite
 from ase_mlelec.train.hamiltonian.eigenvalue_response import level_errors
 from ase_mlelec.train.hamiltonian.items import CATEGORIES, SHARP, Item, join, without_third_atoms
+from ase_mlelec.train.log import Log
 from ase_mlelec.train.loop import LARGEST_GRADIENT, Schedule, batch_of_step, run_loop
 
 # Loss and errors
@@ -52,7 +54,7 @@ def fit_hamiltonian(
     items: Sequence[Item],
     *,
     validation: Sequence[Item] = (),
-    steps: int = 2000,
+    steps: int | None = 2000,
     batch_size: int = 4,
     learning_rate: tuple[float, float] = (3e-3, 3e-6),
     weights: dict[str, float] | None = None,
@@ -60,8 +62,9 @@ def fit_hamiltonian(
     checkpoint: str | Path | None = None,
     curve: str | Path | None = None,
     fingerprint: str | None = "",
-    interval: int = 100,
-    progress: bool = True,
+    interval: int | None = None,
+    progress: bool | Log = True,
+    **options: Any,
 ) -> dict:
     """Fit the Hamiltonian head of ``model`` with Adam and a learning rate that falls exponentially.
 
@@ -76,6 +79,8 @@ def fit_hamiltonian(
         Weights in the loss; "levels" is the weight of the eigenvalues. Default 1.
     checkpoint, curve : paths
         As in ase_mlelec.train.fit.
+    options
+        Further arguments of ase_mlelec.train.loop.run_loop: ``seconds``, ``patience``, ``keep``, ``identity``.
 
     Returns
     -------
@@ -100,15 +105,16 @@ def fit_hamiltonian(
         checkpoint=checkpoint,
         curve=curve,
         progress=progress,
+        **options,
     )
     fit_dipole(head, items)
-    return problem.errors()
+    return {name: error for name, error in problem.errors().items() if name != "loss"}
 
 
 class HamiltonianProblem:
     """Loss and errors of ``fit_hamiltonian``, as a Problem of the training loop (see ase_mlelec.train.loop)."""
 
-    watched, largest_gradient = "", LARGEST_GRADIENT
+    largest_gradient = LARGEST_GRADIENT
 
     def __init__(
         self,
@@ -132,16 +138,31 @@ class HamiltonianProblem:
         self.scales = category_scales(self.head, items)
         self.parameters = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
         self.identity = {"seed": seed, "batch_size": batch_size, "weights": str(self.weights), "frames": fingerprint}
+        self.watched = "loss" if len(validation) else ""
+        self.validation_cost = len(self.held) / 3 / batch_size
+        self.squares: dict = {}
+        self.title = f"hamiltonian of {', '.join(model.species)}"
+        numbers = sum(parameter.numel() for parameter in self.parameters)
+        self.about = {
+            "frames": f"{len(items)} to train on, {len(validation) or 'none'} watched, {batch_size} in a step",
+            "parameters": f"{numbers} of nets, beside the terms in closed form",
+        }
 
     def batches(self, step: int) -> Iterator:
         yield batch_of_step(len(self.items), self.batch_size, self.seed, step)
 
     def loss(self, batch: Sequence[int], ratio: float) -> Iterator:
         errors = category_errors(self.head, [self.items[k] for k in batch])
-        yield sum(self.weights[name] * (e / self.scales[name]).square().mean() for name, e in errors.items())
+        squares = {name: error.square().mean() for name, error in errors.items()}
+        self.squares = {f"training_{name}": square.detach() for name, square in squares.items()}
+        yield self._summed(squares)
+
+    def _summed(self, squares):
+        return sum(self.weights[name] * square / self.scales[name] ** 2 for name, square in squares.items())
 
     def errors(self) -> dict[str, float]:
-        return category_scales(self.head, self.held)
+        found = category_scales(self.head, self.held)
+        return found | {"loss": float(self._summed({name: error**2 for name, error in found.items()}))}
 
     def explained(
         self, failure: NotFinite, batch: Sequence[int] | None, step: int, ratio: float, rate: float

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from ase_mlelec.heads import LDOSHead
 from ase_mlelec.model import Model
 from ase_mlelec.train.finite import Diverged, NotFinite, closed_form
 from ase_mlelec.train.linear import RIDGE, RidgeRegression
+from ase_mlelec.train.log import Log
 from ase_mlelec.train.loop import Schedule, run_loop
 
 
@@ -102,7 +104,7 @@ def fit_ldos(
     loss: LDOSLoss = LDOSLoss(),
     *,
     validation: GridData | None = None,
-    epochs: int = 60,
+    epochs: int | None = 60,
     batch_size: int = 8,
     batch_points: int = 0,
     learning_rate: tuple[float, float] = (2e-3, 1e-5),
@@ -113,7 +115,8 @@ def fit_ldos(
     seed: int = 0,
     checkpoint: str | Path | None = None,
     curve: str | Path | None = None,
-    progress: bool = True,
+    progress: bool | Log = True,
+    **options: Any,
 ) -> dict:
     """Fit the LDOS head of ``model`` with Adam and a falling learning rate, then refit its last layer.
 
@@ -137,6 +140,8 @@ def fit_ldos(
         Weights of the refit, see refit_last_layer.
     checkpoint, curve : paths
         As in ase_mlelec.train.fit.
+    options
+        Further arguments of ase_mlelec.train.loop.run_loop: ``seconds``, ``keep``, ``identity``.
 
     Returns
     -------
@@ -163,6 +168,7 @@ def fit_ldos(
         curve=curve,
         progress=progress,
         unit="epochs",
+        **options,
     )
     refit_last_layer(problem.head, data, dos_weight, hold)
     return mean_errors(problem.head, problem.held, loss)[1]
@@ -199,6 +205,13 @@ class LDOSProblem:
             "loss": f"{type(loss).__name__} {vars(loss)}",
             "snapshots": data.snapshots.fingerprint(),
         }
+        self.squares: dict = {}
+        self.title = f"LDOS of {', '.join(model.species)}"
+        watched = len(self.held) if self.held is not data else "none"
+        self.about = {
+            "snapshots": f"{len(data)} to train on, {watched} watched, {batch_size} in a step",
+            "parameters": str(sum(parameter.numel() for parameter in self.parameters)),
+        }
 
     def batches(self, step: int) -> Iterator:
         rng = np.random.default_rng([self.seed, step])
@@ -211,11 +224,16 @@ class LDOSProblem:
 
     def loss(self, batch: Sequence[tuple[int, GridItem]], ratio: float) -> Iterator:
         n_points = sum(len(part.points) for _, part in batch)
+        self.squares = {}
         for k, part in batch:
-            value, _ = self.of_item(self.head, part)
+            value, squares = self.of_item(self.head, part)
             if not bool(torch.isfinite(value)):
                 raise NotFinite("loss", [k])
-            yield value * len(part.points) / n_points  # every point counts the same
+            share = len(part.points) / n_points  # every point counts the same
+            for name, square in squares.items():
+                name = f"training_{name}"
+                self.squares[name] = self.squares.get(name, 0.0) + share * square.detach()
+            yield value * share
 
     def errors(self) -> dict:
         value, errors = mean_errors(self.head, self.held, self.of_item)

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,24 +21,31 @@ from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.fit import fit
 from ase_mlelec.train.linear_energy import fit_linear
+from ase_mlelec.train.log import Log
+from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.shared import (
     COPIED,
+    begin_log,
     check_not_empty,
     check_same,
     checkpoint_of,
+    duration_of,
     inner_distance,
     protect_trained,
     provenance,
     read_checked,
     save,
     seeded,
+    settings_of,
+    shown,
     starting_model,
+    steps_before,
     with_labels,
 )
 from ase_mlelec.train.standardize import standardize, standardize_heads
 
 
-def train_frames(config: Config, progress: bool = True) -> Model:
+def train_frames(config: Config, progress: bool | Log = True) -> Model:
     """Train one model of energy, dos, dipole, polarizability and quantities of other packages."""
     parts = split(read_checked((config.folder / name for name in config.data.files), config), config)
     _check_species(parts, config)
@@ -45,12 +53,16 @@ def train_frames(config: Config, progress: bool = True) -> Model:
     described = describe(parts["train"], config)
     model = new_model(parts["train"], config)
     (config.folder / config.output.model).parent.mkdir(parents=True, exist_ok=True)
-    checkpoints = [
-        train_energy(model, parts, config, progress)
-        if quantity.gradients
-        else _train_of_atoms(model, quantity, parts, config, progress)
-        for quantity in config.wanted
-    ]
+    log = begin_log(parts, config, progress)
+    draft = Draft(
+        config, model, described, partial(protect_trained, parts=parts, config=config, ranges=False), log.tell
+    )
+    spent: list[Path] = []  # checkpoints that nothing needs once the model is saved
+    for quantity in config.wanted:
+        if quantity.gradients:
+            spent += train_energy(model, parts, config, log, draft)
+        else:
+            _train_of_atoms(model, quantity, parts, config, log, draft)
     model.cpu()
     model.metadata = described  # errors of dipoles depend on the charges, errors of energies on the core
     protect_trained(model, parts, config)
@@ -60,7 +72,7 @@ def train_frames(config: Config, progress: bool = True) -> Model:
         if name not in ("train", "support") and comparable(model, part)
     }
     model.metadata |= {"errors": held_out, "training": provenance(parts, config)}
-    return save(model, config, checkpoints)
+    return save(model, config, spent)
 
 
 def _check_species(parts, config):
@@ -195,9 +207,11 @@ def _loss(name, options):
     return kind(**{entry.name: getattr(options, entry.name) for entry in fields(kind) if hasattr(options, entry.name)})
 
 
-def train_energy(model: Model, parts: dict[str, Frames], config: Config, progress: bool) -> Path:
-    """Add an energy head to ``model`` and train it; returns the path of its checkpoint."""
-    options = with_labels(cast(EnergyConfig, config.energy), "energy", _loss, parts["train"], config, progress)
+def train_energy(
+    model: Model, parts: dict[str, Frames], config: Config, progress: bool | Log, draft: Draft | None = None
+) -> list[Path]:
+    """Add an energy head to ``model`` and train it; returns the checkpoints to remove when the model is saved."""
+    options = with_labels(cast(EnergyConfig, config.energy), "energy", _loss, parts["train"], config, shown(progress))
     head = _add_head(model, ScalarHead, config.seed, widths=options.widths)
     standardize(model, parts["train"])  # without the support, whose energies are far away
     if len(parts.get("support", ())):
@@ -208,17 +222,17 @@ def train_energy(model: Model, parts: dict[str, Frames], config: Config, progres
             torch.nn.init.zeros_(layer.weight)
         if config.start:
             take_over(model, "energy", config)
-        checkpoint = checkpoint_of(config, "energy")
-        fit_linear(model, parts["train"], loss, options.ridge, checkpoint=checkpoint, progress=progress)
-    else:
-        _fit(model, "energy", loss, parts, config, progress)
-    return checkpoint_of(config, "energy")
+        checkpoint = checkpoint_of(config, "energy-rows")  # not that of a net of former settings
+        fit_linear(model, parts["train"], loss, options.ridge, checkpoint=checkpoint, progress=shown(progress))
+        return [checkpoint]
+    _fit(model, "energy", loss, parts, config, progress, draft)
+    return []
 
 
-def _train_of_atoms(model, quantity, parts, config, progress):
-    """Add a head of a quantity of atoms to ``model`` and train it; returns the path of its checkpoint."""
+def _train_of_atoms(model, quantity, parts, config, log, draft):
+    """Add a head of a quantity of atoms to ``model`` and train it."""
     name, frames, first = quantity.name, parts["train"], not model.heads
-    options = with_labels(config.section(name), name, _loss, frames, config, progress)
+    options = with_labels(config.section(name), name, _loss, frames, config, log.show)
     head = _add_head(model, HEADS[name], config.seed, **_head_options(model, name, frames, options, config))
     for layer in head.nets.last:  # start from the mean of the labels: better than from noise around it
         torch.nn.init.zeros_(layer.weight)
@@ -226,7 +240,7 @@ def _train_of_atoms(model, quantity, parts, config, progress):
         standardize(model, frames)
     else:
         standardize_heads(model, frames, [name])
-    return _fit(model, name, _loss(name, options), parts, config, progress, _parameters(model, head))
+    _fit(model, name, _loss(name, options), parts, config, log, draft, _parameters(model, head))
 
 
 def _head_options(model, name, frames, options, config):
@@ -267,8 +281,8 @@ def _add_head(model, kind, seed, **options):
     return head
 
 
-def _fit(model, name, loss, parts, config, progress, parameters=None):
-    """Train one stage; returns the path of its checkpoint."""
+def _fit(model, name, loss, parts, config, progress, draft, parameters=None):
+    """Train one stage."""
     options, checkpoint = config.section(name), checkpoint_of(config, name)
     if config.start:
         take_over(model, name, config)
@@ -276,7 +290,7 @@ def _fit(model, name, loss, parts, config, progress, parameters=None):
         model,
         parts["train"],
         loss,
-        steps=options.steps,
+        **duration_of(options, config),
         validation=parts["validation"],
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
@@ -285,8 +299,10 @@ def _fit(model, name, loss, parts, config, progress, parameters=None):
         checkpoint=checkpoint,
         curve=checkpoint.with_suffix(".csv"),
         progress=progress,
+        patience=options.patience,
+        keep=draft and draft.stage(name),
+        identity=settings_of(config) | steps_before(model, name, config),
     )
-    return checkpoint
 
 
 def take_over(model: Model, name: str, config: Config) -> None:

@@ -1,6 +1,8 @@
 """Recipe for models of Wannier Hamiltonians, optionally with an energy."""
 
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import cast
 
 from ase_mlelec.data.frames import join
@@ -18,23 +20,28 @@ from ase_mlelec.train.hamiltonian.closed_form import refit_hopping, refit_onsite
 from ase_mlelec.train.hamiltonian.descent import fit_hamiltonian
 from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
 from ase_mlelec.train.hamiltonian.items import distance_ranges, frame_functions, prepare
+from ase_mlelec.train.log import Log
+from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.frames import new_model, train_energy
 from ase_mlelec.train.recipes.shared import (
+    begin_log,
     check_not_empty,
     check_same,
     checkpoint_of,
+    duration_of,
     inner_distance,
     protect_trained,
     provenance,
     read_checked,
     save,
     seeded,
+    settings_of,
     starting_model,
     weighted,
 )
 
 
-def train_hamiltonian(config: Config, progress: bool = True) -> Model:
+def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:
     """Train a Hamiltonian, after an energy where it is wanted; the energy may have labels from further files."""
     data, others = _hamiltonians(config)
     options = cast(HamiltonianConfig, config.hamiltonian)
@@ -43,12 +50,12 @@ def train_hamiltonian(config: Config, progress: bool = True) -> Model:
     output.parent.mkdir(parents=True, exist_ok=True)
     bands = _untrained(parts["train"], config)
     head = bands.heads["hamiltonian"]
-    checkpoints, sources = [], dict(parts)
-    model, energies = bands, {"train": ()}
+    log = begin_log(parts, config, progress)
+    checkpoints: list[Path] = []  # of closed forms
+    sources, model, energies = dict(parts), bands, {"train": ()}
     if config.energy:
         more = {name: others.select(*getattr(config.data, name)) for name in (*parts, "support")}
-        model, checkpoint, energies = _energy(data, parts, more, config, progress)
-        checkpoints.append(checkpoint)
+        model, checkpoints, energies = _energy(data, parts, more, config, log)
         sources.update({f"{name}, energies only": part for name, part in more.items() if len(part)})
     electrons = data.attributes.get("electrons_per_atom", {})
     items = {
@@ -66,28 +73,31 @@ def train_hamiltonian(config: Config, progress: bool = True) -> Model:
     _fit_linear_parts(bands, items["train"], config, data.path)
     if model is not bands:
         model.heads["hamiltonian"], model.pairs = head, bands.descriptor
-    checkpoints.append(checkpoint_of(config, "hamiltonian"))
-    fit_hamiltonian(
-        model,
-        items["train"],
-        validation=items["validation"],
-        steps=options.steps,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        weights=options.weights,
-        seed=config.seed,
-        checkpoint=checkpoints[-1],
-        curve=output.with_suffix(".hamiltonian.csv"),
-        fingerprint=parts["train"].fingerprint(),
-        progress=progress,
-    )
     described = {
         name: data.attributes[name]
         for name in ("electrons_per_atom", "energy_reference", "settings")
         if name in data.attributes
-    }
-    model.metadata = described | {"nearest_distances_A": ranges}
-    protect_trained(model, energies, config, hamiltonians=parts["train"])
+    } | {"nearest_distances_A": ranges}
+    protected = partial(protect_trained, parts=energies, config=config, hamiltonians=parts["train"])
+    fit_hamiltonian(
+        model,
+        items["train"],
+        validation=items["validation"],
+        **duration_of(options, config),
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        weights=options.weights,
+        seed=config.seed,
+        checkpoint=checkpoint_of(config, "hamiltonian"),
+        curve=output.with_suffix(".hamiltonian.csv"),
+        fingerprint=parts["train"].fingerprint(),
+        progress=log,
+        patience=options.patience,
+        keep=Draft(config, model, described, partial(protected, ranges=False), log.tell).stage("hamiltonian"),
+        identity=settings_of(config),
+    )
+    model.metadata = described
+    protected(model)
     model.metadata |= {"errors": _errors(model, parts, energies), "training": provenance(sources, config)}
     return save(model, config, checkpoints)
 
@@ -114,7 +124,7 @@ def _fit_linear_parts(model, items, config, path):
 def _energy(data, parts, more, config, progress):
     """Train an energy on the labels of the Hamiltonians, unless their weight is 0, and on ``more``, dict of Frames.
 
-    Returns (Model, path of its checkpoint, dict of Frames).
+    Returns (Model, checkpoints to remove when it is saved, dict of Frames).
     """
     frames = {
         name: join([weighted(parts[name].frames(), data.path, config), part]) if name in parts else part
@@ -126,9 +136,9 @@ def _energy(data, parts, more, config, progress):
             "that has them in data.files"
         )
     model = new_model(frames["train"], config)
-    checkpoint = train_energy(model, frames, config, progress)
+    spent = train_energy(model, frames, config, progress)
     model.cpu()
-    return model, checkpoint, frames
+    return model, spent, frames
 
 
 def _errors(model, parts, energies):

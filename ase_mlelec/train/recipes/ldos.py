@@ -1,8 +1,9 @@
 """Recipe for models of a local density of states."""
 
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ase_mlelec.data.grid_points import ForceData, GridData
 from ase_mlelec.data.snapshots import Snapshots
@@ -16,10 +17,24 @@ from ase_mlelec.train.ldos.descent import LDOSLoss, fit_ldos
 from ase_mlelec.train.ldos.errors import mean_ldos_errors
 from ase_mlelec.train.ldos.label_refit import check_densities, refit_with_labels
 from ase_mlelec.train.ldos.standardize import fit_zero, standardize_ldos
-from ase_mlelec.train.recipes.shared import COPIED, check_not_empty, protect_trained, provenance, save, seeded
+from ase_mlelec.train.log import Log
+from ase_mlelec.train.recipes.draft import Draft
+from ase_mlelec.train.recipes.shared import (
+    COPIED,
+    begin_log,
+    check_not_empty,
+    checkpoint_of,
+    duration_of,
+    protect_trained,
+    provenance,
+    save,
+    seeded,
+    settings_of,
+    shown,
+)
 
 
-def train_ldos(config: Config, cache: str | PathLike, progress: bool = True) -> Model:
+def train_ldos(config: Config, cache: str | PathLike, progress: bool | Log = True) -> Model:
     """Train a local density of states: fingerprints of all grid points, gradient descent, refit, errors.
 
     Parameters
@@ -30,7 +45,6 @@ def train_ldos(config: Config, cache: str | PathLike, progress: bool = True) -> 
     snapshots = _snapshots(config)
     output = config.folder / config.output.model
     output.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = output.with_suffix(".ldos.checkpoint")
     groups = {"train": ("", *config.data.train), "validation": config.data.validation, "test": config.data.test}
     chosen = {name: snapshots.select(*of_part) for name, of_part in groups.items()}
     check_not_empty(chosen["train"], snapshots, snapshots.path, "snapshots", config)
@@ -39,8 +53,24 @@ def train_ldos(config: Config, cache: str | PathLike, progress: bool = True) -> 
         name: GridData(part, model.descriptor, cache, progress=progress, zero=model.heads["ldos"].zero)
         for name, part in chosen.items()
     }
+    log = begin_log({name: part.snapshots for name, part in parts.items()}, config, progress)
+    draft = Draft(
+        config,
+        model,
+        describe_ldos(snapshots),
+        partial(protect_trained, parts=chosen, config=config, ranges=False),
+        log.tell,
+    )
     fit_ldos_model(
-        model, parts["train"], parts["validation"], config, checkpoint, output.with_suffix(".ldos.csv"), progress
+        model,
+        parts["train"],
+        parts["validation"],
+        config,
+        checkpoint_of(config, "ldos"),
+        output.with_suffix(".ldos.csv"),
+        log,
+        keep=draft.stage("ldos"),
+        identity=settings_of(config),
     )
     held_out = {name: mean_ldos_errors(model, part) for name, part in parts.items() if name != "train" and len(part)}
     model.metadata = describe_ldos(snapshots) | {
@@ -48,7 +78,7 @@ def train_ldos(config: Config, cache: str | PathLike, progress: bool = True) -> 
         "training": provenance({name: part.snapshots for name, part in parts.items()}, config),
     }
     protect_trained(model, chosen, config)
-    return save(model, config, [checkpoint])
+    return save(model, config)
 
 
 def fit_ldos_model(
@@ -58,7 +88,8 @@ def fit_ldos_model(
     config: Config,
     checkpoint: str | Path | None = None,
     curve: str | Path | None = None,
-    progress: bool = True,
+    progress: bool | Log = True,
+    **saving: Any,
 ) -> None:
     """Train a new model of the LDOS in place: gradient descent and the refits of ``config`` (Config).
 
@@ -67,6 +98,8 @@ def fit_ldos_model(
     data, validation : GridData
     checkpoint, curve : paths
         As in ase_mlelec.train.ldos.descent.fit_ldos.
+    saving
+        ``keep`` and ``identity`` of ase_mlelec.train.loop.run_loop.
 
     Raises
     ------
@@ -75,7 +108,9 @@ def fit_ldos_model(
     """
     options, head = cast(LDOSConfig, config.ldos), model.heads["ldos"]
     forces = (
-        ForceData(data.snapshots, model.descriptor, data.cache, progress=progress) if options.force_weight else None
+        ForceData(data.snapshots, model.descriptor, data.cache, progress=shown(progress))
+        if options.force_weight
+        else None
     )
     if options.energy_weight:
         check_densities(data.snapshots)
@@ -87,7 +122,7 @@ def fit_ldos_model(
         data,
         loss,
         validation=validation,
-        epochs=options.epochs,
+        **duration_of(options, config),
         batch_size=options.batch_size,
         batch_points=options.batch_points,
         learning_rate=options.learning_rate,
@@ -99,10 +134,18 @@ def fit_ldos_model(
         checkpoint=checkpoint,
         curve=curve,
         progress=progress,
+        **saving,
     )
     if options.force_weight or options.energy_weight:
         refit_with_labels(
-            head, data, forces, options.force_weight, options.energy_weight, options.dos_weight, options.hold, progress
+            head,
+            data,
+            forces,
+            options.force_weight,
+            options.energy_weight,
+            options.dos_weight,
+            options.hold,
+            shown(progress),
         )
 
 

@@ -19,10 +19,12 @@ from ase_mlelec.data.hdf5 import StoredDataSet
 from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
 from ase_mlelec.system import System
+from ase_mlelec.train.checkpoint import load_checkpoint
 from ase_mlelec.train.config import Config
 from ase_mlelec.train.config.heads import Training
 from ase_mlelec.train.data_checks import check_frames
 from ase_mlelec.train.finite import refuse_model
+from ase_mlelec.train.log import Log, counted
 from ase_mlelec.train.losses import missing_terms
 from ase_mlelec.train.protection import protect
 
@@ -65,8 +67,60 @@ def check_not_empty(
         )
 
 
-def save(model: Model, config: Config, checkpoints: Iterable[Path]) -> Model:
-    """Write a trained model, which must be finite, and remove the checkpoints; the model as it is evaluated."""
+FREE = {"committee", "minutes", "output"}  # settings that may change between the calls of one training
+FREE_OF_HEADS = {"steps", "epochs", "patience"}
+
+
+def settings_of(config: Config) -> dict[str, str]:
+    """Settings that an interrupted or lengthened training must share with its checkpoint, by "section.name".
+
+    The number of steps, the files that are written and the groups for tests may change.
+    """
+    found = {}
+    for section, value in config.model_dump(exclude=FREE).items():
+        names = value if isinstance(value, dict) else {"": value}
+        for name, setting in names.items():
+            if name not in FREE_OF_HEADS and (section, name) != ("data", "test"):
+                found[f"{section}.{name}".rstrip(".")] = str(setting)
+    return found
+
+
+def begin_log(parts: Mapping[str, Frames | StoredDataSet], config: Config, progress: bool | Log) -> Log:
+    """Log with the rows that all stages share: frames by part, and the model file."""
+    log = Log.of(progress)
+    log.about = {
+        "data": counted((len(part), name) for name, part in parts.items()),
+        "model": str(config.folder / config.output.model),
+    }
+    return log
+
+
+def duration_of(options: Any, config: Config) -> dict[str, Any]:
+    """Number of steps of a stage that is trained by gradient descent, or its share of ``config.minutes``.
+
+    A number of steps that the configuration gives takes precedence.
+    """
+    name = "epochs" if hasattr(options, "epochs") else "steps"
+    if config.minutes is None or name in options.given:
+        return {name: getattr(options, name)}
+    stages: list[Any] = [*(config.section(row.name) for row in config.wanted), config.ldos, config.hamiltonian]
+    share = [stage for stage in stages if stage and len(stage.widths) and name not in stage.given]
+    return {name: None, "seconds": 60 * config.minutes / len(share)}
+
+
+def steps_before(model: Model, name: str, config: Config) -> dict[str, Any]:
+    """Steps that the stages before made; a stage on a descriptor that was trained further begins anew."""
+    paths = {other: checkpoint_of(config, other) for other in model.heads if other != name}
+    return {f"steps of {other}": load_checkpoint(path).get("step") for other, path in paths.items() if path.exists()}
+
+
+def shown(progress: bool | Log) -> bool:
+    """Whether something is to be told."""
+    return progress.show if isinstance(progress, Log) else progress
+
+
+def save(model: Model, config: Config, checkpoints: Iterable[Path] = ()) -> Model:
+    """Write a trained model, which must be finite, and remove ``checkpoints``; the model as it is evaluated."""
     refuse_model(model, config.output.model)
     model.save(config.folder / config.output.model)
     for checkpoint in checkpoints:
@@ -115,7 +169,11 @@ def inner_distance(frames: Iterable[Frame]) -> float:
 
 
 def protect_trained(
-    model: Model, parts: Mapping[str, Iterable[Frame]], config: Config, hamiltonians: Iterable[Frame] | None = None
+    model: Model,
+    parts: Mapping[str, Iterable[Frame]],
+    config: Config,
+    hamiltonians: Iterable[Frame] | None = None,
+    ranges: bool = True,
 ) -> None:
     """Add core and ranges to a model from its training data (see ase_mlelec.train.protection).
 
@@ -124,6 +182,8 @@ def protect_trained(
     parts : dict of Frames
         Parts of the data; "train" has the structures for the purpose of the model.
     hamiltonians : iterable of frames
+    ranges : bool
+        As in ase_mlelec.train.protection.protect.
     """
     former = starting_model(config).metadata.get("shortest_distances_A", {}) if config.start else {}
     protect(
@@ -132,6 +192,7 @@ def protect_trained(
         hamiltonians=hamiltonians and [frame.atoms for frame in hamiltonians],  # type: ignore[arg-type]  # itself if empty
         former=former,
         core=config.energy is None or config.energy.core,
+        ranges=ranges,
     )
 
 
