@@ -23,6 +23,7 @@ from ase_mlelec.model_file.write import save_model
 from ase_mlelec.quantities import HEADS
 from ase_mlelec.safety import RepulsiveCore, TrainingRange
 from ase_mlelec.shipped import HEADER, PRETRAINED
+from ase_mlelec.uncertainty import Posterior
 
 __all__ = ["FORMAT_VERSION", "READERS", "list_models", "load_model", "save_model"]
 
@@ -127,6 +128,7 @@ def _build(path, header, classes, state):
                 header.get("core") and RepulsiveCore(**header["core"]),
                 {name: TrainingRange(**arguments) for name, arguments in header["ranges"].items()},
                 header["pairs"] and make(header["pairs"]),
+                {name: Posterior(**arguments) for name, arguments in header["posteriors"].items()},
             )
     except CalculatorSetupError:
         raise

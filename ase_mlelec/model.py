@@ -1,7 +1,8 @@
 """Model: a descriptor and named heads, which are saved, loaded and evaluated together."""
 
 import copy
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from typing import Any
 
@@ -16,6 +17,7 @@ from ase_mlelec.heads.base import Blocks, FittingNets, Head, HeadOfPairs
 from ase_mlelec.model_file.write import save_model
 from ase_mlelec.safety import RepulsiveCore, TrainingRange
 from ase_mlelec.system import System
+from ase_mlelec.uncertainty import Posterior
 
 
 class Model(torch.nn.Module):
@@ -38,6 +40,8 @@ class Model(torch.nn.Module):
     ranges : dict of TrainingRange, optional
         Ranges of the training data for "descriptor", "electronic" and "hamiltonian"; without a range there are no
         warnings.
+    posteriors : dict of Posterior, optional
+        Posteriors of the last layers of heads, by the name of the head; without one there are no error bars.
 
     Raises
     ------
@@ -47,6 +51,7 @@ class Model(torch.nn.Module):
 
     heads: Any  # ModuleDict of Head
     ranges: Any  # ModuleDict of TrainingRange
+    posteriors: Any  # ModuleDict of Posterior
     _species_of_number: Tensor
 
     def __init__(
@@ -58,6 +63,7 @@ class Model(torch.nn.Module):
         core: RepulsiveCore | None = None,
         ranges: Mapping[str, TrainingRange] | None = None,
         pairs: Descriptor | None = None,
+        posteriors: Mapping[str, Posterior] | None = None,
     ):
         super().__init__()
         if pairs is not None and pairs.species != descriptor.species:
@@ -70,6 +76,7 @@ class Model(torch.nn.Module):
         self.heads = torch.nn.ModuleDict(heads)
         self.register_buffer("_species_of_number", species_table(descriptor.species), persistent=False)
         self.core, self.ranges = core, torch.nn.ModuleDict(ranges or {})
+        self.posteriors = torch.nn.ModuleDict(posteriors or {})
         self.metadata = dict(metadata or {})
         self.evaluation_only = False  # a copy with rearranged arrays, which a file does not describe
 
@@ -193,11 +200,32 @@ class Model(torch.nn.Module):
         """Write the one-file model (see ase_mlelec.model_file)."""
         save_model(self, path)
 
+    def members(self, n: int) -> Iterator["Model"]:
+        """Iterate over n models whose heads are drawn from the posteriors, with the calibrated scale of their sums.
+
+        They share all parts but the heads with this model, and the mean of their last layers is that of this model.
+        """
+        changes = {
+            name: posterior.changes(n, scale=posterior.scale("members"), seed=zlib.crc32(name.encode()))
+            for name, posterior in self.posteriors.items()
+        }
+        for k in range(n):
+            heads = {name: copy.deepcopy(head) if name in changes else head for name, head in self.heads.items()}
+            for name, each in changes.items():
+                heads[name].change_last(each[k])
+            member = Model(
+                self.descriptor, heads, self.metadata, self.electronic, self.core, dict(self.ranges), self.pairs
+            )
+            member.evaluation_only = self.evaluation_only
+            yield member
+
     def for_evaluation(self) -> "Model":
         """Frozen copy that is faster to evaluate; embedding nets become Chebyshev series where the descriptor can."""
-        heads, core, ranges = (copy.deepcopy(part) for part in (dict(self.heads), self.core, dict(self.ranges)))
+        heads, core, ranges, posteriors = (
+            copy.deepcopy(part) for part in (dict(self.heads), self.core, dict(self.ranges), dict(self.posteriors))
+        )
         descriptor, electronic, pairs = map(_compressed, (self.descriptor, self.electronic, self.pairs))
-        model = Model(descriptor, heads, self.metadata, electronic, core, ranges, pairs)  # type: ignore[arg-type]
+        model = Model(descriptor, heads, self.metadata, electronic, core, ranges, pairs, posteriors)  # type: ignore[arg-type]
         model.eval().requires_grad_(False)
         for module in model.heads.modules():
             if isinstance(module, FittingNets):

@@ -5,7 +5,8 @@ A *quantity* is asked for by name, and there is no list of names: it is
 1. an ASE result that the calculator implements ("energy", "forces", "fermi_level", ...), or
 2. what a method ``get_<name>`` of the calculator returns ("total_dos", "ados", "order_parameter", "band_gap", ...), or
 3. what a method ``get_<name>`` of Atoms returns ("temperature", "volume", "positions", "cell", ...), or
-4. instead of a name, a function of Atoms; its ``__name__`` names the quantity.
+4. the standard deviation of a result, with "_uncertainty" behind its name ("energy_uncertainty", ...), or
+5. instead of a name, a function of Atoms; its ``__name__`` names the quantity.
 
 Results are numbers or arrays of numbers. In a file they are HDF5 datasets with the structures along the first axis.
 """
@@ -29,6 +30,7 @@ from ase_mlelec.analysis.result_file import ResultFile, stacked
 from ase_mlelec.analysis.result_writer import ResultWriter
 from ase_mlelec.deprecated import former_names
 
+BARS = "_uncertainty"  # end of the names of standard deviations
 ATOMS_PER_BATCH = 1024  # small structures are evaluated together up to this size
 
 
@@ -207,6 +209,8 @@ def getter(calc: Calculator, atoms: Atoms, name: str | Callable) -> Callable[[],
         return partial(calc.get_property, name, atoms)
     if hasattr(calc, f"get_{name}"):
         return partial(getattr(calc, f"get_{name}"), atoms=atoms)
+    if name.endswith(BARS) and hasattr(type(calc), "get_uncertainty"):
+        return partial(getattr(calc, "get_uncertainty"), name.removesuffix(BARS), atoms=atoms)  # noqa: B009
     if hasattr(atoms, f"get_{name}"):
         return getattr(atoms, f"get_{name}")
     methods = sorted(found[4:] for found in {*dir(calc)} - {*dir(Calculator())} if found.startswith("get_"))

@@ -35,13 +35,14 @@ from ase_mlelec.calculators.parameters import (
 )
 from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, has_volume
 from ase_mlelec.calculators.present import torch_as_usual
+from ase_mlelec.calculators.uncertainty import HasUncertainty
 from ase_mlelec.edges import EdgeCache
 from ase_mlelec.model import Model
 
 ModelLike = str | os.PathLike | Model
 
 
-class MLElecCalculator(NoBands, StatesParameters, EvaluatesModels, Calculator):
+class MLElecCalculator(NoBands, StatesParameters, HasUncertainty, EvaluatesModels, Calculator):
     """Base of the calculators of this package.
 
     Methods take ``atoms=``. Without it they answer for the structure that the calculator is attached to, in its present
@@ -68,8 +69,8 @@ class MLElecCalculator(NoBands, StatesParameters, EvaluatesModels, Calculator):
     ----------
     extrapolations : dict of int
         Number of evaluations outside the training data, by kind ("distance", "density", "atoms", "structure").
-    uncertainty : dict
-        Standard deviation over the committee of all results.
+    uncertainty : mapping
+        Standard deviations of all results, see HasUncertainty.
     parameters : dict of JSON types
         Everything that decides the results: model, fingerprint of its weights, device, dtype, temperatures and so on;
         the method ``set`` changes it.
@@ -253,11 +254,3 @@ class MLElecCalculator(NoBands, StatesParameters, EvaluatesModels, Calculator):
     def __getstate__(self):
         """Copies and pickles keep ASE's results; other results are evaluated again on demand."""
         return {**super().__getstate__(), "_extra": {}, "_environments": {}}
-
-    @property
-    def uncertainty(self) -> dict[str, Any]:
-        """Standard deviation over the committee of all results for the present structure, dict by name."""
-        with self._one_call():
-            if self._asked is None and self._candidates():
-                self._present()
-            return self._uncertainty

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ase import Atoms
@@ -20,6 +20,7 @@ from ase_mlelec.calculators.no_bands import is_refusal
 from ase_mlelec.calculators.parameters import StatesParameters, stated
 from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES
 from ase_mlelec.calculators.present import PresentStructure
+from ase_mlelec.calculators.uncertainty import Uncertainty
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.edges import EdgeCache
 
@@ -52,21 +53,40 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
         self.implemented_properties = list(self._suppliers)
 
     @property
-    def uncertainty(self) -> dict[str, Any]:
-        """Spread over committees of all results for the present structure, dict by name.
+    def uncertainty(self) -> Mapping[str, Any]:
+        """Standard deviations of the results for the present structure, by name; see MLElecCalculator.
 
-        Each entry comes from the first part that has it.
+        Each comes from the first part that has it.
         """
         with self._one_call():
-            if not self._candidates():
-                return {}
-            atoms = self._present()
-            spreads = [
-                part.uncertainty
-                for part in reversed(self.parts)
-                if hasattr(type(part), "uncertainty") and not part.calculation_required(atoms, [])
-            ]
-        return {name: value for spread in spreads for name, value in spread.items()}
+            known: dict[str, Any] = {}
+            if self._candidates():
+                atoms = self._present()
+                for part in reversed(self._with_uncertainty()):
+                    known |= {} if part.calculation_required(atoms, []) else dict(part.uncertainty)
+        return Uncertainty(known, self._find_uncertainty)
+
+    def get_uncertainty(self, name: str, *, atoms: Atoms | None = None) -> Any:
+        """Return ``uncertainty[name]`` of a structure, by default of the present one."""
+        self._present(atoms)
+        return self._find_uncertainty(name)
+
+    def _with_uncertainty(self):
+        return [part for part in self.parts if hasattr(type(part), "uncertainty")]
+
+    def _find_uncertainty(self, name):
+        with self._one_call():
+            atoms, reason = self._live(), KeyError(f"no part has a standard deviation of '{name}'")
+            supplier = self._suppliers.get(name)
+            for part in self._with_uncertainty():
+                if supplier not in (None, part):
+                    continue
+                try:
+                    part._present(atoms)
+                    return part.uncertainty[name]
+                except (KeyError, CalculatorSetupError) as error:
+                    reason = error
+            raise reason
 
     def calculate(
         self,

@@ -1,7 +1,7 @@
 """Calculator of the density of states, atom by atom and in total, and of quantities that follow from it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -35,6 +35,16 @@ class DeepDOSCalculator(MLElecCalculator):
     """
 
     needs = ("dos",)
+    derived: ClassVar = {
+        "fermi_level": lambda calc: calc.get_fermi_level(),
+        "gap": lambda calc: calc.get_band_gap()[0],
+        "vbm": lambda calc: calc.get_band_gap()[1],
+        "cbm": lambda calc: calc.get_band_gap()[2],
+        "order_parameter": lambda calc: calc.get_order_parameter(),
+        "band_energy": lambda calc: calc.get_band_energy(),
+        "entropy": lambda calc: calc.get_entropy(),
+        "heat_capacity": lambda calc: calc.get_heat_capacity(),
+    }
     instead_of_bands = "it has a density of states and no bands; call get_dos(), get_band_gap() or get_fermi_level()"
 
     @property
@@ -58,6 +68,12 @@ class DeepDOSCalculator(MLElecCalculator):
     def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
         """Return the atomic density of states [C, S], states/eV."""
         return {"ados": model.heads["dos"](environment, None)}
+
+    def _from_posterior(self, name):
+        """As in the base class, with "ados" [N, S] and the total "dos" [S]."""
+        if name not in ("ados", "dos") or "dos" not in self.models[0].posteriors:
+            return super()._from_posterior(name)
+        return self._deviations_of("dos", {"ados": "ados", "dos": "dos"})
 
     def electronic_results(self) -> dict[str, Any]:
         """Return the Fermi level at the temperature of the model."""

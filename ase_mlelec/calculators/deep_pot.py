@@ -35,6 +35,9 @@ class DeepPotCalculator(MLElecCalculator):
             self._extra["descriptors"].setflags(write=False)
         return self._extra["descriptors"]
 
+    def _evaluate_shared(self):
+        """Members share the neighbor list alone."""
+
     def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
         """Return the features from the first model; features from other members may have another length."""
         return {"descriptors": environment.features} if model is self.models[0] else {}

@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import spglib
@@ -71,6 +71,10 @@ class DeepWannierCalculator(MLElecCalculator):
     Zhang et al. 2020, Eqs. (1)-(5) and (6).
     """
 
+    derived: ClassVar = {
+        "born_effective_charges": lambda calc: calc.get_born_charges(),
+        "dielectric_tensor": lambda calc: calc.get_dielectric_tensor(),
+    }
     settable = ("electric_field", *MLElecCalculator.settable)
     instead_of_bands = (
         "it has the centroids of the electrons, but no levels; use a WannierTBCalculator for bands, a "
@@ -224,11 +228,7 @@ class DeepWannierCalculator(MLElecCalculator):
             for k, model in enumerate(self.models):
                 rows, environments = slice(None), self._environments.get(k)
                 if environments is None:
-                    chosen = model.is_center(system.numbers, *(head for head in VALUES.values() if head in model.heads))
-                    rows = chosen.nonzero()[:, 0]
-                    centers = self._reach(model, edges).at_centers(rows)
-                    environments = [model.descriptor_of(VECTORS)(system, part) for _, part in centers.chunks(CHUNK)]
-                    self._look_at(VECTORS, model, environments, system, centers)
+                    rows, environments = self._centers(k, model, system, edges)
                 parts = [self.evaluate(model, system, environment) for environment in environments]
                 for name in parts[0]:
                     value = torch.cat([part[name] for part in parts]).double()
@@ -236,6 +236,44 @@ class DeepWannierCalculator(MLElecCalculator):
                     full[rows] = value
                     values.setdefault(name, []).append(full.cpu().numpy())
         return values
+
+    def _centers(self, k, model, system, edges):
+        """Rows of the centers and their environments, chunk by chunk; those of a first model are kept."""
+        if k == 0 and "centers" in self._extra:
+            return self._extra["centers"]
+        chosen = model.is_center(system.numbers, *(head for head in VALUES.values() if head in model.heads))
+        rows = chosen.nonzero()[:, 0]
+        centers = self._reach(model, edges).at_centers(rows)
+        environments = [model.descriptor_of(VECTORS)(system, part) for _, part in centers.chunks(CHUNK)]
+        self._look_at(VECTORS, model, environments, system, centers)
+        if k == 0:
+            self._extra["centers"] = rows, environments
+        return rows, environments
+
+    def _evaluate_shared(self):
+        if 0 not in self._environments and "centers" not in self._extra:
+            self._evaluate_electronic()
+
+    def _environments_of(self, name):
+        """As in the base class, but (rows of the centers, environments)."""
+        self._evaluate_shared()
+        return self._extra["centers"] if 0 not in self._environments else (slice(None), self._environments[0])
+
+    def _from_posterior(self, name):
+        """As in the base class, with displacements, dipole, polarization and polarizabilities."""
+        of_vectors, of_tensors = ("displacements", DIPOLE, "polarization"), ("atomic_polarizability", "polarizability")
+        posteriors = self.models[0].posteriors
+        if name in of_tensors and TENSORS in posteriors:
+            return self._deviations_of(TENSORS, dict(zip(of_tensors, of_tensors)))
+        if name not in of_vectors or VECTORS not in posteriors:
+            return super()._from_posterior(name)
+        share = self.metadata.get("functions_per_vector", 1)
+        labels = {"atomic_dipole": "displacements", "summed_dipole": DIPOLE}
+        found = self._deviations_of(VECTORS, labels, self._charges()[1] / share)
+        found["displacements"] = found["displacements"] / share
+        if has_volume(self.atoms):
+            found["polarization"] = found[DIPOLE] / self.atoms.get_volume()
+        return found
 
     def _store(self, values):
         """Store results, dipole and polarization, and the energy and forces of the field, member by member."""

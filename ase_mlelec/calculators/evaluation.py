@@ -19,6 +19,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.system import System
 
 CHUNK = 256  # centers evaluated at a time: bounds memory and keeps the work in the processor's cache
+KEPT = 2**23  # numbers; larger environments of the energy are not kept for its standard deviation but evaluated again
 WATCH_EVERY = 10  # evaluations between two comparisons with the range of the training data
 
 
@@ -146,10 +147,12 @@ class EvaluatesModels(WatchesRange):
             gradients.append(torch.autograd.grad(energy.sum(), leaf.vec)[0])
             energies.append(energy.detach())
             seen.add(environment)
-            if len(model.heads) > 1 and model.electronic is None:  # kept for the other heads
+            if (len(model.heads) > 1 and model.electronic is None) or self._keeps_energy(model, environment, edges):
                 environments.append(_detached(environment))
-        if environments:
+        if environments and len(model.heads) > 1 and model.electronic is None:  # kept for the other heads
             self._environments[k] = environments
+        if environments and self._keeps_energy(model, environments[0], edges):
+            self._extra["energy_environments"] = environments
         self._check_range("energy", seen, system, reach)
         gradient = gradients[0]
         if len(gradients) > 1:
@@ -158,6 +161,11 @@ class EvaluatesModels(WatchesRange):
             near = (edges.distances < model.descriptor.cutoff).nonzero()[:, 0]
             gradient = torch.zeros_like(edges.vec).index_put((near,), gradient)
         return torch.cat(energies) if len(energies) > 1 else energies[0], gradient
+
+    def _keeps_energy(self, model, environment, edges):
+        """Whether environments of the energy are kept for its standard deviation, which needs them again."""
+        alone = len(self.models) == 1 and "energy" in model.posteriors
+        return alone and environment.features.shape[1] * edges.n_centers <= KEPT
 
     def _reach(self, model, edges):
         """The edges within the cutoff of a model; the members of a committee may have different cutoffs."""
@@ -191,7 +199,7 @@ class EvaluatesModels(WatchesRange):
             if not np.isfinite(mean).all():
                 raise CalculationFailed(f"the model gave a {name} that is not finite; check structure and model")
             if len(members) > 1:
-                self._uncertainty[name] = np.std(members, axis=0)
+                self._uncertainty[name] = np.std(members, axis=0) * self._spread_scale(name)
             (self.results if name in all_outputs else self._extra)[name] = mean
 
 

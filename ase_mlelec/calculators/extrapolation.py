@@ -225,7 +225,8 @@ class WatchesRange(PresentStructure):
         Returns
         -------
         array [N]
-            1 at the edge of the training data, 0 in their middle; see ase_mlelec.safety.TrainingRange.
+            1 at the edge of the training data, 0 in their middle; see ase_mlelec.safety.TrainingRange, and get_leverage
+            for another measure.
 
         Raises
         ------

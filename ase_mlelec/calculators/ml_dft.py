@@ -21,6 +21,7 @@ from ase_mlelec.calculators.extrapolation import NEIGHBORS, OnExtrapolation
 from ase_mlelec.calculators.ldos_integrals import LDOSIntegrals, check_ldos_models, close_pairs, held_apart, repulsion
 from ase_mlelec.calculators.parameters import HasElectronicTemperature, check_temperature
 from ase_mlelec.calculators.spectra import total_dos
+from ase_mlelec.calculators.uncertainty import N_MEMBERS
 from ase_mlelec.io.cube import write_cube
 from ase_mlelec.physics import fermi
 from ase_mlelec.system import System
@@ -279,14 +280,14 @@ class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
             return
         system, shape = self._structure(), self.grid()
         heads = [copy.deepcopy(model.heads["ldos"]).double() for model in self.models]
-        descriptor, kept = self.models[0].descriptor, []
+        descriptor, kept, shared = self.models[0].descriptor, [], self._extra.get("features", [])
         size, like = int(np.prod(shape)), {"dtype": self.dtype, "device": self.device}
         bases = [head.basis() for head in heads]
         coordinates = [torch.empty(size, len(matrix), **like) for matrix, _ in bases]
         means = [torch.zeros(len(matrix), dtype=torch.float64, device=self.device) for matrix, _ in bases]
         with torch.no_grad():
-            for chunk in descriptor.grid_chunks(system, shape):
-                features = descriptor.of_chunk(system, chunk)
+            for chunk, known in zip_longest(descriptor.grid_chunks(system, shape), shared):
+                features = descriptor.of_chunk(system, chunk) if known is None else known.double()
                 if size * descriptor.n_features <= KEPT:
                     kept.append(features.to(self.dtype))
                 for k, head in enumerate(heads):
@@ -315,7 +316,34 @@ class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
         self._extra["member_dos"] = spectra["dos"]
         if len(members) > 1:
             columns["energy"] = columns["free_energy"] = columns.pop("total")
-            self.uncertainty.update({name: np.std(values, axis=0) for name, values in (columns | spectra).items()})
+            self._uncertainty.update({name: np.std(values, axis=0) for name, values in (columns | spectra).items()})
+
+    def _evaluate_shared(self):
+        self._predict(self._live())
+
+    def _shared(self, n=1):
+        """As in the base class, with fingerprints, and with coordinates of the LDOS for n models of one descriptor."""
+        names = ["geometry", "measured", "close", "features"]
+        extra = {key: self._extra[key] for key in names if key in self._extra}
+        if self.models[0].heads["ldos"].is_low_rank():
+            extra |= {key: n * self._extra[key] for key in ("coordinates", "means")}
+        return {"_extra": extra}
+
+    def _from_posterior(self, name):
+        """Spread of a committee of members, which share the fingerprints."""
+        if "ldos" not in self.models[0].posteriors:
+            return super()._from_posterior(name)
+        self._evaluate_shared()
+        if "committee" not in self._extra:
+            members = list(self.models[0].members(N_MEMBERS))
+            self._extra["committee"] = self._as_member(members, self._shared(N_MEMBERS))
+        committee = self._extra["committee"]
+        with committee._one_call():
+            committee._present(self._live())
+            committee._integrate()
+            if name in ("forces", "stress"):
+                committee._differentiate()
+        return {name: value * self._spread_scale(name) for name, value in committee._uncertainty.items()}
 
     def _repulsion(self):
         """Energy, forces and stress of the repulsive core, dict for every member; empty where no atoms are within it."""

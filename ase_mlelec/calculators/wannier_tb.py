@@ -237,7 +237,7 @@ class WannierTBCalculator(HasElectronicTemperature, MLElecCalculator):
             kpts, weights = self._kpts, np.full(len(self._kpts), 1 / len(self._kpts))
         eigenvalues = hamiltonian.eigenvalues(kpts)
         if len(self.models) > 1:
-            self.uncertainty["eigenvalues"] = np.std(
+            self._uncertainty["eigenvalues"] = np.std(
                 [self._built(values).eigenvalues(kpts) for values in self._extra["member_values"]], axis=0
             )[None]
         # counts come first: ASE derives them from the arrays otherwise, and refuses to set them again

@@ -108,6 +108,22 @@ class FittingNets(torch.nn.Module):
     def forward(self, features: Tensor, species: Tensor) -> Tensor:
         return map_by_species(self._species, species, len(self.hidden), features)
 
+    def last_inputs(self, features: Tensor, species: Tensor) -> Tensor:
+        """Inputs [C, H] of the last layers, in which the outputs are linear, beside a constant for each species."""
+
+        def inputs(k, rows):
+            return self.hidden[k](rows if self.shift is None else (rows - self.shift[k]) * self.inverse[k])
+
+        return map_by_species(inputs, species, len(self.hidden), features)
+
+    @torch.no_grad()
+    def change_last(self, change: Tensor) -> None:
+        """Add ``change`` [species, H + 1, n_out], in units of the outputs, to weights and constants of the last layers."""
+        scale = self.scale if self.shift is not None else torch.ones_like(self.scale)
+        for layer, own in zip(self.last, change):
+            layer.weight += own[:-1].T / scale[:, None]
+            layer.bias += own[-1] / scale
+
     @torch.no_grad()
     def fold(self) -> None:
         """Absorb the normalization into the nets, for faster evaluation.

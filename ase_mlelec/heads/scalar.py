@@ -20,6 +20,7 @@ class ScalarHead(Head):
     """
 
     quantity = "energy"
+    common_responses = True
 
     def __init__(
         self,
@@ -44,3 +45,15 @@ class ScalarHead(Head):
 
     def forward(self, environment: Environment, edges: Edges) -> Tensor:
         return self.nets(environment.features, environment.species)[:, 0]
+
+    def last_inputs(self, environment: Environment) -> tuple[Tensor, Tensor]:
+        """Inputs [C, H] of the last layer, and the number [C] of the net of every center."""
+        return self.nets.last_inputs(environment.features, environment.species), environment.species
+
+    def change_last(self, change: Tensor) -> None:
+        """Add ``change`` [nets, H + 1, outputs] to the weights and constants of the last layer."""
+        self.nets.change_last(change)
+
+    def responses(self, environment: Environment, outputs: Tensor) -> Tensor:
+        """Energies [Q] of columns of outputs [1, Q]; see ase_mlelec.uncertainty.bars."""
+        return outputs[0]

@@ -26,6 +26,7 @@ class SpectrumHead(Head):
     """
 
     quantity = "dos"
+    common_responses = True
 
     def __init__(
         self,
@@ -48,6 +49,18 @@ class SpectrumHead(Head):
 
     def forward(self, environment: Environment, edges: Edges) -> Tensor:
         return self.nets(environment.features, environment.species)
+
+    def last_inputs(self, environment: Environment) -> tuple[Tensor, Tensor]:
+        """Inputs [C, H] of the last layer, and the number [C] of the net of every center."""
+        return self.nets.last_inputs(environment.features, environment.species), environment.species
+
+    def change_last(self, change: Tensor) -> None:
+        """Add ``change`` [nets, H + 1, outputs] to the weights and constants of the last layer."""
+        self.nets.change_last(change)
+
+    def responses(self, environment: Environment, outputs: Tensor) -> Tensor:
+        """Spectra [Q, S] of columns of outputs [S, Q]; see ase_mlelec.uncertainty.bars."""
+        return outputs.T
 
 
 class LDOSHead(Head):
@@ -78,6 +91,7 @@ class LDOSHead(Head):
     hidden: Any
 
     quantity = "ldos"
+    common_responses = True
 
     def __init__(
         self,
@@ -121,19 +135,35 @@ class LDOSHead(Head):
         """LDOS [C, S], 1/(eV Å^3), from fingerprints [C, F]."""
         return self.scale * self.last(self.activations(features))
 
+    def last_inputs(self, environment: Environment) -> tuple[Tensor, Tensor]:
+        """Inputs [C, H] of the last layer, and the number [C] of the net of every point, 0."""
+        h = self.activations(environment.features)
+        return h, torch.zeros(len(h), dtype=torch.long, device=h.device)
+
+    @torch.no_grad()
+    def change_last(self, change: Tensor) -> None:
+        """Add ``change`` [1, H + 1, S], 1/(eV Å^3), to the weights and constants of the last layer."""
+        self.last.weight.add_(change[0, :-1].T / self.scale)
+        self.last.bias.add_(change[0, -1] / self.scale)
+
+    def responses(self, environment: Environment, outputs: Tensor) -> Tensor:
+        """Spectra [Q, S] of columns of outputs [S, Q]; see ase_mlelec.uncertainty.bars."""
+        return outputs.T
+
     def coordinates(self, features: Tensor) -> Tensor:
         """Coordinates [C, K] in which the LDOS is linear: the last hidden layer, or the LDOS where that is narrower.
 
         Integrals of the LDOS over points are linear in integrals of the coordinates, which take less memory.
         """
-        return self.activations(features) if self._is_low_rank() else self.spectrum(features)
+        return self.activations(features) if self.is_low_rank() else self.spectrum(features)
 
     def basis(self) -> tuple:
         """(matrix [K, S], offset [S]), float64 without gradients: the LDOS is coordinates @ matrix + offset."""
         scale, matrix, offset = (p.detach().double() for p in (self.scale, self.last.weight, self.last.bias))
-        if self._is_low_rank():
+        if self.is_low_rank():
             return scale * matrix.T, scale * offset
         return torch.eye(len(offset)).to(offset), torch.zeros_like(offset)
 
-    def _is_low_rank(self):
+    def is_low_rank(self) -> bool:
+        """Whether the last hidden layer is narrower than the LDOS."""
         return self.last.in_features < self.last.out_features

@@ -33,6 +33,7 @@ class CenterHead(Head):
     """
 
     place: Tensor
+    common_responses = False
 
     def __init__(
         self,
@@ -81,6 +82,22 @@ class CenterHead(Head):
         features, place, frame = (t.index_select(0, rows) for t in (environment.features, place, environment.frame))
         values = self.contract(self.nets(features, place), frame)
         return values.new_zeros(len(environment.species), *values.shape[1:]).index_copy(0, rows, values)
+
+    def last_inputs(self, environment: Environment) -> tuple[Tensor, Tensor]:
+        """Inputs [C, H] of the last layer (zero without a net), and the number [C] of the net of every center, or -1."""
+        place = self.place[environment.species]
+        rows = (place >= 0).nonzero()[:, 0]
+        own = self.nets.last_inputs(environment.features.index_select(0, rows), place.index_select(0, rows))
+        return own.new_zeros(len(place), own.shape[1]).index_copy(0, rows, own), place
+
+    def change_last(self, change: Tensor) -> None:
+        """Add ``change`` [nets, H + 1, outputs] to the weights and constants of the last layer."""
+        self.nets.change_last(change)
+
+    def responses(self, environment: Environment, outputs: Tensor) -> Tensor:
+        """Tensors [C, Q, 3 ...] of columns of outputs [n_out, Q]; see ase_mlelec.uncertainty.bars."""
+        frame: Any = environment.frame
+        return torch.stack([self.contract(column.expand(len(frame), -1), frame) for column in outputs.T], dim=1)
 
 
 class VectorHead(CenterHead):

@@ -5,7 +5,7 @@ from itertools import combinations_with_replacement
 
 from ase_mlelec.descriptors.ace.former import present_arguments
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 
 
 def _from_version_1(header, state):
@@ -123,4 +123,16 @@ def _of_parts(key, n_species):
     return re.sub("^dipole$", "interface_dipole", key)
 
 
-UPGRADES = {1: _from_version_1, 2: _from_version_2, 3: _from_version_3, 4: _from_version_4, 5: _from_version_5}
+def _from_version_6(header, state):
+    """Files had no posteriors of the last layers."""
+    return {"posteriors": {}, **header, "format_version": 7}, state
+
+
+UPGRADES = {
+    1: _from_version_1,
+    2: _from_version_2,
+    3: _from_version_3,
+    4: _from_version_4,
+    5: _from_version_5,
+    6: _from_version_6,
+}

@@ -52,9 +52,10 @@ def save_model(model: Any, path: str | os.PathLike) -> None:
         "heads": {name: _described(head) for name, head in model.heads.items()},
         "core": model.core and model.core.arguments(),
         "ranges": {name: found.arguments() for name, found in model.ranges.items()},
+        "posteriors": {name: found.arguments() for name, found in model.posteriors.items()},
         "metadata": model.metadata,
     }
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: _stored(name, tensor) for name, tensor in model.state_dict().items()}
     try:
         text = json.dumps(header, allow_nan=False)
     except ValueError:
@@ -75,6 +76,12 @@ def save_model(model: Any, path: str | os.PathLike) -> None:
                 f"{path}: cannot be written ({printable(error)}); make room and save the model again"
             ) from None
         partial.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
+
+
+def _stored(name, tensor):
+    """Array as it is written; posteriors are in single precision, to which they are rounded when they are made."""
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.float() if name.startswith("posteriors.") else tensor
 
 
 def _described(part):

@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train a model as described in a TOML file",
     "schema": "print the JSON schema of that file, for editors",
     "protect": "give a model a repulsive core and ranges of its data",
+    "calibrate": "give a model calibrated error bars",
     "test": "errors of a model on a data set",
     "predict": "energy, forces and stress of structures, written as extended XYZ",
     "bands": "bands of a Wannier Hamiltonian along a path",

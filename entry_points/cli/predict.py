@@ -5,7 +5,10 @@ from argparse import SUPPRESS
 
 from ase_mlelec_entry_points.cli.options import add_device, add_model, add_out
 
-HELP = "Energy, forces and stress of every structure in a file, written as extended XYZ."
+HELP = (
+    "Energy, forces and stress of every structure in a file, written as extended XYZ; with standard deviations and the "
+    "leverage of every atom, where the model has error bars."
+)
 EXAMPLE = "mlelec predict si run.traj@::10 --out predicted.extxyz"
 
 
@@ -31,6 +34,12 @@ def run(arguments: argparse.Namespace) -> None:
     for atoms in iread(arguments.structures):
         names = ["energy", "forces", "stress"] if atoms.cell.rank == 3 else ["energy", "forces"]
         results = {name: calc.get_property(name, atoms) for name in names}
+        if len(calc.models[0].posteriors):
+            bars = {name: calc.get_uncertainty(name, atoms=atoms) for name in names}
+            leverage = calc.get_leverage(atoms)
+            atoms.info |= {f"{name}_uncertainty": bars[name] for name in names if name != "forces"}
+            atoms.set_array("forces_uncertainty", bars["forces"])
+            atoms.set_array("leverage", leverage)
         atoms.calc = SinglePointCalculator(atoms, **results)
         images.append(atoms)
     with replacing(arguments.out) as partial:

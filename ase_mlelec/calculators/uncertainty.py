@@ -1,0 +1,319 @@
+"""Standard deviations of the results of calculators, and members drawn from the posterior of a model."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
+
+from ase_mlelec.calculators.extrapolation import CHUNK, OnExtrapolation
+from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, has_volume, potential_results
+from ase_mlelec.calculators.present import PresentStructure
+from ase_mlelec.model import Model
+from ase_mlelec.uncertainty import (
+    changes_of_energies,
+    contributions,
+    deviations_of_atoms,
+    deviations_of_sums,
+    leverages,
+    summed,
+)
+
+N_MEMBERS = 16  # members for results that follow from others, such as the Fermi level
+N_GRADIENTS = 16  # members whose gradients give the standard deviations of forces and stress
+CALIBRATE = "add error bars with 'mlelec calibrate', or give a list of models (a committee)"
+
+
+class Uncertainty(Mapping):
+    """Standard deviations by the name of a result, computed when they are asked for.
+
+    Iteration and ``in`` see what is known already.
+    """
+
+    def __init__(self, known: Mapping[str, Any], find: Callable[[str], Any]) -> None:
+        self._known, self._find = known, find
+
+    def __getitem__(self, name):
+        return self._known[name] if name in self._known else self._find(name)
+
+    def __contains__(self, name):
+        return name in self._known
+
+    def __iter__(self):
+        return iter(self._known)
+
+    def __len__(self):
+        return len(self._known)
+
+    def __repr__(self):
+        return repr(dict(self._known))
+
+
+class HasUncertainty(PresentStructure):
+    """Mix-in of calculators with standard deviations of all results.
+
+    A subclass lists its results that follow from others in ``derived``, a dict by name of functions of a calculator.
+    """
+
+    derived: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
+    models: list[Model]
+    potential: Any
+    _extra: dict[str, Any]
+    _uncertainty: dict[str, Any]
+    _environments: dict[int, list]
+    _geometry: Any
+    _reach: Any
+    _watched: str
+
+    @property
+    def uncertainty(self) -> Mapping[str, Any]:
+        """Standard deviations of the results for the present structure, by name; computed when they are asked for.
+
+        They are the spread over a committee, or follow from the posterior of the last layer of a model; both are scaled
+        as the model's file says, so that 68 % of the errors on validation data are within one.
+
+        Raises
+        ------
+        CalculatorSetupError
+            For one model whose file has no posterior.
+        KeyError
+            For other names.
+        """
+        with self._one_call():
+            if self._asked is None and self._candidates():
+                self._present()
+            return Uncertainty(self._uncertainty, self._find_uncertainty)
+
+    def members(self, n: int = N_MEMBERS, *, atoms: Atoms | None = None) -> list:
+        """Return calculators whose differences are the uncertainty of the model.
+
+        Their models share the descriptor of this one and have last layers drawn from the posterior, the same in every
+        call. For the present structure they also share its neighbor list and, for electronic quantities, what is
+        evaluated before the last layer. The members of a committee are its models.
+
+        Parameters
+        ----------
+        n : int
+            Number of members drawn from a posterior, two or more.
+        atoms : ase.Atoms
+
+        Returns
+        -------
+        list of calculators of the same class
+
+        Raises
+        ------
+        CalculatorSetupError
+            For one model whose file has no posterior.
+        """
+        self._present(atoms)
+        if len(self.models) > 1:
+            return [self._as_member([model], {}) for model in self.models]
+        if n < 2:
+            raise CalculatorSetupError(f"got n={n} members; give two or more")
+        self._check_posterior()
+        self._evaluate_shared()
+        shared = self._shared()
+        return [self._as_member([model], shared) for model in self.models[0].members(n)]
+
+    def _check_posterior(self):
+        if not len(self.models[0].posteriors):
+            raise CalculatorSetupError(f"the model's file has no posterior, from which error bars follow; {CALIBRATE}")
+
+    def _evaluate_shared(self):
+        """Evaluate what members share."""
+        if 0 not in self._environments:
+            self._evaluate_electronic()
+
+    def _shared(self):
+        """What members share for the present structure: attributes by name."""
+        geometry = {key: self._extra[key] for key in ("geometry", "centers") if key in self._extra}
+        return {"_extra": geometry, "_environments": {0: self._environments[0]} if 0 in self._environments else {}}
+
+    def _as_member(self, models, shared):
+        """Copy of this calculator with other models, for the present structure."""
+        new = copy.copy(self)
+        new.models, new.results, new._beyond = models, {}, copy.copy(self._beyond)
+        new._beyond.what = OnExtrapolation.IGNORE
+        new._extra, new._environments, new._uncertainty = {}, {}, {}
+        new.atoms = None
+        with new._one_call():
+            new._present(self._live())
+            for name, value in shared.items():
+                setattr(new, name, dict(value))
+        return new
+
+    def get_uncertainty(self, name: str, *, atoms: Atoms | None = None) -> Any:
+        """Return ``uncertainty[name]`` of a structure, by default of the present one."""
+        self._present(atoms)
+        return self._find_uncertainty(name)
+
+    # one name at a time -----------------------------------------------------------------------------------------
+
+    def _find_uncertainty(self, name):
+        """Standard deviation of one result for the present structure."""
+        with self._one_call():
+            self._present()
+            if name not in self._uncertainty:
+                self._compute_uncertainty(name)
+            return self._uncertainty[name]
+
+    def _compute_uncertainty(self, name):
+        """Put the standard deviation of ``name``, and others that come with it, into ``_uncertainty``."""
+        if name in POTENTIAL_PROPERTIES and self.potential is not None:
+            self._uncertainty[name] = self._of_potential(name)
+            return
+        if len(self.models) > 1:
+            if name in self.implemented_properties and name not in self.derived:
+                self.get_property(name, self._live())
+        else:
+            self._check_posterior()
+            self._uncertainty.update(self._from_posterior(name))
+        if name not in self._uncertainty and name in self.derived:
+            values = [self.derived[name](member) for member in self._kept_members()]
+            self._uncertainty[name] = np.std(values, axis=0) * self._spread_scale(name)
+        if name not in self._uncertainty:
+            known = dict.fromkeys([*self.implemented_properties, *self._uncertainty, *self.derived])
+            raise KeyError(f"no standard deviation of '{name}'; there can be some of {', '.join(known)}")
+
+    def _kept_members(self):
+        """The members for results that follow from others."""
+        if "members" not in self._extra:
+            self._extra["members"] = self.members()
+        return self._extra["members"]
+
+    def _of_potential(self, name):
+        if not hasattr(type(self.potential), "uncertainty"):
+            raise PropertyNotImplementedError(f"the potential has no uncertainty of the {name}; give a model instead")
+        self.potential._present(self._live())
+        return self.potential.uncertainty[name]
+
+    def _spread_scale(self, name):
+        """Calibrated factor of the spread of a result over the members."""
+        first = self.models[0]
+        if len(self.models) > 1:
+            return float(first.metadata.get("committee_scales", {}).get(name, 1.0))
+        known = (part.scales for part in first.posteriors.values() if name in part.scales)
+        return next((scales[name] / scales.get("members", 1.0) for scales in known), 1.0)
+
+    def _from_posterior(self, name):
+        """Standard deviations of ``name``, and others that come with it, dict; empty where it does not follow directly."""
+        if name not in POTENTIAL_PROPERTIES or "energy" not in self.models[0].posteriors:
+            return {}
+        return self._energy_deviations() if name in ("energy", "free_energy", "energies") else self._force_deviations()
+
+    def _energy_deviations(self):
+        """Standard deviations of energy and atomic energies."""
+        head, posterior = (part["energy"] for part in (self.models[0].heads, self.models[0].posteriors))
+        total, parts, scale = 0.0, [], posterior.scale("energy")
+        with torch.no_grad():
+            for environment in self._energy_environments():
+                of = contributions(head, posterior, environment)
+                total = total + summed(of, torch.zeros_like(of.nets), 1)
+                parts.append(deviations_of_atoms(of))
+        energy = scale * float(deviations_of_sums(total, of)[0])
+        atoms = scale * torch.cat(parts).double().cpu().numpy()
+        return {"energy": energy, "free_energy": energy, "energies": atoms}
+
+    def _energy_environments(self) -> Iterator:
+        """Environments of all atoms for the energy, chunk by chunk; those of the last evaluation where they are kept."""
+        if "energy_environments" in self._extra:
+            yield from self._extra["energy_environments"]
+            return
+        model, (system, edges) = self.models[0], self._geometry()
+        for _, part in self._reach(model, edges).chunks(CHUNK):
+            yield model.descriptor_of("energy")(system, part)
+
+    def _force_deviations(self):
+        """Standard deviations of forces and stress, from the gradients of N_GRADIENTS members."""
+        model, (system, edges) = self.models[0], self._geometry()
+        head, posterior = model.heads["energy"], model.posteriors["energy"]
+        reach = self._reach(model, edges)
+        gradients: list[list] = [[] for _ in range(N_GRADIENTS)]
+        for _, part in reach.chunks(CHUNK):
+            leaf = part.with_vec(part.vec.detach().requires_grad_(True))
+            of = contributions(head, posterior, model.descriptor_of("energy")(system, leaf))
+            changes = changes_of_energies(of, posterior, N_GRADIENTS).sum(dim=0)
+            for k, change in enumerate(changes):
+                (gradient,) = torch.autograd.grad(change, leaf.vec, retain_graph=k + 1 < N_GRADIENTS)
+                gradients[k].append(gradient)
+        volume = self.atoms.get_volume() if has_volume(self.atoms) else None
+        nothing = reach.vec.new_zeros(len(system.numbers))
+        found = [potential_results(nothing, torch.cat(parts), reach, volume=volume) for parts in gradients]
+        scales = {"forces": posterior.scale("forces"), "stress": posterior.scale("virial")}
+        scales["stresses"] = scales["stress"]
+        return {
+            name: scale * np.sqrt(np.mean([each[name] ** 2 for each in found], axis=0))
+            for name, scale in scales.items()
+            if name in found[0]
+        }
+
+    def _deviations_of(self, name, labels, weights=None):
+        """Standard deviations of the results of atoms and of their sum, from the posterior of the head ``name``.
+
+        Parameters
+        ----------
+        labels : dict of str
+            Name of the result by the label whose scale it has: first of atoms, then of the sum.
+        weights : array [N]
+            Weights of the atoms in the sum; default one.
+        """
+        head, posterior = (part[name] for part in (self.models[0].heads, self.models[0].posteriors))
+        weight = torch.ones(len(self.atoms)) if weights is None else torch.as_tensor(weights)
+        total, atoms, start = 0.0, [], 0
+        with torch.no_grad():
+            rows, environments = self._environments_of(name)
+            weight = weight.to(self.device, self.dtype)[rows]
+            for environment in environments:
+                of = contributions(head, posterior, environment)
+                atoms.append(deviations_of_atoms(of))
+                of = of._replace(z=of.z * weight[start : start + len(of.z), None])
+                start += len(of.z)
+                total = total + summed(of, torch.zeros_like(of.nets), 1)
+            found = self._of_all_atoms(torch.cat(atoms), rows), deviations_of_sums(total, of)[0]
+        return {
+            result: posterior.scale(label) * value.double().cpu().numpy()
+            for (label, result), value in zip(labels.items(), found)
+        }
+
+    # leverage ---------------------------------------------------------------------------------------------------
+
+    def get_leverage(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Return how far the environment of every atom is from the training data, as the last layer sees it.
+
+        Returns
+        -------
+        array [N]
+            Standard deviation of the contribution of the atom, relative to the mean of its species, in units of the
+            largest one in the training data: 1 at their edge, 0 in their middle.
+
+        Raises
+        ------
+        CalculatorSetupError
+            For models without a posterior of the head.
+        """
+        self._present(atoms)
+        name = self._watched
+        if name not in self.models[0].posteriors:
+            self._check_posterior()
+            raise CalculatorSetupError(f"the model's file has no posterior of the {name}; {CALIBRATE}")
+        head, posterior = (part[name] for part in (self.models[0].heads, self.models[0].posteriors))
+        with torch.no_grad():
+            of_energy = name == "energy"
+            rows, found = (slice(None), self._energy_environments()) if of_energy else self._environments_of(name)
+            parts = [leverages(contributions(head, posterior, environment), posterior) for environment in found]
+        return self._of_all_atoms(torch.cat(parts), rows).double().cpu().numpy()
+
+    def _environments_of(self, name) -> Any:
+        """(rows, environments, chunk by chunk) of the atoms with an electronic quantity."""
+        self._evaluate_shared()
+        return slice(None), self._environments[0]
+
+    def _of_all_atoms(self, values, rows):
+        """Values [N, ...] of all atoms from those of ``rows``; zero for the others."""
+        full = values.new_zeros(len(self.atoms), *values.shape[1:])
+        full[rows] = values
+        return full

@@ -1,0 +1,302 @@
+"""Error bars of a trained model: posterior of the last layer of its heads, calibrated on validation data.
+
+The covariance of the weights of a last layer is the inverse of the sum of the products of its training rows (see
+``last_layer``) plus a ridge. The ridge is the one under which the errors of the validation rows are most likely, and one
+scale for each quantity makes 68 % of its errors on the validation data fall within one standard deviation.
+
+References: Bigi et al. 2024, Mach. Learn.: Sci. Technol. 5, 045018; Imbalzano et al. 2021, J. Chem. Phys. 154, 074102.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.frames import Frames
+from ase_mlelec.model import Model
+from ase_mlelec.quantities import QUANTITIES
+from ase_mlelec.train.last_layer import BATCH, products_of_atoms, rows_of
+from ase_mlelec.train.losses import energy_and_derivatives, row_errors
+from ase_mlelec.uncertainty import (
+    Posterior,
+    changes_of_energies,
+    contributions,
+    coverage,
+    deviations_of_atoms,
+    deviations_of_sums,
+    has_posterior,
+    inverse_factor,
+    scale_of,
+    summed,
+)
+from ase_mlelec.uncertainty.scales import log_likelihood
+
+RIDGES = (1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0, 100.0)
+MANY = 2000  # weights; with more, every ridge would take minutes, and the ridge of the fit is kept
+OF_MANY = 1e-9  # ridge of heads with more weights
+FEW = 1e-2  # ridge without validation data
+TOLERANCE = 0.01  # differences of log likelihoods that mean nothing; a larger ridge determines the atoms' shares better
+MOST = 0.99  # largest leverage of a row with which its error is corrected
+RANK = 24  # most shapes of the errors of a spectrum
+N_GRADIENTS = 16  # members whose gradients give the standard deviations of forces and stress
+
+
+def add_error_bars(
+    model: Model,
+    train: Frames,
+    validation: Frames,
+    *,
+    ridges: Sequence[float] = RIDGES,
+    names: Sequence[str] | None = None,
+    like: Model | None = None,
+) -> dict[str, dict[str, float]]:
+    """Give the heads of ``model`` calibrated posteriors, and its metadata a report in "error_bars".
+
+    A head without labels in ``validation`` is calibrated on its training errors, enlarged as if every structure had been
+    left out of the fit of the last layer. That is right for heads without hidden layers, and too small for nets.
+
+    Parameters
+    ----------
+    model : Model
+        Changed in place: its ``posteriors`` are replaced, its weights are not changed.
+    train : Frames
+        The data that the model was trained on.
+    validation : Frames
+        Labeled data that the model was not trained on.
+    ridges : sequence of float
+        Ridges to choose from, in units of the mean diagonal element of the normal matrix.
+    names : sequence of str
+        Heads; default all of atoms and their sums.
+    like : Model
+        Model with error bars, trained in the same way but without the validation data: its ridges and scales are taken
+        for a model that was trained on all data. ``validation`` is not used then.
+
+    Returns
+    -------
+    dict by label of dict
+        Scale, shares of validation errors within one and two standard deviations, rank correlation, number of errors,
+        and the data that it was calibrated on.
+
+    Raises
+    ------
+    ValueError
+        For labels of a wrong shape, or that are not finite.
+    """
+    report: dict[str, dict] = {}
+    for name, head in model.heads.items():
+        if (names is not None and name not in names) or name not in QUANTITIES or not has_posterior(head):
+            continue
+        if not set(QUANTITIES[name].labels) & set(train.counts):
+            continue
+        if like is not None:
+            report |= _take_over(model, name, train, like)
+            continue
+        held = validation if set(QUANTITIES[name].labels) & set(validation.counts) else None
+        posterior, larger = _posterior(model, name, train, held, ridges)
+        model.posteriors[name] = posterior
+        for label, found in _calibrate(model, name, held or train, larger).items():
+            report[label] = found | {"calibrated_on": "training data" if held is None else "validation data"}
+    kept = model.metadata.get("error_bars", {})
+    model.metadata["error_bars"] = kept | {label: rounded(found) for label, found in report.items()}
+    return report
+
+
+def _take_over(model, name, train, like):
+    """Posterior of a head from ``train``, with ridge and scales of the model ``like``; report of every label."""
+    if name not in like.posteriors:
+        raise ValueError(f"the model with the scales has no error bars of the {name}; add them with 'mlelec calibrate'")
+    theirs, known = like.posteriors[name], like.metadata.get("error_bars", {})
+    model.posteriors[name], _ = _posterior(model, name, train, train, (theirs.ridge,))
+    model.posteriors[name].scales = dict(theirs.scales)
+    return {
+        label: known[label] | {"calibrated_on": "validation data of a model trained without them"}
+        for label in theirs.scales
+        if label in known
+    }
+
+
+def rounded(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Report of a quantity with its numbers rounded, for the metadata of a model."""
+    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in found.items()}
+
+
+def _posterior(model, name, train, validation, ridges):
+    """Posterior of a head, without scales; factors by which errors grow where a structure is left out, dict by label."""
+    head = model.heads[name]
+    normal, residuals = _normal(model, name, train)
+    # the prior of energies: all atomic energies may vary alike, those of which the data know only sums as well
+    prior = products_of_atoms(model, name, train) if QUANTITIES[name].gradients and len(normal) <= MANY else None
+    held = list(rows_of(model, name, validation)) if validation and 1 < len(ridges) and len(normal) <= MANY else []
+    ridge, factor = _best_factor(normal, prior, held, ridges)
+    larger = {} if validation else _larger_errors(model, name, train, factor)
+    outputs = _outputs(head, residuals)
+    found = Posterior.from_factors(factor, outputs.to(factor), n_species=len(head.nets.last), ridge=ridge)
+    _set_edge(found, model, name, train)
+    return found, larger
+
+
+def _best_factor(normal, prior, held, ridges):
+    """The largest ridge under which the validation data are about as likely as can be, and the factor of covariance."""
+    if not held or len(ridges) == 1:
+        ridge = ridges[0] if len(ridges) == 1 else OF_MANY if len(normal) > MANY else FEW
+        return ridge, inverse_factor(normal, ridge, prior=prior)
+    factors = [inverse_factor(normal, ridge, prior=prior) for ridge in sorted(ridges)]
+    likelihoods = np.array([_likelihood(held, factor) for factor in factors])
+    best = int(np.flatnonzero(likelihoods >= likelihoods.max() - TOLERANCE).max())
+    return sorted(ridges)[best], factors[best]
+
+
+def _normal(model, name, frames):
+    """Sum [P, P] of the products of the training rows, and the errors of the rows of spectra and tensors, list."""
+    normal, residuals = None, []
+    for found in rows_of(model, name, frames):
+        rows = (found.weights.sqrt()[:, None] * found.rows).double()
+        normal = rows.new_zeros(rows.shape[1], rows.shape[1]) if normal is None else normal
+        normal.addmm_(rows.T, rows)
+        if not QUANTITIES[name].gradients:
+            residuals.append(found.errors.double())
+    if normal is None:
+        raise ValueError(f"{name}: no labels to make error bars from; give training data with labels")
+    return normal, residuals
+
+
+def _larger_errors(model, name, train, factor):
+    """Ratio of the errors of rows, each left out of the linear fit, e/(1 - h), to those of the fit, dict by label."""
+    squares: dict[str, list] = {}
+    for found in rows_of(model, name, train):
+        leverage = found.weights * (found.rows.double() @ factor).square().sum(dim=1)
+        errors = found.errors.double().reshape(len(leverage), -1).square().sum(dim=1)
+        left_out = errors / (1 - leverage.clamp(max=MOST)) ** 2
+        squares.setdefault(found.label, []).append((float(left_out.sum()), float(errors.sum())))
+    return {label: float(np.sqrt(np.divide(*np.sum(sums, axis=0)))) for label, sums in squares.items()}
+
+
+def _likelihood(held, factor):
+    """Sum over labels of the mean log likelihood of errors whose scale is calibrated."""
+    labels, total = dict.fromkeys(found.label for found in held), 0.0
+    for label in labels:
+        errors, deviations = [], []
+        for found in held:
+            if found.label == label:
+                own = (found.rows.double() @ factor).norm(dim=1)
+                size = found.errors.double().reshape(len(own), -1).square().mean(dim=1).sqrt()
+                errors.append(size.cpu().numpy())
+                deviations.append(own.cpu().numpy())
+        errors, deviations = np.concatenate(errors), np.concatenate(deviations)
+        total += log_likelihood(errors, scale_of(errors, deviations) * deviations)
+    return total
+
+
+def _outputs(head, residuals):
+    """Factor [O, Q] of the covariance of the outputs."""
+    if head.quantity == "energy":
+        return torch.ones(1, 1)
+    if not head.common_responses:
+        return torch.diag(head.nets.scale)
+    errors = torch.cat(residuals)
+    values, vectors = torch.linalg.eigh(errors.T @ errors / len(errors))
+    return (vectors * values.clamp(min=0).sqrt()).flip(1)[:, :RANK]
+
+
+@torch.no_grad()
+def _set_edge(posterior, model, name, frames):
+    """Set mean and largest leverage of the atoms in the training data, by species."""
+    columns = []
+    for batch in Batches.for_model(model, frames, ()).all_batches(BATCH):
+        of = contributions(model.heads[name], posterior, model.descriptor_of(name)(batch.system, batch.edges()))
+        columns.append((of.z, of.nets))
+    z, nets = map(torch.cat, zip(*columns))
+    for k in range(len(posterior.edge)):
+        own = z[nets == k]
+        if len(own):
+            posterior.center[k] = own.mean(dim=0).float()
+            edge = posterior.leverages(own, nets[nets == k]).max().float()
+            posterior.edge[k] = edge if edge > 0 else 1.0
+
+
+def _calibrate(model, name, validation, larger):
+    """Set the scales of the posterior of a head; report of every label. ``larger``: factors of its errors."""
+    posterior, report = model.posteriors[name], {}
+    posterior.scales = {}
+    for label, (errors, deviations) in errors_and_deviations(model, name, validation).items():
+        errors = larger.get(label, 1.0) * errors
+        scale = scale_of(errors, deviations)
+        posterior.scales[label] = float(f"{scale:.6g}")
+        found = coverage(errors, scale * deviations)
+        report[label] = {"scale": scale, **found._asdict(), "errors": int(errors.size)}
+    quantity = QUANTITIES[name]
+    posterior.scales["members"] = posterior.scale(quantity.total if quantity.total in report else quantity.atomic)
+    return report
+
+
+def errors_and_deviations(model: Model, name: str, frames: Frames) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Errors and standard deviations of all quantities of a head on labeled frames.
+
+    Parameters
+    ----------
+    model : Model
+        With a posterior of the head.
+    name : str
+        Name of the head.
+    frames : Frames
+
+    Returns
+    -------
+    dict by label of (errors, standard deviations)
+        Arrays of equal shape; one row for every atom or structure with the label.
+    """
+    quantity = QUANTITIES[name]
+    batches = Batches.for_model(model, frames, quantity.labels).with_label(*quantity.labels)
+    found: dict[str, list] = {}
+    for batch in batches.all_batches(BATCH):
+        pairs = _of_energy(model, batch) if quantity.gradients else _of_atoms(model, batch, quantity)
+        for label, errors, deviations in pairs:
+            scaled = model.posteriors[name].scale(label) * deviations
+            found.setdefault(label, []).append((errors.double().cpu().numpy(), scaled.double().cpu().numpy()))
+    return {
+        label: (np.concatenate([e for e, _ in parts]), np.concatenate([d for _, d in parts]))
+        for label, parts in found.items()
+    }
+
+
+@torch.no_grad()
+def _of_atoms(model, batch, quantity):
+    """(label, errors, deviations) of the atoms and of the sums of a batch."""
+    head, posterior = model.heads[quantity.name], model.posteriors[quantity.name]
+    of = contributions(head, posterior, model.descriptor_of(quantity.name)(batch.system, batch.edges()))
+    atomic, _, sums, structures = row_errors(model, batch, quantity.name)
+    if atomic is not None and len(atomic):
+        rows = batch.matching(quantity.atomic, torch.arange(len(of.nets), device=of.nets.device))
+        yield quantity.atomic, atomic, deviations_of_atoms(of)[rows[of.nets[rows] >= 0]]
+    if sums is not None:
+        every = deviations_of_sums(summed(of, batch.system.batch, batch.system.n_systems), of)
+        yield quantity.total, sums, every[structures]
+
+
+def _of_energy(model, batch):
+    """(label, errors, deviations) of energies, forces and virials of a batch."""
+    labels = [name for name in ("energy", "forces", "virial") if name in batch.labels]
+    with torch.no_grad():
+        energy, found = energy_and_derivatives(model, batch, labels)
+    deviations = energy_deviations(model, batch)
+    for label, value in {"energy": energy, **found}.items():
+        if label in labels:
+            yield label, batch.matching(label, value) - batch.labels[label], batch.matching(label, deviations[label])
+
+
+def energy_deviations(model: Model, batch: Any, n: int = N_GRADIENTS) -> dict[str, Tensor]:
+    """Standard deviations, without scales, of energies [B], forces [N, 3] and virials [B, 3, 3], dict of Tensor."""
+    head, posterior = model.heads["energy"], model.posteriors["energy"]
+    with torch.enable_grad():
+        positions, strain, system, edges = batch.strained_edges()
+        of = contributions(head, posterior, model.descriptor_of("energy")(system, edges))
+        changes = changes_of_energies(of, posterior, n).sum(dim=0)
+        slopes = [
+            torch.autograd.grad(change, (positions, strain), retain_graph=k + 1 < n) for k, change in enumerate(changes)
+        ]
+    forces, virials = (torch.stack(parts).square().mean(dim=0).sqrt() for parts in zip(*slopes))
+    sums = deviations_of_sums(summed(of, system.batch, system.n_systems), of)
+    return {"energy": sums.detach(), "forces": forces, "virial": virials}

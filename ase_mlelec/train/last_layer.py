@@ -1,0 +1,150 @@
+"""Rows of training data in the space of the last layer of a head: derivatives of labeled results by its weights.
+
+The weights of all species, each followed by their constant, are one vector [P]. For energies there is a row for every
+energy and for the forces along some random displacements of all atoms: on average over displacements their products
+add up to those of all force components, at a cost that does not depend on the number of weights. For spectra, vectors
+and tensors there is a row for every atom with a label, or for every sum where no atom has one.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.frames import Frames
+from ase_mlelec.descriptors.base import changes_along
+from ase_mlelec.model import Model
+from ase_mlelec.quantities import QUANTITIES
+from ase_mlelec.train.losses import energy_and_derivatives, row_errors
+
+BATCH = 8  # structures
+ENOUGH = 4.0  # rows of forces for every weight, where there are as many
+FEWEST = 4  # displacements of every structure
+
+
+class Rows(NamedTuple):
+    """Rows [n, P] of one label, their errors (prediction - label) [n, ...], and weights [n] of their squares."""
+
+    label: str
+    rows: Tensor
+    errors: Tensor
+    weights: Tensor
+
+
+def n_weights(head: Any) -> int:
+    """Number P of weights and constants of one output of the last layer of a head."""
+    last = head.nets.last
+    return len(last) * (last[0].in_features + 1)
+
+
+def rows_of(model: Model, name: str, frames: Frames) -> Iterator[Rows]:
+    """Iterate over the rows of a quantity ``name`` of the labeled ``frames``, batch after batch.
+
+    Raises
+    ------
+    ValueError
+        For labels of a wrong shape or that are not finite, and for frames on another energy grid.
+    InputError
+        For species that the model does not know.
+    """
+    quantity = QUANTITIES[name]
+    batches = Batches.for_model(model, frames, quantity.labels).with_label(*quantity.labels)
+    if not quantity.gradients:
+        atomic = any(quantity.atomic in labels for labels in batches.labels)
+        for batch in batches.all_batches(BATCH):
+            yield from _rows_of_atoms(model, batch, quantity, atomic)
+        return
+    generator = torch.Generator().manual_seed(0)
+    n_moves = max(FEWEST, int(ENOUGH * n_weights(model.heads[name]) / max(len(batches), 1)))
+    for batch in batches.all_batches(BATCH if model.heads[name].nets.hidden[0] else 1):
+        yield from _rows_of_energy(model, batch, n_moves, generator)
+
+
+def one_by_one(inputs: Tensor, nets: Tensor, n_nets: int) -> Tensor:
+    """Rows [C, P] of the results of centers, from the inputs [C, H] of the last layer and the number [C] of their net."""
+    own = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)
+    member = (nets[:, None] == torch.arange(n_nets, device=nets.device)).to(own)
+    return (member[:, :, None] * own[:, None]).flatten(1)
+
+
+@torch.no_grad()
+def _rows_of_atoms(model, batch, quantity, atomic):
+    """Rows of atoms, weighted by the size of their response, or of sums per center where no atom has a label."""
+    head = model.heads[quantity.name]
+    environment = model.descriptor_of(quantity.name)(batch.system, batch.edges())
+    inputs, nets = head.last_inputs(environment)
+    rows = one_by_one(inputs, nets, len(head.nets.last))
+    errors, _, sums, structures = row_errors(model, batch, quantity.name)
+    if atomic and errors is not None:
+        chosen = batch.matching(quantity.atomic, torch.arange(len(nets), device=nets.device))
+        chosen = chosen[nets[chosen] >= 0]
+        yield Rows(quantity.atomic, rows[chosen], errors, _sizes(head, environment)[chosen])
+    elif not atomic and sums is not None:
+        n_centers = batch.system.sum_per_system((nets >= 0).to(rows))[structures].clamp(min=1)
+        rows = batch.system.sum_per_system(rows)[structures] / n_centers[:, None]
+        errors = sums / n_centers.reshape(-1, *[1] * (sums.ndim - 1))
+        sizes = batch.system.sum_per_system(_sizes(head, environment))[structures] / n_centers
+        yield Rows(quantity.total, rows, errors, sizes)
+
+
+def _sizes(head, environment):
+    """Mean squares [C] of the responses of centers to all outputs, in units of their scales."""
+    if head.common_responses:
+        return environment.features.new_ones(len(environment.species))
+    return head.responses(environment, torch.diag(head.nets.scale)).flatten(1).square().mean(dim=1)
+
+
+def _rows_of_energy(model, batch, n_moves, generator):
+    """Rows of energies, in units of the root of the number of atoms, and of forces along random displacements."""
+    labels = [name for name in ("energy", "forces") if name in batch.labels]
+    with torch.no_grad():
+        energy, found = energy_and_derivatives(model, batch, labels)
+    system, edges, n_atoms = batch.system, batch.edges(), batch.system.n_atoms.to(energy.dtype)
+    moves = torch.randn(n_moves, len(system.numbers), 3, generator=generator, dtype=torch.float64).to(energy)
+    sums, changes = _sums_and_changes(model, system, edges, moves if "forces" in labels else moves[:0])
+    if "energy" in labels:
+        n, mine = batch.matching("energy", n_atoms), batch.matching("energy", energy)
+        root = n.sqrt()
+        rows = batch.matching("energy", sums) / root[:, None]
+        yield Rows("energy", rows, (mine - batch.labels["energy"]) / root, batch.matching("energy", batch.weights))
+    if "forces" in labels:
+        errors = torch.zeros_like(system.positions)
+        having = batch.has("forces")[system.batch]
+        errors[having] = found["forces"][having] - batch.labels["forces"]
+        along = torch.stack([system.sum_per_system((move * errors).sum(dim=1)) for move in moves])
+        chosen, root = batch.has("forces"), (3 * n_atoms).sqrt()
+        rows = (changes / root[:, None])[:, chosen].flatten(0, 1)
+        weights = batch.weights[chosen].repeat(n_moves) / n_moves
+        yield Rows("forces", rows, -(along / root)[:, chosen].flatten(), weights)
+
+
+def _sums_and_changes(model, system, edges, moves):
+    """Sums [B, P] of the inputs of the last layer over atoms, and their derivatives [T, B, P] along moves [T, N, 3]."""
+    head, descriptor = model.heads["energy"], model.descriptor_of("energy")
+    of_edges = moves[:, edges.neighbor] - moves[:, edges.center]
+    linear = not head.nets.hidden[0]
+    vec = edges.vec.detach().requires_grad_(len(moves) > 0 and not linear)
+    with torch.enable_grad():
+        inputs, nets = head.last_inputs(descriptor(system, edges.with_vec(vec)))
+        sums = system.sum_per_system(one_by_one(inputs, nets, len(head.nets.last)))
+        changes = changes_along(of_edges, sums, vec) if vec.requires_grad else []
+    if linear and len(moves):  # of one structure; the descriptor may have a faster way
+        own = descriptor.summed_changes(system, edges, of_edges) * head.nets.inverse
+        changes = [torch.nn.functional.pad(own, (0, 1)).flatten(1)[:, None]]
+        return sums.detach(), torch.cat(changes).detach()
+    return sums.detach(), torch.stack(changes).detach() if changes else sums.new_zeros(0, *sums.shape)
+
+
+@torch.no_grad()
+def products_of_atoms(model: Model, name: str, frames: Frames) -> Tensor:
+    """Sum [P, P] over all atoms of the products of the inputs of the last layer."""
+    total: Tensor | None = None
+    for batch in Batches.for_model(model, frames, ()).all_batches(BATCH):
+        inputs, nets = model.heads[name].last_inputs(model.descriptor_of(name)(batch.system, batch.edges()))
+        rows = one_by_one(inputs, nets, len(model.heads[name].nets.last))[nets >= 0].double()
+        total = rows.T @ rows if total is None else total.addmm_(rows.T, rows)
+    if total is None:
+        raise ValueError(f"{name}: no structures to make error bars from; give training data")
+    return total

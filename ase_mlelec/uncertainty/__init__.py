@@ -1,0 +1,29 @@
+"""Error bars from the posterior of the last layer of a head, and their calibration."""
+
+from ase_mlelec.uncertainty.bars import (
+    changes_of_energies,
+    contributions,
+    deviations_of_atoms,
+    deviations_of_sums,
+    has_posterior,
+    leverages,
+    summed,
+)
+from ase_mlelec.uncertainty.covariance import inverse_factor, posterior_of
+from ase_mlelec.uncertainty.posterior import Posterior
+from ase_mlelec.uncertainty.scales import coverage, scale_of
+
+__all__ = [
+    "Posterior",
+    "changes_of_energies",
+    "contributions",
+    "coverage",
+    "deviations_of_atoms",
+    "deviations_of_sums",
+    "has_posterior",
+    "inverse_factor",
+    "leverages",
+    "posterior_of",
+    "scale_of",
+    "summed",
+]

@@ -1,0 +1,64 @@
+"""Factors of the posterior covariance of weights that enter linearly."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+EXACT = 500  # weights; the covariance of more weights is sketched by N_DIRECTIONS samples
+N_DIRECTIONS = 64
+LEAST = 1e-13  # smallest ridge: it only keeps the matrix positive definite
+
+
+def posterior_of(factor: Tensor, n_samples: int, *, seed: int = 0) -> Tensor:
+    """Sketch the inverse of a normal matrix by samples of the posterior.
+
+    Parameters
+    ----------
+    factor : Tensor [P, P]
+        Lower Cholesky factor L of the normal matrix A^T A + ridge.
+    n_samples : int
+        Number K of samples. The relative error of a standard deviation from the sketch is (2 K)^(-1/2).
+    seed : int
+        The result depends on it alone.
+
+    Returns
+    -------
+    Tensor [P, K]
+        X with X X^T ≈ (L L^T)^-1, and equal to it on average over seeds.
+    """
+    noise = np.random.default_rng(seed).standard_normal((len(factor), n_samples)) / n_samples**0.5
+    return torch.linalg.solve_triangular(factor.mT, torch.as_tensor(noise).to(factor), upper=True)
+
+
+def inverse_factor(normal: Tensor, ridge: float, *, prior: Tensor | None = None, most: int = EXACT) -> Tensor:
+    """Factor of the inverse of ``normal`` plus a ridge: exact for at most ``most`` weights, otherwise a sketch.
+
+    Parameters
+    ----------
+    normal : Tensor [P, P]
+        Sum of the products of the rows of the training data.
+    ridge : float
+        In units of the mean diagonal element of ``normal``.
+    prior : Tensor [P, P]
+        Matrix that the ridge multiplies, in units of its mean diagonal element; default the unit matrix.
+
+    Returns
+    -------
+    Tensor [P, K]
+        X with X X^T = (normal + ridge)^-1, or approximately so.
+
+    Raises
+    ------
+    ValueError
+        Where the matrix is not positive definite.
+    """
+    held, size = normal.clone(), float(normal.diagonal().mean())
+    if prior is not None:
+        held += (ridge * size / float(prior.diagonal().mean())) * prior
+    held.diagonal().add_((ridge if prior is None else LEAST) * size + 1e-300)
+    factor, failed = torch.linalg.cholesky_ex(held)
+    if failed:
+        raise ValueError(f"the normal matrix with ridge {ridge:g} is not positive definite; give a larger ridge")
+    if len(normal) > most:
+        return posterior_of(factor, N_DIRECTIONS)
+    return torch.linalg.solve_triangular(factor.mT, torch.eye(len(normal)).to(factor), upper=True)

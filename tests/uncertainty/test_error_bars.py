@@ -1,0 +1,256 @@
+"""Error bars of models and calculators: against explicit members, finite differences and symmetry."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from ase.calculators.calculator import CalculatorSetupError
+from small_data import ENERGIES, make_frames, make_wannier_frames
+from small_models import random_model, seeded
+
+from ase_mlelec import CombinedCalculator, DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, load_model
+from ase_mlelec.calculators.uncertainty import N_GRADIENTS
+from ase_mlelec.data.batches import Batches
+from ase_mlelec.descriptors import DeepPotSE
+from ase_mlelec.heads import SpectrumHead
+from ase_mlelec.train.error_bars import add_error_bars, errors_and_deviations
+from ase_mlelec.train.last_layer import n_weights, rows_of
+
+DOS = {"electrons_in_dos": {"Cu": 2.0}, "order_parameter_offsets_eV": [0.0]}
+WANNIER = {"valence_charges": {"Si": 4.0, "O": 6.0}, "electrons_per_centre": {"O": 8.0}}
+
+
+def copper_model():
+    """A model that knows nothing, with the energy grid of the small data set."""
+    model = random_model(0, ("energy",), species=("Cu",), sel=(20,), metadata=DOS)
+    with seeded(0):
+        model.heads["dos"] = SpectrumHead(1, model.descriptor.n_features, ENERGIES, (12,)).double()
+        model.heads["dos"].nets.bias.fill_(0.3)
+        model.heads["dos"].nets.scale.fill_(0.02)
+    return model
+
+
+@pytest.fixture(scope="module")
+def copper():
+    frames, model = make_frames(20), copper_model()
+    report = add_error_bars(model, frames.select("train"), frames.select("validation"))
+    return model, frames, report
+
+
+@pytest.fixture(scope="module")
+def wannier():
+    frames, model = make_wannier_frames(10), random_model(0, ("dipole", "polarizability"), metadata=WANNIER)
+    add_error_bars(model, frames.select("train"), frames.select("validation"))
+    return model, frames
+
+
+def changed(model, name, change):
+    """A copy of a model with other weights in the last layer of a head."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.heads[name].change_last(change)
+    return other
+
+
+def test_report_and_scales(copper):
+    model, _, report = copper
+    assert set(report) == {"energy", "forces", "virial", "ados", "dos"}
+    assert set(model.posteriors["energy"].scales) == {"energy", "forces", "virial", "members"}
+    for label, found in report.items():
+        assert found["errors"] > 0 and found["scale"] > 0, label
+    assert 0.5 <= report["forces"]["within_one"] <= 0.85 and 0.85 <= report["forces"]["within_two"] <= 1
+
+
+def test_rows_are_changes_of_labels_by_weights(copper):
+    for model, frames, name in (copper[:2] + ("energy",), copper[:2] + ("dos",)):
+        few, head = frames.where(lambda frame: frame.name in ("cu-0", "cu-1")), model.heads[name]
+        change = torch.ones(1, head.nets.last[0].in_features + 1, head.nets.last[0].out_features).double() / 7
+        after = rows_of(changed(model, name, change), name, few)
+        for old, new in zip(rows_of(model, name, few), after, strict=True):
+            wanted = (old.rows @ change[0]).reshape(new.errors.shape)
+            np.testing.assert_allclose((new.errors - old.errors).detach(), wanted.detach(), atol=1e-9)
+
+
+def test_random_displacements_stand_for_all_force_components(copper):
+    """On average, products of the rows of random displacements are those of the rows of all components."""
+    model, frames, _ = copper
+    few = frames.where(lambda frame: frame.name == "cu-0")
+    (found,) = [found.rows for found in rows_of(model, "energy", few) if found.label == "forces"]
+    head, batch = model.heads["energy"], Batches.for_model(model, few, ("forces",)).batch([0])
+    positions, _, system, edges = batch.strained_edges()
+    inputs, _ = head.last_inputs(model.descriptor(system, edges))
+    slopes = [torch.autograd.grad(column.sum(), positions, retain_graph=True)[0].flatten() for column in inputs.T]
+    wanted = torch.stack(slopes) @ torch.stack(slopes).T / (3 * len(positions))
+    assert found.shape[1] == n_weights(head) and not found[:, -1].any()  # a constant has no forces
+    error = found[:, :-1].T @ found[:, :-1] / len(found) - wanted
+    assert float(error.norm() / wanted.norm()) < 4 * (2 / len(found)) ** 0.5
+
+
+def test_deviations_are_the_spread_of_members(copper):
+    model, frames, _ = copper
+    atoms = frames[4].atoms.copy()
+    calc = atoms.calc = DeepPotCalculator(model)
+    energies = [member.get_potential_energy(atoms) for member in calc.members(80)]
+    assert np.mean(energies) == pytest.approx(calc.get_potential_energy(atoms), abs=1e-9)
+    assert calc.uncertainty["energy"] == pytest.approx(np.std(energies), rel=0.25)
+    assert calc.uncertainty["energies"].shape == (len(atoms),)
+
+
+def test_force_deviation_by_finite_differences(copper):
+    """Against the energies of models with other last layers, at two positions of an atom."""
+    model, frames, _ = copper
+    atoms, posterior = frames[4].atoms.copy(), model.posteriors["energy"]
+    calc = atoms.calc = DeepPotCalculator(model)
+    members = [DeepPotCalculator(changed(model, "energy", change)) for change in posterior.changes(N_GRADIENTS)]
+    energies = []
+    for step in (1e-4, -1e-4):
+        moved = atoms.copy()
+        moved.positions[1, 2] += step
+        energies.append([each.get_potential_energy(moved) for each in (calc, *members)])
+    own, *forces = (np.subtract(*energies) / -2e-4).tolist()
+    wanted = posterior.scale("forces") * np.sqrt(np.mean(np.subtract(forces, own) ** 2))
+    assert calc.get_property("forces", atoms)[1, 2] == pytest.approx(own, rel=1e-4)
+    assert calc.uncertainty["forces"][1, 2] == pytest.approx(wanted, rel=1e-4)
+    assert calc.uncertainty["stress"].shape == (6,)
+
+
+def test_rotation_keeps_deviations(copper):
+    model, frames, _ = copper
+    calc = DeepDOSCalculator(model)
+    atoms, found = frames[4].atoms.copy(), []
+    for angle in (0, 40):
+        atoms.rotate(angle, (1, 2, 3), rotate_cell=True)
+        bars = {name: (calc.get_ados(atoms=atoms), calc.uncertainty[name])[1] for name in ("energy", "ados", "dos")}
+        bars["forces"] = (calc.uncertainty["forces"] ** 2).sum(axis=1)
+        bars["leverage"] = calc.get_leverage(atoms)
+        found.append(bars)
+    for name, value in found[0].items():
+        np.testing.assert_allclose(found[1][name], value, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+def test_derived_quantities(copper):
+    model, frames, _ = copper
+    calc = DeepDOSCalculator(model)
+    atoms = frames[4].atoms.copy()
+    atoms.calc = calc
+    levels = [member.get_fermi_level(atoms=atoms) for member in calc.members()]
+    assert calc.uncertainty["fermi_level"] == pytest.approx(np.std(levels))
+    assert calc.uncertainty["order_parameter"].shape == (len(atoms),)
+    atoms.positions[0, 0] += 0.1  # of the present structure, not of the last one
+    again = calc.uncertainty["fermi_level"]
+    assert again != pytest.approx(np.std(levels), rel=1e-6)
+    with pytest.raises(KeyError, match="no standard deviation of 'colour'; there can be some of"):
+        calc.uncertainty["colour"]
+
+
+def test_members_evaluate_no_descriptor_again(copper, monkeypatch):
+    """What costs most is shared: one evaluation of the descriptor for energy, forces, their bars, and all members."""
+    model, frames, _ = copper
+    atoms, calls, forward = frames[4].atoms.copy(), [], DeepPotSE.forward
+    monkeypatch.setattr(DeepPotSE, "forward", lambda *given: calls.append(1) or forward(*given))
+    calc = atoms.calc = DeepDOSCalculator(model)
+    atoms.get_forces()
+    for name in ("energy", "ados", "dos", "fermi_level", "gap"):
+        calc.uncertainty[name]
+    calc.get_leverage()
+    assert [member.get_total_dos().shape for member in calc.members(5)] == [(len(ENERGIES),)] * 5
+    assert len(calls) == 1
+    calc.uncertainty["forces"], calc.uncertainty["stress"]
+    assert len(calls) == 2
+
+
+def test_members_know_other_structures(copper):
+    model, frames, _ = copper
+    calc = DeepPotCalculator(model)
+    first, second = calc.members(2, atoms=frames[4].atoms)
+    other = frames[5].atoms
+    mean = (first.get_potential_energy(other) + second.get_potential_energy(other)) / 2
+    assert mean == pytest.approx(calc.get_potential_energy(other), abs=1e-9)
+
+
+def test_file_keeps_the_posterior(copper, tmp_path):
+    model, frames, _ = copper
+    model.save(tmp_path / "model.safetensors")
+    again, few = load_model(tmp_path / "model.safetensors"), frames.select("test")
+    for name in ("energy", "dos"):
+        assert again.posteriors[name].arguments() == model.posteriors[name].arguments()
+        for label, pair in errors_and_deviations(model, name, few).items():
+            for mine, theirs in zip(pair, errors_and_deviations(again, name, few)[label]):
+                np.testing.assert_array_equal(mine, theirs)
+
+
+def test_calculator_and_training_agree(copper):
+    model, frames, _ = copper
+    few = frames.where(lambda frame: frame.name == "cu-4")
+    calc, atoms = DeepDOSCalculator(model), few[0].atoms
+    found = {name: pair for head in ("energy", "dos") for name, pair in errors_and_deviations(model, head, few).items()}
+    calc.get_ados(atoms=atoms)
+    for name in ("energy", "forces", "ados", "dos"):
+        np.testing.assert_allclose(
+            calc.uncertainty[name],
+            np.reshape(found[name][1], np.shape(calc.uncertainty[name])),
+            rtol=1e-5,
+            atol=1e-9,
+            err_msg=name,
+        )
+    virial = found["virial"][1][0] / atoms.get_volume()
+    np.testing.assert_allclose(calc.uncertainty["stress"][:3], virial.diagonal(), rtol=1e-5)
+
+
+def test_vectors_and_tensors(wannier):
+    model, frames = wannier
+    few = frames.where(lambda frame: frame.name == "sio-4")
+    atoms = few[0].atoms.copy()
+    calc = atoms.calc = DeepWannierCalculator(model)
+    for name, head in (("dipole", "dipole"), ("polarizability", "polarizability")):
+        found = errors_and_deviations(model, head, few)
+        label = {"dipole": "summed_dipole"}.get(name, name)
+        charge = 8.0 if name == "dipole" else 1.0
+        np.testing.assert_allclose(calc.uncertainty[name], charge * found[label][1][0], rtol=1e-5)
+    assert calc.uncertainty["displacements"].shape == (6, 3)
+    assert not calc.uncertainty["displacements"][:2].any()  # silicon has no centroid
+    np.testing.assert_allclose(calc.uncertainty["polarization"], calc.uncertainty["dipole"] / atoms.get_volume())
+    dipoles = [member.get_property("dipole", atoms) for member in calc.members(80)]
+    np.testing.assert_allclose(np.std(dipoles, axis=0), calc.uncertainty["dipole"], rtol=0.3)
+    np.testing.assert_allclose(np.mean(dipoles, axis=0), atoms.get_dipole_moment(), atol=1e-9)
+    assert calc.uncertainty["born_effective_charges"].shape == (6, 3, 3)
+
+
+def test_far_from_the_data_bars_and_leverage_rise(copper):
+    model, frames, _ = copper
+    calc, atoms = DeepPotCalculator(model, on_extrapolation="ignore"), frames[0].atoms.copy()
+    inside = calc.get_leverage(atoms)
+    assert inside.max() <= 1 + 1e-5  # a training structure
+    calm = (calc.get_potential_energy(atoms), calc.uncertainty["energy"])[1]
+    atoms.positions[0] += 1.0
+    assert calc.get_leverage(atoms).max() > 1.5
+    assert calc.uncertainty["energy"] > 1.5 * calm
+
+
+def test_without_posterior():
+    atoms = make_frames(1)[0].atoms
+    calc = atoms.calc = DeepPotCalculator(copper_model())
+    assert calc.uncertainty == {}
+    for ask in (lambda: calc.uncertainty["energy"], calc.members, calc.get_leverage):
+        with pytest.raises(CalculatorSetupError, match="no posterior, from which error bars follow; add .* calibrate'"):
+            ask()
+
+
+def test_committee_gives_derived_quantities(copper):
+    model, frames, _ = copper
+    other = changed(model, "dos", torch.full((1, 13, len(ENERGIES)), 0.1).double())
+    committee, atoms = DeepDOSCalculator([model, other]), frames[4].atoms
+    levels = [DeepDOSCalculator(each).get_fermi_level(atoms=atoms) for each in (model, other)]
+    committee.get_fermi_level(atoms=atoms)
+    assert committee.uncertainty["fermi_level"] == pytest.approx(np.std(levels), rel=1e-9)
+    assert len(committee.members()) == 2
+
+
+def test_parts_of_a_combined_calculator(copper):
+    model, frames, _ = copper
+    atoms = frames[4].atoms.copy()
+    calc = atoms.calc = CombinedCalculator([DeepPotCalculator(model), DeepDOSCalculator(model)])
+    atoms.get_potential_energy()
+    assert calc.uncertainty["energy"] == pytest.approx(calc.parts[0].uncertainty["energy"])
+    assert calc.uncertainty["ados"].shape == (len(atoms), len(ENERGIES))
