@@ -18,7 +18,7 @@ from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import QUANTITIES
-from ase_mlelec.train.last_layer import BATCH, products_of_atoms, rows_of
+from ase_mlelec.train.last_layer import BATCH, n_weights, products_of_atoms, rows_of
 from ase_mlelec.train.losses import energy_and_derivatives, row_errors
 from ase_mlelec.uncertainty import (
     Posterior,
@@ -35,6 +35,7 @@ from ase_mlelec.uncertainty import (
 from ase_mlelec.uncertainty.scales import log_likelihood
 
 RIDGES = (1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0, 100.0)
+MOST_WEIGHTS = 15_000  # more weights have a normal matrix of gigabytes
 MANY = 2000  # weights; with more, every ridge would take minutes, and the ridge of the fit is kept
 OF_MANY = 1e-9  # ridge of heads with more weights
 FEW = 1e-2  # ridge without validation data
@@ -52,6 +53,7 @@ def add_error_bars(
     ridges: Sequence[float] = RIDGES,
     names: Sequence[str] | None = None,
     like: Model | None = None,
+    factors: Mapping[str, Tensor] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Give the heads of ``model`` calibrated posteriors, and its metadata a report in "error_bars".
 
@@ -73,6 +75,9 @@ def add_error_bars(
     like : Model
         Model with error bars, trained in the same way but without the validation data: its ridges and scales are taken
         for a model that was trained on all data. ``validation`` is not used then.
+    factors : dict of Tensor [P, K]
+        Factors of the covariance of heads that were fitted in closed form, see ``arranged``. Without one, a head with
+        more than MOST_WEIGHTS weights gets no error bars.
 
     Returns
     -------
@@ -94,14 +99,27 @@ def add_error_bars(
         if like is not None:
             report |= _take_over(model, name, train, like)
             continue
+        factor = (factors or {}).get(name)
+        if factor is None and n_weights(head) > MOST_WEIGHTS:
+            continue
         held = validation if set(QUANTITIES[name].labels) & set(validation.counts) else None
-        posterior, larger = _posterior(model, name, train, held, ridges)
+        posterior, larger = _posterior(model, name, train, held, ridges, factor)
         model.posteriors[name] = posterior
         for label, found in _calibrate(model, name, held or train, larger).items():
             report[label] = found | {"calibrated_on": "training data" if held is None else "validation data"}
     kept = model.metadata.get("error_bars", {})
     model.metadata["error_bars"] = kept | {label: rounded(found) for label, found in report.items()}
     return report
+
+
+def told(report: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line about a report, for the log of a training."""
+    shares = (
+        f"{label} {100 * found['within_one']:.0f} and {100 * found['within_two']:.0f} %"
+        for label, found in report.items()
+    )
+    where = ", ".join(dict.fromkeys(str(found["calibrated_on"]) for found in report.values()))
+    return f"Error bars: {', '.join(shares)} of the errors within one and two ({where})" if report else "No error bars"
 
 
 def _take_over(model, name, train, like):
@@ -123,9 +141,33 @@ def rounded(found: Mapping[str, Any]) -> dict[str, Any]:
     return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in found.items()}
 
 
-def _posterior(model, name, train, validation, ridges):
+def arranged(samples: Tensor, nets: Any) -> Tensor:
+    """Factor of the covariance from samples of a closed form.
+
+    Parameters
+    ----------
+    samples : Tensor [P, K]
+        Changes of the parameters of ``nets.last``: weights of all species, then constants of all species.
+    nets : FittingNets
+        Without hidden layers.
+
+    Returns
+    -------
+    Tensor [P, K]
+        In the units of the result, with the constant of each species behind its weights.
+    """
+    weights, constants = samples[: -len(nets.last)], samples[-len(nets.last) :]
+    weights = weights.reshape(len(nets.last), -1, samples.shape[1])
+    return nets.scale[0] * torch.cat([weights, constants[:, None]], dim=1).flatten(0, 1)
+
+
+def _posterior(model, name, train, validation, ridges, factor=None):
     """Posterior of a head, without scales; factors by which errors grow where a structure is left out, dict by label."""
     head = model.heads[name]
+    if factor is not None:
+        found = Posterior.from_factors(factor, torch.ones(1, 1).to(factor), n_species=len(head.nets.last))
+        _set_edge(found, model, name, train)
+        return found, {} if validation else _larger_errors(model, name, train, factor)
     normal, residuals = _normal(model, name, train)
     # the prior of energies: all atomic energies may vary alike, those of which the data know only sums as well
     prior = products_of_atoms(model, name, train) if QUANTITIES[name].gradients and len(normal) <= MANY else None

@@ -7,15 +7,19 @@ import pytest
 import torch
 from ase.calculators.calculator import CalculatorSetupError
 from small_data import ENERGIES, make_frames, make_wannier_frames
-from small_models import random_model, seeded
+from small_models import random_model, randomize_nets, seeded
 
 from ase_mlelec import CombinedCalculator, DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, load_model
 from ase_mlelec.calculators.uncertainty import N_GRADIENTS
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.descriptors import DeepPotSE
-from ase_mlelec.heads import SpectrumHead
-from ase_mlelec.train.error_bars import add_error_bars, errors_and_deviations
+from ase_mlelec.edges import Edges
+from ase_mlelec.heads import ScalarHead, SpectrumHead
+from ase_mlelec.system import System
+from ase_mlelec.testing import random_atoms
+from ase_mlelec.train.error_bars import add_error_bars, arranged, errors_and_deviations
 from ase_mlelec.train.last_layer import n_weights, rows_of
+from ase_mlelec.uncertainty import Posterior, contributions
 
 DOS = {"electrons_in_dos": {"Cu": 2.0}, "order_parameter_offsets_eV": [0.0]}
 WANNIER = {"valence_charges": {"Si": 4.0, "O": 6.0}, "electrons_per_centre": {"O": 8.0}}
@@ -196,6 +200,23 @@ def test_calculator_and_training_agree(copper):
         )
     virial = found["virial"][1][0] / atoms.get_volume()
     np.testing.assert_allclose(calc.uncertainty["stress"][:3], virial.diagonal(), rtol=1e-5)
+
+
+def test_samples_of_a_closed_form():
+    """They are changes of the parameters; their factor gives the changes of the results."""
+    model = random_model(0, ("energy",))
+    head = ScalarHead(2, model.descriptor.n_features, ()).double()
+    randomize_nets(head.nets, -3.0, 0.5)
+    system = System.from_atoms(random_atoms("Si2O4", cell=[5.0, 5.2, 5.4]))
+    environment = model.descriptor(system, Edges.build(system, 4.0))
+    samples = torch.randn(2 * model.descriptor.n_features + 2, 2, dtype=torch.float64)
+    posterior = Posterior.from_factors(arranged(samples, head.nets), torch.ones(1, 1).double(), n_species=2)
+    before, z = head(environment, None), contributions(head, posterior, environment).z
+    with torch.no_grad():
+        for k, layer in enumerate(head.nets.last):
+            layer.weight += samples[:-2, 1].reshape(2, -1)[k]
+            layer.bias += samples[k - 2, 1]
+    np.testing.assert_allclose((head(environment, None) - before).detach(), z[:, 1].detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_vectors_and_tensors(wannier):

@@ -18,7 +18,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
 from ase_mlelec.quantities import HEADS, LOSSES
 from ase_mlelec.train.config import Config, EnergyConfig
-from ase_mlelec.train.error_bars import add_error_bars
+from ase_mlelec.train.error_bars import add_error_bars, told
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.fit import fit
 from ase_mlelec.train.linear_energy import fit_linear
@@ -67,7 +67,7 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     model.cpu()
     model.metadata = described  # errors of dipoles depend on the charges, errors of energies on the core
     protect_trained(model, parts, config)
-    add_error_bars(model, parts["train"], parts["validation"])
+    log.tell(told(add_error_bars(model, parts["train"], parts["validation"])))
     held_out = {
         name: errors(model, part)
         for name, part in parts.items()

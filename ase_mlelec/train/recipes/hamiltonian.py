@@ -14,6 +14,7 @@ from ase_mlelec.heads.hamiltonian.orbitals import turn
 from ase_mlelec.model import Model
 from ase_mlelec.train.config import Config, HamiltonianConfig
 from ase_mlelec.train.data_checks import check_hamiltonians
+from ase_mlelec.train.error_bars import add_error_bars, told
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import closed_form, refuse_model
 from ase_mlelec.train.hamiltonian.closed_form import refit_hopping, refit_onsite, standardize_hamiltonian
@@ -98,6 +99,8 @@ def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:
     )
     model.metadata = described
     protected(model)
+    if "energy" in model.heads:
+        log.tell(told(add_error_bars(model, energies["train"], energies["validation"], names=["energy"])))
     model.metadata |= {"errors": _errors(model, parts, energies), "training": provenance(sources, config)}
     return save(model, config, checkpoints)
 

@@ -13,7 +13,9 @@ from ase_mlelec.model import Model
 from ase_mlelec.physics.energy_zero import EnergyZero
 from ase_mlelec.train.config import Config, LDOSConfig
 from ase_mlelec.train.data_checks import check_snapshots
+from ase_mlelec.train.error_bars import told
 from ase_mlelec.train.ldos.descent import LDOSLoss, fit_ldos
+from ase_mlelec.train.ldos.error_bars import add_ldos_error_bars
 from ase_mlelec.train.ldos.errors import mean_ldos_errors
 from ase_mlelec.train.ldos.label_refit import check_densities, refit_with_labels
 from ase_mlelec.train.ldos.standardize import fit_zero, standardize_ldos
@@ -77,6 +79,7 @@ def train_ldos(config: Config, cache: str | PathLike, progress: bool | Log = Tru
         "errors": held_out,
         "training": provenance({name: part.snapshots for name, part in parts.items()}, config),
     }
+    log.tell(told(add_ldos_error_bars(model, parts["train"], parts["validation"])))
     protect_trained(model, chosen, config)
     return save(model, config)
 

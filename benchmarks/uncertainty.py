@@ -1,0 +1,177 @@
+"""How far error bars can be trusted: coverage on structures that were used neither in training nor in calibration.
+
+    python benchmarks/uncertainty.py [--public zuo_Si_train.extxyz.gz zuo_Si_test.extxyz.gz]
+
+It writes UNCERTAINTY.md beside this file. The public silicon set is that of Zuo et al., J. Phys. Chem. A 124, 731 (2020),
+by another functional: energies have another zero, so that forces and relative energies are compared.
+"""
+
+import argparse
+import hashlib
+import time
+from pathlib import Path
+
+import numpy as np
+from ase.build import bulk
+from ase.io import read
+
+from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, load_model
+from ase_mlelec.data.frames import read_frames
+from ase_mlelec.physics import fermi
+from ase_mlelec.shipped import PRETRAINED
+from ase_mlelec.train.error_bars import errors_and_deviations
+from ase_mlelec.uncertainty import coverage
+
+HERE = Path(__file__).parent
+DATA = HERE.parent / "examples" / "data"
+TESTS = {"si": ["silicon.h5"], "ice": ["ice.h5"], "mos2": ["mos2_converged_forces.h5"]}
+HEAD = ["quantity", "errors", "mean absolute error", "mean bar", "within one (%)", "within two (%)", "rank correlation"]
+
+
+def row(name, errors, deviations):
+    one, two, rank = coverage(errors, deviations)
+    sizes = [f"{np.abs(part).mean():.3g}" for part in (errors, deviations)]
+    return [name, str(np.size(errors)), *sizes, f"{100 * one:.0f}", f"{100 * two:.0f}", f"{rank:.2f}"]
+
+
+def table(head, rows):
+    return ["| " + " | ".join(each) + " |" for each in (head, ["---"] * len(head), *rows)]
+
+
+def of_tests(name):
+    """Rows of all quantities of the frames of a model, on its group "test"."""
+    model, rows = load_model(name), []
+    for file in TESTS[name]:
+        frames = read_frames(DATA / file).select("test")
+        for head in model.posteriors:
+            found = errors_and_deviations(model, head, frames) if head in ("energy", "dos", "dipole") else {}
+            rows += [row(label, *pair) for label, pair in found.items()]
+    return rows
+
+
+def of_fermi_level():
+    """Row of the Fermi level of silicon: that of the labeled atomic densities of states, with the electrons they hold."""
+    frames, calc = read_frames(DATA / "silicon.h5").select("test"), DeepDOSCalculator("si", on_extrapolation="ignore")
+    temperature, per_atom = calc.metadata["electronic_temperature_K"], calc.metadata["electrons_in_dos"]["Si"]
+    errors, bars = [], []
+    for frame in (frame for frame in frames if "ados" in frame.labels):
+        total = frame.labels["ados"].sum(axis=0)
+        true = fermi.fermi_level(frames.energies, total, per_atom * len(frame.atoms), temperature)
+        errors.append(calc.get_fermi_level(atoms=frame.atoms) - true)
+        bars.append(calc.get_uncertainty("fermi_level", atoms=frame.atoms))
+    return [row("Fermi level, eV", errors, bars)]
+
+
+def kind_of(atoms):
+    if len(atoms) == 63:
+        return "vacancy"
+    if atoms.get_volume() / len(atoms) > 26:
+        return "surface"
+    return "hot" if np.abs(atoms.get_forces()).max() > 1.5 else "calm bulk"
+
+
+def of_public(paths):
+    """Rows of kinds of structures of the public set: errors and bars of forces, and of relative energies."""
+    calc, kinds = DeepPotCalculator("si", on_extrapolation="ignore"), {}
+    for path in paths:
+        for atoms in read(path, ":"):
+            force = calc.get_property("forces", atoms) - atoms.get_forces()
+            energy = (calc.get_property("energy", atoms) - atoms.get_potential_energy()) / len(atoms)
+            bars = calc.get_uncertainty("forces", atoms=atoms), calc.get_uncertainty("energy", atoms=atoms) / len(atoms)
+            found = (force.ravel(), bars[0].ravel(), energy, bars[1], calc.get_leverage(atoms).max())
+            kinds.setdefault(kind_of(atoms), []).append(found)
+    zero = np.median([each[2] for each in kinds["calm bulk"]])
+    rows = []
+    for kind, found in kinds.items():
+        force, bar = (np.concatenate([each[k] for each in found]) for k in (0, 1))
+        energy, energy_bar = np.array([each[2] - zero for each in found]), np.array([each[3] for each in found])
+        leverage = np.median([each[4] for each in found])
+        rows.append(
+            [
+                *row(kind, force, bar),
+                *(f"{1000 * np.abs(x).mean():.1f}" for x in (energy, energy_bar)),
+                f"{leverage:.2f}",
+            ]
+        )
+    every = [np.concatenate([each[k] for found in kinds.values() for each in found]) for k in (0, 1)]
+    return [*rows, [*row("all", *every), "", "", ""]]
+
+
+def seconds(function):
+    function()
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def of_costs():
+    """Times of error bars relative to energy and forces, 64 atoms of silicon."""
+    atoms = bulk("Si", cubic=True) * 2
+    atoms.rattle(0.05, seed=1)
+    calc = DeepDOSCalculator("si", on_extrapolation="ignore")
+
+    def timed(*names):
+        moved, spent = atoms.copy(), []
+        for k in range(5):
+            moved.rattle(0.001, seed=k)
+            calc.get_property("forces", moved), calc.get_ados(atoms=moved)
+            start = time.perf_counter()
+            for name in names:
+                calc.get_uncertainty(name, atoms=moved)
+            spent.append(time.perf_counter() - start)
+        return min(spent)
+
+    def evaluate():
+        atoms.rattle(0.001, seed=3)
+        calc.get_property("forces", atoms), calc.get_ados(atoms=atoms)
+
+    whole = min(seconds(evaluate) for _ in range(5))
+    names = [("energy", "energies"), ("ados", "dos"), ("forces", "stress"), ("fermi_level",)]
+    return [["energy, forces, ADOS", f"{1000 * whole:.1f}", "1"]] + [
+        [f"bars of {', '.join(each)}", f"{1000 * (spent := timed(*each)):.1f}", f"{spent / whole:.2f}"]
+        for each in names
+    ]
+
+
+def hash_of(name):
+    return hashlib.sha256((PRETRAINED / f"{name}.safetensors").read_bytes()).hexdigest()[:16]
+
+
+def calibrated(name):
+    """Lines on the calibration that the file of a model reports."""
+    found = load_model(name).metadata.get("error_bars", {})
+    shares = (
+        f"{label} {100 * each['within_one']:.0f}, {100 * each['within_two']:.0f}" for label, each in found.items()
+    )
+    where = {each["calibrated_on"] for each in found.values()}
+    return f"Calibrated on {' and '.join(where)}; shares there within one, two (%): {'; '.join(shares)}."
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--public", nargs="+", metavar="FILE", help="files of the public silicon set")
+    arguments = parser.parse_args()
+    lines = [
+        "# Error bars",
+        "",
+        "Written by `python benchmarks/uncertainty.py`. Units are those of ASE; energies and virials are of whole "
+        "structures, spectra of all energies. A normal distribution has 68 % within one and 95 % within two.",
+    ]
+    for name in TESTS:
+        lines += ["", f'## `{name}` ({hash_of(name)}), group "test"', "", calibrated(name), ""]
+        lines += table(HEAD, of_tests(name) + (of_fermi_level() if name == "si" else []))
+    lines += ["", f"## `al` ({hash_of('al')})", "", calibrated("al")]
+    if arguments.public:
+        head = [*HEAD, "energy error, meV/atom", "energy bar, meV/atom", "median of the largest leverage"]
+        lines += [
+            "",
+            "## Forces (eV/Å) of `si` on the public silicon set",
+            "",
+            *table(head, of_public(arguments.public)),
+        ]
+    lines += ["", "## Cost (ms), 64 atoms of silicon", "", *table(["", "time", "relative"], of_costs())]
+    (HERE / "UNCERTAINTY.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
