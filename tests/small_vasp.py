@@ -3,10 +3,16 @@
 import numpy as np
 
 ROWS = "".join
+KINDS = {int: ' type="int"', float: "", bool: ' type="logical"', str: ' type="string"'}
 
 
 def row(values, tag="v"):
     return f"<{tag}>" + " ".join(f"{value:16.8f}" for value in values) + f" </{tag}>\n"
+
+
+def parameter(name, value):
+    text = ("T" if value else "F") if isinstance(value, bool) else value
+    return f'<i{KINDS[type(value)]} name="{name}"> {text}  </i>\n'
 
 
 def varray(name, rows):
@@ -57,7 +63,7 @@ def vasprun(data, **parameters):
     weights, eigenvalues and occupations [spins, K, M], shares [spins, K, M, N, orbitals] or None, level, n_electrons
     """
     used = {"ISPIN": 1, "ISMEAR": -1, "SIGMA": 0.1, "ISYM": 0, "NELM": 60, "EDIFF": 1e-6, "NELECT": data["n_electrons"]}
-    used |= {"LNONCOLLINEAR": "F", "GGA": "PE", "ENMAX": 400.0, "SYMPREC": 1e-5} | parameters
+    used |= {"LNONCOLLINEAR": False, "GGA": "PE", "ENMAX": 400.0, "SYMPREC": 1e-5} | parameters
     symbols = data["symbols"]
     kinds = list(dict.fromkeys(symbols))
     text = '<?xml version="1.0" encoding="ISO-8859-1"?>\n<modeling>\n<generator>\n'
@@ -66,7 +72,7 @@ def vasprun(data, **parameters):
     text += varray("kpointlist", [(0.5 * k, 0, 0) for k in range(len(data["weights"]))])
     text += varray("weights", [[weight] for weight in data["weights"]]) + "</kpoints>\n"
     text += '<parameters>\n<separator name="electronic" >\n'
-    text += ROWS(f'<i name="{name}">{value}</i>\n' for name, value in used.items()) + "</separator>\n</parameters>\n"
+    text += ROWS(parameter(*each) for each in used.items()) + "</separator>\n</parameters>\n"
     text += f'<atominfo>\n<atoms> {len(symbols)} </atoms>\n<array name="atoms" >\n<set>\n'
     text += ROWS(f"<rc><c>{symbol:2}</c><c> {kinds.index(symbol) + 1}</c></rc>\n" for symbol in symbols)
     text += '</set>\n</array>\n<array name="atomtypes" >\n<set>\n'

@@ -43,13 +43,13 @@ class Projections:
     def site_dos(self, energies: ArrayLike, *, width: float) -> np.ndarray:
         """Site-projected DOS [N, S] in states/eV on ``energies`` [S] (eV), Gaussian exp(-(x/width)^2)."""
         weights = self.kpoint_weights[:, None, None] * self.site_weights
-        return _broaden(self.eigenvalues.ravel(), weights.reshape(-1, weights.shape[-1]), energies, width)
+        return broaden(self.eigenvalues.ravel(), weights.reshape(-1, weights.shape[-1]), energies, width)
 
     @formerly_positional("width")
     def total_dos(self, energies: ArrayLike, *, width: float) -> np.ndarray:
         """Total DOS [S] in states/eV, all bands with full weight (no spilling)."""
         weights = np.broadcast_to(self.kpoint_weights[:, None], self.eigenvalues.shape)
-        return _broaden(self.eigenvalues.ravel(), weights.reshape(-1, 1), energies, width)[0]
+        return broaden(self.eigenvalues.ravel(), weights.reshape(-1, 1), energies, width)[0]
 
     def edges(self, n_electrons: float) -> tuple[float, float]:
         """Highest filled and lowest empty level, eV, of a number of electrons at 0 K; in a metal both are the same.
@@ -126,9 +126,26 @@ class Projections:
         return replace(self, site_weights=self.site_weights @ mean)
 
 
-def _broaden(levels, weights, energies, width):
-    """sum_l weights[l] exp(-((e - levels[l])/width)^2)/(width sqrt(pi)) -> [n_weights, S]."""
-    energies, weights = np.asarray(energies, dtype=float), np.asarray(weights, dtype=float)
+def broaden(levels: ArrayLike, weights: ArrayLike, energies: ArrayLike, width: float) -> NDArray:
+    """Sum of normalized Gaussians, Σ_l weights[l] exp(-((e - levels[l])/width)²)/(width √π).
+
+    Parameters
+    ----------
+    levels : array [L], eV
+    weights : array [L, n]
+    energies : array [S], eV
+    width : float, eV
+
+    Returns
+    -------
+    array [n, S]
+
+    Raises
+    ------
+    ValueError
+        For a width that is not positive.
+    """
+    levels, weights, energies = (np.asarray(each, dtype=float) for each in (levels, weights, energies))
     if width <= 0:
         raise ValueError(f"Gaussian width must be positive, got {width} eV")
     dos, step = np.zeros((weights.shape[1], len(energies))), max(1, CHUNK // max(len(energies), 1))

@@ -69,6 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"got --ldos-unit for {sources[0]}; leave it out, it belongs to MALA's X.info.json")
     if mala:
         convert_spectra.refuse_options(arguments, mala[0])
+        convert_spectra.refuse_points(arguments, mala[0])
         convert_mala.convert_mala(mala, target, arguments.grid, arguments.upf, arguments.ldos_unit)
     elif suffix in (".h5", ".hdf5"):
         convert_data(sources, target, arguments)
@@ -83,9 +84,15 @@ def convert_data(sources: Sequence[str], target: str, arguments: argparse.Namesp
     import numpy as np
 
     from ase_mlelec.data.frames import has_spectra, read_all, write_hdf5
+    from ase_mlelec.data.runs.ldos import ldos_folders
     from ase_mlelec.data.runs.spectra import described as described_spectra
     from ase_mlelec.quantities import LABELS
 
+    ldos = [source for source in sources if ldos_folders(source)]
+    if ldos:
+        convert_spectra.convert_ldos(sources, ldos, target, arguments)
+        return
+    convert_spectra.refuse_points(arguments, sources[0])
     keys, of_runs = keys_of(arguments), any(has_spectra(source) for source in sources)
     if not of_runs:
         convert_spectra.refuse_options(arguments, sources[0], "upf")

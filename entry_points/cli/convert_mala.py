@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ase_mlelec.data.snapshots import Snapshot
-    from ase_mlelec.io.upf import UPF
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +35,7 @@ def convert_mala(
     import numpy as np
 
     from ase_mlelec.data.electrons import LDOS_UNITS
+    from ase_mlelec.data.runs.pseudopotentials import electrons_of
     from ase_mlelec.data.snapshots import write_snapshots
     from ase_mlelec.io.upf import read_upf
 
@@ -54,7 +54,7 @@ def convert_mala(
     unit = unit or "1/(eV*A^3)"
     if unit not in LDOS_UNITS:
         raise ValueError(f"got --ldos-unit {unit}, need one of {', '.join(LDOS_UNITS)}")
-    attributes = attributes_of([read_upf(path) for path in pseudopotentials])
+    attributes = electrons_of([read_upf(path) for path in pseudopotentials]) | {"settings": {"program": "MALA"}}
     first, energies = mala_snapshot(sources[0], grid, attributes, unit)
     attributes["grid_spacing_A"] = float((first.atoms.cell.lengths() / first.shape).mean())
     write_snapshots(
@@ -64,33 +64,6 @@ def convert_mala(
         attributes=attributes,
     )
     print(f"{target}: {len(sources)} snapshots with {len(energies)} energies")
-
-
-def attributes_of(pseudopotentials: "Sequence[UPF]") -> dict[str, Any]:
-    """Attributes about the electrons of a file of snapshots, from pseudopotentials (UPF)."""
-    from ase_mlelec.io.functionals import TERMS, functional_of
-
-    found = {functional_of(upf.functional) or upf.functional for upf in pseudopotentials}
-    if len(found) != 1 or not found <= TERMS.keys():
-        raise ValueError(
-            f"got pseudopotentials of {', '.join(sorted(found))}, need one of the functionals "
-            f"{', '.join(TERMS)}; others cannot be evaluated"
-        )
-    charges = {}
-    for upf in pseudopotentials:
-        if upf.core_charge is not None:
-            end = int(upf.core_charge.nonzero()[0].max(initial=0)) + 3  # nothing but zeros from there on
-            charges[upf.symbol] = {
-                "r": upf.r[:end].tolist(),
-                "rab": upf.rab[:end].tolist(),
-                "charge": upf.core_charge[:end].tolist(),
-            }
-    return {
-        "valence_electrons": {upf.symbol: upf.z_valence for upf in pseudopotentials},
-        "xc": found.pop(),
-        "core_charges": charges,
-        "settings": {"program": "MALA"},
-    }
 
 
 def mala_snapshot(

@@ -94,8 +94,8 @@ def test_steps_that_did_not_converge(tmp_path):
     "old, new, message",
     [
         ("Gamma", "listgenerated", "its k-points are along lines, and bands of a path are no density of states"),
-        ('"NELECT">8.0', '"NELECT">7.0', r"the cell has a charge of 1 e \(NELECT\), .*; leave the run out"),
-        ('"NELECT">8.0', '"NELECT">12.0', r"the cell has a charge of -4 e"),
+        ('"NELECT"> 8.0', '"NELECT"> 7.0', r"the cell has a charge of 1 e \(NELECT\), .*; leave the run out"),
+        ('"NELECT"> 8.0', '"NELECT"> 12.0', r"the cell has a charge of -4 e"),
     ],
 )
 def test_runs_without_a_density_of_states(tmp_path, old, new, message):

@@ -53,7 +53,7 @@ def test_spinors_and_points_without_weight(tmp_path):
     """Of spinors the components of the magnetization follow the total; points without weight are of a band structure."""
     data = example()
     data["shares"] = np.concatenate([data["shares"], -data["shares"], data["shares"], data["shares"]])
-    bands = read_vasprun(write(tmp_path, data, LNONCOLLINEAR="T")).projections
+    bands = read_vasprun(write(tmp_path, data, LNONCOLLINEAR=True)).projections
     np.testing.assert_allclose(bands.site_weights, data["shares"][0].sum(axis=3), atol=1e-7)
     assert bands.kpoint_weights.sum() == pytest.approx(1.0)
     data = example() | {"weights": [1.0, 0.0]}
@@ -103,7 +103,7 @@ def test_electrons_that_did_not_converge(tmp_path):
             "step 1: the energy holds something else than numbers",
         ),
         ('"e_fr_energy"> -7.00000000', '"e_fr_energy"> NaN', "step 1: the energy is NaN or infinite"),
-        ('<i name="NELECT">8.0</i>', "", "no NELECT in its <parameters>"),
+        ('<i name="NELECT"> 8.0  </i>', "", "no NELECT in its <parameters>"),
         ('<varray name="weights" >', '<varray name="other" >', "no weights of the k-points"),
         ('<varray name="basis" >', '<varray name="none" >', "step 1: no structure or no energy"),
     ],

@@ -47,7 +47,7 @@ def read_espresso(place: Place, *, texts: Texts, valence: Mapping[str, float]) -
             "pw.x with calculation = 'nscf' on a mesh, and projwfc.x again"
         )
     levels = _levels(place, setup, texts)
-    result = _result(place, setup, texts)
+    result = result_of(place, setup, texts)
     atoms = Atoms(setup.symbols, setup.positions, cell=setup.cell, pbc=True)
     labels = {} if result is None else from_images([result.to_atoms()]).frames[0].labels
     widths = [each.smearing_width for each in (result, setup) if each is not None and each.smearing == FERMI_DIRAC]
@@ -119,8 +119,14 @@ def _fits(states, symbols):
         return False
 
 
-def _result(place: Place, setup: Setup, texts: Texts) -> PwResult | None:
-    """Result with the energy of the structure of the bands, or None."""
+def result_of(place: Place, setup: Setup, texts: Texts) -> PwResult | None:
+    """Energy, forces and stress of the structure of a run; of an nscf run from an scf output near it, or None.
+
+    Raises
+    ------
+    EspressoError
+        For errors of read_pw, and for outputs with different energies.
+    """
     if setup.calculation not in ("nscf", "bands"):
         result = read_pw(place.save)
         if not _same_structure(result, setup):
@@ -158,16 +164,21 @@ def _same_structure(result, setup):
 def _valence(place, setup, known):
     """Valence electrons by symbol, as far as they are known or in pseudopotentials that are found."""
     found = {symbol: known[symbol] for symbol in setup.pseudopotentials if symbol in known}
-    for symbol, name in setup.pseudopotentials.items():
-        paths = [folder / name for folder in (place.save, setup.pseudo_folder)]
-        path = next((each for each in paths if each.is_file()), None)
-        if symbol in found or path is None:
+    for symbol in setup.pseudopotentials.keys() - found.keys():
+        path = pseudopotential_of(place, setup, symbol)
+        if path is None:
             continue
         try:
             found[symbol] = read_upf(path).z_valence
         except ValueError:  # former formats; the number of electrons may tell
             continue
     return found
+
+
+def pseudopotential_of(place: Place, setup: Setup, symbol: str) -> Path | None:
+    """Path of the pseudopotential of an element, in prefix.save or in the folder that pw.x read it from, or None."""
+    paths = [folder / setup.pseudopotentials[symbol] for folder in (place.save, setup.pseudo_folder)]
+    return next((each for each in paths if each.is_file()), None)
 
 
 def _smearing(run):

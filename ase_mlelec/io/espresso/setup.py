@@ -40,8 +40,12 @@ class Setup:
         File name by element, in ``pseudo_folder`` (and in the .save folder).
     eigenvalues : array [K, M], eV, or None
         None of a spin-polarized run.
+    kpoint_weights : array [K], or None
+        Sum 2 (spin degeneracy included), or 1 for spinors.
     equivalent : array [N]
         The same number for atoms that the symmetries of the calculation make equivalent.
+    grid : tuple of 3 ints, or None
+        Points of the grid of the density.
     settings : dict of JSON types
         For the description of a data set.
     """
@@ -59,7 +63,9 @@ class Setup:
     pseudopotentials: dict
     pseudo_folder: Path
     eigenvalues: np.ndarray | None
+    kpoint_weights: np.ndarray | None
     equivalent: np.ndarray
+    grid: tuple | None
     settings: dict = field(default_factory=dict)
 
 
@@ -93,9 +99,22 @@ def read_setup(path: str | PathLike) -> Setup:
         pseudopotentials=_pseudopotentials(path, root, elements),
         pseudo_folder=Path("" if species is None else species.get("pseudo_dir", "")),
         eigenvalues=levels_of(path, out, bands).get("eigenvalues"),
+        kpoint_weights=None if polarized else _weights(path, bands, 1 if spinors else 2),
         equivalent=_equivalent(path, out, len(symbols)),
+        grid=_grid(path, out),
         settings=_settings(path, root, out),
     )
+
+
+def _weights(path, bands, total):
+    """Weights [K] of the k-points with this sum, or None."""
+    points = [point.find("k_point") for point in bands.findall("ks_energies")]
+    if not points or None in points:
+        return None
+    found = np.array([floats(path, "weight of a k point", point.get("weight"), 1)[0] for point in points])
+    if found.min() < 0 or found.sum() <= 0:
+        raise damaged(path, "the weights of the k points are not positive")
+    return total * found / found.sum()
 
 
 def _pseudopotentials(path, root, elements):
@@ -126,6 +145,12 @@ def _equivalent(path, out, n_atoms):
             low, high = sorted((sets[atom], sets[image]))
             sets[sets == high] = low
     return sets
+
+
+def _grid(path, out):
+    grid = out.find("basis_set/fft_grid")
+    sizes = grid is not None and [whole_number(path, "<fft_grid>", grid.get(f"nr{k}")) for k in (1, 2, 3)]
+    return tuple(sizes) if sizes and min(sizes) > 0 else None
 
 
 def _settings(path, root, out):
