@@ -43,6 +43,7 @@ BELOW = {
     "bands": {"io", "physics"},
     "data": {"bands", "io.deepmd", "quantities"},
     "train": {"bundle", "data"},
+    "survey": {"train"},
     "analysis": {"bundle", "data"},
     "calculators": {"bands", "bundle"},
     "testing": {"calculators"},

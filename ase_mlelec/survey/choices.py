@@ -1,0 +1,257 @@
+"""The configuration of a training that follows from the findings on its data."""
+
+import os
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from ase_mlelec.data.data_set import Frames
+from ase_mlelec.survey.sources import HAMILTONIAN, LDOS
+from ase_mlelec.survey.toml_text import TomlText
+from ase_mlelec.survey.whole import Survey
+
+PARTS = ("train", "validation", "test", "support")  # groups that the settings of [data] name by default, and support
+FEW_SNAPSHOTS = 4
+FEW_HAMILTONIANS = 20
+
+
+def configuration(
+    found: Survey, path: str | PathLike, *, minutes: float | None = None, cost: Callable[[Survey], str] | None = None
+) -> str:
+    """Text of the commented TOML file for a training on the data.
+
+    Parameters
+    ----------
+    found : Survey
+    path : path
+        Name of the TOML file, from whose folder the paths of data start; the model has the same name.
+    minutes : float
+        Time for gradient descent.
+    cost : callable
+        Returns a sentence on time and memory.
+
+    Raises
+    ------
+    ValueError
+        For data that have to be converted first, or that have no labels to train on; the message says what to do.
+    """
+    path = Path(path)
+    if found.source.remedy:
+        raise ValueError(f"{', '.join(map(str, found.source.paths))}: {found.source.remedy}")
+    text = TomlText()
+    _head(text, found, path, cost)
+    if minutes is not None:
+        text.set("minutes", float(minutes), "Time for gradient descent, as asked for; the steps follow from it.")
+    _data(text, found, path)
+    {LDOS: _ldos, HAMILTONIAN: _hamiltonian}.get(found.source.kind, _frames)(text, found)
+    text.section("output")
+    text.set("model", f"{path.stem}.safetensors")
+    return str(text)
+
+
+def _head(text, found, path, cost):
+    s = found.structures
+    labels = ", ".join(f"{name} ({len(spread.frames)})" for name, spread in found.spreads.items()) or "no such labels"
+    text.comment(
+        f"Written by 'mlelec init' from {s.n_frames} structures of {', '.join(s.species)} with {int(s.n_atoms.sum())} atoms "
+        f"and labels of {labels}."
+    )
+    text.comment(f"Train with 'mlelec train {path.name}'. All settings are in docs/settings.rst and 'mlelec schema'.")
+    if cost is not None:
+        text.comment(cost(found))
+    for each in found.suspicions:
+        text.comment(f"WARNING: {each.text}")
+    wrong = [each for each in found.misfits if not each.extreme]
+    if wrong:
+        shown = "; ".join(f"{found.name(each.frame)}: {each.reason}" for each in wrong[:3])
+        many = f"{len(wrong)} structures do" if len(wrong) > 1 else "1 structure does"
+        text.comment(f"WARNING: {many} not fit the rest, look before the training: {shown}.")
+
+
+def relative(path: Path, folder: Path) -> str:
+    """Path from a folder, absolute where it is not below it."""
+    inside = os.path.relpath(path.resolve(), folder.resolve())
+    return str(path.resolve()) if inside.startswith("..") else Path(inside).as_posix()
+
+
+def _data(text, found, path):
+    text.section("data")
+    text.set("files", [relative(each, path.parent) for each in found.source.paths])
+    groups = {name: found.frames.groups.count(name) for name in dict.fromkeys(found.frames.groups) if name}
+    other = [name for name in groups if name not in PARTS]
+    shown = ", ".join(f"{name} ({groups[name]})" for name in other)
+    if other and "train" in groups:
+        text.comment(f"Left out, as no setting names their groups: {shown}.")
+    elif other:
+        why = f"Structures of groups that no setting names would be left out: {shown}."
+        text.set("train", other, why)
+    if "support" in groups:
+        text.set("support", ["support"], f"{groups['support']} structures teach the repulsion alone.")
+    for name in ("validation", "test"):
+        if name in groups:
+            text.comment(f"The {groups[name]} structures of the group {name} are for {name} alone.")
+    if "validation" not in groups and found.source.kind not in (LDOS, HAMILTONIAN):
+        text.set("validation_fraction", *_held_out(found))
+    keys = dict(found.source.keys)
+    unit = next((each.stress_unit for each in found.suspicions if each.stress_unit), "")
+    if keys or unit:
+        text.section("data.keys")
+        for label, name in keys.items():
+            text.set(label, name)
+        if unit:
+            text.set("stress_unit", unit, "From energy differences of strained structures, see the warning above.")
+
+
+def _held_out(found):
+    """(share of the structures for validation, reason)."""
+    s = found.structures
+    if s.n_frames < 10:
+        return 0.0, f"{s.n_frames} structures are too few to hold some out; the model has no errors of its own then."
+    n = sum(len(run) for run in s.trajectories)
+    pieces = (
+        f"{n} structures lie in trajectories, from which whole pieces are held out: neighbors in time are alike"
+        if n
+        else "no two are consecutive steps of a trajectory, so they are drawn at random"
+    )
+    return 0.1, f"Held out for validation are {round(0.1 * s.n_frames)} of {s.n_frames} structures; {pieces}."
+
+
+# labeled structures ------------------------------------------------------------------------------------------------
+
+
+def heads_of(frames: Frames) -> list[str]:
+    """Quantities that labels of the frames can train."""
+    has = frames.counts
+    wanted = {
+        "energy": ("energy", "forces"),
+        "dos": ("ados", "dos"),
+        "dipole": ("atomic_dipole", "summed_dipole"),
+        "polarizability": ("atomic_polarizability", "polarizability"),
+    }
+    return [name for name, labels in wanted.items() if any(label in has for label in labels)]
+
+
+def _frames(text, found):
+    heads = heads_of(found.frames)
+    if not heads:
+        labels = ", ".join(found.frames.counts) or "none"
+        raise ValueError(
+            f"{', '.join(map(str, found.source.paths))}: got labels {labels}, of which no model can be trained; need "
+            "energies, forces, densities of states, displacements of Wannier centroids or polarizabilities: add some"
+        )
+    if "energy" in heads:
+        _energy(text, found)
+    others = [name for name in heads if name != "energy"]
+    if others and "energy" in heads:
+        text.section("electronic", f"Descriptor of {', '.join(others)}, trained with the first of them.")
+    for name in others:
+        {"dos": _dos, "dipole": _centers, "polarizability": _centers}[name](text, found, name)
+
+
+def _energy(text, found):
+    text.section(
+        "power_spectrum",
+        "Descriptor of the energy: ACE invariants of up to five bodies. "
+        f"An atom has {found.structures.neighbors:.0f} neighbors within 6 Å.",
+    )
+    text.section("energy", _energies_in_words(found))
+    text.set(
+        "widths",
+        [],
+        "Linear in the features and solved in closed form: accurate with few data, without steps, the same in each run.",
+    )
+    if any(each.label == "stress" and not each.stress_unit for each in found.suspicions):
+        text.set("virial", [0.0, 0.0], "The stress looks wrong (see the warning above) and is left out.")
+
+
+def _energies_in_words(found):
+    words = []
+    if found.energies is not None:
+        words.append(f"Energies vary by {1000 * found.energies.spread:.3g} meV/atom beyond a sum over species")
+    if "forces" in found.spreads:
+        words.append(f"forces by {found.spreads['forces'].rms:.3g} eV/Å (root mean square)")
+    if found.force_factor is not None:
+        words.append(f"energy differences are {found.force_factor.value:.3g} times those that the forces give")
+    return "; ".join(words) + "."
+
+
+def _dos(text, found, name):
+    frames, grid = found.frames, found.frames.energies
+    text.section("dos", f"Spectra at {len(grid)} energies from {grid[0]:g} to {grid[-1]:g} eV, a sum over atoms.")
+    if "ados" not in frames.counts:
+        text.set("atomic", 0.0, "The data have the total alone.")
+        text.set("total", 1.0)
+
+
+def _centers(text, found, name):
+    frames = found.frames
+    atomic = {"dipole": "atomic_dipole", "polarizability": "atomic_polarizability"}[name]
+    species = _species_with(frames, atomic)
+    if species:
+        text.section(name)
+        text.set("centers", species, f"Species whose atoms have labels '{atomic}' that are not zero.")
+        return
+    species = found.structures.species
+    centers = [symbol for symbol in species if symbol != "H"] or species
+    text.section(name)
+    text.set("centers", centers, "The data have sums over structures alone: all species but hydrogen share them.")
+    text.set("atomic", 0.0)
+    text.set("total", 1.0)
+
+
+def _species_with(frames, label):
+    """Species of the atoms with labels that are not zero."""
+    found: set[str] = set()
+    for frame in frames:
+        if label in frame.labels:
+            rows = np.asarray(frame.labels[label]).reshape(len(frame.atoms), -1).any(axis=1)
+            found |= {str(symbol) for symbol in np.array(frame.atoms.get_chemical_symbols())[rows]}
+    return sorted(found)
+
+
+# LDOS and Hamiltonians ---------------------------------------------------------------------------------------------
+
+
+def _ldos(text, found):
+    n, n_species = found.structures.n_frames, len(found.structures.species)
+    few = n < FEW_SNAPSHOTS
+    known = found.frames.attributes
+    text.section("bispectrum", "Fingerprints of the points of the grid.")
+    text.set(
+        "n_radial", 0 if few else 16, f"Radial sums beside the bispectrum, for {n} snapshots of {n_species} species."
+    )
+    text.section("ldos")
+    if few:
+        text.comment(f"{n} snapshots: many steps of few points each, and a refit that keeps to what it knows.")
+        for key, value in (("widths", [512, 512]), ("scaling", "spread"), ("batch_points", 256), ("epochs", 30)):
+            text.set(key, value)
+        text.set("dos_weight", 0.0)
+        text.set("hold", 1e-4)
+    else:
+        text.set("fingerprints", "components", "Principal components, of which many snapshots tell more.")
+        text.set("epochs", 300)
+        text.set("batch_size", 4)
+    text.set("schedule", "cosine", "Half a cosine, which needs no validation snapshots.")
+    if known["densities"] == n and not few:
+        text.set("density", 0.5, f"All {n} snapshots have their density.")
+    if _all_have(found, "forces") and not few:
+        text.set("force_weight", 0.01, "All snapshots have forces, to which the last layer is refitted.")
+    if _all_have(found, "energy") and known["densities"] == n and not few:
+        text.set("energy_weight", 0.1, "All snapshots have free energies, to which the last layer is refitted.")
+
+
+def _all_have(found, label):
+    return found.frames.counts.get(label, 0) == len(found.frames)
+
+
+def _hamiltonian(text, found):
+    n = found.structures.n_frames
+    if {"energy", "forces"} <= found.frames.counts.keys():
+        _energy(text, found)
+    text.section("hamiltonian", f"{n} structures; energies are relative to the vacuum level.")
+    if n >= FEW_HAMILTONIANS:
+        text.set("third", 6.5, "A third atom changes the hopping of a pair; enough structures to learn it.")
+    if not found.frames.attributes.get("electrons_per_atom"):
+        text.set("levels", 0.0, "The file has no numbers of electrons, so that no level is the Fermi level.")

@@ -1,0 +1,97 @@
+"""A look at the data of a training: all findings together."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+from ase_mlelec.data.frames import has_keys
+from ase_mlelec.quantities import LABELS
+from ase_mlelec.survey.derivatives import Factor, factors, find_pairs
+from ase_mlelec.survey.labels import Energies, Spread, fit_energies, spread_of
+from ase_mlelec.survey.misfits import Misfit, misfits
+from ase_mlelec.survey.sources import Source, read_source
+from ase_mlelec.survey.structures import Structures, survey_structures
+from ase_mlelec.survey.wrong_units import Suspicion, suspicions
+
+LOOSE = 0.2
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Findings on the data of a training.
+
+    Attributes
+    ----------
+    source : Source
+        The data themselves.
+    structures : Structures
+    energies : Energies or None
+        None without energies.
+    spreads : dict of Spread
+        By label.
+    force_factor, stress_factor : Factor or None
+        Energy differences over those that forces and stresses say; None where no structures are similar enough.
+    misfits : list of Misfit
+    suspicions : list of Suspicion
+    """
+
+    source: Source
+    structures: Structures
+    energies: Energies | None
+    spreads: dict[str, Spread]
+    force_factor: Factor | None
+    stress_factor: Factor | None
+    misfits: list[Misfit]
+    suspicions: list[Suspicion]
+
+    @property
+    def frames(self) -> Any:
+        """All structures with their labels, Frames."""
+        return self.source.frames
+
+    def name(self, k: int) -> str:
+        """Name of a frame for messages."""
+        return f"frame {k}" + (f" ({self.frames[k].name})" if self.frames[k].name else "")
+
+
+def survey(
+    paths: Sequence[str | PathLike],
+    *,
+    keys: dict[str, str] | None = None,
+    progress: Callable[[Iterable, str], Iterable] = lambda items, what: items,
+) -> Survey:
+    """Look at data sets before a training.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Data of one kind, in any format that the package reads.
+    keys : dict
+        Names of labels in files that ASE reads, see ase_mlelec.data.images.from_images.
+    progress : callable(items, what)
+        Returns the iterable, such as a progress bar with the title ``what``.
+
+    Raises
+    ------
+    ValueError
+        For data that cannot be read or have no labels, and for data of several kinds.
+    """
+    source = read_source(paths, keys=keys, progress=lambda items: progress(items, "reading"))
+    frames = source.frames
+    structures = survey_structures(
+        [frame.atoms for frame in frames], progress=lambda items: progress(items, "distances")
+    )
+    energies = fit_energies(frames, without=structures.isolated)
+    spreads = {name: spread for name in LABELS if (spread := spread_of(frames, name)) is not None}
+    pairs = find_pairs(frames, progress=lambda items: progress(items, "energy differences"))
+    of_forces, of_stress = factors(pairs, frames)
+    wrong = suspicions(of_forces, of_stress, frames, convertible=all(map(has_keys, paths)))
+    trusted = pairs if _fits(of_stress) else pairs.unstrained()
+    odd = misfits(frames, structures, energies, spreads, trusted, _fits(of_forces))
+    return Survey(source, structures, energies, spreads, of_forces, of_stress, odd, wrong)
+
+
+def _fits(factor):
+    """Whether a factor is 1 within a little more than what anharmonic forces change."""
+    return factor is not None and 1 - LOOSE < factor.value < 1 + LOOSE

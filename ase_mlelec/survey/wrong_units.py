@@ -1,0 +1,128 @@
+"""Units and signs of labels that look wrong."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ase_mlelec.data.data_set import Frames
+from ase_mlelec.survey.derivatives import Factor
+from ase_mlelec.units import BOHR, GPA, HARTREE, HARTREE_PER_BOHR, HARTREE_PER_BOHR3, KCAL_PER_MOL, KJ_PER_MOL
+
+SAME = 0.2  # logarithm of the ratio of two factors that are the same; anharmonic forces change a factor by as much
+OFF = 0.5  # logarithm of a factor above which something is wrong
+CERTAIN = 0.1  # largest error of a factor, relative to it
+FEWEST = 8  # pairs
+
+# Energy differences over those that forces say, by what is wrong. Of both in Hartree and bohr only 1/bohr is left.
+OF_FORCES = {
+    1 / HARTREE: "energies in Hartree, forces in eV/Å",
+    2 / HARTREE: "energies in Rydberg, forces in eV/Å",
+    1 / BOHR: "energies in Hartree and forces in Hartree/bohr, or both in Rydberg, or forces in eV/bohr",
+    BOHR: "positions in bohr",
+    HARTREE_PER_BOHR: "forces in Hartree/bohr",
+    HARTREE_PER_BOHR / 2: "forces in Rydberg/bohr",
+    1 / KCAL_PER_MOL: "energies in kcal/mol",
+    1 / KJ_PER_MOL: "energies in kJ/mol",
+    KCAL_PER_MOL: "forces in kcal/mol/Å",
+    KJ_PER_MOL: "forces in kJ/mol/Å",
+    1000.0: "energies in meV",
+    0.001: "forces in meV/Å",
+}
+# The same for stresses; the name is that of [data.keys] stress_unit where there is one.
+OF_STRESS = {
+    GPA: ("GPa", "GPa"),
+    GPA / 10: ("kbar", "kbar"),
+    GPA / 1e4: ("bar", ""),
+    HARTREE_PER_BOHR3: ("Hartree/bohr^3", ""),
+    HARTREE_PER_BOHR3 / 2: ("Rydberg/bohr^3", ""),
+}
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """Unit or sign that looks wrong.
+
+    Attributes
+    ----------
+    text : str
+        What was found, and what it looks like.
+    label : str
+        "forces", "stress" or "energy".
+    stress_unit : str
+        Value of ``[data.keys] stress_unit`` that mends it; "" for none.
+    """
+
+    text: str
+    label: str
+    stress_unit: str = ""
+
+
+def suspicions(
+    forces: Factor | None, stress: Factor | None, frames: Frames, *, convertible: bool = True
+) -> list[Suspicion]:
+    """Units and signs that look wrong, from the factors of ase_mlelec.survey.derivatives.factors.
+
+    Parameters
+    ----------
+    convertible : bool
+        Whether ``[data.keys] stress_unit`` applies to the data.
+    """
+    found = []
+    if forces is not None and is_off(forces):
+        found.append(Suspicion(_of_forces(forces), "forces"))
+    if stress is not None and is_off(stress):
+        found.append(_of_stress(stress, convertible))
+    for name in ("energy", "forces"):
+        values = [frame.labels[name] for frame in frames if name in frame.labels]
+        if len(values) > 1 and not any(np.any(value) for value in values):
+            found.append(Suspicion(f"all {len(values)} labels '{name}' are zero", name))
+    return found
+
+
+def is_off(factor: Factor) -> bool:
+    """Whether a factor is certain and not 1."""
+    if factor.n_pairs < FEWEST or factor.error > CERTAIN * abs(factor.value):
+        return False
+    return factor.value < 0 or abs(np.log(factor.value)) > OFF
+
+
+def _of_forces(factor):
+    size, parts = abs(factor.value), []
+    if factor.value < 0:
+        parts.append("the forces have the wrong sign")
+    if abs(np.log(size)) > OFF:
+        known = ["energies per atom"] if abs(np.log(abs(factor.per_atom))) < SAME else _alike(OF_FORCES, size)
+        parts.append(f"as with {', or '.join(known)}" if known else "labels do not belong together")
+    return (
+        f"energy differences of {factor.n_pairs} pairs of similar structures are {_shown(factor)} times those that the "
+        f"forces give: {', '.join(parts)}; correct the labels and write the data again"
+    )
+
+
+def _of_stress(factor, convertible):
+    size, sign = abs(factor.value), "-" if factor.value < 0 else ""
+    unit = ("", "eV/A^3") if abs(np.log(size)) <= OFF else next(iter(_alike(OF_STRESS, size)), None)
+    if unit is None:
+        meaning = f"{size:.3g} times too small" if size > 1 else f"{1 / size:.3g} times too large"
+    else:
+        meaning = unit[0] and f"in {unit[0]}"
+    if sign:
+        meaning = f"{meaning} and positive under pressure".removeprefix(" and ")
+    mended = f"{sign}{unit[1]}" if convertible and unit and unit[1] else ""
+    remedy = f'stress_unit = "{mended}" in [data.keys] converts it' if mended else "correct it and write the data again"
+    return Suspicion(
+        f"energy differences of {factor.n_pairs} pairs of strained structures are {_shown(factor)} times those that the "
+        f"stress gives: it looks as if it were {meaning}; {remedy}",
+        "stress",
+        mended,
+    )
+
+
+def _shown(factor):
+    return f"{factor.value:.3g} ± {max(factor.error, 0.01 * abs(factor.value)):.1g}"
+
+
+def _alike(table, factor):
+    """Entries whose factors are about the same as ``factor``, the nearest first."""
+    away = {known: abs(np.log(known / factor)) for known in table}
+    return [table[known] for known in sorted(away, key=away.__getitem__) if away[known] < SAME]

@@ -1,0 +1,91 @@
+"""``mlelec init``"""
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ase_mlelec_entry_points.cli.options import add_keys, add_out, check_writable, keys_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HELP = (
+    "Look at data and print what they hold: structures, labels and how much they vary, and what looks wrong, such as "
+    "units or single structures. Then write a commented TOML file for 'mlelec train' with the choices that follow."
+)
+EXAMPLE = "mlelec init run.extxyz OUTCAR --out config.toml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        nargs="+",
+        help="data sets: .h5, deepmd npy folders, pw.x's output or .save, files that ASE reads with labels",
+    )
+    add_out(parser, "name of the TOML file (default: that of the first DATA, in this folder)", suffixes=[".toml"])
+    parser.add_argument("--force", action="store_true", help="write over a TOML file of this name")
+    add_keys(parser)
+    add_minutes(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress bars, and no report")
+
+
+def add_minutes(parser: argparse.ArgumentParser) -> None:
+    """Add ``--minutes``, the time for gradient descent."""
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", help="time for gradient descent; closed forms take what they need"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    out = arguments.out or name_of(arguments.data[0])
+    check_new(out, arguments.force)
+    look(arguments.data, arguments, Path(out))
+    print(f"{out}: written; next: mlelec train {out}")
+
+
+def name_of(data: str) -> str:
+    """Name of the TOML file for a data set, in the present folder."""
+    from pathlib import Path
+
+    path = Path(data).resolve()
+    name = path.name
+    if not path.is_dir():
+        for suffix in (".gz", ".bz2", ".xz"):
+            name = name.removesuffix(suffix)
+        name = Path(name).stem.removesuffix(".info")
+    return f"{name}.toml"
+
+
+def check_new(out: str, force: bool = False) -> None:
+    """Raise ValueError where the TOML file exists or cannot be written."""
+    from pathlib import Path
+
+    check_writable("--out", out, [".toml"])
+    if Path(out).exists() and not force:
+        raise ValueError(f"{out}: exists already; give another name with --out, or --force to write over it")
+
+
+def look(data: Sequence[str], arguments: argparse.Namespace, path: "Path") -> None:
+    """Print the report on the data and write the TOML file."""
+    from ase_mlelec.atomic_write import replacing
+    from ase_mlelec.survey import configuration, report, survey
+
+    found = survey(data, keys=keys_of(arguments), progress=bar(not arguments.quiet))
+    if not arguments.quiet:
+        print(report(found), flush=True)
+    text = configuration(found, path, minutes=arguments.minutes)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def bar(shown: bool) -> Callable[[Iterable, str], Iterable]:
+    """Function that wraps an iterable in a progress bar with a title, on a terminal."""
+    from tqdm import tqdm
+
+    def wrapped(items: Iterable, what: str) -> Iterable:
+        return tqdm(items, desc=what, disable=None if shown else True, leave=False, delay=1)
+
+    return wrapped

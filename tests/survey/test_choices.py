@@ -1,0 +1,172 @@
+"""The written configuration is valid, complete and says why."""
+
+import tomllib
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+from small_bilayers import graphene_bilayer, graphene_frame
+from small_data import make_frames, make_wannier_frames
+from small_ldos import ATTRIBUTES, ENERGIES, make_snapshot
+from small_survey import clean, mapped, trajectory
+
+from ase_mlelec.data.frames import Frame, Frames, to_images, write_hdf5
+from ase_mlelec.data.hamiltonians import write_hamiltonians
+from ase_mlelec.data.snapshots import write_snapshots
+from ase_mlelec.survey import configuration, report, survey
+from ase_mlelec.survey.choices import relative
+from ase_mlelec.survey.toml_text import TomlText
+from ase_mlelec.train.config import parse_config
+
+
+def written(folder, frames, name="data.h5"):
+    """(Survey, Config, text of the TOML file) of a data set that is written to a folder."""
+    if name.endswith(".h5"):
+        write_hdf5(folder / name, frames)
+    else:
+        write(folder / name, to_images(frames))
+    return chosen(folder, folder / name)
+
+
+def chosen(folder, *paths, **options):
+    found = survey(paths)
+    text = configuration(found, folder / "model.toml", **options)
+    unwrapped = text.replace("\n# ", " ")
+    return found, parse_config(tomllib.loads(text), folder), unwrapped
+
+
+def test_energies(tmp_path):
+    found, config, text = written(tmp_path, clean(20))
+    assert config.data.files == ("data.h5",) and config.output.model == "model.safetensors"
+    assert config.power_spectrum is not None and config.energy.widths == () and config.dos is None
+    assert "energy (20), forces (20), virial (20)" in text and "Held out for validation are 2 of 20" in text
+    assert config.data.validation_fraction == 0.1 and "WARNING" not in text
+    lines = report(found).splitlines()
+    assert len(lines) < 20 and lines[0].startswith("data          20 structures with 8 atoms each (160 in all)")
+
+
+def test_few_structures_are_all_trained_on(tmp_path):
+    _, config, text = written(tmp_path, clean(5))
+    assert config.data.validation_fraction == 0 and "5 structures are too few" in text
+
+
+def test_trajectories_are_named(tmp_path):
+    found, _, text = written(tmp_path, trajectory(12))
+    assert "12 structures lie in trajectories" in text and "1 run of 12 to 12 similar steps" in report(found)
+
+
+@pytest.mark.parametrize(
+    "groups, train, words",
+    [
+        (["train", "test", "size"], ("train",), "Left out, as no setting names their groups: size (8)"),
+        (["bulk", "surface"], ("bulk", "surface"), "bulk (12), surface (12)"),
+        (["train", "validation", "support"], ("train",), "support = "),
+    ],
+)
+def test_groups(tmp_path, groups, train, words):
+    frames = clean(24)
+    for k, frame in enumerate(frames):
+        frame.group = groups[k % len(groups)]
+    _, config, text = written(tmp_path, frames)
+    assert config.data.train == train and words in text
+    assert ("support" in groups) == (config.data.support == ("support",))
+    assert ("validation_fraction" in text) == ("validation" not in groups)
+
+
+def test_several_quantities(tmp_path):
+    _, config, text = written(tmp_path, make_frames(12))
+    assert config.energy.widths == () and config.electronic is not None and config.dos.atomic == 1
+    assert "Spectra at 25 energies from -6 to 6 eV" in text
+
+
+def test_totals_alone(tmp_path):
+    frames = make_frames(10)
+    for frame in frames:
+        frame.labels = {"dos": frame.labels["dos"]}
+    _, config, _ = written(tmp_path, frames)
+    assert (config.dos.atomic, config.dos.total, config.energy, config.electronic) == (0, 1, None, None)
+
+
+def test_dipoles_and_polarizabilities(tmp_path):
+    frames = make_wannier_frames(8)
+    _, config, _ = written(tmp_path, frames)
+    assert config.dipole.centers == config.polarizability.centers == ("O",) and config.dipole.atomic == 1
+    sums = Frames([Frame(f.atoms, {"summed_dipole": f.labels["summed_dipole"]}) for f in frames])
+    _, config, _ = written(tmp_path, sums)
+    assert config.dipole.centers == ("O", "Si") and (config.dipole.atomic, config.dipole.total) == (0, 1)
+
+
+def test_wrong_units_of_a_stress(tmp_path):
+    """A known unit is converted when the data are read, and then fits; another one is left out."""
+    kbar = mapped(clean(24), virial=lambda value: -1602.176634 * value)
+    found, config, text = written(tmp_path, kbar, "data.traj")
+    assert found.suspicions and 'stress_unit = "-kbar"' in text and config.energy.virial != (0, 0)
+    odd = mapped(clean(24), virial=lambda value: value / 1000)
+    _, config, text = written(tmp_path, odd)
+    assert config.energy.virial == (0, 0) and "times too small" in text
+
+
+def test_structures_that_do_not_fit_are_named(tmp_path):
+    frames = clean(24)
+    frames[3].labels["energy"] += 9
+    found, _, text = written(tmp_path, frames)
+    assert "1 structure does not fit the rest" in text and "frame 3 (cu-3)" in report(found)
+
+
+def test_spectra_without_energies(tmp_path):
+    frames = make_frames(6)
+    frames.energies = None
+    write_hdf5(tmp_path / "dos.h5", frames)
+    found = survey([tmp_path / "dos.h5"])
+    assert "the energy grid is not known" in report(found)
+    with pytest.raises(ValueError, match="mlelec convert .*dos.h5 --grid FIRST LAST"):
+        configuration(found, tmp_path / "model.toml")
+
+
+def test_nothing_to_train_on(tmp_path):
+    frames = Frames([Frame(Atoms("H2O", np.eye(3)), {"dipole": np.ones(3)})])
+    write_hdf5(tmp_path / "dipole.h5", frames)
+    with pytest.raises(ValueError, match="got labels dipole, of which no model can be trained"):
+        chosen(tmp_path, tmp_path / "dipole.h5")
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_snapshots(tmp_path, n):
+    write_snapshots(tmp_path / "al.h5", [make_snapshot(k) for k in range(n)], energies=ENERGIES, attributes=ATTRIBUTES)
+    found, config, _ = chosen(tmp_path, tmp_path / "al.h5")
+    assert config.ldos is not None and not config.wanted and (config.ldos.batch_points > 0) == (n == 1)
+    assert f"densities of {n} of {n} snapshots" in report(found) and config.ldos.schedule == "cosine"
+
+
+def test_hamiltonians(tmp_path):
+    frames = [graphene_frame(graphene_bilayer((0.1 * k, 0.0))) for k in range(3)]
+    write_hamiltonians(tmp_path / "graphene.h5", frames, attributes={})
+    found, config, _ = chosen(tmp_path, tmp_path / "graphene.h5")
+    assert config.hamiltonian.levels == 0 and config.hamiltonian.third == 0 and config.energy is None
+    assert "4 to 4 functions" in report(found)
+
+
+def test_minutes(tmp_path):
+    write_hdf5(tmp_path / "data.h5", clean(3))
+    text = configuration(survey([tmp_path / "data.h5"]), tmp_path / "model.toml", minutes=5)
+    assert "\nminutes = 5.0\n" in text
+
+
+def test_paths(tmp_path):
+    (tmp_path / "deep").mkdir()
+    assert relative(tmp_path / "deep" / "a.h5", tmp_path) == "deep/a.h5"
+    assert relative(tmp_path / "a.h5", tmp_path / "deep") == str(tmp_path / "a.h5")
+
+
+def test_text_of_toml():
+    text = TomlText()
+    text.comment("word " * 40)
+    text.section("a.b", "why")
+    texts = ['"quoted" \\ back', "Å é \t \u007f", "x.h5"]
+    text.set("names", texts, "because")
+    text.set("odd key.h5", 0.3)
+    text.set("flag", True)
+    text.set("none", [])
+    assert all(len(line) <= 118 for line in str(text).splitlines())
+    assert tomllib.loads(str(text)) == {"a": {"b": {"names": texts, "odd key.h5": 0.3, "flag": True, "none": []}}}
