@@ -11,6 +11,7 @@ from ase_mlelec.data.data_set import Frames
 from ase_mlelec.survey.sources import HAMILTONIAN, LDOS
 from ase_mlelec.survey.toml_text import TomlText
 from ase_mlelec.survey.whole import Survey
+from ase_mlelec.train.config.whole import KeysConfig
 
 PARTS = ("train", "validation", "test", "support")  # groups that the settings of [data] name by default, and support
 FEW_SNAPSHOTS = 4
@@ -95,13 +96,20 @@ def _data(text, found, path):
     if "validation" not in groups and found.source.kind not in (LDOS, HAMILTONIAN):
         text.set("validation_fraction", *_held_out(found))
     keys = dict(found.source.keys)
-    unit = next((each.stress_unit for each in found.suspicions if each.stress_unit), "")
+    unit = _stress_unit(found)
     if keys or unit:
         text.section("data.keys")
         for label, name in keys.items():
             text.set(label, name)
         if unit:
             text.set("stress_unit", unit, "From energy differences of strained structures, see the warning above.")
+
+
+def _stress_unit(found):
+    """Unit of stresses that the configuration has to name; "" for none."""
+    if "stress_unit" not in KeysConfig.model_fields:
+        return ""
+    return next((each.stress_unit for each in found.suspicions if each.stress_unit), "")
 
 
 def _held_out(found):
@@ -162,7 +170,7 @@ def _energy(text, found):
         [],
         "Linear in the features and solved in closed form: accurate with few data, without steps, the same in each run.",
     )
-    if any(each.label == "stress" and not each.stress_unit for each in found.suspicions):
+    if any(each.label == "stress" for each in found.suspicions) and not _stress_unit(found):
         text.set("virial", [0.0, 0.0], "The stress looks wrong (see the warning above) and is left out.")
 
 

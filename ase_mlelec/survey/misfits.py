@@ -134,11 +134,12 @@ def _contradictions(frames, structures, pairs, trust) -> Iterator[Misfit]:
     """Structures whose energies contradict forces, or the energies of equal structures."""
     for group in structures.duplicates:
         having = [k for k in group if "energy" in frames[k].labels]
-        per_atom = [frames[k].labels["energy"] / len(frames[k].atoms) for k in having]
-        if having and max(per_atom) - min(per_atom) > SAME_ENERGY:
-            k = having[int(np.argmax(per_atom))]
-            reason = f"{max(per_atom) - min(per_atom):.2g} eV/atom above frame {having[int(np.argmin(per_atom))]}, the same structure"
-            yield Misfit(k, reason, False, (max(per_atom) - min(per_atom)) / SAME_ENERGY)
+        per_atom = np.array([frames[k].labels["energy"] / len(frames[k].atoms) for k in having])
+        if not len(having) or np.ptp(per_atom) <= SAME_ENERGY:
+            continue
+        low, high = (having[int(k)] for k in (per_atom.argmin(), per_atom.argmax()))
+        reason = f"{np.ptp(per_atom):.2g} eV/atom above frame {low}, the same structure"
+        yield Misfit(high, reason, False, float(np.ptp(per_atom)) / SAME_ENERGY)
     if trust:
         yield from _by_pairs(pairs)
 

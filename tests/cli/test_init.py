@@ -16,7 +16,7 @@ from ase_mlelec_entry_points.cli.main import main
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    write(tmp_path / "cu.extxyz", to_images(clean(12)))
+    write(tmp_path / "cu.extxyz", to_images(clean(10)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -36,14 +36,14 @@ def fails(capsys, *arguments):
 def test_init(folder, capsys):
     call("init", "cu.extxyz")
     out = capsys.readouterr().out
-    assert "12 structures with 8 atoms each" in out and "mlelec train cu.toml" in out
+    assert "10 structures with 8 atoms each" in out and "mlelec train cu.toml" in out
     text = Path("cu.toml").read_text()
     assert 'files = ["cu.extxyz"]' in text
     assert "cu.toml: exists already" in fails(capsys, "init", "cu.extxyz")
     Path("cu.toml").write_text("")
     call("init", "cu.extxyz", "--force", "--quiet")
     assert Path("cu.toml").read_text() == text
-    assert "12 structures" not in capsys.readouterr().out
+    assert "10 structures" not in capsys.readouterr().out
     (folder / "runs").mkdir()
     call("init", "cu.extxyz", "-o", "runs/a.toml")
     assert str(folder / "cu.extxyz") in Path("runs/a.toml").read_text()
@@ -58,10 +58,10 @@ def test_mistakes(folder, capsys):
 
 
 def test_keys(folder, capsys):
-    images = to_images(clean(4))
-    for atoms in images:
-        atoms.info["E_tot"], atoms.arrays["F_dft"] = atoms.get_potential_energy(), atoms.get_forces()
-        atoms.calc = None
+    images = []
+    for frame in clean(4):
+        frame.atoms.info["E_tot"], frame.atoms.arrays["F_dft"] = frame.labels["energy"], frame.labels["forces"]
+        images.append(frame.atoms)
     write("odd.extxyz", images)
     call("init", "odd.extxyz", "--key", "energy=E_tot", "--key", "forces=F_dft")
     text = Path("odd.toml").read_text()
@@ -70,8 +70,9 @@ def test_keys(folder, capsys):
 
 
 def test_train_on_data(folder, capsys):
+    write("cu.extxyz", to_images(clean(3)))
     call("train", "cu.extxyz")
-    assert load_model("cu.safetensors").species == ["Cu"] or load_model("cu.safetensors").species == ("Cu",)
+    assert [*load_model("cu.safetensors").species] == ["Cu"]
     assert "cu.toml: written" in capsys.readouterr().out
     settings = Path("cu.toml").read_text()
     Path("cu.toml").write_text(settings + "\n# mine\n")
