@@ -150,6 +150,7 @@ class FrameProblem:
         return {
             "frames": f"{watched}, {self.batch_size} in a step",
             "labels": counted((counts.get(name, 0), name) for name in getattr(loss, "labels", ())),
+            "weights": ", ".join(_weight_text(name, getattr(loss, name, None)) for name in getattr(loss, "terms", ())),
             "parameters": f"{numbers}, {precision} precision, {device}{threads}",
         }
 
@@ -173,6 +174,13 @@ class FrameProblem:
         self, failure: NotFinite, batch: Sequence[int] | None, step: int, ratio: float, rate: float
     ) -> Diverged:
         return explained(failure, self.model, self.train, batch, self.of_batch, ratio, step, rate, self.parameters)
+
+
+def _weight_text(name, weight):
+    """Weight of a term of a loss, such as "forces 10 to 1"."""
+    if not isinstance(weight, tuple):
+        return f"{name} {weight:g}" if isinstance(weight, (int, float)) else name
+    return f"{name} {weight[0]:.3g} to {weight[1]:.3g}"
 
 
 def _evenly(frames, most):

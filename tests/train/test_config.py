@@ -24,8 +24,12 @@ def test_defaults(tmp_path):
     assert config.data.files == ("silicon.h5",) and config.data.validation == ("validation",)
     assert config.descriptor == DescriptorConfig(cutoff=6.0, smooth=1.8, widths=(24,), n_axis=8, l_max=3, n_basis=16)
     energy = config.energy
-    assert (energy.widths, energy.energy, energy.forces, energy.virial) == ((64, 64), (0.1, 10), (100, 10), (1, 5))
-    assert energy.learning_rate == (5e-3, 5e-6) and energy.batch_size == 4
+    assert energy.widths == (64, 64) and energy.learning_rate == (5e-3, 5e-6)
+    assert (energy.energy, energy.forces, energy.virial, energy.batch_size, energy.steps) == (None,) * 5
+    chosen = EnergyConfig(forces=(1.0, 2.0)).completed(energy=(7.0, 7.0), steps=3)
+    assert (chosen.energy, chosen.forces, chosen.virial) == ((0.1, 10), (1, 2), (1, 5)) and chosen.steps == 3
+    assert chosen.given == ("forces",)
+    assert EnergyConfig().completed(energy=(7.0, 7.0)).energy == (7.0, 7.0)
     assert config.dos.widths == (128, 128)
 
 

@@ -1,6 +1,6 @@
 """Sections of heads: [energy], [dos], [dipole], [polarizability], [ldos], [hamiltonian]."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -37,6 +37,8 @@ class Training(Section):
         weights = []
         for name in self.loss_terms:
             weight = getattr(self, name)
+            if weight is None:  # chosen by the data
+                return self
             weights += weight if isinstance(weight, tuple) else [weight]
         if min(weights) < 0 or not any(weights):
             shown = ", ".join(f"{weight:g}" for weight in weights)
@@ -49,7 +51,9 @@ class EnergyConfig(Training):
 
     Each term of the loss has a weight at the first step and a weight at the last step; [0, 0] leaves the term out. Frames
     without a label do not contribute to its term. If no frame has the label, the term is left out where its weights are
-    the defaults, and refused where the file gives its weights.
+    the defaults, and refused where the file gives its weights. Without any weights in the file, the weights are
+    automatic: [0.01, 1] for energies, [10, 1] for forces and [0.1, 1] for virials, in units of the spread of each label.
+    Where the file gives some of them, the others have fixed values.
     """
 
     loss_terms: ClassVar[tuple[str, ...]] = ("energy", "forces", "virial")
@@ -57,26 +61,38 @@ class EnergyConfig(Training):
     widths: Widths = (64, 64)
     """Layers of the nets; []: energies that are linear in the features of an untrained descriptor, fitted by ridge
     regression with the last weights of the loss, without steps; for data that are too few for a net."""
-    energy: LossWeights = (0.1, 10.0)
-    """Weight of energies per atom in the loss, first and last."""
-    forces: LossWeights = (100.0, 10.0)
-    """Weight of forces in the loss, first and last."""
-    virial: LossWeights = (1.0, 5.0)
-    """Weight of virials per atom in the loss, first and last."""
+    energy: LossWeights | None = None
+    """Weight of energies per atom in the loss, first and last; default automatic, or [0.1, 10] beside given weights."""
+    forces: LossWeights | None = None
+    """Weight of forces in the loss, first and last; default automatic, or [100, 10] beside given weights."""
+    virial: LossWeights | None = None
+    """Weight of virials per atom in the loss, first and last; default automatic, or [1, 5] beside given weights."""
     strong_force: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Forces above this size have a smaller weight, eV/Å; by default all forces have the same weight."""
     core: bool = True
     """Whether the model gets a repulsive core below the shortest distances of its data."""
     ridge: Annotated[float, Field(gt=0, le=1e12)] = 1e-7
     """Ridge of the ridge regression, relative to the mean diagonal element of the normal matrix."""
-    steps: Steps = 4000
-    """Steps of the optimizer."""
+    steps: Steps | None = None
+    """Steps of the optimizer; by default for thirty passes over the data and a million atoms, and at least 2000."""
     patience: Patience = 30
     """Validations in a row, of a hundred at most, without a smaller error after which training ends; 0: never."""
     learning_rate: LearningRates = (5e-3, 5e-6)
     """Learning rate, first and last."""
-    batch_size: BatchSize = 4
-    """Structures for each step."""
+    batch_size: BatchSize | None = None
+    """Structures for each step; by default about 128 atoms."""
+
+    @property
+    def weights_given(self) -> bool:
+        """Whether the file gives a weight of the loss, so that the weights are not automatic."""
+        return any(getattr(self, name) is not None for name in self.loss_terms)
+
+    def completed(self, **settings: Any) -> Self:
+        """These settings with automatic ones filled in; ``given`` stays as it is."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        fixed = {"energy": (0.1, 10.0), "forces": (100.0, 10.0), "virial": (1.0, 5.0)} if self.weights_given else {}
+        chosen = {name: value for name, value in (settings | fixed).items() if values[name] is None}
+        return type(self).model_construct(_fields_set=set(self.model_fields_set), **values | chosen)
 
 
 class DOSConfig(Training):

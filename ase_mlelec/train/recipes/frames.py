@@ -1,6 +1,7 @@
 """Recipe for models of quantities of atoms and their sums: energy, DOS, dipole, polarizability."""
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -43,7 +44,13 @@ from ase_mlelec.train.recipes.shared import (
     steps_before,
     with_labels,
 )
+from ase_mlelec.train.spreads import energy_weights
 from ase_mlelec.train.standardize import standardize, standardize_heads
+
+# defaults of gradient descent for energies
+ATOMS_IN_STEP, LARGEST_BATCH = 128, 32
+PASSES, PASS = 30, 8  # passes over the data; least number of steps of one
+ATOMS_IN_ALL, FEWEST_STEPS, MOST_STEPS = 1_000_000, 2000, 200_000
 
 
 def train_frames(config: Config, progress: bool | Log = True) -> Model:
@@ -213,7 +220,8 @@ def train_energy(
     model: Model, parts: dict[str, Frames], config: Config, progress: bool | Log, draft: Draft | None = None
 ) -> list[Path]:
     """Add an energy head to ``model`` and train it; returns the checkpoints to remove when the model is saved."""
-    options = with_labels(cast(EnergyConfig, config.energy), "energy", _loss, parts["train"], config, shown(progress))
+    options = completed_energy(cast(EnergyConfig, config.energy), parts["train"])
+    options = with_labels(options, "energy", _loss, parts["train"], config, shown(progress))
     head = _add_head(model, ScalarHead, config.seed, widths=options.widths)
     standardize(model, parts["train"])  # without the support, whose energies are far away
     if len(parts.get("support", ())):
@@ -227,8 +235,16 @@ def train_energy(
         checkpoint = checkpoint_of(config, "energy-rows")  # not that of a net of former settings
         fit_linear(model, parts["train"], loss, options.ridge, checkpoint=checkpoint, progress=shown(progress))
         return [checkpoint]
-    _fit(model, "energy", loss, parts, config, progress, draft)
+    _fit(model, "energy", loss, parts, config, options, progress, draft)
     return []
+
+
+def completed_energy(options: EnergyConfig, frames: Frames) -> EnergyConfig:
+    """Settings of the energy with weights, batch size and number of steps that suit the structures to train on."""
+    n_atoms = float(np.mean([len(frame.atoms) for frame in frames]))
+    size = options.batch_size or max(1, min(round(ATOMS_IN_STEP / n_atoms), LARGEST_BATCH, len(frames) // PASS))
+    steps = max(PASSES * len(frames) / size, ATOMS_IN_ALL / (size * n_atoms), FEWEST_STEPS)
+    return options.completed(**energy_weights(frames), batch_size=size, steps=math.ceil(min(steps, MOST_STEPS)))
 
 
 def _train_of_atoms(model, quantity, parts, config, log, draft):
@@ -242,7 +258,7 @@ def _train_of_atoms(model, quantity, parts, config, log, draft):
         standardize(model, frames)
     else:
         standardize_heads(model, frames, [name])
-    _fit(model, name, _loss(name, options), parts, config, log, draft, _parameters(model, head))
+    _fit(model, name, _loss(name, options), parts, config, options, log, draft, _parameters(model, head))
 
 
 def _head_options(model, name, frames, options, config):
@@ -283,9 +299,9 @@ def _add_head(model, kind, seed, **options):
     return head
 
 
-def _fit(model, name, loss, parts, config, progress, draft, parameters=None):
-    """Train one stage."""
-    options, checkpoint = config.section(name), checkpoint_of(config, name)
+def _fit(model, name, loss, parts, config, options, progress, draft, parameters=None):
+    """Train one stage, with the settings ``options`` of its head."""
+    checkpoint = checkpoint_of(config, name)
     if config.start:
         take_over(model, name, config)
     fit(
