@@ -12,7 +12,7 @@ from ase_mlelec.quantities import LABELS
 TINY = 1e-12
 LENGTH = 1.0  # Å; times the rms force: the energy by which an atom changes when it moves, below which no unit goes
 REACH = 3.0  # Å; a virial is a sum of forces times distances to neighbors
-START_AND_END = {"energy": (0.01, 1.0), "forces": (10.0, 1.0), "virial": (0.1, 1.0)}  # weights in units of the spreads
+START_AND_END = {"energy": (0.01, 1.0), "forces": (10.0, 1.0), "virial": (0.05, 0.2)}  # weights in units of the spreads
 
 
 def spread_of(rows: Iterable[tuple[NDArray, NDArray]], label: str) -> float:

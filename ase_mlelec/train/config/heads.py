@@ -52,7 +52,7 @@ class EnergyConfig(Training):
     Each term of the loss has a weight at the first step and a weight at the last step; [0, 0] leaves the term out. Frames
     without a label do not contribute to its term. If no frame has the label, the term is left out where its weights are
     the defaults, and refused where the file gives its weights. Without any weights in the file, the weights are
-    automatic: [0.01, 1] for energies, [10, 1] for forces and [0.1, 1] for virials, in units of the spread of each label.
+    automatic: [0.01, 1] for energies, [10, 1] for forces and [0.05, 0.2] for virials, in units of the spread of each label.
     Where the file gives some of them, the others have fixed values.
     """
 
