@@ -83,6 +83,8 @@ def map_by_species(
     """
     if n_species == 1:
         return function(0, *tensors)
+    if len(species) and bool((species == species[0]).all()):
+        return function(int(species[0]), *tensors)
     order = species.argsort(stable=True)
     counts = torch.bincount(species, minlength=n_species).tolist()
     parts = zip(*(tensor.index_select(0, order).split(counts) for tensor in tensors))

@@ -7,10 +7,13 @@ from typing import Self
 
 import numpy as np
 import torch
+from ase.calculators.calculator import InputError
 
+from ase_mlelec.data.fixed import FixedStructures
 from ase_mlelec.data.frames import Frame, Frames, join, read_frames, read_hdf5, write_hdf5
 from ase_mlelec.descriptors import Descriptor, Environment
 from ase_mlelec.edges import Edges, connect, find_pairs
+from ase_mlelec.heads.base import FittingNets
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import LABELS, QUANTITIES
 from ase_mlelec.system import System
@@ -34,6 +37,8 @@ class Batch:
         Environment of all atoms, where the descriptor is fixed.
     weights : Tensor [B]
         Configuration weights.
+    fixed, indices
+        FixedStructures of a descriptor that is trained, and the structures of the batch among them; None for none.
     """
 
     system: System
@@ -43,6 +48,20 @@ class Batch:
     weights: torch.Tensor
     environment: Environment | None = None
     partial: dict = field(default_factory=dict)
+    fixed: FixedStructures | None = None
+    indices: Sequence[int] = ()
+
+    def parts(self, model: Model, quantity: str) -> list | None:
+        """Parts of the centers with a quantity of ``model``, by species; None where only edges will do."""
+        head = model.heads[quantity]
+        if (
+            self.fixed is None
+            or self.fixed.descriptor is not model.descriptor_of(quantity)
+            or not isinstance(getattr(head, "nets", None), FittingNets)
+            or (quantity == "energy" and model.core is not None)
+        ):
+            return None
+        return self.fixed.parts(self.indices, getattr(head, "centers", range(len(model.species))))
 
     def has(self, name: str) -> torch.Tensor:
         """Mask [B] of the structures that have a label."""
@@ -60,6 +79,11 @@ class Batch:
         """Prediction [N, ...] of a quantity of every atom."""
         if self.environment is not None:
             return model.heads[quantity](self.environment, None)
+        parts = self.parts(model, quantity)
+        if parts:
+            values = torch.cat([model.heads[quantity](part.environment(part.moments), None) for part in parts])
+            atoms = torch.cat([part.slots.atoms for part in parts])
+            return values.new_zeros(len(self.system.numbers), *values.shape[1:]).index_copy(0, atoms, values)
         edges, chosen = self.edges(), model.is_center(self.system.numbers, quantity)
         if bool(chosen.all()):
             return model(self.system, edges, (quantity,))[quantity]
@@ -116,6 +140,7 @@ class Batches:
         self.labels = [{n: tensor(frame.labels[n]) for n in labels if n in frame.labels} for frame in frames]
         self.weights = torch.tensor([frame.weight for frame in frames], dtype=dtype, device=device)
         self.environments: list | None = None
+        self.fixed: FixedStructures | None = None
 
     @classmethod
     def for_model(cls, model: Model, frames: Frames, labels: Sequence[str]) -> Self:
@@ -160,6 +185,25 @@ class Batches:
         self.environments = [descriptor(batch.system, batch.edges()) for batch in self.all_batches(1)]
         return self
 
+    def prepare(self, descriptor: Descriptor) -> Self:
+        """Keep what does not change while ``descriptor`` is trained on these structures, where it has such parts.
+
+        Returns
+        -------
+        self
+        """
+        if hasattr(descriptor, "of_moments"):
+            edges = (self._edges_or_none(k, descriptor.cutoff) for k in range(len(self)))
+            self.fixed = FixedStructures(descriptor, self.systems, edges)
+        return self
+
+    def _edges_or_none(self, k, cutoff):
+        """Edges of a structure; None where atoms overlap, which the step that meets it reports."""
+        try:
+            return connect(self.systems[k], *self.pairs[k], self.cutoff).up_to(cutoff)
+        except InputError:
+            return None
+
     def batch(self, indices: Sequence[int]) -> Batch:
         systems = [self.systems[i] for i in indices]
         counts = torch.tensor([len(system.positions) for system in systems], device=systems[0].positions.device)
@@ -184,7 +228,7 @@ class Batches:
             torch.cat([self.pairs[i][k] + (int(offset) if k < 2 else 0) for i, offset in zip(indices, offsets)])
             for k in range(3)
         )
-        return Batch(joined, pairs, labels, self.cutoff, weights, None, partial)
+        return Batch(joined, pairs, labels, self.cutoff, weights, None, partial, self.fixed, list(indices))
 
     def all_batches(self, size: int) -> Iterator:
         """Iterate over all frames in order, ``size`` at a time."""

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbedding, EmbeddingNets
+from ase_mlelec.descriptors.fixed import Law
 from ase_mlelec.descriptors.padding import pad
+from ase_mlelec.descriptors.radial import switch
 from ase_mlelec.descriptors.smooth_rows import Shape, SmoothRows, plain_rows
 from ase_mlelec.edges import Edges
 from ase_mlelec.nets import constructor_arguments
@@ -212,6 +214,42 @@ class DeepPotSE(Descriptor):
         t = self._add_empty_slots(t, present, species) / sum(self.sel)
         return Environment(Products.apply(t, self.l_max, self.n_axis), species, self._frame(t))
 
+    def of_moments(self, moments: Tensor, coefficients: Tensor, present: Tensor, k: int) -> Environment:
+        """Environment of centers of species ``k`` from the moments of a series (see ase_mlelec.descriptors.fixed).
+
+        Parameters
+        ----------
+        moments : Tensor [C, rows, species, K]
+        coefficients : Tensor [pairs, M, K]
+            Signed, as ``series`` of the embedding returns them.
+        present : Tensor [C, species]
+            Numbers of neighbors.
+        """
+        n_species = len(self.species)
+        own = coefficients if self.embedding.one_side else coefficients[k::n_species]
+        t = moments.flatten(2) @ own.transpose(1, 2).flatten(0, 1)
+        species = torch.full((len(t),), k, device=t.device)
+        t = self._add_empty_slots(t, present, species) / sum(self.sel)
+        return Environment(Products.apply(t, self.l_max, self.n_axis), species, self._frame(t))
+
+    def closest(self) -> float:
+        """Smallest usual distance, Å."""
+        bond = 2 * min(covalent_radii[atomic_numbers[symbol]] for symbol in self.species)
+        return max(CLOSEST, 0.75 * bond)
+
+    def law(self, k: int, variable: Any, n_basis: int) -> Law:
+        """Law of the rows of the centers of species ``k`` for series of ``n_basis`` terms in a variable."""
+        shape = Shape(self.smooth, self.cutoff, self.protection, self.l_max, variable)
+        inverse = (1 / self.scale[k]).tolist()
+        return Law(shape, (float(self.mean[k]), *inverse), n_basis, tuple(self.seen[k].tolist()))
+
+    def range_of_s(self, shortest: float) -> tuple:
+        """(lowest, highest) normalized s of neighbors at distances from ``shortest``, Å, to the cutoff."""
+        r = torch.tensor([self.cutoff, shortest], dtype=torch.float64)
+        s = switch(r, self.smooth, self.cutoff) / (r + self.protection)
+        low, high = ((s - self.mean.double().cpu()[:, None]) / self.scale.double().cpu()[:, :1]).unbind(dim=1)
+        return float(low.min()), float(high.max())
+
     def _frame(self, t):
         """Vectors [C, n_frame, 3] that turn with the structure."""
         rows, n = t[:, 1:4].transpose(1, 2), self.n_products
@@ -285,8 +323,7 @@ class DeepPotSE(Descriptor):
             return self
         fast = copy.deepcopy(self)
         low = float((-self.mean / self.scale[:, 0]).min())
-        bond = 2 * min(covalent_radii[atomic_numbers[symbol]] for symbol in self.species)
-        high = float(((1 / max(CLOSEST, 0.75 * bond) - self.mean) / self.scale[:, 0]).max())
+        high = float(((1 / self.closest() - self.mean) / self.scale[:, 0]).max())
         try:
             fast.embedding = CompressedEmbedding(fast.embedding, low, high, tolerance)
         except ValueError:  # nets with kinks have no short series

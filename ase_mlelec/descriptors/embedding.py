@@ -6,13 +6,16 @@ sum over neighbors then runs over the basis functions, and the net's coefficient
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ase_mlelec.nets import DenseNet, map_by_species
+
+NODES = (64, 128, 256)  # numbers of nodes at which embedding nets are interpolated in training; the first that suffices
+NEGLIGIBLE = 1e-13  # coefficients below this times the largest are left out
 
 
 class ChebyshevMoments(torch.autograd.Function):
@@ -35,7 +38,7 @@ class ChebyshevMoments(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, padded: Tensor, blocks: Sequence[slice], n_basis: int) -> tuple[Tensor, Tensor]:
-        basis, rows = _signed_chebyshev(padded[:, 0], n_basis), padded[:, 1:]
+        basis, rows = signed_chebyshev(padded[:, 0], n_basis), padded[:, 1:]
         ctx.save_for_backward(padded, basis)
         ctx.set_materialize_grads(False)
         ctx.blocks = blocks
@@ -49,12 +52,12 @@ class ChebyshevMoments(torch.autograd.Function):
         total = None
         if of_moments is not None:
             of_moments = of_moments * _signs(*constants)
-            both = torch.cat([of_moments, of_moments @ _differentiation(*constants)], dim=1)
+            both = torch.cat([of_moments, of_moments @ differentiation(*constants)], dim=1)
             parts = [both[:, :, k] @ basis[:, :, block] for k, block in enumerate(ctx.blocks)]
             of_rows, slope = _assemble(parts, ctx.blocks).chunk(2, dim=1)
             total = torch.cat([(slope * padded[:, 1:]).sum(dim=1, keepdim=True), of_rows], dim=1)
         if of_basis is not None:
-            of_x = ((_differentiation(*constants).T @ of_basis) * basis).sum(dim=1, keepdim=True)
+            of_x = ((differentiation(*constants).T @ of_basis) * basis).sum(dim=1, keepdim=True)
             of_x = torch.nn.functional.pad(of_x, (0, 0, 0, padded.shape[1] - 1))
             total = of_x if total is None else total + of_x
         return total, None, None
@@ -84,7 +87,7 @@ class FixedSeries(torch.autograd.Function):
         back: Tensor,
         plain: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        basis, rows = _signed_chebyshev(padded[:, 0], len(forth) // len(blocks)), padded[:, 1:]
+        basis, rows = signed_chebyshev(padded[:, 0], len(forth) // len(blocks)), padded[:, 1:]
         ctx.save_for_backward(padded, basis)
         ctx.blocks, ctx.back, ctx.plain = blocks, back, plain
         if len(blocks) == 1:
@@ -128,7 +131,7 @@ def _assemble(parts, blocks):
     return torch.cat([part for _, part in sorted(zip(blocks, parts), key=lambda pair: pair[0].start)], dim=-1)
 
 
-def _signed_chebyshev(x, n_basis):
+def signed_chebyshev(x, n_basis):
     """S_k(x) = ±T_k(x) for k < K, signs + + - - + + ...: [C, n] -> [C, K, n].
 
     With these signs ``T_{k+1}`` = 2 x T_k - ``T_{k-1}`` becomes ``S_{k+1}`` = ``S_{k-1}`` ± 2 x S_k, a single fused
@@ -151,7 +154,7 @@ def _signs(n_basis, dtype, device):
 
 
 @functools.lru_cache
-def _differentiation(n_basis, dtype, device):
+def differentiation(n_basis, dtype, device):
     """Tensor [K, K]: S'_k = sum_m D_km S_m."""
     matrix = np.zeros((n_basis, n_basis))
     for k in range(1, n_basis):
@@ -177,6 +180,16 @@ class _Embedding(torch.nn.Module):
 
     def pair(self, center, neighbor):
         return neighbor if self.one_side else center + self.n_species * neighbor
+
+    def series(self, low, high):
+        """(signed coefficients [pairs, M, K] of a series in x, the Variable x), or None where no series is short.
+
+        Parameters
+        ----------
+        low, high : float
+            Range of the normalized s.
+        """
+        raise NotImplementedError
 
     def argument(self, r, s):
         """The variable of the function, from distances and normalized s [E]."""
@@ -226,6 +239,18 @@ class EmbeddingNets(_Embedding):
         """G(x): [...] -> [..., M]"""
         return self.nets[self.pair(center, neighbor)](x.reshape(-1, 1)).reshape(*x.shape, self.n_out)
 
+    def series(self, low: float, high: float) -> tuple | None:
+        """Interpolate the nets at Chebyshev nodes; as many terms as the present parameters need (see NEGLIGIBLE)."""
+        parameter = self.nets[0][0].weight
+        for n in NODES:
+            nodes, transform = _nodes(n, parameter.dtype, parameter.device)
+            s = (nodes + 1) * ((high - low) / 2) + low
+            coefficients = torch.stack([net(s[:, None]) for net in self.nets]).transpose(1, 2) @ transform
+            needed = _terms_needed(coefficients.detach())
+            if needed:
+                return coefficients[:, :, :needed], Interpolated(low, high)
+        return None
+
     def moments(self, padded: Tensor, blocks: Sequence[slice], species: Tensor) -> Tensor:
         def part(k, center, own):
             return own[:, 1:] @ self.values(own[:, 0], center, k)
@@ -246,7 +271,7 @@ class _Series(_Embedding):
             return
         constants = self.n_basis, self.coefficients.dtype, self.coefficients.device
         signed = self.coefficients.detach() * _signs(*constants)
-        back = torch.stack([signed, signed @ _differentiation(*constants)], dim=2)  # [species, M, 2, K]
+        back = torch.stack([signed, signed @ differentiation(*constants)], dim=2)  # [species, M, 2, K]
         self.register_buffer("forth", signed.transpose(1, 2).flatten(0, 1).contiguous(), persistent=False)
         self.register_buffer("back", back.transpose(0, 1).flatten(1).contiguous(), persistent=False)
 
@@ -275,11 +300,47 @@ class ChebyshevEmbedding(_Series):
         decay = 1 / (1 + 0.5 * torch.arange(n_basis, dtype=torch.get_default_dtype()))[:, None]
         self.coefficients = torch.nn.Parameter(torch.randn(self.n_pairs, n_out, n_basis) * decay.T)
 
+    def series(self, low: float, high: float) -> tuple:
+        """The coefficients as they are, which cover all distances."""
+        return self.coefficients * _signs(self.n_basis, self.coefficients.dtype, self.coefficients.device), self
+
     def argument(self, r: Tensor, s: Tensor) -> Tensor:
         return (r + self.cutoff).reciprocal() * (4 * self.cutoff) - 3
 
     def argument_slopes(self, r: Tensor, x: Tensor) -> tuple[Tensor, None]:
         return (x + 3) ** 2 * (-0.25 / self.cutoff), None
+
+
+class Interpolated(NamedTuple):
+    """The variable of a series over the range low .. high of the normalized s, as an embedding has it."""
+
+    low: float
+    high: float
+
+    def argument(self, r: Tensor, s: Tensor) -> Tensor:
+        return (s - self.low) * (2 / (self.high - self.low)) - 1
+
+    def argument_slopes(self, r: Tensor, x: Tensor) -> tuple[None, float]:
+        return None, 2 / (self.high - self.low)
+
+
+@functools.lru_cache
+def _nodes(n, dtype, device):
+    """(Chebyshev nodes [n], transform [n, n] from values at them to signed coefficients)."""
+    angles = np.pi * (np.arange(n) + 0.5) / n
+    transform = np.cos(np.outer(angles, np.arange(n))) * (2 / n)
+    transform[:, 0] /= 2
+    signed = torch.as_tensor(transform) * _signs(n, torch.float64, "cpu")
+    return torch.as_tensor(np.cos(angles)).to(device, dtype), signed.to(device, dtype)
+
+
+def _terms_needed(coefficients):
+    """Number of terms, a multiple of 8, beyond which all coefficients [pairs, M, n] are negligible; 0 for none."""
+    sizes = coefficients.abs().amax(dim=(0, 1))
+    limit = max(NEGLIGIBLE, 8 * torch.finfo(sizes.dtype).eps) * sizes.max()
+    found = int((sizes > limit).nonzero().max()) + 1 if bool(torch.isfinite(limit)) else len(sizes)
+    needed = -(-found // 8) * 8
+    return needed if needed <= len(sizes) - 8 else 0
 
 
 class CompressedEmbedding(_Series):

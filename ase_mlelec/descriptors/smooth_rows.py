@@ -56,7 +56,7 @@ class SmoothRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, vec: Tensor, *arguments: Any) -> Tensor:
-        table, *parts = _rows(vec, *arguments)
+        table, *parts = rows_of(vec, *arguments)
         ctx.arguments, ctx.parts = arguments, parts
         ctx.save_for_backward(vec)
         return table
@@ -64,14 +64,14 @@ class SmoothRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         if not torch.is_grad_enabled():
-            return _pull_back(grad, ctx.arguments, *ctx.parts), None, None, None, None
+            return pull_back(grad, ctx.arguments, *ctx.parts), None, None, None, None
         (vec,) = ctx.saved_tensors  # to be differentiated again
         vec = vec.view_as(vec)
         total = (plain_rows(vec, *ctx.arguments) * grad).sum()
         return torch.autograd.grad(total, vec, create_graph=True)[0], None, None, None, None
 
 
-def _rows(vec, shape, mean, radial, angular):
+def rows_of(vec, shape, mean, radial, angular):
     """The table, and the intermediate arrays for the backward pass; functions of the distance alone are [1, E]."""
     r = (vec * vec).sum(dim=0, keepdim=True).sqrt()
     u = ((r - shape.smooth) * (1 / (shape.cutoff - shape.smooth))).clamp_(0, 1)
@@ -107,7 +107,7 @@ def _harmonics(vec, r, values, l_max):
     return pairs
 
 
-def _pull_back(grad, arguments, r, u, weight, x, values, pairs, size):
+def pull_back(grad, arguments, r, u, weight, x, values, pairs, size):
     """Gradient [3, E] by the vectors from the gradient by the table.
 
     With Y homogeneous of degree l, d(size Y)/dvec = size/r (dY/du - l Y u) + size' Y u.
@@ -125,8 +125,7 @@ def _pull_back(grad, arguments, r, u, weight, x, values, pairs, size):
         for slopes, own, lower in zip(constants["slopes"], higher, (unit, pairs)):
             along = along + torch.mm(slopes, own).view(3, len(lower), own.shape[1]).mul_(lower).sum(dim=1)
     divisor = r + shape.protection if shape.protection else r
-    # -d(w/r)/dr
-    falling = (u - u * u).square_().mul_(30 / (shape.cutoff - shape.smooth)).add_(weight).div_(divisor)
+    falling = _falling(shape, r, u, weight)
     by_r, by_s = shape.embedding.argument_slopes(r, x)
     if by_s is not None:
         of_s = of_s + by_s * of_x
@@ -139,6 +138,47 @@ def _pull_back(grad, arguments, r, u, weight, x, values, pairs, size):
         radially = torch.addcmul(radially, by_r, of_x)
     per_length = size / r
     return torch.addcmul(per_length * along, radially.sub_(per_length * by_degree), unit)
+
+
+def push_forward(move, arguments, r, u, weight, x, values, pairs, size):
+    """Change [1 + rows, E] of the table when the vectors move by ``move`` [3, E]; the transpose of ``pull_back``."""
+    shape, _, radial, angular = arguments
+    unit, closer = values[:3], (values[:3] * move).sum(dim=0, keepdim=True)
+    divisor = r + shape.protection if shape.protection else r
+    falling = _falling(shape, r, u, weight)
+    table = move.new_empty(2 + len(values), move.shape[1])
+    of_x, of_s, of_rows = table.split([1, 1, len(values)])
+    torch.mul(falling, closer, out=of_s).mul_(-radial)
+    by_r, by_s = shape.embedding.argument_slopes(r, x)
+    of_x.zero_()
+    if by_s is not None:
+        torch.mul(of_s, by_s, out=of_x)
+    if by_r is not None:
+        of_x.addcmul_(by_r, closer)
+    changes, per_length = [move], size / r
+    if shape.l_max > 1:
+        constants = _constants(shape.l_max, move.dtype, move.device)
+        for slopes, lower in zip(constants["slopes"], (unit, pairs)):
+            changes.append(torch.mm(slopes.T, (move[:, None] * lower).flatten(0, 1)))
+        of_rows.copy_(torch.cat(changes))
+    else:
+        of_rows.copy_(move)
+    of_rows.mul_(per_length)
+    slope = -angular * falling
+    if shape.protection:
+        slope = angular * (weight * shape.protection / divisor**2 - falling * r / divisor)
+    start = 0
+    for l in range(1, shape.l_max + 1):
+        rows = slice(start, start + 2 * l + 1)
+        of_rows[rows].addcmul_(values[rows], (slope - l * per_length) * closer)
+        start += 2 * l + 1
+    return table
+
+
+def _falling(shape, r, u, weight):
+    """-d(w/r)/dr [1, E]."""
+    divisor = r + shape.protection if shape.protection else r
+    return (u - u * u).square_().mul_(30 / (shape.cutoff - shape.smooth)).add_(weight).div_(divisor)
 
 
 @functools.lru_cache

@@ -198,9 +198,11 @@ def _prepare(model, frames, loss, parameters):
     if not len(batches):
         return None
     trained = {id(parameter) for parameter in parameters}
-    descriptor = model.electronic or model.descriptor
-    fixed = not any(id(parameter) in trained for parameter in descriptor.parameters())
-    return batches.fix(descriptor) if fixed and not getattr(loss, "moves_atoms", True) else batches
+    moves = getattr(loss, "moves_atoms", True)
+    descriptor = model.descriptor if moves else model.electronic or model.descriptor
+    if moves or any(id(parameter) in trained for parameter in descriptor.parameters()):
+        return batches.prepare(descriptor)
+    return batches.fix(descriptor)
 
 
 @torch.no_grad()

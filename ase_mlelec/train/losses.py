@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ase_mlelec.data.batches import Batch
 from ase_mlelec.data.frames import Frames
+from ase_mlelec.descriptors.fixed import GeometryGradient
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import LOSSES, QUANTITIES
 
@@ -151,12 +152,35 @@ def energy_and_derivatives(model: Model, batch: Batch, quantities: Sequence[str]
     Under ``torch.no_grad()`` the graph through the derivatives is not kept, which halves time and memory.
     """
     training = torch.is_grad_enabled()
+    parts = batch.parts(model, "energy")
+    if parts:
+        with torch.enable_grad():
+            energy, gradients = _of_parts(model, batch, parts, quantities, training)
+        return energy if training else energy.detach(), {name: -g for name, g in gradients.items()}
     with torch.enable_grad():
         positions, strain, system, edges = batch.strained_edges()
         energy = system.sum_per_system(model(system, edges, ("energy",))["energy"])
         leaves = {name: leaf for name, leaf in (("forces", positions), ("virial", strain)) if name in quantities}
         gradients = torch.autograd.grad(energy.sum(), list(leaves.values()), create_graph=training) if leaves else ()
     return energy if training else energy.detach(), {name: -g for name, g in zip(leaves, gradients)}
+
+
+def _of_parts(model, batch, parts, quantities, training):
+    """(energies [B], dict of gradients by positions and strain) from moments; see ase_mlelec.descriptors.fixed."""
+    owner, n_systems = batch.system.batch, batch.system.n_systems
+    energy, totals = batch.system.positions.new_zeros(n_systems), {}
+    for part in parts:
+        moments = part.moments.detach().requires_grad_(True)
+        values = model.heads["energy"](part.environment(moments), None)
+        energy = energy.index_add(0, owner[part.slots.atoms], values)
+        if {"forces", "virial"} & set(quantities):
+            (slope,) = torch.autograd.grad(values.sum(), moments, create_graph=training)
+            found = GeometryGradient.apply(slope, part.slots, part.law, owner, n_systems)
+            for name, gradient in zip(("forces", "virial"), found):
+                totals[name] = totals[name] + gradient if name in totals else gradient
+    if "forces" in totals:
+        totals["forces"] = totals["forces"].T
+    return energy, {name: gradient for name, gradient in totals.items() if name in quantities}
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Run:
         self.seconds = 0.0  # spent in steps
         self.budget = None if steps is not None else seconds
         self.plan = [] if steps is None else [Leg(0, steps, schedule.first)]
-        self.optimizer = torch.optim.Adam(problem.parameters, lr=schedule.first)
+        self.optimizer = torch.optim.Adam(problem.parameters, lr=schedule.first, fused=True)
         self.plateaus = schedule.plateaus(self.optimizer)
         self.identity = problem.identity | dict(identity or {}) | {"learning_rate": str(schedule)}
         self.path = Path(path) if path else None

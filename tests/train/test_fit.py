@@ -208,11 +208,12 @@ def test_fixed_descriptor_changes_nothing_but_the_time(train_frames):
 
 def test_descriptor_is_evaluated_once_where_it_is_fixed(train_frames, monkeypatch):
     model, calls = new_model(train_frames), []
-    monkeypatch.setattr(
-        model.descriptor,
-        "forward",
-        lambda system, edges, forward=model.descriptor.forward: (calls.append(None), forward(system, edges))[1],
-    )
+    for name in ("forward", "of_moments"):
+        monkeypatch.setattr(
+            model.descriptor,
+            name,
+            lambda *args, former=getattr(model.descriptor, name): (calls.append(None), former(*args))[1],
+        )
     fit(
         model,
         train_frames,
