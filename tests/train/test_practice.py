@@ -222,8 +222,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def configure(folder, steps):
-    (folder / "cu.toml").write_text(CONFIG.format(steps=steps))
+def configure(folder, steps, head=""):
+    (folder / "cu.toml").write_text(head + CONFIG.format(steps=steps))
     return str(folder / "cu.toml")
 
 
@@ -276,3 +276,22 @@ def test_model_on_the_way(folder, monkeypatch, capsys):
     assert "3 steps were made before, now of 6: the learning rate is 0.0015 again" in told
     assert "a model that can be used, of the training so far" in told
     assert "6 train, 2 validation, 2 test" in told and "parameters  " in told
+
+
+def test_single_precision(folder, capsys):
+    """The same model up to rounding, saved in double precision; energies that rounding would spoil are not trained so."""
+    found = {}
+    for precision in ("double", "single"):
+        assert main(["train", configure(folder, 20, f'precision = "{precision}"\n'), "--quiet"]) == 0
+        model = load_model(folder / "cu.safetensors")
+        assert model.dtype == torch.float64
+        found[precision] = torch.cat([parameter.detach().flatten() for parameter in model.heads["energy"].parameters()])
+    rounding = (found["single"] - found["double"]).abs().max()
+    assert 1e-9 < rounding < 1e-4 and torch.equal(found["single"].float().double(), found["single"])
+    frames = make_frames(10)
+    for frame in frames:
+        frame.labels["energy"] -= 40_000.0 * len(frame.atoms)
+    write_hdf5(folder / "cu.h5", frames)
+    assert main(["train", configure(folder, 3, 'precision = "single"\n')]) == 0
+    told = capsys.readouterr().err
+    assert "so large that they are trained in double precision" in told and ", double precision," in told

@@ -1,7 +1,7 @@
 """The whole configuration with its sections of data and descriptors, and checks of sections against each other."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PrivateAttr, create_model, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -220,6 +220,9 @@ class Config(Section):
     minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Time for gradient descent, minutes, in place of numbers of steps: the steps follow from the time that one takes. Heads
     share it equally, and so do the models of a committee. Heads with ``steps`` or ``epochs`` keep these."""
+    precision: Literal["double", "single"] = "double"
+    """Precision of gradient descent for quantities of atoms; the model is evaluated and saved in double precision. Energies
+    of more than 100 eV per atom are trained in double precision."""
     start: Text = ""
     """Model to fine-tune: a model file, relative to the configuration file, or the name of a shipped model. All heads
     except the LDOS start from its parameters and normalization, with the same settings of descriptors and heads."""

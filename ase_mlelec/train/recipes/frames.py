@@ -50,6 +50,7 @@ from ase_mlelec.train.standardize import standardize, standardize_heads
 # defaults of gradient descent for energies
 ATOMS_IN_STEP, LARGEST_BATCH = 128, 32
 PASSES, PASS = 30, 8  # passes over the data; least number of steps of one
+LARGEST_SINGLE = 100.0  # eV for each atom: in single precision it is rounded to 1e-5 eV
 ATOMS_IN_ALL, FEWEST_STEPS, MOST_STEPS = 1_000_000, 2000, 200_000
 
 
@@ -304,6 +305,11 @@ def _fit(model, name, loss, parts, config, options, progress, draft, parameters=
     checkpoint = checkpoint_of(config, name)
     if config.start:
         take_over(model, name, config)
+    if config.precision == "single":
+        if name == "energy" and float(model.heads[name].nets.bias.abs().max()) > LARGEST_SINGLE:
+            Log.of(progress).tell("precision: energies are so large that they are trained in double precision")
+        else:
+            model.float()
     fit(
         model,
         parts["train"],
@@ -321,6 +327,7 @@ def _fit(model, name, loss, parts, config, options, progress, draft, parameters=
         keep=draft and draft.stage(name),
         identity=settings_of(config) | steps_before(model, name, config),
     )
+    model.double()
 
 
 def take_over(model: Model, name: str, config: Config) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ase_mlelec.data.frames import join
 from ase_mlelec.data.hamiltonians import Hamiltonians, is_hamiltonians
@@ -53,7 +53,8 @@ def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:
     head = bands.heads["hamiltonian"]
     log = begin_log(parts, config, progress)
     checkpoints: list[Path] = []  # of closed forms
-    sources, model, energies = dict(parts), bands, {"train": ()}
+    energies: dict[str, Any] = {"train": ()}
+    sources, model = dict(parts), bands
     if config.energy:
         more = {name: others.select(*getattr(config.data, name)) for name in (*parts, "support")}
         model, checkpoints, energies = _energy(data, parts, more, config, log)
