@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ase_mlelec_entry_points.cli import convert_mala, convert_spectra
+from ase_mlelec_entry_points.cli import convert_grids, convert_mala, convert_spectra
 from ase_mlelec_entry_points.cli.options import add_keys, add_out, check_writable, keys_of
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         metavar="SOURCE",
         nargs="+",
-        help="data sets: .h5, deepmd npy folders, pw.x's output or .save, folders of runs of pw.x and projwfc.x or "
-        "of VASP, files that ASE reads; or MALA's X.info.json with X.out.npy beside them; or one .dp model",
+        help="data sets: .h5, deepmd npy folders, pw.x's output or .save, folders of runs (pw.x with projwfc.x, pp.x or "
+        "Wannier90; VASP), files that ASE reads; or MALA's X.info.json and X.out.npy; or one .dp model",
     )
     add_out(parser, "name of the result, .h5 or .safetensors; without it the last SOURCE is that", metavar="TARGET")
     parser.add_argument(
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="first and last energy of spectra, eV; data of deepmd-kit and MALA need it (default: the levels of runs)",
     )
     convert_spectra.add_arguments(parser)
+    convert_grids.add_arguments(parser)
     convert_mala.add_arguments(parser)
     add_keys(parser)
 
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"got --ldos-unit for {sources[0]}; leave it out, it belongs to MALA's X.info.json")
     if mala:
         convert_spectra.refuse_options(arguments, mala[0])
-        convert_spectra.refuse_points(arguments, mala[0])
+        convert_grids.refuse_options(arguments, mala[0])
         convert_mala.convert_mala(mala, target, arguments.grid, arguments.upf, arguments.ldos_unit)
     elif suffix in (".h5", ".hdf5"):
         convert_data(sources, target, arguments)
@@ -84,15 +85,11 @@ def convert_data(sources: Sequence[str], target: str, arguments: argparse.Namesp
     import numpy as np
 
     from ase_mlelec.data.frames import has_spectra, read_all, write_hdf5
-    from ase_mlelec.data.runs.ldos import ldos_folders
     from ase_mlelec.data.runs.spectra import described as described_spectra
     from ase_mlelec.quantities import LABELS
 
-    ldos = [source for source in sources if ldos_folders(source)]
-    if ldos:
-        convert_spectra.convert_ldos(sources, ldos, target, arguments)
+    if convert_grids.convert_folders(sources, target, arguments):
         return
-    convert_spectra.refuse_points(arguments, sources[0])
     keys, of_runs = keys_of(arguments), any(has_spectra(source) for source in sources)
     if not of_runs:
         convert_spectra.refuse_options(arguments, sources[0], "upf")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -134,13 +135,29 @@ def result_of(place: Place, setup: Setup, texts: Texts) -> PwResult | None:
                 f"{place.save}: its energy is of another structure than its bands; finish the {setup.calculation}"
             )
         return result
+    return result_near(place, setup, texts)
+
+
+def result_near(place: Place, structure: Any, texts: Texts) -> PwResult | None:
+    """Energy, forces and stress of a structure from an scf output in the folders of a run, or None.
+
+    Parameters
+    ----------
+    structure : object
+        With symbols, cell [3, 3] and positions [N, 3], Å.
+
+    Raises
+    ------
+    EspressoError
+        For outputs with different energies.
+    """
     found: dict[Path, PwResult] = {}
     for path in texts.of(place, "PWSCF"):
         try:
             result = read_pw(path)
         except EspressoError:  # such as the output of the nscf run itself
             continue
-        if _same_structure(result, setup):
+        if _same_structure(result, structure):
             found[path] = result
     energies = [result.energy for result in found.values()]
     if energies and max(energies) - min(energies) > SAME_ENERGY:

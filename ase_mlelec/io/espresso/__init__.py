@@ -8,7 +8,7 @@ References: Quantum ESPRESSO 6.7 output; sign of the stress checked against fini
 """
 
 from ase_mlelec.io.espresso.common import EspressoError
-from ase_mlelec.io.espresso.filplot import read_filplot, read_ldos
+from ase_mlelec.io.espresso.filplot import plot_num_of, read_filplot, read_ldos
 from ase_mlelec.io.espresso.phonons import read_ph
 from ase_mlelec.io.espresso.projwfc import read_projections
 from ase_mlelec.io.espresso.pw import PwResult, read_pw
@@ -18,6 +18,7 @@ __all__ = [
     "EspressoError",
     "Projections",
     "PwResult",
+    "plot_num_of",
     "read_filplot",
     "read_ldos",
     "read_ph",

@@ -34,6 +34,18 @@ def read_filplot(path: str | PathLike) -> np.ndarray:
     return _filplot(path)[2]
 
 
+def plot_num_of(path: str | PathLike) -> int | None:
+    """``plot_num`` of a filplot file, such as 3 for an LDOS and 11 for a potential; None for another file."""
+    try:
+        with open(path, "rb") as file:
+            lines = file.read(2000).decode("ascii").splitlines()
+        counts = [int(word) for word in lines[1].split()]
+        row = lines[6 if int(lines[2].split()[0]) == 0 else 3].split()
+        return int(row[3]) if len(counts) == 8 and len(row) == 4 else None
+    except (OSError, UnicodeDecodeError, ValueError, IndexError):
+        return None
+
+
 def _filplot(path):
     """Title, what describes grid, cell and atoms, and the data [G1, G2, G3] of a filplot file."""
     text = read_text(path, "give the file that filplot names in pp.x's input", EspressoError)

@@ -10,6 +10,7 @@ from ase_mlelec.deprecated import former_names
 from ase_mlelec.io.wannier90.centers import Centers, assign_centers, nearest_atoms, read_centers
 from ase_mlelec.io.wannier90.files import FOLDED, LENGTHS, Wannier90Error, read_text
 from ase_mlelec.io.wannier90.hamiltonians import RealSpace, read_hr, read_tb
+from ase_mlelec.io.wannier90.projections import Projection, lower_excluded, projections_of
 from ase_mlelec.io.wannier90.run import Run, read_run
 from ase_mlelec.io.wannier90.win import Win, read_win
 from ase_mlelec.io.wannier90.write import write_hr, write_tb
@@ -18,12 +19,15 @@ __all__ = [
     "FOLDED",
     "LENGTHS",
     "Centers",
+    "Projection",
     "RealSpace",
     "Run",
     "Wannier90Error",
     "Win",
     "assign_centers",
+    "lower_excluded",
     "nearest_atoms",
+    "projections_of",
     "read_centers",
     "read_hr",
     "read_run",
