@@ -75,11 +75,7 @@ def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:
     _fit_linear_parts(bands, items["train"], config, data.path)
     if model is not bands:
         model.heads["hamiltonian"], model.pairs = head, bands.descriptor
-    described = {
-        name: data.attributes[name]
-        for name in ("electrons_per_atom", "energy_reference", "settings")
-        if name in data.attributes
-    } | {"nearest_distances_A": ranges}
+    described = _described(data) | {"nearest_distances_A": ranges}
     protected = partial(protect_trained, parts=energies, config=config, hamiltonians=parts["train"])
     fit_hamiltonian(
         model,
@@ -104,6 +100,12 @@ def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:
         log.tell(told(add_error_bars(model, energies["train"], energies["validation"], names=["energy"])))
     model.metadata |= {"errors": _errors(model, parts, energies), "training": provenance(sources, config)}
     return save(model, config, checkpoints)
+
+
+def _described(data):
+    """Metadata from the attributes of the data."""
+    copied = ("electrons_per_atom", "energy_reference", "settings")
+    return {name: data.attributes[name] for name in copied if name in data.attributes}
 
 
 def _parts(data, config):
