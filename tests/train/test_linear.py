@@ -163,12 +163,11 @@ def test_power_spectrum_in_one_command(tmp_path):
     atoms = frames.frames[0].atoms
     atoms.calc = DeepPotCalculator(load_model(tmp_path / "cu.safetensors"), device="cpu", on_extrapolation="ignore")
     np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), atol=1e-5)
-    for change, message in (
-        (drawn, "power_spectrum. beside .descriptor.; leave one out"),
-        ({"dipole": {"centers": ["Cu"]}}, "power_spectrum. for .dipole., but it has no"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            parse_config(table | fixed | change, tmp_path)
+    with pytest.raises(ValueError, match="power_spectrum. beside .descriptor.; leave one out"):
+        parse_config(table | fixed | drawn, tmp_path)
+    directed = {name: entry for name, entry in table.items() if name != "energy"} | {"dipole": {}}
+    with pytest.raises(ValueError, match="power_spectrum. for .dipole., but it has no directions"):
+        parse_config(directed | fixed, tmp_path)
     (tmp_path / "far").mkdir()
     alone = Frame(Atoms("Cu"), {"energy": 1.0, "forces": np.zeros((1, 3))})
     write_hdf5(tmp_path / "far" / "cu.h5", Frames([alone] * 3))

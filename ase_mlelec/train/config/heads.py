@@ -95,7 +95,31 @@ class EnergyConfig(Training):
         return type(self).model_construct(_fields_set=set(self.model_fields_set), **values | chosen)
 
 
-class DOSConfig(Training):
+class _Drawn(Training):
+    """Base of heads that are fitted in closed form where no setting of gradient descent is given."""
+
+    of_descent: ClassVar[tuple[str, ...]] = ("widths", "steps", "learning_rate", "batch_size", "cumulative")
+
+    drawn: Annotated[int, Field(ge=0, le=8192)] | None = None
+    """Drawn functions of each species for the closed form, whose ridge is found by cross-validation; by default a number
+    that suits the data, or none where a setting of gradient descent is given. 0: gradient descent."""
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the head is fitted in closed form, without gradient descent."""
+        return not set(self.given) & set(self.of_descent) if self.drawn is None else self.drawn > 0
+
+    @model_validator(mode="after")
+    def _check_drawn(self):
+        descent = [name for name in self.of_descent if name in self.given]
+        if self.drawn and descent:
+            raise SettingError(
+                "drawn", f"got {self.drawn} beside {descent[0]}, a setting of gradient descent; leave one out"
+            )
+        return self
+
+
+class DOSConfig(_Drawn):
     """Density of states, as a sum over atoms."""
 
     loss_terms: ClassVar[tuple[str, ...]] = ("atomic", "total", "cumulative")
@@ -105,7 +129,7 @@ class DOSConfig(Training):
     atomic: LossWeight = 1.0
     """Weight of the densities of states of atoms in the loss; 0: the total alone."""
     total: LossWeight = 0.0
-    """Weight of the total density of states in the loss."""
+    """Weight of the total density of states in the loss; in closed form by default found by cross-validation."""
     cumulative: LossWeight = 0.0
     """Weight of the integral of the total density of states in the loss."""
     steps: Steps = 2000
@@ -128,7 +152,7 @@ class _OfAtoms(Training):
     atomic: LossWeight = 1.0
     """Weight of the labels of atoms in the loss; 0: the sums over structures alone."""
     total: LossWeight = 0.0
-    """Weight of the sums over structures in the loss."""
+    """Weight of the sums over structures in the loss; in closed form by default found by cross-validation."""
     steps: Steps = 2000
     """Steps of the optimizer."""
     patience: Patience = 30
@@ -146,20 +170,19 @@ class AtomicConfig(_OfAtoms):
     """Species whose atoms have a value, such as ["O"], for heads with an argument ``centers``."""
 
 
-class DipoleConfig(_OfAtoms):
+class DipoleConfig(_Drawn, _OfAtoms):
     """Vectors of atoms: displacements of the Wannier centroids, for dipoles."""
 
-    centers: Annotated[Names, Field(min_length=1, json_schema_extra=needed("name the species that have a dipole"))]
-    """Species whose atoms have a vector, such as ["O"]."""
+    centers: Names = ()
+    """Species whose atoms have a vector, such as ["O"]; by default those with vectors in the data."""
 
 
-class PolarizabilityConfig(_OfAtoms):
+class PolarizabilityConfig(_Drawn, _OfAtoms):
     """Tensors of atoms, for polarizabilities."""
 
-    centers: Annotated[
-        Names, Field(min_length=1, json_schema_extra=needed("name the species that have a polarizability"))
-    ]
-    """Species whose atoms have a tensor, such as ["O"]."""
+    centers: Names = ()
+    """Species whose atoms have a tensor, such as ["O"]; by default those with tensors in the data, and all where the data
+    have polarizabilities of structures alone."""
 
 
 class LDOSConfig(Training):

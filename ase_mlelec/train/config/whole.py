@@ -208,7 +208,13 @@ class Config(Section):
     Of the heads energy, dos, dipole and polarizability, the first one is trained together with the descriptor. The later
     heads are trained on that descriptor, which does not change any more. With ``electronic``, all heads except the energy
     have a second descriptor, which is trained with the first of them; it is for data that are too few for the descriptor
-    of the energy. The LDOS head has separate data and a separate descriptor (bispectrum). The Hamiltonian has separate
+    of the energy.
+
+    The heads dos, dipole and polarizability are fitted in closed form where no setting of gradient descent is given (see
+    ``drawn``). Where no descriptor is given either, and there is no energy, [dos] takes ACE invariants, and vectors and
+    tensors take a DeepPotSE that is drawn, with products.
+
+    The LDOS head has separate data and a separate descriptor (bispectrum). The Hamiltonian has separate
     data, on which the energy may be trained as well.
     """
 
@@ -231,7 +237,8 @@ class Config(Section):
     descriptor: DescriptorConfig = DescriptorConfig()
     power_spectrum: PowerSpectrumConfig | None = None
     electronic: DescriptorConfig | None = None
-    """Descriptor of all heads except the energy: arguments of DeepPotSE."""
+    """Descriptor of all heads except the energy: arguments of DeepPotSE. Default: that of the energy, or DeepPotSE where
+    [power_spectrum] lacks the directions that vectors and tensors need."""
     energy: EnergyConfig | None = None
     dos: DOSConfig | None = None
     dipole: DipoleConfig | None = None
@@ -294,11 +301,9 @@ class Config(Section):
         if self.power_spectrum is not None and self.descriptor != DescriptorConfig():
             raise SettingError("", "got [power_spectrum] beside [descriptor]; leave one out")
         directed = [row.name for row in self.wanted if "3" in row.shape]
-        if self.power_spectrum is not None and directed and electronic is None:
+        if self.power_spectrum is not None and directed and electronic is None and "energy" not in heads:
             raise SettingError(
-                "",
-                f"got [power_spectrum] for [{directed[0]}], but it has no directions; add [electronic], the "
-                "descriptor of that, or leave it out",
+                "", f"got [power_spectrum] for [{directed[0]}], but it has no directions; leave [power_spectrum] out"
             )
         if electronic is not None and ("energy" not in heads or len(heads) == 1):
             raise SettingError(

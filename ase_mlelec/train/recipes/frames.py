@@ -18,12 +18,14 @@ from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
 from ase_mlelec.quantities import HEADS, LOSSES
+from ase_mlelec.train.closed_form import fit_closed_form
 from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.error_bars import add_error_bars, told
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.fit import fit
 from ase_mlelec.train.linear_energy import fit_linear
 from ase_mlelec.train.log import Log
+from ase_mlelec.train.recipes.defaults import in_closed_form, n_drawn, settled
 from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.shared import (
     COPIED,
@@ -58,9 +60,11 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     """Train one model of energy, dos, dipole, polarizability and quantities of other packages."""
     parts = split(read_checked((config.folder / name for name in config.data.files), config), config)
     _check_species(parts, config)
+    config = settled(config, parts["train"])
     # errors in the description should show before the training, not after it
     described = describe(parts["train"], config)
     model = new_model(parts["train"], config)
+    chosen: dict[str, Any] = {}  # by the closed forms
     (config.folder / config.output.model).parent.mkdir(parents=True, exist_ok=True)
     log = begin_log(parts, config, progress)
     draft = Draft(
@@ -71,7 +75,7 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
         if quantity.gradients:
             spent += train_energy(model, parts, config, log, draft)
         else:
-            _train_of_atoms(model, quantity, parts, config, log, draft)
+            _train_of_atoms(model, quantity, parts, config, log, draft, chosen)
     model.cpu()
     model.metadata = described  # errors of dipoles depend on the charges, errors of energies on the core
     protect_trained(model, parts, config)
@@ -81,7 +85,8 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
         for name, part in parts.items()
         if name not in ("train", "support") and comparable(model, part)
     }
-    model.metadata |= {"errors": held_out, "training": provenance(parts, config)}
+    training = provenance(parts, config) | ({"closed_form": chosen} if chosen else {})
+    model.metadata |= {"errors": held_out, "training": training}
     return save(model, config, spent)
 
 
@@ -248,8 +253,8 @@ def completed_energy(options: EnergyConfig, frames: Frames) -> EnergyConfig:
     return options.completed(**energy_weights(frames), batch_size=size, steps=math.ceil(min(steps, MOST_STEPS)))
 
 
-def _train_of_atoms(model, quantity, parts, config, log, draft):
-    """Add a head of a quantity of atoms to ``model`` and train it."""
+def _train_of_atoms(model, quantity, parts, config, log, draft, chosen):
+    """Add a head of a quantity of atoms to ``model`` and train it; what a closed form finds is added to ``chosen``."""
     name, frames, first = quantity.name, parts["train"], not model.heads
     options = with_labels(config.section(name), name, _loss, frames, config, log.show)
     head = _add_head(model, HEADS[name], config.seed, **_head_options(model, name, frames, options, config))
@@ -259,12 +264,21 @@ def _train_of_atoms(model, quantity, parts, config, log, draft):
         standardize(model, frames)
     else:
         standardize_heads(model, frames, [name])
-    _fit(model, name, _loss(name, options), parts, config, options, log, draft, _parameters(model, head))
+    loss = _loss(name, options)
+    if not in_closed_form(config, name):
+        _fit(model, name, loss, parts, config, options, log, draft, _parameters(model, head))
+        return
+    by_data = not {"atomic", "total"} & set(config.section(name).given)
+    chosen[name] = fit_closed_form(model, frames, loss, weights_by_data=by_data, seed=config.seed, tell=log.tell)
 
 
 def _head_options(model, name, frames, options, config):
     """Constructor arguments of the head of a quantity, from data and configuration, dict."""
     wanted, found = inspect.signature(HEADS[name]).parameters, {"widths": options.widths}
+    if in_closed_form(config, name):
+        n_nets = len(options.centers) if "centers" in wanted else len(model.species)
+        n_features = model.descriptor_of(name).n_features
+        found["widths"] = (n_drawn(frames, name, n_nets, n_features, options.drawn),)
     sources = ", ".join(config.data.files)
     if "energies" in wanted:
         if frames.energies is None:

@@ -104,7 +104,10 @@ def duration_of(options: Any, config: Config) -> dict[str, Any]:
     if config.minutes is None or name in options.given:
         return {name: getattr(options, name)}
     stages: list[Any] = [*(config.section(row.name) for row in config.wanted), config.ldos, config.hamiltonian]
-    share = [stage for stage in stages if stage and len(stage.widths) and name not in stage.given]
+    solved = [stage for stage in stages if getattr(stage, "closed_form", False) and not config.start]
+    share = [
+        stage for stage in stages if stage and stage not in solved and len(stage.widths) and name not in stage.given
+    ]
     return {name: None, "seconds": 60 * config.minutes / len(share)}
 
 

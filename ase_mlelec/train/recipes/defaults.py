@@ -1,0 +1,99 @@
+"""Settings that a configuration leaves open, chosen by the data."""
+
+from typing import Any
+
+import numpy as np
+
+from ase_mlelec.data.frames import Frames
+from ase_mlelec.quantities import LABELS, QUANTITIES
+from ase_mlelec.train.config import Config
+from ase_mlelec.train.config.whole import DescriptorConfig, PowerSpectrumConfig
+
+PRODUCTS = 4  # channels of the products of second and first moments, for vectors and tensors
+SMOOTH = 0.3  # start of the switch of DeepPotSE in units of the cutoff, at most its default
+DRAWN = 512, 1024  # drawn functions of each species for spectra, for few and for many structures
+MANY = 2000  # atoms with labels that are many
+MOST_DRAWN = 2048  # of all species together, the size of the normal matrices
+
+
+def settled(config: Config, frames: Frames) -> Config:
+    """Config with the descriptors and the centers that suit its heads and ``frames``, where it leaves them open.
+
+    Raises
+    ------
+    ValueError
+        Where centers cannot be found from the labels.
+    """
+    changes: dict[str, Any] = {}
+    for quantity in config.wanted:
+        section = config.section(quantity.name)
+        if quantity.name in ("dipole", "polarizability") and not section.centers:  # type: ignore[union-attr]
+            centers = centers_of(frames, quantity.name, ", ".join(config.data.files))
+            changes[quantity.name] = section.model_copy(update={"centers": centers})  # type: ignore[union-attr]
+    directed = [row for row in config.wanted if "3" in row.shape]
+    if config.power_spectrum is None:
+        if "descriptor" not in config.model_fields_set and not config.start:
+            changes |= _own_descriptor(config, directed)
+    elif directed and config.electronic is None:
+        smooth = min(DescriptorConfig().smooth, SMOOTH * config.cutoff)
+        changes["electronic"] = DescriptorConfig(cutoff=config.cutoff, smooth=smooth, n_products=PRODUCTS)
+    return config.model_copy(update=changes) if changes else config
+
+
+def _own_descriptor(config, directed):
+    """Descriptor of heads that are all fitted in closed form, without an energy; dict of settings of the Config."""
+    if not config.wanted or not all(in_closed_form(config, row.name) for row in config.wanted):
+        return {}
+    return (
+        {"descriptor": DescriptorConfig(n_products=PRODUCTS)} if directed else {"power_spectrum": PowerSpectrumConfig()}
+    )
+
+
+def in_closed_form(config: Config, name: str) -> bool:
+    """Whether the head of a quantity is a drawn net, which is fitted in closed form."""
+    return bool(getattr(config.section(name), "closed_form", False)) and not config.start
+
+
+def n_drawn(frames: Frames, name: str, n_nets: int, n_features: int, wanted: int | None) -> int:
+    """Number of drawn functions of each net of a head.
+
+    Parameters
+    ----------
+    name : str
+        Quantity of the head.
+    n_nets, n_features : int
+        Number of the nets, and of their inputs.
+    wanted : int, optional
+        Number that the configuration gives.
+    """
+    row = QUANTITIES[name]
+    having = frames.where(lambda frame: any(label in frame.labels for label in row.labels))
+    many = sum(len(frame.atoms) for frame in having) > MANY
+    number = wanted or min(DRAWN[many], max(MOST_DRAWN // n_nets, 64))
+    return number + (number in (n_features, 2 * n_features))  # layers of such a width have a shortcut
+
+
+def centers_of(frames: Frames, name: str, sources: str) -> tuple[str, ...]:
+    """Species with a value of a quantity that is not zero in ``frames``, tuple of str.
+
+    Where all labels are sums over structures, every atom may have a share of a polarizability. Vectors must then be
+    given to some species by hand, because the dipole follows from the charges of these.
+
+    Raises
+    ------
+    ValueError
+        Where no label is by atom and nothing is known.
+    """
+    label, found = QUANTITIES[name].atomic, set()
+    for frame in frames:
+        if label in frame.labels:
+            values = np.reshape(frame.labels[label], (len(frame.atoms), -1))
+            found |= {symbol for symbol, value in zip(frame.atoms.symbols, values) if value.any()}
+    if not found and name == "polarizability" and any(name in frame.labels for frame in frames):
+        found = {symbol for frame in frames for symbol in frame.atoms.symbols}
+    if not found:
+        raise ValueError(
+            f"{sources}: {name}.centers: none of the {len(frames)} frames to train on has {LABELS[label].noun} that are "
+            f'not zero, which would show the species of centers; give it, such as [{name}] centers = ["O"]'
+        )
+    return tuple(sorted(found))
