@@ -52,10 +52,11 @@ class BlockSums:
     def total(self) -> tuple[Tensor, Tensor]:
         """Sums over all blocks, (A^T A, A^T B)."""
         having = [part for part in self.parts if len(part.normal)]
-        return (
-            torch.stack([part.normal for part in having]).sum(dim=0),
-            torch.stack([part.right for part in having]).sum(dim=0),
-        )
+        normal, right = having[0].normal.clone(), having[0].right.clone()
+        for part in having[1:]:  # in place: all blocks at once would take as much memory again
+            normal += part.normal
+            right += part.right
+        return normal, right
 
     def error(self, block: int, solution: Tensor) -> float:
         """Sum of squared errors ``|A X - B|^2`` of a block."""

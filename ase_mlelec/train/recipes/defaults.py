@@ -27,7 +27,7 @@ def settled(config: Config, frames: Frames) -> Config:
     changes: dict[str, Any] = {}
     for quantity in config.wanted:
         section = config.section(quantity.name)
-        if quantity.name in ("dipole", "polarizability") and not section.centers:  # type: ignore[union-attr]
+        if quantity.name in type(config).model_fields and getattr(section, "centers", None) == ():
             centers = centers_of(frames, quantity.name, ", ".join(config.data.files))
             changes[quantity.name] = section.model_copy(update={"centers": centers})  # type: ignore[union-attr]
     directed = [row for row in config.wanted if "3" in row.shape]
@@ -76,20 +76,21 @@ def n_drawn(frames: Frames, name: str, n_nets: int, n_features: int, wanted: int
 def centers_of(frames: Frames, name: str, sources: str) -> tuple[str, ...]:
     """Species with a value of a quantity that is not zero in ``frames``, tuple of str.
 
-    Where all labels are sums over structures, every atom may have a share of a polarizability. Vectors must then be
-    given to some species by hand, because the dipole follows from the charges of these.
+    Where all labels are sums over structures, every atom may have a share of a tensor. Vectors must then be given to
+    some species by hand, because the dipole follows from the charges of these.
 
     Raises
     ------
     ValueError
         Where no label is by atom and nothing is known.
     """
-    label, found = QUANTITIES[name].atomic, set()
+    row, found = QUANTITIES[name], set()
+    label = row.atomic
     for frame in frames:
         if label in frame.labels:
             values = np.reshape(frame.labels[label], (len(frame.atoms), -1))
             found |= {symbol for symbol, value in zip(frame.atoms.symbols, values) if value.any()}
-    if not found and name == "polarizability" and any(name in frame.labels for frame in frames):
+    if not found and row.shape == "33" and any(row.total in frame.labels for frame in frames):
         found = {symbol for frame in frames for symbol in frame.atoms.symbols}
     if not found:
         raise ValueError(
