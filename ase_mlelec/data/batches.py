@@ -230,10 +230,16 @@ class Batches:
         )
         return Batch(joined, pairs, labels, self.cutoff, weights, None, partial, self.fixed, list(indices))
 
-    def all_batches(self, size: int) -> Iterator:
-        """Iterate over all frames in order, ``size`` at a time."""
-        for start in range(0, len(self), size):
-            yield self.batch(range(start, min(start + size, len(self))))
+    def all_batches(self, size: int, *, most_atoms: int | None = None) -> Iterator:
+        """Iterate over all frames in order, ``size`` at a time, or fewer of together ``most_atoms`` atoms."""
+        start = atoms = 0
+        for k, system in enumerate(self.systems):
+            atoms += len(system.positions)
+            if k - start == size or (k > start and most_atoms is not None and atoms > most_atoms):
+                yield self.batch(range(start, k))
+                start, atoms = k, len(system.positions)
+        if len(self):
+            yield self.batch(range(start, len(self)))
 
 
 def join_environments(environments: Sequence[Environment]) -> Environment:

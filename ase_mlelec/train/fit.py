@@ -17,6 +17,7 @@ from ase_mlelec.train.loop import LARGEST_GRADIENT, Schedule, batch_of_step, run
 from ase_mlelec.train.losses import check_terms
 from ase_mlelec.train.spreads import error_spreads
 
+MOST_ATOMS = 2000  # of a batch of validation, which may be several large cells
 MOST_HELD = 64  # structures whose errors are watched during training
 
 
@@ -210,7 +211,7 @@ def evaluate_loss(model: Model, batches: Batches, loss: Any, batch_size: int = 1
     """Root mean square errors over all frames, dict by label; batches count by their frames with the label."""
     totals: dict = {}
     sources: dict = getattr(loss, "sources", {})
-    for batch in batches.all_batches(batch_size):
+    for batch in batches.all_batches(batch_size, most_atoms=MOST_ATOMS):
         _, squares = loss(model, batch, 0.0)
         for name, square in squares.items():
             having = sum((batch.has(label) for label in sources.get(name, loss.labels)), start=torch.tensor(0)) > 0

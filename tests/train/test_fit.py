@@ -18,7 +18,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.testing import assert_close
 from ase_mlelec.train import fit as module
 from ase_mlelec.train.evaluate import errors
-from ase_mlelec.train.fit import fit
+from ase_mlelec.train.fit import evaluate_loss, fit
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
 from ase_mlelec.train.standardize import standardize, standardize_heads
 
@@ -337,3 +337,18 @@ def test_the_scale_of_energies_is_at_least_that_of_the_forces():
     totals = np.array([[len(frame.atoms), frame.labels["energy"]] for frame in frames])
     bias = np.linalg.lstsq(totals[:, :1], totals[:, 1])[0]
     assert spread == pytest.approx(np.sqrt(np.mean(((totals[:, 1] - totals[:, 0] * bias) / totals[:, 0]) ** 2)))
+
+
+def test_batches_of_few_atoms(train_frames):
+    """All frames in order; fewer at a time where their cells are large, and one at least."""
+    batches = Batches(train_frames, 4.0, ("energy",), torch.float64)
+    sizes = [len(system.positions) for system in batches.systems]  # 2 and 4
+    for size, most in ((3, None), (3, 8), (5, 1), (100, None), (2, 5)):
+        found = [batch.system.n_atoms.tolist() for batch in batches.all_batches(size, most_atoms=most)]
+        assert [number for each in found for number in each] == sizes
+        assert all(len(each) <= size and (len(each) == 1 or sum(each) <= (most or 10**6)) for each in found)
+        assert most != 8 or max(map(sum, found)) > 5
+    whole, parts = (
+        evaluate_loss(new_model(train_frames), batches, EnergyLoss((1, 1), (0, 0)), size) for size in (9, 2)
+    )
+    assert whole == pytest.approx(parts)
