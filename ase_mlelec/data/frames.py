@@ -22,6 +22,7 @@ from ase_mlelec.data.data_set import Frame, Frames, join
 from ase_mlelec.data.hdf5 import FRAMES, PACKED, created, opened
 from ase_mlelec.data.images import READABLE, from_images, read_labeled, to_images
 from ase_mlelec.data.keys import check_used
+from ase_mlelec.data.runs.find import other_data
 from ase_mlelec.data.runs.read import has_spectra, read_runs, runs_of
 from ase_mlelec.data.runs.spectra import Spectra
 from ase_mlelec.data.runs.steps import is_run, read_run
@@ -87,6 +88,8 @@ def read_frames(
             return read_run(path)
         if path.is_dir() and runs_of(path):
             return read_runs([path], spectra=spectra)
+        if path.is_dir() and (kind := other_data(path)):
+            raise ValueError(f"{path}: a folder with {kind}; convert it first: mlelec convert {path} --out data.h5")
         return read_hdf5(path) if path.is_file() and not is_hdf5_data(path) else _read_deepmd(path)
     if not path.is_file():  # opening a pipe would block
         raise ValueError(f"{path}: no file; {READABLE}")

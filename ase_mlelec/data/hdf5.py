@@ -45,9 +45,11 @@ class FileFormat(NamedTuple):
 
 
 FRAMES = FileFormat("ase_mlelec", "data set", "convert the data with 'mlelec convert'", 2)
-_REMEDY = "write it with write_snapshots or convert MALA's with 'mlelec convert'"
+_REMEDY = "convert files of pp.x or MALA with 'mlelec convert', or write it with write_snapshots"
 SNAPSHOTS = FileFormat("ase_mlelec_snapshots", "file of snapshots", _REMEDY, 1)
-HAMILTONIANS = FileFormat("ase_mlelec_hamiltonians", "file of Hamiltonians", "write it with write_hamiltonians", 1)
+HAMILTONIANS = FileFormat(
+    "ase_mlelec_hamiltonians", "file of Hamiltonians", "convert folders of Wannier90 with 'mlelec convert'", 1
+)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import pytest
 from small_bilayers import graphene_bilayer, graphene_frame
 
 from ase_mlelec import units
+from ase_mlelec.data.frames import read_frames
 from ase_mlelec.data.hamiltonians import Hamiltonians, referred_to
 from ase_mlelec.data.runs.wannier import wannier_files
 from ase_mlelec.physics.kmesh import monkhorst_pack
@@ -113,6 +114,15 @@ def test_electrons(tmp_path, capsys):
     assert found.energy is None and "0 with energies, 0 with forces" in capsys.readouterr().out
     assert main(["convert", str(tmp_path), "-o", str(tmp_path / "x.h5"), "--electrons", "Q=1"]) == 1
     assert "got --electrons Q=1, need SYMBOL=N, such as C=1" in capsys.readouterr().err
+
+
+def test_not_read_as_frames(tmp_path):
+    make(tmp_path / "a")
+    (tmp_path / "a" / "x.save" / "data-file-schema.xml").unlink()
+    with pytest.raises(
+        ValueError, match="a: a folder with Hamiltonians of Wannier90; convert it first: mlelec convert"
+    ):
+        read_frames(tmp_path / "a")
 
 
 def test_structures_that_are_left_out(tmp_path, capsys):

@@ -133,3 +133,15 @@ def paths_apart(paths: Sequence[Path]) -> list[str]:
     if len(set(names)) < len(names):
         names = ["/".join(each).removesuffix(".save") for each in parts]
     return names
+
+
+def other_data(path: str | PathLike) -> str | None:
+    """What a folder holds that ``mlelec convert`` makes another kind of data set of, or None."""
+    path = Path(path)
+    if any(any(path.glob(f"{place}*_{kind}.dat*")) for place in ("", "*/") for kind in ("hr", "tb")):
+        return "Hamiltonians of Wannier90"
+    for place in ("*", "*/*"):
+        for each in list(path.glob(place))[:MANY]:
+            if each.is_file() and b"eV, broadening =" in _head_of(each)[:240]:
+                return "a local density of states of pp.x"
+    return None
