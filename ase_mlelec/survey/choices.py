@@ -14,6 +14,7 @@ from ase_mlelec.survey.whole import Survey
 from ase_mlelec.train.config.whole import KeysConfig
 
 PARTS = ("train", "validation", "test", "support")  # groups that the settings of [data] name by default, and support
+SHARE = 0.1  # of the structures that are held out for validation
 FEW_SNAPSHOTS = 4
 FEW_HAMILTONIANS = 20
 
@@ -94,7 +95,7 @@ def _data(text, found, path):
         if name in groups:
             text.comment(f"The {groups[name]} structures of the group {name} are for {name} alone.")
     if "validation" not in groups and found.source.kind not in (LDOS, HAMILTONIAN):
-        text.set("validation_fraction", *_held_out(found))
+        _held_out(text, found)
     keys = dict(found.source.keys)
     unit = _stress_unit(found)
     if keys or unit:
@@ -112,18 +113,20 @@ def _stress_unit(found):
     return next((each.stress_unit for each in found.suspicions if each.stress_unit), "")
 
 
-def _held_out(found):
-    """(share of the structures for validation, reason)."""
+def _held_out(text, found):
+    """Say how many structures are held out for validation, and which."""
     s = found.structures
-    if s.n_frames < 10:
-        return 0.0, f"{s.n_frames} structures are too few to hold some out; the model has no errors of its own then."
+    held = round(SHARE * s.n_frames)
+    if not held:
+        text.comment(f"{s.n_frames} structures are too few to hold some out for validation.")
+        return
     n = sum(len(run) for run in s.trajectories)
     pieces = (
-        f"{n} structures lie in trajectories, from which whole pieces are held out: neighbors in time are alike"
+        f"{n} structures lie in trajectories, of which whole pieces are held out, because neighbors in time are alike"
         if n
         else "no two are consecutive steps of a trajectory, so they are drawn at random"
     )
-    return 0.1, f"Held out for validation are {round(0.1 * s.n_frames)} of {s.n_frames} structures; {pieces}."
+    text.set("validation_fraction", SHARE, f"Held out for validation: {held} of {s.n_frames} structures; {pieces}.")
 
 
 # labeled structures ------------------------------------------------------------------------------------------------
@@ -149,19 +152,14 @@ def _frames(text, found):
             f"{', '.join(map(str, found.source.paths))}: got labels {labels}, of which no model can be trained; need "
             "energies, forces, densities of states, displacements of Wannier centroids or polarizabilities: add some"
         )
-    if "energy" in heads:
-        _energy(text, found)
-    others = [name for name in heads if name != "energy"]
-    if others and "energy" in heads:
-        text.section("electronic", f"Descriptor of {', '.join(others)}, trained with the first of them.")
-    for name in others:
-        {"dos": _dos, "dipole": _centers, "polarizability": _centers}[name](text, found, name)
+    for name in heads:
+        {"energy": _energy, "dos": _dos}.get(name, _centers)(text, found, name)
 
 
-def _energy(text, found):
+def _energy(text, found, name=None):
     text.section(
         "power_spectrum",
-        "Descriptor of the energy: ACE invariants of up to five bodies. "
+        "Descriptor of the energy: ACE invariants of up to five bodies; cutoffs and number of features by the data. "
         f"An atom has {found.structures.neighbors:.0f} neighbors within 6 Å.",
     )
     text.section("energy", _energies_in_words(found))
@@ -185,28 +183,25 @@ def _energies_in_words(found):
     return "; ".join(words) + "."
 
 
+CLOSED_FORM = "Drawn functions in closed form; their number, the ridge and weights are found from the data."
+
+
 def _dos(text, found, name):
-    frames, grid = found.frames, found.frames.energies
-    text.section("dos", f"Spectra at {len(grid)} energies from {grid[0]:g} to {grid[-1]:g} eV, a sum over atoms.")
-    if "ados" not in frames.counts:
-        text.set("atomic", 0.0, "The data have the total alone.")
-        text.set("total", 1.0)
+    grid = found.frames.energies
+    which = "of atoms" if "ados" in found.frames.counts else "of structures alone"
+    text.section("dos", f"Spectra {which} at {len(grid)} energies from {grid[0]:g} to {grid[-1]:g} eV. {CLOSED_FORM}")
 
 
 def _centers(text, found, name):
-    frames = found.frames
     atomic = {"dipole": "atomic_dipole", "polarizability": "atomic_polarizability"}[name]
-    species = _species_with(frames, atomic)
+    text.section(name, CLOSED_FORM)
+    species = _species_with(found.frames, atomic)
     if species:
-        text.section(name)
         text.set("centers", species, f"Species whose atoms have labels '{atomic}' that are not zero.")
         return
     species = found.structures.species
     centers = [symbol for symbol in species if symbol != "H"] or species
-    text.section(name)
     text.set("centers", centers, "The data have sums over structures alone: all species but hydrogen share them.")
-    text.set("atomic", 0.0)
-    text.set("total", 1.0)
 
 
 def _species_with(frames, label):

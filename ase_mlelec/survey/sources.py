@@ -223,8 +223,8 @@ def _read_wannier90(paths, keys, progress):
             f"{run.hamiltonian.matrices[0].shape[0]} functions, {len(run.hamiltonian.r_vectors)} lattice vectors"
         )
     remedy = (
-        "a model of the Hamiltonian needs runs of several structures of a layered crystal, with energies relative to the "
-        "vacuum level: write them with ase_mlelec.data.hamiltonians.write_hamiltonians; the bands of this one run need no "
-        f"model: 'mlelec bands {files[0]}'"
+        "a model of the Hamiltonian needs runs of several structures of a layered crystal: write a data set of them by "
+        f"'mlelec convert {' '.join(map(str, paths))} --out {paths[0].stem}.h5', and run 'mlelec init {paths[0].stem}.h5'; "
+        f"the bands of one run need no model: 'mlelec bands {files[0]}'"
     )
     return Source(paths, WANNIER90, Frames(frames), facts=facts, remedy=remedy)
