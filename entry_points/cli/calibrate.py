@@ -1,28 +1,36 @@
 """``mlelec calibrate``"""
 
 import argparse
+import copy
 from typing import TYPE_CHECKING
 
 from ase_mlelec_entry_points.cli.options import add_keys, add_model, add_out, keys_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from ase_mlelec.data.data_set import Frames
     from ase_mlelec.model import Model
 
 HELP = (
     "Give a model calibrated error bars, from the data that it was trained on and from validation data. What "
-    "'mlelec train' writes has them; the weights do not change."
+    "'mlelec train' writes has them; the weights do not change. With further models before the data they are a committee, "
+    "whose first model gets the scales of the spread."
 )
+SUFFIX = ".safetensors"
 EXAMPLE = "mlelec calibrate si examples/data/silicon.h5 --validation validation --out si.safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
-        "data", metavar="DATA", nargs="+", help="labeled data sets: .h5, deepmd npy folders, files that ASE reads"
+        "data",
+        metavar="DATA",
+        nargs="+",
+        help="labeled data sets: .h5, deepmd npy folders, files that ASE reads; before them further models of a committee",
     )
-    suffix = ".safetensors"
-    add_out(parser, "the model with error bars", metavar=f"FILE{suffix}", suffixes=[suffix], required=True)
+    add_out(parser, "the model with error bars", metavar=f"FILE{SUFFIX}", suffixes=[SUFFIX], required=True)
     parser.add_argument(
         "--group",
         metavar="NAME",
@@ -47,21 +55,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from ase_mlelec.data.snapshots import is_snapshots
+
+    data = [path for path in arguments.data if not path.endswith(SUFFIX)]
+    if not data:
+        raise ValueError(f"got the models {', '.join(arguments.data)} and no data; name a labeled data set behind them")
+    if len(data) < len(arguments.data):
+        of_committee(arguments, [path for path in arguments.data if path.endswith(SUFFIX)], data)
+    elif is_snapshots(data[0]):
+        of_snapshots(arguments, data)
+    else:
+        of_frames(arguments, data)
+
+
+def of_frames(arguments: argparse.Namespace, data: "list[str]") -> None:
     from ase_mlelec import load_model
     from ase_mlelec.data.frames import read_all
     from ase_mlelec.train.error_bars import add_error_bars
 
     model = load_model(arguments.model)
-    frames = read_all(arguments.data, keys=keys_of(arguments))
-    train, validation = parts(frames, model, arguments)
+    train, validation = parts(read_all(data, keys=keys_of(arguments)), model, arguments)
     report = add_error_bars(model, train, validation, like=arguments.like and load_model(arguments.like))
     if not report:
         raise ValueError(
-            f"{', '.join(arguments.data)}: no labels of {', '.join(model.heads)}, from which error bars could be made; "
+            f"{', '.join(data)}: no labels of {', '.join(model.heads)}, from which error bars could be made; "
             "give data with such labels"
         )
     model.save(arguments.out)
-    print(f"{arguments.out}: {len(train)} structures of the training, {len(validation)} to calibrate on")
+    tell(f"{arguments.out}: {len(train)} structures of the training, {len(validation)} to calibrate on", report)
+
+
+def of_committee(arguments: argparse.Namespace, others: "list[str]", data: "list[str]") -> None:
+    from ase_mlelec import load_model
+    from ase_mlelec.data.frames import read_all
+    from ase_mlelec.train.committee import calibrate_committee
+
+    models = [load_model(path) for path in (arguments.model, *others)]
+    _, validation = parts(read_all(data, keys=keys_of(arguments)), models[0], arguments, both=False)
+    report = calibrate_committee(models, validation)
+    models[0].save(arguments.out)
+    tell(
+        f"{arguments.out}: first of a committee of {len(models)}, {len(validation)} structures to calibrate on", report
+    )
+
+
+def of_snapshots(arguments: argparse.Namespace, data: "list[str]") -> None:
+    import tempfile
+    from pathlib import Path
+
+    from ase_mlelec import load_model
+    from ase_mlelec.data.grid_points import GridData
+    from ase_mlelec.data.snapshots import Snapshots
+    from ase_mlelec.train.ldos.error_bars import add_ldos_error_bars
+
+    model = load_model(arguments.model)
+    if "ldos" not in model.heads:
+        raise ValueError(f"{data[0]} holds LDOS snapshots, {arguments.model} predicts {', '.join(model.heads)}")
+    snapshots = Snapshots(data[0])
+    own, held = arguments.group or ["", "train"], arguments.validation or ["validation"]
+    with tempfile.TemporaryDirectory() as folder:
+        descriptor, zero = copy.deepcopy(model.descriptor).double(), model.heads["ldos"].zero
+        points = [
+            GridData(snapshots.select(*names), descriptor, Path(folder) / "points.h5", zero=zero)
+            for names in (own, held)
+        ]
+        report = add_ldos_error_bars(model, *points)
+    model.save(arguments.out)
+    tell(f"{arguments.out}: {len(points[0])} snapshots of the training, {len(points[1])} to calibrate on", report)
+
+
+def tell(title: str, report: "Mapping[str, Mapping[str, Any]]") -> None:
+    """Print how often errors are within one and two standard deviations."""
+    print(title)
     print(f"{'':24}{'scale':>10}{'errors':>10}{'within 1':>10}{'within 2':>10}{'rank':>8}")
     for label, found in report.items():
         shares = "".join(f"{100 * found[name]:8.1f} %" for name in ("within_one", "within_two"))
@@ -69,20 +134,25 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{label:24}{size}{shares}{found['rank_correlation']:8.2f}  ({found['calibrated_on']})")
 
 
-def parts(frames: "Frames", model: "Model", arguments: argparse.Namespace) -> "tuple[Frames, Frames]":
+def parts(
+    frames: "Frames", model: "Model", arguments: argparse.Namespace, both: bool = True
+) -> "tuple[Frames, Frames]":
     """(training, validation) frames, by the options or by the configuration of the model's training.
 
-    Raises ValueError where there are no training frames.
+    Raises ValueError where there are no training frames, if ``both`` are needed, or no validation frames otherwise.
     """
     trained = model.metadata.get("training", {}).get("configuration", {}).get("data", {})
     held = arguments.validation or trained.get("validation") or ["validation"]
     own = arguments.group or trained.get("train") or []
     apart = {*held, *trained.get("test", ["test"]), *trained.get("support", ["support"])}
     train = frames.where(lambda frame: frame.group in own if own and frame.group else frame.group not in apart)
-    if not len(train):
+    validation = frames.where(lambda frame: bool(frame.group) and frame.group in held and frame.group not in own)
+    if not both and not any(frame.group for frame in frames):
+        validation = frames  # without groups, all are for validation
+    if not len(train if both else validation):
         groups = ", ".join(sorted(set(frames.groups)))
         raise ValueError(
-            f"{', '.join(arguments.data)}: no structures of the training; they are of the groups {groups or 'none'}, "
-            "name some with --group"
+            f"{', '.join(arguments.data)}: no structures {'of the training' if both else 'to calibrate on'}; they are of "
+            f"the groups {groups or 'none'}, name some with {'--group' if both else '--validation'}"
         )
-    return train, frames.where(lambda frame: bool(frame.group) and frame.group in held and frame.group not in own)
+    return train, validation

@@ -96,8 +96,7 @@ def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:
     )
     model.metadata = described
     protected(model)
-    if "energy" in model.heads:
-        log.tell(told(add_error_bars(model, energies["train"], energies["validation"], names=["energy"])))
+    _add_error_bars(model, energies, log)
     model.metadata |= {"errors": _errors(model, parts, energies), "training": provenance(sources, config)}
     return save(model, config, checkpoints)
 
@@ -145,6 +144,12 @@ def _energy(data, parts, more, config, progress):
     spent = train_energy(model, frames, config, progress)
     model.cpu()
     return model, spent, frames
+
+
+def _add_error_bars(model, energies, log):
+    """Error bars of energies and forces, where there are some."""
+    if "energy" in model.heads:
+        log.tell(told(add_error_bars(model, energies["train"], energies["validation"], names=["energy"])))
 
 
 def _errors(model, parts, energies):
