@@ -59,23 +59,24 @@ class Descriptor(torch.nn.Module):
     def feature_weights(self) -> Tensor | None:
         """Smoothness prior [F]: relative size that the weight of each feature may have; None for no prior."""
 
-    def summed_changes(self, system: System, edges: Edges, moves: Tensor) -> Tensor:
-        """Derivatives [T, species, F] of the features along T moves of the edges, ``moves`` [T, E, 3].
+    def summed_gradients(self, system: System, edges: Edges, *, strain: bool = True) -> Tensor:
+        """Derivatives [T, species, F] of the features of one structure, summed over the centers of each species.
 
-        Features are summed over the centers of each species. The base class evaluates one move after the other.
+        T counts the 3 N coordinates of the atoms and, with ``strain``, the 9 components d vec_b = strain_ab vec_a.
+        The base class evaluates one derivative after the other.
         """
         vec = edges.vec.detach().requires_grad_(True)
         with torch.enable_grad():
             environment = self(system, edges.with_vec(vec))
             own = torch.nn.functional.one_hot(environment.species, len(self.species)).to(vec)
-            return torch.stack(changes_along(moves, own.T @ environment.features, vec))
+            return torch.stack(changes_along(_moves(system, edges, strain), own.T @ environment.features, vec))
 
     def arguments(self) -> dict[str, Any]:
         """dict of the constructor arguments (JSON types), from which a model file restores the descriptor."""
         raise NotImplementedError(f"{type(self).__name__} must define arguments()")
 
 
-def changes_along(directions: Tensor, values: Tensor, leaf: Tensor) -> list:
+def changes_along(directions: Iterable[Tensor], values: Tensor, leaf: Tensor) -> list:
     """Derivatives of ``values``, which depend on ``leaf``, along each direction in which the leaf moves; list of Tensor.
 
     The gradient is linear in its cotangents, and its derivative with respect to them is the directional derivative.
@@ -83,6 +84,16 @@ def changes_along(directions: Tensor, values: Tensor, leaf: Tensor) -> list:
     cotangents = torch.zeros_like(values, requires_grad=True)
     (gradient,) = torch.autograd.grad(values, leaf, cotangents, create_graph=True)
     return [torch.autograd.grad(gradient, cotangents, direction, retain_graph=True)[0] for direction in directions]
+
+
+def _moves(system, edges, strain):
+    """Iterate over the derivatives [E, 3] of the edge vectors by the coordinates of all atoms, and by the strain."""
+    axes = torch.eye(3).to(edges.vec)
+    for atom in range(len(system.numbers)):
+        moved = (edges.neighbor == atom).to(edges.vec) - (edges.center == atom).to(edges.vec)
+        yield from (moved[:, None] * axis for axis in axes)
+    for along in edges.vec.detach().T if strain else ():
+        yield from (along[:, None] * axis for axis in axes)
 
 
 def species_table(species: Sequence[str]) -> Tensor:

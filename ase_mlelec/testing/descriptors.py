@@ -231,12 +231,16 @@ class DescriptorContract(EnvironmentContract):
 class ForceDescriptorContract(DescriptorContract):
     """Further tests for a Descriptor whose energies are trained on forces: derivatives of its gradient."""
 
-    def test_summed_changes(self, descriptor: Descriptor, atoms: Atoms) -> None:
-        """Of features along two random moves of all edges, against five-point differences."""
+    def test_summed_gradients(self, descriptor: Descriptor, atoms: Atoms) -> None:
+        """By the coordinates of two atoms and by two strains, against five-point differences."""
         system = System.from_atoms(atoms)
         edges = Edges.build(system, descriptor.cutoff)
-        generator = torch.Generator().manual_seed(0)
-        moves = torch.randn(2, *edges.vec.shape, generator=generator, dtype=torch.float64)
+        moves = {}
+        for atom, axis in ((0, 1), (len(atoms) - 1, 2)):
+            moved = (edges.neighbor == atom).double() - (edges.center == atom).double()
+            moves[3 * atom + axis] = moved[:, None] * torch.eye(3, dtype=torch.float64)[axis]
+        for a, b in ((0, 2), (1, 1)):
+            moves[3 * len(atoms) + 3 * a + b] = edges.vec[:, a, None] * torch.eye(3, dtype=torch.float64)[b]
 
         def summed(move, step):
             environment = descriptor(system, edges.with_vec(edges.vec + step * move))
@@ -244,10 +248,12 @@ class ForceDescriptorContract(DescriptorContract):
                 [environment.features[environment.species == k].sum(dim=0) for k in range(len(descriptor.species))]
             )
 
-        found = descriptor.summed_changes(system, edges, moves)
-        assert found.shape == (2, len(descriptor.species), descriptor.n_features)
+        found = descriptor.summed_gradients(system, edges)
+        assert found.shape == (3 * len(atoms) + 9, len(descriptor.species), descriptor.n_features)
         with torch.no_grad():
-            for change, move in zip(found, moves):
+            for place, move in moves.items():
                 numeric = five_point(lambda step: summed(move, step))
                 # as in test_gradient, for one feature of the size of the largest
-                assert_close(change, numeric, 1e-7)
+                assert_close(found[place], numeric, 1e-7)
+        without = descriptor.summed_gradients(system, edges, strain=False)
+        assert_close(without, found[: 3 * len(atoms)], 1e-12)

@@ -204,13 +204,13 @@ def _columns(model, batch, labels):
     x = nets.scale * (environment.features - nets.shift[species]) * nets.inverse[species]
     own = torch.nn.functional.one_hot(species, len(nets.last)).to(x)
     columns = [*(system.sum_per_system(x * one[:, None]) for one in own.T), nets.scale * system.sum_per_system(own)]
-    derivatives = {name: [] for name in labels if name != "energy"}
-    for part in _structures(system, edges):
-        for name, rows in derivatives.items():
-            changes = descriptor.summed_changes(*part, _moves(name, *part))
-            changes = -nets.scale * (changes * nets.inverse).flatten(1)
-            rows.append(torch.cat([changes, changes.new_zeros(len(changes), own.shape[1])], dim=1))
-    return torch.cat(columns, dim=1), {name: torch.cat(rows) for name, rows in derivatives.items()}
+    names, parts = [name for name in labels if name != "energy"], []
+    for part in _structures(system, edges) if names else ():
+        changes = descriptor.summed_gradients(*part, strain="virial" in names)
+        changes = -nets.scale * (changes * nets.inverse).flatten(1)
+        changes = torch.cat([changes, changes.new_zeros(len(changes), own.shape[1])], dim=1)
+        parts.append(dict(zip(("forces", "virial"), changes.split([3 * len(part[0].numbers), len(changes) - 3 * len(part[0].numbers)]))))
+    return torch.cat(columns, dim=1), {name: torch.cat([part[name] for part in parts]) for name in names}
 
 
 def _structures(system, edges):
@@ -229,14 +229,3 @@ def _structures(system, edges):
             ),
             edges.part(atoms, rows),
         )
-
-
-def _moves(name, system, edges):
-    """Derivatives [T, E, 3] of the edge vectors, for "forces" by every coordinate, for "virial" by every strain."""
-    if name == "forces":
-        ends = [torch.nn.functional.one_hot(end, len(system.numbers)) for end in (edges.neighbor, edges.center)]
-        factors = (ends[0] - ends[1]).to(edges.vec)
-    else:
-        factors = edges.vec
-    axes = torch.eye(3).to(edges.vec)
-    return (factors.T[:, None, :, None] * axes[:, None]).flatten(0, 1)

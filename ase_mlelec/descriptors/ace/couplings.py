@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.integrate import lebedev_rule
 from torch import Tensor
 
+from ase_mlelec.descriptors.ace.moments import MomentGradients
 from ase_mlelec.descriptors.ace.orders import Order, densities_of, groups_of, squares_of
 from ase_mlelec.descriptors.bispectrum.tables import LEBEDEV_DEGREES
 from ase_mlelec.descriptors.harmonics import harmonics
@@ -74,15 +75,17 @@ class Coupling(torch.nn.Module):
         """Features [C, F] from the atomic basis A [C, (l_max + 1)^2, species, n]."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(moments)")
 
-    def summed_changes(self, moments: Tensor, moved: Tensor) -> Tensor:
-        """Changes [T, F] of the features, summed over the centers, along T changes of the moments.
+    def add_gradients(self, total: Tensor, atoms: Tensor, moved: MomentGradients) -> None:
+        """Add the derivatives of the features, summed over the centers, to ``total`` [F, T].
 
         Parameters
         ----------
-        moved : Tensor [C, T, (l_max + 1)^2, species, n]
-            Changes of the moments.
+        total : Tensor [F, T]
+            T counts the coordinates of all atoms, and components of the strain.
+        atoms : Tensor [C]
+            Atom of each center.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define summed_changes(moments, moved)")
+        raise NotImplementedError(f"{type(self).__name__} must define add_gradients(total, atoms, moved)")
 
 
 class Single(Coupling):
@@ -97,8 +100,15 @@ class Single(Coupling):
     def forward(self, moments: Tensor) -> Tensor:
         return moments[:, 0, :, : self.n_radial].flatten(1).index_select(1, self.places)
 
-    def summed_changes(self, moments: Tensor, moved: Tensor) -> Tensor:
-        return moved[:, :, 0, :, : self.n_radial].sum(dim=0).flatten(1).index_select(1, self.places)
+    def add_gradients(self, total: Tensor, atoms: Tensor, moved: MomentGradients) -> None:
+        own = 3 * atoms[:, None] + torch.arange(3, device=atoms.device)
+        for species, (neighbors, centers, columns) in enumerate(zip(*moved[1:])):
+            rows = (self.places // self.n_radial == species).nonzero()[:, 0]
+            n = self.places[rows] % self.n_radial
+            part = total.new_zeros(len(rows), total.shape[1])
+            part[:, columns] = neighbors[n, 0].sum(dim=1)
+            part.index_add_(1, own.flatten(), centers[n, 0].flatten(1))
+            total[rows] += part
 
 
 class PowerSpectrum(Coupling):
@@ -117,14 +127,23 @@ class PowerSpectrum(Coupling):
         own = [some[:, l * l : (l + 1) ** 2] for l in range(self.l_max + 1)]
         return torch.cat([(part.transpose(1, 2) @ part).flatten(1) for part in own], dim=1).index_select(1, self.places)
 
-    def summed_changes(self, moments: Tensor, moved: Tensor) -> Tensor:
-        moments, moved = (array[..., : self.n_radial].flatten(-2) for array in (moments, moved))
-        changes = []
+    def add_gradients(self, total: Tensor, atoms: Tensor, moved: MomentGradients) -> None:
+        some = moved.moments[..., : self.n_radial].flatten(2)  # [C, (l_max + 1)^2, K]
+        own = (3 * atoms[:, None] + torch.arange(3, device=atoms.device)).flatten()
+        size = some.shape[2]
         for l in range(self.l_max + 1):
+            rows = (self.places // size**2 == l).nonzero()[:, 0]
             m = slice(l * l, (l + 1) ** 2)
-            change = torch.einsum("ctma,cmb->tab", moved[:, :, m], moments[:, m])
-            changes.append((change + change.transpose(1, 2)).flatten(1))
-        return torch.cat(changes, dim=1).index_select(1, self.places)
+            others = some[:, m].permute(2, 1, 0)  # [K, 2 l + 1, C]
+            products = total.new_zeros(moved.n_species, self.n_radial, size, total.shape[1])
+            for part, neighbors, centers, columns in zip(products, *moved[1:]):
+                near = neighbors[: self.n_radial, m].flatten(1, 2)  # [n, (2 l + 1) C, T]
+                part[:, :, columns] = others.flatten(1) @ near
+                alone = torch.einsum("kmc,nmcx->nkcx", others, centers[: self.n_radial, m])
+                part.flatten(0, 1).index_add_(1, own, alone.flatten(2).flatten(0, 1))
+            products = products.flatten(0, 1)
+            first, second = self.places[rows] // size % size, self.places[rows] % size
+            total[rows] += products[first, second] + products[second, first]
 
 
 class DirectionMeans(Coupling):
@@ -169,21 +188,28 @@ class DirectionMeans(Coupling):
         )
         return ((first * self.weights.to(first)) @ second.transpose(1, 2)).flatten(1).index_select(1, self.places)
 
-    def summed_changes(self, moments: Tensor, moved: Tensor) -> Tensor:
-        densities = self._densities(moments).transpose(0, 1).contiguous()
-        moved = moved[:, :, : (self.l_max + 1) ** 2, :, : self.n_radial].flatten(3).permute(3, 0, 2, 1).contiguous()
-        rows, changes = self.rows.to(moments), moved.new_zeros(len(self.groups), moved.shape[3])
+    def add_gradients(self, total: Tensor, atoms: Tensor, moved: MomentGradients) -> None:
+        densities = self._densities(moved.moments).transpose(0, 1).contiguous()
+        own = (3 * atoms[:, None] + torch.arange(3, device=atoms.device)).flatten()
+        parts = [(total.new_zeros(len(total), len(columns)), columns) for columns in moved.columns]
+        alone = total.new_zeros(len(total), len(own))
         for k in range(len(densities)):
             features, place = (self.groups == k).nonzero(as_tuple=True)
             if not len(features):
                 continue
             size = self.groups.shape[1]
             others = self.groups[features][torch.arange(size, device=place.device) != place[:, None]]
-            rest = reduce(torch.mul, densities[others.reshape(-1, size - 1).T]) * self.weights.to(rows)
-            l, n = divmod(k, len(moved))
+            rest = reduce(torch.mul, densities[others.reshape(-1, size - 1).T]) * self.weights.to(total)
+            l, species, n = np.unravel_index(k, (self.l_max + 1, moved.n_species, self.n_radial))
             m = slice(l * l, (l + 1) ** 2)
-            changes.index_add_(0, features, (rest @ rows[m].T).flatten(1) @ moved[n, :, m].flatten(0, 1))
-        return changes.T
+            rest = (rest @ self.rows[m].T.to(total)).transpose(1, 2)  # [f, 2 l + 1, C]
+            near = moved.by_neighbors[species][n, m].flatten(0, 1)
+            parts[species][0].index_add_(0, features, rest.flatten(1) @ near)
+            of_center = torch.einsum("fmc,mcx->fcx", rest, moved.by_centers[species][n, m])
+            alone.index_add_(0, features, of_center.flatten(1))
+        for part, columns in parts:
+            total.index_add_(1, columns, part)
+        total.index_add_(1, own, alone)
 
     def _densities(self, moments):
         """Densities rho at the directions, [C, densities, Q], sorted by l, then species, then n."""

@@ -102,23 +102,27 @@ class ACE(Descriptor):
         features = [part(moments[k]) for k, part in zip(self.source, self.couplings)]
         return Environment(torch.cat(features, dim=1), self.species_of_number[system.numbers][edges.atoms])
 
-    def summed_changes(self, system: System, edges: Edges, moves: Tensor) -> Tensor:
-        """As ``Descriptor.summed_changes``, for all moves at once."""
-        return sum(self._summed_changes(system, part, moves[:, rows]) for rows, part in edges.chunks(CENTERS))
-
-    def _summed_changes(self, system, edges, moves):
+    @torch.no_grad()
+    def summed_gradients(self, system: System, edges: Edges, *, strain: bool = True) -> Tensor:
+        """As ``Descriptor.summed_gradients``, for all derivatives at once."""
+        n_atoms = len(system.numbers)
+        total = edges.vec.new_zeros(len(self.species), self.n_features, 3 * n_atoms + 9 * strain)
         species = self.species_of_number[system.numbers][edges.atoms]
+        for k in range(len(self.species)):
+            centers = (species == k).nonzero()[:, 0]
+            for some in centers.split(CENTERS):
+                self._add_gradients(total[k], system, edges.at_centers(some), strain)
+        return total.permute(2, 0, 1)
+
+    def _add_gradients(self, total, system, edges, strain):
+        """Add the derivatives of the features, summed over centers of one species, to ``total`` [F, T]."""
         sets = []
         for part in self.moments:
             near = self._within(edges, part.cutoff)
-            own = moves if near is edges else moves[:, edges.distances < part.cutoff]
-            sets.append(part.changes(self._neighbors(system, near), near, own))
-        changes = []
-        for k in range(len(self.species)):
-            own = [[array[species == k] for array in each] for each in sets]
-            parts = [part.summed_changes(*own[source]) for source, part in zip(self.source, self.couplings)]
-            changes.append(torch.cat(parts, dim=1))
-        return torch.stack(changes, dim=1)
+            sets.append(part.gradients(self._neighbors(system, near), near, len(system.numbers), strain=strain))
+        parts = total.split([part.squares.shape[1] for part in self.couplings])
+        for source, part, rows in zip(self.source, self.couplings, parts):
+            part.add_gradients(rows, edges.atoms, sets[source])
 
     def _within(self, edges, cutoff):
         """The edges within the cutoff of an order."""

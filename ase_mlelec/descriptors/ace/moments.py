@@ -4,14 +4,17 @@ R_n = (1 - (r/cutoff)^2)^2 times a polynomial of degree n in (1 - r/cutoff)/(1 +
 from ``inner`` to the cutoff.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from ase_mlelec.descriptors.base import changes_along
 from ase_mlelec.descriptors.embedding import ChebyshevMoments
-from ase_mlelec.descriptors.harmonics import harmonics
+from ase_mlelec.descriptors.harmonics import harmonic_slopes, harmonics
 from ase_mlelec.descriptors.padding import pad
+from ase_mlelec.descriptors.radial import chebyshev
 from ase_mlelec.edges import Edges
 
 
@@ -43,34 +46,53 @@ class DensityMoments(torch.nn.Module):
         moments, _ = ChebyshevMoments.apply(padded, blocks, len(self.radial))
         return moments @ self.radial.to(moments)
 
-    def changes(self, species: Tensor, edges: Edges, moves: Tensor) -> tuple[Tensor, Tensor]:
-        """A and its changes [C, T, ...] along T moves of the edges, ``moves`` [T, E, 3]."""
-        vec = edges.vec.detach().T.contiguous().requires_grad_(True)
-        with torch.enable_grad():
-            values = self._functions(vec)
-            slopes = changes_along(torch.eye(3).to(vec)[:, :, None].expand(3, *vec.shape), values, vec)
-        table = torch.cat([values.detach(), *slopes, *moves.unbind(2)])
-        padded, _, blocks = pad(edges.center, species, table, edges.n_centers, self.kinds)
-        values, slopes, moves = padded.split([len(values), 3 * len(values), 3 * len(moves)], dim=1)
-        slopes, moves = (array.unflatten(1, (3, -1)) for array in (slopes, moves))
-
-        def by_function(columns):
-            return torch.stack(columns, dim=-1).unflatten(-2, (-1, len(self.radial))).transpose(-1, -2)
-
-        changes = [
-            moves[..., block].transpose(1, 2).flatten(2) @ slopes[..., block].transpose(2, 3).flatten(1, 2)
-            for block in blocks
+    def gradients(self, species: Tensor, edges: Edges, n_atoms: int, *, strain: bool = True) -> "MomentGradients":
+        """A and its derivatives with respect to the positions of all ``n_atoms`` atoms and, optionally, to the strain."""
+        vec = edges.vec.detach().T.contiguous()
+        values, slopes = self._functions(vec)
+        n = edges.n_centers
+        moments = _sums(values, species * n + edges.center, len(self.kinds) * n).unflatten(2, (-1, n))
+        columns = [_of_atoms(edges.neighbor[species == k].unique(), n_atoms, strain) for k in range(len(self.kinds))]
+        pairs = [
+            self._moved((species == k).nonzero()[:, 0], vec, slopes, edges, strain) for k in range(len(self.kinds))
         ]
-        return by_function([values[..., block].sum(dim=2) for block in blocks]), by_function(changes)
+        moved, recoil = zip(*pairs)
+        return MomentGradients(moments.permute(3, 1, 2, 0), moved, recoil, columns)
+
+    def _moved(self, rows, vec, slopes, edges, strain):
+        """Derivatives of the moments of one species, whose edges are ``rows``: by neighbors and strain, and by centers."""
+        n, center, slopes = edges.n_centers, edges.center[rows], slopes[..., rows]
+        place = torch.unique(edges.neighbor[rows], return_inverse=True)[1]
+        width = 3 * (int(place.max()) + 1) if len(rows) else 0
+        by_axis = slopes.movedim(0, 2).flatten(2)  # [n, (l_max + 1)^2, 3 E]
+        axes = torch.arange(3, device=vec.device)[:, None]
+        moved = _sums(by_axis, (center * width + 3 * place + axes).flatten(), n * width).unflatten(2, (n, width))
+        recoil = _sums(by_axis, (3 * center + axes).flatten(), 3 * n).neg_().unflatten(2, (n, 3))
+        if strain:
+            stretched = [_sums(slopes[b] * vec[a, rows], center, n) for a in range(3) for b in range(3)]
+            moved = torch.cat([moved, torch.stack(stretched, dim=3)], dim=3)
+        return moved, recoil
 
     def _functions(self, vec):
-        """Functions R_n Y_lm [(l_max + 1)^2 n, E] of vectors [3, E]."""
-        x, angular = self._polar(vec)
-        series = [torch.ones_like(x), x]
-        for _ in range(2, len(self.radial)):
-            series.append(2 * x * series[-1] - series[-2])
-        radial = self.radial.T.to(x) @ torch.stack(series[: len(self.radial)])
-        return (angular[:, None] * radial).flatten(0, 1)
+        """Functions R_n Y_lm [n, (l_max + 1)^2, E] of vectors [3, E], and their derivatives [3, n, (l_max + 1)^2, E]."""
+        r = (vec * vec).sum(dim=0).sqrt()
+        unit = vec / r
+        radial, falling = self._radial(r)
+        angular, slopes = harmonics(unit, self.l_max), harmonic_slopes(unit, self.l_max)
+        # on the unit sphere: the part of the slopes along the vector does not count
+        slopes = (slopes - unit[:, None] * torch.einsum("xe,xle->le", unit, slopes)) / r
+        slopes = unit[:, None, None] * (falling[:, None] * angular) + radial[:, None] * slopes[:, None]
+        return radial[:, None] * angular, slopes
+
+    def _radial(self, r):
+        """Radial functions [n, E] of the distances [E], and their derivatives."""
+        leaf = r.requires_grad_(True)
+        with torch.enable_grad():
+            rho = leaf / self.cutoff
+            series = chebyshev(_variable(rho, self.inner), max(len(self.radial), 2)).T[: len(self.radial)]
+            values = self.radial.T.to(leaf) @ (series * (1 - rho**2).clamp(min=0) ** 2)
+            slopes = [torch.autograd.grad(value.sum(), leaf, retain_graph=True)[0] for value in values]
+        return values.detach(), torch.stack(slopes)
 
     def _polar(self, vec):
         """Variable [E] of the polynomials, and Y_lm times the cutoff function [(l_max + 1)^2, E], of vectors [3, E]."""
@@ -90,3 +112,39 @@ def _orthonormal(inner, n):
     values = np.polynomial.chebyshev.chebvander(_variable(rho, inner), n - 1) * ((1 - rho**2) ** 2)[:, None]
     triangle = np.linalg.qr(values / np.sqrt(len(rho)), mode="r")
     return np.linalg.inv(triangle) * np.sign(np.diag(triangle))
+
+
+class MomentGradients(NamedTuple):
+    """The atomic basis A and its derivatives.
+
+    Attributes
+    ----------
+    moments : Tensor [C, (l_max + 1)^2, species, n]
+    by_neighbors : list by species of Tensor [n, (l_max + 1)^2, C, T]
+        Of the moments of this species, by the coordinates of its atoms as neighbors of the centers, and by the strain.
+    by_centers : list by species of Tensor [n, (l_max + 1)^2, C, 3]
+        Of the moments of this species, by the position of the center.
+    columns : list by species of Tensor [T]
+        Which coordinates, and components of the strain after those of all atoms, the derivatives belong to.
+    """
+
+    moments: Tensor
+    by_neighbors: Sequence[Tensor]
+    by_centers: Sequence[Tensor]
+    columns: Sequence[Tensor]
+
+    @property
+    def n_species(self) -> int:
+        return len(self.columns)
+
+
+def _sums(values, place, n):
+    """Sums [..., n] of the columns of ``values`` [..., E] at equal ``place`` [E]."""
+    flat = values.flatten(0, -2)
+    return values.new_zeros(len(flat), n).index_add_(1, place, flat).unflatten(0, values.shape[:-1])
+
+
+def _of_atoms(atoms, n_atoms, strain):
+    """Columns of the coordinates of ``atoms``, then of the strain, in the derivatives by all coordinates and the strain."""
+    axes = torch.arange(3, device=atoms.device)
+    return torch.cat([(3 * atoms[:, None] + axes).flatten(), 3 * n_atoms + torch.arange(9 * strain, device=atoms.device)])
