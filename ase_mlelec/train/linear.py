@@ -12,8 +12,9 @@ features without such a scale it is relative to the diagonal element of each fea
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -55,9 +56,18 @@ class RidgeRegression:
         if not len(self.normal):
             self.normal = rows.new_zeros(rows.shape[1], rows.shape[1])
             self.right = columns.new_zeros(rows.shape[1], *targets.shape[1:])
+        self.normal, self.right = self.normal.to(rows), self.right.to(rows)  # a checkpoint is read to the CPU
         # in place: with 10^4 columns a new matrix would cost more time than the product
         self.normal.addmm_(rows.mH, rows)
         self.right.reshape(len(self.right), -1).addmm_(rows.mH, columns)
+
+    def state(self) -> dict[str, Any]:
+        """Sums for a checkpoint."""
+        return {"normal": self.normal, "right": self.right}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over the sums of a checkpoint."""
+        self.normal, self.right = state["normal"], state["right"]
 
     @property
     def size(self) -> float:
@@ -105,23 +115,32 @@ def own_sizes(diagonal: Tensor) -> Tensor:
     return (sizes + 0.05 * sizes.square().mean().sqrt()) ** 2
 
 
+class Regression(Protocol):
+    """What ``sum_rows`` needs: a sum over rows; ``dual`` ones keep all rows and have no checkpoint."""
+
+    dual: bool
+    add: Callable
+    state: Callable[[], dict[str, Any]]
+    load: Callable[[Mapping[str, Any]], None]
+
+
 def sum_rows(
-    regression: RidgeRegression,
+    regression: Regression,
     n: int,
     batch_size: int,
-    rows: Callable[[range], tuple[Tensor, Tensor]],
+    rows: Callable[[range], tuple],
     *,
     checkpoint: str | Path | None = None,
     identity: dict | None = None,
     progress: bool = True,
 ) -> None:
-    """Add the rows of ``n`` structures to a RidgeRegression.
+    """Add the rows of ``n`` structures to a regression.
 
     An interrupted sum continues from its checkpoint and ends with the same bits.
 
     Parameters
     ----------
-    rows : callable(range of structures) -> (rows, targets)
+    rows : callable(range of structures) -> arguments of ``regression.add``
     checkpoint : path
         Read at the start when the file exists. It is written so seldom that this takes little of the time (see
         PATIENCE), and at the end of long sums. A dual regression has no checkpoint.
@@ -137,18 +156,16 @@ def sum_rows(
     if path and path.exists():
         state = load_checkpoint(path)
         check_identity(path, state.get("identity"), identity)  # type: ignore[arg-type]  # given with a checkpoint
-        start, regression.normal, regression.right = (state[name] for name in ("start", "normal", "right"))
+        start = state["start"]
+        regression.load(state)
     written, duration, saved = time.monotonic(), FIRST, False
     starts = range(start, n, batch_size)
     for start in tqdm(starts, disable=None if progress else True, unit=" batches"):
-        found, targets = rows(range(start, min(start + batch_size, n)))
-        regression.normal, regression.right = (part.to(found) for part in (regression.normal, regression.right))
-        regression.add(found, targets)
+        regression.add(*rows(range(start, min(start + batch_size, n))))
         last = start + batch_size >= n
         if path and (time.monotonic() - written > PATIENCE * duration or (last and saved)):
             begun = time.monotonic()
-            sums = {"start": start + batch_size, "normal": regression.normal, "right": regression.right}
-            save_checkpoint(path, {"identity": identity, **sums})
+            save_checkpoint(path, {"identity": identity, "start": start + batch_size, **regression.state()})
             written, saved = time.monotonic(), True
             duration = written - begun
 

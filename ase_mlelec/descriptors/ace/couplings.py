@@ -39,7 +39,7 @@ def coupling(number: int, order: Order, n_species: int) -> "Coupling":
     """
     kinds = densities_of(order, n_species)
     wanted = order.max_roughness != 0
-    groups = groups_of(kinds, number, order.max_roughness) if wanted else np.zeros((0, number), dtype=int)
+    groups = groups_of(kinds, number, order.max_roughness, scalars=order.scalars) if wanted else np.zeros((0, number), dtype=int)
     if wanted and not len(groups):
         raise ValueError(
             f"got a max_roughness of {order.max_roughness:g}, but nothing of an atom and {number} neighbors is as "
@@ -147,7 +147,7 @@ class PowerSpectrum(Coupling):
 
 
 class DirectionMeans(Coupling):
-    """Means over directions of products of densities with l > 0: orders 3 and up.
+    """Means over directions of products of densities: orders 3 and up.
 
     Raises
     ------

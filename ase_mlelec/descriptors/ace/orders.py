@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 MOST_ORDERS = 4  # products of four neighbors with the central atom: five-body terms
 MOST_RADIAL, LARGEST_L = 64, 30  # usual values are 12 and 8
-MOST_GROUPS = 4_000_000
+MOST_GROUPS = 20_000_000
 ANGULAR = 0.1  # weight of l^2 relative to n^2 in the roughness
 NEXT = 3 / 7  # largest roughness of order 4 in units of the largest roughness of order 3
 
@@ -28,6 +28,9 @@ class Order:
     max_roughness : float, optional
         Largest roughness, 1 + sum of n^2 + (sum of l^2)/10, of a feature; 0 for no features of this order. By default
         the order has all features, which is too many for orders 3 and 4.
+    scalars : bool
+        Whether products of orders 3 and 4 contain densities with l = 0, as energies that are linear in the features
+        need them. A net makes these products itself, from features of lower orders.
 
     Raises
     ------
@@ -39,6 +42,7 @@ class Order:
     n_radial: int
     l_max: int = 0
     max_roughness: float | None = None
+    scalars: bool = False
 
     def __post_init__(self):
         if not (self.cutoff > 0 and 1 <= self.n_radial <= MOST_RADIAL and 0 <= self.l_max <= LARGEST_L):
@@ -106,7 +110,7 @@ def densities_of(order: Order, n_species: int) -> NDArray:
     return np.indices((order.l_max + 1, n_species, order.n_radial)).reshape(3, -1).T
 
 
-def groups_of(kinds: NDArray, size: int, limit: float | None) -> NDArray:
+def groups_of(kinds: NDArray, size: int, limit: float | None, *, scalars: bool = False) -> NDArray:
     """Products of ``size`` densities that contain an invariant of rotations and reflections.
 
     Parameters
@@ -117,13 +121,15 @@ def groups_of(kinds: NDArray, size: int, limit: float | None) -> NDArray:
         Number of densities in a product.
     limit : float, optional
         The largest roughness.
+    scalars : bool
+        Whether products of three and more densities contain densities with l = 0. They are products of invariants of
+        lower orders.
 
     Returns
     -------
     array [F, size] of int
-        Places in ``kinds`` of the densities of each product, ascending. Products of three and more densities have no
-        density with l = 0, which would make them products of lower-order invariants, and no odd sum of l, which would
-        make them change sign in a mirror.
+        Places in ``kinds`` of the densities of each product, ascending. Products of three and more densities have no odd
+        sum of l, which would make them change sign in a mirror.
 
     Raises
     ------
@@ -138,19 +144,21 @@ def groups_of(kinds: NDArray, size: int, limit: float | None) -> NDArray:
             [np.flatnonzero(l == own)[np.transpose(np.triu_indices((l == own).sum()))] for own in np.unique(l)]
         )
     else:
-        groups = _coupled(kinds, size, limit)
+        groups = _coupled(kinds, size, limit, scalars)
     return groups if limit is None else groups[roughness(squares_of(kinds, groups)) <= limit]
 
 
-def _coupled(kinds, size, limit):
-    l = kinds[:, 0]
-    groups = np.flatnonzero(l > 0)[:, None]
+def _coupled(kinds, size, limit, scalars):
+    l, _, n = kinds.T
+    groups = np.flatnonzero((l > 0) | scalars)[:, None]
     for _ in range(size - 1):
         if len(groups) * len(kinds) > MOST_GROUPS or limit is None:
             raise ValueError("got too many products of densities; use a smaller max_roughness, l_max or n_radial")
         which, place = np.nonzero(groups[:, -1:] <= np.arange(len(kinds)))
         groups = np.column_stack([groups[which], place])
-        groups = groups[roughness(squares_of(kinds, groups)) <= limit]  # another density can only raise the roughness
+        # another density can only raise the roughness; each l of an unfinished product counts
+        squares = np.stack([(n[groups] ** 2).sum(axis=1), (l[groups] ** 2).sum(axis=1)])
+        groups = groups[roughness(squares) <= limit]
     total = l[groups].sum(axis=1)
     return groups[(total % 2 == 0) & (2 * l[groups].max(axis=1) <= total)]
 

@@ -1,0 +1,162 @@
+"""Choice of the ACE invariants for an energy that is linear in them: cutoffs and number of features, from the data."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ase_mlelec.data.frames import Frames
+from ase_mlelec.descriptors.ace import ACE, Order
+from ase_mlelec.descriptors.ace.couplings import coupling
+from ase_mlelec.descriptors.ace.orders import next_roughness
+from ase_mlelec.edges import Edges
+from ase_mlelec.heads import ScalarHead
+from ase_mlelec.model import Model
+from ase_mlelec.system import System
+from ase_mlelec.train.energy_rows import n_rows
+from ase_mlelec.train.linear_energy import fit_by_choice
+from ase_mlelec.train.losses import EnergyLoss
+from ase_mlelec.train.standardize import standardize
+
+FAR, NEAR = 42, 16  # neighbors within the cutoffs of orders 1 and 2, and of orders 3 and 4
+SHORTEST, LONGEST = 3.0, 7.0  # Å, limits of the cutoffs
+ALONE = 5.0  # Å, cutoff in molecules with fewer neighbors
+LABELS_PER_WEIGHT = 15
+FEWEST, MOST = 200, 3000  # weights
+RADIAL, ANGULAR = (6, 5, 4, 3), (8, 6, 5, 4)  # radial functions and largest l for 1, 2, 3 and more species
+PAIR = 12  # radial functions of order 1
+TRIAL_ATOMS, TRIAL_WEIGHTS = (1500, 500), 400  # of the structures to train on and of the held-out ones, in trials
+FACTORS = {"near": (0.82, 1.25), "far": (1.22, 0.85)}  # of the cutoffs that are tried
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Cutoffs and size of a set of ACE invariants.
+
+    Attributes
+    ----------
+    far, near : float, Å
+        Cutoffs of orders 1 and 2, and of orders 3 and 4.
+    n_species : int
+    max_roughness : float
+        Largest roughness of order 3.
+    """
+
+    far: float
+    near: float
+    n_species: int
+    max_roughness: float = 0.0
+
+    @property
+    def orders(self) -> tuple[Order, ...]:
+        """Settings of the correlation orders."""
+        k = min(self.n_species, len(RADIAL)) - 1
+        n, l = RADIAL[k], ANGULAR[k]
+        orders = [Order(self.far, PAIR), Order(self.far, n, l)]
+        limits = (self.max_roughness, next_roughness(self.max_roughness))
+        orders += [Order(self.near, n, l, limit, scalars=True) for limit in limits if limit]
+        return tuple(orders)
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights of a linear energy."""
+        parts = (coupling(number, order, self.n_species) for number, order in enumerate(self.orders, 1))
+        return self.n_species * (1 + sum(part.squares.shape[1] for part in parts))
+
+    def sized(self, n_weights: int) -> "Basis":
+        """The largest basis with the same cutoffs that has at most ``n_weights`` weights, or else the smallest."""
+        low, high = 1.0, 26.0
+        while high - low > 0.5:
+            middle = (low + high) / 2
+            try:
+                fits = replace(self, max_roughness=middle).n_weights <= n_weights
+            except ValueError:  # too many products to count
+                fits = False
+            low, high = (middle, high) if fits else (low, middle)
+        return replace(self, max_roughness=low if low > 1.0 else 0.0)
+
+
+def radius_of(frames: Frames, count: float) -> float:
+    """Radius, Å, within which an atom of ``frames`` has ``count`` neighbors on average, between SHORTEST and LONGEST."""
+    distances, n_centers = [], 0
+    for frame in list(frames)[:: math.ceil(len(frames) / 20)]:
+        edges = Edges.build(System.from_atoms(frame.atoms), LONGEST)
+        distances.append(edges.distances.numpy())
+        n_centers += edges.n_centers
+    ordered = np.sort(np.concatenate(distances))
+    place = round(count * n_centers)
+    if place >= len(ordered):
+        return ALONE
+    return float(np.clip(ordered[place], SHORTEST, LONGEST))
+
+
+def choose_basis(
+    frames: Frames,
+    held: Frames,
+    loss: EnergyLoss,
+    *,
+    species: Sequence[str],
+    inner: float,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Basis:
+    """Choose cutoffs by trials with small bases on some of the structures, and the size from the number of labels.
+
+    Parameters
+    ----------
+    frames, held : Frames
+        Structures to train on, and structures by whose errors the cutoffs are chosen.
+    inner : float, Å
+        Inner end of the radial functions.
+    tell : callable
+        Gets a line for every trial.
+    """
+    start = Basis(round(radius_of(frames, FAR), 2), round(radius_of(frames, NEAR), 2), len(species))
+    some, few = (_some(part, n) for part, n in zip((frames, held), TRIAL_ATOMS))
+    scores: dict[Basis, float] = {}
+
+    def score(basis):
+        if basis not in scores:
+            scores[basis] = _trial(basis.sized(TRIAL_WEIGHTS * len(species)), some, few, loss, species, inner, tell)
+        return scores[basis]
+
+    best = start
+    for name, factors in FACTORS.items():
+        for factor in factors:
+            value = float(np.clip(round(factor * getattr(best, name), 2), SHORTEST, LONGEST))
+            other = replace(best, **{name: value})
+            if other.near <= other.far and score(other) < score(best) - 0.01:
+                best = other
+                break
+    n_labels = n_rows(frames, loss)
+    wanted = int(np.clip(n_labels / LABELS_PER_WEIGHT, FEWEST * len(species), MOST))
+    best = best.sized(wanted)
+    tell(
+        f"cutoffs of {best.far:g} Å (pairs, triples) and {best.near:g} Å (more neighbors), {best.n_weights} weights for "
+        f"{n_labels} labels"
+    )
+    return best
+
+
+def _some(frames, n_atoms):
+    """Some of the frames, evenly over all of them, with about ``n_atoms`` atoms in all."""
+    total = sum(len(frame.atoms) for frame in frames)
+    step = max(1, total / n_atoms)
+    chosen = np.unique((np.arange(0, len(frames), step)).astype(int))
+    return replace(frames, frames=[list(frames)[k] for k in chosen])
+
+
+def _trial(basis, frames, held, loss, species, inner, tell):
+    """Score of a basis: sum of the logarithms of the errors of energies and forces."""
+    model = Model(ACE(species, inner=inner, orders=basis.orders), {})
+    head = ScalarHead(len(species), model.descriptor.n_features, widths=())
+    model.heads["energy"] = head
+    model.to(torch.float64)
+    for layer in head.nets.last:
+        torch.nn.init.zeros_(layer.weight)
+    standardize(model, frames)
+    choice = fit_by_choice(model, frames, loss, held=held, progress=False)
+    shown = ", ".join(f"{1000 * error:.3g}" for error in choice.errors.values())
+    tell(f"trial of cutoffs {basis.far:g} and {basis.near:g} Å: errors {shown} m(eV, Å) of {', '.join(choice.errors)}")
+    return choice.score

@@ -1,0 +1,213 @@
+"""Choice of the weights of labels and of the ridge of a closed form, by the errors on held-out structures.
+
+The sums A^T A of each label are kept apart. A trial with other weights then costs the solution of one linear equation,
+and no second pass over the data.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ase_mlelec.train.linear import TINY, RidgeRegression
+
+STEPS = ((2.0, 1.0), (1.0, 0.5), (0.5, 0.25))  # decades of the ridge and of the weight of energies, in each round
+RIDGES = (-14.0, -1.0)  # decades, ends of the search
+LEADING = ("energy", "forces")
+TOLERANCE = 0.03  # by which stress may raise the sum of the logarithms of the errors of energies and forces
+STRESS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # weights of stress that are tried
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Weights and ridge of a closed form.
+
+    Attributes
+    ----------
+    ridge : float
+        In units of the mean diagonal element of A^T A.
+    weights : dict of float
+        Weight of each label, in units of the inverse sum of its squared residuals: labels with weights of 1 count alike.
+    errors : dict of float
+        Mean absolute errors on held-out structures by label.
+    """
+
+    ridge: float
+    weights: dict[str, float]
+    errors: dict[str, float]
+
+    @property
+    def score(self) -> float:
+        """Sum of the logarithms of the errors of energies and forces, or of stress where there is nothing else."""
+        leading = [name for name in LEADING if name in self.errors] or list(self.errors)
+        logarithms = [math.log(max(self.errors[name], TINY)) for name in leading]
+        return sum(logarithms) if all(map(math.isfinite, logarithms)) else math.inf
+
+
+class Equations(Protocol):
+    """Sums over the rows of a least-squares problem, by label."""
+
+    dual: bool
+    squares: dict[str, float]
+
+    def solve(self, weights: Mapping[str, float], *, ridge: float) -> Tensor:
+        """Solution [P] with a weight for each label."""
+
+
+class SumsByLabel:
+    """Sums A^T A and A^T b of the rows of each label.
+
+    Attributes
+    ----------
+    squares : dict of float
+        Sum of the squares b^T b of each label.
+    """
+
+    dual = False
+
+    def __init__(self) -> None:
+        self.parts: dict[str, RidgeRegression] = {}
+        self.squares: dict[str, float] = {}
+
+    def add(self, rows: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Add rows [n, P] and targets [n] by label."""
+        for name, (matrix, targets) in rows.items():
+            self.parts.setdefault(name, RidgeRegression()).add(matrix, targets)
+            self.squares[name] = self.squares.get(name, 0.0) + float(targets.square().sum())
+
+    def state(self) -> dict[str, Any]:
+        return {"squares": self.squares, "sums": {name: part.state() for name, part in self.parts.items()}}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.squares = state["squares"]
+        for name, sums in state["sums"].items():
+            self.parts.setdefault(name, RidgeRegression()).load(sums)
+
+    def solve(self, weights: Mapping[str, float], *, ridge: float) -> Tensor:
+        """Solution [P]; it is not finite where rounding makes the equations indefinite."""
+        normal, right = self.equations(weights, ridge=ridge)
+        factor, failed = torch.linalg.cholesky_ex(normal)
+        if failed:
+            return torch.full_like(right, math.nan)
+        return torch.cholesky_solve(right[:, None], factor)[:, 0]
+
+    def equations(self, weights: Mapping[str, float], *, ridge: float) -> tuple[Tensor, Tensor]:
+        """Normal equations: matrix [P, P] with its ridge, and right-hand side [P]."""
+        normal = right = torch.zeros(())
+        for name, weight in _units(self.squares, weights).items():
+            part = self.parts[name]
+            if not normal.ndim:
+                normal, right = weight * part.normal, weight * part.right
+            else:
+                normal.add_(part.normal, alpha=weight)
+                right = right + weight * part.right
+        normal.diagonal().add_(ridge * float(normal.diagonal().mean()) + TINY)
+        return normal, right
+
+
+class RowsByLabel:
+    """Rows of each label, for fewer rows than columns: equations as many as rows are solved."""
+
+    dual = True
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list] = {}
+        self.squares: dict[str, float] = {}
+        self._joined: Any = None
+
+    def add(self, rows: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Add rows [n, P] and targets [n] by label."""
+        for name, pair in rows.items():
+            self._rows.setdefault(name, []).append(pair)
+            self.squares[name] = self.squares.get(name, 0.0) + float(pair[1].square().sum())
+
+    def solve(self, weights: Mapping[str, float], *, ridge: float) -> Tensor:
+        """Solution [P]; it is not finite where rounding makes the equations indefinite."""
+        if self._joined is None:
+            names = [name for name, pairs in self._rows.items() for _ in pairs]
+            pairs = [pair for pairs in self._rows.values() for pair in pairs]
+            rows, targets = (torch.cat(column) for column in zip(*pairs, strict=True))
+            self._joined = names, [len(pair[1]) for pair in pairs], rows, targets, rows @ rows.T
+            self._rows = {}
+        names, counts, rows, targets, kernel = self._joined
+        units = _units(self.squares, weights)
+        roots = [units.get(name, 0.0) ** 0.5 for name in names]
+        root = torch.tensor(roots).to(targets).repeat_interleave(torch.tensor(counts, device=targets.device))
+        kernel = root[:, None] * kernel * root
+        # the mean over all columns, as with the other form of the same equations
+        kernel.diagonal().add_(ridge * float(kernel.diagonal().sum()) / rows.shape[1] + TINY)
+        factor, failed = torch.linalg.cholesky_ex(kernel)
+        if failed:
+            return torch.full_like(rows[0], math.nan)
+        return rows.T @ (root * torch.cholesky_solve((root * targets)[:, None], factor)[:, 0])
+
+
+def _units(squares, weights):
+    """Factors of the sums of each label with a weight above zero."""
+    return {name: weight / max(squares[name], TINY) for name, weight in weights.items() if weight > 0 and name in squares}
+
+
+def choose(equations: Equations, held: Mapping[str, tuple[Tensor, Tensor]], *, ridge: float | None = None) -> Choice:
+    """Choose ridge and weights by the mean absolute errors on held-out structures.
+
+    The sum of the logarithms of the errors of energies and forces is minimized along one variable after the other. Stress
+    gets the weight with which its own error is smallest, as long as this sum rises by no more than TOLERANCE.
+
+    Parameters
+    ----------
+    held : dict of (rows [n, P], targets [n])
+        Held-out rows by label, without weights.
+    ridge : float, optional
+        A ridge that is given, and not chosen.
+    """
+
+    def errors(choice):
+        solution = equations.solve(choice.weights, ridge=choice.ridge)
+        found = {name: float((rows @ solution - targets).abs().mean()) for name, (rows, targets) in held.items()}
+        return replace(choice, errors={name: error if error == error else math.inf for name, error in found.items()})
+
+    leading = [name for name in LEADING if name in equations.squares]
+    weights = dict.fromkeys(leading or equations.squares, 1.0)
+    best = errors(Choice(1e-7 if ridge is None else ridge, weights, {}))
+    for steps in STEPS:
+        best = _improved(best, errors, steps, ridge is None, len(leading) == len(LEADING))
+    if leading and "virial" in equations.squares:
+        best = _with_stress(best, errors)
+    return best
+
+
+def _improved(best, errors, steps, free_ridge, both):
+    """The best Choice along the ridge and along the weight of energies, with steps in decades."""
+    for variable, step in zip(("ridge", "energy"), steps):
+        if not {"ridge": free_ridge, "energy": both}[variable]:
+            continue
+        for sign in (1, -1):
+            moved = False
+            for trial in _moved(best, variable, sign * step):
+                trial = errors(trial)
+                if not trial.score < best.score - 1e-4:
+                    break
+                best, moved = trial, True
+            if moved:
+                break
+    return best
+
+
+def _moved(choice: Choice, variable: str, step: float) -> Iterator[Choice]:
+    """Iterate over choices with more and more steps, in decades, of one variable."""
+    for k in range(1, 10):
+        factor = 10 ** (k * step)
+        if variable == "energy":
+            yield replace(choice, weights=choice.weights | {"energy": choice.weights["energy"] * factor})
+        elif RIDGES[0] <= math.log10(choice.ridge * factor) <= RIDGES[1]:
+            yield replace(choice, ridge=choice.ridge * factor)
+
+
+def _with_stress(best: Choice, errors: Any) -> Choice:
+    """The Choice with the smallest error of stress of those that hardly raise the other errors."""
+    trials = [errors(replace(best, weights=best.weights | {"virial": weight})) for weight in STRESS]
+    allowed = [trial for trial in (best, *trials) if trial.score <= best.score + TOLERANCE]
+    return min(allowed, key=lambda trial: trial.errors.get("virial", 0.0))
