@@ -21,11 +21,12 @@ from ase_mlelec.train.losses import EnergyLoss
 from ase_mlelec.train.standardize import standardize
 
 FAR, NEAR = 42, 16  # neighbors within the cutoffs of orders 1 and 2, and of orders 3 and 4
-SHORTEST, LONGEST = 3.0, 7.0  # Å, limits of the cutoffs
+SHORTEST, LONGEST = 3.2, 7.0  # Å, limits of the cutoffs
 ALONE = 5.0  # Å, cutoff in molecules with fewer neighbors
-LABELS_PER_WEIGHT = 15
+LABELS_PER_WEIGHT = 12
+OF_TRIPLES = 3.0  # largest roughness of order 2, in units of that of order 3
 FEWEST, MOST = 200, 3000  # weights
-RADIAL, ANGULAR = (6, 5, 4, 3), (8, 6, 5, 4)  # radial functions and largest l for 1, 2, 3 and more species
+RADIAL, ANGULAR = (6, 6, 5, 4), (8, 7, 6, 5)  # radial functions and largest l for 1, 2, 3 and more species
 PAIR = 12  # radial functions of order 1
 TRIAL_ATOMS, TRIAL_WEIGHTS = (1500, 500), 400  # of the structures to train on and of the held-out ones, in trials
 FACTORS = {"near": (0.82, 1.25), "far": (1.22, 0.85)}  # of the cutoffs that are tried
@@ -54,7 +55,7 @@ class Basis:
         """Settings of the correlation orders."""
         k = min(self.n_species, len(RADIAL)) - 1
         n, l = RADIAL[k], ANGULAR[k]
-        orders = [Order(self.far, PAIR), Order(self.far, n, l)]
+        orders = [Order(self.far, PAIR), Order(self.far, n, l, max(OF_TRIPLES * self.max_roughness, OF_TRIPLES))]
         limits = (self.max_roughness, next_roughness(self.max_roughness))
         orders += [Order(self.near, n, l, limit, scalars=True) for limit in limits if limit]
         return tuple(orders)
@@ -67,15 +68,15 @@ class Basis:
 
     def sized(self, n_weights: int) -> "Basis":
         """The largest basis with the same cutoffs that has at most ``n_weights`` weights, or else the smallest."""
-        low, high = 1.0, 26.0
-        while high - low > 0.5:
+        low, high = 0.5, 26.0
+        while high - low > 0.25:
             middle = (low + high) / 2
             try:
                 fits = replace(self, max_roughness=middle).n_weights <= n_weights
             except ValueError:  # too many products to count
                 fits = False
             low, high = (middle, high) if fits else (low, middle)
-        return replace(self, max_roughness=low if low > 1.0 else 0.0)
+        return replace(self, max_roughness=low if low > 0.5 else 0.0)
 
 
 def radius_of(frames: Frames, count: float) -> float:
@@ -114,6 +115,7 @@ def choose_basis(
     """
     start = Basis(round(radius_of(frames, FAR), 2), round(radius_of(frames, NEAR), 2), len(species))
     some, few = (_some(part, n) for part, n in zip((frames, held), TRIAL_ATOMS))
+    few = _with_all_energies(few, held)
     scores: dict[Basis, float] = {}
 
     def score(basis):
@@ -145,6 +147,14 @@ def _some(frames, n_atoms):
     step = max(1, total / n_atoms)
     chosen = np.unique((np.arange(0, len(frames), step)).astype(int))
     return replace(frames, frames=[list(frames)[k] for k in chosen])
+
+
+def _with_all_energies(few, held):
+    """The structures of ``few`` with all labels and the rest of ``held`` with their energies, which cost little."""
+    chosen = {id(frame) for frame in few}
+    rest = [frame for frame in held if id(frame) not in chosen and "energy" in frame.labels]
+    alone = [replace(frame, labels={"energy": frame.labels["energy"]}) for frame in rest]
+    return replace(few, frames=[*few, *alone])
 
 
 def _trial(basis, frames, held, loss, species, inner, tell):

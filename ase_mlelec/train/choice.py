@@ -15,7 +15,7 @@ from torch import Tensor
 from ase_mlelec.train.linear import TINY, RidgeRegression
 
 STEPS = ((2.0, 1.0), (1.0, 0.5), (0.5, 0.25))  # decades of the ridge and of the weight of energies, in each round
-RIDGES = (-14.0, -1.0)  # decades, ends of the search
+RIDGES = (-18.0, -1.0)  # decades, ends of the search
 LEADING = ("energy", "forces")
 TOLERANCE = 0.03  # by which stress may raise the sum of the logarithms of the errors of energies and forces
 STRESS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # weights of stress that are tried

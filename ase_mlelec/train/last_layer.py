@@ -131,7 +131,8 @@ def _sums_and_changes(model, system, edges, moves):
         sums = system.sum_per_system(one_by_one(inputs, nets, len(head.nets.last)))
         changes = changes_along(of_edges, sums, vec) if vec.requires_grad else []
     if linear and len(moves):  # of one structure; the descriptor may have a faster way
-        own = descriptor.summed_changes(system, edges, of_edges) * head.nets.inverse
+        gradients = descriptor.summed_gradients(system, edges, strain=False)
+        own = torch.einsum("tc,csf->tsf", moves.flatten(1), gradients) * head.nets.inverse
         changes = [torch.nn.functional.pad(own, (0, 1)).flatten(1)[:, None]]
         return sums.detach(), torch.cat(changes).detach()
     return sums.detach(), torch.stack(changes).detach() if changes else sums.new_zeros(0, *sums.shape)

@@ -13,6 +13,8 @@ from ase_mlelec.heads.base import FittingNets
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import LABELS, QUANTITIES
 
+ENOUGH_ATOMS = 3000
+
 
 def standardize(model: Model, frames: Frames) -> None:
     """Set the normalization of a new model from its training data: of the descriptors, then of all heads."""
@@ -49,7 +51,14 @@ def standardize_heads(model: Model, frames: Frames, names: Sequence[str] | None 
     for name in names:
         _check_labeled(model, QUANTITIES[name], frames)
     batches = Batches.for_model(model, frames, tuple(labels.values()))
-    seen = {descriptor: _environment(descriptor, batches) for descriptor in map(model.descriptor_of, names)}
+    seen = {}
+    for descriptor in map(model.descriptor_of, names):
+        of_sums = not any(LABELS[labels[name]].of_atoms for name in names if model.descriptor_of(name) is descriptor)
+        if of_sums and descriptor.feature_weights() is not None:
+            some = Batches.for_model(model, _some(frames), ())
+        else:
+            some = batches
+        seen[descriptor] = _environment(descriptor, some)
     for name, label in labels.items():
         nets, environment = model.heads[name].nets, seen[model.descriptor_of(name)]
         features, species = environment.features, environment.species
@@ -60,11 +69,11 @@ def standardize_heads(model: Model, frames: Frames, names: Sequence[str] | None 
                     f"got no atoms of {model.species[k]} in {len(frames)} frames; add some or leave it out"
                 )
             nets.shift[place], nets.inverse[place] = mean_and_inverse(own, model.descriptor_of(name).feature_weights())
-        having, own = batches.with_label(label), _environment_of_label(environment, batches, label)
+        having = batches.with_label(label)
         if hasattr(model.heads[name], "centers"):
-            _center_tensors(model.heads[name], having, label, own)
+            _center_tensors(model.heads[name], having, label, _environment_of_label(environment, batches, label))
         elif LABELS[label].of_atoms:
-            _center_atoms(nets, having, label, own.species)
+            _center_atoms(nets, having, label, _environment_of_label(environment, batches, label).species)
         elif len(having):
             _center_totals(model, nets, having, label)
         else:  # with forces alone the zero of energy is free
@@ -72,6 +81,18 @@ def standardize_heads(model: Model, frames: Frames, names: Sequence[str] | None 
             nets.scale.zero_()
         if QUANTITIES[name].gradients:
             _widen_scale(nets, frames)
+
+
+def _some(frames):
+    """Enough frames for the spread of features that a smoothness prior scales: every n-th, and some of every species."""
+    n_atoms = sum(len(frame.atoms) for frame in frames)
+    chosen = list(range(0, len(frames), max(1, n_atoms // ENOUGH_ATOMS)))
+    seen = {symbol for k in chosen for symbol in frames[k].atoms.symbols}
+    for k, frame in enumerate(frames):
+        if not seen.issuperset(frame.atoms.symbols):
+            chosen.append(k)
+            seen.update(frame.atoms.symbols)
+    return frames.take(sorted(chosen))
 
 
 def _widen_scale(nets, frames):

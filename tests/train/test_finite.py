@@ -15,7 +15,8 @@ from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.data_checks import check_frames
 from ase_mlelec.train.finite import Diverged, refuse_model
 from ase_mlelec.train.fit import fit
-from ase_mlelec.train.linear_energy import available_memory, check_memory, fit_linear
+from ase_mlelec.train.linear_energy import fit_linear
+from ase_mlelec.train.memory import available_memory, check_memory
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
 from ase_mlelec.train.recipe import train
 
@@ -123,14 +124,17 @@ def linear_model(frames):
 def test_closed_form(frames, monkeypatch):
     model = linear_model(frames)
     before = copy.deepcopy(model.state_dict())
-    true_rows = linear_energy._weighted_rows
+    true_rows = linear_energy.weighted_rows
 
     def rows(model, batch, loss):
-        found, rest = true_rows(model, batch, loss)
-        return found, torch.where(batch.labels["energy"].sum() > 1e3, torch.nan, rest)
+        wrong = batch.labels["energy"].sum() > 1e3
+        return {
+            name: (found, torch.where(wrong, torch.nan, rest))
+            for name, (found, rest) in true_rows(model, batch, loss).items()
+        }
 
     with monkeypatch.context() as patch:
-        patch.setattr(linear_energy, "_weighted_rows", rows)
+        patch.setattr(linear_energy, "weighted_rows", rows)
         with pytest.raises(
             Diverged,
             match=r"closed form are NaN or infinite by training frame 3 \(cu-3\); its label "
@@ -227,7 +231,7 @@ def test_memory(monkeypatch):
     assert available_memory() is None or available_memory() > 1e6
     with pytest.raises(ValueError, match=r"a matrix would need 8e\+09 GB of memory, .* GB are left; take less"):
         check_memory(10**18, "a matrix", "take less")
-    monkeypatch.setattr("ase_mlelec.train.linear_energy.available_memory", lambda: None)
+    monkeypatch.setattr("ase_mlelec.train.memory.available_memory", lambda: None)
     check_memory(10**18, "a matrix", "take less")  # where the system does not tell
 
 
@@ -236,7 +240,7 @@ def test_closed_form_is_refused_before_memory_is_taken(few_rows, frames, monkeyp
     model = linear_model(frames)
     monkeypatch.setattr(linear_energy, "FEW_ROWS", few_rows)
     monkeypatch.setattr(linear_energy, "MANY_WEIGHTS", 0)
-    monkeypatch.setattr("ase_mlelec.train.linear_energy.available_memory", lambda: 1000)
+    monkeypatch.setattr("ase_mlelec.train.memory.available_memory", lambda: 1000)
     monkeypatch.setattr(Batches, "for_model", None)
     with pytest.raises(
         ValueError,

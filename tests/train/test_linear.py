@@ -208,7 +208,7 @@ def _weights(model):
 def test_interrupted_fit_goes_on(stop, tmp_path, monkeypatch):
     """The same weights to the bit, from the sums of the structures so far."""
     monkeypatch.setattr(linear, "PATIENCE", 0)
-    frames, loss, count, rows = alloy(), EnergyLoss((9, 2.0), (9, 0.5), (9, 0.1)), [], linear_energy._weighted_rows
+    frames, loss, count, rows = alloy(), EnergyLoss((9, 2.0), (9, 0.5), (9, 0.1)), [], linear_energy.weighted_rows
     options = dict(ridge=1e-6, batch_size=5, progress=False)
 
     def counting(*arguments):
@@ -219,7 +219,7 @@ def test_interrupted_fit_goes_on(stop, tmp_path, monkeypatch):
 
     whole = linear_model(frames)
     fit_linear(whole, frames, loss, **options)
-    monkeypatch.setattr(linear_energy, "_weighted_rows", counting)
+    monkeypatch.setattr(linear_energy, "weighted_rows", counting)
     path = tmp_path / "a.checkpoint"
     with pytest.raises(KeyboardInterrupt):
         fit_linear(linear_model(frames), frames, loss, **options, checkpoint=path)

@@ -18,7 +18,8 @@ from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors, table
 from ase_mlelec.train.fit import evaluate_loss, fit
-from ase_mlelec.train.linear_energy import _weighted_rows, fit_linear
+from ase_mlelec.train.energy_rows import weighted_rows
+from ase_mlelec.train.linear_energy import fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss, energy_and_derivatives
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.standardize import standardize
@@ -193,7 +194,9 @@ def test_closed_form_is_least_squares_over_the_rows_there_are(few_rows, weight, 
                 )
                 # forces and virials, where they are known, say how much a structure counts
                 single = Batches.for_model(made, Frames([frame]), (name, "forces", "virial"))
-                rows, rest = _weighted_rows(made, single.batch([0]), alone)
+                rows, rest = weighted_rows(made, single.batch([0]), alone)[name]
+                root = getattr(loss, name)[1] ** 0.5
+                rows, rest = root * rows, root * rest
                 columns.append((k, rows.numpy(), rest.numpy()))
     part = Frames([replace(frame, weight=weight if k >= 3 else 1.0) for k, frame in enumerate(part)], part.energies)
     roots = [weight**0.5 if k >= 3 else 1.0 for k, _, _ in columns]
