@@ -23,9 +23,10 @@ from ase_mlelec.train.standardize import standardize
 FAR, NEAR = 42, 16  # neighbors within the cutoffs of orders 1 and 2, and of orders 3 and 4
 SHORTEST, LONGEST = 3.2, 7.0  # Å, limits of the cutoffs
 ALONE = 5.0  # Å, cutoff in molecules with fewer neighbors
-LABELS_PER_WEIGHT = 12
+LABELS_PER_WEIGHT = 15
 OF_TRIPLES = 3.0  # largest roughness of order 2, in units of that of order 3
-FEWEST, MOST = 200, 3000  # weights
+FEWEST, MOST = 200, 4000  # weights
+WORK = 3.5e7  # atoms times weights that the rows of a fit may have: some minutes
 RADIAL, ANGULAR = (6, 6, 5, 4), (8, 7, 6, 5)  # radial functions and largest l for 1, 2, 3 and more species
 PAIR = 12  # radial functions of order 1
 TRIAL_ATOMS, TRIAL_WEIGHTS = (1500, 500), 400  # of the structures to train on and of the held-out ones, in trials
@@ -127,12 +128,13 @@ def choose_basis(
     for name, factors in FACTORS.items():
         for factor in factors:
             value = float(np.clip(round(factor * getattr(best, name), 2), SHORTEST, LONGEST))
-            other = replace(best, **{name: value})
+            other = replace(best, near=value) if name == "near" else replace(best, far=value)
             if other.near <= other.far and score(other) < score(best) - 0.01:
                 best = other
                 break
     n_labels = n_rows(frames, loss)
-    wanted = int(np.clip(n_labels / LABELS_PER_WEIGHT, FEWEST * len(species), MOST))
+    most = min(MOST, WORK / sum(len(frame.atoms) for frame in (*frames, *held)))
+    wanted = int(max(min(n_labels / LABELS_PER_WEIGHT, most), FEWEST * len(species)))
     best = best.sized(wanted)
     tell(
         f"cutoffs of {best.far:g} Å (pairs, triples) and {best.near:g} Å (more neighbors), {best.n_weights} weights for "
@@ -166,7 +168,7 @@ def _trial(basis, frames, held, loss, species, inner, tell):
     for layer in head.nets.last:
         torch.nn.init.zeros_(layer.weight)
     standardize(model, frames)
-    choice = fit_by_choice(model, frames, loss, held=held, progress=False)
+    choice, _ = fit_by_choice(model, frames, loss, held=held, progress=False)
     shown = ", ".join(f"{1000 * error:.3g}" for error in choice.errors.values())
     tell(f"trial of cutoffs {basis.far:g} and {basis.near:g} Å: errors {shown} m(eV, Å) of {', '.join(choice.errors)}")
     return choice.score

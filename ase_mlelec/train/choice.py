@@ -15,9 +15,10 @@ from torch import Tensor
 from ase_mlelec.train.linear import TINY, RidgeRegression
 
 STEPS = ((2.0, 1.0), (1.0, 0.5), (0.5, 0.25))  # decades of the ridge and of the weight of energies, in each round
-RIDGES = (-18.0, -1.0)  # decades, ends of the search
+RIDGES = (-15.0, -1.0)  # decades, ends of the search
 LEADING = ("energy", "forces")
 TOLERANCE = 0.03  # by which stress may raise the sum of the logarithms of the errors of energies and forces
+SAME = 0.02  # differences of that sum that mean nothing; a larger ridge makes a smoother energy
 STRESS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # weights of stress that are tried
 
 
@@ -122,6 +123,7 @@ class RowsByLabel:
         """Add rows [n, P] and targets [n] by label."""
         for name, pair in rows.items():
             self._rows.setdefault(name, []).append(pair)
+            self._joined = None
             self.squares[name] = self.squares.get(name, 0.0) + float(pair[1].square().sum())
 
     def solve(self, weights: Mapping[str, float], *, ridge: float) -> Tensor:
@@ -131,7 +133,6 @@ class RowsByLabel:
             pairs = [pair for pairs in self._rows.values() for pair in pairs]
             rows, targets = (torch.cat(column) for column in zip(*pairs, strict=True))
             self._joined = names, [len(pair[1]) for pair in pairs], rows, targets, rows @ rows.T
-            self._rows = {}
         names, counts, rows, targets, kernel = self._joined
         units = _units(self.squares, weights)
         roots = [units.get(name, 0.0) ** 0.5 for name in names]
@@ -147,7 +148,9 @@ class RowsByLabel:
 
 def _units(squares, weights):
     """Factors of the sums of each label with a weight above zero."""
-    return {name: weight / max(squares[name], TINY) for name, weight in weights.items() if weight > 0 and name in squares}
+    return {
+        name: weight / max(squares[name], TINY) for name, weight in weights.items() if weight > 0 and name in squares
+    }
 
 
 def choose(equations: Equations, held: Mapping[str, tuple[Tensor, Tensor]], *, ridge: float | None = None) -> Choice:
@@ -174,8 +177,21 @@ def choose(equations: Equations, held: Mapping[str, tuple[Tensor, Tensor]], *, r
     best = errors(Choice(1e-7 if ridge is None else ridge, weights, {}))
     for steps in STEPS:
         best = _improved(best, errors, steps, ridge is None, len(leading) == len(LEADING))
+    best = _plainest(best, errors, ridge is None, len(leading) == len(LEADING))
     if leading and "virial" in equations.squares:
         best = _with_stress(best, errors)
+    return best
+
+
+def _plainest(best, errors, free_ridge, both):
+    """Of the choices that are about as good: with a smaller weight of energies, which are few, and a larger ridge."""
+    lowest = best.score
+    for variable, step, free in (("energy", -0.25, both), ("ridge", 0.5, free_ridge)):
+        for trial in _moved(best, variable, step) if free else ():
+            trial = errors(trial)
+            if trial.score > lowest + SAME or (variable == "energy" and trial.weights["energy"] < 1):
+                break
+            best = trial
     return best
 
 

@@ -1,6 +1,6 @@
 """Rows of the least-squares problem of an energy that is linear in its weights: energies, forces and virials."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ase_mlelec.data.batches import Batch
 from ase_mlelec.data.frames import Frame, Frames
-from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
 from ase_mlelec.system import System
 from ase_mlelec.train.losses import EnergyLoss, energy_and_derivatives

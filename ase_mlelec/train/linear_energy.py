@@ -88,21 +88,26 @@ def fit_by_choice(
     batch_size: int = 4,
     checkpoint: str | Path | None = None,
     progress: bool = True,
-) -> Choice:
+) -> tuple[Choice, torch.Tensor | None]:
     """As ``fit_linear``, with weights of the labels, and a ridge, that are chosen by the errors on held-out structures.
+
+    After the choice, the held-out structures are fitted as well.
 
     Parameters
     ----------
     loss : EnergyLoss
         Its labels count, and its weights of atoms and structures; its prefactors do not.
     held : Frames
-        Structures with labels that the fit does not see.
+        Structures with labels, by whose errors is chosen.
     ridge : float, optional
         A ridge that is given, and not chosen.
 
     Returns
     -------
     Choice
+    Tensor [P, P] or None
+        Normal matrix with its ridge; the weights of all species come before the constants. None where there are fewer
+        labels than half the weights.
     """
     few = _few_rows(frames, loss, _n_weights(model), batch_size, n_matrices=len(loss.labels) + 2)
     equations = RowsByLabel() if few else SumsByLabel()
@@ -110,8 +115,13 @@ def fit_by_choice(
     with closed_form("the closed form of the energy", remedy):
         _sum(equations, model, frames, loss, lambda rows: (rows,), batch_size, checkpoint, progress)
         choice = choose(equations, held_rows(model, held, loss), ridge=ridge)
+        batches = Batches.for_model(model, held, loss.labels).with_label(*loss.labels)
+        for k in range(len(batches)):
+            equations.add(_checked_rows(model, batches, [k], loss))
         _add(model, equations.solve(choice.weights, ridge=choice.ridge), remedy)
-    return choice
+    if isinstance(equations, RowsByLabel):
+        return choice, None
+    return choice, equations.equations(choice.weights, ridge=choice.ridge)[0]
 
 
 def prefactors(loss: EnergyLoss) -> dict[str, tuple[float, float]]:

@@ -16,8 +16,8 @@ from ase_mlelec.train.data_checks import check_frames
 from ase_mlelec.train.finite import Diverged, refuse_model
 from ase_mlelec.train.fit import fit
 from ase_mlelec.train.linear_energy import fit_linear
-from ase_mlelec.train.memory import available_memory, check_memory
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
+from ase_mlelec.train.memory import available_memory, check_memory
 from ase_mlelec.train.recipe import train
 
 LOSS = EnergyLoss((1, 1), (1, 1), (1, 1))

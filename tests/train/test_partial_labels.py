@@ -16,9 +16,9 @@ from ase_mlelec.heads import ScalarHead, SpectrumHead
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.train.config import parse_config
+from ase_mlelec.train.energy_rows import weighted_rows
 from ase_mlelec.train.evaluate import errors, table
 from ase_mlelec.train.fit import evaluate_loss, fit
-from ase_mlelec.train.energy_rows import weighted_rows
 from ase_mlelec.train.linear_energy import fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss, energy_and_derivatives
 from ase_mlelec.train.recipe import train

@@ -39,7 +39,11 @@ def coupling(number: int, order: Order, n_species: int) -> "Coupling":
     """
     kinds = densities_of(order, n_species)
     wanted = order.max_roughness != 0
-    groups = groups_of(kinds, number, order.max_roughness, scalars=order.scalars) if wanted else np.zeros((0, number), dtype=int)
+    groups = (
+        groups_of(kinds, number, order.max_roughness, scalars=order.scalars)
+        if wanted
+        else np.zeros((0, number), dtype=int)
+    )
     if wanted and not len(groups):
         raise ValueError(
             f"got a max_roughness of {order.max_roughness:g}, but nothing of an atom and {number} neighbors is as "
@@ -200,7 +204,8 @@ class DirectionMeans(Coupling):
             size = self.groups.shape[1]
             others = self.groups[features][torch.arange(size, device=place.device) != place[:, None]]
             rest = reduce(torch.mul, densities[others.reshape(-1, size - 1).T]) * self.weights.to(total)
-            l, species, n = np.unravel_index(k, (self.l_max + 1, moved.n_species, self.n_radial))
+            l, rest_of_k = divmod(k, moved.n_species * self.n_radial)
+            species, n = divmod(rest_of_k, self.n_radial)
             m = slice(l * l, (l + 1) ** 2)
             rest = (rest @ self.rows[m].T.to(total)).transpose(1, 2)  # [f, 2 l + 1, C]
             near = moved.by_neighbors[species][n, m].flatten(0, 1)

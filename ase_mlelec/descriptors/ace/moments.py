@@ -147,4 +147,6 @@ def _sums(values, place, n):
 def _of_atoms(atoms, n_atoms, strain):
     """Columns of the coordinates of ``atoms``, then of the strain, in the derivatives by all coordinates and the strain."""
     axes = torch.arange(3, device=atoms.device)
-    return torch.cat([(3 * atoms[:, None] + axes).flatten(), 3 * n_atoms + torch.arange(9 * strain, device=atoms.device)])
+    return torch.cat(
+        [(3 * atoms[:, None] + axes).flatten(), 3 * n_atoms + torch.arange(9 * strain, device=atoms.device)]
+    )

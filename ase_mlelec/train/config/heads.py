@@ -60,7 +60,8 @@ class EnergyConfig(Training):
 
     widths: Widths = (64, 64)
     """Layers of the nets; []: energies that are linear in the features of an untrained descriptor, fitted by ridge
-    regression with the last weights of the loss, without steps; for data that are too few for a net."""
+    regression without steps. If the file gives no weights, the weights that lead to the smallest errors on some of the
+    training structures are chosen; otherwise the last weights are taken."""
     energy: LossWeights | None = None
     """Weight of energies per atom in the loss, first and last; default automatic, or [0.1, 10] beside given weights."""
     forces: LossWeights | None = None
@@ -71,8 +72,9 @@ class EnergyConfig(Training):
     """Forces above this size have a smaller weight, eV/Å; by default all forces have the same weight."""
     core: bool = True
     """Whether the model gets a repulsive core below the shortest distances of its data."""
-    ridge: Annotated[float, Field(gt=0, le=1e12)] = 1e-7
-    """Ridge of the ridge regression, relative to the mean diagonal element of the normal matrix."""
+    ridge: Annotated[float, Field(gt=0, le=1e12)] | None = None
+    """Ridge of the ridge regression, relative to the mean diagonal element of the normal matrix; by default chosen
+    together with the weights, or 1e-7 where the file gives weights."""
     steps: Steps | None = None
     """Steps of the optimizer; by default for thirty passes over the data and a million atoms, and at least 2000."""
     patience: Patience = 30

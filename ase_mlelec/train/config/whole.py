@@ -154,7 +154,9 @@ class DescriptorConfig(Section):
 class PowerSpectrumConfig(Section):
     """Descriptor that replaces [descriptor]: ACE invariants.
 
-    It serves scalar quantities, and energies that are linear in the features ([energy] widths = []).
+    It serves scalar quantities, and energies that are linear in the features ([energy] widths = []). For such energies
+    an empty section, or one with ``inner`` alone, lets the data choose: cutoffs by trials on the validation structures,
+    the number of features by the number of labels. With other settings, those that are left out have the defaults below.
     """
 
     cutoff: Cutoff = 6.0
@@ -173,6 +175,11 @@ class PowerSpectrumConfig(Section):
     """Largest roughness of four-body terms; 0: no such terms. The largest roughness of five-body terms is 3/7 of it."""
     roughest_5: Annotated[float, Field(ge=0, le=30)] | None = None
     """Largest roughness of five-body terms, if not 3/7 of ``roughest``; 0: no such terms."""
+
+    @property
+    def chosen_by_data(self) -> bool:
+        """Whether the file leaves cutoffs and numbers of features to the data."""
+        return self.model_fields_set <= {"inner"}
 
     @model_validator(mode="after")
     def _check_together(self):

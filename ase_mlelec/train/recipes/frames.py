@@ -13,6 +13,7 @@ import torch
 
 from ase_mlelec.data.frames import Frames, join
 from ase_mlelec.descriptors import DeepPotSE
+from ase_mlelec.descriptors.ace import ACE, Order
 from ase_mlelec.descriptors.ace.former import from_power_spectrum
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
@@ -20,11 +21,11 @@ from ase_mlelec.physics import fermi
 from ase_mlelec.quantities import HEADS, LOSSES
 from ase_mlelec.train.closed_form import fit_closed_form
 from ase_mlelec.train.config import Config, EnergyConfig
-from ase_mlelec.train.error_bars import add_error_bars, told
+from ase_mlelec.train.error_bars import add_error_bars, arranged, told
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.fit import fit
-from ase_mlelec.train.linear_energy import fit_linear
 from ase_mlelec.train.log import Log
+from ase_mlelec.train.recipes.closed_form import fit_energy, orders_of
 from ase_mlelec.train.recipes.defaults import in_closed_form, n_drawn, settled
 from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.shared import (
@@ -48,6 +49,7 @@ from ase_mlelec.train.recipes.shared import (
 )
 from ase_mlelec.train.spreads import energy_weights
 from ase_mlelec.train.standardize import standardize, standardize_heads
+from ase_mlelec.uncertainty import inverse_factor
 
 # defaults of gradient descent for energies
 ATOMS_IN_STEP, LARGEST_BATCH = 128, 32
@@ -63,23 +65,26 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     config = settled(config, parts["train"])
     # errors in the description should show before the training, not after it
     described = describe(parts["train"], config)
-    model = new_model(parts["train"], config)
     chosen: dict[str, Any] = {}  # by the closed forms
     (config.folder / config.output.model).parent.mkdir(parents=True, exist_ok=True)
     log = begin_log(parts, config, progress)
+    model = new_model(parts["train"], config, orders=orders_of(parts, config, log))
     draft = Draft(
         config, model, described, partial(protect_trained, parts=parts, config=config, ranges=False), log.tell
     )
+    factors: dict[str, torch.Tensor] = {}
     spent: list[Path] = []  # checkpoints that nothing needs once the model is saved
     for quantity in config.wanted:
         if quantity.gradients:
-            spent += train_energy(model, parts, config, log, draft)
+            spent += train_energy(model, parts, config, log, draft, factors=factors)
         else:
             _train_of_atoms(model, quantity, parts, config, log, draft, chosen)
     model.cpu()
+    if model.metadata.get("chosen"):
+        chosen["energy"] = model.metadata["chosen"]
     model.metadata = described  # errors of dipoles depend on the charges, errors of energies on the core
     protect_trained(model, parts, config)
-    log.tell(told(add_error_bars(model, parts["train"], parts["validation"])))
+    log.tell(told(add_error_bars(model, parts["train"], parts["validation"], factors=factors)))
     held_out = {
         name: errors(model, part)
         for name, part in parts.items()
@@ -191,8 +196,14 @@ def electrons_in_dos(frames: Frames, valence_electrons: Mapping[str, float], tem
     return {symbol: count * float(np.mean(ratios)) for symbol, count in valence_electrons.items()}
 
 
-def new_model(frames: Frames, config: Config) -> Model:
-    """Untrained Model without heads, with the descriptors of ``config`` for the species of ``frames``."""
+def new_model(frames: Frames, config: Config, *, orders: Sequence[Order] | None = None) -> Model:
+    """Untrained Model without heads, with the descriptors of ``config`` for the species of ``frames``.
+
+    Parameters
+    ----------
+    orders : sequence of Order, optional
+        Correlation orders of ACE, in place of the settings of [power_spectrum].
+    """
     species = sorted({symbol for frame in frames for symbol in frame.atoms.get_chemical_symbols()})
 
     def new_descriptor(options):
@@ -200,6 +211,8 @@ def new_model(frames: Frames, config: Config) -> Model:
             theirs = getattr(starting_model(config).descriptor, "inner", None) if config.start else None
             inner = options.inner or theirs or inner_distance(frames)
             try:
+                if orders is not None:
+                    return ACE(species, inner=inner, orders=orders)
                 return from_power_spectrum(species, **options.model_dump() | {"inner": inner})
             except ValueError as error:
                 raise ValueError(f"[power_spectrum]: {error}") from None
@@ -223,9 +236,18 @@ def _loss(name, options):
 
 
 def train_energy(
-    model: Model, parts: dict[str, Frames], config: Config, progress: bool | Log, draft: Draft | None = None
+    model: Model,
+    parts: dict[str, Frames],
+    config: Config,
+    progress: bool | Log,
+    draft: Draft | None = None,
+    *,
+    factors: dict | None = None,
 ) -> list[Path]:
-    """Add an energy head to ``model`` and train it; returns the checkpoints to remove when the model is saved."""
+    """Add an energy head to ``model`` and train it; returns the checkpoints to remove when the model is saved.
+
+    The factor of the covariance of a closed form goes into ``factors``.
+    """
     options = completed_energy(cast(EnergyConfig, config.energy), parts["train"])
     options = with_labels(options, "energy", _loss, parts["train"], config, shown(progress))
     head = _add_head(model, ScalarHead, config.seed, widths=options.widths)
@@ -238,9 +260,11 @@ def train_energy(
             torch.nn.init.zeros_(layer.weight)
         if config.start:
             take_over(model, "energy", config)
-        checkpoint = checkpoint_of(config, "energy-rows")  # not that of a net of former settings
-        fit_linear(model, parts["train"], loss, options.ridge, checkpoint=checkpoint, progress=shown(progress))
-        return [checkpoint]
+        fitted = fit_energy(model, parts["train"], loss, config, Log.of(progress))
+        model.metadata["chosen"] = fitted.about
+        if factors is not None and fitted.normal is not None:
+            factors["energy"] = arranged(inverse_factor(fitted.normal, 0.0), head.nets)
+        return [checkpoint_of(config, "energy-rows")]
     _fit(model, "energy", loss, parts, config, options, progress, draft)
     return []
 

@@ -1,0 +1,102 @@
+"""Energies in closed form: what the configuration leaves open is chosen by errors on held-out structures."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from torch import Tensor
+
+from ase_mlelec.data.frames import Frames
+from ase_mlelec.descriptors.ace import Order
+from ase_mlelec.model import Model
+from ase_mlelec.train.basis import choose_basis
+from ase_mlelec.train.config import Config, EnergyConfig
+from ase_mlelec.train.linear_energy import fit_by_choice, fit_linear
+from ase_mlelec.train.log import Log
+from ase_mlelec.train.losses import EnergyLoss
+from ase_mlelec.train.recipes.shared import checkpoint_of, inner_distance, starting_model
+
+RIDGE = 1e-7  # where the file gives weights, or where there are too few structures for a choice
+SHARE, BLOCK = 0.2, 4  # of the training structures, in blocks, by whose errors settings are chosen
+FEWEST = 12  # structures, from which some can be held out
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What is known after a fit.
+
+    Attributes
+    ----------
+    about : dict of JSON types
+        What was chosen; empty where nothing was.
+    normal : Tensor [P, P] or None
+        Normal matrix with its ridge, for error bars.
+    """
+
+    about: dict[str, Any] = field(default_factory=dict)
+    normal: Tensor | None = None
+
+
+def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order, ...] | None:
+    """Correlation orders of ACE for an energy in closed form; None where the configuration or the start has them."""
+    options, energy = config.power_spectrum, config.energy
+    if options is None or energy is None or energy.widths or not options.chosen_by_data:
+        return None
+    if config.start:
+        return getattr(starting_model(config).descriptor, "orders", None)
+    train, held = chooses_by(parts["train"])
+    if not len(held):
+        return None
+    loss = _unit_loss(train, energy)
+    if not loss.terms:
+        return None
+    species = sorted({symbol for frame in parts["train"] for symbol in frame.atoms.symbols})
+    inner = options.inner or inner_distance(parts["train"])
+    basis = choose_basis(train, held, loss, species=species, inner=inner, tell=log.tell)
+    return basis.orders
+
+
+def fit_energy(
+    model: Model, train: Frames, loss: EnergyLoss, config: Config, log: Log
+) -> Fitted:
+    """Fit a new linear energy head to ``train``; ``loss`` counts where the configuration gives weights."""
+    options = cast(EnergyConfig, config.energy)
+    checkpoint = checkpoint_of(config, "energy-rows")  # not that of a net of former settings
+    given = any(any(getattr(options, name) or ()) for name in options.loss_terms)
+    seen, held = (train, train.take([])) if given else chooses_by(train)
+    if not len(held):
+        ridge = RIDGE if options.ridge is None else options.ridge
+        loss = loss if given else _unit_loss(train, options)
+        fit_linear(model, train, loss, ridge, checkpoint=checkpoint, progress=log.show)
+        return Fitted()
+    unit = _unit_loss(train, options)
+    choice, normal = fit_by_choice(
+        model, seen, unit, held=held, ridge=options.ridge, checkpoint=checkpoint, progress=log.show
+    )
+    weights = ", ".join(f"{name} {weight:.3g}" for name, weight in choice.weights.items())
+    log.tell(f"chosen by {len(held)} of {len(train)} structures: ridge {choice.ridge:.3g}, weights {weights}")
+    orders = [asdict(order) for order in getattr(model.descriptor_of("energy"), "orders", ())]
+    about = {"ridge": choice.ridge, "weights": choice.weights, "errors": choice.errors, "orders": orders}
+    return Fitted(about, normal)
+
+
+def chooses_by(train: Frames) -> tuple[Frames, Frames]:
+    """Structures to fit, and blocks of structures by whose errors settings are chosen before these are fitted too."""
+    if len(train) < FEWEST:
+        return train, train.take([])
+    blocks = np.array_split(np.arange(len(train)), max(2, len(train) // BLOCK))
+    chosen = np.random.default_rng(0).permutation(len(blocks))[: max(1, round(SHARE * len(blocks)))]
+    held = {int(k) for block in chosen for k in blocks[block]}
+    seen, rest = (train.take([k for k in range(len(train)) if (k in held) == out]) for out in (False, True))
+    species = [{symbol for frame in part for symbol in frame.atoms.symbols} for part in (seen, rest)]
+    return (seen, rest) if species[1] <= species[0] else (train, train.take([]))
+
+
+def _unit_loss(frames, options):
+    """Loss with a weight of 1 for each label of ``frames`` that the configuration does not leave out."""
+    ends = {name: getattr(options, name) for name in options.loss_terms}
+    out = {name for name, pair in ends.items() if pair is not None and not any(pair)}
+    ends = {
+        name: (1.0, 1.0) if name in frames.counts and name not in out else (0.0, 0.0) for name in options.loss_terms
+    }
+    return EnergyLoss(**ends, strong_force=options.strong_force)
