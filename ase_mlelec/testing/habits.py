@@ -41,6 +41,12 @@ TORCH_MODES: dict[str, Callable[[], AbstractContextManager]] = {
 }
 
 
+def _needs_more(method):
+    """Whether a method has arguments that must be given, besides the calculator and the atoms."""
+    others = list(inspect.signature(method).parameters.values())[1:]
+    return any(part.name != "atoms" and part.default is part.empty and part.kind != part.VAR_KEYWORD for part in others)
+
+
 def ask(name: str, calculator: Calculator, **atoms: Atoms) -> Any:
     """An ASE result, or what a method of the calculator returns."""
     if name.startswith("get_"):
@@ -102,6 +108,7 @@ class HabitsContract(Contract):
         methods = [(name, method) for name, method in methods if name[:4] == "get_" and name != "get_property"]
         taking = [name for name, method in methods if "atoms" in inspect.signature(method).parameters]
         asked = [name for name in taking if not is_refusal(getattr(type(calculator), name))]
+        asked = [name for name in asked if not _needs_more(getattr(type(calculator), name))]
         return {name: partial(ask, name) for name in (*calculator.implemented_properties, *asked)}
 
     def outcomes(self, calculator: Calculator, **atoms: Atoms) -> dict[str, Any]:

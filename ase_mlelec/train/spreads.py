@@ -31,7 +31,8 @@ def spread_of(rows: Iterable[tuple[NDArray, NDArray]], label: str) -> float:
         return 0.0
     if LABELS[label].of_atoms:
         values = np.concatenate([np.reshape(value, (len(numbers), -1)) for numbers, value in rows])
-        return float(np.sqrt(values.var(axis=0).mean()))
+        with np.errstate(over="ignore"):  # the loop names a label that is out of all proportion
+            return float(np.sqrt(values.var(axis=0).mean()))
     per_atom = np.array([np.ravel(value) / len(numbers) for numbers, value in rows])
     species = np.unique(np.concatenate([numbers for numbers, _ in rows]))
     shares = np.array([(numbers[:, None] == species).mean(axis=0) for numbers, _ in rows])

@@ -34,13 +34,12 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _check_loss(self):
-        weights = []
+        weights, by_data = [], False
         for name in self.loss_terms:
             weight = getattr(self, name)
-            if weight is None:  # chosen by the data
-                return self
-            weights += weight if isinstance(weight, tuple) else [weight]
-        if min(weights) < 0 or not any(weights):
+            by_data = by_data or weight is None
+            weights += list(weight) if isinstance(weight, tuple) else [] if weight is None else [weight]
+        if min(weights, default=0) < 0 or not (any(weights) or by_data):
             shown = ", ".join(f"{weight:g}" for weight in weights)
             raise SettingError("", f"got the loss weights {shown}, need none below 0 and one above; correct them")
         return self

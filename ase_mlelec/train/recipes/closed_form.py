@@ -56,9 +56,7 @@ def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order
     return basis.orders
 
 
-def fit_energy(
-    model: Model, train: Frames, loss: EnergyLoss, config: Config, log: Log
-) -> Fitted:
+def fit_energy(model: Model, train: Frames, loss: EnergyLoss, config: Config, log: Log) -> Fitted:
     """Fit a new linear energy head to ``train``; ``loss`` counts where the configuration gives weights."""
     options = cast(EnergyConfig, config.energy)
     checkpoint = checkpoint_of(config, "energy-rows")  # not that of a net of former settings

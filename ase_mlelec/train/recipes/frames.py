@@ -23,6 +23,7 @@ from ase_mlelec.train.closed_form import fit_closed_form
 from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.error_bars import add_error_bars, arranged, told
 from ase_mlelec.train.evaluate import comparable, errors
+from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.fit import fit
 from ase_mlelec.train.log import Log
 from ase_mlelec.train.recipes.closed_form import fit_energy, orders_of
@@ -84,6 +85,7 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
         chosen["energy"] = model.metadata["chosen"]
     model.metadata = described  # errors of dipoles depend on the charges, errors of energies on the core
     protect_trained(model, parts, config)
+    refuse_model(model, config.output.model)  # before error bars are made of it
     log.tell(told(add_error_bars(model, parts["train"], parts["validation"], factors=factors)))
     held_out = {
         name: errors(model, part)
