@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ase_mlelec import units
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
@@ -134,6 +135,52 @@ def _differences(model, batch, quantity, labels):
     atomic, _, total, structures = row_errors(model, batch, quantity.name)
     found = {} if atomic is None or not len(atomic) else {quantity.atomic: (atomic, None)}
     return found if total is None else found | {quantity.total: (total, structures)}
+
+
+@torch.no_grad()
+def compared(model: Model, frames: Frames) -> dict[str, tuple[np.ndarray, np.ndarray, str]]:
+    """Labels and predictions behind ``errors``, for figures.
+
+    Returns
+    -------
+    dict of (labels [n], predictions [n], unit)
+        By label, "stress" for virials. Energies and other sums are per atom, in units of ase_mlelec.quantities; stresses
+        are in GPa. Sums are left out where frames have values of atoms.
+    """
+    fast, names = model.for_evaluation(), comparable(model, frames)
+    batches, found = Batches.for_model(fast, frames, names), {}
+    for quantity in _predicted(model):
+        mine = [name for name in quantity.labels if name in names]
+        for batch in batches.with_label(*mine).all_batches(FRAMES_PER_BATCH) if mine else ():
+            for label, (errors_, structures) in _differences(fast, batch, quantity, mine).items():
+                if label == quantity.total and quantity.atomic in mine:
+                    continue
+                true = _true_rows(fast, batch, quantity, label)
+                size, name, unit = _size_of(batch, label, structures)
+                rows = [((values / size).double().cpu().numpy().ravel()) for values in (true, true + errors_)]
+                found.setdefault((name, unit), []).append(rows)
+    return {name: (*map(np.concatenate, zip(*parts)), unit) for (name, unit), parts in found.items()}
+
+
+def _true_rows(model, batch, quantity, label):
+    """Labels of a batch in the order of the errors in _differences."""
+    true = batch.labels[label]
+    if quantity.symmetric:
+        true = (true + true.mT) / 2
+    if label == quantity.atomic and hasattr(model.heads[quantity.name], "centers"):
+        true = true[batch.matching(label, model.is_center(batch.system.numbers, quantity.name))]
+    return true
+
+
+def _size_of(batch, label, structures):
+    """(divisor of values, name, unit) of a label in a figure."""
+    row = LABELS[label]
+    if row.of_atoms:
+        return 1.0, label, row.unit
+    shape = (-1, *[1] * (batch.labels[label].ndim - 1))
+    if label == "virial":
+        return -batch.system.volume[structures].reshape(shape) * units.GPA, "stress", "GPa"
+    return batch.system.n_atoms[structures].reshape(shape), label, f"{row.unit}/atom"
 
 
 def table(columns: Mapping[str, Mapping[str, Any]]) -> str:

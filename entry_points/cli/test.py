@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ase_mlelec_entry_points.cli.options import add_keys, add_out, keys_of
+from ase_mlelec_entry_points.cli.options import add_keys, add_out, add_plot, keys_of, write_figure
 
 if TYPE_CHECKING:
     from ase_mlelec.data.data_set import Frames
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ase_mlelec.model import Model
 
 HELP = "Errors of a model on labeled structures, of everything that it predicts and they have labels of."
-EXAMPLE = "mlelec test si examples/data/silicon.h5 --group test"
+EXAMPLE = "mlelec test si examples/data/silicon.h5 --group test --plot parity.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="data set: .h5, deepmd npy folder, or a file that ASE reads")
     parser.add_argument("--group", metavar="NAME", help="only the structures of this group, such as test")
     add_keys(parser)
+    add_plot(parser, "draw predictions against labels")
     add_out(parser, "write the errors as well", metavar="FILE.json", former=["--json"])
 
 
@@ -36,6 +37,10 @@ def run(arguments: argparse.Namespace) -> None:
     from ase_mlelec.data.snapshots import is_snapshots
     from ase_mlelec.train.evaluate import table
 
+    if arguments.plot and (is_snapshots(arguments.data) or is_hamiltonians(arguments.data)):
+        raise ValueError(
+            f"got --plot for {arguments.data}, which is drawn for labels of structures alone; leave it out"
+        )
     if is_snapshots(arguments.data):
         frames, columns = errors_of_ldos(arguments)
     elif is_hamiltonians(arguments.data):
@@ -44,10 +49,27 @@ def run(arguments: argparse.Namespace) -> None:
         frames, columns = errors_of_frames(arguments)
     print(f"{len(frames)} structures, {sum(len(frame.atoms) for frame in frames)} atoms")
     print(table(columns))
+    if arguments.plot:
+        plot(arguments.plot, arguments.model[0], frames)
     if arguments.out:
         result = {"frames": len(frames), **list(columns.values())[-1]}
         with replacing(arguments.out) as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def plot(path: str, model: str, frames: "Frames") -> None:
+    """Draw predictions against labels, an axis for each kind of label."""
+    from matplotlib.figure import Figure
+
+    from ase_mlelec import load_model
+    from ase_mlelec.analysis.plots import plot_parity
+    from ase_mlelec.train.evaluate import compared
+
+    found = compared(load_model(model), frames)
+    figure = Figure(figsize=(4 * len(found), 4), layout="constrained")
+    for ax, (name, (labels, predictions, unit)) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items()):
+        plot_parity(ax, labels, predictions, unit).set_title(name)
+    write_figure(path, figure)
 
 
 def selected(frames: "Frames | Hamiltonians | Snapshots", arguments: argparse.Namespace) -> Any:

@@ -60,7 +60,7 @@ def ending(config: "Config") -> str:
         lines.append(f"Learning curves: {', '.join(map(str, curves))}")
     lines += [
         "Next:",
-        f"  mlelec test {shlex.quote(str(path))} DATA    errors on other structures",
+        f"  mlelec test {shlex.quote(str(path))} DATA --plot parity.png    errors on other structures, with a picture",
         f"  mlelec info {shlex.quote(str(path))}    what the model holds",
     ]
     if curves:

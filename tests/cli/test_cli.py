@@ -72,7 +72,9 @@ def test_train(folder, capsys):
     out = capsys.readouterr().out
     assert "validation" in out and "test" in out and "meV/atom" in out and "trained.safetensors" in out
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
+        "trained.dos.checkpoint",
         "trained.dos.csv",
+        "trained.energy.checkpoint",
         "trained.energy.csv",
         "trained.safetensors",
     ]
@@ -91,7 +93,8 @@ def test_test(folder, capsys):
     stored = json.loads((folder / "errors.json").read_text())
     frames = read_frames(folder / "cu.h5").select("test")
     assert stored == {"frames": 2, **errors(load_model(folder / "cu.safetensors"), frames)}
-    call("test", folder / "cu.safetensors", folder / "cu.h5")
+    call("test", folder / "cu.safetensors", folder / "cu.h5", "--plot", folder / "parity.png")
+    assert (folder / "parity.png").stat().st_size > 10_000
     assert capsys.readouterr().out.startswith("10 structures")
     assert "no frames of group 'size'; it has test, train, validation" in fails(
         capsys, "test", folder / "cu.safetensors", folder / "cu.h5", "--group", "size"

@@ -13,7 +13,7 @@ from ase_mlelec.data.batches import Frames, write_hdf5
 from ase_mlelec.heads import SpectrumHead
 from ase_mlelec.physics import fermi
 from ase_mlelec.train.config import parse_config
-from ase_mlelec.train.evaluate import errors, table
+from ase_mlelec.train.evaluate import compared, errors, table
 from ase_mlelec.train.fit import FrameProblem
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.recipes.frames import electrons_in_dos, split, wannier_charges
@@ -322,3 +322,29 @@ def test_centers_that_the_data_do_not_have(tmp_path):
     write_hdf5(tmp_path / "cu.h5", make_wannier_frames(5))
     with pytest.raises(ValueError, match="dipole.centers: got H, the data have O, Si; choose of these"):
         train(configuration(tmp_path, energy=None, dos=None, dipole={"centers": ["H"]}), progress=False)
+
+
+def test_what_is_compared(frames):
+    """The errors of the table follow from the labels and predictions that figures show."""
+    model = random_model(2, ("energy",), species=("Cu",), n_basis=6)
+    model.heads["dos"] = SpectrumHead(1, model.descriptor.n_features, ENERGIES, (8,)).double()
+    found, wanted = compared(model, frames), errors(model, frames)
+    assert {name: unit for name, (_, _, unit) in found.items()} == {
+        "energy": "eV/atom",
+        "forces": "eV/Å",
+        "stress": "GPa",
+        "ados": "states/eV",
+    }
+    rms = {name: np.sqrt(((b - a) ** 2).mean()) for name, (a, b, _) in found.items()}
+    assert 1000 * rms["energy"] == pytest.approx(wanted["energy_rmse_meV_per_atom"])
+    assert 1000 * rms["forces"] == pytest.approx(wanted["forces_rmse_meV_per_A"])
+    assert rms["stress"] == pytest.approx(wanted["stress_rmse_GPa"])
+    assert rms["ados"] == pytest.approx(wanted["ados_rmse_states_per_eV"])
+    atoms = frames.frames[0].atoms
+    labels = -frames.frames[0].labels["virial"] / atoms.get_volume() / units.GPA
+    np.testing.assert_allclose(found["stress"][0][:9], labels.ravel())
+    model, tensors = random_model(2, ("polarizability",), species=("O", "Si"), n_basis=6), make_wannier_frames(3)
+    (center,) = model.heads["polarizability"].centers
+    true, _, unit = compared(model, tensors)["atomic_polarizability"]
+    symbol = model.species[center]
+    assert unit == "Å^3" and len(true) == 9 * sum(list(frame.atoms.symbols).count(symbol) for frame in tensors)
