@@ -168,7 +168,7 @@ def _trial(basis, frames, held, loss, species, inner, tell):
     for layer in head.nets.last:
         torch.nn.init.zeros_(layer.weight)
     standardize(model, frames)
-    choice, _ = fit_by_choice(model, frames, loss, held=held, progress=False)
+    choice = fit_by_choice(model, frames, loss, held=held, progress=False).choice
     shown = ", ".join(f"{1000 * error:.3g}" for error in choice.errors.values())
     tell(f"trial of cutoffs {basis.far:g} and {basis.near:g} Å: errors {shown} m(eV, Å) of {', '.join(choice.errors)}")
     return choice.score

@@ -1,6 +1,8 @@
 """Linear energy models: ridge regression to energies, forces and virials."""
 
+import copy
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -84,11 +86,12 @@ def fit_by_choice(
     loss: EnergyLoss,
     *,
     held: Frames,
+    validation: Frames | None = None,
     ridge: float | None = None,
     batch_size: int = 4,
     checkpoint: str | Path | None = None,
     progress: bool = True,
-) -> tuple[Choice, torch.Tensor | None]:
+) -> "ChosenFit":
     """As ``fit_linear``, with weights of the labels, and a ridge, that are chosen by the errors on held-out structures.
 
     After the choice, the held-out structures are fitted as well.
@@ -102,12 +105,8 @@ def fit_by_choice(
     ridge : float, optional
         A ridge that is given, and not chosen.
 
-    Returns
-    -------
-    Choice
-    Tensor [P, P] or None
-        Normal matrix with its ridge; the weights of all species come before the constants. None where there are fewer
-        labels than half the weights.
+    validation : Frames, optional
+        Structures that are not fitted, but whose effect on the weights is computed.
     """
     few = _few_rows(frames, loss, _n_weights(model), batch_size, n_matrices=len(loss.labels) + 2)
     equations = RowsByLabel() if few else SumsByLabel()
@@ -115,13 +114,52 @@ def fit_by_choice(
     with closed_form("the closed form of the energy", remedy):
         _sum(equations, model, frames, loss, lambda rows: (rows,), batch_size, checkpoint, progress)
         choice = choose(equations, held_rows(model, held, loss), ridge=ridge)
-        batches = Batches.for_model(model, held, loss.labels).with_label(*loss.labels)
-        for k in range(len(batches)):
-            equations.add(_checked_rows(model, batches, [k], loss))
-        _add(model, equations.solve(choice.weights, ridge=choice.ridge), remedy)
-    if isinstance(equations, RowsByLabel):
-        return choice, None
-    return choice, equations.equations(choice.weights, ridge=choice.ridge)[0]
+        before = copy.deepcopy(model)  # rows are made with the weights from before
+        _add_rows(equations, before, held, loss)
+        solution = equations.solve(choice.weights, ridge=choice.ridge)
+        _add(model, solution, remedy)
+        normal = (
+            None if isinstance(equations, RowsByLabel) else equations.equations(choice.weights, ridge=choice.ridge)[0]
+        )
+        change = None
+        if validation is not None and len(validation):
+            _add_rows(equations, before, validation, loss)
+            change = equations.solve(choice.weights, ridge=choice.ridge) - solution
+    return ChosenFit(choice, normal, change)
+
+
+class ChosenFit(NamedTuple):
+    """Outcome of ``fit_by_choice``.
+
+    Attributes
+    ----------
+    normal : Tensor [P, P] or None
+        Normal matrix with its ridge; the weights of all species come before the constants. None where there are fewer
+        labels than half the weights.
+    change : Tensor [P] or None
+        Further change of the weights by which the validation structures are fitted too, see ``add_change``.
+    """
+
+    choice: Choice
+    normal: torch.Tensor | None
+    change: torch.Tensor | None
+
+
+def add_change(model: Model, change: torch.Tensor) -> None:
+    """Add changes [P] to the weights, then the constants, of a linear energy head.
+
+    Raises
+    ------
+    Diverged
+        For changes that are not finite.
+    """
+    _add(model, change, "check the labels. Nothing was saved")
+
+
+def _add_rows(equations, model, frames, loss):
+    batches = Batches.for_model(model, frames, loss.labels).with_label(*loss.labels)
+    for k in range(len(batches)):
+        equations.add(_checked_rows(model, batches, [k], loss))
 
 
 def prefactors(loss: EnergyLoss) -> dict[str, tuple[float, float]]:

@@ -31,10 +31,13 @@ class Fitted:
         What was chosen; empty where nothing was.
     normal : Tensor [P, P] or None
         Normal matrix with its ridge, for error bars.
+    change : Tensor [P] or None
+        Change of the weights by which the validation structures are fitted too.
     """
 
     about: dict[str, Any] = field(default_factory=dict)
     normal: Tensor | None = None
+    change: Tensor | None = None
 
 
 def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order, ...] | None:
@@ -56,7 +59,7 @@ def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order
     return basis.orders
 
 
-def fit_energy(model: Model, train: Frames, loss: EnergyLoss, config: Config, log: Log) -> Fitted:
+def fit_energy(model: Model, train: Frames, validation: Frames, loss: EnergyLoss, config: Config, log: Log) -> Fitted:
     """Fit a new linear energy head to ``train``; ``loss`` counts where the configuration gives weights."""
     options = cast(EnergyConfig, config.energy)
     checkpoint = checkpoint_of(config, "energy-rows")  # not that of a net of former settings
@@ -68,14 +71,21 @@ def fit_energy(model: Model, train: Frames, loss: EnergyLoss, config: Config, lo
         fit_linear(model, train, loss, ridge, checkpoint=checkpoint, progress=log.show)
         return Fitted()
     unit = _unit_loss(train, options)
-    choice, normal = fit_by_choice(
-        model, seen, unit, held=held, ridge=options.ridge, checkpoint=checkpoint, progress=log.show
+    choice, normal, change = fit_by_choice(
+        model,
+        seen,
+        unit,
+        held=held,
+        validation=validation if _has_labels(validation) else None,
+        ridge=options.ridge,
+        checkpoint=checkpoint,
+        progress=log.show,
     )
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in choice.weights.items())
     log.tell(f"chosen by {len(held)} of {len(train)} structures: ridge {choice.ridge:.3g}, weights {weights}")
     orders = [asdict(order) for order in getattr(model.descriptor_of("energy"), "orders", ())]
     about = {"ridge": choice.ridge, "weights": choice.weights, "errors": choice.errors, "orders": orders}
-    return Fitted(about, normal)
+    return Fitted(about, normal, change)
 
 
 def chooses_by(train: Frames) -> tuple[Frames, Frames]:
@@ -88,6 +98,10 @@ def chooses_by(train: Frames) -> tuple[Frames, Frames]:
     seen, rest = (train.take([k for k in range(len(train)) if (k in held) == out]) for out in (False, True))
     species = [{symbol for frame in part for symbol in frame.atoms.symbols} for part in (seen, rest)]
     return (seen, rest) if species[1] <= species[0] else (train, train.take([]))
+
+
+def _has_labels(frames):
+    return bool({"energy", "forces", "virial"} & set(frames.counts))
 
 
 def _unit_loss(frames, options):

@@ -25,8 +25,9 @@ from ase_mlelec.train.error_bars import add_error_bars, arranged, told
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.fit import fit
+from ase_mlelec.train.linear_energy import add_change
 from ase_mlelec.train.log import Log
-from ase_mlelec.train.recipes.closed_form import fit_energy, orders_of
+from ase_mlelec.train.recipes.closed_form import Fitted, fit_energy, orders_of
 from ase_mlelec.train.recipes.defaults import in_closed_form, n_drawn, settled
 from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.shared import (
@@ -73,28 +74,37 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     draft = Draft(
         config, model, described, partial(protect_trained, parts=parts, config=config, ranges=False), log.tell
     )
-    factors: dict[str, torch.Tensor] = {}
+    fits: dict[str, Fitted] = {}
     spent: list[Path] = []  # checkpoints that nothing needs once the model is saved
     for quantity in config.wanted:
         if quantity.gradients:
-            spent += train_energy(model, parts, config, log, draft, factors=factors)
+            spent += train_energy(model, parts, config, log, draft, fits=fits)
         else:
             _train_of_atoms(model, quantity, parts, config, log, draft, chosen)
     model.cpu()
-    if model.metadata.get("chosen"):
-        chosen["energy"] = model.metadata["chosen"]
+    chosen |= {name: fitted.about for name, fitted in fits.items() if fitted.about}
     model.metadata = described  # errors of dipoles depend on the charges, errors of energies on the core
     protect_trained(model, parts, config)
     refuse_model(model, config.output.model)  # before error bars are made of it
-    log.tell(told(add_error_bars(model, parts["train"], parts["validation"], factors=factors)))
-    held_out = {
-        name: errors(model, part)
-        for name, part in parts.items()
-        if name not in ("train", "support") and comparable(model, part)
+    factors = {
+        name: arranged(inverse_factor(fitted.normal, 0.0), model.heads[name].nets)
+        for name, fitted in fits.items()
+        if fitted.normal is not None
     }
+    log.tell(told(add_error_bars(model, parts["train"], parts["validation"], factors=factors)))
+    held_out = _errors(model, parts, "validation")
+    for fitted in fits.values():
+        if fitted.change is not None:  # after error bars and errors, for which the validation was held out
+            add_change(model, fitted.change)
+    held_out |= _errors(model, parts, "test")
     training = provenance(parts, config) | ({"closed_form": chosen} if chosen else {})
     model.metadata |= {"errors": held_out, "training": training}
     return save(model, config, spent)
+
+
+def _errors(model, parts, name):
+    """Errors on a part of the data, dict by its name; empty where it has nothing to compare with."""
+    return {name: errors(model, parts[name])} if comparable(model, parts[name]) else {}
 
 
 def _check_species(parts, config):
@@ -244,11 +254,11 @@ def train_energy(
     progress: bool | Log,
     draft: Draft | None = None,
     *,
-    factors: dict | None = None,
+    fits: dict | None = None,
 ) -> list[Path]:
     """Add an energy head to ``model`` and train it; returns the checkpoints to remove when the model is saved.
 
-    The factor of the covariance of a closed form goes into ``factors``.
+    What is known after the fit of a closed form goes into ``fits``.
     """
     options = completed_energy(cast(EnergyConfig, config.energy), parts["train"])
     options = with_labels(options, "energy", _loss, parts["train"], config, shown(progress))
@@ -262,10 +272,9 @@ def train_energy(
             torch.nn.init.zeros_(layer.weight)
         if config.start:
             take_over(model, "energy", config)
-        fitted = fit_energy(model, parts["train"], loss, config, Log.of(progress))
-        model.metadata["chosen"] = fitted.about
-        if factors is not None and fitted.normal is not None:
-            factors["energy"] = arranged(inverse_factor(fitted.normal, 0.0), head.nets)
+        fitted = fit_energy(model, parts["train"], parts["validation"], loss, config, Log.of(progress))
+        if fits is not None:
+            fits["energy"] = fitted
         return [checkpoint_of(config, "energy-rows")]
     _fit(model, "energy", loss, parts, config, options, progress, draft)
     return []
