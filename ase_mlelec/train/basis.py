@@ -69,7 +69,9 @@ class Basis:
 
     def sized(self, n_weights: int) -> "Basis":
         """The largest basis with the same cutoffs that has at most ``n_weights`` weights, or else the smallest."""
-        low, high = 0.5, 26.0
+        low, high = 1.0, 26.0  # order 3 begins with a roughness of 1
+        if replace(self, max_roughness=low).n_weights > n_weights:
+            return replace(self, max_roughness=0.0)
         while high - low > 0.25:
             middle = (low + high) / 2
             try:
@@ -77,7 +79,7 @@ class Basis:
             except ValueError:  # too many products to count
                 fits = False
             low, high = (middle, high) if fits else (low, middle)
-        return replace(self, max_roughness=low if low > 0.5 else 0.0)
+        return replace(self, max_roughness=low)
 
 
 def radius_of(frames: Frames, count: float) -> float:

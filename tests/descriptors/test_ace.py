@@ -269,3 +269,20 @@ def test_arguments():
     for orders in ([], made.orders * 3):
         with pytest.raises(ValueError, match=f"got {len(orders)} correlation orders, need 1 to 4"):
             ACE(["Si"], orders=orders)
+
+
+def test_scalars_are_products_of_lower_orders():
+    """Order 3 with a density of l = 0 is that density times a feature of the power spectrum; without it, it is missing."""
+    atoms = random_atoms("Si3", cell=[3.9, 4.2, 4.5], seed=1)
+    orders = [Order(CUTOFF, 3), Order(CUTOFF, 3, 2), Order(CUTOFF, 3, 2, 6.0, scalars=True)]
+    made = ACE(("Si",), inner=INNER, orders=orders).double()
+    without = ACE(("Si",), inner=INNER, orders=[*orders[:2], Order(CUTOFF, 3, 2, 6.0)]).double()
+    values = features(atoms, made)
+    n = [len(part.squares[0]) for part in made.couplings]
+    single, pairs, triples = np.split(values, np.cumsum(n)[:2], axis=1)
+    products = (single[:, :, None] * pairs[:, None]).reshape(len(values), -1)
+    products /= np.linalg.norm(products, axis=0)
+    wanted = triples / np.linalg.norm(triples, axis=0)
+    of_scalars = (products.T @ wanted).max(axis=0) > 1 - 1e-12
+    missing = n[2] - len(without.couplings[2].squares[0])
+    assert of_scalars.sum() == missing > 0

@@ -1,0 +1,210 @@
+"""What closed forms choose: solutions against numpy, weights and ridge against grids, cutoffs and sizes by counting."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+from small_data import make_frames
+
+from ase_mlelec.data.batches import Batches, Frame, Frames, write_hdf5
+from ase_mlelec.descriptors.ace import ACE, Order
+from ase_mlelec.heads import ScalarHead
+from ase_mlelec.model import Model
+from ase_mlelec.train import basis, linear_energy
+from ase_mlelec.train.basis import ALONE, Basis, choose_basis, radius_of
+from ase_mlelec.train.choice import TOLERANCE, RowsByLabel, SumsByLabel, choose
+from ase_mlelec.train.config import parse_config
+from ase_mlelec.train.energy_rows import weighted_rows
+from ase_mlelec.train.linear_energy import add_change, fit_by_choice, held_rows
+from ase_mlelec.train.losses import EnergyLoss
+from ase_mlelec.train.recipe import train
+from ase_mlelec.train.recipes.closed_form import chooses_by
+from ase_mlelec.train.standardize import standardize
+
+LOSS = EnergyLoss((1, 1), (1, 1), (1, 1))
+
+
+def problem(n_columns=20, noise=0.1, seed=0, counts=(("energy", 15), ("forces", 120), ("virial", 30))):
+    """Rows and targets by label of one linear truth with noise."""
+    rng = np.random.default_rng(seed)
+    truth, rows = np.random.default_rng(99).normal(size=n_columns), {}
+    for name, n in counts:
+        matrix = rng.normal(size=(n, n_columns)) * np.logspace(0, -2, n_columns)
+        rows[name] = torch.tensor(matrix), torch.tensor(matrix @ truth + noise * rng.normal(size=n))
+    return rows
+
+
+def summed(kind, rows):
+    equations = kind()
+    for name, (matrix, targets) in rows.items():  # in two pieces
+        half = len(targets) // 2
+        equations.add({name: (matrix[:half], targets[:half])})
+        equations.add({name: (matrix[half:], targets[half:])})
+    return equations
+
+
+@pytest.mark.parametrize(("kind", "n_columns"), [(SumsByLabel, 20), (RowsByLabel, 300)])
+def test_solution(kind, n_columns):
+    """Both forms of the equations have the solution of the stacked rows."""
+    rows, weights, ridge = problem(n_columns), {"energy": 2.0, "forces": 1.0, "virial": 0.3}, 1e-4
+    roots = {name: (weight / float(rows[name][1].square().sum())) ** 0.5 for name, weight in weights.items()}
+    matrix = np.concatenate([roots[name] * rows[name][0].numpy() for name in weights])
+    targets = np.concatenate([roots[name] * rows[name][1].numpy() for name in weights])
+    size = (matrix**2).sum() / matrix.shape[1]
+    whole = np.concatenate([matrix, (ridge * size) ** 0.5 * np.eye(matrix.shape[1])])
+    expected = np.linalg.lstsq(whole, np.append(targets, np.zeros(matrix.shape[1])))[0]
+    found = summed(kind, rows).solve(weights, ridge=ridge)
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-7)
+
+
+def test_checkpoint_of_sums():
+    equations, again = summed(SumsByLabel, problem()), SumsByLabel()
+    again.load(equations.state())
+    weights = {"energy": 1.0, "forces": 1.0}
+    assert torch.equal(equations.solve(weights, ridge=1e-6), again.solve(weights, ridge=1e-6))
+
+
+@pytest.mark.parametrize("noise", [1e-3, 1.0])
+def test_choice_is_about_the_best_of_a_grid(noise):
+    equations, held = summed(SumsByLabel, problem(noise=noise)), problem(noise=noise, seed=1)
+    choice = choose(equations, held)
+
+    def score(ridge, energy, virial):
+        solution = equations.solve({"energy": energy, "forces": 1.0, "virial": virial}, ridge=ridge)
+        return sum(
+            np.log(float((matrix @ solution - targets).abs().mean()))
+            for name, (matrix, targets) in held.items()
+            if name != "virial"
+        )
+
+    assert choice.score == pytest.approx(score(choice.ridge, choice.weights["energy"], choice.weights.get("virial", 0)))
+    grid = [score(ridge, energy, 0.0) for ridge in 10.0 ** np.arange(-9, 1) for energy in (0.1, 1, 10, 100)]
+    assert choice.score < min(grid) + 2 * TOLERANCE + 0.05
+    assert (choice.ridge > 1e-5) == (noise > 0.1)
+
+
+def test_stress_never_harms():
+    """Stresses of another truth get a weight with which energies and forces keep their errors."""
+    rows, held = problem(noise=0.01), problem(noise=0.01, seed=1)
+    without = choose(summed(SumsByLabel, {name: rows[name] for name in ("energy", "forces")}), held)
+    rows["virial"] = rows["virial"][0], -3 * rows["virial"][1]
+    wrong = choose(summed(SumsByLabel, rows), held)
+    assert wrong.score <= without.score + TOLERANCE + 1e-9
+    right = choose(summed(SumsByLabel, problem(noise=0.01)), held)
+    assert right.weights["virial"] > 0
+    assert right.errors["virial"] <= without.errors["virial"]
+
+
+def test_given_ridge_stays():
+    assert choose(summed(SumsByLabel, problem()), problem(seed=1), ridge=1e-3).ridge == 1e-3
+    assert list(choose(summed(SumsByLabel, problem(counts=(("virial", 40),))), problem(seed=1)).weights) == ["virial"]
+
+
+def ace_model(frames):
+    orders = [Order(4.0, 4), Order(4.0, 3, 2), Order(3.5, 3, 2, 3.0, scalars=True)]
+    model = Model(ACE(["Cu"], inner=2.0, orders=orders), {}).double()
+    model.heads["energy"] = ScalarHead(1, model.descriptor.n_features, ()).double()
+    torch.nn.init.zeros_(model.heads["energy"].nets.last[0].weight)
+    standardize(model, frames)
+    return model
+
+
+def flat(model):
+    last = model.heads["energy"].nets.last
+    return torch.cat([last[0].weight.detach().flatten(), last[0].bias.detach()])
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_all_structures_are_fitted_in_the_end(few, monkeypatch):
+    """The held-out ones after the choice; ``change`` adds the validation."""
+    monkeypatch.setattr(linear_energy, "MANY_WEIGHTS", 0 if few else 10**6)
+    monkeypatch.setattr(linear_energy, "FEW_ROWS", 1e9)
+    frames = make_frames(16)
+    seen, held, validation = (frames.take(list(part)) for part in (range(10), range(10, 13), range(13, 16)))
+    model = ace_model(frames)
+    start = flat(model)
+    found = fit_by_choice(model, seen, LOSS, held=held, validation=validation, progress=False)
+    assert (found.normal is None) == few
+    for part, solution in ((13, flat(model) - start), (16, flat(model) - start + found.change)):
+        equations, fresh = SumsByLabel(), ace_model(frames)
+        batches = Batches.for_model(fresh, frames.take(list(range(part))), LOSS.labels)
+        for batch in batches.all_batches(4):
+            equations.add(weighted_rows(fresh, batch, LOSS))
+        matrix, right = equations.equations(found.choice.weights, ridge=found.choice.ridge)
+        # small ridges leave directions undetermined by rounding: compare what the equations say
+        np.testing.assert_allclose(matrix @ solution.double(), right, atol=1e-6 * float(right.abs().max()))
+    errors = {
+        name: float((rows @ (flat(model) - start) - rest).abs().mean())
+        for name, (rows, rest) in held_rows(ace_model(frames), held, LOSS).items()
+    }
+    assert errors["forces"] < 2 * found.choice.errors["forces"]
+    before = flat(model)
+    add_change(model, found.change)
+    torch.testing.assert_close(flat(model), before + found.change)
+
+
+# cutoffs and size
+
+
+def test_radius_holds_neighbors():
+    crystal = Frames([Frame(bulk("Cu", a=3.6, cubic=True), {}, "cu")])
+    assert 3.6 / 2**0.5 <= radius_of(crystal, 11.5) <= 3.2 + 1e-9  # twelve at 2.55 Å, below the lower limit
+    assert radius_of(crystal, 15) == pytest.approx(3.6)  # the next six
+    molecule = Frames([Frame(Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [0, 0.96, 0]]), {}, "water")])
+    assert radius_of(molecule, 16) == ALONE
+
+
+@pytest.mark.parametrize("n_species", [1, 3])
+def test_size(n_species):
+    start = Basis(5.0, 4.0, n_species)
+    for wanted in (150, 1000):
+        found = start.sized(wanted * n_species)
+        model = ACE([("Si", "O", "H")[k] for k in range(n_species)], inner=1.0, orders=found.orders)
+        assert found.n_weights == n_species * (model.n_features + 1)
+        assert found.n_weights <= wanted * n_species
+        larger = replace(found, max_roughness=max(found.max_roughness + 0.5, 1.0))
+        assert larger.n_weights > wanted * n_species
+
+
+def test_basis_by_trials(monkeypatch):
+    """Trials are told, repeat themselves, and keep to the radius that the truth needs."""
+    monkeypatch.setattr(basis, "TRIAL_WEIGHTS", 60)
+    frames, lines = make_frames(16), []
+    parts = frames.take(list(range(12))), frames.take(list(range(12, 16)))
+    options = dict(species=["Cu"], inner=2.0)
+    found = choose_basis(*parts, LOSS, **options, tell=lines.append)
+    assert found == choose_basis(*parts, LOSS, **options)
+    assert len(lines) >= 4
+    assert "weights for" in lines[-1]
+    assert found.near <= found.far
+
+
+def test_blocks_are_held_out():
+    frames = make_frames(24)
+    seen, held = chooses_by(frames)
+    assert len(seen) + len(held) == 24
+    assert {frame.name for frame in seen}.isdisjoint(frame.name for frame in held)
+    names = [frame.name for frame in frames]
+    places = [names.index(frame.name) for frame in held]
+    assert np.diff(places).tolist().count(1) >= len(places) // 2  # neighbors stay together
+    assert len(chooses_by(frames.take(list(range(5))))[1]) == 0
+
+
+def test_in_one_command(tmp_path, monkeypatch):
+    """An empty section leaves all to the data; the model says what was chosen, and is the same when trained again."""
+    for name, small in (("TRIAL_WEIGHTS", 40), ("MOST", 150), ("TRIAL_ATOMS", (60, 20))):
+        monkeypatch.setattr(basis, name, small)
+    write_hdf5(tmp_path / "cu.h5", make_frames(25))
+    table = {"data": {"files": ["cu.h5"]}, "output": {"model": "cu.safetensors"}, "energy": {"widths": []}}
+    found = train(parse_config(table | {"power_spectrum": {}}, tmp_path), progress=False)
+    again = train(parse_config(table | {"power_spectrum": {}}, tmp_path), progress=False)
+    chosen = found.metadata["training"]["closed_form"]["energy"]
+    assert set(chosen) == {"ridge", "weights", "errors", "orders"}
+    assert chosen["orders"] == found.descriptor.arguments()["orders"]
+    for one, two in zip(found.state_dict().values(), again.state_dict().values()):
+        assert torch.equal(one, two)
+    size = 1000 * np.abs(np.concatenate([frame.labels["forces"] for frame in make_frames(25)])).mean()
+    assert found.metadata["errors"]["test"]["forces_mae_meV_per_A"] < size / 5
