@@ -148,7 +148,8 @@ def compared(model: Model, frames: Frames) -> dict[str, tuple[np.ndarray, np.nda
         are in GPa. Sums are left out where frames have values of atoms.
     """
     fast, names = model.for_evaluation(), comparable(model, frames)
-    batches, found = Batches.for_model(fast, frames, names), {}
+    batches = Batches.for_model(fast, frames, names)
+    found: dict[tuple[str, str], list] = {}
     for quantity in _predicted(model):
         mine = [name for name in quantity.labels if name in names]
         for batch in batches.with_label(*mine).all_batches(FRAMES_PER_BATCH) if mine else ():

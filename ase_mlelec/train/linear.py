@@ -18,10 +18,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ase_mlelec.deprecated import former_names
 from ase_mlelec.train.checkpoint import check_identity, load_checkpoint, save_checkpoint
+from ase_mlelec.train.interrupt import Interrupted, stopping
+from ase_mlelec.train.log import Log, duration
 
 RIDGE = 1e-9  # very small: it only fixes the weights that the rows do not determine
 TINY = 1e-300  # added to the ridge, for the case that all columns are zero
@@ -132,11 +133,12 @@ def sum_rows(
     *,
     checkpoint: str | Path | None = None,
     identity: dict | None = None,
-    progress: bool = True,
+    progress: bool | Log = True,
 ) -> None:
     """Add the rows of ``n`` structures to a regression.
 
-    An interrupted sum continues from its checkpoint and ends with the same bits.
+    An interrupted sum continues from its checkpoint and ends with the same bits. A signal to stop is obeyed between
+    batches, when the checkpoint is written.
 
     Parameters
     ----------
@@ -151,6 +153,8 @@ def sum_rows(
     ------
     ValueError
         For a checkpoint that belongs to another fit or is damaged.
+    Interrupted
+        After a signal to stop.
     """
     path, start = checkpoint and not regression.dual and Path(checkpoint), 0
     if path and path.exists():
@@ -158,16 +162,23 @@ def sum_rows(
         check_identity(path, state.get("identity"), identity)  # type: ignore[arg-type]  # given with a checkpoint
         start = state["start"]
         regression.load(state)
-    written, duration, saved = time.monotonic(), FIRST, False
-    starts = range(start, n, batch_size)
-    for start in tqdm(starts, disable=None if progress else True, unit=" batches"):
-        regression.add(*rows(range(start, min(start + batch_size, n))))
-        last = start + batch_size >= n
-        if path and (time.monotonic() - written > PATIENCE * duration or (last and saved)):
-            begun = time.monotonic()
-            save_checkpoint(path, {"identity": identity, "start": start + batch_size, **regression.state()})
-            written, saved = time.monotonic(), True
-            duration = written - begun
+    written, took, saved = time.monotonic(), FIRST, False
+    log = Log.of(progress)
+    with stopping() as stop, log.progress(total=n, done=start, unit="structures"):
+        for first in range(start, n, batch_size):
+            end = min(first + batch_size, n)
+            regression.add(*rows(range(first, end)))
+            if path and (stop or time.monotonic() - written > PATIENCE * took or (end == n and saved)):
+                begun = time.monotonic()
+                save_checkpoint(path, {"identity": identity, "start": end, **regression.state()})
+                written, saved = time.monotonic(), True
+                took = written - begun
+            if stop:
+                how = f"; the same command goes on from {path.name}" if path else ", and begins anew the next time"
+                raise Interrupted(f"interrupted after the rows of {end} of {n} structures{how}", 128 + stop.number)
+            log.advance(n, end - first)
+            if log.due:
+                log.line(f"rows of {end}/{n} structures, {duration(log.left(end, n))} left")
 
 
 def digest_of(module: torch.nn.Module) -> str:

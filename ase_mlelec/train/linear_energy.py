@@ -13,6 +13,7 @@ from ase_mlelec.train.choice import Choice, RowsByLabel, SumsByLabel, choose
 from ase_mlelec.train.energy_rows import largest_batch, n_rows, plain_rows, weighted_rows
 from ase_mlelec.train.finite import Diverged, closed_form, explained_rows
 from ase_mlelec.train.linear import RidgeRegression, digest_of, sum_rows
+from ase_mlelec.train.log import Log
 from ase_mlelec.train.losses import EnergyLoss, check_terms
 from ase_mlelec.train.memory import NUMBER, check_memory
 
@@ -32,7 +33,7 @@ def fit_linear(
     *,
     batch_size: int = 16,
     checkpoint: str | Path | None = None,
-    progress: bool = True,
+    progress: bool | Log = True,
 ) -> None:
     """Fit an energy head without hidden layers to energies, forces and virials by ridge regression.
 
@@ -90,7 +91,7 @@ def fit_by_choice(
     ridge: float | None = None,
     batch_size: int = 4,
     checkpoint: str | Path | None = None,
-    progress: bool = True,
+    progress: bool | Log = True,
 ) -> "ChosenFit":
     """As ``fit_linear``, with weights of the labels, and a ridge, that are chosen by the errors on held-out structures.
 

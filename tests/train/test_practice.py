@@ -17,6 +17,7 @@ from ase_mlelec.train import log as logs
 from ase_mlelec.train import run as runs
 from ase_mlelec.train.checkpoint import load_checkpoint
 from ase_mlelec.train.interrupt import Interrupted
+from ase_mlelec.train.linear import RidgeRegression, sum_rows
 from ase_mlelec.train.log import duration, readable_errors
 from ase_mlelec.train.loop import Schedule, run_loop
 from ase_mlelec.train.recipes.draft import UNFINISHED, is_unfinished
@@ -295,3 +296,29 @@ def test_single_precision(folder, capsys):
     assert main(["train", configure(folder, 3, 'precision = "single"\n')]) == 0
     told = capsys.readouterr().err
     assert "so large that they are trained in double precision" in told and ", double precision," in told
+
+
+def test_rows_of_closed_forms(tmp_path, capsys, monkeypatch):
+    """Lines with the time left; a signal writes the checkpoint, and the sum ends with the same bits."""
+    data = torch.randn(30, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    now = [0.0]
+
+    def rows(chosen):
+        now[0] += 2.5
+        if chosen.start == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return data[list(chosen), :2], data[list(chosen), 2]
+
+    monkeypatch.setattr(logs, "clock", lambda: now[0])
+    whole, first, second = RidgeRegression(), RidgeRegression(), RidgeRegression()
+    stop_at = None
+    sum_rows(whole, 30, 4, rows)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["rows of 4/30 structures, 0:16 left", "rows of 12/30 structures, 0:11 left"]
+    files = dict(checkpoint=tmp_path / "a.checkpoint", identity={"data": 1}, progress=False)
+    stop_at = 8
+    with pytest.raises(Interrupted, match="rows of 12 of 30 structures; the same command goes on from a.checkpoint"):
+        sum_rows(first, 30, 4, rows, **files)
+    stop_at = None
+    sum_rows(second, 30, 4, rows, **files)
+    assert torch.equal(second.normal, whole.normal) and torch.equal(second.right, whole.right)

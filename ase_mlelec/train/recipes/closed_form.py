@@ -12,7 +12,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.train.basis import choose_basis
 from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.linear_energy import fit_by_choice, fit_linear
-from ase_mlelec.train.log import Log
+from ase_mlelec.train.log import Log, counted
 from ase_mlelec.train.losses import EnergyLoss
 from ase_mlelec.train.recipes.shared import checkpoint_of, inner_distance, starting_model
 
@@ -68,9 +68,11 @@ def fit_energy(model: Model, train: Frames, validation: Frames, loss: EnergyLoss
     if not len(held):
         ridge = RIDGE if options.ridge is None else options.ridge
         loss = loss if given else _unit_loss(train, options)
-        fit_linear(model, train, loss, ridge, checkpoint=checkpoint, progress=log.show)
+        _begin(model, train, loss, log)
+        fit_linear(model, train, loss, ridge, checkpoint=checkpoint, progress=log)
         return Fitted()
     unit = _unit_loss(train, options)
+    _begin(model, train, unit, log)
     choice, normal, change = fit_by_choice(
         model,
         seen,
@@ -79,13 +81,22 @@ def fit_energy(model: Model, train: Frames, validation: Frames, loss: EnergyLoss
         validation=validation if _has_labels(validation) else None,
         ridge=options.ridge,
         checkpoint=checkpoint,
-        progress=log.show,
+        progress=log,
     )
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in choice.weights.items())
     log.tell(f"chosen by {len(held)} of {len(train)} structures: ridge {choice.ridge:.3g}, weights {weights}")
     orders = [asdict(order) for order in getattr(model.descriptor_of("energy"), "orders", ())]
     about = {"ridge": choice.ridge, "weights": choice.weights, "errors": choice.errors, "orders": orders}
     return Fitted(about, normal, change)
+
+
+def _begin(model, train, loss, log):
+    """Block at the start of the log."""
+    numbers = sum(part.numel() for part in model.heads["energy"].nets.last.parameters())
+    labels = counted((train.counts.get(name, 0), name) for name in loss.labels)
+    parameters = f"{numbers}, double precision, {next(model.parameters()).device}"
+    title = f"energy of {', '.join(model.species)} in closed form"
+    log.block(title, log.about | {"labels": labels, "parameters": parameters})
 
 
 def chooses_by(train: Frames) -> tuple[Frames, Frames]:
