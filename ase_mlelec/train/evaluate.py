@@ -160,7 +160,8 @@ def compared(model: Model, frames: Frames) -> dict[str, tuple[np.ndarray, np.nda
                 size, name, unit = _size_of(batch, label, structures)
                 rows = [((values / size).double().cpu().numpy().ravel()) for values in (true, true + errors_)]
                 found.setdefault((name, unit), []).append(rows)
-    return {name: (*map(np.concatenate, zip(*parts)), unit) for (name, unit), parts in found.items()}
+    joined = {key: [np.concatenate(column) for column in zip(*parts)] for key, parts in found.items()}
+    return {name: (true, mine, unit) for (name, unit), (true, mine) in joined.items()}
 
 
 def _true_rows(model, batch, quantity, label):
