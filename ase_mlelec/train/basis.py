@@ -23,7 +23,7 @@ from ase_mlelec.train.standardize import standardize
 FAR, NEAR = 42, 16  # neighbors within the cutoffs of orders 1 and 2, and of orders 3 and 4
 SHORTEST, LONGEST = 3.2, 7.0  # Å, limits of the cutoffs
 ALONE = 5.0  # Å, cutoff in molecules with fewer neighbors
-LABELS_PER_WEIGHT = 15
+LABELS_PER_WEIGHT = 5
 OF_TRIPLES = 3.0  # largest roughness of order 2, in units of that of order 3
 FEWEST, MOST = 200, 4000  # weights
 WORK = 3.5e7  # atoms times weights that the rows of a fit may have: some minutes
@@ -134,7 +134,7 @@ def choose_basis(
             if other.near <= other.far and score(other) < score(best) - 0.01:
                 best = other
                 break
-    n_labels = n_rows(frames, loss)
+    n_labels = n_rows(frames, loss) + n_rows(held, loss)
     most = min(MOST, WORK / sum(len(frame.atoms) for frame in (*frames, *held)))
     wanted = int(max(min(n_labels / LABELS_PER_WEIGHT, most), FEWEST * len(species)))
     best = best.sized(wanted)
