@@ -1,7 +1,6 @@
 """Model: a descriptor and named heads, which are saved, loaded and evaluated together."""
 
 import copy
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from typing import Any
@@ -17,7 +16,7 @@ from ase_mlelec.heads.base import Blocks, FittingNets, Head, HeadOfPairs
 from ase_mlelec.model_file.write import save_model
 from ase_mlelec.safety import RepulsiveCore, TrainingRange
 from ase_mlelec.system import System
-from ase_mlelec.uncertainty import Posterior
+from ase_mlelec.uncertainty import Posterior, seed_of
 
 
 class Model(torch.nn.Module):
@@ -206,11 +205,11 @@ class Model(torch.nn.Module):
         They share all parts but the heads with this model, and the mean of their last layers is that of this model.
         """
         changes = {
-            name: posterior.changes(n, scale=posterior.scale("members"), seed=zlib.crc32(name.encode()))
+            name: posterior.changes(n, scale=posterior.scale("members"), seed=seed_of(name))
             for name, posterior in self.posteriors.items()
         }
         for k in range(n):
-            heads = {name: copy.deepcopy(head) if name in changes else head for name, head in self.heads.items()}
+            heads = {name: _with_own_last(head) if name in changes else head for name, head in self.heads.items()}
             for name, each in changes.items():
                 heads[name].change_last(each[k])
             member = Model(
@@ -232,6 +231,17 @@ class Model(torch.nn.Module):
                 module.fold()
         model.evaluation_only = True
         return model
+
+
+def _with_own_last(head):
+    """Copy of a head that shares everything but its last layer."""
+    new = owner = copy.copy(head)
+    new._modules = dict(head._modules)
+    if "nets" in new._modules:
+        new._modules["nets"] = owner = copy.copy(head.nets)
+        owner._modules = dict(head.nets._modules)
+    owner._modules["last"] = copy.deepcopy(owner._modules["last"])
+    return new
 
 
 def _compressed(descriptor):

@@ -28,6 +28,13 @@ TESTS = {"si": ["silicon.h5"], "ice": ["ice.h5"], "mos2": ["mos2_converged_force
 HEAD = ["quantity", "errors", "mean absolute error", "mean bar", "within one (%)", "within two (%)", "rank correlation"]
 
 
+SEEN = (
+    "The tests were looked at eight times while the method was written. After one of these the way in which scales go "
+    "from a model trained without validation data to one trained on all data was changed, which changed the shares by at "
+    "most five per cent; ridges and scales were chosen on validation data alone."
+)
+
+
 def row(name, errors, deviations):
     one, two, rank = coverage(errors, deviations)
     sizes = [f"{np.abs(part).mean():.3g}" for part in (errors, deviations)]
@@ -70,15 +77,16 @@ def kind_of(atoms):
     return "hot" if np.abs(atoms.get_forces()).max() > 1.5 else "calm bulk"
 
 
-def of_public(paths):
+def of_public(paths, every):
     """Rows of kinds of structures of the public set: errors and bars of forces, and of relative energies."""
     calc, kinds = DeepPotCalculator("si", on_extrapolation="ignore"), {}
     for path in paths:
-        for atoms in read(path, ":"):
+        for atoms in read(path, f"::{every}"):
             force = calc.get_property("forces", atoms) - atoms.get_forces()
             energy = (calc.get_property("energy", atoms) - atoms.get_potential_energy()) / len(atoms)
             bars = calc.get_uncertainty("forces", atoms=atoms), calc.get_uncertainty("energy", atoms=atoms) / len(atoms)
-            found = (force.ravel(), bars[0].ravel(), energy, bars[1], calc.get_leverage(atoms).max())
+            free = bars[0].ravel() > 1e-6  # symmetry makes the other components zero, bar and error
+            found = (force.ravel()[free], bars[0].ravel()[free], energy, bars[1], calc.get_leverage(atoms).max())
             kinds.setdefault(kind_of(atoms), []).append(found)
     zero = np.median([each[2] for each in kinds["calm bulk"]])
     rows = []
@@ -150,6 +158,7 @@ def calibrated(name):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--public", nargs="+", metavar="FILE", help="files of the public silicon set")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th of their structures")
     arguments = parser.parse_args()
     lines = [
         "# Error bars",
@@ -160,15 +169,16 @@ def main():
     for name in (name for name in TESTS if load_model(name).posteriors):
         lines += ["", f'## `{name}` ({hash_of(name)}), group "test"', "", calibrated(name), ""]
         lines += table(HEAD, of_tests(name) + (of_fermi_level() if name == "si" else []))
+    lines += ["", SEEN]
     if load_model("al").posteriors:
         lines += ["", f"## `al` ({hash_of('al')})", "", calibrated("al")]
     if arguments.public:
         head = [*HEAD, "energy error, meV/atom", "energy bar, meV/atom", "median of the largest leverage"]
         lines += [
             "",
-            "## Forces (eV/Å) of `si` on the public silicon set",
+            f"## Forces (eV/Å) of `si` on the public silicon set, one structure in {arguments.every}",
             "",
-            *table(head, of_public(arguments.public)),
+            *table(head, of_public(arguments.public, arguments.every)),
         ]
     lines += ["", "## Cost (ms), 64 atoms of silicon", "", *table(["", "time", "relative"], of_costs())]
     (HERE / "UNCERTAINTY.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.calculators.calculator import CalculatorSetupError
 from ase.spectrum.doscollection import GridDOSCollection
@@ -17,6 +18,7 @@ from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.model import Model
 from ase_mlelec.physics import dos, fermi
 from ase_mlelec.system import System
+from ase_mlelec.uncertainty import contributions, seed_of
 
 SILICON_OFFSETS = (0, -5, -8)  # eV from the Fermi level (Zeng et al. 2022), for models whose metadata have none
 
@@ -74,6 +76,19 @@ class DeepDOSCalculator(MLElecCalculator):
         if name not in ("ados", "dos") or "dos" not in self.models[0].posteriors:
             return super()._from_posterior(name)
         return self._deviations_of("dos", {"ados": "ados", "dos": "dos"})
+
+    def _fill(self, members):
+        """Atomic densities of states, which are linear in the weights of the last layer."""
+        if "dos" not in self.models[0].posteriors:
+            return
+        head, posterior = (part["dos"] for part in (self.models[0].heads, self.models[0].posteriors))
+        with torch.no_grad():
+            z = torch.cat([contributions(head, posterior, each).z for each in self._environments_of("dos")[1]])
+            scale, draws = posterior.scale("members"), posterior.draws(len(members), seed=seed_of("dos"))
+            changes = [scale * (z @ draw) @ posterior.outputs.T for draw in draws]
+        own = self.get_ados()
+        for member, change in zip(members, changes):
+            member._extra["ados"] = own + change.double().cpu().numpy()
 
     def electronic_results(self) -> dict[str, Any]:
         """Return the Fermi level at the temperature of the model."""

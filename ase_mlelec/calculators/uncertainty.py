@@ -117,7 +117,12 @@ class HasUncertainty(PresentStructure):
         self._check_posterior()
         self._evaluate_shared()
         shared = self._shared()
-        return [self._as_member([model], shared) for model in self.models[0].members(n)]
+        found = [self._as_member([model], shared) for model in self.models[0].members(n)]
+        self._fill(found)
+        return found
+
+    def _fill(self, members):
+        """Give members the results that are cheaper to compute for all of them together."""
 
     def _check_posterior(self):
         if not len(self.models[0].posteriors):

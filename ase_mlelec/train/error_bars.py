@@ -73,8 +73,9 @@ def add_error_bars(
     names : sequence of str
         Heads; default all of atoms and their sums.
     like : Model
-        Model with error bars, trained in the same way but without the validation data: its ridges and scales are taken
-        for a model that was trained on all data. ``validation`` is not used then.
+        Model with error bars, trained in the same way but without the validation data, for a model that was trained on
+        all data: its ridges are taken, and the scales make the mean squares of the bars of both models on ``validation``
+        equal.
     factors : dict of Tensor [P, K]
         Factors of the covariance of heads that were fitted in closed form, see ``arranged``. Without one, a head with
         more than MOST_WEIGHTS weights gets no error bars.
@@ -97,7 +98,7 @@ def add_error_bars(
         if not set(QUANTITIES[name].labels) & set(train.counts):
             continue
         if like is not None:
-            report |= _take_over(model, name, train, like)
+            report |= _take_over(model, name, train, validation, like)
             continue
         factor = (factors or {}).get(name)
         if factor is None and n_weights(head) > MOST_WEIGHTS:
@@ -122,16 +123,20 @@ def told(report: Mapping[str, Mapping[str, Any]]) -> str:
     return f"Error bars: {', '.join(shares)} of the errors within one and two ({where})" if report else "No error bars"
 
 
-def _take_over(model, name, train, like):
-    """Posterior of a head from ``train``, with ridge and scales of the model ``like``; report of every label."""
+def _take_over(model, name, train, validation, like):
+    """Posterior of a head with the ridge of the model ``like`` and bars as large as its bars; report of every label."""
     if name not in like.posteriors:
         raise ValueError(f"the model with the scales has no error bars of the {name}; add them with 'mlelec calibrate'")
-    theirs, known = like.posteriors[name], like.metadata.get("error_bars", {})
-    model.posteriors[name], _ = _posterior(model, name, train, train, (theirs.ridge,))
-    model.posteriors[name].scales = dict(theirs.scales)
+    known, quantity = like.metadata.get("error_bars", {}), QUANTITIES[name]
+    mine, _ = _posterior(model, name, train, train, (like.posteriors[name].ridge,))
+    model.posteriors[name] = mine
+    wanted, found = (errors_and_deviations(each, name, validation) for each in (like, model))
+    ratios = {label: np.sqrt(np.mean(wanted[label][1] ** 2) / np.mean(found[label][1] ** 2)) for label in found}
+    mine.scales = {label: float(f"{ratio:.6g}") for label, ratio in ratios.items()}
+    mine.scales["members"] = mine.scale(quantity.total if quantity.total in ratios else quantity.atomic)
     return {
-        label: known[label] | {"calibrated_on": "validation data of a model trained without them"}
-        for label in theirs.scales
+        label: known[label] | {"scale": scale, "calibrated_on": "validation data of a model trained without them"}
+        for label, scale in mine.scales.items()
         if label in known
     }
 

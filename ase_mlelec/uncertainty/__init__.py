@@ -10,7 +10,7 @@ from ase_mlelec.uncertainty.bars import (
     summed,
 )
 from ase_mlelec.uncertainty.covariance import inverse_factor, posterior_of
-from ase_mlelec.uncertainty.posterior import Posterior
+from ase_mlelec.uncertainty.posterior import Posterior, seed_of
 from ase_mlelec.uncertainty.scales import coverage, scale_of
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "leverages",
     "posterior_of",
     "scale_of",
+    "seed_of",
     "summed",
 ]

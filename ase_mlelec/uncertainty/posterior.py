@@ -1,11 +1,17 @@
 """Posterior of the last layer of a head."""
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+def seed_of(name: str) -> int:
+    """Seed of the draws for the head of a quantity, so that members of different heads are independent."""
+    return zlib.crc32(name.encode())
 
 
 class Posterior(torch.nn.Module):

@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--like",
         metavar="MODEL",
-        help="take the scales of this model, trained in the same way without the validation data; for a model that was "
-        "trained on all data",
+        help="make the bars as large as those of this model, trained in the same way without the validation data; for a "
+        "model that was trained on all data",
     )
     add_keys(parser)
 
@@ -146,7 +146,8 @@ def parts(
     own = arguments.group or trained.get("train") or []
     apart = {*held, *trained.get("test", ["test"]), *trained.get("support", ["support"])}
     train = frames.where(lambda frame: frame.group in own if own and frame.group else frame.group not in apart)
-    validation = frames.where(lambda frame: bool(frame.group) and frame.group in held and frame.group not in own)
+    apart_from = () if arguments.like else own
+    validation = frames.where(lambda frame: bool(frame.group) and frame.group in held and frame.group not in apart_from)
     if not both and not any(frame.group for frame in frames):
         validation = frames  # without groups, all are for validation
     if not len(train if both else validation):

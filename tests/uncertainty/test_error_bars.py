@@ -139,6 +139,8 @@ def test_derived_quantities(copper):
     atoms = frames[4].atoms.copy()
     atoms.calc = calc
     levels = [member.get_fermi_level(atoms=atoms) for member in calc.members()]
+    alone = [DeepDOSCalculator(each).get_fermi_level(atoms=atoms) for each in model.members(16)]
+    np.testing.assert_allclose(levels, alone, atol=1e-6)
     assert calc.uncertainty["fermi_level"] == pytest.approx(np.std(levels))
     assert calc.uncertainty["order_parameter"].shape == (len(atoms),)
     atoms.positions[0, 0] += 0.1  # of the present structure, not of the last one
