@@ -26,11 +26,11 @@ from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.frames import new_model, train_energy
 from ase_mlelec.train.recipes.shared import (
     begin_log,
-    check_not_empty,
     check_same,
     checkpoint_of,
     duration_of,
     inner_distance,
+    parts_of,
     protect_trained,
     provenance,
     read_checked,
@@ -46,7 +46,7 @@ def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:
     """Train a Hamiltonian, after an energy where it is wanted; the energy may have labels from further files."""
     data, others = _hamiltonians(config)
     options = cast(HamiltonianConfig, config.hamiltonian)
-    parts = _parts(data, config)
+    parts = parts_of(data, "frames", config)
     output = config.folder / config.output.model
     output.parent.mkdir(parents=True, exist_ok=True)
     bands = _untrained(parts["train"], config)
@@ -62,7 +62,7 @@ def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:
     electrons = data.attributes.get("electrons_per_atom", {})
     items = {
         name: [
-            prepare(bands, frame, sum(electrons.get(symbol, 0) for symbol in frame.atoms.symbols))
+            prepare(bands, frame, round(sum(electrons.get(symbol, 0) for symbol in frame.atoms.symbols)))
             for frame in parts[name]
         ]
         for name in ("train", "validation")
@@ -105,13 +105,6 @@ def _described(data):
     """Metadata from the attributes of the data."""
     copied = ("electrons_per_atom", "energy_reference", "settings")
     return {name: data.attributes[name] for name in copied if name in data.attributes}
-
-
-def _parts(data, config):
-    """dict of the structures to train on, for validation and for tests."""
-    parts = {name: data.select(*getattr(config.data, name)) for name in ("train", "validation", "test")}
-    check_not_empty(parts["train"], data, data.path, "frames", config)
-    return parts
 
 
 def _fit_linear_parts(model, items, config, path):

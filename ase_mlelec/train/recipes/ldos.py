@@ -24,9 +24,9 @@ from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.shared import (
     COPIED,
     begin_log,
-    check_not_empty,
     checkpoint_of,
     duration_of,
+    parts_of,
     protect_trained,
     provenance,
     save,
@@ -47,9 +47,7 @@ def train_ldos(config: Config, cache: str | PathLike, progress: bool | Log = Tru
     snapshots = _snapshots(config)
     output = config.folder / config.output.model
     output.parent.mkdir(parents=True, exist_ok=True)
-    groups = {"train": ("", *config.data.train), "validation": config.data.validation, "test": config.data.test}
-    chosen = {name: snapshots.select(*of_part) for name, of_part in groups.items()}
-    check_not_empty(chosen["train"], snapshots, snapshots.path, "snapshots", config)
+    chosen = parts_of(snapshots, "snapshots", config)
     model = new_ldos_model(snapshots, fit_zero(chosen["train"]), config)
     parts = {
         name: GridData(part, model.descriptor, cache, progress=progress, zero=model.heads["ldos"].zero)

@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from ase_mlelec.bundle import load_model
@@ -120,6 +121,27 @@ def steps_before(model: Model, name: str, config: Config) -> dict[str, Any]:
 def shown(progress: bool | Log) -> bool:
     """Whether something is to be told."""
     return progress.show if isinstance(progress, Log) else progress
+
+
+def parts_of(data: StoredDataSet, what: str, config: Config) -> dict[str, Any]:
+    """Structures to train on, for validation and for tests, of a data set in a file; ``what`` names them in messages.
+
+    Structures without a group train. Where none has a group, ``validation_fraction`` of them, drawn at random, is held
+    out for validation.
+
+    Raises
+    ------
+    ValueError
+        For data without structures to train on.
+    """
+    groups = {"train": ("", *config.data.train), "validation": config.data.validation, "test": config.data.test}
+    parts: dict[str, Any] = {name: data.select(*of_part) for name, of_part in groups.items()}
+    if len(data) and not any(data.groups):
+        order = np.random.default_rng(config.seed).permutation(len(data))
+        held = round(config.data.validation_fraction * len(data))
+        parts |= {"train": data.take(sorted(order[held:])), "validation": data.take(sorted(order[:held]))}
+    check_not_empty(parts["train"], data, data.path, what, config)
+    return parts
 
 
 def save(model: Model, config: Config, checkpoints: Iterable[Path] = ()) -> Model:
