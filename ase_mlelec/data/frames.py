@@ -134,7 +134,9 @@ def read_all(
     others = [path for path in paths if path not in runs]
     parts = [check(read_frames(path, keys=keys if has_keys(path) else None, found=found), path) for path in others]
     if runs:
-        parts.append(check(read_runs(runs, spectra=spectra), str(runs[0]) if len(runs) == 1 else f"{runs[0]} ..."))
+        parts.append(
+            check(read_runs(runs, spectra=spectra, others=parts), str(runs[0]) if len(runs) == 1 else f"{runs[0]} ...")
+        )
     frames = join(parts)
     check_used(here, keys or {}, found, {})
     return frames

@@ -102,6 +102,19 @@ def test_one_grid_for_runs_of_different_ranges(tmp_path):
     np.testing.assert_allclose(together.energies, frames.energies)
 
 
+def test_runs_are_added_to_a_data_set(run, tmp_path):
+    """Width and energies are those of the data set; its temperature has to be the same."""
+    former = read_runs([run], spectra=Spectra(0.4, (-15.0, 4.0), 0.25))
+    write_hdf5(tmp_path / "former.h5", former)
+    both = read_all([tmp_path / "former.h5", run])
+    assert len(both) == 2 and both.attributes["dos_width_eV"] == 0.4
+    np.testing.assert_allclose(both[1].labels["ados"], both[0].labels["ados"], rtol=1e-6, atol=1e-12)
+    former.attributes["settings"]["electronic_temperature_K"] = 300.0
+    write_hdf5(tmp_path / "former.h5", former)
+    with pytest.raises(ValueError, match=r"its electrons are at 3157\.\d* K, those of the data beside it at 300 K"):
+        read_all([tmp_path / "former.h5", run])
+
+
 @pytest.mark.parametrize(
     "path", ["", "x.save", "x.save/atomic_proj.xml", "x.save/data-file-schema.xml", "projwfc.out", ".."]
 )

@@ -8,7 +8,7 @@ from ase_mlelec.data.data_set import Frame, Frames, join
 from ase_mlelec.data.runs.espresso import read_espresso
 from ase_mlelec.data.runs.find import DEPTH, Place, Texts, espresso_runs, paths_apart
 from ase_mlelec.data.runs.projected import ProjectedRun
-from ase_mlelec.data.runs.spectra import Spectra, frames_of, known_valence
+from ase_mlelec.data.runs.spectra import SAME_TEMPERATURE, Spectra, frames_of, known_valence
 from ase_mlelec.data.runs.steps import read_run
 from ase_mlelec.data.runs.vasp import VaspPlace, read_vasp, vasp_runs
 
@@ -28,7 +28,9 @@ def has_spectra(path: str | PathLike) -> bool:
     return any(place.has_projections for place in runs_of(path))
 
 
-def read_runs(paths: Sequence[str | PathLike], *, spectra: Spectra | None = None) -> Frames:
+def read_runs(
+    paths: Sequence[str | PathLike], *, spectra: Spectra | None = None, others: Sequence[Frames] = ()
+) -> Frames:
     """Read runs of DFT programs as one data set, with energies, forces, virials and densities of states.
 
     Parameters
@@ -39,6 +41,9 @@ def read_runs(paths: Sequence[str | PathLike], *, spectra: Spectra | None = None
     spectra : Spectra, optional
         Width, energy grid and electrons. Default: Spectra(); runs whose projections cannot be used are then read without
         them, with a warning.
+    others : sequence of Frames
+        Data sets to which the runs will be joined. Without ``spectra``, width and energies are those of the first with
+        spectra.
 
     Returns
     -------
@@ -61,10 +66,11 @@ def read_runs(paths: Sequence[str | PathLike], *, spectra: Spectra | None = None
         raise ValueError(f"{paths[0]}: {NO_RUNS}")
     if not projected:
         return join(_bare(place) for place in places)
-    others: list[Frame] = []
+    bare: list[Frame] = []
     order: dict[str, int] = {}
+    chosen = spectra or next(filter(None, map(Spectra.like, others)), Spectra())
     try:
-        frames = frames_of(_runs(places, spectra or Spectra(), others, order), spectra or Spectra())
+        frames = frames_of(_runs(places, chosen, bare, order), chosen)
     except ValueError as error:
         if spectra is not None:
             raise
@@ -74,14 +80,26 @@ def read_runs(paths: Sequence[str | PathLike], *, spectra: Spectra | None = None
             raise error from None
         warnings.warn(f"spectra are not made, energies alone are read: {error}", stacklevel=3)
         return frames
-    frames.frames = sorted([*frames, *others], key=lambda frame: order[frame.name])
+    frames.frames = sorted([*frames, *bare], key=lambda frame: order[frame.name])
+    _check_temperatures([*others, frames], paths[0])
     return frames
 
 
+def _check_temperatures(parts: Sequence[Frames], path: str | PathLike) -> None:
+    """Raise ValueError where data sets with spectra are of different electronic temperatures."""
+    found = [part.attributes.get("settings", {}).get("electronic_temperature_K") for part in parts]
+    known = [each for each in found if isinstance(each, int | float)]
+    if known and max(known) - min(known) > SAME_TEMPERATURE * max(known):
+        raise ValueError(
+            f"{path}: its electrons are at {known[-1]:g} K, those of the data beside it at {known[0]:g} K, and one data "
+            f"set has one temperature; keep them apart, or give --electronic-temperature {known[0]:g}"
+        )
+
+
 def _runs(
-    places: Sequence[Place | VaspPlace], spectra: Spectra, others: list[Frame], order: dict[str, int]
+    places: Sequence[Place | VaspPlace], spectra: Spectra, bare: list[Frame], order: dict[str, int]
 ) -> Iterator[ProjectedRun]:
-    """Runs with projections; frames without spectra are added to ``others``, places of all names to ``order``."""
+    """Runs with projections; frames without spectra are added to ``bare``, places of all names to ``order``."""
     texts, valence = Texts(), known_valence(spectra)
     for place in places:
         run, steps = None, []
@@ -93,7 +111,7 @@ def _runs(
             run, steps = read_vasp(place)
         for each in [*steps, *([] if run is None else [run])]:
             order.setdefault(each.name, len(order))
-        others += steps
+        bare += steps
         if run is not None:
             yield run
 

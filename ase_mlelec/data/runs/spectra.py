@@ -78,6 +78,15 @@ class Spectra:
         if temperature is not None and not 0 <= temperature < 1e9:
             raise ValueError(f"electronic_temperature: got {temperature:g} K, need 0 or more")
 
+    @classmethod
+    def like(cls, frames: Frames) -> "Spectra | None":
+        """Width and energies of the spectra of a data set, to which others shall be added; None where it has none."""
+        width, energies = frames.attributes.get("dos_width_eV"), frames.energies
+        if width is None or energies is None or len(energies) < 3:
+            return None
+        first, last = float(energies[0]), float(energies[-1])
+        return cls(float(width), (first, last), (last - first) / (len(energies) - 1))
+
     @property
     def energies(self) -> NDArray | None:
         """Energies of a given grid, array [S], eV; None where they depend on the data."""
