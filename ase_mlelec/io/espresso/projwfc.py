@@ -23,6 +23,9 @@ def read_projections(path: str | PathLike, *, output: str | PathLike) -> Project
     ``output`` (which atom owns which atomic function; the XML does not say). Non-polarized, noncollinear and
     spin-orbit runs, in the format of Quantum ESPRESSO 6.4 and later.
 
+    The weights are those of the k-points as they stand in the file, which are not symmetrized; where symmetry reduced
+    the mesh, ``Projections.averaged`` over equivalent atoms (``read_setup``) makes them so.
+
     Returns
     -------
     Projections
