@@ -55,7 +55,8 @@ def inverse_factor(normal: Tensor, ridge: float, *, prior: Tensor | None = None,
     held, size = normal.clone(), float(normal.diagonal().mean())
     if prior is not None:
         held += (ridge * size / float(prior.diagonal().mean())) * prior
-    held.diagonal().add_((ridge if prior is None else LEAST) * size + 1e-300)
+    # beside a prior of few directions, rounding is in units of the larger of both matrices
+    held.diagonal().add_((ridge if prior is None else LEAST * len(normal) * (1 + ridge)) * size + 1e-300)
     factor, failed = torch.linalg.cholesky_ex(held)
     if failed:
         raise ValueError(f"the normal matrix with ridge {ridge:g} is not positive definite; give a larger ridge")

@@ -29,6 +29,14 @@ def test_ridge_in_units_of_a_prior():
     np.testing.assert_allclose(found @ found.T, wanted, rtol=1e-9, atol=1e-12)
 
 
+def test_large_ridge_on_a_prior_of_few_directions():
+    """A few atoms give a prior of low rank; the matrix stays positive definite in spite of rounding."""
+    generator = torch.Generator().manual_seed(0)
+    normal, prior = (rows.T @ rows for rows in (torch.randn(n, 300, generator=generator).double() for n in (100, 24)))
+    found = inverse_factor(normal, 100.0, prior=prior)
+    assert torch.isfinite(found).all()
+
+
 def test_a_sketch_is_right_on_average():
     normal = torch.tensor(rows().T @ rows())
     factor, wanted = torch.linalg.cholesky(normal), torch.linalg.inv(normal)
