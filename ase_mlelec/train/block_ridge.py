@@ -142,7 +142,8 @@ class BlockRidge:
         Parameters
         ----------
         weights : sequence of sequence of float
-            Weights of all kinds to compare, one sequence for each; the ridge is searched for the first one.
+            Weights of all kinds to compare, one sequence for each. All RIDGES are tried with the first one, and those
+            near the best so far with the others.
         """
         if len(self.blocks) < 2:
             return Choice(WITHOUT_BLOCKS, tuple(weights[0]), ())
@@ -156,8 +157,9 @@ class BlockRidge:
 
         first, *others = map(tuple, weights)
         ridge, own = try_ridges(map(float, RIDGES), first)
-        for other in others:
-            ridge, own = try_ridges([ridge], other)
+        for other in others:  # another weight may need another ridge
+            near = [r for r in map(float, RIDGES) if 0.005 < r / ridge < 200]
+            ridge, own = try_ridges(near, other)
         for step in STEPS:
             ridge, own = try_ridges([ridge / step, ridge * step], own)
         limit = SAME * tried[ridge, own]
