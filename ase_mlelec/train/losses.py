@@ -18,6 +18,8 @@ from torch import Tensor
 from ase_mlelec.data.batches import Batch
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.descriptors.fixed import GeometryGradient
+from ase_mlelec.heads import ScalarHead
+from ase_mlelec.heads.slope import value_and_slope
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import LOSSES, QUANTITIES
 
@@ -171,10 +173,13 @@ def _of_parts(model, batch, parts, quantities, training):
     energy, totals = batch.system.positions.new_zeros(n_systems), {}
     for part in parts:
         moments = part.moments.detach().requires_grad_(True)
-        values = model.heads["energy"](part.environment(moments), None)
+        environment, head = part.environment(moments), model.heads["energy"]
+        both = value_and_slope(head.nets, part.k, environment.features) if type(head) is ScalarHead else None
+        values = head(environment, None) if both is None else both[0]
         energy = energy.index_add(0, owner[part.slots.atoms], values)
         if {"forces", "virial"} & set(quantities):
-            (slope,) = torch.autograd.grad(values.sum(), moments, create_graph=training)
+            ends = (values.sum(), moments) if both is None else (environment.features, moments, both[1])
+            (slope,) = torch.autograd.grad(*ends, create_graph=training)
             found = GeometryGradient.apply(slope, part.slots, part.law, owner, n_systems)
             for name, gradient in zip(("forces", "virial"), found):
                 totals[name] = totals[name] + gradient if name in totals else gradient
