@@ -63,7 +63,7 @@ class ValueAndSlope(torch.autograd.Function):
             moving = _with_shortcut(change if idt is None else change * idt, moving, repeat)
         weighted = (of_value * scale)[:, None]
         of_w = (weighted.T @ ctx.last) + scale * moving.sum(dim=0)
-        back, found = weighted * w, []
+        back, found = weighted * w, list[Tensor | None]()
         for step, passed, repeat, (weight, _, idt) in zip(
             reversed(ctx.steps), reversed(changes), reversed(ctx.repeats), reversed(_layers(arrays))
         ):
