@@ -39,6 +39,8 @@ class Batch:
         Configuration weights.
     fixed, indices
         FixedStructures of a descriptor that is trained, and the structures of the batch among them; None for none.
+    label_weights : dict of Tensor [B]
+        Further weights of the labels that have some.
     """
 
     system: System
@@ -50,6 +52,14 @@ class Batch:
     partial: dict = field(default_factory=dict)
     fixed: FixedStructures | None = None
     indices: Sequence[int] = ()
+    label_weights: dict = field(default_factory=dict)
+
+    def scaled(self, name: str, weights: torch.Tensor) -> torch.Tensor:
+        """Weights of all structures, or of all atoms for labels by atom, times the weights of a label."""
+        factors = self.label_weights.get(name)
+        if factors is None:
+            return weights
+        return weights * (factors[self.system.batch] if LABELS[name].of_atoms else factors)
 
     def parts(self, model: Model, quantity: str) -> list | None:
         """Parts of the centers with a quantity of ``model``, by species; None where only edges will do."""
@@ -139,6 +149,8 @@ class Batches:
 
         self.labels = [{n: tensor(frame.labels[n]) for n in labels if n in frame.labels} for frame in frames]
         self.weights = torch.tensor([frame.weight for frame in frames], dtype=dtype, device=device)
+        columns = {name: [frame.label_weights.get(name, 1.0) for frame in frames] for name in labels}
+        self.label_weights = {name: tensor(column) for name, column in columns.items() if {*column} != {1.0}}
         self.environments: list | None = None
         self.fixed: FixedStructures | None = None
 
@@ -172,6 +184,7 @@ class Batches:
             column = getattr(self, key)
             setattr(found, key, column and [column[k] for k in chosen])
         found.weights = self.weights[chosen]
+        found.label_weights = {name: column[chosen] for name, column in self.label_weights.items()}
         return found
 
     @torch.no_grad()
@@ -219,16 +232,18 @@ class Batches:
                 labels[name] = join_rows([self.labels[i][name] for i, has in zip(indices, having) if has])
                 if not all(having):
                     partial[name] = torch.tensor(having, device=counts.device)
-        weights = self.weights[torch.as_tensor(indices, device=counts.device)]
+        rows = torch.as_tensor(indices, device=counts.device)
+        weights = self.weights[rows], {name: column[rows] for name, column in self.label_weights.items()}
         if self.environments is not None:
             environment = join_environments([self.environments[i] for i in indices])
-            return Batch(joined, (), labels, self.cutoff, weights, environment, partial)
+            return Batch(joined, (), labels, self.cutoff, weights[0], environment, partial, label_weights=weights[1])
         offsets = np.cumsum([0, *counts.tolist()])
         pairs = tuple(
             torch.cat([self.pairs[i][k] + (int(offset) if k < 2 else 0) for i, offset in zip(indices, offsets)])
             for k in range(3)
         )
-        return Batch(joined, pairs, labels, self.cutoff, weights, None, partial, self.fixed, list(indices))
+        joint = joined, pairs, labels, self.cutoff, weights[0], None, partial
+        return Batch(*joint, self.fixed, list(indices), weights[1])
 
     def all_batches(self, size: int, *, most_atoms: int | None = None) -> Iterator:
         """Iterate over all frames in order, ``size`` at a time, or fewer of together ``most_atoms`` atoms."""

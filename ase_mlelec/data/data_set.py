@@ -61,6 +61,10 @@ class Frame:
         Purpose of the structure, e.g. "train", "validation", "test".
     weight : float
         Configuration weight: factor of the squared errors of this structure in training.
+    kind : str
+        Kind of the structure, e.g. "liquid", for weights and for errors by kind; ``config_type`` in many files.
+    label_weights : dict of float
+        Further factors of the squared errors of single labels, by label; default 1.
     """
 
     atoms: Atoms
@@ -68,6 +72,8 @@ class Frame:
     name: str = ""
     group: str = ""
     weight: float = 1.0
+    kind: str = ""
+    label_weights: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -97,6 +103,11 @@ class Frames(DataSet):
     def groups(self) -> list:
         """Group of every frame, list of str."""
         return [frame.group for frame in self.frames]
+
+    @property
+    def kinds(self) -> list:
+        """Kind of every frame, list of str."""
+        return [frame.kind for frame in self.frames]
 
     def take(self, indices: Sequence[int]) -> "Frames":
         """The frames at these indices, a data set of the same kind."""
@@ -181,6 +192,8 @@ class Frames(DataSet):
                     yield np.asarray(frame.labels[name], dtype=np.float32)
             if frame.weight != 1:
                 yield f"weight {frame.weight}".encode()
+            for name, weight in sorted(frame.label_weights.items()):
+                yield f"weight of {name} {weight}".encode()
 
 
 def join(parts: Iterable[Frames]) -> Frames:

@@ -4,10 +4,12 @@ Our format::
 
     attribute ase_mlelec                JSON: description of the data set, and format_version
     count, name, group [frames]         number of atoms, and texts
+    kind [frames]                       texts, where there are kinds
     cell [frames, 3, 3], pbc [frames, 3], positions [atoms, 3], numbers [atoms]
     energies [S]                        eV, where there are spectra on a known grid
     labels/NAME                         values of all frames, or of all their atoms, in order
     has/NAME [frames]                   whether each frame has the label, where some lack it (since format 2)
+    weight, weights/NAME [frames]       configuration weights, and those of single labels, unless 1 (since format 3)
 """
 
 import warnings
@@ -160,10 +162,16 @@ def write_hdf5(path: str | PathLike, frames: Frames) -> None:
             "spectra; label them first"
         )
     frames.check()
-    with created(path, FRAMES, frames.attributes) as file:
+    weights = _weights(frames)
+    # former versions, which know no weights of frames, read all files without them
+    with created(path, FRAMES if weights else FRAMES._replace(version=2), frames.attributes) as file:
         file["count"] = [len(frame.atoms) for frame in frames]
         file["name"] = [frame.name for frame in frames]
         file["group"] = [frame.group for frame in frames]
+        if any(frames.kinds):
+            file["kind"] = frames.kinds
+        for key, values in weights.items():
+            file[key] = values
         for key in ("cell", "pbc"):
             file.create_dataset(key, data=[np.asarray(getattr(frame.atoms, key)) for frame in frames], **PACKED)
         for key in ("positions", "numbers"):
@@ -180,6 +188,14 @@ def write_hdf5(path: str | PathLike, frames: Frames) -> None:
                 file[f"has/{name}"] = [name in frame.labels for frame in frames]
 
 
+def _weights(frames):
+    """Weights [frames] by name in a file, dict without those that are 1 for all frames."""
+    columns = {"weight": [frame.weight for frame in frames]}
+    for name in frames.counts:
+        columns[f"weights/{name}"] = [frame.label_weights.get(name, 1.0) for frame in frames]
+    return {key: np.array(column, dtype=float) for key, column in columns.items() if {*column} != {1.0}}
+
+
 def read_hdf5(path: str | PathLike) -> Frames:
     """Read a data set written by ``write_hdf5``.
 
@@ -193,10 +209,29 @@ def read_hdf5(path: str | PathLike) -> Frames:
         energies = read_array(file, "energies", (None,)) if "energies" in file else None
         labels = _labels(path, file, counts, energies)
         names, groups = (read_array(file, key, counts.shape, str) for key in ("name", "group"))
+        kinds = read_array(file, "kind", counts.shape, str) if "kind" in file else [""] * len(counts)
+        weights, of_labels = _read_weights(path, file, labels)
         ends = np.cumsum(counts)[:-1]
         parts = zip(np.split(numbers, ends), np.split(positions, ends), cells, pbcs)
         images = [Atoms(z, r, cell=cell, pbc=pbc) for z, r, cell, pbc in parts]
-    return Frames([Frame(*each) for each in zip(images, labels, names, groups)], energies, attributes)
+    columns = images, labels, names, groups, weights, kinds, of_labels
+    return Frames([Frame(*each) for each in zip(*columns, strict=True)], energies, attributes)
+
+
+def _read_weights(path, file, labels):
+    """Configuration weights of all frames, list of float, and of their single labels, list of dict."""
+    shape = (len(labels),)
+    group = subgroup(file, "weights") if "weights" in file else {}
+    columns = {name: read_array(group, name, shape) for name in group if name in data_labels()}
+    own = read_array(file, "weight", shape) if "weight" in file else np.ones(shape)
+    for values in (own, *columns.values()):
+        if len(values) and not 0 <= values.min():
+            raise ValueError(f"{path}: got the weight {values.min():g}, need none below 0; {AGAIN}")
+    of_labels = [
+        {name: float(column[i]) for name, column in columns.items() if column[i] != 1 and name in has}
+        for i, has in enumerate(labels)
+    ]
+    return own.tolist(), of_labels
 
 
 def _structures(path, file):

@@ -44,7 +44,7 @@ class FileFormat(NamedTuple):
     version: int
 
 
-FRAMES = FileFormat("ase_mlelec", "data set", "convert the data with 'mlelec convert'", 2)
+FRAMES = FileFormat("ase_mlelec", "data set", "convert the data with 'mlelec convert'", 3)
 _REMEDY = "convert files of pp.x or MALA with 'mlelec convert', or write it with write_snapshots"
 SNAPSHOTS = FileFormat("ase_mlelec_snapshots", "file of snapshots", _REMEDY, 1)
 HAMILTONIANS = FileFormat(

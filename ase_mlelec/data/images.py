@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
 from ase.io import read
 from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression
@@ -18,7 +19,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.data.data_set import Frame, Frames
-from ase_mlelec.data.keys import GROUP, STRUCTURE, check_keys, check_used, remedy, warn_of_unread
+from ase_mlelec.data.keys import STRESS_UNIT, STRESS_UNITS, STRUCTURE, check_keys, check_used, remedy, warn_of_unread
+from ase_mlelec.data.usual_names import guessed, texts_of, weights_of
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.text import element_of, fortran_floats
 from ase_mlelec.io.ulm import check_claims
@@ -30,6 +32,7 @@ READABLE = (
 )
 MARK = "mlelec:"  # prefix of keys of extxyz files, so that ASE does not interpret them
 OWN = ("Lattice", "Properties", "pbc")  # keys of the structure; some programs write them in another case
+DATABASE = ("key_value_pairs", "data")  # entries in which ASE's databases have what else belongs to a structure
 SPECIES_COLUMN = "mlelec_labels"  # column of the species; other programs write labels such as Fe1
 LONGEST_LINE = 1 << 24
 VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]  # places of tensor elements in ASE's order xx, yy, zz, yz, xz, xy
@@ -51,7 +54,7 @@ def read_labeled(path: Path, *, keys: dict[str, str] | None = None, found: set |
     """
     images = read_images(path)
     keys = check_keys(keys or {})
-    frames, used, unread = _frames(images, path.stem, keys, str(path))
+    frames, used, unread, notes = _frames(images, path.stem, keys, str(path))
     if found is None:
         check_used(path, keys, used, unread)
     else:
@@ -63,7 +66,7 @@ def read_labeled(path: Path, *, keys: dict[str, str] | None = None, found: set |
             f"energy, forces, stress); it has {', '.join(seen) or 'structures alone'}; "
             + (remedy(seen) or "write labels with a SinglePointCalculator")
         )
-    warn_of_unread(path, keys, unread)
+    warn_of_unread(path, unread, notes)
     return frames
 
 
@@ -83,7 +86,11 @@ def read_images(path: str | PathLike) -> list[Atoms]:
         elif kind == "extxyz":
             _check_lines(path)
             options["properties_parser"] = _parse_comment
-        images: Any = read(str(path), ":", do_not_split_by_at_sign=True, **options)
+        images: Any = (
+            _rows(path, kind)
+            if kind in ("db", "json")
+            else read(str(path), ":", do_not_split_by_at_sign=True, **options)
+        )
     except UnknownFileTypeError as error:
         raise ValueError(f"{path}: ASE knows no such format ({printable(error)}); {READABLE}") from None
     except Exception as error:  # ASE's readers raise errors of any type
@@ -99,6 +106,12 @@ def read_images(path: str | PathLike) -> list[Atoms]:
         except ValueError as error:
             raise ValueError(f"{path}: frame {i}: {error}") from None
     return images
+
+
+def _rows(path, kind):
+    """Images of a database of ASE with what else the user stored, which ase.io.read leaves out."""
+    rows = connect(str(path), type=kind, use_lock_file=False).select()
+    return [row.toatoms(add_additional_information=True) for row in rows]
 
 
 def _name_species(atoms):
@@ -171,12 +184,15 @@ def from_images(images: Iterable[Atoms], *, name: str = "", keys: dict[str, str]
     Labels come from the results of the calculator, ``info`` and ``arrays``, in ASE's units: energy (the free energy where
     there is one, because forces are its gradient), forces, stress or virial = -stress x volume, dipole, polarizability,
     dos, and for every atom atomic_dipole, atomic_polarizability and ados. A stress, virial or polarizability has nine
-    numbers, or six in the order xx, yy, zz, yz, xz, xy. ``info`` may also hold dos_energies [S] in eV, name and group.
+    numbers, or six in the order xx, yy, zz, yz, xz, xy. ``info`` may also hold dos_energies [S] in eV, name, group (or
+    split), kind (or config_type), and weights: config_weight of the structure, config_energy_weight of its energy, and so
+    on.
 
     Parameters
     ----------
     keys : dict
-        Keys of labels (or of stress and group) that replace the usual names, e.g. {"energy": "REF_energy"}.
+        Keys of labels (or of stress, group, kind and weight) that replace the usual names, e.g. {"energy": "REF_energy"};
+        and stress_unit, one of eV/A^3, GPa and kbar, with a minus sign for stresses that are positive under pressure.
 
     Raises
     ------
@@ -185,46 +201,60 @@ def from_images(images: Iterable[Atoms], *, name: str = "", keys: dict[str, str]
 
     Notes
     -----
-    A warning names keys that look like labels but are not read.
+    Where no label has its usual name, keys that alone can mean a label are read, such as REF_energy and REF_forces. A
+    warning names them, and keys that look like labels but are not read.
     """
     keys = check_keys(keys or {})
-    frames, used, unread = _frames(list(images), name, keys, name or "images")
+    frames, used, unread, notes = _frames(list(images), name, keys, name or "images")
     check_used(name or "images", keys, used, unread)
-    warn_of_unread(name or "images", keys, unread)
+    warn_of_unread(name or "images", unread, notes)
     return frames
 
 
 def _frames(images, name, keys, source):
-    """(Frames, set of the keys that were read, dict of the values of all other keys)."""
+    """(Frames, set of the keys that were read, dict of the values of all other keys, list of str: what was guessed)."""
     grids = [atoms.info["dos_energies"] for atoms in images if "dos_energies" in atoms.info]
     grids = [_numbers(f"{source}: dos_energies", grid, "S") for grid in grids]
     if any(len(grid) != len(grids[0]) or not np.allclose(grid, grids[0], atol=1e-6) for grid in grids):
         raise ValueError(f"{source}: the images have different dos_energies; bring them to one grid first")
+    contents_of_all = [contents_of(atoms) for atoms in images]
+    names = guessed(contents_of_all, keys)
+    notes = [f"read as {', '.join(f'{label}: {key}' for label, key in names.items())}"] if names else []
+    keys = keys | names
     frames, used, unread = [], set(), {}
-    for i, atoms in enumerate(images):
+    for i, (atoms, contents) in enumerate(zip(images, contents_of_all, strict=True)):
         place = f"{source}: frame {i}"
         check_finite(place, "one of the positions", atoms.positions)
         check_finite(place, "the cell", atoms.cell.array)
-        contents = contents_of(atoms)
-        labels, taken = _labels(atoms, contents, keys, place)
+        labels, of_labels = _labels(atoms, contents, keys, place)
+        texts, of_texts = texts_of(contents, keys)
+        weight, label_weights, of_weights = weights_of(contents, keys, place)
+        taken = of_labels | of_texts | of_weights
         for key in contents.keys() - taken - STRUCTURE:
             unread.setdefault(key, []).append(contents[key])
         used |= taken
         structure = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-        texts = atoms.info.get("name", f"{name}-{i}"), atoms.info.get(keys.get(GROUP, GROUP), "")
-        frames.append(Frame(structure, labels, *map(str, texts)))
+        # a weight of zero marks a label that the structure lacks
+        kept = {label: value for label, value in labels.items() if label_weights.get(label) != 0}
+        label_weights = {label: weight for label, weight in label_weights.items() if label in kept and weight != 1}
+        title = str(contents.get("name", f"{name}-{i}"))
+        frames.append(Frame(structure, kept, title, weight=weight, label_weights=label_weights, **texts))
     frames = Frames(frames, grids[0] if grids else None)
     try:
         frames.check()
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    return frames, used, unread
+    return frames, used, unread, notes
 
 
 def contents_of(atoms: Atoms) -> dict:
     """All contents of an image except the structure, dict by key; results of its calculator take precedence."""
     arrays = {key: value for key, value in atoms.arrays.items() if key not in ("numbers", "positions")}
-    return arrays | atoms.info | _results(atoms)
+    info = dict(atoms.info)
+    for table in DATABASE:
+        if isinstance(info.get(table), dict):
+            info = info.pop(table) | info
+    return arrays | info | _results(atoms)
 
 
 def _results(atoms):
@@ -252,7 +282,7 @@ def _results(atoms):
 
 def _labels(atoms, contents, keys, place):
     """Labels of one image, and set of the keys from which they were read."""
-    found, taken = {}, {keys[GROUP]} & contents.keys() if GROUP in keys else set()
+    found, taken = {}, set()
     lower = {key.lower(): key for key in reversed(contents)} | {key: key for key in contents}
     for label, row in LABELS.items():
         if label in keys:
@@ -267,6 +297,8 @@ def _labels(atoms, contents, keys, place):
             taken |= set(chosen) if label == "energy" else {chosen[0]}
     if "stress" in found:
         stress = _symmetric(f"{place}, stress", found.pop("stress"), 1e-4)
+        if keys.get("stress", lower.get("stress")) not in getattr(atoms.calc, "results", {}):  # these are in ASE's unit
+            stress = stress * STRESS_UNITS[keys.get(STRESS_UNIT, "eV/A^3")]
         if atoms.cell.rank < 3:
             taken -= {keys.get("stress"), lower.get("stress")}
         else:
@@ -274,12 +306,21 @@ def _labels(atoms, contents, keys, place):
             if "virial" in found and abs(virial - found["virial"]).max() > 1e-2 + 1e-3 * abs(virial).max():
                 raise ValueError(
                     f"{place}: its virial is not -stress x volume, one of them has another unit or sign; "
-                    "take the wrong one out of the file"
+                    + _remedy_of_stress(virial, found["virial"], keys)
                 )
             found.setdefault("virial", virial)
     if "virial" in found:
         found["virial"] = _symmetric(f"{place}, virial", found["virial"], 1e-2)
     return found, taken
+
+
+def _remedy_of_stress(virial, given, keys):
+    """Remedy for a stress from which ``virial`` follows, where ``given`` is the virial."""
+    was = STRESS_UNITS[keys.get(STRESS_UNIT, "eV/A^3")]
+    for unit, factor in STRESS_UNITS.items():
+        if np.allclose(virial * factor / was, given, atol=0.01 * abs(given).max()):
+            return f'set stress_unit = "{unit}" in [data.keys] of the configuration, or give --key stress_unit={unit}'
+    return "take the wrong one out of the file"
 
 
 def _numbers(place, value, axes):
@@ -326,7 +367,10 @@ def to_images(frames: Frames) -> list[Atoms]:
 
 def _to_atoms(frame, energies):
     atoms, labels = frame.atoms.copy(), frame.labels
-    atoms.info.update(name=frame.name, group=frame.group)
+    weights = {f"config_{name}_weight": weight for name, weight in frame.label_weights.items()}
+    weights |= {"config_weight": frame.weight} if frame.weight != 1 else {}
+    texts = {"name": frame.name, "group": frame.group, "kind": frame.kind}
+    atoms.info.update({key: text for key, text in texts.items() if text} | weights)  # extxyz has no empty texts
     if energies is not None:
         atoms.info["dos_energies"] = np.array(energies)
     results = {LABELS[name].ase: value for name, value in labels.items() if LABELS[name].ase}

@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ase_mlelec import units
 from ase_mlelec.quantities import LABELS
 
-GROUP = "group"
+GROUP, KIND, WEIGHT, STRESS_UNIT = "group", "kind", "weight", "stress_unit"
 STRUCTURE = {"numbers", "positions", "dos_energies", "name", GROUP}  # keys that are read but are no labels
+# factors to eV/Å^3 with ASE's sign, positive under tension; programs that print a pressure have the opposite sign
+STRESS_UNITS = {"eV/A^3": 1.0, "GPa": units.GPA, "kbar": units.GPA / 10}
+STRESS_UNITS |= {f"-{name}": -factor for name, factor in STRESS_UNITS.items()}
 
 # parts of keys and whole words in keys for quantities that are no labels here; LONGER_PARTS are tried before labels
 LONGER_PARTS = ("stresses", "energies")
@@ -30,25 +34,30 @@ def check_keys(keys: Mapping[str, str]) -> dict:
     ------
     ValueError
     """
-    known = (*LABELS, GROUP)
+    known = (*LABELS, GROUP, KIND, WEIGHT, STRESS_UNIT)
     for label, key in keys.items():
         if label not in known or not key:
             raise ValueError(
                 f"keys: got {label} = {key!r}, need one of {', '.join(known)} and the name that it has in the file"
+            )
+        if label == STRESS_UNIT and key not in STRESS_UNITS:
+            raise ValueError(
+                f"keys: got {STRESS_UNIT} = {key!r}, need one of {', '.join(STRESS_UNITS)}; - is for a stress that is "
+                "positive under pressure"
             )
     return dict(keys)
 
 
 def meant(key: str, value: Any) -> tuple:
     """(whether a key looks like a label, name of that label or None), from the key and the form of its value."""
-    lower, words = key.lower(), _words(key)
+    lower, words = key.lower(), words_of(key)
     # later rows are tried first, because their names may contain the names of earlier rows
     rows = [*reversed(LABELS.values())]
     found = [label for part, label in _parts(rows) if part in lower][:1]
     found = found or [row.name for row in rows if words & {*row.words}][:1] or [None] * bool(words & {*FOREIGN_WORDS})
     if not found or np.asarray(value).dtype.kind not in "fiuS":
         return bool(found), None
-    return True, None if "weight" in lower or "sigma" in lower or _words(key) & OTHER_UNITS else found[0]
+    return True, None if "weight" in lower or "sigma" in lower or words_of(key) & OTHER_UNITS else found[0]
 
 
 def _parts(rows):
@@ -58,7 +67,7 @@ def _parts(rows):
     yield from ((part, None) for part in FOREIGN_PARTS)
 
 
-def _words(key):
+def words_of(key: str) -> set[str]:
     """Words of a key such as REF_energy or refEnergy, set of str in lower case."""
     return set(re.split("[^a-z]+", re.sub("([a-z])([A-Z])", r"\1_\2", key).lower()))
 
@@ -90,7 +99,7 @@ def remedy(contents: Mapping[str, Any]) -> str:
 def check_used(source: str | PathLike, keys: Mapping[str, str], used: Set[str], unread: Mapping[str, list]) -> None:
     """Raise ValueError where no image has a key of the setting."""
     for label, key in keys.items():
-        if key not in used:
+        if key not in used and label != STRESS_UNIT:
             others = sorted(used | unread.keys())
             raise ValueError(
                 f"{source}: no structure has the key '{key}' that is named for {label}; there are "
@@ -98,12 +107,14 @@ def check_used(source: str | PathLike, keys: Mapping[str, str], used: Set[str], 
             )
 
 
-def warn_of_unread(source: str | PathLike, keys: Mapping[str, str], unread: Mapping[str, list]) -> None:
-    """Warn once of unread keys that may be labels or inputs of labels; ``unread`` has the values by key."""
+def warn_of_unread(source: str | PathLike, unread: Mapping[str, list], notes: Sequence[str] = ()) -> None:
+    """Warn once of unread keys that may be labels or inputs of labels, beside ``notes`` on what was read.
+
+    ``unread`` has the values by key.
+    """
     named = {key: values[0] for key, values in unread.items() if _counts(key, values)}
     inputs = sorted(key for key, values in unread.items() if key not in named and is_input(key, values))
-    isolated = sum(str(value).lower() == "isolatedatom" for value in unread.get("config_type", []))
-    parts = []
+    parts = list(notes)
     if named:
         read = remedy({key: named[key] for key in sorted(named)})
         parts.append(f"{', '.join(sorted(named))} may be labels but are not read" + (f"; {read}" if read else ""))
@@ -111,11 +122,6 @@ def warn_of_unread(source: str | PathLike, keys: Mapping[str, str], unread: Mapp
         parts.append(
             f"labels may depend on {', '.join(inputs)}, which no model here knows; split the data by it, or "
             "leave it out"
-        )
-    if isolated:
-        parts.append(
-            f"{isolated} isolated atoms (config_type) are ordinary structures here; to leave them out set "
-            'group = "config_type" in [data.keys] and name the groups to train on'
         )
     if parts:
         warnings.warn(f"{source}: {'. '.join(parts)}", stacklevel=5)

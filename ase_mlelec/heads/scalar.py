@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ase_mlelec.descriptors.base import Environment
@@ -12,7 +13,11 @@ from ase_mlelec.nets import constructor_arguments
 
 
 class ScalarHead(Head):
-    """Atomic energies [N], eV.
+    r"""Atomic energies [N], eV.
+
+    With ``lone`` the energies of isolated atoms have given values, though nets alone would give others: an atom of species
+    s with features x has :math:`E_s(x) + c_s \exp(-x^2/l_s^2)`. An isolated atom has features of zero, and l is so small
+    that the second term is nothing near the training data.
 
     References
     ----------
@@ -21,6 +26,8 @@ class ScalarHead(Head):
 
     quantity = "energy"
     common_responses = True
+    corrections: Tensor
+    lengths: Tensor
 
     def __init__(
         self,
@@ -29,14 +36,25 @@ class ScalarHead(Head):
         widths: Sequence[int] = (240, 240, 240),
         timestep: bool = False,
         activation: str = "tanh",
+        lone: bool = False,
     ):
         super().__init__()
         self.n_species, self.n_features, self.widths, self.timestep = n_species, n_features, tuple(widths), timestep
         self.activation = activation
         self.nets = FittingNets(n_species, n_features, self.widths, 1, timestep, activation)
+        self.lone = False
+        if lone:
+            self.add_lone(torch.zeros(n_species), torch.ones(n_species))
+
+    @torch.no_grad()
+    def add_lone(self, corrections: Tensor, lengths: Tensor) -> None:
+        """Add ``corrections`` [species], eV, to the energies of isolated atoms, see above, with ``lengths`` [species]."""
+        self.lone = True
+        self.register_buffer("corrections", corrections.to(self.nets.bias))
+        self.register_buffer("lengths", lengths.to(self.nets.bias))
 
     def arguments(self) -> dict[str, Any]:
-        return constructor_arguments(self, rare=("activation",))
+        return constructor_arguments(self, rare=("activation", "lone"))
 
     @property
     def reference(self) -> Tensor:
@@ -44,7 +62,11 @@ class ScalarHead(Head):
         return self.nets.bias[:, 0]
 
     def forward(self, environment: Environment, edges: Edges) -> Tensor:
-        return self.nets(environment.features, environment.species)[:, 0]
+        energies = self.nets(environment.features, environment.species)[:, 0]
+        if not self.lone:
+            return energies
+        sizes = environment.features.square().sum(dim=1) / self.lengths[environment.species] ** 2
+        return energies + self.corrections[environment.species] * torch.exp(-sizes)
 
     def last_inputs(self, environment: Environment) -> tuple[Tensor, Tensor]:
         """Inputs [C, H] of the last layer, and the number [C] of the net of every center."""

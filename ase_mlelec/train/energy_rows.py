@@ -33,7 +33,7 @@ def weighted_rows(model: Model, batch: Batch, loss: EnergyLoss) -> Rows:
     weighted = {}
     for name, (rows, rest) in found.items():
         n = COMPONENTS[name]
-        root = (batch.matching(name, weights[name]) / n).sqrt().repeat_interleave(n)
+        root = (batch.matching(name, batch.scaled(name, weights[name])) / n).sqrt().repeat_interleave(n)
         weighted[name] = root[:, None] * rows, root * rest
     return weighted
 

@@ -100,18 +100,21 @@ class EnergyLoss:
         atomic, whole = self.weights(batch, n_atoms)
         loss, errors = energy.new_zeros(()), {}
         if "energy" in labels:
-            mine, n, weight = (batch.matching("energy", column) for column in (energy, n_atoms, whole))
+            columns = energy, n_atoms, batch.scaled("energy", whole)
+            mine, n, weight = (batch.matching("energy", column) for column in columns)
             error = (mine - batch.labels["energy"]) ** 2
             loss = loss + prefactor(self.energy, ratio) * (weight * error / n).mean()
             errors["energy_eV_per_atom"] = (error / n**2).mean()
         if "forces" in labels:
             error = ((batch.matching("forces", derivatives["forces"]) - batch.labels["forces"]) ** 2).mean(dim=1)
-            weighted = _of_all_atoms(batch, "forces", batch.matching("forces", atomic) * error)
+            weight = batch.matching("forces", batch.scaled("forces", atomic))
+            weighted = _of_all_atoms(batch, "forces", weight * error)
             of_structures = batch.system.sum_per_system(weighted) / n_atoms
             loss = loss + prefactor(self.forces, ratio) * of_structures[batch.partial.get("forces", ...)].mean()
             errors["forces_eV_per_A"] = error.mean()
         if "virial" in labels:
-            mine, n, weight = (batch.matching("virial", column) for column in (derivatives["virial"], n_atoms, whole))
+            columns = derivatives["virial"], n_atoms, batch.scaled("virial", whole)
+            mine, n, weight = (batch.matching("virial", column) for column in columns)
             error = ((mine - batch.labels["virial"]) ** 2).mean(dim=(1, 2))
             loss = loss + prefactor(self.virial, ratio) * (weight * error / n).mean()
             errors["virial_eV_per_atom"] = (error / n**2).mean()
@@ -228,15 +231,26 @@ class AtomicLoss:
         atomic, owners, total, structures = row_errors(model, batch, self.quantity)
         loss, squares = batch.system.positions.new_zeros(()), {}
         if atomic is not None and len(atomic):
-            weighted, squares[self.errors[0]] = mean_squares(atomic, batch.weights[owners])
+            weights = self._weights(batch, QUANTITIES[self.quantity].atomic)
+            weighted, squares[self.errors[0]] = mean_squares(atomic, weights[owners])
             loss = loss + self.atomic * weighted
         if total is not None:
             counts = batch.system.sum_per_system(model.is_center(batch.system.numbers, self.quantity).to(total.dtype))
             total = total.reshape(len(total), -1) / counts[structures].clamp(min=1)[:, None]
-            weights = batch.weights[structures]
+            row = QUANTITIES[self.quantity]
+            # sums of labels by atom come first, see row_errors
+            weights = torch.where(
+                batch.has(row.atomic), *(self._weights(batch, name) for name in (row.atomic, row.total))
+            )
+            weights = weights[structures]
             weighted, squares[self.errors[1]] = mean_squares(total, weights)
             loss = loss + self.total * weighted + self.of_sums(model, total, weights)
         return loss, squares
+
+    @staticmethod
+    def _weights(batch, label):
+        """Weights [B] of a label of all structures."""
+        return batch.weights * batch.label_weights.get(label, 1.0)
 
     def of_sums(self, model: Model, errors: Tensor, weights: Tensor) -> Tensor | float:
         """Further terms of the errors of sums per atom [b, K] with weights [b]; here none."""

@@ -175,12 +175,12 @@ NAMES = {"energy": "REF_energy", "forces": "REF_forces", "stress": "REF_stress"}
 
 
 def test_no_labels_under_known_names(tmp_path):
+    both = REF.replace("REF_energy=-10", "one_energy=-10 other_energy=-11").replace("REF_forces", "f")
     refused(
         tmp_path,
-        r"no energies, forces or spectra.*it has REF_forces, REF_energy, config_type, REF_stress|"
-        r"it has .*; to read them set energy = \"REF_energy\", forces = \"REF_forces\", stress = "
-        r"\"REF_stress\" in \[data.keys\].*--key energy=REF_energy --key forces=REF_forces",
-        REF,
+        r"no energies, forces or spectra.*it has f, one_energy, other_energy, REF_stress, config_type; to read them set "
+        r"energy = \"one_energy\", forces = \"f\", stress = \"REF_stress\" in \[data.keys\].*--key energy=one_energy",
+        both,
     )
     refused(tmp_path, "it has structures alone; write labels", text_of("", "", ("", "")))
 
@@ -321,8 +321,8 @@ def test_energies_by_atom(tmp_path):
 
 def test_isolated_atoms(tmp_path):
     atom = "1\nProperties=species:S:1:pos:R:3 config_type=IsolatedAtom energy=-0.2\nNa 0 0 0\n"
-    with pytest.warns(UserWarning, match='1 isolated atoms .*are ordinary structures here.*group = "config_type"'):
-        frames_of(tmp_path, atom, text_of("energy=-1 config_type=bulk"))
+    frames = frames_of(tmp_path, atom, text_of("energy=-1 config_type=bulk"))
+    assert [(frame.group, frame.kind) for frame in frames] == [("", "IsolatedAtom"), ("", "bulk")]
     groups = frames_of(tmp_path, atom, text_of("energy=-1 config_type=bulk"), keys={"group": "config_type"})
     assert [frame.group for frame in groups] == ["IsolatedAtom", "bulk"]
 

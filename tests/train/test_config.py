@@ -52,10 +52,6 @@ def test_values():
         ({"descriptor": {"qwertz": 1}}, "unknown key 'descriptor.qwertz'; known are cutoff, smooth"),
         ({"folder": "x"}, "unknown key 'folder'"),
         ({"data": {}}, "key 'data.files' is missing"),
-        (
-            {"data": {"files": ["a.h5"], "weights": {"b.h5": 0.3}}},
-            "data.weights: got 'b.h5', need one of data.files, or a group of data.train or data.support",
-        ),
         ({"data": {"files": ["a.h5"], "weights": {"a.h5": -1.0}}}, "data.weights.a.h5: got -1, need at least 0"),
         ({"data": {"files": "a.h5"}}, r"data.files: got 'a.h5', need a list of texts in quotes"),
         ({"data": {"files": []}}, "data.files: got an empty list"),

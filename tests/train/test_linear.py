@@ -171,7 +171,7 @@ def test_power_spectrum_in_one_command(tmp_path):
     with pytest.raises(ValueError, match="power_spectrum. for .dipole., but it has no directions"):
         parse_config(directed | fixed, tmp_path)
     (tmp_path / "far").mkdir()
-    alone = Frame(Atoms("Cu"), {"energy": 1.0, "forces": np.zeros((1, 3))})
+    alone = Frame(Atoms("Cu2", [[0, 0, 0], [0, 0, 9]]), {"energy": 1.0, "forces": np.zeros((2, 3))})
     write_hdf5(tmp_path / "far" / "cu.h5", Frames([alone] * 3))
     with pytest.raises(ValueError, match="no atoms within 6 Å.*; give power_spectrum.inner"):
         train(parse_config(table | {"power_spectrum": {"cutoff": 4.0}}, tmp_path / "far"), progress=False)

@@ -51,7 +51,7 @@ class DensityMoments(torch.nn.Module):
         vec = edges.vec.detach().T.contiguous()
         values, slopes = self._functions(vec)
         n = edges.n_centers
-        moments = _sums(values, species * n + edges.center, len(self.kinds) * n).unflatten(2, (-1, n))
+        moments = _sums(values, species * n + edges.center, len(self.kinds) * n).unflatten(2, (len(self.kinds), n))
         columns = [_of_atoms(edges.neighbor[species == k].unique(), n_atoms, strain) for k in range(len(self.kinds))]
         pairs = [
             self._moved((species == k).nonzero()[:, 0], vec, slopes, edges, strain) for k in range(len(self.kinds))
@@ -66,7 +66,8 @@ class DensityMoments(torch.nn.Module):
         width = 3 * (int(place.max()) + 1) if len(rows) else 0
         by_axis = slopes.movedim(0, 2).flatten(2)  # [n, (l_max + 1)^2, 3 E]
         axes = torch.arange(3, device=vec.device)[:, None]
-        moved = _sums(by_axis, (center * width + 3 * place + axes).flatten(), n * width).unflatten(2, (n, width))
+        moved = _sums(by_axis, (center * width + 3 * place + axes).flatten(), n * width)
+        moved = moved.reshape(*moved.shape[:2], n, width)  # the width is 0 where no atom of the species is a neighbor
         recoil = _sums(by_axis, (3 * center + axes).flatten(), 3 * n).neg_().unflatten(2, (n, 3))
         if strain:
             stretched = [_sums(slopes[b] * vec[a, rows], center, n) for a in range(3) for b in range(3)]

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from ase.data import chemical_symbols
+from pydantic import BeforeValidator, Field, model_validator
 
 from ase_mlelec.train.config.base import (
     BatchSize,
@@ -20,6 +21,7 @@ from ase_mlelec.train.config.base import (
     Widths,
     needed,
 )
+from ase_mlelec.train.config.mistakes import short
 
 
 class Training(Section):
@@ -43,6 +45,25 @@ class Training(Section):
             shown = ", ".join(f"{weight:g}" for weight in weights)
             raise SettingError("", f"got the loss weights {shown}, need none below 0 and one above; correct them")
         return self
+
+
+LARGEST_ENERGY = 1e7  # eV
+
+
+def _checked_energies(value):
+    """Energies of isolated atoms, or how they are found; SettingError for anything else."""
+    if isinstance(value, str) and value in ("auto", "isolated", "average"):
+        return value
+    if not isinstance(value, dict) or not value:
+        raise SettingError(
+            "", f'got {short(value)}, need "auto", "isolated", "average" or a table of energies, such as {{Mo = -4.5}}'
+        )
+    for symbol, energy in value.items():
+        if symbol not in chemical_symbols[1:]:
+            raise SettingError("", f"got '{short(symbol)}', need a chemical symbol such as Mo; correct it")
+        if isinstance(energy, bool) or not isinstance(energy, int | float) or not abs(energy) < LARGEST_ENERGY:
+            raise SettingError("", f"got {symbol} = {short(energy)}, need an energy in eV; correct it")
+    return {symbol: float(energy) for symbol, energy in value.items()}
 
 
 class EnergyConfig(Training):
@@ -69,6 +90,12 @@ class EnergyConfig(Training):
     """Weight of virials per atom in the loss, first and last; default automatic, or [1, 5] beside given weights."""
     strong_force: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Forces above this size have a smaller weight, eV/Å; by default all forces have the same weight."""
+    E0: Annotated[Literal["auto", "isolated", "average"] | dict[str, float], BeforeValidator(_checked_energies)] = (
+        "auto"
+    )
+    """Energies of isolated atoms, which the model then reproduces exactly: a table by symbol, eV, such as {Mo = -4.5};
+    "isolated": of the structures that are single atoms far from others; "average": none, but reference energies by least
+    squares; "auto": isolated where there are some. Isolated atoms are in no other part of the training."""
     core: bool = True
     """Whether the model gets a repulsive core below the shortest distances of its data."""
     ridge: Annotated[float, Field(gt=0, le=1e12)] | None = None

@@ -23,7 +23,14 @@ class _Keys(Section):
     """Names of labels in files that ASE reads, where they differ from those in ``ase_mlelec.data.ase_formats``."""
 
     group: Text = ""
-    """Name of the entry that holds the group of a structure, such as "config_type"."""
+    """Name of the entry that holds the group of a structure, its purpose; by default "group" or "split"."""
+    kind: Text = ""
+    """Name of the entry that holds the kind of a structure; by default "config_type", "kind", "dataset" or "category"."""
+    weight: Text = ""
+    """Name of the entry that holds the configuration weight of a structure; by default "config_weight" or "weight"."""
+    stress_unit: Literal["eV/A^3", "GPa", "kbar", "-eV/A^3", "-GPa", "-kbar"] | None = None
+    """Unit of stresses in files such as extxyz, by default eV/A^3; with a minus sign for stresses that are positive under
+    pressure."""
     added: SkipJsonSchema[dict[str, Text]] = Field(default_factory=dict)
     """Names of labels that other packages have added."""
 
@@ -65,20 +72,25 @@ class DataConfig(Section):
     train: Annotated[Names, Field(min_length=1, json_schema_extra=needed("name at least one group of frames"))] = (
         "train",
     )
-    """Groups to train on; structures without a group are trained on too, structures of other groups are left out."""
+    """Groups or kinds (config_type) to train on. Structures of which no part names the group or kind are trained on too;
+    but if this setting is given and names a group or a kind of the data, all others are left out. A structure that several
+    parts name is in the test before the validation, and in that before the support."""
     validation: Names = ("validation",)
-    """Groups whose errors are watched during training."""
+    """Groups or kinds whose errors are watched during training."""
     test: Names = ("test",)
-    """Groups for the errors of the trained model; training does not see them."""
+    """Groups or kinds for the errors of the trained model; training does not see them."""
     support: Names = ()
-    """Groups that train [energy] as well, such as close pairs and compressed structures: they teach repulsion, but count
-    neither for the range of the training data nor for the scale of energies."""
+    """Groups or kinds that train [energy] as well, such as close pairs and compressed structures: they teach repulsion,
+    but count neither for the range of the training data nor for the scale of energies."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1, json_schema_extra=needed("need 0 <= fraction < 1"))] = 0.1
     """Share of the training structures that is held out at random for validation, where no structure is in
-    ``validation``."""
+    ``validation``. Trajectories, whose structures are similar to the next, are held out in pieces."""
+    largest_force: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Structures with a larger force, eV/Å, are neither trained on nor in the validation; by default there is no limit."""
     weights: dict[str, Weight] = Field(default={})
-    """Configuration weights of files and groups, such as "far.h5" = 0.3: factors of the squared errors of their structures
-    in all losses of frames; default 1. With 0 their labels are left out, except Hamiltonians."""
+    """Configuration weights of files, groups and kinds, such as "far.h5" = 0.3: factors of the squared errors of their
+    structures in all losses of frames, times the weights that files have; default 1. With 0 their labels are left out,
+    except Hamiltonians."""
     keys: KeysConfig = KeysConfig()
     """Names of labels in files of other programs."""
 
@@ -89,12 +101,6 @@ class DataConfig(Section):
             raise SettingError(
                 "support", f"got {twice[0]}, which is in data.train, validation or test too; name it once"
             )
-        known = {*self.files, *self.train, *self.support}
-        for name in self.weights:
-            if name not in known:
-                raise SettingError(
-                    "weights", f"got '{name}', need one of data.files, or a group of data.train or data.support"
-                )
         return self
 
 

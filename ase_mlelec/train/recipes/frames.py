@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -25,15 +25,17 @@ from ase_mlelec.train.error_bars import add_error_bars, arranged, told
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.fit import fit
+from ase_mlelec.train.isolated import reproduce
 from ase_mlelec.train.linear_energy import add_change
 from ase_mlelec.train.log import Log
 from ase_mlelec.train.recipes.closed_form import Fitted, fit_energy, orders_of
 from ase_mlelec.train.recipes.defaults import in_closed_form, n_drawn, settled
 from ase_mlelec.train.recipes.draft import Draft
+from ase_mlelec.train.recipes.parts import split
+from ase_mlelec.train.recipes.references import reference_energies
 from ase_mlelec.train.recipes.shared import (
     COPIED,
     begin_log,
-    check_not_empty,
     check_same,
     checkpoint_of,
     duration_of,
@@ -62,7 +64,8 @@ ATOMS_IN_ALL, FEWEST_STEPS, MOST_STEPS = 1_000_000, 2000, 200_000
 
 def train_frames(config: Config, progress: bool | Log = True) -> Model:
     """Train one model of energy, dos, dipole, polarizability and quantities of other packages."""
-    parts = split(read_checked((config.folder / name for name in config.data.files), config), config)
+    whole = read_checked((config.folder / name for name in config.data.files), config)
+    parts = split(whole, config, progress=shown(progress))
     _check_species(parts, config)
     config = settled(config, parts["train"])
     # errors in the description should show before the training, not after it
@@ -70,6 +73,7 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     chosen: dict[str, Any] = {}  # by the closed forms
     (config.folder / config.output.model).parent.mkdir(parents=True, exist_ok=True)
     log = begin_log(parts, config, progress)
+    references = reference_energies(parts, config, progress=log.show)
     model = new_model(parts["train"], config, orders=orders_of(parts, config, log))
     draft = Draft(
         config, model, described, partial(protect_trained, parts=parts, config=config, ranges=False), log.tell
@@ -96,6 +100,9 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     for fitted in fits.values():
         if fitted.change is not None:  # after error bars and errors, for which the validation was held out
             add_change(model, fitted.change)
+    if references:
+        reproduce(model, parts["train"], references)
+        model.metadata["isolated_atoms_eV"] = references
     held_out |= _errors(model, parts, "test")
     training = provenance(parts, config) | ({"closed_form": chosen} if chosen else {})
     model.metadata |= {"errors": held_out, "training": training}
@@ -110,8 +117,8 @@ def _errors(model, parts, name):
 def _check_species(parts, config):
     """Raise ValueError, before the training, for species of held-out frames that the training frames lack."""
     known = {symbol for frame in parts["train"] for symbol in frame.atoms.symbols}
-    for name, part in parts.items():
-        for frame in part:
+    for name in ("validation", "test"):
+        for frame in parts[name]:
             foreign = sorted(set(frame.atoms.symbols) - known)
             if foreign:
                 raise ValueError(
@@ -119,28 +126,6 @@ def _check_species(parts, config):
                     f"{foreign[0]}, no frame to train on has; add some with {foreign[0]} to the training "
                     "part or leave the frame out"
                 )
-
-
-def split(frames: Frames, config: Config) -> dict[str, Frames]:
-    """Split frames into train, validation, test and support, dict of Frames, by group or at random (see DataConfig).
-
-    Raises
-    ------
-    ValueError
-        For data without training frames.
-    """
-    data = config.data
-    training = frames.where(lambda frame: not frame.group or frame.group in data.train)
-    support = frames.select(*data.support)
-    held = frames.select(*data.validation)
-    test = frames.select(*data.test)
-    if not len(held):
-        order = np.random.default_rng(config.seed).permutation(len(training))
-        chosen = set(order[: round(data.validation_fraction * len(training))].tolist())
-        held = replace(training, frames=[frame for i, frame in enumerate(training) if i in chosen])
-        training = replace(training, frames=[frame for i, frame in enumerate(training) if i not in chosen])
-    check_not_empty(training, frames, ", ".join(data.files), "frames", config)
-    return {"train": training, "validation": held, "test": test} | ({"support": support} if len(support) else {})
 
 
 def describe(frames: Frames, config: Config) -> dict[str, Any]:
@@ -386,5 +371,7 @@ def take_over(model: Model, name: str, config: Config) -> None:
     if sum(model.descriptor_of(head) is model.descriptor_of(name) for head in model.heads) == 1:
         pairs.insert(0, (model.descriptor_of(name), start.descriptor_of(name)))
     for mine, theirs in pairs:
-        check_same(name, mine.arguments(), theirs.arguments())
-        mine.load_state_dict(theirs.state_dict())
+        given = {key: value for key, value in theirs.arguments().items() if key != "lone"}  # set after the training
+        check_same(name, mine.arguments(), given)
+        own = mine.state_dict()
+        mine.load_state_dict({key: array for key, array in theirs.state_dict().items() if key in own})

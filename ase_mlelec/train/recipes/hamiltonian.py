@@ -21,9 +21,12 @@ from ase_mlelec.train.hamiltonian.closed_form import refit_hopping, refit_onsite
 from ase_mlelec.train.hamiltonian.descent import fit_hamiltonian
 from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
 from ase_mlelec.train.hamiltonian.items import distance_ranges, frame_functions, prepare
+from ase_mlelec.train.isolated import reproduce
 from ase_mlelec.train.log import Log
 from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.frames import new_model, train_energy
+from ase_mlelec.train.recipes.parts import split
+from ase_mlelec.train.recipes.references import reference_energies
 from ase_mlelec.train.recipes.shared import (
     begin_log,
     check_same,
@@ -37,6 +40,7 @@ from ase_mlelec.train.recipes.shared import (
     save,
     seeded,
     settings_of,
+    shown,
     starting_model,
     weighted,
 )
@@ -56,7 +60,7 @@ def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:
     energies: dict[str, Any] = {"train": ()}
     sources, model = dict(parts), bands
     if config.energy:
-        more = {name: others.select(*getattr(config.data, name)) for name in (*parts, "support")}
+        more = split(others, config, complete=False, progress=log.show)
         model, checkpoints, energies = _energy(data, parts, more, config, log)
         sources.update({f"{name}, energies only": part for name, part in more.items() if len(part)})
     electrons = data.attributes.get("electrons_per_atom", {})
@@ -75,7 +79,7 @@ def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:
     _fit_linear_parts(bands, items["train"], config, data.path)
     if model is not bands:
         model.heads["hamiltonian"], model.pairs = head, bands.descriptor
-    described = _described(data) | {"nearest_distances_A": ranges}
+    described = _described(data, model) | {"nearest_distances_A": ranges}
     protected = partial(protect_trained, parts=energies, config=config, hamiltonians=parts["train"])
     fit_hamiltonian(
         model,
@@ -101,10 +105,11 @@ def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:
     return save(model, config, checkpoints)
 
 
-def _described(data):
-    """Metadata from the attributes of the data."""
+def _described(data, model):
+    """Metadata from the attributes of the data, and of the energy."""
     copied = ("electrons_per_atom", "energy_reference", "settings")
-    return {name: data.attributes[name] for name in copied if name in data.attributes}
+    found = {name: data.attributes[name] for name in copied if name in data.attributes}
+    return found | {name: model.metadata[name] for name in ("isolated_atoms_eV",) if name in model.metadata}
 
 
 def _fit_linear_parts(model, items, config, path):
@@ -136,6 +141,10 @@ def _energy(data, parts, more, config, progress):
     model = new_model(frames["train"], config)
     spent = train_energy(model, frames, config, progress)
     model.cpu()
+    references = reference_energies(frames, config, progress=shown(progress))
+    if references:
+        reproduce(model, frames["train"], references)
+        model.metadata["isolated_atoms_eV"] = references
     return model, spent, frames
 
 

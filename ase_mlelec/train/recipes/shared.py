@@ -240,24 +240,41 @@ def read_checked(paths: Iterable[str | PathLike], config: Config) -> Frames:
     ValueError
         For invalid labels and structures; the message names file and frame.
     """
-    paths = list(paths)
+    paths, names = list(paths), set[str]()
+
+    def check(frames, path):
+        names.update(frames.groups, frames.kinds)
+        return weighted(check_frames(frames, path), path, config)
+
     try:
-        return read_all(
-            paths,
-            keys=config.data.keys.given,
-            check=lambda frames, path: weighted(check_frames(frames, path), path, config),
-        )
+        frames = read_all(paths, keys=config.data.keys.given, check=check)
+        check_weights(config, names)
+        return frames
     except ValueError as error:
         known = any(str(path) in str(error) for path in paths)
         raise error if known else ValueError(f"{', '.join(map(str, paths))}: {error}") from None
 
 
+def check_weights(config: Config, names: set[str]) -> None:
+    """Raise ValueError for a name in data.weights that is no file and none of the groups and kinds ``names``."""
+    data = config.data
+    for name in data.weights:
+        if name not in {*data.files, *data.train, *data.support, *names}:
+            raise ValueError(
+                f"data.weights: got '{name}', need one of data.files, or a group or kind of their structures: "
+                f"{', '.join(sorted(names - {''})) or 'there are none'}; correct it"
+            )
+
+
 def weighted(frames: Frames, path: Path, config: Config) -> Frames:
-    """Frames of the file ``path`` with the weights from data.weights for file and group, without frames of weight 0."""
+    """Frames of the file ``path`` with the weights of data.weights for file, group and kind, without frames of weight 0.
+
+    They multiply the weights that the frames have.
+    """
     given = config.data.weights
     own = math.prod(weight for name, weight in given.items() if config.folder / name == path)
     for frame in frames:
-        frame.weight = own * given.get(frame.group, 1.0)
+        frame.weight *= own * math.prod(given.get(name, 1.0) for name in {frame.group, frame.kind})
     return frames.where(lambda frame: frame.weight > 0)
 
 
@@ -314,7 +331,7 @@ def with_labels(
             f"{' or '.join(map(repr, wanted))}, they have {have}; give them, or leave out [{section}]"
         )
     if progress and missing:
-        _say_once(
+        say_once(
             f"[{section}] trains without {', '.join(missing)}: none of the {len(frames)} frames to train on has "
             f"such labels ({', '.join(str(config.folder / name) for name in config.data.files)})"
         )
@@ -332,5 +349,6 @@ def _without(options, section, missing, frames, make_loss):
 
 
 @functools.cache
-def _say_once(text):
+def say_once(text: str) -> None:
+    """Print a line to the standard error, unless it was printed before."""
     print(text, file=sys.stderr)

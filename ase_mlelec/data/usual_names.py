@@ -1,0 +1,121 @@
+"""Names that other programs use for labels, kinds and weights of structures, where a file has none of ours.
+
+Groups and kinds
+    A group is the purpose of a structure: train, validation, test. A kind says where it comes from: liquid, surface,
+    IsolatedAtom. Kinds have weights and errors of their own; they decide on the purpose only where a setting names them.
+Weights
+    MACE and GAP name them config_weight, config_energy_weight, config_forces_weight ...
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ase_mlelec.data.keys import GROUP, KIND, WEIGHT, meant, words_of
+from ase_mlelec.quantities import LABELS
+
+NAMES = {  # in the order of precedence
+    GROUP: ("group", "split"),
+    KIND: ("config_type", "kind", "dataset", "category"),
+    WEIGHT: ("config_weight", "weight"),
+}
+WEIGHT_OF_LABEL = re.compile("config_([a-z]+)_weight")
+REFERENCE = set("ref reference dft true target qm vasp".split())  # words in names of labels, beside those of models
+# words in keys of energies that are not the energy whose gradient the forces are
+OTHER_ENERGIES = set(
+    "kinetic fermi hull zero zpe repulsion dispersion vdw d3 coulomb interaction formation cutoff correction std error "
+    "delta uncertainty variance shift binding cohesive atomization reaction".split()
+)
+
+
+def texts_of(contents: Mapping[str, Any], keys: Mapping[str, str]) -> tuple[dict[str, str], set[str]]:
+    """Group and kind of an image, dict of str, and set of the keys from which they were read."""
+    found, taken = {GROUP: "", KIND: ""}, set[str]()
+    for what in found:
+        for key in [keys[what]] if what in keys else NAMES[what]:
+            value = contents.get(key, "")
+            if key not in taken and isinstance(value, str | int | np.integer) and not isinstance(value, bool):
+                found[what] = str(value)
+            if found[what]:
+                taken.add(key)
+                break
+    return found, taken
+
+
+def weights_of(
+    contents: Mapping[str, Any], keys: Mapping[str, str], place: str
+) -> tuple[float, dict[str, float], set[str]]:
+    """Weight of an image, weights of its labels (dict by label), and set of the keys from which they were read.
+
+    Raises
+    ------
+    ValueError
+        For a weight that is negative or not finite.
+    """
+    names = [keys[WEIGHT]] if WEIGHT in keys else NAMES[WEIGHT]
+    own = next((key for key in names if key in contents and _is_number(contents[key])), None)
+    of_labels = {}
+    for key in contents:
+        match = WEIGHT_OF_LABEL.fullmatch(key.lower())
+        label = match and _label_of_weight(match[1])
+        if label and _is_number(contents[key]):
+            of_labels[key] = label
+    weights = {key: _weight(f"{place}, {key}", contents[key]) for key in (*of_labels, *filter(None, [own]))}
+    return weights[own] if own else 1.0, {label: weights[key] for key, label in of_labels.items()}, {*weights}
+
+
+def _label_of_weight(word):
+    """Label that data sets hold for a word in the name of a weight, such as virials; None for an unknown word."""
+    found = next((row for row in LABELS.values() if word in (row.name, *row.keys)), None)
+    return found and (found.becomes or found.name)
+
+
+def _is_number(value):
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiu"
+
+
+def _weight(place, value):
+    if not (np.isfinite(value) and value >= 0):
+        raise ValueError(f"{place}: got {value}, need a weight of 0 or more; correct it")
+    return float(value)
+
+
+def guessed(images: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> dict[str, str]:
+    """Names of labels in a file in which no label has its usual name: keys by label, {} for none.
+
+    A key is taken where it alone can mean the label, or where it alone of these has a word such as REF or DFT. Nothing
+    is taken where a label of energies remains open: its names would be of different calculations.
+
+    Parameters
+    ----------
+    images : sequence of dict
+        Contents of all images.
+    keys : dict
+        Names that the user gives; with a name of a label nothing is guessed.
+    """
+    contents: dict[str, Any] = {}
+    for image in images:
+        contents = {**image, **contents}
+    usual = {key for row in LABELS.values() for key in row.keys}
+    if LABELS.keys() & keys.keys() or usual & {key.lower() for key in contents}:
+        return {}
+    candidates: dict[str, list[str]] = {}
+    for key, value in contents.items():
+        label = meant(key, value)[1]
+        if label and not (label == "energy" and words_of(key) & OTHER_ENERGIES) and not isinstance(value, str):
+            candidates.setdefault(label, []).append(key)
+    chosen = {label: _only(names) for label, names in candidates.items()}
+    open_ones = {label for label, name in chosen.items() if name is None}
+    if open_ones & {"energy", "forces", "stress", "virial"}:
+        return {}
+    return {label: chosen[label] for label in LABELS if chosen.get(label)}  # type: ignore[misc]  # no None among them
+
+
+def _only(names: Iterable[str]) -> str | None:
+    """The only one of ``names``, or the only one with a word such as REF; None where there are several."""
+    names = list(names)
+    if len(names) > 1:
+        names = [name for name in names if words_of(name) & REFERENCE]
+    return names[0] if len(names) == 1 else None

@@ -1,0 +1,207 @@
+"""Names of labels, kinds and weights that users have, and trajectories among structures."""
+
+import re
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
+from ase.io import write
+from ase.md.langevin import Langevin
+
+from ase_mlelec import units
+from ase_mlelec.data.blocks import distance, pieces, runs
+from ase_mlelec.data.frames import from_images, read_frames, to_images, write_hdf5
+from ase_mlelec.data.keys import STRESS_UNITS
+from ase_mlelec.train.config.whole import KeysConfig
+
+
+def copper(**info):
+    atoms = bulk("Cu", cubic=True)
+    atoms.info.update(info)
+    atoms.arrays["REF_forces"] = np.full((4, 3), 0.5)
+    return atoms
+
+
+# labels ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "info, read",
+    [
+        ({"REF_energy": -1.0}, "energy: REF_energy, forces: REF_forces"),
+        ({"energy_vasp": -1.0}, "energy: energy_vasp, forces: REF_forces"),
+        ({"E": -1.0}, "energy: E, forces: REF_forces"),
+        ({"REF_energy": -1.0, "MACE_energy": -9.0}, "energy: REF_energy, forces: REF_forces"),
+        ({"dft_energy": -1.0, "kinetic_energy": 0.2}, "energy: dft_energy, forces: REF_forces"),
+        ({"REF_energy": -1.0, "REF_dipole": [0.0, 0.0, 1.0]}, "dipole: REF_dipole"),
+    ],
+)
+def test_the_only_key_that_can_mean_a_label_is_read(info, read):
+    with pytest.warns(UserWarning, match=f"read as .*{read}"):
+        (frame,) = from_images([copper(**info)])
+    assert frame.labels["energy"] == -1 and frame.labels["forces"].shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"gap_energy": -1.0, "mace_energy": -1.1},  # two, and none is the reference
+        {"dft_energy": -1.0, "REF_energy": -1.1},
+        {"energy": -1.0, "forces_of_a_model": 0.0},  # a usual name: the others are of another calculation
+    ],
+)
+def test_what_is_open_is_named(info):
+    with pytest.warns(UserWarning, match="may be labels but are not read"):
+        (frame,) = from_images([copper(**info)])
+    assert "forces" not in frame.labels
+
+
+def test_databases_of_ase(tmp_path):
+    """Entries of the user are in tables of their own."""
+    atoms = copper()
+    del atoms.arrays["REF_forces"]
+    atoms.calc = SinglePointCalculator(atoms, energy=-3.0)
+    with connect(tmp_path / "a.db") as database:
+        database.write(atoms, config_type="surface", data={"dipole": np.array([0.0, 0.0, 2.0])})
+    (frame,) = read_frames(tmp_path / "a.db")
+    assert frame.labels["energy"] == -3 and frame.kind == "surface"
+    np.testing.assert_array_equal(frame.labels["dipole"], [0, 0, 2])
+
+
+@pytest.mark.parametrize("unit", STRESS_UNITS)
+def test_units_of_stress(unit):
+    """Against ASE's unit, for a stress of 2 GPa in tension along x."""
+    size = {"eV/A^3": 2 * units.GPA, "GPa": 2.0, "kbar": 20.0}[unit.removeprefix("-")]
+    stress = np.diag([-size if unit.startswith("-") else size, 0, 0])
+    atoms = copper(energy=-1.0, stress=stress)
+    del atoms.arrays["REF_forces"]
+    (frame,) = from_images([atoms], keys={"stress_unit": unit})
+    expected = -2 * units.GPA * atoms.get_volume()
+    np.testing.assert_allclose(frame.labels["virial"], np.diag([expected, 0, 0]))
+    atoms.info["virial"] = np.diag([expected, 0, 0])
+    assert from_images([atoms], keys={"stress_unit": unit}).counts["virial"] == 1
+    if unit != "eV/A^3":  # the virial tells the unit
+        with pytest.raises(ValueError, match=re.escape(f'set stress_unit = "{unit}" in [data.keys]')):
+            from_images([atoms])
+
+
+def test_units_of_stress_of_the_setting():
+    field = KeysConfig.model_json_schema()["properties"]["stress_unit"]["anyOf"][0]["enum"]
+    assert field == [*STRESS_UNITS]
+    with pytest.raises(ValueError, match="keys: got stress_unit = 'bar', need one of eV/A.3, GPa"):
+        from_images([copper()], keys={"stress_unit": "bar"})
+
+
+def test_results_of_a_calculator_are_in_ase_units():
+    atoms = bulk("Cu", cubic=True)
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, stress=np.array([0.1, 0, 0, 0, 0, 0]))
+    (frame,) = from_images([atoms], keys={"stress_unit": "kbar"})
+    assert frame.labels["virial"][0, 0] == pytest.approx(-0.1 * atoms.get_volume())
+
+
+# groups, kinds and weights ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "info, keys, group, kind",
+    [
+        ({"config_type": "bulk"}, {}, "", "bulk"),
+        ({"kind": "bulk", "group": "test"}, {}, "test", "bulk"),
+        ({"split": "train", "dataset": 3}, {}, "train", "3"),
+        ({"config_type": "bulk"}, {"group": "config_type"}, "bulk", ""),
+        ({"origin": "bulk", "config_type": "x"}, {"kind": "origin"}, "", "bulk"),
+        ({"category": np.zeros(3)}, {}, "", ""),
+    ],
+)
+def test_groups_and_kinds(info, keys, group, kind):
+    atoms = copper(energy=-1.0, **info)
+    del atoms.arrays["REF_forces"]
+    (frame,) = from_images([atoms], keys=keys)
+    assert (frame.group, frame.kind) == (group, kind)
+
+
+def test_weights():
+    atoms = copper(energy=-1.0, stress=np.eye(3), config_weight=0.5, config_stress_weight=0.1)
+    atoms.info |= {"config_energy_weight": 4, "config_forces_weight": 0.0, "config_type": "bulk"}
+    atoms.arrays["forces"] = atoms.arrays.pop("REF_forces")
+    frames = from_images([atoms])
+    frame = frames[0]
+    assert frame.weight == 0.5 and frame.label_weights == {"energy": 4, "virial": 0.1}
+    assert set(frame.labels) == {"energy", "virial"}  # a weight of zero: no label
+    for bad in (-1.0, np.nan):
+        with pytest.raises(ValueError, match="frame 0, config_weight: got .*, need a weight of 0 or more"):
+            from_images([copper(energy=-1.0, config_weight=bad)])
+
+
+@pytest.mark.parametrize("form", ["h5", "xyz"])
+def test_kinds_and_weights_in_files(form, tmp_path):
+    frames = from_images([bulk("Cu"), bulk("Cu")])
+    for k, frame in enumerate(frames):
+        frame.labels = {"energy": -1.0, "forces": np.zeros((1, 3))}
+        frame.kind, frame.weight = ("", "bulk")[k], (1.0, 0.3)[k]
+        frame.label_weights = ({}, {"energy": 2.0})[k]
+    if form == "h5":
+        write_hdf5(tmp_path / "a.h5", frames)
+    else:
+        write(tmp_path / "a.xyz", to_images(frames))
+    found = read_frames(tmp_path / f"a.{form}")
+    assert [(f.kind, f.weight, f.label_weights) for f in found] == [("", 1.0, {}), ("bulk", 0.3, {"energy": 2.0})]
+    assert found.fingerprint() == frames.fingerprint()
+    found[1].label_weights["energy"] = 1.5
+    assert found.fingerprint() != frames.fingerprint()
+
+
+# trajectories --------------------------------------------------------------------------------------------------------
+
+
+def trajectory(n, seed=0):
+    atoms = bulk("Cu", cubic=True)
+    rng = np.random.default_rng(seed)
+    atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
+    atoms.calc = EMT()
+    images, options = [], {"temperature_K": 600, "friction": 0.05, "fixcm": False, "rng": np.random.RandomState(seed)}
+    dyn = Langevin(atoms, 0.2, **options)
+    dyn.attach(lambda: images.append(Atoms(atoms)), interval=1)
+    dyn.run(n - 1)
+    return images
+
+
+def displaced(n):
+    rng = np.random.default_rng(2)
+    found = [bulk("Cu", cubic=True) for _ in range(n)]
+    for atoms in found:
+        atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
+    return found
+
+
+def test_runs_of_a_trajectory():
+    images = trajectory(24) + displaced(10) + [bulk("Cu")] + trajectory(16, seed=1)
+    found = runs(images)
+    assert [len(run) for run in found if len(run) > 1] == [24, 16]
+    assert [k for run in found for k in run] == list(range(len(images)))
+
+
+def test_pieces_are_short_and_cover_everything():
+    images = trajectory(40)
+    found = pieces(images, fraction=0.3)
+    assert [k for piece in found for k in piece] == list(range(40))
+    assert {len(piece) for piece in found} == {4}
+    assert all(len(piece) == 1 for piece in pieces(displaced(30), fraction=0.3))
+
+
+def test_distance_knows_images_drift_and_strain():
+    first = bulk("Cu", cubic=True)
+    second = first.copy()
+    second.positions += 0.7
+    second.wrap()
+    assert distance(first, second) == pytest.approx(0, abs=1e-12)
+    second.positions[0, 0] += 0.4
+    expected = np.sqrt((3 * 0.1**2 + 0.3**2) / 4)
+    assert distance(first, second) == pytest.approx(expected)
+    third = first.copy()
+    third.set_cell(first.cell * 1.1, scale_atoms=True)
+    assert distance(first, third) == pytest.approx(0.1 * 3.61)
