@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="data set: .h5, deepmd npy folder, or a file that ASE reads")
     parser.add_argument("--group", metavar="NAME", help="only the structures of this group, such as test")
     add_keys(parser)
+    parser.add_argument(
+        "--bars",
+        action="store_true",
+        help="tell how many errors are within one and two of the model's standard deviations",
+    )
     add_plot(parser, "draw predictions against labels")
     add_out(parser, "write the errors as well", metavar="FILE.json", former=["--json"])
 
@@ -37,6 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
     from ase_mlelec.data.snapshots import is_snapshots
     from ase_mlelec.train.evaluate import table
 
+    if arguments.bars and (is_snapshots(arguments.data) or is_hamiltonians(arguments.data)):
+        raise ValueError(f"got --bars for {arguments.data}, which are for labels of structures alone; leave it out")
     if arguments.plot and (is_snapshots(arguments.data) or is_hamiltonians(arguments.data)):
         raise ValueError(
             f"got --plot for {arguments.data}, which is drawn for labels of structures alone; leave it out"
@@ -49,12 +56,31 @@ def run(arguments: argparse.Namespace) -> None:
         frames, columns = errors_of_frames(arguments)
     print(f"{len(frames)} structures, {sum(len(frame.atoms) for frame in frames)} atoms")
     print(table(columns))
+    if arguments.bars:
+        print_bars(arguments.model[0], frames)
     if arguments.plot:
         plot(arguments.plot, arguments.model[0], frames)
     if arguments.out:
         result = {"frames": len(frames), **list(columns.values())[-1]}
         with replacing(arguments.out) as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def print_bars(name: str, frames: "Frames") -> None:
+    """Print the shares of errors within one and two standard deviations, and the rank correlation of both."""
+    from ase_mlelec import load_model
+    from ase_mlelec.train.error_bars import errors_and_deviations
+    from ase_mlelec.uncertainty import coverage
+
+    model = load_model(name)
+    heads = [head for head in model.posteriors if head != "ldos"]
+    if not heads:
+        raise ValueError(f"{name} has no error bars; add some with 'mlelec calibrate'")
+    print(f"{'':24}{'within 1':>10}{'within 2':>10}{'rank':>8}")
+    for head in heads:
+        for label, pair in errors_and_deviations(model, head, frames).items():
+            one, two, rank = coverage(*pair)
+            print(f"{label:24}{100 * one:8.1f} %{100 * two:8.1f} %{rank:8.2f}")
 
 
 def plot(path: str, model: str, frames: "Frames") -> None:

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 from ase.io import read, write
+from matplotlib.figure import Figure
 from small_data import make_frames
 from small_models import random_model
 
 from ase_mlelec import DeepPotCalculator, ElectronicRecorder, evaluate
+from ase_mlelec.analysis.plots import plot_parity
+from ase_mlelec.data.frames import write_hdf5
 from ase_mlelec.train.error_bars import add_error_bars
 from ase_mlelec_entry_points.cli.main import main
 
@@ -29,6 +32,25 @@ def test_trajectories_and_recorders(model, tmp_path):
     path = tmp_path / "run.extxyz"
     ElectronicRecorder(images[0], tmp_path / "run.h5", ["energy_uncertainty", "leverage"], extxyz=path)()
     np.testing.assert_allclose(read(path).arrays["leverage"], found["leverage"][0], atol=1e-7)  # ase gui colors by it
+
+
+def test_coverage(model, tmp_path, capsys):
+    model.save(tmp_path / "model.safetensors")
+    random_model(0, ("energy",), species=("Cu",), sel=(20,)).save(tmp_path / "bare.safetensors")
+    write_hdf5(tmp_path / "cu.h5", make_frames(5))
+    model_path, bare, data = (str(tmp_path / name) for name in ("model.safetensors", "bare.safetensors", "cu.h5"))
+    assert main(["test", model_path, data, "--bars"]) == 0
+    told = capsys.readouterr().out
+    assert "within 1" in told and all(f"\n{label} " in told for label in ("energy", "forces", "virial"))
+    assert main(["test", bare, data, "--bars"]) == 1
+    assert "has no error bars; add some with 'mlelec calibrate'" in capsys.readouterr().err
+
+
+def test_parity_with_bars():
+    ax = Figure().subplots()
+    plot_parity(ax, np.arange(4.0), np.arange(4.0) + 0.1, "eV", deviation=np.full(4, 0.2))
+    (bars,) = ax.collections
+    np.testing.assert_allclose([segment[:, 1] for segment in bars.get_segments()][1], [0.9, 1.3])
 
 
 def test_predict(model, tmp_path):

@@ -10,7 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 from ase_mlelec.analysis.plots.curves import COLORS
 
 
-def plot_parity(ax: Axes, reference: NDArray, prediction: NDArray, unit: str = "", **points: Any) -> Axes:
+def plot_parity(
+    ax: Axes,
+    reference: NDArray,
+    prediction: NDArray,
+    unit: str = "",
+    *,
+    deviation: NDArray | None = None,
+    **points: Any,
+) -> Axes:
     """Prediction against reference with the diagonal, the mean absolute and the root mean square error.
 
     Parameters
@@ -18,6 +26,8 @@ def plot_parity(ax: Axes, reference: NDArray, prediction: NDArray, unit: str = "
     reference, prediction : arrays of one shape
     unit : str
         Such as "eV/Å".
+    deviation : array of the same shape
+        Standard deviations of the predictions, drawn as error bars.
     points : keywords of ``Axes.plot``
 
     Raises
@@ -27,6 +37,9 @@ def plot_parity(ax: Axes, reference: NDArray, prediction: NDArray, unit: str = "
     """
     reference, prediction = _parity_frame(ax, reference, prediction, unit)
     error = prediction - reference
+    if deviation is not None:
+        bars = np.broadcast_to(np.ravel(deviation), reference.shape)
+        ax.errorbar(reference, prediction, yerr=bars, fmt="none", ecolor=COLORS[0], elinewidth=0.8, alpha=0.4, zorder=1)
     style: dict[str, Any] = dict(ms=2, alpha=0.3, rasterized=True) if error.size > 2000 else dict(ms=6, alpha=0.8)
     ax.plot(reference, prediction, **(dict(style, ls="", marker=".", mew=0, color=COLORS[0]) | points))
     return _write(ax, f"MAE {np.abs(error).mean():.3g} {unit}\nRMSE {np.sqrt((error**2).mean()):.3g} {unit}")
