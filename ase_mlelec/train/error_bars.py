@@ -190,10 +190,17 @@ def _best_factor(normal, prior, held, ridges):
     if not held or len(ridges) == 1:
         ridge = ridges[0] if len(ridges) == 1 else OF_MANY if len(normal) > MANY else FEW
         return ridge, inverse_factor(normal, ridge, prior=prior)
-    factors = [inverse_factor(normal, ridge, prior=prior) for ridge in sorted(ridges)]
-    likelihoods = np.array([_likelihood(held, factor) for factor in factors])
-    best = int(np.flatnonzero(likelihoods >= likelihoods.max() - TOLERANCE).max())
-    return sorted(ridges)[best], factors[best]
+    found = []
+    for ridge in sorted(ridges):
+        try:
+            factor = inverse_factor(normal, ridge, prior=prior)
+        except ValueError:  # rounding made the matrix indefinite; the largest ridge prevents that
+            if ridge == max(ridges):
+                raise
+            continue
+        found.append((_likelihood(held, factor), ridge, factor))
+    best = max(likelihood for likelihood, *_ in found)
+    return next((ridge, factor) for likelihood, ridge, factor in found[::-1] if likelihood >= best - TOLERANCE)
 
 
 def _normal(model, name, frames):
