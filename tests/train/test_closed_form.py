@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.build import bulk
 from small_data import ENERGIES, make_frames, make_wannier_frames
 
 from ase_mlelec import DeepDOSCalculator, DeepWannierCalculator, load_model
 from ase_mlelec.data.batches import Batches, write_hdf5
-from ase_mlelec.data.frames import Frames
+from ase_mlelec.data.frames import Frame, Frames
 from ase_mlelec.descriptors import ACE, DeepPotSE
 from ase_mlelec.heads import SpectrumHead, TensorHead, VectorHead
 from ase_mlelec.model import Model
@@ -19,7 +21,7 @@ from ase_mlelec.train.closed_form import fit_closed_form
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.drawn_nets import DrawnNet
 from ase_mlelec.train.recipe import train
-from ase_mlelec.train.recipes.defaults import centers_of, n_drawn, settled
+from ase_mlelec.train.recipes.defaults import centers_of, n_drawn, near, settled
 from ase_mlelec.train.standardize import standardize
 
 K = 9  # drawn functions
@@ -212,3 +214,13 @@ def test_what_the_data_decide(tmp_path):
     few, many = replace(frames), Frames(frames.frames * 200)
     assert n_drawn(few, "dipole", 1, 7, None) < n_drawn(many, "dipole", 1, 7, None)
     assert n_drawn(few, "dipole", 1, 7, 14) == 15 and n_drawn(few, "dipole", 90, 7, None) == 64
+
+
+def test_cutoff_by_the_density():
+    def cutoff(atoms):
+        return near(Frames([Frame(atoms)]))
+
+    copper = bulk("Cu", cubic=True, a=3.61)  # 78 neighbors within 6 Å: the shells have 12, 6, 24, 12, 24 atoms
+    assert cutoff(copper) == pytest.approx(6 * (45 / 78) ** (1 / 3), abs=0.05)
+    assert cutoff(bulk("Cu", cubic=True, a=2.8)) == 4.5
+    assert cutoff(Atoms("Cu")) == 6.0

@@ -5,12 +5,17 @@ from typing import Any
 import numpy as np
 
 from ase_mlelec.data.frames import Frames
+from ase_mlelec.edges import Edges
 from ase_mlelec.quantities import LABELS, QUANTITIES
+from ase_mlelec.system import System
 from ase_mlelec.train.config import Config
 from ase_mlelec.train.config.whole import DescriptorConfig, PowerSpectrumConfig
 
 PRODUCTS = 4  # channels of the products of second and first moments, for vectors and tensors
-SMOOTH = 0.3  # start of the switch of DeepPotSE in units of the cutoff, at most its default
+SMOOTH = 1.0  # start of the switch of DeepPotSE for vectors and tensors, Å, or as much of the cutoff as of SHORTEST
+# vectors and tensors depend on near atoms: with a cutoff of 6 Å, dipoles of dense ice had errors a quarter larger
+NEIGHBORS, SHORTEST, LONGEST = 45, 4.5, 6.0  # within the cutoff; range of the cutoff, Å
+LOOKED_AT = 8  # structures
 DRAWN = 512, 1024  # drawn functions of each species for spectra, for few and for many structures
 MANY = 2000  # atoms with labels that are many
 MOST_DRAWN = 2048  # of all species together, the size of the normal matrices
@@ -33,20 +38,30 @@ def settled(config: Config, frames: Frames) -> Config:
     directed = [row for row in config.wanted if "3" in row.shape]
     if config.power_spectrum is None:
         if "descriptor" not in config.model_fields_set and not config.start:
-            changes |= _own_descriptor(config, directed)
+            changes |= _own_descriptor(config, directed, frames)
     elif directed and config.electronic is None:
-        smooth = min(DescriptorConfig().smooth, SMOOTH * config.cutoff)
-        changes["electronic"] = DescriptorConfig(cutoff=config.cutoff, smooth=smooth, n_products=PRODUCTS)
+        changes["electronic"] = _of_directions(config.cutoff)
     return config.model_copy(update=changes) if changes else config
 
 
-def _own_descriptor(config, directed):
+def _own_descriptor(config, directed, frames):
     """Descriptor of heads that are all fitted in closed form, without an energy; dict of settings of the Config."""
     if not config.wanted or not all(in_closed_form(config, row.name) for row in config.wanted):
         return {}
-    return (
-        {"descriptor": DescriptorConfig(n_products=PRODUCTS)} if directed else {"power_spectrum": PowerSpectrumConfig()}
-    )
+    return {"descriptor": _of_directions(near(frames))} if directed else {"power_spectrum": PowerSpectrumConfig()}
+
+
+def _of_directions(cutoff):
+    """DeepPotSE for vectors and tensors."""
+    return DescriptorConfig(cutoff=cutoff, smooth=SMOOTH * min(cutoff / SHORTEST, 1), n_products=PRODUCTS)
+
+
+def near(frames: Frames) -> float:
+    """Cutoff, Å, within which an atom has NEIGHBORS neighbors, if the density is that of the neighbors within 6 Å."""
+    some = frames.frames[:: max(1, len(frames) // LOOKED_AT)]
+    edges = [Edges.build(System.from_atoms(frame.atoms), LONGEST) for frame in some]
+    number = sum(len(each.vec) for each in edges) / max(sum(each.n_centers for each in edges), 1)
+    return round(min(max(LONGEST * (NEIGHBORS / max(number, 1.0)) ** (1 / 3), SHORTEST), LONGEST), 1)
 
 
 def in_closed_form(config: Config, name: str) -> bool:
