@@ -101,25 +101,30 @@ def main():
     arguments = parser.parse_args()
     if not shutil.which(arguments.peer_python):
         parser.error(f"no program {arguments.peer_python}; give the Python of an environment with deepmd-kit")
-    where, versions, load = run.machine(argparse.Namespace(cores=[arguments.core])), {}, [os.getloadavg()[0]]
+    where, versions = run.machine(argparse.Namespace(cores=[arguments.core])), {}
+    lines, path = [], arguments.output / "TRAINING_SPEED.md"
     with tempfile.TemporaryDirectory() as scratch:
-        rows = [row_of(row, arguments, Path(scratch), versions) for row in ROWS]
-    load.append(os.getloadavg()[0])
-    lines = [
+        for row in ROWS:
+            lines.append(row_of(row, arguments, Path(scratch), versions))
+            path.write_text(report(lines, where, os.getloadavg()[0], versions), encoding="utf-8")
+
+
+def report(lines, where, load, versions):
+    """TRAINING_SPEED.md as a string; it is written after every row."""
+    head = [
         "# Speed of training beside deepmd-kit",
         "",
         "Written by `python benchmarks/training_speed.py DATA --peer-python PYTHON`; the same data, architecture (embedding "
         "25x50x100, cutoff 6 Å), batch and precision, programs in turns, one thread on one core. Times are CPU "
         "milliseconds of a step, median (shortest); ratio of the medians.",
         "",
-        f"{where['processor']}, load {load[0]:.1f} at the start and {load[1]:.1f} at the end; "
+        f"{where['processor']}, load {where['load_at_start']:.1f} at the start and {load:.1f} at the end; "
         f"{datetime.date.today()}; " + ", ".join(f"{key} {value}" for key, value in versions.items()) + ".",
         "",
         "| data | batch | precision | ase-mlelec | deepmd-kit | ratio |",
         "|---|---|---|---|---|---|",
-        *rows,
     ]
-    (arguments.output / "TRAINING_SPEED.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join([*head, *lines]) + "\n"
 
 
 if __name__ == "__main__":
