@@ -21,7 +21,7 @@ from ase_mlelec.train.energy_rows import weighted_rows
 from ase_mlelec.train.linear_energy import add_change, fit_by_choice, held_rows
 from ase_mlelec.train.losses import EnergyLoss
 from ase_mlelec.train.recipe import train
-from ase_mlelec.train.recipes.closed_form import chooses_by
+from ase_mlelec.train.recipes.linear_energy import chooses_by
 from ase_mlelec.train.standardize import standardize
 
 LOSS = EnergyLoss((1, 1), (1, 1), (1, 1))

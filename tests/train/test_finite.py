@@ -208,7 +208,7 @@ def test_no_model_is_written(energy, tmp_path, frames, monkeypatch):
             model.heads["energy"].nets.last[0].weight.fill_(torch.nan)
 
     monkeypatch.setattr("ase_mlelec.train.recipes.frames.fit", broken)
-    monkeypatch.setattr("ase_mlelec.train.recipes.closed_form.fit_linear", broken)
+    monkeypatch.setattr("ase_mlelec.train.recipes.linear_energy.fit_linear", broken)
     monkeypatch.setattr("ase_mlelec.train.recipes.frames.errors", lambda model, part: {})
     config = parse_config(
         {
