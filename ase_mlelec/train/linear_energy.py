@@ -105,7 +105,6 @@ def fit_by_choice(
         Structures with labels, by whose errors is chosen.
     ridge : float, optional
         A ridge that is given, and not chosen.
-
     validation : Frames, optional
         Structures that are not fitted, but whose effect on the weights is computed.
     """
