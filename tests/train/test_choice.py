@@ -46,7 +46,7 @@ def summed(kind, rows):
     return equations
 
 
-@pytest.mark.parametrize(("kind", "n_columns"), [(SumsByLabel, 20), (RowsByLabel, 300)])
+@pytest.mark.parametrize("kind, n_columns", [(SumsByLabel, 20), (RowsByLabel, 300)])
 def test_solution(kind, n_columns):
     """Both forms of the equations have the solution of the stacked rows."""
     rows, weights, ridge = problem(n_columns), {"energy": 2.0, "forces": 1.0, "virial": 0.3}, 1e-4

@@ -28,9 +28,9 @@ from ase_mlelec.train.fit import fit
 from ase_mlelec.train.isolated import reproduce
 from ase_mlelec.train.linear_energy import add_change
 from ase_mlelec.train.log import Log
-from ase_mlelec.train.recipes.linear_energy import Fitted, fit_energy, orders_of
 from ase_mlelec.train.recipes.defaults import in_closed_form, n_drawn, settled
 from ase_mlelec.train.recipes.draft import Draft
+from ase_mlelec.train.recipes.linear_energy import Fitted, fit_energy, orders_of
 from ase_mlelec.train.recipes.parts import split
 from ase_mlelec.train.recipes.references import reference_energies
 from ase_mlelec.train.recipes.shared import (
