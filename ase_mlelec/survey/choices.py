@@ -1,17 +1,16 @@
 """The configuration of a training that follows from the findings on its data."""
 
 import os
-from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 from ase_mlelec.data.data_set import Frames
+from ase_mlelec.survey.cost import expected
 from ase_mlelec.survey.sources import HAMILTONIAN, LDOS
 from ase_mlelec.survey.toml_text import TomlText
 from ase_mlelec.survey.whole import Survey
-from ase_mlelec.train.config.whole import KeysConfig
 
 PARTS = ("train", "validation", "test", "support")  # groups that the settings of [data] name by default, and support
 SHARE = 0.1  # of the structures that are held out for validation
@@ -19,9 +18,7 @@ FEW_SNAPSHOTS = 4
 FEW_HAMILTONIANS = 20
 
 
-def configuration(
-    found: Survey, path: str | PathLike, *, minutes: float | None = None, cost: Callable[[Survey], str] | None = None
-) -> str:
+def configuration(found: Survey, path: str | PathLike, *, minutes: float | None = None) -> str:
     """Text of the commented TOML file for a training on the data.
 
     Parameters
@@ -31,8 +28,6 @@ def configuration(
         Name of the TOML file, from whose folder the paths of data start; the model has the same name.
     minutes : float
         Time for gradient descent.
-    cost : callable
-        Returns a sentence on time and memory.
 
     Raises
     ------
@@ -43,7 +38,7 @@ def configuration(
     if found.source.remedy:
         raise ValueError(f"{', '.join(map(str, found.source.paths))}: {found.source.remedy}")
     text = TomlText()
-    _head(text, found, path, cost)
+    _head(text, found, path)
     if minutes is not None:
         text.set("minutes", float(minutes), "Time for gradient descent, as asked for; the steps follow from it.")
     _data(text, found, path)
@@ -53,7 +48,7 @@ def configuration(
     return str(text)
 
 
-def _head(text, found, path, cost):
+def _head(text, found, path):
     s = found.structures
     labels = ", ".join(f"{name} ({len(spread.frames)})" for name, spread in found.spreads.items()) or "no such labels"
     text.comment(
@@ -61,8 +56,6 @@ def _head(text, found, path, cost):
         f"and labels of {labels}."
     )
     text.comment(f"Train with 'mlelec train {path.name}'. All settings are in docs/settings.rst and 'mlelec schema'.")
-    if cost is not None:
-        text.comment(cost(found))
     for each in found.suspicions:
         text.comment(f"WARNING: {each.text}")
     wrong = [each for each in found.misfits if not each.extreme]
@@ -108,8 +101,6 @@ def _data(text, found, path):
 
 def _stress_unit(found):
     """Unit of stresses that the configuration has to name; "" for none."""
-    if "stress_unit" not in KeysConfig.model_fields:
-        return ""
     return next((each.stress_unit for each in found.suspicions if each.stress_unit), "")
 
 
@@ -162,7 +153,7 @@ def _energy(text, found, name=None):
         "Descriptor of the energy: ACE invariants of up to five bodies; cutoffs and number of features by the data. "
         f"An atom has {found.structures.neighbors:.0f} neighbors within 6 Å.",
     )
-    text.section("energy", _energies_in_words(found))
+    text.section("energy", f"{_energies_in_words(found)} {expected(found)}")
     text.set(
         "widths",
         [],

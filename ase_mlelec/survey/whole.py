@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from ase_mlelec.data.frames import has_keys
@@ -86,10 +87,15 @@ def survey(
     spreads = {name: spread for name in LABELS if (spread := spread_of(frames, name)) is not None}
     pairs = find_pairs(frames, progress=lambda items: progress(items, "energy differences"))
     of_forces, of_stress = factors(pairs, frames)
-    wrong = suspicions(of_forces, of_stress, frames, convertible=all(map(has_keys, paths)))
+    wrong = suspicions(of_forces, of_stress, frames, convertible=all(map(_names_units, paths)))
     trusted = pairs if _fits(of_stress) else pairs.unstrained()
     odd = misfits(frames, structures, energies, spreads, trusted, _fits(of_forces))
     return Survey(source, structures, energies, spreads, of_forces, of_stress, odd, wrong)
+
+
+def _names_units(path):
+    """Whether ``[data.keys] stress_unit`` applies to a data set; results of ASE's calculators are in ASE's unit."""
+    return has_keys(path) and not {".xyz", ".extxyz"}.isdisjoint(Path(path).suffixes)
 
 
 def _fits(factor):

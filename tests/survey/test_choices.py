@@ -14,9 +14,10 @@ from small_survey import clean, mapped, trajectory
 from ase_mlelec.data.frames import Frame, Frames, to_images, write_hdf5
 from ase_mlelec.data.hamiltonians import write_hamiltonians
 from ase_mlelec.data.snapshots import write_snapshots
-from ase_mlelec.survey import configuration, report, survey
+from ase_mlelec.survey import configuration, cost, report, survey
 from ase_mlelec.survey.choices import relative
 from ase_mlelec.survey.toml_text import TomlText
+from ase_mlelec.train import basis
 from ase_mlelec.train.config import parse_config
 
 
@@ -101,9 +102,11 @@ def test_dipoles_and_polarizabilities(tmp_path):
 def test_wrong_units_of_a_stress(tmp_path):
     """A known unit is converted when the data are read, and then fits; another one is left out."""
     kbar = mapped(clean(24), virial=lambda value: -1602.176634 * value)
-    found, config, text = written(tmp_path, kbar, "data.traj")
+    found, config, text = written(tmp_path, kbar, "data.extxyz")
     assert found.suspicions and "stress_unit" in text
-    assert ('\nstress_unit = "-kbar"' in text) == (config.energy.virial != (0, 0))
+    assert '\nstress_unit = "-kbar"' in text and config.energy.virial is None
+    keys = {"stress_unit": config.data.keys.stress_unit}
+    assert not survey([tmp_path / "data.extxyz"], keys=keys).suspicions  # converted, it fits
     odd = mapped(clean(24), virial=lambda value: value / 1000)
     _, config, text = written(tmp_path, odd)
     assert config.energy.virial == (0, 0) and "times too small" in text
@@ -147,6 +150,13 @@ def test_hamiltonians(tmp_path):
     found, config, _ = chosen(tmp_path, tmp_path / "graphene.h5")
     assert config.hamiltonian.levels == 0 and config.hamiltonian.third == 0 and config.energy is None
     assert "4 to 4 functions" in report(found)
+
+
+def test_expected_cost_is_that_of_the_recipe(tmp_path):
+    for name in ("LABELS_PER_WEIGHT", "FEWEST", "MOST", "WORK"):
+        assert getattr(cost, name) == getattr(basis, name)
+    _, _, text = written(tmp_path, clean(20))
+    assert f"{20 * (1 + 24 + 9)} labels for about 200 weights, 1.7 minutes of one core" in text
 
 
 def test_minutes(tmp_path):
