@@ -10,7 +10,7 @@ from ase_mlelec import units
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
-from ase_mlelec.quantities import LABELS, QUANTITIES
+from ase_mlelec.quantities import LABELS, QUANTITIES, Measure
 from ase_mlelec.train.losses import energy_and_derivatives, row_errors
 
 FRAMES_PER_BATCH = 8
@@ -183,6 +183,36 @@ def _size_of(batch, label, structures):
     if label == "virial":
         return -batch.system.volume[structures].reshape(shape) * units.GPA, "stress", "GPa"
     return batch.system.n_atoms[structures].reshape(shape), label, f"{row.unit}/atom"
+
+
+def errors_by_kind(model: Model, frames: Frames) -> dict[str, dict]:
+    """Errors of the structures of each kind, or of each group where there are no kinds; {} for less than two of them.
+
+    Structures without a name are not among them.
+    """
+    kinds = frames.kinds if any(frames.kinds) else frames.groups
+    parts = {name: frames.take([k for k, own in enumerate(kinds) if own == name]) for name in sorted({*kinds} - {""})}
+    if len(parts) < 2:
+        return {}
+    return {
+        name: {"frames": len(part), **errors(model, part)} for name, part in parts.items() if comparable(model, part)
+    }
+
+
+def table_of_kinds(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Table of ``errors_by_kind`` as text: one line per kind, one column for the first measure of each label."""
+    first: dict[str, Measure] = {}
+    for row in QUANTITIES.values():
+        for measure in row.measures:
+            if any(measure.key in errors for errors in found.values()):
+                first.setdefault(measure.label, measure)
+    width = max(len(name) for name in (*found, "kind"))
+    titles = [f"{measure.label} ({measure.unit})" for measure in first.values()]
+    lines = [f"{'kind':<{width}}{'structures':>12}" + "".join(f"  {title:>20}" for title in titles)]
+    for name, errors in found.items():
+        values = (f"{errors[m.key]:20.4g}" if m.key in errors else f"{'-':>20}" for m in first.values())
+        lines.append(f"{name:<{width}}{errors['frames']:12d}" + "".join(f"  {value}" for value in values))
+    return "\n".join(lines)
 
 
 def table(columns: Mapping[str, Mapping[str, Any]]) -> str:

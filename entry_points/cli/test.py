@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of a shipped model (see 'mlelec models') or a path; several models of the LDOS are a committee",
     )
     parser.add_argument("data", metavar="DATA", help="data set: .h5, deepmd npy folder, or a file that ASE reads")
-    parser.add_argument("--group", metavar="NAME", help="only the structures of this group, such as test")
+    parser.add_argument("--group", metavar="NAME", help="only the structures of this group or kind, such as test")
     add_keys(parser)
     parser.add_argument(
         "--bars",
@@ -58,10 +58,11 @@ def run(arguments: argparse.Namespace) -> None:
     print(table(columns))
     if arguments.bars:
         print_bars(arguments.model[0], frames)
+    kinds = {} if arguments.group else by_kind(arguments, frames)
     if arguments.plot:
         plot(arguments.plot, arguments.model[0], frames)
     if arguments.out:
-        result = {"frames": len(frames), **list(columns.values())[-1]}
+        result = {"frames": len(frames), **list(columns.values())[-1], **({"kinds": kinds} if kinds else {})}
         with replacing(arguments.out) as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
@@ -83,6 +84,18 @@ def print_bars(name: str, frames: "Frames") -> None:
             print(f"{label:24}{100 * one:8.1f} %{100 * two:8.1f} %{rank:8.2f}")
 
 
+def by_kind(arguments: argparse.Namespace, frames: "Frames | Hamiltonians | Snapshots") -> dict:
+    """Errors by kind of structure, which are printed too; {} for data without kinds."""
+    from ase_mlelec import load_model
+    from ase_mlelec.data.data_set import Frames
+    from ase_mlelec.train.evaluate import errors_by_kind, table_of_kinds
+
+    found = errors_by_kind(load_model(arguments.model[0]), frames) if isinstance(frames, Frames) else {}
+    if found:
+        print(table_of_kinds(found))
+    return found
+
+
 def plot(path: str, model: str, frames: "Frames") -> None:
     """Draw predictions against labels, an axis for each kind of label."""
     from matplotlib.figure import Figure
@@ -102,8 +115,11 @@ def selected(frames: "Frames | Hamiltonians | Snapshots", arguments: argparse.Na
     """The structures of the group that is asked for; ValueError where there are none."""
     if arguments.group is None:
         return frames
+    kinds = getattr(frames, "kinds", [])
+    if arguments.group in kinds and arguments.group not in frames.groups:
+        return frames.take([k for k, kind in enumerate(kinds) if kind == arguments.group])  # type: ignore[union-attr]
     if arguments.group not in frames.groups:
-        known = ", ".join(sorted(set(frames.groups)))
+        known = ", ".join(sorted({*frames.groups, *kinds}))
         raise ValueError(f"{arguments.data}: no frames of group '{arguments.group}'; it has {known}")
     return frames.select(arguments.group)
 

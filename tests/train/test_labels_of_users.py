@@ -11,11 +11,13 @@ from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frame, Frames, to_images, write_hdf5
 from ase_mlelec.heads import SpectrumHead
 from ase_mlelec.train.config import parse_config
+from ase_mlelec.train.evaluate import errors, errors_by_kind
 from ase_mlelec.train.isolated import binding, is_isolated, isolated_energies
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.recipes.parts import held_out, split
 from ase_mlelec.train.recipes.shared import read_checked, say_once
+from ase_mlelec_entry_points.cli.main import main
 from tests.data_sets.test_usual_names import displaced, trajectory
 from tests.small_data import ENERGIES, copper, labels_of, make_frames
 from tests.small_models import random_model
@@ -260,6 +262,27 @@ def test_energies_of_other_calculations_are_reported(tmp_path, capsys):
     train(configuration(tmp_path, energy={"widths": [], "E0": {"Cu": -500.0}}, **LINEAR))
     said = capsys.readouterr().err
     assert "warning: with E0 the structures are bound by -50" in said and 'E0 = "average"' in said
+
+
+# errors by kind -------------------------------------------------------------------------------------------------------
+
+
+def test_errors_by_kind(tmp_path, capsys):
+    """Those of each kind are the errors of its structures alone."""
+    frames = make_frames(5)
+    for k, each in enumerate(frames):
+        each.kind, each.labels = ("hot", "cold", "hot", "", "cold")[k], {"energy": each.labels["energy"]}
+    write_hdf5(tmp_path / "cu.h5", frames)
+    model = random_model(1, ("energy",), species=("Cu",), n_basis=6)
+    model.save(tmp_path / "m.safetensors")
+    found = errors_by_kind(model, frames)
+    assert {name: own.pop("frames") for name, own in found.items()} == {"cold": 2, "hot": 2}
+    assert found["hot"] == errors(model, frames.take([0, 2]))
+    assert main(["test", str(tmp_path / "m.safetensors"), str(tmp_path / "cu.h5")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3].split() == ["kind", "structures", "energy", "(meV/atom)"]
+    assert [line.split()[:2] for line in lines[-2:]] == [["cold", "2"], ["hot", "2"]]
+    assert float(lines[-1].split()[2]) == pytest.approx(found["hot"]["energy_mae_meV_per_atom"], rel=1e-3)
 
 
 # mixtures -------------------------------------------------------------------------------------------------------------
