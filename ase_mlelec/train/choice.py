@@ -18,7 +18,8 @@ STEPS = ((2.0, 1.0), (1.0, 0.5), (0.5, 0.25))  # decades of the ridge and of the
 RIDGES = (-15.0, -1.0)  # decades, ends of the search
 LEADING = ("energy", "forces")
 TOLERANCE = 0.03  # by which stress may raise the sum of the logarithms of the errors of energies and forces
-SAME = 0.02  # differences of that sum that mean nothing; a larger ridge makes a smoother energy
+LARGEST_ENERGY = 100.0  # weight of energies; beyond, forces are given up for the noise of a few energies
+SAME = {"energy": 0.05, "ridge": 0.01}  # differences of that sum that mean nothing; energies are few
 STRESS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # weights of stress that are tried
 
 
@@ -189,7 +190,7 @@ def _plainest(best, errors, free_ridge, both):
     for variable, step, free in (("energy", -0.25, both), ("ridge", 0.5, free_ridge)):
         for trial in _moved(best, variable, step) if free else ():
             trial = errors(trial)
-            if trial.score > lowest + SAME or (variable == "energy" and trial.weights["energy"] < 1):
+            if trial.score > lowest + SAME[variable] or (variable == "energy" and trial.weights["energy"] < 1):
                 break
             best = trial
     return best
@@ -217,7 +218,9 @@ def _moved(choice: Choice, variable: str, step: float) -> Iterator[Choice]:
     for k in range(1, 10):
         factor = 10 ** (k * step)
         if variable == "energy":
-            yield replace(choice, weights=choice.weights | {"energy": choice.weights["energy"] * factor})
+            energy = choice.weights["energy"] * factor
+            if energy <= LARGEST_ENERGY:
+                yield replace(choice, weights=choice.weights | {"energy": energy})
         elif RIDGES[0] <= math.log10(choice.ridge * factor) <= RIDGES[1]:
             yield replace(choice, ridge=choice.ridge * factor)
 
