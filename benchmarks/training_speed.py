@@ -53,7 +53,7 @@ CASES = {
     },
 }
 ROWS = [("energy", batch, precision) for precision in ("float64", "float32") for batch in (1, 8)]
-ROWS += [("dos", 1, "float64"), ("dipole", 1, "float64")]
+ROWS += [("dos", 1, "float64"), ("dos", 8, "float64"), ("dipole", 1, "float64")]
 WARM_UP = 3  # steps that do not count
 PROGRAMS = ("ours", "peer")
 
