@@ -20,7 +20,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.data.data_set import Frame, Frames
 from ase_mlelec.data.keys import STRESS_UNIT, STRESS_UNITS, STRUCTURE, check_keys, check_used, remedy, warn_of_unread
-from ase_mlelec.data.usual_names import guessed, texts_of, weights_of
+from ase_mlelec.data.usual_names import guessed, shares_of, texts_of, weights_of
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.text import element_of, fortran_floats
 from ase_mlelec.io.ulm import check_claims
@@ -230,7 +230,7 @@ def _frames(images, name, keys, source):
         texts, of_texts = texts_of(contents, keys)
         weight, label_weights, of_weights = weights_of(contents, keys, place)
         taken = of_labels | of_texts | of_weights
-        for key in contents.keys() - taken - STRUCTURE:
+        for key in contents.keys() - taken - STRUCTURE - shares_of(labels):
             unread.setdefault(key, []).append(contents[key])
         used |= taken
         structure = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)

@@ -22,12 +22,18 @@ NAMES = {  # in the order of precedence
     WEIGHT: ("config_weight", "weight"),
 }
 WEIGHT_OF_LABEL = re.compile("config_([a-z]+)_weight")
+SHARES = {"energies": "energy", "stresses": "virial"}  # of atoms, as ASE's calculators write them; label of the whole
 REFERENCE = set("ref reference dft true target qm vasp".split())  # words in names of labels, beside those of models
 # words in keys of energies that are not the energy whose gradient the forces are
 OTHER_ENERGIES = set(
     "kinetic fermi hull zero zpe repulsion dispersion vdw d3 coulomb interaction formation cutoff correction std error "
     "delta uncertainty variance shift binding cohesive atomization reaction".split()
 )
+
+
+def shares_of(labels: Iterable[str]) -> set[str]:
+    """Keys of shares of atoms in labels that are read; they tell nothing more."""
+    return {key for key, label in SHARES.items() if label in labels}
 
 
 def texts_of(contents: Mapping[str, Any], keys: Mapping[str, str]) -> tuple[dict[str, str], set[str]]:

@@ -11,6 +11,7 @@ from ase_mlelec.survey.cost import expected
 from ase_mlelec.survey.sources import HAMILTONIAN, LDOS
 from ase_mlelec.survey.toml_text import TomlText
 from ase_mlelec.survey.whole import Survey
+from ase_mlelec.survey.wrong_units import is_certain
 
 PARTS = ("train", "validation", "test", "support")  # groups that the settings of [data] name by default, and support
 SHARE = 0.1  # of the structures that are held out for validation
@@ -169,7 +170,7 @@ def _energies_in_words(found):
         words.append(f"Energies vary by {1000 * found.energies.spread:.3g} meV/atom beyond a sum over species")
     if "forces" in found.spreads:
         words.append(f"forces by {found.spreads['forces'].rms:.3g} eV/Å (root mean square)")
-    if found.force_factor is not None:
+    if found.force_factor is not None and is_certain(found.force_factor):
         words.append(f"energy differences are {found.force_factor.value:.3g} times those that the forces give")
     return "; ".join(words) + "."
 

@@ -7,7 +7,7 @@ import numpy as np
 from ase_mlelec.quantities import LABELS
 from ase_mlelec.survey.labels import pressures
 from ase_mlelec.survey.whole import Survey
-from ase_mlelec.survey.wrong_units import CERTAIN
+from ase_mlelec.survey.wrong_units import is_certain
 from ase_mlelec.units import GPA
 
 MOST_FORMULAS, MOST_PAIRS, MOST_GROUPS, MOST_MISFITS = 6, 6, 8, 6
@@ -141,10 +141,10 @@ def _range(values):
 
 def _checks(found):
     known = {"forces": found.force_factor, "stress": found.stress_factor}
-    known = {name: each for name, each in known.items() if each is not None and each.error < CERTAIN * abs(each.value)}
+    known = {name: each for name, each in known.items() if each is not None and is_certain(each)}
     if known:
         shown = [
-            f"{each.value:.3g} ± {max(each.error, 0.01):.1g} times those that the {name} give ({each.n_pairs} pairs)"
+            f"{each.value:.3g} ± {max(each.error, 0.01):.1g} times those of the {name} ({each.n_pairs} pairs)"
             for name, each in known.items()
         ]
         yield "check", f"energy differences of similar structures are {', '.join(shown)}"

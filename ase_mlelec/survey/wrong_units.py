@@ -79,9 +79,14 @@ def suspicions(
     return found
 
 
+def is_certain(factor: Factor) -> bool:
+    """Whether the error of a factor is small enough for conclusions."""
+    return bool(factor.error < CERTAIN * abs(factor.value))
+
+
 def is_off(factor: Factor) -> bool:
     """Whether a factor is certain and not 1."""
-    if factor.n_pairs < FEWEST or factor.error > CERTAIN * abs(factor.value):
+    if factor.n_pairs < FEWEST or not is_certain(factor):
         return False
     return factor.value < 0 or abs(np.log(factor.value)) > OFF
 

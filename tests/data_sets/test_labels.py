@@ -314,9 +314,12 @@ def test_what_is_no_label(comment, columns, tmp_path):
 
 
 def test_energies_by_atom(tmp_path):
-    with pytest.warns(UserWarning, match="energies may be labels but are not read$"):
-        (frame,) = frames_of(tmp_path, text_of(columns="energies:R:1", rows=("-4", "-6")))
+    (frame,) = frames_of(tmp_path, text_of(columns="energies:R:1", rows=("-4", "-6")))  # their sum is there
     assert frame.labels == {"energy": -10}
+    rows = ("-4 1 2 3", "-6 4 5 6")
+    with pytest.warns(UserWarning, match="energies may be labels but are not read$"):
+        (frame,) = frames_of(tmp_path, text_of("time=1", "energies:R:1:forces:R:3", rows))
+    assert frame.labels.keys() == {"forces"}
 
 
 def test_isolated_atoms(tmp_path):
