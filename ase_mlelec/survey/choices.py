@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ase_mlelec.data.data_set import Frames
+from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.survey.cost import expected
 from ase_mlelec.survey.sources import HAMILTONIAN, LDOS
 from ase_mlelec.survey.toml_text import TomlText
@@ -127,13 +128,9 @@ def _held_out(text, found):
 def heads_of(frames: Frames) -> list[str]:
     """Quantities that labels of the frames can train."""
     has = frames.counts
-    wanted = {
-        "energy": ("energy", "forces"),
-        "dos": ("ados", "dos"),
-        "dipole": ("atomic_dipole", "summed_dipole"),
-        "polarizability": ("atomic_polarizability", "polarizability"),
-    }
-    return [name for name, labels in wanted.items() if any(label in has for label in labels)]
+    rows = [row for row in QUANTITIES.values() if row.labels]
+    # stress alone says nothing about energies
+    return [row.name for row in rows if any(label in has and label != "virial" for label in row.labels)]
 
 
 def _frames(text, found):
@@ -185,7 +182,7 @@ def _dos(text, found, name):
 
 
 def _centers(text, found, name):
-    atomic = {"dipole": "atomic_dipole", "polarizability": "atomic_polarizability"}[name]
+    atomic = QUANTITIES[name].atomic
     text.section(name, CLOSED_FORM)
     species = _species_with(found.frames, atomic)
     if species:

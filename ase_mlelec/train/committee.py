@@ -25,7 +25,7 @@ RESULTS = {
     "virial": ("stress", "stresses"),
     "ados": ("ados",),
     "atomic_dipole": ("displacements",),
-    "summed_dipole": ("dipole", "polarization"),
+    **{row.total: (row.ase, "polarization") for row in QUANTITIES.values() if row.total == "summed_dipole"},
     "atomic_polarizability": ("atomic_polarizability",),
     "polarizability": ("polarizability",),
 }

@@ -11,9 +11,11 @@ from ase_mlelec.data.data_set import Frame
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
+from ase_mlelec.quantities import LABELS
 from ase_mlelec.system import System
 
-ALONE = {"energy", "forces", "virial", "dipole", "polarizability"}  # labels that an isolated atom may have
+# labels that an isolated atom may have
+ALONE = {name for name, row in LABELS.items() if name == "forces" or not (row.of_atoms or row.on_grid)}
 SAME = 1e-3  # eV: energies of one species that differ by more are of different states
 FAR = 6.0  # lengths: exp(-36) is 2e-16
 BOUND = 0.0, 15.0  # eV/atom by which structures are bound; elements are between 0.1 (neon) and 9

@@ -29,9 +29,13 @@ def _both(errors: ArrayLike, deviations: ArrayLike) -> tuple[NDArray, NDArray]:
 def scale_of(errors: ArrayLike, deviations: ArrayLike) -> float:
     """Return the factor of ``deviations`` for which 68 % of the errors are within one and 95 % within two of them.
 
-    Where no factor does both, it is between the two, so that neither share is far from its value.
+    Where no factor does both, it is between the two, so that neither share is far from its value. Deviations of zero,
+    such as those of forces that vanish by symmetry, have no part in it; 1 where there are no others.
     """
-    ratios = np.divide(*_both(errors, deviations))
+    chosen = np.ravel(deviations) > 0
+    if len(chosen) and not chosen.any():
+        return 1.0
+    ratios = np.divide(*_both(np.ravel(errors)[chosen], np.ravel(deviations)[chosen]))
     one, two = np.quantile(ratios, [ONE, TWO])
     return float(np.sqrt(max(one * two / 2, 1e-300)))
 

@@ -22,7 +22,7 @@ COMMANDS = {
     "protect": "give a model a repulsive core and ranges of its data",
     "calibrate": "give a model calibrated error bars",
     "test": "errors of a model on a data set",
-    "predict": "energy, forces and stress of structures, written as extended XYZ",
+    "predict": "energy, forces and stress of structures, as extended XYZ",
     "bands": "bands of a Wannier Hamiltonian along a path",
     "dos": "density of states, Fermi level and gap of a structure",
     "ir": "infrared spectrum of a trajectory with dipoles",
@@ -70,15 +70,24 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Wide(argparse.HelpFormatter):
+    """Formatter with room for the longest command, which argparse does not count because it is indented."""
+
+    def add_argument(self, action):
+        super().add_argument(action)
+        self._action_max_length = max(self._action_max_length, max(map(len, COMMANDS)) + 4)
+
+
 def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     """Parser of all commands; only the ``chosen`` command is imported and has its arguments."""
     parser = argparse.ArgumentParser(
         prog="mlelec",
-        description="Machine-learned electronic structure with ASE.",
-        epilog="'mlelec COMMAND --help' tells more about a command.",
+        usage="mlelec [-h] [--version] COMMAND ...",
+        description="Machine-learned electronic structure with ASE. More: mlelec COMMAND --help",
+        formatter_class=_Wide,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version of the package and exit")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, prog="mlelec")
     for name, summary in COMMANDS.items():
         if name == chosen:
             command = import_module(f"{__package__}.{name}")

@@ -5,6 +5,9 @@ import pytest
 import torch
 from ase import Atoms
 from ase.io import write
+from small_data import ENERGIES, copper, labels_of, make_frames
+from small_models import random_model
+from small_trajectories import displaced, trajectory
 
 from ase_mlelec import DeepPotCalculator, load_model
 from ase_mlelec.data.batches import Batches
@@ -18,9 +21,6 @@ from ase_mlelec.train.recipe import train
 from ase_mlelec.train.recipes.parts import held_out, split
 from ase_mlelec.train.recipes.shared import read_checked, say_once
 from ase_mlelec_entry_points.cli.main import main
-from tests.data_sets.test_usual_names import displaced, trajectory
-from tests.small_data import ENERGIES, copper, labels_of, make_frames
-from tests.small_models import random_model
 
 SMALL = {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 2, "l_max": 1, "n_basis": 5}
 LINEAR = {"power_spectrum": {"cutoff": 4.0, "inner": 2.0, "n_pair": 6, "n_radial": 2, "l_max": 2, "near": 0}}

@@ -100,3 +100,12 @@ def test_members_are_the_same_every_time():
     posterior = random_posterior()
     assert all(map(torch.equal, posterior.changes(3), posterior.changes(3)))
     assert not torch.equal(posterior.changes(3)[0], posterior.changes(3, seed=1)[0])
+
+
+def test_deviations_of_zero_have_no_part_in_the_scale():
+    """Forces that vanish by symmetry, of a crystal at rest, have neither error nor deviation."""
+    errors, deviations = np.array([0.3, -0.1, 0.2, 0.4]), np.array([0.1, 0.2, 0.1, 0.3])
+    rest = np.zeros(3)
+    with_rest = scale_of(np.append(errors, rest), np.append(deviations, rest))
+    assert with_rest == scale_of(errors, deviations)
+    assert scale_of(rest, rest) == 1.0
