@@ -225,7 +225,8 @@ def _larger_errors(model, name, train, factor):
         errors = found.errors.double().reshape(len(leverage), -1).square().sum(dim=1)
         left_out = errors / (1 - leverage.clamp(max=MOST)) ** 2
         squares.setdefault(found.label, []).append((float(left_out.sum()), float(errors.sum())))
-    return {label: float(np.sqrt(np.divide(*np.sum(sums, axis=0)))) for label, sums in squares.items()}
+    totals = {label: np.sum(sums, axis=0) for label, sums in squares.items()}
+    return {label: float(np.sqrt(out / own)) if own > 0 else 1.0 for label, (out, own) in totals.items()}
 
 
 def _likelihood(held, factor):

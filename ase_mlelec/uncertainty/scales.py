@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+NONE = 1e-300  # in place of a deviation of zero
 ONE, TWO = 0.6827, 0.9545  # probabilities within one and two standard deviations
 
 
@@ -23,7 +24,7 @@ def _both(errors: ArrayLike, deviations: ArrayLike) -> tuple[NDArray, NDArray]:
             f"got {len(errors)} errors and {len(deviations)} standard deviations, need equal numbers of both; give one "
             "standard deviation for every error"
         )
-    return np.abs(errors), np.maximum(deviations, 1e-300)
+    return np.abs(errors), np.maximum(deviations, NONE)
 
 
 def scale_of(errors: ArrayLike, deviations: ArrayLike) -> float:
@@ -32,10 +33,11 @@ def scale_of(errors: ArrayLike, deviations: ArrayLike) -> float:
     Where no factor does both, it is between the two, so that neither share is far from its value. Deviations of zero,
     such as those of forces that vanish by symmetry, have no part in it; 1 where there are no others.
     """
-    chosen = np.ravel(deviations) > 0
-    if len(chosen) and not chosen.any():
+    errors, deviations = _both(errors, deviations)
+    chosen = deviations > NONE
+    if not chosen.any():
         return 1.0
-    ratios = np.divide(*_both(np.ravel(errors)[chosen], np.ravel(deviations)[chosen]))
+    ratios = errors[chosen] / deviations[chosen]
     one, two = np.quantile(ratios, [ONE, TWO])
     return float(np.sqrt(max(one * two / 2, 1e-300)))
 
