@@ -197,9 +197,14 @@ def _plainest(best, errors, free_ridge, both):
 
 
 def _improved(best, errors, steps, free_ridge, both):
-    """The best Choice along the ridge and along the weight of energies, with steps in decades."""
+    """The best Choice along the ridge, which is scanned at first, and along the weight of energies, by steps in decades."""
     for variable, step in zip(("ridge", "energy"), steps):
         if not {"ridge": free_ridge, "energy": both}[variable]:
+            continue
+        if variable == "ridge" and step == STEPS[0][0]:
+            # the errors of few structures have minima along the ridge, at the first of which a walk would stop
+            trials = (errors(trial) for sign in (1, -1) for trial in _moved(best, variable, sign * step))
+            best = min((best, *trials), key=lambda trial: trial.score)
             continue
         for sign in (1, -1):
             moved = False

@@ -15,7 +15,7 @@ from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.train import basis, linear_energy
 from ase_mlelec.train.basis import ALONE, Basis, choose_basis, radius_of
-from ase_mlelec.train.choice import TOLERANCE, RowsByLabel, SumsByLabel, choose
+from ase_mlelec.train.choice import STEPS, TOLERANCE, Choice, RowsByLabel, SumsByLabel, _improved, choose
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.energy_rows import weighted_rows
 from ase_mlelec.train.linear_energy import add_change, fit_by_choice, held_rows
@@ -208,3 +208,17 @@ def test_in_one_command(tmp_path, monkeypatch):
         assert torch.equal(one, two)
     size = 1000 * np.abs(np.concatenate([frame.labels["forces"] for frame in make_frames(25)])).mean()
     assert found.metadata["errors"]["test"]["forces_mae_meV_per_A"] < size / 5
+
+
+def test_ridge_beyond_a_maximum():
+    """The smallest error along the ridge is found, though a smaller minimum is nearer to the start."""
+
+    def errors(choice):
+        away = np.log10(choice.ridge)
+        size = 1 - 0.5 * np.exp(-((away + 5) ** 2)) - 0.9 * np.exp(-((away + 13) ** 2))
+        return replace(choice, errors={"forces": size})
+
+    best = errors(Choice(1e-7, {"forces": 1.0}, {}))
+    for steps in STEPS:
+        best = _improved(best, errors, steps, True, False)
+    assert best.ridge == pytest.approx(1e-13) and best.errors["forces"] == pytest.approx(0.1)
