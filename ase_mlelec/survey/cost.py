@@ -6,8 +6,9 @@ from ase_mlelec.survey.whole import Survey
 
 # those of ase_mlelec.train.basis, which needs torch
 LABELS_PER_WEIGHT, FEWEST, MOST, WORK = 5, 200, 4000, 3.5e7
-# of closed forms of the public data in benchmarks/public.py: time of all trials of settings, and speed of a core
-TRIALS, OPERATIONS = 100.0, 1e10
+# seconds on one core, from closed forms of the public data in benchmarks/public.py: start, trials of cutoffs for each
+# of at most MOST_TRIED atoms, rows for each atom and weight, and for each of a number of solutions; operations a second
+START, TRIALS, MOST_TRIED, ROWS, SOLUTIONS, OPERATIONS = 5.0, 0.035, 2000, 6e-6, 30, 1.5e10
 MATRICES, PROGRAM = 8, 0.4  # matrices of the size of the weights; memory of the program, GB
 
 
@@ -15,11 +16,13 @@ def expected(found: Survey) -> str:
     """Sentence on time and memory of an energy in closed form."""
     frames, names = found.frames, ("energy", "forces", "virial")
     n_labels = sum(np.size(frame.labels[name]) for frame in frames for name in names if name in frame.labels)
-    most = min(MOST, WORK / int(found.structures.n_atoms.sum()))
+    n_atoms = int(found.structures.n_atoms.sum())
+    most = min(MOST, WORK / n_atoms)
     n_weights = int(max(min(n_labels / LABELS_PER_WEIGHT, most), FEWEST * len(found.structures.species)))
-    minutes = (TRIALS + 2 * n_labels * n_weights**2 / OPERATIONS) / 60
+    operations = 2 * n_labels * n_weights**2 + SOLUTIONS * n_weights**3 / 3
+    seconds = START + TRIALS * min(n_atoms, MOST_TRIED) + ROWS * n_atoms * n_weights + operations / OPERATIONS
     memory = PROGRAM + MATRICES * 8 * n_weights**2 / 1e9
     return (
-        f"Expected: {n_labels} labels for about {n_weights} weights, {minutes:.2g} minutes of one core and {memory:.1g} GB, "
+        f"Expected: {n_labels} labels for about {n_weights} weights, {seconds / 60:.2g} minutes of one core and {memory:.1g} GB, "
         "within a factor of two (from the numbers of labels and weights, by trainings on other data)."
     )

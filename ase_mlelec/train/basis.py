@@ -27,6 +27,7 @@ LABELS_PER_WEIGHT = 5
 OF_TRIPLES = 3.0  # largest roughness of order 2, in units of that of order 3
 FEWEST, MOST = 200, 4000  # weights
 WORK = 3.5e7  # atoms times weights that the rows of a fit may have: some minutes
+UNITS = {"energy": "meV/atom", "forces": "meV/Å", "virial": "meV/atom"}
 RADIAL, ANGULAR = (6, 6, 5, 4), (8, 7, 6, 5)  # radial functions and largest l for 1, 2, 3 and more species
 PAIR = 12  # radial functions of order 1
 TRIAL_ATOMS, TRIAL_WEIGHTS = (1500, 500), 400  # of the structures to train on and of the held-out ones, in trials
@@ -171,6 +172,6 @@ def _trial(basis, frames, held, loss, species, inner, tell):
         torch.nn.init.zeros_(layer.weight)
     standardize(model, frames)
     choice = fit_by_choice(model, frames, loss, held=held, progress=False).choice
-    shown = ", ".join(f"{1000 * error:.3g}" for error in choice.errors.values())
-    tell(f"trial of cutoffs {basis.far:g} and {basis.near:g} Å: errors {shown} m(eV, Å) of {', '.join(choice.errors)}")
+    shown = ", ".join(f"{name} {1000 * error:.3g} {UNITS[name]}" for name, error in choice.errors.items())
+    tell(f"trial of cutoffs {basis.far:g} and {basis.near:g} Å: {shown}")
     return choice.score

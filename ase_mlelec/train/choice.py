@@ -15,11 +15,11 @@ from torch import Tensor
 from ase_mlelec.train.linear import TINY, RidgeRegression
 
 STEPS = ((2.0, 1.0), (1.0, 0.5), (0.5, 0.25))  # decades of the ridge and of the weight of energies, in each round
-RIDGES = (-15.0, -1.0)  # decades, ends of the search
+RIDGES = (-13.0, -1.0)  # decades, ends of the search
 LEADING = ("energy", "forces")
 TOLERANCE = 0.03  # by which stress may raise the sum of the logarithms of the errors of energies and forces
 LARGEST_ENERGY = 100.0  # weight of energies; beyond, forces are given up for the noise of a few energies
-SAME = {"energy": 0.05, "ridge": 0.01}  # differences of that sum that mean nothing; energies are few
+SAME = {"energy": 0.02, "ridge": 0.01}  # differences of that sum that mean nothing; energies are few
 STRESS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # weights of stress that are tried
 
 
