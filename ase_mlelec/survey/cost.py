@@ -23,6 +23,6 @@ def expected(found: Survey) -> str:
     seconds = START + TRIALS * min(n_atoms, MOST_TRIED) + ROWS * n_atoms * n_weights + operations / OPERATIONS
     memory = PROGRAM + MATRICES * 8 * n_weights**2 / 1e9
     return (
-        f"Expected: {n_labels} labels for about {n_weights} weights, {seconds / 60:.2g} minutes of one core and {memory:.1g} GB, "
-        "within a factor of two (from the numbers of labels and weights, by trainings on other data)."
+        f"Expected: {n_labels} labels for about {n_weights} weights, {seconds / 60:.2g} minutes of one core and "
+        f"{memory:.1g} GB, within a factor of two (from the numbers of labels and weights, by trainings on other data)."
     )

@@ -117,7 +117,7 @@ def selected(frames: "Frames | Hamiltonians | Snapshots", arguments: argparse.Na
         return frames
     kinds = getattr(frames, "kinds", [])
     if arguments.group in kinds and arguments.group not in frames.groups:
-        return frames.take([k for k, kind in enumerate(kinds) if kind == arguments.group])  # type: ignore[union-attr]
+        return frames.take([k for k, kind in enumerate(kinds) if kind == arguments.group])
     if arguments.group not in frames.groups:
         known = ", ".join(sorted({*frames.groups, *kinds}))
         raise ValueError(f"{arguments.data}: no frames of group '{arguments.group}'; it has {known}")
