@@ -24,6 +24,8 @@ BOHR = si.fine_structure / (4 * si.pi * si.Rydberg) * 1e10
         ("SPEED_OF_LIGHT", CODATA["_c"] * CODATA["m"] / 1e15, si.c / si.angstrom * si.femto),
         ("PLANCK", CODATA["_hplanck"] / CODATA["_e"] * 1e15, si.h / si.e / si.femto),
         ("SIEMENS_PER_METRE", CODATA["C"] ** 2 / CODATA["J"] / 1e15 / CODATA["m"], 1 / (si.e / si.femto / si.angstrom)),
+        ("KJ_PER_MOL", CODATA["kJ"] / CODATA["mol"], 1e3 / (si.N_A * si.e)),
+        ("KCAL_PER_MOL", CODATA["kcal"] / CODATA["mol"], 1e3 * si.calorie / (si.N_A * si.e)),
         ("HARTREE_PER_BOHR", CODATA["Hartree"] / CODATA["Bohr"], HARTREE / BOHR),
         ("HARTREE_PER_BOHR3", CODATA["Hartree"] / CODATA["Bohr"] ** 3, HARTREE / BOHR**3),
     ],

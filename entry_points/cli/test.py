@@ -119,7 +119,7 @@ def selected(frames: "Frames | Hamiltonians | Snapshots", arguments: argparse.Na
     if arguments.group in kinds and arguments.group not in frames.groups:
         return frames.take([k for k, kind in enumerate(kinds) if kind == arguments.group])
     if arguments.group not in frames.groups:
-        known = ", ".join(sorted({*frames.groups, *kinds}))
+        known = ", ".join(sorted({*frames.groups, *kinds} - {""}))
         raise ValueError(f"{arguments.data}: no frames of group '{arguments.group}'; it has {known}")
     return frames.select(arguments.group)
 

@@ -182,7 +182,12 @@ def test_convert_names_of_labels(folder, capsys):
     call("convert", folder / "ref.xyz", folder / "ref.h5", "--key", "energy=REF_energy", "--key", "forces=REF_forces")
     assert capsys.readouterr().out == f"{folder / 'ref.h5'}: 2 structures with energy, forces, dipole (1)\n"
     (folder / "bare.xyz").write_text(frame.format(""))
-    assert "--key energy=REF_energy --key forces=REF_forces" in fails(capsys, "convert", folder / "bare.xyz", "x.h5")
+    with pytest.warns(UserWarning, match="read as energy: REF_energy, forces: REF_forces"):
+        call("convert", folder / "bare.xyz", folder / "bare.h5")
+    assert "bare.h5: 1 structures with energy, forces" in capsys.readouterr().out
+    (folder / "two.xyz").write_text(frame.format("MP2_energy=-2"))
+    with pytest.warns(UserWarning, match="energy"):
+        call("convert", folder / "two.xyz", folder / "two.h5")
     assert "got --key energy, need LABEL=NAME" in fails(
         capsys, "convert", folder / "ref.xyz", folder / "x.h5", "--key", "energy"
     )
