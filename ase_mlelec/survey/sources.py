@@ -49,7 +49,7 @@ class Source:
     remedy: str = ""
 
 
-def read_source(
+def source_of(
     paths: Sequence[str | PathLike],
     *,
     keys: dict[str, str] | None = None,

@@ -11,7 +11,7 @@ from ase_mlelec.quantities import LABELS
 from ase_mlelec.survey.derivatives import Factor, factors, find_pairs
 from ase_mlelec.survey.labels import Energies, Spread, fit_energies, spread_of
 from ase_mlelec.survey.misfits import Misfit, misfits
-from ase_mlelec.survey.sources import Source, read_source
+from ase_mlelec.survey.sources import Source, source_of
 from ase_mlelec.survey.structures import Structures, survey_structures
 from ase_mlelec.survey.wrong_units import Suspicion, suspicions
 
@@ -78,7 +78,7 @@ def survey(
     ValueError
         For data that cannot be read or have no labels, and for data of several kinds.
     """
-    source = read_source(paths, keys=keys, progress=lambda items: progress(items, "reading"))
+    source = source_of(paths, keys=keys, progress=lambda items: progress(items, "reading"))
     frames = source.frames
     structures = survey_structures(
         [frame.atoms for frame in frames], progress=lambda items: progress(items, "distances")

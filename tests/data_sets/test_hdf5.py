@@ -49,7 +49,9 @@ def test_snapshots_and_hamiltonians_are_told_apart(tmp_path):
             pass
     assert is_snapshots(tmp_path / "s.h5") and not is_hamiltonians(tmp_path / "s.h5")
     assert is_of(tmp_path / "h.h5", HAMILTONIANS) and not is_of(tmp_path / "no.h5", HAMILTONIANS)
-    with pytest.raises(ValueError, match=r"s\.h5: not a file of Hamiltonians; convert folders of .*; it is a file of snap"):
+    with pytest.raises(
+        ValueError, match=r"s\.h5: not a file of Hamiltonians; convert folders of .*; it is a file of snap"
+    ):
         Hamiltonians(tmp_path / "s.h5")
     with opened(tmp_path / "h.h5", HAMILTONIANS) as (file, attributes):
         assert attributes == {"settings": "none"} and not len(file)

@@ -17,7 +17,7 @@ def look(monkeypatch):
     """Function from Frames to their Survey."""
 
     def function(frames):
-        monkeypatch.setattr(whole, "read_source", lambda *args, **options: Source(["here"], FRAMES, frames))
+        monkeypatch.setattr(whole, "source_of", lambda *args, **options: Source(["here"], FRAMES, frames))
         return whole.survey(["here"])
 
     return function

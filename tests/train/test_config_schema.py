@@ -33,7 +33,7 @@ def test_keys_and_ranges():
 
 
 def test_models_are_frozen_and_compared_by_value():
-    table = tomllib.loads('[data]\nfiles = ["a.h5"]\n[energy]\nforces = [100, 10]\n[output]\nmodel = "a.safetensors"\n')
+    table = tomllib.loads('[data]\nfiles = ["a.h5"]\n[energy]\ncore = true\n[output]\nmodel = "a.safetensors"\n')
     config = parse_config(table, "folder")
     assert config.energy == EnergyConfig() and hash(config.energy) == hash(EnergyConfig())
     with pytest.raises(ValueError, match="frozen"):
