@@ -189,7 +189,7 @@ class _Embedding(torch.nn.Module):
         low, high : float
             Range of the normalized s.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define series(low, high)")
 
     def argument(self, r, s):
         """The variable of the function, from distances and normalized s [E]."""
@@ -215,7 +215,7 @@ class _Embedding(torch.nn.Module):
         -------
         Tensor [C, rows, M]
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define moments(padded, blocks, species)")
 
 
 class EmbeddingNets(_Embedding):

@@ -24,5 +24,6 @@ def expected(found: Survey) -> str:
     memory = PROGRAM + MATRICES * 8 * n_weights**2 / 1e9
     return (
         f"Expected: {n_labels} labels for about {n_weights} weights, {seconds / 60:.2g} minutes of one core and "
-        f"{memory:.1g} GB, within a factor of two (from the numbers of labels and weights, by trainings on other data)."
+        f"{memory:.1g} GB, within a factor of three (from the numbers of labels and weights, by trainings on other "
+        "data)."
     )
