@@ -45,7 +45,7 @@ class Model(torch.nn.Module):
     Raises
     ------
     ValueError
-        Where descriptors differ in species, or ``electronic`` in its cutoff.
+        Where descriptors differ in species.
     """
 
     heads: Any  # ModuleDict of Head
@@ -65,12 +65,8 @@ class Model(torch.nn.Module):
         posteriors: Mapping[str, Posterior] | None = None,
     ):
         super().__init__()
-        if pairs is not None and pairs.species != descriptor.species:
+        if any(other is not None and other.species != descriptor.species for other in (electronic, pairs)):
             raise ValueError("got descriptors of different species; give all the same")
-        if electronic is not None and (
-            electronic.species != descriptor.species or electronic.cutoff != descriptor.cutoff
-        ):
-            raise ValueError("got descriptors of different species or cutoffs; give both the same")
         self.descriptor, self.electronic, self.pairs = descriptor, electronic, pairs
         self.heads = torch.nn.ModuleDict(heads)
         self.register_buffer("_species_of_number", species_table(descriptor.species), persistent=False)
@@ -85,9 +81,14 @@ class Model(torch.nn.Module):
         return self.descriptor.species
 
     @property
+    def reach(self) -> float:
+        """Cutoff of the edges for quantities of atoms, Å; descriptors with a shorter one leave out the others."""
+        return max(self.descriptor.cutoff, self.electronic.cutoff if self.electronic else 0.0)
+
+    @property
     def cutoff(self) -> float:
-        """Cutoff of the edges for all heads, Å; the energy needs only edges within ``descriptor.cutoff``."""
-        return max(self.descriptor.cutoff, self.pairs.cutoff if self.pairs else 0.0)
+        """Cutoff of the edges for all heads, Å; quantities of atoms need only edges within ``reach``."""
+        return max(self.reach, self.pairs.cutoff if self.pairs else 0.0)
 
     @property
     def dtype(self) -> torch.dtype:

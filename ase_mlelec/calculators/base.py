@@ -117,7 +117,7 @@ class MLElecCalculator(NoBands, StatesParameters, HasUncertainty, EvaluatesModel
         if self._made_potential:
             self.potential = self.potential_class(self.potential, device=self.device, dtype=dtype, skin=skin)
         self._uncertainty: dict[str, Any] = {}
-        self._cache = EdgeCache(max(member.descriptor.cutoff for member in self.models), skin)
+        self._cache = EdgeCache(max(member.reach for member in self.models), skin)
         self._extra: dict[str, Any] = {}
         self._environments: dict[int, list] = {}
         self._beyond, self._limits = Extrapolation(self.models[0], what=chosen), NeighborLimits(self.models)

@@ -139,7 +139,7 @@ class EvaluatesModels(WatchesRange):
     def _member_potential(self, k, model, system, edges):
         """Atomic energies [N] and dE/dvec [E, 3], chunk by chunk; keeps the environments for electronic quantities."""
         energies, gradients, environments = [], [], []
-        reach, seen = self._reach(model, edges), self._seen("energy", model)
+        reach, seen = edges.up_to(model.descriptor.cutoff), self._seen("energy", model)
         for _, part in reach.chunks(CHUNK):
             leaf = part.with_vec(part.vec.detach().requires_grad_(True))
             environment = model.descriptor_of("energy")(system, leaf)
@@ -169,9 +169,7 @@ class EvaluatesModels(WatchesRange):
 
     def _reach(self, model, edges):
         """The edges within the cutoff of a model; the members of a committee may have different cutoffs."""
-        if model.descriptor.cutoff >= self._cache.cutoff:
-            return edges
-        return edges.closer_than(model.descriptor.cutoff)
+        return edges if model.reach >= self._cache.cutoff else edges.closer_than(model.reach)
 
     def _evaluate_electronic(self):
         """Store what ``evaluate`` returns, as NumPy arrays averaged over the committee."""

@@ -288,7 +288,6 @@ class NeighborLimits:
     """
 
     def __init__(self, models: Sequence[Model]) -> None:
-        self.reach = max(model.descriptor.cutoff for model in models)  # cutoff of the edges
         self.limited = [model for model in models if isinstance(model.metadata.get("most_neighbors"), dict)]
 
     def check(self, system: System, edges: Edges, *, on_excess: OnExtrapolation) -> None:
@@ -302,8 +301,7 @@ class NeighborLimits:
         if on_excess == OnExtrapolation.IGNORE:
             return
         for model in list(self.limited):
-            near = edges if model.descriptor.cutoff >= self.reach else edges.closer_than(model.descriptor.cutoff)
-            message = excess(model, system, near)
+            message = excess(model, system, edges.up_to(model.descriptor.cutoff))
             if message and on_excess == OnExtrapolation.RAISE:
                 raise CalculationFailed(message)
             if message:

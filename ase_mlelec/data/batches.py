@@ -171,7 +171,7 @@ class Batches:
             spectra = [name for name in quantity.labels if name in labels and LABELS[name].on_grid]
             if spectra:
                 _check_grid(model.heads[quantity.name].energies.cpu().numpy(), frames, spectra)
-        return cls(frames, model.descriptor.cutoff, labels, model.dtype, next(model.parameters()).device)
+        return cls(frames, model.reach, labels, model.dtype, next(model.parameters()).device)
 
     def __len__(self):
         return len(self.systems)

@@ -201,6 +201,7 @@ class DeepPotSE(Descriptor):
         return constructor_arguments(self, rare=("timestep", "activation", "protection", "excluded_pairs"))
 
     def forward(self, system: System, edges: Edges) -> Environment:
+        edges = edges.up_to(self.cutoff)
         all_species = self.species_of_number[system.numbers]
         species = all_species[edges.atoms]
         center = neighbor = None

@@ -193,7 +193,7 @@ class CalculatorContract(Contract):
             assert slope == pytest.approx((stress * direction).sum(), abs=tolerance)
 
     def test_smooth_at_the_cutoff(self, calculator: Calculator, atoms: Atoms) -> None:
-        cutoff = max(model.descriptor.cutoff for model in calculator.models)  # type: ignore[attr-defined]
+        cutoff = max(model.reach for model in calculator.models)  # type: ignore[attr-defined]
         scale = max(np.abs(value).max() for value in self.values(calculator, atoms).values())
         assert_continuous(
             lambda d: self.values(calculator, pair_at_cutoff(atoms, cutoff, cutoff + d)), self.tolerance * scale

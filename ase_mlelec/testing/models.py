@@ -98,7 +98,7 @@ class ModelContract(Contract):
     def test_edges_too_short(self) -> None:
         model, system = self.make_model(), System.from_atoms(self.make_atoms())
         with pytest.raises(InputError, match="got edges within .* Å, need those within .* Å; use Edges.build"):
-            model(system, Edges.build(system, 0.9 * min(model.descriptor.cutoff, model.cutoff)))
+            model(system, Edges.build(system, 0.9 * min(model.reach, model.cutoff)))
 
     def test_foreign_species(self, model: Model) -> None:
         with pytest.raises(InputError, match="got species Og; the model knows .*; use or train"):

@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -47,6 +48,13 @@ class BlockSums:
             self.parts[block].add(rows, targets)
             self.squares[block] += float(targets.double().square().sum())
             self.counts[block] += targets.numel()
+
+    def joined(self, other: Self) -> Self:
+        """The blocks of both."""
+        found = type(self)(0)
+        found.parts, found.squares = self.parts + other.parts, self.squares + other.squares
+        found.counts = self.counts + other.counts
+        return found
 
     @property
     def total(self) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,16 +31,32 @@ REMEDY = "check the labels. Nothing was saved"
 TOTALS = (0.0, 1.0, 8.0, 64.0)  # weights of sums over structures to compare, times the number of centers
 
 
+class Fitted(NamedTuple):
+    """What is known after a fit.
+
+    Attributes
+    ----------
+    about : dict of JSON types
+        What was chosen, and the root mean square errors in cross-validation by the names of ``loss.errors``.
+    take_in : callable() or None
+        Call it to have the ``later`` structures fitted as well, with the same ridge and weights.
+    """
+
+    about: dict[str, Any]
+    take_in: Callable[[], None] | None
+
+
 def fit_closed_form(
     model: Model,
     frames: Frames,
     loss: AtomicLoss,
     *,
+    later: Frames | None = None,
     weights_by_data: bool = True,
     batch_size: int = 4,
     seed: int = 0,
     tell: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> Fitted:
     """Draw the hidden layer of a standardized head and fit its last layer to labels of atoms and of structures.
 
     The ridge has the smallest error in cross-validation over blocks of consecutive structures. Errors are the same mean
@@ -53,6 +70,8 @@ def fit_closed_form(
     frames : Frames
         In the order of trajectories, because consecutive structures are left out together.
     loss : AtomicLoss
+    later : Frames, optional
+        Structures that are held out for now: ``Fitted.take_in`` has them fitted too.
     weights_by_data : bool
         Whether cross-validation chooses the weight of sums relative to labels of atoms as well, by the smallest
         geometric mean of both errors, instead of the weights in ``loss``.
@@ -65,8 +84,7 @@ def fit_closed_form(
 
     Returns
     -------
-    dict of JSON types
-        What was chosen, and the root mean square errors in cross-validation by the names of ``loss.errors``.
+    Fitted
 
     Raises
     ------
@@ -79,7 +97,7 @@ def fit_closed_form(
     name = loss.quantity
     row = QUANTITIES[name]
     what, head = WHAT.format(name), model.heads[name]
-    batches = Batches.for_model(model, frames, row.labels).with_label(*row.labels)
+    batches = _batches(model, frames, row)
     for layer in head.nets.last:  # what is left to explain is the label less the bias
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
@@ -89,13 +107,33 @@ def fit_closed_form(
         regression = BlockRidge([kind for kind in kinds if kind is not None])
         weights, score = _weights(kinds, loss, weights_by_data, batches, model)
         choice = regression.choose(weights, score)
-        solution = regression.solve(choice.ridge, choice.weights)
-    if not bool(torch.isfinite(solution).all()):
-        raise Diverged(f"{what} has no finite solution; {REMEDY}")
-    drawn.set_last(solution)
+        # before a solution is set: targets are what the present last layer leaves to explain
+        then = None if later is None else _with_later(drawn, kinds, _batches(model, later, row), batch_size)
+        _solve(drawn, regression, choice)
     found = _described(choice, kinds, loss, drawn, len(batches))
     tell(_in_words(name, found))
-    return found
+    return Fitted(found, then and partial(_solve, drawn, then, choice))
+
+
+def _batches(model, frames, row):
+    return Batches.for_model(model, frames, row.labels).with_label(*row.labels)
+
+
+def _solve(drawn, regression, choice):
+    """Set the last layers to the solution with the ridge and the weights of a Choice."""
+    solution = regression.solve(choice.ridge, choice.weights)
+    if not bool(torch.isfinite(solution).all()):
+        raise Diverged(f"{WHAT.format(drawn.name)} has no finite solution; {REMEDY}")
+    drawn.set_last(solution)
+
+
+def _with_later(drawn, kinds, later, batch_size):
+    """BlockRidge with the sums of more structures; None where these have no labels."""
+    if not len(later):
+        return None
+    more = _sums(drawn, later, batch_size)
+    pairs = [(mine, own) for mine, own in zip(kinds, more) if mine is not None]
+    return BlockRidge([mine if own is None else mine.joined(own) for mine, own in pairs])
 
 
 def _sums(drawn, batches, batch_size):

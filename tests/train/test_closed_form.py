@@ -79,14 +79,14 @@ def test_columns_are_derivatives_of_the_prediction(name):
         assert np.abs(expected).max() > 1e-6
 
 
-def by_numpy(model, name, frames, ridge, weights):
+def by_numpy(model, name, frames, ridge, weights, drawn_for=None):
     """Prediction of all atoms by normal equations, whose rows are built structure by structure from the labels."""
     row, head = QUANTITIES[name], model.heads[name]
     for layer in head.nets.last:
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
     batches = Batches.for_model(model, frames, row.labels)
-    drawn = DrawnNet(model, name, batches, 0)
+    drawn = DrawnNet(model, name, Batches.for_model(model, drawn_for or frames, row.labels), 0)
     rows, targets = ([], []), ([], [])
     for k, frame in enumerate(frames):
         batch = batches.batch([k])
@@ -124,7 +124,7 @@ def test_fit_is_that_of_numpy(name, weights):
     fits = []
     for _ in range(2):
         model = model_of(name, frames)
-        chosen = fit_closed_form(model, frames, loss, weights_by_data=weights is None, batch_size=2)
+        chosen = fit_closed_form(model, frames, loss, weights_by_data=weights is None, batch_size=2).about
         fits.append(model)
     batch = Batches.for_model(model, frames, ()).batch(range(len(frames)))
     assert chosen["drawn"] == K and len(chosen["cross_validation"]) == 2
@@ -136,11 +136,27 @@ def test_fit_is_that_of_numpy(name, weights):
     np.testing.assert_allclose(found[0], expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_structures_held_out_are_fitted_later(name):
+    frames = data_of(name)
+    loss = LOSSES[name](1.0, 1.0)
+    first, rest = (frames.take(part) for part in ((0, 2, 4), (1, 3, 5)))
+    model = model_of(name, first)
+    fitted = fit_closed_form(model, first, loss, later=rest, weights_by_data=False)
+    batch = Batches.for_model(model, frames, ()).batch(range(len(frames)))
+    before = values_of(model, name, batch)
+    fitted.take_in()
+    expected = by_numpy(copy.deepcopy(model), name, frames, fitted.about["ridge"], (1.0, 1.0), drawn_for=first)
+    found = values_of(model, name, batch)
+    assert np.abs(found - before).max() > 1e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
+
+
 def test_labels_of_sums_alone():
     frames = make_wannier_frames(6)
     for frame in frames:
         frame.labels = {"polarizability": frame.labels["polarizability"]}
-    chosen = fit_closed_form(model_of("polarizability", frames), frames, LOSSES["polarizability"](0.0, 1.0))
+    chosen = fit_closed_form(model_of("polarizability", frames), frames, LOSSES["polarizability"](0.0, 1.0)).about
     assert chosen["weights"] == {"total": 1.0} and list(chosen["cross_validation"]) == ["total_A3_per_center"]
 
 
@@ -151,7 +167,7 @@ def configuration(folder, **sections):
 @pytest.mark.parametrize("sections", [{"dos": {}}, {"dos": {"drawn": 150}, "power_spectrum": {"cutoff": 4.0}}], ids=str)
 def test_spectra_without_a_setting(sections, tmp_path, capfd):
     """ACE invariants and a net that is drawn; errors on structures never seen are as large as cross-validation says."""
-    frames = make_frames(30)
+    frames = make_frames(60)
     write_hdf5(tmp_path / "d.h5", frames)
     model = train(configuration(tmp_path, **sections))
     assert "[dos] closed form with" in capfd.readouterr().err

@@ -71,10 +71,6 @@ def test_values():
         ({"polarizability": {"centers": ["O"], "atomic": 0}}, "polarizability: got the loss weights 0, 0, need none"),
         ({"ldos": {}}, r"got \[ldos\] beside \[energy\]; train them apart"),
         ({"electronic": {}}, r"got \[electronic\] without \[energy\] and a head beside it"),
-        (
-            {"electronic": {"cutoff": 5.0}, "dos": {}},
-            "electronic.cutoff: got 5, the descriptor has 6 Å; give both the same",
-        ),
         ({"output": {"model": "m.pt"}}, "output.model: got 'm.pt', need a name that ends in .safetensors"),
         ({"seed": "a"}, "seed: got 'a', need an integer"),
     ],

@@ -97,7 +97,7 @@ class ACE(Descriptor):
         """Environment of all centers of ``edges``."""
         moments = []
         for part in self.moments:
-            near = self._within(edges, part.cutoff)
+            near = edges.up_to(part.cutoff)
             moments.append(part(self._neighbors(system, near), near))
         features = [part(moments[k]) for k, part in zip(self.source, self.couplings)]
         return Environment(torch.cat(features, dim=1), self.species_of_number[system.numbers][edges.atoms])
@@ -118,15 +118,11 @@ class ACE(Descriptor):
         """Add the derivatives of the features, summed over centers of one species, to ``total`` [F, T]."""
         sets = []
         for part in self.moments:
-            near = self._within(edges, part.cutoff)
+            near = edges.up_to(part.cutoff)
             sets.append(part.gradients(self._neighbors(system, near), near, len(system.numbers), strain=strain))
         parts = total.split([part.squares.shape[1] for part in self.couplings])
         for source, part, rows in zip(self.source, self.couplings, parts):
             part.add_gradients(rows, edges.atoms, sets[source])
-
-    def _within(self, edges, cutoff):
-        """The edges within the cutoff of an order."""
-        return edges if cutoff == self.cutoff else edges.closer_than(cutoff)
 
     def _neighbors(self, system, edges):
         return self.species_of_number[system.numbers].index_select(0, edges.neighbor)

@@ -322,9 +322,4 @@ class Config(Section):
             raise SettingError(
                 "", "got [electronic] without [energy] and a head beside it; put the settings into [descriptor]"
             )
-        if electronic is not None and electronic.cutoff != self.cutoff:
-            raise SettingError(
-                "electronic.cutoff",
-                f"got {electronic.cutoff:g}, the descriptor has {self.cutoff:g} Å; give both the same",
-            )
         return self

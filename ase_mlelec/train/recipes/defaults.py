@@ -39,8 +39,8 @@ def settled(config: Config, frames: Frames) -> Config:
     if config.power_spectrum is None:
         if "descriptor" not in config.model_fields_set and not config.start:
             changes |= _own_descriptor(config, directed, frames)
-    elif directed and config.electronic is None:
-        changes["electronic"] = _of_directions(config.cutoff)
+    elif config.electronic is None:
+        changes |= _beside_energy(config, directed, frames)
     return config.model_copy(update=changes) if changes else config
 
 
@@ -49,6 +49,18 @@ def _own_descriptor(config, directed, frames):
     if not config.wanted or not all(in_closed_form(config, row.name) for row in config.wanted):
         return {}
     return {"descriptor": _of_directions(near(frames))} if directed else {"power_spectrum": PowerSpectrumConfig()}
+
+
+def _beside_energy(config, directed, frames):
+    """Descriptor of the other heads beside the ACE invariants of an energy; dict of settings of the Config."""
+    by_data = config.power_spectrum.chosen_by_data
+    if directed:
+        return {"electronic": _of_directions(near(frames) if by_data else config.cutoff)}
+    others = [row.name for row in config.wanted if not row.gradients]
+    # features chosen for energies and forces see too little for spectra, whose errors were a third larger with them
+    if by_data and others and config.energy and all(in_closed_form(config, name) for name in others):
+        return {"electronic": PowerSpectrumConfig()}
+    return {}
 
 
 def _of_directions(cutoff):

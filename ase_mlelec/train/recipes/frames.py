@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from ase_mlelec.physics import fermi
 from ase_mlelec.quantities import HEADS, LOSSES
 from ase_mlelec.train.closed_form import fit_closed_form
 from ase_mlelec.train.config import Config, EnergyConfig
+from ase_mlelec.train.config.whole import PowerSpectrumConfig
 from ase_mlelec.train.error_bars import add_error_bars, arranged, told
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import refuse_model
@@ -79,12 +80,13 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
         config, model, described, partial(protect_trained, parts=parts, config=config, ranges=False), log.tell
     )
     fits: dict[str, Fitted] = {}
+    take_in: list[Callable[[], None] | None] = []  # for the validation structures
     spent: list[Path] = []  # checkpoints that nothing needs once the model is saved
     for quantity in config.wanted:
         if quantity.gradients:
             spent += train_energy(model, parts, config, log, draft, fits=fits)
         else:
-            _train_of_atoms(model, quantity, parts, config, log, draft, chosen)
+            take_in.append(_train_of_atoms(model, quantity, parts, config, log, draft, chosen))
     model.cpu()
     chosen |= {name: fitted.about for name, fitted in fits.items() if fitted.about}
     model.metadata = described  # errors of dipoles depend on the charges, errors of energies on the core
@@ -100,6 +102,8 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     for fitted in fits.values():
         if fitted.change is not None:  # after error bars and errors, for which the validation was held out
             add_change(model, fitted.change)
+    for add in filter(None, take_in):
+        add()
     if references:
         reproduce(model, parts["train"], references)
         model.metadata["isolated_atoms_eV"] = references
@@ -204,11 +208,11 @@ def new_model(frames: Frames, config: Config, *, orders: Sequence[Order] | None 
     species = sorted({symbol for frame in frames for symbol in frame.atoms.get_chemical_symbols()})
 
     def new_descriptor(options):
-        if options is config.power_spectrum:
+        if isinstance(options, PowerSpectrumConfig):
             theirs = getattr(starting_model(config).descriptor, "inner", None) if config.start else None
             inner = options.inner or theirs or inner_distance(frames)
             try:
-                if orders is not None:
+                if orders is not None and options is config.power_spectrum:
                     return ACE(species, inner=inner, orders=orders)
                 return from_power_spectrum(species, **options.model_dump() | {"inner": inner})
             except ValueError as error:
@@ -274,7 +278,10 @@ def completed_energy(options: EnergyConfig, frames: Frames) -> EnergyConfig:
 
 
 def _train_of_atoms(model, quantity, parts, config, log, draft, chosen):
-    """Add a head of a quantity of atoms to ``model`` and train it; what a closed form finds is added to ``chosen``."""
+    """Add a head of a quantity of atoms to ``model`` and train it; what a closed form finds is added to ``chosen``.
+
+    Returns a function that has the validation structures fitted as well, or None.
+    """
     name, frames, first = quantity.name, parts["train"], not model.heads
     options = with_labels(config.section(name), name, _loss, frames, config, log.show)
     head = _add_head(model, HEADS[name], config.seed, **_head_options(model, name, frames, options, config))
@@ -287,9 +294,13 @@ def _train_of_atoms(model, quantity, parts, config, log, draft, chosen):
     loss = _loss(name, options)
     if not in_closed_form(config, name):
         _fit(model, name, loss, parts, config, options, log, draft, _parameters(model, head))
-        return
+        return None
     by_data = not {"atomic", "total"} & set(config.section(name).given)
-    chosen[name] = fit_closed_form(model, frames, loss, weights_by_data=by_data, seed=config.seed, tell=log.tell)
+    fitted = fit_closed_form(
+        model, frames, loss, later=parts["validation"], weights_by_data=by_data, seed=config.seed, tell=log.tell
+    )
+    chosen[name] = fitted.about
+    return fitted.take_in
 
 
 def _head_options(model, name, frames, options, config):
