@@ -56,7 +56,8 @@ class ACE(Descriptor):
 
     weights: Tensor
     species_of_number: Tensor
-    couplings: Any  # a ModuleList, which has no type for its entries
+    moments: Any  # a ModuleList, which has no type for its entries
+    couplings: Any
 
     def __init__(
         self, species: Sequence[str], *, inner: float = 2.0, orders: Sequence[Order | Mapping] = standard_orders()
