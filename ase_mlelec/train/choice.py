@@ -184,6 +184,19 @@ def choose(equations: Equations, held: Mapping[str, tuple[Tensor, Tensor]], *, r
     return best
 
 
+def solved(equations: Equations, choice: Choice) -> tuple[Tensor, Choice]:
+    """Solution [P] with a Choice, whose ridge is raised as far as rounding makes the equations indefinite.
+
+    A ridge that was chosen before rows were added can be too small after. The solution is not finite where the largest
+    of RIDGES does not help.
+    """
+    solution = equations.solve(choice.weights, ridge=choice.ridge)
+    while not bool(torch.isfinite(solution).all()) and choice.ridge < 10 ** RIDGES[1]:
+        choice = replace(choice, ridge=10 * choice.ridge)
+        solution = equations.solve(choice.weights, ridge=choice.ridge)
+    return solution, choice
+
+
 def _plainest(best, errors, free_ridge, both):
     """Of the choices that are about as good: with a smaller weight of energies, which are few, and a larger ridge."""
     lowest = best.score

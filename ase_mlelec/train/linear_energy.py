@@ -9,7 +9,7 @@ import torch
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
-from ase_mlelec.train.choice import Choice, RowsByLabel, SumsByLabel, choose
+from ase_mlelec.train.choice import Choice, RowsByLabel, SumsByLabel, choose, solved
 from ase_mlelec.train.energy_rows import largest_batch, n_rows, plain_rows, weighted_rows
 from ase_mlelec.train.finite import Diverged, closed_form, explained_rows
 from ase_mlelec.train.linear import RidgeRegression, digest_of, sum_rows
@@ -116,7 +116,7 @@ def fit_by_choice(
         choice = choose(equations, held_rows(model, held, loss), ridge=ridge)
         before = copy.deepcopy(model)  # rows are made with the weights from before
         _add_rows(equations, before, held, loss)
-        solution = equations.solve(choice.weights, ridge=choice.ridge)
+        solution, choice = solved(equations, choice)
         _add(model, solution, remedy)
         normal = (
             None if isinstance(equations, RowsByLabel) else equations.equations(choice.weights, ridge=choice.ridge)[0]
@@ -124,7 +124,7 @@ def fit_by_choice(
         change = None
         if validation is not None and len(validation):
             _add_rows(equations, before, validation, loss)
-            change = equations.solve(choice.weights, ridge=choice.ridge) - solution
+            change = solved(equations, choice)[0] - solution
     return ChosenFit(choice, normal, change)
 
 
@@ -168,15 +168,24 @@ def prefactors(loss: EnergyLoss) -> dict[str, tuple[float, float]]:
 
 
 def held_rows(model: Model, frames: Frames, loss: EnergyLoss) -> dict:
-    """Rows and targets of held-out structures by label; energies and virials per atom."""
+    """Rows and targets of held-out structures by label; energies and virials per atom.
+
+    They are multiplied by the configuration weights, whose mean over the rows of a label is brought to one.
+    """
     batches = Batches.for_model(model, frames, loss.labels).with_label(*loss.labels)
     found: dict[str, list] = {}
     for batch in batches.all_batches(1):
         n_atoms = len(batch.system.numbers)
-        rows = plain_rows(model, batch, [name for name in loss.labels if name in batch.labels])
-        for name, pair in rows.items():
-            found.setdefault(name, []).append([part / (1 if name == "forces" else n_atoms) for part in pair])
-    return {name: tuple(torch.cat(column) for column in zip(*pairs)) for name, pairs in found.items()}
+        for name, pair in plain_rows(model, batch, [name for name in loss.labels if name in batch.labels]).items():
+            weight = batch.scaled(name, batch.weights)[0]
+            factor = weight / (1 if name == "forces" else n_atoms)
+            found.setdefault(name, []).append((*(factor * part for part in pair), weight.expand(len(pair[1]))))
+    columns = {name: [torch.cat(column) for column in zip(*parts)] for name, parts in found.items()}
+    return {
+        name: (rows / weights.mean(), targets / weights.mean())
+        for name, (rows, targets, weights) in columns.items()
+        if bool(weights.any())
+    }
 
 
 def _sum(regression, model, frames, loss, arranged, batch_size, checkpoint, progress):

@@ -15,7 +15,7 @@ from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.train import basis, linear_energy
 from ase_mlelec.train.basis import ALONE, Basis, choose_basis, radius_of
-from ase_mlelec.train.choice import STEPS, TOLERANCE, Choice, RowsByLabel, SumsByLabel, _improved, choose
+from ase_mlelec.train.choice import STEPS, TOLERANCE, Choice, RowsByLabel, SumsByLabel, _improved, choose, solved
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.energy_rows import weighted_rows
 from ase_mlelec.train.linear_energy import add_change, fit_by_choice, held_rows
@@ -58,6 +58,38 @@ def test_solution(kind, n_columns):
     expected = np.linalg.lstsq(whole, np.append(targets, np.zeros(matrix.shape[1])))[0]
     found = summed(kind, rows).solve(weights, ridge=ridge)
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind, n_columns", [(SumsByLabel, 20), (RowsByLabel, 300)])
+def test_ridge_is_raised_where_rounding_spoils_the_equations(kind, n_columns):
+    rows = problem(n_columns)
+    twice = {
+        name: (torch.cat([matrix, 1e8 * matrix]), torch.cat([rest, rest])) for name, (matrix, rest) in rows.items()
+    }
+    equations = summed(
+        kind, {name: (matrix[:, :1].expand(-1, n_columns), rest) for name, (matrix, rest) in twice.items()}
+    )
+    choice = Choice(1e-18, {"energy": 1.0, "forces": 1.0}, {})
+    assert not torch.isfinite(equations.solve(choice.weights, ridge=choice.ridge)).all()
+    solution, raised = solved(equations, choice)
+    assert 1e-18 < raised.ridge < 1e-9 and torch.isfinite(solution).all()
+    assert torch.equal(solution, equations.solve(raised.weights, ridge=raised.ridge))
+    assert solved(equations, raised)[1] is raised
+
+
+def test_held_out_errors_count_by_the_weights_of_structures():
+    frames = make_frames(4)
+    frames.frames[0].weight, frames.frames[1].weight = 0.5, 0.0
+    model = ace_model(frames)
+    found, plain = held_rows(model, frames, LOSS), {}
+    for k, frame in enumerate(frames):
+        plain[k] = held_rows(model, replace(frames, frames=[replace(frame, weight=1.0)]), LOSS)
+    for name, (rows, rest) in found.items():
+        weights = np.repeat([0.5, 0.0, 1.0, 1.0], [len(plain[k][name][1]) for k in range(4)])
+        weights /= weights.mean()
+        np.testing.assert_allclose(rest, weights * np.concatenate([plain[k][name][1] for k in range(4)]), rtol=1e-12)
+        joined = np.concatenate([plain[k][name][0] for k in range(4)])
+        np.testing.assert_allclose(rows, weights[:, None] * joined, rtol=1e-12)
 
 
 def test_checkpoint_of_sums():
