@@ -5,11 +5,18 @@ import numpy as np
 from ase_mlelec.survey.whole import Survey
 
 # those of ase_mlelec.train.basis, which needs torch
-LABELS_PER_WEIGHT, FEWEST, MOST, WORK = 5, 200, 4000, 3.5e7
-# seconds on one core, from closed forms of the public data in benchmarks/public.py: start, trials of cutoffs for each
-# of at most MOST_TRIED atoms, rows for each atom and weight, and for each of a number of solutions; operations a second
-START, TRIALS, MOST_TRIED, ROWS, SOLUTIONS, OPERATIONS = 5.0, 0.035, 2000, 6e-6, 30, 1.5e10
+LABELS_PER_WEIGHT, FEWEST, MOST, WORK, TRIAL_SHARE, MOST_TRIED = 5, 200, 4000, 3.5e7, 0.5, 2000
+TRIALS = 4  # of cutoffs; three to five
+# seconds on one core, from closed forms of the public data in benchmarks/public.py: start, for each atom of a trial, and
+# for each atom and weight; number of solutions, and operations a second
+START, MOMENTS, ROWS, SOLUTIONS, OPERATIONS = 5.0, 0.003, 6e-6, 30, 1.5e10
 MATRICES, PROGRAM = 8, 0.4  # matrices of the size of the weights; memory of the program, GB
+
+
+def _fit(n_atoms, n_labels, n_weights):
+    """Seconds of rows and solutions."""
+    operations = 2 * n_labels * n_weights**2 + SOLUTIONS * n_weights**3 / 3
+    return ROWS * n_atoms * n_weights + operations / OPERATIONS
 
 
 def expected(found: Survey) -> str:
@@ -19,8 +26,9 @@ def expected(found: Survey) -> str:
     n_atoms = int(found.structures.n_atoms.sum())
     most = min(MOST, WORK / n_atoms)
     n_weights = int(max(min(n_labels / LABELS_PER_WEIGHT, most), FEWEST * len(found.structures.species)))
-    operations = 2 * n_labels * n_weights**2 + SOLUTIONS * n_weights**3 / 3
-    seconds = START + TRIALS * min(n_atoms, MOST_TRIED) + ROWS * n_atoms * n_weights + operations / OPERATIONS
+    tried, share = min(n_atoms, MOST_TRIED), TRIAL_SHARE * n_weights
+    trial = MOMENTS * tried + _fit(tried, n_labels * tried / n_atoms, share)
+    seconds = START + TRIALS * trial + _fit(n_atoms, n_labels, n_weights)
     memory = PROGRAM + MATRICES * 8 * n_weights**2 / 1e9
     return (
         f"Expected: {n_labels} labels for about {n_weights} weights, {seconds / 60:.2g} minutes of one core and "

@@ -30,7 +30,9 @@ WORK = 3.5e7  # atoms times weights that the rows of a fit may have: some minute
 UNITS = {"energy": "meV/atom", "forces": "meV/Å", "virial": "meV/atom"}
 RADIAL, ANGULAR = (6, 6, 5, 4), (8, 7, 6, 5)  # radial functions and largest l for 1, 2, 3 and more species
 PAIR = 12  # radial functions of order 1
-TRIAL_ATOMS, TRIAL_WEIGHTS = (1500, 500), 400  # of the structures to train on and of the held-out ones, in trials
+TRIAL_ATOMS = 1500, 500  # of the structures to train on and of the held-out ones, in trials
+# of the final number of weights, in trials: a longer cutoff needs more features, and would lose with a few
+TRIAL_SHARE = 0.5
 FACTORS = {"near": (0.82, 1.25), "far": (1.22, 0.85)}  # of the cutoffs that are tried
 
 
@@ -117,6 +119,9 @@ def choose_basis(
     tell : callable
         Gets a line for every trial.
     """
+    n_labels = n_rows(frames, loss) + n_rows(held, loss)
+    most = min(MOST, WORK / sum(len(frame.atoms) for frame in (*frames, *held)))
+    wanted = int(max(min(n_labels / LABELS_PER_WEIGHT, most), FEWEST * len(species)))
     start = Basis(round(radius_of(frames, FAR), 2), round(radius_of(frames, NEAR), 2), len(species))
     some, few = (_some(part, n) for part, n in zip((frames, held), TRIAL_ATOMS))
     few = _with_all_energies(few, held)
@@ -124,7 +129,7 @@ def choose_basis(
 
     def score(basis):
         if basis not in scores:
-            scores[basis] = _trial(basis.sized(TRIAL_WEIGHTS * len(species)), some, few, loss, species, inner, tell)
+            scores[basis] = _trial(basis.sized(int(TRIAL_SHARE * wanted)), some, few, loss, species, inner, tell)
         return scores[basis]
 
     best = start
@@ -135,9 +140,6 @@ def choose_basis(
             if other.near <= other.far and score(other) < score(best) - 0.01:
                 best = other
                 break
-    n_labels = n_rows(frames, loss) + n_rows(held, loss)
-    most = min(MOST, WORK / sum(len(frame.atoms) for frame in (*frames, *held)))
-    wanted = int(max(min(n_labels / LABELS_PER_WEIGHT, most), FEWEST * len(species)))
     best = best.sized(wanted)
     tell(
         f"cutoffs of {best.far:g} Å (pairs, triples) and {best.near:g} Å (more neighbors), {best.n_weights} weights for "
