@@ -1,6 +1,6 @@
 """Rows of the least-squares problem of an energy that is linear in its weights: energies, forces and virials."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -23,6 +23,12 @@ def weighted_rows(model: Model, batch: Batch, loss: EnergyLoss) -> Rows:
     structures.
     """
     found = plain_rows(model, batch, [name for name in loss.labels if name in batch.labels])
+    roots = roots_of_weights(batch, loss, found)
+    return {name: (roots[name][:, None] * rows, roots[name] * rest) for name, (rows, rest) in found.items()}
+
+
+def roots_of_weights(batch: Batch, loss: EnergyLoss, labels: Iterable[str]) -> dict[str, Tensor]:
+    """Factors [n] of ``plain_rows`` in ``weighted_rows``, by label."""
     n_atoms = batch.system.n_atoms.to(batch.weights)
     atomic, whole = loss.weights(batch, n_atoms)
     weights = {
@@ -30,12 +36,11 @@ def weighted_rows(model: Model, batch: Batch, loss: EnergyLoss) -> Rows:
         "forces": atomic / n_atoms.index_select(0, batch.system.batch),
         "virial": whole / n_atoms,
     }
-    weighted = {}
-    for name, (rows, rest) in found.items():
-        n = COMPONENTS[name]
-        root = (batch.matching(name, batch.scaled(name, weights[name])) / n).sqrt().repeat_interleave(n)
-        weighted[name] = root[:, None] * rows, root * rest
-    return weighted
+    return {
+        name: (batch.matching(name, batch.scaled(name, weights[name])) / n).sqrt().repeat_interleave(n)
+        for name in labels
+        for n in [COMPONENTS[name]]
+    }
 
 
 def plain_rows(model: Model, batch: Batch, labels: Sequence[str]) -> Rows:

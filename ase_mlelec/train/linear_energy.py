@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
 from ase_mlelec.train.choice import Choice, RowsByLabel, SumsByLabel, choose, solved
-from ase_mlelec.train.energy_rows import largest_batch, n_rows, plain_rows, weighted_rows
+from ase_mlelec.train.energy_rows import largest_batch, n_rows, plain_rows, roots_of_weights, weighted_rows
 from ase_mlelec.train.finite import Diverged, closed_form, explained_rows
 from ase_mlelec.train.linear import RidgeRegression, digest_of, sum_rows
 from ase_mlelec.train.log import Log
@@ -18,6 +19,7 @@ from ase_mlelec.train.losses import EnergyLoss, check_terms
 from ase_mlelec.train.memory import NUMBER, check_memory
 
 MANY_WEIGHTS = 20_000  # more weights have a normal matrix of gigabytes
+ROWS = 1000  # at a time, copied with their weights
 FEW_ROWS = 0.5  # with fewer labels than this times the weights, a matrix of the size of the labels is solved
 REMEDY = (
     "take fewer features: in [power_spectrum] near = 0 (no quadruples) or a lower n_radial, l_max or roughest, "
@@ -113,9 +115,12 @@ def fit_by_choice(
     remedy = "check the labels. Nothing was saved"
     with closed_form("the closed form of the energy", remedy):
         _sum(equations, model, frames, loss, lambda rows: (rows,), batch_size, checkpoint, progress)
-        choice = choose(equations, held_rows(model, held, loss), ridge=ridge)
+        rows = held_rows(model, held, loss)
+        choice = choose(equations, {name: (matrix, targets) for name, (matrix, targets, _) in rows.items()}, ridge=ridge)
         before = copy.deepcopy(model)  # rows are made with the weights from before
-        _add_rows(equations, before, held, loss)
+        for name, (matrix, targets, ratio) in rows.items():
+            for some in torch.arange(len(ratio)).split(ROWS):
+                equations.add({name: (ratio[some, None] * matrix[some], ratio[some] * targets[some])})
         solution, choice = solved(equations, choice)
         _add(model, solution, remedy)
         normal = (
@@ -167,23 +172,26 @@ def prefactors(loss: EnergyLoss) -> dict[str, tuple[float, float]]:
     return {name: getattr(loss, name) for name in loss.labels}
 
 
-def held_rows(model: Model, frames: Frames, loss: EnergyLoss) -> dict:
-    """Rows and targets of held-out structures by label; energies and virials per atom.
+def held_rows(model: Model, frames: Frames, loss: EnergyLoss) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Rows, targets, and factors to those of ``weighted_rows``, of held-out structures by label.
 
-    They are multiplied by the configuration weights, whose mean over the rows of a label is brought to one.
+    Rows and targets of energies and virials are by atom. They are multiplied by the configuration weights, whose mean over
+    the rows of a label is brought to one.
     """
     batches = Batches.for_model(model, frames, loss.labels).with_label(*loss.labels)
     found: dict[str, list] = {}
-    for batch in batches.all_batches(1):
-        n_atoms = len(batch.system.numbers)
-        for name, pair in plain_rows(model, batch, [name for name in loss.labels if name in batch.labels]).items():
+    for k, batch in enumerate(batches.all_batches(1)):
+        names = [name for name in loss.labels if name in batch.labels]
+        roots = roots_of_weights(batch, loss, names)
+        for name, pair in _checked(plain_rows(model, batch, names), batches, [k], model, loss).items():
             weight = batch.scaled(name, batch.weights)[0]
-            factor = weight / (1 if name == "forces" else n_atoms)
-            found.setdefault(name, []).append((*(factor * part for part in pair), weight.expand(len(pair[1]))))
+            factor = weight / (1 if name == "forces" else len(batch.system.numbers))
+            ratio = roots[name] / factor if factor > 0 else torch.zeros_like(roots[name])
+            found.setdefault(name, []).append((*(factor * part for part in pair), ratio, weight.expand(len(ratio))))
     columns = {name: [torch.cat(column) for column in zip(*parts)] for name, parts in found.items()}
     return {
-        name: (rows / weights.mean(), targets / weights.mean())
-        for name, (rows, targets, weights) in columns.items()
+        name: (rows / weights.mean(), targets / weights.mean(), ratios * weights.mean())
+        for name, (rows, targets, ratios, weights) in columns.items()
         if bool(weights.any())
     }
 
@@ -246,11 +254,14 @@ def _add(model, change, remedy):
 
 def _checked_rows(model, batches, chosen, loss):
     """Weighted rows of the chosen frames; raises Diverged where a row is not finite."""
-    found = weighted_rows(model, batches.batch(chosen), loss)
-    if not all(bool(torch.isfinite(part).all()) for pair in found.values() for part in pair):
+    return _checked(weighted_rows(model, batches.batch(chosen), loss), batches, chosen, model, loss)
+
+
+def _checked(rows, batches, chosen, model, loss):
+    if not all(bool(torch.isfinite(part).all()) for pair in rows.values() for part in pair):
         raise explained_rows(
             batches,
             chosen,
             lambda batch: tuple(part for pair in weighted_rows(model, batch, loss).values() for part in pair),
         )
-    return found
+    return rows

@@ -84,7 +84,12 @@ def test_held_out_errors_count_by_the_weights_of_structures():
     found, plain = held_rows(model, frames, LOSS), {}
     for k, frame in enumerate(frames):
         plain[k] = held_rows(model, replace(frames, frames=[replace(frame, weight=1.0)]), LOSS)
-    for name, (rows, rest) in found.items():
+    batches = Batches.for_model(model, frames, LOSS.labels)
+    fitted = [weighted_rows(model, batches.batch([k]), LOSS) for k in range(4)]
+    for name, (rows, rest, ratio) in found.items():
+        for own, place in ((rows * ratio[:, None], 0), (rest * ratio, 1)):
+            expected = torch.cat([each[name][place] for each in fitted])
+            np.testing.assert_allclose(own, expected, rtol=1e-12, atol=1e-300)
         weights = np.repeat([0.5, 0.0, 1.0, 1.0], [len(plain[k][name][1]) for k in range(4)])
         weights /= weights.mean()
         np.testing.assert_allclose(rest, weights * np.concatenate([plain[k][name][1] for k in range(4)]), rtol=1e-12)
@@ -171,7 +176,7 @@ def test_all_structures_are_fitted_in_the_end(few, monkeypatch):
         np.testing.assert_allclose(matrix @ solution.double(), right, atol=1e-6 * float(right.abs().max()))
     errors = {
         name: float((rows @ (flat(model) - start) - rest).abs().mean())
-        for name, (rows, rest) in held_rows(ace_model(frames), held, LOSS).items()
+        for name, (rows, rest, _) in held_rows(ace_model(frames), held, LOSS).items()
     }
     assert errors["forces"] < 2 * found.choice.errors["forces"]
     before = flat(model)

@@ -79,17 +79,15 @@ class Coupling(torch.nn.Module):
         """Features [C, F] from the atomic basis A [C, (l_max + 1)^2, species, n]."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(moments)")
 
-    def add_gradients(self, total: Tensor, atoms: Tensor, moved: MomentGradients) -> None:
+    def add_gradients(self, total: Tensor, moved: MomentGradients) -> None:
         """Add the derivatives of the features, summed over the centers, to ``total`` [F, T].
 
         Parameters
         ----------
         total : Tensor [F, T]
             T counts the coordinates of all atoms, and components of the strain.
-        atoms : Tensor [C]
-            Atom of each center.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define add_gradients(total, atoms, moved)")
+        raise NotImplementedError(f"{type(self).__name__} must define add_gradients(total, moved)")
 
 
 class Single(Coupling):
@@ -104,15 +102,11 @@ class Single(Coupling):
     def forward(self, moments: Tensor) -> Tensor:
         return moments[:, 0, :, : self.n_radial].flatten(1).index_select(1, self.places)
 
-    def add_gradients(self, total: Tensor, atoms: Tensor, moved: MomentGradients) -> None:
-        own = 3 * atoms[:, None] + torch.arange(3, device=atoms.device)
-        for species, (neighbors, centers, columns) in enumerate(zip(*moved[1:])):
+    def add_gradients(self, total: Tensor, moved: MomentGradients) -> None:
+        for species, (slopes, columns) in enumerate(zip(*moved[1:])):
             rows = (self.places // self.n_radial == species).nonzero()[:, 0]
             n = self.places[rows] % self.n_radial
-            part = total.new_zeros(len(rows), total.shape[1])
-            part[:, columns] = neighbors[n, 0].sum(dim=1)
-            part.index_add_(1, own.flatten(), centers[n, 0].flatten(1))
-            total[rows] += part
+            total[rows[:, None], columns] += slopes[:, 0].sum(dim=1)[n]
 
 
 class PowerSpectrum(Coupling):
@@ -131,20 +125,16 @@ class PowerSpectrum(Coupling):
         own = [some[:, l * l : (l + 1) ** 2] for l in range(self.l_max + 1)]
         return torch.cat([(part.transpose(1, 2) @ part).flatten(1) for part in own], dim=1).index_select(1, self.places)
 
-    def add_gradients(self, total: Tensor, atoms: Tensor, moved: MomentGradients) -> None:
+    def add_gradients(self, total: Tensor, moved: MomentGradients) -> None:
         some = moved.moments[..., : self.n_radial].flatten(2)  # [C, (l_max + 1)^2, K]
-        own = (3 * atoms[:, None] + torch.arange(3, device=atoms.device)).flatten()
         size = some.shape[2]
         for l in range(self.l_max + 1):
             rows = (self.places // size**2 == l).nonzero()[:, 0]
             m = slice(l * l, (l + 1) ** 2)
             others = some[:, m].permute(2, 1, 0)  # [K, 2 l + 1, C]
             products = total.new_zeros(moved.n_species, self.n_radial, size, total.shape[1])
-            for part, neighbors, centers, columns in zip(products, *moved[1:]):
-                near = neighbors[: self.n_radial, m].flatten(1, 2)  # [n, (2 l + 1) C, T]
-                part[:, :, columns] = others.flatten(1) @ near
-                alone = torch.einsum("kmc,nmcx->nkcx", others, centers[: self.n_radial, m])
-                part.flatten(0, 1).index_add_(1, own, alone.flatten(2).flatten(0, 1))
+            for part, slopes, columns in zip(products, *moved[1:]):
+                part[:, :, columns] = others.flatten(1) @ slopes[: self.n_radial, m].flatten(1, 2)
             products = products.flatten(0, 1)
             first, second = self.places[rows] // size % size, self.places[rows] % size
             total[rows] += products[first, second] + products[second, first]
@@ -163,12 +153,15 @@ class DirectionMeans(Coupling):
     first: Tensor
     second: Tensor
     places: Tensor
+    products: Tensor
+    others: Tensor
+    slots: Tensor
     rows: Tensor
     weights: Tensor
 
     def __init__(self, kinds: NDArray, groups: NDArray):
         super().__init__(kinds, groups)
-        l, _, n = kinds.T
+        l, species, n = kinds.T
         used = (l <= self.l_max) & (n < self.n_radial)  # densities of this order, in the order of the moments
         degree = int(l[groups].sum(axis=1).max(initial=0))
         groups = (np.cumsum(used) - 1)[groups]
@@ -178,11 +171,30 @@ class DirectionMeans(Coupling):
         self.register_buffer("first", torch.as_tensor(first.T.copy()), persistent=False)
         self.register_buffer("second", torch.as_tensor(second.T.copy()), persistent=False)
         self.register_buffer("places", torch.as_tensor(place * len(second) + place_2), persistent=False)
+        self._prepare_gradients(groups, species[used])
         points, weights = _half_sphere(degree)
         rows = harmonics(torch.as_tensor(points), self.l_max)
         degrees = torch.arange(self.l_max + 1).repeat_interleave(2 * torch.arange(self.l_max + 1) + 1)
         self.register_buffer("rows", rows / (2 * degrees[:, None] + 1).double().sqrt(), persistent=False)
         self.register_buffer("weights", torch.as_tensor(weights), persistent=False)
+
+    def _prepare_gradients(self, groups, species):
+        """Tables of the derivative by each density of a product: which others it is multiplied with, sorted by density."""
+        size = groups.shape[1]
+        others = np.stack([np.delete(groups, slot, axis=1) for slot in range(size)])  # [size, F, size - 1]
+        products, place = np.unique(others.reshape(-1, size - 1), axis=0, return_inverse=True)
+        density = groups.T.ravel()
+        order = np.argsort(density, kind="stable")
+        self.bounds = np.searchsorted(density[order], np.arange(len(species) + 1)).tolist()
+        n_species = int(species.max(initial=0)) + 1
+        slots = np.zeros((n_species, len(density)), dtype=int)
+        for k in range(n_species):  # rows after a first one
+            mine = order[species[density[order]] == k]
+            slots[k, mine] = 1 + np.arange(len(mine))
+        self.n_rows = [1 + int((own > 0).sum()) for own in slots]
+        self.register_buffer("products", torch.as_tensor(products), persistent=False)
+        self.register_buffer("others", torch.as_tensor(place.ravel()[order]), persistent=False)
+        self.register_buffer("slots", torch.as_tensor(slots.reshape(n_species, size, -1)), persistent=False)
 
     def forward(self, moments: Tensor) -> Tensor:
         densities = self._densities(moments)
@@ -192,29 +204,31 @@ class DirectionMeans(Coupling):
         )
         return ((first * self.weights.to(first)) @ second.transpose(1, 2)).flatten(1).index_select(1, self.places)
 
-    def add_gradients(self, total: Tensor, atoms: Tensor, moved: MomentGradients) -> None:
-        densities = self._densities(moved.moments).transpose(0, 1).contiguous()
-        own = (3 * atoms[:, None] + torch.arange(3, device=atoms.device)).flatten()
-        parts = [(total.new_zeros(len(total), len(columns)), columns) for columns in moved.columns]
-        alone = total.new_zeros(len(total), len(own))
-        for k in range(len(densities)):
-            features, place = (self.groups == k).nonzero(as_tuple=True)
-            if not len(features):
-                continue
-            size = self.groups.shape[1]
-            others = self.groups[features][torch.arange(size, device=place.device) != place[:, None]]
-            rest = reduce(torch.mul, densities[others.reshape(-1, size - 1).T]) * self.weights.to(total)
+    def add_gradients(self, total: Tensor, moved: MomentGradients) -> None:
+        rest = self._rest(moved.moments)
+        # a first row of zeros for slots of other species, then those of each density in turn
+        parts = [total.new_zeros(n, len(columns)) for n, columns in zip(self.n_rows, moved.columns)]
+        ends = [1] * len(parts)
+        for k in range(len(self.bounds) - 1):
             l, rest_of_k = divmod(k, moved.n_species * self.n_radial)
             species, n = divmod(rest_of_k, self.n_radial)
             m = slice(l * l, (l + 1) ** 2)
-            rest = (rest @ self.rows[m].T.to(total)).transpose(1, 2)  # [f, 2 l + 1, C]
-            near = moved.by_neighbors[species][n, m].flatten(0, 1)
-            parts[species][0].index_add_(0, features, rest.flatten(1) @ near)
-            of_center = torch.einsum("fmc,mcx->fcx", rest, moved.by_centers[species][n, m])
-            alone.index_add_(0, features, of_center.flatten(1))
-        for part, columns in parts:
-            total.index_add_(1, columns, part)
-        total.index_add_(1, own, alone)
+            others = self.others[self.bounds[k] : self.bounds[k + 1]]
+            mine = rest[m].transpose(0, 1)[others].flatten(1)  # [f, (2 l + 1) C]
+            start = ends[species]
+            ends[species] = start + len(mine)
+            slopes = moved.by_coordinates[species][n, m].flatten(0, 1)
+            torch.mm(mine, slopes, out=parts[species][start : ends[species]])
+        for slots, part, columns in zip(self.slots, parts, moved.columns):
+            total.index_add_(1, columns, reduce(torch.add, [part[slot] for slot in slots]))
+
+    def _rest(self, moments):
+        """What a density is multiplied with in the mean, for all products of other densities, [(l_max + 1)^2, R, C]."""
+        densities = self._densities(moments).permute(2, 1, 0).contiguous()  # [Q, densities, C]
+        weighted = densities * self.weights.to(densities)[:, None, None]
+        first, *others = (place for place in self.products.T)
+        rest = reduce(torch.mul, [densities[:, place] for place in others], weighted[:, first])
+        return (self.rows.to(rest) @ rest.flatten(1)).unflatten(1, rest.shape[1:])
 
     def _densities(self, moments):
         """Densities rho at the directions, [C, densities, Q], sorted by l, then species, then n."""

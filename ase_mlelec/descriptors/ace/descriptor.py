@@ -123,7 +123,7 @@ class ACE(Descriptor):
             sets.append(part.gradients(self._neighbors(system, near), near, len(system.numbers), strain=strain))
         parts = total.split([part.squares.shape[1] for part in self.couplings])
         for source, part, rows in zip(self.source, self.couplings, parts):
-            part.add_gradients(rows, edges.atoms, sets[source])
+            part.add_gradients(rows, sets[source])
 
     def _neighbors(self, system, edges):
         return self.species_of_number[system.numbers].index_select(0, edges.neighbor)

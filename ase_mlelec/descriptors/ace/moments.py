@@ -52,27 +52,31 @@ class DensityMoments(torch.nn.Module):
         values, slopes = self._functions(vec)
         n = edges.n_centers
         moments = _sums(values, species * n + edges.center, len(self.kinds) * n).unflatten(2, (len(self.kinds), n))
-        columns = [_of_atoms(edges.neighbor[species == k].unique(), n_atoms, strain) for k in range(len(self.kinds))]
-        pairs = [
-            self._moved((species == k).nonzero()[:, 0], vec, slopes, edges, strain) for k in range(len(self.kinds))
+        parts = [
+            self._moved((species == k).nonzero()[:, 0], vec, slopes, edges, n_atoms, strain)
+            for k in range(len(self.kinds))
         ]
-        moved, recoil = zip(*pairs)
-        return MomentGradients(moments.permute(3, 1, 2, 0), moved, recoil, columns)
+        moved, columns = zip(*parts)
+        return MomentGradients(moments.permute(3, 1, 2, 0), moved, columns)
 
-    def _moved(self, rows, vec, slopes, edges, strain):
-        """Derivatives of the moments of one species, whose edges are ``rows``: by neighbors and strain, and by centers."""
+    def _moved(self, rows, vec, slopes, edges, n_atoms, strain):
+        """Derivatives of the moments of one species, whose edges are ``rows``, and the columns that they belong to."""
         n, center, slopes = edges.n_centers, edges.center[rows], slopes[..., rows]
-        place = torch.unique(edges.neighbor[rows], return_inverse=True)[1]
-        width = 3 * (int(place.max()) + 1) if len(rows) else 0
+        atoms, place = torch.unique(torch.cat([edges.neighbor[rows], edges.atoms]), return_inverse=True)
+        place, place_of_center = place[: len(rows)], place[len(rows) :]
+        width = 3 * len(atoms)
         by_axis = slopes.movedim(0, 2).flatten(2)  # [n, (l_max + 1)^2, 3 E]
         axes = torch.arange(3, device=vec.device)[:, None]
         moved = _sums(by_axis, (center * width + 3 * place + axes).flatten(), n * width)
-        moved = moved.reshape(*moved.shape[:2], n, width)  # the width is 0 where no atom of the species is a neighbor
-        recoil = _sums(by_axis, (3 * center + axes).flatten(), 3 * n).neg_().unflatten(2, (n, 3))
+        # a center moves against its neighbors
+        recoil = _sums(by_axis, (3 * center + axes).flatten(), 3 * n)
+        own = (torch.arange(n, device=vec.device) * width + 3 * place_of_center + axes).T.flatten()
+        moved.flatten(0, 1).index_add_(1, own, recoil.flatten(0, 1), alpha=-1)
+        moved = moved.unflatten(2, (n, width))
         if strain:
             stretched = [_sums(slopes[b] * vec[a, rows], center, n) for a in range(3) for b in range(3)]
             moved = torch.cat([moved, torch.stack(stretched, dim=3)], dim=3)
-        return moved, recoil
+        return moved, _of_atoms(atoms, n_atoms, strain)
 
     def _functions(self, vec):
         """Functions R_n Y_lm [n, (l_max + 1)^2, E] of vectors [3, E], and their derivatives [3, n, (l_max + 1)^2, E]."""
@@ -121,17 +125,14 @@ class MomentGradients(NamedTuple):
     Attributes
     ----------
     moments : Tensor [C, (l_max + 1)^2, species, n]
-    by_neighbors : list by species of Tensor [n, (l_max + 1)^2, C, T]
-        Of the moments of this species, by the coordinates of its atoms as neighbors of the centers, and by the strain.
-    by_centers : list by species of Tensor [n, (l_max + 1)^2, C, 3]
-        Of the moments of this species, by the position of the center.
+    by_coordinates : list by species of Tensor [n, (l_max + 1)^2, C, T]
+        Of the moments of this species, by the coordinates of its atoms and of the centers, and by the strain.
     columns : list by species of Tensor [T]
         Which coordinates, and components of the strain after those of all atoms, the derivatives belong to.
     """
 
     moments: Tensor
-    by_neighbors: Sequence[Tensor]
-    by_centers: Sequence[Tensor]
+    by_coordinates: Sequence[Tensor]
     columns: Sequence[Tensor]
 
     @property
