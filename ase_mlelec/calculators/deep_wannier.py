@@ -23,14 +23,14 @@ from torch import Tensor
 
 from ase_mlelec import units
 from ase_mlelec.calculators.base import MLElecCalculator, ModelLike
-from ase_mlelec.calculators.evaluation import CHUNK
-from ase_mlelec.calculators.extrapolation import OnExtrapolation
+from ase_mlelec.calculators.extrapolation import CHUNK, OnExtrapolation
 from ase_mlelec.calculators.potential import has_volume
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.heads import TensorHead, VectorHead
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import DIPOLE
 from ase_mlelec.system import System
+from ase_mlelec.threads import map_chunks
 
 VECTORS, TENSORS = VectorHead.quantity, TensorHead.quantity  # names of heads
 VALUES = {"displacements": VECTORS, "atomic_polarizability": TENSORS}
@@ -244,7 +244,7 @@ class DeepWannierCalculator(MLElecCalculator):
         chosen = model.is_center(system.numbers, *(head for head in VALUES.values() if head in model.heads))
         rows = chosen.nonzero()[:, 0]
         centers = self._reach(model, edges).at_centers(rows)
-        environments = [model.descriptor_of(VECTORS)(system, part) for _, part in centers.chunks(CHUNK)]
+        environments = list(self._environments_by(model.descriptor_of(VECTORS), system, centers))
         self._look_at(VECTORS, model, environments, system, centers)
         if k == 0:
             self._extra["centers"] = rows, environments
@@ -300,11 +300,8 @@ class DeepWannierCalculator(MLElecCalculator):
     def _work(self, model):
         """Contributions of the field to energy and forces, dict by name."""
         dipole, gradient = self._response(model, self._field[None])
-        return {
-            "energy": -float(dipole @ self._field),
-            "free_energy": -float(dipole @ self._field),
-            "forces": gradient[0],
-        }
+        energy = -float(dipole @ self._field)
+        return {"energy": energy, "free_energy": energy, "forces": gradient[0]}
 
     def _response(self, model, directions):
         """Dipole [3], e Å, and gradients [n, N, 3], e, of its components along ``directions`` [n, 3]."""
@@ -315,15 +312,21 @@ class DeepWannierCalculator(MLElecCalculator):
         along = torch.as_tensor(directions, dtype=self.dtype, device=self.device)
         moment = torch.zeros(3, dtype=torch.float64, device=self.device)
         gradient = torch.zeros(len(along), len(self.atoms), 3, dtype=torch.float64, device=self.device)
-        for _, part in self._reach(model, edges).at_centers(rows).chunks(CHUNK):
-            leaf = part.with_vec(part.vec.detach().requires_grad_(True))
+
+        def slopes(chunk):
+            leaf = chunk[1].with_vec(chunk[1].vec.detach().requires_grad_(True))
             vectors = model.heads[VECTORS](model.descriptor_of(VECTORS)(system, leaf), leaf)
-            vectors = vectors * weights[part.atoms, None].to(self.dtype)
-            moment += vectors.detach().double().sum(dim=0)
-            for a, direction in enumerate(along):
-                (slope,) = torch.autograd.grad((vectors @ direction).sum(), leaf.vec, retain_graph=a + 1 < len(along))
-                gradient[a].index_add_(0, part.neighbor, slope.double())
-                gradient[a].index_add_(0, part.atoms[part.center], -slope.double())
+            vectors = vectors * weights[leaf.atoms, None].to(self.dtype)
+            sums = enumerate(vectors.sum(dim=0) @ along.T, 1)
+            found = [torch.autograd.grad(each, leaf.vec, retain_graph=k < len(along))[0] for k, each in sums]
+            return leaf, vectors.detach(), found
+
+        chunks = self._reach(model, edges).at_centers(rows).chunks(CHUNK)
+        for part, vectors, found in map_chunks(slopes, chunks, device=self.device):
+            moment += vectors.double().sum(dim=0)
+            for own, slope in zip(gradient, found):
+                own.index_add_(0, part.neighbor, slope.double())
+                own.index_add_(0, part.atoms[part.center], -slope.double())
         return (
             charge @ self.atoms.positions + moment.cpu().numpy(),
             gradient.cpu().numpy() + charge[:, None] * np.asarray(directions)[:, None],

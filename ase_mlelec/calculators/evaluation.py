@@ -1,5 +1,6 @@
 """Evaluation of the models of a calculator, chunk by chunk; results are kept until the structure changes."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,15 +11,15 @@ from ase.calculators.calculator import CalculationFailed
 from ase.outputs import all_outputs
 from torch import Tensor
 
-from ase_mlelec.calculators.extrapolation import WatchesRange
+from ase_mlelec.calculators.extrapolation import CHUNK, WatchesRange
 from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, has_volume, potential_results
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
 from ase_mlelec.system import System
+from ase_mlelec.threads import map_chunks
 
-CHUNK = 256  # centers evaluated at a time: bounds memory and keeps the work in the processor's cache
 KEPT = 2**23  # numbers; larger environments of the energy are not kept for its standard deviation but evaluated again
 WATCH_EVERY = 10  # evaluations between two comparisons with the range of the training data
 
@@ -27,7 +28,6 @@ class EvaluatesModels(WatchesRange):
     """Mix-in of calculators that evaluates atomic energies with gradients, and electronic quantities, of all models."""
 
     evaluates_together = True  # several structures; otherwise one uses the processor well alone
-    device: torch.device
     potential: Any  # ASE calculator, or None
 
     def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
@@ -140,15 +140,13 @@ class EvaluatesModels(WatchesRange):
         """Atomic energies [N] and dE/dvec [E, 3], chunk by chunk; keeps the environments for electronic quantities."""
         energies, gradients, environments = [], [], []
         reach, seen = edges.up_to(model.descriptor.cutoff), self._seen("energy", model)
-        for _, part in reach.chunks(CHUNK):
-            leaf = part.with_vec(part.vec.detach().requires_grad_(True))
-            environment = model.descriptor_of("energy")(system, leaf)
-            energy = model.evaluate_head("energy", environment, system, leaf)
-            gradients.append(torch.autograd.grad(energy.sum(), leaf.vec)[0])
-            energies.append(energy.detach())
+        evaluated = functools.partial(_energies_of, model, system)
+        for environment, energy, gradient in map_chunks(evaluated, reach.chunks(CHUNK), device=self.device):
+            gradients.append(gradient)
+            energies.append(energy)
             seen.add(environment)
             if (len(model.heads) > 1 and model.electronic is None) or self._keeps_energy(model, environment, edges):
-                environments.append(_detached(environment))
+                environments.append(environment)
         if environments and len(model.heads) > 1 and model.electronic is None:  # kept for the other heads
             self._environments[k] = environments
         if environments and self._keeps_energy(model, environments[0], edges):
@@ -182,9 +180,10 @@ class EvaluatesModels(WatchesRange):
             for k, model in enumerate(self.models):
                 if k not in self._environments:
                     descriptor, reach = model.electronic or model.descriptor, self._reach(model, edges)
-                    self._environments[k] = [descriptor(system, part) for _, part in reach.chunks(CHUNK)]
+                    self._environments[k] = list(self._environments_by(descriptor, system, reach))
                     self._look_at(self.needs[0], model, self._environments[k], system, reach)
-                parts = [self.evaluate(model, system, environment) for environment in self._environments[k]]
+                evaluated = torch.no_grad()(functools.partial(self.evaluate, model, system))
+                parts = list(map_chunks(evaluated, self._environments[k], device=self.device))
                 for name in parts[0]:
                     value = torch.cat([part[name] for part in parts]).double().cpu().numpy()
                     values.setdefault(name, []).append(value)
@@ -199,6 +198,16 @@ class EvaluatesModels(WatchesRange):
             if len(members) > 1:
                 self._uncertainty[name] = np.std(members, axis=0) * self._spread_scale(name)
             (self.results if name in all_outputs else self._extra)[name] = mean
+
+
+def _energies_of(model, system, chunk):
+    """(environments, atomic energies [C], dE/dvec [E, 3]) of the centers of a chunk (rows, edges)."""
+    _, edges = chunk
+    leaf = edges.with_vec(edges.vec.detach().requires_grad_(True))
+    environment = model.descriptor_of("energy")(system, leaf)
+    energy = model.evaluate_head("energy", environment, system, leaf)
+    (gradient,) = torch.autograd.grad(energy.sum(), leaf.vec)
+    return _detached(environment), energy.detach(), gradient
 
 
 def _detached(environment):

@@ -18,6 +18,7 @@ from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
 from ase_mlelec.safety import OUTER, TrainingRange
 from ase_mlelec.system import System
+from ase_mlelec.threads import map_chunks
 
 INSIDE = ("ase", "ase_mlelec", "contextlib", "torch")
 
@@ -30,7 +31,7 @@ def warn_caller(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-CHUNK = 256  # centers at a time
+CHUNK = 256  # centers evaluated at a time: bounds memory and keeps the work in the processor's cache
 NEIGHBORS, ATOMS, STRUCTURES = 1.25, 1.6, 1.4  # a warning is given above these measures of TrainingRange
 FEW, FAR = 0.01, 1.5  # no warning for a smaller share of the atoms, unless a measure is FAR times the limit
 REMEDY = "the model extrapolates: check the run, or train on such structures"
@@ -201,6 +202,7 @@ class WatchesRange(PresentStructure):
     """Mix-in of calculators that compares structures with the training data of the first model."""
 
     models: list[Model]
+    device: torch.device
     _beyond: Extrapolation
 
     @property
@@ -258,9 +260,16 @@ class WatchesRange(PresentStructure):
         descriptor, reach = model.descriptor_of(self._watched), self._reach(model, edges)
         self._due = True
         with torch.no_grad():
-            self._look_at(
-                self._watched, model, [descriptor(system, part) for _, part in reach.chunks(CHUNK)], system, reach
-            )
+            self._look_at(self._watched, model, self._environments_by(descriptor, system, reach), system, reach)
+
+    def _environments_by(self, descriptor, system, edges):
+        """Iterate over the environments of the centers of ``edges``, without gradients, chunk by chunk."""
+
+        @torch.no_grad()
+        def environment(chunk):
+            return descriptor(system, chunk[1])
+
+        return map_chunks(environment, edges.chunks(CHUNK), device=self.device)
 
     def _seen(self, quantity, model):
         """A Seen for the descriptor of a quantity; it collects for the first model alone, when a comparison is due."""

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from ase.calculators.calculator import CalculatorSetupError
+from ase import Atoms
+from ase.calculators.calculator import CalculatorSetupError, InputError
 from torch import Tensor
 
+from ase_mlelec.calculators.extrapolation import NEIGHBORS
 from ase_mlelec.calculators.potential import potential_results
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads.spectrum import LDOSHead
@@ -101,6 +103,26 @@ class LDOSIntegrals:
         }
 
 
+def slopes_through(
+    heads: Sequence[LDOSHead], features: Tensor, factors: Sequence[Mapping], indices: Tensor, leaves: Sequence[Tensor]
+) -> list[tuple]:
+    """Derivatives of A by ``leaves`` through the LDOS at some grid points, list of tuple of Tensor by head.
+
+    Parameters
+    ----------
+    features : Tensor [P, F]
+        Fingerprints of the points ``indices`` [P], which depend on the leaves.
+    factors : sequence of dict by head
+        From LDOSIntegrals.gradients: dA/dcoordinates(r, k) has rank two, g_dos(k) + g_density(r) w(k).
+    """
+    found = []
+    for k, (head, g) in enumerate(zip(heads, factors), 1):
+        part = head.coordinates(features)
+        change = (part @ g["weights"]) @ g["density"][indices] + (part @ g["dos"]).sum()
+        found.append(torch.autograd.grad(change, leaves, retain_graph=k < len(heads)))
+    return found
+
+
 def check_ldos_models(models: Sequence[Model]) -> None:
     """Raise CalculatorSetupError for metadata that lack an input of the total energy, and for unequal committees."""
     first = models[0]
@@ -132,6 +154,25 @@ def check_ldos_models(models: Sequence[Model]) -> None:
             raise CalculatorSetupError(
                 f"the models of a committee have different {different[0]}; train them on one kind of data"
             )
+
+
+def check_periodic(atoms: Atoms) -> None:
+    """Raise InputError for a structure that is not periodic in three directions."""
+    if not (atoms.pbc.all() and atoms.cell.rank == 3):
+        raise InputError(
+            f"got a cell of rank {atoms.cell.rank} and pbc {atoms.pbc.tolist()}, need three vectors "
+            "and three periodic directions; set them with atoms.set_cell(...) and atoms.pbc = True"
+        )
+
+
+def far_from_training(measured: Tensor | None) -> str:
+    """Word a hint, where the measures of atoms (see TrainingRange) say that they are unlike the training data."""
+    if measured is None or float(measured.max()) < NEIGHBORS:
+        return ""
+    return (
+        f"; the structure is unlike the training data ({float(measured.max()):.3g}, where 1 is their edge): "
+        "the LDOS of the model means nothing here"
+    )
 
 
 def close_pairs(core: RepulsiveCore | None, edges: Edges) -> Edges | None:

@@ -17,14 +17,24 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from ase_mlelec.calculators.base import MLElecCalculator, ModelLike
-from ase_mlelec.calculators.extrapolation import NEIGHBORS, OnExtrapolation
-from ase_mlelec.calculators.ldos_integrals import LDOSIntegrals, check_ldos_models, close_pairs, held_apart, repulsion
+from ase_mlelec.calculators.extrapolation import OnExtrapolation
+from ase_mlelec.calculators.ldos_integrals import (
+    LDOSIntegrals,
+    check_ldos_models,
+    check_periodic,
+    close_pairs,
+    far_from_training,
+    held_apart,
+    repulsion,
+    slopes_through,
+)
 from ase_mlelec.calculators.parameters import HasElectronicTemperature, check_temperature
 from ase_mlelec.calculators.spectra import total_dos
 from ase_mlelec.calculators.uncertainty import N_MEMBERS
 from ase_mlelec.io.cube import write_cube
 from ase_mlelec.physics import fermi
 from ase_mlelec.system import System
+from ase_mlelec.threads import map_chunks
 
 OWN_PROPERTIES = ["energy", "free_energy", "forces", "stress"]
 KEPT = 2**26  # numbers; larger fingerprints are not kept but evaluated again for the forces, to save memory
@@ -227,27 +237,16 @@ class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
         return {"fermi_level": self.get_fermi_level()}
 
     def _structure(self):
-        atoms = self.atoms
-        if not (atoms.pbc.all() and atoms.cell.rank == 3):
-            raise InputError(
-                f"got a cell of rank {atoms.cell.rank} and pbc {atoms.pbc.tolist()}, need three vectors "
-                "and three periodic directions; set them with atoms.set_cell(...) and atoms.pbc = True"
-            )
+        check_periodic(self.atoms)
         self._geometry()  # checks species and distances
         if self._due and self._watched not in self._measured():
             self._measure_range()
-        system = System.from_atoms(atoms, torch.float64, self.device)
+        system = System.from_atoms(self.atoms, torch.float64, self.device)
         return system if self._close_pairs() is None else replace(system, positions=self._held_apart(system).detach())
 
     def _hint(self):
         """Likely cause of an LDOS that is not physical, for error messages."""
-        measured = self._measured().get(self._watched)
-        if measured is None or float(measured.max()) < NEIGHBORS:
-            return ""
-        return (
-            f"; the structure is unlike the training data ({float(measured.max()):.3g}, where 1 is their edge): "
-            "the LDOS of the model means nothing here"
-        )
+        return far_from_training(self._measured().get(self._watched))
 
     def _close_pairs(self):
         """Edges of the pairs that are closer than any pair in the training data, or None."""
@@ -266,8 +265,8 @@ class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
         strained = replace(system, positions=positions).strained(strain)
         apart = strained.positions if self._close_pairs() is None else self._held_apart(strained)
         value = (apart * gradient).sum() + (strained.cell[0] * cell_gradient).sum()
-        slopes = torch.autograd.grad(value, (positions, strain))
-        return slopes[0], slopes[1][0]
+        of_positions, of_strain = torch.autograd.grad(value, (positions, strain))
+        return of_positions, of_strain[0]
 
     def _predict(self, atoms=None):
         """Coordinates [G, K] of the LDOS of every member, and their means over the grid [K].
@@ -285,15 +284,21 @@ class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
         bases = [head.basis() for head in heads]
         coordinates = [torch.empty(size, len(matrix), **like) for matrix, _ in bases]
         means = [torch.zeros(len(matrix), dtype=torch.float64, device=self.device) for matrix, _ in bases]
-        with torch.no_grad():
-            for chunk, known in zip_longest(descriptor.grid_chunks(system, shape), shared):
-                features = descriptor.of_chunk(system, chunk) if known is None else known.double()
-                if size * descriptor.n_features <= KEPT:
-                    kept.append(features.to(self.dtype))
-                for k, head in enumerate(heads):
-                    part = head.coordinates(features)
-                    coordinates[k][chunk.indices] = part.to(self.dtype)
-                    means[k] += part.sum(dim=0) / size
+        keeps = size * descriptor.n_features <= KEPT
+
+        @torch.no_grad()
+        def evaluated(piece):
+            chunk, known = piece
+            features = descriptor.of_chunk(system, chunk) if known is None else known.double()
+            parts = [head.coordinates(features) for head in heads]
+            for part, whole in zip(parts, coordinates):
+                whole[chunk.indices] = part.to(self.dtype)
+            return features.to(self.dtype) if keeps else None, [part.sum(dim=0) for part in parts]
+
+        chunks = zip_longest(descriptor.grid_chunks(system, shape), shared)
+        for features, sums in map_chunks(evaluated, chunks, device=self.device):
+            kept += [features] if keeps else []
+            means = [mean + part / size for mean, part in zip(means, sums)]
         if not all(bool((m @ matrix + offset).isfinite().all()) for m, (matrix, offset) in zip(means, bases)):
             raise CalculationFailed("the model gave an LDOS that is not finite; check structure and model")
         self._extra.update(coordinates=coordinates, means=means, features=kept)
@@ -373,16 +378,17 @@ class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
         system, shape = self._structure(), self.grid()
         gradients = [member.gradients() for member in self._integrals()]
         positions, cell = system.positions.requires_grad_(True), system.cell.requires_grad_(True)
-        descriptor = self.models[0].descriptor
-        for chunk, known in zip_longest(descriptor.grid_chunks(system, shape), self._extra["features"]):
-            features = descriptor.of_chunk(system, chunk, self.dtype, known)
-            for model, g in zip(self.models, gradients):
-                part = model.heads["ldos"].coordinates(features)
-                # dA/dcoordinates(r, k) has rank two: g_dos(k) + g_density(r) w(k)
-                change = (part @ g["weights"]) @ g["density"][chunk.indices] + (part @ g["dos"]).sum()
-                slopes = torch.autograd.grad(change, (positions, cell), retain_graph=model is not self.models[-1])
-                g["positions"] = g["positions"] + slopes[0]
-                g["cell"] = g["cell"] + slopes[1][0]
+        descriptor, heads = self.models[0].descriptor, [model.heads["ldos"] for model in self.models]
+
+        def slopes(piece):
+            features = descriptor.of_chunk(system, piece[0], self.dtype, piece[1])
+            return slopes_through(heads, features, gradients, piece[0].indices, (positions, cell))
+
+        chunks = zip_longest(descriptor.grid_chunks(system, shape), self._extra["features"])
+        for found in map_chunks(slopes, chunks, device=self.device):
+            for g, (of_positions, of_cell) in zip(gradients, found):
+                g["positions"] = g["positions"] + of_positions
+                g["cell"] = g["cell"] + of_cell[0]
         forces, stresses = [], []
         for g in gradients:
             gradient, strain = self._undo(g["positions"], g["cell"])

@@ -19,6 +19,8 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import InputError, PropertyNotImplementedError, all_changes, compare_atoms
 
+from ase_mlelec.threads import one_thread_each
+
 
 class PresentStructure:
     """Mix-in before ase's Calculator: public methods with an argument ``atoms`` answer for the present structure.
@@ -30,7 +32,7 @@ class PresentStructure:
     order, with a warning.
 
     Calls from several threads run one after the other. The result does not depend on torch.no_grad, inference_mode or
-    autocast around the call, nor on torch's default device and precision.
+    autocast around the call, nor on torch's default device, precision and number of threads.
     """
 
     atoms_came_first: Sequence[str] = ()
@@ -203,8 +205,9 @@ def _as_one_call(method):
 
 @contextmanager
 def torch_as_usual() -> Iterator:
-    """Context with gradients on, inference mode and autocast off, and new tensors on the CPU."""
+    """Context with gradients on, inference mode and autocast off, new tensors on the CPU, and one thread an operation."""
     with ExitStack() as modes:
+        modes.enter_context(one_thread_each())
         if torch.is_inference_mode_enabled():
             modes.enter_context(torch.inference_mode(False))
         if not torch.is_grad_enabled():

@@ -13,6 +13,7 @@ from ase_mlelec.calculators.extrapolation import CHUNK, OnExtrapolation
 from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, has_volume, potential_results
 from ase_mlelec.calculators.present import PresentStructure
 from ase_mlelec.model import Model
+from ase_mlelec.threads import map_chunks
 from ase_mlelec.uncertainty import (
     changes_of_energies,
     contributions,
@@ -67,6 +68,8 @@ class HasUncertainty(PresentStructure):
     _geometry: Any
     _reach: Any
     _watched: str
+    _environments_by: Any
+    device: torch.device
 
     @property
     def uncertainty(self) -> Mapping[str, Any]:
@@ -229,25 +232,24 @@ class HasUncertainty(PresentStructure):
             yield from self._extra["energy_environments"]
             return
         model, (system, edges) = self.models[0], self._geometry()
-        for _, part in self._reach(model, edges).chunks(CHUNK):
-            yield model.descriptor_of("energy")(system, part)
+        yield from self._environments_by(model.descriptor_of("energy"), system, self._reach(model, edges))
 
     def _force_deviations(self):
         """Standard deviations of forces and stress, from the gradients of N_GRADIENTS members."""
         model, (system, edges) = self.models[0], self._geometry()
         head, posterior = model.heads["energy"], model.posteriors["energy"]
         reach = self._reach(model, edges)
-        gradients: list[list] = [[] for _ in range(N_GRADIENTS)]
-        for _, part in reach.chunks(CHUNK):
-            leaf = part.with_vec(part.vec.detach().requires_grad_(True))
+
+        def gradients(chunk):
+            leaf = chunk[1].with_vec(chunk[1].vec.detach().requires_grad_(True))
             of = contributions(head, posterior, model.descriptor_of("energy")(system, leaf))
-            changes = changes_of_energies(of, posterior, N_GRADIENTS).sum(dim=0)
-            for k, change in enumerate(changes):
-                (gradient,) = torch.autograd.grad(change, leaf.vec, retain_graph=k + 1 < N_GRADIENTS)
-                gradients[k].append(gradient)
+            changes = enumerate(changes_of_energies(of, posterior, N_GRADIENTS).sum(dim=0), 1)
+            return [torch.autograd.grad(change, leaf.vec, retain_graph=k < N_GRADIENTS)[0] for k, change in changes]
+
+        columns = zip(*map_chunks(gradients, reach.chunks(CHUNK), device=self.device))
         volume = self.atoms.get_volume() if has_volume(self.atoms) else None
         nothing = reach.vec.new_zeros(len(system.numbers))
-        found = [potential_results(nothing, torch.cat(parts), reach, volume=volume) for parts in gradients]
+        found = [potential_results(nothing, torch.cat(parts), reach, volume=volume) for parts in columns]
         scales = {"forces": posterior.scale("forces"), "stress": posterior.scale("virial")}
         scales["stresses"] = scales["stress"]
         return {

@@ -61,13 +61,17 @@ class Edges:
         return replace(self, vec=vec)
 
     def chunks(self, size: int) -> Iterator[tuple[slice, "Edges"]]:
-        """Iterate over (rows, edges) for ``size`` centers at a time; rows is the slice of the pairs."""
+        """Iterate over (rows, edges) for at most ``size`` centers at a time; rows is the slice of the pairs.
+
+        Chunks are of equal size up to one center, and their number is even, so that two threads share them fairly.
+        """
         if self.n_centers <= size:
             yield slice(0, len(self.center)), self
             return
-        starts = range(0, self.n_centers, size)
-        bounds = torch.searchsorted(self.center, torch.tensor([*starts, self.n_centers], device=self.center.device))
-        for start, low, high in zip(starts, bounds.tolist(), bounds[1:].tolist()):
+        count = min(2 * -(-self.n_centers // (2 * size)), self.n_centers)
+        starts = [k * self.n_centers // count for k in range(count + 1)]
+        bounds = torch.searchsorted(self.center, torch.tensor(starts, device=self.center.device)).tolist()
+        for start, end, low, high in zip(starts, starts[1:], bounds, bounds[1:]):
             yield (
                 slice(low, high),
                 Edges(
@@ -75,7 +79,7 @@ class Edges:
                     self.neighbor[low:high],
                     self.shift[low:high],
                     self.vec[low:high],
-                    self.atoms[start : start + size],
+                    self.atoms[start:end],
                     self.shortest,
                     self.cutoff,
                 ),
