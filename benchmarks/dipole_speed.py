@@ -18,6 +18,7 @@ import numpy as np
 import run
 import torch
 from ase import Atoms
+from hashes import models_line
 from tqdm import tqdm
 
 from ase_mlelec import CombinedCalculator, DeepPotCalculator, DeepWannierCalculator, load_model
@@ -151,6 +152,8 @@ def main():
         *table_of_programs(rows),
         "",
         "## What the dipole adds to a step",
+        "",
+        models_line("ice"),
         "",
         *shares,
     ]

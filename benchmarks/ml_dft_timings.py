@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase.build import bulk
+from hashes import models_line
 
 from ase_mlelec import MLDFTCalculator, load_model
 from ase_mlelec.physics import ewald, fermi, hartree, xc
@@ -161,6 +162,8 @@ def report(results):
         "Written by `benchmarks/ml_dft_timings.py`. Ellis et al. report, for 256 "
         "atoms and 8 million points on another machine: fingerprints 2,910 s, net 19 to 54 s (GPU), DOS 1.5 s, "
         "Fermi level 2.3 s, density 1,280 s, energies 88 s.",
+        "",
+        models_line("al"),
         "",
     ]
     if "steps" in results:

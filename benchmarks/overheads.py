@@ -8,7 +8,6 @@ take turns of a few repetitions each, so that they see the same load.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -102,13 +101,16 @@ def measured(name, worker, variables):
 
 
 def table(best, core, load, rounds):
-    digest = hashlib.sha256((HERE.parent / f"ase_mlelec/pretrained/{MODEL}.safetensors").read_bytes()).hexdigest()[:12]
+    from hashes import models_line
+
     lines = [
         "# Overheads",
         "",
-        f"Written by `benchmarks/overheads.py`: model `{MODEL}` (file {digest}), one thread "
-        f"pinned to core {core}, load of the machine {load:.1f} on {os.cpu_count()} cores; the least of {rounds} "
-        "turns of up to 40 repetitions. Under load the caches are shared as well, so that an idle core is faster.",
+        f"Written by `benchmarks/overheads.py`: one thread pinned to core {core}, load of the machine {load:.1f} on "
+        f"{os.cpu_count()} cores; the least of {rounds} turns of up to 40 repetitions. Under load the caches are shared as "
+        "well, so that an idle core is faster.",
+        "",
+        models_line(MODEL),
         "",
         "| job | unit | " + ("before | now |" if len(best) > 1 else "now |"),
         "|---|---|" + "--:|" * len(best),
