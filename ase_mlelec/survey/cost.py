@@ -5,7 +5,7 @@ import numpy as np
 from ase_mlelec.survey.whole import Survey
 
 # those of ase_mlelec.train.basis, which needs torch
-LABELS_PER_WEIGHT, FEWEST, MOST, WORK, TRIAL_SHARE, MOST_TRIED = 5, 200, 4000, 3.5e7, 0.5, 2000
+LABELS_PER_WEIGHT, FEWEST, MOST, WORK, TRIAL_SHARE, FULL, MOST_TRIED = 5, 200, 4000, 3.5e7, 0.5, 400, 2000
 TRIALS = 4  # of cutoffs; three to five
 # seconds on one core, from closed forms of the public data in benchmarks/public.py: start, for each atom of a trial, and
 # for each atom and weight; number of solutions, and operations a second
@@ -26,8 +26,9 @@ def expected(found: Survey) -> str:
     n_atoms = int(found.structures.n_atoms.sum())
     most = min(MOST, WORK / n_atoms)
     n_weights = int(max(min(n_labels / LABELS_PER_WEIGHT, most), FEWEST * len(found.structures.species)))
-    tried, share = min(n_atoms, MOST_TRIED), TRIAL_SHARE * n_weights
-    trial = MOMENTS * tried + _fit(tried, n_labels * tried / n_atoms, share)
+    tried = min(n_atoms, MOST_TRIED)
+    in_trials = max(TRIAL_SHARE * n_weights, min(n_weights, FULL * len(found.structures.species)))
+    trial = MOMENTS * tried + _fit(tried, n_labels * tried / n_atoms, in_trials)
     seconds = START + TRIALS * trial + _fit(n_atoms, n_labels, n_weights)
     memory = PROGRAM + MATRICES * 8 * n_weights**2 / 1e9
     return (

@@ -116,7 +116,9 @@ def fit_by_choice(
     with closed_form("the closed form of the energy", remedy):
         _sum(equations, model, frames, loss, lambda rows: (rows,), batch_size, checkpoint, progress)
         rows = held_rows(model, held, loss)
-        choice = choose(equations, {name: (matrix, targets) for name, (matrix, targets, _) in rows.items()}, ridge=ridge)
+        choice = choose(
+            equations, {name: (matrix, targets) for name, (matrix, targets, _) in rows.items()}, ridge=ridge
+        )
         before = copy.deepcopy(model)  # rows are made with the weights from before
         for name, (matrix, targets, ratio) in rows.items():
             for some in torch.arange(len(ratio)).split(ROWS):

@@ -209,7 +209,7 @@ def test_size(n_species):
 
 def test_basis_by_trials(monkeypatch):
     """Trials are told, repeat themselves, and keep to the radius that the truth needs."""
-    monkeypatch.setattr(basis, "TRIAL_SHARE", 0.3)
+    monkeypatch.setattr(basis, "FULL", 60)
     frames, lines = make_frames(16), []
     parts = frames.take(list(range(12))), frames.take(list(range(12, 16)))
     options = dict(species=["Cu"], inner=2.0)
@@ -233,7 +233,7 @@ def test_blocks_are_held_out():
 
 def test_in_one_command(tmp_path, monkeypatch):
     """An empty section leaves all to the data; the model says what was chosen, and is the same when trained again."""
-    for name, small in (("TRIAL_SHARE", 0.2), ("FEWEST", 150), ("TRIAL_ATOMS", (60, 20))):
+    for name, small in (("FULL", 40), ("FEWEST", 150), ("TRIAL_ATOMS", (60, 20))):
         monkeypatch.setattr(basis, name, small)
     write_hdf5(tmp_path / "cu.h5", make_frames(25))
     table = {"data": {"files": ["cu.h5"]}, "output": {"model": "cu.safetensors"}, "energy": {"widths": []}}
