@@ -68,7 +68,8 @@ class MLElecCalculator(NoBands, StatesParameters, HasUncertainty, EvaluatesModel
     Attributes
     ----------
     extrapolations : dict of int
-        Number of evaluations outside the training data, by kind ("distance", "density", "atoms", "structure").
+        Number of evaluations outside the training data, by kind ("distance", "density", "atoms", "structure",
+        "electronic temperature").
     uncertainty : mapping
         Standard deviations of all results, see HasUncertainty.
     parameters : dict of JSON types

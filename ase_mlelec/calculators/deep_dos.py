@@ -6,37 +6,64 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import CalculatorSetupError
+from ase.calculators.calculator import BaseCalculator, CalculatorSetupError
+from ase.data import chemical_symbols
 from ase.spectrum.doscollection import GridDOSCollection
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ase_mlelec.calculators.base import MLElecCalculator
+from ase_mlelec.calculators.base import MLElecCalculator, ModelLike
+from ase_mlelec.calculators.extrapolation import OnExtrapolation
+from ase_mlelec.calculators.hot_electrons import HasHotElectrons
 from ase_mlelec.calculators.parameters import check_temperature
 from ase_mlelec.calculators.spectra import dos_by_atom
+from ase_mlelec.calculators.spectral_functional import Spectra
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.model import Model
 from ase_mlelec.physics import dos, fermi
 from ase_mlelec.system import System
 from ase_mlelec.uncertainty import contributions, seed_of
 
+NO_COUNTS = (
+    "the model's header has no 'electrons_in_dos': the Fermi level is unknown; "
+    "train with valence_electrons in the data's attributes"
+)
 SILICON_OFFSETS = (0, -5, -8)  # eV from the Fermi level (Zeng et al. 2022), for models whose metadata have none
 
 
-class DeepDOSCalculator(MLElecCalculator):
+class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
     """Calculator of the atomic density of states (ADOS).
 
     Energy, forces and stress come from the model, where it has an energy head, or from ``potential``; with them the
-    calculator runs under ASE's optimizers and molecular dynamics.
+    calculator runs under ASE's optimizers and molecular dynamics. At another electronic temperature than that of the
+    training data, T_0, the energy is F(R, T) = E(R) + F_e(R, T) - F_e(R, T_0), where F_e is the free energy of electrons
+    in the density of states, corrected for its width. Forces and stress are exact derivatives of F. The density of
+    states itself stays that of T_0, an error of second order in the change of the electron density.
 
-    Parameters: see MLElecCalculator.
+    Parameters
+    ----------
+    model, device, dtype, skin, potential, on_extrapolation
+        See MLElecCalculator.
+    electronic_temperature : float, K
+        Temperature of the electrons, for energy, forces and stress, and the default of all methods. Default: the
+        temperature of the model. The density of states must reach far above the Fermi level: ``on_extrapolation`` decides
+        what is done where states above it miss more than 2 meV per atom.
+    reference_temperature : float, K
+        Electronic temperature T_0 of the energies. Default: ``electronic_temperature_K`` in the metadata of the model.
+        Give it with a ``potential`` whose energies belong to another temperature.
+
+    Raises
+    ------
+    CalculatorSetupError
+        For an electronic temperature where the temperature of the energies is unknown, and as MLElecCalculator does.
 
     References
     ----------
-    Zeng et al. 2022, Eq. (1).
+    Zeng et al. 2022, Eq. (1); hot electrons: Ben Mahmoud, Grasselli, Ceriotti, Phys. Rev. B 106, L121116 (2022).
     """
 
     needs = ("dos",)
+    settable = ("electronic_temperature", "reference_temperature", *MLElecCalculator.settable)
     derived: ClassVar = {
         "fermi_level": lambda calc: calc.get_fermi_level(),
         "gap": lambda calc: calc.get_band_gap()[0],
@@ -48,6 +75,23 @@ class DeepDOSCalculator(MLElecCalculator):
         "heat_capacity": lambda calc: calc.get_heat_capacity(),
     }
     instead_of_bands = "it has a density of states and no bands; call get_dos(), get_band_gap() or get_fermi_level()"
+
+    def __init__(
+        self,
+        model: ModelLike | Sequence[ModelLike],
+        *,
+        electronic_temperature: float | None = None,
+        reference_temperature: float | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        skin: float = 0.5,
+        potential: BaseCalculator | ModelLike | Sequence[ModelLike] | None = None,
+        on_extrapolation: str = OnExtrapolation.WARN,
+    ) -> None:
+        super().__init__(
+            model, device=device, dtype=dtype, skin=skin, potential=potential, on_extrapolation=on_extrapolation
+        )
+        self._set_temperatures(electronic_temperature, reference_temperature)
 
     @property
     def electronic(self) -> tuple[str, ...]:  # type: ignore[override]  # depends on the model
@@ -91,7 +135,7 @@ class DeepDOSCalculator(MLElecCalculator):
             member._extra["ados"] = own + change.double().cpu().numpy()
 
     def electronic_results(self) -> dict[str, Any]:
-        """Return the Fermi level at the temperature of the model."""
+        """Return the Fermi level at the electronic temperature."""
         return {"fermi_level": self.get_fermi_level()}
 
     def get_ados(self, atoms: Atoms | None = None) -> NDArray:
@@ -110,12 +154,19 @@ class DeepDOSCalculator(MLElecCalculator):
         ados = self.get_ados(atoms)
         return dos_by_atom(self.energies, ados, self.atoms.get_chemical_symbols())
 
-    def _stated(self):
-        return {**super()._stated(), "electronic_temperature": self._temperature()}
+    def _spectra(self, ados, numbers):
+        """Spectra of one structure, for functionals of them."""
+        counts = self._electron_counts()
+        n_electrons = None if counts is None else sum(self._electrons_of(int(z)) for z in numbers)
+        grid = self.models[0].heads["dos"].energies.to(ados.device)
+        return Spectra(grid, ados, n_electrons, self.electronic_temperature)
 
-    def _temperature(self):
-        """Temperature of the model, K, the default of all methods."""
-        return float(self.metadata.get("electronic_temperature_K", 0.0))
+    def _electrons_of(self, number):
+        """Electrons in the DOS of an atom with an atomic number."""
+        counts = self._electron_counts()
+        if counts is None:
+            raise CalculatorSetupError(NO_COUNTS)
+        return float(counts[chemical_symbols[number]])
 
     def _electron_counts(self):
         """Numbers of electrons in the DOS by species, dict or None."""
@@ -125,15 +176,12 @@ class DeepDOSCalculator(MLElecCalculator):
     def _filled(self, atoms, temperature):
         """Total DOS of a structure, filled with its electrons at a temperature."""
         if temperature is None:
-            temperature = self._temperature()
+            temperature = self.electronic_temperature
         check_temperature(temperature)
         total = self.get_total_dos(atoms)
         counts = self._electron_counts()
         if counts is None:
-            raise CalculatorSetupError(
-                "the model's header has no 'electrons_in_dos': the Fermi level is unknown; "
-                "train with valence_electrons in the data's attributes"
-            )
+            raise CalculatorSetupError(NO_COUNTS)
         n_electrons = sum(counts[symbol] for symbol in self.atoms.get_chemical_symbols())
         known = self._extra.setdefault("fermi_levels", {})  # by temperature; all other quantities need it
         if temperature not in known:
@@ -141,7 +189,7 @@ class DeepDOSCalculator(MLElecCalculator):
         return _Filled((self.energies, total, n_electrons, temperature), known[temperature])
 
     def get_fermi_level(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
-        """Return the Fermi level, eV, at an electronic temperature in K (default: the temperature of the model)."""
+        """Return the Fermi level, eV, at an electronic temperature in K (default: ``electronic_temperature``)."""
         return self._filled(atoms, temperature).mu
 
     def get_band_gap(self, atoms: Atoms | None = None) -> tuple[float, float, float]:
@@ -174,26 +222,27 @@ class DeepDOSCalculator(MLElecCalculator):
         """
         if offsets is None:
             offsets = self.metadata.get("order_parameter_offsets_eV", SILICON_OFFSETS)
-        mu = self.get_fermi_level(atoms=atoms)
+        self._present(atoms)
+        mu = self.get_fermi_level(self.reference_temperature or 0.0)  # the same order at all electronic temperatures
         return dos.order_parameter(self.energies, self.get_ados(), mu, offsets)
 
     def get_band_energy(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
         """Return the band energy, eV, the integral of e f(e) D(e), at an electronic temperature.
 
-        ``temperature`` is in K; default: the temperature of the model.
+        ``temperature`` is in K; default: ``electronic_temperature``.
         """
         arguments, mu = self._filled(atoms, temperature)
         return dos.band_energy(*arguments, mu=mu)
 
     def get_entropy(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
-        """Return the electronic entropy, eV/K, at a temperature in K (default: the temperature of the model)."""
+        """Return the electronic entropy, eV/K, at a temperature in K (default: ``electronic_temperature``)."""
         arguments, mu = self._filled(atoms, temperature)
         return dos.entropy(*arguments, mu=mu)
 
     def get_heat_capacity(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
         """Return the electronic heat capacity, eV/K, at constant number of electrons and fixed DOS.
 
-        ``temperature`` is in K; default: the temperature of the model.
+        ``temperature`` is in K; default: ``electronic_temperature``.
         """
         arguments, mu = self._filled(atoms, temperature)
         return dos.heat_capacity(*arguments, mu=mu)

@@ -155,9 +155,7 @@ class EvaluatesModels(WatchesRange):
         gradient = gradients[0]
         if len(gradients) > 1:
             gradient = torch.cat([part.T for part in gradients], dim=1).T  # x, y and z stay separate planes
-        if model.descriptor.cutoff < self._cache.cutoff:
-            near = (edges.distances < model.descriptor.cutoff).nonzero()[:, 0]
-            gradient = torch.zeros_like(edges.vec).index_put((near,), gradient)
+        gradient = self._of_all_edges(gradient, model, edges)
         return torch.cat(energies) if len(energies) > 1 else energies[0], gradient
 
     def _keeps_energy(self, model, environment, edges):
@@ -169,6 +167,13 @@ class EvaluatesModels(WatchesRange):
         """The edges within the cutoff of a model; the members of a committee may have different cutoffs."""
         return edges if model.reach >= self._cache.cutoff else edges.closer_than(model.reach)
 
+    def _of_all_edges(self, gradient, model, edges):
+        """A gradient [E, 3] by the vectors of all edges, from that by the edges within the cutoff of a model."""
+        if model.descriptor.cutoff >= self._cache.cutoff:
+            return gradient
+        near = (edges.distances < model.descriptor.cutoff).nonzero()[:, 0]
+        return torch.zeros_like(edges.vec).index_put((near,), gradient)
+
     def _evaluate_electronic(self):
         """Store what ``evaluate`` returns, as NumPy arrays averaged over the committee."""
         self._store(self._member_electronic(*self._geometry()))
@@ -178,16 +183,21 @@ class EvaluatesModels(WatchesRange):
         values = {}
         with torch.no_grad():
             for k, model in enumerate(self.models):
-                if k not in self._environments:
-                    descriptor, reach = model.electronic or model.descriptor, self._reach(model, edges)
-                    self._environments[k] = list(self._environments_by(descriptor, system, reach))
-                    self._look_at(self.needs[0], model, self._environments[k], system, reach)
+                seen = self._electronic_environments(k, model, system, edges)
                 evaluated = torch.no_grad()(functools.partial(self.evaluate, model, system))
-                parts = list(map_chunks(evaluated, self._environments[k], device=self.device))
+                parts = list(map_chunks(evaluated, seen, device=self.device))
                 for name in parts[0]:
                     value = torch.cat([part[name] for part in parts]).double().cpu().numpy()
                     values.setdefault(name, []).append(value)
         return values
+
+    def _electronic_environments(self, k, model, system, edges):
+        """Environments of member k for electronic quantities, chunk by chunk; evaluated once for a structure."""
+        if k not in self._environments:
+            descriptor, reach = model.electronic or model.descriptor, self._reach(model, edges)
+            self._environments[k] = list(self._environments_by(descriptor, system, reach))
+            self._look_at(self.needs[0], model, self._environments[k], system, reach)
+        return self._environments[k]
 
     def _store(self, values):
         """Store means over members in ``results`` (ASE's names) or the private cache, and spreads in ``uncertainty``."""

@@ -24,7 +24,7 @@ from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, to_array
 from ase_mlelec.physics.polylog import f0, f1, f2, li1, s0, s1, side_and_depth, slope_moment
 
 _GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(10)  # the poles of f, x = ±iπ, are far: error < 1e-20
-_COLDEST_KT = 1e-30  # eV; stands for temperature 0, where every x is infinite or 0
+COLDEST_KT = 1e-30  # eV; stands for temperature 0, where every x is infinite or 0
 _LARGEST_X = 800.0  # e^-800 is 0 in float64, while x^3 e^-x stays finite
 
 
@@ -67,7 +67,7 @@ _SLOPE = [
 
 
 def _thermal_energy(temperature):
-    return (units.KB * temperature).clamp(min=_COLDEST_KT)
+    return (units.KB * temperature).clamp(min=COLDEST_KT)
 
 
 def _hat_weights(kernel, energies, mu, temperature):

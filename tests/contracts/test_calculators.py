@@ -99,6 +99,19 @@ class TestDeepDOSSlab(Slab, DeepDOS):
     pass
 
 
+class HotDOS(DeepDOS):
+    """Electrons at another temperature than that of the energies."""
+
+    n_steps = 4
+
+    def make_calculator(self, model, **options):
+        return DeepDOSCalculator(model, electronic_temperature=8000.0, **options)
+
+
+class TestHotDOSLeftHanded(LeftHanded, HotDOS):
+    pass
+
+
 class TestDeepDOSAlone(Sheared, DeepDOS):
     """No energy of its own: nothing but the electronic results."""
 

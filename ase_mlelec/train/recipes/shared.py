@@ -39,6 +39,7 @@ COPIED = (
     "electrons_per_centre",
     "functions_per_vector",
     "settings",
+    "bands_complete_below_eV",
 )  # attributes of the data that go into the provenance
 PACKAGES = ("ase-mlelec", "torch", "numpy", "ase")
 

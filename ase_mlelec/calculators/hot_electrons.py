@@ -1,0 +1,180 @@
+"""Energy, forces and stress at other temperatures of the electrons than that of the training data."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from ase.calculators.calculator import CalculatorSetupError
+from torch import Tensor
+
+from ase_mlelec.calculators.parameters import check_temperature
+from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, has_volume, potential_results
+from ase_mlelec.calculators.spectral_functional import DifferentiatesSpectra, Spectra
+from ase_mlelec.calculators.uncertainty import N_MEMBERS
+from ase_mlelec.physics import fermi
+from ase_mlelec.physics.free_energy import beyond_grid, electronic_free_energy
+
+MISSING = 2e-3  # eV/atom, of the free energy of states above those that the model knows; more is told
+
+
+class HasHotElectrons(DifferentiatesSpectra):
+    """Mix-in of calculators with atomic densities of states, which adds the free energy of hot electrons.
+
+    With the energy E at the electronic temperature T_0 of the training data, and the free energy of electrons in the
+    density of states, F_e,
+
+        F(R, T) = E(R) + F_e(R, T) - F_e(R, T_0)
+
+    Forces and stress are its exact derivatives; the Fermi levels at T and T_0 follow the positions.
+
+    References
+    ----------
+    Ben Mahmoud, Grasselli, Ceriotti, Phys. Rev. B 106, L121116 (2022).
+    """
+
+    metadata: dict[str, Any]
+    potential: Any
+    _one_call: Any  # of PresentStructure
+    _given_temperature: float | None = None
+    _given_reference: float | None = None
+
+    @property
+    def electronic_temperature(self) -> float:
+        """Temperature of the electrons, K."""
+        if self._given_temperature is not None:
+            return self._given_temperature
+        known = self.reference_temperature
+        return 0.0 if known is None else known
+
+    @electronic_temperature.setter
+    def electronic_temperature(self, temperature: float | None) -> None:
+        self._set_temperatures(temperature, self._given_reference)
+
+    @property
+    def reference_temperature(self) -> float | None:
+        """Electronic temperature of the energies, K: of the model, unless it was given; None where it is unknown."""
+        if self._given_reference is not None:
+            return self._given_reference
+        known = self.metadata.get("electronic_temperature_K")
+        return None if known is None else float(known)
+
+    @reference_temperature.setter
+    def reference_temperature(self, temperature: float | None) -> None:
+        self._set_temperatures(self._given_temperature, temperature)
+
+    def _set_temperatures(self, electronic, reference):
+        for temperature in (electronic, reference):
+            if temperature is not None:
+                check_temperature(temperature)
+        known = reference if reference is not None else self.metadata.get("electronic_temperature_K")
+        if electronic is not None and known is None and "energy" in self.implemented_properties:
+            raise CalculatorSetupError(
+                f"got electronic_temperature={electronic:g} K, but the model's header does not say at which electronic "
+                "temperature its energies are; give reference_temperature=... (K)"
+            )
+        with self._one_call():
+            self._given_temperature = None if electronic is None else float(electronic)
+            self._given_reference = None if reference is None else float(reference)
+            kept = ("geometry", "measured", "ados", "fermi_levels", "energy_environments")
+            self._extra = {key: self._extra[key] for key in kept if key in self._extra}
+            self.results, self._uncertainty = {}, {}
+
+    def _is_hot(self):
+        """Whether the electrons have another temperature than those of the energies."""
+        return self._given_temperature is not None and self._given_temperature != self.reference_temperature
+
+    # free energy ------------------------------------------------------------------------------------------------
+
+    def _excess(self, spectra: Spectra) -> Tensor:
+        """F_e(T) - F_e(T_0) of one structure, eV."""
+        self._check_reach(spectra)
+        hot, cold = (
+            electronic_free_energy(
+                spectra.energies,
+                spectra.dos,
+                spectra.n_electrons,
+                temperature,
+                width=self.metadata.get("dos_width_eV", 0.0),
+            )
+            for temperature in (self.electronic_temperature, self.reference_temperature)
+        )
+        return hot - cold
+
+    def _excess_potential(self, k, model, system, edges):
+        """Excess energies of the atoms [N], eV, and derivative by the vectors of edges [E, 3], eV/Å.
+
+        The excess is of first order in the density of states and the number of electrons together (Euler's theorem), so
+        that it is Σ_i [Σ_ε D_i(ε) dF/dD(ε) + n_i dF/dn], of which every atom has its own part.
+        """
+        found = self._differentiate(self._excess, k, model, system, edges)
+        totals = torch.stack(found.values)
+        own = torch.tensor([self._electrons_of(int(z)) for z in system.numbers]).to(totals)
+        left = totals - system.sum_per_system(found.parts)
+        return found.parts + own * (left / system.sum_per_system(own))[system.batch], found.gradient
+
+    def _member_potential(self, k, model, system, edges):
+        energies, gradient = super()._member_potential(k, model, system, edges)
+        if not self._is_hot():
+            return energies, gradient
+        more, slope = self._excess_potential(k, model, system, edges)
+        return energies.double() + more, gradient + slope
+
+    def _ask_potential(self, wanted):
+        """As in the base class; the excess is added to the results of the potential."""
+        before = set(self.results)
+        super()._ask_potential(wanted)
+        if not self._is_hot():
+            return
+        if "excess" not in self._extra:
+            each = [self._excess_results(k, model) for k, model in enumerate(self.models)]
+            self._extra["excess"] = {name: np.mean([member[name] for member in each], axis=0) for name in each[0]}
+        for name in (set(self.results) - before) & set(POTENTIAL_PROPERTIES):
+            self.results[name] = self.results[name] + self._extra["excess"][name]
+
+    def _excess_results(self, k, model):
+        """ASE's results of the excess alone, dict."""
+        system, edges = self._geometry()
+        volume = self.atoms.get_volume() if has_volume(self.atoms) else None
+        return potential_results(*self._excess_potential(k, model, system, edges), edges, volume=volume)
+
+    # states that the model does not know ------------------------------------------------------------------------
+
+    def _check_reach(self, spectra: Spectra) -> None:
+        """Tell where the temperature fills states above those of the model."""
+        end = min(float(spectra.energies[-1]), float(self.metadata.get("bands_complete_below_eV", np.inf)))
+        temperature, n_atoms = self.electronic_temperature, len(spectra.ados)
+        with torch.no_grad():
+            dos = spectra.dos
+            mu = fermi.fermi_level(spectra.energies, dos, spectra.n_electrons, temperature)  # type: ignore[arg-type]
+            missing = float(beyond_grid(spectra.energies, dos, mu, temperature, end)) / n_atoms
+        if missing > MISSING:
+            self._beyond.found(
+                "electronic temperature",
+                f"the density of states ends {end - float(mu):.1f} eV above the Fermi level; at {temperature:g} K about "
+                f"{missing:.2g} eV/atom of the free energy are missing",
+            )
+
+    # error bars -------------------------------------------------------------------------------------------------
+
+    def _from_posterior(self, name):
+        """As in the base class; where the electrons are hot, with the spread of the excess."""
+        found = super()._from_posterior(name)
+        if name not in POTENTIAL_PROPERTIES or not self._is_hot() or "dos" not in self.models[0].posteriors:
+            return found
+        spread = self._excess_spread()
+        return {key: np.hypot(value, spread[key]) for key, value in found.items()}
+
+    def _of_potential(self, name):
+        value = super()._of_potential(name)
+        if not self._is_hot() or not ("dos" in self.models[0].posteriors or len(self.models) > 1):
+            return value
+        return np.hypot(value, self._excess_spread()[name])
+
+    def _excess_spread(self):
+        """Standard deviations of the excess over the members, dict by ASE's names."""
+        if "excess_spread" not in self._extra:
+            alone = len(self.models) == 1
+            members = self.models[0].members(N_MEMBERS) if alone else self.models
+            each = [self._excess_results(0 if alone else k, model) for k, model in enumerate(members)]
+            self._extra["excess_spread"] = {name: np.std([member[name] for member in each], axis=0) for name in each[0]}
+        return self._extra["excess_spread"]
