@@ -155,7 +155,7 @@ class EvaluatesModels(WatchesRange):
         gradient = gradients[0]
         if len(gradients) > 1:
             gradient = torch.cat([part.T for part in gradients], dim=1).T  # x, y and z stay separate planes
-        gradient = self._of_all_edges(gradient, model, edges)
+        gradient = self._of_all_edges(gradient, model.descriptor.cutoff, edges)
         return torch.cat(energies) if len(energies) > 1 else energies[0], gradient
 
     def _keeps_energy(self, model, environment, edges):
@@ -167,11 +167,11 @@ class EvaluatesModels(WatchesRange):
         """The edges within the cutoff of a model; the members of a committee may have different cutoffs."""
         return edges if model.reach >= self._cache.cutoff else edges.closer_than(model.reach)
 
-    def _of_all_edges(self, gradient, model, edges):
-        """A gradient [E, 3] by the vectors of all edges, from that by the edges within the cutoff of a model."""
-        if model.descriptor.cutoff >= self._cache.cutoff:
+    def _of_all_edges(self, gradient, cutoff, edges):
+        """A gradient [E, 3] by the vectors of all edges, from that by the edges within a cutoff."""
+        if cutoff >= self._cache.cutoff:
             return gradient
-        near = (edges.distances < model.descriptor.cutoff).nonzero()[:, 0]
+        near = (edges.distances < cutoff).nonzero()[:, 0]
         return torch.zeros_like(edges.vec).index_put((near,), gradient)
 
     def _evaluate_electronic(self):

@@ -124,12 +124,11 @@ class DifferentiatesSpectra(EvaluatesModels):
 
     def _pull_back(self, slope, model, system, edges):
         """Derivative [E, 3] by the vectors of edges of Σ slope [N, S] ados [N, S], eV/Å."""
-        reach, gradients, start = self._reach(model, edges), [], 0
-        descriptor = model.descriptor_of("dos")
-        for _, part in reach.chunks(CHUNK):
+        descriptor, gradients, start = model.descriptor_of("dos"), [], 0
+        for _, part in edges.up_to(descriptor.cutoff).chunks(CHUNK):
             leaf = part.with_vec(part.vec.detach().requires_grad_(True))
             ados = self._ados(model, descriptor(system, leaf))
             total = (ados * slope[start : start + len(ados)].to(ados.dtype)).sum()
             gradients.append(torch.autograd.grad(total, leaf.vec)[0])
             start += len(ados)
-        return self._of_all_edges(torch.cat(gradients), model, edges)
+        return self._of_all_edges(torch.cat(gradients), descriptor.cutoff, edges)

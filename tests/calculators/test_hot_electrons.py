@@ -8,11 +8,13 @@ import pytest
 from ase import units
 from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed, CalculatorSetupError
+from ase.calculators.fd import calculate_numerical_forces
 from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from small_models import random_model
 
 from ase_mlelec import CombinedCalculator, DeepDOSCalculator, DeepPotCalculator
+from ase_mlelec.model import Model
 from ase_mlelec.physics.free_energy import electronic_free_energy
 from ase_mlelec.testing import assert_close, random_atoms
 
@@ -179,3 +181,15 @@ def test_error_bars_hold_the_spread_of_the_excess():
     bars = [calc.get_uncertainty("energy", atoms=atoms) for calc in (cold, hot)]
     assert bars[1] == pytest.approx(np.hypot(bars[0], np.std(excess)), rel=1e-6) and bars[1] > bars[0]
     assert hot.get_uncertainty("forces", atoms=atoms).shape == (8, 3)
+
+
+@pytest.mark.parametrize("cutoffs", [(4.0, 3.1), (3.1, 4.0)])
+def test_descriptors_of_different_reach(cutoffs):
+    """Forces are the gradient where energy and density of states have cutoffs of their own."""
+    energy, spectra = random_model(0, cutoff=cutoffs[0]), random_model(1, ("dos",), cutoff=cutoffs[1])
+    heads = {**energy.heads, **spectra.heads}
+    model = Model(energy.descriptor, heads, spectra.metadata, electronic=spectra.descriptor)
+    atoms = rectangular()
+    atoms.calc = DeepDOSCalculator(model, electronic_temperature=HOT)
+    numerical = calculate_numerical_forces(atoms, eps=2e-4, iatoms=[2])
+    assert np.abs(numerical - atoms.get_forces()[2]).max() < 1e-6
