@@ -15,6 +15,7 @@ CM = 1e8  # Å
 SPEED_OF_LIGHT = 2997.92458  # Å/fs
 PLANCK = 4.135667696923859  # eV fs: h, not ħ
 SIEMENS_PER_METRE = 1 / 1.602176634e6  # e²/(eV fs Å) per S/m
+WATT_PER_M3_K = 1e-26 / 1.602176634  # eV/(Å^3 fs K) per W/(m^3 K)
 
 HARTREE_PER_BOHR = HARTREE / BOHR  # eV/Å
 HARTREE_PER_BOHR3 = HARTREE / BOHR**3  # eV/Å^3

@@ -179,14 +179,16 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
             temperature = self.electronic_temperature
         check_temperature(temperature)
         total = self.get_total_dos(atoms)
-        counts = self._electron_counts()
-        if counts is None:
-            raise CalculatorSetupError(NO_COUNTS)
-        n_electrons = sum(counts[symbol] for symbol in self.atoms.get_chemical_symbols())
+        n_electrons = self.get_electron_number()
         known = self._extra.setdefault("fermi_levels", {})  # by temperature; all other quantities need it
         if temperature not in known:
             known[temperature] = fermi.fermi_level(self.energies, total, n_electrons, temperature)
         return _Filled((self.energies, total, n_electrons, temperature), known[temperature])
+
+    def get_electron_number(self, atoms: Atoms | None = None) -> float:
+        """Return the number of electrons in the density of states of the structure."""
+        self._present(atoms)
+        return sum(self._electrons_of(int(z)) for z in self.atoms.numbers)
 
     def get_fermi_level(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
         """Return the Fermi level, eV, at an electronic temperature in K (default: ``electronic_temperature``)."""

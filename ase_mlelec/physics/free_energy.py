@@ -7,6 +7,7 @@ differentiable with respect to it.
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ase_mlelec import units
@@ -109,3 +110,26 @@ def beyond_grid(energies: Tensor, dos: Tensor, mu: Tensor, temperature: Tensor, 
         return dos.new_tensor(math.inf)
     kt = units.KB * temperature
     return -dos[inside].mean().clamp(min=0) * kt**2 * polylog(2, -(end - mu) / kt.clamp(min=fermi.COLDEST_KT))
+
+
+@numpy_or_torch
+def electronic_energy(
+    energies: Tensor, dos: Tensor, n_electrons: Tensor, temperature: Tensor, *, width: Any = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Internal energy F - T dF/dT and entropy -dF/dT of electronic_free_energy; arguments as there.
+
+    Returns
+    -------
+    energy, entropy : Tensors [...], eV and eV/K
+        Without derivatives.
+
+    Raises
+    ------
+    ValueError
+        As electronic_free_energy does.
+    """
+    with torch.enable_grad():
+        hot = temperature.detach().clone().requires_grad_(True)
+        free = electronic_free_energy(energies, dos.detach(), n_electrons.detach(), hot, width=width)
+        (slope,) = torch.autograd.grad(free.sum(), hot)
+    return free.detach() - temperature * slope, -slope

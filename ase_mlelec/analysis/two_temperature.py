@@ -1,0 +1,198 @@
+"""Molecular dynamics with electrons at a temperature of their own, which exchange heat with the ions."""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import CalculationFailed, CalculatorSetupError
+
+from ase_mlelec.physics import dos
+from ase_mlelec.physics.free_energy import electronic_energy, electronic_free_energy
+
+if TYPE_CHECKING:
+    from ase.md.md import MolecularDynamics
+
+TOLERANCE = 1e-10  # eV per atom, of the energy of the electrons
+COLDEST = 1e-3  # K
+
+
+class TwoTemperature:
+    """Electrons and ions that exchange heat: an observer for ASE's molecular dynamics.
+
+    ::
+
+        atoms.calc = DeepDOSCalculator("si", electronic_temperature=300, reference_temperature=2000)
+        dyn = VelocityVerlet(atoms, 1 * units.fs)
+        two = TwoTemperature(atoms, dyn, coupling=1e18 * WATT_PER_M3_K, pulse=gaussian_pulse(0.8, center=100, duration=50))
+        dyn.attach(two, interval=2)
+        dyn.run(1000)
+
+    Ions move by the forces of the calculator at the present electronic temperature T_e. At every call the ions get the
+    heat G V (T_e - T_i) Δt, by a factor to their momenta, and T_e becomes the temperature at which kinetic energy and
+    internal energy of the structure, F + T_e S, together are what they were, plus what the pulse brought: the total energy
+    is conserved, the work of the ions on the electrons included. The internal energy of the electrons, and with it their
+    heat capacity, follow from the density of states of the present structure.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        With momenta, and a DeepDOSCalculator.
+    dyn : MolecularDynamics
+        At constant energy; a thermostat exchanges energy that is not accounted for.
+    coupling : float, eV/(Å^3 fs K)
+        G, which is ase_mlelec.units.WATT_PER_M3_K times the number in W/(m^3 K). Metals have 10^16 to 10^18 W/(m^3 K).
+    pulse : callable, optional
+        Energy that the electrons absorbed up to a time (fs), eV per atom, such as gaussian_pulse(...).
+
+    Attributes
+    ----------
+    absorbed : float, eV
+        Energy brought by the pulse until now.
+    exchanged : float, eV
+        Heat that went from the electrons to the ions.
+    total_energy : float, eV
+        Kinetic and internal energy after the last call; less ``absorbed`` it does not change.
+
+    Raises
+    ------
+    CalculatorSetupError
+        For a calculator without an electronic temperature, and a coupling below 0.
+    CalculationFailed
+        Where the electrons have less energy than at 0 K.
+
+    References
+    ----------
+    Anisimov, Kapeliovich, Perel'man, Sov. Phys. JETP 39, 375 (1974), for the model of two temperatures; forces at T_e as in
+    Ben Mahmoud, Grasselli, Ceriotti, Phys. Rev. B 106, L121116 (2022).
+    """
+
+    def __init__(
+        self, atoms: Atoms, dyn: "MolecularDynamics", *, coupling: float, pulse: Callable[[float], float] | None = None
+    ) -> None:
+        if not hasattr(atoms.calc, "reference_temperature"):
+            raise CalculatorSetupError(
+                f"got {type(atoms.calc).__name__}, need a DeepDOSCalculator, which has an electronic temperature; set "
+                "atoms.calc first"
+            )
+        if not coupling >= 0:
+            raise CalculatorSetupError(f"got coupling={coupling!r} eV/(Å^3 fs K); give 0 or more")
+        self.atoms, self.dyn, self.coupling, self.pulse = atoms, dyn, coupling, pulse
+        self.absorbed = self.exchanged = 0.0
+        self._time = self._now()
+        self._start = 0.0 if pulse is None else len(atoms) * pulse(self._time)
+        self.total_energy = self._kinetic_energy() + self._fixed_energy() + self._energy(self.electronic_temperature)
+
+    @property
+    def electronic_temperature(self) -> float:
+        """T_e, K."""
+        return self.atoms.calc.electronic_temperature
+
+    @property
+    def ionic_temperature(self) -> float:
+        """T_i, K."""
+        return self.atoms.get_temperature()
+
+    @property
+    def heat_capacity(self) -> float:
+        """Heat capacity of the electrons of the present structure, eV/K."""
+        return self.atoms.calc.get_heat_capacity(atoms=self.atoms)
+
+    def __call__(self) -> None:
+        """Exchange heat for the time since the last call, and set the electronic temperature."""
+        now = self._now()
+        if now == self._time:
+            return
+        elapsed, self._time = now - self._time, now
+        before = self.absorbed
+        self.absorbed = 0.0 if self.pulse is None else len(self.atoms) * self.pulse(now) - self._start
+        self.total_energy += self.absorbed - before
+        left = self.total_energy - self._fixed_energy() - self._heat_ions(elapsed)
+        temperature = self._temperature_at(left)
+        if temperature != self.electronic_temperature:
+            self.atoms.calc.electronic_temperature = temperature
+
+    def _heat_ions(self, elapsed):
+        """Kinetic energy of the ions, eV, after the exchange of heat."""
+        kinetic = self._kinetic_energy()
+        difference = self.electronic_temperature - self.ionic_temperature
+        heat = self.coupling * self.atoms.get_volume() * difference * elapsed
+        if heat and kinetic > 0:
+            heat = max(heat, -0.5 * kinetic)  # a step that is too long takes no more than half of it
+            self.atoms.set_momenta(self.atoms.get_momenta() * math.sqrt(1 + heat / kinetic))
+            self.exchanged += heat
+            kinetic += heat
+        return kinetic
+
+    # energies of the present positions --------------------------------------------------------------------------
+
+    def _now(self):
+        return self.dyn.get_time() / units.fs
+
+    def _kinetic_energy(self):
+        return float(self.atoms.get_kinetic_energy())
+
+    def _arguments(self, temperature):
+        calc = self.atoms.calc
+        total = calc.get_total_dos(self.atoms)
+        return calc.energies, total, calc.get_electron_number(self.atoms), temperature
+
+    def _width(self):
+        return self.atoms.calc.metadata.get("dos_width_eV", 0.0)
+
+    def _energy(self, temperature):
+        """Internal energy of the electrons, eV."""
+        return electronic_energy(*self._arguments(temperature), width=self._width())[0]
+
+    def _fixed_energy(self):
+        """The part of the energy of the structure, eV, that does not depend on the electronic temperature."""
+        free = electronic_free_energy(*self._arguments(self.electronic_temperature), width=self._width())
+        return float(self.atoms.get_potential_energy()) - free
+
+    def _temperature_at(self, energy):
+        """Electronic temperature, K, at an internal energy of the electrons, by Newton's method within a bracket."""
+        temperature, low, high = max(self.electronic_temperature, 1.0), COLDEST, np.inf
+        for _ in range(100):
+            excess = self._energy(temperature) - energy
+            if abs(excess) < TOLERANCE * len(self.atoms):
+                return temperature
+            low, high = (low, temperature) if excess > 0 else (temperature, high)
+            following = temperature - excess / max(dos.heat_capacity(*self._arguments(temperature)), 1e-12)
+            if not low < following < high:
+                following = 0.5 * (low + high) if np.isfinite(high) else 2 * temperature
+            temperature = following
+            if high < 2 * COLDEST or low > 1e7:
+                break
+        raise CalculationFailed(
+            f"no electronic temperature has an internal energy of {energy / len(self.atoms):.3g} eV per atom; take a "
+            "shorter time step or a weaker coupling or pulse"
+        )
+
+
+def gaussian_pulse(energy: float, *, center: float, duration: float) -> Callable[[float], float]:
+    """Energy absorbed from a laser pulse that is a Gaussian in time, as a function of the time.
+
+    Parameters
+    ----------
+    energy : float, eV per atom
+        Of the whole pulse.
+    center : float, fs
+    duration : float, fs
+        Full width at half maximum.
+
+    Returns
+    -------
+    function of a time in fs
+        eV per atom absorbed until then.
+
+    Examples
+    --------
+    >>> pulse = gaussian_pulse(0.8, center=100, duration=50)
+    >>> [round(pulse(time), 6) for time in (0, 100, 200)]
+    [0.000001, 0.4, 0.799999]
+    """
+    if not duration > 0:
+        raise ValueError(f"duration: got {duration!r} fs, need more than 0")
+    scale = duration / (2 * math.sqrt(math.log(2)))
+    return lambda time: 0.5 * energy * (1 + math.erf((time - center) / scale))
