@@ -12,6 +12,7 @@ from ase.spectrum.doscollection import GridDOSCollection
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ase_mlelec.calculators.band_gap import BandGap
 from ase_mlelec.calculators.base import MLElecCalculator, ModelLike
 from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.calculators.hot_electrons import HasHotElectrons
@@ -21,6 +22,7 @@ from ase_mlelec.calculators.spectral_functional import Spectra
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.model import Model
 from ase_mlelec.physics import dos, fermi
+from ase_mlelec.physics.gap import gap_of_dos, hidden_gap
 from ase_mlelec.system import System
 from ase_mlelec.uncertainty import contributions, seed_of
 
@@ -179,11 +181,29 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
             temperature = self.electronic_temperature
         check_temperature(temperature)
         total = self.get_total_dos(atoms)
-        n_electrons = self.get_electron_number()
+        gap = self._gap()
+        n_electrons = self.get_electron_number() if gap is None else float(gap.n_electrons) * len(self.atoms)
         known = self._extra.setdefault("fermi_levels", {})  # by temperature; all other quantities need it
         if temperature not in known:
-            known[temperature] = fermi.fermi_level(self.energies, total, n_electrons, temperature)
+            insulator = gap is not None and temperature == 0
+            known[temperature] = (
+                float(gap.vbm + gap.cbm) / 2  # which filling finds where its density is zero, up to rounding
+                if insulator
+                else fermi.fermi_level(self.energies, total, n_electrons, temperature)
+            )
         return _Filled((self.energies, total, n_electrons, temperature), known[temperature])
+
+    def _gap(self):
+        """GapOfDOS of the present structure, or None; it counts the electrons of an insulator."""
+        if "gap" not in self._extra:
+            per_atom = torch.from_numpy(self.get_total_dos() / len(self.atoms))
+            n_electrons = self.get_electron_number() / len(self.atoms)
+            self._extra["gap"] = gap_of_dos(torch.from_numpy(self.energies), per_atom, n_electrons, width=self._width())
+        return self._extra["gap"]
+
+    def _width(self):
+        """Width of the Gaussians in the density of states, eV."""
+        return float(self.metadata.get("dos_width_eV", 0.0))
 
     def get_electron_number(self, atoms: Atoms | None = None) -> float:
         """Return the number of electrons in the density of states of the structure."""
@@ -195,12 +215,21 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
         return self._filled(atoms, temperature).mu
 
     def get_band_gap(self, atoms: Atoms | None = None) -> tuple[float, float, float]:
-        """Return (gap, vbm, cbm), eV, of the DOS per atom around the Fermi level at zero temperature.
+        """Return (gap, vbm, cbm), eV, corrected for the width of the levels in the density of states.
 
-        The gap is 0 for a metal.
+        Returns
+        -------
+        BandGap
+            A tuple of three numbers with attributes ``uncertainty``, ``resolved`` and ``largest``. Where there is no gap, it
+            is 0 and both edges are the Fermi level at 0 K; if ``resolved`` is False, the width of the levels may hide a gap
+            up to ``largest``.
         """
-        (energies, total, _, _), mu = self._filled(atoms, 0.0)
-        return dos.band_gap(energies, total / len(self.atoms), mu)
+        _, mu = self._filled(atoms, 0.0)
+        gap = self._gap()
+        if gap is None:
+            grid, total = torch.from_numpy(self.energies), torch.from_numpy(self.get_total_dos())
+            return BandGap.none(mu, hidden_gap(grid, total, mu, width=self._width()), self._width())
+        return BandGap.between(gap)
 
     def get_order_parameter(self, offsets: Sequence[float] | None = None, *, atoms: Atoms | None = None) -> NDArray:
         """Return the order parameter Q of every atom, which is small in crystals and large in liquids.

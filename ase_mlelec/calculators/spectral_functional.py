@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ase_mlelec.calculators.evaluation import CHUNK, EvaluatesModels
+from ase_mlelec.calculators.evaluation import EvaluatesModels
+from ase_mlelec.calculators.extrapolation import CHUNK
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
 from ase_mlelec.system import System
+from ase_mlelec.threads import map_chunks
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,15 @@ class DifferentiatesSpectra(EvaluatesModels):
 
     def _pull_back(self, slope, model, system, edges):
         """Derivative [E, 3] by the vectors of edges of Σ slope [N, S] ados [N, S], eV/Å."""
-        descriptor, gradients, start = model.descriptor_of("dos"), [], 0
-        for _, part in edges.up_to(descriptor.cutoff).chunks(CHUNK):
+        descriptor = model.descriptor_of("dos")
+        slope = slope.to(model.dtype)
+
+        def gradient(chunk):
+            start, part = chunk
             leaf = part.with_vec(part.vec.detach().requires_grad_(True))
             ados = self._ados(model, descriptor(system, leaf))
-            total = (ados * slope[start : start + len(ados)].to(ados.dtype)).sum()
-            gradients.append(torch.autograd.grad(total, leaf.vec)[0])
-            start += len(ados)
-        return self._of_all_edges(torch.cat(gradients), descriptor.cutoff, edges)
+            return torch.autograd.grad((ados * slope[start : start + len(ados)]).sum(), leaf.vec)[0]
+
+        parts = ((k * CHUNK, part) for k, (_, part) in enumerate(edges.up_to(descriptor.cutoff).chunks(CHUNK)))
+        found = list(map_chunks(gradient, parts, device=self.device))
+        return self._of_all_edges(torch.cat(found), descriptor.cutoff, edges)

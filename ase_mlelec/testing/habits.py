@@ -100,6 +100,7 @@ class HabitsContract(Contract):
         "skin": 0.7,
         "on_extrapolation": "ignore",
         "fermi_level": 1.0,
+        "reference_temperature": 4000.0,
     }  # values to ``set``
 
     def questions(self, calculator: Calculator) -> dict[str, Callable]:

@@ -1,13 +1,19 @@
 """DeepDOSCalculator: one Fermi level per structure and temperature, whoever asks."""
 
+import pickle
+
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 from ase.spectrum.doscollection import GridDOSCollection
+from small_models import random_model
 
 from ase_mlelec import DeepDOSCalculator
 from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.physics import dos, filling
+from ase_mlelec.physics.gap import broadened_edge
+from ase_mlelec.testing import random_atoms
 
 
 @pytest.fixture
@@ -79,3 +85,40 @@ def test_choices_are_enums_and_strings(atoms):
     assert type(calc.parameters["on_extrapolation"]) is str and "on_extrapolation='ignore'" in repr(calc)
     calc.on_extrapolation = "raise"
     assert calc.on_extrapolation is OnExtrapolation.RAISE
+
+
+def insulator(share=1.0):
+    """Calculator of a density of states that is the same everywhere: bands with linear edges at -2 and 2.5 eV."""
+    model = random_model(0, ("dos",))
+    grid = model.heads["dos"].energies
+    lower, upper = (broadened_edge(x / 0.5, 1) for x in (grid + 2, 2.5 - grid))
+    with torch.no_grad():
+        model.heads["dos"].nets.scale.zero_()
+        model.heads["dos"].nets.bias.copy_((lower + upper).expand(2, -1))
+    counts = dict.fromkeys(model.species, share * float(torch.trapezoid(lower, grid)))
+    model.metadata |= {"dos_width_eV": 0.5, "electrons_in_dos": counts}
+    return DeepDOSCalculator(model)
+
+
+def test_gap_and_fermi_level_of_an_insulator():
+    """A count of electrons that is off by a hundredth, as with projections, moves neither."""
+    atoms = random_atoms("Si4O3", cell=[4.7, 6.0, 5.5])
+    for share in (1.0, 0.99, 1.01):
+        calc = insulator(share)
+        found = calc.get_band_gap(atoms)
+        assert tuple(found) == pytest.approx((4.5, -2.0, 2.5), abs=0.01) and found.resolved
+        assert 0.05 < found.uncertainty[0] < 0.2 and found.largest == found[0]
+        assert calc.get_fermi_level(0.0) == pytest.approx(0.25, abs=0.01)
+        assert calc.get_fermi_level(1.0) == pytest.approx(0.25, abs=0.02)
+        assert str(found).startswith("gap 4.50 ± 0.")
+        again = pickle.loads(pickle.dumps(found))
+        assert again == found and again.uncertainty == found.uncertainty and again.resolved
+    assert insulator(0.9).get_band_gap(atoms)[0] == 0
+
+
+def test_a_gap_that_the_width_may_hide(atoms):
+    found = atoms.calc.get_band_gap()
+    assert found[0] == 0 and not found.resolved and 0.5 < found.largest < 1.5
+    assert str(found) == f"gap not resolved at this width of the levels (below {found.largest:.1f} eV)"
+    gap, vbm, cbm = found
+    assert (gap, vbm) == (0, cbm) and vbm == atoms.calc.get_fermi_level(0.0)

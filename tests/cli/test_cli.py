@@ -129,7 +129,10 @@ def test_dos(folder, capsys):
     call("dos", folder / "si.safetensors", folder / "si.traj", *files)
     calc = DeepDOSCalculator(folder / "si.safetensors", device="cpu")
     atoms = read(folder / "si.traj")
-    assert capsys.readouterr().out == f"Si8: Fermi level {calc.get_fermi_level(atoms=atoms):.3f} eV, no gap\n"
+    assert (
+        capsys.readouterr().out
+        == f"Si8: Fermi level {calc.get_fermi_level(atoms=atoms):.3f} eV, {calc.get_band_gap(atoms)}\n"
+    )
     assert (folder / "dos.csv").read_text().startswith("energy_eV,dos_states_per_eV\n")
     table = np.loadtxt(folder / "dos.csv", delimiter=",", skiprows=1)
     np.testing.assert_allclose(table, np.column_stack([calc.energies, calc.get_total_dos(atoms)]), rtol=1e-5)
