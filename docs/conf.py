@@ -24,7 +24,7 @@ apidoc_modules = [
     {
         "path": "../ase_mlelec",
         "destination": "modules",
-        "exclude_patterns": ["../ase_mlelec/train/config/*"],  # the page of settings is made from it
+        "exclude_patterns": ["../ase_mlelec/train/config/*", "../ase_mlelec/active/config.py"],  # pages of settings
         "separate_modules": False,
         "module_first": True,
     }
@@ -49,7 +49,7 @@ nitpick_ignore_regex = [
         r"(ArrayLike|NDArray|Tensor|Path|PathLike|Axes|Figure|Atoms|BandStructure|Dynamics|MolecularDynamics|Any|Callable|Iterable|Iterator|NoneType)",
     ),
     (r"py:(class|obj)", r".*\b_\w+"),
-    (r"py:class", r"ase_mlelec\.train\.config\..*"),  # docs/settings.rst describes them
+    (r"py:class", r"ase_mlelec\.(train|active)\.config\..*"),  # docs/settings.rst describes them
     (r"py:class", r"ase_mlelec\..*\.Options"),  # a type variable
     (r"py:obj", r"\w+"),
     (r"py:class", r"dict\[str"),  # half of a type of two parts, which numpydoc splits at the comma

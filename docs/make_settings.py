@@ -1,10 +1,11 @@
-"""Writes docs/settings.rst, the tables of all settings of a training, from the models of ase_mlelec.train.config.
+"""Writes docs/settings.rst and docs/active_settings.rst, the tables of all settings, from the models that check them.
 
 python docs/make_settings.py
 """
 
 from pathlib import Path
 
+from ase_mlelec.active.config import json_schema
 from ase_mlelec.train.config.nodes import described, interval
 from ase_mlelec.train.config.schema import settings
 
@@ -18,11 +19,26 @@ Settings of a training
 All sections and settings of the file that ``mlelec train`` reads (TOML). A section that is left out is not trained, or
 has the defaults; ``mlelec schema`` prints the same as a JSON schema for editors.
 """
+ACTIVE_PAGE = PAGE.with_name("active_settings.rst")
+ACTIVE_HEAD = """\
+..  Written by docs/make_settings.py: change the descriptions in ase_mlelec/active/config.py and run it again.
+
+Settings of active learning
+===========================
+
+All sections and settings of the file that ``mlelec active`` reads (TOML); :doc:`active` shows its use. ``mlelec schema
+active`` prints the same as a JSON schema for editors.
+"""
 
 
 def page() -> str:
     """The text of settings.rst."""
     return HEAD + "".join(section(name, table) for name, table in settings().items())
+
+
+def active_page() -> str:
+    """The text of active_settings.rst."""
+    return ACTIVE_HEAD + "".join(section(name, table) for name, table in settings(json_schema()).items())
 
 
 def section(name, table) -> str:
@@ -44,6 +60,10 @@ def row(key, node) -> str:
 
 def values(node) -> str:
     """Type and range in words."""
+    if "enum" in node:
+        return described(node)
+    if node["type"] == "object" and not isinstance(node["additionalProperties"], dict):
+        return described(node)
     if node["type"] == "object":
         return f"{described(node)}, each {interval(node['additionalProperties'])}"
     if node["type"] != "array":
@@ -72,3 +92,4 @@ def toml(value) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    ACTIVE_PAGE.write_text(active_page(), encoding="utf-8")

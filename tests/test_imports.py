@@ -47,6 +47,7 @@ BELOW = {
     "survey": {"train"},
     "analysis": {"bundle", "data"},
     "calculators": {"bands", "bundle"},
+    "active": {"calculators", "train"},
     "testing": {"calculators"},
 }
 EVERYWHERE = {"deprecated"}  # former names may be anywhere

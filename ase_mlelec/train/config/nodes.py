@@ -63,6 +63,8 @@ def described(node: dict[str, Any], name: str = "") -> str:
         entries = node.get("prefixItems")
         noun = NOUNS[(entries[0] if entries else node["items"])["type"]]
         return f"a list of {len(entries)} {noun}" if entries else f"a list of {noun}, [...]"
+    if node["type"] == "object" and not _of_any_name(node):
+        return "a table"
     if node["type"] == "object":
         return f"a table of {NOUNS[node['additionalProperties']['type']]} by name"
     return {"integer": "an integer", "number": "a number", "string": "a text in quotes", "boolean": "true or false"}[

@@ -12,12 +12,12 @@ def json_schema() -> dict:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
 
 
-def settings() -> dict[str, dict]:
+def settings(schema: dict | None = None) -> dict[str, dict]:
     """Nodes of all sections by name, each with its settings but without inner sections.
 
-    The settings before the first section have the name "".
+    The settings before the first section have the name "". ``schema`` is that of a training by default.
     """
-    schema, found = json_schema(), {}
+    schema, found = schema or json_schema(), {}
 
     def add(name, node):
         inside = {key: resolved(schema, entry) for key, entry in node["properties"].items() if not of_sections(entry)}

@@ -1,0 +1,111 @@
+"""Scores of structures: standard deviations of one quantity, as a number, and the errors that they foretell."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from ase import Atoms
+from numpy.typing import NDArray
+
+from ase_mlelec.active.config import head_of
+from ase_mlelec.calculators.base import MLElecCalculator
+from ase_mlelec.calculators.deep_dos import DeepDOSCalculator
+from ase_mlelec.calculators.deep_pot import DeepPotCalculator
+from ase_mlelec.calculators.deep_wannier import DeepWannierCalculator
+from ase_mlelec.edges import Edges
+from ase_mlelec.model import Model
+from ase_mlelec.system import System
+from ase_mlelec.uncertainty import contributions
+
+
+class Score(NamedTuple):
+    """How a standard deviation, or an error, becomes one number.
+
+    Attributes
+    ----------
+    unit : str
+    labels : tuple of str
+        Labels of which a data set needs one to teach the quantity.
+    size : callable(array, n_atoms) -> float
+    known : callable(calculator, atoms) -> array, or None
+        What the model says, to be compared with the label ``labels[0]``.
+    """
+
+    unit: str
+    labels: tuple[str, ...]
+    size: Callable[[Any, int], float]
+    known: Callable[[Any, Atoms], Any] | None = None
+
+
+def _worst_vector(vectors, n_atoms):
+    return float(np.linalg.norm(vectors, axis=1).max())
+
+
+def _worst_spectrum(spectra, n_atoms):
+    return float(np.sqrt(np.mean(np.square(spectra), axis=-1)).max())
+
+
+def _per_atom(values, n_atoms):
+    return float(np.sqrt(np.mean(np.square(values)))) / n_atoms
+
+
+def _plain(values, n_atoms):
+    return float(np.linalg.norm(values))
+
+
+OF_SPECTRA = ("ados", "dos")
+SCORES: Mapping[str, Score] = {
+    "forces": Score("eV/Å", ("forces",), _worst_vector, lambda calc, atoms: calc.get_property("forces", atoms)),
+    "energy": Score("eV/atom", ("energy",), _per_atom, lambda calc, atoms: calc.get_property("energy", atoms)),
+    "ados": Score("states/eV", ("ados", "dos"), _worst_spectrum, lambda calc, atoms: calc.get_ados(atoms=atoms)),
+    "dos": Score("states/eV/atom", OF_SPECTRA[::-1], _per_atom, lambda calc, atoms: calc.get_total_dos(atoms=atoms)),
+    "fermi_level": Score("eV", OF_SPECTRA, _plain),
+    "gap": Score("eV", OF_SPECTRA, _plain),
+    "dipole": Score("e Å", ("atomic_dipole", "summed_dipole", "dipole"), _plain),
+}
+CALCULATORS: Mapping[str, type[MLElecCalculator]] = {
+    "energy": DeepPotCalculator,
+    "dos": DeepDOSCalculator,
+    "dipole": DeepWannierCalculator,
+}
+
+
+def calculator_of(models: Sequence[Model], quantity: str, potential: Any = None) -> MLElecCalculator:
+    """Calculator with the standard deviation of ``quantity``; ``potential`` moves the atoms of models without energy."""
+    with_energy = "energy" in models[0].heads
+    return CALCULATORS[head_of(quantity)](
+        list(models), potential=None if with_energy else potential, on_extrapolation="ignore"
+    )
+
+
+def score(calc: MLElecCalculator, quantity: str, atoms: Atoms) -> float:
+    """Score of a structure in the unit of SCORES[quantity]."""
+    return SCORES[quantity].size(calc.get_uncertainty(quantity, atoms=atoms), len(atoms))
+
+
+def actual(calc: MLElecCalculator, quantity: str, atoms: Atoms, labels: Mapping[str, Any]) -> float | None:
+    """Error of the model on labels, as one number like the score; None where the labels do not tell."""
+    row = SCORES[quantity]
+    if row.known is None or row.labels[0] not in labels:
+        return None
+    return row.size(np.asarray(row.known(calc, atoms)) - labels[row.labels[0]], len(atoms))
+
+
+def features(model: Model, quantity: str, images: Iterable[Atoms]) -> NDArray:
+    """Mean over the atoms of the coordinates of the last layer: array [images, K].
+
+    They are measured in standard deviations of the posterior, see ase_mlelec.uncertainty.Posterior; without a posterior
+    they are features of the descriptor.
+    """
+    name, rows = head_of(quantity), []
+    with torch.no_grad():
+        for atoms in images:
+            system = System.from_atoms(atoms, dtype=model.dtype, device=next(model.parameters()).device)
+            environment = model.descriptor_of(name)(system, Edges.build(system, model.cutoff))
+            if name in model.posteriors:
+                found = contributions(model.heads[name], model.posteriors[name], environment).z
+            else:
+                found = environment.features
+            rows.append(found.mean(dim=0).double().cpu().numpy())
+    return np.array(rows)
