@@ -93,6 +93,9 @@ def molecular_dynamics(config: ActiveConfig, run: Run, judge: "Judge") -> Iterat
                 path.clear()
                 dyn.run(explore.every)
             frame = judge(atoms, str(run.where), limited=True)
+            if not k and frame.info["state"] == BEYOND:  # a start that the user gave is worth a label, if no run
+                yield noted(atoms, str(run.where), frame.info["score"], CANDIDATE)
+                return
         except (CalculationFailed, ValueError, FloatingPointError):  # an exploded run has no neighbor list
             frame = noted(atoms, str(run.where), float("inf"), UNPHYSICAL)
         if frame.info["state"] != UNPHYSICAL and atoms.get_temperature() > HOTTEST * run.where.temperature:
