@@ -1,11 +1,11 @@
 """Active learning against random labels: silicon with labels of DFT, looked up in a pool.
 
 A model starts from 20 random snapshots of the 202 to train on in examples/data/silicon.h5. In each round it gets 20 more
-from the others: those that ``mlelec active`` asks for by the error bars of forces, or random ones. The model is linear in
-ACE invariants for energy and forces, and has a drawn net for the density of states, both in closed form; nothing is chosen
-by the tests, which are looked at once, by this script.
+from the others: those that ``mlelec active`` asks for by the error bars of forces or of the ADOS, or random ones. The model
+is linear in ACE invariants for energy and forces, and has a drawn net for the density of states, both in closed form;
+nothing is chosen by the tests, which are looked at once, by this script.
 
-    python benchmarks/active_learning.py FOLDER [--seeds 0 1 2] [--out benchmarks/ACTIVE.md]
+    python benchmarks/active_learning.py FOLDER [--seeds 0 1 2] [--by forces ados random] [--out benchmarks/ACTIVE.md]
 
 FOLDER keeps all models; the same command goes on after an interruption. Beside the report there is a picture.
 """
@@ -26,7 +26,7 @@ from ase_mlelec.train.recipe import train
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "examples/data/silicon.h5"
-FIRST, STEP, LAST = 20, 20, 100
+FIRST, STEP, LAST = 20, 20, 80
 TRAINING = """\
 [data]
 files = ["first.h5"]
@@ -50,18 +50,19 @@ SHOWN = {
     "forces_rmse_meV_per_A": "force component (meV/Å)",
     "ados_rmse_states_per_eV": "ADOS (states/eV)",
 }
-COLORS = {"bars": "C1", "random": "C0"}
+COLORS = {"forces": "C1", "ados": "C2", "random": "C0"}  # by the bars of what, or random
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--by", choices=list(COLORS), nargs="+", default=list(COLORS))
     parser.add_argument("--out", type=Path, default=HERE / "ACTIVE.md")
     arguments = parser.parse_args()
     curves = {}
     for seed in arguments.seeds:
-        for by in ("bars", "random"):
+        for by in arguments.by:
             curves[by, seed] = curve(arguments.folder / f"{by}-{seed}", by, seed)
     whole = all_labels(arguments.folder / "all")
     draw(arguments.out.with_suffix(".png"), curves, whole)
@@ -88,7 +89,7 @@ def curve(folder: Path, by: str, seed: int) -> list[dict]:
     table = {
         "training": "train.toml",
         "seed": seed,
-        "select": {"quantity": "forces", "low": 0.0, "number": STEP, "by": by},
+        "select": {"low": 0.0, "number": STEP, **({"by": by} if by == "random" else {"quantity": by})},
         "label": {"pool": ["pool.h5"]},
         "stop": {"share": 0.0, "labels": LAST - FIRST},
     }
@@ -126,6 +127,8 @@ def draw(path: Path, curves: dict, whole: dict) -> None:
     figure = Figure(figsize=(4 * len(titles), 3.6), layout="constrained")
     for ax, (key, title) in zip(figure.subplots(1, len(titles)), titles.items()):
         for by, color in COLORS.items():
+            if not any(kind == by for kind, _ in curves):
+                continue
             for (kind, _), points in curves.items():
                 if kind == by:
                     ax.plot(
@@ -149,14 +152,14 @@ def report(curves: dict, whole: dict) -> Sequence[str]:
         f"`python benchmarks/{Path(__file__).name} FOLDER`: root mean square errors on the 27 test structures of "
         f"`silicon.h5`, mean and standard deviation over {seeds} seeds. Labels of DFT are looked up in a pool of 202 "
         f"structures; each run starts from {FIRST} random ones and gets {STEP} in a round, by the error bars of "
-        "forces or at random. The tests are looked at once, by this script.",
+        "forces, of the ADOS, or at random. The tests are looked at once, by this script.",
         "",
         "| labels | by | " + " | ".join(titles.values()) + " |",
         "|---|---|" + "---|" * len(titles),
     ]
     n_points = min(len(points) for points in curves.values())
     for k in range(n_points):
-        for by in COLORS:
+        for by in dict.fromkeys(kind for kind, _ in curves):
             cells = []
             for key in titles:
                 labels, mean, spread = means(curves, by, key)

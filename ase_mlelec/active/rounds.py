@@ -28,6 +28,7 @@ from ase_mlelec.active.explore import (
     Judge,
     frames_in_run,
     molecular_dynamics,
+    noted,
     number_of_runs,
     read_trajectory,
     run_of,
@@ -151,8 +152,12 @@ def explore_round(config: ActiveConfig, n: int, fresh: Callable, tell: Callable)
     found: list[Atoms] = []
     given = folder / "given.traj"
     if not given.exists():
-        judge = Judge(config, fresh())
-        write_frames(given, [judge(atoms, source) for atoms, source in _given(config)])
+        if config.label.pool and config.select.by == "random":  # scores would be the most of the work, and play no part
+            images = [noted(atoms, source, 0.0, CANDIDATE) for atoms, source in _given(config)]
+        else:
+            judge = Judge(config, fresh())
+            images = [judge(atoms, source) for atoms, source in _given(config)]
+        write_frames(given, images)
     found += read_trajectory(given)
     n_runs = number_of_runs(config)
     starts = starting_structures(config) if n_runs else []
