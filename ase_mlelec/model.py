@@ -175,11 +175,24 @@ class Model(torch.nn.Module):
         Returns Tensor [C, ...] for the centers of ``edges``, or Blocks of pairs of atoms; energies include the core.
         """
         values = self.heads[name](environment, edges)
-        if name != "energy" or self.core is None:
-            return values
-        return self.core(
-            values, getattr(self.heads[name], "reference", values.new_zeros(len(self.species))), system, edges
-        )
+        return self._with_core(values, system, edges) if name == "energy" else values
+
+    def linear_energy(self, system: System, edges: Edges) -> Tensor | None:
+        """Atomic energies [C] without the features, for a linear head; differentiable once. None for other heads."""
+        head = self.heads["energy"]
+        linear = head.as_linear() if hasattr(head, "as_linear") else None
+        if linear is None:
+            return None
+        weights, constants = linear
+        values = self.descriptor_of("energy").weighted_sums(system, edges, weights)
+        own = self.species_index(system.numbers).index_select(0, edges.atoms)
+        return self._with_core(values + constants[own], system, edges)
+
+    def _with_core(self, energies, system, edges):
+        if self.core is None:
+            return energies
+        reference = getattr(self.heads["energy"], "reference", energies.new_zeros(len(self.species)))
+        return self.core(energies, reference, system, edges)
 
     def species_index(self, numbers: Tensor) -> Tensor:
         """Indices [N] in ``species`` of atomic numbers [N]."""

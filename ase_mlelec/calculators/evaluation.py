@@ -140,10 +140,12 @@ class EvaluatesModels(WatchesRange):
         """Atomic energies [N] and dE/dvec [E, 3], chunk by chunk; keeps the environments for electronic quantities."""
         energies, gradients, environments = [], [], []
         reach, seen = edges.up_to(model.descriptor.cutoff), self._seen("energy", model)
-        evaluated = functools.partial(_energies_of, model, system)
+        evaluated = functools.partial(_energies_of, model, system, seen.known is not None or _is_shared(model))
         for environment, energy, gradient in map_chunks(evaluated, reach.chunks(CHUNK), device=self.device):
             gradients.append(gradient)
             energies.append(energy)
+            if environment is None:
+                continue
             seen.add(environment)
             if (len(model.heads) > 1 and model.electronic is None) or self._keeps_energy(model, environment, edges):
                 environments.append(environment)
@@ -210,14 +212,21 @@ class EvaluatesModels(WatchesRange):
             (self.results if name in all_outputs else self._extra)[name] = mean
 
 
-def _energies_of(model, system, chunk):
-    """(environments, atomic energies [C], dE/dvec [E, 3]) of the centers of a chunk (rows, edges)."""
+def _energies_of(model, system, needs_features, chunk):
+    """(environments or None, atomic energies [C], dE/dvec [E, 3]) of the centers of a chunk (rows, edges)."""
     _, edges = chunk
     leaf = edges.with_vec(edges.vec.detach().requires_grad_(True))
-    environment = model.descriptor_of("energy")(system, leaf)
-    energy = model.evaluate_head("energy", environment, system, leaf)
+    energy, environment = None if needs_features else model.linear_energy(system, leaf), None
+    if energy is None:
+        environment = model.descriptor_of("energy")(system, leaf)
+        energy = model.evaluate_head("energy", environment, system, leaf)
     (gradient,) = torch.autograd.grad(energy.sum(), leaf.vec)
-    return _detached(environment), energy.detach(), gradient
+    return environment and _detached(environment), energy.detach(), gradient
+
+
+def _is_shared(model):
+    """Whether other heads than that of the energy have the same descriptor."""
+    return any(name != "energy" and model.descriptor_of(name) is model.descriptor for name in model.heads)
 
 
 def _detached(environment):

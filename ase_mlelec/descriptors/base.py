@@ -59,6 +59,14 @@ class Descriptor(torch.nn.Module):
     def feature_weights(self) -> Tensor | None:
         """Smoothness prior [F]: relative size that the weight of each feature may have; None for no prior."""
 
+    def weighted_sums(self, system: System, edges: Edges, weights: Tensor) -> Tensor:
+        """Sums [C] of the features of each center times the ``weights`` [species, F] of its species.
+
+        A subclass may have a way that is faster than the features, and that can be differentiated once.
+        """
+        environment = self(system, edges)
+        return (environment.features * weights[environment.species]).sum(dim=1)
+
     def summed_gradients(self, system: System, edges: Edges, *, strain: bool = True) -> Tensor:
         """Derivatives [T, species, F] of the features of one structure, summed over the centers of each species.
 

@@ -125,6 +125,15 @@ class FittingNets(torch.nn.Module):
             layer.bias += own[-1] / scale
 
     @torch.no_grad()
+    def as_linear(self) -> tuple[Tensor, Tensor] | None:
+        """Weights [species, n_out, F] of the features and constants [species, n_out]; None for nets with hidden layers."""
+        if self.shift is None or len(self.hidden[0]):
+            return None
+        weights = torch.stack([layer.weight for layer in self.last]) * self.scale[:, None] * self.inverse[:, None]
+        constants = self.bias + torch.stack([layer.bias for layer in self.last]) * self.scale
+        return weights, constants - (weights @ self.shift[:, :, None])[:, :, 0]
+
+    @torch.no_grad()
     def fold(self) -> None:
         """Absorb the normalization into the nets, for faster evaluation.
 

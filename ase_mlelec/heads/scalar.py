@@ -68,6 +68,11 @@ class ScalarHead(Head):
         sizes = environment.features.square().sum(dim=1) / self.lengths[environment.species] ** 2
         return energies + self.corrections[environment.species] * torch.exp(-sizes)
 
+    def as_linear(self) -> tuple[Tensor, Tensor] | None:
+        """Weights [species, F] of the features and constants [species], eV; None where the energy is not linear."""
+        found = None if self.lone else self.nets.as_linear()
+        return None if found is None else (found[0][:, 0], found[1][:, 0])
+
     def last_inputs(self, environment: Environment) -> tuple[Tensor, Tensor]:
         """Inputs [C, H] of the last layer, and the number [C] of the net of every center."""
         return self.nets.last_inputs(environment.features, environment.species), environment.species

@@ -69,6 +69,8 @@ class Coupling(torch.nn.Module):
         Sums of n^2 and of l^2 of each feature.
     """
 
+    places: Tensor
+
     def __init__(self, kinds: NDArray, groups: NDArray):
         super().__init__()
         self.squares = squares_of(kinds, groups)
@@ -89,11 +91,21 @@ class Coupling(torch.nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} must define add_gradients(total, moved)")
 
+    def add_contracted(self, moments: Tensor, weights: Tensor, gradient: Tensor) -> Tensor:
+        """Sums [C] of the features times ``weights`` [F], without the features themselves.
+
+        Their derivatives by ``moments`` are added to ``gradient``. The weights are multiplied with one factor of the
+        products first, so that value and derivatives need a product of matrices each.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define add_contracted(moments, weights, gradient)")
+
+    def _table(self, weights, *shape):
+        """Weights as a table of all combinations, where features have ``places``."""
+        return weights.new_zeros(int(np.prod(shape))).index_copy(0, self.places, weights).view(shape)
+
 
 class Single(Coupling):
     """Single densities with l = 0: order 1, two-body terms."""
-
-    places: Tensor
 
     def __init__(self, kinds: NDArray, groups: NDArray):
         super().__init__(kinds, groups)
@@ -108,11 +120,14 @@ class Single(Coupling):
             n = self.places[rows] % self.n_radial
             total[rows[:, None], columns] += slopes[:, 0].sum(dim=1)[n]
 
+    def add_contracted(self, moments: Tensor, weights: Tensor, gradient: Tensor) -> Tensor:
+        table = self._table(weights, moments.shape[2], self.n_radial)
+        gradient[:, 0, :, : self.n_radial] += table
+        return (moments[:, 0, :, : self.n_radial] * table).sum(dim=(1, 2))
+
 
 class PowerSpectrum(Coupling):
     """Scalar products of two densities: order 2, three-body terms."""
-
-    places: Tensor
 
     def __init__(self, kinds: NDArray, groups: NDArray):
         super().__init__(kinds, groups)
@@ -139,6 +154,17 @@ class PowerSpectrum(Coupling):
             first, second = self.places[rows] // size % size, self.places[rows] % size
             total[rows] += products[first, second] + products[second, first]
 
+    def add_contracted(self, moments: Tensor, weights: Tensor, gradient: Tensor) -> Tensor:
+        some = moments[..., : self.n_radial].flatten(2)  # [C, (l_max + 1)^2, K]
+        table = self._table(weights, self.l_max + 1, some.shape[2], some.shape[2])
+        total = some.new_zeros(len(some))
+        for l, own in enumerate(table + table.mT):
+            m = slice(l * l, (l + 1) ** 2)
+            slopes = some[:, m] @ own
+            total += (some[:, m] * slopes).sum(dim=(1, 2)) / 2
+            gradient[:, m, :, : self.n_radial] += slopes.unflatten(2, (moments.shape[2], self.n_radial))
+        return total
+
 
 class DirectionMeans(Coupling):
     """Means over directions of products of densities: orders 3 and up.
@@ -152,7 +178,6 @@ class DirectionMeans(Coupling):
     groups: Tensor
     first: Tensor
     second: Tensor
-    places: Tensor
     products: Tensor
     others: Tensor
     slots: Tensor
@@ -230,6 +255,27 @@ class DirectionMeans(Coupling):
         rest = reduce(torch.mul, [densities[:, place] for place in others], weighted[:, first])
         return (self.rows.to(rest) @ rest.flatten(1)).unflatten(1, rest.shape[1:])
 
+    def add_contracted(self, moments: Tensor, weights: Tensor, gradient: Tensor) -> Tensor:
+        densities = self._densities(moments).transpose(0, 1)
+        n_centers, n_points = densities.shape[1:]
+        densities = densities.flatten(1)  # [densities, C Q]
+        first, second = (_product(densities, columns) for columns in (self.first, self.second))
+        quadrature = self.weights.to(weights).repeat(n_centers)
+        table = self._table(weights, len(first), len(second))
+        of_first, of_second = table @ (second * quadrature), (table.T @ first).mul_(quadrature)
+        total = (second * of_second).sum(dim=0).view(n_centers, n_points).sum(dim=1)
+        slopes = torch.zeros_like(densities)
+        for columns, own in ((self.first, of_first), (self.second, of_second)):
+            for k, column in enumerate(columns):
+                others = [densities.index_select(0, other) for j, other in enumerate(columns) if j != k]
+                slopes.index_add_(0, column, reduce(torch.mul, others, own))
+        by_l = slopes.view(self.l_max + 1, len(slopes) // (self.l_max + 1), n_centers, n_points)
+        for l, own in enumerate(by_l):
+            m = slice(l * l, (l + 1) ** 2)
+            of_moments = (own @ self.rows[m].T.to(own)).permute(1, 2, 0)  # [C, 2 l + 1, species n]
+            gradient[:, m, :, : self.n_radial] += of_moments.unflatten(2, (moments.shape[2], self.n_radial))
+        return total
+
     def _densities(self, moments):
         """Densities rho at the directions, [C, densities, Q], sorted by l, then species, then n."""
         found = []
@@ -238,6 +284,10 @@ class DirectionMeans(Coupling):
             own = moments[:, m, :, : self.n_radial].flatten(2)
             found.append(own.transpose(1, 2) @ self.rows[m].to(own))
         return torch.cat(found, dim=1)
+
+
+def _product(densities, columns):
+    return reduce(torch.mul, [densities.index_select(0, column) for column in columns])
 
 
 def _places(kinds, groups, n_radial):

@@ -13,6 +13,8 @@ import torch
 from ase.data import atomic_numbers
 from torch import Tensor
 
+from ase_mlelec import compiled
+from ase_mlelec.descriptors.ace.contracted import Contracted
 from ase_mlelec.descriptors.ace.couplings import coupling
 from ase_mlelec.descriptors.ace.moments import DensityMoments
 from ase_mlelec.descriptors.ace.orders import Order, checked_orders, roughness, standard_orders
@@ -85,6 +87,7 @@ class ACE(Descriptor):
         ]
         self.register_buffer("weights", torch.as_tensor(np.concatenate(weights)), persistent=False)
         self.n_features = len(self.weights)
+        self.settled, self._invariants = False, None  # a copy that is only evaluated; its compiled loops
 
     def feature_weights(self) -> Tensor:
         """Smoothness prior [F]: the relative size that the weight of each feature may have in an energy."""
@@ -96,12 +99,48 @@ class ACE(Descriptor):
 
     def forward(self, system: System, edges: Edges) -> Environment:
         """Environment of all centers of ``edges``."""
-        moments = []
-        for part in self.moments:
-            near = edges.up_to(part.cutoff)
-            moments.append(part(self._neighbors(system, near), near))
-        features = [part(moments[k]) for k, part in zip(self.source, self.couplings)]
-        return Environment(torch.cat(features, dim=1), self.species_of_number[system.numbers][edges.atoms])
+        species = self.species_of_number[system.numbers][edges.atoms]
+        if not self._uses_loops(edges):
+            return Environment(self._features(system, edges), species)
+        edges = edges.up_to(self.cutoff)
+        kinds, loops = self._neighbors(system, edges), self._loops()
+        return Environment(
+            loops.features(edges, kinds, lambda vec: self._features(system, edges.with_vec(vec))), species
+        )
+
+    def weighted_sums(self, system: System, edges: Edges, weights: Tensor) -> Tensor:
+        """As in the base class, without the features, which are many more than the atomic basis."""
+        species = self.species_of_number[system.numbers][edges.atoms]
+        if self._uses_loops(edges):
+            edges = edges.up_to(self.cutoff)
+            return self._loops().sums(edges, self._neighbors(system, edges), weights, species)
+        parts = weights.split([part.squares.shape[1] for part in self.couplings], dim=1)
+        return Contracted.apply(self.couplings, self.source, parts, species, *self._atomic_basis(system, edges))
+
+    def settle(self) -> None:
+        """Allow compiled loops, where they are installed; for copies that are only evaluated."""
+        self.settled = True
+
+    def _uses_loops(self, edges):
+        return self.settled and edges.vec.device.type == "cpu" and compiled.is_wanted()
+
+    def _loops(self):
+        """Compiled loops; their tables are those of float64, whatever the precision of the model."""
+        if self._invariants is None:
+            from ase_mlelec.descriptors.ace.fast import Invariants  # imports numba
+
+            exact = self if self.weights.dtype == torch.float64 else ACE(**self.arguments())
+            self._invariants = Invariants(exact.moments, exact.couplings, self.source, len(self.species))
+        return self._invariants
+
+    def _features(self, system, edges):
+        moments = self._atomic_basis(system, edges)
+        return torch.cat([part(moments[k]) for k, part in zip(self.source, self.couplings)], dim=1)
+
+    def _atomic_basis(self, system, edges):
+        """The atomic basis A of every set of radial functions."""
+        near = [edges.up_to(part.cutoff) for part in self.moments]
+        return [part(self._neighbors(system, own), own) for part, own in zip(self.moments, near)]
 
     @torch.no_grad()
     def summed_gradients(self, system: System, edges: Edges, *, strain: bool = True) -> Tensor:

@@ -1,0 +1,277 @@
+"""ACE invariants by the compiled loops of ``loops``, as operations of PyTorch."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ase_mlelec.descriptors.ace import loops
+from ase_mlelec.descriptors.ace.couplings import Coupling, DirectionMeans, PowerSpectrum, Single
+from ase_mlelec.descriptors.ace.moments import DensityMoments
+from ase_mlelec.edges import Edges
+
+POINTS = 16  # numbers of directions are filled up to multiples of it: there is no rest of a loop over vectors
+ROWS, FACTORS = 4, 2  # rows that ``loops`` adds at a time
+
+
+class Invariants:
+    """Invariants of an ACE descriptor: the features, or their sums with given weights.
+
+    Parameters
+    ----------
+    sets : sequence of DensityMoments, float64
+    couplings : sequence of Coupling, float64
+    source : sequence of int
+        Number of the set of each coupling.
+    n_species : int
+    """
+
+    def __init__(
+        self, sets: Sequence[DensityMoments], couplings: Sequence[Coupling], source: Sequence[int], n_species: int
+    ):
+        self.sets = [Moments(part, n_species) for part in sets]
+        starts = np.cumsum([0, *(part.squares.shape[1] for part in couplings)]).tolist()
+        self.n_features = starts[-1]
+        self.parts = [
+            (k, _part(part, len(self.sets[k].radial), n_species, start))
+            for part, k, start, end in zip(couplings, source, starts, starts[1:])
+            if end > start
+        ]
+
+    def features(self, edges: Edges, kinds: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
+        """Features [C, F], differentiable by ``edges.vec``.
+
+        Parameters
+        ----------
+        edges : Edges
+        kinds : Tensor [E]
+            Species of the neighbors.
+        plain : function
+            The features from vectors [E, 3], by operations of PyTorch; it replaces the loops where the result is
+            differentiated twice.
+        """
+        return _Features.apply(edges.vec, self, Table(edges, kinds), plain)
+
+    def sums(self, edges: Edges, kinds: Tensor, weights: Tensor, species: Tensor) -> Tensor:
+        """Sums [C] of the features times ``weights`` [species, F] of the species [C]; differentiable once."""
+        return _Sums.apply(edges.vec, self, Table(edges, kinds), weights, species)
+
+    def fill(self, moments: Sequence[NDArray]) -> NDArray:
+        """Features [C, F] from the atomic basis of every set."""
+        features = np.empty((len(moments[0]), self.n_features))
+        for k, part in self.parts:
+            part.fill(moments[k], features)
+        return features
+
+    def contract(self, moments: Sequence[NDArray], weights: NDArray, row: NDArray) -> tuple[NDArray, list]:
+        """Sums [C] of the features times ``weights[row]`` [C, F], and their derivatives by the atomic bases."""
+        sums, slopes = np.zeros(len(row)), [np.zeros_like(part) for part in moments]
+        for k, part in self.parts:
+            part.contract(moments[k], weights, row, sums, slopes[k])
+        return sums, slopes
+
+    def gradient(self, table: "Table", slopes: Sequence[NDArray]) -> NDArray:
+        """Derivatives [3, E] by the vectors from those by the atomic bases."""
+        total = np.zeros_like(table.vec)
+        for part, own in zip(self.sets, slopes):
+            part.add_gradient(table, own, total)
+        return total
+
+
+class _Features(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vec: Tensor, of: Invariants, table: "Table", plain: Callable) -> Tensor:
+        moments = [part.moments(table) for part in of.sets]
+        ctx.of, ctx.table, ctx.plain, ctx.moments = of, table, plain, moments
+        ctx.save_for_backward(vec)
+        return torch.from_numpy(of.fill(moments)).to(vec.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (vec,) = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            vec = vec.view_as(vec)
+            total = (ctx.plain(vec) * grad).sum()
+            return torch.autograd.grad(total, vec, create_graph=True)[0], None, None, None
+        weights = grad.double().contiguous().numpy()
+        _, slopes = ctx.of.contract(ctx.moments, weights, np.arange(len(weights)))
+        return _rows_like(vec, ctx.of.gradient(ctx.table, slopes)), None, None, None
+
+
+class _Sums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vec: Tensor, of: Invariants, table: "Table", weights: Tensor, species: Tensor) -> Tensor:
+        moments = [part.moments(table) for part in of.sets]
+        sums, slopes = of.contract(moments, weights.detach().double().contiguous().numpy(), species.numpy())
+        if ctx.needs_input_grad[0]:
+            ctx.gradient, ctx.center = _rows_like(vec, of.gradient(table, slopes)), table.center
+        return torch.from_numpy(sums).to(vec.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (ctx.gradient.T * grad.index_select(0, ctx.center)).T, None, None, None, None
+
+
+def _rows_like(vec, planes):
+    """Rows [E, 3] of ``planes`` [3, E], which stay separate."""
+    return torch.from_numpy(planes).to(vec.dtype).T
+
+
+class Table:
+    """The edges of all centers as arrays.
+
+    Attributes
+    ----------
+    bounds : array [C + 1]
+        Edges of center c are ``bounds[c]`` .. ``bounds[c + 1]``.
+    kinds : array [E]
+        Species of the neighbors.
+    vec : array [3, E], Å
+    center : Tensor [E]
+    """
+
+    def __init__(self, edges: Edges, kinds: Tensor):
+        counts = torch.bincount(edges.center, minlength=edges.n_centers)
+        self.bounds = np.concatenate([[0], counts.cumsum(0).numpy()])
+        self.kinds, self.center = kinds.numpy(), edges.center
+        self.vec = edges.vec.detach().T.double().contiguous().numpy()
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+
+class Moments:
+    """The atomic basis of a DensityMoments for ``n_species``, and its derivative."""
+
+    def __init__(self, part: DensityMoments, n_species: int):
+        self.l_max, self.radial = part.l_max, np.ascontiguousarray(part.radial.numpy())
+        self.columns = n_species * len(self.radial)
+        self.constants = float(part.cutoff), float(part.inner), self.radial, part.l_max, legendre(part.l_max)
+
+    def moments(self, table: Table) -> NDArray:
+        """A [C, species n, (l_max + 1)^2]."""
+        found = np.empty((len(table), self.columns, (self.l_max + 1) ** 2))
+        if len(table):
+            loops.all_moments(table.bounds, table.vec, table.kinds, *self.constants, found)
+        return found
+
+    def add_gradient(self, table: Table, of_moments: NDArray, gradient: NDArray) -> None:
+        """Add the derivatives by A to those by the vectors, ``gradient`` [3, E]."""
+        if len(table):
+            loops.add_gradient(table.bounds, table.vec, table.kinds, *self.constants, of_moments, gradient)
+
+
+def legendre(l_max: int) -> NDArray:
+    """First value, and both factors of the recursion in l, of the rows m = 0 .. l_max, l = m .. l_max of ``harmonics``."""
+    rows = []
+    for m in range(l_max + 1):
+        start = math.prod(range(1, 2 * m, 2)) * math.sqrt((2 if m else 1) / math.factorial(2 * m))
+        for l in range(m, l_max + 1):
+            norm = math.sqrt((l + 1 - m) * (l + 1 + m))
+            rows.append((start, (2 * l + 1) / norm, -math.sqrt((l - m) * (l + m)) / norm))
+    return np.array(rows)
+
+
+def _part(part, n_radial, n_species, start):
+    """Loops of a Coupling whose moments have ``n_radial`` functions, and whose features begin at ``start``."""
+    kind: Any = {Single: SingleLoops, PowerSpectrum: PowerLoops, DirectionMeans: MeanLoops}[type(part)]
+    return kind(part, n_radial, n_species, start)
+
+
+class SingleLoops:
+    """Features of a Single."""
+
+    def __init__(self, part: Single, n_radial: int, n_species: int, start: int):
+        places = part.places.numpy()
+        self.columns = places // part.n_radial * n_radial + places % part.n_radial
+        self.own = slice(start, start + len(places))
+
+    def fill(self, moments: NDArray, features: NDArray) -> None:
+        features[:, self.own] = moments[:, self.columns, 0]
+
+    def contract(self, moments: NDArray, weights: NDArray, row: NDArray, sums: NDArray, slopes: NDArray) -> None:
+        own = weights[row, self.own]
+        sums += (own * moments[:, self.columns, 0]).sum(axis=1)
+        slopes[:, self.columns, 0] += own
+
+
+class PowerLoops:
+    """Features of a PowerSpectrum."""
+
+    def __init__(self, part: PowerSpectrum, n_radial: int, n_species: int, start: int):
+        size, places = n_species * part.n_radial, part.places.numpy()
+        first, second = (
+            k // part.n_radial * n_radial + k % part.n_radial for k in (places // size % size, places % size)
+        )
+        self.arguments = first, second, places // size**2, start
+
+    def fill(self, moments: NDArray, features: NDArray) -> None:
+        loops.power_features(moments, *self.arguments, features)
+
+    def contract(self, moments: NDArray, weights: NDArray, row: NDArray, sums: NDArray, slopes: NDArray) -> None:
+        loops.power_contracted(moments, *self.arguments, weights, row, sums, slopes)
+
+
+class MeanLoops:
+    """Features of DirectionMeans."""
+
+    def __init__(self, part: DirectionMeans, n_radial: int, n_species: int, start: int):
+        first, second = part.first.T.numpy(), part.second.T.numpy()
+        used, number = np.unique(np.concatenate([first.ravel(), second.ravel()]), return_inverse=True)
+        l, rest = np.divmod(used, n_species * part.n_radial)
+        kinds = np.stack([l, rest // part.n_radial * n_radial + rest % part.n_radial], axis=1)
+        first, second = number[: first.size].reshape(first.shape), number[first.size :].reshape(second.shape)
+        self.densities = kinds, _filled(part.rows.numpy()), _filled(part.weights.numpy())
+        self.products = np.ascontiguousarray(first), np.ascontiguousarray(second)
+        place, partner = np.divmod(part.places.numpy(), len(second))
+        self.forth, self.back = (
+            _partners(place, partner, len(first), start),
+            _partners(partner, place, len(second), start),
+        )
+        self.factors = _factors(first, len(kinds)), _factors(second, len(kinds))
+
+    def fill(self, moments: NDArray, features: NDArray) -> None:
+        loops.mean_features(moments, *self.densities, *self.products, self.forth, features)
+
+    def contract(self, moments: NDArray, weights: NDArray, row: NDArray, sums: NDArray, slopes: NDArray) -> None:
+        tables = *self.densities, *self.products, self.forth, self.back, *self.factors
+        loops.mean_contracted(moments, *tables, weights, row, sums, slopes)
+
+
+def _filled(values):
+    """Values with zeros after them along the last axis, up to a multiple of POINTS."""
+    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, -values.shape[-1] % POINTS)])
+
+
+def _partners(own, other, n, start):
+    """(ends [n + 1], other product, feature) by product, as ``loops.sums_of_rows`` has them."""
+    ends, slot, order = _slots(own, n, ROWS)
+    partner, place = np.zeros(ends[-1], int), np.full(ends[-1], -1)
+    partner[slot], place[slot] = other[order], order + start
+    return ends, partner, place
+
+
+def _factors(columns, n):
+    """(ends [n + 1], product, other factor) by factor, as ``loops.sums_of_products`` has them; ``columns`` [P, 1 or 2]."""
+    if columns.shape[1] == 1:
+        columns = np.zeros((0, 2), int)  # no other factor
+    own, other = columns.T.ravel(), columns[:, ::-1].T.ravel()
+    ends, slot, order = _slots(own, n, FACTORS)
+    product, partner = np.full(ends[-1], -1), np.zeros(ends[-1], int)
+    product[slot], partner[slot] = order % max(len(columns), 1), other[order]
+    return ends, product, partner
+
+
+def _slots(own, n, step):
+    """Slots for entries by ``own``, a multiple of ``step`` for each of the n: (ends [n + 1], slot, order of the entries)."""
+    counts = np.bincount(own, minlength=n)
+    ends = np.concatenate([[0], np.cumsum(-(-counts // step) * step)])
+    order = np.argsort(own, kind="stable")
+    slot = np.arange(len(own)) + np.repeat(ends[:-1] - (np.cumsum(counts) - counts), counts)
+    return ends, slot, order
