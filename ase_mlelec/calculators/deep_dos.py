@@ -14,11 +14,13 @@ from torch import Tensor
 
 from ase_mlelec.calculators.band_gap import BandGap
 from ase_mlelec.calculators.base import MLElecCalculator, ModelLike
+from ase_mlelec.calculators.dos_bars import SMOOTH, DosBars
 from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.calculators.hot_electrons import HasHotElectrons
 from ase_mlelec.calculators.parameters import check_temperature
 from ase_mlelec.calculators.spectra import dos_by_atom
 from ase_mlelec.calculators.spectral_functional import Spectra
+from ase_mlelec.calculators.uncertainty import N_MEMBERS
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.model import Model
 from ase_mlelec.physics import dos, fermi
@@ -118,10 +120,36 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
         return {"ados": model.heads["dos"](environment, None)}
 
     def _from_posterior(self, name):
-        """As in the base class, with "ados" [N, S] and the total "dos" [S]."""
-        if name not in ("ados", "dos") or "dos" not in self.models[0].posteriors:
+        """As in the base class, with "ados" [N, S], the total "dos" [S], and what follows from them."""
+        if "dos" not in self.models[0].posteriors:
             return super()._from_posterior(name)
-        return self._deviations_of("dos", {"ados": "ados", "dos": "dos"})
+        if name in ("ados", "dos"):
+            return self._deviations_of("dos", {"ados": "ados", "dos": "dos"})
+        if name == "order_parameter":
+            found: Any = self._bars().order_parameter(self._offsets(), self.reference_temperature or 0.0)
+        elif name in SMOOTH and self._gap() is None:
+            found = self._bars().smooth(name)
+        else:
+            return super()._from_posterior(name)
+        return {name: found * self._spread_scale(name)}
+
+    def _bars(self):
+        """DosBars of the present structure."""
+        if "dos_bars" not in self._extra:
+            head, posterior = (part["dos"] for part in (self.models[0].heads, self.models[0].posteriors))
+            ados = self.get_ados()
+            with torch.no_grad():
+                parts = [contributions(head, posterior, each) for each in self._environments_of("dos")[1]]
+            self._extra["dos_bars"] = DosBars(
+                self.energies,
+                ados,
+                n_electrons=self._filled(None, None).arguments[2],
+                temperature=self.electronic_temperature,
+                of=parts[0]._replace(z=torch.cat([of.z for of in parts]), nets=torch.cat([of.nets for of in parts])),
+                posterior=posterior,
+                n=N_MEMBERS,
+            )
+        return self._extra["dos_bars"]
 
     def _fill(self, members):
         """Atomic densities of states, which are linear in the weights of the last layer."""
@@ -174,6 +202,10 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
         """Numbers of electrons in the DOS by species, dict or None."""
         metadata = self.models[0].metadata
         return metadata.get("electrons_in_dos") or metadata.get("valence_electrons")
+
+    def _offsets(self):
+        """Energies of the order parameter, eV from the Fermi level."""
+        return self.metadata.get("order_parameter_offsets_eV", SILICON_OFFSETS)
 
     def _filled(self, atoms, temperature):
         """Total DOS of a structure, filled with its electrons at a temperature."""
@@ -252,9 +284,14 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
         Zeng et al. 2022, section VI.
         """
         if offsets is None:
+<<<<<<< HEAD
             offsets = self.metadata.get("order_parameter_offsets_eV", SILICON_OFFSETS)
         self._present(atoms)
         mu = self.get_fermi_level(self.reference_temperature or 0.0)  # the same order at all electronic temperatures
+=======
+            offsets = self._offsets()
+        mu = self.get_fermi_level(atoms=atoms)
+>>>>>>> 795e625 (Bars of the Fermi level and other smooth functions of the density of states in closed form: sixteen members cost twice the evaluation)
         return dos.order_parameter(self.energies, self.get_ados(), mu, offsets)
 
     def get_band_energy(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:

@@ -1,8 +1,10 @@
 """Error bars from the posterior of the last layer of a head, and their calibration."""
 
 from ase_mlelec.uncertainty.bars import (
+    Contributions,
     changes_of_energies,
     contributions,
+    deviation_along,
     deviations_of_atoms,
     deviations_of_sums,
     has_posterior,
@@ -14,10 +16,12 @@ from ase_mlelec.uncertainty.posterior import Posterior, seed_of
 from ase_mlelec.uncertainty.scales import coverage, scale_of
 
 __all__ = [
+    "Contributions",
     "Posterior",
     "changes_of_energies",
     "contributions",
     "coverage",
+    "deviation_along",
     "deviations_of_atoms",
     "deviations_of_sums",
     "has_posterior",

@@ -69,6 +69,34 @@ def deviations_of_sums(sums: Tensor, of: Contributions) -> Tensor:
     return (sums.square().sum(dim=1).reshape(-1, *[1] * squares.ndim) * squares).sqrt()
 
 
+def deviation_along(sums: Tensor, of: Contributions, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviation of a function of a sum, from its derivatives; exact to first order.
+
+    Parameters
+    ----------
+    sums : Tensor [1, K]
+        Result of ``summed`` for one structure.
+    of : Contributions
+        With ``common`` responses to S outputs.
+    slope : Tensor [S]
+        Derivatives of the function with respect to the results summed over the structure.
+
+    Returns
+    -------
+    deviation : Tensor []
+    change : Tensor [S]
+        The most likely change of the sum where the function is one standard deviation higher.
+
+    References
+    ----------
+    With the sum Z ξ V, of normal ξ, the change of the function is Z ξ (V slope): a normal number of standard deviation
+    ``|Z| |V slope|``.
+    """
+    along = of.values @ slope
+    size, length = sums[0].norm(), along.norm()
+    return size * length, size / length.clamp(min=1e-300) * (along @ of.values)
+
+
 def leverages(of: Contributions, posterior: Posterior) -> Tensor:
     """Extrapolation [C] of centers, 1 at the edge of the training data, 0 in their middle, and 0 for atoms without a net.
 

@@ -1,0 +1,112 @@
+"""Standard deviations of what follows from a density of states: Fermi level, band energy, gap, order parameter."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ase_mlelec.physics import dos, fermi
+from ase_mlelec.uncertainty import Contributions, Posterior, deviation_along, seed_of, summed
+
+SMOOTH = {
+    "fermi_level": fermi.fermi_level,
+    "band_energy": dos.band_energy,
+    "entropy": dos.entropy,
+    "heat_capacity": dos.heat_capacity,
+}
+EDGES = ("gap", "vbm", "cbm")
+LINEAR = 0.2  # relative deviation from first order up to which it is used; beyond, there is a gap or an edge nearby
+
+
+class DosBars:
+    """Standard deviations for one structure, without the calibrated scale of the single quantities.
+
+    The density of states of a member ξ differs by Z ξ V from that of the model. A smooth function of it, such as the
+    Fermi level with dμ = -(w_N·dD)/(dN/dμ), changes by Z ξ (V s), where s are its derivatives. That is a normal number,
+    whose standard deviation ``|Z| |V s|`` needs neither members nor Fermi levels of theirs.
+
+    Parameters
+    ----------
+    energies : array [S], eV
+    ados : array [N, S], states/eV
+    n_electrons : float
+    temperature : float, K
+    of : Contributions
+        Of all atoms.
+    posterior : Posterior
+    n : int
+        Number of members, for what is not smooth.
+    """
+
+    def __init__(
+        self,
+        energies: Any,
+        ados: Any,
+        *,
+        n_electrons: float,
+        temperature: float,
+        of: Contributions,
+        posterior: Posterior,
+        n: int,
+    ) -> None:
+        scale = posterior.scale("members")
+        self.energies, self.ados = (torch.as_tensor(each, dtype=torch.float64) for each in (energies, ados))
+        self.filling = torch.as_tensor(n_electrons).double(), torch.as_tensor(temperature).double()
+        self.of = of._replace(z=scale * of.z.double().cpu(), values=of.values.double().cpu(), nets=of.nets.cpu())
+        self.sums = summed(self.of, torch.zeros_like(self.of.nets), 1)
+        draws = posterior.draws(n, seed=seed_of("dos")).double().cpu()
+        self.totals = self.ados.sum(dim=0) + self.sums[0] @ draws @ self.of.values  # of members, [n, S]
+
+    def smooth(self, name: str) -> float:
+        """Standard deviation of a function in SMOOTH of the total density of states."""
+        total = self.ados.sum(dim=0)
+        value, slope = self._slope(name, total)
+        deviation, change = deviation_along(self.sums, self.of, slope)
+        if self._is_linear(name, value, deviation, change):
+            return float(deviation)
+        return float(SMOOTH[name](self.energies, self.totals, *self.filling).std(unbiased=False))
+
+    def _is_linear(self, name, value, deviation, change):
+        """Whether the function changes by one standard deviation in both directions; it does not in a gap."""
+        total = self.ados.sum(dim=0)
+        try:
+            found = SMOOTH[name](self.energies, torch.stack([total + change, total - change]), *self.filling)
+        except ValueError:  # electrons beyond the grid
+            return False
+        return bool(deviation < torch.inf) and bool(
+            ((found - value).abs() - deviation).abs().max() <= LINEAR * deviation
+        )
+
+    def edges(self) -> dict[str, float]:
+        """Standard deviations of gap and band edges, by members."""
+        n_electrons, _ = self.filling
+        levels = fermi.fermi_level(self.energies, self.totals, n_electrons, torch.zeros(()).double())
+        found = dos.band_gap(self.energies, self.totals / len(self.ados), levels)
+        return {name: float(values.std(unbiased=False)) for name, values in zip(EDGES, found)}
+
+    def order_parameter(self, offsets: Any) -> np.ndarray:
+        """Standard deviations [N] of the order parameter, of which the Fermi level is a part."""
+        level, slope = self._slope("fermi_level", self.ados.sum(dim=0))
+        at = torch.eye(len(self.energies)).double()
+        with torch.enable_grad():
+            level.requires_grad_(True)
+            values = dos.order_parameter(self.energies, torch.cat([at, self.ados]), level, offsets)
+            steepness = [torch.autograd.grad(value, level, retain_graph=True)[0] for value in values[len(at) :]]
+        own = self.of.values @ values[: len(at)].detach()  # V times the weights of the energies at which it is summed
+        shared = torch.stack(steepness)[:, None] * (self.of.values @ slope)
+        z, total = self.of.z, self.sums[0]
+        squares = (
+            z.square().sum(dim=1) * own.square().sum()
+            + 2 * (z @ total) * (shared @ own)
+            + total.square().sum() * shared.square().sum(dim=1)
+        )
+        return squares.clamp(min=0).sqrt().numpy()
+
+    def _slope(self, name: str, total: Tensor) -> tuple[Tensor, Tensor]:
+        """(value, derivatives [S] with respect to the total density of states) of a function in SMOOTH."""
+        with torch.enable_grad():
+            leaf = total.clone().requires_grad_(True)
+            value = SMOOTH[name](self.energies, leaf, *self.filling)
+            (slope,) = torch.autograd.grad(value, leaf)
+        return value.detach(), slope

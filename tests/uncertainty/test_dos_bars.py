@@ -1,0 +1,82 @@
+"""Bars of what follows from a density of states, against numerical derivatives by the weights of the last layer."""
+
+import numpy as np
+import pytest
+import torch
+
+from ase_mlelec.calculators.dos_bars import SMOOTH, DosBars
+from ase_mlelec.physics import dos
+from ase_mlelec.uncertainty import Contributions, Posterior
+
+ENERGIES = np.linspace(-6.0, 6.0, 61)
+N_ATOMS, N_INPUTS, RANK = 3, 4, 2
+FILLING = {"n_electrons": 9.0, "temperature": 1500.0}
+
+
+def posterior(scale):
+    generator = torch.Generator().manual_seed(1)
+    found = Posterior.from_factors(
+        torch.randn(N_INPUTS + 1, N_INPUTS + 1, generator=generator).double(),
+        torch.randn(len(ENERGIES), RANK, generator=generator).double(),
+        n_species=1,
+    )
+    found.scales = {"members": scale}
+    return found
+
+
+def ados():
+    x = ENERGIES + np.array([[0.0], [0.3], [-0.4]])
+    return 1.0 + 0.4 * np.sin(1.3 * x) + 0.05 * x
+
+
+def made(scale=1e-4, spectra=None, **filling):
+    own = posterior(scale)
+    inputs = torch.randn(N_ATOMS, N_INPUTS, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    z = own.coordinates(inputs, torch.zeros(N_ATOMS, dtype=torch.long))
+    of = Contributions(z, own.outputs.T, True, torch.zeros(N_ATOMS, dtype=torch.long))
+    spectra = ados() if spectra is None else spectra
+    return DosBars(ENERGIES, spectra, of=of, posterior=own, n=16, **FILLING | filling), z.numpy(), own.outputs.numpy()
+
+
+def numerical(function, z, outputs, scale):
+    """Root of the sum of the squares of the derivatives of a function of the spectra by all ξ, central differences."""
+    total = 0.0
+    for change in z.T:
+        for output in outputs.T:
+            step = 0.01 * scale * np.outer(change, output)
+            total = total + ((function(ados() + step) - function(ados() - step)) / 0.02) ** 2
+    return np.sqrt(total)
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_first_order(name):
+    bars, z, outputs = made()
+    wanted = numerical(lambda found: SMOOTH[name](ENERGIES, found.sum(axis=0), *FILLING.values()), z, outputs, 1e-4)
+    assert bars.smooth(name) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_order_parameter_moves_with_the_fermi_level():
+    bars, z, outputs = made()
+
+    def order(spectra):
+        mu = SMOOTH["fermi_level"](ENERGIES, spectra.sum(axis=0), *FILLING.values())
+        return dos.order_parameter(ENERGIES, spectra, mu, (0, -2))
+
+    np.testing.assert_allclose(bars.order_parameter((0, -2)), numerical(order, z, outputs, 1e-4), rtol=1e-3)
+
+
+def test_fermi_level_of_an_insulator_comes_from_members():
+    """Below the band edge the slope is steep, beyond it there is none: the bar is the spread over members."""
+    insulator = np.where(abs(ENERGIES) < 2, 0.0, 0.75) * np.ones((N_ATOMS, 1))
+    filled = np.trapezoid(insulator.sum(axis=0), ENERGIES) / 2
+    bars, *_ = made(1e-3, insulator, n_electrons=filled, temperature=50.0)
+    levels = SMOOTH["fermi_level"](bars.energies, bars.totals, *bars.filling)
+    assert bars.smooth("fermi_level") == pytest.approx(float(levels.std(unbiased=False)), rel=1e-9)
+    assert 0.5 < bars.smooth("fermi_level") < 2.5  # from one edge of the gap to the other
+
+
+def test_gap_by_members():
+    spectra = np.clip(abs(ENERGIES) - 1, 0, None) * np.ones((N_ATOMS, 1))
+    bars, *_ = made(1e-5, spectra, n_electrons=np.trapezoid(spectra.sum(axis=0), ENERGIES) / 2)
+    found = bars.edges()
+    assert 0 < found["gap"] < 0.1 and 0 < found["vbm"] < 0.1 and 0 < found["cbm"] < 0.1
