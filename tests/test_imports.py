@@ -37,7 +37,7 @@ BELOW = {
     "heads": {"descriptors", "physics", "quantities"},
     "safety": {"descriptors", "physics"},
     "model_file": {"atomic_write", "checks", "descriptors", "quantities", "shipped"},
-    "uncertainty": {"descriptors"},
+    "uncertainty": {"descriptors", "physics"},
     "model": {"heads", "model_file", "safety", "uncertainty"},
     "io": {"atomic_write", "checks", "units"},
     "io.deepmd": {"io", "model"},

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ase_mlelec.calculators.band_gap import BandGap
 from ase_mlelec.calculators.base import MLElecCalculator, ModelLike
-from ase_mlelec.calculators.dos_bars import SMOOTH, DosBars
 from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.calculators.hot_electrons import HasHotElectrons
 from ase_mlelec.calculators.parameters import check_temperature
@@ -27,6 +26,7 @@ from ase_mlelec.physics import dos, fermi
 from ase_mlelec.physics.gap import gap_of_dos, hidden_gap
 from ase_mlelec.system import System
 from ase_mlelec.uncertainty import contributions, seed_of
+from ase_mlelec.uncertainty.dos_bars import SMOOTH, DosBars
 
 NO_COUNTS = (
     "the model's header has no 'electrons_in_dos': the Fermi level is unknown; "
@@ -284,14 +284,9 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
         Zeng et al. 2022, section VI.
         """
         if offsets is None:
-<<<<<<< HEAD
-            offsets = self.metadata.get("order_parameter_offsets_eV", SILICON_OFFSETS)
+            offsets = self._offsets()
         self._present(atoms)
         mu = self.get_fermi_level(self.reference_temperature or 0.0)  # the same order at all electronic temperatures
-=======
-            offsets = self._offsets()
-        mu = self.get_fermi_level(atoms=atoms)
->>>>>>> 795e625 (Bars of the Fermi level and other smooth functions of the density of states in closed form: sixteen members cost twice the evaluation)
         return dos.order_parameter(self.energies, self.get_ados(), mu, offsets)
 
     def get_band_energy(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:

@@ -29,6 +29,7 @@ class EvaluatesModels(WatchesRange):
 
     evaluates_together = True  # several structures; otherwise one uses the processor well alone
     potential: Any  # ASE calculator, or None
+    _keeps_graphs: bool
 
     def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
         """Return the electronic quantities [C, ...] of one model by name; subclasses write this method.
@@ -138,21 +139,26 @@ class EvaluatesModels(WatchesRange):
 
     def _member_potential(self, k, model, system, edges):
         """Atomic energies [N] and dE/dvec [E, 3], chunk by chunk; keeps the environments for electronic quantities."""
-        energies, gradients, environments = [], [], []
+        energies, gradients, environments, graphs = [], [], [], []
         reach, seen = edges.up_to(model.descriptor.cutoff), self._seen("energy", model)
-        evaluated = functools.partial(_energies_of, model, system, seen.known is not None or _is_shared(model))
-        for environment, energy, gradient in map_chunks(evaluated, reach.chunks(CHUNK), device=self.device):
+        keeps = self._keeps_graphs and self._keeps_energy(model, edges)
+        needs_features = keeps or seen.known is not None or _is_shared(model)
+        evaluated = functools.partial(_energies_of, model, system, needs_features, keeps)
+        for environment, energy, gradient, graph in map_chunks(evaluated, reach.chunks(CHUNK), device=self.device):
             gradients.append(gradient)
             energies.append(energy)
             if environment is None:
                 continue
+            graphs += [graph] if keeps else []
             seen.add(environment)
-            if (len(model.heads) > 1 and model.electronic is None) or self._keeps_energy(model, environment, edges):
+            if (len(model.heads) > 1 and model.electronic is None) or self._keeps_energy(model, edges):
                 environments.append(environment)
         if environments and len(model.heads) > 1 and model.electronic is None:  # kept for the other heads
             self._environments[k] = environments
-        if environments and self._keeps_energy(model, environments[0], edges):
+        if environments and self._keeps_energy(model, edges):
             self._extra["energy_environments"] = environments
+        if graphs:
+            self._extra["graphs"] = graphs
         self._check_range("energy", seen, system, reach)
         gradient = gradients[0]
         if len(gradients) > 1:
@@ -160,10 +166,10 @@ class EvaluatesModels(WatchesRange):
         gradient = self._of_all_edges(gradient, model.descriptor.cutoff, edges)
         return torch.cat(energies) if len(energies) > 1 else energies[0], gradient
 
-    def _keeps_energy(self, model, environment, edges):
+    def _keeps_energy(self, model, edges):
         """Whether environments of the energy are kept for its standard deviation, which needs them again."""
         alone = len(self.models) == 1 and "energy" in model.posteriors
-        return alone and environment.features.shape[1] * edges.n_centers <= KEPT
+        return alone and model.descriptor.n_features * edges.n_centers <= KEPT
 
     def _reach(self, model, edges):
         """The edges within the cutoff of a model; the members of a committee may have different cutoffs."""
@@ -212,16 +218,19 @@ class EvaluatesModels(WatchesRange):
             (self.results if name in all_outputs else self._extra)[name] = mean
 
 
-def _energies_of(model, system, needs_features, chunk):
-    """(environments or None, atomic energies [C], dE/dvec [E, 3]) of the centers of a chunk (rows, edges)."""
+def _energies_of(model, system, needs_features, keeps, chunk):
+    """Energies of the centers of a chunk (rows, edges).
+
+    Returns (environments or None, atomic energies [C], dE/dvec [E, 3], (edges, environments) with their graph or None).
+    """
     _, edges = chunk
     leaf = edges.with_vec(edges.vec.detach().requires_grad_(True))
     energy, environment = None if needs_features else model.linear_energy(system, leaf), None
     if energy is None:
         environment = model.descriptor_of("energy")(system, leaf)
         energy = model.evaluate_head("energy", environment, system, leaf)
-    (gradient,) = torch.autograd.grad(energy.sum(), leaf.vec)
-    return environment and _detached(environment), energy.detach(), gradient
+    (gradient,) = torch.autograd.grad(energy.sum(), leaf.vec, retain_graph=keeps)
+    return environment and _detached(environment), energy.detach(), gradient, (leaf, environment) if keeps else None
 
 
 def _is_shared(model):

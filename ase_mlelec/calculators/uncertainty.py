@@ -18,13 +18,16 @@ from ase_mlelec.uncertainty import (
     changes_of_energies,
     contributions,
     deviations_of_atoms,
+    deviations_of_forces,
+    deviations_of_stress,
     deviations_of_sums,
+    leverage_around,
     leverages,
     summed,
+    summed_floor,
 )
 
 N_MEMBERS = 16  # members for results that follow from others, such as the Fermi level
-N_GRADIENTS = 16  # members whose gradients give the standard deviations of forces and stress
 CALIBRATE = "add error bars with 'mlelec calibrate', or give a list of models (a committee)"
 
 
@@ -70,6 +73,7 @@ class HasUncertainty(PresentStructure):
     _watched: str
     _environments_by: Any
     device: torch.device
+    _keeps_graphs: bool = False  # whether an evaluation leaves in ``_extra["graphs"]`` what bars of forces need
 
     @property
     def uncertainty(self) -> Mapping[str, Any]:
@@ -216,13 +220,15 @@ class HasUncertainty(PresentStructure):
     def _energy_deviations(self):
         """Standard deviations of energy and atomic energies."""
         head, posterior = (part["energy"] for part in (self.models[0].heads, self.models[0].posteriors))
-        total, parts, scale = 0.0, [], posterior.scale("energy")
+        total, noise, parts = 0.0, 0.0, []
+        scale, floor = posterior.scale("energy"), posterior.floor("energy")
         with torch.no_grad():
             for environment in self._energy_environments():
                 of = contributions(head, posterior, environment)
-                total = total + summed(of, torch.zeros_like(of.nets), 1)
-                parts.append(deviations_of_atoms(of))
-        energy = scale * float(deviations_of_sums(total, of)[0])
+                whole = torch.zeros_like(of.nets)
+                total, noise = total + summed(of, whole, 1), noise + summed_floor(of, floor, whole, 1)
+                parts.append(deviations_of_atoms(of, floor=floor))
+        energy = scale * float(deviations_of_sums(total, of, noise=noise)[0])
         atoms = scale * torch.cat(parts).double().cpu().numpy()
         return {"energy": energy, "free_energy": energy, "energies": atoms}
 
@@ -235,28 +241,51 @@ class HasUncertainty(PresentStructure):
         yield from self._environments_by(model.descriptor_of("energy"), system, self._reach(model, edges))
 
     def _force_deviations(self):
-        """Standard deviations of forces and stress, from the gradients of N_GRADIENTS members."""
-        model, (system, edges) = self.models[0], self._geometry()
-        head, posterior = model.heads["energy"], model.posteriors["energy"]
-        reach = self._reach(model, edges)
+        """Standard deviations of forces and stress, from the gradients of a few directions of the posterior."""
+        model, (_, edges) = self.models[0], self._geometry()
+        posterior, reach = model.posteriors["energy"], edges.up_to(model.descriptor.cutoff)
+        leverage, gradients = self._energy_gradients(model, reach)
+        around = leverage_around(leverage, reach, model.descriptor.cutoff)
+        volume = self.atoms.get_volume() if has_volume(self.atoms) else None
+        nothing = reach.vec.new_zeros(len(leverage))
+        results = [potential_results(nothing, gradient, reach, volume=volume) for gradient in gradients]
+        columns = {name: torch.as_tensor(np.stack([each[name] for each in results])) for name in results[0]}
+        found = {
+            "forces": posterior.scale("forces")
+            * deviations_of_forces(
+                columns["forces"],
+                around.double().cpu(),
+                torch.zeros(len(leverage), dtype=torch.long),
+                floor=posterior.floor("forces"),
+            )
+        }
+        if volume is not None:
+            scale, noise = posterior.scale("virial"), (posterior.floor("virial") / volume) ** 2
+            found["stresses"] = scale * deviations_of_stress(columns["stresses"], noise=noise)
+            whole = columns["stress"][:, None]
+            found["stress"] = scale * deviations_of_stress(whole, noise=len(leverage) * noise)[0]
+        return {name: value.numpy() for name, value in found.items()}
+
+    def _energy_gradients(self, model, reach):
+        """(leverage [N], derivatives [E, 3] of every direction by the edge vectors, list); chunk by chunk."""
+        head, posterior, (system, _) = model.heads["energy"], model.posteriors["energy"], self._geometry()
+        self._keeps_graphs = True  # from the next structure on; whoever wants bars wants them again
+        kept = self._extra.pop("graphs", None)
 
         def gradients(chunk):
-            leaf = chunk[1].with_vec(chunk[1].vec.detach().requires_grad_(True))
-            of = contributions(head, posterior, model.descriptor_of("energy")(system, leaf))
-            changes = enumerate(changes_of_energies(of, posterior, N_GRADIENTS).sum(dim=0), 1)
-            return [torch.autograd.grad(change, leaf.vec, retain_graph=k < N_GRADIENTS)[0] for k, change in changes]
+            if kept is None:
+                leaf = chunk[1].with_vec(chunk[1].vec.detach().requires_grad_(True))
+                chunk = leaf, model.descriptor_of("energy")(system, leaf)
+            of = contributions(head, posterior, chunk[1])
+            changes = changes_of_energies(of, posterior).sum(dim=0)
+            return of.z.detach().square().sum(dim=1), *(
+                torch.autograd.grad(change, chunk[0].vec, retain_graph=k + 1 < len(changes))[0]
+                for k, change in enumerate(changes)
+            )
 
-        columns = zip(*map_chunks(gradients, reach.chunks(CHUNK), device=self.device))
-        volume = self.atoms.get_volume() if has_volume(self.atoms) else None
-        nothing = reach.vec.new_zeros(len(system.numbers))
-        found = [potential_results(nothing, torch.cat(parts), reach, volume=volume) for parts in columns]
-        scales = {"forces": posterior.scale("forces"), "stress": posterior.scale("virial")}
-        scales["stresses"] = scales["stress"]
-        return {
-            name: scale * np.sqrt(np.mean([each[name] ** 2 for each in found], axis=0))
-            for name, scale in scales.items()
-            if name in found[0]
-        }
+        parts = map_chunks(gradients, reach.chunks(CHUNK) if kept is None else kept, device=self.device)
+        leverage, *found = map(torch.cat, zip(*parts))
+        return leverage, found
 
     def _deviations_of(self, name, labels, weights=None):
         """Standard deviations of the results of atoms and of their sum, from the posterior of the head ``name``.
@@ -270,17 +299,20 @@ class HasUncertainty(PresentStructure):
         """
         head, posterior = (part[name] for part in (self.models[0].heads, self.models[0].posteriors))
         weight = torch.ones(len(self.atoms)) if weights is None else torch.as_tensor(weights)
-        total, atoms, start = 0.0, [], 0
+        total, noise, atoms, start = 0.0, 0.0, [], 0
+        own, of_sum = (posterior.floor(label) for label in labels)
         with torch.no_grad():
             rows, environments = self._environments_of(name)
             weight = weight.to(self.device, self.dtype)[rows]
             for environment in environments:
                 of = contributions(head, posterior, environment)
-                atoms.append(deviations_of_atoms(of))
-                of = of._replace(z=of.z * weight[start : start + len(of.z), None])
+                atoms.append(deviations_of_atoms(of, floor=own))
+                part, whole = weight[start : start + len(of.z)], torch.zeros_like(of.nets)
+                noise = noise + summed_floor(of, of_sum, whole, 1, part)
+                of = of._replace(z=of.z * part[:, None])
                 start += len(of.z)
-                total = total + summed(of, torch.zeros_like(of.nets), 1)
-            found = self._of_all_atoms(torch.cat(atoms), rows), deviations_of_sums(total, of)[0]
+                total = total + summed(of, whole, 1)
+            found = self._of_all_atoms(torch.cat(atoms), rows), deviations_of_sums(total, of, noise=noise)[0]
         return {
             result: posterior.scale(label) * value.double().cpu().numpy()
             for (label, result), value in zip(labels.items(), found)

@@ -1,8 +1,10 @@
 """Error bars of a trained model: posterior of the last layer of its heads, calibrated on validation data.
 
 The covariance of the weights of a last layer is the inverse of the sum of the products of its training rows (see
-``last_layer``) plus a ridge. The ridge is the one under which the errors of the validation rows are most likely, and one
-scale for each quantity makes 68 % of its errors on the validation data fall within one standard deviation.
+``last_layer``) plus a ridge. The ridge is the one under which the errors of the validation rows are most likely. One scale
+for each quantity makes 68 % of its errors on the validation data fall within one standard deviation. Errors that no change
+of the weights explains, such as those of the features, have a floor in quadrature, where it makes the validation errors
+more likely.
 
 References: Bigi et al. 2024, Mach. Learn.: Sci. Technol. 5, 045018; Imbalzano et al. 2021, J. Chem. Phys. 154, 074102.
 """
@@ -18,21 +20,12 @@ from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import QUANTITIES
+from ase_mlelec.train.deviations import deviations, errors_and_deviations
 from ase_mlelec.train.last_layer import BATCH, n_weights, products_of_atoms, rows_of
-from ase_mlelec.train.losses import energy_and_derivatives, row_errors
-from ase_mlelec.uncertainty import (
-    Posterior,
-    changes_of_energies,
-    contributions,
-    coverage,
-    deviations_of_atoms,
-    deviations_of_sums,
-    has_posterior,
-    inverse_factor,
-    scale_of,
-    summed,
-)
+from ase_mlelec.uncertainty import Posterior, contributions, coverage, has_posterior, inverse_factor, scale_of
 from ase_mlelec.uncertainty.scales import log_likelihood
+
+__all__ = ["add_error_bars", "arranged", "errors_and_deviations", "rounded", "told"]
 
 RIDGES = (1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0, 100.0)
 MOST_WEIGHTS = 15_000  # more weights have a normal matrix of gigabytes
@@ -42,7 +35,7 @@ FEW = 1e-2  # ridge without validation data
 TOLERANCE = 0.01  # differences of log likelihoods that mean nothing; a larger ridge determines the atoms' shares better
 MOST = 0.99  # largest leverage of a row with which its error is corrected
 RANK = 24  # most shapes of the errors of a spectrum
-N_GRADIENTS = 16  # members whose gradients give the standard deviations of forces and stress
+FLOORS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # in units of the root mean square of the deviations
 
 
 def add_error_bars(
@@ -129,11 +122,19 @@ def _take_over(model, name, train, validation, like):
         raise ValueError(f"the model with the scales has no error bars of the {name}; add them with 'mlelec calibrate'")
     known, quantity = like.metadata.get("error_bars", {}), QUANTITIES[name]
     mine, _ = _posterior(model, name, train, train, (like.posteriors[name].ridge,))
-    model.posteriors[name] = mine
-    wanted, found = (errors_and_deviations(each, name, validation) for each in (like, model))
-    ratios = {label: np.sqrt(np.mean(wanted[label][1] ** 2) / np.mean(found[label][1] ** 2)) for label in found}
-    mine.scales = {label: float(f"{ratio:.6g}") for label, ratio in ratios.items()}
-    mine.scales["members"] = mine.scale(quantity.total if quantity.total in ratios else quantity.atomic)
+    model.posteriors[name], theirs = mine, like.posteriors[name]
+    wanted, found = (deviations(each, name, validation) for each in (like, model))
+    mine.scales, mine.floors = {}, {}
+    for label, own in found.items():
+        sizes = [np.sqrt(np.mean(each.posterior**2) / np.mean(each.floor**2)) for each in (own, wanted[label])]
+        floors = theirs.floor(label) * sizes[0] / sizes[1], theirs.floor(label)
+        totals = [np.mean(each.total(floor) ** 2) for each, floor in zip((own, wanted[label]), floors)]
+        mine.scales[label] = float(f"{theirs.scale(label) * np.sqrt(totals[1] / totals[0]):.6g}")
+        if floors[0]:
+            mine.floors[label] = float(f"{floors[0]:.6g}")
+    label = _of_members(quantity, found)
+    spreads = [np.sqrt(np.mean(each[label].posterior ** 2)) for each in (found, wanted)]
+    mine.scales["members"] = float(f"{theirs.scale('members') * spreads[1] / spreads[0]:.6g}")
     return {
         label: known[label] | {"scale": scale, "calibrated_on": "validation data of a model trained without them"}
         for label, scale in mine.scales.items()
@@ -273,85 +274,36 @@ def _set_edge(posterior, model, name, frames):
 
 
 def _calibrate(model, name, validation, larger):
-    """Set the scales of the posterior of a head; report of every label. ``larger``: factors of its errors."""
+    """Set scales and floors of the posterior of a head; report of every label. ``larger``: factors of its errors."""
     posterior, report = model.posteriors[name], {}
-    posterior.scales = {}
-    for label, (errors, deviations) in errors_and_deviations(model, name, validation).items():
-        errors = larger.get(label, 1.0) * errors
-        scale = scale_of(errors, deviations)
+    posterior.scales, posterior.floors = {}, {}
+    found = deviations(model, name, validation)
+    for label, each in found.items():
+        errors = larger.get(label, 1.0) * each.errors
+        floor, scale = _floor_and_scale(errors, each)
         posterior.scales[label] = float(f"{scale:.6g}")
-        found = coverage(errors, scale * deviations)
-        report[label] = {"scale": scale, **found._asdict(), "errors": int(errors.size)}
-    quantity = QUANTITIES[name]
-    posterior.scales["members"] = posterior.scale(quantity.total if quantity.total in report else quantity.atomic)
+        if floor:
+            posterior.floors[label] = float(f"{floor:.6g}")
+        shares = coverage(errors, scale * each.total(floor))
+        report[label] = {"scale": scale, **shares._asdict(), "errors": int(errors.size)}
+    label = _of_members(QUANTITIES[name], found)
+    alone = scale_of(larger.get(label, 1.0) * found[label].errors, found[label].posterior)
+    posterior.scales["members"] = float(f"{alone:.6g}")
     return report
 
 
-def errors_and_deviations(model: Model, name: str, frames: Frames) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Errors and standard deviations of all quantities of a head on labeled frames.
-
-    Parameters
-    ----------
-    model : Model
-        With a posterior of the head.
-    name : str
-        Name of the head.
-    frames : Frames
-
-    Returns
-    -------
-    dict by label of (errors, standard deviations)
-        Arrays of equal shape; one row for every atom or structure with the label.
-    """
-    quantity = QUANTITIES[name]
-    batches = Batches.for_model(model, frames, quantity.labels).with_label(*quantity.labels)
-    found: dict[str, list] = {}
-    for batch in batches.all_batches(BATCH):
-        pairs = _of_energy(model, batch) if quantity.gradients else _of_atoms(model, batch, quantity)
-        for label, errors, deviations in pairs:
-            scaled = model.posteriors[name].scale(label) * deviations
-            found.setdefault(label, []).append((errors.double().cpu().numpy(), scaled.double().cpu().numpy()))
-    return {
-        label: (np.concatenate([e for e, _ in parts]), np.concatenate([d for _, d in parts]))
-        for label, parts in found.items()
-    }
+def _of_members(quantity, known):
+    """Label by which the spread of members is scaled."""
+    return quantity.total if quantity.total in known else quantity.atomic
 
 
-@torch.no_grad()
-def _of_atoms(model, batch, quantity):
-    """(label, errors, deviations) of the atoms and of the sums of a batch."""
-    head, posterior = model.heads[quantity.name], model.posteriors[quantity.name]
-    of = contributions(head, posterior, model.descriptor_of(quantity.name)(batch.system, batch.edges()))
-    atomic, _, sums, structures = row_errors(model, batch, quantity.name)
-    if atomic is not None and len(atomic):
-        rows = batch.matching(quantity.atomic, torch.arange(len(of.nets), device=of.nets.device))
-        yield quantity.atomic, atomic, deviations_of_atoms(of)[rows[of.nets[rows] >= 0]]
-    if sums is not None:
-        every = deviations_of_sums(summed(of, batch.system.batch, batch.system.n_systems), of)
-        yield quantity.total, sums, every[structures]
-
-
-def _of_energy(model, batch):
-    """(label, errors, deviations) of energies, forces and virials of a batch."""
-    labels = [name for name in ("energy", "forces", "virial") if name in batch.labels]
-    with torch.no_grad():
-        energy, found = energy_and_derivatives(model, batch, labels)
-    deviations = energy_deviations(model, batch)
-    for label, value in {"energy": energy, **found}.items():
-        if label in labels:
-            yield label, batch.matching(label, value) - batch.labels[label], batch.matching(label, deviations[label])
-
-
-def energy_deviations(model: Model, batch: Any, n: int = N_GRADIENTS) -> dict[str, Tensor]:
-    """Standard deviations, without scales, of energies [B], forces [N, 3] and virials [B, 3, 3], dict of Tensor."""
-    head, posterior = model.heads["energy"], model.posteriors["energy"]
-    with torch.enable_grad():
-        positions, strain, system, edges = batch.strained_edges()
-        of = contributions(head, posterior, model.descriptor_of("energy")(system, edges))
-        changes = changes_of_energies(of, posterior, n).sum(dim=0)
-        slopes = [
-            torch.autograd.grad(change, (positions, strain), retain_graph=k + 1 < n) for k, change in enumerate(changes)
-        ]
-    forces, virials = (torch.stack(parts).square().mean(dim=0).sqrt() for parts in zip(*slopes))
-    sums = deviations_of_sums(summed(of, system.batch, system.n_systems), of)
-    return {"energy": sums.detach(), "forces": forces, "virial": virials}
+def _floor_and_scale(errors, found):
+    """The smallest floor under which the errors are about as likely as can be, and the scale that goes with it."""
+    size = np.sqrt(np.mean(found.posterior**2) / max(np.mean(found.floor**2), 1e-300))
+    tried = []
+    for floor in FLOORS:
+        total = found.total(floor * size)
+        scale = scale_of(errors, total)
+        tried.append((log_likelihood(errors, scale * total), floor * size, scale))
+    least = max(likelihood for likelihood, *_ in tried) - max(TOLERANCE, 1 / len(errors))
+    return next((floor, scale) for likelihood, floor, scale in tried if likelihood >= least)

@@ -6,10 +6,14 @@ from ase_mlelec.uncertainty.bars import (
     contributions,
     deviation_along,
     deviations_of_atoms,
+    deviations_of_forces,
+    deviations_of_stress,
     deviations_of_sums,
     has_posterior,
+    leverage_around,
     leverages,
     summed,
+    summed_floor,
 )
 from ase_mlelec.uncertainty.covariance import inverse_factor, posterior_of
 from ase_mlelec.uncertainty.posterior import Posterior, seed_of
@@ -23,12 +27,16 @@ __all__ = [
     "coverage",
     "deviation_along",
     "deviations_of_atoms",
+    "deviations_of_forces",
+    "deviations_of_stress",
     "deviations_of_sums",
     "has_posterior",
     "inverse_factor",
+    "leverage_around",
     "leverages",
     "posterior_of",
     "scale_of",
     "seed_of",
     "summed",
+    "summed_floor",
 ]

@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from ase_mlelec.descriptors.base import Environment
+from ase_mlelec.edges import Edges
 from ase_mlelec.uncertainty.posterior import Posterior
+
+N_GRADIENTS = 1  # directions whose gradients give the bars of forces and stress; each costs a seventh of an evaluation
+PRIOR = 4.0  # weight of the smooth estimate beside them, in directions
+REACH = 0.4  # of the cutoff: how far the leverage of neighbors counts for the force on an atom
 
 
 class Contributions(NamedTuple):
@@ -46,9 +51,9 @@ def contributions(head: Any, posterior: Posterior, environment: Environment) -> 
     return Contributions(z, head.responses(environment, posterior.outputs), head.common_responses, nets)
 
 
-def deviations_of_atoms(of: Contributions) -> Tensor:
-    """Standard deviations [C, ...] of the results of centers."""
-    leverage = of.z.square().sum(dim=1)
+def deviations_of_atoms(of: Contributions, *, floor: float = 0.0) -> Tensor:
+    """Standard deviations [C, ...] of the results of centers; ``floor`` as in Posterior."""
+    leverage = of.z.square().sum(dim=1) + floor**2 * (of.nets >= 0)
     squares = of.values.square().sum(dim=0)[None] if of.common else of.values.square().sum(dim=1)
     return (leverage.reshape(-1, *[1] * (squares.ndim - 1)) * squares).sqrt()
 
@@ -61,12 +66,28 @@ def summed(of: Contributions, batch: Tensor, n_systems: int) -> Tensor:
     return products.new_zeros(n_systems, *products.shape[1:]).index_add(0, batch, products)
 
 
-def deviations_of_sums(sums: Tensor, of: Contributions) -> Tensor:
-    """Standard deviations [B, ...] of sums over structures, from the result of ``summed``."""
+def deviations_of_sums(sums: Tensor, of: Contributions, *, noise: Tensor | float = 0.0) -> Tensor:
+    """Standard deviations [B, ...] of sums over structures, from the result of ``summed``.
+
+    ``noise`` is the sum over the centers of each structure of the squared floor, see ``summed_floor``.
+    """
     if not of.common:
-        return sums.square().sum(dim=(1, 2)).sqrt()
+        return (sums.square().sum(dim=(1, 2)) + noise).sqrt()
     squares = of.values.square().sum(dim=0)
-    return (sums.square().sum(dim=1).reshape(-1, *[1] * squares.ndim) * squares).sqrt()
+    leverage = sums.square().sum(dim=1) + noise
+    return (leverage.reshape(-1, *[1] * squares.ndim) * squares).sqrt()
+
+
+def summed_floor(
+    of: Contributions, floor: float, batch: Tensor, n_systems: int, weights: Tensor | None = None
+) -> Tensor:
+    """Sum of the squared floors of the centers of each structure, times ``weights`` [C]², for ``deviations_of_sums``."""
+    own = floor**2 * (of.nets >= 0).to(of.z)
+    own = own if weights is None else own * weights**2
+    if not of.common:
+        squares = of.values.square().sum(dim=1)
+        own = own.reshape(-1, *[1] * (squares.ndim - 1)) * squares
+    return own.new_zeros(n_systems, *own.shape[1:]).index_add(0, batch, own)
 
 
 def deviation_along(sums: Tensor, of: Contributions, slope: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,6 +133,49 @@ def leverages(of: Contributions, posterior: Posterior) -> Tensor:
     return torch.where(of.nets >= 0, found, 0)
 
 
-def changes_of_energies(of: Contributions, posterior: Posterior, n: int) -> Tensor:
-    """Changes [C, n] of a scalar of every center in n members drawn from the posterior, without the calibrated scale."""
-    return of.z @ (posterior.draws(n) @ of.values).T
+def changes_of_energies(of: Contributions, posterior: Posterior, n: int = N_GRADIENTS) -> Tensor:
+    """Changes [C, n] of a scalar of every center along ``posterior.directions``, without the calibrated scale."""
+    return of.z @ posterior.directions(n).T * of.values[0]
+
+
+def leverage_around(leverage: Tensor, edges: Edges, cutoff: float) -> Tensor:
+    """Mean [N] of the leverage [N] of every atom and its neighbors, with weights exp(-(r/(0.4 cutoff))²)."""
+    edges = edges.up_to(cutoff)
+    weight = torch.exp(-((edges.distances / (REACH * cutoff)) ** 2))
+    total = leverage.index_add(0, edges.neighbor, weight * leverage[edges.center])
+    return total / torch.ones_like(leverage).index_add(0, edges.neighbor, weight)
+
+
+def deviations_of_forces(forces: Tensor, leverage: Tensor, batch: Tensor, *, floor: float = 0.0) -> Tensor:
+    """Standard deviations [N, 3] of forces from those of a few directions of the posterior.
+
+    The mean square of a component over n directions has a relative error of (2/n)^1/2. It is therefore joined with a
+    smooth estimate, as PRIOR more directions would be: the mean square over all components of the structure, shared out
+    in proportion to the leverage around the atoms.
+
+    Parameters
+    ----------
+    forces : Tensor [n, N, 3], eV/Å
+        Forces of the ``changes_of_energies``.
+    leverage : Tensor [N]
+        Result of ``leverage_around``.
+    batch : Tensor [N]
+        Structure of every atom.
+    floor : float, eV/Å
+    """
+    n, squares = len(forces), forces.square().mean(dim=0)
+    sums = squares.new_zeros(int(batch.max()) + 1, 2).index_add(
+        0, batch, torch.stack([squares.mean(dim=1), leverage], dim=1)
+    )
+    smooth = leverage * (sums[:, 0] / sums[:, 1].clamp(min=1e-300))[batch]
+    return ((n * squares + PRIOR * smooth[:, None]) / (n + PRIOR) + floor**2).sqrt()
+
+
+def deviations_of_stress(stresses: Tensor, *, noise: Tensor | float = 0.0) -> Tensor:
+    """Standard deviations [B, 6] of virials or stresses, in Voigt order, from those [n, B, 6] of a few directions.
+
+    As for forces; the smooth estimates are the mean squares of the normal and of the shear components.
+    """
+    n, squares = len(stresses), stresses.square().mean(dim=0)
+    smooth = squares.unflatten(1, (2, 3)).mean(dim=2, keepdim=True).expand(-1, 2, 3).flatten(1)
+    return ((n * squares + PRIOR * smooth) / (n + PRIOR) + noise).sqrt()

@@ -1,5 +1,6 @@
 """Posterior of the last layer of a head."""
 
+import functools
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,20 @@ from torch import Tensor
 def seed_of(name: str) -> int:
     """Seed of the draws for the head of a quantity, so that members of different heads are independent."""
     return zlib.crc32(name.encode())
+
+
+@functools.lru_cache(maxsize=8)
+def _normal(shape, seed):
+    """Normal random numbers, the same for each structure."""
+    noise = np.random.default_rng(seed).standard_normal(shape)
+    noise.setflags(write=False)
+    return noise
+
+
+@functools.lru_cache(maxsize=8)
+def _orthogonal(size, n, seed):
+    """Orthogonal vectors [n, size] of random directions, with a mean square of one."""
+    return np.ascontiguousarray(np.linalg.qr(_normal((size, n), seed))[0].T * size**0.5)
 
 
 class Posterior(torch.nn.Module):
@@ -32,6 +47,10 @@ class Posterior(torch.nn.Module):
         Numbers of columns of X and Y.
     scales : dict of float
         Calibrated factor of the standard deviation of each quantity; 1 for other quantities.
+    floors : dict of float
+        Standard deviation of the errors of each quantity that no change of the weights explains, before the scale; 0 for
+        other quantities. For results of atoms it is in units of that of an atom with a leverage of one, for forces in
+        eV/Å, and for sums it counts once for each atom.
     ridge : float
         Ridge of the covariance, in units of the mean diagonal element of the normal matrix.
 
@@ -66,11 +85,12 @@ class Posterior(torch.nn.Module):
         rank: int = 1,
         scales: Mapping[str, float] | None = None,
         ridge: float = 0.0,
+        floors: Mapping[str, float] | None = None,
     ):
         super().__init__()
         self.n_species, self.n_inputs, self.n_directions = n_species, n_inputs, n_directions
         self.n_outputs, self.rank = n_outputs, rank
-        self.scales, self.ridge = dict(scales or {}), float(ridge)
+        self.scales, self.ridge, self.floors = dict(scales or {}), float(ridge), dict(floors or {})
         self.register_buffer("inputs", torch.zeros(n_species, n_inputs + 1, n_directions))
         self.register_buffer("outputs", torch.zeros(n_outputs, rank))
         self.register_buffer("center", torch.zeros(n_species, n_directions))
@@ -91,11 +111,19 @@ class Posterior(torch.nn.Module):
     def arguments(self) -> dict[str, Any]:
         """Arguments of the constructor, for the model file."""
         names = ("n_species", "n_inputs", "n_directions", "n_outputs", "rank", "scales", "ridge")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | ({"floors": self.floors} if self.floors else {})
 
     def scale(self, quantity: str) -> float:
         """Factor of the standard deviation of a quantity."""
         return self.scales.get(quantity, 1.0)
+
+    def floor(self, quantity: str) -> float:
+        """Floor of the standard deviation of a quantity, without its scale."""
+        return self.floors.get(quantity, 0.0)
+
+    def directions(self, n: int, *, seed: int = 0) -> Tensor:
+        """Orthogonal ξ [m, K] of one output, m = min(n, K); sum_k (z ξ_k)² / m is ``|z|²`` on average, exactly for m = K."""
+        return torch.as_tensor(_orthogonal(self.n_directions, min(n, self.n_directions), seed)).to(self.inputs)
 
     def coordinates(self, inputs: Tensor, species: Tensor) -> Tensor:
         """Coordinates z [C, K] = X^T x of centers, from the inputs [C, n_inputs] of the last layer."""
@@ -113,8 +141,8 @@ class Posterior(torch.nn.Module):
 
     def draws(self, n: int, *, seed: int = 0) -> Tensor:
         """Normal random numbers ξ [n, K, Q] that depend on n and seed alone, with a mean of zero and a variance of one."""
-        noise = np.random.default_rng(seed).standard_normal((n, self.n_directions, self.rank))
-        noise -= noise.mean(axis=0)
+        noise = _normal((n, self.n_directions, self.rank), seed)
+        noise = noise - noise.mean(axis=0)
         return torch.as_tensor(noise * (n / max(n - 1, 1)) ** 0.5).to(self.inputs)
 
     def changes(self, n: int, *, scale: float = 1.0, seed: int = 0) -> list[Tensor]:

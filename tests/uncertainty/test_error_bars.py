@@ -6,20 +6,22 @@ import numpy as np
 import pytest
 import torch
 from ase.calculators.calculator import CalculatorSetupError
+from ase.neighborlist import neighbor_list
 from small_data import ENERGIES, make_frames, make_wannier_frames
 from small_models import random_model, randomize_nets, seeded
 
 from ase_mlelec import CombinedCalculator, DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, load_model
-from ase_mlelec.calculators.uncertainty import N_GRADIENTS
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import ScalarHead, SpectrumHead
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms
-from ase_mlelec.train.error_bars import add_error_bars, arranged, errors_and_deviations
+from ase_mlelec.train.deviations import Deviations
+from ase_mlelec.train.error_bars import _floor_and_scale, add_error_bars, arranged, errors_and_deviations
 from ase_mlelec.train.last_layer import n_weights, rows_of
-from ase_mlelec.uncertainty import Posterior, contributions
+from ase_mlelec.uncertainty import Posterior, contributions, coverage
+from ase_mlelec.uncertainty.bars import N_GRADIENTS
 
 DOS = {"electrons_in_dos": {"Cu": 2.0}, "order_parameter_offsets_eV": [0.0]}
 WANNIER = {"valence_charges": {"Si": 4.0, "O": 6.0}, "electrons_per_centre": {"O": 8.0}}
@@ -101,22 +103,72 @@ def test_deviations_are_the_spread_of_members(copper):
     assert calc.uncertainty["energies"].shape == (len(atoms),)
 
 
-def test_force_deviation_by_finite_differences(copper):
-    """Against the energies of models with other last layers, at two positions of an atom."""
+def test_deviations_of_forces_and_stress(copper):
+    """Against forces and stress of models with last layers along each direction, and the sum written out."""
     model, frames, _ = copper
     atoms, posterior = frames[4].atoms.copy(), model.posteriors["energy"]
     calc = atoms.calc = DeepPotCalculator(model)
-    members = [DeepPotCalculator(changed(model, "energy", change)) for change in posterior.changes(N_GRADIENTS)]
-    energies = []
-    for step in (1e-4, -1e-4):
-        moved = atoms.copy()
-        moved.positions[1, 2] += step
-        energies.append([each.get_potential_energy(moved) for each in (calc, *members)])
-    own, *forces = (np.subtract(*energies) / -2e-4).tolist()
-    wanted = posterior.scale("forces") * np.sqrt(np.mean(np.subtract(forces, own) ** 2))
-    assert calc.get_property("forces", atoms)[1, 2] == pytest.approx(own, rel=1e-4)
-    assert calc.uncertainty["forces"][1, 2] == pytest.approx(wanted, rel=1e-4)
-    assert calc.uncertainty["stress"].shape == (6,)
+    forces, stress = atoms.get_forces(), atoms.get_stress()
+    changes = [(posterior.inputs @ each)[:, :, None] for each in posterior.directions(N_GRADIENTS)]
+    members = [DeepPotCalculator(changed(model, "energy", change)) for change in changes]
+    squares = np.mean([(each.get_property("forces", atoms) - forces) ** 2 for each in members], axis=0)
+    leverage = calc._energy_gradients(calc.models[0], calc._geometry()[1])[0].numpy()
+    around = leverage.copy()
+    for i in range(len(atoms)):
+        indices, offsets, total = *neighbors_of(atoms, i), 1.0
+        for j, vector in zip(indices, offsets):
+            weight = np.exp(-((np.linalg.norm(vector) / (0.4 * model.descriptor.cutoff)) ** 2))
+            around[i], total = around[i] + weight * leverage[j], total + weight
+        around[i] /= total
+    smooth = squares.mean() * around / around.mean()
+    wanted = np.sqrt((N_GRADIENTS * squares + 4 * smooth[:, None]) / (N_GRADIENTS + 4) + posterior.floor("forces") ** 2)
+    np.testing.assert_allclose(calc.uncertainty["forces"], posterior.scale("forces") * wanted, rtol=1e-6)
+    squares = np.mean([(each.get_property("stress", atoms) - stress) ** 2 for each in members], axis=0)
+    smooth = np.repeat([squares[:3].mean(), squares[3:].mean()], 3)
+    noise = len(atoms) * (posterior.floor("virial") / atoms.get_volume()) ** 2
+    wanted = posterior.scale("virial") * np.sqrt((N_GRADIENTS * squares + 4 * smooth) / (N_GRADIENTS + 4) + noise)
+    np.testing.assert_allclose(calc.uncertainty["stress"], wanted, rtol=1e-6)
+    assert calc.uncertainty["stresses"].shape == (len(atoms), 6)
+
+
+def neighbors_of(atoms, i):
+    """(indices, vectors) of the neighbors of an atom within 4 Å."""
+    first, second, difference = neighbor_list("ijD", atoms, 4.0)
+    return second[first == i], difference[first == i]
+
+
+def test_directions_are_exact_where_there_are_enough():
+    posterior = Posterior(1, 5, 6)
+    z = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose((z @ posterior.directions(50).T).square().mean(dim=1), z.square().sum(dim=1), rtol=1e-5)
+    few = posterior.directions(2)
+    np.testing.assert_allclose(few @ few.T, 6 * torch.eye(2), atol=1e-5)
+
+
+def test_bars_of_forces_share_the_evaluation(copper, monkeypatch):
+    """From the second structure on the descriptor is evaluated once for forces and their bars, with the same numbers."""
+    model, frames, _ = copper
+    calc, first, second = DeepPotCalculator(model), frames[4].atoms, frames[5].atoms
+    wanted = DeepPotCalculator(model).get_uncertainty("forces", atoms=second)
+    calc.get_uncertainty("forces", atoms=first)
+    calls, forward = [], DeepPotSE.forward
+    monkeypatch.setattr(DeepPotSE, "forward", lambda *given: calls.append(1) or forward(*given))
+    forces = calc.get_property("forces", second)
+    np.testing.assert_allclose(calc.get_uncertainty("forces", atoms=second), wanted, rtol=1e-9)
+    assert len(calls) == 1
+    np.testing.assert_allclose(forces, DeepPotCalculator(model).get_property("forces", second), atol=1e-12)
+
+
+def test_floor_of_errors_that_no_weights_explain():
+    """Errors of constant size beside small deviations from the posterior: the floor takes them up."""
+    generator = np.random.default_rng(0)
+    deviations = generator.lognormal(sigma=2.0, size=4000)
+    noise = Deviations(generator.normal(size=4000), deviations, np.ones(4000))
+    floor, scale = _floor_and_scale(noise.errors, noise)
+    assert coverage(noise.errors, scale * noise.total(floor)).within_two > 0.93
+    right = Deviations(deviations * generator.normal(size=4000), deviations, np.ones(4000))
+    floor, scale = _floor_and_scale(right.errors, right)
+    assert floor < 0.2 * np.sqrt(np.mean(deviations**2)) and scale == pytest.approx(1, rel=0.1)
 
 
 def test_rotation_keeps_deviations(copper):

@@ -1,5 +1,6 @@
-"""Standard deviations of what follows from a density of states: Fermi level, band energy, gap, order parameter."""
+"""Standard deviations of smooth functions of a density of states: Fermi level, band energy, order parameter."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ase_mlelec.physics import dos, fermi
-from ase_mlelec.uncertainty import Contributions, Posterior, deviation_along, seed_of, summed
+from ase_mlelec.uncertainty.bars import Contributions, deviation_along, summed
+from ase_mlelec.uncertainty.posterior import Posterior, seed_of
 
 SMOOTH = {
     "fermi_level": fermi.fermi_level,
@@ -15,7 +17,6 @@ SMOOTH = {
     "entropy": dos.entropy,
     "heat_capacity": dos.heat_capacity,
 }
-EDGES = ("gap", "vbm", "cbm")
 LINEAR = 0.2  # relative deviation from first order up to which it is used; beyond, there is a gap or an edge nearby
 
 
@@ -55,8 +56,13 @@ class DosBars:
         self.filling = torch.as_tensor(n_electrons).double(), torch.as_tensor(temperature).double()
         self.of = of._replace(z=scale * of.z.double().cpu(), values=of.values.double().cpu(), nets=of.nets.cpu())
         self.sums = summed(self.of, torch.zeros_like(self.of.nets), 1)
-        draws = posterior.draws(n, seed=seed_of("dos")).double().cpu()
-        self.totals = self.ados.sum(dim=0) + self.sums[0] @ draws @ self.of.values  # of members, [n, S]
+        self.posterior, self.n = posterior, n
+
+    @functools.cached_property
+    def totals(self) -> Tensor:
+        """Total densities of states of the members, [n, S]."""
+        draws = self.posterior.draws(self.n, seed=seed_of("dos")).double().cpu()
+        return self.ados.sum(dim=0) + self.sums[0] @ draws @ self.of.values
 
     def smooth(self, name: str) -> float:
         """Standard deviation of a function in SMOOTH of the total density of states."""
@@ -78,23 +84,17 @@ class DosBars:
             ((found - value).abs() - deviation).abs().max() <= LINEAR * deviation
         )
 
-    def edges(self) -> dict[str, float]:
-        """Standard deviations of gap and band edges, by members."""
-        n_electrons, _ = self.filling
-        levels = fermi.fermi_level(self.energies, self.totals, n_electrons, torch.zeros(()).double())
-        found = dos.band_gap(self.energies, self.totals / len(self.ados), levels)
-        return {name: float(values.std(unbiased=False)) for name, values in zip(EDGES, found)}
-
-    def order_parameter(self, offsets: Any) -> np.ndarray:
-        """Standard deviations [N] of the order parameter, of which the Fermi level is a part."""
-        level, slope = self._slope("fermi_level", self.ados.sum(dim=0))
-        at = torch.eye(len(self.energies)).double()
+    def order_parameter(self, offsets: Any, temperature: float) -> np.ndarray:
+        """Standard deviations [N] of the order parameter, of which the Fermi level at a temperature, K, is a part."""
+        filling = self.filling[0], torch.as_tensor(temperature).double()
+        level, slope = self._slope("fermi_level", self.ados.sum(dim=0), filling)
+        levels = level.repeat(len(self.ados)).requires_grad_(True)
         with torch.enable_grad():
-            level.requires_grad_(True)
-            values = dos.order_parameter(self.energies, torch.cat([at, self.ados]), level, offsets)
-            steepness = [torch.autograd.grad(value, level, retain_graph=True)[0] for value in values[len(at) :]]
-        own = self.of.values @ values[: len(at)].detach()  # V times the weights of the energies at which it is summed
-        shared = torch.stack(steepness)[:, None] * (self.of.values @ slope)
+            values = dos.order_parameter(self.energies, self.ados, levels, offsets)
+            (steepness,) = torch.autograd.grad(values.sum(), levels)
+        weights = dos.order_parameter(self.energies, torch.eye(len(self.energies)).double(), level, offsets)
+        own = self.of.values @ weights
+        shared = steepness[:, None] * (self.of.values @ slope)
         z, total = self.of.z, self.sums[0]
         squares = (
             z.square().sum(dim=1) * own.square().sum()
@@ -103,10 +103,10 @@ class DosBars:
         )
         return squares.clamp(min=0).sqrt().numpy()
 
-    def _slope(self, name: str, total: Tensor) -> tuple[Tensor, Tensor]:
+    def _slope(self, name: str, total: Tensor, filling: tuple | None = None) -> tuple[Tensor, Tensor]:
         """(value, derivatives [S] with respect to the total density of states) of a function in SMOOTH."""
         with torch.enable_grad():
             leaf = total.clone().requires_grad_(True)
-            value = SMOOTH[name](self.energies, leaf, *self.filling)
+            value = SMOOTH[name](self.energies, leaf, *(filling or self.filling))
             (slope,) = torch.autograd.grad(value, leaf)
         return value.detach(), slope

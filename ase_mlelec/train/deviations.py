@@ -1,0 +1,140 @@
+"""Errors and standard deviations of the labels of a head, structure by structure."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.frames import Frames
+from ase_mlelec.model import Model
+from ase_mlelec.quantities import QUANTITIES
+from ase_mlelec.train.last_layer import BATCH
+from ase_mlelec.train.losses import energy_and_derivatives, row_errors
+from ase_mlelec.uncertainty import (
+    changes_of_energies,
+    contributions,
+    deviations_of_atoms,
+    deviations_of_forces,
+    deviations_of_stress,
+    deviations_of_sums,
+    leverage_around,
+    summed,
+    summed_floor,
+)
+
+VOIGT = [0, 4, 8, 5, 2, 1]  # places in a flat 3x3 matrix
+FULL = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]  # places in Voigt order
+
+
+class Deviations(NamedTuple):
+    """Errors of a label with what their standard deviations are made of, arrays of equal shape.
+
+    Attributes
+    ----------
+    errors : array
+        Prediction minus label.
+    posterior : array
+        Standard deviation from the posterior, without scale and floor.
+    floor : array
+        What a floor of one adds to it, in quadrature.
+    """
+
+    errors: np.ndarray
+    posterior: np.ndarray
+    floor: np.ndarray
+
+    def total(self, floor: float) -> np.ndarray:
+        """Standard deviations with a floor, without a scale."""
+        return np.hypot(self.posterior, floor * self.floor)
+
+
+def errors_and_deviations(model: Model, name: str, frames: Frames) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Errors and standard deviations of all quantities of a head on labeled frames.
+
+    Parameters
+    ----------
+    model : Model
+        With a posterior of the head.
+    name : str
+        Name of the head.
+    frames : Frames
+
+    Returns
+    -------
+    dict by label of (errors, standard deviations)
+        Arrays of equal shape; one row for every atom or structure with the label.
+    """
+    posterior = model.posteriors[name]
+    return {
+        label: (found.errors, posterior.scale(label) * found.total(posterior.floor(label)))
+        for label, found in deviations(model, name, frames).items()
+    }
+
+
+def deviations(model: Model, name: str, frames: Frames) -> dict[str, Deviations]:
+    """Errors of all quantities of a head on labeled frames, with the parts of their standard deviations, by label."""
+    quantity = QUANTITIES[name]
+    batches = Batches.for_model(model, frames, quantity.labels).with_label(*quantity.labels)
+    found: dict[str, list] = {}
+    for batch in batches.all_batches(BATCH):
+        for label, *parts in _of_energy(model, batch) if quantity.gradients else _of_atoms(model, batch, quantity):
+            found.setdefault(label, []).append(
+                [part.double().cpu().numpy() for part in torch.broadcast_tensors(*parts)]
+            )
+    return {label: Deviations(*map(np.concatenate, zip(*parts))) for label, parts in found.items()}
+
+
+@torch.no_grad()
+def _of_atoms(model, batch, quantity) -> Iterator:
+    """(label, errors, deviations, floors) of the atoms and of the sums of a batch."""
+    head, posterior = model.heads[quantity.name], model.posteriors[quantity.name]
+    of = contributions(head, posterior, model.descriptor_of(quantity.name)(batch.system, batch.edges()))
+    bare = of._replace(z=torch.zeros_like(of.z))
+    atomic, _, sums, structures = row_errors(model, batch, quantity.name)
+    if atomic is not None and len(atomic):
+        rows = batch.matching(quantity.atomic, torch.arange(len(of.nets), device=of.nets.device))
+        rows = rows[of.nets[rows] >= 0]
+        yield quantity.atomic, atomic, deviations_of_atoms(of)[rows], deviations_of_atoms(bare, floor=1.0)[rows]
+    if sums is not None:
+        batches = batch.system.batch, batch.system.n_systems
+        every = deviations_of_sums(summed(of, *batches), of)
+        floors = deviations_of_sums(summed(bare, *batches), of, noise=summed_floor(of, 1.0, *batches))
+        yield quantity.total, sums, every[structures], floors[structures]
+
+
+def _of_energy(model, batch) -> Iterator:
+    """(label, errors, deviations, floors) of energies, forces and virials of a batch."""
+    labels = [name for name in ("energy", "forces", "virial") if name in batch.labels]
+    with torch.no_grad():
+        energy, found = energy_and_derivatives(model, batch, labels)
+    spread = energy_deviations(model, batch)
+    root = batch.system.n_atoms.to(energy.dtype).sqrt()
+    floors = {"energy": root, "forces": torch.ones_like(spread["forces"]), "virial": root[:, None, None]}
+    for label, value in {"energy": energy, **found}.items():
+        if label in labels:
+            floor = floors[label].expand_as(spread[label])
+            own = (batch.matching(label, part) for part in (value, spread[label], floor))
+            value, deviation, floor = own
+            yield label, value - batch.labels[label], deviation, floor
+
+
+def energy_deviations(model: Model, batch: Any) -> dict[str, Tensor]:
+    """Standard deviations, without scales and floors, of energies [B], forces [N, 3] and virials [B, 3, 3], by name."""
+    head, posterior = model.heads["energy"], model.posteriors["energy"]
+    with torch.enable_grad():
+        positions, strain, system, edges = batch.strained_edges()
+        of = contributions(head, posterior, model.descriptor_of("energy")(system, edges))
+        changes = changes_of_energies(of, posterior).sum(dim=0)
+        slopes = [
+            torch.autograd.grad(change, (positions, strain), retain_graph=k + 1 < len(changes))
+            for k, change in enumerate(changes)
+        ]
+    forces, virials = (torch.stack(parts) for parts in zip(*slopes))
+    with torch.no_grad():
+        around = leverage_around(of.z.square().sum(dim=1), edges, model.descriptor.cutoff)
+        virial = deviations_of_stress(virials.flatten(2)[:, :, VOIGT])[:, FULL]
+        sums = deviations_of_sums(summed(of, system.batch, system.n_systems), of)
+        return {"energy": sums, "forces": deviations_of_forces(forces, around, system.batch), "virial": virial}
