@@ -223,9 +223,11 @@ class Model(torch.nn.Module):
             for name, posterior in self.posteriors.items()
         }
         for k in range(n):
-            heads = {name: _with_own_last(head) if name in changes else head for name, head in self.heads.items()}
-            for name, each in changes.items():
-                heads[name].change_last(each[k])
+            drawn = {name.partition("/")[0] for name in changes}
+            heads = {name: _with_own_last(head) if name in drawn else head for name, head in self.heads.items()}
+            for name, each in changes.items():  # a Hamiltonian has several last layers: "hamiltonian/onsite_C"
+                head, _, layer = name.partition("/")
+                heads[head].change_last(each[k], *([layer] if layer else []))
             member = Model(
                 self.descriptor, heads, self.metadata, self.electronic, self.core, dict(self.ranges), self.pairs
             )
@@ -248,7 +250,9 @@ class Model(torch.nn.Module):
 
 
 def _with_own_last(head):
-    """Copy of a head that shares everything but its last layer."""
+    """Copy of a head that shares everything but its last layer; of heads of pairs of atoms a whole copy."""
+    if isinstance(head, HeadOfPairs):
+        return copy.deepcopy(head)
     new = owner = copy.copy(head)
     new._modules = dict(head._modules)
     if "nets" in new._modules:

@@ -20,11 +20,13 @@ from ase.spectrum.doscollection import GridDOSCollection
 from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
+from ase_mlelec.calculators.band_bars import HasBandBars
 from ase_mlelec.calculators.base import MLElecCalculator, ModelLike
 from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.calculators.parameters import HasElectronicTemperature, check_temperature
 from ase_mlelec.calculators.spectra import total_dos
 from ase_mlelec.edges import Edges
+from ase_mlelec.heads.hamiltonian.members import bare
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.bloch import check_kpts
 from ase_mlelec.system import System
@@ -35,15 +37,16 @@ TEMPERATURE = 300.0  # K, default temperature of the electrons
 BANDS = ("eigenvalues", "ibz_kpoints", "kpoint_weights", "nbands", "nkpts", "nspins")
 
 
-class WannierTBCalculator(HasElectronicTemperature, MLElecCalculator):
+class WannierTBCalculator(HasElectronicTemperature, HasBandBars):
     """Calculator of the Wannier tight-binding Hamiltonian H(R) of layered crystals, and of bands and spectra.
 
     Energy, forces and stress come from the energy head of the model, or from ``potential``. Electronic energies are
     relative to the vacuum level.
 
-    The members of a committee must have the same functions. The Hamiltonian is the mean over the members, and
-    ``uncertainty`` has the spread of eigenvalues. ASE's ``calculate_band_structure(atoms, path)`` and
-    ``ase.dft.bandgap.bandgap(calc)`` work with the calculator.
+    The members of a committee must have the same functions. The Hamiltonian is the mean over the members.
+    ``uncertainty`` has standard deviations of "hamiltonian" (a WannierHamiltonian of them), "eigenvalues" and
+    "fermi_level"; ``get_band_uncertainty`` and ``get_dos_uncertainty`` those of bands and density of states.
+    ASE's ``calculate_band_structure(atoms, path)`` and ``ase.dft.bandgap.bandgap(calc)`` work with the calculator.
 
     Parameters
     ----------
@@ -180,6 +183,8 @@ class WannierTBCalculator(HasElectronicTemperature, MLElecCalculator):
             geometry = descriptor(system, Edges.build(system, descriptor.cutoff))
             self._check_layers(geometry)
             self._measure(geometry, system)
+            if self._has_layers():
+                self._extra["pair_geometry"] = bare(geometry)
             for model in self.models:
                 blocks = model.evaluate_head("hamiltonian", geometry, system, None)
                 *pattern, values, owners = model.heads["hamiltonian"].elements(blocks)
@@ -231,15 +236,8 @@ class WannierTBCalculator(HasElectronicTemperature, MLElecCalculator):
     def electronic_results(self) -> dict[str, Any]:
         """Return the eigenvalues on the mesh or at the k-points, and the Fermi level."""
         hamiltonian = self.get_hamiltonian()
-        if isinstance(self._kpts, tuple):
-            kpts, weights = hamiltonian.mesh(self._kpts)
-        else:
-            kpts, weights = self._kpts, np.full(len(self._kpts), 1 / len(self._kpts))
+        kpts, weights = self._points()
         eigenvalues = hamiltonian.eigenvalues(kpts)
-        if len(self.models) > 1:
-            self._uncertainty["eigenvalues"] = np.std(
-                [self._built(values).eigenvalues(kpts) for values in self._extra["member_values"]], axis=0
-            )[None]
         # counts come first: ASE derives them from the arrays otherwise, and refuses to set them again
         results = {
             "nspins": 1,

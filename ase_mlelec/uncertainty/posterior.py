@@ -148,3 +148,25 @@ class Posterior(torch.nn.Module):
     def changes(self, n: int, *, scale: float = 1.0, seed: int = 0) -> list[Tensor]:
         """Changes [species, n_inputs + 1, n_outputs] of the weights in n members, which add up to zero."""
         return [scale * (self.inputs @ draw @ self.outputs.T) for draw in self.draws(n, seed=seed)]
+
+
+N_HAMILTONIANS = 8  # members of Hamiltonians: their standard deviations have a relative error of a quarter
+
+
+def drawn_layers(posteriors: Mapping[str, Posterior], n: int = N_HAMILTONIANS) -> dict[str, Tensor]:
+    """Changes of the last layers of a head in n members, as ``Model.members`` has them.
+
+    Parameters
+    ----------
+    posteriors : dict of Posterior
+        By "head/layer"; others have no part.
+
+    Returns
+    -------
+    dict by layer of Tensor [n, H + 1, outputs]
+    """
+    return {
+        name.partition("/")[2]: torch.cat(each.changes(n, scale=each.scale("members"), seed=seed_of(name)))
+        for name, each in posteriors.items()
+        if "/" in name
+    }

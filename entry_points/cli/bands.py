@@ -8,9 +8,13 @@ from ase_mlelec_entry_points.cli.options import add_out, add_plot, write_figure
 
 if TYPE_CHECKING:
     from ase.spectrum.band_structure import BandStructure
+    from numpy.typing import NDArray
 
-HELP = "Bands of a Wannier Hamiltonian on a path through the Brillouin zone, as a picture and as ASE's JSON."
-EXAMPLE = "mlelec bands graphene_hr.dat --path GMKG --plot bands.png"
+HELP = (
+    "Bands of a Wannier Hamiltonian on a path through the Brillouin zone, as a picture and as ASE's JSON; with --model of "
+    "a structure, with error bars where the model has them."
+)
+EXAMPLE = "mlelec bands bilayer.xyz --model graphene --path GMKG --plot bands.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "hamiltonian",
         metavar="FILE",
         help="seed_hr.dat or seed_tb.dat of Wannier90; seed_wsvec.dat, "
-        "seed.win, seed.wout and seed_centres.xyz beside it are read as well",
+        "seed.win, seed.wout and seed_centres.xyz beside it are read as well; with --model a structure that ASE reads",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="model that predicts the Hamiltonian of the structure FILE (names: mlelec models)",
     )
     parser.add_argument("--path", help="special points such as GMKG (default: ASE's choice for the cell)")
     parser.add_argument(
@@ -39,10 +48,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"--fermi: got {arguments.fermi}, need an energy in eV; leave it out to draw energies as they are"
         )
-    hamiltonian = WannierHamiltonian.read(arguments.hamiltonian)
-    bands = hamiltonian.band_structure(
-        arguments.path, npoints=arguments.points, window=arguments.window, reference=arguments.fermi or 0.0
-    )
+    if arguments.model:
+        hamiltonian, bands, bars = predicted(arguments)
+    else:
+        hamiltonian, bars = WannierHamiltonian.read(arguments.hamiltonian), None
+        bands = hamiltonian.band_structure(
+            arguments.path, npoints=arguments.points, window=arguments.window, reference=arguments.fermi or 0.0
+        )
     energies = bands.energies[0]
     if not energies.size:
         raise ValueError(
@@ -53,20 +65,39 @@ def run(arguments: argparse.Namespace) -> None:
         f"{hamiltonian.size} functions, {len(hamiltonian.r_vectors)} lattice vectors; path {bands.path.path}: "
         f"{energies.shape[1]} bands from {np.nanmin(energies):.3f} to {np.nanmax(energies):.3f} eV"
     )
+    if bars is not None:
+        print(
+            f"standard deviations of the bands: {np.nanmean(bars):.3f} eV on average, {np.nanmax(bars):.3f} eV at most"
+        )
     if arguments.out:
         from ase_mlelec.atomic_write import replacing
 
         with replacing(arguments.out) as partial:
             bands.write(partial)
     if arguments.plot:
-        plot(arguments.plot, bands, "energy (eV)" if arguments.fermi is None else r"$E - E_\mathrm{F}$ (eV)")
+        plot(arguments.plot, bands, bars, "energy (eV)" if arguments.fermi is None else r"$E - E_\mathrm{F}$ (eV)")
 
 
-def plot(path: str | PathLike, bands: "BandStructure", label: str) -> None:
+def predicted(arguments: argparse.Namespace) -> tuple:
+    """(WannierHamiltonian, BandStructure, standard deviations of the bands or None) of a structure, by a model."""
+    from ase_mlelec import WannierTBCalculator
+    from ase_mlelec.data.images import read_images
+
+    calc = WannierTBCalculator(arguments.model)
+    (atoms,) = read_images(arguments.hamiltonian)[:1]
+    hamiltonian = calc.get_hamiltonian(atoms)
+    bands = hamiltonian.band_structure(
+        arguments.path, npoints=arguments.points, window=arguments.window, reference=arguments.fermi or 0.0
+    )
+    known = any(name.startswith("hamiltonian/") for name in calc.models[0].posteriors) and bands.energies.size
+    return hamiltonian, bands, calc.get_band_uncertainty(bands, atoms=atoms) if known else None
+
+
+def plot(path: str | PathLike, bands: "BandStructure", bars: "NDArray | None", label: str) -> None:
     from matplotlib.figure import Figure
 
     from ase_mlelec.analysis.plots import plot_bands
 
     figure = Figure(figsize=(6, 4.5), layout="constrained")
-    plot_bands(figure.add_subplot(), bands).set_ylabel(label)
+    plot_bands(figure.add_subplot(), bands, deviations=bars).set_ylabel(label)
     write_figure(path, figure)

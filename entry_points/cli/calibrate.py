@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from ase_mlelec.data.hamiltonians import is_hamiltonians
     from ase_mlelec.data.snapshots import is_snapshots
 
     data = [path for path in arguments.data if not path.endswith(SUFFIX)]
@@ -64,6 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
         of_committee(arguments, [path for path in arguments.data if path.endswith(SUFFIX)], data)
     elif is_snapshots(data[0]):
         of_snapshots(arguments, data)
+    elif any(is_hamiltonians(path) for path in data):
+        of_hamiltonians(arguments, data)
     else:
         of_frames(arguments, data)
 
@@ -122,6 +125,30 @@ def of_snapshots(arguments: argparse.Namespace, data: "list[str]") -> None:
         report = add_ldos_error_bars(model, *points)
     model.save(arguments.out)
     tell(f"{arguments.out}: {len(points[0])} snapshots of the training, {len(points[1])} to calibrate on", report)
+
+
+def of_hamiltonians(arguments: argparse.Namespace, data: "list[str]") -> None:
+    """Error bars of the Hamiltonian, and of the energy where further files have labels of it."""
+    from ase_mlelec import load_model
+    from ase_mlelec.data.frames import read_all
+    from ase_mlelec.data.hamiltonians import Hamiltonians, is_hamiltonians
+    from ase_mlelec.train.error_bars import add_error_bars
+    from ase_mlelec.train.hamiltonian.error_bars import add_hamiltonian_error_bars
+
+    model = load_model(arguments.model)
+    if "hamiltonian" not in model.heads:
+        raise ValueError(f"{data[0]} holds Hamiltonians, {arguments.model} predicts {', '.join(model.heads)}")
+    own = Hamiltonians(next(path for path in data if is_hamiltonians(path)))
+    groups = arguments.group or ["train"], arguments.validation or ["validation"]
+    train, held = (list(own.select(*names)) for names in groups)
+    report: dict[str, dict[str, Any]] = {}
+    others = [path for path in data if not is_hamiltonians(path)]
+    if others and "energy" in model.heads:
+        frames = read_all(others, keys=keys_of(arguments))
+        report |= add_error_bars(model, *(frames.select(*names) for names in groups), names=["energy"])
+    report |= add_hamiltonian_error_bars(model, train, held)
+    model.save(arguments.out)
+    tell(f"{arguments.out}: {len(train)} Hamiltonians of the training, {len(held)} to calibrate on", report)
 
 
 def tell(title: str, report: "Mapping[str, Mapping[str, Any]]") -> None:

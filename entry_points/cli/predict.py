@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
     for atoms in iread(arguments.structures):
         names = ["energy", "forces", "stress"] if atoms.cell.rank == 3 else ["energy", "forces"]
         results = {name: calc.get_property(name, atoms) for name in names}
-        if len(calc.models[0].posteriors):
+        if "energy" in calc.models[0].posteriors:
             bars = {name: calc.get_uncertainty(name, atoms=atoms) for name in names}
             leverage = calc.get_leverage(atoms)
             atoms.info |= {f"{name}_uncertainty": bars[name] for name in names if name != "forces"}

@@ -74,7 +74,7 @@ def print_bars(name: str, frames: "Frames") -> None:
     from ase_mlelec.uncertainty import coverage
 
     model = load_model(name)
-    heads = [head for head in model.posteriors if head != "ldos"]
+    heads = [head for head in model.posteriors if head in model.heads and head != "ldos"]
     if not heads:
         raise ValueError(f"{name} has no error bars; add some with 'mlelec calibrate'")
     print(f"{'':24}{'within 1':>10}{'within 2':>10}{'rank':>8}")

@@ -112,6 +112,7 @@ def plot_bands(
     label: str = "",
     *,
     cmap: str = "coolwarm",
+    deviations: ArrayLike | None = None,
     **line: Any,
 ) -> Axes:
     """Bands along a path, relative to their reference; with weights as points whose color is the weight ("fat bands").
@@ -123,10 +124,15 @@ def plot_bands(
     weights : array [K, n]
         Between 0 and 1, such as the share of a layer.
     label : str of the color bar
+    deviations : array of the shape of ``bands.energies``, eV
+        Standard deviations, drawn as a shade of one around every band.
     line : keywords of ``Axes.plot``
     """
     x, ticks, names = bands.path.get_linear_kpoint_axis()
     energies = bands.energies - bands.reference
+    if deviations is not None:
+        for band, bar in zip(np.concatenate(energies, axis=1).T, np.concatenate(np.asarray(deviations), axis=1).T):
+            ax.fill_between(x, band - bar, band + bar, color=COLORS[0], alpha=0.25, lw=0)
     if weights is None:
         for spin in energies:
             ax.plot(x, spin, **{"color": COLORS[0], "lw": 1.2, **line})

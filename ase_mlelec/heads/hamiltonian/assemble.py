@@ -40,6 +40,11 @@ def elements(blocks: Blocks, orbitals: Sequence[AtomicFunctions]) -> tuple:
     return vectors.cpu().numpy(), places, rows, columns, values.astype(float), owners.cpu().numpy()
 
 
+def values_in_functions(blocks: Blocks, orbitals: Sequence[AtomicFunctions]) -> torch.Tensor:
+    """The values [m] that ``elements`` returns, as a differentiable Tensor."""
+    return torch.cat([block.reshape(-1) for *_, block in _in_functions(blocks, orbitals)])
+
+
 def _in_functions(blocks, orbitals):
     """Transform blocks from the columns of the layer frames to the functions of the data.
 

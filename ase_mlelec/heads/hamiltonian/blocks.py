@@ -24,6 +24,7 @@ from ase_mlelec.edges import Edges
 from ase_mlelec.heads.base import Blocks, HeadOfPairs
 from ase_mlelec.heads.hamiltonian.assemble import elements
 from ase_mlelec.heads.hamiltonian.hopping import FADE, REFLECTIONS, Hopping, View
+from ase_mlelec.heads.hamiltonian.members import last_layers
 from ase_mlelec.heads.hamiltonian.onsite import OnsiteBlocks
 from ase_mlelec.heads.hamiltonian.orbitals import AtomicFunctions, reflected_block
 from ase_mlelec.nets import constructor_arguments, map_by_species
@@ -255,6 +256,13 @@ class HamiltonianHead(HeadOfPairs):
     def elements(self, blocks: Blocks) -> tuple[NDArray, ...]:
         """Elements between the functions of one structure, as arrays; see ``assemble.elements``."""
         return elements(blocks, self.orbitals)
+
+    def change_last(self, change: Tensor, layer: str) -> None:
+        """Add ``change`` [1, H + 1, outputs] to weights and constants of one of ``members.last_layers``."""
+        with torch.no_grad():
+            last = last_layers(self)[layer]
+            last.weight.add_(change[0, :-1].T)
+            last.bias.add_(change[0, -1])
 
     # layers ------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import closed_form, refuse_model
 from ase_mlelec.train.hamiltonian.closed_form import refit_hopping, refit_onsite, standardize_hamiltonian
 from ase_mlelec.train.hamiltonian.descent import fit_hamiltonian
+from ase_mlelec.train.hamiltonian.error_bars import add_hamiltonian_error_bars
 from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
 from ase_mlelec.train.hamiltonian.items import distance_ranges, frame_functions, prepare
 from ase_mlelec.train.isolated import reproduce
@@ -100,7 +101,7 @@ def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:
     )
     model.metadata = described
     protected(model)
-    _add_error_bars(model, energies, log)
+    _add_error_bars(model, parts, energies, log)
     model.metadata |= {"errors": _errors(model, parts, energies), "training": provenance(sources, config)}
     return save(model, config, checkpoints)
 
@@ -148,10 +149,12 @@ def _energy(data, parts, more, config, progress):
     return model, spent, frames
 
 
-def _add_error_bars(model, energies, log):
-    """Error bars of energies and forces, where there are some."""
+def _add_error_bars(model, parts, energies, log):
+    """Error bars of the Hamiltonian, and of energies and forces, where there are some."""
+    report = add_hamiltonian_error_bars(model, parts["train"], parts["validation"])
     if "energy" in model.heads:
-        log.tell(told(add_error_bars(model, energies["train"], energies["validation"], names=["energy"])))
+        report |= add_error_bars(model, energies["train"], energies["validation"], names=["energy"])
+    log.tell(told(report))
 
 
 def _errors(model, parts, energies):

@@ -1,0 +1,191 @@
+"""Error bars of a trained Hamiltonian: posteriors of the last layers of its nets, calibrated on validation data.
+
+The rows of a last layer are its inputs for all atoms or pairs of the training data, in units of the envelope of hopping
+and of the spread of on-site elements, in which errors are about equal. Each kind of matrix element has a scale, under
+which 68 % of its validation errors are within one standard deviation over members. Eigenvalues, to which many elements
+add up, have a scale of their own.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ase_mlelec.bands.members import changes_of_levels
+from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
+from ase_mlelec.data.hamiltonians import HamiltonianFrame
+from ase_mlelec.heads.hamiltonian.assemble import values_in_functions
+from ase_mlelec.heads.hamiltonian.members import category, changes_of_values, last_layers
+from ase_mlelec.model import Model
+from ase_mlelec.physics.kmesh import monkhorst_pack
+from ase_mlelec.train.error_bars import rounded
+from ase_mlelec.train.hamiltonian.eigenvalue_response import LARGEST, mesh
+from ase_mlelec.train.hamiltonian.items import CATEGORIES, SHARP, prepare
+from ase_mlelec.uncertainty import Posterior, coverage, inverse_factor, scale_of
+from ase_mlelec.uncertainty.posterior import drawn_layers
+from ase_mlelec.uncertainty.scales import log_likelihood
+
+RIDGES = (1e-4, 1e-2, 1.0)
+
+
+def add_hamiltonian_error_bars(
+    model: Model,
+    train: Sequence[HamiltonianFrame],
+    validation: Sequence[HamiltonianFrame],
+    *,
+    ridges: Sequence[float] = RIDGES,
+) -> dict[str, dict[str, Any]]:
+    """Give the Hamiltonian of ``model`` calibrated posteriors, and its metadata a report in "error_bars".
+
+    Parameters
+    ----------
+    model : Model
+        Changed in place; its weights are not.
+    train, validation : sequence of HamiltonianFrame
+        Structures that the model was trained on, and others. Without validation structures the scales are those of the
+        training errors, which are too small.
+    ridges : sequence of float
+        Ridges to choose from, in units of the mean diagonal element of the normal matrix.
+
+    Returns
+    -------
+    dict by quantity of dict
+        As for ase_mlelec.train.error_bars.add_error_bars: "hamiltonian" for the elements and "eigenvalues".
+
+    Raises
+    ------
+    ValueError
+        Where there are no training structures.
+    """
+    head = model.heads["hamiltonian"]
+    normals = _normals(head, [prepare(model, frame) for frame in train])
+    held = [_Held(model, frame) for frame in (validation if len(validation) else train)]
+    tried = []
+    for ridge in ridges:
+        posteriors = {
+            name: Posterior.from_factors(
+                inverse_factor(normal, ridge),
+                torch.eye(last_layers(head)[name].out_features).double(),
+                n_species=1,
+                ridge=ridge,
+            ).to(normal)
+            for name, normal in normals.items()
+        }
+        tried.append((*_scaled(posteriors, held), posteriors))
+    _, errors, deviations, posteriors = max(tried, key=lambda each: each[0])
+    known = {name: part for name, part in model.posteriors.items() if not name.startswith("hamiltonian/")}
+    model.posteriors = torch.nn.ModuleDict(known | {f"hamiltonian/{name}": each for name, each in posteriors.items()})
+    pairs = {"hamiltonian": (errors, deviations)}
+    levels = [each.levels(posteriors) for each in held if each.frame.hamiltonian.size <= LARGEST]
+    if levels:
+        wrong, expected = map(np.concatenate, zip(*levels))
+        pairs["eigenvalues"] = wrong, expected
+    return _reported(model, next(iter(posteriors.values())), pairs, len(validation) > 0)
+
+
+def _reported(model, first, pairs, validated):
+    """Set the scales of elements and eigenvalues beside those of members; report of both."""
+    report = {}
+    for name, (errors, deviations) in pairs.items():
+        scale = scale_of(errors, deviations)
+        first.scales[name] = float(f"{scale * first.scale('members'):.6g}")
+        report[name] = {
+            "scale": scale,
+            **coverage(errors, scale * deviations)._asdict(),
+            "errors": int(errors.size),
+            "calibrated_on": "validation data" if validated else "training data",
+        }
+    kept = model.metadata.get("error_bars", {})
+    model.metadata["error_bars"] = kept | {name: rounded(found) for name, found in report.items()}
+    return report
+
+
+@torch.no_grad()
+def _normals(head, items) -> dict[str, Tensor]:
+    """Sums [H + 1, H + 1] of the products of the inputs of every last layer that some structure needs, by name."""
+    found: dict[str, Tensor] = {}
+
+    def see(name):
+        def add(_, given):
+            rows = torch.nn.functional.pad(given[0].detach().double(), (0, 1), value=1.0)
+            found[name] = found.get(name, 0.0) + rows.T @ rows
+
+        return add
+
+    hooks = [layer.register_forward_pre_hook(see(name)) for name, layer in last_layers(head).items()]
+    try:
+        for item in items:
+            head.unshifted(item.geometry)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found:
+        raise ValueError("hamiltonian: no structures to make error bars from; give training data")
+    return found
+
+
+class _Held:
+    """A structure with its true elements, by which scales are chosen."""
+
+    def __init__(self, model: Model, frame: HamiltonianFrame):
+        self.head, self.frame, item = model.heads["hamiltonian"], frame, prepare(model, frame)
+        with torch.no_grad():
+            blocks = self.head(item.geometry)
+            truth = type(blocks)(item.geometry, item.onsite, item.hopping)
+            self.own, true = (values_in_functions(each, self.head.orbitals).double() for each in (blocks, truth))
+        self.geometry, self.errors = item.geometry, (self.own - true).numpy()
+        self.codes, self.pattern = _codes(blocks), self.head.elements(blocks)
+
+    def changes(self, posteriors: Mapping[str, Posterior]) -> np.ndarray:
+        """Changes [n, M] of the elements in members, with the scales of the posteriors."""
+        drawn = drawn_layers({f"hamiltonian/{name}": each for name, each in posteriors.items()})
+        return changes_of_values(self.head, self.geometry, drawn).double().numpy()
+
+    def levels(self, posteriors: Mapping[str, Posterior]) -> tuple[np.ndarray, np.ndarray]:
+        """Errors and standard deviations of the eigenvalues on a mesh."""
+        kpts, own = monkhorst_pack(mesh(self.frame.atoms)), self.own.numpy()
+        members = [self._hamiltonian(own + change) for change in self.changes(posteriors)]
+        energies, changes = changes_of_levels(self._hamiltonian(own), members, kpts)
+        return (energies - self.frame.hamiltonian.eigenvalues(kpts)).ravel(), changes.std(axis=0).ravel()
+
+    def _hamiltonian(self, values):
+        r_vectors, which, row, column, _, owners = self.pattern
+        return WannierHamiltonian.from_elements(
+            self.frame.atoms.cell.array,
+            r_vectors=r_vectors,
+            which=which,
+            row=row,
+            column=column,
+            values=values,
+            centers=self.frame.atoms.positions[owners],
+        )
+
+
+def _codes(blocks):
+    """Place [M] in CATEGORIES of every element, in the order of ``elements``."""
+    codes = [np.zeros(block.numel(), dtype=int) for block in blocks.onsite.values()]
+    groups = blocks.geometry.groups()
+    for key, block in blocks.hopping.items():
+        far = (blocks.geometry.r[groups[key]] >= SHARP).numpy().astype(int)
+        codes += 2 * [np.repeat(1 + 2 * int(key[0]) + far, block[0].numel() if len(block) else 0)]
+    return np.concatenate(codes)
+
+
+def _scaled(posteriors, held):
+    """Set a scale for each kind of element; (mean log likelihood of the kinds, errors, deviations)."""
+    spreads = np.concatenate([each.changes(posteriors).std(axis=0) for each in held])
+    errors, codes = (np.concatenate([getattr(each, name) for each in held]) for name in ("errors", "codes"))
+    likelihoods, deviations = [], spreads.copy()
+    for code, kind in enumerate(CATEGORIES):
+        chosen = (codes == code) & (spreads > 0)
+        if not chosen.any():
+            continue
+        scale = scale_of(errors[chosen], spreads[chosen])
+        deviations[codes == code] *= scale
+        likelihoods.append(log_likelihood(errors[chosen], scale * spreads[chosen]))
+        for name, posterior in posteriors.items():
+            if category(name) == kind:
+                posterior.scales["members"] = float(f"{scale:.6g}")
+    return float(np.mean(likelihoods)), errors, deviations

@@ -1,0 +1,135 @@
+"""Bars of Hamiltonians: members that share hidden layers against explicit models, first order against diagonalization."""
+
+import numpy as np
+import pytest
+import torch
+from ase.io import write
+from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, random_wannier_model
+
+from ase_mlelec import WannierTBCalculator, load_model
+from ase_mlelec.bands.members import changes_of_bands, changes_of_levels
+from ase_mlelec.heads.hamiltonian.members import last_layers
+from ase_mlelec.physics import levels
+from ase_mlelec.train.hamiltonian.error_bars import add_hamiltonian_error_bars
+from ase_mlelec.uncertainty import Posterior
+from ase_mlelec.uncertainty.posterior import N_HAMILTONIANS
+from ase_mlelec_entry_points.cli.main import main
+
+KPTS = np.array([[0, 0, 0], [0.1, 0.2, 0], [1 / 3, 1 / 3, 0]])
+
+
+@pytest.fixture(scope="module")
+def graphene():
+    frames = [graphene_frame(graphene_bilayer((0.1 * k, 0.2), noise=0.03, seed=k), name=f"g{k}") for k in range(4)]
+    model = random_wannier_model("graphene", energy=True)
+    return model, add_hamiltonian_error_bars(model, frames[:3], frames[3:], ridges=[1e-2])
+
+
+def drawn(kind):
+    """A model of Hamiltonians with small random posteriors of all last layers."""
+    model, generator = random_wannier_model(kind), torch.Generator().manual_seed(0)
+    for name, layer in last_layers(model.heads["hamiltonian"]).items():
+        inputs = 1e-4 * torch.randn(layer.in_features + 1, 3, generator=generator, dtype=torch.float64)
+        posterior = Posterior.from_factors(inputs, torch.eye(layer.out_features).double(), n_species=1)
+        model.posteriors[f"hamiltonian/{name}"] = posterior
+    return model
+
+
+@pytest.mark.parametrize("kind", ["graphene", "mx2"])
+def test_members_share_what_is_before_the_last_layers(kind):
+    """The elements of all members at once are those of the models that Model.members makes."""
+    atoms = graphene_bilayer((0.3, 0.1), noise=0.02) if kind == "graphene" else mx2_bilayer((0.2, 0.1), noise=0.02)
+    model = drawn(kind)
+    calc = WannierTBCalculator(model, on_extrapolation="ignore")
+    calc.get_hamiltonian(atoms)
+    together = [each.hk(KPTS) for each in calc._member_hamiltonians()]
+    alone = [
+        WannierTBCalculator(each, on_extrapolation="ignore").get_hamiltonian(atoms).hk(KPTS)
+        for each in model.members(N_HAMILTONIANS)
+    ]
+    assert abs(together[0] - calc.get_hamiltonian(atoms).hk(KPTS)).max() > 1e-5
+    np.testing.assert_allclose(together, alone, atol=1e-12)
+    bars = calc.get_uncertainty("hamiltonian", atoms=atoms)
+    elements = [each.bloch.toarray() for each in calc._member_hamiltonians()]
+    np.testing.assert_allclose(bars.bloch.toarray(), np.std(elements, axis=0), atol=1e-12)
+
+
+def test_first_order_changes_of_levels():
+    atoms, calc = mx2_bilayer(noise=0.05), WannierTBCalculator(drawn("mx2"), on_extrapolation="ignore")
+    own, members = calc.get_hamiltonian(atoms), calc._member_hamiltonians()
+    kpts = KPTS[1:2]  # without degenerate levels
+    energies, changes = changes_of_levels(own, members, kpts)
+    exact = np.stack([each.eigenvalues(kpts) for each in members]) - energies
+    apart = np.diff(energies[0]).min()
+    assert abs(exact).max() > 1e-4 and apart > 1e-3
+    assert abs(changes - exact).max() < abs(exact).max() ** 2 * 22 / apart
+    some = own.eigenvalues(kpts, n_bands=4, window=(energies.min(), energies.max()))
+    found = changes_of_bands(own, members, kpts, np.append(some, [[np.nan]], axis=1))
+    first = abs(energies[0] - some[0, 0]).argmin()
+    np.testing.assert_allclose(found[:, :, :4], changes[:, :, first : first + 4], atol=1e-12)
+    assert np.isnan(found[:, :, 4]).all()
+
+
+def test_degenerate_levels_have_one_change():
+    """It does not depend on the states that a solver returns for them."""
+    atoms, calc = graphene_bilayer(), WannierTBCalculator(drawn("graphene"), on_extrapolation="ignore")
+    own, members = calc.get_hamiltonian(atoms), calc._member_hamiltonians()
+    energies, changes = changes_of_levels(own, members, KPTS)
+    traces = [np.trace(each.hk(KPTS), axis1=1, axis2=2).real for each in (own, *members)]
+    np.testing.assert_allclose(changes.sum(axis=2), np.array(traces[1:]) - traces[0], atol=1e-12)
+    same = abs(np.diff(energies, axis=1)) < 1e-6
+    assert not abs(np.diff(changes, axis=2)[:, same]).any()
+
+
+def test_calculator(graphene):
+    model, report = graphene
+    assert set(report) == {"hamiltonian", "eigenvalues"} and report["hamiltonian"]["within_two"] > 0.85
+    atoms = graphene_bilayer((0.3, 0.1), noise=0.02, seed=9)
+    calc = atoms.calc = WannierTBCalculator(model, kpts=(3, 3, 1), on_extrapolation="ignore")
+    eigenvalues = calc.get_property("eigenvalues", atoms)
+    bars = calc.uncertainty["eigenvalues"]
+    assert bars.shape == eigenvalues.shape and (bars > 0).all()
+    bands = calc.band_structure("GMK", npoints=5)
+    found = calc.get_band_uncertainty(bands)
+    assert found.shape == bands.energies.shape and np.isfinite(found).all()
+    kpts, weights = calc.get_hamiltonian().mesh((3, 3, 1))
+    own, changes = calc._level_changes(kpts)
+    spread = np.std([levels.fermi_level(own + change, weights, 4.0, 300.0) for change in changes])
+    factor = model.posteriors["hamiltonian/onsite_C"].scales
+    wanted = spread * factor["eigenvalues"] / factor["members"]
+    assert calc.uncertainty["fermi_level"] == pytest.approx(wanted, rel=1e-6)
+    dos = calc.get_dos_uncertainty(np.linspace(-20, 20, 81), width=0.5)
+    assert dos.shape == (81,) and dos.max() > 0
+    atoms.rattle(0.05, seed=1)  # of the present structure
+    assert calc.uncertainty["eigenvalues"].ravel() != pytest.approx(bars.ravel(), rel=1e-3)
+
+
+def test_rotation_keeps_bars(graphene):
+    calc, found = WannierTBCalculator(graphene[0], on_extrapolation="ignore"), []
+    atoms = graphene_bilayer((0.3, 0.1), noise=0.02, seed=9)
+    for angle in (0, 37):
+        atoms.rotate(angle, "z", rotate_cell=True)
+        found.append(calc.get_uncertainty("eigenvalues", atoms=atoms))
+    np.testing.assert_allclose(*found, rtol=1e-6, atol=1e-12)
+
+
+def test_file_and_command(graphene, tmp_path, capsys):
+    model, atoms = graphene[0], graphene_bilayer((0.3, 0.1), noise=0.02, seed=9)
+    path, picture = tmp_path / "model.safetensors", tmp_path / "bands.png"
+    model.save(path)
+    again = WannierTBCalculator(load_model(path), on_extrapolation="ignore").get_uncertainty("eigenvalues", atoms=atoms)
+    wanted = WannierTBCalculator(model, on_extrapolation="ignore").get_uncertainty("eigenvalues", atoms=atoms)
+    np.testing.assert_array_equal(again, wanted)
+    write(tmp_path / "atoms.xyz", atoms, format="extxyz")
+    command = ["bands", str(tmp_path / "atoms.xyz"), "--model", str(path), "--points", "6", "--plot", str(picture)]
+    assert main(command) == 0
+    assert "standard deviations of the bands" in capsys.readouterr().out and picture.stat().st_size > 5000
+
+
+def test_without_posterior():
+    calc = WannierTBCalculator(random_wannier_model("graphene"), on_extrapolation="ignore")
+    calc.get_hamiltonian(graphene_bilayer())
+    with pytest.raises(Exception, match="no posterior"):
+        calc.get_uncertainty("hamiltonian")
+    with pytest.raises(Exception, match="no posterior of the Hamiltonian; add error bars with 'mlelec calibrate'"):
+        calc.get_band_uncertainty(calc.band_structure("GM", npoints=3))
