@@ -19,7 +19,6 @@ from ase_mlelec.calculators.hot_electrons import HasHotElectrons
 from ase_mlelec.calculators.parameters import check_temperature
 from ase_mlelec.calculators.spectra import dos_by_atom
 from ase_mlelec.calculators.spectral_functional import Spectra
-from ase_mlelec.calculators.uncertainty import N_MEMBERS
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.model import Model
 from ase_mlelec.physics import dos, fermi
@@ -131,7 +130,7 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
             found = self._bars().smooth(name)
         else:
             return super()._from_posterior(name)
-        return {name: found * self._spread_scale(name)}
+        return {} if found is None else {name: found * self._spread_scale(name)}
 
     def _bars(self):
         """DosBars of the present structure."""
@@ -147,7 +146,6 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
                 temperature=self.electronic_temperature,
                 of=parts[0]._replace(z=torch.cat([of.z for of in parts]), nets=torch.cat([of.nets for of in parts])),
                 posterior=posterior,
-                n=N_MEMBERS,
             )
         return self._extra["dos_bars"]
 

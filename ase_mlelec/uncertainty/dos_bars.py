@@ -1,6 +1,5 @@
 """Standard deviations of smooth functions of a density of states: Fermi level, band energy, order parameter."""
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from ase_mlelec.physics import dos, fermi
 from ase_mlelec.uncertainty.bars import Contributions, deviation_along, summed
-from ase_mlelec.uncertainty.posterior import Posterior, seed_of
+from ase_mlelec.uncertainty.posterior import Posterior
 
 SMOOTH = {
     "fermi_level": fermi.fermi_level,
@@ -17,7 +16,7 @@ SMOOTH = {
     "entropy": dos.entropy,
     "heat_capacity": dos.heat_capacity,
 }
-LINEAR = 0.2  # relative deviation from first order up to which it is used; beyond, there is a gap or an edge nearby
+LINEAR = 0.2  # largest relative deviation from first order; beyond, there is a gap or an edge nearby
 
 
 class DosBars:
@@ -36,8 +35,6 @@ class DosBars:
     of : Contributions
         Of all atoms.
     posterior : Posterior
-    n : int
-        Number of members, for what is not smooth.
     """
 
     def __init__(
@@ -49,29 +46,19 @@ class DosBars:
         temperature: float,
         of: Contributions,
         posterior: Posterior,
-        n: int,
     ) -> None:
         scale = posterior.scale("members")
         self.energies, self.ados = (torch.as_tensor(each, dtype=torch.float64) for each in (energies, ados))
         self.filling = torch.as_tensor(n_electrons).double(), torch.as_tensor(temperature).double()
         self.of = of._replace(z=scale * of.z.double().cpu(), values=of.values.double().cpu(), nets=of.nets.cpu())
         self.sums = summed(self.of, torch.zeros_like(self.of.nets), 1)
-        self.posterior, self.n = posterior, n
 
-    @functools.cached_property
-    def totals(self) -> Tensor:
-        """Total densities of states of the members, [n, S]."""
-        draws = self.posterior.draws(self.n, seed=seed_of("dos")).double().cpu()
-        return self.ados.sum(dim=0) + self.sums[0] @ draws @ self.of.values
-
-    def smooth(self, name: str) -> float:
-        """Standard deviation of a function in SMOOTH of the total density of states."""
+    def smooth(self, name: str) -> float | None:
+        """Standard deviation of a function in SMOOTH of the total density of states; None where it is not linear."""
         total = self.ados.sum(dim=0)
         value, slope = self._slope(name, total)
         deviation, change = deviation_along(self.sums, self.of, slope)
-        if self._is_linear(name, value, deviation, change):
-            return float(deviation)
-        return float(SMOOTH[name](self.energies, self.totals, *self.filling).std(unbiased=False))
+        return float(deviation) if self._is_linear(name, value, deviation, change) else None
 
     def _is_linear(self, name, value, deviation, change):
         """Whether the function changes by one standard deviation in both directions; it does not in a gap."""
