@@ -1,18 +1,21 @@
 """Functionals of the atomic density of states and their derivatives by positions and strain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ase_mlelec.calculators.evaluation import EvaluatesModels
 from ase_mlelec.calculators.extrapolation import CHUNK
+from ase_mlelec.calculators.potential import has_volume, potential_results
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
 from ase_mlelec.physics import fermi
+from ase_mlelec.physics.gap import GapOfDOS, gap_of_dos
 from ase_mlelec.system import System
 from ase_mlelec.threads import map_chunks
 
@@ -45,6 +48,15 @@ class Spectra:
         """Fermi level, eV; default temperature: that of the calculator, K."""
         temperature = self.temperature if temperature is None else temperature
         return fermi.fermi_level(self.energies, self.dos, self.n_electrons, temperature)  # type: ignore[arg-type]
+
+    def order_parameter(self, offsets: Sequence[float]) -> Tensor:
+        """Order parameters [N] of the atoms: the sum of their densities at energies relative to the Fermi level, eV."""
+        return self.at(self.fermi_level() + torch.as_tensor(offsets).to(self.energies)).sum(1)
+
+    def gap(self, width: float) -> GapOfDOS | None:
+        """Gap, or None in a metal; ``width`` of the levels, eV, is ``dos_width_eV`` in the metadata of the model."""
+        n_atoms = len(self.ados)
+        return gap_of_dos(self.energies, self.dos / n_atoms, self.n_electrons / n_atoms, width=width)  # type: ignore[operator]
 
     def at(self, points: Any) -> Tensor:
         """Densities of states [N, K] at energies [K], eV, with a continuous slope between the points of the grid.
@@ -105,6 +117,35 @@ class DifferentiatesSpectra(EvaluatesModels):
     def _spectra(self, ados, numbers) -> Spectra:
         """Spectra of one structure; subclasses write this method."""
         raise NotImplementedError(f"{type(self).__name__} must define _spectra()")
+
+    def evaluate_functional(self, functional: Functional, *, atoms: Any = None) -> dict[str, Any]:
+        """Return a functional of the density of states and its derivatives.
+
+        Parameters
+        ----------
+        functional : callable
+            Function of a Spectra that returns a Tensor without dimensions.
+        atoms : ase.Atoms
+
+        Returns
+        -------
+        dict
+            ASE's names: energy and free_energy (the value, in its unit), forces [N, 3], minus its derivatives by the
+            positions, per Å, and stress [6], its derivatives by the strain over the volume, per Å^3, where the cell has a
+            volume. Of a committee they are means.
+        """
+        self._present(atoms)
+        system, edges = self._geometry()
+        volume = self.atoms.get_volume() if has_volume(self.atoms) else None
+        nothing = torch.zeros(len(system.numbers))
+        each = []
+        for k, model in enumerate(self.models):
+            found = self._differentiate(functional, k, model, system, edges)
+            results = potential_results(nothing, found.gradient, edges, volume=volume)
+            value = float(found.values[0])
+            each.append(results | {"energy": value, "free_energy": value})
+        names = [name for name in each[0] if name not in ("energies", "stresses")]
+        return {name: np.mean([member[name] for member in each], axis=0) for name in names}
 
     def _differentiate(self, functional: Functional, k: int, model: Model, system: System, edges: Edges) -> Derivative:
         """Values and derivatives of a functional, for member k of a committee."""
