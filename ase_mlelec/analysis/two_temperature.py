@@ -9,13 +9,13 @@ from ase import Atoms, units
 from ase.calculators.calculator import CalculationFailed, CalculatorSetupError
 
 from ase_mlelec.physics import dos
-from ase_mlelec.physics.free_energy import electronic_energy, electronic_free_energy
+from ase_mlelec.physics.free_energy import electronic_energy
 
 if TYPE_CHECKING:
     from ase.md.md import MolecularDynamics
 
-TOLERANCE = 1e-10  # eV per atom, of the energy of the electrons
-COLDEST = 1e-3  # K
+TOLERANCE = 1e-9  # eV per atom, of the energy of the electrons
+COLDEST, HOTTEST = 1e-3, 1e7  # K
 
 
 class TwoTemperature:
@@ -29,11 +29,16 @@ class TwoTemperature:
         dyn.attach(two, interval=2)
         dyn.run(1000)
 
-    Ions move by the forces of the calculator at the present electronic temperature T_e. At every call the ions get the
-    heat G V (T_e - T_i) Δt, by a factor to their momenta, and T_e becomes the temperature at which kinetic energy and
-    internal energy of the structure, F + T_e S, together are what they were, plus what the pulse brought: the total energy
-    is conserved, the work of the ions on the electrons included. The internal energy of the electrons, and with it their
-    heat capacity, follow from the density of states of the present structure.
+    Ions move by the forces of the calculator at the present electronic temperature T_e. At every call
+
+    - T_e becomes the temperature at which the electrons at the present positions have the entropy that they had: moving
+      ions do work on the electrons and bring no heat;
+    - ions get the heat G V (T_e - T_i) Δt by a factor to their momenta, and T_e becomes the temperature at which the
+      internal energy of the electrons is less by this heat and more by what the pulse brought.
+
+    Entropy, internal energy and heat capacity of the electrons follow from the density of states of the present positions.
+    The energy of the structure, K + F + T_e S, less that of the pulse, is conserved as well as the dynamics conserves an
+    energy.
 
     Parameters
     ----------
@@ -52,8 +57,6 @@ class TwoTemperature:
         Energy brought by the pulse until now.
     exchanged : float, eV
         Heat that went from the electrons to the ions.
-    total_energy : float, eV
-        Kinetic and internal energy after the last call; less ``absorbed`` it does not change.
 
     Raises
     ------
@@ -82,7 +85,7 @@ class TwoTemperature:
         self.absorbed = self.exchanged = 0.0
         self._time = self._now()
         self._start = 0.0 if pulse is None else len(atoms) * pulse(self._time)
-        self.total_energy = self._kinetic_energy() + self._fixed_energy() + self._energy(self.electronic_temperature)
+        self._entropy = self._electrons(self.electronic_temperature)[1]
 
     @property
     def electronic_temperature(self) -> float:
@@ -99,6 +102,13 @@ class TwoTemperature:
         """Heat capacity of the electrons of the present structure, eV/K."""
         return self.atoms.calc.get_heat_capacity(atoms=self.atoms)
 
+    @property
+    def total_energy(self) -> float:
+        """Kinetic energy and internal energy K + F + T_e S, eV."""
+        temperature = self.electronic_temperature
+        free = self.atoms.get_potential_energy() + self.atoms.get_kinetic_energy()
+        return float(free + temperature * self._electrons(temperature)[1])
+
     def __call__(self) -> None:
         """Exchange heat for the time since the last call, and set the electronic temperature."""
         now = self._now()
@@ -107,66 +117,58 @@ class TwoTemperature:
         elapsed, self._time = now - self._time, now
         before = self.absorbed
         self.absorbed = 0.0 if self.pulse is None else len(self.atoms) * self.pulse(now) - self._start
-        self.total_energy += self.absorbed - before
-        left = self.total_energy - self._fixed_energy() - self._heat_ions(elapsed)
-        temperature = self._temperature_at(left)
+        temperature = self._solve(self._entropy, 1, self.electronic_temperature)
+        energy = self._electrons(temperature)[0] + self.absorbed - before - self._heat_ions(temperature, elapsed)
+        temperature = self._solve(energy, 0, temperature)
+        self._entropy = self._electrons(temperature)[1]
         if temperature != self.electronic_temperature:
             self.atoms.calc.electronic_temperature = temperature
 
-    def _heat_ions(self, elapsed):
-        """Kinetic energy of the ions, eV, after the exchange of heat."""
-        kinetic = self._kinetic_energy()
-        difference = self.electronic_temperature - self.ionic_temperature
-        heat = self.coupling * self.atoms.get_volume() * difference * elapsed
-        if heat and kinetic > 0:
-            heat = max(heat, -0.5 * kinetic)  # a step that is too long takes no more than half of it
-            self.atoms.set_momenta(self.atoms.get_momenta() * math.sqrt(1 + heat / kinetic))
-            self.exchanged += heat
-            kinetic += heat
-        return kinetic
+    def _heat_ions(self, temperature, elapsed):
+        """Heat, eV, that the ions get from electrons at a temperature."""
+        kinetic = float(self.atoms.get_kinetic_energy())
+        heat = self.coupling * self.atoms.get_volume() * (temperature - self.ionic_temperature) * elapsed
+        if not heat or kinetic == 0:
+            return 0.0
+        heat = max(heat, -0.5 * kinetic)  # a step that is too long takes no more than half of it
+        self.atoms.set_momenta(self.atoms.get_momenta() * math.sqrt(1 + heat / kinetic))
+        self.exchanged += heat
+        return heat
 
     # energies of the present positions --------------------------------------------------------------------------
 
     def _now(self):
         return self.dyn.get_time() / units.fs
 
-    def _kinetic_energy(self):
-        return float(self.atoms.get_kinetic_energy())
-
     def _arguments(self, temperature):
         calc = self.atoms.calc
         total = calc.get_total_dos(self.atoms)
         return calc.energies, total, calc.get_electron_number(self.atoms), temperature
 
-    def _width(self):
-        return self.atoms.calc.metadata.get("dos_width_eV", 0.0)
+    def _electrons(self, temperature):
+        """(internal energy, eV, entropy, eV/K) of the electrons."""
+        return electronic_energy(*self._arguments(temperature), width=self.atoms.calc.metadata.get("dos_width_eV", 0.0))
 
-    def _energy(self, temperature):
-        """Internal energy of the electrons, eV."""
-        return electronic_energy(*self._arguments(temperature), width=self._width())[0]
-
-    def _fixed_energy(self):
-        """The part of the energy of the structure, eV, that does not depend on the electronic temperature."""
-        free = electronic_free_energy(*self._arguments(self.electronic_temperature), width=self._width())
-        return float(self.atoms.get_potential_energy()) - free
-
-    def _temperature_at(self, energy):
-        """Electronic temperature, K, at an internal energy of the electrons, by Newton's method within a bracket."""
-        temperature, low, high = max(self.electronic_temperature, 1.0), COLDEST, np.inf
+    def _solve(self, value, which, temperature):
+        """Temperature, K, at which internal energy (0) or entropy (1) have a value: Newton's method within a bracket."""
+        temperature, low, high = max(temperature, COLDEST), 0.0, np.inf
         for _ in range(100):
-            excess = self._energy(temperature) - energy
+            excess = self._electrons(temperature)[which] - value
+            capacity = max(dos.heat_capacity(*self._arguments(temperature)), 1e-12)
+            if which == 1:  # dS = C dT/T
+                excess *= temperature
             if abs(excess) < TOLERANCE * len(self.atoms):
                 return temperature
             low, high = (low, temperature) if excess > 0 else (temperature, high)
-            following = temperature - excess / max(dos.heat_capacity(*self._arguments(temperature)), 1e-12)
+            if high < COLDEST or low > HOTTEST:
+                break
+            following = temperature - excess / capacity
             if not low < following < high:
                 following = 0.5 * (low + high) if np.isfinite(high) else 2 * temperature
             temperature = following
-            if high < 2 * COLDEST or low > 1e7:
-                break
         raise CalculationFailed(
-            f"no electronic temperature has an internal energy of {energy / len(self.atoms):.3g} eV per atom; take a "
-            "shorter time step or a weaker coupling or pulse"
+            f"no electronic temperature between {COLDEST:g} and {HOTTEST:g} K belongs to the energy of the electrons; "
+            "take a shorter time step, or a weaker coupling or pulse"
         )
 
 

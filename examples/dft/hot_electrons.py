@@ -2,8 +2,6 @@
 
     python hot_electrons.py label work                          # DFT; one file per structure and temperature
     python hot_electrons.py collect work hot_electrons.h5       # all that is there in one file
-    python hot_electrons.py label work --spectra                # levels far above the Fermi level, to train on
-    python hot_electrons.py collect work silicon_wide.h5 --spectra
 
 Structures and settings are those of silicon.h5 and aluminium.h5, with enough bands for the highest temperature.  Of the
 first temperature of each structure, that of the energies of the data set, the levels are kept as a density of states.
@@ -20,7 +18,7 @@ import numpy as np
 from ase import Atoms, units
 
 from ase_mlelec.atomic_write import replacing
-from ase_mlelec.data.frames import Frame, Frames, read_hdf5, write_hdf5
+from ase_mlelec.data.frames import read_hdf5
 from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.io.espresso import read_pw
 from ase_mlelec.io.projections import broaden
@@ -32,17 +30,13 @@ PSEUDOPOTENTIALS = {"Si": "Si.pz-vbc.UPF", "Al": "Al.pz-vbc.UPF"}
 BANDS_PER_ATOM = {"Si": 8, "Al": 6}
 WIDTHS = {"Si": 0.04 * units.Ry, "Al": 0.2}  # eV, Gaussian exp(-(x/s)^2), those of the models
 ENERGIES = np.arange(-10.0, 34.05, 0.1)  # eV
-WIDE = ENERGIES < 24.05  # those of a model
 # (structure, temperatures in K): never in the training of a shipped model
 PLAN = [
     ("solid-8-1500K-135", (2000, 20000, 10000, 5000)),
     ("solid-4-933K-054", (933, 20000, 5000)),
-    ("liquid-8-2000K-321", (2000, 20000)),
+    ("liquid-8-2000K-321", (2000, 20000, 5000, 10000)),
     ("liquid-4-933K-102", (933, 20000)),
 ]
-
-SPECTRA_TEMPERATURE = 2000  # K, that of silicon.h5
-N_SPECTRA = 40  # structures of 8 atoms among those that train the model si, at most
 
 
 def structures():
@@ -50,15 +44,6 @@ def structures():
     found = {frame.name: frame.atoms for frame in read_hdf5(DATA / "silicon.h5")}
     found |= {snapshot.name: snapshot.atoms for snapshot in Snapshots(DATA / "aluminium.h5").select("test")}
     return {name: found[name] for name, _ in PLAN}
-
-
-def spectra_structures():
-    """Atoms of crystals and liquids by name, mixed: whatever is finished at any time is a balanced data set."""
-    frames = read_hdf5(DATA / "silicon.h5").where(
-        lambda frame: frame.group == "train" and frame.name.startswith(("solid-8", "liquid-8"))
-    )
-    order = np.random.default_rng(0).permutation(len(frames))[:N_SPECTRA]
-    return {frames[int(k)].name: frames[int(k)].atoms for k in order}
 
 
 def calculate(atoms, directory, temperature):
@@ -124,36 +109,6 @@ def collect(work, target):
                 print(name, *temperatures)
 
 
-def collect_spectra(work, target):
-    """Write the densities of states of all structures that are done, of the tests as well, as a data set."""
-    frames, complete = [], []
-    tests = {name: atoms for name, atoms in structures().items() if atoms.symbols[0] == "Si"}
-    for group, known in (("train", spectra_structures()), ("test", tests)):
-        for name, atoms in known.items():
-            path = work / f"{name}@{SPECTRA_TEMPERATURE}.npz"
-            if path.exists():
-                result = dict(np.load(path))
-                frames.append(Frame(atoms, {"dos": dos(result, "Si")[WIDE]}, name, group))
-                complete.append(float(result["eigenvalues"][:, -1].min()))
-    settings = {
-        "program": "Quantum ESPRESSO 6.7",
-        "pseudopotential": PSEUDOPOTENTIALS["Si"],
-        "ecutwfc_Ry": CUTOFFS["Si"],
-        "kpoints": "3x3x3 per 8 atoms",
-        "electronic_temperature_K": float(SPECTRA_TEMPERATURE),
-        "bands_per_atom": BANDS_PER_ATOM["Si"],
-    }
-    attributes = {
-        "dos_width_eV": WIDTHS["Si"],
-        "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
-        "valence_electrons": {"Si": 4},
-        "settings": settings,
-        "bands_complete_below_eV": min(complete),
-    }
-    write_hdf5(target, Frames(frames, ENERGIES[WIDE], attributes))
-    print(f"{len(frames)} structures; bands complete below {min(complete):.2f} eV")
-
-
 def write(group, name, atoms, temperatures, work):
     """Labels of one structure: of every temperature energy (eV), forces (eV/Å), stress (eV/Å^3), and one DOS."""
     results = [dict(np.load(work / f"{name}@{temperature}.npz")) for temperature in temperatures]
@@ -187,20 +142,14 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("label")
     command.add_argument("work", type=Path)
-    command.add_argument("--spectra", action="store_true")
     command = commands.add_parser("collect")
     command.add_argument("work", type=Path)
     command.add_argument("target", type=Path)
-    command.add_argument("--spectra", action="store_true")
     arguments = parser.parse_args()
     if arguments.command == "collect":
-        (collect_spectra if arguments.spectra else collect)(arguments.work, arguments.target)
+        collect(arguments.work, arguments.target)
         return
     arguments.work.mkdir(exist_ok=True)
-    if arguments.spectra:
-        for name, atoms in spectra_structures().items():
-            label(name, atoms, SPECTRA_TEMPERATURE, arguments.work)
-        return
     known = structures()
     for name, temperatures in PLAN:
         for temperature in temperatures:
