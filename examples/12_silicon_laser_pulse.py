@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from ase import units
 from ase.build import bulk
-from ase.md.velocitydistribution import thermalize_momenta
+from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from matplotlib.figure import Figure
 
@@ -39,6 +39,7 @@ def run(model, cells, energy, time):
     atoms = bulk("Si", cubic=True, a=5.407) * ((cells,) * 3)
     atoms.calc = calc = DeepDOSCalculator(model, electronic_temperature=300)
     thermalize_momenta(atoms, temperature_K=600, rng=np.random.default_rng(1))
+    Stationary(atoms)
     dyn, start = VelocityVerlet(atoms, TIMESTEP * units.fs), atoms.get_positions()
     two = TwoTemperature(atoms, dyn, coupling=COUPLING * WATT_PER_M3_K, pulse=gaussian_pulse(energy, **PULSE))
     rows = []

@@ -33,8 +33,8 @@ class TwoTemperature:
 
     - T_e becomes the temperature at which the electrons at the present positions have the entropy that they had: moving
       ions do work on the electrons and bring no heat;
-    - ions get the heat G V (T_e - T_i) Δt by a factor to their momenta, and T_e becomes the temperature at which the
-      internal energy of the electrons is less by this heat and more by what the pulse brought.
+    - ions get the heat G V (T_e - T_i) Δt by a factor to their momenta relative to the center of mass, and T_e becomes the
+      temperature at which the internal energy of the electrons is less by this heat and more by what the pulse brought.
 
     Entropy, internal energy and heat capacity of the electrons follow from the density of states of the present positions.
     The energy of the structure, K + F + T_e S, less that of the pulse, is conserved as well as the dynamics conserves an
@@ -126,12 +126,14 @@ class TwoTemperature:
 
     def _heat_ions(self, temperature, elapsed):
         """Heat, eV, that the ions get from electrons at a temperature."""
-        kinetic = float(self.atoms.get_kinetic_energy())
+        momenta, masses = self.atoms.get_momenta(), self.atoms.get_masses()[:, None]
+        drift = masses * momenta.sum(axis=0) / masses.sum()  # of the center of mass, which gets no heat
+        kinetic = float(((momenta - drift) ** 2 / masses).sum() / 2)
         heat = self.coupling * self.atoms.get_volume() * (temperature - self.ionic_temperature) * elapsed
         if not heat or kinetic == 0:
             return 0.0
         heat = max(heat, -0.5 * kinetic)  # a step that is too long takes no more than half of it
-        self.atoms.set_momenta(self.atoms.get_momenta() * math.sqrt(1 + heat / kinetic))
+        self.atoms.set_momenta(drift + (momenta - drift) * math.sqrt(1 + heat / kinetic))
         self.exchanged += heat
         return heat
 

@@ -49,7 +49,9 @@ def energies(timestep, n_steps):
     two = TwoTemperature(atoms, dyn, coupling=STRONG, pulse=gaussian_pulse(1.0, center=4, duration=3))
     start, temperature = internal_energy(atoms), two.electronic_temperature
     dyn.attach(two, interval=2)
+    momentum = atoms.get_momenta().sum(axis=0)
     dyn.run(n_steps)
+    assert atoms.get_momenta().sum(axis=0) == pytest.approx(momentum, abs=1e-9)
     assert two.electronic_temperature > temperature + 500
     assert internal_energy(atoms) == pytest.approx(two.total_energy, abs=2e-6)
     return internal_energy(atoms) - start, two.absorbed, two.exchanged
