@@ -1,4 +1,4 @@
-"""Electrostatic energy of point charges in a periodic cell, in a neutralizing background, by Ewald's method."""
+"""Electrostatic energy of point or Gaussian charges in a periodic cell, in a neutralizing background, by Ewald's method."""
 
 import functools
 import math
@@ -12,14 +12,15 @@ from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, sum_over_chu
 
 _REACH = 6.0  # both sums end where their terms have fallen to e^-36 = 2e-16
 _OVERLAP = 0.01  # Å; nearer atoms are a mistake
+_SERIES = 1e-3  # of (β r)², below which four terms of the series of erf are exact
 _CHUNK_OF_SEARCH, _CHUNK = 2**16, 2**18  # pairs in flight: about 64 MiB
 # cost of each step on one core, gradient included, in units of one atom times one wave vector (4 ns)
 _COST_OF_LOOK, _COST_OF_PAIR, _COST_OF_WAVE_VECTOR = 10.0, 50.0, 90.0
 
 
 @numpy_or_torch
-def energy(positions: Tensor, charges: Tensor, cell: Tensor) -> Tensor:
-    r"""Energy of point charges, all their periodic images, and a background that makes the cell neutral.
+def energy(positions: Tensor, charges: Tensor, cell: Tensor, width: Tensor | float = 0.0) -> Tensor:
+    r"""Energy of charges, all their periodic images, and a background that makes the cell neutral.
 
     .. math::
 
@@ -27,7 +28,11 @@ def energy(positions: Tensor, charges: Tensor, cell: Tensor) -> Tensor:
         + \frac{4\pi}{\Omega} \sum_{G \ne 0} \frac{\exp(-G^2/4\alpha^2)}{G^2} |S(G)|^2
         - \frac{2\alpha}{\sqrt\pi} \sum q_i^2 - \frac{\pi}{\Omega \alpha^2} \bigl(\sum q_i\bigr)^2 \Bigr\}
 
-    with the size S(G) of the structure factor. It does not depend on α, which is chosen for speed.
+    with the structure factor S(G). It does not depend on α, which is chosen for speed.
+
+    Charges with a width σ are Gaussians, q exp(-r²/2σ²)/(2πσ²)^(3/2), whose interaction is erf(βr)/r with β = 1/2σ. Then
+    erfc(αr) - erfc(βr) takes the place of erfc(αr), 1/α² - 1/β² that of 1/α², and α is at most β. The energy of each
+    Gaussian itself, q²β/√π, is left out, as it is of points.
 
     Parameters
     ----------
@@ -35,16 +40,18 @@ def energy(positions: Tensor, charges: Tensor, cell: Tensor) -> Tensor:
         Need not lie inside the cell.
     charges : Tensor [N], e
     cell : Tensor [3, 3], Å
+    width : float, Å
+        Standard deviation σ of Gaussian charges; 0: points.
 
     Returns
     -------
     Tensor [], eV
-        Differentiable with respect to every argument.
+        Differentiable with respect to every argument except the width.
 
     Raises
     ------
     ValueError
-        For shapes that disagree, NaN, a cell of no volume, and atoms on top of each other.
+        For shapes that disagree, NaN, a cell of no volume, a negative width, and points on top of each other.
 
     References
     ----------
@@ -64,15 +71,23 @@ def energy(positions: Tensor, charges: Tensor, cell: Tensor) -> Tensor:
     """
     check_charges(positions, charges)
     grid.check_cell(cell)
+    beta = _largest_splitting(width)
+    alpha = min(_splitting(len(positions), cell), beta)
     volume = grid.volume(cell)
-    alpha = _splitting(len(positions), cell)
     scaled = positions @ torch.linalg.inv(cell)
     scaled = scaled - scaled.detach().floor()
-    background = math.pi / (2 * alpha**2 * volume) * charges.sum() ** 2
+    background = math.pi / (2 * volume) * (alpha**-2 - beta**-2) * charges.sum() ** 2
     itself = alpha / math.sqrt(math.pi) * (charges**2).sum()
-    return units.COULOMB * (
-        _real_sum(scaled, charges, cell, alpha) + _reciprocal_sum(scaled, charges, cell, alpha) - itself - background
-    )
+    near = _real_sum(scaled, charges, cell, alpha, beta) if alpha < beta else 0.0
+    return units.COULOMB * (near + _reciprocal_sum(scaled, charges, cell, alpha) - itself - background)
+
+
+def _largest_splitting(width):
+    """β = 1/2σ, 1/Å; infinity for points."""
+    width = float(width)
+    if not 0 <= width < math.inf:
+        raise ValueError(f"width: got {width:g} Å, need 0 or more; give the standard deviation of the charges")
+    return 1 / (2 * width) if width else math.inf
 
 
 def check_charges(positions: Tensor, charges: Tensor) -> None:
@@ -109,20 +124,38 @@ def _wave_reach(cell, alpha):
     return torch.floor(2 * _REACH * alpha[..., None] * cell.norm(dim=1) / (2 * math.pi))
 
 
-def _real_sum(scaled, charges, cell, alpha):
-    """Σ over pairs of q_i q_j erfc(α r)/r, every pair once; 1/Å."""
-    pairs = _close_pairs(scaled.detach(), cell.detach(), alpha)
-    return sum_over_chunks(functools.partial(_real_part, alpha), _CHUNK, *pairs, shared=(scaled, charges, cell))
+def _real_sum(scaled, charges, cell, alpha, beta):
+    """Σ over pairs of q_i q_j [erfc(α r) - erfc(β r)]/r, every pair once; 1/Å."""
+    pairs = _close_pairs(scaled.detach(), cell.detach(), alpha, overlap=beta < math.inf)
+    part = functools.partial(_real_part, alpha, beta)
+    return sum_over_chunks(part, _CHUNK, *pairs, shared=(scaled, charges, cell))
 
 
-def _real_part(alpha, scaled, charges, cell, first, second, shifts):
-    distances = ((scaled[second] - scaled[first] + shifts) @ cell).norm(dim=-1)
+def _real_part(alpha, beta, scaled, charges, cell, first, second, shifts):
+    vectors = (scaled[second] - scaled[first] + shifts) @ cell
     # pairs of an atom and its periodic image were found with both signs
     products = charges[first] * charges[second] * torch.where(first == second, 0.5, 1.0)
+    if beta < math.inf:
+        return (products * (erf_over_r(vectors, beta) - erf_over_r(vectors, alpha))).sum()
+    distances = vectors.norm(dim=-1)
     return (products * torch.erfc(alpha * distances) / distances).sum()
 
 
-def _close_pairs(scaled, cell, alpha):
+def erf_over_r(vectors: Tensor, beta: float) -> Tensor:
+    """erf(β r)/r, 1/Å, of vectors [..., 3], Å; smooth at r = 0.
+
+    Interaction of two Gaussian charges of the width σ = 1/2β.
+    """
+    x2 = beta**2 * vectors.square().sum(-1)
+    near = x2.detach() < _SERIES
+    # each branch is given arguments for which it and its derivatives are finite
+    x = torch.where(near, 1.0, x2).sqrt()
+    small = torch.where(near, x2, 0.0)
+    series = 1 - small / 3 * (1 - small * 3 / 10 * (1 - small * 5 / 21 * (1 - small * 7 / 36)))
+    return beta * torch.where(near, 2 / math.sqrt(math.pi) * series, torch.erf(x) / x)
+
+
+def _close_pairs(scaled, cell, alpha, overlap=False):
     """Pairs within reach: Tensors [P], [P] of first and second atom, and [P, 3] of cell vectors to add to the second.
 
     Every pair of atoms is looked at, some rows of the matrix of pairs at a time. A pair of atoms appears in one order
@@ -146,7 +179,8 @@ def _close_pairs(scaled, cell, alpha):
         rows, columns, image = (squares < (_REACH / alpha) ** 2).nonzero(as_tuple=True)
         wanted = (columns > rows) | (columns == rows) & images[image].any(-1)
         rows, columns, image = rows[wanted], columns[wanted], image[wanted]
-        _check_distances(squares[rows, columns, image])
+        if not overlap:
+            _check_distances(squares[rows, columns, image])
         shifts = torch.stack([item[rows, columns] for item in nearest], dim=-1) + images[image]
         found.append((start + rows, start + columns, shifts.short()))
         start = stop
@@ -163,6 +197,34 @@ def _check_distances(squares):
 
 def _reciprocal_sum(scaled, charges, cell, alpha):
     """2π/Ω ``Σ_{G≠0}`` exp(-G²/4α²)/G² ``|S(G)|²``, 1/Å."""
+    vectors, share, intensity = waves(scaled, charges, cell, alpha)
+    squares = (vectors @ grid.reciprocal_cell(cell)).square().sum(-1)
+    nonzero = vectors.any(-1)
+    squares = torch.where(nonzero, squares, 1.0)
+    share = share * nonzero
+    return 2 * math.pi / grid.volume(cell) * (share * torch.exp(-squares / (4 * alpha**2)) / squares * intensity).sum()
+
+
+def waves(scaled: Tensor, charges: Tensor, cell: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Wave vectors up to where exp(-G²/4α²) has fallen to e^-36, one of each pair of opposite ones.
+
+    Parameters
+    ----------
+    scaled : Tensor [N, 3]
+        Positions in units of the cell vectors.
+    charges : Tensor [N], e
+    cell : Tensor [3, 3], Å
+    alpha : float, 1/Å
+
+    Returns
+    -------
+    vectors : Tensor [K, 3]
+        Integer frequencies.
+    share : Tensor [K]
+        Number of wave vectors that each stands for, 1 or 2.
+    intensities : Tensor [K], e²
+        Squares of the structure factors.
+    """
     reach = _wave_reach(cell.detach().cpu(), torch.tensor(alpha, dtype=cell.dtype)).int().tolist()
     # half of the wave vectors: S(-G) is the complex conjugate of S(G)
     k1, k2, k3 = (
@@ -170,10 +232,5 @@ def _reciprocal_sum(scaled, charges, cell, alpha):
         for first, last in zip((-reach[0], -reach[1], 0), reach)
     )
     vectors = torch.cartesian_prod(k1, k2, k3)
-    squares = (vectors @ grid.reciprocal_cell(cell)).square().sum(-1)
-    nonzero = vectors.any(-1)
-    share = torch.where(vectors[:, 2] > 0, 2.0, 1.0) * nonzero
-    squares = torch.where(nonzero, squares, 1.0)
     factor = grid.structure_factor(scaled, charges, (k1, k2, k3)).flatten()
-    intensity = factor.real.square() + factor.imag.square()
-    return 2 * math.pi / grid.volume(cell) * (share * torch.exp(-squares / (4 * alpha**2)) / squares * intensity).sum()
+    return vectors, torch.where(vectors[:, 2] > 0, 2.0, 1.0), factor.real.square() + factor.imag.square()
