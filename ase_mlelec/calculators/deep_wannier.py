@@ -23,21 +23,19 @@ from torch import Tensor
 
 from ase_mlelec import units
 from ase_mlelec.calculators.base import MLElecCalculator, ModelLike
-from ase_mlelec.calculators.extrapolation import CHUNK, OnExtrapolation
+from ase_mlelec.calculators.electric_field import TENSORS, VECTORS, AnswersField
+from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.calculators.potential import has_volume
 from ase_mlelec.descriptors.base import Environment
-from ase_mlelec.heads import TensorHead, VectorHead
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import DIPOLE
 from ase_mlelec.system import System
-from ase_mlelec.threads import map_chunks
 
-VECTORS, TENSORS = VectorHead.quantity, TensorHead.quantity  # names of heads
 VALUES = {"displacements": VECTORS, "atomic_polarizability": TENSORS}
 IN_A_FIELD = ("energy", "free_energy", "forces")
 
 
-class DeepWannierCalculator(MLElecCalculator):
+class DeepWannierCalculator(AnswersField, MLElecCalculator):
     """Calculator of Wannier centroids, and of dipole, polarization and Born charges, which follow from them.
 
     The polarizability is there where the model has it; energy, forces and stress where the model or ``potential`` has
@@ -58,8 +56,11 @@ class DeepWannierCalculator(MLElecCalculator):
     model, device, dtype, skin, potential, on_extrapolation
         See MLElecCalculator.
     electric_field : array [3], V/Å
-        Default: none. The field can be changed between evaluations. In a field the energy is E - M.F, the forces are its
-        negative gradient, -dE/dr + Z* F, and there are no atomic energies and no stress.
+        Macroscopic field F, which can be changed between evaluations; default none. In a field the energy is E - M.F, the
+        forces are its negative gradient, -dE/dr + Z* F, and there are no atomic energies and no stress.
+    field_order : int
+        1: as above. 2, for models with a polarizability A: the energy is E - M.F - F.A.F/2, and the dipole, its negative
+        derivative by the field, contains the induced one, M + A.F; Born charges are derivatives of that dipole.
 
     Raises
     ------
@@ -75,7 +76,7 @@ class DeepWannierCalculator(MLElecCalculator):
         "born_effective_charges": lambda calc: calc.get_born_charges(),
         "dielectric_tensor": lambda calc: calc.get_dielectric_tensor(),
     }
-    settable = ("electric_field", *MLElecCalculator.settable)
+    settable = ("electric_field", "field_order", *MLElecCalculator.settable)
     instead_of_bands = (
         "it has the centroids of the electrons, but no levels; use a WannierTBCalculator for bands, a "
         "DeepDOSCalculator for densities of states"
@@ -86,6 +87,7 @@ class DeepWannierCalculator(MLElecCalculator):
         model: ModelLike | Sequence[ModelLike],
         *,
         electric_field: ArrayLike | None = None,
+        field_order: int = 1,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         skin: float = 0.5,
@@ -93,9 +95,11 @@ class DeepWannierCalculator(MLElecCalculator):
         on_extrapolation: str = OnExtrapolation.WARN,
     ) -> None:
         self._field: NDArray | None = None
+        self._order = 1
         super().__init__(
             model, device=device, dtype=dtype, skin=skin, potential=potential, on_extrapolation=on_extrapolation
         )
+        self.field_order = field_order
         self.electric_field = electric_field
 
     @property
@@ -117,6 +121,24 @@ class DeepWannierCalculator(MLElecCalculator):
         self.implemented_properties = self._potential_properties() + list(self.electronic)
         if self.electronic:
             self.implemented_properties.append("born_effective_charges")
+
+    @property
+    def field_order(self) -> int:
+        """Order in the field to which the energy is known, 1 or 2."""
+        return self._order
+
+    @field_order.setter
+    def field_order(self, order: int) -> None:
+        if order not in (1, 2) or isinstance(order, bool):
+            raise CalculatorSetupError(f"got field_order={order!r}, need 1 or 2")
+        if order == 2 and not {VECTORS, TENSORS} <= {*self.models[0].heads}:
+            raise CalculatorSetupError(
+                f"got field_order=2 for a model of {', '.join(self.models[0].heads)}; load one that has '{VECTORS}' and "
+                f"'{TENSORS}'"
+            )
+        with self._one_call():
+            self._order = order
+            self.reset()
 
     @property
     def electronic(self) -> tuple[str, ...]:  # type: ignore[override]  # depends on the model
@@ -193,11 +215,7 @@ class DeepWannierCalculator(MLElecCalculator):
             self._volume("polarization")
         if "born_effective_charges" in properties and "born_effective_charges" not in self.results:
             self._store(
-                {
-                    "born_effective_charges": [
-                        self._response(model, np.eye(3))[1].transpose(1, 0, 2) for model in self.models
-                    ]
-                }
+                {"born_effective_charges": [self._slopes(model, np.eye(3)).transpose(1, 0, 2) for model in self.models]}
             )
 
     def electronic_results(self) -> dict[str, Any]:
@@ -280,6 +298,10 @@ class DeepWannierCalculator(MLElecCalculator):
         if "displacements" in values:
             charge, electrons = self._charges()
             values[DIPOLE] = [charge @ self.atoms.positions - electrons @ d for d in values["displacements"]]
+            if self._order == 2 and self._field is not None:
+                tensors = values["atomic_polarizability"]
+                induced = [each.sum(axis=0) @ self._field / units.COULOMB for each in tensors]
+                values[DIPOLE] = [sum(pair) for pair in zip(values[DIPOLE], induced)]
             if has_volume(self.atoms):
                 values["polarization"] = [dipole / self.atoms.get_volume() for dipole in values[DIPOLE]]
         if "atomic_polarizability" in values:
@@ -296,41 +318,6 @@ class DeepWannierCalculator(MLElecCalculator):
             work = [self._work(model) for model in self.models]
             for name in self.results.keys() - known:
                 self.results[name] = self.results[name] + np.mean([term[name] for term in work], axis=0)
-
-    def _work(self, model):
-        """Contributions of the field to energy and forces, dict by name."""
-        dipole, gradient = self._response(model, self._field[None])
-        energy = -float(dipole @ self._field)
-        return {"energy": energy, "free_energy": energy, "forces": gradient[0]}
-
-    def _response(self, model, directions):
-        """Dipole [3], e Å, and gradients [n, N, 3], e, of its components along ``directions`` [n, 3]."""
-        system, edges = self._geometry()
-        charge, electrons = self._charges()
-        rows = model.is_center(system.numbers, VECTORS).nonzero()[:, 0]
-        weights = torch.as_tensor(-electrons / self.metadata.get("functions_per_vector", 1), device=self.device)
-        along = torch.as_tensor(directions, dtype=self.dtype, device=self.device)
-        moment = torch.zeros(3, dtype=torch.float64, device=self.device)
-        gradient = torch.zeros(len(along), len(self.atoms), 3, dtype=torch.float64, device=self.device)
-
-        def slopes(chunk):
-            leaf = chunk[1].with_vec(chunk[1].vec.detach().requires_grad_(True))
-            vectors = model.heads[VECTORS](model.descriptor_of(VECTORS)(system, leaf), leaf)
-            vectors = vectors * weights[leaf.atoms, None].to(self.dtype)
-            sums = enumerate(vectors.sum(dim=0) @ along.T, 1)
-            found = [torch.autograd.grad(each, leaf.vec, retain_graph=k < len(along))[0] for k, each in sums]
-            return leaf, vectors.detach(), found
-
-        chunks = self._reach(model, edges).at_centers(rows).chunks(CHUNK)
-        for part, vectors, found in map_chunks(slopes, chunks, device=self.device):
-            moment += vectors.double().sum(dim=0)
-            for own, slope in zip(gradient, found):
-                own.index_add_(0, part.neighbor, slope.double())
-                own.index_add_(0, part.atoms[part.center], -slope.double())
-        return (
-            charge @ self.atoms.positions + moment.cpu().numpy(),
-            gradient.cpu().numpy() + charge[:, None] * np.asarray(directions)[:, None],
-        )
 
     # what is needed ---------------------------------------------------------------------------------------------
 

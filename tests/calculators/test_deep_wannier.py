@@ -192,6 +192,38 @@ def test_forces_in_a_field_are_the_gradient(atoms, external):
     assert -five_point(energy_at) == pytest.approx((forces * direction).sum(), abs=tolerance)
 
 
+def test_second_order_in_the_field(atoms):
+    """Forces, dipole and Born charges are the derivatives of one enthalpy E - M.F - F.A.F/2."""
+    one = DeepWannierCalculator(model(), electric_field=FIELD)
+    two = DeepWannierCalculator(model(), electric_field=FIELD, field_order=2)
+    alpha = two.get_polarizability(atoms)
+    saved = FIELD @ alpha @ FIELD / 2 / units.COULOMB
+    assert abs(saved) > 1e-4
+    assert two.get_potential_energy(atoms) == pytest.approx(one.get_potential_energy(atoms) - saved, rel=1e-13)
+    assert_close(dipole(two, atoms) - dipole(one, atoms), alpha @ FIELD / units.COULOMB, 1e-11)
+    direction = np.random.default_rng(1).normal(size=atoms.positions.shape)
+
+    def in_field(field, step=0.0):
+        two.set(electric_field=field)
+        moved = atoms.copy()
+        moved.positions += step * direction
+        return two.get_potential_energy(moved)
+
+    wanted = -np.sum(two.get_forces(atoms) * direction)
+    assert_close(five_point(lambda step: in_field(FIELD, step)), wanted, 1e-7)
+    two.set(electric_field=FIELD)
+    moment, born = dipole(two, atoms), two.get_born_charges(atoms)
+    slopes = [-five_point(lambda step: in_field(FIELD + step * axis)) for axis in np.eye(3)]
+    assert_close(slopes, moment, 1e-8)  # the enthalpy is quadratic in the field
+    two.set(electric_field=FIELD)
+    assert_gradient(two, atoms)
+    assert np.abs(born - DeepWannierCalculator(model()).get_born_charges(atoms)).max() > 1e-4
+    with pytest.raises(CalculatorSetupError, match=r"got field_order=2 for a model of energy, dipole; load one"):
+        DeepWannierCalculator(model(heads=("energy", "dipole")), field_order=2)
+    with pytest.raises(CalculatorSetupError, match=r"got field_order=3, need 1 or 2"):
+        two.set(field_order=3)
+
+
 def test_field_can_be_set():
     calculator = DeepWannierCalculator(model())
     free = calculator.get_property("energy", CRYSTAL)
