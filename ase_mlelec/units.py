@@ -11,6 +11,7 @@ GPA = 1 / 160.2176634  # eV/Å^3 per GPa
 KJ_PER_MOL = 1 / 96.48533212331  # eV
 KCAL_PER_MOL = 4.184 * KJ_PER_MOL  # eV
 COULOMB = HARTREE * BOHR  # eV Å: e²/(4π ε_0), the energy of two charges e at 1 Å
+DEBYE = 1 / (2.99792458 * 1.602176634)  # e Å: 1e-21 C m²/s over the speed of light
 CM = 1e8  # Å
 SPEED_OF_LIGHT = 2997.92458  # Å/fs
 PLANCK = 4.135667696923859  # eV fs: h, not ħ

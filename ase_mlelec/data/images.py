@@ -19,7 +19,17 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.data.data_set import Frame, Frames
-from ase_mlelec.data.keys import STRESS_UNIT, STRESS_UNITS, STRUCTURE, check_keys, check_used, remedy, warn_of_unread
+from ase_mlelec.data.keys import (
+    STRESS_UNIT,
+    STRESS_UNITS,
+    STRUCTURE,
+    check_keys,
+    check_used,
+    in_unit,
+    remedy,
+    remedy_of_stress,
+    warn_of_unread,
+)
 from ase_mlelec.data.usual_names import guessed, shares_of, texts_of, weights_of
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.text import element_of, fortran_floats
@@ -192,7 +202,8 @@ def from_images(images: Iterable[Atoms], *, name: str = "", keys: dict[str, str]
     ----------
     keys : dict
         Keys of labels (or of stress, group, kind and weight) that replace the usual names, e.g. {"energy": "REF_energy"};
-        and stress_unit, one of eV/A^3, GPa and kbar, with a minus sign for stresses that are positive under pressure.
+        and stress_unit, one of eV/A^3, GPa and kbar, with a minus sign for stresses that are positive under pressure;
+        dipole_unit, one of e A, e bohr and debye, and polarizability_unit, A^3 or bohr^3, perhaps after a number.
 
     Raises
     ------
@@ -293,6 +304,8 @@ def _labels(atoms, contents, keys, place):
             chosen = [lower[key] for key in row.keys if key in lower]
         if chosen:
             found[label] = _numbers(f"{place}, {chosen[0]}", contents[chosen[0]], row.shape)
+            if chosen[0] not in getattr(atoms.calc, "results", {}):
+                found[label] = in_unit(label, found[label], keys)
             # forces are the gradient of the free energy, not of the energy without entropy
             taken |= set(chosen) if label == "energy" else {chosen[0]}
     if "stress" in found:
@@ -306,21 +319,12 @@ def _labels(atoms, contents, keys, place):
             if "virial" in found and abs(virial - found["virial"]).max() > 1e-2 + 1e-3 * abs(virial).max():
                 raise ValueError(
                     f"{place}: its virial is not -stress x volume, one of them has another unit or sign; "
-                    + _remedy_of_stress(virial, found["virial"], keys)
+                    + remedy_of_stress(virial, found["virial"], keys)
                 )
             found.setdefault("virial", virial)
     if "virial" in found:
         found["virial"] = _symmetric(f"{place}, virial", found["virial"], 1e-2)
     return found, taken
-
-
-def _remedy_of_stress(virial, given, keys):
-    """Remedy for a stress from which ``virial`` follows, where ``given`` is the virial."""
-    was = STRESS_UNITS[keys.get(STRESS_UNIT, "eV/A^3")]
-    for unit, factor in STRESS_UNITS.items():
-        if np.allclose(virial * factor / was, given, atol=0.01 * abs(given).max()):
-            return f'set stress_unit = "{unit}" in [data.keys] of the configuration, or give --key stress_unit={unit}'
-    return "take the wrong one out of the file"
 
 
 def _numbers(place, value, axes):

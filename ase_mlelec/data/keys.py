@@ -16,6 +16,9 @@ STRUCTURE = {"numbers", "positions", "dos_energies", "name", GROUP}  # keys that
 # factors to eV/Å^3 with ASE's sign, positive under tension; programs that print a pressure have the opposite sign
 STRESS_UNITS = {"eV/A^3": 1.0, "GPa": units.GPA, "kbar": units.GPA / 10}
 STRESS_UNITS |= {f"-{name}": -factor for name, factor in STRESS_UNITS.items()}
+# factors of the units in which files may have a label, for settings such as "dipole_unit"
+LABEL_UNITS = {name: dict(row.units) for name, row in LABELS.items() if row.units}
+UNIT = "_unit"
 
 # parts of keys and whole words in keys for quantities that are no labels here; LONGER_PARTS are tried before labels
 LONGER_PARTS = ("stresses", "energies")
@@ -34,7 +37,7 @@ def check_keys(keys: Mapping[str, str]) -> dict:
     ------
     ValueError
     """
-    known = (*LABELS, GROUP, KIND, WEIGHT, STRESS_UNIT)
+    known = (*LABELS, GROUP, KIND, WEIGHT, STRESS_UNIT, *(label + UNIT for label in LABEL_UNITS))
     for label, key in keys.items():
         if label not in known or not key:
             raise ValueError(
@@ -45,7 +48,31 @@ def check_keys(keys: Mapping[str, str]) -> dict:
                 f"keys: got {STRESS_UNIT} = {key!r}, need one of {', '.join(STRESS_UNITS)}; - is for a stress that is "
                 "positive under pressure"
             )
+        if label.removesuffix(UNIT) in LABEL_UNITS and label.endswith(UNIT):
+            factor_of(label, key)
     return dict(keys)
+
+
+def factor_of(setting: str, text: str) -> float:
+    """Factor to the unit of a label from a text such as "e bohr" or "2.5 bohr^3", of a setting such as "dipole_unit"."""
+    table = LABEL_UNITS[setting.removesuffix(UNIT)]
+    found = re.fullmatch(r"\s*(?:([-+]?[\d.][-+.\deE]*)\s+)?(.*?)\s*", text)
+    try:
+        number = float(found[1] or 1.0) if found else 0.0
+    except ValueError:
+        number = 0.0
+    if not found or found[2] not in table or not 0 < abs(number) < 1e9:
+        raise ValueError(
+            f"keys: got {setting} = {text!r}, need one of {', '.join(table)}, with a number before it where the file has "
+            f"multiples, such as '2.5 {next(iter(table))}'"
+        )
+    return number * table[found[2]]
+
+
+def in_unit(label: str, value: Any, keys: Mapping[str, str]) -> Any:
+    """Value of a label in its own unit, from a file whose unit may be in ``keys``."""
+    setting = label + UNIT
+    return value * factor_of(setting, keys[setting]) if label in LABEL_UNITS and setting in keys else value
 
 
 def meant(key: str, value: Any) -> tuple:
@@ -96,10 +123,19 @@ def remedy(contents: Mapping[str, Any]) -> str:
     return table and f"to read them set {table} in [data.keys] of the configuration, or give mlelec convert {options}"
 
 
+def remedy_of_stress(virial: np.ndarray, given: np.ndarray, keys: Mapping[str, str]) -> str:
+    """Remedy for a stress from which ``virial`` follows, where ``given`` is the virial."""
+    was = STRESS_UNITS[keys.get(STRESS_UNIT, "eV/A^3")]
+    for unit, factor in STRESS_UNITS.items():
+        if np.allclose(virial * factor / was, given, atol=0.01 * abs(given).max()):
+            return f'set stress_unit = "{unit}" in [data.keys] of the configuration, or give --key stress_unit={unit}'
+    return "take the wrong one out of the file"
+
+
 def check_used(source: str | PathLike, keys: Mapping[str, str], used: Set[str], unread: Mapping[str, list]) -> None:
     """Raise ValueError where no image has a key of the setting."""
     for label, key in keys.items():
-        if key not in used and label != STRESS_UNIT:
+        if key not in used and not label.endswith(UNIT):
             others = sorted(used | unread.keys())
             raise ValueError(
                 f"{source}: no structure has the key '{key}' that is named for {label}; there are "

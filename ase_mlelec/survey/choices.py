@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ase_mlelec.data.data_set import Frames
-from ase_mlelec.quantities import QUANTITIES
+from ase_mlelec.quantities import DIPOLE, QUANTITIES
 from ase_mlelec.survey.cost import expected
+from ase_mlelec.survey.dipoles import formal_charges
 from ase_mlelec.survey.sources import HAMILTONIAN, LDOS
 from ase_mlelec.survey.toml_text import TomlText
 from ase_mlelec.survey.whole import Survey
@@ -130,7 +131,9 @@ def heads_of(frames: Frames) -> list[str]:
     has = frames.counts
     rows = [row for row in QUANTITIES.values() if row.labels]
     # stress alone says nothing about energies
-    return [row.name for row in rows if any(label in has and label != "virial" for label in row.labels)]
+    found = [row.name for row in rows if any(label in has and label != "virial" for label in row.labels)]
+    alone = DIPOLE in has and DIPOLE not in found and formal_charges(frame.atoms for frame in frames)
+    return found + [DIPOLE] if alone else found
 
 
 def _frames(text, found):
@@ -184,6 +187,11 @@ def _dos(text, found, name):
 def _centers(text, found, name):
     atomic = QUANTITIES[name].atomic
     text.section(name, CLOSED_FORM)
+    if name == DIPOLE and not set(QUANTITIES[name].labels) & set(found.frames.counts):
+        ions, electrons = formal_charges(frame.atoms for frame in found.frames)
+        text.set("ions", ions, "Outer electrons, by which dipoles become sums of displacements; check their unit, e Å.")
+        text.set("electrons", electrons, "All electrons are at the species that is not hydrogen.")
+        return
     species = _species_with(found.frames, atomic)
     if species:
         text.set("centers", species, f"Species whose atoms have labels '{atomic}' that are not zero.")

@@ -11,6 +11,7 @@ from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import LABELS, QUANTITIES, Measure
+from ase_mlelec.train.dipoles import on_branch_of_model
 from ase_mlelec.train.losses import energy_and_derivatives, row_errors
 
 FRAMES_PER_BATCH = 8
@@ -22,7 +23,7 @@ def errors(model: Model, frames: Frames) -> dict:
     The spread of the ADOS is the square root of the variance over the atoms of ``frames``, averaged over the energies; a
     model that predicts the mean spectrum for every atom has a relative error of 1. Vectors and tensors are compared for
     the centers alone, tensors with the symmetric part of their labels. The dipole has an error where the metadata of the
-    model have the charge of the electrons.
+    model have the charge of the electrons. A dipole without vectors is compared on the branch nearest to the prediction.
 
     Every error is over the structures that have the label. Where some structures lack it, keys that end in "_frames"
     hold the number of structures that have it.
@@ -39,6 +40,7 @@ def errors(model: Model, frames: Frames) -> dict:
     InputError
         For species that the model does not know.
     """
+    frames = on_branch_of_model(model, frames)
     names = comparable(model, frames)
     if not names:
         some = [name for name in frames.counts if name not in frames.labels]
@@ -147,6 +149,7 @@ def compared(model: Model, frames: Frames) -> dict[str, tuple[np.ndarray, np.nda
         By label, "stress" for virials. Energies and other sums are per atom, in units of ase_mlelec.quantities; stresses
         are in GPa. Sums are left out where frames have values of atoms.
     """
+    frames = on_branch_of_model(model, frames)
     fast, names = model.for_evaluation(), comparable(model, frames)
     batches = Batches.for_model(fast, frames, names)
     found: dict[tuple[str, str], list] = {}
@@ -190,6 +193,7 @@ def errors_by_kind(model: Model, frames: Frames) -> dict[str, dict]:
 
     Structures without a name are not among them.
     """
+    frames = on_branch_of_model(model, frames)
     kinds = frames.kinds if any(frames.kinds) else frames.groups
     parts = {name: frames.take([k for k, own in enumerate(kinds) if own == name]) for name in sorted({*kinds} - {""})}
     if len(parts) < 2:

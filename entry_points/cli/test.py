@@ -141,6 +141,7 @@ def models_of(arguments: argparse.Namespace, head: str, kind: str, quantity: str
 def errors_of_frames(arguments: argparse.Namespace) -> tuple:
     from ase_mlelec import load_model
     from ase_mlelec.data.frames import read_frames
+    from ase_mlelec.train.dipoles import on_branch_of_model
     from ase_mlelec.train.evaluate import errors
 
     if len(arguments.model) > 1:
@@ -148,8 +149,9 @@ def errors_of_frames(arguments: argparse.Namespace) -> tuple:
             f"{arguments.data}: got {len(arguments.model)} models, a committee, which is for LDOS "
             "snapshots alone; test the models one by one"
         )
-    frames = selected(read_frames(arguments.data, keys=keys_of(arguments)), arguments)
-    return frames, {arguments.group or "all": errors(load_model(arguments.model[0]), frames)}
+    model = load_model(arguments.model[0])
+    frames = on_branch_of_model(model, selected(read_frames(arguments.data, keys=keys_of(arguments)), arguments))
+    return frames, {arguments.group or "all": errors(model, frames)}
 
 
 def errors_of_hamiltonians(arguments: argparse.Namespace) -> tuple:

@@ -1,0 +1,206 @@
+"""Dipoles of structures as labels of the vectors of centers.
+
+A dipole is that of charges at the atoms and of the vectors d, M = sum_i (Z_i - Q_i) r_i - Q/k sum_c d_c, so that it gives
+the sum of the vectors. In a periodic structure it is known up to charges times lattice vectors. The right multiple is the
+one for which the sums of all structures are a smooth function of the structure, see ``settle_branches``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.data_set import Frame
+from ase_mlelec.data.frames import Frames, join
+from ase_mlelec.edges import Edges
+from ase_mlelec.model import Model
+from ase_mlelec.quantities import DIPOLE, QUANTITIES
+from ase_mlelec.system import System
+
+SUM, VECTORS = QUANTITIES[DIPOLE].total, QUANTITIES[DIPOLE].atomic  # labels
+REACH, N_RADIAL = 5.0, 6  # Å; functions of the distance of a neighbor
+MOST_ROUNDS, MARGIN = 20, 3.0  # of the search for branches; rows for each coefficient, from which a fit can tell them
+RIDGE = 1e-6  # relative to the mean diagonal element
+SCANNED, LARGEST = 81, 2.0  # multiples of a feature; the largest, root mean square in units of the distance of branches
+
+
+def has_only_dipole(frame: Frame) -> bool:
+    """Whether the dipole is all that a frame tells about the vectors."""
+    return DIPOLE in frame.labels and not {SUM, VECTORS} & {*frame.labels}
+
+
+def with_sums(frames: Frames, known: Mapping[str, Any]) -> Frames:
+    """Frames in which a dipole alone has become the sum of the vectors, Å, as it is given, on any branch.
+
+    Parameters
+    ----------
+    known : dict
+        ``valence_charges``, ``electrons_per_centre`` and, if not 1, ``functions_per_vector``; see DeepWannierCalculator.
+
+    Raises
+    ------
+    ValueError
+        Where charges are missing, and where species of centers have different numbers of electrons.
+    """
+    if not any(has_only_dipole(frame) for frame in frames):
+        return frames
+    charge = _charge(known)
+    return replace(
+        frames, frames=[_with_sum(frame, known, charge) if has_only_dipole(frame) else frame for frame in frames]
+    )
+
+
+def _charge(known):
+    """Q/k, e, which all centers share."""
+    ions, electrons = known.get("valence_charges"), known.get("electrons_per_centre")
+    if not ions or not electrons:
+        raise ValueError(
+            "dipoles need the charges of ions and of electrons at the centers to be learned, which the data lack; give "
+            "dipole.ions and dipole.electrons, such as ions = {O = 6, H = 1}, electrons = {O = 8}"
+        )
+    if len({*electrons.values()}) > 1:
+        raise ValueError(
+            f"dipoles cannot be learned with different electrons at the centers, {dict(electrons)}; give all the same"
+        )
+    return next(iter(electrons.values())) / known.get("functions_per_vector", 1)
+
+
+def _with_sum(frame, known, charge):
+    ions, electrons = known["valence_charges"], known["electrons_per_centre"]
+    missing = sorted({*frame.atoms.symbols} - {*ions})
+    if missing:
+        raise ValueError(f"frame '{frame.name}': there is no charge of {missing[0]}; add it to dipole.ions")
+    charges = np.array([ions[symbol] - electrons.get(symbol, 0.0) for symbol in frame.atoms.symbols])
+    rest = charges @ frame.atoms.positions - np.asarray(frame.labels[DIPOLE])
+    return replace(frame, labels=frame.labels | {SUM: rest / charge})
+
+
+def settle_branches(frames: Frames, known: Mapping[str, Any], centers: Sequence[str]) -> Frames:
+    """Frames with sums of vectors from dipoles, each on the branch that fits the others.
+
+    Sums over the neighbors of every center, of unit vectors times functions of the distance, are fitted to the sums of the
+    vectors. Each label goes to the branch nearest to the fit, until nothing changes. The search begins with the branches
+    as they are given, with those nearest to zero, and with those nearest to a multiple of one of these sums; the best fit
+    counts. With few structures, it is the branch nearest to zero. Without charges, dipoles beside other labels of vectors
+    are left alone.
+
+    Raises
+    ------
+    ValueError
+        See ``with_sums``.
+    """
+    chosen = [k for k, frame in enumerate(frames) if has_only_dipole(frame)]
+    others = any({SUM, VECTORS} & {*frame.labels} for frame in frames)
+    if not chosen or (others and not known.get("electrons_per_centre")):
+        return frames
+    frames = with_sums(frames, known)
+    charge, some = _charge(known), [frames[k] for k in chosen]
+    given = np.stack([frame.labels[SUM] for frame in some])
+    lattice = _Lattice([frame.atoms for frame in some], charge)
+    species = sorted({symbol for frame in some for symbol in frame.atoms.symbols})
+    features = np.stack([_features(frame.atoms, species, centers) for frame in some])
+    changed = list(frames)
+    for k, frame, sums in zip(chosen, some, _smoothest(given, features, lattice)):
+        changed[k] = replace(frame, labels=frame.labels | {SUM: sums})
+    return replace(frames, frames=changed)
+
+
+class _Lattice:
+    """Branches of the sums of vectors of structures, which differ by lattice vectors over the charge."""
+
+    def __init__(self, structures, charge):
+        self.cells = np.stack([atoms.cell.complete() for atoms in structures]) / charge
+        self.inverse = np.linalg.inv(self.cells)
+        self.pbc = np.stack([atoms.pbc for atoms in structures])
+
+    def nearest(self, sums, wanted):
+        """Sums [n, 3] on the branches nearest to those wanted."""
+        fractions = np.einsum("ni,nij->nj", wanted - sums, self.inverse)
+        return sums + np.einsum("ni,nij->nj", np.where(self.pbc, fractions.round(), 0.0), self.cells)
+
+
+def settle_parts(parts: Mapping[str, Frames], known: Mapping[str, Any], centers: Sequence[str]) -> dict[str, Frames]:
+    """``settle_branches`` of the parts of a data set together, dict of Frames."""
+    whole, found, start = settle_branches(join(list(parts.values())), known, centers), {}, 0
+    for name, part in parts.items():
+        found[name] = replace(part, frames=list(whole)[start : start + len(part)])
+        start += len(part)
+    return found
+
+
+def _smoothest(given, features, lattice):
+    """Sums [n, 3] of the start from which the fit [n, 3, F] becomes best."""
+    zero = lattice.nearest(given, np.zeros_like(given))
+    if features.shape[0] * 3 < MARGIN * features.shape[2]:
+        return zero
+    best = None
+    for sums in (given, zero, _by_one_feature(given, features, lattice)):
+        for _ in range(MOST_ROUNDS):
+            again = lattice.nearest(given, _fitted(features, sums))
+            if np.allclose(again, sums, atol=1e-9):
+                break
+            sums = again
+        error = np.square(_fitted(features, sums) - sums).mean()
+        best = (error, sums) if best is None or error < best[0] else best
+    return best[1]
+
+
+def _by_one_feature(given, features, lattice):
+    """Sums [n, 3] on the branches nearest to a multiple of one of the features, the one for which they are nearest."""
+    best = None
+    for k in range(features.shape[2]):
+        size = np.sqrt(np.square(features[:, :, k]).mean())
+        for multiple in np.linspace(-1, 1, SCANNED) * LARGEST * np.abs(lattice.cells).max() if size > 0 else ():
+            wanted = multiple / size * features[:, :, k]
+            sums = lattice.nearest(given, wanted)
+            error = np.square(sums - wanted).mean()
+            best = (error, sums) if best is None or error < best[0] else best
+    return best[1]
+
+
+def _fitted(features, sums):
+    """Values [n, 3] of the linear fit to ``sums``."""
+    rows = features.reshape(-1, features.shape[2])
+    normal = rows.T @ rows
+    normal += RIDGE * np.trace(normal) / len(normal) * np.eye(len(normal)) + 1e-30 * np.eye(len(normal))
+    return features @ np.linalg.solve(normal, rows.T @ sums.ravel())
+
+
+def _features(atoms, species, centers):
+    """Sums over centers of one species and their neighbors of another, [3, F]."""
+    edges = Edges.build(System.from_atoms(atoms), REACH)
+    distances, symbols = edges.distances, np.array(atoms.get_chemical_symbols())
+    at = torch.linspace(0.8, REACH - 0.8, N_RADIAL, dtype=distances.dtype)
+    fade = (1 - (distances / REACH) ** 2) ** 2
+    functions = fade[:, None] * torch.exp(-(((distances[:, None] - at) / 0.8) ** 2))
+    vectors = (edges.vec / distances[:, None])[:, :, None] * functions[:, None]
+    columns = []
+    for center in centers:
+        for neighbor in species:
+            rows = (symbols[edges.center.numpy()] == center) & (symbols[edges.neighbor.numpy()] == neighbor)
+            columns.append(vectors[torch.from_numpy(rows)].sum(dim=0))
+    return torch.cat(columns, dim=1).numpy()
+
+
+@torch.no_grad()
+def on_branch_of_model(model: Model, frames: Frames) -> Frames:
+    """Frames in which a dipole alone has become the sum of the vectors, on the branch nearest to that of a model.
+
+    Without charges in the metadata of the model, or without such frames, they are returned as they are.
+    """
+    known = model.metadata
+    chosen = [k for k, frame in enumerate(frames) if has_only_dipole(frame)]
+    if DIPOLE not in model.heads or not chosen or not known.get("electrons_per_centre"):
+        return frames
+    frames, charge = with_sums(frames, known), _charge(known)
+    some = frames.take(chosen)
+    batches, changed = Batches.for_model(model, some, ()), list(frames)
+    for place, (k, frame) in enumerate(zip(chosen, some)):
+        batch = batches.batch([place])
+        wanted = batch.predict(model, DIPOLE).sum(dim=0).double().cpu().numpy()
+        (sums,) = _Lattice([frame.atoms], charge).nearest(frame.labels[SUM][None], wanted[None])
+        changed[k] = replace(frame, labels=frame.labels | {SUM: sums})
+    return replace(frames, frames=changed)
