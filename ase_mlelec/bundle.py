@@ -16,6 +16,7 @@ from ase_mlelec import descriptors, heads, shipped
 from ase_mlelec.checks import printable
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.deepmd.model import read_model
+from ase_mlelec.long_range import LongRange
 from ase_mlelec.model import Model
 from ase_mlelec.model_file import read
 from ase_mlelec.model_file.upgrade import FORMAT_VERSION
@@ -129,6 +130,7 @@ def _build(path, header, classes, state):
                 {name: TrainingRange(**arguments) for name, arguments in header["ranges"].items()},
                 header["pairs"] and make(header["pairs"]),
                 {name: Posterior(**arguments) for name, arguments in header["posteriors"].items()},
+                header["long_range"] and LongRange(**header["long_range"]),
             )
     except CalculatorSetupError:
         raise

@@ -13,6 +13,7 @@ from torch import Tensor
 from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads.base import Blocks, FittingNets, Head, HeadOfPairs
+from ase_mlelec.long_range import LongRange
 from ase_mlelec.model_file.write import save_model
 from ase_mlelec.safety import RepulsiveCore, TrainingRange
 from ase_mlelec.system import System
@@ -41,11 +42,13 @@ class Model(torch.nn.Module):
         warnings.
     posteriors : dict of Posterior, optional
         Posteriors of the last layers of heads, by the name of the head; without one there are no error bars.
+    long_range : LongRange, optional
+        Long range of the energy, which is added to the sum of the energy head; default none.
 
     Raises
     ------
     ValueError
-        Where descriptors differ in species.
+        Where descriptors differ in species, and for a long range of other species.
     """
 
     heads: Any  # ModuleDict of Head
@@ -63,6 +66,7 @@ class Model(torch.nn.Module):
         ranges: Mapping[str, TrainingRange] | None = None,
         pairs: Descriptor | None = None,
         posteriors: Mapping[str, Posterior] | None = None,
+        long_range: LongRange | None = None,
     ):
         super().__init__()
         if any(other is not None and other.species != descriptor.species for other in (electronic, pairs)):
@@ -72,6 +76,9 @@ class Model(torch.nn.Module):
         self.register_buffer("_species_of_number", species_table(descriptor.species), persistent=False)
         self.core, self.ranges = core, torch.nn.ModuleDict(ranges or {})
         self.posteriors = torch.nn.ModuleDict(posteriors or {})
+        if long_range is not None:
+            long_range.check(descriptor.species, self.heads)
+        self.long_range = long_range
         self.metadata = dict(metadata or {})
         self.evaluation_only = False  # a copy with rearranged arrays, which a file does not describe
 
@@ -145,7 +152,8 @@ class Model(torch.nn.Module):
 
         Notes
         -----
-        The result has the precision of the model.
+        The result has the precision of the model. Energies are those of the energy head, with the core and without
+        ``long_range``.
         """
         names = list(self.heads.keys() if quantities is None else quantities)
         system, edges = self._in_own_precision(system, edges)
@@ -231,6 +239,7 @@ class Model(torch.nn.Module):
             member = Model(
                 self.descriptor, heads, self.metadata, self.electronic, self.core, dict(self.ranges), self.pairs
             )
+            member.long_range = self.long_range
             member.evaluation_only = self.evaluation_only
             yield member
 
@@ -241,6 +250,7 @@ class Model(torch.nn.Module):
         )
         descriptor, electronic, pairs = map(_compressed, (self.descriptor, self.electronic, self.pairs))
         model = Model(descriptor, heads, self.metadata, electronic, core, ranges, pairs, posteriors)  # type: ignore[arg-type]
+        model.long_range = self.long_range
         model.eval().requires_grad_(False)
         for module in model.heads.modules():
             if isinstance(module, FittingNets):

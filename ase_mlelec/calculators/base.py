@@ -143,7 +143,10 @@ class MLElecCalculator(NoBands, StatesParameters, HasUncertainty, EvaluatesModel
     def _potential_properties(self):
         if self.potential is not None:
             return [name for name in POTENTIAL_PROPERTIES if name in self.potential.implemented_properties]
-        return list(POTENTIAL_PROPERTIES) if all("energy" in member.heads for member in self.models) else []
+        if not all("energy" in member.heads for member in self.models):
+            return []
+        far = any(member.long_range for member in self.models)
+        return [name for name in POTENTIAL_PROPERTIES if not (far and name == "stresses")]
 
     # parameters -------------------------------------------------------------------------------------------------
 

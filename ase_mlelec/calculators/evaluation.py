@@ -12,7 +12,7 @@ from ase.outputs import all_outputs
 from torch import Tensor
 
 from ase_mlelec.calculators.extrapolation import CHUNK, WatchesRange
-from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, has_volume, potential_results
+from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, has_volume, potential_results, with_long_range
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.edges import Edges
@@ -84,9 +84,11 @@ class EvaluatesModels(WatchesRange):
                 self._present(image)
                 self._measured().update({name: values[atoms] for name, values in measured.items()})
                 if members:
-                    self._store_potential(
-                        [(energy[atoms], gradient[rows]) for energy, gradient in members], edges.part(atoms, rows)
-                    )
+                    own = [
+                        (energy[atoms], gradient[rows], terms and terms.part(atoms, k))
+                        for energy, gradient, terms in members
+                    ]
+                    self._store_potential(own, edges.part(atoms, rows))
                 self._store({name: [member[atoms] for member in columns] for name, columns in values.items()})
             yield image
 
@@ -132,13 +134,20 @@ class EvaluatesModels(WatchesRange):
         )
 
     def _store_potential(self, members, edges):
-        """Store ASE's results of the present atoms from atomic energies and dE/dvec of every member."""
+        """Store ASE's results of the present atoms from atomic energies, dE/dvec and long range of every member."""
         volume = self.atoms.get_volume() if has_volume(self.atoms) else None
-        results = [potential_results(energies, gradient, edges, volume=volume) for energies, gradient in members]
-        self._store({name: [result[name] for result in results] for name in results[0]})
+        results = [
+            with_long_range(potential_results(energies, gradient, edges, volume=volume), terms, volume=volume)
+            for energies, gradient, terms in members
+        ]
+        shared = [name for name in results[0] if all(name in result for result in results)]
+        self._store({name: [result[name] for result in results] for name in shared})
 
     def _member_potential(self, k, model, system, edges):
-        """Atomic energies [N] and dE/dvec [E, 3], chunk by chunk; keeps the environments for electronic quantities."""
+        """Atomic energies [N] and dE/dvec [E, 3] without the long range, and the Terms of that, or None.
+
+        They are computed chunk by chunk; the environments are kept for electronic quantities.
+        """
         energies, gradients, environments, graphs = [], [], [], []
         reach, seen = edges.up_to(model.descriptor.cutoff), self._seen("energy", model)
         keeps = self._keeps_graphs and self._keeps_energy(model, edges)
@@ -164,7 +173,8 @@ class EvaluatesModels(WatchesRange):
         if len(gradients) > 1:
             gradient = torch.cat([part.T for part in gradients], dim=1).T  # x, y and z stay separate planes
         gradient = self._of_all_edges(gradient, model.descriptor.cutoff, edges)
-        return torch.cat(energies) if len(energies) > 1 else energies[0], gradient
+        terms = model.long_range and model.long_range.terms(model, system, edges)
+        return torch.cat(energies) if len(energies) > 1 else energies[0], gradient, terms
 
     def _keeps_energy(self, model, edges):
         """Whether environments of the energy are kept for its standard deviation, which needs them again."""

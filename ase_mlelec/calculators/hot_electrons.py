@@ -113,11 +113,11 @@ class HasHotElectrons(DifferentiatesSpectra):
         return found.parts + own * (left / system.sum_per_system(own))[system.batch], found.gradient
 
     def _member_potential(self, k, model, system, edges):
-        energies, gradient = super()._member_potential(k, model, system, edges)
+        energies, gradient, far = super()._member_potential(k, model, system, edges)
         if not self._is_hot():
-            return energies, gradient
+            return energies, gradient, far
         more, slope = self._excess_potential(k, model, system, edges)
-        return energies.double() + more, gradient + slope
+        return energies.double() + more, gradient + slope, far
 
     def _ask_potential(self, wanted):
         """As in the base class; the excess is added to the results of the potential."""

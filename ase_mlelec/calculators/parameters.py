@@ -119,6 +119,7 @@ def fingerprint(model: Model) -> str:
             "descriptor": model.descriptor,
             "electronic": model.electronic,
             "core": model.core,
+            "long_range": model.long_range,
             **model.heads,
         }.items()
         if part is not None

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
 from ase_mlelec.edges import Edges
+from ase_mlelec.long_range import Terms
 
 POTENTIAL_PROPERTIES = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]
 
@@ -56,6 +58,28 @@ def potential_results(energies: Tensor, gradient: Tensor, edges: Edges, *, volum
         results["stresses"] = np.ascontiguousarray(stresses.cpu().numpy().T)
         results["stress"] = results["stresses"].sum(axis=0)
     return results
+
+
+def with_long_range(results: dict[str, Any], terms: Terms | None, *, volume: float | None) -> dict[str, Any]:
+    """ASE's results of a model with its long range; it has no stresses by atom.
+
+    Parameters
+    ----------
+    results : dict
+        Results without the long range.
+    terms : Terms or None
+        The long range of the structure; with None the results are returned as they are.
+    volume : float, Å^3
+        With None there is no stress.
+    """
+    if terms is None:
+        return results
+    energies, forces, virials = (part.detach().cpu().numpy() for part in terms)
+    energy = results["energy"] + float(energies.sum())
+    changed = {"energies": results["energies"] + energies, "forces": results["forces"] + forces}
+    if volume is not None:
+        changed["stress"] = results["stress"] - full_3x3_to_voigt_6_stress(virials[0]) / volume
+    return {"energy": energy, "free_energy": energy, **changed}
 
 
 @functools.lru_cache

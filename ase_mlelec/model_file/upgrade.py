@@ -5,7 +5,7 @@ from itertools import combinations_with_replacement
 
 from ase_mlelec.descriptors.ace.former import present_arguments
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 
 
 def _from_version_1(header, state):
@@ -128,6 +128,11 @@ def _from_version_6(header, state):
     return {"posteriors": {}, **header, "format_version": 7}, state
 
 
+def _from_version_7(header, state):
+    """Energies had no long range."""
+    return {"long_range": None, **header, "format_version": 8}, state
+
+
 UPGRADES = {
     1: _from_version_1,
     2: _from_version_2,
@@ -135,4 +140,5 @@ UPGRADES = {
     4: _from_version_4,
     5: _from_version_5,
     6: _from_version_6,
+    7: _from_version_7,
 }

@@ -53,6 +53,7 @@ def save_model(model: Any, path: str | os.PathLike) -> None:
         "core": model.core and model.core.arguments(),
         "ranges": {name: found.arguments() for name, found in model.ranges.items()},
         "posteriors": {name: found.arguments() for name, found in model.posteriors.items()},
+        "long_range": model.long_range and model.long_range.arguments(),
         "metadata": model.metadata,
     }
     state = {name: _stored(name, tensor) for name, tensor in model.state_dict().items()}
@@ -79,16 +80,9 @@ def save_model(model: Any, path: str | os.PathLike) -> None:
 
 
 def _stored(name, tensor):
-    """Array as it is written: posteriors, and hidden layers whose numbers are those of it, in single precision.
-
-    Posteriors and drawn layers are rounded when they are made. Other arrays keep the precision of the model.
-    """
+    """Array as it is written; posteriors are in single precision, to which they are rounded when they are made."""
     tensor = tensor.detach().cpu().contiguous()
-    if not tensor.is_floating_point():
-        return tensor
-    single = tensor.float()
-    alike = ".hidden." in name and bool((single.to(tensor.dtype) == tensor).all())
-    return single if alike or name.startswith("posteriors.") else tensor
+    return tensor.float() if name.startswith("posteriors.") else tensor
 
 
 def _described(part):

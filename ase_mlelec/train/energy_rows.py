@@ -60,7 +60,8 @@ def plain_rows(model: Model, batch: Batch, labels: Sequence[str]) -> Rows:
 def _values(model, batch, labels):
     """Energies [B] and derivatives of the model as it is; without a run of the model where its last layer is zero."""
     last, system = model.heads["energy"].nets.last, batch.system
-    if model.core is not None or any(bool(part.any()) for layer in last for part in layer.parameters()):
+    more = model.core is not None or model.long_range is not None
+    if more or any(bool(part.any()) for layer in last for part in layer.parameters()):
         return energy_and_derivatives(model, batch, labels)
     energy = system.sum_per_system(model.heads["energy"].reference[model.species_index(system.numbers)])
     zeros = {"forces": torch.zeros_like(system.positions), "virial": torch.zeros_like(system.cell)}

@@ -154,8 +154,20 @@ def _of_all_atoms(batch, name, values):
 def energy_and_derivatives(model: Model, batch: Batch, quantities: Sequence[str] = ("forces", "virial")) -> tuple:
     """Energies [B], eV, and dict of the requested forces [N, 3], eV/Å, and virials [B, 3, 3], eV.
 
-    Under ``torch.no_grad()`` the graph through the derivatives is not kept, which halves time and memory.
+    Under ``torch.no_grad()`` the graph through the derivatives is not kept, which halves time and memory. A long range of
+    the model is added as a constant: it has no parameters of its own, and those of the centroids are not trained by it.
     """
+    energy, derivatives = _short_range(model, batch, quantities)
+    if model.long_range is None:
+        return energy, derivatives
+    terms = model.long_range.terms(model, batch.system, batch.edges())
+    added = {"forces": terms.forces, "virial": terms.virials}
+    energy = energy + batch.system.sum_per_system(terms.energies).to(energy.dtype)
+    return energy, {name: value + added[name].to(value.dtype) for name, value in derivatives.items()}
+
+
+def _short_range(model, batch, quantities):
+    """Energies and derivatives without the long range."""
     training = torch.is_grad_enabled()
     parts = batch.parts(model, "energy")
     if parts:

@@ -7,6 +7,7 @@ from ase.calculators.calculator import CalculatorSetupError
 from small_models import ENERGIES, WANNIER, random_model
 from structures import LeftHanded, Molecule, Orthorhombic, Sheared, Slab
 
+import ase_mlelec.long_range
 from ase_mlelec import CombinedCalculator, DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator
 from ase_mlelec.calculators import evaluation
 from ase_mlelec.edges import Edges
@@ -55,6 +56,17 @@ class DeepWannier(ModelContract, CalculatorContract):
 
     def rule(self, name):
         return ("vector", "atom") if name == "displacements" else super().rule(name)
+
+
+class LongRange(DeepWannier):
+    """Energies with charges of ions and centroids far away."""
+
+    def make_model(self, seed=0):
+        model = super().make_model(seed)
+        model.long_range = ase_mlelec.long_range.LongRange(
+            0.9 + 0.1 * seed, WANNIER["valence_charges"], WANNIER["electrons_per_centre"], dielectric=1.7
+        )
+        return model
 
 
 class Combined(ModelContract, CalculatorContract):
@@ -129,6 +141,30 @@ class TestDeepWannierLeftHanded(LeftHanded, DeepWannier):
 
 class TestDeepWannierSlab(Slab, DeepWannier):
     pass
+
+
+class TestLongRangeSheared(Sheared, LongRange):
+    pass
+
+
+class TestLongRangeSlab(Slab, LongRange):
+    def other_pbc(self, atoms):
+        return np.array([True, True, True])
+
+
+class TestLongRangeMolecule(Molecule, LongRange):
+    def test_supercell(self):
+        """Two neutral molecules feel the fields of each other, which fall off."""
+        calculator, molecule = self.make_calculator(self.make_model()), self.make_atoms()
+        del molecule[int(np.argmax(molecule.numbers == 8))]
+        del molecule[int(np.argmax(molecule.numbers == 14))]
+        assert molecule.get_chemical_formula() == "O2Si"
+        single, between = calculator.get_potential_energy(molecule), []
+        for distance in 200.0, 400.0:
+            other = molecule.copy()
+            other.positions[:, 0] += distance
+            between.append(calculator.get_potential_energy(molecule + other) - 2 * single)
+        assert between[0] / between[1] == pytest.approx(8, rel=0.1)  # dipoles: 1/r^3
 
 
 class TestDeepWannierMolecule(Molecule, DeepWannier):

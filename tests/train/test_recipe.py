@@ -16,7 +16,8 @@ from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import compared, errors, table
 from ase_mlelec.train.fit import FrameProblem
 from ase_mlelec.train.recipe import train
-from ase_mlelec.train.recipes.frames import electrons_in_dos, split, wannier_charges
+from ase_mlelec.train.recipes.description import electrons_in_dos, wannier_charges
+from ase_mlelec.train.recipes.frames import split
 
 DESCRIPTOR = {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 3, "l_max": 2, "n_basis": 5}
 

@@ -24,6 +24,7 @@ from ase_mlelec.train.config.heads import (
     LDOSConfig,
     PolarizabilityConfig,
 )
+from ase_mlelec.train.config.long_range import LongRangeConfig
 from ase_mlelec.train.config.schema import json_schema
 from ase_mlelec.train.config.whole import (
     BispectrumConfig,
@@ -47,6 +48,7 @@ __all__ = [
     "HamiltonianConfig",
     "KeysConfig",
     "LDOSConfig",
+    "LongRangeConfig",
     "OutputConfig",
     "PolarizabilityConfig",
     "PowerSpectrumConfig",

@@ -21,6 +21,7 @@ from ase_mlelec.train.config.base import (
     Widths,
     needed,
 )
+from ase_mlelec.train.config.long_range import Charges
 from ase_mlelec.train.config.mistakes import short
 
 
@@ -203,6 +204,12 @@ class DipoleConfig(_Drawn, _OfAtoms):
 
     centers: Names = ()
     """Species whose atoms have a vector, such as ["O"]; by default those with vectors in the data."""
+    ions: Charges = Field(default={})
+    """Charges of the ions by species, e, such as {O = 6, H = 1}: the valence electrons of the pseudopotentials. By default
+    those in the data."""
+    electrons: Charges = Field(default={})
+    """Charge of the electrons at each centroid by species of the centers, e, such as {O = 8}. By default that in the data,
+    or an equal share of all electrons for one species of centers."""
 
 
 class PolarizabilityConfig(_Drawn, _OfAtoms):

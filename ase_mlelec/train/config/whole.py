@@ -17,6 +17,7 @@ from ase_mlelec.train.config.heads import (
     LDOSConfig,
     PolarizabilityConfig,
 )
+from ase_mlelec.train.config.long_range import LongRangeConfig
 
 
 class _Keys(Section):
@@ -31,6 +32,11 @@ class _Keys(Section):
     stress_unit: Literal["eV/A^3", "GPa", "kbar", "-eV/A^3", "-GPa", "-kbar"] | None = None
     """Unit of stresses in files such as extxyz, by default eV/A^3; with a minus sign for stresses that are positive under
     pressure."""
+    dipole_unit: Text = ""
+    """Unit of dipoles in files such as extxyz: "e A" (default), "e bohr" or "debye"."""
+    polarizability_unit: Text = ""
+    """Unit of polarizabilities in files such as extxyz: "A^3" (default) or "bohr^3"; with a number before it where the file
+    has multiples of it, such as "0.1 bohr^3"."""
     added: SkipJsonSchema[dict[str, Text]] = Field(default_factory=dict)
     """Names of labels that other packages have added."""
 
@@ -258,6 +264,7 @@ class Config(Section):
     polarizability: PolarizabilityConfig | None = None
     quantities: dict[str, AtomicConfig] = Field(default_factory=dict)
     """Heads of quantities that other packages have added, one section each."""
+    long_range: LongRangeConfig | None = None
     bispectrum: BispectrumConfig = BispectrumConfig()
     ldos: LDOSConfig | None = None
     hamiltonian: HamiltonianConfig | None = None
@@ -306,6 +313,23 @@ class Config(Section):
             )
         if self.ldos is not None and heads:
             raise SettingError("", f"got [ldos] beside [{heads[0]}]; train them apart, their data differ")
+        return self
+
+    @model_validator(mode="after")
+    def _check_long_range(self):
+        if self.long_range is None:
+            return self
+        if self.energy is None:
+            raise SettingError(
+                "", "got [long_range] without [energy], to which it belongs; add [energy] or leave it out"
+            )
+        if self.hamiltonian is not None:
+            raise SettingError("", "got [long_range] beside [hamiltonian], which has no centroids; leave one out")
+        if self.dipole is None and not self.long_range.charges:
+            raise SettingError(
+                "",
+                "got [long_range] without [dipole], whose centroids it needs; add [dipole] or give long_range.charges",
+            )
         return self
 
     @model_validator(mode="after")

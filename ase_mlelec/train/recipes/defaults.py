@@ -33,7 +33,8 @@ def settled(config: Config, frames: Frames) -> Config:
     for quantity in config.wanted:
         section = config.section(quantity.name)
         if quantity.name in type(config).model_fields and getattr(section, "centers", None) == ():
-            centers = centers_of(frames, quantity.name, ", ".join(config.data.files))
+            charged = tuple(sorted(getattr(section, "electrons", ())))
+            centers = charged or centers_of(frames, quantity.name, ", ".join(config.data.files))
             changes[quantity.name] = section.model_copy(update={"centers": centers})  # type: ignore[union-attr]
     directed = [row for row in config.wanted if "3" in row.shape]
     if config.power_spectrum is None:
@@ -41,6 +42,9 @@ def settled(config: Config, frames: Frames) -> Config:
             changes |= _own_descriptor(config, directed, frames)
     elif config.electronic is None:
         changes |= _beside_energy(config, directed, frames)
+    if config.long_range and config.dipole and config.electronic is None and "electronic" not in changes:
+        # the centroids are trained first, the energy without them
+        changes["electronic"] = _of_directions(near(frames))
     return config.model_copy(update=changes) if changes else config
 
 

@@ -28,6 +28,8 @@ class Draft:
         Metadata.
     protect : callable(Model)
         Gives a model its core and its shortest distances; it is called once.
+    complete : callable(Model)
+        Adds parts that are not in the model while it is trained.
     """
 
     def __init__(
@@ -37,7 +39,10 @@ class Draft:
         described: Mapping[str, Any],
         protect: Callable[[Model], Any],
         tell: Callable[[str], None],
+        *,
+        complete: Callable[[Model], Any] = lambda model: None,
     ):
+        self.complete = complete
         self.model, self.path, self.protect, self.tell = model, config.folder / config.output.model, protect, tell
         self.described: dict[str, Any] = dict(described)
         self.core: Any = None
@@ -60,6 +65,7 @@ class Draft:
             self.tell(f"{self.path}: a model that can be used, of the training so far")
             self.begun = True
         model.core, model.metadata = self.core, self.described | {UNFINISHED: dict(place)}
+        self.complete(model)
         model.save(self.path)
 
     def _keep_former(self):

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,13 @@ from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.descriptors.ace import ACE, Order
 from ase_mlelec.descriptors.ace.former import from_power_spectrum
 from ase_mlelec.heads import ScalarHead
+from ase_mlelec.long_range import VECTORS
 from ase_mlelec.model import Model
-from ase_mlelec.physics import fermi
-from ase_mlelec.quantities import HEADS, LOSSES
+from ase_mlelec.quantities import HEADS, LOSSES, QUANTITIES
 from ase_mlelec.train.closed_form import fit_closed_form
 from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.config.whole import PowerSpectrumConfig
+from ase_mlelec.train.dipoles import settle_parts
 from ase_mlelec.train.error_bars import add_error_bars, arranged, told
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import refuse_model
@@ -30,12 +31,13 @@ from ase_mlelec.train.isolated import reproduce
 from ase_mlelec.train.linear_energy import add_change
 from ase_mlelec.train.log import Log
 from ase_mlelec.train.recipes.defaults import in_closed_form, n_drawn, settled
+from ase_mlelec.train.recipes.description import describe
 from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.linear_energy import Fitted, fit_energy, orders_of
+from ase_mlelec.train.recipes.long_range import FarPart, centroids_alone, long_range_of
 from ase_mlelec.train.recipes.parts import split
 from ase_mlelec.train.recipes.references import reference_energies
 from ase_mlelec.train.recipes.shared import (
-    COPIED,
     begin_log,
     check_same,
     checkpoint_of,
@@ -71,21 +73,25 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     config = settled(config, parts["train"])
     # errors in the description should show before the training, not after it
     described = describe(parts["train"], config)
+    if config.dipole:
+        parts = settle_parts(parts, described, config.dipole.centers)
     chosen: dict[str, Any] = {}  # by the closed forms
     (config.folder / config.output.model).parent.mkdir(parents=True, exist_ok=True)
     log = begin_log(parts, config, progress)
     references = reference_energies(parts, config, progress=log.show)
-    model = new_model(parts["train"], config, orders=orders_of(parts, config, log))
-    draft = Draft(
-        config, model, described, partial(protect_trained, parts=parts, config=config, ranges=False), log.tell
-    )
+    far, original = _far_part(parts, config, described, log, chosen), parts
+    parts = far.without(parts, log)
+    model = new_model(parts["train"], far.of_energy(config), orders=orders_of(parts, config, log))
+    protect = partial(protect_trained, parts=parts, config=config, ranges=False)
+    draft = Draft(config, model, described, protect, log.tell, complete=far.complete)
     fits: dict[str, Fitted] = {}
     take_in: list[Callable[[], None] | None] = []  # for the validation structures
     spent: list[Path] = []  # checkpoints that nothing needs once the model is saved
     for quantity in config.wanted:
         if quantity.gradients:
             spent += train_energy(model, parts, config, log, draft, fits=fits)
-        else:
+            far.add_centroids(model)
+        elif quantity.name not in model.heads:
             take_in.append(_train_of_atoms(model, quantity, parts, config, log, draft, chosen))
     model.cpu()
     chosen |= {name: fitted.about for name, fitted in fits.items() if fitted.about}
@@ -108,9 +114,23 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
         reproduce(model, parts["train"], references)
         model.metadata["isolated_atoms_eV"] = references
     held_out |= _errors(model, parts, "test")
-    training = provenance(parts, config) | ({"closed_form": chosen} if chosen else {})
+    training = provenance(original, config) | ({"closed_form": chosen} if chosen else {})
     model.metadata |= {"errors": held_out, "training": training}
+    far.complete(model)
     return save(model, config, spent)
+
+
+def _far_part(parts, config, described, log, chosen):
+    """Long range of the energy, with the centroids that it needs, which are trained first."""
+    if config.long_range is None:
+        return FarPart()
+    model = None
+    if not config.long_range.charges:
+        model = new_model(parts["train"], centroids_alone(config))
+        # the validation structures stay held out: the energy is fitted to what these very centroids leave
+        _train_of_atoms(model, QUANTITIES[VECTORS], parts, config, log, None, chosen)
+        model.cpu()
+    return FarPart(long_range_of(config, described), model)
 
 
 def _errors(model, parts, name):
@@ -130,71 +150,6 @@ def _check_species(parts, config):
                     f"{foreign[0]}, no frame to train on has; add some with {foreign[0]} to the training "
                     "part or leave the frame out"
                 )
-
-
-def describe(frames: Frames, config: Config) -> dict[str, Any]:
-    """Metadata of a model that is trained on ``frames``, dict of JSON types."""
-    described = {name: frames.attributes[name] for name in COPIED if name in frames.attributes}
-    temperature = frames.attributes.get("settings", {}).get("electronic_temperature_K")
-    if temperature is not None:
-        described["electronic_temperature_K"] = temperature
-    valence = frames.attributes.get("valence_electrons")
-    if config.dipole:
-        described.update(wannier_charges(frames, config.dipole.centers))
-    both = frames.where(lambda frame: {"ados", "dos"} <= set(frame.labels))
-    if config.dos and valence and frames.energies is not None and len(both):
-        described["electrons_in_dos"] = electrons_in_dos(both, valence, temperature or 0.0)
-    return described
-
-
-def wannier_charges(frames: Frames, centers: Sequence[str]) -> dict[str, dict[str, float]]:
-    """valence_charges and electrons_per_centre, dict of dict by symbol in e, as far as the data have them.
-
-    Structures are neutral: with one species of centers, every center has an equal share of all electrons.
-    """
-    known = frames.attributes
-    charges = known.get("valence_charges") or known.get("valence_electrons")
-    if not charges:
-        return {}
-    found = {"valence_charges": charges}
-    if "electrons_per_centre" not in known and len(centers) == 1:
-        symbols = [frame.atoms.get_chemical_symbols() for frame in frames]
-        shares = {sum(charges[s] for s in each) / each.count(centers[0]) for each in symbols if centers[0] in each}
-        if len(shares) == 1:
-            found["electrons_per_centre"] = {centers[0]: float(shares.pop())}
-    return found
-
-
-def electrons_in_dos(frames: Frames, valence_electrons: Mapping[str, float], temperature: float) -> dict[str, float]:
-    r"""Electrons per atom of each species that the atomic DOS hold below the Fermi level, mean over ``frames``.
-
-    Projections miss a little of every state, so that the sum of the atomic DOS reaches the number of valence electrons
-    only above the true Fermi level. The level is found from the total DOS, which misses nothing:
-
-    .. math::
-
-        n = \int f(e - \mu) \sum_i D_i(e) \, de, \qquad \mu \text{ from } D(e) \text{ and the valence electrons}
-
-    The valence electrons of all species are scaled by the common ratio of n to their number.
-
-    Parameters
-    ----------
-    valence_electrons : dict
-        By symbol.
-    temperature : float, K
-
-    Returns
-    -------
-    dict of float
-        By symbol.
-    """
-    ratios = []
-    for frame in frames:
-        n_valence = sum(valence_electrons[symbol] for symbol in frame.atoms.get_chemical_symbols())
-        level = fermi.fermi_level(frames.energies, frame.labels["dos"], n_valence, temperature)  # type: ignore[arg-type]
-        weights = fermi.integration_weights(frames.energies, level, temperature)[0]
-        ratios.append(weights @ frame.labels["ados"].sum(axis=0) / n_valence)
-    return {symbol: count * float(np.mean(ratios)) for symbol, count in valence_electrons.items()}
 
 
 def new_model(frames: Frames, config: Config, *, orders: Sequence[Order] | None = None) -> Model:
