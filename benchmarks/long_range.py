@@ -13,6 +13,7 @@ the rows (``--rows 0 1``), share the work.
 """
 
 import argparse
+import fcntl
 import json
 import tempfile
 import time
@@ -34,7 +35,12 @@ NUMBERS, TABLE = HERE / "LONG_RANGE.json", HERE / "LONG_RANGE.md"
 FUNCTIONS = 4  # Wannier functions of an oxygen whose displacements are added up in the data of deepmd-kit
 CHARGES = {"valence_charges": {"O": 6.0, "H": 1.0}, "electrons_per_centre": {"O": 8.0}}
 CUTOFFS = 4.0, 5.5
-WIDTHS = {"without": None, "width 1.25 Å": {"width": 1.25}, "width 1.25 Å, ε = 1.8": {"width": 1.25, "dielectric": 1.8}}
+WIDTHS = {
+    "without": None,
+    "width 1.25 Å": {"width": 1.25},
+    "width 1.25 Å, ε = 1.8": {"width": 1.25, "dielectric": 1.8},
+    "width 0.8 Å": {"width": 0.8},
+}
 
 
 def water(folder):
@@ -127,11 +133,13 @@ def cost():
 
 
 def keep(name, row, found):
-    """Add a row to the file of numbers."""
-    numbers = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
-    numbers.setdefault(name, {})[row] = found
-    with replacing(NUMBERS) as partial:
-        partial.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Add a row to the file of numbers; processes wait for each other."""
+    with open(tempfile.gettempdir() + "/mlelec_long_range.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        numbers = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
+        numbers.setdefault(name, {})[row] = found
+        with replacing(NUMBERS) as partial:
+            partial.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def table():
@@ -145,7 +153,7 @@ def table():
         "of the forces on the atoms of a molecule, which interactions between molecules decide.",
     ]
     for name in ("water", "ice"):
-        rows = numbers.get(name, {})
+        rows = dict(sorted(numbers.get(name, {}).items()))
         if not rows:
             continue
         lines += ["", f"## {name.capitalize()}, {next(iter(rows.values()))['tests']} structures", ""]

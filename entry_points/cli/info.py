@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
             for j, b in enumerate(model.species)
             if i <= j
         },
+        **({"long_range": model.long_range.arguments()} if model.long_range else {}),
         "ranges": list(model.ranges),
         "metadata": model.metadata,
     }
