@@ -52,8 +52,6 @@ class Label:
         Whether a label of a structure is no sum over parts of the structure.
     becomes : str
         Label into which this one is converted when it is read, if any; data sets then hold the converted label.
-    units : tuple of (str, float)
-        Units that files of other programs may have, with factors to ``unit``.
     """
 
     name: str
@@ -68,7 +66,6 @@ class Label:
     largest: float = 1e7
     intensive: bool = False
     becomes: str = ""
-    units: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self):
         if not self.keys:
@@ -213,17 +210,7 @@ _LABELS = (
     Label("ados", "NS", "states/eV", "an ADOS", words=("ados",), deepmd=("atom_dos", "atomic_dos"), largest=1e6),
     Label("dos", "S", "states/eV", "a DOS", words=("dos",), deepmd=("dos",), largest=1e6),
     # of charges; a head learns the displacements of Wannier centroids from their atoms, whose sum is summed_dipole
-    Label(
-        "dipole",
-        "3",
-        "e Å",
-        "a dipole",
-        parts=("dipole",),
-        words=("mu",),
-        ase="dipole",
-        largest=1e5,
-        units=(("e A", 1.0), ("e bohr", units.BOHR), ("debye", units.DEBYE)),
-    ),
+    Label("dipole", "3", "e Å", "a dipole", parts=("dipole",), words=("mu",), ase="dipole", largest=1e5),
     Label("atomic_dipole", "N3", "Å", "atomic vectors", deepmd=("atomic_dipole", "atom_dipole"), largest=1e5),
     Label("summed_dipole", "3", "Å", "a sum of vectors", deepmd=("dipole",), largest=1e5),
     Label(
@@ -242,7 +229,6 @@ _LABELS = (
         ("polariz",),
         ("pol", "alpha"),
         deepmd=("polarizability",),
-        units=(("A^3", 1.0), ("bohr^3", units.BOHR**3)),
     ),
 )
 LABELS: dict[str, Label] = {label.name: label for label in _LABELS}

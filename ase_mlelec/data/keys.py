@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 
 from ase_mlelec import units
-from ase_mlelec.quantities import LABELS
+from ase_mlelec.quantities import DIPOLE, LABELS
 
 GROUP, KIND, WEIGHT, STRESS_UNIT = "group", "kind", "weight", "stress_unit"
 STRUCTURE = {"numbers", "positions", "dos_energies", "name", GROUP}  # keys that are read but are no labels
 # factors to eV/Å^3 with ASE's sign, positive under tension; programs that print a pressure have the opposite sign
 STRESS_UNITS = {"eV/A^3": 1.0, "GPa": units.GPA, "kbar": units.GPA / 10}
 STRESS_UNITS |= {f"-{name}": -factor for name, factor in STRESS_UNITS.items()}
-# factors of the units in which files may have a label, for settings such as "dipole_unit"
-LABEL_UNITS = {name: dict(row.units) for name, row in LABELS.items() if row.units}
+# units in which files may have a label, for settings such as "dipole_unit", with factors to the unit of the label
+LABEL_UNITS = {
+    DIPOLE: {"e A": 1.0, "e bohr": units.BOHR, "debye": units.DEBYE},
+    "polarizability": {"A^3": 1.0, "bohr^3": units.BOHR**3},
+}
 UNIT = "_unit"
 
 # parts of keys and whole words in keys for quantities that are no labels here; LONGER_PARTS are tried before labels

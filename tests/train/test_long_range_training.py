@@ -95,7 +95,7 @@ def test_centroids_come_first(tmp_path, energy):
     frames = molecules(12)
     write_hdf5(tmp_path / "data.h5", frames)
     model = train(configuration(tmp_path, f"{energy}[dipole]\ndrawn = 16\n[long_range]\n"), progress=False)
-    assert model.long_range == LongRange(1.0, WANNIER["valence_charges"], WANNIER["electrons_per_centre"])
+    assert model.long_range == LongRange(1.25, WANNIER["valence_charges"], WANNIER["electrons_per_centre"])
     assert set(model.heads) == {"energy", "dipole"} and model.electronic is not None
     # the same as the errors of the short range on labels from which the long range of the model is taken
     atoms = frames[0].atoms.copy()

@@ -28,13 +28,14 @@ class LongRangeConfig(Section):
     modes, polar liquids, interfaces, molecules beyond the cutoff.
     """
 
-    width: Annotated[float, Field(ge=0.2, le=5)] = 1.0
-    """Standard deviation of the charges, Å. Narrow charges leave less to the short range but cost more wave vectors; the
-    difference between any two widths has a range of about 4 times the larger one, which should be less than the cutoff."""
+    width: Annotated[float, Field(ge=0.2, le=5)] = 1.25
+    """Standard deviation of the charges, Å. The short range has to learn what they differ by from the true ones: within
+    about four widths from an atom, which should be less than the cutoff. Narrow charges have strong interactions at short
+    distances, which the short range has to correct, and cost more wave vectors."""
     dielectric: Annotated[float, Field(ge=1, le=1000)] = 1.0
-    """Dielectric constant of the electrons, by which the interaction is divided. 1 suits molecules, and liquids of them;
-    dense materials whose longitudinal modes or charges far apart matter take the high-frequency constant of their
-    calculations."""
+    """Dielectric constant of the electrons, by which the interaction is divided: the high-frequency constant of the
+    material, such as 1.8 for water. Longitudinal modes and charges far apart are wrong without it. 1 is for molecules in
+    vacuum."""
     charges: Charges = Field(default={})
     """Charges of rigid ions by species, e, such as {Mg = 2, O = -2}, for data without Wannier centroids: these take the
     place of ions and centroids, and no [dipole] is needed. With Born charges, ``dielectric`` makes longitudinal modes
