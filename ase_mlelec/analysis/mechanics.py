@@ -47,7 +47,8 @@ def relaxed(atoms: Atoms, *, cell: bool = False, fmax: float = FMAX, steps: int 
     """
     new = atoms.copy()
     new.calc = atoms.calc
-    with BFGS(FrechetCellFilter(new) if cell else new, logfile=None) as optimizer:
+    degrees: Any = FrechetCellFilter(new) if cell else new
+    with BFGS(degrees, logfile=None) as optimizer:
         if not optimizer.run(fmax=fmax, steps=steps):
             raise ValueError(
                 f"the relaxation of {atoms.symbols} has forces above {fmax:g} eV/Å after {steps} steps; give more steps "

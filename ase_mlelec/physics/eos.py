@@ -167,8 +167,9 @@ def _named(values: Sequence[float], errors: Sequence[Any]) -> EquationOfState:
     """Fitted parameters with their names."""
     if len(values) == 3:
         values, errors = [*values, 4.0], [*errors, 0.0]
+    v0, e0, modulus, derivative = values[:4]
     if len(values) == 4:
-        return EquationOfState(*values, tuple(errors))
-    found = FourthOrder(*values[:4], tuple(errors[:4]))
+        return EquationOfState(v0, e0, modulus, derivative, tuple(errors))
+    found = FourthOrder(v0, e0, modulus, derivative, tuple(errors[:4]))
     found.second_derivative, found.second_error = values[4], errors[4]
     return found

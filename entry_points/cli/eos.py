@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     bars = errors_of_model(atoms.calc, curve, arguments.kind)
     ends = f"{curve.volumes[0]:.2f} to {curve.volumes[-1]:.2f} Å^3"
     print(f"{name}: {arguments.kind}, {len(curve.volumes)} volumes from {ends}")
+    values: Any = found  # a tuple with another one in it
     rows = (
         ("volume", "Å^3/atom", 1 / n),
         ("energy", "eV/atom", 1 / n),
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{'':16}{'':>12}{'fit ±':>12}" + f"{'model ±':>12}" * (bars is not None))
     for k, (title, unit, scale) in enumerate(rows):
         model = "" if bars is None else f"{scale * bars[k]:12.5f}"
-        print(f"{title:16}{scale * found[k]:12.5f}{scale * found.errors[k]:12.5f}{model}  {unit}".rstrip())
+        print(f"{title:16}{scale * values[k]:12.5f}{scale * found.errors[k]:12.5f}{model}  {unit}".rstrip())
     if isinstance(found, eos.FourthOrder):
         print(f"{'second':16}{found.second_derivative * GPa:12.5f}{found.second_error * GPa:12.5f}  1/GPa")
     if arguments.out:
@@ -123,13 +124,15 @@ def plot(path: str | PathLike, curve: "Volumes", found: "EquationOfState", kind:
     figure = Figure(figsize=(5, 4), layout="constrained")
     ax = figure.add_subplot()
     fine = np.linspace(curve.volumes.min(), curve.volumes.max(), 200)
-    parameters = [*found[: 3 if kind.endswith("-2") else 4]]
+    parameters: list[Any] = [*found[: 3 if kind.endswith("-2") else 4]]
     parameters += [found.second_derivative] if isinstance(found, eos.FourthOrder) else []
-    for volumes, energies, options in (
-        (fine, eos.KINDS[kind](fine, *parameters), {"ls": "-", "color": "C0", "label": kind}),
-        (curve.volumes, curve.energies, {"ls": "", "marker": "o", "color": "C1", "label": name}),
-    ):
-        ax.plot(volumes / n_atoms, 1000 * (np.asarray(energies) - found.e0) / n_atoms, **options)
+
+    def per_atom(energies):
+        return 1000 * (np.asarray(energies) - found.e0) / n_atoms
+
+    equation: Any = eos.KINDS[kind]
+    ax.plot(fine / n_atoms, per_atom(equation(fine, *parameters)), "-", color="C0", label=kind)
+    ax.plot(curve.volumes / n_atoms, per_atom(curve.energies), "o", color="C1", label=name)
     ax.set(xlabel="volume (Å$^3$/atom)", ylabel="energy above the minimum (meV/atom)")
     ax.legend(frameon=False)
     write_figure(path, figure)
