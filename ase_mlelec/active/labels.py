@@ -201,13 +201,15 @@ class Worker:
             note_failure(folder, f"{reason} (exit code {process.returncode})")
 
     def _started(self):
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "ase_mlelec.active.worker", str(self.task)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,  # so that its programs end with it
         )
+        process.stdout.readline()  # "ready": the limit is for labels, not for starts
+        return process
 
     def stop(self) -> None:
         """End the process with everything that it started; a folder in work stays without labels."""

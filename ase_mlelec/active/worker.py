@@ -1,6 +1,6 @@
 """A process that makes labels, folder after folder: ``python -m ase_mlelec.active.worker TASK.json``.
 
-It reads names of folders from its standard input and answers "done" or "failed" after each of them. In the folder it
+It says "ready", reads names of folders from its standard input, and answers "done" or "failed" after each of them. In the folder it
 reads ``start.traj`` and leaves ``labels.h5``, or the reason in ``failed.txt``. A label that ends the whole process, or
 takes too long, is noticed by the program that started it.
 """
@@ -38,6 +38,7 @@ SAME = 1e-3  # Å, of positions in a result and in the structure that was asked 
 def serve(task: Mapping[str, Any]) -> None:
     """Label the folders that are named on the standard input, one a line."""
     answers, sys.stdout = sys.stdout, sys.stderr  # calculators print what they like
+    print("ready", file=answers, flush=True)
     for line in sys.stdin:
         print("done" if labeled(Path(line.rstrip("\n")), task) else "failed", file=answers, flush=True)
 
