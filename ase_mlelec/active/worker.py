@@ -1,8 +1,8 @@
 """A process that makes labels, folder after folder: ``python -m ase_mlelec.active.worker TASK.json``.
 
-It says "ready", reads names of folders from its standard input, and answers "done" or "failed" after each of them. In the folder it
-reads ``start.traj`` and leaves ``labels.h5``, or the reason in ``failed.txt``. A label that ends the whole process, or
-takes too long, is noticed by the program that started it.
+It says "ready", reads names of folders from its standard input, and answers "done" or "failed" after each of them. In the
+folder it reads ``start.traj`` and leaves ``labels.h5``, or the reason in ``failed.txt``. A label that ends the whole
+process, or takes too long, is noticed by the program that started it.
 """
 
 import importlib
