@@ -61,7 +61,7 @@ def add_hamiltonian_error_bars(
     """
     head = model.heads["hamiltonian"]
     normals = _normals(head, [prepare(model, frame) for frame in train])
-    held = [_Held(model, frame) for frame in (validation if len(validation) else train)]
+    held = [Held(model, frame) for frame in (validation if len(validation) else train)]
     tried = []
     for ridge in ridges:
         posteriors = {
@@ -126,7 +126,7 @@ def _normals(head, items) -> dict[str, Tensor]:
     return found
 
 
-class _Held:
+class Held:
     """A structure with its true elements, by which scales are chosen."""
 
     def __init__(self, model: Model, frame: HamiltonianFrame):
