@@ -106,12 +106,12 @@ def test_magnesium_oxide(label):
     errors = []
     for frame in frames:
         _, vbm, cbm, projected = known[frame.name]
-        dos = torch.from_numpy(np.atleast_2d(frame.labels[label]).sum(0) / 8)
-        electrons = 4.0 if label == "dos" else projected / 8
+        dos = torch.from_numpy(np.atleast_2d(frame.labels[label]).sum(0) / len(frame.atoms))
+        electrons = 4.0 if label == "dos" else projected / len(frame.atoms)
         found = gap_of_dos(grid, dos, 1.01 * electrons, width=frames.attributes["dos_width_eV"])
         errors.append([found.vbm - vbm, found.cbm - cbm, found.cbm - found.vbm - (cbm - vbm)])
         assert float(found.n_electrons) == pytest.approx(electrons, abs=1e-3)
     errors = np.array(errors, dtype=float)
-    assert len(errors) == 22
+    assert len(errors) >= 20
     assert (np.sqrt((errors**2).mean(0)) < (0.03, 0.15, 0.14)).all()
     assert np.abs(errors[:, :2].sum(1) / 2).mean() < 0.07  # the middle of the gap
