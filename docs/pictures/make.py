@@ -1,4 +1,4 @@
-"""Make the pictures of the documentation with the examples: `python docs/pictures/make.py [NAME ...]`, three minutes.
+"""Make the pictures of the documentation with the examples: `python docs/pictures/make.py [NAME ...]`, five minutes.
 
 Every picture is what an example draws, reduced to 1,100 pixels and 128 colors.
 """
@@ -18,6 +18,7 @@ PICTURES = {
     "aluminium_electrons": "05_aluminium_electrons.py",
     "ice_born_charges": "08_born_charges.py",
     "graphene_bands": "10_twisted_graphene.py --angles 21.79 6.01",
+    "silicon_laser_pulse": "12_silicon_laser_pulse.py",
     "mos2_bands": "11_twisted_mos2.py --cells 8.95",
 }
 WIDTH, COLORS = 1100, 128
