@@ -4,8 +4,8 @@
     python 12_silicon_laser_pulse.py --energies 0.6 --cells 3 --time 2000
 
 Pulses of 50 fs heat the electrons of a crystal at 300 K.  Forces are those of the hot electrons, which weaken the bonds;
-the ions get heat at a rate G (T_e - T_i).  The weak pulse leaves a crystal, after the strong one it is disordered within a picosecond.
-Writes output/12_silicon_laser_pulse.png: temperatures, order parameter and displacements, density of states over time.
+the ions get heat at a rate G (T_e - T_i).  The weak pulse leaves a crystal; after the strong one it loses its order.
+Writes output/12_silicon_laser_pulse.png: temperatures, order parameter, and density of states over time.
 
 The states of the model ``si`` end 3 eV above the Fermi level, enough for some 8,000 K: the peak of the strong pulse is
 beyond, and the calculator says so.  The energy is conserved to 1 to 2 meV per atom.
