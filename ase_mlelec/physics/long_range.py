@@ -27,8 +27,8 @@ def energy(positions: Tensor, charges: Tensor, cell: Tensor, pbc: Tensor, width:
         E = \frac{e^2}{2} \sum{}' q_i q_j \frac{\mathrm{erf}(r/2\sigma)}{r}
 
     It is smooth where charges coincide, and that of points beyond about 4 σ. The energy of each Gaussian itself is left
-    out. In slabs, the energy of planes of charge is counted from their energy at zero distance, -2π ``|z|`` for unit charges
-    of a unit area: a charged slab has no other zero of energy.
+    out. In slabs, the energy of planes of charge is counted from their energy at zero distance, -2π ``|z|`` for unit
+    charges of a unit area: a charged slab has no other zero of energy.
 
     Parameters
     ----------
@@ -104,8 +104,8 @@ def _all_pairs(others, their_charges, beta, positions, charges):
 def _of_slab(positions, charges, periods, width):
     r"""Energy of a slab: that of a crystal of slabs that do not see each other.
 
-    The third period is a normal so long that a Coulomb interaction which ends at ``|z|`` = L/2 is complete within one slab and
-    nothing between two. Its Fourier components are 4π/G² [1 - (-1)^n exp(-G_p L/2)] with the part G_p in the plane, 4π/G²
+    The third period is a normal so long that a Coulomb interaction which ends at ``|z|`` = L/2 is complete within one slab
+    and nothing between two. Its Fourier components are 4π/G² [1 - (-1)^n exp(-G_p L/2)] with the part G_p in the plane, 4π/G²
     [1 - (-1)^n] for G_p = 0, and -π L²/2 for G = 0.
     """
     check_finite(cell=periods)
