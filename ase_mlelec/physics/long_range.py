@@ -105,8 +105,8 @@ def _of_slab(positions, charges, periods, width):
     r"""Energy of a slab: that of a crystal of slabs that do not see each other.
 
     The third period is a normal so long that a Coulomb interaction which ends at ``|z|`` = L/2 is complete within one slab
-    and nothing between two. Its Fourier components are 4π/G² [1 - (-1)^n exp(-G_p L/2)] with the part G_p in the plane, 4π/G²
-    [1 - (-1)^n] for G_p = 0, and -π L²/2 for G = 0.
+    and nothing between two. Its Fourier components are 4π/G² [1 - (-1)^n exp(-G_p L/2)] with the part G_p in the plane,
+    4π/G² [1 - (-1)^n] for G_p = 0, and -π L²/2 for G = 0.
     """
     check_finite(cell=periods)
     normal = torch.linalg.cross(periods[0], periods[1])
