@@ -15,7 +15,9 @@ import torch
 from ase.data import atomic_numbers, covalent_radii
 from torch import Tensor
 
+from ase_mlelec import compiled
 from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
+from ase_mlelec.descriptors.compiled_edges import Table
 from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbedding, EmbeddingNets
 from ase_mlelec.descriptors.fixed import Law
 from ase_mlelec.descriptors.padding import pad
@@ -172,6 +174,7 @@ class DeepPotSE(Descriptor):
         self.register_buffer("mean", torch.zeros(n_species))  # of s, by species of the center
         self.register_buffer("scale", torch.ones(n_species, 2))  # of the radial and the angular entries
         self.register_buffer("empty_slot", None, persistent=False)  # set where the embedding is fixed
+        self.loops = None  # compiled ones, made when first used
         self.folded = self.subtracts = None  # known where the normalization does not change any more, see settle
         self._exclude()
         self.by_number = sorted(range(n_species), key=lambda k: atomic_numbers[self.species[k]])
@@ -204,6 +207,13 @@ class DeepPotSE(Descriptor):
         edges = edges.up_to(self.cutoff)
         all_species = self.species_of_number[system.numbers]
         species = all_species[edges.atoms]
+        found = self._by_loops(edges, all_species, species) if self._uses_loops(edges) else None
+        t, present = self._moments(edges, all_species, species) if found is None else found
+        t = self._add_empty_slots(t, present, species) / sum(self.sel)
+        return Environment(Products.apply(t, self.l_max, self.n_axis), species, self._frame(t))
+
+    def _moments(self, edges, all_species, species):
+        """Moments [C, rows, M] of the neighbors, and numbers of neighbors [C, species]."""
         center = neighbor = None
         if len(self.species) > 1 or self.excluded_pairs:
             center, neighbor = species.index_select(0, edges.center), all_species.index_select(0, edges.neighbor)
@@ -211,9 +221,30 @@ class DeepPotSE(Descriptor):
         if self.excluded_pairs:
             table = torch.cat([table[:1], table[1:] * self.seen[center, neighbor]])
         padded, present, blocks = pad(edges.center, neighbor, table, edges.n_centers, self.by_number)
-        t = self.embedding.moments(padded, blocks, species)
-        t = self._add_empty_slots(t, present, species) / sum(self.sel)
-        return Environment(Products.apply(t, self.l_max, self.n_axis), species, self._frame(t))
+        return self.embedding.moments(padded, blocks, species), present
+
+    def _uses_loops(self, edges):
+        """Whether compiled loops are there for an embedding that is a series, of a copy that is only evaluated."""
+        on_host = edges.vec.device.type == "cpu" and edges.vec.dtype == torch.float64
+        plain = self.subtracts is not None and not self.excluded_pairs and not self.protection
+        return on_host and plain and getattr(self.embedding, "forth", None) is not None and compiled.is_wanted()
+
+    def _by_loops(self, edges, all_species, species):
+        """As ``_moments``; None for atoms so close that no series holds."""
+        if self.loops is None:
+            from ase_mlelec.descriptors.deep_pot_fast import SeriesMoments  # imports numba
+
+            self.loops = SeriesMoments(self)
+        kinds, present = all_species.index_select(0, edges.neighbor), None
+        if self.subtracts:
+            group = edges.center * len(self.species) + kinds
+            present = torch.bincount(group, minlength=edges.n_centers * len(self.species)).view(edges.n_centers, -1)
+
+        def plain(vec):
+            return self._moments(edges.with_vec(vec), all_species, species)[0]
+
+        t = self.loops(edges.vec, Table(edges, kinds), species, plain)
+        return None if t is None else (t, present)
 
     def of_moments(self, moments: Tensor, coefficients: Tensor, present: Tensor, k: int) -> Environment:
         """Environment of centers of species ``k`` from the moments of a series (see ase_mlelec.descriptors.fixed).

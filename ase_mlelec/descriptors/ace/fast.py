@@ -1,6 +1,5 @@
-"""ACE invariants by the compiled loops of ``loops``, as operations of PyTorch."""
+"""ACE invariants by the compiled loops of ``edge_loops`` and ``loops``, as operations of PyTorch."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,9 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ase_mlelec.descriptors import edge_loops
 from ase_mlelec.descriptors.ace import loops
 from ase_mlelec.descriptors.ace.couplings import Coupling, DirectionMeans, PowerSpectrum, Single
 from ase_mlelec.descriptors.ace.moments import DensityMoments
+from ase_mlelec.descriptors.compiled_edges import Table, legendre, rows_like
 from ase_mlelec.edges import Edges
 
 POINTS = 16  # numbers of directions are filled up to multiples of it: there is no rest of a loop over vectors
@@ -75,7 +76,7 @@ class Invariants:
             part.contract(moments[k], weights, row, sums, slopes[k])
         return sums, slopes
 
-    def gradient(self, table: "Table", slopes: Sequence[NDArray]) -> NDArray:
+    def gradient(self, table: Table, slopes: Sequence[NDArray]) -> NDArray:
         """Derivatives [3, E] by the vectors from those by the atomic bases."""
         total = np.zeros_like(table.vec)
         for part, own in zip(self.sets, slopes):
@@ -85,7 +86,7 @@ class Invariants:
 
 class _Features(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, vec: Tensor, of: Invariants, table: "Table", plain: Callable) -> Tensor:
+    def forward(ctx: Any, vec: Tensor, of: Invariants, table: Table, plain: Callable) -> Tensor:
         moments = [part.moments(table) for part in of.sets]
         ctx.of, ctx.table, ctx.plain, ctx.moments = of, table, plain, moments
         ctx.save_for_backward(vec)
@@ -100,50 +101,22 @@ class _Features(torch.autograd.Function):
             return torch.autograd.grad(total, vec, create_graph=True)[0], None, None, None
         weights = grad.double().contiguous().numpy()
         _, slopes = ctx.of.contract(ctx.moments, weights, np.arange(len(weights)))
-        return _rows_like(vec, ctx.of.gradient(ctx.table, slopes)), None, None, None
+        return rows_like(vec, ctx.of.gradient(ctx.table, slopes)), None, None, None
 
 
 class _Sums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, vec: Tensor, of: Invariants, table: "Table", weights: Tensor, species: Tensor) -> Tensor:
+    def forward(ctx: Any, vec: Tensor, of: Invariants, table: Table, weights: Tensor, species: Tensor) -> Tensor:
         moments = [part.moments(table) for part in of.sets]
         sums, slopes = of.contract(moments, weights.detach().double().contiguous().numpy(), species.numpy())
         if ctx.needs_input_grad[0]:
-            ctx.gradient, ctx.center = _rows_like(vec, of.gradient(table, slopes)), table.center
+            ctx.gradient, ctx.center = rows_like(vec, of.gradient(table, slopes)), table.center
         return torch.from_numpy(sums).to(vec.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (ctx.gradient.T * grad.index_select(0, ctx.center)).T, None, None, None, None
-
-
-def _rows_like(vec, planes):
-    """Rows [E, 3] of ``planes`` [3, E], which stay separate."""
-    return torch.from_numpy(planes).to(vec.dtype).T
-
-
-class Table:
-    """The edges of all centers as arrays.
-
-    Attributes
-    ----------
-    bounds : array [C + 1]
-        Edges of center c are ``bounds[c]`` .. ``bounds[c + 1]``.
-    kinds : array [E]
-        Species of the neighbors.
-    vec : array [3, E], Å
-    center : Tensor [E]
-    """
-
-    def __init__(self, edges: Edges, kinds: Tensor):
-        counts = torch.bincount(edges.center, minlength=edges.n_centers)
-        self.bounds = np.concatenate([[0], counts.cumsum(0).numpy()])
-        self.kinds, self.center = kinds.numpy(), edges.center
-        self.vec = edges.vec.detach().T.double().contiguous().numpy()
-
-    def __len__(self) -> int:
-        return len(self.bounds) - 1
 
 
 class Moments:
@@ -158,24 +131,13 @@ class Moments:
         """A [C, species n, (l_max + 1)^2]."""
         found = np.empty((len(table), self.columns, (self.l_max + 1) ** 2))
         if len(table):
-            loops.all_moments(table.bounds, table.vec, table.kinds, *self.constants, found)
+            edge_loops.all_moments(*table.arrays, *self.constants, found)
         return found
 
     def add_gradient(self, table: Table, of_moments: NDArray, gradient: NDArray) -> None:
         """Add the derivatives by A to those by the vectors, ``gradient`` [3, E]."""
         if len(table):
-            loops.add_gradient(table.bounds, table.vec, table.kinds, *self.constants, of_moments, gradient)
-
-
-def legendre(l_max: int) -> NDArray:
-    """First value, and both factors of the recursion in l, of the rows m = 0 .. l_max, l = m .. l_max of ``harmonics``."""
-    rows = []
-    for m in range(l_max + 1):
-        start = math.prod(range(1, 2 * m, 2)) * math.sqrt((2 if m else 1) / math.factorial(2 * m))
-        for l in range(m, l_max + 1):
-            norm = math.sqrt((l + 1 - m) * (l + 1 + m))
-            rows.append((start, (2 * l + 1) / norm, -math.sqrt((l - m) * (l + m)) / norm))
-    return np.array(rows)
+            edge_loops.add_gradient(*table.arrays, *self.constants, of_moments, gradient)
 
 
 def _part(part, n_radial, n_species, start):
