@@ -22,7 +22,7 @@ from ase_mlelec.calculators.spectral_functional import Spectra
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.model import Model
 from ase_mlelec.physics import dos, fermi
-from ase_mlelec.physics.gap import gap_of_dos, hidden_gap
+from ase_mlelec.physics.gap import TOLERANCE, gap_of_dos, hidden_gap
 from ase_mlelec.system import System
 from ase_mlelec.uncertainty import contributions, seed_of
 from ase_mlelec.uncertainty.dos_bars import SMOOTH, DosBars
@@ -31,6 +31,7 @@ NO_COUNTS = (
     "the model's header has no 'electrons_in_dos': the Fermi level is unknown; "
     "train with valence_electrons in the data's attributes"
 )
+MISSED = 2.0  # an insulator's projections may miss this many times the average share
 SILICON_OFFSETS = (0, -5, -8)  # eV from the Fermi level (Zeng et al. 2022), for models whose metadata have none
 
 
@@ -228,8 +229,19 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
         if "gap" not in self._extra:
             per_atom = torch.from_numpy(self.get_total_dos() / len(self.atoms))
             n_electrons = self.get_electron_number() / len(self.atoms)
-            self._extra["gap"] = gap_of_dos(torch.from_numpy(self.energies), per_atom, n_electrons, width=self._width())
+            self._extra["gap"] = gap_of_dos(
+                torch.from_numpy(self.energies),
+                per_atom,
+                n_electrons,
+                width=self._width(),
+                tolerance=TOLERANCE + MISSED * self._missed(),
+            )
         return self._extra["gap"]
+
+    def _missed(self):
+        """Share of the valence electrons that projections on atoms miss, on average over the training data."""
+        counts, valence = self._electron_counts() or {}, self.metadata.get("valence_electrons") or {}
+        return max([1 - counts[symbol] / valence[symbol] for symbol in counts if valence.get(symbol)], default=0.0)
 
     def _width(self):
         """Width of the Gaussians in the density of states, eV."""

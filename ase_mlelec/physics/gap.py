@@ -19,8 +19,12 @@ from torch import Tensor
 from ase_mlelec.physics.fermi import check_dos
 
 THRESHOLD = 0.005  # states/eV per atom; below it there is a gap
+# an edge is where the density of states falls to this share of its largest value within NEAR widths, where that is above
+# THRESHOLD: the steeper the edge, the more states are there, and the more the noise of a model hides its foot
+SHARE, NEAR = 0.05, 3.0
 TOLERANCE = 0.02  # of the number of electrons, by which sums of projections may be wrong
 STEEPEST = 6.0  # widths, of an edge from the place where its slope is taken
+LOWEST = 1e-6  # density of states at an edge, in units of the threshold there
 POINTS = 4  # of the grid, through which ln D is a cubic polynomial
 
 
@@ -170,11 +174,12 @@ def _distance(slope, power):
 
 def _edge(energies, dos, place, width, threshold):
     """Edges of powers 0, 1 and 2 below a gap whose first point on the grid is ``place``; [3], eV."""
+    place, threshold = _raised(energies, dos, place, width, dos.new_tensor(threshold))
     start = min(max(place - POINTS + 1, 0), len(energies) - POINTS)
     x = energies[start : start + POINTS]
     spacing = energies[1] - energies[0]
-    floor = 1e-3 * threshold  # a model may give a density of states below zero
-    values = torch.log((dos[start : start + POINTS] / threshold).clamp(min=floor))
+    # a model may give a density of states below zero
+    values = torch.log((dos[start : start + POINTS] / threshold).clamp(min=LOWEST))
     powers = torch.stack([((x - x[-1]) / spacing) ** k for k in range(POINTS)], dim=1)
     a = torch.linalg.solve(powers, values)
     root = _root(a.detach())
@@ -184,6 +189,16 @@ def _edge(energies, dos, place, width, threshold):
     if width == 0:
         return crossing.expand(3)
     return torch.stack([crossing - width * _distance(slope * width, power) for power in (0, 1, 2)])
+
+
+def _raised(energies, dos, place, width, threshold):
+    """First point of the gap, and threshold, for the height of the density of states next to it."""
+    near = (energies > energies[place] - NEAR * width) & (energies <= energies[place])
+    if width:
+        threshold = torch.maximum(threshold, SHARE * dos[near].max())
+    while place > 0 and dos[place - 1] < threshold:
+        place -= 1
+    return place, threshold
 
 
 def _derivative(a, at):

@@ -6,12 +6,13 @@
     python mgo.py pulay first.extxyz work mgo_pulay.csv     # the part that the stress of pw.x lacks at this cutoff
     python mgo.py label first.extxyz work                   # DFT; one file per structure, skips what is done
     python mgo.py collect work mgo.h5                       # one compressed data set
-    python mgo.py collect work mgo_plain.h5 --plain         # without interpolation between k points
 
 LDA, Mg.pz-n-vbc and O.pz-rrkjus, 35/200 Ry, Fermi-Dirac at ONE electronic temperature (5,000 K).  Energies, forces and
 stress: a 3^3 mesh per 8 atoms, half a step off Γ.  Bands, their projections on the atomic s and p functions, and the
 Fermi level: a 6^3 mesh with Γ, where the conduction band has its minimum, with bands interpolated to 12^3; as they are,
-the DOS of magnesium above the gap is wrong by up to a fifth of its spread (mgo_convergence.csv).  Seeds are below 1000.
+the DOS of magnesium above the gap is wrong by up to a fifth of its spread (mgo_convergence.csv).  Spectra are relative to
+the Fermi level of each structure at 5,000 K: relative to the average potential, a gap is at other energies in each
+structure, and the noise of a model fills it.  Seeds are below 1000.
 """
 
 import argparse
@@ -49,7 +50,8 @@ BANDS_PER_ATOM, ENERGY_BANDS_PER_ATOM = 5, 3
 ENERGY_MESH, DOS_MESH = 3, 6  # per 8 atoms
 REFINE = 2  # times as many points along each axis, by interpolation
 WIDTH = 0.04 * units.Ry  # eV, Gaussian exp(-(x/s)^2)
-ENERGIES = np.linspace(-14.0, 38.0, 261)  # eV
+ENERGIES = np.linspace(-14.0, 38.0, 261)  # eV, relative to the average electrostatic potential, of the convergence
+FROM_FERMI_LEVEL = np.linspace(-31.0, 24.0, 276)  # eV, of the labels
 REPEAT = {8: (1, 1, 1), 16: (1, 1, 2), 64: (2, 2, 2)}
 
 # lattice constants in Å -> GPa, about, of the crystal at rest: five that train, and the four in the middle as tests.  At
@@ -258,8 +260,10 @@ def load_bands(data):
 
 
 def role(name):
-    """Structures that train, those that steer the training, and those at pressures between theirs."""
-    a, seed = (int(word) for word in name.split("-")[2:])
+    """Structures that train, those that steer the training, larger tests, and tests at pressures between theirs."""
+    n_atoms, a, seed = (int(word) for word in name.split("-")[1:])
+    if n_atoms > 8:
+        return "train" if n_atoms == 16 and seed % 2 == 0 else "size"
     if a / 1000 in TESTS:
         return "test"
     return "validation" if seed % 6 == 5 else "train"
@@ -274,12 +278,13 @@ def load_result(path, refine=REFINE):
     # without the Pulay virial, stress and energies of unlike volumes contradict one another
     virial = -data["stress"] * atoms.get_volume() + PULAY_VIRIAL * len(atoms) * np.eye(3)
     dense = kmesh.refined(bands, mesh(atoms, DOS_MESH), refine)
+    grid = FROM_FERMI_LEVEL + levels(atoms, bands, refine).fermi_level
     labels = {
         "energy": float(data["energy"]),
         "forces": data["forces"],
         "virial": virial,
-        "ados": dense.site_dos(ENERGIES, width=WIDTH),
-        "dos": dense.total_dos(ENERGIES, width=WIDTH),
+        "ados": dense.site_dos(grid, width=WIDTH),
+        "dos": dense.total_dos(grid, width=WIDTH),
     }
     return Frame(atoms, labels, path.stem, role(path.stem)), bands
 
@@ -309,8 +314,9 @@ def collect(work, target, refine=REFINE):
     for path in sorted(work.glob("*.npz")):
         frame, bands = load_result(path, refine)
         frames.append(frame)
-        complete.append(bands.complete_below)
-        electronic[frame.name] = levels(frame.atoms, bands, refine)
+        own = levels(frame.atoms, bands, refine)
+        complete.append(bands.complete_below - own.fermi_level)
+        electronic[frame.name] = own
     settings = {
         "program": "Quantum ESPRESSO 6.7",
         "pseudopotentials": f"{', '.join(PSEUDOPOTENTIALS.values())} (LDA)",
@@ -328,26 +334,29 @@ def collect(work, target, refine=REFINE):
         target,
         Frames(
             frames,
-            ENERGIES,
+            FROM_FERMI_LEVEL,
             {
                 "dos_width_eV": WIDTH,
-                "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
+                "energy_reference": f"Fermi level of the structure at {TEMPERATURE:g} K",
                 "valence_electrons": VALENCE_ELECTRONS,
                 "settings": settings,
                 "bands_complete_below_eV": min(complete),
                 "electronic_levels": {
                     "columns": Levels._fields,
+                    "energy_reference": "average electrostatic potential of the cell (Quantum ESPRESSO)",
                     **{name: [round(value, 5) for value in own] for name, own in electronic.items()},
                 },
             },
         ),
     )
-    for group in "train", "validation", "test":
+    for group in "train", "validation", "test", "size":
         names = [frame.name.split("-") for frame in frames if frame.group == group]
         counts = {a: sum(name[2] == a for name in names) for a in sorted({name[2] for name in names})}
         print(f"{group}: {len(names)}; by lattice constant in mÅ: {counts}")
     gaps = [own.conduction_band_minimum - own.valence_band_maximum for own in electronic.values()]
-    print(f"bands complete below {min(complete):.2f} eV; gaps from {min(gaps):.2f} to {max(gaps):.2f} eV")
+    print(
+        f"bands complete to {min(complete):.2f} eV above the Fermi level; gaps from {min(gaps):.2f} to {max(gaps):.2f} eV"
+    )
 
 
 def convergence(path, work, target):
@@ -432,7 +441,6 @@ def main():
     command = commands.add_parser("collect")
     command.add_argument("work", type=Path)
     command.add_argument("target", type=Path)
-    command.add_argument("--plain", action="store_true", help="spectra and Fermi levels without interpolation")
     for name in "convergence", "pulay":
         command = commands.add_parser(name)
         command.add_argument("structures")
@@ -451,7 +459,7 @@ def main():
             label, arguments.structures, arguments.work, arguments.part, lambda atoms: (len(atoms), atoms.info["share"])
         )
     elif arguments.command == "collect":
-        collect(arguments.work, arguments.target, 1 if arguments.plain else REFINE)
+        collect(arguments.work, arguments.target)
     elif arguments.command == "convergence":
         convergence(arguments.structures, arguments.work, arguments.target)
     elif arguments.command == "pulay":
