@@ -91,7 +91,7 @@ def gap_of_dos(
     >>> dos = broadened_edge((grid + 1) / 0.5, 1) + broadened_edge((1.5 - grid) / 0.5, 1)
     >>> found = gap_of_dos(grid, dos, float(torch.trapezoid(dos[grid < 0], grid[grid < 0])), width=0.5)
     >>> f"{found.vbm:.2f} {found.cbm:.2f}, standard deviation {found.uncertainty[0]:.2f}"
-    '-1.00 1.50, standard deviation 0.06'
+    '-1.00 1.50, standard deviation 0.08'
     """
     check_dos(energies, dos)
     interval = _interval(energies, dos.detach(), n_electrons, threshold, tolerance)

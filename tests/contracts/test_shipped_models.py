@@ -29,6 +29,15 @@ class TestSilicon(Shipped):
         return atoms
 
 
+class TestMagnesiumOxide(Shipped):
+    shipped = "mgo"
+
+    def make_atoms(self):
+        atoms = bulk("MgO", "rocksalt", a=3.4)
+        atoms.rattle(0.03, seed=1)
+        return atoms
+
+
 class TestAluminium(Shipped):
     shipped = "al"
 

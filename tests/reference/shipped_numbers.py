@@ -38,6 +38,13 @@ def silicon():
     return calc, atoms, {"ados": calc.get_ados(atoms=atoms), "fermi_level": calc.get_fermi_level(atoms=atoms)}
 
 
+def magnesium_oxide():
+    atoms = bulk("MgO", "rocksalt", a=3.4, cubic=True)
+    atoms.rattle(0.1, seed=1)
+    calc = DeepDOSCalculator("mgo", dtype="float64", **OPTIONS)
+    return calc, atoms, {"ados": calc.get_ados(atoms=atoms)}
+
+
 def aluminium():
     atoms = bulk("Al")
     atoms.rattle(0.05, seed=1)
@@ -71,6 +78,7 @@ def energies_of_mos2():
 
 CASES = {
     "si": silicon,
+    "mgo": magnesium_oxide,
     "al": aluminium,
     "ice": ice,
     "graphene": lambda: wannier("graphene", graphene(a=2.48, vacuum=0), 3.4),
