@@ -10,7 +10,6 @@ FOLDER keeps what is done; the same command goes on after an interruption.
 """
 
 import argparse
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.espresso import Espresso, EspressoProfile
 from ase.units import GPa
+from hashes import models_line
 
 import ase_mlelec
 from ase_mlelec import DeepPotCalculator, MLDFTCalculator
@@ -160,11 +160,7 @@ def report(found: dict, constants: dict) -> list[str]:
     for name in ("C11", "C12", "C44", "C44 clamped"):
         ours, theirs = constants["model"][name], constants["DFT"][name]
         lines.append(f"| {name} | {theirs:.1f} | {ours:.1f} | {100 * (ours / theirs - 1):+.1f} % |")
-    hashes = ", ".join(
-        f"`{name}` {hashlib.sha256((MODELS / f'{name}.safetensors').read_bytes()).hexdigest()[:12]}"
-        for name in ("si", "al")
-    )
-    return [*lines, "", f"Models (SHA-256): {hashes}."]
+    return [*lines, "", models_line("si", "al")]
 
 
 if __name__ == "__main__":
