@@ -39,7 +39,7 @@ def potential_results(energies: Tensor, gradient: Tensor, edges: Edges, *, volum
     dict
         Results by ASE's names, in ASE's units and shapes.
     """
-    vec, gradient = edges.vec.T.double().contiguous(), gradient.T.double().contiguous()  # planes [3, E]: faster
+    vec, gradient = edges.vec.T.double(), gradient.T.double().contiguous()  # planes [3, E]: faster
     forces = gradient.new_zeros(3, len(edges.atoms))
     forces.index_add_(1, edges.center, gradient).index_add_(1, edges.neighbor, gradient, alpha=-1)
     parts = energies.double().cpu().numpy()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from ase.calculators.calculator import InputError
 from torch import Tensor
@@ -183,24 +184,47 @@ def connect(
     """
     # vectors are kept as planes x, y, z, and gathered: several times faster than rows of three and [...]
     offset = offsets(system, center, shift) if offset is None else offset
+    if system.positions.device.type == "cpu" and not (system.positions.requires_grad or offset.requires_grad):
+        return _connected(system, center, neighbor, shift, offset, cutoff)
     positions = system.positions.T.contiguous()
     vec = positions.gather(1, neighbor.expand(3, -1)) - positions.gather(1, center.expand(3, -1)) + offset
     with torch.no_grad():
         distance = (vec * vec).sum(dim=0).sqrt()
         near = distance < cutoff
-        shortest = float(distance.min()) if len(distance) else cutoff
-        if len(distance) and shortest < SHORTEST_DISTANCE:
-            worst = int(distance.argmin())
-            raise InputError(
-                f"atoms {int(center[worst])} and {int(neighbor[worst])} overlap "
-                f"({float(distance[worst]):.3f} Å apart); remove one of them or check the cell"
-            )
+        shortest = _shortest(distance, center, neighbor, cutoff)
     keep = near.nonzero().view(-1)
     if len(keep) < len(near):
         center, neighbor, shift = (array.index_select(0, keep) for array in (center, neighbor, shift))
         vec = vec.gather(1, keep.expand(3, -1))
     atoms = torch.arange(len(system.positions), device=center.device)
     return Edges(center, neighbor, shift, vec.T, atoms, shortest, cutoff)
+
+
+def _connected(system, center, neighbor, shift, offset, cutoff):
+    """As ``connect``, by NumPy, whose calls take a fraction of the time of those of PyTorch where arrays are small."""
+    center, neighbor, shift, offset = (array.detach().numpy() for array in (center, neighbor, shift, offset))
+    positions = np.ascontiguousarray(system.positions.detach().numpy().T)
+    vec = positions.take(neighbor, axis=1) - positions.take(center, axis=1) + offset
+    distance = np.sqrt(vec[0] ** 2 + vec[1] ** 2 + vec[2] ** 2)
+    near = distance < cutoff
+    shortest = _shortest(distance, center, neighbor, cutoff)
+    if not near.all():
+        keep = np.flatnonzero(near)
+        center, neighbor, shift, vec = center[keep], neighbor[keep], shift[keep], vec.take(keep, axis=1)
+    arrays = map(torch.from_numpy, (center, neighbor, shift, vec.T, np.arange(len(system.positions))))
+    return Edges(*arrays, shortest, cutoff)
+
+
+def _shortest(distance, center, neighbor, cutoff):
+    """Shortest of the distances, or the cutoff where there are none; raise InputError for atoms that overlap."""
+    shortest = float(distance.min()) if len(distance) else cutoff
+    if len(distance) and shortest < SHORTEST_DISTANCE:
+        worst = int(distance.argmin())
+        raise InputError(
+            f"atoms {int(center[worst])} and {int(neighbor[worst])} overlap "
+            f"({shortest:.3f} Å apart); remove one of them or check the cell"
+        )
+    return shortest
 
 
 def offsets(system: System, center: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -256,18 +280,22 @@ class EdgeCache:
             or len(old.positions) != len(system.positions)
             or system.n_systems != 1
             or old.positions.device != system.positions.device
-            or not torch.equal(old.pbc, system.pbc)
         ):
             return False
-        with torch.no_grad():
-            self._same_cell = torch.equal(old.cell, system.cell)
-            if self._same_cell:
-                affine, smallest = old.positions, 1.0
-            elif not bool(system.pbc.all()):
+        (positions, cell, pbc), (own, own_cell, own_pbc) = _as_arrays(old), _as_arrays(system)
+        if not np.array_equal(pbc, own_pbc):
+            return False
+        self._same_cell, smallest = np.array_equal(cell, own_cell), 1.0
+        if not self._same_cell:
+            if not pbc.all():
                 return False
-            else:
-                deformation = torch.linalg.solve(old.cell[0].double(), system.cell[0].double())
-                affine = old.positions @ deformation.to(old.positions.dtype)
-                smallest = float(torch.linalg.svdvals(deformation).min())
-            moved = float((system.positions - affine).norm(dim=1).max())
+            deformation = np.linalg.solve(cell, own_cell)
+            positions, smallest = positions @ deformation, float(np.linalg.svd(deformation, compute_uv=False).min())
+        moved = float(np.sqrt(((own - positions) ** 2).sum(axis=1).max()))
         return smallest * (self.cutoff + self.skin) - 2 * moved >= self.cutoff
+
+
+def _as_arrays(system):
+    """(positions [N, 3], cell [3, 3], pbc [3]) of one structure, NumPy arrays in float64."""
+    positions, cell = (tensor.detach().cpu().double().numpy() for tensor in (system.positions, system.cell))
+    return positions, cell[0], system.pbc[0].cpu().numpy()
