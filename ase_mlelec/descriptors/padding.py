@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,12 +37,23 @@ def pad(center: Tensor, kind: Tensor | None, table: Tensor, n_centers: int, kind
 
 def _pad_one_kind(center, table, n_centers):
     """As ``pad`` for one kind: the slot of an edge is its place among the edges of its center."""
+    if center.device.type == "cpu":
+        present, place, n = _places_of_one_kind(center.numpy(), n_centers)
+        return _filled(table, place, n_centers, n), present[:, None], [slice(0, n)]
     present = torch.bincount(center, minlength=n_centers)
     n = int(present.max()) if n_centers else 0
     ahead = torch.arange(0, n_centers * n, n, device=center.device) if n else present
     ahead = ahead - (present.cumsum(0) - present)
     place = ahead.index_select(0, center) + torch.arange(len(center), device=center.device)
     return _filled(table, place, n_centers, n), present[:, None], [slice(0, n)]
+
+
+def _places_of_one_kind(center, n_centers):
+    """Numbers of edges [C], slots of the edges [E] and slots of a center, by NumPy, whose calls take less time."""
+    present = np.bincount(center, minlength=n_centers)
+    n = int(present.max()) if n_centers else 0
+    ahead = np.arange(n_centers) * n - (present.cumsum() - present)
+    return torch.from_numpy(present), torch.from_numpy(ahead[center] + np.arange(len(center))), n
 
 
 def _filled(table, place, n_centers, n):

@@ -185,7 +185,7 @@ def connect(
     # vectors are kept as planes x, y, z, and gathered: several times faster than rows of three and [...]
     offset = offsets(system, center, shift) if offset is None else offset
     if system.positions.device.type == "cpu" and not (system.positions.requires_grad or offset.requires_grad):
-        return _connected(system, center, neighbor, shift, offset, cutoff)
+        return _connected(system, *(array.numpy() for array in (center, neighbor, shift, offset)), cutoff)
     positions = system.positions.T.contiguous()
     vec = positions.gather(1, neighbor.expand(3, -1)) - positions.gather(1, center.expand(3, -1)) + offset
     with torch.no_grad():
@@ -201,18 +201,14 @@ def connect(
 
 
 def _connected(system, center, neighbor, shift, offset, cutoff):
-    """As ``connect``, by NumPy, whose calls take a fraction of the time of those of PyTorch where arrays are small."""
-    center, neighbor, shift, offset = (array.detach().numpy() for array in (center, neighbor, shift, offset))
-    positions = np.ascontiguousarray(system.positions.detach().numpy().T)
+    """As ``connect``, of NumPy arrays; its calls take a fraction of the time of those of PyTorch."""
+    positions = np.ascontiguousarray(system.positions.numpy().T)
     vec = positions.take(neighbor, axis=1) - positions.take(center, axis=1) + offset
     distance = np.sqrt(vec[0] ** 2 + vec[1] ** 2 + vec[2] ** 2)
-    near = distance < cutoff
     shortest = _shortest(distance, center, neighbor, cutoff)
-    if not near.all():
-        keep = np.flatnonzero(near)
-        center, neighbor, shift, vec = center[keep], neighbor[keep], shift[keep], vec.take(keep, axis=1)
-    arrays = map(torch.from_numpy, (center, neighbor, shift, vec.T, np.arange(len(system.positions))))
-    return Edges(*arrays, shortest, cutoff)
+    keep = np.flatnonzero(distance < cutoff)
+    arrays = center[keep], neighbor[keep], shift[keep], vec.take(keep, axis=1).T, np.arange(len(system.positions))
+    return Edges(*map(torch.from_numpy, arrays), shortest, cutoff)
 
 
 def _shortest(distance, center, neighbor, cutoff):
@@ -250,52 +246,52 @@ class EdgeCache:
 
     def __init__(self, cutoff: float, skin: float):
         self.cutoff, self.skin = cutoff, skin
-        self.reference: System | None = None
         self.pairs: tuple[Tensor, Tensor, Tensor] | None = None
         self.offset: Tensor | None = None
+        self._reference: tuple | None = None  # positions, cell and pbc at which the pairs were found
+        self._plain: list | None = None  # pairs and offset as NumPy arrays, where they are on the CPU
         self._same_cell, self.n_builds = False, 0
 
     def edges(self, system: System) -> Edges:
         if self.pairs is None or not self._complete_for(system):
-            self.pairs = find_pairs(system, self.cutoff + self.skin)
-            self.reference = System(
-                system.positions.detach().clone(),
-                system.numbers,
-                system.cell.detach().clone(),
-                system.pbc,
-                system.batch,
-            )
-            self.offset = offsets(self.reference, self.pairs[0], self.pairs[2])
-            self.n_builds += 1
-            center, neighbor, shift = self.pairs
+            self._find(system)
+        center, neighbor, shift = self.pairs  # type: ignore[misc]  # found above
+        if not self._same_cell or system.cell.requires_grad:
             return connect(system, center, neighbor, shift, self.cutoff)
-        same = self._same_cell and not system.cell.requires_grad
-        center, neighbor, shift = self.pairs
-        return connect(system, center, neighbor, shift, self.cutoff, offset=self.offset if same else None)
+        if self._plain is not None and not system.positions.requires_grad:
+            return _connected(system, *self._plain, self.cutoff)
+        return connect(system, center, neighbor, shift, self.cutoff, offset=self.offset)
+
+    def _find(self, system):
+        self.pairs = find_pairs(system, self.cutoff + self.skin)
+        fixed = replace(system, positions=system.positions.detach(), cell=system.cell.detach())
+        self.offset = offsets(fixed, self.pairs[0], self.pairs[2])
+        arrays = (*self.pairs, self.offset)
+        self._plain = [array.numpy() for array in arrays] if self.offset.device.type == "cpu" else None
+        self._reference = (*(array.copy() for array in _as_arrays(system)), system.positions.device)
+        self._same_cell = system.n_systems == 1
+        self.n_builds += 1
 
     def _complete_for(self, system):
-        old = self.reference
-        if (
-            old is None
-            or len(old.positions) != len(system.positions)
-            or system.n_systems != 1
-            or old.positions.device != system.positions.device
-        ):
+        positions, cell, pbc, device = self._reference
+        if len(positions) != len(system.positions) or system.n_systems != 1 or device != system.positions.device:
             return False
-        (positions, cell, pbc), (own, own_cell, own_pbc) = _as_arrays(old), _as_arrays(system)
+        own, own_cell, own_pbc = _as_arrays(system)
         if not np.array_equal(pbc, own_pbc):
             return False
         self._same_cell, smallest = np.array_equal(cell, own_cell), 1.0
         if not self._same_cell:
             if not pbc.all():
                 return False
-            deformation = np.linalg.solve(cell, own_cell)
+            deformation = np.linalg.solve(cell[0], own_cell[0])
             positions, smallest = positions @ deformation, float(np.linalg.svd(deformation, compute_uv=False).min())
         moved = float(np.sqrt(((own - positions) ** 2).sum(axis=1).max()))
         return smallest * (self.cutoff + self.skin) - 2 * moved >= self.cutoff
 
 
 def _as_arrays(system):
-    """(positions [N, 3], cell [3, 3], pbc [3]) of one structure, NumPy arrays in float64."""
-    positions, cell = (tensor.detach().cpu().double().numpy() for tensor in (system.positions, system.cell))
-    return positions, cell[0], system.pbc[0].cpu().numpy()
+    """Positions [N, 3], cell [B, 3, 3] and pbc [B, 3], NumPy arrays in float64."""
+    positions, cell = system.positions, system.cell
+    if positions.requires_grad or cell.requires_grad:
+        positions, cell = positions.detach(), cell.detach()
+    return positions.cpu().double().numpy(), cell.cpu().double().numpy(), system.pbc.cpu().numpy()

@@ -142,9 +142,7 @@ class RepulsiveCore(torch.nn.Module):
         """
         if self.crowded is None or edges.shortest <= float(self.steepest[0, 0]):
             return False
-        with torch.no_grad():
-            center = edges.center.index_select(0, (edges.distances < self.longest).nonzero()[:, 0])
-            most = int(torch.bincount(center).max()) if len(center) else 0
+        most = _most_within(self.longest, edges)
         place = (
             int(np.searchsorted(self.steepest[:, 0], edges.shortest, side="right")) - 1
         )  # next shorter one in the table
@@ -189,6 +187,17 @@ class RepulsiveCore(torch.nn.Module):
         """Crowding U [C], eV, of every center."""
         center, _, near, repulsion = self.pairs(system, edges)
         return torch.zeros(edges.n_centers).to(repulsion).index_add(0, center, near * repulsion / 2)
+
+
+def _most_within(longest, edges):
+    """Largest number of pairs of one center within ``longest``, Å."""
+    vec, center = edges.vec.detach(), edges.center
+    if vec.device.type == "cpu":  # by NumPy, whose calls take less time
+        x, y, z = vec.numpy().T
+        near = center.numpy()[x * x + y * y + z * z < longest**2]
+        return int(np.bincount(near).max()) if len(near) else 0
+    near = center.index_select(0, (edges.with_vec(vec).distances < longest).nonzero()[:, 0])
+    return int(torch.bincount(near).max()) if len(near) else 0
 
 
 def _step(u):
