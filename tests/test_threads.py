@@ -11,7 +11,7 @@ from small_ldos import random_ldos_model
 from small_models import WANNIER, random_model
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, MLDFTCalculator
-from ase_mlelec.calculators import deep_wannier, evaluation, extrapolation, uncertainty
+from ase_mlelec.calculators import deep_wannier, evaluation, extrapolation, spectral_functional, uncertainty
 from ase_mlelec.descriptors.bispectrum import grid
 from ase_mlelec.threads import MOST, available, map_chunks, one_thread_each
 
@@ -157,3 +157,14 @@ def test_no_operation_of_a_step_is_split_among_threads(two_threads):
     atoms.calc = Watched(random_model(0), on_extrapolation="ignore")
     atoms.get_forces()
     assert seen == {1} and torch.get_num_threads() == 2
+
+
+def test_forces_of_hot_electrons_in_chunks(monkeypatch):
+    """The factors of the densities of states of atoms go with the chunks of these atoms, which need not be of one size."""
+    atoms = bulk("SiO", "zincblende", a=4.8, cubic=True)
+    atoms.rattle(0.05, seed=1)
+    calcs = [DeepDOSCalculator(random_model(0, ("energy", "dos")), electronic_temperature=8000) for _ in range(2)]
+    whole = calcs[0].get_property("forces", atoms)
+    for module in evaluation, extrapolation, spectral_functional:
+        monkeypatch.setattr(module, "CHUNK", 3)
+    np.testing.assert_allclose(calcs[1].get_property("forces", atoms), whole, rtol=0, atol=1e-10)

@@ -168,14 +168,14 @@ class DifferentiatesSpectra(EvaluatesModels):
     def _pull_back(self, slope, model, system, edges):
         """Derivative [E, 3] by the vectors of edges of Σ slope [N, S] ados [N, S], eV/Å."""
         descriptor = model.descriptor_of("dos")
-        slope = slope.to(model.dtype)
 
         def gradient(chunk):
-            start, part = chunk
+            part, factors = chunk
             leaf = part.with_vec(part.vec.detach().requires_grad_(True))
-            ados = self._ados(model, descriptor(system, leaf))
-            return torch.autograd.grad((ados * slope[start : start + len(ados)]).sum(), leaf.vec)[0]
+            ados = self._ados(model, descriptor(system, leaf.to(descriptor.dtype)))
+            return torch.autograd.grad((ados * factors).sum(), leaf.vec)[0]
 
-        parts = ((k * CHUNK, part) for k, (_, part) in enumerate(edges.up_to(descriptor.cutoff).chunks(CHUNK)))
-        found = list(map_chunks(gradient, parts, device=self.device))
+        parts = [part for _, part in edges.up_to(descriptor.cutoff).chunks(CHUNK)]
+        factors = slope.split([part.n_centers for part in parts])
+        found = list(map_chunks(gradient, zip(parts, factors), device=self.device))
         return self._of_all_edges(torch.cat(found), descriptor.cutoff, edges)
