@@ -40,7 +40,7 @@ def potential_results(energies: Tensor, gradient: Tensor, edges: Edges, *, volum
         Results by ASE's names, in ASE's units and shapes.
     """
     planes = [array.T.double() for array in (edges.vec, gradient)]  # x, y and z
-    arrays = [*planes, edges.center, edges.neighbor]
+    arrays: list[Any] = [*planes, edges.center, edges.neighbor]
     if edges.vec.device.type == "cpu":  # the sums of NumPy take a fifth of the time
         arrays = [array.detach().numpy() for array in arrays]
     (vec, slope, center, neighbor), n = arrays, len(edges.atoms)

@@ -172,10 +172,10 @@ class DifferentiatesSpectra(EvaluatesModels):
         def gradient(chunk):
             part, factors = chunk
             leaf = part.with_vec(part.vec.detach().requires_grad_(True))
-            ados = self._ados(model, descriptor(system, leaf.to(descriptor.dtype)))
+            ados = self._ados(model, descriptor(system, leaf))
             return torch.autograd.grad((ados * factors).sum(), leaf.vec)[0]
 
         parts = [part for _, part in edges.up_to(descriptor.cutoff).chunks(CHUNK)]
-        factors = slope.split([part.n_centers for part in parts])
+        factors = slope.to(model.dtype).split([part.n_centers for part in parts])
         found = list(map_chunks(gradient, zip(parts, factors), device=self.device))
         return self._of_all_edges(torch.cat(found), descriptor.cutoff, edges)

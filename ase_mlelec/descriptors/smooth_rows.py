@@ -83,14 +83,17 @@ def rows_of(vec, shape, mean, radial, angular):
     table, sizes = vec.new_empty(1 + (shape.l_max + 1) ** 2, vec.shape[1]), [1, 1, (shape.l_max + 1) ** 2 - 1]
     x, s, rows = table.split(sizes)
     torch.mul(weight if isinstance(mean, float) and mean == 0 else weight - mean, radial, out=s)
-    x.copy_(shape.embedding.argument(r, s))
+    # a view of the table in the backward pass would keep the table, and it the view, for ever
+    argument = shape.embedding.argument(r, s)
+    argument = argument.clone() if argument is s else argument
+    x.copy_(argument)
     values, pairs = torch.empty_like(rows), None
     if shape.l_max == 1:
         torch.div(vec, r, out=values)
     else:
         pairs = _harmonics(vec, r, values, shape.l_max)
     torch.mul(size, values, out=rows)
-    return table, r, u, weight, x, values, pairs, size
+    return table, r, u, weight, argument, values, pairs, size
 
 
 def _harmonics(vec, r, values, l_max):

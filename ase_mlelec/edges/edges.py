@@ -185,7 +185,7 @@ def connect(
     # vectors are kept as planes x, y, z, and gathered: several times faster than rows of three and [...]
     offset = offsets(system, center, shift) if offset is None else offset
     if system.positions.device.type == "cpu" and not (system.positions.requires_grad or offset.requires_grad):
-        return _connected(system, *(array.numpy() for array in (center, neighbor, shift, offset)), cutoff)
+        return _connected(system, [array.numpy() for array in (center, neighbor, shift, offset)], cutoff)
     positions = system.positions.T.contiguous()
     vec = positions.gather(1, neighbor.expand(3, -1)) - positions.gather(1, center.expand(3, -1)) + offset
     with torch.no_grad():
@@ -200,15 +200,17 @@ def connect(
     return Edges(center, neighbor, shift, vec.T, atoms, shortest, cutoff)
 
 
-def _connected(system, center, neighbor, shift, offset, cutoff):
-    """As ``connect``, of NumPy arrays; its calls take a fraction of the time of those of PyTorch."""
+def _connected(system, arrays, cutoff):
+    """As ``connect``, of NumPy arrays (center, neighbor, shift, offset), which are faster where they are small."""
+    center, neighbor, shift, offset = arrays
     positions = np.ascontiguousarray(system.positions.numpy().T)
     vec = positions.take(neighbor, axis=1) - positions.take(center, axis=1) + offset
     distance = np.sqrt(vec[0] ** 2 + vec[1] ** 2 + vec[2] ** 2)
     shortest = _shortest(distance, center, neighbor, cutoff)
     keep = np.flatnonzero(distance < cutoff)
-    arrays = center[keep], neighbor[keep], shift[keep], vec.take(keep, axis=1).T, np.arange(len(system.positions))
-    return Edges(*map(torch.from_numpy, arrays), shortest, cutoff)
+    found = center[keep], neighbor[keep], shift[keep], vec.take(keep, axis=1).T, np.arange(len(system.positions))
+    center, neighbor, shift, vec, atoms = map(torch.from_numpy, found)
+    return Edges(center, neighbor, shift, vec, atoms, shortest, cutoff)
 
 
 def _shortest(distance, center, neighbor, cutoff):
@@ -259,7 +261,7 @@ class EdgeCache:
         if not self._same_cell or system.cell.requires_grad:
             return connect(system, center, neighbor, shift, self.cutoff)
         if self._plain is not None and not system.positions.requires_grad:
-            return _connected(system, *self._plain, self.cutoff)
+            return _connected(system, self._plain, self.cutoff)
         return connect(system, center, neighbor, shift, self.cutoff, offset=self.offset)
 
     def _find(self, system):
