@@ -1,6 +1,7 @@
 """Chunks on several threads: mechanism, results that do not depend on it, and what other code sees of it."""
 
 import os
+import sys
 import threading
 
 import numpy as np
@@ -11,7 +12,7 @@ from small_ldos import random_ldos_model
 from small_models import WANNIER, random_model
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, MLDFTCalculator
-from ase_mlelec.calculators import deep_wannier, evaluation, extrapolation, spectral_functional, uncertainty
+from ase_mlelec.calculators import extrapolation
 from ase_mlelec.descriptors.bispectrum import grid
 from ase_mlelec.threads import MOST, available, map_chunks, one_thread_each
 
@@ -124,10 +125,17 @@ def results(kind):
     return found | ({"other": getattr(calc, others[kind])()} if kind in others else {})
 
 
+def make_chunks_small(monkeypatch):
+    """Three centers in a chunk, in all modules."""
+    size = extrapolation.CHUNK
+    for name, module in list(sys.modules.items()):
+        if name.startswith("ase_mlelec.calculators.") and getattr(module, "CHUNK", 0) == size:
+            monkeypatch.setattr(module, "CHUNK", 3)
+
+
 @pytest.mark.parametrize("kind", CLASSES)
 def test_results_do_not_depend_on_the_number_of_threads(kind, monkeypatch, two_threads):
-    for module in extrapolation, evaluation, deep_wannier, uncertainty:  # several chunks
-        monkeypatch.setattr(module, "CHUNK", 3)
+    make_chunks_small(monkeypatch)
     monkeypatch.setattr(grid, "CHUNK", 64)
     together = results(kind)
     torch.set_num_threads(1)
@@ -165,6 +173,5 @@ def test_forces_of_hot_electrons_in_chunks(monkeypatch):
     atoms.rattle(0.05, seed=1)
     calcs = [DeepDOSCalculator(random_model(0, ("energy", "dos")), electronic_temperature=8000) for _ in range(2)]
     whole = calcs[0].get_property("forces", atoms)
-    for module in evaluation, extrapolation, spectral_functional:
-        monkeypatch.setattr(module, "CHUNK", 3)
+    make_chunks_small(monkeypatch)
     np.testing.assert_allclose(calcs[1].get_property("forces", atoms), whole, rtol=0, atol=1e-10)
