@@ -50,7 +50,7 @@ nitpick_ignore_regex = [
     ),
     (r"py:(class|obj)", r".*\b_\w+"),
     (r"py:class", r"ase_mlelec\.(train|active)\.config\..*"),  # docs/settings.rst describes them
-    (r"py:class", r"ase_mlelec\..*\.Options"),  # a type variable
+    (r"py:class", r"ase_mlelec\..*\.(Options|Item|Result)"),  # type variables
     (r"py:obj", r"\w+"),
     (r"py:class", r"dict\[str"),  # half of a type of two parts, which numpydoc splits at the comma
 ]
