@@ -42,7 +42,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     import numba
 
-    options = {"nogil": True, "fastmath": ALLOWED, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "fastmath": ALLOWED, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder to write to: compile in every program
