@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from ase_mlelec.checks import printable
+from ase_mlelec.quantities import DIPOLE
 from ase_mlelec.train.config import Config, read_config
 from ase_mlelec.train.config.base import Name, Names, Section, SettingError, Text
 from ase_mlelec.train.config.files import read_table
@@ -21,7 +22,19 @@ Minutes = Annotated[float, Field(gt=0, le=1e6)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 WAYS = ("pool", "calculator", "function", "command", "manual")
-QUANTITIES = Literal["forces", "energy", "ados", "dos", "fermi_level", "gap", "dipole"]
+HEADS = {  # of a quantity of [select]
+    "forces": "energy",
+    "energy": "energy",
+    "ados": "dos",
+    "dos": "dos",
+    "fermi_level": "dos",
+    "gap": "dos",
+    DIPOLE: DIPOLE,
+}
+if TYPE_CHECKING:
+    Quantity = str
+else:
+    Quantity = Literal[tuple(HEADS)]
 
 
 class ExploreConfig(Section):
@@ -57,10 +70,10 @@ class ExploreConfig(Section):
 class SelectConfig(Section):
     """Selection of structures for labels, by the standard deviations of one quantity."""
 
-    quantity: QUANTITIES = "forces"
+    quantity: Quantity = "forces"
     """Quantity whose error bar decides: "forces", largest of all atoms, eV/Å; "energy", eV/atom; "ados", root mean square
     over the energies, largest of all atoms, states/eV; "dos", the same of the whole per atom; "fermi_level" and "gap", eV;
-    "dipole", e Å."""
+    and the dipole, e Å."""
     low: Annotated[float, Field(ge=0, le=1e6)]
     """Lower trust level, in the unit of ``quantity``: below it the model is trusted. Take the error that is acceptable; the
     report shows the scores of all frames."""
@@ -280,4 +293,4 @@ def _check(config):
 
 def head_of(quantity: str) -> str:
     """Name of the head that a quantity of [select] comes from."""
-    return {"forces": "energy", "energy": "energy", "dipole": "dipole"}.get(quantity, "dos")
+    return HEADS[quantity]

@@ -20,6 +20,7 @@ from ase_mlelec.active.explore import write_frames
 from ase_mlelec.active.scores import SCORES
 from ase_mlelec.active.worker import FAILED, LABELED, START, labeled, note_failure, prepare, read_result
 from ase_mlelec.data.frames import Frames, join, read_hdf5, write_hdf5
+from ase_mlelec.quantities import DIPOLE
 
 
 class Waiting(Exception):
@@ -73,7 +74,7 @@ def task_of(config: ActiveConfig) -> dict[str, Any]:
     """What a worker needs to know, dict of JSON types."""
     label = config.label
     names = ("way", "calculator", "function", "command", "structure", "result", "files", "options", "profile")
-    properties = ["energy", "forces", "stress", *(["dipole"] if config.select.quantity == "dipole" else [])]
+    properties = ["energy", "forces", "stress", *([DIPOLE] if config.select.quantity == DIPOLE else [])]
     return {name: getattr(label, name) for name in names} | {
         "parent": str(config.parent.resolve()),
         "properties": properties,

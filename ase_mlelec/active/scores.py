@@ -15,6 +15,7 @@ from ase_mlelec.calculators.deep_pot import DeepPotCalculator
 from ase_mlelec.calculators.deep_wannier import DeepWannierCalculator
 from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
+from ase_mlelec.quantities import DIPOLE, QUANTITIES
 from ase_mlelec.system import System
 from ase_mlelec.uncertainty import contributions
 
@@ -62,12 +63,12 @@ SCORES: Mapping[str, Score] = {
     "dos": Score("states/eV/atom", OF_SPECTRA[::-1], _per_atom, lambda calc, atoms: calc.get_total_dos(atoms=atoms)),
     "fermi_level": Score("eV", OF_SPECTRA, _plain),
     "gap": Score("eV", OF_SPECTRA, _plain),
-    "dipole": Score("e Å", ("atomic_dipole", "summed_dipole", "dipole"), _plain),
+    DIPOLE: Score("e Å", (*QUANTITIES[DIPOLE].labels, DIPOLE), _plain),
 }
 CALCULATORS: Mapping[str, type[MLElecCalculator]] = {
     "energy": DeepPotCalculator,
     "dos": DeepDOSCalculator,
-    "dipole": DeepWannierCalculator,
+    DIPOLE: DeepWannierCalculator,
 }
 
 
