@@ -55,7 +55,7 @@ def water(folder):
     vectors, source = [], folder / "dipole" / "atomic_system"
     boxes = np.concatenate([np.load(path) for path in sorted(source.glob("set.*/box.npy"))]).reshape(-1, 3, 3)
     for frame, box in zip(read_frames(source), boxes, strict=True):
-        # marked as without a box, which molecules cross all the same: with it, errors of the vectors are smaller
+        # marked as without a box, which molecules cross all the same; here it is taken as periodic
         atoms = Atoms(frame.atoms.numbers, frame.atoms.positions, cell=box, pbc=True)
         labels = {"atomic_dipole": frame.labels["atomic_dipole"] / FUNCTIONS}
         vectors.append(replace(frame, atoms=atoms, group="train", labels=labels))
