@@ -41,7 +41,8 @@ def read_summary(name: str, folder=PRETRAINED) -> dict:
             if size > LONGEST:
                 raise ValueError(f"got a header of {size} bytes")
             header = json.loads(json.loads(file.read(size))["__metadata__"][HEADER])
-        cutoff = max(map(_cutoff, [header["descriptor"], *header["heads"].values()]))
+        descriptors = filter(None, (header["descriptor"], header.get("electronic"), header.get("pairs")))
+        cutoff = max(map(_cutoff, [*descriptors, *header["heads"].values()]))
         if not 0 < cutoff < math.inf:
             raise ValueError(f"got a cutoff of {cutoff}")
         return {"species": list(header["species"]), "cutoff": cutoff, "quantities": list(header["heads"])}

@@ -26,13 +26,24 @@ BOHR = si.fine_structure / (4 * si.pi * si.Rydberg) * 1e10
         ("SIEMENS_PER_METRE", CODATA["C"] ** 2 / CODATA["J"] / 1e15 / CODATA["m"], 1 / (si.e / si.femto / si.angstrom)),
         ("KJ_PER_MOL", CODATA["kJ"] / CODATA["mol"], 1e3 / (si.N_A * si.e)),
         ("KCAL_PER_MOL", CODATA["kcal"] / CODATA["mol"], 1e3 * si.calorie / (si.N_A * si.e)),
+        ("DEBYE", CODATA["Debye"], 1e-21 / si.c / (si.e * si.angstrom)),
+        ("WATT_PER_M3_K", CODATA["J"] / 1e15 / CODATA["m"] ** 3, si.angstrom**3 * si.femto / si.e),
         ("HARTREE_PER_BOHR", CODATA["Hartree"] / CODATA["Bohr"], HARTREE / BOHR),
         ("HARTREE_PER_BOHR3", CODATA["Hartree"] / CODATA["Bohr"] ** 3, HARTREE / BOHR**3),
     ],
 )
 def test_factor(name, of_ase, of_si):
     value = getattr(units, name)
-    exact = name in ("KB", "GPA", "CM", "SPEED_OF_LIGHT", "PLANCK", "SIEMENS_PER_METRE")  # by definition of the SI
+    exact = name in (
+        "KB",
+        "GPA",
+        "CM",
+        "SPEED_OF_LIGHT",
+        "PLANCK",
+        "SIEMENS_PER_METRE",
+        "DEBYE",
+        "WATT_PER_M3_K",
+    )  # by definition of the SI
     # ASE derives atomic units from rounded constants: 8e-12 in Hartree, 6e-12 in Bohr
     assert value == pytest.approx(of_ase, rel=1e-15 if exact else 3e-11)
     # SciPy carries CODATA 2018 or 2022: they differ by 7e-10 in Bohr (the fine-structure constant)
