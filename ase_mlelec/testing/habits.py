@@ -19,7 +19,7 @@ from ase.dft.dos import DOS
 from ase.io.jsonio import decode, encode
 
 from ase_mlelec.calculators.no_bands import is_refusal
-from ase_mlelec.heads import VectorHead
+from ase_mlelec.heads import TensorHead, VectorHead
 from ase_mlelec.testing.structures import Contract, change_one
 
 
@@ -96,12 +96,17 @@ class HabitsContract(Contract):
     another: ClassVar = {
         "electronic_temperature": 5000.0,
         "electric_field": [0.0, 0.1, 0.2],
+        "field_order": 2,
         "kpts": (2, 1, 1),
         "skin": 0.7,
         "on_extrapolation": "ignore",
         "fermi_level": 1.0,
         "reference_temperature": 4000.0,
     }  # values to ``set``
+    needed: ClassVar = {
+        "electric_field": (VectorHead.quantity,),
+        "field_order": (VectorHead.quantity, TensorHead.quantity),
+    }  # heads without which an option cannot be given
 
     def questions(self, calculator: Calculator) -> dict[str, Callable]:
         """dict: name -> function of (calculator, ``**atoms``)."""
@@ -251,7 +256,7 @@ class HabitsContract(Contract):
         """As a new calculator with that option; attributes likewise."""
         for name in self.make_calculator(self.make_model()).settable:
             calculator = self.make_calculator(self.make_model())
-            if name == "electric_field" and VectorHead.quantity not in calculator.models[0].heads:
+            if not set(self.needed.get(name, ())) <= set(calculator.models[0].heads):
                 continue
             self.outcomes(calculator, atoms=atoms)
             made = self.make_calculator(self.make_model(), **{name: self.another[name]})

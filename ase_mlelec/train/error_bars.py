@@ -293,8 +293,8 @@ def _calibrate(model, name, validation, larger):
 
 
 def _of_members(quantity, known):
-    """Label by which the spread of members is scaled."""
-    return quantity.total if quantity.total in known else quantity.atomic
+    """Label by which the spread of members is scaled; a derivative where there is nothing else, such as forces."""
+    return next((label for label in (quantity.total, quantity.atomic) if label in known), next(iter(known)))
 
 
 def _floor_and_scale(errors, found):

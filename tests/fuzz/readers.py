@@ -11,6 +11,7 @@ import seeds
 from ase.calculators.calculator import CalculatorSetupError
 from test_wannier90_forms import sparse_text, win
 
+from ase_mlelec.active.config import read_active
 from ase_mlelec.analysis.result_file import ResultFile
 from ase_mlelec.analysis.result_writer import ResultWriter
 from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
@@ -359,6 +360,9 @@ READERS = {
     "checkpoint": Reader(
         "train.checkpoint.load_checkpoint", seeds.checkpoint, lambda folder: load_checkpoint(folder / "run.checkpoint")
     ),
+    "active": Reader(
+        "active.config.read_active", seeds.active, lambda folder: read_active(folder / "active.toml").select.low
+    ),
     "config": Reader(
         "train.config.files.read_config",
         seeds.text("config.toml", seeds.CONFIG),
@@ -377,4 +381,6 @@ PARTS = {
     "train.config.files.read_table",
     "model_file.read.read_header",
     "train.recipes.shared.read_checked",
+    "active.worker.read_result",
+    "active.explore.read_trajectory",  # of files that it wrote itself
 }

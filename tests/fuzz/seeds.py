@@ -67,6 +67,30 @@ model = "si.safetensors"
 """
 
 
+ACTIVE = """training = "config.toml"
+seed = 3
+[explore]
+temperatures = [300.0, 900.0]
+strains = [-0.02, 0.0]
+[select]
+quantity = "forces"
+low = 0.05
+high = 0.5
+number = 4
+[label]
+command = "true"
+result = "result.extxyz"
+[stop]
+rounds = 3
+"""
+
+
+def active(folder):
+    """A configuration of active learning, beside that of its training."""
+    text("config.toml", CONFIG)(folder)
+    text("active.toml", ACTIVE)(folder)
+
+
 def text(name, content, packed=False):
     """A function that writes one text file."""
 

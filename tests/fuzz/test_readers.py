@@ -75,7 +75,11 @@ def test_every_reader_is_in_the_table():
         names = module.name.split(".")[1:]
         if names[0] == "testing" or any(name.startswith("_") for name in names):
             continue
-        contents = vars(importlib.import_module(module.name))
+        try:
+            contents = vars(importlib.import_module(module.name))
+        except ModuleNotFoundError as error:
+            assert error.name == "numba"  # compiled loops, which read nothing
+            continue
         own = {
             name: value
             for name, value in contents.items()
