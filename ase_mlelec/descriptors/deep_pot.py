@@ -238,7 +238,9 @@ class DeepPotSE(Descriptor):
         kinds, present = all_species.index_select(0, edges.neighbor), None
         if self.subtracts:
             group = edges.center * len(self.species) + kinds
-            present = torch.bincount(group, minlength=edges.n_centers * len(self.species)).view(edges.n_centers, -1)
+            present = torch.bincount(group, minlength=edges.n_centers * len(self.species)).view(
+                edges.n_centers, len(self.species)
+            )
 
         def plain(vec):
             return self._moments(edges.with_vec(vec), all_species, species)[0]
