@@ -105,10 +105,10 @@ def root_mean_square(error: Any, label: Any) -> float:
 def relative_to_spread(error: Any, label: Any) -> float | None:
     """Root mean square error divided by the spread of the labels, which is the root of their variance over rows.
 
-    It is 1 for a model that predicts the mean of all rows, and None where all labels are equal.
+    It is 1 for a model that predicts the mean of all rows, and None where labels are equal to 1e-6 of their size.
     """
-    spread = float(label.var(axis=0).mean()) ** 0.5
-    return root_mean_square(error, label) / spread if spread > 0 else None
+    spread, size = float(label.var(axis=0).mean()) ** 0.5, root_mean_square(label, label)
+    return root_mean_square(error, label) / spread if spread > 1e-6 * size else None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,18 @@ from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads.base import FittingNets, Head
 from ase_mlelec.model import Model
-from ase_mlelec.quantities import HEADS, LABELS, LOSSES, QUANTITIES, Label, Measure, Quantity, SampleKind, mean_absolute
+from ase_mlelec.quantities import (
+    HEADS,
+    LABELS,
+    LOSSES,
+    QUANTITIES,
+    Label,
+    Measure,
+    Quantity,
+    SampleKind,
+    mean_absolute,
+    relative_to_spread,
+)
 from ase_mlelec.shipped import HEADER
 from ase_mlelec.system import System
 from ase_mlelec.train.config import parse_config
@@ -117,6 +128,16 @@ def extxyz(tmp_path):
     path = tmp_path / "salt.extxyz"
     ase.io.write(path, make_images(), format="extxyz")
     return path
+
+
+def test_no_relative_error_without_spread():
+    """Equivalent atoms, whose spectra differ by the digits of a file alone, tell nothing about a relative error."""
+    spectrum = np.linspace(0.0, 1.0, 50)
+    rows = np.stack([spectrum, spectrum + 1e-8])
+    assert relative_to_spread(rows + 0.1 - rows, rows) is None
+    spread = np.stack([spectrum, 1.2 * spectrum])
+    expected = np.sqrt(np.mean((0.1 * spectrum) ** 2))  # half of the difference of two rows
+    assert relative_to_spread(np.full_like(spread, 0.3), spread) == pytest.approx(0.3 / expected)
 
 
 def test_labels_from_extxyz_to_hdf5(toy, extxyz, tmp_path):

@@ -29,7 +29,7 @@ from ase_mlelec.data.runs.read import has_spectra, read_runs, runs_of
 from ase_mlelec.data.runs.spectra import Spectra
 from ase_mlelec.data.runs.steps import is_run, read_run
 from ase_mlelec.deprecated import formerly_positional
-from ase_mlelec.io.deepmd.data import is_hdf5_data, read_data
+from ase_mlelec.io.deepmd.data import has_systems, is_hdf5_data, read_data
 from ase_mlelec.io.hdf5 import AGAIN, read_array, subgroup
 from ase_mlelec.quantities import LABELS, data_labels
 
@@ -49,6 +49,10 @@ __all__ = [
     "write_hdf5",
 ]
 FOR_ASE = "which are for files that ASE reads; leave them out"
+FOLDERS = (
+    "a folder of a run needs prefix.save of pw.x or vasprun.xml: look whether the run has ended well, or name files such "
+    "as pw.out and OUTCAR; a folder of deepmd-kit needs type.raw"
+)
 
 
 @formerly_positional("keys", "found")
@@ -92,6 +96,8 @@ def read_frames(
             return read_runs([path], spectra=spectra)
         if path.is_dir() and (kind := other_data(path)):
             raise ValueError(f"{path}: a folder with {kind}; convert it first: mlelec convert {path} --out data.h5")
+        if path.is_dir() and not has_systems(path):
+            raise ValueError(f"{path}: a folder without data that can be read; {FOLDERS}")
         return read_hdf5(path) if path.is_file() and not is_hdf5_data(path) else _read_deepmd(path)
     if not path.is_file():  # opening a pipe would block
         raise ValueError(f"{path}: no file; {READABLE}")

@@ -120,7 +120,7 @@ def choose_basis(
     inner : float, Å
         Inner end of the radial functions.
     tell : callable
-        Gets a line for every trial.
+        Gets a line before the trials, and one for every trial.
     """
     n_labels = n_rows(frames, loss) + n_rows(held, loss)
     most = min(MOST, WORK / sum(len(frame.atoms) for frame in (*frames, *held)))
@@ -130,6 +130,7 @@ def choose_basis(
     some, few = (_some(part, n) for part, n in zip((frames, held), TRIAL_ATOMS))
     few = _with_all_energies(few, held)
     scores: dict[Basis, float] = {}
+    tell(f"choosing cutoffs by trials with small bases on {len(some)} of {len(frames)} structures")
 
     def score(basis):
         if basis not in scores:

@@ -63,6 +63,10 @@ def ending(config: "Config") -> str:
         f"  mlelec test {shlex.quote(str(path))} DATA --plot parity.png    errors on other structures, with a picture",
         f"  mlelec info {shlex.quote(str(path))}    what the model holds",
     ]
+    if config.dos is not None:
+        lines.append(
+            f"  mlelec dos {shlex.quote(str(path))} STRUCTURE --plot dos.png    its density of states, Fermi level, gap"
+        )
     if curves:
         lines.append("  the same command with more steps or minutes continues this training")
     return "\n".join(lines)

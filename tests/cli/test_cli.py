@@ -71,6 +71,7 @@ def test_train(folder, capsys):
     call("train", folder / "config.toml")
     out = capsys.readouterr().out
     assert "validation" in out and "test" in out and "meV/atom" in out and "trained.safetensors" in out
+    assert "trained.safetensors STRUCTURE --plot dos.png" in out
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
         "trained.dos.checkpoint",
         "trained.dos.csv",
@@ -247,3 +248,8 @@ def test_convert_mistakes(folder, capsys):
         file["x"] = 1
     assert "another program" in fails(capsys, "convert", folder / "foreign.h5", folder / "x.h5")
     assert not (folder / "x.h5").exists()
+    (folder / "failed").mkdir()
+    (folder / "failed" / "pw.out").write_text("     Program PWSCF v.6.7 starts\n     stopping ...\n")
+    assert "failed: a folder without data that can be read; a folder of a run needs" in fails(
+        capsys, "convert", folder / "failed", "--out", folder / "x.h5"
+    )

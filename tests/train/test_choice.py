@@ -216,6 +216,7 @@ def test_basis_by_trials(monkeypatch):
     found = choose_basis(*parts, LOSS, **options, tell=lines.append)
     assert found == choose_basis(*parts, LOSS, **options)
     assert len(lines) >= 4
+    assert lines[0] == "choosing cutoffs by trials with small bases on 12 of 12 structures"  # before the first wait
     assert "weights for" in lines[-1]
     assert found.near <= found.far
 

@@ -112,12 +112,25 @@ def is_hdf5_data(path: str | PathLike) -> bool:
     return holds(path, has_types)
 
 
+def has_systems(path: str | PathLike) -> bool:
+    """Whether a folder is a system of deepmd-kit, or has one below it."""
+    return _is_system(Path(path)) or bool(_below(Path(path)))
+
+
+def _is_system(path):
+    return (path / "type.raw").exists() or any(path.glob("set.*")) or (path / "coord.raw").exists()
+
+
+def _below(path):
+    return sorted(file.parent for depth in range(1, DEEPEST + 1) for file in path.glob("*/" * depth + "type.raw"))
+
+
 def _systems(path, notes):
     """Folders with a type.raw: ``path`` itself, or folders below it."""
     if not path.exists():
         raise ValueError(f"{path}: no such folder")
-    found = sorted(file.parent for depth in range(1, DEEPEST + 1) for file in path.glob("*/" * depth + "type.raw"))
-    if (path / "type.raw").exists() or any(path.glob("set.*")) or (path / "coord.raw").exists():
+    found = _below(path)
+    if _is_system(path):
         notes.unread |= {f"{folder.relative_to(path)}/" for folder in found}
         return [path]
     if not found:
