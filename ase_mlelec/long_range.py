@@ -203,7 +203,7 @@ class _Graph(NamedTuple):
 def _vectors_of(model, system, part):
     with torch.enable_grad():
         leaf = part.with_vec(part.vec.detach().requires_grad_(True))
-        return _Graph(leaf, model.heads[VECTORS](model.descriptor_of(VECTORS)(system, leaf), leaf))
+        return _Graph(leaf, model.heads[VECTORS](model.environment(VECTORS, system, leaf), leaf))
 
 
 def _gradient(slopes, graph):

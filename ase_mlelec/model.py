@@ -15,6 +15,7 @@ from ase_mlelec.edges import Edges
 from ase_mlelec.heads.base import Blocks, FittingNets, Head, HeadOfPairs
 from ase_mlelec.long_range import LongRange
 from ase_mlelec.model_file.write import save_model
+from ase_mlelec.nets import precision_of
 from ase_mlelec.safety import RepulsiveCore, TrainingRange
 from ase_mlelec.system import System
 from ase_mlelec.uncertainty import Posterior, seed_of
@@ -161,9 +162,17 @@ class Model(torch.nn.Module):
         for name in names:
             source = self.descriptor_of(name)
             if source not in seen:
-                seen[source] = source(system, edges.up_to(source.cutoff))
-            found[name] = self.evaluate_head(name, seen[source], system, edges)
+                seen[source] = source(system, edges.up_to(source.cutoff).to(precision_of(source)))
+            found[name] = self.evaluate_head(name, self._for_head(name, seen[source]), system, edges)
         return found
+
+    def environment(self, quantity: str, system: System, edges: Edges) -> Environment:
+        """Environment of the centers of ``edges`` for a head, by its descriptor; each of both has its own precision."""
+        descriptor = self.descriptor_of(quantity)
+        return self._for_head(quantity, descriptor(system, edges.to(precision_of(descriptor))))
+
+    def _for_head(self, quantity, environment):
+        return environment if self.is_of_pairs(quantity) else environment.to(precision_of(self.heads[quantity]))
 
     def is_of_pairs(self, name: str) -> bool:
         """Whether a quantity belongs to pairs of atoms."""
@@ -192,7 +201,8 @@ class Model(torch.nn.Module):
         if linear is None:
             return None
         weights, constants = linear
-        values = self.descriptor_of("energy").weighted_sums(system, edges, weights)
+        descriptor = self.descriptor_of("energy")
+        values = descriptor.weighted_sums(system, edges.to(precision_of(descriptor)), weights)
         own = self.species_index(system.numbers).index_select(0, edges.atoms)
         return self._with_core(values + constants[own], system, edges)
 
@@ -200,7 +210,7 @@ class Model(torch.nn.Module):
         if self.core is None:
             return energies
         reference = getattr(self.heads["energy"], "reference", energies.new_zeros(len(self.species)))
-        return self.core(energies, reference, system, edges)
+        return self.core(energies, reference, system, edges.to(energies.dtype))
 
     def species_index(self, numbers: Tensor) -> Tensor:
         """Indices [N] in ``species`` of atomic numbers [N]."""
@@ -243,8 +253,16 @@ class Model(torch.nn.Module):
             member.evaluation_only = self.evaluation_only
             yield member
 
-    def for_evaluation(self) -> "Model":
-        """Frozen copy that is faster to evaluate; embedding nets become Chebyshev series where the descriptor can."""
+    def for_evaluation(self, dtype: torch.dtype | None = None) -> "Model":
+        """Frozen copy that is faster to evaluate; embedding nets become Chebyshev series where the descriptor can.
+
+        Parameters
+        ----------
+        dtype : torch dtype, optional
+            Precision of descriptors and nets; default: as they are. The last layer of the energy is in float64 beside it,
+            because it adds a small number to the large energy of an atom. So are an energy that is linear in the features
+            and its descriptor: small energies are differences of large terms there, and there is no net.
+        """
         heads, core, ranges, posteriors = (
             copy.deepcopy(part) for part in (dict(self.heads), self.core, dict(self.ranges), dict(self.posteriors))
         )
@@ -256,7 +274,39 @@ class Model(torch.nn.Module):
             if isinstance(module, FittingNets):
                 module.fold()
         model.evaluation_only = True
+        if dtype is not None:
+            model._change_precision(dtype)
         return model
+
+    def _change_precision(self, dtype):
+        """Move all to ``dtype``, but what the energy needs in float64 to that."""
+        aside = [
+            (holder, name, holder[name]) for holder, name in self._parts_in_double() if holder.get(name) is not None
+        ]
+        for holder, name, _ in aside:
+            holder[name] = None  # keeps its place
+        self.to(dtype)
+        for holder, name, part in aside:
+            holder[name] = part.double()
+
+    def _parts_in_double(self):
+        """Parts that the energy needs in float64: (dict of parts, name) of each."""
+        head = self.heads["energy"] if "energy" in self.heads else None
+        nets = getattr(head, "nets", None)
+        if not isinstance(nets, FittingNets):
+            return []
+        parts: list[tuple[dict, str]] = [(self._modules, "core")]
+        if len(nets.hidden[0]):
+            parts += [(nets._modules, "last"), (nets._buffers, "bias"), (nets._buffers, "scale")]
+            return parts + [(head._buffers, "corrections"), (head._buffers, "lengths")]
+        of_pairs = (name for name in self.heads if self.is_of_pairs(name))
+        if not any(self.descriptor_of(name) is self.descriptor for name in of_pairs):
+            parts += [
+                (self.heads._modules, "energy"),
+                (self.posteriors._modules, "energy"),
+                (self._modules, "descriptor"),
+            ]
+        return parts
 
 
 def _with_own_last(head):

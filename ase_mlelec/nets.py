@@ -14,6 +14,12 @@ def _linear(x):
     return x
 
 
+def precision_of(module: torch.nn.Module) -> torch.dtype | None:
+    """Precision in which a module wants its input: that of its first array; None without arrays, which takes any."""
+    arrays = itertools.chain(module.parameters(), module.buffers())
+    return next((array.dtype for array in arrays if array.is_floating_point()), None)
+
+
 ACTIVATIONS: dict[str, Any] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,

@@ -103,7 +103,7 @@ def features(model: Model, quantity: str, images: Iterable[Atoms]) -> NDArray:
     with torch.no_grad():
         for atoms in images:
             system = System.from_atoms(atoms, dtype=model.dtype, device=next(model.parameters()).device)
-            environment = model.descriptor_of(name)(system, Edges.build(system, model.cutoff))
+            environment = model.environment(name, system, Edges.build(system, model.cutoff))
             if name in model.posteriors:
                 found = contributions(model.heads[name], model.posteriors[name], environment).z
             else:

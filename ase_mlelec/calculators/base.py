@@ -55,7 +55,8 @@ class MLElecCalculator(NoBands, StatesParameters, HasUncertainty, EvaluatesModel
     device : torch device
         Default: CUDA when present.
     dtype : torch dtype or its name
-        Default: the dtype of the model.
+        Precision of descriptors and nets. Default: the dtype of the model. Geometry, the last layer of energies, sums, and
+        energies that are linear in the features are in float64 in any case.
     skin : float, Å
         The neighbor list reaches this far beyond the cutoff, and is built again when an atom may have crossed the skin.
     potential : ASE calculator, or a model as above
@@ -107,7 +108,7 @@ class MLElecCalculator(NoBands, StatesParameters, HasUncertainty, EvaluatesModel
         with torch_as_usual():
             loaded = [load_model(member) for member in members]
             self.dtype = as_dtype(dtype) or max((member.dtype for member in loaded), key=lambda d: d.itemsize)
-            self.models = [member.for_evaluation().to(device=self.device, dtype=self.dtype) for member in loaded]
+            self.models = [member.for_evaluation(self.dtype).to(self.device) for member in loaded]
         self._named = [
             {"model": name_of(member, model), "weights": fingerprint(model)} for member, model in zip(members, loaded)
         ]

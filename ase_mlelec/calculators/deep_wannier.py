@@ -262,7 +262,7 @@ class DeepWannierCalculator(AnswersField, MLElecCalculator):
         chosen = model.is_center(system.numbers, *(head for head in VALUES.values() if head in model.heads))
         rows = chosen.nonzero()[:, 0]
         centers = self._reach(model, edges).at_centers(rows)
-        environments = list(self._environments_by(model.descriptor_of(VECTORS), system, centers))
+        environments = list(self._environments_by(model, VECTORS, system, centers))
         self._look_at(VECTORS, model, environments, system, centers)
         if k == 0:
             self._extra["centers"] = rows, environments

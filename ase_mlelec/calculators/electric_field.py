@@ -20,7 +20,6 @@ class AnswersField:
     atoms: Any
     metadata: dict[str, Any]
     device: torch.device
-    dtype: torch.dtype
     _field: NDArray | None
     _order: int
     _geometry: Any
@@ -49,7 +48,7 @@ class AnswersField:
         weights = torch.as_tensor(-electrons / self.metadata.get("functions_per_vector", 1), device=self.device)
 
         def components(values, part, along):
-            return (values * weights[part.atoms, None].to(self.dtype)) @ along.T
+            return (values * weights[part.atoms, None]) @ along.T
 
         values, gradient = self._sums(model, VECTORS, components, directions)
         values = values + np.asarray(directions) @ (charge @ self.atoms.positions)
@@ -57,20 +56,20 @@ class AnswersField:
 
     def _induced(self, model, directions):
         """Components [n], e Å, of the induced dipole along ``directions`` [n, 3], and their gradients [n, N, 3], e."""
-        field = torch.as_tensor(self._field / units.COULOMB, dtype=self.dtype, device=self.device)
+        field = torch.as_tensor(self._field / units.COULOMB, dtype=torch.float64, device=self.device)
         return self._sums(model, TENSORS, lambda values, part, along: (values @ field) @ along.T, directions)
 
     def _sums(self, model, name, components, directions):
         """Sums [n] over the centers of ``components(values, edges, directions)`` [C, n], and their gradients [n, N, 3]."""
         system, edges = self._geometry()
         rows = model.is_center(system.numbers, name).nonzero()[:, 0]
-        along = torch.as_tensor(np.asarray(directions), dtype=self.dtype, device=self.device)
+        along = torch.as_tensor(np.asarray(directions), dtype=torch.float64, device=self.device)
         total = torch.zeros(len(along), dtype=torch.float64, device=self.device)
         gradient = torch.zeros(len(along), len(self.atoms), 3, dtype=torch.float64, device=self.device)
 
         def slopes(chunk):
             leaf = chunk[1].with_vec(chunk[1].vec.detach().requires_grad_(True))
-            values = model.heads[name](model.descriptor_of(name)(system, leaf), leaf)
+            values = model.heads[name](model.environment(name, system, leaf), leaf).double()
             sums = components(values, leaf, along).sum(dim=0)
             found = [
                 torch.autograd.grad(each, leaf.vec, retain_graph=k < len(along))[0] for k, each in enumerate(sums, 1)
@@ -79,7 +78,7 @@ class AnswersField:
 
         chunks = self._reach(model, edges).at_centers(rows).chunks(CHUNK)
         for part, sums, found in map_chunks(slopes, chunks, device=self.device):
-            total += sums.double()
+            total += sums
             for own, slope in zip(gradient, found):
                 own.index_add_(0, part.neighbor, slope.double())
                 own.index_add_(0, part.atoms[part.center], -slope.double())

@@ -98,7 +98,7 @@ class EvaluatesModels(WatchesRange):
         Returns (Edges, atomic energies and gradients by member, electronic quantities by name and member).
         """
         own = self.potential is None and "energy" in self.implemented_properties
-        system = System.from_atoms(images, self.dtype, self.device)
+        system = System.from_atoms(images, torch.float64, self.device)
         self.models[0].check_species(system.numbers.tolist())
         edges = Edges.build(system, self._cache.cutoff)
         self._check_pairs(system, edges)
@@ -110,9 +110,9 @@ class EvaluatesModels(WatchesRange):
         return edges, members, {} if all(asked) else self._member_electronic(system, edges)
 
     def _geometry(self):
-        """Checked (System, Edges) of the present atoms."""
+        """Checked (System, Edges) of the present atoms, in float64 for models of any precision."""
         if "geometry" not in self._extra:
-            system = System.from_atoms(self.atoms, self.dtype, self.device)
+            system = System.from_atoms(self.atoms, torch.float64, self.device)
             self.models[0].check_species(self.atoms.numbers)
             edges = self._cache.edges(system)
             # successive steps are similar: compare with the training range after a new neighbor list, and now and then
@@ -163,7 +163,7 @@ class EvaluatesModels(WatchesRange):
             if (len(model.heads) > 1 and model.electronic is None) or self._keeps_energy(model, edges):
                 environments.append(environment)
         if environments and len(model.heads) > 1 and model.electronic is None:  # kept for the other heads
-            self._environments[k] = environments
+            self._environments[k] = [environment.to(self.dtype) for environment in environments]
         if environments and self._keeps_energy(model, edges):
             self._extra["energy_environments"] = environments
         if graphs:
@@ -212,8 +212,8 @@ class EvaluatesModels(WatchesRange):
     def _electronic_environments(self, k, model, system, edges):
         """Environments of member k for electronic quantities, chunk by chunk; evaluated once for a structure."""
         if k not in self._environments:
-            descriptor, reach = model.electronic or model.descriptor, self._reach(model, edges)
-            self._environments[k] = list(self._environments_by(descriptor, system, reach))
+            reach = self._reach(model, edges)
+            self._environments[k] = list(self._environments_by(model, self.needs[0], system, reach))
             self._look_at(self.needs[0], model, self._environments[k], system, reach)
         return self._environments[k]
 
@@ -237,7 +237,7 @@ def _energies_of(model, system, needs_features, keeps, chunk):
     leaf = edges.with_vec(edges.vec.detach().requires_grad_(True))
     energy, environment = None if needs_features else model.linear_energy(system, leaf), None
     if energy is None:
-        environment = model.descriptor_of("energy")(system, leaf)
+        environment = model.environment("energy", system, leaf)
         energy = model.evaluate_head("energy", environment, system, leaf)
     (gradient,) = torch.autograd.grad(energy.sum(), leaf.vec, retain_graph=keeps)
     return environment and _detached(environment), energy.detach(), gradient, (leaf, environment) if keeps else None

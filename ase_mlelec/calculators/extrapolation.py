@@ -257,17 +257,18 @@ class WatchesRange(PresentStructure):
     def _measure_range(self):
         """Evaluate the measures for ``get_extrapolation``."""
         model, (system, edges) = self.models[0], self._geometry()
-        descriptor, reach = model.descriptor_of(self._watched), self._reach(model, edges)
+        reach = self._reach(model, edges)
         self._due = True
         with torch.no_grad():
-            self._look_at(self._watched, model, self._environments_by(descriptor, system, reach), system, reach)
+            environments = self._environments_by(model, self._watched, system, reach)
+            self._look_at(self._watched, model, environments, system, reach)
 
-    def _environments_by(self, descriptor, system, edges):
-        """Iterate over the environments of the centers of ``edges``, without gradients, chunk by chunk."""
+    def _environments_by(self, model, quantity, system, edges):
+        """Iterate over environments of the centers of ``edges`` for a quantity, without gradients, chunk by chunk."""
 
         @torch.no_grad()
         def environment(chunk):
-            return descriptor(system, chunk[1])
+            return model.environment(quantity, system, chunk[1])
 
         return map_chunks(environment, edges.chunks(CHUNK), device=self.device)
 

@@ -167,15 +167,15 @@ class DifferentiatesSpectra(EvaluatesModels):
 
     def _pull_back(self, slope, model, system, edges):
         """Derivative [E, 3] by the vectors of edges of Σ slope [N, S] ados [N, S], eV/Å."""
-        descriptor = model.descriptor_of("dos")
+        cutoff = model.descriptor_of("dos").cutoff
 
         def gradient(chunk):
             part, factors = chunk
             leaf = part.with_vec(part.vec.detach().requires_grad_(True))
-            ados = self._ados(model, descriptor(system, leaf))
+            ados = self._ados(model, model.environment("dos", system, leaf)).double()
             return torch.autograd.grad((ados * factors).sum(), leaf.vec)[0]
 
-        parts = [part for _, part in edges.up_to(descriptor.cutoff).chunks(CHUNK)]
-        factors = slope.to(model.dtype).split([part.n_centers for part in parts])
+        parts = [part for _, part in edges.up_to(cutoff).chunks(CHUNK)]
+        factors = slope.split([part.n_centers for part in parts])
         found = list(map_chunks(gradient, zip(parts, factors), device=self.device))
-        return self._of_all_edges(torch.cat(found), descriptor.cutoff, edges)
+        return self._of_all_edges(torch.cat(found), cutoff, edges)

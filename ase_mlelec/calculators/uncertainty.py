@@ -238,7 +238,7 @@ class HasUncertainty(PresentStructure):
             yield from self._extra["energy_environments"]
             return
         model, (system, edges) = self.models[0], self._geometry()
-        yield from self._environments_by(model.descriptor_of("energy"), system, self._reach(model, edges))
+        yield from self._environments_by(model, "energy", system, self._reach(model, edges))
 
     def _force_deviations(self):
         """Standard deviations of forces and stress, from the gradients of a few directions of the posterior."""
@@ -254,7 +254,7 @@ class HasUncertainty(PresentStructure):
             "forces": posterior.scale("forces")
             * deviations_of_forces(
                 columns["forces"],
-                around.double().cpu(),
+                around.cpu(),
                 torch.zeros(len(leverage), dtype=torch.long),
                 floor=posterior.floor("forces"),
             )
@@ -275,7 +275,7 @@ class HasUncertainty(PresentStructure):
         def gradients(chunk):
             if kept is None:
                 leaf = chunk[1].with_vec(chunk[1].vec.detach().requires_grad_(True))
-                chunk = leaf, model.descriptor_of("energy")(system, leaf)
+                chunk = leaf, model.environment("energy", system, leaf)
             of = contributions(head, posterior, chunk[1])
             changes = changes_of_energies(of, posterior).sum(dim=0)
             return of.z.detach().square().sum(dim=1), *(
@@ -285,7 +285,7 @@ class HasUncertainty(PresentStructure):
 
         parts = map_chunks(gradients, reach.chunks(CHUNK) if kept is None else kept, device=self.device)
         leverage, *found = map(torch.cat, zip(*parts))
-        return leverage, found
+        return leverage.double(), found
 
     def _deviations_of(self, name, labels, weights=None):
         """Standard deviations of the results of atoms and of their sum, from the posterior of the head ``name``.

@@ -30,6 +30,13 @@ class Environment:
     species: torch.Tensor
     frame: torch.Tensor | None = None
 
+    def to(self, dtype: torch.dtype | None) -> "Environment":
+        """The same environments in another precision; with None as they are."""
+        if dtype in (None, self.features.dtype):
+            return self
+        frame = None if self.frame is None else self.frame.to(dtype)
+        return Environment(self.features.to(dtype), self.species, frame)
+
 
 class Descriptor(torch.nn.Module):
     """Base of all descriptors; a subclass sets the three attributes and writes ``forward``.

@@ -225,7 +225,7 @@ class DeepPotSE(Descriptor):
 
     def _uses_loops(self, edges):
         """Whether compiled loops are there for an embedding that is a series, of a copy that is only evaluated."""
-        on_host = edges.vec.device.type == "cpu" and edges.vec.dtype == torch.float64
+        on_host = edges.vec.device.type == "cpu"
         plain = self.subtracts is not None and not self.excluded_pairs and not self.protection
         return on_host and plain and getattr(self.embedding, "forth", None) is not None and compiled.is_wanted()
 

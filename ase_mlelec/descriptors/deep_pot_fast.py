@@ -19,12 +19,12 @@ class SeriesMoments:
     Parameters
     ----------
     descriptor : DeepPotSE
-        In float64, with a settled embedding for the species of the neighbor alone.
+        With a settled embedding for the species of the neighbor alone.
     """
 
     def __init__(self, descriptor: Any):
         embedding, l_max = descriptor.embedding, descriptor.l_max
-        self.forth, self.back = embedding.forth, embedding.back
+        self.forth, self.back = embedding.forth.double(), embedding.back.double()  # loops are in float64
         self.n_species, self.n_terms = len(descriptor.species), embedding.n_basis
         self.everywhere = isinstance(embedding, ChebyshevEmbedding)  # others end at x = 1
         if self.everywhere:
@@ -32,7 +32,7 @@ class SeriesMoments:
         else:
             slope = 2 / (embedding.high - embedding.low)
             variable = [0.0, slope, -embedding.low * slope - 1]
-        normalization = torch.cat([descriptor.mean[:, None], 1 / descriptor.scale], dim=1).numpy()
+        normalization = torch.cat([descriptor.mean[:, None], 1 / descriptor.scale], dim=1).double().numpy()
         # rows of l = 1 are x, y, z
         self.order = np.array([0, 3, 1, 2, *range(4, (l_max + 1) ** 2)])
         self.constants = descriptor.smooth, descriptor.cutoff, l_max
@@ -75,9 +75,8 @@ class _Moments(torch.autograd.Function):
         ctx.of, ctx.table, ctx.own, ctx.plain = of, table, own, plain
         ctx.save_for_backward(vec)
         n_centers, n_rows = moments.shape[:2]
-        return torch.mm(moments.view(n_centers * n_rows, len(of.forth)), of.forth).view(
-            n_centers, n_rows, of.forth.shape[1]
-        )
+        found = torch.mm(moments.view(n_centers * n_rows, len(of.forth)), of.forth)
+        return found.view(n_centers, n_rows, of.forth.shape[1]).to(vec.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -87,6 +86,6 @@ class _Moments(torch.autograd.Function):
             total = (ctx.plain(vec) * grad).sum()
             return torch.autograd.grad(total, vec, create_graph=True)[0], *[None] * 5
         n_centers, n_rows = grad.shape[:2]
-        both = torch.mm(grad.reshape(n_centers * n_rows, grad.shape[2]), of.back)
+        both = torch.mm(grad.double().reshape(n_centers * n_rows, grad.shape[2]), of.back)
         both = both.view(n_centers, n_rows, of.n_species, 2, of.n_terms)
         return rows_like(vec, of.gradient(ctx.table, ctx.own, both.numpy())), *[None] * 5

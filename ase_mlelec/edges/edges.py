@@ -61,6 +61,10 @@ class Edges:
         """The same pairs with other vectors, e.g. a leaf that collects the gradient."""
         return replace(self, vec=vec)
 
+    def to(self, dtype: torch.dtype | None) -> "Edges":
+        """The same pairs with vectors in another precision; with None as they are."""
+        return self if dtype in (None, self.vec.dtype) else self.with_vec(self.vec.to(dtype))
+
     def chunks(self, size: int) -> Iterator[tuple[slice, "Edges"]]:
         """Iterate over (rows, edges) for at most ``size`` centers at a time; rows is the slice of the pairs.
 

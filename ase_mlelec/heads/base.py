@@ -152,7 +152,8 @@ class FittingNets(torch.nn.Module):
         self.shift = self.inverse = None
 
     def _species(self, k, features):
+        last = self.last[k]  # it may be more precise than the layers before
         if self.shift is None:  # folded
-            return self.last[k](self.hidden[k](features))
+            return last(self.hidden[k](features).to(last.weight.dtype))
         x = (features - self.shift[k]) * self.inverse[k]
-        return self.bias[k] + self.scale * self.last[k](self.hidden[k](x))
+        return self.bias[k] + self.scale * last(self.hidden[k](x).to(last.weight.dtype))

@@ -65,7 +65,8 @@ class ScalarHead(Head):
         energies = self.nets(environment.features, environment.species)[:, 0]
         if not self.lone:
             return energies
-        sizes = environment.features.square().sum(dim=1) / self.lengths[environment.species] ** 2
+        features = environment.features.to(self.lengths.dtype)
+        sizes = features.square().sum(dim=1) / self.lengths[environment.species] ** 2
         return energies + self.corrections[environment.species] * torch.exp(-sizes)
 
     def as_linear(self) -> tuple[Tensor, Tensor] | None:
