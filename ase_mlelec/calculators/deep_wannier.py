@@ -259,10 +259,10 @@ class DeepWannierCalculator(AnswersField, MLElecCalculator):
         """Rows of the centers and their environments, chunk by chunk; those of a first model are kept."""
         if k == 0 and "centers" in self._extra:
             return self._extra["centers"]
-        chosen = model.is_center(system.numbers, *(head for head in VALUES.values() if head in model.heads))
-        rows = chosen.nonzero()[:, 0]
+        own = [head for head in VALUES.values() if head in model.heads]
+        rows = model.is_center(system.numbers, *own).nonzero()[:, 0]
         centers = self._reach(model, edges).at_centers(rows)
-        environments = list(self._environments_by(model, VECTORS, system, centers))
+        environments = list(self._environments_by(model, own[0], system, centers))
         self._look_at(VECTORS, model, environments, system, centers)
         if k == 0:
             self._extra["centers"] = rows, environments
