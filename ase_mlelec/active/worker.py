@@ -37,10 +37,23 @@ SAME = 1e-3  # Å, of positions in a result and in the structure that was asked 
 
 def serve(task: Mapping[str, Any]) -> None:
     """Label the folders that are named on the standard input, one a line."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # calculators print what they like
+    asked, answers = _private_pipes()
     print("ready", file=answers, flush=True)
-    for line in sys.stdin:
+    for line in asked:
         print("done" if labeled(Path(line.rstrip("\n")), task) else "failed", file=answers, flush=True)
+
+
+def _private_pipes():
+    """Standard input and output as files that nobody else has: calculators and their programs read and print as they like.
+
+    What they print goes to the standard error; what they read is empty.
+    """
+    asked, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return asked, answers
 
 
 def labeled(folder: Path, task: Mapping[str, Any], function: Callable | None = None) -> bool:

@@ -88,6 +88,11 @@ class CombinedCalculator(StatesParameters, PresentStructure, Calculator):
                     reason = error
             raise reason
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """As in ASE; results that their part no longer has, such as after its own ``set``, are dropped."""
+        self.results = {name: value for name, value in self.results.items() if name in self._suppliers[name].results}
+        return super().check_state(atoms, tol)
+
     def calculate(
         self,
         atoms: Atoms | None = None,

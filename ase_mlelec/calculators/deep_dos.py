@@ -18,7 +18,7 @@ from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.calculators.hot_electrons import HasHotElectrons
 from ase_mlelec.calculators.parameters import check_temperature
 from ase_mlelec.calculators.spectra import dos_by_atom
-from ase_mlelec.calculators.spectral_functional import Spectra
+from ase_mlelec.calculators.spectral_functional import NO_COUNTS, Spectra
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.model import Model
 from ase_mlelec.physics import dos, fermi
@@ -27,10 +27,6 @@ from ase_mlelec.system import System
 from ase_mlelec.uncertainty import contributions, seed_of
 from ase_mlelec.uncertainty.dos_bars import SMOOTH, DosBars
 
-NO_COUNTS = (
-    "the model's header has no 'electrons_in_dos': the Fermi level is unknown; "
-    "train with valence_electrons in the data's attributes"
-)
 MISSED = 2.0  # an insulator's projections may miss this many times the average share
 SILICON_OFFSETS = (0, -5, -8)  # eV from the Fermi level (Zeng et al. 2022), for models whose metadata have none
 
@@ -195,7 +191,10 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
         counts = self._electron_counts()
         if counts is None:
             raise CalculatorSetupError(NO_COUNTS)
-        return float(counts[chemical_symbols[number]])
+        symbol = chemical_symbols[number]
+        if symbol not in counts:
+            raise CalculatorSetupError(f"the model's header has no electrons of {symbol} in 'electrons_in_dos'; add them")
+        return float(counts[symbol])
 
     def _electron_counts(self):
         """Numbers of electrons in the DOS by species, dict or None."""

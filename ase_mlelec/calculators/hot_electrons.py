@@ -92,7 +92,7 @@ class HasHotElectrons(DifferentiatesSpectra):
             electronic_free_energy(
                 spectra.energies,
                 spectra.dos,
-                spectra.n_electrons,
+                spectra.electrons,
                 temperature,
                 width=self.metadata.get("dos_width_eV", 0.0),
             )
@@ -145,7 +145,7 @@ class HasHotElectrons(DifferentiatesSpectra):
         temperature, n_atoms = self.electronic_temperature, len(spectra.ados)
         with torch.no_grad():
             dos = spectra.dos
-            mu = fermi.fermi_level(spectra.energies, dos, spectra.n_electrons, temperature)  # type: ignore[arg-type]
+            mu = fermi.fermi_level(spectra.energies, dos, spectra.electrons, temperature)  # type: ignore[arg-type]
             missing = float(beyond_grid(spectra.energies, dos, mu, temperature, end)) / n_atoms
         if missing > MISSING:
             self._beyond.found(

@@ -47,6 +47,16 @@ class SpectralBias(Calculator):
         if len(calculator.models) > 1:
             raise CalculatorSetupError("got a committee; bias one of its models: calc.members()[0]")
         self.calculator, self.functional = calculator, functional
+        self._answered: Any = None  # functional and temperature of the results
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """As in ASE; results of another functional or of another electronic temperature are dropped."""
+        if self._answered != self._asked():
+            self.results = {}
+        return super().check_state(atoms, tol)
+
+    def _asked(self):
+        return self.functional, self.calculator.electronic_temperature
 
     def calculate(
         self,
@@ -57,6 +67,7 @@ class SpectralBias(Calculator):
         """Fill ``results``; called by ASE."""
         super().calculate(atoms, properties, system_changes)
         self.results = self.calculator.evaluate_functional(self.functional, atoms=self.atoms)
+        self._answered = self._asked()
 
     def todict(self, skip_default: bool = True) -> dict[str, Any]:
         """Return the name of the functional and the parameters of the calculator."""

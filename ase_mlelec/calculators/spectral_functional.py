@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from ase.calculators.calculator import CalculatorSetupError
 from torch import Tensor
 
 from ase_mlelec.calculators.evaluation import EvaluatesModels
@@ -18,6 +19,11 @@ from ase_mlelec.physics import fermi
 from ase_mlelec.physics.gap import GapOfDOS, gap_of_dos
 from ase_mlelec.system import System
 from ase_mlelec.threads import map_chunks
+
+NO_COUNTS = (
+    "the model's header has no 'electrons_in_dos': the Fermi level is unknown; "
+    "train with valence_electrons in the data's attributes"
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,13 @@ class Spectra:
     temperature: float
 
     @property
+    def electrons(self) -> float:
+        """Number of electrons; raises CalculatorSetupError where the model does not know it."""
+        if self.n_electrons is None:
+            raise CalculatorSetupError(NO_COUNTS)
+        return self.n_electrons
+
+    @property
     def dos(self) -> Tensor:
         """Density of states [S] of the structure, states/eV."""
         return self.ados.sum(0)
@@ -47,7 +60,7 @@ class Spectra:
     def fermi_level(self, temperature: float | None = None) -> Tensor:
         """Fermi level, eV; default temperature: that of the calculator, K."""
         temperature = self.temperature if temperature is None else temperature
-        return fermi.fermi_level(self.energies, self.dos, self.n_electrons, temperature)  # type: ignore[arg-type]
+        return fermi.fermi_level(self.energies, self.dos, self.electrons, temperature)  # type: ignore[arg-type]
 
     def order_parameter(self, offsets: Sequence[float]) -> Tensor:
         """Order parameters [N] of the atoms: the sum of their densities at energies relative to the Fermi level, eV."""
@@ -56,7 +69,7 @@ class Spectra:
     def gap(self, width: float) -> GapOfDOS | None:
         """Gap, or None in a metal; ``width`` of the levels, eV, is ``dos_width_eV`` in the metadata of the model."""
         n_atoms = len(self.ados)
-        return gap_of_dos(self.energies, self.dos / n_atoms, self.n_electrons / n_atoms, width=width)  # type: ignore[operator]
+        return gap_of_dos(self.energies, self.dos / n_atoms, self.electrons / n_atoms, width=width)  # type: ignore[arg-type]
 
     def at(self, points: Any) -> Tensor:
         """Densities of states [N, K] at energies [K], eV, with a continuous slope between the points of the grid.
@@ -157,6 +170,7 @@ class DifferentiatesSpectra(EvaluatesModels):
         for part, numbers in zip(ados.split(counts), system.numbers.split(counts)):
             leaf = part.requires_grad_(True)
             value = functional(self._spectra(leaf, numbers))
+            _check_value(value)
             slopes.append(torch.autograd.grad(value, leaf)[0])
             values.append(value.detach())
         slope = torch.cat(slopes)
@@ -179,3 +193,12 @@ class DifferentiatesSpectra(EvaluatesModels):
         factors = slope.split([part.n_centers for part in parts])
         found = list(map_chunks(gradient, zip(parts, factors), device=self.device))
         return self._of_all_edges(torch.cat(found), cutoff, edges)
+
+
+def _check_value(value):
+    if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+        got = f"a Tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise CalculatorSetupError(
+            f"functional: got {got}, need a Tensor without dimensions that depends on the spectra; make it by operations "
+            "of torch on spectra.ados"
+        )

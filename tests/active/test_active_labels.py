@@ -66,6 +66,19 @@ def test_crashes_and_endless_labels(tmp_path, capsys):
         assert reason in text
 
 
+def test_programs_that_print_and_read(tmp_path):
+    """What a program prints is no answer of the worker, and it reads none of the names of the next folders."""
+    (tmp_path / "loud_labels.py").write_text(
+        "import subprocess\nfrom ase.calculators.emt import EMT\ndef label(atoms, folder):\n"
+        "    subprocess.run('echo done; cat', shell=True, check=True)\n"
+        "    print('done', flush=True)\n"
+        "    atoms.calc = EMT()\n    return atoms\n"
+    )
+    settings = Settings(tmp_path, function="loud_labels:label", longest=0.2)
+    frames = label_all(settings, copper(3), tmp_path / "label", tell=print)
+    assert [frame.name[-3:] for frame in frames] == ["000", "001", "002"]
+
+
 def test_command(tmp_path):
     """Files are copied, results are read, other structures and exit codes are refused."""
     images = copper(3)

@@ -117,6 +117,14 @@ def test_each_of(atoms, parts):
         np.testing.assert_allclose(calc.get_ados(), ados[k], atol=1e-12)
 
 
+def test_parameters_of_a_part_that_change(atoms):
+    part = DeepDOSCalculator(random_model(0, ("energy", "dos")))
+    atoms.calc = CombinedCalculator([part])
+    before = atoms.get_potential_energy()
+    part.set(electronic_temperature=6000.0)
+    assert atoms.get_potential_energy() == part.get_property("energy", atoms) < before - 0.1
+
+
 def test_names(parts):
     calc = CombinedCalculator(parts)
     assert {"get_ados", "get_descriptors", "energies", "parts"} <= {*dir(calc)}

@@ -110,3 +110,43 @@ def test_wrong_input(calc):
         SpectralBias(LennardJones(), order)
     with pytest.raises(CalculatorSetupError, match="got a committee"):
         SpectralBias(DeepDOSCalculator([random_model(k, ("dos",)) for k in (0, 1)]), order)
+
+
+@pytest.mark.parametrize(
+    "functional, message",
+    [
+        (lambda spectra: 3.0, "got float, need a Tensor"),
+        (lambda spectra: spectra.dos, r"got a Tensor of shape \[57\]"),
+        (lambda spectra: spectra.energies[0], r"got a Tensor of shape \[\], need a Tensor .* that depends"),
+    ],
+)
+def test_wrong_functionals(calc, functional, message):
+    with pytest.raises(CalculatorSetupError, match=message):
+        SpectralBias(calc, functional).get_property("energy", silica())
+
+
+def test_electrons_that_the_model_does_not_know():
+    model = random_model(0, ("energy", "dos"))
+    model.metadata["electrons_in_dos"] = {"Si": 4.0}
+    with pytest.raises(CalculatorSetupError, match="no electrons of O in 'electrons_in_dos'"):
+        DeepDOSCalculator(model).get_fermi_level(atoms=silica())
+    del model.metadata["electrons_in_dos"]
+    calc = DeepDOSCalculator(model)
+    for bias in (order, lambda spectra: spectra.gap(0.1).cbm):
+        with pytest.raises(CalculatorSetupError, match="the Fermi level is unknown"):
+            SpectralBias(calc, bias).get_property("energy", silica())
+    calc.set(electronic_temperature=3000.0)
+    with pytest.raises(CalculatorSetupError, match="the Fermi level is unknown"):
+        calc.get_property("energy", silica())
+
+
+def test_results_follow_temperature_and_functional(calc):
+    """They are no longer valid although the structure is the same."""
+    atoms = silica()
+    atoms.calc = SpectralBias(calc, lambda spectra: spectra.fermi_level())
+    before = atoms.get_potential_energy()
+    calc.set(electronic_temperature=6000.0)
+    assert atoms.get_potential_energy() == pytest.approx(calc.get_fermi_level(6000.0, atoms=atoms), abs=1e-9)
+    assert atoms.get_potential_energy() != before
+    atoms.calc.functional = lambda spectra: 2 * spectra.fermi_level()
+    assert atoms.get_potential_energy() == pytest.approx(2 * calc.get_fermi_level(6000.0, atoms=atoms), abs=1e-9)

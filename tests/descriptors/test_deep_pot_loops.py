@@ -83,11 +83,12 @@ def test_atoms_too_close_for_the_series(monkeypatch):
 
 def test_no_atoms_and_no_edges(monkeypatch):
     monkeypatch.setenv(SWITCH, "1")
-    descriptor = settled(n_basis=4)
-    system = System.from_atoms(structure(descriptor.species))
-    edges = Edges.build(system, descriptor.cutoff)
-    for rows in (torch.tensor([], dtype=torch.long), torch.tensor([9])):
-        assert descriptor(system, edges.at_centers(rows)).features.shape == (len(rows), descriptor.n_features)
+    system = System.from_atoms(structure(("Si", "O")))
+    edges = Edges.build(system, 4.0)
+    for options in ({}, {"n_basis": 4}):
+        descriptor = settled(**options)
+        for rows in (torch.tensor([], dtype=torch.long), torch.tensor([9])):
+            assert descriptor(system, edges.at_centers(rows)).features.shape == (len(rows), descriptor.n_features)
     assert not descriptor(system, edges.at_centers(torch.tensor([9]))).features.any()
 
 
