@@ -193,7 +193,9 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
             raise CalculatorSetupError(NO_COUNTS)
         symbol = chemical_symbols[number]
         if symbol not in counts:
-            raise CalculatorSetupError(f"the model's header has no electrons of {symbol} in 'electrons_in_dos'; add them")
+            raise CalculatorSetupError(
+                f"the model's header has no electrons of {symbol} in 'electrons_in_dos'; add them"
+            )
         return float(counts[symbol])
 
     def _electron_counts(self):

@@ -18,6 +18,8 @@ STEPS = ((2.0, 1.0), (1.0, 0.5), (0.5, 0.25))  # decades of the ridge and of the
 RIDGES = (-13.0, -1.0)  # decades, ends of the search
 LEADING = ("energy", "forces")
 TOLERANCE = 0.03  # by which stress may raise the sum of the logarithms of the errors of energies and forces
+LEAST = 1e-8  # share of the squares of energies or forces in those of the other, eV and Å, below which one is all alike
+EXACT = 1e-7  # eV and eV/Å; below it errors are rounding, which no choice is made by
 LARGEST_ENERGY = 100.0  # weight of energies; beyond, forces are given up for the noise of a few energies
 SAME = {"energy": 0.02, "ridge": 0.01}  # differences of that sum that mean nothing; energies are few
 STRESS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # weights of stress that are tried
@@ -45,7 +47,7 @@ class Choice:
     def score(self) -> float:
         """Sum of the logarithms of the errors of energies and forces, or of stress where there is nothing else."""
         leading = [name for name in LEADING if name in self.errors] or list(self.errors)
-        logarithms = [math.log(max(self.errors[name], TINY)) for name in leading]
+        logarithms = [math.log(max(self.errors[name], EXACT)) for name in leading]
         return sum(logarithms) if all(map(math.isfinite, logarithms)) else math.inf
 
 
@@ -148,9 +150,14 @@ class RowsByLabel:
 
 
 def _units(squares, weights):
-    """Factors of the sums of each label with a weight above zero."""
+    """Factors of the sums of each label with a weight above zero.
+
+    Energies may all be the same up to rounding, as those of displacements that are alike by symmetry; their weight would
+    then be endless.
+    """
+    least = max(TINY, LEAST * max((squares[name] for name in LEADING if name in squares), default=0.0))
     return {
-        name: weight / max(squares[name], TINY) for name, weight in weights.items() if weight > 0 and name in squares
+        name: weight / max(squares[name], least) for name, weight in weights.items() if weight > 0 and name in squares
     }
 
 

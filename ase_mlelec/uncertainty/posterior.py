@@ -114,8 +114,8 @@ class Posterior(torch.nn.Module):
         return {name: getattr(self, name) for name in names} | ({"floors": self.floors} if self.floors else {})
 
     def scale(self, quantity: str) -> float:
-        """Factor of the standard deviation of a quantity."""
-        return self.scales.get(quantity, 1.0)
+        """Factor of the standard deviation of a quantity; that of members for one whose errors were not known."""
+        return self.scales.get(quantity, self.scales.get("members", 1.0))
 
     def floor(self, quantity: str) -> float:
         """Floor of the standard deviation of a quantity, without its scale."""

@@ -123,6 +123,20 @@ def test_choice_is_about_the_best_of_a_grid(noise):
     assert (choice.ridge > 1e-5) == (noise > 0.1)
 
 
+@pytest.mark.parametrize("kind, n_columns", [(SumsByLabel, 20), (RowsByLabel, 300)])
+@pytest.mark.parametrize("left", [0.0, 1e-13])
+def test_energies_that_are_all_alike(kind, n_columns, left):
+    """Such as of displacements that are alike by symmetry; their weight does not drive out the forces."""
+    rows = problem(n_columns, noise=0.0, counts=(("energy", 6), ("forces", 120)))
+    truth = torch.linalg.lstsq(*problem(n_columns, 0.0, counts=(("all", 2 * n_columns),))["all"]).solution
+    row = rows["energy"][0][0]
+    row = row - (row @ truth) / (truth @ truth) * truth  # an energy that no weights of the truth change
+    rows["energy"] = row.expand(6, -1).clone(), torch.full((6,), left, dtype=torch.float64)
+    choice = choose(summed(kind, rows), rows)
+    size = float(rows["forces"][1].abs().mean())
+    assert choice.errors["forces"] < 1e-3 * size
+
+
 def test_stress_never_harms():
     """Stresses of another truth get a weight with which energies and forces keep their errors."""
     rows, held = problem(noise=0.01), problem(noise=0.01, seed=1)

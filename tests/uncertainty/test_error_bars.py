@@ -68,6 +68,24 @@ def test_report_and_scales(copper):
     assert 0.5 <= report["forces"]["within_one"] <= 0.85 and 0.85 <= report["forces"]["within_two"] <= 1
 
 
+@pytest.mark.parametrize("labels", [("forces",), ("energy", "forces")])
+def test_data_of_some_labels(labels):
+    """Other results have the bars of members, which need no label of their own."""
+    frames = make_frames(10)
+    for frame in frames:
+        frame.labels = {name: frame.labels[name] for name in labels}
+    model = copper_model()
+    report = add_error_bars(model, frames.select("train"), frames.select("validation"))
+    assert set(report) == set(labels)
+    posterior = model.posteriors["energy"]
+    for label in {"energy", "forces", "virial"} - set(labels):
+        assert posterior.scale(label) == posterior.scale("members") == posterior.scales["members"]
+    calc = DeepPotCalculator(model)
+    calc.get_property("stress", frames[0].atoms)
+    spread = np.std([each.get_property("stress", frames[0].atoms) for each in calc.members(32)], axis=0)
+    assert 0.5 < np.median(calc.uncertainty["stress"] / spread) < 2
+
+
 def test_rows_are_changes_of_labels_by_weights(copper):
     for model, frames, name in (copper[:2] + ("energy",), copper[:2] + ("dos",)):
         few, head = frames.where(lambda frame: frame.name in ("cu-0", "cu-1")), model.heads[name]
