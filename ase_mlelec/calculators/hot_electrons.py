@@ -145,7 +145,7 @@ class HasHotElectrons(DifferentiatesSpectra):
         temperature, n_atoms = self.electronic_temperature, len(spectra.ados)
         with torch.no_grad():
             dos = spectra.dos
-            mu = fermi.fermi_level(spectra.energies, dos, spectra.electrons, temperature)  # type: ignore[arg-type]
+            mu = fermi.fermi_level(spectra.energies, dos, spectra.electrons, temperature)
             missing = float(beyond_grid(spectra.energies, dos, mu, temperature, end)) / n_atoms
         if missing > MISSING:
             self._beyond.found(

@@ -60,7 +60,7 @@ class Spectra:
     def fermi_level(self, temperature: float | None = None) -> Tensor:
         """Fermi level, eV; default temperature: that of the calculator, K."""
         temperature = self.temperature if temperature is None else temperature
-        return fermi.fermi_level(self.energies, self.dos, self.electrons, temperature)  # type: ignore[arg-type]
+        return fermi.fermi_level(self.energies, self.dos, self.electrons, temperature)
 
     def order_parameter(self, offsets: Sequence[float]) -> Tensor:
         """Order parameters [N] of the atoms: the sum of their densities at energies relative to the Fermi level, eV."""
@@ -69,7 +69,7 @@ class Spectra:
     def gap(self, width: float) -> GapOfDOS | None:
         """Gap, or None in a metal; ``width`` of the levels, eV, is ``dos_width_eV`` in the metadata of the model."""
         n_atoms = len(self.ados)
-        return gap_of_dos(self.energies, self.dos / n_atoms, self.electrons / n_atoms, width=width)  # type: ignore[arg-type]
+        return gap_of_dos(self.energies, self.dos / n_atoms, self.electrons / n_atoms, width=width)
 
     def at(self, points: Any) -> Tensor:
         """Densities of states [N, K] at energies [K], eV, with a continuous slope between the points of the grid.
