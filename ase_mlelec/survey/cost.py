@@ -27,7 +27,8 @@ def expected(found: Survey) -> str:
     most = min(MOST, WORK / n_atoms)
     n_weights = int(max(min(n_labels / LABELS_PER_WEIGHT, most), FEWEST * len(found.structures.species)))
     tried = min(n_atoms, MOST_TRIED)
-    in_trials = max(TRIAL_SHARE * n_weights, min(n_weights, FULL * len(found.structures.species)))
+    share = min(TRIAL_SHARE, tried / n_atoms)
+    in_trials = max(share * n_weights, min(n_weights, FULL * len(found.structures.species)))
     trial = MOMENTS * tried + _fit(tried, n_labels * tried / n_atoms, in_trials)
     seconds = START + TRIALS * trial + _fit(n_atoms, n_labels, n_weights)
     memory = PROGRAM + MATRICES * 8 * n_weights**2 / 1e9

@@ -33,8 +33,8 @@ UNITS = {"energy": "meV/atom", "forces": "meV/Å", "virial": "meV/atom"}
 RADIAL, ANGULAR = (6, 6, 5, 4), (8, 7, 6, 5)  # radial functions and largest l for 1, 2, 3 and more species
 PAIR = 12  # radial functions of order 1
 TRIAL_ATOMS = 1500, 500  # of the structures to train on and of the held-out ones, in trials
-# of the final number of weights, in trials: a longer cutoff needs more features, and would lose with a few; up to FULL
-# weights of a species have trials with all of them
+# of the final number of weights, in trials: a longer cutoff needs more features, and would lose with a few. A trial has no
+# more weights for each label than the fit, where it would lose too; up to FULL weights of a species have trials with all
 TRIAL_SHARE, FULL = 0.5, 400
 FACTORS = {"near": (0.82, 1.25), "far": (1.22, 0.85)}  # of the cutoffs that are tried
 
@@ -125,7 +125,8 @@ def choose_basis(
     n_labels = n_rows(frames, loss) + n_rows(held, loss)
     most = min(MOST, WORK / sum(len(frame.atoms) for frame in (*frames, *held)))
     wanted = int(max(min(n_labels / LABELS_PER_WEIGHT, most), FEWEST * len(species)))
-    in_trials = max(int(TRIAL_SHARE * wanted), min(wanted, FULL * len(species)))
+    share = min(TRIAL_SHARE, TRIAL_ATOMS[0] / sum(len(frame.atoms) for frame in frames))
+    in_trials = max(int(share * wanted), min(wanted, FULL * len(species)))
     start = Basis(round(radius_of(frames, FAR), 2), round(radius_of(frames, NEAR), 2), len(species))
     some, few = (_some(part, n) for part, n in zip((frames, held), TRIAL_ATOMS))
     few = _with_all_energies(few, held)
