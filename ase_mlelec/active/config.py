@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from ase_mlelec.checks import printable
 from ase_mlelec.quantities import DIPOLE
 from ase_mlelec.train.config import Config, read_config
 from ase_mlelec.train.config.base import Name, Names, Section, SettingError, Text
-from ase_mlelec.train.config.files import read_table
+from ase_mlelec.train.config.files import parsed
 from ase_mlelec.train.config.mistakes import one_line
 
 Kelvin = Annotated[float, Field(gt=0, le=1e5)]
@@ -235,11 +234,7 @@ def read_active(path: str | PathLike) -> ActiveConfig:
         For a missing file, a mistake in the TOML, an unknown or missing key, a wrong type, or a value out of range; the
         message names the file.
     """
-    path = Path(path)
-    try:
-        return parse_active(read_table(path), path.parent)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {printable(error, 1000)}") from None
+    return parsed(path, parse_active)
 
 
 def parse_active(table: Mapping[str, Any], folder: str | PathLike = ".") -> ActiveConfig:

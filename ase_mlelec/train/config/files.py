@@ -1,7 +1,7 @@
 """Reading of a configuration from a TOML file."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,20 @@ def read_config(path: str | PathLike) -> Config:
         For a missing file, a mistake in the TOML, an unknown or missing key, a wrong type, or a value out of range; the
         message names the file.
     """
+    return parsed(path, parse_config)
+
+
+def parsed(path: str | PathLike, parse: Callable[[Mapping[str, Any], Path], Any]) -> Any:
+    """What ``parse(table, folder)`` makes of a TOML file.
+
+    Raises
+    ------
+    ValueError
+        For a missing file, a mistake in the TOML, and what ``parse`` raises it for; the message names the file.
+    """
     path = Path(path)
     try:
-        return parse_config(read_table(path), path.parent)
+        return parse(read_table(path), path.parent)
     except (OSError, ValueError) as error:  # tomllib's errors are ValueErrors
         raise ValueError(f"{path}: {printable(error, 1000)}") from None
 
