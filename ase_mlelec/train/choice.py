@@ -46,8 +46,13 @@ class Choice:
     @property
     def score(self) -> float:
         """Sum of the logarithms of the errors of energies and forces, or of stress where there is nothing else."""
+        return self.score_with(1.0)
+
+    def score_with(self, of_energies: float) -> float:
+        """The same sum with a factor of energies, where there are forces as well."""
         leading = [name for name in LEADING if name in self.errors] or list(self.errors)
-        logarithms = [math.log(max(self.errors[name], EXACT)) for name in leading]
+        factors = {"energy": of_energies} if len(leading) == len(LEADING) else {}
+        logarithms = [factors.get(name, 1.0) * math.log(max(self.errors[name], EXACT)) for name in leading]
         return sum(logarithms) if all(map(math.isfinite, logarithms)) else math.inf
 
 
