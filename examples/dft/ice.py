@@ -2,10 +2,11 @@
 
     python ice.py sample first.extxyz                         # proton-disordered cells, thermally displaced
     python ice.py sample second.extxyz --models a b c d --seed 500    # where a committee disagrees, from its own MD
+    python ice.py sample third.extxyz --hot --models a --seed 600     # hot and dense: molecules break up
     python ice.py label first.extxyz work --part 0/2          # DFT; one file per structure, skips what is done
     python ice.py response work                               # Born charges and dielectric tensors of small cells
     python ice.py pulay work                                  # the part that the stress of pw.x lacks at this cutoff
-    python ice.py collect work ice.h5                         # one compressed data set, and ice_response.npz
+    python ice.py collect work ice.h5       # one compressed data set, which adds to one that is there; ice_response.npz
 
 HSCV pseudopotentials, PBE, 85 Ry, Gamma; four Wannier functions per oxygen.  A structure whose functions do not come in
 fours, or spread over more than 0.9 Å^2, is not labeled: work/NAME.rejected says why.  Seeds are below 1000.
@@ -15,6 +16,7 @@ import argparse
 import gzip
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import espresso
@@ -23,6 +25,7 @@ import torch
 from ase import Atoms, units
 from ase.calculators.calculator import InputError
 from ase.io import read, write
+from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import IsotropicMTKNPT
 from ase.md.nptberendsen import NPTBerendsen
 from ase.md.velocitydistribution import thermalize_momenta
@@ -30,7 +33,7 @@ from vesin import NeighborList
 
 from ase_mlelec import DeepPotCalculator
 from ase_mlelec.atomic_write import replacing
-from ase_mlelec.data.frames import Frame, Frames, write_hdf5
+from ase_mlelec.data.frames import Frame, Frames, read_hdf5, write_hdf5
 from ase_mlelec.io.espresso import read_ph, read_pw
 from ase_mlelec.io.wannier90 import Wannier90Error, assign_centers, read_centers
 
@@ -70,6 +73,10 @@ RESPONSES = [
 RESPONSE_MESH = (4, 4, 4)  # shifted by half a step
 TEMPERATURES = (240, 270, 300, 330)  # K, of the MD
 RUNS_PER_PRESSURE = 2
+# mass densities (g/cm^3) and temperatures (K) of the constant-volume MD that --hot samples
+HOT_DENSITIES = (2.0, 2.4, 2.8, 3.2, 3.6, 4.0)
+HOT_TEMPERATURES = (400, 1000, 2000)
+HOT_STEPS = (1500, 3000)  # of half a STEP, whose structures are taken
 TETRAHEDRON = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
 
 
@@ -171,11 +178,11 @@ def snapshot(phase, a, seed, repeat=2):
     raise RuntimeError(f"{phase} at {a:.3f} Å: no structure without atoms on top of each other")
 
 
-def is_sound(atoms):
-    """Whether no two atoms are closer than ice ever has them."""
+def is_sound(atoms, closest=(1.1, 0.75, 1.7)):
+    """Whether no two atoms are closer than ``closest``: H-H, H-O and O-O in Å, by default as ice never has them."""
     pairs, distances = NeighborList(cutoff=1.7, full_list=False).compute(atoms.positions, atoms.cell.array, True, "Pd")
     oxygens = (atoms.numbers[pairs] == 8).sum(axis=1)
-    return not (distances < np.array([1.1, 0.75, 1.7])[oxygens]).any()
+    return not (distances < np.array(closest)[oxygens]).any()
 
 
 def sample(path):
@@ -225,6 +232,42 @@ def explore(calc, committee, pressure, temperature, seed, steps=4000, interval=2
         pass
     chosen = rng.permutation(len(found))[:FRAMES_PER_RUN]
     return [found[k] for k in sorted(chosen)], worst
+
+
+def sample_hot(path, model, first_seed):
+    """Constant-volume MD of a model at HOT_DENSITIES and HOT_TEMPERATURES.
+
+    Where atoms come too close, the run ends, and the last structure before that is taken.
+    """
+    calc, done = DeepPotCalculator(model), names(path)
+    runs = [(density, temperature) for temperature in HOT_TEMPERATURES for density in HOT_DENSITIES]
+    for seed, (density, temperature) in enumerate(runs, first_seed):
+        head = f"fluid-{1000 * density:.0f}-{seed:03d}-{temperature}K"
+        if any(name.startswith(head) for name in done):
+            continue
+        rng = np.random.default_rng(seed)
+        atoms = ice_atoms(2.0, rng, 2, None, 0.02, 0.02)
+        scale = (atoms.get_masses().sum() / atoms.get_volume() * units._amu * 1e27 / density) ** (1 / 3)
+        atoms = ice_atoms(2.0 * scale, np.random.default_rng(seed), 2, None, 0.02, 0.02)
+        atoms.calc = calc
+        thermalize_momenta(atoms, temperature_K=temperature, rng=rng)
+        run = Langevin(atoms, STEP / 2 * units.fs, temperature_K=temperature, friction=0.05 / units.fs, rng=rng)
+        last = wrapped(atoms)
+        for step, _ in enumerate(run.irun(max(HOT_STEPS))):
+            if step % 10 == 0:
+                if not is_sound(atoms, closest=(0.9, 0.7, 1.6)):
+                    add(path, last, f"{head}-{step - 10:05d}")
+                    break
+                last = wrapped(atoms)
+            if step in HOT_STEPS:
+                add(path, wrapped(atoms), f"{head}-{step:05d}")
+
+
+def wrapped(atoms):
+    """A copy with all atoms in the cell."""
+    atoms = atoms.copy()
+    atoms.wrap()
+    return atoms
 
 
 def compressed(calc, pressure, rng, repeat=2, temperature=300, steps=4000, hydrogen_mass=1.008):
@@ -421,12 +464,17 @@ def load_result(path):
         "atomic_dipole": displacement,
         "dipole": dipole,
     }
-    return Frame(atoms, labels, path.stem, role(path.stem)), pressure_of(-virial / atoms.get_volume())
+    return Frame(atoms, labels, path.stem, role(path.stem))
 
 
 def collect(work, target):
-    """Gather all finished labels into one compressed data set, and all responses beside it."""
-    frames, pressures = zip(*map(load_result, sorted(work.glob("*.npz"))))
+    """Gather all finished labels into one compressed data set, with those that are there, and responses beside it."""
+    by_name = {
+        frame.name: replace(frame, group=role(frame.name)) for frame in (read_hdf5(target) if target.exists() else ())
+    }
+    by_name |= {path.stem: load_result(path) for path in sorted(work.glob("*.npz"))}
+    frames = list(by_name.values())
+    pressures = [pressure_of(-frame.labels["virial"] / frame.atoms.get_volume()) for frame in frames]
     settings = {
         "program": "Quantum ESPRESSO 6.7, Wannier90 3.1",
         "pseudopotentials": f"{PSEUDO['O']}, {PSEUDO['H']}",
@@ -438,7 +486,7 @@ def collect(work, target):
     write_hdf5(
         target,
         Frames(
-            list(frames),
+            frames,
             None,
             {
                 "settings": settings,
@@ -475,6 +523,7 @@ def main():
     command = commands.add_parser("sample")
     command.add_argument("structures")
     command.add_argument("--models", nargs="+", metavar="MODEL", help="a committee, whose own MD is sampled")
+    command.add_argument("--hot", action="store_true", help="from 2 to 4 g/cm^3, up to 2,000 K, by the first model")
     command.add_argument("--seed", type=int, default=500, help="of the first MD run; another for each round")
     espresso.add_label_command(commands)
     command = commands.add_parser("response")
@@ -487,7 +536,9 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.command == "sample":
-        if arguments.models:
+        if arguments.hot:
+            sample_hot(arguments.structures, arguments.models[0], arguments.seed)
+        elif arguments.models:
             sample_by_committee(arguments.structures, arguments.models, arguments.seed)
         else:
             sample(arguments.structures)

@@ -5,7 +5,7 @@
     python mgo.py convergence first.extxyz work mgo_convergence.csv     # DOS labels against denser k meshes
     python mgo.py pulay first.extxyz work mgo_pulay.csv     # the part that the stress of pw.x lacks at this cutoff
     python mgo.py label first.extxyz work                   # DFT; one file per structure, skips what is done
-    python mgo.py collect work mgo.h5                       # one compressed data set
+    python mgo.py collect work mgo.h5                       # one compressed data set; adds to one that is there
 
 LDA, Mg.pz-n-vbc and O.pz-rrkjus, 35/200 Ry, Fermi-Dirac at ONE electronic temperature (5,000 K).  Energies, forces and
 stress: a 3^3 mesh per 8 atoms, half a step off Γ.  Bands, their projections on the atomic s and p functions, and the
@@ -19,6 +19,7 @@ import argparse
 import resource
 import shutil
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +40,7 @@ from scipy.special import expit
 from vesin import NeighborList
 
 from ase_mlelec import DeepPotCalculator
-from ase_mlelec.data.frames import Frame, Frames, write_hdf5
+from ase_mlelec.data.frames import Frame, Frames, read_hdf5, write_hdf5
 from ase_mlelec.io.espresso import Projections, read_projections, read_pw
 
 TEMPERATURE = 5000.0  # K, of ions and electrons
@@ -309,14 +310,22 @@ def fermi_level(bands, electrons, temperature):
 
 
 def collect(work, target, refine=REFINE):
-    """Gather all finished labels into one compressed data set."""
-    frames, complete, electronic = [], [], {}
+    """Gather all finished labels into one compressed data set, with those that are there already."""
+    former = read_hdf5(target) if target.exists() else Frames([], FROM_FERMI_LEVEL)
+    electronic = {
+        name: Levels(*values)
+        for name, values in former.attributes.get("electronic_levels", {}).items()
+        if name not in ("columns", "energy_reference")
+    }
+    by_name = {frame.name: replace(frame, group=role(frame.name)) for frame in former}
+    complete = [former.attributes["bands_complete_below_eV"]] if by_name else []
     for path in sorted(work.glob("*.npz")):
         frame, bands = load_result(path, refine)
-        frames.append(frame)
+        by_name[frame.name] = frame
         own = levels(frame.atoms, bands, refine)
         complete.append(bands.complete_below - own.fermi_level)
         electronic[frame.name] = own
+    frames = list(by_name.values())
     settings = {
         "program": "Quantum ESPRESSO 6.7",
         "pseudopotentials": f"{', '.join(PSEUDOPOTENTIALS.values())} (LDA)",

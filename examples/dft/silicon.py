@@ -2,6 +2,7 @@
 
     python silicon.py sample first.extxyz                     # structures from Stillinger-Weber MD
     python silicon.py sample second.extxyz --model si         # structures from a model's own MD
+    python silicon.py sample large.extxyz --model si --large  # the same with 32 and 64 atoms
     python silicon.py sample dense.extxyz --dense             # compressed lattices and crowds, up to 8 times the density
     python silicon.py label first.extxyz work --part 0/2      # DFT; one file per structure, skips what is done
     python silicon.py collect work silicon.h5                 # one compressed data set; adds to one that is there
@@ -56,6 +57,12 @@ MODEL_PLAN = [
     ("liquid", 8, (1500, 1900, 2400), -4.0, 12.0, 12, 740),
     # third round: open liquids
     ("liquid", 8, (1500, 2000, 2500), -10.0, 0.0, 6, 840),
+]
+# the same for cells in which atoms have more kinds of surroundings than in 8 atoms
+LARGE_PLAN = [
+    ("liquid", 64, (1700, 2300), 0.0, 10.0, 6, 950),
+    ("solid", 64, (1500,), 0.0, 10.0, 3, 965),
+    ("liquid", 32, (1600, 2000, 2500), 0.0, 10.0, 4, 970),
 ]
 # compressed, linear scale of 20 Å^3 per atom from, to: the repulsion of many atoms, in which nets know no bounds
 DENSE_PLAN = [
@@ -439,6 +446,7 @@ def main():
     command.add_argument("structures")
     command.add_argument("--dense", action="store_true", help="compressed lattices and crowds")
     command.add_argument("--model", help="sample from this model's own MD instead of Stillinger-Weber")
+    command.add_argument("--large", action="store_true", help="cells of 32 and 64 atoms, with a model")
     espresso.add_label_command(commands)
     command = commands.add_parser("collect")
     command.add_argument("work", type=Path)
@@ -458,9 +466,8 @@ def main():
     torch.set_num_threads(1)
     if arguments.command == "sample":
         if arguments.model:
-            sample(
-                arguments.structures, partial(model_snapshot, calculator=DeepPotCalculator(arguments.model)), MODEL_PLAN
-            )
+            make = partial(model_snapshot, calculator=DeepPotCalculator(arguments.model))
+            sample(arguments.structures, make, LARGE_PLAN if arguments.large else MODEL_PLAN)
         elif arguments.dense:
             sample(arguments.structures, dense_snapshot, DENSE_PLAN)
         else:
