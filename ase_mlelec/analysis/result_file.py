@@ -117,15 +117,26 @@ class ResultFile(Mapping):
     def blocks_behind(self) -> Iterator:
         """Iterate over dict of array [n, ...] of the rows that are in the journal alone, some rows at a time."""
         with self.opened() as (_, behind):
-            block, size = [], 0
-            for row in behind:
-                block.append(row)
-                size += sum(value.nbytes for value in row.values())
-                if size > BLOCK_BYTES:
-                    yield stacked(block)
-                    block, size = [], 0
-            if block:
-                yield stacked(block)
+            yield from _in_blocks(behind)
+
+    def pieces(self, *names: str) -> Iterator[dict[str, NDArray]]:
+        """Iterate over dict of array [n, ...] of some quantities, some rows at a time: for files larger than memory.
+
+        Structures that are smaller than others are filled up with NaN, as far as those of the same piece need it.
+
+        Raises
+        ------
+        KeyError
+            For quantities that are not in it.
+        """
+        missing = [name for name in names if name not in [*self]]
+        if missing:
+            raise KeyError(f"{self.path} has no '{missing[0]}'; it has {', '.join(self)}")
+        with self.opened() as (file, behind):
+            if _count_rows(file):
+                yield from (arrays for _, arrays in read_blocks(file, _count_rows(file), names))
+            # copies, as the arrays of a row share its memory
+            yield from _in_blocks({name: row[name].copy() for name in names} for row in behind)
 
     @contextmanager
     def opened(self) -> Iterator:
@@ -204,6 +215,19 @@ def journal_of(path: str | PathLike) -> Path:
     return path.with_name(f"{path.name}.journal")
 
 
+def _in_blocks(rows):
+    """Iterate over dict of array [n, ...] of rows, dict of array, some at a time."""
+    block, size = [], 0
+    for row in rows:
+        block.append(row)
+        size += sum(value.nbytes for value in row.values())
+        if size > BLOCK_BYTES:
+            yield stacked(block)
+            block, size = [], 0
+    if block:
+        yield stacked(block)
+
+
 def _names(file, others):
     return list(dict.fromkeys([*(name for name in file if name != CHECKSUM), *others]))
 
@@ -273,9 +297,9 @@ def kind_of(name: str) -> np.dtype:
 # Rows in an open HDF5 file
 
 
-def read_blocks(file: h5py.File, n_rows: int) -> Iterator:
-    """Iterate over (first row, dict of array) of the first ``n_rows``, some rows at a time."""
-    names = [name for name in file if name not in BESIDE_ROWS]
+def read_blocks(file: h5py.File, n_rows: int, names: Sequence[str] | None = None) -> Iterator:
+    """Iterate over (first row, dict of array) of the first ``n_rows`` of all or some quantities, some rows at a time."""
+    names = [name for name in file if name not in BESIDE_ROWS] if names is None else names
     if not names:
         return
     size = sum(int(np.prod(file[name].shape[1:], dtype=float)) * 8 for name in names)

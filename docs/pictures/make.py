@@ -14,6 +14,8 @@ EXAMPLES = HERE.parents[1] / "examples"
 PICTURES = {
     "silicon_md": "01_relax_and_md.py",
     "silicon_melting": "02_dos_along_melting.py --cells 3 --steps 2400",
+    "silicon_under_pressure": "13_melting_under_pressure.py --cells 3 --anew",
+    "silicon_components": "13_melting_under_pressure.py --cells 3",
     "aluminium_density": "03_aluminium_ml_dft.py",
     "aluminium_electrons": "05_aluminium_electrons.py",
     "ice_born_charges": "08_born_charges.py",
@@ -21,6 +23,7 @@ PICTURES = {
     "silicon_laser_pulse": "12_silicon_laser_pulse.py",
     "mos2_bands": "11_twisted_mos2.py --cells 8.95",
 }
+FILES = {"silicon_components": "13_components.png"}  # where it is not named as the example
 WIDTH, COLORS = 1100, 128
 
 
@@ -28,7 +31,8 @@ def make(name):
     """Run the example and keep its picture, smaller."""
     example, *options = PICTURES[name].split()
     subprocess.run([sys.executable, example, *options], cwd=EXAMPLES, check=True)
-    image = Image.open(EXAMPLES / "output" / example.replace(".py", ".png")).convert("RGB")
+    file = FILES.get(name, example.replace(".py", ".png"))
+    image = Image.open(EXAMPLES / "output" / file).convert("RGB")
     image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
     image.quantize(COLORS, dither=Image.Dither.NONE).save(HERE / f"{name}.png", optimize=True)
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "predict": "energy, forces and stress of structures, as extended XYZ",
     "bands": "bands of a Wannier Hamiltonian along a path",
     "dos": "density of states, Fermi level and gap of a structure",
+    "pca": "principal components of atomic DOS along a trajectory",
     "eos": "equation of state and relaxation energy of a crystal",
     "elastic": "elastic constants of a crystal",
     "ir": "infrared spectrum of a trajectory with dipoles",

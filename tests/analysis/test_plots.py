@@ -167,6 +167,43 @@ def test_components(ax, tmp_path):
     plots.plot_components(Figure().add_subplot(), scores)
 
 
+def test_density_path_and_types_of_components(ax, tmp_path):
+    scores = np.random.default_rng(0).normal(size=(30, 20, 2))
+    scores[0, 15:] = np.nan  # the padding of a smaller structure
+    assert plots.plot_component_density(ax, scores) is ax
+    assert ax.collections[0].get_array().sum() == 595
+    assert plots.plot_component_path(ax, scores[:, 0], color="cyan", label="atom 0") is ax
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), scores[:, 0])
+    assert [tuple(line.get_xydata()[0]) for line in ax.lines[1:]] == [tuple(scores[0, 0]), tuple(scores[-1, 0])]
+    assert is_drawn(ax.figure, tmp_path / "density.png")
+    other = Figure().add_subplot()
+    types = np.where(np.isnan(scores[..., 0]), np.nan, np.arange(20) % 4 == 1)
+    plots.plot_component_types(other, scores, types, ["other", "cubic"])
+    assert sum(len(line.get_xdata()) for line in other.lines) == 595
+    assert [text.get_text() for text in other.get_legend().get_texts()] == ["other: 75 %", "cubic: 25 %"]
+
+
+def test_scatter_plots_of_very_many_atoms_stay_small(ax):
+    scores = np.zeros((7, 9001, 2))
+    plots.plot_components(ax, scores, scores[..., 0], "Q")
+    assert 10000 < len(ax.collections[0].get_offsets()) <= 20000
+
+
+def test_page_of_components(tmp_path):
+    scores = np.random.default_rng(0).normal(size=(8, 20, 2))
+    order = np.zeros((8, 20))
+    order[4:, 7] = 1
+    figure = plots.components_figure(scores, order, variance=[0.8, 0.15])
+    assert len(figure.axes) == 4 and figure.axes[0].get_title() == "80 and 15 % of the variance"
+    np.testing.assert_array_equal(figure.axes[1].lines[0].get_xydata(), scores[:, 7])
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_xydata(), scores.mean(axis=1))
+    assert is_drawn(figure, tmp_path / "page.png")
+    figure = plots.components_figure(scores[:1], order[:1], types=np.zeros((1, 20)), names=["other"])
+    assert len(figure.axes) == 5 and not figure.axes[1].lines
+    with pytest.raises(ValueError, match="atom 20, need 0 to 19"):
+        plots.components_figure(scores, order, atom=20)
+
+
 def test_bands(ax, tmp_path):
     """Lines and colored points at the energies above the reference, ticks where the path turns."""
     bands = BandStructure(

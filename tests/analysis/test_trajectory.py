@@ -1,3 +1,5 @@
+import tracemalloc
+
 import h5py
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from ase.optimize import BFGS
 from small_models import ENERGIES, random_model
 
 from ase_mlelec import CombinedCalculator, DeepDOSCalculator, DeepPotCalculator, ElectronicRecorder, evaluate
-from ase_mlelec.analysis import trajectory
+from ase_mlelec.analysis import result_file, trajectory
 from ase_mlelec.analysis.recorder import heat
 from ase_mlelec.analysis.trajectory import ResultFile, set_atom_scalars
 from ase_mlelec.testing import random_atoms
@@ -341,3 +343,28 @@ def test_a_recorder_knows_its_quantities_at_once(tmp_path):
     with pytest.raises(ValueError, match="got quantity 'energi', which neither EMT nor Atoms has; choose among energy"):
         ElectronicRecorder(atoms, tmp_path / "run.h5", ["energi"])
     assert not (tmp_path / "run.h5").exists()
+
+
+def test_memory_does_not_grow_with_the_number_of_structures(tmp_path, monkeypatch):
+    """Neither that of an evaluation nor that of reading its file in pieces; rows have 0.4 MB."""
+    monkeypatch.setattr(result_file, "BLOCK_BYTES", 1 << 20)
+
+    def spectra(atoms):
+        return np.random.default_rng(0).random(50_000)
+
+    def peak(n):
+        tracemalloc.start()
+        images = (bulk("Cu") for _ in range(n))
+        run = evaluate(EMT(), images, [spectra], batch_size=1, out=tmp_path / f"{n}.h5", progress=False)
+        assert sum(len(piece["spectra"]) for piece in run.pieces("spectra", "n_atoms")) == n
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert abs(peak(60) - peak(15)) < 3e6  # of 18 MB
+
+
+def test_pieces_of_a_quantity_that_there_is_not(tmp_path):
+    run = evaluate(EMT(), bulk("Cu"), ["energy"], out=tmp_path / "run.h5", progress=False)
+    with pytest.raises(KeyError, match="has no 'ados'; it has energy"):
+        next(run.pieces("energy", "ados"))

@@ -1,9 +1,17 @@
 """Figures of densities of states, of spectra and of runs.
 
 Every ``plot_*`` function draws into the Axes it is given and returns it; titles, limits, legends and files are the
-caller's. ``melting_figure`` arranges some of them into a page.
+caller's. ``melting_figure`` and ``components_figure`` arrange some of them into
+a page.
 """
 
+from ase_mlelec.analysis.plots.components import (
+    components_figure,
+    plot_component_density,
+    plot_component_path,
+    plot_component_types,
+    plot_components,
+)
 from ase_mlelec.analysis.plots.curves import (
     COLORS,
     melting_figure,
@@ -16,7 +24,6 @@ from ase_mlelec.analysis.plots.curves import (
     plot_stack,
 )
 from ase_mlelec.analysis.plots.parity import (
-    plot_components,
     plot_parity,
     plot_parity_counts,
     plot_parity_groups,
@@ -27,8 +34,12 @@ from ase_mlelec.deprecated import former_names
 
 __all__ = [
     "COLORS",
+    "components_figure",
     "melting_figure",
     "plot_bands",
+    "plot_component_density",
+    "plot_component_path",
+    "plot_component_types",
     "plot_components",
     "plot_dos",
     "plot_dos_comparison",

@@ -1,4 +1,4 @@
-"""Figures of predictions against references, of components, groups and fields."""
+"""Figures of predictions against references, of groups and fields."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -131,27 +131,6 @@ def _parity_frame(ax, reference, prediction, unit):
 def _write(ax, text):
     """The Axes with a text in the upper left corner."""
     ax.text(0.04, 0.96, text, transform=ax.transAxes, va="top", fontsize="small")
-    return ax
-
-
-def plot_components(
-    ax: Axes, scores: ArrayLike, values: ArrayLike | None = None, label: str = "", *, cmap: str = "viridis"
-) -> Axes:
-    """Atoms in the plane of two principal components of their density of states, colored by a number per atom.
-
-    Parameters
-    ----------
-    scores : array [..., 2], states/eV
-        From PrincipalComponents.scores.
-    values : array [...]
-        Such as the order parameter; adds a color bar with ``label``.
-    """
-    scores = np.asarray(scores).reshape(-1, np.shape(scores)[-1])
-    color = {"color": COLORS[0]} if values is None else {"c": np.ravel(values), "cmap": cmap}
-    drawn = ax.scatter(scores[:, 0], scores[:, 1], s=5, lw=0, alpha=0.6, rasterized=True, **color)
-    ax.set(xlabel="component 1 (states/eV)", ylabel="component 2 (states/eV)")
-    if values is not None:
-        ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.015).solids.set_alpha(1)  # type: ignore[union-attr]
     return ax
 
 
