@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import shutil
 import socket
 import warnings
 import weakref
@@ -33,6 +34,19 @@ def replacing(path: str | PathLike) -> Iterator:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | PathLike) -> Iterator:
+    """As ``replacing``, with the path of a temporary folder that gets the name ``path``, which must be free, at the end."""
+    path = Path(os.path.realpath(path))
+    partial = path.with_name(f".{os.getpid()}.part.{path.name}")
+    partial.mkdir()
+    try:
+        yield partial
+        os.rename(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def remove_leftovers(path: str | PathLike) -> None:

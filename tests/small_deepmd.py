@@ -213,7 +213,7 @@ def evaluate(tree, atoms):
         features = (t @ t[: descriptor["axis_neuron"]].T).ravel()
         net = fitting["nets"]["networks"][center]
         y = 0 if net is None else apply_net(features, net) + fitting["@variables"]["bias_atom_e"][center]
-        if any(fitting["atom_ener"] or []) and fitting["atom_ener"][center] is not None:
+        if any(fitting.get("atom_ener") or []) and fitting["atom_ener"][center] is not None:
             y = y - apply_net(0 * features, net)
         if fitting["type"] in ("ener", "dos") and center in fitting["exclude_types"]:
             y = 0 * y

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from ase_mlelec.data.data_set import Frames
 
 HELP = (
-    "Convert labeled structures, runs of DFT programs or MALA's snapshots to a data set (TARGET ends in .h5), or a "
-    "model of deepmd-kit in its .dp container to ours (TARGET ends in .safetensors)."
+    "Convert labeled structures, runs of DFT programs or MALA's snapshots to a data set (TARGET ends in .h5, or is a new "
+    "folder of deepmd-kit's data with --to deepmd), or a model of deepmd-kit in its .dp container to ours (TARGET ends in "
+    ".safetensors)."
 )
 EXAMPLE = "mlelec convert run.xyz OUTCAR --out data.h5"
 
@@ -33,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         help="first and last energy of spectra, eV; data of deepmd-kit and MALA need it (default: the levels of runs)",
     )
+    parser.add_argument("--to", choices=["deepmd"], help="write labeled structures as data of deepmd-kit")
+    parser.add_argument("--mixed", action="store_true", help="with --to deepmd: systems of mixed types, see its manual")
     convert_spectra.add_arguments(parser)
     convert_grids.add_arguments(parser)
     convert_mala.add_arguments(parser)
@@ -66,19 +69,23 @@ def run(arguments: argparse.Namespace) -> None:
             f"got {mala[0]} beside something else, or TARGET '{target}'; convert MALA's "
             "snapshots by themselves to a name ending in .h5"
         )
+    if arguments.to and (mala or suffix in (".h5", ".hdf5", ".safetensors")):
+        raise ValueError(f"got --to {arguments.to} and TARGET '{target}'; give labeled structures and a new folder")
+    if arguments.mixed and not arguments.to:
+        raise ValueError("got --mixed without --to deepmd; give both, or leave it out")
     if arguments.ldos_unit and not mala:
         raise ValueError(f"got --ldos-unit for {sources[0]}; leave it out, it belongs to MALA's X.info.json")
     if mala:
         convert_spectra.refuse_options(arguments, mala[0])
         convert_grids.refuse_options(arguments, mala[0])
         convert_mala.convert_mala(mala, target, arguments.grid, arguments.upf, arguments.ldos_unit)
-    elif suffix in (".h5", ".hdf5"):
+    elif suffix in (".h5", ".hdf5") or arguments.to:
         convert_data(sources, target, arguments)
     elif suffix == ".safetensors":
         convert_spectra.refuse_options(arguments, sources[0], "upf")
         convert_model(sources, target, arguments.grid)
     else:
-        raise ValueError(f"got TARGET '{target}', need a name ending in .h5 (data) or .safetensors (model)")
+        raise ValueError(f"got TARGET '{target}', need a name ending in .h5 (data) or .safetensors (model), or --to")
 
 
 def convert_data(sources: Sequence[str], target: str, arguments: argparse.Namespace) -> None:
@@ -88,7 +95,7 @@ def convert_data(sources: Sequence[str], target: str, arguments: argparse.Namesp
     from ase_mlelec.data.runs.spectra import described as described_spectra
     from ase_mlelec.quantities import LABELS
 
-    if convert_grids.convert_folders(sources, target, arguments):
+    if not arguments.to and convert_grids.convert_folders(sources, target, arguments):
         return
     keys, of_runs = keys_of(arguments), any(has_spectra(source) for source in sources)
     if not of_runs:
@@ -107,6 +114,9 @@ def convert_data(sources: Sequence[str], target: str, arguments: argparse.Namesp
                 "length; convert the others by themselves"
             )
         frames.energies = np.linspace(*grid, lengths.pop())
+    if arguments.to:
+        write_deepmd(target, frames, arguments.mixed)
+        return
     write_hdf5(target, frames)
     print(f"{target}: {len(frames)} structures with {described(frames)}")
     for line in described_spectra(frames):
@@ -116,6 +126,26 @@ def convert_data(sources: Sequence[str], target: str, arguments: argparse.Namesp
 def described(frames: "Frames") -> str:
     """str, the labels, with the number of frames where not all have one"""
     return ", ".join(name if count == len(frames) else f"{name} ({count})" for name, count in frames.counts.items())
+
+
+def write_deepmd(target: str, frames: "Frames", mixed: bool) -> None:
+    """Write folders of deepmd-kit, and tell what does not go into them."""
+    from ase_mlelec.io.deepmd import write_data
+    from ase_mlelec.quantities import LABELS
+
+    frames.check()
+    known = [(frame.atoms, {k: v for k, v in frame.labels.items() if LABELS[k].deepmd}) for frame in frames]
+    systems = write_data(target, known, groups=frames.groups, mixed=mixed)
+    kept = {name: count for name, count in frames.counts.items() if LABELS[name].deepmd}
+    print(f"{target}: {len(frames)} structures in {len(systems)} systems, with {', '.join(kept) or 'no labels'}")
+    left_out = [name for name in frames.counts if name not in kept]
+    if any(frame.weight != 1 or frame.label_weights for frame in frames):
+        left_out.append("weights")
+    if left_out:
+        print(f"  deepmd-kit's data have no {', '.join(left_out)}")
+    if frames.energies is not None:
+        first, last = frames.energies[[0, -1]]
+        print(f"  the energies of spectra are not in them; reading needs --grid {first:g} {last:g}")
 
 
 def convert_model(sources: Sequence[str], target: str, grid: tuple[float, float] | None) -> None:

@@ -16,6 +16,7 @@ COMMANDS = {
     "models": "list the shipped models",
     "info": "show what a model file contains",
     "convert": "convert data sets and models between formats",
+    "export": "write a model for deepmd-kit and LAMMPS",
     "init": "look at data and write a TOML file for a training",
     "train": "train a model as described in a TOML file, or on data",
     "active": "learn in rounds, with labels that the model asks for",

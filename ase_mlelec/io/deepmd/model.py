@@ -73,7 +73,8 @@ def _build_model(path, stored):
     options = {"widths": counts(fitting, "neuron"), "timestep": part(fitting, "resnet_dt", bool)}
     options["activation"] = activation(fitting["activation_function"])
     head = _Fitting(stored, tree, se).head(options)
-    metadata = {"origin": f"deepmd-kit {stored.tree.get('version', '?')}", "most_neighbors": dict(zip(species, se.sel))}
+    program, version = (stored.tree.get(key, usual) for key, usual in (("software", "deepmd-kit"), ("version", "?")))
+    metadata = {"origin": printable(f"{program} {version}", 60), "most_neighbors": dict(zip(species, se.sel))}
     if head.quantity == "dos":
         metadata["energy_grid_known"] = False
     model = Model(se, {head.quantity: head}, metadata)
