@@ -11,9 +11,8 @@ if TYPE_CHECKING:
     from ase_mlelec.data.data_set import Frames
 
 HELP = (
-    "Convert labeled structures, runs of DFT programs or MALA's snapshots to a data set (TARGET ends in .h5, or is a new "
-    "folder of deepmd-kit's data with --to deepmd), or a model of deepmd-kit in its .dp container to ours (TARGET ends in "
-    ".safetensors)."
+    "Convert labeled structures, runs of DFT programs or MALA's snapshots to a data set (TARGET ends in .h5), or a "
+    "model of deepmd-kit in its .dp container to ours (TARGET ends in .safetensors)."
 )
 EXAMPLE = "mlelec convert run.xyz OUTCAR --out data.h5"
 
@@ -34,8 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         help="first and last energy of spectra, eV; data of deepmd-kit and MALA need it (default: the levels of runs)",
     )
-    parser.add_argument("--to", choices=["deepmd"], help="write labeled structures as data of deepmd-kit")
-    parser.add_argument("--mixed", action="store_true", help="with --to deepmd: systems of mixed types, see its manual")
+    parser.add_argument(
+        "--to", metavar="KIND", choices=["deepmd", "deepmd-mixed"], help="deepmd, deepmd-mixed: data in a folder TARGET"
+    )
     convert_spectra.add_arguments(parser)
     convert_grids.add_arguments(parser)
     convert_mala.add_arguments(parser)
@@ -71,8 +71,6 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if arguments.to and (mala or suffix in (".h5", ".hdf5", ".safetensors")):
         raise ValueError(f"got --to {arguments.to} and TARGET '{target}'; give labeled structures and a new folder")
-    if arguments.mixed and not arguments.to:
-        raise ValueError("got --mixed without --to deepmd; give both, or leave it out")
     if arguments.ldos_unit and not mala:
         raise ValueError(f"got --ldos-unit for {sources[0]}; leave it out, it belongs to MALA's X.info.json")
     if mala:
@@ -115,7 +113,7 @@ def convert_data(sources: Sequence[str], target: str, arguments: argparse.Namesp
             )
         frames.energies = np.linspace(*grid, lengths.pop())
     if arguments.to:
-        write_deepmd(target, frames, arguments.mixed)
+        write_deepmd(target, frames, mixed=arguments.to == "deepmd-mixed")
         return
     write_hdf5(target, frames)
     print(f"{target}: {len(frames)} structures with {described(frames)}")
@@ -128,7 +126,7 @@ def described(frames: "Frames") -> str:
     return ", ".join(name if count == len(frames) else f"{name} ({count})" for name, count in frames.counts.items())
 
 
-def write_deepmd(target: str, frames: "Frames", mixed: bool) -> None:
+def write_deepmd(target: str, frames: "Frames", *, mixed: bool) -> None:
     """Write folders of deepmd-kit, and tell what does not go into them."""
     from ase_mlelec.io.deepmd import write_data
     from ase_mlelec.quantities import LABELS

@@ -247,12 +247,10 @@ def test_convert(tmp_path, capsys):
     assert output.endswith(f"deepmd-kit's data have no {DIPOLE}\n")
     for (_, labels), image in zip(read_data(target), images, strict=True):
         np.testing.assert_allclose(labels["forces"], image.get_forces(), rtol=0, atol=1e-8)  # digits of the text
-    for arguments, message in (
-        (["--mixed"], "got --mixed without --to deepmd"),
-        (["--to", "deepmd"], "got --to deepmd and TARGET"),
-    ):
-        assert main(["convert", str(tmp_path / "a.extxyz"), "--out", str(tmp_path / "b.h5"), *arguments]) == 1
-        assert message in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "a.extxyz"), "--to", "deepmd-mixed", "--out", str(tmp_path / "mixed")]) == 0
+    assert (tmp_path / "mixed" / "6_atoms" / "set.000" / "real_atom_types.npy").exists()
+    assert main(["convert", str(tmp_path / "a.extxyz"), "--out", str(tmp_path / "b.h5"), "--to", "deepmd"]) == 1
+    assert "got --to deepmd and TARGET" in capsys.readouterr().err
 
 
 # with the programs themselves ----------------------------------------------------------------------------------------

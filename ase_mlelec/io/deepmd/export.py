@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import ase_mlelec
 from ase_mlelec.atomic_write import replacing
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.descriptors.embedding import EmbeddingNets
-from ase_mlelec.heads import TensorHead
+from ase_mlelec.heads import TensorHead, VectorHead
 from ase_mlelec.heads.base import FittingNets
 from ase_mlelec.heads.vector import CenterHead
 from ase_mlelec.model import Model
+from ase_mlelec.model_file.upgrade import FORMAT_VERSION
 from ase_mlelec.quantities import QUANTITIES
 
 RETRAIN = "train with [descriptor] l_max = 1 and n_basis = 0"
@@ -52,7 +52,7 @@ def write_model(
         Name ending in ``.dp``.
     model : Model
     quantity : str, optional
-        "energy", "dos", "dipole" or "polarizability"; by default the energy, or the only quantity of the model.
+        Name of a head: energy, DOS, dipole or polarizability; by default the energy, or the only quantity of the model.
     sel : sequence of int, optional
         Largest number of neighbors of each species, of which deepmd-kit drops the farthest if there are more. By default
         that of an imported model, or 1.5 times the largest number of neighbors in the training data.
@@ -156,7 +156,7 @@ def _tree(model, name, descriptor, fitting):
     """The nested dict of a file, with arrays in place."""
     head, species = model.heads[name], list(model.species)
     n, bias = len(species), head.nets.bias.double()
-    if fitting["type"] in ("dipole", "polar"):
+    if isinstance(head, CenterHead):
         bias = torch.zeros(n, 3 ** len(QUANTITIES[name].shape))
     excluded = _excluded(model.descriptor_of(name))
     whole = {
@@ -178,7 +178,7 @@ def _tree(model, name, descriptor, fitting):
         "descriptor": _options(descriptor, "rcut rcut_smth sel neuron axis_neuron type_one_side exclude_types"),
         "fitting_net": _options(fitting, "neuron") | _names_of_training(fitting),
     }
-    tree: dict[str, Any] = {"software": "ase-mlelec", "version": ase_mlelec.__version__, "backend": "dpmodel"}
+    tree: dict[str, Any] = {"software": "ase-mlelec", "version": f"format {FORMAT_VERSION}", "backend": "dpmodel"}
     tree |= {"model": whole, "model_def_script": script}
     shortest = model.metadata.get("shortest_distance_A")
     return tree | ({"@variables": {"min_nbor_dist": np.float64(shortest)}} if shortest else {})
@@ -297,7 +297,7 @@ class _Fitting:
     def _of_type(self, n_out):
         if self.type in ("ener", "dos"):
             return {"dim_out": n_out, "atom_ener": None}
-        if self.type == "dipole":
+        if isinstance(self.head, VectorHead):
             return {"embedding_width": self.se.n_frame, "r_differentiable": True, "c_differentiable": True}
         constants = {"scale": torch.ones(self.n_species, 1).double(), "constant_matrix": self.isotropic}
         options = {
