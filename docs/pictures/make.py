@@ -1,6 +1,6 @@
 """Make the pictures of the documentation with the examples: `python docs/pictures/make.py [NAME ...]`, five minutes.
 
-Every picture is what an example draws, reduced to 1,100 pixels and 128 colors.
+Every picture is what an example draws, reduced to 1,100 pixels and 256 colors.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ PICTURES = {
     "mos2_bands": "11_twisted_mos2.py --cells 8.95",
 }
 FILES = {"silicon_components": "13_components.png"}  # where it is not named as the example
-WIDTH, COLORS = 1100, 128
+WIDTH, COLORS = 1100, 256
 
 
 def make(name):

@@ -50,7 +50,8 @@ def plot_component_density(ax: Axes, scores: ArrayLike, *, cmap: str = "magma") 
     """
     points = _points(scores)
     points = points[np.isfinite(points).all(axis=1)]
-    style: dict[str, Any] = dict(gridsize=70, bins="log", mincnt=1, lw=0.1, rasterized=True)
+    gridsize = int(np.clip(len(points) ** 0.5 / 3, 15, 70))  # some ten atoms in a cell
+    style: dict[str, Any] = dict(gridsize=gridsize, bins="log", mincnt=1, lw=0.1, rasterized=True)
     drawn = ax.hexbin(*points.T, cmap=cmap, **style)
     _label(ax)
     ax.figure.colorbar(drawn, ax=ax, label="atoms", pad=0.015)
@@ -106,7 +107,7 @@ def plot_component_types(ax: Axes, scores: ArrayLike, types: ArrayLike, names: S
             label=label,
         )
     _label(ax)
-    ax.legend(frameon=False, fontsize="small", markerscale=3, handletextpad=0.1)
+    ax.legend(fontsize="small", markerscale=3, handletextpad=0.1)
     return ax
 
 
@@ -158,12 +159,12 @@ def components_figure(
     panels = figure.subplots(1, rows, sharex=True, sharey=True)
     plot_component_density(panels[0], scores)
     plot_component_path(panels[0], np.nanmean(scores, axis=1), color="cyan", label="mean of the atoms")
-    panels[0].legend(frameon=False, fontsize="small")
+    panels[0].legend(fontsize="small", facecolor="0.85")
     plot_components(panels[1], scores, order, ORDER)
     if len(scores) > 1:
         atom = _most_changed(order) if atom is None else atom
         plot_component_path(panels[1], scores[:, atom], lw=0.8, label=f"atom {atom}")
-        panels[1].legend(frameon=False, fontsize="small")
+        panels[1].legend(fontsize="small")
     if types is not None:
         plot_component_types(panels[2], scores, types, names)
     if variance is not None:
