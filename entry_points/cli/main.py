@@ -30,6 +30,7 @@ COMMANDS = {
     "pca": "principal components of atomic DOS along a trajectory",
     "eos": "equation of state and relaxation energy of a crystal",
     "elastic": "elastic constants of a crystal",
+    "phonons": "bands and density of states of the phonons of a crystal",
     "ir": "infrared spectrum of a trajectory with dipoles",
 }
 
