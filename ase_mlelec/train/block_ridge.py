@@ -120,12 +120,27 @@ class BlockRidge:
         weights : sequence of float
             Weight of the mean square of each kind.
         """
-        found = [0.0] * len(self.kinds)
-        for block in self.blocks:
-            solution = self.solve(ridge, weights, without=block)
-            for k, kind in enumerate(self.kinds):
-                found[k] += kind.error(block, solution)
-        return tuple((error / count) ** 0.5 for error, count in zip(found, self.counts))
+        squares = self._squared_errors(ridge, weights)
+        return tuple((sum(own) / count) ** 0.5 for own, count in zip(squares, self.counts))
+
+    def typical_errors(self, ridge: float, weights: Sequence[float]) -> tuple[float, ...]:
+        """Geometric mean over the blocks of the root mean square errors of each kind, as in ``errors``.
+
+        Every block counts alike: in the mean square, one block of structures unlike all others, such as the only
+        larger cells, would decide alone. A block whose mean square is below a hundredth of that of all has no say.
+        """
+        found = []
+        for kind, own, count in zip(self.kinds, self._squared_errors(ridge, weights), self.counts):
+            least = 0.01 * sum(own) / count
+            means = [value / kind.counts[b] for b, value in zip(self.blocks, own) if kind.counts[b]]
+            found.append(geometric_mean([math.sqrt(max(mean, least)) for mean in means]))
+        return tuple(found)
+
+    def _squared_errors(self, ridge, weights):
+        """Sums of squared errors of each kind in the blocks that were left out, list over kinds of list over blocks."""
+        solutions = ((block, self.solve(ridge, weights, without=block)) for block in self.blocks)
+        rows = [[kind.error(block, solution) for kind in self.kinds] for block, solution in solutions]
+        return [list(column) for column in zip(*rows)]
 
     def solve(self, ridge: float, weights: Sequence[float], *, without: int | None = None) -> Tensor:
         """Solution X [P, S] for the sum of the mean squares times their weights, perhaps ``without`` a block."""
@@ -145,7 +160,7 @@ class BlockRidge:
     def choose(
         self, weights: Sequence[Sequence[float]], score: Callable[[Sequence[float], Sequence[float]], float]
     ) -> Choice:
-        """Search for the ridge and the weights with the smallest ``score(errors, weights)``.
+        """Search for the ridge and the weights with the smallest ``score(typical_errors, weights)``.
 
         Parameters
         ----------
@@ -160,7 +175,7 @@ class BlockRidge:
         def try_ridges(ridges, own):
             for ridge in ridges:
                 if (ridge, own) not in tried:
-                    tried[ridge, own] = score(self.errors(ridge, own), own)
+                    tried[ridge, own] = score(self.typical_errors(ridge, own), own)
             return min(tried, key=lambda key: tried[key])
 
         first, *others = map(tuple, weights)
@@ -175,8 +190,8 @@ class BlockRidge:
         return Choice(ridge, own, self.errors(ridge, own))
 
 
-def geometric_mean(errors: Sequence[float], weights: Sequence[float]) -> float:
-    """Score without units: the geometric mean of the errors of all kinds of labels."""
+def geometric_mean(errors: Sequence[float], weights: Sequence[float] = ()) -> float:
+    """Score without units: the geometric mean of the errors of all kinds of labels, whatever their weights."""
     return math.prod(max(error, 1e-300) for error in errors) ** (1 / len(errors))
 
 

@@ -71,11 +71,46 @@ def test_solution_and_errors_are_those_of_numpy(weights):
         np.testing.assert_allclose(regression.errors(ridge, weights), np.sqrt(squares), rtol=1e-7)
 
 
+def test_typical_errors_are_means_of_the_logarithm():
+    kinds = problem()
+    blocks = [
+        [
+            np.mean((rows @ by_numpy(kinds, 0.1, (1, 2), without=b) - targets) ** 2)
+            for b, (rows, targets) in enumerate(own)
+            if len(rows)
+        ]
+        for own in kinds
+    ]
+    expected = [np.exp(0.5 * np.mean(np.log(own))) for own in blocks]
+    np.testing.assert_allclose(summed(kinds).typical_errors(0.1, (1, 2)), expected, rtol=1e-7)
+
+
+def test_one_block_unlike_all_others_does_not_choose_the_ridge():
+    """Its labels, ten times as large and of another kind, are predicted best by zero; those of the others exactly."""
+    blocks = problem(noise=0.01)[0]
+    rng = np.random.default_rng(3)
+    outlier = 10 * rng.normal(size=(2, P)), 10 * rng.normal(size=(2, S))
+    alone = summed([blocks]).choose([(1.0,)], weighted_sum)
+    both = summed([[*blocks, outlier]])
+    pooled = min(np.geomspace(1e-9, 1e2, 40), key=lambda ridge: both.errors(ridge, (1.0,)))
+    assert both.choose([(1.0,)], weighted_sum).ridge < 0.1 * pooled
+    assert alone.ridge < 0.1 * pooled
+
+
+def test_a_block_that_is_known_exactly_has_no_say():
+    blocks = problem(noise=1.0)[0]
+    nothing = np.zeros((5, P)), np.zeros((5, S))
+    regression = summed([[*blocks, nothing]])
+    errors = regression.errors(0.1, (1.0,))[0]
+    assert regression.typical_errors(0.1, (1.0,))[0] > 0.3 * errors
+
+
 def test_choice_is_near_the_best_of_a_fine_grid():
     regression = summed(problem(noise=1.0))
     choice = regression.choose([(1.0, 1.0)], weighted_sum)
-    best = min(weighted_sum(regression.errors(ridge, (1.0, 1.0)), (1.0, 1.0)) for ridge in np.geomspace(1e-9, 1e2, 100))
-    assert weighted_sum(choice.errors, choice.weights) <= 1.015 * best
+    own = (1.0, 1.0)
+    best = min(weighted_sum(regression.typical_errors(ridge, own), own) for ridge in np.geomspace(1e-9, 1e2, 100))
+    assert weighted_sum(regression.typical_errors(choice.ridge, own), own) <= 1.015 * best
     assert choice.errors == regression.errors(choice.ridge, choice.weights)
 
 
