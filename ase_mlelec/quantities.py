@@ -6,13 +6,13 @@ read these tables. ``add`` adds a quantity of another package, ``added`` does so
 Index letters of shapes: N atoms, S energies of a grid, 3 Cartesian components.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from ase_mlelec import units
+from ase_mlelec.measures import Measure, mean_absolute, relative_to_spread
 
 
 class SampleKind(Enum):
@@ -92,53 +92,6 @@ class Label:
         return "S" in self.shape
 
 
-def mean_absolute(error: Any, label: Any) -> float:
-    """Mean absolute error; ``error`` and ``label`` are arrays over all atoms or structures with the label."""
-    return float(abs(error).mean())
-
-
-def root_mean_square(error: Any, label: Any) -> float:
-    """Root mean square error, as ``mean_absolute``."""
-    return float((error**2).mean()) ** 0.5
-
-
-def relative_to_spread(error: Any, label: Any) -> float | None:
-    """Root mean square error divided by the spread of the labels, which is the root of their variance over rows.
-
-    It is 1 for a model that predicts the mean of all rows, and None where labels are equal to 1e-6 of their size.
-    """
-    spread, size = float(label.var(axis=0).mean()) ** 0.5, root_mean_square(label, label)
-    return root_mean_square(error, label) / spread if spread > 1e-6 * size else None
-
-
-@dataclass(frozen=True)
-class Measure:
-    """Error measure of a model, which ``mlelec test`` prints and the metadata of a model keep.
-
-    Parameters
-    ----------
-    key : str
-        Name of the measure in results, with its unit.
-    title, unit : str
-        Title and unit in tables.
-    label : str
-        Label with which predictions are compared; "" where a separate function computes the error.
-    statistic : callable(errors, labels) -> float or None
-    per : str
-        "atom" or "volume" (Å^3): divisor of the errors of a structure, if any.
-    scale : float or callable(metadata of the model) -> float or None
-        Factor from the unit of the label to ``unit``; None for models without such an error.
-    """
-
-    key: str
-    title: str
-    unit: str
-    label: str = ""
-    statistic: Callable[[Any, Any], float | None] = root_mean_square
-    per: str = ""
-    scale: float | Callable[[dict], float | None] = 1.0
-
-
 @dataclass(frozen=True)
 class Quantity:
     """Quantity that a head predicts.
@@ -158,6 +111,8 @@ class Quantity:
         at least one of the two.
     gradients : tuple of str
         Labels that are derivatives of the quantity.
+    slopes : str
+        Label of the derivatives of the sum by the positions of the atoms, for sums of vectors.
     ase : str
         Name of the quantity among the results of an ASE calculator, if any.
     symmetric : bool
@@ -177,6 +132,7 @@ class Quantity:
     atomic: str = ""
     total: str = ""
     gradients: tuple[str, ...] = ()
+    slopes: str = ""
     ase: str = ""
     symmetric: bool = False
     deepmd: str = ""
@@ -186,7 +142,7 @@ class Quantity:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the labels for training and comparison."""
-        return tuple(name for name in (self.atomic, self.total, *self.gradients) if name)
+        return tuple(name for name in (self.atomic, self.total, *self.gradients, self.slopes) if name)
 
     @property
     def extensive(self) -> bool:
@@ -213,6 +169,19 @@ _LABELS = (
     Label("dipole", "3", "e Å", "a dipole", parts=("dipole",), words=("mu",), ase="dipole", largest=1e5),
     Label("atomic_dipole", "N3", "Å", "atomic vectors", deepmd=("atomic_dipole", "atom_dipole"), largest=1e5),
     Label("summed_dipole", "3", "Å", "a sum of vectors", deepmd=("dipole",), largest=1e5),
+    # Z[i, a, b], derivative of the component a of the dipole by the coordinate b of the atom i
+    Label(
+        "born_charges",
+        "N33",
+        "e",
+        "Born charges",
+        ("born_effective_charges", "born_charges", "bec", "becs"),
+        ("born",),
+        ("bec", "becs", "zeff"),
+        largest=1e4,
+    ),
+    # the same derivatives of summed_dipole, which follow from Born charges
+    Label("summed_dipole_slopes", "N33", "", "derivatives of a sum of vectors", largest=1e4),
     Label(
         "atomic_polarizability",
         "N33",
@@ -268,6 +237,13 @@ _VECTORS = (
     Measure("atomic_dipole_rmse_A", "atomic vector component, root mean square", "Å", "atomic_dipole"),
     Measure("summed_dipole_rmse_A", "sum of the vectors, component, root mean square", "Å", "summed_dipole"),
     Measure("dipole_rmse_e_A", "dipole component, root mean square", "e Å", "summed_dipole", scale=_charge_of_vectors),
+    Measure(
+        "born_charges_rmse_e",
+        "Born charge component, root mean square",
+        "e",
+        "summed_dipole_slopes",
+        scale=_charge_of_vectors,
+    ),
 )
 _TENSORS = (
     Measure(
@@ -317,6 +293,7 @@ _QUANTITIES = (
         "3",
         "atomic_dipole",
         "summed_dipole",
+        slopes="summed_dipole_slopes",
         ase="dipole",
         deepmd="dipole",
         measures=_VECTORS,

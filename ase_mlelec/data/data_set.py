@@ -53,7 +53,8 @@ class Frame:
     The labels are energy, eV; forces [N, 3], eV/Å; virial [3, 3] = -dE/dε, eV; ados [N, S] and dos [S], states/eV;
     dipole [3], e Å; polarizability [3, 3] and atomic_polarizability [N, 3, 3], Å^3; atomic_dipole [N, 3], Å, the
     displacement of the Wannier centroid from each atom (zero for atoms without a centroid); summed_dipole [3], Å, its
-    sum over the atoms.
+    sum over the atoms; born_charges [N, 3, 3], e, derivatives of the dipole by the positions, Z[i, a, b] = dM_a/dr_ib;
+    summed_dipole_slopes [N, 3, 3], the same derivatives of summed_dipole.
 
     Attributes
     ----------

@@ -25,6 +25,7 @@ from ase_mlelec.data.keys import (
     STRUCTURE,
     check_keys,
     check_used,
+    in_order,
     in_unit,
     remedy,
     remedy_of_stress,
@@ -193,17 +194,18 @@ def from_images(images: Iterable[Atoms], *, name: str = "", keys: dict[str, str]
 
     Labels come from the results of the calculator, ``info`` and ``arrays``, in ASE's units: energy (the free energy where
     there is one, because forces are its gradient), forces, stress or virial = -stress x volume, dipole, polarizability,
-    dos, and for every atom atomic_dipole, atomic_polarizability and ados. A stress, virial or polarizability has nine
-    numbers, or six in the order xx, yy, zz, yz, xz, xy. ``info`` may also hold dos_energies [S] in eV, name, group (or
-    split), kind (or config_type), and weights: config_weight of the structure, config_energy_weight of its energy, and so
-    on.
+    dos, and for every atom atomic_dipole, born_charges, atomic_polarizability and ados. A stress, virial or
+    polarizability has nine numbers, or six in the order xx, yy, zz, yz, xz, xy. ``info`` may also hold dos_energies [S]
+    in eV, name, group (or split), kind (or config_type), and weights: config_weight of the structure,
+    config_energy_weight of its energy, and so on.
 
     Parameters
     ----------
     keys : dict
         Keys of labels (or of stress, group, kind and weight) that replace the usual names, e.g. {"energy": "REF_energy"};
         and stress_unit, one of eV/A^3, GPa and kbar, with a minus sign for stresses that are positive under pressure;
-        dipole_unit, one of e A, e bohr and debye, and polarizability_unit, A^3 or bohr^3, perhaps after a number.
+        dipole_unit, one of e A, e bohr and debye, and polarizability_unit, A^3 or bohr^3, perhaps after a number;
+        born_charges_order, "dipole, displacement" (default) or "displacement, dipole".
 
     Raises
     ------
@@ -303,7 +305,8 @@ def _labels(atoms, contents, keys, place):
         else:
             chosen = [lower[key] for key in row.keys if key in lower]
         if chosen:
-            found[label] = _numbers(f"{place}, {chosen[0]}", contents[chosen[0]], row.shape)
+            value = _numbers(f"{place}, {chosen[0]}", contents[chosen[0]], row.shape)
+            found[label] = in_order(label, value, keys)
             if chosen[0] not in getattr(atoms.calc, "results", {}):
                 found[label] = in_unit(label, found[label], keys)
             # forces are the gradient of the free energy, not of the energy without entropy

@@ -22,11 +22,15 @@ LABEL_UNITS = {
     "polarizability": {"A^3": 1.0, "bohr^3": units.BOHR**3},
 }
 UNIT = "_unit"
+# order of the two indices of Born charges in files
+ORDER = "born_charges_order"
+DISPLACEMENT_FIRST = "displacement, dipole"
+ORDERS = ("dipole, displacement", DISPLACEMENT_FIRST)
 
 # parts of keys and whole words in keys for quantities that are no labels here; LONGER_PARTS are tried before labels
 LONGER_PARTS = ("stresses", "energies")
 FOREIGN_PARTS = ("hessian", "magmom", "eigenvalue", "charges", "hirshfeld", "bandgap")
-FOREIGN_WORDS = ("bec", "born", "homo", "lumo", "gap")
+FOREIGN_WORDS = ("homo", "lumo", "gap")
 # whole words in keys of numbers in units other than ASE's, or per atom, which cannot be read directly
 OTHER_UNITS = set("kbar gpa mpa ha hartree ry rydberg kcal kj mol bohr au mev debye per peratom".split())
 # whole words in keys of inputs on which labels depend
@@ -40,7 +44,7 @@ def check_keys(keys: Mapping[str, str]) -> dict:
     ------
     ValueError
     """
-    known = (*LABELS, GROUP, KIND, WEIGHT, STRESS_UNIT, *(label + UNIT for label in LABEL_UNITS))
+    known = (*LABELS, GROUP, KIND, WEIGHT, STRESS_UNIT, ORDER, *(label + UNIT for label in LABEL_UNITS))
     for label, key in keys.items():
         if label not in known or not key:
             raise ValueError(
@@ -51,6 +55,8 @@ def check_keys(keys: Mapping[str, str]) -> dict:
                 f"keys: got {STRESS_UNIT} = {key!r}, need one of {', '.join(STRESS_UNITS)}; - is for a stress that is "
                 "positive under pressure"
             )
+        if label == ORDER and key not in ORDERS:
+            raise ValueError(f"keys: got {ORDER} = {key!r}, need '{ORDERS[0]}', the default, or '{ORDERS[1]}'")
         if label.removesuffix(UNIT) in LABEL_UNITS and label.endswith(UNIT):
             factor_of(label, key)
     return dict(keys)
@@ -76,6 +82,12 @@ def in_unit(label: str, value: Any, keys: Mapping[str, str]) -> Any:
     """Value of a label in its own unit, from a file whose unit may be in ``keys``."""
     setting = label + UNIT
     return value * factor_of(setting, keys[setting]) if label in LABEL_UNITS and setting in keys else value
+
+
+def in_order(label: str, value: Any, keys: Mapping[str, str]) -> Any:
+    """Value of a label with its indices in the order of this package, from a file whose order may be in ``keys``."""
+    swapped = label == ORDER.removesuffix("_order") and keys.get(ORDER) == DISPLACEMENT_FIRST and np.ndim(value) == 3
+    return np.swapaxes(value, 1, 2) if swapped else value
 
 
 def meant(key: str, value: Any) -> tuple:
@@ -138,7 +150,7 @@ def remedy_of_stress(virial: np.ndarray, given: np.ndarray, keys: Mapping[str, s
 def check_used(source: str | PathLike, keys: Mapping[str, str], used: Set[str], unread: Mapping[str, list]) -> None:
     """Raise ValueError where no image has a key of the setting."""
     for label, key in keys.items():
-        if key not in used and not label.endswith(UNIT):
+        if key not in used and not label.endswith(UNIT) and label != ORDER:
             others = sorted(used | unread.keys())
             raise ValueError(
                 f"{source}: no structure has the key '{key}' that is named for {label}; there are "

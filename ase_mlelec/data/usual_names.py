@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ase_mlelec.data.keys import GROUP, KIND, WEIGHT, meant, words_of
-from ase_mlelec.quantities import LABELS
+from ase_mlelec.quantities import DIPOLE, LABELS
 
 NAMES = {  # in the order of precedence
     GROUP: ("group", "split"),
@@ -22,7 +22,8 @@ NAMES = {  # in the order of precedence
     WEIGHT: ("config_weight", "weight"),
 }
 WEIGHT_OF_LABEL = re.compile("config_([a-z]+)_weight")
-SHARES = {"energies": "energy", "stresses": "virial"}  # of atoms, as ASE's calculators write them; label of the whole
+# results of ASE's calculators that tell nothing beside a label: shares of atoms, dipole by volume
+SHARES = {"energies": "energy", "stresses": "virial", "polarization": DIPOLE}
 REFERENCE = set("ref reference dft true target qm vasp".split())  # words in names of labels, beside those of models
 # words in keys of energies that are not the energy whose gradient the forces are
 OTHER_ENERGIES = set(
@@ -32,7 +33,7 @@ OTHER_ENERGIES = set(
 
 
 def shares_of(labels: Iterable[str]) -> set[str]:
-    """Keys of shares of atoms in labels that are read; they tell nothing more."""
+    """Keys that tell nothing more than labels that are read."""
     return {key for key, label in SHARES.items() if label in labels}
 
 

@@ -3,18 +3,20 @@
 import os
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ase_mlelec.data.data_set import Frames
 from ase_mlelec.quantities import DIPOLE, QUANTITIES
 from ase_mlelec.survey.cost import expected
-from ase_mlelec.survey.dipoles import formal_charges
+from ase_mlelec.survey.dipoles import charges_like, formal_charges
 from ase_mlelec.survey.sources import HAMILTONIAN, LDOS
 from ase_mlelec.survey.toml_text import TomlText
 from ase_mlelec.survey.whole import Survey
 from ase_mlelec.survey.wrong_units import is_certain
 
+BORN = "born_charges"
 PARTS = ("train", "validation", "test", "support")  # groups that the settings of [data] name by default, and support
 SHARE = 0.1  # of the structures that are held out for validation
 FEW_SNAPSHOTS = 4
@@ -132,8 +134,17 @@ def heads_of(frames: Frames) -> list[str]:
     rows = [row for row in QUANTITIES.values() if row.labels]
     # stress alone says nothing about energies
     found = [row.name for row in rows if any(label in has and label != "virial" for label in row.labels)]
-    alone = DIPOLE in has and DIPOLE not in found and formal_charges(frame.atoms for frame in frames)
+    alone = {DIPOLE, BORN} & {*has} and DIPOLE not in found and charges_of(frames)
     return found + [DIPOLE] if alone else found
+
+
+def charges_of(frames: Frames) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Charges of ions and electrons for dipoles and Born charges, dict of e by symbol; None where they cannot be told."""
+    found = formal_charges(frame.atoms for frame in frames)
+    having = [frame for frame in frames if BORN in frame.labels]
+    if found is None and having:
+        return charges_like([frame.atoms for frame in having], [np.asarray(frame.labels[BORN]) for frame in having])
+    return found
 
 
 def _frames(text, found):
@@ -187,10 +198,14 @@ def _dos(text, found, name):
 def _centers(text, found, name):
     atomic = QUANTITIES[name].atomic
     text.section(name, CLOSED_FORM)
+    if name == DIPOLE and _needs_charges(found.frames) and (charges := charges_of(found.frames)):
+        ions, electrons = charges
+        what = "Born charges" if BORN in found.frames.counts else "dipoles"
+        text.set(
+            "ions", ions, f"Charges by which {what} become those of displacements; check the unit of dipoles, e Å."
+        )
+        text.set("electrons", electrons, "Electrons at the centers, which are displaced; structures are neutral.")
     if name == DIPOLE and not set(QUANTITIES[name].labels) & set(found.frames.counts):
-        ions, electrons = formal_charges(frame.atoms for frame in found.frames)
-        text.set("ions", ions, "Outer electrons, by which dipoles become sums of displacements; check their unit, e Å.")
-        text.set("electrons", electrons, "All electrons are at the species that is not hydrogen.")
         return
     species = _species_with(found.frames, atomic)
     if species:
@@ -199,6 +214,12 @@ def _centers(text, found, name):
     species = found.structures.species
     centers = [symbol for symbol in species if symbol != "H"] or species
     text.set("centers", centers, "The data have sums over structures alone: all species but hydrogen share them.")
+
+
+def _needs_charges(frames):
+    """Whether dipoles or Born charges are to become labels of vectors, and the data do not have all that is needed."""
+    alone = not {*QUANTITIES[DIPOLE].labels} & {*frames.counts}
+    return alone or (BORN in frames.counts and not {"valence_charges", "valence_electrons"} & {*frames.attributes})
 
 
 def _species_with(frames, label):

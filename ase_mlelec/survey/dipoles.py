@@ -1,28 +1,12 @@
-"""Charges by which dipoles of structures become displacements of centroids."""
+"""Charges by which dipoles of structures and Born charges become displacements of centroids."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers
+from numpy.typing import NDArray
 
-# closed shells below the s and p electrons of the main groups, with the first and last of these elements
-MAIN_GROUPS = (
-    (1, 2, 0),
-    (3, 10, 2),
-    (11, 18, 10),
-    (19, 20, 18),
-    (31, 36, 28),
-    (37, 38, 36),
-    (49, 54, 46),
-    (55, 56, 54),
-    (81, 86, 78),
-)
-
-
-def outer_electrons(symbol: str) -> int | None:
-    """Electrons of the outermost s and p shells of an element of the main groups; None for other elements."""
-    z = atomic_numbers[symbol]
-    return next((z - core for first, last, core in MAIN_GROUPS if first <= z <= last), None)
+from ase_mlelec.data.ions import outer_electrons
 
 
 def formal_charges(structures: Iterable[Atoms]) -> tuple[dict[str, int], dict[str, int]] | None:
@@ -41,3 +25,38 @@ def formal_charges(structures: Iterable[Atoms]) -> tuple[dict[str, int], dict[st
     shares = {sum(known[symbol] for symbol in each) / each.count(heavy[0]) for each in symbols}
     share = shares.pop()
     return (known, {heavy[0]: int(share)}) if not shares and share == int(share) else None
+
+
+SHELL = 8  # electrons of a closed shell, at each centroid
+
+
+def charges_like(
+    structures: Sequence[Atoms], born_charges: Sequence[NDArray]
+) -> tuple[dict[str, float], dict[str, float]] | None:
+    """Charges of ions and electrons as in ``formal_charges``, from the Born charges [N, 3, 3], e, of some structures.
+
+    The net charge of a species is the mean of a third of the traces, as an integer where structures are then neutral.
+    Species with a negative one are the centers, each with a closed shell of electrons. None where no species is negative,
+    and where not all structures can be neutral.
+    """
+    symbols = [np.array(atoms.get_chemical_symbols()) for atoms in structures]
+    species, counts = (
+        np.unique(np.concatenate(symbols)),
+        [dict(zip(*np.unique(s, return_counts=True))) for s in symbols],
+    )
+    own = np.concatenate([np.trace(charges, axis1=1, axis2=2) / 3 for charges in born_charges])
+    means = {str(name): float(own[np.concatenate(symbols) == name].mean()) for name in species}
+    for net in ({name: float(round(charge)) for name, charge in means.items()}, _neutral(means, counts[0])):
+        centers = [name for name, charge in net.items() if charge < 0]
+        if centers and all(abs(sum(net[name] * n for name, n in each.items())) < 1e-6 for each in counts):
+            return {name: net[name] + SHELL * (name in centers) for name in net}, dict.fromkeys(centers, float(SHELL))
+    return None
+
+
+def _neutral(means, counts):
+    """Charges in hundredths that are neutral for a composition: negative ones are shifted."""
+    net = {name: round(charge, 2) for name, charge in means.items()}
+    centers = [name for name, charge in net.items() if charge < 0]
+    excess = sum(net[name] * n for name, n in counts.items())
+    share = excess / max(sum(counts.get(name, 0) for name in centers), 1)
+    return {name: charge - share * (name in centers) for name, charge in net.items()}

@@ -124,6 +124,9 @@ def _size(found, name, spread):
         return f"root mean square {spread.rms / GPA:.3g} GPa; pressure {here.min():.3g} to {here.max():.3g} GPa"
     row = LABELS[name]
     text = f"root mean square {spread.rms:.3g} {row.unit}, largest {spread.largest.max():.3g}"
+    if name == "born_charges":
+        sums = [np.abs(np.sum(found.frames[k].labels[name], axis=0)).max() for k in spread.frames]
+        text += f"; an element of their sum over a structure is at most {max(sums):.2g} e (0 if it is neutral)"
     if row.on_grid:
         grid = found.frames.energies
         text += (

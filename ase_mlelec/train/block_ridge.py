@@ -57,6 +57,11 @@ class BlockSums:
         return found
 
     @property
+    def mean_square(self) -> float:
+        """Mean square of the targets."""
+        return sum(self.squares) / sum(self.counts)
+
+    @property
     def total(self) -> tuple[Tensor, Tensor]:
         """Sums over all blocks, (A^T A, A^T B)."""
         having = [part for part in self.parts if len(part.normal)]

@@ -1,6 +1,10 @@
-"""Closed form for spectra, vectors and tensors of atoms and their sums: drawn nets with a cross-validated ridge."""
+"""Closed form for spectra, vectors and tensors of atoms and their sums: drawn nets with a cross-validated ridge.
+
+Sums of vectors may be known by their derivatives too, which are linear in the same unknowns (see ``slopes``).
+"""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,10 +29,12 @@ from ase_mlelec.train.drawn_nets import DrawnNet
 from ase_mlelec.train.finite import Diverged, closed_form, explained_rows
 from ase_mlelec.train.log import readable_errors
 from ase_mlelec.train.losses import AtomicLoss, check_terms, row_errors
+from ase_mlelec.train.slope_rows import SlopeSums, slope_rows, tell_of_order
 
 WHAT = "the closed form of the {}"
 REMEDY = "check the labels. Nothing was saved"
 TOTALS = (0.0, 1.0, 8.0, 64.0)  # weights of sums over structures to compare, times the number of centers
+OF_SLOPES = (1.0, 0.1, 10.0)  # weights of derivatives to compare, in units of the size of the targets
 
 
 class Fitted(NamedTuple):
@@ -60,8 +66,8 @@ def fit_closed_form(
     """Draw the hidden layer of a standardized head and fit its last layer to labels of atoms and of structures.
 
     The ridge has the smallest error in cross-validation over blocks of consecutive structures. Errors are the same mean
-    squares as those of ``loss``: of atoms, and of sums over structures per center. Each structure adds the labels that
-    it has.
+    squares as those of ``loss``: of atoms, of sums over structures per center, and of derivatives of sums. Each structure
+    adds the labels that it has.
 
     Parameters
     ----------
@@ -73,8 +79,8 @@ def fit_closed_form(
     later : Frames, optional
         Structures that are held out for now: ``Fitted.take_in`` has them fitted too.
     weights_by_data : bool
-        Whether cross-validation chooses the weight of sums relative to labels of atoms as well, by the smallest
-        geometric mean of both errors, instead of the weights in ``loss``.
+        Whether cross-validation chooses the weights of sums and of derivatives relative to labels of atoms as well, by
+        the smallest geometric mean of the errors, instead of the weights in ``loss``.
     batch_size : int
         Structures at a time; it affects memory alone.
     seed : int
@@ -112,6 +118,7 @@ def fit_closed_form(
         _solve(drawn, regression, choice)
     found = _described(choice, kinds, loss, drawn, len(batches))
     tell(_in_words(name, found))
+    tell_of_order(kinds, choice, tell)
     return Fitted(found, then and partial(_solve, drawn, then, choice))
 
 
@@ -137,9 +144,9 @@ def _with_later(drawn, kinds, later, batch_size):
 
 
 def _sums(drawn, batches, batch_size):
-    """Sums of labels of atoms and of sums over structures, each BlockSums, or None where there are no such labels."""
+    """Sums of labels of atoms, of sums over structures and of derivatives: BlockSums, or None without such labels."""
     n_blocks = int(blocks_of(len(batches))[-1]) + 1
-    kinds = [BlockSums(n_blocks), BlockSums(n_blocks)]
+    kinds = [BlockSums(n_blocks), BlockSums(n_blocks), SlopeSums(n_blocks)]
     for block, chosen in batches_of_blocks(len(batches), batch_size):
         for kind, (rows, targets) in zip(kinds, _checked_rows(drawn, batches, chosen)):
             kind.add(block, rows, targets)
@@ -147,10 +154,14 @@ def _sums(drawn, batches, batch_size):
 
 
 def _checked_rows(drawn, batches, chosen):
-    """``weighted_rows`` of structures; raises Diverged where a number is not finite."""
-    found = weighted_rows(drawn, batches.batch(chosen))
+    """Rows and targets of structures, by kind of labels; raises Diverged where a number is not finite."""
+
+    def rows_of(batch):
+        return [*weighted_rows(drawn, batch), slope_rows(drawn, batch)]
+
+    found = rows_of(batches.batch(chosen))
     if not all(bool(torch.isfinite(part).all()) for pair in found for part in pair):
-        raise explained_rows(batches, chosen, lambda batch: sum(weighted_rows(drawn, batch), ()))
+        raise explained_rows(batches, chosen, lambda batch: sum(rows_of(batch), ()))
     return found
 
 
@@ -191,15 +202,25 @@ def _flat(drawn, columns, errors, weights):
 
 def _weights(kinds, loss, by_data, batches, model):
     """(weights of the kinds with labels to compare, score of their errors)."""
-    if any(kind is None for kind in kinds):
+    having = [kind is not None for kind in kinds]
+    if sum(having) == 1:
         return [(1.0,)], geometric_mean
     if not by_data:
-        return [(loss.atomic, loss.total)], weighted_sum
-    numbers = [system.numbers for system in batches.systems]
-    n_centers = sum(int(model.is_center(part, loss.quantity).sum()) for part in numbers) / len(numbers)
-    label = QUANTITIES[loss.quantity].atomic
-    only_sums = any(label not in labels for labels in batches.labels)
-    return [(1.0, n_centers * total) for total in TOTALS if total or not only_sums], geometric_mean
+        given = (loss.atomic, loss.total, getattr(loss, "born", 0.0))
+        return [tuple(itertools.compress(given, having))], weighted_sum
+    atomic, total, slopes = having
+    combinations: list[tuple[float, ...]] = [(1.0,)]
+    if atomic and total:
+        numbers = [system.numbers for system in batches.systems]
+        n_centers = sum(int(model.is_center(part, loss.quantity).sum()) for part in numbers) / len(numbers)
+        row = QUANTITIES[loss.quantity]
+        only_sums = any(row.total in labels and row.atomic not in labels for labels in batches.labels)
+        combinations = [(1.0, n_centers * weight) for weight in TOTALS if weight or not only_sums]
+    if slopes:
+        first = next(kind for kind in kinds if kind is not None)
+        unit = first.mean_square / max(kinds[2].mean_square, 1e-300)
+        combinations = [(*own, unit * weight) for weight in OF_SLOPES for own in combinations]
+    return combinations, geometric_mean
 
 
 def _described(choice: Choice, kinds: Sequence, loss: AtomicLoss, drawn: DrawnNet, n: int) -> dict[str, Any]:
@@ -210,7 +231,7 @@ def _described(choice: Choice, kinds: Sequence, loss: AtomicLoss, drawn: DrawnNe
         "structures": n,
         "drawn": drawn.head.widths[0],
         "ridge": choice.ridge,
-        "weights": dict(zip([("atomic", "total")[k] for k in having], choice.weights)),
+        "weights": dict(zip([("atomic", "total", "born")[k] for k in having], choice.weights)),
         "cross_validation": dict(zip([loss.errors[k] for k in having], [scale * error for error in choice.errors])),
     }
 

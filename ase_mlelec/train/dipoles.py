@@ -1,8 +1,9 @@
-"""Dipoles of structures as labels of the vectors of centers.
+"""Dipoles of structures and Born charges as labels of the vectors of centers.
 
 A dipole is that of charges at the atoms and of the vectors d, M = sum_i (Z_i - Q_i) r_i - Q/k sum_c d_c, so that it gives
 the sum of the vectors. In a periodic structure it is known up to charges times lattice vectors. The right multiple is the
-one for which the sums of all structures are a smooth function of the structure, see ``settle_branches``.
+one for which the sums of all structures are a smooth function of the structure, see ``settle_branches``. Born charges are
+derivatives of the dipole, and give those of the sum of the vectors, without any such choice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,8 @@ from ase_mlelec.model import Model
 from ase_mlelec.quantities import DIPOLE, QUANTITIES
 from ase_mlelec.system import System
 
-SUM, VECTORS = QUANTITIES[DIPOLE].total, QUANTITIES[DIPOLE].atomic  # labels
+SUM, VECTORS, SLOPES = QUANTITIES[DIPOLE].total, QUANTITIES[DIPOLE].atomic, QUANTITIES[DIPOLE].slopes  # labels
+BORN = "born_charges"
 REACH, N_RADIAL = 5.0, 6  # Å; functions of the distance of a neighbor
 MOST_ROUNDS, MARGIN = 20, 3.0  # of the search for branches; rows for each coefficient, from which a fit can tell them
 RIDGE = 1e-6  # relative to the mean diagonal element
@@ -32,8 +34,20 @@ def has_only_dipole(frame: Frame) -> bool:
     return DIPOLE in frame.labels and not {SUM, VECTORS} & {*frame.labels}
 
 
+def has_only_charges(frame: Frame) -> bool:
+    """Whether the derivatives of the sum of the vectors are known from Born charges alone."""
+    return BORN in frame.labels and SLOPES not in frame.labels
+
+
+def _needs_charges(frame):
+    """Whether labels of a frame are those of charges, and none of vectors yet."""
+    return has_only_dipole(frame) or has_only_charges(frame)
+
+
 def with_sums(frames: Frames, known: Mapping[str, Any]) -> Frames:
-    """Frames in which a dipole alone has become the sum of the vectors, Å, as it is given, on any branch.
+    """Frames with the sum of the vectors, Å, of dipoles that are alone, and its derivatives, of Born charges.
+
+    Sums are on the branch on which the dipole is given. Derivatives by the positions have no branches.
 
     Parameters
     ----------
@@ -45,11 +59,11 @@ def with_sums(frames: Frames, known: Mapping[str, Any]) -> Frames:
     ValueError
         Where charges are missing, and where species of centers have different numbers of electrons.
     """
-    if not any(has_only_dipole(frame) for frame in frames):
+    if not any(map(_needs_charges, frames)):
         return frames
     charge = _charge(known)
     return replace(
-        frames, frames=[_with_sum(frame, known, charge) if has_only_dipole(frame) else frame for frame in frames]
+        frames, frames=[_of_vectors(frame, known, charge) if _needs_charges(frame) else frame for frame in frames]
     )
 
 
@@ -58,34 +72,40 @@ def _charge(known):
     ions, electrons = known.get("valence_charges"), known.get("electrons_per_centre")
     if not ions or not electrons:
         raise ValueError(
-            "dipoles need the charges of ions and of electrons at the centers to be learned, which the data lack; give "
-            "dipole.ions and dipole.electrons, such as ions = {O = 6, H = 1}, electrons = {O = 8}"
+            "dipoles and Born charges need the charges of ions and of electrons at the centers to be learned, which the "
+            "data lack; give dipole.ions and dipole.electrons, such as ions = {O = 6, H = 1}, electrons = {O = 8}"
         )
     if len({*electrons.values()}) > 1:
         raise ValueError(
-            f"dipoles cannot be learned with different electrons at the centers, {dict(electrons)}; give all the same"
+            f"dipoles and Born charges cannot be learned with different electrons at the centers, {dict(electrons)}; give "
+            "all the same"
         )
     return next(iter(electrons.values())) / known.get("functions_per_vector", 1)
 
 
-def _with_sum(frame, known, charge):
+def _of_vectors(frame, known, charge):
+    """Frame with labels of vectors beside those of charges."""
     ions, electrons = known["valence_charges"], known["electrons_per_centre"]
     missing = sorted({*frame.atoms.symbols} - {*ions})
     if missing:
         raise ValueError(f"frame '{frame.name}': there is no charge of {missing[0]}; add it to dipole.ions")
     charges = np.array([ions[symbol] - electrons.get(symbol, 0.0) for symbol in frame.atoms.symbols])
-    rest = charges @ frame.atoms.positions - np.asarray(frame.labels[DIPOLE])
-    return replace(frame, labels=frame.labels | {SUM: rest / charge})
+    found = {}
+    if has_only_dipole(frame):
+        found[SUM] = (charges @ frame.atoms.positions - np.asarray(frame.labels[DIPOLE])) / charge
+    if has_only_charges(frame):
+        found[SLOPES] = (charges[:, None, None] * np.eye(3) - np.asarray(frame.labels[BORN])) / charge
+    return replace(frame, labels=frame.labels | found)
 
 
 def settle_branches(frames: Frames, known: Mapping[str, Any], centers: Sequence[str]) -> Frames:
-    """Frames with sums of vectors from dipoles, each on the branch that fits the others.
+    """Frames with sums of vectors from dipoles, each on the branch that fits the others, and their derivatives.
 
     Sums over the neighbors of every center, of unit vectors times functions of the distance, are fitted to the sums of the
     vectors. Each label goes to the branch nearest to the fit, until nothing changes. The search begins with the branches
     as they are given, with those nearest to zero, and with those nearest to a multiple of one of these sums; the best fit
     counts. With few structures, it is the branch nearest to zero. Without charges, dipoles beside other labels of vectors
-    are left alone.
+    are left alone. Derivatives follow from Born charges.
 
     Raises
     ------
@@ -94,9 +114,11 @@ def settle_branches(frames: Frames, known: Mapping[str, Any], centers: Sequence[
     """
     chosen = [k for k, frame in enumerate(frames) if has_only_dipole(frame)]
     others = any({SUM, VECTORS} & {*frame.labels} for frame in frames)
-    if not chosen or (others and not known.get("electrons_per_centre")):
+    if others and not known.get("electrons_per_centre") and not any(map(has_only_charges, frames)):
         return frames
     frames = with_sums(frames, known)
+    if not chosen:
+        return frames
     charge, some = _charge(known), [frames[k] for k in chosen]
     given = np.stack([frame.labels[SUM] for frame in some])
     lattice = _Lattice([frame.atoms for frame in some], charge)
@@ -106,6 +128,21 @@ def settle_branches(frames: Frames, known: Mapping[str, Any], centers: Sequence[
     for k, frame, sums in zip(chosen, some, _smoothest(given, features, lattice)):
         changed[k] = replace(frame, labels=frame.labels | {SUM: sums})
     return replace(frames, frames=changed)
+
+
+def told_of_sum_rule(frames: Frames, known: Mapping[str, Any]) -> str:
+    """Line on how far Born charges are from the acoustic sum rule, which models obey exactly; "" where there are none.
+
+    The derivatives of the sum of the vectors add up to zero over the atoms of a structure, whatever its charge is.
+    """
+    sums = [np.asarray(frame.labels[SLOPES]).sum(axis=0) for frame in frames if {BORN, SLOPES} <= {*frame.labels}]
+    if not sums:
+        return ""
+    excess = abs(_charge(known)) * np.abs(sums)
+    return (
+        f"Born charges of {len(sums)} structures: elements of their sum are {np.sqrt(np.square(excess).mean()):.2g} e (root "
+        f"mean square), at most {excess.max():.2g} e, away from the charge of the structure (acoustic sum rule)"
+    )
 
 
 class _Lattice:
@@ -187,15 +224,21 @@ def _features(atoms, species, centers):
 
 @torch.no_grad()
 def on_branch_of_model(model: Model, frames: Frames) -> Frames:
-    """Frames in which a dipole alone has become the sum of the vectors, on the branch nearest to that of a model.
+    """Frames with sums of vectors from dipoles, on the branch nearest to that of a model, and their derivatives.
 
     Without charges in the metadata of the model, or without such frames, they are returned as they are.
     """
     known = model.metadata
     chosen = [k for k, frame in enumerate(frames) if has_only_dipole(frame)]
-    if DIPOLE not in model.heads or not chosen or not known.get("electrons_per_centre"):
+    if (
+        DIPOLE not in model.heads
+        or not known.get("electrons_per_centre")
+        or not (chosen or any(map(has_only_charges, frames)))
+    ):
         return frames
     frames, charge = with_sums(frames, known), _charge(known)
+    if not chosen:
+        return frames
     some = frames.take(chosen)
     batches, changed = Batches.for_model(model, some, ()), list(frames)
     for place, (k, frame) in enumerate(zip(chosen, some)):

@@ -88,7 +88,8 @@ def add_error_bars(
     for name, head in model.heads.items():
         if (names is not None and name not in names) or name not in QUANTITIES or not has_posterior(head):
             continue
-        if not set(QUANTITIES[name].labels) & set(train.counts):
+        labels = {*QUANTITIES[name].labels} - {QUANTITIES[name].slopes}
+        if not labels & set(train.counts):
             continue
         if like is not None:
             report |= _take_over(model, name, train, validation, like)
@@ -96,7 +97,7 @@ def add_error_bars(
         factor = (factors or {}).get(name)
         if factor is None and n_weights(head) > MOST_WEIGHTS:
             continue
-        held = validation if set(QUANTITIES[name].labels) & set(validation.counts) else None
+        held = validation if labels & set(validation.counts) else None
         posterior, larger = _posterior(model, name, train, held, ridges, factor)
         model.posteriors[name] = posterior
         for label, found in _calibrate(model, name, held or train, larger).items():

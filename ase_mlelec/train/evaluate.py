@@ -9,10 +9,12 @@ import torch
 from ase_mlelec import units
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
+from ase_mlelec.measures import Measure
 from ase_mlelec.model import Model
-from ase_mlelec.quantities import LABELS, QUANTITIES, Measure
+from ase_mlelec.quantities import LABELS, QUANTITIES
 from ase_mlelec.train.dipoles import on_branch_of_model
 from ase_mlelec.train.losses import energy_and_derivatives, row_errors
+from ase_mlelec.train.slopes import slopes_of_sums
 
 FRAMES_PER_BATCH = 8
 
@@ -136,7 +138,12 @@ def _differences(model, batch, quantity, labels):
         }
     atomic, _, total, structures = row_errors(model, batch, quantity.name)
     found = {} if atomic is None or not len(atomic) else {quantity.atomic: (atomic, None)}
-    return found if total is None else found | {quantity.total: (total, structures)}
+    if total is not None:
+        found[quantity.total] = (total, structures)
+    if quantity.slopes in batch.labels:
+        slopes = batch.matching(quantity.slopes, slopes_of_sums(model, batch, quantity.name))
+        found[quantity.slopes] = (slopes - batch.labels[quantity.slopes], None)
+    return found
 
 
 @torch.no_grad()

@@ -200,7 +200,8 @@ def _prepare(model, frames, loss, parameters):
         return None
     trained = {id(parameter) for parameter in parameters}
     moves = getattr(loss, "moves_atoms", True)
-    descriptor = model.descriptor if moves else model.electronic or model.descriptor
+    name = getattr(loss, "quantity", None)
+    descriptor = model.descriptor_of(name) if name in model.heads else model.descriptor
     if moves or any(id(parameter) in trained for parameter in descriptor.parameters()):
         return batches.prepare(descriptor)
     return batches.fix(descriptor)

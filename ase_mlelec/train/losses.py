@@ -22,6 +22,7 @@ from ase_mlelec.heads import ScalarHead
 from ase_mlelec.heads.slope import value_and_slope
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import LOSSES, QUANTITIES
+from ase_mlelec.train.slopes import slopes_of_sums
 
 
 def missing_terms(loss: Callable, frames: Frames) -> dict:
@@ -296,20 +297,46 @@ class SpectrumLoss(AtomicLoss):
 
 @dataclass(frozen=True)
 class VectorLoss(AtomicLoss):
-    """Loss of vectors: mean squared errors of the vectors of centers, and of their sum over a structure per center.
+    """Loss of vectors: mean squared errors of the vectors, of their sums per center, and of the derivatives of the sums.
 
     Attributes
     ----------
     atomic, total
         Weights, see AtomicLoss.
+    born
+        Weight, Å^2, of the derivatives of the sums by the positions, which are Born charges over a charge.
 
     References
     ----------
     Zhang et al. 2020, text before Eq. (6).
     """
 
+    born: float = 0.0
     quantity: ClassVar = "dipole"
-    errors: ClassVar = ("atomic_A", "total_A_per_center")
+    errors: ClassVar = ("atomic_A", "total_A_per_center", "slope")
+
+    @property
+    def moves_atoms(self) -> bool:  # type: ignore[override]  # only for derivatives
+        return bool(self.born)
+
+    @property
+    def sources(self) -> dict:
+        return super().sources | {self.errors[2]: (QUANTITIES[self.quantity].slopes,)}
+
+    @property
+    def terms(self) -> dict[str, tuple[str, ...]]:
+        own = {"born": (QUANTITIES[self.quantity].slopes,)} if self.born else {}
+        return {term: labels for term, labels in super().terms.items() if term != "born"} | own
+
+    def __call__(self, model: Model, batch: Batch, ratio: float) -> tuple:
+        loss, squares = super().__call__(model, batch, ratio)
+        label = QUANTITIES[self.quantity].slopes
+        if not self.born or label not in batch.labels:
+            return loss, squares
+        error = batch.matching(label, slopes_of_sums(model, batch, self.quantity)) - batch.labels[label]
+        weights = batch.matching(label, self._weights(batch, label)[batch.system.batch])
+        weighted, squares[self.errors[2]] = mean_squares(error, weights)
+        return loss + self.born * weighted, squares
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """Spread of labels over a data set: the unit in which errors of different labels are compared and weighted."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
-from ase_mlelec.quantities import LABELS
+from ase_mlelec.quantities import LABELS, Quantity
 
 TINY = 1e-12
 LENGTH = 1.0  # Å; times the rms force: the energy by which an atom changes when it moves, below which no unit goes
@@ -86,3 +87,33 @@ def energy_weights(frames: Frames) -> dict[str, tuple[float, float]]:
         name: (float(start / (units[name] or known) ** 2), float(end / (units[name] or known) ** 2))
         for name, (start, end) in START_AND_END.items()
     }
+
+
+def with_born(options: Any, quantity: Quantity, frames: Frames) -> Any:
+    """Settings of a head whose weight of Born charges, in units of the spreads of labels, has become one in Å^2.
+
+    By default it is one where ``frames`` have some, and none elsewhere.
+
+    Raises
+    ------
+    ValueError
+        Where no weight is left.
+    """
+    if not quantity.slopes:
+        return options
+
+    def spread(label):
+        rows = [(frame.atoms.numbers, np.asarray(frame.labels[label])) for frame in frames if label in frame.labels]
+        return spread_of(rows, label)
+
+    own = spread(quantity.slopes)
+    if own <= TINY:
+        if not (options.born or options.atomic or options.total):
+            raise ValueError(
+                f"[{quantity.name}]: atomic and total are 0, and none of the {len(frames)} frames to train on has Born "
+                "charges, which are left; give some, or another weight"
+            )
+        return options if options.born else options.model_copy(update={"born": 0.0})
+    of_vectors = next((found for found in map(spread, (quantity.atomic, quantity.total)) if found > TINY), own)
+    factor = 1.0 if options.born is None else options.born
+    return options.model_copy(update={"born": factor * (of_vectors / own) ** 2})

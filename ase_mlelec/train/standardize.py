@@ -70,7 +70,9 @@ def standardize_heads(model: Model, frames: Frames, names: Sequence[str] | None 
                 )
             nets.shift[place], nets.inverse[place] = mean_and_inverse(own, model.descriptor_of(name).feature_weights())
         having = batches.with_label(label)
-        if hasattr(model.heads[name], "centers"):
+        if hasattr(model.heads[name], "centers") and not len(having):
+            _scale_of_slopes(model.heads[name], QUANTITIES[name], frames, environment)
+        elif hasattr(model.heads[name], "centers"):
             _center_tensors(model.heads[name], having, label, _environment_of_label(environment, batches, label))
         elif LABELS[label].of_atoms:
             _center_atoms(nets, having, label, _environment_of_label(environment, batches, label).species)
@@ -204,6 +206,15 @@ def _center_tensors(head, batches, label, environment):
     head.nets.bias.copy_((solution[:, 0] / size).reshape(head.nets.bias.shape))
     size = size.reshape(head.nets.bias.shape).square().mean(dim=0).sqrt()
     head.nets.scale.copy_(residual.clamp(min=1e-12) / (size * len(size) ** 0.5))
+
+
+def _scale_of_slopes(head, quantity, frames, environment):
+    """Zero bias of a CenterHead, and the scale that fits derivatives of sums, for vectors that change within 1 Å."""
+    rows = [np.asarray(frame.labels[quantity.slopes]) for frame in frames if quantity.slopes in frame.labels]
+    sizes = head.basis(environment.frame).flatten(2).square().mean(dim=(0, 2)).sqrt()
+    head.nets.bias.zero_()
+    _set_scale(head.nets, torch.from_numpy(np.concatenate(rows)))
+    head.nets.scale /= (sizes * len(sizes) ** 0.5).clamp(min=1e-12)
 
 
 def _set_scale(nets, residual):

@@ -248,7 +248,7 @@ def test_several_files(tmp_path):
         ('energy=-1 dipole_moment="0.1 0.2 0.3"', "forces:R:3", 'dipole = "dipole_moment"'),
         ("energy=-1 dft_energy=-2", "forces:R:3", 'dft_energy may be .*energy = "dft_energy"'),
         ("energy=-1", "DFT_forces:R:3", 'forces = "DFT_forces"'),
-        ("energy=-1", "born_charges:R:3", "born_charges may be labels but are not read$"),
+        ("energy=-1", "hirshfeld_charges:R:3", "hirshfeld_charges may be labels but are not read$"),
         ("energy=-1", "magmoms:R:3", "magmoms may be labels but are not read$"),
         ('energy=-1 stress_GPa="1 0 0 0 1 0 0 0 1"', "forces:R:3", "stress_GPa may be labels but are not read$"),
         ("energy=-1 energy_per_atom=-2", "forces:R:3", "energy_per_atom may be labels but are not read$"),

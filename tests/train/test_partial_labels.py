@@ -112,7 +112,7 @@ def test_terms_of_spectra(frames, model):
 def test_terms_of_centers(kind):
     """Sums where the labels by atom are missing; by the losses of the single structures."""
     frames, model = make_wannier_frames(4), random_model(2, ("dipole", "polarizability"))
-    atomic, total = QUANTITIES[kind.quantity].labels
+    atomic, total = QUANTITIES[kind.quantity].atomic, QUANTITIES[kind.quantity].total
     part = without(frames, {0: (atomic,), 1: (atomic, total), 2: (total,)})
     one = [float(value_of(kind(1.0, 0.0), model, frames, [k])[0].detach()) for k in (2, 3)]
     sums = [float(value_of(kind(0.0, 1.0), model, frames, [k])[0].detach()) for k in (0, 2, 3)]

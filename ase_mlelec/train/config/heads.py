@@ -200,7 +200,16 @@ class AtomicConfig(_OfAtoms):
 
 
 class DipoleConfig(_Drawn, _OfAtoms):
-    """Vectors of atoms: displacements of the Wannier centroids, for dipoles."""
+    """Vectors of atoms: displacements of the Wannier centroids, for dipoles.
+
+    They are learned from centroids, from dipoles and from Born charges, or from any mixture of these.
+    """
+
+    loss_terms: ClassVar[tuple[str, ...]] = ("atomic", "total", "born")
+
+    born: LossWeight | None = None
+    """Weight of Born charges in the loss, in units of the spread of each label; in closed form by default found by
+    cross-validation, otherwise 1 where the data have some."""
 
     centers: Names = ()
     """Species whose atoms have a vector, such as ["O"]; by default those with vectors in the data."""

@@ -37,6 +37,9 @@ class _Keys(Section):
     polarizability_unit: Text = ""
     """Unit of polarizabilities in files such as extxyz: "A^3" (default) or "bohr^3"; with a number before it where the file
     has multiples of it, such as "0.1 bohr^3"."""
+    born_charges_order: Text = ""
+    """Order of the two indices of Born charges in files such as extxyz: "dipole, displacement" (default, derivative of a
+    component of the dipole by a coordinate of the atom) or "displacement, dipole"."""
     added: SkipJsonSchema[dict[str, Text]] = Field(default_factory=dict)
     """Names of labels that other packages have added."""
 

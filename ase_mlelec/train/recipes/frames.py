@@ -22,7 +22,7 @@ from ase_mlelec.quantities import HEADS, LOSSES, QUANTITIES
 from ase_mlelec.train.closed_form import fit_closed_form
 from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.config.whole import PowerSpectrumConfig
-from ase_mlelec.train.dipoles import settle_parts
+from ase_mlelec.train.dipoles import settle_parts, told_of_sum_rule
 from ase_mlelec.train.error_bars import add_error_bars, arranged, told
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import refuse_model
@@ -54,7 +54,7 @@ from ase_mlelec.train.recipes.shared import (
     steps_before,
     with_labels,
 )
-from ase_mlelec.train.spreads import energy_weights
+from ase_mlelec.train.spreads import energy_weights, with_born
 from ase_mlelec.train.standardize import standardize, standardize_heads
 from ase_mlelec.uncertainty import inverse_factor
 
@@ -73,11 +73,15 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     config = settled(config, parts["train"])
     # errors in the description should show before the training, not after it
     described = describe(parts["train"], config)
+    sum_rule = ""
     if config.dipole:
         parts = settle_parts(parts, described, config.dipole.centers)
+        sum_rule = told_of_sum_rule(parts["train"], described)
     chosen: dict[str, Any] = {}  # by the closed forms
     (config.folder / config.output.model).parent.mkdir(parents=True, exist_ok=True)
     log = begin_log(parts, config, progress)
+    if sum_rule:
+        log.tell(sum_rule)
     references = reference_energies(parts, config, progress=log.show)
     far, original = _far_part(parts, config, described, log, chosen), parts
     parts = far.without(parts, log)
@@ -238,7 +242,8 @@ def _train_of_atoms(model, quantity, parts, config, log, draft, chosen):
     Returns a function that has the validation structures fitted as well, or None.
     """
     name, frames, first = quantity.name, parts["train"], not model.heads
-    options = with_labels(config.section(name), name, _loss, frames, config, log.show)
+    options = with_born(config.section(name), quantity, frames)
+    options = with_labels(options, name, _loss, frames, config, log.show)
     head = _add_head(model, HEADS[name], config.seed, **_head_options(model, name, frames, options, config))
     for layer in head.nets.last:  # start from the mean of the labels: better than from noise around it
         torch.nn.init.zeros_(layer.weight)
@@ -250,7 +255,7 @@ def _train_of_atoms(model, quantity, parts, config, log, draft, chosen):
     if not in_closed_form(config, name):
         _fit(model, name, loss, parts, config, options, log, draft, _parameters(model, head))
         return None
-    by_data = not {"atomic", "total"} & set(config.section(name).given)
+    by_data = not {"atomic", "total", "born"} & set(config.section(name).given)
     fitted = fit_closed_form(
         model, frames, loss, later=parts["validation"], weights_by_data=by_data, seed=config.seed, tell=log.tell
     )
