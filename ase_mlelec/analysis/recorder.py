@@ -19,7 +19,15 @@ from tqdm import tqdm
 
 from ase_mlelec.analysis.journal import ANEW
 from ase_mlelec.analysis.result_file import ResultFile
-from ase_mlelec.analysis.trajectory import column_names, fingerprint, getter, row_of, set_atom_scalars, writer_of
+from ase_mlelec.analysis.trajectory import (
+    column_names,
+    fingerprint,
+    getter,
+    row_of,
+    set_atom_scalars,
+    with_labels,
+    writer_of,
+)
 from ase_mlelec.atomic_write import replacing
 
 if TYPE_CHECKING:
@@ -58,8 +66,8 @@ class ElectronicRecorder:
         ASE dynamics; adds "step" and "time" (fs; molecular dynamics only).
     extxyz : path of a file that also gets the structures
         With all recorded quantities that are one number per atom as columns: ``ase gui`` colors by them, see
-        set_atom_scalars. Its frames are those of the rows, one by one: what is behind them is cut off when the run goes
-        on.
+        set_atom_scalars. Dipole, polarizability and Born charges that are recorded are where data sets have them, see
+        with_labels. Its frames are those of the rows, one by one: what is behind them is cut off when the run goes on.
     resume : bool
         False starts new files; the first row replaces the former contents.
 
@@ -114,7 +122,7 @@ class ElectronicRecorder:
         if self._frames is not None:
             by_atom = (name for name, value in row.items() if np.shape(value) == (len(self.atoms),))
             scalars = {name: row[name] for name in by_atom if name not in all_outputs}
-            self._frames.write(set_atom_scalars(self.atoms, **scalars))
+            self._frames.write(with_labels(set_atom_scalars(self.atoms, **scalars), row))
         self._writer.append([row])
         if self._frames is not None:
             self._frames.keep()

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator
+from ase.calculators.calculator import Calculator, all_properties
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import iread
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
@@ -29,6 +30,7 @@ from ase_mlelec.analysis.journal import ANEW
 from ase_mlelec.analysis.result_file import ResultFile, stacked
 from ase_mlelec.analysis.result_writer import ResultWriter
 from ase_mlelec.deprecated import former_names
+from ase_mlelec.quantities import LABELS
 
 BARS = "_uncertainty"  # end of the names of standard deviations
 ATOMS_PER_BATCH = 1024  # small structures are evaluated together up to this size
@@ -184,6 +186,38 @@ def set_atom_scalars(atoms: Atoms, **scalars: ArrayLike) -> Atoms:
             raise ValueError(f"{name}: got shape {np.shape(values)}, need ({len(atoms)},), one number per atom")
         atoms.set_array(name, np.asarray(values, dtype=float))
     return atoms
+
+
+def with_labels(atoms: Atoms, results: Mapping[str, ArrayLike]) -> Atoms:
+    """Copy of ``atoms`` with results where readers of extxyz files and ``mlelec train`` look for them.
+
+    Results that ASE's format has, such as energy, forces and dipole, are those of a SinglePointCalculator. Others that are
+    labels of data sets become ``arrays`` where there is one for each atom, and ``info`` elsewhere: "polarizability" in
+    ``info``, and ``born_effective_charges`` as ``arrays["born_charges"]`` [N, 9], because ASE cannot write them as they are.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Results of its calculator for the present structure are taken as well.
+    results : dict by name
+        Other names than those of results and labels are passed over.
+    """
+    copy = atoms.copy()
+    is_other = getattr(atoms.calc, "check_state", lambda other: False)
+    of_calculator = {} if is_other(atoms) else getattr(atoms.calc, "results", {})
+    found = {name: value for name, value in {**of_calculator, **results}.items() if value is not None}
+    for name, value in found.items():
+        label = next((row for row in LABELS.values() if name in (row.name, *row.keys) and not row.ase), None)
+        if label is None or np.ndim(value) != len(label.shape):
+            continue
+        if label.of_atoms:
+            copy.arrays[label.name] = np.array(value, dtype=float).reshape(len(atoms), -1)
+        else:
+            copy.info[label.name] = np.array(value, dtype=float)
+    known = {name: found[name] for name in found if name in all_properties and name != "born_effective_charges"}
+    if known:
+        copy.calc = SinglePointCalculator(copy, **known)
+    return copy
 
 
 # Quantities

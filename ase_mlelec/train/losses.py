@@ -222,7 +222,7 @@ class AtomicLoss:
     total: float = 0.0
     moves_atoms: ClassVar = False
     quantity: ClassVar[str]
-    errors: ClassVar = ("atomic", "total_per_atom")  # names of the mean squared errors
+    errors: ClassVar[tuple[str, ...]] = ("atomic", "total_per_atom")  # names of the mean squared errors
 
     @property
     def sources(self) -> dict:
