@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ase_mlelec_entry_points.cli import convert_grids, convert_mala, convert_spectra
+from ase_mlelec_entry_points.cli import convert_centers, convert_grids, convert_mala, convert_spectra
 from ase_mlelec_entry_points.cli.options import add_keys, add_out, check_writable, keys_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         nargs="+",
         help="data sets: .h5, deepmd npy folders, pw.x's output or .save, folders of runs (pw.x with projwfc.x, pp.x or "
-        "Wannier90; VASP), files that ASE reads; or MALA's X.info.json and X.out.npy; or one .dp model",
+        "Wannier90; VASP), CP2K's Wannier centers, files that ASE reads; or MALA's X.info.json and X.out.npy; or one .dp "
+        "model",
     )
     add_out(parser, "name of the result, .h5 or .safetensors; without it the last SOURCE is that", metavar="TARGET")
     parser.add_argument(
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     convert_spectra.add_arguments(parser)
     convert_grids.add_arguments(parser)
+    convert_centers.add_arguments(parser)
     convert_mala.add_arguments(parser)
     add_keys(parser)
 
@@ -93,6 +95,8 @@ def convert_data(sources: Sequence[str], target: str, arguments: argparse.Namesp
     from ase_mlelec.data.runs.spectra import described as described_spectra
     from ase_mlelec.quantities import LABELS
 
+    if not arguments.to and convert_centers.convert_centers(sources, target, arguments):
+        return
     if not arguments.to and convert_grids.convert_folders(sources, target, arguments):
         return
     keys, of_runs = keys_of(arguments), any(has_spectra(source) for source in sources)

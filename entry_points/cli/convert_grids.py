@@ -76,13 +76,13 @@ def convert_wannier(sources: Sequence[str], target: str, arguments: argparse.Nam
         if getattr(arguments, option) not in (None, []):
             name = option.replace("_", "-")
             raise ValueError(f"got --{name} for {sources[0]}; leave it out, the folders have Hamiltonians of Wannier90")
-    electrons = electrons_of(arguments.electrons)
+    electrons = numbers_of("electrons", arguments.electrons)
     lines = write_wannier(target, sources, electrons=electrons, vacuum_level=arguments.vacuum_level)
     print("\n  ".join([f"{target}: {len(Hamiltonians(target))} structures", *lines]))
 
 
-def electrons_of(texts: Sequence[str]) -> dict[str, float]:
-    """Electrons by symbol, of the options ``--electrons``."""
+def numbers_of(option: str, texts: Sequence[str]) -> dict[str, float]:
+    """Numbers by symbol, of options such as ``--electrons C=1``."""
     from ase.data import atomic_numbers
 
     found = {}
@@ -93,5 +93,5 @@ def electrons_of(texts: Sequence[str]) -> dict[str, float]:
         except ValueError:
             found[symbol] = -1.0
         if symbol not in atomic_numbers or not 0 <= found[symbol] < 100:
-            raise ValueError(f"got --electrons {text}, need SYMBOL=N, such as C=1")
+            raise ValueError(f"got --{option} {text}, need SYMBOL=N, such as C=1")
     return found

@@ -19,7 +19,8 @@ from ase_mlelec.bundle import load_model
 from ase_mlelec.data import frames, snapshots
 from ase_mlelec.data.ase_formats import read_mlelec_h5
 from ase_mlelec.data.hamiltonians import Hamiltonians
-from ase_mlelec.io import cube, deepmd, espresso, mala, upf, wannier90
+from ase_mlelec.data.runs.centers import read_center_runs
+from ase_mlelec.io import cp2k, cube, deepmd, espresso, mala, upf, wannier90
 from ase_mlelec.io.espresso.common import EspressoError
 from ase_mlelec.io.vasp import VaspError
 from ase_mlelec.io.wannier90 import Wannier90Error
@@ -291,6 +292,21 @@ READERS = {
         lambda folder: wannier90.read_centers(folder / "x_centres.xyz"),
         WANNIER,
         check_centers,
+    ),
+    "cp2k_centers": Reader(
+        "cp2k.read_centers_trajectory",
+        seeds.text("a.xyz", seeds.CP2K_CENTERS),
+        lambda folder: cp2k.read_centers_trajectory(folder / "a.xyz"),
+    ),
+    "center_runs": Reader(
+        "data.runs.centers.read_center_runs",
+        seeds.center_run,
+        lambda folder: read_center_runs([folder]),
+        (ValueError, Wannier90Error, EspressoError),
+        check_frames,
+    ),
+    "cp2k_cells": Reader(
+        "cp2k.read_cells", seeds.text("a.cell", seeds.CP2K_CELLS), lambda folder: cp2k.read_cells(folder / "a.cell")
     ),
     "extxyz": Reader(
         LABELLED, seeds.images("a.extxyz"), lambda folder: read_images(folder / "a.extxyz"), check=check_frames

@@ -41,6 +41,8 @@ from ase_mlelec.train.checkpoint import save_checkpoint
 
 HR, WOUT, WSVEC = test_wannier90.hr_text(), test_wannier90.wout(), test_wannier90.WSVEC
 CENTERS = "3\n\nX 0.1 0.2 0.3\nX 1.0 2.0 3.0\nSi 0.0 0.0 0.0\n"
+CP2K_CENTERS = "3\n i = 5, E = -1.0\nO 0.1 0.2 0.3\nX 0.4 0.2 0.3\nX 0.1 0.2 0.7\n" * 2
+CP2K_CELLS = "# Step Time Ax\n 5 2.5 9.0 0.0 0.0 0.0 9.0 0.0 0.0 0.5 9.0 729.0\n"
 PATTERN = test_wannier90.R_VECTORS, test_wannier90.MATRICES
 CONFIG = """seed = 3
 [data]
@@ -283,6 +285,15 @@ def hr_run(folder):
     text("x_wsvec.dat", WSVEC)(folder)
     text("x.win", test_wannier90_forms.win().replace("num_wann = 1", "num_wann = 2"))(folder)
     text("x_centres.xyz", CENTERS)(folder)
+
+
+def center_run(folder):
+    """A molecule of water with the centers of its electrons."""
+    atoms = "O 3 3 3\nH 3.76 3.59 3\nH 2.24 3.59 3\n"
+    centers = "X 3.35 3.27 3\nX 2.65 3.27 3\nX 3 2.75 3.2\nX 3 2.75 2.8\n"
+    cell = "begin unit_cell_cart\nang\n6 0 0\n0 6 0\n0 0 6\nend unit_cell_cart\n"
+    text("w.win", f"num_wann = 4\n{cell}begin atoms_cart\nang\n{atoms}end atoms_cart\n")(folder)
+    text("w_centres.xyz", f"7\n\n{centers}{atoms}")(folder)
 
 
 def hr_and_wout(folder):

@@ -140,6 +140,8 @@ def other_data(path: str | PathLike) -> str | None:
     path = Path(path)
     if any(any(path.glob(f"{place}*_{kind}.dat*")) for place in ("", "*/") for kind in ("hr", "tb")):
         return "Hamiltonians of Wannier90"
+    if any(any(path.glob(f"{place}*_centres.xyz*")) for place in ("", "*/")):
+        return "Wannier centers"
     for place in ("*", "*/*"):
         for each in list(path.glob(place))[:MANY]:
             if each.is_file() and b"eV, broadening =" in _head_of(each)[:240]:

@@ -138,7 +138,7 @@ def _read(path, name, texts, vacuum_level):
         raise Wannier90Error(f"{path}: Hamiltonians of spinors are not learned; leave out spin-orbit coupling")
     if not hamiltonian.centers.any():
         raise ValueError(f"{path}: need {seed_of(path)}.wout or {seed_of(path)}_centres.xyz beside it; copy one there")
-    result = _result(path, win.atoms, texts)
+    result = result_for(path, win.atoms, texts)
     level = _vacuum(path, win.atoms) if vacuum_level is None else vacuum_level
     electrons = None if result is None else _electrons(win, hamiltonian, result)
     hamiltonian, away = _checked(hamiltonian, win.atoms, functions)
@@ -173,7 +173,7 @@ def _checked(hamiltonian, atoms, functions):
     return hamiltonian, away
 
 
-def _result(path: Path, atoms: Atoms, texts: Texts) -> PwResult | None:
+def result_for(path: Path, atoms: Atoms, texts: Texts) -> PwResult | None:
     """Energy and forces of the structure from a pw.x run in the folder, or None."""
     structure = _Structure(list(atoms.symbols), atoms.cell.array, atoms.positions)
     places = espresso_runs(path.parent)
@@ -187,7 +187,7 @@ def _result(path: Path, atoms: Atoms, texts: Texts) -> PwResult | None:
     away = (result.positions - atoms.positions) @ np.linalg.inv(atoms.cell.array)
     moved = np.abs((away - np.rint(away)) @ atoms.cell.array).max() if len(away) == len(atoms) else np.inf
     if list(result.symbols) != structure.symbols or moved > SAME:
-        warnings.warn(f"{path.parent}: its pw.x run is of another structure than {seed_of(path)}.win", stacklevel=5)
+        warnings.warn(f"{path.parent}: its pw.x run is of another structure than that of Wannier90", stacklevel=5)
         return None
     return result
 

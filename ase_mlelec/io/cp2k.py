@@ -1,0 +1,139 @@
+"""CP2K: trajectories of Wannier centers (``PROJECT-HOMO_centers_s1-1_0.xyz``), and cells of a run (``PROJECT-1.cell``).
+
+A frame of centers has the atoms and the centers, labeled X, as ``&WANNIER_CENTERS`` with ``IONS+CENTERS`` prints them; the
+comment names the step, ``i = 10, time = 5.000, E = -68.8``.
+"""
+
+import re
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_mlelec.checks import printable
+from ase_mlelec.io.text import element_of, read_numbers, read_text
+
+CENTER = "X"
+LARGEST = 1e5  # Å
+AGAIN = "copy the file again, or let CP2K write it again"
+GIVE = "give the centers that CP2K writes with &WANNIER_CENTERS and IONS+CENTERS"
+STEP = re.compile(r"(?:^|\s)i\s*=\s*(\d{1,18})")
+LATTICE = re.compile(r"""Lattice\s*=\s*"([^"]*)\"""", re.IGNORECASE)
+COLUMNS = 12  # of a file of cells: step, time, nine components, volume
+
+
+class CentersFrame(NamedTuple):
+    """Atoms and Wannier centers of one step.
+
+    Attributes
+    ----------
+    step : int or None
+        Number of the step in the comment.
+    symbols : list of str
+        Length N.
+    positions : array [N, 3], Å
+    centers : array [W, 3], Å
+        In any cell.
+    cell : array [3, 3], Å, or None
+        Where the comment has a ``Lattice``.
+    """
+
+    step: int | None
+    symbols: list
+    positions: NDArray
+    centers: NDArray
+    cell: NDArray | None
+
+
+def is_centers(path: str | PathLike) -> bool:
+    """Whether a file is an xyz file whose first frame has atoms and centers labeled X, and no columns of extxyz."""
+    path = Path(path)
+    if not path.is_file() or not path.name.removesuffix(".gz").endswith(".xyz"):
+        return False
+    try:
+        lines = read_text(path, GIVE).split("\n", 100_000)
+    except ValueError:
+        return False
+    if not lines[0].strip().isdigit() or len(lines) < 3 or "Properties=" in lines[1]:
+        return False
+    labels = [line.split()[0] for line in lines[2 : 2 + int(lines[0].strip()[:9])] if line.split()]
+    return CENTER in labels and {*labels} != {CENTER}
+
+
+def read_centers_trajectory(path: str | PathLike) -> list[CentersFrame]:
+    """Read all frames of a trajectory of Wannier centers, compressed or not.
+
+    Raises
+    ------
+    ValueError
+        For a missing, truncated or damaged file, and for frames without atoms or centers.
+    """
+    lines, found, at = read_text(path, GIVE).split("\n"), [], 0
+    while any(line.strip() for line in lines[at:]) if at else True:
+        where = f"{path}, line {at + 1}"
+        if not lines[at].strip().isdigit():
+            raise ValueError(f"{where}: got '{printable(lines[at], 40)}', need the number of rows of a frame; {AGAIN}")
+        end = at + 2 + int(lines[at].strip()[:9])
+        if end >= len(lines):  # the last row must end as well, or digits could be missing
+            raise ValueError(f"{where}: claims {lines[at].strip()} rows, the file ends before; {AGAIN}")
+        found.append(_frame(path, at, lines[at + 1], lines[at + 2 : end]))
+        at = end
+    return found
+
+
+def _frame(path, at, comment, rows):
+    """CentersFrame from its comment and rows, which begin behind line ``at`` + 2."""
+    words = [row.split() for row in rows]
+    short = next((k for k, each in enumerate(words) if len(each) < 4), None)
+    if short is not None:
+        raise ValueError(
+            f"{path}, line {at + 3 + short}: got '{printable(rows[short], 40)}', need a label and x, y, z; {AGAIN}"
+        )
+    is_center = np.array([each[0] == CENTER for each in words], dtype=bool)
+    where = f"the frame at line {at + 1}"
+    if is_center.all() or not is_center.any():
+        missing = "atoms" if is_center.any() else "centers (X)"
+        raise ValueError(f"{path}: {where} has no {missing}; {GIVE}")
+    places = read_numbers(path, where, " ".join(" ".join(each[1:4]) for each in words))
+    if len(places) != 3 * len(words) or np.abs(places).max() > LARGEST:
+        raise ValueError(f"{path}: {where} has coordinates that cannot be; {AGAIN}")
+    places = places.reshape(-1, 3)
+    try:
+        symbols = [element_of(each[0]) for each, center in zip(words, is_center) if not center]
+    except ValueError as error:
+        raise ValueError(f"{path}: {where}: {error}") from None
+    step, lattice = STEP.search(comment), LATTICE.search(comment)
+    cell = None if lattice is None else _cell(path, where, read_numbers(path, f"Lattice of {where}", lattice[1]))
+    return CentersFrame(step and int(step[1]), symbols, places[~is_center], places[is_center], cell)
+
+
+def _cell(path, where, numbers):
+    """Cell [3, 3] of nine numbers."""
+    if numbers.size != 9 or np.abs(numbers).max() > LARGEST or not abs(np.linalg.det(numbers.reshape(3, 3))) > 1e-3:
+        raise ValueError(f"{path}: {where} has no cell with a volume; need nine components in Å: {AGAIN}")
+    return numbers.reshape(3, 3)
+
+
+def read_cells(path: str | PathLike) -> dict[int, NDArray]:
+    """Cells [3, 3], Å, of a run by step, from the file ``PROJECT-1.cell``.
+
+    Raises
+    ------
+    ValueError
+        For a missing or damaged file.
+    """
+    text, found = read_text(path, "give CP2K's file of cells"), {}
+    if not text.endswith("\n"):
+        raise ValueError(f"{path}: its last line does not end; {AGAIN}")
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        row = read_numbers(path, f"line {number}", line)
+        if len(row) != COLUMNS or row[0] != round(row[0]):
+            raise ValueError(f"{path}, line {number}: need a step, a time, nine components and a volume; {AGAIN}")
+        found[int(row[0])] = _cell(path, f"line {number}", row[2:11])
+    if not found:
+        raise ValueError(f"{path}: no cell in it; {AGAIN}")
+    return found
