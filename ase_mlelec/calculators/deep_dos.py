@@ -123,6 +123,9 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
             return self._deviations_of("dos", {"ados": "ados", "dos": "dos"})
         if name == "order_parameter":
             found: Any = self._bars().order_parameter(self._offsets(), self.reference_temperature or 0.0)
+        elif name in ("gap", "vbm", "cbm") and self._gap() is not None:
+            edges = self._bars().gap(lambda total: self._gap_of(total / len(self.atoms)))
+            return {edge: value * self._spread_scale(edge) for edge, value in edges.items()}
         elif name in SMOOTH and self._gap() is None:
             found = self._bars().smooth(name)
         else:
@@ -133,16 +136,17 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
         """DosBars of the present structure."""
         if "dos_bars" not in self._extra:
             head, posterior = (part["dos"] for part in (self.models[0].heads, self.models[0].posteriors))
-            ados = self.get_ados()
+            (_, _, n_electrons, _), level = self._filled(None, None)
             with torch.no_grad():
                 parts = [contributions(head, posterior, each) for each in self._environments_of("dos")[1]]
             self._extra["dos_bars"] = DosBars(
                 self.energies,
-                ados,
-                n_electrons=self._filled(None, None).arguments[2],
+                self._extra["ados"],
+                n_electrons=n_electrons,
                 temperature=self.electronic_temperature,
                 of=parts[0]._replace(z=torch.cat([of.z for of in parts]), nets=torch.cat([of.nets for of in parts])),
                 posterior=posterior,
+                fermi_level=level,
             )
         return self._extra["dos_bars"]
 
@@ -228,16 +232,18 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
     def _gap(self):
         """GapOfDOS of the present structure, or None; it counts the electrons of an insulator."""
         if "gap" not in self._extra:
-            per_atom = torch.from_numpy(self.get_total_dos() / len(self.atoms))
-            n_electrons = self.get_electron_number() / len(self.atoms)
-            self._extra["gap"] = gap_of_dos(
-                torch.from_numpy(self.energies),
-                per_atom,
-                n_electrons,
-                width=self._width(),
-                tolerance=TOLERANCE + MISSED * self._missed(),
-            )
+            self._extra["gap"] = self._gap_of(torch.from_numpy(self.get_total_dos() / len(self.atoms)))
         return self._extra["gap"]
+
+    def _gap_of(self, per_atom):
+        """GapOfDOS of a density of states [S] per atom of the present structure, or None."""
+        return gap_of_dos(
+            torch.from_numpy(self.energies),
+            per_atom,
+            self.get_electron_number() / len(self.atoms),
+            width=self._width(),
+            tolerance=TOLERANCE + MISSED * self._missed(),
+        )
 
     def _missed(self):
         """Share of the valence electrons that projections on atoms miss, on average over the training data."""
@@ -251,7 +257,8 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
     def get_electron_number(self, atoms: Atoms | None = None) -> float:
         """Return the number of electrons in the density of states of the structure."""
         self._present(atoms)
-        return sum(self._electrons_of(int(z)) for z in self.atoms.numbers)
+        kinds, counts = np.unique(self.atoms.numbers, return_counts=True)
+        return float(sum(n * self._electrons_of(int(z)) for z, n in zip(kinds, counts)))
 
     def get_fermi_level(self, temperature: float | None = None, *, atoms: Atoms | None = None) -> float:
         """Return the Fermi level, eV, at an electronic temperature in K (default: ``electronic_temperature``)."""

@@ -167,7 +167,7 @@ class EvaluatesModels(WatchesRange):
         if environments and self._keeps_energy(model, edges):
             self._extra["energy_environments"] = environments
         if graphs:
-            self._extra["graphs"] = graphs
+            self._extra["graphs"] = reach, graphs
         self._check_range("energy", seen, system, reach)
         gradient = gradients[0]
         if len(gradients) > 1:
@@ -238,16 +238,12 @@ def _energies_of(model, system, needs_features, keeps, chunk):
     energy, environment = None if needs_features else model.linear_energy(system, leaf), None
     if energy is None:
         environment = model.environment("energy", system, leaf)
+        environment = environment.keeping() if "energy" in model.posteriors else environment
         energy = model.evaluate_head("energy", environment, system, leaf)
     (gradient,) = torch.autograd.grad(energy.sum(), leaf.vec, retain_graph=keeps)
-    return environment and _detached(environment), energy.detach(), gradient, (leaf, environment) if keeps else None
+    return environment and environment.detached(), energy.detach(), gradient, (leaf, environment) if keeps else None
 
 
 def _is_shared(model):
     """Whether other heads than that of the energy have the same descriptor."""
     return any(name != "energy" and model.descriptor_of(name) is model.descriptor for name in model.heads)
-
-
-def _detached(environment):
-    frame = None if environment.frame is None else environment.frame.detach()
-    return type(environment)(environment.features.detach(), environment.species, frame)

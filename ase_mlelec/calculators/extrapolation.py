@@ -268,7 +268,8 @@ class WatchesRange(PresentStructure):
 
         @torch.no_grad()
         def environment(chunk):
-            return model.environment(quantity, system, chunk[1])
+            found = model.environment(quantity, system, chunk[1])
+            return found.keeping() if quantity in model.posteriors else found
 
         return map_chunks(environment, edges.chunks(CHUNK), device=self.device)
 

@@ -1,6 +1,7 @@
 """Standard deviations of the results of calculators, and members drawn from the posterior of a model."""
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -15,7 +16,6 @@ from ase_mlelec.calculators.present import PresentStructure
 from ase_mlelec.model import Model
 from ase_mlelec.threads import map_chunks
 from ase_mlelec.uncertainty import (
-    changes_of_energies,
     contributions,
     deviations_of_atoms,
     deviations_of_forces,
@@ -23,6 +23,7 @@ from ase_mlelec.uncertainty import (
     deviations_of_sums,
     leverage_around,
     leverages,
+    slopes_of_energies,
     summed,
     summed_floor,
 )
@@ -80,7 +81,8 @@ class HasUncertainty(PresentStructure):
         """Standard deviations of the results for the present structure, by name; computed when they are asked for.
 
         They are the spread over a committee, or follow from the posterior of the last layer of a model; both are scaled
-        as the model's file says, so that 68 % of the errors on validation data are within one.
+        as the model's file says, so that 68 % of the errors on validation data are within one. They are infinite for what
+        follows from a density of states that, in a member, has no Fermi level.
 
         Raises
         ------
@@ -161,7 +163,7 @@ class HasUncertainty(PresentStructure):
     def get_uncertainty(self, name: str, *, atoms: Atoms | None = None) -> Any:
         """Return ``uncertainty[name]`` of a structure, by default of the present one."""
         self._present(atoms)
-        return self._find_uncertainty(name)
+        return self._known_uncertainty(name)
 
     # one name at a time -----------------------------------------------------------------------------------------
 
@@ -169,9 +171,13 @@ class HasUncertainty(PresentStructure):
         """Standard deviation of one result for the present structure."""
         with self._one_call():
             self._present()
-            if name not in self._uncertainty:
-                self._compute_uncertainty(name)
-            return self._uncertainty[name]
+            return self._known_uncertainty(name)
+
+    def _known_uncertainty(self, name):
+        """As ``_find_uncertainty``, in a call that has made its structure the present one."""
+        if name not in self._uncertainty:
+            self._compute_uncertainty(name)
+        return self._uncertainty[name]
 
     def _compute_uncertainty(self, name):
         """Put the standard deviation of ``name``, and others that come with it, into ``_uncertainty``."""
@@ -185,11 +191,17 @@ class HasUncertainty(PresentStructure):
             self._check_posterior()
             self._uncertainty.update(self._from_posterior(name))
         if name not in self._uncertainty and name in self.derived:
-            values = [self.derived[name](member) for member in self._kept_members()]
-            self._uncertainty[name] = np.std(values, axis=0) * self._spread_scale(name)
+            self._uncertainty[name] = self._spread(self.derived[name]) * self._spread_scale(name)
         if name not in self._uncertainty:
             known = dict.fromkeys([*self.implemented_properties, *self._uncertainty, *self.derived])
             raise KeyError(f"no standard deviation of '{name}'; there can be some of {', '.join(known)}")
+
+    def _spread(self, function):
+        """Standard deviation over members; infinite where one has no such result, far outside the training data."""
+        try:
+            return np.std([function(member) for member in self._kept_members()], axis=0)
+        except ValueError:  # a density of states that cannot be filled
+            return np.full_like(function(self), np.inf)
 
     def _kept_members(self):
         """The members for results that follow from others."""
@@ -215,7 +227,9 @@ class HasUncertainty(PresentStructure):
         """Standard deviations of ``name``, and others that come with it, dict; empty where it does not follow directly."""
         if name not in POTENTIAL_PROPERTIES or "energy" not in self.models[0].posteriors:
             return {}
-        return self._energy_deviations() if name in ("energy", "free_energy", "energies") else self._force_deviations()
+        if name in ("energy", "free_energy", "energies"):
+            return self._energy_deviations()
+        return self._force_deviations() if name == "forces" else self._stress_deviations()
 
     def _energy_deviations(self):
         """Standard deviations of energy and atomic energies."""
@@ -241,51 +255,52 @@ class HasUncertainty(PresentStructure):
         yield from self._environments_by(model, "energy", system, self._reach(model, edges))
 
     def _force_deviations(self):
-        """Standard deviations of forces and stress, from the gradients of a few directions of the posterior."""
-        model, (_, edges) = self.models[0], self._geometry()
-        posterior, reach = model.posteriors["energy"], edges.up_to(model.descriptor.cutoff)
-        leverage, gradients = self._energy_gradients(model, reach)
+        """Standard deviations of forces, from the gradients of a few directions of the posterior."""
+        model = self.models[0]
+        reach, leverage, _ = self._energy_gradients()
         around = leverage_around(leverage, reach, model.descriptor.cutoff)
-        volume = self.atoms.get_volume() if has_volume(self.atoms) else None
+        found = deviations_of_forces(
+            self._columns(None)["forces"],
+            around.cpu(),
+            torch.zeros(len(leverage), dtype=torch.long),
+            floor=model.posteriors["energy"].floor("forces"),
+        )
+        return {"forces": (model.posteriors["energy"].scale("forces") * found).numpy()}
+
+    def _stress_deviations(self):
+        """Standard deviations of stress and stresses, from the same gradients; none without a volume."""
+        if not has_volume(self.atoms):
+            return {}
+        posterior, volume = self.models[0].posteriors["energy"], self.atoms.get_volume()
+        scale, noise, columns = (
+            posterior.scale("virial"),
+            (posterior.floor("virial") / volume) ** 2,
+            self._columns(volume),
+        )
+        of_atoms = scale * deviations_of_stress(columns["stresses"], noise=noise)
+        whole = scale * deviations_of_stress(columns["stress"][:, None], noise=len(of_atoms) * noise)[0]
+        return {"stresses": of_atoms.numpy(), "stress": whole.numpy()}
+
+    def _columns(self, volume):
+        """Results of the changes of the energy, for every direction, dict of Tensor [n, ...]; stress with a volume."""
+        reach, leverage, gradients = self._energy_gradients()
         nothing = reach.vec.new_zeros(len(leverage))
         results = [potential_results(nothing, gradient, reach, volume=volume) for gradient in gradients]
-        columns = {name: torch.as_tensor(np.stack([each[name] for each in results])) for name in results[0]}
-        found = {
-            "forces": posterior.scale("forces")
-            * deviations_of_forces(
-                columns["forces"],
-                around.cpu(),
-                torch.zeros(len(leverage), dtype=torch.long),
-                floor=posterior.floor("forces"),
-            )
-        }
-        if volume is not None:
-            scale, noise = posterior.scale("virial"), (posterior.floor("virial") / volume) ** 2
-            found["stresses"] = scale * deviations_of_stress(columns["stresses"], noise=noise)
-            whole = columns["stress"][:, None]
-            found["stress"] = scale * deviations_of_stress(whole, noise=len(leverage) * noise)[0]
-        return {name: value.numpy() for name, value in found.items()}
+        return {name: torch.as_tensor(np.stack([each[name] for each in results])) for name in results[0]}
 
-    def _energy_gradients(self, model, reach):
-        """(leverage [N], derivatives [E, 3] of every direction by the edge vectors, list); chunk by chunk."""
-        head, posterior, (system, _) = model.heads["energy"], model.posteriors["energy"], self._geometry()
+    def _energy_gradients(self):
+        """(edges, leverage [N], derivatives [E, 3] of every direction by the edge vectors, list), evaluated once."""
         self._keeps_graphs = True  # from the next structure on; whoever wants bars wants them again
-        kept = self._extra.pop("graphs", None)
-
-        def gradients(chunk):
-            if kept is None:
-                leaf = chunk[1].with_vec(chunk[1].vec.detach().requires_grad_(True))
-                chunk = leaf, model.environment("energy", system, leaf)
-            of = contributions(head, posterior, chunk[1])
-            changes = changes_of_energies(of, posterior).sum(dim=0)
-            return of.z.detach().square().sum(dim=1), *(
-                torch.autograd.grad(change, chunk[0].vec, retain_graph=k + 1 < len(changes))[0]
-                for k, change in enumerate(changes)
-            )
-
-        parts = map_chunks(gradients, reach.chunks(CHUNK) if kept is None else kept, device=self.device)
-        leverage, *found = map(torch.cat, zip(*parts))
-        return leverage.double(), found
+        if "energy_gradients" not in self._extra:
+            model, (system, edges) = self.models[0], self._geometry()
+            reach, chunks = self._extra.pop("graphs", (None, None))
+            if reach is None:
+                reach = edges.up_to(model.descriptor.cutoff)
+            evaluated = functools.partial(_leverage_and_gradients, model, system)
+            found = map_chunks(evaluated, chunks or reach.chunks(CHUNK), device=self.device)
+            leverage, *gradients = map(torch.cat, zip(*found))
+            self._extra["energy_gradients"] = reach, leverage.double(), gradients
+        return self._extra["energy_gradients"]
 
     def _deviations_of(self, name, labels, weights=None):
         """Standard deviations of the results of atoms and of their sum, from the posterior of the head ``name``.
@@ -356,3 +371,22 @@ class HasUncertainty(PresentStructure):
         full = values.new_zeros(len(self.atoms), *values.shape[1:])
         full[rows] = values
         return full
+
+
+def _leverage_and_gradients(model, system, chunk):
+    """(leverage [C], derivatives [E, 3] by the vectors in every direction ...) of a chunk.
+
+    A chunk is (edges, environment with its graph), or (rows, edges).
+    """
+    first, environment = chunk
+    if isinstance(first, slice):
+        first = environment.with_vec(environment.vec.detach().requires_grad_(True))
+        environment = model.environment("energy", system, first).keeping()
+    head, posterior, vec = model.heads["energy"], model.posteriors["energy"], first.vec
+    inputs, nets = head.last_inputs(environment)
+    with torch.no_grad():
+        leverage = contributions(head, posterior, environment).z.square().sum(dim=1)
+        slopes = slopes_of_energies(posterior, nets).to(inputs)
+    return leverage, *(
+        torch.autograd.grad(inputs, vec, each, retain_graph=k + 1 < len(slopes))[0] for k, each in enumerate(slopes)
+    )

@@ -1,7 +1,7 @@
 """Base class of descriptors: a map from edges to environments, with a cutoff and a number of features."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,18 +24,31 @@ class Environment:
         Index of the center's species in the model's list.
     frame : Tensor [C, M, 3] or None
         Vectors that rotate with the structure.
+    kept : dict or None
+        With a dict, heads keep in it what they compute before their last layer, for error bars; see ``keeping``.
     """
 
     features: torch.Tensor
     species: torch.Tensor
     frame: torch.Tensor | None = None
+    kept: dict | None = field(default=None, compare=False, repr=False)
+
+    def keeping(self) -> "Environment":
+        """The same environments, with a place for what heads compute from them; for heads that do not change."""
+        return replace(self, kept={})
+
+    def detached(self) -> "Environment":
+        """The same environments without gradients."""
+        kept = None if self.kept is None else {owner: value.detach() for owner, value in self.kept.items()}
+        frame = None if self.frame is None else self.frame.detach()
+        return Environment(self.features.detach(), self.species, frame, kept)
 
     def to(self, dtype: torch.dtype | None) -> "Environment":
         """The same environments in another precision; with None as they are."""
         if dtype in (None, self.features.dtype):
             return self
         frame = None if self.frame is None else self.frame.to(dtype)
-        return Environment(self.features.to(dtype), self.species, frame)
+        return Environment(self.features.to(dtype), self.species, frame, None if self.kept is None else {})
 
 
 class Descriptor(torch.nn.Module):

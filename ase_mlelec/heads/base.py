@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.edges import Edges
 from ase_mlelec.nets import DenseNet, map_by_species
 
@@ -108,6 +109,22 @@ class FittingNets(torch.nn.Module):
     def forward(self, features: Tensor, species: Tensor) -> Tensor:
         return map_by_species(self._species, species, len(self.hidden), features)
 
+    def of(self, environment: Environment) -> Tensor:
+        """Outputs [C, n_out] for the centers of an environment."""
+        if environment.kept is None or not len(self.hidden[0]):
+            return self(environment.features, environment.species)
+        return map_by_species(self._outputs, environment.species, len(self.last), self.inputs_of(environment))
+
+    def inputs_of(self, environment: Environment) -> Tensor:
+        """Inputs [C, H] of the last layers for the centers of an environment, which may keep those of hidden layers."""
+        kept = environment.kept if len(self.hidden[0]) else None
+        if kept is not None and self.hidden in kept:
+            return kept[self.hidden]
+        found = self.last_inputs(environment.features, environment.species)
+        if kept is not None:
+            kept[self.hidden] = found
+        return found
+
     def last_inputs(self, features: Tensor, species: Tensor) -> Tensor:
         """Inputs [C, H] of the last layers, in which the outputs are linear, beside a constant for each species."""
 
@@ -152,8 +169,10 @@ class FittingNets(torch.nn.Module):
         self.shift = self.inverse = None
 
     def _species(self, k, features):
+        x = features if self.shift is None else (features - self.shift[k]) * self.inverse[k]
+        return self._outputs(k, self.hidden[k](x))
+
+    def _outputs(self, k, inputs):
         last = self.last[k]  # it may be more precise than the layers before
-        if self.shift is None:  # folded
-            return last(self.hidden[k](features).to(last.weight.dtype))
-        x = (features - self.shift[k]) * self.inverse[k]
-        return self.bias[k] + self.scale * last(self.hidden[k](x).to(last.weight.dtype))
+        values = last(inputs.to(last.weight.dtype))
+        return values if self.shift is None else self.bias[k] + self.scale * values

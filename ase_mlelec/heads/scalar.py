@@ -62,7 +62,7 @@ class ScalarHead(Head):
         return self.nets.bias[:, 0]
 
     def forward(self, environment: Environment, edges: Edges) -> Tensor:
-        energies = self.nets(environment.features, environment.species)[:, 0]
+        energies = self.nets.of(environment)[:, 0]
         if not self.lone:
             return energies
         features = environment.features.to(self.lengths.dtype)
@@ -76,7 +76,7 @@ class ScalarHead(Head):
 
     def last_inputs(self, environment: Environment) -> tuple[Tensor, Tensor]:
         """Inputs [C, H] of the last layer, and the number [C] of the net of every center."""
-        return self.nets.last_inputs(environment.features, environment.species), environment.species
+        return self.nets.inputs_of(environment), environment.species
 
     def change_last(self, change: Tensor) -> None:
         """Add ``change`` [nets, H + 1, outputs] to the weights and constants of the last layer."""

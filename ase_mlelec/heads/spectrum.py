@@ -48,11 +48,11 @@ class SpectrumHead(Head):
         return constructor_arguments(self, rare=("activation",))
 
     def forward(self, environment: Environment, edges: Edges) -> Tensor:
-        return self.nets(environment.features, environment.species)
+        return self.nets.of(environment)
 
     def last_inputs(self, environment: Environment) -> tuple[Tensor, Tensor]:
         """Inputs [C, H] of the last layer, and the number [C] of the net of every center."""
-        return self.nets.last_inputs(environment.features, environment.species), environment.species
+        return self.nets.inputs_of(environment), environment.species
 
     def change_last(self, change: Tensor) -> None:
         """Add ``change`` [nets, H + 1, outputs] to the weights and constants of the last layer."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from ase_mlelec import units
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.arrays import numpy_or_torch
-from ase_mlelec.physics.fermi import check_dos
+from ase_mlelec.physics.dos_checks import check_dos
 
 
 @numpy_or_torch
@@ -170,6 +170,45 @@ def band_energy(
     """
     mu = _level(energies, dos, n_electrons, temperature, mu)
     return (fermi.integration_weights(energies, mu, temperature)[1] * dos).sum(-1)
+
+
+@numpy_or_torch
+def band_energy_and_slopes(energies: Tensor, dos: Tensor, mu: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Band energy and its derivatives by the values of the DOS, at a fixed number of electrons.
+
+    With the weights w and the moments M_n of the thermal window, see ``heat_capacity``,
+
+    .. math::
+
+        \frac{dE}{dD} = w_E - (\mu + kT M_1/M_0) \, w_N
+
+    Parameters
+    ----------
+    energies : Tensor [S], eV, increasing
+    dos : Tensor [..., S], states/eV
+    mu : Tensor [...], eV
+        The Fermi level of ``dos``.
+    temperature : Tensor [...], K
+
+    Returns
+    -------
+    energy : Tensor [...], eV
+    slopes : Tensor [..., S], eV²
+
+    Raises
+    ------
+    ValueError
+        As fermi.level_slopes does.
+
+    References
+    ----------
+    Derivative of Ellis et al. 2021, Eq. (A5) at constant N.
+    """
+    check_dos(energies, dos)
+    number, energy, _ = fermi.integration_weights(energies, mu, temperature)
+    m0, m1, _ = ((weights * dos).sum(-1) for weights in fermi.slope_weights(energies, mu, temperature))
+    height = mu + units.KB * temperature * m1 / torch.where(m0 == 0, 1.0, m0)
+    return (energy * dos).sum(-1), energy - height[..., None] * number
 
 
 @numpy_or_torch

@@ -9,7 +9,6 @@ is smooth, and Gauss-Legendre quadrature has no error left.
 References: Ellis et al. 2021, Appendix A.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from torch import Tensor
 from ase_mlelec import units
 from ase_mlelec.physics import filling
 from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, to_array
+from ase_mlelec.physics.dos_checks import check_dos, check_filling, check_grid, check_temperature
 from ase_mlelec.physics.polylog import f0, f1, f2, li1, s0, s1, side_and_depth, slope_moment
 
 _GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(10)  # the poles of f, x = ±iπ, are far: error < 1e-20
@@ -141,7 +141,7 @@ def occupation(energies: Tensor, mu: Tensor, temperature: Tensor) -> Tensor:
     0.5
     """
     check_finite(energies=energies, mu=mu)
-    _check_temperature(temperature)
+    check_temperature(temperature)
     return torch.sigmoid((mu - energies) / _thermal_energy(temperature))
 
 
@@ -179,7 +179,7 @@ def integration_weights(energies: Tensor, mu: Tensor, temperature: Tensor) -> tu
     """
     check_grid(energies)
     check_finite(mu=mu)
-    _check_temperature(temperature)
+    check_temperature(temperature)
     mu, temperature = torch.broadcast_tensors(mu, temperature)
     kT = _thermal_energy(temperature)[..., None]
     number, relative_energy, entropy = (
@@ -214,7 +214,7 @@ def entropy_weights(energies: Tensor, mu: Tensor, temperature: Tensor) -> Tensor
     """
     check_grid(energies)
     check_finite(mu=mu)
-    _check_temperature(temperature)
+    check_temperature(temperature)
     return -units.KB * _hat_weights(_ENTROPY, energies, *torch.broadcast_tensors(mu, temperature))
 
 
@@ -246,9 +246,49 @@ def slope_weights(energies: Tensor, mu: Tensor, temperature: Tensor) -> tuple[Te
     """
     check_grid(energies)
     check_finite(mu=mu)
-    _check_temperature(temperature)
+    check_temperature(temperature)
     mu, temperature = torch.broadcast_tensors(mu, temperature)
     return tuple(_hat_weights(kernel, energies, mu, temperature) for kernel in _SLOPE)
+
+
+@numpy_or_torch
+def level_slopes(energies: Tensor, dos: Tensor, mu: Tensor, temperature: Tensor) -> Tensor:
+    """Derivatives dμ/dD = -w_N/(dN/dμ) of the Fermi level by the values of the DOS, at a fixed number of electrons.
+
+    Parameters
+    ----------
+    energies : Tensor [S], eV, increasing
+    dos : Tensor [..., S], states/eV
+    mu : Tensor [...], eV
+        The Fermi level of ``dos``.
+    temperature : Tensor [...], K
+
+    Returns
+    -------
+    Tensor [..., S], eV²
+        Zero where dN/dμ is exactly zero, as in a gap at temperature 0.
+
+    Raises
+    ------
+    ValueError
+        As integration_weights does, and for a DOS that does not fit the grid.
+
+    References
+    ----------
+    Implicit function theorem for N(μ) = n, Ellis et al. 2021, text after Eq. (A10).
+    """
+    check_dos(energies, dos)
+    check_finite(mu=mu)
+    check_temperature(temperature)
+    mu, temperature = torch.broadcast_tensors(mu, temperature)
+    return -_per_window(energies, dos, mu, temperature)[..., None] * _hat_weights(_NUMBER, energies, mu, temperature)
+
+
+def _per_window(energies, dos, mu, temperature):
+    """dμ/dN [...], eV: the inverse of the number of states in the thermal window, times kT; 0 where there are none."""
+    window = (_hat_weights(_SLOPE[0], energies, mu, temperature) * dos).sum(-1)
+    responds = window != 0
+    return torch.where(responds, _thermal_energy(temperature), 0.0) / torch.where(responds, window, 1.0)
 
 
 # Fermi level
@@ -303,7 +343,7 @@ def fermi_level(
     if any(isinstance(value, torch.Tensor) for value in given.values()):
         return _fermi_level_of_tensors(**given)
     energies, dos, n_electrons, temperature = (to_array(name, value) for name, value in given.items())
-    capacity = _check_filling(energies, dos, n_electrons, temperature)
+    capacity = check_filling(energies, dos, n_electrons, temperature)
     capacity, n_electrons, temperature = np.broadcast_arrays(capacity, n_electrons, temperature)
     levels = _find_roots(energies, np.broadcast_to(dos, (*capacity.shape, len(energies))), n_electrons, temperature)
     return levels if levels.ndim else levels.item()
@@ -313,7 +353,7 @@ def fermi_level(
 def _fermi_level_of_tensors(energies, dos, n_electrons, temperature):
     if energies.requires_grad:
         raise ValueError("energies: got a grid that requires gradients, need a fixed one; call energies.detach()")
-    capacity = _check_filling(energies, dos.detach(), n_electrons.detach(), temperature.detach())
+    capacity = check_filling(energies, dos.detach(), n_electrons.detach(), temperature.detach())
     capacity, n_electrons, temperature = torch.broadcast_tensors(capacity, n_electrons, temperature)
     return _FermiLevel.apply(energies, dos.expand(*capacity.shape, -1), n_electrons, temperature)
 
@@ -339,60 +379,11 @@ class _FermiLevel(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         energies, dos, temperature, mu = ctx.saved_tensors
-        weights = _hat_weights(_NUMBER, energies, mu, temperature)
-        window, first = ((_hat_weights(kernel, energies, mu, temperature) * dos).sum(-1) for kernel in _SLOPE[:2])
-        responds = window != 0
-        grad = torch.where(responds, grad, 0.0) / torch.where(responds, window, 1.0)
-        grad_electrons = grad * _thermal_energy(temperature)
-        return None, -grad_electrons[..., None] * weights, grad_electrons, -units.KB * grad * first
-
-
-# Checks
-
-
-def check_grid(energies: Tensor) -> None:
-    """Raise ValueError unless energies is [S], S >= 2, finite and strictly increasing."""
-    if energies.ndim != 1 or len(energies) < 2:
-        raise ValueError(f"energies: got shape {list(energies.shape)}, need [S] with S >= 2; pass one grid in eV")
-    check_finite(energies=energies)
-    increasing = energies[1:] > energies[:-1]
-    if not increasing.all():
-        at = increasing.tolist().index(False)
-        raise ValueError(
-            f"energies: got {energies[at]:g} then {energies[at + 1]:g} eV at point {at}, need increasing "
-            "values; sort the grid together with the DOS"
-        )
-
-
-def check_dos(energies: Tensor, dos: Tensor) -> None:
-    """Raise ValueError unless energies is a grid and dos is finite and [..., S] on it."""
-    check_grid(energies)
-    if dos.ndim < 1 or dos.shape[-1] != len(energies):
-        raise ValueError(
-            f"dos: got shape {list(dos.shape)}, need [..., {len(energies)}] to match energies; put the energy axis last"
-        )
-    check_finite(dos=dos)
-
-
-def _check_temperature(temperature):
-    good = (temperature >= 0) & (temperature < math.inf)
-    if not good.all():
-        raise ValueError(
-            f"temperature: got {temperature[~good][0].item():g} K, need a finite number >= 0; give the "
-            "electronic temperature in kelvin"
-        )
-
-
-def _check_filling(energies, dos, n_electrons, temperature):
-    """The electrons [...] that the DOS holds, after checks of tensors or arrays."""
-    check_dos(energies, dos)
-    _check_temperature(temperature)
-    capacity = (0.5 * (energies[1:] - energies[:-1]) * (dos[..., 1:] + dos[..., :-1])).sum(-1)
-    bad = ~((n_electrons >= 0) & (n_electrons <= capacity + 1e-12 * abs(capacity)))
-    if bad.any():
-        got, holds = ((value + 0 * bad)[bad][0].item() for value in (n_electrons, capacity))
-        raise ValueError(
-            f"n_electrons: got {got:g}, need 0 to {holds:g}, which the DOS holds on this grid; widen the "
-            "energy grid or check the count of valence electrons"
-        )
-    return capacity
+        grad_electrons = grad * _per_window(energies, dos, mu, temperature)
+        of_dos = of_temperature = None
+        if ctx.needs_input_grad[1]:
+            of_dos = -grad_electrons[..., None] * _hat_weights(_NUMBER, energies, mu, temperature)
+        if ctx.needs_input_grad[3]:
+            first = (_hat_weights(_SLOPE[1], energies, mu, temperature) * dos).sum(-1)
+            of_temperature = -units.KB / _thermal_energy(temperature) * grad_electrons * first
+        return None, of_dos, grad_electrons, of_temperature

@@ -13,7 +13,7 @@ from torch import Tensor
 from ase_mlelec import units
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.arrays import numpy_or_torch
-from ase_mlelec.physics.fermi import check_dos
+from ase_mlelec.physics.dos_checks import check_dos
 from ase_mlelec.physics.polylog import polylog
 
 

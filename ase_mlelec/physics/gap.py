@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ase_mlelec.physics.fermi import check_dos
+from ase_mlelec.physics.dos_checks import check_dos
 
 THRESHOLD = 0.005  # states/eV per atom; below it there is a gap
 # an edge is where the density of states falls to this share of its largest value within NEAR widths, where that is above

@@ -14,13 +14,13 @@ from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.train.last_layer import BATCH
 from ase_mlelec.train.losses import energy_and_derivatives, row_errors
 from ase_mlelec.uncertainty import (
-    changes_of_energies,
     contributions,
     deviations_of_atoms,
     deviations_of_forces,
     deviations_of_stress,
     deviations_of_sums,
     leverage_around,
+    slopes_of_energies,
     summed,
     summed_floor,
 )
@@ -126,11 +126,13 @@ def energy_deviations(model: Model, batch: Any) -> dict[str, Tensor]:
     head, posterior = model.heads["energy"], model.posteriors["energy"]
     with torch.enable_grad():
         positions, strain, system, edges = batch.strained_edges()
-        of = contributions(head, posterior, model.descriptor_of("energy")(system, edges))
-        changes = changes_of_energies(of, posterior).sum(dim=0)
+        environment = model.descriptor_of("energy")(system, edges).keeping()
+        of = contributions(head, posterior, environment)
+        inputs, nets = head.last_inputs(environment)
+        cotangents = slopes_of_energies(posterior, nets).to(inputs)
         slopes = [
-            torch.autograd.grad(change, (positions, strain), retain_graph=k + 1 < len(changes))
-            for k, change in enumerate(changes)
+            torch.autograd.grad(inputs, (positions, strain), each, retain_graph=k + 1 < len(cotangents))
+            for k, each in enumerate(cotangents)
         ]
     forces, virials = (torch.stack(parts) for parts in zip(*slopes))
     with torch.no_grad():

@@ -2,7 +2,6 @@
 
 from ase_mlelec.uncertainty.bars import (
     Contributions,
-    changes_of_energies,
     contributions,
     deviation_along,
     deviations_of_atoms,
@@ -12,6 +11,7 @@ from ase_mlelec.uncertainty.bars import (
     has_posterior,
     leverage_around,
     leverages,
+    slopes_of_energies,
     summed,
     summed_floor,
 )
@@ -22,7 +22,6 @@ from ase_mlelec.uncertainty.scales import coverage, scale_of
 __all__ = [
     "Contributions",
     "Posterior",
-    "changes_of_energies",
     "contributions",
     "coverage",
     "deviation_along",
@@ -37,6 +36,7 @@ __all__ = [
     "posterior_of",
     "scale_of",
     "seed_of",
+    "slopes_of_energies",
     "summed",
     "summed_floor",
 ]

@@ -133,15 +133,19 @@ def leverages(of: Contributions, posterior: Posterior) -> Tensor:
     return torch.where(of.nets >= 0, found, 0)
 
 
-def changes_of_energies(of: Contributions, posterior: Posterior, n: int = N_GRADIENTS) -> Tensor:
-    """Changes [C, n] of a scalar of every center along ``posterior.directions``, without the calibrated scale."""
-    return of.z @ posterior.directions(n).T * of.values[0]
+def slopes_of_energies(posterior: Posterior, nets: Tensor, n: int = N_GRADIENTS) -> Tensor:
+    """Derivatives [n, C, H] of the energies of centers by the inputs of the last layer, in ``posterior.directions``.
+
+    They are changes of the weights of the last layer, without the calibrated scale; ``nets`` [C] as in Contributions.
+    """
+    weights = torch.einsum("shk,nk->nsh", posterior.inputs[:, :-1], posterior.directions(n)) * posterior.outputs[0, 0]
+    return weights.index_select(1, nets)
 
 
 def leverage_around(leverage: Tensor, edges: Edges, cutoff: float) -> Tensor:
     """Mean [N] of the leverage [N] of every atom and its neighbors, with weights exp(-(r/(0.4 cutoff))²)."""
     edges = edges.up_to(cutoff)
-    weight = torch.exp(-((edges.distances / (REACH * cutoff)) ** 2))
+    weight = torch.exp(edges.vec.T.square().sum(dim=0) * (-1 / (REACH * cutoff) ** 2))
     total = leverage.index_add(0, edges.neighbor, weight * leverage[edges.center])
     return total / torch.ones_like(leverage).index_add(0, edges.neighbor, weight)
 
@@ -156,7 +160,7 @@ def deviations_of_forces(forces: Tensor, leverage: Tensor, batch: Tensor, *, flo
     Parameters
     ----------
     forces : Tensor [n, N, 3], eV/Å
-        Forces of the ``changes_of_energies``.
+        Forces of the energies whose weights are ``slopes_of_energies``.
     leverage : Tensor [N]
         Result of ``leverage_around``.
     batch : Tensor [N]

@@ -231,3 +231,31 @@ def test_errors_of_the_grid(name):
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call(*SEMICONDUCTOR)
+
+
+# Derivatives by the density of states
+
+
+@pytest.mark.parametrize("temperature", [0.0, 300.0, 2e4])
+@pytest.mark.parametrize("name", ["fermi_level", "band_energy"])
+def test_slopes_against_finite_differences(name, temperature):
+    electrons, step = 11.0, 1e-5
+    function = {"fermi_level": fermi.fermi_level, "band_energy": physics.band_energy}[name]
+    mu = fermi.fermi_level(ENERGIES, DOS, electrons, temperature)
+    slopes = (
+        fermi.level_slopes(ENERGIES, DOS, mu, temperature)
+        if name == "fermi_level"
+        else physics.band_energy_and_slopes(ENERGIES, DOS, mu, temperature)[1]
+    )
+    for change in (RNG.normal(size=160), RNG.normal(size=160)):
+        forth, back = (function(ENERGIES, DOS + sign * step * change, electrons, temperature) for sign in (1, -1))
+        assert slopes @ change == pytest.approx((forth - back) / (2 * step), rel=1e-5, abs=1e-7)
+
+
+def test_slopes_in_a_gap():
+    """Nothing moves the Fermi level at zero temperature in a gap; the band energy is that of the states below."""
+    energies, dos = SEMICONDUCTOR
+    assert not fermi.level_slopes(energies, dos, 0.2, 0.0).any()
+    found, slopes = physics.band_energy_and_slopes(energies, dos, 0.2, 0.0)
+    filled = np.trapezoid(np.where(energies < 0.2, dos, 0.0), energies)
+    assert found == pytest.approx(physics.band_energy(energies, dos, filled, 0.0)) and np.isfinite(slopes).all()

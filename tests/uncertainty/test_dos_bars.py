@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ase_mlelec.physics import dos
+from ase_mlelec.physics.gap import gap_of_dos
 from ase_mlelec.uncertainty import Contributions, Posterior
 from ase_mlelec.uncertainty.dos_bars import SMOOTH, DosBars
 
@@ -38,7 +39,7 @@ def made(scale=1e-4, spectra=None, **filling):
     return DosBars(ENERGIES, spectra, of=of, posterior=own, **FILLING | filling), z.numpy(), own.outputs.numpy()
 
 
-def numerical(function, z, outputs, scale):
+def numerical(function, z, outputs, scale, ados=ados):
     """Root of the sum of the squares of the derivatives of a function of the spectra by all ξ, central differences."""
     total = 0.0
     for change in z.T:
@@ -65,6 +66,24 @@ def test_order_parameter_moves_with_the_fermi_level():
     np.testing.assert_allclose(
         bars.order_parameter((0, -2), FILLING["temperature"]), numerical(order, z, outputs, 1e-4), rtol=1e-3
     )
+
+
+@pytest.mark.parametrize("name", ["gap", "vbm", "cbm"])
+def test_edges_of_an_insulator_to_first_order(name):
+    width, wall = 0.3, 1 / (1 + np.exp((1.2 - abs(ENERGIES)) / 0.12))
+    spectra = wall * (1.0 + 0.1 * np.array([[0.0], [1.0], [2.0]]))
+    filled = np.trapezoid(spectra.sum(axis=0), ENERGIES) / 2
+
+    def find(total):
+        return gap_of_dos(torch.from_numpy(ENERGIES), torch.as_tensor(total) / N_ATOMS, filled / N_ATOMS, width=width)
+
+    def edge(found):
+        gap = find(found.sum(axis=0))
+        return float({"gap": gap.cbm - gap.vbm, "vbm": gap.vbm, "cbm": gap.cbm}[name])
+
+    bars, z, outputs = made(1e-6, spectra, n_electrons=filled)
+    wanted = numerical(edge, z, outputs, 1e-6, lambda: spectra)
+    assert wanted > 0 and bars.gap(find)[name] == pytest.approx(wanted, rel=1e-3)
 
 
 def test_an_insulator_has_no_first_order():

@@ -15,6 +15,7 @@ from ase_mlelec.data.batches import Batches
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import ScalarHead, SpectrumHead
+from ase_mlelec.nets import DenseNet
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms
 from ase_mlelec.train.deviations import Deviations
@@ -22,6 +23,7 @@ from ase_mlelec.train.error_bars import _floor_and_scale, add_error_bars, arrang
 from ase_mlelec.train.last_layer import n_weights, rows_of
 from ase_mlelec.uncertainty import Posterior, contributions, coverage
 from ase_mlelec.uncertainty.bars import N_GRADIENTS
+from ase_mlelec.uncertainty.dos_bars import DosBars
 
 DOS = {"electrons_in_dos": {"Cu": 2.0}, "order_parameter_offsets_eV": [0.0]}
 WANNIER = {"valence_charges": {"Si": 4.0, "O": 6.0}, "electrons_per_centre": {"O": 8.0}}
@@ -130,7 +132,7 @@ def test_deviations_of_forces_and_stress(copper):
     changes = [(posterior.inputs @ each)[:, :, None] for each in posterior.directions(N_GRADIENTS)]
     members = [DeepPotCalculator(changed(model, "energy", change)) for change in changes]
     squares = np.mean([(each.get_property("forces", atoms) - forces) ** 2 for each in members], axis=0)
-    leverage = calc._energy_gradients(calc.models[0], calc._geometry()[1])[0].numpy()
+    leverage = calc._energy_gradients()[1].numpy()
     around = leverage.copy()
     for i in range(len(atoms)):
         indices, offsets, total = *neighbors_of(atoms, i), 1.0
@@ -175,6 +177,35 @@ def test_bars_of_forces_share_the_evaluation(copper, monkeypatch):
     np.testing.assert_allclose(calc.get_uncertainty("forces", atoms=second), wanted, rtol=1e-9)
     assert len(calls) == 1
     np.testing.assert_allclose(forces, DeepPotCalculator(model).get_property("forces", second), atol=1e-12)
+
+
+def test_bars_share_the_hidden_layers(copper, monkeypatch):
+    """Hidden layers are evaluated once for each head, for results, bars, leverage and members alike."""
+    model, frames, _ = copper
+    atoms, calls, forward = frames[4].atoms.copy(), [], DenseNet.forward
+    calc = atoms.calc = DeepDOSCalculator(model)
+    hidden = {id(head.nets.hidden[0]): name for name, head in calc.models[0].heads.items()}
+    monkeypatch.setattr(
+        DenseNet, "forward", lambda net, *given: calls.append(hidden.get(id(net))) or forward(net, *given)
+    )
+    atoms.get_forces(), calc.get_ados(), calc.get_leverage(), calc.members(3)
+    for name in ("energy", "ados", "dos", "fermi_level"):
+        calc.uncertainty[name]
+    assert [calls.count(name) for name in ("energy", "dos")] == [1, 1]
+    atoms.rattle(0.01, seed=1)
+    before = calc.uncertainty["dos"].copy()
+    np.testing.assert_allclose(DeepDOSCalculator(model).get_uncertainty("dos", atoms=atoms), before, rtol=1e-12)
+
+
+def test_infinite_bars_where_a_member_cannot_be_filled(copper, monkeypatch):
+    """Far outside the training data a member may hold fewer states than there are electrons."""
+    model, frames, _ = copper
+    calc = DeepDOSCalculator(model)
+    monkeypatch.setattr(DosBars, "smooth", lambda *given: None)
+    for member in calc.members(atoms=frames[4].atoms)[:1]:
+        member._extra["ados"] *= 1e-3
+        monkeypatch.setattr(calc, "_kept_members", lambda member=member: [calc, member])
+    assert calc.get_uncertainty("fermi_level", atoms=frames[4].atoms) == np.inf
 
 
 def test_floor_of_errors_that_no_weights_explain():
