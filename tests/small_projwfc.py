@@ -22,11 +22,18 @@ HYDROGEN = dict(
     system="nbnd=5, occupations='smearing', smearing='fd', degauss=0.02",
     electrons="conv_thr=1e-10, diago_full_acc=.true.",
 )
+# the same atoms, so far apart that they have a magnetic moment
+SPIN = HYDROGEN | {
+    "lattice": "ibrav=1, celldm(1)=10",
+    "system": HYDROGEN["system"] + ", nspin=2, starting_magnetization(1)=1",
+}
 WIDTH = 0.04  # Ry, of the spectra that projwfc.x printed
 # name -> inputs of pw.x, one after the other; projwfc.x comes last
 INPUTS = {
     "symmetric": [HYDROGEN],
     "whole_mesh": [HYDROGEN | {"system": HYDROGEN["system"] + ", nosym=.true., noinv=.true."}],
+    "spin": [SPIN],
+    "constrained": [SPIN | {"system": SPIN["system"] + ", tot_magnetization=1"}],
     "nscf": [HYDROGEN, HYDROGEN | {"calculation": "nscf", "forces": False, "kpoints": "automatic\n3 3 3 0 0 0"}],
 }
 
@@ -44,13 +51,15 @@ def run(name, folder):
             subprocess.run(
                 [program], stdin=source, stdout=target, stderr=subprocess.DEVNULL, cwd=folder, env=environment
             )
-    atoms = [np.loadtxt(folder / f"x.pdos_atm#{k}(H)_wfc#1(s)")[:, 1] for k in (1, 2, 3)]
+    spins = 2 if "nspin=2" in INPUTS[name][0]["system"] else 1  # columns of the spins follow each other
+    atoms = [np.loadtxt(folder / f"x.pdos_atm#{k}(H)_wfc#1(s)")[:, 1 : 1 + spins].sum(axis=1) for k in (1, 2, 3)]
     total = np.loadtxt(folder / "x.pdos_tot")
+    total = np.column_stack([total[:, 0], total[:, 1 : 1 + spins].sum(axis=1)])
     files = {output: cut_text((folder / output).read_text()) for output in inputs}
     files["projwfc.out"] = (folder / "projwfc.out").read_text().split("k = ")[0]
     for each in ("data-file-schema.xml", "atomic_proj.xml"):
         files[f"x.save/{each}"] = re.sub(r"\n\s*\n", "\n", (folder / "x.save" / each).read_text())
-    return files | {"pdos": np.column_stack([total[:, :2], *atoms]).tolist()}
+    return files | {"pdos": np.column_stack([total, *atoms]).tolist()}
 
 
 def stored():

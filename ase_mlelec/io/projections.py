@@ -97,10 +97,27 @@ class Projections:
             return (filled + empty) / 2
         return float(brentq(excess, low, high, xtol=1e-10))
 
+    def n_electrons(self, level: float, *, temperature: float) -> float:
+        """Number of electrons in the levels, at a Fermi level (eV) and temperature (K)."""
+        return float(self._occupied(level, temperature).sum())
+
+    def halves(self) -> tuple["Projections", "Projections"]:
+        """Projections on the first and the second half of the k-points: spin up and spin down, where there are two."""
+        n = len(self.eigenvalues) // 2
+        parts = [slice(None, n), slice(n, None)]
+        first, second = (
+            Projections(self.eigenvalues[part], self.kpoint_weights[part], self.site_weights[part]) for part in parts
+        )
+        return first, second
+
+    def _occupied(self, level, temperature):
+        """Electrons [K, M] in each level."""
+        kt = max(units.KB * temperature, 1e-9)
+        return self.kpoint_weights[:, None] * expit(np.clip((level - self.eigenvalues) / kt, -700, 700))
+
     def projected_share(self, level: float, *, temperature: float) -> float:
         """Part of the electrons, at a Fermi level (eV) and temperature (K), that is in the shares of the atoms."""
-        kt = max(units.KB * temperature, 1e-9)
-        occupied = self.kpoint_weights[:, None] * expit(np.clip((level - self.eigenvalues) / kt, -700, 700))
+        occupied = self._occupied(level, temperature)
         return float((occupied * self.site_weights.sum(axis=2)).sum() / occupied.sum())
 
     def normalized(self) -> "Projections":

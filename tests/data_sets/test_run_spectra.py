@@ -32,7 +32,7 @@ def change(path, old, new):
     path.write_text(text.replace(old, new))
 
 
-@pytest.mark.parametrize("name", ["symmetric", "whole_mesh", "nscf"])
+@pytest.mark.parametrize("name", ["symmetric", "whole_mesh", "nscf", "spin"])
 def test_spectra_are_those_of_projwfc(name, tmp_path):
     """projwfc.x symmetrizes what it prints, and not what it writes to atomic_proj.xml; it prints three digits."""
     printed = write_run(name, tmp_path)
@@ -59,6 +59,31 @@ def test_fermi_level_and_electrons(run):
     assert frames.attributes["valence_electrons"] == {"H": 1.0}
     assert fermi.fermi_level(frames.energies, frames[0].labels["dos"], 3.0, T) == pytest.approx(level, abs=0.1)
     assert frames.attributes["settings"]["functional"] == "lda_pz"
+
+
+def test_both_spins_are_added(tmp_path):
+    """The Fermi level of all levels is pw.x's, the magnetization too; the DOS holds all electrons."""
+    write_run("spin", tmp_path)
+    frames, setup = read_runs([tmp_path]), read_setup(tmp_path)
+    low, high = frames.attributes["fermi_levels_eV"]
+    assert low == high == pytest.approx(setup.fermi_level, abs=2e-6) and setup.magnetization is None
+    bands = read_projections(tmp_path / "x.save", output=tmp_path / "projwfc.out")
+    np.testing.assert_allclose(bands.eigenvalues, setup.eigenvalues, atol=1e-6)
+    up, down = (part.n_electrons(low, temperature=T) for part in bands.halves())
+    total = float((tmp_path / "x.save" / "data-file-schema.xml").read_text().split("<total>")[1].split("<")[0])
+    assert up + down == pytest.approx(3, abs=1e-6) and up - down == pytest.approx(total, abs=1e-5) and total > 0.7
+    dos = frames[0].labels["dos"]
+    assert fermi.fermi_level(frames.energies, dos, 3.0, T) == pytest.approx(low, abs=0.1)
+    assert described(frames)[-1] == "spins: runs with two have the sum of both, in states/eV"
+
+
+def test_spins_with_different_fermi_levels_are_refused(tmp_path):
+    write_run("constrained", tmp_path)
+    needed = r"x.save: tot_magnetization = 1 gives each spin its own Fermi level, .* a magnetization of 0\.88\d*; leave"
+    with pytest.raises(EspressoError, match=needed):
+        read_runs([tmp_path], spectra=Spectra())
+    change(tmp_path / "x.save/data-file-schema.xml", "<tot_magnetization>1.0", "<tot_magnetization>0.88")
+    assert "dos" in read_runs([tmp_path])[0].labels  # as much as both spins have anyway
 
 
 def test_labels_are_those_of_read_pw(run):

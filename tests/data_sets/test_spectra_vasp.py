@@ -52,6 +52,16 @@ def test_spectra(tmp_path, spins, normalize):
     assert 0.4 < share < 0.8
 
 
+@pytest.mark.filterwarnings("ignore:.*the projections hold only")
+def test_fixed_magnetization(tmp_path):
+    """What one Fermi level of both spins has anyway is taken; more is refused."""
+    data = example(spins=2)
+    free = read_runs([write(tmp_path / "a", data, ISPIN=2)], spectra=Spectra(WIDTH))
+    assert free.attributes["settings"]["spins"] == "both, added"
+    with pytest.raises(ValueError, match="NUPDOWN = 5 gives each spin its own Fermi level, .*; leave NUPDOWN out"):
+        read_runs([write(tmp_path / "b", data, ISPIN=2, NUPDOWN=5)], spectra=Spectra(WIDTH))
+
+
 def test_poor_projections_are_said(tmp_path):
     with pytest.warns(UserWarning, match=r"the projections hold only \d\d % of the electrons, .*; --normalize scales"):
         read_runs([write(tmp_path, example())], spectra=Spectra(WIDTH, normalize=False))

@@ -414,13 +414,16 @@ def test_width_is_that_of_the_metadata():
         one.site_dos([0.0], width=0)
 
 
-def test_spin_polarized_projections(projected):
-    (projected / "x.save" / "atomic_proj.xml").write_text(projections_xml(spins=2))
-    refused(
-        projected / "x.save",
-        "spin-polarized projections are not supported; use nspin = 1",
-        lambda path: read_projections(path, output=projected / "pdos.out"),
-    )
+@pytest.mark.parametrize(
+    "spins, message",
+    [
+        (2, "got 2 k points with weights and 2 with energies, the header says 4"),
+        (3, "got 3 spin components, need 1, 2"),
+    ],
+)
+def test_projections_of_too_few_spins(projected, spins, message):
+    (projected / "x.save" / "atomic_proj.xml").write_text(projections_xml(spins=spins))
+    refused(projected / "x.save", message, lambda path: read_projections(path, output=projected / "pdos.out"))
 
 
 def test_truncated_projections(projected):

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase_mlelec import units
 from ase_mlelec.data.images import from_images
 from ase_mlelec.data.runs.find import Place, Texts
-from ase_mlelec.data.runs.projected import ProjectedRun
+from ase_mlelec.data.runs.projected import ProjectedRun, other_magnetization
 from ase_mlelec.io.espresso import PwResult, read_projections, read_pw
 from ase_mlelec.io.espresso.common import EspressoError
 from ase_mlelec.io.espresso.setup import Setup, read_setup
@@ -57,6 +57,14 @@ def read_espresso(place: Place, *, texts: Texts, valence: Mapping[str, float]) -
             f"{place.save}: the cell has a charge of {setup.charge:g} e, and spectra are filled with the electrons of "
             "neutral atoms; leave the run out"
         )
+    temperature = float(widths[0] / units.KB) if widths else None
+    if setup.magnetization is not None:
+        wrong = other_magnetization(levels, setup.n_electrons, setup.magnetization, temperature)
+        if wrong:
+            raise EspressoError(
+                f"{place.save}: tot_magnetization = {setup.magnetization:g} {wrong}; leave tot_magnetization out and give "
+                "starting_magnetization"
+            )
     return ProjectedRun(
         source=str(place.save),
         name=place.name,
@@ -65,7 +73,7 @@ def read_espresso(place: Place, *, texts: Texts, valence: Mapping[str, float]) -
         levels=levels,
         n_electrons=setup.n_electrons,
         valence=_valence(place, setup, valence),
-        temperature=float(widths[0] / units.KB) if widths else None,
+        temperature=temperature,
         energy_reference=REFERENCE,
         more_bands="nbnd of pw.x",
         settings=setup.settings | _smearing(result or setup),

@@ -6,6 +6,8 @@ from ase import Atoms
 
 from ase_mlelec.io.projections import Projections
 
+SAME_MAGNETIZATION, SAME_SHARE = 0.05, 0.005  # electrons, and a share of all electrons
+
 
 @dataclass(frozen=True)
 class ProjectedRun:
@@ -43,3 +45,26 @@ class ProjectedRun:
     more_bands: str
     settings: dict = field(default_factory=dict)
     normalize: bool = False
+
+
+def other_magnetization(levels: Projections, n_electrons: float, fixed: float, temperature: float | None) -> str | None:
+    """Why a fixed magnetization does not fit a density of states of both spins, which has one Fermi level, or None.
+
+    Parameters
+    ----------
+    levels : Projections
+        The k-points of spin up, then those of spin down.
+    n_electrons : float
+    fixed : float
+        Electrons of spin up less those of spin down in the calculation.
+    temperature : float, K, or None
+        Of the Fermi-Dirac smearing.
+    """
+    try:
+        level = levels.fermi_level(n_electrons, temperature=temperature or 0.0)
+    except ValueError:  # too few bands, which is told where the spectra are made
+        return None
+    up, down = (part.n_electrons(level, temperature=temperature or 0.0) for part in levels.halves())
+    if abs(up - down - fixed) <= max(SAME_MAGNETIZATION, SAME_SHARE * n_electrons):
+        return None
+    return f"gives each spin its own Fermi level, and spectra of both have one, with a magnetization of {up - down:.3g}"

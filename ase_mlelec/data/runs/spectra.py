@@ -328,4 +328,5 @@ def described(frames: Frames) -> list[str]:
         f"electrons: {', '.join(f'{symbol} {count:g}' for symbol, count in found['valence_electrons'].items())}; "
         f"temperature {temperature:g} K ({of}); Fermi levels {low_high[0]:.3f} to {low_high[1]:.3f} eV",
         f"projections hold {100 * shares[0]:.1f} to {100 * shares[1]:.1f} % of the electrons{how}",
+        *(["spins: runs with two have the sum of both, in states/eV"] if "spins" in settings else []),
     ]

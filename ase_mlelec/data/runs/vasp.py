@@ -11,7 +11,7 @@ from ase import Atoms
 
 from ase_mlelec import units
 from ase_mlelec.data.data_set import Frame
-from ase_mlelec.data.runs.projected import ProjectedRun
+from ase_mlelec.data.runs.projected import ProjectedRun, other_magnetization
 from ase_mlelec.io.projections import Projections
 from ase_mlelec.io.vasp import VaspError, Vasprun, has_projections, read_vasprun
 
@@ -115,15 +115,23 @@ def _projected(place, run: Vasprun, frame: Frame) -> ProjectedRun:
     settings |= {"kpoints_dos": run.mesh, "smearing": SMEARING.get(int(kind), f"Methfessel-Paxton {kind:g}")}
     if kind >= -1:
         settings["smearing_width_eV"] = width
+    if _number(own.get("ISPIN"), 1) == 2:
+        settings["spins"] = "both, added"
+    levels, temperature = _symmetrized(run, frame.atoms), width / units.KB if kind == -1 else None
+    fixed = _number(own.get("NUPDOWN"), -1)
+    if "spins" in settings and fixed >= 0:
+        wrong = other_magnetization(levels, run.n_electrons, fixed, temperature)
+        if wrong:
+            raise VaspError(f"{place.save}: NUPDOWN = {fixed:g} {wrong}; leave NUPDOWN out and give MAGMOM")
     return ProjectedRun(
         source=str(place.save),
         name=frame.name,
         atoms=frame.atoms,
         labels=frame.labels,
-        levels=_symmetrized(run, frame.atoms),
+        levels=levels,
         n_electrons=run.n_electrons,
         valence=run.valence,
-        temperature=width / units.KB if kind == -1 else None,
+        temperature=temperature,
         energy_reference=REFERENCE,
         more_bands="NBANDS of VASP",
         settings=settings,

@@ -20,8 +20,8 @@ WHAT_TO_GIVE = (
 @formerly_positional("output")
 def read_projections(path: str | PathLike, *, output: str | PathLike) -> Projections:
     """Read projwfc.x: ``atomic_proj.xml`` (path: the file, prefix.save or the folder that holds one) and its text
-    ``output`` (which atom owns which atomic function; the XML does not say). Non-polarized, noncollinear and
-    spin-orbit runs, in the format of Quantum ESPRESSO 6.4 and later.
+    ``output`` (which atom owns which atomic function; the XML does not say), in the format of Quantum ESPRESSO 6.4 and
+    later. The k-points of a spin-polarized run come twice, those of spin up first; a band then holds one electron.
 
     The weights are those of the k-points as they stand in the file, which are not symmetrized; where symmetry reduced
     the mesh, ``Projections.averaged`` over equivalent atoms (``read_setup``) makes them so.
@@ -33,7 +33,7 @@ def read_projections(path: str | PathLike, *, output: str | PathLike) -> Project
     Raises
     ------
     EspressoError
-        For missing, damaged or spin-polarized files, and files of other runs.
+        For missing and damaged files, and files of other runs.
     """
     path = find_file(path, "atomic_proj.xml", WHAT_TO_GIVE)
     text, listing = read_text(path, WHAT_TO_GIVE, EspressoError), read_text(output, WHAT_TO_GIVE, EspressoError)
@@ -49,12 +49,13 @@ def read_projections(path: str | PathLike, *, output: str | PathLike) -> Project
     keys = "NUMBER_OF_BANDS", "NUMBER_OF_K-POINTS", "NUMBER_OF_ATOMIC_WFC"
     n_bands, n_kpoints, n_functions = (whole_number(path, key, header.get(key)) for key in keys)
     n_spins = whole_number(path, "NUMBER_OF_SPIN_COMPONENTS", header.get("NUMBER_OF_SPIN_COMPONENTS", "1"))
-    if n_spins not in (1, 4):
-        raise EspressoError(f"{path}: spin-polarized projections are not supported; use nspin = 1")
+    if n_spins not in (1, 2, 4):
+        raise EspressoError(f"{path}: got {n_spins} spin components, need 1, 2 or 4; the file is damaged")
+    n_kpoints *= 2 if n_spins == 2 else 1  # the header counts those of one spin
     owners, is_spinor = _owners(path, output, listing, n_functions)
     weights, eigenvalues = _levels(path, states, n_kpoints, n_bands)
     site = _site_weights(path, states, n_kpoints, n_bands, owners)
-    # a band holds two electrons, a band of spinors one
+    # a band holds two electrons, a band of spinors one; both spins together have a sum of weights of two as well
     return Projections(eigenvalues, (1 if is_spinor or n_spins == 4 else 2) * weights / weights.sum(), site)
 
 

@@ -264,10 +264,13 @@ def occupations_of(path, root, bands):
     return found
 
 
-def levels_of(path, out, bands):
-    """dict of kpoints and eigenvalues of the <output> of the XML file."""
+def levels_of(path, out, bands, *, both_spins=False):
+    """dict of kpoints and eigenvalues of the <output> of the XML file; none with two spins, unless ``both_spins``.
+
+    Eigenvalues of spin down then follow those of spin up at the same k-point.
+    """
     points = bands.findall("ks_energies")
-    if not points or bands.findtext("lsda", "false").strip() in TRUE:
+    if not points or (bands.findtext("lsda", "false").strip() in TRUE and not both_spins):
         return {}
     n_points = bands.findtext("nks")
     if n_points is not None and whole_number(path, "<nks>", n_points) != len(points):

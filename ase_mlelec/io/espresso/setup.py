@@ -13,6 +13,7 @@ from ase_mlelec.io.functionals import functional_of
 from ase_mlelec.io.text import read_text
 
 WHAT_TO_GIVE = "give pw.x's prefix.save or data-file-schema.xml"
+NOT_FIXED = -1000  # pw.x has -10000 or nothing where the magnetization is free
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Setup:
     pseudopotentials : dict of str
         File name by element, in ``pseudo_folder`` (and in the .save folder).
     eigenvalues : array [K, M], eV, or None
-        None of a spin-polarized run.
+        Of a spin-polarized run [2 K, M], all points of spin up first.
+    magnetization : float or None
+        Electrons of spin up less those of spin down, where the input fixes them (``tot_magnetization``).
     kpoint_weights : array [K], or None
         Sum 2 (spin degeneracy included), or 1 for spinors.
     equivalent : array [N]
@@ -66,6 +69,7 @@ class Setup:
     kpoint_weights: np.ndarray | None
     equivalent: np.ndarray
     grid: tuple | None
+    magnetization: float | None = None
     settings: dict = field(default_factory=dict)
 
 
@@ -98,12 +102,29 @@ def read_setup(path: str | PathLike) -> Setup:
         spin="spinors" if spinors else "polarized" if polarized else "",
         pseudopotentials=_pseudopotentials(path, root, elements),
         pseudo_folder=Path("" if species is None else species.get("pseudo_dir", "")),
-        eigenvalues=levels_of(path, out, bands).get("eigenvalues"),
+        eigenvalues=_eigenvalues(path, out, bands, polarized),
         kpoint_weights=None if polarized else _weights(path, bands, 1 if spinors else 2),
         equivalent=_equivalent(path, out, len(symbols)),
         grid=_grid(path, out),
-        settings=_settings(path, root, out),
+        magnetization=_magnetization(path, root) if polarized else None,
+        settings=_settings(path, root, out) | ({"spins": "both, added"} if polarized else {}),
     )
+
+
+def _eigenvalues(path, out, bands, polarized):
+    found = levels_of(path, out, bands, both_spins=True).get("eigenvalues")
+    if found is None or not polarized:
+        return found
+    if found.shape[1] % 2:
+        raise damaged(path, f"got {found.shape[1]} eigenvalues of two spins at a k point, need as many of each")
+    return np.concatenate(np.split(found, 2, axis=1))
+
+
+def _magnetization(path, root):
+    """The magnetization that the input fixes, or None."""
+    text = root.findtext("input/bands/tot_magnetization")
+    value = None if text is None else float(floats(path, "<tot_magnetization>", text, 1)[0])
+    return None if value is None or value < NOT_FIXED else value
 
 
 def _weights(path, bands, total):
