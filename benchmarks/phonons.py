@@ -63,14 +63,14 @@ def calculate(name: str, folder: Path, pseudo: Path) -> None:
         return
     kinds = "".join(f"{s} {atoms.get_masses()[atoms.symbols == s][0]} {file}\n" for s, file in pseudos.items())
     places = "".join(f"{s} {x:.12f} {y:.12f} {z:.12f}\n" for s, (x, y, z) in zip(atoms.symbols, atoms.positions))
-    cell = "".join(f"{x:.12f} {y:.12f} {z:.12f}\n" for x, y, z in atoms.cell)
     edge = 2 * atoms.cell.array.max()
+    cell = "".join(f"{x:.12f} {y:.12f} {z:.12f}\n" for x, y, z in atoms.cell / edge)
     points = np.array([[0, 0, 0], [1, 0, 0], [0.5, 0.5, 0.5]])  # of POINTS, 2π/a
     inputs = {
         "pw": f"&control\n calculation='scf', prefix='x', outdir='./out', pseudo_dir='{pseudo}'\n/\n"
         f"&system\n ibrav=0, A={edge:.12f}, nat=2, ntyp={len(pseudos)}, ecutwfc={cutoff}, ecutrho={of_density}, "
         "occupations='fixed'\n/\n&electrons\n conv_thr=1e-12\n/\n"
-        f"ATOMIC_SPECIES\n{kinds}CELL_PARAMETERS angstrom\n{cell}ATOMIC_POSITIONS angstrom\n{places}"
+        f"ATOMIC_SPECIES\n{kinds}CELL_PARAMETERS alat\n{cell}ATOMIC_POSITIONS angstrom\n{places}"
         f"K_POINTS automatic\n{k} {k} {k} 1 1 1\n",
         "ph": f"x\n&inputph\n prefix='x', outdir='./out', fildyn='x.dyn', tr2_ph=1e-15, qplot=.true., ldisp=.true., "
         f"epsil=.{str(polar).lower()}.\n/\n{len(points)}\n" + "".join(f"{x} {y} {z} 1\n" for x, y, z in points),

@@ -25,6 +25,7 @@ COMMANDS = {
     "calibrate": "give a model calibrated error bars",
     "test": "errors of a model on a data set",
     "predict": "energy, forces and stress of structures, as extended XYZ",
+    "drive": "serve a model to i-PI and other programs with its protocol",
     "bands": "bands of a Wannier Hamiltonian along a path",
     "dos": "density of states, Fermi level and gap of a structure",
     "pca": "principal components of atomic DOS along a trajectory",
