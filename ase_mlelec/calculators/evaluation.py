@@ -152,7 +152,7 @@ class EvaluatesModels(WatchesRange):
         reach, seen = edges.up_to(model.descriptor.cutoff), self._seen("energy", model)
         keeps = self._keeps_graphs and self._keeps_energy(model, edges)
         needs_features = keeps or seen.known is not None or _is_shared(model)
-        evaluated = functools.partial(_energies_of, model, system, needs_features, keeps)
+        evaluated = functools.partial(energies_of, model, system, needs_features, keeps)
         for environment, energy, gradient, graph in map_chunks(evaluated, reach.chunks(CHUNK), device=self.device):
             gradients.append(gradient)
             energies.append(energy)
@@ -228,14 +228,17 @@ class EvaluatesModels(WatchesRange):
             (self.results if name in all_outputs else self._extra)[name] = mean
 
 
-def _energies_of(model, system, needs_features, keeps, chunk):
-    """Energies of the centers of a chunk (rows, edges).
+def energies_of(
+    model: Model, system: System, needs_features: bool, keeps: bool, chunk: tuple[Any, Edges]
+) -> tuple[Environment | None, Tensor, Tensor, tuple | None]:
+    """Energies of the centers of a chunk (rows, edges), without the long range.
 
     Returns (environments or None, atomic energies [C], dE/dvec [E, 3], (edges, environments) with their graph or None).
     """
     _, edges = chunk
     leaf = edges.with_vec(edges.vec.detach().requires_grad_(True))
-    energy, environment = None if needs_features else model.linear_energy(system, leaf), None
+    energy: Any = None if needs_features else model.linear_energy(system, leaf)
+    environment = None
     if energy is None:
         environment = model.environment("energy", system, leaf)
         environment = environment.keeping() if "energy" in model.posteriors else environment

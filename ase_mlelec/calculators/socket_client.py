@@ -26,7 +26,7 @@ class SocketClient(_Client):
     Parameters
     ----------
     extras : sequence of str
-        Some of "dipole", "born_charges" and "polarizability", which the calculator must have.
+        Some of dipole, born_charges and polarizability, which the calculator must have.
     port, unixsocket, host, timeout, log
         As in ASE: a port on ``host``, or the name of a Unix socket.
 

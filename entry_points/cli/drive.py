@@ -1,6 +1,7 @@
 """``mlelec drive``"""
 
 import argparse
+from typing import Any
 
 from ase_mlelec_entry_points.cli.options import add_device, add_model
 
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.unix and arguments.port:
         raise ValueError(f"got --unix {arguments.unix} and --port {arguments.port}; give one of them")
-    atoms = read(arguments.structure)
+    atoms: Any = read(arguments.structure)  # one structure, no list
     atoms.calc = calculator(arguments.model, arguments.device)
     try:
         extras_of(atoms, arguments.extras)  # now, and not when the other program waits
