@@ -43,7 +43,7 @@ class SocketClient(_Client):
 
     Examples
     --------
-    ``SocketClient(unixsocket="ice", extras=["dipole"]).run(atoms)``, while i-PI waits at the socket "ice".
+    ``SocketClient(unixsocket="ice", extras=["born_charges"]).run(atoms)``, while i-PI waits at the socket "ice".
     """
 
     def __init__(self, *, extras: Sequence[str] = (), **options: Any) -> None:
