@@ -18,6 +18,7 @@ EXAMPLE = "mlelec convert run.xyz OUTCAR --out data.h5"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s [-h] [options] SOURCE [SOURCE ...]"  # the options, listed below, are many
     parser.add_argument(
         "sources",
         metavar="SOURCE",
