@@ -45,7 +45,11 @@ def configuration(found: Survey, path: str | PathLike, *, minutes: float | None 
     text = TomlText()
     _head(text, found, path)
     if minutes is not None:
-        text.set("minutes", float(minutes), "Time for gradient descent, as asked for; the steps follow from it.")
+        text.set(
+            "minutes",
+            float(minutes),
+            "Time for gradient descent, as asked for; the steps follow from it. Closed forms take what they need.",
+        )
     _data(text, found, path)
     {LDOS: _ldos, HAMILTONIAN: _hamiltonian}.get(found.source.kind, _frames)(text, found)
     text.section("output")

@@ -109,8 +109,10 @@ def fit_closed_form(
         torch.nn.init.zeros_(layer.bias)
     drawn = DrawnNet(model, name, batches, seed)
     with closed_form(what, REMEDY):
+        tell(f"{name} in closed form: {head.widths[0]} drawn functions of the atoms of {len(batches)} structures")
         kinds = _sums(drawn, batches, batch_size)
         regression = BlockRidge([kind for kind in kinds if kind is not None])
+        tell(f"{name}: choosing the ridge by cross-validation, and solving")
         weights, score = _weights(kinds, loss, weights_by_data, batches, model)
         choice = regression.choose(weights, score)
         # before a solution is set: targets are what the present last layer leaves to explain

@@ -110,11 +110,11 @@ def add_error_bars(
 def told(report: Mapping[str, Mapping[str, Any]]) -> str:
     """One line about a report, for the log of a training."""
     shares = (
-        f"{label} {100 * found['within_one']:.0f} and {100 * found['within_two']:.0f} %"
+        f"{label} {100 * found['within_one']:.0f} and {100 * found['within_two']:.0f} % of {found['errors']}"
         for label, found in report.items()
     )
     where = ", ".join(dict.fromkeys(str(found["calibrated_on"]) for found in report.values()))
-    return f"Error bars: {', '.join(shares)} of the errors within one and two ({where})" if report else "No error bars"
+    return f"Error bars: {', '.join(shares)} errors within one and two ({where})" if report else "No error bars"
 
 
 def _take_over(model, name, train, validation, like):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase.data import atomic_numbers
 
 from ase_mlelec import units
 from ase_mlelec.data.batches import Batches
@@ -154,11 +155,14 @@ def compared(model: Model, frames: Frames) -> dict[str, tuple[np.ndarray, np.nda
     -------
     dict of (labels [n], predictions [n], unit)
         By label, "stress" for virials. Energies and other sums are per atom, in units of ase_mlelec.quantities; stresses
-        are in GPa. Sums are left out where frames have values of atoms.
+        are in GPa. Sums are left out where frames have values of atoms. Where structures differ in composition, energies
+        are "energy less that of the species": that of the isolated atoms that the model knows, or of a sum over species
+        that is fitted to the labels, so that differences of species do not hide all others.
     """
     frames = on_branch_of_model(model, frames)
     fast, names = model.for_evaluation(), comparable(model, frames)
     batches = Batches.for_model(fast, frames, names)
+    of_species = _energies_of_species(model, frames)
     found: dict[tuple[str, str], list] = {}
     for quantity in _predicted(model):
         mine = [name for name in quantity.labels if name in names]
@@ -168,10 +172,28 @@ def compared(model: Model, frames: Frames) -> dict[str, tuple[np.ndarray, np.nda
                     continue
                 true = _true_rows(fast, batch, quantity, label)
                 size, name, unit = _size_of(batch, label, structures)
+                if of_species is not None and label == "energy":
+                    sums = batch.system.sum_per_system(of_species.to(true)[batch.system.numbers])[structures]
+                    true, name = true - sums, "energy less that of the species"
                 rows = [((values / size).double().cpu().numpy().ravel()) for values in (true, true + errors_)]
                 found.setdefault((name, unit), []).append(rows)
     joined = {key: [np.concatenate(column) for column in zip(*parts)] for key, parts in found.items()}
     return {name: (true, mine, unit) for (name, unit), (true, mine) in joined.items()}
+
+
+def _energies_of_species(model, frames):
+    """Energies, eV, by atomic number, Tensor [119], to subtract from energies; None where compositions do not differ."""
+    labeled = [frame for frame in frames if "energy" in frame.labels]
+    counts = np.array([np.bincount(frame.atoms.numbers, minlength=119) for frame in labeled]).reshape(-1, 119)
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    if not len(labeled) or np.ptp(shares, axis=0).max() < 1e-9:
+        return None
+    known = {atomic_numbers[symbol]: e for symbol, e in model.metadata.get("isolated_atoms_eV", {}).items()}
+    if set(np.flatnonzero(counts.any(axis=0))) <= known.keys():
+        return torch.tensor([float(known.get(number, 0.0)) for number in range(119)], dtype=torch.float64)
+    sizes = counts.sum(axis=1)
+    energies = np.array([float(frame.labels["energy"]) for frame in labeled])
+    return torch.as_tensor(np.linalg.lstsq(shares, energies / sizes, rcond=None)[0])
 
 
 def _true_rows(model, batch, quantity, label):

@@ -80,6 +80,7 @@ def fit_linear(
     remedy = f"give a ridge larger than {ridge:g}, or check the labels. Nothing was saved"
     with closed_form("the closed form of the energy", remedy):
         _sum(regression, model, frames, loss, joined, batch_size, checkpoint, progress)
+        Log.of(progress).tell(f"solving for {_n_weights(model)} weights")
         _add(model, regression.solve(ridge=ridge), remedy)
 
 
@@ -115,10 +116,12 @@ def fit_by_choice(
     remedy = "check the labels. Nothing was saved"
     with closed_form("the closed form of the energy", remedy):
         _sum(equations, model, frames, loss, lambda rows: (rows,), batch_size, checkpoint, progress)
+        Log.of(progress).tell(f"choosing ridge and weights by {len(held)} structures, with {_n_weights(model)} weights")
         rows = held_rows(model, held, loss)
         choice = choose(
             equations, {name: (matrix, targets) for name, (matrix, targets, _) in rows.items()}, ridge=ridge
         )
+        Log.of(progress).tell(f"solving with these {len(held)} structures too")
         before = copy.deepcopy(model)  # rows are made with the weights from before
         for name, (matrix, targets, ratio) in rows.items():
             for some in torch.arange(len(ratio)).split(ROWS):

@@ -13,6 +13,7 @@ HELP = (
     "Look at data and print what they hold: structures, labels and how much they vary, and what looks wrong, such as "
     "units or single structures. Then write a commented TOML file for 'mlelec train' with the choices that follow."
 )
+USUAL_FOLDER = r"(set|data|sys|system|train|training|valid|validation|test|deepmd|npy)(_data)?[-._]?\d*"
 EXAMPLE = "mlelec init run.extxyz OUTCAR --out config.toml"
 
 
@@ -47,7 +48,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def name_of(data: str) -> str:
-    """Name of the TOML file for a data set, in the present folder."""
+    """Name of the TOML file for a data set, in the present folder.
+
+    Folders with names that programs give, such as set.000 or data_0, count for the folder that they lie in.
+    """
+    import re
     from pathlib import Path
 
     path = Path(data).resolve()
@@ -56,6 +61,10 @@ def name_of(data: str) -> str:
         for suffix in (".gz", ".bz2", ".xz"):
             name = name.removesuffix(suffix)
         name = Path(name).stem.removesuffix(".info")
+    elif re.fullmatch(USUAL_FOLDER, name, re.IGNORECASE):
+        above = [each for each in path.parents if not re.fullmatch(USUAL_FOLDER, each.name, re.IGNORECASE)]
+        if above[0].name and above[0] != Path.home():
+            name = above[0].name
     return f"{name}.toml"
 
 

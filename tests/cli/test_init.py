@@ -94,11 +94,22 @@ def test_train_on_data(folder, capsys):
         ("OUTCAR", "OUTCAR.toml"),
         ("water.v2/", "water.v2.toml"),
         ("Be_snapshot0.info.json", "Be_snapshot0.toml"),
+        ("water.v2/data_0", "water.v2.toml"),
+        ("water.v2/data_0/set.000/", "water.v2.toml"),
+        ("water.v2/training_data", "water.v2.toml"),
+        ("water.v2/dataset", "dataset.toml"),
     ],
 )
 def test_names(folder, data, name):
-    Path("water.v2").mkdir()
+    for each in ("data_0/set.000", "training_data", "dataset"):
+        Path("water.v2", each).mkdir(parents=True)
     assert name_of(data) == name
+
+
+def test_a_usual_name_in_the_home_folder_stays(folder, monkeypatch):
+    Path("data_0").mkdir()
+    monkeypatch.setattr(Path, "home", lambda: folder)
+    assert name_of("data_0") == "data_0.toml"
 
 
 def test_frames_are_looked_at_without_torch(folder):

@@ -320,7 +320,7 @@ def test_default_terms_without_labels_are_left_out_and_said(tmp_path, capsys):
         configuration(tmp_path, energy={"steps": 2, "widths": [4]}, dos={"steps": 2, "widths": [4]}, committee=2)
     )
     said = capsys.readouterr().err
-    assert said.count("[energy] trains without forces, virial: none of the 6 frames to train on has such labels") == 1
+    assert said.count("[energy] trains without forces: none of the 6 frames to train on has such labels") == 1
     assert said.count("[dos] trains without atomic") == 1
     assert set(model[0].metadata["errors"]["test"]) == {
         "energy_mae_meV_per_atom",

@@ -1,15 +1,17 @@
 """The recipe: from data to a model file that says what it is, and the errors it states."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
 from small_data import ATTRIBUTES, ENERGIES, SPILL, make_frames, make_wannier_frames
 from small_models import random_model
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, load_model, units
-from ase_mlelec.data.batches import Frames, write_hdf5
+from ase_mlelec.data.batches import Frame, Frames, write_hdf5
 from ase_mlelec.heads import SpectrumHead
 from ase_mlelec.physics import fermi
 from ase_mlelec.train.config import parse_config
@@ -18,6 +20,7 @@ from ase_mlelec.train.fit import FrameProblem
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.recipes.description import electrons_in_dos, wannier_charges
 from ase_mlelec.train.recipes.frames import split
+from ase_mlelec.train.recipes.shared import shares_time
 
 DESCRIPTOR = {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 3, "l_max": 2, "n_basis": 5}
 
@@ -349,3 +352,44 @@ def test_what_is_compared(frames):
     true, _, unit = compared(model, tensors)["atomic_polarizability"]
     symbol = model.species[center]
     assert unit == "Å^3" and len(true) == 9 * sum(list(frame.atoms.symbols).count(symbol) for frame in tensors)
+
+
+@pytest.mark.parametrize("isolated", [{}, {"Cu": -3.5, "Al": -2.0}])
+def test_energies_of_mixtures_are_compared_without_those_of_the_species(isolated):
+    """A sum over species, of hundreds of eV, is left out of labels and predictions alike."""
+    rng, own = np.random.default_rng(0), {"Cu": -50.0, "Al": -400.0}
+    model = random_model(2, ("energy",), species=("Cu", "Al"), n_basis=6)
+    model.metadata["isolated_atoms_eV"] = isolated
+    made, noise = [], rng.normal(scale=0.1, size=8)
+    for k in range(8):
+        atoms = bulk("Cu", cubic=True)
+        atoms.symbols[: k % 4] = "Al"
+        atoms.rattle(0.1, seed=k)
+        energy = sum((isolated or own)[symbol] for symbol in atoms.symbols) + noise[k]
+        made.append(Frame(atoms, {"energy": energy, "forces": np.zeros((4, 3))}, str(k)))
+    frames = Frames(made)
+    found = compared(model, frames)
+    labels, predictions, unit = found["energy less that of the species"]
+    assert len(found) == 2 and unit == "eV/atom"
+    if isolated:
+        np.testing.assert_allclose(labels, noise / 4, atol=1e-9)
+    else:
+        assert np.abs(labels).max() < 0.05 and abs(labels.mean()) < 0.01
+    rms = np.sqrt(((predictions - labels) ** 2).mean())
+    assert 1000 * rms == pytest.approx(errors(model, frames)["energy_rmse_meV_per_atom"])
+    assert "energy" in compared(model, frames.take([0, 4]))  # of one composition
+
+
+def test_minutes_without_effect_are_said(tmp_path, capsys):
+    write_hdf5(tmp_path / "cu.h5", make_frames(10))
+    basis = {"cutoff": 4.0, "near": 3.5, "n_radial": 2, "l_max": 1, "inner": 1.5, "roughest": 0}
+    config = configuration(tmp_path, energy={"widths": []}, power_spectrum=basis, descriptor=None, dos=None, minutes=3)
+    train(config)
+    said = capsys.readouterr().err
+    assert said.count("minutes: without effect, as nothing is left to gradient descent") == 1
+    for line in ("solving for", "making error bars"):
+        assert said.count(line) == 1
+    assert re.search(
+        r"Error bars: energy \d+ and \d+ % of 2, forces .* of \d+, virial .* errors within one and two", said
+    )
+    assert shares_time(config) == []

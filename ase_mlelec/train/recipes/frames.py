@@ -107,6 +107,7 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
         for name, fitted in fits.items()
         if fitted.normal is not None
     }
+    log.tell("making error bars")
     log.tell(told(add_error_bars(model, parts["train"], parts["validation"], factors=factors)))
     held_out = _errors(model, parts, "validation")
     for fitted in fits.values():

@@ -94,6 +94,10 @@ def begin_log(parts: Mapping[str, Frames | StoredDataSet], config: Config, progr
         "data": counted((len(part), name) for name, part in parts.items()),
         "model": str(config.folder / config.output.model),
     }
+    if config.minutes is not None and not shares_time(config):
+        log.tell(
+            "minutes: without effect, as nothing is left to gradient descent; closed forms take the time they need"
+        )
     return log
 
 
@@ -105,12 +109,15 @@ def duration_of(options: Any, config: Config) -> dict[str, Any]:
     name = "epochs" if hasattr(options, "epochs") else "steps"
     if config.minutes is None or name in options.given:
         return {name: getattr(options, name)}
+    return {name: None, "seconds": 60 * config.minutes / len(shares_time(config))}
+
+
+def shares_time(config: Config) -> list[Any]:
+    """Sections whose heads share ``config.minutes``: those of gradient descent without a given number of steps."""
     stages: list[Any] = [*(config.section(row.name) for row in config.wanted), config.ldos, config.hamiltonian]
     solved = [stage for stage in stages if getattr(stage, "closed_form", False) and not config.start]
-    share = [
-        stage for stage in stages if stage and stage not in solved and len(stage.widths) and name not in stage.given
-    ]
-    return {name: None, "seconds": 60 * config.minutes / len(share)}
+    left = [stage for stage in stages if stage and stage not in solved and len(stage.widths)]
+    return [stage for stage in left if ("epochs" if hasattr(stage, "epochs") else "steps") not in stage.given]
 
 
 def steps_before(model: Model, name: str, config: Config) -> dict[str, Any]:
@@ -279,6 +286,7 @@ def weighted(frames: Frames, path: Path, config: Config) -> Frames:
     return frames.where(lambda frame: frame.weight > 0)
 
 
+UNSAID = {"virial"}  # few data have stress, which follows from energies and forces as well; molecules have none
 INSTEAD = "total"  # term that replaces the term of labels by atom, where the data have sums alone
 
 
@@ -331,9 +339,10 @@ def with_labels(
             f"[{section}]: none of the {len(frames)} frames to train on of {sources} has a label "
             f"{' or '.join(map(repr, wanted))}, they have {have}; give them, or leave out [{section}]"
         )
-    if progress and missing:
+    told = [term for term in missing if term not in UNSAID]
+    if progress and told:
         say_once(
-            f"[{section}] trains without {', '.join(missing)}: none of the {len(frames)} frames to train on has "
+            f"[{section}] trains without {', '.join(told)}: none of the {len(frames)} frames to train on has "
             f"such labels ({', '.join(str(config.folder / name) for name in config.data.files)})"
         )
     return left
