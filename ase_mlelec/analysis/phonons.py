@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,9 @@ from ase.spectrum.dosdata import GridDOSData
 from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec.bands.paths import band_path
+from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.io.espresso import read_ph
+from ase_mlelec.io.text import read_text
 from ase_mlelec.units import COULOMB, PLANCK
 
 THZ = PLANCK * 1e-3  # eV
@@ -150,26 +151,28 @@ def read_response(path: str | PathLike, atoms: Atoms) -> tuple[NDArray, NDArray]
     ValueError
         For other files, and for charges of another number of atoms.
     """
-    try:
-        of_phonopy = "PHONON" not in Path(path).read_text(encoding="utf-8", errors="replace")
-        if of_phonopy:
-            _phonopy()
-            from phonopy.file_IO import parse_BORN
-
-            found = parse_BORN(_cell_of(atoms), filename=str(path))
-            born, dielectric = np.asarray(found["born"]), np.asarray(found["dielectric"])
-        else:
-            born, dielectric = read_ph(path)
-    except (OSError, RuntimeError, IndexError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: neither an output of ph.x with epsil nor a file BORN of phonopy for these {len(atoms)} atoms "
-            f"({type(error).__name__}); give one of these"
-        ) from None
+    text = read_text(path, "give an output of ph.x with epsil, or a file BORN of phonopy")
+    born, dielectric = read_ph(path) if "PHONON" in text else _read_born(path, text, atoms)
     if len(born) != len(atoms):
         raise ValueError(
             f"{path}: got Born charges of {len(born)} atoms, need {len(atoms)}; give those of the same cell"
         )
     return born, dielectric
+
+
+def _read_born(path, text, atoms):
+    _phonopy()
+    from phonopy.file_IO import parse_BORN_from_strings
+
+    try:
+        found = parse_BORN_from_strings(text, _cell_of(atoms))
+        born, dielectric = (np.asarray(found[name], dtype=float) for name in ("born", "dielectric"))
+    except Exception as error:  # phonopy has no class for all that a damaged file can do to it
+        raise ValueError(
+            f"{path}: neither an output of ph.x with epsil nor a file BORN of phonopy for these {len(atoms)} atoms "
+            f"({printable(str(error)) or type(error).__name__}); give one of these"
+        ) from None
+    return check_finite(path, "a number", born), check_finite(path, "a number", dielectric)
 
 
 def _phonopy():

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import seeds
+from ase.build import bulk
 from ase.calculators.calculator import CalculatorSetupError
 from test_wannier90_forms import sparse_text, win
 
 from ase_mlelec.active.config import read_active
+from ase_mlelec.analysis.phonons import read_response
 from ase_mlelec.analysis.result_file import ResultFile
 from ase_mlelec.analysis.result_writer import ResultWriter
 from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
@@ -201,6 +203,12 @@ READERS = {
         check_projections,
     ),
     "ph": Reader(PH, seeds.PH, lambda folder: espresso.read_ph(folder / "ph.out"), ESPRESSO, check_ph),
+    "born": Reader(
+        "analysis.phonons.read_response",
+        seeds.text("BORN", "14.4\n2.9 0 0 0 2.9 0 0 0 2.9\n1.9 0 0 0 1.9 0 0 0 1.9\n-1.9 0 0 0 -1.9 0 0 0 -1.9\n"),
+        lambda folder: read_response(folder / "BORN", bulk("MgO", "rocksalt", a=4.2)),
+        check=check_ph,
+    ),
     "filplot": Reader(
         "espresso.filplot.read_filplot", seeds.FILPLOT, lambda folder: espresso.read_filplot(folder / "rho"), ESPRESSO
     ),

@@ -78,7 +78,7 @@ def test_every_reader_is_in_the_table():
         try:
             contents = vars(importlib.import_module(module.name))
         except ModuleNotFoundError as error:
-            assert error.name == "numba"  # compiled loops, which read nothing
+            assert error.name in ("numba", "torch_sim")  # compiled loops and a model of others, which read nothing
             continue
         own = {
             name: value
