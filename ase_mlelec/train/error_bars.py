@@ -50,8 +50,9 @@ def add_error_bars(
 ) -> dict[str, dict[str, float]]:
     """Give the heads of ``model`` calibrated posteriors, and its metadata a report in "error_bars".
 
-    A head without labels in ``validation`` is calibrated on its training errors, enlarged as if every structure had been
-    left out of the fit of the last layer. That is right for heads without hidden layers, and too small for nets.
+    An energy whose training data have stress alone gets none. A head without labels in ``validation`` is calibrated on its
+    training errors, enlarged as if every structure had been left out of the fit of the last layer. That is right for
+    heads without hidden layers, and too small for nets.
 
     Parameters
     ----------
@@ -88,13 +89,14 @@ def add_error_bars(
     for name, head in model.heads.items():
         if (names is not None and name not in names) or name not in QUANTITIES or not has_posterior(head):
             continue
-        labels = {*QUANTITIES[name].labels} - {QUANTITIES[name].slopes}
-        if not labels & set(train.counts):
+        labels, factor = {*QUANTITIES[name].labels} - {QUANTITIES[name].slopes}, (factors or {}).get(name)
+        if not (labels if factor is not None else labels - {"virial"}) & set(
+            train.counts
+        ):  # there are no rows of stress
             continue
         if like is not None:
             report |= _take_over(model, name, train, validation, like)
             continue
-        factor = (factors or {}).get(name)
         if factor is None and n_weights(head) > MOST_WEIGHTS:
             continue
         held = validation if labels & set(validation.counts) else None

@@ -81,8 +81,8 @@ def of_frames(arguments: argparse.Namespace, data: "list[str]") -> None:
     report = add_error_bars(model, train, validation, like=arguments.like and load_model(arguments.like))
     if not report:
         raise ValueError(
-            f"{', '.join(data)}: no labels of {', '.join(model.heads)}, from which error bars could be made; "
-            "give data with such labels"
+            f"{', '.join(data)}: no labels of {', '.join(model.heads)}, from which error bars could be made "
+            "(for the energy, stress alone does not do); give data with such labels"
         )
     model.save(arguments.out)
     tell(f"{arguments.out}: {len(train)} structures of the training, {len(validation)} to calibrate on", report)

@@ -11,7 +11,7 @@ from small_data import ENERGIES, make_frames, make_wannier_frames
 from small_models import random_model, randomize_nets, seeded
 
 from ase_mlelec import CombinedCalculator, DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, load_model
-from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.batches import Batches, write_hdf5
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import ScalarHead, SpectrumHead
@@ -24,6 +24,7 @@ from ase_mlelec.train.last_layer import n_weights, rows_of
 from ase_mlelec.uncertainty import Posterior, contributions, coverage
 from ase_mlelec.uncertainty.bars import N_GRADIENTS
 from ase_mlelec.uncertainty.dos_bars import DosBars
+from ase_mlelec_entry_points.cli.main import main
 
 DOS = {"electrons_in_dos": {"Cu": 2.0}, "order_parameter_offsets_eV": [0.0]}
 WANNIER = {"valence_charges": {"Si": 4.0, "O": 6.0}, "electrons_per_centre": {"O": 8.0}}
@@ -206,6 +207,21 @@ def test_infinite_bars_where_a_member_cannot_be_filled(copper, monkeypatch):
         member._extra["ados"] *= 1e-3
         monkeypatch.setattr(calc, "_kept_members", lambda member=member: [calc, member])
     assert calc.get_uncertainty("fermi_level", atoms=frames[4].atoms) == np.inf
+
+
+def test_stress_alone_makes_no_bars(tmp_path, capsys):
+    """A training on stress alone ends without bars of the energy; other heads have theirs, and the command says why not."""
+    frames, model = make_frames(10), copper_model()
+    for frame in frames:
+        frame.labels = {name: frame.labels[name] for name in ("virial", "dos")}
+    assert set(add_error_bars(model, frames.select("train"), frames.select("validation"))) == {"dos"}
+    assert "energy" not in model.posteriors
+    for frame in frames:
+        del frame.labels["dos"]
+    model.save(tmp_path / "cu.safetensors"), write_hdf5(tmp_path / "cu.h5", frames)
+    arguments = "calibrate", tmp_path / "cu.safetensors", tmp_path / "cu.h5", "--out", tmp_path / "out.safetensors"
+    assert main([*map(str, arguments)]) != 0
+    assert "stress alone does not do" in capsys.readouterr().err
 
 
 def test_floor_of_errors_that_no_weights_explain():
