@@ -28,8 +28,10 @@ def plot_components(
     """
     points = _points(scores)
     some = slice(None, None, -(-len(points) // MOST_POINTS) or 1)
-    color = {"color": COLORS[0]} if values is None else {"c": np.ravel(values)[some], "cmap": cmap}
-    drawn = ax.scatter(*points[some].T, s=5, lw=0, alpha=0.6, rasterized=True, **color)
+    color: dict[str, Any] = {"color": COLORS[0]}
+    if values is not None:
+        color = {"c": np.ravel(np.asarray(values))[some], "cmap": cmap}
+    drawn = ax.scatter(points[some, 0], points[some, 1], s=5, lw=0, alpha=0.6, rasterized=True, **color)
     _label(ax)
     if values is not None:
         ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.015).solids.set_alpha(1)  # type: ignore[union-attr]
@@ -69,7 +71,8 @@ def plot_component_path(ax: Axes, path: ArrayLike, **line: Any) -> Axes:
         Such as label and color.
     """
     path = np.asarray(path, dtype=float)
-    (drawn,) = ax.plot(*path.T, **(dict(color="black", lw=1.2) | line))
+    style: dict[str, Any] = dict(color="black", lw=1.2) | line
+    (drawn,) = ax.plot(path[:, 0], path[:, 1], **style)
     for marker, place in ("o", path[0]), ("s", path[-1]):
         ax.plot(*place, marker=marker, ms=6, mec=drawn.get_color(), mfc="white", ls="")
     return ax
@@ -90,12 +93,12 @@ def plot_component_types(ax: Axes, scores: ArrayLike, types: ArrayLike, names: S
     ----------
     After Zeng et al. 2022, Fig. 7c.
     """
-    points, types = _points(scores), np.ravel(types)
-    points, types = points[np.isfinite(types)], types[np.isfinite(types)].astype(int)  # without the padding
+    points, kinds = _points(scores), np.ravel(np.asarray(types, dtype=float))
+    points, kinds = points[np.isfinite(kinds)], kinds[np.isfinite(kinds)].astype(int)  # without the padding
     some = slice(None, None, -(-len(points) // MOST_POINTS) or 1)
-    for kind in np.unique(types):
-        own = points[some][types[some] == kind]
-        label = f"{names[kind]}: {100 * (types == kind).mean():.0f} %"
+    for kind in np.unique(kinds):
+        own = points[some][kinds[some] == kind]
+        label = f"{names[kind]}: {100 * (kinds == kind).mean():.0f} %"
         ax.plot(
             *own.T,
             ls="",
