@@ -80,9 +80,16 @@ def save_model(model: Any, path: str | os.PathLike) -> None:
 
 
 def _stored(name, tensor):
-    """Array as it is written; posteriors are in single precision, to which they are rounded when they are made."""
+    """Array as it is written: posteriors, and hidden layers whose numbers are those of it, in single precision.
+
+    Posteriors and drawn layers are rounded when they are made. Other arrays keep the precision of the model.
+    """
     tensor = tensor.detach().cpu().contiguous()
-    return tensor.float() if name.startswith("posteriors.") else tensor
+    if not tensor.is_floating_point():
+        return tensor
+    single = tensor.float()
+    alike = ".hidden." in name and bool((single.to(tensor.dtype) == tensor).all())
+    return single if alike or name.startswith("posteriors.") else tensor
 
 
 def _described(part):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from safetensors.torch import load_file
 from small_data import ENERGIES, make_frames, make_wannier_frames
 
 from ase_mlelec import DeepDOSCalculator, DeepWannierCalculator, load_model
@@ -134,6 +135,23 @@ def test_fit_is_that_of_numpy(name, weights):
     assert (found[0] == found[1]).all()  # to the last bit
     expected = by_numpy(copy.deepcopy(model), name, frames, chosen["ridge"], used)
     np.testing.assert_allclose(found[0], expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
+
+
+def test_drawn_layers_are_stored_in_single_precision(tmp_path):
+    frames = data_of("dos")
+    model = model_of("dos", frames)
+    fit_closed_form(model, frames, LOSSES["dos"](1.0, 1.0), weights_by_data=False)
+    model.save(tmp_path / "m.safetensors")
+    stored = load_file(tmp_path / "m.safetensors")
+    hidden = {name for name in stored if ".hidden." in name}
+    assert hidden == {name for name, array in stored.items() if array.dtype == torch.float32}
+    again = load_model(tmp_path / "m.safetensors")
+    for name, array in model.state_dict().items():
+        assert torch.equal(array, again.state_dict()[name]) and array.dtype == again.state_dict()[name].dtype
+    trained = model.heads["dos"].nets.hidden[0][0].weight
+    trained.data.mul_(1 + 1e-12)  # no longer single precision
+    model.save(tmp_path / "m.safetensors")
+    assert torch.equal(load_model(tmp_path / "m.safetensors").heads["dos"].nets.hidden[0][0].weight, trained)
 
 
 @pytest.mark.parametrize("name", KINDS)
