@@ -1,5 +1,7 @@
 """The repulsive core and the range of the training data."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from ase.calculators.calculator import InputError
 from ase.calculators.fd import calculate_numerical_forces
 from small_models import random_model
 
-from ase_mlelec import DeepPotCalculator, load_model
+from ase_mlelec import DeepPotCalculator, DeepWannierCalculator, load_model
+from ase_mlelec.data.frames import read_frames
 from ase_mlelec.edges import Edges
 from ase_mlelec.physics.repulsion import zbl
 from ase_mlelec.safety import RepulsiveCore, TrainingRange, shortest_distances
@@ -365,3 +368,15 @@ def test_what_is_far_from_crowded_is_seen_at_a_glance(strain, monkeypatch):
     assert is_far or strain < -0.04
     assert not is_far or torch.equal(found, arguments[0])
     assert not is_far or strain > -0.3
+
+
+@pytest.mark.parametrize("calculator", [DeepPotCalculator, DeepWannierCalculator])
+def test_neighbors_are_counted_within_the_cutoff_of_the_descriptor(calculator):
+    """The two descriptors of ``ice`` have unlike cutoffs, and its neighbor list has the longer one."""
+    frames = (
+        read_frames(Path(__file__).parent.parent / "examples" / "data" / "ice.h5").select("train").take([0, 60, 120])
+    )
+    calc = calculator("ice", on_extrapolation="ignore")
+    cutoffs = {descriptor.cutoff for descriptor in (calc.models[0].descriptor, calc.models[0].electronic)}
+    assert len(cutoffs) == 2
+    assert all(calc.get_extrapolation(atoms=frame.atoms.copy()).max() <= 1 for frame in frames)

@@ -280,7 +280,8 @@ class WatchesRange(PresentStructure):
     def _check_range(self, quantity, seen, system, edges):
         """Compare the collected environments of the centers of ``edges`` with the training data."""
         if seen.parts:
-            self._measured()[quantity] = self._beyond.check_range(seen, system, edges)
+            near = edges.up_to(self.models[0].descriptor_of(quantity).cutoff)  # other heads may look farther
+            self._measured()[quantity] = self._beyond.check_range(seen, system, near)
 
     def _look_at(self, quantity, model, environments, system, edges):
         """As ``_check_range``, for a list of environments."""
