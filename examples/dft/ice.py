@@ -70,6 +70,17 @@ RESPONSES = [
     ("symmetric", 2.66, 804),
     ("symmetric", 2.60, 805),
 ]
+# the same of cells that train
+TAUGHT_RESPONSES = [
+    ("molecular", 2.92, 810),
+    ("symmetric", 2.63, 811),
+    ("hopping", 2.74, 812),
+    ("hot", 2.80, 813),
+    ("molecular", 3.08, 814),
+    ("symmetric", 2.56, 815),
+    ("hot", 3.00, 816),
+    ("hopping", 2.65, 817),
+]
 RESPONSE_MESH = (4, 4, 4)  # shifted by half a step
 TEMPERATURES = (240, 270, 300, 330)  # K, of the MD
 RUNS_PER_PRESSURE = 2
@@ -390,12 +401,12 @@ def label(atoms, work):
 
 
 def respond(work):
-    """Born charges and dielectric tensors of the cells of RESPONSES.
+    """Born charges and dielectric tensors of the cells of RESPONSES and TAUGHT_RESPONSES.
 
     Cells of two molecules, for the sake of the points: at Γ alone the charges of 16 molecules sum to -7 to -11 e.
     """
     (work / "response").mkdir(parents=True, exist_ok=True)
-    for phase, a, seed in RESPONSES:
+    for phase, a, seed in RESPONSES + TAUGHT_RESPONSES:
         name = f"{phase}-{1000 * a:.0f}-{seed:03d}"
         target, directory, start = work / "response" / f"{name}.npz", work / f"response-{name}", time.time()
         if target.exists():
@@ -442,7 +453,7 @@ def pressure_of(stress):
 
 def role(name):
     """Which structures train, which steer the training, and which are never seen until the end; MD runs as a whole."""
-    if name.startswith("close"):
+    if name.startswith(("close", "response")):
         return "train"
     return {3: "test", 5: "validation", 9: "test"}.get(int(name.split("-")[2]) % 12, "train")
 
@@ -467,14 +478,25 @@ def load_result(path):
     return Frame(atoms, labels, path.stem, role(path.stem))
 
 
+def load_response(path):
+    """Born charges of one cell, less what they lack to obey the sum rule."""
+    with np.load(path) as stored:
+        atoms = Atoms(stored["numbers"], stored["positions"], cell=stored["cell"], pbc=True)
+        born = stored["born_charges"] - stored["born_charges"].mean(axis=0)
+    return Frame(atoms, {"born_charges": born}, f"response-{path.stem}", "train")
+
+
 def collect(work, target):
     """Gather all finished labels into one compressed data set, with those that are there, and responses beside it."""
-    by_name = {
-        frame.name: replace(frame, group=role(frame.name)) for frame in (read_hdf5(target) if target.exists() else ())
-    }
+    former = read_hdf5(target) if target.exists() else ()
+    by_name = {frame.name: replace(frame, group=role(frame.name)) for frame in former}
     by_name |= {path.stem: load_result(path) for path in sorted(work.glob("*.npz"))}
+    responses = {int(path.stem[-3:]): path for path in sorted((work / "response").glob("*.npz"))}
+    taught = [load_response(responses[seed]) for _, _, seed in TAUGHT_RESPONSES if seed in responses]
+    by_name |= {frame.name: frame for frame in taught}
     frames = list(by_name.values())
-    pressures = [pressure_of(-frame.labels["virial"] / frame.atoms.get_volume()) for frame in frames]
+    virials = [frame.labels["virial"] / frame.atoms.get_volume() for frame in frames if "virial" in frame.labels]
+    pressures = [pressure_of(-virial) for virial in virials]
     settings = {
         "program": "Quantum ESPRESSO 6.7, Wannier90 3.1",
         "pseudopotentials": f"{PSEUDO['O']}, {PSEUDO['H']}",
@@ -494,6 +516,7 @@ def collect(work, target):
                 "electrons_per_centre": {symbol: 2 * count for symbol, count in CENTERS.items()},
                 "atomic_dipole": "Å, from an atom to the mean of its Wannier centers; 0 where it has none",
                 "dipole": "e Å, of ions and electrons, each centroid next to its atom",
+                "born_charges": f"e, of ph.x, a {RESPONSE_MESH[0]}^3 mesh off Γ, cells of two molecules",
             },
         ),
     )
@@ -503,13 +526,13 @@ def collect(work, target):
         + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups)))
         + f"; {min(pressures):.0f} to {max(pressures):.0f} GPa; {len(list(work.glob('*.rejected')))} rejected"
     )
-    responses = sorted((work / "response").glob("*.npz"))
-    if responses:
-        stored = [np.load(path) for path in responses]
+    tests = [responses[seed] for _, _, seed in RESPONSES if seed in responses]
+    if tests:
+        stored = [np.load(path) for path in tests]
         with replacing(target.with_name(f"{target.stem}_response.npz")) as partial, open(partial, "wb") as file:
             np.savez_compressed(
                 file,
-                name=[path.stem for path in responses],
+                name=[path.stem for path in tests],
                 **{
                     key: np.array([data[key] for data in stored])
                     for key in ("numbers", "cell", "positions", "born_charges", "dielectric")

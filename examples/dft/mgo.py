@@ -68,6 +68,7 @@ PLAN = [
     ("einstein", 8, TESTS, 5, 200),
     ("classical", 8, TESTS, 5, 250),
     ("classical", 16, TRAINING, 2, 300),
+    ("classical", 16, TRAINING, 4, 310),
     ("classical", 64, TRAINING, 1, 350),
 ]
 PULAY_STRUCTURES = ("einstein-8-3270-000", "einstein-8-3380-024", "einstein-8-3560-048")
