@@ -32,7 +32,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     heads = {DIPOLE, "polarizability"} & {*load_model(arguments.model).heads}
     calc = (DeepWannierCalculator if heads else DeepPotCalculator)(arguments.model, device=arguments.device)
-    images, asked = [], {}
+    images: list = []
+    asked: dict[str, None] = {}
     for atoms in iread(arguments.structures):
         names = names_of(calc, atoms)
         results = {name: calc.get_property(name, atoms) for name in names}
