@@ -124,11 +124,20 @@ def without_shortcut(model):
     return model
 
 
+def crowded():
+    """A model with everything that deepmd-kit lacks."""
+    model = random_model(l_max=3, n_basis=6)
+    model.core = RepulsiveCore(
+        model.species, inner=np.ones((2, 2)), outer=np.full((2, 2), 2.0), reach=np.full((2, 2), 3.0)
+    )
+    return model
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
         (lambda: load_model("mgo"), "no descriptor ACE; train with"),
-        (lambda: load_model("si"), r"no angular channels l_max = 3, no Chebyshev series .*, no repulsive core; train"),
+        (crowded, r"no angular channels l_max = 3, no Chebyshev series .*, no repulsive core; train"),
         (lambda: load_model("al"), "no quantity ldos; export another"),
         (
             lambda: small_model("polarizability").for_evaluation(),
