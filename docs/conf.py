@@ -31,6 +31,7 @@ apidoc_modules = [
 ]
 # the pages of packages take their options from nowhere else; no names that are imported from elsewhere
 os.environ["SPHINX_APIDOC_OPTIONS"] = "members,show-inheritance,ignore-module-all"
+autodoc_mock_imports = ["torch_sim"]  # an optional program of others, whose class ours inherits
 autodoc_member_order = "bysource"
 autodoc_default_options = {"exclude-members": "cKDTree"}
 autodoc_inherit_docstrings = False  # those of torch are not in its markup
@@ -42,7 +43,7 @@ suppress_warnings = ["ref.python"]  # numpydoc links an attribute by its bare na
 
 # Names of other packages, and of attributes in tables: the build reads no inventory from the network.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(ase|h5py|matplotlib|numpy|np|npt|scipy|sparse|torch|vesin|pydantic|annotated_types)\b.*"),
+    (r"py:.*", r"(ase|h5py|matplotlib|numpy|np|npt|scipy|sparse|torch|torch_sim|vesin|pydantic|annotated_types)\b.*"),
     (r"py:.*", r"(argparse|collections|contextlib|enum|os|pathlib|types|typing|xml)\b.*"),
     (
         r"py:.*",
