@@ -213,18 +213,18 @@ def train_energy(
     options = with_labels(options, "energy", _loss, parts["train"], config, shown(progress))
     head = _add_head(model, ScalarHead, config.seed, widths=options.widths)
     standardize(model, parts["train"])  # without the support, whose energies are far away
-    if len(parts.get("support", ())):
-        parts = parts | {"train": join([parts["train"], parts["support"]])}
     loss = _loss("energy", options)
     if not options.widths:
         for layer in head.nets.last:  # the ridge favors these values
             torch.nn.init.zeros_(layer.weight)
         if config.start:
             take_over(model, "energy", config)
-        fitted = fit_energy(model, parts["train"], parts["validation"], loss, config, Log.of(progress))
+        fitted = fit_energy(model, parts, loss, config, Log.of(progress))
         if fits is not None:
             fits["energy"] = fitted
         return [checkpoint_of(config, "energy-rows")]
+    if len(parts.get("support", ())):
+        parts = parts | {"train": join([parts["train"], parts["support"]])}
     _fit(model, "energy", loss, parts, config, options, progress, draft)
     return []
 

@@ -1,12 +1,13 @@
 """Energies in closed form: what the configuration leaves open is chosen by errors on held-out structures."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
 
-from ase_mlelec.data.frames import Frames
+from ase_mlelec.data.frames import Frames, join
 from ase_mlelec.descriptors.ace import Order
 from ase_mlelec.model import Model
 from ase_mlelec.train.basis import choose_basis
@@ -59,12 +60,20 @@ def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order
     return basis.orders
 
 
-def fit_energy(model: Model, train: Frames, validation: Frames, loss: EnergyLoss, config: Config, log: Log) -> Fitted:
-    """Fit a new linear energy head to ``train``; ``loss`` counts where the configuration gives weights."""
+def fit_energy(
+    model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, config: Config, log: Log
+) -> Fitted:
+    """Fit a new linear energy head to the parts "train" and "support".
+
+    ``loss`` counts where the configuration gives weights. Otherwise they are chosen by errors on some of "train" alone:
+    those of the support are so much larger that they would decide.
+    """
+    support, validation = parts.get("support"), parts["validation"]
+    train = join([parts["train"], support]) if support else parts["train"]
     options = cast(EnergyConfig, config.energy)
     checkpoint = checkpoint_of(config, "energy-rows")  # not that of a net of former settings
     given = any(any(getattr(options, name) or ()) for name in options.loss_terms)
-    seen, held = (train, train.take([])) if given else chooses_by(train)
+    seen, held = (train, train.take([])) if given else chooses_by(parts["train"])
     if not len(held):
         ridge = RIDGE if options.ridge is None else options.ridge
         loss = loss if given else _unit_loss(train, options)
@@ -75,7 +84,7 @@ def fit_energy(model: Model, train: Frames, validation: Frames, loss: EnergyLoss
     _begin(model, train, unit, log)
     choice, normal, change = fit_by_choice(
         model,
-        seen,
+        join([seen, support]) if support else seen,
         unit,
         held=held,
         validation=validation if _has_labels(validation) else None,
