@@ -15,6 +15,7 @@ the rows (``--rows 0 1``), share the work.
 import argparse
 import fcntl
 import json
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -31,9 +32,10 @@ from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.recipe import train
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "examples" / "dft"))
+import water as liquid
+
 NUMBERS, TABLE = HERE / "LONG_RANGE.json", HERE / "LONG_RANGE.md"
-FUNCTIONS = 4  # Wannier functions of an oxygen whose displacements are added up in the data of deepmd-kit
-CHARGES = {"valence_charges": {"O": 6.0, "H": 1.0}, "electrons_per_centre": {"O": 8.0}}
 CUTOFFS = 4.0, 5.5
 WIDTHS = {
     "without": None,
@@ -52,15 +54,8 @@ def water(folder):
 
     energies = [replace(frame, group="train") for name in ("data_1", "data_2") for frame in every(name, 10)]
     energies += [replace(frame, group="test") for frame in every("data_0", 8)]
-    vectors, source = [], folder / "dipole" / "atomic_system"
-    boxes = np.concatenate([np.load(path) for path in sorted(source.glob("set.*/box.npy"))]).reshape(-1, 3, 3)
-    for frame, box in zip(read_frames(source), boxes, strict=True):
-        # marked as without a box, which molecules cross all the same; here it is taken as periodic
-        atoms = Atoms(frame.atoms.numbers, frame.atoms.positions, cell=box, pbc=True)
-        labels = {"atomic_dipole": frame.labels["atomic_dipole"] / FUNCTIONS}
-        vectors.append(replace(frame, atoms=atoms, group="train", labels=labels))
-    vectors = vectors[::2]
-    return join([Frames(energies, None, dict(CHARGES)), Frames(vectors, None, dict(CHARGES))])
+    vectors = [replace(frame, group="train") for frame in liquid.vectors(folder / "dipole" / "atomic_system")[::2]]
+    return join([Frames(energies, None, dict(liquid.CHARGES)), Frames(vectors, None, dict(liquid.CHARGES))])
 
 
 def molecules(atoms: Atoms):
