@@ -65,7 +65,8 @@ def values(node) -> str:
     if node["type"] == "object" and not isinstance(node["additionalProperties"], dict):
         return described(node)
     if node["type"] == "object":
-        return f"{described(node)}, each {interval(node['additionalProperties'])}"
+        each = interval(node["additionalProperties"])
+        return ", ".join(filter(None, (described(node), each and f"each {each}")))
     if node["type"] != "array":
         return ", ".join(filter(None, (described(node), interval(node))))
     entry = (node.get("prefixItems") or [node["items"]])[0]

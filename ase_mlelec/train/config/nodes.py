@@ -66,7 +66,10 @@ def described(node: dict[str, Any], name: str = "") -> str:
     if node["type"] == "object" and not _of_any_name(node):
         return "a table"
     if node["type"] == "object":
-        return f"a table of {NOUNS[node['additionalProperties']['type']]} by name"
+        entry = node["additionalProperties"]
+        pairs = entry["type"] == "array"
+        noun = described(entry).replace("a list", "lists") if pairs else NOUNS[entry["type"]]
+        return f"a table of {noun} by name"
     return {"integer": "an integer", "number": "a number", "string": "a text in quotes", "boolean": "true or false"}[
         node["type"]
     ]

@@ -17,6 +17,7 @@ from ase_mlelec.train.config.heads import (
     LDOSConfig,
     PolarizabilityConfig,
 )
+from ase_mlelec.train.config.local_frame import LocalFrameConfig
 from ase_mlelec.train.config.long_range import LongRangeConfig
 
 
@@ -258,9 +259,10 @@ class Config(Section):
     output: OutputConfig
     descriptor: DescriptorConfig = DescriptorConfig()
     power_spectrum: PowerSpectrumConfig | None = None
+    local_frame: LocalFrameConfig | None = None
     electronic: DescriptorConfig | None = None
     """Descriptor of all heads except the energy: arguments of DeepPotSE. Default: that of the energy, or DeepPotSE where
-    [power_spectrum] lacks the directions that vectors and tensors need."""
+    [power_spectrum] or [local_frame] lack the directions that vectors and tensors need."""
     energy: EnergyConfig | None = None
     dos: DOSConfig | None = None
     dipole: DipoleConfig | None = None
@@ -282,7 +284,17 @@ class Config(Section):
     @property
     def cutoff(self) -> float:
         """Cutoff of the descriptor, Å."""
-        return (self.power_spectrum or self.descriptor).cutoff
+        return self.of_first.cutoff
+
+    @property
+    def instead(self) -> str:
+        """Name of the section that replaces [descriptor]; "" for none."""
+        return next((name for name in ("power_spectrum", "local_frame") if getattr(self, name) is not None), "")
+
+    @property
+    def of_first(self) -> DescriptorConfig | PowerSpectrumConfig | LocalFrameConfig:
+        """Settings of the descriptor, whichever it is."""
+        return getattr(self, self.instead or "descriptor")
 
     def section(self, quantity: str) -> Section | None:
         """Settings of the head of a quantity; None where the configuration has no such section."""
@@ -338,12 +350,14 @@ class Config(Section):
     @model_validator(mode="after")
     def _check_descriptors(self):
         heads, electronic = [row.name for row in self.wanted], self.electronic
-        if self.power_spectrum is not None and self.descriptor != DescriptorConfig():
-            raise SettingError("", "got [power_spectrum] beside [descriptor]; leave one out")
+        if self.power_spectrum is not None and self.local_frame is not None:
+            raise SettingError("", "got [power_spectrum] beside [local_frame]; leave one out")
+        if self.instead and self.descriptor != DescriptorConfig():
+            raise SettingError("", f"got [{self.instead}] beside [descriptor]; leave one out")
         directed = [row.name for row in self.wanted if "3" in row.shape]
-        if self.power_spectrum is not None and directed and electronic is None and "energy" not in heads:
+        if self.instead and directed and electronic is None and "energy" not in heads:
             raise SettingError(
-                "", f"got [power_spectrum] for [{directed[0]}], but it has no directions; leave [power_spectrum] out"
+                "", f"got [{self.instead}] for [{directed[0]}], but it has no directions; leave [{self.instead}] out"
             )
         if electronic is not None and ("energy" not in heads or len(heads) == 1):
             raise SettingError(

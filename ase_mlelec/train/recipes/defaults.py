@@ -37,7 +37,7 @@ def settled(config: Config, frames: Frames) -> Config:
             centers = charged or centers_of(frames, quantity.name, ", ".join(config.data.files))
             changes[quantity.name] = section.model_copy(update={"centers": centers})  # type: ignore[union-attr]
     directed = [row for row in config.wanted if "3" in row.shape]
-    if config.power_spectrum is None:
+    if not config.instead:
         if "descriptor" not in config.model_fields_set and not config.start:
             changes |= _own_descriptor(config, directed, frames)
     elif config.electronic is None:
@@ -57,7 +57,7 @@ def _own_descriptor(config, directed, frames):
 
 def _beside_energy(config, directed, frames):
     """Descriptor of the other heads beside the ACE invariants of an energy; dict of settings of the Config."""
-    by_data = config.power_spectrum.chosen_by_data
+    by_data = config.power_spectrum is not None and config.power_spectrum.chosen_by_data
     if directed:
         return {"electronic": _of_directions(near(frames) if by_data else config.cutoff)}
     others = [row.name for row in config.wanted if not row.gradients]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ase_mlelec.data.frames import Frames, join
-from ase_mlelec.descriptors import DeepPotSE
+from ase_mlelec.descriptors import DeepPotLocalFrame, DeepPotSE
 from ase_mlelec.descriptors.ace import ACE, Order
 from ase_mlelec.descriptors.ace.former import from_power_spectrum
 from ase_mlelec.heads import ScalarHead
@@ -21,6 +21,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.quantities import HEADS, LOSSES, QUANTITIES
 from ase_mlelec.train.closed_form import fit_closed_form
 from ase_mlelec.train.config import Config, EnergyConfig
+from ase_mlelec.train.config.local_frame import LocalFrameConfig
 from ase_mlelec.train.config.whole import PowerSpectrumConfig
 from ase_mlelec.train.dipoles import settle_parts, told_of_sum_rule
 from ase_mlelec.train.error_bars import add_error_bars, arranged, told
@@ -34,6 +35,7 @@ from ase_mlelec.train.recipes.defaults import in_closed_form, n_drawn, settled
 from ase_mlelec.train.recipes.description import describe
 from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.linear_energy import Fitted, fit_energy, orders_of
+from ase_mlelec.train.recipes.local_frame import with_places
 from ase_mlelec.train.recipes.long_range import FarPart, centroids_alone, long_range_of
 from ase_mlelec.train.recipes.parts import split
 from ase_mlelec.train.recipes.references import reference_energies
@@ -70,7 +72,7 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     whole = read_checked((config.folder / name for name in config.data.files), config)
     parts = split(whole, config, progress=shown(progress))
     _check_species(parts, config)
-    config = settled(config, parts["train"])
+    config = with_places(settled(config, parts["train"]), parts)
     # errors in the description should show before the training, not after it
     described = describe(parts["train"], config)
     sum_rule = ""
@@ -177,15 +179,17 @@ def new_model(frames: Frames, config: Config, *, orders: Sequence[Order] | None 
                 return from_power_spectrum(species, **options.model_dump() | {"inner": inner})
             except ValueError as error:
                 raise ValueError(f"[power_spectrum]: {error}") from None
+        if isinstance(options, LocalFrameConfig):
+            try:
+                return DeepPotLocalFrame(species, **options.model_dump())
+            except ValueError as error:
+                raise ValueError(f"local_frame.{error}") from None
         with seeded(config.seed):  # one does not depend on the other: electrons can be trained without the energy
             return DeepPotSE(species, **options.model_dump() | {"n_basis": options.n_basis or None})
 
     descriptor: Any  # made from the settings
     electronic: Any
-    descriptor, electronic = (
-        options and new_descriptor(options)
-        for options in (config.power_spectrum or config.descriptor, config.electronic)
-    )
+    descriptor, electronic = (options and new_descriptor(options) for options in (config.of_first, config.electronic))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Model(descriptor, {}, electronic=electronic).to(device=device, dtype=torch.float64)
 

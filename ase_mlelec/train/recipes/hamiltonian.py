@@ -26,6 +26,7 @@ from ase_mlelec.train.isolated import reproduce
 from ase_mlelec.train.log import Log
 from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.frames import new_model, train_energy
+from ase_mlelec.train.recipes.local_frame import with_places
 from ase_mlelec.train.recipes.parts import split
 from ase_mlelec.train.recipes.references import reference_energies
 from ase_mlelec.train.recipes.shared import (
@@ -139,6 +140,7 @@ def _energy(data, parts, more, config, progress):
             f"{data.path}: got no energies and forces to train on; leave out [energy], or name a file "
             "that has them in data.files"
         )
+    config = with_places(config, frames)
     model = new_model(frames["train"], config)
     spent = train_energy(model, frames, config, progress)
     model.cpu()

@@ -76,7 +76,7 @@ class FarPart:
 def centroids_alone(config: Config) -> Config:
     """Config of a new model for the centroids, whose descriptor is that of [electronic]."""
     changes: dict[str, Any] = {"descriptor": config.electronic or DescriptorConfig(), "electronic": None}
-    return config.model_copy(update=changes | {"power_spectrum": None})
+    return config.model_copy(update=changes | {"power_spectrum": None, "local_frame": None})
 
 
 def long_range_of(config: Config, described: dict[str, Any]) -> LongRange:
