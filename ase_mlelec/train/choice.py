@@ -103,10 +103,15 @@ class SumsByLabel:
             return torch.full_like(right, math.nan)
         return torch.cholesky_solve(right[:, None], factor)[:, 0]
 
-    def equations(self, weights: Mapping[str, float], *, ridge: float) -> tuple[Tensor, Tensor]:
-        """Normal equations: matrix [P, P] with its ridge, and right-hand side [P]."""
+    def equations(
+        self, weights: Mapping[str, float], *, ridge: float, squares: Mapping[str, float] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Normal equations: matrix [P, P] with its ridge, and right-hand side [P].
+
+        ``squares`` in place of those of the rows so far puts them into the units of equations with more rows.
+        """
         normal = right = torch.zeros(())
-        for name, weight in _units(self.squares, weights).items():
+        for name, weight in _units(self.squares if squares is None else squares, weights).items():
             part = self.parts[name]
             if not normal.ndim:
                 normal, right = weight * part.normal, weight * part.right

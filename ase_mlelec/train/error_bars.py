@@ -20,7 +20,7 @@ from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import QUANTITIES
-from ase_mlelec.train.deviations import deviations, errors_and_deviations
+from ase_mlelec.train.deviations import Deviations, deviations, errors_and_deviations
 from ase_mlelec.train.last_layer import BATCH, n_weights, products_of_atoms, rows_of
 from ase_mlelec.uncertainty import Posterior, contributions, coverage, has_posterior, inverse_factor, scale_of
 from ase_mlelec.uncertainty.scales import log_likelihood
@@ -47,6 +47,7 @@ def add_error_bars(
     names: Sequence[str] | None = None,
     like: Model | None = None,
     factors: Mapping[str, Tensor] | None = None,
+    held: Mapping[str, Deviations] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Give the heads of ``model`` calibrated posteriors, and its metadata a report in "error_bars".
 
@@ -73,6 +74,9 @@ def add_error_bars(
     factors : dict of Tensor [P, K]
         Factors of the covariance of heads that were fitted in closed form, see ``arranged``. Without one, a head with
         more than MOST_WEIGHTS weights gets no error bars.
+    held : dict of Deviations
+        By head with a factor: totals of more structures that the model had not been trained on when these were found.
+        Validation structures can be too few to calibrate totals on, of which each has one.
 
     Returns
     -------
@@ -99,11 +103,15 @@ def add_error_bars(
             continue
         if factor is None and n_weights(head) > MOST_WEIGHTS:
             continue
-        held = validation if labels & set(validation.counts) else None
-        posterior, larger = _posterior(model, name, train, held, ridges, factor)
+        unseen = validation if labels & set(validation.counts) else None
+        posterior, larger = _posterior(model, name, train, unseen, ridges, factor)
         model.posteriors[name] = posterior
-        for label, found in _calibrate(model, name, held or train, larger).items():
-            report[label] = found | {"calibrated_on": "training data" if held is None else "validation data"}
+        more = (held or {}).get(name) if unseen else None
+        for label, found in _calibrate(model, name, unseen or train, larger, more).items():
+            where = "validation data" if unseen else "training data"
+            if more is not None and label == QUANTITIES[name].total:
+                where += " and blocks of training data before they were fitted"
+            report[label] = found | {"calibrated_on": where}
     kept = model.metadata.get("error_bars", {})
     model.metadata["error_bars"] = kept | {label: rounded(found) for label, found in report.items()}
     return report
@@ -276,11 +284,17 @@ def _set_edge(posterior, model, name, frames):
             posterior.edge[k] = edge if edge > 0 else 1.0
 
 
-def _calibrate(model, name, validation, larger):
-    """Set scales and floors of the posterior of a head; report of every label. ``larger``: factors of its errors."""
+def _calibrate(model, name, validation, larger, more=None):
+    """Set scales and floors of the posterior of a head; report of every label. ``larger``: factors of its errors.
+
+    ``more``: Deviations of totals of structures beside the validation.
+    """
     posterior, report = model.posteriors[name], {}
     posterior.scales, posterior.floors = {}, {}
     found = deviations(model, name, validation)
+    total = QUANTITIES[name].total
+    if more is not None and total in found:
+        found[total] = Deviations(*map(np.append, found[total], more))
     for label, each in found.items():
         errors = larger.get(label, 1.0) * each.errors
         floor, scale = _floor_and_scale(errors, each)

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
 from ase_mlelec.train.choice import Choice, RowsByLabel, SumsByLabel, choose, solved
+from ase_mlelec.train.deviations import Deviations
 from ase_mlelec.train.energy_rows import largest_batch, n_rows, plain_rows, roots_of_weights, weighted_rows
 from ase_mlelec.train.finite import Diverged, closed_form, explained_rows
 from ase_mlelec.train.linear import RidgeRegression, digest_of, sum_rows
@@ -121,6 +123,7 @@ def fit_by_choice(
         choice = choose(
             equations, {name: (matrix, targets) for name, (matrix, targets, _) in rows.items()}, ridge=ridge
         )
+        known = _held_energies(equations, choice, rows, held)
         Log.of(progress).tell(f"solving with these {len(held)} structures too")
         before = copy.deepcopy(model)  # rows are made with the weights from before
         for name, (matrix, targets, ratio) in rows.items():
@@ -135,7 +138,26 @@ def fit_by_choice(
         if validation is not None and len(validation):
             _add_rows(equations, before, validation, loss)
             change = solved(equations, choice)[0] - solution
-    return ChosenFit(choice, normal, change)
+    return ChosenFit(choice, normal, change, known)
+
+
+def _held_energies(equations, choice, rows, held):
+    """Deviations of the energies of held-out structures, which are not among the equations yet; None for few labels."""
+    if "energy" not in rows or isinstance(equations, RowsByLabel):
+        return None
+    squares = {
+        name: equations.squares.get(name, 0.0) + float((ratio * targets).square().sum())
+        for name, (_, targets, ratio) in rows.items()
+    }
+    normal, _ = equations.equations(choice.weights, ridge=choice.ridge, squares=equations.squares | squares)
+    factor, failed = torch.linalg.cholesky_ex(normal)
+    matrix, targets, _ = rows["energy"]
+    errors = matrix @ equations.solve(choice.weights, ridge=choice.ridge) - targets
+    if failed or not bool(torch.isfinite(errors).all()):
+        return None
+    n_atoms = np.array([len(frame.atoms) for frame in held if "energy" in frame.labels])
+    spreads = torch.linalg.solve_triangular(factor, matrix.T, upper=False).norm(dim=0)
+    return Deviations(*(part.cpu().numpy() * n_atoms for part in (errors, spreads)), np.sqrt(n_atoms))
 
 
 class ChosenFit(NamedTuple):
@@ -148,11 +170,14 @@ class ChosenFit(NamedTuple):
         labels than half the weights.
     change : Tensor [P] or None
         Further change of the weights by which the validation structures are fitted too, see ``add_change``.
+    held : Deviations or None
+        Energies of the held-out structures before they were fitted, for the calibration of error bars.
     """
 
     choice: Choice
     normal: torch.Tensor | None
     change: torch.Tensor | None
+    held: Deviations | None
 
 
 def add_change(model: Model, change: torch.Tensor) -> None:

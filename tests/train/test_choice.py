@@ -198,6 +198,35 @@ def test_all_structures_are_fitted_in_the_end(few, monkeypatch):
     torch.testing.assert_close(flat(model), before + found.change)
 
 
+def test_held_energies():
+    """Errors of energies before the held-out structures were fitted, with deviations in the units of the last equations."""
+    frames = make_frames(13)
+    seen, held = (frames.take(list(part)) for part in (range(10), range(10, 13)))
+    found = fit_by_choice(ace_model(frames), seen, LOSS, held=held, ridge=1e-4, progress=False)
+
+    def stacked(part):
+        batch = next(iter(Batches.for_model(ace_model(frames), part, LOSS.labels).all_batches(len(part))))
+        return {
+            name: [each.double().numpy() for each in pair]
+            for name, pair in weighted_rows(ace_model(frames), batch, LOSS).items()
+        }
+
+    rows, every = stacked(seen), stacked(frames)
+    units = {name: found.choice.weights.get(name, 0.0) / (targets**2).sum() for name, (_, targets) in every.items()}
+    normal = sum(units[name] * matrix.T @ matrix for name, (matrix, _) in rows.items())
+    normal += 1e-4 * normal.diagonal().mean() * np.eye(len(normal))
+    own = {name: found.choice.weights.get(name, 0.0) / (targets**2).sum() for name, (_, targets) in rows.items()}
+    alone = sum(own[name] * matrix.T @ matrix for name, (matrix, _) in rows.items())
+    alone += 1e-4 * alone.diagonal().mean() * np.eye(len(alone))
+    solution = np.linalg.solve(alone, sum(own[name] * matrix.T @ targets for name, (matrix, targets) in rows.items()))
+    matrix, targets, _ = (part.double().numpy() for part in held_rows(ace_model(frames), held, LOSS)["energy"])
+    n_atoms = np.array([len(frame.atoms) for frame in held])
+    np.testing.assert_allclose(found.held.errors, n_atoms * (matrix @ solution - targets), rtol=1e-6, atol=1e-9)
+    variances = np.einsum("ip,pq,iq->i", matrix, np.linalg.inv(normal), matrix)
+    np.testing.assert_allclose(found.held.posterior, n_atoms * np.sqrt(variances), rtol=1e-6)
+    np.testing.assert_allclose(found.held.floor**2, n_atoms)
+
+
 # cutoffs and size
 
 

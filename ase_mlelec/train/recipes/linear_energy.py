@@ -12,6 +12,7 @@ from ase_mlelec.descriptors.ace import Order
 from ase_mlelec.model import Model
 from ase_mlelec.train.basis import choose_basis
 from ase_mlelec.train.config import Config, EnergyConfig
+from ase_mlelec.train.deviations import Deviations
 from ase_mlelec.train.linear_energy import fit_by_choice, fit_linear
 from ase_mlelec.train.log import Log, counted
 from ase_mlelec.train.losses import EnergyLoss
@@ -34,11 +35,14 @@ class Fitted:
         Normal matrix with its ridge, for error bars.
     change : Tensor [P] or None
         Change of the weights by which the validation structures are fitted too.
+    held : Deviations or None
+        Energies of structures before they were fitted, for the calibration of error bars.
     """
 
     about: dict[str, Any] = field(default_factory=dict)
     normal: Tensor | None = None
     change: Tensor | None = None
+    held: Deviations | None = None
 
 
 def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order, ...] | None:
@@ -60,9 +64,7 @@ def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order
     return basis.orders
 
 
-def fit_energy(
-    model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, config: Config, log: Log
-) -> Fitted:
+def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, config: Config, log: Log) -> Fitted:
     """Fit a new linear energy head to the parts "train" and "support".
 
     ``loss`` counts where the configuration gives weights. Otherwise they are chosen by errors on some of "train" alone:
@@ -82,7 +84,7 @@ def fit_energy(
         return Fitted()
     unit = _unit_loss(train, options)
     _begin(model, train, unit, log)
-    choice, normal, change = fit_by_choice(
+    choice, normal, change, known = fit_by_choice(
         model,
         join([seen, support]) if support else seen,
         unit,
@@ -96,7 +98,7 @@ def fit_energy(
     log.tell(f"chosen by {len(held)} of {len(train)} structures: ridge {choice.ridge:.3g}, weights {weights}")
     orders = [asdict(order) for order in getattr(model.descriptor_of("energy"), "orders", ())]
     about = {"ridge": choice.ridge, "weights": choice.weights, "errors": choice.errors, "orders": orders}
-    return Fitted(about, normal, change)
+    return Fitted(about, normal, change, known)
 
 
 def _begin(model, train, loss, log):
