@@ -11,7 +11,8 @@ from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import QUANTITIES
-from ase_mlelec.train.last_layer import BATCH
+from ase_mlelec.train.last_layer import BATCH, batch_by_batch
+from ase_mlelec.train.log import Log
 from ase_mlelec.train.losses import energy_and_derivatives, row_errors
 from ase_mlelec.uncertainty import (
     contributions,
@@ -74,12 +75,12 @@ def errors_and_deviations(model: Model, name: str, frames: Frames) -> dict[str, 
     }
 
 
-def deviations(model: Model, name: str, frames: Frames) -> dict[str, Deviations]:
+def deviations(model: Model, name: str, frames: Frames, *, progress: bool | Log = False) -> dict[str, Deviations]:
     """Errors of all quantities of a head on labeled frames, with the parts of their standard deviations, by label."""
     quantity = QUANTITIES[name]
     batches = Batches.for_model(model, frames, quantity.labels).with_label(*quantity.labels)
     found: dict[str, list] = {}
-    for batch in batches.all_batches(BATCH):
+    for batch in batch_by_batch(batches, BATCH, progress, f"error bars: errors of the {name} of"):
         for label, *parts in _of_energy(model, batch) if quantity.gradients else _of_atoms(model, batch, quantity):
             found.setdefault(label, []).append(
                 [part.double().cpu().numpy() for part in torch.broadcast_tensors(*parts)]

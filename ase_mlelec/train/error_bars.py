@@ -21,7 +21,8 @@ from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.train.deviations import Deviations, deviations, errors_and_deviations
-from ase_mlelec.train.last_layer import BATCH, n_weights, products_of_atoms, rows_of
+from ase_mlelec.train.last_layer import BATCH, batch_by_batch, n_weights, products_of_atoms, rows_of
+from ase_mlelec.train.log import Log
 from ase_mlelec.uncertainty import Posterior, contributions, coverage, has_posterior, inverse_factor, scale_of
 from ase_mlelec.uncertainty.scales import log_likelihood
 
@@ -48,6 +49,7 @@ def add_error_bars(
     like: Model | None = None,
     factors: Mapping[str, Tensor] | None = None,
     held: Mapping[str, Deviations] | None = None,
+    progress: bool | Log = False,
 ) -> dict[str, dict[str, float]]:
     """Give the heads of ``model`` calibrated posteriors, and its metadata a report in "error_bars".
 
@@ -77,6 +79,8 @@ def add_error_bars(
     held : dict of Deviations
         By head with a factor: totals of more structures that the model had not been trained on when these were found.
         Validation structures can be too few to calibrate totals on, of which each has one.
+    progress : bool or Log
+        Whether to tell where a long calculation is, or the Log that tells it.
 
     Returns
     -------
@@ -90,6 +94,7 @@ def add_error_bars(
         For labels of a wrong shape, or that are not finite.
     """
     report: dict[str, dict] = {}
+    log = Log.of(progress)
     for name, head in model.heads.items():
         if (names is not None and name not in names) or name not in QUANTITIES or not has_posterior(head):
             continue
@@ -99,15 +104,15 @@ def add_error_bars(
         ):  # there are no rows of stress
             continue
         if like is not None:
-            report |= _take_over(model, name, train, validation, like)
+            report |= _take_over(model, name, train, validation, like, log)
             continue
         if factor is None and n_weights(head) > MOST_WEIGHTS:
             continue
         unseen = validation if labels & set(validation.counts) else None
-        posterior, larger = _posterior(model, name, train, unseen, ridges, factor)
+        posterior, larger = _posterior(model, name, train, unseen, ridges, factor, log=log)
         model.posteriors[name] = posterior
         more = (held or {}).get(name) if unseen else None
-        for label, found in _calibrate(model, name, unseen or train, larger, more).items():
+        for label, found in _calibrate(model, name, unseen or train, larger, log, more).items():
             where = "validation data" if unseen else "training data"
             if more is not None and label == QUANTITIES[name].total:
                 where += " and blocks of training data before they were fitted"
@@ -127,14 +132,14 @@ def told(report: Mapping[str, Mapping[str, Any]]) -> str:
     return f"Error bars: {', '.join(shares)} errors within one and two ({where})" if report else "No error bars"
 
 
-def _take_over(model, name, train, validation, like):
+def _take_over(model, name, train, validation, like, log):
     """Posterior of a head with the ridge of the model ``like`` and bars as large as its bars; report of every label."""
     if name not in like.posteriors:
         raise ValueError(f"the model with the scales has no error bars of the {name}; add them with 'mlelec calibrate'")
     known, quantity = like.metadata.get("error_bars", {}), QUANTITIES[name]
-    mine, _ = _posterior(model, name, train, train, (like.posteriors[name].ridge,))
+    mine, _ = _posterior(model, name, train, train, (like.posteriors[name].ridge,), log=log)
     model.posteriors[name], theirs = mine, like.posteriors[name]
-    wanted, found = (deviations(each, name, validation) for each in (like, model))
+    wanted, found = (deviations(each, name, validation, progress=log) for each in (like, model))
     mine.scales, mine.floors = {}, {}
     for label, own in found.items():
         sizes = [np.sqrt(np.mean(each.posterior**2) / np.mean(each.floor**2)) for each in (own, wanted[label])]
@@ -178,22 +183,24 @@ def arranged(samples: Tensor, nets: Any) -> Tensor:
     return nets.scale[0] * torch.cat([weights, constants[:, None]], dim=1).flatten(0, 1)
 
 
-def _posterior(model, name, train, validation, ridges, factor=None):
+def _posterior(model, name, train, validation, ridges, factor=None, *, log):
     """Posterior of a head, without scales; factors by which errors grow where a structure is left out, dict by label."""
     head = model.heads[name]
     if factor is not None:
         found = Posterior.from_factors(factor, torch.ones(1, 1).to(factor), n_species=len(head.nets.last))
-        _set_edge(found, model, name, train)
-        return found, {} if validation else _larger_errors(model, name, train, factor)
-    normal, residuals = _normal(model, name, train)
+        _set_edge(found, model, name, train, log)
+        return found, {} if validation else _larger_errors(model, name, train, factor, log)
+    normal, residuals = _normal(model, name, train, log)
     # the prior of energies: all atomic energies may vary alike, those of which the data know only sums as well
     prior = products_of_atoms(model, name, train) if QUANTITIES[name].gradients and len(normal) <= MANY else None
     held = list(rows_of(model, name, validation)) if validation and 1 < len(ridges) and len(normal) <= MANY else []
+    if len(normal) > MANY:
+        log.tell(f"error bars: covariance of {len(normal)} weights")
     ridge, factor = _best_factor(normal, prior, held, ridges)
-    larger = {} if validation else _larger_errors(model, name, train, factor)
+    larger = {} if validation else _larger_errors(model, name, train, factor, log)
     outputs = _outputs(head, residuals)
     found = Posterior.from_factors(factor, outputs.to(factor), n_species=len(head.nets.last), ridge=ridge)
-    _set_edge(found, model, name, train)
+    _set_edge(found, model, name, train, log)
     return found, larger
 
 
@@ -215,10 +222,10 @@ def _best_factor(normal, prior, held, ridges):
     return next((ridge, factor) for likelihood, ridge, factor in found[::-1] if likelihood >= best - TOLERANCE)
 
 
-def _normal(model, name, frames):
+def _normal(model, name, frames, log):
     """Sum [P, P] of the products of the training rows, and the errors of the rows of spectra and tensors, list."""
     normal, residuals = None, []
-    for found in rows_of(model, name, frames):
+    for found in rows_of(model, name, frames, progress=log):
         rows = (found.weights.sqrt()[:, None] * found.rows).double()
         normal = rows.new_zeros(rows.shape[1], rows.shape[1]) if normal is None else normal
         normal.addmm_(rows.T, rows)
@@ -229,10 +236,10 @@ def _normal(model, name, frames):
     return normal, residuals
 
 
-def _larger_errors(model, name, train, factor):
+def _larger_errors(model, name, train, factor, log):
     """Ratio of the errors of rows, each left out of the linear fit, e/(1 - h), to those of the fit, dict by label."""
     squares: dict[str, list] = {}
-    for found in rows_of(model, name, train):
+    for found in rows_of(model, name, train, progress=log):
         leverage = found.weights * (found.rows.double() @ factor).square().sum(dim=1)
         errors = found.errors.double().reshape(len(leverage), -1).square().sum(dim=1)
         left_out = errors / (1 - leverage.clamp(max=MOST)) ** 2
@@ -269,10 +276,11 @@ def _outputs(head, residuals):
 
 
 @torch.no_grad()
-def _set_edge(posterior, model, name, frames):
+def _set_edge(posterior, model, name, frames, log):
     """Set mean and largest leverage of the atoms in the training data, by species."""
     columns = []
-    for batch in Batches.for_model(model, frames, ()).all_batches(BATCH):
+    batches = Batches.for_model(model, frames, ())
+    for batch in batch_by_batch(batches, BATCH, log, f"error bars: range of the {name} over"):
         of = contributions(model.heads[name], posterior, model.descriptor_of(name)(batch.system, batch.edges()))
         columns.append((of.z, of.nets))
     z, nets = map(torch.cat, zip(*columns))
@@ -284,14 +292,14 @@ def _set_edge(posterior, model, name, frames):
             posterior.edge[k] = edge if edge > 0 else 1.0
 
 
-def _calibrate(model, name, validation, larger, more=None):
+def _calibrate(model, name, validation, larger, log, more=None):
     """Set scales and floors of the posterior of a head; report of every label. ``larger``: factors of its errors.
 
     ``more``: Deviations of totals of structures beside the validation.
     """
     posterior, report = model.posteriors[name], {}
     posterior.scales, posterior.floors = {}, {}
-    found = deviations(model, name, validation)
+    found = deviations(model, name, validation, progress=log)
     total = QUANTITIES[name].total
     if more is not None and total in found:
         found[total] = Deviations(*map(np.append, found[total], more))

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -32,6 +32,17 @@ class Stop:
 
 
 @contextmanager
+def explained(how: Callable[[], str]) -> Iterator[None]:
+    """Context in which an interruption outside of all loops becomes Interrupted, whose text ends in ``how()``."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if str(stop):
+            raise
+        raise Interrupted(f"interrupted; {how()}", getattr(stop, "code", Interrupted("").code)) from None
+
+
+@contextmanager
 def stopping() -> Iterator[Stop]:
     """Context in which the first signal sets a Stop, and a second one interrupts at once.
 
@@ -55,3 +66,5 @@ def stopping() -> Iterator[Stop]:
     finally:
         for number, known in former.items():
             signal.signal(number, known)
+    if stop:  # it came when nothing looked at it any more
+        raise Interrupted("", 128 + stop.number)

@@ -17,6 +17,7 @@ from ase_mlelec.data.frames import Frames
 from ase_mlelec.descriptors.base import changes_along
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import QUANTITIES
+from ase_mlelec.train.log import Log
 from ase_mlelec.train.losses import energy_and_derivatives, row_errors
 
 BATCH = 8  # structures
@@ -39,7 +40,7 @@ def n_weights(head: Any) -> int:
     return len(last) * (last[0].in_features + 1)
 
 
-def rows_of(model: Model, name: str, frames: Frames) -> Iterator[Rows]:
+def rows_of(model: Model, name: str, frames: Frames, *, progress: bool | Log = False) -> Iterator[Rows]:
     """Iterate over the rows of a quantity ``name`` of the labeled ``frames``, batch after batch.
 
     Raises
@@ -51,15 +52,24 @@ def rows_of(model: Model, name: str, frames: Frames) -> Iterator[Rows]:
     """
     quantity = QUANTITIES[name]
     batches = Batches.for_model(model, frames, quantity.labels).with_label(*quantity.labels)
+    title = f"error bars: rows of the {name} of"
     if not quantity.gradients:
         atomic = any(quantity.atomic in labels for labels in batches.labels)
-        for batch in batches.all_batches(BATCH):
+        for batch in batch_by_batch(batches, BATCH, progress, title):
             yield from _rows_of_atoms(model, batch, quantity, atomic)
         return
     generator = torch.Generator().manual_seed(0)
     n_moves = max(FEWEST, int(ENOUGH * n_weights(model.heads[name]) / max(len(batches), 1)))
-    for batch in batches.all_batches(BATCH if model.heads[name].nets.hidden[0] else 1):
+    size = BATCH if model.heads[name].nets.hidden[0] else 1
+    for batch in batch_by_batch(batches, size, progress, title):
         yield from _rows_of_energy(model, batch, n_moves, generator)
+
+
+def batch_by_batch(batches: Batches, size: int, progress: bool | Log, title: str) -> Iterator:
+    """Iterate over all frames, ``size`` at a time, with lines that begin with ``title`` and a bar where they are told."""
+    return Log.of(progress).each(
+        batches.all_batches(size), len(batches), title, size=lambda batch: batch.system.n_systems
+    )
 
 
 def one_by_one(inputs: Tensor, nets: Tensor, n_nets: int) -> Tensor:

@@ -2,13 +2,14 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
 
 clock = time.monotonic
+Item = TypeVar("Item")
 FIRST_LINE, LINE, LARGEST_LINE = 2.0, 5.0, 30.0  # s: until the first line, between lines at first, and later
 LINES = 100  # lines after which the time between them grows
 
@@ -78,6 +79,22 @@ class Log:
         with tqdm(total=total, initial=done, disable=hidden, unit=f" {unit}", mininterval=1, leave=False) as self.bar:
             yield self
         self.bar = None
+
+    def each(
+        self, items: Iterable[Item], total: int, title: str, *, size: Callable[[Item], int] = lambda item: 1
+    ) -> Iterator[Item]:
+        """Iterate over ``items`` of ``total`` structures, with a bar and lines that begin with ``title``.
+
+        ``size(item)`` is the number of structures of an item.
+        """
+        done = 0
+        with self.progress(total=total, done=0, unit="structures"):
+            for item in items:
+                yield item
+                done += size(item)
+                self.advance(total, size(item))
+                if self.due:
+                    self.line(f"{title} {done}/{total} structures, {duration(self.left(done, total))} left")
 
     def advance(self, total: int | None = None, n: int = 1) -> None:
         """Move the bar on; ``total`` is its length, which may become known later."""

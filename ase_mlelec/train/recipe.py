@@ -1,9 +1,12 @@
 """Training from a configuration and data sets to a model file with its provenance, as in ``mlelec train``."""
 
-from collections.abc import Iterator
+import glob
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from ase_mlelec.model import Model
 from ase_mlelec.train.config import Config, OutputConfig
+from ase_mlelec.train.interrupt import explained
 from ase_mlelec.train.log import Log
 from ase_mlelec.train.recipes.frames import train_frames
 from ase_mlelec.train.recipes.hamiltonian import train_hamiltonian
@@ -53,11 +56,19 @@ def train_members(config: Config, progress: bool | Log = True) -> Iterator:
             for k in range(config.committee)
         ]
     )
+    recipe: Callable[..., Model] = train_hamiltonian if config.hamiltonian else train_frames
+    if config.ldos:
+        recipe = partial(train_ldos, cache=cache)
     for member in members:
-        if config.ldos:
-            yield member, train_ldos(member, cache, progress)
-        elif config.hamiltonian:
-            yield member, train_hamiltonian(member, progress)
-        else:
-            yield member, train_frames(member, progress)
+        with explained(partial(_how_to_go_on, member)):
+            model = recipe(member, progress=progress)
+        yield member, model
     cache.unlink(missing_ok=True)
+
+
+def _how_to_go_on(config):
+    """What the same command does after an interruption between two steps that save."""
+    path = config.folder / config.output.model
+    kept = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*.checkpoint"))
+    what = f", except for what {', '.join(each.name for each in kept)} holds" if kept else ""
+    return f"the same command begins anew{what}"

@@ -78,7 +78,7 @@ def of_frames(arguments: argparse.Namespace, data: "list[str]") -> None:
 
     model = load_model(arguments.model)
     train, validation = parts(read_all(data, keys=keys_of(arguments)), model, arguments)
-    report = add_error_bars(model, train, validation, like=arguments.like and load_model(arguments.like))
+    report = add_error_bars(model, train, validation, like=arguments.like and load_model(arguments.like), progress=True)
     if not report:
         raise ValueError(
             f"{', '.join(data)}: no labels of {', '.join(model.heads)}, from which error bars could be made "
@@ -122,7 +122,7 @@ def of_snapshots(arguments: argparse.Namespace, data: "list[str]") -> None:
             GridData(snapshots.select(*names), descriptor, Path(folder) / "points.h5", zero=zero)
             for names in (own, held)
         ]
-        report = add_ldos_error_bars(model, *points)
+        report = add_ldos_error_bars(model, *points, progress=True)
     model.save(arguments.out)
     tell(f"{arguments.out}: {len(points[0])} snapshots of the training, {len(points[1])} to calibrate on", report)
 
@@ -145,8 +145,8 @@ def of_hamiltonians(arguments: argparse.Namespace, data: "list[str]") -> None:
     others = [path for path in data if not is_hamiltonians(path)]
     if others and "energy" in model.heads:
         frames = read_all(others, keys=keys_of(arguments))
-        report |= add_error_bars(model, *(frames.select(*names) for names in groups), names=["energy"])
-    report |= add_hamiltonian_error_bars(model, train, held)
+        report |= add_error_bars(model, *(frames.select(*names) for names in groups), names=["energy"], progress=True)
+    report |= add_hamiltonian_error_bars(model, train, held, progress=True)
     model.save(arguments.out)
     tell(f"{arguments.out}: {len(train)} Hamiltonians of the training, {len(held)} to calibrate on", report)
 

@@ -2,9 +2,12 @@
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 import ase_mlelec
@@ -44,13 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = build_parser(chosen).parse_args(argv)
         check_files(arguments)
-        arguments.run(arguments)
+        with ending_well():
+            arguments.run(arguments)
         sys.stdout.flush()  # a broken pipe shows here, not when the interpreter exits
         return 0
     except KeyboardInterrupt as stop:
-        if str(stop):  # a training says how to go on
-            print("mlelec:", stop, file=sys.stderr)
-        return getattr(stop, "code", 130)
+        print("mlelec:", stop if str(stop) else "interrupted", file=sys.stderr)  # a training says how to go on
+        return getattr(stop, "code", 128 + signal.SIGINT)
     except Exception as error:
         if os.environ.get("MLELEC_DEBUG") or not isinstance(error, user_errors()):
             raise
@@ -62,6 +65,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     finally:
         warnings.formatwarning = form
+
+
+class Ended(KeyboardInterrupt):
+    """The signal that ends a job, as an interruption: files that are being written are removed."""
+
+    code = 128 + signal.SIGTERM
+
+
+@contextmanager
+def ending_well() -> Iterator[None]:
+    """Context in which the signal that ends a job does what Ctrl-C does, unless the program does something else."""
+
+    def end(number, frame):
+        raise Ended
+
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if mine:
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def one_line(message: Warning | str, *place: object, **line: object) -> str:

@@ -17,12 +17,13 @@ from ase_mlelec.bands.members import changes_of_levels
 from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
 from ase_mlelec.data.hamiltonians import HamiltonianFrame
 from ase_mlelec.heads.hamiltonian.assemble import values_in_functions
-from ase_mlelec.heads.hamiltonian.members import category, changes_of_values, last_layers
+from ase_mlelec.heads.hamiltonian.members import bare, category, changes_of_values, last_layers
 from ase_mlelec.model import Model
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.train.error_bars import rounded
 from ase_mlelec.train.hamiltonian.eigenvalue_response import LARGEST, mesh
 from ase_mlelec.train.hamiltonian.items import CATEGORIES, SHARP, prepare
+from ase_mlelec.train.log import Log
 from ase_mlelec.uncertainty import Posterior, coverage, inverse_factor, scale_of
 from ase_mlelec.uncertainty.posterior import drawn_layers
 from ase_mlelec.uncertainty.scales import log_likelihood
@@ -36,6 +37,7 @@ def add_hamiltonian_error_bars(
     validation: Sequence[HamiltonianFrame],
     *,
     ridges: Sequence[float] = RIDGES,
+    progress: bool | Log = False,
 ) -> dict[str, dict[str, Any]]:
     """Give the Hamiltonian of ``model`` calibrated posteriors, and its metadata a report in "error_bars".
 
@@ -48,6 +50,8 @@ def add_hamiltonian_error_bars(
         training errors, which are too small.
     ridges : sequence of float
         Ridges to choose from, in units of the mean diagonal element of the normal matrix.
+    progress : bool or Log
+        Whether to tell where the calculation is, or the Log that tells it.
 
     Returns
     -------
@@ -59,9 +63,14 @@ def add_hamiltonian_error_bars(
     ValueError
         Where there are no training structures.
     """
-    head = model.heads["hamiltonian"]
-    normals = _normals(head, [prepare(model, frame) for frame in train])
-    held = [Held(model, frame) for frame in (validation if len(validation) else train)]
+    head, log = model.heads["hamiltonian"], Log.of(progress)
+
+    def one_by_one(items, what):
+        return log.each(items, len(items), f"error bars of the Hamiltonian: {what} of")
+
+    normals = _normals(head, (prepare(model, frame) for frame in one_by_one(train, "rows")))
+    whole = validation if len(validation) else train
+    held = [Held(model, frame) for frame in one_by_one(whole, "errors")]
     tried = []
     for ridge in ridges:
         posteriors = {
@@ -73,12 +82,13 @@ def add_hamiltonian_error_bars(
             ).to(normal)
             for name, normal in normals.items()
         }
-        tried.append((*_scaled(posteriors, held), posteriors))
+        tried.append((*_scaled(posteriors, one_by_one(held, f"members with the ridge {ridge:g}")), posteriors))
     _, errors, deviations, posteriors = max(tried, key=lambda each: each[0])
     known = {name: part for name, part in model.posteriors.items() if not name.startswith("hamiltonian/")}
     model.posteriors = torch.nn.ModuleDict(known | {f"hamiltonian/{name}": each for name, each in posteriors.items()})
     pairs = {"hamiltonian": (errors, deviations)}
-    levels = [each.levels(posteriors) for each in held if each.frame.hamiltonian.size <= LARGEST]
+    small = [each for each in held if each.frame.hamiltonian.size <= LARGEST]
+    levels = [each.levels(posteriors) for each in one_by_one(small, "levels")]
     if levels:
         wrong, expected = map(np.concatenate, zip(*levels))
         pairs["eigenvalues"] = wrong, expected
@@ -117,7 +127,7 @@ def _normals(head, items) -> dict[str, Tensor]:
     hooks = [layer.register_forward_pre_hook(see(name)) for name, layer in last_layers(head).items()]
     try:
         for item in items:
-            head.unshifted(item.geometry)
+            head.unshifted(bare(item.geometry))  # linear parts come after the last layers
     finally:
         for hook in hooks:
             hook.remove()
@@ -175,8 +185,8 @@ def _codes(blocks):
 
 def _scaled(posteriors, held):
     """Set a scale for each kind of element; (mean log likelihood of the kinds, errors, deviations)."""
-    spreads = np.concatenate([each.changes(posteriors).std(axis=0) for each in held])
-    errors, codes = (np.concatenate([getattr(each, name) for each in held]) for name in ("errors", "codes"))
+    found = [(each.changes(posteriors).std(axis=0), each.errors, each.codes) for each in held]
+    spreads, errors, codes = map(np.concatenate, zip(*found))
     likelihoods, deviations = [], spreads.copy()
     for code, kind in enumerate(CATEGORIES):
         chosen = (codes == code) & (spreads > 0)

@@ -14,17 +14,24 @@ from ase_mlelec.data.grid_points import GridData, GridItem
 from ase_mlelec.model import Model
 from ase_mlelec.train.error_bars import RANK, rounded
 from ase_mlelec.train.ldos.errors import free_energy
+from ase_mlelec.train.log import Log
 from ase_mlelec.uncertainty import Posterior, coverage, inverse_factor, scale_of
 from ase_mlelec.uncertainty.scales import log_likelihood
 
 RIDGES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
 N_MEMBERS = 16
+TITLE = "error bars of the LDOS: {} of"
 POINTS = 500  # of each snapshot, by which the ridge is chosen and the LDOS calibrated
 
 
 @torch.no_grad()
 def add_ldos_error_bars(
-    model: Model, data: GridData, validation: GridData, *, ridges: Sequence[float] = RIDGES
+    model: Model,
+    data: GridData,
+    validation: GridData,
+    *,
+    ridges: Sequence[float] = RIDGES,
+    progress: bool | Log = False,
 ) -> dict[str, dict[str, Any]]:
     """Give the LDOS of ``model`` a calibrated posterior, and its metadata a report in "error_bars".
 
@@ -37,6 +44,8 @@ def add_ldos_error_bars(
         training errors, which are too small.
     ridges : sequence of float
         Ridges to choose from, in units of the mean diagonal element of the normal matrix.
+    progress : bool or Log
+        Whether to tell where the calculation is, or the Log that tells it.
 
     Returns
     -------
@@ -47,7 +56,8 @@ def add_ldos_error_bars(
     normal: Any = 0.0
     covariance: Any = 0.0
     n = 0
-    for item in (data[k] for k in range(len(data))):
+    log = Log.of(progress)
+    for item in _one_by_one(data, log, "rows"):
         rows, errors = _rows_and_errors(head, item)
         normal, covariance, n = normal + rows.T @ rows, covariance + errors.T @ errors, n + len(rows)
     values, vectors = torch.linalg.eigh(covariance / n)
@@ -62,7 +72,11 @@ def add_ldos_error_bars(
     posterior = Posterior.from_factors(factor, outputs, n_species=1, ridge=ridge).to(head.scale)
     model.posteriors["ldos"] = posterior
     _set_edge(posterior, head, data)
-    return _calibrate(model, held, sample, "training data" if held is data else "validation data")
+    return _calibrate(model, held, sample, log, "training data" if held is data else "validation data")
+
+
+def _one_by_one(data, log, what):
+    return log.each((data[k] for k in range(len(data))), len(data), TITLE.format(what))
 
 
 def _rows_and_errors(head, item: GridItem):
@@ -91,14 +105,14 @@ def _set_edge(posterior, head, data):
     posterior.edge[0] = max(float(posterior.leverages(each, torch.zeros(len(each), dtype=int)).max()) for each in z)
 
 
-def _calibrate(model, held, sample, where):
+def _calibrate(model, held, sample, log, where):
     """Set the scales; report of every quantity."""
     posterior = model.posteriors["ldos"]
     deviations, errors = _of_points(sample, posterior.inputs[0].double(), posterior.outputs.double())
     pairs = {"ldos": (errors.ravel(), deviations.ravel()), "dos": _of_dos(model, held)}
     posterior.scales = {"members": scale_of(*pairs["dos"])}
     spreads: dict[str, list] = {"density": [], "energy": []}
-    for k in range(len(held)):
+    for k in log.each(range(len(held)), len(held), TITLE.format("free energies")):
         for name, pair in _of_snapshot(model, held, k).items():
             spreads[name].append([np.ravel(part) / posterior.scales["members"] ** i for i, part in enumerate(pair)])
     pairs |= {name: tuple(map(np.concatenate, zip(*parts))) for name, parts in spreads.items()}

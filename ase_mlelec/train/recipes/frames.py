@@ -111,7 +111,8 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     }
     log.tell("making error bars")
     held = {name: fitted.held for name, fitted in fits.items() if fitted.held is not None}
-    log.tell(told(add_error_bars(model, parts["train"], parts["validation"], factors=factors, held=held)))
+    report = add_error_bars(model, parts["train"], parts["validation"], factors=factors, held=held, progress=log)
+    log.tell(told(report))
     held_out = _errors(model, parts, "validation")
     for fitted in fits.values():
         if fitted.change is not None:  # after error bars and errors, for which the validation was held out

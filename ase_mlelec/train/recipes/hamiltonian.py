@@ -153,9 +153,9 @@ def _energy(data, parts, more, config, progress):
 
 def _add_error_bars(model, parts, energies, log):
     """Error bars of the Hamiltonian, and of energies and forces, where there are some."""
-    report = add_hamiltonian_error_bars(model, parts["train"], parts["validation"])
+    report = add_hamiltonian_error_bars(model, parts["train"], parts["validation"], progress=log)
     if "energy" in model.heads:
-        report |= add_error_bars(model, energies["train"], energies["validation"], names=["energy"])
+        report |= add_error_bars(model, energies["train"], energies["validation"], names=["energy"], progress=log)
     log.tell(told(report))
 
 

@@ -77,7 +77,7 @@ def train_ldos(config: Config, cache: str | PathLike, progress: bool | Log = Tru
         "errors": held_out,
         "training": provenance({name: part.snapshots for name, part in parts.items()}, config),
     }
-    log.tell(told(add_ldos_error_bars(model, parts["train"], parts["validation"])))
+    log.tell(told(add_ldos_error_bars(model, parts["train"], parts["validation"], progress=log)))
     protect_trained(model, chosen, config)
     return save(model, config)
 
