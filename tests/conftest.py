@@ -15,3 +15,8 @@ def pytest_addoption(parser):
         metavar="N",
         help="damaged inputs of every kind in tests/fuzz; many print a table at the end",
     )
+
+
+def pytest_make_parametrize_id(val, argname):
+    """Whole files as parameters make unreadable names of tests, and compressed ones other names in every process."""
+    return argname if isinstance(val, str | bytes) and len(val) > 60 else None

@@ -283,6 +283,7 @@ def test_cells_for_comparisons_are_apart(tmp_path):
 # energies and forces --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_dispersion_between_images():
     """Of a pair of atoms, the sum over its images; derivatives; its force is what pulls layers to their images."""
     atoms = mos2_forces.lower_cell(mos2.bilayer((0.2, 0.1), 6.3, noise=(0.05, 0.05), rng=np.random.default_rng(0)))
@@ -302,6 +303,7 @@ def test_dispersion_between_images():
     assert mos2_forces.image_dispersion(alone)[0] == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_inputs_of_energies_and_forces(tmp_path, monkeypatch):
     """Points and cells by the size of structures, and what is taken from the energy of pw.x."""
     given, single = {}, mos2.lower(mos2.bilayer((0, 0), 6.3, supercell=np.diag([3, 3, 1])))

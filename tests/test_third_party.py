@@ -12,6 +12,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "third_party"
 
 
 @pytest.mark.skipif(not EXAMPLE.exists(), reason="reads the files of the checkout")
+@pytest.mark.slow
 def test_a_package_of_others_is_installed_and_keeps_the_contracts(tmp_path):
     source, installed = tmp_path / "source", tmp_path / "installed"
     shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))

@@ -107,6 +107,7 @@ def test_errors_are_those_that_the_bars_foretell(uninterrupted):
     assert 0.1 < np.median(pairs[:, 1] / pairs[:, 0]) < 10
 
 
+@pytest.mark.slow
 def test_interrupted_at_every_file(uninterrupted, tmp_path, monkeypatch):
     whole, summaries = uninterrupted
     config, power = prepared(tmp_path / "cut"), Power(monkeypatch)

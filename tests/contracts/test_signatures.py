@@ -38,9 +38,7 @@ def test_all_calculators_are_looked_at():
     assert len(CALCULATORS) == 6 and len(methods()) > 60
 
 
-@pytest.mark.parametrize(
-    "full, function", [(full, function) for full, _, function in methods()], ids=lambda x: str(x)[:60]
-)
+@pytest.mark.parametrize("full, function", [pytest.param(full, function, id=full) for full, _, function in methods()])
 def test_everything_after_the_first_argument_has_a_name(full, function):
     assert_plain_signature(function, name=full, positional=POSITIONAL.get(full, 1))
 

@@ -250,6 +250,7 @@ def test_size(n_species):
         assert larger.n_weights > wanted * n_species
 
 
+@pytest.mark.slow
 def test_basis_by_trials(monkeypatch):
     """Trials are told, repeat themselves, and keep to the radius that the truth needs."""
     monkeypatch.setattr(basis, "FULL", 60)

@@ -136,6 +136,7 @@ def test_train_and_test(folder, capsys):
     assert abs(levels - frame.hamiltonian.eigenvalues(K)).mean() < 20 * errors["bands_mae_meV"] / 1000 + 1e-3
 
 
+@pytest.mark.slow
 def test_energies_of_other_files(tmp_path):
     """A force field is trained on the structures with Hamiltonians and on those without."""
 
@@ -206,6 +207,7 @@ def test_energies_of_other_files(tmp_path):
         train(parse_config(table, tmp_path), progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("third", [0.0, 4.5])
 def test_fine_tuning_on_larger_cells(folder, third):
     """Trained on primitive cells, then on a larger one with distortions of its own: better there, and still one model

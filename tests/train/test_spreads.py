@@ -81,6 +81,7 @@ def crystals(n, seed):
         yield Frame(atoms, {name: labels[name] for name in ("energy", "forces", "virial")}, f"cu-{i}")
 
 
+@pytest.mark.slow
 def test_exact_stress_does_no_harm():
     """A model that cannot fit all: stresses beside energies and forces in automatic and in fixed weights."""
     train, held = (Frames(list(crystals(n, seed))) for n, seed in ((12, 0), (6, 1)))

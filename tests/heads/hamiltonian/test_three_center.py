@@ -131,6 +131,7 @@ def trained_on(model, frames, **changes):
     return own
 
 
+@pytest.mark.slow
 def test_hopping_by_third_atoms_is_learnt(monkeypatch):
     """Hamiltonians in which all hopping is by third atoms, by their places up to squares: of an unseen structure a linear
     fit, which has cubes too, knows most, one of two centers little."""
