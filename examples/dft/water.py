@@ -7,7 +7,7 @@ writes output/water.h5.  The first folder has energies and forces of 64 molecule
 tests), the second one the vectors of centroids (atomic_system, the last fifth for tests) and their sums (global_system,
 all for tests).  The files of dipoles say `nopbc`, but molecules cross the box, and with the box errors are smaller.
 
-``--start MODEL`` writes data/water.extxyz instead, from which other runs start: the end of 2 ps of molecular dynamics with
+``--start MODEL`` writes data/water.extxyz instead, from which other runs start: the end of 1 ps of molecular dynamics with
 a model, which begin at a structure of the data.
 """
 
@@ -26,6 +26,11 @@ from ase_mlelec.data.frames import Frames, join, read_frames, write_hdf5
 
 EXAMPLES = Path(__file__).parent.parent
 FUNCTIONS = 4  # Wannier functions of an oxygen, whose displacements from it are added up in the data
+SETTINGS = {
+    "energies": "64 molecules, PBE0 with Tkatchenko-Scheffler dispersion, path-integral molecular dynamics at 330 K",
+    "centroids": "64 molecules, means of four Wannier functions; level of theory not given",
+    "source": "example data of deepmd-kit, LGPL-3.0",
+}
 TEMPERATURE = 330  # K, of the data
 CHARGES = {"valence_charges": {"O": 6.0, "H": 1.0}, "electrons_per_centre": {"O": 8.0}}
 
@@ -51,7 +56,7 @@ def water(energies, dipoles):
     n_train = len(known) * 4 // 5
     frames += [replace(frame, group="train" if k < n_train else "test") for k, frame in enumerate(known)]
     frames += [replace(frame, group="test") for frame in vectors(dipoles / "global_system")]
-    return join([Frames(frames, None, CHARGES)])
+    return join([Frames(frames, None, CHARGES | {"settings": SETTINGS})])
 
 
 def start(energies, model):
@@ -60,7 +65,7 @@ def start(energies, model):
     atoms = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
     atoms.calc, rng = DeepPotCalculator(model), np.random.default_rng(0)
     thermalize_momenta(atoms, temperature_K=TEMPERATURE, rng=rng)
-    Bussi(atoms, 0.5 * units.fs, TEMPERATURE, 50 * units.fs, rng=rng).run(4000)
+    Bussi(atoms, 0.5 * units.fs, TEMPERATURE, 50 * units.fs, rng=rng).run(2000)
     return Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=True, momenta=atoms.get_momenta())
 
 

@@ -65,6 +65,18 @@ class TestIce(Shipped):
         return atoms
 
 
+class TestWater(TestIce):
+    """A molecule and another one, farther apart than in ice under pressure."""
+
+    shipped = "water"
+
+    def make_atoms(self):
+        atoms = super().make_atoms()
+        atoms.set_cell([4.2, 4.2, 4.2])
+        atoms.positions[3:] += 0.4
+        return atoms
+
+
 class TestMoS2(Shipped):
     shipped = "mos2"
 

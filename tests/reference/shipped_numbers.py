@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk, graphene, mx2
+from ase.build import bulk, graphene, molecule, mx2
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, MLDFTCalculator, WannierTBCalculator
 
@@ -61,6 +61,18 @@ def ice():
     return calc, atoms, {"dipole": calc.get_property("dipole", atoms)}
 
 
+def water():
+    atoms = molecule("H2O")
+    other = molecule("H2O")
+    other.rotate(70, "x")
+    other.positions += [0.2, 1.6, 2.3]
+    atoms += other
+    atoms.set_cell([4.0, 4.1, 4.4])
+    atoms.pbc = True
+    calc = DeepWannierCalculator("water", dtype="float64", **OPTIONS)
+    return calc, atoms, {"dipole": calc.get_property("dipole", atoms)}
+
+
 def wannier(name, layer, distance):
     atoms = bilayer(layer, distance)
     calc = WannierTBCalculator(name, dtype="float64", **OPTIONS)
@@ -81,6 +93,7 @@ CASES = {
     "mgo": magnesium_oxide,
     "al": aluminium,
     "ice": ice,
+    "water": water,
     "graphene": lambda: wannier("graphene", graphene(a=2.48, vacuum=0), 3.4),
     "mos2": energies_of_mos2,
     "mos2-bilayer": lambda: wannier("mos2", mx2("MoS2", a=3.2, thickness=3.1), 6.2),

@@ -1,0 +1,241 @@
+"""What the model `water` gets right and wrong: unseen structures, infrared of H2O and D2O, liquid structure, diffusion.
+
+    python benchmarks/water.py --experiment IR_light_expt.txt --time 20      # ps of each liquid; writes WATER.md
+
+The data set, examples/output/water.h5, is made by examples/dft/water.py of data that are not in this repository, and so is
+the file of the experiment (lab-cosmo/atomistic-cookbook, of Bertie and Lan 1996).  Molecular dynamics is that of
+examples/14_water_infrared.py, which keeps every finished picosecond in examples/output/14_water.
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+from ase import units
+from ase.io import read
+from hashes import models_line
+
+from ase_mlelec import DeepWannierCalculator, load_model
+from ase_mlelec.data.frames import read_frames
+from ase_mlelec.physics import spectra
+from ase_mlelec.train.evaluate import errors
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parent / "examples"
+sys.path.insert(0, str(EXAMPLES))
+dynamics = importlib.import_module("14_water_infrared")
+
+COLUMNS = {
+    "data_2": {
+        "energy_mae_meV_per_atom": "energy, MAE, meV/atom",
+        "energy_rmse_meV_per_atom": "energy, RMSE, meV/atom",
+        "forces_mae_meV_per_A": "force, MAE, meV/Å",
+        "forces_rmse_meV_per_A": "force, RMSE, meV/Å",
+    },
+    "atomic_system": {"atomic_dipole_rmse_A": "centroid, RMSE per component, Å"},
+    "global_system": {"dipole_rmse_e_A": "dipole of the cell, RMSE per component, e Å"},
+}
+ELECTRONIC = 1.8  # dielectric constant of the electrons of the liquid, from its refractive index
+PAIR = np.linspace(2.2, 6.0, 77)  # Å, edges of g_OO
+
+
+def table_of_errors(model, frames):
+    yield "| structures | quantity | error |"
+    yield "|---|---|---|"
+    for kind, columns in COLUMNS.items():
+        group = frames.select("test").where(lambda frame, kind=kind: frame.kind == kind)
+        found = errors(model, group)
+        for key, name in columns.items():
+            yield f"| {len(group)} of {kind} | {name} | {found[key]:.3g} |"
+    dipoles = frames.select("test").where(lambda frame: frame.kind == "global_system")
+    spread = 8 * np.std([frame.labels["summed_dipole"] for frame in dipoles], axis=0).mean()
+    yield ""
+    yield f"Sums of the vectors of the cells of global_system have a standard deviation of {spread:.2f} e Å per component."
+
+
+# Spectra ------------------------------------------------------------------------------------------------------------
+
+
+def bands_of(run, kind, volume):
+    """Places of the bands, cm^-1, and their standard errors from five blocks."""
+
+    def places(dipoles):
+        wavenumbers, alpha_n = spectra.infrared(
+            dipoles,
+            dynamics.EVERY * dynamics.STEPS[kind],
+            run["temperature"].mean(),
+            volume,
+            resolution=dynamics.RESOLUTION,
+        )
+        return np.array([dynamics.strongest(wavenumbers, alpha_n, band) for band in dynamics.BANDS[kind].values()])
+
+    return spectra.block_error(places, run["dipoles"])
+
+
+def table_of_bands(runs, volume, experiment):
+    places, bars = zip(*(bands_of(runs[kind], kind, volume) for kind in runs))
+    yield "| band | H2O, cm^-1 | measured | D2O, cm^-1 | H2O/D2O |"
+    yield "|---|---|---|---|---|"
+    for k, (name, band) in enumerate(dynamics.BANDS["H2O"].items()):
+        (light, heavy), (first, second) = ([each[k] for each in part] for part in (places, bars))
+        ratio = light / heavy
+        bar = ratio * np.hypot(first / light, second / heavy)
+        measured = "" if experiment is None else f"{dynamics.strongest(*experiment.T, band):.0f}"
+        yield f"| {name} | {light:.0f} ± {first:.0f} | {measured} | {heavy:.0f} ± {second:.0f} | {ratio:.3f} ± {bar:.3f} |"
+
+
+def sum_rule(calc, start, run, kind, n_structures=10):
+    """Integral of the spectrum over that of equipartition with Born charges of the model, and its standard error.
+
+    The time derivative of the dipole is sum_i Z_i v_i, whose mean square is kT sum_i Tr(Z_i^T Z_i)/m_i, and so is the
+    integral of its spectral density over all frequencies of both signs, divided by 2 pi.
+    """
+    masses = np.where(start.symbols == "H", dynamics.MASSES[kind], start.get_masses())
+    sums, atoms = [], start.copy()
+    for positions in run["positions"][:: max(1, len(run["positions"]) // n_structures)]:
+        atoms.positions = positions
+        sums.append((calc.get_born_charges(atoms) ** 2).sum(axis=(1, 2)) @ (1 / masses))
+    step, highest = dynamics.EVERY * dynamics.STEPS[kind], 5500
+    temperature, volume = run["temperature"].mean(), start.get_volume()
+
+    def integral(dipoles):
+        wavenumbers, alpha_n = spectra.infrared(
+            dipoles, step, temperature, volume, max_wavenumber=highest, resolution=dynamics.RESOLUTION
+        )
+        return np.trapezoid(alpha_n, wavenumbers)
+
+    found, bar = spectra.block_error(integral, run["dipoles"])
+    # 1/(6 eps0 c^2 V) sum_i Tr(Z^T Z)/m, per wavenumber: cm^-2
+    expected = np.mean(sums) * _per_mass(volume)
+    deviation = np.std(sums) / np.sqrt(len(sums)) * _per_mass(volume)
+    return found / expected, np.hypot(bar / found, deviation / expected) * found / expected
+
+
+def _per_mass(volume):
+    """Integral of alpha n over wavenumbers, cm^-2, for sum_i Tr(Z^T Z)/m of one e^2/amu.
+
+    It is 1/(12 eps0 c^2 V) of that in SI units: alpha n = beta S(w)/(6 eps0 c V), and S integrates to 2 pi kT of it over
+    both signs of w = 2 pi c nu.
+    """
+    e, amu, eps0, c = units._e, units._amu, units._eps0, units._c
+    return e**2 / amu / (12 * eps0 * c**2 * volume * 1e-30) / 1e4
+
+
+# Structure and motion -----------------------------------------------------------------------------------------------
+
+
+def first_peak(run, start):
+    """Place, Å, and height of the first peak of g_OO, and its standard errors from five blocks."""
+    oxygen, side = start.numbers == 8, start.cell.lengths()[0]
+
+    def peak(positions):
+        places = positions[:, oxygen]
+        delta = places[:, :, None] - places[:, None]
+        distances = np.linalg.norm(delta - side * np.round(delta / side), axis=-1)
+        counts, _ = np.histogram(distances[:, *np.triu_indices(oxygen.sum(), 1)], PAIR)
+        shells = 4 / 3 * np.pi * np.diff(PAIR**3) / side**3
+        g = counts / (len(places) * oxygen.sum() * (oxygen.sum() - 1) / 2 * shells)
+        middle = (PAIR[1:] + PAIR[:-1]) / 2
+        top = np.argmax(np.where(middle < 3.3, g, 0))
+        a, b, _ = np.polyfit(middle[top - 2 : top + 3], g[top - 2 : top + 3], 2)
+        return np.array([-b / (2 * a), g[top]])
+
+    return spectra.block_error(peak, run["positions"][::4].astype(float))
+
+
+def diffusion(run, start, kind):
+    """Self-diffusion coefficient of oxygen, Å^2/ps, in this cell, and its standard error from four blocks."""
+    oxygen, frame = start.numbers == 8, dynamics.FRAME * dynamics.STEPS[kind] / 1000
+
+    def slope(positions):
+        places = positions[:, oxygen].astype(float)
+        places -= places.mean(axis=1, keepdims=True)
+        n = len(places)
+        lags = np.unique(np.linspace(0.2 * n, 0.5 * n, 10).astype(int))
+        squares = [((places[lag:] - places[:-lag]) ** 2).sum(axis=-1).mean() for lag in lags]
+        return np.polyfit(lags * frame, squares, 1)[0] / 6
+
+    return spectra.block_error(slope, run["positions"], 4)
+
+
+def table_of_runs(runs, start, calc):
+    columns = {kind: dict(measured(run, kind, start, calc)) for kind, run in runs.items()}
+    yield "| | " + " | ".join(runs) + " |"
+    yield "|---|---|---|"
+    for name in next(iter(columns.values())):
+        yield f"| {name} | {' | '.join(column[name] for column in columns.values())} |"
+
+
+def measured(run, kind, start, calc):
+    """Iterator over (what it is, value with its standard error) of a run."""
+    temperature, volume = run["temperature"].mean(), start.get_volume()
+    times = np.arange(1, len(run["conserved"]) + 1) * dynamics.FRAME * dynamics.STEPS[kind] / 1000  # ps
+    drift = np.polyfit(times, run["conserved"], 1)[0] / len(start)
+    yield "length, ps", f"{times[-1]:.1f}"
+    yield "temperature, K", f"{temperature:.0f}"
+    yield "drift of the conserved energy, meV/atom/ps", f"{1000 * drift:.4f}"
+    yield (
+        "integral of the spectrum, of that by Born charges",
+        "{:.3f} ± {:.3f}".format(*sum_rule(calc, start, run, kind)),
+    )
+    peak, bar = first_peak(run, start)
+    yield "first peak of g_OO, Å", f"{peak[0]:.3f} ± {bar[0]:.3f}"
+    yield "its height", f"{peak[1]:.2f} ± {bar[1]:.2f}"
+    yield "diffusion in this cell, Å^2/ps", "{:.2f} ± {:.2f}".format(*diffusion(run, start, kind))
+    constant = spectra.block_error(
+        lambda part: spectra.dielectric_constant(part, temperature, volume, ELECTRONIC), run["dipoles"]
+    )
+    yield "static dielectric constant, not converged", "{:.0f} ± {:.0f}".format(*constant)
+
+
+def of_runs(picoseconds, start, calc, experiment):
+    """Lines about molecular dynamics of both liquids."""
+    folder = EXAMPLES / "output" / "14_water"
+    runs = {kind: dynamics.trajectory("water", kind, picoseconds, folder) for kind in dynamics.MASSES}
+    return [
+        "## Bands of the infrared spectra",
+        "",
+        f"64 molecules, classical nuclei, {dynamics.TEMPERATURE} K; resolution {dynamics.RESOLUTION:g} cm^-1; errors from "
+        "five blocks.",
+        "",
+        *table_of_bands(runs, start.get_volume(), experiment),
+        "",
+        "## Molecular dynamics",
+        "",
+        *table_of_runs(runs, start, calc),
+    ]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=EXAMPLES / "output" / "water.h5")
+    parser.add_argument("--experiment", type=Path)
+    parser.add_argument("--time", type=int, default=20, help="of each liquid, ps (%(default)s); 0: none")
+    parser.add_argument("--output", type=Path, default=HERE)
+    arguments = parser.parse_args()
+    model, start = load_model("water"), read(EXAMPLES / "data" / "water.extxyz") if arguments.time else None
+    calc = DeepWannierCalculator(model)
+    experiment = arguments.experiment and np.loadtxt(arguments.experiment)
+    lines = [
+        "# Accuracy of the model `water`",
+        "",
+        f"Regenerated by `python benchmarks/water.py --experiment IR_light_expt.txt --time {arguments.time}`.",
+        "",
+        models_line("water"),
+        "",
+        "## Structures that were never used in training",
+        "",
+        *table_of_errors(model, read_frames(arguments.data)),
+        "",
+    ]
+    print("\n".join(lines), flush=True)
+    if arguments.time:
+        lines += of_runs(arguments.time, start, calc, experiment)
+    (arguments.output / "WATER.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
