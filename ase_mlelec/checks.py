@@ -1,11 +1,16 @@
-"""Checks that readers of files share."""
+"""Checks that readers of files and calculators share."""
 
 import re
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import InputError
 from numpy.typing import ArrayLike
+
+LARGEST = 1e8  # Å, of positions and cells
+CLOSEST = 0.05  # Å, of atoms in training data
 
 
 def printable(text: object, most: int = 200):
@@ -53,3 +58,37 @@ def check_count(path: str | PathLike, what: str, count: int, bytes_each: int, er
             "the file is damaged or cut off: write or copy it again"
         )
     return int(count)
+
+
+def check_atoms(atoms: Atoms) -> None:
+    """Refuse structures that no model can evaluate.
+
+    Raises
+    ------
+    InputError
+        Naming cause and remedy.
+    """
+    if len(atoms) == 0:
+        raise InputError("got an empty Atoms object; give at least one atom")
+    finite = np.isfinite(atoms.positions).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"positions of atom {int(np.argmin(finite))} are NaN or infinite; "
+            "check the last step of the run (time step too long?)"
+        )
+    if not np.isfinite(atoms.cell.array).all():
+        raise InputError("the cell holds NaN or infinite numbers; set it with atoms.set_cell(...)")
+    for what, array in ("a position", atoms.positions), ("a cell vector", atoms.cell.array):
+        if np.abs(array).max() > LARGEST:
+            raise InputError(
+                f"{what} reaches {np.abs(array).max():.3g} Å, need at most {LARGEST:g} Å, beyond which "
+                "distances lose their digits; check the last step of the run, or move the atoms into the "
+                "cell with atoms.wrap()"
+            )
+    if atoms.pbc.any():
+        spans = np.linalg.svd(atoms.cell.array[atoms.pbc], compute_uv=False)
+        if spans.min() < 1e-6 * max(1, spans.max()):
+            raise InputError(
+                f"pbc is {atoms.pbc.tolist()} but the periodic cell vectors span no volume; "
+                "set the cell with atoms.set_cell(...) or pbc=False"
+            )

@@ -9,7 +9,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import InputError
 
-LARGEST = 1e8  # Å, of positions and cells
+from ase_mlelec.checks import check_atoms
 
 
 @dataclass(frozen=True)
@@ -105,37 +105,3 @@ class System:
         """Sum per-atom values [N, ...] over the atoms of each structure -> [B, ...]."""
         out = values.new_zeros(self.n_systems, *values.shape[1:])
         return out.index_add(0, self.batch, values)
-
-
-def check_atoms(atoms: Atoms) -> None:
-    """Refuse structures that no model can evaluate.
-
-    Raises
-    ------
-    InputError
-        Naming cause and remedy.
-    """
-    if len(atoms) == 0:
-        raise InputError("got an empty Atoms object; give at least one atom")
-    finite = np.isfinite(atoms.positions).all(axis=1)
-    if not finite.all():
-        raise InputError(
-            f"positions of atom {int(np.argmin(finite))} are NaN or infinite; "
-            "check the last step of the run (time step too long?)"
-        )
-    if not np.isfinite(atoms.cell.array).all():
-        raise InputError("the cell holds NaN or infinite numbers; set it with atoms.set_cell(...)")
-    for what, array in ("a position", atoms.positions), ("a cell vector", atoms.cell.array):
-        if np.abs(array).max() > LARGEST:
-            raise InputError(
-                f"{what} reaches {np.abs(array).max():.3g} Å, need at most {LARGEST:g} Å, beyond which "
-                "distances lose their digits; check the last step of the run, or move the atoms into the "
-                "cell with atoms.wrap()"
-            )
-    if atoms.pbc.any():
-        spans = np.linalg.svd(atoms.cell.array[atoms.pbc], compute_uv=False)
-        if spans.min() < 1e-6 * max(1, spans.max()):
-            raise InputError(
-                f"pbc is {atoms.pbc.tolist()} but the periodic cell vectors span no volume; "
-                "set the cell with atoms.set_cell(...) or pbc=False"
-            )

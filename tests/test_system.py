@@ -7,7 +7,8 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import InputError
 
-from ase_mlelec.system import System, check_atoms
+from ase_mlelec.checks import check_atoms
+from ase_mlelec.system import System
 
 
 def images():

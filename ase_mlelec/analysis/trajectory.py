@@ -22,13 +22,13 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import iread
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from ase_mlelec.analysis.journal import ANEW
 from ase_mlelec.analysis.result_file import ResultFile, stacked
 from ase_mlelec.analysis.result_writer import ResultWriter
+from ase_mlelec.data.structures import structures
 from ase_mlelec.deprecated import former_names
 from ase_mlelec.quantities import LABELS
 
@@ -122,7 +122,7 @@ def writer_of(path: str | PathLike, names: Iterable[str], calc: Calculator, resu
 
 def _images(images):
     if isinstance(images, (str, Path)):
-        return iread(str(images))  # all images, or the images after @
+        return structures(images)  # all images, or the images after @
     return [images] if hasattr(images, "get_atomic_numbers") else images
 
 

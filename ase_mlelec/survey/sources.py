@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.calculators.calculator import InputError
 
+from ase_mlelec.checks import check_atoms
 from ase_mlelec.data.data_set import Frame, Frames
 from ase_mlelec.data.frames import read_all
 from ase_mlelec.data.hdf5 import HAMILTONIANS, SNAPSHOTS, is_of
@@ -109,8 +111,18 @@ def kind_of(path: str | PathLike) -> str:
     return WANNIER90 if any(name.endswith(ENDINGS) for name in names) else FRAMES
 
 
+def _checked(frames, path):
+    """The frames of a file; ValueError for a structure that no training takes, such as one without volume."""
+    for k, frame in enumerate(frames):
+        try:
+            check_atoms(frame.atoms)
+        except InputError as error:
+            raise ValueError(f"{path}: frame {k} ({frame.name or 'unnamed'}): {error}") from None
+    return frames
+
+
 def _read_frames(paths, keys, progress):
-    frames = read_all(paths, keys=keys)
+    frames = read_all(paths, keys=keys, check=_checked)
     facts, remedy = {}, ""
     on_grid = [name for name in frames.counts if LABELS[name].on_grid]
     if on_grid and frames.energies is None:

@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ase_mlelec.checks import CLOSEST
 from ase_mlelec.data.frames import has_keys
 from ase_mlelec.quantities import LABELS
 from ase_mlelec.survey.derivatives import Factor, factors, find_pairs
@@ -76,13 +77,15 @@ def survey(
     Raises
     ------
     ValueError
-        For data that cannot be read or have no labels, and for data of several kinds.
+        For data that cannot be read or have no labels, for data of several kinds, and for structures that no training
+        takes.
     """
     source = source_of(paths, keys=keys, progress=lambda items: progress(items, "reading"))
     frames = source.frames
     structures = survey_structures(
         [frame.atoms for frame in frames], progress=lambda items: progress(items, "distances")
     )
+    _check_distances(source, structures)
     energies = fit_energies(frames, without=structures.isolated)
     spreads = {name: spread for name in LABELS if (spread := spread_of(frames, name)) is not None}
     pairs = find_pairs(frames, progress=lambda items: progress(items, "energy differences"))
@@ -91,6 +94,17 @@ def survey(
     trusted = pairs if _fits(of_stress) else pairs.unstrained()
     odd = misfits(frames, structures, energies, spreads, trusted, _fits(of_forces))
     return Survey(source, structures, energies, spreads, of_forces, of_stress, odd, wrong)
+
+
+def _check_distances(source, structures):
+    """Raise ValueError for atoms at one place, which no training takes."""
+    k = int(structures.shortest.argmin())
+    if structures.shortest[k] < CLOSEST:
+        name = source.frames[k].name or "unnamed"
+        raise ValueError(
+            f"{', '.join(map(str, source.paths))}: frame {k} ({name}): two atoms are {structures.shortest[k]:.3g} Å apart; "
+            "correct the structure or remove it"
+        )
 
 
 def _names_units(path):

@@ -7,6 +7,7 @@ from ase import Atoms
 from ase.calculators.calculator import InputError
 from numpy.typing import ArrayLike
 
+from ase_mlelec.checks import CLOSEST
 from ase_mlelec.data.data_set import Frames
 from ase_mlelec.data.hamiltonians import Hamiltonians
 from ase_mlelec.data.snapshots import Snapshots
@@ -14,7 +15,6 @@ from ase_mlelec.edges import connect, find_pairs
 from ase_mlelec.quantities import LABELS
 from ase_mlelec.system import System
 
-CLOSEST = 0.05  # Å
 LARGEST_ELEMENT = 1e5  # eV, of a Hamiltonian
 LARGEST_OF_GRIDS = {
     "ldos": (1e6, "1/(eV Å^3)"),

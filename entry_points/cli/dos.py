@@ -26,11 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from ase.io import read
 
     from ase_mlelec import DeepDOSCalculator, MLDFTCalculator, load_model
+    from ase_mlelec.data.structures import structure
 
-    atoms: Any = read(arguments.structure)  # one structure, no list
+    atoms = structure(arguments.structure)
     model = load_model(arguments.model)
     calc = (MLDFTCalculator if "ldos" in model.heads else DeepDOSCalculator)(model, device=arguments.device)
     level, total = calc.get_fermi_level(atoms=atoms), calc.get_total_dos(atoms)

@@ -1,7 +1,6 @@
 """``mlelec drive``"""
 
 import argparse
-from typing import Any
 
 from ase_mlelec_entry_points.cli.options import add_device, add_model
 
@@ -29,14 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from ase.calculators.calculator import PropertyNotImplementedError
-    from ase.io import read
 
     from ase_mlelec.calculators.socket_client import SocketClient, extras_of
+    from ase_mlelec.data.structures import structure
     from ase_mlelec_entry_points.cli.phonons import calculator
 
     if arguments.unix and arguments.port:
         raise ValueError(f"got --unix {arguments.unix} and --port {arguments.port}; give one of them")
-    atoms: Any = read(arguments.structure)  # one structure, no list
+    atoms = structure(arguments.structure)
     atoms.calc = calculator(arguments.model, arguments.device)
     try:
         extras_of(atoms, arguments.extras)  # now, and not when the other program waits

@@ -1,7 +1,6 @@
 """``mlelec elastic``"""
 
 import argparse
-from typing import Any
 
 from ase_mlelec_entry_points.cli.options import add_device, add_model, add_out
 
@@ -23,16 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     import numpy as np
-    from ase.io import read
     from ase.units import GPa
 
     from ase_mlelec.analysis.mechanics import elastic_constants, relaxed
     from ase_mlelec.atomic_write import replacing
+    from ase_mlelec.data.structures import structure
     from ase_mlelec_entry_points.cli.eos import calculator
 
     if not 0 < arguments.strain < 0.1:
         raise ValueError(f"got --strain {arguments.strain:g}, need more than 0 and less than 0.1, such as 0.003")
-    atoms: Any = read(arguments.structure)  # one structure, no list
+    atoms = structure(arguments.structure)
     atoms.calc = calculator(arguments.model, arguments.device)
     atoms = relaxed(atoms, cell=True)
     found = elastic_constants(atoms, strain=arguments.strain, relax=not arguments.clamped) / GPa

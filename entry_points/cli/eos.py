@@ -44,13 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from ase.io import read
     from ase.units import GPa
 
     from ase_mlelec.analysis.mechanics import energy_volume, relaxed
+    from ase_mlelec.data.structures import structure
     from ase_mlelec.physics import eos
 
-    atoms: Any = read(arguments.structure)  # one structure, no list
+    atoms = structure(arguments.structure)
     atoms.calc = calculator(arguments.model, arguments.device)
     n, name = len(atoms), atoms.get_chemical_formula()
     if arguments.relax:

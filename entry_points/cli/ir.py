@@ -100,10 +100,11 @@ def read_recorded(path: str) -> tuple:
 def read_trajectory(path: str) -> tuple:
     """As read_recorded, of a trajectory: dipoles of its calculators, times in info, temperatures of its momenta."""
     import numpy as np
-    from ase.io import iread
+
+    from ase_mlelec.data.structures import structures
 
     times, dipoles, cells, temperatures = [], [], [], []
-    for frame, atoms in enumerate(iread(path)):
+    for frame, atoms in enumerate(structures(path)):
         found = None if atoms.calc is None else atoms.calc.results.get(DIPOLE)
         if found is None:
             raise ValueError(

@@ -41,14 +41,13 @@ def run(arguments: argparse.Namespace) -> None:
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
-    from ase.io import iread
-
     from ase_mlelec import DeepDOSCalculator, evaluate
     from ase_mlelec.analysis.ados import components_of_run, scores_of_run
+    from ase_mlelec.data.structures import structures
 
     calc = DeepDOSCalculator(arguments.model, device=arguments.device)
     if arguments.minima:
-        set_offsets(calc, next(iter(iread(arguments.structures))))
+        set_offsets(calc, next(structures(arguments.structures)))
     with TemporaryDirectory() as folder:
         out = arguments.out or Path(folder) / "ados.h5"
         results = evaluate(calc, arguments.structures, ["ados", "order_parameter"], out=out)
@@ -73,12 +72,12 @@ def set_offsets(calc: "Any", atoms: "Any") -> None:
 def structure_types(path: str, shape: tuple) -> "NDArray":
     """Diamond structure [n, N] of all atoms; NaN beyond those of smaller structures."""
     import numpy as np
-    from ase.io import iread
 
     from ase_mlelec.analysis.structure_types import diamond_structure
+    from ase_mlelec.data.structures import structures
 
     found = np.full(shape, np.nan)
-    for row, atoms in zip(found, iread(path)):
+    for row, atoms in zip(found, structures(path)):
         row[: len(atoms)] = diamond_structure(atoms)
     return found
 

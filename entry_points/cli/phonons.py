@@ -37,12 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from ase.io import read
 
     from ase_mlelec.analysis.mechanics import relaxed
     from ase_mlelec.analysis.phonons import THZ, Phonons, read_response, response_of
+    from ase_mlelec.data.structures import structure
 
-    atoms: Any = read(arguments.structure)  # one structure, no list
+    atoms = structure(arguments.structure)
     atoms.calc = calculator(arguments.model, arguments.device)
     response = read_response(arguments.born, atoms) if arguments.born else None
     atoms = relaxed(atoms, cell=arguments.relax, fmax=1e-4)

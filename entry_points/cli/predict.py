@@ -23,18 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from ase.io import iread, write
+    from ase.io import write
 
     from ase_mlelec import DeepPotCalculator, DeepWannierCalculator, load_model
     from ase_mlelec.analysis.trajectory import with_labels
     from ase_mlelec.atomic_write import replacing
+    from ase_mlelec.data.structures import structures
     from ase_mlelec.quantities import DIPOLE, unit_of
 
     heads = {DIPOLE, "polarizability"} & {*load_model(arguments.model).heads}
     calc = (DeepWannierCalculator if heads else DeepPotCalculator)(arguments.model, device=arguments.device)
     images: list = []
     asked: dict[str, None] = {}
-    for atoms in iread(arguments.structures):
+    for atoms in structures(arguments.structures):
         names = names_of(calc, atoms)
         results = {name: calc.get_property(name, atoms) for name in names}
         if "polarizability" in heads:

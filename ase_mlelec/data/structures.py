@@ -1,0 +1,67 @@
+"""Structures to evaluate, from files that ASE reads; labels do not matter here."""
+
+from collections.abc import Iterator
+from os import PathLike
+
+from ase import Atoms
+from ase.calculators.calculator import InputError
+from ase.io import iread
+from ase.io.formats import UnknownFileTypeError
+
+from ase_mlelec.checks import check_atoms, printable
+
+READABLE = "give a file with structures that ASE reads, such as extxyz, traj, cif or POSCAR"
+
+
+def structures(path: str | PathLike, *, index: int | None = None) -> Iterator[Atoms]:
+    """Iterate over the structures of a file, all or the one at ``index``, unless its name ends in some: "run.traj@::10".
+
+    Raises
+    ------
+    ValueError
+        For a file that is missing, that ASE cannot read, or without structures, and for structures that no model can
+        evaluate; the message names file and structure.
+    """
+    k = -1
+    for k, atoms in enumerate(_images(str(path), index)):
+        try:
+            check_atoms(atoms)
+        except InputError as error:
+            raise ValueError(f"{path}: structure {k}: {error}") from None
+        yield atoms
+    if k < 0:
+        raise ValueError(f"{path}: no structures in it, or none of this number; {READABLE}")
+
+
+def structure(path: str | PathLike) -> Atoms:
+    """The last structure of a file, or the one that is named, as in "run.traj@7"; errors as in ``structures``."""
+    *_, last = structures(path, index=-1)
+    return last
+
+
+def _images(path, index):
+    """Images as ASE reads them; ValueError for errors of any type, which its readers raise."""
+    try:
+        images = iter(iread(path, index))
+    except Exception as error:
+        raise _refused(path, error) from None
+    while True:
+        try:
+            atoms = next(images)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise _refused(path, error) from None
+        yield atoms
+
+
+def _refused(path, error):
+    if isinstance(error, FileNotFoundError):
+        return ValueError(f"{path}: no such file; check the name and the folder")
+    if isinstance(error, UnknownFileTypeError):
+        return ValueError(f"{path}: ASE knows no such format ({printable(error)}); {READABLE}")
+    cause = printable(error) or "no cause given"
+    return ValueError(
+        f"{path}: ASE cannot read it ({type(error).__name__}: {cause}); it is damaged, cut off, of another format, or has "
+        f"no structure of this number: {READABLE}"
+    )

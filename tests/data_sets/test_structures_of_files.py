@@ -1,0 +1,73 @@
+"""Structures that commands evaluate: read as ASE reads them, or refused in one line that names the file."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from ase_mlelec.data.structures import structure, structures
+from ase_mlelec_entry_points.cli.main import main
+
+COMMANDS = ("dos si {}", "predict si {} --out p.extxyz", "eos si {}", "elastic si {}", "phonons si {}", "pca si {}")
+SILICON = "2\nLattice='0 2.7 2.7 2.7 0 2.7 2.7 2.7 0' Properties=species:S:1:pos:R:3\nSi 0 0 0\n{}\n"
+DAMAGED = {  # name -> (content, what the message says after the name)
+    "cut.xyz": (SILICON.format(""), "ASE cannot read it"),
+    "text.xyz": ("hello\nworld\n", "ASE cannot read it"),
+    "foreign.xyz": (SILICON.format("Xx 1 1 1"), r"ASE cannot read it \(KeyError: 'Xx'\)"),
+    "nan.xyz": (SILICON.format("Si nan 1 1"), "structure 0: positions of atom 1 are NaN"),
+    "flat.xyz": (SILICON.format("Si 1 1 1").replace("2.7 2.7 0'", "0 2.7 2.7'"), "structure 0: pbc is .* no volume"),
+    "POSCAR": ("Si\n1.0\n5 0 0\n0 5 0\n", "ASE cannot read it"),
+    "vasprun.xml": ("<modeling><x></modeling>", r"ASE cannot read it \(ParseError"),
+    "a.pwi": ("&control\n/\n&system\n ibrav=0\n", r"ASE cannot read it \(KeyError: 'ntyp'\)"),
+    "none.cif": ("data_x\n_cell_length_a 5.4\n", "no structures in it"),
+    "empty.xyz": ("", "ASE knows no such format"),
+    "unknown.qqq": ("1 2 3", "ASE knows no such format"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged(name, tmp_path):
+    content, message = DAMAGED[name]
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{name}: {message}") as caught:
+        structure(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("name", ["a.pwi", "missing.xyz", "whole.xyz@7", "whole.xyz@x"])
+def test_commands_refuse_in_one_line(command, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.pwi").write_text(DAMAGED["a.pwi"][0])
+    (tmp_path / "whole.xyz").write_text(SILICON.format("Si 1 1 1"))
+    before = sorted(tmp_path.iterdir())
+    assert main(command.format(name).split()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mlelec: error: {name}: ") and sorted(tmp_path.iterdir()) == before
+
+
+def test_which(tmp_path):
+    images = [bulk("Si", a=a) for a in (5.3, 5.4, 5.5)]
+    write(tmp_path / "a.traj", images)
+    volumes = [atoms.get_volume() for atoms in images]
+    found = {end: [atoms.get_volume() for atoms in structures(f"{tmp_path}/a.traj{end}")] for end in ("", "@:2", "@-2")}
+    assert found == {"": volumes, "@:2": volumes[:2], "@-2": volumes[1:2]}
+    assert structure(tmp_path / "a.traj").get_volume() == volumes[2]
+    assert structure(f"{tmp_path}/a.traj@0").get_volume() == volumes[0]
+
+
+@pytest.mark.parametrize("what", ["without volume", "at one place"])
+def test_look_at_data_refuses_what_a_training_refuses(what, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    atoms = Atoms("Cu2", [[0, 0, 0], [0, 0, 2.2]], cell=[4, 4, 4.4], pbc=True)
+    if what == "without volume":
+        atoms.cell[2] = atoms.cell[1]
+    else:
+        atoms.positions[1] = 0.01
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0, forces=np.zeros((2, 3)))
+    write("bad.extxyz", atoms)
+    assert main(["init", "bad.extxyz"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mlelec: error: bad.extxyz: frame 0 (bad-0): ") and not (tmp_path / "bad.toml").exists()
