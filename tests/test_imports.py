@@ -32,7 +32,7 @@ BELOW = {
     "physics": {"units"},
     "measures": set(),
     "quantities": {"measures", "units"},
-    "system": {"units"},
+    "system": {"checks", "units"},
     "edges": {"system"},
     "descriptors": {"compiled", "edges", "nets", "structures", "threads"},
     "heads": {"descriptors", "physics", "quantities"},
