@@ -14,7 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import read
 from ase.io.extxyz import key_val_str_to_dict
-from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression
+from ase.io.formats import UnknownFileTypeError, filetype
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.checks import check_finite, printable
@@ -24,6 +24,7 @@ from ase_mlelec.data.keys import (
     STRESS_UNITS,
     STRUCTURE,
     check_keys,
+    check_units,
     check_used,
     in_order,
     in_unit,
@@ -33,8 +34,10 @@ from ase_mlelec.data.keys import (
 )
 from ase_mlelec.data.usual_names import guessed, shares_of, texts_of, weights_of
 from ase_mlelec.deprecated import formerly_positional
+from ase_mlelec.io.cp2k import refuse_trajectory
 from ase_mlelec.io.text import element_of, fortran_floats
 from ase_mlelec.io.ulm import check_claims
+from ase_mlelec.io.xyz import check_lines
 from ase_mlelec.quantities import LABELS
 
 READABLE = (
@@ -45,7 +48,6 @@ MARK = "mlelec:"  # prefix of keys of extxyz files, so that ASE does not interpr
 OWN = ("Lattice", "Properties", "pbc")  # keys of the structure; some programs write them in another case
 DATABASE = ("key_value_pairs", "data")  # entries in which ASE's databases have what else belongs to a structure
 SPECIES_COLUMN = "mlelec_labels"  # column of the species; other programs write labels such as Fe1
-LONGEST_LINE = 1 << 24
 VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]  # places of tensor elements in ASE's order xx, yy, zz, yz, xz, xy
 ASYMMETRY = 1e-3  # largest asymmetry of a symmetric tensor, relative to its largest element
 
@@ -90,12 +92,12 @@ def read_images(path: str | PathLike) -> list[Atoms]:
         For a file that ASE cannot read; the message names the file.
     """
     try:
-        options: dict[str, Any] = {}
+        options, comment = dict[str, Any](), ""
         kind = filetype(str(path))
         if kind == "traj":
             check_claims(path)
         elif kind == "extxyz":
-            _check_lines(path)
+            comment = check_lines(path)
             options["properties_parser"] = _parse_comment
         images: Any = (
             _rows(path, kind)
@@ -110,6 +112,7 @@ def read_images(path: str | PathLike) -> list[Atoms]:
             f"{path}: ASE cannot read it ({type(error).__name__}: {cause}); the file is damaged, cut off "
             f"or of another format: {READABLE}"
         ) from None
+    refuse_trajectory(path, comment)
     for i, atoms in enumerate(images):
         atoms.info = {key.removeprefix(MARK): value for key, value in atoms.info.items()}
         try:
@@ -133,43 +136,6 @@ def _name_species(atoms):
     atoms.symbols = [element_of(label) for label in labels]
     if atoms.calc is not None:  # the calculator remembers the structure of its results
         atoms.calc.atoms.symbols = atoms.symbols
-
-
-def _check_lines(path):
-    """Refuse an extxyz file that ends before all atoms of a frame, or that has an empty line between two frames.
-
-    ASE would read on without end in the first case, and stop reading in the second.
-    """
-    with open_with_compression(str(path)) as file:
-        number = 0
-        while line := file.readline(LONGEST_LINE):
-            number += 1
-            if not line.strip():
-                if any(part.strip() for part in iter(lambda: file.readline(LONGEST_LINE), "")):
-                    raise ValueError(f"line {number} is empty, need the number of atoms of the next frame")
-                return
-            count, start = int(line), number
-            if count < 1:
-                raise ValueError(f"line {number} claims {count} atoms, need at least one")
-            while number <= start + count:
-                line = file.readline(LONGEST_LINE)
-                if not line or len(line) == LONGEST_LINE:
-                    raise ValueError(
-                        f"line {start} claims {count} atoms, but line {number + 1} is "
-                        + ("too long" if line else "missing")
-                    )
-                number += 1
-            while _next_vector(file):  # skips ADF's cell vectors
-                number += 1
-
-
-def _next_vector(file):
-    """Whether the next line is a cell vector of ADF; the position in the file moves behind it only in that case."""
-    place = file.tell()
-    if file.readline(LONGEST_LINE).lstrip().startswith("VEC"):
-        return True
-    file.seek(place)
-    return False
 
 
 def _parse_comment(line):
@@ -252,6 +218,7 @@ def _frames(images, name, keys, source):
         label_weights = {label: weight for label, weight in label_weights.items() if label in kept and weight != 1}
         title = str(contents.get("name", f"{name}-{i}"))
         frames.append(Frame(structure, kept, title, weight=weight, label_weights=label_weights, **texts))
+    check_units(source, unread, keys)
     frames = Frames(frames, grids[0] if grids else None)
     try:
         frames.check()

@@ -34,7 +34,10 @@ FOREIGN_WORDS = ("homo", "lumo", "gap")
 # whole words in keys of numbers in units other than ASE's, or per atom, which cannot be read directly
 OTHER_UNITS = set("kbar gpa mpa ha hartree ry rydberg kcal kj mol bohr au mev debye per peratom".split())
 # whole words in keys of inputs on which labels depend
-INPUTS = set("charge spin multiplicity efield field fparam aparam electronic_temperature smearing unit units".split())
+INPUTS = set("charge spin multiplicity efield field fparam aparam electronic_temperature smearing".split())
+UNITS = {"unit", "units"}  # words in keys of texts
+# words in the values of keys such as energy_unit for the units that labels are read in
+OWN_UNITS = set("ev electronvolt electronvolts angstrom angstroms ang a å e per atom metal ase".split())
 
 
 def check_keys(keys: Mapping[str, str]) -> dict:
@@ -93,6 +96,8 @@ def in_order(label: str, value: Any, keys: Mapping[str, str]) -> Any:
 def meant(key: str, value: Any) -> tuple:
     """(whether a key looks like a label, name of that label or None), from the key and the form of its value."""
     lower, words = key.lower(), words_of(key)
+    if words & UNITS:
+        return False, None
     # later rows are tried first, because their names may contain the names of earlier rows
     rows = [*reversed(LABELS.values())]
     found = [label for part, label in _parts(rows) if part in lower][:1]
@@ -156,6 +161,24 @@ def check_used(source: str | PathLike, keys: Mapping[str, str], used: Set[str], 
                 f"{source}: no structure has the key '{key}' that is named for {label}; there are "
                 f"{', '.join(others) or 'no keys at all'}; correct the name"
             )
+
+
+def check_units(source: str | PathLike, unread: Mapping[str, Sequence], keys: Mapping[str, str]) -> None:
+    """Raise ValueError where a file says that its numbers have other units than those in which labels are read.
+
+    Units that ``keys`` name are known.
+    """
+    if any(name.endswith(UNIT) for name in keys):
+        return
+    for key, values in unread.items():
+        if not words_of(key) & UNITS:
+            continue
+        for value in values:
+            if isinstance(value, str) and not {*re.findall("[^\\W\\d_]+", value.lower())} <= OWN_UNITS:
+                raise ValueError(
+                    f"{source}: it says {key} = '{value}', but labels are read in eV and Å; convert them, or take {key} out "
+                    "of the file if they are in eV and Å"
+                )
 
 
 def warn_of_unread(source: str | PathLike, unread: Mapping[str, list], notes: Sequence[str] = ()) -> None:

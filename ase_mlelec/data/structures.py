@@ -6,11 +6,13 @@ from os import PathLike
 from ase import Atoms
 from ase.calculators.calculator import InputError
 from ase.io import iread
-from ase.io.formats import UnknownFileTypeError
+from ase.io.formats import UnknownFileTypeError, parse_filename
 
 from ase_mlelec.checks import check_atoms, printable
+from ase_mlelec.data.frames import read_hdf5
+from ase_mlelec.data.hdf5 import FRAMES, is_of
 
-READABLE = "give a file with structures that ASE reads, such as extxyz, traj, cif or POSCAR"
+READABLE = "give a data set, or a file with structures that ASE reads, such as extxyz, traj, cif or POSCAR"
 
 
 def structures(path: str | PathLike, *, index: int | None = None) -> Iterator[Atoms]:
@@ -42,7 +44,7 @@ def structure(path: str | PathLike) -> Atoms:
 def _images(path, index):
     """Images as ASE reads them; ValueError for errors of any type, which its readers raise."""
     try:
-        images = iter(iread(path, index))
+        images = _of_data_set(path, index) or iter(iread(path, index))
     except Exception as error:
         raise _refused(path, error) from None
     while True:
@@ -53,6 +55,15 @@ def _images(path, index):
         except Exception as error:
             raise _refused(path, error) from None
         yield atoms
+
+
+def _of_data_set(path, index):
+    """Iterator over the structures of a data set of this package; None for another file."""
+    name, index = parse_filename(path, index)
+    if not is_of(name, FRAMES):
+        return None
+    images = [frame.atoms for frame in read_hdf5(name)]
+    return iter([images[index]] if isinstance(index, int) else images if index is None else images[index])
 
 
 def _refused(path, error):

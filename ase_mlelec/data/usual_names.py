@@ -25,6 +25,9 @@ WEIGHT_OF_LABEL = re.compile("config_([a-z]+)_weight")
 # results of ASE's calculators that tell nothing beside a label: shares of atoms, dipole by volume
 SHARES = {"energies": "energy", "stresses": "virial", "polarization": DIPOLE}
 REFERENCE = set("ref reference dft true target qm vasp".split())  # words in names of labels, beside those of models
+PREDICTED = set(
+    "pred predicted prediction predictions ml nn gap mace nequip".split()
+)  # words in keys of results of models
 # words in keys of energies that are not the energy whose gradient the forces are
 OTHER_ENERGIES = set(
     "kinetic fermi hull zero zpe repulsion dispersion vdw d3 coulomb interaction formation cutoff correction std error "
@@ -121,8 +124,8 @@ def guessed(images: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> dic
 
 
 def _only(names: Iterable[str]) -> str | None:
-    """The only one of ``names``, or the only one with a word such as REF; None where there are several."""
-    names = list(names)
+    """The only one of ``names`` that no model has predicted, or the only one with a word such as REF; None otherwise."""
+    names = [name for name in names if not words_of(name) & PREDICTED]
     if len(names) > 1:
         names = [name for name in names if words_of(name) & REFERENCE]
     return names[0] if len(names) == 1 else None

@@ -20,6 +20,7 @@ LARGEST = 1e5  # Å
 AGAIN = "copy the file again, or let CP2K write it again"
 GIVE = "give the centers that CP2K writes with &WANNIER_CENTERS and IONS+CENTERS"
 STEP = re.compile(r"(?:^|\s)i\s*=\s*(\d{1,18})")
+TRAJECTORY = re.compile(r"\s*i\s*=\s*\d+,\s*time\s*=[^,]*,\s*E\s*=")
 LATTICE = re.compile(r"""Lattice\s*=\s*"([^"]*)\"""", re.IGNORECASE)
 COLUMNS = 12  # of a file of cells: step, time, nine components, volume
 
@@ -45,6 +46,18 @@ class CentersFrame(NamedTuple):
     positions: NDArray
     centers: NDArray
     cell: NDArray | None
+
+
+def refuse_trajectory(path: str | PathLike, comment: str) -> None:
+    """Raise ValueError for a file of positions or forces of a run, by the ``comment`` of its first frame.
+
+    Its energies are in hartree; forces, in hartree/bohr, look like positions; and there is no cell.
+    """
+    if TRAJECTORY.match(comment):
+        raise ValueError(
+            f"{path}: a trajectory of CP2K, with energies in hartree, forces in another file, and no cell; write its "
+            "structures to an extxyz file with Lattice (Å), energy (eV) and forces (eV/Å)"
+        )
 
 
 def is_centers(path: str | PathLike) -> bool:

@@ -14,6 +14,7 @@ HELP = (
     "units or single structures. Then write a commented TOML file for 'mlelec train' with the choices that follow."
 )
 USUAL_FOLDER = r"(set|data|sys|system|train|training|valid|validation|test|deepmd|npy)(_data)?[-._]?\d*"
+MOST_MINUTES = 1_000_000  # as in configurations
 EXAMPLE = "mlelec init run.extxyz OUTCAR --out config.toml"
 
 
@@ -34,8 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_minutes(parser: argparse.ArgumentParser) -> None:
     """Add ``--minutes``, the time for gradient descent."""
     parser.add_argument(
-        "--minutes", type=float, metavar="N", help="time for gradient descent; closed forms take what they need"
+        "--minutes", type=minutes, metavar="N", help="time for gradient descent; closed forms take what they need"
     )
+
+
+def minutes(text: str) -> float:
+    """Number of minutes, which argparse refuses where it is not positive."""
+    value = float(text)
+    if not 0 < value <= MOST_MINUTES:
+        raise ValueError(text)
+    return value
 
 
 def run(arguments: argparse.Namespace) -> None:

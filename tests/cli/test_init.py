@@ -10,6 +10,7 @@ from small_survey import clean
 
 from ase_mlelec import load_model
 from ase_mlelec.data.frames import to_images, write_hdf5
+from ase_mlelec.train.config import read_config
 from ase_mlelec_entry_points.cli.init import name_of
 from ase_mlelec_entry_points.cli.main import main
 
@@ -119,3 +120,18 @@ def test_frames_are_looked_at_without_torch(folder):
     )
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300)
     assert result.stdout.splitlines()[-1] == "0 False", result.stderr
+
+
+@pytest.mark.parametrize("minutes", ["nan", "-3", "0", "inf"])
+def test_minutes_that_cannot_be(minutes, folder, capsys):
+    with pytest.raises(SystemExit):
+        main(["init", "cu.extxyz", "--minutes", minutes])
+    assert "invalid minutes value" in capsys.readouterr().err and not (folder / "cu.toml").exists()
+
+
+def test_configuration_of_an_editor_of_windows(folder):
+    """With a mark before the text, and its ends of lines."""
+    assert main(["init", "cu.extxyz", "--quiet"]) == 0
+    text = (folder / "cu.toml").read_text(encoding="utf-8")
+    (folder / "windows.toml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert read_config(folder / "windows.toml") == read_config(folder / "cu.toml")

@@ -254,7 +254,6 @@ def test_several_files(tmp_path):
         ("energy=-1 energy_per_atom=-2", "forces:R:3", "energy_per_atom may be labels but are not read$"),
         ('energy=-1 dipole_debye="1 0 0"', "forces:R:3", "dipole_debye may be labels but are not read$"),
         ("energy=-1 total_charge=1", "forces:R:3", "labels may depend on total_charge, which no model here knows"),
-        ("energy=-1 units=Hartree", "forces:R:3", "labels may depend on units"),
         (
             'energy=-1 virial="1 0 0 0 1 0 0 0 1" REF_virials="1 0 0 0 1 0 0 0 1"',
             "forces:R:3",

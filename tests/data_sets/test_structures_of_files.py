@@ -6,7 +6,9 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from small_data import make_frames
 
+from ase_mlelec.data.frames import write_hdf5
 from ase_mlelec.data.structures import structure, structures
 from ase_mlelec_entry_points.cli.main import main
 
@@ -71,3 +73,14 @@ def test_look_at_data_refuses_what_a_training_refuses(what, tmp_path, monkeypatc
     assert main(["init", "bad.extxyz"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("mlelec: error: bad.extxyz: frame 0 (bad-0): ") and not (tmp_path / "bad.toml").exists()
+
+
+def test_data_sets_have_structures(tmp_path):
+    frames = make_frames(3)
+    write_hdf5(tmp_path / "a.h5", frames)
+    found = list(structures(tmp_path / "a.h5"))
+    assert [atoms.symbols.get_chemical_formula() for atoms in found] == ["Cu4", "Cu2", "Cu4"]
+    np.testing.assert_allclose(structure(tmp_path / "a.h5").positions, frames[2].atoms.positions)
+    np.testing.assert_allclose(structure(f"{tmp_path}/a.h5@1").positions, frames[1].atoms.positions)
+    with pytest.raises(ValueError, match="a.h5@5: ASE cannot read it .IndexError"):
+        structure(f"{tmp_path}/a.h5@5")

@@ -35,6 +35,7 @@ def copper(**info):
         ({"E": -1.0}, "energy: E, forces: REF_forces"),
         ({"REF_energy": -1.0, "MACE_energy": -9.0}, "energy: REF_energy, forces: REF_forces"),
         ({"dft_energy": -1.0, "kinetic_energy": 0.2}, "energy: dft_energy, forces: REF_forces"),
+        ({"energy_dft": -1.0, "energy_pred": -9.0}, "energy: energy_dft, forces: REF_forces"),
         ({"REF_energy": -1.0, "REF_dipole": [0.0, 0.0, 1.0]}, "dipole: REF_dipole"),
     ],
 )
@@ -42,6 +43,49 @@ def test_the_only_key_that_can_mean_a_label_is_read(info, read):
     with pytest.warns(UserWarning, match=f"read as .*{read}"):
         (frame,) = from_images([copper(**info)])
     assert frame.labels["energy"] == -1 and frame.labels["forces"].shape == (4, 3)
+
+
+def test_results_of_models_are_no_labels():
+    """Where a file has these alone, too."""
+    atoms = bulk("Cu", cubic=True)
+    atoms.info.update(energy_pred=-1.0, MACE_energy=-1.1)
+    with pytest.warns(UserWarning, match="MACE_energy, energy_pred may be labels but are not read"):
+        (frame,) = from_images([atoms])
+    assert not frame.labels
+
+
+@pytest.mark.parametrize("info", [{"unit": "kcal/mol"}, {"energy_units": "Hartree"}, {"length_unit": "Bohr"}])
+def test_units_that_a_file_names(info):
+    (key, value), atoms = *info.items(), copper(energy=-1.0, **info)
+    with pytest.raises(ValueError, match=f"it says {key} = '{value}', but labels are read in eV and Å; convert them"):
+        from_images([atoms])
+
+
+@pytest.mark.filterwarnings("ignore:.*REF_forces may be labels")
+@pytest.mark.parametrize(
+    "info", [{"unit": "eV"}, {"units": "metal"}, {"force_unit": "eV/Å"}, {"stress_unit": "eV/Ang^3"}]
+)
+def test_units_that_are_ours(info):
+    (frame,) = from_images([copper(energy=-1.0, **info)])
+    assert frame.labels["energy"] == -1
+
+
+def test_mark_of_an_editor_of_windows(tmp_path):
+    (tmp_path / "a.xyz").write_bytes(b"\xef\xbb\xbf1\r\nenergy=-1.0\r\nH 0 0 0\r\n")
+    with pytest.raises(ValueError, match="a.xyz: .*byte order mark .*; save it as UTF-8 without one"):
+        read_frames(tmp_path / "a.xyz")
+
+
+CP2K = "3\n i =        0, time =        0.000, E =       -17.1643447508\nO 0 0 0.1\nH 0 0.8 -0.5\nH 0 -0.8 -0.5\n"
+
+
+@pytest.mark.parametrize("name", ["w-pos-1.xyz", "w-frc-1.xyz"])
+def test_trajectories_of_cp2k_are_in_hartree(name, tmp_path):
+    (tmp_path / name).write_text(CP2K)
+    with pytest.raises(
+        ValueError, match=f"{name}: a trajectory of CP2K, with energies in hartree.* write its structures"
+    ):
+        read_frames(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def read_table(path: str | PathLike) -> dict[str, Any]:
             f"more than {LARGEST_FILE} bytes, too large for a configuration; give the TOML file, not a data set"
         )
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")  # editors of Windows put a mark before the text
         # the time that tomllib takes grows with the square of the number of dots in a key
         if any(line.partition("=")[0].count(".") > MOST_DOTS for line in text.splitlines()):
             raise ValueError(f"more than {MOST_DOTS} dots in a line before '='; correct the TOML")
