@@ -12,6 +12,7 @@ WITHOUT = {  # tables without a shipped model, and what they were measured with
     "DEEPMD_DIPOLE": "models trained by the script",
     "DEEPMD_DOS": "models trained by the script",
     "DIPOLE_SPEED": "random weights",
+    "LOCAL_FRAMES": "models trained by the script, with their hashes",
     "LONG_RANGE": "models trained by the script, with their hashes",
     "ENERGY_REFERENCE": "fits by the script",
     "GAP": "labels of DFT",

@@ -19,7 +19,7 @@ from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms
-from ase_mlelec.testing.structures import five_point
+from ase_mlelec.testing.structures import five_point, random_rotation, turned
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.recipe import train
 
@@ -123,6 +123,18 @@ def test_mirror_image_differs():
     one, other = (features_of(atoms, descriptor).reshape(7, -1, 4) for atoms in (CRYSTAL, mirrored))
     np.testing.assert_allclose(other, one * [1, 1, 1, -1], atol=1e-12)
     assert np.abs(other - one).max() > 0.1
+
+
+def test_perfect_diamond():
+    """Any two of the four nearest neighbors give the same frame up to a rotation: the crystal has one energy."""
+    descriptor = DeepPotLocalFrame(["Si"], 4.6, [28]).double()
+    crystal = bulk("Si", a=5.43, cubic=True)
+    wanted = features_of(crystal, descriptor)
+    np.testing.assert_allclose(wanted, np.tile(wanted[:1], (8, 1)), atol=1e-9)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        other = turned(crystal, random_rotation(int(rng.integers(100))))[rng.permutation(8)]
+        np.testing.assert_allclose(features_of(other, descriptor), wanted, atol=1e-9)
 
 
 def random_model(sel=(12, 9), full=(5, 2)):
@@ -280,6 +292,16 @@ def test_training(folder):
     forces = [calc.get_forces(atoms) for calc in calcs]
     np.testing.assert_array_equal(*forces)
     assert calcs[1].uncertainty["energy"] > 0 and calcs[1].uncertainty["forces"].shape == (len(atoms), 3)
+
+
+def test_spectra_and_fine_tuning(folder):
+    """Heads beside the energy share the descriptor; a start from a model takes its places, though the data have fewer."""
+    first = {"dos": {"drawn": 20}, "local_frame": {"cutoff": 3.0, "sel": [40], "full": [4]}}
+    model = train(parse_config(TABLE | first | {"output": {"model": "first.safetensors"}}, folder), progress=False)
+    assert set(model.heads) == {"energy", "dos"} and isinstance(model.descriptor_of("dos"), DeepPotLocalFrame)
+    second = {"start": "first.safetensors", "local_frame": {"cutoff": 3.0}, "output": {"model": "second.safetensors"}}
+    tuned = train(parse_config(TABLE | second, folder), progress=False)
+    assert (tuned.descriptor.sel, tuned.descriptor.full) == ((40,), (4,))
 
 
 def test_training_lowers_the_error(folder):

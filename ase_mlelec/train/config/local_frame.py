@@ -13,8 +13,9 @@ Pair = Annotated[tuple[Name, Name], Field(strict=False)]
 class LocalFrameConfig(Section):
     """Descriptor that replaces [descriptor]: DPMD's coordinates of the neighbors in local frames, for scalar quantities.
 
-    Its energies jump where neighbors that are equally far exchange their places, and where one crosses the cutoff. It is
-    for comparison with the literature; [descriptor] is smooth.
+    Its energies jump where neighbors that are equally far exchange their places, and where one crosses the cutoff, in
+    silicon by a tenth of an eV (benchmarks/LOCAL_FRAMES.md). It is for comparison with the literature; [descriptor] is
+    smooth.
     """
 
     cutoff: Cutoff = 6.0
