@@ -18,8 +18,10 @@ from ase.io import read, write
 from ase.optimize import LBFGS
 from ase.vibrations import Infrared
 from hashes import models_line
+from matplotlib.figure import Figure
 
 from ase_mlelec import DeepWannierCalculator, load_model
+from ase_mlelec.analysis.plots import COLORS, plot_spectrum
 from ase_mlelec.data.frames import read_frames
 from ase_mlelec.physics import spectra
 from ase_mlelec.train.evaluate import errors
@@ -126,7 +128,7 @@ def _per_mass(volume):
 
 
 def harmonic(calc, start, folder):
-    """Intensity-weighted mean wavenumber, cm^-1, of each band of a quenched liquid, by kind and band.
+    """Wavenumbers, cm^-1, and intensities, e^2/amu, of the modes of a quenched liquid, dict of (array, array) by kind.
 
     Forces and dipoles of displaced atoms are kept in the folder, and serve both isotopes.
     """
@@ -144,19 +146,45 @@ def harmonic(calc, start, folder):
         modes = Infrared(atoms, name=str(folder / "modes"), delta=0.01)
         modes.run()
         modes.read()
-        wavenumbers, intensities = modes.get_frequencies(), modes.intensities
-        found[kind] = {}
-        for band, (low, high) in dynamics.BANDS[kind].items():
-            inside = (wavenumbers.real > low) & (wavenumbers.real < high)
-            found[kind][band] = np.average(wavenumbers.real[inside], weights=intensities[inside])
+        found[kind] = modes.get_frequencies().real, modes.intensities * units.Debye**2
     return found
 
 
-def table_of_modes(found):
-    yield "| band | H2O, cm^-1 | D2O, cm^-1 | H2O/D2O |"
-    yield "|---|---|---|---|"
-    for band, light in found["H2O"].items():
-        yield f"| {band} | {light:.0f} | {found['D2O'][band]:.0f} | {light / found['D2O'][band]:.3f} |"
+def table_of_modes(found, volume, experiment):
+    """Of the experiment: the strongest absorption in a band, and its integral."""
+    yield "| band | H2O, cm^-1 | measured | D2O, cm^-1 | H2O/D2O | integral of αn, H2O, 10^6 cm^-2 | measured |"
+    yield "|---|---|---|---|---|---|---|"
+    for band, (low, high) in dynamics.BANDS["H2O"].items():
+        light, heavy = (mean_of_band(*found[kind], dynamics.BANDS[kind][band]) for kind in found)
+        wavenumbers, intensities = found["H2O"]
+        integral = _per_mass(volume) * intensities[(wavenumbers > low) & (wavenumbers < high)].sum() / 1e6
+        place, area = "", ""
+        if experiment is not None:
+            places, values = experiment[(experiment[:, 0] > low) & (experiment[:, 0] < high)].T
+            place, area = f"{places[values.argmax()]:.0f}", f"{np.trapezoid(values, places) / 1000:.2f}"
+        yield f"| {band} | {light:.0f} | {place} | {heavy:.0f} | {light / heavy:.3f} | {integral:.2f} | {area} |"
+
+
+def mean_of_band(wavenumbers, intensities, band):
+    """Mean wavenumber of the modes in a band, weighted by their intensity."""
+    inside = (wavenumbers > band[0]) & (wavenumbers < band[1])
+    return np.average(wavenumbers[inside], weights=intensities[inside])
+
+
+def picture_of_modes(found, volume, experiment, width=80.0):
+    """Spectra of harmonic modes, each a Gaussian of that full width at half maximum, cm^-1, beside the measured one."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    ax, places, sigma = figure.subplots(), np.arange(0, 4000, 4.0), width / np.sqrt(8 * np.log(2))
+    for (kind, (wavenumbers, intensities)), color in zip(found.items(), (COLORS[0], COLORS[2])):
+        lines = np.exp(-(((places[:, None] - wavenumbers) / sigma) ** 2) / 2) / (sigma * np.sqrt(2 * np.pi))
+        plot_spectrum(
+            ax, places, _per_mass(volume) * lines @ intensities / 1000, label=f"{kind}, harmonic", color=color
+        )
+    if experiment is not None:
+        ax.plot(*experiment.T, color="0.25", lw=1.2, ls="--", label="H2O, experiment, 298 K")
+    ax.set_ylim(0, None)
+    ax.legend(frameon=False)
+    return figure
 
 
 # Structure and motion -----------------------------------------------------------------------------------------------
@@ -254,6 +282,8 @@ def main():
     model, start = load_model("water"), read(EXAMPLES / "data" / "water.extxyz")
     calc = DeepWannierCalculator(model, on_extrapolation="ignore")
     experiment = arguments.experiment and np.loadtxt(arguments.experiment)
+    if experiment is not None:
+        experiment = experiment[np.argsort(experiment[:, 0])]
     lines = [
         "# Accuracy of the model `water`",
         "",
@@ -266,13 +296,15 @@ def main():
         *table_of_errors(model, read_frames(arguments.data)),
         "",
     ]
+    modes = harmonic(calc, start, EXAMPLES / "output" / "water_modes")
+    picture_of_modes(modes, start.get_volume(), experiment).savefig(arguments.output / "water_modes.png", dpi=100)
     lines += [
         "## Harmonic modes of a quenched liquid",
         "",
         "64 molecules, relaxed from a structure of molecular dynamics at constant volume, which is colder than the training "
-        "data; means weighted by the infrared intensity.",
+        "data; means weighted by the infrared intensity. water_modes.png has the spectrum, each mode 80 cm^-1 wide.",
         "",
-        *table_of_modes(harmonic(calc, start, EXAMPLES / "output" / "water_modes")),
+        *table_of_modes(modes, start.get_volume(), experiment),
         "",
     ]
     print("\n".join(lines), flush=True)

@@ -1,6 +1,6 @@
 """What do the infrared spectra of liquid water and heavy water look like, and how near are they to experiment?
 
-    python 14_water_infrared.py                                 # 10 ps of each, some minutes
+    python 14_water_infrared.py                                 # 10 ps of each, a quarter of an hour
     python 14_water_infrared.py --time 50 --experiment FILE     # a smoother spectrum, beside a measured one
 
 Molecular dynamics of 64 molecules with classical nuclei at 330 K and 0.993 g/cm^3, the state of the training data.  Every
