@@ -328,7 +328,7 @@ def report(trained, runs, single, mirrors, path, arguments) -> str:
     ]
     lines += [
         "",
-        f"The {SMOOTH} is therefore the default. Local frames need more data than these, and jump with any data.",
+        f"The {SMOOTH} is therefore the default. Whether more data bring local frames nearer was not measured.",
     ]
     hashes = ", ".join(f"{name} {entry['sha256'][:12]}" for name, entry in trained.items())
     return "\n".join([*lines, "", f"Hashes of the model files: {hashes}.", ""])
