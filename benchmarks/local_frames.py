@@ -288,7 +288,7 @@ def report(trained, runs, single, mirrors, path, arguments) -> str:
     lines += [
         "",
         "Errors are root mean squares in meV/atom and meV/Å. No setting was tuned; the tests were looked at for this "
-        "table alone.",
+        "table, and before in two trial runs, after which nothing was changed.",
         "",
         f"Jumps of {LOCAL} in a cell of 64 atoms at 1200 K, where a neighbor moves along its bond through one change:",
         "",
