@@ -1,7 +1,12 @@
 """Lies in tests/ so that helper modules beside it (small_models) can be imported everywhere."""
 
+import signal
+
 import torch
 
+# a job in the background of a shell inherits that Ctrl-C is ignored; tests of Ctrl-C need the usual handler
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the models here are tiny; threads only get in each other's way
 
 USUAL = 12  # damaged inputs of every kind, in the usual run of all tests
