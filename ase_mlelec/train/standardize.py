@@ -13,6 +13,7 @@ from ase_mlelec.heads.base import FittingNets
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import LABELS, QUANTITIES
 
+ALIKE = 1e-3  # spread of features relative to their size, below which atoms are alike
 ENOUGH_ATOMS = 3000
 
 
@@ -110,8 +111,15 @@ def _widen_scale(nets, frames):
 
 
 def mean_and_inverse(features: Tensor, weights: Tensor | None) -> tuple:
-    """Shift and factor [F] that standardize the features [C, F] of one species."""
+    """Shift and factor [F] that standardize the features [C, F] of one species.
+
+    Atoms that are all alike, as in one symmetric molecule or a perfect crystal, have no spread but that of rounding; the
+    size of their features counts then.
+    """
     mean, spread = features.mean(dim=0), features.std(dim=0, correction=0)
+    own = torch.ones_like(mean) if weights is None else weights
+    if float((own * spread).norm()) < ALIKE * float((own * mean).norm()):
+        spread = mean.abs()
     if weights is not None:
         return mean, weights / (weights * spread).norm().clamp(min=1e-12)
     # features that hardly vary must not be enlarged
