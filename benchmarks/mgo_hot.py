@@ -119,6 +119,7 @@ per atom, while the error of the ADOS hardly changes. The foot is then lost, or 
 Another ridge, 1,024 or 2,048 drawn functions and higher thresholds of the gap criterion were tried and do not help. Errors
 of the root of D are proportional to the root, and its square is never negative: gaps are then right with all structures,
 at the same errors of the ADOS. There is no such head yet: error bars need results that are linear in the last layer.
+Hot structures therefore train the energy of the model `mgo` alone (`support` in `examples/mgo.toml`).
 """.splitlines()
 TABLE = [
     "| what is fitted | ridge | ADOS, 8 atoms | gap | slope | ADOS, hot | gap | slope | ADOS, 16 atoms | gap | slope | "

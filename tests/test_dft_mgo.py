@@ -86,7 +86,9 @@ def test_plan():
         for k in range(count)
         if a in mgo.TRAINING
     ]
-    assert set(roles) == {"train", "validation", "size"} and 0.1 < roles.count("validation") / len(roles) < 0.2
+    assert set(roles) == {"train", "validation", "size", "hot", "hot_test"}
+    for one, held in ("train", "validation"), ("hot", "hot_test"):
+        assert 0.1 < roles.count(held) / (roles.count(one) + roles.count(held)) < 0.2
     assert mgo.role("einstein-8-3347-205") == "test"
     planned = {f"{kind}-{n}-{1000 * a:.0f}" for kind, n, constants, *_ in plans for a in constants}
     assert all(name.rsplit("-", 1)[0] in planned for name in (*mgo.CONVERGENCE, *mgo.PULAY_STRUCTURES))

@@ -10,7 +10,11 @@ from ase_mlelec.survey import configuration, survey
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # what an example changes: sections that it leaves out, and settings of its own
 WITHOUT = {"graphene": {"energy", "power_spectrum"}}
-OWN = {"ice": {"dipole": {"drawn": 2048}}, "graphene": {"hamiltonian": {"levels": 0, "steps": 500, "batch_size": 8}}}
+OWN = {
+    "ice": {"dipole": {"drawn": 2048}},
+    "graphene": {"hamiltonian": {"levels": 0, "steps": 500, "batch_size": 8}},
+    "mgo": {"data": {"support": ["hot"]}},
+}
 
 
 @pytest.mark.parametrize("name", ["si", "mgo", "al", "ice", "graphene"])
