@@ -1,5 +1,6 @@
 """Energy against volume, relaxation and elastic constants of a structure with any ASE calculator."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -48,7 +49,9 @@ def relaxed(atoms: Atoms, *, cell: bool = False, fmax: float = FMAX, steps: int 
     new = atoms.copy()
     new.calc = atoms.calc
     degrees: Any = FrechetCellFilter(new) if cell else new
-    with BFGS(degrees, logfile=None) as optimizer:
+    with BFGS(degrees, logfile=None) as optimizer, warnings.catch_warnings():
+        # of the strain in every step, by 1e-13: scipy's estimate of the error is below what BFGS needs by far
+        warnings.filterwarnings("ignore", message="logm result may be inaccurate", category=RuntimeWarning)
         if not optimizer.run(fmax=fmax, steps=steps):
             raise ValueError(
                 f"the relaxation of {atoms.symbols} has forces above {fmax:g} eV/Å after {steps} steps; give more steps "
