@@ -3,8 +3,8 @@
     python 15_amorphous_silicon.py                              # 64 atoms, 10 ps: two minutes on one core
     python 15_amorphous_silicon.py --cells 4 --steps 20000      # 512 atoms, 40 ps: an hour
 
-Melts a crystal, cools the liquid to 300 K at constant pressure and relaxes what comes out, with its cell.  An interrupted
-run goes on where it was when the same command is given again; --anew starts from the crystal.  Writes to output/:
+Melts a crystal, cools the liquid to 300 K in the volume of the crystal and relaxes what comes out, with its cell.  An
+interrupted run goes on where it was when the same command is given again; --anew starts from the crystal.  Writes to output/:
 15_amorphous_silicon.png, the cooling, pair distributions, bond angles, numbers of neighbors and the DOS; 15_amorphous.extxyz,
 the relaxed structure; the numbers of the run in 15_*.h5.
 
@@ -20,7 +20,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.build import bulk
 from ase.io import write
-from ase.md.nptberendsen import NPTBerendsen
+from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.neighborlist import neighbor_list
 from matplotlib.figure import Figure
@@ -37,11 +37,6 @@ SHARE = 0.2  # of the steps, at MELT; the rest cools from LIQUID
 BOND, REACH = 2.9, 8.0  # Å: first minimum of the pair distribution, end of the picture
 STORED = ["temperature", "positions", "momenta", "cell"]
 ROWS = 100
-
-
-def volume(atoms):
-    """Å^3 per atom."""
-    return atoms.get_volume() / len(atoms)
 
 
 def neighbors(atoms):
@@ -75,16 +70,9 @@ def quench(path, calc, arguments):
         thermalize_momenta(atoms, temperature_K=2 * MELT, rng=np.random.default_rng(1))
         Stationary(atoms)
     atoms.calc = calc
-    dyn = NPTBerendsen(
-        atoms,
-        TIMESTEP * units.fs,
-        temperature_K=MELT,
-        pressure_au=0.0,
-        taut=100 * units.fs,
-        taup=500 * units.fs,
-        compressibility_au=0.01 / units.GPa,
-    )
-    recorder = ElectronicRecorder(atoms, path, [volume, neighbors, *STORED], dyn=dyn, resume=not arguments.anew)
+    random = np.random.default_rng(done)
+    dyn = Langevin(atoms, TIMESTEP * units.fs, temperature_K=MELT, friction=0.01 / units.fs, rng=random)
+    recorder = ElectronicRecorder(atoms, path, [neighbors, *STORED], dyn=dyn, resume=not arguments.anew)
     dyn.attach(recorder, interval=max(1, arguments.steps // ROWS))
     melt = round(SHARE * arguments.steps)
     if done < melt:
@@ -120,7 +108,7 @@ def figure_of(results, liquid, glass, ideal, calc):
     panels = figure.subplots(2, 3)
     time = results["time"] / 1000
     plot_series(panels[0, 0], time, results["temperature"], "temperature (K)", color=COLORS[2])
-    plot_series(panels[1, 0], time, results["volume"], "volume (Å$^3$/atom)", color=COLORS[0])
+    plot_series(panels[1, 0], time, results["neighbors"], f"neighbors within {BOND} Å", color=COLORS[0])
     panels[1, 0].set_xlabel("time (ps)")
     for atoms, label, color in ((liquid, "liquid", COLORS[1]), (glass, "amorphous", COLORS[0])):
         panels[0, 1].plot(*pair_distribution(atoms), color=color, label=label)
@@ -161,7 +149,8 @@ def main():
     write(arguments.output / "15_amorphous.extxyz", glass)
     print(f"relaxation from 300 K: {before / len(glass) - energies['a']:.3f} eV/atom")
     print(f"above the crystal: {energies['a'] - energies['c']:.3f} ± {bar:.3f} eV/atom")
-    print(f"volume: {volume(glass) / volume(ideal):.3f} of the crystal's")
+    volumes = [atoms.get_volume() / len(atoms) for atoms in (glass, ideal)]
+    print(f"volume: {volumes[0] / volumes[1]:.3f} of the crystal's")
     counts = ados.coordination(glass, BOND)
     shares = ", ".join(f"{n} neighbors {100 * np.mean(counts == n):.0f} %" for n in (3, 4, 5))
     print(f"mean number of neighbors {counts.mean():.2f}: {shares}")

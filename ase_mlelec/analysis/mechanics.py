@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase import Atoms
 from ase.filters import FrechetCellFilter
-from ase.optimize import BFGS
+from ase.optimize import BFGS, LBFGS
 from numpy.typing import NDArray
 
 from ase_mlelec.physics import eos
 
 FMAX = 1e-3  # eV/Å
 STEPS = 1000
+MANY = 100  # atoms; with more, the matrix that BFGS diagonalizes in every step takes longer than the forces
 
 
 class Volumes(NamedTuple):
@@ -49,7 +50,7 @@ def relaxed(atoms: Atoms, *, cell: bool = False, fmax: float = FMAX, steps: int 
     new = atoms.copy()
     new.calc = atoms.calc
     degrees: Any = FrechetCellFilter(new) if cell else new
-    with BFGS(degrees, logfile=None) as optimizer, warnings.catch_warnings():
+    with (BFGS if len(new) <= MANY else LBFGS)(degrees, logfile=None) as optimizer, warnings.catch_warnings():
         # of the strain in every step, by 1e-13: scipy's estimate of the error is below what BFGS needs by far
         warnings.filterwarnings("ignore", message="logm result may be inaccurate", category=RuntimeWarning)
         if not optimizer.run(fmax=fmax, steps=steps):

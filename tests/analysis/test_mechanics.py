@@ -9,6 +9,7 @@ from ase.calculators.lj import LennardJones
 from ase.calculators.tersoff import Tersoff, TersoffParameters
 from ase.units import GPa
 
+from ase_mlelec.analysis import mechanics
 from ase_mlelec.analysis.mechanics import (
     cubic_constants,
     elastic_constants,
@@ -65,7 +66,10 @@ def test_silicon_with_its_inner_relaxation():
     assert (column[0] - column[1]) / 0.006 / GPa == pytest.approx(69.0, rel=0.01)
 
 
-def test_relaxation():
+@pytest.mark.parametrize("many", [100, 3])
+def test_relaxation(many, monkeypatch):
+    """With and without the matrix of all atoms."""
+    monkeypatch.setattr(mechanics, "MANY", many)
     ideal = bulk("Cu", cubic=True)
     ideal.calc = EMT()
     rest = relaxed(ideal, cell=True, fmax=1e-4)
