@@ -4,9 +4,10 @@
     python 15_amorphous_silicon.py --cells 4 --steps 20000      # 512 atoms, 40 ps: an hour
 
 Melts a crystal, cools the liquid to 300 K in the volume of the crystal and relaxes what comes out, with its cell.  An
-interrupted run goes on where it was when the same command is given again; --anew starts from the crystal.  Writes to output/:
-15_amorphous_silicon.png, the cooling, pair distributions, bond angles, numbers of neighbors and the DOS; 15_amorphous.extxyz,
-the relaxed structure; the numbers of the run in 15_*.h5.
+interrupted run goes on where it was when the same command is given again; --anew starts from the crystal.
+
+Writes to output/: 15_amorphous_silicon.png, the cooling, pair distributions, bond angles, numbers of neighbors and the DOS;
+15_amorphous.extxyz, the relaxed structure; the numbers of the run in 15_*.h5.
 
 A quench within picoseconds leaves more defects than a real sample has: the slower, the fewer.
 

@@ -1,4 +1,6 @@
-"""Make the pictures of the documentation with the examples: `python docs/pictures/make.py [NAME ...]`, five minutes and an hour.
+"""Make the pictures of the documentation with the examples: `python docs/pictures/make.py [NAME ...]`.
+
+Five minutes for all but silicon_amorphous, which takes half an hour.
 
 Every picture is what an example draws, reduced to 1,100 pixels and 256 colors.
 """
@@ -16,7 +18,7 @@ PICTURES = {
     "silicon_melting": "02_dos_along_melting.py --cells 3 --steps 2400",
     "silicon_under_pressure": "13_melting_under_pressure.py --cells 3 --anew",
     "silicon_components": "13_melting_under_pressure.py --cells 3",
-    "silicon_amorphous": "15_amorphous_silicon.py --cells 4 --steps 12000",  # an hour
+    "silicon_amorphous": "15_amorphous_silicon.py --cells 4 --steps 6000",
     "aluminium_density": "03_aluminium_ml_dft.py",
     "aluminium_electrons": "05_aluminium_electrons.py",
     "ice_born_charges": "08_born_charges.py",
