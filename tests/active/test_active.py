@@ -142,6 +142,7 @@ def test_other_settings_need_another_folder(uninterrupted):
     assert len(learn(longer, label=emt, progress=False)) == 2
 
 
+@pytest.mark.slow
 def test_labels_that_fail_are_skipped(tmp_path, capsys):
     calls = []
 
@@ -187,6 +188,7 @@ def pool(folder, **sections):
     return prepared(folder, table, WITH_DOS)
 
 
+@pytest.mark.slow
 def test_pool(tmp_path):
     config = pool(tmp_path)
     frames = pool_of(config)

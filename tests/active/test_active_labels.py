@@ -48,6 +48,7 @@ def test_calculator_in_processes(tmp_path):
         np.testing.assert_array_equal(frame.atoms.positions, atoms.positions)
 
 
+@pytest.mark.slow
 def test_crashes_and_endless_labels(tmp_path, capsys):
     (tmp_path / "unsafe_labels.py").write_text(
         "import os, time\nfrom ase.calculators.emt import EMT\ndef label(atoms, folder):\n"

@@ -94,11 +94,11 @@ def near(model, atoms, kind, bars=(), **options):
 
 
 def test_linear_energies_with_a_density_of_states_hot_electrons_and_bars():
-    """The descriptor is in float64, the net of the density of states in float32."""
-    atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+    """The descriptor is in float64, the net of the density of states in float32. In a gap the Fermi level would be loose."""
+    atoms = bulk("Si", cubic=True)
     atoms.rattle(0.02, seed=0)
     options = {"electronic_temperature": 8000.0, "on_extrapolation": "ignore"}
-    low, high = near("mgo", atoms, DeepDOSCalculator, ("energy", "forces", "stress", "dos"), **options)
+    low, high = near("si", atoms, DeepDOSCalculator, ("energy", "forces", "stress", "dos"), **options)
     np.testing.assert_allclose(low.get_leverage(atoms), high.get_leverage(atoms), rtol=1e-5)
     np.testing.assert_allclose(low.get_extrapolation(atoms), high.get_extrapolation(atoms), rtol=1e-3, atol=1e-3)
 

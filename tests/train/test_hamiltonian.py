@@ -242,6 +242,7 @@ def test_fine_tuning_on_larger_cells(folder, third):
             train(parse_config(table | change, folder), progress=False)
 
 
+@pytest.mark.slow
 def test_single_layers_among_bilayers(tmp_path):
     """Layers alone hold what a layer does to itself: they train with others, and without."""
 

@@ -275,6 +275,7 @@ def test_no_energy_without_density(files, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_training_takes_forces_and_energies(files, tmp_path):
     """With their weights, a training ends with the second refit; nothing else is different."""
     snapshots, cache = files([labeled(seed, n_points=60) for seed in (0, 1)])

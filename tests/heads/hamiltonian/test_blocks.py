@@ -233,6 +233,7 @@ def twisted_functions(atoms):
     return sorted(functions, key=lambda f: f.atom)
 
 
+@pytest.mark.slow
 def test_gradient_descent_lowers_the_error():
     frames = graphene_frames(4)
     first, last = (trained(frames, steps, learning_rate=(3e-3, 1e-3), batch_size=2)[1] for steps in (1, 20))
