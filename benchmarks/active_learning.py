@@ -69,6 +69,11 @@ def main() -> None:
     arguments.out.write_text("\n".join(report(curves, whole)) + "\n", encoding="utf-8")
 
 
+def fully_labeled(frames: Frames) -> Frames:
+    """Cells of 8 atoms to train on, with all labels."""
+    return frames.select("train").where(lambda frame: len(frame.atoms) == 8 and "ados" in frame.labels)
+
+
 def written(folder: Path, seed: int, n_first: int | None) -> None:
     """Write the first structures (with validation and tests), the pool, and the configuration of the training."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +81,7 @@ def written(folder: Path, seed: int, n_first: int | None) -> None:
     if (folder / "pool.h5").exists():
         return
     frames = read_frames(DATA)
-    pool, held = frames.select("train"), frames.select("validation", "test")
+    pool, held = fully_labeled(frames), frames.select("validation", "test")
     order = np.random.default_rng(seed).permutation(len(pool)).tolist()
     first, others = order[:n_first], order[n_first:] if n_first else order[:1]
     write_hdf5(folder / "first.h5", join([pool.take(sorted(first)), held]))
@@ -111,7 +116,7 @@ def all_labels(folder: Path) -> dict:
     path = folder / "model.safetensors"
     if not path.exists():
         train(read_config(folder / "train.toml"))
-    return point(path, len(read_frames(DATA).select("train")))
+    return point(path, len(fully_labeled(read_frames(DATA))))
 
 
 def means(curves: dict, by: str, key: str) -> tuple[list[int], np.ndarray, np.ndarray]:
