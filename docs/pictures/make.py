@@ -22,6 +22,7 @@ PICTURES = {
     "aluminium_density": "03_aluminium_ml_dft.py",
     "aluminium_electrons": "05_aluminium_electrons.py",
     "ice_born_charges": "08_born_charges.py",
+    "water_infrared": "14_water_infrared.py --time 10",  # with --experiment FILE beside the measured one
     "graphene_bands": "10_twisted_graphene.py --angles 21.79 6.01",
     "silicon_laser_pulse": "12_silicon_laser_pulse.py",
     "mos2_bands": "11_twisted_mos2.py --cells 8.95",
