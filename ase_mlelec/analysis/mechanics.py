@@ -50,7 +50,8 @@ def relaxed(atoms: Atoms, *, cell: bool = False, fmax: float = FMAX, steps: int 
     new = atoms.copy()
     new.calc = atoms.calc
     degrees: Any = FrechetCellFilter(new) if cell else new
-    with (BFGS if len(new) <= MANY else LBFGS)(degrees, logfile=None) as optimizer, warnings.catch_warnings():
+    method: Any = BFGS if len(new) <= MANY else LBFGS
+    with method(degrees, logfile=None) as optimizer, warnings.catch_warnings():
         # of the strain in every step, by 1e-13: scipy's estimate of the error is below what BFGS needs by far
         warnings.filterwarnings("ignore", message="logm result may be inaccurate", category=RuntimeWarning)
         if not optimizer.run(fmax=fmax, steps=steps):
