@@ -347,6 +347,7 @@ def test_the_number_of_neighbors_is_estimated_well():
         ([1e6, 0, 0], [True, False, False], 3),
     ],
 )
+@pytest.mark.slow
 def test_cells_that_vesin_cannot_sort_into_boxes(cell, pbc, apart):
     """Its process dies there; the pairs are those of ASE, where the two far atoms of a molecule are less far."""
     rng = np.random.default_rng(0)

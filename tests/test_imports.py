@@ -208,6 +208,7 @@ def test_models_are_listed_without_torch(arguments):
     assert len(models) == len(ase_mlelec.list_models())
 
 
+@pytest.mark.slow
 def test_an_evaluation_imports_no_compiler():
     """torch's tracing compiler and sympy take 2 s; functions as harmless as torch.arange on the meta device want them."""
     result = run_python(

@@ -212,6 +212,7 @@ def test_head_without_a_row(extxyz):
     assert not model.heads["charge"].nets.bias.any()
 
 
+@pytest.mark.slow
 def test_from_data_to_errors_and_back(toy, extxyz, tmp_path, capsys):
     """Trained by the ordinary recipe, tested by ``mlelec test``, described by ``mlelec info``, saved and loaded."""
     row, label = toy

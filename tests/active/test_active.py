@@ -161,6 +161,7 @@ def test_labels_that_fail_are_skipped(tmp_path, capsys):
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_all_labels_fail(tmp_path):
     def fails(atoms, folder):
         raise RuntimeError("no license")
@@ -220,6 +221,7 @@ def test_random_choice_for_comparison(tmp_path):
     assert len({*chosen[0]}) == 8 and max(chosen[0]) < 20 and min(chosen[0]) < 10
 
 
+@pytest.mark.slow
 def test_labels_must_teach_the_quantity(tmp_path):
     table = changed(select={"quantity": "ados", "low": 0.0})
     config = prepared(tmp_path, table, WITH_DOS)
@@ -255,6 +257,7 @@ def test_dry_run(tmp_path, capsys):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_command(tmp_path, capsys):
     prepared(tmp_path)
     path = write(tmp_path, changed(select={"low": 1000.0, "high": 2000.0}))

@@ -67,6 +67,7 @@ def test_crashes_and_endless_labels(tmp_path, capsys):
         assert reason in text
 
 
+@pytest.mark.slow
 def test_programs_that_print_and_read(tmp_path):
     """What a program prints is no answer of the worker, and it reads none of the names of the next folders."""
     (tmp_path / "loud_labels.py").write_text(
@@ -80,6 +81,7 @@ def test_programs_that_print_and_read(tmp_path):
     assert [frame.name[-3:] for frame in frames] == ["000", "001", "002"]
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
     """Files are copied, results are read, other structures and exit codes are refused."""
     images = copper(3)
@@ -116,6 +118,7 @@ def test_by_hand(tmp_path):
         ({"command": "true"}, "none of 1 labels succeeded"),
     ],
 )
+@pytest.mark.slow
 def test_mistakes(tmp_path, label, message):
     with pytest.raises(ValueError, match=message) as caught:
         label_all(Settings(tmp_path, **label), copper(1), tmp_path / "label", tell=print)
@@ -124,6 +127,7 @@ def test_mistakes(tmp_path, label, message):
 
 @pytest.mark.skipif(not shutil.which("pw.x"), reason="pw.x is not installed")
 @pytest.mark.skipif(not (PSEUDO / "Si.pz-vbc.UPF").exists(), reason="the pseudopotential of silicon is not installed")
+@pytest.mark.slow
 def test_quantum_espresso(tmp_path, monkeypatch):
     """ASE's calculator with its profile; a run without convergence is noted."""
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")

@@ -111,6 +111,7 @@ def test_mistakes(call, message):
         call(atoms)
 
 
+@pytest.mark.slow
 def test_commands(tmp_path, capsys):
     path, table, picture = (str(tmp_path / name) for name in ("si.xyz", "si.csv", "si.png"))
     bulk("Si", a=5.40).write(path)

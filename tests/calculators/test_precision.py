@@ -31,6 +31,7 @@ def displaced(atoms, n, size=0.05):
     return images
 
 
+@pytest.mark.slow
 def test_energy_of_silicon_is_smooth():
     """The last layer in float32 alone would make the noise 1e-6 eV per atom, half a digit of 107 eV."""
     (low, low_forces), (high, high_forces) = both("si", displaced(bulk("Si", cubic=True) * 2, 8), DeepDOSCalculator)

@@ -99,6 +99,7 @@ def test_hidden_gap_of_two_steps():
 
 
 @pytest.mark.parametrize("label", ["dos", "ados"])
+@pytest.mark.slow
 def test_magnesium_oxide(label):
     """Gap, middle and electrons of densities of states made of levels whose edges are known exactly."""
     frames = read_hdf5(MGO)

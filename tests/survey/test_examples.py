@@ -18,6 +18,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", ["si", "mgo", "al", "ice", "graphene"])
+@pytest.mark.slow
 def test_as_init_writes_it(name, tmp_path):
     found = tomllib.loads((EXAMPLES / f"{name}.toml").read_text())
     files = found["data"].pop("files")

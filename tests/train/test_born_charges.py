@@ -191,6 +191,7 @@ def configuration(folder, text):
 
 
 @pytest.mark.parametrize("descent", [False, True], ids=["closed form", "descent"])
+@pytest.mark.slow
 def test_from_a_file_to_a_model(tmp_path, capfd, descent):
     """Born charges alone, nine columns in extxyz under the name of a reference; the sum rule is reported."""
     frames = make_wannier_frames(20)

@@ -276,6 +276,7 @@ def test_blocks_are_held_out():
     assert len(chooses_by(frames.take(list(range(5))))[1]) == 0
 
 
+@pytest.mark.slow
 def test_in_one_command(tmp_path, monkeypatch):
     """An empty section leaves all to the data; the model says what was chosen, and is the same when trained again."""
     for name, small in (("FULL", 40), ("FEWEST", 150), ("TRIAL_ATOMS", (60, 20))):

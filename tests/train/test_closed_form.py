@@ -183,6 +183,7 @@ def configuration(folder, **sections):
 
 
 @pytest.mark.parametrize("sections", [{"dos": {}}, {"dos": {"drawn": 150}, "power_spectrum": {"cutoff": 4.0}}], ids=str)
+@pytest.mark.slow
 def test_spectra_without_a_setting(sections, tmp_path, capfd):
     """ACE invariants and a net that is drawn; errors on structures never seen are as large as cross-validation says."""
     frames = make_frames(60)

@@ -52,6 +52,7 @@ def parameters_of(model):
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
+@pytest.mark.slow
 def test_learns():
     """Energies, forces and spectra of structures that it has not seen."""
     frames = make_frames(30)

@@ -98,6 +98,7 @@ def test_functions_of_the_data():
     assert all(z[2] > 0 for z in functions["S"]["z"])  # of the upper sulfur
 
 
+@pytest.mark.slow
 def test_train_and_test(folder, capsys):
     (folder / "g.toml").write_text(
         '[data]\nfiles = ["g.h5"]\n[hamiltonian]\nsteps = 4\nbatch_size = 2\nwidths = [6]\n'
@@ -268,6 +269,7 @@ def test_single_layers_among_bilayers(tmp_path):
 
 
 @pytest.mark.parametrize("spectrum", [0.0, 5.0])
+@pytest.mark.slow
 def test_onsite_blocks_are_fitted_again(folder, spectrum):
     """Fine-tuning refits the linear on-site parts: without a step of the descent, errors on structures unlike those of
     the first training are halved; on these themselves the refit changes little."""
@@ -292,6 +294,7 @@ def test_onsite_blocks_are_fitted_again(folder, spectrum):
     assert errors(other) < 0.5 * before
 
 
+@pytest.mark.slow
 def test_interrupted_training_goes_on(folder, monkeypatch):
     fit = recipe.fit_hamiltonian
 
@@ -400,6 +403,7 @@ def test_errors(folder, tmp_path, capsys):
     assert "give a model of the Hamiltonian" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_stops_at_nan(folder):
     """A learning rate that is too large: one line with the step and the frames, and no model."""
     with pytest.raises(

@@ -176,6 +176,7 @@ def test_normal_matrix_is_that_of_the_refit(files, hold):
     torch.testing.assert_close(gradient, wanted, rtol=0, atol=2e-4 * float(wanted.abs().max()))
 
 
+@pytest.mark.slow
 def test_refit_reaches_the_forces(files):
     """The more they weigh, the closer they come, and the farther is the last layer from that of the LDOS alone."""
     snapshots, cache = files([labeled(seed, n_points=100) for seed in range(2)])

@@ -237,6 +237,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_of_the_command(folder):
     """The model can be used, and the same command ends with the same bits as without an interruption."""
     command = ["train", configure(folder, 40)]

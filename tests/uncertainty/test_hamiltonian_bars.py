@@ -36,6 +36,7 @@ def drawn(kind):
 
 
 @pytest.mark.parametrize("kind", ["graphene", "mx2"])
+@pytest.mark.slow
 def test_members_share_what_is_before_the_last_layers(kind):
     """The elements of all members at once are those of the models that Model.members makes."""
     atoms = graphene_bilayer((0.3, 0.1), noise=0.02) if kind == "graphene" else mx2_bilayer((0.2, 0.1), noise=0.02)

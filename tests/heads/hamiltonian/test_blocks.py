@@ -111,6 +111,7 @@ def test_turned_layers_share_their_blocks():
         assert torch.allclose(one[:2], two[:2], atol=1e-11)
 
 
+@pytest.mark.slow
 def test_smooth_where_atoms_are_above_each_other():
     """Directions of a pair along the normal are undefined; the elements are not: second differences vanish as h²."""
     calc = WannierTBCalculator(random_wannier_model("mx2"), on_extrapolation="ignore")
@@ -187,6 +188,7 @@ def graphene_frames(count, first=0, **options):
     ]
 
 
+@pytest.mark.slow
 def test_graphene_is_learnt_and_twists_are_exact():
     """Trained on shifted primitive cells, tested on others and on a twisted one, by the formula of Moon and Koshino."""
     model, _ = trained(graphene_frames(12), 5)
@@ -201,6 +203,7 @@ def test_graphene_is_learnt_and_twists_are_exact():
     assert errors["bands_mae_meV"] < 5
 
 
+@pytest.mark.slow
 def test_layer_functions_follow_a_twist():
     """d and p hybrids along axes of their layer: a model of aligned layers knows those of a twisted bilayer."""
     rng = np.random.default_rng(0)
