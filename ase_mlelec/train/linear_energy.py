@@ -149,15 +149,17 @@ def _held_energies(equations, choice, rows, held):
         name: equations.squares.get(name, 0.0) + float((ratio * targets).square().sum())
         for name, (_, targets, ratio) in rows.items()
     }
+    matrix, targets, ratio = rows["energy"]
+    errors = matrix @ equations.solve(choice.weights, ridge=choice.ridge) - targets  # before another matrix is made
     normal, _ = equations.equations(choice.weights, ridge=choice.ridge, squares=equations.squares | squares)
     factor, failed = torch.linalg.cholesky_ex(normal)
-    matrix, targets, _ = rows["energy"]
-    errors = matrix @ equations.solve(choice.weights, ridge=choice.ridge) - targets
     if failed or not bool(torch.isfinite(errors).all()):
         return None
     n_atoms = np.array([len(frame.atoms) for frame in held if "energy" in frame.labels])
     spreads = torch.linalg.solve_triangular(factor, matrix.T, upper=False).norm(dim=0)
-    return Deviations(*(part.cpu().numpy() * n_atoms for part in (errors, spreads)), np.sqrt(n_atoms))
+    counted = (ratio > 0).cpu().numpy()  # structures without a weight have rows of zeros
+    found = Deviations(*(part.cpu().numpy() * n_atoms for part in (errors, spreads)), np.sqrt(n_atoms))
+    return Deviations(*(part[counted] for part in found))
 
 
 class ChosenFit(NamedTuple):

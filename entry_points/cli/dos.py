@@ -26,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-
     from ase_mlelec import DeepDOSCalculator, MLDFTCalculator, load_model
     from ase_mlelec.data.structures import structure
 

@@ -37,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-
     from ase_mlelec.analysis.mechanics import relaxed
     from ase_mlelec.analysis.phonons import THZ, Phonons, read_response, response_of
     from ase_mlelec.data.structures import structure

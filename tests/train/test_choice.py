@@ -225,6 +225,9 @@ def test_held_energies():
     variances = np.einsum("ip,pq,iq->i", matrix, np.linalg.inv(normal), matrix)
     np.testing.assert_allclose(found.held.posterior, n_atoms * np.sqrt(variances), rtol=1e-6)
     np.testing.assert_allclose(found.held.floor**2, n_atoms)
+    lost = Frames([*held.frames[:2], replace(held[2], weight=0.0)])
+    again = fit_by_choice(ace_model(frames), seen, LOSS, held=lost, ridge=1e-4, progress=False)
+    np.testing.assert_allclose(again.held.floor**2, n_atoms[:2])
 
 
 # cutoffs and size
