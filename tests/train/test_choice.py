@@ -21,6 +21,7 @@ from ase_mlelec.train.energy_rows import weighted_rows
 from ase_mlelec.train.linear_energy import add_change, fit_by_choice, held_rows
 from ase_mlelec.train.losses import EnergyLoss
 from ase_mlelec.train.recipe import train
+from ase_mlelec.train.recipes import linear_energy as recipes_linear_energy
 from ase_mlelec.train.recipes.linear_energy import chooses_by
 from ase_mlelec.train.standardize import standardize
 
@@ -228,6 +229,29 @@ def test_held_energies():
     lost = Frames([*held.frames[:2], replace(held[2], weight=0.0)])
     again = fit_by_choice(ace_model(frames), seen, LOSS, held=lost, ridge=1e-4, progress=False)
     np.testing.assert_allclose(again.held.floor**2, n_atoms[:2])
+
+
+def test_support_is_fitted_and_does_not_choose(tmp_path, monkeypatch):
+    """Of structures that only extend the range, errors are large: no choice is made by them."""
+    write_hdf5(tmp_path / "cu.h5", Frames([replace(f, group="train") for f in make_frames(16)]))
+    close = [replace(f, group="close", name=f"close-{k}") for k, f in enumerate(make_frames(20)[16:])]
+    write_hdf5(tmp_path / "close.h5", Frames(close))
+    found = {}
+
+    def taken(model, seen, loss, *, held, **options):
+        found.update(seen=[frame.group for frame in seen], held=[frame.group for frame in held])
+        raise InterruptedError
+
+    monkeypatch.setattr(recipes_linear_energy, "fit_by_choice", taken)
+    table = {
+        "data": {"files": ["cu.h5", "close.h5"], "train": ["train"], "support": ["close"]},
+        "output": {"model": "cu.safetensors"},
+        "energy": {"widths": []},
+        "power_spectrum": {"cutoff": 3.5, "n_pair": 3, "n_radial": 2, "l_max": 2, "near": 0},
+    }
+    with pytest.raises(InterruptedError):
+        train(parse_config(table, tmp_path), progress=False)
+    assert found["seen"].count("close") == 4 and set(found["held"]) == {"train"}
 
 
 # cutoffs and size
