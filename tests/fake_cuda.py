@@ -25,6 +25,8 @@ import ase_mlelec
 CUDA = torch.device("cuda", 0)
 PACKAGE = str(Path(ase_mlelec.__file__).parent)
 NEEDS_NUMBERS = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+# a conjugate that PyTorch only notes is lost here, where it does not look for the note
+NOT_LAZY = {torch.ops.aten._conj.default: torch.ops.aten.conj_physical.default}
 
 
 class OnCuda(torch.Tensor):
@@ -51,6 +53,7 @@ class OnCuda(torch.Tensor):
         args = tree_map_only(torch.Tensor, lambda each: zeros_like(each) if is_number_less(each) else each, args)
         Gpu.present.check(function, args, kwargs)
         inner = tree_map_only(OnCuda, lambda each: each.inner, (args, kwargs))
+        function = NOT_LAZY.get(function, function)
         found = function(*inner[0], **inner[1])
         own = {
             id(each.inner): each for each in tree_leaves_of((args, kwargs))
@@ -58,11 +61,24 @@ class OnCuda(torch.Tensor):
         return tree_map_only(torch.Tensor, lambda each: own[id(each)] if id(each) in own else OnCuda(each), found)
 
 
+def with_tensors(args):
+    """Arguments of ``torch.where`` with tensors for numbers, of which PyTorch would make tensors without numbers."""
+    kind = torch.float64 if any(isinstance(each, torch.Tensor) for each in args[1:]) else None
+    return tuple(
+        each if isinstance(each, torch.Tensor) else torch.tensor(each, dtype=kind if type(each) is float else None)
+        for each in args
+    )
+
+
 def is_number_less(tensor):
     return not isinstance(tensor, OnCuda) and torch.Tensor.device.__get__(tensor).type == "meta"
 
 
 def zeros_like(tensor):
+    frame = sys._getframe()
+    while not frame.f_code.co_filename.endswith("torch/autograd/graph.py"):
+        frame = frame.f_back
+        assert frame is not None, f"the pretended GPU lost the numbers of a tensor of the shape {tuple(tensor.shape)}"
     return OnCuda(torch.zeros(tensor.shape, dtype=tensor.dtype))
 
 
@@ -115,18 +131,30 @@ class Gpu(TorchFunctionMode):
             where = tree_map_only(OnCuda, lambda each: each.inner, args[1])
             tensor.inner[where] = args[2]  # PyTorch would make a number of the device "meta", which has none
             return None
+        if name == "to" and any(isinstance(each, OnCuda) for each in args[1:]):  # as another tensor
+            other = next(each for each in args[1:] if isinstance(each, OnCuda))
+            args, kwargs = (tensor,), {"device": CUDA, "dtype": other.dtype}
+        if name == "where" and isinstance(tensor, OnCuda) and len(args) == 3:
+            args = with_tensors(args)
+        if name == "__getitem__" and isinstance(tensor, OnCuda) and isinstance(args[1], list):
+            args = (tensor, torch.tensor(args[1]))
+        if name == "new_tensor" and isinstance(tensor, OnCuda):
+            with torch._C.DisableTorchFunction():
+                return OnCuda(tensor.inner.new_tensor(*args[1:], **kwargs))
         given = [*(args[1:] if name == "to" else ()), kwargs.get("device")]
         devices = [each for each in given if isinstance(each, (torch.device, str)) and is_cuda(each)]
         if not devices or name == "_parse_to":
             return function(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             if isinstance(tensor, OnCuda) and name == "to":
-                rest = [each for each in args[1:] if not any(each is device for device in devices)]
+                left_out = (*devices, None, False, True)  # devices, a dtype that stays, and whether to wait
+                rest = [each for each in args[1:] if not any(each is item for item in left_out)]
                 left = {key: each for key, each in kwargs.items() if key != "device"}
                 return tensor.to(*rest, **left) if rest or left else tensor
             host = torch.device("cpu")
             plain = tree_map(lambda each: host if any(each is device for device in devices) else each, (args, kwargs))
-            return OnCuda(function(*plain[0], **plain[1]))
+            differentiated = plain[1].pop("requires_grad", False)
+            return OnCuda(function(*plain[0], **plain[1])).requires_grad_(differentiated)
 
     def to_host(self, function, name, tensor, args, kwargs):
         if not isinstance(tensor, OnCuda):
@@ -151,9 +179,20 @@ def moves_to_host(tensor, args, kwargs):
     return isinstance(tensor, OnCuda) and any(not is_cuda(each) for each in given)
 
 
+def inside(mode, run):
+    """``run`` with the mode, which PyTorch leaves for functions such as ``torch.autograd.grad``."""
+
+    def inner(*args, **kwargs):
+        with mode:
+            return run(*args, **kwargs)
+
+    return inner
+
+
 @contextmanager
 def gpu(monkeypatch):
     """A Gpu, and a calculator may be asked for ``device="cuda"``."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with Gpu() as mode:
+        monkeypatch.setattr(torch.autograd, "_engine_run_backward", inside(mode, torch.autograd._engine_run_backward))
         yield mode

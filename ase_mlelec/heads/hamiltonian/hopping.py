@@ -170,7 +170,7 @@ class PairKind(torch.nn.Module):
 
     def phases(self, pairs: Geometry) -> Tensor:
         """Phase factors s^``|λ-μ|`` exp(-iλθ1 + iμθ2), complex [e, W, W']."""
-        first, second = (functions.winding.tolist() for functions in self.ends)
+        first, second = (functions.windings for functions in self.ends)
         step = {0: torch.ones_like(pairs.u)}
         for charge in range(1, 5):
             step[charge] = step[charge - 1] * pairs.u.conj()

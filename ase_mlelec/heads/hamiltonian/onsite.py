@@ -4,18 +4,20 @@ Elements that do not turn with the frame are linear in the features and in a red
 which a net learns. An element that turns is made of moments of the environment with the same azimuthal number.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ase_mlelec.heads.hamiltonian.orbitals import AtomicFunctions
 
 
-def turning_elements(winding: Tensor, symmetry: int, highest: int) -> list[tuple[int, int, int, int]]:
+def turning_elements(winding: Sequence[int], symmetry: int, highest: int) -> list[tuple[int, int, int, int]]:
     """Azimuthal numbers of the moments that make up each element (i, j) that turns with the frame.
 
     Parameters
     ----------
-    winding : Tensor [W]
+    winding : sequence of W int
         Azimuthal numbers λ of the functions.
     symmetry : int
         M of the M-fold rotation axis.
@@ -28,8 +30,8 @@ def turning_elements(winding: Tensor, symmetry: int, highest: int) -> list[tuple
         q = λ_i - λ_j + nM, for the two n of smallest ``|q|`` (place 0 and 1) where ``|q|`` is at most ``highest``.
     """
     found = []
-    for i, first in enumerate(winding.tolist()):
-        for j, second in enumerate(winding.tolist()):
+    for i, first in enumerate(winding):
+        for j, second in enumerate(winding):
             charge, rest = first - second, (first - second) % symmetry
             if rest:
                 nearest = sorted((rest, rest - symmetry), key=lambda q: (abs(q), q * charge < 0))
@@ -112,7 +114,7 @@ class OnsiteBlocks(torch.nn.Module):
         ``moments`` [n, C, q] with q = λ - μ + nM, for the two n of smallest ``|q|``, or zero where no moment has it.
         """
         n, channels, highest = moments.shape
-        winding = self.functions.winding
+        winding = self.functions.windings
         found = moments.new_zeros(n, 1 + 2 * channels, len(winding), len(winding))
         found[:, 0, self.fixed()] = 1
         for i, j, place, q in turning_elements(winding, self.symmetry, highest):
@@ -134,7 +136,7 @@ class OnsiteBlocks(torch.nn.Module):
         vectors, channels = self.functions.circular(moments.dtype), moments.shape[1]
         coefficients = vectors.conj() @ h.to(moments.dtype) @ vectors.T
         matrix = moments.new_zeros(len(moments), *coefficients.shape[1:])
-        for i, j, place, q in turning_elements(self.functions.winding, self.symmetry, moments.shape[2]):
+        for i, j, place, q in turning_elements(self.functions.windings, self.symmetry, moments.shape[2]):
             start, value = 1 + place * channels, moments[:, :, abs(q) - 1]
             factors = coefficients[start : start + channels, i, j]
             matrix[:, i, j] += (value.conj() if q > 0 else value) @ factors

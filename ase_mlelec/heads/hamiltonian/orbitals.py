@@ -155,12 +155,16 @@ class AtomicFunctions(torch.nn.Module):
         Places of the columns in ORBITALS.
     sided : bool
         Whether atoms below the middle of the layer have mirrored axes.
+    turns : bool
+        Whether any function changes when the frame turns around the normal.
     transform : Tensor [W, W]
         Functions = transform @ columns.
     signs : Tensor [2, W]
         See ``parities``.
     winding : Tensor [W]
         Azimuthal numbers λ of the functions χ, see ``circular``.
+    windings : list of W int
+        The same numbers.
     """
 
     signs: Tensor
@@ -172,7 +176,8 @@ class AtomicFunctions(torch.nn.Module):
         super().__init__()
         matrix, self.columns = transform(list(zip(described["orbitals"], described["z"], described["x"])))
         vectors, winding = circular(self.columns)
-        self.size, self.sided = len(self.columns), bool(described["sided"])
+        self.size, self.sided, self.turns = len(self.columns), bool(described["sided"]), bool(winding.any())
+        self.windings = winding.tolist()  # on the host
         # complex arrays are kept as two real ones: a conversion to another precision would drop the imaginary part
         for name, value in (
             ("signs", parities(self.columns).astype(float)),
@@ -181,11 +186,6 @@ class AtomicFunctions(torch.nn.Module):
             ("winding", winding),
         ):
             self.register_buffer(name, torch.as_tensor(value), persistent=False)
-
-    @property
-    def turns(self) -> bool:
-        """Whether any function changes when the frame turns around the normal."""
-        return bool(self.winding.any())
 
     def circular(self, dtype: torch.dtype) -> Tensor:
         """Complex matrix V [W, W] from columns to functions of definite azimuthal number."""
