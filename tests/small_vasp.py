@@ -127,3 +127,50 @@ def example(seed=0, spins=1, n_steps=2):
         "level": 0.0,
         "n_electrons": 8.0,
     }
+
+
+LATTICE = "      direct lattice vectors                 reciprocal lattice vectors\n"
+
+
+def outcar(data, *, nelm=60, kinds=None):
+    """Text of OUTCAR as VASP 6 lays it out, of the same ``data``; a step may have ``electronic``, the number of its
+    electronic steps (default: 2, converged), and ``learned``, for a step of a machine-learned potential.
+
+    kinds : names of the potentials, such as Na_pv
+    """
+    symbols, cell = data["symbols"], data["cell"]
+    elements = list(dict.fromkeys(symbols))
+    potcars = "".join(f" POTCAR:    PAW_PBE {kind} 05Jan2001\n" for kind in kinds or elements)
+    text = " vasp.6.3.0 20Jan22\n\n executed on             LinuxIFC date 2022.05.12  14:11:53\n\n INCAR:\n" + potcars
+    for potcar, kind in zip(potcars.splitlines(), elements):
+        text += f"{potcar}\n   VRHFIN ={kind}: s2p2\n"
+    text += f"   ions per type =           {''.join(f'{symbols.count(kind):4d}' for kind in elements)}\n"
+    text += f"   NELM   =   {nelm:4d};   NELMIN=  4; NELMDL= -5     # of ELM steps\n   PSTRESS=    1.0 pullay stress\n"
+    text += LATTICE + 3 * (6 * f"{7:13.9f}" + "\n")
+    for k, step in enumerate(data["steps"]):
+        text += _outcar_step(k + 1, step, cell)
+    return text + " General timing and accounting informations for this job:\n"
+
+
+def _outcar_step(k, step, cell):
+    learned, text = step.get("learned", False), ""
+    for n in range(0 if learned else step.get("electronic", 2)):
+        text += (
+            f"{'-' * 39} Iteration {k:6d}({n + 1:4d})  {'-' * 39}\n\n  free energy    TOTEN  =  {n - 50:17.8f} eV\n\n"
+        )
+    if not learned and "electronic" not in step:
+        text += f"{'-' * 24} aborting loop because EDIFF is reached {'-' * 40}\n"
+    (xx, xy, zx), (_, yy, yz), (_, _, zz) = np.array(step["stress"])
+    mark = "ML " if learned else ""
+    text += f"  {mark}FORCE on cell =-STRESS in cart. coord.  units (eV):\n  in kB    "
+    text += "".join(f"{value:12.5f}" for value in (xx, yy, zz, xy, yz, zx)) + "\n"
+    text += LATTICE + "".join("".join(f"{value:13.9f}" for value in (*row, 0, 0, 0)) + "\n" for row in cell)
+    text += f" POSITION                                       TOTAL-FORCE (eV/Angst){learned * ' (ML)'}\n {'-' * 83}\n"
+    for place, force in zip(step["fractions"] @ cell, step["forces"]):
+        text += "".join(f"{value:13.5f}" for value in place) + "   " + "".join(f"{v:14.6f}" for v in force) + "\n"
+    text += f" {'-' * 83}\n\n  {mark}FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)\n  {'-' * 51}\n"
+    text += f"  free  energy {mark}  TOTEN  ={step['energy']:20.8f} eV\n\n"
+    return (
+        text
+        + f"  energy  without entropy={step['energy'] + 0.02:18.8f}  energy(sigma->0) ={step['energy'] + 0.01:18.8f}\n\n"
+    )

@@ -28,6 +28,7 @@ from ase_mlelec.data.runs.find import other_data
 from ase_mlelec.data.runs.read import has_spectra, read_runs, runs_of
 from ase_mlelec.data.runs.spectra import Spectra
 from ase_mlelec.data.runs.steps import is_run, read_run
+from ase_mlelec.data.runs.vasp import is_vasp
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.deepmd.data import has_systems, is_hdf5_data, read_data
 from ase_mlelec.io.hdf5 import AGAIN, read_array, subgroup
@@ -92,7 +93,7 @@ def read_frames(
             return read_runs([path], spectra=spectra)
         if is_run(path):
             return read_run(path)
-        if path.is_dir() and runs_of(path):
+        if runs_of(path):
             return read_runs([path], spectra=spectra)
         if path.is_dir() and (kind := other_data(path)):
             raise ValueError(f"{path}: a folder with {kind}; convert it first: mlelec convert {path} --out data.h5")
@@ -110,7 +111,7 @@ def has_keys(path: str | PathLike) -> bool:
     return not (
         path.is_dir()
         or path.suffix in (".h5", ".hdf5")
-        or (path.is_file() and (is_hdf5_data(path) or is_run(path) or has_spectra(path)))
+        or (path.is_file() and (is_hdf5_data(path) or is_run(path) or is_vasp(path) or has_spectra(path)))
     )
 
 

@@ -6,7 +6,9 @@ References: VASP's wiki, "vasprun.xml"; the stress is in kbar with the opposite 
 """
 
 import gzip
+import warnings
 import xml.etree.ElementTree as ElementTree
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +25,10 @@ from ase_mlelec.io.projections import Projections
 from ase_mlelec.io.text import GZIP, element_of, fortran_floats
 
 KBAR = 0.1 * units.GPA
+LEARNED = "are of a machine-learned potential"
 AGAIN = "the file is damaged or VASP did not finish: let it finish or copy the file again"
+ENDED = (3, 5, 12)  # codes of expat for a text that ends before its elements, its tags or its other parts do
+UNREADABLE = (OSError, EOFError, zlib.error)  # of files that may be compressed
 LOOSE = 10  # times EDIFF, by which the last two energies of a converged step may differ
 
 
@@ -41,11 +46,13 @@ class VaspStep:
         Rows.
     positions : array [N, 3], Å
     energy : float, eV
-        Free energy (e_fr_energy), whose negative gradient the forces are.
+        Free energy (TOTEN or e_fr_energy), whose negative gradient the forces are, without PSTRESS x volume.
     forces : array [N, 3], eV/Å, or None
     stress : array [3, 3], eV/Å^3 in ASE's sign, or None
     converged : bool
         False where the electrons took NELM steps and still changed the energy by more than EDIFF.
+    born_charges : array [N, 3, 3], e, or None
+        Derivatives of the dipole (first axis) by displacements (second).
     """
 
     cell: np.ndarray
@@ -54,6 +61,7 @@ class VaspStep:
     forces: np.ndarray | None
     stress: np.ndarray | None
     converged: bool
+    born_charges: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,8 @@ class Vasprun:
         What VASP used, by the name in INCAR.
     mesh : str
         How the k-points were made, e.g. "Gamma 3 3 3".
+    left_out : dict of int
+        Steps that are no labels, by reason.
     """
 
     symbols: list
@@ -85,6 +95,7 @@ class Vasprun:
     fermi_level: float | None
     parameters: dict
     mesh: str = ""
+    left_out: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -93,6 +104,8 @@ class _Found:
 
     parameters: dict = field(default_factory=dict)
     version: str = ""
+    learned: bool = False  # whether some steps may be of a machine-learned potential
+    n_learned: int = 0
     mesh: str = ""
     weights: NDArray | None = None
     symbols: list = field(default_factory=list)
@@ -105,16 +118,17 @@ class _Found:
 
 
 def read_vasprun(path: str | PathLike) -> Vasprun:
-    """Read vasprun.xml, which may be compressed by gzip.
+    """Read vasprun.xml, which may be compressed by gzip; of a run that did not finish the steps before, with a warning.
 
     Raises
     ------
     VaspError
-        For a missing, unfinished or damaged file, for spectra along lines of k-points, and for parts that do not fit.
+        For a missing or damaged file or one without a whole step, for spectra along lines of k-points, and for parts that
+        do not fit.
     """
     found = _Found()
     inside: set[str] = set()
-    with _opened(path) as file:
+    with opened(path) as file:
         try:
             for event, element in ElementTree.iterparse(file, ("start", "end")):
                 if element.tag in ("calculation", "projected"):
@@ -127,8 +141,15 @@ def read_vasprun(path: str | PathLike) -> Vasprun:
                 elif element.tag in READERS and not inside:  # further k-points may stand within a calculation
                     READERS[element.tag](path, found, element)
                     element.clear()
-        except (ElementTree.ParseError, EOFError, OSError, UnicodeError, LookupError) as error:
-            raise VaspError(f"{path}: truncated or not XML ({printable(error)}); {AGAIN}") from None
+        except (ElementTree.ParseError, *UNREADABLE, UnicodeError, LookupError) as error:
+            if not found.steps or getattr(error, "code", None) not in ENDED:
+                raise VaspError(f"{path}: truncated or not XML ({printable(error)}); {AGAIN}") from None
+            warnings.warn(
+                f"{path}: ends early, the {len(found.steps)} steps before are read and no bands: VASP did not finish, or "
+                "the file is cut off",
+                stacklevel=2,
+            )
+            found.projected = None
     if not found.steps or not found.symbols:
         raise VaspError(f"{path}: no calculation in it; {AGAIN}")
     return Vasprun(
@@ -140,12 +161,22 @@ def read_vasprun(path: str | PathLike) -> Vasprun:
         fermi_level=found.fermi_level,
         parameters=found.parameters | {"version": found.version},
         mesh=found.mesh,
+        left_out={LEARNED: found.n_learned},
     )
+
+
+def is_vasprun(path: str | PathLike) -> bool:
+    """Whether a file is a vasprun.xml, from its first lines; it may be compressed by gzip."""
+    try:
+        with opened(path) as file:
+            return b"<modeling>" in file.read(1000)
+    except (VaspError, *UNREADABLE):
+        return False
 
 
 def has_projections(path: str | PathLike) -> bool:
     """Whether a file is a vasprun.xml with projections, from a look at its text."""
-    with _opened(path) as file:
+    with opened(path) as file:
         try:
             former = file.read(1 << 20)
             if b"<modeling>" not in former[:1000]:
@@ -155,15 +186,16 @@ def has_projections(path: str | PathLike) -> bool:
                     return True
                 more = file.read(1 << 24)
                 former = former[-20:] + more if more else b""
-        except (OSError, EOFError):
+        except UNREADABLE:
             return False
     return False
 
 
 @contextmanager
-def _opened(path) -> Iterator[IO[bytes]]:
+def opened(path: str | PathLike) -> Iterator[IO[bytes]]:
+    """A file of bytes, which may be compressed by gzip; VaspError where it is not there."""
     if not Path(path).is_file():
-        raise VaspError(f"{path}: no such file; give vasprun.xml")
+        raise VaspError(f"{path}: no such file; give vasprun.xml or OUTCAR")
     with open(path, "rb") as raw:
         head = raw.read(len(GZIP))
         raw.seek(0)
@@ -235,7 +267,14 @@ def _read_atominfo(path, found, element):
         raise VaspError(f"{path}: <atominfo> not understood ({printable(error)}); {AGAIN}") from None
 
 
+def _read_incar(path, found, element):
+    found.learned = (element.findtext("i[@name='ML_LMLFF']") or "").strip(" .\n").upper().startswith("T")
+
+
 def _read_calculation(path, found, element):
+    if found.learned and element.find("scstep") is None:
+        found.n_learned += 1
+        return
     where = f"{path}: step {len(found.steps) + 1}"
     cell = element.find("structure/crystal/varray[@name='basis']")
     places = element.find("structure/varray[@name='positions']")
@@ -258,16 +297,33 @@ def _read_calculation(path, found, element):
         VaspStep(
             cell,
             fractions @ cell,
-            float(_numbers(where, "the energy", energy)[0]),
+            float(_numbers(where, "the energy", energy)[0]) - _work_of_pressure(where, found, cell),
             arrays["forces"],
             stress,
             _is_converged(where, found, element),
+            _born_charges(where, element, n_atoms),
         )
     )
     level = element.findtext("dos/i[@name='efermi']")
     found.fermi_level = found.fermi_level if level is None else float(_numbers(where, "efermi", level)[0])
     found.eigenvalues = _eigenvalues(where, element)
     found.projected = _shares(where, found)
+
+
+def _born_charges(where, element, n_atoms):
+    sets = element.findall("array[@name='born_charges']/set")
+    if not sets:
+        return None
+    charges = [_rows(where, "the Born charges", each, "v") for each in sets]
+    if len(charges) != n_atoms or any(each.shape != (3, 3) for each in charges):
+        raise VaspError(f"{where}: Born charges of {len(charges)} atoms, need {n_atoms}, 3 x 3 each; {AGAIN}")
+    return np.array(charges)
+
+
+def _work_of_pressure(where, found, cell):
+    """PSTRESS x volume, eV, which VASP adds to the energy of a step in this file and nowhere else."""
+    pressure = found.parameters.get("PSTRESS")
+    return 0.0 if not pressure else float(_numbers(where, "PSTRESS", pressure)[0]) * KBAR * abs(np.linalg.det(cell))
 
 
 def _is_converged(where, found, element):
@@ -309,6 +365,7 @@ def _shares(where, found):
 
 READERS = {
     "generator": _read_generator,
+    "incar": _read_incar,
     "kpoints": _read_kpoints,
     "parameters": _read_parameters,
     "atominfo": _read_atominfo,

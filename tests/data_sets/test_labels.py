@@ -382,7 +382,7 @@ def test_damaged(text, message, tmp_path):
     [
         ("a.traj", b"- of UlmASE-Trajectory  \x03\x00\x00"),
         ("OUTCAR", b"vasp.5.4 \n ions per type = 3\n"),
-        ("vasprun.xml", b"<?xml version='1.0'?><modeling><generator>"),
+        ("vasprun.xml", b"<?xml version='1.0'?><generator>"),
         ("a.json", b'{"1": {'),
         ("a.cif", b"data_\nloop_"),
         ("a.cfg", b"Number of particles = x\n"),

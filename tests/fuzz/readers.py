@@ -195,6 +195,7 @@ READERS = {
     "vasprun": Reader(
         "data.runs.vasp.read_vasp vasp.read_vasprun", seeds.vasprun, read_images, (VaspError, ValueError), check_frames
     ),
+    "outcar": Reader("outcar.read_outcar", seeds.outcar, read_images, (VaspError, ValueError), check_frames),
     "projwfc": Reader(
         PROJECTIONS,
         seeds.projections,

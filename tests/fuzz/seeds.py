@@ -121,6 +121,10 @@ def vasprun(folder):
     text("vasprun.xml", small_vasp.vasprun(small_vasp.example()))(folder)
 
 
+def outcar(folder):
+    text("OUTCAR", small_vasp.outcar(small_vasp.example()))(folder)
+
+
 def projected_run(folder):
     write_run("symmetric", folder)
 

@@ -5,7 +5,7 @@ import gzip
 import ase.io
 import numpy as np
 import pytest
-from small_vasp import example, vasprun
+from small_vasp import example, row, vasprun
 
 from ase_mlelec import units
 from ase_mlelec.io.vasp import VaspError, has_projections, read_vasprun
@@ -93,7 +93,7 @@ def test_electrons_that_did_not_converge(tmp_path):
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ("</modeling>", "", "truncated or not XML .*; the file is damaged or VASP did not finish"),
+        ("</modeling>", "</model>", "truncated or not XML .*; the file is damaged or VASP did not finish"),
         ('<set comment="band 6">', '<set comment="no">', "the projections are of other bands or atoms"),
         ("<c>Na</c>", "<c>Xq</c>", "<atominfo> not understood .*begins with no chemical symbol"),
         ("<v>      0.25000000 </v>", "<v>      -0.2500000 </v>", "no positive weights"),
@@ -123,3 +123,51 @@ def test_missing_and_other_files(tmp_path):
     (tmp_path / "other.xml").write_text("<modeling><generator/></modeling>")
     with pytest.raises(VaspError, match="no calculation in it"):
         read_vasprun(tmp_path / "other.xml")
+
+
+def test_run_that_did_not_finish(tmp_path):
+    path = write(tmp_path, example(n_steps=3))
+    text = path.read_text()
+    second = text.index("<calculation>", text.index("<calculation>", text.index("<calculation>") + 1) + 1)
+    for end in (second + 5, second + 300, len(text) - 20):
+        path.write_text(text[:end])
+        n_steps = 2 if end < len(text) - 20 else 3
+        with pytest.warns(UserWarning, match=f"ends early, the {n_steps} steps before are read and no bands"):
+            found = read_vasprun(path)
+        assert [step.energy for step in found.steps] == pytest.approx([-7.0, -7.1, -7.2][:n_steps])
+        assert found.projections is None
+    path.write_text(text[: text.index("</calculation>")])
+    with pytest.raises(VaspError, match="truncated or not XML"):
+        read_vasprun(path)
+
+
+def test_pressure_of_the_input_is_not_in_the_energy(tmp_path):
+    data = example()
+    plain = read_vasprun(write(tmp_path, data)).steps[0]
+    step = read_vasprun(write(tmp_path, data, PSTRESS=10.0)).steps[0]
+    volume = abs(np.linalg.det(data["cell"]))
+    assert step.energy == pytest.approx(plain.energy - 1e9 * volume * 1e-30 / 1.602176634e-19, abs=1e-8)
+    assert np.array_equal(step.stress, plain.stress)
+
+
+def test_steps_of_a_learned_potential(tmp_path):
+    data = example(n_steps=3)
+    data["steps"][1]["scsteps"] = []
+    path = write(tmp_path, data)
+    assert len(read_vasprun(path).steps) == 3
+    incar = '<incar>\n<i type="logical" name="ML_LMLFF"> T  </i>\n</incar>\n<kpoints>'
+    path.write_text(path.read_text().replace("<kpoints>", incar))
+    found = read_vasprun(path)
+    assert [step.energy for step in found.steps] == pytest.approx([-7.0, -7.2])
+    assert found.left_out == {"are of a machine-learned potential": 1}
+
+
+def test_born_charges(tmp_path):
+    path, charges = write(tmp_path, example(n_steps=1)), np.random.default_rng(3).normal(0, 2, (2, 3, 3)).round(8)
+    sets = "".join("<set>\n" + "".join(row(each) for each in atom) + "</set>\n" for atom in charges)
+    array = f'<array name="born_charges" >\n<dimension dim="1">ion</dimension>\n{sets}</array>\n'
+    path.write_text(path.read_text().replace("</calculation>", f"{array}</calculation>"))
+    assert np.allclose(read_vasprun(path).steps[0].born_charges, charges, atol=1e-12)
+    path.write_text(path.read_text().replace(sets, sets[: len(sets) // 2]))
+    with pytest.raises(VaspError, match="Born charges of 1 atoms, need 2"):
+        read_vasprun(path)

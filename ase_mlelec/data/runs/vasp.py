@@ -12,18 +12,19 @@ from ase import Atoms
 from ase_mlelec import units
 from ase_mlelec.data.data_set import Frame
 from ase_mlelec.data.runs.projected import ProjectedRun, other_magnetization
+from ase_mlelec.io.outcar import Outcar, is_outcar, read_outcar
 from ase_mlelec.io.projections import Projections
-from ase_mlelec.io.vasp import VaspError, Vasprun, has_projections, read_vasprun
+from ase_mlelec.io.vasp import VaspError, Vasprun, has_projections, is_vasprun, read_vasprun
 
 REFERENCE = "average electrostatic potential of the cell (VASP)"
 FERMI_DIRAC = "Fermi-Dirac"
 SMEARING = {-5: "tetrahedra", -4: "tetrahedra", -3: "tetrahedra", -2: "from input", -1: FERMI_DIRAC, 0: "Gaussian"}
 _FAILURE = getattr(spglib, "SpglibError", RuntimeError)  # where spglib raises; elsewhere it returns None
-NAMES = ("vasprun.xml", "vasprun.xml.gz")
+NAMES = ("vasprun.xml", "vasprun.xml.gz", "OUTCAR", "OUTCAR.gz")  # the first of a folder is read
 
 
 class VaspPlace(NamedTuple):
-    """vasprun.xml of a run; see find.Place."""
+    """vasprun.xml or OUTCAR of a run; see find.Place."""
 
     save: Path
     name: str
@@ -39,15 +40,24 @@ class VaspPlace(NamedTuple):
         return has_projections(self.save)
 
 
+def is_vasp(path: str | PathLike) -> bool:
+    """Whether a file is an OUTCAR or a vasprun.xml, of any name."""
+    return Path(path).is_file() and (is_outcar(path) or is_vasprun(path))
+
+
 def vasp_runs(path: str | PathLike, depth: int) -> list[VaspPlace]:
-    """Runs of VASP in a folder or up to ``depth`` folders below it, or the run of a file with projections."""
+    """Runs of VASP in a folder or up to ``depth`` folders below it, or the run of a file."""
     path = Path(path)
     if path.is_file():
-        return [VaspPlace(path, path.name.split(".")[0])] if ".xml" in path.name and has_projections(path) else []
+        own = path.absolute().parent.name if path.name in NAMES else path.name.split(".")[0]
+        return [VaspPlace(path, own)] if is_vasp(path) else []
     for level in range(depth + 1):
-        found = sorted(each for name in NAMES for each in path.glob("*/" * level + name))
+        found: dict[Path, Path] = {}
+        for name in NAMES:
+            for each in path.glob("*/" * level + name):
+                found.setdefault(each.parent, each)
         if found:
-            return [VaspPlace(each, each.absolute().parent.name) for each in found]
+            return [VaspPlace(each, each.absolute().parent.name) for _, each in sorted(found.items())]
     return []
 
 
@@ -55,30 +65,37 @@ def read_vasp(place: VaspPlace) -> tuple[ProjectedRun | None, list[Frame]]:
     """The last step of a VASP run with its bands, or None without projections, and frames of the steps before.
 
     All steps are frames where there are no projections. Steps whose electrons did not converge are left out, with a
-    warning.
+    warning, as are those of a machine-learned potential.
 
     Raises
     ------
     VaspError
-        For errors of read_vasprun, and where the bands are no density of states.
+        For errors of read_vasprun and read_outcar, and where the bands are no density of states.
     """
+    if is_outcar(place.save):
+        return None, _converged(place, read_outcar(place.save))
     run = read_vasprun(place.save)
+    frames = _converged(place, run)
+    if run.projections is None:
+        return None, frames
+    if not frames or not run.steps[-1].converged:
+        raise VaspError(f"{place.save}: the electrons of the last step, of the bands, did not converge; raise NELM")
+    return _projected(place, run, frames[-1]), frames[:-1]
+
+
+def _converged(place: VaspPlace, run: Vasprun | Outcar) -> list[Frame]:
+    """Frames of the steps whose electrons converged, with a warning about the others and those that are no labels."""
     frames = [
         Frame(_atoms(run, step), _labels(step), place.name if len(run.steps) == 1 else f"{place.name}-{k}")
         for k, step in enumerate(run.steps)
         if step.converged
     ]
-    if len(frames) < len(run.steps):
-        warnings.warn(
-            f"{place.save}: the electrons of {len(run.steps) - len(frames)} of {len(run.steps)} steps did not converge "
-            "(NELM), and the steps are left out",
-            stacklevel=4,
-        )
-    if run.projections is None:
-        return None, frames
-    if not run.steps[-1].converged:
-        raise VaspError(f"{place.save}: the electrons of the last step, of the bands, did not converge; raise NELM")
-    return _projected(place, run, frames[-1]), frames[:-1]
+    out = {**run.left_out, "did not converge (NELM)": len(run.steps) - len(frames)}
+    n_steps = len(frames) + sum(out.values())
+    reasons = [f"{count} of {n_steps} steps {reason}" for reason, count in out.items() if count]
+    if reasons:
+        warnings.warn(f"{place.save}: {', '.join(reasons)}, and are left out", stacklevel=5)
+    return frames
 
 
 def _atoms(run, step):
@@ -91,6 +108,8 @@ def _labels(step):
         labels["forces"] = step.forces
     if step.stress is not None:
         labels["virial"] = -step.stress * abs(np.linalg.det(step.cell))
+    if step.born_charges is not None:
+        labels["born_charges"] = step.born_charges
     return labels
 
 
