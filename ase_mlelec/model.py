@@ -246,12 +246,14 @@ class Model(torch.nn.Module):
             for name, each in changes.items():  # a Hamiltonian has several last layers: "hamiltonian/onsite_C"
                 head, _, layer = name.partition("/")
                 heads[head].change_last(each[k], *([layer] if layer else []))
-            member = Model(
-                self.descriptor, heads, self.metadata, self.electronic, self.core, dict(self.ranges), self.pairs
-            )
-            member.long_range = self.long_range
-            member.evaluation_only = self.evaluation_only
-            yield member
+            yield self.with_heads(heads)
+
+    def with_heads(self, heads: Mapping[str, Head]) -> "Model":
+        """Model with other heads and no posteriors, which shares all other parts with this one."""
+        new = Model(self.descriptor, heads, self.metadata, self.electronic, self.core, dict(self.ranges), self.pairs)
+        new.long_range = self.long_range
+        new.evaluation_only = self.evaluation_only
+        return new
 
     def for_evaluation(self, dtype: torch.dtype | None = None) -> "Model":
         """Frozen copy that is faster to evaluate; embedding nets become Chebyshev series where the descriptor can.

@@ -59,6 +59,16 @@ def sample(species):
     return random_atoms("".join(f"{symbol}6" for symbol in species), [6, 6, 6], seed=9)
 
 
+def rooted(model):
+    """The model, whose DOS is the square of what the nets give, about as large as before; some roots are negative."""
+    nets = model.heads["dos"].nets
+    model.heads["dos"].square_root = True
+    with torch.no_grad():
+        nets.bias.sqrt_()
+        nets.bias[0].neg_()
+    return model
+
+
 def random_model(seed=0, heads=("energy",), cutoff=4.0, dtype=torch.float64, metadata=None, centers=(1,), **options):
     """Model with energy, DOS, dipole and polarizability heads, those named, over ``random_descriptor``.
 

@@ -24,7 +24,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.physics import dos, fermi
 from ase_mlelec.physics.gap import TOLERANCE, gap_of_dos, hidden_gap
 from ase_mlelec.system import System
-from ase_mlelec.uncertainty import contributions, seed_of
+from ase_mlelec.uncertainty import contributions, joined, seed_of
 from ase_mlelec.uncertainty.dos_bars import SMOOTH, DosBars
 
 MISSED = 2.0  # an insulator's projections may miss this many times the average share
@@ -138,30 +138,32 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
             head, posterior = (part["dos"] for part in (self.models[0].heads, self.models[0].posteriors))
             (_, _, n_electrons, _), level = self._filled(None, None)
             with torch.no_grad():
-                parts = [contributions(head, posterior, each) for each in self._environments_of("dos")[1]]
+                of = joined([contributions(head, posterior, each) for each in self._environments_of("dos")[1]])
             self._extra["dos_bars"] = DosBars(
                 self.energies,
                 self._extra["ados"],
                 n_electrons=n_electrons,
                 temperature=self.electronic_temperature,
-                of=parts[0]._replace(z=torch.cat([of.z for of in parts]), nets=torch.cat([of.nets for of in parts])),
+                of=of,
                 posterior=posterior,
                 fermi_level=level,
             )
         return self._extra["dos_bars"]
 
     def _fill(self, members):
-        """Atomic densities of states, which are linear in the weights of the last layer."""
+        """Atomic densities of states, from outputs that are linear in the weights of the last layer."""
         if "dos" not in self.models[0].posteriors:
             return
         head, posterior = (part["dos"] for part in (self.models[0].heads, self.models[0].posteriors))
         with torch.no_grad():
-            z = torch.cat([contributions(head, posterior, each).z for each in self._environments_of("dos")[1]])
+            environments = self._environments_of("dos")[1]
+            z = torch.cat([contributions(head, posterior, each).z for each in environments])
+            own = torch.cat([head.nets.of(each) for each in environments])
             scale, draws = posterior.scale("members"), posterior.draws(len(members), seed=seed_of("dos"))
             changes = [scale * (z @ draw) @ posterior.outputs.T for draw in draws]
-        own = self.get_ados()
-        for member, change in zip(members, changes):
-            member._extra["ados"] = own + change.double().cpu().numpy()
+            found = [head.of_outputs((own + change).double()) for change in changes]
+        for member, ados in zip(members, found):
+            member._extra["ados"] = ados.cpu().numpy()
 
     def electronic_results(self) -> dict[str, Any]:
         """Return the Fermi level at the electronic temperature."""

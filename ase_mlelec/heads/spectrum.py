@@ -20,6 +20,12 @@ ACTIVATIONS = {"silu": torch.nn.SiLU, "leaky_relu": torch.nn.LeakyReLU}
 class SpectrumHead(Head):
     """Atomic DOS [N, S], states/eV, on ``energies`` [S] (eV).
 
+    Parameters
+    ----------
+    square_root : bool
+        Whether the nets give a root of the DOS, whose square is the DOS. It is then never negative, and its errors are
+        small where it is small, as at the edges of a gap.
+
     References
     ----------
     Zeng et al. 2022, Eq. (1).
@@ -36,19 +42,28 @@ class SpectrumHead(Head):
         widths: Sequence[int] = (240, 240, 240),
         timestep: bool = False,
         activation: str = "tanh",
+        square_root: bool = False,
     ):
         super().__init__()
         self.n_species, self.n_features, self.widths, self.timestep = n_species, n_features, tuple(widths), timestep
-        self.activation = activation
+        self.activation, self.square_root = activation, square_root
         # a copy, as the caller's array may change; no buffer, as float32 would round the grid
         self.energies = torch.as_tensor(energies, dtype=torch.float64).clone()
         self.nets = FittingNets(n_species, n_features, self.widths, len(self.energies), timestep, activation)
 
     def arguments(self) -> dict[str, Any]:
-        return constructor_arguments(self, rare=("activation",))
+        return constructor_arguments(self, rare=("activation", "square_root"))
 
     def forward(self, environment: Environment, edges: Edges) -> Tensor:
-        return self.nets.of(environment)
+        return self.of_outputs(self.nets.of(environment))
+
+    def of_outputs(self, outputs: Tensor) -> Tensor:
+        """Spectra [C, S] from the outputs [C, S] of the last layer, a root of either sign or the spectra themselves."""
+        return outputs.square() if self.square_root else outputs
+
+    def slopes(self, environment: Environment) -> Tensor | None:
+        """Derivatives [C, S] of the spectra by the outputs of the last layer; None where they are one."""
+        return 2 * self.nets.of(environment) if self.square_root else None
 
     def last_inputs(self, environment: Environment) -> tuple[Tensor, Tensor]:
         """Inputs [C, H] of the last layer, and the number [C] of the net of every center."""

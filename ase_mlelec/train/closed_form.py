@@ -111,6 +111,7 @@ def fit_closed_form(
     with closed_form(what, REMEDY):
         tell(f"{name} in closed form: {head.widths[0]} drawn functions of the atoms of {len(batches)} structures")
         kinds = _sums(drawn, batches, batch_size)
+        kinds[1] = kinds[1] if loss.of_structures else None
         regression = BlockRidge([kind for kind in kinds if kind is not None])
         tell(f"{name}: choosing the ridge by cross-validation, and solving")
         weights, score = _weights(kinds, loss, weights_by_data, batches, model)

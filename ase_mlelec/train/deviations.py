@@ -51,6 +51,11 @@ class Deviations(NamedTuple):
         """Standard deviations with a floor, without a scale."""
         return np.hypot(self.posterior, floor * self.floor)
 
+    def of_some_size(self, share: float) -> "Deviations":
+        """Without the deviations that are below a share of their root mean square."""
+        chosen = self.posterior > share * np.sqrt(np.mean(self.posterior**2))
+        return Deviations(*(part[chosen] for part in self))
+
 
 def errors_and_deviations(model: Model, name: str, frames: Frames) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Errors and standard deviations of all quantities of a head on labeled frames.

@@ -36,6 +36,7 @@ FEW = 1e-2  # ridge without validation data
 TOLERANCE = 0.01  # differences of log likelihoods that mean nothing; a larger ridge determines the atoms' shares better
 MOST = 0.99  # largest leverage of a row with which its error is corrected
 RANK = 24  # most shapes of the errors of a spectrum
+NOTHING = 1e-3  # of the typical bar of a square: where there are no states, its relative errors mean nothing
 FLOORS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # in units of the root mean square of the deviations
 
 
@@ -300,6 +301,8 @@ def _calibrate(model, name, validation, larger, log, more=None):
     posterior, report = model.posteriors[name], {}
     posterior.scales, posterior.floors = {}, {}
     found = deviations(model, name, validation, progress=log)
+    if getattr(model.heads[name], "square_root", False):
+        found = {label: each.of_some_size(NOTHING) for label, each in found.items()}
     total = QUANTITIES[name].total
     if more is not None and total in found:
         found[total] = Deviations(*map(np.append, found[total], more))

@@ -3,7 +3,8 @@
 The weights of all species, each followed by their constant, are one vector [P]. For energies there is a row for every
 energy and for the forces along some random displacements of all atoms: on average over displacements their products
 add up to those of all force components, at a cost that does not depend on the number of weights. For spectra, vectors
-and tensors there is a row for every atom with a label, or for every sum where no atom has one.
+and tensors there is a row for every atom with a label, or for every sum where no atom has one. Where the last layer gives
+roots of spectra, the errors are those of the roots.
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.train.log import Log
 from ase_mlelec.train.losses import energy_and_derivatives, row_errors
+from ase_mlelec.train.roots import linear_problem
 
 BATCH = 8  # structures
 ENOUGH = 4.0  # rows of forces for every weight, where there are as many
@@ -51,6 +53,7 @@ def rows_of(model: Model, name: str, frames: Frames, *, progress: bool | Log = F
         For species that the model does not know.
     """
     quantity = QUANTITIES[name]
+    model, frames = linear_problem(model, name, frames)
     batches = Batches.for_model(model, frames, quantity.labels).with_label(*quantity.labels)
     title = f"error bars: rows of the {name} of"
     if not quantity.gradients:

@@ -20,6 +20,7 @@ READABLE = {
     "virial_eV_per_atom": ("virial", "meV/atom", 1000.0),
     "ados_per_eV": ("ADOS", "states/eV", 1.0),
     "dos_per_atom_eV": ("DOS", "states/eV/atom", 1.0),
+    "root_of_ados": ("root of the ADOS", "(states/eV)^1/2", 1.0),
     "atomic_A": ("atomic vectors", "mÅ", 1000.0),
     "total_A_per_center": ("sums of vectors", "mÅ/center", 1000.0),
     "atomic_A3": ("atomic tensors", "Å^3", 1.0),

@@ -221,6 +221,7 @@ class AtomicLoss:
     atomic: float = 1.0
     total: float = 0.0
     moves_atoms: ClassVar = False
+    of_structures: ClassVar = True  # whether sums over structures have errors, too
     quantity: ClassVar[str]
     errors: ClassVar[tuple[str, ...]] = ("atomic", "total_per_atom")  # names of the mean squared errors
 
@@ -288,7 +289,7 @@ class SpectrumLoss(AtomicLoss):
 
     cumulative: float = 0.0
     quantity: ClassVar = "dos"
-    errors: ClassVar = ("ados_per_eV", "dos_per_atom_eV")
+    errors: ClassVar[tuple[str, ...]] = ("ados_per_eV", "dos_per_atom_eV")
 
     def of_sums(self, model: Model, errors: Tensor, weights: Tensor) -> Tensor:
         step = model.heads[self.quantity].energies.diff().mean()

@@ -2,9 +2,12 @@
 
 A head with a posterior has two methods. ``last_inputs(environment)`` returns the inputs [C, H] of the last layer and the
 number [C] of the net of every center (-1 for none). ``responses(environment, outputs)`` returns what the columns of
-``outputs`` [O, Q] amount to as results: [C, Q, ...], or [Q, ...] where it is the same for all centers.
+``outputs`` [O, Q] amount to as results: [C, Q, ...], or [Q, ...] where it is the same for all centers. Where results are
+functions of the outputs, one by one, ``slopes(environment)`` returns their derivatives [C, O]; bars are then exact to
+first order, dD = 2 a da for D = a².
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +23,7 @@ REACH = 0.4  # of the cutoff: how far the leverage of neighbors counts for the f
 
 
 class Contributions(NamedTuple):
-    """The result of center c in a member ξ changes by sum_kq z_ck ξ_kq V_cq.
+    """The result of center c in a member ξ changes by sum_kq z_ck ξ_kq V_cq, times its slope.
 
     Attributes
     ----------
@@ -29,12 +32,15 @@ class Contributions(NamedTuple):
     common : bool
     nets : Tensor [C]
         Number of the net of every center, -1 for none.
+    slopes : Tensor [C, S], optional
+        Derivatives of the results by the outputs of the last layer, with ``common`` values [Q, S]; None where they are one.
     """
 
     z: Tensor
     values: Tensor
     common: bool
     nets: Tensor
+    slopes: Tensor | None = None
 
 
 def has_posterior(head: Any) -> bool:
@@ -48,18 +54,35 @@ def contributions(head: Any, posterior: Posterior, environment: Environment) -> 
     z = posterior.coordinates(inputs, nets)
     if bool((nets < 0).any()):
         z = z * (nets >= 0).to(z)[:, None]
-    return Contributions(z, head.responses(environment, posterior.outputs), head.common_responses, nets)
+    slopes = head.slopes(environment) if hasattr(head, "slopes") else None
+    return Contributions(z, head.responses(environment, posterior.outputs), head.common_responses, nets, slopes)
+
+
+def joined(parts: Sequence[Contributions]) -> Contributions:
+    """Contributions of the centers of all ``parts``, with ``common`` values."""
+    slopes = None if parts[0].slopes is None else torch.cat([part.slopes for part in parts])  # type: ignore[misc]
+    z, nets = (torch.cat([getattr(part, name) for part in parts]) for name in ("z", "nets"))
+    return parts[0]._replace(z=z, nets=nets, slopes=slopes)
 
 
 def deviations_of_atoms(of: Contributions, *, floor: float = 0.0) -> Tensor:
     """Standard deviations [C, ...] of the results of centers; ``floor`` as in Posterior."""
     leverage = of.z.square().sum(dim=1) + floor**2 * (of.nets >= 0)
     squares = of.values.square().sum(dim=0)[None] if of.common else of.values.square().sum(dim=1)
-    return (leverage.reshape(-1, *[1] * (squares.ndim - 1)) * squares).sqrt()
+    found = (leverage.reshape(-1, *[1] * (squares.ndim - 1)) * squares).sqrt()
+    return found if of.slopes is None else found * of.slopes.abs()
 
 
 def summed(of: Contributions, batch: Tensor, n_systems: int) -> Tensor:
-    """Sum the contributions of the centers of each structure: Tensor [B, K], or [B, K, Q, ...] if not ``common``."""
+    """Sum the contributions of the centers of each structure.
+
+    Returns
+    -------
+    Tensor [B, K], [B, K, S] with ``slopes``, or [B, K, Q, ...] if not ``common``.
+    """
+    if of.slopes is not None:
+        each = (batch == b for b in range(n_systems))  # one by one: products of all centers would take much memory
+        return torch.stack([of.z[mine].T @ of.slopes[mine] for mine in each])
     if of.common:
         return of.z.new_zeros(n_systems, of.z.shape[1]).index_add(0, batch, of.z)
     products = of.z.reshape(*of.z.shape, *[1] * (of.values.ndim - 1)) * of.values[:, None]
@@ -75,7 +98,7 @@ def deviations_of_sums(sums: Tensor, of: Contributions, *, noise: Tensor | float
         return (sums.square().sum(dim=(1, 2)) + noise).sqrt()
     squares = of.values.square().sum(dim=0)
     leverage = sums.square().sum(dim=1) + noise
-    return (leverage.reshape(-1, *[1] * squares.ndim) * squares).sqrt()
+    return ((leverage if of.slopes is not None else leverage.reshape(-1, *[1] * squares.ndim)) * squares).sqrt()
 
 
 def summed_floor(
@@ -84,6 +107,7 @@ def summed_floor(
     """Sum of the squared floors of the centers of each structure, times ``weights`` [C]², for ``deviations_of_sums``."""
     own = floor**2 * (of.nets >= 0).to(of.z)
     own = own if weights is None else own * weights**2
+    own = own if of.slopes is None else own[:, None] * of.slopes.square()
     if not of.common:
         squares = of.values.square().sum(dim=1)
         own = own.reshape(-1, *[1] * (squares.ndim - 1)) * squares
@@ -95,7 +119,7 @@ def deviation_along(sums: Tensor, of: Contributions, slope: Tensor) -> tuple[Ten
 
     Parameters
     ----------
-    sums : Tensor [1, K]
+    sums : Tensor [1, K], or [1, K, S]
         Result of ``summed`` for one structure.
     of : Contributions
         With ``common`` responses to S outputs.
@@ -111,11 +135,22 @@ def deviation_along(sums: Tensor, of: Contributions, slope: Tensor) -> tuple[Ten
     References
     ----------
     With the sum Z ξ V, of normal ξ, the change of the function is Z ξ (V slope): a normal number of standard deviation
-    ``|Z| |V slope|``.
+    ``|Z| |V slope|``. Where results are functions of the outputs, Z depends on the output: see ``directions_along``.
     """
+    if of.slopes is not None:
+        along = directions_along(sums, of, slope)
+        size = along.norm()
+        return size, ((along @ of.values) * sums[0]).sum(dim=0) / size.clamp(min=1e-300)
     along = of.values @ slope
     size, length = sums[0].norm(), along.norm()
     return size * length, size / length.clamp(min=1e-300) * (along @ of.values)
+
+
+def directions_along(sums: Tensor, of: Contributions, slope: Tensor) -> Tensor:
+    """Derivatives [K, Q] by ξ of a function of a sum, from its derivatives; arguments as in ``deviation_along``."""
+    if of.slopes is None:
+        return sums[0][:, None] * (of.values @ slope)
+    return (sums[0] * slope) @ of.values.T
 
 
 def leverages(of: Contributions, posterior: Posterior) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ase_mlelec.physics import dos, fermi
 from ase_mlelec.physics.gap import GapOfDOS
-from ase_mlelec.uncertainty.bars import Contributions, deviation_along, summed
+from ase_mlelec.uncertainty.bars import Contributions, deviation_along, directions_along, summed
 from ase_mlelec.uncertainty.posterior import Posterior
 
 SMOOTH = {
@@ -26,7 +26,8 @@ class DosBars:
 
     The density of states of a member ξ differs by Z ξ V from that of the model. A smooth function of it, such as the
     Fermi level with dμ = -(w_N·dD)/(dN/dμ), changes by Z ξ (V s), where s are its derivatives. That is a normal number,
-    whose standard deviation ``|Z| |V s|`` needs neither members nor Fermi levels of theirs.
+    whose standard deviation ``|Z| |V s|`` needs neither members nor Fermi levels of theirs. Densities that are squares of
+    what the last layer gives are treated to first order as well.
 
     Parameters
     ----------
@@ -55,7 +56,10 @@ class DosBars:
         scale = posterior.scale("members")
         self.energies, self.ados = (torch.as_tensor(each, dtype=torch.float64) for each in (energies, ados))
         self.filling = torch.as_tensor(n_electrons).double(), torch.as_tensor(temperature).double()
-        self.of = of._replace(z=scale * of.z.double().cpu(), values=of.values.double().cpu(), nets=of.nets.cpu())
+        slopes = None if of.slopes is None else of.slopes.double().cpu()
+        self.of = of._replace(
+            z=scale * of.z.double().cpu(), values=of.values.double().cpu(), nets=of.nets.cpu(), slopes=slopes
+        )
         self.total = self.ados.sum(dim=0)
         self._level = None if fermi_level is None else torch.as_tensor(fermi_level).double()
         self.sums = summed(self.of, torch.zeros_like(self.of.nets), 1)
@@ -102,13 +106,13 @@ class DosBars:
             values = dos.order_parameter(self.energies, self.ados, levels, offsets)
             (steepness,) = torch.autograd.grad(values.sum(), levels)
         weights = dos.order_parameter(self.energies, torch.eye(len(self.energies)).double(), level, offsets)
-        own = self.of.values @ weights
-        shared = steepness[:, None] * (self.of.values @ slope)
-        z, total = self.of.z, self.sums[0]
+        z, shared = self.of.z, directions_along(self.sums, self.of, slope)
+        slopes = torch.ones_like(self.ados) if self.of.slopes is None else self.of.slopes
+        own = (slopes * weights) @ self.of.values.T
         squares = (
-            z.square().sum(dim=1) * own.square().sum()
-            + 2 * (z @ total) * (shared @ own)
-            + total.square().sum() * shared.square().sum(dim=1)
+            z.square().sum(dim=1) * own.square().sum(dim=1)
+            + 2 * steepness * ((z @ shared) * own).sum(dim=1)
+            + steepness.square() * shared.square().sum()
         )
         return squares.clamp(min=0).sqrt().numpy()
 

@@ -11,7 +11,7 @@ from ase.calculators.calculator import CalculationFailed, CalculatorSetupError
 from ase.calculators.fd import calculate_numerical_forces
 from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
-from small_models import random_model
+from small_models import random_model, rooted
 
 from ase_mlelec import CombinedCalculator, DeepDOSCalculator, DeepPotCalculator
 from ase_mlelec.model import Model
@@ -183,10 +183,10 @@ def test_error_bars_hold_the_spread_of_the_excess():
     assert hot.get_uncertainty("forces", atoms=atoms).shape == (8, 3)
 
 
-@pytest.mark.parametrize("cutoffs", [(4.0, 3.1), (3.1, 4.0)])
-def test_descriptors_of_different_reach(cutoffs):
+@pytest.mark.parametrize("cutoffs, change", [((4.0, 3.1), copy.copy), ((3.1, 4.0), copy.copy), ((3.1, 4.0), rooted)])
+def test_descriptors_of_different_reach(cutoffs, change):
     """Forces are the gradient where energy and density of states have cutoffs of their own."""
-    energy, spectra = random_model(0, cutoff=cutoffs[0]), random_model(1, ("dos",), cutoff=cutoffs[1])
+    energy, spectra = random_model(0, cutoff=cutoffs[0]), change(random_model(1, ("dos",), cutoff=cutoffs[1]))
     heads = {**energy.heads, **spectra.heads}
     model = Model(energy.descriptor, heads, spectra.metadata, electronic=spectra.descriptor)
     atoms = rectangular()

@@ -10,7 +10,7 @@ from ase.calculators.lj import LennardJones
 from ase.calculators.mixing import SumCalculator
 from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
-from small_models import random_model
+from small_models import random_model, rooted
 
 from ase_mlelec import DeepDOSCalculator
 from ase_mlelec.calculators.spectral_bias import SpectralBias
@@ -39,8 +39,11 @@ def calc():
 
 
 @pytest.mark.parametrize("functional", [order, heat_capacity])
-def test_derivatives(calc, functional):
+@pytest.mark.parametrize("square_root", [False, True])
+def test_derivatives(calc, functional, square_root):
     atoms = silica()
+    if square_root:
+        calc = DeepDOSCalculator(rooted(random_model(0, ("energy", "dos"))))
     atoms.calc = SpectralBias(calc, functional)
     forces = calculate_numerical_forces(atoms, eps=1e-4, iatoms=[0, 5])
     assert np.abs(atoms.get_forces()).max() > 1e-4

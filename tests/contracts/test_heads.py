@@ -35,6 +35,19 @@ class TestSpectrum(TwoSpecies, HeadContract):
         return self.finished(SpectrumHead(2, 6, ENERGIES, (8, 16)).double())
 
 
+class TestSquareOfTheNets(TwoSpecies, HeadContract):
+    def make_head(self, square_root=True):
+        torch.manual_seed(0)
+        return self.finished(SpectrumHead(2, 6, ENERGIES, (8, 16), square_root=square_root).double())
+
+    def test_is_the_square(self):
+        environment, head = self.make_environment(), self.make_head()
+        with torch.no_grad():
+            root = self.make_head(False)(environment, None)
+            assert_close(head(environment, None), root**2, self.tolerance)
+            assert_close(head.slopes(environment), 2 * root, self.tolerance)
+
+
 class TestSpeciesThatDoNotOccur(TwoSpecies, HeadContract):
     def make_head(self):
         torch.manual_seed(0)

@@ -30,17 +30,20 @@ def ados():
     return 1.0 + 0.4 * np.sin(1.3 * x) + 0.05 * x
 
 
-def made(scale=1e-4, spectra=None, **filling):
+def made(scale=1e-4, spectra=None, square_root=False, **filling):
     own = posterior(scale)
     inputs = torch.randn(N_ATOMS, N_INPUTS, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     z = own.coordinates(inputs, torch.zeros(N_ATOMS, dtype=torch.long))
-    of = Contributions(z, own.outputs.T, True, torch.zeros(N_ATOMS, dtype=torch.long))
     spectra = ados() if spectra is None else spectra
+    slopes = torch.from_numpy(2 * np.sqrt(spectra)) if square_root else None
+    of = Contributions(z, own.outputs.T, True, torch.zeros(N_ATOMS, dtype=torch.long), slopes)
     return DosBars(ENERGIES, spectra, of=of, posterior=own, **FILLING | filling), z.numpy(), own.outputs.numpy()
 
 
-def numerical(function, z, outputs, scale, ados=ados):
+def numerical(function, z, outputs, scale, ados=ados, square_root=False):
     """Root of the sum of the squares of the derivatives of a function of the spectra by all ξ, central differences."""
+    if square_root:
+        return numerical(lambda root: function(root**2), z, outputs, scale, lambda: np.sqrt(ados()))
     total = 0.0
     for change in z.T:
         for output in outputs.T:
@@ -50,26 +53,35 @@ def numerical(function, z, outputs, scale, ados=ados):
 
 
 @pytest.mark.parametrize("name", SMOOTH)
-def test_first_order(name):
-    bars, z, outputs = made()
-    wanted = numerical(lambda found: SMOOTH[name](ENERGIES, found.sum(axis=0), *FILLING.values()), z, outputs, 1e-4)
+@pytest.mark.parametrize("square_root", [False, True])
+def test_first_order(name, square_root):
+    bars, z, outputs = made(square_root=square_root)
+
+    def function(found):
+        return SMOOTH[name](ENERGIES, found.sum(axis=0), *FILLING.values())
+
+    wanted = numerical(function, z, outputs, 1e-4, square_root=square_root)
     assert bars.smooth(name) == pytest.approx(wanted, rel=1e-3)
 
 
-def test_order_parameter_moves_with_the_fermi_level():
-    bars, z, outputs = made()
+@pytest.mark.parametrize("square_root", [False, True])
+def test_order_parameter_moves_with_the_fermi_level(square_root):
+    bars, z, outputs = made(square_root=square_root)
 
     def order(spectra):
         mu = SMOOTH["fermi_level"](ENERGIES, spectra.sum(axis=0), *FILLING.values())
         return dos.order_parameter(ENERGIES, spectra, mu, (0, -2))
 
     np.testing.assert_allclose(
-        bars.order_parameter((0, -2), FILLING["temperature"]), numerical(order, z, outputs, 1e-4), rtol=1e-3
+        bars.order_parameter((0, -2), FILLING["temperature"]),
+        numerical(order, z, outputs, 1e-4, square_root=square_root),
+        rtol=1e-3,
     )
 
 
 @pytest.mark.parametrize("name", ["gap", "vbm", "cbm"])
-def test_edges_of_an_insulator_to_first_order(name):
+@pytest.mark.parametrize("square_root", [False, True])
+def test_edges_of_an_insulator_to_first_order(name, square_root):
     width, wall = 0.3, 1 / (1 + np.exp((1.2 - abs(ENERGIES)) / 0.12))
     spectra = wall * (1.0 + 0.1 * np.array([[0.0], [1.0], [2.0]]))
     filled = np.trapezoid(spectra.sum(axis=0), ENERGIES) / 2
@@ -81,8 +93,8 @@ def test_edges_of_an_insulator_to_first_order(name):
         gap = find(found.sum(axis=0))
         return float({"gap": gap.cbm - gap.vbm, "vbm": gap.vbm, "cbm": gap.cbm}[name])
 
-    bars, z, outputs = made(1e-6, spectra, n_electrons=filled)
-    wanted = numerical(edge, z, outputs, 1e-6, lambda: spectra)
+    bars, z, outputs = made(1e-6, spectra, square_root, n_electrons=filled)
+    wanted = numerical(edge, z, outputs, 1e-6, lambda: spectra, square_root)
     assert wanted > 0 and bars.gap(find)[name] == pytest.approx(wanted, rel=1e-3)
 
 

@@ -125,6 +125,8 @@ def _obstacles(model: Model, name: str, without_core: bool) -> Iterator[tuple[st
     first = nets.hidden[0]
     if len(first) and first[0].repeat and (bool(nets.shift.any()) or bool((nets.inverse != 1).any())):
         yield "standardized features before a layer with a shortcut", "train with another width of the first layer"
+    if getattr(head, "square_root", False):
+        yield "square of the output of a net", "train with [dos] square_root = false"
     if isinstance(head, TensorHead) and any(bool(last.weight[0].any()) for last in nets.last):
         yield "isotropic part that depends on the environment", "use the model here"
 

@@ -161,6 +161,10 @@ class DOSConfig(_Drawn):
     """Weight of the total density of states in the loss; in closed form by default found by cross-validation."""
     cumulative: LossWeight = 0.0
     """Weight of the integral of the total density of states in the loss."""
+    square_root: bool | None = None
+    """Whether the closed form fits the square root of the densities of states of atoms, whose square is the prediction: it
+    is never negative, and gaps keep the weak edges of their bands. By default for data of insulators, where no other
+    setting of the loss is given; Fermi levels of metals are better without."""
     steps: Steps = 2000
     """Steps of the optimizer."""
     patience: Patience = 30
@@ -169,6 +173,21 @@ class DOSConfig(_Drawn):
     """Learning rate, first and last."""
     batch_size: BatchSize = 8
     """Structures for each step."""
+
+    @property
+    def loss_given(self) -> tuple[str, ...]:
+        """Settings of the loss that the file gives."""
+        return tuple(name for name in self.given if name in self.loss_terms)
+
+    @model_validator(mode="after")
+    def _check_root(self):
+        others = () if not self.square_root else self.loss_given if self.closed_form else ("gradient descent",)
+        if others:
+            raise SettingError(
+                "square_root",
+                f"got true beside {others[0]}; roots are fitted in closed form to atoms alone; leave one out",
+            )
+        return self
 
 
 class _OfAtoms(Training):

@@ -10,6 +10,7 @@ from ase_mlelec.quantities import LABELS, QUANTITIES
 from ase_mlelec.system import System
 from ase_mlelec.train.config import Config
 from ase_mlelec.train.config.whole import DescriptorConfig, PowerSpectrumConfig
+from ase_mlelec.train.roots import of_insulators
 
 PRODUCTS = 4  # channels of the products of second and first moments, for vectors and tensors
 SMOOTH = 1.0  # start of the switch of DeepPotSE for vectors and tensors, Å, or as much of the cutoff as of SHORTEST
@@ -36,6 +37,8 @@ def settled(config: Config, frames: Frames) -> Config:
             charged = tuple(sorted(getattr(section, "electrons", ())))
             centers = charged or centers_of(frames, quantity.name, ", ".join(config.data.files))
             changes[quantity.name] = section.model_copy(update={"centers": centers})  # type: ignore[union-attr]
+    if _root_is_open(config) and of_insulators(frames):
+        changes["dos"] = config.dos.model_copy(update={"square_root": True})  # type: ignore[union-attr]
     directed = [row for row in config.wanted if "3" in row.shape]
     if not config.instead:
         if "descriptor" not in config.model_fields_set and not config.start:
@@ -46,6 +49,12 @@ def settled(config: Config, frames: Frames) -> Config:
         # the centroids are trained first, the energy without them
         changes["electronic"] = _of_directions(near(frames))
     return config.model_copy(update=changes) if changes else config
+
+
+def _root_is_open(config):
+    """Whether the data are to choose between the density of states and its square root."""
+    dos = config.dos
+    return bool(dos) and in_closed_form(config, "dos") and dos.square_root is None and not dos.loss_given
 
 
 def _own_descriptor(config, directed, frames):

@@ -56,6 +56,7 @@ from ase_mlelec.train.recipes.shared import (
     steps_before,
     with_labels,
 )
+from ase_mlelec.train.roots import RootLoss, check_roots, roots_of
 from ase_mlelec.train.spreads import energy_weights, with_born
 from ase_mlelec.train.standardize import standardize, standardize_heads
 from ase_mlelec.uncertainty import inverse_factor
@@ -254,18 +255,22 @@ def _train_of_atoms(model, quantity, parts, config, log, draft, chosen):
     head = _add_head(model, HEADS[name], config.seed, **_head_options(model, name, frames, options, config))
     for layer in head.nets.last:  # start from the mean of the labels: better than from noise around it
         torch.nn.init.zeros_(layer.weight)
+    root = in_closed_form(config, name) and bool(getattr(options, "square_root", False))
+    later, loss = parts["validation"], _loss(name, options)
+    if root:
+        check_roots(join([frames, later]), ", ".join(config.data.files))
+        frames, later, loss = roots_of(frames), roots_of(later), RootLoss()
     if first:
         standardize(model, frames)
     else:
         standardize_heads(model, frames, [name])
-    loss = _loss(name, options)
     if not in_closed_form(config, name):
         _fit(model, name, loss, parts, config, options, log, draft, _parameters(model, head))
         return None
     by_data = not {"atomic", "total", "born"} & set(config.section(name).given)
-    fitted = fit_closed_form(
-        model, frames, loss, later=parts["validation"], weights_by_data=by_data, seed=config.seed, tell=log.tell
-    )
+    fitted = fit_closed_form(model, frames, loss, later=later, weights_by_data=by_data, seed=config.seed, tell=log.tell)
+    if root:  # nets that are linear in what was fitted are squared from now on
+        head.square_root = True
     chosen[name] = fitted.about
     return fitted.take_in
 
@@ -278,6 +283,10 @@ def _head_options(model, name, frames, options, config):
         n_features = model.descriptor_of(name).n_features
         found["widths"] = (n_drawn(frames, name, n_nets, n_features, options.drawn),)
     sources = ", ".join(config.data.files)
+    if "square_root" in wanted and config.start:
+        found["square_root"] = getattr(starting_model(config, name).heads[name], "square_root", False)
+        if options.square_root is not None:
+            check_same(name, {"square_root": options.square_root}, {"square_root": found["square_root"]})
     if "energies" in wanted:
         if frames.energies is None:
             raise ValueError(
